@@ -1,0 +1,1 @@
+"""Load generator, scenarios, measurement and reports."""

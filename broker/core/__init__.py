@@ -1,0 +1,1 @@
+"""Pure decisions: no Trio, no sockets, no clocks; ``now`` and random sources are arguments."""

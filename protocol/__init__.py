@@ -1,0 +1,1 @@
+"""The roomcast wire protocol: usable with no broker installed."""
