@@ -1,0 +1,143 @@
+"""Frames: a 16-byte header, a body of one msgpack array, and nothing that allocates more than the caps say.
+
+Header, big-endian: ``u32 length`` of the whole frame, ``u8 version``, ``u8 flags`` (bits 0-3 codec, 4-6 lane,
+7 zero), ``u16 opcode``, ``u32 room``, ``u32 sequence``. The first byte of a link is therefore 0x00, which no
+HTTP request, TLS record or PROXY header starts with.
+
+This module knows bytes; it does not know which messages exist (`messages`) or when they may come (`state`).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, NamedTuple, NoReturn
+
+import msgpack
+
+from .codes import CloseCode, Codec, Lane, Opcode
+from .errors import LocalProtocolError, RemoteProtocolError
+from .messages import VERSION
+
+__all__ = [
+    "HEADER_BYTES",
+    "MAX_BODY_BYTES",
+    "MAX_CLIENT_BODY_BYTES",
+    "MAX_FRAME_BYTES",
+    "MAX_ITEMS",
+    "Header",
+    "build_frame",
+    "header_fields",
+    "pack_body",
+    "parse_header",
+    "unpack_body",
+]
+
+HEADER_BYTES = 16
+MAX_FRAME_BYTES = 64 * 1024
+"""Centrifugo's message cap; also what one slow link may hold up at most before its next frame."""
+MAX_BODY_BYTES = MAX_FRAME_BYTES - HEADER_BYTES
+"""Cap of a body before and after decompression."""
+MAX_CLIENT_BODY_BYTES = 4096
+"""Cap of a body sent by a client (goim's body cap); a larger POST is refused, the link lives."""
+
+MAX_ITEMS = 1024
+"""Elements of one array or map."""
+
+_HEADER = struct.Struct("!IBBHII")
+header_fields = _HEADER.unpack_from
+"""The six raw numbers of the header at an offset; `parse_header` is what judges them."""
+_pack_header = _HEADER.pack
+_packer = msgpack.Packer(autoreset=True)
+
+
+class Header(NamedTuple):
+    """The parsed 16 bytes; ``opcode`` and ``codec`` are known, ``lane`` is 0-4."""
+
+    length: int
+    codec: int
+    lane: Lane
+    opcode: Opcode
+    room: int
+    sequence: int
+
+
+_LANES = tuple(Lane)
+_OPCODES: dict[int, Opcode] = {int(opcode): opcode for opcode in Opcode}
+_LAST_CODEC = max(Codec)
+
+
+def parse_header(data: bytes | bytearray | memoryview, offset: int = 0) -> Header:
+    """Read the header at ``offset``; the caller has made sure that 16 bytes are there.
+
+    Raises RemoteProtocolError: BAD_FRAME, FRAME_TOO_LARGE, UNSUPPORTED_VERSION, UNKNOWN_OPCODE. The length
+    is judged here, before a single byte of body is waited for.
+    """
+    length, version, flags, number, room, sequence = header_fields(data, offset)
+    if version != VERSION:
+        raise RemoteProtocolError(CloseCode.UNSUPPORTED_VERSION, f"this link speaks version {VERSION}")
+    if length < HEADER_BYTES:
+        raise RemoteProtocolError(CloseCode.BAD_FRAME, "length is below the header's 16 bytes")
+    if length > MAX_FRAME_BYTES:
+        raise RemoteProtocolError(CloseCode.FRAME_TOO_LARGE, f"length is above {MAX_FRAME_BYTES} bytes")
+    opcode = _OPCODES.get(number)
+    if opcode is None:
+        raise RemoteProtocolError(CloseCode.UNKNOWN_OPCODE, f"opcode {number} is not known")
+    lane = flags >> 4
+    codec = flags & 0x0F
+    if lane > 4 or codec > _LAST_CODEC:
+        raise RemoteProtocolError(CloseCode.BAD_FRAME, "flags have an unknown lane or codec")
+    return Header(length, codec, _LANES[lane], opcode, room, sequence)
+
+
+def build_frame(opcode: int, lane: int, room: int, sequence: int, body: bytes, codec: int = Codec.PLAIN) -> bytes:
+    """Put a header before ``body`` (already packed, and compressed if ``codec`` says so).
+
+    Raises LocalProtocolError when the frame would be over MAX_FRAME_BYTES.
+    """
+    length = HEADER_BYTES + len(body)
+    if length > MAX_FRAME_BYTES:
+        raise LocalProtocolError(f"frame of {length} bytes is above {MAX_FRAME_BYTES}")
+    return _pack_header(length, VERSION, lane << 4 | codec, opcode, room, sequence & 0xFFFF_FFFF) + body
+
+
+def pack_body(body: tuple[Any, ...]) -> bytes:
+    """Pack one body. A NamedTuple packs as its array; IntEnums as their numbers."""
+    packed: bytes = _packer.pack(body)
+    return packed
+
+
+def _refuse_ext(code: int, data: bytes) -> NoReturn:
+    raise ValueError("extension types are not used")
+
+
+def _unique_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a map has a key twice")
+    return found
+
+
+def unpack_body(data: bytes | bytearray | memoryview) -> tuple[Any, ...]:
+    """Decode one body into nested tuples (maps become dicts).
+
+    Caps: MAX_ITEMS elements an array or map; no extension types, no timestamps, no duplicate keys, UTF-8
+    without surrogates; nothing is allocated by a declared size. Depth is bounded by the decoder (about
+    1,000) and, for free payloads, by `fields.any_value`.
+    Raises RemoteProtocolError BAD_BODY.
+    """
+    try:
+        body = msgpack.unpackb(
+            data,
+            use_list=False,
+            strict_map_key=True,
+            object_pairs_hook=_unique_keys,
+            ext_hook=_refuse_ext,
+            max_array_len=MAX_ITEMS,
+            max_map_len=MAX_ITEMS,
+            max_ext_len=0,
+        )
+    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+        raise RemoteProtocolError(CloseCode.BAD_BODY, "body is not one msgpack array within its caps") from error
+    if type(body) is not tuple:
+        raise RemoteProtocolError(CloseCode.BAD_BODY, "body is not a msgpack array")
+    return body

@@ -1,0 +1,96 @@
+"""Payloads of the built-in message types: what a POST of each type may hold.
+
+The array of a payload follows the same rules as a message body (`messages`): fields in the order of
+the NamedTuple, appended only. Payloads of custom types (128-255) are any value within the decoding caps.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from .codes import MessageType, RoomPhase
+from .fields import FieldError, Rule, integer, member_of, optional, record, text
+
+__all__ = [
+    "MAX_DANMAKU_CHARS",
+    "MAX_LIKES_PER_POST",
+    "AnnouncementPayload",
+    "DanmakuPayload",
+    "EmotePayload",
+    "GiftPayload",
+    "LikePayload",
+    "PhasePayload",
+    "check_payload",
+]
+
+MAX_DANMAKU_CHARS = 100
+MAX_LIKES_PER_POST = 1000
+
+
+class DanmakuPayload(NamedTuple):
+    """``style``: [mode 0-2 (scroll, top, bottom), color 0xRRGGBB, size 0-2]."""
+
+    text: str
+    style: tuple[int, int, int] | None = None
+
+
+class EmotePayload(NamedTuple):
+    emote_id: str
+
+
+class LikePayload(NamedTuple):
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
+
+
+class AnnouncementPayload(NamedTuple):
+    text: str
+
+
+class GiftPayload(NamedTuple):
+    """A gift that the platform has charged; ``order_id`` is its idempotency key, ``price_cents`` the unit price."""
+
+    order_id: str
+    user_id: str
+    name: str
+    gift_id: str
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
+    price_cents: int
+    target: str = ""
+
+
+class PhasePayload(NamedTuple):
+    phase: RoomPhase
+
+
+def _style(value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, (tuple, list)) or len(value) != 3:
+        raise FieldError("must be an array of 3 fields: mode, color, size")
+    return integer(0, 2)(value[0]), integer(0, 0xFFFFFF)(value[1]), integer(0, 2)(value[2])
+
+
+_user_id = text(1, 64)
+_name = text(0, 64)
+_count = integer(0)
+
+_PAYLOADS: dict[int, Rule] = {
+    MessageType.DANMAKU: record(DanmakuPayload, (text(1, MAX_DANMAKU_CHARS), optional(_style))),
+    MessageType.EMOTE: record(EmotePayload, (_user_id,)),
+    MessageType.LIKE: record(LikePayload, (integer(1, MAX_LIKES_PER_POST),)),
+    MessageType.ANNOUNCEMENT: record(AnnouncementPayload, (text(1, 500, printable=False),)),
+    MessageType.GIFT: record(GiftPayload, (_user_id, _user_id, _name, _user_id, integer(1, 1_000_000), _count, _name)),
+    MessageType.ROOM_PHASE: record(PhasePayload, (member_of(RoomPhase),)),
+}
+
+
+def check_payload(message_type: int, payload: Any) -> Any:
+    """Return the typed payload of a built-in POST type, or ``payload`` itself for a custom one.
+
+    Raises FieldError with a path below ``payload``.
+    """
+    rule = _PAYLOADS.get(message_type)
+    if rule is None:
+        return payload
+    try:
+        return rule(payload)
+    except FieldError as error:
+        raise FieldError(error.rule, f"payload.{error.field}" if error.field else "payload") from None
