@@ -1,0 +1,435 @@
+"""What can be configured: one frozen struct per part, each field with its unit, range, default and reason.
+
+Settings come from a TOML file, then ``ROOMCAST_`` environment variables (``ROOMCAST_LISTEN__PORT``), then flags;
+later ones win. Unknown keys and variables are errors. `load` reports everything that is wrong at once.
+
+Without any configuration the broker is in *development mode*: no secret is set, everybody may be anybody, and
+therefore it listens on the loopback interface only. Every other address demands a secret.
+
+The docstrings below are the documentation: ``roomcast print-config`` prints them as comments. Only this module
+reads files, and nothing below the composition root reads the environment.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import tomllib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from broker.config_layers import Layers, Problem, nested, write_toml
+from protocol.codes import MESSAGE_TYPES, Lane, MessageType, Role, TypeRule
+
+__all__ = [
+    "ENV_IGNORED",
+    "ENV_PREFIX",
+    "MIN_SECRET_BYTES",
+    "AdmissionConfig",
+    "AuthConfig",
+    "Config",
+    "ConfigError",
+    "LinkConfig",
+    "ListenConfig",
+    "LogConfig",
+    "QueueConfig",
+    "RoomConfig",
+    "TypeConfig",
+    "is_loopback",
+    "load",
+    "problems_of",
+    "to_toml",
+]
+
+ENV_PREFIX = "ROOMCAST_"
+ENV_IGNORED = frozenset({"ROOMCAST_CONFIG", "ROOMCAST_REQUIRE", "ROOMCAST_TOKEN"})
+"""Variables with the prefix that are not settings: the file to read, what tests demand, a client's token."""
+
+MIN_SECRET_BYTES = 32
+"""RFC 7518 section 3.2: an HS256 key is at least as long as the hash."""
+
+KIB = 1024
+MIB = 1024 * KIB
+
+PolicyName = Literal["roomcast", "tencent", "rongcloud", "nim", "goim", "off"]
+RoleName = Literal["guest", "viewer", "vip", "moderator", "assistant", "host", "app"]
+LaneName = Literal["control", "commerce", "paid", "chat", "ambient"]
+
+
+# No path, user, wildcard or capital letter: a browser never sends those, so such an entry could never match.
+WebOrigin = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9+.-]*://[^/\s@*A-Z]+\Z", examples=["https://live.example.com"])]
+
+
+class ConfigError(Exception):
+    """The settings are wrong; ``problems`` says all of it, one line each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class ListenConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where viewers connect; one port speaks the native protocol and WebSocket."""
+
+    host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
+    """Address to bind; anything but loopback demands a secret in [auth]."""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 7400
+    """TCP port; 0 takes a free one and logs it."""
+    tls_cert: Annotated[str, Meta(min_length=1)] | None = None
+    """PEM file with the certificate chain; normally the proxy in front ends TLS, it costs 0.9 ms a connect here."""
+    tls_key: Annotated[str, Meta(min_length=1)] | None = None
+    """PEM file with the private key of tls_cert."""
+    proxy_protocol: bool = False
+    """Expect a PROXY v2 header from the addresses in trusted_proxies, so that limits see the real client."""
+    trusted_proxies: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
+    """Networks (CIDR) whose word about a client's address is believed; nobody else's is."""
+
+
+class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The life of one connection."""
+
+    handshake_timeout_s: Annotated[float, Meta(ge=0.05, le=60)] = 5.0
+    """One deadline from accept to AUTH, not restarted by bytes: a slow loris lives no longer (goim: 5)."""
+    heartbeat_s: Annotated[float, Meta(ge=0.05, le=3600)] = 30.0
+    """How often a client pings; below the idle timeout of mobile carriers' NAT (Bilibili: 30)."""
+    heartbeat_cut_s: Annotated[float, Meta(ge=0.1, le=7200)] = 75.0
+    """Silence that cuts a link; more than two heartbeats, so that one lost ping is forgiven."""
+    rooms_per_connection: Annotated[int, Meta(ge=1, le=256)] = 16
+    """Rooms one connection may be in at a time."""
+    connections_per_user: Annotated[int, Meta(ge=1, le=10_000)] = 5
+    """Connections one user id may hold: phone, tablet, a few tabs."""
+    allowed_origins: Annotated[tuple[WebOrigin, ...], Meta(max_length=256)] = ()
+    """Web origins that may open a WebSocket, compared exactly (https://live.example.com); others are refused."""
+    errors_per_minute: Annotated[int, Meta(ge=1, le=100_000)] = 60
+    """Failed requests in a minute after which the link is closed: a broken client must not fill the logs."""
+    send_buffer_bytes: Annotated[int, Meta(ge=4 * KIB, le=4 * MIB)] = 64 * KIB
+    """SO_SNDBUF; left alone, Linux grows it to 4 MiB a socket and hides a slow viewer for minutes."""
+    notsent_lowat_bytes: Annotated[int, Meta(ge=KIB, le=4 * MIB)] = 16 * KIB
+    """TCP_NOTSENT_LOWAT; more than this unsent in the kernel means the viewer is behind."""
+
+
+class AdmissionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who gets a connection at all."""
+
+    max_connections: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
+    """Connections held at a time; 0 = as many as the descriptors allow, less the reserve."""
+    per_address: Annotated[int, Meta(ge=0, le=10_000_000)] = 10_000
+    """Connections from one address, 0 = no limit; high, because a carrier's NAT or an office is one address."""
+    accept_per_s: Annotated[int, Meta(ge=1, le=1_000_000)] = 2000
+    """New connections a second, the rest waits in the backlog: handshakes are the dearest thing viewers do."""
+    unauthenticated_share: Annotated[float, Meta(ge=0.001, le=1)] = 0.10
+    """Part of max_connections that may be unauthenticated at a time, so that strangers never fill the house."""
+    descriptor_reserve: Annotated[int, Meta(ge=16, le=100_000)] = 256
+    """Descriptors kept for logs, HTTP and the ledger when viewers take the rest."""
+
+
+class RoomConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Rooms and what is shown in them. A number that is not set is the policy's own."""
+
+    max_rooms: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    """Rooms open at a time; one more is refused."""
+    create_on_join: bool = True
+    """The first viewer opens the room; false = only the platform does."""
+    idle_close_s: Annotated[float, Meta(ge=0.1, le=604_800)] = 900.0
+    """A room without viewers and events closes after this long (goim: 15 min)."""
+    max_viewers: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
+    """Viewers in one room, 0 = no limit; one more is told that the room is full."""
+    policy: PolicyName = "roomcast"
+    """What is admitted and shown: roomcast's own rule, one of four services' published rules, or no limits (off)."""
+    admit_per_window: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    """Messages a room admits in one window."""
+    window_ms: Annotated[int, Meta(ge=10, le=60_000)] | None = None
+    """Length of the admission window."""
+    reserved: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    """Part of admit_per_window kept for lanes 0 to 2."""
+    merge: bool | None = None
+    """Merge equal danmaku of one tick into one entry with a count."""
+    chat_budget_per_s: Annotated[int, Meta(ge=0, le=10_000)] | None = None
+    """Danmaku a viewer of the full tier is shown a second; nobody reads more than about 20."""
+    paid_budget_per_s: Annotated[int, Meta(ge=0, le=10_000)] | None = None
+    """Paid entries a viewer is shown a second."""
+    tick_ms: Annotated[int, Meta(ge=10, le=10_000)] | None = None
+    """Shortest interval between two ticks of a room."""
+    tick_max_ms: Annotated[int, Meta(ge=10, le=60_000)] | None = None
+    """Longest interval the controller may stretch the tick to."""
+    duplicate_window_s: Annotated[float, Meta(ge=0, le=3600)] | None = None
+    """The same text of the same user is refused for this long; 0 = never."""
+    compress: bool | None = None
+    """Compress a tick once per room when it wins."""
+    user_chat_per_s: Annotated[float, Meta(ge=0.001, le=10_000)] | None = None
+    """Danmaku one user may send a second, in the long run."""
+    user_chat_burst: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    """Danmaku one user may send at once."""
+    likes_per_s: Annotated[float, Meta(ge=0.001, le=100_000)] | None = None
+    """Likes of one user that count a second."""
+    snapshot_danmaku: Annotated[int, Meta(ge=0, le=64)] = 20
+    """Latest danmaku in the answer to JOIN, so that a room is never empty at first sight."""
+    history_entries: Annotated[int, Meta(ge=0, le=65_536)] = 512
+    """Events of lanes 0 to 2 kept for viewers who resume, if they are not older than history_s."""
+    history_s: Annotated[float, Meta(ge=0, le=86_400)] = 120.0
+    """How long those events are kept: longer than a ride in a lift or through a tunnel."""
+
+    def policy_overrides(self) -> dict[str, Any]:
+        """The policy's numbers that are set here, by field name."""
+        # Any: the values are int, float or bool as the fields above say.
+        values = ((name, getattr(self, name)) for name in POLICY_FIELDS)
+        return {name: value for name, value in values if value is not None}
+
+
+POLICY_FIELDS = (
+    "admit_per_window", "window_ms", "reserved", "merge", "chat_budget_per_s", "paid_budget_per_s", "tick_ms",
+    "tick_max_ms", "duplicate_window_s", "compress", "user_chat_per_s", "user_chat_burst", "likes_per_s",
+)  # fmt: skip
+
+
+class QueueConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What waits for viewers that are behind."""
+
+    frames: Annotated[int, Meta(ge=1, le=65_536)] = 32
+    """Frames one slow viewer's queue holds before its chat is dropped."""
+    queue_bytes: Annotated[int, Meta(ge=64 * KIB, le=1024 * MIB)] = 256 * KIB
+    """Bytes one slow viewer's queue holds before its chat is dropped; at least one frame (64 KiB)."""
+    critical_bytes: Annotated[int, Meta(ge=64 * KIB, le=1024 * MIB)] = MIB
+    """Bytes of lanes 0 to 2 after which a slow viewer is closed to come back and resume (Centrifugo: 1 MiB)."""
+    total_bytes: Annotated[int, Meta(ge=MIB, le=1024 * 1024 * MIB)] = 512 * MIB
+    """Bytes of all queues together; near it the broker sheds load in stages."""
+
+
+class AuthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who viewers are: tokens (JWT, HS256) that the platform signs with a shared secret."""
+
+    secret: Annotated[str, Meta(max_length=4096, extra={"secret": True})] | None = None
+    """Signing secret, 32 bytes or more; better in secret_file or in ROOMCAST_AUTH__SECRET."""
+    secret_file: Annotated[str, Meta(min_length=1)] | None = None
+    """File that holds the secret, as in `openssl rand -hex 32 > secret`; a trailing newline is not part of it."""
+    audience: Annotated[str, Meta(min_length=1, max_length=255)] = "roomcast"
+    """The aud that a token must name: tokens for other services are worth nothing here."""
+    issuer: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    """The iss that a token must name; not set = any."""
+    leeway_s: Annotated[float, Meta(ge=0, le=30)] = 30.0
+    """Forgiven difference between the platform's clock and ours."""
+    guest_access: bool = False
+    """Viewers without a token may watch and like, as guests (always so in development mode)."""
+    cache_tokens: Annotated[int, Meta(ge=0, le=10_000_000)] = 10_000
+    """Verified tokens remembered until they expire, so that a reconnect storm costs no signature checks."""
+
+    def __repr__(self) -> str:
+        """As the default, but for the secret: this ends in logs and tracebacks."""
+        shown = ("***" if f == "secret" and self.secret else repr(getattr(self, f)) for f in self.__struct_fields__)
+        return "AuthConfig(" + ", ".join(map("=".join, zip(self.__struct_fields__, shown, strict=True))) + ")"
+
+
+class TypeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One message type of the deployment's own."""
+
+    id: Annotated[int, Meta(ge=128, le=255)]
+    """Number on the wire; never give it another meaning later."""
+    name: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}\Z", examples=["flash_sale"])]
+    """Name in tokens, logs and JSON: small letters, digits and _."""
+    lane: LaneName
+    """Delivery class; what may be lost follows from it."""
+    max_bytes: Annotated[int, Meta(ge=1, le=16 * KIB)] = 4096
+    """Cap of the packed payload."""
+    rate_per_s: Annotated[float, Meta(ge=0.001, le=100_000)] = 1.0
+    """Messages one user may send a second, in the long run."""
+    burst: Annotated[int, Meta(ge=1, le=10_000)] = 3
+    """Messages one user may send at once."""
+    roles: Annotated[tuple[RoleName, ...], Meta(max_length=7)] = ("app",)
+    """Who may send it; nobody = only the broker itself."""
+
+    def rule(self) -> TypeRule:
+        """The row this type adds to the table of `protocol.codes.MESSAGE_TYPES`."""
+        return TypeRule(Lane[self.lane.upper()], self.max_bytes, frozenset(Role[r.upper()] for r in self.roles))
+
+
+class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the broker says about itself, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe line that is written; nothing is logged per message at any level."""
+    format: Literal["json", "text"] = "json"
+    """json for machines, text for people."""
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything. Only `load` checks values and how they fit together; building it directly checks nothing."""
+
+    listen: ListenConfig = msgspec.field(default_factory=ListenConfig)
+    link: LinkConfig = msgspec.field(default_factory=LinkConfig)
+    admission: AdmissionConfig = msgspec.field(default_factory=AdmissionConfig)
+    room: RoomConfig = msgspec.field(default_factory=RoomConfig)
+    queue: QueueConfig = msgspec.field(default_factory=QueueConfig)
+    auth: AuthConfig = msgspec.field(default_factory=AuthConfig)
+    log: LogConfig = msgspec.field(default_factory=LogConfig)
+    types: tuple[TypeConfig, ...] = ()
+    """Message types of the deployment's own, any number of these tables."""
+
+    @property
+    def development(self) -> bool:
+        """No secret: everybody may be anybody, on the loopback interface only."""
+        return self.auth.secret is None and self.auth.secret_file is None
+
+    def message_types(self) -> dict[int, TypeRule]:
+        """The rules of all message types, built-in and the deployment's own."""
+        return MESSAGE_TYPES | {custom.id: custom.rule() for custom in self.types}
+
+    def type_names(self) -> dict[int, str]:
+        """Names of all message types as tokens and logs write them: ``danmaku``, ``like``, and the deployment's own."""
+        return {int(t): t.name.lower() for t in MessageType} | {custom.id: custom.name for custom in self.types}
+
+
+def load(
+    path: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Config:
+    """Read the settings: file, then environment, then ``overrides`` (flags), later ones winning key by key.
+
+    ``overrides`` has dotted or nested keys; a None value means "flag not given"; strings are read as in the
+    environment. ``auth.secret_file`` is read: the result has its content in ``auth.secret``. ConfigError with
+    every problem that could be found, and nothing is half done. Reads up to four files.
+    """
+    layers = Layers(Config)
+    if path is not None:
+        layers.add(_read_toml(path))
+    layers.add_environment(env or {}, ENV_PREFIX, ENV_IGNORED)
+    for key, value in (overrides or {}).items():
+        if value is not None:
+            layers.add(nested(key, value), "a flag", text_values=True)
+    config = layers.build()
+    wrong = list(layers.problems)
+    config, more = _with_secret(config)
+    wrong += more
+    wrong += _unreadable(config)
+    bad = {problem.path for problem in wrong}
+    # A check between fields says nothing of use while one of its fields stands at a default for want of a good value.
+    wrong += [Problem(paths[0], rule) for paths, rule in _conflicts(config) if not any(_touches(p, bad) for p in paths)]
+    if wrong:
+        raise ConfigError([str(problem) for problem in wrong])
+    return config
+
+
+def problems_of(config: Config) -> list[str]:
+    """What is wrong between the fields of a ``config`` that was built in code; no file is read."""
+    return [str(Problem(paths[0], rule)) for paths, rule in _conflicts(config)]
+
+
+def to_toml(config: Config, comments: bool = True) -> str:
+    """``config`` as TOML that `load` reads back; with ``comments``, every field's meaning, range and default.
+
+    The secret itself is never written, so a config whose secret is not in a file does not come back whole.
+    """
+    return write_toml(config, comments=comments)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether binding ``host`` keeps strangers out; a name other than localhost counts as not."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _touches(path: str, bad: set[str]) -> bool:
+    return any(b == path or b.startswith((f"{path}.", f"{path}[")) or path.startswith(f"{b}.") for b in bad)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{path}: is not UTF-8 text (byte {error.start})"]) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([f"{path}: is not TOML: {error}"]) from error
+
+
+def _with_secret(config: Config) -> tuple[Config, list[Problem]]:
+    """``config`` with the content of its secret file as its secret."""
+    name = config.auth.secret_file
+    if name is None:
+        return config, []
+    if config.auth.secret is not None:
+        return config, [Problem("auth.secret", "set either this or auth.secret_file, not both")]
+    try:
+        secret = Path(name).read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        return config, [Problem("auth.secret_file", f"cannot read {name}: {error.strerror}")]
+    except UnicodeDecodeError:
+        return config, [Problem("auth.secret_file", f"{name} is not text; make one with `openssl rand -hex 32`")]
+    auth = msgspec.structs.replace(config.auth, secret=secret)
+    return msgspec.structs.replace(config, auth=auth), []
+
+
+def _unreadable(config: Config) -> Iterator[Problem]:
+    for key in ("tls_cert", "tls_key"):
+        name = getattr(config.listen, key)
+        try:
+            if name is not None:
+                Path(name).open("rb").close()
+        except OSError as error:
+            yield Problem(f"listen.{key}", f"cannot read {name}: {error.strerror}")
+
+
+def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What is wrong between fields: (the paths it is about, the first one to blame; the rule)."""
+    listen, link, auth = config.listen, config.link, config.auth
+
+    if (listen.tls_cert is None) != (listen.tls_key is None):
+        missing, given = ("tls_key", "tls_cert") if listen.tls_key is None else ("tls_cert", "tls_key")
+        yield (f"listen.{missing}", f"listen.{given}"), f"is required with listen.{given}"
+    for index, network in enumerate(listen.trusted_proxies):
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            yield (f"listen.trusted_proxies[{index}]",), f"expected a network such as 10.0.0.0/8, got {network!r}"
+    if listen.proxy_protocol and not listen.trusted_proxies:
+        paths = ("listen.trusted_proxies", "listen.proxy_protocol")
+        yield paths, "is required with listen.proxy_protocol: else anybody could claim any address"
+    if config.development:
+        secrets = ("auth.secret", "auth.secret_file")
+        if not is_loopback(listen.host):
+            rule = f"{listen.host} is not loopback: set auth.secret_file, without a secret everybody may be anybody"
+            yield ("listen.host", *secrets), rule
+        if listen.proxy_protocol:
+            rule = "set auth.secret_file first: viewers behind a proxy are strangers, and without a secret anybody"
+            yield ("listen.proxy_protocol", *secrets), rule
+    if auth.secret is not None:
+        where = "auth.secret" if auth.secret_file is None else "auth.secret_file"
+        size = len(auth.secret.encode())
+        if size < MIN_SECRET_BYTES:
+            yield (where,), f"{size} bytes are too few, HS256 needs {MIN_SECRET_BYTES} or more: `openssl rand -hex 32`"
+        if auth.secret.lstrip().startswith(("-----BEGIN", "ssh-")):
+            yield (where,), "this is a key pair's file, not a shared secret: `openssl rand -hex 32`"
+
+    if link.heartbeat_cut_s <= 2 * link.heartbeat_s:
+        rule = f"expected more than 2 x link.heartbeat_s ({2 * link.heartbeat_s:g}), got {link.heartbeat_cut_s:g}"
+        yield ("link.heartbeat_cut_s", "link.heartbeat_s"), rule
+    for low, high in (
+        ("link.notsent_lowat_bytes", "link.send_buffer_bytes"),
+        ("queue.queue_bytes", "queue.critical_bytes"),
+        ("queue.critical_bytes", "queue.total_bytes"),
+        ("room.reserved", "room.admit_per_window"),
+        ("room.tick_ms", "room.tick_max_ms"),
+    ):
+        (part, low_name), (_, high_name) = low.split("."), high.split(".")
+        small, large = getattr(getattr(config, part), low_name), getattr(getattr(config, part), high_name)
+        if small is not None and large is not None and small > large:
+            yield (low, high), f"expected at most {high} ({large}), got {small}"
+
+    builtin = {t.name.lower() for t in MessageType}
+    ids, names = Counter(t.id for t in config.types), Counter(t.name for t in config.types)
+    for index, custom in enumerate(config.types):
+        if ids[custom.id] > 1:
+            yield (f"types[{index}].id",), f"{custom.id} is given to {ids[custom.id]} types"
+        if custom.name in builtin:
+            yield (f"types[{index}].name",), f"{custom.name} is a built-in type"
+        elif names[custom.name] > 1:
+            yield (f"types[{index}].name",), f"{custom.name} is given to {names[custom.name]} types"

@@ -1,0 +1,286 @@
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker import config as module
+from broker.config import (
+    AuthConfig,
+    Config,
+    ConfigError,
+    LinkConfig,
+    ListenConfig,
+    RoomConfig,
+    TypeConfig,
+    is_loopback,
+    load,
+    problems_of,
+    to_toml,
+)
+from broker.config_layers import field_docs
+from protocol.codes import MESSAGE_TYPES, Lane, MessageType, Role, TypeRule
+
+SECRET = "0123456789abcdef0123456789abcdef"
+PARTS = [field.type for field in msgspec.structs.fields(Config) if field.name != "types"] + [TypeConfig]
+
+
+def load_text(tmp_path: Path, text: str, env: dict[str, str] | None = None, **overrides: Any) -> Config:
+    path = tmp_path / "roomcast.toml"
+    path.write_text(text, encoding="utf-8")
+    return load(path, env, overrides)
+
+
+def problems(tmp_path: Path, text: str, env: dict[str, str] | None = None) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_text(tmp_path, text, env)
+    assert str(caught.value) == "\n".join(caught.value.problems)
+    return caught.value.problems
+
+
+def test_no_settings_at_all_are_the_defaults_in_development_mode() -> None:
+    config = load()
+    assert config == Config()
+    assert config.development
+    assert (config.listen.host, config.listen.port) == ("127.0.0.1", 7400)
+    assert problems_of(config) == []
+
+
+@pytest.mark.parametrize("comments", [True, False])
+def test_the_printed_defaults_load_to_the_defaults(tmp_path: Path, comments: bool) -> None:
+    assert load_text(tmp_path, to_toml(Config(), comments=comments)) == Config()
+
+
+def test_every_default_keeps_its_own_rule() -> None:
+    for part in PARTS[:-1]:
+        assert msgspec.convert(msgspec.to_builtins(part()), part) == part()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_field_says_what_it_is(part: type[msgspec.Struct]) -> None:
+    docs = field_docs(part)
+    assert set(docs) == set(part.__struct_fields__)
+    assert all(len(text) > 10 for text in docs.values())
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_number_has_a_range(part: type[msgspec.Struct]) -> None:
+    schema = msgspec.json.schema(part)["$defs"][part.__name__]["properties"]
+    for name, field in schema.items():
+        for kind in field.get("anyOf", [field]):
+            if kind.get("type") in ("integer", "number"):
+                assert {"minimum", "maximum"} <= kind.keys(), name
+
+
+def test_the_three_layers_win_in_order(tmp_path: Path) -> None:
+    text = "[listen]\nport = 1\n[link]\nheartbeat_s = 20\n[queue]\nframes = 9"
+    env = {"ROOMCAST_LISTEN__PORT": "2", "ROOMCAST_LINK__HEARTBEAT_S": "21", "ROOMCAST_CONFIG": "x", "PATH": "/bin"}
+    config = load_text(tmp_path, text, env, **{"listen.port": 3, "listen.host": None})
+    assert (config.listen.port, config.link.heartbeat_s, config.queue.frames) == (3, 21.0, 9)
+
+
+def test_overrides_are_dotted_or_nested_and_may_be_text() -> None:
+    config = load(None, {}, {"listen": {"port": "0"}, "listen.proxy_protocol": "off", "log.level": "debug"})
+    assert (config.listen.port, config.log.level) == (0, "debug")
+
+
+def test_a_wrong_value_names_path_and_rule(tmp_path: Path) -> None:
+    assert problems(tmp_path, "[listen]\nport = 70000") == ["listen.port: expected int <= 65535, got 70000"]
+
+
+def test_all_problems_are_found_in_one_run(tmp_path: Path) -> None:
+    text = """
+    prot = 3
+    [listen]
+    hots = "x"
+    [link]
+    heartbeat_s = 40
+    [room]
+    policy = "romcast"
+    tick_ms = 500
+    """
+    found = problems(tmp_path, text, {"ROOMCAST_ROOM__TICK_MAX_MS": "50", "ROOMCAST_LISTEN_PORT": "1"})
+    assert found == [
+        "prot: unknown key; did you mean listen.port?",
+        "listen.hots: unknown key; did you mean listen.host?",
+        "room.policy: expected one of roomcast, tencent, rongcloud, nim, goim, off, got 'romcast';"
+        " did you mean roomcast?",
+        "ROOMCAST_LISTEN_PORT: unknown variable; did you mean ROOMCAST_LISTEN__PORT?",
+        "link.heartbeat_cut_s: expected more than 2 x link.heartbeat_s (80), got 75",
+        "room.tick_ms: expected at most room.tick_max_ms (50), got 500",
+    ]
+
+
+def test_a_check_between_fields_is_silent_where_a_field_is_already_wrong(tmp_path: Path) -> None:
+    found = problems(tmp_path, "[link]\nheartbeat_s = 40\nheartbeat_cut_s = 'x'")
+    assert found == ["link.heartbeat_cut_s: expected float, got 'x'"]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "live.example.com", "127.0.0.1.example.com"])
+def test_without_a_secret_only_loopback_is_served(host: str, tmp_path: Path) -> None:
+    (found,) = problems(tmp_path, f"[listen]\nhost = '{host}'")
+    assert found.startswith(f"listen.host: {host} is not loopback")
+    config = load_text(tmp_path, f"[listen]\nhost = '{host}'\n[auth]\nsecret = '{SECRET}'")
+    assert not config.development
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost"])
+def test_loopback_needs_no_secret(host: str) -> None:
+    assert is_loopback(host)
+    assert load(None, {}, {"listen.host": host}).development
+
+
+def test_a_proxy_in_front_needs_a_secret_and_trusted_networks(tmp_path: Path) -> None:
+    found = problems(tmp_path, "[listen]\nproxy_protocol = true")
+    assert [line.split(":")[0] for line in found] == ["listen.trusted_proxies", "listen.proxy_protocol"]
+    text = f"[listen]\nproxy_protocol = true\ntrusted_proxies = ['10.0.0.0/8', '::1']\n[auth]\nsecret = '{SECRET}'"
+    assert load_text(tmp_path, text).listen.trusted_proxies == ("10.0.0.0/8", "::1")
+
+
+@pytest.mark.parametrize("network", ["10.0.0.1/8", "10.0.0.0/33", "localhost", "", "*"])
+def test_a_trusted_proxy_is_a_network(network: str, tmp_path: Path) -> None:
+    (found,) = problems(tmp_path, f"[listen]\ntrusted_proxies = ['10.0.0.0/8', '{network}']")
+    assert found.startswith("listen.trusted_proxies[1]: expected a network such as 10.0.0.0/8")
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["https://a.example.com/", "https://A.example.com", "a.example.com", "null", "*", "https://*.example.com",
+     "https://u@a.example.com", "https://a.example.com\n", "https://", "https://a b"],
+)  # fmt: skip
+def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
+    with pytest.raises(ConfigError, match=r"such as https://live\.example\.com"):
+        load(None, {}, {"link": {"allowed_origins": [origin]}})
+
+
+def test_an_origin_that_browsers_send_is_taken() -> None:
+    origins = ("https://live.example.com", "http://localhost:8000", "http://[::1]:80", "capacitor://localhost")
+    assert load(None, {"ROOMCAST_LINK__ALLOWED_ORIGINS": ", ".join(origins)}).link.allowed_origins == origins
+
+
+def test_certificate_and_key_come_together_and_can_be_read(tmp_path: Path) -> None:
+    cert = tmp_path / "cert.pem"
+    cert.write_text("x")
+    assert problems(tmp_path, f"[listen]\ntls_cert = '{cert}'") == ["listen.tls_key: is required with listen.tls_cert"]
+    assert problems(tmp_path, f"[listen]\ntls_key = '{cert}'") == ["listen.tls_cert: is required with listen.tls_key"]
+    (found,) = problems(tmp_path, f"[listen]\ntls_key = '{cert}'\ntls_cert = '{tmp_path}/none'")
+    assert found == f"listen.tls_cert: cannot read {tmp_path}/none: No such file or directory"
+
+
+def test_the_secret_comes_from_its_file(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET + "\n")
+    config = load_text(tmp_path, f"[auth]\nsecret_file = '{secret}'\n[listen]\nhost = '0.0.0.0'")
+    assert (config.auth.secret, config.development) == (SECRET, False)
+    assert load_text(tmp_path, to_toml(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"x" * 31, "auth.secret_file: 31 bytes are too few, HS256 needs 32 or more: `openssl rand -hex 32`"),
+        (b"\n", "auth.secret_file: 0 bytes are too few, HS256 needs 32 or more: `openssl rand -hex 32`"),
+        (b"\xff" * 40, "is not text"),
+        (b"-----BEGIN PUBLIC KEY-----\nabcdefghijklmnop", "a key pair's file"),
+        (None, "No such file"),
+    ],
+)
+def test_a_bad_secret_file_is_refused(content: bytes | None, expected: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    if content is not None:
+        secret.write_bytes(content)
+    (found,) = problems(tmp_path, f"[auth]\nsecret_file = '{secret}'")
+    assert expected in found
+
+
+def test_a_secret_is_counted_in_bytes() -> None:
+    assert load(None, {"ROOMCAST_AUTH__SECRET": "密" * 11}).auth.secret == "密" * 11
+    for short in ("", "密" * 10, "x" * 31):
+        with pytest.raises(ConfigError, match=r"^auth.secret: .* bytes are too few"):
+            load(None, {"ROOMCAST_AUTH__SECRET": short})
+
+
+def test_two_secrets_are_one_too_many(tmp_path: Path) -> None:
+    (found,) = problems(tmp_path, f"[auth]\nsecret_file = 'x'\nsecret = '{SECRET}'")
+    assert found == "auth.secret: set either this or auth.secret_file, not both"
+
+
+def test_a_secret_is_in_no_text_that_leaves_the_process(tmp_path: Path) -> None:
+    config = load(None, {"ROOMCAST_AUTH__SECRET": SECRET})
+    assert SECRET not in repr(config) + to_toml(config)
+    short = SECRET[:20]
+    with pytest.raises(ConfigError) as caught:
+        load(None, {"ROOMCAST_AUTH__SECRET": short})
+    assert short not in str(caught.value)
+    assert repr(AuthConfig()).startswith("AuthConfig(secret=None, secret_file=None, audience='roomcast'")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(b"a = ", "is not TOML"), (b"\xff", "is not UTF-8 text (byte 0)"), (None, "No such file or directory")],
+)
+def test_a_file_that_cannot_be_read_is_one_problem(content: bytes | None, expected: str, tmp_path: Path) -> None:
+    path = tmp_path / "roomcast.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert len(caught.value.problems) == 1
+    assert str(path) in str(caught.value)
+    assert expected in str(caught.value)
+
+
+def test_a_custom_type_joins_the_table_of_types(tmp_path: Path) -> None:
+    text = "[[types]]\nid = 130\nname = 'flash_sale'\nlane = 'commerce'\nroles = ['host', 'app']"
+    config = load_text(tmp_path, text)
+    rule = TypeRule(Lane.COMMERCE, 4096, frozenset({Role.HOST, Role.APP}))
+    assert config.message_types() == MESSAGE_TYPES | {130: rule}
+    assert config.type_names()[130] == "flash_sale"
+    assert config.type_names()[MessageType.ROOM_PHASE] == "room_phase"
+
+
+def test_custom_types_have_their_own_numbers_and_names(tmp_path: Path) -> None:
+    rows = [(130, "a"), (130, "b"), (131, "c"), (132, "c"), (133, "like")]
+    text = "".join(f"[[types]]\nid = {number}\nname = '{name}'\nlane = 'paid'\n" for number, name in rows)
+    assert problems(tmp_path, text) == [
+        "types[0].id: 130 is given to 2 types",
+        "types[1].id: 130 is given to 2 types",
+        "types[2].name: c is given to 2 types",
+        "types[3].name: c is given to 2 types",
+        "types[4].name: like is a built-in type",
+    ]
+
+
+def test_names_of_roles_and_lanes_are_the_protocols() -> None:
+    assert get_args(module.RoleName) == tuple(role.name.lower() for role in Role)
+    assert get_args(module.LaneName) == tuple(lane.name.lower() for lane in Lane)
+
+
+def test_only_the_numbers_that_are_set_override_the_policy() -> None:
+    assert RoomConfig().policy_overrides() == {}
+    room = RoomConfig(merge=False, tick_ms=50, duplicate_window_s=0.0, max_rooms=3)
+    assert room.policy_overrides() == {"merge": False, "tick_ms": 50, "duplicate_window_s": 0.0}
+    unset = {field.name for field in msgspec.structs.fields(RoomConfig) if field.default is None}
+    assert set(module.POLICY_FIELDS) == unset
+
+
+def test_a_config_built_in_code_can_be_checked_too() -> None:
+    config = Config(listen=ListenConfig(host="0.0.0.0"), link=LinkConfig(heartbeat_s=60.0))
+    assert [line.split(":")[0] for line in problems_of(config)] == ["listen.host", "link.heartbeat_cut_s"]
+
+
+@given(
+    st.dictionaries(st.sampled_from(sorted(RoomConfig.__struct_fields__)), st.integers() | st.text() | st.booleans())
+)
+def test_any_values_load_or_raise_config_error(values: dict[str, Any]) -> None:
+    try:
+        config, found = load(None, {}, {"room": values}), []
+    except ConfigError as error:
+        config, found = Config(), error.problems
+    assert all(line.startswith("room.") for line in found)
+    assert found or tomllib.loads(to_toml(config))["room"].keys() >= values.keys()
