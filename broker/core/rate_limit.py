@@ -1,0 +1,193 @@
+"""Rate limits per key (a user in a room, an address): may this message pass now, and if not, when?
+
+The algorithm is GCRA, the generic cell rate algorithm of ITU-T I.371: one float per key, the *theoretical
+arrival time* (TAT) at which the key's bucket is empty again. A message may pass when that time, pushed back by
+the message's own share, lies at most one burst ahead of now. It equals a leaky bucket that leaks ``per_s``
+and holds ``burst``, needs no timer, and knows the exact instant at which a refused message would pass.
+
+A key whose TAT has passed is the same as a key never seen, so forgetting it changes no answer; `Gcra.sweep`
+does that a few keys at a time. When the table holds ``max_keys`` keys that are all in use, *newcomers are
+refused* with a short wait: evicting somebody would hand out a fresh burst to whoever makes the most identities,
+which is exactly the peer that a limit is for. To get there, ``max_keys`` different users must speak within
+the time that one burst takes to leak (3 s for chat).
+
+``now`` that goes back is treated as standing still. A refusal changes nothing. Never: a timer, a clock, a
+random choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from math import inf, nextafter
+
+__all__ = ["UNLIMITED", "Gcra", "Rate"]
+
+_SLACK_S = 1e-8
+"""Rounding forgiven per message of burst: half a unit in the last place of a clock that ran for two years.
+
+Without it the last message of a burst could be refused for 1e-10 s because 1/3 + 1/3 + 1/3 is not 1.
+"""
+
+_FULL_SWEEP_KEYS = 64
+"""Keys looked at when a newcomer finds the table full: a few microseconds, so a flood of newcomers pays for itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most ``burst`` at once and ``per_s`` a second in the long run.
+
+    ``per_s`` > 0 (up to a million, or inf = unlimited), ``burst`` >= 1; else ValueError.
+    """
+
+    per_s: float
+    burst: int
+
+    def __post_init__(self) -> None:
+        if not (0 < self.per_s <= 1e6 or self.per_s == inf):
+            raise ValueError(f"per_s must be above 0 and at most 1e6, or inf: {self.per_s!r}")
+        if self.burst < 1:
+            raise ValueError(f"burst must be at least 1: {self.burst!r}")
+
+    @property
+    def unlimited(self) -> bool:
+        return self.per_s == inf
+
+
+UNLIMITED = Rate(inf, 1)
+"""No limit: such a `Gcra` keeps no keys at all."""
+
+
+class Gcra:
+    """One limit for many keys; about 80 bytes a key in use, none for an idle one after a sweep."""
+
+    __slots__ = (
+        "_burst",
+        "_interval_s",
+        "_latest",
+        "_max_keys",
+        "_per_s",
+        "_tats",
+        "_to_visit",
+        "_tolerance_s",
+        "full_refusals",
+        "rate",
+    )
+
+    def __init__(self, rate: Rate, max_keys: int = 100_000) -> None:
+        if max_keys < 1:
+            raise ValueError(f"max_keys must be at least 1: {max_keys!r}")
+        self.rate = rate
+        self.full_refusals = 0
+        """Newcomers refused because the table was full."""
+        self._burst = rate.burst
+        self._per_s = rate.per_s
+        self._interval_s = 1.0 / rate.per_s
+        """Time that one message takes to leak; 0 = unlimited."""
+        slack_s = min(_SLACK_S * (rate.burst + 1), self._interval_s / 2)  # never worth a message
+        self._tolerance_s = rate.burst * self._interval_s + slack_s
+        self._max_keys = max_keys
+        self._latest = -inf
+        self._tats: dict[Hashable, float] = {}
+        self._to_visit: list[Hashable] = []
+        """Keys that the sweep under way has not looked at; refilled from the table when empty."""
+
+    def __len__(self) -> int:
+        """Keys held, stale ones that no sweep has met included; never above ``max_keys``."""
+        return len(self._tats)
+
+    def try_acquire(self, key: Hashable, now: float, cost: int = 1) -> float:
+        """Take ``cost`` (1..burst) for ``key``: 0.0 = allowed, else the seconds to wait.
+
+        The wait is exact: if nobody else takes from the key, the same call is refused a nanosecond before
+        ``now`` + wait and allowed at it. Only the answer to a full table is a guess (one message's interval).
+        ``cost`` above burst could never pass: ValueError. About 0.3 us.
+        """
+        interval_s = self._interval_s
+        if not interval_s:
+            return 0.0
+        if now < self._latest:
+            now = self._latest
+        else:
+            self._latest = now
+        tats = self._tats
+        tat = tats.get(key)
+        if tat is None:
+            if len(tats) >= self._max_keys and not self._make_room(now):
+                self.full_refusals += 1
+                return interval_s
+            tat = now
+        elif tat < now:
+            tat = now
+        spent_s = cost * interval_s
+        earliest = tat + (spent_s - self._tolerance_s)
+        if earliest <= now:
+            tats[key] = tat + spent_s
+            return 0.0
+        if cost > self._burst:
+            raise ValueError(f"cost {cost} can never pass a burst of {self._burst}")
+        wait_s = earliest - now
+        while now + wait_s < earliest:  # the subtraction rounded down
+            wait_s = nextafter(wait_s, inf)
+        return wait_s
+
+    def take(self, key: Hashable, now: float, want: int) -> int:
+        """Take as many of ``want`` as pass now (0..want) and return how many; for likes, which come in counts.
+
+        ``take(key, now, 1) == 1`` exactly when `try_acquire` would allow it. A full table gives a newcomer 0.
+        """
+        if want <= 0:
+            return 0
+        interval_s = self._interval_s
+        if not interval_s:
+            return want
+        if now < self._latest:
+            now = self._latest
+        else:
+            self._latest = now
+        tats = self._tats
+        tat = tats.get(key)
+        if tat is None:
+            if len(tats) >= self._max_keys and not self._make_room(now):
+                self.full_refusals += 1
+                return 0
+            tat = now
+        elif tat < now:
+            tat = now
+        tolerance_s = self._tolerance_s
+        allowed = int((now - tat + tolerance_s) * self._per_s)
+        if tat + ((allowed + 1) * interval_s - tolerance_s) <= now:  # the product rounded down ...
+            allowed += 1
+        elif tat + (allowed * interval_s - tolerance_s) > now:  # ... or up
+            allowed -= 1
+        if allowed <= 0:
+            return 0
+        if allowed > want:
+            allowed = want
+        tats[key] = tat + allowed * interval_s
+        return allowed
+
+    def sweep(self, now: float, limit: int = 1000) -> int:
+        """Look at up to ``limit`` keys and forget the stale ones; return how many went.
+
+        Successive calls walk round the whole table: ceil(len / limit) + 1 calls visit every key that is there
+        throughout. Never changes an answer. About 0.1 us a key; once a round it lists all keys (1 ms for 100,000).
+        """
+        if now < self._latest:
+            now = self._latest
+        else:
+            self._latest = now
+        tats = self._tats
+        to_visit = self._to_visit
+        if not to_visit:
+            to_visit.extend(tats)
+        removed = 0
+        for _ in range(min(limit, len(to_visit))):
+            key = to_visit.pop()
+            if tats.get(key, inf) <= now:
+                del tats[key]
+                removed += 1
+        return removed
+
+    def _make_room(self, now: float) -> bool:
+        return self.sweep(now, _FULL_SWEEP_KEYS) > 0
