@@ -1,0 +1,201 @@
+"""Who may import whom: read from the sources with ``ast`` and enforced.
+
+The layers are those of the house: pure code imports no I/O, nothing imports upwards, each third-party library has one
+door. A new module must find its place in the tables below, or the test fails.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("protocol", "broker", "bench")
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            found[name] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(path: Path, name: str) -> Iterator[str]:
+    """Absolute names of everything a module imports at run time (``if TYPE_CHECKING`` blocks do not run)."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            skipped.update(each for child in node.body for each in ast.walk(child))
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                anchor = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*anchor, base] if base else anchor)
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                yield full if full in MODULES else base
+
+
+IMPORTS = {name: sorted(set(imports(path, name))) for name, path in MODULES.items()}
+
+
+def within(name: str, *packages: str) -> bool:
+    return any(name == package or name.startswith(package + ".") for package in packages)
+
+
+LAYERS = [
+    # Lowest first; a module may import its own layer's neighbours only where ALLOWED_BESIDE says so.
+    ("protocol",),
+    ("broker.core", "broker.config", "broker.config_layers", "broker.logs"),
+    ("broker.auth",),
+    ("broker.transport", "broker.poller"),
+    ("broker.websocket", "broker.tls", "broker.http_answer"),
+    ("broker.audience",),
+    ("broker.fanout",),
+    ("broker.room",),
+    ("broker.hub",),
+    ("broker.session",),
+    ("broker.greeting",),
+    ("broker.listener",),
+    ("broker.server",),
+    ("broker.commands", "broker.show"),
+    ("broker.cli",),
+    ("bench",),
+]
+
+
+def layer(name: str) -> int:
+    if name == "broker":
+        return 0
+    for index, packages in enumerate(LAYERS):
+        if within(name, *packages):
+            return index
+    pytest.fail(f"{name} has no place in LAYERS")
+
+
+def test_every_module_has_a_layer_and_imports_only_downwards() -> None:
+    wrong = [
+        f"{name} imports {target}"
+        for name, targets in IMPORTS.items()
+        for target in targets
+        if within(target, *PACKAGES) and target != "broker" and layer(target) > layer(name)
+        # The client's side of the wire and the bench's subcommand are looked up when needed.
+    ]
+    assert wrong == []
+
+
+def test_there_are_no_import_cycles() -> None:
+    state: dict[str, int] = {}
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        if state.get(name) == 2:
+            return
+        assert state.get(name) != 1, "cycle: " + " -> ".join((*path[path.index(name) :], name))
+        state[name] = 1
+        for target in IMPORTS[name]:
+            if target in MODULES and target != name:
+                visit(target, (*path, name))
+        state[name] = 2
+
+    for name in MODULES:
+        visit(name, ())
+
+
+PURE_STANDARD_LIBRARY = {
+    "__future__", "bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "heapq", "hmac", "ipaddress",
+    "itertools", "json", "math", "operator", "random", "re", "string", "struct", "typing", "unicodedata", "zlib",
+}  # fmt: skip
+
+
+def test_pure_code_imports_no_io() -> None:
+    wrong = []
+    for name, targets in IMPORTS.items():
+        if within(name, "broker.core"):
+            allowed_packages: tuple[str, ...] = ("broker.core", "protocol")
+            allowed_libraries: set[str] = set()
+        elif within(name, "protocol") and not within(name, "protocol.clients", "protocol.vectors"):
+            allowed_packages = ("protocol",)
+            allowed_libraries = {"msgpack", "lz4"}
+        else:
+            continue
+        for target in targets:
+            top = target.partition(".")[0]
+            if within(target, *allowed_packages) or top in PURE_STANDARD_LIBRARY | allowed_libraries:
+                continue
+            wrong.append(f"{name} imports {target}")
+        if within(name, "broker.core"):
+            wrong += [f"{name} imports {target}" for target in targets if within(target, "protocol.clients")]
+    assert wrong == []
+
+
+DOORS = {
+    # Third-party library: the only modules that may import it.
+    "wsproto": ("broker.websocket", "protocol.clients"),
+    "jwt": ("broker.auth",),
+    "msgspec": ("broker.config", "broker.config_layers", "bench"),
+    "lz4": ("protocol.compression",),
+    "msgpack": ("protocol.frames", "protocol.connection"),
+    "trio_websocket": ("protocol.clients",),
+    "h11": (),
+    "click": ("broker.cli", "broker.commands", "bench"),
+    "rich": ("broker.cli", "broker.commands", "broker.show", "bench"),
+    "hdrh": ("bench",),
+    "matplotlib": ("bench",),
+    "psutil": ("bench",),
+    "websockets": ("bench",),
+}
+
+
+def test_each_library_has_one_door() -> None:
+    wrong = [
+        f"{name} imports {target}"
+        for name, targets in IMPORTS.items()
+        for target in targets
+        for library in [target.partition(".")[0]]
+        if library in DOORS and not within(name, *DOORS[library])
+    ]
+    assert wrong == []
+
+
+def test_only_known_libraries_are_used() -> None:
+    known = set(DOORS) | {"trio", "structlog", "hiredis"} | set(PACKAGES) | set(sys.stdlib_module_names)
+    wrong = [
+        f"{name} imports {target}"
+        for name, targets in IMPORTS.items()
+        for target in targets
+        if target.partition(".")[0] not in known
+    ]
+    assert wrong == []
+
+
+def test_a_room_never_knows_sessions() -> None:
+    assert not [t for t in IMPORTS["broker.room"] if within(t, "broker.session", "broker.hub", "broker.server")]
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_no_module_is_longer_than_600_lines(name: str) -> None:
+    lines = MODULES[name].read_text(encoding="utf-8").count("\n")
+    assert lines <= 600, f"{name} has {lines} lines: split it"
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_every_module_says_what_it_decides(name: str) -> None:
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree), f"{name} has no docstring"
