@@ -166,7 +166,7 @@ class TypeRule(NamedTuple):
 
     lane: Lane
     max_bytes: int
-    """Cap of the msgpack-encoded payload."""
+    """Cap of the packed body of a POST of this type (type, client_msg_id and payload together)."""
     post_roles: frozenset[Role]
     """Who may POST it; empty = the broker alone makes it."""
 
@@ -176,13 +176,14 @@ _STAFF = frozenset({Role.MODERATOR, Role.ASSISTANT, Role.HOST, Role.APP})
 _DIRECTION = frozenset({Role.ASSISTANT, Role.HOST, Role.APP})
 
 MESSAGE_TYPES: dict[int, TypeRule] = {
-    # 1 KiB of danmaku (Zego caps barrage at 1 KB), 4 KiB of anything else (goim's body cap).
+    # 1 KiB of danmaku (Zego caps barrage at 1 KB), 4 KiB of anything else (goim's body cap). A payload of one
+    # number needs 512 all the same: the longest client_msg_id is 64 characters of 4 bytes, more in JSON.
     MessageType.DANMAKU: TypeRule(Lane.CHAT, 1024, _EVERYBODY_WITH_A_NAME),
     MessageType.EMOTE: TypeRule(Lane.CHAT, 1024, _EVERYBODY_WITH_A_NAME),
-    MessageType.LIKE: TypeRule(Lane.AMBIENT, 64, _EVERYBODY_WITH_A_NAME | {Role.GUEST}),
+    MessageType.LIKE: TypeRule(Lane.AMBIENT, 512, _EVERYBODY_WITH_A_NAME | {Role.GUEST}),
     MessageType.ANNOUNCEMENT: TypeRule(Lane.CONTROL, 4096, _STAFF),
     MessageType.GIFT: TypeRule(Lane.PAID, 4096, frozenset({Role.APP})),
-    MessageType.ROOM_PHASE: TypeRule(Lane.CONTROL, 64, _DIRECTION),
+    MessageType.ROOM_PHASE: TypeRule(Lane.CONTROL, 512, _DIRECTION),
     MessageType.JOINED: TypeRule(Lane.AMBIENT, 4096, frozenset()),
     MessageType.MISSED: TypeRule(Lane.CONTROL, 4096, frozenset()),
 }

@@ -46,7 +46,7 @@ def compress(body: bytes, codec: Codec) -> bytes | None:
     return _SIZE.pack(len(body)) + bytes(block)
 
 
-def decompress(data: bytes, codec: int) -> bytes:
+def decompress(data: bytes | bytearray, codec: int) -> bytes:
     """Undo `compress`; ``data`` is what follows the header.
 
     The declared size is judged before anything is allocated, and the block must yield exactly that much.

@@ -1,7 +1,8 @@
 """`Connection`: one end of one link, without I/O. Bytes in, events out; messages in, bytes out.
 
 Call `receive_data` with whatever arrived, then `next_event` until it returns `NEED_DATA`. Call `send` and write
-what it returns. The same object serves both ends, TCP and WebSocket, binary and JSON.
+what it returns. The same object serves both ends, TCP and WebSocket, binary and JSON. How the bytes were cut on
+their way never matters: any split gives the same events and the same error at the same place.
 
 What a peer does wrong falls in two classes. A frame that is well formed but says something a field's rule
 forbids is *refused*: a server sees a `Refused` event, answers ERROR, and the link lives. Anything else ends
@@ -10,6 +11,7 @@ the link: `RemoteProtocolError`, once raised, is raised for ever. No other excep
 
 from __future__ import annotations
 
+from collections import deque
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
@@ -27,20 +29,20 @@ from .codes import (
     MessageType,
     Opcode,
 )
-from .compression import decompress
+from .compression import compress, decompress
 from .errors import LocalProtocolError, RemoteProtocolError
-from .fields import FieldError
+from .fields import FieldError, integer, record, text
 from .frames import (
     HEADER_BYTES,
+    MAX_BODY_BYTES,
     MAX_CLIENT_BODY_BYTES,
-    Header,
     build_frame,
     header_fields,
     pack_body,
     parse_header,
     unpack_body,
 )
-from .messages import OPCODE_LANES, VERSION, Message, Post, Side, opcode_of, reader_of
+from .messages import MESSAGE_KINDS, OPCODE_LANES, VERSION, Message, Post, Side, opcode_of, reader_of
 from .payloads import MAX_DANMAKU_CHARS, DanmakuPayload, check_payload
 from .state import ANSWERS, TRANSITIONS, LinkState
 
@@ -88,20 +90,25 @@ class Refused(NamedTuple):
 _CLIENT, _SERVER = Side.CLIENT, Side.SERVER
 _SILENT, _OPEN = LinkState.SILENT, LinkState.OPEN
 _POST, _CONTROL = Opcode.POST, Lane.CONTROL
+_BINARY, _JSON = Encoding.BINARY, Encoding.JSON
+_PLAIN = Codec.PLAIN
 _new = tuple.__new__
+_CLIENT_FRAME_BYTES = HEADER_BYTES + MAX_CLIENT_BODY_BYTES
 _DANMAKU_FRAME_BYTES = HEADER_BYTES + MESSAGE_TYPES[MessageType.DANMAKU].max_bytes
 _NOT_QUICK = (ValueError, TypeError, msgpack.UnpackException, RecursionError)
-_HANDSHAKE = frozenset({Opcode.HELLO, Opcode.AUTH})
+_INDISPENSABLE = frozenset({Opcode.HELLO, Opcode.AUTH, Opcode.GOAWAY})
+"""A link cannot go on without these, so they are never merely refused."""
 
 
 class Connection:
     """State of one end of one link.
 
-    ``side`` is our own side. ``encoding`` is fixed by the WebSocket subprotocol before the first frame. A
-    connection holds at most one incomplete frame (64 KiB) besides what `receive_data` was given last.
+    ``side`` is our own side. ``encoding`` is fixed by the WebSocket subprotocol before the first frame. Between
+    calls a connection holds at most one incomplete frame (on a server 4 KiB and a header, on a client 64 KiB),
+    provided that `next_event` was called until NEED_DATA.
     """
 
-    __slots__ = ("_buffer", "_error", "_position", "_queue", "encoding", "our_state", "peer_state", "side")
+    __slots__ = ("_buffer", "_failure", "_position", "_texts", "encoding", "our_state", "peer_state", "side")
 
     def __init__(self, side: Side, encoding: Encoding = Encoding.BINARY) -> None:
         self.side = side
@@ -109,76 +116,95 @@ class Connection:
         self.our_state = _SILENT
         self.peer_state = _SILENT
         self._buffer: bytes | bytearray = b""
+        # Where the next frame begins. Behind the end of the buffer: that much is still to be skipped.
         self._position = 0
-        self._error: RemoteProtocolError | None = None
-        self._queue: list[Frame | Refused] | None = None
+        # Code and reason, not the exception: that would hold its traceback, and so this object, in a cycle.
+        self._failure: tuple[CloseCode, str] | None = None
+        # Values of the last text that are not yet judged; a fault of the text itself stands behind them.
+        self._texts: deque[Any] | None = None
 
     # ---- receiving
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes of a binary link, in any split. O(len(data)); nothing is judged before `next_event`."""
-        if self._position < len(self._buffer):
-            rest = self._buffer
-            if type(rest) is bytes:
-                rest = bytearray(rest[self._position :])
-            elif self._position:
-                del rest[: self._position]  # type: ignore[union-attr]
-            rest += data
-            self._buffer = rest
+        if self.encoding is _JSON:
+            self._fail(CloseCode.BAD_TRANSPORT, "this link carries text, not bytes")
+        if self._failure is not None:
+            return
+        rest, position = self._buffer, self._position
+        missing = position - len(rest)
+        if missing >= 0:
+            self._buffer, self._position = data, missing
+            return
+        if type(rest) is bytearray:
+            del rest[:position]
         else:
-            self._buffer = data
-        self._position = 0
+            rest = bytearray(rest[position:])
+        rest += data
+        self._buffer, self._position = rest, 0
 
     def receive_text(self, data: str) -> None:
-        """Take one text message of a JSON link: an object or an array of objects."""
-        if self._error is not None:
+        """Take one text message of a JSON link: an object or an array of objects. O(len(data))."""
+        if self.encoding is _BINARY:
+            self._fail(CloseCode.BAD_TRANSPORT, "this link carries bytes, not text")
+        if self._failure is not None:
             return
+        if self._texts is None:
+            self._texts = deque()
+        cap = json_mode.MAX_CLIENT_TEXT_BYTES if self.side is _SERVER else json_mode.MAX_SERVER_TEXT_BYTES
         try:
-            found = json_mode.parse(data)
-            events = [self._judge_json(each) for each in found]
+            self._texts.extend(json_mode.parse(data, cap))
         except RemoteProtocolError as error:
-            self._error = error
-            return
-        self._queue = [*(self._queue or ()), *events]
+            self._texts.append(RemoteProtocolError(error.code, error.reason))
+
+    @property
+    def mid_frame(self) -> bool:
+        """Whether a frame has begun and not ended: the peer may not stop here, nor end a WebSocket message."""
+        return self._position != len(self._buffer)
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes that wait for the rest of their frame."""
+        return max(0, len(self._buffer) - self._position)
 
     def next_event(self) -> Frame | Refused | NeedData:
         """Return the next frame, a refusal (server side only), or NEED_DATA.
 
         Raises RemoteProtocolError when the peer broke the protocol; the link is then of no further use.
         """
-        if self._error is not None:
-            raise self._error
-        if self._queue:
-            return self._queue.pop(0)
+        if self._failure is not None:
+            raise RemoteProtocolError(*self._failure)
         buffer, position = self._buffer, self._position
         available = len(buffer) - position
-        if available < HEADER_BYTES:
-            if not available:
-                self._buffer, self._position = b"", 0
-            return NEED_DATA
-        if self.peer_state is _OPEN and self.side is _SERVER:
+        if available >= HEADER_BYTES and self.peer_state is _OPEN and self.side is _SERVER:
             danmaku = self._quick_danmaku(buffer, position, available)
             if danmaku is not None:
                 return danmaku
         try:
-            header = parse_header(buffer, position)
-            length = header.length
-            if available < length:
-                self._check_allowed(header)
-                if type(buffer) is bytes:
-                    self._buffer, self._position = bytearray(buffer[position:]), 0
-                return NEED_DATA
-            self._position = position + length
-            return self._judge(header, bytes(buffer[position + HEADER_BYTES : position + length]))
+            if available >= HEADER_BYTES:
+                return self._read_binary(buffer, position, available)
+            if self._texts:
+                return self._read_text(self._texts.popleft())
         except RemoteProtocolError as error:
-            self._error = error
+            self._fail(error.code, error.reason)
             raise
+        if position:
+            # Let go of what was read, or a large read would live on for the sake of its last few bytes.
+            self._buffer = bytes(buffer[position:])
+            self._position = max(0, -available)
+        return NEED_DATA
+
+    def _fail(self, code: CloseCode, reason: str) -> None:
+        """Latch the peer's fault; the first one stays."""
+        if self._failure is None:
+            self._failure = (code, reason)
+        self._buffer, self._position, self._texts = b"", 0, None
 
     def _quick_danmaku(self, buffer: bytes | bytearray, position: int, available: int) -> Frame | None:
         """Read a whole, plain, unstyled danmaku at ``position``; None for anything else or anything odd.
 
-        A flood is made of these. What this accepts, `_judge` reads the same (a test holds them together),
-        five times slower.
+        A flood is made of these. What this accepts, `_read_binary` reads the same (a test holds them together),
+        three times slower.
         """
         length, version, flags, opcode, room, sequence = header_fields(buffer, position)
         if opcode != 5 or flags or version != VERSION or not HEADER_BYTES < length <= _DANMAKU_FRAME_BYTES:
@@ -190,14 +216,13 @@ class Connection:
             kind, client_msg_id, payload = unpackb(
                 buffer[position + HEADER_BYTES : end], use_list=False, strict_map_key=True
             )
-            (text,) = payload
         except _NOT_QUICK:
             return None
+        if kind != 1 or type(kind) is not int or type(payload) is not tuple or len(payload) != 1:
+            return None
+        text = payload[0]
         if (
-            kind != 1
-            or type(kind) is not int
-            or type(text) is not str
-            or type(payload) is not tuple
+            type(text) is not str
             or not 0 < len(text) <= MAX_DANMAKU_CHARS
             or not text.isprintable()
             or type(client_msg_id) is not str
@@ -209,105 +234,113 @@ class Connection:
         post = _new(Post, (1, client_msg_id, _new(DanmakuPayload, (text, None))))
         return _new(Frame, (_POST, _CONTROL, room, sequence, post))
 
-    def _check_allowed(self, header: Header) -> LinkState:
-        """Refuse what this peer may not send now before its body has arrived."""
-        return self._next_state(header.opcode, header.lane, header.codec)
+    def _read_binary(self, buffer: bytes | bytearray, position: int, available: int) -> Frame | Refused | NeedData:
+        """Read the frame at ``position``, whose header is there.
+
+        All that the header says is judged before its body is waited for, so a frame that may not come now, or
+        is too large, costs no memory. A refused body is skipped as it comes.
+        """
+        length, codec, lane, opcode, room, sequence = parse_header(buffer, position)
+        state = self._next_state(opcode, lane, codec)
+        if length > _CLIENT_FRAME_BYTES and self.side is _SERVER:
+            self._position = position + length
+            return self._refuse_size(opcode, room, sequence)
+        if available < length:
+            if type(buffer) is bytes or position:
+                self._buffer, self._position = bytearray(buffer[position:]), 0
+            return NEED_DATA
+        self._position = position + length
+        body = buffer[position + HEADER_BYTES : position + length]
+        if codec:
+            body = decompress(body, codec)
+        return self._finish(opcode, lane, room, sequence, unpack_body(body), len(body), state)
+
+    def _read_text(self, value: Any) -> Frame | Refused:
+        """Read one value of a text as a frame."""
+        if isinstance(value, RemoteProtocolError):
+            raise value
+        opcode, lane, room, sequence, body, nbytes = json_mode.read_frame(value)
+        state = self._next_state(opcode, lane, _PLAIN)
+        if nbytes > MAX_CLIENT_BODY_BYTES and self.side is _SERVER:
+            return self._refuse_size(opcode, room, sequence)
+        return self._finish(opcode, lane, room, sequence, body, nbytes, state)
 
     def _next_state(self, opcode: Opcode, lane: Lane, codec: int) -> LinkState:
-        peer = _SERVER if self.side is _CLIENT else _CLIENT
-        state = TRANSITIONS[peer].get((self.peer_state, opcode))
+        """Say where this frame moves the peer. Raises RemoteProtocolError if it may not be sent now, or not so."""
+        if self.side is _SERVER:
+            state = _CLIENT_MOVES.get((self.peer_state, opcode))
+            if state is None:
+                raise self._out_of_state(opcode)
+            if lane or codec:
+                raise RemoteProtocolError(CloseCode.BAD_FRAME, "a client's flags are zero")
+            return state
+        state = _SERVER_MOVES.get((self.peer_state, opcode))
         if state is None:
-            raise RemoteProtocolError(
-                CloseCode.OUT_OF_STATE, f"{opcode.name} may not be sent when {self.peer_state.value}"
-            )
-        if peer is _SERVER:
-            needed = ANSWERS.get(opcode)
-            if needed is not None and self.our_state not in needed:
-                raise RemoteProtocolError(CloseCode.OUT_OF_STATE, f"{opcode.name} answers nothing")
-            if lane not in OPCODE_LANES[opcode]:
-                raise RemoteProtocolError(CloseCode.BAD_FRAME, f"{opcode.name} may not use lane {lane}")
-        elif lane or codec:
-            raise RemoteProtocolError(CloseCode.BAD_FRAME, "a client's flags are zero")
+            raise self._out_of_state(opcode)
+        needed = ANSWERS.get(opcode)
+        if needed is not None and self.our_state not in needed:
+            raise RemoteProtocolError(CloseCode.OUT_OF_STATE, f"{opcode.name} answers nothing")
+        if lane not in OPCODE_LANES[opcode]:
+            raise RemoteProtocolError(CloseCode.BAD_FRAME, f"{opcode.name} may not use lane {lane}")
         return state
 
-    def _judge(self, header: Header, body: bytes) -> Frame | Refused:
-        _, codec, lane, opcode, room, sequence = header
-        state = self._next_state(opcode, lane, codec)
-        if self.side is _SERVER and len(body) > MAX_CLIENT_BODY_BYTES:
-            rule = f"must be at most {MAX_CLIENT_BODY_BYTES} bytes"
-            return self._refuse(opcode, room, sequence, ErrorCode.PAYLOAD_TOO_LARGE, "body", rule)
-        if codec != Codec.PLAIN:
-            body = decompress(body, codec)
-        fields = unpack_body(body)
-        if opcode is Opcode.POST and self.side is _SERVER:
-            return self._read_post(room, sequence, fields, len(body))
-        return self._finish(opcode, lane, room, sequence, fields, state)
-
-    def _judge_json(self, found: json_mode.JsonFrame) -> Frame | Refused:
-        opcode, lane, room, sequence, body, nbytes = found
-        state = self._next_state(opcode, lane, Codec.PLAIN)
-        if self.side is _SERVER and nbytes > MAX_CLIENT_BODY_BYTES:
-            rule = f"must be at most {MAX_CLIENT_BODY_BYTES} bytes"
-            return self._refuse(opcode, room, sequence, ErrorCode.PAYLOAD_TOO_LARGE, "body", rule)
-        if opcode is Opcode.POST and self.side is _SERVER:
-            return self._read_post(room, sequence, body, nbytes)
-        return self._finish(opcode, lane, room, sequence, body, state)
+    def _out_of_state(self, opcode: Opcode) -> RemoteProtocolError:
+        words = f"{opcode.name} may not be sent when {self.peer_state.value}"
+        return RemoteProtocolError(CloseCode.OUT_OF_STATE, words)
 
     def _finish(
-        self, opcode: Opcode, lane: Lane, room: int, sequence: int, body: Any, state: LinkState
+        self, opcode: Opcode, lane: Lane, room: int, sequence: int, body: Any, nbytes: int, state: LinkState
     ) -> Frame | Refused:
-        peer = _SERVER if self.side is _CLIENT else _CLIENT
+        """Judge the fields of a body and make the event."""
         try:
-            message = reader_of(peer, opcode)(body)
+            if self.side is _CLIENT:
+                message = reader_of(_SERVER, opcode)(body)
+            elif opcode is not _POST:
+                message = reader_of(_CLIENT, opcode)(body)
+            else:
+                message = _read_post(body, nbytes)
         except FieldError as error:
-            return self._refuse(opcode, room, sequence, ErrorCode.BAD_FIELD, error.field, error.rule)
+            if self.side is _CLIENT or opcode in _INDISPENSABLE:
+                where = f"{opcode.name}.{error.field}" if error.field else opcode.name
+                raise RemoteProtocolError(CloseCode.BAD_BODY, f"{where} {error.rule}") from None
+            return Refused(opcode, room, sequence, error.code, error.field, error.rule)
         self.peer_state = state
-        return Frame(opcode, lane, room, sequence, message)
+        return _new(Frame, (opcode, lane, room, sequence, message))
 
-    def _read_post(self, room: int, sequence: int, body: Any, nbytes: int) -> Frame | Refused:
-        """Read a POST with its payload typed; the hot path of a busy room."""
-        try:
-            post: Post = reader_of(_CLIENT, Opcode.POST)(body)
-            kind = post.type
-            rule = MESSAGE_TYPES.get(kind)
-            if rule is None:
-                if kind < CUSTOM_TYPE_MIN:
-                    return self._refuse_post(room, sequence, ErrorCode.UNKNOWN_TYPE, "type", "is not known")
-            elif nbytes > rule.max_bytes:
-                return self._refuse_post(
-                    room, sequence, ErrorCode.PAYLOAD_TOO_LARGE, "body",
-                    f"must be at most {rule.max_bytes} bytes for {MessageType(kind).name}",
-                )  # fmt: skip
-            payload = check_payload(kind, post.payload)
-        except FieldError as error:
-            return self._refuse_post(room, sequence, ErrorCode.BAD_FIELD, error.field, error.rule)
-        return Frame(Opcode.POST, Lane.CONTROL, room, sequence, Post(kind, post.client_msg_id, payload))
-
-    def _refuse_post(self, room: int, sequence: int, code: ErrorCode, field: str, rule: str) -> Refused:
-        return Refused(Opcode.POST, room, sequence, code, field, rule)
-
-    def _refuse(self, opcode: Opcode, room: int, sequence: int, code: ErrorCode, field: str, rule: str) -> Refused:
-        """Refuse a frame and keep the link, unless the link cannot go on without that frame."""
-        if self.side is _CLIENT or opcode in _HANDSHAKE or opcode is Opcode.GOAWAY:
-            where = f"{opcode.name}.{field}" if field else opcode.name
-            raise RemoteProtocolError(CloseCode.BAD_BODY, f"{where} {rule}")
-        return Refused(opcode, room, sequence, code, field, rule)
+    def _refuse_size(self, opcode: Opcode, room: int, sequence: int) -> Refused:
+        """Refuse a client's frame that is too large and keep the link, unless it cannot go on without that frame."""
+        rule = f"must be at most {MAX_CLIENT_BODY_BYTES} bytes"
+        if opcode in _INDISPENSABLE:
+            raise RemoteProtocolError(CloseCode.FRAME_TOO_LARGE, f"the body of {opcode.name} {rule}")
+        return Refused(opcode, room, sequence, ErrorCode.PAYLOAD_TOO_LARGE, "body", rule)
 
     # ---- sending
 
     def send(self, message: Message, room: int = 0, sequence: int = 0, lane: Lane | None = None) -> bytes:
         """Frame one message, moving our state; returns the bytes to write (UTF-8 JSON on a JSON link).
 
-        ``lane`` is needed for an EVENT only. Raises LocalProtocolError when our state forbids the message or
-        the frame would be too large; the state is then unchanged.
+        ``lane`` is needed for an EVENT only. Raises LocalProtocolError when our side or state forbids the message
+        or its lane, or the frame would be too large; the state is then unchanged. The fields are not judged:
+        that is `check`.
         """
         opcode = opcode_of(message)
+        if MESSAGE_KINDS.get((self.side, opcode)) is not type(message):
+            raise LocalProtocolError(f"{type(message).__name__} is not for the {self.side.name} to send")
         state = TRANSITIONS[self.side].get((self.our_state, opcode))
-        if state is None or reader_of(self.side, opcode) is None:
+        if state is None:
             raise LocalProtocolError(f"{opcode.name} may not be sent when {self.our_state.value}")
-        if lane is None:
-            lane = Lane.CONTROL if self.side is _CLIENT else min(OPCODE_LANES[opcode])
+        if self.side is _SERVER:
+            needed = ANSWERS.get(opcode)
+            if needed is not None and self.peer_state not in needed:
+                raise LocalProtocolError(f"{opcode.name} answers nothing")
+        lanes = _CLIENT_LANES if self.side is _CLIENT else OPCODE_LANES[opcode]
+        if lane is None and len(lanes) == 1:
+            (lane,) = lanes
+        if lane not in lanes:
+            raise LocalProtocolError(f"{opcode.name} may not use lane {lane}")
         data = encode(message, room, sequence, lane, self.encoding)
+        if len(data) > _CLIENT_FRAME_BYTES and self.side is _CLIENT and self.encoding is _BINARY:
+            raise LocalProtocolError(f"the body of {opcode.name} is above {MAX_CLIENT_BODY_BYTES} bytes")
         self.our_state = state
         return data
 
@@ -316,17 +349,60 @@ class Connection:
 
         Raises LocalProtocolError naming the field and the rule. A client calls this for what its user gave it.
         """
+        opcode = opcode_of(message)
+        if MESSAGE_KINDS.get((self.side, opcode)) is not type(message):
+            raise LocalProtocolError(f"{type(message).__name__} is not for the {self.side.name} to send")
         try:
-            checked = reader_of(self.side, opcode_of(message))(message)
-            if isinstance(checked, Post):
-                check_payload(checked.type, checked.payload)
+            reader_of(self.side, opcode)(message)
+            nbytes = len(pack_body(message))
+            if isinstance(message, Post):
+                _read_post(message, nbytes)
         except FieldError as error:
-            raise LocalProtocolError(f"{opcode_of(message).name}.{error}") from None
+            raise LocalProtocolError(f"{opcode.name}.{error}") from None
+        except UnicodeEncodeError:
+            raise LocalProtocolError(f"{opcode.name}: a string has a lone surrogate") from None
+        cap = MAX_CLIENT_BODY_BYTES if self.side is _CLIENT else MAX_BODY_BYTES
+        if nbytes > cap:
+            raise LocalProtocolError(f"{opcode.name}: must be at most {cap} bytes")
 
 
-def encode(message: Message, room: int, sequence: int, lane: Lane, encoding: Encoding = Encoding.BINARY) -> bytes:
-    """Frame one message for any number of receivers: the same bytes serve every link of that encoding."""
+_CLIENT_MOVES, _SERVER_MOVES = TRANSITIONS[_CLIENT], TRANSITIONS[_SERVER]
+_CLIENT_LANES = frozenset({Lane.CONTROL})
+
+
+_read_envelope = record(Post, (integer(1, 255), text(0, 64), lambda payload: payload))
+
+
+def _read_post(body: Any, nbytes: int) -> Post:
+    """Read a POST with its payload typed (built-in types) or checked as a free value (custom ones)."""
+    kind, client_msg_id, payload = _read_envelope(body)
+    rule = MESSAGE_TYPES.get(kind)
+    if rule is None:
+        if kind < CUSTOM_TYPE_MIN:
+            raise FieldError("is not known", "type", ErrorCode.UNKNOWN_TYPE)
+    elif nbytes > rule.max_bytes:
+        words = f"must be at most {rule.max_bytes} bytes for {MessageType(kind).name}"
+        raise FieldError(words, "body", ErrorCode.PAYLOAD_TOO_LARGE)
+    return _new(Post, (kind, client_msg_id, check_payload(kind, payload)))
+
+
+def encode(
+    message: Message,
+    room: int,
+    sequence: int,
+    lane: Lane,
+    encoding: Encoding = Encoding.BINARY,
+    codec: Codec = Codec.PLAIN,
+) -> bytes:
+    """Frame one message for any number of receivers: the same bytes serve every link of that encoding and codec.
+
+    ``codec`` is used where it pays (see `compression.compress`) and only in binary; a client's frames are plain.
+    Raises LocalProtocolError when the frame would be too large. The fields are not judged.
+    """
     opcode = opcode_of(message)
     if encoding is Encoding.JSON:
         return json_mode.dump(opcode, lane, room, sequence, message)
-    return build_frame(opcode, lane, room, sequence, pack_body(message))
+    body = pack_body(message)
+    if codec is not _PLAIN and (small := compress(body, codec)) is not None:
+        return build_frame(opcode, lane, room, sequence, small, codec)
+    return build_frame(opcode, lane, room, sequence, body)

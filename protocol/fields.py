@@ -1,19 +1,28 @@
 """Rules for the fields of a message body: what a value may be, said once and checked once.
 
-A rule is a callable that takes one decoded msgpack value and returns the value to keep (nested arrays
-become NamedTuples) or raises `FieldError` with the rule in words. Rules never see more than the
-decoding caps of `frames.unpack_body` let through, so each is linear in the size of its value.
+A rule is a callable that takes one decoded value (msgpack or JSON) and returns the value to keep (nested arrays
+become NamedTuples) or raises `FieldError` with the rule in words. Rules never see more than the decoding caps of
+`frames.unpack_body` let through, so each is linear in the size of its value.
+
+Good values are the hot path: a rule tests for them first and returns. Only a value that fails is looked at again,
+slowly, to say which field it was. The same rules judge our own messages before they are sent
+(`connection.Connection.check`), so they also take the IntEnums and NamedTuples that a caller naturally writes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from math import isfinite
+from operator import call
 from typing import Any, TypeVar
+
+from .codes import ErrorCode
 
 __all__ = [
     "MAX_DEPTH",
+    "MAX_INT",
     "FieldError",
     "Rule",
     "any_value",
@@ -31,19 +40,27 @@ Rule = Callable[[Any], Any]
 R = TypeVar("R", bound=tuple[Any, ...])
 
 MAX_DEPTH = 16
-"""Nesting of a free payload (reliability practice: a parser that recurses needs a floor; 16 is far above use)."""
+"""Nesting of a free value (reliability practice: a parser that recurses needs a floor; 16 is far above use)."""
 
-MAX_INT = 2**53
-"""Integers stay within what a JavaScript number holds exactly."""
+MAX_INT = 2**53 - 1
+"""Integers stay within what a JavaScript number holds safely (`Number.MAX_SAFE_INTEGER`)."""
+
+_MIN_FREE_INT, _MAX_FREE_INT = -(2**63), 2**64 - 1
+_new = tuple.__new__
 
 
 class FieldError(Exception):
-    """A field breaks its rule. ``field`` is the dotted path, ``rule`` the rule in words; both are ours, not the peer's."""
+    """A field breaks its rule.
 
-    def __init__(self, rule: str, field: str = "") -> None:
+    ``field`` is the dotted path and ``rule`` the rule in words; both are ours, never the peer's bytes. ``code``
+    is what an ERROR says of it.
+    """
+
+    def __init__(self, rule: str, field: str = "", code: ErrorCode = ErrorCode.BAD_FIELD) -> None:
         super().__init__(f"{field}: {rule}" if field else rule)
         self.rule = rule
         self.field = field
+        self.code = code
 
 
 def integer(low: int, high: int = MAX_INT) -> Rule:
@@ -51,9 +68,11 @@ def integer(low: int, high: int = MAX_INT) -> Rule:
     rule = f"must be an integer from {low} to {high}"
 
     def check(value: Any) -> int:
-        if type(value) is not int or not low <= value <= high:
-            raise FieldError(rule)
-        return value
+        if type(value) is int and low <= value <= high:
+            return value
+        if isinstance(value, IntEnum) and low <= value <= high:
+            return int(value)
+        raise FieldError(rule)
 
     return check
 
@@ -65,35 +84,42 @@ def boolean(value: Any) -> bool:
     return value
 
 
-def text(low: int, high: int, *, printable: bool = True) -> Rule:
-    """A string of ``low``..``high`` code points; ``printable`` refuses control characters (C0, DEL, C1)."""
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_FORBIDDEN_IN_LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def text(low: int, high: int, *, lines: bool = False) -> Rule:
+    """A string of ``low``..``high`` code points without control characters.
+
+    Refused: C0, DEL, C1, the line and paragraph separators (U+2028, U+2029) and lone surrogates, because all of
+    these break logs, lines of JSON or terminals. ``lines`` allows line feed and tab. Format characters (joiners
+    of emoji) and odd spaces are allowed.
+    """
     rule = f"must be a string of {low} to {high} characters"
+    forbidden = (_FORBIDDEN_IN_LINES if lines else _FORBIDDEN).search
 
     def check(value: Any) -> str:
-        if type(value) is not str or not low <= len(value) <= high:
-            raise FieldError(rule)
-        if printable and not value.isprintable() and _has_control(value):
+        if type(value) is str and low <= len(value) <= high:
+            if value.isprintable() or forbidden(value) is None:
+                return value
             raise FieldError(f"{rule} without control characters")
-        return value
+        raise FieldError(rule)
 
     return check
-
-
-def _has_control(value: str) -> bool:
-    """`str.isprintable` is the quick answer; format characters and odd spaces are allowed, controls are not."""
-    return any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 for c in value)
 
 
 def member_of(kind: type[IntEnum]) -> Rule:
     """The number of a member of ``kind``; returns the member."""
     members = {int(member): member for member in kind}
+    find = members.get
     rule = "must be one of " + ", ".join(f"{m.value} ({m.name})" for m in kind)
 
     def check(value: Any) -> IntEnum:
-        member = members.get(value) if type(value) is int or isinstance(value, IntEnum) else None
-        if member is None:
-            raise FieldError(rule)
-        return member
+        if type(value) is int or isinstance(value, IntEnum):
+            member = find(value)
+            if member is not None:
+                return member
+        raise FieldError(rule)
 
     return check
 
@@ -109,17 +135,17 @@ def optional(rule: Rule) -> Rule:
 
 def array_of(rule: Rule, high: int) -> Rule:
     """An array of at most ``high`` elements, each by ``rule``; returns a tuple."""
+    words = f"must be an array of at most {high} elements"
 
     def check(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, (tuple, list)) or len(value) > high:
-            raise FieldError(f"must be an array of at most {high} elements")
-        kept = []
-        for index, element in enumerate(value):
-            try:
-                kept.append(rule(element))
-            except FieldError as error:
-                raise FieldError(error.rule, _join(f"[{index}]", error.field)) from None
-        return tuple(kept)
+            raise FieldError(words)
+        if not value:
+            return ()
+        try:
+            return tuple(map(rule, value))
+        except FieldError:
+            return tuple(_located(rule, element, f"[{index}]") for index, element in enumerate(value))
 
     return check
 
@@ -127,72 +153,89 @@ def array_of(rule: Rule, high: int) -> Rule:
 def record(kind: type[R], rules: tuple[Rule, ...]) -> Callable[[Any], R]:
     """An array with one element per field of the NamedTuple ``kind``; extra trailing elements are ignored.
 
-    Also takes an object with the fields' names (JSON mode). Absent trailing fields with a default take it.
+    Also takes an object with the fields' names, where names that are not known are ignored in the same way.
+    Absent trailing fields with a default take it.
     """
     names: tuple[str, ...] = kind._fields  # type: ignore[attr-defined]
     defaults: dict[str, Any] = kind._field_defaults  # type: ignore[attr-defined]
-    required = len(names) - len(defaults)
-    assert len(rules) == len(names), kind
+    width, required = len(names), len(names) - len(defaults)
+    words = f"must be an array of {width} fields"
+    assert len(rules) == width, kind
 
     def check(value: Any) -> R:
-        if isinstance(value, dict):
-            missing = [name for name in names[:required] if name not in value]
-            if missing:
-                raise FieldError("is required", missing[0])
-            unknown = [name for name in value if name not in names]
-            if unknown:
-                raise FieldError("must have no fields but " + ", ".join(names))
-            value = [value[name] if name in value else defaults[name] for name in names]
-        elif not isinstance(value, (tuple, list)):
-            raise FieldError(f"must be an array of {len(names)} fields")
-        if len(value) < required:
-            raise FieldError("is required", names[len(value)])
-        kept = []
-        for name, rule, element in zip(names, rules, value, strict=False):
+        if type(value) is tuple and len(value) >= width:
             try:
-                kept.append(rule(element))
-            except FieldError as error:
-                raise FieldError(error.rule, _join(name, error.field)) from None
-        kept.extend(defaults[name] for name in names[len(kept) :])
-        return tuple.__new__(kind, kept)
+                return _new(kind, map(call, rules, value))
+            except FieldError:
+                pass
+        return read_slowly(value)
+
+    def read_slowly(value: Any) -> R:
+        """What `check` does to a whole array of good fields, for anything else, and with paths in its errors."""
+        if isinstance(value, (tuple, list)):
+            given = dict(zip(names, value, strict=False))
+        elif isinstance(value, dict):
+            given = value
+        else:
+            raise FieldError(words)
+        for name in names[:required]:
+            if name not in given:
+                raise FieldError("is required", name)
+        return _new(
+            kind,
+            [
+                _located(rule, given[name], name) if name in given else defaults[name]
+                for name, rule in zip(names, rules, strict=True)
+            ],
+        )
 
     return check
 
 
-def _join(outer: str, inner: str) -> str:
-    if not inner:
-        return outer
-    return outer + inner if inner.startswith("[") else f"{outer}.{inner}"
+def _located(rule: Rule, value: Any, name: str) -> Any:
+    """Apply ``rule`` to the part of a value called ``name``, and put that before the path of its error."""
+    try:
+        return rule(value)
+    except FieldError as error:
+        inner = error.field
+        path = name + inner if inner.startswith("[") else f"{name}.{inner}" if inner else name
+        raise FieldError(error.rule, path, error.code) from None
 
 
 def any_value(value: Any) -> Any:
-    """A free payload: nil, booleans, integers, finite floats, strings, arrays, maps with string keys; MAX_DEPTH deep."""
-    _check_free(value, MAX_DEPTH)
+    """A free value: nil, booleans, 64-bit integers, finite floats, strings, arrays, maps with string keys.
+
+    Arrays and maps are nested at most MAX_DEPTH deep. Linear in the number of elements.
+    """
+    kind = type(value)
+    if kind is str or value is None:
+        return value
+    _check_free((value,), MAX_DEPTH)
     return value
 
 
-def _check_free(value: Any, depth: int) -> None:
-    kind = type(value)
-    if value is None or kind is bool or kind is str:
-        return
-    if kind is int:
-        if not -(2**63) <= value < 2**64:
-            raise FieldError("must hold integers of 64 bits")
-        return
-    if kind is float:
-        if not isfinite(value):
-            raise FieldError("must hold finite numbers")
-        return
-    if depth == 0:
-        raise FieldError(f"must be nested at most {MAX_DEPTH} deep")
-    if kind is tuple or kind is list:
-        for element in value:
-            _check_free(element, depth - 1)
-        return
-    if kind is dict:
-        for key, element in value.items():
-            if type(key) is not str:
-                raise FieldError("must have strings as keys")
-            _check_free(element, depth - 1)
-        return
-    raise FieldError("must hold only nil, booleans, numbers, strings, arrays and maps")
+def _check_free(values: Iterable[Any], depth: int) -> None:
+    """Judge the elements of one array or map, which may hold ``depth`` further levels."""
+    for value in values:
+        kind = type(value)
+        if kind is str or value is None or kind is bool:
+            continue
+        if isinstance(value, int):
+            if not _MIN_FREE_INT <= value <= _MAX_FREE_INT:
+                raise FieldError("must hold integers of 64 bits")
+        elif kind is float:
+            if not isfinite(value):
+                raise FieldError("must hold finite numbers")
+        elif isinstance(value, (tuple, list)):
+            if not depth:
+                raise FieldError(f"must be nested at most {MAX_DEPTH} deep")
+            _check_free(value, depth - 1)
+        elif kind is dict:
+            if not depth:
+                raise FieldError(f"must be nested at most {MAX_DEPTH} deep")
+            for key in value:
+                if type(key) is not str:
+                    raise FieldError("must have strings as keys")
+            _check_free(value.values(), depth - 1)
+        else:
+            raise FieldError("must hold only nil, booleans, numbers, strings, arrays and maps")

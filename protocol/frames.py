@@ -61,9 +61,10 @@ class Header(NamedTuple):
     sequence: int
 
 
-_LANES = tuple(Lane)
 _OPCODES: dict[int, Opcode] = {int(opcode): opcode for opcode in Opcode}
-_LAST_CODEC = max(Codec)
+_FLAGS: dict[int, tuple[int, Lane]] = {lane << 4 | codec: (int(codec), lane) for lane in Lane for codec in Codec}
+"""Codec and lane of every legal flags byte; what is missing has a reserved bit, lane or codec."""
+_new = tuple.__new__
 
 
 def parse_header(data: bytes | bytearray | memoryview, offset: int = 0) -> Header:
@@ -82,16 +83,16 @@ def parse_header(data: bytes | bytearray | memoryview, offset: int = 0) -> Heade
     opcode = _OPCODES.get(number)
     if opcode is None:
         raise RemoteProtocolError(CloseCode.UNKNOWN_OPCODE, f"opcode {number} is not known")
-    lane = flags >> 4
-    codec = flags & 0x0F
-    if lane > 4 or codec > _LAST_CODEC:
+    meaning = _FLAGS.get(flags)
+    if meaning is None:
         raise RemoteProtocolError(CloseCode.BAD_FRAME, "flags have an unknown lane or codec")
-    return Header(length, codec, _LANES[lane], opcode, room, sequence)
+    return _new(Header, (length, meaning[0], meaning[1], opcode, room, sequence))
 
 
 def build_frame(opcode: int, lane: int, room: int, sequence: int, body: bytes, codec: int = Codec.PLAIN) -> bytes:
     """Put a header before ``body`` (already packed, and compressed if ``codec`` says so).
 
+    ``sequence`` is written modulo 2**32: a room's offsets and ticks may grow for ever.
     Raises LocalProtocolError when the frame would be over MAX_FRAME_BYTES.
     """
     length = HEADER_BYTES + len(body)
@@ -121,8 +122,9 @@ def unpack_body(data: bytes | bytearray | memoryview) -> tuple[Any, ...]:
     """Decode one body into nested tuples (maps become dicts).
 
     Caps: MAX_ITEMS elements an array or map; no extension types, no timestamps, no duplicate keys, UTF-8
-    without surrogates; nothing is allocated by a declared size. Depth is bounded by the decoder (about
-    1,000) and, for free payloads, by `fields.any_value`.
+    without surrogates. Depth is bounded by the decoder's stack (1,024 levels) and, for free values, by
+    `fields.any_value`; a declared size allocates at most MAX_ITEMS pointers a level, so 8 MiB for a moment
+    in the worst body, and that body is refused. Linear in ``data``.
     Raises RemoteProtocolError BAD_BODY.
     """
     try:

@@ -2,7 +2,10 @@
 
 ``{"op": "JOIN", "lane": 0, "room": 0, "seq": 1, "body": {"room_name": "lobby", "tier": 20}}``; several frames
 may share one text message as an array. Bodies are objects with the fields' names; an array in field order
-is read too. The caps of the binary encoding hold for the text as well.
+is read too. Free values (payloads) keep the form they have in msgpack: arrays, not objects.
+
+Parsing is in two steps, so that a fault in the third frame of a text does not eat the first two: `parse` judges
+the text as JSON and its caps, `read_frame` judges one object of it as a frame.
 """
 
 from __future__ import annotations
@@ -14,11 +17,34 @@ from .codes import CloseCode, Lane, Opcode
 from .errors import LocalProtocolError, RemoteProtocolError
 from .frames import MAX_FRAME_BYTES, MAX_ITEMS
 
-__all__ = ["JsonFrame", "dump", "parse"]
+__all__ = [
+    "MAX_CLIENT_TEXT_BYTES",
+    "MAX_SERVER_TEXT_BYTES",
+    "MAX_TEXT_DEPTH",
+    "JsonFrame",
+    "dump",
+    "parse",
+    "read_frame",
+]
+
+MAX_CLIENT_TEXT_BYTES = MAX_FRAME_BYTES
+"""UTF-8 bytes of one text message from a client."""
+MAX_SERVER_TEXT_BYTES = 16 * MAX_FRAME_BYTES
+"""The same from a server. Field names make a small record up to 11 times longer than msgpack does, so every
+body that fits a binary frame fits a text."""
+MAX_TEXT_DEPTH = 32
+"""Nesting of a whole text: a free value's 16 and what stands around it, with room to spare."""
+
+_FRAME_KEYS = frozenset({"op", "lane", "room", "seq", "body"})
+_LANES = tuple(Lane)
+_UINT32 = 0xFFFF_FFFF
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_measure = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""Takes infinity too (1e999 is JSON): that is for the rule of its field to refuse, as in msgpack."""
 
 
 class JsonFrame(NamedTuple):
-    """One parsed object; ``body`` is not yet read. ``nbytes``: UTF-8 bytes of the body's text."""
+    """One parsed object; ``body`` is not yet read. ``nbytes``: UTF-8 bytes of the body as compact JSON."""
 
     opcode: Opcode
     lane: Lane
@@ -29,61 +55,82 @@ class JsonFrame(NamedTuple):
 
 
 def dump(opcode: Opcode, lane: Lane, room: int, sequence: int, message: tuple[Any, ...]) -> bytes:
-    """Write one frame as UTF-8 JSON. Raises LocalProtocolError above the frame cap."""
-    body = {"op": opcode.name, "lane": int(lane), "room": room, "seq": sequence, "body": _plain(message)}
-    data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-    if len(data) > MAX_FRAME_BYTES:
-        raise LocalProtocolError(f"JSON frame of {len(data)} bytes is above {MAX_FRAME_BYTES}")
+    """Write one frame as UTF-8 JSON. Raises LocalProtocolError above MAX_SERVER_TEXT_BYTES."""
+    fields = {"op": opcode.name, "lane": int(lane), "room": room, "seq": sequence & _UINT32, "body": _named(message)}
+    data = _encode(fields).encode()
+    if len(data) > MAX_SERVER_TEXT_BYTES:
+        raise LocalProtocolError(f"JSON frame of {len(data)} bytes is above {MAX_SERVER_TEXT_BYTES}")
     return data
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        names = getattr(value, "_fields", None)
-        if names is None:
-            return [_plain(element) for element in value]
-        return {name: _plain(element) for name, element in zip(names, value, strict=True)}
-    if isinstance(value, dict):
-        return {key: _plain(element) for key, element in value.items()}
+def _named(value: Any) -> Any:
+    """Give records their fields' names; a free value stays as it is, and its tuples become arrays."""
+    names = getattr(value, "_fields", None)
+    if names is not None:
+        return {n: each if n == "payload" else _named(each) for n, each in zip(names, value, strict=True)}
+    if type(value) is tuple:
+        return [_named(each) for each in value]
     return value
 
 
-def parse(data: str) -> list[JsonFrame]:
-    """Read one text message. Raises RemoteProtocolError: FRAME_TOO_LARGE, BAD_BODY, BAD_FRAME, UNKNOWN_OPCODE."""
-    if len(data) > MAX_FRAME_BYTES:
-        raise RemoteProtocolError(CloseCode.FRAME_TOO_LARGE, f"text is above {MAX_FRAME_BYTES} characters")
+def parse(data: str, max_bytes: int = MAX_CLIENT_TEXT_BYTES) -> list[Any]:
+    """Read one text message into the values that should be frames (see `read_frame`); arrays become tuples.
+
+    Caps, as in the binary encoding: ``max_bytes`` of UTF-8, MAX_ITEMS elements an array or object, no key twice,
+    no NaN, no lone surrogates; and MAX_TEXT_DEPTH. Raises RemoteProtocolError: FRAME_TOO_LARGE, BAD_BODY.
+    """
+    # A character is at least a byte: the first test spares us the encoding of a hopeless text.
+    if len(data) > max_bytes or (not data.isascii() and len(data.encode("utf-8", "replace")) > max_bytes):
+        raise RemoteProtocolError(CloseCode.FRAME_TOO_LARGE, f"text is above {max_bytes} bytes")
     try:
-        data.encode()
         value = json.loads(data, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
-        if "\\u" in data:
-            json.dumps(value, ensure_ascii=False).encode()  # an escaped surrogate on its own is no text
+        frames = _frozen(value, MAX_TEXT_DEPTH)
     except (ValueError, RecursionError) as error:
         raise RemoteProtocolError(CloseCode.BAD_BODY, "text is not JSON within its caps") from error
-    objects = value if isinstance(value, list) else [value]
-    if not objects or len(objects) > MAX_ITEMS:
-        raise RemoteProtocolError(CloseCode.BAD_BODY, f"a text holds 1 to {MAX_ITEMS} frames")
-    return [_frame(each) for each in objects]
+    found = list(frames) if type(frames) is tuple else [frames]
+    if not found:
+        raise RemoteProtocolError(CloseCode.BAD_BODY, "text holds no frame")
+    return found
 
 
-def _frame(value: Any) -> JsonFrame:
-    if not isinstance(value, dict):
+def read_frame(value: Any) -> JsonFrame:
+    """Judge one value of a text as a frame. Raises RemoteProtocolError: BAD_FRAME, UNKNOWN_OPCODE, BAD_BODY."""
+    if type(value) is not dict:
         raise RemoteProtocolError(CloseCode.BAD_FRAME, "a frame is a JSON object")
+    if not value.keys() <= _FRAME_KEYS:
+        raise RemoteProtocolError(CloseCode.BAD_FRAME, "a frame has only op, lane, room, seq and body")
     name = value.get("op")
-    opcode = Opcode.__members__.get(name) if isinstance(name, str) else None
+    opcode = Opcode.__members__.get(name) if type(name) is str else None
     if opcode is None:
         raise RemoteProtocolError(CloseCode.UNKNOWN_OPCODE, "op is not known")
-    numbers = [value.get("lane", 0), value.get("room", 0), value.get("seq", 0)]
-    for number, top in zip(numbers, (4, 0xFFFF_FFFF, 0xFFFF_FFFF), strict=True):
+    lane, room, sequence = value.get("lane", 0), value.get("room", 0), value.get("seq", 0)
+    for number, top in ((lane, 4), (room, _UINT32), (sequence, _UINT32)):
         if type(number) is not int or not 0 <= number <= top:
             raise RemoteProtocolError(CloseCode.BAD_FRAME, "lane, room and seq are small non-negative integers")
-    unknown = set(value) - {"op", "lane", "room", "seq", "body"}
-    if unknown:
-        raise RemoteProtocolError(CloseCode.BAD_FRAME, "a frame has only op, lane, room, seq and body")
     body = value.get("body", {})
-    if not isinstance(body, (dict, list)):
+    if type(body) is not dict and type(body) is not tuple:
         raise RemoteProtocolError(CloseCode.BAD_BODY, "body is an object or an array")
-    nbytes = len(json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode())
-    return JsonFrame(opcode, Lane(numbers[0]), numbers[1], numbers[2], body, nbytes)
+    try:
+        nbytes = len(_measure(body).encode())
+    except ValueError as error:  # a lone surrogate that was written as an escape
+        raise RemoteProtocolError(CloseCode.BAD_BODY, "body is not JSON within its caps") from error
+    return JsonFrame(opcode, _LANES[lane], room, sequence, body, nbytes)
+
+
+def _frozen(value: Any, depth: int) -> Any:
+    """Turn arrays into tuples, as msgpack's are, and judge length and depth on the way."""
+    if type(value) is list:
+        if not depth or len(value) > MAX_ITEMS:
+            raise ValueError("an array is too long or too deep")
+        return tuple([_frozen(each, depth - 1) if type(each) in _CONTAINERS else each for each in value])
+    if type(value) is dict:
+        if not depth:
+            raise ValueError("an object is too deep")
+        return {key: _frozen(each, depth - 1) if type(each) in _CONTAINERS else each for key, each in value.items()}
+    return value
+
+
+_CONTAINERS = frozenset({list, dict})
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

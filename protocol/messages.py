@@ -10,16 +10,20 @@ Field units: ``*_ms`` milliseconds; ``at_ms``, ``server_ms``, ``expires_at_ms`` 
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from .codes import Lane, LeaveReason, Opcode, Outcome, Role, RoomPhase, Tier
+from .codes import CUSTOM_TYPE_MAX, CUSTOM_TYPE_MIN, Lane, LeaveReason, Opcode, Outcome, Role, RoomPhase, Tier
 from .fields import FieldError, Rule, any_value, array_of, boolean, integer, member_of, optional, record, text
 
 __all__ = [
     "MAGIC",
     "MAX_ACK_RESULTS",
     "MAX_ENTRIES",
+    "MAX_LISTED",
+    "MAX_PULSES",
+    "MESSAGE_KINDS",
     "OPCODE_LANES",
     "VERSION",
     "Account",
@@ -51,6 +55,7 @@ __all__ = [
     "State",
     "Tick",
     "TickEntry",
+    "common_version",
     "opcode_of",
     "reader_of",
 ]
@@ -61,8 +66,11 @@ MAGIC = "roomcast"
 MAX_ENTRIES = 1024
 """Elements of one array on the wire; a longer tick is split into several frames."""
 MAX_ACK_RESULTS = 1024
+MAX_PULSES = 1024
+"""Rooms in one heartbeat answer."""
 MAX_LISTED = 64
-"""Short lists: hosts, custom types, named joins."""
+"""Short lists: recent danmaku of a snapshot, named joins, top likers, hosts."""
+MAX_CUSTOM_TYPES = CUSTOM_TYPE_MAX - CUSTOM_TYPE_MIN + 1
 
 UINT32 = 0xFFFF_FFFF
 
@@ -113,12 +121,11 @@ class TickEntry(NamedTuple):
 
 
 class RoomPulse(NamedTuple):
-    """One room in a heartbeat answer. ``missed_chat``: danmaku shown to others but dropped on this slow link."""
+    """One room in a heartbeat answer."""
 
     room: int
     online: int
     interval_ms: int
-    missed_chat: int = 0
 
 
 class CustomType(NamedTuple):
@@ -130,9 +137,11 @@ class CustomType(NamedTuple):
 
 
 class Missed(NamedTuple):
-    """Payload of a DIRECT of type MISSED: what one slow link lost in one room while it was behind."""
+    """Payload of a DIRECT of type MISSED: what a slow link lost, over all its rooms, while it was behind.
 
-    room: int
+    ``chat``: danmaku that others were shown. ``ambient``: counter updates replaced by newer ones.
+    """
+
     chat: int
     ambient: int = 0
 
@@ -319,6 +328,8 @@ class Pong(NamedTuple):
     client_ms: int
     server_ms: int
     rooms: tuple[RoomPulse, ...] = ()
+    missed_chat: int = 0
+    """Danmaku that others were shown and this slow link was not, since it opened."""
 
 
 class ErrorReply(NamedTuple):
@@ -363,15 +374,18 @@ _u32 = integer(0, UINT32)
 _count = integer(0)
 _ms = integer(0)
 _name = text(0, 64)
-_user_id = text(1, 64)
+_id = text(1, 64)
 _reason = text(0, 256)
 
 
+_is_room_name = re.compile(r"[\w\-.:@]{1,64}").fullmatch
+
+
 def _room_name(value: Any) -> str:
-    checked: str = text(1, 64)(value)
-    if not all(c.isalnum() or c in "-_.:@" for c in checked):
-        raise FieldError("must be 1 to 64 letters, digits or - _ . : @")
-    return checked
+    """Letters and digits of any script (what `str.isalnum` says) and ``- _ . : @``."""
+    if type(value) is str and _is_room_name(value):
+        return value
+    raise FieldError("must be 1 to 64 letters, digits or - _ . : @")
 
 
 def _literal(expected: str) -> Rule:
@@ -393,70 +407,58 @@ def _pair(first: Rule, second: Rule) -> Rule:
 
 
 _account = record(Account, (_count,) * 6)
-_entry = record(TickEntry, (integer(1, 255), _user_id, _name, any_value, integer(1), array_of(_user_id, 3)))
-_recent = array_of(_entry, MAX_LISTED)
-_joined = record(
-    Joined,
-    (
-        _room_name, _count, _count, member_of(Role), member_of(RoomPhase), member_of(Tier), _ms,
-        _count, _count, _count, _count, _count, _recent,
-    ),
+_entry = record(TickEntry, (integer(1, 255), _id, _name, any_value, integer(1), array_of(_id, 3)))
+_custom_type = record(CustomType, (integer(CUSTOM_TYPE_MIN, CUSTOM_TYPE_MAX), _id, member_of(Lane)))
+_result = record(AckResult, (_u32, member_of(Outcome), _count))
+_pulse = record(RoomPulse, (_u32, _count, _ms))
+_JOINED_RULES: tuple[Rule, ...] = (
+    _room_name, _count, _count, member_of(Role), member_of(RoomPhase), member_of(Tier), _ms,
+    _count, _count, _count, _count, _count, array_of(_entry, MAX_LISTED),
 )  # fmt: skip
-_goaway = record(GoAway, (integer(1000, 4999), _reason, _ms, _ms, array_of(text(1, 255), MAX_LISTED)))
+_GOAWAY_RULES: tuple[Rule, ...] = (integer(1000, 4999), _reason, _ms, _ms, array_of(text(1, 255), MAX_LISTED))
 
-_READERS: dict[tuple[Side, Opcode], Any] = {
-    (Side.CLIENT, Opcode.HELLO): record(
+_RULES: dict[tuple[Side, Opcode], tuple[type[Any], tuple[Rule, ...]]] = {
+    (Side.CLIENT, Opcode.HELLO): (
         ClientHello, (_literal(MAGIC), integer(1, 255), integer(1, 255), _u32, text(0, 128))
     ),
-    (Side.CLIENT, Opcode.AUTH): record(Auth, (optional(text(1, 4000)),)),
-    (Side.CLIENT, Opcode.JOIN): record(Join, (_room_name, member_of(Tier))),
-    (Side.CLIENT, Opcode.LEAVE): record(Leave, ()),
-    (Side.CLIENT, Opcode.POST): record(Post, (integer(1, 255), text(0, 64), any_value)),
-    (Side.CLIENT, Opcode.ACK): record(DirectAck, (_count,)),
-    (Side.CLIENT, Opcode.PING): record(Ping, (_ms,)),
-    (Side.CLIENT, Opcode.RESUME): record(Resume, (_room_name, member_of(Tier), _count, _count)),
-    (Side.CLIENT, Opcode.GOAWAY): _goaway,
-    (Side.SERVER, Opcode.HELLO): record(
+    (Side.CLIENT, Opcode.AUTH): (Auth, (optional(text(1, 4000)),)),
+    (Side.CLIENT, Opcode.JOIN): (Join, (_room_name, member_of(Tier))),
+    (Side.CLIENT, Opcode.LEAVE): (Leave, ()),
+    (Side.CLIENT, Opcode.POST): (Post, (integer(1, 255), text(0, 64), any_value)),
+    (Side.CLIENT, Opcode.ACK): (DirectAck, (_count,)),
+    (Side.CLIENT, Opcode.PING): (Ping, (_ms,)),
+    (Side.CLIENT, Opcode.RESUME): (Resume, (_room_name, member_of(Tier), _count, _count)),
+    (Side.CLIENT, Opcode.GOAWAY): (GoAway, _GOAWAY_RULES),
+    (Side.SERVER, Opcode.HELLO): (
         ServerHello,
-        (
-            integer(1, 255), _u32, _ms, _ms, _ms, integer(1),
-            array_of(record(CustomType, (integer(128, 255), _user_id, member_of(Lane))), 128), _name,
-        ),
+        (integer(1, 255), _u32, _ms, _ms, _ms, integer(1), array_of(_custom_type, MAX_CUSTOM_TYPES), _name),
     ),
-    (Side.SERVER, Opcode.AUTH): record(Authenticated, (_user_id, _name, _ms)),
-    (Side.SERVER, Opcode.JOIN): _joined,
-    (Side.SERVER, Opcode.LEAVE): record(Left, (member_of(LeaveReason), _reason)),
-    (Side.SERVER, Opcode.ACK): record(
-        Ack, (array_of(record(AckResult, (_u32, member_of(Outcome), _count)), MAX_ACK_RESULTS),)
-    ),
-    (Side.SERVER, Opcode.EVENT): record(Event, (integer(1, 255), _ms, text(0, 64), _name, any_value)),
-    (Side.SERVER, Opcode.TICK): record(
-        Tick, (_ms, _ms, integer(0, 4), array_of(_entry, MAX_ENTRIES), _account)
-    ),
-    (Side.SERVER, Opcode.STATE): record(
+    (Side.SERVER, Opcode.AUTH): (Authenticated, (_id, _name, _ms)),
+    (Side.SERVER, Opcode.JOIN): (Joined, _JOINED_RULES),
+    (Side.SERVER, Opcode.LEAVE): (Left, (member_of(LeaveReason), _reason)),
+    (Side.SERVER, Opcode.ACK): (Ack, (array_of(_result, MAX_ACK_RESULTS),)),
+    (Side.SERVER, Opcode.EVENT): (Event, (integer(1, 255), _ms, text(0, 64), _name, any_value)),
+    (Side.SERVER, Opcode.TICK): (Tick, (_ms, _ms, integer(0, 4), array_of(_entry, MAX_ENTRIES), _account)),
+    (Side.SERVER, Opcode.STATE): (
         State,
         (
             _ms, member_of(RoomPhase), integer(0, 4), _ms, _count, _count, _count, _count, _count,
-            array_of(_pair(_user_id, _count), MAX_LISTED), array_of(_pair(_user_id, _name), MAX_LISTED), _count,
-            array_of(_account, 5),
+            array_of(_pair(_id, _count), MAX_LISTED), array_of(_pair(_id, _name), MAX_LISTED), _count,
+            array_of(_account, len(Lane)),
         ),
     ),
-    (Side.SERVER, Opcode.DIRECT): record(Direct, (_count, integer(1, 255), _ms, any_value)),
-    (Side.SERVER, Opcode.PONG): record(
-        Pong, (_ms, _ms, array_of(record(RoomPulse, (_u32, _count, _ms, _count)), MAX_ENTRIES))
-    ),
-    (Side.SERVER, Opcode.ERROR): record(ErrorReply, (integer(100, 999), _reason, _name, _ms)),
-    (Side.SERVER, Opcode.GOAWAY): _goaway,
-    (Side.SERVER, Opcode.RESUME): record(Resumed, (boolean, _count, _joined)),
+    (Side.SERVER, Opcode.DIRECT): (Direct, (_count, integer(1, 255), _ms, any_value)),
+    (Side.SERVER, Opcode.PONG): (Pong, (_ms, _ms, array_of(_pulse, MAX_PULSES), _count)),
+    (Side.SERVER, Opcode.ERROR): (ErrorReply, (integer(100, 999), _reason, _name, _ms)),
+    (Side.SERVER, Opcode.GOAWAY): (GoAway, _GOAWAY_RULES),
+    (Side.SERVER, Opcode.RESUME): (Resumed, (boolean, _count, record(Joined, _JOINED_RULES))),
 }  # fmt: skip
 
-_OPCODES: dict[type[Any], Opcode] = {
-    ClientHello: Opcode.HELLO, ServerHello: Opcode.HELLO, Auth: Opcode.AUTH, Authenticated: Opcode.AUTH,
-    Join: Opcode.JOIN, Joined: Opcode.JOIN, Leave: Opcode.LEAVE, Left: Opcode.LEAVE, Post: Opcode.POST,
-    Ack: Opcode.ACK, DirectAck: Opcode.ACK, Event: Opcode.EVENT, Tick: Opcode.TICK, State: Opcode.STATE,
-    Direct: Opcode.DIRECT, Ping: Opcode.PING, Pong: Opcode.PONG, ErrorReply: Opcode.ERROR,
-    GoAway: Opcode.GOAWAY, Resume: Opcode.RESUME, Resumed: Opcode.RESUME,
-}  # fmt: skip
+MESSAGE_KINDS: dict[tuple[Side, Opcode], type[Any]] = {key: kind for key, (kind, _) in _RULES.items()}
+"""The NamedTuple of every body, by the side that sends it and its opcode."""
+
+_READERS: dict[tuple[Side, Opcode], Any] = {key: record(kind, rules) for key, (kind, rules) in _RULES.items()}
+_OPCODES: dict[type[Any], Opcode] = {kind: opcode for (_, opcode), kind in MESSAGE_KINDS.items()}
 
 _CONTROL = frozenset({Lane.CONTROL})
 OPCODE_LANES: dict[Opcode, frozenset[Lane]] = {
@@ -477,3 +479,8 @@ def opcode_of(message: Message) -> Opcode:
 def reader_of(side: Side, opcode: Opcode) -> Any:
     """The rule that turns a body sent by ``side`` into its message, or None where that side never sends it."""
     return _READERS.get((side, opcode))
+
+
+def common_version(hello: ClientHello) -> int | None:
+    """The highest version that both ends speak, or None: the link then ends with UNSUPPORTED_VERSION."""
+    return VERSION if hello.version_min <= VERSION <= hello.version_max else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from .codes import MessageType, RoomPhase
-from .fields import FieldError, Rule, integer, member_of, optional, record, text
+from .fields import FieldError, Rule, any_value, integer, member_of, optional, record, text
 
 __all__ = [
     "MAX_DANMAKU_CHARS",
@@ -76,20 +76,18 @@ _PAYLOADS: dict[int, Rule] = {
     MessageType.DANMAKU: record(DanmakuPayload, (text(1, MAX_DANMAKU_CHARS), optional(_style))),
     MessageType.EMOTE: record(EmotePayload, (_user_id,)),
     MessageType.LIKE: record(LikePayload, (integer(1, MAX_LIKES_PER_POST),)),
-    MessageType.ANNOUNCEMENT: record(AnnouncementPayload, (text(1, 500, printable=False),)),
+    MessageType.ANNOUNCEMENT: record(AnnouncementPayload, (text(1, 500, lines=True),)),
     MessageType.GIFT: record(GiftPayload, (_user_id, _user_id, _name, _user_id, integer(1, 1_000_000), _count, _name)),
     MessageType.ROOM_PHASE: record(PhasePayload, (member_of(RoomPhase),)),
 }
 
 
 def check_payload(message_type: int, payload: Any) -> Any:
-    """Return the typed payload of a built-in POST type, or ``payload`` itself for a custom one.
+    """Return the typed payload of a built-in POST type, or the free value of any other type.
 
     Raises FieldError with a path below ``payload``.
     """
-    rule = _PAYLOADS.get(message_type)
-    if rule is None:
-        return payload
+    rule = _PAYLOADS.get(message_type, any_value)
     try:
         return rule(payload)
     except FieldError as error:

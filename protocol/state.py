@@ -7,7 +7,7 @@ client first. Both ends keep both states and apply the same tables; a missing ke
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 from .codes import Opcode
 from .messages import Side
@@ -15,8 +15,8 @@ from .messages import Side
 __all__ = ["ANSWERS", "TRANSITIONS", "LinkState"]
 
 
-class LinkState(Enum):
-    """How far one side has come."""
+class LinkState(StrEnum):
+    """How far one side has come. A StrEnum because its hash is C code, and the tables are asked for every frame."""
 
     SILENT = "silent"
     """Nothing sent yet."""
@@ -68,7 +68,9 @@ TRANSITIONS: dict[Side, dict[tuple[LinkState, Opcode], LinkState]] = {
 """``TRANSITIONS[side][state of that side, opcode it sends]`` is its next state; a missing key is refused."""
 
 ANSWERS: dict[Opcode, frozenset[LinkState]] = {
-    Opcode.HELLO: frozenset({_G, _O}),
-    Opcode.AUTH: frozenset({_O}),
+    Opcode.HELLO: frozenset({_G, _O, _C}),
+    Opcode.AUTH: frozenset({_O, _C}),
 }
-"""States the client must be in before the server may send this opcode (others: any)."""
+"""States the client must be in before the server may send this opcode (others: any).
+
+CLOSED is among them because an answer may be under way when the client says GOAWAY."""
