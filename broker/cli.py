@@ -1,0 +1,85 @@
+"""``roomcast``: the list of commands, and nothing that is slow to import.
+
+A command is one row of `COMMANDS`: where it lives and one line of help. Its module is imported only when the
+command runs, so ``roomcast --help`` needs click alone. Must never import Trio, rich or a part of the broker here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import click
+
+__all__ = ["COMMANDS", "LazyCommand", "LazyGroup", "main"]
+
+
+class LazyCommand(NamedTuple):
+    """``target`` is ``module:attribute``; ``needs`` says how to get what the module imports, if that is optional."""
+
+    target: str
+    summary: str
+    needs: str = ""
+
+
+COMMANDS: dict[str, LazyCommand] = {
+    "serve": LazyCommand("broker.commands.serve:serve", "Run the broker."),
+    "demo": LazyCommand("broker.commands.demo:demo", "Run a broker with a lively room to look at."),
+    "tail": LazyCommand("broker.commands.tail:tail", "Watch a room in the terminal."),
+    "say": LazyCommand("broker.commands.say:say", "Send one danmaku to a room."),
+    "token": LazyCommand("broker.commands.token:token", "Make a token for a user."),
+    "check-config": LazyCommand("broker.commands.config:check_config", "Say everything that is wrong with a file."),
+    "print-config": LazyCommand("broker.commands.config:print_config", "Print the settings, explained, as TOML."),
+    "doctor": LazyCommand("broker.commands.doctor:doctor", "Look at this machine: what it holds, what is missing."),
+    "bench": LazyCommand("bench.cli:bench", "Measure a broker.", "pip install 'roomcast[bench]'"),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group whose commands are imported when they are called; help texts come from the table."""
+
+    def __init__(self, *args: Any, lazy: Mapping[str, LazyCommand], **kwargs: Any) -> None:
+        # Any: click's own parameters, passed through.
+        super().__init__(*args, **kwargs)
+        self._lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the table, then those added by hand."""
+        return [*self._lazy, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command; ClickException with what to install if a module is missing."""
+        row = self._lazy.get(cmd_name)
+        if row is None:
+            return super().get_command(ctx, cmd_name)
+        module_name, _, attribute = row.target.partition(":")
+        try:
+            command = getattr(importlib.import_module(module_name), attribute)
+        except ModuleNotFoundError as error:
+            raise click.ClickException(_missing(cmd_name, row, module_name, error.name or "?")) from error
+        assert isinstance(command, click.Command), row.target
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table without importing anything."""
+        rows = [(name, row.summary) for name, row in self._lazy.items()]
+        rows += [(name, command.get_short_help_str()) for name, command in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+def _missing(name: str, row: LazyCommand, module_name: str, missing: str) -> str:
+    if module_name == missing or module_name.startswith(f"{missing}."):
+        return f"{name} is not part of this installation (no module {missing})."
+    text = f"{name} needs the package {missing}, which is not installed."
+    return f"{text} Try: {row.needs}" if row.needs else text
+
+
+@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="roomcast", prog_name="roomcast")
+def main() -> None:
+    """A live-room message broker: danmaku, likes, gifts and control messages for live streams.
+
+    `roomcast serve` needs no configuration to be tried on this machine; `roomcast demo` shows it at work.
+    """

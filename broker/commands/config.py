@@ -1,0 +1,86 @@
+"""``check-config`` and ``print-config``, and the options by which every command finds its settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import click
+
+from broker.config import Config, ConfigError, load, to_toml
+
+__all__ = ["ConfigProblems", "check_config", "config_options", "load_or_fail", "print_config"]
+
+F = TypeVar("F", bound=Callable[..., Any])  # Any: click commands have every signature.
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+class ConfigProblems(click.ClickException):
+    """Ends the command with exit code 1 and one line per problem."""
+
+    def __init__(self, error: ConfigError) -> None:
+        super().__init__(str(error))
+        self.problems = error.problems
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Write the problems to ``file`` (standard error)."""
+        for problem in self.problems:
+            click.echo(problem, file=file, err=file is None)
+
+
+def config_options(command: F) -> F:
+    """Add ``--config FILE`` (or ROOMCAST_CONFIG) and ``--set KEY=VALUE``: ``config_path`` and ``settings``."""
+    command = click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Override one setting, as in --set listen.port=7000; may be repeated.",
+    )(command)
+    return click.option(
+        "--config",
+        "config_path",
+        type=_FILE,
+        envvar="ROOMCAST_CONFIG",
+        help="TOML file with the settings (or ROOMCAST_CONFIG).",
+    )(command)
+
+
+def load_or_fail(config_path: Path | None, settings: Sequence[str] = (), flags: dict[str, Any] | None = None) -> Config:
+    """The settings from the file, the environment, ``--set`` and then ``flags`` (dotted keys, None = not given).
+
+    `ConfigProblems` or `click.UsageError` if they are wrong: let them fall, click prints them.
+    """
+    overrides: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.strip():
+            raise click.UsageError(f"--set takes KEY=VALUE, got {setting!r}")
+        overrides[key.strip()] = value
+    overrides.update({key: value for key, value in (flags or {}).items() if value is not None})
+    try:
+        return load(config_path, os.environ, overrides)
+    except ConfigError as error:
+        raise ConfigProblems(error) from error
+
+
+@click.command("check-config")
+@click.argument("file", type=_FILE, required=False, envvar="ROOMCAST_CONFIG")
+def check_config(file: Path | None) -> None:
+    """Read FILE and the environment and say everything that is wrong; exit code 1 if anything is."""
+    config = load_or_fail(file)
+    mode = "development mode, loopback only" if config.development else "tokens are checked"
+    click.echo(f"ok: {file or 'defaults and environment'} ({config.listen.host}:{config.listen.port}, {mode})")
+
+
+@click.command("print-config")
+@config_options
+@click.option("--defaults", is_flag=True, help="Print the defaults, whatever the file and the environment say.")
+@click.option("--comments/--no-comments", default=True, help="Explain every setting.")
+def print_config(config_path: Path | None, settings: tuple[str, ...], defaults: bool, comments: bool) -> None:
+    """Print the settings in force as a TOML file; secrets are left out."""
+    config = Config() if defaults else load_or_fail(config_path, settings)
+    click.echo(to_toml(config, comments), nl=False)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from broker.cli import main
+from broker.config import Config, load, to_toml
+
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+def run(*arguments: object, env: dict[str, str] | None = None) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], env=env)
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    path = tmp_path / "broken.toml"
+    path.write_text("[listen]\nport = 70000\nhots = 'x'\n[link]\nheartbeat_s = 60\n")
+    return path
+
+
+PROBLEMS = [
+    "listen.port: expected int <= 65535, got 70000",
+    "listen.hots: unknown key; did you mean listen.host?",
+    "link.heartbeat_cut_s: expected more than 2 x link.heartbeat_s (120), got 75",
+]
+
+
+def test_check_config_prints_all_problems_and_fails(broken: Path) -> None:
+    result = run("check-config", broken)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == PROBLEMS
+    assert result.stdout == ""
+
+
+def test_check_config_reads_the_file_of_the_environment(broken: Path) -> None:
+    assert run("check-config", env={"ROOMCAST_CONFIG": str(broken)}).stderr.splitlines() == PROBLEMS
+
+
+def test_check_config_says_what_mode_a_good_file_means(tmp_path: Path) -> None:
+    path = tmp_path / "good.toml"
+    path.write_text(f"[listen]\nhost = '0.0.0.0'\n[auth]\nsecret = '{SECRET}'\n")
+    assert run("check-config", path).output == f"ok: {path} (0.0.0.0:7400, tokens are checked)\n"
+    assert "development mode, loopback only" in run("check-config").output
+
+
+def test_check_config_names_a_file_that_is_not_there(tmp_path: Path) -> None:
+    result = run("check-config", tmp_path / "none.toml")
+    assert result.exit_code == 1
+    assert result.stderr == f"{tmp_path}/none.toml: cannot be read: No such file or directory\n"
+
+
+def test_print_config_prints_what_load_reads(tmp_path: Path) -> None:
+    for extra in ([], ["--no-comments"]):
+        path = tmp_path / "printed.toml"
+        path.write_text(
+            run("print-config", "--set", "listen.port=7001", *extra, env={"ROOMCAST_ROOM__MERGE": "no"}).output
+        )
+        config = load(path)
+        assert (config.listen.port, config.room.merge) == (7001, False)
+
+
+def test_print_config_defaults_are_the_defaults_whatever_else_is_said(broken: Path) -> None:
+    result = run("print-config", "--defaults", "--config", broken, env={"ROOMCAST_NONSENSE": "1"})
+    assert result.exit_code == 0
+    assert result.output == to_toml(Config())
+
+
+def test_print_config_fails_on_settings_that_are_wrong(broken: Path) -> None:
+    result = run("print-config", "--config", broken, "--set", "queue.frames=0")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        *PROBLEMS[:2],
+        "queue.frames: expected int >= 1, got 0 (from a flag)",
+        PROBLEMS[2],
+    ]
+
+
+def test_print_config_shows_no_secret() -> None:
+    result = run("print-config", env={"ROOMCAST_AUTH__SECRET": SECRET})
+    assert result.exit_code == 0
+    assert SECRET not in result.output
+    assert "# secret is set, and not shown" in result.output
+
+
+@pytest.mark.parametrize("setting", ["listen.port", "=1", ""])
+def test_a_set_option_is_key_and_value(setting: str) -> None:
+    result = run("print-config", "--set", setting)
+    assert result.exit_code == 2
+    assert "--set takes KEY=VALUE" in result.stderr

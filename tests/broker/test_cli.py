@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from broker.cli import COMMANDS, LazyCommand, LazyGroup, main
+
+
+def group(lazy: Mapping[str, LazyCommand]) -> LazyGroup:
+    return LazyGroup("top", lazy=lazy)
+
+
+def test_help_names_every_command_and_imports_none() -> None:
+    broken = group({"boom": LazyCommand("no.such.module:x", "Goes boom."), "b": LazyCommand("nor.this:x", "Second.")})
+    result = CliRunner().invoke(broken, ["--help"])
+    assert result.exit_code == 0
+    assert "boom  Goes boom.\n  b     Second." in result.output
+
+
+def test_the_real_help_lists_the_table() -> None:
+    result = CliRunner().invoke(main, ["--help"])
+    assert result.exit_code == 0
+    for name, row in COMMANDS.items():
+        assert f"  {name} " in result.output
+        assert row.summary in result.output
+
+
+def test_the_top_level_imports_nothing_slow() -> None:
+    code = (
+        "import sys, broker.cli; print([m for m in ('trio', 'rich', 'msgspec', 'jwt', 'msgpack') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["check-config", "print-config"])
+def test_a_command_is_found_under_its_name(name: str) -> None:
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    assert command.name == name
+    assert command.help
+
+
+def test_a_command_that_is_not_there_is_said_to_be_so() -> None:
+    missing = group({"x": LazyCommand("broker.commands.no_such:x", ""), "y": LazyCommand("no_such_top.cli:y", "")})
+    for name, module in (("x", "broker.commands.no_such"), ("y", "no_such_top")):
+        result = CliRunner().invoke(missing, [name])
+        assert result.exit_code == 1
+        assert result.output == f"Error: {name} is not part of this installation (no module {module}).\n"
+
+
+def test_a_missing_package_is_named_with_the_way_to_get_it(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path_factory.mktemp("modules")
+    (folder / "needy_command.py").write_text("import no_such_package.inner\n")
+    monkeypatch.syspath_prepend(str(folder))
+    needy = group({"x": LazyCommand("needy_command:x", "", "pip install 'roomcast[bench]'")})
+    result = CliRunner().invoke(needy, ["x"])
+    assert result.exit_code == 1
+    assert result.output == (
+        "Error: x needs the package no_such_package, which is not installed. Try: pip install 'roomcast[bench]'\n"
+    )
+
+
+def test_an_unknown_command_is_a_usage_error() -> None:
+    assert CliRunner().invoke(main, ["srve"]).exit_code == 2
+
+
+def test_commands_added_by_hand_are_listed_too() -> None:
+    both = group({"lazy": LazyCommand("x:y", "Lazy one.")})
+    both.add_command(click.Command("plain", help="Plain one."))
+    result = CliRunner().invoke(both, ["--help"])
+    assert "lazy   Lazy one.\n  plain  Plain one." in result.output
+    assert CliRunner().invoke(both, ["plain"]).exit_code == 0
+
+
+def test_the_version_is_told() -> None:
+    assert CliRunner().invoke(main, ["--version"]).output.startswith("roomcast, version ")
