@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from broker.auth import Authenticator, Grant, RoomGrant
+from broker.cli import main
+from broker.commands.token import duration_s, room_entry
+from broker.config import AuthConfig
+from protocol.codes import Role
+
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+def run(*arguments: object, env: dict[str, str] | None = None) -> Result:
+    return CliRunner().invoke(main, ["token", *(str(argument) for argument in arguments)], env=env)
+
+
+def grant_of(result: Result, config: AuthConfig | None = None) -> Grant:
+    assert result.exit_code == 0, result.output
+    return Authenticator(config or AuthConfig(secret=SECRET)).verify(result.stdout.strip())
+
+
+def test_a_token_says_what_the_options_say() -> None:
+    grant = grant_of(
+        run(
+            "--secret",
+            SECRET,
+            "--user",
+            "u1",
+            "--name",
+            "小明",
+            "--role",
+            "vip",
+            "--room",
+            "a",
+            "--room",
+            "live-*:host",
+        )
+    )
+    assert (grant.user_id, grant.name, grant.role) == ("u1", "小明", Role.VIP)
+    assert grant.rooms == (RoomGrant("a", Role.VIP), RoomGrant("live-*", Role.HOST))
+
+
+def test_without_rooms_every_room_is_granted() -> None:
+    assert grant_of(run("--user", "u1", "--secret", SECRET)).rooms == (RoomGrant("*", Role.VIEWER),)
+
+
+def test_the_lifetime_is_the_ttl() -> None:
+    auth = Authenticator(AuthConfig(secret=SECRET, leeway_s=0))
+    left = auth.seconds_left(auth.verify(run("--user", "u", "--secret", SECRET, "--ttl", "15m").stdout.strip()))
+    assert 800 < left <= 900
+
+
+def test_the_secret_is_found_in_every_place(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET + "\n")
+    config = tmp_path / "roomcast.toml"
+    config.write_text(f"[auth]\nsecret_file = '{secret}'\naudience = 'shop'\nissuer = 'platform'\n")
+    plain = AuthConfig(secret=SECRET)
+    special = AuthConfig(secret=SECRET, audience="shop", issuer="platform")
+    grant_of(run("--user", "u", "--secret-file", secret), plain)
+    grant_of(run("--user", "u", env={"ROOMCAST_AUTH__SECRET": SECRET}), plain)
+    grant_of(run("--user", "u", "--set", f"auth.secret={SECRET}"), plain)
+    grant_of(run("--user", "u", "--config", config), special)
+    other = SECRET[::-1]
+    grant_of(
+        run("--user", "u", "--config", config, "--secret", other),
+        AuthConfig(secret=other, audience="shop", issuer="platform"),
+    )
+
+
+def test_without_a_secret_the_way_of_development_mode_is_told() -> None:
+    result = run("--user", "alice", "--role", "host")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "--secret-file" in result.stderr
+    assert "dev:alice:host" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--user", ""], "user id is not"),
+        (["--user", "u\n"], "user id is not"),
+        (["--user", "u", "--name", "n" * 65], "name is not"),
+        (["--user", "u", "--role", "root"], "'root' is not one of"),
+        (["--user", "u", "--room", "a b"], "neither a room's name"),
+        (["--user", "u", "--room", "a:hots"], "did you mean host? A room of this name is a:hots:viewer"),
+        (["--user", "u", "--ttl", "soon"], "is not a time such as"),
+        (["--user", "u", "--ttl", "999999999d"], "exp is not a time"),
+        (["--user", "u", "--secret", "short"], "auth.secret: 5 bytes are too few"),
+        (["--user", "u", "--secret-file", "/no/such"], "auth.secret_file: cannot read /no/such"),
+        ([], "Missing option '--user'"),
+    ],
+)
+def test_a_wrong_option_is_named_and_no_token_is_printed(arguments: list[str], text: str) -> None:
+    result = run(*arguments, env={"ROOMCAST_AUTH__SECRET": SECRET})
+    assert result.exit_code in (1, 2)
+    assert result.stdout == ""
+    assert text in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("24h", 86_400), ("7d", 604_800)])
+def test_durations(text: str, seconds: float) -> None:
+    assert duration_s(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "0s", "-1h", "1w", "h", "1 h", "1e9", "inf", "٣h\n"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        duration_s(text)
+
+
+def test_a_room_may_have_colons_and_be_called_like_a_role() -> None:
+    assert room_entry("shop:1") == ("shop:1", None)
+    assert room_entry("shop:1:host") == ("shop:1", Role.HOST)
+    assert room_entry("host") == ("host", None)
+    assert room_entry("shop:host:viewer") == ("shop:host", Role.VIEWER)
+    assert room_entry("*:app") == ("*", Role.APP)
