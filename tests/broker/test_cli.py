@@ -38,7 +38,7 @@ def test_the_top_level_imports_nothing_slow() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", ["token", "check-config", "print-config"])
+@pytest.mark.parametrize("name", ["token", "check-config", "print-config", "doctor"])
 def test_a_command_is_found_under_its_name(name: str) -> None:
     command = main.get_command(click.Context(main), name)
     assert command is not None

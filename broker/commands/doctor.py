@@ -1,0 +1,226 @@
+"""``doctor``: what this machine holds, what is in the way, and how to lift it.
+
+Every check is a function of what was read, so that it can be tested with any machine's numbers; `examine` alone
+looks at this one. Nothing here is required to run the broker: a check says ok, warn (it runs, but less of it than
+one might think) or absent (an optional part).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import platform
+import resource
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from broker.commands.config import ConfigProblems, config_options, load_or_fail
+from broker.config import Config
+
+__all__ = [
+    "Check",
+    "check_accept_backlog",
+    "check_clock",
+    "check_descriptors",
+    "check_local_ports",
+    "check_port",
+    "check_tcp_memory",
+    "doctor",
+    "examine",
+]
+
+Status = Literal["ok", "warn", "absent"]
+
+_OLDEST_YEAR = 2025
+"""The clock of a machine that never heard of the time stands in 1970 or at its firmware's date."""
+_ENOUGH_VIEWERS = 10_000
+_ENOUGH_SLOW_VIEWERS = 1_000
+_ENOUGH_BACKLOG = 1_024
+"""Connections that may wait to be accepted: half a second of the default accept rate."""
+_ENOUGH_PORTS = 20_000
+_CLOCK_SLIP_S = 0.02
+
+_MODULES = {
+    "hiredis": ("one room on several processes (Redis engine)", "pip install 'roomcast[redis]'"),
+    "hdrh": ("latency histograms of the bench", "pip install 'roomcast[bench]'"),
+    "matplotlib": ("plots of the bench", "pip install 'roomcast[bench]'"),
+}
+_PROGRAMS = {
+    "chromium": (("chromium", "chromium-browser", "google-chrome"), "browser tests", "apt install chromium"),
+    "node": (("node", "nodejs"), "tests of the JavaScript client", "apt install nodejs"),
+    "redis-server": (("redis-server", "valkey-server"), "tests of the Redis engine", "apt install redis-server"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding. ``remedy`` says how to lift it; empty where there is nothing to lift."""
+
+    name: str
+    status: Status
+    detail: str
+    remedy: str = ""
+
+
+def check_descriptors(soft: int, hard: int, reserve: int, wanted: int) -> Check:
+    """How many viewers the descriptors hold: the broker raises the soft limit to the hard one when it starts."""
+    endless = hard == resource.RLIM_INFINITY
+    viewers = max(0, hard - reserve)
+    enough = endless or viewers >= (wanted or _ENOUGH_VIEWERS)
+    limits = f"soft {_limit(soft)}, hard {_limit(hard)}"
+    holds = "as many viewers as memory holds" if endless else f"{viewers} viewers ({reserve} in reserve)"
+    return Check(
+        "descriptors",
+        "ok" if enough else "warn",
+        f"{limits}: {holds}" + (f", admission.max_connections wants {wanted}" if wanted and not enough else ""),
+        "" if enough else "LimitNOFILE=1048576 in the systemd unit, --ulimit nofile=1048576 for a container",
+    )
+
+
+def check_port(host: str, port: int) -> Check:
+    """Whether ``host``:``port`` can be bound now. Binds and closes, never listens."""
+    if port == 0:
+        return Check("port", "ok", f"{host}: any free port")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        remedy = f"`ss -ltnp 'sport = :{port}'` says who has it; or --set listen.port=..."
+        return Check("port", "warn", f"{host}:{port}: {error.strerror or error}", remedy)
+    return Check("port", "ok", f"{host}:{port} is free")
+
+
+def check_clock(year: int, wall_s: float, monotonic_s: float) -> Check:
+    """Whether tokens expire when they should: a plausible year, and a wall clock that runs like the monotonic one."""
+    remedy = "timedatectl set-ntp true"
+    if year < _OLDEST_YEAR:
+        return Check("clock", "warn", f"the year is {year}: every token looks as if it were not valid yet", remedy)
+    if abs(wall_s - monotonic_s) > _CLOCK_SLIP_S:
+        detail = f"in {monotonic_s * 1000:.0f} ms the wall clock moved {wall_s * 1000:.0f} ms: somebody is setting it"
+        return Check("clock", "warn", detail, remedy)
+    return Check("clock", "ok", f"the year is {year}, wall and monotonic clock agree")
+
+
+def check_tcp_memory(tcp_mem: str | None, page_bytes: int, send_buffer_bytes: int) -> Check:
+    """How many viewers that read nothing fit into the kernel's memory for TCP (``net.ipv4.tcp_mem``, in pages)."""
+    numbers = _integers(tcp_mem, 3)
+    if numbers is None:
+        return _unknown("tcp_mem")
+    total = numbers[2] * page_bytes
+    # Linux doubles SO_SNDBUF for its own bookkeeping (socket(7)).
+    slow = total // (2 * send_buffer_bytes)
+    enough = slow >= _ENOUGH_SLOW_VIEWERS
+    return Check(
+        "tcp_mem",
+        "ok" if enough else "warn",
+        f"{total / 2**20:.0f} MiB: {slow} viewers with full send buffers",
+        "" if enough else f"sysctl -w net.ipv4.tcp_mem='{numbers[0]} {numbers[1]} {numbers[2] * 4}'",
+    )
+
+
+def check_accept_backlog(somaxconn: str | None) -> Check:
+    """How many connections may wait to be accepted in a storm."""
+    numbers = _integers(somaxconn, 1)
+    if numbers is None:
+        return _unknown("somaxconn")
+    enough = numbers[0] >= _ENOUGH_BACKLOG
+    remedy = "" if enough else "sysctl -w net.core.somaxconn=4096"
+    return Check("somaxconn", "ok" if enough else "warn", f"{numbers[0]} connections may wait to be accepted", remedy)
+
+
+def check_local_ports(port_range: str | None) -> Check:
+    """How many connections one address can make: it limits the bench and a proxy in front, not the broker."""
+    numbers = _integers(port_range, 2)
+    if numbers is None:
+        return _unknown("ip_local_port_range")
+    ports = numbers[1] - numbers[0] + 1
+    enough = ports >= _ENOUGH_PORTS
+    return Check(
+        "ip_local_port_range",
+        "ok" if enough else "warn",
+        f"{ports} connections from one client address",
+        "" if enough else "sysctl -w net.ipv4.ip_local_port_range='1024 65535', or several client addresses",
+    )
+
+
+def examine(config: Config, read: Callable[[str], str | None]) -> Iterator[Check]:
+    """Look at this machine. ``read`` gives the text of a file under /proc/sys, or None. Never waits."""
+    wall, monotonic = time.time(), time.monotonic()
+    yield Check("python", "ok", f"{platform.python_implementation()} {platform.python_version()}")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield check_descriptors(soft, hard, config.admission.descriptor_reserve, config.admission.max_connections)
+    yield check_port(config.listen.host, config.listen.port)
+    yield check_tcp_memory(read("net/ipv4/tcp_mem"), resource.getpagesize(), config.link.send_buffer_bytes)
+    yield check_accept_backlog(read("net/core/somaxconn"))
+    yield check_local_ports(read("net/ipv4/ip_local_port_range"))
+    for module, (purpose, remedy) in _MODULES.items():
+        found = importlib.util.find_spec(module) is not None
+        yield Check(module, "ok", purpose) if found else Check(module, "absent", purpose, remedy)
+    for name, (programs, purpose, remedy) in _PROGRAMS.items():
+        path = next(filter(None, map(shutil.which, programs)), None)
+        yield Check(name, "ok", f"{purpose}: {path}") if path else Check(name, "absent", purpose, remedy)
+    # Last: what was looked at before is the time that both clocks are given to disagree.
+    yield check_clock(time.gmtime().tm_year, time.time() - wall, time.monotonic() - monotonic)
+
+
+@click.command("doctor")
+@config_options
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def doctor(config_path: Path | None, settings: tuple[str, ...], as_json: bool) -> None:
+    """Look at this machine: what it holds, what is in the way, and how to lift it."""
+    checks: list[Check] = []
+    try:
+        config = load_or_fail(config_path, settings)
+    except ConfigProblems as error:
+        config = Config()
+        remedy = "roomcast check-config; the rest of this list looks at the defaults"
+        checks += [Check("configuration", "warn", problem, remedy) for problem in error.problems]
+    checks += examine(config, _read_sysctl)
+    if as_json:
+        click.echo(json.dumps({"checks": [asdict(check) for check in checks]}, ensure_ascii=False, indent=2))
+    else:
+        _print(checks)
+
+
+def _print(checks: list[Check]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    styles: dict[Status, str] = {"ok": "green", "warn": "yellow", "absent": "dim"}
+    table = Table.grid(padding=(0, 2))
+    for check in checks:
+        text = Text(check.detail)
+        if check.remedy:
+            text.append(f"\n{check.remedy}", style="cyan")
+        table.add_row(Text(check.status, style=styles[check.status]), Text(check.name, no_wrap=True), text)
+    Console().print(table)
+
+
+def _read_sysctl(name: str) -> str | None:
+    try:
+        return Path("/proc/sys", name).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _integers(text: str | None, count: int) -> list[int] | None:
+    parts = (text or "").split()
+    return [int(part) for part in parts] if len(parts) == count and all(p.isdecimal() for p in parts) else None
+
+
+def _unknown(name: str) -> Check:
+    return Check(name, "absent", "this system does not say")
+
+
+def _limit(number: int) -> str:
+    return "unlimited" if number == resource.RLIM_INFINITY else str(number)
