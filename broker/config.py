@@ -106,6 +106,12 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """Web origins that may open a WebSocket, compared exactly (https://live.example.com); others are refused."""
     errors_per_minute: Annotated[int, Meta(ge=1, le=100_000)] = 60
     """Failed requests in a minute after which the link is closed: a broken client must not fill the logs."""
+    frames_per_s: Annotated[int, Meta(ge=0, le=1_000_000)] = 200
+    """Frames a link may send in the long run, 0 = no limit; above it the link is read more slowly, never refused."""
+    write_timeout_s: Annotated[float, Meta(ge=0.1, le=3600)] = 10.0
+    """A viewer that is behind and takes no byte for so long is cut with a resumable code (NATS: 10)."""
+    drain_s: Annotated[float, Meta(ge=0, le=600)] = 10.0
+    """On shutdown, clients are told to come back spread over so many seconds."""
     send_buffer_bytes: Annotated[int, Meta(ge=4 * KIB, le=4 * MIB)] = 64 * KIB
     """SO_SNDBUF; left alone, Linux grows it to 4 MiB a socket and hides a slow viewer for minutes."""
     notsent_lowat_bytes: Annotated[int, Meta(ge=KIB, le=4 * MIB)] = 16 * KIB

@@ -1,0 +1,77 @@
+"""``roomcast serve``: run a broker until it is told to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+
+from broker.commands.config import config_options, load_or_fail
+from broker.config import Config
+from broker.logs import configure
+
+__all__ = ["serve"]
+
+
+@click.command()
+@config_options
+@click.option("--host", help="Address to listen on (listen.host).")
+@click.option("--port", type=int, help="Port, 0 = any free one (listen.port).")
+@click.option("--policy", help="Limits of all rooms: roomcast, tencent, rongcloud, nim, goim or off (room.policy).")
+@click.option("--log-level", help="debug, info, warning or error (log.level).")
+def serve(
+    config_path: Path | None,
+    settings: tuple[str, ...],
+    host: str | None,
+    port: int | None,
+    policy: str | None,
+    log_level: str | None,
+) -> None:
+    """Serve rooms over TCP and WebSocket on one port.
+
+    Prints one JSON line with the bound addresses and the process id on standard output when it serves. Without
+    configuration it is a development broker: loopback only, no secret, guests welcome.
+
+    SIGTERM or SIGINT drains: clients are told when to return. A second one ends at once.
+    """
+    flags = {"listen.host": host, "listen.port": port, "room.policy": policy, "log.level": log_level}
+    config = load_or_fail(config_path, settings, flags)
+    configure(config.log)
+    trio.run(_serve, config)
+
+
+async def _serve(config: Config) -> None:
+    from broker.server import Broker
+
+    broker = Broker(config)
+    async with trio.open_nursery() as nursery:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            await nursery.start(broker.run)
+            _announce(config, broker.addresses)
+            nursery.start_soon(_stop_on_signal, signals, broker, nursery)
+            await broker.stopped.wait()
+            nursery.cancel_scope.cancel()
+
+
+def _announce(config: Config, addresses: tuple[tuple[str, int], ...]) -> None:
+    """Say on standard output that we serve, for whoever started us."""
+    if config.development:
+        click.echo("development mode: loopback only, everybody may be anybody; set auth.secret to leave it", err=True)
+    line = {"event": "serving", "pid": os.getpid(), "addresses": [list(address[:2]) for address in addresses]}
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+async def _stop_on_signal(signals: AsyncIterator[int], broker: Any, nursery: trio.Nursery) -> None:
+    async for _ in signals:
+        if broker.draining:
+            nursery.cancel_scope.cancel()
+            return
+        nursery.start_soon(broker.drain)

@@ -1,0 +1,396 @@
+"""One room as a pure state machine: commands in, effects out; the room's task wears it.
+
+It decides what a POST becomes (`post`), what a tick shows (`tick`), when the next tick is due (`next_due`) and what the
+counters say. Every message is in exactly one place of its lane's account at any time. It knows users and tickets, neither
+links nor bytes.
+
+A method call is a command and its return value the effects: an object per command would cost more than the whole
+decision on a path that takes 200,000 messages a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, inf
+from random import Random
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+from broker.core.accounts import RoomAccounts
+from broker.core.admission import WindowAdmission
+from broker.core.coalesce import Coalescer, Danmaku, Offer, TierCut, normalize
+from broker.core.duplicates import DuplicateFilter
+from broker.core.effects import Effect, End, Fates, Publish, Reply, TickOut
+from broker.core.history import History, RecentDanmaku
+from broker.core.likes import LikeCounter
+from broker.core.overload import STAGE_RULES, OverloadStage
+from broker.core.paid import PaidItem, PaidPacer
+from broker.core.policies import OverQuota, Policy
+from broker.core.presence import Presence
+from broker.core.rate_limit import Gcra, Rate
+from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
+from protocol.messages import Account, Event, Post, State, Tick, TickEntry
+
+__all__ = ["Author", "CustomRule", "Past", "RoomRules", "RoomState"]
+
+T = TypeVar("T")
+
+STATE_EVERY_S = 2.0
+"""Counters are pushed at most so often, and only when one has changed (Agora's shortest practical presence interval)."""
+AMBIENT_SHED_FACTOR = 4.0
+"""Under overload stage 1 and above counters are pushed so many times less often."""
+
+
+class Author(Protocol):
+    """Who posts: what a room needs to know of a member."""
+
+    user_id: str
+    name: str
+    role: Role
+    may_post: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class CustomRule:
+    """One message type of the deployment's registry."""
+
+    type: int
+    name: str
+    lane: Lane
+    max_bytes: int
+    rate: Rate
+    roles: frozenset[Role]
+
+
+@dataclass(frozen=True, slots=True)
+class RoomRules:
+    """What all rooms of a broker have in common."""
+
+    policy: Policy
+    custom: Mapping[int, CustomRule]
+    history_entries: int = 512
+    history_s: float = 120.0
+    snapshot_danmaku: int = 20
+
+
+class Past(NamedTuple):
+    """One event of the stream, kept for those who come back."""
+
+    offset: int
+    lane: Lane
+    event: Event
+
+
+_DANMAKU_TYPES = (MessageType.DANMAKU, MessageType.EMOTE)
+_NOTHING: tuple[Effect[Any], ...] = ()
+_EXPECTED_EVENT_BYTES = 256
+
+
+class RoomState(Generic[T]):
+    """State of one room. All times: ``now`` monotonic seconds, ``at_ms`` Unix milliseconds."""
+
+    def __init__(self, rules: RoomRules, epoch: int, rng: Random, now: float) -> None:
+        policy = rules.policy
+        self.rules = rules
+        self.epoch = epoch
+        self.phase = RoomPhase.LIVE
+        self.presence = Presence()
+        self.likes = LikeCounter()
+        self.history: History[Past] = History(epoch, rules.history_entries, rules.history_s)
+        self.recent: RecentDanmaku[TickEntry] = RecentDanmaku(rules.snapshot_danmaku)
+        self.stage = OverloadStage.NORMAL
+        self.interval_s = policy.tick_ms / 1000
+        self.empty_since: float | None = now
+        self._accounts = RoomAccounts()
+        self._policy = policy
+        self._admission = policy.admission()
+        self._chat_limit = Gcra(policy.user_chat)
+        self._like_limit = Gcra(policy.user_likes)
+        self._custom_limits = {rule.type: Gcra(rule.rate) for rule in rules.custom.values()}
+        self._unique = policy.duplicate_window_s > 0
+        self._duplicates = DuplicateFilter(policy.duplicate_window_s)
+        self._window: Coalescer[T] = policy.coalescer(rng)
+        self._paid: PaidPacer[T] = policy.paid_pacer()
+        self._tick_number = 0
+        self._state_number = 0
+        self._ticked_at = -inf
+        self._stated_at = -inf
+        self._told: tuple[int, ...] = ()
+        self._posts: dict[int, Callable[[T, Author, Post, float, int], Sequence[Effect[T]]]] = {
+            MessageType.DANMAKU: self._post_danmaku,
+            MessageType.EMOTE: self._post_danmaku,
+            MessageType.LIKE: self._post_like,
+            MessageType.ANNOUNCEMENT: self._post_event,
+            MessageType.GIFT: self._post_gift,
+            MessageType.ROOM_PHASE: self._post_phase,
+            **dict.fromkeys(rules.custom, self._post_custom),
+        }
+
+    # ---- members
+
+    def enter(self, user_id: str, name: str, role: Role, now: float) -> None:
+        """One connection of a user has come in."""
+        self.empty_since = None
+        self.presence.enter(user_id, name, role, now)
+
+    def leave(self, user_id: str, now: float) -> None:
+        """One connection of a user has gone."""
+        self.presence.leave(user_id, now)
+        if self.presence.online == 0:
+            self.empty_since = now
+
+    # ---- posts
+
+    def post(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
+        """Decide what one POST becomes. Its ticket is answered exactly once: by these effects or by a later tick's."""
+        kind = post.type
+        if kind not in author.may_post:
+            code = ErrorCode.NOT_ALLOWED if kind in self._posts else ErrorCode.UNKNOWN_TYPE
+            return (Reply(ticket, Outcome.REJECTED, code),)
+        if self.phase is not RoomPhase.LIVE:
+            if self.phase is RoomPhase.ENDED:
+                return (Reply(ticket, Outcome.REJECTED, ErrorCode.ROOM_ENDED),)
+            if author.role < Role.MODERATOR:
+                return (Reply(ticket, Outcome.REJECTED, ErrorCode.ROOM_PAUSED),)
+        return self._posts[kind](ticket, author, post, now, at_ms)
+
+    def _post_danmaku(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
+        user_id = author.user_id
+        if author.role < Role.MODERATOR:
+            wait_s = self._chat_limit.try_acquire(user_id, now)
+            if wait_s:
+                return (Reply(ticket, Outcome.LIMITED, _retry_ms(wait_s)),)
+            if self._unique and self._duplicates.seen(user_id, normalize(post.payload[0]), now):
+                return (Reply(ticket, Outcome.REJECTED, ErrorCode.DUPLICATE_TEXT),)
+        payload = post.payload
+        style = payload[1] if post.type == MessageType.DANMAKU else None
+        return self._offer(ticket, Danmaku(post.type, user_id, author.name, payload[0], style, None, now), now)
+
+    def _offer(self, ticket: T, item: Danmaku, now: float) -> Sequence[Effect[T]]:
+        over_quota = not self._admission.try_admit(Lane.CHAT, now)
+        if over_quota and self._policy.over_quota is OverQuota.DROP_NEWEST:
+            return (Reply(ticket, Outcome.LIMITED, _retry_ms(self._admission.retry_after_s(now))),)
+        if self.stage >= OverloadStage.COMMERCE_ONLY:
+            account = self._accounts[Lane.CHAT]
+            account.admitted += 1
+            account.sampled += 1
+            return (Reply(ticket, Outcome.SAMPLED_OUT),)
+        if self._window.offer(item, ticket, now, over_quota) is Offer.SHED:
+            return (Reply(ticket, Outcome.SAMPLED_OUT),)
+        return _NOTHING
+
+    def _post_like(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
+        counted = self._like_limit.take(author.user_id, now, post.payload[0])
+        if not counted:
+            wait_s = self._like_limit.try_acquire(author.user_id, now)
+            return (Reply(ticket, Outcome.LIMITED, _retry_ms(wait_s)),)
+        self.likes.add(author.user_id, counted, now)
+        account = self._accounts[Lane.AMBIENT]
+        account.admitted += 1
+        account.held += 1
+        return (Reply(ticket, Outcome.ACCEPTED, counted),)
+
+    def _post_event(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
+        event = Event(post.type, at_ms, author.user_id, author.name, post.payload)
+        published = self.publish(event, Lane.CONTROL, now)
+        return Reply(ticket, Outcome.ACCEPTED, published.offset), published
+
+    def _post_phase(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
+        return Reply(ticket, Outcome.ACCEPTED, self.history.last_offset + 1), *self.set_phase(
+            RoomPhase(post.payload[0]), author.user_id, now, at_ms
+        )
+
+    def _post_gift(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
+        if not self._admission.try_admit(Lane.PAID, now):
+            return (Reply(ticket, Outcome.LIMITED, _retry_ms(self._admission.retry_after_s(now))),)
+        account = self._accounts[Lane.PAID]
+        account.admitted += 1
+        account.held += 1
+        return self._release(self._paid.offer(PaidItem.from_gift(post.payload, now), ticket, now), now, at_ms)
+
+    def _post_custom(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
+        rule = self.rules.custom[post.type]
+        wait_s = self._custom_limits[post.type].try_acquire(author.user_id, now)
+        if wait_s:
+            return (Reply(ticket, Outcome.LIMITED, _retry_ms(wait_s)),)
+        if rule.lane is Lane.CHAT:
+            item = Danmaku(post.type, author.user_id, author.name, repr(post.payload), extra=post.payload, at=now)
+            return self._offer(ticket, item, now)
+        if not self._admission.try_admit(rule.lane, now):
+            return (Reply(ticket, Outcome.LIMITED, _retry_ms(self._admission.retry_after_s(now))),)
+        event = Event(post.type, at_ms, author.user_id, author.name, post.payload)
+        published = self.publish(event, rule.lane, now)
+        return Reply(ticket, Outcome.ACCEPTED, published.offset), published
+
+    # ---- events of lanes 0 to 2
+
+    def publish(self, event: Event, lane: Lane, now: float, merged: int = 0) -> Publish:
+        """Give an event its place in the room's stream and count it shown (``merged`` others are inside it)."""
+        account = self._accounts[lane]
+        if lane is Lane.PAID and event.type == MessageType.GIFT:
+            account.held -= 1 + merged
+        else:
+            account.admitted += 1
+        account.shown += 1
+        account.merged += merged
+        offset = self.history.last_offset + 1
+        appended = self.history.append(Past(offset, lane, event), _EXPECTED_EVENT_BYTES, now)
+        assert appended == offset
+        return Publish(event, lane, offset)
+
+    def set_phase(self, phase: RoomPhase, user_id: str, now: float, at_ms: int) -> Sequence[Effect[T]]:
+        """Pause, resume or end the room; everybody is told by an event."""
+        effects: list[Effect[T]] = []
+        if phase is RoomPhase.ENDED:
+            effects += self.tick(now, at_ms, last=True)
+        self.phase = phase
+        event = Event(MessageType.ROOM_PHASE, at_ms, user_id, "", (int(phase),))
+        effects.append(self.publish(event, Lane.CONTROL, now))
+        if phase is RoomPhase.ENDED:
+            effects.append(End(LeaveReason.ROOM_ENDED))
+        return effects
+
+    def _release(self, released: Sequence[PaidItem[T]], now: float, at_ms: int) -> list[Effect[T]]:
+        effects: list[Effect[T]] = []
+        for item in released:
+            event = Event(MessageType.GIFT, at_ms, item.user_id, item.name, item.payload())
+            published = self.publish(event, Lane.PAID, now, merged=len(item.tickets) - 1)
+            effects.append(published)
+            effects += [
+                Reply(ticket, Outcome.MERGED if index else Outcome.ACCEPTED, published.offset)
+                for index, ticket in enumerate(item.tickets)
+            ]
+        return effects
+
+    # ---- ticks
+
+    def next_due(self, now: float) -> float | None:
+        """When `tick` should run next: at once for the first message after a quiet interval, else an interval after
+        the last; None while there is nothing to say."""
+        due = inf
+        if self._window.pending or self._window.shed:
+            due = now if self.batch_full else self._ticked_at + self.interval_s
+        paid_at = self._paid.next_release_at(now)
+        if paid_at is not None:
+            due = min(due, paid_at)
+        if self.presence.online:
+            due = min(due, self._state_due())
+        return None if due == inf else max(due, now)
+
+    def _counters(self) -> tuple[int, ...]:
+        presence = self.presence
+        return (self.phase, presence.online, presence.users, presence.uniques, presence.peak, self.stage)
+
+    def _state_due(self) -> float:
+        """When the counters should be told: likes a second, anything else two seconds after the last time."""
+        spare_s = STATE_EVERY_S * (AMBIENT_SHED_FACTOR - 1) if self.stage >= OverloadStage.SHED_AMBIENT else 0.0
+        due = self.likes.due_at
+        if self._counters() != self._told or self.presence.joins_due_at < inf:
+            due = min(due, max(self._stated_at + STATE_EVERY_S, self.presence.joins_due_at if self._told else -inf))
+        return due + spare_s
+
+    def tick(self, now: float, at_ms: int, *, last: bool = False) -> list[Effect[T]]:
+        """Close the window and say what is due. ``last``: say everything, the room ends."""
+        effects = self._release(self._paid.flush() if last else self._paid.release(now), now, at_ms)
+        state = self._state_if_due(now, at_ms, last)
+        ticks: tuple[Tick, ...] = ()
+        if self._window.pending or self._window.shed:
+            window = self._window.close(now, STAGE_RULES[self.stage].chat_budget_share)
+            self._ticked_at = now
+            self._tick_number += 1
+            ticks = self._ticks(window.per_tier, at_ms)
+            if window.fates:
+                effects.append(Fates(window.fates))
+        if ticks or state is not None:
+            effects.append(TickOut(self._tick_number, ticks, state, self._state_number))
+        return effects
+
+    def _ticks(self, cuts: Mapping[int, TierCut], at_ms: int) -> tuple[Tick, ...]:
+        full = cuts[Tier.FULL]
+        self._count_chat(full.account)
+        entries = {id(item): _entry(item) for item in full.entries}
+        for entry in entries.values():
+            self.recent.add(entry)
+        interval_ms = round(self.interval_s * 1000)
+        made: dict[int, Tick] = {}
+        for cut in cuts.values():
+            if id(cut) not in made:
+                shown = tuple(entries[id(item)] for item in cut.entries)
+                made[id(cut)] = Tick(at_ms, interval_ms, self.stage, shown, cut.account)
+        return tuple(made[id(cuts[tier])] for tier in (Tier.FULL, Tier.MEDIUM, Tier.LOW))
+
+    def _count_chat(self, cut: Account) -> None:
+        account = self._accounts[Lane.CHAT]
+        account.admitted += cut.admitted
+        account.shown += cut.shown
+        account.merged += cut.merged
+        account.sampled += cut.sampled
+        account.expired += cut.expired
+
+    def _state_if_due(self, now: float, at_ms: int, last: bool) -> State | None:
+        if not last and now < self._state_due():
+            return None
+        account = self._accounts[Lane.AMBIENT]
+        liked = self.likes.take(now)
+        if liked is not None:
+            account.shown += 1
+            account.merged += account.held - 1
+            account.held = 0
+        named, more = self.presence.take_joins(now)
+        account.admitted += len(named) + more
+        account.shown += len(named)
+        account.merged += more
+        self._stated_at = now
+        self._told = self._counters()
+        self._state_number += 1
+        presence = self.presence
+        return State(
+            at_ms, self.phase, self.stage, round(self.interval_s * 1000),
+            presence.online, presence.users, presence.uniques, presence.peak,
+            self.likes.total, liked.top if liked else (), tuple(named), more, self.accounts(),
+        )  # fmt: skip
+
+    # ---- what it says of itself
+
+    def accounts(self) -> tuple[Account, ...]:
+        """The five lanes' accounts now, lane 0 first, the open window included; each one balances."""
+        totals = list(self._accounts.as_tuples())
+        held, shed = self._window.pending, self._window.shed
+        chat = totals[Lane.CHAT]
+        totals[Lane.CHAT] = chat._replace(
+            admitted=chat.admitted + held + shed, sampled=chat.sampled + shed, held=chat.held + held
+        )
+        return tuple(totals)
+
+    @property
+    def batch_full(self) -> bool:
+        """Whether the policy's batch has gathered, so that the tick need not wait."""
+        batch = self._policy.batch_max
+        return batch > 0 and self._window.pending >= batch
+
+    @property
+    def pending_bytes(self) -> int:
+        """Memory that waits in this room besides its history."""
+        return self._window.pending_bytes
+
+    def sweep(self, now: float) -> None:
+        """Forget limiter keys that no longer matter; cheap, call it now and then."""
+        self._chat_limit.sweep(now)
+        self._like_limit.sweep(now)
+        for limit in self._custom_limits.values():
+            limit.sweep(now)
+
+
+def _entry(item: Danmaku) -> TickEntry:
+    payload: Any
+    if item.type not in _DANMAKU_TYPES:
+        payload = item.extra
+    elif item.style is None:
+        payload = (item.text,)
+    else:
+        payload = (item.text, item.style)
+    return TickEntry(item.type, item.user_id, item.name, payload, item.count, item.senders)
+
+
+def _retry_ms(wait_s: float) -> int:
+    return max(1, ceil(wait_s * 1000))

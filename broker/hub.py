@@ -1,0 +1,159 @@
+"""The registry of rooms and the nursery of their tasks.
+
+A room is opened by the first who joins it (policy) or by call, gets a broker-wide number, and is forgotten when its task
+ends. A room that crashes is closed and counted; its members hear it, every other room goes on, and the next JOIN opens a new one
+with a new epoch.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+import structlog
+import trio
+
+from broker.config import RoomConfig
+from broker.core.overload import OverloadStage, TickPacer
+from broker.core.rate_limit import Gcra
+from broker.core.room_state import RoomRules, RoomState
+from broker.fanout import FanOut
+from broker.room import Room, Ticket
+from protocol.codes import ErrorCode, Lane, LeaveReason, RoomPhase
+from protocol.messages import Account
+
+__all__ = ["Hub"]
+
+log = structlog.get_logger("roomcast.hub")
+
+
+class Hub:
+    """All rooms of one broker."""
+
+    def __init__(
+        self,
+        config: RoomConfig,
+        rules: RoomRules,
+        fanout: FanOut,
+        *,
+        clock: Callable[[], float],
+        unix_ms: Callable[[], int],
+        rng: random.Random,
+    ) -> None:
+        self._config = config
+        self._rules = rules
+        self._fanout = fanout
+        self._clock = clock
+        self._unix_ms = unix_ms
+        self._rng = rng
+        self._by_name: dict[str, Room] = {}
+        self._by_number: dict[int, Room] = {}
+        self._last_number = 0
+        self._nursery: trio.Nursery | None = None
+        self._stage = OverloadStage.NORMAL
+        self._past_accounts: tuple[Account, ...] = (Account(),) * len(Lane)
+        self.join_limit = Gcra(rules.policy.user_joins)
+        self.links_of_user: dict[str, int] = {}
+        """Authenticated connections by user; bounded by the connections there are."""
+        self.opened = 0
+        self.crashed = 0
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __iter__(self) -> Iterator[Room]:
+        return iter(list(self._by_name.values()))
+
+    def room(self, number: int) -> Room | None:
+        """The room with a number, while it lives."""
+        return self._by_number.get(number)
+
+    def find(self, name: str) -> Room | None:
+        """The room with a name, while it lives."""
+        return self._by_name.get(name)
+
+    def open(self, name: str, *, joining: bool = False) -> Room | ErrorCode:
+        """Find or open a room. A refusal is a value: UNKNOWN_ROOM, TOO_MANY_ROOMS_OPEN, OVERLOADED (no hub task)."""
+        room = self._by_name.get(name)
+        if room is not None and room.state.phase is not RoomPhase.ENDED:
+            return room
+        if joining and not self._config.create_on_join:
+            return ErrorCode.UNKNOWN_ROOM
+        if len(self._by_name) >= self._config.max_rooms:
+            return ErrorCode.TOO_MANY_ROOMS_OPEN
+        if self._nursery is None:
+            return ErrorCode.OVERLOADED
+        self._last_number += 1
+        policy = self._rules.policy
+        state: RoomState[Ticket] = RoomState(self._rules, self._rng.getrandbits(48), self._rng, self._clock())
+        state.stage = self._stage
+        room = Room(
+            name,
+            self._last_number,
+            state,
+            self._fanout,
+            TickPacer(policy.tick_ms, policy.tick_max_ms),
+            idle_close_s=self._config.idle_close_s,
+            clock=self._clock,
+            unix_ms=self._unix_ms,
+        )
+        self._by_name[name] = room
+        self._by_number[room.number] = room
+        self.opened += 1
+        self._nursery.start_soon(self._supervise, room, name=f"room {name}")
+        log.info("room opened", room=name, number=room.number)
+        return room
+
+    def set_stage(self, stage: OverloadStage) -> None:
+        """Tell every room how overloaded the broker is."""
+        self._stage = stage
+        for room in self._by_name.values():
+            room.stage = stage
+
+    @property
+    def stage(self) -> OverloadStage:
+        """The overload stage in force."""
+        return self._stage
+
+    def accounts(self) -> tuple[Account, ...]:
+        """The five lanes' accounts over all rooms, those that have ended included."""
+        lanes = self._past_accounts
+        for room in self._by_number.values():
+            lanes = _sum(lanes, room.state.accounts())
+        return lanes
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the rooms' tasks until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                task_status.started()
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+
+    async def _supervise(self, room: Room) -> None:
+        """Run one room; whatever becomes of it, forget it and keep its account."""
+        try:
+            await room.run()
+        except Exception:
+            self.crashed += 1
+            log.exception("room crashed", room=room.name, number=room.number)
+            room.end(LeaveReason.ROOM_CRASHED, "the room failed and was closed")
+        else:
+            log.info("room ended", room=room.name, number=room.number, phase=RoomPhase(room.state.phase).name)
+        finally:
+            if self._by_name.get(room.name) is room:
+                del self._by_name[room.name]
+            del self._by_number[room.number]
+            self._past_accounts = _sum(self._past_accounts, room.state.accounts())
+
+    def crash(self, room: Room) -> None:
+        """A call into the room from a session failed: end it as if its task had."""
+        self.crashed += 1
+        log.exception("room crashed", room=room.name, number=room.number)
+        room.end(LeaveReason.ROOM_CRASHED, "the room failed and was closed")
+
+
+def _sum(mine: tuple[Account, ...], theirs: tuple[Account, ...]) -> tuple[Account, ...]:
+    return tuple(Account(*map(sum, zip(*lanes, strict=True))) for lanes in zip(mine, theirs, strict=True))

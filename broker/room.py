@@ -1,0 +1,241 @@
+"""A room's task: it wears a `RoomState`, performs its effects, and ticks only when there is something to say.
+
+The first message after a quiet interval goes out in the next turn of the loop; what arrives meanwhile gathers for the tick
+after that. A tick is never made while the last one is still being swept, so a room that costs more than its share
+stretches its own interval and nobody else's.
+
+A room knows members (`audience`), not sessions; calls from sessions are synchronous and therefore atomic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from math import inf
+from typing import NamedTuple
+
+import trio
+
+from broker.audience import TIERS, Audience, Content, Member, prepare
+from broker.core.effects import Effect, End, Fates, Publish, Reply, TickOut
+from broker.core.overload import OverloadStage, TickPacer
+from broker.core.room_state import Past, RoomState
+from broker.fanout import FanOut, Outbox
+from protocol.codes import Lane, LeaveReason, Outcome, RoomPhase
+from protocol.messages import AckResult, Joined, Post
+
+__all__ = ["Room", "Ticket"]
+
+SWEEP_LIMITERS_S = 10.0
+MAX_WAITING_SWEEPS = 64
+"""A room without a tick (policy ``off``) makes one sweep a message; above so many waiting ones it gathers."""
+
+
+class Ticket(NamedTuple):
+    """Reply address of one POST."""
+
+    member: Member
+    sequence: int
+
+
+class Room:
+    """One room: its members, its state and its task (`run`)."""
+
+    def __init__(
+        self,
+        name: str,
+        number: int,
+        state: RoomState[Ticket],
+        fanout: FanOut,
+        pacer: TickPacer,
+        *,
+        idle_close_s: float,
+        clock: Callable[[], float],
+        unix_ms: Callable[[], int],
+    ) -> None:
+        self.name = name
+        self.number = number
+        self.state = state
+        self.audience = Audience()
+        self._fanout = fanout
+        self._pacer = pacer
+        self._outbox = Outbox()
+        self._idle_close_s = idle_close_s
+        self._clock = clock
+        self._unix_ms = unix_ms
+        self._policy = state.rules.policy
+        self._wake = trio.Event()
+        self._armed_until = inf
+        self._ticking = False
+
+    # ---- members
+
+    def enter(self, member: Member, now: float) -> None:
+        """Take a member in. What is published from now on reaches it."""
+        self.audience.add(member)
+        self.state.enter(member.user_id, member.name, member.role, now)
+        self._nudge(now)
+
+    def leave(self, member: Member, now: float) -> None:
+        """Let a member go; a sweep under way passes it by from here on."""
+        self.audience.remove(member)
+        self.state.leave(member.user_id, now)
+        self._nudge(now)
+
+    def snapshot(self, member: Member) -> Joined:
+        """The room as a newcomer needs it."""
+        state, presence = self.state, self.state.presence
+        return Joined(
+            self.name, state.epoch, state.history.last_offset, member.role, state.phase,
+            TIERS[member.variant % len(TIERS)], round(state.interval_s * 1000),
+            presence.online, presence.users, presence.uniques, presence.peak, state.likes.total,
+            tuple(state.recent),
+        )  # fmt: skip
+
+    def missing(self, epoch: int, offset: int, now: float) -> Sequence[Past] | None:
+        """The events after a position, or None where they are not all there any more."""
+        return self.state.history.since(epoch, offset, now)
+
+    # ---- posts
+
+    def post(self, member: Member, sequence: int, post: Post, now: float) -> None:
+        """Put one POST to the room; its fate reaches the member's session now or with a tick."""
+        effects = self.state.post(Ticket(member, sequence), member, post, now, self._unix_ms())
+        if effects:
+            self._perform(effects)
+        if not self._policy.tick_ms:
+            if len(self._outbox.relaxed) < MAX_WAITING_SWEEPS:
+                self._perform(self.state.tick(now, self._unix_ms()))
+        elif now + self.state.interval_s < self._armed_until or self.state.batch_full:
+            self._nudge(now)
+
+    def set_phase(self, phase: RoomPhase, user_id: str) -> None:
+        """Pause, resume or end the room for the operator."""
+        self._perform(self.state.set_phase(phase, user_id, self._clock(), self._unix_ms()))
+
+    def flush(self) -> None:
+        """Say at once whatever waits, paced or not: the broker is about to stop."""
+        self._perform(self.state.tick(self._clock(), self._unix_ms(), last=True))
+
+    def end(self, reason: LeaveReason, message: str = "") -> None:
+        """Put everybody out and let the task end."""
+        self.state.phase = RoomPhase.ENDED
+        for member in list(self.audience.snapshot()):
+            if member.index >= 0:
+                self.leave(member, self._clock())
+                member.session.on_left(self, reason, message)
+        self._wake.set()
+
+    # ---- the task
+
+    async def run(self) -> None:
+        """Tick when due, until the room has ended."""
+        sweep_limiters_at = self._clock() + SWEEP_LIMITERS_S
+        while self.state.phase is not RoomPhase.ENDED:
+            now = self._clock()
+            self._armed_until = self._next_due(now)
+            if self._armed_until > now:
+                with trio.move_on_after(self._armed_until - now if self._armed_until < inf else SWEEP_LIMITERS_S):
+                    await self._wake.wait()
+            else:
+                await trio.lowlevel.checkpoint()
+            if self._wake.is_set():
+                self._wake = trio.Event()
+            now = self._clock()
+            if now >= sweep_limiters_at:
+                sweep_limiters_at = now + SWEEP_LIMITERS_S
+                self.state.sweep(now)
+            self._live(now)
+
+    def _next_due(self, now: float) -> float:
+        due = None if self._ticking else self.state.next_due(now)
+        empty_since = self.state.empty_since
+        if empty_since is not None:
+            closes_at = empty_since + self._idle_close_s
+            due = closes_at if due is None else min(due, closes_at)
+        return inf if due is None else due
+
+    def _live(self, now: float) -> None:
+        empty_since = self.state.empty_since
+        if empty_since is not None and now >= empty_since + self._idle_close_s:
+            self.end(LeaveReason.ROOM_IDLE)
+            return
+        if not self._ticking:
+            due = self.state.next_due(now)
+            if due is not None and due <= now:
+                self._perform(self.state.tick(now, self._unix_ms()))
+
+    def _nudge(self, now: float) -> None:
+        """Wake the task if it would sleep past the next thing to do."""
+        if not self._ticking:
+            due = self.state.next_due(now)
+            if (due is not None and due < self._armed_until) or self.state.empty_since is not None:
+                self._armed_until = now
+                self._wake.set()
+
+    # ---- effects
+
+    def _perform(self, effects: Iterable[Effect[Ticket]]) -> None:
+        for effect in effects:
+            match effect:
+                case Reply(ticket, outcome, detail):
+                    _reply(ticket, AckResult(ticket.sequence, outcome, detail), self.number)
+                case Fates(fates):
+                    self._reply_all(fates)
+                case Publish(event, lane, offset):
+                    self._broadcast([[Content(event, lane, offset)]] * len(TIERS))
+                case TickOut():
+                    self._send_tick(effect)
+                case End(reason):
+                    self.end(reason)
+
+    def _broadcast(self, by_tier: Sequence[Sequence[Content]], on_done: Callable[[float], None] | None = None) -> bool:
+        variants = self.audience.variants()
+        if not variants:
+            return False
+        self._fanout.submit(self._outbox, prepare(variants, by_tier, self.number), self.audience, on_done)
+        return True
+
+    def _send_tick(self, out: TickOut) -> None:
+        extra = () if out.state is None else (Content(out.state, Lane.AMBIENT, out.state_number),)
+        by_tier: list[list[Content]] = []
+        for tick in out.ticks:
+            same = next((made for made in by_tier if made[0].message is tick), None)
+            by_tier.append(same or [Content(tick, Lane.CHAT, out.number, len(tick.entries)), *extra])
+        if not out.ticks:
+            by_tier = [list(extra)] * len(TIERS)
+        paced = bool(out.ticks and self._policy.tick_ms)
+        self._ticking = self._broadcast(by_tier, self._swept if paced else None) and paced
+
+    def _swept(self, cost_s: float) -> None:
+        """The last tick has reached everybody: adapt the interval and look whether more is due."""
+        self._ticking = False
+        self.state.interval_s = self._pacer.observe(cost_s, self.state.stage)
+        self._armed_until = inf
+        self._wake.set()
+
+    def _reply_all(self, fates: Sequence[tuple[Ticket, Outcome]]) -> None:
+        by_member: dict[Member, list[AckResult]] = {}
+        for (member, sequence), outcome in fates:
+            results = by_member.get(member)
+            if results is None:
+                results = by_member[member] = []
+            results.append(AckResult(sequence, outcome, 0))
+        for member, results in by_member.items():
+            if member.index >= 0:
+                member.session.reply_acks(self.number, results)
+
+    @property
+    def stage(self) -> OverloadStage:
+        """Overload stage in force here; the server's sampler sets it."""
+        return self.state.stage
+
+    @stage.setter
+    def stage(self, stage: OverloadStage) -> None:
+        if stage is not self.state.stage:
+            self.state.stage = stage
+            self._wake.set()
+
+
+def _reply(ticket: Ticket, result: AckResult, room: int) -> None:
+    if ticket.member.index >= 0:
+        ticket.member.session.reply_acks(room, [result])

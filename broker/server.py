@@ -1,0 +1,253 @@
+"""The composition root: builds the parts from a configuration, owns the root nursery, starts and drains in order.
+
+Start: fan-out, hub, poller, sampler, then the listeners, so that nobody is let in before everything behind the door stands.
+Drain: stop listening, say what the rooms still have to say, send every link away with a spread return time, give
+the last bytes a deadline, then end the tasks. Nothing below this module reads configuration files or the environment.
+"""
+
+from __future__ import annotations
+
+import random
+import resource
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import structlog
+import trio
+
+from broker.auth import Authenticator
+from broker.config import Config
+from broker.core.gate import Gate
+from broker.core.overload import ByteBudget, OverloadMonitor, OverloadStage
+from broker.core.policies import policy_from
+from broker.core.rate_limit import Rate
+from broker.core.room_state import CustomRule, RoomRules
+from broker.core.send_queue import QueueLimits
+from broker.fanout import FanOut
+from broker.hub import Hub
+from broker.listener import Listener
+from broker.poller import Poller
+from broker.session import Session, SessionServices
+from broker.transport import Transport
+from protocol.codes import CloseCode, Lane, Role
+from protocol.messages import Account
+
+__all__ = ["Broker", "Stats"]
+
+log = structlog.get_logger("roomcast.server")
+
+SAMPLE_S = 0.25
+CLOSE_BATCH = 128
+"""Links sent away between two checkpoints while draining (centrifuge closes 128 at a time)."""
+
+
+class Stats(NamedTuple):
+    """Counters of one broker at one moment."""
+
+    connections: int
+    behind: int
+    rooms: int
+    stage: OverloadStage
+    queue_bytes: int
+    posts: int
+    deliveries: int
+    sweeps: int
+    missed_chat: int
+    rooms_crashed: int
+    accounts: tuple[Account, ...]
+    """The five lanes over all rooms."""
+    closed: dict[str, int]
+    """Links ended, by close code's name."""
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every lane's account adds up."""
+        return all(account.admitted == sum(account[1:]) for account in self.accounts)
+
+
+class Broker:
+    """One broker process. ``await nursery.start(broker.run)`` returns when it serves; `addresses` then says where."""
+
+    def __init__(self, config: Config, *, rng: random.Random | None = None) -> None:
+        self.config = config
+        self.addresses: tuple[tuple[str, int], ...] = ()
+        self.draining = False
+        self.stopped = trio.Event()
+        """Set when `run` has ended, whatever ended it."""
+        rng = rng or random.Random()
+        clock = trio.current_time
+        rules = RoomRules(
+            policy=policy_from(config.room.policy, config.room.policy_overrides()),
+            custom={rule.type: rule for rule in map(_custom_rule, config.types)},
+            history_entries=config.room.history_entries,
+            history_s=config.room.history_s,
+            snapshot_danmaku=config.room.snapshot_danmaku,
+        )
+        self._clock: Callable[[], float] = clock
+        self.max_connections = connection_limit(config)
+        self.budget = ByteBudget(config.queue.total_bytes)
+        self.fanout = FanOut()
+        self.hub = Hub(config.room, rules, self.fanout, clock=clock, unix_ms=unix_ms, rng=rng)
+        self.gate = Gate(
+            max_connections=self.max_connections,
+            per_address=config.admission.per_address,
+            accept_per_s=config.admission.accept_per_s,
+            unauthenticated_share=config.admission.unauthenticated_share,
+        )
+        self.monitor = OverloadMonitor()
+        self._rng = rng
+        self._custom = dict(rules.custom)
+        self._compress = rules.policy.compress
+        self._cancel: trio.CancelScope | None = None
+        self.poller: Poller
+        self.services: SessionServices
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled or drained."""
+        config = self.config
+        limits = QueueLimits(config.queue.frames, config.queue.queue_bytes, config.queue.critical_bytes)
+        self.poller = Poller(
+            queue_limits=limits,
+            budget=self.budget,
+            write_timeout_s=config.link.write_timeout_s,
+            on_due=_on_due,
+            on_gone=self._on_gone,
+        )
+        self.services = SessionServices(
+            config=config.link,
+            hub=self.hub,
+            auth=Authenticator(config.auth, rng=self._rng),
+            gate=self.gate,
+            poller=self.poller,
+            unix_ms=unix_ms,
+            custom=self._custom,
+            max_viewers=config.room.max_viewers,
+            compress=self._compress,
+        )
+        listener = Listener(config, self.poller, self.gate, self._make_session, status=self.status)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._cancel = nursery.cancel_scope
+                self._listener = listener
+                await nursery.start(self.fanout.run)
+                await nursery.start(self.hub.run)
+                await nursery.start(self.poller.run)
+                nursery.start_soon(self._sample)
+                self.addresses = await nursery.start(listener.run)
+                log.info("serving", addresses=self.addresses, max_connections=self.max_connections)
+                task_status.started()
+        finally:
+            self.stopped.set()
+
+    def _make_session(self, transport: Transport) -> Session:
+        return Session(transport, self.services)
+
+    def _on_gone(self, transport: Transport) -> None:
+        self.gate.leave(transport.address, transport.authenticated)
+
+    def status(self) -> tuple[bool, dict[str, Any]]:
+        """Readiness and its words for ``GET /healthz``."""
+        stage = self.monitor.stage
+        ready = not self.draining and stage < OverloadStage.REFUSE_JOINS
+        state = "draining" if self.draining else "ok" if ready else "overloaded"
+        return ready, {"status": state, "stage": int(stage)}
+
+    def stats(self) -> Stats:
+        """Every counter now. O(rooms)."""
+        return Stats(
+            connections=len(self.poller),
+            behind=self.poller.behind,
+            rooms=len(self.hub),
+            stage=self.monitor.stage,
+            queue_bytes=self.budget.used_bytes,
+            posts=self.services.posts,
+            deliveries=self.fanout.deliveries,
+            sweeps=self.fanout.sweeps,
+            missed_chat=self.services.missed_chat,
+            rooms_crashed=self.hub.crashed,
+            accounts=self.hub.accounts(),
+            closed={CloseCode(code).name.lower(): count for code, count in sorted(self.services.closed.items())},
+        )
+
+    # ---- overload
+
+    async def _sample(self) -> None:
+        """Watch queue bytes, loop lag and the sweeps' share of the time; tell the hub when the stage changes."""
+        asked = self._clock()
+        busy_s = self.fanout.busy_s
+        while True:
+            await trio.sleep(SAMPLE_S)
+            now = self._clock()
+            lag_s = max(0.0, now - asked - SAMPLE_S)
+            share = (self.fanout.busy_s - busy_s) / max(now - asked, 1e-6)
+            asked, busy_s = now, self.fanout.busy_s
+            before = self.monitor.stage
+            stage = self.monitor.observe(self.budget.ratio, lag_s, share, now)
+            if stage is not before:
+                log.warning(
+                    "overload stage", stage=int(stage), before=int(before), lag_ms=round(lag_s * 1000),
+                    queue_ratio=round(self.budget.ratio, 3), sweep_share=round(share, 3),
+                )  # fmt: skip
+                self.hub.set_stage(stage)
+
+    # ---- the end
+
+    async def drain(self) -> None:
+        """End politely: the whole sequence, then `run` returns. Idempotent; cancel it to hasten."""
+        if self.draining:
+            return
+        self.draining = True
+        log.info("draining", connections=len(self.poller))
+        self._listener.stop()
+        window_ms = round(self.config.link.drain_s * 1000)
+        with trio.move_on_after(max(1.0, self.config.link.drain_s)):
+            for room in self.hub:
+                room.flush()
+            while self.fanout.waiting:
+                await trio.sleep(0.01)
+            for count, session in enumerate(list(self.services.sessions), 1):
+                session.close(CloseCode.GOING_AWAY, "the broker restarts", 0, window_ms)
+                if count % CLOSE_BATCH == 0:
+                    await trio.sleep(0)
+            while len(self.poller):
+                await trio.sleep(0.02)
+        if self._cancel is not None:
+            self._cancel.cancel()
+
+
+def unix_ms() -> int:
+    """Wall time in Unix milliseconds; for people and tokens, never for timers or order."""
+    return time.time_ns() // 1_000_000
+
+
+def connection_limit(config: Config) -> int:
+    """Connections this process may hold: the configured number, or what the descriptors allow less the reserve.
+
+    Raises the soft limit of descriptors to the hard one first.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    room = max(1, hard - config.admission.descriptor_reserve)
+    return min(config.admission.max_connections or room, room)
+
+
+def _on_due(transport: Transport) -> None:
+    """A deadline of the wheel: the session's own, or a greeting that took too long."""
+    owner = transport.owner
+    if isinstance(owner, Session):
+        owner.on_due(transport.poller.now)
+    else:
+        transport.close(CloseCode.HANDSHAKE_TIMEOUT, "nothing understood in time")
+
+
+def _custom_rule(entry: Any) -> CustomRule:
+    return CustomRule(
+        type=entry.id,
+        name=entry.name,
+        lane=Lane[entry.lane.upper()],
+        max_bytes=entry.max_bytes,
+        rate=Rate(entry.rate_per_s, entry.burst),
+        roles=frozenset(Role[role.upper()] for role in entry.roles),
+    )

@@ -1,0 +1,463 @@
+"""One connection's life above its bytes: greet, authenticate, join, post, leave. No task of its own.
+
+The poller calls in with data; everything here is synchronous and answers at once, so a session never holds anybody up. What
+a peer does wrong ends its own link with a close code or earns an ERROR; an exception of ours ends this one session
+(or the one room it came from), is logged once, and touches nobody else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from broker.audience import Home, Member, variant_of
+from broker.auth import Authenticator, AuthError, Grant
+from broker.config import LinkConfig
+from broker.core.gate import Gate
+from broker.core.overload import OverloadStage
+from broker.core.room_state import CustomRule
+from broker.core.send_queue import Missed as QueueMissed
+from broker.hub import Hub
+from broker.room import Room
+from broker.transport import Framing, Transport
+from broker.websocket import ws_frame
+from protocol.codes import (
+    MESSAGE_TYPES,
+    CloseCode,
+    Codec,
+    ErrorCode,
+    Feature,
+    Lane,
+    LeaveReason,
+    MessageType,
+    Opcode,
+    Role,
+    Tier,
+)
+from protocol.compression import best_codec
+from protocol.connection import NEED_DATA, Connection, Encoding, Frame, Refused
+from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.messages import (
+    MAX_ACK_RESULTS,
+    VERSION,
+    Ack,
+    AckResult,
+    Auth,
+    Authenticated,
+    ClientHello,
+    CustomType,
+    Direct,
+    ErrorReply,
+    Event,
+    GoAway,
+    Join,
+    Left,
+    Message,
+    Missed,
+    Ping,
+    Pong,
+    Resume,
+    Resumed,
+    RoomPulse,
+    ServerHello,
+    Side,
+)
+
+if TYPE_CHECKING:
+    from broker.poller import Poller
+
+__all__ = ["Session", "SessionServices"]
+
+log = structlog.get_logger("roomcast.session")
+
+SERVER_NAME = "roomcast"
+
+
+@dataclass(slots=True)
+class SessionServices:
+    """What every session of a broker shares, and the counters they write."""
+
+    config: LinkConfig
+    hub: Hub
+    auth: Authenticator
+    gate: Gate
+    poller: Poller
+    unix_ms: Callable[[], int]
+    custom: dict[int, CustomRule]
+    max_viewers: int
+    compress: bool
+    draining: bool = False
+    sessions: set[Session] = field(default_factory=set)
+    closed: Counter[int] = field(default_factory=Counter)
+    """Links ended, by close code."""
+    errors: Counter[int] = field(default_factory=Counter)
+    """ERROR replies, by error code."""
+    posts: int = 0
+    missed_chat: int = 0
+    _may_post: dict[tuple[Role, frozenset[str] | None], frozenset[int]] = field(default_factory=dict)
+
+    def may_post(self, role: Role, allow: frozenset[str] | None) -> frozenset[int]:
+        """The message types that a role may POST, narrowed to those its token names (None: no narrowing)."""
+        key = (role, allow)
+        found = self._may_post.get(key)
+        if found is None:
+            names = {
+                int(kind): MessageType(kind).name.lower()
+                for kind, rule in MESSAGE_TYPES.items()
+                if role in rule.post_roles
+            }
+            names |= {kind: rule.name for kind, rule in self.custom.items() if role in rule.roles}
+            found = frozenset(kind for kind, name in names.items() if allow is None or name in allow)
+            if len(self._may_post) < 1024:  # tokens choose ``allow``: strangers must not fill our memory
+                self._may_post[key] = found
+        return found
+
+
+class Session:
+    """The owner of one transport. All methods are synchronous; `on_closed` is the last one called."""
+
+    __slots__ = (
+        "_acks", "_connection", "_codec", "_error_tat", "_frame_tat", "_grant", "_missed_chat", "_seats", "_services",
+        "transport",
+    )  # fmt: skip
+
+    def __init__(self, transport: Transport, services: SessionServices) -> None:
+        self.transport = transport
+        self._services = services
+        json = transport.framing is Framing.WEBSOCKET_JSON
+        self._connection = Connection(Side.SERVER, Encoding.JSON if json else Encoding.BINARY)
+        self._codec = Codec.PLAIN
+        self._grant: Grant | None = None
+        self._seats: tuple[tuple[Room, Member], ...] = ()
+        self._acks: list[tuple[int, AckResult]] | None = None
+        self._error_tat = 0.0
+        self._frame_tat = 0.0
+        self._missed_chat = 0
+        services.sessions.add(self)
+
+    # ---- what the transport tells us
+
+    def on_data(self, data: bytes) -> None:
+        """Take bytes of a binary link."""
+        self._connection.receive_data(data)
+        self._drain()
+
+    def on_text(self, text: str) -> None:
+        """Take a message of a JSON link."""
+        self._connection.receive_text(text)
+        self._drain()
+
+    def _drain(self) -> None:
+        """Handle every event there is; answers to POSTs gather into one ACK per room."""
+        connection, transport = self._connection, self.transport
+        next_event = connection.next_event
+        self._acks = []
+        frames = 0
+        try:
+            while not transport.state:
+                event = next_event()
+                if event is NEED_DATA:
+                    break
+                frames += 1
+                if type(event) is Frame:
+                    if event[0] is Opcode.POST:
+                        self._on_post(event)
+                    else:
+                        _HANDLERS[event[0]](self, event)
+                elif type(event) is Refused:
+                    self._on_refused(event)
+        except RemoteProtocolError as error:
+            self.close(error.code, error.reason)
+        except Exception:
+            log.exception("session failed", address=transport.address)
+            self.close(CloseCode.INTERNAL_ERROR, "internal error")
+        finally:
+            self._flush_acks()
+        limit = self._services.config.frames_per_s
+        if limit and frames:
+            self._throttle(frames / limit)
+
+    def _throttle(self, cost_s: float) -> None:
+        """Leave a flooding link unread until its frames fit the rate again (GCRA with two seconds of burst)."""
+        poller = self._services.poller
+        now = poller.now
+        self._frame_tat = max(self._frame_tat, now) + cost_s
+        if self._frame_tat > now + 2.0 and not self.transport.state:
+            poller.pause_reading(self.transport, self._frame_tat - 2.0)
+
+    def on_caught_up(self, missed: QueueMissed) -> None:
+        """The queue has drained: tell this viewer, and only this one, what it did not see."""
+        chat, ambient = missed.chat_weight, missed.ambient_frames
+        if chat or ambient:
+            self._missed_chat += chat
+            self._services.missed_chat += chat
+            self.send(
+                Direct(0, MessageType.MISSED, self._services.unix_ms(), Missed(chat, ambient)), lane=Lane.COMMERCE
+            )
+
+    def on_overflow(self) -> None:
+        """Lanes 0-2 would have a hole, or nothing moves any more: end the link so that it can resume."""
+        self.close(CloseCode.SLOW_VIEWER, "too far behind; resume from the last position")
+
+    def on_closed(self, code: int, reason: str) -> None:
+        """Leave everything. The last call."""
+        services = self._services
+        services.sessions.discard(self)
+        services.closed[code] += 1
+        now = services.poller.now
+        for room, member in self._seats:
+            self._guard(room, room.leave, member, now)
+        self._seats = ()
+        grant, self._grant = self._grant, None
+        if grant is not None:
+            links = services.hub.links_of_user
+            left = links[grant.user_id] - 1
+            if left:
+                links[grant.user_id] = left
+            else:
+                del links[grant.user_id]
+        log.debug("link closed", code=int(code), reason=reason, address=self.transport.address)
+
+    def on_due(self, now: float) -> None:
+        """A deadline of the poller's wheel has come: log-in, heartbeat, or the token's end."""
+        config = self._services.config
+        grant = self._grant
+        if grant is None:
+            self.close(CloseCode.HANDSHAKE_TIMEOUT, f"no AUTH within {config.handshake_timeout_s:g} s")
+            return
+        left_s = self._services.auth.seconds_left(grant)
+        if left_s <= 0:
+            self.close(CloseCode.TOKEN_EXPIRED, "the token has expired")
+            return
+        silent_until = self.transport.heard_at + config.heartbeat_cut_s
+        if silent_until <= now:
+            self.close(CloseCode.HEARTBEAT_MISSED, f"silent for {config.heartbeat_cut_s:g} s")
+            return
+        self._services.poller.rewheel(self.transport, min(silent_until, now + left_s))
+
+    # ---- sending
+
+    def send(self, message: Message, room: int = 0, sequence: int = 0, lane: Lane | None = None) -> None:
+        """Frame and write one message of this session's own."""
+        if not self.transport.state:
+            data = self._connection.send(message, room, sequence, lane)
+            self.transport.write(self._framed(data), Lane.CONTROL if lane is None else lane)
+
+    def _framed(self, data: bytes) -> bytes:
+        framing = self.transport.framing
+        return data if framing is Framing.TCP else ws_frame(data, text=framing is Framing.WEBSOCKET_JSON)
+
+    def _error(
+        self, code: ErrorCode, message: str, room: int, sequence: int, field: str = "", wait_ms: int = 0
+    ) -> None:
+        """Answer a failed request; a link that earns nothing else for a minute is ended."""
+        services = self._services
+        services.errors[code] += 1
+        now = services.poller.now
+        allowed = services.config.errors_per_minute
+        self._error_tat = max(self._error_tat, now) + 60.0 / allowed
+        self.send(ErrorReply(code, message, field, wait_ms), room, sequence)
+        if self._error_tat > now + 60.0:
+            self.close(CloseCode.TOO_MANY_ERRORS, f"more than {allowed} errors a minute")
+
+    def close(self, code: int, reason: str, retry_after_ms: int = 0, jitter_ms: int = 0) -> None:
+        """Say GOAWAY and end the link."""
+        if self.transport.state:
+            return
+        self._flush_acks()
+        try:
+            last_words = self._framed(self._connection.send(GoAway(code, reason, retry_after_ms, jitter_ms)))
+        except LocalProtocolError:
+            last_words = b""
+        self.transport.close(code, reason, last_words)
+
+    # ---- rooms
+
+    def reply_acks(self, room: int, results: list[AckResult]) -> None:
+        """Tell fates of POSTs: with the read that is being handled, or now."""
+        if self._acks is not None:
+            self._acks.extend((room, result) for result in results)
+            return
+        for start in range(0, len(results), MAX_ACK_RESULTS):
+            self.send(Ack(tuple(results[start : start + MAX_ACK_RESULTS])), room)
+
+    def _flush_acks(self) -> None:
+        acks, self._acks = self._acks, None
+        if acks:
+            by_room: dict[int, list[AckResult]] = {}
+            for room, result in acks:
+                by_room.setdefault(room, []).append(result)
+            for room, results in by_room.items():
+                self.reply_acks(room, results)
+
+    def on_left(self, room: Home, reason: LeaveReason, message: str) -> None:
+        """The room has put us out."""
+        self._seats = tuple(seat for seat in self._seats if seat[0] is not room)
+        self.send(Left(reason, message), room.number)
+
+    def _guard(self, room: Room, call: Callable[..., None], *args: object) -> None:
+        """Call into a room; its failure is the room's end, not this session's."""
+        try:
+            call(*args)
+        except Exception:
+            self._services.hub.crash(room)
+
+    # ---- frames
+
+    def _on_post(self, frame: Frame) -> None:
+        _, _, number, sequence, post = frame
+        self._services.posts += 1
+        for room, member in self._seats:
+            if room.number == number:
+                try:
+                    room.post(member, sequence, post, self._services.poller.now)  # type: ignore[arg-type]
+                except Exception:
+                    self._services.hub.crash(room)
+                return
+        self._error(ErrorCode.NOT_JOINED, "join the room first", number, sequence, "room")
+
+    def _on_refused(self, refused: Refused) -> None:
+        where = f"{refused.opcode.name}.{refused.field}" if refused.field else refused.opcode.name
+        self._error(refused.code, f"{where} {refused.rule}"[:256], refused.room, refused.sequence, refused.field[:64])
+
+    def _on_hello(self, frame: Frame) -> None:
+        hello = frame.message
+        assert isinstance(hello, ClientHello)
+        services = self._services
+        if not hello.version_min <= VERSION <= hello.version_max:
+            self.close(CloseCode.UNSUPPORTED_VERSION, f"this broker speaks version {VERSION}")
+            return
+        features = int(hello.features) & (Feature.LZ4 | Feature.LZ4_DICT_1) if services.compress else 0
+        if self.transport.framing is not Framing.WEBSOCKET_JSON:
+            self._codec = best_codec(features)
+        config = services.config
+        self.send(
+            ServerHello(
+                VERSION, int(features), services.unix_ms(), round(config.heartbeat_s * 1000),
+                round(config.heartbeat_cut_s * 1000), config.rooms_per_connection,
+                tuple(CustomType(rule.type, rule.name, rule.lane) for rule in services.custom.values()), SERVER_NAME,
+            )
+        )  # fmt: skip
+
+    def _on_auth(self, frame: Frame) -> None:
+        message = frame.message
+        assert isinstance(message, Auth)
+        services = self._services
+        try:
+            grant = services.auth.verify(message.token)
+        except AuthError as error:
+            log.info("auth refused", address=self.transport.address, why=error.detail)
+            self.close(CloseCode.AUTH_FAILED, str(error))
+            return
+        links = services.hub.links_of_user
+        open_links = links.get(grant.user_id, 0)
+        if open_links >= services.config.connections_per_user:
+            self.close(CloseCode.TOO_MANY_FOR_USER, f"at most {services.config.connections_per_user} links a user")
+            return
+        links[grant.user_id] = open_links + 1
+        self._grant = grant
+        self.transport.authenticated = True
+        services.gate.authenticated(self.transport.address)
+        self.on_due(services.poller.now)
+        self.send(Authenticated(grant.user_id, grant.name, int(grant.expires_at * 1000)))
+
+    def _on_join(self, frame: Frame) -> None:
+        join = frame.message
+        assert isinstance(join, Join)
+        seat = self._sit(join.room_name, join.tier, frame.sequence)
+        if seat is not None:
+            room, member = seat
+            self.send(room.snapshot(member), room.number, frame.sequence)
+
+    def _on_resume(self, frame: Frame) -> None:
+        resume = frame.message
+        assert isinstance(resume, Resume)
+        seat = self._sit(resume.room_name, resume.tier, frame.sequence)
+        if seat is None:
+            return
+        room, member = seat
+        past = room.missing(resume.epoch, resume.offset, self._services.poller.now)
+        snapshot = room.snapshot(member)
+        gap_from = resume.offset + 1 if resume.epoch == snapshot.epoch else 1
+        self.send(Resumed(past is not None, gap_from, snapshot), room.number, frame.sequence)
+        for each in past or ():
+            event: Event = each.event
+            self.send(event, room.number, each.offset, each.lane)
+
+    def _sit(self, name: str, tier: Tier, sequence: int) -> tuple[Room, Member] | None:
+        """Take a seat in a room, or answer why not."""
+        services, grant = self._services, self._grant
+        assert grant is not None, "the link's state table lets JOIN pass only after AUTH"
+        hub = services.hub
+        entry = grant.room_grant(name)
+        refusal: tuple[ErrorCode, str, int] | None = None
+        if entry is None:
+            refusal = ErrorCode.ROOM_NOT_GRANTED, "the token does not grant this room", 0
+        elif len(self._seats) >= services.config.rooms_per_connection:
+            refusal = ErrorCode.TOO_MANY_ROOMS, f"at most {services.config.rooms_per_connection} rooms a link", 0
+        elif hub.stage >= OverloadStage.REFUSE_JOINS and entry.role < Role.MODERATOR:
+            refusal = ErrorCode.OVERLOADED, "the broker takes no more viewers now", 5000
+        elif any(room.name == name for room, _ in self._seats):
+            refusal = ErrorCode.ALREADY_JOINED, "this link is in that room", 0
+        else:
+            wait_s = hub.join_limit.try_acquire(grant.user_id, services.poller.now)
+            if wait_s:
+                refusal = ErrorCode.RATE_LIMITED, "too many joins", math.ceil(wait_s * 1000)
+        if refusal is None:
+            opened = hub.open(name, joining=True)
+            if isinstance(opened, ErrorCode):
+                refusal = opened, "the room cannot be opened", 0
+            elif services.max_viewers and len(opened.audience) >= services.max_viewers:
+                refusal = ErrorCode.ROOM_FULL, f"at most {services.max_viewers} viewers", 5000
+            else:
+                assert entry is not None
+                may_post = services.may_post(entry.role, entry.allow)
+                variant = variant_of(self.transport.framing, self._codec, tier)
+                member = Member(self, grant.user_id, grant.name, entry.role, may_post, variant)
+                self._seats = (*self._seats, (opened, member))
+                opened.enter(member, services.poller.now)
+                return opened, member
+        code, message, wait_ms = refusal
+        self._error(code, message, 0, sequence, "room_name", wait_ms)
+        return None
+
+    def _on_leave(self, frame: Frame) -> None:
+        for room, member in self._seats:
+            if room.number == frame.room:
+                self._seats = tuple(seat for seat in self._seats if seat[0] is not room)
+                self._guard(room, room.leave, member, self._services.poller.now)
+                self.send(Left(LeaveReason.REQUESTED), frame.room, frame.sequence)
+                return
+        self._error(ErrorCode.NOT_JOINED, "join the room first", frame.room, frame.sequence, "room")
+
+    def _on_direct_ack(self, frame: Frame) -> None:
+        """DIRECT messages that need an acknowledgement come from the ledger; without one there is nothing to keep."""
+
+    def _on_ping(self, frame: Frame) -> None:
+        ping = frame.message
+        assert isinstance(ping, Ping)
+        rooms = tuple(
+            RoomPulse(room.number, room.state.presence.online, round(room.state.interval_s * 1000))
+            for room, _ in self._seats
+        )
+        self.send(Pong(ping.client_ms, self._services.unix_ms(), rooms, self._missed_chat), 0, frame.sequence)
+
+    def _on_goaway(self, frame: Frame) -> None:
+        self.transport.close(CloseCode.CLIENT_DONE, "the client said goodbye")
+
+
+_HANDLERS: dict[Opcode, Callable[[Session, Frame], None]] = {
+    Opcode.HELLO: Session._on_hello,
+    Opcode.AUTH: Session._on_auth,
+    Opcode.JOIN: Session._on_join,
+    Opcode.RESUME: Session._on_resume,
+    Opcode.LEAVE: Session._on_leave,
+    Opcode.ACK: Session._on_direct_ack,
+    Opcode.PING: Session._on_ping,
+    Opcode.GOAWAY: Session._on_goaway,
+}

@@ -1,0 +1,306 @@
+"""The byte layer of one connection: write now or queue, never wait; close politely, once.
+
+A transport belongs to a poller, which calls `on_readable` and `on_writable`, and has one owner (the session), which
+is told of data and, exactly once, of the end. Writing is a plain function call: the bytes go to the socket
+at once, and only a viewer whose socket is full gets a `SendQueue` until it has caught up. What that queue drops, and when
+it gives up, is decided there by lane.
+
+Subclasses add the inbound side: plain frames on TCP here, WebSocket messages in `websocket`.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from enum import IntEnum
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+
+from broker.core.send_queue import Missed, SendQueue, Verdict
+from protocol.codes import CloseCode, Lane
+
+if TYPE_CHECKING:
+    from broker.poller import Poller
+
+__all__ = ["Framing", "Owner", "Part", "TcpTransport", "Transport", "TransportState"]
+
+RECEIVE_BYTES = 32 * 1024
+"""Read at once; also the most that one connection can make us work on before the next one's turn."""
+
+WRITE_BYTES = 64 * 1024
+"""Joined into one write while catching up."""
+
+LINGER_S = 2.0
+"""After our last byte we read on for so long, so that a reset does not destroy the reason of the close on its way."""
+
+
+class Framing(IntEnum):
+    """How a frame's bytes stand on the wire of this transport."""
+
+    TCP = 0
+    WEBSOCKET = 1
+    WEBSOCKET_JSON = 2
+
+
+class TransportState(IntEnum):
+    """OPEN: both ways. CLOSING: our last byte is out, the rest is discarded. CLOSED: the descriptor is free."""
+
+    OPEN = 0
+    CLOSING = 1
+    CLOSED = 2
+
+
+class Part(NamedTuple):
+    """One droppable unit of a write: whole wire frames of one lane.
+
+    ``weight``: danmaku inside, for the account of what a slow viewer missed. ``key``: the room; of lane 4 only the newest
+    part per key is kept.
+    """
+
+    data: bytes
+    lane: Lane
+    weight: int
+    key: int
+
+
+class Owner(Protocol):
+    """Whom a transport belongs to."""
+
+    def on_data(self, data: bytes) -> None:
+        """Bytes of whole or partial binary frames."""
+
+    def on_text(self, text: str) -> None:
+        """One JSON text message."""
+
+    def on_caught_up(self, missed: Missed) -> None:
+        """The queue has drained; ``missed`` is what it dropped meanwhile."""
+
+    def on_overflow(self) -> None:
+        """Lanes 0-2 do not fit any more: end the link with SLOW_VIEWER."""
+
+    def on_closed(self, code: int, reason: str) -> None:
+        """The link has ended. Called exactly once, whoever ended it."""
+
+
+class Transport:
+    """Outbound side and life of one connection.
+
+    ``send`` is the socket's own bound method: the fan-out calls it directly while ``queue`` is None.
+    """
+
+    __slots__ = (
+        "address",
+        "authenticated",
+        "fd",
+        "heard_at",
+        "owner",
+        "poller",
+        "progress_at",
+        "queue",
+        "send",
+        "sock",
+        "state",
+        "wheel_slot",
+    )
+    framing: ClassVar[Framing] = Framing.TCP
+    retry_same: ClassVar[bool] = False
+    """Whether a refused write must be repeated with the same bytes (TLS)."""
+
+    def __init__(self, sock: socket.socket, poller: Poller, address: str) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.send: Callable[[bytes | memoryview], int] = sock.send
+        self.poller = poller
+        self.address = address
+        self.queue: SendQueue | None = None
+        self.owner: Owner | None = None
+        self.authenticated = False
+        self.state = TransportState.OPEN
+        self.heard_at = poller.now
+        self.progress_at = 0.0
+        self.wheel_slot = -1
+
+    # ---- writing
+
+    def write(self, data: bytes, lane: Lane = Lane.CONTROL, weight: int = 0, key: int = 0) -> None:
+        """Send whole wire frames of one lane, or queue them. Never waits, never raises for the peer's sake."""
+        if self.queue is None:
+            if self.state:
+                return
+            try:
+                sent = self.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                self.lose(f"write failed: {error.strerror or error}")
+                return
+            if sent != len(data):
+                self.fall_behind((Part(data, lane, weight, key),), sent)
+        else:
+            self.enqueue((Part(data, lane, weight, key),))
+
+    def fall_behind(self, parts: tuple[Part, ...], sent: int) -> None:
+        """Start queueing: the socket took only ``sent`` bytes of the joined ``parts``."""
+        if self.state:
+            return
+        poller = self.poller
+        queue = self.queue = SendQueue(poller.queue_limits)
+        self.progress_at = poller.now
+        poller.watch_writable(self)
+        waiting: list[Part] = []
+        if self.retry_same:  # all of the refused write is begun, for all of it must come again
+            data = parts[0].data if len(parts) == 1 else b"".join([part.data for part in parts])
+            queue.push_rest(memoryview(data)[sent:])
+            parts = ()
+        for part in parts:
+            size = len(part.data)
+            if sent >= size:
+                sent -= size
+            elif sent:
+                queue.push_rest(memoryview(part.data)[sent:])
+                sent = 0
+            else:
+                waiting.append(part)
+        poller.account(queue.nbytes)
+        if waiting:
+            self.enqueue(tuple(waiting))
+
+    def enqueue(self, parts: tuple[Part, ...]) -> None:
+        """Queue parts behind what already waits; the lanes decide what is dropped."""
+        queue = self.queue
+        if queue is None or self.state:
+            return
+        before = queue.nbytes
+        overflow = False
+        for part in parts:
+            if queue.offer(part.data, part.lane, part.weight, part.key) is Verdict.OVERFLOW:
+                overflow = True
+        self.poller.account(queue.nbytes - before)
+        if overflow and self.owner is not None:
+            self.owner.on_overflow()
+
+    def on_writable(self) -> None:
+        """Write what waits, as much as the socket takes."""
+        queue = self.queue
+        if queue is None or self.state:
+            self.poller.unwatch_writable(self)
+            return
+        before = queue.nbytes
+        try:
+            while not queue.empty:
+                if self.retry_same:
+                    data = queue.begin()
+                else:
+                    chunks = queue.chunks(WRITE_BYTES)
+                    data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                size = len(data)
+                sent = self.send(data)
+                queue.advance(sent)
+                self.progress_at = self.poller.now
+                if sent != size:
+                    break
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self.poller.account(queue.nbytes - before)
+            self.lose(f"write failed: {error.strerror or error}")
+            return
+        self.poller.account(queue.nbytes - before)
+        if queue.empty:
+            self.queue = None
+            self.poller.unwatch_writable(self)
+            if self.owner is not None:
+                self.owner.on_caught_up(queue.take_missed())
+
+    # ---- ending
+
+    def farewell(self, code: int, reason: str) -> bytes:
+        """Bytes of the transport's own goodbye, after the GOAWAY frame (a WebSocket has one, TCP has none)."""
+        return b""
+
+    def close(self, code: int, reason: str, last_words: bytes = b"") -> None:
+        """End the link: say ``last_words`` and the farewell if the socket takes them, then free the descriptor.
+
+        A viewer that is behind hears nothing more: its frames in flight must not be cut in the middle. Idempotent.
+        """
+        if not self.state:
+            self.finish(last_words + self.farewell(code, reason), code, reason)
+
+    def finish(self, final: bytes, code: int, reason: str) -> None:
+        """As `close`, with exactly the bytes ``final`` as the last ones."""
+        if self.state:
+            return
+        polite = False
+        if self.queue is None:
+            try:
+                polite = not final or self.send(final) == len(final)
+                if polite:
+                    self.shut_down()
+            except OSError:
+                polite = False
+        self._end(code, reason)
+        if polite:
+            self.state = TransportState.CLOSING
+            self.poller.rewheel(self, self.poller.now + LINGER_S)
+        else:
+            self.release()
+
+    def shut_down(self) -> None:
+        """Say that no more bytes will come."""
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def lose(self, reason: str, code: int = CloseCode.CLOSED_BY_PEER) -> None:
+        """The peer is gone: free everything at once. Idempotent."""
+        if not self.state:
+            self._end(code, reason)
+        self.release()
+
+    def _end(self, code: int, reason: str) -> None:
+        self.state = TransportState.CLOSED
+        queue, self.queue = self.queue, None
+        if queue is not None:
+            self.poller.account(-queue.nbytes)
+            self.poller.unwatch_writable(self)
+        owner, self.owner = self.owner, None
+        if owner is not None:
+            owner.on_closed(code, reason)
+
+    def release(self) -> None:
+        """Leave the poller and close the descriptor. Idempotent."""
+        self.state = TransportState.CLOSED
+        if self.fd >= 0:
+            try:
+                self.poller.remove(self)
+            finally:
+                self.fd = -1
+                self.sock.close()
+
+    # ---- reading
+
+    def on_readable(self) -> None:
+        """Read once and pass it on; the poller comes back while there is more."""
+        try:
+            data = self.sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.lose(f"read failed: {error.strerror or error}")
+            return
+        if not data:
+            self.lose("closed by peer")
+        elif not self.state:
+            self.heard_at = self.poller.now
+            self.on_bytes(data)
+
+    def on_bytes(self, data: bytes) -> None:
+        """Understand inbound bytes."""
+        raise NotImplementedError
+
+
+class TcpTransport(Transport):
+    """Native frames on a TCP socket: the bytes are the owner's as they come."""
+
+    __slots__ = ()
+
+    def on_bytes(self, data: bytes) -> None:
+        if self.owner is not None:
+            self.owner.on_data(data)
