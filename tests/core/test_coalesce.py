@@ -142,9 +142,9 @@ def test_what_is_older_than_expire_s_is_not_shown() -> None:
     window = coalescer()
     window.offer(danmaku("old", "a", at=0.0), 0, 0.0)
     window.offer(danmaku("old", "b", at=2.0), 1, 2.0)
-    window.offer(danmaku("new", "c", at=2.0), 2, 2.0)
+    window.offer(danmaku("just in time", "c", at=0.5), 2, 2.0)
     closed = window.close(3.5)
-    assert texts(closed) == ["new"]
+    assert texts(closed) == ["just in time"]
     assert closed.per_tier[Tier.LOW].account == (3, 1, 0, 0, 2, 0)
     assert dict(closed.fates) == {0: Outcome.EXPIRED, 1: Outcome.EXPIRED, 2: Outcome.ACCEPTED}
 
@@ -170,6 +170,12 @@ def test_what_many_say_goes_before_what_one_says() -> None:
     window = coalescer({20: 1.0})
     offer_all(window, [("a", "alone"), ("b", "together"), ("c", "together")])
     assert texts(window.close(0.0)) == ["together"]
+
+
+def test_of_equals_the_earlier_is_shown() -> None:
+    window = coalescer({20: 1.0})
+    offer_all(window, [("a", "first"), ("b", "second")])
+    assert texts(window.close(0.0)) == ["first"]
 
 
 def test_a_merged_entry_has_the_standing_of_its_lightest_sender_who_also_pays_for_it() -> None:
@@ -220,6 +226,17 @@ def test_merging_saves_an_entry_from_being_displaced() -> None:
     assert texts(window.close(0.0)) == ["1", "2"]
 
 
+def test_a_flooders_own_repetition_saves_nothing() -> None:
+    window = coalescer(max_items=2)
+    offer_all(window, [("loud", "1"), ("loud", "2"), ("loud", "3"), ("loud", "2")])
+    assert (window.pending, window.shed) == (3, 1)
+    held_bytes = window.pending_bytes
+    assert window.offer(danmaku("4", "quiet"), 4, 0.0) is Offer.ADMITTED
+    assert (window.pending, window.shed) == (2, 3)
+    assert window.pending_bytes == held_bytes + 64  # those who lost their place still wait for their answer
+    assert texts(window.close(0.0)) == ["1", "4"]
+
+
 def test_over_quota_merges_or_takes_the_place_of_a_heavier_sender_or_is_shed() -> None:
     window = coalescer()
     offer_all(window, [("loud", "1"), ("loud", "2")])
@@ -240,7 +257,8 @@ def test_text_bytes_are_bounded_and_a_long_text_displaces_all_it_needs_or_nothin
     assert texts(window.close(0.0)) == ["1", "2", "x" * 80]
     offer_all(window, [("loud", text) for text in "1234"], now=1.0)
     assert window.offer(danmaku("x" * 400, "new"), 5, 1.0) is Offer.SHED
-    assert texts(window.close(1.0)) == ["1", "2", "3", "4"]
+    assert window.offer(danmaku("x" * 80, "newer"), 6, 1.0) is Offer.ADMITTED  # they can still be displaced
+    assert texts(window.close(1.0)) == ["1", "2", "x" * 80]
 
 
 def test_waiting_senders_are_bounded_and_merging_stops_before_first_messages_do() -> None:

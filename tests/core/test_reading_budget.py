@@ -31,6 +31,12 @@ def test_the_quiet_are_shown_though_the_loud_spent_everything_and_the_loud_wait_
     assert [budget.take(tick / 10, 1.0, 50, 0) for tick in (2, 3, 4)] == [0, 0, 2]
 
 
+def test_the_overdraft_ends_at_half_a_second() -> None:
+    budget = ReadingBudget(20.0)
+    budget.take(0.0, 1.0, waiting=50, quiet=0)
+    assert [budget.take(tick / 10, 1.0, 50, 50) for tick in (1, 2, 3)] == [12, 2, 2]
+
+
 def test_without_loud_senders_nobody_overdraws() -> None:
     budget = ReadingBudget(20.0)
     assert budget.take(0.0, 1.0, 100, 100) == 20
