@@ -29,8 +29,8 @@ from protocol.codes import Lane
 __all__ = ["Missed", "QueueLimits", "SendQueue", "Verdict"]
 
 AMBIENT_PATIENCE = 8
-"""Chat buffers that may overtake a waiting counter: 0.8 s of ticks. Without it a link that is just too slow for the
-chat would not see a counter until its queue is full (a viewer of 2 KiB/s should be right within 2 s)."""
+"""Chat buffers that may overtake a waiting counter: 0.8 s of ticks. On a link of 2 KiB/s with 4 KiB/s of chat and a new
+total every second, the total shown is at most 2 s old; in strict order of lanes it was up to 12 s old."""
 MAX_BUFFERS = 256
 """Buffers of one write (a kernel takes 1,024 in one ``sendmsg``)."""
 
