@@ -38,6 +38,7 @@ def test_what_cannot_be_complete_is_none() -> None:
 
 def test_bytes_are_bounded_and_the_newest_may_be_too_large_to_keep() -> None:
     history = history_of("aaaa", "bbbb", max_bytes=8)
+    assert len(history) == 2
     history.append("c", 1, 0.0)
     assert (len(history), history.first_offset, history.nbytes) == (2, 2, 5)
     assert history.append("d" * 9, 9, 0.0) == 4
