@@ -88,7 +88,7 @@ class Room:
             self.name, state.epoch, state.history.last_offset, member.role, state.phase,
             TIERS[member.variant % len(TIERS)], round(state.interval_s * 1000),
             presence.online, presence.users, presence.uniques, presence.peak, state.likes.total,
-            tuple(state.recent),
+            state.recent.snapshot(),
         )  # fmt: skip
 
     def missing(self, epoch: int, offset: int, now: float) -> Sequence[Past] | None:

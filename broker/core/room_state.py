@@ -110,7 +110,7 @@ class RoomState(Generic[T]):
         self._unique = policy.duplicate_window_s > 0
         self._duplicates = DuplicateFilter(policy.duplicate_window_s)
         self._window: Coalescer[T] = policy.coalescer(rng)
-        self._paid: PaidPacer[T] = policy.paid_pacer()
+        self._paid: PaidPacer[T] = PaidPacer(policy.paid_budget_per_s)
         self._tick_number = 0
         self._state_number = 0
         self._ticked_at = -inf

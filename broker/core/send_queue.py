@@ -1,7 +1,8 @@
 """What a viewer that is behind still has to get, and what it will never get.
 
-A queue exists only while a socket is full, and holds references to bytes that all viewers share. It is
-ordered by lane: a sale overtakes the chat that waits, but never enters a frame already begun.
+A queue exists only while a socket is full, and holds references to bytes that all viewers share. What is
+urgent overtakes what is not: a sale goes before the chat that waits, but never enters a frame already begun. Lanes 0 to 2 are
+one line among themselves: they carry the offsets of one stream per room, which must reach the viewer in order.
 
     when it is full            what happens
     bound of frames or bytes   the oldest of lane 4, then of lane 3, is dropped; keyframe mode begins
@@ -86,8 +87,8 @@ class SendQueue:
     def __init__(self, limits: QueueLimits) -> None:
         self._limits = limits
         self._begun: bytes | memoryview = b""
-        # One deque weighs 0.6 KB, so a lane gets its own with its first frame.
-        self._critical: list[deque[bytes] | None] = [None, None, None]
+        # One deque weighs 0.6 KB, so each is made with its first frame.
+        self._critical: deque[bytes] | None = None
         self._chat: deque[tuple[bytes, int]] | None = None
         self._ambient: dict[int, tuple[bytes, int]] = {}
         self._overtaken = 0
@@ -135,10 +136,9 @@ class SendQueue:
             limits = self._limits
             if self.critical_frames >= limits.critical_frames or self.critical_nbytes + size > limits.critical_bytes:
                 return Verdict.OVERFLOW
-            waiting = self._critical[lane]
-            if waiting is None:
-                waiting = self._critical[lane] = deque()
-            waiting.append(data)
+            if self._critical is None:
+                self._critical = deque()
+            self._critical.append(data)
             self.critical_frames += 1
             self.critical_nbytes += size
             self.frames += 1
@@ -258,9 +258,8 @@ class SendQueue:
     def _in_order(self) -> Iterator[bytes | memoryview]:
         if self._begun:
             yield self._begun
-        for waiting in self._critical:
-            if waiting:
-                yield from waiting
+        if self._critical:
+            yield from self._critical
         chat = self._chat or ()
         before = len(chat) if not self._ambient else 0 if self.keyframe else AMBIENT_PATIENCE - self._overtaken
         for data, _ in islice(chat, before):
@@ -273,12 +272,11 @@ class SendQueue:
     def _pop(self) -> bytes:
         """Take the first buffer in the order of `_in_order` that is not begun; its bytes stay counted."""
         self.frames -= 1
-        for waiting in self._critical:
-            if waiting:
-                data = waiting.popleft()
-                self.critical_frames -= 1
-                self.critical_nbytes -= len(data)
-                return data
+        if self._critical:
+            data = self._critical.popleft()
+            self.critical_frames -= 1
+            self.critical_nbytes -= len(data)
+            return data
         ambient = self._ambient
         if self._chat and (not ambient or (not self.keyframe and self._overtaken < AMBIENT_PATIENCE)):
             if ambient:
