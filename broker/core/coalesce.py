@@ -85,9 +85,9 @@ class Coalescer(Generic[T]):
     ``budgets``: danmaku per second of each tier; 0 or absent = no limit of its own. A smaller tier shows a
     subset of the larger one, so it is also bound by the larger one's budget.
 
-    Full: at ``max_items``, or ``max_bytes`` of text (4 bytes a character, with the normalized form), the
-    entry that would be shown last gives way, or the new one is SHED. ``max_tickets`` bounds the senders
-    waiting for an answer: merging stops ``max_items`` below it, so that first messages still get in.
+    Full: at ``max_items``, or at ``max_bytes`` of them (1 KiB each; 4 bytes a character, with the normalized
+    form), the entry that would be shown last gives way, or the new one is SHED. ``max_tickets`` (32 an item)
+    bounds the senders waiting for an answer: merging stops ``max_items`` below it, first messages still get in.
     """
 
     def __init__(
@@ -100,11 +100,11 @@ class Coalescer(Generic[T]):
         rng: Random,
         expire_s: float = 3.0,
         sender_memory_s: float = 10.0,
-        max_bytes: int = 1 << 20,
+        max_bytes: int | None = None,
         max_tickets: int | None = None,
     ) -> None:
         self._max_items = max_items
-        self._max_bytes = max_bytes
+        self._max_bytes = max_bytes or 1024 * max_items
         self._max_tickets = max_tickets or 32 * max_items
         if max_items < 1 or self._max_tickets <= max_items or expire_s <= 0:
             raise ValueError("bounds and times must be positive, and max_tickets above max_items")

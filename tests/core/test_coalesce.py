@@ -24,7 +24,7 @@ def coalescer(
     max_items: int = 512,
     merge: bool = True,
     pick: Pick = Pick.FAIR,
-    max_bytes: int = 1 << 20,
+    max_bytes: int | None = None,
     max_tickets: int | None = None,
 ) -> Coalescer[int]:
     return Coalescer(
