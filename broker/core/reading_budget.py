@@ -5,8 +5,8 @@ is not enough to be fair: the loud take every token of every tick, so of four qu
 speak in one tick only two would be seen. So the quiet are shown as if the loud were not there: they have
 a bucket of their own beside the one of everybody, and may overdraw the common one by half a second's worth,
 which the loud then wait for. Over any time t a tier shows at most ``rate * (t + 1.5 s)``, and without loud
-senders ``rate * (t + 1 s)``. (Of 15/s quiet messages under 20/s of budget in a flood of 5,000/s, 97 % to
-100 % are shown this way.)
+senders ``rate * (t + 1 s)``. In a flood of 5,000/s, 98 % to 100 % of 15 quiet messages a second are shown in a
+budget of 20 and ticks of 100 ms; by the bucket alone 77 % to 86 %.
 
 It knows numbers only, neither senders nor texts.
 """

@@ -7,7 +7,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.danmaku import normalize
+from broker.core.danmaku import MAX_NFKC_CHARS, normalize
 
 # Text where the forms differ: full-width signs, ligatures, Hangul jamo, combining marks, case without a pair.
 ODD_TEXT = st.text(st.sampled_from("Aa！，　６ﬃ가ᄀ\u1161\u0301\u0315éßİΣς㌔\u00a0哈 \t😂"), max_size=12)
@@ -23,3 +23,9 @@ def test_what_viewers_take_for_the_same_text_is_equal() -> None:
     assert normalize("ＡＷＳＬ！") == normalize("awsl!")
     assert normalize("e\u0301") == normalize("É")
     assert normalize("666") != normalize("6666")
+
+
+def test_very_long_texts_are_compared_by_case_alone() -> None:
+    marks = "A" + "\u0315\u0300" * (MAX_NFKC_CHARS // 2)
+    assert normalize(marks[:MAX_NFKC_CHARS]) == unicodedata.normalize("NFKC", marks[:MAX_NFKC_CHARS]).casefold()
+    assert normalize(marks) == "a" + marks[1:]
