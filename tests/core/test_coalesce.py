@@ -401,10 +401,7 @@ def quiet_senders_shown(
 def test_a_quiet_senders_first_message_is_shown_in_a_flood(
     budget: float, quiet_users: int, quota_per_s: float, tick_s: float, same_text: bool
 ) -> None:
-    shares = [
-        quiet_senders_shown(
-            seed, budget=budget, quiet_users=quiet_users, quota_per_s=quota_per_s, tick_s=tick_s, same_text=same_text
-        )
-        for seed in (1, 2)
-    ]  # fmt: skip
-    assert min(shares) >= 0.95, shares
+    share = quiet_senders_shown(
+        1, budget=budget, quiet_users=quiet_users, quota_per_s=quota_per_s, tick_s=tick_s, same_text=same_text
+    )
+    assert share >= 0.95
