@@ -1,9 +1,9 @@
 """The byte layer of one connection: write now or queue, never wait; close politely, once.
 
 A transport belongs to a poller, which calls `on_readable` and `on_writable`, and has one owner (the session), which
-is told of data and, exactly once, of the end. Writing is a plain function call: the bytes go to the socket
-at once, and only a viewer whose socket is full gets a `SendQueue` until it has caught up. What that queue drops, and when
-it gives up, is decided there by lane.
+is told of data and, exactly once, of the end. Writing is a plain function call: the bytes go to the socket at once,
+and only a viewer whose socket is full gets a `SendQueue` until it has caught up. What that queue drops, and when it
+gives up, is decided there by lane.
 
 Subclasses add the inbound side: plain frames on TCP here, WebSocket messages in `websocket`.
 """
@@ -52,8 +52,8 @@ class TransportState(IntEnum):
 class Part(NamedTuple):
     """One droppable unit of a write: whole wire frames of one lane.
 
-    ``weight``: danmaku inside, for the account of what a slow viewer missed. ``key``: the room; of lane 4 only the newest
-    part per key is kept.
+    ``weight``: danmaku inside, for the account of what a slow viewer missed. ``key``: the room; of lane 4 only the
+    newest part per key is kept.
     """
 
     data: bytes
