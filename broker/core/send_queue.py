@@ -1,8 +1,8 @@
 """What a viewer that is behind still has to get, and what it will never get.
 
-A queue exists only while a socket is full, and holds references to bytes that all viewers share. What is
-urgent overtakes what is not: a sale goes before the chat that waits, but never enters a frame already begun. Lanes 0 to 2 are
-one line among themselves: they carry the offsets of one stream per room, which must reach the viewer in order.
+A queue exists only while a socket is full, and holds references to bytes that all viewers share. What is urgent
+overtakes what is not: a sale goes before the chat that waits, but never enters a frame already begun. Lanes 0 to 2
+are one line among themselves: they carry the offsets of one stream per room, which must reach the viewer in order.
 
     when it is full            what happens
     bound of frames or bytes   the oldest of lane 4, then of lane 3, is dropped; keyframe mode begins
