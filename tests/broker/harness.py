@@ -1,0 +1,148 @@
+"""A real broker on a real loopback port, and a link to it that speaks frames without any of our client's comfort."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import trio
+
+from broker.config import Config, load
+from broker.server import Broker
+from protocol.codes import Lane, Tier
+from protocol.connection import NEED_DATA, Connection, Frame, encode
+from protocol.errors import LocalProtocolError
+from protocol.messages import (
+    MAGIC,
+    Auth,
+    Authenticated,
+    ClientHello,
+    GoAway,
+    Join,
+    Joined,
+    Message,
+    Post,
+    ServerHello,
+    Side,
+)
+from protocol.state import LinkState
+
+M = TypeVar("M")
+
+DEADLINE_S = 20.0
+"""How long any single expectation may take: generous, it only ends a hang."""
+
+
+def configuration(**overrides: Any) -> Config:
+    """A development configuration on a free port; ``overrides`` are nested parts, as in TOML."""
+    listen = {"port": 0, **overrides.pop("listen", {})}
+    return load(None, {}, {"listen": listen, **overrides})
+
+
+@asynccontextmanager
+async def running_broker(**overrides: Any) -> AsyncIterator[Broker]:
+    """A broker that serves while the block lasts; a crash in it fails the test."""
+    broker = Broker(configuration(**overrides), rng=random.Random(7))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(broker.run)
+        try:
+            yield broker
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+class RawLink:
+    """One TCP link: frames out, frames in, in order; nothing is filtered but what `expect` skips."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self.connection = Connection(Side.CLIENT)
+
+    async def send(self, *messages: tuple[Message, int, int]) -> None:
+        """Write (message, room, sequence) frames in one go."""
+        await self.stream.send_all(b"".join(self._frame(*each) for each in messages))
+
+    def _frame(self, message: Message, room: int, sequence: int) -> bytes:
+        try:
+            return self.connection.send(message, room, sequence)
+        except LocalProtocolError:  # our own side knows better; this link is here to find out what the broker says
+            return encode(message, room, sequence, Lane.CONTROL)
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Write anything at all; from here on every frame of the broker is taken as it comes."""
+        self.connection.our_state = LinkState.OPEN
+        await self.stream.send_all(data)
+
+    async def next_frame(self) -> Frame | None:
+        """The next frame, or None at the end of the stream."""
+        with trio.fail_after(DEADLINE_S):
+            while True:
+                event = self.connection.next_event()
+                if isinstance(event, Frame):
+                    return event
+                assert event is NEED_DATA
+                try:
+                    data = await self.stream.receive_some(65536)
+                except trio.BrokenResourceError:
+                    return None
+                if not data:
+                    return None
+                self.connection.receive_data(data)
+
+    async def expect(self, kind: type[M]) -> tuple[Frame, M]:
+        """The next frame whose message is of ``kind``; others are skipped, the end is a failure."""
+        while True:
+            frame = await self.next_frame()
+            assert frame is not None, f"the link ended while waiting for {kind.__name__}"
+            if isinstance(frame.message, kind):
+                return frame, frame.message
+            assert not isinstance(frame.message, GoAway), f"{frame.message} while waiting for {kind.__name__}"
+
+    async def expect_close(self) -> GoAway:
+        """Read on until GOAWAY and the end of the stream."""
+        goaway = None
+        while True:
+            frame = await self.next_frame()
+            if frame is None:
+                assert goaway is not None, "the link ended without GOAWAY"
+                return goaway
+            if isinstance(frame.message, GoAway):
+                goaway = frame.message
+
+    async def hello(self, features: int = 0) -> ServerHello:
+        await self.send((ClientHello(MAGIC, 1, 1, features, "test"), 0, 0))
+        return (await self.expect(ServerHello))[1]
+
+    async def login(self, token: str | None = None) -> Authenticated:
+        await self.hello()
+        await self.send((Auth(token), 0, 0))
+        return (await self.expect(Authenticated))[1]
+
+    async def join(self, name: str = "lobby", tier: Tier = Tier.FULL, sequence: int = 1) -> tuple[int, Joined]:
+        """Join a room; returns its number and the snapshot."""
+        await self.send((Join(name, tier), 0, sequence))
+        frame, joined = await self.expect(Joined)
+        assert frame.sequence == sequence
+        return frame.room, joined
+
+    async def post(self, room: int, sequence: int, kind: int, payload: Any) -> None:
+        await self.send((Post(kind, f"m{sequence}", payload), room, sequence))
+
+
+@asynccontextmanager
+async def raw_link(broker: Broker) -> AsyncIterator[RawLink]:
+    """A fresh TCP link to ``broker``."""
+    stream = await trio.open_tcp_stream(*broker.addresses[0])
+    async with stream:
+        yield RawLink(stream)
+
+
+@asynccontextmanager
+async def joined_link(broker: Broker, token: str, room: str = "lobby") -> AsyncIterator[tuple[RawLink, int]]:
+    """A link that has logged in with ``token`` and joined ``room``; yields it and the room's number."""
+    async with raw_link(broker) as link:
+        await link.login(token)
+        number, _ = await link.join(room)
+        yield link, number
