@@ -27,7 +27,6 @@ from dataclasses import dataclass, fields, replace
 from enum import Enum
 from math import ceil
 from random import Random
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 from protocol.codes import Lane, Tier
@@ -206,7 +205,7 @@ _TABLE = (
     ),
 )
 
-POLICIES: Mapping[str, Policy] = MappingProxyType({policy.name: policy for policy in _TABLE})
+POLICIES: Mapping[str, Policy] = {policy.name: policy for policy in _TABLE}
 """Every policy by its name."""
 
 _PLAIN_OVERRIDES = {field.name for field in fields(Policy)} - {"name", "reason", "source"}

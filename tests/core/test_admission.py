@@ -106,6 +106,16 @@ def test_windows_lie_end_to_end_from_the_first_message() -> None:
     assert admitted_at == [10.25, 11.25, 15.5, 16.25]
 
 
+@given(st.floats(0, 1e6), st.floats(0.01, 10), st.integers(1, 10_000))
+def test_a_window_that_ends_now_has_ended_however_the_floats_round(origin: float, window_s: float, k: int) -> None:
+    admission = WindowAdmission(per_window=1, window_s=window_s, reserved=0)
+    assert admission.try_admit(Lane.CHAT, origin)
+    end = origin + k * window_s
+    assert admission.try_admit(Lane.CHAT, end)
+    assert not admission.try_admit(Lane.CHAT, end)
+    assert 0.99 * window_s <= admission.retry_after_s(end) <= 1.01 * window_s
+
+
 def test_a_clock_that_goes_back_opens_no_window() -> None:
     admission = WindowAdmission(per_window=1, window_s=1, reserved=0)
     assert admission.try_admit(Lane.CHAT, 10.0)
