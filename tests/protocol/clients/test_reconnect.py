@@ -66,10 +66,12 @@ def drive_to_connecting(made: Reconnect, now: float) -> None:
 
 def test_only_a_terminal_code_or_the_users_close_ends_the_machine() -> None:
     """Every state, every signal, every code."""
+    rng = random.Random(3)
     for state, signal, code in product(STATES, SIGNALS, CODES):
         if state is ReconnectState.CLOSED:
             continue
-        made = machine(state)
+        made = Reconnect(rng)
+        made.state = state
         terminal = code is not None and 4400 <= code <= 4599 and signal in ENDINGS
         try:
             after = made.handle(signal, 1.0, code=code)

@@ -1,0 +1,329 @@
+"""Link: one connection's life, from an open pipe to its ending; it knows frames, not rooms.
+
+Four tasks share a nursery: one reads, one writes, one watches the handshake and then keeps the heartbeat, and the
+first to find a reason ends all. `run` returns that reason as an `Ending`; whatever the peer's bytes were, it never
+raises because of them.
+
+Sending is synchronous: `send` moves the protocol's state and puts whole frames in the outbox, so no cancelled
+caller can leave half a frame on the wire; only the writer waits for the network. A caller who posts waits with
+`wait_writable` first, which bounds the outbox.
+
+The reader awaits the receiver before each frame: that is how a full inbox holds the broker back. Silence is only
+measured while we are really reading, so a slow application never looks like a dead broker.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import trio
+
+from ..codes import CloseCode, Opcode
+from ..connection import NEED_DATA, Connection, Frame
+from ..errors import RemoteProtocolError
+from ..messages import (
+    MAGIC,
+    VERSION,
+    Auth,
+    Authenticated,
+    ClientHello,
+    DirectAck,
+    GoAway,
+    Message,
+    Ping,
+    Pong,
+    ServerHello,
+    Side,
+)
+from ..reconnect import Signal
+from .transports import BytePipe, PipeLost
+
+__all__ = ["ClockOffset", "Ending", "Greeting", "Link", "Receiver"]
+
+OUTBOX_BYTES = 64 * 1024
+"""A post waits while more than this is unwritten."""
+WRITE_BYTES = 16 * 1024
+"""Frames are joined up to this size in one write (and one WebSocket message)."""
+LAST_WORDS_S = 1.0
+"""After a failed write: how long the peer's last words are still read. Also the deadline of our own goodbye."""
+MIN_HEARTBEAT_S = 1.0
+"""No broker can make its clients ping faster."""
+CLOCK_SAMPLES = 8
+
+
+class Ending(NamedTuple):
+    """Why a link ended, as `reconnect.Reconnect` wants to hear it. ``code`` is the peer's word or None."""
+
+    signal: Signal
+    code: int | None
+    reason: str
+    retry_after_ms: int = 0
+    jitter_ms: int = 0
+    hosts: tuple[str, ...] = ()
+
+    @classmethod
+    def of_pipe(cls, lost: PipeLost) -> Ending:
+        return cls(Signal.REFUSED if lost.refused else Signal.LOST, lost.code, lost.reason)
+
+
+class Greeting(NamedTuple):
+    """What a client says first on every link."""
+
+    token: str | None
+    features: int
+    agent: str
+
+
+class Receiver(Protocol):
+    """What a link tells its client."""
+
+    def link_opened(self, link: Link) -> None:
+        """HELLO and AUTH are in the outbox; what is sent now leaves in the same write."""
+
+    def link_welcomed(self, link: Link) -> None:
+        """The peer has accepted both."""
+
+    async def before_frame(self, frame: Frame) -> None:
+        """Wait until ``frame`` can be taken."""
+
+    def on_frame(self, link: Link, frame: Frame) -> None:
+        """Take a frame that is none of the link's own."""
+
+    def on_pong(self, pong: Pong, rtt_s: float | None) -> None:
+        """Take a heartbeat answer; ``rtt_s`` None if it answers an old PING."""
+
+
+class ClockOffset:
+    """Estimate of the broker's clock minus ours, from the quickest of the last round trips.
+
+    Half of a round trip is the largest possible error of its sample, so the quickest one is the best (NTP's idea).
+    """
+
+    __slots__ = ("_samples", "offset_ms")
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, float]] = deque(maxlen=CLOCK_SAMPLES)
+        self.offset_ms = 0.0
+
+    def add(self, server_ms: int, received_ms: float, rtt_s: float) -> None:
+        """Take the broker's ``server_ms``, which arrived at our ``received_ms`` after a round trip of ``rtt_s``."""
+        self._samples.append((rtt_s, server_ms + rtt_s * 500 - received_ms))
+        self.offset_ms = min(self._samples)[1]
+
+
+class Link:
+    """One link over ``pipe``. ``wall_ms``: our clock in Unix milliseconds, for heartbeats."""
+
+    def __init__(
+        self,
+        pipe: BytePipe,
+        greeting: Greeting,
+        receiver: Receiver,
+        *,
+        rng: random.Random,
+        wall_ms: Callable[[], int],
+        handshake_timeout_s: float,
+    ) -> None:
+        self._pipe = pipe
+        self._greeting = greeting
+        self._receiver = receiver
+        self._rng = rng
+        self._wall_ms = wall_ms
+        self._handshake_timeout_s = handshake_timeout_s
+        self._connection = Connection(Side.CLIENT)
+        self._outbox: deque[bytes] = deque()
+        self._outbox_bytes = 0
+        self._direct_id: int | None = None
+        self._wake_writer = trio.lowlevel.ParkingLot()
+        self._written = trio.lowlevel.ParkingLot()
+        self._welcomed = trio.Event()
+        self._scope = trio.CancelScope()
+        self._ending: Ending | None = None
+        self._final: Ending | None = None
+        self._heartbeat_s = self._silence_s = handshake_timeout_s
+        self._pinged: tuple[int, float] = (-1, 0.0)
+        self._greeted_at = 0.0
+        self.clock = ClockOffset()
+        self.hello: ServerHello | None = None
+        self.user: Authenticated | None = None
+
+    @property
+    def is_ended(self) -> bool:
+        return self._ending is not None
+
+    # ---- sending
+
+    def send(self, message: Message, room: int = 0, sequence: int = 0) -> None:
+        """Put one message in the outbox. Never waits; a link that is ending drops it.
+
+        The fields are not judged: the client has checked what its user gave it.
+        """
+        if self._ending is not None or self._final is not None:
+            return
+        data = self._connection.send(message, room, sequence)
+        self._outbox.append(data)
+        self._outbox_bytes += len(data)
+        self._wake_writer.unpark_all()
+
+    def acknowledge_direct(self, direct_id: int) -> None:
+        """Acknowledge every DIRECT up to ``direct_id``; of several that wait only the newest is sent."""
+        if self.user is not None:
+            self._direct_id = direct_id
+            self._wake_writer.unpark_all()
+
+    def _flush_direct_ack(self) -> None:
+        if self._direct_id is not None:
+            direct_id, self._direct_id = self._direct_id, None
+            self.send(DirectAck(direct_id))
+
+    async def wait_writable(self) -> None:
+        """Wait until the outbox has room, or the link has ended. No checkpoint when it has."""
+        while self._outbox_bytes > OUTBOX_BYTES and self._ending is None:
+            await self._written.park()
+
+    def finish(self, code: int, reason: str, ending: Ending | None = None) -> None:
+        """Say goodbye: write what is in the outbox and a GOAWAY, then end (with ``ending``)."""
+        if self._ending is None and self._final is None:
+            self._flush_direct_ack()
+            self.send(GoAway(code, reason))
+            self._final = ending or Ending(Signal.LOST, None, "closed by this side")
+            self._wake_writer.unpark_all()
+
+    def end(self, ending: Ending) -> None:
+        """End now; the first reason counts."""
+        if self._ending is None:
+            self._ending = ending
+            self._written.unpark_all()
+            self._scope.cancel()
+
+    # ---- running
+
+    async def run(self) -> Ending:
+        """Live until the end and return its reason; the pipe is closed then. Cancelled, it closes the pipe too."""
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    self.send(ClientHello(MAGIC, VERSION, VERSION, self._greeting.features, self._greeting.agent))
+                    self.send(Auth(self._greeting.token))
+                    self._greeted_at = trio.current_time()
+                    self._receiver.link_opened(self)
+                    nursery.start_soon(self._read)
+                    nursery.start_soon(self._write)
+                    nursery.start_soon(self._watch)
+        finally:
+            if self._ending is None:
+                self._ending = Ending(Signal.LOST, None, "cancelled")
+            self._written.unpark_all()
+            await self._pipe.aclose(CloseCode.CLIENT_DONE if self._final else None)
+        return self._ending
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                with trio.move_on_after(self._silence_s) as patience:
+                    received = await self._pipe.receive()
+                if patience.cancelled_caught:
+                    self.end(Ending(Signal.LOST, None, f"the peer was silent for {self._silence_s:g} s"))
+                    return
+                self._connection.receive_data(received)
+                while (frame := self._connection.next_event()) is not NEED_DATA:
+                    assert isinstance(frame, Frame)  # a client's Connection refuses nothing, it raises
+                    await self._receiver.before_frame(frame)
+                    self._take(frame)
+                    if self._ending is not None:
+                        return
+        except PipeLost as lost:
+            self.end(Ending(Signal.LOST, lost.code, lost.reason))
+        except RemoteProtocolError as error:
+            # Our own judgement, so without a code: a broken proxy is no reason to stay away for ever.
+            ending = Ending(Signal.LOST, None, f"the peer broke the protocol: {error.reason}")
+            self.finish(error.code, error.reason, ending)  # the writer ends the link once this is written
+            await trio.sleep(LAST_WORDS_S)
+            self.end(ending)
+
+    def _take(self, frame: Frame) -> None:
+        message = frame.message
+        if isinstance(message, Pong):
+            self._take_pong(message)
+        elif isinstance(message, ServerHello):
+            self._take_hello(message)
+        elif isinstance(message, Authenticated):
+            self.user = message
+            self._welcomed.set()
+            self._receiver.link_welcomed(self)
+        elif isinstance(message, GoAway):
+            self.end(
+                Ending(Signal.GOAWAY, message.code, message.reason, message.retry_after_ms, message.jitter_ms,
+                       message.hosts)
+            )  # fmt: skip
+        elif frame.opcode is Opcode.HELLO or frame.opcode is Opcode.AUTH:
+            raise AssertionError(frame.opcode)  # reading by side makes this unreachable
+        else:
+            self._receiver.on_frame(self, frame)
+
+    def _take_hello(self, hello: ServerHello) -> None:
+        if hello.version != VERSION:
+            self.end(Ending(Signal.LOST, None, f"the peer chose version {hello.version}, not {VERSION}"))
+            return
+        self.hello = hello
+        self._heartbeat_s = max(hello.heartbeat_ms / 1000, MIN_HEARTBEAT_S)
+        # A cut shorter than the heartbeat would end every quiet link.
+        self._silence_s = max(hello.cut_ms / 1000, 1.5 * self._heartbeat_s)
+        self.clock.add(hello.server_ms, self._wall_ms(), trio.current_time() - self._greeted_at)
+
+    def _take_pong(self, pong: Pong) -> None:
+        client_ms, sent_at = self._pinged
+        rtt_s = trio.current_time() - sent_at if pong.client_ms == client_ms else None
+        if rtt_s is not None:
+            self.clock.add(pong.server_ms, self._wall_ms(), rtt_s)
+        self._receiver.on_pong(pong, rtt_s)
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                batch = self._next_batch()
+                if not batch:
+                    if self._final is not None:
+                        self.end(self._final)
+                        return
+                    await self._wake_writer.park()
+                    continue
+                with trio.move_on_after(self._silence_s) as patience:
+                    await self._pipe.send(batch)
+                if patience.cancelled_caught:
+                    self.end(Ending(Signal.LOST, None, f"the peer took no bytes for {self._silence_s:g} s"))
+                    return
+        except PipeLost as lost:
+            # What the peer said last may wait in our buffer, and may be a reason not to come back.
+            await trio.sleep(LAST_WORDS_S)
+            self.end(Ending(Signal.LOST, lost.code, lost.reason))
+
+    def _next_batch(self) -> bytes:
+        """Take whole frames up to WRITE_BYTES out of the outbox."""
+        self._flush_direct_ack()
+        frames: list[bytes] = []
+        taken = 0
+        while self._outbox and (not frames or taken + len(self._outbox[0]) <= WRITE_BYTES):
+            frames.append(self._outbox.popleft())
+            taken += len(frames[-1])
+        self._outbox_bytes -= taken
+        if taken:
+            self._written.unpark_all()
+        return b"".join(frames)
+
+    async def _watch(self) -> None:
+        """End a handshake that takes too long, then ping. The first ping comes early and at a random time."""
+        with trio.move_on_after(self._handshake_timeout_s):
+            await self._welcomed.wait()
+        if not self._welcomed.is_set():
+            self.end(Ending(Signal.LOST, None, f"no welcome within {self._handshake_timeout_s:g} s"))
+            return
+        await trio.sleep(self._heartbeat_s * self._rng.uniform(0.1, 1.0))
+        while True:
+            client_ms = self._wall_ms()
+            self._pinged = client_ms, trio.current_time()
+            self.send(Ping(client_ms))
+            await trio.sleep(self._heartbeat_s)

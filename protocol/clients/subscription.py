@@ -1,0 +1,429 @@
+"""Room: one room as an application holds it, across any number of links.
+
+It keeps the membership (a table, below), the position in the stream of lanes 0-2, the inbox and the running
+totals. Everything that arrives is judged here: an event at or before the position is a duplicate and dropped; an
+event beyond the next offset proves a hole, which the application hears of as a `Gap`. Likes are gathered here and
+sent as sums.
+
+The room never touches the network: it asks its `Voice` (the client) to.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, NamedTuple, Protocol
+
+import trio
+
+from ..codes import Lane, LeaveReason, MessageType, Outcome, RoomPhase, Tier
+from ..errors import LocalProtocolError
+from ..messages import Account, Joined, Resumed, RoomPulse, State, Tick
+from ..messages import Event as WireEvent
+from ..messages import Left as WireLeft
+from ..payloads import MAX_LIKES_PER_POST, AnnouncementPayload, DanmakuPayload, EmotePayload, LikePayload
+from .events import (
+    ClientClosed,
+    Danmaku,
+    Event,
+    Gap,
+    Left,
+    Position,
+    PostResult,
+    Rejoined,
+    RoomEvent,
+    TickAccount,
+)
+from .inbox import Inbox
+
+__all__ = ["MEMBERSHIPS", "Likes", "Membership", "Room", "RoomSignal", "Voice"]
+
+LIKE_INTERVAL_S = 1.0
+"""At most one LIKE post in this time; taps in between are summed."""
+FLUSH_TIMEOUT_S = 2.0
+"""How long leaving waits for the last likes."""
+LEAVE_TIMEOUT_S = 5.0
+"""How long leaving waits for the broker's answer; afterwards the room is gone for us all the same."""
+POST_TIMEOUT_S = 30.0
+"""Default deadline of a post: far beyond any tick, so that only a broken broker runs into it."""
+
+
+class Membership(Enum):
+    """Where a client stands with a room."""
+
+    WANTED = "wanted"
+    """To be asked for on this or the next link."""
+    ASKED = "asked"
+    """JOIN or RESUME is under way."""
+    JOINED = "joined"
+    UNWANTED = "unwanted"
+    """Asked for, and given up before the answer: leave as soon as its number is known."""
+    LEAVING = "leaving"
+    GONE = "gone"
+
+
+class RoomSignal(Enum):
+    """What may happen to a membership."""
+
+    ASK = "ask"
+    ADMITTED = "admitted"
+    REFUSED = "refused"
+    NOT_NOW = "not now"
+    """Refused for the moment, or thrown out by a crash: ask again later."""
+    LEAVE = "leave"
+    """The application wants out."""
+    LEFT = "left"
+    LINK_LOST = "link lost"
+    CLOSE = "close"
+    """The client has ended, or has waited long enough."""
+
+
+_WANTED, _ASKED, _JOINED, _UNWANTED, _LEAVING, _GONE = Membership
+MEMBERSHIPS: dict[tuple[Membership, RoomSignal], Membership] = {
+    (_WANTED, RoomSignal.ASK): _ASKED,
+    (_WANTED, RoomSignal.LEAVE): _GONE,
+    (_WANTED, RoomSignal.LINK_LOST): _WANTED,
+    (_ASKED, RoomSignal.ADMITTED): _JOINED,
+    (_ASKED, RoomSignal.REFUSED): _GONE,
+    (_ASKED, RoomSignal.NOT_NOW): _WANTED,
+    (_ASKED, RoomSignal.LEAVE): _UNWANTED,
+    (_ASKED, RoomSignal.LINK_LOST): _WANTED,
+    (_JOINED, RoomSignal.LEFT): _GONE,
+    (_JOINED, RoomSignal.NOT_NOW): _WANTED,
+    (_JOINED, RoomSignal.LEAVE): _LEAVING,
+    (_JOINED, RoomSignal.LINK_LOST): _WANTED,
+    (_UNWANTED, RoomSignal.ADMITTED): _LEAVING,
+    (_UNWANTED, RoomSignal.REFUSED): _GONE,
+    (_UNWANTED, RoomSignal.NOT_NOW): _GONE,
+    (_UNWANTED, RoomSignal.LINK_LOST): _GONE,
+    (_LEAVING, RoomSignal.LEFT): _GONE,
+    (_LEAVING, RoomSignal.NOT_NOW): _GONE,
+    (_LEAVING, RoomSignal.REFUSED): _GONE,
+    (_LEAVING, RoomSignal.LINK_LOST): _GONE,
+    **{(membership, RoomSignal.CLOSE): _GONE for membership in Membership},
+}
+"""``MEMBERSHIPS[membership, signal]``; a missing key is refused."""
+
+
+class Likes(NamedTuple):
+    """What became of the likes given to `Room.like`: their sum is always the sum of these five."""
+
+    waiting: int = 0
+    """Not sent, or under way."""
+    counted: int = 0
+    refused: int = 0
+    """The broker did not count them (paused room, its own caps)."""
+    unknown: int = 0
+    """Sent; the fate was never told."""
+    unsent: int = 0
+    """The room was left before they could be sent."""
+
+
+class Voice(Protocol):
+    """What a room asks of its client."""
+
+    async def post(
+        self, room: Room, type: int, payload: Any, client_msg_id: str | None, retry: bool, timeout_s: float
+    ) -> PostResult: ...
+
+    def leave(self, room: Room) -> None: ...
+
+    def forget(self, room: Room) -> None: ...
+
+    def start_likes(self, room: Room) -> None: ...
+
+
+class Room:
+    """One room. Made by `Client.join`; iterate over it for its events.
+
+    Iteration ends when the room was left; it raises ClientClosed or RoomRefused where that is the reason.
+    """
+
+    def __init__(self, voice: Voice, name: str, tier: Tier, position: Position | None, inbox: Inbox[RoomEvent]) -> None:
+        self.name = name
+        self.tier = tier
+        self.membership = _WANTED
+        self.number = 0
+        """The broker's number of the room on this link, 0 while not joined."""
+        self.position = position
+        """Last event of lanes 0-2 that was put in the inbox."""
+        self.snapshot: Joined | None = None
+        """The room as it was when it was last entered."""
+        self.recovered: bool | None = None
+        """Whether the last RESUME brought everything; None where none was needed."""
+        self.account = Account()
+        """What became of all danmaku of this tier since the first join, as far as this client was there."""
+        self.likes = Likes()
+        self.online = 0
+        self.interval_ms = 0
+        self.phase = RoomPhase.LIVE
+        self.duplicates = 0
+        """Events dropped because they had come before."""
+        self.gaps = 0
+        self.asks = 0
+        """Refusals in a row that said "not now"."""
+        self.changed = trio.lowlevel.ParkingLot()
+        """Wakes whoever waits for the membership."""
+        self.end_error: Exception | None = None
+        self._inbox = inbox
+        self._voice = voice
+        self._likes_running = False
+        self._likes_flushing = trio.Event()
+        self._likes_idle = trio.lowlevel.ParkingLot()
+
+    # ---- for the application
+
+    @property
+    def is_joined(self) -> bool:
+        return self.membership is _JOINED
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the room is joined or will be, once there is a link."""
+        return self.membership in (_WANTED, _ASKED, _JOINED)
+
+    @property
+    def dropped(self) -> int:
+        """Events dropped here because the application read too slowly."""
+        return self._inbox.dropped
+
+    async def post_danmaku(
+        self,
+        text: str,
+        style: tuple[int, int, int] | None = None,
+        *,
+        client_msg_id: str | None = None,
+        retry: bool = False,
+        timeout_s: float = POST_TIMEOUT_S,
+    ) -> PostResult:
+        """Post a danmaku of 1 to 100 characters; ``style``: (mode 0-2, color 0xRRGGBB, size 0-2). See `post`."""
+        payload = DanmakuPayload(text, style)
+        return await self.post(
+            MessageType.DANMAKU, payload, client_msg_id=client_msg_id, retry=retry, timeout_s=timeout_s
+        )
+
+    async def post_emote(self, emote_id: str, *, timeout_s: float = POST_TIMEOUT_S) -> PostResult:
+        """Post an emote by its id. See `post`."""
+        return await self.post(MessageType.EMOTE, EmotePayload(emote_id), timeout_s=timeout_s)
+
+    async def post_announcement(self, text: str, *, timeout_s: float = POST_TIMEOUT_S) -> PostResult:
+        """Post an announcement (staff only). See `post`."""
+        return await self.post(MessageType.ANNOUNCEMENT, AnnouncementPayload(text), timeout_s=timeout_s)
+
+    async def post(
+        self,
+        type: int,
+        payload: Any,
+        *,
+        client_msg_id: str | None = None,
+        retry: bool = False,
+        timeout_s: float = POST_TIMEOUT_S,
+    ) -> PostResult:
+        """Post one message and wait for its fate.
+
+        ``payload`` as `protocol.payloads` says for ``type``, any msgpack value for types 128-255. Without
+        ``retry`` a lost link gives a result whose outcome is None; with it the same ``client_msg_id`` (made up if
+        not given) is posted again on the next link. Either way there is an answer within ``timeout_s``.
+
+        Raises LocalProtocolError, with nothing sent, naming the field and the rule that the message breaks, and
+        ClientClosed where the client has ended before. Cancelled, the message may or may not have been sent.
+        """
+        return await self._voice.post(self, type, payload, client_msg_id, retry, timeout_s)
+
+    def like(self, count: int = 1) -> None:
+        """Give ``count`` likes. Never waits: they are summed and sent at most once a second; see ``likes``.
+
+        Raises LocalProtocolError for a count outside 1-1000 or a room that was left.
+        """
+        if type(count) is not int or not 1 <= count <= MAX_LIKES_PER_POST:
+            raise LocalProtocolError(f"count must be an integer from 1 to {MAX_LIKES_PER_POST}")
+        if self._likes_flushing.is_set() or not self.is_live:
+            raise LocalProtocolError(f"room {self.name} was left")
+        self.likes = self.likes._replace(waiting=self.likes.waiting + count)
+        if not self._likes_running:
+            self._likes_running = True
+            self._voice.start_likes(self)
+
+    async def leave(self) -> None:
+        """Send the last likes, leave, and wait for the answer: at most some seconds. Idempotent.
+
+        Cancelled halfway, the room is left all the same, without waiting.
+        """
+        self.stop_reading()
+        try:
+            await self.flush_likes()
+        finally:
+            self._voice.leave(self)
+        with trio.move_on_after(LEAVE_TIMEOUT_S):
+            await self.wait_gone()
+        self._voice.forget(self)
+
+    def __aiter__(self) -> Room:
+        return self
+
+    async def __anext__(self) -> RoomEvent:
+        event = await self._inbox.take()
+        if event is not None:
+            return event
+        if self.end_error is not None:
+            raise self.end_error.with_traceback(None)
+        raise StopAsyncIteration
+
+    # ---- for the client
+
+    def signal(self, signal: RoomSignal, error: Exception | None = None) -> Membership:
+        """Move the membership. Raises LocalProtocolError where the table has no key.
+
+        A room that is gone takes no more events; ``error`` is what its iteration ends with.
+        """
+        after = MEMBERSHIPS.get((self.membership, signal))
+        if after is None:
+            raise LocalProtocolError(f"{signal.name} may not come when {self.membership.value}")
+        if after is not self.membership:
+            self.membership = after
+            if after is _GONE:
+                self.end_error = error
+            if not self.is_live:
+                self._inbox.close()  # also so that a full one no longer stops the reader
+            if after not in (_JOINED, _LEAVING):
+                self.number = 0
+            self.changed.unpark_all()
+        return after
+
+    def stop_reading(self) -> None:
+        """Take no more events, so that a full inbox does not hold back the answers we still wait for."""
+        self._inbox.close()
+
+    async def wait_gone(self) -> None:
+        """Wait until the room is gone."""
+        await trio.lowlevel.checkpoint()
+        while self.membership is not _GONE:
+            await self.changed.park()
+
+    async def wait_settled(self) -> None:
+        """Wait until the room is joined or gone."""
+        await trio.lowlevel.checkpoint()
+        while self.membership not in (_JOINED, _GONE):
+            await self.changed.park()
+
+    async def wait_space(self) -> None:
+        """Wait until the inbox can take an event that may not be dropped."""
+        await self._inbox.wait_space()
+
+    def on_joined(self, number: int, answer: Joined | Resumed) -> None:
+        """Take the answer to JOIN or RESUME: the snapshot, and what is known of a gap."""
+        snapshot = answer.snapshot if isinstance(answer, Resumed) else answer
+        before, is_first = self.position, self.snapshot is None
+        same_stream = before is not None and before.epoch == snapshot.epoch and before.offset <= snapshot.offset
+        # Whatever the broker claims, another stream or one that ends before our position was not recovered.
+        recovered = isinstance(answer, Resumed) and answer.recovered and same_stream
+        self.number = number
+        self.snapshot = snapshot
+        self.online, self.interval_ms, self.phase = snapshot.online, snapshot.interval_ms, snapshot.phase
+        self.asks = 0
+        if before is None:
+            self.position = Position(snapshot.epoch, snapshot.offset)
+        else:
+            self.recovered = recovered
+            if not recovered:
+                self.position = Position(snapshot.epoch, snapshot.offset)
+        if not is_first:
+            self._inbox.put(Rejoined(snapshot, recovered))
+        if before is not None and not recovered:
+            epoch_changed = before.epoch != snapshot.epoch or before.offset > snapshot.offset
+            first = 1 if epoch_changed else before.offset + 1
+            if first <= snapshot.offset or epoch_changed:
+                self._hole(first, snapshot.offset, epoch_changed)
+
+    def on_event(self, lane: Lane, offset: int, event: WireEvent) -> None:
+        """Take an event of lanes 0-2: once, and in order."""
+        if self.position is None:
+            return
+        last = self.position.offset
+        if offset <= last:
+            self.duplicates += 1
+            return
+        if offset > last + 1:
+            self._hole(last + 1, offset - 1, epoch_changed=False)
+        self.position = Position(self.position.epoch, offset)
+        self._inbox.put(Event(offset, lane, event.type, event.at_ms, event.user_id, event.name, event.payload))
+
+    def _hole(self, first: int, last: int, epoch_changed: bool) -> None:
+        self.gaps += 1
+        self._inbox.put(Gap(first, last, epoch_changed))
+
+    def on_tick(self, number: int, tick: Tick) -> None:
+        """Take one frame of a tick."""
+        for type, user_id, name, payload, count, senders in tick.entries:
+            self._inbox.put_lossy(Danmaku(type, user_id, name, payload, count, senders, tick.at_ms, number), chat=count)
+        self.interval_ms = tick.interval_ms
+        if any(tick.account):
+            self.account = Account(*map(sum, zip(self.account, tick.account, strict=True)))
+            self._inbox.put_lossy(TickAccount(number, tick.at_ms, tick.interval_ms, tick.stage, tick.account))
+
+    def on_state(self, state: State) -> None:
+        """Take the newest counters."""
+        self.online, self.interval_ms, self.phase = state.online, state.interval_ms, state.phase
+        self._inbox.put_lossy(state, ambient=1)
+
+    def on_pulse(self, pulse: RoomPulse) -> None:
+        """Take the room's numbers of a heartbeat."""
+        self.online, self.interval_ms = pulse.online, pulse.interval_ms
+
+    def on_left(self, left: WireLeft) -> None:
+        """Take the broker's word that we are out. A crashed room is asked for again, by the client."""
+        returns = left.reason is LeaveReason.ROOM_CRASHED and self.membership is _JOINED
+        if self.membership is _JOINED:
+            self._inbox.put(Left(left.reason, left.message, is_final=not returns))
+        self.signal(RoomSignal.NOT_NOW if returns else RoomSignal.LEFT)
+
+    # ---- likes
+
+    async def run_likes(self) -> None:
+        """Send the gathered likes, one post a LIKE_INTERVAL_S, until none wait. Started by the client."""
+        try:
+            while self.likes.waiting and self.is_live:
+                with trio.move_on_after(LIKE_INTERVAL_S):
+                    await self._likes_flushing.wait()
+                wait_s = await self._send_likes()
+                if wait_s and self._likes_flushing.is_set():
+                    return
+                with trio.move_on_after(wait_s):
+                    await self._likes_flushing.wait()
+        finally:
+            self._likes_running = False
+            if self.likes.waiting and (self._likes_flushing.is_set() or not self.is_live):
+                self.likes = self.likes._replace(waiting=0, unsent=self.likes.unsent + self.likes.waiting)
+            self._likes_idle.unpark_all()
+
+    async def _send_likes(self) -> float:
+        """Post one sum and book its fate; returns seconds to wait before the next."""
+        count = min(self.likes.waiting, MAX_LIKES_PER_POST)
+        outcome, result = None, PostResult(None, "")  # what holds if we are cancelled here
+        try:
+            result = await self._voice.post(self, MessageType.LIKE, LikePayload(count), None, True, POST_TIMEOUT_S)
+            outcome = result.outcome
+        except ClientClosed:
+            result = PostResult(None, "", sent=False)
+        finally:
+            if outcome is None and result.sent:
+                waiting, unknown = self.likes.waiting - count, self.likes.unknown + count
+                self.likes = self.likes._replace(waiting=waiting, unknown=unknown)
+        if outcome is Outcome.LIMITED:
+            return max(result.retry_after_ms / 1000, LIKE_INTERVAL_S)
+        if outcome is not None and result.sent:
+            likes = self.likes
+            is_counted = outcome in (Outcome.ACCEPTED, Outcome.MERGED)
+            counted = min(count, result.counted) if outcome is Outcome.ACCEPTED else count * is_counted
+            self.likes = likes._replace(
+                waiting=likes.waiting - count,
+                counted=likes.counted + counted,
+                refused=likes.refused + count - counted,
+            )
+        return 0.0
+
+    async def flush_likes(self) -> None:
+        """Send what waits now, within FLUSH_TIMEOUT_S; no like is taken afterwards."""
+        self._likes_flushing.set()
+        with trio.move_on_after(FLUSH_TIMEOUT_S):
+            while self._likes_running:
+                await self._likes_idle.park()

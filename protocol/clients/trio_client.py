@@ -1,0 +1,515 @@
+"""The Python client: rooms, posts and events over one link that comes back by itself.
+
+    async with open_client("roomcast://127.0.0.1:7400", token=token) as client:
+        room = await client.join("lobby")
+        result = await room.post_danmaku("好看")
+        async for event in room:
+            ...
+
+The client owns a nursery for as long as the ``async with`` block lasts; nothing it started outlives the block, and
+its exceptions are the block's own, not wrapped in a group. One task runs links one after another, as the pure
+machine `protocol.reconnect` decides. On each new link every wanted room is asked for again in the same write as
+HELLO and AUTH: by RESUME with the last position, so that events of lanes 0-2 come exactly once to the application,
+or a `Gap` says that they cannot.
+
+What the peer or the network does never raises out of the client; it is an event, a result, or (where the client has
+ended) ClientClosed. Nothing waits for ever: every request has a deadline of its own, and a lost link answers all.
+
+A link is shared by its rooms, so one room whose inbox is full of events that may not be dropped stops the reading
+for all of them: read every room you join, or leave it.
+"""
+
+from __future__ import annotations
+
+import random
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import trio
+
+from ..codes import CloseCode, ErrorCode, Feature, MessageType, Opcode, Outcome, Tier
+from ..connection import Connection, Frame
+from ..errors import LocalProtocolError
+from ..messages import (
+    MAGIC,
+    VERSION,
+    Ack,
+    Auth,
+    Authenticated,
+    ClientHello,
+    Direct,
+    ErrorReply,
+    Join,
+    Pong,
+    Post,
+    Resume,
+    ServerHello,
+    Side,
+)
+from ..reconnect import Reconnect, ReconnectState, Signal
+from .directs import ClientEvents, Directs
+from .events import (
+    ClientClosed,
+    ClientEvent,
+    Connected,
+    Disconnected,
+    Fault,
+    Missed,
+    Position,
+    PostResult,
+    Pulse,
+)
+from .inbox import MAX_INBOX_BYTES, MAX_INBOX_ITEMS, Inbox
+from .link import Ending, Greeting, Link
+from .posts import Posts, Waiter
+from .rooms import Rooms
+from .subscription import Room
+from .transports import Address, Connector, PipeLost, connector
+
+__all__ = ["Client", "ClientEvents", "open_client"]
+
+AGENT: Final = "roomcast-python/0.1"
+FEATURES: Final = Feature.LZ4 | Feature.LZ4_DICT_1
+HANDSHAKE_TIMEOUT_S = 10.0
+"""Deadline of connecting, and again of HELLO and AUTH."""
+OPEN_TIMEOUT_S = 30.0
+JOIN_TIMEOUT_S = 30.0
+CLOSE_TIMEOUT_S = 3.0
+"""Deadline of the last likes and the goodbye, also under cancellation."""
+
+
+class Client:
+    """One user's link to a broker and the rooms on it. Made by `open_client`."""
+
+    def __init__(
+        self,
+        address: Address,
+        greeting: Greeting,
+        connect: Connector,
+        *,
+        reconnect: bool,
+        rng: random.Random,
+        wall_ms: Callable[[], int],
+        handshake_timeout_s: float,
+        inbox_items: int,
+        inbox_bytes: int,
+    ) -> None:
+        self._address = address
+        self._greeting = greeting
+        self._connect = connect
+        self._may_reconnect = reconnect
+        self._rng = rng
+        self._wall_ms = wall_ms
+        self._handshake_timeout_s = handshake_timeout_s
+        self._inbox_size = inbox_items, inbox_bytes
+        self._machine = Reconnect(rng)
+        self._checker = Connection(Side.CLIENT)
+        self._link: Link | None = None
+        self._posts = Posts()
+        self._rooms = Rooms(self._posts, rng, self._spawn)
+        self._message_ids = 0
+        self._nonce = f"{rng.getrandbits(64):016x}"
+        self._inbox: Inbox[ClientEvent] = Inbox(inbox_items, inbox_bytes)
+        self._directs = Directs(self._inbox, self._acknowledge)
+        self._stopped = trio.Event()
+        self._changed = trio.lowlevel.ParkingLot()
+        self.closed: ClientClosed | None = None
+        """Why the client has ended, None while it lives."""
+        self.user: Authenticated | None = None
+        """Who the broker takes us for, since the first welcome."""
+        self.server: ServerHello | None = None
+        self.clock_offset_ms = 0.0
+        """Estimate of the broker's clock minus ours."""
+        self.has_crashed = False
+        """Whether a task of ours has raised, which is a bug: the ``async with`` block raises it as a group."""
+        self._is_closing = False
+        self._background = trio.CancelScope(shield=True)
+
+    # ---- for the application
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a welcomed link stands."""
+        return self._machine.state is ReconnectState.OPEN
+
+    @property
+    def rooms(self) -> Mapping[str, Room]:
+        """The rooms by name, with those that are being left."""
+        return self._rooms.by_name
+
+    @property
+    def dropped(self) -> int:
+        """Events of `events` that were dropped because nobody read them in time."""
+        return self._inbox.dropped
+
+    def server_ms(self) -> int:
+        """The broker's clock, estimated: Unix milliseconds, for countdowns to a deadline of the broker."""
+        return round(self._wall_ms() + self.clock_offset_ms)
+
+    @property
+    def strays(self) -> int:
+        """Frames and answers for rooms and requests that were given up."""
+        return self._rooms.strays
+
+    @property
+    def dropped_directs(self) -> int:
+        """DIRECT messages not taken because nobody reads `events`; unacknowledged, the broker keeps them."""
+        return self._directs.dropped
+
+    def set_token(self, token: str | None) -> None:
+        """Show ``token`` on the next link (a running one keeps its login). Raises LocalProtocolError."""
+        self._checker.check(Auth(token))
+        self._greeting = self._greeting._replace(token=token)
+
+    async def wait_connected(self) -> None:
+        """Wait until a welcomed link stands. Raises ClientClosed."""
+        await trio.lowlevel.checkpoint()
+        while not self.is_connected:
+            if self.closed is not None:
+                raise ClientClosed(self.closed.code, self.closed.reason)
+            await self._changed.park()
+
+    async def join(
+        self,
+        room_name: str,
+        tier: Tier = Tier.FULL,
+        *,
+        position: Position | None = None,
+        timeout_s: float = JOIN_TIMEOUT_S,
+    ) -> Room:
+        """Enter a room and return its handle, with the broker's snapshot.
+
+        ``position`` continues where an earlier handle (of any process) stopped: the room's ``recovered`` then says
+        whether every event since comes. A link that is lost meanwhile does not matter, within ``timeout_s``.
+
+        Raises RoomRefused, ClientClosed, trio.TooSlowError after ``timeout_s``, and LocalProtocolError for a bad
+        argument or a room that this client is in. Cancelled, the room is left.
+        """
+        self._checker.check(Join(room_name, tier) if position is None else Resume(room_name, tier, *position))
+        with trio.fail_after(timeout_s):
+            await trio.lowlevel.checkpoint()
+            while (leaving := self.rooms.get(room_name)) is not None:
+                if leaving.is_live:
+                    raise LocalProtocolError("JOIN.room_name: is a room this client is in")
+                await leaving.wait_gone()
+            if self.closed is not None:
+                raise ClientClosed(self.closed.code, self.closed.reason)
+            room = Room(self, room_name, tier, position, Inbox(*self._inbox_size))
+            try:
+                self._rooms.add(room)
+                await room.wait_settled()
+            except BaseException:
+                self.leave(room)
+                raise
+        if room.snapshot is None:
+            raise room.end_error or ClientClosed(None, "closed by this side")
+        return room
+
+    def events(self) -> ClientEvents:
+        """What happens outside the rooms: Direct messages, Connected, Disconnected, Pulse, Missed, Fault.
+
+        From the first call on, DIRECT messages that nobody takes hold the link back when they fill the inbox;
+        before it they are only kept while there is space (``dropped_directs`` counts the rest).
+        """
+        self._directs.has_reader = True
+        return ClientEvents(self._inbox, self._directs)
+
+    # ---- for its rooms (`subscription.Voice`)
+
+    async def post(
+        self, room: Room, type: int, payload: Any, client_msg_id: str | None, retry: bool, timeout_s: float
+    ) -> PostResult:
+        """See `Room.post`."""
+        if client_msg_id is None:
+            self._message_ids += 1
+            client_msg_id = f"{self._nonce}-{self._message_ids}"
+        message = Post(int(type), client_msg_id, payload)
+        self._checker.check(message)
+        if self.closed is not None:
+            raise ClientClosed(self.closed.code, self.closed.reason)
+        await trio.lowlevel.checkpoint()
+        is_sent = False
+        with trio.move_on_after(timeout_s):
+            while room.is_live:
+                link = self._link
+                if link is None or not room.is_joined:
+                    if not retry:
+                        break
+                    await room.changed.park()
+                    continue
+                await link.wait_writable()
+                if link is not self._link or not room.is_joined:
+                    continue
+                sequence = self._rooms.next_sequence()
+                link.send(message, room.number, sequence)
+                is_sent = True
+                result = await self._posts.wait(sequence, Waiter(room, message.type, client_msg_id))
+                if result is not None:
+                    return result
+                if not retry:
+                    break
+        if not is_sent and not room.is_live and self.closed is None:
+            return PostResult(Outcome.REJECTED, client_msg_id, error_code=ErrorCode.NOT_JOINED, sent=False)
+        return PostResult(None, client_msg_id, sent=is_sent)
+
+    def leave(self, room: Room) -> None:
+        """Begin to leave ``room``; the answer makes it gone. Never waits."""
+        self._rooms.leave(room)
+
+    def forget(self, room: Room) -> None:
+        """Be done with a room that the broker does not answer for."""
+        self._rooms.forget(room)
+
+    def start_likes(self, room: Room) -> None:
+        """Run the room's likes for as long as they need."""
+        self._spawn(room.run_likes)
+
+    def _spawn(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
+        self._nursery.start_soon(task, *args)
+
+    # ---- links, one after another
+
+    async def _run(self) -> None:
+        """Run links until the machine is closed."""
+        machine = self._machine
+        self._tell(Signal.START)
+        ending = Ending(Signal.LOST, None, "closed by this side")
+        while True:
+            if machine.state is ReconnectState.CONNECTING:
+                ending = await self._run_link()
+                self._link_over(ending)
+            elif machine.state is ReconnectState.WAITING and self._may_reconnect:
+                await trio.sleep(machine.delay_s)
+                self._tell(Signal.TIMER)
+            else:
+                break
+        self._close(ending.code, ending.reason)
+
+    def _tell(self, signal: Signal, ending: Ending | None = None) -> None:
+        """Tell the machine, unless the user has closed it meanwhile: then nothing counts any more."""
+        now = trio.current_time()
+        if self._machine.state is ReconnectState.CLOSED:
+            return
+        if ending is None:
+            self._machine.handle(signal, now)
+        else:
+            self._machine.handle(
+                signal,
+                now,
+                code=ending.code,
+                retry_after_ms=ending.retry_after_ms,
+                jitter_ms=ending.jitter_ms,
+                hosts=ending.hosts,
+            )
+
+    async def _run_link(self) -> Ending:
+        """Connect and live on one link."""
+        try:
+            address = self._address.at(self._machine.host)
+        except ValueError as error:
+            return Ending(Signal.LOST, None, str(error))
+        async with trio.open_nursery() as nursery:
+            ending = await self._live_on(nursery, address)
+            nursery.cancel_scope.cancel()
+        return ending
+
+    async def _live_on(self, nursery: trio.Nursery, address: Address) -> Ending:
+        try:
+            with trio.fail_after(self._handshake_timeout_s):
+                pipe = await self._connect(nursery, address)
+        except PipeLost as lost:
+            return Ending.of_pipe(lost)
+        except trio.TooSlowError:
+            return Ending(Signal.LOST, None, f"no connection within {self._handshake_timeout_s:g} s")
+        except (OSError, trio.BrokenResourceError) as error:  # of a connector that was given to us
+            return Ending(Signal.LOST, None, f"no connection: {type(error).__name__}")
+        self._tell(Signal.CONNECTED)
+        link = Link(
+            pipe,
+            self._greeting,
+            self,
+            rng=self._rng,
+            wall_ms=self._wall_ms,
+            handshake_timeout_s=self._handshake_timeout_s,
+        )
+        try:
+            return await link.run()
+        finally:
+            self._link = None
+
+    def _link_over(self, ending: Ending) -> None:
+        """Answer everybody who waited for this link, and let the machine decide."""
+        self._tell(ending.signal, ending)
+        self._posts.give_up()
+        self._directs.link_over()
+        self._rooms.link_over()
+        comes_back = self._machine.state is ReconnectState.WAITING and self._may_reconnect
+        retry_in_s = self._machine.delay_s if comes_back else None
+        self._inbox.put_lossy(Disconnected(ending.code, ending.reason, retry_in_s))
+        self._changed.unpark_all()
+
+    def _close(self, code: int | None, reason: str) -> None:
+        """End for good: every room's iteration ends, with an error unless the user wanted it."""
+        if self.closed is not None:
+            return
+        self.closed = ClientClosed(code, reason)
+        self._tell(Signal.CLOSE)
+        self._rooms.close(lambda: None if self._is_closing else ClientClosed(code, reason))
+        self._inbox.close()
+        self._changed.unpark_all()
+        self._stopped.set()
+
+    async def _run_background(self) -> None:
+        """Own every task of this client.
+
+        Shielded, because a goodbye can only be said by tasks that live a little longer than a cancelled
+        application; `_shut_down` is what ends them.
+        """
+        try:
+            with self._background:
+                async with trio.open_nursery() as self._nursery:
+                    self._nursery.start_soon(self._run)
+        except BaseException:
+            self.has_crashed = True
+            raise
+
+    async def _shut_down(self) -> None:
+        """Send the last likes and the goodbye, then end. At most CLOSE_TIMEOUT_S, even when cancelled."""
+        self._is_closing = True
+        with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+            async with trio.open_nursery() as nursery:
+                for room in self._rooms:
+                    room.stop_reading()
+                    nursery.start_soon(room.flush_likes)
+            self._tell(Signal.CLOSE)
+            if self._link is not None:
+                self._link.finish(CloseCode.CLIENT_DONE, "the client is done")
+                await self._stopped.wait()
+        self._close(None, "closed by this side")
+        self._background.cancel()
+
+    # ---- what a link says (`link.Receiver`)
+
+    def link_opened(self, link: Link) -> None:
+        self._link = link
+        self._rooms.link_opened(link)
+
+    def link_welcomed(self, link: Link) -> None:
+        assert link.user is not None
+        attempts = self._machine.attempt
+        self._tell(Signal.WELCOMED)
+        self.user, self.server = link.user, link.hello
+        self.clock_offset_ms = link.clock.offset_ms
+        server = link.hello.server if link.hello is not None else ""
+        self._inbox.put_lossy(Connected(link.user.user_id, link.user.name, link.user.expires_at_ms, server, attempts))
+        self._changed.unpark_all()
+
+    async def before_frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.DIRECT:
+            if self._directs.has_reader:
+                await self._inbox.wait_space()
+        else:
+            await self._rooms.wait_space(frame)
+
+    def on_pong(self, pong: Pong, rtt_s: float | None) -> None:
+        self._rooms.on_pulse(pong.rooms)
+        if rtt_s is not None and self._link is not None:
+            self.clock_offset_ms = self._link.clock.offset_ms
+            self._inbox.put_lossy(
+                Pulse(pong.server_ms, rtt_s * 1000, self.clock_offset_ms, pong.rooms, pong.missed_chat)
+            )
+
+    def on_frame(self, link: Link, frame: Frame) -> None:
+        message = frame.message
+        if isinstance(message, Ack):
+            for fate in message.results:
+                self._rooms.strays += not self._posts.on_fate(fate)
+        elif isinstance(message, ErrorReply):
+            if not self._posts.on_error(frame.sequence, message) and not self._rooms.on_error(frame.sequence, message):
+                self._inbox.put_lossy(Fault(message.code, message.message, message.field, message.retry_after_ms))
+        elif not isinstance(message, Direct):
+            self._rooms.on_frame(frame)
+        elif message.type == MessageType.MISSED and not message.direct_id:
+            self._on_missed(message.payload)
+        else:
+            self._directs.on_direct(message)
+
+    def _on_missed(self, payload: Any) -> None:
+        """Take the payload of a DIRECT of type MISSED, which the wire leaves free (hence Any): `messages.Missed`."""
+        if isinstance(payload, tuple) and payload and all(type(each) is int for each in payload[:2]):
+            missed = Missed(payload[0], payload[1] if len(payload) > 1 else 0, is_local=False)
+            self._inbox.put_lossy(missed, missed.chat, missed.ambient)
+        else:
+            self._rooms.strays += 1
+
+    def _acknowledge(self, direct_id: int) -> None:
+        if self._link is not None:
+            self._link.acknowledge_direct(direct_id)
+
+
+@asynccontextmanager
+async def open_client(
+    url: str,
+    token: str | None = None,
+    *,
+    features: int = FEATURES,
+    agent: str = AGENT,
+    reconnect: bool = True,
+    rng: random.Random | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    connect: Connector | None = None,
+    wall_ms: Callable[[], int] | None = None,
+    open_timeout_s: float = OPEN_TIMEOUT_S,
+    handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S,
+    inbox_items: int = MAX_INBOX_ITEMS,
+    inbox_bytes: int = MAX_INBOX_BYTES,
+) -> AsyncIterator[Client]:
+    """Open a client for the length of an ``async with`` block; leaving it says goodbye, within CLOSE_TIMEOUT_S.
+
+    ``url``: see `Address.parse`. ``token`` None asks for guest access. ``features``: bits of `Feature`. ``reconnect``
+    False makes the first loss the end. ``rng`` decides jitter and message ids (seed it in tests only). ``connect``
+    replaces the network, ``wall_ms`` the clock. ``open_timeout_s``: how long to wait for the first welcome, through
+    any number of attempts; 0 enters the block at once. ``inbox_*`` bound each room's unread events and the client's
+    own.
+
+    Raises ValueError for the url, LocalProtocolError for token, features or agent, ClientClosed where the broker
+    turns us away for good (or without ``reconnect`` at all), trio.TooSlowError after ``open_timeout_s``.
+    """
+    address = Address.parse(url)
+    greeting = Greeting(token, int(features), agent)
+    checker = Connection(Side.CLIENT)
+    checker.check(ClientHello(MAGIC, VERSION, VERSION, greeting.features, agent))
+    checker.check(Auth(token))
+    client = Client(
+        address,
+        greeting,
+        connect if connect is not None else connector(ssl_context),
+        reconnect=reconnect,
+        rng=rng if rng is not None else random.Random(),
+        wall_ms=wall_ms if wall_ms is not None else lambda: time.time_ns() // 1_000_000,
+        handshake_timeout_s=handshake_timeout_s,
+        inbox_items=inbox_items,
+        inbox_bytes=inbox_bytes,
+    )
+    failure: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client._run_background)  # not `start`, which cannot be cancelled past its shield
+            try:
+                if open_timeout_s:
+                    with trio.fail_after(open_timeout_s):
+                        await client.wait_connected()
+                yield client
+            except BaseException as error:
+                failure = error
+                raise
+            finally:
+                await client._shut_down()
+        return
+    except BaseExceptionGroup:
+        if client.has_crashed or failure is None:
+            raise  # something of ours broke
+    raise failure

@@ -1,0 +1,199 @@
+"""A scripted broker for the client's tests: the server's side of the protocol over memory streams.
+
+`Network` is the connector given to the client: each attempt is answered by the next plan (a failure, or a new pair
+of streams whose other end `accept` returns as a `Peer`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import trio
+import trio.testing
+
+from protocol.clients import Address, BytePipe, Client, PipeLost, StreamPipe, open_client
+from protocol.codes import Lane, Opcode, Outcome, Role, RoomPhase, Tier
+from protocol.connection import NEED_DATA, Connection, Frame
+from protocol.messages import (
+    Ack,
+    AckResult,
+    Authenticated,
+    Event,
+    GoAway,
+    Join,
+    Joined,
+    Message,
+    Resume,
+    ServerHello,
+    Side,
+    Tick,
+    TickEntry,
+)
+
+HEARTBEAT_MS = 30_000
+CUT_MS = 75_000
+URL = "roomcast://broker:7400"
+
+M = TypeVar("M")
+
+
+def server_hello(features: int = 0, heartbeat_ms: int = HEARTBEAT_MS, cut_ms: int = CUT_MS) -> ServerHello:
+    return ServerHello(1, features, 1_000_000, heartbeat_ms, cut_ms, 16, (), "scripted")
+
+
+def joined(name: str = "lobby", epoch: int = 7, offset: int = 0, **changes: Any) -> Joined:
+    snapshot = Joined(name, epoch, offset, Role.VIEWER, RoomPhase.LIVE, Tier.FULL, 100, 1, 1, 1, 1, 0)
+    return snapshot._replace(**changes)
+
+
+def event(text: str = "hello", type: int = 4) -> Event:
+    return Event(type, 1_000_000, "u1", "Ann", (text,))
+
+
+def tick(*texts: str, **changes: Any) -> Tick:
+    entries = tuple(TickEntry(1, "u1", "Ann", (text, None)) for text in texts)
+    return Tick(1_000_000, 100, 0, entries)._replace(**changes)
+
+
+class Peer:
+    """The broker's end of one link."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.connection = Connection(Side.SERVER)
+        self.numbers: dict[str, int] = {}
+        self._received = 0
+
+    async def send(self, message: Message, room: int = 0, sequence: int = 0, lane: Lane | None = None) -> None:
+        await self.stream.send_all(self.connection.send(message, room, sequence, lane))
+
+    async def send_bytes(self, data: bytes) -> None:
+        await self.stream.send_all(data)
+
+    async def next_frame(self) -> Frame | None:
+        """The client's next frame, None at the end of its bytes."""
+        while True:
+            found = self.connection.next_event()
+            if found is not NEED_DATA:
+                assert isinstance(found, Frame), found
+                return found
+            received = await self.stream.receive_some(65536)
+            if not received:
+                return None
+            self._received += 1
+            self.connection.receive_data(bytes(received))
+
+    async def expect(self, opcode: Opcode) -> Frame:
+        """The client's next frame, which must be of this opcode; heartbeats in between are skipped."""
+        while True:
+            frame = await self.next_frame()
+            assert frame is not None, f"the client left, {opcode.name} was expected"
+            if frame.opcode is Opcode.PING and opcode is not Opcode.PING:
+                continue
+            assert frame.opcode is opcode, frame
+            return frame
+
+    async def welcome(self, hello: ServerHello | None = None) -> None:
+        """Answer HELLO and AUTH."""
+        await self.expect(Opcode.HELLO)
+        await self.expect(Opcode.AUTH)
+        await self.send(hello or server_hello())
+        await self.send(Authenticated("u1", "Ann"))
+
+    async def admit(self, number: int = 3, **changes: Any) -> Frame:
+        """Answer one JOIN."""
+        frame = await self.expect(Opcode.JOIN)
+        assert isinstance(frame.message, Join)
+        await self.send(joined(frame.message.room_name, **changes), number, frame.sequence)
+        return frame
+
+    async def expect_resume(self) -> tuple[Frame, Resume]:
+        frame = await self.expect(Opcode.RESUME)
+        assert isinstance(frame.message, Resume)
+        return frame, frame.message
+
+    async def ack(self, post: Frame, outcome: Outcome, detail: int = 0) -> None:
+        await self.send(Ack((AckResult(post.sequence, outcome, detail),)), post.room)
+
+    async def goaway(self, code: int, **fields: Any) -> None:
+        await self.send(GoAway(code, "scripted")._replace(**fields))
+        await self.stream.aclose()
+
+    async def vanish(self) -> None:
+        """End the link without a word."""
+        await self.stream.aclose()
+
+    async def rest(self) -> list[Frame]:
+        """All the client still says before it closes."""
+        frames = []
+        while (frame := await self.next_frame()) is not None:
+            frames.append(frame)
+        return frames
+
+
+class Network:
+    """Connector of the tests. ``plan``: how the next attempts go; an empty plan means they succeed."""
+
+    def __init__(self, pair: Callable[[], tuple[Any, Any]] = trio.testing.memory_stream_pair) -> None:
+        self.plan: list[Exception | None] = []
+        self.attempts: list[tuple[float, str, int]] = []
+        self._pair = pair
+        self._send, self._receive = trio.open_memory_channel[Peer](100)
+
+    async def __call__(self, nursery: trio.Nursery, address: Address) -> BytePipe:
+        self.attempts.append((trio.current_time(), address.host, address.port))
+        await trio.lowlevel.checkpoint()
+        failure = self.plan.pop(0) if self.plan else None
+        if failure is not None:
+            raise failure
+        ours, theirs = self._pair()
+        self._send.send_nowait(Peer(theirs))
+        return StreamPipe(ours)
+
+    async def accept(self) -> Peer:
+        """The broker's end of the next link."""
+        with trio.fail_after(1000):
+            return await self._receive.receive()
+
+
+NO_ROUTE = PipeLost(None, "no route")
+
+
+@asynccontextmanager
+async def client_of(network: Network, **options: Any) -> AsyncIterator[Client]:
+    """A client on ``network`` that has not waited for its welcome."""
+    options.setdefault("open_timeout_s", 0)
+    options.setdefault("rng", random.Random(5))
+    async with open_client(URL, connect=network, **options) as client:
+        yield client
+
+
+@asynccontextmanager
+async def linked(**options: Any) -> AsyncIterator[tuple[Client, Peer, Network]]:
+    """A client with a welcomed link, its peer and its network."""
+    network = Network()
+    async with client_of(network, **options) as client:
+        peer = await network.accept()
+        await peer.welcome()
+        await client.wait_connected()
+        yield client, peer, network
+
+
+async def take(events: Any, kind: type[M]) -> M:
+    """The next event, which must be of this kind."""
+    with trio.fail_after(1000):
+        found = await anext(events)
+    assert isinstance(found, kind), found
+    return found
+
+
+async def take_until(events: Any, kind: type[M]) -> M:
+    """The next event of this kind."""
+    with trio.fail_after(1000):
+        async for found in events:
+            if isinstance(found, kind):
+                return found
+    raise AssertionError(kind)
