@@ -120,7 +120,7 @@ def test_there_are_no_import_cycles() -> None:
 
 PURE_STANDARD_LIBRARY = {
     "__future__", "bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "heapq", "hmac", "ipaddress",
-    "itertools", "json", "math", "operator", "random", "re", "string", "struct", "typing", "unicodedata", "zlib",
+    "itertools", "json", "math", "operator", "random", "re", "string", "struct", "types", "typing", "unicodedata", "zlib",
 }  # fmt: skip
 
 
@@ -150,14 +150,15 @@ DOORS = {
     "wsproto": ("broker.websocket", "protocol.clients"),
     "jwt": ("broker.auth",),
     "msgspec": ("broker.config", "broker.config_layers", "bench"),
-    "lz4": ("protocol.compression",),
-    "msgpack": ("protocol.frames", "protocol.connection"),
+    "lz4": ("protocol.compression", "bench"),
+    "msgpack": ("protocol.frames", "protocol.connection", "bench"),
     "trio_websocket": ("protocol.clients",),
-    "h11": (),
+    "h11": ("broker.http_answer",),
     "click": ("broker.cli", "broker.commands", "bench"),
     "rich": ("broker.cli", "broker.commands", "broker.show", "bench"),
     "hdrh": ("bench",),
     "matplotlib": ("bench",),
+    "numpy": ("bench",),
     "psutil": ("bench",),
     "websockets": ("bench",),
 }
