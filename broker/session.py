@@ -196,9 +196,11 @@ class Session:
         if chat or ambient:
             self._missed_chat += chat
             self._services.missed_chat += chat
-            self.send(
-                Direct(0, MessageType.MISSED, self._services.unix_ms(), Missed(chat, ambient)), lane=Lane.COMMERCE
-            )
+            at_ms = self._services.unix_ms()
+            self.send(Direct(0, MessageType.MISSED, at_ms, Missed(chat, ambient)), lane=Lane.COMMERCE)
+        if ambient:
+            for room, _ in self._seats:
+                self.send(room.state.counters(at_ms), room.number, lane=Lane.AMBIENT)
 
     def on_overflow(self) -> None:
         """Lanes 0-2 would have a hole, or nothing moves any more: end the link so that it can resume."""

@@ -254,12 +254,9 @@ class RoomState(Generic[T]):
         effects: list[Effect[T]] = []
         for item in released:
             event = Event(MessageType.GIFT, at_ms, item.user_id, item.name, item.payload())
-            published = self.publish(event, Lane.PAID, now, merged=len(item.tickets) - 1)
+            published = self.publish(event, Lane.PAID, now, merged=item.merged)
             effects.append(published)
-            effects += [
-                Reply(ticket, Outcome.MERGED if index else Outcome.ACCEPTED, published.offset)
-                for index, ticket in enumerate(item.tickets)
-            ]
+            effects += [Reply(ticket, outcome, published.offset) for ticket, outcome in item.fates()]
         return effects
 
     # ---- ticks
@@ -343,14 +340,24 @@ class RoomState(Generic[T]):
         self._stated_at = now
         self._told = self._counters()
         self._state_number += 1
+        return self.counters(at_ms, liked.top if liked else (), tuple(named), more)
+
+    # ---- what it says of itself
+
+    def counters(
+        self,
+        at_ms: int,
+        top_likers: tuple[tuple[str, int], ...] = (),
+        joins: tuple[tuple[str, str], ...] = (),
+        joins_more: int = 0,
+    ) -> State:
+        """The counters as they stand, for a tick or for one viewer that has missed some."""
         presence = self.presence
         return State(
             at_ms, self.phase, self.stage, round(self.interval_s * 1000),
             presence.online, presence.users, presence.uniques, presence.peak,
-            self.likes.total, liked.top if liked else (), tuple(named), more, self.accounts(),
+            self.likes.total, top_likers, joins, joins_more, self.accounts(),
         )  # fmt: skip
-
-    # ---- what it says of itself
 
     def accounts(self) -> tuple[Account, ...]:
         """The five lanes' accounts now, lane 0 first, the open window included; each one balances."""
