@@ -1,0 +1,93 @@
+"""A viewer that does not read: bounded, told afterwards what it missed, cut in the end, and invisible to the others."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+import trio
+
+from protocol.codes import CloseCode, MessageType, Outcome
+from protocol.messages import Ack, Direct, Event, Missed, Ping, Pong, State, Tick
+from tests.broker.harness import RawLink, joined_link, running_broker
+
+# Everything a viewer may lose needs a socket that fills quickly: small buffers on both ends.
+SMALL = {"send_buffer_bytes": 4096, "notsent_lowat_bytes": 1024}
+
+
+async def _shrink(link: RawLink) -> None:
+    link.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+
+
+@pytest.mark.slow
+async def test_a_viewer_behind_is_shown_a_later_part_and_told_what_it_missed() -> None:
+    room_config = {"policy": "off", "tick_ms": 20}
+    async with (
+        running_broker(link=SMALL, room=room_config, queue={"frames": 4}) as broker,
+        joined_link(broker, "dev:slow") as (slow, _),
+        joined_link(broker, "dev:ann:host") as (ann, room),
+    ):
+        await _shrink(slow)
+        sent = 0
+        session = next(each for each in broker.services.sessions if each._grant and each._grant.user_id == "slow")
+        with trio.fail_after(30):
+            while session.transport.queue is None or not session.transport.queue.keyframe:
+                await ann.post(room, sent, MessageType.DANMAKU, (f"{sent:05} " + "很长的一条弹幕" * 10, None))
+                sent += 1
+                await ann.expect(Tick)
+            for _ in range(10):
+                await ann.post(room, sent, MessageType.DANMAKU, (f"{sent:05} " + "很长的一条弹幕" * 10, None))
+                sent += 1
+                await ann.expect(Tick)
+        await ann.post(room, 9999, MessageType.ANNOUNCEMENT, ("never lost",))
+        seen, missed, announced = 0, None, False
+        while missed is None:
+            frame = await slow.next_frame()
+            assert frame is not None
+            if isinstance(frame.message, Tick):
+                seen += sum(entry.count for entry in frame.message.entries)
+            elif isinstance(frame.message, Event):
+                announced = True
+            elif isinstance(frame.message, Direct):
+                missed = Missed(*frame.message.payload)
+        assert announced
+        assert missed.chat > 0
+        assert seen + missed.chat == sent
+        await slow.send((Ping(1), 0, 1))
+        _, pong = await slow.expect(Pong)
+        assert pong.missed_chat == missed.chat
+        assert broker.stats().missed_chat == missed.chat
+        assert broker.stats().balanced
+
+
+@pytest.mark.slow
+async def test_a_viewer_that_takes_nothing_is_cut_and_the_others_are_served() -> None:
+    link_config = {**SMALL, "write_timeout_s": 0.3}
+    async with (
+        running_broker(link=link_config, room={"policy": "off", "tick_ms": 20}) as broker,
+        joined_link(broker, "dev:dead") as (dead, _),
+        joined_link(broker, "dev:ann:host") as (ann, room),
+    ):
+        await _shrink(dead)
+        number = 0
+        with trio.fail_after(30):
+            while not broker.services.closed[CloseCode.SLOW_VIEWER]:
+                number += 1
+                await ann.post(room, number, MessageType.DANMAKU, (f"{number:05} " + "很长的一条弹幕" * 10, None))
+                _, ack = await ann.expect(Ack)
+                assert ack.results[0].outcome is Outcome.ACCEPTED
+        assert len(broker.services.sessions) == 1
+        assert broker.budget.used_bytes == 0
+
+
+async def test_counters_reach_a_healthy_viewer_in_rising_order() -> None:
+    async with running_broker() as broker, joined_link(broker, "dev:ann") as (ann, room):
+        frames = []
+        for number in range(2):
+            await ann.post(room, number, MessageType.LIKE, (1,))
+            while True:
+                frame, state = await ann.expect(State)
+                frames.append(frame.sequence)
+                if state.likes == number + 1:
+                    break
+        assert frames == sorted(set(frames))
