@@ -20,9 +20,9 @@ import trio
 from ..codes import Opcode
 from ..connection import Frame
 from ..messages import ErrorReply, Event, Join, Joined, Leave, Left, Resume, Resumed, RoomPulse, State, Tick
-from ..reconnect import MAX_TOLD_S, backoff_s
+from ..reconnect import MAX_TOLD_S, Signal, backoff_s
 from .events import RoomRefused
-from .link import Link
+from .link import Ending, Link
 from .posts import Posts
 from .subscription import Membership, Room, RoomSignal
 
@@ -91,6 +91,9 @@ class Rooms:
                 del self._by_name[room.name]
             for number in [number for number, other in self._by_number.items() if other is room]:
                 del self._by_number[number]
+            # A JOIN that is still unanswered is kept: its answer must not be taken for that of a later one.
+            for known in [known for known, asked in self._asked.items() if asked == (room, Opcode.LEAVE)]:
+                del self._asked[known]
             self._posts.give_up(room)
 
     # ---- links
@@ -210,6 +213,9 @@ class Rooms:
             self.strays += 1
             if number not in self._by_number and self._link is not None:
                 self._link.send(Leave(), number, self.next_sequence())  # we are in a room nobody wants
+            return
+        if number in self._by_number and self._link is not None:
+            self._link.end(Ending(Signal.LOST, None, "the peer gave two rooms one number"))
             return
         for known in [known for known, asked in self._asked.items() if asked.room is room]:
             del self._asked[known]

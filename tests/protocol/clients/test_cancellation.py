@@ -1,0 +1,194 @@
+"""Cancelling at every step of every operation: nothing is left behind, no frame is cut, the client lives on."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+import trio.testing
+
+from protocol.clients import Client, Room
+from protocol.codes import Lane, LeaveReason, Opcode, Outcome
+from protocol.messages import Ack, AckResult, Join, Left, Post, Resume, Resumed
+
+from .peer import Network, Peer, client_of, event, joined
+
+MAX_STEPS = 80
+
+
+class CancelAtStep(trio.abc.Instrument):
+    """Cancels ``scope`` just before the ``step``-th step that ``task`` makes."""
+
+    def __init__(self) -> None:
+        self.task: trio.lowlevel.Task | None = None
+        self.scope = trio.CancelScope()
+        self.step = 0
+
+    def arm(self, task: trio.lowlevel.Task, step: int) -> None:
+        self.task, self.step = task, step
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self.task:
+            self.step -= 1
+            if self.step == 0:
+                self.scope.cancel()
+
+
+async def broker(network: Network, peers: list[Peer]) -> None:
+    """Welcomes every link and answers everything; each answer also needs a little time."""
+    async with trio.open_nursery() as nursery:
+        while True:
+            peer = await network.accept()
+            peers.append(peer)
+            nursery.start_soon(serve, peer)
+
+
+async def serve(peer: Peer) -> None:
+    try:
+        await peer.welcome()
+        numbers = 0
+        while (frame := await peer.next_frame()) is not None:
+            await trio.sleep(0.01)
+            message = frame.message
+            if isinstance(message, Join):
+                numbers += 1
+                await peer.send(joined(message.room_name), numbers, frame.sequence)
+                await peer.send(event(), numbers, 1, Lane.COMMERCE)
+            elif isinstance(message, Resume):
+                numbers += 1
+                await peer.send(Resumed(True, 0, joined(message.room_name, offset=1)), numbers, frame.sequence)
+            elif isinstance(message, Post):
+                await peer.send(Ack((AckResult(frame.sequence, Outcome.ACCEPTED, 1),)), frame.room)
+            elif frame.opcode is Opcode.LEAVE:
+                await peer.send(Left(LeaveReason.REQUESTED), frame.room)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass
+
+
+async def op_join(client: Client, room: Room) -> None:
+    await client.join("other")
+
+
+async def op_post(client: Client, room: Room) -> None:
+    await room.post_danmaku("hi")
+
+
+async def op_post_with_retry(client: Client, room: Room) -> None:
+    await room.post_danmaku("hi", retry=True)
+
+
+async def op_leave(client: Client, room: Room) -> None:
+    room.like(3)
+    await room.leave()
+
+
+async def op_leave_and_join(client: Client, room: Room) -> None:
+    await room.leave()
+    await client.join("lobby")
+
+
+async def op_read(client: Client, room: Room) -> None:
+    await anext(room)
+
+
+async def op_read_events(client: Client, room: Room) -> None:
+    await anext(client.events())
+
+
+async def op_wait(client: Client, room: Room) -> None:
+    await client.wait_connected()
+
+
+OPERATIONS = [op_join, op_post, op_post_with_retry, op_leave, op_leave_and_join, op_read, op_read_events, op_wait]
+
+
+async def cancel_operation(
+    operation: Callable[[Client, Room], Awaitable[None]], step: int, instrument: CancelAtStep, loses_link: bool
+) -> bool:
+    """Run ``operation`` and cancel it at ``step``; returns whether it came that far."""
+    network, peers = Network(), list[Peer]()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(broker, network, peers)
+        async with client_of(network, open_timeout_s=5) as client:
+            room = await client.join("lobby")
+            if loses_link:
+                nursery.start_soon(peers[0].stream.aclose)
+            async with trio.open_nursery() as inner:
+
+                async def run() -> None:
+                    with instrument.scope:
+                        instrument.arm(trio.lowlevel.current_task(), step)
+                        await operation(client, room)
+
+                inner.start_soon(run)
+            instrument.task = None
+            # Whatever was cancelled, the client is whole.
+            with trio.fail_after(60):
+                await client.wait_connected()
+                fresh = await client.join("fresh")
+                assert (await fresh.post_danmaku("still here", retry=True)).outcome is Outcome.ACCEPTED
+                await trio.sleep(20)
+            assert len(client._posts) == 0
+            assert not client._rooms._asked
+            for each in client.rooms.values():
+                assert each.is_joined
+            assert room.likes.waiting == 0
+        for peer in peers:
+            assert not peer.connection.mid_frame
+        nursery.cancel_scope.cancel()
+    return instrument.scope.cancelled_caught
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("loses_link", [False, True], ids=["calm", "while the link is lost"])
+def test_cancelling_an_operation_at_any_step_leaves_the_client_whole(
+    operation: Callable[[Client, Room], Awaitable[None]], loses_link: bool
+) -> None:
+    for step in range(1, MAX_STEPS):
+        instrument = CancelAtStep()
+        clock = trio.testing.MockClock(autojump_threshold=0)
+        was_cancelled = trio.run(
+            cancel_operation, operation, step, instrument, loses_link, clock=clock, instruments=[instrument]
+        )
+        if not was_cancelled and step > 1:
+            break
+    else:
+        raise AssertionError("the operation has more steps than were tried")
+
+
+async def cancel_client(step: int, instrument: CancelAtStep) -> bool:
+    network, peers = Network(), list[Peer]()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(broker, network, peers)
+
+        async def application() -> None:
+            with instrument.scope:
+                instrument.arm(trio.lowlevel.current_task(), step)
+                async with client_of(network, open_timeout_s=5) as client:
+                    room = await client.join("lobby")
+                    room.like(2)
+                    await room.post_danmaku("hi")
+                    await anext(room)
+                    await room.leave()
+
+        with trio.fail_after(20):
+            async with trio.open_nursery() as inner:
+                inner.start_soon(application)
+        for peer in peers:
+            with trio.move_on_after(1):
+                await peer.rest()
+            assert not peer.connection.mid_frame
+        nursery.cancel_scope.cancel()
+    return instrument.scope.cancelled_caught
+
+
+def test_cancelling_an_application_at_any_step_ends_it_cleanly() -> None:
+    for step in range(1, MAX_STEPS):
+        instrument = CancelAtStep()
+        clock = trio.testing.MockClock(autojump_threshold=0)
+        if not trio.run(cancel_client, step, instrument, clock=clock, instruments=[instrument]):
+            assert step > 10
+            break
+    else:
+        raise AssertionError("the application has more steps than were tried")

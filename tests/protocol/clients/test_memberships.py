@@ -1,0 +1,262 @@
+"""A client's rooms against any broker: whatever it says, in whatever order, nothing raises and nothing is stuck."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from protocol.clients import Event, Gap, Membership, PostResult, Room
+from protocol.clients.inbox import Inbox
+from protocol.clients.link import Ending
+from protocol.clients.posts import Posts
+from protocol.clients.rooms import Rooms
+from protocol.clients.subscription import MEMBERSHIPS, RoomSignal
+from protocol.codes import Lane, LeaveReason, Opcode, Tier
+from protocol.connection import Frame
+from protocol.errors import LocalProtocolError
+from protocol.messages import ErrorReply, Join, Leave, Left, Message, Resume, Resumed, opcode_of
+
+from .peer import event, joined, tick
+
+LIVE = (Membership.WANTED, Membership.ASKED, Membership.JOINED)
+
+
+def test_every_membership_can_end_and_gone_is_for_good() -> None:
+    for membership in Membership:
+        assert MEMBERSHIPS[membership, RoomSignal.CLOSE] is Membership.GONE
+    assert {after for (before, _), after in MEMBERSHIPS.items() if before is Membership.GONE} == {Membership.GONE}
+
+
+def test_a_lost_link_keeps_what_is_wanted_and_ends_what_is_not() -> None:
+    for membership in Membership:
+        if membership is Membership.GONE:
+            continue
+        after = MEMBERSHIPS[membership, RoomSignal.LINK_LOST]
+        assert after is (Membership.WANTED if membership in LIVE else Membership.GONE)
+
+
+def test_what_the_application_gives_up_never_becomes_joined() -> None:
+    reached = {Membership.UNWANTED, Membership.LEAVING}
+    for _ in Membership:
+        reached |= {after for (before, _), after in MEMBERSHIPS.items() if before in reached}
+    assert reached == {Membership.UNWANTED, Membership.LEAVING, Membership.GONE}
+
+
+def test_a_signal_that_makes_no_sense_is_refused_and_changes_nothing() -> None:
+    room = Room(Mute(), "a", Tier.FULL, None, Inbox())
+    for membership in Membership:
+        for signal in RoomSignal:
+            if (membership, signal) not in MEMBERSHIPS:
+                room.membership = membership
+                with pytest.raises(LocalProtocolError):
+                    room.signal(signal)
+                assert room.membership is membership
+
+
+class Mute:
+    """A room's voice that says nothing."""
+
+    async def post(self, *args: Any) -> PostResult:
+        raise NotImplementedError
+
+    def leave(self, room: Room) -> None: ...
+
+    def forget(self, room: Room) -> None: ...
+
+    def start_likes(self, room: Room) -> None: ...
+
+
+class Wire:
+    """Stands for a link: keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[Message, int, int]] = []
+        self.is_ended = False
+
+    def send(self, message: Message, room: int = 0, sequence: int = 0) -> None:
+        self.sent.append((message, room, sequence))
+
+    def end(self, ending: Ending) -> None:
+        assert ending.code is None
+        self.is_ended = True
+
+
+names = st.sampled_from(["a", "b", "c"])
+numbers = st.integers(1, 4)
+offsets = st.integers(0, 8)
+
+
+class RoomsMachine(RuleBasedStateMachine):
+    """Application, links and a broker that says anything at any time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rng = random.Random(1)
+        self.later: list[tuple[Callable[..., Awaitable[None]], tuple[Any, ...]]] = []
+        self.rooms = Rooms(Posts(), self.rng, lambda task, *args: self.later.append((task, args)))
+        self.wire: Wire | None = None
+        self.known: list[Room] = []
+        self.taken: dict[Room, list[Any]] = {}
+
+    def frame(self, message: Message, room: int = 0, sequence: int = 0, lane: Lane = Lane.CONTROL) -> None:
+        self.rooms.on_frame(Frame(opcode_of(message), lane, room, sequence, message))
+
+    # ---- the application and the network
+
+    @rule(name=names)
+    def join(self, name: str) -> None:
+        if name not in self.rooms.by_name:
+            room = Room(Mute(), name, Tier.FULL, None, Inbox())
+            self.known.append(room)
+            self.taken[room] = []
+            self.rooms.add(room)
+
+    @rule(name=names)
+    def leave(self, name: str) -> None:
+        if (room := self.rooms.by_name.get(name)) is not None:
+            self.rooms.leave(room)
+
+    @rule(name=names)
+    def forget(self, name: str) -> None:
+        if (room := self.rooms.by_name.get(name)) is not None:
+            self.rooms.leave(room)
+            self.rooms.forget(room)
+
+    @precondition(lambda self: self.wire is None)
+    @rule()
+    def connect(self) -> None:
+        self.wire = Wire()
+        self.rooms.link_opened(self.wire)  # type: ignore[arg-type]
+
+    @precondition(lambda self: self.wire is not None)
+    @rule()
+    def lose(self) -> None:
+        self.wire = None
+        self.rooms.link_over()
+
+    @precondition(lambda self: self.later)
+    @rule()
+    def time_passes(self) -> None:
+        task, args = self.later.pop(0)
+
+        async def run() -> None:
+            await task(*args)
+
+        trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
+
+    # ---- the broker, well behaved
+
+    @precondition(lambda self: self.wire is not None and self.wire.sent and not self.wire.is_ended)
+    @rule(number=numbers, offset=offsets, epoch=st.integers(1, 2), recovered=st.booleans())
+    def answer(self, number: int, offset: int, epoch: int, recovered: bool) -> None:
+        assert self.wire is not None
+        message, room, sequence = self.wire.sent.pop(0)
+        if isinstance(message, Join):
+            self.frame(joined(message.room_name, epoch, offset), number, sequence)
+        elif isinstance(message, Resume):
+            self.frame(Resumed(recovered, 0, joined(message.room_name, epoch, offset)), number, sequence)
+        elif isinstance(message, Leave):
+            self.frame(Left(LeaveReason.REQUESTED), room, sequence)
+
+    @precondition(lambda self: self.wire is not None and self.wire.sent and not self.wire.is_ended)
+    @rule(code=st.sampled_from([104, 202, 302, 303, 999]))
+    def refuse(self, code: int) -> None:
+        assert self.wire is not None
+        _, _, sequence = self.wire.sent.pop(0)
+        self.rooms.on_error(sequence, ErrorReply(code, "no"))
+
+    # ---- the broker, saying anything
+
+    @precondition(lambda self: self.wire is not None and not self.wire.is_ended)
+    @rule(name=names, number=numbers, sequence=st.integers(0, 6), offset=offsets, is_resumed=st.booleans())
+    def claim(self, name: str, number: int, sequence: int, offset: int, is_resumed: bool) -> None:
+        snapshot = joined(name, 1, offset)
+        self.frame(Resumed(True, 0, snapshot) if is_resumed else snapshot, number, sequence)
+
+    @precondition(lambda self: self.wire is not None and not self.wire.is_ended)
+    @rule(number=numbers, reason=st.sampled_from(LeaveReason))
+    def throw_out(self, number: int, reason: LeaveReason) -> None:
+        self.frame(Left(reason), number)
+
+    @precondition(lambda self: self.wire is not None and not self.wire.is_ended)
+    @rule(number=numbers, offset=offsets, lane=st.sampled_from([Lane.CONTROL, Lane.COMMERCE, Lane.PAID]))
+    def publish(self, number: int, offset: int, lane: Lane) -> None:
+        self.frame(event(), number, offset, lane)
+        self.frame(tick("x"), number, offset, Lane.CHAT)
+
+    @precondition(lambda self: self.wire is not None and not self.wire.is_ended)
+    @rule(sequence=st.integers(0, 40), code=st.sampled_from([104, 302]))
+    def complain(self, sequence: int, code: int) -> None:
+        self.rooms.on_error(sequence, ErrorReply(code, "no"))
+
+    # ---- what must hold
+
+    @invariant()
+    def names_and_numbers_belong_to_rooms_that_are_not_gone(self) -> None:
+        for room in [*self.rooms, *self.rooms._by_number.values()]:
+            assert room.membership is not Membership.GONE
+            assert self.rooms.by_name[room.name] is room
+        for room in self.known:
+            if room.membership is Membership.JOINED:
+                assert self.rooms._by_number[room.number] is room
+
+    @invariant()
+    def nothing_is_asked_of_no_link(self) -> None:
+        if self.wire is None:
+            assert not self.rooms._asked
+            assert all(room.membership is Membership.WANTED for room in self.rooms)
+
+    @invariant()
+    def whoever_waits_for_an_answer_has_asked(self) -> None:
+        waiting = {asked.room for asked in self.rooms._asked.values()}
+        for asked in self.rooms._asked.values():
+            assert asked.room.membership is not Membership.GONE or asked.opcode is not Opcode.LEAVE
+        for room in self.rooms:
+            if room.membership in (Membership.ASKED, Membership.UNWANTED, Membership.LEAVING):
+                assert room in waiting
+            if room.membership is Membership.WANTED and self.wire is not None:
+                assert any(room in args for _, args in self.later), "it will be asked for again"
+
+    @invariant()
+    def events_come_once_and_in_order_and_no_hole_is_silent(self) -> None:
+        for room in self.known:
+            taken = self.taken[room]
+            while (found := room._inbox.take_nowait()) is not None:
+                taken.append(found)
+            expected: int | None = None
+            for each in taken:
+                if isinstance(each, Event):
+                    assert expected is None or each.offset == expected, taken
+                    expected = each.offset + 1
+                elif isinstance(each, Gap):
+                    assert each.epoch_changed or expected is None or each.first == expected
+                    expected = each.last + 1
+
+
+TestRooms = RoomsMachine.TestCase
+TestRooms.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+
+
+def test_opcodes_of_requests_are_kept_apart() -> None:
+    """An ERROR to a LEAVE ends the room, never its successor's JOIN."""
+    rooms = Rooms(Posts(), random.Random(1), lambda task, *args: None)
+    wire = Wire()
+    rooms.link_opened(wire)  # type: ignore[arg-type]
+    room = Room(Mute(), "a", Tier.FULL, None, Inbox())
+    rooms.add(room)
+    _, _, sequence = wire.sent.pop()
+    rooms.on_frame(Frame(Opcode.JOIN, Lane.CONTROL, 3, sequence, joined("a")))
+    rooms.leave(room)
+    _, number, sequence = wire.sent.pop()
+    assert number == 3
+    assert rooms.on_error(sequence, ErrorReply(302, "odd"))
+    assert room.membership is Membership.GONE
+    assert room.end_error is None
