@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -44,7 +45,12 @@ def serve(
     flags = {"listen.host": host, "listen.port": port, "room.policy": policy, "log.level": log_level}
     config = load_or_fail(config_path, settings, flags)
     configure(config.log)
-    trio.run(_serve, config)
+    if config.development:
+        click.echo("development mode: loopback only, everybody may be anybody; set auth.secret to leave it", err=True)
+    try:
+        trio.run(_serve, config)
+    except* OSError as group:
+        raise _cannot_serve(config, _first(group)) from group
 
 
 async def _serve(config: Config) -> None:
@@ -54,19 +60,34 @@ async def _serve(config: Config) -> None:
     async with trio.open_nursery() as nursery:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             await nursery.start(broker.run)
-            _announce(config, broker.addresses)
+            _announce(broker.addresses)
             nursery.start_soon(_stop_on_signal, signals, broker, nursery)
             await broker.stopped.wait()
             nursery.cancel_scope.cancel()
 
 
-def _announce(config: Config, addresses: tuple[tuple[str, int], ...]) -> None:
+def _announce(addresses: tuple[tuple[str, int], ...]) -> None:
     """Say on standard output that we serve, for whoever started us."""
-    if config.development:
-        click.echo("development mode: loopback only, everybody may be anybody; set auth.secret to leave it", err=True)
     line = {"event": "serving", "pid": os.getpid(), "addresses": [list(address[:2]) for address in addresses]}
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
+
+
+def _first(group: BaseExceptionGroup[OSError]) -> OSError:
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+def _cannot_serve(config: Config, error: OSError) -> click.ClickException:
+    """What stood in the way, in one line, with what to do."""
+    where = f"{config.listen.host}:{config.listen.port}"
+    if error.errno == errno.EADDRINUSE:
+        why = f"{where} is in use; `ss -ltnp 'sport = :{config.listen.port}'` says by whom, --port 0 takes a free one"
+    elif error.filename is not None:
+        why = f"{error.filename}: {error.strerror}"
+    else:
+        why = f"cannot serve on {where}: {error.strerror or error}"
+    return click.ClickException(why)
 
 
 async def _stop_on_signal(signals: AsyncIterator[int], broker: Any, nursery: trio.Nursery) -> None:

@@ -1,0 +1,271 @@
+"""``roomcast tail``: watch a room in the terminal, line by line.
+
+What is shown is what a viewer's screen would show: danmaku with their counts, events of lanes 0 to 2, counters when
+they change, and honestly what was not shown: the account of a tick that lost something, gaps, lost links. ``--json``
+prints the same as one object a line, for scripts.
+
+A link that breaks comes back by itself for as long as the command runs; only the first one must succeed at once.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from enum import Enum
+from functools import partial
+from math import inf
+from typing import Any
+
+import click
+import trio
+
+from broker.commands.visit import enter, plain, run_visit, visit, visit_options
+from protocol.clients.events import (
+    ClientClosed,
+    ClientEvent,
+    Connected,
+    Danmaku,
+    Direct,
+    Disconnected,
+    Event,
+    Fault,
+    Gap,
+    Left,
+    Missed,
+    Pulse,
+    Rejoined,
+    RoomEvent,
+    RoomRefused,
+    State,
+    TickAccount,
+)
+from protocol.codes import CloseCode, Lane, MessageType, RoomPhase, Tier
+from protocol.messages import Account, Joined
+
+__all__ = ["Teller", "as_json", "tail"]
+
+Told = RoomEvent | ClientEvent | Joined
+"""Everything that happens to a viewer."""
+
+
+@click.command("tail")
+@click.argument("room")
+@visit_options
+@click.option(
+    "--tier",
+    type=click.Choice([str(int(tier)) for tier in Tier]),
+    default=str(int(Tier.FULL)),
+    show_default=True,
+    help="Danmaku a second to be shown.",
+)
+@click.option("--json", "as_objects", is_flag=True, help="One JSON object a line.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=inf, help="End after so long.")
+def tail(room: str, url: str, token: str | None, tier: str, as_objects: bool, seconds: float) -> None:
+    """Watch ROOM until Ctrl-C. Without a token we are a guest, if the broker admits guests."""
+    tell = _tell_json(room) if as_objects else Teller(room).tell
+    run_visit(partial(_watch, room, url, token, Tier(int(tier)), seconds, tell))
+
+
+async def _watch(
+    room_name: str, url: str, token: str | None, tier: Tier, seconds: float, tell: Callable[[Told], None]
+) -> None:
+    with trio.move_on_after(seconds) as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_end_on_signal, scope)
+            async with visit(url, token) as (client, events):
+                room = await enter(client, room_name, tier)
+                if room.snapshot is not None:
+                    tell(room.snapshot)
+                nursery.start_soon(_tell_all, events, tell)
+                try:
+                    async for event in room:
+                        tell(event)
+                except ClientClosed as closed:
+                    raise click.ClickException(f"the broker sent us away: {plain(closed.reason)}") from closed
+                except RoomRefused as refused:
+                    raise click.ClickException(f"room {room_name}: {plain(refused.message)}") from refused
+            nursery.cancel_scope.cancel()
+
+
+async def _tell_all(events: Any, tell: Callable[[Told], None]) -> None:
+    # Any: an asynchronous iterator of ClientEvent.
+    async for event in events:
+        tell(event)
+
+
+async def _end_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            scope.cancel()
+
+
+# ---- as JSON
+
+
+def as_json(event: Told) -> dict[str, Any]:
+    """One event as an object: its kind under ``event``, then its fields; enums by name, accounts by lane.
+
+    Any: the payload of an event is what the wire brought.
+    """
+    kind = type(event).__name__
+    name = "snapshot" if kind == "Joined" else "".join(f"_{c.lower()}" if c.isupper() else c for c in kind).lstrip("_")
+    fields = {key: _plain_json(value) for key, value in event._asdict().items()}
+    if isinstance(event, Danmaku):
+        fields["text"] = event.text
+    if isinstance(event, State):
+        fields["accounts"] = {
+            lane.name.lower(): account._asdict() for lane, account in zip(Lane, event.accounts, strict=False)
+        }
+    return {"event": name, **fields}
+
+
+def _plain_json(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.name.lower()
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {key: _plain_json(each) for key, each in value._asdict().items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain_json(each) for each in value]
+    if isinstance(value, dict):
+        return {str(key): _plain_json(each) for key, each in value.items()}
+    return value
+
+
+def _tell_json(room: str) -> Callable[[Told], None]:
+    def tell(event: Told) -> None:
+        click.echo(json.dumps({"room": room, **as_json(event)}, ensure_ascii=False))
+
+    return tell
+
+
+# ---- for people
+
+
+class Teller:
+    """Prints events as lines; counters only when they say something new."""
+
+    def __init__(self, room: str, echo: Callable[[str], object] = click.echo) -> None:
+        self._room = room
+        self._echo = echo
+        self._counters: tuple[int, ...] = ()
+
+    def tell(self, event: Told) -> None:
+        """Print what there is to say about ``event``."""
+        for mark, text, style in self.lines(event):
+            clock = click.style(time.strftime("%H:%M:%S"), dim=True)
+            self._echo(f"{clock} {click.style(f'{mark:2} {text}', **style)}")
+
+    def lines(self, event: Told) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """(mark, text, style) of each line. Any: keywords of click.style."""
+        match event:
+            case Joined():
+                yield from self._on_joined(event)
+            case Danmaku():
+                yield "  ", _danmaku(event), {}
+            case Event():
+                yield _event(event)
+            case State():
+                yield from self._on_state(event)
+            case TickAccount(account=account):
+                lost = _lost(account)
+                if lost:
+                    yield "..", lost, {"dim": True}
+            case Missed(chat, _, is_local):
+                if chat:
+                    who = "this terminal" if is_local else "this link"
+                    yield "!!", f"{who} is too slow: missed {chat} danmaku", {"fg": "yellow"}
+            case Gap(first, last, epoch_changed):
+                if epoch_changed:
+                    yield "!!", "the room began anew; what it said before is gone", {"fg": "yellow"}
+                elif last >= first:
+                    yield "!!", f"missed {last - first + 1} events for good ({first} to {last})", {"fg": "yellow"}
+            case Rejoined(snapshot, recovered):
+                missed = "no gift or announcement was missed" if recovered else "what was said meanwhile is lost"
+                yield "--", f"back in {self._room}, {missed}; {_people(snapshot)}", {"fg": "green"}
+            case Left(reason, message, is_final):
+                words = reason.name.lower().replace("_", " ") + (f": {plain(message)}" if message else "")
+                yield "!!", words + ("" if is_final else "; asking to come back"), {"fg": "yellow"}
+            case Disconnected(code, reason, retry_in_s):
+                word = CloseCode(code).name.lower().replace("_", " ") if code in _CODES else str(code or "link lost")
+                again = "" if retry_in_s is None else f"; trying again in {retry_in_s:.1f} s"
+                yield "!!", f"{word}: {plain(reason)}{again}", {"fg": "yellow"}
+            case Connected(user_id):
+                yield "--", f"link stands, as {plain(user_id)}", {"fg": "green"}
+            case Fault(code, message):
+                yield "!!", f"refused ({code}): {plain(message)}", {"fg": "yellow"}
+            case Direct(_, type, _, payload):
+                yield "->", f"for us alone, type {type}: {plain(str(payload))}", {"fg": "cyan"}
+            case Pulse():
+                pass
+
+    def _on_joined(self, joined: Joined) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        self._counters = (joined.online, joined.users, joined.likes, 0)
+        role = joined.role.name.lower()
+        yield "--", f"in {self._room} as {role}; {_people(joined)}, {joined.likes} likes", {"fg": "green"}
+        if joined.phase is not RoomPhase.LIVE:
+            yield "--", f"the room is {joined.phase.name.lower()}", {"fg": "yellow"}
+        for type, user_id, name, payload, count, senders in joined.recent:
+            line = _danmaku(Danmaku(type, user_id, name, payload, count, senders, 0, 0))
+            yield "  ", line, {"dim": True}
+
+    def _on_state(self, state: State) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        counters = (state.online, state.users, state.likes, state.stage)
+        if state.joins:
+            names = ", ".join(plain(name or user_id) for user_id, name in state.joins)
+            more = f" and {state.joins_more} more" if state.joins_more else ""
+            yield "++", f"{names}{more} came in", {"dim": True}
+        if counters != self._counters:
+            self._counters = counters
+            stage = f", overload stage {state.stage}" if state.stage else ""
+            yield "--", f"{_people(state)}, {state.likes} likes{stage}", {"dim": True}
+
+
+_CODES = frozenset(int(code) for code in CloseCode)
+
+
+def _people(counters: Joined | State) -> str:
+    return f"{counters.online} online, {counters.users} users"
+
+
+def _danmaku(item: Danmaku) -> str:
+    times = f"  x{item.count}" if item.count > 1 else ""
+    if item.type == MessageType.DANMAKU:
+        text = plain(item.text)
+    elif item.type == MessageType.EMOTE:
+        text = f"[{plain(item.text)}]"
+    else:
+        text = f"type {item.type}: {plain(str(item.payload))}"
+    return f"{plain(item.name or item.user_id)}: {text}{times}"
+
+
+def _event(event: Event) -> tuple[str, str, dict[str, Any]]:
+    payload = event.payload if isinstance(event.payload, tuple) else (event.payload,)
+    if event.type == MessageType.ANNOUNCEMENT:
+        return "**", plain(" / ".join(str(payload[0]).splitlines())), {"fg": "yellow", "bold": True}
+    if event.type == MessageType.GIFT and len(payload) >= 7:
+        _, user_id, name, gift_id, count, price_cents, target = payload[:7]
+        to = f" to {plain(str(target))}" if target else ""
+        text = f"{plain(str(name or user_id))} gave {plain(str(gift_id))} x{count}{to}, {count * price_cents / 100:.2f}"
+        return "$$", text, {"fg": "magenta", "bold": True}
+    if event.type == MessageType.ROOM_PHASE:
+        phase = next((each.name.lower() for each in RoomPhase if each == payload[0]), str(payload[0]))
+        return "**", f"the room is {phase} now", {"fg": "yellow", "bold": True}
+    who = plain(event.name or event.user_id)
+    return "* ", f"{event.lane.name.lower()} type {event.type} of {who}: {plain(str(event.payload))}", {"fg": "cyan"}
+
+
+def _lost(account: Account) -> str:
+    """What a tick did not show, in words; "" if it showed all."""
+    words = [
+        f"{count} {what}"
+        for count, what in ((account.sampled, "sampled out"), (account.expired, "expired"), (account.held, "held"))
+        if count
+    ]
+    if not words:
+        return ""
+    merged = f" ({account.merged} merged)" if account.merged else ""
+    return f"of {account.admitted} danmaku: {account.shown} shown{merged}, {', '.join(words)}"

@@ -1,0 +1,168 @@
+"""What the commands that visit a broker have in common: where it is, who we are, and what went wrong in one line.
+
+A visitor is a person at a terminal. So the first link decides: when it cannot be made, the command ends with one
+sentence that says why and what to do, instead of trying for ever. Only a link that once stood is worth coming back
+to.
+
+Text from the wire is other people's: `plain` takes out what would move the cursor, break the line or turn the text
+around.
+"""
+
+from __future__ import annotations
+
+import getpass
+import unicodedata
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import click
+import trio
+
+from broker.auth import DEV_PREFIX, parse_role
+from protocol.clients.events import ClientClosed, Connected, Disconnected, RoomRefused
+from protocol.clients.subscription import Room
+from protocol.clients.transports import Address
+from protocol.clients.trio_client import Client, ClientEvents, open_client
+from protocol.codes import CloseCode, ErrorCode, Role, Tier
+from protocol.errors import LocalProtocolError
+
+__all__ = ["DEFAULT_URL", "enter", "plain", "run_visit", "visit", "visit_options", "who_am_i"]
+
+F = TypeVar("F", bound=Callable[..., Any])  # Any: click commands have every signature.
+
+DEFAULT_URL = "roomcast://127.0.0.1:7400"
+_UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def visit_options(command: F) -> F:
+    """Add ``--url`` and ``--token`` (or ROOMCAST_TOKEN)."""
+    command = click.option(
+        "--token", envvar="ROOMCAST_TOKEN", help="Token (or ROOMCAST_TOKEN); `roomcast token` makes one."
+    )(command)
+    return click.option(
+        "--url",
+        default=DEFAULT_URL,
+        show_default=True,
+        metavar="URL",
+        help="roomcast://, roomcasts://, ws:// or wss://.",
+    )(command)
+
+
+def plain(text: str) -> str:
+    """``text`` with everything that is not to be seen on one line replaced by U+FFFD; joiners inside emoji stay."""
+    if text.isprintable():
+        return text
+    return "".join(
+        "\ufffd" if unicodedata.category(each) in _UNPRINTABLE or each in _REORDERING else each for each in text
+    )
+
+
+def who_am_i(user: str | None, default_role: str) -> str:
+    """The development identity ``dev:USER:ROLE``; ``user`` may be USER or USER:ROLE, None is the login name.
+
+    click's usage error for a role that there is not.
+    """
+    if user is None:
+        try:
+            user = getpass.getuser()
+        except (KeyError, OSError):  # a container whose user has no name
+            user = "somebody"
+    name, colon, role = user.partition(":")
+    if not name or (colon and parse_role(role) is None):
+        raise click.UsageError(f"--as takes USER or USER:ROLE with a role of {', '.join(r.name.lower() for r in Role)}")
+    return f"{DEV_PREFIX}{name}:{role or default_role}"
+
+
+def run_visit(main: Callable[[], Any]) -> Any:
+    """``trio.run`` for a command: groups of nothing but click errors and closed outputs are unpacked for click."""
+    # Any: whatever ``main`` returns.
+    try:
+        return trio.run(main)
+    except BaseExceptionGroup as group:
+        expected, others = group.split((click.ClickException, BrokenPipeError))
+        if expected is None or others is not None:
+            raise
+        raise _first(expected) from None
+
+
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+    inner: BaseException = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+@asynccontextmanager
+async def visit(url: str, token: str | None) -> AsyncIterator[tuple[Client, ClientEvents]]:
+    """A client whose first link stands, and its events from there on. ClickException, in one line, if it does not."""
+    try:
+        address = Address.parse(url)
+    except ValueError as error:
+        raise click.UsageError(f"--url {url}: {error}") from error
+    try:
+        async with open_client(url, token, open_timeout_s=0) as client:
+            events = client.events()
+            await _first_link(client, events, address, token)
+            yield client, events
+    except LocalProtocolError as error:  # a token or a text that no broker would take
+        raise click.ClickException(str(error)) from error
+
+
+async def _first_link(client: Client, events: ClientEvents, address: Address, token: str | None) -> None:
+    async for event in events:
+        if isinstance(event, Connected):
+            return
+        if isinstance(event, Disconnected):
+            raise click.ClickException(_no_link(address, token, event.code, event.reason))
+    closed = client.closed
+    raise click.ClickException(
+        _no_link(address, token, closed.code if closed else None, closed.reason if closed else "the link was closed")
+    )
+
+
+def _no_link(address: Address, token: str | None, code: int | None, reason: str) -> str:
+    where = address.host_and_port
+    if code == CloseCode.AUTH_FAILED:
+        if token is None:
+            return f"the broker at {where} admits nobody without a token: --token or ROOMCAST_TOKEN"
+        if token.startswith(DEV_PREFIX):
+            return f"the broker at {where} is not in development mode and wants a token: --token or ROOMCAST_TOKEN"
+        return f"the broker at {where} does not take this token (expired, for another broker, or not its secret)"
+    if code == CloseCode.TOKEN_EXPIRED:
+        return f"the token has expired; the broker at {where} wants a new one"
+    if code is not None:
+        return f"the broker at {where} sent us away: {_code_name(code)}, {plain(reason)}"
+    if "refused" in reason.lower() or "all attempts to connect" in reason.lower():
+        return f"no broker at {where} (connection refused); start one with: roomcast serve"
+    return f"no link to a broker at {where}: {plain(reason)}; start one with: roomcast serve"
+
+
+def _code_name(code: int) -> str:
+    return CloseCode(code).name.lower().replace("_", " ") if code in _CLOSE_CODES else str(code)
+
+
+_CLOSE_CODES = frozenset(int(code) for code in CloseCode)
+_REFUSALS = {
+    ErrorCode.ROOM_NOT_GRANTED: "the token does not grant it",
+    ErrorCode.UNKNOWN_ROOM: "there is no such room, and this broker lets nobody open one by joining",
+    ErrorCode.ROOM_FULL: "it is full",
+    ErrorCode.RATE_LIMITED: "too many joins; wait some seconds",
+    ErrorCode.TOO_MANY_ROOMS_OPEN: "the broker holds as many rooms as it may",
+    ErrorCode.OVERLOADED: "the broker has too much to do now; try again soon",
+}
+
+
+async def enter(client: Client, room_name: str, tier: Tier = Tier.FULL) -> Room:
+    """Join a room and return its `Room`; ClickException in one line if the broker says no."""
+    try:
+        return await client.join(room_name, tier)
+    except LocalProtocolError as error:
+        raise click.UsageError(f"ROOM {str(error).rpartition('room_name: ')[2].rpartition('room_name ')[2]}") from error
+    except RoomRefused as refused:
+        code = next((each for each in ErrorCode if each == refused.code), None)
+        why = _REFUSALS.get(code, "") if code is not None else ""
+        raise click.ClickException(f"room {room_name}: {why or plain(refused.message)}") from refused
+    except ClientClosed as closed:
+        raise click.ClickException(f"the broker closed the link: {plain(closed.reason)}") from closed
+    except trio.TooSlowError:
+        raise click.ClickException(f"room {room_name}: no answer from the broker") from None

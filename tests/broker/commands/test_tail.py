@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+
+import click
+import pytest
+
+from broker.commands.tail import Teller, Told, as_json
+from protocol.clients.events import (
+    Connected,
+    Danmaku,
+    Direct,
+    Disconnected,
+    Event,
+    Fault,
+    Gap,
+    Left,
+    Missed,
+    Pulse,
+    Rejoined,
+    State,
+    TickAccount,
+)
+from protocol.codes import Lane, LeaveReason, MessageType, Role, RoomPhase, Tier
+from protocol.messages import Account, Joined, TickEntry
+
+JOINED = Joined(
+    "lobby", 7, 3, Role.GUEST, RoomPhase.LIVE, Tier.FULL, 100, 5, 4, 9, 6, 33,
+    (TickEntry(MessageType.DANMAKU, "bob", "Bob", ("早", None)),),
+)  # fmt: skip
+STATE = State(0, RoomPhase.LIVE, 0, 100, 5, 4, 9, 6, 34, (), (("eve", "Eve"),), 2, (Account(1, 1),) * 5)
+GIFT = ("order", "bob", "Bob", "rocket", 5, 200, "host")
+
+
+def lines(*events: Told) -> list[str]:
+    teller = Teller("lobby")
+    return [f"{mark} {text}" for event in events for mark, text, _ in teller.lines(event)]
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (Danmaku(1, "bob", "Bob", ("好看", None), 48, ("eve",), 0, 1), "   Bob: 好看  x48"),
+        (Danmaku(1, "bob", "", ("好看", None), 1, (), 0, 1), "   bob: 好看"),
+        (Danmaku(2, "bob", "Bob", ("clap",), 1, (), 0, 1), "   Bob: [clap]"),
+        (Danmaku(130, "bob", "Bob", {"sku": 1}, 1, (), 0, 1), "   Bob: type 130: {'sku': 1}"),
+        (Event(4, Lane.CONTROL, 4, 0, "h", "Host", ("今天\n八折",)), "** 今天 / 八折"),
+        (Event(5, Lane.PAID, 5, 0, "", "", GIFT), "$$ Bob gave rocket x5 to host, 10.00"),
+        (Event(6, Lane.CONTROL, 6, 0, "", "", (2,)), "** the room is paused now"),
+        (Event(7, Lane.COMMERCE, 140, 0, "", "Shop", {"sku": 1}), "*  commerce type 140 of Shop: {'sku': 1}"),
+        (TickAccount(1, 0, 100, 0, Account(9, 2, 3, 4, 0, 0)), ".. of 9 danmaku: 2 shown (3 merged), 4 sampled out"),
+        (TickAccount(1, 0, 100, 0, Account(3, 0, 0, 0, 2, 1)), ".. of 3 danmaku: 0 shown, 2 expired, 1 held"),
+        (Missed(4, 1, False), "!! this link is too slow: missed 4 danmaku"),
+        (Missed(4, 0, True), "!! this terminal is too slow: missed 4 danmaku"),
+        (Gap(3, 5), "!! missed 3 events for good (3 to 5)"),
+        (Gap(1, 0, True), "!! the room began anew; what it said before is gone"),
+        (Rejoined(JOINED, True), "-- back in lobby, no gift or announcement was missed; 5 online, 4 users"),
+        (Left(LeaveReason.ROOM_ENDED, "bye", True), "!! room ended: bye"),
+        (Left(LeaveReason.ROOM_CRASHED, "", False), "!! room crashed; asking to come back"),
+        (Disconnected(4000, "restarts", 0.72), "!! going away: restarts; trying again in 0.7 s"),
+        (Disconnected(None, "broke", None), "!! link lost: broke"),
+        (Connected("guest-1", "", 0, "roomcast", 0), "-- link stands, as guest-1"),
+        (Fault(301, "too many", "", 0), "!! refused (301): too many"),
+        (Direct(1, 200, 0, ("hi",)), "-> for us alone, type 200: ('hi',)"),
+    ],
+)
+def test_each_event_is_one_line_of_words(event: Told, expected: str) -> None:
+    assert lines(event) == [expected]
+
+
+@pytest.mark.parametrize(
+    "quiet",
+    [TickAccount(1, 0, 100, 0, Account(3, 2, 1)), Missed(0, 2, False), Gap(5, 4), Pulse(0, 1.0, 0.0, (), 0)],
+)
+def test_what_took_nothing_from_anybody_is_not_worth_a_line(quiet: Told) -> None:
+    assert lines(quiet) == []
+
+
+def test_the_snapshot_shows_the_room_as_it_is() -> None:
+    assert lines(JOINED) == ["-- in lobby as guest; 5 online, 4 users, 33 likes", "   Bob: 早"]
+    assert lines(JOINED._replace(phase=RoomPhase.PAUSED, recent=()))[1] == "-- the room is paused"
+
+
+def test_counters_are_told_once_until_they_change() -> None:
+    silent = STATE._replace(joins=(), joins_more=0)
+    told = lines(JOINED, STATE, silent, silent._replace(stage=2))
+    assert told[2:] == [
+        "++ Eve and 2 more came in",
+        "-- 5 online, 4 users, 34 likes",
+        "-- 5 online, 4 users, 34 likes, overload stage 2",
+    ]
+
+
+def test_what_other_people_wrote_cannot_steer_the_terminal() -> None:
+    evil = "a\x1b[2Jb\nc"
+    for event in (
+        Danmaku(1, "bob", evil, (evil, None), 1, (), 0, 1),
+        Event(4, Lane.CONTROL, 4, 0, "h", evil, (evil,)),
+        Event(5, Lane.PAID, 5, 0, "", "", ("o", "u", evil, evil, 1, 1, evil)),
+        STATE._replace(joins=((evil, evil),)),
+        Disconnected(4408, evil, None),
+    ):
+        printed: list[str] = []
+        Teller("lobby", printed.append).tell(event)
+        for line in printed:
+            assert "\n" not in line
+            assert "\x1b[2J" not in click.unstyle(line) + line
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        JOINED,
+        STATE,
+        Danmaku(130, "b", "B", {1: b"\x01", "x": [1, None]}, 1, (), 0, 1),
+        Event(5, Lane.PAID, 5, 0, "", "", GIFT),
+        TickAccount(1, 0, 100, 0, Account(1, 1)),
+        Rejoined(JOINED, True),
+        Left(LeaveReason.KICKED, "", True),
+        Disconnected(None, "x", None),
+    ],
+)
+def test_every_event_is_one_json_object_with_its_kind(event: Told) -> None:
+    told = json.loads(json.dumps(as_json(event)))
+    assert told["event"] in {
+        "snapshot",
+        "state",
+        "danmaku",
+        "event",
+        "tick_account",
+        "rejoined",
+        "left",
+        "disconnected",
+    }
+
+
+def test_json_speaks_in_names_and_keeps_accounts_by_lane() -> None:
+    state = as_json(STATE)
+    assert state["phase"] == "live"
+    assert state["accounts"]["chat"]["shown"] == 1
+    danmaku = as_json(Danmaku(1, "bob", "Bob", ("好看", None), 2, ("eve",), 0, 1))
+    assert (danmaku["event"], danmaku["text"], danmaku["count"]) == ("danmaku", "好看", 2)
+    assert as_json(Event(5, Lane.PAID, 5, 0, "", "", GIFT))["lane"] == "paid"

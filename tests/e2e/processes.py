@@ -1,0 +1,144 @@
+"""The ``roomcast`` command as a process of its own, as a user starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import trio
+
+__all__ = ["Finished", "Serving", "command", "environment", "roomcast", "serving"]
+
+DEADLINE_S = 60
+"""Far beyond anything a test needs; a loaded machine may take a second to start Python."""
+
+
+def command(*arguments: str) -> list[str]:
+    """The command line of ``roomcast arguments...`` in this environment."""
+    return [sys.executable, "-c", "from broker.cli import main; main(prog_name='roomcast')", *arguments]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Our environment without settings of roomcast, with ``more``."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("ROOMCAST_")} | more
+
+
+class Finished(NamedTuple):
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+
+async def roomcast(*arguments: str, **more: str) -> Finished:
+    """Run a command to its end."""
+    with trio.fail_after(DEADLINE_S):
+        done = await trio.run_process(
+            command(*arguments), capture_stdout=True, capture_stderr=True, check=False, env=environment(**more)
+        )
+    return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+class Lines:
+    """The lines of a stream as they come; what was read stays in ``text``."""
+
+    def __init__(self, stream: trio.abc.ReceiveStream) -> None:
+        self._stream = stream
+        self._rest = ""
+        self.text = ""
+
+    async def next(self) -> str:
+        """The next whole line; EOFError at the end."""
+        with trio.fail_after(DEADLINE_S):
+            while "\n" not in self._rest:
+                data = (await self._stream.receive_some()).decode()
+                if not data:
+                    raise EOFError(self.text)
+                self._rest += data
+                self.text += data
+        line, _, self._rest = self._rest.partition("\n")
+        return line
+
+    async def until(self, words: str) -> str:
+        """The next line that holds ``words``."""
+        while words not in (line := await self.next()):
+            pass
+        return line
+
+
+class Running:
+    """A command that runs; it is killed if a test forgets it."""
+
+    def __init__(self, process: trio.Process) -> None:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self.process = process
+        self.out = Lines(process.stdout)
+        self.err = Lines(process.stderr)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    async def wait(self, seconds: float = DEADLINE_S) -> int:
+        """The exit status."""
+        with trio.fail_after(seconds):
+            return await self.process.wait()
+
+
+class Serving(Running):
+    """A broker process; ``announced`` is its JSON line."""
+
+    announced: dict[str, Any]
+
+    @property
+    def port(self) -> int:
+        """Where it listens on 127.0.0.1."""
+        port: int = self.announced["addresses"][0][1]
+        return port
+
+    @property
+    def url(self) -> str:
+        """Its address for native TCP."""
+        return f"roomcast://127.0.0.1:{self.port}"
+
+
+@asynccontextmanager
+async def running(*arguments: str, **more: str) -> AsyncIterator[Running]:
+    """Start a command."""
+    async with _process(command(*arguments), environment(**more)) as process:
+        yield Running(process)
+
+
+@asynccontextmanager
+async def serving(*arguments: str, **more: str) -> AsyncIterator[Serving]:
+    """Start ``roomcast serve`` on a free port (or what ``arguments`` say) and wait until it serves."""
+    port = () if "--port" in arguments else ("--port", "0")
+    async with _process(command("serve", *port, *arguments), environment(**more)) as process:
+        broker = Serving(process)
+        broker.announced = json.loads(await broker.out.next())
+        yield broker
+
+
+@asynccontextmanager
+async def _process(arguments: list[str], env: dict[str, str]) -> AsyncIterator[trio.Process]:
+    process = await trio.lowlevel.open_process(
+        arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        with trio.move_on_after(10, shield=True):
+            await process.wait()
+        for stream in (process.stdout, process.stderr):
+            assert stream is not None
+            await trio.aclose_forcefully(stream)

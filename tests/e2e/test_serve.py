@@ -1,0 +1,101 @@
+"""``roomcast serve`` as an operator meets it: one line when it serves, a drain at SIGTERM, and clear words."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+
+import click
+import pytest
+import trio
+
+from broker.commands.visit import visit
+from protocol.clients import Disconnected, open_client
+from protocol.codes import CloseCode
+from tests.e2e.processes import roomcast, serving
+
+pytestmark = pytest.mark.slow
+
+
+async def test_one_json_line_says_where_it_serves_and_who_it_is() -> None:
+    async with serving() as broker:
+        announced = broker.announced
+        assert announced == {"event": "serving", "pid": broker.process.pid, "addresses": [["127.0.0.1", broker.port]]}
+        assert broker.port > 0
+        assert "development mode" in await broker.err.until("development")
+        async with open_client(broker.url) as client:
+            await client.join("lobby")
+        broker.signal(signal.SIGTERM)
+        assert await broker.wait() == 0
+        with pytest.raises(EOFError):
+            await broker.out.next()
+
+
+async def test_sigterm_sends_everybody_away_with_a_spread_return_and_exits_with_0() -> None:
+    async with serving("--set", "link.drain_s=2") as broker:
+        await _wait_for_goodbye(f"ws://127.0.0.1:{broker.port}/", broker.process.pid)
+        assert await broker.wait(10) == 0
+
+
+async def _wait_for_goodbye(url: str, pid: int) -> None:
+    async with open_client(url, "dev:anna") as client:
+        events = client.events()
+        room = await client.join("lobby")
+        assert (await room.post_danmaku("hello")).outcome is not None
+        os.kill(pid, signal.SIGTERM)
+        with trio.fail_after(30):
+            async for event in events:
+                if isinstance(event, Disconnected):
+                    assert event.code == CloseCode.GOING_AWAY
+                    assert event.retry_in_s is not None
+                    assert 0 <= event.retry_in_s <= 2.0
+                    return
+
+
+async def test_a_second_sigterm_does_not_wait_for_a_peer_that_stays() -> None:
+    async with serving("--set", "link.drain_s=600") as broker:
+        with socket.create_connection(("127.0.0.1", broker.port)) as silent:
+            silent.sendall(b"\0")
+            await trio.sleep(0.2)
+            broker.signal(signal.SIGTERM)
+            await broker.err.until("draining")
+            with trio.move_on_after(0.5):
+                await broker.process.wait()
+            broker.signal(signal.SIGTERM)
+            assert await broker.wait(10) == 0
+
+
+async def test_a_port_in_use_is_said_in_one_line() -> None:
+    async with serving() as broker:
+        second = await roomcast("serve", "--port", str(broker.port))
+        assert second.status == 1
+        assert second.out == ""
+        assert second.err.splitlines()[-1].startswith(f"Error: 127.0.0.1:{broker.port} is in use; ")
+        assert "Traceback" not in second.err
+
+
+async def test_another_address_demands_a_secret() -> None:
+    done = await roomcast("serve", "--host", "0.0.0.0", "--port", "0")
+    assert done.status == 1
+    assert "is not loopback: set auth.secret" in done.err
+
+
+async def test_with_a_secret_it_serves_without_the_notice_and_takes_tokens_only() -> None:
+    secret = "0123456789abcdef0123456789abcdef"
+    async with serving(ROOMCAST_AUTH__SECRET=secret) as broker:
+        made = await roomcast("token", "--user", "anna", ROOMCAST_AUTH__SECRET=secret)
+        said = await roomcast("say", "lobby", "hi", "--url", broker.url, "--token", made.out.strip())
+        assert (said.status, said.out) == (0, "shown\n")
+        for token, words in (
+            ("dev:anna", "is not in development mode and wants a token"),
+            ("nonsense", "does not take this token"),
+            (None, "admits nobody without a token"),
+        ):
+            with pytest.raises(click.ClickException, match=words):
+                async with visit(broker.url, token):
+                    pass
+        broker.signal(signal.SIGTERM)
+        await broker.wait(30)
+        with pytest.raises(EOFError):
+            await broker.err.until("development")
