@@ -1,0 +1,335 @@
+"""The first bytes of a connection: who speaks what, and a polite answer for everybody who cannot be let in.
+
+    first byte                      becomes
+    0x00                            the native protocol
+    a method's initial              HTTP: a WebSocket handshake, or one answer
+    0x16, if TLS is configured      a TLS handshake, and then this table again
+    0x0D or "PROXY ", if the peer   a PROXY header, and then this table again; from a trusted proxy the
+    is a trusted proxy              header is required, from anybody else it is noise
+    anything else                   closed
+
+A connection that the gate refused is greeted only to be told so in its own language: GOAWAY with a time to return, or
+503 with Retry-After. The deadline was set when the connection was accepted; no byte moves it, and the
+transport that goes on inherits it, up to the end of the log-in.
+
+No byte of a client comes back in an answer, and at most `MAX_HEAD_BYTES` and a read are held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from broker.core.gate import Gate, Passage, Refuse
+from broker.core.proxy_header import MAX_BYTES, FirstLook, Networks, parse
+from broker.http_answer import (
+    MAX_HEAD_BYTES,
+    METHOD_INITIALS,
+    Health,
+    HttpRefusal,
+    answer,
+    could_be_http,
+    find_end,
+    read_head,
+    refuse,
+    response,
+)
+from broker.tls import (
+    Encrypted,
+    TlsSocket,
+    TlsTcpTransport,
+    TlsWebSocketJsonTransport,
+    TlsWebSocketTransport,
+    wrap,
+)
+from broker.transport import Owner, TcpTransport, Transport, TransportState
+from broker.websocket import WebSocketJsonTransport, WebSocketTransport, is_upgrade, upgrade
+from protocol.codes import CloseCode, Lane
+from protocol.connection import encode
+from protocol.messages import GoAway
+
+if TYPE_CHECKING:
+    from broker.poller import Poller
+
+__all__ = ["Greeting", "Reception", "settle"]
+
+NATIVE_FIRST = 0x00
+TLS_FIRST = 0x16
+
+
+@dataclass(slots=True)
+class Reception:
+    """What all greetings of a listener share, and the counters they write."""
+
+    gate: Gate
+    make_session: Callable[[Transport], Owner]
+    health: Health
+    origins: frozenset[str] = frozenset()
+    tls: ssl.SSLContext | None = None
+    trusted: Networks = field(default_factory=Networks)
+    """Proxies that must say whom they speak for; empty = PROXY headers are noise."""
+    opened: Counter[str] = field(default_factory=Counter)
+    """Links that went on, by language: native, websocket, json (tls counts the handshakes under them)."""
+    answered: Counter[int] = field(default_factory=Counter)
+    """HTTP answers, by status."""
+    refused: int = 0
+    """Refusals of the gate that could be told."""
+    noise: int = 0
+    """Connections closed because nothing was understood: bad first bytes, bad TLS, bad PROXY header."""
+
+
+class Greeting(Transport):
+    """A connection before its language is known.
+
+    ``due``: monotonic seconds by which the link must be logged in. ``refusal``: the gate's answer, if it was no.
+    ``is_proxied``: the peer is a trusted proxy and its header comes first; the address is "" until then.
+    """
+
+    __slots__ = ("_buffer", "_peeks", "_reception", "_searched", "due", "in_overflow", "is_proxied", "refusal")
+    becomes: ClassVar[tuple[type[Transport], type[WebSocketTransport], type[WebSocketTransport]]] = (
+        TcpTransport,
+        WebSocketTransport,
+        WebSocketJsonTransport,
+    )
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        poller: Poller,
+        address: str,
+        reception: Reception,
+        due: float,
+        refusal: Refuse | None = None,
+        *,
+        is_proxied: bool = False,
+    ) -> None:
+        super().__init__(sock, poller, address)
+        self.due = due
+        self.refusal = refusal
+        self.in_overflow = refusal is not None
+        self.is_proxied = is_proxied
+        self._reception = reception
+        self._buffer = bytearray()
+        self._searched = 0
+        self._peeks = is_proxied or reception.tls is not None
+
+    # ---- bytes
+
+    def on_readable(self) -> None:
+        """Look at the first bytes, without taking any that belong to TLS."""
+        if self._peeks and not self.state:
+            self._peek()
+        else:
+            super().on_readable()
+
+    def _peek(self) -> None:
+        try:
+            data = self.sock.recv(MAX_BYTES, socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.lose(f"read failed: {error.strerror or error}")
+            return
+        if not data:
+            self.lose("closed by peer")
+        elif self.is_proxied:
+            self._read_proxy_header(data)
+        elif data[0] == TLS_FIRST and self._reception.tls is not None:
+            self._start_tls(self._reception.tls)
+        else:
+            self._peeks = False
+            super().on_readable()
+
+    def _read_proxy_header(self, data: bytes) -> None:
+        """Take the header's bytes off the socket, and not one more."""
+        held = len(self._buffer)
+        self._buffer += data
+        header = parse(self._buffer)
+        if header is FirstLook.MALFORMED:
+            self._end_noise("a PROXY header is required here")
+            return
+        try:
+            if isinstance(header, FirstLook):
+                self.sock.recv(len(data))
+                return
+            self.sock.recv(header.consumed - held)
+            address = header.address or str(self.sock.getpeername()[0])
+        except OSError as error:
+            self.lose(f"read failed: {error.strerror or error}")
+            return
+        self._buffer.clear()
+        self.is_proxied = False
+        self._peeks = self._reception.tls is not None
+        if self.refusal is None:
+            admission = self._reception.gate.reveal(address)
+            if admission is Passage.ADMIT:
+                self.address = address
+            elif isinstance(admission, Refuse):
+                self.refusal = admission
+
+    def on_bytes(self, data: bytes) -> None:
+        """Go by the first byte."""
+        self._buffer += data
+        first = self._buffer[0]
+        if first == NATIVE_FIRST:
+            self._become_native()
+        elif first in METHOD_INITIALS:
+            self._read_http()
+        else:
+            self._end_noise("no language starts with this byte")
+
+    def _end_noise(self, reason: str) -> None:
+        self._reception.noise += 1
+        self.lose(reason, CloseCode.BAD_TRANSPORT)
+
+    # ---- native
+
+    def _become_native(self) -> None:
+        refusal = self.refusal
+        if refusal is None:
+            self._hand_over(self.becomes[0], "native", b"", bytes(self._buffer))
+            return
+        self._reception.refused += 1
+        why = refusal.code.name.lower().replace("_", " ")
+        goodbye = GoAway(refusal.code, why, refusal.retry_after_ms, refusal.retry_after_ms)
+        self.finish(encode(goodbye, 0, 0, Lane.CONTROL), refusal.code, "refused")
+
+    # ---- HTTP
+
+    def _read_http(self) -> None:
+        buffer = self._buffer
+        end = find_end(buffer, self._searched)
+        if end < 0:
+            self._searched = len(buffer)
+            if not could_be_http(buffer):
+                self._answer(refuse(400))
+            elif len(buffer) > MAX_HEAD_BYTES:
+                self._answer(refuse(431))
+            return
+        request = read_head(bytes(buffer[:end]))
+        refusal = self.refusal
+        if isinstance(request, HttpRefusal):
+            self._answer(request)
+        elif refusal is not None:
+            self._reception.refused += 1
+            self._answer(refuse(503, headers=[("Retry-After", str(math.ceil(refusal.retry_after_ms / 1000)))]))
+        elif not is_upgrade(request):
+            self._finish_http(answer(request, self._reception.health))
+        else:
+            agreed = upgrade(request, self._reception.origins)
+            if isinstance(agreed, HttpRefusal):
+                self._answer(agreed)
+            else:
+                kind, name = (self.becomes[2], "json") if agreed.json else (self.becomes[1], "websocket")
+                self._hand_over(kind, name, agreed.response, bytes(buffer[end:]))
+
+    def _answer(self, refusal: HttpRefusal) -> None:
+        self._finish_http(response(refusal))
+
+    def _finish_http(self, said: bytes) -> None:
+        self._reception.answered[int(said[9:12])] += 1
+        self.finish(said, CloseCode.CLIENT_DONE, "answered")
+
+    def close(self, code: int, reason: str, last_words: bytes = b"") -> None:
+        """End what has not become anything, with 408 or 503 for half a request. It does not linger: it had its time."""
+        if not self.state and not self.is_proxied and self._buffer and self._buffer[0] in METHOD_INITIALS:
+            status = 408 if code == CloseCode.HANDSHAKE_TIMEOUT and self.refusal is None else 503
+            self._reception.answered[status] += 1
+            with contextlib.suppress(OSError):
+                self.send(response(refuse(status)))
+        self.lose(reason, code)
+
+    # ---- becoming
+
+    def _hand_over(self, kind: type[Transport], name: str, words: bytes, rest: bytes) -> None:
+        """Let a transport of ``kind`` go on: it says ``words`` first, then gets an owner and the ``rest``."""
+        transport = kind(self.sock, self.poller, self.address)
+        self._replace_by(transport)
+        self.poller.rewheel(transport, self.due)
+        if words:
+            transport.write(words)
+            if transport.state:
+                return
+        self._reception.opened[name] += 1
+        transport.owner = self._reception.make_session(transport)
+        if rest:
+            transport.on_bytes(rest)
+
+    def _start_tls(self, context: ssl.SSLContext) -> None:
+        sock = self.sock
+        try:
+            self.sock = wrap(context, sock)
+        except (OSError, ValueError) as error:
+            self.lose(f"TLS failed: {error}")
+            return
+        greeting = TlsGreeting(self.sock, self.poller, self.address, self._reception, self.due, self.refusal)
+        greeting.in_overflow = self.in_overflow
+        self._replace_by(greeting)
+        self.poller.rewheel(greeting, self.due)
+        greeting.on_readable()
+
+    def _replace_by(self, transport: Transport) -> None:
+        self.poller.replace(self, transport)
+        self.state = TransportState.CLOSED
+
+
+class TlsGreeting(Encrypted, Greeting):
+    """A greeting inside TLS, beginning with the TLS handshake."""
+
+    __slots__ = ("_is_shaking",)
+    becomes = (TlsTcpTransport, TlsWebSocketTransport, TlsWebSocketJsonTransport)
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        poller: Poller,
+        address: str,
+        reception: Reception,
+        due: float,
+        refusal: Refuse | None = None,
+    ) -> None:
+        super().__init__(sock, poller, address, reception, due, refusal)
+        self._peeks = False
+        self._is_shaking = True
+
+    def on_readable(self) -> None:
+        """Shake hands, then read as any greeting."""
+        if self.state or not self._is_shaking or self._shake():
+            super().on_readable()
+
+    def on_writable(self) -> None:
+        """Go on with a handshake that found the socket full."""
+        if self._is_shaking:
+            self.on_readable()
+        else:
+            super().on_writable()
+
+    def _shake(self) -> bool:
+        try:
+            done = cast(TlsSocket, self.sock).shake_hands()
+        except BlockingIOError:
+            self.poller.watch_writable(self)
+            return False
+        except OSError as error:
+            self._reception.noise += 1
+            self.lose(f"TLS failed: {error.strerror or error}")
+            return False
+        self.poller.unwatch_writable(self)
+        if done:
+            self._is_shaking = False
+            self._reception.opened["tls"] += 1
+        return done
+
+
+def settle(gate: Gate, transport: Transport) -> None:
+    """Take a connection that has gone off the gate's books; the poller's ``on_gone``."""
+    if isinstance(transport, Greeting) and transport.in_overflow:
+        gate.leave_refused()
+    else:
+        gate.leave(transport.address, transport.authenticated)

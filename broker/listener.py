@@ -1,0 +1,252 @@
+"""The door: bind, accept in batches, put every newcomer through the gate, and keep calm when descriptors run out.
+
+An accept loop is a task per listening socket (IPv4, IPv6). It takes newcomers for at most `ACCEPT_S`, at the pace the
+gate allows; the rest waits in the kernel's backlog. No error of `accept` ends it: when the process or the machine is
+out of descriptors or memory it backs off from 10 ms up to a second, with one log line a second at most, and goes on.
+
+Options are set once on the listening socket: Linux hands them down to every accepted one.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+
+from broker.config import Config
+from broker.core.gate import Gate, Passage, Refuse
+from broker.core.proxy_header import Networks, plain_address
+from broker.greeting import Greeting, Reception
+from broker.http_answer import Health
+from broker.tls import server_context
+
+if TYPE_CHECKING:
+    from broker.poller import Poller
+    from broker.transport import Owner, Transport
+
+__all__ = ["Listener", "bind"]
+
+log = structlog.get_logger("roomcast.listener")
+
+ACCEPT_S = 0.001
+"""Time one batch of accepts may take before other tasks run."""
+BACKLOG = 4096
+"""Newcomers in the kernel's queue; Linux cuts it to net.core.somaxconn."""
+REFUSED_S = 1.0
+"""A refused connection says something within this time, or never hears why."""
+BACKOFF_MIN_S = 0.01
+BACKOFF_MAX_S = 1.0
+"""NATS: 10 ms doubling to 1 s. Without it a full process spins on EMFILE."""
+LOG_EVERY_S = 1.0
+
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC})
+"""ENOSPC: the epoll's limit of watches."""
+_PEER_GONE = frozenset(
+    {
+        errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR, errno.ENETDOWN, errno.ENOPROTOOPT, errno.EHOSTDOWN,
+        errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH,
+    }
+)  # fmt: skip
+"""accept(2): errors of the newcomer that Linux passes on; the next one may be fine."""
+
+
+class Listener:
+    """The listening sockets of one broker. ``addresses`` says where, once `run` serves."""
+
+    def __init__(
+        self,
+        config: Config,
+        poller: Poller,
+        gate: Gate,
+        make_session: Callable[[Transport], Owner],
+        *,
+        status: Health,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        """``make_session`` gives a new transport its owner. OSError if the TLS files cannot be used."""
+        listen = config.listen
+        tls = None
+        if listen.tls_cert is not None and listen.tls_key is not None:
+            tls = server_context(listen.tls_cert, listen.tls_key)
+        self.reception = Reception(
+            gate=gate,
+            make_session=make_session,
+            health=status,
+            origins=frozenset({"*"} if config.development else config.link.allowed_origins),
+            tls=tls,
+            trusted=Networks(listen.trusted_proxies if listen.proxy_protocol else ()),
+        )
+        self.addresses: tuple[tuple[str, int], ...] = ()
+        self.accept_errors = 0
+        """Accepts that failed for want of descriptors or memory."""
+        self._config = config
+        self._poller = poller
+        self._gate = gate
+        self._clock = clock
+        self._sockets: list[socket.socket] = []
+        self._may_accept = False
+        """One accept is paid for and not used yet."""
+        self._logged_at = -LOG_EVERY_S
+        self._silenced = 0
+
+    async def run(self, task_status: trio.TaskStatus[tuple[tuple[str, int], ...]] = trio.TASK_STATUS_IGNORED) -> None:
+        """Bind, tell the addresses, and accept until stopped or cancelled. OSError if nothing can be bound."""
+        self._sockets = await bind(self._config)
+        try:
+            self.addresses = tuple(sock.getsockname()[:2] for sock in self._sockets)
+            async with trio.open_nursery() as nursery:
+                for sock in self._sockets:
+                    nursery.start_soon(self._accept_forever, sock)
+                task_status.started(self.addresses)
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """Close the door; connections inside stay. Newcomers in the backlog are reset. Idempotent."""
+        for sock in self._sockets:
+            if sock.fileno() >= 0:
+                trio.lowlevel.notify_closing(sock)
+                sock.close()
+
+    # ---- accepting
+
+    async def _accept_forever(self, sock: socket.socket) -> None:
+        backoff_s = 0.0
+        while sock.fileno() >= 0:
+            try:
+                await trio.lowlevel.wait_readable(sock)
+            except trio.ClosedResourceError:
+                return
+            try:
+                wait_s = self._accept_some(sock)
+            except OSError as error:
+                if sock.fileno() < 0:
+                    return
+                backoff_s = min(BACKOFF_MAX_S, backoff_s * 2 or BACKOFF_MIN_S)
+                self._complain(error, backoff_s)
+                wait_s = backoff_s
+            else:
+                backoff_s = 0.0
+            if wait_s:
+                await trio.sleep(wait_s)
+
+    def _accept_some(self, sock: socket.socket) -> float:
+        """Accept for at most `ACCEPT_S`; returns the seconds to wait first. OSError: no newcomer can be taken."""
+        clock = self._clock
+        now = clock()
+        end = now + ACCEPT_S
+        while now < end:
+            if not self._may_accept:
+                wait_s = self._gate.pace(now)
+                if wait_s:
+                    return wait_s
+                self._may_accept = True
+            try:
+                newcomer, peer = sock.accept()
+            except BlockingIOError:
+                return 0.0
+            except OSError as error:
+                if error.errno not in _PEER_GONE:
+                    raise
+                now = clock()
+                continue
+            self._may_accept = False
+            self._welcome(newcomer, plain_address(str(peer[0])), now)
+            now = clock()
+        return 0.0
+
+    def _welcome(self, newcomer: socket.socket, address: str, now: float) -> None:
+        reception, gate = self.reception, self._gate
+        is_proxied = address in reception.trusted if reception.trusted else False
+        if is_proxied:
+            address = ""
+        admission = gate.enter(address)
+        if admission is Passage.DROP:
+            newcomer.close()
+            return
+        refusal = admission if isinstance(admission, Refuse) else None
+        patience_s = self._config.link.handshake_timeout_s
+        due = now + (patience_s if refusal is None else min(patience_s, REFUSED_S))
+        newcomer.setblocking(False)
+        greeting = Greeting(newcomer, self._poller, address, reception, due, refusal, is_proxied=is_proxied)
+        try:
+            self._poller.add(greeting, due)
+        except OSError:
+            newcomer.close()
+            if refusal is None:
+                gate.leave(address, False)
+            else:
+                gate.leave_refused()
+            raise
+
+    def _complain(self, error: OSError, backoff_s: float) -> None:
+        """Count a failure of ours, and log it unless that was done within the last second."""
+        self.accept_errors += 1
+        now = self._clock()
+        if now - self._logged_at < LOG_EVERY_S:
+            self._silenced += 1
+            return
+        self._logged_at = now
+        known = error.errno in _EXHAUSTED
+        log.warning(
+            "cannot accept" if known else "accept failed", error=errno.errorcode.get(error.errno or 0, str(error)),
+            backoff_s=backoff_s, connections=len(self._poller), unlogged=self._silenced,
+        )  # fmt: skip
+        self._silenced = 0
+
+
+async def bind(config: Config) -> list[socket.socket]:
+    """Make the listening sockets of ``config.listen``: one for each address its host stands for.
+
+    With port 0 all of them get the same free port. OSError if none can be bound, or if a given port is taken.
+    """
+    host, port = config.listen.host, config.listen.port
+    found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    places = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+    for attempt in range(8):  # a port that is free for IPv4 may be taken for IPv6
+        sockets: list[socket.socket] = []
+        try:
+            shared = port
+            for family, address in places:
+                try:
+                    sock = _open(config, family, (address[0], shared, *address[2:]))
+                except OSError as error:
+                    if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or len(places) == 1:
+                        raise
+                    continue  # localhost names ::1 on machines without IPv6
+                sockets.append(sock)
+                shared = sock.getsockname()[1]
+        except OSError as error:
+            for sock in sockets:
+                sock.close()
+            if port or error.errno != errno.EADDRINUSE or attempt == 7:
+                raise
+            continue
+        if sockets:
+            return sockets
+        break
+    raise OSError(errno.EADDRNOTAVAIL, f"no address of {host} can be bound")
+
+
+def _open(config: Config, family: int, address: tuple[object, ...]) -> socket.socket:
+    link = config.link
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, link.send_buffer_bytes)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, link.notsent_lowat_bytes)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(link.heartbeat_cut_s * 1000))
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
