@@ -220,22 +220,23 @@ def _check_free(values: Iterable[Any], depth: int) -> None:
         kind = type(value)
         if kind is str or value is None or kind is bool:
             continue
-        if isinstance(value, int):
+        if kind is int:
             if not _MIN_FREE_INT <= value <= _MAX_FREE_INT:
                 raise FieldError("must hold integers of 64 bits")
         elif kind is float:
             if not isfinite(value):
                 raise FieldError("must hold finite numbers")
-        elif isinstance(value, (tuple, list)):
+        elif kind is tuple or kind is dict or isinstance(value, (tuple, list)):
             if not depth:
                 raise FieldError(f"must be nested at most {MAX_DEPTH} deep")
-            _check_free(value, depth - 1)
-        elif kind is dict:
-            if not depth:
-                raise FieldError(f"must be nested at most {MAX_DEPTH} deep")
-            for key in value:
-                if type(key) is not str:
-                    raise FieldError("must have strings as keys")
-            _check_free(value.values(), depth - 1)
-        else:
+            if not value:
+                continue
+            if kind is dict:
+                for key in value:
+                    if type(key) is not str:
+                        raise FieldError("must have strings as keys")
+                _check_free(value.values(), depth - 1)
+            else:
+                _check_free(value, depth - 1)
+        elif not isinstance(value, IntEnum):
             raise FieldError("must hold only nil, booleans, numbers, strings, arrays and maps")

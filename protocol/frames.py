@@ -112,6 +112,8 @@ def _refuse_ext(code: int, data: bytes) -> NoReturn:
 
 
 def _unique_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    if not pairs:
+        return {}
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a map has a key twice")
