@@ -1,0 +1,279 @@
+"""The messages of ``messages.json``: every body of both sides, every built-in payload, the edges of the rules.
+
+And the steps of ``session.json``. Data only.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ..codes import (
+    CloseCode,
+    ErrorCode,
+    Feature,
+    Lane,
+    LeaveReason,
+    MessageType,
+    Outcome,
+    Role,
+    RoomPhase,
+    Tier,
+)
+from ..messages import (
+    MAGIC,
+    Account,
+    Ack,
+    AckResult,
+    Auth,
+    Authenticated,
+    ClientHello,
+    CustomType,
+    Direct,
+    DirectAck,
+    ErrorReply,
+    Event,
+    GoAway,
+    Join,
+    Joined,
+    Leave,
+    Left,
+    Message,
+    Missed,
+    Ping,
+    Pong,
+    Post,
+    Resume,
+    Resumed,
+    RoomPulse,
+    ServerHello,
+    Side,
+    State,
+    Tick,
+    TickEntry,
+)
+from ..payloads import (
+    AnnouncementPayload,
+    DanmakuPayload,
+    EmotePayload,
+    GiftPayload,
+    LikePayload,
+    PhasePayload,
+)
+
+__all__ = ["SAMPLES", "SESSION", "Sample", "Step"]
+
+
+class Sample(NamedTuple):
+    """One message and its header's fields."""
+
+    name: str
+    side: Side
+    message: Message
+    lane: Lane = Lane.CONTROL
+    room: int = 0
+    sequence: int = 0
+
+
+C, S = Side.CLIENT, Side.SERVER
+AT_MS = 1_764_547_200_000
+MAX_U32 = 2**32 - 1
+MAX_SAFE = 2**53 - 1
+
+_GIFT = GiftPayload("order-7", "u-1", "小明", "rocket", 2, 9900, "")
+_SHOWN = (
+    TickEntry(MessageType.DANMAKU, "u-2", "viewer 2", DanmakuPayload("多少钱"), 3, ("u-4", "u-9")),
+    TickEntry(MessageType.DANMAKU, "u-3", "viewer 3", DanmakuPayload("666", (1, 0xFF2D55, 2))),
+    TickEntry(MessageType.EMOTE, "u-5", "viewer 5", EmotePayload("rose")),
+    TickEntry(130, "u-6", "", {"card": [1, None, True, -1.5], "note": "custom"}),
+)
+_CROWD = tuple(
+    TickEntry(MessageType.DANMAKU, f"u-{n}", f"viewer {n}", DanmakuPayload(text), 1 + n % 3)
+    for n, text in enumerate(
+        ["来了来了", "多少钱", "链接在哪", "666666", "哈哈哈哈哈哈", "还有库存吗", "什么时候发货", "好看"] * 5
+    )
+)
+_SNAPSHOT = Joined("lobby", 7, 41, Role.VIEWER, RoomPhase.LIVE, Tier.FULL, 100, 1200, 1100, 2300, 1500, 88000, _SHOWN)
+_LANES = (
+    Account(12, 12), Account(3, 3), Account(40, 38, 0, 0, 0, 2),
+    Account(9000, 6000, 1500, 1200, 200, 100), Account(88_000, 88_000),
+)  # fmt: skip
+
+_FROM_CLIENT: list[tuple[str, Message, int, int]] = [
+    ("hello", ClientHello(MAGIC, 1, 1, int(Feature.LZ4 | Feature.LZ4_DICT_1), "example/1.0"), 0, 0),
+    ("hello-bare", ClientHello(MAGIC, 1, 1), 0, 0),
+    ("hello-newer-client", ClientHello(MAGIC, 1, 3, MAX_U32, ""), 0, 0),
+    ("auth", Auth("a-token-of-the-platform"), 0, 0),
+    ("auth-guest", Auth(None), 0, 0),
+    ("join", Join("lobby", Tier.FULL), 0, 1),
+    ("join-low-tier-unicode", Join("直播间-8", Tier.LOW), 0, MAX_U32),
+    ("leave", Leave(), 3, 2),
+    ("post-danmaku", Post(MessageType.DANMAKU, "m-1", DanmakuPayload("主播好美")), 3, 5),
+    ("post-danmaku-styled", Post(MessageType.DANMAKU, "m-2", DanmakuPayload("好看", (2, 0xFFFFFF, 0))), 3, 6),
+    ("post-danmaku-100-emoji", Post(MessageType.DANMAKU, "", DanmakuPayload("\U0001f339" * 100)), 3, 7),
+    ("post-emote", Post(MessageType.EMOTE, "m-3", EmotePayload("rose")), 3, 8),
+    ("post-like", Post(MessageType.LIKE, "", LikePayload(25)), 3, 9),
+    ("post-like-longest-id", Post(MessageType.LIKE, "\U0001f4a1" * 64, LikePayload(1000)), 3, 9),
+    (
+        "post-announcement",
+        Post(MessageType.ANNOUNCEMENT, "a-1", AnnouncementPayload("Sale at 20:00\nTwo lines")),
+        3,
+        10,
+    ),
+    ("post-gift", Post(MessageType.GIFT, "g-1", _GIFT), 3, 11),
+    ("post-room-phase", Post(MessageType.ROOM_PHASE, "p-1", PhasePayload(RoomPhase.PAUSED)), 3, 12),
+    ("post-custom", Post(128, "x-1", {"a": [1, -2, 2.5, None, False], "b": {"深": "层"}}), MAX_U32, 13),
+    ("post-custom-nil", Post(255, "", None), 3, 14),
+    ("ack", DirectAck(9), 0, 0),
+    ("ping", Ping(AT_MS), 0, 15),
+    ("resume", Resume("lobby", Tier.MEDIUM, 7, 41), 0, 16),
+    ("resume-largest-integers", Resume("a", Tier.FULL, MAX_SAFE, MAX_SAFE), 0, 17),
+    ("goaway", GoAway(CloseCode.CLIENT_DONE, "bye"), 0, 0),
+]
+
+_FROM_SERVER: list[tuple[str, Message, Lane, int, int]] = [
+    (
+        "hello",
+        ServerHello(1, 3, AT_MS, 30_000, 75_000, 8, (CustomType(128, "product_card", Lane.COMMERCE),), "roomcast"),
+        Lane.CONTROL, 0, 0,
+    ),
+    ("hello-bare", ServerHello(1, 0, 0, 30_000, 75_000, 1), Lane.CONTROL, 0, 0),
+    ("auth", Authenticated("u-1", "小明", AT_MS + 3_600_000), Lane.CONTROL, 0, 0),
+    ("auth-guest", Authenticated("guest-5f3a", ""), Lane.CONTROL, 0, 0),
+    ("join", _SNAPSHOT, Lane.CONTROL, 3, 1),
+    (
+        "join-empty-room",
+        Joined("a", 1, 0, Role.GUEST, RoomPhase.PAUSED, Tier.LOW, 100, 0, 0, 0, 0, 0),
+        Lane.CONTROL, 1, 1,
+    ),
+    ("leave", Left(LeaveReason.REQUESTED), Lane.CONTROL, 3, 2),
+    ("leave-kicked", Left(LeaveReason.KICKED, "spam"), Lane.CONTROL, 3, 0),
+    (
+        "ack",
+        Ack((
+            AckResult(5, Outcome.ACCEPTED), AckResult(6, Outcome.MERGED), AckResult(7, Outcome.SAMPLED_OUT),
+            AckResult(8, Outcome.LIMITED, 1500), AckResult(9, Outcome.HELD),
+            AckResult(10, Outcome.REJECTED, int(ErrorCode.DUPLICATE_TEXT)), AckResult(11, Outcome.EXPIRED),
+        )),
+        Lane.CONTROL, 3, 0,
+    ),
+    ("ack-empty", Ack(()), Lane.CONTROL, 3, 0),
+    (
+        "event-announcement",
+        Event(MessageType.ANNOUNCEMENT, AT_MS, "u-8", "host", AnnouncementPayload("Sale at 20:00")),
+        Lane.CONTROL, 3, 42,
+    ),
+    ("event-custom", Event(128, AT_MS, "", "", {"sku": "A-1", "price_cents": 1999}), Lane.COMMERCE, 3, 43),
+    ("event-gift", Event(MessageType.GIFT, AT_MS, "u-1", "小明", _GIFT), Lane.PAID, 3, 44),
+    (
+        "event-room-phase",
+        Event(MessageType.ROOM_PHASE, AT_MS, "u-8", "host", PhasePayload(RoomPhase.ENDED)),
+        Lane.CONTROL, 3, MAX_U32,
+    ),
+    ("tick", Tick(AT_MS, 100, 0, _SHOWN, Account(9, 4, 2, 2, 0, 1)), Lane.CHAT, 3, 77),
+    ("tick-crowd", Tick(AT_MS, 250, 1, _CROWD, Account(200, 40, 39, 115, 6)), Lane.CHAT, 3, 78),
+    ("tick-silent", Tick(AT_MS, 1000, 4, ()), Lane.CHAT, 3, 79),
+    (
+        "state",
+        State(
+            AT_MS, RoomPhase.LIVE, 1, 100, 1200, 1100, 2300, 1500, 88_000,
+            (("u-2", 900), ("u-3", 700)), (("u-6", "new one"),), 17, _LANES,
+        ),
+        Lane.AMBIENT, 3, 12,
+    ),
+    ("state-bare", State(0, RoomPhase.ENDED, 0, 0, 0, 0, 0, 0, 0), Lane.AMBIENT, 3, 13),
+    ("direct", Direct(9, 129, AT_MS, {"coupon": "C-1"}), Lane.COMMERCE, 0, 0),
+    ("direct-missed", Direct(0, MessageType.MISSED, AT_MS, Missed(120, 3)), Lane.COMMERCE, 0, 0),
+    ("pong", Pong(AT_MS, AT_MS + 12, (RoomPulse(3, 1200, 100),), 120), Lane.CONTROL, 0, 15),
+    ("pong-no-rooms", Pong(0, AT_MS), Lane.CONTROL, 0, 0),
+    ("error", ErrorReply(ErrorCode.BAD_FIELD, "must be a string", "payload.text"), Lane.CONTROL, 3, 6),
+    ("error-with-wait", ErrorReply(ErrorCode.RATE_LIMITED, "too many joins", "room_name", 1500), Lane.CONTROL, 0, 1),
+    ("error-newer-than-the-reader", ErrorReply(999, ""), Lane.CONTROL, 0, 1),
+    (
+        "goaway",
+        GoAway(CloseCode.GOING_AWAY, "restart", 500, 5000, ("b.example.com:7412",)),
+        Lane.CONTROL, 0, 0,
+    ),
+    ("goaway-bare", GoAway(CloseCode.SLOW_VIEWER), Lane.CONTROL, 0, 0),
+    ("resume-recovered", Resumed(True, 42, _SNAPSHOT), Lane.CONTROL, 3, 16),
+    ("resume-with-gap", Resumed(False, 1, _SNAPSHOT._replace(recent=())), Lane.CONTROL, 3, 16),
+]  # fmt: skip
+
+SAMPLES: tuple[Sample, ...] = (
+    *(
+        Sample(f"client-{name}", C, message, Lane.CONTROL, room, sequence)
+        for name, message, room, sequence in _FROM_CLIENT
+    ),
+    *(
+        Sample(f"server-{name}", S, message, lane, room, sequence)
+        for name, message, lane, room, sequence in _FROM_SERVER
+    ),
+)
+"""Every message of the wire at least once, in the order of `codes.Opcode`."""
+
+
+class Step(NamedTuple):
+    """One write of the transcript: the frames that ``side`` sends without waiting, and why."""
+
+    side: Side
+    says: str
+    frames: tuple[Sample, ...]
+
+
+def _frame(name: str, side: Side, message: Any, lane: Lane = Lane.CONTROL, room: int = 0, sequence: int = 0) -> Sample:
+    return Sample(name, side, message, lane, room, sequence)
+
+
+SESSION: tuple[Step, ...] = (
+    Step(
+        C,
+        "the client says all it has to say in one write",
+        (
+            _frame("hello", C, ClientHello(MAGIC, 1, 1, 3, "demo/1")),
+            _frame("auth", C, Auth("token")),
+            _frame("join", C, Join("lobby", Tier.FULL), sequence=1),
+        ),
+    ),
+    Step(
+        S,
+        "the server answers in the same order",
+        (
+            _frame("hello", S, ServerHello(1, 3, AT_MS, 30_000, 75_000, 8, (), "roomcast")),
+            _frame("auth", S, Authenticated("u-1", "Ming", 0)),
+            _frame(
+                "join",
+                S,
+                Joined("lobby", 7, 41, Role.VIEWER, RoomPhase.LIVE, Tier.FULL, 100, 2, 2, 5, 3, 0),
+                room=3,
+                sequence=1,
+            ),
+        ),
+    ),
+    Step(
+        C,
+        "a danmaku; the client numbers its POSTs in the header",
+        (_frame("post", C, Post(MessageType.DANMAKU, "m-1", DanmakuPayload("666")), room=3, sequence=2),),
+    ),
+    Step(
+        S,
+        "the tick in which it is shown, and its fate",
+        (
+            _frame(
+                "tick",
+                S,
+                Tick(
+                    AT_MS + 100,
+                    100,
+                    0,
+                    (TickEntry(MessageType.DANMAKU, "u-1", "Ming", DanmakuPayload("666")),),
+                    Account(1, 1),
+                ),
+                lane=Lane.CHAT,
+                room=3,
+                sequence=1,
+            ),
+            _frame("ack", S, Ack((AckResult(2, Outcome.ACCEPTED),)), room=3),
+        ),
+    ),
+    Step(C, "goodbye", (_frame("goaway", C, GoAway(CloseCode.CLIENT_DONE, "bye")),)),
+)
+"""The transcript of SPEC.md."""

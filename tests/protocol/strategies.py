@@ -1,0 +1,231 @@
+"""Hypothesis strategies for the wire: every message of both sides, headers, splits of bytes, and mutations.
+
+Messages are drawn in the form in which a receiver gets them (tuples, enum members, typed payloads of a POST), so that
+``decode(encode(message)) == message`` can be asked for as it stands. They obey every rule of their fields, up to the
+edges; client messages also fit a client's body.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from hypothesis import strategies as st
+
+from protocol.codes import Lane, LeaveReason, MessageType, Opcode, Outcome, Role, RoomPhase, Tier
+from protocol.fields import MAX_DEPTH, MAX_INT
+from protocol.messages import (
+    MAGIC,
+    OPCODE_LANES,
+    Account,
+    Ack,
+    AckResult,
+    Auth,
+    Authenticated,
+    ClientHello,
+    CustomType,
+    Direct,
+    DirectAck,
+    ErrorReply,
+    Event,
+    GoAway,
+    Join,
+    Joined,
+    Leave,
+    Left,
+    Message,
+    Ping,
+    Pong,
+    Post,
+    Resume,
+    Resumed,
+    RoomPulse,
+    ServerHello,
+    Side,
+    State,
+    Tick,
+    TickEntry,
+    opcode_of,
+)
+from protocol.payloads import (
+    AnnouncementPayload,
+    DanmakuPayload,
+    EmotePayload,
+    GiftPayload,
+    LikePayload,
+    PhasePayload,
+)
+
+Strategy = st.SearchStrategy[Any]
+
+UINT32 = 2**32 - 1
+u32 = st.integers(0, UINT32)
+counts = st.one_of(st.integers(0, 100), st.integers(0, MAX_INT))
+"""Counters, milliseconds, offsets: most are small, some are the largest that the wire takes."""
+
+_SURROGATES: tuple[Literal["Cs"]] = ("Cs",)
+_TEXT = st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp"))
+
+
+def texts(low: int, high: int) -> Strategy:
+    """Text that the rule ``fields.text(low, high)`` takes."""
+    return st.text(_TEXT, min_size=low, max_size=high)
+
+
+ids = texts(1, 64)
+names = texts(0, 64)
+reasons = texts(0, 256)
+_ROOM = st.one_of(st.sampled_from("-_.:@"), st.characters(categories=("L", "N")).filter(str.isalnum))
+room_names = st.text(_ROOM, min_size=1, max_size=64)
+
+_scalars: Strategy = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(st.characters(exclude_categories=_SURROGATES), max_size=20),
+)
+
+
+def _containers(children: Strategy) -> Strategy:
+    keys = st.text(st.characters(exclude_categories=_SURROGATES), max_size=8)
+    return st.one_of(
+        st.lists(children, max_size=4).map(tuple),
+        st.dictionaries(keys, children, max_size=4),
+    )
+
+
+free_values: Strategy = st.recursive(_scalars, _containers, max_leaves=8)
+"""Values of a free field as a receiver gets them: arrays are tuples."""
+
+
+@st.composite
+def nested(draw: st.DrawFn, depth: int) -> Any:
+    """A free value of exactly ``depth`` arrays and maps inside each other."""
+    value = draw(_scalars)
+    for _ in range(depth):
+        value = draw(st.sampled_from([(value,), {"k": value}, (1, value), {"a": 1, "b": value}]))
+    return value
+
+
+payloads: dict[int, Strategy] = {
+    MessageType.DANMAKU: st.builds(
+        DanmakuPayload,
+        texts(1, 100),
+        st.none() | st.tuples(st.integers(0, 2), st.integers(0, 0xFFFFFF), st.integers(0, 2)),
+    ),
+    MessageType.EMOTE: st.builds(EmotePayload, ids),
+    MessageType.LIKE: st.builds(LikePayload, st.integers(1, 1000)),
+    MessageType.ANNOUNCEMENT: st.builds(AnnouncementPayload, texts(1, 100) | st.just("two\nlines\tand a tab")),
+    MessageType.GIFT: st.builds(GiftPayload, ids, ids, names, ids, st.integers(1, 1_000_000), counts, names),
+    MessageType.ROOM_PHASE: st.builds(PhasePayload, st.sampled_from(RoomPhase)),
+}
+"""Typed payloads of the built-in types that have a shape of their own."""
+
+custom_types = st.integers(128, 255)
+message_types = st.integers(1, 255)
+
+
+@st.composite
+def posts(draw: st.DrawFn) -> Post:
+    """A POST as a server sees it: the payload typed, or free for a custom type."""
+    kind = draw(st.sampled_from([*payloads, 128, 255]))
+    return Post(int(kind), draw(texts(0, 64)), draw(payloads.get(kind, free_values)))
+
+
+accounts = st.builds(Account, *[counts] * 6)
+entries = st.builds(
+    TickEntry, message_types, ids, names, free_values, st.integers(1, MAX_INT), st.lists(ids, max_size=3).map(tuple)
+)
+
+
+def _tuples(element: Strategy, high: int) -> Strategy:
+    return st.lists(element, max_size=high).map(tuple)
+
+
+joined = st.builds(
+    Joined,
+    room_names,
+    counts,
+    counts,
+    st.sampled_from(Role),
+    st.sampled_from(RoomPhase),
+    st.sampled_from(Tier),
+    *[counts] * 6,
+    _tuples(entries, 2),
+)
+_tiers = st.sampled_from(Tier)
+_goaways = st.builds(GoAway, st.integers(1000, 4999), reasons, counts, counts, _tuples(texts(1, 255), 2))
+
+MESSAGES: dict[tuple[Side, Opcode], Strategy] = {
+    (Side.CLIENT, Opcode.HELLO): st.builds(
+        ClientHello, st.just(MAGIC), st.integers(1, 255), st.integers(1, 255), u32, texts(0, 128)
+    ),
+    (Side.CLIENT, Opcode.AUTH): st.builds(Auth, st.none() | texts(1, 200)),
+    (Side.CLIENT, Opcode.JOIN): st.builds(Join, room_names, _tiers),
+    (Side.CLIENT, Opcode.LEAVE): st.builds(Leave),
+    (Side.CLIENT, Opcode.POST): posts(),
+    (Side.CLIENT, Opcode.ACK): st.builds(DirectAck, counts),
+    (Side.CLIENT, Opcode.PING): st.builds(Ping, counts),
+    (Side.CLIENT, Opcode.RESUME): st.builds(Resume, room_names, _tiers, counts, counts),
+    (Side.CLIENT, Opcode.GOAWAY): _goaways,
+    (Side.SERVER, Opcode.HELLO): st.builds(
+        ServerHello,
+        st.integers(1, 255),
+        u32,
+        counts,
+        counts,
+        counts,
+        st.integers(1, MAX_INT),
+        _tuples(st.builds(CustomType, custom_types, ids, st.sampled_from(Lane)), 3),
+        names,
+    ),
+    (Side.SERVER, Opcode.AUTH): st.builds(Authenticated, ids, names, counts),
+    (Side.SERVER, Opcode.JOIN): joined,
+    (Side.SERVER, Opcode.LEAVE): st.builds(Left, st.sampled_from(LeaveReason), reasons),
+    (Side.SERVER, Opcode.ACK): st.builds(Ack, _tuples(st.builds(AckResult, u32, st.sampled_from(Outcome), counts), 5)),
+    (Side.SERVER, Opcode.EVENT): st.builds(Event, message_types, counts, names, names, free_values),
+    (Side.SERVER, Opcode.TICK): st.builds(Tick, counts, counts, st.integers(0, 4), _tuples(entries, 3), accounts),
+    (Side.SERVER, Opcode.STATE): st.builds(
+        State,
+        counts,
+        st.sampled_from(RoomPhase),
+        st.integers(0, 4),
+        *[counts] * 6,
+        _tuples(st.tuples(ids, counts), 2),
+        _tuples(st.tuples(ids, names), 2),
+        counts,
+        _tuples(accounts, 5),
+    ),
+    (Side.SERVER, Opcode.DIRECT): st.builds(Direct, counts, message_types, counts, free_values),
+    (Side.SERVER, Opcode.PONG): st.builds(
+        Pong, counts, counts, _tuples(st.builds(RoomPulse, u32, counts, counts), 3), counts
+    ),
+    (Side.SERVER, Opcode.ERROR): st.builds(ErrorReply, st.integers(100, 999), reasons, names, counts),
+    (Side.SERVER, Opcode.GOAWAY): _goaways,
+    (Side.SERVER, Opcode.RESUME): st.builds(Resumed, st.booleans(), counts, joined),
+}
+"""Messages by the side that sends them and their opcode."""
+
+
+def messages(side: Side, *but: Opcode) -> Strategy:
+    """Any message that ``side`` may send, except of the opcodes in ``but``."""
+    return st.one_of(
+        [strategy for (sender, opcode), strategy in MESSAGES.items() if sender is side and opcode not in but]
+    )
+
+
+def lanes_of(side: Side, message: Message) -> Strategy:
+    """Lanes that ``side`` may put into the header of ``message``."""
+    if side is Side.CLIENT:
+        return st.just(Lane.CONTROL)
+    return st.sampled_from(sorted(OPCODE_LANES[opcode_of(message)]))
+
+
+@st.composite
+def splits(draw: st.DrawFn, data: bytes, most: int = 8) -> list[bytes]:
+    """``data`` cut into pieces, some of which may be empty."""
+    cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=most)))
+    return [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+
+
+too_deep = nested(MAX_DEPTH + 1)

@@ -1,0 +1,114 @@
+"""Payloads of the built-in types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol.codes import MESSAGE_TYPES, MessageType, RoomPhase
+from protocol.fields import FieldError
+from protocol.frames import pack_body, unpack_body
+from protocol.messages import Post
+from protocol.payloads import (
+    MAX_DANMAKU_CHARS,
+    MAX_LIKES_PER_POST,
+    DanmakuPayload,
+    GiftPayload,
+    LikePayload,
+    PhasePayload,
+    check_payload,
+)
+from tests.protocol.strategies import free_values, payloads, texts, too_deep
+
+
+@pytest.mark.parametrize("kind", payloads)
+@settings(max_examples=15)
+@given(st.data())
+def test_a_payload_is_read_back_typed_from_an_array_and_from_an_object(kind: int, data: st.DataObject) -> None:
+    payload = data.draw(payloads[kind])
+    for form in (unpack_body(pack_body(payload)), list(payload), payload._asdict()):
+        found = check_payload(kind, form)
+        assert found == payload
+        assert type(found) is type(payload)
+
+
+@pytest.mark.parametrize("kind", payloads)
+@settings(max_examples=15)
+@given(st.data())
+def test_the_largest_honest_post_fits_its_types_cap(kind: int, data: st.DataObject) -> None:
+    payload = data.draw(payloads[kind])
+    client_msg_id = data.draw(texts(0, 64))
+    assert len(pack_body(Post(kind, client_msg_id, payload))) <= MESSAGE_TYPES[kind].max_bytes
+
+
+def test_the_very_largest_posts_fit() -> None:
+    rose = "\U0001f339"
+    largest = {
+        MessageType.DANMAKU: (rose * 100, (2, 0xFFFFFF, 2)),
+        MessageType.EMOTE: (rose * 64,),
+        MessageType.LIKE: (MAX_LIKES_PER_POST,),
+        MessageType.ANNOUNCEMENT: (rose * 500,),
+        MessageType.GIFT: (rose * 64, rose * 64, rose * 64, rose * 64, 1_000_000, 2**53 - 1, rose * 64),
+        MessageType.ROOM_PHASE: (RoomPhase.ENDED,),
+    }
+    assert set(largest) == set(payloads)
+    for kind, payload in largest.items():
+        check_payload(kind, payload)
+        assert len(pack_body(Post(kind, rose * 64, payload))) <= MESSAGE_TYPES[kind].max_bytes
+
+
+@settings(max_examples=15)
+@given(free_values)
+def test_types_without_a_shape_take_any_free_value_as_it_is(value: Any) -> None:
+    for kind in (128, 200, 255, MessageType.JOINED, MessageType.MISSED):
+        assert check_payload(kind, value) is value
+
+
+@settings(max_examples=15)
+@given(too_deep)
+def test_a_custom_payload_is_judged_as_a_free_value(value: Any) -> None:
+    with pytest.raises(FieldError) as caught:
+        check_payload(128, value)
+    assert caught.value.field == "payload"
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "field"),
+    [
+        (MessageType.DANMAKU, ("x" * (MAX_DANMAKU_CHARS + 1),), "payload.text"),
+        (MessageType.DANMAKU, ("a\nb",), "payload.text"),
+        (MessageType.DANMAKU, ("a", (3, 0, 0)), "payload.style"),
+        (MessageType.DANMAKU, ("a", (0, -1, 0)), "payload.style"),
+        (MessageType.DANMAKU, ("a", (0, 0)), "payload.style"),
+        (MessageType.DANMAKU, ("a", "red"), "payload.style"),
+        (MessageType.DANMAKU, "a", "payload"),
+        (MessageType.DANMAKU, None, "payload"),
+        (MessageType.DANMAKU, {}, "payload.text"),
+        (MessageType.EMOTE, ("",), "payload.emote_id"),
+        (MessageType.LIKE, (0,), "payload.count"),
+        (MessageType.LIKE, (MAX_LIKES_PER_POST + 1,), "payload.count"),
+        (MessageType.LIKE, (True,), "payload.count"),
+        (MessageType.ANNOUNCEMENT, ("a\rb",), "payload.text"),
+        (MessageType.ANNOUNCEMENT, ("x" * 501,), "payload.text"),
+        (MessageType.GIFT, ("", "u", "n", "g", 1, 1), "payload.order_id"),
+        (MessageType.GIFT, ("o", "u", "n", "g", 0, 1), "payload.count"),
+        (MessageType.GIFT, ("o", "u", "n", "g", 1, -1), "payload.price_cents"),
+        (MessageType.GIFT, ("o", "u", "n", "g", 1, 9.99), "payload.price_cents"),
+        (MessageType.GIFT, ("o", "u", "n", "g", 1), "payload.price_cents"),
+        (MessageType.ROOM_PHASE, (4,), "payload.phase"),
+    ],
+)
+def test_a_bad_payload_is_refused_with_its_path(kind: int, payload: Any, field: str) -> None:
+    with pytest.raises(FieldError) as caught:
+        check_payload(kind, payload)
+    assert caught.value.field == field
+
+
+def test_appended_fields_of_a_payload_are_ignored() -> None:
+    assert check_payload(MessageType.LIKE, (3, "later")) == LikePayload(3)
+    assert check_payload(MessageType.DANMAKU, ("a",)) == DanmakuPayload("a", None)
+    assert check_payload(MessageType.ROOM_PHASE, {"phase": 2, "later": 1}) == PhasePayload(RoomPhase.PAUSED)
+    assert check_payload(MessageType.GIFT, ("o", "u", "", "g", 1, 0)) == GiftPayload("o", "u", "", "g", 1, 0, "")
