@@ -1,8 +1,8 @@
 """The floor: what the same sockets and the same bytes cost with no broker at all.
 
-An absolute time means little on a shared machine, so every fan-out figure stands beside this one, taken in the same run: a
-bare ``send`` of the same bytes to the same sockets, in a Python loop, and in a C loop when a compiler is there. The C source is
-ours (``floor.c``) and is compiled into a temporary folder at run time.
+An absolute time means little on a shared machine, so every fan-out figure stands beside this one, taken in the same
+run: a bare ``send`` of the same bytes to the same sockets, in a Python loop, and in a C loop when a compiler is
+there. The C source is ours (``floor.c``) and is compiled into a temporary folder at run time.
 """
 
 from __future__ import annotations

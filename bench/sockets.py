@@ -1,11 +1,11 @@
 """Sockets of the load generator: many on one machine, cheap, non-blocking, and never more than allowed.
 
-What stands in the way of many loopback connections, and what this module does about it: descriptors (`raise_descriptors`),
-ephemeral ports (28,232 for one pair of addresses, so clients come from several of 127.0.0.0/8: `source_address`), and receive
-buffers that hide a slow reader (`connect_from` can make them small).
+What stands in the way of many loopback connections, and what this module does about it: descriptors
+(`raise_descriptors`), ephemeral ports (28,232 for one pair of addresses, so clients come from several of
+127.0.0.0/8: `source_address`), and receive buffers that hide a slow reader (`connect_from` can make them small).
 
-It also has the WebSocket client's few bytes. The bench types them by hand, because what is measured must not be measured
-with the code that is under test.
+It also has the WebSocket client's few bytes. The bench types them by hand, because what is measured must not be
+measured with the code that is under test.
 """
 
 from __future__ import annotations

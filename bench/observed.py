@@ -1,0 +1,244 @@
+"""The broker under observation: the real `Broker` in a process of its own, with a few more words than it says by
+itself.
+
+It serves exactly as ``roomcast serve`` does. Beside it stands one task that answers the bench's commands on
+standard input (counters, accounts, the raw loop over the very sockets of its viewers) and one that reports a sample
+twice a second. Both cost less than a thousandth of a core.
+
+``crowd`` seats viewers that share sockets (`members`); everything else is the broker's own.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+import trio
+
+from bench.books import FLOOR_SEQUENCE
+from bench.child import CommandReader, emit, set_alarm
+from bench.floor import FloorSweep, c_loop, c_sweep, python_sweep
+from bench.links import CODECS
+from bench.measure import now_us
+from bench.members import Crowd
+from bench.sockets import listen, server_message
+from broker.config import load
+from broker.core.send_queue import QueueLimits
+from broker.logs import configure
+from broker.poller import Poller
+from broker.server import Broker
+from broker.transport import Framing
+from protocol.codes import Opcode
+from protocol.frames import HEADER_BYTES, build_frame, pack_body
+
+__all__ = ["floor_frame", "main"]
+
+SAMPLE_S = 0.5
+_PONG_BODY_BYTES = 14
+"""A floor frame's body without its padding."""
+
+
+def floor_frame(sweep: int, size_bytes: int, start_us: int) -> bytes:
+    """A PONG of about ``size_bytes`` that receivers know as a floor sweep; even ``sweep`` = Python, odd = C."""
+    padding = "x" * max(0, size_bytes - HEADER_BYTES - _PONG_BODY_BYTES)
+    body = pack_body((start_us, 0, (), 0, padding))
+    return build_frame(Opcode.PONG, 0, 0, FLOOR_SEQUENCE + sweep, body)
+
+
+class Observer:
+    """The tasks beside one broker."""
+
+    def __init__(self, broker: Broker, nursery: trio.Nursery) -> None:
+        self._broker = broker
+        self._nursery = nursery
+        self._crowd: Crowd | None = None
+        self._crowd_poller: Poller | None = None
+        self._sweeps = 0
+
+    async def obey(self) -> None:
+        """Carry out commands until ``stop`` or the end of standard input."""
+        reader = CommandReader()
+        while not reader.ended:
+            await trio.lowlevel.wait_readable(reader.fd)
+            for command in reader.read():
+                match command["command"]:
+                    case "stats":
+                        self._tell_stats()
+                    case "crowd":
+                        await self._seat_crowd(command)
+                    case "floor":
+                        await self._floor(command["size_bytes"], command["sweeps"])
+                    case "stop":
+                        reader.ended = True
+        self._nursery.cancel_scope.cancel()
+
+    async def sample(self) -> None:
+        """Report what changes all the time."""
+        while True:
+            await trio.sleep(SAMPLE_S)
+            broker = self._broker
+            stats = broker.fanout
+            intervals = [room.state.interval_s for room in broker.hub]
+            emit(
+                "sample",
+                at_us=now_us(),
+                connections=len(broker.poller),
+                behind=self._behind(),
+                stage=int(broker.monitor.stage),
+                queue_bytes=broker.budget.used_bytes,
+                deliveries=stats.deliveries,
+                sweeps=stats.sweeps,
+                busy_s=round(stats.busy_s, 6),
+                turn_s=round(broker.poller.turn_s, 6),
+                cpu_s=time.process_time(),
+                interval_ms=round(max(intervals, default=0.0) * 1000, 1),
+            )
+
+    def _behind(self) -> int:
+        crowd = self._crowd
+        shared = sum(len(each.waiting) for each in crowd.sockets) if crowd is not None else 0
+        return self._broker.poller.behind + shared
+
+    def _tell_stats(self) -> None:
+        stats = self._broker.stats()
+        rooms = [
+            {
+                "name": room.name,
+                "number": room.number,
+                "accounts": [list(account) for account in room.state.accounts()],
+                "likes": room.state.likes.total,
+                "last_offset": room.state.history.last_offset,
+                "online": room.state.presence.online,
+            }
+            for room in self._broker.hub
+        ]
+        crowd = self._crowd
+        emit(
+            "stats",
+            connections=stats.connections,
+            behind=self._behind(),
+            stage=int(stats.stage),
+            queue_bytes=stats.queue_bytes,
+            posts=stats.posts,
+            deliveries=stats.deliveries,
+            sweeps=stats.sweeps,
+            missed_chat=stats.missed_chat,
+            rooms_crashed=stats.rooms_crashed,
+            balanced=stats.balanced,
+            accounts=[list(account) for account in stats.accounts],
+            closed=stats.closed,
+            fanning_out=self._broker.fanout.waiting,
+            busy_s=self._broker.fanout.busy_s,
+            cpu_s=time.process_time(),
+            rooms=rooms,
+            crowd=None
+            if crowd is None
+            else {
+                "sockets": len(crowd.sockets),
+                "viewers": len(crowd.members),
+                "missed_chat_frames": crowd.missed_chat_frames,
+                "missed_ambient_frames": crowd.missed_ambient_frames,
+                "missed_danmaku": crowd.missed_danmaku,
+                "closed": crowd.closed,
+            },
+        )
+
+    async def _seat_crowd(self, command: dict[str, Any]) -> None:
+        broker = self._broker
+        queue = broker.config.queue
+        poller = self._crowd_poller = Poller(
+            queue_limits=QueueLimits(queue.frames, queue.queue_bytes, queue.critical_bytes),
+            budget=broker.budget,
+            write_timeout_s=broker.config.link.write_timeout_s,
+            on_due=lambda transport: None,
+            on_gone=lambda transport: None,
+        )
+        await self._nursery.start(poller.run)
+        listener = listen()
+        link = broker.config.link
+        listener.setsockopt(1, 7, link.send_buffer_bytes)  # SOL_SOCKET, SO_SNDBUF: inherited by what is accepted
+        listener.setsockopt(6, 25, link.notsent_lowat_bytes)  # IPPROTO_TCP, TCP_NOTSENT_LOWAT
+        listener.setsockopt(6, 1, 1)  # TCP_NODELAY
+        crowd = self._crowd = Crowd(
+            broker.hub,
+            poller,
+            viewers=command["viewers"],
+            rooms=command["rooms"],
+            websocket=command["websocket"],
+            codec=CODECS[command["features"]],
+            now=trio.current_time,
+        )
+        emit("crowd_listening", port=listener.getsockname()[1])
+        await crowd.accept(listener, command["sockets"])
+        listener.close()
+        await crowd.sit_down()
+        emit("crowd_ready", rooms=crowd.rooms)
+
+    # ---- the raw loop
+
+    async def _floor(self, size_bytes: int, sweeps: int) -> None:
+        """Sweep the viewers' own sockets with bare sends, in Python and in C in turn."""
+        by_framing: dict[Framing, list[socket]] = {}
+        for room in self._broker.hub:
+            for member in room.audience.snapshot():
+                transport = member.transport
+                if transport.queue is None and not transport.state:
+                    by_framing.setdefault(self._framing(transport.framing), []).append(transport.sock)
+        done: list[dict[str, Any]] = []
+        gc.collect()
+        c_loop()
+        for number in range(sweeps * 2):
+            in_c = number % 2 == 1
+            self._sweeps += 1
+            start = now_us()
+            frame = floor_frame(self._sweeps * 2 + in_c, size_bytes, start)
+            parts = [self._sweep(socks, frame, framing, in_c) for framing, socks in by_framing.items()]
+            swept = [part for part in parts if part is not None]
+            if swept:
+                done.append(
+                    {
+                        "loop": swept[0].loop,
+                        "sends": sum(part.sends for part in swept),
+                        "size_bytes": swept[0].size_bytes,
+                        "wall_s": sum(part.wall_s for part in swept),
+                        "cpu_s": sum(part.cpu_s for part in swept),
+                        "refused": sum(part.refused for part in swept),
+                    }
+                )
+                await trio.sleep(0.2 + 1.5 * sum(part.wall_s for part in swept))
+        emit("floor", sweeps=done)
+
+    def _framing(self, framing: Framing) -> Framing:
+        crowd = self._crowd
+        return Framing.WEBSOCKET if crowd is not None and crowd.websocket and framing is Framing.TCP else framing
+
+    def _sweep(self, socks: Sequence[socket], frame: bytes, framing: Framing, in_c: bool) -> FloorSweep | None:
+        data = frame if framing is Framing.TCP else server_message(frame)
+        return c_sweep(socks, data) if in_c else python_sweep(socks, data)
+
+
+async def _main(path: Path) -> None:
+    config = load(path)
+    configure(config.log)
+    broker = Broker(config)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(broker.run)
+        emit("serving", address=list(broker.addresses[0]), max_connections=broker.max_connections)
+        observer = Observer(broker, nursery)
+        nursery.start_soon(observer.sample)
+        nursery.start_soon(observer.obey)
+
+
+def main() -> None:
+    """``python -m bench.observed CONFIG LIFETIME_S``."""
+    set_alarm(float(sys.argv[2]))
+    trio.run(_main, Path(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""Scenarios: what a run does, as TOML that says why.
+
+A scenario fixes what is sent, by how many, to how many, under which settings of the broker, and what must hold.
+Sizes can be changed by flag; rates and phases follow. Everything is checked when it is read, and a mistake is named
+with its path.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+__all__ = [
+    "SCENARIOS", "Cut", "Scenario", "ScenarioError", "Sizes", "Stream", "Target", "load_scenario", "read_scenario",
+    "resize", "scenario_names",
+]  # fmt: skip
+
+SCENARIOS = Path(__file__).parent / "scenarios"
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+Positive = Annotated[int, Meta(ge=1)]
+
+
+class ScenarioError(Exception):
+    """A scenario cannot be read, or does not make sense; the text names the file and the field."""
+
+
+class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One stream of messages: a ``rate`` for the whole run, or ``phases`` of [share of the run, messages a second]."""
+
+    kind: Literal["danmaku", "like", "gift", "announcement"]
+    rate: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
+    """Messages a second over all rooms."""
+    phases: tuple[tuple[Share, Annotated[float, Meta(ge=0, le=1_000_000)]], ...] = ()
+    refrain_share: Share = 0.0
+    hot_room_share: Share = 0.0
+    count: Annotated[int, Meta(ge=1, le=1000)] = 1
+
+    def timed(self, seconds: float) -> list[tuple[float, float]]:
+        """Phases in seconds for a run of so many."""
+        if not self.phases:
+            return [(seconds, self.rate)]
+        return [(share * seconds, rate) for share, rate in self.phases]
+
+    @property
+    def peak(self) -> float:
+        """The highest rate."""
+        return max((rate for _, rate in self.phases), default=self.rate)
+
+
+class Cut(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Part of the viewers lose their links at a share of the run and come back within so many seconds."""
+
+    at: Share
+    share: Share
+    over_s: Annotated[float, Meta(ge=0, le=60)] = 1.0
+
+
+class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A figure to reach: ``metric`` (a name of the report's headline) at most, or at least, so much."""
+
+    metric: str
+    at_most: float | None = None
+    at_least: float | None = None
+    full_size_only: bool = True
+    """Only judged when the run has the scenario's own size."""
+
+
+class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything about one run. Defaults make the smallest sensible run."""
+
+    name: str
+    title: str
+    purpose: str
+    """What one learns from it, in a sentence or two for the report."""
+    way: Literal["sockets", "crowd", "memory"] = "sockets"
+    """``sockets``: (a) a real link per viewer. ``crowd``: (b) real members that share sockets. ``memory``: (c) scripted
+    links without sockets, for policies only."""
+    viewers: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+    rooms: Annotated[int, Meta(ge=1, le=100_000)] = 1
+    seconds: Annotated[float, Meta(ge=1, le=86_400)] = 20.0
+    transport: Literal["tcp", "websocket", "mixed"] = "mixed"
+    features: Literal["plain", "lz4", "dictionary"] = "dictionary"
+    tier: Literal[20, 10, 5] = 20
+    viewer_processes: Annotated[int, Meta(ge=1, le=16)] = 1
+    sockets: Annotated[int, Meta(ge=1, le=19_000)] = 12_500
+    """Sockets of a crowd, over all viewer processes."""
+    connect_per_s: Annotated[float, Meta(ge=0, le=1_000_000)] = 4000.0
+    """Viewers that begin to connect a second; 0 = all at once."""
+    auth: Literal["token", "dev", "guest"] = "token"
+    users: Annotated[int, Meta(ge=1, le=10_000)] = 20
+    """Links that post danmaku and likes, each one user."""
+    chat_role: Literal["viewer", "vip", "moderator"] = "viewer"
+    """Moderators have no limits of their own, so few links can post much."""
+    streams: tuple[Stream, ...] = ()
+    cuts: tuple[Cut, ...] = ()
+    stalled_share: Share = 0.0
+    throttled_share: Share = 0.0
+    throttle_bytes_per_s: Positive = 2048
+    floor_sweeps: Annotated[int, Meta(ge=0, le=50)] = 5
+    broker: dict[str, Any] = {}
+    """Settings of the broker, as in its own TOML (`roomcast print-config`). Any: checked by the broker's own loader."""
+    targets: tuple[Target, ...] = ()
+    smoke: dict[str, Any] = {}
+    """Fields that ``--smoke`` replaces. Any: checked as fields of this struct."""
+
+    @property
+    def websocket_share(self) -> float:
+        """Part of the viewers that come by WebSocket."""
+        return {"tcp": 0.0, "websocket": 1.0, "mixed": 0.5}[self.transport]
+
+
+class Sizes(msgspec.Struct, frozen=True, kw_only=True):
+    """What flags may change; None = as the scenario says."""
+
+    viewers: int | None = None
+    rooms: int | None = None
+    rate: float | None = None
+    """Danmaku a second at the peak; all phases are scaled."""
+    seconds: float | None = None
+    transport: str | None = None
+    viewer_processes: int | None = None
+    smoke: bool = False
+
+    @property
+    def changed(self) -> bool:
+        """Whether the run has not the scenario's own size."""
+        return self != Sizes()
+
+
+def scenario_names() -> list[str]:
+    """Names of the scenarios that come with the bench, in the order of their files."""
+    return sorted(path.stem for path in SCENARIOS.glob("*.toml"))
+
+
+def load_scenario(name: str) -> Scenario:
+    """The scenario called ``name``, or the one in a file of that path. ScenarioError if it cannot be had."""
+    path = SCENARIOS / f"{name}.toml"
+    if not path.exists():
+        path = Path(name)
+        if path.suffix != ".toml" or not path.exists():
+            raise ScenarioError(f"there is no scenario {name!r}; there are {', '.join(scenario_names())}")
+    return read_scenario(path.read_text(encoding="utf-8"), path.stem)
+
+
+def read_scenario(text: str, name: str) -> Scenario:
+    """Read TOML. ScenarioError names the field."""
+    try:
+        table = tomllib.loads(text)
+        scenario = msgspec.convert({"name": name, **table}, Scenario)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise ScenarioError(f"scenario {name}: {error}") from error
+    for stream in scenario.streams:
+        if stream.phases and sum(share for share, _ in stream.phases) > 1.0001:
+            raise ScenarioError(f"scenario {name}: the phases of {stream.kind} are longer than the run")
+        if stream.phases and stream.rate:
+            raise ScenarioError(f"scenario {name}: {stream.kind} has both a rate and phases")
+    if scenario.stalled_share + scenario.throttled_share > 1:
+        raise ScenarioError(f"scenario {name}: more slow viewers than viewers")
+    if scenario.rooms > scenario.viewers:
+        raise ScenarioError(f"scenario {name}: more rooms than viewers")
+    return scenario
+
+
+def resize(scenario: Scenario, sizes: Sizes) -> Scenario:
+    """``scenario`` with other sizes. ScenarioError where they make no sense."""
+    changes: dict[str, Any] = {}
+    if sizes.smoke:
+        changes |= scenario.smoke
+    for field in ("viewers", "rooms", "seconds", "transport", "viewer_processes"):
+        value = getattr(sizes, field)
+        if value is not None:
+            changes[field] = value
+    viewers = changes.get("viewers", scenario.viewers)
+    if "rooms" not in changes and scenario.rooms > viewers:
+        changes["rooms"] = viewers
+    plain = {**msgspec.to_builtins(scenario), **changes}
+    rate = sizes.rate
+    if rate is not None:
+        peak = max((stream.peak for stream in scenario.streams if stream.kind == "danmaku"), default=0.0)
+        if not peak:
+            raise ScenarioError(f"scenario {scenario.name} sends no danmaku, so --rate has nothing to scale")
+        for stream in plain["streams"]:
+            if stream["kind"] == "danmaku":
+                stream["rate"] = stream["rate"] * rate / peak
+                stream["phases"] = [[share, value * rate / peak] for share, value in stream["phases"]]
+    try:
+        resized = msgspec.convert(plain, Scenario)
+    except msgspec.ValidationError as error:
+        raise ScenarioError(f"scenario {scenario.name} cannot have this size: {error}") from error
+    if resized.rooms > resized.viewers:
+        raise ScenarioError(f"scenario {scenario.name}: {resized.rooms} rooms need as many viewers")
+    return resized

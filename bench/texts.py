@@ -1,0 +1,81 @@
+"""What the generator says: phrases, and the stamp that makes every message traceable.
+
+A stamp stands at the end of a text: ``~ROOM.NUMBER.DUE`` in base 36. ROOM is the index of the room the message was
+sent to (found in another room it is a leak), NUMBER is the message's own, and DUE is when the schedule *wanted* it
+sent, in microseconds since the run's origin. So any viewer can compute the latency of any shown entry, and a
+publisher that was late counts its own lateness: there is no coordinated omission.
+
+A text without a stamp is a *refrain*: the same for many senders, so that merging has something to do.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from protocol.payloads import MAX_DANMAKU_CHARS
+
+__all__ = ["PHRASES", "REFRAINS", "Stamp", "base36", "load_corpus", "read_stamp", "stamped"]
+
+PHRASES: tuple[str, ...] = (
+    "来了来了", "前排围观", "主播今天状态真好", "这个价格可以", "已下单，坐等发货", "声音有点小", "画质好清晰",
+    "链接在哪里", "刚进来，错过了什么", "这个颜色好看", "有没有大码", "包邮吗", "多少钱一件", "再来一遍", "笑死我了",
+    "太真实了", "这操作也行？", "学到了", "求歌名", "背景音乐好听", "从南京来打卡", "下班路上看直播", "已经三刷了",
+    "礼物走一波", "红包什么时候发", "别走开，马上开奖", "手慢无", "库存还有吗", "这个尺码偏小", "求返场", "客服在吗",
+    "Hello from Berlin", "first time here", "what did I miss", "love this song", "sound is a bit low", "price please",
+    "is shipping free", "this looks great", "what a play", "no way", "good evening everyone", "greetings from Lagos",
+    "how long is the show today", "can we see the blue one", "camera two please", "that was close", "well deserved",
+    "sold, thank you", "when is the next one", "bonne soirée", "qué bueno", "こんばんは", "かわいい", "안녕하세요",
+)  # fmt: skip
+"""The built-in list: short, as danmaku are, in the scripts that rooms see."""
+
+REFRAINS: tuple[str, ...] = ("666", "哈哈哈哈", "冲冲冲", "GG", "awsl", "主播加油", "泪目", "下次一定")
+"""What a whole room shouts at once."""
+
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_STAMP = re.compile(r"~([0-9a-z]+)\.([0-9a-z]+)\.([0-9a-z]+)\Z")
+_STAMP_CHARS = 28
+"""Room, number and microseconds of a day in base 36, with room to spare."""
+
+
+class Stamp(NamedTuple):
+    """What a text says of itself; ``due_us`` counts from the run's origin."""
+
+    room: int
+    number: int
+    due_us: int
+
+
+def base36(number: int) -> str:
+    """``number`` (>= 0) in digits and small letters."""
+    if number < 36:
+        return _DIGITS[number]
+    digits: list[str] = []
+    while number:
+        number, rest = divmod(number, 36)
+        digits.append(_DIGITS[rest])
+    return "".join(reversed(digits))
+
+
+def stamped(phrase: str, room: int, number: int, due_us: int) -> str:
+    """``phrase`` with its stamp; the phrase is cut where the two would exceed a danmaku's length."""
+    return f"{phrase[: MAX_DANMAKU_CHARS - _STAMP_CHARS]}~{base36(room)}.{base36(number)}.{base36(max(0, due_us))}"
+
+
+def read_stamp(text: str) -> Stamp | None:
+    """The stamp at the end of ``text``; None for a refrain."""
+    found = _STAMP.search(text)
+    if found is None:
+        return None
+    room, number, due = found.groups()
+    return Stamp(int(room, 36), int(number, 36), int(due, 36))
+
+
+def load_corpus(path: Path) -> tuple[str, ...]:
+    """The lines of a UTF-8 file, one danmaku a line, empty ones left out. ValueError if there are none."""
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    kept = tuple(line[: MAX_DANMAKU_CHARS - _STAMP_CHARS] for line in lines if line and line.isprintable())
+    if not kept:
+        raise ValueError(f"{path}: no line of it can be a danmaku")
+    return kept

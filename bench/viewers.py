@@ -1,0 +1,603 @@
+"""The viewer process: thousands of links on one epoll, cheap enough to share two cores with the broker.
+
+No task, no buffer and no object per frame: one shared buffer, a walk over headers, one dict look-up and one number
+per frame (`books`). Links really connect, authenticate and join, over TCP or WebSocket, from several loopback
+addresses; some of them may read slowly or not at all. The process judges every link's order itself and reports the
+rest.
+
+With ``crowd`` in its orders the process does not speak the protocol: each socket stands for several viewers of a broker
+process that holds them all (`members`), and every copy is counted and timed here.
+
+Commands on standard input: the spec, then ``begin``, ``cut``, ``report``, ``stop`` (`child`). Ends by itself.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+import select
+import struct
+import time
+from collections import Counter
+from typing import Any
+
+import msgspec
+
+from bench.books import FLOOR_SEQUENCE, STREAM_EVENT, STREAM_TICK, Books, Record
+from bench.child import CommandReader, emit, set_alarm
+from bench.links import (
+    FEATURES,
+    Link,
+    LinkState,
+    Manner,
+    entrance,
+    judge,
+    link_report,
+    missing_danmaku,
+    ping_bytes,
+)
+from bench.measure import now_us
+from bench.sockets import connect_from, handshake_request, raise_descriptors, source_address
+from bench.tokens import TokenMaker
+from protocol.codes import CloseCode, MessageType, Opcode, Tier
+from protocol.errors import RemoteProtocolError
+from protocol.fields import FieldError
+from protocol.frames import HEADER_BYTES, parse_header, unpack_body
+from protocol.messages import Direct, ErrorReply, GoAway, Joined, Resumed, Side, reader_of
+
+__all__ = ["ViewerSpec", "Viewers", "main"]
+
+BUFFER_BYTES = 512 * 1024
+HOUSE_US = 100_000
+IDLE_US = 300_000
+"""So long without a frame means that everything has arrived."""
+MAX_ATTEMPTS = 20
+
+_key_at = struct.Struct("!16s").unpack_from
+_BROADCAST = frozenset({Opcode.EVENT, Opcode.TICK, Opcode.STATE})
+_TICK = int(Opcode.TICK)
+
+
+class ViewerSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What one viewer process does. ``seats``: in a crowd, the room numbers of the viewers behind each socket."""
+
+    host: str
+    port: int
+    links: int
+    first_index: int = 0
+    rooms: list[str] = []
+    websocket_share: float = 0.0
+    features: str = "dictionary"
+    tier: int = 20
+    sources: int = 4
+    connect_per_s: float = 2000.0
+    in_flight: int = 200
+    careful_share: float = 0.01
+    stalled: int = 0
+    throttled: int = 0
+    throttle_bytes_per_s: int = 2048
+    slow_receive_bytes: int = 8192
+    auth: str = "token"
+    secret: str | None = None
+    heartbeat_s: float = 30.0
+    origin_us: int = 0
+    lifetime_s: float = 900.0
+    seed: int = 1
+    crowd: bool = False
+    crowd_sockets: int = 0
+    room_count: int = 0
+    fault: str = ""
+    """``drop-frame``: one link forgets one frame it was sent, to see that the checks notice."""
+
+
+class Viewers:
+    """All links of one process. `run` is the whole life."""
+
+    def __init__(self, spec: ViewerSpec) -> None:
+        raise_descriptors()
+        self.spec = spec
+        self.books = Books(spec.origin_us, time.time_ns() // 1000 - now_us())
+        self.commands = CommandReader()
+        self._rng = random.Random(spec.seed)
+        self._epoll = select.epoll()
+        self._buffer = bytearray(BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
+        self._by_fd: dict[int, Link] = {}
+        self._throttled: list[Link] = []
+        self._waiting: list[tuple[int, int]] = []
+        """Links to connect: (when, place in ``links``), a heap."""
+        self._in_flight = 0
+        self._begun = False
+        self._running = True
+        self._ready_told = False
+        self._report_due = 0
+        self._next_ping = 0.0
+        self._pinged = 0
+        self._fault_armed = bool(spec.fault)
+        self.frames = 0
+        self.received = 0
+        """Bytes read since the schedule began."""
+        self.singles: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+        self._cpu_at_begin = 0.0
+        self.links = self._make_links()
+        self._pings = {flag: ping_bytes(flag) for flag in (False, True)}
+
+    def _make_links(self) -> list[Link]:
+        spec = self.spec
+        tier = Tier(spec.tier)
+        healthy = {flag: self.books.form(tier, slow=False) for flag in (False, True)}
+        slow = {flag: self.books.form(tier, slow=True) for flag in (False, True)}
+        tokens = TokenMaker(spec.auth, spec.secret)
+        every = round(1 / spec.careful_share) if spec.careful_share > 0 else 0
+        links = []
+        for place in range(spec.links):
+            index = spec.first_index + place
+            websocket = (place * 0.618034) % 1.0 < spec.websocket_share
+            manner = Manner.HEALTHY
+            if place < spec.stalled:
+                manner = Manner.STALLED
+            elif place < spec.stalled + spec.throttled:
+                manner = Manner.THROTTLED
+            careful = manner is Manner.HEALTHY and bool(every) and (place % every == 0 or place == spec.links - 1)
+            form = (slow if manner else healthy)[websocket]
+            room = "" if spec.crowd else spec.rooms[index % len(spec.rooms)]
+            token = None if spec.crowd else tokens.viewer(f"viewer-{index}")
+            links.append(Link(index, room, form, websocket=websocket, manner=manner, careful=careful, token=token))
+        return links
+
+    # ---- the loop
+
+    def run(self) -> None:
+        """Connect everybody, then read until told to stop."""
+        self._epoll.register(self.commands.fd, select.EPOLLIN)
+        begun = now_us()
+        step_us = 1e6 / self.spec.connect_per_s if self.spec.connect_per_s else 0.0
+        self._waiting = [(begun + int(place * step_us), place) for place in range(len(self.links))]
+        house_at = begun
+        heard_at = begun
+        by_fd, read, poll = self._by_fd, self._read, self._epoll.poll
+        command_fd = self.commands.fd
+        while self._running:
+            ready = poll(0, 512)
+            if not ready:
+                self.books.settle(now_us(), 2000)
+                ready = poll(0.02, 512)
+            for fd, _ in ready:
+                link = by_fd.get(fd)
+                if link is None:
+                    if fd == command_fd:
+                        self._on_commands()
+                elif link.state >= LinkState.JOINING:
+                    read(link)
+                else:
+                    self._advance(link)
+            now = now_us()
+            if ready:
+                heard_at = now
+            if now >= house_at:
+                house_at = now + HOUSE_US
+                self._keep_house(now)
+            if self._waiting and self._waiting[0][0] <= now:
+                self._connect_some(now)
+            if self._report_due and (now - heard_at > IDLE_US or now >= self._report_due):
+                self._report_due = 0
+                self._report()
+        for link in self.links:
+            if link.sock is not None:
+                link.sock.close()
+
+    def _on_commands(self) -> None:
+        for command in self.commands.read():
+            match command["command"]:
+                case "begin":
+                    self._begun = True
+                    self._cpu_at_begin = time.process_time()
+                    self.frames = self.received = 0
+                case "cut":
+                    self._cut(command["share"], command["over_s"])
+                case "report":
+                    self._report_due = now_us() + 5_000_000
+                case "rooms":
+                    self._name_rooms(command["rooms"])
+                case "volume":
+                    emit("volume", bytes=self.received, coming_in=len(self._waiting) + self._in_flight)
+                case "stop":
+                    self._running = False
+        if self.commands.ended:
+            self._running = False
+
+    # ---- coming in
+
+    def _connect_some(self, now: int) -> None:
+        spec = self.spec
+        while self._waiting and self._waiting[0][0] <= now and self._in_flight < spec.in_flight:
+            _, place = heapq.heappop(self._waiting)
+            link = self.links[place]
+            source = source_address(link.index, spec.sources)
+            small = spec.slow_receive_bytes if link.manner else 0
+            try:
+                sock = connect_from((spec.host, spec.port), source, small)
+            except OSError as error:
+                self.errors[f"connect: {error.strerror}"] += 1
+                self._again(link, 200_000)
+                continue
+            link.sock = sock
+            link.rest = b""
+            link.state = LinkState.CONNECTING
+            link.begun_us = now
+            link.attempts += 1
+            self._in_flight += 1
+            self._by_fd[sock.fileno()] = link
+            self._epoll.register(sock.fileno(), select.EPOLLOUT)
+
+    def _again(self, link: Link, delay_us: int) -> None:
+        """Connect this link again later, a bounded number of times."""
+        if link.attempts >= MAX_ATTEMPTS:
+            self.errors["gave up"] += 1
+            return
+        place = link.index - self.spec.first_index
+        heapq.heappush(self._waiting, (now_us() + delay_us + self._rng.randrange(100_000), place))
+
+    def _advance(self, link: Link) -> None:
+        """A link that is coming in has something to do: it stands, or its upgrade has been answered."""
+        assert link.sock is not None
+        fd = link.sock.fileno()
+        try:
+            if link.state is LinkState.CONNECTING:
+                failure = link.sock.getsockopt(1, 4)  # SOL_SOCKET, SO_ERROR
+                if failure:
+                    raise OSError(failure, "connect failed")
+                self._epoll.modify(fd, select.EPOLLIN)
+                if self.spec.crowd:
+                    link.sock.send(struct.pack("!I", link.index))
+                    self._seat(link)
+                elif link.websocket:
+                    link.state = LinkState.UPGRADING
+                    link.sock.send(handshake_request(f"{self.spec.host}:{self.spec.port}"))
+                else:
+                    self._enter(link)
+                return
+            data = link.sock.recv(4096)
+            link.rest += data
+            head, end, rest = link.rest.partition(b"\r\n\r\n")
+            if end:
+                if not head.startswith(b"HTTP/1.1 101"):
+                    raise OSError(0, head.split(b"\r\n")[0].decode("latin-1"))
+                link.rest = rest
+                self._enter(link)
+            elif not data:
+                raise OSError(0, "closed during the upgrade")
+        except OSError as error:
+            self.errors[f"coming in: {error.strerror}"] += 1
+            self._drop(link)
+            self._again(link, 300_000)
+
+    def _enter(self, link: Link) -> None:
+        assert link.sock is not None
+        link.state = LinkState.JOINING
+        link.sock.send(entrance(link, FEATURES[self.spec.features], Tier(self.spec.tier)))
+
+    def _seat(self, link: Link, came_by: str = "join") -> None:
+        """The link is in its room."""
+        link.state = LinkState.READY
+        self._in_flight -= 1
+        self.books.latencies(came_by).record(now_us() - link.begun_us)
+        link.attempts = 0
+        if link.manner and link.sock is not None:
+            self._epoll.unregister(link.sock.fileno())
+            if link.manner is Manner.THROTTLED:
+                self._throttled.append(link)
+
+    def _drop(self, link: Link) -> None:
+        """Close a link's socket."""
+        if link.sock is None:
+            return
+        if link.state < LinkState.READY:
+            self._in_flight -= 1
+        self._by_fd.pop(link.sock.fileno(), None)
+        link.sock.close()
+        link.sock = None
+        link.state = LinkState.CLOSED
+
+    def _cut(self, share: float, over_s: float) -> None:
+        """Break healthy links off and let them come back, spread over a time, with their positions."""
+        healthy = [link for link in self.links if link.state is LinkState.READY and not link.manner]
+        chosen = self._rng.sample(healthy, round(share * len(healthy)))
+        now = now_us()
+        for link in chosen:
+            self._drop(link)
+            link.marks[STREAM_TICK] = -1
+            link.marks[2] = -1
+            due = now + int(self._rng.uniform(0, over_s) * 1e6)
+            heapq.heappush(self._waiting, (due, link.index - self.spec.first_index))
+        self._ready_told = False
+        emit("cut", links=len(chosen))
+
+    # ---- reading
+
+    def _read(self, link: Link) -> None:
+        """Read once and walk over the frames that are there."""
+        view = self._view
+        rest = link.rest
+        sock = link.sock
+        assert sock is not None
+        try:
+            if rest:
+                size = len(rest)
+                self._buffer[:size] = rest
+                end = sock.recv_into(view[size:])
+                self.received += end
+                if end:
+                    end += size
+            else:
+                end = sock.recv_into(view)
+                self.received += end
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._lost(link, error.strerror or "reset")
+            return
+        if not end:
+            self._lost(link, "closed")
+            return
+        now = time.monotonic_ns() // 1000
+        position = self._walk_messages(link, end, now) if link.websocket else self._walk(link, 0, end, now)
+        link.rest = bytes(view[position:end]) if position < end else b""
+
+    def _walk_messages(self, link: Link, end: int, now: int) -> int:
+        """Walk over whole WebSocket messages; returns where the next one begins."""
+        buffer = self._buffer
+        position = 0
+        while end - position >= 2:
+            kind, size = buffer[position], buffer[position + 1]
+            begin = position + 2
+            if size == 126:
+                begin += 2
+                if begin > end:
+                    break
+                size = (buffer[position + 2] << 8) | buffer[position + 3]
+            elif size == 127:
+                begin += 8
+                if begin > end:
+                    break
+                size = int.from_bytes(buffer[position + 2 : begin], "big")
+            stop = begin + size
+            if stop > end:
+                break
+            if kind == 0x82:
+                if self._walk(link, begin, stop, now) != stop:
+                    self.books.violate(f"{link}: a WebSocket message does not end with a frame")
+            else:
+                self.singles[f"websocket {kind & 15}"] += 1
+            position = stop
+        return position
+
+    def _walk(self, link: Link, position: int, end: int, now: int) -> int:
+        """Walk over whole frames; returns where the next one begins. The hot loop: one look-up and one number a
+        frame."""
+        buffer, marks, room = self._buffer, link.marks, link.room
+        get = link.seen.get
+        while end - position >= HEADER_BYTES:
+            (key,) = _key_at(buffer, position)
+            record = get(key)
+            if record is None:
+                stop = position + int.from_bytes(key[:4], "big")
+                if stop > end:
+                    break
+                record = self._new(link, key, bytes(self._view[position:stop]), now)
+                position = stop
+                if record is None:
+                    marks, room = link.marks, link.room
+                    continue
+            else:
+                stop = position + record.length
+                if stop > end:
+                    break
+                if link.careful and not self._compare(link, record, position, stop):
+                    position = stop
+                    continue
+                position = stop
+            self.frames += 1
+            stream = record.stream
+            number = record.sequence
+            if number == marks[stream] + 1 and record.room == room:
+                marks[stream] = number
+                record.arrivals.append(now)
+            elif self.spec.crowd:
+                marks[stream] += 1
+                record.arrivals.append(now)
+            else:
+                live, wrong = judge(link, record)
+                room = link.room
+                if wrong:
+                    self.books.violate(wrong)
+                if live:
+                    record.arrivals.append(now)
+        return position
+
+    def _compare(self, link: Link, record: Record, position: int, stop: int) -> bool:
+        """A careful link's copy: compare the whole bytes. False: the fault that was asked for eats this frame."""
+        self.books.compare(record, bytes(self._view[position:stop]))
+        if self._fault_armed and self._begun and record.stream in (STREAM_TICK, STREAM_EVENT) and link.index % 2 == 0:
+            self._fault_armed = False
+            return False
+        return True
+
+    def _new(self, link: Link, key: bytes, raw: bytes, now: int) -> Record | None:
+        """A header that was not seen before: a first copy (then its record), or a frame for this link alone."""
+        try:
+            header = parse_header(raw)
+        except RemoteProtocolError as error:
+            self.books.violate(f"{link}: a frame's header is wrong: {error}")
+            return None
+        if header.opcode in _BROADCAST or (header.opcode is Opcode.PONG and header.sequence >= FLOOR_SEQUENCE):
+            return self.books.first(link.form, key, raw, now)
+        self.singles[header.opcode.name] += 1
+        try:
+            message = reader_of(Side.SERVER, header.opcode)(unpack_body(raw[HEADER_BYTES:]))
+        except (RemoteProtocolError, FieldError) as error:
+            self.books.violate(f"{link}: a {header.opcode.name} does not decode: {error}")
+            return None
+        match message:
+            case Joined():
+                self._on_joined(link, header.room, message)
+            case Resumed():
+                self._on_resumed(link, header.room, message)
+            case Direct() if message.type == MessageType.MISSED:
+                link.told += message.payload[0]
+            case GoAway():
+                link.code = message.code
+            case ErrorReply() if link.state is LinkState.JOINING:
+                self.errors[f"join refused: {message.message}"] += 1
+                self._drop(link)
+                self._again(link, max(200, message.retry_after_ms) * 1000)
+        return None
+
+    def _on_joined(self, link: Link, room: int, snapshot: Joined) -> None:
+        self.books.joined(room, snapshot)
+        if snapshot.room_name != link.named_room:
+            self.books.violate(f"{link} asked for {link.named_room} and came into {snapshot.room_name}")
+        link.room = link.seat = room
+        link.epoch = snapshot.epoch
+        link.marks = [snapshot.offset, -1 if self._begun else 0, -1, 0]
+        self._seat(link)
+
+    def _on_resumed(self, link: Link, room: int, answer: Resumed) -> None:
+        snapshot = answer.snapshot
+        self.books.joined(room, snapshot)
+        link.seat = room
+        self.singles["recovered" if answer.recovered else "not recovered"] += 1
+        if answer.recovered and snapshot.offset > link.marks[STREAM_EVENT]:
+            link.room, link.replay_until = -1, snapshot.offset
+        else:
+            link.room = room
+            link.marks[STREAM_EVENT] = snapshot.offset
+        self._seat(link, "rejoin")
+
+    def _lost(self, link: Link, why: str) -> None:
+        coming_in = link.state < LinkState.READY
+        self._drop(link)
+        if coming_in:
+            self.errors[f"coming in: {why}"] += 1
+            self._again(link, 300_000)
+        elif not link.code:
+            link.code = CloseCode.CLOSED_BY_PEER
+
+    # ---- housekeeping
+
+    def _keep_house(self, now: int) -> None:
+        self._read_throttled()
+        if not self.spec.crowd:
+            self._ping_some()
+        if not self._ready_told and not self._waiting and not self._in_flight:
+            self._ready_told = True
+            emit("ready", **link_report(self.links), errors=self.errors)
+
+    def _read_throttled(self) -> None:
+        for link in self._throttled:
+            link.allowance += self.spec.throttle_bytes_per_s * HOUSE_US / 1e6
+            if link.allowance < 256 or link.sock is None:
+                continue
+            size = len(link.rest)
+            self._buffer[:size] = link.rest
+            try:
+                count = link.sock.recv_into(self._view[size : size + int(link.allowance)])
+            except BlockingIOError:
+                link.allowance = min(link.allowance, self.spec.throttle_bytes_per_s)
+                continue
+            except OSError:
+                count = 0
+            if not count:
+                self._lost(link, "closed")
+                continue
+            link.allowance -= count
+            end = size + count
+            now = now_us()
+            position = self._walk_messages(link, end, now) if link.websocket else self._walk(link, 0, end, now)
+            link.rest = bytes(self._view[position:end])
+
+    def _ping_some(self) -> None:
+        """Heartbeats, spread evenly over the links."""
+        self._next_ping += len(self.links) * HOUSE_US / 1e6 / self.spec.heartbeat_s
+        while self._next_ping >= 1 and self.links:
+            self._next_ping -= 1
+            self._pinged = (self._pinged + 1) % len(self.links)
+            link = self.links[self._pinged]
+            if link.state is LinkState.READY and link.sock is not None:
+                try:
+                    link.sock.send(self._pings[link.websocket])
+                except OSError:
+                    self.singles["ping not sent"] += 1
+
+    # ---- the end
+
+    def _name_rooms(self, rooms: dict[str, str]) -> None:
+        """In a crowd nobody joins, so the rooms' names come from the parent."""
+        for number, name in rooms.items():
+            self.books.name_room(int(number), name)
+
+    def _report(self) -> None:
+        cpu_s = time.process_time() - self._cpu_at_begin
+        if not self.spec.crowd:
+            for link in self.links:
+                self._judge_end(link)
+        report = self.books.report()
+        report |= link_report(self.links)
+        report["singles"] = self.singles
+        report["errors"] = self.errors
+        report["frames"] = self.frames
+        report["cpu_s"] = cpu_s
+        report["holes"] = sum(bool(link.holes) for link in self.links)
+        report["told_missed"] = sum(link.told for link in self.links)
+        if self.spec.crowd:
+            report["per_socket"] = [link.marks[:3] for link in self.links]
+            report["per_record"] = self.books.copies_by_room()
+        emit("report", **report)
+
+    def _judge_end(self, link: Link) -> None:
+        """What a link must have heard by now."""
+        book = self.books.rooms.get(link.seat)
+        if link.state is not LinkState.READY or book is None:
+            if not link.manner:
+                self.books.violate(f"{link} is {link.state.name.lower()} at the end (close code {link.code})")
+            return
+        weights = book.ticks[link.form.tier]
+        mark, last = link.marks[STREAM_TICK], max(weights, default=0)
+        holes = list(link.holes)
+        if 0 <= mark < last:
+            link.holes.append((mark + 1, last))
+        missing = missing_danmaku(link, weights)
+        if link.manner:
+            if link.told > missing:
+                self.books.violate(f"{link} was told of {link.told} missed danmaku, but missed only {missing}")
+        else:
+            if link.holes and (not link.told or missing != link.told):
+                first, final = link.holes[0]
+                self.books.violate(
+                    f"{link} ({book.name}) never got ticks {first} to {final}, {missing} danmaku are missing in all, "
+                    f"and the broker owned up to {link.told}"
+                )
+            offset = max(book.events, default=link.marks[STREAM_EVENT])
+            if link.marks[STREAM_EVENT] < offset:
+                self.books.violate(
+                    f"{link} ({book.name}) heard events up to {link.marks[STREAM_EVENT]} of {offset}: a lost frame"
+                )
+        link.holes = holes
+
+
+def main() -> None:
+    """Read the spec, live, end."""
+    commands = CommandReader()
+    orders: list[dict[str, Any]] = []
+    while not orders and not commands.ended:
+        select.select([commands.fd], [], [])
+        orders = commands.read()
+    if orders:
+        spec = msgspec.convert(orders[0], ViewerSpec)
+        set_alarm(spec.lifetime_s)
+        Viewers(spec).run()
+
+
+if __name__ == "__main__":
+    main()
