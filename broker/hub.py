@@ -133,15 +133,14 @@ class Hub:
                 self._nursery = None
 
     async def _supervise(self, room: Room) -> None:
-        """Run one room; whatever becomes of it, forget it and keep its account."""
+        """Run one room; whatever becomes of it, put its members out, forget it and keep its account."""
         try:
-            await room.run()
-        except Exception:
-            self.crashed += 1
-            log.exception("room crashed", room=room.name, number=room.number)
-            room.end(LeaveReason.ROOM_CRASHED, "the room failed and was closed")
-        else:
-            log.info("room ended", room=room.name, number=room.number, phase=RoomPhase(room.state.phase).name)
+            try:
+                await room.run()
+            except Exception:
+                self.crash(room)
+            await room.put_everybody_out()
+            log.info("room ended", room=room.name, number=room.number, reason=room.ended[0].name)
         finally:
             if self._by_name.get(room.name) is room:
                 del self._by_name[room.name]
@@ -149,7 +148,7 @@ class Hub:
             self._past_accounts = _sum(self._past_accounts, room.state.accounts())
 
     def crash(self, room: Room) -> None:
-        """A call into the room from a session failed: end it as if its task had."""
+        """The room's code has failed, in its task or in a call from a session: end this room and no other."""
         self.crashed += 1
         log.exception("room crashed", room=room.name, number=room.number)
         room.end(LeaveReason.ROOM_CRASHED, "the room failed and was closed")

@@ -26,6 +26,7 @@ from protocol.messages import AckResult, Joined, Post
 __all__ = ["Room", "Ticket"]
 
 SWEEP_LIMITERS_S = 10.0
+PUT_OUT_BATCH = 100
 MAX_WAITING_SWEEPS = 64
 """A room without a tick (policy ``off``) makes one sweep a message; above so many waiting ones it gathers."""
 
@@ -63,6 +64,8 @@ class Room:
         self._clock = clock
         self._unix_ms = unix_ms
         self._policy = state.rules.policy
+        self.ended = LeaveReason.ROOM_ENDED, ""
+        """Why the room has ended, once it has."""
         self._wake = trio.Event()
         self._armed_until = inf
         self._ticking = False
@@ -117,13 +120,20 @@ class Room:
         self._perform(self.state.tick(self._clock(), self._unix_ms(), last=True))
 
     def end(self, reason: LeaveReason, message: str = "") -> None:
-        """Put everybody out and let the task end."""
+        """Take nothing more in and let the task end; `put_everybody_out` follows."""
         self.state.phase = RoomPhase.ENDED
-        for member in list(self.audience.snapshot()):
+        self.ended = reason, message
+        self._wake.set()
+
+    async def put_everybody_out(self) -> None:
+        """Tell every member why, in slices: a hundred thousand goodbyes must not stop the loop."""
+        reason, message = self.ended
+        for count, member in enumerate(self.audience.snapshot(), 1):
             if member.index >= 0:
                 self.leave(member, self._clock())
                 member.session.on_left(self, reason, message)
-        self._wake.set()
+            if count % PUT_OUT_BATCH == 0:
+                await trio.lowlevel.checkpoint()
 
     # ---- the task
 
@@ -166,7 +176,7 @@ class Room:
 
     def _nudge(self, now: float) -> None:
         """Wake the task if it would sleep past the next thing to do."""
-        if not self._ticking:
+        if not self._ticking and self.state.phase is not RoomPhase.ENDED:
             due = self.state.next_due(now)
             if (due is not None and due < self._armed_until) or self.state.empty_since is not None:
                 self._armed_until = now

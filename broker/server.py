@@ -25,6 +25,7 @@ from broker.core.rate_limit import Rate
 from broker.core.room_state import CustomRule, RoomRules
 from broker.core.send_queue import QueueLimits
 from broker.fanout import FanOut
+from broker.greeting import settle
 from broker.hub import Hub
 from broker.listener import Listener
 from broker.poller import Poller
@@ -144,7 +145,7 @@ class Broker:
         return Session(transport, self.services)
 
     def _on_gone(self, transport: Transport) -> None:
-        self.gate.leave(transport.address, transport.authenticated)
+        settle(self.gate, transport)
 
     def status(self) -> tuple[bool, dict[str, Any]]:
         """Readiness and its words for ``GET /healthz``."""
