@@ -1,0 +1,322 @@
+"""A poller with a hand-driven clock, real loopback sockets, and owners that remember: the stage of the link tests.
+
+Nothing here sleeps: `Stage.until` turns the poller and waits in `select` for the kernel only.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import ssl
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trustme
+
+from broker.core.gate import Gate, Refuse
+from broker.core.overload import ByteBudget
+from broker.core.proxy_header import Networks
+from broker.core.send_queue import Missed, QueueLimits
+from broker.greeting import Greeting, Reception, settle
+from broker.poller import Poller
+from broker.tls import server_context
+from broker.transport import Framing, Owner, Transport
+from broker.websocket import ws_frame
+from protocol.codes import CloseCode
+
+PATIENCE_S = 10.0
+"""Real seconds after which a test gives up."""
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """TLS contexts of a listener and of a client that trusts it, and the listener's PEM files."""
+
+    server: ssl.SSLContext
+    client: ssl.SSLContext
+    cert: Path
+    key: Path
+
+
+def make_credentials() -> Credentials:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    folder = Path(tempfile.mkdtemp())
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    issued.cert_chain_pems[0].write_to_path(cert)
+    issued.private_key_pem.write_to_path(key)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return Credentials(server_context(cert, key), client, cert, key)
+
+
+def shake_hands(*ends: ssl.SSLSocket) -> None:
+    """Let both ends of a TLS connection finish their handshake."""
+    waiting = list(ends)
+    while waiting:
+        for end in list(waiting):
+            with suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+                waiting.remove(end)
+
+
+class Clock:
+    """Monotonic seconds that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class RememberingOwner:
+    """An owner that remembers everything; ``on_data_do`` may answer."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.data = b""
+        self.texts: list[str] = []
+        self.missed: list[Missed] = []
+        self.overflows = 0
+        self.closed: list[tuple[int, str]] = []
+        self.on_data_do: Callable[[Any], None] = lambda data: None
+
+    def on_data(self, data: bytes) -> None:
+        assert not self.closed, "data after the end"
+        self.data += data
+        self.on_data_do(data)
+
+    def on_text(self, text: str) -> None:
+        assert not self.closed, "data after the end"
+        self.texts.append(text)
+        self.on_data_do(text)
+
+    def on_caught_up(self, missed: Missed) -> None:
+        self.missed.append(missed)
+
+    def on_overflow(self) -> None:
+        self.overflows += 1
+        self.transport.close(CloseCode.SLOW_VIEWER, "too slow")
+
+    def on_closed(self, code: int, reason: str) -> None:
+        self.closed.append((code, reason))
+
+    def echo(self) -> None:
+        """Answer every message with itself."""
+
+        def say(data: bytes | str) -> None:
+            if isinstance(data, str):
+                self.transport.write(ws_frame(data.encode(), text=True))
+            elif self.transport.framing is Framing.WEBSOCKET:
+                self.transport.write(ws_frame(data))
+            else:
+                self.transport.write(data)
+
+        self.on_data_do = say
+
+
+class Stage:
+    """One poller with everything a connection needs, driven by the test's own thread."""
+
+    def __init__(
+        self,
+        *,
+        limits: QueueLimits | None = None,
+        gate: Gate | None = None,
+        tls: ssl.SSLContext | None = None,
+        origins: frozenset[str] = frozenset(),
+        trusted: Networks | None = None,
+        patience_s: float = 5.0,
+    ) -> None:
+        self.clock = Clock()
+        self.budget = ByteBudget(1 << 30)
+        self.gate = gate or Gate(max_connections=10_000, per_address=0, accept_per_s=1e6, unauthenticated_share=1.0)
+        self.owners: list[RememberingOwner] = []
+        self.gone: list[Transport] = []
+        self.ready = True
+        self.patience_s = patience_s
+        self.reception = Reception(
+            gate=self.gate,
+            make_session=self.make_owner,
+            health=lambda: (self.ready, {"status": "ok" if self.ready else "draining"}),
+            origins=origins,
+            tls=tls,
+            trusted=trusted or Networks(),
+        )
+        self.poller = Poller(
+            queue_limits=limits or QueueLimits(),
+            budget=self.budget,
+            write_timeout_s=10.0,
+            on_due=self.on_due,
+            on_gone=self.on_gone,
+            clock=self.clock,
+        )
+        self._door = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._clients: list[socket.socket] = []
+
+    def make_owner(self, transport: Transport) -> Owner:
+        owner = RememberingOwner(transport)
+        self.owners.append(owner)
+        return owner
+
+    def on_due(self, transport: Transport) -> None:
+        transport.close(CloseCode.HANDSHAKE_TIMEOUT, "too late")
+
+    def on_gone(self, transport: Transport) -> None:
+        self.gone.append(transport)
+        settle(self.gate, transport)
+
+    # ---- connections
+
+    def pair(self) -> tuple[socket.socket, socket.socket]:
+        """Two ends of a loopback TCP connection, both non-blocking: the broker's and the client's."""
+        client = socket.create_connection(self._door.getsockname())
+        server, _ = self._door.accept()
+        for sock in (server, client):
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._clients.append(client)
+        return server, client
+
+    def narrow_pair(self) -> tuple[socket.socket, socket.socket]:
+        """Two ends of a Unix stream that is full after a few KiB; a TCP window so small would open in 200 ms steps."""
+        server, client = socket.socketpair()
+        for sock in (server, client):
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        self._clients.append(client)
+        return server, client
+
+    def add(self, kind: type[Transport]) -> tuple[Transport, RememberingOwner, socket.socket]:
+        """A transport of ``kind`` that is admitted, owned and polled."""
+        server, client = self.pair()
+        transport = kind(server, self.poller, "127.0.0.1")
+        self.adopt(transport)
+        return transport, self.owners[-1], client
+
+    def adopt(self, transport: Transport) -> None:
+        self.gate.enter(transport.address)
+        self.poller.add(transport, self.clock.now + 60.0)
+        transport.owner = self.make_owner(transport)
+
+    def greet(self, *, is_proxied: bool = False) -> tuple[Greeting, socket.socket]:
+        """A newcomer, as the listener would take it."""
+        server, client = self.pair()
+        address = "" if is_proxied else "127.0.0.1"
+        admission = self.gate.enter(address)
+        refusal = admission if isinstance(admission, Refuse) else None
+        due = self.clock.now + self.patience_s
+        greeting = Greeting(server, self.poller, address, self.reception, due, refusal, is_proxied=is_proxied)
+        self.poller.add(greeting, due)
+        return greeting, client
+
+    # ---- time
+
+    def turn(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.poller._turn()
+
+    def later(self, passed_s: float) -> None:
+        """Let time pass, in steps as small as the poller's own."""
+        end = self.clock.now + passed_s
+        while self.clock.now < end:
+            self.clock.now = min(end, self.clock.now + 0.25)
+            self.poller._tidy()
+            self.turn()
+
+    def until(self, is_so: Callable[[], object], *socks: socket.socket) -> None:
+        """Turn the poller until ``is_so``; ``socks`` are what else it may wait for."""
+        end = time.monotonic() + PATIENCE_S
+        while True:
+            self.turn()
+            if is_so():
+                return
+            assert time.monotonic() < end, "it never became so"
+            watched = [self.poller._epoll.fileno(), *(sock.fileno() for sock in socks)]
+            select.select([fd for fd in watched if fd >= 0], [], [], 0.02)
+
+    def read_all(self, client: socket.socket) -> bytes:
+        """Everything the client is sent up to the end of the stream."""
+        got = bytearray()
+
+        def is_at_end() -> bool:
+            try:
+                while data := client.recv(65536):
+                    got.extend(data)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                return False
+            except ConnectionResetError:
+                return True
+            return True
+
+        self.until(is_at_end, client)
+        return bytes(got)
+
+    def read(self, client: socket.socket, size: int) -> bytes:
+        """The next ``size`` bytes the client is sent."""
+        got = bytearray()
+
+        def is_enough() -> bool:
+            try:
+                while len(got) < size:
+                    data = client.recv(size - len(got))
+                    assert data, f"ended after {bytes(got)!r}"
+                    got.extend(data)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                return False
+            return True
+
+        self.until(is_enough, client)
+        return bytes(got)
+
+    def ask(self, *pieces: bytes, **kwargs: Any) -> bytes:
+        """Send ``pieces`` as a newcomer; returns everything said until the broker ends the connection."""
+        _, client = self.greet(**kwargs)
+        for piece in pieces:
+            with suppress(ConnectionError):  # it has been answered already
+                client.sendall(piece)
+            self.turn()
+        said = self.read_all(client)
+        client.close()
+        return said
+
+    def close(self) -> None:
+        """End everything and check that nothing is left."""
+        for client in self._clients:
+            client.close()
+        self.until(lambda: not len(self.poller) or self._give_up())
+        assert self.poller.crashes == 0
+        assert (self.budget.used_bytes, self.budget.mismatches) == (0, 0)
+        assert (self.gate.held, self.gate.strangers, self.gate.overflow) == (0, 0, 0)
+        assert len(self.gone) == len(set(map(id, self.gone)))
+        self._door.close()
+        self.poller._epoll.close()
+
+    def _give_up(self) -> bool:
+        """Transports that are behind do not see the end of their peer before they write."""
+        for transport in list(self.poller._transports.values()):
+            transport.lose("test over")
+        return True
+
+
+@contextmanager
+def on_stage(**kwargs: Any) -> Iterator[Stage]:
+    """A `Stage` that is taken down and checked at the end, with no descriptor left behind."""
+    before = descriptors()
+    stage = Stage(**kwargs)
+    yield stage
+    stage.close()
+    del stage
+    assert descriptors() <= before
+
+
+def descriptors() -> int:
+    """Open descriptors of this process."""
+    return len(os.listdir("/proc/self/fd"))

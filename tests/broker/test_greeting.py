@@ -1,0 +1,383 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+import structlog.testing
+
+from broker.core.gate import OVERFLOW_MAX, Gate
+from broker.core.proxy_header import Networks
+from broker.greeting import Greeting
+from broker.http_answer import MAX_HEAD_BYTES
+from broker.transport import Framing, TcpTransport
+from broker.websocket import WebSocketJsonTransport, WebSocketTransport
+from protocol.codes import CloseCode
+from protocol.connection import Connection, Frame
+from protocol.messages import ClientHello, GoAway, Side
+from tests.broker.stage import Stage, on_stage
+from tests.broker.test_websocket import BINARY, KEY, TEXT, masked
+
+HELLO = Connection(Side.CLIENT).send(ClientHello("roomcast", 1, 1))
+UPGRADE = (
+    b"GET /live HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: " + KEY + b"\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: roomcast.v1\r\n\r\n"
+)
+JSON_UPGRADE = UPGRADE.replace(b"roomcast.v1", b"roomcast.json.v1")
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    with on_stage() as found:
+        yield found
+
+
+def status(said: bytes) -> int:
+    assert said.startswith(b"HTTP/1.1 "), said
+    return int(said[9:12])
+
+
+# ---- who speaks what
+
+
+def test_a_zero_byte_is_the_native_protocol(stage: Stage) -> None:
+    _, client = stage.greet()
+    client.sendall(HELLO[:1])
+    stage.until(lambda: stage.owners)
+    assert isinstance(stage.owners[0].transport, TcpTransport)
+    client.sendall(HELLO[1:])
+    stage.until(lambda: stage.owners[0].data == HELLO)
+    assert stage.reception.opened == {"native": 1}
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_a_websocket_handshake_becomes_a_websocket(stage: Stage, split: bool) -> None:
+    _, client = stage.greet()
+    for piece in [UPGRADE[n : n + 1] for n in range(len(UPGRADE))] if split else [UPGRADE]:
+        client.sendall(piece)
+        stage.turn()
+    transport = stage.owners[0].transport
+    assert type(transport) is WebSocketTransport
+    assert stage.read(client, 12) == b"HTTP/1.1 101"
+    client.sendall(masked(BINARY, HELLO))
+    stage.until(lambda: stage.owners[0].data == HELLO)
+    assert stage.reception.opened == {"websocket": 1}
+
+
+def test_a_client_may_send_its_first_frames_with_the_handshake(stage: Stage) -> None:
+    _, client = stage.greet()
+    client.sendall(UPGRADE + masked(BINARY, HELLO) + masked(BINARY, HELLO)[:7])
+    stage.until(lambda: stage.owners)
+    assert stage.owners[0].data == HELLO
+    client.sendall(masked(BINARY, HELLO)[7:])
+    stage.until(lambda: stage.owners[0].data == HELLO * 2)
+
+
+def test_the_json_subprotocol_becomes_a_json_link(stage: Stage) -> None:
+    _, client = stage.greet()
+    client.sendall(JSON_UPGRADE + masked(TEXT, b"{}"))
+    stage.until(lambda: stage.owners)
+    assert type(stage.owners[0].transport) is WebSocketJsonTransport
+    assert stage.owners[0].transport.framing is Framing.WEBSOCKET_JSON
+    assert stage.owners[0].texts == ["{}"]
+
+
+def test_the_deadline_of_the_greeting_goes_on_for_the_link(stage: Stage) -> None:
+    _, client = stage.greet()
+    stage.later(4.0)
+    client.sendall(HELLO)
+    stage.until(lambda: stage.owners)
+    stage.later(2.0)
+    assert stage.owners[0].closed == [(CloseCode.HANDSHAKE_TIMEOUT, "too late")]
+
+
+def test_health_is_answered_and_the_connection_ends(stage: Stage) -> None:
+    said = stage.ask(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert status(said) == 200
+    assert json.loads(said.partition(b"\r\n\r\n")[2]) == {"status": "ok"}
+    stage.ready = False
+    assert status(stage.ask(b"GET /healthz HTTP/1.0\r\n\r\n")) == 503
+    assert stage.reception.answered == {200: 1, 503: 1}
+    assert stage.owners == []
+
+
+def test_a_body_is_never_read_and_a_second_request_never_answered(stage: Stage) -> None:
+    smuggled = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    body = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(smuggled)
+    assert stage.ask(body + smuggled).count(b"HTTP/1.1") == 1
+    assert stage.ask(smuggled + smuggled).count(b"HTTP/1.1") == 1
+    chunked = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n"
+    assert status(stage.ask(chunked + smuggled)) == 400
+
+
+# ---- hostile handshakes
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "expected"),
+    [
+        (UPGRADE.replace(b"Connection: Upgrade", b"Connection: \xd0\xa3pgrade"), 400),
+        (UPGRADE.replace(b"roomcast.v1", "комната".encode()), 400),
+        (UPGRADE.replace(b"/live", b"/l\xedve"), 400),
+        (UPGRADE.replace(b"GET", b"POST"), 400),
+        (UPGRADE.replace(b"Upgrade: websocket", b"Upgrade: webrocket"), 400),
+        (UPGRADE.replace(b"Version: 13", b"Version: 8"), 426),
+        (UPGRADE.replace(KEY, b"c2hvcnQ="), 400),
+        (UPGRADE.replace(b"HTTP/1.1", b"HTTP/1.0"), 400),
+        (UPGRADE.replace(b"Host: x\r\n", b""), 400),
+        (UPGRADE.replace(b"Host: x\r\n", b"Host: x\r\nOrigin: https://evil.example\r\n"), 403),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 426),
+        (b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"GARBAGE\x00\xff\xfe", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"b" * MAX_HEAD_BYTES, 431),
+        (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 101 + b"\r\n", 431),
+        (b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+    ],
+)
+def test_a_hostile_handshake_is_answered_and_ended(stage: Stage, request_bytes: bytes, expected: int) -> None:
+    assert status(stage.ask(request_bytes)) == expected
+    assert stage.owners == []
+    assert status(stage.ask(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")) == 200
+
+
+@pytest.mark.parametrize("noise", [b"\xff\xfe", b"\x01", b"\x16\x03\x01\x02\x00", b"\r\n", b"hello", b"SSH-2.0-x\r\n"])
+def test_noise_is_closed_without_an_answer(stage: Stage, noise: bytes) -> None:
+    assert stage.ask(noise) == b""
+    assert stage.reception.noise == 1
+
+
+def test_a_stray_byte_after_the_upgrade_waits_and_a_bad_frame_ends_with_1002(stage: Stage) -> None:
+    for stray in (b"\x00", b"\xff", b"\x82", b"\x88"):
+        _, client = stage.greet()
+        client.sendall(UPGRADE + stray)
+        assert stage.read(client, 12) == b"HTTP/1.1 101"
+        client.close()
+        stage.until(lambda: stage.owners[-1].closed)
+    said = stage.ask(UPGRADE, b"\xff\xff")
+    assert said.endswith(b"\x88\x1a" + struct.pack("!H", 1002) + b"WebSocket protocol error")
+
+
+def test_leaving_at_any_moment_leaves_nothing_behind(stage: Stage) -> None:
+    whole = UPGRADE + masked(BINARY, HELLO)
+    for size in range(0, len(whole), 9):
+        for reset in (False, True):
+            _, client = stage.greet()
+            client.sendall(whole[:size])
+            if size % 2:
+                stage.turn()
+            if reset:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+    stage.until(lambda: not len(stage.poller))
+    assert all(len(owner.closed) == 1 for owner in stage.owners)
+
+
+def test_2000_fuzzed_handshakes_leave_the_broker_serving_and_no_descriptor_behind() -> None:
+    rng = random.Random(20_211)
+    tokens = [
+        b"\r\n", b"\n", b"\r", b"\x00", b"\xff", b": ", b",", b" ", b"\t", b"GET ", b" HTTP/1.1", b"Host: x",
+        b"A" * 5000, b"\x16\x03\x01", b"\r\n\r\n\x00\r\nQUIT\n", b"Sec-WebSocket-Key: x", b"\x88\x80", b"\xc0\x80",
+        b"Transfer-Encoding: chunked", "弹".encode(), b"Connection: ", b"Upgrade: websocket", masked(BINARY, b"x"),
+        b"\x82\xff" + b"\xff" * 8,
+    ]  # fmt: skip
+    seeds = [
+        UPGRADE,
+        JSON_UPGRADE,
+        UPGRADE + masked(BINARY, HELLO),
+        HELLO * 3,
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+    ]
+    with on_stage() as stage:
+        for number in range(2000):
+            data = bytearray(rng.choice(seeds))
+            for _ in range(rng.choice((0, 1, 1, 2, 5))):
+                position = rng.randrange(len(data) + 1)
+                match rng.randrange(4):
+                    case 0:
+                        data[position : position + rng.randrange(9)] = rng.choice(tokens)
+                    case 1:
+                        data[position:position] = rng.randbytes(rng.randrange(1, 9))
+                    case 2:
+                        del data[position : position + rng.randrange(1, 40)]
+                    case _:
+                        if position < len(data):
+                            data[position] ^= 1 << rng.randrange(8)
+            _, client = stage.greet()
+            split = rng.randrange(len(data) + 1)
+            client.send(data[:split])
+            if rng.random() < 0.5:
+                stage.turn()
+            with contextlib.suppress(ConnectionError):
+                client.send(data[split:])
+            end = rng.randrange(4)
+            if end == 0:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            if end <= 1:
+                client.close()
+            stage.turn()
+            if end > 1:
+                client.close()
+            if number % 250 == 249:
+                stage.turn(5)
+                assert status(stage.ask(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")) == 200
+                assert stage.ask(UPGRADE, b"\x88\x80KEY!").startswith(b"HTTP/1.1 101")
+        stage.until(lambda: not len(stage.poller))
+        assert all(len(owner.closed) == 1 for owner in stage.owners)
+        assert len(stage.gone) == 2000 + 16
+
+
+# ---- deadlines
+
+
+def test_a_slow_loris_is_gone_at_the_deadline_whatever_it_sends(stage: Stage) -> None:
+    loris = [stage.greet()[1] for _ in range(5)]
+    texts = [b"", HELLO[:0], UPGRADE, b"GET /healthz HTTP/1.1\r\nX: ", b"P"]
+    for second in range(24):
+        for client, text in zip(loris, texts, strict=True):
+            client.send(text[second : second + 1])
+        stage.later(0.2)
+    assert len(stage.gone) == 0, "nobody is cut before the deadline"
+    stage.later(1.2)
+    assert len(stage.gone) == 5, "no byte has moved the deadline, and nobody lingers after it"
+    said = [stage.read_all(client) for client in loris]
+    assert said[0] == said[1] == b""
+    assert status(said[2]) == status(said[3]) == status(said[4]) == 408
+
+
+# ---- refused at the gate
+
+
+def full_gate() -> Gate:
+    gate = Gate(max_connections=1, per_address=0, accept_per_s=1e6, unauthenticated_share=1.0)
+    return gate
+
+
+def test_a_refused_native_client_is_told_why_and_when_to_return() -> None:
+    with on_stage(gate=full_gate()) as stage:
+        _, first = stage.greet()
+        said = stage.ask(HELLO)
+        link = Connection(Side.CLIENT)
+        link.receive_data(said)
+        event = link.next_event()
+        assert isinstance(event, Frame)
+        assert isinstance(event.message, GoAway)
+        assert event.message.code == CloseCode.TOO_MANY_CONNECTIONS
+        assert event.message.reason == "too many connections"
+        assert event.message.retry_after_ms == 5000
+        assert event.message.jitter_ms > 0
+        first.close()
+        stage.until(lambda: not stage.gate.held)
+        _, client = stage.greet()
+        client.sendall(HELLO)
+        stage.until(lambda: stage.owners)
+
+
+def test_a_refused_http_or_websocket_client_gets_503_and_retry_after() -> None:
+    with on_stage(gate=full_gate()) as stage:
+        stage.greet()
+        for request_bytes in (UPGRADE, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"):
+            said = stage.ask(request_bytes)
+            assert status(said) == 503
+            assert b"\r\nRetry-After: 5\r\n" in said
+        assert stage.reception.refused == 2
+        assert stage.owners == []
+        assert stage.gate.held == 1
+
+
+def test_a_refused_client_that_says_nothing_is_closed_with_its_place_in_the_overflow() -> None:
+    with on_stage(gate=full_gate(), patience_s=1.0) as stage:
+        for _ in range(1 + OVERFLOW_MAX):
+            stage.greet()
+        assert stage.gate.overflow == OVERFLOW_MAX
+        stage.later(2.0)
+        assert (stage.gate.overflow, len(stage.poller)) == (0, 0)
+
+
+# ---- PROXY headers
+
+
+def v2(source: str, command: int = 0x21) -> bytes:
+    body = socket.inet_aton(source) * 2 + struct.pack("!HH", 50_000, 443)
+    return b"\r\n\r\n\x00\r\nQUIT\n" + struct.pack("!BBH", command, 0x11, len(body)) + body
+
+
+@pytest.fixture
+def proxied() -> Iterator[Stage]:
+    gate = Gate(max_connections=100, per_address=2, accept_per_s=1e6, unauthenticated_share=1.0)
+    with on_stage(gate=gate, trusted=Networks(["127.0.0.0/8"])) as found:
+        yield found
+
+
+@pytest.mark.parametrize("header", [v2("203.0.113.9"), b"PROXY TCP4 203.0.113.9 127.0.0.1 1 2\r\n"])
+@pytest.mark.parametrize("step", [1, 7, 1000])
+@pytest.mark.parametrize("then", [HELLO, UPGRADE])
+def test_a_trusted_proxy_says_whom_it_speaks_for(proxied: Stage, header: bytes, step: int, then: bytes) -> None:
+    _, client = proxied.greet(is_proxied=True)
+    data = header + then
+    for start in range(0, len(data), step):
+        client.sendall(data[start : start + step])
+        proxied.turn()
+    proxied.until(lambda: proxied.owners)
+    assert proxied.owners[0].transport.address == "203.0.113.9"
+    assert proxied.gate.addresses == 1
+
+
+def test_the_limit_per_address_counts_the_clients_behind_the_proxy(proxied: Stage) -> None:
+    for _ in range(2):
+        _, client = proxied.greet(is_proxied=True)
+        client.sendall(v2("203.0.113.9") + HELLO)
+    proxied.until(lambda: len(proxied.owners) == 2)
+    said = proxied.ask(v2("203.0.113.9") + UPGRADE, is_proxied=True)
+    assert status(said) == 503
+    _, client = proxied.greet(is_proxied=True)
+    client.sendall(v2("203.0.113.10") + HELLO)
+    proxied.until(lambda: len(proxied.owners) == 3)
+
+
+def test_a_health_check_of_the_proxy_itself_has_the_proxys_address(proxied: Stage) -> None:
+    greeting, client = proxied.greet(is_proxied=True)
+    client.sendall(v2("203.0.113.9", command=0x20))
+    proxied.until(lambda: greeting.address)
+    assert greeting.address == "127.0.0.1"
+    client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert status(proxied.read_all(client)) == 200
+
+
+@pytest.mark.parametrize("data", [HELLO, UPGRADE, v2("1.2.3.4")[:8] + b"xxxxxxxxx", b"PROXY NONSENSE\r\n"])
+def test_from_a_trusted_proxy_the_header_is_required(proxied: Stage, data: bytes) -> None:
+    assert proxied.ask(data, is_proxied=True) == b""
+    assert proxied.reception.noise == 1
+
+
+def test_nobody_else_is_believed(stage: Stage) -> None:
+    assert stage.ask(v2("203.0.113.9") + HELLO) == b""
+    assert status(stage.ask(b"PROXY TCP4 203.0.113.9 127.0.0.1 1 2\r\n" + UPGRADE)) == 400
+    assert stage.owners == []
+
+
+def test_half_a_proxy_header_does_not_spin(proxied: Stage) -> None:
+    greeting, client = proxied.greet(is_proxied=True)
+    client.sendall(v2("203.0.113.9")[:20])
+    proxied.until(lambda: len(greeting._buffer) == 20)
+    assert proxied.poller._epoll.poll(0) == [], "the bytes are off the socket"
+
+
+def test_a_session_that_cannot_be_made_ends_its_connection_only(stage: Stage) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("a defect")
+
+    make_session, stage.reception.make_session = stage.reception.make_session, fail  # type: ignore[assignment]
+    with structlog.testing.capture_logs() as lines:
+        assert stage.ask(HELLO) == b""
+    assert stage.poller.crashes == len(lines) == 1
+    stage.poller.crashes = 0
+    stage.reception.make_session = make_session
+    greeting, client = stage.greet()
+    client.sendall(HELLO)
+    stage.until(lambda: stage.owners)
+    assert isinstance(greeting, Greeting)

@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+import structlog.testing
+import trio
+
+from broker.core.overload import ByteBudget
+from broker.core.send_queue import QueueLimits
+from broker.poller import BATCH, TURN_S, Poller
+from broker.transport import TcpTransport, Transport
+from protocol.codes import CloseCode, Lane
+from tests.broker.stage import RememberingOwner, Stage, descriptors, on_stage
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    with on_stage() as found:
+        yield found
+
+
+def test_a_turn_gives_way_when_its_time_is_over(stage: Stage) -> None:
+    links = [stage.add(TcpTransport) for _ in range(2 * BATCH + 10)]
+    for transport, owner, client in links:
+        assert transport.fd >= 0
+        owner.on_data_do = lambda _: setattr(stage.clock, "now", stage.clock.now + TURN_S / BATCH)
+        client.send(b"x")
+    stage.turn()
+    served = sum(bool(owner.data) for _, owner, _ in links)
+    assert served == BATCH, "one batch took the whole turn"
+    stage.turn(2)
+    assert all(owner.data == b"x" for _, owner, _ in links)
+    assert stage.poller.turns == 3
+    assert stage.poller.turn_s == pytest.approx(TURN_S * (2 + 10 / BATCH))
+
+
+def test_a_long_read_leaves_room_for_the_next_link(stage: Stage) -> None:
+    _, greedy, client = stage.add(TcpTransport)
+    _, modest, other = stage.add(TcpTransport)
+    client.send(bytes(200_000))
+    other.send(b"x")
+    stage.until(lambda: greedy.data)
+    stage.until(lambda: modest.data)
+    assert len(greedy.data) < 200_000
+
+
+def test_deadlines_ask_the_owner_of_the_poller_and_may_be_moved(stage: Stage) -> None:
+    transport, owner, _ = stage.add(TcpTransport)
+    asked: list[float] = []
+
+    def on_due(due: Transport) -> None:
+        asked.append(stage.clock.now)
+        if len(asked) < 3:
+            stage.poller.rewheel(due, stage.clock.now + 10.0)
+        else:
+            due.close(CloseCode.HEARTBEAT_MISSED, "silent")
+
+    stage.poller._on_due = on_due
+    begun = stage.clock.now
+    stage.poller.rewheel(transport, begun + 5.0)
+    stage.later(60.0)
+    assert len(asked) == 3
+    for expected, found in zip((5.0, 15.0, 25.0), asked, strict=True):
+        assert expected <= found - begun < expected + 3 * 0.75
+    assert owner.closed == [(CloseCode.HEARTBEAT_MISSED, "silent")]
+
+
+def test_a_link_that_leaves_takes_its_deadline_and_its_pause_along(stage: Stage) -> None:
+    transport, _, _ = stage.add(TcpTransport)
+    stage.poller.pause_reading(transport, stage.clock.now + 5.0)
+    transport.lose("gone")
+    assert not stage.poller._paused
+    assert len(stage.poller._wheel) == 0
+    stage.later(100.0)
+
+
+def test_reading_can_be_resumed_before_its_time(stage: Stage) -> None:
+    transport, owner, client = stage.add(TcpTransport)
+    stage.poller.pause_reading(transport, stage.clock.now + 100.0)
+    client.send(b"x")
+    stage.turn(3)
+    assert owner.data == b""
+    stage.poller.resume_reading(transport)
+    stage.until(lambda: owner.data)
+
+
+def test_a_paused_link_whose_client_resets_is_still_freed(stage: Stage) -> None:
+    transport, owner, client = stage.add(TcpTransport)
+    stage.poller.pause_reading(transport, stage.clock.now + 100.0)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    stage.until(lambda: owner.closed)
+
+
+def test_a_paused_link_is_written_to(stage: Stage) -> None:
+    server, client = stage.narrow_pair()
+    transport = TcpTransport(server, stage.poller, "127.0.0.1")
+    stage.adopt(transport)
+    stage.poller.pause_reading(transport, stage.clock.now + 100.0)
+    for n in range(100):
+        transport.write(struct.pack("!I", n) * 250, Lane.CONTROL)
+    assert transport.queue is not None
+    got = stage.read(client, 100_000)
+    assert got[-4:] == struct.pack("!I", 99)
+
+
+def test_a_replaced_link_keeps_what_it_waited_for(stage: Stage) -> None:
+    old, _, client = stage.add(TcpTransport)
+    stage.poller.pause_reading(old, stage.clock.now + 100.0)
+    new = TcpTransport(old.sock, stage.poller, old.address)
+    owner = RememberingOwner(new)
+    new.owner = owner
+    stage.poller.replace(old, new)
+    client.send(b"x")
+    stage.until(lambda: owner.data)
+    stage.poller.rewheel(new, stage.clock.now + 5.0)
+    old.lose("forgotten")
+    assert stage.gone == []
+    assert len(stage.poller) == 1
+    assert not owner.closed
+
+
+def test_a_descriptor_that_is_used_again_within_a_batch_belongs_to_the_newcomer(stage: Stage) -> None:
+    (_, first, first_client), (victim, second, second_client) = stage.add(TcpTransport), stage.add(TcpTransport)
+    number = victim.fd
+    found: list[RememberingOwner] = []
+
+    def replace_the_second(_: object) -> None:
+        server, _ = stage.pair()
+        victim.lose("kicked")
+        os.dup2(server.fileno(), number)
+        server.close()
+        stage.adopt(TcpTransport(socket.socket(fileno=number), stage.poller, "127.0.0.1"))
+        found.append(stage.owners[-1])
+
+    first.on_data_do = replace_the_second
+    first_client.send(b"x")
+    second_client.send(b"meant for the second")
+    stage.until(lambda: found)
+    assert second.data == b"", "both were ready in one batch"
+    stage.turn(3)
+    assert found[0].data == b""
+    assert found[0].closed == []
+    assert second.closed == [(CloseCode.CLOSED_BY_PEER, "kicked")]
+
+
+@pytest.mark.parametrize("where", ["on_due", "on_overflow", "on_closed", "on_gone"])
+def test_a_failure_of_ours_ends_one_link_and_frees_it(stage: Stage, where: str) -> None:
+    server, client = stage.narrow_pair()
+    transport = TcpTransport(server, stage.poller, "127.0.0.1")
+    stage.adopt(transport)
+    owner = stage.owners[-1]
+    _, bystander, other = stage.add(TcpTransport)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    forget = stage.poller._on_gone
+    if where == "on_due":
+        stage.poller._on_due = fail
+        stage.poller.rewheel(transport, stage.clock.now)
+    elif where == "on_overflow":
+        setattr(owner, where, fail)
+        while transport.queue is None:
+            transport.write(bytes(1000))
+    elif where == "on_closed":
+        setattr(owner, where, fail)
+        client.close()
+    else:
+        stage.poller._on_gone = fail
+        client.close()
+    with structlog.testing.capture_logs() as lines:
+        stage.later(11.0)
+        stage.until(lambda: transport.fd == -1)
+    assert stage.poller.crashes == len(lines) == 1
+    assert server.fileno() == -1, "the descriptor is free"
+    assert len(stage.poller) == 1
+    stage.poller.crashes = 0
+    stage.poller._on_gone = forget
+    if where == "on_gone":
+        stage.gate.leave("127.0.0.1", authenticated=False)
+    other.send(b"fine")
+    stage.until(lambda: bystander.data == b"fine")
+
+
+def test_a_socket_that_cannot_be_polled_leaves_no_trace(stage: Stage) -> None:
+    server, _ = stage.pair()
+    transport = TcpTransport(server, stage.poller, "127.0.0.1")
+    server.close()
+    with pytest.raises(OSError, match=r"\S"):
+        stage.poller.add(transport, stage.clock.now + 1.0)
+    assert len(stage.poller) == 0
+    assert transport.wheel_slot == -1
+
+
+class Sitters:
+    """A few owned links on a running poller."""
+
+    def __init__(self, poller: Poller, count: int) -> None:
+        self.clients: list[socket.socket] = []
+        self.owners: list[RememberingOwner] = []
+        for _ in range(count):
+            server, client = socket.socketpair()
+            server.setblocking(False)
+            transport = TcpTransport(server, poller, "127.0.0.1")
+            transport.owner = RememberingOwner(transport)
+            self.owners.append(transport.owner)
+            self.clients.append(client)
+            poller.add(transport, trio.current_time() + 60.0)
+
+
+def make_poller(gone: list[Transport]) -> Poller:
+    return Poller(
+        queue_limits=QueueLimits(),
+        budget=ByteBudget(1 << 20),
+        write_timeout_s=10.0,
+        on_due=lambda transport: transport.close(CloseCode.HANDSHAKE_TIMEOUT, "too late"),
+        on_gone=gone.append,
+    )
+
+
+async def test_when_the_poller_ends_every_link_has_ended() -> None:
+    before = descriptors()
+    gone: list[Transport] = []
+    with trio.fail_after(10), structlog.testing.capture_logs():
+        async with trio.open_nursery() as nursery:
+            poller = make_poller(gone)
+            await nursery.start(poller.run)
+            sitters = Sitters(poller, 5)
+            sitters.owners[2].on_closed = None  # type: ignore[assignment]  # one of them fails even at the end
+            sitters.clients[0].send(b"hello")
+            while not sitters.owners[0].data:
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+    closed = [owner.closed for owner in sitters.owners]
+    assert (
+        closed
+        == [[(CloseCode.GOING_AWAY, "broker stopped")]] * 2 + [[]] + [[(CloseCode.GOING_AWAY, "broker stopped")]] * 2
+    )
+    assert len(gone) == 5
+    assert len(poller) == 0
+    for client in sitters.clients:
+        client.close()
+    assert descriptors() <= before
+
+
+async def test_deadlines_are_kept_without_any_traffic(autojump_clock: trio.testing.MockClock) -> None:
+    gone: list[Transport] = []
+    async with trio.open_nursery() as nursery:
+        poller = make_poller(gone)
+        await nursery.start(poller.run)
+        sitters = Sitters(poller, 1)
+        await trio.sleep(59.9)
+        assert not sitters.owners[0].closed
+        await trio.sleep(1.0)
+        assert sitters.owners[0].closed == [(CloseCode.HANDSHAKE_TIMEOUT, "too late")]
+        nursery.cancel_scope.cancel()
+    sitters.clients[0].close()

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import random
+import socket
+import ssl
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.core.gate import Gate
+from broker.core.proxy_header import Networks
+from broker.tls import (
+    RECORD_BYTES,
+    TlsSocket,
+    TlsTcpTransport,
+    TlsWebSocketJsonTransport,
+    TlsWebSocketTransport,
+    server_context,
+    wrap,
+)
+from broker.transport import TcpTransport, Transport
+from broker.websocket import WebSocketTransport, ws_frame
+from tests.broker.stage import Credentials, Stage, make_credentials, on_stage, shake_hands
+from tests.broker.test_greeting import HELLO, JSON_UPGRADE, UPGRADE, status, v2
+from tests.broker.test_websocket import BINARY, TEXT, masked
+
+
+@pytest.fixture(scope="module")
+def credentials() -> Credentials:
+    return make_credentials()
+
+
+@pytest.fixture
+def stage(credentials: Credentials) -> Iterator[Stage]:
+    gate = Gate(max_connections=100, per_address=0, accept_per_s=1e6, unauthenticated_share=1.0)
+    with on_stage(tls=credentials.server, gate=gate, trusted=Networks(["127.0.0.0/8"])) as found:
+        yield found
+
+
+def greet_in_tls(stage: Stage, credentials: Credentials, *, first: bytes = b"") -> ssl.SSLSocket:
+    """A newcomer that has finished a TLS handshake with the greeting."""
+    _, client = stage.greet(is_proxied=bool(first))
+    client.send(first)
+    wrapped = credentials.client.wrap_socket(
+        client, server_hostname="127.0.0.1", do_handshake_on_connect=False, suppress_ragged_eofs=False
+    )
+    stage._clients.append(wrapped)
+
+    def is_done() -> bool:
+        try:
+            wrapped.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    stage.until(is_done, wrapped)
+    return wrapped
+
+
+@pytest.mark.parametrize(
+    ("first", "kind"),
+    [
+        (HELLO, TlsTcpTransport),
+        (UPGRADE + masked(BINARY, HELLO), TlsWebSocketTransport),
+        (JSON_UPGRADE + masked(TEXT, b"{}"), TlsWebSocketJsonTransport),
+    ],
+)
+def test_inside_tls_the_first_byte_decides_again(
+    stage: Stage, credentials: Credentials, first: bytes, kind: type[Transport]
+) -> None:
+    client = greet_in_tls(stage, credentials)
+    client.send(first)
+    stage.until(lambda: stage.owners)
+    owner = stage.owners[0]
+    assert type(owner.transport) is kind
+    assert owner.data == HELLO or owner.texts == ["{}"]
+    assert stage.reception.opened["tls"] == 1
+    owner.transport.close(4000, "bye", ws_frame(b"last") if kind is TlsWebSocketTransport else b"last")
+    assert b"last" in stage.read_all(client), "and the end is a close_notify, or recv would have raised"
+
+
+def test_http_over_tls_is_answered(stage: Stage, credentials: Credentials) -> None:
+    client = greet_in_tls(stage, credentials)
+    client.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert status(stage.read_all(client)) == 200
+
+
+def test_plain_connections_are_served_beside_tls(stage: Stage) -> None:
+    for data, kind in ((HELLO, TcpTransport), (UPGRADE, WebSocketTransport)):
+        _, client = stage.greet()
+        for byte in data:
+            client.send(bytes((byte,)))
+            stage.turn()
+        assert type(stage.owners[-1].transport) is kind
+
+
+def test_a_proxy_header_may_come_before_tls(stage: Stage, credentials: Credentials) -> None:
+    client = greet_in_tls(stage, credentials, first=v2("203.0.113.9"))
+    client.send(HELLO)
+    stage.until(lambda: stage.owners)
+    assert stage.owners[0].transport.address == "203.0.113.9"
+
+
+def test_a_refused_client_is_told_so_inside_tls(credentials: Credentials) -> None:
+    gate = Gate(max_connections=1, per_address=0, accept_per_s=1e6, unauthenticated_share=1.0)
+    with on_stage(tls=credentials.server, gate=gate) as stage:
+        stage.greet()
+        client = greet_in_tls(stage, credentials)
+        client.send(UPGRADE)
+        assert status(stage.read_all(client)) == 503
+        client.close()
+        stage.until(lambda: not gate.overflow)
+        assert gate.held == 1
+
+
+def test_a_slow_handshake_keeps_its_deadline(stage: Stage, credentials: Credentials) -> None:
+    _, client = stage.greet()
+    outgoing = ssl.MemoryBIO()
+    tls = credentials.client.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="127.0.0.1")
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    hello = outgoing.read()
+    for byte in hello[:20]:
+        client.send(bytes((byte,)))
+        stage.later(0.2)
+    assert len(stage.poller) == 1
+    stage.later(2.0)
+    assert len(stage.poller) == 0
+
+
+def test_broken_handshakes_leave_nothing_behind(stage: Stage, credentials: Credentials) -> None:
+    rng = random.Random(3)
+    outgoing = ssl.MemoryBIO()
+    tls = credentials.client.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="127.0.0.1")
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    hello = outgoing.read()
+    for _ in range(150):
+        data = bytearray(hello[: rng.randrange(1, len(hello) + 1)])
+        if rng.random() < 0.8:
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        _, client = stage.greet()
+        client.send(data)
+        if rng.random() < 0.7:
+            stage.turn()
+        if rng.random() < 0.5:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+    stage.until(lambda: not len(stage.poller))
+    assert len(stage.gone) == 150
+    client = greet_in_tls(stage, credentials)
+    client.send(HELLO)
+    stage.until(lambda: stage.owners)
+
+
+def test_a_client_that_resets_between_the_peek_and_the_wrap_is_forgotten(stage: Stage) -> None:
+    greeting, client = stage.greet()
+    client.send(b"\x16\x03\x01")
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    assert stage.reception.tls is not None
+    greeting._start_tls(stage.reception.tls)
+    stage.turn()
+    assert len(stage.poller) == 0
+    assert stage.gone != []
+
+
+def test_old_versions_are_not_spoken(stage: Stage, credentials: Credentials) -> None:
+    assert credentials.server.minimum_version == ssl.TLSVersion.TLSv1_2
+    assert credentials.server.options & ssl.OP_NO_RENEGOTIATION
+
+
+def test_files_that_do_not_fit_are_refused(credentials: Credentials, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"\S"):
+        server_context(credentials.cert, tmp_path / "missing.pem")
+    other = make_credentials()
+    with pytest.raises(ssl.SSLError):
+        server_context(credentials.cert, other.key)
+
+
+def test_a_long_write_is_taken_in_parts(credentials: Credentials) -> None:
+    """Without parts a full socket would have to be offered all of a long write again and again."""
+    server, client = socket.socketpair()
+    for sock in (server, client):
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 100_000)
+    one = wrap(credentials.server, server)
+    other = credentials.client.wrap_socket(client, server_hostname="127.0.0.1", do_handshake_on_connect=False)
+    shake_hands(one, other)
+    data = random.Random(1).randbytes(1_000_000)
+    sent = one.send(data)
+    assert 0 < sent < len(data)
+    assert sent % RECORD_BYTES == 0
+    with pytest.raises(BlockingIOError):
+        one.send(data[sent:])
+    got = b""
+    while len(got) < len(data):
+        try:
+            got += other.recv(65536)
+        except ssl.SSLWantReadError:
+            sent += one.send(data[sent:])
+    assert got == data
+    with pytest.raises(BlockingIOError):
+        one.recv(10)
+    one.close()
+    other.close()
+    assert isinstance(one, TlsSocket)

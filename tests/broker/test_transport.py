@@ -1,0 +1,373 @@
+"""What every transport promises, checked on real sockets for each kind of it."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import ssl
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+import structlog.testing
+from wsproto.frame_protocol import FrameDecoder, FrameProtocol, Opcode
+
+from broker.core.send_queue import QueueLimits
+from broker.tls import TlsTcpTransport, TlsWebSocketJsonTransport, TlsWebSocketTransport, wrap
+from broker.transport import LINGER_S, Framing, Part, TcpTransport, Transport, TransportState
+from broker.websocket import WebSocketJsonTransport, WebSocketTransport, ws_frame
+from protocol.codes import CloseCode, Lane
+from tests.broker.stage import Credentials, RememberingOwner, Stage, make_credentials, on_stage, shake_hands
+
+KINDS = [
+    TcpTransport,
+    WebSocketTransport,
+    WebSocketJsonTransport,
+    TlsTcpTransport,
+    TlsWebSocketTransport,
+    TlsWebSocketJsonTransport,
+]
+
+
+@dataclass
+class Link:
+    """A transport, its owner, and a client that speaks the transport's framing with wsproto's help."""
+
+    stage: Stage
+    transport: Transport
+    owner: RememberingOwner
+    client: socket.socket
+    codec: FrameProtocol = field(default_factory=lambda: FrameProtocol(client=True, extensions=[]))
+
+    def is_behind(self) -> bool:
+        return self.transport.queue is not None
+
+    @property
+    def is_native(self) -> bool:
+        return self.transport.framing is Framing.TCP
+
+    def message(self, payload: bytes) -> bytes:
+        """``payload`` as the broker would write it to this link."""
+        if self.is_native:
+            return payload
+        return ws_frame(payload, text=self.transport.framing is Framing.WEBSOCKET_JSON)
+
+    def say(self, payload: bytes) -> bytes:
+        """``payload`` as the client writes it."""
+        if self.is_native:
+            return payload
+        is_json = self.transport.framing is Framing.WEBSOCKET_JSON
+        return bytes(self.codec.send_data(payload.decode() if is_json else payload))
+
+    def heard(self) -> bytes:
+        return self.owner.data or "".join(self.owner.texts).encode()
+
+    def unframed(self, stream: bytes) -> tuple[bytes, list[bytes]]:
+        """The payloads the client got, joined, and the control frames after them."""
+        if self.is_native:
+            return stream, []
+        decoder = FrameDecoder(client=True)
+        decoder.receive_bytes(stream)
+        payload, control = b"", []
+        while (frame := decoder.process_buffer()) is not None:
+            assert isinstance(frame.payload, bytes)
+            if frame.opcode.iscontrol():
+                control.append(frame.payload)
+            else:
+                assert not control, "a message after the Close frame"
+                assert frame.opcode is not Opcode.BINARY or self.transport.framing is Framing.WEBSOCKET
+                payload += frame.payload
+        assert decoder.header is None, "a frame is cut in the middle"
+        assert not len(decoder.buffer), "a frame is cut in the middle"
+        return payload, control
+
+
+def make_link(stage: Stage, kind: type[Transport], credentials: Credentials, *, is_narrow: bool = False) -> Link:
+    server, client = stage.narrow_pair() if is_narrow else stage.pair()
+    if kind.retry_same:
+        server = wrap(credentials.server, server)
+        client = credentials.client.wrap_socket(
+            client, server_hostname="127.0.0.1", do_handshake_on_connect=False, suppress_ragged_eofs=False
+        )
+        stage._clients.append(client)
+        shake_hands(server, client)
+    transport = kind(server, stage.poller, "127.0.0.1")
+    stage.adopt(transport)
+    return Link(stage, transport, stage.owners[-1], client)
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)
+def kind(request: pytest.FixtureRequest) -> type[Transport]:
+    found: type[Transport] = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def credentials() -> Credentials:
+    return make_credentials()
+
+
+@pytest.fixture
+def open_link(kind: type[Transport], credentials: Credentials) -> Iterator[Callable[..., Link]]:
+    with on_stage(limits=QueueLimits(frames=64, queue_bytes=128 * 1024, critical_bytes=1 << 20)) as stage:
+        yield lambda **kwargs: make_link(stage, kind, credentials, **kwargs)
+
+
+Opener = Callable[..., Link]
+
+
+def test_what_is_written_arrives_in_order(open_link: Opener) -> None:
+    link = open_link()
+    payloads = [b"%d," % n * (n + 1) for n in range(100)]
+    for payload in payloads:
+        link.transport.write(link.message(payload))
+    link.transport.close(CloseCode.GOING_AWAY, "bye")
+    assert link.unframed(link.stage.read_all(link.client))[0] == b"".join(payloads)
+
+
+def test_what_the_client_says_reaches_the_owner_in_any_split(open_link: Opener) -> None:
+    link = open_link()
+    payloads = [b"x" * size for size in (1, 125, 126, 4000, 9000, 60_000)]
+    stream = b"".join(map(link.say, payloads))
+    rng = random.Random(7)
+    position = 0
+    while position < len(stream):
+        size = rng.choice((1, 2, 3, 7, 100, 20_000))
+        link.client.send(stream[position : position + size])
+        position += min(size, len(stream) - position)
+        link.stage.turn()
+    expected = b"".join(payloads)
+    link.stage.until(lambda: len(link.heard()) >= len(expected))
+    assert link.heard() == expected
+
+
+def test_a_full_socket_queues_and_catches_up_without_a_hole(open_link: Opener) -> None:
+    link = open_link(is_narrow=True)
+    payloads = [struct.pack("!I", n) * 250 for n in range(600)]
+    for payload in payloads:
+        link.transport.write(link.message(payload), Lane.COMMERCE)
+    assert link.transport.queue is not None
+    assert len(link.stage.poller._behind) == 1
+    assert link.stage.budget.used_bytes == link.transport.queue.nbytes > 0
+    expected = b"".join(map(link.message, payloads))
+    assert link.stage.read(link.client, len(expected)) == expected
+    link.stage.until(lambda: link.transport.queue is None, link.client)
+    assert len(link.owner.missed) == 1
+    assert link.stage.poller.behind == 0
+    assert link.stage.budget.used_bytes == 0
+
+
+def test_dropping_chat_cuts_no_frame_and_loses_no_event(open_link: Opener) -> None:
+    link = open_link(is_narrow=True)
+    rng = random.Random(11)
+    frames: list[tuple[Lane, bytes]] = []
+    got = bytearray()
+
+    def read_some(size: int) -> bool:
+        link.stage.turn()
+        with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError):
+            got.extend(link.client.recv(size))
+        return link.transport.queue is None
+
+    for n in range(1500):
+        lane = rng.choice([Lane.CONTROL, Lane.PAID, Lane.CHAT, Lane.CHAT, Lane.CHAT, Lane.AMBIENT])
+        payload = struct.pack("!BIH", lane, n, size := rng.choice((10, 300, 2500))) + bytes(size)
+        frames.append((lane, payload))
+        if link.transport.queue is None and rng.random() < 0.5:  # as the fan-out does: several parts in one write
+            more = struct.pack("!BIH", Lane.CHAT, 10_000 + n, 700) + bytes(700)
+            frames.append((Lane.CHAT, more))
+            parts = (Part(link.message(payload), lane, 1, 1), Part(link.message(more), Lane.CHAT, 1, 1))
+            joined = parts[0].data + parts[1].data
+            try:
+                sent = link.transport.send(joined)
+            except BlockingIOError:
+                sent = 0
+            if sent != len(joined):
+                link.transport.fall_behind(parts, sent)
+        else:
+            link.transport.write(link.message(payload), lane, 1, 1)
+        if n % 3 == 0:
+            read_some(rng.choice((100, 1000, 3000)))
+    assert not link.owner.closed
+    assert link.transport.queue is not None
+    link.stage.until(lambda: read_some(65536), link.client)
+    link.transport.close(CloseCode.GOING_AWAY, "bye")
+    got += link.stage.read_all(link.client)
+
+    stream, _ = link.unframed(bytes(got))
+    arrived: list[tuple[int, int]] = []
+    while stream:
+        lane_number, number, size = struct.unpack_from("!BIH", stream)
+        assert stream[7 : 7 + size] == bytes(size)
+        stream = stream[7 + size :]
+        arrived.append((lane_number, number))
+    numbers = [struct.unpack_from("!BIH", payload)[:2] for _, payload in frames]
+    critical = [each for each in numbers if each[0] <= Lane.PAID]
+    assert [each for each in arrived if each[0] <= Lane.PAID] == critical
+    chat = [each for each in arrived if each[0] == Lane.CHAT]
+    assert len(set(chat)) == len(chat)
+    missed = sum(each.chat_frames for each in link.owner.missed)
+    assert 0 < missed == sum(each[0] == Lane.CHAT for each in numbers) - len(chat)
+
+
+def test_more_than_the_queue_holds_is_told_to_the_owner(open_link: Opener) -> None:
+    link = open_link(is_narrow=True)
+    for _ in range(60):
+        link.transport.write(link.message(b"sale" * 10_000), Lane.COMMERCE)
+    assert link.owner.overflows == 1
+    assert link.owner.closed == [(CloseCode.SLOW_VIEWER, "too slow")]
+    assert link.transport.fd == -1, "who is behind hears nothing more and is gone at once"
+    assert link.stage.budget.used_bytes == 0
+
+
+def test_a_viewer_that_takes_no_byte_is_cut_and_one_that_takes_some_is_not(open_link: Opener) -> None:
+    link = open_link(is_narrow=True)
+    while len(link.owner.closed) == 0 and (link.transport.queue is None or link.transport.queue.nbytes < 200_000):
+        link.transport.write(link.message(b"event" * 1000), Lane.CONTROL)
+    for _ in range(4):
+        link.stage.later(9.0)
+        link.stage.read(link.client, 20_000)
+        link.stage.turn()
+    assert not link.owner.closed
+    link.stage.later(10.5)
+    assert link.owner.overflows == 1
+
+
+def test_the_last_words_arrive_and_then_the_end(open_link: Opener) -> None:
+    link = open_link()
+    link.transport.write(link.message(b"hello"))
+    link.transport.close(CloseCode.KICKED, "bad words", link.message(b"goodbye"))
+    link.transport.close(CloseCode.GOING_AWAY, "again")
+    assert link.owner.closed == [(CloseCode.KICKED, "bad words")]
+    payload, control = link.unframed(link.stage.read_all(link.client))
+    assert payload == b"hellogoodbye"
+    if not link.is_native:
+        assert control == [struct.pack("!H", CloseCode.KICKED) + b"bad words"]
+
+
+def test_after_the_last_byte_the_rest_is_read_and_discarded_until_the_client_ends(open_link: Opener) -> None:
+    link = open_link()
+    link.transport.close(CloseCode.GOING_AWAY, "bye", link.message(b"bye"))
+    assert link.transport.state == TransportState.CLOSING
+    link.client.send(link.say(b"late"))
+    link.stage.turn(3)
+    assert link.heard() == b""
+    assert link.stage.gone == []
+    link.client.close()
+    link.stage.until(lambda: link.stage.gone == [link.transport])
+    assert link.transport.fd == -1
+
+
+def test_a_client_that_does_not_end_is_released_after_a_while(open_link: Opener) -> None:
+    link = open_link()
+    link.transport.close(CloseCode.GOING_AWAY, "bye", link.message(b"bye"))
+    link.stage.later(LINGER_S - 0.1)
+    assert link.transport.fd >= 0
+    link.stage.later(1.0)
+    assert link.stage.gone == [link.transport]
+
+
+def test_a_client_that_leaves_ends_the_link_once(open_link: Opener) -> None:
+    link = open_link()
+    link.client.close()
+    link.stage.until(lambda: link.owner.closed)
+    link.transport.lose("again")
+    link.transport.close(CloseCode.GOING_AWAY, "again")
+    link.transport.release()
+    link.stage.turn(3)
+    assert [code for code, _ in link.owner.closed] == [CloseCode.CLOSED_BY_PEER]
+    assert link.stage.gone == [link.transport]
+
+
+def test_a_client_that_resets_ends_the_link_once(open_link: Opener) -> None:
+    link = open_link()
+    link.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    link.client.close()
+    link.stage.until(lambda: link.owner.closed)
+    assert [code for code, _ in link.owner.closed] == [CloseCode.CLOSED_BY_PEER]
+    assert link.stage.gone == [link.transport]
+
+
+def test_writing_to_a_client_that_reset_ends_the_link_and_raises_nothing(open_link: Opener) -> None:
+    link = open_link(is_narrow=True)
+    while not link.is_behind():
+        link.transport.write(link.message(b"event" * 1000), Lane.CONTROL)
+    link.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    link.client.close()
+    link.stage.until(lambda: link.owner.closed)
+    link.transport.write(link.message(b"more"))
+    link.transport.enqueue((Part(b"more", Lane.CONTROL, 0, 0),))
+    link.transport.fall_behind((Part(b"more", Lane.CONTROL, 0, 0),), 1)
+    link.transport.on_writable()
+    assert not link.is_behind()
+    assert link.stage.budget.used_bytes == 0
+
+
+def test_an_owner_that_ends_the_link_hears_nothing_after_it(open_link: Opener) -> None:
+    link = open_link()
+    link.owner.on_data_do = lambda _: link.transport.close(CloseCode.KICKED, "enough")
+    link.client.send(link.say(b"one") + link.say(b"two") + link.say(b"three"))
+    link.stage.until(lambda: link.owner.closed)
+    link.stage.turn(3)
+    assert len(link.owner.closed) == 1
+
+
+def test_an_owner_that_fails_loses_its_own_link_only(open_link: Opener) -> None:
+    link, other = open_link(), open_link()
+
+    def fail(_: object) -> None:
+        raise RuntimeError("a defect")
+
+    link.owner.on_data_do = fail
+    link.client.send(link.say(b"boom"))
+    other.client.send(other.say(b"fine"))
+    with structlog.testing.capture_logs() as lines:
+        link.stage.until(lambda: link.owner.closed and other.heard())
+    assert [line["address"] for line in lines] == ["127.0.0.1"]
+    assert link.owner.closed == [(CloseCode.INTERNAL_ERROR, "internal error")]
+    assert link.stage.poller.crashes == 1
+    link.stage.poller.crashes = 0
+    assert not other.owner.closed
+
+
+def test_a_paused_link_is_not_read_until_its_time(open_link: Opener) -> None:
+    link = open_link()
+    link.stage.poller.pause_reading(link.transport, link.stage.clock.now + 3.0)
+    link.client.send(link.say(b"flood"))
+    link.stage.later(2.5)
+    assert link.heard() == b""
+    link.stage.later(1.0)
+    assert link.heard() == b"flood"
+
+
+def test_hearing_is_noted_with_the_time_of_the_turn(open_link: Opener) -> None:
+    link = open_link()
+    link.stage.clock.now += 40.0
+    link.client.send(link.say(b"ping"))
+    link.stage.until(link.heard)
+    assert link.transport.heard_at == link.stage.clock.now
+
+
+def test_a_refused_tls_write_comes_again_with_the_same_bytes(credentials: Credentials) -> None:
+    """OpenSSL has encrypted the refused record already: whatever is queued after it must not get before it."""
+    with on_stage(limits=QueueLimits(frames=4, queue_bytes=64 * 1024)) as stage:
+        link = make_link(stage, TlsTcpTransport, credentials, is_narrow=True)
+        parts = tuple(Part(bytes([65 + n]) * 900, Lane.CHAT, 1, 1) for n in range(20))
+        joined = b"".join(part.data for part in parts)
+        written = 0
+        while not link.is_behind():
+            try:
+                sent = link.transport.send(joined)
+            except BlockingIOError:
+                sent = 0
+            if sent == len(joined):
+                written += 1
+            else:
+                link.transport.fall_behind(parts, sent)
+        for n in range(50):
+            link.transport.write(b"sale%3d" % n, Lane.COMMERCE)
+            link.transport.write(b"chat%3d" % n, Lane.CHAT, 1)
+        expected = joined * (written + 1) + b"".join(b"sale%3d" % n for n in range(50))
+        assert stage.read(link.client, len(expected)) == expected
