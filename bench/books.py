@@ -44,8 +44,8 @@ MAX_TOLD = 20
 """Violations told in full by one process; all are counted."""
 SETTLE_US = 5_000_000
 """Age at which a frame's copies are counted; later ones (of slow readers) are counted at the end."""
-BINS = 16_384
-"""Arrivals of one frame are binned so finely; a sweep of 1 s is then exact to 64 us."""
+MAX_VALUES = 100_000
+"""Latencies of one frame (arrivals times messages in it) that are counted one by one; above, arrivals are binned."""
 
 
 class Record:
@@ -326,7 +326,9 @@ class Books:
         if not record.published:
             return
         first = int(arrivals.min())
-        shift = max(0, (int(arrivals.max()) - first).bit_length() - BINS.bit_length() + 1)
+        # At least 256 bins, 4,096 for a frame with one message: a sweep of 1 s is then exact to 0.25 ms.
+        bins_wanted = max(256, min(4096, MAX_VALUES // len(record.published)))
+        shift = max(0, (int(arrivals.max()) - first).bit_length() - bins_wanted.bit_length() + 1)
         counts = np.bincount((arrivals - first) >> shift)
         bins = np.nonzero(counts)[0]
         times = (bins << shift) + first + ((1 << shift) >> 1)

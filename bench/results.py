@@ -44,6 +44,7 @@ METRICS: dict[str, Metric] = {
     "chat_p50_ms": Metric("danmaku, publish to arrival, p50", "ms", True),
     "chat_p99_ms": Metric("danmaku, publish to arrival, p99", "ms", True),
     "chat_over_bound": Metric("danmaku p99 over two ticks and a sweep", "x", True),
+    "chat_p99_vs_twin": Metric("danmaku p99 against the twin run without what is special here", "x", True),
     "control_p99_ms": Metric("announcements (lane 0), p99", "ms", True),
     "control_over_sweep": Metric("announcements p99 over the raw sweep", "x", True),
     "paid_p99_ms": Metric("gifts (lane 2), p99", "ms", True),
@@ -74,8 +75,13 @@ def headline_value(result: Result, metric: str) -> float | None:
     return None if value is None else float(value)
 
 
-def assemble(scenario: Scenario, evidence: dict[str, Any], machine: dict[str, Any]) -> Result:
-    """Make the result of one run from what its processes said (`run`). Any: their JSON."""
+def assemble(
+    scenario: Scenario, evidence: dict[str, Any], machine: dict[str, Any], twin: Result | None = None
+) -> Result:
+    """Make the result of one run from what its processes said (`run`), beside its twin's if there is one.
+
+    Any: their JSON.
+    """
     reports = evidence["reports"]
     names = sorted({name for report in reports for name in report["latencies"]})
     encoded = {
@@ -88,6 +94,10 @@ def assemble(scenario: Scenario, evidence: dict[str, Any], machine: dict[str, An
     latencies = {name: summarise([text]).summary() for name, text in encoded.items()}
     floor = _floor_figures(evidence["floor"])
     headline = _headline(scenario, evidence, latencies, floor)
+    if twin is not None:
+        p99_ms = twin["headline"].get("chat_p99_ms")
+        if p99_ms and "chat_p99_ms" in headline:
+            headline["chat_p99_vs_twin"] = round(headline["chat_p99_ms"] / p99_ms, 4)
     findings = evidence["findings"]
     result: Result = {
         "format": FORMAT,
@@ -112,6 +122,7 @@ def assemble(scenario: Scenario, evidence: dict[str, Any], machine: dict[str, An
         "joining": evidence["joining"],
         "links": _links(reports),
         "invariants": {"checked": findings.checked, "violations": findings.violations},
+        "twin": None if twin is None else {part: twin[part] for part in ("headline", "latencies", "invariants")},
         "notes": [*evidence["notes"], *_generator_notes(headline)],
     }
     return result

@@ -22,7 +22,7 @@ from bench.measure import now_us
 from bench.process import BenchFailure, Child, Troupe
 from bench.publishers import PublisherSpec, StreamSpec
 from bench.results import assemble
-from bench.scenario import Scenario
+from bench.scenario import Scenario, twin_of
 from bench.viewers import ViewerSpec
 
 __all__ = ["RunOptions", "run_scenario"]
@@ -47,7 +47,14 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run_scenario(scenario: Scenario, options: RunOptions, say: Say) -> dict[str, Any]:
-    """Run ``scenario`` once and return its result (`results`). BenchFailure where it cannot be run at all."""
+    """Run ``scenario`` once and return its result (`results`). BenchFailure where it cannot be run at all.
+
+    A scenario with a twin runs that first; violations of the twin are violations of the run.
+    """
+    twin_scenario = twin_of(scenario)
+    twin = None
+    if twin_scenario is not None:
+        twin = run_scenario(twin_scenario, options, lambda text: say(f"twin: {text}"))
     machine = facts()
     with Troupe() as troupe:
         play = _Play(scenario, options, troupe, say)
@@ -56,7 +63,11 @@ def run_scenario(scenario: Scenario, options: RunOptions, say: Say) -> dict[str,
         play.settle()
         floor = play.floor()
         play.collect()
-        return assemble(scenario, play.evidence(floor), machine)
+        result = assemble(scenario, play.evidence(floor), machine, twin)
+    if twin is not None:
+        result["invariants"]["checked"] += twin["invariants"]["checked"]
+        result["invariants"]["violations"] += [f"twin: {each}" for each in twin["invariants"]["violations"]]
+    return result
 
 
 class _Play:

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 __all__ = [
     "SCENARIOS", "Cut", "Scenario", "ScenarioError", "Sizes", "Stream", "Target", "load_scenario", "read_scenario",
-    "resize", "scenario_names",
+    "resize", "scenario_names", "twin_of",
 ]  # fmt: skip
 
 SCENARIOS = Path(__file__).parent / "scenarios"
@@ -104,6 +104,9 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     floor_sweeps: Annotated[int, Meta(ge=0, le=50)] = 5
     broker: dict[str, Any] = {}
     """Settings of the broker, as in its own TOML (`roomcast print-config`). Any: checked by the broker's own loader."""
+    twin: dict[str, Any] = {}
+    """Fields that are different in a second run, which this one is compared with. Any: checked as fields of this
+    struct."""
     targets: tuple[Target, ...] = ()
     smoke: dict[str, Any] = {}
     """Fields that ``--smoke`` replaces. Any: checked as fields of this struct."""
@@ -152,6 +155,8 @@ def read_scenario(text: str, name: str) -> Scenario:
     try:
         table = tomllib.loads(text)
         scenario = msgspec.convert({"name": name, **table}, Scenario)
+        twin_of(scenario)
+        msgspec.convert({**msgspec.to_builtins(scenario), **scenario.smoke}, Scenario)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ScenarioError(f"scenario {name}: {error}") from error
     for stream in scenario.streams:
@@ -164,6 +169,14 @@ def read_scenario(text: str, name: str) -> Scenario:
     if scenario.rooms > scenario.viewers:
         raise ScenarioError(f"scenario {name}: more rooms than viewers")
     return scenario
+
+
+def twin_of(scenario: Scenario) -> Scenario | None:
+    """The run to compare ``scenario`` with in the same report, if it has one."""
+    if not scenario.twin:
+        return None
+    plain = {**msgspec.to_builtins(scenario), **scenario.twin, "twin": {}, "targets": []}
+    return msgspec.convert(plain, Scenario)
 
 
 def resize(scenario: Scenario, sizes: Sizes) -> Scenario:
