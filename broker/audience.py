@@ -1,8 +1,8 @@
 """Who hears a room, and in which of few forms: encode once per form, never per viewer.
 
 A *variant* is one way to write the same content: framing (TCP, WebSocket, JSON) x codec x tier. There are 27; a room
-encodes only those that somebody needs. A member knows its variant as a small integer, so the fan-out finds its bytes with
-one list look-up.
+encodes only those that somebody needs. A member knows its variant as a small integer, so the fan-out finds its bytes
+with one list look-up.
 """
 
 from __future__ import annotations
@@ -122,14 +122,16 @@ class Content(NamedTuple):
 
 
 class Bundle(NamedTuple):
-    """The bytes of one variant: ``joined`` for a viewer that keeps up, ``parts`` to queue and drop for one that does not."""
+    """The bytes of one variant: ``joined`` for a viewer that keeps up, ``parts`` to queue and drop for one that
+    does not."""
 
     joined: bytes
     parts: tuple[Part, ...]
 
 
 class Prepared(NamedTuple):
-    """A write for a room, ready in every form in use. ``frames[variant]`` is the joined bytes, None where unused or GONE."""
+    """A write for a room, ready in every form in use. ``frames[variant]`` is the joined bytes, None where unused or
+    GONE."""
 
     lane: Lane
     frames: list[bytes | None]

@@ -1,14 +1,15 @@
 """The hot loop: one scheduler that runs the sweeps of all rooms.
 
 A sweep writes one prepared content to every member of a room with a bare `send` each and never waits. The scheduler
-runs sweeps in slices of `SLICE_S`, most urgent lane first, then round robin by room, with a checkpoint after each slice; so a
-thousand rooms that tick together keep the poller waiting for one slice at most, and a sale in one room overtakes the chat
-sweep of another that is under way.
+runs sweeps in slices of `SLICE_S`, most urgent lane first, then round robin by room, with a checkpoint after each
+slice; so a thousand rooms that tick together keep the poller waiting for one slice at most, and a sale in one room
+overtakes the chat sweep of another that is under way.
 
-Within a room lanes 0-2 share one queue: they carry the offsets of one stream, so they stay in order. Chat and ambient ticks
-wait behind them. A sweep starts at a rotating position so that nobody is always last.
+Within a room lanes 0-2 share one queue: they carry the offsets of one stream, so they stay in order. Chat and ambient
+ticks wait behind them. A sweep starts at a rotating position so that nobody is always last.
 
-Measured: the loop body besides `send(2)` is a few list and slot look-ups; `bench/micro` prints it against the bare loop.
+Measured: the loop body besides `send(2)` is a few list and slot look-ups; `bench/micro` prints it against the bare
+loop.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The registry of rooms and the nursery of their tasks.
 
-A room is opened by the first who joins it (policy) or by call, gets a broker-wide number, and is forgotten when its task
-ends. A room that crashes is closed and counted; its members hear it, every other room goes on, and the next JOIN opens a new one
-with a new epoch.
+A room is opened by the first who joins it (policy) or by call, gets a broker-wide number, and is forgotten when its
+task ends. A room that crashes is closed and counted; its members hear it, every other room goes on, and the next
+JOIN opens a new one with a new epoch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A room's task: it wears a `RoomState`, performs its effects, and ticks only when there is something to say.
 
-The first message after a quiet interval goes out in the next turn of the loop; what arrives meanwhile gathers for the tick
-after that. A tick is never made while the last one is still being swept, so a room that costs more than its share
+The first message after a quiet interval goes out in the next turn of the loop; what arrives meanwhile gathers for the
+tick after that. A tick is never made while the last one is still being swept, so a room that costs more than its share
 stretches its own interval and nobody else's.
 
 A room knows members (`audience`), not sessions; calls from sessions are synchronous and therefore atomic.

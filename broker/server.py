@@ -1,8 +1,9 @@
 """The composition root: builds the parts from a configuration, owns the root nursery, starts and drains in order.
 
-Start: fan-out, hub, poller, sampler, then the listeners, so that nobody is let in before everything behind the door stands.
-Drain: stop listening, say what the rooms still have to say, send every link away with a spread return time, give
-the last bytes a deadline, then end the tasks. Nothing below this module reads configuration files or the environment.
+Start: fan-out, hub, poller, sampler, then the listeners, so that nobody is let in before what is behind the door
+stands. Drain: stop listening, say what the rooms still have to say, send every link away with a spread return time,
+give the last bytes a deadline, then end the tasks. Nothing below this module reads configuration files or the
+environment.
 """
 
 from __future__ import annotations
@@ -205,13 +206,13 @@ class Broker:
         with trio.move_on_after(max(1.0, self.config.link.drain_s)):
             for room in self.hub:
                 room.flush()
-            while self.fanout.waiting:
+            while self.fanout.waiting:  # noqa: ASYNC110 - the scheduler should not pay for an event it needs once
                 await trio.sleep(0.01)
             for count, session in enumerate(list(self.services.sessions), 1):
                 session.close(CloseCode.GOING_AWAY, "the broker restarts", 0, window_ms)
                 if count % CLOSE_BATCH == 0:
-                    await trio.sleep(0)
-            while len(self.poller):
+                    await trio.lowlevel.checkpoint()
+            while len(self.poller):  # noqa: ASYNC110 - as above
                 await trio.sleep(0.02)
         if self._cancel is not None:
             self._cancel.cancel()

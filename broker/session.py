@@ -1,8 +1,8 @@
 """One connection's life above its bytes: greet, authenticate, join, post, leave. No task of its own.
 
-The poller calls in with data; everything here is synchronous and answers at once, so a session never holds anybody up. What
-a peer does wrong ends its own link with a close code or earns an ERROR; an exception of ours ends this one session
-(or the one room it came from), is logged once, and touches nobody else.
+The poller calls in with data; everything here is synchronous and answers at once, so a session never holds anybody
+up. What a peer does wrong ends its own link with a close code or earns an ERROR; an exception of ours ends this one
+session (or the one room it came from), is logged once, and touches nobody else.
 """
 
 from __future__ import annotations
@@ -122,7 +122,15 @@ class Session:
     """The owner of one transport. All methods are synchronous; `on_closed` is the last one called."""
 
     __slots__ = (
-        "_acks", "_connection", "_codec", "_error_tat", "_frame_tat", "_grant", "_missed_chat", "_seats", "_services",
+        "_acks",
+        "_codec",
+        "_connection",
+        "_error_tat",
+        "_frame_tat",
+        "_grant",
+        "_missed_chat",
+        "_seats",
+        "_services",
         "transport",
     )  # fmt: skip
 

@@ -65,6 +65,7 @@ LAYERS = [
     ("protocol",),
     ("broker.core", "broker.config", "broker.config_layers", "broker.logs"),
     ("broker.auth",),
+    ("broker.ledger",),
     ("broker.transport", "broker.poller"),
     ("broker.websocket", "broker.tls", "broker.http_answer"),
     ("broker.audience",),
@@ -120,7 +121,8 @@ def test_there_are_no_import_cycles() -> None:
 
 PURE_STANDARD_LIBRARY = {
     "__future__", "bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "heapq", "hmac", "ipaddress",
-    "itertools", "json", "math", "operator", "random", "re", "string", "struct", "types", "typing", "unicodedata", "zlib",
+    "itertools", "json", "math", "operator", "random", "re", "string", "struct", "types", "typing",
+    "unicodedata", "zlib",
 }  # fmt: skip
 
 

@@ -38,7 +38,8 @@ class Publish(NamedTuple):
 
 
 class TickOut(NamedTuple):
-    """Send a tick: ``ticks[i]`` is for the i-th of the tiers, widest first; equal ones are one object. ``state`` may ride along.
+    """Send a tick: ``ticks[i]`` is for the i-th of the tiers, widest first; equal ones are one object. ``state`` may
+    ride along.
 
     ``ticks`` is empty where only the counters are due.
     """

@@ -1,8 +1,8 @@
 """One room as a pure state machine: commands in, effects out; the room's task wears it.
 
-It decides what a POST becomes (`post`), what a tick shows (`tick`), when the next tick is due (`next_due`) and what the
-counters say. Every message is in exactly one place of its lane's account at any time. It knows users and tickets, neither
-links nor bytes.
+It decides what a POST becomes (`post`), what a tick shows (`tick`), when the next tick is due (`next_due`) and what
+the counters say. Every message is in exactly one place of its lane's account at any time. It knows users and tickets,
+neither links nor bytes.
 
 A method call is a command and its return value the effects: an object per command would cost more than the whole
 decision on a path that takes 200,000 messages a second.
@@ -17,7 +17,6 @@ from random import Random
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from broker.core.accounts import RoomAccounts
-from broker.core.admission import WindowAdmission
 from broker.core.coalesce import Coalescer, Danmaku, Offer, TierCut, normalize
 from broker.core.duplicates import DuplicateFilter
 from broker.core.effects import Effect, End, Fates, Publish, Reply, TickOut
@@ -36,7 +35,7 @@ __all__ = ["Author", "CustomRule", "Past", "RoomRules", "RoomState"]
 T = TypeVar("T")
 
 STATE_EVERY_S = 2.0
-"""Counters are pushed at most so often, and only when one has changed (Agora's shortest practical presence interval)."""
+"""Counters are pushed at most so often, and only when one has changed (as Agora debounces)."""
 AMBIENT_SHED_FACTOR = 4.0
 """Under overload stage 1 and above counters are pushed so many times less often."""
 

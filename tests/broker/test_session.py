@@ -172,8 +172,8 @@ async def test_an_idle_room_is_closed_and_forgotten() -> None:
         async with joined_link(broker, "dev:ann"):
             assert len(broker.hub) == 1
         with trio.fail_after(20):
-            while len(broker.hub):
-                await trio.sleep(0.01)  # noqa: ASYNC110 - the hub has no event for it, and needs none
+            while len(broker.hub):  # noqa: ASYNC110 - the hub has no event for it, and needs none
+                await trio.sleep(0.01)
 
 
 async def test_leaving_is_answered_and_further_posts_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""Clients that share no code with us: the ``websockets`` library, JSON by hand, and bytes typed from the specification."""
+"""Clients that share no code with us: the ``websockets`` library, JSON by hand, bytes typed from the specification."""
 
 from __future__ import annotations
 
