@@ -1,8 +1,9 @@
 """HTTP on the viewers' port, apart from WebSockets: read one request head, answer it, and that was all.
 
 ``GET /healthz`` tells a load balancer whether to send viewers here; every other request gets a few polite words.
-There is one request per connection and no body is ever read, so nothing can be smuggled behind it. h11 judges the
-grammar; on top of it come caps that hold before h11 sees a byte, and rules that h11 leaves to its user.
+There is one request per connection and no body is ever read, so nothing can be smuggled behind it. Only heads are
+read, and strictly, so the grammar is one expression; the tests hold it against h11: what is accepted here, h11 accepts
+and reads the same.
 
 Nothing a client sent is ever written into an answer.
 """
@@ -14,8 +15,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
-
-import h11
 
 __all__ = [
     "MAX_HEADERS",
@@ -46,8 +45,21 @@ METHOD_INITIALS = frozenset(method[0] for method in _METHODS)
 """First bytes by which a connection is taken for HTTP."""
 _LONGEST_METHOD = max(map(len, _METHODS))
 _END = re.compile(rb"\n\r?\n")
-_FOLDED_OR_BARE = re.compile(rb"\n[ \t]|[^\r]\n|\r[^\n]")
-"""Line folding and line ends that are no CRLF: two parsers may read them as different requests."""
+
+# RFC 9112 without its leniencies. Neighbouring classes share no byte, so matching takes linear time.
+_NAME = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_VALUE = rb"[\t\x20-\x7e\x80-\xff]*"
+_HEAD = re.compile(
+    rb"("
+    + rb"|".join(_METHODS)
+    + rb") ([\x21-\x7e]+) HTTP/(1\.[01])\r\n((?:"
+    + _NAME
+    + rb":"
+    + _VALUE
+    + rb"\r\n)*)\r\n"
+).fullmatch
+_HEADERS = re.compile(rb"(" + _NAME + rb"):(" + _VALUE + rb")\r\n").findall
+_IS_LENGTH = re.compile(rb"[0-9]{1,18}").fullmatch
 
 
 class HttpRequest(NamedTuple):
@@ -86,31 +98,29 @@ def find_end(buffer: bytes | bytearray, searched: int = 0) -> int:
 
 
 def read_head(head: bytes) -> HttpRequest | HttpRefusal:
-    """Read one whole head, blank line included. About 65 us for a browser's dozen headers.
+    """Read one whole head, blank line included. About 12 us for a browser's dozen headers (h11: 65).
 
-    Refusals: 414 and 431 for the caps, 400 for anything that is not strictly RFC 9112: bare CR or LF, folded lines, a
-    missing or double Host, both Content-Length and Transfer-Encoding.
+    Refusals: 414 and 431 for the caps, 400 for anything that is not strictly RFC 9112: bare CR or LF, folded lines,
+    control characters, a missing or double Host, a body whose length is in doubt.
     """
     if len(head) > MAX_HEAD_BYTES or head.count(b"\n") > MAX_HEADERS + 2:
         return refuse(431)
     if head.find(b"\r\n") > MAX_TARGET_BYTES + len(b"OPTIONS  HTTP/1.1"):
         return refuse(414)
-    if _FOLDED_OR_BARE.search(head):
+    found = _HEAD(head)
+    if found is None:
         return refuse(400)
-    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
-    try:
-        connection.receive_data(head)
-        event = connection.next_event()
-    except h11.RemoteProtocolError:
-        return refuse(400)
-    if not isinstance(event, h11.Request):
-        return refuse(400)
-    request = HttpRequest(event.method, event.target, event.http_version, list(event.headers))
-    if request.method not in _METHODS or request.version not in (b"1.0", b"1.1"):
-        return refuse(400)
-    if len(request.target) > MAX_TARGET_BYTES:
+    method, target, version, lines = found.groups()
+    if len(target) > MAX_TARGET_BYTES:
         return refuse(414)
-    if request.all(b"transfer-encoding") and request.all(b"content-length"):
+    headers = [(name.lower(), value.strip(b" \t")) for name, value in _HEADERS(lines)]
+    request = HttpRequest(method, target, version, headers)
+    lengths, encodings = request.all(b"content-length"), request.all(b"transfer-encoding")
+    if (
+        len(request.all(b"host")) != 1 - (version == b"1.0" and not request.all(b"host"))
+        or (lengths and (encodings or len(lengths) > 1 or not _IS_LENGTH(lengths[0])))
+        or (encodings and (version == b"1.0" or [each.lower() for each in encodings] != [b"chunked"]))
+    ):
         return refuse(400)
     return request
 

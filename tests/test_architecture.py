@@ -155,7 +155,7 @@ DOORS = {
     "lz4": ("protocol.compression", "bench"),
     "msgpack": ("protocol.frames", "protocol.connection", "bench"),
     "trio_websocket": ("protocol.clients",),
-    "h11": ("broker.http_answer",),
+    "h11": (),
     "click": ("broker.cli", "broker.commands", "bench"),
     "rich": ("broker.cli", "broker.commands", "broker.show", "bench"),
     "hdrh": ("bench",),

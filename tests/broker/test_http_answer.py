@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import json
+import time
 
 import h11
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.http_answer import (
@@ -96,11 +97,67 @@ def test_a_head_is_judged_strictly(data: bytes, expected: int) -> None:
     assert status(read_head(data)) == expected
 
 
+def read_by_h11(data: bytes) -> HttpRequest | None:
+    """What h11 makes of a head."""
+    server = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+    server.receive_data(data)
+    try:
+        event = server.next_event()
+    except h11.RemoteProtocolError:
+        return None
+    if not isinstance(event, h11.Request):
+        return None
+    return HttpRequest(event.method, event.target, event.http_version, list(event.headers))
+
+
+LINES = st.one_of(
+    st.binary(max_size=12),
+    st.sampled_from(
+        [
+            b"Host: y", b"host:y", b"Host : y", b" folded", b"\tfolded", b"A:", b"A: b\x7f", b"A: b\x0b",
+            b"A: \xff\x80", b"Content-Length: 3", b"Content-Length: +3", b"Content-Length: 3, 3", b"Content-Length:",
+            b"Content-Length: \xb2", b"Transfer-Encoding: chunked", b"Transfer-Encoding: Chunked", b"\xe9: b",
+            b"Transfer-Encoding: gzip, chunked", b"A(b): c", b"A:b:c", b"Upgrade: websocket", b"A: b\r", b"A: b\n",
+            b"\r", b"\n", b"",
+        ]
+    ),
+)  # fmt: skip
+STARTS = st.one_of(
+    st.sampled_from([b"GET / HTTP/1.1", b"HEAD /a?b#c HTTP/1.0", b"POST * HTTP/1.1", b"CONNECT x:1 HTTP/1.1"]),
+    st.tuples(st.binary(max_size=5), st.binary(max_size=5)).map(b"GET /%b HTTP/1.1%b".__mod__),
+)
+
+
+@settings(max_examples=300)
+@given(STARTS, st.lists(LINES, max_size=5), st.sampled_from([b"Host: x", b"Accept: */*"]))
+def test_what_is_accepted_h11_accepts_and_reads_the_same(start: bytes, lines: list[bytes], first: bytes) -> None:
+    data = head(start, first, *lines)
+    request = read_head(data)
+    if isinstance(request, HttpRequest):
+        assert request == read_by_h11(data)
+        assert find_end(data) == len(data), "the head ends where it was taken to end"
+
+
 @given(st.binary(max_size=300), st.integers(0, 60))
 def test_no_bytes_raise(noise: bytes, position: int) -> None:
     whole = head(b"GET /ws HTTP/1.1", b"Host: x", b"Upgrade: websocket", b"Connection: Upgrade")
-    read_head(noise + b"\r\n\r\n")
-    read_head(whole[:position] + noise + whole[position + 3 :])
+    for data in (noise + b"\r\n\r\n", whole[:position] + noise + whole[position + 3 :]):
+        request = read_head(data)
+        assert isinstance(request, HttpRefusal) or request == read_by_h11(data)
+
+
+def test_no_head_takes_long_to_judge() -> None:
+    heads = [
+        b"GET / HTTP/1.1\r\nA:" + b" " * 16_000 + b"\x00\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"a" * 16_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"a:b\r\n" * 99 + b"x" * 15_000 + b"\r\n\r\n",
+        b"GET " + b"/" * 4000 + b" HTTP/1.1\r\nA:" + b"\t " * 6000 + b"\r\n\r\n",
+        b"G" * 16_000 + b"\r\n\r\n",
+    ]
+    begun = time.process_time()
+    for data in heads * 10:
+        read_head(data)
+    assert time.process_time() - begun < 0.1, "2 ms each at the most; they take 50 us"
 
 
 @given(st.lists(st.sampled_from([b"a", b"\r", b"\n", b"\r\n", b"GET / HTTP/1.1"]), max_size=12), st.integers(0, 12))
