@@ -1,0 +1,5 @@
+"""``python -m bench.micro``."""
+
+from bench.micro.run import main
+
+main()

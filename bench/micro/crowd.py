@@ -1,0 +1,338 @@
+"""Many clients in one process of their own, driven by one epoll and told what to do over its standard input.
+
+Most links only drain: what arrives is read into one buffer and its bytes are counted. Links opened with ``read``
+true are looked into: acks are counted by outcome, and the latency of stamped danmaku is taken. Publishers send on a
+fixed schedule whatever the answers are (open loop), so a slow broker cannot slow its own load down.
+
+Commands: `open`, `flood`, `count`, `stall`, `close`; each is answered by one event line. It ends with its parent.
+"""
+
+from __future__ import annotations
+
+import select
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from bench.child import CommandReader, emit, set_alarm
+from bench.micro.wire import (
+    Template,
+    body_of,
+    frames_in,
+    hello_auth_join,
+    masked,
+    read_stamp,
+    ws_messages,
+)
+from bench.sockets import connect_from, handshake_request, raise_descriptors, source_address
+from protocol.codes import Opcode
+
+__all__ = ["main"]
+
+LIFETIME_S = 3600.0
+PHRASES = (
+    "来了来了，前排围观", "主播今天状态真好", "这个价格可以", "已下单坐等发货", "画质好清晰！", "有没有大码",
+    "笑死我了hhh", "love this song", "what a play", "how long is the show today", "good evening everyone",
+)  # fmt: skip
+IN_FLIGHT = 256
+"""Links being opened at a time."""
+
+
+class Link:
+    """One client. ``room`` is 0 until it has joined."""
+
+    __slots__ = ("buffer", "fd", "greeting", "payload", "reads", "room", "sock", "stage", "websocket")
+
+    def __init__(self, sock: Any, websocket: bool, payload: bytes, host: str, reads: bool) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.websocket = websocket
+        self.reads = reads
+        self.payload = masked(payload) if websocket else payload
+        self.greeting = handshake_request(host) if websocket else b""
+        self.buffer = bytearray()
+        self.room = 0
+        self.stage = 0
+        """0 connecting, 1 upgrading, 2 joining, 3 in."""
+
+
+class Crowd:
+    """The process."""
+
+    def __init__(self) -> None:
+        self.epoll = select.epoll()
+        self.links: dict[int, Link] = {}
+        self.drains: dict[int, Callable[[memoryview], int]] = {}
+        self.opening: Iterator[tuple[Any, ...]] | None = None
+        self.in_flight = 0
+        self.opened = 0
+        self.wanted = 0
+        self.begun = 0.0
+        self.bytes = 0
+        self.lost = 0
+        self.complaints = 0
+        self.sent = 0
+        self.outcomes: Counter[int] = Counter()
+        self.latencies_us: list[int] = []
+        self.shown = 0
+        self.ticks = 0
+        self.flood: Flood | None = None
+        self.buffer = memoryview(bytearray(256 * 1024))
+
+    def run(self) -> None:
+        """Serve commands until the parent is gone."""
+        reader = CommandReader()
+        self.epoll.register(reader.fd, select.EPOLLIN)
+        emit("ready")
+        drains, buffer, poll = self.drains, self.buffer, self.epoll.poll
+        while not reader.ended:
+            timeout = -1.0
+            if self.flood is not None:
+                timeout = self.flood.step(time.monotonic_ns() // 1000)
+                if timeout < 0:
+                    self.sent += self.flood.done * self.flood.burst
+                    self.flood = None
+            for fd, events in poll(timeout, 1024):
+                take = drains.get(fd)
+                if take is not None:
+                    try:
+                        size = take(buffer)
+                    except OSError:
+                        size = 0
+                    if not size:
+                        self.lose(fd)
+                    self.bytes += size
+                elif fd == reader.fd:
+                    for command in reader.read():
+                        getattr(self, "do_" + command.pop("do"))(**command)
+                else:
+                    self.on_event(self.links[fd], events)
+
+    # ---- commands
+
+    def do_open(
+        self,
+        links: int,
+        port: int,
+        rooms: list[str],
+        websocket: bool = False,
+        tokens: list[str] | None = None,
+        prefix: str = "dev:u",
+        host: str = "127.0.0.1",
+        sources: int = 8,
+        read: bool = False,
+        features: int = 0,
+        receive_bytes: int = 0,
+    ) -> None:
+        """Open ``links`` links, spread over ``rooms``; answered when all of them have joined."""
+
+        def each() -> Iterator[tuple[Any, ...]]:
+            base = len(self.links)
+            for index in range(links):
+                token = tokens[index] if tokens else f"{prefix}{base + index}"
+                payload = hello_auth_join(token, rooms[index % len(rooms)], features)
+                yield (host, port), source_address(index, sources), receive_bytes, websocket, payload, read
+
+        self.opening = each()
+        self.opened, self.wanted, self.in_flight = 0, links, 0
+        self.begun = time.monotonic()
+        self.open_more()
+
+    def open_more(self) -> None:
+        while self.opening is not None and self.in_flight < IN_FLIGHT:
+            try:
+                address, source, receive_bytes, websocket, payload, read = next(self.opening)
+            except StopIteration:
+                self.opening = None
+                return
+            link = Link(connect_from(address, source, receive_bytes), websocket, payload, address[0], read)
+            self.links[link.fd] = link
+            self.in_flight += 1
+            self.epoll.register(link.fd, select.EPOLLOUT)
+
+    def do_flood(self, per_s: float, seconds: float, burst: int = 1, first: int = 0, count: int = 0) -> None:
+        """Publish ``per_s`` danmaku a second for ``seconds``, ``burst`` to a write, over links in turn; see `Flood`."""
+        links = list(self.links.values())[first:]
+        self.flood = Flood(links[:count] if count else links, per_s, seconds, burst)
+
+    def do_count(self, reset: bool = False) -> None:
+        """Say what has arrived."""
+        emit(
+            "counted", bytes=self.bytes, lost=self.lost, outcomes=dict(self.outcomes), latencies_us=self.latencies_us,
+            shown=self.shown, ticks=self.ticks, unanswered=self.sent - sum(self.outcomes.values()),
+        )  # fmt: skip
+        if reset:
+            self.latencies_us = []
+            self.outcomes.clear()
+            self.bytes = self.shown = self.ticks = self.sent = 0
+
+    def do_stall(self, links: int) -> None:
+        """Let the first ``links`` links read nothing any more."""
+        for fd in list(self.links)[:links]:
+            self.epoll.modify(fd, 0)
+        emit("stalled", links=links)
+
+    def do_close(self, links: int = 0) -> None:
+        """Close the newest ``links`` links, 0 = all."""
+        fds = list(self.links)
+        for fd in fds[-links:] if links else fds:
+            self.forget(fd)
+        emit("closed", links=len(self.links))
+
+    # ---- links
+
+    def complain(self, words: str) -> None:
+        """Say on standard error why a link did not get in, a few times."""
+        self.complaints += 1
+        if self.complaints <= 3:
+            print(words, file=sys.stderr)
+
+    def lose(self, fd: int) -> None:
+        self.lost += 1
+        self.forget(fd)
+
+    def forget(self, fd: int) -> None:
+        link = self.links.pop(fd)
+        self.drains.pop(fd, None)
+        link.sock.close()
+
+    def on_event(self, link: Link, events: int) -> None:
+        if link.stage == 0:
+            if events & (select.EPOLLERR | select.EPOLLHUP):
+                self.complain("connection refused")
+                self.lose(link.fd)
+                return
+            self.epoll.modify(link.fd, select.EPOLLIN)
+            link.stage = 1 if link.websocket else 2
+            link.sock.send(link.greeting or link.payload)
+            return
+        try:
+            size = link.sock.recv_into(self.buffer)
+        except OSError:
+            size = 0
+        if not size:
+            self.lose(link.fd)
+            return
+        self.bytes += size
+        link.buffer += self.buffer[:size]
+        if link.stage == 1:
+            end = link.buffer.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            if not link.buffer.startswith(b"HTTP/1.1 101"):
+                self.complain(repr(bytes(link.buffer[:end])))
+                self.lose(link.fd)
+                return
+            del link.buffer[: end + 4]
+            link.stage = 2
+            link.sock.send(link.payload)
+        frames = frames_in(ws_messages(link.buffer) if link.websocket else link.buffer)
+        for opcode, codec, room, body in frames:
+            if link.stage == 2:
+                if opcode == Opcode.JOIN:
+                    link.stage = 3
+                    link.room = room
+                    self.joined(link)
+                elif opcode in (Opcode.ERROR, Opcode.GOAWAY):
+                    self.complain(str(body_of(codec, body)))
+            elif opcode == Opcode.ACK:
+                self.outcomes.update([result[1] for result in body_of(codec, body)[0]])  # type: ignore[attr-defined]
+            elif opcode == Opcode.TICK:
+                self.look(body_of(codec, body)[3])
+
+    def look(self, entries: Any) -> None:
+        """Take the latency of every stamped danmaku of a tick."""
+        now = time.monotonic_ns() // 1000 & 0xFF_FFFF_FFFF
+        self.ticks += 1
+        self.shown += len(entries)
+        for entry in entries:
+            due = read_stamp(entry[3][0])
+            if due >= 0:
+                self.latencies_us.append((now - due) & 0xFF_FFFF_FFFF)
+
+    def joined(self, link: Link) -> None:
+        link.payload = link.greeting = b""
+        if not link.reads:
+            self.drains[link.fd] = link.sock.recv_into
+        self.opened += 1
+        self.in_flight -= 1
+        self.open_more()
+        if self.opened == self.wanted:
+            rooms = sorted({each.room for each in self.links.values()})
+            emit("opened", links=self.opened, seconds=time.monotonic() - self.begun, rooms=rooms)
+
+
+class Flood:
+    """Danmaku on a fixed schedule. What a full socket did not take waits and is sent later, with its first stamp."""
+
+    def __init__(self, links: list[Link], per_s: float, seconds: float, burst: int) -> None:
+        self.links = deque(
+            (link.sock, Template(PHRASES[index % len(PHRASES)], link.room, link.websocket))
+            for index, link in enumerate(links)
+        )
+        self.burst = burst
+        self.interval_us = 1e6 * burst / per_s
+        self.writes = round(per_s * seconds / burst)
+        self.done = 0
+        self.begun_us = time.monotonic_ns() // 1000 + 1000
+        self.rest: deque[tuple[Any, bytes]] = deque()
+        self.blocked = 0
+        self.late_us = 0
+        self.cpu_s = time.process_time()
+
+    def step(self, now_us: int) -> float:
+        """Send what is due; returns seconds until the next step, negative when all is sent."""
+        late = self.rest
+        for _ in range(len(late)):
+            sock, data = late.popleft()
+            if not self.send(sock, data):
+                break
+        links, burst, interval_us = self.links, self.burst, self.interval_us
+        # At most so many at a time, or the links would not be read meanwhile.
+        for _ in range(min(self.writes - self.done, 256)):
+            due_us = int(self.begun_us + self.done * interval_us)
+            if due_us > now_us:
+                return min(0.001, (due_us - now_us) / 1e6) if due_us - now_us > 100 else 0.0
+            if now_us - due_us > self.late_us:
+                self.late_us = now_us - due_us
+            sock, template = links[0]
+            links.rotate(-1)
+            first = self.done * burst
+            if burst == 1:
+                data = template.message(due_us, first)
+            else:
+                message = template.message
+                data = b"".join([message(due_us, count) for count in range(first, first + burst)])
+            self.done += 1
+            self.send(sock, data)
+        if self.done < self.writes or late:
+            return 0.0 if self.done < self.writes else 0.001
+        emit(
+            "flooded", sent=self.done * self.burst, late_ms=self.late_us / 1000, blocked=self.blocked,
+            seconds=time.monotonic() - self.begun_us / 1e6, cpu_s=time.process_time() - self.cpu_s,
+        )  # fmt: skip
+        return -1.0
+
+    def send(self, sock: Any, data: bytes) -> bool:
+        try:
+            sent = sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        if sent == len(data):
+            return True
+        self.blocked += 1
+        self.rest.append((sock, data[sent:]))
+        return False
+
+
+def main() -> None:
+    """Run one crowd."""
+    set_alarm(LIFETIME_S)
+    raise_descriptors()
+    Crowd().run()
+
+
+if __name__ == "__main__":
+    main()

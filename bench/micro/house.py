@@ -1,0 +1,146 @@
+"""A broker in this process, and crowds in others: what every bench over sockets begins with."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+import trio
+
+from bench.sockets import raise_descriptors
+from broker.audience import Audience, Bundle, Prepared
+from broker.config import AdmissionConfig, AuthConfig, Config, LinkConfig, ListenConfig, LogConfig, RoomConfig
+from broker.core.overload import OverloadMonitor, OverloadStage
+from broker.fanout import Outbox
+from broker.logs import configure
+from broker.server import Broker
+
+__all__ = ["Crowd", "config", "cpu_s", "crowd", "rss_bytes", "serving", "settle", "watch"]
+
+ANSWER_S = 300.0
+"""A crowd that says nothing for so long has failed."""
+
+
+def config(secret: str | None = None, **room: Any) -> Config:
+    """A broker on a free port whose doors do not hold the bench up; ``room`` as in `RoomConfig`."""
+    return Config(
+        listen=ListenConfig(port=0),
+        link=LinkConfig(frames_per_s=0, connections_per_user=10_000),
+        admission=AdmissionConfig(per_address=0, accept_per_s=1_000_000, unauthenticated_share=1.0),
+        room=RoomConfig(**room),
+        auth=AuthConfig(secret=secret),
+        log=LogConfig(level="warning", format="text"),
+    )
+
+
+@asynccontextmanager
+async def serving(settings: Config) -> AsyncIterator[Broker]:
+    """A broker that serves, in this very process and thread."""
+    raise_descriptors()
+    configure(settings.log)
+    structlog.contextvars.clear_contextvars()
+    broker = Broker(settings)
+    broker.monitor = _CalmMonitor()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(broker.run)
+        try:
+            yield broker
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+class _CalmMonitor(OverloadMonitor):
+    """Never sees overload: on a shared machine it would judge the neighbours, and change what is measured."""
+
+    __slots__ = ()
+
+    def observe(self, queue_bytes_ratio: float, loop_lag_s: float, sweep_share: float, now: float) -> OverloadStage:
+        return OverloadStage.NORMAL
+
+
+class Crowd:
+    """One process of clients; see `bench.micro.crowd`."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self._process = process
+        self._buffer = b""
+
+    async def ask(self, do: str, **fields: Any) -> dict[str, Any]:
+        """Give one command and wait for its answer. RuntimeError if the crowd has died or says nothing."""
+        await self.tell(do, **fields)
+        return await self.answer()
+
+    async def tell(self, do: str, **fields: Any) -> None:
+        """Give one command; `answer` waits for what it says."""
+        assert self._process.stdin is not None
+        await self._process.stdin.send_all(json.dumps({"do": do, **fields}).encode() + b"\n")
+
+    async def answer(self) -> dict[str, Any]:
+        """The next event of the crowd."""
+        assert self._process.stdout is not None
+        with trio.move_on_after(ANSWER_S):
+            while b"\n" not in self._buffer:
+                data = await self._process.stdout.receive_some(65536)
+                if not data:
+                    raise RuntimeError("the crowd has ended")
+                self._buffer += data
+            line, _, self._buffer = self._buffer.partition(b"\n")
+            event: dict[str, Any] = json.loads(line)
+            return event
+        raise RuntimeError(f"the crowd has said nothing for {ANSWER_S:g} s")
+
+
+@asynccontextmanager
+async def crowd() -> AsyncIterator[Crowd]:
+    """A process of clients, ended with the block."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "bench.micro.crowd"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        one = Crowd(process)
+        await one.answer()
+        yield one
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+
+
+def watch(broker: Broker) -> list[Bundle]:
+    """What is handed to the fan-out from now on: of each sweep the longest form, which WebSocket viewers get."""
+    sent: list[Bundle] = []
+    submit = broker.fanout.submit
+
+    def watched(
+        outbox: Outbox, prepared: Prepared, audience: Audience, on_done: Callable[[float], None] | None = None
+    ) -> None:
+        sent.append(max((bundle for bundle in prepared.bundles if bundle), key=lambda each: len(each.joined)))
+        submit(outbox, prepared, audience, on_done)
+
+    broker.fanout.submit = watched  # type: ignore[method-assign]
+    return sent
+
+
+def cpu_s() -> float:
+    """CPU of this whole process so far, user and system."""
+    return time.process_time()
+
+
+def rss_bytes() -> int:
+    """Resident memory of this process now."""
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def settle(seconds: float = 0.3) -> None:
+    """Let what is under way come to an end, then collect garbage."""
+    await trio.sleep(seconds)
+    gc.collect()

@@ -1,0 +1,188 @@
+"""How many danmaku a second one core takes in, against a bare loop that only receives and unpacks them.
+
+*Single*: each read finds one message, as when thousands of viewers say something each; a link's messages are
+milliseconds apart and the reads are counted, so that joined ones cannot flatter. *Pipelined*: 32 messages a write, as
+from a gateway or a robot. Policy ``off`` with a tick: nothing is refused, everything is shown, acks are joined per
+tick. *Rules* is pipelined under the default rules with the limits opened wide: rates per user, duplicates, merging and
+fairness all at work.
+
+The rate is what one core could do: one over the CPU of a message, of the whole broker process, at the load offered.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from typing import Any
+
+import trio
+from msgpack import unpackb
+
+from bench.micro.house import Crowd, config, cpu_s, crowd, serving
+from bench.micro.result import Result, median
+from bench.micro.wire import HEADER, frame
+from bench.sockets import listen
+from broker.server import Broker
+from broker.transport import TcpTransport
+from protocol.codes import Lane, Opcode
+
+__all__ = ["inbound"]
+
+WIDE: dict[str, Any] = {
+    "user_chat_per_s": 10_000.0, "user_chat_burst": 10_000, "admit_per_window": 1_000_000, "tick_ms": 100,
+}  # fmt: skip
+OFF: dict[str, Any] = {"policy": "off", "tick_ms": 100, "tick_max_ms": 100}
+
+
+async def inbound(smoke: bool) -> list[Result]:
+    """All three ways."""
+    seconds, rounds, share = (0.5, 1, 0.05) if smoke else (2.0, 4, 1.0)
+    return [
+        await _one("single", OFF, 200, 20, 40_000 * share, 1, 50_000, seconds, rounds),
+        await _one("pipelined", OFF, 16, 16, 160_000 * share, 32, 200_000, seconds, rounds),
+        await _one("pipelined, rules", WIDE, 16, 16, 160_000 * share, 32, None, seconds, rounds),
+    ]
+
+
+async def _one(
+    what: str, room: dict[str, Any], links: int, rooms: int, per_s: float, burst: int, goal: float | None,
+    seconds: float, rounds: int,
+) -> Result:  # fmt: skip
+    broker_s: list[float] = []
+    floor_s: list[float] = []
+    joined: list[float] = []
+    late_ms = 0.0
+    names = [f"room-{number}" for number in range(rooms)]
+    with _BareReader() as bare:
+        async with serving(config(**room)) as broker, crowd() as clients, crowd() as bare_clients:
+            await clients.ask("open", links=links, port=broker.addresses[0][1], rooms=names, read=True)
+            await bare_clients.tell("open", links=links, port=bare.port, rooms=["bare"])
+            bare.serve(links)
+            await bare_clients.answer()
+            with _ReadCounter() as reads:
+                for _ in range(rounds):
+                    used, sent, late = await _flood(broker, clients, per_s, seconds, burst)
+                    broker_s.append(used / sent)
+                    joined.append(sent / reads.take())
+                    late_ms = max(late_ms, late)
+                    await bare_clients.tell("flood", per_s=per_s, seconds=seconds, burst=burst)
+                    # In a thread: the broker's own clock-work must not see a loop that stands still.
+                    floor_s.append(await trio.to_thread.run_sync(bare.read, round(per_s * seconds / burst) * burst))
+                    await bare_clients.answer()
+    detail = {
+        "offered_per_s": round(per_s), "links": links, "rooms": rooms, "messages_a_read": round(median(joined), 2),
+        "cpu_us": round(median(broker_s) * 1e6, 2), "best_per_s": round(1 / min(broker_s)),
+        "generator_late_ms": round(late_ms, 1),
+    }  # fmt: skip
+    return Result(
+        "inbound", f"danmaku taken in a second and core, {what}", 1 / median(broker_s), "/s", goal, False,
+        1 / median(floor_s), "bare recv + unpack", "value", detail,
+    )  # fmt: skip
+
+
+async def _flood(broker: Broker, clients: Crowd, per_s: float, seconds: float, burst: int) -> tuple[float, int, float]:
+    """One flood; returns (CPU of the broker, messages, lateness of the generator in ms).
+
+    RuntimeError if one was lost.
+    """
+    await clients.ask("count", reset=True)
+    before = broker.hub.accounts()[Lane.CHAT].admitted
+    used = cpu_s()
+    flooded = await clients.ask("flood", per_s=per_s, seconds=seconds, burst=burst)
+    deadline = trio.current_time() + 10
+    while broker.hub.accounts()[Lane.CHAT].held or (await clients.ask("count"))["unanswered"] > 0:
+        if trio.current_time() > deadline:
+            break
+        await trio.sleep(0.1)
+    used = cpu_s() - used
+    account = broker.hub.accounts()[Lane.CHAT]
+    outcomes = (await clients.ask("count"))["outcomes"]
+    sent = int(flooded["sent"])
+    if not sent == account.admitted - before == sum(outcomes.values()):
+        raise RuntimeError(
+            f"sent {sent}, admitted {account.admitted - before}, answered {outcomes}, closed {broker.stats().closed}"
+        )
+    return used, sent, flooded["late_ms"]
+
+
+class _ReadCounter:
+    """Counts reads of native links while it is entered: about 0.1 us each."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def __enter__(self) -> _ReadCounter:
+        self._on_bytes = on_bytes = TcpTransport.on_bytes
+
+        def counted(transport: TcpTransport, data: bytes) -> None:
+            self.reads += 1
+            on_bytes(transport, data)
+
+        TcpTransport.on_bytes = counted  # type: ignore[method-assign, assignment]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        TcpTransport.on_bytes = self._on_bytes  # type: ignore[method-assign]
+
+    def take(self) -> int:
+        reads, self.reads = self.reads, 0
+        return max(1, reads)
+
+
+class _BareReader:
+    """The floor: an epoll loop that receives and unpacks, and knows nothing else."""
+
+    def __enter__(self) -> _BareReader:
+        self._listener = listen()
+        self.port: int = self._listener.getsockname()[1]
+        self._epoll = select.epoll()
+        self._socks: dict[int, socket.socket] = {}
+        self._rests: dict[int, bytes] = {}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for sock in self._socks.values():
+            sock.close()
+        self._listener.close()
+        self._epoll.close()
+
+    def serve(self, links: int) -> None:
+        """Accept so many clients and let each think that it has joined."""
+        answer = frame(Opcode.JOIN, b"\x90", room=1)
+        self._listener.setblocking(True)
+        while len(self._socks) < links:
+            sock, _ = self._listener.accept()
+            sock.recv(4096)
+            sock.send(answer)
+            sock.setblocking(False)
+            self._socks[sock.fileno()] = sock
+            self._epoll.register(sock.fileno(), select.EPOLLIN)
+
+    def read(self, messages: int) -> float:
+        """Read so many messages; returns the CPU of one."""
+        socks, rests, fields = self._socks, self._rests, HEADER.unpack_from
+        seen = 0
+        deadline = time.monotonic() + 60
+        used = cpu_s()
+        while seen < messages:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"only {seen} of {messages} messages came to the bare loop")
+            for fd, _ in self._epoll.poll(1, 64):
+                data = socks[fd].recv(32768)
+                if not data:
+                    raise RuntimeError("a client has gone")
+                rest = rests.pop(fd, b"")
+                if rest:
+                    data = rest + data
+                position, end = 0, len(data)
+                while end - position >= 16:
+                    length = fields(data, position)[0]
+                    if end - position < length:
+                        break
+                    unpackb(data[position + 16 : position + length], use_list=False)
+                    position += length
+                    seen += 1
+                if position < end:
+                    rests[fd] = data[position:]
+        return (cpu_s() - used) / messages

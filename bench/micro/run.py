@@ -1,0 +1,98 @@
+"""The list of micro benches, and how they are run: each in a fresh process, results as JSON on its standard output."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from inspect import iscoroutinefunction
+from typing import Any, cast
+
+from bench.micro.result import Result, machine, table
+
+__all__ = ["BENCHES", "main", "run"]
+
+BENCHES: dict[str, tuple[str, str, str]] = {
+    "fanout-tcp": ("fanout", "fanout_tcp", "CPU of a frame delivered over TCP, against the bare send loop"),
+    "fanout-ws": ("fanout", "fanout_ws", "the same over WebSocket"),
+    "inbound": ("inbound", "inbound", "danmaku taken in by one core, one a read and pipelined"),
+    "memory-tcp": ("memory", "memory_tcp", "memory of an idle TCP viewer"),
+    "memory-ws": ("memory", "memory_ws", "memory of an idle WebSocket viewer"),
+    "connect-tcp": ("connect", "connect_tcp", "connect + auth + join over TCP"),
+    "connect-ws": ("connect", "connect_ws", "connect + auth + join over WebSocket"),
+    "batched": ("batched", "batched", "danmaku delivered by one core when ticks join them, and their p99"),
+    "stalled": ("stalled", "stalled", "what one stalled viewer costs the others"),
+}
+"""Name -> (module, function, what it measures). Modules are imported by the process that runs them."""
+TIMEOUT_S = 900.0
+
+
+def run(names: Sequence[str] = (), smoke: bool = False) -> list[Result]:
+    """Run benches by name (none given: all but the soak), each in its own process; returns their results.
+
+    RuntimeError naming the bench if one fails or finds its own sums wrong. ValueError for an unknown name.
+    """
+    unknown = [name for name in names if name not in BENCHES]
+    if unknown:
+        raise ValueError(f"no such bench: {', '.join(unknown)}; there are {', '.join(BENCHES)}")
+    results: list[Result] = []
+    for name in names or [name for name in BENCHES if name != "soak"]:
+        command = [sys.executable, "-m", "bench.micro", "--inside", name, *(["--smoke"] if smoke else [])]
+        done = subprocess.run(command, stdout=subprocess.PIPE, timeout=TIMEOUT_S, check=False)
+        if done.returncode:
+            raise RuntimeError(f"bench {name} failed")
+        results += [_result(row) for row in json.loads(done.stdout)]
+    return results
+
+
+def _result(row: dict[str, Any]) -> Result:
+    row.pop("ratio"), row.pop("met")
+    return Result(**row)
+
+
+def _inside(name: str, smoke: bool) -> int:
+    """Run one bench in this process and print its results as JSON."""
+    module, function, _ = BENCHES[name]
+    bench = getattr(importlib.import_module(f"bench.micro.{module}"), function)
+    try:
+        if iscoroutinefunction(bench):
+            import trio
+
+            results = trio.run(cast(Callable[[bool], Awaitable[list[Result]]], bench), smoke)
+        else:
+            results = bench(smoke)
+    except Exception:
+        traceback.print_exc()
+        return 1
+    json.dump([result.as_json() for result in results], sys.stdout)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command: runs benches and prints the table, or JSON. Exits with 1 if one failed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.micro",
+        description="Micro benches: " + "; ".join(f"{name}: {what}" for name, (_, _, what) in BENCHES.items()) + ".",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHES)}; all but soak if none")
+    parser.add_argument("--smoke", action="store_true", help="small sizes: shows that they work, not how fast")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    parser.add_argument("--inside", metavar="NAME", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.inside:
+        sys.exit(_inside(options.inside, options.smoke))
+    facts = machine()
+    if not options.json:
+        print(", ".join(f"{name} {value}" for name, value in facts.items()), flush=True)
+    try:
+        results = run(options.names, options.smoke)
+    except (RuntimeError, ValueError) as error:
+        sys.exit(f"{error}")
+    if options.json:
+        print(json.dumps({"machine": facts, "smoke": options.smoke, "results": [each.as_json() for each in results]}))
+    else:
+        print(table(results))

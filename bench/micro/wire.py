@@ -1,0 +1,133 @@
+"""The client's few bytes, typed by hand: what is measured must not be measured with the code under test.
+
+Only the numbers of `protocol.codes` are taken from the house. WebSocket frames of the flood are masked with a key of
+zeros: the broker unmasks them like any other, and the generator saves its time for generating.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import lz4.block
+import msgpack
+
+from protocol.codes import Opcode
+from protocol.dictionary import DICTIONARY_1
+
+__all__ = [
+    "STAMP_CHARS",
+    "Template",
+    "body_of",
+    "frame",
+    "frames_in",
+    "hello_auth_join",
+    "masked",
+    "read_stamp",
+    "ws_messages",
+]
+
+HEADER = struct.Struct("!IBBHII")
+STAMP_CHARS = 17
+
+
+def frame(opcode: int, body: bytes, room: int = 0, sequence: int = 0) -> bytes:
+    """One plain frame of a client."""
+    return HEADER.pack(16 + len(body), 1, 0, opcode, room, sequence) + body
+
+
+def masked(payload: bytes) -> bytes:
+    """One whole client message, masked with zeros."""
+    size = len(payload)
+    if size < 126:
+        return struct.pack("!BB4x", 0x82, 0x80 | size) + payload
+    return struct.pack("!BBH4x", 0x82, 0xFE, size) + payload
+
+
+def hello_auth_join(token: str | None, room: str, features: int = 0) -> bytes:
+    """The three frames that a client may send in one write."""
+    pack = msgpack.packb
+    return (
+        frame(Opcode.HELLO, pack(["roomcast", 1, 1, features, "bench.micro"]))
+        + frame(Opcode.AUTH, pack([token]))
+        + frame(Opcode.JOIN, pack([room, 20]), sequence=1)
+    )
+
+
+class Template:
+    """Danmaku of one room that differ in their stamp: building one is one ``pack`` and a few joins.
+
+    A stamp is ``~``, ten hex digits of the microsecond it was due (CLOCK_MONOTONIC, modulo 2**40), and six of a
+    counter, which also stands in the message's own id. So every text is unique, and any copy tells its latency.
+    """
+
+    def __init__(self, phrase: str, room: int, websocket: bool) -> None:
+        text = phrase.encode()
+        size = len(text) + STAMP_CHARS
+        self._before = b"\x93\x01\xa8"
+        self._middle = b"\x91\xd9" + bytes([size]) + text + b"~"
+        length = 16 + 3 + 8 + len(self._middle) + STAMP_CHARS - 1
+        self._head = HEADER.pack(length, 1, 0, Opcode.POST, room, 0)[:12]
+        self._ws = struct.pack("!BB4x", 0x82, 0x80 | length) if websocket else b""
+        if websocket and length > 125:
+            raise ValueError("the phrase is too long for a short WebSocket frame")
+
+    def message(self, due_us: int, count: int) -> bytes:
+        """The ``count``-th message, due at ``due_us``."""
+        return b"%b%b%b%b%08x%b%010x%06x" % (
+            self._ws, self._head, (count & 0x7FFFFFFF).to_bytes(4, "big"), self._before, count & 0xFFFFFFFF,
+            self._middle, due_us & 0xFF_FFFF_FFFF, count & 0xFFFFFF,
+        )  # fmt: skip
+
+
+def read_stamp(text: str) -> int:
+    """Microseconds (modulo 2**40) at which a stamped text was due, -1 if it bears no stamp."""
+    return int(text[-16:-6], 16) if len(text) >= STAMP_CHARS and text[-STAMP_CHARS] == "~" else -1
+
+
+def ws_messages(data: bytearray) -> bytearray:
+    """Take the whole server messages off the front of ``data`` and return their payloads joined."""
+    payloads = bytearray()
+    position, end = 0, len(data)
+    while end - position >= 2:
+        size = data[position + 1]
+        start = position + 2
+        if size == 126:
+            if end - position < 4:
+                break
+            size = data[position + 2] << 8 | data[position + 3]
+            start = position + 4
+        elif size == 127:
+            if end - position < 10:
+                break
+            size = int.from_bytes(data[position + 2 : position + 10], "big")
+            start = position + 10
+        if start + size > end:
+            break
+        if data[position] & 0x0F in (1, 2):
+            payloads += data[start : start + size]
+        position = start + size
+    del data[:position]
+    return payloads
+
+
+def frames_in(data: bytearray) -> Iterator[tuple[int, int, int, bytes]]:
+    """Take whole frames off the front of ``data``: (opcode, codec, room, body as sent)."""
+    position, end = 0, len(data)
+    while end - position >= 16:
+        length, _, flags, opcode, room, _ = HEADER.unpack_from(data, position)
+        if position + length > end:
+            break
+        yield opcode, flags & 15, room, bytes(data[position + 16 : position + length])
+        position += length
+    del data[:position]
+
+
+def body_of(codec: int, body: bytes) -> list[object]:
+    """Unpack a server's body."""
+    if codec:
+        size = int.from_bytes(body[:4], "big")
+        dictionary = DICTIONARY_1 if codec == 2 else b""
+        body = lz4.block.decompress(body[4:], uncompressed_size=size, dict=dictionary)
+    unpacked: list[object] = msgpack.unpackb(body)
+    return unpacked
