@@ -118,7 +118,7 @@ class LinkPair(RuleBasedStateMachine):
         assert self.ends[Side.CLIENT].buffered_bytes < MAX_FRAME_BYTES
 
 
-LinkPair.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+LinkPair.TestCase.settings = settings(max_examples=25, stateful_step_count=25)
 TestLinkPair: Any = LinkPair.TestCase
 
 
