@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
-from typing import NamedTuple
 
 import trio
 
@@ -20,7 +19,7 @@ from broker.core.effects import Effect, End, Fates, Publish, Reply, TickOut
 from broker.core.overload import OverloadStage, TickPacer
 from broker.core.room_state import Past, RoomState
 from broker.fanout import FanOut, Outbox
-from protocol.codes import Lane, LeaveReason, Outcome, RoomPhase
+from protocol.codes import Lane, LeaveReason, MessageType, Outcome, RoomPhase
 from protocol.messages import AckResult, Joined, Post
 
 __all__ = ["Room", "Ticket"]
@@ -31,11 +30,12 @@ MAX_WAITING_SWEEPS = 64
 """A room without a tick (policy ``off``) makes one sweep a message; above so many waiting ones it gathers."""
 
 
-class Ticket(NamedTuple):
-    """Reply address of one POST."""
+Ticket = tuple[Member, int]
+"""Reply address of one POST: who, and the client's number for it. A plain tuple: one is made for every message."""
 
-    member: Member
-    sequence: int
+_DATED_BY_TICK = frozenset({MessageType.DANMAKU, MessageType.EMOTE, MessageType.LIKE})
+"""Types whose time is that of the tick which shows them, so that nobody asks the clock for each."""
+_new = tuple.__new__
 
 
 class Room:
@@ -63,7 +63,8 @@ class Room:
         self._idle_close_s = idle_close_s
         self._clock = clock
         self._unix_ms = unix_ms
-        self._policy = state.rules.policy
+        self._tick_ms = state.rules.policy.tick_ms
+        self._batches = state.rules.policy.batch_max > 0
         self.ended = LeaveReason.ROOM_ENDED, ""
         """Why the room has ended, once it has."""
         self._wake = trio.Event()
@@ -102,13 +103,15 @@ class Room:
 
     def post(self, member: Member, sequence: int, post: Post, now: float) -> None:
         """Put one POST to the room; its fate reaches the member's session now or with a tick."""
-        effects = self.state.post(Ticket(member, sequence), member, post, now, self._unix_ms())
+        state = self.state
+        at_ms = 0 if post[0] in _DATED_BY_TICK else self._unix_ms()
+        effects = state.post((member, sequence), member, post, now, at_ms)
         if effects:
             self._perform(effects)
-        if not self._policy.tick_ms:
+        if not self._tick_ms:
             if len(self._outbox.relaxed) < MAX_WAITING_SWEEPS:
-                self._perform(self.state.tick(now, self._unix_ms()))
-        elif now + self.state.interval_s < self._armed_until or self.state.batch_full:
+                self._perform(state.tick(now, self._unix_ms()))
+        elif now + state.interval_s < self._armed_until or (self._batches and state.batch_full):
             self._nudge(now)
 
     def set_phase(self, phase: RoomPhase, user_id: str) -> None:
@@ -187,8 +190,9 @@ class Room:
     def _perform(self, effects: Iterable[Effect[Ticket]]) -> None:
         for effect in effects:
             match effect:
-                case Reply(ticket, outcome, detail):
-                    _reply(ticket, AckResult(ticket.sequence, outcome, detail), self.number)
+                case Reply((member, sequence), outcome, detail):
+                    if member.index >= 0:
+                        member.session.reply_acks(self.number, [AckResult(sequence, outcome, detail)])
                 case Fates(fates):
                     self._reply_all(fates)
                 case Publish(event, lane, offset):
@@ -213,7 +217,7 @@ class Room:
             by_tier.append(same or [Content(tick, Lane.CHAT, out.number, len(tick.entries)), *extra])
         if not out.ticks:
             by_tier = [list(extra)] * len(TIERS)
-        paced = bool(out.ticks and self._policy.tick_ms)
+        paced = bool(out.ticks and self._tick_ms)
         self._ticking = self._broadcast(by_tier, self._swept if paced else None) and paced
 
     def _swept(self, cost_s: float) -> None:
@@ -229,7 +233,7 @@ class Room:
             results = by_member.get(member)
             if results is None:
                 results = by_member[member] = []
-            results.append(AckResult(sequence, outcome, 0))
+            results.append(_new(AckResult, (sequence, outcome, 0)))
         for member, results in by_member.items():
             if member.index >= 0:
                 member.session.reply_acks(self.number, results)
@@ -244,8 +248,3 @@ class Room:
         if stage is not self.state.stage:
             self.state.stage = stage
             self._wake.set()
-
-
-def _reply(ticket: Ticket, result: AckResult, room: int) -> None:
-    if ticket.member.index >= 0:
-        ticket.member.session.reply_acks(room, [result])

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 from heapq import heapify, heappop, heappush, heapreplace
 from math import inf
+from operator import attrgetter
 from random import Random
 from typing import Generic, TypeVar
 
@@ -47,6 +48,8 @@ class Offer(Enum):
 
 
 _ADMITTED, _MERGED, _SHED = Offer  # looking an Enum member up is a call on Python 3.11
+_ACCEPTED, _MERGED_INTO, _SAMPLED_OUT = Outcome.ACCEPTED, Outcome.MERGED, Outcome.SAMPLED_OUT
+_by_arrival = attrgetter("_order")
 
 
 class Pick(Enum):
@@ -121,11 +124,13 @@ class Coalescer(Generic[T]):
         for tier in sorted(Tier, reverse=True):
             rate = min(rate, budgets.get(tier) or inf)
             self._budgets[tier] = ReadingBudget(rate)
+        self._is_limited = rate < inf
         self._now = -inf
         self._open()
 
     def _open(self) -> None:
-        self._items: dict[tuple[int, str], Danmaku] = {}
+        self._items: dict[tuple[int, str] | int, Danmaku] = {}
+        """By type and folded text; without merging, by order of arrival."""
         self._heaviest: list[tuple[float, int, int, Danmaku]] | None = None
         self._displaced: list[T] = []
         self._order = self._admitted = self._undecided = self._tickets = self._bytes = 0
@@ -164,13 +169,18 @@ class Coalescer(Generic[T]):
             standing = self._rng.random()
         else:
             standing = self._order
-        folded = normalize(item.text) if self._merge else str(self._order)
-        key = (item.type, folded)
-        first = self._items.get(key)
-        if first is not None:
-            return self._merge_into(first, sender, standing, ticket)
-
-        cost = ITEM_BYTES + 4 * (len(item.text) + len(folded))
+        if self._merge:
+            folded = item.folded
+            if folded is None:
+                folded = normalize(item.text)
+            key: tuple[int, str] | int = (item.type, folded)
+            first = self._items.get(key)
+            if first is not None:
+                return self._merge_into(first, sender, standing, ticket)
+            cost = ITEM_BYTES + 4 * (len(item.text) + len(folded))
+        else:
+            key = self._order
+            cost = ITEM_BYTES + 4 * len(item.text)
         full = over_quota or len(self._items) >= self._max_items or self._bytes + cost > self._max_bytes
         if self._tickets >= self._max_tickets or (full and not self._make_room(standing, cost)):
             return _SHED
@@ -250,8 +260,7 @@ class Coalescer(Generic[T]):
         held = list(self._items.values())
         live = [item for item in held if item.at >= oldest_at]
         expired = [item for item in held if item.at < oldest_at]
-        quiet = self._rank(live)
-
+        quiet = self._rank(live) if self._is_limited else 0
         taken = len(live)
         cut = self._cut(live, expired)
         per_tier: dict[int, TierCut] = {}
@@ -263,10 +272,12 @@ class Coalescer(Generic[T]):
         shown = len(per_tier[Tier.FULL].entries)
         fates: list[tuple[T, Outcome]] = []
         for item in live[:shown]:
-            fates.append((item._tickets[0], Outcome.ACCEPTED))
-            fates += [(ticket, Outcome.MERGED) for ticket in item._tickets[1:]]
-        fates += [(ticket, Outcome.SAMPLED_OUT) for item in live[shown:] for ticket in item._tickets]
-        fates += [(ticket, Outcome.SAMPLED_OUT) for ticket in self._displaced]
+            tickets = item._tickets
+            fates.append((tickets[0], _ACCEPTED))
+            if len(tickets) > 1:
+                fates += [(ticket, _MERGED_INTO) for ticket in tickets[1:]]
+        fates += [(ticket, _SAMPLED_OUT) for item in live[shown:] for ticket in item._tickets]
+        fates += [(ticket, _SAMPLED_OUT) for ticket in self._displaced]
         fates += [(ticket, Outcome.EXPIRED) for item in expired for ticket in item._tickets]
         for item in held:
             item._tickets = []  # entries live on in snapshots, reply addresses must not
@@ -290,7 +301,7 @@ class Coalescer(Generic[T]):
         merged = sum(item.count for item in shown) - len(shown)
         late = sum(item.count for item in expired)
         sampled = self._admitted - len(shown) - merged - late
-        entries = tuple(sorted(shown, key=lambda item: item._order))
+        entries = tuple(sorted(shown, key=_by_arrival))
         return TierCut(entries, Account(self._admitted, len(shown), merged, sampled, late))
 
 

@@ -36,12 +36,12 @@ class Danmaku:
     """One danmaku or emote, later an entry of a tick: ``count`` equal ones, the first by ``user_id``.
 
     ``senders``: up to 3 further user ids in order of arrival. ``style`` and ``extra`` are the caller's.
-    ``at``: monotonic seconds of arrival. The fields that begin with an underscore belong to the window it is in.
+    ``at``: monotonic seconds of arrival. ``folded``: the text after `normalize`, if the caller has it already. The fields that begin with an underscore belong to the window it is in.
     """
 
     __slots__ = (
         "_cost", "_key", "_order", "_rated", "_standing", "_tickets",
-        "at", "count", "extra", "name", "senders", "style", "text", "type", "user_id",
+        "at", "count", "extra", "folded", "name", "senders", "style", "text", "type", "user_id",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +53,7 @@ class Danmaku:
         style: tuple[int, ...] | None = None,
         extra: object = None,
         at: float = 0.0,
+        folded: str | None = None,
     ) -> None:
         self.type = type
         self.user_id = user_id
@@ -61,11 +62,12 @@ class Danmaku:
         self.style = style
         self.extra = extra
         self.at = at
+        self.folded = folded
         self.count = 1
         self.senders: tuple[str, ...] = ()
 
     _cost: int
-    _key: tuple[int, str]
+    _key: tuple[int, str] | int
     _order: int
     _rated: str  # whose standing it has: the lightest of its senders
     _standing: float
