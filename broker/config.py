@@ -57,7 +57,8 @@ MIB = 1024 * KIB
 
 PolicyName = Literal["roomcast", "tencent", "rongcloud", "nim", "goim", "off"]
 RoleName = Literal["guest", "viewer", "vip", "moderator", "assistant", "host", "app"]
-LaneName = Literal["control", "commerce", "paid", "chat", "ambient"]
+LaneName = Literal["control", "commerce", "paid", "chat"]
+"""Lanes of custom types. Lane 4 is the counters' alone: of two arbitrary messages none is the newer total of the other."""
 
 
 # No path, user, wildcard or capital letter: a browser never sends those, so such an entry could never match.
