@@ -58,7 +58,7 @@ MIB = 1024 * KIB
 PolicyName = Literal["roomcast", "tencent", "rongcloud", "nim", "goim", "off"]
 RoleName = Literal["guest", "viewer", "vip", "moderator", "assistant", "host", "app"]
 LaneName = Literal["control", "commerce", "paid", "chat"]
-"""Lanes of custom types. Lane 4 is the counters' alone: of two arbitrary messages none is the newer total of the other."""
+"""Lanes of custom types. Lane 4 is the counters' alone: of two messages of any kind none is the other's newer total."""
 
 
 # No path, user, wildcard or capital letter: a browser never sends those, so such an entry could never match.
@@ -239,8 +239,8 @@ class TypeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """Name in tokens, logs and JSON: small letters, digits and _."""
     lane: LaneName
     """Delivery class; what may be lost follows from it."""
-    max_bytes: Annotated[int, Meta(ge=1, le=16 * KIB)] = 4096
-    """Cap of the packed payload."""
+    max_bytes: Annotated[int, Meta(ge=1, le=4 * KIB)] = 4 * KIB
+    """Cap of the packed payload; a client's frame holds no more than 4 KiB."""
     rate_per_s: Annotated[float, Meta(ge=0.001, le=100_000)] = 1.0
     """Messages one user may send a second, in the long run."""
     burst: Annotated[int, Meta(ge=1, le=10_000)] = 3

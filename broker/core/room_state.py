@@ -28,6 +28,7 @@ from broker.core.policies import OverQuota, Policy
 from broker.core.presence import Presence
 from broker.core.rate_limit import Gcra, Rate
 from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
+from protocol.frames import pack_body
 from protocol.messages import Account, Event, Post, State, Tick, TickEntry
 
 __all__ = ["Author", "CustomRule", "Past", "RoomRules", "RoomState"]
@@ -216,6 +217,8 @@ class RoomState(Generic[T]):
 
     def _post_custom(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
         rule = self.rules.custom[post.type]
+        if len(pack_body((post.payload,))) - 1 > rule.max_bytes:
+            return (Reply(ticket, Outcome.REJECTED, ErrorCode.PAYLOAD_TOO_LARGE),)
         wait_s = self._custom_limits[post.type].try_acquire(author.user_id, now)
         if wait_s:
             return (Reply(ticket, Outcome.LIMITED, _retry_ms(wait_s)),)

@@ -147,6 +147,14 @@ def test_custom_types_follow_their_registry() -> None:
     assert any(each and each[0].outcome is Outcome.LIMITED for each in limited)  # type: ignore[union-attr]
 
 
+def test_a_custom_payload_above_its_cap_is_rejected_and_one_at_it_is_not() -> None:
+    room = a_room()
+    fits, not_fits = "x" * 1021, "x" * 1022  # msgpack writes three bytes before a string of this length
+    assert room.post(1, Person("ann"), Post(201, "", fits), 1.0, 5) == ()
+    rejected = Reply(2, Outcome.REJECTED, ErrorCode.PAYLOAD_TOO_LARGE)
+    assert room.post(2, Person("ann"), Post(201, "", not_fits), 1.0, 5) == (rejected,)
+
+
 def test_what_one_may_not_post_is_rejected_and_not_counted() -> None:
     room = a_room()
     person = Person("ann", may_post=frozenset({MessageType.LIKE}))
