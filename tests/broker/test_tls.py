@@ -115,6 +115,19 @@ def test_a_refused_client_is_told_so_inside_tls(credentials: Credentials) -> Non
         assert gate.held == 1
 
 
+def test_a_client_refused_for_the_address_its_proxy_names_leaves_the_books_right(credentials: Credentials) -> None:
+    gate = Gate(max_connections=9, per_address=1, accept_per_s=1e6, unauthenticated_share=1.0)
+    with on_stage(tls=credentials.server, gate=gate, trusted=Networks(["127.0.0.0/8"])) as stage:
+        greet_in_tls(stage, credentials, first=v2("203.0.113.9")).send(HELLO)
+        stage.until(lambda: stage.owners)
+        client = greet_in_tls(stage, credentials, first=v2("203.0.113.9"))
+        client.send(UPGRADE)
+        assert status(stage.read_all(client)) == 503
+        client.close()
+        stage.until(lambda: gate.held == 1)
+        assert gate.overflow == 0
+
+
 def test_a_slow_handshake_keeps_its_deadline(stage: Stage, credentials: Credentials) -> None:
     _, client = stage.greet()
     outgoing = ssl.MemoryBIO()

@@ -305,6 +305,25 @@ def test_writing_to_a_client_that_reset_ends_the_link_and_raises_nothing(open_li
     assert link.stage.budget.used_bytes == 0
 
 
+def test_the_budget_is_right_when_a_write_fails_after_another_went_through(open_link: Opener) -> None:
+    link = open_link(is_narrow=True)
+    while not link.is_behind():
+        link.transport.write(link.message(b"event" * 10_000), Lane.CONTROL)
+    link.transport.write(link.message(b"event" * 10_000), Lane.CONTROL)
+    outcomes = [50_000]
+
+    def send(data: bytes | memoryview) -> int:
+        if outcomes:
+            outcomes.pop()
+            return len(data)
+        raise ConnectionResetError("gone")
+
+    link.transport.send = send
+    link.transport.on_writable()
+    assert link.owner.closed
+    assert (link.stage.budget.used_bytes, link.stage.budget.mismatches) == (0, 0)
+
+
 def test_an_owner_that_ends_the_link_hears_nothing_after_it(open_link: Opener) -> None:
     link = open_link()
     link.owner.on_data_do = lambda _: link.transport.close(CloseCode.KICKED, "enough")
