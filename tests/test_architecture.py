@@ -66,6 +66,7 @@ LAYERS = [
     ("broker.core", "broker.config", "broker.config_layers", "broker.logs"),
     ("broker.auth",),
     ("broker.ledger",),
+    ("broker.ledger",),
     ("broker.transport", "broker.poller"),
     ("broker.websocket", "broker.tls", "broker.http_answer"),
     ("broker.audience",),

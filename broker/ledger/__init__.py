@@ -1,0 +1,78 @@
+"""The ledger: what was acknowledged survives. An append-only book in one SQLite file with one writer.
+
+Whoever has something that must not be lost hands it to `Ledger.record` and acts on it only when it comes back
+`Committed`. `Reader` answers questions beside the writer.
+"""
+
+from broker.ledger.entries import (
+    FACT_KIND_MIN,
+    Committed,
+    DirectAcked,
+    DirectEntry,
+    DirectState,
+    Entry,
+    FirstResult,
+    Item,
+    Key,
+    LedgerDamaged,
+    LedgerError,
+    LedgerRefused,
+    OutboxDone,
+    OutboxEntry,
+    OutboxLater,
+    Repeated,
+    RoomEnded,
+    RoomNoted,
+    RoomOpened,
+    Settled,
+    StoredDirect,
+    StoredEntry,
+    StoredOutbox,
+    StoredRoom,
+    Trouble,
+    Verdict,
+    make_key,
+)
+from broker.ledger.reader import Reader
+from broker.ledger.schema import database_path
+from broker.ledger.service import Ledger, LedgerLimits
+from broker.ledger.upkeep import Retention
+from broker.ledger.writer import LedgerState, LedgerStats, Pace
+
+__all__ = [
+    "FACT_KIND_MIN",
+    "Committed",
+    "DirectAcked",
+    "DirectEntry",
+    "DirectState",
+    "Entry",
+    "FirstResult",
+    "Item",
+    "Key",
+    "Ledger",
+    "LedgerDamaged",
+    "LedgerError",
+    "LedgerLimits",
+    "LedgerRefused",
+    "LedgerState",
+    "LedgerStats",
+    "OutboxDone",
+    "OutboxEntry",
+    "OutboxLater",
+    "Pace",
+    "Reader",
+    "Repeated",
+    "Retention",
+    "RoomEnded",
+    "RoomNoted",
+    "RoomOpened",
+    "Settled",
+    "StoredDirect",
+    "StoredEntry",
+    "StoredOutbox",
+    "StoredRoom",
+    "Trouble",
+    "Verdict",
+    "database_path",
+    "make_key",
+]

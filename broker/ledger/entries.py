@@ -1,0 +1,318 @@
+"""What goes into the ledger and what comes back: items, idempotency keys, and how a submission ends.
+
+A *submission* is a few items that become durable together or not at all: a gift's event and the outbox row that
+tells the platform of it, say. Its keys make it idempotent: where one is known already, nothing is written and the first
+result comes back.
+
+Items are plain values; nothing here touches a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import NamedTuple
+
+__all__ = [
+    "FACT_KIND_MIN",
+    "MAX_BODY_BYTES",
+    "MAX_ITEMS",
+    "Committed",
+    "DirectAcked",
+    "DirectEntry",
+    "DirectState",
+    "Entry",
+    "FirstResult",
+    "Item",
+    "Key",
+    "LedgerDamaged",
+    "LedgerError",
+    "LedgerRefused",
+    "OutboxDone",
+    "OutboxEntry",
+    "OutboxLater",
+    "Repeated",
+    "RoomEnded",
+    "RoomNoted",
+    "RoomOpened",
+    "Settled",
+    "StoredDirect",
+    "StoredEntry",
+    "StoredOutbox",
+    "StoredRoom",
+    "Submission",
+    "Trouble",
+    "Verdict",
+    "make_key",
+]
+
+MAX_BODY_BYTES = 256 * 1024
+"""Body of one item; the wire allows 64 KiB, the rest is for facts of the broker's own."""
+MAX_ITEMS = 1000
+"""Items of one submission: they are one transaction."""
+MAX_SUBMISSION_BYTES = 4 * 1024 * 1024
+FACT_KIND_MIN = 1000
+"""Entries that are no event of a room's stream have kinds from here on; below are the wire's message types."""
+ITEM_OVERHEAD_BYTES = 200
+"""Memory of one queued item besides its body, rounded up."""
+
+
+# ---- items -----------------------------------------------------------------------------------------
+
+
+class Entry(NamedTuple):
+    """One entry of the book: an event of a room's stream, or (``lane`` None) a fact that has no offset.
+
+    ``kind``: message type of an event, FACT_KIND_MIN or more of a fact. ``body``: the packed event, or what the fact's
+    owner packs. ``at_ms``: Unix milliseconds. Facts of no room have the room "" and epoch 0.
+    """
+
+    room: str
+    epoch: int
+    lane: int | None
+    kind: int
+    at_ms: int
+    body: bytes
+
+
+class RoomOpened(NamedTuple):
+    """A room has begun a stream; known ones are left as they are. The first entry of a stream implies it."""
+
+    room: str
+    epoch: int
+    at_ms: int
+
+
+class RoomEnded(NamedTuple):
+    """The stream is over: the room does not come back after a restart."""
+
+    room: str
+    epoch: int
+    at_ms: int
+
+
+class RoomNoted(NamedTuple):
+    """What a room wants to find again after a restart; replaces its last note."""
+
+    room: str
+    epoch: int
+    at_ms: int
+    note: bytes
+
+
+class DirectEntry(NamedTuple):
+    """A must-deliver message to one user; the ledger gives it the next number of that user's inbox."""
+
+    user: str
+    kind: int
+    at_ms: int
+    expires_at_ms: int
+    body: bytes
+    batch: str = ""
+
+
+class DirectAcked(NamedTuple):
+    """A user has been shown everything up to ``direct_id``."""
+
+    user: str
+    direct_id: int
+    at_ms: int
+
+
+class OutboxEntry(NamedTuple):
+    """Something the platform must hear of; it stays until it is done."""
+
+    topic: str
+    at_ms: int
+    body: bytes
+
+
+class OutboxDone(NamedTuple):
+    """The platform has taken these."""
+
+    ids: tuple[int, ...]
+
+
+class OutboxLater(NamedTuple):
+    """An attempt has failed: try again at ``due_at_ms``, or never again (None: a dead letter)."""
+
+    id: int
+    attempts: int
+    due_at_ms: int | None
+
+
+Item = (
+    Entry | RoomOpened | RoomEnded | RoomNoted | DirectEntry | DirectAcked | OutboxEntry | OutboxDone | OutboxLater
+)  # fmt: skip
+
+
+class Key(NamedTuple):
+    """An idempotency key as it is stored: see `make_key`."""
+
+    digest: bytes
+    fingerprint: bytes
+    outcome: int = 0
+    answer: bytes = b""
+
+
+def make_key(scope: str, key: str, content: bytes = b"", outcome: int = 0, answer: bytes = b"") -> Key:
+    """A key for a submission. ``scope`` and ``key`` together name the operation, ``content`` what was asked.
+
+    The first result is (``outcome``, offset of the submission's first event, ``answer``). Whoever repeats the key with
+    other content gets the first result too, and can see by the fingerprint that the content differs.
+    """
+    name = scope.encode() + b"\0" + key.encode()
+    return Key(hashlib.sha256(name).digest()[:16], hashlib.sha256(content).digest()[:8], outcome, answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Items that become durable together, and the keys that make them idempotent."""
+
+    items: tuple[Item, ...]
+    keys: tuple[Key, ...] = ()
+    nbytes: int = field(init=False, compare=False)
+    """Memory while it waits, rounded up."""
+
+    def __post_init__(self) -> None:
+        nbytes = ITEM_OVERHEAD_BYTES * (1 + len(self.keys))
+        for item in self.items:
+            body = getattr(item, "body", getattr(item, "note", b""))
+            if len(body) > MAX_BODY_BYTES:
+                raise ValueError(f"a body of {len(body)} bytes is above {MAX_BODY_BYTES}")
+            nbytes += ITEM_OVERHEAD_BYTES + len(body)
+        if not 1 <= len(self.items) <= MAX_ITEMS or len(self.keys) > MAX_ITEMS:
+            raise ValueError(f"a submission has 1 to {MAX_ITEMS} items and at most as many keys, not {len(self.items)}")
+        if nbytes > MAX_SUBMISSION_BYTES:
+            raise ValueError(f"a submission of {nbytes} bytes is above {MAX_SUBMISSION_BYTES}")
+        object.__setattr__(self, "nbytes", nbytes)
+
+
+# ---- how it ends -----------------------------------------------------------------------------------
+
+
+class Verdict(Enum):
+    """What the ledger says of a submission at once."""
+
+    QUEUED = "queued"
+    """It will be settled: `Committed`, `Repeated` or `LedgerError`, exactly once."""
+    FULL = "full"
+    """Too much waits; nothing was taken. Refuse the request, to be tried again later."""
+    UNAVAILABLE = "unavailable"
+    """The ledger cannot write now (`Ledger.status` says why); nothing was taken."""
+
+
+class Committed(NamedTuple):
+    """It is on the disk. ``offsets``: of the submission's events, in order; ``direct_ids``: of its directs."""
+
+    offsets: tuple[int, ...] = ()
+    direct_ids: tuple[int, ...] = ()
+
+
+class FirstResult(NamedTuple):
+    """What came of the first submission with a key."""
+
+    outcome: int
+    offset: int
+    """Offset of its first event, 0 if it had none."""
+    answer: bytes
+    fingerprint: bytes
+
+
+class Repeated(NamedTuple):
+    """Nothing was written: these keys are known, by digest."""
+
+    first: dict[bytes, FirstResult]
+
+
+class Trouble(Enum):
+    """Why the ledger could not write."""
+
+    DISK_FULL = "disk full"
+    IO_ERROR = "input/output error"
+    READ_ONLY = "read-only"
+    LOCKED = "locked by another process"
+    DAMAGED = "damaged"
+    REFUSED = "refused by a constraint"
+    """This one submission is at fault, not the disk."""
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerError:
+    """It is not on the disk, and must not be acknowledged."""
+
+    trouble: Trouble
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.trouble.value}: {self.detail}" if self.detail else self.trouble.value
+
+
+Settled = Committed | Repeated | LedgerError
+
+
+class LedgerRefused(Exception):
+    """The ledger cannot be opened, and why; nothing was changed."""
+
+
+class LedgerDamaged(LedgerRefused):
+    """What is in the file is not what was written. The message names the file and the place."""
+
+
+# ---- what is read back -----------------------------------------------------------------------------
+
+
+class StoredRoom(NamedTuple):
+    """A stream that has not ended."""
+
+    room: str
+    epoch: int
+    last_offset: int
+    used_at_ms: int
+    note: bytes
+
+
+class StoredEntry(NamedTuple):
+    """One entry; ``offset`` 0 and ``lane`` None for facts."""
+
+    seq: int
+    room: str
+    epoch: int
+    offset: int
+    lane: int | None
+    kind: int
+    at_ms: int
+    body: bytes
+
+
+class DirectState(IntEnum):
+    """Life of a must-deliver message."""
+
+    PENDING = 0
+    ACKED = 1
+    EXPIRED = 2
+
+
+class StoredDirect(NamedTuple):
+    """One must-deliver message."""
+
+    user: str
+    direct_id: int
+    kind: int
+    at_ms: int
+    expires_at_ms: int
+    state: DirectState
+    body: bytes
+
+
+class StoredOutbox(NamedTuple):
+    """One outbox row that waits."""
+
+    id: int
+    topic: str
+    at_ms: int
+    due_at_ms: int
+    attempts: int
+    body: bytes

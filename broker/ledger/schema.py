@@ -1,0 +1,169 @@
+"""The tables, their versions, and who may open the file.
+
+Schema changes are migrations: scripts that run in order, each in one transaction with its version number. A file of a
+newer version is refused untouched, and so is a database that is no ledger.
+
+Connections are made here, so that no other place can forget ``synchronous=FULL``: in WAL mode it is what makes a commit
+wait for fsync. It costs nothing against NORMAL once commits are grouped (measured), and NORMAL loses the last
+commits in a power cut.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from broker.ledger.chain import GENESIS
+from broker.ledger.entries import LedgerDamaged, LedgerRefused, Trouble
+
+__all__ = ["APPLICATION_ID", "MIGRATIONS", "connect", "database_path", "migrate", "require_ledger", "trouble_of"]
+
+APPLICATION_ID = 0x524D4331
+"""RMC1 in the file's header: what `file` and `sqlite3` see, and how we know our own."""
+MIN_SQLITE = (3, 35, 0)
+"""RETURNING, which numbers the messages of an inbox."""
+BUSY_TIMEOUT_S = 1.0
+"""How long a commit waits for another process that holds the file (a curious `sqlite3`, a copy)."""
+
+_VERSION_1 = f"""
+CREATE TABLE head (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    batch INTEGER NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL,
+    anchor_seq INTEGER NOT NULL, anchor_hash BLOB NOT NULL);
+INSERT INTO head VALUES (1, 0, 0, x'{GENESIS.hex()}', 0, x'{GENESIS.hex()}');
+
+CREATE TABLE streams (
+    stream INTEGER PRIMARY KEY,
+    room TEXT NOT NULL, epoch INTEGER NOT NULL, last_offset INTEGER NOT NULL,
+    opened_at_ms INTEGER NOT NULL, used_at_ms INTEGER NOT NULL, ended_at_ms INTEGER,
+    UNIQUE (room, epoch));
+CREATE TABLE notes (stream INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, note BLOB NOT NULL, crc INTEGER NOT NULL);
+
+CREATE TABLE entries (
+    seq INTEGER PRIMARY KEY,
+    stream INTEGER NOT NULL, offset INTEGER, lane INTEGER, kind INTEGER NOT NULL, at_ms INTEGER NOT NULL,
+    body BLOB NOT NULL, crc INTEGER NOT NULL, hash BLOB NOT NULL);
+CREATE UNIQUE INDEX entries_by_offset ON entries (stream, offset) WHERE offset IS NOT NULL;
+
+CREATE TABLE keys (
+    digest BLOB PRIMARY KEY, fingerprint BLOB NOT NULL, outcome INTEGER NOT NULL, offset INTEGER NOT NULL,
+    answer BLOB NOT NULL, at_ms INTEGER NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE inboxes (
+    user TEXT PRIMARY KEY, last_id INTEGER NOT NULL, acked_id INTEGER NOT NULL, at_ms INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE directs (
+    id INTEGER PRIMARY KEY,
+    user TEXT NOT NULL, direct_id INTEGER NOT NULL, kind INTEGER NOT NULL, at_ms INTEGER NOT NULL,
+    expires_at_ms INTEGER NOT NULL, state INTEGER NOT NULL, batch TEXT NOT NULL, body BLOB NOT NULL,
+    crc INTEGER NOT NULL);
+CREATE UNIQUE INDEX directs_by_user ON directs (user, direct_id);
+CREATE INDEX directs_pending ON directs (expires_at_ms) WHERE state = 0;
+CREATE INDEX directs_by_batch ON directs (batch, state) WHERE batch <> '';
+
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    topic TEXT NOT NULL, at_ms INTEGER NOT NULL, due_at_ms INTEGER, attempts INTEGER NOT NULL, body BLOB NOT NULL,
+    crc INTEGER NOT NULL);
+CREATE INDEX outbox_due ON outbox (due_at_ms) WHERE due_at_ms IS NOT NULL;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_VERSION_1,)
+"""``MIGRATIONS[n]`` leads from version n to n + 1. Only ever appended to."""
+
+_TROUBLES = {
+    "SQLITE_FULL": Trouble.DISK_FULL,
+    "SQLITE_READONLY": Trouble.READ_ONLY,
+    "SQLITE_BUSY": Trouble.LOCKED,
+    "SQLITE_LOCKED": Trouble.LOCKED,
+    "SQLITE_CORRUPT": Trouble.DAMAGED,
+    "SQLITE_NOTADB": Trouble.DAMAGED,
+    "SQLITE_CONSTRAINT": Trouble.REFUSED,
+    "SQLITE_MISMATCH": Trouble.REFUSED,
+    "SQLITE_TOOBIG": Trouble.REFUSED,
+}
+
+
+def trouble_of(error: sqlite3.Error) -> Trouble:
+    """What kind of trouble an error of SQLite is; what is not known counts as I/O error (never as harmless)."""
+    name = getattr(error, "sqlite_errorname", None) or ""
+    primary = "_".join(name.split("_")[:2])
+    if not name and isinstance(error, (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError)):
+        return Trouble.REFUSED
+    return _TROUBLES.get(primary, Trouble.IO_ERROR)
+
+
+def database_path(directory: Path) -> Path:
+    """The database of a data directory."""
+    return directory / "ledger.db"
+
+
+def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
+    """Open ``path`` in autocommit mode (we say BEGIN ourselves), usable from any one thread at a time.
+
+    A read-only connection changes nothing, not even by recovery or by closing. LedgerRefused where SQLite is too old,
+    sqlite3.Error as SQLite raises it.
+    """
+    if sqlite3.sqlite_version_info < MIN_SQLITE:
+        raise LedgerRefused(f"SQLite {sqlite3.sqlite_version} is too old, 3.35 is needed")
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rwc'}",
+        uri=True,
+        timeout=BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        for pragma in ("trusted_schema=OFF", "cell_size_check=ON", "temp_store=MEMORY", "cache_size=-16384"):
+            connection.execute(f"PRAGMA {pragma}")
+        if readonly:
+            connection.execute("PRAGMA query_only=ON")
+        else:
+            if not _has_tables(connection):
+                connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+            if mode != "wal":
+                raise LedgerRefused(f"{path}: this file system cannot hold a write-ahead log (journal mode {mode})")
+            for pragma in ("synchronous=FULL", "wal_autocheckpoint=0", "secure_delete=OFF"):
+                connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def require_ledger(connection: sqlite3.Connection, path: Path, migrations: Sequence[str] = MIGRATIONS) -> int:
+    """The version of the ledger behind ``connection``; 0 for a new, empty file. Reads only.
+
+    LedgerRefused for a database that is something else or of a newer version.
+    """
+    if not _has_tables(connection):
+        return 0
+    found = connection.execute("PRAGMA application_id").fetchone()[0]
+    if found != APPLICATION_ID:
+        raise LedgerRefused(f"{path}: a database, but no ledger of roomcast (application id {found:#x})")
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(migrations):
+        raise LedgerRefused(
+            f"{path}: written by a newer roomcast (ledger version {version}, this one knows {len(migrations)}); "
+            "nothing was changed"
+        )
+    if version < 1:
+        raise LedgerDamaged(f"{path}: a ledger without a version")
+    return version
+
+
+def migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str] = MIGRATIONS) -> int:
+    """Bring the schema to the newest version; returns the version found. Each step is one transaction."""
+    version = require_ledger(connection, path, migrations)
+    for number in range(version, len(migrations)):
+        # executescript() would commit behind our back: the script itself holds the transaction.
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {migrations[number]}; "
+            f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={number + 1}; COMMIT;"
+        )
+    return version
+
+
+def _has_tables(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None

@@ -1,0 +1,287 @@
+"""The ledger as the broker sees it: submissions in, without waiting; their results back in the event loop, in order.
+
+`record` only counts and queues; the thread (`writer`) writes. One wake-up a batch brings the results back, and `run`
+hands them out in slices, so that a large batch does not hold up the loop. Questions are answered by a second, read-only
+connection in a worker thread, beside the writer.
+
+Bounds: what waits is limited in items and bytes; full means `Verdict.FULL`, and the caller refuses its own peer.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+import trio
+
+from broker.ledger.entries import Item, Key, LedgerRefused, Settled, Submission, Verdict
+from broker.ledger.head import HeadFile, wal_frames
+from broker.ledger.reader import Reader
+from broker.ledger.schema import database_path
+from broker.ledger.store import Store
+from broker.ledger.upkeep import Retention, Upkeep
+from broker.ledger.writer import LedgerState, LedgerStats, Pace, Signal, Waiting, Writer
+
+__all__ = ["Ledger", "LedgerLimits"]
+
+log = structlog.get_logger("roomcast.ledger")
+
+R = TypeVar("R")
+
+SLICE_S = 0.0015
+"""Results are told for so long between two checkpoints of the loop (as the fan-out's slices)."""
+CLOSE_TIMEOUT_S = 20.0
+"""How long closing waits for the disk; the thread is a daemon, so a disk that never answers cannot keep us."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerLimits:
+    """Bounds of what waits for the disk."""
+
+    max_items: int = 20_000
+    """At 5,000 a second, four seconds of a disk that does not answer."""
+    max_bytes: int = 64 * 1024 * 1024
+
+
+class Ledger:
+    """The ledger in ``directory``, which is created if need be. ``await nursery.start(ledger.run)`` opens it."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        unix_ms: Callable[[], int],
+        retention: Retention | None = None,
+        limits: LedgerLimits | None = None,
+        pace: Pace | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        open_store: Callable[[Path], Store] = Store,
+    ) -> None:
+        self.directory = directory
+        self.path = database_path(directory)
+        self._unix_ms = unix_ms
+        self._retention = retention or Retention()
+        self._limits = limits or LedgerLimits()
+        self._pace = pace or Pace()
+        self._clock = clock
+        self._open_store = open_store
+        self._writer: Writer | None = None
+        self._is_open = False
+        self._waiting_items = 0
+        self._waiting_bytes = 0
+        self._refused = 0
+        self._settled: deque[tuple[Waiting, Settled]] = deque()
+        self._wake = trio.Event()
+        self._flushed: trio.Event | None = None
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._reader: Reader | None = None
+        self._one_reader = trio.CapacityLimiter(1)
+
+    def record(self, items: Sequence[Item], on_done: Callable[[Settled], None], keys: Sequence[Key] = ()) -> Verdict:
+        """Hand over a submission. Where QUEUED, ``on_done`` is called later, exactly once, from the task of `run`.
+
+        Submissions are settled in the order of the calls. ValueError (a bug of the caller) for too many items or bytes.
+        Never waits.
+        """
+        submission = Submission(tuple(items), tuple(keys))
+        writer = self._writer
+        if writer is None or not self._is_open or writer.state is not LedgerState.READY:
+            self._refused += 1
+            return Verdict.UNAVAILABLE
+        limits = self._limits
+        if self._waiting_items >= limits.max_items or self._waiting_bytes + submission.nbytes > limits.max_bytes:
+            self._refused += 1
+            return Verdict.FULL
+        self._waiting_items += 1
+        self._waiting_bytes += submission.nbytes
+        writer.queue.put(Waiting(submission, on_done))
+        return Verdict.QUEUED
+
+    @property
+    def waiting(self) -> int:
+        """Submissions that are not settled yet."""
+        return self._waiting_items
+
+    @property
+    def state(self) -> LedgerState:
+        """Where it stands."""
+        return LedgerState.OPENING if self._writer is None else self._writer.state
+
+    @property
+    def stats(self) -> LedgerStats:
+        """Counters of this run, as they are now."""
+        stats = LedgerStats() if self._writer is None else self._writer.stats
+        stats.refused = self._refused
+        return stats
+
+    def status(self) -> tuple[bool, dict[str, Any]]:
+        """Readiness and its words, for health checks."""
+        words: dict[str, Any] = {"ledger": self.state.value}
+        if self._writer is not None and self._writer.reason:
+            words["ledger_reason"] = self._writer.reason
+        if self._waiting_items:
+            words["ledger_waiting"] = self._waiting_items
+        return self.state is LedgerState.READY, words
+
+    async def ask(self, question: Callable[..., R], *args: Any) -> R:
+        """Answer a question of `Reader` in a thread: ``await ledger.ask(Reader.history, room, epoch, 0, 9)``.
+
+        Questions are answered one at a time. LedgerRefused when it is not open, LedgerDamaged, sqlite3.Error. A
+        checkpoint; a cancelled question is still answered to its end.
+        """
+        # Any: the arguments are those of the question.
+        return await trio.to_thread.run_sync(self._ask, question, args, limiter=self._one_reader)
+
+    def _ask(self, question: Callable[..., R], args: tuple[Any, ...]) -> R:
+        if self._reader is None:
+            raise LedgerRefused(f"{self.path}: is not open")
+        return question(self._reader, *args)
+
+    async def flush(self) -> None:
+        """Wait until everything that was submitted is settled and told."""
+        await trio.lowlevel.checkpoint()
+        while self._waiting_items:
+            if self._flushed is None:
+                self._flushed = trio.Event()
+            await self._flushed.wait()
+
+    # ---- the task
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Open, serve until cancelled, then write what waits and close.
+
+        LedgerRefused (LedgerDamaged) if it cannot be opened, with nothing changed.
+        """
+        lock = _lock(self.directory)
+        try:
+            writer = self._writer = await trio.to_thread.run_sync(self._open)
+            self._token = trio.lowlevel.current_trio_token()
+            closed = trio.Event()
+            threading.Thread(target=self._work, args=(writer, closed.set), name="ledger", daemon=True).start()
+            self._is_open = True
+            try:
+                task_status.started()
+                while True:
+                    await self._hand_out()
+            finally:
+                self._is_open = False
+                with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+                    writer.queue.put(None)
+                    await closed.wait()
+                    async with self._one_reader:
+                        if self._reader is not None:
+                            self._reader.close()
+                        self._reader = None
+                while self._settled:
+                    self._tell(*self._settled.popleft())
+                writer.move(Signal.CLOSE)
+        finally:
+            os.close(lock)
+
+    async def _hand_out(self) -> None:
+        """Tell results for a slice of time; wait for them first if there are none."""
+        if not self._settled:
+            self._wake = trio.Event()
+            await self._wake.wait()
+        deadline = time.perf_counter() + SLICE_S
+        while self._settled and time.perf_counter() < deadline:
+            self._tell(*self._settled.popleft())
+        await trio.lowlevel.checkpoint()
+
+    def _tell(self, waiting: Waiting, settled: Settled) -> None:
+        self._waiting_items -= 1
+        self._waiting_bytes -= waiting.submission.nbytes
+        try:
+            waiting.on_done(settled)
+        except Exception:
+            log.exception("a result of the ledger could not be taken")
+        if not self._waiting_items and self._flushed is not None:
+            self._flushed.set()
+            self._flushed = None
+
+    def _arrive(self, results: list[tuple[Waiting, Settled]]) -> None:
+        self._settled.extend(results)
+        self._wake.set()
+
+    # ---- in threads
+
+    def _open(self) -> Writer:
+        """Look before touching: the checks only read, so what is refused stays as it was found."""
+        mark_path = self.directory / "ledger.head"
+        log_frames = 0
+        if self.path.exists() and self.path.stat().st_size:
+            log_frames = wal_frames(self.path.with_name(self.path.name + "-wal"))
+            reader = Reader(self.path)
+            try:
+                reader.verify_tail(HeadFile.read(mark_path))
+            finally:
+                reader.close()
+        store = self._open_store(self.path)
+        try:
+            upkeep = Upkeep(store, self._retention)
+            cut = log_frames - upkeep.checkpoint().log
+            if cut > 0:
+                log.warning("ledger: cut off the unfinished end of the log", frames=cut, path=str(self.path))
+            store.probe()
+            _sync_directory(self.directory)
+            self._reader = Reader(self.path)
+            marks = HeadFile(mark_path)
+            marks.write(store.head)
+        except BaseException:
+            store.close()
+            raise
+        log.info("ledger open", path=str(self.path), entries=store.head.seq, commits=store.head.batch)
+        return Writer(
+            store, marks, upkeep, self._deliver, pace=self._pace, unix_ms=self._unix_ms, clock=self._clock
+        )  # fmt: skip
+
+    def _work(self, writer: Writer, on_closed: Callable[[], None]) -> None:
+        try:
+            writer.loop()
+        finally:
+            self._call_soon(on_closed)
+
+    def _deliver(self, results: list[tuple[Waiting, Settled]]) -> None:
+        self._call_soon(self._arrive, results)
+
+    def _call_soon(self, call: Callable[..., None], *args: Any) -> None:
+        assert self._token is not None
+        try:
+            self._token.run_sync_soon(call, *args)
+        except trio.RunFinishedError:
+            pass  # the broker is gone: what is committed is committed, and nobody is left to be told
+
+
+def _lock(directory: Path) -> int:
+    """Take the data directory for this process; the descriptor holds it. LedgerRefused if another has it."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(directory / "ledger.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise LedgerRefused(f"{directory}: cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "another process"
+        os.close(descriptor)
+        raise LedgerRefused(f"{directory}: is in use by process {holder}") from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make the names of new files durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

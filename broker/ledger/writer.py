@@ -1,0 +1,366 @@
+"""The ledger's one thread: what waits becomes one transaction with one fsync, and its results go back together.
+
+Group commit shares the cost of durability among all rooms: the slower the disk, the larger the groups. Nothing is ever
+reported committed before its fsync has returned.
+
+When the disk fails, everything that waits is refused, and the writer tries again with growing pauses. It first verifies
+that the file still ends where it must, then writes and syncs an empty commit over what the failed one may have left. If
+that works it is ready again, with no hole, since a failed batch has taken no offset. If the end is not there any more,
+acknowledged data is lost: it never writes again, and says so.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from queue import Empty, SimpleQueue
+from typing import NamedTuple
+
+import structlog
+
+from broker.ledger.entries import LedgerDamaged, LedgerError, Repeated, Settled, Submission, Trouble
+from broker.ledger.head import HeadFile
+from broker.ledger.schema import trouble_of
+from broker.ledger.store import Store
+from broker.ledger.upkeep import Upkeep, WallWatch
+
+__all__ = ["LedgerState", "LedgerStats", "Pace", "Waiting", "Writer"]
+
+log = structlog.get_logger("roomcast.ledger")
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The writer's rhythm. Times in seconds, sizes of the log in pages of 4 KiB."""
+
+    max_batch: int = 500
+    """Submissions of one transaction; with 2,000 in one the slowest waits above 100 ms (measured)."""
+    max_batch_bytes: int = 4 * 1024 * 1024
+    idle_s: float = 0.05
+    """Quiet for so long means idle: time for a checkpoint."""
+    upkeep_s: float = 1.0
+    checkpoint_pages: int = 256
+    """A log of 1 MiB is worth a checkpoint when nobody waits."""
+    full_log_pages: int = 4096
+    """A log of 16 MiB forces one although somebody waits; it is the same few pages many times, so it is short."""
+    retry_first_s: float = 0.1
+    retry_most_s: float = 2.0
+    slow_commit_s: float = 1.0
+    """A commit that takes longer is told in the log, at most once a minute."""
+
+
+class LedgerState(Enum):
+    """Life of a ledger."""
+
+    OPENING = "opening"
+    READY = "ready"
+    DEGRADED = "degraded"
+    """It cannot write now and tries again by itself."""
+    DAMAGED = "damaged"
+    """What was acknowledged is not in the file any more, or the thread failed: it does not write again."""
+    CLOSED = "closed"
+
+
+class Signal(Enum):
+    """What happens to a ledger."""
+
+    OPENED = "opened"
+    FAILED = "failed"
+    RECOVERED = "recovered"
+    BROKEN = "broken"
+    CLOSE = "close"
+
+
+TRANSITIONS: dict[tuple[LedgerState, Signal], LedgerState] = {
+    (LedgerState.OPENING, Signal.OPENED): LedgerState.READY,
+    (LedgerState.READY, Signal.FAILED): LedgerState.DEGRADED,
+    (LedgerState.DEGRADED, Signal.FAILED): LedgerState.DEGRADED,
+    (LedgerState.DEGRADED, Signal.RECOVERED): LedgerState.READY,
+    (LedgerState.READY, Signal.BROKEN): LedgerState.DAMAGED,
+    (LedgerState.DEGRADED, Signal.BROKEN): LedgerState.DAMAGED,
+    **{(state, Signal.CLOSE): LedgerState.CLOSED for state in LedgerState},
+}
+"""``TRANSITIONS[state, signal]``; a missing key is refused."""
+
+
+@dataclass(slots=True)
+class LedgerStats:
+    """Counters of one run."""
+
+    submissions: int = 0
+    """Settled without an error."""
+    repeated: int = 0
+    """Of these, those whose key was known."""
+    failed: int = 0
+    """Taken, and then not written."""
+    refused: int = 0
+    """Not taken: full or unavailable."""
+    commits: int = 0
+    commit_s: float = 0.0
+    """Time spent in commits; divided by ``commits``, the mean."""
+    slowest_commit_s: float = 0.0
+    checkpoints: int = 0
+    recoveries: int = 0
+    expired_directs: int = 0
+    removed_rows: int = 0
+
+
+class Waiting(NamedTuple):
+    """A submission and who wants to know."""
+
+    submission: Submission
+    on_done: Callable[[Settled], None]
+
+
+Deliver = Callable[[list[tuple[Waiting, Settled]]], None]
+
+
+class Writer:
+    """Owns a store. `loop` is the thread's life; ``queue`` takes submissions, and None as the last.
+
+    ``deliver`` is called in the thread with the results of a batch, in order; it must not raise. ``state`` and
+    ``reason`` are written here and may be read anywhere.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        marks: HeadFile,
+        upkeep: Upkeep,
+        deliver: Deliver,
+        *,
+        pace: Pace,
+        unix_ms: Callable[[], int],
+        clock: Callable[[], float],
+    ) -> None:
+        self.queue: SimpleQueue[Waiting | None] = SimpleQueue()
+        self.stats = LedgerStats()
+        self.state = LedgerState.OPENING
+        self.reason = ""
+        self._store = store
+        self._marks = marks
+        self._upkeep = upkeep
+        self._deliver = deliver
+        self._pace = pace
+        self._unix_ms = unix_ms
+        self._clock = clock
+        self._wall = WallWatch()
+        self._trouble = Trouble.IO_ERROR
+        self._log_pages = 0
+        self._stopping = False
+        self._mark_failed = False
+        self._upkeep_at = clock()
+        self._slow_told_at = self._upkeep_told_at = clock() - 60.0
+        self.move(Signal.OPENED)
+
+    def move(self, signal: Signal) -> None:
+        """Change the state; RuntimeError (a bug) where the table has no key."""
+        state = TRANSITIONS.get((self.state, signal))
+        if state is None:
+            raise RuntimeError(f"a ledger that is {self.state.value} cannot be {signal.value}")
+        self.state = state
+
+    def loop(self) -> None:
+        """Write, recover and keep house until None comes; everything before it is settled first."""
+        try:
+            while not self._stopping:
+                if self.state is LedgerState.READY:
+                    batch = self._gather()
+                    if batch:
+                        self._commit(batch)
+                    if self.state is LedgerState.READY:
+                        self._keep_house(is_idle=not batch)
+                else:
+                    self._recover()
+        except Exception as error:
+            log.exception("the ledger's thread failed")
+            if self.state is not LedgerState.DAMAGED:
+                self._broken(f"the ledger's thread failed: {error!r}")
+            while not self._stopping:
+                self._refuse(self._pace.retry_most_s)
+        self._close()
+
+    # ---- commits
+
+    def _gather(self) -> list[Waiting]:
+        """What waits now, up to a batch; waits a moment for the first."""
+        pace = self._pace
+        batch: list[Waiting] = []
+        nbytes = 0
+        try:
+            waiting = self.queue.get(timeout=pace.idle_s if self._log_pages else pace.upkeep_s)
+            while True:
+                if waiting is None:
+                    self._stopping = True
+                    return batch
+                batch.append(waiting)
+                nbytes += waiting.submission.nbytes
+                if len(batch) >= pace.max_batch or nbytes >= pace.max_batch_bytes:
+                    return batch
+                waiting = self.queue.get_nowait()
+        except Empty:
+            return batch
+
+    def _commit(self, batch: Sequence[Waiting]) -> None:
+        begun = self._clock()
+        try:
+            settled: Sequence[Settled] = self._store.commit([waiting.submission for waiting in batch])
+        except LedgerDamaged as error:
+            self._broken(str(error))
+        except sqlite3.Error as error:
+            trouble = trouble_of(error)
+            if trouble is Trouble.REFUSED:
+                self._one_is_at_fault(batch, error)
+                return
+            self._failed(trouble, error)
+        except Exception as error:
+            self._one_is_at_fault(batch, error)
+            return
+        else:
+            self._log_pages += 8 + 3 * len(batch)
+            self._mark()
+            self._count(settled, self._clock() - begun)
+            self._deliver(list(zip(batch, settled, strict=True)))
+            return
+        self._turn_away(batch)
+
+    def _one_is_at_fault(self, batch: Sequence[Waiting], error: Exception) -> None:
+        """A submission that cannot be written must not take the others of its batch with it."""
+        if len(batch) > 1:
+            for waiting in batch:
+                if self.state is LedgerState.READY:
+                    self._commit([waiting])
+                else:
+                    self._turn_away([waiting])
+        else:
+            log.error("ledger: a submission cannot be written", why=repr(error), exc_info=error)
+            self.stats.failed += 1
+            self._deliver([(batch[0], LedgerError(Trouble.REFUSED, str(error)))])
+
+    def _turn_away(self, batch: Sequence[Waiting]) -> None:
+        self.stats.failed += len(batch)
+        error = LedgerError(self._trouble, self.reason)
+        self._deliver([(waiting, error) for waiting in batch])
+
+    def _count(self, settled: Sequence[Settled], took_s: float) -> None:
+        stats = self.stats
+        stats.submissions += len(settled)
+        stats.repeated += sum(type(result) is Repeated for result in settled)
+        stats.commits += 1
+        stats.commit_s += took_s
+        stats.slowest_commit_s = max(stats.slowest_commit_s, took_s)
+        if took_s >= self._pace.slow_commit_s:
+            now = self._clock()
+            if now >= self._slow_told_at + 60.0:
+                self._slow_told_at = now
+                log.warning("ledger: the disk is slow", commit_s=round(took_s, 3), submissions=len(settled))
+
+    def _mark(self) -> None:
+        """Raise the high-water mark. One that cannot be written makes the next start's check weaker, no more."""
+        try:
+            self._marks.write(self._store.head)
+        except OSError as error:
+            if not self._mark_failed:
+                self._mark_failed = True
+                log.warning("ledger: the high-water mark cannot be written", why=error.strerror)
+
+    # ---- trouble
+
+    def _failed(self, trouble: Trouble, error: Exception) -> None:
+        if trouble is Trouble.DAMAGED:
+            self._broken(str(error))
+            return
+        if self.state is LedgerState.READY:
+            log.error("ledger degraded: nothing durable is acknowledged", trouble=trouble.value, why=str(error))
+        self._trouble = trouble
+        self.reason = f"{trouble.value} ({error})"
+        self.move(Signal.FAILED)
+
+    def _broken(self, detail: str) -> None:
+        log.critical("ledger damaged: it does not write again", why=detail)
+        self._trouble = Trouble.DAMAGED
+        self.reason = detail
+        self.move(Signal.BROKEN)
+
+    def _recover(self) -> None:
+        """Refuse what waits, and try with growing pauses until the disk takes a commit again."""
+        pause_s = self._pace.retry_first_s
+        while not self._stopping:
+            self._refuse(pause_s)
+            pause_s = min(2 * pause_s, self._pace.retry_most_s)
+            if self.state is not LedgerState.DEGRADED or self._stopping:
+                continue
+            try:
+                self._store.verify_tail()
+                self._store.probe()
+            except LedgerDamaged as error:
+                self._broken(str(error))
+            except sqlite3.Error as error:
+                self._failed(trouble_of(error), error)
+            else:
+                self._mark()
+                self.reason = ""
+                self.stats.recoveries += 1
+                self.move(Signal.RECOVERED)
+                log.warning("ledger ready again")
+                return
+
+    def _refuse(self, for_s: float) -> None:
+        """Turn away everything that comes within ``for_s``."""
+        until = time.monotonic() + for_s
+        while True:
+            try:
+                waiting = self.queue.get(timeout=max(0.0, until - time.monotonic()))
+            except Empty:
+                return
+            if waiting is None:
+                self._stopping = True
+                return
+            self._turn_away([waiting])
+
+    # ---- upkeep
+
+    def _keep_house(self, is_idle: bool) -> None:
+        pace, now = self._pace, self._clock()
+        try:
+            if self._log_pages >= (pace.checkpoint_pages if is_idle else pace.full_log_pages):
+                self._checkpoint()
+            if now >= self._upkeep_at + (pace.upkeep_s if is_idle else 10 * pace.upkeep_s):
+                self._upkeep_at = now
+                wall_ms = self._unix_ms()
+                if self._wall.trusts(wall_ms, now) and self._upkeep.step(wall_ms):
+                    self._log_pages += pace.checkpoint_pages // 4
+                    if is_idle:
+                        self._upkeep_at = now - pace.upkeep_s  # there may be more
+                self.stats.expired_directs = self._upkeep.expired
+                self.stats.removed_rows = self._upkeep.removed
+        except sqlite3.Error as error:
+            trouble = trouble_of(error)
+            if trouble is Trouble.DAMAGED:
+                self._broken(str(error))
+                return
+            # Commits are judged by themselves: a full disk may still have room for them in the log.
+            self._log_pages = 0
+            self._upkeep_at = now + 10 * pace.upkeep_s
+            if now >= self._upkeep_told_at + 60.0:
+                self._upkeep_told_at = now
+                log.warning("ledger: upkeep has to wait", trouble=trouble.value, why=str(error))
+
+    def _checkpoint(self) -> None:
+        done = self._upkeep.checkpoint()
+        self.stats.checkpoints += 1
+        # What a reader still needs stays in the log; do not try again at once.
+        self._log_pages = max(0, done.log - done.moved) // 2
+
+    def _close(self) -> None:
+        """Leave an empty log, if the disk lets us."""
+        try:
+            if self.state is LedgerState.READY:
+                self._checkpoint()
+            self._store.close()
+        except sqlite3.Error as error:
+            log.warning("ledger: not closed cleanly", why=str(error))
+        self._marks.close()

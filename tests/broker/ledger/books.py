@@ -1,0 +1,85 @@
+"""What the ledger's tests share: where to put a ledger, how to fill one, and a disk that fails on demand."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from broker.ledger import Entry, Reader, database_path
+from broker.ledger.entries import Submission
+from broker.ledger.store import Store
+
+MEMORY = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
+"""Where fsync costs nothing: for tests that ask what is written, not whether the disk keeps it."""
+
+
+@contextmanager
+def quick_directory() -> Iterator[Path]:
+    """A fresh directory, in memory where there is one."""
+    with tempfile.TemporaryDirectory(prefix="ledger-", dir=MEMORY) as name:
+        yield Path(name)
+
+
+def event(number: int, room: str = "lobby", epoch: int = 7, at_ms: int = 1000) -> Submission:
+    """A submission of one event whose body says its number."""
+    return Submission((Entry(room, epoch, 1, 4, at_ms, b"event %d" % number),))
+
+
+def filled(directory: Path, events: int, *, per_commit: int = 10) -> Path:
+    """A closed ledger with ``events`` events of one room; returns the database's path."""
+    path = database_path(directory)
+    store = Store(path)
+    for first in range(0, events, per_commit):
+        store.commit([event(number) for number in range(first, min(first + per_commit, events))])
+    store.close()
+    return path
+
+
+def crashed_copy(directory: Path, target: Path) -> Path:
+    """The files as a killed process leaves them: database and log, without the shared memory."""
+    target.mkdir()
+    for path in directory.iterdir():
+        if not path.name.endswith("-shm"):
+            shutil.copy(path, target / path.name)
+    return target
+
+
+def bodies(path: Path) -> list[bytes]:
+    """Bodies of all entries, checked."""
+    reader = Reader(path)
+    try:
+        reader.verify_all()
+        return [entry.body for entry, _, _ in reader.entries()]
+    finally:
+        reader.close()
+
+
+def disk_error(name: str) -> sqlite3.OperationalError:
+    """An error as SQLite's module raises it for one of its codes."""
+    error = sqlite3.OperationalError(f"made by a test: {name}")
+    error.sqlite_errorname = name
+    return error
+
+
+class FaultyStore(Store):
+    """A store on a disk that can be told to fail at the commit, or to hang there."""
+
+    def __init__(self, path: Path) -> None:
+        self.fault: sqlite3.Error | None = None
+        self.stuck: threading.Event | None = None
+        self.reached = threading.Event()
+        super().__init__(path)
+
+    def _finish(self) -> None:
+        self.reached.set()
+        if self.stuck is not None:
+            assert self.stuck.wait(20)
+        if self.fault is not None:
+            raise self.fault
+        super()._finish()

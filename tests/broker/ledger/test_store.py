@@ -1,0 +1,308 @@
+"""The store against a model: batches that commit, fail or are cut short by a crash, and what is found afterwards."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from broker.ledger import (
+    Committed,
+    DirectAcked,
+    DirectEntry,
+    DirectState,
+    Entry,
+    FirstResult,
+    LedgerDamaged,
+    OutboxDone,
+    OutboxEntry,
+    OutboxLater,
+    Reader,
+    Repeated,
+    Retention,
+    RoomEnded,
+    RoomNoted,
+    RoomOpened,
+    database_path,
+    make_key,
+)
+from broker.ledger.entries import MAX_BODY_BYTES, MAX_ITEMS, Item, Submission
+from broker.ledger.head import Head, HeadFile
+from broker.ledger.upkeep import Upkeep
+from tests.broker.ledger.books import MEMORY, FaultyStore, crashed_copy, disk_error, event, quick_directory
+
+rooms = st.sampled_from(["lobby", "直播间", "r3"])
+epochs = st.integers(1, 2)
+users = st.sampled_from(["ann", "bob"])
+moments = st.integers(1, 10_000)
+texts = st.binary(max_size=12)
+outbox_ids = st.integers(1, 6)
+
+items: st.SearchStrategy[Item] = st.one_of(
+    st.builds(Entry, rooms, epochs, st.sampled_from([0, 1, 2]), st.integers(1, 255), moments, texts),
+    st.builds(Entry, rooms, epochs, st.none(), st.integers(1000, 1005), moments, texts),
+    st.builds(DirectEntry, users, st.integers(1, 255), moments, st.just(2**50), texts, st.sampled_from(["", "b1"])),
+    st.builds(DirectAcked, users, st.integers(0, 8), moments),
+    st.builds(OutboxEntry, st.just("gift"), moments, texts),
+    st.builds(OutboxDone, st.tuples(outbox_ids)),
+    st.builds(OutboxLater, outbox_ids, st.integers(1, 3), st.none() | moments),
+    st.builds(RoomOpened, rooms, epochs, moments),
+    st.builds(RoomNoted, rooms, epochs, moments, texts),
+    st.builds(RoomEnded, rooms, epochs, moments),
+)
+keys = st.builds(make_key, st.just("gift"), st.sampled_from("abcdef"), texts, st.integers(0, 6), texts)
+submissions = st.builds(
+    Submission,
+    st.lists(items, min_size=1, max_size=4).map(tuple),
+    st.lists(keys, max_size=2, unique_by=lambda key: key.digest).map(tuple),
+)
+
+
+class Model:
+    """What the file should say, in dictionaries."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[Any, ...]] = []
+        self.offsets: dict[tuple[str, int], int] = {}
+        self.ended: set[tuple[str, int]] = set()
+        self.notes: dict[tuple[str, int], bytes] = {}
+        self.first: dict[bytes, FirstResult] = {}
+        self.inboxes: dict[str, list[tuple[DirectEntry, DirectState]]] = {"ann": [], "bob": []}
+        self.outbox: dict[int, tuple[int | None, int, bytes]] = {}
+        self.last_outbox_id = 0
+
+    def submit(self, submission: Submission) -> Committed | Repeated:
+        known = {key.digest: self.first[key.digest] for key in submission.keys if key.digest in self.first}
+        if known:
+            return Repeated(known)
+        offsets, direct_ids = [], []
+        for item in submission.items:
+            match item:
+                case Entry(room, epoch, lane, kind, at_ms, body):
+                    self._open(room, epoch)
+                    offset = 0
+                    if lane is not None:
+                        offset = self.offsets[room, epoch] = self.offsets[room, epoch] + 1
+                        offsets.append(offset)
+                    self.entries.append((len(self.entries) + 1, room, epoch, offset, lane, kind, at_ms, body))
+                case DirectEntry():
+                    inbox = self.inboxes[item.user]
+                    inbox.append((item, DirectState.PENDING))
+                    direct_ids.append(len(inbox))
+                case DirectAcked(user, direct_id):
+                    inbox = self.inboxes[user]
+                    inbox[:direct_id] = [(direct, DirectState.ACKED) for direct, _ in inbox[:direct_id]]
+                case OutboxEntry(_, at_ms, body):
+                    self.last_outbox_id += 1
+                    self.outbox[self.last_outbox_id] = (at_ms, 0, body)
+                case OutboxDone(ids):
+                    for each in ids:
+                        if each <= self.last_outbox_id:
+                            self.outbox.pop(each, None)
+                case OutboxLater(each, attempts, due_at_ms):
+                    if each in self.outbox:
+                        self.outbox[each] = (due_at_ms, attempts, self.outbox[each][2])
+                case RoomOpened(room, epoch):
+                    self._open(room, epoch)
+                case RoomNoted(room, epoch, _, note):
+                    self._open(room, epoch)
+                    self.notes[room, epoch] = note
+                case RoomEnded(room, epoch):
+                    self._open(room, epoch)
+                    self.ended.add((room, epoch))
+                    self.notes.pop((room, epoch), None)
+        for key in submission.keys:
+            self.first[key.digest] = FirstResult(key.outcome, offsets[0] if offsets else 0, key.answer, key.fingerprint)
+        return Committed(tuple(offsets), tuple(direct_ids))
+
+    def _open(self, room: str, epoch: int) -> None:
+        if (room, epoch) not in self.offsets:
+            self.ended |= {stream for stream in self.offsets if stream[0] == room}
+            self.offsets[room, epoch] = 0
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Commits, failures, crashes and restarts in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = Path(tempfile.mkdtemp(prefix="ledger-", dir=MEMORY))
+        self.lives = 0
+        self.directory = self.root / "0"
+        self.directory.mkdir()
+        self.model = Model()
+        self.store = FaultyStore(database_path(self.directory))
+
+    def teardown(self) -> None:
+        self.store.close()
+        shutil.rmtree(self.root)
+
+    @rule(submission=submissions)
+    def commit_one(self, submission: Submission) -> None:
+        assert self.store.commit([submission]) == [self.model.submit(submission)]
+
+    @rule(batch=st.lists(submissions, min_size=2, max_size=8))
+    def commit_a_group(self, batch: list[Submission]) -> None:
+        assert self.store.commit(batch) == [self.model.submit(submission) for submission in batch]
+
+    @rule(
+        batch=st.lists(submissions, min_size=1, max_size=5), name=st.sampled_from(["SQLITE_IOERR_FSYNC", "SQLITE_FULL"])
+    )
+    def fail_and_try_again(self, batch: list[Submission], name: str) -> None:
+        self.store.fault = disk_error(name)
+        with pytest.raises(sqlite3.OperationalError):
+            self.store.commit(batch)
+        self.store.fault = None
+        self.store.verify_tail()
+        self.store.probe()
+
+    @rule(moved=st.booleans())
+    def crash(self, moved: bool) -> None:
+        """The process is killed, now or after its log was moved into the database; another takes over."""
+        if moved:
+            self.store.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        self.lives += 1
+        copy = crashed_copy(self.directory, self.root / str(self.lives))
+        self.store.close()
+        self.directory = copy
+        self.store = FaultyStore(database_path(copy))
+
+    @rule()
+    def keep_house(self) -> None:
+        """Everything here is young: upkeep must change nothing."""
+        assert not Upkeep(self.store, Retention()).step(10_000)
+
+    @invariant()
+    def the_file_says_what_the_model_says(self) -> None:
+        reader = Reader(self.store.path)
+        try:
+            model = self.model
+            assert reader.verify_all() == len(model.entries)
+            assert [tuple(entry) for entry, _, _ in reader.entries()] == model.entries
+            for (room, epoch), last in model.offsets.items():
+                history = reader.history(room, epoch, 0, last)
+                assert history is not None
+                mine = [row for row in model.entries if row[1:3] == (room, epoch) and row[3]]
+                assert [tuple(entry) for entry in history] == mine
+                assert reader.history(room, epoch, last, last + 1) is None
+            open_rooms = {(room.room, room.epoch): (room.last_offset, room.note) for room in reader.rooms()}
+            assert open_rooms == {
+                stream: (last, model.notes.get(stream, b""))
+                for stream, last in model.offsets.items()
+                if stream not in model.ended
+            }
+            for digest, result in model.first.items():
+                assert reader.first_result(digest) == result
+            for user, inbox in model.inboxes.items():
+                pending = [number for number, (_, state) in enumerate(inbox, 1) if state is DirectState.PENDING]
+                assert [direct.direct_id for direct in reader.inbox(user, 0, 1)] == pending
+                for number, (direct, state) in enumerate(inbox, 1):
+                    stored = reader.direct(user, number)
+                    assert stored is not None
+                    assert (stored.body, stored.state) == (direct.body, state)
+            due = {row.id: (row.due_at_ms, row.attempts, row.body) for row in reader.outbox_due(2**50)}
+            assert due == {each: row for each, row in model.outbox.items() if row[0] is not None}
+        finally:
+            reader.close()
+
+
+TestStore = StoreMachine.TestCase
+TestStore.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
+
+
+@pytest.fixture
+def store() -> Iterator[FaultyStore]:
+    with quick_directory() as directory:
+        store = FaultyStore(database_path(directory))
+        yield store
+        store.close()
+
+
+def test_a_failed_commit_takes_no_offset_and_no_number(store: FaultyStore) -> None:
+    store.commit([event(1)])
+    direct = Submission((DirectEntry("ann", 1, 1, 9, b"hello"),))
+    store.fault = disk_error("SQLITE_IOERR_FSYNC")
+    with pytest.raises(sqlite3.OperationalError):
+        store.commit([event(2), direct])
+    store.fault = None
+    assert store.commit([event(3), direct]) == [Committed((2,)), Committed((), (1,))]
+
+
+def test_a_repeated_key_writes_nothing_and_returns_the_first_result(store: FaultyStore) -> None:
+    order = make_key("gift", "order-1", b"rose", outcome=0, answer=b"ok")
+    first = Submission((Entry("lobby", 7, 2, 5, 1, b"rose"), OutboxEntry("gift", 1, b"rose")), (order,))
+    other = Submission((Entry("lobby", 7, 2, 5, 2, b"tulip"),), (make_key("gift", "order-1", b"tulip"),))
+    assert store.commit([first, other]) == [
+        Committed((1,)),
+        Repeated({order.digest: FirstResult(0, 1, b"ok", order.fingerprint)}),
+    ]
+    (again,) = store.commit([other])
+    assert isinstance(again, Repeated)
+    assert again.first[order.digest].fingerprint != other.keys[0].fingerprint
+    assert store.head.seq == 1
+
+
+def test_one_known_key_of_several_stops_the_whole_submission(store: FaultyStore) -> None:
+    one, two = make_key("gift", "1"), make_key("gift", "2")
+    store.commit([Submission((Entry("lobby", 7, 2, 5, 1, b"1"),), (one,))])
+    (combo,) = store.commit([Submission((Entry("lobby", 7, 2, 5, 1, b"1+2"),), (one, two))])
+    assert isinstance(combo, Repeated)
+    assert list(combo.first) == [one.digest]
+    assert store.commit([Submission((Entry("lobby", 7, 2, 5, 1, b"2"),), (two,))]) == [Committed((2,))]
+
+
+def test_a_new_epoch_ends_the_old_one(store: FaultyStore) -> None:
+    store.commit([event(1, epoch=1), event(2, epoch=2), event(3, epoch=2)])
+    reader = Reader(store.path)
+    assert [(room.epoch, room.last_offset) for room in reader.rooms()] == [(2, 2)]
+    reader.close()
+
+
+def test_an_acknowledgement_covers_no_later_message(store: FaultyStore) -> None:
+    hello = Submission((DirectEntry("ann", 1, 1, 2**50, b"hello"),))
+    store.commit([hello, hello, Submission((DirectAcked("ann", 99, 5),)), hello])
+    reader = Reader(store.path)
+    assert [direct.direct_id for direct in reader.inbox("ann", 0, 1)] == [3]
+    reader.close()
+
+
+def test_the_tail_is_verified_against_what_was_acknowledged(store: FaultyStore) -> None:
+    store.commit([event(1)])
+    store.connection.execute("UPDATE head SET batch = batch - 1")
+    with pytest.raises(LedgerDamaged, match="acknowledged were commit"):
+        store.verify_tail()
+
+
+def test_bodies_and_submissions_are_bounded() -> None:
+    with pytest.raises(ValueError, match="above"):
+        event(1).__class__((Entry("lobby", 7, 1, 4, 1, bytes(MAX_BODY_BYTES + 1)),))
+    with pytest.raises(ValueError, match="1 to 1000 items"):
+        Submission(())
+    with pytest.raises(ValueError, match="1 to 1000 items"):
+        Submission((Entry("lobby", 7, 1, 4, 1, b""),) * (MAX_ITEMS + 1))
+    with pytest.raises(ValueError, match="bytes is above"):
+        Submission((Entry("lobby", 7, 1, 4, 1, bytes(MAX_BODY_BYTES)),) * 20)
+
+
+def test_the_mark_survives_and_a_torn_one_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.head"
+    assert HeadFile.read(path) is None
+    marks = HeadFile(path)
+    for batch in (1, 2):
+        marks.write(Head(batch, 5 * batch, bytes(32)))
+    marks.close()
+    assert HeadFile.read(path) == Head(2, 10, bytes(32))
+    data = bytearray(path.read_bytes())
+    for index in range(len(data)):
+        path.write_bytes(bytes([*data[:index], data[index] ^ 1, *data[index + 1 :]]))
+        assert HeadFile.read(path) is None
+    path.write_bytes(data[:-1])
+    assert HeadFile.read(path) is None
