@@ -76,6 +76,11 @@ __all__ = ["Session", "SessionServices"]
 log = structlog.get_logger("roomcast.session")
 
 SERVER_NAME = "roomcast"
+MAX_JOINED = 64
+"""Answers in one write; a RESUME may have hundreds."""
+
+# Looking an Enum member up is a call on Python 3.11, and these stand on the path of every message.
+_POST, _TCP, _CONTROL, _LAST_CRITICAL = Opcode.POST, Framing.TCP, Lane.CONTROL, Lane.PAID
 
 
 @dataclass(slots=True)
@@ -129,6 +134,7 @@ class Session:
         "_frame_tat",
         "_grant",
         "_missed_chat",
+        "_out",
         "_seats",
         "_services",
         "transport",
@@ -142,7 +148,10 @@ class Session:
         self._codec = Codec.PLAIN
         self._grant: Grant | None = None
         self._seats: tuple[tuple[Room, Member], ...] = ()
-        self._acks: list[tuple[int, AckResult]] | None = None
+        self._acks: dict[int, list[AckResult]] | None = None
+        """Answers to POSTs by room, while bytes are being handled."""
+        self._out: list[bytes] | None = None
+        """Frames for one write at the end of that."""
         self._error_tat = 0.0
         self._frame_tat = 0.0
         self._missed_chat = 0
@@ -161,11 +170,12 @@ class Session:
         self._drain()
 
     def _drain(self) -> None:
-        """Handle every event there is; answers to POSTs gather into one ACK per room."""
-        connection, transport = self._connection, self.transport
-        next_event = connection.next_event
-        self._acks = []
-        frames = 0
+        """Handle every event there is; answers to POSTs gather into one ACK per room, all answers into one write."""
+        transport = self.transport
+        next_event = self._connection.next_event
+        self._acks = {}
+        self._out = []
+        frames = posts = 0
         try:
             while not transport.state:
                 event = next_event()
@@ -173,7 +183,8 @@ class Session:
                     break
                 frames += 1
                 if type(event) is Frame:
-                    if event[0] is Opcode.POST:
+                    if event[0] is _POST:
+                        posts += 1
                         self._on_post(event)
                     else:
                         _HANDLERS[event[0]](self, event)
@@ -185,8 +196,10 @@ class Session:
             log.exception("session failed", address=transport.address)
             self.close(CloseCode.INTERNAL_ERROR, "internal error")
         finally:
-            self._flush_acks()
-        limit = self._services.config.frames_per_s
+            self._flush()
+        services = self._services
+        services.posts += posts
+        limit = services.config.frames_per_s
         if limit and frames:
             self._throttle(frames / limit)
 
@@ -253,10 +266,21 @@ class Session:
     # ---- sending
 
     def send(self, message: Message, room: int = 0, sequence: int = 0, lane: Lane | None = None) -> None:
-        """Frame and write one message of this session's own."""
-        if not self.transport.state:
-            data = self._connection.send(message, room, sequence, lane)
-            self.transport.write(self._framed(data), Lane.CONTROL if lane is None else lane)
+        """Frame and write one message of this session's own: now, or with what else answers the same bytes."""
+        if self.transport.state:
+            return
+        data = self._connection.send(message, room, sequence, lane)
+        framing = self.transport.framing
+        if framing is not _TCP:
+            data = ws_frame(data, text=framing is Framing.WEBSOCKET_JSON)
+        out = self._out
+        if out is None or (lane is not None and lane > _LAST_CRITICAL):
+            self._write_out()
+            self.transport.write(data, _CONTROL if lane is None else lane)
+        else:
+            out.append(data)
+            if len(out) == MAX_JOINED:
+                self._write_out()
 
     def _framed(self, data: bytes) -> bytes:
         framing = self.transport.framing
@@ -279,7 +303,7 @@ class Session:
         """Say GOAWAY and end the link."""
         if self.transport.state:
             return
-        self._flush_acks()
+        self._flush()
         try:
             last_words = self._framed(self._connection.send(GoAway(code, reason, retry_after_ms, jitter_ms)))
         except LocalProtocolError:
@@ -290,20 +314,32 @@ class Session:
 
     def reply_acks(self, room: int, results: list[AckResult]) -> None:
         """Tell fates of POSTs: with the read that is being handled, or now."""
-        if self._acks is not None:
-            self._acks.extend((room, result) for result in results)
+        acks = self._acks
+        if acks is not None:
+            waiting = acks.get(room)
+            if waiting is None:
+                acks[room] = results
+            else:
+                waiting += results
             return
         for start in range(0, len(results), MAX_ACK_RESULTS):
             self.send(Ack(tuple(results[start : start + MAX_ACK_RESULTS])), room)
 
-    def _flush_acks(self) -> None:
+    def _flush(self) -> None:
+        """Write what the bytes under way have been answered with; from here on everything is written at once."""
         acks, self._acks = self._acks, None
         if acks:
-            by_room: dict[int, list[AckResult]] = {}
-            for room, result in acks:
-                by_room.setdefault(room, []).append(result)
-            for room, results in by_room.items():
+            for room, results in acks.items():
                 self.reply_acks(room, results)
+        self._write_out()
+        self._out = None
+
+    def _write_out(self) -> None:
+        out = self._out
+        if out:
+            data = out[0] if len(out) == 1 else b"".join(out)
+            out.clear()
+            self.transport.write(data, _CONTROL)
 
     def on_left(self, room: Home, reason: LeaveReason, message: str) -> None:
         """The room has put us out."""
@@ -321,7 +357,6 @@ class Session:
 
     def _on_post(self, frame: Frame) -> None:
         _, _, number, sequence, post = frame
-        self._services.posts += 1
         for room, member in self._seats:
             if room.number == number:
                 try:
