@@ -36,7 +36,9 @@ def weight_of(value: Any) -> int:
     size = getsizeof(value)
     if isinstance(value, (tuple, list)):
         for element in value:
-            size += weight_of(element)
+            # Leaves without a call of their own: this runs for every event, and most of an event is leaves.
+            kind = type(element)
+            size += getsizeof(element) if kind is int or kind is str else weight_of(element)
     elif isinstance(value, dict):
         for key, element in value.items():
             size += getsizeof(key) + weight_of(element)

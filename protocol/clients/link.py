@@ -151,8 +151,9 @@ class Link:
         self.user: Authenticated | None = None
 
     @property
-    def is_ended(self) -> bool:
-        return self._ending is not None
+    def is_open(self) -> bool:
+        """Whether what is sent now will be written, as far as this side knows."""
+        return self._ending is None and self._final is None
 
     # ---- sending
 
@@ -161,7 +162,7 @@ class Link:
 
         The fields are not judged: the client has checked what its user gave it.
         """
-        if self._ending is not None or self._final is not None:
+        if not self.is_open:
             return
         data = self._connection.send(message, room, sequence)
         self._outbox.append(data)
@@ -181,16 +182,17 @@ class Link:
 
     async def wait_writable(self) -> None:
         """Wait until the outbox has room, or the link has ended. No checkpoint when it has."""
-        while self._outbox_bytes > OUTBOX_BYTES and self._ending is None:
+        while self._outbox_bytes > OUTBOX_BYTES and self.is_open:
             await self._written.park()
 
     def finish(self, code: int, reason: str, ending: Ending | None = None) -> None:
         """Say goodbye: write what is in the outbox and a GOAWAY, then end (with ``ending``)."""
-        if self._ending is None and self._final is None:
+        if self.is_open:
             self._flush_direct_ack()
             self.send(GoAway(code, reason))
             self._final = ending or Ending(Signal.LOST, None, "closed by this side")
             self._wake_writer.unpark_all()
+            self._written.unpark_all()
 
     def end(self, ending: Ending) -> None:
         """End now; the first reason counts."""

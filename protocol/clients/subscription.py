@@ -282,8 +282,7 @@ class Room:
             self.membership = after
             if after is _GONE:
                 self.end_error = error
-            if not self.is_live:
-                self._inbox.close()  # also so that a full one no longer stops the reader
+                self._inbox.close()
             if after not in (_JOINED, _LEAVING):
                 self.number = 0
             self.changed.unpark_all()

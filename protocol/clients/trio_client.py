@@ -235,13 +235,13 @@ class Client:
         with trio.move_on_after(timeout_s):
             while room.is_live:
                 link = self._link
-                if link is None or not room.is_joined:
+                if link is None or not link.is_open or not room.is_joined:
                     if not retry:
                         break
                     await room.changed.park()
                     continue
                 await link.wait_writable()
-                if link is not self._link or not room.is_joined:
+                if link is not self._link or not link.is_open or not room.is_joined:
                     continue
                 sequence = self._rooms.next_sequence()
                 link.send(message, room.number, sequence)

@@ -242,7 +242,43 @@ class RoomsMachine(RuleBasedStateMachine):
 
 
 TestRooms = RoomsMachine.TestCase
-TestRooms.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+TestRooms.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+
+
+def take_a_step(machine: RoomsMachine, rng: random.Random) -> None:
+    """One rule of the machine, chosen and fed at random."""
+    name, number, offset = rng.choice("abc"), rng.randint(1, 4), rng.randint(0, 8)
+    is_good = rng.random() < 0.5
+    if machine.wire is None:
+        choices = [machine.connect]
+    elif machine.wire.is_ended or rng.random() < 0.05:
+        choices = [machine.lose]
+    else:
+        choices = [
+            lambda: machine.claim(name, number, rng.randint(0, 6), offset, is_good),
+            lambda: machine.throw_out(number, rng.choice(list(LeaveReason))),
+            lambda: machine.publish(number, offset, rng.choice([Lane.CONTROL, Lane.COMMERCE, Lane.PAID])),
+            lambda: machine.complain(rng.randint(0, 40), rng.choice([104, 302])),
+        ]
+        if machine.wire.sent:
+            choices += [
+                lambda: machine.answer(number, offset, rng.randint(1, 2), is_good),
+                lambda: machine.refuse(rng.choice([104, 202, 302, 303, 999])),
+            ] * 3
+    choices += [lambda: machine.join(name), lambda: machine.leave(name), lambda: machine.forget(name)]
+    rng.choice(choices)()
+
+
+def test_long_walks_find_what_short_ones_do_not() -> None:
+    """The same machine, walked at random from fixed seeds: cheap enough for rare meetings."""
+    for seed in range(100):
+        rng, machine = random.Random(seed), RoomsMachine()
+        for _ in range(100):
+            take_a_step(machine, rng)
+            machine.names_and_numbers_belong_to_rooms_that_are_not_gone()
+            machine.nothing_is_asked_of_no_link()
+            machine.whoever_waits_for_an_answer_has_asked()
+            machine.events_come_once_and_in_order_and_no_hole_is_silent()
 
 
 def test_opcodes_of_requests_are_kept_apart() -> None:

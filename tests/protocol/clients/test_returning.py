@@ -24,7 +24,8 @@ from protocol.clients import (
     RoomRefused,
 )
 from protocol.codes import ErrorCode, Lane, Opcode, Outcome, Tier
-from protocol.messages import ErrorReply, GoAway, Join, Pong, Resume, Resumed
+from protocol.connection import encode
+from protocol.messages import Authenticated, ErrorReply, GoAway, Join, Pong, Resume, Resumed
 
 from .peer import NO_ROUTE, Network, Peer, client_of, event, joined, linked, server_hello, take, take_until, tick
 from .test_trio_client import Posting, join
@@ -139,8 +140,11 @@ async def test_another_protocol_version_is_no_reason_to_stay_away(autojump_clock
     async with client_of(network) as client:
         peer = await network.accept()
         await peer.expect(Opcode.HELLO)
-        await peer.send(server_hello()._replace(version=9))
-        lost = await take_until(client.events(), Disconnected)
+        await peer.send_bytes(
+            peer.connection.send(server_hello()._replace(version=9))
+            + encode(Authenticated("u", ""), 0, 0, Lane.CONTROL)
+        )
+        lost = await take(client.events(), Disconnected)
         assert "version 9" in lost.reason
         assert lost.retry_in_s is not None
 
@@ -288,12 +292,13 @@ async def test_events_that_nobody_has_read_yet_do_not_come_twice(autojump_clock:
         assert [each.offset for each in found if isinstance(each, Event)] == [1, 2, 3, 4]
 
 
-async def test_a_hole_is_told_before_what_follows_it(autojump_clock: Any) -> None:
+@pytest.mark.parametrize("size", [1, 4])
+async def test_a_hole_is_told_before_what_follows_it(size: int, autojump_clock: Any) -> None:
     async with linked() as (client, peer, _):
         room = await join(client, peer, offset=4)
-        await peer.send(event(), 3, 9, Lane.COMMERCE)
-        assert await take(room, Gap) == Gap(5, 8)
-        assert (await take(room, Event)).offset == 9
+        await peer.send(event(), 3, 5 + size, Lane.COMMERCE)
+        assert await take(room, Gap) == Gap(5, 4 + size)
+        assert (await take(room, Event)).offset == 5 + size
         assert room.gaps == 1
 
 
@@ -391,11 +396,30 @@ async def test_a_room_that_is_full_for_now_is_asked_for_again(autojump_clock: An
         room = await join(client, peer)
         await peer.vanish()
         peer = await back(network)
-        for _ in range(4):
+        start = trio.current_time()
+        for _ in range(8):
             frame, _ = await peer.expect_resume()
             await peer.send(ErrorReply(ErrorCode.ROOM_FULL, "full"), 0, frame.sequence)
         await resume(peer)
         await take(room, Rejoined)
+        assert trio.current_time() - start > 15, "it asks more and more rarely"
+
+
+async def test_a_delay_of_an_earlier_link_does_not_shorten_a_later_one(autojump_clock: Any) -> None:
+    async with linked() as (client, peer, network):
+        await join(client, peer)
+        for retry_after_ms in (100_000, 500_000):
+            await peer.vanish()
+            peer = await back(network)
+            frame, _ = await peer.expect_resume()
+            await peer.send(ErrorReply(ErrorCode.OVERLOADED, "later", "", retry_after_ms), 0, frame.sequence)
+        start = trio.current_time()
+        with trio.move_on_after(490) as scope:
+            while True:
+                ping = await peer.expect(Opcode.PING)
+                await peer.send(Pong(0, 0), 0, ping.sequence)
+        assert scope.cancelled_caught
+        assert trio.current_time() == start + 490
 
 
 async def test_a_link_lost_while_joining_does_not_disturb_the_join(autojump_clock: Any) -> None:
@@ -427,6 +451,7 @@ async def test_a_room_left_while_the_link_is_down_is_not_asked_for_again(autojum
         room = await join(client, peer)
         await peer.vanish()
         await take_until(client.events(), Disconnected)
+        assert room.number == 0
         await room.leave()
         peer = await back(network)
         with trio.move_on_after(3) as scope:

@@ -8,11 +8,11 @@ import pytest
 import trio
 import trio.testing
 
-from protocol.clients import Danmaku, Direct, Disconnected, Event, Missed, Rejoined
+from protocol.clients import Danmaku, Direct, Disconnected, Event, Missed, PostResult, Rejoined
 from protocol.codes import Lane, Opcode, Outcome
 from protocol.messages import Resumed
 
-from .peer import Network, client_of, event, joined, linked, server_hello, take, take_until, tick
+from .peer import Network, Peer, client_of, event, joined, linked, server_hello, take, take_until, tick
 from .test_trio_client import Posting, join
 
 ITEMS = 10
@@ -109,6 +109,18 @@ async def test_a_room_that_is_not_read_can_still_be_left_and_posted_to(autojump_
         assert other.is_joined
 
 
+async def test_leaving_a_room_that_is_not_read_still_gets_its_likes_counted(autojump_clock: Any) -> None:
+    async with linked(inbox_items=ITEMS) as (client, peer, _), trio.open_nursery() as nursery:
+        room = await join(client, peer)
+        for offset in range(1, 21):
+            await peer.send(event(), 3, offset, Lane.COMMERCE)
+        room.like(2)
+        nursery.start_soon(room.leave)
+        await peer.ack(await peer.expect(Opcode.POST), Outcome.ACCEPTED, 2)
+        await peer.expect(Opcode.LEAVE)
+        assert room.likes.counted == 2
+
+
 async def test_leaving_the_block_does_not_wait_for_the_reader(autojump_clock: Any) -> None:
     network = Network()
     async with client_of(network, inbox_items=ITEMS) as client:
@@ -147,6 +159,33 @@ async def test_link_changes_that_nobody_reads_are_bounded(autojump_clock: Any) -
         await take(client.events(), Disconnected)
 
 
+async def test_a_peer_that_talks_but_takes_no_bytes_is_cut_too(autojump_clock: Any) -> None:
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    network = Network(lambda: (trio.StapledStream(ours.send_stream, inward[1]), inward_peer(theirs, inward[0])))
+    inward = trio.testing.memory_stream_one_way_pair()
+    async with client_of(network) as client:
+        peer = await network.accept()
+        await peer.welcome(server_hello(heartbeat_ms=10_000, cut_ms=25_000))
+        room = await join(client, peer)
+        start = trio.current_time()
+        with pytest.raises(trio.BrokenResourceError):
+            await chatter(peer)
+        lost = await take_until(client.events(), Disconnected)
+        assert "took no bytes" in lost.reason
+        assert room.number == 0
+        assert trio.current_time() - start <= 45
+
+
+async def chatter(peer: Peer) -> None:
+    for number in range(100):
+        await peer.send(tick("x"), 3, number)
+        await trio.sleep(5)
+
+
+def inward_peer(theirs: Any, towards_client: Any) -> trio.StapledStream[Any, Any]:
+    return trio.StapledStream(towards_client, theirs.receive_stream)
+
+
 async def test_a_peer_that_takes_no_bytes_is_cut_and_posts_end(autojump_clock: Any) -> None:
     network = Network(trio.testing.lockstep_stream_pair)
     async with client_of(network) as client, trio.open_nursery() as nursery:
@@ -165,11 +204,10 @@ async def test_posts_wait_for_a_full_outbox(autojump_clock: Any) -> None:
         peer = await network.accept()
         await peer.welcome()
         room = await join(client, peer)
-        payload = "x" * 4000
+        results: list[PostResult] = []
 
         async def post() -> None:
-            with pytest.raises(AssertionError):
-                assert (await room.post(200, payload, timeout_s=10)).outcome is Outcome.ACCEPTED
+            results.append(await room.post(200, "x" * 4000, timeout_s=1000))
 
         for _ in range(100):
             nursery.start_soon(post)
@@ -177,3 +215,11 @@ async def test_posts_wait_for_a_full_outbox(autojump_clock: Any) -> None:
         link = client._link
         assert link is not None
         assert 64 * 1024 < link._outbox_bytes < 64 * 1024 + 4200
+        start = trio.current_time()
+        await peer.vanish()
+        await take_until(client.events(), Disconnected)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(results) == 100, "neither those in the outbox nor those before it wait any longer"
+        assert all(result.is_lost for result in results)
+        assert sum(result.sent for result in results) < 30
+        assert trio.current_time() - start < 5
