@@ -7,6 +7,9 @@ become NamedTuples) or raises `FieldError` with the rule in words. Rules never s
 Good values are the hot path: a rule tests for them first and returns. Only a value that fails is looked at again,
 slowly, to say which field it was. The same rules judge our own messages before they are sent
 (`connection.Connection.check`), so they also take the IntEnums and NamedTuples that a caller naturally writes.
+
+A rule's docstring begins with its type as SPEC.md writes it (`type_name`), so a test can hold the tables of the
+specification to the code.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from .codes import ErrorCode
 __all__ = [
     "MAX_DEPTH",
     "MAX_INT",
+    "RECORDS",
     "FieldError",
     "Rule",
     "any_value",
@@ -33,6 +37,7 @@ __all__ = [
     "optional",
     "record",
     "text",
+    "type_name",
 ]
 
 # A body is data from a stranger: `Any` below is "not yet checked".
@@ -44,6 +49,9 @@ MAX_DEPTH = 16
 
 MAX_INT = 2**53 - 1
 """Integers stay within what a JavaScript number holds safely (`Number.MAX_SAFE_INTEGER`)."""
+
+RECORDS: dict[type[Any], tuple[str, ...]] = {}
+"""The types of the fields of every record that `record` has described: a few dozen, made when modules load."""
 
 _MIN_FREE_INT, _MAX_FREE_INT = -(2**63), 2**64 - 1
 _new = tuple.__new__
@@ -63,6 +71,11 @@ class FieldError(Exception):
         self.code = code
 
 
+def type_name(rule: Rule) -> str:
+    """The type that ``rule`` takes, in the words of SPEC.md: ``integer 0..255``, ``array of 0..64 text 1..255``."""
+    return (rule.__doc__ or "").partition(":")[0]
+
+
 def integer(low: int, high: int = MAX_INT) -> Rule:
     """An integer (not a boolean) in ``low``..``high``, both included."""
     rule = f"must be an integer from {low} to {high}"
@@ -74,11 +87,12 @@ def integer(low: int, high: int = MAX_INT) -> Rule:
             return int(value)
         raise FieldError(rule)
 
+    check.__doc__ = f"integer {low}..{'' if high == MAX_INT else high}"
     return check
 
 
 def boolean(value: Any) -> bool:
-    """True or false."""
+    """boolean: true or false."""
     if type(value) is not bool:
         raise FieldError("must be true or false")
     return value
@@ -105,6 +119,7 @@ def text(low: int, high: int, *, lines: bool = False) -> Rule:
             raise FieldError(f"{rule} without control characters")
         raise FieldError(rule)
 
+    check.__doc__ = f"{'lines' if lines else 'text'} {low}..{high}"
     return check
 
 
@@ -121,6 +136,7 @@ def member_of(kind: type[IntEnum]) -> Rule:
                 return member
         raise FieldError(rule)
 
+    check.__doc__ = kind.__name__
     return check
 
 
@@ -130,6 +146,7 @@ def optional(rule: Rule) -> Rule:
     def check(value: Any) -> Any:
         return None if value is None else rule(value)
 
+    check.__doc__ = f"nil or {type_name(rule)}"
     return check
 
 
@@ -147,6 +164,7 @@ def array_of(rule: Rule, high: int) -> Rule:
         except FieldError:
             return tuple(_located(rule, element, f"[{index}]") for index, element in enumerate(value))
 
+    check.__doc__ = f"array of 0..{high} {type_name(rule)}"
     return check
 
 
@@ -189,6 +207,8 @@ def record(kind: type[R], rules: tuple[Rule, ...]) -> Callable[[Any], R]:
             ],
         )
 
+    check.__doc__ = kind.__name__
+    RECORDS[kind] = tuple(map(type_name, rules))
     return check
 
 
@@ -203,7 +223,7 @@ def _located(rule: Rule, value: Any, name: str) -> Any:
 
 
 def any_value(value: Any) -> Any:
-    """A free value: nil, booleans, 64-bit integers, finite floats, strings, arrays, maps with string keys.
+    """any: a free value of nil, booleans, 64-bit integers, finite floats, strings, arrays, maps with string keys.
 
     Arrays and maps are nested at most MAX_DEPTH deep. Linear in the number of elements.
     """

@@ -15,7 +15,19 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from .codes import CUSTOM_TYPE_MAX, CUSTOM_TYPE_MIN, Lane, LeaveReason, Opcode, Outcome, Role, RoomPhase, Tier
-from .fields import FieldError, Rule, any_value, array_of, boolean, integer, member_of, optional, record, text
+from .fields import (
+    FieldError,
+    Rule,
+    any_value,
+    array_of,
+    boolean,
+    integer,
+    member_of,
+    optional,
+    record,
+    text,
+    type_name,
+)
 
 __all__ = [
     "MAGIC",
@@ -382,7 +394,7 @@ _is_room_name = re.compile(r"[\w\-.:@]{1,64}").fullmatch
 
 
 def _room_name(value: Any) -> str:
-    """Letters and digits of any script (what `str.isalnum` says) and ``- _ . : @``."""
+    """room name: letters and digits of any script (what `str.isalnum` says) and ``- _ . : @``."""
     if type(value) is str and _is_room_name(value):
         return value
     raise FieldError("must be 1 to 64 letters, digits or - _ . : @")
@@ -394,6 +406,7 @@ def _literal(expected: str) -> Rule:
             raise FieldError(f"must be {expected!r}")
         return expected
 
+    check.__doc__ = f'"{expected}"'
     return check
 
 
@@ -403,6 +416,7 @@ def _pair(first: Rule, second: Rule) -> Rule:
             raise FieldError("must be an array of 2 fields")
         return first(value[0]), second(value[1])
 
+    check.__doc__ = f"pair of {type_name(first)} and {type_name(second)}"
     return check
 
 

@@ -14,6 +14,7 @@ from .fields import FieldError, Rule, any_value, integer, member_of, optional, r
 __all__ = [
     "MAX_DANMAKU_CHARS",
     "MAX_LIKES_PER_POST",
+    "PAYLOAD_KINDS",
     "AnnouncementPayload",
     "DanmakuPayload",
     "EmotePayload",
@@ -63,23 +64,29 @@ class PhasePayload(NamedTuple):
 
 
 def _style(value: Any) -> tuple[Any, ...]:
+    """style: three small integers."""
     if not isinstance(value, (tuple, list)) or len(value) != 3:
         raise FieldError("must be an array of 3 fields: mode, color, size")
     return integer(0, 2)(value[0]), integer(0, 0xFFFFFF)(value[1]), integer(0, 2)(value[2])
 
 
-_user_id = text(1, 64)
+_id = text(1, 64)
 _name = text(0, 64)
 _count = integer(0)
 
-_PAYLOADS: dict[int, Rule] = {
-    MessageType.DANMAKU: record(DanmakuPayload, (text(1, MAX_DANMAKU_CHARS), optional(_style))),
-    MessageType.EMOTE: record(EmotePayload, (_user_id,)),
-    MessageType.LIKE: record(LikePayload, (integer(1, MAX_LIKES_PER_POST),)),
-    MessageType.ANNOUNCEMENT: record(AnnouncementPayload, (text(1, 500, lines=True),)),
-    MessageType.GIFT: record(GiftPayload, (_user_id, _user_id, _name, _user_id, integer(1, 1_000_000), _count, _name)),
-    MessageType.ROOM_PHASE: record(PhasePayload, (member_of(RoomPhase),)),
+_RULES: dict[int, tuple[type[Any], tuple[Rule, ...]]] = {
+    MessageType.DANMAKU: (DanmakuPayload, (text(1, MAX_DANMAKU_CHARS), optional(_style))),
+    MessageType.EMOTE: (EmotePayload, (_id,)),
+    MessageType.LIKE: (LikePayload, (integer(1, MAX_LIKES_PER_POST),)),
+    MessageType.ANNOUNCEMENT: (AnnouncementPayload, (text(1, 500, lines=True),)),
+    MessageType.GIFT: (GiftPayload, (_id, _id, _name, _id, integer(1, 1_000_000), _count, _name)),
+    MessageType.ROOM_PHASE: (PhasePayload, (member_of(RoomPhase),)),
 }
+
+PAYLOAD_KINDS: dict[int, type[Any]] = {number: kind for number, (kind, _) in _RULES.items()}
+"""The NamedTuple of every payload that has a shape of its own, by message type."""
+
+_READERS: dict[int, Rule] = {number: record(kind, rules) for number, (kind, rules) in _RULES.items()}
 
 
 def check_payload(message_type: int, payload: Any) -> Any:
@@ -87,7 +94,7 @@ def check_payload(message_type: int, payload: Any) -> Any:
 
     Raises FieldError with a path below ``payload``.
     """
-    rule = _PAYLOADS.get(message_type, any_value)
+    rule = _READERS.get(message_type, any_value)
     try:
         return rule(payload)
     except FieldError as error:

@@ -84,7 +84,7 @@ _SHOWN = (
     TickEntry(MessageType.DANMAKU, "u-2", "viewer 2", DanmakuPayload("多少钱"), 3, ("u-4", "u-9")),
     TickEntry(MessageType.DANMAKU, "u-3", "viewer 3", DanmakuPayload("666", (1, 0xFF2D55, 2))),
     TickEntry(MessageType.EMOTE, "u-5", "viewer 5", EmotePayload("rose")),
-    TickEntry(130, "u-6", "", {"card": [1, None, True, -1.5], "note": "custom"}),
+    TickEntry(130, "u-6", "", {"card": (1, None, True, -1.5), "note": "custom"}),
 )
 _CROWD = tuple(
     TickEntry(MessageType.DANMAKU, f"u-{n}", f"viewer {n}", DanmakuPayload(text), 1 + n % 3)
@@ -121,7 +121,7 @@ _FROM_CLIENT: list[tuple[str, Message, int, int]] = [
     ),
     ("post-gift", Post(MessageType.GIFT, "g-1", _GIFT), 3, 11),
     ("post-room-phase", Post(MessageType.ROOM_PHASE, "p-1", PhasePayload(RoomPhase.PAUSED)), 3, 12),
-    ("post-custom", Post(128, "x-1", {"a": [1, -2, 2.5, None, False], "b": {"深": "层"}}), MAX_U32, 13),
+    ("post-custom", Post(128, "x-1", {"a": (1, -2, 2.5, None, False), "b": {"深": "层"}}), MAX_U32, 13),
     ("post-custom-nil", Post(255, "", None), 3, 14),
     ("ack", DirectAck(9), 0, 0),
     ("ping", Ping(AT_MS), 0, 15),
