@@ -171,6 +171,16 @@ class Books:
         """A room that viewers of this process are in without having joined (a crowd's)."""
         self.rooms[number] = RoomBook(name)
 
+    def forget(self) -> None:
+        """Begin anew: frames seen before, and what was wrong with them, count for nothing."""
+        self._fresh.clear()
+        for form in self.forms:
+            form.seen.clear()
+        self.rooms = {number: RoomBook(book.name) for number, book in self.rooms.items()}
+        self.violations, self.violated = [], 0
+        self.copies.clear()
+        self.nbytes = self.danmaku_copies = 0
+
     # ---- first copies
 
     def first(self, form: Form, key: bytes, raw: bytes, now: int) -> Record:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import msgspec
@@ -158,7 +158,10 @@ def _run_against(
     from bench.against.fanout import run_against
 
     with console.status("comparators") as status:
-        return run_against(comparators, scenarios[0], options, lambda text: status.update(f"against: {text}"))
+        rows: list[dict[str, Any]] = run_against(
+            comparators, scenarios[0], options, lambda text: status.update(f"against: {text}")
+        )
+    return rows
 
 
 def _print_result(result: dict[str, Any]) -> None:
@@ -172,10 +175,9 @@ def _print_result(result: dict[str, Any]) -> None:
     console.print(f"\n[bold]{result['title']}[/bold] ({result['scenario']}: {where})", highlight=False)
     targets = {target["metric"]: target for target in result["targets"]}
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(justify="left")
-    table.add_column(justify="right")
-    table.add_column(justify="left")
-    table.add_column(justify="left")
+    columns: tuple[Literal["left", "right"], ...] = ("left", "right", "left", "left")
+    for justify in columns:
+        table.add_column(justify=justify, no_wrap=True)
     for name, metric in METRICS.items():
         if name in result["headline"]:
             target = targets.get(name)

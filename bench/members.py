@@ -80,6 +80,9 @@ class SharedSocket(Transport):
     def unwatch_writable(self, link: SharedLink) -> None:
         self.waiting.pop(link, None)
         if self.begun is link:
+            if link.state:
+                self.break_off()
+                return
             self.let_go()
         if not self.waiting:
             self.poller.unwatch_writable(self)
@@ -106,9 +109,10 @@ class SharedSocket(Transport):
 
     def break_off(self) -> None:
         """A viewer went in the middle of a frame: nobody can use this socket any more."""
+        self.begun = None
         for link in self.links:
             link.lose("its socket broke off within a frame")
-        Transport.release(self)
+        self.release()
 
     # What the poller calls.
 
@@ -167,10 +171,7 @@ class SharedLink(TcpTransport):
         """Leave the socket to the others."""
         if self.fd >= 0:
             self.fd = -1
-            broken_off = self.shared.begun is self
             self.shared.remove(self)
-            if broken_off:
-                self.shared.break_off()
 
 
 class Seat:

@@ -112,6 +112,7 @@ def assemble(
         "latencies": latencies,
         "histograms": encoded,
         "series": merge_series(report["series"] for report in reports),
+        "begins_s": round((evidence["start_us"] - evidence["origin_us"]) / 1e6, 3),
         "pulse": _pulse(reports),
         "lanes": _lanes(evidence),
         "answers": _answers(publisher),
@@ -123,7 +124,7 @@ def assemble(
         "links": _links(reports),
         "invariants": {"checked": findings.checked, "violations": findings.violations},
         "twin": None if twin is None else {part: twin[part] for part in ("headline", "latencies", "invariants")},
-        "notes": [*evidence["notes"], *_generator_notes(headline)],
+        "notes": [*_size_notes(scenario), *evidence["notes"], *_generator_notes(headline)],
     }
     return result
 
@@ -269,6 +270,12 @@ def _generator(evidence: dict[str, Any]) -> dict[str, float]:
         if frames - floor > 1000:
             found["generator_us_per_frame"] = cpu_s / (frames - floor) * 1e6
     return found
+
+
+def _size_notes(scenario: Scenario) -> list[str]:
+    if scenario.viewers < 500:
+        return ["so few viewers show that everything works; what they cost and how fast they are says little"]
+    return []
 
 
 def _generator_notes(headline: dict[str, float]) -> list[str]:

@@ -32,6 +32,8 @@ READY_S = 180.0
 SETTLE_S = 25.0
 """Longest time from the last answer until nothing waits anywhere."""
 REPORT_S = 90.0
+CALM_S = 3.0
+"""Counters are told two seconds after the last newcomer; then a crowd's receivers can begin to count."""
 SECRET_BYTES = 32
 
 Say = Callable[[str], None]
@@ -235,8 +237,12 @@ class _Play:
     def publish(self) -> None:
         """Let the schedule run; links are cut when the scenario says so."""
         scenario = self.scenario
+        if scenario.way == "crowd":
+            self.say("waiting until the room has counted its crowd")
+            time.sleep(CALM_S)
         for child in self.viewers:
             child.tell("begin")
+        time.sleep(0.1)
         before = self._stats()
         start_us = now_us() + 200_000
         self.publisher.tell("start", at_us=start_us)
@@ -273,7 +279,7 @@ class _Play:
         calm = 0
         self.say("letting the broker settle")
         while time.monotonic() < deadline and calm < 3:
-            time.sleep(0.4)
+            time.sleep(0.25)
             if any(volume["coming_in"] for volume in self._volumes()):
                 continue
             stats = self._stats()

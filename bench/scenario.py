@@ -191,20 +191,24 @@ def resize(scenario: Scenario, sizes: Sizes) -> Scenario:
     viewers = changes.get("viewers", scenario.viewers)
     if "rooms" not in changes and scenario.rooms > viewers:
         changes["rooms"] = viewers
-    plain = {**msgspec.to_builtins(scenario), **changes}
-    rate = sizes.rate
-    if rate is not None:
-        peak = max((stream.peak for stream in scenario.streams if stream.kind == "danmaku"), default=0.0)
-        if not peak:
-            raise ScenarioError(f"scenario {scenario.name} sends no danmaku, so --rate has nothing to scale")
-        for stream in plain["streams"]:
-            if stream["kind"] == "danmaku":
-                stream["rate"] = stream["rate"] * rate / peak
-                stream["phases"] = [[share, value * rate / peak] for share, value in stream["phases"]]
     try:
-        resized = msgspec.convert(plain, Scenario)
+        resized = msgspec.convert({**msgspec.to_builtins(scenario), **changes}, Scenario)
     except msgspec.ValidationError as error:
         raise ScenarioError(f"scenario {scenario.name} cannot have this size: {error}") from error
+    rate = sizes.rate
+    if rate is not None:
+        peak = max((stream.peak for stream in resized.streams if stream.kind == "danmaku"), default=0.0)
+        if not peak:
+            raise ScenarioError(f"scenario {scenario.name} sends no danmaku, so --rate has nothing to scale")
+        streams = tuple(
+            stream if stream.kind != "danmaku" else _scaled(stream, rate / peak) for stream in resized.streams
+        )
+        resized = msgspec.structs.replace(resized, streams=streams)
     if resized.rooms > resized.viewers:
         raise ScenarioError(f"scenario {scenario.name}: {resized.rooms} rooms need as many viewers")
     return resized
+
+
+def _scaled(stream: Stream, factor: float) -> Stream:
+    phases = tuple((share, value * factor) for share, value in stream.phases)
+    return msgspec.structs.replace(stream, rate=stream.rate * factor, phases=phases)

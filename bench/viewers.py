@@ -192,6 +192,8 @@ class Viewers:
             match command["command"]:
                 case "begin":
                     self._begun = True
+                    if self.spec.crowd:
+                        self._forget()
                     self._cpu_at_begin = time.process_time()
                     self.frames = self.received = 0
                 case "cut":
@@ -303,7 +305,10 @@ class Viewers:
     def _cut(self, share: float, over_s: float) -> None:
         """Break healthy links off and let them come back, spread over a time, with their positions."""
         healthy = [link for link in self.links if link.state is LinkState.READY and not link.manner]
-        chosen = self._rng.sample(healthy, round(share * len(healthy)))
+        # One link of each room stays, or nobody could say what the room was shown meanwhile.
+        witnesses = {link.named_room: link for link in healthy}
+        others = [link for link in healthy if witnesses[link.named_room] is not link]
+        chosen = self._rng.sample(others, round(share * len(others)))
         now = now_us()
         for link in chosen:
             self._drop(link)
@@ -536,6 +541,12 @@ class Viewers:
         """In a crowd nobody joins, so the rooms' names come from the parent."""
         for number, name in rooms.items():
             self.books.name_room(int(number), name)
+
+    def _forget(self) -> None:
+        """A crowd's viewers sat down one after the other: what counts begins now, when everybody is there."""
+        self.books.forget()
+        for link in self.links:
+            link.marks = [0, 0, 0, 0]
 
     def _report(self) -> None:
         cpu_s = time.process_time() - self._cpu_at_begin

@@ -1,0 +1,124 @@
+"""The three parties agree in ``agreed``; each test changes one number of one of them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from bench.invariants import check, check_crowd
+
+
+@pytest.fixture
+def agreed() -> dict[str, Any]:
+    zero = [0] * 6
+    accounts = [[2, 2, 0, 0, 0, 0], zero, [3, 2, 1, 0, 0, 0], [10, 4, 3, 2, 1, 0], [5, 1, 4, 0, 0, 0]]
+    return {
+        "publisher": {
+            "sent": [["danmaku", 0, 12], ["gift", 0, 3], ["announcement", 0, 2], ["like", 0, 4]],
+            "answers": [
+                ["danmaku", 0, "accepted", 4, 4], ["danmaku", 0, "merged", 3, 3], ["danmaku", 0, "sampled_out", 2, 2],
+                ["danmaku", 0, "expired", 1, 1], ["danmaku", 0, "limited", 2, 2], ["gift", 0, "accepted", 2, 4],
+                ["gift", 0, "merged", 1, 2], ["announcement", 0, "accepted", 2, 2], ["like", 0, "accepted", 3, 30],
+                ["like", 0, "limited", 1, 10],
+            ],
+            "unanswered": 0, "first_unanswered": [], "problems": [],
+        },
+        "broker": {
+            "rooms_crashed": 0,
+            "rooms": [{"name": "bench-0", "number": 1, "accounts": accounts, "likes": 30, "last_offset": 4}],
+        },
+        "viewers": [
+            {
+                "violations": [], "violated": 0,
+                "rooms": [
+                    {
+                        "name": "bench-0", "account": [10, 4, 3, 2, 1, 0], "events_by_lane": [2, 0, 2, 0, 0],
+                        "last_offset": 4, "gifts": 6, "likes": 30,
+                    }
+                ],
+            }
+        ],
+    }  # fmt: skip
+
+
+def violations(parties: dict[str, Any]) -> list[str]:
+    return check(**parties, full_tier=True, rooms=1).violations
+
+
+def test_parties_that_agree_pass(agreed: dict[str, Any]) -> None:
+    findings = check(**agreed, full_tier=True, rooms=1)
+    assert findings.violations == []
+    assert findings.checked > 30
+
+
+CHANGES: list[tuple[str, Any, str]] = [
+    (
+        "a tick frame is lost",
+        lambda p: p["viewers"][0]["rooms"][0]["account"].__setitem__(1, 3),
+        "shown: viewers counted 3",
+    ),
+    ("an event is lost", lambda p: p["viewers"][0]["rooms"][0]["events_by_lane"].__setitem__(2, 1), "paid, events"),
+    ("a gift is lost", lambda p: p["viewers"][0]["rooms"][0].__setitem__("gifts", 5), "viewers added up 5"),
+    ("a like is lost", lambda p: p["broker"]["rooms"][0].__setitem__("likes", 29), "likes: counted for publishers 30"),
+    ("a like is not shown", lambda p: p["viewers"][0]["rooms"][0].__setitem__("likes", 29), "viewers last saw 29"),
+    ("an account is off", lambda p: p["broker"]["rooms"][0]["accounts"][3].__setitem__(2, 2), "accounts for 9"),
+    ("something is still held", lambda p: p["broker"]["rooms"][0]["accounts"][4].__setitem__(5, 1), "still holds 1"),
+    ("an ack lies", lambda p: p["publisher"]["answers"][0].__setitem__(3, 5), "told accepted for 5"),
+    ("a post is not answered", lambda p: p["publisher"]["sent"][0].__setitem__(2, 13), "publishers sent 13"),
+    ("an announcement is lost", lambda p: p["broker"]["rooms"][0]["accounts"][0].__setitem__(1, 1), "lane control"),
+    (
+        "an order is broken",
+        lambda p: p["viewers"][0].update(violations=["viewer 1: back"], violated=1),
+        "viewer 1: back",
+    ),
+    ("more than are told", lambda p: p["viewers"][0].update(violated=3), "3 more"),
+    ("a room is gone", lambda p: p["broker"].__setitem__("rooms", []), "bench-0 is gone"),
+    ("a room crashed", lambda p: p["broker"].__setitem__("rooms_crashed", 1), "crashed 1"),
+]
+
+
+@pytest.mark.parametrize(("what", "change", "words"), CHANGES, ids=[change[0] for change in CHANGES])
+def test_one_wrong_number_is_found_and_named(agreed: dict[str, Any], what: str, change: Any, words: str) -> None:
+    changed = copy.deepcopy(agreed)
+    change(changed)
+    found = violations(changed)
+    assert any(words in sentence for sentence in found), found
+
+
+def crowd_of_five() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Five viewers, two rooms, two sockets: socket 0 has viewers 0, 2, 4 of room 0, socket 1 has 1, 3 of room 1."""
+    broker = {
+        "crowd": {"closed": 0, "missed_chat_frames": 0, "missed_ambient_frames": 0},
+        "rooms": [{"name": "bench-0", "number": 11}, {"name": "bench-1", "number": 12}],
+    }
+    report = {
+        "per_record": {"11": [[1, 3], [4, 12], [2, 6]], "12": [[0, 0], [2, 4], [1, 2]]},
+        "per_socket": [[3, 12, 6], [0, 4, 2]],
+    }
+    return broker, [report]
+
+
+def crowd_violations(broker: dict[str, Any], viewers: list[dict[str, Any]]) -> list[str]:
+    return check_crowd(broker, viewers, viewer_count=5, room_count=2, socket_count=2).violations
+
+
+def test_a_crowd_that_got_every_copy_passes() -> None:
+    assert crowd_violations(*crowd_of_five()) == []
+
+
+def test_a_missing_copy_must_be_owned_up_to() -> None:
+    broker, viewers = crowd_of_five()
+    viewers[0]["per_record"]["11"][1] = [4, 11]
+    assert "copies missing (first in bench-0: 1 of 12) 1" in crowd_violations(broker, viewers)[0]
+    broker["crowd"]["missed_chat_frames"] = 1
+    assert crowd_violations(broker, viewers) == []
+
+
+def test_a_copy_on_the_wrong_socket_is_found() -> None:
+    broker, viewers = crowd_of_five()
+    viewers[0]["per_socket"] = [[3, 11, 6], [0, 5, 2]]
+    first, second = crowd_violations(broker, viewers)
+    assert "socket 0, ticks: arrived 11" in first
+    assert "socket 1, ticks: arrived 5" in second

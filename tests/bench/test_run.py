@@ -1,0 +1,69 @@
+"""The whole bench in small: real processes, real sockets, exit status and report."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+SMALL = ["--viewers", "24", "--seconds", "1.5", "--rate", "40"]
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *arguments],
+        capture_output=True, text=True, timeout=90, check=False, cwd=ROOT, env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+
+
+def test_a_run_adds_up_writes_its_report_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    html, result = tmp_path / "report.html", tmp_path / "result.json"
+    done = bench("run", "chat-flood", "--smoke", *SMALL, "--html", str(html), "--json", str(result))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = json.loads(result.read_text())["runs"]
+    assert run["invariants"]["violations"] == []
+    assert run["invariants"]["checked"] > 30
+    assert run["lanes"]["chat"]["admitted"] > 0
+    assert run["latencies"]["chat"]["count"] > 0
+    assert {sweep["loop"] for sweep in run["floor"]["sweeps"]} >= {"python"}
+    page = html.read_text()
+    assert page.count("<svg") >= 5
+    assert "equations hold" in page
+    assert "(a) real links" in page
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    ), "the page needs nothing from anywhere"
+    assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
+
+
+def test_a_receiver_that_drops_one_frame_fails_the_run() -> None:
+    done = bench("run", "calm", "--smoke", *SMALL, "--fault", "drop-frame")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "INVARIANT VIOLATED calm: viewer" in done.stderr
+
+
+def test_a_crowd_that_shares_sockets_adds_up() -> None:
+    done = bench("run", "one-room-100k", "--smoke", "--viewers", "40", "--seconds", "1.5", "--rate", "40")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "viewers per socket" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "no-such"], "there is no scenario"),
+        (["run", "calm", "--rooms", "9", "--viewers", "3"], "rooms"),
+        (["run", "calm", "--against", "carrier-pigeon"], "carrier-pigeon"),
+    ],
+)
+def test_what_cannot_be_run_is_said_at_once(arguments: list[str], words: str) -> None:
+    done = bench(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
