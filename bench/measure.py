@@ -26,7 +26,7 @@ MAX_US = 3_600_000_000
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 
 Summary = dict[str, float]
-"""``count, mean_ms, p50_ms, p90_ms, p99_ms, p99_9_ms, max_ms``."""
+"""``count, p50_ms, p90_ms, p99_ms, p99_9_ms, max_ms``."""
 
 Array = Any
 """A numpy array of integers; numpy's own types would say no more here."""
@@ -87,10 +87,11 @@ class Latencies:
         self._histogram.decode_and_add(encoded)
 
     def summary(self) -> Summary:
-        """Count, mean, the percentiles of `PERCENTILES` and the maximum, in milliseconds."""
+        """Count, the percentiles of `PERCENTILES` and the maximum, in milliseconds. No mean: it says little of
+        latencies."""
         if not self.count:
             return {"count": 0}
-        found: Summary = {"count": self.count, "mean_ms": round(self._histogram.get_mean_value() / 1000, 3)}
+        found: Summary = {"count": self.count}
         for percentile in PERCENTILES:
             name = f"p{percentile:g}".replace(".", "_") + "_ms"
             found[name] = round(self.percentile_us(percentile) / 1000, 3)

@@ -257,11 +257,11 @@ def _figures(run: Result) -> str:
 
 
 def _latencies(run: Result) -> str:
-    names = ("count", "mean_ms", "p50_ms", "p90_ms", "p99_ms", "p99_9_ms", "max_ms")
+    names = ("count", "p50_ms", "p90_ms", "p99_ms", "p99_9_ms", "max_ms")
     rows = [
         [name, *[row.get(part) for part in names]] for name, row in run["latencies"].items() if row.get("count")
     ]  # fmt: skip
-    return _table(["lane", "count", "mean, ms", "p50", "p90", "p99", "p99.9", "max"], rows) + (
+    return _table(["lane", "count", "p50, ms", "p90", "p99", "p99.9", "max"], rows) + (
         '<p class="size">Lanes: from the time the schedule wanted a message sent to the arrival of the frame that '
         "shows it, one value for every danmaku of every copy. ambient: from the broker's stamp. "
         "ack: from due to answered. "
