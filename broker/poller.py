@@ -76,6 +76,8 @@ class Poller:
         self._on_gone = on_gone
         self._write_timeout_s = write_timeout_s
         self._epoll = select.epoll()
+        self._ready: list[tuple[int, int]] = []
+        """Descriptors and events of the batch that the last turn had no time for."""
         self._transports: dict[int, Transport] = {}
         self._behind: set[Transport] = set()
         self._paused: dict[Transport, float] = {}
@@ -176,14 +178,18 @@ class Poller:
             self._epoll.close()
 
     def _turn(self) -> None:
-        """Serve ready descriptors for at most `TURN_S`."""
+        """Serve ready descriptors for at most `TURN_S` and one read.
+
+        What is left of a batch comes first in the next turn: the kernel would name the same ones first again.
+        """
         clock = self._clock
         transports = self._transports
         begun = now = self.now = clock()
         end = begun + TURN_S
+        ready = self._ready
         while now < end:
-            ready = self._epoll.poll(0, BATCH)
-            for fd, events in ready:
+            last = not ready and len(ready := self._epoll.poll(0, BATCH)) < BATCH
+            for served, (fd, events) in enumerate(ready, 1):
                 transport = transports.get(fd)
                 if transport is None:
                     continue
@@ -196,9 +202,15 @@ class Poller:
                         transport.on_readable()
                 except Exception as error:
                     self._crash(transports.get(fd, transport), error)
-            now = self.now = clock()
-            if len(ready) < BATCH:
-                break
+                now = self.now = clock()
+                if now >= end:
+                    ready = ready[served:]
+                    break
+            else:
+                ready = []
+                if last:
+                    break
+        self._ready = ready
         self.turns += 1
         self.turn_s += now - begun
 

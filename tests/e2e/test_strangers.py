@@ -115,6 +115,7 @@ async def test_json_mode_says_the_same_things_in_words(way: str) -> None:
             room = until("JOIN")["room"]
             link.send(json.dumps({"op": "POST", "room": room, "seq": 2, "body": [1, "m", {"text": "你好"}]}))
             until("ACK")
+            until("TICK")
             link.send(json.dumps({"op": "POST", "room": room, "seq": 3, "body": {"type": 1, "payload": [""]}}))
             until("ERROR")
         return heard
