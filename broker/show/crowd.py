@@ -1,0 +1,341 @@
+"""The crowd: many members in a process of their own, which watch, talk, flood, like, lose their link and come back.
+
+It is a process because it would otherwise take the broker's processor time, and the demonstration would be one of a
+broker that is starved. Commands come in as JSON lines, reports go out as JSON lines; the end of the input is the end of
+the crowd.
+
+    {"do": "mood", "at_s": 3.2, "mood": [...]}   behave so from now on (`script.Mood`), 3.2 s into the show
+    {"do": "cut", "share": 0.33}                 cut so many links at once, as soon as those people know all fates
+    {"do": "calm"}                               say nothing more; reports are "calm" when every fate is known
+    {"do": "leave"}                              go home
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import cycle
+from random import Random
+from typing import Any, NamedTuple
+
+import trio
+
+from broker.show.cast import Cable, Member, SmallBuffers
+from broker.show.script import Mood, Phrases, viewer_name
+from broker.show.tally import Latency, Ledger
+from protocol.clients import Danmaku, Event, Gap, Missed, Rejoined, RoomEvent, State, TickAccount
+from protocol.codes import MessageType, Tier
+from protocol.payloads import DanmakuPayload, LikePayload
+
+__all__ = ["FLOODERS", "QUIET", "Cast", "Crowd", "Report", "Spectator", "read_lines"]
+
+QUIET, FLOODERS = "people", "flooders"
+"""Groups of the ledger."""
+
+STEP_S = 0.02
+REPORT_S = 0.25
+ENTRANTS = 16
+"""Members that enter at a time."""
+MAX_UNDER_WAY = 300
+"""Posts without a fate; what the crowd would say beyond it is not said. A fate takes a tick, or nothing."""
+LATE_S = 0.1
+"""A crowd whose own steps come so late says less, until they do not: it must not measure how slow it is itself."""
+CREDIT_S = 0.2
+"""A crowd that was held up catches up with so much of what it should have said."""
+FLOODER_EVERY = 25
+"""One in so many floods."""
+FLOOD_BURST = 5
+WEBSOCKET_EVERY = 4
+"""One in so many watches over WebSocket."""
+CALM_S = 20.0
+LEAVE_S = 5.0
+_TIERS = (Tier.FULL, Tier.FULL, Tier.MEDIUM, Tier.LOW)
+
+
+class Cast(NamedTuple):
+    """Which part of the house one crowd plays: viewers ``first`` to ``first + size - 1``."""
+
+    port: int
+    room: str
+    first: int
+    size: int
+    seed: int
+
+
+class Report(NamedTuple):
+    """What a crowd has to say, all numbers since the beginning except ``latency``."""
+
+    entered: int = 0
+    tcp: int = 0
+    """Members in the room now, by transport."""
+    websocket: int = 0
+    under_way: int = 0
+    calm: bool = False
+    received: int = 0
+    """Danmaku, events and counters that reached a member."""
+    cut: int = 0
+    back: int = 0
+    recovered: int = 0
+    """Of those back: nothing of lanes 0-2 was missed."""
+    holes: int = 0
+    missed: int = 0
+    offset: int = 0
+    """Events of lanes 0-2 that everybody has heard."""
+    latency: tuple[tuple[int, int], ...] = ()
+    """(milliseconds, how often) since the last report."""
+    ledger: Any = None
+    """`Ledger.to_json`."""
+
+
+class Spectator:
+    """One member of the crowd and what it has seen."""
+
+    def __init__(self, cast: Cast, index: int, latency: Latency, wall_ms: Callable[[], float]) -> None:
+        self.cable = Cable()
+        self.resting = False
+        """Says nothing: its link is about to be cut, or is."""
+        self.received = 0
+        self.back = 0
+        self.recovered = 0
+        self.holes = 0
+        self.missed = 0
+        self._latency = latency
+        self._wall_ms = wall_ms
+        self._old_until = 0
+        websocket = index % WEBSOCKET_EVERY == 1
+        url = f"ws://127.0.0.1:{cast.port}/" if websocket else f"roomcast://127.0.0.1:{cast.port}"
+        rng = Random(f"{cast.seed}-{index}")
+        tier = _TIERS[index // WEBSOCKET_EVERY % len(_TIERS)]
+        self.member = Member(url, viewer_name(index), tier, self.hear, rng, self.cable)
+
+    def hear(self, event: RoomEvent) -> None:
+        """Take one event of the room."""
+        match event:
+            case Danmaku() | State():
+                self.received += 1
+            case TickAccount(at_ms=at_ms):
+                self._latency.add(self._wall_ms() - at_ms)
+            case Event(offset=offset, at_ms=at_ms):
+                self.received += 1
+                if offset > self._old_until:
+                    self._latency.add(self._wall_ms() - at_ms)
+            case Rejoined(snapshot, recovered):
+                self.back += 1
+                self.recovered += recovered
+                self.resting = False
+                self._old_until = snapshot.offset
+            case Gap():
+                self.holes += 1
+            case Missed(chat, ambient):
+                self.missed += chat + ambient
+            case _:
+                pass
+
+
+class Crowd:
+    """The members of one process."""
+
+    def __init__(self, cast: Cast, wall_ms: Callable[[], float] = lambda: time.time_ns() / 1e6) -> None:
+        self._cast = cast
+        self._rng = Random(f"{cast.seed}-crowd-{cast.first}")
+        self._phrases = Phrases(self._rng)
+        self._latency = Latency()
+        self.ledger = Ledger()
+        self.spectators = [
+            Spectator(cast, index, self._latency, wall_ms) for index in range(cast.first, cast.first + cast.size)
+        ]
+        flooders = self.spectators[FLOODER_EVERY // 3 :: FLOODER_EVERY]
+        chosen = set(map(id, flooders))
+        quiet = [spectator for spectator in self.spectators if id(spectator) not in chosen]
+        self._quiet = self._in_turn(self._rng.sample(quiet, len(quiet)))
+        self._flooders = self._in_turn(flooders)
+        self._mood = Mood()
+        self._begun = 0.0
+        self._entered = 0
+        self._cut = 0
+        self._calm = False
+
+    # ---- commands
+
+    async def run(self, commands: AsyncIterator[str], tell: Callable[[str], None]) -> None:
+        """Play until told to leave or the commands end. ``tell`` takes one line of report and must not wait."""
+        async with trio.open_nursery() as house:
+            async with trio.open_nursery() as stage:
+                stage.start_soon(self._enter_all, house)
+                stage.start_soon(self._talk, stage)
+                stage.start_soon(self._report, tell)
+                async for line in commands:
+                    command = json.loads(line)
+                    match command["do"]:
+                        case "mood":
+                            self._mood = Mood(*command["mood"])
+                            self._begun = trio.current_time() - command["at_s"]
+                        case "cut":
+                            stage.start_soon(self._cut_links, command["share"])
+                        case "calm":
+                            self._calm = True
+                        case _:
+                            break
+                tell(self._line())
+                stage.cancel_scope.cancel()
+            for spectator in self.spectators:
+                spectator.member.leave()
+            house.cancel_scope.deadline = trio.current_time() + LEAVE_S
+
+    async def _cut_links(self, share: float) -> None:
+        chosen = self._rng.sample(self.spectators, round(share * len(self.spectators)))
+        for spectator in chosen:
+            spectator.resting = True
+        with trio.move_on_after(CALM_S):
+            for spectator in chosen:
+                await spectator.member.wait_answered()
+        # Only those who have heard all: a fate that nobody hears cannot be counted.
+        chosen = [spectator for spectator in chosen if not spectator.member.under_way]
+        self._cut += len(chosen)
+        async with trio.open_nursery() as nursery:
+            for spectator in chosen:
+                nursery.start_soon(spectator.cable.cut)
+
+    # ---- members
+
+    async def _enter_all(self, nursery: trio.Nursery) -> None:
+        doors = trio.CapacityLimiter(ENTRANTS)
+
+        async def enter(spectator: Spectator) -> None:
+            async with doors:
+                await nursery.start(spectator.member.run, self._cast.room)
+            self._entered += 1
+
+        async with trio.open_nursery() as entrance:
+            for spectator in self.spectators:
+                entrance.start_soon(enter, spectator)
+
+    @staticmethod
+    def _in_turn(spectators: list[Spectator]) -> Iterator[Spectator | None]:
+        """Those who may speak, one after another; None if nobody may."""
+        if not spectators:
+            return cycle((None,))
+
+        def turns() -> Iterator[Spectator | None]:
+            place = 0
+            while True:
+                for step in range(len(spectators)):
+                    spectator = spectators[(place + step) % len(spectators)]
+                    if not spectator.resting and spectator.member.is_joined:
+                        place = (place + step + 1) % len(spectators)
+                        yield spectator
+                        break
+                else:
+                    yield None
+
+        return turns()
+
+    async def _talk(self, nursery: trio.Nursery) -> None:
+        """Say what the mood demands, in small steps."""
+        credit = [0.0, 0.0, 0.0]
+        pace = 1.0
+        before = trio.current_time()
+        while True:
+            await trio.sleep(STEP_S)
+            now = trio.current_time()
+            elapsed_s, before = now - before, now
+            pace = max(0.05, pace * 0.8) if elapsed_s > STEP_S + LATE_S else min(1.0, pace + 0.01)
+            if self._calm:
+                continue
+            mood, size, under_way = self._mood, len(self.spectators), self._under_way()
+            rates = (
+                mood.chat_per_viewer * size,
+                mood.flood_per_viewer * size / FLOOD_BURST,
+                mood.likes_per_viewer * size,
+            )
+            for source, rate in enumerate(rates):
+                credit[source] = min(credit[source] + pace * rate * elapsed_s, max(1.0, rate * CREDIT_S))
+                while credit[source] >= 1.0:
+                    credit[source] -= 1.0
+                    if under_way < MAX_UNDER_WAY:
+                        under_way += self._speak(source, now - self._begun, nursery)
+
+    def _speak(self, source: int, at_s: float, nursery: trio.Nursery) -> int:
+        """Let the next one speak; returns how many posts that is."""
+        spectator = next(self._flooders if source == 1 else self._quiet)
+        if spectator is None:
+            return 0
+        say = spectator.member.say
+        if source == 0:
+            payload = DanmakuPayload(self._phrases.next(at_s, self._mood.hot_share))
+            nursery.start_soon(say, self.ledger, QUIET, MessageType.DANMAKU, payload)
+        elif source == 1:
+            for _ in range(FLOOD_BURST):
+                payload = DanmakuPayload(self._phrases.flood())
+                nursery.start_soon(say, self.ledger, FLOODERS, MessageType.DANMAKU, payload)
+            return FLOOD_BURST
+        else:
+            taps = LikePayload(self._rng.randint(1, 15))
+            nursery.start_soon(say, self.ledger, QUIET, MessageType.LIKE, taps)
+        return 1
+
+    def _under_way(self) -> int:
+        return sum(spectator.member.under_way for spectator in self.spectators)
+
+    # ---- reports
+
+    async def _report(self, tell: Callable[[str], None]) -> None:
+        while True:
+            tell(self._line())
+            await trio.sleep(REPORT_S)
+
+    def report(self) -> Report:
+        """What there is to say now; takes the latencies."""
+        spectators = self.spectators
+        joined = [spectator.member for spectator in spectators if spectator.member.is_joined]
+        websocket = sum(member.is_websocket for member in joined)
+        under_way = self._under_way()
+        return Report(
+            self._entered, len(joined) - websocket, websocket, under_way, self._calm and not under_way,
+            sum(spectator.received for spectator in spectators), self._cut,
+            sum(spectator.back for spectator in spectators), sum(spectator.recovered for spectator in spectators),
+            sum(spectator.holes for spectator in spectators), sum(spectator.missed for spectator in spectators),
+            min((spectator.member.offset for spectator in spectators), default=0),
+            tuple(self._latency.take().items()), self.ledger.to_json(),
+        )  # fmt: skip
+
+    def _line(self) -> str:
+        return json.dumps(self.report(), separators=(",", ":"))
+
+
+async def read_lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[str]:
+    """Whole lines of a stream of UTF-8 until its end. The lines are ours, so their length is bounded by us."""
+    rest = b""
+    async for data in stream:
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            yield line.decode()
+
+
+async def _play(cast: Cast) -> None:
+    def tell(line: str) -> None:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    trio.socket.set_custom_socket_factory(SmallBuffers())
+    async with trio.lowlevel.FdStream(os.dup(0)) as stdin:
+        await Crowd(cast).run(read_lines(stdin), tell)
+
+
+def main(arguments: list[str]) -> None:
+    """One crowd: ``port room first size seed``."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the show, which tells us to leave
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    port, room, first, size, seed = arguments
+    trio.run(_play, Cast(int(port), room, int(first), int(size), int(seed)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

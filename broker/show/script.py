@@ -1,0 +1,164 @@
+"""The script of the show: which act comes when, how loud it is, and what people say in it.
+
+Six acts share the seconds there are, so that five seconds tell the same story as two minutes. A `Mood` says how many
+messages the crowd offers while an act lasts; the broker decides what becomes of them. Everything said here is ours.
+
+Pure: no clock, no clients; chance comes in as ``rng``.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from random import Random
+from typing import NamedTuple
+
+__all__ = ["ACTS", "GIFTS", "Act", "Gift", "Mood", "Phrases", "Scene", "plan", "viewer_name"]
+
+
+class Mood(NamedTuple):
+    """What the crowd does, a second."""
+
+    chat_per_viewer: float = 0.0
+    """Danmaku of each quiet person."""
+    hot_share: float = 0.0
+    """Part of them that everybody says at the same time."""
+    flood_per_viewer: float = 0.0
+    """Danmaku of the flooders, divided by all viewers: it scales with the house."""
+    likes_per_viewer: float = 0.0
+    gifts: float = 0.0
+    """Orders that the platform posts, in all."""
+
+
+class Act(NamedTuple):
+    """One act; ``share`` of the show's seconds."""
+
+    name: str
+    title: str
+    share: float
+    mood: Mood
+
+
+ACTS: tuple[Act, ...] = (
+    Act("quiet", "a quiet room", 0.10, Mood(0.06, 0.1, 0.0, 0.1, 0.3)),
+    Act("flood", "chat flood", 0.28, Mood(0.8, 0.7, 6.0, 0.3, 0.5)),
+    Act("gifts", "gift storm", 0.22, Mood(0.3, 0.5, 1.0, 1.0, 50.0)),
+    Act("stalled", "one viewer stalls", 0.16, Mood(0.5, 0.5, 1.0, 0.3, 5.0)),
+    Act("wave", "a third is cut and comes back", 0.14, Mood(0.4, 0.4, 0.5, 0.3, 3.0)),
+    Act("finale", "finale", 0.10, Mood(0.6, 0.8, 0.0, 2.0, 5.0)),
+)
+"""At 300 viewers the flood offers 2,000 danmaku a second, ten times what the room admits and a hundred times what a
+person can read; the gifts are five times what is shown a second, so combos form."""
+
+
+class Scene(NamedTuple):
+    """An act with its place in time, in seconds from the beginning."""
+
+    act: Act
+    begins_s: float
+    ends_s: float
+
+
+def plan(seconds: float, acts: Sequence[Act] = ACTS) -> tuple[Scene, ...]:
+    """The acts one after another, without a gap, from 0 to ``seconds`` (> 0, else ValueError)."""
+    if not seconds > 0:
+        raise ValueError(f"a show takes time: {seconds!r} s")
+    whole = sum(act.share for act in acts)
+    ends = [sum(act.share for act in acts[: index + 1]) / whole * seconds for index in range(len(acts))]
+    ends[-1] = seconds
+    return tuple(Scene(act, begins_s, ends_s) for act, begins_s, ends_s in zip(acts, [0.0, *ends], ends, strict=False))
+
+
+# ---- what people say
+
+HOT: tuple[str, ...] = (
+    "求链接", "上链接上链接", "已下单", "多少钱呀", "还有货吗", "冲冲冲", "主播声音好好听", "哈哈哈哈哈", "太划算了吧",
+    "来了来了", "讲一下这个", "第一次来", "666", "好看好看", "手慢无", "抢到了", "没抢到再来点", "家人们冲",
+)  # fmt: skip
+PHRASES: tuple[str, ...] = (
+    "刚下班就赶来了", "这个颜色绝了", "上次买的已经用完了", "客服能回一下吗", "包邮吗", "可以用券吗",
+    "什么时候发货", "孩子特别喜欢", "主播今天状态真好", "妈妈也在看", "想要小一号的", "质量怎么样有人买过吗",
+    "这价格我先买为敬", "给我留一件", "背景音乐叫什么", "晚上好呀大家", "灯光好温柔", "比超市便宜一半",
+    "已经回购三次了", "能开发票吗", "看看背面", "转一圈看看", "和图片一样吗", "敏感肌能用吗",
+    "南方包邮北方呢", "主播喝口水吧", "运费险有吗", "新人报到", "刚刚那个再讲讲", "镜头近一点",
+)  # fmt: skip
+PATTERNS: tuple[str, ...] = (
+    "我要{n}件", "{n}号链接讲一下", "身高一米六{d}穿什么码", "第{n}次来看直播了", "还差{n}个人到一万",
+    "倒数{d}", "蹲{n}号", "刚拍了{d}单", "库存只剩{n}了", "报名{n}号", "{n}块能买吗", "等了{n}分钟",
+)  # fmt: skip
+FLOODS: tuple[str, ...] = ("加我看主页{n}", "最低价找我{n}", "刷屏{n}", "{n}{n}{n}", "看我看我{n}")
+
+ANNOUNCEMENTS: tuple[str, ...] = (
+    "欢迎来到直播间,今晚全场包邮",
+    "最后一轮抽奖马上开始,点亮小红心参与",
+    "感谢大家,明晚八点再见!",
+)
+HOST_LINES: tuple[str, ...] = ("谢谢大家来", "点点关注不迷路", "这款真的只有今天这个价")
+
+_ADJECTIVES = (
+    "晚风 柠檬 小满 橘子 星河 奶油 半糖 青柠 山茶 初雪 薄荷 麦芽 云朵 海盐 桂花 蜜桃 夏至 芝士 杏仁 松果".split()
+)
+_NOUNS = "小鹿 同学 阿喵 汽水 先生 妹妹 大王 兔子 星星 企鹅 老师 船长 姐姐 团子 饼干 猫咪 豆豆 鲸鱼 蘑菇 太太".split()
+
+
+class Gift(NamedTuple):
+    """One kind of gift; ``price_cents`` is the unit price."""
+
+    gift_id: str
+    price_cents: int
+
+
+GIFTS: tuple[Gift, ...] = (
+    Gift("玫瑰", 100),
+    Gift("小心心", 10),
+    Gift("棒棒糖", 990),
+    Gift("跑车", 28_800),
+    Gift("火箭", 50_000),
+)
+
+
+def viewer_name(index: int) -> str:
+    """The user id and name of viewer ``index``, different for each."""
+    size = len(_ADJECTIVES)
+    name = _ADJECTIVES[index % size] + _NOUNS[(index // size + index) % len(_NOUNS)]
+    return f"{name}{index}"
+
+
+class Phrases:
+    """What somebody says next. The hot phrases of the moment change every `HOT_S`, for everybody at once."""
+
+    HOT_S = 2.0
+    HOT_AT_ONCE = 4
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+
+    def hot(self, at_s: float) -> tuple[str, ...]:
+        """The phrases everybody says ``at_s`` seconds into the show; the same for every crowd, whatever its chance."""
+        first = int(at_s / self.HOT_S) * self.HOT_AT_ONCE
+        return tuple(HOT[(first + k) % len(HOT)] for k in range(self.HOT_AT_ONCE))
+
+    def next(self, at_s: float, hot_share: float) -> str:
+        """A danmaku of a quiet person."""
+        rng = self._rng
+        if rng.random() < hot_share:
+            # The first is said most: a real chat has one loudest phrase.
+            hot = self.hot(at_s)
+            return hot[min(int(rng.expovariate(1.2)), len(hot) - 1)]
+        if rng.random() < 0.4:
+            return rng.choice(PHRASES)
+        return self._fill(rng.choice(PATTERNS))
+
+    def flood(self) -> str:
+        """A danmaku of a flooder: never the same twice in a row, or the duplicate rule would be all that stops it."""
+        return self._fill(self._rng.choice(FLOODS))
+
+    def gift(self) -> tuple[Gift, int]:
+        """A gift and how many of it; cheap ones come often and in numbers."""
+        rng = self._rng
+        place = bisect_right((0.55, 0.80, 0.93, 0.98), rng.random())
+        gift = GIFTS[place]
+        return gift, rng.choice((1, 1, 1, 5, 10)) if place < 2 else 1
+
+    def _fill(self, pattern: str) -> str:
+        return pattern.replace("{n}", str(self._rng.randrange(1, 1000))).replace("{d}", str(self._rng.randrange(10)))

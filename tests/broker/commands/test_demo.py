@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from broker.cli import main
+from broker.commands import demo as command
+from broker.show.crowd import Report
+from broker.show.director import Outcome
+from broker.show.picture import Stalled
+from broker.show.tally import Latency, Ledger
+from protocol.clients.events import PostResult
+from protocol.codes import MessageType
+from protocol.codes import Outcome as Fate
+from protocol.messages import Account
+
+
+def outcome(differences: list[str]) -> Outcome:
+    ledger, latency = Ledger(), Latency()
+    ledger.note("people", MessageType.DANMAKU, ("x",), PostResult(Fate.ACCEPTED, "m"))
+    latency.add(12)
+    accounts = (Account(), Account(), Account(), Account(1, 1), Account())
+    return Outcome(differences, accounts, 5.0, 60, 7, ledger, 1000, latency, Report(cut=3, back=3), Stalled(), 0)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, found: Outcome | None, *arguments: str) -> Result:
+    async def show(*_: Any) -> Outcome | None:
+        return found
+
+    monkeypatch.setattr(command, "_show", show)
+    return CliRunner().invoke(main, ["demo", *arguments])
+
+
+def test_a_balanced_show_ends_with_one_json_line_and_exit_code_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run(monkeypatch, outcome([]), "--json")
+    assert result.exit_code == 0
+    assert result.stdout.count("\n") == 1
+    told = json.loads(result.stdout)
+    assert told["balanced"] is True
+    assert told["lanes"]["chat"] == {"admitted": 1, "shown": 1, "merged": 0, "sampled": 0, "expired": 0, "held": 0}
+    assert list(told["lanes"]) == ["control", "commerce", "paid", "chat", "ambient"]
+    assert (told["deliveries"], told["deliveries_per_s"], told["latency_ms"]) == (1000, 200, {"p50": 12, "p99": 12})
+    assert told["senders"] == {"people": {"chat": {"accepted": 1}}}
+
+
+def test_a_show_that_does_not_balance_says_where_and_ends_with_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run(monkeypatch, outcome(["chat: shown: the broker says 2, senders heard 1"]), "--json")
+    assert result.exit_code == 1
+    told = json.loads(result.stdout)
+    assert told["balanced"] is False
+    assert told["differences"] == ["chat: shown: the broker says 2, senders heard 1"]
+    words = run(monkeypatch, outcome(["chat: shown"]))
+    assert words.exit_code == 1
+    assert "NOT balanced:\n  chat: shown\n" in words.output
+
+
+def test_without_json_the_end_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run(monkeypatch, outcome([]))
+    assert result.exit_code == 0
+    assert "balanced: broker, senders and viewers count the same in every lane" in result.output
+    assert "3 links cut, 3 back" in result.output
+
+
+def test_an_interrupted_count_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, None, "--json").exit_code == 130
+
+
+@pytest.mark.parametrize("arguments", [("--seconds", "1"), ("--viewers", "5"), ("--seconds", "x")])
+def test_a_show_that_is_too_small_is_refused(arguments: tuple[str, ...]) -> None:
+    assert CliRunner().invoke(main, ["demo", *arguments]).exit_code == 2

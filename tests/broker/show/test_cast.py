@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+import trio
+
+from broker.show.cast import Cable, SmallBuffers, Valve, _ValvedPipe
+from broker.show.crowd import Cast, Crowd, Report, Spectator
+from broker.show.tally import Latency
+from protocol.clients import Address, Danmaku, Event, Gap, Missed, PipeLost, Rejoined, State, TickAccount
+from protocol.codes import Lane, MessageType, Role, RoomPhase, Tier
+from protocol.messages import Account, Joined
+
+CAST = Cast(1, "lobby", 0, 100, 7)
+JOINED = Joined("lobby", 1, 9, Role.VIEWER, RoomPhase.LIVE, Tier.FULL, 100, 0, 0, 0, 0, 0)
+
+
+class Spring:
+    """A pipe that always has a byte."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    async def send(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    async def receive(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return b"x"
+
+    async def aclose(self, code: int | None = None) -> None:
+        self.closed += 1
+        await trio.lowlevel.checkpoint()
+
+
+async def test_nothing_is_read_while_the_valve_is_closed(autojump_clock: trio.testing.MockClock) -> None:
+    valve = Valve()
+    pipe = _ValvedPipe(Spring(), valve)
+    assert await pipe.receive() == b"x"
+    valve.close()
+    with trio.move_on_after(5) as scope:
+        await pipe.receive()
+    assert scope.cancelled_caught
+    valve.open()
+    assert await pipe.receive() == b"x"
+
+
+async def test_a_valve_where_nobody_listens_is_a_lost_pipe() -> None:
+    valve = Valve()
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(PipeLost):
+            await valve(nursery, Address("roomcast", "127.0.0.1", 1))
+
+
+async def test_a_cable_is_cut_once_and_cutting_a_cut_one_is_harmless() -> None:
+    cable, spring = Cable(), Spring()
+    await cable.cut()
+    cable._pipe = spring
+    await cable.cut()
+    await cable.cut()
+    assert spring.closed == 1
+
+
+async def test_members_have_small_receive_buffers_from_the_beginning() -> None:
+    made = SmallBuffers().socket(socket.AF_INET, socket.SOCK_STREAM)
+    assert made.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) <= 3 * 4096
+    made.close()
+
+
+def spectator(wall_ms: float = 1000.0) -> tuple[Spectator, Latency]:
+    latency = Latency()
+    return Spectator(CAST, 3, latency, lambda: wall_ms), latency
+
+
+def event(offset: int, at_ms: int) -> Event:
+    return Event(offset, Lane.PAID, MessageType.GIFT, at_ms, "", "", ())
+
+
+def test_a_spectator_measures_from_the_making_to_the_arrival_of_ticks_and_events() -> None:
+    one, latency = spectator(1000.0)
+    one.hear(TickAccount(1, 990, 100, 0, Account(1, 1)))
+    one.hear(event(1, 950))
+    assert latency.take() == {10: 1, 50: 1}
+
+
+def test_what_is_sent_again_after_a_lost_link_says_nothing_about_latency() -> None:
+    one, latency = spectator()
+    one.hear(Rejoined(JOINED, True))
+    one.hear(event(9, 10))
+    assert latency.take() == {}
+    one.hear(event(10, 990))
+    assert latency.take() == {10: 1}
+    assert (one.back, one.recovered, one.received) == (1, 1, 2)
+
+
+def test_a_spectator_counts_what_it_received_and_what_it_missed() -> None:
+    one, _ = spectator()
+    one.hear(Danmaku(1, "u", "", ("x", None), 5, (), 0, 1))
+    one.hear(State(0, RoomPhase.LIVE, 0, 100, 1, 1, 1, 1, 0))
+    one.hear(Gap(1, 2))
+    one.hear(Missed(3, 1, True))
+    one.hear(Rejoined(JOINED, False))
+    assert (one.received, one.holes, one.missed, one.back, one.recovered) == (2, 1, 4, 1, 0)
+
+
+def test_a_crowd_plays_its_part_of_the_house_on_both_transports_with_few_flooders() -> None:
+    crowd = Crowd(CAST)
+    assert len({each.member.user for each in crowd.spectators}) == 100
+    assert sum(each.member.is_websocket for each in crowd.spectators) == 25
+    assert {each.member.tier for each in crowd.spectators} == set(Tier)
+    assert crowd.report() == Report(ledger=crowd.ledger.to_json())
+
+
+def test_who_rests_or_is_not_in_the_room_does_not_speak() -> None:
+    class Fake:
+        def __init__(self, name: str) -> None:
+            self.name = name
+            self.resting = False
+            self.member = self
+            self.is_joined = True
+
+    one, two, three = fakes = [Fake("one"), Fake("two"), Fake("three")]
+    turns: Iterator[Any] = Crowd._in_turn(cast(Any, fakes))
+    assert [next(turns) for _ in range(4)] == [one, two, three, one]
+    two.resting, three.is_joined = True, False
+    assert [next(turns) for _ in range(2)] == [one, one]
+    one.resting = True
+    assert next(turns) is None
+    two.resting = False
+    assert next(turns) is two
+    assert next(Crowd._in_turn([])) is None
