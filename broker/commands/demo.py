@@ -19,7 +19,8 @@ from broker.config import LogConfig
 from broker.logs import configure
 
 if TYPE_CHECKING:
-    from broker.show.director import Director, Outcome
+    from broker.show.director import Director
+    from broker.show.outcome import Outcome
     from broker.show.picture import Picture
 
 __all__ = ["demo"]

@@ -105,6 +105,10 @@ class Valve:
         """Read on."""
         self._opened.set()
 
+    @property
+    def is_open(self) -> bool:
+        return self._opened.is_set()
+
     async def wait_open(self) -> None:
         """Wait while it is closed."""
         await self._opened.wait()
@@ -154,6 +158,7 @@ class Member:
         self._inbox_items = inbox_items
         self._stay = trio.CancelScope()
         self._answered = trio.lowlevel.ParkingLot()
+        self._gone = trio.Event()
 
     @property
     def is_websocket(self) -> bool:
@@ -192,10 +197,15 @@ class Member:
             with self._stay:
                 async for event in self.room:
                     self._hear(event)
+        self._gone.set()
 
     def leave(self) -> None:
         """Let `run` end politely."""
         self._stay.cancel()
+
+    async def wait_gone(self) -> None:
+        """Wait until it has left politely."""
+        await self._gone.wait()
 
     async def wait_answered(self) -> None:
         """Wait until no post waits for its fate."""

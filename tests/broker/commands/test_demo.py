@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from broker.cli import main
 from broker.commands import demo as command
 from broker.show.crowd import Report
-from broker.show.director import Outcome
+from broker.show.outcome import Outcome
 from broker.show.picture import Stalled
 from broker.show.tally import Latency, Ledger
 from protocol.clients.events import PostResult

@@ -1,0 +1,120 @@
+"""The house: the processes of the crowd as one, seen from the director.
+
+It starts them, passes commands on, and adds up what they report. A process that ends before it is told to is a
+difference like any other: `failures` names it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import trio
+
+from broker.show.crowd import Report, read_lines
+from broker.show.tally import Latency, Ledger
+
+__all__ = ["House"]
+
+CROWD_SIZE = 150
+"""Members one process plays."""
+LEAVE_S = 8.0
+
+_SUMS = tuple(name for name in Report._fields if name not in ("calm", "offset", "latency", "ledger"))
+
+
+class _Crowd:
+    """One process, seen from here."""
+
+    def __init__(self, process: trio.Process, size: int) -> None:
+        self.process = process
+        self.size = size
+        self.report = Report()
+        self.ledger = Ledger()
+
+
+class House:
+    """All viewers but those the director plays. ``latency`` takes what they measure."""
+
+    def __init__(self, latency: Latency) -> None:
+        self.size = 0
+        """Members, in the room or not."""
+        self.news = trio.lowlevel.ParkingLot()
+        """Wakes at every report of a process."""
+        self._latency = latency
+        self._crowds: list[_Crowd] = []
+        self._leaving = False
+
+    async def open(self, port: int, room: str, size: int, seed: int, nursery: trio.Nursery) -> None:
+        """Start processes for ``size`` (>= 1) members of ``room``; they enter by and by, see `report`."""
+        self.size = size
+        parts = min(max(1, os.cpu_count() or 1), -(-size // CROWD_SIZE))
+        first = 0
+        for part in range(parts):
+            share = size // parts + (part < size % parts)
+            arguments = [str(each) for each in (port, room, first, share, seed)]
+            process = await trio.lowlevel.open_process(
+                [sys.executable, "-m", "broker.show.crowd", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            crowd = _Crowd(process, share)
+            self._crowds.append(crowd)
+            nursery.start_soon(self._keep, crowd)
+            first += share
+
+    async def _keep(self, crowd: _Crowd) -> None:
+        """Listen to one process until it ends; it dies with the show, whatever happens."""
+        try:
+            assert crowd.process.stdout is not None
+            async for line in read_lines(crowd.process.stdout):
+                report = Report(*json.loads(line))
+                self._latency.merge({ms: count for ms, count in report.latency})
+                crowd.ledger = Ledger.from_json(report.ledger)
+                crowd.report = report
+                self.news.unpark_all()
+        finally:
+            with trio.move_on_after(1.0, shield=True):
+                await crowd.process.wait()
+            if crowd.process.poll() is None:
+                crowd.process.kill()
+            self.news.unpark_all()
+
+    async def tell(self, **command: Any) -> None:
+        """Send one command to all. Any: JSON."""
+        line = json.dumps(command).encode() + b"\n"
+        for crowd in self._crowds:
+            assert crowd.process.stdin is not None
+            try:
+                await crowd.process.stdin.send_all(line)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass  # it has ended: `failures` says so
+
+    async def close(self) -> None:
+        """Send everybody home and wait for it, at most `LEAVE_S`."""
+        self._leaving = True
+        await self.tell(do="leave")
+        with trio.move_on_after(LEAVE_S):
+            for crowd in self._crowds:
+                await crowd.process.wait()
+
+    def report(self) -> Report:
+        """The reports as one."""
+        reports = [crowd.report for crowd in self._crowds]
+        if not reports:
+            return Report()
+        sums = {name: sum(getattr(report, name) for report in reports) for name in _SUMS}
+        calm, offset = all(report.calm for report in reports), min(report.offset for report in reports)
+        return Report(**sums, calm=calm, offset=offset)
+
+    def ledger(self) -> Ledger:
+        """What all its senders were told."""
+        return sum((crowd.ledger for crowd in self._crowds), Ledger())
+
+    def failures(self) -> list[str]:
+        """Processes that have ended although nobody told them to, in words."""
+        ended = [crowd.process.poll() for crowd in self._crowds]
+        if self._leaving:
+            return []
+        return [f"a process of the crowd has ended with status {status}" for status in ended if status is not None]
