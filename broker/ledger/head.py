@@ -18,7 +18,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Head", "HeadFile", "wal_frames"]
+__all__ = ["Head", "HeadFile", "sync_path", "wal_frames"]
 
 _MARK = struct.Struct(">8sQQ32sI")
 _MAGIC = b"RMCHEAD1"
@@ -60,6 +60,15 @@ class HeadFile:
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
+
+
+def sync_path(path: Path) -> None:
+    """Make a file's content, or a directory's names, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 _WAL_HEADER_BYTES = 32

@@ -8,7 +8,6 @@ a time.
 from __future__ import annotations
 
 import functools
-import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,8 +25,8 @@ from broker.ledger.entries import (
     StoredRoom,
     Trouble,
 )
-from broker.ledger.head import Head
-from broker.ledger.schema import connect, require_ledger, trouble_of
+from broker.ledger.head import Head, sync_path
+from broker.ledger.schema import connect, refusal_of, require_ledger, trouble_of
 from broker.ledger.store import read_keys
 
 __all__ = ["Reader"]
@@ -75,10 +74,16 @@ class Reader:
         self.path = path
         if not path.exists():
             raise LedgerRefused(f"{path}: there is no ledger")
-        self._connection = connect(path, readonly=True)
+        try:
+            self._connection = connect(path, readonly=True)
+        except (sqlite3.Error, ValueError) as error:
+            raise refusal_of(path, error) from error
         try:
             if not require_ledger(self._connection, path):
                 raise LedgerRefused(f"{path}: is empty")
+        except (sqlite3.Error, ValueError) as error:
+            self._connection.close()
+            raise refusal_of(path, error) from error
         except BaseException:
             self._connection.close()
             raise
@@ -282,23 +287,24 @@ class Reader:
             raise LedgerRefused(f"{target}: is there already")
         unfinished = target.with_name(target.name + ".unfinished")
         unfinished.unlink(missing_ok=True)
-        copy = sqlite3.connect(unfinished, isolation_level=None)
         try:
-            self._connection.backup(copy, pages=-1)
-            copy.execute("PRAGMA journal_mode=DELETE")
+            copy = sqlite3.connect(unfinished, isolation_level=None)
+            try:
+                self._connection.backup(copy, pages=-1)
+                copy.execute("PRAGMA journal_mode=DELETE")
+            finally:
+                copy.close()
+            reader = Reader(unfinished)
+            try:
+                reader.verify_all()
+            finally:
+                reader.close()
+            sync_path(unfinished)
+            unfinished.rename(target)
         finally:
-            copy.close()
-        reader = Reader(unfinished)
-        try:
-            reader.verify_all()
-        finally:
-            reader.close()
-        for path, flags in ((unfinished, os.O_RDONLY), (target.absolute().parent, os.O_RDONLY | os.O_DIRECTORY)):
-            if path is not unfinished:
-                unfinished.rename(target)
-            descriptor = os.open(path, flags)
-            os.fsync(descriptor)
-            os.close(descriptor)
+            for suffix in ("", "-wal", "-shm"):
+                unfinished.with_name(unfinished.name + suffix).unlink(missing_ok=True)
+        sync_path(target.absolute().parent)
         return target.stat().st_size
 
     # ---- rows

@@ -17,7 +17,16 @@ from pathlib import Path
 from broker.ledger.chain import GENESIS
 from broker.ledger.entries import LedgerDamaged, LedgerRefused, Trouble
 
-__all__ = ["APPLICATION_ID", "MIGRATIONS", "connect", "database_path", "migrate", "require_ledger", "trouble_of"]
+__all__ = [
+    "APPLICATION_ID",
+    "MIGRATIONS",
+    "connect",
+    "database_path",
+    "migrate",
+    "refusal_of",
+    "require_ledger",
+    "trouble_of",
+]
 
 APPLICATION_ID = 0x524D4331
 """RMC1 in the file's header: what `file` and `sqlite3` see, and how we know our own."""
@@ -91,6 +100,16 @@ def trouble_of(error: sqlite3.Error) -> Trouble:
     if not name and isinstance(error, (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError)):
         return Trouble.REFUSED
     return _TROUBLES.get(primary, Trouble.IO_ERROR)
+
+
+def refusal_of(path: Path, error: sqlite3.Error | ValueError) -> LedgerRefused:
+    """What to raise where SQLite could not even open or read ``path``.
+
+    ValueError: a broken file makes SQLite name things that are no text.
+    """
+    trouble = trouble_of(error) if isinstance(error, sqlite3.Error) else Trouble.DAMAGED
+    kind = LedgerDamaged if trouble is Trouble.DAMAGED else LedgerRefused
+    return kind(f"{path}: {trouble.value}: {error}")
 
 
 def database_path(directory: Path) -> Path:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 import threading
 import time
 from collections import deque
@@ -23,9 +24,9 @@ import structlog
 import trio
 
 from broker.ledger.entries import Item, Key, LedgerRefused, Settled, Submission, Verdict
-from broker.ledger.head import HeadFile, wal_frames
+from broker.ledger.head import HeadFile, sync_path, wal_frames
 from broker.ledger.reader import Reader
-from broker.ledger.schema import database_path
+from broker.ledger.schema import database_path, refusal_of
 from broker.ledger.store import Store
 from broker.ledger.upkeep import Retention, Upkeep
 from broker.ledger.writer import LedgerState, LedgerStats, Pace, Signal, Waiting, Writer
@@ -224,19 +225,29 @@ class Ledger:
                 reader.verify_tail(HeadFile.read(mark_path))
             finally:
                 reader.close()
-        store = self._open_store(self.path)
+        try:
+            store = self._open_store(self.path)
+        except (sqlite3.Error, ValueError) as error:
+            raise refusal_of(self.path, error) from error
+        marks: HeadFile | None = None
         try:
             upkeep = Upkeep(store, self._retention)
             cut = log_frames - upkeep.checkpoint().log
             if cut > 0:
                 log.warning("ledger: cut off the unfinished end of the log", frames=cut, path=str(self.path))
             store.probe()
-            _sync_directory(self.directory)
-            self._reader = Reader(self.path)
+            sync_path(self.directory)
             marks = HeadFile(mark_path)
             marks.write(store.head)
-        except BaseException:
+            self._reader = Reader(self.path)
+        except BaseException as error:
+            if marks is not None:
+                marks.close()
             store.close()
+            if isinstance(error, (sqlite3.Error, ValueError)):
+                raise refusal_of(self.path, error) from error
+            if isinstance(error, OSError):
+                raise LedgerRefused(f"{error.filename or self.path}: {error.strerror}") from error
             raise
         log.info("ledger open", path=str(self.path), entries=store.head.seq, commits=store.head.batch)
         return Writer(
@@ -276,12 +287,3 @@ def _lock(directory: Path) -> int:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make the names of new files durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

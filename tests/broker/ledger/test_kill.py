@@ -1,0 +1,142 @@
+"""SIGKILL in the middle of commits: acknowledged minus recovered is nothing, and nothing is there twice.
+
+SIGKILL cannot find a missing fsync; `test_power_cut` does.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from broker.ledger import Reader, StoredEntry, database_path
+from tests.broker.ledger.books import quick_directory
+
+ROOT = Path(__file__).parent.parent.parent.parent
+ROOMS = 5
+
+
+def start(directory: Path, first: int, *options: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """A publisher that goes on with event ``first``."""
+    command = [sys.executable, "-m", "tests.broker.ledger.publisher", str(directory)]
+    command += ["--first", str(first), "--rooms", str(ROOMS), *options]
+    return subprocess.Popen(
+        [*prefix, *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def take_acks(output: IO[str], acked: dict[int, int], count: int) -> None:
+    """Read lines until ``count`` events were acknowledged (or the end), and note number and offset."""
+    while count:
+        line = output.readline()
+        if not line:
+            return
+        if re.fullmatch(r"\d+ \d+\n", line):
+            number, offset = map(int, line.split())
+            assert acked.setdefault(number, offset) == offset, f"event {number} was acknowledged at two offsets"
+            count -= 1
+
+
+def read_all(directory: Path) -> list[StoredEntry]:
+    """Every entry, with the whole file verified."""
+    reader = Reader(database_path(directory))
+    try:
+        reader.verify_all()
+        return [entry for entry, _, _ in reader.entries()]
+    finally:
+        reader.close()
+
+
+def check(entries: list[StoredEntry], acked: dict[int, int]) -> None:
+    """What was acknowledged is there, at its offset, once; and every room's offsets are without a hole."""
+    found = Counter(int(entry.body) for entry in entries)
+    assert [number for number, count in found.items() if count > 1] == []
+    offsets = {int(entry.body): entry.offset for entry in entries}
+    lost = {number: offset for number, offset in acked.items() if offsets.get(number) != offset}
+    assert lost == {}
+    for room in range(ROOMS):
+        mine = [entry.offset for entry in entries if entry.room == f"room-{room}"]
+        assert mine == list(range(1, len(mine) + 1))
+
+
+def first_open(acked: dict[int, int]) -> int:
+    """The lowest number that was not acknowledged: from there on a client tries again."""
+    number = 0
+    while number in acked:
+        number += 1
+    return number
+
+
+def kill_cycles(directory: Path, cycles: int, rng: random.Random) -> dict[int, int]:
+    """Start, take some acknowledgements, kill, start again; some die while they open."""
+    acked: dict[int, int] = {}
+    for cycle in range(cycles):
+        process = start(directory, first_open(acked))
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            assert process.stdout.readline() == "opening\n", process.stderr.read()
+            if cycle % 3 != 1:
+                before = len(acked)
+                take_acks(process.stdout, acked, rng.randint(1, 400))
+                assert len(acked) > before or process.poll() is None, process.stderr.read()
+        finally:
+            process.kill()
+        take_acks(process.stdout, acked, 1_000_000)  # what it had said before it died counts as acknowledged
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+        if cycle % 4 == 3:
+            check(read_all(directory), acked)
+    check(read_all(directory), acked)
+    return acked
+
+
+def test_what_was_acknowledged_survives_kills() -> None:
+    with quick_directory() as directory:
+        acked = kill_cycles(directory, 3, random.Random(5))
+        assert len(acked) > 100
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_fifty_kills_lose_nothing_and_repeat_nothing() -> None:
+    with quick_directory() as directory:
+        kill_cycles(directory, 50, random.Random(6))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_each_acknowledgement_follows_a_sync_of_the_log(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    prefix = ("strace", "-f", "-y", "-o", str(trace), "-e", "trace=pwrite64,fdatasync,fsync,write")
+    process = start(tmp_path / "data", 0, "--window", "1", "--count", "100", prefix=prefix)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert output.count("\n") == 102
+    told = synced = unsynced = 0
+    for line in trace.read_text().splitlines():
+        if "pwrite64(" in line and "ledger.db-wal" in line:
+            unsynced += 1
+        elif re.search(r"f(data)?sync\(\d+<[^>]*ledger\.db-wal>\)\s+= 0", line) or re.search(
+            r"sync resumed.*= 0", line
+        ):
+            synced, unsynced = synced + 1, 0
+        elif re.search(r'write\(1<[^>]*>, "\d+ \d+', line):
+            told += 1
+            assert unsynced == 0, f"told before the log was synced: {line}"
+            assert synced >= told, f"told without a sync of its own: {line}"
+    assert told == 100

@@ -1,0 +1,349 @@
+"""The ledger in the event loop: order, bounds, and a disk that fails, hangs, fills up and comes back."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from broker.ledger import (
+    Committed,
+    DirectEntry,
+    Entry,
+    Ledger,
+    LedgerError,
+    LedgerLimits,
+    LedgerRefused,
+    LedgerState,
+    Pace,
+    Reader,
+    Repeated,
+    Settled,
+    Trouble,
+    Verdict,
+    database_path,
+    make_key,
+)
+from tests.broker.ledger.books import FaultyStore, bodies, disk_error, quick_directory
+
+QUICK = Pace(idle_s=0.005, upkeep_s=0.02, retry_first_s=0.005, retry_most_s=0.02)
+
+
+class Bench:
+    """A running ledger, its store, and what it said of the submissions."""
+
+    def __init__(self, ledger: Ledger, stores: list[FaultyStore]) -> None:
+        self.ledger = ledger
+        self._stores = stores
+        self.told: list[tuple[int, Settled]] = []
+        self._sent = 0
+
+    @property
+    def store(self) -> FaultyStore:
+        return self._stores[-1]
+
+    def send(self, room: str = "lobby", body: bytes | None = None, key: str = "") -> Verdict:
+        """Submit the next event; what becomes of it ends in ``told``."""
+        number = self._sent
+        self._sent += 1
+        entry = Entry(room, 7, 1, 4, 1000, b"event %d" % number if body is None else body)
+        keys = (make_key("test", key),) if key else ()
+        return self.ledger.record((entry,), lambda settled: self.told.append((number, settled)), keys)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds that another thread brings about."""
+        with trio.fail_after(20):
+            while not holds():  # noqa: ASYNC110 - the thread has no event to offer
+                await trio.sleep(0.001)
+
+
+@asynccontextmanager
+async def running(directory: Path, **options: Any) -> AsyncIterator[Bench]:
+    stores: list[FaultyStore] = []
+
+    def open_store(path: Path) -> FaultyStore:
+        stores.append(FaultyStore(path))
+        return stores[-1]
+
+    ledger = Ledger(directory, **{"unix_ms": lambda: 1000, "pace": QUICK, "open_store": open_store, **options})
+    async with trio.open_nursery() as nursery:
+        await nursery.start(ledger.run)
+        try:
+            yield Bench(ledger, stores)
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    with quick_directory() as found:
+        yield found
+
+
+async def test_results_come_in_the_order_of_the_submissions(directory: Path) -> None:
+    async with running(directory) as bench:
+        for number in range(700):
+            assert bench.send(f"room-{number % 3}") is Verdict.QUEUED
+        await bench.ledger.flush()
+        assert [number for number, _ in bench.told] == list(range(700))
+        offsets: dict[int, list[int]] = {0: [], 1: [], 2: []}
+        for number, settled in bench.told:
+            assert isinstance(settled, Committed)
+            offsets[number % 3] += settled.offsets
+        assert offsets == {0: list(range(1, 235)), 1: list(range(1, 234)), 2: list(range(1, 234))}
+        assert bench.ledger.stats.commits < 100
+    assert len(bodies(database_path(directory))) == 700
+
+
+async def test_nothing_is_told_before_the_commit_has_returned(directory: Path) -> None:
+    async with running(directory) as bench:
+        bench.store.stuck = threading.Event()
+        bench.send()
+        await trio.to_thread.run_sync(bench.store.reached.wait)
+        for _ in range(50):
+            await trio.lowlevel.checkpoint()
+        assert bench.told == []
+        bench.store.stuck.set()
+        await bench.ledger.flush()
+        assert bench.told == [(0, Committed((1,)))]
+
+
+async def test_a_disk_that_does_not_answer_fills_the_queue_and_then_refuses(directory: Path) -> None:
+    async with running(directory, limits=LedgerLimits(max_items=5)) as bench:
+        bench.store.stuck = threading.Event()
+        assert [bench.send() for _ in range(7)] == [Verdict.QUEUED] * 5 + [Verdict.FULL] * 2
+        assert bench.ledger.status() == (True, {"ledger": "ready", "ledger_waiting": 5})
+        bench.store.stuck.set()
+        await bench.ledger.flush()
+        assert [number for number, _ in bench.told] == [0, 1, 2, 3, 4]
+        assert bench.ledger.stats.refused == 2
+        assert bench.send() is Verdict.QUEUED
+
+
+async def test_what_waits_is_bounded_in_bytes(directory: Path) -> None:
+    async with running(directory, limits=LedgerLimits(max_bytes=50_000)) as bench:
+        bench.store.stuck = threading.Event()
+        assert [bench.send(body=bytes(20_000)) for _ in range(3)] == [Verdict.QUEUED, Verdict.QUEUED, Verdict.FULL]
+        bench.store.stuck.set()
+        await bench.ledger.flush()
+        assert bench.send(body=bytes(20_000)) is Verdict.QUEUED
+
+
+@pytest.mark.parametrize(
+    ("name", "trouble"),
+    [
+        ("SQLITE_IOERR_FSYNC", Trouble.IO_ERROR),
+        ("SQLITE_FULL", Trouble.DISK_FULL),
+        ("SQLITE_READONLY", Trouble.READ_ONLY),
+        ("SQLITE_BUSY", Trouble.LOCKED),
+    ],
+)
+async def test_a_failed_commit_is_never_acknowledged_and_the_ledger_recovers(
+    directory: Path, name: str, trouble: Trouble
+) -> None:
+    async with running(directory) as bench:
+        bench.send()
+        await bench.ledger.flush()
+        bench.store.fault = disk_error(name)
+        bench.send()
+        await bench.ledger.flush()
+        error = bench.told[1][1]
+        assert isinstance(error, LedgerError)
+        assert error.trouble is trouble
+        assert bench.ledger.state is LedgerState.DEGRADED
+        assert bench.send() is Verdict.UNAVAILABLE
+        ready, words = bench.ledger.status()
+        assert not ready
+        assert words["ledger"] == "degraded"
+        assert trouble.value in words["ledger_reason"]
+        bench.store.fault = None
+        await bench.until(lambda: bench.ledger.state is LedgerState.READY)
+        bench.send()
+        await bench.ledger.flush()
+        assert bench.told[-1][1] == Committed((2,)), "a failed commit took an offset"
+        assert bench.ledger.status() == (True, {"ledger": "ready"})
+        assert bench.ledger.stats.recoveries == 1
+    assert bodies(database_path(directory)) == [b"event 0", b"event 3"]
+
+
+async def test_what_was_queued_behind_a_failed_commit_fails_too(directory: Path) -> None:
+    async with running(directory) as bench:
+        bench.store.stuck = threading.Event()
+        bench.send()
+        await trio.to_thread.run_sync(bench.store.reached.wait)
+        for _ in range(600):
+            bench.send()
+        bench.store.fault = disk_error("SQLITE_FULL")
+        bench.store.stuck.set()
+        await bench.ledger.flush()
+        assert len(bench.told) == 601
+        assert all(isinstance(settled, LedgerError) for _, settled in bench.told)
+        bench.store.fault = None
+    assert bodies(database_path(directory)) == []
+
+
+async def test_a_file_that_lost_its_end_is_never_written_again(directory: Path) -> None:
+    async with running(directory) as bench:
+        bench.send()
+        await bench.ledger.flush()
+        bench.store.fault = disk_error("SQLITE_IOERR_FSYNC")
+        bench.store.head = bench.store.head._replace(batch=bench.store.head.batch + 1)  # one more was acknowledged
+        bench.send()
+        await bench.until(lambda: bench.ledger.state is LedgerState.DAMAGED)
+        bench.store.fault = None
+        assert bench.send() is Verdict.UNAVAILABLE
+        assert "acknowledged" in bench.ledger.status()[1]["ledger_reason"]
+        assert [room.last_offset for room in await bench.ledger.ask(Reader.rooms)] == [1], "it can still be read"
+
+
+async def test_one_submission_that_cannot_be_written_fails_alone(directory: Path) -> None:
+    async with running(directory) as bench:
+        bench.store.stuck = threading.Event()
+        bench.send()
+        await trio.to_thread.run_sync(bench.store.reached.wait)
+        bench.send()
+        bench.send(body="not bytes")  # type: ignore[arg-type]
+        bench.send()
+        bench.store.stuck.set()
+        await bench.ledger.flush()
+        results = [settled for _, settled in bench.told]
+        assert [type(settled) for settled in results] == [Committed, Committed, LedgerError, Committed]
+        assert [settled.offsets for settled in results if isinstance(settled, Committed)] == [(1,), (2,), (3,)]
+        assert bench.ledger.state is LedgerState.READY
+
+
+async def test_a_repeated_key_gets_the_first_result_after_a_restart_too(directory: Path) -> None:
+    for life in range(2):
+        async with running(directory) as bench:
+            bench.send(key="order-1")
+            bench.send(key="order-1")
+            await bench.ledger.flush()
+            kinds = [type(settled) for _, settled in bench.told]
+            assert kinds == ([Repeated, Repeated] if life else [Committed, Repeated])
+            (first,) = bench.told[1][1].first.values()  # type: ignore[union-attr]
+            assert (first.outcome, first.offset) == (0, 1)
+
+
+async def test_closing_writes_what_waits_and_tells_everybody(directory: Path) -> None:
+    async with running(directory) as bench:
+        bench.store.stuck = threading.Event()
+        for _ in range(10):
+            bench.send()
+        threading.Timer(0.05, bench.store.stuck.set).start()
+    assert [number for number, _ in bench.told] == list(range(10))
+    assert all(isinstance(settled, Committed) for _, settled in bench.told)
+    assert bench.ledger.state is LedgerState.CLOSED
+    assert bench.send() is Verdict.UNAVAILABLE
+    with pytest.raises(LedgerRefused, match="not open"):
+        await bench.ledger.ask(Reader.rooms)
+    assert len(bodies(database_path(directory))) == 10
+
+
+async def test_a_listener_that_raises_harms_nobody(directory: Path) -> None:
+    async with running(directory) as bench:
+        bench.ledger.record((Entry("lobby", 7, 1, 4, 1, b"x"),), lambda settled: 1 / 0)  # type: ignore[arg-type]
+        bench.send()
+        await bench.ledger.flush()
+        assert bench.told == [(0, Committed((2,)))]
+
+
+async def test_inboxes_are_numbered_by_user(directory: Path) -> None:
+    told: list[Settled] = []
+    async with running(directory) as bench:
+        for user in ("ann", "bob", "ann"):
+            bench.ledger.record((DirectEntry(user, 1, 1000, 9000, b"code"),), told.append)
+        await bench.ledger.flush()
+        assert [settled.direct_ids for settled in told if isinstance(settled, Committed)] == [(1,), (1,), (2,)]
+        assert [direct.direct_id for direct in await bench.ledger.ask(Reader.inbox, "ann", 0, 1000)] == [1, 2]
+        assert await bench.ledger.ask(Reader.inbox, "ann", 0, 9000) == [], "an expired message is not delivered"
+
+
+async def test_the_log_is_moved_when_nobody_waits(directory: Path) -> None:
+    async with running(directory, pace=Pace(idle_s=0.005, upkeep_s=0.02, checkpoint_pages=1)) as bench:
+        bench.send()
+        await bench.until(lambda: bench.ledger.stats.checkpoints > 0)
+
+
+# ---- real disks
+
+
+@contextmanager
+def mounted_tmpfs(target: Path, size: str) -> Iterator[Path]:
+    target.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", target], capture_output=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount a tmpfs here: {done.stderr.decode().strip()}")
+    try:
+        yield target
+    finally:
+        subprocess.run(["umount", "-l", target], check=True)
+
+
+def remount(disk: Path, mode: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{mode}", disk], check=True)
+
+
+async def test_a_full_disk_refuses_and_recovers_when_there_is_space(tmp_path: Path) -> None:
+    with mounted_tmpfs(tmp_path / "disk", "1m") as disk:
+        ballast = disk / "ballast"
+        ballast.write_bytes(bytes(300_000))
+        async with running(disk / "data") as bench:
+            while bench.ledger.state is LedgerState.READY:
+                assert bench.send(body=os.urandom(20_000)) is Verdict.QUEUED
+                await bench.ledger.flush()
+                assert len(bench.told) < 60, "the disk never filled"
+            acknowledged = sum(isinstance(settled, Committed) for _, settled in bench.told)
+            last = bench.told[-1][1]
+            assert isinstance(last, LedgerError)
+            assert last.trouble is Trouble.DISK_FULL
+            ballast.unlink()
+            await bench.until(lambda: bench.ledger.state is LedgerState.READY)
+            bench.send(body=b"at last")
+            await bench.ledger.flush()
+            assert bench.told[-1][1] == Committed((acknowledged + 1,))
+        assert bodies(database_path(disk / "data"))[-1] == b"at last"
+
+
+async def test_a_disk_that_becomes_read_only_refuses_and_recovers(tmp_path: Path) -> None:
+    with mounted_tmpfs(tmp_path / "disk", "4m") as disk:
+        async with running(disk / "data") as bench:
+            bench.send()
+            await bench.ledger.flush()
+        remount(disk, "ro")
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with running(disk / "data"):
+                raise AssertionError("it opened on a read-only disk")
+        assert "Read-only" in str(caught.value.exceptions[0])
+        remount(disk, "rw")
+        async with running(disk / "data") as bench:
+            bench.send()
+            await bench.ledger.flush()
+            assert bench.told == [(0, Committed((2,)))]
+
+
+async def test_a_file_locked_by_another_program_degrades_and_recovers(directory: Path) -> None:
+    async with running(directory) as bench:
+        stranger = sqlite3.connect(database_path(directory), isolation_level=None)
+        stranger.execute("BEGIN IMMEDIATE")
+        bench.store.connection.execute("PRAGMA busy_timeout=1")
+        bench.send()
+        await bench.ledger.flush()
+        error = bench.told[0][1]
+        assert isinstance(error, LedgerError)
+        assert error.trouble is Trouble.LOCKED
+        stranger.execute("ROLLBACK")
+        stranger.close()
+        await bench.until(lambda: bench.ledger.state is LedgerState.READY)
+        bench.send()
+        await bench.ledger.flush()
+        assert bench.told[1][1] == Committed((1,))

@@ -1,0 +1,223 @@
+"""House-keeping: what is removed, what stays, and that what stays can still be verified."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.ledger import (
+    Committed,
+    DirectAcked,
+    DirectEntry,
+    DirectState,
+    Entry,
+    LedgerRefused,
+    OutboxEntry,
+    Reader,
+    Repeated,
+    Retention,
+    RoomEnded,
+    RoomNoted,
+    database_path,
+    make_key,
+)
+from broker.ledger.entries import Submission
+from broker.ledger.head import HeadFile
+from broker.ledger.store import Store
+from broker.ledger.upkeep import Upkeep, WallWatch
+from tests.broker.ledger.books import bodies, event, filled, quick_directory
+
+DAY_MS = 86_400_000
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    with quick_directory() as directory:
+        store = Store(database_path(directory))
+        yield store
+        store.close()
+
+
+def ask(store: Store) -> Reader:
+    return Reader(store.path)
+
+
+def test_old_entries_go_and_the_rest_still_verifies(store: Store) -> None:
+    store.commit([event(number, at_ms=number * DAY_MS) for number in range(100)])
+    upkeep = Upkeep(store, Retention(entries_s=30 * 86_400))
+    while upkeep.step(100 * DAY_MS):
+        pass
+    reader = ask(store)
+    assert [entry.body for entry, _, _ in reader.entries()] == [b"event %d" % number for number in range(70, 100)]
+    assert reader.verify_all() == 30
+    assert reader.history("lobby", 7, 70, 100) is not None
+    assert reader.history("lobby", 7, 69, 100) is None, "a part was taken for the whole"
+    assert upkeep.removed == 70
+    reader.close()
+
+
+def test_offsets_go_on_where_everything_was_removed(store: Store) -> None:
+    store.commit([event(number, at_ms=1) for number in range(5)])
+    upkeep = Upkeep(store, Retention(entries_s=1.0, idle_rooms_s=1e9))
+    while upkeep.step(DAY_MS):
+        pass
+    reader = ask(store)
+    assert reader.verify_all() == 0
+    assert [(room.room, room.last_offset) for room in reader.rooms()] == [("lobby", 5)]
+    reader.close()
+    path = store.path
+    store.close()
+    again = Store(path)
+    assert again.commit([event(6, at_ms=DAY_MS)]) == [Committed((6,))]
+    assert again.head.seq == 6
+    again.close()
+    assert bodies(path) == [b"event 6"]
+
+
+def test_a_database_above_its_bound_loses_the_oldest_first(store: Store) -> None:
+    for number in range(200):
+        store.commit([Submission((Entry("lobby", 7, 1, 4, 1, b"%5d" % number * 400),))])
+    upkeep = Upkeep(store, Retention(max_bytes=200_000))
+    before = store.head.seq
+    while upkeep.step(2):
+        pass
+    reader = ask(store)
+    kept = [entry.seq for entry, _, _ in reader.entries()]
+    assert kept == list(range(kept[0] if kept else before + 1, before + 1))
+    assert len(kept) < 200
+    reader.close()
+
+
+def test_keys_are_forgotten_after_their_retention(store: Store) -> None:
+    old, young = make_key("gift", "old"), make_key("gift", "young")
+    store.commit(
+        [Submission((Entry("lobby", 7, 2, 5, at_ms, b""),), (key,)) for key, at_ms in ((old, 1), (young, DAY_MS))]
+    )
+    upkeep = Upkeep(store, Retention(keys_s=3600))
+    while upkeep.step(DAY_MS + 1):
+        pass
+    results = store.commit([Submission((Entry("lobby", 7, 2, 5, DAY_MS, b""),), (key,)) for key in (old, young)])
+    assert [type(result) for result in results] == [Committed, Repeated]
+
+
+def test_a_message_nobody_fetched_expires_and_the_platform_is_told(store: Store) -> None:
+    store.commit(
+        [Submission((DirectEntry("ann", 1, 1, 100, b"code", "sale"), DirectEntry("ann", 1, 1, 300, b"later")))]
+    )
+    upkeep = Upkeep(store, Retention())
+    assert not upkeep.step(99)
+    assert upkeep.step(100)
+    reader = ask(store)
+    assert [direct.direct_id for direct in reader.inbox("ann", 0, 100)] == [2]
+    direct = reader.direct("ann", 1)
+    assert direct is not None
+    assert direct.state is DirectState.EXPIRED
+    assert reader.batch_progress("sale") == {DirectState.PENDING: 0, DirectState.ACKED: 0, DirectState.EXPIRED: 1}
+    (told,) = reader.outbox_due(100)
+    assert told.topic == "direct.expired"
+    assert json.loads(told.body) == {"user": "ann", "direct_id": 1, "batch": "sale"}
+    assert upkeep.expired == 1
+    reader.close()
+
+
+def test_settled_messages_are_removed_and_pending_ones_never(store: Store) -> None:
+    store.commit([Submission((DirectEntry("ann", 1, 1, 2**50, b"one"),)), Submission((DirectAcked("ann", 1, 5),))])
+    store.commit([Submission((DirectEntry("ann", 1, 1, 2**50, b"two"),))])
+    upkeep = Upkeep(store, Retention(settled_directs_s=10))
+    while upkeep.step(DAY_MS):
+        pass
+    reader = ask(store)
+    assert reader.direct("ann", 1) is None
+    assert [direct.body for direct in reader.inbox("ann", 0, DAY_MS)] == [b"two"]
+    reader.close()
+    assert store.commit([Submission((DirectEntry("ann", 1, 1, 2**50, b"three"),))]) == [Committed((), (3,))]
+
+
+def test_rooms_that_nobody_used_end_and_their_streams_go_with_their_entries(store: Store) -> None:
+    store.commit([event(1, "old", at_ms=1), event(2, "noted", at_ms=1), event(3, "young", at_ms=20 * DAY_MS)])
+    store.commit([Submission((RoomNoted("noted", 7, 20 * DAY_MS, b"likes 5"),))])
+    upkeep = Upkeep(store, Retention(idle_rooms_s=7 * 86_400, entries_s=5 * 86_400))
+    while upkeep.step(20 * DAY_MS):
+        pass
+    reader = ask(store)
+    assert {room.room: room.note for room in reader.rooms()} == {"noted": b"likes 5", "young": b""}
+    assert reader.verify_all() == 1
+    reader.close()
+    while upkeep.step(26 * DAY_MS):
+        pass
+    assert store.connection.execute("SELECT count(*) FROM streams WHERE room = 'old'").fetchone() == (0,)
+
+
+def test_an_ended_room_loses_its_note(store: Store) -> None:
+    store.commit([Submission((RoomNoted("lobby", 7, 1, b"x"), RoomEnded("lobby", 7, 2)))])
+    assert store.connection.execute("SELECT count(*) FROM notes").fetchone() == (0,)
+
+
+def test_removed_rows_give_their_pages_back(store: Store) -> None:
+    store.commit([Submission((Entry("lobby", 7, 1, 4, 1, bytes(3000)),)) for _ in range(400)])
+    full = store.connection.execute("PRAGMA page_count").fetchone()[0]
+    upkeep = Upkeep(store, Retention(entries_s=1.0))
+    while upkeep.step(DAY_MS):
+        pass
+    assert store.connection.execute("PRAGMA page_count").fetchone()[0] < full - 50
+
+
+def test_a_leaping_wall_clock_removes_nothing_for_a_while() -> None:
+    watch = WallWatch()
+    assert watch.trusts(1_000_000, 10.0)
+    assert watch.trusts(1_060_000, 70.0)
+    assert not watch.trusts(1_060_000 + 3600_000, 71.0), "an hour ahead"
+    assert not watch.trusts(1_060_000 + 3601_000, 72.0)
+    assert not watch.trusts(1_063_000, 74.0), "and back again"
+    assert watch.leaps == 2
+    late = 74.0 + WallWatch.PAUSE_S
+    assert watch.trusts(1_063_000 + round(WallWatch.PAUSE_S * 1000), late)
+
+
+# ---- backups
+
+
+def test_a_backup_is_a_whole_ledger_of_that_moment(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    path = filled(tmp_path / "data", 30)
+    store = Store(path)
+    reader = Reader(path)
+    target = tmp_path / "copy.db"
+    assert reader.backup(target) == target.stat().st_size
+    store.commit([event(30)])
+    assert len(bodies(path)) == 31
+    assert len(bodies(target)) == 30
+    assert [found.name for found in tmp_path.iterdir() if "unfinished" in found.name] == []
+    with pytest.raises(LedgerRefused, match="there already"):
+        reader.backup(target)
+    reader.close()
+    store.close()
+
+
+def test_a_backup_of_a_damaged_ledger_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    path = filled(tmp_path, 30)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"event 17", b"eVent 17"))
+    reader = Reader(path)
+    target = tmp_path / "copy.db"
+    with pytest.raises(LedgerRefused, match="entry 18"):
+        reader.backup(target)
+    assert [found.name for found in tmp_path.iterdir() if found.name.startswith("copy")] == []
+    reader.close()
+
+
+def test_a_backup_opens_as_a_ledger_where_there_was_none(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    path = filled(tmp_path / "data", 3)
+    reader = Reader(path)
+    (tmp_path / "restored").mkdir()
+    restored = database_path(tmp_path / "restored")
+    reader.backup(restored)
+    reader.close()
+    store = Store(restored)
+    assert store.commit([event(3), Submission((OutboxEntry("gift", 1, b"x"),))])[0] == Committed((4,))
+    assert HeadFile.read(tmp_path / "restored" / "ledger.head") is None
+    store.close()
