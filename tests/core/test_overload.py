@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from math import exp
 
 import pytest
 from hypothesis import given, settings
@@ -121,6 +122,28 @@ def test_the_worst_signal_decides(one: tuple[float, float, float], two: tuple[fl
     assert stages[2] == max(stages)
 
 
+@pytest.mark.parametrize("signal", [Signal.LOOP_LAG, Signal.SWEEP_SHARE])
+def test_lag_and_share_are_smoothed_over_time_not_over_calls(signal: Signal) -> None:
+    once, often = OverloadMonitor(), OverloadMonitor()
+    for monitor in (once, often):
+        monitor.observe(0, 0, 0, 0.0)
+    once.observe(*only(signal, 8.0), 2.0)
+    for n in range(1, 17):
+        often.observe(*only(signal, 8.0), n / 8)
+    expected = 8.0 * (1 - exp(-2.0))
+    (change,) = once.take_transitions()
+    assert (change.after, change.signal, change.value) == (4, signal, pytest.approx(expected))
+    often.observe(*only(signal, 8.0), 2.0)
+    assert often._smoothed[signal] == pytest.approx(expected)
+
+
+def test_of_two_signals_that_demand_the_same_the_first_is_named() -> None:
+    monitor = OverloadMonitor()
+    monitor.observe(0.0, 9.0, 9.0, 0.0)
+    monitor.observe(0.99, 9.0, 9.0, 60.0)
+    assert [change.signal for change in monitor.take_transitions()] == [Signal.QUEUE_BYTES]
+
+
 # ---- falling ------------------------------------------------------------------------------------
 
 
@@ -138,6 +161,7 @@ def test_between_the_thresholds_the_stage_stands() -> None:
     monitor = OverloadMonitor()
     monitor.observe(0.82, 0, 0, 0.0)
     assert set(hold(monitor, (0.72, 0, 0), STEP_S, 120.0)) == {1}
+    assert set(hold(monitor, (0.70, 0, 0), 130.0, 60.0)) == {1}, "must be below"
     assert hold(monitor, (0.69, 0, 0), 200.0, 6.0)[-1] == 0
 
 
@@ -248,6 +272,11 @@ def test_a_sweep_gets_its_share_of_the_interval_within_the_bounds(cost_s: float,
     pacer = TickPacer()
     assert pacer.observe(cost_s, OverloadStage(stage)) == pytest.approx(interval_s)
     assert pacer.interval_ms == round(interval_s * 1000)
+
+
+def test_a_room_may_have_one_interval_only() -> None:
+    assert TickPacer(1000, 1000, share=1.0).observe(9.0, OverloadStage.NORMAL) == 1.0
+    assert TickPacer(0, 0).observe(9.0, OverloadStage.NORMAL) == 0.0
 
 
 def test_a_bound_above_the_overload_bound_holds_in_overload_too() -> None:
