@@ -188,10 +188,11 @@ class Connection:
         except RemoteProtocolError as error:
             self._fail(error.code, error.reason)
             raise
-        if position:
+        if available <= 0:
+            self._buffer, self._position = b"", -available
+        elif position:
             # Let go of what was read, or a large read would live on for the sake of its last few bytes.
-            self._buffer = bytes(buffer[position:])
-            self._position = max(0, -available)
+            self._buffer, self._position = bytes(buffer[position:]), 0
         return NEED_DATA
 
     def _fail(self, code: CloseCode, reason: str) -> None:
