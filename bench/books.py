@@ -62,6 +62,7 @@ class Record:
         self.room = room
         self.sequence = sequence
         self.arrivals = array("q")
+        """Nanoseconds of CLOCK_MONOTONIC, as they come from the clock."""
         self.published: list[int] = []
         """Times (us) at which the schedule wanted the messages inside to be sent."""
         self.danmaku = 0
@@ -324,7 +325,7 @@ class Books:
     def _count(self, form: Form, record: Record) -> None:
         if not record.arrivals:
             return
-        arrivals = np.frombuffer(record.arrivals, dtype=np.int64)
+        arrivals = np.frombuffer(record.arrivals, dtype=np.int64) // 1000
         record.arrivals = array("q")
         copies = len(arrivals)
         record.copies += copies
@@ -354,6 +355,11 @@ class Books:
         if found is None:
             found = self._latencies[name] = Latencies()
         return found
+
+    def volume_bytes(self) -> int:
+        """Bytes of all copies so far, counted or not."""
+        waiting = sum(len(record.arrivals) * record.length for form in self.forms for record in form.seen.values())
+        return self.nbytes + waiting
 
     def copies_by_room(self) -> dict[int, list[list[int]]]:
         """Room -> per stream (event, tick, state): [distinct frames, copies]. Flush first."""

@@ -165,7 +165,7 @@ def _run_against(
 
 
 def _print_result(result: dict[str, Any]) -> None:
-    console = Console()
+    console = _wide_console()
     size = result["size"]
     where = f"{size['viewers']:,} viewers, {size['rooms']:,} room{'s' * (size['rooms'] > 1)}, {size['seconds']:g} s"
     if "viewers_per_socket" in size:
@@ -220,7 +220,13 @@ def _print_against(rows: list[dict[str, Any]]) -> None:
                 row["name"], f"{row['viewers']:,}", figure(row["messages_per_s"]), figure(row["p50_ms"]),
                 figure(row["p99_ms"]), figure(row["cpu_us"]), figure(row["ratio"]), row.get("note", ""),
             )  # fmt: skip
-    Console().print(table)
+    _wide_console().print(table)
+
+
+def _wide_console() -> Console:
+    """Standard output; wide enough for the tables where it is no terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=130)
 
 
 @bench.command()
@@ -232,7 +238,7 @@ def compare(before: Path, after: Path) -> None:
         comparisons = compare_files(before, after)
     except (ValueError, KeyError, msgspec.DecodeError) as error:
         raise click.ClickException(f"these are not two results of bench run: {error}") from None
-    console = Console()
+    console = _wide_console()
     for comparison in comparisons:
         console.print(verdict_table(comparison))
         for note in comparison.notes:

@@ -263,12 +263,11 @@ def _generator(evidence: dict[str, Any]) -> dict[str, float]:
     found: dict[str, float] = {}
     if shares:
         found["generator_cores"] = max(shares)
-        frames = sum(report["frames"] for report in evidence["reports"])
-        floor = sum(
-            count for report in evidence["reports"] for kind, count in report["copies"].items() if "floor" in kind
+        frames = sum(
+            count for report in evidence["reports"] for kind, count in report["copies"].items() if "floor" not in kind
         )
-        if frames - floor > 1000:
-            found["generator_us_per_frame"] = cpu_s / (frames - floor) * 1e6
+        if frames > 1000:
+            found["generator_us_per_frame"] = cpu_s / frames * 1e6
     return found
 
 

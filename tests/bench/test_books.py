@@ -40,8 +40,8 @@ def take(books: Books, form: Form, raw: bytes, now: int = 2_000_000) -> Record:
 def test_every_copy_counts_for_every_danmaku_inside(books: Books, form: Form, codec: Codec) -> None:
     entries = tuple(entry(number, 500_000 + number) for number in range(20))
     record = take(books, form, tick(1, entries, Account(20, 20), codec))
-    for arrival in (1_600_000, 1_600_500, 1_700_000):
-        record.arrivals.append(arrival)
+    for arrival_us in (1_600_000, 1_600_500, 1_700_000):
+        record.arrivals.append(arrival_us * 1000)
     report = books.report()
     assert record.stream == STREAM_TICK
     assert report["copies"] == {"tick/chat": 3}

@@ -1,0 +1,220 @@
+"""Fan-out side by side: roomcast without policies, and every comparator that this machine has.
+
+One after the other in the same run: as many viewers, the same messages on the same schedule, the same receiver. Each
+message is a write of its own everywhere (that is the work compared; joining in ticks is a policy and is off). The
+figure is the server's CPU for one delivery, also as a ratio to the raw loop on the same sockets.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench.measure import now_us, summarise
+from bench.process import BenchFailure, Child, Troupe
+from bench.run import RunOptions, run_scenario
+from bench.scenario import Scenario, Stream
+from bench.viewers import ViewerSpec
+
+__all__ = ["run_against"]
+
+DELIVERIES_PER_S = 12_000
+SECONDS = 8.0
+MAX_VIEWERS = 8000
+LIFETIME_S = 180.0
+NCHAN_MODULES = (
+    Path("/usr/lib/nginx/modules/ngx_nchan_module.so"),
+    Path("/usr/lib64/nginx/modules/ngx_nchan_module.so"),
+)
+
+Row = dict[str, Any]
+"""One line of the table. Any: plain JSON."""
+Say = Callable[[str], None]
+
+
+def run_against(names: list[str], scenario: Scenario, options: RunOptions, say: Say) -> list[Row]:
+    """One row for roomcast over TCP and WebSocket, and one for each of ``names``; absent ones say why."""
+    viewers = min(scenario.viewers, MAX_VIEWERS)
+    rate = max(1.0, DELIVERIES_PER_S / viewers)
+    rows: list[Row] = []
+    floors: dict[str, float] = {}
+    for transport in ("tcp", "websocket"):
+        say(f"roomcast over {transport}")
+        row, floors[transport] = _roomcast(viewers, rate, transport, options)
+        rows.append(row)
+    for name in names:
+        say(name)
+        missing = _missing(name)
+        if missing:
+            rows.append({"name": name, "absent": missing})
+            continue
+        try:
+            floor = floors["tcp" if name == "redis" else "websocket"]
+            rows.append(_foreign(name, viewers, rate, floor))
+        except (BenchFailure, OSError) as error:
+            rows.append({"name": name, "absent": f"it is here but could not be measured: {error}"})
+    return rows
+
+
+def _missing(name: str) -> str:
+    """Why a comparator cannot be run, "" if it can."""
+    if name == "websockets":
+        return "" if importlib.util.find_spec("websockets") else "pip install websockets"
+    if name == "redis":
+        return "" if shutil.which("redis-server") else "no redis-server on the PATH"
+    if not shutil.which("nginx"):
+        return "no nginx on the PATH"
+    return "" if any(path.exists() for path in NCHAN_MODULES) else "this nginx has no ngx_nchan_module.so"
+
+
+def _roomcast(viewers: int, rate: float, transport: str, options: RunOptions) -> tuple[Row, float]:
+    scenario = Scenario(
+        name=f"against-{transport}",
+        title="roomcast without policies",
+        purpose="",
+        viewers=viewers,
+        seconds=SECONDS,
+        transport="tcp" if transport == "tcp" else "websocket",
+        features="plain",
+        users=4,
+        chat_role="moderator",
+        streams=(Stream(kind="danmaku", rate=rate),),
+        floor_sweeps=3,
+        broker={"room": {"policy": "off"}},
+    )
+    result = run_scenario(scenario, options, lambda text: None)
+    headline, floor = result["headline"], result["floor"]["python_cpu_us"]
+    violations = result["invariants"]["violations"]
+    row = {
+        "name": f"roomcast, {transport}, policies off",
+        "viewers": viewers,
+        "messages_per_s": headline["posts_per_s"],
+        "p50_ms": headline["chat_p50_ms"],
+        "p99_ms": headline["chat_p99_ms"],
+        "cpu_us": headline["cpu_delivery_us"],
+        "ratio": headline["cpu_delivery_us"] / floor,
+        "note": violations[0] if violations else f"raw loop {floor:.1f} us",
+    }
+    return row, floor
+
+
+def _foreign(name: str, viewers: int, rate: float, floor_us: float) -> Row:
+    dialect = {"websockets": "websocket", "redis": "redis", "nchan": "nchan"}[name]
+    with Troupe() as troupe:
+        server, port = _start(name, troupe)
+        origin_us = now_us()
+        receiver = troupe.start("viewers-0", "bench.against.receiver", "redis" if name == "redis" else "websocket")
+        spec = ViewerSpec(
+            host="127.0.0.1", port=port, links=viewers, rooms=["bench-0"], auth="guest", websocket_share=1.0,
+            connect_per_s=3000, origin_us=origin_us, lifetime_s=LIFETIME_S,
+        )  # fmt: skip
+        receiver.order(msgspec.to_builtins(spec))
+        ready = receiver.wait("ready", 90)
+        if ready["states"].get("ready", 0) < viewers:
+            raise BenchFailure(f"only {ready['states']} came in: {ready['errors']}")
+        receiver.tell("begin")
+        start_us = now_us() + 1_000_000
+        publisher = troupe.start(
+            "publisher", "bench.against.publisher", dialect, "127.0.0.1", str(port), str(origin_us), str(start_us),
+            str(SECONDS), str(rate),
+        )  # fmt: skip
+        time.sleep(max(0.0, (start_us - now_us()) / 1e6))
+        cpu = _cpu_of(troupe, server)
+        done = publisher.wait("done", SECONDS + 30)
+        time.sleep(0.5)
+        spent = _cpu_of(troupe, server) - cpu
+        receiver.tell("report")
+        report = receiver.wait("report", 60)
+    copies = sum(report["copies"].values())
+    if not copies:
+        raise BenchFailure("nothing arrived")
+    latencies = summarise([report["latencies"]["chat"]])
+    cpu_us = spent / copies * 1e6
+    notes = [] if not report["violated"] else [f"{report['violated']} viewers did not get everything"]
+    if done["lateness_p99_ms"] > 50:
+        notes.append("the publisher was late")
+    return {
+        "name": name,
+        "viewers": viewers,
+        "messages_per_s": done["sent"] / SECONDS,
+        "p50_ms": latencies.percentile_us(50) / 1000,
+        "p99_ms": latencies.percentile_us(99) / 1000,
+        "cpu_us": cpu_us,
+        "ratio": cpu_us / floor_us,
+        "note": "; ".join(notes),
+    }
+
+
+def _cpu_of(troupe: Troupe, server: Child) -> float:
+    """CPU seconds of a server and the workers it has started."""
+    return troupe.cpu_s(server) + sum(
+        sum(child.cpu_times()[:2]) for child in server.watched.children(recursive=True)
+    )  # fmt: skip
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def _start(name: str, troupe: Troupe) -> tuple[Child, int]:
+    if name == "websockets":
+        server = troupe.start(name, "bench.against.websockets_server", str(LIFETIME_S))
+        return server, server.wait("serving", 20)["port"]
+    port = _free_port()
+    if name == "redis":
+        program = [
+            "redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+            "--maxclients", "19000", "--client-output-buffer-limit", "pubsub 0 0 0", "--daemonize", "no",
+        ]  # fmt: skip
+    else:
+        config = troupe.folder / "nginx.conf"
+        module = next(path for path in NCHAN_MODULES if path.exists())
+        config.write_text(_NGINX.format(module=module, folder=troupe.folder, port=port))
+        program = ["nginx", "-p", str(troupe.folder), "-c", str(config)]
+    server = troupe.start_program(name, program)
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        with socket.socket() as sock:
+            if sock.connect_ex(("127.0.0.1", port)) == 0:
+                return server, port
+        if server.process.poll() is not None:
+            raise BenchFailure(f"it ended at once: {server.last_words()}")
+        time.sleep(0.1)
+    raise BenchFailure("it does not listen")
+
+
+_NGINX = """
+load_module {module};
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log crit;
+worker_rlimit_nofile 19000;
+events {{ worker_connections 18000; use epoll; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  keepalive_requests 1000000;
+  nchan_max_reserved_memory 256m;
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    location ~ ^/pub/(\\w+)$ {{ nchan_publisher; nchan_channel_id $1; nchan_message_buffer_length 64; }}
+    location ~ ^/sub/(\\w+)$ {{ nchan_subscriber websocket; nchan_channel_id $1;
+      nchan_subscriber_first_message newest; }}
+  }}
+}}
+"""
