@@ -5,7 +5,7 @@ from collections import Counter
 from math import inf
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -198,6 +198,7 @@ class Room(RuleBasedStateMachine):
 
 
 TestRoom = Room.TestCase
+TestRoom.settings = settings(max_examples=40)
 
 
 @given(st.integers(1, 30), st.lists(st.tuples(users, st.booleans()), max_size=60))

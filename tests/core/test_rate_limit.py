@@ -4,7 +4,7 @@ from fractions import Fraction
 from math import floor, inf
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -219,6 +219,7 @@ class Table(RuleBasedStateMachine):
 
 
 TestTable = Table.TestCase
+TestTable.settings = settings(max_examples=40)
 
 
 @given(rates, st.integers(1, 100))
