@@ -26,6 +26,7 @@ BENCHES: dict[str, tuple[str, str, str]] = {
     "connect-ws": ("connect", "connect_ws", "connect + auth + join over WebSocket"),
     "batched": ("batched", "batched", "danmaku delivered by one core when ticks join them, and their p99"),
     "stalled": ("stalled", "stalled", "what one stalled viewer costs the others"),
+    "ledger": ("ledger", "ledger", "durable events a second with fsync, beside the disk's own rate of syncs"),
 }
 """Name -> (module, function, what it measures). Modules are imported by the process that runs them."""
 TIMEOUT_S = 900.0

@@ -28,13 +28,14 @@ _FIXED = struct.Struct(">QQQqIBH")
 _NO_LANE = 255
 
 
-def canonical(entry: StoredEntry) -> bytes:
-    """The bytes of an entry that hash and checksum cover.
+def canonical(
+    seq: int, room: str, epoch: int, offset: int, lane: int | None, kind: int, at_ms: int, body: bytes
+) -> bytes:
+    """The bytes of an entry (the fields of `StoredEntry`) that hash and checksum cover.
 
     ``u64 seq, u64 epoch, u64 offset (0 none), i64 at_ms, u32 kind, u8 lane (255 none), u16 size of room``, the room in
     UTF-8, the body.
     """
-    seq, room, epoch, offset, lane, kind, at_ms, body = entry
     name = room.encode()
     return _FIXED.pack(seq, epoch, offset, at_ms, kind, _NO_LANE if lane is None else lane, len(name)) + name + body
 
@@ -42,7 +43,7 @@ def canonical(entry: StoredEntry) -> bytes:
 def checked(entry: StoredEntry, crc: int, where: str) -> bytes:
     """The canonical bytes of an entry that was read back. LedgerDamaged if they do not have the checksum ``crc``."""
     try:
-        data = canonical(entry)
+        data = canonical(*entry)
     except (struct.error, TypeError, AttributeError):  # a column has become something else altogether
         data = b""
     if not data or zlib.crc32(data) != crc:

@@ -10,7 +10,7 @@ Items are plain values; nothing here touches a file.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import NamedTuple
 
@@ -166,27 +166,37 @@ def make_key(scope: str, key: str, content: bytes = b"", outcome: int = 0, answe
     return Key(hashlib.sha256(name).digest()[:16], hashlib.sha256(content).digest()[:8], outcome, answer)
 
 
-@dataclass(frozen=True, slots=True)
 class Submission:
-    """Items that become durable together, and the keys that make them idempotent."""
+    """Items that become durable together, and the keys that make them idempotent. Never changed once made."""
 
-    items: tuple[Item, ...]
-    keys: tuple[Key, ...] = ()
-    nbytes: int = field(init=False, compare=False)
-    """Memory while it waits, rounded up."""
+    __slots__ = ("items", "keys", "nbytes")
 
-    def __post_init__(self) -> None:
-        nbytes = ITEM_OVERHEAD_BYTES * (1 + len(self.keys))
-        for item in self.items:
-            body = getattr(item, "body", getattr(item, "note", b""))
-            if len(body) > MAX_BODY_BYTES:
-                raise ValueError(f"a body of {len(body)} bytes is above {MAX_BODY_BYTES}")
-            nbytes += ITEM_OVERHEAD_BYTES + len(body)
-        if not 1 <= len(self.items) <= MAX_ITEMS or len(self.keys) > MAX_ITEMS:
-            raise ValueError(f"a submission has 1 to {MAX_ITEMS} items and at most as many keys, not {len(self.items)}")
+    def __init__(self, items: tuple[Item, ...], keys: tuple[Key, ...] = ()) -> None:
+        if not 1 <= len(items) <= MAX_ITEMS or len(keys) > MAX_ITEMS:
+            raise ValueError(f"a submission has 1 to {MAX_ITEMS} items and at most as many keys, not {len(items)}")
+        nbytes = ITEM_OVERHEAD_BYTES * (1 + len(items) + len(keys))
+        for item in items:
+            place = _BODIES.get(type(item))
+            if place is not None:
+                size = len(item[place])  # type: ignore[arg-type]  # the table says where each kind has its body
+                if size > MAX_BODY_BYTES:
+                    raise ValueError(f"a body of {size} bytes is above {MAX_BODY_BYTES}")
+                nbytes += size
         if nbytes > MAX_SUBMISSION_BYTES:
             raise ValueError(f"a submission of {nbytes} bytes is above {MAX_SUBMISSION_BYTES}")
-        object.__setattr__(self, "nbytes", nbytes)
+        self.items = items
+        self.keys = keys
+        self.nbytes = nbytes
+        """Memory while it waits, rounded up."""
+
+    def __repr__(self) -> str:
+        return f"Submission({self.items!r}, {self.keys!r})"
+
+
+_BODIES: dict[type, int] = {
+    kind: kind._fields.index("note" if kind is RoomNoted else "body")
+    for kind in (Entry, RoomNoted, DirectEntry, OutboxEntry)
+}
 
 
 # ---- how it ends -----------------------------------------------------------------------------------

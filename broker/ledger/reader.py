@@ -27,7 +27,7 @@ from broker.ledger.entries import (
 )
 from broker.ledger.head import Head, sync_path
 from broker.ledger.schema import connect, refusal_of, require_ledger, trouble_of
-from broker.ledger.store import read_keys
+from broker.ledger.store import key_checksum, read_keys
 
 __all__ = ["Reader"]
 
@@ -254,7 +254,7 @@ class Reader:
         self._verify_streams()
         self.rooms()
         for row in self._connection.execute("SELECT digest, fingerprint, outcome, offset, answer, crc FROM keys"):
-            if checksum(*row[:5]) != row[5]:
+            if key_checksum(*row[:5]) != row[5]:
                 raise LedgerDamaged(f"{self.path}: key {row[0].hex()} is not what was written (checksum)")
         for row in self._connection.execute(_DIRECT):
             self._direct(row)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain as flatten
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from broker.ledger.chain import canonical, checksum, link
 from broker.ledger.entries import (
@@ -36,13 +36,12 @@ from broker.ledger.entries import (
     RoomEnded,
     RoomNoted,
     RoomOpened,
-    StoredEntry,
     Submission,
 )
 from broker.ledger.head import Head
 from broker.ledger.schema import connect, migrate
 
-__all__ = ["Store", "read_keys"]
+__all__ = ["Store", "key_checksum", "read_keys"]
 
 _CHUNKS = (64, 8, 1)
 """Rows of one INSERT. Each step of a statement gives up the GIL, and in a busy broker it may take 5 ms to get it back;
@@ -60,15 +59,22 @@ _DIRECTS = "INSERT INTO directs (user, direct_id, kind, at_ms, expires_at_ms, st
 _OUTBOX = "INSERT INTO outbox (topic, at_ms, due_at_ms, attempts, body, crc) VALUES "
 
 
-class _Stream(NamedTuple):
+class _Stream:
     """One room's stream and where it ends."""
 
-    id: int
-    room: str
-    epoch: int
-    last_offset: int
-    opened_at_ms: int
-    used_at_ms: int
+    __slots__ = ("epoch", "id", "last_offset", "opened_at_ms", "room", "used_at_ms")
+
+    def __init__(self, id: int, room: str, epoch: int, last_offset: int, opened_at_ms: int, used_at_ms: int) -> None:
+        self.id = id
+        self.room = room
+        self.epoch = epoch
+        self.last_offset = last_offset
+        self.opened_at_ms = opened_at_ms
+        self.used_at_ms = used_at_ms
+
+    def row(self) -> tuple[int | str, ...]:
+        """As it is written."""
+        return self.id, self.room, self.epoch, self.last_offset, self.opened_at_ms, self.used_at_ms
 
 
 class _Draft:
@@ -149,8 +155,11 @@ class Store:
     def _stage(self, draft: _Draft, submission: Submission, known: dict[bytes, FirstResult]) -> Committed | Repeated:
         keys = submission.keys
         if keys:
-            first = {key.digest: known.get(key.digest) or draft.staged.get(key.digest) for key in keys}
-            repeated = {digest: result for digest, result in first.items() if result is not None}
+            repeated: dict[bytes, FirstResult] = {}
+            for key in keys:
+                first = draft.staged.get(key[0]) or known.get(key[0])
+                if first is not None:
+                    repeated[key[0]] = first
             if repeated:
                 return Repeated(repeated)
         offsets: list[int] = []
@@ -172,14 +181,15 @@ class Store:
 
     def _stage_entry(self, draft: _Draft, item: Entry) -> int:
         room, epoch, lane, kind, at_ms, body = item
-        stream = self._stream(draft, room, epoch, at_ms)
-        offset = 0 if lane is None else stream.last_offset + 1
-        draft.streams[room, epoch] = stream._replace(last_offset=stream.last_offset + (offset > 0), used_at_ms=at_ms)
-        draft.seq += 1
-        data = canonical(StoredEntry(draft.seq, room, epoch, offset, lane, kind, at_ms, body))
-        draft.hash = link(draft.hash, data)
-        row = (draft.seq, stream.id, offset or None, lane, kind, at_ms, body, zlib.crc32(data), draft.hash)
-        draft.entries.append(row)
+        stream = draft.streams.get((room, epoch)) or self._stream(draft, room, epoch, at_ms)
+        stream.used_at_ms = at_ms
+        offset = 0
+        if lane is not None:
+            offset = stream.last_offset = stream.last_offset + 1
+        seq = draft.seq = draft.seq + 1
+        data = canonical(seq, room, epoch, offset, lane, kind, at_ms, body)
+        hashed = draft.hash = link(draft.hash, data)
+        draft.entries.append((seq, stream.id, offset or None, lane, kind, at_ms, body, zlib.crc32(data), hashed))
         return offset
 
     def _stage_direct(self, draft: _Draft, item: DirectEntry) -> int:
@@ -198,7 +208,7 @@ class Store:
         if digest in draft.staged:
             return  # named twice in one submission
         draft.staged[digest] = FirstResult(outcome, offset, answer, fingerprint)
-        crc = checksum(digest, fingerprint, outcome, offset, answer)
+        crc = key_checksum(digest, fingerprint, outcome, offset, answer)
         draft.keys.append((digest, fingerprint, outcome, offset, answer, at_ms, crc))
 
     def _stage_other(self, draft: _Draft, item: Item) -> None:
@@ -226,14 +236,13 @@ class Store:
                 draft.outbox = []
                 execute("UPDATE outbox SET attempts = ?, due_at_ms = ? WHERE id = ?", (attempts, due_at_ms, each))
             case RoomOpened(room, epoch, at_ms):
-                draft.streams[room, epoch] = self._stream(draft, room, epoch, at_ms)._replace(used_at_ms=at_ms)
+                self._stream(draft, room, epoch, at_ms).used_at_ms = at_ms
             case RoomNoted(room, epoch, at_ms, note):
-                stream = self._stream(draft, room, epoch, at_ms)._replace(used_at_ms=at_ms)
-                draft.streams[room, epoch] = stream
+                stream = self._stream(draft, room, epoch, at_ms)
+                stream.used_at_ms = at_ms
                 execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?)", (stream.id, at_ms, note, checksum(note)))
             case RoomEnded(room, epoch, at_ms):
                 stream = self._stream(draft, room, epoch, at_ms)
-                draft.streams.setdefault((room, epoch), stream)
                 self._write_streams(draft)
                 execute("UPDATE streams SET ended_at_ms = ? WHERE stream = ?", (at_ms, stream.id))
                 execute("DELETE FROM notes WHERE stream = ?", (stream.id,))
@@ -241,23 +250,26 @@ class Store:
                 raise TypeError(f"not an item of the ledger: {item!r}")
 
     def _stream(self, draft: _Draft, room: str, epoch: int, at_ms: int) -> _Stream:
-        """The stream of a room in an epoch; a new one ends all others of the room."""
-        stream = draft.streams.get((room, epoch)) or self._streams.get((room, epoch))
+        """The stream of a room in an epoch, to be changed in this draft; a new one ends all others of the room."""
+        stream = draft.streams.get((room, epoch))
         if stream is not None:
             return stream
-        row = self._connection.execute(
-            "SELECT stream, room, epoch, last_offset, opened_at_ms, used_at_ms FROM streams"
-            " WHERE room = ? AND epoch = ?",
-            (room, epoch),
-        ).fetchone()
-        if row is not None:
-            return _Stream(*row)
-        self._write_streams(draft)
-        self._connection.execute(
-            "UPDATE streams SET ended_at_ms = ? WHERE room = ? AND ended_at_ms IS NULL", (at_ms, room)
-        )
-        stream = _Stream(draft.next_stream, room, epoch, 0, at_ms, at_ms)
-        draft.next_stream += 1
+        known = self._streams.get((room, epoch))
+        row = None if known is None else known.row()
+        if row is None:
+            row = self._connection.execute(
+                "SELECT stream, room, epoch, last_offset, opened_at_ms, used_at_ms FROM streams"
+                " WHERE room = ? AND epoch = ?",
+                (room, epoch),
+            ).fetchone()
+        if row is None:
+            self._write_streams(draft)
+            self._connection.execute(
+                "UPDATE streams SET ended_at_ms = ? WHERE room = ? AND ended_at_ms IS NULL", (at_ms, room)
+            )
+            row = draft.next_stream, room, epoch, 0, at_ms, at_ms
+            draft.next_stream += 1
+        stream = draft.streams[room, epoch] = _Stream(*row)
         return stream
 
     # ---- writing
@@ -271,7 +283,7 @@ class Store:
         self._connection.execute("UPDATE head SET batch = ?, seq = ?, hash = ?", head)
 
     def _write_streams(self, draft: _Draft) -> None:
-        self._insert(_STREAMS, [tuple(stream) for stream in draft.streams.values()], _STREAMS_AGAIN)
+        self._insert(_STREAMS, [stream.row() for stream in draft.streams.values()], _STREAMS_AGAIN)
 
     def _insert(self, statement: str, rows: Sequence[tuple[Any, ...]], suffix: str = "") -> None:
         position = 0
@@ -316,6 +328,11 @@ class Store:
         self._connection.close()
 
 
+def key_checksum(digest: bytes, fingerprint: bytes, outcome: int, offset: int, answer: bytes) -> int:
+    """CRC-32 of a row of keys; one call, because every gift needs it."""
+    return zlib.crc32(b"%b%b%d %d %b" % (digest, fingerprint, outcome, offset, answer))
+
+
 def read_keys(connection: sqlite3.Connection, digests: Sequence[bytes]) -> dict[bytes, FirstResult]:
     """The first results of those keys that are known. LedgerDamaged where a row is not what was written."""
     found: dict[bytes, FirstResult] = {}
@@ -326,7 +343,7 @@ def read_keys(connection: sqlite3.Connection, digests: Sequence[bytes]) -> dict[
             sql = f"SELECT {columns} FROM keys WHERE digest IN {_values(size, 1)}"
             for row in connection.execute(sql, tuple(digests[position : position + size])):
                 digest, fingerprint, outcome, offset, answer, crc = row
-                if checksum(digest, fingerprint, outcome, offset, answer) != crc:
+                if key_checksum(digest, fingerprint, outcome, offset, answer) != crc:
                     raise LedgerDamaged(f"key {digest.hex()} is not what was written (checksum)")
                 found[digest] = FirstResult(outcome, offset, answer, fingerprint)
             position += size
