@@ -19,7 +19,7 @@ from broker.audience import Home, Member, variant_of
 from broker.auth import Authenticator, AuthError, Grant
 from broker.config import LinkConfig
 from broker.core.gate import Gate
-from broker.core.overload import OverloadStage
+from broker.core.overload import STAGE_RULES
 from broker.core.room_state import CustomRule
 from broker.core.send_queue import Missed as QueueMissed
 from broker.hub import Hub
@@ -422,7 +422,7 @@ class Session:
     def _on_resume(self, frame: Frame) -> None:
         resume = frame.message
         assert isinstance(resume, Resume)
-        seat = self._sit(resume.room_name, resume.tier, frame.sequence)
+        seat = self._sit(resume.room_name, resume.tier, frame.sequence, resuming=True)
         if seat is None:
             return
         room, member = seat
@@ -434,19 +434,20 @@ class Session:
             event: Event = each.event
             self.send(event, room.number, each.offset, each.lane)
 
-    def _sit(self, name: str, tier: Tier, sequence: int) -> tuple[Room, Member] | None:
-        """Take a seat in a room, or answer why not."""
+    def _sit(self, name: str, tier: Tier, sequence: int, *, resuming: bool = False) -> tuple[Room, Member] | None:
+        """Take a seat in a room, or answer why not. In overload those who come back go before those who come."""
         services, grant = self._services, self._grant
         assert grant is not None, "the link's state table lets JOIN pass only after AUTH"
         hub = services.hub
         entry = grant.room_grant(name)
+        busy_s = STAGE_RULES[hub.stage].join_retry_after_s
         refusal: tuple[ErrorCode, str, int] | None = None
         if entry is None:
             refusal = ErrorCode.ROOM_NOT_GRANTED, "the token does not grant this room", 0
         elif len(self._seats) >= services.config.rooms_per_connection:
             refusal = ErrorCode.TOO_MANY_ROOMS, f"at most {services.config.rooms_per_connection} rooms a link", 0
-        elif hub.stage >= OverloadStage.REFUSE_JOINS and entry.role < Role.MODERATOR:
-            refusal = ErrorCode.OVERLOADED, "the broker takes no more viewers now", 5000
+        elif busy_s and not resuming and entry.role < Role.MODERATOR:
+            refusal = ErrorCode.OVERLOADED, "the broker takes no more viewers now", math.ceil(busy_s * 1000)
         elif any(room.name == name for room, _ in self._seats):
             refusal = ErrorCode.ALREADY_JOINED, "this link is in that room", 0
         else:

@@ -52,7 +52,9 @@ class StageRule(NamedTuple):
     """What one stage demands of the rest of the broker."""
 
     admits: frozenset[Lane]
-    """Lanes whose messages are still taken in; a POST on another lane is refused with OVERLOADED."""
+    """Lanes whose messages are still taken in; one on another lane is told to come back (LIMITED), chat is sampled."""
+    state_spare_s: float
+    """So much longer are counters kept back; likes are summed all the same, a sum costs nearly nothing."""
     chat_budget_share: float
     """Part of each viewer tier's danmaku budget that is still shown."""
     stretches_tick: bool
@@ -64,11 +66,11 @@ class StageRule(NamedTuple):
 _ALL = frozenset(Lane)
 
 STAGE_RULES: dict[OverloadStage, StageRule] = {
-    OverloadStage.NORMAL: StageRule(_ALL, 1.0, False, 0.0),
-    OverloadStage.SHED_AMBIENT: StageRule(_ALL - {Lane.AMBIENT}, 1.0, False, 0.0),
-    OverloadStage.SAMPLE_HARDER: StageRule(_ALL - {Lane.AMBIENT}, 0.5, True, 0.0),
-    OverloadStage.REFUSE_JOINS: StageRule(_ALL - {Lane.AMBIENT}, 0.5, True, 5.0),
-    OverloadStage.COMMERCE_ONLY: StageRule(frozenset({Lane.CONTROL, Lane.COMMERCE}), 0.0, True, 15.0),
+    OverloadStage.NORMAL: StageRule(_ALL, 0.0, 1.0, False, 0.0),
+    OverloadStage.SHED_AMBIENT: StageRule(_ALL, 6.0, 1.0, False, 0.0),
+    OverloadStage.SAMPLE_HARDER: StageRule(_ALL, 6.0, 0.5, True, 0.0),
+    OverloadStage.REFUSE_JOINS: StageRule(_ALL, 6.0, 0.5, True, 5.0),
+    OverloadStage.COMMERCE_ONLY: StageRule(frozenset({Lane.CONTROL, Lane.COMMERCE}), 6.0, 0.0, True, 15.0),
 }
 
 

@@ -37,8 +37,6 @@ T = TypeVar("T")
 
 STATE_EVERY_S = 2.0
 """Counters are pushed at most so often, and only when one has changed (as Agora debounces)."""
-AMBIENT_SHED_FACTOR = 4.0
-"""Under overload stage 1 and above counters are pushed so many times less often."""
 
 
 class Author(Protocol):
@@ -208,8 +206,9 @@ class RoomState(Generic[T]):
         )
 
     def _post_gift(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
-        if not self._admission.try_admit(Lane.PAID, now):
-            return (Reply(ticket, Outcome.LIMITED, _retry_ms(self._admission.retry_after_s(now))),)
+        refused = self._refused(ticket, Lane.PAID, now)
+        if refused:
+            return refused
         account = self._accounts[Lane.PAID]
         account.admitted += 1
         account.held += 1
@@ -225,11 +224,21 @@ class RoomState(Generic[T]):
         if rule.lane is Lane.CHAT:
             item = Danmaku(post.type, author.user_id, author.name, repr(post.payload), extra=post.payload, at=now)
             return self._offer(ticket, item, now)
-        if not self._admission.try_admit(rule.lane, now):
-            return (Reply(ticket, Outcome.LIMITED, _retry_ms(self._admission.retry_after_s(now))),)
+        refused = self._refused(ticket, rule.lane, now)
+        if refused:
+            return refused
         event = Event(post.type, at_ms, author.user_id, author.name, post.payload)
         published = self.publish(event, rule.lane, now)
         return Reply(ticket, Outcome.ACCEPTED, published.offset), published
+
+    def _refused(self, ticket: T, lane: Lane, now: float) -> Sequence[Effect[T]]:
+        """The answer to a message that the room cannot take in now: when to come back; nothing if it can."""
+        rule = STAGE_RULES[self.stage]
+        if lane not in rule.admits:
+            return (Reply(ticket, Outcome.LIMITED, _retry_ms(rule.join_retry_after_s)),)
+        if not self._admission.try_admit(lane, now):
+            return (Reply(ticket, Outcome.LIMITED, _retry_ms(self._admission.retry_after_s(now))),)
+        return _NOTHING
 
     # ---- events of lanes 0 to 2
 
@@ -289,11 +298,10 @@ class RoomState(Generic[T]):
 
     def _state_due(self) -> float:
         """When the counters should be told: likes a second, anything else two seconds after the last time."""
-        spare_s = STATE_EVERY_S * (AMBIENT_SHED_FACTOR - 1) if self.stage >= OverloadStage.SHED_AMBIENT else 0.0
         due = self.likes.due_at
         if self._counters() != self._told or self.presence.joins_due_at < inf:
             due = min(due, max(self._stated_at + STATE_EVERY_S, self.presence.joins_due_at if self._told else -inf))
-        return due + spare_s
+        return due + STAGE_RULES[self.stage].state_spare_s
 
     def tick(self, now: float, at_ms: int, *, last: bool = False) -> list[Effect[T]]:
         """Close the window and say what is due. ``last``: say everything, the room ends."""
@@ -320,7 +328,7 @@ class RoomState(Generic[T]):
         made: dict[int, Tick] = {}
         for cut in cuts.values():
             if id(cut) not in made:
-                shown = tuple(entries[id(item)] for item in cut.entries)
+                shown = tuple(entries.values() if cut is full else [entries[id(item)] for item in cut.entries])
                 made[id(cut)] = Tick(at_ms, interval_ms, self.stage, shown, cut.account)
         return tuple(made[id(cuts[tier])] for tier in (Tier.FULL, Tier.MEDIUM, Tier.LOW))
 

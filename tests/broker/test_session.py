@@ -9,6 +9,7 @@ import trio
 
 from broker.auth import Authenticator
 from broker.config import load
+from broker.core.overload import OverloadStage
 from protocol.codes import CloseCode, ErrorCode, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.frames import build_frame, pack_body
 from protocol.messages import (
@@ -438,3 +439,16 @@ async def test_a_crashing_room_ends_alone(monkeypatch: pytest.MonkeyPatch) -> No
         await bob.post(good, 1, MessageType.DANMAKU, ("fine", None))
         assert (await bob.expect(Ack))[1].results[0].outcome is Outcome.ACCEPTED
         assert broker.stats().rooms_crashed == 1
+
+
+async def test_an_overloaded_broker_refuses_newcomers_with_a_wait_and_takes_back_those_who_resume() -> None:
+    async with running_broker() as broker, joined_link(broker, "dev:ann") as (_, room), raw_link(broker) as bob:
+        known = broker.hub.room(room)
+        assert known is not None
+        broker.hub.set_stage(OverloadStage.REFUSE_JOINS)
+        await bob.login("dev:bob")
+        await bob.send((Join("lobby"), 0, 1))
+        _, error = await bob.expect(ErrorReply)
+        assert (error.code, error.retry_after_ms) == (ErrorCode.OVERLOADED, 5000)
+        await bob.send((Resume("lobby", Tier.FULL, known.state.epoch, 0), 0, 2))
+        assert (await bob.expect(Resumed))[1].recovered

@@ -43,6 +43,7 @@ def test_each_stage_gives_up_what_the_one_below_did_and_more() -> None:
     for lower, higher in pairwise(OverloadStage):
         calm, hard = STAGE_RULES[lower], STAGE_RULES[higher]
         assert hard.admits <= calm.admits
+        assert hard.state_spare_s >= calm.state_spare_s
         assert hard.chat_budget_share <= calm.chat_budget_share
         assert hard.stretches_tick >= calm.stretches_tick
         assert hard.join_retry_after_s >= calm.join_retry_after_s
@@ -51,7 +52,7 @@ def test_each_stage_gives_up_what_the_one_below_did_and_more() -> None:
 def test_control_and_commerce_are_taken_in_at_every_stage() -> None:
     assert all(rule.admits >= {Lane.CONTROL, Lane.COMMERCE} for rule in STAGE_RULES.values())
     assert STAGE_RULES[OverloadStage.COMMERCE_ONLY].admits == {Lane.CONTROL, Lane.COMMERCE}
-    assert STAGE_RULES[OverloadStage.REFUSE_JOINS].admits == set(Lane) - {Lane.AMBIENT}
+    assert STAGE_RULES[OverloadStage.REFUSE_JOINS].admits == set(Lane)
 
 
 @pytest.mark.parametrize("signal", Signal)

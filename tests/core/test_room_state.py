@@ -187,6 +187,10 @@ def test_commerce_only_keeps_events_and_samples_all_chat() -> None:
     assert isinstance(reply, Reply)
     assert reply.outcome is Outcome.ACCEPTED
     assert room.accounts()[Lane.CHAT] == Account(1, 0, 0, 1, 0, 0)
+    (later,) = room.post(3, Person("app", Role.APP), gift("ann"), 1.0, 0)
+    assert isinstance(later, Reply)
+    assert (later.outcome, later.detail) == (Outcome.LIMITED, 15_000)
+    assert room.accounts()[Lane.PAID] == Account()
 
 
 def test_smaller_tiers_are_told_less_and_account_for_it() -> None:
