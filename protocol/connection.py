@@ -11,6 +11,7 @@ the link: `RemoteProtocolError`, once raised, is raised for ever. No other excep
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from enum import Enum
 from typing import Any, Final, NamedTuple
@@ -37,7 +38,6 @@ from .frames import (
     MAX_BODY_BYTES,
     MAX_CLIENT_BODY_BYTES,
     build_frame,
-    header_fields,
     pack_body,
     parse_header,
     unpack_body,
@@ -94,6 +94,9 @@ _BINARY, _JSON = Encoding.BINARY, Encoding.JSON
 _PLAIN = Codec.PLAIN
 _new = tuple.__new__
 _CLIENT_FRAME_BYTES = HEADER_BYTES + MAX_CLIENT_BODY_BYTES
+_header_words = struct.Struct("!4I").unpack_from
+_PLAIN_POST = VERSION << 24 | _POST
+"""Second word of the header: version, flags 0, opcode."""
 _DANMAKU_FRAME_BYTES = HEADER_BYTES + MESSAGE_TYPES[MessageType.DANMAKU].max_bytes
 _NOT_QUICK = (ValueError, TypeError, msgpack.UnpackException, RecursionError)
 _INDISPENSABLE = frozenset({Opcode.HELLO, Opcode.AUTH, Opcode.GOAWAY})
@@ -207,10 +210,8 @@ class Connection:
         A flood is made of these. What this accepts, `_read_binary` reads the same (a test holds them together),
         three times slower.
         """
-        length, version, flags, opcode, room, sequence = header_fields(buffer, position)
-        if opcode != 5 or flags or version != VERSION or not HEADER_BYTES < length <= _DANMAKU_FRAME_BYTES:
-            return None
-        if available < length:
+        length, kind, room, sequence = _header_words(buffer, position)
+        if kind != _PLAIN_POST or not HEADER_BYTES < length <= _DANMAKU_FRAME_BYTES or available < length:
             return None
         end = position + length
         try:
@@ -219,7 +220,9 @@ class Connection:
             )
         except _NOT_QUICK:
             return None
-        if kind != 1 or type(kind) is not int or type(payload) is not tuple or len(payload) != 1:
+        if kind != 1 or type(kind) is not int or type(payload) is not tuple:
+            return None
+        if len(payload) != 1 and (len(payload) != 2 or payload[1] is not None):
             return None
         text = payload[0]
         if (

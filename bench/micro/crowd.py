@@ -277,18 +277,21 @@ class Flood:
         self.writes = round(per_s * seconds / burst)
         self.done = 0
         self.begun_us = time.monotonic_ns() // 1000 + 1000
-        self.rest: deque[tuple[Any, bytes]] = deque()
+        self.late: dict[Any, bytearray] = {}
         self.blocked = 0
         self.late_us = 0
         self.cpu_s = time.process_time()
 
     def step(self, now_us: int) -> float:
         """Send what is due; returns seconds until the next step, negative when all is sent."""
-        late = self.rest
-        for _ in range(len(late)):
-            sock, data = late.popleft()
-            if not self.send(sock, data):
-                break
+        late = self.late
+        for sock, rest in list(late.items()):
+            try:
+                del rest[: sock.send(rest)]
+            except BlockingIOError:
+                continue
+            if not rest:
+                del late[sock]
         links, burst, interval_us = self.links, self.burst, self.interval_us
         # At most so many at a time, or the links would not be read meanwhile.
         for _ in range(min(self.writes - self.done, 256)):
@@ -315,16 +318,18 @@ class Flood:
         )  # fmt: skip
         return -1.0
 
-    def send(self, sock: Any, data: bytes) -> bool:
+    def send(self, sock: Any, data: bytes) -> None:
+        """Send what is due, behind what the socket has not taken yet."""
+        if sock in self.late:
+            self.late[sock] += data
+            return
         try:
             sent = sock.send(data)
         except BlockingIOError:
             sent = 0
-        if sent == len(data):
-            return True
-        self.blocked += 1
-        self.rest.append((sock, data[sent:]))
-        return False
+        if sent != len(data):
+            self.blocked += 1
+            self.late[sock] = bytearray(data[sent:])
 
 
 def main() -> None:

@@ -54,8 +54,9 @@ def serve(
 
 
 async def _serve(config: Config) -> None:
-    from broker.server import Broker
+    from broker.server import Broker, calm_collector
 
+    calm_collector()
     broker = Broker(config)
     async with trio.open_nursery() as nursery:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
