@@ -184,6 +184,10 @@ _bodies = st.one_of(
 @example(pack_body((1, "m" * 65, ("x" * 100,))), 0, 0)
 @example(pack_body((1, "m", ("x" * 101,))), 0, 0)
 @example(pack_body((True, "m", ("x",))), 0, 0)
+@example(pack_body((1, "m", ("x", None))), 0, 0)
+@example(pack_body((1, "m", ("x", None, None))), 0, 0)
+@example(pack_body((1, "m", ("x", False))), 0, 0)
+@example(pack_body((1, "m", ())), 0, 0)
 def test_the_quick_path_reads_what_the_slow_one_reads(body: bytes, room: int, sequence: int) -> None:
     frame = build_frame(Opcode.POST, Lane.CONTROL, room, sequence, body)
     quick, slow = read([frame], Side.SERVER), _without_quick_path(frame)
@@ -191,9 +195,17 @@ def test_the_quick_path_reads_what_the_slow_one_reads(body: bytes, room: int, se
     assert repr(quick) == repr(slow), "the same types, too"
 
 
+@pytest.mark.parametrize("payload", [("hi",), ("hi", None)])
+def test_the_quick_path_takes_both_forms_of_a_plain_danmaku(payload: tuple[Any, ...]) -> None:
+    server = end(Side.SERVER)
+    frame = encode(Post(1, "m", payload), 3, 5, Lane.CONTROL)
+    assert server._quick_danmaku(frame, 0, len(frame)) == _without_quick_path(frame)[0]
+    assert server._quick_danmaku(frame, 0, len(frame) - 1) is None
+
+
 @pytest.mark.parametrize("at", range(HEADER_BYTES))
 def test_the_quick_path_respects_every_header(at: int) -> None:
-    frame = bytearray(encode(Post(1, "m", DanmakuPayload("hi")), 3, 5, Lane.CONTROL))
+    frame = bytearray(encode(Post(1, "m", ("hi",)), 3, 5, Lane.CONTROL))
     for value in range(256):
         frame[at] = value
         assert read([bytes(frame)], Side.SERVER) == _without_quick_path(bytes(frame))
