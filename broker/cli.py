@@ -29,6 +29,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "tail": LazyCommand("broker.commands.tail:tail", "Watch a room in the terminal."),
     "say": LazyCommand("broker.commands.say:say", "Send one danmaku to a room."),
     "token": LazyCommand("broker.commands.token:token", "Make a token for a user."),
+    "ledger": LazyCommand("broker.commands.ledger:ledger", "Verify, export, replay or copy what was written down."),
     "check-config": LazyCommand("broker.commands.config:check_config", "Say everything that is wrong with a file."),
     "print-config": LazyCommand("broker.commands.config:print_config", "Print the settings, explained, as TOML."),
     "doctor": LazyCommand("broker.commands.doctor:doctor", "Look at this machine: what it holds, what is missing."),

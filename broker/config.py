@@ -33,6 +33,7 @@ __all__ = [
     "AuthConfig",
     "Config",
     "ConfigError",
+    "LedgerConfig",
     "LinkConfig",
     "ListenConfig",
     "LogConfig",
@@ -253,6 +254,37 @@ class TypeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         return TypeRule(Lane[self.lane.upper()], self.max_bytes, frozenset(Role[r.upper()] for r in self.roles))
 
 
+class LedgerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What survives a crash: gifts, announcements, must-deliver messages, and where every room stands."""
+
+    data_dir: Annotated[str, Meta(min_length=1)] | None = None
+    """Directory of the ledger; not set = roomcast-data beside the configuration file, without one here."""
+    ephemeral: bool = False
+    """Keep nothing: quick to try, but what was acknowledged is gone after a crash or restart, and rooms begin anew."""
+    retention_days: Annotated[float, Meta(ge=0.01, le=36_500)] = 30.0
+    """How long entries and idempotency keys are kept; the oldest go first, what remains can still be verified."""
+    max_bytes: Annotated[int, Meta(ge=0, le=1024**5)] = 0
+    """Above this size the oldest entries go before their time, 0 = no bound but the disk."""
+    direct_expiry_h: Annotated[float, Meta(ge=0.001, le=8760)] = 72.0
+    """How long a must-deliver message waits for its user if its sender does not say."""
+    queue_items: Annotated[int, Meta(ge=1, le=10_000_000)] = 20_000
+    """Requests that may wait for the disk; one more is told to come back."""
+    queue_bytes: Annotated[int, Meta(ge=MIB, le=1024 * 1024 * MIB)] = 64 * MIB
+    """The same in bytes."""
+    resume_events: Annotated[int, Meta(ge=0, le=1_000_000)] = 2000
+    """Most events that one RESUME brings back from the disk; who missed more is told of the gap."""
+    room_idle_days: Annotated[float, Meta(ge=0.001, le=36_500)] = 7.0
+    """A room without events for so long does not come back; its next life is a new epoch."""
+
+    def directory(self, config_path: Path | None) -> Path | None:
+        """Where the ledger is; None where nothing is kept. ``config_path``: the file these settings came from."""
+        if self.ephemeral:
+            return None
+        if self.data_dir is not None:
+            return Path(self.data_dir)
+        return (Path() if config_path is None else config_path.parent) / "roomcast-data"
+
+
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the broker says about itself, on standard error."""
 
@@ -271,6 +303,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     room: RoomConfig = msgspec.field(default_factory=RoomConfig)
     queue: QueueConfig = msgspec.field(default_factory=QueueConfig)
     auth: AuthConfig = msgspec.field(default_factory=AuthConfig)
+    ledger: LedgerConfig = msgspec.field(default_factory=LedgerConfig)
     log: LogConfig = msgspec.field(default_factory=LogConfig)
     types: tuple[TypeConfig, ...] = ()
     """Message types of the deployment's own, any number of these tables."""

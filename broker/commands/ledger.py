@@ -1,0 +1,230 @@
+"""``roomcast ledger``: verify, export, replay and copy what a broker has written down.
+
+All of it reads beside a running broker and changes nothing. Exit status 1 means that what is in the file is not what
+was written; the first difference is named.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from broker.commands.config import config_options, load_or_fail
+from broker.ledger import LedgerRefused, Reader, StoredEntry, database_path
+from broker.ledger.chain import verify as verify_chain
+from broker.ledger.head import HeadFile
+from broker.ledger.replay import RoomReplay, event_of, replay
+
+__all__ = ["ledger"]
+
+F = TypeVar("F", bound=Callable[..., Any])  # Any: click commands have every signature.
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def ledger() -> None:
+    """Look into the ledger: what was acknowledged, in which order, and whether it is whole.
+
+    Works beside a running broker and changes nothing.
+    """
+
+
+def data_options(command: F) -> F:
+    """Add the ways to say which ledger: ``--data-dir``, or the configuration's."""
+    command = click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Directory of the ledger (ledger.data_dir).",
+    )(command)
+    return config_options(command)
+
+
+@contextmanager
+def opened(config_path: Path | None, settings: tuple[str, ...], data_dir: Path | None) -> Iterator[Reader]:
+    """The ledger that the options name; what is wrong with it becomes one line."""
+    directory = data_dir or ledger_directory(config_path, settings)
+    try:
+        reader = Reader(database_path(directory))
+    except LedgerRefused as error:
+        raise click.ClickException(str(error)) from error
+    try:
+        yield reader
+    except LedgerRefused as error:
+        raise click.ClickException(str(error)) from error
+    except sqlite3.Error as error:
+        raise click.ClickException(f"{reader.path}: {error}") from error
+    finally:
+        reader.close()
+
+
+def ledger_directory(config_path: Path | None, settings: tuple[str, ...]) -> Path:
+    """The data directory that ``serve`` would use with the same options."""
+    directory = load_or_fail(config_path, settings).ledger.directory(config_path)
+    if directory is None:
+        raise click.UsageError("this configuration keeps nothing (ledger.ephemeral); name a --data-dir")
+    return directory
+
+
+def entries_of(reader: Reader, after: int = 0) -> Iterator[StoredEntry]:
+    """Entries in order of writing, each with its chain checked on the way."""
+    _, anchor = reader.ends()
+    before = anchor
+    for row in reader.entries(anchor[0]):
+        before = verify_chain([row], before, str(reader.path))
+        if row[0].seq > after:
+            yield row[0]
+
+
+@ledger.command()
+@data_options
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def verify(config_path: Path | None, settings: tuple[str, ...], data_dir: Path | None, as_json: bool) -> None:
+    """Check everything: the file's structure, every checksum, the whole hash chain, the high-water mark."""
+    with opened(config_path, settings, data_dir) as reader:
+        mark = HeadFile.read(reader.path.with_name("ledger.head"))
+        reader.verify_tail(mark)
+        entries = reader.verify_all()
+        head, anchor = reader.ends()
+        findings = {
+            "path": str(reader.path),
+            "entries": entries,
+            "first": anchor[0] + 1,
+            "last": head.seq,
+            "commits": head.batch,
+            "rooms": len(reader.rooms()),
+            "hash": head.hash.hex(),
+            "mark": None if mark is None else mark.seq,
+        }
+    if as_json:
+        click.echo(json.dumps(findings))
+        return
+    click.echo(
+        f"ok: {reader.path}: {entries:,} entries ({findings['first']} to {findings['last']}), "
+        f"{findings['rooms']:,} open rooms, every checksum and the hash chain hold"
+    )
+    click.echo(f"last entry {head.seq}, hash {head.hash.hex()}")
+
+
+@ledger.command()
+@data_options
+@click.option("--room", help="Only this room.")
+@click.option("--after", type=click.IntRange(0), default=0, show_default=True, help="Only entries after this number.")
+@click.option("--output", type=click.File("w", encoding="utf-8", atomic=True), default="-", help="File, - = stdout.")
+def export(
+    config_path: Path | None,
+    settings: tuple[str, ...],
+    data_dir: Path | None,
+    room: str | None,
+    after: int,
+    output: Any,
+) -> None:
+    """Write the entries as NDJSON: one line each, in order, with sequence number and time."""
+    # Any: click's file object.
+    with opened(config_path, settings, data_dir) as reader:
+        for entry in entries_of(reader, after):
+            if room is None or entry.room == room:
+                output.write(json.dumps(as_json_line(entry), ensure_ascii=False, default=_binary) + "\n")
+
+
+def as_json_line(entry: StoredEntry) -> dict[str, Any]:
+    """One entry for NDJSON: an event with its fields, a fact with its body in base64."""
+    line: dict[str, Any] = {"seq": entry.seq, "room": entry.room, "epoch": entry.epoch}
+    if entry.lane is not None:
+        line |= {"offset": entry.offset, "lane": entry.lane}
+    line |= {"kind": entry.kind, "at_ms": entry.at_ms}
+    event = event_of(entry)
+    if event is None:
+        return line | {"body": _binary(entry.body)}
+    return line | {"user_id": event.user_id, "name": event.name, "payload": event.payload}
+
+
+def _binary(value: object) -> str:
+    """How JSON says bytes."""
+    assert isinstance(value, bytes)
+    return base64.b64encode(value).decode()
+
+
+@ledger.command("replay")
+@data_options
+@click.option("--room", help="Only this room, and every event of it.")
+@click.option("--until", help="Stop at this time: Unix milliseconds, or as in 2026-11-22T20:15:00+08:00.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a room instead of the table.")
+def replay_(
+    config_path: Path | None,
+    settings: tuple[str, ...],
+    data_dir: Path | None,
+    room: str | None,
+    until: str | None,
+    as_json: bool,
+) -> None:
+    """Read the book from the beginning and show every room as its events have made it, or made it until then."""
+    until_ms = None if until is None else moment_ms(until)
+    with opened(config_path, settings, data_dir) as reader:
+
+        def told() -> Iterator[StoredEntry]:
+            begun_ms: int | None = None
+            for entry in entries_of(reader):
+                if (room is not None and entry.room != room) or (until_ms is not None and entry.at_ms > until_ms):
+                    continue
+                if room is not None and not as_json:
+                    begun_ms = entry.at_ms if begun_ms is None else begun_ms
+                    click.echo(_line(entry, begun_ms))
+                yield entry
+
+        rooms = replay(told())
+    if room is not None and not rooms:
+        raise click.ClickException(f"nothing of room {room} is in {reader.path}")
+    for found in rooms.values():
+        click.echo(json.dumps(found.as_json(), ensure_ascii=False) if as_json else _summary(found))
+
+
+def moment_ms(text: str) -> int:
+    """Unix milliseconds of a moment as people write it; without a zone it is local time."""
+    if text.isdigit():
+        return int(text)
+    try:
+        return round(datetime.fromisoformat(text).timestamp() * 1000)
+    except ValueError:
+        raise click.BadParameter(f"no time: {text!r}", param_hint="--until") from None
+
+
+def _line(entry: StoredEntry, begun_ms: int) -> str:
+    since_s = (entry.at_ms - begun_ms) // 1000
+    line = as_json_line(entry)
+    said = {key: line[key] for key in ("user_id", "payload", "body") if key in line}
+    clock = f"{since_s // 3600:02d}:{since_s // 60 % 60:02d}:{since_s % 60:02d}"
+    return f"{clock} #{entry.offset} kind {entry.kind} {json.dumps(said, ensure_ascii=False, default=_binary)}"
+
+
+def _summary(found: RoomReplay) -> str:
+    begun = datetime.fromtimestamp(found.first_ms / 1000, UTC).isoformat(timespec="seconds") if found.events else "-"
+    text = (
+        f"{found.room or '(no room)'} epoch {found.epoch}: {found.events:,} events, offsets {found.first_offset} to "
+        f"{found.last_offset}, since {begun}, {found.phase.name.lower()}; {found.gifts:,} gifts of "
+        f"{found.gift_cents / 100:,.2f}, {found.announcements:,} announcements, {found.facts:,} facts"
+    )
+    return text + (f"; {found.holes:,} OFFSETS MISSING" if found.holes else "")
+
+
+@ledger.command()
+@data_options
+@click.argument("target", type=click.Path(path_type=Path, dir_okay=False))
+def backup(config_path: Path | None, settings: tuple[str, ...], data_dir: Path | None, target: Path) -> None:
+    """Copy the ledger to TARGET while the broker goes on; the copy is verified before it gets its name.
+
+    To go back to it: stop the broker, and put the copy as ledger.db into an empty data directory.
+    """
+    with opened(config_path, settings, data_dir) as reader:
+        try:
+            size = reader.backup(target)
+        except OSError as error:
+            raise click.ClickException(f"{error.filename or target}: {error.strerror}") from error
+    click.echo(f"ok: {target} ({size:,} bytes), verified", file=sys.stdout)

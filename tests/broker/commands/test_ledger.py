@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from broker.cli import main
+from broker.ledger import Entry, OutboxEntry, database_path
+from broker.ledger.entries import Submission
+from broker.ledger.head import HeadFile
+from broker.ledger.store import Store
+from protocol.codes import Lane, MessageType, RoomPhase
+from protocol.frames import pack_body
+from protocol.messages import Event
+from protocol.payloads import GiftPayload
+
+BEGUN_MS = 1_790_000_000_000
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["ledger", *(str(argument) for argument in arguments)])
+
+
+def event(
+    kind: int, at_s: int, user_id: str, payload: object, room: str = "lobby", lane: Lane = Lane.PAID
+) -> Submission:
+    body = pack_body(Event(kind, BEGUN_MS + 1000 * at_s, user_id, "", payload))
+    return Submission((Entry(room, 7, lane, kind, BEGUN_MS + 1000 * at_s, body),))
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A show: an announcement, two gifts, a fact, another room, and the end."""
+    store = Store(database_path(tmp_path))
+    marks = HeadFile(tmp_path / "ledger.head")
+    store.commit([event(MessageType.ANNOUNCEMENT, 0, "max", ("欢迎",), lane=Lane.CONTROL)])
+    store.commit(
+        [
+            event(MessageType.GIFT, 60, "ann", GiftPayload("o1", "ann", "Ann", "rose", 3, 100)),
+            event(MessageType.GIFT, 61, "bob", GiftPayload("o2", "bob", "Bob", "car", 1, 9900)),
+            Submission((Entry("lobby", 7, None, 1000, BEGUN_MS, b"\x00fact"), OutboxEntry("gift", BEGUN_MS, b"x"))),
+            event(200, 62, "shop", {"raw": b"\xff"}, room="other", lane=Lane.COMMERCE),
+        ]
+    )
+    store.commit([event(MessageType.ROOM_PHASE, 3600, "max", (int(RoomPhase.ENDED),), lane=Lane.CONTROL)])
+    marks.write(store.head)
+    marks.close()
+    store.close()
+    return tmp_path
+
+
+def test_verify_says_that_all_is_well(directory: Path) -> None:
+    result = run("verify", "--data-dir", directory)
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("ok: ")
+    assert "6 entries (1 to 6), 2 open rooms" in result.output
+    findings = json.loads(run("verify", "--json", "--data-dir", directory).output)
+    assert (findings["entries"], findings["commits"], findings["mark"]) == (6, 3, 6)
+
+
+def test_verify_names_the_first_difference_and_fails(directory: Path) -> None:
+    path = database_path(directory)
+    path.write_bytes(path.read_bytes().replace("欢迎".encode(), "欢送".encode()))
+    result = run("verify", "--data-dir", directory)
+    assert result.exit_code == 1
+    assert "entry 1 is not what was written (checksum)" in result.output
+
+
+def test_verify_finds_a_change_that_mended_its_checksum(directory: Path) -> None:
+    from zlib import crc32
+
+    from broker.ledger.chain import canonical
+
+    connection = sqlite3.connect(database_path(directory))
+    body = pack_body(
+        Event(MessageType.GIFT, BEGUN_MS + 60_000, "ann", "", GiftPayload("o1", "ann", "Ann", "rose", 9, 100))
+    )
+    crc = crc32(canonical(2, "lobby", 7, 2, Lane.PAID, MessageType.GIFT, BEGUN_MS + 60_000, body))
+    connection.execute("UPDATE entries SET body = ?, crc = ? WHERE seq = 2", (body, crc))
+    connection.commit()
+    connection.close()
+    result = run("verify", "--data-dir", directory)
+    assert result.exit_code == 1
+    assert "entry 2 does not follow entry 1 (hash chain)" in result.output
+
+
+def test_verify_finds_that_the_end_is_missing(directory: Path) -> None:
+    connection = sqlite3.connect(database_path(directory))
+    hashed = connection.execute("SELECT hash FROM entries WHERE seq = 5").fetchone()[0]
+    connection.execute("DELETE FROM entries WHERE seq = 6")
+    connection.execute("UPDATE head SET batch = 2, seq = 5, hash = ?", (hashed,))
+    connection.commit()
+    connection.close()
+    result = run("verify", "--data-dir", directory)
+    assert result.exit_code == 1
+    assert "entry 6 was acknowledged" in result.output
+
+
+def test_a_directory_without_a_ledger_is_said_in_one_line(tmp_path: Path) -> None:
+    result = run("verify", "--data-dir", tmp_path)
+    assert result.exit_code == 1
+    assert "there is no ledger" in result.output
+
+
+def test_the_configuration_says_where_the_ledger_is(directory: Path, tmp_path: Path) -> None:
+    file = tmp_path / "roomcast.toml"
+    file.write_text(f'[ledger]\ndata_dir = "{directory}"\n')
+    assert run("verify", "--config", file).exit_code == 0
+    assert run("verify", "--config", file, "--set", "ledger.ephemeral=true").exit_code == 2
+
+
+def test_export_writes_one_line_an_entry(directory: Path, tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in run("export", "--data-dir", directory).output.splitlines()]
+    assert [line["seq"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert lines[0] == {
+        "seq": 1, "room": "lobby", "epoch": 7, "offset": 1, "lane": 0, "kind": 4, "at_ms": BEGUN_MS,
+        "user_id": "max", "name": "", "payload": ["欢迎"],
+    }  # fmt: skip
+    assert lines[3] == {"seq": 4, "room": "lobby", "epoch": 7, "kind": 1000, "at_ms": BEGUN_MS, "body": "AGZhY3Q="}
+    assert lines[4]["payload"] == {"raw": "/w=="}
+    target = tmp_path / "out.ndjson"
+    assert run("export", "--data-dir", directory, "--room", "other", "--output", target).exit_code == 0
+    assert [json.loads(line)["room"] for line in target.read_text().splitlines()] == ["other"]
+    assert len(run("export", "--data-dir", directory, "--after", 4).output.splitlines()) == 2
+
+
+def test_an_export_of_a_damaged_ledger_fails_and_leaves_no_file(directory: Path, tmp_path: Path) -> None:
+    path = database_path(directory)
+    path.write_bytes(path.read_bytes().replace("欢迎".encode(), "欢送".encode()))
+    target = tmp_path / "out.ndjson"
+    assert run("export", "--data-dir", directory, "--output", target).exit_code == 1
+    assert not target.exists()
+
+
+def test_replay_rebuilds_the_rooms(directory: Path) -> None:
+    rooms = [json.loads(line) for line in run("replay", "--json", "--data-dir", directory).output.splitlines()]
+    lobby = next(room for room in rooms if room["room"] == "lobby")
+    assert (lobby["events"], lobby["offsets"], lobby["holes"], lobby["facts"]) == (4, [1, 4], 0, 1)
+    assert (lobby["gifts"], lobby["gift_units"], lobby["gift_cents"]) == (2, 4, 10_200)
+    assert lobby["top_givers"] == [["bob", 9900], ["ann", 300]]
+    assert lobby["phase"] == "ended"
+    text = run("replay", "--data-dir", directory).output
+    assert "2 gifts of 102.00" in text
+
+
+def test_replay_stops_at_a_moment(directory: Path) -> None:
+    until = BEGUN_MS + 60_500
+    (lobby,) = [
+        json.loads(line)
+        for line in run("replay", "--json", "--until", until, "--data-dir", directory).output.splitlines()
+    ]
+    assert (lobby["gifts"], lobby["phase"]) == (1, "live")
+    assert run("replay", "--until", "tomorrow", "--data-dir", directory).exit_code == 2
+    iso = run("replay", "--json", "--until", "2100-01-01T00:00:00+00:00", "--data-dir", directory)
+    assert len(iso.output.splitlines()) == 2
+
+
+def test_replay_of_one_room_shows_its_events(directory: Path) -> None:
+    lines = run("replay", "--room", "lobby", "--data-dir", directory).output.splitlines()
+    assert lines[0].startswith('00:00:00 #1 kind 4 {"user_id": "max", "payload": ["欢迎"]}')
+    assert lines[-2].startswith("01:00:00 #4 kind 6")
+    assert run("replay", "--room", "nobody", "--data-dir", directory).exit_code == 1
+
+
+def test_a_backup_is_verified_and_never_overwrites(directory: Path, tmp_path: Path) -> None:
+    target = tmp_path / "copy" / "ledger.db"
+    assert run("backup", "--data-dir", directory, target).exit_code == 1, "the directory is not there"
+    target.parent.mkdir()
+    result = run("backup", "--data-dir", directory, target)
+    assert result.exit_code == 0, result.output
+    assert run("verify", "--data-dir", target.parent).exit_code == 0
+    assert run("backup", "--data-dir", directory, target).exit_code == 1
