@@ -23,7 +23,11 @@ the algorithm or the key from the token, fetch anything, wait, or put a token or
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
+import hmac
+import json
 import random
 import re
 import secrets
@@ -57,6 +61,9 @@ MAX_ROOMS_PER_TOKEN = 64
 MAX_ALLOW = 32
 DEV_PREFIX = "dev:"
 
+_KNOWN_HEADERS = 64
+_TO_STANDARD = bytes.maketrans(b"-_+/", b"+/--")
+"""Base64 of URLs to the standard alphabet; what is of the standard alphabet alone becomes an error."""
 _SHARED_ROOMS = 1024
 """Room lists kept for sharing; tokens of one room are mostly alike. When full the table starts anew: no harm done."""
 _LATEST_S = 253_402_300_799
@@ -156,13 +163,15 @@ class Authenticator:
         self._config = config
         self._clock = clock
         self._rng = rng or secrets.SystemRandom()
+        self._headers: set[str] = set()
+        """First parts of good tokens, encoded as they came: in practice one, or one a key id."""
         self._cache: dict[bytes, Grant] = {}
         self._rooms: dict[tuple[RoomGrant, ...], tuple[RoomGrant, ...]] = {}
 
     def verify(self, token: str | None) -> Grant:
         """The grant behind ``token``; None asks for a guest's.
 
-        AuthError in every other case, whatever the bytes. Never waits: about 75 us for a new token, 1.3 us for
+        AuthError in every other case, whatever the bytes. Never waits: about 20 us for a new token, 1.3 us for
         one that was seen before. The cache holds ``cache_tokens`` grants by digest, never tokens; when full the
         oldest goes.
         """
@@ -236,7 +245,9 @@ class Authenticator:
                 raise AuthError("token has expired")
             self.from_cache += 1
             return grant
-        claims = self._claims(token)
+        claims = self._quick_claims(token)
+        if claims is None:
+            claims = self._claims(token)
         grant = self._grant(claims)
         self._check_times(claims, grant)
         self.verified += 1
@@ -245,6 +256,34 @@ class Authenticator:
                 del self._cache[next(iter(self._cache))]
             self._cache[digest] = grant
         return grant
+
+    def _quick_claims(self, token: str) -> dict[str, Any] | None:
+        """What `_claims` returns for a plain good token, or None for anything else or anything odd: then ask `_claims`.
+
+        PyJWT takes 60 us to judge a token, this 8, and a wave of newcomers is made of these. It accepts only a header
+        that `_claims` has accepted before, byte for byte, and the one encoding of the one right signature; refusals
+        and their reasons come from `_claims` alone.
+        """
+        header, _, rest = token.partition(".")
+        if header not in self._headers:
+            return None
+        payload, _, signature = rest.partition(".")
+        signed = token[: len(header) + 1 + len(payload)].encode()
+        expected = base64.urlsafe_b64encode(hmac.digest(self._secret, signed, "sha256")).rstrip(b"=")
+        if not hmac.compare_digest(expected, signature.encode()):
+            return None
+        try:
+            standard = payload.encode().translate(_TO_STANDARD) + b"=" * (-len(payload) % 4)
+            claims = json.loads(binascii.a2b_base64(standard, strict_mode=True))
+        except (ValueError, RecursionError):
+            return None
+        if type(claims) is not dict or type(claims.get("sub")) is not str:
+            return None
+        if claims.get("aud") != self._config.audience or claims.get("exp") is None or claims.get("rooms") is None:
+            return None
+        if "jti" in claims or (self._config.issuer is not None and claims.get("iss") != self._config.issuer):
+            return None
+        return claims
 
     def _claims(self, token: str) -> dict[str, Any]:
         """The claims of a token whose signature, audience and issuer are right. Times are not looked at."""
@@ -273,6 +312,8 @@ class Authenticator:
             raise AuthError("header typ is not JWT")
         if "kid" in header and not _KEY_ID.fullmatch(str(header["kid"])):
             raise AuthError("header kid is not a plain name")
+        if len(self._headers) < _KNOWN_HEADERS:
+            self._headers.add(token.partition(".")[0])
         claims: dict[str, Any] = whole["payload"]
         return claims
 

@@ -36,7 +36,8 @@ class Danmaku:
     """One danmaku or emote, later an entry of a tick: ``count`` equal ones, the first by ``user_id``.
 
     ``senders``: up to 3 further user ids in order of arrival. ``style`` and ``extra`` are the caller's.
-    ``at``: monotonic seconds of arrival. ``folded``: the text after `normalize`, if the caller has it already. The fields that begin with an underscore belong to the window it is in.
+    ``at``: monotonic seconds of arrival. ``folded``: the text after `normalize`, if the caller has it already. The
+    fields that begin with an underscore belong to the window it is in.
     """
 
     __slots__ = (

@@ -1,0 +1,81 @@
+"""The short way of judging a token, held against PyJWT's: same grants, same refusals, whatever the bytes."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from broker.auth import Authenticator, AuthError, Grant
+from broker.config import AuthConfig
+from tests.broker.test_auth import GOOD, HS256, NOW, SECRET, b64, sign
+
+
+class ByPyJwt(Authenticator):
+    """The twin without the short way."""
+
+    def _quick_claims(self, token: str) -> dict[str, Any] | None:
+        return None
+
+
+def judged(by: type[Authenticator], token: str, issuer: str | None = None) -> Grant | str:
+    one = by(AuthConfig(secret=SECRET, issuer=issuer), lambda: NOW, random.Random(1))
+    good = GOOD | ({} if issuer is None else {"iss": issuer})
+    for header in (HS256, {"typ": "JWT", "alg": "HS256", "kid": "k1"}):
+        one.verify(sign(header, good))  # from here on these headers are known
+    try:
+        return one.verify(token)
+    except AuthError as error:
+        return error.detail
+
+
+values = st.one_of(
+    st.none(), st.booleans(), st.integers(-1, 2**40), st.floats(), st.text(max_size=8), st.lists(st.text(max_size=4)),
+    st.sampled_from(["roomcast", "platform", "u1", [{"pattern": "*"}], ["roomcast"], int(NOW) + 60, int(NOW) - 60]),
+)  # fmt: skip
+changes = st.dictionaries(st.sampled_from(["sub", "aud", "exp", "rooms", "iss", "jti", "nbf", "iat", "role"]), values)
+
+
+@given(changes, st.sets(st.sampled_from(sorted(GOOD))), st.sampled_from([None, "platform"]))
+def test_the_short_way_judges_claims_as_pyjwt_does(
+    changed: dict[str, Any], missing: set[str], issuer: str | None
+) -> None:
+    claims = {name: value for name, value in (GOOD | changed).items() if name not in missing}
+    token = sign(HS256, claims)
+    assert judged(Authenticator, token, issuer) == judged(ByPyJwt, token, issuer)
+
+
+@given(st.integers(0, 300), st.characters(codec="ascii"))
+@example(0, "+")
+@example(50, "/")
+def test_the_short_way_judges_damage_as_pyjwt_does(at: int, character: str) -> None:
+    token = sign(HS256, GOOD)
+    at %= len(token)
+    for damaged in (token[:at] + character + token[at:], token[:at] + character + token[at + 1 :], token[:at]):
+        assert judged(Authenticator, damaged) == judged(ByPyJwt, damaged)
+
+
+@given(st.binary(max_size=40))
+@example(b'{"sub":"a","sub":"b"}')
+@example(b"[" * 30)
+@example(b'{"sub":"\xff"}')
+def test_the_short_way_judges_payloads_that_are_no_claims_as_pyjwt_does(payload: bytes) -> None:
+    token = sign(HS256, payload)
+    assert judged(Authenticator, token) == judged(ByPyJwt, token)
+
+
+def test_a_good_token_of_a_known_header_needs_no_pyjwt(monkeypatch: Any) -> None:
+    one = Authenticator(AuthConfig(secret=SECRET), lambda: NOW, random.Random(1))
+    one.verify(sign(HS256, GOOD))
+    monkeypatch.setattr(one, "_claims", None)
+    assert one.verify(sign(HS256, GOOD | {"sub": "u2"})).user_id == "u2"
+
+
+def test_a_signature_of_another_key_or_encoding_never_takes_the_short_way() -> None:
+    forged = sign(HS256, GOOD, secret="another secret, as long as the right one")
+    assert isinstance(judged(Authenticator, forged), str)
+    head, payload, signature = sign(HS256, GOOD).split(".")
+    assert isinstance(judged(Authenticator, f"{head}.{payload}.{signature}."), str)
+    assert isinstance(judged(Authenticator, f"{b64(b'{}')}.{payload}.{signature}"), str)
