@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
 from typing import Any
 
-__all__ = ["CommandReader", "emit", "set_alarm"]
+__all__ = ["CommandReader", "emit", "first_order", "set_alarm"]
 
 Event = dict[str, Any]
 """One line. Any: plain JSON, whose fields each sender and reader know."""
@@ -52,3 +53,13 @@ class CommandReader:
             return []
         *lines, self._rest = (self._rest + data).split(b"\n")
         return [json.loads(line) for line in lines if line]
+
+
+def first_order() -> Event | None:
+    """Wait for the first line, the spec of this process; None if the parent is gone before."""
+    commands = CommandReader()
+    orders: list[Event] = []
+    while not orders and not commands.ended:
+        select.select([commands.fd], [], [])
+        orders = commands.read()
+    return orders[0] if orders else None

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.compare import compare_files, verdict_table
+from bench.memory import run_memory
 from bench.process import BenchFailure
 from bench.results import METRICS
 from bench.run import RunOptions, run_scenario
@@ -135,7 +136,8 @@ def run(
 
 def _run_one(console: Console, label: str, scenario: Scenario, options: RunOptions) -> dict[str, Any]:
     with console.status(label) as status:
-        result = run_scenario(scenario, options, lambda text: status.update(f"[bold]{label}[/bold]: {text}"))
+        run_way = run_memory if scenario.way == "memory" else run_scenario
+        result = run_way(scenario, options, lambda text: status.update(f"[bold]{label}[/bold]: {text}"))
     good = not result["invariants"]["violations"]
     mark = "[green]holds[/green]" if good else "[red]VIOLATED[/red]"
     console.print(f"{label}: {result['invariants']['checked']} equations, {mark}")

@@ -10,19 +10,53 @@ import socket
 from enum import IntEnum
 from typing import Any
 
-from bench.books import SINGLE, STREAM_EVENT, STREAM_STATE, STREAM_TICK, Form, Record
+import msgspec
+
+from bench.books import SINGLE, STREAM_EVENT, STREAM_STATE, STREAM_TICK, Books, Form, Record
 from bench.sockets import mask_message
 from protocol.codes import Codec, Feature, Lane, Tier
 from protocol.connection import encode
 from protocol.messages import MAGIC, VERSION, Auth, ClientHello, Join, Message, Ping, Resume
 
-__all__ = ["FEATURES", "Link", "LinkState", "Manner", "client_bytes", "entrance"]
+__all__ = ["FEATURES", "Link", "LinkState", "Manner", "ViewerSpec", "client_bytes", "entrance", "judge", "judge_end"]
 
 FEATURES: dict[str, int] = {"plain": 0, "lz4": Feature.LZ4, "dictionary": Feature.LZ4 | Feature.LZ4_DICT_1}
 """What a viewer can decompress, by the name scenarios use."""
 CODECS: dict[str, Codec] = {"plain": Codec.PLAIN, "lz4": Codec.LZ4, "dictionary": Codec.LZ4_DICT_1}
 
 _JOIN_SEQUENCE = 3
+
+
+class ViewerSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What one viewer process does. ``seats``: in a crowd, the room numbers of the viewers behind each socket."""
+
+    host: str
+    port: int
+    links: int
+    first_index: int = 0
+    rooms: list[str] = []
+    websocket_share: float = 0.0
+    features: str = "dictionary"
+    tier: int = 20
+    sources: int = 4
+    connect_per_s: float = 2000.0
+    in_flight: int = 200
+    careful_share: float = 0.01
+    stalled: int = 0
+    throttled: int = 0
+    throttle_bytes_per_s: int = 2048
+    slow_receive_bytes: int = 8192
+    auth: str = "token"
+    secret: str | None = None
+    heartbeat_s: float = 30.0
+    origin_us: int = 0
+    lifetime_s: float = 900.0
+    seed: int = 1
+    crowd: bool = False
+    crowd_sockets: int = 0
+    room_count: int = 0
+    fault: str = ""
+    """``drop-frame``: one link forgets one frame it was sent, to see that the checks notice."""
 
 
 class LinkState(IntEnum):
@@ -186,3 +220,34 @@ def link_report(links: list[Link]) -> dict[str, Any]:
         if link.state is LinkState.CLOSED and link.code:
             codes[str(link.code)] = codes.get(str(link.code), 0) + 1
     return {"states": states, "close_codes": codes}
+
+
+def judge_end(books: Books, link: Link) -> None:
+    """What a link must have heard by now."""
+    book = books.rooms.get(link.seat)
+    if link.state is not LinkState.READY or book is None:
+        if not link.manner:
+            books.violate(f"{link} is {link.state.name.lower()} at the end (close code {link.code})")
+        return
+    weights = book.ticks[link.form.tier]
+    mark, last = link.marks[STREAM_TICK], max(weights, default=0)
+    holes = list(link.holes)
+    if 0 <= mark < last:
+        link.holes.append((mark + 1, last))
+    missing = missing_danmaku(link, weights)
+    if link.manner:
+        if link.told > missing:
+            books.violate(f"{link} was told of {link.told} missed danmaku, but missed only {missing}")
+    else:
+        if link.holes and (not link.told or missing != link.told):
+            first, final = link.holes[0]
+            books.violate(
+                f"{link} ({book.name}) never got ticks {first} to {final}, {missing} danmaku are missing in all, "
+                f"and the broker owned up to {link.told}"
+            )
+        offset = max(book.events, default=link.marks[STREAM_EVENT])
+        if link.marks[STREAM_EVENT] < offset:
+            books.violate(
+                f"{link} ({book.name}) heard events up to {link.marks[STREAM_EVENT]} of {offset}: a lost frame"
+            )
+    link.holes = holes

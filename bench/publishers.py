@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from bench.child import CommandReader, emit, set_alarm
+from bench.child import CommandReader, emit, first_order, set_alarm
 from bench.links import client_bytes
 from bench.measure import Latencies, now_us
 from bench.sockets import connect_from, raise_descriptors, source_address
@@ -450,14 +450,10 @@ class Publishers:
 
 def main() -> None:
     """Read the spec, live, end."""
-    commands = CommandReader()
-    orders: list[dict[str, Any]] = []
-    while not orders and not commands.ended:
-        select.select([commands.fd], [], [])
-        orders = commands.read()
-    if not orders:
+    orders = first_order()
+    if orders is None:
         return
-    spec = msgspec.convert(orders[0], PublisherSpec)
+    spec = msgspec.convert(orders, PublisherSpec)
     set_alarm(spec.lifetime_s)
     try:
         Publishers(spec).run()

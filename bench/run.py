@@ -17,13 +17,13 @@ from typing import Any
 import msgspec
 
 from bench.invariants import Findings, check, check_crowd
+from bench.links import ViewerSpec
 from bench.machine import facts
 from bench.measure import now_us
 from bench.process import BenchFailure, Child, Troupe
 from bench.publishers import PublisherSpec, StreamSpec
 from bench.results import assemble
 from bench.scenario import Scenario, twin_of
-from bench.viewers import ViewerSpec
 
 __all__ = ["RunOptions", "run_scenario"]
 

@@ -15,9 +15,20 @@ import msgspec
 from msgspec import Meta
 
 __all__ = [
-    "SCENARIOS", "Cut", "Scenario", "ScenarioError", "Sizes", "Stream", "Target", "load_scenario", "read_scenario",
-    "resize", "scenario_names", "twin_of",
-]  # fmt: skip
+    "SCENARIOS",
+    "Cut",
+    "LinkScript",
+    "Scenario",
+    "ScenarioError",
+    "Sizes",
+    "Stream",
+    "Target",
+    "load_scenario",
+    "read_scenario",
+    "resize",
+    "scenario_names",
+    "twin_of",
+]
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 
@@ -58,6 +69,19 @@ class Cut(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     at: Share
     share: Share
     over_s: Annotated[float, Meta(ge=0, le=60)] = 1.0
+
+
+class LinkScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a share of the simulated links of way (c) behaves."""
+
+    share: Share
+    bytes_per_s: Annotated[int, Meta(ge=1)] = 1_000_000
+    delay_ms: Annotated[float, Meta(ge=0, le=60_000)] = 20.0
+    buffer_bytes: Annotated[int, Meta(ge=1024)] = 65_536
+    """What is on its way before a send is refused, as a kernel's buffers are."""
+    stall_every_s: Annotated[float, Meta(ge=0)] = 0.0
+    """0 = never."""
+    stall_s: Annotated[float, Meta(ge=0)] = 0.0
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -101,6 +125,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     stalled_share: Share = 0.0
     throttled_share: Share = 0.0
     throttle_bytes_per_s: Positive = 2048
+    links: tuple[LinkScript, ...] = ()
+    """Way (c) only: how the simulated links behave; shares add up to 1."""
     floor_sweeps: Annotated[int, Meta(ge=0, le=50)] = 5
     broker: dict[str, Any] = {}
     """Settings of the broker, as in its own TOML (`roomcast print-config`). Any: checked by the broker's own loader."""
@@ -166,6 +192,10 @@ def read_scenario(text: str, name: str) -> Scenario:
             raise ScenarioError(f"scenario {name}: {stream.kind} has both a rate and phases")
     if scenario.stalled_share + scenario.throttled_share > 1:
         raise ScenarioError(f"scenario {name}: more slow viewers than viewers")
+    if (scenario.way == "memory") is not bool(scenario.links):
+        raise ScenarioError(f"scenario {name}: links are for way memory, and way memory needs them")
+    if scenario.links and abs(sum(link.share for link in scenario.links) - 1) > 1e-6:
+        raise ScenarioError(f"scenario {name}: the shares of the links do not add up to 1")
     if scenario.rooms > scenario.viewers:
         raise ScenarioError(f"scenario {name}: more rooms than viewers")
     return scenario

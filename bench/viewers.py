@@ -20,21 +20,21 @@ import struct
 import time
 from collections import Counter
 from time import monotonic_ns
-from typing import Any
 
 import msgspec
 
 from bench.books import FLOOR_SEQUENCE, STREAM_EVENT, STREAM_TICK, Books, Record
-from bench.child import CommandReader, emit, set_alarm
+from bench.child import CommandReader, emit, first_order, set_alarm
 from bench.links import (
     FEATURES,
     Link,
     LinkState,
     Manner,
+    ViewerSpec,
     entrance,
     judge,
+    judge_end,
     link_report,
-    missing_danmaku,
     ping_bytes,
 )
 from bench.measure import now_us
@@ -46,7 +46,7 @@ from protocol.fields import FieldError
 from protocol.frames import HEADER_BYTES, parse_header, unpack_body
 from protocol.messages import Direct, ErrorReply, GoAway, Joined, Resumed, Side, reader_of
 
-__all__ = ["ViewerSpec", "Viewers", "main"]
+__all__ = ["Viewers", "main"]
 
 BUFFER_BYTES = 512 * 1024
 HOUSE_US = 100_000
@@ -57,38 +57,6 @@ MAX_ATTEMPTS = 20
 _key_at = struct.Struct("!16s").unpack_from
 _BROADCAST = frozenset({Opcode.EVENT, Opcode.TICK, Opcode.STATE})
 _TICK = int(Opcode.TICK)
-
-
-class ViewerSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What one viewer process does. ``seats``: in a crowd, the room numbers of the viewers behind each socket."""
-
-    host: str
-    port: int
-    links: int
-    first_index: int = 0
-    rooms: list[str] = []
-    websocket_share: float = 0.0
-    features: str = "dictionary"
-    tier: int = 20
-    sources: int = 4
-    connect_per_s: float = 2000.0
-    in_flight: int = 200
-    careful_share: float = 0.01
-    stalled: int = 0
-    throttled: int = 0
-    throttle_bytes_per_s: int = 2048
-    slow_receive_bytes: int = 8192
-    auth: str = "token"
-    secret: str | None = None
-    heartbeat_s: float = 30.0
-    origin_us: int = 0
-    lifetime_s: float = 900.0
-    seed: int = 1
-    crowd: bool = False
-    crowd_sockets: int = 0
-    room_count: int = 0
-    fault: str = ""
-    """``drop-frame``: one link forgets one frame it was sent, to see that the checks notice."""
 
 
 class Viewers:
@@ -575,45 +543,14 @@ class Viewers:
         emit("report", **report)
 
     def _judge_end(self, link: Link) -> None:
-        """What a link must have heard by now."""
-        book = self.books.rooms.get(link.seat)
-        if link.state is not LinkState.READY or book is None:
-            if not link.manner:
-                self.books.violate(f"{link} is {link.state.name.lower()} at the end (close code {link.code})")
-            return
-        weights = book.ticks[link.form.tier]
-        mark, last = link.marks[STREAM_TICK], max(weights, default=0)
-        holes = list(link.holes)
-        if 0 <= mark < last:
-            link.holes.append((mark + 1, last))
-        missing = missing_danmaku(link, weights)
-        if link.manner:
-            if link.told > missing:
-                self.books.violate(f"{link} was told of {link.told} missed danmaku, but missed only {missing}")
-        else:
-            if link.holes and (not link.told or missing != link.told):
-                first, final = link.holes[0]
-                self.books.violate(
-                    f"{link} ({book.name}) never got ticks {first} to {final}, {missing} danmaku are missing in all, "
-                    f"and the broker owned up to {link.told}"
-                )
-            offset = max(book.events, default=link.marks[STREAM_EVENT])
-            if link.marks[STREAM_EVENT] < offset:
-                self.books.violate(
-                    f"{link} ({book.name}) heard events up to {link.marks[STREAM_EVENT]} of {offset}: a lost frame"
-                )
-        link.holes = holes
+        judge_end(self.books, link)
 
 
 def main() -> None:
     """Read the spec, live, end."""
-    commands = CommandReader()
-    orders: list[dict[str, Any]] = []
-    while not orders and not commands.ended:
-        select.select([commands.fd], [], [])
-        orders = commands.read()
-    if orders:
-        spec = msgspec.convert(orders[0], ViewerSpec)
+    orders = first_order()
+    if orders is not None:
+        spec = msgspec.convert(orders, ViewerSpec)
         set_alarm(spec.lifetime_s)
         Viewers(spec).run()
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import msgspec
 
+from bench.links import ViewerSpec
 from bench.measure import now_us, summarise
 from bench.process import BenchFailure, Child, Troupe
 from bench.run import RunOptions, run_scenario
 from bench.scenario import Scenario, Stream
-from bench.viewers import ViewerSpec
 
 __all__ = ["run_against"]
 
@@ -173,8 +173,9 @@ def _start(name: str, troupe: Troupe) -> tuple[Child, int]:
     port = _free_port()
     if name == "redis":
         program = [
-            "redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-            "--maxclients", "19000", "--client-output-buffer-limit", "pubsub 0 0 0", "--daemonize", "no",
+            "redis-server", "--port", str(port), "--bind", "127.0.0.1", "--protected-mode", "no", "--daemonize", "no",
+            "--save", "", "--appendonly", "no", "--maxclients", "19000",
+            "--client-output-buffer-limit", "pubsub 0 0 0",
         ]  # fmt: skip
     else:
         config = troupe.folder / "nginx.conf"

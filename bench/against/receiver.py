@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import select
 import sys
-from typing import Any
 
 import msgspec
 
 from bench.books import STREAM_TICK
-from bench.child import CommandReader, set_alarm
-from bench.links import Link, LinkState
+from bench.child import first_order, set_alarm
+from bench.links import Link, LinkState, ViewerSpec
 from bench.sockets import handshake_request
-from bench.viewers import Viewers, ViewerSpec
+from bench.viewers import Viewers
 
 __all__ = ["CHANNEL", "PATH", "ROOM", "ForeignViewers"]
 
@@ -100,13 +99,9 @@ class ForeignViewers(Viewers):
 
 def main() -> None:
     """``python -m bench.against.receiver websocket|redis``."""
-    commands = CommandReader()
-    orders: list[dict[str, Any]] = []
-    while not orders and not commands.ended:
-        select.select([commands.fd], [], [])
-        orders = commands.read()
-    if orders:
-        spec = msgspec.convert(orders[0], ViewerSpec)
+    orders = first_order()
+    if orders is not None:
+        spec = msgspec.convert(orders, ViewerSpec)
         set_alarm(spec.lifetime_s)
         ForeignViewers(spec, redis=sys.argv[1] == "redis").run()
 
