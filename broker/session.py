@@ -66,6 +66,7 @@ from protocol.messages import (
     RoomPulse,
     ServerHello,
     Side,
+    common_version,
 )
 
 if TYPE_CHECKING:
@@ -163,6 +164,8 @@ class Session:
         """Take bytes of a binary link."""
         self._connection.receive_data(data)
         self._drain()
+        if self._connection.mid_frame and self.transport.framing is Framing.WEBSOCKET:
+            self.close(CloseCode.BAD_TRANSPORT, "a message holds a whole number of frames")
 
     def on_text(self, text: str) -> None:
         """Take a message of a JSON link."""
@@ -374,7 +377,7 @@ class Session:
         hello = frame.message
         assert isinstance(hello, ClientHello)
         services = self._services
-        if not hello.version_min <= VERSION <= hello.version_max:
+        if common_version(hello) is None:
             self.close(CloseCode.UNSUPPORTED_VERSION, f"this broker speaks version {VERSION}")
             return
         features = int(hello.features) & (Feature.LZ4 | Feature.LZ4_DICT_1) if services.compress else 0

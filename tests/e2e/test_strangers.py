@@ -10,6 +10,7 @@ from typing import Any
 import msgpack
 import pytest
 import trio
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from tests.broker.harness import joined_link, running_broker
@@ -176,3 +177,18 @@ async def test_plain_http_is_answered_politely_on_the_same_port() -> None:
         posted = await trio.to_thread.run_sync(ask, port, b"POST /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert posted.startswith(b"HTTP/1.1 405 ")
         assert len(broker.services.sessions) == 0
+
+
+async def test_a_websocket_message_that_cuts_a_frame_ends_the_link() -> None:
+    def visit(port: int) -> int | None:
+        with connect(f"ws://127.0.0.1:{port}/", subprotocols=["roomcast.v1"], compression=None) as link:  # type: ignore[list-item]
+            link.send(binary(HELLO, ["roomcast", 1, 1])[:-1])
+            with pytest.raises(ConnectionClosed):
+                while True:
+                    link.recv(timeout=DEADLINE_S)
+            return link.close_code
+
+    async with running_broker() as broker:
+        code = await trio.to_thread.run_sync(visit, broker.addresses[0][1])
+        assert code == 4407
+        assert broker.services.closed[code] == 1
