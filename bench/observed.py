@@ -31,7 +31,7 @@ from broker.config import load
 from broker.core.send_queue import QueueLimits
 from broker.logs import configure
 from broker.poller import Poller
-from broker.server import Broker
+from broker.server import Broker, calm_collector
 from broker.transport import Framing
 from protocol.codes import Opcode
 from protocol.frames import HEADER_BYTES, build_frame, pack_body
@@ -210,7 +210,7 @@ class Observer:
                         "refused": sum(part.refused for part in swept),
                     }
                 )
-                await trio.sleep(0.2 + 1.5 * sum(part.wall_s for part in swept))
+                await trio.sleep(0.2 + 0.7 * sum(part.wall_s for part in swept))
         emit("floor", sweeps=done)
 
     def _framing(self, framing: Framing) -> Framing:
@@ -225,6 +225,7 @@ class Observer:
 async def _main(path: Path) -> None:
     config = load(path)
     configure(config.log)
+    calm_collector()
     broker = Broker(config)
     async with trio.open_nursery() as nursery:
         await nursery.start(broker.run)

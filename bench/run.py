@@ -32,8 +32,9 @@ READY_S = 180.0
 SETTLE_S = 25.0
 """Longest time from the last answer until nothing waits anywhere."""
 REPORT_S = 90.0
-CALM_S = 3.0
-"""Counters are told two seconds after the last newcomer; then a crowd's receivers can begin to count."""
+CALM_S = 2.5
+"""Counters are told at most two seconds after a change."""
+CALM_DEADLINE_S = 60.0
 SECRET_BYTES = 32
 
 Say = Callable[[str], None]
@@ -238,8 +239,7 @@ class _Play:
         """Let the schedule run; links are cut when the scenario says so."""
         scenario = self.scenario
         if scenario.way == "crowd":
-            self.say("waiting until the room has counted its crowd")
-            time.sleep(CALM_S)
+            self._await_calm()
         for child in self.viewers:
             child.tell("begin")
         time.sleep(0.1)
@@ -258,6 +258,19 @@ class _Play:
         self.evidence_parts |= {"before": before, "after": after, "start_us": start_us, "end_us": end_us}
         self.say("waiting for the last answers")
         self.publisher.wait("done", 30)
+
+    def _await_calm(self) -> None:
+        """Counters follow the last newcomer by two seconds; a crowd's receivers begin to count when that is over."""
+        self.say("waiting until the room has counted its crowd")
+        deadline = time.monotonic() + CALM_DEADLINE_S
+        quiet_since, sweeps = time.monotonic(), -1
+        while time.monotonic() - quiet_since < CALM_S:
+            if time.monotonic() > deadline:
+                raise BenchFailure("the broker goes on telling counters although nobody comes or goes")
+            stats = self._stats()
+            if stats["fanning_out"] or stats["behind"] or stats["sweeps"] != sweeps:
+                quiet_since, sweeps = time.monotonic(), stats["sweeps"]
+            time.sleep(0.2)
 
     def _wait_until(self, moment: float) -> None:
         total = self.scenario.seconds
