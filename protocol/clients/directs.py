@@ -17,20 +17,20 @@ from .inbox import Inbox
 __all__ = ["SEEN_DIRECTS", "ClientEvents", "Directs"]
 
 SEEN_DIRECTS = 1024
-"""Messages remembered to tell a repeated one; far more than a broker keeps unacknowledged for one user."""
+"""Shown messages remembered to tell a repeated one, besides those in the inbox; a broker repeats far fewer."""
 
 
 class Directs:
     """Judges the DIRECT messages of one client; ``acknowledge`` sends an ACK, if there is a link."""
 
-    __slots__ = ("_acknowledge", "_inbox", "_is_holed", "_seen", "_shown", "dropped", "has_reader")
+    __slots__ = ("_acknowledge", "_inbox", "_is_holed", "_newest", "_seen", "dropped", "has_reader")
 
     def __init__(self, inbox: Inbox[ClientEvent], acknowledge: Callable[[int], None]) -> None:
         self._inbox = inbox
         self._acknowledge = acknowledge
         # By id and time: a broker that lost its memory counts from 1 again, and those are new messages.
         self._seen: OrderedDict[tuple[int, int], bool] = OrderedDict()
-        self._shown = 0
+        self._newest = 0
         self._is_holed = False
         self.has_reader = False
         """Whether the application reads; a full inbox then holds the link back instead of refusing."""
@@ -41,17 +41,18 @@ class Directs:
         if not direct.direct_id:
             self._inbox.put_lossy(direct, ambient=1)
             return
+        self._newest = direct.direct_id
         key = direct.direct_id, direct.at_ms
         if key in self._seen:
-            if self._seen[key] and direct.direct_id <= self._shown:
-                self._acknowledge(self._shown)  # the first acknowledgement was lost with its link
+            if self._seen[key]:
+                self._acknowledge(direct.direct_id)  # the first acknowledgement was lost with its link
             return
         if self._is_holed or (self._inbox.is_full and not self.has_reader):
             self._is_holed = True
             self.dropped += 1
             return
         self._seen[key] = False
-        if len(self._seen) > SEEN_DIRECTS:
+        if len(self._seen) > SEEN_DIRECTS and self._seen[next(iter(self._seen))]:
             self._seen.popitem(last=False)
         self._inbox.put(direct)
 
@@ -61,8 +62,10 @@ class Directs:
             key = direct.direct_id, direct.at_ms
             if key in self._seen:
                 self._seen[key] = True
-            self._shown = direct.direct_id
-            self._acknowledge(direct.direct_id)
+            # A lower number has come since: the broker lost its memory, and this acknowledgement would cover
+            # messages that were not shown. Or it only repeats itself, and is answered when this one comes again.
+            if direct.direct_id <= self._newest:
+                self._acknowledge(direct.direct_id)
 
     def link_over(self) -> None:
         """The next link starts with what is unacknowledged."""

@@ -28,6 +28,7 @@ from protocol.clients import (
     TickAccount,
     open_client,
 )
+from protocol.clients.directs import SEEN_DIRECTS
 from protocol.codes import Codec, ErrorCode, Feature, Lane, LeaveReason, MessageType, Opcode, Outcome, RoomPhase, Tier
 from protocol.connection import Encoding, encode
 from protocol.errors import LocalProtocolError
@@ -649,6 +650,21 @@ async def test_a_repeated_direct_message_is_shown_once_and_acknowledged_again(au
         assert (found.direct_id, found.at_ms) == (1, 6)
 
 
+async def test_however_many_wait_to_be_shown_none_is_shown_twice(autojump_clock: Any) -> None:
+    count = SEEN_DIRECTS + 100
+    async with linked() as (client, peer, network):
+        events = client.events()
+        for direct_id in range(1, count + 1):
+            await peer.send(Direct(direct_id, 200, 5, "coupon"))
+        await peer.vanish()
+        peer = await network.accept()
+        await peer.welcome()
+        for direct_id in range(1, count + 3):
+            await peer.send(Direct(direct_id, 200, 5, "coupon"))
+        found = [(await take_until(events, Direct)).direct_id for _ in range(count + 2)]
+        assert found == list(range(1, count + 3))
+
+
 async def test_an_old_acknowledgement_never_covers_a_message_that_was_not_shown(autojump_clock: Any) -> None:
     async with linked() as (client, peer, network):
         events = client.events()
@@ -750,11 +766,11 @@ async def test_leaving_the_block_sends_the_last_likes(autojump_clock: Any) -> No
             await peer.welcome()
             room = await join(client, peer)
             room.like(5)
-            nursery.start_soon(lambda: _count_likes(peer, 5))
+            nursery.start_soon(lambda: count_likes(peer, 5))
     assert room.likes == (0, 5, 0, 0, 0)
 
 
-async def _count_likes(peer: Peer, count: int) -> None:
+async def count_likes(peer: Peer, count: int) -> None:
     await peer.ack(await peer.expect(Opcode.POST), Outcome.ACCEPTED, count)
 
 
