@@ -1,0 +1,98 @@
+"""Real Chromium: the bench's report opens without an error, and a page's own WebSocket is a viewer like any other."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+from protocol.messages import State, Tick
+from tests.broker.harness import joined_link, running_broker
+from tests.tools import needs
+
+ROOT = Path(__file__).parent.parent.parent
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+def dom(page: str, profile: Path, *more: str) -> str:
+    """The page's DOM after its scripts have run, as Chromium prints it."""
+    done = subprocess.run(
+        [needs("chromium"), *FLAGS, f"--user-data-dir={profile}", *more, "--dump-dom", page],
+        capture_output=True, text=True, timeout=100, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_report_of_a_run_opens_with_its_plots(tmp_path: Path) -> None:
+    needs("chromium")
+    report = tmp_path / "report.html"
+    subprocess.run(
+        [sys.executable, "-m", "bench", "run", "calm", "--smoke", "--viewers=20", "--seconds=1.5", "--html", report],
+        cwd=ROOT, capture_output=True, timeout=100, check=True,
+    )  # fmt: skip
+    watch = "<script>addEventListener('error', e => document.title = 'broken: ' + e.message)</script>"
+    report.write_text(watch + report.read_text(encoding="utf-8"), encoding="utf-8")
+    seen = dom(report.as_uri(), tmp_path / "profile")
+    assert "<title>roomcast bench</title>" in seen
+    assert seen.count("<svg") >= 5
+    assert "equations hold" in seen
+
+
+PAGE = """<!doctype html><title>waiting</title><body><img src="http://127.0.0.1:HOLD/"><script>
+// The image keeps the page loading, and Chromium from printing it, until the test has heard the danmaku.
+const link = new WebSocket("ws://127.0.0.1:PORT/", ["roomcast.json.v1"]);
+const say = (...frames) => link.send(JSON.stringify(frames));
+link.onopen = () => say({op: "HELLO", body: {magic: "roomcast", version_min: 1, version_max: 1}},
+                        {op: "AUTH", body: {token: "dev:chromium"}}, {op: "JOIN", seq: 1, body: {room_name: "lobby"}});
+link.onmessage = event => {
+  const frame = JSON.parse(event.data);
+  if (frame.op === "JOIN") say({op: "POST", room: frame.room, seq: 2, body: [1, "m", ["来自浏览器"]]});
+  if (frame.op === "TICK") for (const entry of frame.body.entries) document.body.append(entry.payload[0]);
+  if (frame.op === "ACK") document.title = "fate " + frame.body.results[0].outcome;
+};
+</script>"""
+
+
+@pytest.mark.slow
+async def test_a_page_joins_and_talks_over_its_own_websocket(tmp_path: Path) -> None:
+    needs("chromium")
+    async with running_broker() as broker, joined_link(broker, "dev:ann") as (ann, _):
+        heard_it = trio.Event()
+
+        async def hold(stream: trio.SocketStream) -> None:
+            async with stream:
+                await stream.receive_some(4096)
+                await heard_it.wait()
+                await stream.send_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+
+        async with trio.open_nursery() as nursery:
+            listeners = await nursery.start(partial(trio.serve_tcp, hold, 0, host="127.0.0.1"))
+            ports = {"PORT": broker.addresses[0][1], "HOLD": listeners[0].socket.getsockname()[1]}
+            html = PAGE
+            for word, port in ports.items():
+                html = html.replace(word, str(port))
+            page = tmp_path / "page.html"
+            page.write_text(html, encoding="utf-8")
+
+            async def look() -> None:
+                seen = await trio.to_thread.run_sync(dom, page.as_uri(), tmp_path / "profile")
+                assert "<title>fate 0</title>" in seen
+                assert "来自浏览器" in seen.split("</script>")[1]
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(look)
+            heard: list[str] = []
+            while "来自浏览器" not in heard:
+                _, tick = await ann.expect(Tick)
+                heard += [entry.payload[0] for entry in tick.entries]
+            _, state = await ann.expect(State)  # a second later: the page has its own copy by then
+            assert state.online >= 1
+            heard_it.set()
