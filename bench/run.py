@@ -338,7 +338,7 @@ class _Play:
         size = self._mean_write_bytes()
         parts["floor_size_bytes"] = size
         self.broker.tell("floor", size_bytes=size, sweeps=sweeps)
-        found: list[dict[str, Any]] = self.broker.wait("floor", 60 + sweeps * 20)["sweeps"]
+        found: list[dict[str, Any]] = self.broker.wait("floor", 120 + sweeps * 20)["sweeps"]
         return found
 
     def _mean_write_bytes(self) -> int:
