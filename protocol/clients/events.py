@@ -135,7 +135,8 @@ class Rejoined(NamedTuple):
 class Gap(NamedTuple):
     """Events ``first``..``last`` of lanes 0-2 were missed for good: fetch what they changed elsewhere.
 
-    ``epoch_changed``: the room's stream began anew, offsets before this event mean nothing any more.
+    ``epoch_changed``: the room's stream began anew, offsets before this event mean nothing any more, and what was
+    missed of the old stream is unknown; the range is that of the new one, empty if ``first`` is above ``last``.
     """
 
     first: int

@@ -35,6 +35,9 @@ MAX_UPGRADE_BYTES = 64 * 1024
 GOODBYE_S = 1.0
 """Deadline of a polite close; after it the socket is simply closed."""
 
+_NEVER_SENT = frozenset({1005, 1006, 1015})
+"""Codes a library makes up where no close frame, or none with a code, has come (RFC 6455, section 7.4.1)."""
+
 _PORTS = {"roomcast": 7400, "roomcasts": 7400, "ws": 80, "wss": 443}
 
 
@@ -194,8 +197,8 @@ class WebSocketPipe:
 
     def _lost(self) -> PipeLost:
         closed = self._connection.closed
-        if closed is None or closed.code is None:
-            return PipeLost(None, "the WebSocket ended")
+        if closed is None or closed.code is None or int(closed.code) in _NEVER_SENT:
+            return PipeLost(None, "the WebSocket ended without a close frame")
         return PipeLost(int(closed.code), "the WebSocket was closed")
 
 

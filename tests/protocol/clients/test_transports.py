@@ -354,6 +354,24 @@ async def test_what_ends_a_websocket_ends_the_link_with_its_code(last: Any, code
     assert lost.retry_in_s is not None
 
 
+async def test_a_websocket_that_breaks_off_has_no_code() -> None:
+    async def handle(stream: trio.SocketStream) -> None:
+        with trio.move_on_after(10):
+            broker = TinyBroker()
+            websocket = WSConnection(ConnectionType.SERVER)
+            websocket.receive_data(bytes(await stream.receive_some(65536)))
+            list(websocket.events())
+            await stream.send_all(websocket.send(AcceptConnection(subprotocol=SUBPROTOCOL)))
+            websocket.receive_data(bytes(await stream.receive_some(65536)))
+            (found,) = websocket.events()
+            assert isinstance(found, BytesMessage)
+            await stream.send_all(websocket.send(BytesMessage(broker.answer(bytes(found.data)))))
+
+    async with listening(handle) as port:
+        lost = await first_loss(f"ws://127.0.0.1:{port}/")
+    assert lost.code is None, "1006 is the library's word, not the broker's"
+
+
 async def test_a_terminal_close_frame_is_final() -> None:
     async def handle(stream: trio.SocketStream) -> None:
         await upgraded(stream, TinyBroker(), CloseConnection(4410))
