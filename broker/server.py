@@ -224,7 +224,7 @@ def calm_collector() -> None:
 
     Our objects end by reference counts; the collector finds next to nothing and costs a tenth of the inbound path, and
     a full pass over 100,000 viewers stops the loop for 0.1 s. What was imported is not looked at again. A flood makes
-    and drops some 50,000 objects a tick, so a pass over the young comes about once a tick then, and hardly ever at rest.
+    and drops some 50,000 objects a tick: a pass over the young comes about once a tick then, and hardly ever at rest.
     """
     gc.collect()
     gc.freeze()

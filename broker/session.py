@@ -81,7 +81,10 @@ MAX_JOINED = 64
 """Answers in one write; a RESUME may have hundreds."""
 
 # Looking an Enum member up is a call on Python 3.11, and these stand on the path of every message.
-_POST, _TCP, _CONTROL, _LAST_CRITICAL = Opcode.POST, Framing.TCP, Lane.CONTROL, Lane.PAID
+_POST, _TCP, _JSON = Opcode.POST, Framing.TCP, Framing.WEBSOCKET_JSON
+_CONTROL, _LAST_CRITICAL, _PLAIN = Lane.CONTROL, Lane.PAID, Codec.PLAIN
+_SERVER, _BINARY = Side.SERVER, Encoding.BINARY
+_FEATURES = int(Feature.LZ4 | Feature.LZ4_DICT_1)
 
 
 @dataclass(slots=True)
@@ -105,7 +108,19 @@ class SessionServices:
     """ERROR replies, by error code."""
     posts: int = 0
     missed_chat: int = 0
+    _hello: ServerHello | None = None
     _may_post: dict[tuple[Role, frozenset[str] | None], frozenset[int]] = field(default_factory=dict)
+
+    def hello(self, features: int) -> ServerHello:
+        """The answer to HELLO now."""
+        if self._hello is None:
+            config = self.config
+            self._hello = ServerHello(
+                VERSION, 0, 0, round(config.heartbeat_s * 1000), round(config.heartbeat_cut_s * 1000),
+                config.rooms_per_connection,
+                tuple(CustomType(rule.type, rule.name, rule.lane) for rule in self.custom.values()), SERVER_NAME,
+            )  # fmt: skip
+        return tuple.__new__(ServerHello, (VERSION, features, self.unix_ms(), *self._hello[3:]))
 
     def may_post(self, role: Role, allow: frozenset[str] | None) -> frozenset[int]:
         """The message types that a role may POST, narrowed to those its token names (None: no narrowing)."""
@@ -144,9 +159,8 @@ class Session:
     def __init__(self, transport: Transport, services: SessionServices) -> None:
         self.transport = transport
         self._services = services
-        json = transport.framing is Framing.WEBSOCKET_JSON
-        self._connection = Connection(Side.SERVER, Encoding.JSON if json else Encoding.BINARY)
-        self._codec = Codec.PLAIN
+        self._connection = Connection(_SERVER, Encoding.JSON if transport.framing is _JSON else _BINARY)
+        self._codec = _PLAIN
         self._grant: Grant | None = None
         self._seats: tuple[tuple[Room, Member], ...] = ()
         self._acks: dict[int, list[AckResult]] | None = None
@@ -275,7 +289,7 @@ class Session:
         data = self._connection.send(message, room, sequence, lane)
         framing = self.transport.framing
         if framing is not _TCP:
-            data = ws_frame(data, text=framing is Framing.WEBSOCKET_JSON)
+            data = ws_frame(data, text=framing is _JSON)
         out = self._out
         if out is None or (lane is not None and lane > _LAST_CRITICAL):
             self._write_out()
@@ -380,17 +394,10 @@ class Session:
         if common_version(hello) is None:
             self.close(CloseCode.UNSUPPORTED_VERSION, f"this broker speaks version {VERSION}")
             return
-        features = int(hello.features) & (Feature.LZ4 | Feature.LZ4_DICT_1) if services.compress else 0
-        if self.transport.framing is not Framing.WEBSOCKET_JSON:
+        features = hello.features & _FEATURES if services.compress else 0
+        if features and self.transport.framing is not _JSON:
             self._codec = best_codec(features)
-        config = services.config
-        self.send(
-            ServerHello(
-                VERSION, int(features), services.unix_ms(), round(config.heartbeat_s * 1000),
-                round(config.heartbeat_cut_s * 1000), config.rooms_per_connection,
-                tuple(CustomType(rule.type, rule.name, rule.lane) for rule in services.custom.values()), SERVER_NAME,
-            )
-        )  # fmt: skip
+        self.send(services.hello(features))
 
     def _on_auth(self, frame: Frame) -> None:
         message = frame.message

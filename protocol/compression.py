@@ -22,13 +22,14 @@ MIN_COMPRESS_BYTES = 256
 """Below this a block saves less than it costs to read."""
 
 _SIZE = struct.Struct("!I")
+_LZ4, _LZ4_DICT_1 = int(Feature.LZ4), int(Feature.LZ4_DICT_1)
 
 
 def best_codec(features: int) -> Codec:
     """The codec for a link whose two sides share ``features`` (bits of `Feature`)."""
-    if features & Feature.LZ4_DICT_1:
+    if features & _LZ4_DICT_1:
         return Codec.LZ4_DICT_1
-    if features & Feature.LZ4:
+    if features & _LZ4:
         return Codec.LZ4
     return Codec.PLAIN
 

@@ -327,26 +327,30 @@ class Connection:
         or its lane, or the frame would be too large; the state is then unchanged. The fields are not judged:
         that is `check`.
         """
-        opcode = opcode_of(message)
-        if MESSAGE_KINDS.get((self.side, opcode)) is not type(message):
-            raise LocalProtocolError(f"{type(message).__name__} is not for the {self.side.name} to send")
-        state = TRANSITIONS[self.side].get((self.our_state, opcode))
-        if state is None:
-            raise LocalProtocolError(f"{opcode.name} may not be sent when {self.our_state.value}")
-        if self.side is _SERVER:
-            needed = ANSWERS.get(opcode)
-            if needed is not None and self.peer_state not in needed:
-                raise LocalProtocolError(f"{opcode.name} answers nothing")
-        lanes = _CLIENT_LANES if self.side is _CLIENT else OPCODE_LANES[opcode]
-        if lane is None and len(lanes) == 1:
-            (lane,) = lanes
-        if lane not in lanes:
+        plan = _SENDING.get((self.side, self.our_state, type(message)))
+        if plan is None:
+            raise self._may_not_send(message)
+        opcode, state, needed, lanes, only_lane = plan
+        if needed is not None and self.peer_state not in needed:
+            raise LocalProtocolError(f"{opcode.name} answers nothing")
+        if lane is None:
+            lane = only_lane
+        if lane is None or lane not in lanes:
             raise LocalProtocolError(f"{opcode.name} may not use lane {lane}")
-        data = encode(message, room, sequence, lane, self.encoding)
+        if self.encoding is _BINARY:
+            data = build_frame(opcode, lane, room, sequence, pack_body(message))
+        else:
+            data = encode(message, room, sequence, lane, self.encoding)
         if len(data) > _CLIENT_FRAME_BYTES and self.side is _CLIENT and self.encoding is _BINARY:
             raise LocalProtocolError(f"the body of {opcode.name} is above {MAX_CLIENT_BODY_BYTES} bytes")
         self.our_state = state
         return data
+
+    def _may_not_send(self, message: Message) -> LocalProtocolError:
+        opcode = opcode_of(message)
+        if MESSAGE_KINDS.get((self.side, opcode)) is not type(message):
+            return LocalProtocolError(f"{type(message).__name__} is not for the {self.side.name} to send")
+        return LocalProtocolError(f"{opcode.name} may not be sent when {self.our_state.value}")
 
     def check(self, message: Message) -> None:
         """Judge one of our own messages by the peer's rules before it is sent.
@@ -372,6 +376,33 @@ class Connection:
 
 _CLIENT_MOVES, _SERVER_MOVES = TRANSITIONS[_CLIENT], TRANSITIONS[_SERVER]
 _CLIENT_LANES = frozenset({Lane.CONTROL})
+
+
+class _Sending(NamedTuple):
+    """What the tables say of sending one kind of message in one state."""
+
+    opcode: Opcode
+    state: LinkState
+    needed: frozenset[LinkState] | None
+    """States that the peer must be in, None = any."""
+    lanes: frozenset[Lane]
+    only_lane: Lane | None
+
+
+def _sending() -> dict[tuple[Side, LinkState, type[Any]], _Sending]:
+    """The tables that `Connection.send` obeys as one: a message costs one look-up, a missing key is a refusal."""
+    found = {}
+    for side, moves in TRANSITIONS.items():
+        for (before, opcode), after in moves.items():
+            lanes = _CLIENT_LANES if side is _CLIENT else OPCODE_LANES[opcode]
+            found[side, before, MESSAGE_KINDS[side, opcode]] = _Sending(
+                opcode, after, ANSWERS.get(opcode) if side is _SERVER else None, lanes,
+                next(iter(lanes)) if len(lanes) == 1 else None,
+            )  # fmt: skip
+    return found
+
+
+_SENDING = _sending()
 
 
 def _unread(payload: Any) -> Any:

@@ -21,6 +21,7 @@ table forgets the earliest: a notice too many, and those are sampled anyway); na
 from __future__ import annotations
 
 from math import inf
+from operator import itemgetter
 from typing import NamedTuple
 
 from protocol.codes import Role
@@ -36,6 +37,8 @@ DEBOUNCE_S = 2.0
 EXACT_UNIQUES = 100_000
 
 _NOTICE_INTERVAL_S = 1.0
+_GUEST = Role.GUEST
+_role = itemgetter(0)
 
 
 class PresenceCounts(NamedTuple):
@@ -50,8 +53,10 @@ class PresenceCounts(NamedTuple):
 class Presence:
     """Who is in one room. ``exact_uniques`` >= 1, ``max_left`` >= 2; else ValueError."""
 
-    __slots__ = ("_connections", "_exact", "_left", "_more", "_named", "_next_notice_at", "_pending_since", "_sketch",
-                 "_to_sketch", "_uniques_exact", "online", "peak", "users")  # fmt: skip
+    __slots__ = (
+        "_connections", "_exact", "_left", "_lowest_named", "_more", "_named", "_next_notice_at", "_pending_since",
+        "_sketch", "_to_sketch", "_uniques_exact", "online", "peak", "users",
+    )  # fmt: skip
 
     def __init__(self, exact_uniques: int = EXACT_UNIQUES, max_left: int = 20_000) -> None:
         if exact_uniques < 1:
@@ -69,6 +74,7 @@ class Presence:
         self._to_sketch: list[str] = []
         self._left = RecentKeys[str](DEBOUNCE_S, max_left)
         self._named: list[tuple[Role, str, str]] = []
+        self._lowest_named = Role.GUEST
         self._more = 0
         self._pending_since = inf
         self._next_notice_at = -inf
@@ -151,17 +157,18 @@ class Presence:
         if self._pending_since == inf:
             self._pending_since = now
         named = self._named
-        if role is Role.GUEST:
+        if role is _GUEST:
             self._more += 1
         elif len(named) < NAMED_JOINS_PER_S:
             named.append((role, user_id, name))
+            self._lowest_named = role if len(named) == 1 else min(role, self._lowest_named)
         else:
             self._more += 1
-            # Of equals the first stays: min() finds the lowest role, reversed() the latest of them.
-            lowest = min(reversed(named), key=lambda join: join[0])
-            if role > lowest[0]:
-                named.remove(lowest)
+            if role > self._lowest_named:
+                # Of equals the first stays: min() finds the lowest role, reversed() the latest of them.
+                named.remove(min(reversed(named), key=_role))
                 named.append((role, user_id, name))
+                self._lowest_named = min(map(_role, named))
 
     def _count_unique(self, user_id: str) -> None:
         sketch = self._sketch

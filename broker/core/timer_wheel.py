@@ -38,10 +38,14 @@ class TimerWheel(Generic[T]):
 
     def add(self, item: T, due: float) -> None:
         """(Re)place ``item``; it comes out at most one slot late. A time beyond the ring comes out at its end."""
-        self.remove(item)
-        tick = min(max(int(due / self._slot_s) + 1, self._next), self._next + len(self._slots) - 1)
-        slot = tick % len(self._slots)
-        self._slots[slot].add(item)
+        slots, tick = self._slots, self._next
+        if item.wheel_slot >= 0:
+            slots[item.wheel_slot].discard(item)
+        wanted = int(due / self._slot_s) + 1
+        if wanted > tick:
+            tick = min(wanted, tick + len(slots) - 1)
+        slot = tick % len(slots)
+        slots[slot].add(item)
         item.wheel_slot = slot
 
     def remove(self, item: T) -> None:
