@@ -18,7 +18,8 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from itertools import cycle
 from random import Random
 from typing import Any, NamedTuple
@@ -58,13 +59,18 @@ _TIERS = (Tier.FULL, Tier.FULL, Tier.MEDIUM, Tier.LOW)
 
 
 class Cast(NamedTuple):
-    """Which part of the house one crowd plays: viewers ``first`` to ``first + size - 1``."""
+    """Which part of the house one crowd plays: viewers ``first`` to ``first + size - 1``.
+
+    ``talks`` False: they only watch, and nobody cuts them. A few such in a process of their own measure latency better
+    than the many, who wait for each other's turn on a processor.
+    """
 
     port: int
     room: str
     first: int
     size: int
     seed: int
+    talks: bool = True
 
 
 class Report(NamedTuple):
@@ -172,6 +178,8 @@ class Crowd:
                 async for line in commands:
                     command = json.loads(line)
                     match command["do"]:
+                        case "mood" | "cut" if not self._cast.talks:
+                            pass
                         case "mood":
                             self._mood = Mood(*command["mood"])
                             self._begun = trio.current_time() - command["at_s"]
@@ -308,7 +316,7 @@ class Crowd:
         return json.dumps(self.report(), separators=(",", ":"))
 
 
-async def read_lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[str]:
+async def read_lines(stream: trio.abc.ReceiveStream) -> AsyncGenerator[str, None]:
     """Whole lines of a stream of UTF-8 until its end. The lines are ours, so their length is bounded by us."""
     rest = b""
     async for data in stream:
@@ -323,18 +331,18 @@ async def _play(cast: Cast) -> None:
         sys.stdout.flush()
 
     trio.socket.set_custom_socket_factory(SmallBuffers())
-    async with trio.lowlevel.FdStream(os.dup(0)) as stdin:
-        await Crowd(cast).run(read_lines(stdin), tell)
+    async with trio.lowlevel.FdStream(os.dup(0)) as stdin, aclosing(read_lines(stdin)) as commands:
+        await Crowd(cast).run(commands, tell)
 
 
 def main(arguments: list[str]) -> None:
-    """One crowd: ``port room first size seed``."""
+    """One crowd: ``port room first size seed talks``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the show, which tells us to leave
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    port, room, first, size, seed = arguments
-    trio.run(_play, Cast(int(port), room, int(first), int(size), int(seed)))
+    port, room, first, size, seed, talks = arguments
+    trio.run(_play, Cast(int(port), room, int(first), int(size), int(seed), bool(int(talks))))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import aclosing
 from typing import Any
 
 import trio
@@ -21,6 +22,8 @@ __all__ = ["House"]
 
 CROWD_SIZE = 150
 """Members one process plays."""
+SCOUTS = 12
+"""Members who only watch, in a process of their own, and measure how late things come."""
 LEAVE_S = 8.0
 
 _SUMS = tuple(name for name in Report._fields if name not in ("calm", "offset", "latency", "ledger"))
@@ -29,15 +32,16 @@ _SUMS = tuple(name for name in Report._fields if name not in ("calm", "offset", 
 class _Crowd:
     """One process, seen from here."""
 
-    def __init__(self, process: trio.Process, size: int) -> None:
+    def __init__(self, process: trio.Process, measures: bool) -> None:
         self.process = process
-        self.size = size
+        self.measures = measures
+        """Whether its latencies count."""
         self.report = Report()
         self.ledger = Ledger()
 
 
 class House:
-    """All viewers but those the director plays. ``latency`` takes what they measure."""
+    """All viewers but those the director plays. ``latency`` takes what the scouts among them measure."""
 
     def __init__(self, latency: Latency) -> None:
         self.size = 0
@@ -51,15 +55,16 @@ class House:
     async def open(self, port: int, room: str, size: int, seed: int, nursery: trio.Nursery) -> None:
         """Start processes for ``size`` (>= 1) members of ``room``; they enter by and by, see `report`."""
         self.size = size
-        parts = min(max(1, os.cpu_count() or 1), -(-size // CROWD_SIZE))
+        scouts = min(SCOUTS, size // 4)
+        parts = min(max(1, os.cpu_count() or 1), -(-(size - scouts) // CROWD_SIZE))
+        shares = [(size - scouts) // parts + (part < (size - scouts) % parts) for part in range(parts)]
         first = 0
-        for part in range(parts):
-            share = size // parts + (part < size % parts)
-            arguments = [str(each) for each in (port, room, first, share, seed)]
+        for share, talks in [(scouts, False)] * bool(scouts) + [(share, True) for share in shares]:
+            arguments = [str(each) for each in (port, room, first, share, seed, int(talks))]
             process = await trio.lowlevel.open_process(
                 [sys.executable, "-m", "broker.show.crowd", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
-            crowd = _Crowd(process, share)
+            crowd = _Crowd(process, measures=not talks or not scouts)
             self._crowds.append(crowd)
             nursery.start_soon(self._keep, crowd)
             first += share
@@ -68,12 +73,14 @@ class House:
         """Listen to one process until it ends; it dies with the show, whatever happens."""
         try:
             assert crowd.process.stdout is not None
-            async for line in read_lines(crowd.process.stdout):
-                report = Report(*json.loads(line))
-                self._latency.merge({ms: count for ms, count in report.latency})
-                crowd.ledger = Ledger.from_json(report.ledger)
-                crowd.report = report
-                self.news.unpark_all()
+            async with aclosing(read_lines(crowd.process.stdout)) as lines:
+                async for line in lines:
+                    report = Report(*json.loads(line))
+                    if crowd.measures:
+                        self._latency.merge({ms: count for ms, count in report.latency})
+                    crowd.ledger = Ledger.from_json(report.ledger)
+                    crowd.report = report
+                    self.news.unpark_all()
         finally:
             with trio.move_on_after(1.0, shield=True):
                 await crowd.process.wait()

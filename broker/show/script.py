@@ -43,9 +43,9 @@ ACTS: tuple[Act, ...] = (
     Act("quiet", "a quiet room", 0.10, Mood(0.06, 0.1, 0.0, 0.1, 0.3)),
     Act("flood", "chat flood", 0.28, Mood(0.8, 0.7, 6.0, 0.3, 0.5)),
     Act("gifts", "gift storm", 0.22, Mood(0.3, 0.5, 1.0, 1.0, 50.0)),
-    Act("stalled", "one viewer stalls", 0.16, Mood(0.5, 0.5, 1.0, 0.3, 5.0)),
-    Act("wave", "a third is cut and comes back", 0.14, Mood(0.4, 0.4, 0.5, 0.3, 3.0)),
-    Act("finale", "finale", 0.10, Mood(0.6, 0.8, 0.0, 2.0, 5.0)),
+    Act("stalled", "one viewer stalls", 0.16, Mood(0.4, 0.5, 1.0, 0.3, 1.0)),
+    Act("wave", "a third is cut and comes back", 0.14, Mood(0.3, 0.4, 0.5, 0.3, 0.5)),
+    Act("finale", "finale", 0.10, Mood(0.5, 0.8, 0.0, 2.0, 1.0)),
 )
 """At 300 viewers the flood offers 2,000 danmaku a second, ten times what the room admits and a hundred times what a
 person can read; the gifts are five times what is shown a second, so combos form."""

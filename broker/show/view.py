@@ -24,6 +24,8 @@ __all__ = ["MAX_WIDTH", "draw", "lanes_table", "progress_line", "senders_table"]
 
 MAX_WIDTH = 100
 SCREEN_WIDTH = 36
+RIGHT_WIDTH = 60
+"""The tables' least width with numbers of five digits."""
 RIGHT_LINES = 23
 """Height of the three panels on the right."""
 _LANE_STYLES = {
@@ -48,7 +50,7 @@ _COLUMNS = {
 def draw(picture: Picture, width: int = MAX_WIDTH, height: int = 25) -> RenderableType:
     """The whole screen, at most `MAX_WIDTH` columns and ``height`` lines."""
     width = min(width, MAX_WIDTH)
-    left = min(SCREEN_WIDTH, width // 2)
+    left = min(SCREEN_WIDTH, max(width // 4, width - RIGHT_WIDTH))
     right = Group(
         Panel(lanes_table(picture.accounts), title="what became of it, by lane", border_style="dim", padding=(0, 1)),
         Panel(senders_table(picture), title="and by sender", border_style="dim", padding=(0, 1)),
@@ -158,7 +160,7 @@ def _number(number: int) -> Text:
 
 def _house(picture: Picture) -> Table:
     table = Table.grid(padding=(0, 1))
-    table.add_column(style="dim", no_wrap=True)
+    table.add_column(style="dim", no_wrap=True, min_width=8)
     table.add_column(no_wrap=True)
 
     def row(name: str, *words: str | tuple[str, str]) -> None:

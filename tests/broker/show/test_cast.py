@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import json
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from typing import Any, cast
 
 import pytest
 import trio
+import trio.testing
 
 from broker.show.cast import Cable, SmallBuffers, Valve, _ValvedPipe
-from broker.show.crowd import Cast, Crowd, Report, Spectator
-from broker.show.tally import Latency
+from broker.show.crowd import Cast, Crowd, Report, Spectator, read_lines
+from broker.show.script import Mood
+from broker.show.tally import Latency, Ledger
 from protocol.clients import Address, Danmaku, Event, Gap, Missed, PipeLost, Rejoined, State, TickAccount
 from protocol.codes import Lane, MessageType, Role, RoomPhase, Tier
 from protocol.messages import Account, Joined
@@ -132,3 +136,42 @@ def test_who_rests_or_is_not_in_the_room_does_not_speak() -> None:
     two.resting = False
     assert next(turns) is two
     assert next(Crowd._in_turn([])) is None
+
+
+async def commands(*lines: str) -> AsyncGenerator[str, None]:
+    for line in lines:
+        await trio.lowlevel.checkpoint()
+        yield line
+
+
+async def test_a_crowd_goes_home_when_it_is_told_to_and_when_its_input_ends() -> None:
+    mood = json.dumps({"do": "mood", "at_s": 1.0, "mood": Mood(chat_per_viewer=2.0)})
+    for lines in ((mood, '{"do": "leave"}', mood), (mood,)):
+        told: list[str] = []
+        crowd = Crowd(CAST._replace(size=0))
+        with trio.fail_after(10):
+            async with aclosing(commands(*lines)) as given:
+                await crowd.run(given, told.append)
+        assert crowd._mood.chat_per_viewer == 2.0
+        assert Report(*json.loads(told[-1])) == Report(latency=[], ledger=Ledger().to_json())  # type: ignore[arg-type]
+
+
+async def test_scouts_watch_whatever_the_others_do() -> None:
+    crowd = Crowd(CAST._replace(size=0, talks=False))
+    lines = [
+        json.dumps({"do": "mood", "at_s": 1.0, "mood": Mood(2.0)}),
+        '{"do": "cut", "share": 1.0}',
+        '{"do": "calm"}',
+    ]
+    told: list[str] = []
+    await crowd.run(commands(*lines), told.append)
+    assert crowd._mood == Mood()
+    assert Report(*json.loads(told[-1])).calm
+
+
+async def test_lines_are_whole_whatever_the_pieces_they_come_in() -> None:
+    send, receive = trio.testing.memory_stream_one_way_pair()
+    for piece in ('{"a": "你'.encode()[:-1], "你".encode()[-1:] + b'"}', b"\nsecond\nrest"):
+        await send.send_all(piece)
+    await send.aclose()
+    assert [line async for line in read_lines(receive)] == ['{"a": "你"}', "second"]
