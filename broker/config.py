@@ -276,6 +276,11 @@ class LedgerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     room_idle_days: Annotated[float, Meta(ge=0.001, le=36_500)] = 7.0
     """A room without events for so long does not come back; its next life is a new epoch."""
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether a broker with exactly these settings keeps a ledger; `Config.placed` supplies the default place."""
+        return self.data_dir is not None and not self.ephemeral
+
     def directory(self, config_path: Path | None) -> Path | None:
         """Where the ledger is; None where nothing is kept. ``config_path``: the file these settings came from."""
         if self.ephemeral:
@@ -312,6 +317,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def development(self) -> bool:
         """No secret: everybody may be anybody, on the loopback interface only."""
         return self.auth.secret is None and self.auth.secret_file is None
+
+    def placed(self, config_path: Path | None) -> Config:
+        """The same with the default places of files filled in, which depend on where the settings came from."""
+        directory = self.ledger.directory(config_path)
+        ledger = msgspec.structs.replace(self.ledger, data_dir=None if directory is None else str(directory))
+        return msgspec.structs.replace(self, ledger=ledger)
 
     def message_types(self) -> dict[int, TypeRule]:
         """The rules of all message types, built-in and the deployment's own."""

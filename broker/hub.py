@@ -2,7 +2,7 @@
 
 A room is opened by the first who joins it (policy) or by call, gets a broker-wide number, and is forgotten when its
 task ends. A room that crashes is closed and counted; its members hear it, every other room goes on, and the next
-JOIN opens a new one with a new epoch.
+JOIN opens a new one: with a new epoch, or, where a ledger knows the stream, where the last one stood.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from broker.core.overload import OverloadStage, TickPacer
 from broker.core.rate_limit import Gcra
 from broker.core.room_state import RoomRules, RoomState
 from broker.fanout import FanOut
+from broker.recorder import Recorder
 from broker.room import Room, Ticket
 from protocol.codes import ErrorCode, Lane, LeaveReason, RoomPhase
 from protocol.messages import Account
@@ -39,7 +40,9 @@ class Hub:
         clock: Callable[[], float],
         unix_ms: Callable[[], int],
         rng: random.Random,
+        recorder: Recorder | None = None,
     ) -> None:
+        self._recorder = recorder
         self._config = config
         self._rules = rules
         self._fanout = fanout
@@ -73,11 +76,19 @@ class Hub:
         return self._by_name.get(name)
 
     def open(self, name: str, *, joining: bool = False) -> Room | ErrorCode:
-        """Find or open a room. A refusal is a value: UNKNOWN_ROOM, TOO_MANY_ROOMS_OPEN, OVERLOADED (no hub task)."""
+        """Find or open a room. A refusal is a value: UNKNOWN_ROOM, TOO_MANY_ROOMS_OPEN, or OVERLOADED where the hub
+        has no task, or the ledger has not yet answered for the room's last life.
+        """
         room = self._by_name.get(name)
         if room is not None and room.state.phase is not RoomPhase.ENDED:
             return room
-        if joining and not self._config.create_on_join:
+        recorder = self._recorder
+        standing = None
+        if room is not None and recorder is not None and room.ended[0] is not LeaveReason.ROOM_ENDED:
+            if room.recording:
+                return ErrorCode.OVERLOADED
+            standing = room.standing
+        if joining and not self._config.create_on_join and not (recorder is not None and recorder.knows(name)):
             return ErrorCode.UNKNOWN_ROOM
         if len(self._by_name) >= self._config.max_rooms:
             return ErrorCode.TOO_MANY_ROOMS_OPEN
@@ -85,8 +96,15 @@ class Hub:
             return ErrorCode.OVERLOADED
         self._last_number += 1
         policy = self._rules.policy
-        state: RoomState[Ticket] = RoomState(self._rules, self._rng.getrandbits(48), self._rng, self._clock())
+        if standing is None and recorder is not None:
+            standing = recorder.take(name)
+        epoch = self._rng.getrandbits(48) if standing is None else standing.epoch
+        state: RoomState[Ticket] = RoomState(self._rules, epoch, self._rng, self._clock())
         state.stage = self._stage
+        if standing is not None:
+            state.restore(standing.last_offset, standing.note, standing.past, self._clock())
+        elif recorder is not None:
+            recorder.opened(name, epoch)
         room = Room(
             name,
             self._last_number,
@@ -96,6 +114,8 @@ class Hub:
             idle_close_s=self._config.idle_close_s,
             clock=self._clock,
             unix_ms=self._unix_ms,
+            recorder=recorder,
+            on_crash=self.crash,
         )
         self._by_name[name] = room
         self._by_number[room.number] = room
@@ -140,12 +160,22 @@ class Hub:
             except Exception:
                 self.crash(room)
             await room.put_everybody_out()
+            await room.settled()
             log.info("room ended", room=room.name, number=room.number, reason=room.ended[0].name)
         finally:
             if self._by_name.get(room.name) is room:
                 del self._by_name[room.name]
+                if self._recorder is not None:
+                    self._remember(self._recorder, room)
             del self._by_number[room.number]
             self._past_accounts = _sum(self._past_accounts, room.state.accounts())
+
+    def _remember(self, recorder: Recorder, room: Room) -> None:
+        """A room that was ended is over; any other goes on where it stood when somebody wants it again."""
+        if room.state.phase is RoomPhase.ENDED and room.ended[0] is LeaveReason.ROOM_ENDED:
+            recorder.ended(room.name, room.state.epoch)
+        else:
+            recorder.closed(room.name, room.standing)
 
     def crash(self, room: Room) -> None:
         """The room's code has failed, in its task or in a call from a session: end this room and no other."""

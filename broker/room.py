@@ -10,21 +10,29 @@ A room knows members (`audience`), not sessions; calls from sessions are synchro
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from math import inf
+from typing import Any
 
 import trio
 
 from broker.audience import TIERS, Audience, Content, Member, prepare
-from broker.core.effects import Effect, End, Fates, Publish, Reply, TickOut
+from broker.core.effects import Effect, End, Fates, Publish, Record, Reply, TickOut
 from broker.core.overload import OverloadStage, TickPacer
-from broker.core.room_state import Past, RoomState
+from broker.core.room_state import RoomState
+from broker.core.stream import Past
 from broker.fanout import FanOut, Outbox
+from broker.ledger import Committed, Repeated, Settled, Verdict
+from broker.recorder import Recorder, Standing
 from protocol.codes import Lane, LeaveReason, MessageType, Outcome, RoomPhase
 from protocol.messages import AckResult, Joined, Post
 
 __all__ = ["Room", "Ticket"]
 
 SWEEP_LIMITERS_S = 10.0
+"""How often a room tidies up, and notes its totals if they have changed."""
+RECORD_RETRY_MS = 2000
+"""When to come back after the ledger could not take an event."""
 PUT_OUT_BATCH = 100
 MAX_WAITING_SWEEPS = 64
 """A room without a tick (policy ``off``) makes one sweep a message; above so many waiting ones it gathers."""
@@ -52,6 +60,8 @@ class Room:
         idle_close_s: float,
         clock: Callable[[], float],
         unix_ms: Callable[[], int],
+        recorder: Recorder | None = None,
+        on_crash: Callable[[Room], None] | None = None,
     ) -> None:
         self.name = name
         self.number = number
@@ -63,6 +73,13 @@ class Room:
         self._idle_close_s = idle_close_s
         self._clock = clock
         self._unix_ms = unix_ms
+        self._recorder = recorder
+        self._on_crash = on_crash
+        self._noted = state.note()
+        self._last_offset = state.history.last_offset
+        self.recording = 0
+        """Records that the ledger has not settled yet."""
+        self._all_settled: trio.Event | None = None
         self._tick_ms = state.rules.policy.tick_ms
         self._batches = state.rules.policy.batch_max > 0
         self.ended = LeaveReason.ROOM_ENDED, ""
@@ -124,7 +141,7 @@ class Room:
 
     def end(self, reason: LeaveReason, message: str = "") -> None:
         """Take nothing more in and let the task end; `put_everybody_out` follows."""
-        self.state.phase = RoomPhase.ENDED
+        self.state.close()
         self.ended = reason, message
         self._wake.set()
 
@@ -157,6 +174,7 @@ class Room:
             if now >= sweep_limiters_at:
                 sweep_limiters_at = now + SWEEP_LIMITERS_S
                 self.state.sweep(now)
+                self.note()
             self._live(now)
 
     def _next_due(self, now: float) -> float:
@@ -197,10 +215,66 @@ class Room:
                     self._reply_all(fates)
                 case Publish(event, lane, offset):
                     self._broadcast([[Content(event, lane, offset)]] * len(TIERS))
+                case Record():
+                    self._record(effect)
                 case TickOut():
                     self._send_tick(effect)
                 case End(reason):
                     self.end(reason)
+
+    def _record(self, record: Record[Any]) -> None:  # Any: a match loses the parameter; it is Ticket
+        """Let the ledger have an event; what follows from it follows in `_settled`."""
+        assert self._recorder is not None, "only a room with a ledger has durable rules"
+        phase = RoomPhase(record.event.payload[0]) if record.event.type == MessageType.ROOM_PHASE else None
+        note = b"" if phase is None else self.state.note(phase)
+        on_settled = partial(self._settled, record)
+        if self._recorder.record(self.name, self.state.epoch, record, note, on_settled) is Verdict.QUEUED:
+            self.recording += 1
+        else:
+            self._perform(self.state.refused(record, RECORD_RETRY_MS))
+
+    def _settled(self, record: Record[Ticket], settled: Settled) -> None:
+        """The ledger has an answer. Records are settled in the order in which they were made."""
+        assert self._recorder is not None
+        now = self._clock()
+        self.recording -= 1
+        try:
+            match settled:
+                case Committed(offsets):
+                    self._last_offset = offsets[0]
+                    effects = self.state.committed(record, offsets[0], now)
+                case Repeated(first):
+                    known = self._recorder.first_results(self.name, record, first)
+                    effects = self.state.repeated(record, known, now)
+                case _:
+                    effects = self.state.refused(record, RECORD_RETRY_MS)
+            self._perform(effects)
+            self._nudge(now)
+        except Exception:
+            if self._on_crash is None:
+                raise
+            self._on_crash(self)
+        if not self.recording and self._all_settled is not None:
+            self._all_settled.set()
+
+    async def settled(self) -> None:
+        """Wait until the ledger has answered for everything of this room."""
+        while self.recording:
+            self._all_settled = trio.Event()
+            await self._all_settled.wait()
+
+    def note(self) -> None:
+        """Write down phase and totals, if they have changed since the last time."""
+        if self._recorder is not None:
+            note = self.state.note()
+            if note != self._noted:
+                self._noted = note
+                self._recorder.noted(self.name, self.state.epoch, note)
+
+    @property
+    def standing(self) -> Standing:
+        """Where the room stands, for its next life. A room that has crashed is taken at its last note."""
+        return Standing(self.state.epoch, self._last_offset, self._noted)
 
     def _broadcast(self, by_tier: Sequence[Sequence[Content]], on_done: Callable[[float], None] | None = None) -> bool:
         variants = self.audience.variants()

@@ -1,9 +1,9 @@
 """The composition root: builds the parts from a configuration, owns the root nursery, starts and drains in order.
 
-Start: fan-out, hub, poller, sampler, then the listeners, so that nobody is let in before what is behind the door
-stands. Drain: stop listening, say what the rooms still have to say, send every link away with a spread return time,
-give the last bytes a deadline, then end the tasks. Nothing below this module reads configuration files or the
-environment.
+Start: ledger, fan-out, hub, poller, sampler, then the listeners, so that nobody is let in before what is behind the
+door stands. Drain: stop listening, say what the rooms still have to say and make it durable, send every link away with
+a spread return time, give the last bytes a deadline, then end the tasks, the ledger last. Nothing below this module
+reads configuration files or the environment.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import gc
 import random
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import structlog
@@ -29,8 +31,10 @@ from broker.core.send_queue import QueueLimits
 from broker.fanout import FanOut
 from broker.greeting import settle
 from broker.hub import Hub
+from broker.ledger import Ledger, LedgerLimits, LedgerState, Retention
 from broker.listener import Listener
 from broker.poller import Poller
+from broker.recorder import Recorder
 from broker.session import Session, SessionServices
 from broker.transport import Transport
 from protocol.codes import CloseCode, Lane, Role
@@ -86,12 +90,18 @@ class Broker:
             history_entries=config.room.history_entries,
             history_s=config.room.history_s,
             snapshot_danmaku=config.room.snapshot_danmaku,
+            durable=config.ledger.is_kept,
         )
+        self.ledger = ledger_of(config)
+        """What survives a crash; None: this broker keeps nothing."""
+        self.recorder = None if self.ledger is None else Recorder(self.ledger, unix_ms)
         self._clock: Callable[[], float] = clock
         self.max_connections = connection_limit(config)
         self.budget = ByteBudget(config.queue.total_bytes)
         self.fanout = FanOut()
-        self.hub = Hub(config.room, rules, self.fanout, clock=clock, unix_ms=unix_ms, rng=rng)
+        self.hub = Hub(
+            config.room, rules, self.fanout, clock=clock, unix_ms=unix_ms, rng=rng, recorder=self.recorder
+        )
         self.gate = Gate(
             max_connections=self.max_connections,
             per_address=config.admission.per_address,
@@ -130,7 +140,7 @@ class Broker:
         )
         listener = Listener(config, self.poller, self.gate, self._make_session, status=self.status)
         try:
-            async with trio.open_nursery() as nursery:
+            async with self._kept(), trio.open_nursery() as nursery:
                 self._cancel = nursery.cancel_scope
                 self._listener = listener
                 await nursery.start(self.fanout.run)
@@ -143,6 +153,18 @@ class Broker:
         finally:
             self.stopped.set()
 
+    @asynccontextmanager
+    async def _kept(self) -> AsyncIterator[None]:
+        """Hold the ledger open around everything else: it begins first and ends last."""
+        if self.ledger is None or self.recorder is None:
+            yield
+            return
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.ledger.run)
+            await self.recorder.load(self.config.room.history_entries, self.config.room.history_s)
+            yield
+            nursery.cancel_scope.cancel()
+
     def _make_session(self, transport: Transport) -> Session:
         return Session(transport, self.services)
 
@@ -154,7 +176,15 @@ class Broker:
         stage = self.monitor.stage
         ready = not self.draining and stage < OverloadStage.REFUSE_JOINS
         state = "draining" if self.draining else "ok" if ready else "overloaded"
-        return ready, {"status": state, "stage": int(stage)}
+        words: dict[str, Any] = {"status": state, "stage": int(stage)}
+        if self.ledger is not None:
+            keeps, more = self.ledger.status()
+            words |= more
+            # Danmaku go on while the disk is full; but a broker that has lost what it promised wants to be looked at.
+            ready = ready and self.ledger.state is not LedgerState.DAMAGED
+            if not keeps and state == "ok":
+                words["status"] = "degraded"
+        return ready, words
 
     def stats(self) -> Stats:
         """Every counter now. O(rooms)."""
@@ -204,9 +234,13 @@ class Broker:
         log.info("draining", connections=len(self.poller))
         self._listener.stop()
         window_ms = round(self.config.link.drain_s * 1000)
-        with trio.move_on_after(max(1.0, self.config.link.drain_s)):
+        with trio.move_on_after(max(1.0, self.config.link.drain_s) / 2):
             for room in self.hub:
                 room.flush()
+                room.note()
+            if self.ledger is not None:
+                await self.ledger.flush()
+        with trio.move_on_after(max(1.0, self.config.link.drain_s)):
             while self.fanout.waiting:  # noqa: ASYNC110 - the scheduler should not pay for an event it needs once
                 await trio.sleep(0.01)
             for count, session in enumerate(list(self.services.sessions), 1):
@@ -217,6 +251,22 @@ class Broker:
                 await trio.sleep(0.02)
         if self._cancel is not None:
             self._cancel.cancel()
+
+
+def ledger_of(config: Config) -> Ledger | None:
+    """The ledger that a configuration asks for; None where it keeps nothing."""
+    settings = config.ledger
+    if settings.data_dir is None or not settings.is_kept:
+        return None
+    kept_s = settings.retention_days * 86_400
+    return Ledger(
+        Path(settings.data_dir),
+        unix_ms=unix_ms,
+        retention=Retention(
+            entries_s=kept_s, keys_s=kept_s, idle_rooms_s=settings.room_idle_days * 86_400, max_bytes=settings.max_bytes
+        ),
+        limits=LedgerLimits(settings.queue_items, settings.queue_bytes),
+    )
 
 
 def calm_collector() -> None:

@@ -71,6 +71,7 @@ LAYERS = [
     ("broker.websocket", "broker.tls", "broker.http_answer"),
     ("broker.audience",),
     ("broker.fanout",),
+    ("broker.recorder",),
     ("broker.room",),
     ("broker.hub",),
     ("broker.session",),

@@ -9,16 +9,19 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import trio
 
 from broker.commands.config import config_options, load_or_fail
 from broker.config import Config
+from broker.ledger.entries import LedgerRefused
 from broker.logs import configure
 
 __all__ = ["serve"]
+
+E = TypeVar("E", bound=Exception)
 
 
 @click.command()
@@ -27,6 +30,12 @@ __all__ = ["serve"]
 @click.option("--port", type=int, help="Port, 0 = any free one (listen.port).")
 @click.option("--policy", help="Limits of all rooms: roomcast, tencent, rongcloud, nim, goim or off (room.policy).")
 @click.option("--log-level", help="debug, info, warning or error (log.level).")
+@click.option("--data-dir", help="Directory of the ledger (ledger.data_dir); default roomcast-data beside the file.")
+@click.option(
+    "--ephemeral",
+    is_flag=True,
+    help="Keep nothing on disk (ledger.ephemeral): a crash or restart forgets gifts, messages and positions.",
+)
 def serve(
     config_path: Path | None,
     settings: tuple[str, ...],
@@ -34,21 +43,37 @@ def serve(
     port: int | None,
     policy: str | None,
     log_level: str | None,
+    data_dir: str | None,
+    ephemeral: bool,
 ) -> None:
     """Serve rooms over TCP and WebSocket on one port.
 
     Prints one JSON line with the bound addresses and the process id on standard output when it serves. Without
     configuration it is a development broker: loopback only, no secret, guests welcome.
 
+    What was acknowledged (gifts, announcements, messages to users) is on disk before, and rooms come back where they
+    stood; `roomcast ledger` looks into it.
+
     SIGTERM or SIGINT drains: clients are told when to return. A second one ends at once.
     """
-    flags = {"listen.host": host, "listen.port": port, "room.policy": policy, "log.level": log_level}
-    config = load_or_fail(config_path, settings, flags)
+    flags = {
+        "listen.host": host,
+        "listen.port": port,
+        "room.policy": policy,
+        "log.level": log_level,
+        "ledger.data_dir": data_dir,
+        "ledger.ephemeral": True if ephemeral else None,
+    }
+    config = load_or_fail(config_path, settings, flags).placed(config_path)
     configure(config.log)
     if config.development:
         click.echo("development mode: loopback only, everybody may be anybody; set auth.secret to leave it", err=True)
+    if config.ledger.ephemeral:
+        click.echo("ephemeral: nothing is kept; what is acknowledged now is gone after a crash or a restart", err=True)
     try:
         trio.run(_serve, config)
+    except* LedgerRefused as group:
+        raise click.ClickException(str(_first(group))) from group
     except* OSError as group:
         raise _cannot_serve(config, _first(group)) from group
 
@@ -74,7 +99,7 @@ def _announce(addresses: tuple[tuple[str, int], ...]) -> None:
     sys.stdout.flush()
 
 
-def _first(group: BaseExceptionGroup[OSError]) -> OSError:
+def _first(group: BaseExceptionGroup[E]) -> E:
     inner = group.exceptions[0]
     return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
 

@@ -10,9 +10,12 @@ from typing import Generic, NamedTuple, TypeVar
 from protocol.codes import Lane, LeaveReason, Outcome
 from protocol.messages import Event, State, Tick
 
-__all__ = ["Effect", "End", "Fates", "Publish", "Reply", "TickOut"]
+__all__ = ["AT_COMMIT", "Asked", "Effect", "End", "Fates", "Publish", "Record", "Reply", "TickOut"]
 
 T = TypeVar("T")
+
+AT_COMMIT = 0
+"""The offset of an event whose commit has not given it one; no event has it."""
 
 
 class Reply(NamedTuple, Generic[T]):
@@ -56,4 +59,35 @@ class End(NamedTuple):
     reason: LeaveReason
 
 
-Effect = Reply[T] | Fates[T] | Publish | TickOut | End
+class Asked(NamedTuple, Generic[T]):
+    """Whom a recorded event answers, and how once it is durable. ``key`` makes asking again harmless; "" = none.
+
+    A combo answers several: ``order_id`` and ``count`` are then this one's part of it.
+    """
+
+    ticket: T
+    outcome: Outcome
+    key: str = ""
+    order_id: str = ""
+    count: int = 0  # type: ignore[assignment]  # hides tuple.count, which nobody needs
+
+
+class Record(NamedTuple, Generic[T]):
+    """Make an event durable; only then answer those who asked, and do what stands in ``then``.
+
+    The answer to the one who made it durable is `RoomState.committed`, `repeated` or `refused`, in the order of the
+    records.
+    """
+
+    event: Event
+    lane: Lane
+    asked: tuple[Asked[T], ...]
+    then: tuple[Effect[T], ...]
+
+    @property
+    def weight(self) -> int:
+        """Messages inside: the orders of a combo, else one."""
+        return max(1, len(self.asked))
+
+
+Effect = Reply[T] | Fates[T] | Publish | Record[T] | TickOut | End

@@ -14,12 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, inf
 from random import Random
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from broker.core.accounts import RoomAccounts
 from broker.core.coalesce import Coalescer, Danmaku, Offer, TierCut, normalize
 from broker.core.duplicates import DuplicateFilter
-from broker.core.effects import Effect, End, Fates, Publish, Reply, TickOut
+from broker.core.effects import Asked, Effect, End, Fates, Record, Reply, TickOut
+from broker.core.first_results import FirstResult
 from broker.core.history import History, RecentDanmaku
 from broker.core.likes import LikeCounter
 from broker.core.overload import STAGE_RULES, OverloadStage
@@ -27,9 +28,12 @@ from broker.core.paid import PaidItem, PaidPacer
 from broker.core.policies import OverQuota, Policy
 from broker.core.presence import Presence
 from broker.core.rate_limit import Gcra, Rate
+from broker.core.stream import EXPECTED_EVENT_BYTES, Past, Stream
 from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
-from protocol.frames import pack_body
+from protocol.errors import RemoteProtocolError
+from protocol.frames import pack_body, unpack_body
 from protocol.messages import Account, Event, Post, State, Tick, TickEntry
+from protocol.payloads import GiftPayload
 
 __all__ = ["Author", "CustomRule", "Past", "RoomRules", "RoomState"]
 
@@ -69,14 +73,8 @@ class RoomRules:
     history_entries: int = 512
     history_s: float = 120.0
     snapshot_danmaku: int = 20
-
-
-class Past(NamedTuple):
-    """One event of the stream, kept for those who come back."""
-
-    offset: int
-    lane: Lane
-    event: Event
+    durable: bool = False
+    """Whether events of lanes 0 to 2 wait for a ledger (`Record`); else they are published at once."""
 
 
 _DANMAKU_TYPES = (MessageType.DANMAKU, MessageType.EMOTE)
@@ -85,7 +83,7 @@ _DANMAKU, _CHAT, _LIVE, _MODERATOR = MessageType.DANMAKU, Lane.CHAT, RoomPhase.L
 _DROP_NEWEST, _COMMERCE_ONLY, _SHED = OverQuota.DROP_NEWEST, OverloadStage.COMMERCE_ONLY, Offer.SHED
 _new = tuple.__new__
 _NOTHING: tuple[Effect[Any], ...] = ()
-_EXPECTED_EVENT_BYTES = 256
+_NOTE_VERSION = 1
 
 
 class RoomState(Generic[T]):
@@ -104,6 +102,10 @@ class RoomState(Generic[T]):
         self.interval_s = policy.tick_ms / 1000
         self.empty_since: float | None = now
         self._accounts = RoomAccounts()
+        self._stream: Stream[T] = Stream(self.history, self._accounts, rules.durable)
+        self._wanted = RoomPhase.LIVE
+        """The phase that posts are judged by: changes count from when they are asked for, not from their commit."""
+        self._phases_under_way = 0
         self._policy = policy
         self._admission = policy.admission()
         self._chat_limit = Gcra(policy.user_chat)
@@ -113,7 +115,7 @@ class RoomState(Generic[T]):
         self._duplicates = DuplicateFilter(policy.duplicate_window_s)
         self._folds = policy.merge or self._unique
         self._window: Coalescer[T] = policy.coalescer(rng)
-        self._paid: PaidPacer[T] = PaidPacer(policy.paid_budget_per_s)
+        self._paid: PaidPacer[Asked[T]] = PaidPacer(policy.paid_budget_per_s)
         self._tick_number = 0
         self._state_number = 0
         self._ticked_at = -inf
@@ -150,8 +152,8 @@ class RoomState(Generic[T]):
         if kind not in author.may_post:
             code = ErrorCode.NOT_ALLOWED if kind in self._posts else ErrorCode.UNKNOWN_TYPE
             return (Reply(ticket, Outcome.REJECTED, code),)
-        if self.phase is not _LIVE:
-            if self.phase is RoomPhase.ENDED:
+        if self._wanted is not _LIVE:
+            if self._wanted is RoomPhase.ENDED:
                 return (Reply(ticket, Outcome.REJECTED, ErrorCode.ROOM_ENDED),)
             if author.role < Role.MODERATOR:
                 return (Reply(ticket, Outcome.REJECTED, ErrorCode.ROOM_PAUSED),)
@@ -196,40 +198,59 @@ class RoomState(Generic[T]):
         return (Reply(ticket, Outcome.ACCEPTED, counted),)
 
     def _post_event(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
-        event = Event(post.type, at_ms, author.user_id, author.name, post.payload)
-        published = self.publish(event, Lane.CONTROL, now)
-        return Reply(ticket, Outcome.ACCEPTED, published.offset), published
+        return self._publish(ticket, author, post, Lane.CONTROL, now, at_ms)
 
     def _post_phase(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
-        return Reply(ticket, Outcome.ACCEPTED, self.history.last_offset + 1), *self.set_phase(
-            RoomPhase(post.payload[0]), author.user_id, now, at_ms
-        )
+        key = _key(author, post)
+        known = self._stream.known(key, ticket, now)
+        if known is not None:
+            return known
+        self._stream.begin(key)
+        asked = (Asked(ticket, Outcome.ACCEPTED, key),)
+        return self.set_phase(RoomPhase(post.payload[0]), author.user_id, now, at_ms, asked)
 
     def _post_gift(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
+        item: PaidItem[Asked[T]] = PaidItem.from_gift(post.payload, now)
+        key = f"gift {item.order_id}"
+        known = self._stream.known(key, ticket, now)
+        if known is not None:
+            return known
         refused = self._refused(ticket, Lane.PAID, now)
         if refused:
             return refused
-        account = self._accounts[Lane.PAID]
-        account.admitted += 1
-        account.held += 1
-        return self._release(self._paid.offer(PaidItem.from_gift(post.payload, now), ticket, now), now, at_ms)
+        self._stream.begin(key)
+        self._stream.admit(Lane.PAID)
+        asked = Asked(ticket, Outcome.ACCEPTED, key, item.order_id, item.count)
+        return self._release(self._paid.offer(item, asked, now), now, at_ms)
 
     def _post_custom(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
         rule = self.rules.custom[post.type]
         if len(pack_body((post.payload,))) - 1 > rule.max_bytes:
             return (Reply(ticket, Outcome.REJECTED, ErrorCode.PAYLOAD_TOO_LARGE),)
+        if rule.lane is not Lane.CHAT:
+            known = self._stream.known(_key(author, post), ticket, now)
+            if known is not None:
+                return known
         wait_s = self._custom_limits[post.type].try_acquire(author.user_id, now)
         if wait_s:
             return (Reply(ticket, Outcome.LIMITED, _retry_ms(wait_s)),)
         if rule.lane is Lane.CHAT:
             item = Danmaku(post.type, author.user_id, author.name, repr(post.payload), extra=post.payload, at=now)
             return self._offer(ticket, item, now)
-        refused = self._refused(ticket, rule.lane, now)
-        if refused:
-            return refused
+        return self._refused(ticket, rule.lane, now) or self._publish(ticket, author, post, rule.lane, now, at_ms)
+
+    def _publish(
+        self, ticket: T, author: Author, post: Post, lane: Lane, now: float, at_ms: int
+    ) -> Sequence[Effect[T]]:
+        """Put a posted event on its way into the stream, unless it has been there."""
+        key = _key(author, post)
+        known = self._stream.known(key, ticket, now)
+        if known is not None:
+            return known
+        self._stream.begin(key)
+        self._stream.admit(lane)
         event = Event(post.type, at_ms, author.user_id, author.name, post.payload)
-        published = self.publish(event, rule.lane, now)
-        return Reply(ticket, Outcome.ACCEPTED, published.offset), published
+        return self._stream.record(event, lane, (Asked(ticket, Outcome.ACCEPTED, key),), now)
 
     def _refused(self, ticket: T, lane: Lane, now: float) -> Sequence[Effect[T]]:
         """The answer to a message that the room cannot take in now: when to come back; nothing if it can."""
@@ -242,40 +263,87 @@ class RoomState(Generic[T]):
 
     # ---- events of lanes 0 to 2
 
-    def publish(self, event: Event, lane: Lane, now: float, merged: int = 0) -> Publish:
-        """Give an event its place in the room's stream and count it shown (``merged`` others are inside it)."""
-        account = self._accounts[lane]
-        if lane is Lane.PAID and event.type == MessageType.GIFT:
-            account.held -= 1 + merged
-        else:
-            account.admitted += 1
-        account.shown += 1
-        account.merged += merged
-        offset = self.history.last_offset + 1
-        appended = self.history.append(Past(offset, lane, event), _EXPECTED_EVENT_BYTES, now)
-        assert appended == offset
-        return Publish(event, lane, offset)
-
-    def set_phase(self, phase: RoomPhase, user_id: str, now: float, at_ms: int) -> Sequence[Effect[T]]:
+    def set_phase(
+        self, phase: RoomPhase, user_id: str, now: float, at_ms: int, asked: Sequence[Asked[T]] = ()
+    ) -> Sequence[Effect[T]]:
         """Pause, resume or end the room; everybody is told by an event."""
         effects: list[Effect[T]] = []
         if phase is RoomPhase.ENDED:
             effects += self.tick(now, at_ms, last=True)
-        self.phase = phase
+        self._wanted = phase
+        self._phases_under_way += 1
         event = Event(MessageType.ROOM_PHASE, at_ms, user_id, "", (int(phase),))
-        effects.append(self.publish(event, Lane.CONTROL, now))
-        if phase is RoomPhase.ENDED:
-            effects.append(End(LeaveReason.ROOM_ENDED))
+        self._stream.admit(Lane.CONTROL)
+        then = (End(LeaveReason.ROOM_ENDED),) if phase is RoomPhase.ENDED else ()
+        recorded = self._stream.record(event, Lane.CONTROL, asked, now, then)
+        if not self.rules.durable:
+            self._phase_settled(phase)
+        return [*effects, *recorded]
+
+    def close(self) -> None:
+        """Take nothing more in: the room has ended, whatever the reason."""
+        self.phase = self._wanted = RoomPhase.ENDED
+
+    def _phase_settled(self, phase: RoomPhase) -> None:
+        """A change of phase is durable, or will not be (``phase`` is then what it was)."""
+        self._phases_under_way -= 1
+        if self.phase is not RoomPhase.ENDED:
+            self.phase = phase
+            if not self._phases_under_way:
+                self._wanted = phase
+
+    def committed(self, record: Record[T], offset: int, now: float) -> Sequence[Effect[T]]:
+        """The ledger has made a record durable at ``offset``: what follows."""
+        if record.event.type == MessageType.ROOM_PHASE:
+            self._phase_settled(RoomPhase(record.event.payload[0]))
+        return self._stream.committed(record, offset, now)
+
+    def repeated(self, record: Record[T], first: Mapping[str, FirstResult], now: float) -> Sequence[Effect[T]]:
+        """The ledger knew some keys of a record and has written nothing: what follows."""
+        effects, left = self._stream.repeated(record, first, now)
+        if record.event.type == MessageType.ROOM_PHASE:
+            self._phase_settled(self.phase)
+        elif left and record.event.type == MessageType.GIFT:
+            payload = GiftPayload(*record.event.payload)
+            payload = payload._replace(order_id=left[0].order_id, count=sum(each.count for each in left))
+            left = (left[0]._replace(outcome=Outcome.ACCEPTED), *left[1:])
+            effects += self._stream.record(record.event._replace(payload=payload), record.lane, left, now)
         return effects
 
-    def _release(self, released: Sequence[PaidItem[T]], now: float, at_ms: int) -> list[Effect[T]]:
+    def refused(self, record: Record[T], retry_after_ms: int) -> Sequence[Effect[T]]:
+        """The ledger could not make a record durable: everybody may try again after ``retry_after_ms``."""
+        if record.event.type == MessageType.ROOM_PHASE:
+            self._phase_settled(self.phase)
+        return self._stream.refused(record, Outcome.LIMITED, retry_after_ms)
+
+    def _release(self, released: Sequence[PaidItem[Asked[T]]], now: float, at_ms: int) -> list[Effect[T]]:
         effects: list[Effect[T]] = []
         for item in released:
             event = Event(MessageType.GIFT, at_ms, item.user_id, item.name, item.payload())
-            published = self.publish(event, Lane.PAID, now, merged=item.merged)
-            effects.append(published)
-            effects += [Reply(ticket, outcome, published.offset) for ticket, outcome in item.fates()]
+            asked = [each._replace(outcome=outcome) for each, outcome in item.fates()]
+            effects += self._stream.record(event, Lane.PAID, asked, now)
         return effects
+
+    # ---- what outlives the process
+
+    def note(self, phase: RoomPhase | None = None) -> bytes:
+        """What a room wants to find again after a restart: phase (or the one it is about to have), likes, peak."""
+        return pack_body((_NOTE_VERSION, int(phase or self.phase), self.likes.total, self.presence.peak))
+
+    def restore(self, last_offset: int, note: bytes, past: Sequence[Past], now: float) -> None:
+        """Go on where the last life ended. ``past``: the newest events, without a hole, up to ``last_offset``."""
+        history = self.history
+        history.last_offset = last_offset - len(past)
+        for each in past:
+            history.append(each, EXPECTED_EVENT_BYTES, now)
+        try:
+            version, phase, likes, peak, *_ = unpack_body(note)
+            if version == _NOTE_VERSION:
+                self.phase = self._wanted = RoomPhase(phase)
+                self.likes.total = likes
+                self.presence.peak = peak
+        except (RemoteProtocolError, ValueError):
+            pass  # a room without a note, or one of a later version: it begins with what the stream says
 
     # ---- ticks
 
@@ -413,6 +481,11 @@ def _entry(item: Danmaku) -> TickEntry:
     else:
         payload = (item.text, item.style)
     return _new(TickEntry, (item.type, item.user_id, item.name, payload, item.count, item.senders))
+
+
+def _key(author: Author, post: Post) -> str:
+    """The idempotency key of a POST, "" if its client gave none."""
+    return f"post {author.user_id} {post.client_msg_id}" if post.client_msg_id else ""
 
 
 def _retry_ms(wait_s: float) -> int:

@@ -283,7 +283,8 @@ def _lock(directory: Path) -> int:
     except OSError as error:
         holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "another process"
         os.close(descriptor)
-        raise LedgerRefused(f"{directory}: is in use by process {holder}") from error
+        why = f"{directory}: is in use by process {holder}; each broker needs a data directory of its own"
+        raise LedgerRefused(why) from error
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor

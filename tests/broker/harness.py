@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -42,9 +42,11 @@ def configuration(**overrides: Any) -> Config:
 
 
 @asynccontextmanager
-async def running_broker(**overrides: Any) -> AsyncIterator[Broker]:
-    """A broker that serves while the block lasts; a crash in it fails the test."""
+async def running_broker(*, prepare: Callable[[Broker], None] | None = None, **overrides: Any) -> AsyncIterator[Broker]:
+    """A broker that serves while the block lasts; a crash in it fails the test. ``prepare`` sees it before it runs."""
     broker = Broker(configuration(**overrides), rng=random.Random(7))
+    if prepare is not None:
+        prepare(broker)
     async with trio.open_nursery() as nursery:
         await nursery.start(broker.run)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass
 from typing import Any
@@ -54,8 +55,11 @@ def danmaku(text: str) -> Post:
     return Post(MessageType.DANMAKU, "", DanmakuPayload(text))
 
 
+orders = itertools.count()
+
+
 def gift(user: str, count: int = 1) -> Post:
-    return Post(MessageType.GIFT, "", GiftPayload(f"order-{user}", user, user.title(), "rose", count, 100))
+    return Post(MessageType.GIFT, "", GiftPayload(f"order-{next(orders)}", user, user.title(), "rose", count, 100))
 
 
 def outcomes(effects: Any) -> dict[int, Outcome]:

@@ -119,9 +119,10 @@ async def running(*arguments: str, **more: str) -> AsyncIterator[Running]:
 
 @asynccontextmanager
 async def serving(*arguments: str, **more: str) -> AsyncIterator[Serving]:
-    """Start ``roomcast serve`` on a free port (or what ``arguments`` say) and wait until it serves."""
+    """Start ``roomcast serve`` on a free port, by default keeping nothing, and wait until it serves."""
     port = () if "--port" in arguments else ("--port", "0")
-    async with _process(command("serve", *port, *arguments), environment(**more)) as process:
+    kept = () if {"--data-dir", "--config"} & set(arguments) else ("--ephemeral",)
+    async with _process(command("serve", *port, *kept, *arguments), environment(**more)) as process:
         broker = Serving(process)
         broker.announced = json.loads(await broker.out.next())
         yield broker

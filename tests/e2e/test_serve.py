@@ -68,7 +68,7 @@ async def test_a_second_sigterm_does_not_wait_for_a_peer_that_stays() -> None:
 
 async def test_a_port_in_use_is_said_in_one_line() -> None:
     async with serving() as broker:
-        second = await roomcast("serve", "--port", str(broker.port))
+        second = await roomcast("serve", "--ephemeral", "--port", str(broker.port))
         assert second.status == 1
         assert second.out == ""
         assert second.err.splitlines()[-1].startswith(f"Error: 127.0.0.1:{broker.port} is in use; ")

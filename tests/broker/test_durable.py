@@ -1,0 +1,233 @@
+"""A broker with a ledger on real sockets: what was acknowledged survives, and nothing is told before it is durable."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from broker.ledger import LedgerState, Pace, Reader, database_path
+from broker.server import Broker
+from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, Outcome, RoomPhase, Tier
+from protocol.messages import Ack, AckResult, ErrorReply, Event, Join, Left, Resume, Resumed
+from tests.broker.harness import RawLink, joined_link, raw_link, running_broker
+from tests.broker.ledger.books import FaultyStore, disk_error, quick_directory
+
+QUICK = Pace(idle_s=0.005, upkeep_s=0.05, retry_first_s=0.005, retry_most_s=0.02)
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    with quick_directory() as found:
+        yield found
+
+
+@asynccontextmanager
+async def durable_broker(directory: Path, **overrides: Any) -> AsyncIterator[Broker]:
+    """A broker that keeps its ledger in ``directory``; its disk can be told to fail."""
+    ledger = {"data_dir": str(directory), **overrides.pop("ledger", {})}
+    async with running_broker(ledger=ledger, prepare=with_a_faulty_disk, **overrides) as broker:
+        yield broker
+
+
+def with_a_faulty_disk(broker: Broker) -> None:
+    assert broker.ledger is not None
+    broker.ledger._pace = QUICK
+    broker.ledger._open_store = lambda path: stores.setdefault(broker, FaultyStore(path))
+
+
+stores: dict[Broker, FaultyStore] = {}
+
+
+def disk(broker: Broker) -> FaultyStore:
+    """The disk under a broker."""
+    return stores[broker]
+
+
+def gift(order: str, user: str = "ann", count: int = 1) -> tuple[Any, ...]:
+    return (order, user, user.title(), "rose", count, 100, "")
+
+
+async def announce(link: RawLink, room: int, number: int) -> AckResult:
+    """Post one announcement and return its fate."""
+    await link.post(room, number, MessageType.ANNOUNCEMENT, (f"news {number}",))
+    while not (results := (await link.expect(Ack))[1].results):
+        pass
+    return results[0]
+
+
+async def test_events_rooms_and_epochs_come_back_after_a_restart(directory: Path) -> None:
+    async with durable_broker(directory) as broker, joined_link(broker, "dev:max:host") as (host, room):
+        assert broker.hub.find("lobby") is not None
+        for number in (1, 2, 3):
+            assert await announce(host, room, number) == (number, Outcome.ACCEPTED, number)
+        epoch = broker.hub.find("lobby").state.epoch  # type: ignore[union-attr]
+    async with durable_broker(directory) as broker, raw_link(broker) as ann:
+        await ann.login("dev:ann")
+        await ann.send((Resume("lobby", Tier.FULL, epoch, 1), 0, 9))
+        _, resumed = await ann.expect(Resumed)
+        assert (resumed.recovered, resumed.snapshot.epoch, resumed.snapshot.offset) == (True, epoch, 3)
+        events = [await ann.expect(Event) for _ in range(2)]
+        assert [(frame.sequence, event.payload) for frame, event in events] == [(2, ("news 2",)), (3, ("news 3",))]
+        async with joined_link(broker, "dev:max:host") as (host, room):
+            assert await announce(host, room, 4) == (4, Outcome.ACCEPTED, 4)
+            assert (await ann.expect(Event))[0].sequence == 4
+
+
+async def test_nothing_is_acknowledged_or_shown_before_it_is_on_the_disk(directory: Path) -> None:
+    async with (
+        durable_broker(directory) as broker,
+        joined_link(broker, "dev:max:host") as (host, room),
+        joined_link(broker, "dev:ann") as (ann, _),
+    ):
+        stuck = disk(broker).stuck = threading.Event()
+        await host.post(room, 1, MessageType.ANNOUNCEMENT, ("news",))
+        await trio.to_thread.run_sync(disk(broker).reached.wait)
+        state = broker.hub.room(room).state  # type: ignore[union-attr]
+        assert state.history.last_offset == 0
+        assert broker.stats().accounts[Lane.CONTROL] == (1, 0, 0, 0, 0, 1)
+        await ann.post(room, 2, MessageType.LIKE, (1,))
+        assert (await ann.expect(Ack))[1].results == ((2, Outcome.ACCEPTED, 1),), "chat does not wait for the disk"
+        stuck.set()
+        assert (await host.expect(Ack))[1].results == ((1, Outcome.ACCEPTED, 1),)
+        assert (await ann.expect(Event))[0].sequence == 1
+        assert broker.stats().balanced
+
+
+async def test_a_gift_posted_again_after_a_restart_is_the_same_gift(directory: Path) -> None:
+    for life in range(2):
+        async with durable_broker(directory) as broker, joined_link(broker, "dev:shop:app") as (shop, room):
+            for number in (1, 2):
+                await shop.post(room, number, MessageType.GIFT, gift("order-1", count=3))
+                assert (await shop.expect(Ack))[1].results == ((number, Outcome.ACCEPTED, 1),)
+            assert broker.stats().accounts[Lane.PAID].shown == (0 if life else 1)
+    reader = Reader(database_path(directory))
+    assert sum(entry.kind == MessageType.GIFT for entry, _, _ in reader.entries()) == 1
+    reader.close()
+
+
+async def test_a_full_disk_refuses_what_must_not_be_lost_and_lets_the_chat_go_on(directory: Path) -> None:
+    async with durable_broker(directory) as broker, joined_link(broker, "dev:max:host") as (host, room):
+        assert broker.ledger is not None
+        assert (await announce(host, room, 1)).outcome is Outcome.ACCEPTED
+        disk(broker).fault = disk_error("SQLITE_FULL")
+        limited = await announce(host, room, 2)
+        assert limited.outcome is Outcome.LIMITED
+        assert limited.detail > 0
+        ready, words = broker.status()
+        assert ready
+        assert (words["status"], words["ledger"]) == ("degraded", "degraded")
+        assert "disk full" in words["ledger_reason"]
+        await host.post(room, 3, MessageType.DANMAKU, ("still talking", None))
+        assert (await host.expect(Ack))[1].results == ((3, Outcome.ACCEPTED, 0),)
+        assert (await announce(host, room, 4)).outcome is Outcome.LIMITED
+        disk(broker).fault = None
+        while broker.ledger.state is not LedgerState.READY:  # noqa: ASYNC110 - another thread brings it about
+            await trio.sleep(0.001)
+        assert await announce(host, room, 2) == (2, Outcome.ACCEPTED, 2), "the refused one took no offset"
+        assert broker.status()[1]["status"] == "ok"
+        assert broker.stats().balanced
+
+
+async def test_a_broker_that_lost_what_it_promised_is_not_ready(directory: Path) -> None:
+    async with durable_broker(directory) as broker, joined_link(broker, "dev:max:host") as (host, room):
+        assert broker.ledger is not None
+        store = disk(broker)
+        store.head = store.head._replace(batch=store.head.batch + 1)
+        store.fault = disk_error("SQLITE_IOERR_FSYNC")
+        await announce(host, room, 1)
+        while broker.ledger.state is not LedgerState.DAMAGED:  # noqa: ASYNC110 - another thread brings it about
+            await trio.sleep(0.001)
+        ready, words = broker.status()
+        assert not ready
+        assert words["ledger"] == "damaged"
+
+
+async def test_a_paused_room_is_paused_after_a_restart_and_keeps_its_likes(directory: Path) -> None:
+    async with durable_broker(directory) as broker, joined_link(broker, "dev:max:host") as (host, room):
+        await host.post(room, 1, MessageType.LIKE, (7,))
+        await host.expect(Ack)
+        await host.post(room, 2, MessageType.ROOM_PHASE, (RoomPhase.PAUSED,))
+        await host.expect(Event)
+    async with durable_broker(directory) as broker, raw_link(broker) as ann:
+        await ann.login("dev:ann")
+        _, joined = await ann.join()
+        assert (joined.phase, joined.likes, joined.offset) == (RoomPhase.PAUSED, 7, 1)
+
+
+async def test_a_room_that_was_ended_begins_anew_after_a_restart(directory: Path) -> None:
+    async with durable_broker(directory) as broker, joined_link(broker, "dev:max:host") as (host, room):
+        await announce(host, room, 1)
+        epoch = broker.hub.room(room).state.epoch  # type: ignore[union-attr]
+        await host.post(room, 2, MessageType.ROOM_PHASE, (RoomPhase.ENDED,))
+        assert (await host.expect(Left))[1].reason is LeaveReason.ROOM_ENDED
+        again, joined = await host.join(sequence=3)
+        assert again != room
+        assert joined.epoch != epoch
+        second = joined.epoch
+    async with durable_broker(directory) as broker, raw_link(broker) as ann:
+        await ann.login("dev:ann")
+        _, joined = await ann.join()
+        assert (joined.epoch, joined.offset) == (second, 0)
+
+
+async def test_an_idle_room_goes_on_where_it_stood(directory: Path) -> None:
+    async with durable_broker(directory, room={"idle_close_s": 0.1}) as broker:
+        async with joined_link(broker, "dev:max:host") as (host, room):
+            await announce(host, room, 1)
+            epoch = broker.hub.room(room).state.epoch  # type: ignore[union-attr]
+        with trio.fail_after(20):
+            while len(broker.hub):  # noqa: ASYNC110 - the hub has no event for it, and needs none
+                await trio.sleep(0.01)
+        async with joined_link(broker, "dev:max:host") as (host, room):
+            assert broker.hub.room(room).state.epoch == epoch  # type: ignore[union-attr]
+            assert await announce(host, room, 2) == (2, Outcome.ACCEPTED, 2)
+
+
+async def test_a_room_that_crashes_goes_on_in_the_same_stream(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with durable_broker(directory) as broker, joined_link(broker, "dev:max:host") as (host, room):
+        await announce(host, room, 1)
+        state = broker.hub.room(room).state  # type: ignore[union-attr]
+        monkeypatch.setattr(state, "committed", lambda *args: 1 / 0)
+        await host.post(room, 2, MessageType.ANNOUNCEMENT, ("boom",))
+        assert (await host.expect(Left))[1].reason is LeaveReason.ROOM_CRASHED
+        again, joined = await host.join(sequence=3)
+        assert (joined.epoch, joined.offset) == (state.epoch, 2)
+        assert await announce(host, again, 4) == (4, Outcome.ACCEPTED, 3)
+
+
+async def test_a_room_that_only_the_platform_opens_can_be_joined_again_after_a_restart(directory: Path) -> None:
+    async with durable_broker(directory, room={"create_on_join": False}) as broker:
+        broker.hub.open("lobby")
+        async with joined_link(broker, "dev:max:host") as (host, room):
+            await announce(host, room, 1)
+    async with durable_broker(directory, room={"create_on_join": False}) as broker, raw_link(broker) as ann:
+        await ann.login("dev:ann")
+        _, joined = await ann.join()
+        assert joined.offset == 1
+        await ann.send((Join("elsewhere"), 0, 5))
+        assert (await ann.expect(ErrorReply))[1].code == ErrorCode.UNKNOWN_ROOM
+
+
+async def test_draining_writes_what_was_paced_and_the_totals(directory: Path) -> None:
+    async with durable_broker(directory, link={"drain_s": 1}, room={"paid_budget_per_s": 1}) as broker:
+        async with trio.open_nursery() as nursery, joined_link(broker, "dev:shop:app") as (shop, room):
+            for number in range(12):
+                await shop.post(room, number, MessageType.GIFT, gift(f"order-{number}", f"user-{number}"))
+            await shop.post(room, 99, MessageType.LIKE, (3,))
+            answered: dict[int, Outcome] = {}
+            nursery.start_soon(broker.drain)
+            while len(answered) < 13:
+                answered |= {each.sequence: each.outcome for each in (await shop.expect(Ack))[1].results}
+            assert set(answered.values()) == {Outcome.ACCEPTED}
+            await shop.stream.aclose()
+        await broker.stopped.wait()
+    async with durable_broker(directory) as broker, raw_link(broker) as ann:
+        await ann.login("dev:ann")
+        _, joined = await ann.join()
+        assert (joined.offset, joined.likes) == (12, 3)
