@@ -45,6 +45,8 @@ HOME_S = 10.0
 """Deadlines that only a broken show or a drowning machine meets."""
 VIEWERS_PER_CPU = 100
 """With more clients of ours than this on a processor the room ticks half as often: they, not the broker, are slow."""
+LONG_S = 100.0
+"""In a shorter show one viewer stalls an act earlier, or there would be no time to be cut and to come back."""
 WATCH_S = 0.25
 MOMENTS = 12
 """Moments of which a picture's rates and percentiles speak: the last three seconds."""
@@ -214,20 +216,21 @@ class Director:
                 for scene in self.scenes:
                     self.scene, self.phase = scene, scene.act.title
                     await self._house.tell(do="mood", at_s=self.elapsed_s, mood=scene.act.mood)
-                    stage.start_soon(self._open_act, scene.act.name)
+                    stage.start_soon(self._open_act, scene.act.name, stage)
                     await self._give_gifts(scene, stage)
                 nursery.cancel_scope.cancel()
         self.scene = None
 
-    async def _open_act(self, name: str) -> None:
+    async def _open_act(self, name: str, stage: trio.Nursery) -> None:
         """What happens once, when an act begins."""
         assert self._sleeper is not None
+        if name == ("stalled" if self.seconds >= LONG_S else "gifts"):
+            stage.start_soon(self._sleeper.stall, min(1.5, self.seconds / 20))
         match name:
             case "quiet":
                 await self._speak_as_host(ANNOUNCEMENTS[0])
             case "gifts":
                 await self._speak_as_host(ANNOUNCEMENTS[1])
-                await self._sleeper.stall(min(1.5, self.seconds / 20))
             case "wave":
                 await self._house.tell(do="cut", share=CUT_SHARE)
             case "finale":
