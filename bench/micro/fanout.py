@@ -53,6 +53,7 @@ async def _fanout(name: str, websocket: bool, smoke: bool) -> list[Result]:
         expected = 0
         broker_us: list[float] = []
         python_us: list[float] = []
+        beside: list[float] = []
         c_us: list[float] = []
         for round_number in range(rounds):
             used = 0.0
@@ -62,10 +63,12 @@ async def _fanout(name: str, websocket: bool, smoke: bool) -> list[Result]:
                 expected += len(sent[0].joined) * viewers
             broker_us.append(used / frames / viewers * 1e6)
             data = sent[0].joined
+            beside.append(0.0)
             for _ in range(frames):
                 floor = python_sweep(socks, data)
                 _must_be_whole(floor)
                 python_us.append(floor.us_per_send)
+                beside[-1] += floor.us_per_send / frames
                 expected += len(data) * viewers
                 await trio.sleep(REST_S)
             in_c = c_sweep(socks, data) if round_number % 3 == 0 else None
@@ -81,6 +84,7 @@ async def _fanout(name: str, websocket: bool, smoke: bool) -> list[Result]:
         raise RuntimeError(f"{name}: {expected} bytes were sent and {arrived} arrived")
     detail = {
         "viewers": viewers, "sweeps": rounds * frames, "frame_bytes": len(data), "c_us": round(median(c_us), 2),
+        "median_of_ratios": round(median([a / b for a, b in zip(broker_us, beside, strict=True)]), 3),
         "of_minima": round(min(broker_us) / min(python_us), 3),
         "over_c": round(median(broker_us) / median(c_us), 3) if c_us else None,
     }  # fmt: skip

@@ -45,12 +45,12 @@ async def _memory(name: str, websocket: bool, goal: float, smoke: bool) -> Resul
     async with serving(config(SECRET)) as broker, crowd() as clients:
         port = broker.addresses[0][1]
         await clients.ask("open", links=few, port=port, rooms=["stage"], websocket=websocket, tokens=shown[:few])
-        await settle(3.0)
+        await settle(0.5 if smoke else 3.0)
         before = rss_bytes()
         for start in range(few, few + more, 1000):
             chunk = shown[start : start + min(1000, few + more - start)]
             await clients.ask("open", links=len(chunk), port=port, rooms=["stage"], websocket=websocket, tokens=chunk)
-        await settle(3.0)
+        await settle(0.5 if smoke else 3.0)
         each = (rss_bytes() - before) / more
         assert len(broker.poller) == few + more
     detail = {"viewers": few + more, "slope_over": more}

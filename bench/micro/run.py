@@ -26,6 +26,8 @@ BENCHES: dict[str, tuple[str, str, str]] = {
     "connect-ws": ("connect", "connect_ws", "connect + auth + join over WebSocket"),
     "batched": ("batched", "batched", "danmaku delivered by one core when ticks join them, and their p99"),
     "stalled": ("stalled", "stalled", "what one stalled viewer costs the others"),
+    "core": ("core", "core", "codec, window, limits and queue, one by one"),
+    "soak": ("soak", "soak", "nothing grows while viewers come, talk and go (10 minutes)"),
     "ledger": ("ledger", "ledger", "durable events a second with fsync, beside the disk's own rate of syncs"),
 }
 """Name -> (module, function, what it measures). Modules are imported by the process that runs them."""

@@ -1,0 +1,139 @@
+"""The micro benches measure what they say: their bytes are the protocol's, their verdicts the goals', and they run."""
+
+from __future__ import annotations
+
+import importlib
+from inspect import signature
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.micro import BENCHES, run
+from bench.micro.crowd import PHRASES
+from bench.micro.result import Result, median, table
+from bench.micro.wire import (
+    Template,
+    body_of,
+    frame,
+    frames_in,
+    hello_auth_join,
+    masked,
+    read_stamp,
+    ws_messages,
+)
+from bench.sockets import server_message
+from broker.audience import Content, prepare, variant_of
+from broker.transport import Framing
+from protocol.codes import Codec, Lane, Opcode, Tier
+from protocol.connection import NEED_DATA, Connection, Frame
+from protocol.messages import Account, Auth, Join, Post, Side, Tick, TickEntry
+
+
+def read_by_the_broker(data: bytes) -> list[Frame]:
+    connection = Connection(Side.SERVER)
+    connection.receive_data(data)
+    frames = []
+    while (event := connection.next_event()) is not NEED_DATA:
+        assert isinstance(event, Frame)
+        frames.append(event)
+    assert not connection.mid_frame
+    return frames
+
+
+def test_a_log_in_is_three_frames_that_the_broker_understands() -> None:
+    hello, auth, join = read_by_the_broker(hello_auth_join("dev:ann", "stage"))
+    assert hello.opcode is Opcode.HELLO
+    assert auth.message == Auth("dev:ann")
+    assert join.message == Join("stage", Tier.FULL)
+    assert join.sequence == 1
+
+
+@given(st.sampled_from(PHRASES), st.integers(0, 2**40 - 1), st.integers(0, 2**31 - 1))
+def test_a_stamped_danmaku_is_one_post_and_tells_when_it_was_due(phrase: str, due_us: int, count: int) -> None:
+    message = Template(phrase, 7, False).message(due_us, count)
+    *_, post = read_by_the_broker(hello_auth_join(None, "stage") + message)
+    assert (post.opcode, post.room, post.sequence) == (Opcode.POST, 7, count)
+    assert isinstance(post.message, Post)
+    text = post.message.payload.text
+    assert text.startswith(phrase)
+    assert read_stamp(text) == due_us
+    assert masked(message)[6:] == Template(phrase, 7, True).message(due_us, count)[6:] == message
+
+
+def test_a_text_without_a_stamp_has_no_time() -> None:
+    assert read_stamp("来了来了") == read_stamp("no stamp, but as long as one") == -1
+
+
+@given(st.lists(st.binary(max_size=300), max_size=5), st.lists(st.integers(0, 2000), max_size=5))
+def test_frames_and_messages_come_whole_however_they_were_cut(bodies: list[bytes], cuts: list[int]) -> None:
+    stream = b"".join(server_message(frame(Opcode.TICK, body, room=number)) for number, body in enumerate(bodies))
+    edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
+    outer, inner, seen = bytearray(), bytearray(), []
+    for start, stop in pairwise(edges):
+        outer += stream[start:stop]
+        inner += ws_messages(outer)
+        seen += [(room, body) for _, _, room, body in frames_in(inner)]
+    assert seen == list(enumerate(bodies))
+    assert not outer
+    assert not inner
+
+
+@pytest.mark.parametrize("codec", list(Codec))
+def test_the_crowd_reads_a_tick_in_every_codec(codec: Codec) -> None:
+    entries = tuple(TickEntry(1, f"user-{number}", "Ann", ("来了来了",)) for number in range(30))
+    tick = Tick(1, 100, 0, entries, Account(30, 30))
+    variant = variant_of(Framing.WEBSOCKET, codec, Tier.FULL)
+    sent = prepare([variant], [[Content(tick, Lane.CHAT, 1, 30)]] * 3, 5).frames[variant]
+    assert sent is not None
+    [(opcode, used, room, body)] = frames_in(ws_messages(bytearray(sent)))
+    assert (opcode, used, room) == (Opcode.TICK, codec, 5)
+    shown = body_of(used, body)[3]
+    assert isinstance(shown, list)
+    assert [entry[3][0] for entry in shown] == ["来了来了"] * 30
+
+
+@pytest.mark.parametrize(
+    ("result", "met", "ratio"),
+    [
+        (Result("b", "f", 9.0, "us", 1.15, floor=8.0, judged="ratio"), True, 1.125),
+        (Result("b", "f", 10.0, "us", 1.15, floor=8.0, judged="ratio"), False, 1.25),
+        (Result("b", "f", 10.0, "us", 1.15, judged="ratio"), False, None),
+        (Result("b", "f", 1500.0, "B", 1536.0), True, None),
+        (Result("b", "f", 40_000.0, "/s", 50_000.0, False, 100_000.0), False, 2.5),
+        (Result("b", "f", 60_000.0, "/s", 50_000.0, False, 120_000.0), True, 2.0),
+        (Result("b", "f", 1.0, "us"), None, None),
+    ],
+)
+def test_a_goal_is_judged_by_what_it_speaks_of(result: Result, met: bool | None, ratio: float | None) -> None:
+    assert result.met is met
+    assert result.ratio == ratio
+    assert ("MISSED" in table([result])) is (met is False)
+
+
+@given(st.lists(st.integers(-1000, 1000), min_size=1, max_size=9))
+def test_the_median_has_as_many_above_as_below(values: list[int]) -> None:
+    middle = median(values)
+    assert sum(value < middle for value in values) <= len(values) / 2
+    assert sum(value > middle for value in values) <= len(values) / 2
+
+
+def test_every_bench_in_the_list_is_there_and_takes_the_smoke_flag() -> None:
+    for module, function, words in BENCHES.values():
+        bench = getattr(importlib.import_module(f"bench.micro.{module}"), function)
+        assert next(iter(signature(bench).parameters)) == "smoke"
+        assert words
+
+
+def test_an_unknown_bench_is_named() -> None:
+    with pytest.raises(ValueError, match="no such bench: nonsense"):
+        run(["core", "nonsense"], smoke=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["connect-tcp", "inbound", "core"])
+def test_a_smoke_run_finds_its_own_sums_right(name: str) -> None:
+    results = run([name], smoke=True)
+    assert results
+    assert all(result.bench == name and result.value > 0 for result in results)
