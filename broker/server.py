@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import structlog
 import trio
 
+from broker.archive import Archive
 from broker.auth import Authenticator
 from broker.config import Config
 from broker.core.gate import Gate
@@ -95,13 +96,14 @@ class Broker:
         self.ledger = ledger_of(config)
         """What survives a crash; None: this broker keeps nothing."""
         self.recorder = None if self.ledger is None else Recorder(self.ledger, unix_ms)
+        # Half of what a link may have waiting: a RESUME must not be what cuts it again.
+        most_bytes = config.queue.critical_bytes // 2
+        self.archive = None if self.ledger is None else Archive(self.ledger, config.ledger.resume_events, most_bytes)
         self._clock: Callable[[], float] = clock
         self.max_connections = connection_limit(config)
         self.budget = ByteBudget(config.queue.total_bytes)
         self.fanout = FanOut()
-        self.hub = Hub(
-            config.room, rules, self.fanout, clock=clock, unix_ms=unix_ms, rng=rng, recorder=self.recorder
-        )
+        self.hub = Hub(config.room, rules, self.fanout, clock=clock, unix_ms=unix_ms, rng=rng, recorder=self.recorder)
         self.gate = Gate(
             max_connections=self.max_connections,
             per_address=config.admission.per_address,
@@ -137,6 +139,7 @@ class Broker:
             custom=self._custom,
             max_viewers=config.room.max_viewers,
             compress=self._compress,
+            archive=self.archive,
         )
         listener = Listener(config, self.poller, self.gate, self._make_session, status=self.status)
         try:
@@ -145,6 +148,8 @@ class Broker:
                 self._listener = listener
                 await nursery.start(self.fanout.run)
                 await nursery.start(self.hub.run)
+                if self.archive is not None:
+                    await nursery.start(self.archive.run)
                 await nursery.start(self.poller.run)
                 nursery.start_soon(self._sample)
                 self.addresses = await nursery.start(listener.run)

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
+from broker.archive import Archive
 from broker.audience import Home, Member, variant_of
-from broker.auth import Authenticator, AuthError, Grant
+from broker.auth import Authenticator, AuthError, Grant, RoomGrant
 from broker.config import LinkConfig
 from broker.core.gate import Gate
 from broker.core.overload import STAGE_RULES
 from broker.core.room_state import CustomRule
 from broker.core.send_queue import Missed as QueueMissed
+from broker.core.stream import Past
 from broker.hub import Hub
 from broker.room import Room
 from broker.transport import Framing, Transport
@@ -53,7 +56,6 @@ from protocol.messages import (
     CustomType,
     Direct,
     ErrorReply,
-    Event,
     GoAway,
     Join,
     Left,
@@ -100,6 +102,7 @@ class SessionServices:
     custom: dict[int, CustomRule]
     max_viewers: int
     compress: bool
+    archive: Archive | None = None
     draining: bool = False
     sessions: set[Session] = field(default_factory=set)
     closed: Counter[int] = field(default_factory=Counter)
@@ -151,6 +154,7 @@ class Session:
         "_grant",
         "_missed_chat",
         "_out",
+        "_returning",
         "_seats",
         "_services",
         "transport",
@@ -163,6 +167,8 @@ class Session:
         self._codec = _PLAIN
         self._grant: Grant | None = None
         self._seats: tuple[tuple[Room, Member], ...] = ()
+        self._returning: tuple[str, ...] = ()
+        """Rooms whose RESUME waits for the ledger."""
         self._acks: dict[int, list[AckResult]] | None = None
         """Answers to POSTs by room, while bytes are being handled."""
         self._out: list[bytes] | None = None
@@ -424,43 +430,100 @@ class Session:
     def _on_join(self, frame: Frame) -> None:
         join = frame.message
         assert isinstance(join, Join)
-        seat = self._sit(join.room_name, join.tier, frame.sequence)
-        if seat is not None:
-            room, member = seat
+        admitted = self._admit(join.room_name, frame.sequence)
+        if admitted is not None:
+            room, entry = admitted
+            member = self._seat(room, entry, join.tier)
             self.send(room.snapshot(member), room.number, frame.sequence)
+
+    # ---- coming back
 
     def _on_resume(self, frame: Frame) -> None:
         resume = frame.message
         assert isinstance(resume, Resume)
-        seat = self._sit(resume.room_name, resume.tier, frame.sequence, resuming=True)
-        if seat is None:
+        admitted = self._admit(resume.room_name, frame.sequence, resuming=True)
+        if admitted is None:
             return
-        room, member = seat
+        room, entry = admitted
         past = room.missing(resume.epoch, resume.offset, self._services.poller.now)
+        if past is not None or not self._ask_history(resume, frame.sequence, room, ()):
+            self._welcome_back(resume, frame.sequence, room, entry, past)
+
+    def _ask_history(self, resume: Resume, sequence: int, room: Room, found: Sequence[Past]) -> bool:
+        """Ask the ledger for what the room has forgotten; False where that cannot help. No seat is taken meanwhile:
+        what is published now would come before what was missed.
+        """
+        archive = self._services.archive
+        history = room.state.history
+        after, last = resume.offset + len(found), history.first_offset - 1
+        if archive is None or resume.epoch != room.state.epoch or after >= last or len(found) >= archive.max_events:
+            return False
+        on_done = partial(self._on_history, resume, sequence, found)
+        if not archive.history(room.name, resume.epoch, after, last, on_done):
+            return False
+        self._returning = (*self._returning, resume.room_name)
+        return True
+
+    def _on_history(self, resume: Resume, sequence: int, found: Sequence[Past], more: Sequence[Past] | None) -> None:
+        """The ledger has answered. The room has gone on meanwhile: what is newer comes from it, in the same breath in
+        which the seat is taken, so that nothing comes twice and nothing is skipped.
+        """
+        self._returning = tuple(name for name in self._returning if name != resume.room_name)
+        if self.transport.state:
+            return
+        admitted = self._admit(resume.room_name, sequence, resuming=True, again=True)
+        if admitted is None:
+            return
+        room, entry = admitted
+        past: Sequence[Past] | None = None
+        if more is not None:
+            found = (*found, *more)
+            newer = room.missing(resume.epoch, resume.offset + len(found), self._services.poller.now)
+            if newer is not None:
+                past = (*found, *newer)
+            elif self._ask_history(resume, sequence, room, found):
+                return
+        self._out = []
+        try:
+            self._welcome_back(resume, sequence, room, entry, past)
+        finally:
+            self._flush()
+
+    def _welcome_back(
+        self, resume: Resume, sequence: int, room: Room, entry: RoomGrant, past: Sequence[Past] | None
+    ) -> None:
+        member = self._seat(room, entry, resume.tier)
         snapshot = room.snapshot(member)
         gap_from = resume.offset + 1 if resume.epoch == snapshot.epoch else 1
-        self.send(Resumed(past is not None, gap_from, snapshot), room.number, frame.sequence)
+        self.send(Resumed(past is not None, gap_from, snapshot), room.number, sequence)
         for each in past or ():
-            event: Event = each.event
-            self.send(event, room.number, each.offset, each.lane)
+            self.send(each.event, room.number, each.offset, each.lane)
 
-    def _sit(self, name: str, tier: Tier, sequence: int, *, resuming: bool = False) -> tuple[Room, Member] | None:
-        """Take a seat in a room, or answer why not. In overload those who come back go before those who come."""
+    # ---- seats
+
+    def _admit(
+        self, name: str, sequence: int, *, resuming: bool = False, again: bool = False
+    ) -> tuple[Room, RoomGrant] | None:
+        """Let this link into a room, or answer why not. In overload those who come back go before those who come.
+
+        ``again``: it was let in before, and has only been waiting.
+        """
         services, grant = self._services, self._grant
         assert grant is not None, "the link's state table lets JOIN pass only after AUTH"
         hub = services.hub
         entry = grant.room_grant(name)
         busy_s = STAGE_RULES[hub.stage].join_retry_after_s
+        taken = len(self._seats) + len(self._returning)
         refusal: tuple[ErrorCode, str, int] | None = None
         if entry is None:
             refusal = ErrorCode.ROOM_NOT_GRANTED, "the token does not grant this room", 0
-        elif len(self._seats) >= services.config.rooms_per_connection:
+        elif taken >= services.config.rooms_per_connection:
             refusal = ErrorCode.TOO_MANY_ROOMS, f"at most {services.config.rooms_per_connection} rooms a link", 0
         elif busy_s and not resuming and entry.role < Role.MODERATOR:
             refusal = ErrorCode.OVERLOADED, "the broker takes no more viewers now", math.ceil(busy_s * 1000)
-        elif any(room.name == name for room, _ in self._seats):
+        elif any(room.name == name for room, _ in self._seats) or name in self._returning:
             refusal = ErrorCode.ALREADY_JOINED, "this link is in that room", 0
-        else:
+        elif not again:
             wait_s = hub.join_limit.try_acquire(grant.user_id, services.poller.now)
             if wait_s:
                 refusal = ErrorCode.RATE_LIMITED, "too many joins", math.ceil(wait_s * 1000)
@@ -472,15 +535,21 @@ class Session:
                 refusal = ErrorCode.ROOM_FULL, f"at most {services.max_viewers} viewers", 5000
             else:
                 assert entry is not None
-                may_post = services.may_post(entry.role, entry.allow)
-                variant = variant_of(self.transport.framing, self._codec, tier)
-                member = Member(self, grant.user_id, grant.name, entry.role, may_post, variant)
-                self._seats = (*self._seats, (opened, member))
-                opened.enter(member, services.poller.now)
-                return opened, member
+                return opened, entry
         code, message, wait_ms = refusal
         self._error(code, message, 0, sequence, "room_name", wait_ms)
         return None
+
+    def _seat(self, room: Room, entry: RoomGrant, tier: Tier) -> Member:
+        """Take a seat: what is published from now on comes to this link."""
+        services, grant = self._services, self._grant
+        assert grant is not None
+        may_post = services.may_post(entry.role, entry.allow)
+        variant = variant_of(self.transport.framing, self._codec, tier)
+        member = Member(self, grant.user_id, grant.name, entry.role, may_post, variant)
+        self._seats = (*self._seats, (room, member))
+        room.enter(member, services.poller.now)
+        return member
 
     def _on_leave(self, frame: Frame) -> None:
         for room, member in self._seats:

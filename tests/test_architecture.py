@@ -72,6 +72,7 @@ LAYERS = [
     ("broker.audience",),
     ("broker.fanout",),
     ("broker.recorder",),
+    ("broker.archive",),
     ("broker.room",),
     ("broker.hub",),
     ("broker.session",),

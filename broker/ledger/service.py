@@ -175,12 +175,12 @@ class Ledger:
             finally:
                 self._is_open = False
                 with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
-                    writer.queue.put(None)
-                    await closed.wait()
                     async with self._one_reader:
                         if self._reader is not None:
                             self._reader.close()
                         self._reader = None
+                    writer.queue.put(None)
+                    await closed.wait()
                 while self._settled:
                     self._tell(*self._settled.popleft())
                 writer.move(Signal.CLOSE)
@@ -274,7 +274,7 @@ class Ledger:
 def _lock(directory: Path) -> int:
     """Take the data directory for this process; the descriptor holds it. LedgerRefused if another has it."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(directory / "ledger.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     except OSError as error:
         raise LedgerRefused(f"{directory}: cannot be written: {error.strerror}") from error
