@@ -107,7 +107,7 @@ class Crowd:
                 elif fd == reader.fd:
                     for command in reader.read():
                         getattr(self, "do_" + command.pop("do"))(**command)
-                else:
+                elif fd in self.links:  # it may have been closed by a command of the same batch
                     self.on_event(self.links[fd], events)
 
     # ---- commands

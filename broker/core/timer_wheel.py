@@ -30,7 +30,8 @@ class TimerWheel(Generic[T]):
         if slot_s <= 0 or slots < 2:
             raise ValueError("a wheel has at least 2 slots of positive width")
         self._slot_s = slot_s
-        self._slots: list[set[T]] = [set() for _ in range(slots)]
+        # Dicts as ordered sets: a set of 10,000 that grew weighs 60 to 110 bytes an item, a dict 40.
+        self._slots: list[dict[T, None]] = [{} for _ in range(slots)]
         self._next = int(now / slot_s)
 
     def __len__(self) -> int:
@@ -40,18 +41,18 @@ class TimerWheel(Generic[T]):
         """(Re)place ``item``; it comes out at most one slot late. A time beyond the ring comes out at its end."""
         slots, tick = self._slots, self._next
         if item.wheel_slot >= 0:
-            slots[item.wheel_slot].discard(item)
+            del slots[item.wheel_slot][item]
         wanted = int(due / self._slot_s) + 1
         if wanted > tick:
             tick = min(wanted, tick + len(slots) - 1)
         slot = tick % len(slots)
-        slots[slot].add(item)
+        slots[slot][item] = None
         item.wheel_slot = slot
 
     def remove(self, item: T) -> None:
         """Take ``item`` out, if it is in."""
         if item.wheel_slot >= 0:
-            self._slots[item.wheel_slot].discard(item)
+            del self._slots[item.wheel_slot][item]
             item.wheel_slot = -1
 
     def expire(self, now: float) -> list[T]:
