@@ -63,6 +63,10 @@ class Archive:
         """Ask for the next pending messages of a user, or None where that failed. False as in `history`."""
         return self._put(_Question(Reader.inbox, (user, after, now_ms, limit), on_done))
 
+    def pending(self, user: str, on_done: Callable[[tuple[int, int] | None], None]) -> bool:
+        """Ask what of a user is pending, as `Reader.pending_inbox` says. False as in `history`."""
+        return self._put(_Question(Reader.pending_inbox, (user,), on_done))
+
     def _put(self, question: _Question) -> bool:
         if len(self._waiting) >= MAX_WAITING:
             return False

@@ -32,11 +32,13 @@ from broker.core.send_queue import QueueLimits
 from broker.fanout import FanOut
 from broker.greeting import settle
 from broker.hub import Hub
+from broker.inboxes import Inboxes
 from broker.ledger import Ledger, LedgerLimits, LedgerState, Retention
 from broker.listener import Listener
 from broker.poller import Poller
 from broker.recorder import Recorder
-from broker.session import Session, SessionServices
+from broker.services import SessionServices
+from broker.session import Session
 from broker.transport import Transport
 from protocol.codes import CloseCode, Lane, Role
 from protocol.messages import Account
@@ -99,6 +101,9 @@ class Broker:
         # Half of what a link may have waiting: a RESUME must not be what cuts it again.
         most_bytes = config.queue.critical_bytes // 2
         self.archive = None if self.ledger is None else Archive(self.ledger, config.ledger.resume_events, most_bytes)
+        self.inboxes = None
+        if self.ledger is not None and self.archive is not None:
+            self.inboxes = Inboxes(self.ledger, self.archive, unix_ms, config.ledger.direct_expiry_h * 3600)
         self._clock: Callable[[], float] = clock
         self.max_connections = connection_limit(config)
         self.budget = ByteBudget(config.queue.total_bytes)
@@ -140,6 +145,7 @@ class Broker:
             max_viewers=config.room.max_viewers,
             compress=self._compress,
             archive=self.archive,
+            inboxes=self.inboxes,
         )
         listener = Listener(config, self.poller, self.gate, self._make_session, status=self.status)
         try:
@@ -167,6 +173,8 @@ class Broker:
         async with trio.open_nursery() as nursery:
             await nursery.start(self.ledger.run)
             await self.recorder.load(self.config.room.history_entries, self.config.room.history_s)
+            if self.inboxes is not None:
+                await self.inboxes.load()
             yield
             nursery.cancel_scope.cancel()
 

@@ -8,29 +8,21 @@ session (or the one room it came from), is logged once, and touches nobody else.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
 
 import structlog
 
-from broker.archive import Archive
 from broker.audience import Home, Member, variant_of
-from broker.auth import Authenticator, AuthError, Grant, RoomGrant
-from broker.config import LinkConfig
-from broker.core.gate import Gate
+from broker.auth import AuthError, Grant, RoomGrant
 from broker.core.overload import STAGE_RULES
-from broker.core.room_state import CustomRule
 from broker.core.send_queue import Missed as QueueMissed
 from broker.core.stream import Past
-from broker.hub import Hub
 from broker.room import Room
+from broker.services import SessionServices
 from broker.transport import Framing, Transport
 from broker.websocket import ws_frame
 from protocol.codes import (
-    MESSAGE_TYPES,
     CloseCode,
     Codec,
     ErrorCode,
@@ -53,8 +45,8 @@ from protocol.messages import (
     Auth,
     Authenticated,
     ClientHello,
-    CustomType,
     Direct,
+    DirectAck,
     ErrorReply,
     GoAway,
     Join,
@@ -66,19 +58,14 @@ from protocol.messages import (
     Resume,
     Resumed,
     RoomPulse,
-    ServerHello,
     Side,
     common_version,
 )
 
-if TYPE_CHECKING:
-    from broker.poller import Poller
-
-__all__ = ["Session", "SessionServices"]
+__all__ = ["Session"]
 
 log = structlog.get_logger("roomcast.session")
 
-SERVER_NAME = "roomcast"
 MAX_JOINED = 64
 """Answers in one write; a RESUME may have hundreds."""
 
@@ -87,59 +74,6 @@ _POST, _TCP, _JSON = Opcode.POST, Framing.TCP, Framing.WEBSOCKET_JSON
 _CONTROL, _LAST_CRITICAL, _PLAIN = Lane.CONTROL, Lane.PAID, Codec.PLAIN
 _SERVER, _BINARY = Side.SERVER, Encoding.BINARY
 _FEATURES = int(Feature.LZ4 | Feature.LZ4_DICT_1)
-
-
-@dataclass(slots=True)
-class SessionServices:
-    """What every session of a broker shares, and the counters they write."""
-
-    config: LinkConfig
-    hub: Hub
-    auth: Authenticator
-    gate: Gate
-    poller: Poller
-    unix_ms: Callable[[], int]
-    custom: dict[int, CustomRule]
-    max_viewers: int
-    compress: bool
-    archive: Archive | None = None
-    draining: bool = False
-    sessions: set[Session] = field(default_factory=set)
-    closed: Counter[int] = field(default_factory=Counter)
-    """Links ended, by close code."""
-    errors: Counter[int] = field(default_factory=Counter)
-    """ERROR replies, by error code."""
-    posts: int = 0
-    missed_chat: int = 0
-    _hello: ServerHello | None = None
-    _may_post: dict[tuple[Role, frozenset[str] | None], frozenset[int]] = field(default_factory=dict)
-
-    def hello(self, features: int) -> ServerHello:
-        """The answer to HELLO now."""
-        if self._hello is None:
-            config = self.config
-            self._hello = ServerHello(
-                VERSION, 0, 0, round(config.heartbeat_s * 1000), round(config.heartbeat_cut_s * 1000),
-                config.rooms_per_connection,
-                tuple(CustomType(rule.type, rule.name, rule.lane) for rule in self.custom.values()), SERVER_NAME,
-            )  # fmt: skip
-        return tuple.__new__(ServerHello, (VERSION, features, self.unix_ms(), *self._hello[3:]))
-
-    def may_post(self, role: Role, allow: frozenset[str] | None) -> frozenset[int]:
-        """The message types that a role may POST, narrowed to those its token names (None: no narrowing)."""
-        key = (role, allow)
-        found = self._may_post.get(key)
-        if found is None:
-            names = {
-                int(kind): MessageType(kind).name.lower()
-                for kind, rule in MESSAGE_TYPES.items()
-                if role in rule.post_roles
-            }
-            names |= {kind: rule.name for kind, rule in self.custom.items() if role in rule.roles}
-            found = frozenset(kind for kind, name in names.items() if allow is None or name in allow)
-            if len(self._may_post) < 1024:  # tokens choose ``allow``: strangers must not fill our memory
-                self._may_post[key] = found
-        return found
 
 
 class Session:
@@ -261,6 +195,8 @@ class Session:
         self._seats = ()
         grant, self._grant = self._grant, None
         if grant is not None:
+            if services.inboxes is not None:
+                services.inboxes.leave(grant.user_id, self)
             links = services.hub.links_of_user
             left = links[grant.user_id] - 1
             if left:
@@ -426,6 +362,8 @@ class Session:
         services.gate.authenticated(self.transport.address)
         self.on_due(services.poller.now)
         self.send(Authenticated(grant.user_id, grant.name, int(grant.expires_at * 1000)))
+        if services.inboxes is not None:
+            services.inboxes.arrive(grant.user_id, self)
 
     def _on_join(self, frame: Frame) -> None:
         join = frame.message
@@ -561,7 +499,11 @@ class Session:
         self._error(ErrorCode.NOT_JOINED, "join the room first", frame.room, frame.sequence, "room")
 
     def _on_direct_ack(self, frame: Frame) -> None:
-        """DIRECT messages that need an acknowledgement come from the ledger; without one there is nothing to keep."""
+        """The user has seen its messages up to here; without a ledger there are none that need it."""
+        message, grant, inboxes = frame.message, self._grant, self._services.inboxes
+        if inboxes is not None and grant is not None:
+            assert isinstance(message, DirectAck)
+            inboxes.acknowledge(grant.user_id, self, message.direct_id)
 
     def _on_ping(self, frame: Frame) -> None:
         ping = frame.message

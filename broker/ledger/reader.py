@@ -167,6 +167,23 @@ class Reader:
         return [self._direct(row) for row in rows]
 
     @_tells_damage
+    def pending_inbox(self, user: str) -> tuple[int, int] | None:
+        """What of a user is pending: the number before the first one, and the last one; None = nothing."""
+        row = self._connection.execute(
+            "SELECT min(direct_id) - 1, max(direct_id) FROM directs WHERE user = ? AND state = 0", (user,)
+        ).fetchone()
+        return None if row[0] is None else (int(row[0]), int(row[1]))
+
+    @_tells_damage
+    def pending_inboxes(self, limit: int) -> list[tuple[str, int, int]]:
+        """Users with pending messages, each with the two numbers of `pending_inbox`."""
+        rows = self._connection.execute(
+            "SELECT user, min(direct_id) - 1, max(direct_id) FROM directs WHERE state = 0 GROUP BY user LIMIT ?",
+            (limit,),
+        )
+        return [(str(user), int(acked), int(last)) for user, acked, last in rows]
+
+    @_tells_damage
     def direct(self, user: str, direct_id: int) -> StoredDirect | None:
         """One message, whatever its state, while it is kept."""
         rows = self._connection.execute(f"{_DIRECT} WHERE user = ? AND direct_id = ?", (user, direct_id)).fetchall()

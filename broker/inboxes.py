@@ -1,0 +1,307 @@
+"""Must-deliver messages: each user's inbox is on the disk, and every link of that user gets what is not acknowledged.
+
+A message counts as sent when the ledger has it; then it goes to every link of its user, in order, and again to every
+new link until one of them acknowledges it (an acknowledgement covers all earlier ones) or it expires. A link that is
+behind gets a window of messages and the next when it has acknowledged some, so an inbox of thousands cannot flood it.
+What is in the window is remembered by number only: messages come from the disk, or straight from their commit where the
+link has had everything before.
+
+Bounds: users with something pending are remembered up to `MAX_USERS`; beyond that every login looks at the disk. What
+one link has under way is bounded by `WINDOW`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import structlog
+
+from broker.archive import Archive
+from broker.core.template import fill
+from broker.ledger import (
+    Committed,
+    DirectAcked,
+    DirectEntry,
+    DirectState,
+    Ledger,
+    LedgerError,
+    Reader,
+    Repeated,
+    Settled,
+    StoredDirect,
+    Verdict,
+    make_key,
+)
+from protocol.codes import Lane
+from protocol.errors import RemoteProtocolError
+from protocol.frames import pack_body, unpack_body
+from protocol.messages import Direct
+
+__all__ = ["BatchResult", "Inboxes", "Link"]
+
+log = structlog.get_logger("roomcast.inboxes")
+
+WINDOW = 64
+"""Messages under way to one link; at 4 KiB each 256 KiB, a quarter of what a link may have waiting."""
+MAX_USERS = 200_000
+MAX_PAYLOAD_BYTES = 4096
+
+
+class Link(Protocol):
+    """What the inbox knows of a session."""
+
+    def send(self, message: Direct, room: int = 0, sequence: int = 0, lane: Lane | None = None) -> None:
+        """Frame and write a message; nothing happens on a link that has ended."""
+
+
+class BatchResult(NamedTuple):
+    """What became of a batch: users whose message is durable now, was before, and could not be written."""
+
+    sent: int
+    repeated: int
+    failed: int
+
+
+class _Pending:
+    """One user's inbox: ``acked`` < what is pending <= ``last``; how far each link has come."""
+
+    __slots__ = ("acked", "last", "links")
+
+    def __init__(self, acked: int, last: int) -> None:
+        self.acked = acked
+        self.last = last
+        self.links: dict[Link, _Cursor] = {}
+
+
+class _Cursor:
+    __slots__ = ("is_asking", "sent")
+
+    def __init__(self, sent: int) -> None:
+        self.sent = sent
+        self.is_asking = False
+
+
+class Inboxes:
+    """All inboxes of one broker. All methods but the ``async`` ones are synchronous and never wait."""
+
+    def __init__(self, ledger: Ledger, archive: Archive, unix_ms: Callable[[], int], expiry_s: float) -> None:
+        self._ledger = ledger
+        self._archive = archive
+        self._unix_ms = unix_ms
+        self._expiry_ms = round(expiry_s * 1000)
+        self._links: dict[str, tuple[Link, ...]] = {}
+        self._pending: dict[str, _Pending] = {}
+        self._knows_all = True
+        self.delivered = 0
+        """Messages written to links, again and again ones included."""
+
+    async def load(self) -> None:
+        """Find out who has something pending. At the start, before anybody is let in."""
+        found = await self._ledger.ask(Reader.pending_inboxes, MAX_USERS)
+        self._knows_all = len(found) < MAX_USERS
+        self._pending = {user: _Pending(acked, last) for user, acked, last in found}
+
+    # ---- sending
+
+    def send(
+        self,
+        user: str,
+        kind: int,
+        payload: Any,
+        on_done: Callable[[Settled], None],
+        *,
+        key: str = "",
+        batch: str = "",
+        expires_at_ms: int | None = None,
+    ) -> Verdict:
+        """Put a message into a user's inbox; ``on_done`` says when it is durable, and its number.
+
+        ``kind``: message type; ``payload``: any value of the wire, up to 4 KiB packed (else ValueError); ``key``
+        makes asking again harmless: the first result comes back, its answer being the number.
+        """
+        # Any: payloads of custom types are any value.
+        body = pack_body((payload,))
+        if len(body) > MAX_PAYLOAD_BYTES:
+            raise ValueError(f"a payload of {len(body)} bytes is above {MAX_PAYLOAD_BYTES}")
+        now_ms = self._unix_ms()
+        expires = now_ms + self._expiry_ms if expires_at_ms is None else expires_at_ms
+        entry = DirectEntry(user, kind, now_ms, expires, body, batch)
+        keys = (make_key("direct", f"{user} {key}", body),) if key else ()
+        return self._ledger.record((entry,), partial(self._on_committed, entry, payload, on_done), keys)
+
+    async def send_batch(
+        self,
+        batch: str,
+        kind: int,
+        template: Any,
+        values: Mapping[str, Mapping[str, str]],
+        expires_s: float | None = None,
+    ) -> BatchResult:
+        """Send one text to many users, each with its own ``values``; returns when all are durable or have failed.
+
+        Every user's message is made before the first is sent (TemplateError, ValueError: none is). Sending a batch
+        again sends only what is missing. Waits for space where the ledger is full; cancelled, the rest is not sent.
+        """
+        messages = [(user, fill(template, own)) for user, own in values.items()]
+        for _, payload in messages:
+            if len(pack_body((payload,))) > MAX_PAYLOAD_BYTES:
+                raise ValueError(f"a payload is above {MAX_PAYLOAD_BYTES} bytes")
+        expires_at_ms = None if expires_s is None else self._unix_ms() + round(expires_s * 1000)
+        counts = {Committed: 0, Repeated: 0, LedgerError: 0}
+
+        def on_done(settled: Settled) -> None:
+            counts[type(settled)] += 1
+
+        for user, payload in messages:
+            send = partial(
+                self.send, user, kind, payload, on_done, key=f"batch {batch}", batch=batch, expires_at_ms=expires_at_ms
+            )
+            while (verdict := send()) is Verdict.FULL:
+                await self._ledger.flush()
+            if verdict is Verdict.UNAVAILABLE:
+                counts[LedgerError] += 1
+        await self._ledger.flush()
+        return BatchResult(counts[Committed], counts[Repeated], counts[LedgerError])
+
+    async def state(self, user: str, direct_id: int) -> DirectState | None:
+        """Whether a message is pending, acknowledged or expired; None for one that is not kept (any more)."""
+        stored = await self._ledger.ask(Reader.direct, user, direct_id)
+        return None if stored is None else stored.state
+
+    async def progress(self, batch: str) -> dict[DirectState, int]:
+        """How many messages of a batch are in each state."""
+        return await self._ledger.ask(Reader.batch_progress, batch)
+
+    # ---- links
+
+    def arrive(self, user: str, link: Link) -> None:
+        """A link of a user has logged in: it gets what is pending, then what comes."""
+        self._links[user] = (*self._links.get(user, ()), link)
+        pending = self._pending.get(user)
+        if pending is not None:
+            pending.links[link] = _Cursor(pending.acked)
+            self._pump(user, pending, link)
+        elif not self._knows_all:
+            self._look_up(user)
+
+    def leave(self, user: str, link: Link) -> None:
+        """A link has ended."""
+        left = tuple(each for each in self._links.get(user, ()) if each is not link)
+        if left:
+            self._links[user] = left
+        else:
+            self._links.pop(user, None)
+        pending = self._pending.get(user)
+        if pending is not None:
+            pending.links.pop(link, None)
+
+    def acknowledge(self, user: str, link: Link, direct_id: int) -> None:
+        """A link says that its user has seen everything up to ``direct_id``; what it was never sent does not count."""
+        pending = self._pending.get(user)
+        cursor = None if pending is None else pending.links.get(link)
+        if pending is None or cursor is None or min(direct_id, cursor.sent) <= pending.acked:
+            return
+        pending.acked = min(direct_id, cursor.sent)
+        self._ledger.record((DirectAcked(user, pending.acked, self._unix_ms()),), _ignored)
+        if pending.acked >= pending.last:
+            del self._pending[user]
+            return
+        for each in list(pending.links):
+            self._pump(user, pending, each)
+
+    # ---- delivery
+
+    def _on_committed(
+        self, entry: DirectEntry, payload: Any, on_done: Callable[[Settled], None], settled: Settled
+    ) -> None:
+        if type(settled) is Committed:
+            self._on_new(entry, payload, settled.direct_ids[0])
+        on_done(settled)
+
+    def _on_new(self, entry: DirectEntry, payload: Any, direct_id: int) -> None:
+        """A message is durable: to every link that has had everything before it, at once."""
+        user = entry.user
+        pending = self._pending.get(user)
+        if pending is None:
+            if not self._knows_all:
+                self._look_up(user)
+                return
+            links = self._links.get(user, ())
+            if not links and len(self._pending) >= MAX_USERS:
+                self._knows_all = False
+                return
+            pending = self._pending[user] = _Pending(direct_id - 1, direct_id)
+            pending.links = {link: _Cursor(direct_id - 1) for link in links}
+        pending.last = direct_id
+        for link, cursor in list(pending.links.items()):
+            if cursor.sent == direct_id - 1 and not cursor.is_asking and direct_id - pending.acked <= WINDOW:
+                cursor.sent = direct_id
+                self._deliver(link, direct_id, entry.kind, entry.at_ms, payload)
+            else:
+                self._pump(user, pending, link)
+
+    def _look_up(self, user: str) -> None:
+        """Only the disk knows what a user has pending. Until then nothing is sent: acknowledging a later message would
+        lose the earlier ones.
+        """
+        if user in self._links:
+            self._archive.pending(user, partial(self._on_found, user))
+
+    def _on_found(self, user: str, found: tuple[int, int] | None) -> None:
+        if found is None or user in self._pending or user not in self._links:
+            return
+        pending = self._pending[user] = _Pending(*found)
+        for link in self._links[user]:
+            pending.links[link] = _Cursor(pending.acked)
+            self._pump(user, pending, link)
+
+    def _pump(self, user: str, pending: _Pending, link: Link) -> None:
+        """Ask for the next messages of a link, if its window has room and there are any."""
+        cursor = pending.links[link]
+        cursor.sent = max(cursor.sent, pending.acked)
+        room = WINDOW - (cursor.sent - pending.acked)
+        if cursor.is_asking or cursor.sent >= pending.last or room <= 0:
+            return
+        on_done = partial(self._on_messages, user, pending, link, pending.last, room)
+        # Where too many ask at once the next acknowledgement, message or login tries again.
+        cursor.is_asking = self._archive.inbox(user, cursor.sent, self._unix_ms(), room, on_done)
+
+    def _on_messages(
+        self, user: str, pending: _Pending, link: Link, last: int, room: int, messages: Sequence[StoredDirect] | None
+    ) -> None:
+        """The disk has answered: up to ``room`` messages of those up to ``last``."""
+        cursor = pending.links.get(link)
+        if cursor is None or self._pending.get(user) is not pending:
+            return
+        cursor.is_asking = False
+        if messages is None:
+            return  # the log says why; the next acknowledgement, message or login tries again
+        for stored in messages:
+            if stored.direct_id > max(cursor.sent, pending.acked):
+                cursor.sent = stored.direct_id
+                self._deliver(link, stored.direct_id, stored.kind, stored.at_ms, _payload(stored))
+        if len(messages) < room:
+            # There is no more up to ``last``: the rest has expired, or was acknowledged by another link.
+            if cursor.sent <= pending.acked and pending.last == last:
+                del self._pending[user]
+                return
+            cursor.sent = max(cursor.sent, last)
+        self._pump(user, pending, link)
+
+    def _deliver(self, link: Link, direct_id: int, kind: int, at_ms: int, payload: Any) -> None:
+        self.delivered += 1
+        link.send(Direct(direct_id, kind, at_ms, payload), lane=Lane.COMMERCE)
+
+
+def _ignored(settled: Settled) -> None:
+    """An acknowledgement that was not written: the message comes again, and is acknowledged again."""
+
+
+def _payload(stored: StoredDirect) -> Any:
+    try:
+        return unpack_body(stored.body)[0]
+    except (RemoteProtocolError, IndexError):
+        log.error("a message cannot be read", user=stored.user, direct_id=stored.direct_id)
+        return None

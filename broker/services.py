@@ -1,0 +1,86 @@
+"""What every session of one broker shares: the parts behind it, and the counters that all of them write.
+
+Plain references, made by the composition root; a session asks nobody else. What is the same for all sessions and dear
+to make (the answer to HELLO, what a role may post) is made once here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from broker.archive import Archive
+from broker.auth import Authenticator
+from broker.config import LinkConfig
+from broker.core.gate import Gate
+from broker.core.room_state import CustomRule
+from broker.hub import Hub
+from broker.inboxes import Inboxes
+from protocol.codes import MESSAGE_TYPES, MessageType, Role
+from protocol.messages import VERSION, CustomType, ServerHello
+
+if TYPE_CHECKING:
+    from broker.poller import Poller
+    from broker.session import Session
+
+__all__ = ["SessionServices"]
+
+SERVER_NAME = "roomcast"
+
+
+@dataclass(slots=True)
+class SessionServices:
+    """What every session of a broker shares, and the counters they write."""
+
+    config: LinkConfig
+    hub: Hub
+    auth: Authenticator
+    gate: Gate
+    poller: Poller
+    unix_ms: Callable[[], int]
+    custom: dict[int, CustomRule]
+    max_viewers: int
+    compress: bool
+    archive: Archive | None = None
+    """History on the disk; None: this broker keeps nothing."""
+    inboxes: Inboxes | None = None
+    """Must-deliver messages; None likewise."""
+    draining: bool = False
+    sessions: set[Session] = field(default_factory=set)
+    closed: Counter[int] = field(default_factory=Counter)
+    """Links ended, by close code."""
+    errors: Counter[int] = field(default_factory=Counter)
+    """ERROR replies, by error code."""
+    posts: int = 0
+    missed_chat: int = 0
+    _hello: ServerHello | None = None
+    _may_post: dict[tuple[Role, frozenset[str] | None], frozenset[int]] = field(default_factory=dict)
+
+    def hello(self, features: int) -> ServerHello:
+        """The answer to HELLO now."""
+        if self._hello is None:
+            config = self.config
+            self._hello = ServerHello(
+                VERSION, 0, 0, round(config.heartbeat_s * 1000), round(config.heartbeat_cut_s * 1000),
+                config.rooms_per_connection,
+                tuple(CustomType(rule.type, rule.name, rule.lane) for rule in self.custom.values()), SERVER_NAME,
+            )  # fmt: skip
+        return tuple.__new__(ServerHello, (VERSION, features, self.unix_ms(), *self._hello[3:]))
+
+    def may_post(self, role: Role, allow: frozenset[str] | None) -> frozenset[int]:
+        """The message types that a role may POST, narrowed to those its token names (None: no narrowing)."""
+        key = (role, allow)
+        found = self._may_post.get(key)
+        if found is None:
+            names = {
+                int(kind): MessageType(kind).name.lower()
+                for kind, rule in MESSAGE_TYPES.items()
+                if role in rule.post_roles
+            }
+            names |= {kind: rule.name for kind, rule in self.custom.items() if role in rule.roles}
+            found = frozenset(kind for kind, name in names.items() if allow is None or name in allow)
+            if len(self._may_post) < 1024:  # tokens choose ``allow``: strangers must not fill our memory
+                self._may_post[key] = found
+        return found

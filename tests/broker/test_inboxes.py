@@ -1,0 +1,246 @@
+"""Must-deliver messages on real links: in order, until acknowledged or expired, over links, devices and restarts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from broker.core.template import TemplateError
+from broker.inboxes import MAX_PAYLOAD_BYTES, WINDOW, BatchResult
+from broker.ledger import Committed, DirectState, LedgerError, Reader, Repeated, Settled, Trouble, Verdict
+from broker.server import Broker
+from protocol.messages import Direct, DirectAck, Ping, Pong
+from tests.broker.harness import RawLink, raw_link
+from tests.broker.ledger.books import disk_error
+from tests.broker.test_durable import directory, disk, durable_broker
+
+__all__ = ["directory"]
+
+COUPON = 200
+FAR_MS = 2**50
+
+
+@asynccontextmanager
+async def login(broker: Broker, user: str) -> AsyncIterator[RawLink]:
+    async with raw_link(broker) as link:
+        await link.login(f"dev:{user}")
+        yield link
+
+
+async def send(broker: Broker, user: str, text: str, **options: Any) -> Settled:
+    """Send one message and wait until it is settled."""
+    assert broker.inboxes is not None
+    told: list[Settled] = []
+    assert broker.inboxes.send(user, COUPON, {"text": text}, told.append, **options) is Verdict.QUEUED
+    assert broker.ledger is not None
+    await broker.ledger.flush()
+    return told[0]
+
+
+async def take(link: RawLink, count: int) -> list[tuple[int, str]]:
+    """The next messages: number and text."""
+    found = []
+    for _ in range(count):
+        _, direct = await link.expect(Direct)
+        assert direct.type == COUPON
+        found.append((direct.direct_id, direct.payload["text"]))
+    return found
+
+
+async def nothing_more(link: RawLink) -> None:
+    """No message is under way to this link."""
+    await link.send((Ping(1), 0, 77))
+    while True:
+        frame = await link.next_frame()
+        assert frame is not None
+        assert not isinstance(frame.message, Direct), frame.message
+        if isinstance(frame.message, Pong):
+            return
+
+
+async def ack(link: RawLink, direct_id: int) -> None:
+    await link.send((DirectAck(direct_id), 0, 0))
+
+
+async def acked(broker: Broker, user: str, direct_id: int) -> None:
+    """Wait until the ledger knows that a message was seen."""
+    await until_state(broker, user, direct_id, DirectState.ACKED)
+
+
+async def until_state(broker: Broker, user: str, direct_id: int, state: DirectState) -> None:
+    assert broker.inboxes is not None
+    with trio.fail_after(20):
+        while await broker.inboxes.state(user, direct_id) is not state:  # noqa: ASYNC110 - the disk has no event
+            await trio.sleep(0.001)
+
+
+async def test_a_message_reaches_every_device_of_its_user_and_nobody_else(directory: Path) -> None:
+    async with durable_broker(directory) as broker, login(broker, "ann") as phone, login(broker, "ann") as tablet:
+        async with login(broker, "bob") as bob:
+            assert await send(broker, "ann", "code 1") == Committed((), (1,))
+            assert await take(phone, 1) == await take(tablet, 1) == [(1, "code 1")]
+            await nothing_more(bob)
+
+
+async def test_what_is_not_acknowledged_comes_again_on_each_link_in_order(directory: Path) -> None:
+    async with durable_broker(directory) as broker:
+        for number in (1, 2, 3):
+            await send(broker, "ann", f"code {number}")
+        async with login(broker, "ann") as first:
+            assert await take(first, 3) == [(1, "code 1"), (2, "code 2"), (3, "code 3")]
+            await ack(first, 2)
+            await acked(broker, "ann", 2)
+        async with login(broker, "ann") as second:
+            assert await take(second, 1) == [(3, "code 3")]
+            await send(broker, "ann", "code 4")
+            assert await take(second, 1) == [(4, "code 4")]
+            await ack(second, 4)
+            await acked(broker, "ann", 4)
+        async with login(broker, "ann") as third:
+            await nothing_more(third)
+
+
+async def test_messages_and_acknowledgements_survive_a_restart(directory: Path) -> None:
+    async with durable_broker(directory) as broker, login(broker, "ann") as link:
+        for number in (1, 2, 3):
+            await send(broker, "ann", f"code {number}")
+        await take(link, 3)
+        await ack(link, 1)
+        await acked(broker, "ann", 1)
+    async with durable_broker(directory) as broker, login(broker, "ann") as link:
+        assert await take(link, 2) == [(2, "code 2"), (3, "code 3")]
+        assert await send(broker, "ann", "code 4") == Committed((), (4,))
+        assert await take(link, 1) == [(4, "code 4")]
+
+
+async def test_a_long_inbox_comes_in_windows(directory: Path) -> None:
+    total = 2 * WINDOW + 10
+    async with durable_broker(directory) as broker:
+        for number in range(1, total + 1):
+            await send(broker, "ann", str(number))
+        async with login(broker, "ann") as link:
+            assert [number for number, _ in await take(link, WINDOW)] == list(range(1, WINDOW + 1))
+            await nothing_more(link)
+            await send(broker, "ann", "one more")
+            await nothing_more(link)
+            received = WINDOW
+            while received < total + 1:
+                await ack(link, received)
+                for number, _ in await take(link, min(WINDOW, total + 1 - received)):
+                    received += 1
+                    assert number == received
+            await ack(link, received)
+            await acked(broker, "ann", received)
+            await nothing_more(link)
+
+
+async def test_what_a_link_was_never_sent_it_cannot_acknowledge(directory: Path) -> None:
+    async with durable_broker(directory) as broker, login(broker, "ann") as link:
+        await send(broker, "ann", "code 1")
+        await take(link, 1)
+        await ack(link, 2**40)
+        await acked(broker, "ann", 1)
+        assert await send(broker, "ann", "code 2") == Committed((), (2,))
+        assert await take(link, 1) == [(2, "code 2")]
+        assert broker.inboxes is not None
+        assert await broker.inboxes.state("ann", 2) is DirectState.PENDING
+
+
+async def test_an_expired_message_is_not_delivered_and_the_platform_is_told(directory: Path) -> None:
+    async with durable_broker(directory) as broker:
+        assert broker.ledger is not None
+        await send(broker, "ann", "too late", expires_at_ms=1)
+        await send(broker, "ann", "in time")
+        await until_state(broker, "ann", 1, DirectState.EXPIRED)
+        async with login(broker, "ann") as link:
+            assert await take(link, 1) == [(2, "in time")]
+        (told,) = await broker.ledger.ask(Reader.outbox_due, FAR_MS)
+        assert told.topic == "direct.expired"
+
+
+async def test_an_inbox_whose_messages_all_expired_is_forgotten(directory: Path) -> None:
+    async with durable_broker(directory) as broker:
+        assert broker.inboxes is not None
+        await send(broker, "ann", "too late", expires_at_ms=1)
+        async with login(broker, "ann") as link:
+            await until_state(broker, "ann", 1, DirectState.EXPIRED)
+            await nothing_more(link)
+            assert broker.inboxes._pending == {}
+            assert await send(broker, "ann", "new") == Committed((), (2,))
+            assert await take(link, 1) == [(2, "new")]
+
+
+async def test_the_same_key_is_the_same_message_for_ever(directory: Path) -> None:
+    for life in range(2):
+        async with durable_broker(directory) as broker, login(broker, "ann") as link:
+            for attempt in range(2):
+                settled = await send(broker, "ann", "code", key="order-1")
+                assert isinstance(settled, Repeated if life or attempt else Committed)
+            assert await take(link, 1) == [(1, "code")]
+            await nothing_more(link)
+
+
+async def test_a_batch_sends_each_user_its_own_code_once(directory: Path) -> None:
+    users = {f"user-{number}": {"code": f"C{number:04}"} for number in range(300)}
+    template = {"text": "Your code: {code}"}
+    async with durable_broker(directory, ledger={"queue_items": 50}) as broker, login(broker, "user-7") as link:
+        assert broker.inboxes is not None
+        half = dict(list(users.items())[:150])
+        assert await broker.inboxes.send_batch("sale", COUPON, template, half) == BatchResult(150, 0, 0)
+        assert await broker.inboxes.send_batch("sale", COUPON, template, users) == BatchResult(150, 150, 0)
+        assert await take(link, 1) == [(1, "Your code: C0007")]
+        await nothing_more(link)
+        await ack(link, 1)
+        await acked(broker, "user-7", 1)
+        progress = await broker.inboxes.progress("sale")
+        assert progress == {DirectState.PENDING: 299, DirectState.ACKED: 1, DirectState.EXPIRED: 0}
+    async with durable_broker(directory) as broker, login(broker, "user-299") as link:
+        assert broker.inboxes is not None
+        assert await broker.inboxes.send_batch("sale", COUPON, template, users) == BatchResult(0, 300, 0)
+        assert await take(link, 1) == [(1, "Your code: C0299")]
+
+
+async def test_a_batch_with_a_fault_sends_nothing(directory: Path) -> None:
+    async with durable_broker(directory) as broker:
+        assert broker.inboxes is not None
+        values = {"ann": {"code": "1"}, "bob": {}}
+        with pytest.raises(TemplateError, match="code"):
+            await broker.inboxes.send_batch("sale", COUPON, "{code}", values)
+        with pytest.raises(ValueError, match="above"):
+            await broker.inboxes.send_batch("sale", COUPON, "x" * MAX_PAYLOAD_BYTES, values)
+        with pytest.raises(ValueError, match="above"):
+            broker.inboxes.send("ann", COUPON, "x" * MAX_PAYLOAD_BYTES, lambda settled: None)
+        assert sum((await broker.inboxes.progress("sale")).values()) == 0
+
+
+async def test_a_message_that_is_not_durable_is_not_sent(directory: Path) -> None:
+    async with durable_broker(directory) as broker, login(broker, "ann") as link:
+        assert broker.inboxes is not None
+        disk(broker).fault = disk_error("SQLITE_FULL")
+        settled = await send(broker, "ann", "lost")
+        assert isinstance(settled, LedgerError)
+        assert settled.trouble is Trouble.DISK_FULL
+        await nothing_more(link)
+        assert (await broker.inboxes.send_batch("sale", COUPON, "x", {"ann": {}})).failed == 1
+
+
+async def test_users_beyond_what_is_remembered_are_looked_up(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.inboxes.MAX_USERS", 2)
+    async with durable_broker(directory) as broker:
+        for user in ("ann", "bob", "cat", "dan"):
+            await send(broker, user, "one")
+        async with login(broker, "dan") as link:
+            await send(broker, "dan", "two")
+            assert await take(link, 2) == [(1, "one"), (2, "two")]
+    async with durable_broker(directory) as broker:
+        for user, texts in (("cat", ["one"]), ("dan", ["one", "two"]), ("eve", [])):
+            async with login(broker, user) as link:
+                assert [text for _, text in await take(link, len(texts))] == texts
+                await nothing_more(link)
+                await send(broker, user, "new")
+                assert await take(link, 1) == [(len(texts) + 1, "new")]
