@@ -39,9 +39,9 @@ async def inbound(smoke: bool) -> list[Result]:
     """All three ways."""
     seconds, rounds, share = (0.5, 1, 0.05) if smoke else (2.0, 4, 1.0)
     return [
-        await _one("single", OFF, 200, 20, 40_000 * share, 1, 50_000, seconds, rounds),
-        await _one("pipelined", OFF, 16, 16, 160_000 * share, 32, 200_000, seconds, rounds),
-        await _one("pipelined, rules", WIDE, 16, 16, 160_000 * share, 32, None, seconds, rounds),
+        await _one("single", OFF, 200, 20, 25_000 * share, 1, 50_000, seconds, rounds),
+        await _one("pipelined", OFF, 16, 16, 80_000 * share, 32, 200_000, seconds, rounds),
+        await _one("pipelined, rules", WIDE, 16, 16, 80_000 * share, 32, None, seconds, rounds),
     ]
 
 
