@@ -61,6 +61,7 @@ from protocol.messages import (
     Side,
     common_version,
 )
+from protocol.resume import StreamPosition, gap_from
 
 __all__ = ["Session"]
 
@@ -432,8 +433,8 @@ class Session:
     ) -> None:
         member = self._seat(room, entry, resume.tier)
         snapshot = room.snapshot(member)
-        gap_from = resume.offset + 1 if resume.epoch == snapshot.epoch else 1
-        self.send(Resumed(past is not None, gap_from, snapshot), room.number, sequence)
+        first = gap_from(StreamPosition(resume.epoch, resume.offset), snapshot.epoch)
+        self.send(Resumed(past is not None, first, snapshot), room.number, sequence)
         for each in past or ():
             self.send(each.event, room.number, each.offset, each.lane)
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ..codes import ErrorCode, Lane, LeaveReason, MessageType, Outcome
 from ..messages import Account, Direct, Joined, RoomPulse, State
+from ..resume import StreamPosition as Position
 
 __all__ = [
     "ClientClosed",
@@ -32,13 +33,6 @@ __all__ = [
     "State",
     "TickAccount",
 ]
-
-
-class Position(NamedTuple):
-    """A place in a room's stream of lanes 0-2: keep it, and `Client.join` continues from there."""
-
-    epoch: int
-    offset: int
 
 
 class PostResult(NamedTuple):

@@ -21,6 +21,7 @@ from ..messages import Account, Joined, Resumed, RoomPulse, State, Tick
 from ..messages import Event as WireEvent
 from ..messages import Left as WireLeft
 from ..payloads import MAX_LIKES_PER_POST, AnnouncementPayload, DanmakuPayload, EmotePayload, LikePayload
+from ..resume import Arrival, arrival, full_offset, missing
 from .events import (
     ClientClosed,
     Danmaku,
@@ -312,36 +313,34 @@ class Room:
         """Take the answer to JOIN or RESUME: the snapshot, and what is known of a gap."""
         snapshot = answer.snapshot if isinstance(answer, Resumed) else answer
         before, is_first = self.position, self.snapshot is None
-        same_stream = before is not None and before.epoch == snapshot.epoch and before.offset <= snapshot.offset
-        # Whatever the broker claims, another stream or one that ends before our position was not recovered.
-        recovered = isinstance(answer, Resumed) and answer.recovered and same_stream
+        now = Position(snapshot.epoch, snapshot.offset)
+        claimed = isinstance(answer, Resumed) and answer.recovered
+        lost = None if before is None else missing(before, now, claimed)
+        recovered = claimed and lost is None
         self.number = number
         self.snapshot = snapshot
         self.online, self.interval_ms, self.phase = snapshot.online, snapshot.interval_ms, snapshot.phase
         self.asks = 0
-        if before is None:
-            self.position = Position(snapshot.epoch, snapshot.offset)
-        else:
+        if before is not None:
             self.recovered = recovered
-            if not recovered:
-                self.position = Position(snapshot.epoch, snapshot.offset)
+        if not recovered:
+            self.position = now
         if not is_first:
             self._inbox.put(Rejoined(snapshot, recovered))
-        if before is not None and not recovered:
-            epoch_changed = before.epoch != snapshot.epoch or before.offset > snapshot.offset
-            first = 1 if epoch_changed else before.offset + 1
-            if first <= snapshot.offset or epoch_changed:
-                self._hole(first, snapshot.offset, epoch_changed)
+        if lost is not None:
+            self._hole(lost.first, lost.last, lost.epoch_changed)
 
-    def on_event(self, lane: Lane, offset: int, event: WireEvent) -> None:
-        """Take an event of lanes 0-2: once, and in order."""
+    def on_event(self, lane: Lane, sequence: int, event: WireEvent) -> None:
+        """Take an event of lanes 0-2: once, and in order. ``sequence``: the low 32 bits of its offset."""
         if self.position is None:
             return
         last = self.position.offset
-        if offset <= last:
+        offset = full_offset(last, sequence)
+        came = arrival(last, offset)
+        if came is Arrival.DUPLICATE:
             self.duplicates += 1
             return
-        if offset > last + 1:
+        if came is Arrival.AFTER_HOLE:
             self._hole(last + 1, offset - 1, epoch_changed=False)
         self.position = Position(self.position.epoch, offset)
         self._inbox.put(Event(offset, lane, event.type, event.at_ms, event.user_id, event.name, event.payload))
