@@ -106,16 +106,11 @@ async def _draw(director: Director) -> None:
 async def _tell(director: Director) -> None:
     from broker.show.view import progress_line
 
-    told_phase, told_at = "", 0.0
-
     def tell(picture: Picture) -> None:
-        nonlocal told_phase, told_at
-        now = trio.current_time()
-        if picture.phase != told_phase or now - told_at >= LINE_S:
-            told_phase, told_at = picture.phase, now
-            click.echo(progress_line(picture), err=True)
+        click.echo(progress_line(picture), err=True)
 
-    await _pictures(director, FRAME_S, tell)
+    director.on_phase = lambda: tell(director.picture())
+    await _pictures(director, LINE_S, tell)
 
 
 def _summarize(outcome: Outcome) -> None:

@@ -85,6 +85,8 @@ class Director:
         self.ledger = Ledger()
         """Host and platform."""
         self.peak_stage = 0
+        self.on_phase: Callable[[], object] | None = None
+        """Called whenever `phase` has changed, so that even one that lasts no time is told."""
         self.hurry = trio.Event()
         """Set it to end the acts early; the counting follows all the same."""
         self._rng = Random(seed)
@@ -214,12 +216,18 @@ class Director:
 
                 nursery.start_soon(hurry)
                 for scene in self.scenes:
-                    self.scene, self.phase = scene, scene.act.title
+                    self.scene = scene
+                    self._enter_phase(scene.act.title)
                     await self._house.tell(do="mood", at_s=self.elapsed_s, mood=scene.act.mood)
                     stage.start_soon(self._open_act, scene.act.name, stage)
                     await self._give_gifts(scene, stage)
                 nursery.cancel_scope.cancel()
         self.scene = None
+
+    def _enter_phase(self, phase: str) -> None:
+        self.phase = phase
+        if self.on_phase is not None:
+            self.on_phase()
 
     async def _open_act(self, name: str, stage: trio.Nursery) -> None:
         """What happens once, when an act begins."""
@@ -307,14 +315,14 @@ class Director:
         broker = self.broker
         assert broker is not None
         seconds = self.elapsed_s
-        self.phase = "everybody falls silent, every post gets its fate"
+        self._enter_phase("everybody falls silent, every post gets its fate")
         assert self._sleeper is not None
         self._sleeper.wake()
         await self._house.tell(do="calm")
         with trio.move_on_after(CALM_S):
             while not self._is_calm():
                 await self._house.news.park()
-        self.phase = "counting"
+        self._enter_phase("counting")
         with trio.move_on_after(SETTLE_S):
             while self._differences():
                 for room in broker.hub:
