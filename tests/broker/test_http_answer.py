@@ -5,7 +5,7 @@ import time
 
 import h11
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from broker.http_answer import (
@@ -110,6 +110,15 @@ def read_by_h11(data: bytes) -> HttpRequest | None:
     return HttpRequest(event.method, event.target, event.http_version, list(event.headers))
 
 
+def coding_in_lower_case(request: HttpRequest | None) -> HttpRequest | None:
+    """h11 writes the names of transfer codings in lower case; they mean the same in any (RFC 9112, section 7)."""
+    if request is None:
+        return None
+    return request._replace(
+        headers=[(name, value.lower() if name == b"transfer-encoding" else value) for name, value in request.headers]
+    )
+
+
 LINES = st.one_of(
     st.binary(max_size=12),
     st.sampled_from(
@@ -130,11 +139,12 @@ STARTS = st.one_of(
 
 @settings(max_examples=300)
 @given(STARTS, st.lists(LINES, max_size=5), st.sampled_from([b"Host: x", b"Accept: */*"]))
+@example(b"GET / HTTP/1.1", [b"Transfer-Encoding: Chunked"], b"Host: x")
 def test_what_is_accepted_h11_accepts_and_reads_the_same(start: bytes, lines: list[bytes], first: bytes) -> None:
     data = head(start, first, *lines)
     request = read_head(data)
     if isinstance(request, HttpRequest):
-        assert request == read_by_h11(data)
+        assert coding_in_lower_case(request) == read_by_h11(data)
         assert find_end(data) == len(data), "the head ends where it was taken to end"
 
 
