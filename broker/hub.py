@@ -103,8 +103,6 @@ class Hub:
         state.stage = self._stage
         if standing is not None:
             state.restore(standing.last_offset, standing.note, standing.past, self._clock())
-        elif recorder is not None:
-            recorder.opened(name, epoch)
         room = Room(
             name,
             self._last_number,
@@ -117,6 +115,8 @@ class Hub:
             recorder=recorder,
             on_crash=self.crash,
         )
+        if standing is None:
+            room.found()
         self._by_name[name] = room
         self._by_number[room.number] = room
         self.opened += 1

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import structlog
+import trio
 
 from broker.archive import Archive
 from broker.core.template import fill
@@ -47,6 +48,7 @@ WINDOW = 64
 """Messages under way to one link; at 4 KiB each 256 KiB, a quarter of what a link may have waiting."""
 MAX_USERS = 200_000
 MAX_PAYLOAD_BYTES = 4096
+SAVE_AGAIN_S = 5.0
 
 
 class Link(Protocol):
@@ -65,12 +67,15 @@ class BatchResult(NamedTuple):
 
 
 class _Pending:
-    """One user's inbox: ``acked`` < what is pending <= ``last``; how far each link has come."""
+    """One user's inbox: ``acked`` < what is pending <= ``last``; ``saving`` is acknowledged and not durable yet; and
+    how far each link has come.
+    """
 
-    __slots__ = ("acked", "last", "links")
+    __slots__ = ("acked", "last", "links", "saving")
 
     def __init__(self, acked: int, last: int) -> None:
         self.acked = acked
+        self.saving = acked
         self.last = last
         self.links: dict[Link, _Cursor] = {}
 
@@ -94,6 +99,8 @@ class Inboxes:
         self._links: dict[str, tuple[Link, ...]] = {}
         self._pending: dict[str, _Pending] = {}
         self._knows_all = True
+        self._unsaved: dict[str, int] = {}
+        """Acknowledgements that the ledger could not take yet; bounded by the users who have logged in since."""
         self.delivered = 0
         """Messages written to links, again and again ones included."""
 
@@ -203,13 +210,44 @@ class Inboxes:
         cursor = None if pending is None else pending.links.get(link)
         if pending is None or cursor is None or min(direct_id, cursor.sent) <= pending.acked:
             return
-        pending.acked = min(direct_id, cursor.sent)
-        self._ledger.record((DirectAcked(user, pending.acked, self._unix_ms()),), _ignored)
+        self._save(user, min(direct_id, cursor.sent))
+
+    def _save(self, user: str, direct_id: int) -> None:
+        """Write an acknowledgement down. It counts when it is durable: else a restart would bring back, out of order,
+        what another device of the user has been spared.
+        """
+        pending = self._pending.get(user)
+        if pending is None or direct_id <= max(pending.acked, pending.saving):
+            return
+        pending.saving = direct_id
+        on_done = partial(self._on_saved, user, pending, direct_id)
+        if self._ledger.record((DirectAcked(user, direct_id, self._unix_ms()),), on_done) is not Verdict.QUEUED:
+            self._unsaved[user] = direct_id
+
+    def _on_saved(self, user: str, pending: _Pending, direct_id: int, settled: Settled) -> None:
+        if isinstance(settled, LedgerError):
+            self._unsaved[user] = max(direct_id, self._unsaved.get(user, 0))
+            return
+        pending.acked = max(pending.acked, direct_id)
+        if self._pending.get(user) is not pending:
+            return
         if pending.acked >= pending.last:
             del self._pending[user]
             return
-        for each in list(pending.links):
-            self._pump(user, pending, each)
+        for link in list(pending.links):
+            self._pump(user, pending, link)
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write down again, now and then, what the ledger could not take. Until cancelled."""
+        task_status.started()
+        while True:
+            await trio.sleep(SAVE_AGAIN_S)
+            unsaved, self._unsaved = self._unsaved, {}
+            for user, direct_id in unsaved.items():
+                pending = self._pending.get(user)
+                if pending is not None and pending.saving <= direct_id:
+                    pending.saving = pending.acked
+                    self._save(user, direct_id)
 
     # ---- delivery
 
@@ -293,10 +331,6 @@ class Inboxes:
     def _deliver(self, link: Link, direct_id: int, kind: int, at_ms: int, payload: Any) -> None:
         self.delivered += 1
         link.send(Direct(direct_id, kind, at_ms, payload), lane=Lane.COMMERCE)
-
-
-def _ignored(settled: Settled) -> None:
-    """An acknowledgement that was not written: the message comes again, and is acknowledged again."""
 
 
 def _payload(stored: StoredDirect) -> Any:

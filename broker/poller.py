@@ -91,6 +91,11 @@ class Poller:
         """Viewers with a queue now."""
         return len(self._behind)
 
+    def wake(self) -> float:
+        """Take the time anew, for whoever calls into sessions from outside a turn; returns it."""
+        self.now = self._clock()
+        return self.now
+
     # ---- what transports ask for
 
     def account(self, delta_bytes: int) -> None:

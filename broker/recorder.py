@@ -94,9 +94,9 @@ class Recorder:
 
     # ---- lives of rooms
 
-    def opened(self, room: str, epoch: int) -> None:
-        """A room has begun with a new epoch."""
-        self._tell(RoomOpened(room, epoch, self._unix_ms()))
+    def opened(self, room: str, epoch: int, on_settled: Callable[[Settled], None]) -> Verdict:
+        """A room has begun with a new epoch; nobody should hear of it before a crash would remember it."""
+        return self.ledger.record((RoomOpened(room, epoch, self._unix_ms()),), on_settled)
 
     def noted(self, room: str, epoch: int, note: bytes) -> None:
         """A room goes on, and this is what it wants to find again."""

@@ -22,7 +22,7 @@ from broker.core.overload import OverloadStage, TickPacer
 from broker.core.room_state import RoomState
 from broker.core.stream import Past
 from broker.fanout import FanOut, Outbox
-from broker.ledger import Committed, Repeated, Settled, Verdict
+from broker.ledger import Committed, LedgerError, Repeated, Settled, Verdict
 from broker.recorder import Recorder, Standing
 from protocol.codes import Lane, LeaveReason, MessageType, Outcome, RoomPhase
 from protocol.messages import AckResult, Joined, Post
@@ -80,6 +80,9 @@ class Room:
         self.recording = 0
         """Records that the ledger has not settled yet."""
         self._all_settled: trio.Event | None = None
+        self._founding: list[Callable[[], None]] | None = None
+        """Who waits for the room's epoch to be durable; None once it is, or has failed."""
+        self._is_founded = True
         self._tick_ms = state.rules.policy.tick_ms
         self._batches = state.rules.policy.batch_max > 0
         self.ended = LeaveReason.ROOM_ENDED, ""
@@ -87,6 +90,27 @@ class Room:
         self._wake = trio.Event()
         self._armed_until = inf
         self._ticking = False
+
+    def found(self) -> None:
+        """Make a new epoch durable. Where the ledger cannot, the room lives all the same and tries again later."""
+        if self._recorder is not None:
+            self._founding = []
+            self._is_founded = False
+            if self._recorder.opened(self.name, self.state.epoch, self._on_founded) is not Verdict.QUEUED:
+                self._founding = None
+
+    def when_founded(self, call: Callable[[], None]) -> bool:
+        """Call back when the epoch is durable, and return True; False if it is now. Bounded by those who join."""
+        if self._founding is None:
+            return False
+        self._founding.append(call)
+        return True
+
+    def _on_founded(self, settled: Settled) -> None:
+        self._is_founded = not isinstance(settled, LedgerError)
+        waiting, self._founding = self._founding or (), None
+        for call in waiting:
+            call()
 
     # ---- members
 
@@ -141,6 +165,7 @@ class Room:
 
     def end(self, reason: LeaveReason, message: str = "") -> None:
         """Take nothing more in and let the task end; `put_everybody_out` follows."""
+        self._take_note()
         self.state.close()
         self.ended = reason, message
         self._wake.set()
@@ -266,14 +291,22 @@ class Room:
     def note(self) -> None:
         """Write down phase and totals, if they have changed since the last time."""
         if self._recorder is not None:
+            if not self._is_founded and self._founding is None:
+                self.found()
             note = self.state.note()
             if note != self._noted:
                 self._noted = note
                 self._recorder.noted(self.name, self.state.epoch, note)
 
+    def _take_note(self) -> None:
+        """Remember phase and totals while they are those of a living room."""
+        if self.state.phase is not RoomPhase.ENDED:
+            self._noted = self.state.note()
+
     @property
     def standing(self) -> Standing:
-        """Where the room stands, for its next life. A room that has crashed is taken at its last note."""
+        """Where the room stands, for its next life."""
+        self._take_note()
         return Standing(self.state.epoch, self._last_offset, self._noted)
 
     def _broadcast(self, by_tier: Sequence[Sequence[Content]], on_done: Callable[[float], None] | None = None) -> bool:

@@ -156,6 +156,8 @@ class Broker:
                 await nursery.start(self.hub.run)
                 if self.archive is not None:
                     await nursery.start(self.archive.run)
+                if self.inboxes is not None:
+                    await nursery.start(self.inboxes.run)
                 await nursery.start(self.poller.run)
                 nursery.start_soon(self._sample)
                 self.addresses = await nursery.start(listener.run)

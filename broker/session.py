@@ -8,7 +8,8 @@ session (or the one room it came from), is logged once, and touches nobody else.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import structlog
@@ -103,7 +104,7 @@ class Session:
         self._grant: Grant | None = None
         self._seats: tuple[tuple[Room, Member], ...] = ()
         self._returning: tuple[str, ...] = ()
-        """Rooms whose RESUME waits for the ledger."""
+        """Rooms whose JOIN or RESUME waits for the ledger."""
         self._acks: dict[int, list[AckResult]] | None = None
         """Answers to POSTs by room, while bytes are being handled."""
         self._out: list[bytes] | None = None
@@ -190,7 +191,7 @@ class Session:
         services = self._services
         services.sessions.discard(self)
         services.closed[code] += 1
-        now = services.poller.now
+        now = services.poller.wake()  # a sweep may have found the socket broken, between two turns
         for room, member in self._seats:
             self._guard(room, room.leave, member, now)
         self._seats = ()
@@ -366,24 +367,54 @@ class Session:
         if services.inboxes is not None:
             services.inboxes.arrive(grant.user_id, self)
 
-    def _on_join(self, frame: Frame) -> None:
+    def _on_join(self, frame: Frame, again: bool = False) -> None:
         join = frame.message
         assert isinstance(join, Join)
-        admitted = self._admit(join.room_name, frame.sequence)
+        admitted = self._admit(join.room_name, frame.sequence, again=again)
         if admitted is not None:
             room, entry = admitted
+            if self._wait_founded(room, frame):
+                return
             member = self._seat(room, entry, join.tier)
             self.send(room.snapshot(member), room.number, frame.sequence)
 
     # ---- coming back
 
-    def _on_resume(self, frame: Frame) -> None:
+    def _wait_founded(self, room: Room, frame: Frame) -> bool:
+        """Whether a JOIN or RESUME has to wait: a position in an epoch that a crash would forget is none."""
+        if not room.when_founded(partial(self._on_founded, room.name, frame)):
+            return False
+        self._returning = (*self._returning, room.name)
+        return True
+
+    def _on_founded(self, name: str, frame: Frame) -> None:
+        self._returning = tuple(each for each in self._returning if each != name)
+        if not self.transport.state:
+            self._services.poller.wake()
+            with self._answering():
+                (self._on_join if frame.opcode is Opcode.JOIN else self._on_resume)(frame, again=True)
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Answer outside a read: one write, and a failure of ours ends this one session."""
+        self._out = []
+        try:
+            yield
+        except Exception:
+            log.exception("session failed", address=self.transport.address)
+            self.close(CloseCode.INTERNAL_ERROR, "internal error")
+        finally:
+            self._flush()
+
+    def _on_resume(self, frame: Frame, again: bool = False) -> None:
         resume = frame.message
         assert isinstance(resume, Resume)
-        admitted = self._admit(resume.room_name, frame.sequence, resuming=True)
+        admitted = self._admit(resume.room_name, frame.sequence, resuming=True, again=again)
         if admitted is None:
             return
         room, entry = admitted
+        if self._wait_founded(room, frame):
+            return
         past = room.missing(resume.epoch, resume.offset, self._services.poller.now)
         if past is not None or not self._ask_history(resume, frame.sequence, room, ()):
             self._welcome_back(resume, frame.sequence, room, entry, past)
@@ -408,8 +439,12 @@ class Session:
         which the seat is taken, so that nothing comes twice and nothing is skipped.
         """
         self._returning = tuple(name for name in self._returning if name != resume.room_name)
-        if self.transport.state:
-            return
+        if not self.transport.state:
+            self._services.poller.wake()
+            with self._answering():
+                self._come_back(resume, sequence, found, more)
+
+    def _come_back(self, resume: Resume, sequence: int, found: Sequence[Past], more: Sequence[Past] | None) -> None:
         admitted = self._admit(resume.room_name, sequence, resuming=True, again=True)
         if admitted is None:
             return
@@ -422,11 +457,7 @@ class Session:
                 past = (*found, *newer)
             elif self._ask_history(resume, sequence, room, found):
                 return
-        self._out = []
-        try:
-            self._welcome_back(resume, sequence, room, entry, past)
-        finally:
-            self._flush()
+        self._welcome_back(resume, sequence, room, entry, past)
 
     def _welcome_back(
         self, resume: Resume, sequence: int, room: Room, entry: RoomGrant, past: Sequence[Past] | None

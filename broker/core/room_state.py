@@ -339,7 +339,8 @@ class RoomState(Generic[T]):
         try:
             version, phase, likes, peak, *_ = unpack_body(note)
             if version == _NOTE_VERSION:
-                self.phase = self._wanted = RoomPhase(phase)
+                if phase != RoomPhase.ENDED:
+                    self.phase = self._wanted = RoomPhase(phase)
                 self.likes.total = likes
                 self.presence.peak = peak
         except (RemoteProtocolError, ValueError):

@@ -65,7 +65,7 @@ class Posts:
             result = result._replace(error_code=fate.detail)
         elif fate.outcome is Outcome.ACCEPTED and waiter.type == MessageType.LIKE:
             result = result._replace(counted=fate.detail)
-        elif fate.outcome is Outcome.ACCEPTED:
+        elif fate.outcome in (Outcome.ACCEPTED, Outcome.MERGED):  # a gift in a combo has its event's offset too
             result = result._replace(offset=fate.detail)
         waiter.resolve(result)
         return True

@@ -160,6 +160,19 @@ async def test_a_paused_room_is_paused_after_a_restart_and_keeps_its_likes(direc
         assert (joined.phase, joined.likes, joined.offset) == (RoomPhase.PAUSED, 7, 1)
 
 
+async def test_an_idle_room_that_was_paused_is_paused_when_somebody_comes(directory: Path) -> None:
+    async with durable_broker(directory, room={"idle_close_s": 0.1}) as broker:
+        async with joined_link(broker, "dev:max:host") as (host, room):
+            await host.post(room, 1, MessageType.ROOM_PHASE, (RoomPhase.PAUSED,))
+            await host.expect(Event)
+        with trio.fail_after(20):
+            while len(broker.hub):  # noqa: ASYNC110 - the hub has no event for it, and needs none
+                await trio.sleep(0.01)
+    async with durable_broker(directory) as broker, raw_link(broker) as ann:
+        await ann.login("dev:ann")
+        assert (await ann.join())[1].phase is RoomPhase.PAUSED
+
+
 async def test_a_room_that_was_ended_begins_anew_after_a_restart(directory: Path) -> None:
     async with durable_broker(directory) as broker, joined_link(broker, "dev:max:host") as (host, room):
         await announce(host, room, 1)
