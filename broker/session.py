@@ -8,9 +8,8 @@ session (or the one room it came from), is logged once, and touches nobody else.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import structlog
 
@@ -18,7 +17,7 @@ from broker.audience import Home, Member, variant_of
 from broker.auth import AuthError, Grant, RoomGrant
 from broker.core.overload import STAGE_RULES
 from broker.core.send_queue import Missed as QueueMissed
-from broker.core.stream import Past
+from broker.returning import on_resume, wait_founded
 from broker.room import Room
 from broker.services import SessionServices
 from broker.transport import Framing, Transport
@@ -56,13 +55,10 @@ from protocol.messages import (
     Missed,
     Ping,
     Pong,
-    Resume,
-    Resumed,
     RoomPulse,
     Side,
     common_version,
 )
-from protocol.resume import StreamPosition, gap_from
 
 __all__ = ["Session"]
 
@@ -90,9 +86,9 @@ class Session:
         "_grant",
         "_missed_chat",
         "_out",
-        "_returning",
         "_seats",
         "_services",
+        "returning",
         "transport",
     )  # fmt: skip
 
@@ -103,7 +99,7 @@ class Session:
         self._codec = _PLAIN
         self._grant: Grant | None = None
         self._seats: tuple[tuple[Room, Member], ...] = ()
-        self._returning: tuple[str, ...] = ()
+        self.returning: tuple[str, ...] = ()
         """Rooms whose JOIN or RESUME waits for the ledger."""
         self._acks: dict[int, list[AckResult]] | None = None
         """Answers to POSTs by room, while bytes are being handled."""
@@ -113,6 +109,11 @@ class Session:
         self._frame_tat = 0.0
         self._missed_chat = 0
         services.sessions.add(self)
+
+    @property
+    def services(self) -> SessionServices:
+        """What all sessions of this broker share."""
+        return self._services
 
     # ---- what the transport tells us
 
@@ -367,35 +368,20 @@ class Session:
         if services.inboxes is not None:
             services.inboxes.arrive(grant.user_id, self)
 
-    def _on_join(self, frame: Frame, again: bool = False) -> None:
+    def on_join(self, frame: Frame, again: bool = False) -> None:
+        """Answer a JOIN; ``again``: it has waited for the ledger."""
         join = frame.message
         assert isinstance(join, Join)
-        admitted = self._admit(join.room_name, frame.sequence, again=again)
+        admitted = self.admit(join.room_name, frame.sequence, again=again)
         if admitted is not None:
             room, entry = admitted
-            if self._wait_founded(room, frame):
+            if wait_founded(self, room, frame):
                 return
-            member = self._seat(room, entry, join.tier)
+            member = self.seat(room, entry, join.tier)
             self.send(room.snapshot(member), room.number, frame.sequence)
 
-    # ---- coming back
-
-    def _wait_founded(self, room: Room, frame: Frame) -> bool:
-        """Whether a JOIN or RESUME has to wait: a position in an epoch that a crash would forget is none."""
-        if not room.when_founded(partial(self._on_founded, room.name, frame)):
-            return False
-        self._returning = (*self._returning, room.name)
-        return True
-
-    def _on_founded(self, name: str, frame: Frame) -> None:
-        self._returning = tuple(each for each in self._returning if each != name)
-        if not self.transport.state:
-            self._services.poller.wake()
-            with self._answering():
-                (self._on_join if frame.opcode is Opcode.JOIN else self._on_resume)(frame, again=True)
-
     @contextmanager
-    def _answering(self) -> Iterator[None]:
+    def answering(self) -> Iterator[None]:
         """Answer outside a read: one write, and a failure of ours ends this one session."""
         self._out = []
         try:
@@ -406,72 +392,9 @@ class Session:
         finally:
             self._flush()
 
-    def _on_resume(self, frame: Frame, again: bool = False) -> None:
-        resume = frame.message
-        assert isinstance(resume, Resume)
-        admitted = self._admit(resume.room_name, frame.sequence, resuming=True, again=again)
-        if admitted is None:
-            return
-        room, entry = admitted
-        if self._wait_founded(room, frame):
-            return
-        past = room.missing(resume.epoch, resume.offset, self._services.poller.now)
-        if past is not None or not self._ask_history(resume, frame.sequence, room, ()):
-            self._welcome_back(resume, frame.sequence, room, entry, past)
-
-    def _ask_history(self, resume: Resume, sequence: int, room: Room, found: Sequence[Past]) -> bool:
-        """Ask the ledger for what the room has forgotten; False where that cannot help. No seat is taken meanwhile:
-        what is published now would come before what was missed.
-        """
-        archive = self._services.archive
-        history = room.state.history
-        after, last = resume.offset + len(found), history.first_offset - 1
-        if archive is None or resume.epoch != room.state.epoch or after >= last or len(found) >= archive.max_events:
-            return False
-        on_done = partial(self._on_history, resume, sequence, found)
-        if not archive.history(room.name, resume.epoch, after, last, on_done):
-            return False
-        self._returning = (*self._returning, resume.room_name)
-        return True
-
-    def _on_history(self, resume: Resume, sequence: int, found: Sequence[Past], more: Sequence[Past] | None) -> None:
-        """The ledger has answered. The room has gone on meanwhile: what is newer comes from it, in the same breath in
-        which the seat is taken, so that nothing comes twice and nothing is skipped.
-        """
-        self._returning = tuple(name for name in self._returning if name != resume.room_name)
-        if not self.transport.state:
-            self._services.poller.wake()
-            with self._answering():
-                self._come_back(resume, sequence, found, more)
-
-    def _come_back(self, resume: Resume, sequence: int, found: Sequence[Past], more: Sequence[Past] | None) -> None:
-        admitted = self._admit(resume.room_name, sequence, resuming=True, again=True)
-        if admitted is None:
-            return
-        room, entry = admitted
-        past: Sequence[Past] | None = None
-        if more is not None:
-            found = (*found, *more)
-            newer = room.missing(resume.epoch, resume.offset + len(found), self._services.poller.now)
-            if newer is not None:
-                past = (*found, *newer)
-            elif self._ask_history(resume, sequence, room, found):
-                return
-        self._welcome_back(resume, sequence, room, entry, past)
-
-    def _welcome_back(
-        self, resume: Resume, sequence: int, room: Room, entry: RoomGrant, past: Sequence[Past] | None
-    ) -> None:
-        member = self._seat(room, entry, resume.tier)
-        snapshot = room.snapshot(member)
-        first = gap_from(StreamPosition(resume.epoch, resume.offset), snapshot.epoch)
-        self.send(Resumed(past is not None, first, snapshot), room.number, sequence)
-        for each in past or ():
-            self.send(each.event, room.number, each.offset, each.lane)
-
     # ---- seats
 
-    def _admit(
+    def admit(
         self, name: str, sequence: int, *, resuming: bool = False, again: bool = False
     ) -> tuple[Room, RoomGrant] | None:
         """Let this link into a room, or answer why not. In overload those who come back go before those who come.
@@ -483,7 +406,7 @@ class Session:
         hub = services.hub
         entry = grant.room_grant(name)
         busy_s = STAGE_RULES[hub.stage].join_retry_after_s
-        taken = len(self._seats) + len(self._returning)
+        taken = len(self._seats) + len(self.returning)
         refusal: tuple[ErrorCode, str, int] | None = None
         if entry is None:
             refusal = ErrorCode.ROOM_NOT_GRANTED, "the token does not grant this room", 0
@@ -491,7 +414,7 @@ class Session:
             refusal = ErrorCode.TOO_MANY_ROOMS, f"at most {services.config.rooms_per_connection} rooms a link", 0
         elif busy_s and not resuming and entry.role < Role.MODERATOR:
             refusal = ErrorCode.OVERLOADED, "the broker takes no more viewers now", math.ceil(busy_s * 1000)
-        elif any(room.name == name for room, _ in self._seats) or name in self._returning:
+        elif any(room.name == name for room, _ in self._seats) or name in self.returning:
             refusal = ErrorCode.ALREADY_JOINED, "this link is in that room", 0
         elif not again:
             wait_s = hub.join_limit.try_acquire(grant.user_id, services.poller.now)
@@ -510,7 +433,7 @@ class Session:
         self._error(code, message, 0, sequence, "room_name", wait_ms)
         return None
 
-    def _seat(self, room: Room, entry: RoomGrant, tier: Tier) -> Member:
+    def seat(self, room: Room, entry: RoomGrant, tier: Tier) -> Member:
         """Take a seat: what is published from now on comes to this link."""
         services, grant = self._services, self._grant
         assert grant is not None
@@ -553,8 +476,8 @@ class Session:
 _HANDLERS: dict[Opcode, Callable[[Session, Frame], None]] = {
     Opcode.HELLO: Session._on_hello,
     Opcode.AUTH: Session._on_auth,
-    Opcode.JOIN: Session._on_join,
-    Opcode.RESUME: Session._on_resume,
+    Opcode.JOIN: Session.on_join,
+    Opcode.RESUME: on_resume,
     Opcode.LEAVE: Session._on_leave,
     Opcode.ACK: Session._on_direct_ack,
     Opcode.PING: Session._on_ping,

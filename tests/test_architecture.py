@@ -77,6 +77,7 @@ LAYERS = [
     ("broker.room",),
     ("broker.hub",),
     ("broker.services",),
+    ("broker.returning",),
     ("broker.session",),
     ("broker.greeting",),
     ("broker.listener",),
