@@ -119,6 +119,11 @@ class Greeting(Transport):
         self._searched = 0
         self._peeks = is_proxied or reception.tls is not None
 
+    def forgive(self, away_s: float) -> None:
+        """As for any transport; the deadline moves too."""
+        super().forgive(away_s)
+        self.due += away_s
+
     # ---- bytes
 
     def on_readable(self) -> None:

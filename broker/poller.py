@@ -6,7 +6,8 @@ transports' synchronous methods, and gives way to other tasks after `TURN_S`.
 
 The poller owns its connections: when `run` ends, for whatever reason, every one of them is closed. Deadlines
 (handshake, heartbeat, lingering closes) are one timer wheel; viewers that are behind and make no progress are found
-by a sweep over those only.
+by a sweep over those only. Time in which the poller itself was away (a stopped process, a frozen machine) counts
+against nobody: the wheel stands still meanwhile.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ BATCH = 64
 TURN_S = 0.002
 """Time one turn may take before other tasks run."""
 HOUSEKEEPING_S = 0.25
+STALL_S = 1.0
+"""Housekeeping that comes so much later than it should: we were away, and our peers' silence may be our own."""
 SLOT_S = 0.5
 """Width of a wheel slot: a deadline is met at most 0.75 s late, so a slow handshake ends within its deadline and a
 second."""
@@ -71,6 +74,8 @@ class Poller:
         """Seconds spent in turns so far."""
         self.crashes = 0
         """Connections ended because our own code failed on them."""
+        self.away_s = 0.0
+        """Seconds that counted against nobody, because this loop did not run."""
         self._clock = clock
         self._on_due = on_due
         self._on_gone = on_gone
@@ -82,6 +87,8 @@ class Poller:
         self._behind: set[Transport] = set()
         self._paused: dict[Transport, float] = {}
         self._wheel: TimerWheel[Transport] = TimerWheel(self.now, SLOT_S, 256)
+        """Its times are ours less `away_s`."""
+        self._tidied_at = self.now
 
     def __len__(self) -> int:
         return len(self._transports)
@@ -109,7 +116,7 @@ class Poller:
         """Take a connection; its first deadline is ``due``."""
         self._epoll.register(transport.fd, _IN)
         self._transports[transport.fd] = transport
-        self._wheel.add(transport, due)
+        self._wheel.add(transport, due - self.away_s)
 
     def replace(self, old: Transport, new: Transport) -> None:
         """Let ``new`` go on with the descriptor of ``old``, same deadline kept by the caller through `rewheel`."""
@@ -135,7 +142,7 @@ class Poller:
 
     def rewheel(self, transport: Transport, due: float) -> None:
         """Set the next deadline."""
-        self._wheel.add(transport, due)
+        self._wheel.add(transport, due - self.away_s)
 
     def watch_writable(self, transport: Transport) -> None:
         """Call `on_writable` when the socket takes bytes again."""
@@ -220,6 +227,7 @@ class Poller:
         self.turn_s += now - begun
 
     async def _keep_house(self) -> None:
+        self._tidied_at = self._clock()
         while True:
             await trio.sleep(HOUSEKEEPING_S)
             self._tidy()
@@ -227,7 +235,11 @@ class Poller:
     def _tidy(self) -> None:
         """Serve what time alone makes due: deadlines, viewers that do not move, pauses that are over."""
         now = self.now = self._clock()
-        for transport in self._wheel.expire(now):
+        late_s = now - self._tidied_at - HOUSEKEEPING_S
+        self._tidied_at = now
+        if late_s > STALL_S:
+            self._forgive(late_s)
+        for transport in self._wheel.expire(now - self.away_s):
             try:
                 if transport.state:
                     transport.release()
@@ -244,6 +256,13 @@ class Poller:
                 self._crash(transport, error)
         for transport in [each for each, until in self._paused.items() if until <= now]:
             self.resume_reading(transport)
+
+    def _forgive(self, away_s: float) -> None:
+        """Move every deadline by a time in which we could not have heard anybody, nor written to anybody."""
+        self.away_s += away_s
+        for transport in self._transports.values():
+            transport.forgive(away_s)
+        log.warning("deadlines moved: the loop was away", away_s=round(away_s, 3), connections=len(self._transports))
 
     def _crash(self, transport: Transport, error: Exception) -> None:
         """Our own code failed on one connection: that one ends, no other notices."""

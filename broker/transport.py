@@ -274,6 +274,12 @@ class Transport:
                 self.fd = -1
                 self.sock.close()
 
+    def forgive(self, away_s: float) -> None:
+        """The broker was away for so long: that time is no silence of the peer, and none in which it took no byte."""
+        now = self.poller.now
+        self.heard_at = min(now, self.heard_at + away_s)
+        self.progress_at = min(now, self.progress_at + away_s)
+
     # ---- reading
 
     def on_readable(self) -> None:

@@ -69,6 +69,67 @@ def test_deadlines_ask_the_owner_of_the_poller_and_may_be_moved(stage: Stage) ->
     assert owner.closed == [(CloseCode.HEARTBEAT_MISSED, "silent")]
 
 
+def stand_still(stage: Stage, seconds: float) -> None:
+    """The process is stopped for so long and goes on: housekeeping may well come before the first read."""
+    stage.clock.now += seconds
+    stage.poller._tidy()
+
+
+def test_time_in_which_the_loop_stood_still_counts_against_nobody(stage: Stage) -> None:
+    transport, owner, client = stage.add(TcpTransport)
+    cut_s = 20.0
+
+    def on_due(due: Transport) -> None:
+        silent_until = due.heard_at + cut_s
+        if silent_until <= stage.poller.now:
+            due.close(CloseCode.HEARTBEAT_MISSED, "silent")
+        else:
+            stage.poller.rewheel(due, silent_until)
+
+    stage.poller._on_due = on_due
+    stage.poller.rewheel(transport, stage.clock.now + cut_s)
+    stage.later(15.0)
+    client.send(b"ping")
+    with structlog.testing.capture_logs() as lines:
+        stand_still(stage, 600.0)
+    assert [(line["away_s"], line["connections"]) for line in lines] == [(599.75, 1)]
+    assert not owner.closed
+    stage.later(19.0)
+    assert owner.data == b"ping"
+    assert not owner.closed
+    stage.later(3.0)
+    assert owner.closed == [(CloseCode.HEARTBEAT_MISSED, "silent")], "from then on silence is silence again"
+
+
+def test_a_handshake_under_way_is_finished_after_the_loop_stood_still(stage: Stage) -> None:
+    greeting, client = stage.greet()
+    client.send(b"GET / HTTP/1.1\r\nHost: x\r\n")
+    stage.later(1.0)
+    stand_still(stage, 60.0)
+    stage.later(3.5)
+    assert greeting.fd >= 0
+    client.send(b"\r\n")
+    assert stage.read_all(client).startswith(b"HTTP/1.1 426 ")
+    late, _ = stage.greet()
+    stage.later(6.0)
+    assert late.fd == -1, "a new one has its five seconds and no more"
+
+
+def test_a_viewer_that_is_behind_is_not_cut_for_our_own_absence(stage: Stage) -> None:
+    server, _ = stage.narrow_pair()
+    transport = TcpTransport(server, stage.poller, "127.0.0.1")
+    stage.adopt(transport)
+    owner = stage.owners[-1]
+    while transport.queue is None:
+        transport.write(bytes(1000))
+    stage.later(5.0)
+    stand_still(stage, 60.0)
+    stage.later(4.0)
+    assert not owner.overflows
+    stage.later(2.0)
+    assert owner.overflows == 1
+
+
 def test_a_link_that_leaves_takes_its_deadline_and_its_pause_along(stage: Stage) -> None:
     transport, _, _ = stage.add(TcpTransport)
     stage.poller.pause_reading(transport, stage.clock.now + 5.0)
