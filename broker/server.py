@@ -13,7 +13,7 @@ import random
 import resource
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +35,7 @@ from broker.hub import Hub
 from broker.inboxes import Inboxes
 from broker.ledger import Ledger, LedgerLimits, LedgerState, Retention
 from broker.listener import Listener
+from broker.loop_watch import LoopWatch
 from broker.poller import Poller
 from broker.recorder import Recorder
 from broker.services import SessionServices
@@ -65,6 +66,10 @@ class Stats(NamedTuple):
     sweeps: int
     missed_chat: int
     rooms_crashed: int
+    slow_steps: int
+    """Steps that held the event loop up."""
+    stops: int
+    """Times at which the whole process stood still."""
     accounts: tuple[Account, ...]
     """The five lanes over all rooms."""
     closed: dict[str, int]
@@ -116,6 +121,7 @@ class Broker:
             unauthenticated_share=config.admission.unauthenticated_share,
         )
         self.monitor = OverloadMonitor()
+        self.watch = LoopWatch()
         self._rng = rng
         self._custom = dict(rules.custom)
         self._compress = rules.policy.compress
@@ -148,6 +154,7 @@ class Broker:
             inboxes=self.inboxes,
         )
         listener = Listener(config, self.poller, self.gate, self._make_session, status=self.status)
+        trio.lowlevel.add_instrument(self.watch)
         try:
             async with self._kept(), trio.open_nursery() as nursery:
                 self._cancel = nursery.cancel_scope
@@ -164,6 +171,8 @@ class Broker:
                 log.info("serving", addresses=self.addresses, max_connections=self.max_connections)
                 task_status.started()
         finally:
+            with suppress(KeyError):  # Trio has thrown it out if it failed
+                trio.lowlevel.remove_instrument(self.watch)
             self.stopped.set()
 
     @asynccontextmanager
@@ -214,6 +223,8 @@ class Broker:
             sweeps=self.fanout.sweeps,
             missed_chat=self.services.missed_chat,
             rooms_crashed=self.hub.crashed,
+            slow_steps=self.watch.slow_steps,
+            stops=self.watch.stops,
             accounts=self.hub.accounts(),
             closed={CloseCode(code).name.lower(): count for code, count in sorted(self.services.closed.items())},
         )
@@ -227,7 +238,7 @@ class Broker:
         while True:
             await trio.sleep(SAMPLE_S)
             now = self._clock()
-            lag_s = max(0.0, now - asked - SAMPLE_S)
+            lag_s = self.watch.judge(max(0.0, now - asked - SAMPLE_S))
             share = (self.fanout.busy_s - busy_s) / max(now - asked, 1e-6)
             asked, busy_s = now, self.fanout.busy_s
             before = self.monitor.stage

@@ -65,6 +65,7 @@ LAYERS = [
     ("protocol",),
     ("broker.core", "broker.config", "broker.config_layers", "broker.logs"),
     ("broker.auth",),
+    ("broker.loop_watch",),
     ("broker.ledger",),
     ("broker.ledger",),
     ("broker.transport", "broker.poller"),

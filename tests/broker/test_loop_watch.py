@@ -1,0 +1,81 @@
+"""Who held the loop up is named; a process that was stopped is not overloaded."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import structlog.testing
+import trio
+
+from broker.core.overload import OverloadStage
+from broker.loop_watch import LOG_EVERY_S, SLOW_STEP_S, LoopWatch
+from broker.server import SAMPLE_S
+from tests.broker.harness import running_broker
+
+
+class Times:
+    """Wall and CPU time that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.cpu = 5.0
+        self.watch = LoopWatch(lambda: self.now, lambda: self.cpu)
+
+    def step(self, name: str, took_s: float) -> None:
+        task: Any = SimpleNamespace(name=name)
+        self.watch.before_task_step(task)
+        self.now += took_s
+        self.watch.after_task_step(task)
+
+
+def test_a_slow_step_is_counted_and_its_task_is_named_at_most_now_and_then() -> None:
+    times = Times()
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(100):
+            times.step("quick", SLOW_STEP_S / 2)
+        times.step("room lobby", 0.3)
+        for _ in range(5):
+            times.step("room other", 0.1)
+        times.now += LOG_EVERY_S
+        times.step("room lobby", 0.2)
+    assert [(line["task"], line["took_ms"], line["unlogged"]) for line in lines] == [
+        ("room lobby", 300, 0),
+        ("room lobby", 200, 5),
+    ]
+    assert (times.watch.slow_steps, times.watch.slowest_step_s) == (7, pytest.approx(0.3))
+
+
+@pytest.mark.parametrize(
+    ("late_s", "worked_s", "judged_s"),
+    [(0.5, 0.0, 0.5), (10.0, 0.02, 0.0), (10.0, 9.0, 10.0), (10.0, 2.0, 10.0)],
+    ids=["a moment", "stopped", "working", "sharing the CPU"],
+)
+def test_only_time_in_which_the_loop_worked_is_overload(late_s: float, worked_s: float, judged_s: float) -> None:
+    times = Times()
+    times.cpu += worked_s
+    with structlog.testing.capture_logs() as lines:
+        assert times.watch.judge(late_s) == judged_s
+    stopped = judged_s < late_s
+    assert (times.watch.stops, len(lines)) == (stopped, stopped)
+    assert times.watch.judge(0.0) == 0.0
+
+
+async def test_a_broker_names_what_blocks_it_and_does_not_shed_load_for_it() -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with running_broker() as broker:
+
+            async def block() -> None:
+                time.sleep(1.2 + SAMPLE_S)  # noqa: ASYNC251 - the defect itself
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(block)
+            with trio.fail_after(20):
+                while not broker.watch.stops:  # noqa: ASYNC110 - the sampler looks now and then
+                    await trio.sleep(0.01)
+            assert broker.stats().slow_steps >= 1
+            assert broker.stats().stage is OverloadStage.NORMAL
+    assert any(line["event"] == "the loop was held up" and "block" in line["task"] for line in lines)
+    assert any(line["event"] == "the loop stood still" for line in lines)
