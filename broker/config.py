@@ -114,6 +114,9 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """A viewer that is behind and takes no byte for so long is cut with a resumable code (NATS: 10)."""
     drain_s: Annotated[float, Meta(ge=0, le=600)] = 10.0
     """On shutdown, clients are told to come back spread over so many seconds."""
+    drain_limit_s: Annotated[float, Meta(ge=1, le=3600)] = 30.0
+    """A shutdown takes no longer: a third each for the ledger's queue, the viewers' last bytes, and closing the ledger;
+    keep it below the time after which your supervisor kills (Kubernetes: 30, systemd: 90)."""
     send_buffer_bytes: Annotated[int, Meta(ge=4 * KIB, le=4 * MIB)] = 64 * KIB
     """SO_SNDBUF; left alone, Linux grows it to 4 MiB a socket and hides a slow viewer for minutes."""
     notsent_lowat_bytes: Annotated[int, Meta(ge=KIB, le=4 * MIB)] = 16 * KIB

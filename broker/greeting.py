@@ -221,7 +221,7 @@ class Greeting(Transport):
         refusal = self.refusal
         if isinstance(request, HttpRefusal):
             self._answer(request)
-        elif refusal is not None:
+        elif refusal is not None and (refusal.code != CloseCode.GOING_AWAY or is_upgrade(request)):
             self._reception.refused += 1
             self._answer(refuse(503, headers=[("Retry-After", str(math.ceil(refusal.retry_after_ms / 1000)))]))
         elif not is_upgrade(request):

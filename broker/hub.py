@@ -124,6 +124,14 @@ class Hub:
         log.info("room opened", room=name, number=room.number)
         return room
 
+    def flush(self, room: Room) -> None:
+        """Let a room say at once what waits, and write down where it stands: the broker is about to stop."""
+        try:
+            room.flush()
+            room.note()
+        except Exception:
+            self.crash(room)
+
     def set_stage(self, stage: OverloadStage) -> None:
         """Tell every room how overloaded the broker is."""
         self._stage = stage

@@ -1,9 +1,10 @@
 """The composition root: builds the parts from a configuration, owns the root nursery, starts and drains in order.
 
 Start: ledger, fan-out, hub, poller, sampler, then the listeners, so that nobody is let in before what is behind the
-door stands. Drain: stop listening, say what the rooms still have to say and make it durable, send every link away with
-a spread return time, give the last bytes a deadline, then end the tasks, the ledger last. Nothing below this module
-reads configuration files or the environment.
+door stands. Drain: let nobody in, say what the rooms still have to say and make it durable, send every link away with
+a spread return time, give the last bytes a deadline, then end the tasks, the ledger last. The door itself stays there
+until then, to tell newcomers and health checks that we are leaving. Nothing below this module reads configuration files
+or the environment.
 """
 
 from __future__ import annotations
@@ -158,7 +159,6 @@ class Broker:
         try:
             async with self._kept(), trio.open_nursery() as nursery:
                 self._cancel = nursery.cancel_scope
-                self._listener = listener
                 await nursery.start(self.fanout.run)
                 await nursery.start(self.hub.run)
                 if self.archive is not None:
@@ -253,30 +253,47 @@ class Broker:
     # ---- the end
 
     async def drain(self) -> None:
-        """End politely: the whole sequence, then `run` returns. Idempotent; cancel it to hasten."""
+        """End politely: the whole sequence, then `run` returns. Idempotent; cancel `run` to hasten.
+
+        Takes at most two thirds of ``link.drain_limit_s``; the ledger may take the last one.
+        """
         if self.draining:
             return
         self.draining = True
+        begun = self._clock()
+        link = self.config.link
+        window_ms = round(link.drain_s * 1000)
+        third_s = link.drain_limit_s / 3
         log.info("draining", connections=len(self.poller))
-        self._listener.stop()
-        window_ms = round(self.config.link.drain_s * 1000)
-        with trio.move_on_after(max(1.0, self.config.link.drain_s) / 2):
+        self.gate.close(max(1, window_ms // 2))
+        with trio.move_on_after(third_s) as settling:
             for room in self.hub:
-                room.flush()
-                room.note()
+                self.hub.flush(room)
             if self.ledger is not None:
                 await self.ledger.flush()
-        with trio.move_on_after(max(1.0, self.config.link.drain_s)):
+        with trio.move_on_after(min(max(1.0, link.drain_s), third_s)):
             while self.fanout.waiting:  # noqa: ASYNC110 - the scheduler should not pay for an event it needs once
                 await trio.sleep(0.01)
-            for count, session in enumerate(list(self.services.sessions), 1):
+            await self._send_away(window_ms)
+            while self.gate.held:  # noqa: ASYNC110 - as above
+                await trio.sleep(0.02)
+        log.info(
+            "drained", seconds=round(self._clock() - begun, 3), cut=self.gate.held,
+            ledger_waiting=0 if self.ledger is None else self.ledger.waiting, ledger_late=settling.cancelled_caught,
+        )  # fmt: skip
+        if self._cancel is not None:
+            self._cancel.cancel()
+
+    async def _send_away(self, window_ms: int) -> None:
+        """Say goodbye on every link; one that is behind first gets what waits for it."""
+        sessions = self.services.sessions
+        while sessions:
+            keeping_up = [session for session in sessions if session.transport.queue is None]
+            for count, session in enumerate(keeping_up, 1):
                 session.close(CloseCode.GOING_AWAY, "the broker restarts", 0, window_ms)
                 if count % CLOSE_BATCH == 0:
                     await trio.lowlevel.checkpoint()
-            while len(self.poller):  # noqa: ASYNC110 - as above
-                await trio.sleep(0.02)
-        if self._cancel is not None:
-            self._cancel.cancel()
+            await trio.sleep(0.02)
 
 
 def ledger_of(config: Config) -> Ledger | None:
@@ -292,6 +309,7 @@ def ledger_of(config: Config) -> Ledger | None:
             entries_s=kept_s, keys_s=kept_s, idle_rooms_s=settings.room_idle_days * 86_400, max_bytes=settings.max_bytes
         ),
         limits=LedgerLimits(settings.queue_items, settings.queue_bytes),
+        close_timeout_s=config.link.drain_limit_s / 3,
     )
 
 

@@ -85,9 +85,9 @@ async def _serve(config: Config) -> None:
     broker = Broker(config)
     async with trio.open_nursery() as nursery:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            nursery.start_soon(_stop_on_signal, signals, broker, nursery)
             await nursery.start(broker.run)
             _announce(broker.addresses)
-            nursery.start_soon(_stop_on_signal, signals, broker, nursery)
             await broker.stopped.wait()
             nursery.cancel_scope.cancel()
 
@@ -118,7 +118,7 @@ def _cannot_serve(config: Config, error: OSError) -> click.ClickException:
 
 async def _stop_on_signal(signals: AsyncIterator[int], broker: Any, nursery: trio.Nursery) -> None:
     async for _ in signals:
-        if broker.draining:
+        if broker.draining or not broker.addresses:
             nursery.cancel_scope.cancel()
             return
         nursery.start_soon(broker.drain)

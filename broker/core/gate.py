@@ -1,6 +1,7 @@
 """Who gets a connection at all, before a byte of it is read.
 
     question, in this order                      answer when not
+    is the house open?                           GOING_AWAY
     is there room under the cap?                 TOO_MANY_CONNECTIONS
     does its address hold fewer than its share?  TOO_MANY_FROM_ADDRESS
     is there room for one more stranger?         OVERLOADED
@@ -71,8 +72,8 @@ class Gate:
     """
 
     __slots__ = (
-        "_accepts", "_by_address", "_per_address", "admitted", "dropped", "held", "max_connections", "max_strangers",
-        "overflow", "refused", "strangers",
+        "_accepts", "_by_address", "_closed", "_per_address", "admitted", "dropped", "held", "max_connections",
+        "max_strangers", "overflow", "refused", "strangers",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +86,7 @@ class Gate:
         self._per_address = per_address
         self._accepts = Gcra(Rate(accept_per_s, max(1, int(accept_per_s * BURST_S))))
         self._by_address: dict[str | bytes, int] = {}
+        self._closed: Refuse | None = None
         self.held = 0
         """Connections inside, without the overflow."""
         self.strangers = 0
@@ -95,7 +97,7 @@ class Gate:
         """Connections let in so far."""
         self.dropped = 0
         """Connections closed without a word so far."""
-        self.refused: dict[CloseCode, int] = dict.fromkeys(RETRY_AFTER_MS, 0)
+        self.refused: dict[CloseCode, int] = dict.fromkeys((*RETRY_AFTER_MS, CloseCode.GOING_AWAY), 0)
         """Connections refused so far, dropped ones not among them."""
 
     @property
@@ -107,15 +109,21 @@ class Gate:
         """Take one accept out of the rate: 0.0 = go ahead, else the seconds to leave everybody in the backlog."""
         return self._accepts.try_acquire("", now)
 
+    def close(self, retry_after_ms: int) -> None:
+        """Let nobody in any more: the broker ends, and newcomers are told when to look for its successor."""
+        self._closed = Refuse(CloseCode.GOING_AWAY, retry_after_ms)
+
     def enter(self, address: str) -> Admission:
         """Judge a new connection. ``address`` "" = not known yet (behind a trusted proxy): see `reveal`."""
+        if self._closed is not None:
+            return self._refuse(self._closed)
         if self.held >= self.max_connections:
-            return self._refuse(CloseCode.TOO_MANY_CONNECTIONS)
+            return self._refuse(_REFUSALS[CloseCode.TOO_MANY_CONNECTIONS])
         key = self._key(address)
         if key and self._by_address.get(key, 0) >= self._per_address:
-            return self._refuse(CloseCode.TOO_MANY_FROM_ADDRESS)
+            return self._refuse(_REFUSALS[CloseCode.TOO_MANY_FROM_ADDRESS])
         if self.strangers >= self.max_strangers:
-            return self._refuse(CloseCode.OVERLOADED)
+            return self._refuse(_REFUSALS[CloseCode.OVERLOADED])
         self.held += 1
         self.strangers += 1
         self.admitted += 1
@@ -164,13 +172,13 @@ class Gate:
             raise ValueError("nobody was refused")
         self.overflow -= 1
 
-    def _refuse(self, code: CloseCode) -> Admission:
+    def _refuse(self, refusal: Refuse) -> Admission:
         if self.overflow >= OVERFLOW_MAX:
             self.dropped += 1
             return Passage.DROP
         self.overflow += 1
-        self.refused[code] += 1
-        return _REFUSALS[code]
+        self.refused[refusal.code] += 1
+        return refusal
 
     def _key(self, address: str) -> str | bytes:
         """What counts as one address; "" = nobody counts it."""

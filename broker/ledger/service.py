@@ -39,8 +39,8 @@ R = TypeVar("R")
 
 SLICE_S = 0.0015
 """Results are told for so long between two checkpoints of the loop (as the fan-out's slices)."""
-CLOSE_TIMEOUT_S = 20.0
-"""How long closing waits for the disk; the thread is a daemon, so a disk that never answers cannot keep us."""
+CLOSE_TIMEOUT_S = 10.0
+"""How long closing waits for the disk; threads are daemons, so a disk that never answers cannot keep us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class Ledger:
         pace: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
         open_store: Callable[[Path], Store] = Store,
+        close_timeout_s: float = CLOSE_TIMEOUT_S,
     ) -> None:
         self.directory = directory
         self.path = database_path(directory)
@@ -74,6 +75,7 @@ class Ledger:
         self._pace = pace or Pace()
         self._clock = clock
         self._open_store = open_store
+        self._close_timeout_s = close_timeout_s
         self._writer: Writer | None = None
         self._is_open = False
         self._waiting_items = 0
@@ -136,10 +138,14 @@ class Ledger:
         """Answer a question of `Reader` in a thread: ``await ledger.ask(Reader.history, room, epoch, 0, 9)``.
 
         Questions are answered one at a time. LedgerRefused when it is not open, LedgerDamaged, sqlite3.Error. A
-        checkpoint; a cancelled question is still answered to its end.
+        checkpoint; a cancelled question is answered to its end all the same, and nobody hears it.
         """
         # Any: the arguments are those of the question.
-        return await trio.to_thread.run_sync(self._ask, question, args, limiter=self._one_reader)
+        # Abandoned: a disk that does not answer must not keep the broker from ending. The limiter is held until it does,
+        # so the connection is not closed under the question.
+        return await trio.to_thread.run_sync(
+            self._ask, question, args, limiter=self._one_reader, abandon_on_cancel=True
+        )
 
     def _ask(self, question: Callable[..., R], args: tuple[Any, ...]) -> R:
         if self._reader is None:
@@ -174,7 +180,7 @@ class Ledger:
                     await self._hand_out()
             finally:
                 self._is_open = False
-                with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+                with trio.move_on_after(self._close_timeout_s, shield=True):
                     async with self._one_reader:
                         if self._reader is not None:
                             self._reader.close()

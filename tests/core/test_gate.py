@@ -104,7 +104,20 @@ def test_every_refusal_says_come_back_later() -> None:
     refusal = gate.enter("b")
     assert isinstance(refusal, Refuse)
     assert refusal.retry_after_ms > 0
-    assert all(reconnect_advice(code) is ReconnectAdvice.BACKOFF for code in gate.refused)
+    judged = gate.refused.keys() - {CloseCode.GOING_AWAY}
+    assert all(reconnect_advice(code) is ReconnectAdvice.BACKOFF for code in judged)
+
+
+def test_a_closed_gate_lets_nobody_in_says_when_to_return_and_keeps_its_books() -> None:
+    gate = make_gate()
+    assert gate.enter("a") is Passage.ADMIT
+    gate.close(5000)
+    assert gate.enter("a") == gate.enter("") == Refuse(CloseCode.GOING_AWAY, 5000)
+    assert (gate.held, gate.overflow, gate.refused[CloseCode.GOING_AWAY]) == (1, 2, 2)
+    gate.leave("a", authenticated=False)
+    gate.leave_refused()
+    gate.leave_refused()
+    assert (gate.held, gate.overflow) == (0, 0)
 
 
 def test_leaving_more_often_than_entering_is_a_bug_that_shows() -> None:
