@@ -100,6 +100,8 @@ class SharedSocket(Transport):
         for link in self.links:
             if link is not begun:
                 link.send = _refuse
+                if link.owner is not None:
+                    link.owner.on_behind()  # the fan-out must not call the socket's own send
 
     def let_go(self) -> None:
         """Nobody's frame is half written any more."""
@@ -175,20 +177,24 @@ class SharedLink(TcpTransport):
 
 
 class Seat:
-    """A viewer's session, as far as a room and a transport know one. One object for all of a crowd's viewers of a
-    form."""
+    """A viewer's session, as far as a room and a transport know one."""
 
-    __slots__ = ("crowd", "transport")
+    __slots__ = ("crowd", "member", "room", "transport")
 
-    def __init__(self, crowd: Crowd, transport: Transport) -> None:
+    def __init__(self, crowd: Crowd, transport: Transport, room: Room, user_id: str, variant: int) -> None:
         self.crowd = crowd
         self.transport = transport
+        self.room = room
+        self.member = Member(self, user_id, "", Role.VIEWER, frozenset(), variant)
 
     def on_data(self, data: bytes) -> None:
         """Viewers of a crowd say nothing."""
 
     def on_text(self, text: str) -> None:
         """Viewers of a crowd say nothing."""
+
+    def on_behind(self) -> None:
+        self.room.audience.look_closer(self.member)
 
     def on_caught_up(self, missed: Missed) -> None:
         self.crowd.missed_chat_frames += missed.chat_frames
@@ -270,11 +276,10 @@ class Crowd:
             shared = self.sockets[viewer % len(self.sockets)]
             link = SharedLink(shared)
             shared.links.append(link)
-            seat = Seat(self, link)
+            seat = Seat(self, link, rooms[viewer % len(rooms)], f"viewer-{viewer}", self._variant)
             link.owner = seat
-            member = Member(seat, f"viewer-{viewer}", "", Role.VIEWER, frozenset(), self._variant)
-            self.members.append(member)
-            rooms[viewer % len(rooms)].enter(member, self._now())
+            self.members.append(seat.member)
+            seat.room.enter(seat.member, self._now())
             if viewer % 200 == 0:
                 await trio.lowlevel.checkpoint()
 

@@ -162,12 +162,16 @@ class Viewer:
         transport.owner = self
         self.arriving: deque[tuple[float, bytes]] = deque()
         self.leave: Callable[[], None] = lambda: None
+        self.fall_behind: Callable[[], None] = lambda: None
 
     def on_data(self, data: bytes) -> None:
         """Scripted viewers say nothing."""
 
     def on_text(self, text: str) -> None:
         """Scripted viewers say nothing."""
+
+    def on_behind(self) -> None:
+        self.fall_behind()
 
     def on_caught_up(self, missed: Missed) -> None:
         self.link.told += missed.chat_weight
@@ -257,6 +261,7 @@ class _Stage:
             viewer = Viewer(link, ScriptedTransport(Pipe(script, self.rng.uniform(0, 60)), self.house))
             member = Member(viewer, f"viewer-{index}", "", Role.VIEWER, frozenset(), variant)
             viewer.leave = partial(_leave, room, member)
+            viewer.fall_behind = partial(room.audience.look_closer, member)
             self.viewers.append(viewer)
             room.enter(member, trio.current_time())
         everything = frozenset(int(kind) for kind in MessageType)

@@ -188,8 +188,8 @@ class Observer:
         """Sweep the viewers' own sockets with bare sends, in Python and in C in turn."""
         by_framing: dict[Framing, list[socket]] = {}
         for room in self._broker.hub:
-            for member in room.audience.snapshot():
-                transport = member.transport
+            for member in room.audience.members():
+                transport = member.session.transport
                 if transport.queue is None and not transport.state:
                     by_framing.setdefault(self._framing(transport.framing), []).append(transport.sock)
         done: list[dict[str, Any]] = []

@@ -1,15 +1,17 @@
-"""The hot loop: one scheduler that runs the sweeps of all rooms.
+"""The hot loop: one scheduler that carries what all rooms publish to all their members.
 
-A sweep writes one prepared content to every member of a room with a bare `send` each and never waits. The scheduler
-runs sweeps in slices of `SLICE_S`, most urgent lane first, then round robin by room, with a checkpoint after each
-slice; so a thousand rooms that tick together keep the poller waiting for one slice at most, and a sale in one room
-overtakes the chat sweep of another that is under way.
+Each room has a round: a position that walks over the places of its audience, again and again while there is anything
+to say. A content sets out wherever the round stands and has been everywhere when the round is back there. What is
+under way together is written together, with one bare ``send`` a member and no waiting: an announcement made in the
+middle of a tick's sweep rides with the rest of it and is everywhere one round later, and so is each of twenty gifts
+in the same second. A member sees the contents of a room in the order in which they set out.
 
-Within a room lanes 0-2 share one queue: they carry the offsets of one stream, so they stay in order. Chat and ambient
-ticks wait behind them. A sweep starts at a rotating position so that nobody is always last.
+The scheduler walks in slices of `SLICE_S`, the room with the most urgent lane first, then round robin, with a
+checkpoint after each slice; so a thousand rooms that tick together keep the poller waiting for one slice at most, and
+a sale in one room overtakes the chat of another that is under way.
 
-Measured: the loop body besides `send(2)` is a few list and slot look-ups; `bench/micro` prints it against the bare
-loop.
+Who came after a content was published, whoever is behind and empty places take the long way (`Outbox._look_closer`);
+for everybody else the loop reads a ``send`` and a code, no more than the bare loop does.
 """
 
 from __future__ import annotations
@@ -17,116 +19,194 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from operator import length_hint
+from typing import NamedTuple
 
 import trio
 
 from broker.audience import Audience, Member, Prepared
+from broker.transport import Part, Transport
 from protocol.codes import Lane
 
-__all__ = ["FanOut", "Outbox", "Sweep"]
+__all__ = ["FanOut", "Outbox"]
 
 SLICE_S = 0.0015
 """Work between two checkpoints (1-2 ms keeps both the poller's latency and the checkpoint's share small)."""
 CHUNK = 64
-"""Members between two looks at the clock."""
+"""Places between two looks at the clock."""
+MAX_JOINED_BYTES = 16 * 1024
+"""Contents of lanes 0-2, and likewise of the others, set out while those under way are not larger together: a write
+must fit into a socket's buffer with room to spare (64 KiB). One alone may be of any size."""
 
 
 class Sweep:
-    """One content on its way to the members who were there when it was published."""
+    """One content on its way round. ``number``: its place among all contents of the room."""
 
-    __slots__ = ("cost_s", "limit", "members", "on_done", "position", "prepared", "start")
+    __slots__ = ("cost_s", "has_turned", "number", "on_done", "prepared", "size", "start")
 
-    def __init__(
-        self, prepared: Prepared, members: list[Member], start: int, on_done: Callable[[float], None] | None
-    ) -> None:
+    def __init__(self, prepared: Prepared, number: int, on_done: Callable[[float], None] | None) -> None:
         self.prepared = prepared
-        self.members = members
-        self.start = start
-        self.position = 0
-        self.limit = len(members)
-        self.cost_s = 0.0
+        self.number = number
         self.on_done = on_done
+        self.size = max((len(data) for data in prepared.frames if data is not None), default=0)
+        self.start = 0
+        self.has_turned = False
+        """It has passed the last place and comes from the first one towards its start."""
+        self.cost_s = 0.0
 
-    def run(self, deadline: float, clock: Callable[[], float]) -> bool:
-        """Write to members until done or ``deadline``; returns whether it is done. Never waits."""
-        members, start, limit = self.members, self.start, self.limit
-        begun = clock()
-        now = begun
-        while self.position < limit:
-            first = self.position + start
-            if first >= limit:
-                first -= limit
-            last = min(first + CHUNK, limit, first + limit - self.position)
-            self._write(members[first:last])
-            self.position += last - first
-            now = clock()
-            if now >= deadline:
-                break
-        self.cost_s += now - begun
-        return self.position >= limit
 
-    def _write(self, members: list[Member]) -> None:
-        frames = self.prepared.frames
-        for member in members:
-            data = frames[member.variant]
-            if data is None:
-                continue
-            transport = member.transport
-            if transport.queue is None:
-                try:
-                    sent = transport.send(data)
-                except BlockingIOError:
-                    sent = 0
-                except OSError as error:
-                    transport.lose(f"write failed: {error.strerror or error}")
-                    continue
-                if sent == len(data):
-                    continue
-                bundle = self.prepared.bundles[member.variant]
-                if bundle is not None:
-                    transport.fall_behind(bundle.parts, sent)
-            else:
-                bundle = self.prepared.bundles[member.variant]
-                if bundle is not None:
-                    transport.enqueue(bundle.parts)
+class Walked(NamedTuple):
+    """What a slice has done: writes to members, contents in them, contents that have been everywhere."""
+
+    writes: int
+    deliveries: int
+    finished: list[Sweep]
 
 
 class Outbox:
-    """The sweeps of one room that wait or are under way.
+    """What one room has to say, and its round.
 
     Bounded by its room: it makes the next tick only when the last one is done, and lanes 0-2 by the room's admission.
     """
 
-    __slots__ = ("_rotation", "critical", "rank", "relaxed")
+    __slots__ = ("_frames", "_position", "_rotation", "_under_way", "_waiting", "audience", "rank")
 
-    def __init__(self) -> None:
-        self.critical: deque[Sweep] = deque()
-        self.relaxed: deque[Sweep] = deque()
+    def __init__(self, audience: Audience) -> None:
+        self.audience = audience
         self.rank = -1
         """Lane of the ready queue this outbox stands in, -1 = in none."""
+        self._under_way: list[Sweep] = []
+        """In the order of setting out, which is the order of coming home."""
+        self._waiting: tuple[deque[Sweep], deque[Sweep]] = deque(), deque()
+        """Of lanes 0-2, and of the others: what has not set out."""
+        self._position = 0
         self._rotation = 0
+        self._frames: list[bytes | None] | None = None
+        """What is under way joined, by variant; None after a change."""
 
-    def next_start(self, size: int) -> int:
-        """Where the next sweep over ``size`` members starts (golden-ratio steps spread the starts evenly)."""
-        self._rotation = (self._rotation + 0x9E37_79B1) & 0xFFFF_FFFF
-        return self._rotation * size >> 32
+    def __len__(self) -> int:
+        return len(self._under_way) + len(self._waiting[0]) + len(self._waiting[1])
 
-    def head(self) -> Sweep | None:
-        """The sweep to go on with."""
-        if self.critical:
-            return self.critical[0]
-        return self.relaxed[0] if self.relaxed else None
-
-    def remove(self, sweep: Sweep) -> None:
-        """Take a finished head out (a more urgent one may have come before it meanwhile)."""
-        queue = self.critical if self.critical and self.critical[0] is sweep else self.relaxed
-        queue.popleft()
+    def put(self, prepared: Prepared, on_done: Callable[[float], None] | None) -> None:
+        """Publish a content to everybody who is there now."""
+        self.audience.published += 1
+        sweep = Sweep(prepared, self.audience.published, on_done)
+        self._waiting[prepared.lane > Lane.PAID].append(sweep)
 
     def urgency(self) -> int:
-        """The most urgent lane that waits here."""
-        if self.critical:
-            return min(sweep.prepared.lane for sweep in self.critical)
-        return self.relaxed[0].prepared.lane
+        """The most urgent lane that is under way or waits; only while there is one."""
+        return min(sweep.prepared.lane for sweep in (*self._under_way, *self._waiting[0], *self._waiting[1]))
+
+    def walk(self, deadline: float, clock: Callable[[], float]) -> Walked:
+        """Walk until everything has been everywhere, or ``deadline``. Never waits."""
+        writes = deliveries = 0
+        finished: list[Sweep] = []
+        under_way = self._under_way
+        now = clock()
+        while True:
+            if self._waiting[0] or self._waiting[1]:
+                self._set_out()
+            if not under_way:
+                break
+            begin = self._position
+            first = under_way[0]
+            places = len(self.audience.codes)
+            end = min(begin + CHUNK, first.start if first.has_turned else places)
+            self._write(begin, end)
+            begun, now = now, clock()
+            for sweep in under_way:
+                sweep.cost_s += now - begun
+            writes += end - begin
+            deliveries += (end - begin) * len(under_way)
+            self._position = end
+            if end >= places:
+                self._position = 0
+                for sweep in under_way:
+                    sweep.has_turned = True
+            while under_way and under_way[0].has_turned and under_way[0].start == self._position:
+                finished.append(under_way.pop(0))
+                self._frames = None
+            if now >= deadline:
+                break
+        return Walked(writes, deliveries, finished)
+
+    def _set_out(self) -> None:
+        """Let what waits join the round, as much as fits into a write."""
+        if not self._under_way:
+            # Golden-ratio steps spread the starts evenly, so that nobody is always last.
+            self.audience.close_up()
+            self._rotation = (self._rotation + 0x9E37_79B1) & 0xFFFF_FFFF
+            self._position = self._rotation * len(self.audience.codes) >> 32
+        for is_relaxed, waiting in enumerate(self._waiting):
+            if waiting:
+                size = sum(each.size for each in self._under_way if (each.prepared.lane > Lane.PAID) == is_relaxed)
+                while waiting and (not size or size + waiting[0].size <= MAX_JOINED_BYTES):
+                    sweep = waiting.popleft()
+                    size += sweep.size
+                    sweep.start = self._position
+                    self._under_way.append(sweep)
+                    self._frames = None
+
+    def _join(self) -> list[bytes | None]:
+        """The bytes of everything under way, by variant."""
+        under_way = self._under_way
+        if len(under_way) == 1:
+            frames = under_way[0].prepared.frames
+        else:
+            columns = zip(*(sweep.prepared.frames for sweep in under_way), strict=True)
+            frames = [b"".join(filter(None, column)) or None for column in columns]
+        self._frames = frames
+        return frames
+
+    def _write(self, begin: int, end: int) -> None:
+        """Write to the places from ``begin`` up to ``end``."""
+        audience = self.audience
+        frames = self._frames or self._join()
+        # Copies: a link that is lost here leaves its place, and touches no other.
+        rest = iter(audience.sends[begin:end])
+        for send, code in zip(rest, audience.codes[begin:end], strict=True):
+            data = frames[code]
+            if data is None:
+                self._look_closer(end - 1 - length_hint(rest))
+                continue
+            try:
+                sent = send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                member = audience.places[end - 1 - length_hint(rest)]
+                assert member is not None, "an empty place has no variant"
+                member.session.transport.lose(f"write failed: {error.strerror or error}")
+                continue
+            if sent != len(data):
+                member = audience.places[end - 1 - length_hint(rest)]
+                assert member is not None, "an empty place has no variant"
+                member.session.transport.fall_behind(self._parts_for(member), sent)
+
+    def _parts_for(self, member: Member) -> tuple[Part, ...]:
+        """What is under way for this member."""
+        since, variant = member.since, member.variant
+        bundles = [sweep.prepared.bundles[variant] for sweep in self._under_way if sweep.number > since]
+        return tuple(part for bundle in bundles if bundle is not None for part in bundle.parts)
+
+    def _look_closer(self, index: int) -> None:
+        """Serve a place with nobody, with somebody who has just come, or whose link is behind."""
+        member = self.audience.places[index]
+        if member is None:
+            return
+        transport: Transport = member.session.transport
+        parts = self._parts_for(member)
+        if transport.queue is not None:
+            transport.enqueue(parts)
+        else:
+            transport.write_parts(parts)
+            if member.index >= 0 and transport.queue is None and member.since < self._oldest():
+                self.audience.settle(member)
+
+    def _oldest(self) -> int:
+        """Number of the first content that has not been everywhere; only while there is one."""
+        heads = (queue[0] for queue in (self._under_way, *self._waiting) if queue)
+        return min(sweep.number for sweep in heads)
 
 
 class FanOut:
@@ -136,9 +216,12 @@ class FanOut:
         self._clock = clock
         self._ready: tuple[deque[Outbox], ...] = tuple(deque() for _ in Lane)
         self._work = trio.Event()
+        self.writes = 0
+        """Members written to so far, each time counted."""
         self.deliveries = 0
-        """Members swept so far."""
+        """Contents delivered so far: a write may carry several."""
         self.sweeps = 0
+        """Contents that have been everywhere."""
         self.busy_s = 0.0
 
     @property
@@ -146,17 +229,9 @@ class FanOut:
         """Whether any sweep waits."""
         return any(self._ready)
 
-    def submit(
-        self,
-        outbox: Outbox,
-        prepared: Prepared,
-        audience: Audience,
-        on_done: Callable[[float], None] | None = None,
-    ) -> None:
-        """Queue one content for everybody in ``audience`` now. ``on_done(cost_s)`` follows the last write."""
-        members = audience.snapshot()
-        sweep = Sweep(prepared, members, outbox.next_start(len(members)), on_done)
-        (outbox.critical if prepared.lane <= Lane.PAID else outbox.relaxed).append(sweep)
+    def submit(self, outbox: Outbox, prepared: Prepared, on_done: Callable[[float], None] | None = None) -> None:
+        """Publish one content to everybody in the outbox's audience. ``on_done(cost_s)`` follows the last write."""
+        outbox.put(prepared, on_done)
         self._rank(outbox, prepared.lane)
 
     def _rank(self, outbox: Outbox, lane: int) -> None:
@@ -182,7 +257,7 @@ class FanOut:
             while ready:
                 outbox = ready.popleft()
                 # A stale entry is left behind where an outbox moved to a more urgent queue; pass it by.
-                if outbox.rank == lane and outbox.head() is not None:
+                if outbox.rank == lane and len(outbox):
                     outbox.rank = -1
                     return outbox
         return None
@@ -193,17 +268,14 @@ class FanOut:
         deadline = begun + SLICE_S
         outbox: Outbox | None = first
         while outbox is not None:
-            sweep = outbox.head()
-            assert sweep is not None, "only an outbox with a sweep is taken"
-            before = sweep.position
-            done = sweep.run(deadline, self._clock)
-            self.deliveries += sweep.position - before
-            if done:
-                outbox.remove(sweep)
-                self.sweeps += 1
-            if outbox.head() is not None:
+            writes, deliveries, finished = outbox.walk(deadline, self._clock)
+            self.writes += writes
+            self.deliveries += deliveries
+            self.sweeps += len(finished)
+            if len(outbox):
                 self._rank(outbox, outbox.urgency())
-            if done and sweep.on_done is not None:
-                sweep.on_done(sweep.cost_s)
+            for sweep in finished:
+                if sweep.on_done is not None:
+                    sweep.on_done(sweep.cost_s)
             outbox = self._take() if self._clock() < deadline else None
         self.busy_s += self._clock() - begun

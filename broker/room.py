@@ -69,7 +69,7 @@ class Room:
         self.audience = Audience()
         self._fanout = fanout
         self._pacer = pacer
-        self._outbox = Outbox()
+        self._outbox = Outbox(self.audience)
         self._idle_close_s = idle_close_s
         self._clock = clock
         self._unix_ms = unix_ms
@@ -150,7 +150,7 @@ class Room:
         if effects:
             self._perform(effects)
         if not self._tick_ms:
-            if len(self._outbox.relaxed) < MAX_WAITING_SWEEPS:
+            if len(self._outbox) < MAX_WAITING_SWEEPS:
                 self._perform(state.tick(now, self._unix_ms()))
         elif now + state.interval_s < self._armed_until or (self._batches and state.batch_full):
             self._nudge(now)
@@ -173,7 +173,7 @@ class Room:
     async def put_everybody_out(self) -> None:
         """Tell every member why, in slices: a hundred thousand goodbyes must not stop the loop."""
         reason, message = self.ended
-        for count, member in enumerate(self.audience.snapshot(), 1):
+        for count, member in enumerate(self.audience.members(), 1):
             if member.index >= 0:
                 self.leave(member, self._clock())
                 member.session.on_left(self, reason, message)
@@ -313,7 +313,7 @@ class Room:
         variants = self.audience.variants()
         if not variants:
             return False
-        self._fanout.submit(self._outbox, prepare(variants, by_tier, self.number), self.audience, on_done)
+        self._fanout.submit(self._outbox, prepare(variants, by_tier, self.number), on_done)
         return True
 
     def _send_tick(self, out: TickOut) -> None:

@@ -171,6 +171,11 @@ class Session:
         if self._frame_tat > now + 2.0 and not self.transport.state:
             poller.pause_reading(self.transport, self._frame_tat - 2.0)
 
+    def on_behind(self) -> None:
+        """The socket is full: from now on what the rooms publish must go to the queue."""
+        for room, member in self._seats:
+            room.audience.look_closer(member)
+
     def on_caught_up(self, missed: QueueMissed) -> None:
         """The queue has drained: tell this viewer, and only this one, what it did not see."""
         chat, ambient = missed.chat_weight, missed.ambient_frames

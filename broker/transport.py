@@ -62,6 +62,10 @@ class Part(NamedTuple):
     key: int
 
 
+def _joined(parts: tuple[Part, ...]) -> bytes:
+    return parts[0].data if len(parts) == 1 else b"".join([part.data for part in parts])
+
+
 class Owner(Protocol):
     """Whom a transport belongs to."""
 
@@ -70,6 +74,9 @@ class Owner(Protocol):
 
     def on_text(self, text: str) -> None:
         """One JSON text message."""
+
+    def on_behind(self) -> None:
+        """The socket is full and a queue begins: nothing may be written past it."""
 
     def on_caught_up(self, missed: Missed) -> None:
         """The queue has drained; ``missed`` is what it dropped meanwhile."""
@@ -84,7 +91,7 @@ class Owner(Protocol):
 class Transport:
     """Outbound side and life of one connection.
 
-    ``send`` is the socket's own bound method: the fan-out calls it directly while ``queue`` is None.
+    ``send`` is the socket's own bound method: the fan-out calls it directly until `Owner.on_behind` has told it not to.
     """
 
     __slots__ = (
@@ -123,20 +130,29 @@ class Transport:
 
     def write(self, data: bytes, lane: Lane = Lane.CONTROL, weight: int = 0, key: int = 0) -> None:
         """Send whole wire frames of one lane, or queue them. Never waits, never raises for the peer's sake."""
-        if self.queue is None:
-            if self.state:
-                return
-            try:
-                sent = self.send(data)
-            except BlockingIOError:
-                sent = 0
-            except OSError as error:
-                self.lose(f"write failed: {error.strerror or error}")
-                return
-            if sent != len(data):
-                self.fall_behind((Part(data, lane, weight, key),), sent)
-        else:
+        if self.queue is not None:
             self.enqueue((Part(data, lane, weight, key),))
+        elif not self.state and (sent := self._try_send(data)) != len(data):
+            self.fall_behind((Part(data, lane, weight, key),), sent)
+
+    def write_parts(self, parts: tuple[Part, ...]) -> None:
+        """As `write`, several units at once."""
+        if self.queue is not None:
+            self.enqueue(parts)
+        elif not self.state and parts:
+            data = _joined(parts)
+            if (sent := self._try_send(data)) != len(data):
+                self.fall_behind(parts, sent)
+
+    def _try_send(self, data: bytes) -> int:
+        """How much the socket took; all of it where the peer has gone, for then nothing is left to do."""
+        try:
+            return self.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self.lose(f"write failed: {error.strerror or error}")
+            return len(data)
 
     def fall_behind(self, parts: tuple[Part, ...], sent: int) -> None:
         """Start queueing: the socket took only ``sent`` bytes of the joined ``parts``."""
@@ -146,9 +162,11 @@ class Transport:
         queue = self.queue = SendQueue(poller.queue_limits)
         self.progress_at = poller.now
         poller.watch_writable(self)
+        if self.owner is not None:
+            self.owner.on_behind()
         waiting: list[Part] = []
         if self.retry_same:  # all of the refused write is begun, for all of it must come again
-            data = parts[0].data if len(parts) == 1 else b"".join([part.data for part in parts])
+            data = _joined(parts)
             queue.push_rest(memoryview(data)[sent:])
             parts = ()
         for part in parts:

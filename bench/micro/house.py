@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from bench.sockets import raise_descriptors
-from broker.audience import Audience, Bundle, Prepared
+from broker.audience import Bundle, Prepared
 from broker.config import AdmissionConfig, AuthConfig, Config, LinkConfig, ListenConfig, LogConfig, RoomConfig
 from broker.core.overload import OverloadMonitor, OverloadStage
 from broker.fanout import Outbox
@@ -120,11 +120,9 @@ def watch(broker: Broker) -> list[Bundle]:
     sent: list[Bundle] = []
     submit = broker.fanout.submit
 
-    def watched(
-        outbox: Outbox, prepared: Prepared, audience: Audience, on_done: Callable[[float], None] | None = None
-    ) -> None:
+    def watched(outbox: Outbox, prepared: Prepared, on_done: Callable[[float], None] | None = None) -> None:
         sent.append(max((bundle for bundle in prepared.bundles if bundle), key=lambda each: len(each.joined)))
-        submit(outbox, prepared, audience, on_done)
+        submit(outbox, prepared, on_done)
 
     broker.fanout.submit = watched  # type: ignore[method-assign]
     return sent

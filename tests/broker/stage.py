@@ -84,6 +84,7 @@ class RememberingOwner:
         self.data = b""
         self.texts: list[str] = []
         self.missed: list[Missed] = []
+        self.behind = 0
         self.overflows = 0
         self.closed: list[tuple[int, str]] = []
         self.on_data_do: Callable[[Any], None] = lambda data: None
@@ -97,6 +98,9 @@ class RememberingOwner:
         assert not self.closed, "data after the end"
         self.texts.append(text)
         self.on_data_do(text)
+
+    def on_behind(self) -> None:
+        self.behind += 1
 
     def on_caught_up(self, missed: Missed) -> None:
         self.missed.append(missed)

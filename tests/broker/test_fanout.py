@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from broker.audience import GONE, TIERS, Audience, Content, Member, Prepared, prepare, variant_of
+from broker.audience import LOOK, TIERS, Audience, Bundle, Content, Member, Prepared, prepare, variant_of
 from broker.core.overload import ByteBudget
 from broker.core.send_queue import QueueLimits
-from broker.fanout import FanOut, Outbox, Sweep
+from broker.fanout import MAX_JOINED_BYTES, FanOut, Outbox
 from broker.poller import Poller
-from broker.transport import Framing, TcpTransport
+from broker.transport import Framing, Part, TcpTransport
 from protocol.codes import Codec, Lane, Role, Tier
 from protocol.connection import NEED_DATA, Connection, Frame
 from protocol.messages import Account, Event, Side, Tick, TickEntry
@@ -31,10 +34,19 @@ class Seat:
     def __init__(self, transport: TcpTransport) -> None:
         self.transport = transport
         self.closed: list[int] = []
+        self.seats: list[tuple[Audience, Member]] = []
         transport.owner = self
+
+    def sit(self, audience: Audience, member: Member) -> None:
+        audience.add(member)
+        self.seats.append((audience, member))
 
     def on_data(self, data: bytes) -> None: ...
     def on_text(self, text: str) -> None: ...
+    def on_behind(self) -> None:
+        for audience, member in self.seats:
+            audience.look_closer(member)
+
     def on_caught_up(self, missed: Any) -> None: ...
     def on_left(self, room: Any, reason: Any, message: str) -> None: ...
     def reply_acks(self, room: int, results: Any) -> None: ...
@@ -44,6 +56,8 @@ class Seat:
 
     def on_closed(self, code: int, reason: str) -> None:
         self.closed.append(code)
+        for audience, member in self.seats:
+            audience.remove(member)
 
 
 @pytest.fixture
@@ -72,6 +86,13 @@ def a_member(poller: Poller, tier: Tier = Tier.FULL, codec: Codec = Codec.PLAIN,
     seat = Seat(transport)
     variant = variant_of(Framing.TCP, codec, tier)
     return Member(seat, "u", "U", Role.VIEWER, frozenset(), variant), theirs
+
+
+def seat(audience: Audience, *members: Member) -> None:
+    """Let members in."""
+    for member in members:
+        assert isinstance(member.session, Seat)
+        member.session.sit(audience, member)
 
 
 def open_client() -> Connection:
@@ -106,7 +127,10 @@ def prepared(audience: Audience, contents: list[Content]) -> Prepared:
     return prepare(audience.variants(), [contents] * len(TIERS), 5)
 
 
-def run_all(fanout: FanOut) -> None:
+def run_all(fanout: FanOut, outbox: Outbox | None = None, contents: list[Content] | None = None) -> None:
+    """Walk until nothing is left, after publishing ``contents`` if there are any."""
+    if outbox is not None and contents is not None:
+        fanout.submit(outbox, prepared(outbox.audience, contents))
     while (outbox := fanout._take()) is not None:
         fanout._slice(outbox)
 
@@ -116,14 +140,13 @@ def test_each_member_gets_its_own_tier_and_codec(poller: Poller) -> None:
         (tier, codec): a_member(poller, tier, codec) for tier in TIERS for codec in (Codec.PLAIN, Codec.LZ4_DICT_1)
     }
     audience, fanout = Audience(), FanOut()
-    for member, _ in pairs.values():
-        audience.add(member)
+    seat(audience, *(member for member, _ in pairs.values()))
     entries = [TickEntry(1, f"user-{n}", "viewer", (f"好看 {n}",)) for n in range(20)]
     by_tier = [
         [Content(Tick(1, 100, 0, tuple(entries[:tier]), Account(20, int(tier), 0, 20 - int(tier))), Lane.CHAT, 1)]
         for tier in TIERS
     ]
-    fanout.submit(Outbox(), prepare(audience.variants(), by_tier, 5), audience)
+    fanout.submit(Outbox(audience), prepare(audience.variants(), by_tier, 5))
     run_all(fanout)
     for (tier, _), (_, sock) in pairs.items():
         (frame,) = received(sock)
@@ -135,7 +158,7 @@ def test_each_member_gets_its_own_tier_and_codec(poller: Poller) -> None:
 def test_forms_nobody_needs_are_not_encoded(poller: Poller) -> None:
     member, sock = a_member(poller, Tier.LOW)
     audience = Audience()
-    audience.add(member)
+    seat(audience, member)
     made = prepared(audience, event(1))
     assert [index for index, frame in enumerate(made.frames) if frame is not None] == [member.variant]
     sock.close()
@@ -144,10 +167,10 @@ def test_forms_nobody_needs_are_not_encoded(poller: Poller) -> None:
 def test_a_tick_above_the_frame_cap_is_split_and_its_last_part_has_the_account(poller: Poller) -> None:
     member, sock = a_member(poller, buffer=1 << 20)
     audience, fanout = Audience(), FanOut()
-    audience.add(member)
+    seat(audience, member)
     entries = tuple(TickEntry(1, f"user-{n}", "n" * 60, ("文" * 100,)) for n in range(500))
     tick = Tick(1, 100, 0, entries, Account(500, 500))
-    fanout.submit(Outbox(), prepared(audience, [Content(tick, Lane.CHAT, 3, 500)]), audience)
+    fanout.submit(Outbox(audience), prepared(audience, [Content(tick, Lane.CHAT, 3, 500)]))
     run_all(fanout)
     frames = [frame.message for frame in received(sock)]
     assert len(frames) > 1
@@ -161,25 +184,24 @@ def test_who_has_left_gets_nothing_more_and_who_came_later_neither(poller: Polle
     pairs = [a_member(poller) for _ in range(3)]
     late = a_member(poller)
     audience, fanout = Audience(), FanOut()
-    for member, _ in pairs:
-        audience.add(member)
-    fanout.submit(Outbox(), prepared(audience, event(1)), audience)
+    seat(audience, *(member for member, _ in pairs))
+    fanout.submit(Outbox(audience), prepared(audience, event(1)))
     audience.remove(pairs[1][0])
-    audience.add(late[0])
+    seat(audience, late[0])
     run_all(fanout)
     assert [len(received(sock)) for _, sock in [*pairs, late]] == [1, 0, 1, 0]
-    assert pairs[1][0].variant == GONE
     for _, sock in [*pairs, late]:
         sock.close()
 
 
 def test_lanes_0_to_2_of_a_room_keep_their_order_and_overtake_its_chat(poller: Poller) -> None:
     member, sock = a_member(poller)
-    audience, fanout, outbox = Audience(), FanOut(), Outbox()
-    audience.add(member)
-    fanout.submit(outbox, prepared(audience, [Content(Tick(1, 100, 0, ()), Lane.CHAT, 1)]), audience)
-    fanout.submit(outbox, prepared(audience, event(1, Lane.PAID)), audience)
-    fanout.submit(outbox, prepared(audience, event(2, Lane.CONTROL)), audience)
+    audience, fanout = Audience(), FanOut()
+    outbox = Outbox(audience)
+    seat(audience, member)
+    fanout.submit(outbox, prepared(audience, [Content(Tick(1, 100, 0, ()), Lane.CHAT, 1)]))
+    fanout.submit(outbox, prepared(audience, event(1, Lane.PAID)))
+    fanout.submit(outbox, prepared(audience, event(2, Lane.CONTROL)))
     run_all(fanout)
     assert [(frame.lane, frame.sequence) for frame in received(sock)] == [
         (Lane.PAID, 1),
@@ -196,9 +218,9 @@ def test_a_sale_in_one_room_overtakes_the_chat_sweep_of_another(poller: Poller) 
     for name, lane in (("chat", Lane.CHAT), ("sale", Lane.COMMERCE)):
         member, sock = a_member(poller)
         audience = rooms[name] = Audience()
-        audience.add(member)
+        seat(audience, member)
         contents = event(1, lane) if name == "sale" else [Content(Tick(1, 100, 0, ()), lane, 1)]
-        fanout.submit(Outbox(), prepared(audience, contents), audience, lambda cost, name=name: order.append(name))  # type: ignore[misc]
+        fanout.submit(Outbox(audience), prepared(audience, contents), lambda cost, name=name: order.append(name))  # type: ignore[misc]
         sock.close()
     run_all(fanout)
     assert order == ["sale", "chat"]
@@ -207,35 +229,72 @@ def test_a_sale_in_one_room_overtakes_the_chat_sweep_of_another(poller: Poller) 
 def test_a_large_sweep_is_cut_into_slices_and_reaches_everybody_once(poller: Poller) -> None:
     pairs = [a_member(poller) for _ in range(150)]
     audience = Audience()
-    for member, _ in pairs:
-        audience.add(member)
+    seat(audience, *(member for member, _ in pairs))
+    outbox = Outbox(audience)
+    outbox.put(prepared(audience, event(1)), None)
     ticking = iter(range(10_000))
-    sweep = Sweep(prepared(audience, event(1)), audience.snapshot(), 149, None)
     slices = 0
-    while not sweep.run(deadline=0.0, clock=lambda: float(next(ticking))):
+    while len(outbox):
+        outbox.walk(deadline=0.0, clock=lambda: float(next(ticking)))
         slices += 1
-    assert slices >= 2
+    assert slices >= 3
     assert [len(received(sock)) for _, sock in pairs] == [1] * 150
     for _, sock in pairs:
         sock.close()
 
 
+def test_an_announcement_rides_with_the_tick_under_way_and_is_everywhere_one_round_later(poller: Poller) -> None:
+    pairs = [a_member(poller) for _ in range(256)]
+    audience, fanout = Audience(), FanOut(clock=lambda: 1.0)
+    seat(audience, *(member for member, _ in pairs))
+    outbox = Outbox(audience)
+    run_all(fanout, outbox, event(1))  # everybody has settled
+    done: list[str] = []
+    fanout.submit(
+        outbox, prepared(audience, [Content(Tick(1, 100, 0, ()), Lane.CHAT, 1)]), lambda cost: done.append("tick")
+    )
+    assert outbox.walk(0.0, lambda: 1.0).writes == 64
+    fanout.submit(outbox, prepared(audience, event(2)), lambda cost: done.append("announcement"))
+    before = fanout.writes
+    run_all(fanout)
+    assert done == ["tick", "announcement"]
+    assert fanout.writes - before == 256, "one round for the rest of the tick and the whole announcement"
+    for _, sock in pairs:
+        assert sorted(frame.lane for frame in received(sock)) == [Lane.CONTROL, Lane.CONTROL, Lane.CHAT]
+        sock.close()
+
+
+def test_contents_that_do_not_fit_into_one_write_go_one_after_the_other(poller: Poller) -> None:
+    member, sock = a_member(poller, buffer=1 << 20)
+    audience, fanout = Audience(), FanOut()
+    seat(audience, member)
+    outbox = Outbox(audience)
+    for number in range(1, 11):
+        fanout.submit(outbox, prepared(audience, event(number, text="y" * (MAX_JOINED_BYTES // 4))))
+    run_all(fanout)
+    assert [frame.sequence for frame in received(sock)] == list(range(1, 11))
+    assert (fanout.sweeps, fanout.deliveries) == (10, 10)
+    assert fanout.writes == 4, "three fit into a write"
+    sock.close()
+
+
 def test_a_full_socket_queues_and_the_others_do_not_notice(poller: Poller) -> None:
     slow, slow_sock = a_member(poller, buffer=4096)
     fast, fast_sock = a_member(poller, buffer=1 << 20)
-    audience, fanout, outbox = Audience(), FanOut(), Outbox()
-    audience.add(slow)
-    audience.add(fast)
+    audience, fanout = Audience(), FanOut()
+    outbox = Outbox(audience)
+    seat(audience, slow)
+    seat(audience, fast)
     for number in range(1, 31):
-        fanout.submit(outbox, prepared(audience, event(number, text="y" * 1000)), audience)
+        fanout.submit(outbox, prepared(audience, event(number, text="y" * 1000)))
     run_all(fanout)
     assert [frame.sequence for frame in received(fast_sock)] == list(range(1, 31))
-    assert slow.transport.queue is not None
-    assert poller.budget.used_bytes == slow.transport.queue.nbytes > 0
+    assert slow.session.transport.queue is not None
+    assert poller.budget.used_bytes == slow.session.transport.queue.nbytes > 0
     link = open_client()
     got = received(slow_sock, link)
-    while slow.transport.queue is not None:
-        slow.transport.on_writable()
+    while slow.session.transport.queue is not None:
+        slow.session.transport.on_writable()
         got += received(slow_sock, link)
     assert [frame.sequence for frame in got] == list(range(1, 31))
     assert poller.budget.used_bytes == 0
@@ -245,10 +304,11 @@ def test_a_full_socket_queues_and_the_others_do_not_notice(poller: Poller) -> No
 
 def test_a_viewer_that_never_reads_is_closed_when_commerce_no_longer_fits(poller: Poller) -> None:
     dead, sock = a_member(poller, buffer=4096)
-    audience, fanout, outbox = Audience(), FanOut(), Outbox()
-    audience.add(dead)
+    audience, fanout = Audience(), FanOut()
+    outbox = Outbox(audience)
+    seat(audience, dead)
     for number in range(1, 400):
-        fanout.submit(outbox, prepared(audience, event(number, Lane.COMMERCE, "y" * 4000)), audience)
+        fanout.submit(outbox, prepared(audience, event(number, Lane.COMMERCE, "y" * 4000)))
         run_all(fanout)
     assert dead.session.closed == [4001]  # type: ignore[attr-defined]
     assert poller.budget.used_bytes == 0
@@ -260,40 +320,169 @@ def test_a_peer_that_has_gone_is_taken_out_by_the_sweep(poller: Poller) -> None:
     gone, sock = a_member(poller)
     sock.close()
     audience, fanout = Audience(), FanOut()
-    audience.add(gone)
-    fanout.submit(Outbox(), prepared(audience, event(1)), audience)
+    seat(audience, gone)
+    fanout.submit(Outbox(audience), prepared(audience, event(1)))
     run_all(fanout)
     assert len(gone.session.closed) == 1  # type: ignore[attr-defined]
     assert len(poller) == 0
 
 
-@given(st.lists(st.integers(0, 30), max_size=60))
-def test_the_audience_is_the_set_of_those_who_came_and_did_not_leave(moves: list[int]) -> None:
-    class Anybody:
-        transport = None
+class Sink:
+    """A transport whose socket takes everything, nothing, or a part, as the test wants."""
 
-    members: dict[int, Member] = {}
-    audience = Audience()
-    for move in moves:
-        if move in members:
-            audience.remove(members.pop(move))
-        else:
-            member = members[move] = Member(Anybody(), "u", "U", Role.VIEWER, frozenset(), move % 27)  # type: ignore[arg-type]
-            audience.add(member)
-        assert set(audience.snapshot()) == set(members.values())
-        assert all(audience.snapshot()[member.index] is member for member in members.values())
-        assert audience.variants() == sorted({member.variant for member in members.values()})
+    def __init__(self) -> None:
+        self.got: list[int] = []
+        self.refuses = False
+        self.queue: list[int] | None = None
+        self.session: Any = None
+        self.send: Any = self._send
+
+    def _send(self, data: bytes) -> int:
+        assert self.queue is None, "written past a queue"
+        if self.refuses:
+            raise BlockingIOError
+        self.got += self.read(data)
+        return len(data)
+
+    @staticmethod
+    def read(data: bytes) -> list[int]:
+        return [int.from_bytes(data[at : at + 4], "big") for at in range(0, len(data), 4)]
+
+    def fall_behind(self, parts: tuple[Part, ...], sent: int) -> None:
+        assert sent == 0
+        self.queue = []
+        self.session.on_behind()
+        self.enqueue(parts)
+
+    def enqueue(self, parts: tuple[Part, ...]) -> None:
+        assert self.queue is not None
+        for part in parts:
+            self.queue += self.read(part.data)
+
+    def write_parts(self, parts: tuple[Part, ...]) -> None:
+        if not parts:
+            return
+        data = b"".join(part.data for part in parts)
+        try:
+            self.send(data)
+        except BlockingIOError:
+            self.fall_behind(parts, 0)
+
+    def catch_up(self) -> None:
+        self.refuses = False
+        self.got += self.queue or []
+        self.queue = None
+
+
+class Rounds(RuleBasedStateMachine):
+    """Members come, go, fall behind and catch up while contents walk: each gets what was published while it was there,
+    once; lanes 0-2 in their order, the others in theirs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.audience = Audience()
+        self.outbox = Outbox(self.audience)
+        self.now = 0.0
+        self.number = 0
+        self.lanes: dict[int, Lane] = {}
+        self.here: dict[Member, list[int]] = {}
+        """Members, and what has been published since each came."""
+        self.done: list[int] = []
+
+    def clock(self) -> float:
+        self.now += 1.0
+        return self.now
+
+    @rule(count=st.integers(1, 150), variant=st.integers(0, 26))
+    def come(self, count: int, variant: int) -> None:
+        for _ in range(count):
+            sink = Sink()
+            session = SimpleNamespace(transport=sink)
+            member = Member(session, "u", "U", Role.VIEWER, frozenset(), variant)  # type: ignore[arg-type]
+            session.on_behind = partial(self.audience.look_closer, member)
+            sink.session = session
+            self.audience.add(member)
+            self.here[member] = []
+
+    @precondition(lambda self: self.here)
+    @rule(data=st.data())
+    def go(self, data: st.DataObject) -> None:
+        members = list(self.here)
+        share = data.draw(st.sampled_from([1, len(members) // 2 + 1, len(members)]))
+        begin = data.draw(st.integers(0, len(members) - share))
+        for member in members[begin : begin + share]:
+            self.audience.remove(member)
+            del self.here[member]
+
+    @rule(lane=st.sampled_from(Lane), size=st.sampled_from([4, 400, MAX_JOINED_BYTES - 400, 2 * MAX_JOINED_BYTES]))
+    def publish(self, lane: Lane, size: int) -> None:
+        variants = self.audience.variants()
+        if not variants:
+            return
+        self.number += 1
+        self.lanes[self.number] = lane
+        data = self.number.to_bytes(4, "big") + bytes(size - 4)
+        part = Part(data, lane, 0, 1)
+        frames: list[bytes | None] = [None] * (LOOK + 1)
+        bundles: list[Bundle | None] = [None] * (LOOK + 1)
+        for variant in variants:
+            frames[variant], bundles[variant] = data, Bundle(data, (part,))
+        self.outbox.put(Prepared(lane, frames, bundles), lambda cost, number=self.number: self.done.append(number))  # type: ignore[misc]
+        for due in self.here.values():
+            due.append(self.number)
+
+    @precondition(lambda self: self.here)
+    @rule(data=st.data())
+    def stall(self, data: st.DataObject) -> None:
+        data.draw(st.sampled_from(list(self.here))).session.transport.refuses = True  # type: ignore[attr-defined]
+
+    @precondition(lambda self: any(member.session.transport.queue is not None for member in self.here))
+    @rule()
+    def catch_up(self) -> None:
+        for member in self.here:
+            if member.session.transport.queue is not None:
+                member.session.transport.catch_up()  # type: ignore[attr-defined]
+
+    @rule(steps=st.integers(1, 5))
+    def walk(self, steps: int) -> None:
+        for sweep in self.outbox.walk(self.now + steps, self.clock).finished:
+            assert sweep.on_done is not None
+            sweep.on_done(sweep.cost_s)
+
+    @invariant()
+    def places_are_right(self) -> None:
+        assert len(self.audience) == len(self.here)
+        assert set(self.audience.members()) == set(self.here)
+        assert all(self.audience.places[member.index] is member for member in self.here)
+        assert self.audience.variants() == sorted({member.variant for member in self.here})
+
+    def teardown(self) -> None:
+        while len(self.outbox):
+            self.walk(5)
+        assert sorted(self.done) == list(range(1, self.number + 1))
+        for member, due in self.here.items():
+            sink: Any = member.session.transport
+            sink.catch_up()
+            got = [number for number in sink.got if number]
+            for relaxed in (False, True):
+                wanted = [number for number in due if (self.lanes[number] > Lane.PAID) == relaxed]
+                assert [number for number in got if (self.lanes[number] > Lane.PAID) == relaxed] == wanted
+            assert len(got) == len(due)
+
+
+TestRounds = Rounds.TestCase
+TestRounds.settings = settings(max_examples=60, stateful_step_count=30)
 
 
 async def test_the_scheduler_serves_what_is_submitted_while_it_sleeps(poller: Poller) -> None:
     member, sock = a_member(poller)
     audience, fanout = Audience(), FanOut()
-    audience.add(member)
+    seat(audience, member)
     async with trio.open_nursery() as nursery:
         await nursery.start(fanout.run)
         for number in (1, 2):
             done = trio.Event()
-            fanout.submit(Outbox(), prepared(audience, event(number)), audience, lambda cost, done=done: done.set())  # type: ignore[misc]
+            fanout.submit(Outbox(audience), prepared(audience, event(number)), lambda cost, done=done: done.set())  # type: ignore[misc]
             with trio.fail_after(10):
                 await done.wait()
         nursery.cancel_scope.cancel()
