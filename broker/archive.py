@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import structlog
 import trio
 
 from broker.core.stream import Past
-from broker.ledger import Ledger, LedgerRefused, Reader, StoredDirect
+from broker.ledger import DirectState, Ledger, LedgerRefused, Reader, StoredDirect
 from broker.recorder import pasts_of
 
 __all__ = ["Archive"]
@@ -66,6 +66,10 @@ class Archive:
     def pending(self, user: str, on_done: Callable[[tuple[int, int] | None], None]) -> bool:
         """Ask what of a user is pending, as `Reader.pending_inbox` says. False as in `history`."""
         return self._put(_Question(Reader.pending_inbox, (user,), on_done))
+
+    def progress(self, batch: str, on_done: Callable[[Mapping[DirectState, int] | None], None]) -> bool:
+        """Ask how many messages of a batch are in each state, or None where that failed. False as in `history`."""
+        return self._put(_Question(Reader.batch_progress, (batch,), on_done))
 
     def _put(self, question: _Question) -> bool:
         if len(self._waiting) >= MAX_WAITING:

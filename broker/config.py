@@ -227,6 +227,8 @@ class AuthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """Viewers without a token may watch and like, as guests (always so in development mode)."""
     cache_tokens: Annotated[int, Meta(ge=0, le=10_000_000)] = 10_000
     """Verified tokens remembered until they expire, so that a reconnect storm costs no signature checks."""
+    ticket_s: Annotated[float, Meta(ge=0, le=86_400)] = 600.0
+    """How long a client may come back with a ticket of ours in place of a new token of the platform's, 0 = never."""
 
     def __repr__(self) -> str:
         """As the default, but for the secret: this ends in logs and tracebacks."""

@@ -12,6 +12,7 @@ one link has under way is bounded by `WINDOW`.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -20,7 +21,6 @@ import structlog
 import trio
 
 from broker.archive import Archive
-from broker.core.template import fill
 from broker.ledger import (
     Committed,
     DirectAcked,
@@ -38,7 +38,8 @@ from broker.ledger import (
 from protocol.codes import Lane
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
-from protocol.messages import Direct
+from protocol.messages import MAX_DIRECT_BYTES, Direct
+from protocol.template import fill
 
 __all__ = ["BatchResult", "Inboxes", "Link"]
 
@@ -47,7 +48,7 @@ log = structlog.get_logger("roomcast.inboxes")
 WINDOW = 64
 """Messages under way to one link; at 4 KiB each 256 KiB, a quarter of what a link may have waiting."""
 MAX_USERS = 200_000
-MAX_PAYLOAD_BYTES = 4096
+MAX_PAYLOAD_BYTES = MAX_DIRECT_BYTES
 SAVE_AGAIN_S = 5.0
 
 
@@ -78,6 +79,49 @@ class _Pending:
         self.saving = acked
         self.last = last
         self.links: dict[Link, _Cursor] = {}
+
+
+class _Part:
+    """Messages that are answered for together. As many as the ledger has room for are with it, the rest waits here."""
+
+    __slots__ = ("_on_done", "_repeated", "_send", "_sent", "_total", "_under_way", "_waiting")
+
+    def __init__(
+        self,
+        payloads: Sequence[tuple[str, Any]],
+        send: Callable[[str, Any, Callable[[Settled], None]], Verdict],
+        on_done: Callable[[BatchResult], None],
+    ) -> None:
+        self._waiting = deque(payloads)
+        self._send = send
+        self._on_done = on_done
+        self._total = len(payloads)
+        self._under_way = self._sent = self._repeated = 0
+
+    def pump(self) -> bool:
+        """Hand over what there is room for; False if the ledger has none of the part. What it cannot take has failed,
+        unless one under way will make room.
+        """
+        while self._waiting:
+            verdict = self._send(*self._waiting[0], self._settle)
+            if verdict is not Verdict.QUEUED:
+                if verdict is Verdict.UNAVAILABLE or not self._under_way:
+                    self._waiting.clear()
+                break
+            self._waiting.popleft()
+            self._under_way += 1
+        return self._under_way > 0
+
+    def _settle(self, settled: Settled) -> None:
+        """One of them is settled; the ledger calls this later, never from within `pump`."""
+        self._under_way -= 1
+        if isinstance(settled, Committed):
+            self._sent += 1
+        elif isinstance(settled, Repeated):
+            self._repeated += 1
+        if not self.pump():
+            durable = self._sent + self._repeated
+            self._on_done(BatchResult(self._sent, self._repeated, self._total - durable))
 
 
 class _Cursor:
@@ -130,12 +174,13 @@ class Inboxes:
         """
         # Any: payloads of custom types are any value.
         body = pack_body((payload,))
-        if len(body) > MAX_PAYLOAD_BYTES:
-            raise ValueError(f"a payload of {len(body)} bytes is above {MAX_PAYLOAD_BYTES}")
+        if len(body) - 1 > MAX_PAYLOAD_BYTES:
+            raise ValueError(f"a payload of {len(body) - 1} bytes is above {MAX_PAYLOAD_BYTES}")
         now_ms = self._unix_ms()
         expires = now_ms + self._expiry_ms if expires_at_ms is None else expires_at_ms
         entry = DirectEntry(user, kind, now_ms, expires, body, batch)
-        keys = (make_key("direct", f"{user} {key}", body),) if key else ()
+        # No user id holds a NUL: no two users and keys make one name.
+        keys = (make_key("direct", f"{user}\0{key}", body),) if key else ()
         return self._ledger.record((entry,), partial(self._on_committed, entry, payload, on_done), keys)
 
     async def send_batch(
@@ -153,7 +198,7 @@ class Inboxes:
         """
         messages = [(user, fill(template, own)) for user, own in values.items()]
         for _, payload in messages:
-            if len(pack_body((payload,))) > MAX_PAYLOAD_BYTES:
+            if len(pack_body((payload,))) - 1 > MAX_PAYLOAD_BYTES:
                 raise ValueError(f"a payload is above {MAX_PAYLOAD_BYTES} bytes")
         expires_at_ms = None if expires_s is None else self._unix_ms() + round(expires_s * 1000)
         counts = {Committed: 0, Repeated: 0, LedgerError: 0}
@@ -171,6 +216,31 @@ class Inboxes:
                 counts[LedgerError] += 1
         await self._ledger.flush()
         return BatchResult(counts[Committed], counts[Repeated], counts[LedgerError])
+
+    def send_part(
+        self,
+        batch: str,
+        kind: int,
+        payloads: Sequence[tuple[str, Any]],
+        expires_s: float | None,
+        on_done: Callable[[BatchResult], None],
+    ) -> bool:
+        """Send a part of a batch, (user, payload) each; ``on_done`` is called when the ledger has settled all of it.
+
+        False: the ledger takes nothing now, and nothing was sent. Never waits; ``payloads`` are kept until the ledger
+        has room for them. ValueError as in `send`.
+        """
+        expires_at_ms = None if expires_s is None else self._unix_ms() + round(expires_s * 1000)
+
+        def send(user: str, payload: Any, on_settled: Callable[[Settled], None]) -> Verdict:
+            key = f"batch {batch}"
+            return self.send(user, kind, payload, on_settled, key=key, batch=batch, expires_at_ms=expires_at_ms)
+
+        return _Part(payloads, send, on_done).pump()
+
+    def ask_progress(self, batch: str, on_done: Callable[[Mapping[DirectState, int] | None], None]) -> bool:
+        """As `progress`, without waiting: ``on_done`` gets the answer, None where there is none. False: not now."""
+        return self._archive.progress(batch, on_done)
 
     async def state(self, user: str, direct_id: int) -> DirectState | None:
         """Whether a message is pending, acknowledged or expired; None for one that is not kept (any more)."""

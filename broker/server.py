@@ -41,6 +41,7 @@ from broker.poller import Poller
 from broker.recorder import Recorder
 from broker.services import SessionServices
 from broker.session import Session
+from broker.ticket_key import ticket_key
 from broker.transport import Transport
 from protocol.codes import CloseCode, Lane, Role
 from protocol.messages import Account
@@ -183,6 +184,7 @@ class Broker:
             return
         async with trio.open_nursery() as nursery:
             await nursery.start(self.ledger.run)
+            self.services.auth.use_ticket_key(ticket_key(self.ledger.directory))
             await self.recorder.load(self.config.room.history_entries, self.config.room.history_s)
             if self.inboxes is not None:
                 await self.inboxes.load()

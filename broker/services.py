@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from broker.archive import Archive
 from broker.auth import Authenticator
+from broker.batches import Batches
 from broker.config import LinkConfig
 from broker.core.gate import Gate
 from broker.core.room_state import CustomRule
 from broker.hub import Hub
 from broker.inboxes import Inboxes
-from protocol.codes import MESSAGE_TYPES, MessageType, Role
+from protocol.codes import MESSAGE_TYPES, Feature, MessageType, Role
 from protocol.messages import VERSION, CustomType, ServerHello
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ class SessionServices:
     """History on the disk; None: this broker keeps nothing."""
     inboxes: Inboxes | None = None
     """Must-deliver messages; None likewise."""
+    batches: Batches = field(init=False)
+    """Must-deliver messages on their way in."""
+    features: int = field(init=False)
+    """Bits of `Feature` this broker has."""
     draining: bool = False
     sessions: set[Session] = field(default_factory=set)
     closed: Counter[int] = field(default_factory=Counter)
@@ -57,6 +62,14 @@ class SessionServices:
     missed_chat: int = 0
     _hello: ServerHello | None = None
     _may_post: dict[tuple[Role, frozenset[str] | None], frozenset[int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.batches = Batches(self.inboxes, self.custom)
+        self.features = int(
+            Feature.BATCH
+            | (Feature.TICKET if self.auth.gives_tickets else Feature(0))
+            | (Feature.LZ4 | Feature.LZ4_DICT_1 if self.compress else Feature(0))
+        )
 
     def hello(self, features: int) -> ServerHello:
         """The answer to HELLO now."""

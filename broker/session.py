@@ -24,7 +24,6 @@ from broker.transport import Framing, Transport
 from broker.websocket import ws_frame
 from protocol.codes import (
     CloseCode,
-    Codec,
     ErrorCode,
     Feature,
     Lane,
@@ -56,6 +55,7 @@ from protocol.messages import (
     Ping,
     Pong,
     RoomPulse,
+    SendDirect,
     Side,
     common_version,
 )
@@ -69,9 +69,10 @@ MAX_JOINED = 64
 
 # Looking an Enum member up is a call on Python 3.11, and these stand on the path of every message.
 _POST, _TCP, _JSON = Opcode.POST, Framing.TCP, Framing.WEBSOCKET_JSON
-_CONTROL, _LAST_CRITICAL, _PLAIN = Lane.CONTROL, Lane.PAID, Codec.PLAIN
+_CONTROL, _LAST_CRITICAL = Lane.CONTROL, Lane.PAID
 _SERVER, _BINARY = Side.SERVER, Encoding.BINARY
-_FEATURES = int(Feature.LZ4 | Feature.LZ4_DICT_1)
+_CODECS = int(Feature.LZ4 | Feature.LZ4_DICT_1)
+_TICKET = int(Feature.TICKET)
 
 
 class Session:
@@ -79,9 +80,9 @@ class Session:
 
     __slots__ = (
         "_acks",
-        "_codec",
         "_connection",
         "_error_tat",
+        "_features",
         "_frame_tat",
         "_grant",
         "_missed_chat",
@@ -96,7 +97,8 @@ class Session:
         self.transport = transport
         self._services = services
         self._connection = Connection(_SERVER, Encoding.JSON if transport.framing is _JSON else _BINARY)
-        self._codec = _PLAIN
+        self._features = 0
+        """Bits of `Feature` that both sides have; on a JSON link without those of codecs."""
         self._grant: Grant | None = None
         self._seats: tuple[tuple[Room, Member], ...] = ()
         self.returning: tuple[str, ...] = ()
@@ -266,6 +268,10 @@ class Session:
         if self._error_tat > now + 60.0:
             self.close(CloseCode.TOO_MANY_ERRORS, f"more than {allowed} errors a minute")
 
+    def refuse(self, code: ErrorCode, message: str, sequence: int, field: str = "", wait_ms: int = 0) -> None:
+        """Answer a failed request that is about no room."""
+        self._error(code, message, 0, sequence, field, wait_ms)
+
     def close(self, code: int, reason: str, retry_after_ms: int = 0, jitter_ms: int = 0) -> None:
         """Say GOAWAY and end the link."""
         if self.transport.state:
@@ -344,9 +350,8 @@ class Session:
         if common_version(hello) is None:
             self.close(CloseCode.UNSUPPORTED_VERSION, f"this broker speaks version {VERSION}")
             return
-        features = hello.features & _FEATURES if services.compress else 0
-        if features and self.transport.framing is not _JSON:
-            self._codec = best_codec(features)
+        features = hello.features & services.features
+        self._features = features & ~_CODECS if self.transport.framing is _JSON else features
         self.send(services.hello(features))
 
     def _on_auth(self, frame: Frame) -> None:
@@ -369,7 +374,8 @@ class Session:
         self.transport.authenticated = True
         services.gate.authenticated(self.transport.address)
         self.on_due(services.poller.now)
-        self.send(Authenticated(grant.user_id, grant.name, int(grant.expires_at * 1000)))
+        ticket, ticket_ms = services.auth.ticket(grant) if self._features & _TICKET else ("", 0)
+        self.send(Authenticated(grant.user_id, grant.name, int(grant.expires_at * 1000), ticket, ticket_ms))
         if services.inboxes is not None:
             services.inboxes.arrive(grant.user_id, self)
 
@@ -443,7 +449,7 @@ class Session:
         services, grant = self._services, self._grant
         assert grant is not None
         may_post = services.may_post(entry.role, entry.allow)
-        variant = variant_of(self.transport.framing, self._codec, tier)
+        variant = variant_of(self.transport.framing, best_codec(self._features), tier)
         member = Member(self, grant.user_id, grant.name, entry.role, may_post, variant)
         self._seats = (*self._seats, (room, member))
         room.enter(member, services.poller.now)
@@ -465,6 +471,12 @@ class Session:
             assert isinstance(message, DirectAck)
             inboxes.acknowledge(grant.user_id, self, message.direct_id)
 
+    def _on_batch(self, frame: Frame) -> None:
+        message = frame.message
+        assert isinstance(message, SendDirect)
+        assert self._grant is not None, "the link's state table lets BATCH pass only after AUTH"
+        self._services.batches.take(self, self._grant, frame.sequence, message)
+
     def _on_ping(self, frame: Frame) -> None:
         ping = frame.message
         assert isinstance(ping, Ping)
@@ -472,7 +484,10 @@ class Session:
             RoomPulse(room.number, room.state.presence.online, round(room.state.interval_s * 1000))
             for room, _ in self._seats
         )
-        self.send(Pong(ping.client_ms, self._services.unix_ms(), rooms, self._missed_chat), 0, frame.sequence)
+        ticket = ""
+        if ping.renew and self._grant is not None and self._features & _TICKET:
+            ticket, _ = self._services.auth.ticket(self._grant)
+        self.send(Pong(ping.client_ms, self._services.unix_ms(), rooms, self._missed_chat, ticket), 0, frame.sequence)
 
     def _on_goaway(self, frame: Frame) -> None:
         self.transport.close(CloseCode.CLIENT_DONE, "the client said goodbye")
@@ -485,6 +500,7 @@ _HANDLERS: dict[Opcode, Callable[[Session, Frame], None]] = {
     Opcode.RESUME: on_resume,
     Opcode.LEAVE: Session._on_leave,
     Opcode.ACK: Session._on_direct_ack,
+    Opcode.BATCH: Session._on_batch,
     Opcode.PING: Session._on_ping,
     Opcode.GOAWAY: Session._on_goaway,
 }

@@ -68,6 +68,7 @@ class Opcode(IntEnum):
     ERROR = 13
     GOAWAY = 14
     RESUME = 15
+    BATCH = 16
 
 
 class Codec(IntEnum):
@@ -83,6 +84,10 @@ class Feature(IntFlag):
 
     LZ4 = 1
     LZ4_DICT_1 = 2
+    TICKET = 4
+    """The server gives a ticket, which is a token for coming back with."""
+    BATCH = 8
+    """The opcode BATCH is known."""
 
 
 class Tier(IntEnum):
@@ -211,6 +216,8 @@ class ErrorCode(IntEnum):
     """Same user, same text, within the duplicate window."""
     ROOM_PAUSED = 205
     ROOM_ENDED = 206
+    NOT_KEPT = 207
+    """This broker keeps nothing on a disk, and this cannot be promised without."""
 
     RATE_LIMITED = 301
     ROOM_FULL = 302

@@ -33,6 +33,7 @@ __all__ = [
     "array_of",
     "boolean",
     "integer",
+    "map_of",
     "member_of",
     "optional",
     "record",
@@ -165,6 +166,22 @@ def array_of(rule: Rule, high: int) -> Rule:
             return tuple(_located(rule, element, f"[{index}]") for index, element in enumerate(value))
 
     check.__doc__ = f"array of 0..{high} {type_name(rule)}"
+    return check
+
+
+def map_of(key_rule: Rule, value_rule: Rule, high: int) -> Rule:
+    """A map of at most ``high`` entries; returns a dict in the given order. Errors name an entry by its place."""
+    words = f"must be a map of at most {high} entries"
+
+    def check(value: Any) -> dict[Any, Any]:
+        if not isinstance(value, dict) or len(value) > high:
+            raise FieldError(words)
+        return {
+            _located(key_rule, key, f"[{index}]"): _located(value_rule, each, f"[{index}]")
+            for index, (key, each) in enumerate(value.items())
+        }
+
+    check.__doc__ = f"map of 0..{high} {type_name(key_rule)} to {type_name(value_rule)}"
     return check
 
 

@@ -11,6 +11,7 @@ Field units: ``*_ms`` milliseconds; ``at_ms``, ``server_ms``, ``expires_at_ms`` 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from .fields import (
     array_of,
     boolean,
     integer,
+    map_of,
     member_of,
     optional,
     record,
@@ -32,9 +34,12 @@ from .fields import (
 __all__ = [
     "MAGIC",
     "MAX_ACK_RESULTS",
+    "MAX_DIRECT_BYTES",
     "MAX_ENTRIES",
     "MAX_LISTED",
     "MAX_PULSES",
+    "MAX_RECIPIENTS",
+    "MAX_TEMPLATE_FIELDS",
     "MESSAGE_KINDS",
     "OPCODE_LANES",
     "VERSION",
@@ -43,6 +48,7 @@ __all__ = [
     "AckResult",
     "Auth",
     "Authenticated",
+    "BatchState",
     "ClientHello",
     "CustomType",
     "Direct",
@@ -62,6 +68,7 @@ __all__ = [
     "Resume",
     "Resumed",
     "RoomPulse",
+    "SendDirect",
     "ServerHello",
     "Side",
     "State",
@@ -82,9 +89,16 @@ MAX_PULSES = 1024
 """Rooms in one heartbeat answer."""
 MAX_LISTED = 64
 """Short lists: recent danmaku of a snapshot, named joins, top likers, hosts."""
+MAX_RECIPIENTS = 1024
+"""Users of one BATCH; its body of 4 KiB rarely holds more than a hundred."""
+MAX_TEMPLATE_FIELDS = 32
+MAX_DIRECT_BYTES = 4096
+"""Payload of one DIRECT that is kept until it is acknowledged, packed."""
 MAX_CUSTOM_TYPES = CUSTOM_TYPE_MAX - CUSTOM_TYPE_MIN + 1
 
 UINT32 = 0xFFFF_FFFF
+MAX_EXPIRY_S = 31_536_000
+"""A year."""
 
 
 class Side(IntEnum):
@@ -212,6 +226,8 @@ class Ping(NamedTuple):
     """Heartbeat; ``client_ms`` comes back."""
 
     client_ms: int
+    renew: bool = False
+    """Wants a new ticket with the answer (with `Feature.TICKET`)."""
 
 
 class Resume(NamedTuple):
@@ -221,6 +237,23 @@ class Resume(NamedTuple):
     tier: Tier
     epoch: int
     offset: int
+
+
+class SendDirect(NamedTuple):
+    """A part of a batch of must-deliver messages: ``template`` filled for each user with its own strings.
+
+    The same user in the same batch gets one message, however often a part is sent. No users: only tell the state.
+    """
+
+    batch: str
+    type: int
+    """ANNOUNCEMENT, or a type of the deployment's own."""
+    template: Any
+    """A payload of that type in whose strings ``{name}`` stands for a value."""
+    values: Mapping[str, Mapping[str, str]]
+    """Values by user id and name."""
+    expires_s: int | None = None
+    """How long a message waits for its user; None: as long as the broker's configuration says."""
 
 
 # ---- server to client ---------------------------------------------------------------------------
@@ -246,6 +279,10 @@ class Authenticated(NamedTuple):
     user_id: str
     name: str
     expires_at_ms: int = 0
+    ticket: str = ""
+    """A token for coming back with (with `Feature.TICKET`); empty = none."""
+    ticket_ms: int = 0
+    """How long tickets of this link are good from the moment they are given."""
 
 
 class Joined(NamedTuple):
@@ -342,6 +379,8 @@ class Pong(NamedTuple):
     rooms: tuple[RoomPulse, ...] = ()
     missed_chat: int = 0
     """Danmaku that others were shown and this slow link was not, since it opened."""
+    ticket: str = ""
+    """A new one, where the PING wanted one."""
 
 
 class ErrorReply(NamedTuple):
@@ -374,10 +413,26 @@ class Resumed(NamedTuple):
     snapshot: Joined
 
 
+class BatchState(NamedTuple):
+    """Answer to a part of a batch: of its users, those whose message is durable now, was before, and is not.
+
+    ``failed``: send the same part again, a little later. The last three count the whole batch by what became of each
+    message, and are told only where the part had no users: counting is dear.
+    """
+
+    batch: str
+    sent: int = 0
+    repeated: int = 0
+    failed: int = 0
+    pending: int | None = None
+    acked: int | None = None
+    expired: int | None = None
+
+
 Message = (
-    ClientHello | Auth | Join | Leave | Post | DirectAck | Ping | Resume
+    ClientHello | Auth | Join | Leave | Post | DirectAck | Ping | Resume | SendDirect
     | ServerHello | Authenticated | Joined | Left | Ack | Event | Tick | State | Direct | Pong | ErrorReply
-    | GoAway | Resumed
+    | GoAway | Resumed | BatchState
 )  # fmt: skip
 
 # ---- rules --------------------------------------------------------------------------------------
@@ -440,14 +495,22 @@ _RULES: dict[tuple[Side, Opcode], tuple[type[Any], tuple[Rule, ...]]] = {
     (Side.CLIENT, Opcode.LEAVE): (Leave, ()),
     (Side.CLIENT, Opcode.POST): (Post, (integer(1, 255), text(0, 64), any_value)),
     (Side.CLIENT, Opcode.ACK): (DirectAck, (_count,)),
-    (Side.CLIENT, Opcode.PING): (Ping, (_ms,)),
+    (Side.CLIENT, Opcode.PING): (Ping, (_ms, boolean)),
     (Side.CLIENT, Opcode.RESUME): (Resume, (_room_name, member_of(Tier), _count, _count)),
     (Side.CLIENT, Opcode.GOAWAY): (GoAway, _GOAWAY_RULES),
+    (Side.CLIENT, Opcode.BATCH): (
+        SendDirect,
+        (
+            _id, integer(1, 255), any_value,
+            map_of(_id, map_of(text(1, 32), text(0, 4096, lines=True), MAX_TEMPLATE_FIELDS), MAX_RECIPIENTS),
+            optional(integer(1, MAX_EXPIRY_S)),
+        ),
+    ),
     (Side.SERVER, Opcode.HELLO): (
         ServerHello,
         (integer(1, 255), _u32, _ms, _ms, _ms, integer(1), array_of(_custom_type, MAX_CUSTOM_TYPES), _name),
     ),
-    (Side.SERVER, Opcode.AUTH): (Authenticated, (_id, _name, _ms)),
+    (Side.SERVER, Opcode.AUTH): (Authenticated, (_id, _name, _ms, text(0, 4000), _ms)),
     (Side.SERVER, Opcode.JOIN): (Joined, _JOINED_RULES),
     (Side.SERVER, Opcode.LEAVE): (Left, (member_of(LeaveReason), _reason)),
     (Side.SERVER, Opcode.ACK): (Ack, (array_of(_result, MAX_ACK_RESULTS),)),
@@ -462,10 +525,11 @@ _RULES: dict[tuple[Side, Opcode], tuple[type[Any], tuple[Rule, ...]]] = {
         ),
     ),
     (Side.SERVER, Opcode.DIRECT): (Direct, (_count, integer(1, 255), _ms, any_value)),
-    (Side.SERVER, Opcode.PONG): (Pong, (_ms, _ms, array_of(_pulse, MAX_PULSES), _count)),
+    (Side.SERVER, Opcode.PONG): (Pong, (_ms, _ms, array_of(_pulse, MAX_PULSES), _count, text(0, 4000))),
     (Side.SERVER, Opcode.ERROR): (ErrorReply, (integer(100, 999), _reason, _name, _ms)),
     (Side.SERVER, Opcode.GOAWAY): (GoAway, _GOAWAY_RULES),
     (Side.SERVER, Opcode.RESUME): (Resumed, (boolean, _count, record(Joined, _JOINED_RULES))),
+    (Side.SERVER, Opcode.BATCH): (BatchState, (_id, *(_count,) * 3, *(optional(_count),) * 3)),
 }  # fmt: skip
 
 MESSAGE_KINDS: dict[tuple[Side, Opcode], type[Any]] = {key: kind for key, (kind, _) in _RULES.items()}

@@ -47,6 +47,11 @@ def _post(kind: object, payload: object, client_msg_id: object = "m") -> bytes:
     return _packed(Opcode.POST, kind, client_msg_id, payload)
 
 
+def _batch(*, batch: object = "b", kind: object = 4, values: object = None, expires_s: object = None) -> bytes:
+    given = {"u": {"code": "1"}} if values is None else values
+    return _packed(Opcode.BATCH, batch, kind, ("{code}",), given, expires_s)
+
+
 def _custom(payload: bytes) -> bytes:
     """A POST of custom type 128 whose payload is spelled out."""
     return _frame(Opcode.POST, b"\x93\xcc\x80\xa1m" + payload)
@@ -67,7 +72,7 @@ _HEADERS = [
     Malformed("length-above-cap", C, SILENT, _frame(1, b"", length=MAX_FRAME_BYTES + 1), CloseCode.FRAME_TOO_LARGE),
     Malformed("length-4-gib", C, OPEN, _frame(5, b"", length=2**32 - 1), CloseCode.FRAME_TOO_LARGE),
     Malformed("opcode-0", C, SILENT, _frame(0, HELLO), CloseCode.UNKNOWN_OPCODE),
-    Malformed("opcode-16", C, OPEN, _frame(16, b"\x90"), CloseCode.UNKNOWN_OPCODE),
+    Malformed("opcode-17", C, OPEN, _frame(17, b"\x90"), CloseCode.UNKNOWN_OPCODE),
     Malformed("opcode-65535", S, OPEN, _frame(65535, b"\x90"), CloseCode.UNKNOWN_OPCODE),
     Malformed("flags-reserved-bit", C, SILENT, _frame(1, HELLO, flags=0x80), FRAME),
     Malformed("flags-lane-5", S, OPEN, _frame(8, b"\x90", flags=0x50), FRAME),
@@ -85,6 +90,8 @@ _STATES = [
     Malformed("auth-before-hello", C, SILENT, _packed(Opcode.AUTH, None), STATE),
     Malformed("ping-before-hello", C, SILENT, _packed(Opcode.PING, 0), STATE),
     Malformed("join-before-auth", C, GREETED, _packed(Opcode.JOIN, "lobby"), STATE),
+    Malformed("batch-before-auth", C, GREETED, _batch(), STATE),
+    Malformed("server-tells-a-batch-before-auth", S, GREETED, _packed(Opcode.BATCH, "b"), STATE),
     Malformed("post-before-auth", C, GREETED, _post(1, ("hi",)), STATE),
     Malformed("second-hello", C, GREETED, _frame(1, HELLO), STATE),
     Malformed("second-auth", C, OPEN, _packed(Opcode.AUTH, None), STATE),
@@ -195,6 +202,19 @@ _REFUSED = [
     Malformed("resume-two-fields", C, OPEN, _packed(Opcode.RESUME, "a", 20), FIELD, "epoch"),
     Malformed("resume-offset-above-2-53", C, OPEN, _packed(Opcode.RESUME, "a", 20, 1, 2**53), FIELD, "offset"),
     Malformed("ack-negative", C, OPEN, _packed(Opcode.ACK, -1), FIELD, "direct_id"),
+    Malformed("ping-renew-number", C, OPEN, _packed(Opcode.PING, 0, 1), FIELD, "renew"),
+    Malformed("batch-name-empty", C, OPEN, _batch(batch=""), FIELD, "batch"),
+    Malformed("batch-type-0", C, OPEN, _batch(kind=0), FIELD, "type"),
+    Malformed("batch-values-array", C, OPEN, _batch(values=()), FIELD, "values"),
+    Malformed("batch-values-nil", C, OPEN, _packed(Opcode.BATCH, "b", 4, (), None), FIELD, "values"),
+    Malformed("batch-user-empty", C, OPEN, _batch(values={"": {}}), FIELD, "values[0]"),
+    Malformed("batch-user-line-feed", C, OPEN, _batch(values={"a": {}, "b\n": {}}), FIELD, "values[1]"),
+    Malformed("batch-own-values-array", C, OPEN, _batch(values={"u": ("1",)}), FIELD, "values[0]"),
+    Malformed("batch-value-number", C, OPEN, _batch(values={"u": {"code": 1}}), FIELD, "values[0][0]"),
+    Malformed("batch-value-escape", C, OPEN, _batch(values={"u": {"code": "\x1b"}}), FIELD, "values[0][0]"),
+    Malformed("batch-expires-0", C, OPEN, _batch(expires_s=0), FIELD, "expires_s"),
+    Malformed("batch-two-fields", C, OPEN, _packed(Opcode.BATCH, "b", 4), FIELD, "template"),
+    Malformed("batch-stuffed", C, OPEN, _batch(values={"u": {"code": "x" * 4096}}), LARGE, "body"),
     Malformed("ping-float", C, OPEN, _packed(Opcode.PING, 0.5), FIELD, "client_ms"),
 ]
 
@@ -240,6 +260,8 @@ _FROM_SERVER = [
     Malformed("ack-result-not-array", S, OPEN, _packed(Opcode.ACK, (1,)), BODY),
     Malformed("leave-unknown-reason", S, OPEN, _packed(Opcode.LEAVE, 77), BODY),
     Malformed("error-code-99", S, OPEN, _packed(Opcode.ERROR, 99, ""), BODY),
+    Malformed("batch-state-negative", S, OPEN, _packed(Opcode.BATCH, "b", 0, 0, -1), BODY),
+    Malformed("auth-ticket-nil", S, GREETED, _packed(Opcode.AUTH, "u", "", 0, None), BODY),
     Malformed("pong-no-fields", S, OPEN, _packed(Opcode.PONG), BODY),
     Malformed("custom-type-127", S, SILENT, _packed(Opcode.HELLO, 1, 0, 0, 1, 1, 1, ((127, "x", 1),)), BODY),
     Malformed(

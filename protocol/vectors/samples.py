@@ -26,6 +26,7 @@ from ..messages import (
     AckResult,
     Auth,
     Authenticated,
+    BatchState,
     ClientHello,
     CustomType,
     Direct,
@@ -45,6 +46,7 @@ from ..messages import (
     Resume,
     Resumed,
     RoomPulse,
+    SendDirect,
     ServerHello,
     Side,
     State,
@@ -125,9 +127,29 @@ _FROM_CLIENT: list[tuple[str, Message, int, int]] = [
     ("post-custom-nil", Post(255, "", None), 3, 14),
     ("ack", DirectAck(9), 0, 0),
     ("ping", Ping(AT_MS), 0, 15),
+    ("ping-renew", Ping(AT_MS, True), 0, 15),
     ("resume", Resume("lobby", Tier.MEDIUM, 7, 41), 0, 16),
     ("resume-largest-integers", Resume("a", Tier.FULL, MAX_SAFE, MAX_SAFE), 0, 17),
     ("goaway", GoAway(CloseCode.CLIENT_DONE, "bye"), 0, 0),
+    (
+        "batch",
+        SendDirect(
+            "may-coupons",
+            MessageType.ANNOUNCEMENT,
+            ("{who}，您的优惠码：{code}",),
+            {"u-1": {"who": "小明", "code": "C-1"}, "u-2": {"who": "Ann", "code": "C-2"}},
+            86_400,
+        ),
+        0,
+        18,
+    ),
+    (
+        "batch-custom",
+        SendDirect("b", 129, {"sku": "{sku}", "n": 1, "tags": ("{a}{b}",)}, {"u": {"sku": "", "a": "1", "b": "2"}}),
+        0,
+        19,
+    ),
+    ("batch-progress", SendDirect("may-coupons", MessageType.ANNOUNCEMENT, None, {}), 0, 20),
 ]
 
 _FROM_SERVER: list[tuple[str, Message, Lane, int, int]] = [
@@ -139,6 +161,11 @@ _FROM_SERVER: list[tuple[str, Message, Lane, int, int]] = [
     ("hello-bare", ServerHello(1, 0, 0, 30_000, 75_000, 1), Lane.CONTROL, 0, 0),
     ("auth", Authenticated("u-1", "小明", AT_MS + 3_600_000), Lane.CONTROL, 0, 0),
     ("auth-guest", Authenticated("guest-5f3a", ""), Lane.CONTROL, 0, 0),
+    (
+        "auth-ticket",
+        Authenticated("u-1", "小明", AT_MS + 3_600_000, "a-ticket-of-the-broker", 600_000),
+        Lane.CONTROL, 0, 0,
+    ),
     ("join", _SNAPSHOT, Lane.CONTROL, 3, 1),
     (
         "join-empty-room",
@@ -185,6 +212,7 @@ _FROM_SERVER: list[tuple[str, Message, Lane, int, int]] = [
     ("direct-missed", Direct(0, MessageType.MISSED, AT_MS, Missed(120, 3)), Lane.COMMERCE, 0, 0),
     ("pong", Pong(AT_MS, AT_MS + 12, (RoomPulse(3, 1200, 100),), 120), Lane.CONTROL, 0, 15),
     ("pong-no-rooms", Pong(0, AT_MS), Lane.CONTROL, 0, 0),
+    ("pong-ticket", Pong(AT_MS, AT_MS + 12, (), 0, "a-ticket-of-the-broker"), Lane.CONTROL, 0, 15),
     ("error", ErrorReply(ErrorCode.BAD_FIELD, "must be a string", "payload.text"), Lane.CONTROL, 3, 6),
     ("error-with-wait", ErrorReply(ErrorCode.RATE_LIMITED, "too many joins", "room_name", 1500), Lane.CONTROL, 0, 1),
     ("error-newer-than-the-reader", ErrorReply(999, ""), Lane.CONTROL, 0, 1),
@@ -196,6 +224,9 @@ _FROM_SERVER: list[tuple[str, Message, Lane, int, int]] = [
     ("goaway-bare", GoAway(CloseCode.SLOW_VIEWER), Lane.CONTROL, 0, 0),
     ("resume-recovered", Resumed(True, 42, _SNAPSHOT), Lane.CONTROL, 3, 16),
     ("resume-with-gap", Resumed(False, 1, _SNAPSHOT._replace(recent=())), Lane.CONTROL, 3, 16),
+    ("batch", BatchState("may-coupons", 1, 1), Lane.CONTROL, 0, 18),
+    ("batch-failed", BatchState("b", 0, 0, 1), Lane.CONTROL, 0, 19),
+    ("batch-progress", BatchState("may-coupons", 0, 0, 0, 40, 2, 1), Lane.CONTROL, 0, 20),
 ]  # fmt: skip
 
 SAMPLES: tuple[Sample, ...] = (

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import trio
 
-from broker.core.template import TemplateError
 from broker.inboxes import MAX_PAYLOAD_BYTES, WINDOW, BatchResult
 from broker.ledger import Committed, DirectState, LedgerError, Reader, Repeated, Settled, Trouble, Verdict
 from broker.server import Broker
 from protocol.messages import Direct, DirectAck, Ping, Pong
+from protocol.template import TemplateError
 from tests.broker.harness import RawLink, raw_link
 from tests.broker.ledger.books import disk_error
 from tests.broker.test_durable import directory, disk, durable_broker

@@ -21,6 +21,7 @@ from protocol.messages import (
     AckResult,
     Auth,
     Authenticated,
+    BatchState,
     ClientHello,
     CustomType,
     Direct,
@@ -39,6 +40,7 @@ from protocol.messages import (
     Resume,
     Resumed,
     RoomPulse,
+    SendDirect,
     ServerHello,
     Side,
     State,
@@ -165,9 +167,19 @@ MESSAGES: dict[tuple[Side, Opcode], Strategy] = {
     (Side.CLIENT, Opcode.LEAVE): st.builds(Leave),
     (Side.CLIENT, Opcode.POST): posts(),
     (Side.CLIENT, Opcode.ACK): st.builds(DirectAck, counts),
-    (Side.CLIENT, Opcode.PING): st.builds(Ping, counts),
+    (Side.CLIENT, Opcode.PING): st.builds(Ping, counts, st.booleans()),
     (Side.CLIENT, Opcode.RESUME): st.builds(Resume, room_names, _tiers, counts, counts),
     (Side.CLIENT, Opcode.GOAWAY): _goaways,
+    (Side.CLIENT, Opcode.BATCH): st.builds(
+        SendDirect,
+        ids,
+        message_types,
+        free_values,
+        st.dictionaries(
+            ids, st.dictionaries(texts(1, 32), texts(0, 20) | st.just("two\nlines"), max_size=3), max_size=3
+        ),
+        st.none() | st.integers(1, 31_536_000),
+    ),
     (Side.SERVER, Opcode.HELLO): st.builds(
         ServerHello,
         st.integers(1, 255),
@@ -179,7 +191,7 @@ MESSAGES: dict[tuple[Side, Opcode], Strategy] = {
         _tuples(st.builds(CustomType, custom_types, ids, st.sampled_from(Lane)), 3),
         names,
     ),
-    (Side.SERVER, Opcode.AUTH): st.builds(Authenticated, ids, names, counts),
+    (Side.SERVER, Opcode.AUTH): st.builds(Authenticated, ids, names, counts, texts(0, 200), counts),
     (Side.SERVER, Opcode.JOIN): joined,
     (Side.SERVER, Opcode.LEAVE): st.builds(Left, st.sampled_from(LeaveReason), reasons),
     (Side.SERVER, Opcode.ACK): st.builds(Ack, _tuples(st.builds(AckResult, u32, st.sampled_from(Outcome), counts), 5)),
@@ -198,11 +210,12 @@ MESSAGES: dict[tuple[Side, Opcode], Strategy] = {
     ),
     (Side.SERVER, Opcode.DIRECT): st.builds(Direct, counts, message_types, counts, free_values),
     (Side.SERVER, Opcode.PONG): st.builds(
-        Pong, counts, counts, _tuples(st.builds(RoomPulse, u32, counts, counts), 3), counts
+        Pong, counts, counts, _tuples(st.builds(RoomPulse, u32, counts, counts), 3), counts, texts(0, 200)
     ),
     (Side.SERVER, Opcode.ERROR): st.builds(ErrorReply, st.integers(100, 999), reasons, names, counts),
     (Side.SERVER, Opcode.GOAWAY): _goaways,
     (Side.SERVER, Opcode.RESUME): st.builds(Resumed, st.booleans(), counts, joined),
+    (Side.SERVER, Opcode.BATCH): st.builds(BatchState, ids, *[counts] * 3, *[st.none() | counts] * 3),
 }
 """Messages by the side that sends them and their opcode."""
 

@@ -172,6 +172,8 @@ def test_the_answers_table_is_that_of_the_code() -> None:
 
 
 def words_of_default(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     if value is None:
         return "nil"
     if isinstance(value, tuple):
@@ -221,7 +223,7 @@ def test_every_type_that_a_record_uses_is_explained() -> None:
     simple = {"any", "boolean", "style", "room name", '"roomcast"'} | set(KINDS) | set(SECTIONS)
     for types in OURS.values():
         for type_ in types:
-            for part in re.split(r"nil or |array of \d+\.\.\d+ |pair of | and ", type_):
+            for part in re.split(r"nil or |(?:array|map) of \d+\.\.\d+ |pair of | and | to ", type_):
                 if re.fullmatch(r"(integer|text|lines) \d+\.\.\d*", part):
                     assert f"`{part.split()[0]} a..b`" in described
                 else:

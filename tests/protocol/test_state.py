@@ -18,6 +18,7 @@ from protocol.messages import (
     AckResult,
     Auth,
     Authenticated,
+    BatchState,
     ClientHello,
     Direct,
     DirectAck,
@@ -34,6 +35,7 @@ from protocol.messages import (
     Post,
     Resume,
     Resumed,
+    SendDirect,
     ServerHello,
     Side,
     State,
@@ -54,6 +56,7 @@ ONE_OF_EACH: dict[tuple[Side, Opcode], Any] = {
     (Side.CLIENT, Opcode.PING): Ping(1),
     (Side.CLIENT, Opcode.RESUME): Resume("a", 20, 1, 0),  # type: ignore[arg-type]
     (Side.CLIENT, Opcode.GOAWAY): GoAway(4411),
+    (Side.CLIENT, Opcode.BATCH): SendDirect("b", 4, ("hi",), {"u": {}}),
     (Side.SERVER, Opcode.HELLO): ServerHello(1, 0, 0, 1, 1, 1),
     (Side.SERVER, Opcode.AUTH): Authenticated("u", ""),
     (Side.SERVER, Opcode.JOIN): _JOINED,
@@ -67,6 +70,7 @@ ONE_OF_EACH: dict[tuple[Side, Opcode], Any] = {
     (Side.SERVER, Opcode.ERROR): ErrorReply(101, ""),
     (Side.SERVER, Opcode.GOAWAY): GoAway(4000),
     (Side.SERVER, Opcode.RESUME): Resumed(True, 1, _JOINED),
+    (Side.SERVER, Opcode.BATCH): BatchState("b"),
 }
 EVERY = list(product(Side, LinkState, Opcode))
 

@@ -1,0 +1,109 @@
+"""Batches of must-deliver messages from the platform's links: BATCH in, and one answer for each.
+
+A part is judged and filled as a whole before its first message goes to the ledger, so that a fault sends nothing of it.
+It is answered when the ledger has settled all of it. A user who has a message of the batch already gets none, so
+whoever does not know what became of a part sends it again. Must never block: every wait is a callback, and the link
+may be gone when it comes; what was handed to the ledger is sent all the same.
+
+Bounds: `MAX_UNDER_WAY` parts of one link; what waits for the disk is bounded by the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Protocol
+
+from broker.auth import Grant
+from broker.inboxes import BatchResult, Inboxes
+from broker.ledger import DirectState
+from protocol.batches import payloads_of
+from protocol.codes import CUSTOM_TYPE_MIN, ErrorCode, Lane, Role
+from protocol.fields import FieldError
+from protocol.messages import BatchState, SendDirect
+
+__all__ = ["MAX_UNDER_WAY", "Batches", "Sender"]
+
+MAX_UNDER_WAY = 4
+"""Parts of one link that wait for the disk; one more is told to wait. SPEC.md names the number."""
+AGAIN_MS = 1000
+"""When to send a part again that the ledger could not take: some commits later."""
+BUSY_MS = 100
+
+
+class Sender(Protocol):
+    """What a batch knows of a session."""
+
+    def send(self, message: BatchState, room: int = 0, sequence: int = 0, lane: Lane | None = None) -> None:
+        """Frame and write a message; nothing happens on a link that has ended."""
+
+    def refuse(self, code: ErrorCode, message: str, sequence: int, field: str = "", wait_ms: int = 0) -> None:
+        """Answer a failed request; likewise."""
+
+
+class Batches:
+    """All batches of one broker that are under way. ``custom``: the deployment's own types; inboxes None: no ledger."""
+
+    def __init__(self, inboxes: Inboxes | None, custom: Mapping[int, Any]) -> None:
+        # Any: only the numbers of the types are looked at.
+        self._inboxes = inboxes
+        self._custom = custom
+        self._under_way: dict[Sender, int] = {}
+        """Parts by link; a link without any is not in it."""
+
+    def take(self, link: Sender, grant: Grant, sequence: int, message: SendDirect) -> None:
+        """Answer one BATCH of a link, now or when the ledger has spoken."""
+        inboxes = self._inboxes
+        if grant.role is not Role.APP:
+            link.refuse(ErrorCode.NOT_ALLOWED, "BATCH is for the role app", sequence)
+        elif inboxes is None:
+            link.refuse(ErrorCode.NOT_KEPT, "this broker keeps nothing: start it with a data directory", sequence)
+        elif self._under_way.get(link, 0) >= MAX_UNDER_WAY:
+            words = f"at most {MAX_UNDER_WAY} of a link at a time"
+            link.refuse(ErrorCode.RATE_LIMITED, words, sequence, wait_ms=BUSY_MS)
+        elif message.values:
+            self._send(inboxes, link, sequence, message)
+        elif inboxes.ask_progress(message.batch, partial(self._on_progress, link, sequence, message.batch)):
+            self._begin(link)
+        else:
+            self._later(link, sequence)
+
+    def _send(self, inboxes: Inboxes, link: Sender, sequence: int, message: SendDirect) -> None:
+        if message.type >= CUSTOM_TYPE_MIN and message.type not in self._custom:
+            link.refuse(ErrorCode.UNKNOWN_TYPE, "BATCH.type is not known", sequence, "type")
+            return
+        try:
+            payloads = payloads_of(message)
+        except FieldError as error:
+            link.refuse(error.code, f"BATCH.{error.field} {error.rule}"[:256], sequence, error.field[:64])
+            return
+        on_done = partial(self._on_sent, link, sequence, message.batch)
+        if inboxes.send_part(message.batch, message.type, payloads, message.expires_s, on_done):
+            self._begin(link)
+        else:
+            self._later(link, sequence)
+
+    def _begin(self, link: Sender) -> None:
+        self._under_way[link] = self._under_way.get(link, 0) + 1
+
+    def _end(self, link: Sender) -> None:
+        left = self._under_way[link] - 1
+        if left:
+            self._under_way[link] = left
+        else:
+            del self._under_way[link]
+
+    def _later(self, link: Sender, sequence: int) -> None:
+        link.refuse(ErrorCode.OVERLOADED, "the ledger cannot take it now", sequence, wait_ms=AGAIN_MS)
+
+    def _on_sent(self, link: Sender, sequence: int, batch: str, result: BatchResult) -> None:
+        self._end(link)
+        link.send(BatchState(batch, *result), 0, sequence)
+
+    def _on_progress(self, link: Sender, sequence: int, batch: str, found: Mapping[DirectState, int] | None) -> None:
+        self._end(link)
+        if found is None:
+            self._later(link, sequence)
+        else:
+            counts = (found[state] for state in (DirectState.PENDING, DirectState.ACKED, DirectState.EXPIRED))
+            link.send(BatchState(batch, 0, 0, 0, *counts), 0, sequence)

@@ -1,0 +1,210 @@
+"""BATCH on real links: each part answered once, each user one message, faults named and nothing of them sent."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import trio
+
+from broker.auth import RoomGrant
+from broker.batches import MAX_UNDER_WAY
+from broker.server import Broker
+from protocol.codes import ErrorCode, Feature, MessageType, Role
+from protocol.messages import BatchState, Direct, ErrorReply, SendDirect
+from tests.broker.harness import RawLink, raw_link, running_broker
+from tests.broker.ledger.books import disk_error
+from tests.broker.test_durable import directory, disk, durable_broker
+from tests.broker.test_inboxes import ack, acked, login, nothing_more
+
+__all__ = ["directory"]
+
+M = TypeVar("M")
+NEWS = MessageType.ANNOUNCEMENT
+TEMPLATE = ("您的优惠码 {code}",)
+TYPES = {"types": [{"id": 130, "name": "coupon", "lane": "commerce"}]}
+
+
+def codes(*users: str) -> dict[str, dict[str, str]]:
+    return {user: {"code": f"C-{user}"} for user in users}
+
+
+@asynccontextmanager
+async def backend(broker: Broker, token: str = "dev:shop:app") -> AsyncIterator[RawLink]:
+    async with raw_link(broker) as link:
+        await link.login(token)
+        yield link
+
+
+async def ask(link: RawLink, message: SendDirect, kind: type[M] = BatchState, sequence: int = 9) -> M:  # type: ignore[assignment]
+    """Send one part; its answer, which must be of ``kind`` and bear its number."""
+    await link.send((message, 0, sequence))
+    frame, answer = await link.expect(kind)
+    assert (frame.sequence, frame.room) == (sequence, 0)
+    return answer
+
+
+@contextmanager
+def held(broker: Broker) -> Iterator[None]:
+    """No commit is done while the block lasts."""
+    store = disk(broker)
+    stuck = store.stuck = threading.Event()
+    try:
+        yield
+    finally:
+        store.stuck = None
+        stuck.set()
+
+
+async def progress(link: RawLink, batch: str = "may") -> tuple[int | None, ...]:
+    return (await ask(link, SendDirect(batch, NEWS, None, {})))[4:]
+
+
+async def test_the_broker_says_that_it_knows_batches(directory: Path) -> None:
+    async with durable_broker(directory) as broker, raw_link(broker) as link:
+        assert (await link.hello(int(Feature.BATCH) | 1 << 20)).features == Feature.BATCH
+
+
+async def test_each_user_gets_its_own_message_once_however_often_it_is_sent(directory: Path) -> None:
+    async with durable_broker(directory) as broker, backend(broker) as shop, login(broker, "ann") as ann:
+        part = SendDirect("may", NEWS, TEMPLATE, codes("ann", "bob"))
+        assert await ask(shop, part) == BatchState("may", 2, 0, 0)
+        _, direct = await ann.expect(Direct)
+        assert (direct.direct_id, direct.type, direct.payload) == (1, NEWS, ("您的优惠码 C-ann",))
+        assert await ask(shop, part._replace(values=codes("bob", "cat"))) == BatchState("may", 1, 1, 0)
+        assert await progress(shop) == (3, 0, 0)
+        await ack(ann, 1)
+        await acked(broker, "ann", 1)
+        assert await progress(shop) == (2, 1, 0)
+        assert await progress(shop, "june") == (0, 0, 0)
+    async with durable_broker(directory) as broker, backend(broker) as shop, login(broker, "bob") as bob:
+        assert await ask(shop, part) == BatchState("may", 0, 2, 0)
+        _, direct = await bob.expect(Direct)
+        assert direct.payload == ("您的优惠码 C-bob",)
+        await nothing_more(bob)
+        assert await ask(shop, part._replace(batch="june")) == BatchState("june", 2, 0, 0)
+
+
+async def test_a_batch_belongs_to_no_link(directory: Path) -> None:
+    async with durable_broker(directory) as broker:
+        async with backend(broker) as shop:
+            await shop.send((SendDirect("may", NEWS, TEMPLATE, codes("ann")), 0, 1))
+            await shop.stream.aclose()
+        async with backend(broker, "dev:other:app") as other, login(broker, "ann") as ann:
+            state = await ask(other, SendDirect("may", NEWS, TEMPLATE, codes("ann")))
+            assert state.sent + state.repeated == 1
+            await ann.expect(Direct)
+            await nothing_more(ann)
+
+
+@pytest.mark.parametrize("role", ["viewer", "moderator", "host"])
+async def test_only_the_platform_itself_sends(directory: Path, role: str) -> None:
+    async with durable_broker(directory) as broker, backend(broker, f"dev:max:{role}") as link:
+        error = await ask(link, SendDirect("may", NEWS, TEMPLATE, codes("ann")), ErrorReply)
+        assert error.code == ErrorCode.NOT_ALLOWED
+        assert (await ask(link, SendDirect("may", NEWS, None, {}), ErrorReply)).code == ErrorCode.NOT_ALLOWED
+
+
+async def test_a_token_with_the_role_in_one_room_is_not_the_platform(directory: Path) -> None:
+    async with durable_broker(directory) as broker:
+        auth = broker.services.auth
+        in_room = auth.issue("shop", role=Role.VIEWER, rooms=[RoomGrant("lobby", Role.APP)])
+        async with backend(broker, in_room) as link:
+            error = await ask(link, SendDirect("may", NEWS, TEMPLATE, codes("ann")), ErrorReply)
+            assert error.code == ErrorCode.NOT_ALLOWED
+        async with backend(broker, auth.issue("shop", role=Role.APP, rooms=[])) as link:
+            assert (await ask(link, SendDirect("may", NEWS, TEMPLATE, codes("ann")))).sent == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "field", "rule"),
+    [
+        ({"values": {"ann": {"code": "1"}, "bob": {}}}, ErrorCode.BAD_FIELD, "values[1]", "every field of the"),
+        ({"template": "{code}"}, ErrorCode.BAD_FIELD, "template", "must be an array"),
+        ({"template": ("x" * 501,)}, ErrorCode.BAD_FIELD, "template", "1 to 500 characters"),
+        ({"type": MessageType.GIFT}, ErrorCode.BAD_FIELD, "type", "ANNOUNCEMENT"),
+        ({"type": 99}, ErrorCode.BAD_FIELD, "type", "ANNOUNCEMENT"),
+        ({"type": 131}, ErrorCode.UNKNOWN_TYPE, "type", "not known"),
+        ({"type": 130, "template": "{code}" * 600, "values": {"ann": {"code": "x" * 99}}},
+         ErrorCode.BAD_FIELD, "template", "4096 bytes"),
+        ({"batch": ""}, ErrorCode.BAD_FIELD, "batch", "1 to 64"),
+        ({"expires_s": 0}, ErrorCode.BAD_FIELD, "expires_s", "from 1"),
+        ({"values": {"ann": {"code": 1}}}, ErrorCode.BAD_FIELD, "values[0][0]", "string"),
+    ],
+)  # fmt: skip
+async def test_a_fault_is_named_and_nothing_of_the_part_is_sent(
+    directory: Path, changes: dict[str, Any], code: ErrorCode, field: str, rule: str
+) -> None:
+    async with durable_broker(directory, **TYPES) as broker, backend(broker) as shop:
+        error = await ask(shop, SendDirect("may", NEWS, TEMPLATE, codes("ann"))._replace(**changes), ErrorReply)
+        assert (error.code, error.field) == (code, field)
+        assert rule in error.message
+        assert await progress(shop) == (0, 0, 0)
+
+
+async def test_a_type_of_the_deployments_own_carries_any_payload(directory: Path) -> None:
+    async with durable_broker(directory, **TYPES) as broker, backend(broker) as shop, login(broker, "ann") as ann:
+        template = {"code": "{code}", "n": 1, "lines": ("{code}", None)}
+        assert (await ask(shop, SendDirect("may", 130, template, codes("ann"), 60))).sent == 1
+        _, direct = await ann.expect(Direct)
+        assert (direct.type, direct.payload) == (130, {"code": "C-ann", "n": 1, "lines": ("C-ann", None)})
+
+
+async def test_a_broker_that_keeps_nothing_promises_nothing() -> None:
+    async with running_broker(ledger={"ephemeral": True}) as broker, backend(broker) as shop:
+        for values in (codes("ann"), {}):
+            error = await ask(shop, SendDirect("may", NEWS, TEMPLATE, values), ErrorReply)
+            assert error.code == ErrorCode.NOT_KEPT
+            assert "data directory" in error.message
+
+
+async def test_a_part_larger_than_the_ledgers_queue_waits_and_another_is_told_when_to_come_back(
+    directory: Path,
+) -> None:
+    async with durable_broker(directory, ledger={"queue_items": 3}) as broker, backend(broker) as shop:
+        part = SendDirect("may", NEWS, TEMPLATE, codes(*"abcdefgh"))
+        with held(broker):
+            await shop.send((part, 0, 1), (part, 0, 2))
+            frame, error = await shop.expect(ErrorReply)
+            assert (frame.sequence, error.code, error.retry_after_ms) == (2, ErrorCode.OVERLOADED, 1000)
+        frame, state = await shop.expect(BatchState)
+        assert (frame.sequence, state) == (1, BatchState("may", 8, 0, 0))
+        assert await ask(shop, part) == BatchState("may", 0, 8, 0)
+        assert await progress(shop) == (8, 0, 0)
+
+
+async def test_a_disk_that_fails_is_told_and_nothing_is_shown(directory: Path) -> None:
+    async with durable_broker(directory) as broker, backend(broker) as shop, login(broker, "ann") as ann:
+        disk(broker).fault = disk_error("SQLITE_FULL")
+        part = SendDirect("may", NEWS, TEMPLATE, codes("ann"))
+        assert await ask(shop, part) == BatchState("may", 0, 0, 1)
+        error = await ask(shop, part, ErrorReply)
+        assert (error.code, error.retry_after_ms) == (ErrorCode.OVERLOADED, 1000)
+        await nothing_more(ann)
+        disk(broker).fault = None
+        with trio.fail_after(20):
+            while not broker.ledger.status()[0]:  # type: ignore[union-attr]  # noqa: ASYNC110 - it has no event for it
+                await trio.sleep(0.005)
+        assert (await ask(shop, part)).sent == 1
+        await ann.expect(Direct)
+
+
+async def test_a_link_has_few_parts_under_way_and_hears_of_each(directory: Path) -> None:
+    async with durable_broker(directory) as broker, backend(broker) as shop, backend(broker) as other:
+        with held(broker):
+            for number in range(MAX_UNDER_WAY + 1):
+                await shop.send((SendDirect("may", NEWS, TEMPLATE, codes(f"user-{number}")), 0, number))
+            frame, error = await shop.expect(ErrorReply)
+            assert (frame.sequence, error.code) == (MAX_UNDER_WAY, ErrorCode.RATE_LIMITED)
+            assert error.retry_after_ms > 0
+            await other.send((SendDirect("may", NEWS, TEMPLATE, codes("else")), 0, 1))
+        for number in range(MAX_UNDER_WAY):
+            frame, state = await shop.expect(BatchState)
+            assert (frame.sequence, state.sent) == (number, 1)
+        assert (await other.expect(BatchState))[1].sent == 1
+        assert broker.services.batches._under_way == {}
+        assert await progress(shop) == (MAX_UNDER_WAY + 1, 0, 0)

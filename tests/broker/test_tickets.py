@@ -1,0 +1,141 @@
+"""Tickets: the same grant for a shorter time, for the broker that gave it. No token is a ticket, no ticket a token."""
+
+from __future__ import annotations
+
+import os
+import random
+import stat
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from broker.auth import MAX_TOKEN_BYTES, Authenticator, AuthError, Grant, RoomGrant
+from broker.config import AuthConfig
+from broker.ticket_key import FILE_NAME, ticket_key
+from protocol.codes import Role
+from tests.broker.test_auth import NOW, SECRET, Clock
+from tests.protocol.strategies import room_names
+
+KEY = b"k" * 32
+
+
+def authenticator(clock: Clock | None = None, key: bytes = KEY, **settings: Any) -> Authenticator:
+    found = Authenticator(AuthConfig(**{"secret": SECRET, **settings}), clock or Clock(), random.Random(1))
+    found.use_ticket_key(key)
+    return found
+
+
+allowed = st.none() | st.frozensets(st.sampled_from(["danmaku", "like", "coupon"]), max_size=3)
+rooms = st.lists(st.builds(RoomGrant, room_names, st.sampled_from(Role), allowed), max_size=4).map(tuple)
+users = st.text(st.characters(categories=("L", "N")), min_size=1, max_size=64)
+grants = st.builds(Grant, users, users, st.sampled_from(Role), rooms, st.integers(int(NOW) + 1, int(NOW) + 10**6))
+
+
+@settings(max_examples=60)
+@given(grants, st.integers(0, 10**6))
+def test_a_ticket_brings_back_the_same_grant_until_it_ends_and_not_a_second_longer(grant: Grant, later_s: int) -> None:
+    clock = Clock()
+    auth = authenticator(clock)
+    ticket, ticket_ms = auth.ticket(grant)
+    assert 0 < ticket_ms <= 600_000
+    assert NOW + ticket_ms / 1000 <= grant.expires_at
+    clock.now = NOW + later_s
+    if later_s * 1000 < ticket_ms:
+        assert auth.verify(ticket) == grant
+        again, again_ms = auth.ticket(auth.verify(ticket))
+        assert clock.now + again_ms / 1000 <= grant.expires_at, "tickets of tickets end with the first token"
+        if again:
+            assert auth.verify(again) == grant
+    else:
+        with pytest.raises(AuthError):
+            auth.verify(ticket)
+
+
+def test_a_token_is_no_ticket_and_a_ticket_is_no_token() -> None:
+    auth = authenticator()
+    token = auth.issue("ann", ttl_s=3600)
+    ticket, _ = auth.ticket(auth.verify(token))
+    assert (auth.verified, auth.from_tickets) == (1, 0)
+    assert auth.verify(ticket).user_id == "ann"
+    assert (auth.verified, auth.from_tickets) == (1, 1)
+    # A broker of the same secret that gives no tickets judges it as a token.
+    for other in (authenticator(ticket_s=0), authenticator(key=b"x" * 32), authenticator(audience="elsewhere")):
+        with pytest.raises(AuthError):
+            other.verify(ticket)
+    # What is signed with the platform's secret is not taken for a ticket, whatever it says.
+    claims = jwt.decode(ticket, options={"verify_signature": False})
+    forged = jwt.encode(claims, SECRET, algorithm="HS256", headers={"typ": "ticket"})
+    assert forged.partition(".")[0] == ticket.partition(".")[0]
+    with pytest.raises(AuthError):
+        auth.verify(forged)
+    # Even with one key for both, header and audience keep them apart.
+    same = authenticator()
+    same._ticket_key = SECRET.encode()
+    as_ticket, _ = same.ticket(same.verify(token))
+    with pytest.raises(AuthError):
+        authenticator(ticket_s=0).verify(as_ticket)
+    with pytest.raises(AuthError, match="authentication failed") as raised:
+        same.verify(jwt.encode(claims | {"aud": "roomcast"}, SECRET, algorithm="HS256", headers={"typ": "ticket"}))
+    assert raised.value.detail == "ticket is for another broker"
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 10**6), st.binary(min_size=1, max_size=3))
+def test_a_changed_ticket_is_refused(place: int, noise: bytes) -> None:
+    auth = authenticator()
+    ticket, _ = auth.ticket(auth.verify(auth.issue("ann", ttl_s=3600)))
+    place %= len(ticket)
+    changed = ticket[:place] + noise.decode("latin-1") + ticket[place + len(noise) :]
+    if changed != ticket:
+        with pytest.raises(AuthError):
+            auth.verify(changed)
+
+
+def test_a_new_secret_ends_the_tickets_made_under_the_old_one() -> None:
+    auth = authenticator()
+    ticket, _ = auth.ticket(auth.verify(auth.issue("ann", ttl_s=3600)))
+    assert authenticator().verify(ticket).user_id == "ann"
+    with pytest.raises(AuthError):
+        authenticator(secret="another-secret-of-thirty-two-byte").verify(ticket)
+
+
+def test_who_never_ends_gets_no_ticket() -> None:
+    auth = Authenticator(AuthConfig(), Clock(), random.Random(1))
+    assert auth.ticket(auth.verify(None)) == ("", 0)
+    assert auth.ticket(auth.verify("dev:ann:app")) == ("", 0)
+
+
+def test_no_ticket_is_longer_than_a_token_may_be() -> None:
+    auth = authenticator()
+    entries = tuple(RoomGrant(f"{n:02}" + "房" * 40, Role.VIEWER, frozenset({"danmaku", "like"})) for n in range(64))
+    assert auth.ticket(Grant("ann", "ann", Role.VIEWER, entries, int(NOW) + 60)) == ("", 0)
+    ticket, _ = auth.ticket(Grant("ann", "ann", Role.VIEWER, entries[:5], int(NOW) + 60))
+    assert 0 < len(ticket) <= MAX_TOKEN_BYTES
+
+
+def test_the_key_is_made_once_readable_for_nobody_else_and_a_broken_one_is_replaced(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        key = ticket_key(tmp_path)
+    finally:
+        os.umask(before)
+    assert len(key) == 32
+    assert stat.S_IMODE((tmp_path / FILE_NAME).stat().st_mode) == 0o600
+    assert ticket_key(tmp_path) == key
+    (tmp_path / FILE_NAME).write_bytes(key[:7])
+    (tmp_path / "ticket.new").write_bytes(b"left over")
+    new = ticket_key(tmp_path)
+    assert len(new) == 32
+    assert new != key
+    assert ticket_key(tmp_path) == new
+    assert [each.name for each in tmp_path.iterdir()] == [FILE_NAME]
+
+
+def test_a_directory_that_cannot_be_written_only_costs_the_tickets_their_next_life(tmp_path: Path) -> None:
+    first = ticket_key(tmp_path / "missing")
+    assert len(first) == 32
+    assert ticket_key(tmp_path / "missing") != first
