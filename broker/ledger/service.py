@@ -141,8 +141,8 @@ class Ledger:
         checkpoint; a cancelled question is answered to its end all the same, and nobody hears it.
         """
         # Any: the arguments are those of the question.
-        # Abandoned: a disk that does not answer must not keep the broker from ending. The limiter is held until it does,
-        # so the connection is not closed under the question.
+        # Abandoned: a disk that does not answer must not keep the broker from ending. The limiter is held until it
+        # does, so the connection is not closed under the question.
         return await trio.to_thread.run_sync(
             self._ask, question, args, limiter=self._one_reader, abandon_on_cancel=True
         )

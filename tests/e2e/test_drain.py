@@ -1,0 +1,123 @@
+"""SIGTERM with a full house: all hear when to return, what was acknowledged is on the disk, and it ends with 0."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+from collections import Counter
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+import pytest
+import trio
+
+from protocol.clients import Client, ClientClosed, Disconnected, open_client
+from protocol.clients.subscription import Room
+from protocol.codes import CloseCode, MessageType, Outcome
+from protocol.payloads import GiftPayload
+from tests.e2e.processes import Serving, roomcast, serving
+
+pytestmark = pytest.mark.slow
+
+VIEWERS = 200
+WINDOW_S = 8.0
+
+
+async def healthz(broker: Serving) -> tuple[int, dict[str, object]]:
+    """Status and words of the health check, as a load balancer asks for them."""
+    async with await trio.open_tcp_stream("127.0.0.1", broker.port) as stream:
+        await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = b""
+        with trio.fail_after(20):
+            while data := await stream.receive_some():
+                answer += data
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)
+
+
+class House:
+    """Viewers over TCP and WebSocket, and what the broker's goodbye told each of them."""
+
+    def __init__(self, broker: Serving) -> None:
+        self.urls = (broker.url, f"ws://127.0.0.1:{broker.port}/")
+        self.inside = 0
+        self.goodbyes: list[Disconnected] = []
+
+    async def view(self, number: int) -> None:
+        async with open_client(self.urls[number % 2], f"dev:v{number}", reconnect=True) as client:
+            await client.join("lobby")
+            self.inside += 1
+            async for event in client.events():
+                if isinstance(event, Disconnected):
+                    self.goodbyes.append(event)
+                    return
+
+    async def until(self, wanted: int) -> None:
+        with trio.fail_after(60):
+            while self.inside < wanted:  # noqa: ASYNC110 - it only looks now and then
+                await trio.sleep(0.01)
+
+
+async def give(room: Room, acked: list[str], worker: int) -> None:
+    """One gift after the other until the link has gone; what was acknowledged is written down."""
+    with suppress(ClientClosed):
+        for number in count(1):
+            order = f"order-{worker}-{number}"
+            gift = GiftPayload(order, f"user-{number}", "somebody", "rose", 1, 100)
+            result = await room.post(MessageType.GIFT, gift, timeout_s=20)
+            if result.outcome in (Outcome.ACCEPTED, Outcome.MERGED):
+                acked.append(order)
+
+
+async def read(room: Room) -> None:
+    """Pass a room's events over until the link has gone."""
+    with suppress(ClientClosed):
+        async for _ in room:
+            pass
+
+
+async def storm(shop: Client, nursery: trio.Nursery, acked: list[str]) -> None:
+    room = await shop.join("lobby")
+    nursery.start_soon(read, room)
+    for worker in range(4):
+        nursery.start_soon(give, room, acked, worker)
+    while len(acked) < 20:  # noqa: ASYNC110 - it only looks now and then
+        await trio.sleep(0.01)
+
+
+async def test_a_full_house_is_sent_away_with_returns_spread_over_the_window(tmp_path: Path) -> None:
+    settings = {"drain_s": WINDOW_S, "drain_limit_s": 9, "handshake_timeout_s": 60, "frames_per_s": 0}
+    options = [part for name, value in settings.items() for part in ("--set", f"link.{name}={value}")]
+    options += ["--set", "room.paid_budget_per_s=0"]
+    acked: list[str] = []
+    async with serving("--data-dir", str(tmp_path), *options) as broker:
+        house = House(broker)
+        with socket.create_connection(("127.0.0.1", broker.port)) as silent:
+            silent.sendall(b"\0")  # it never closes its end, so the drain waits for it a little
+            async with trio.open_nursery() as nursery:
+                for number in range(VIEWERS):
+                    nursery.start_soon(house.view, number)
+                await house.until(VIEWERS)
+                assert (await healthz(broker))[0] == 200
+                async with open_client(broker.url, "dev:shop:app", reconnect=False) as shop:
+                    async with trio.open_nursery() as giving:
+                        await storm(shop, giving, acked)
+                        broker.signal(signal.SIGTERM)
+                        await broker.err.until('"draining"')
+                        status, words = await healthz(broker)
+                        assert (status, words["status"]) == (503, "draining")
+            drained = json.loads(await broker.err.until('"drained"'))
+            assert drained["cut"] == 0, "even the silent one could be told"
+            assert drained["ledger_waiting"] == 0
+        assert await broker.wait(20) == 0
+    assert len(house.goodbyes) == VIEWERS
+    assert {goodbye.code for goodbye in house.goodbyes} == {CloseCode.GOING_AWAY}
+    quarters = Counter(int(4 * (goodbye.retry_in_s or 0.0) / WINDOW_S) for goodbye in house.goodbyes)
+    assert set(quarters) == {0, 1, 2, 3}
+    assert min(quarters.values()) > VIEWERS / 10
+    verified = await roomcast("ledger", "verify", "--data-dir", str(tmp_path))
+    assert verified.status == 0, verified.err
+    exported = await roomcast("ledger", "export", "--data-dir", str(tmp_path))
+    assert set(acked) <= {json.loads(line)["payload"][0] for line in exported.out.splitlines()}
