@@ -1,8 +1,9 @@
 """The registry of rooms and the nursery of their tasks.
 
 A room is opened by the first who joins it (policy) or by call, gets a broker-wide number, and is forgotten when its
-task ends. A room that crashes is closed and counted; its members hear it, every other room goes on, and the next
-JOIN opens a new one: with a new epoch, or, where a ledger knows the stream, where the last one stood.
+task ends. A room that crashes is closed, counted and logged once; its members hear it, every other room goes on, and
+the next JOIN opens it again where it stood: with its epoch, its offsets and the events it remembered, so that those
+who return miss nothing. A room that has no ledger and merely fell idle begins a new epoch.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from broker.core.overload import OverloadStage, TickPacer
 from broker.core.rate_limit import Gcra
 from broker.core.room_state import RoomRules, RoomState
 from broker.fanout import FanOut
-from broker.recorder import Recorder
+from broker.recorder import Recorder, Standing
 from broker.room import Room, Ticket
 from protocol.codes import ErrorCode, Lane, LeaveReason, RoomPhase
 from protocol.messages import Account
@@ -26,6 +27,9 @@ from protocol.messages import Account
 __all__ = ["Hub"]
 
 log = structlog.get_logger("roomcast.hub")
+
+MAX_FALLEN = 100
+"""Crashed rooms whose memory waits for those who return, where no ledger keeps it; beyond, the oldest begins anew."""
 
 
 class Hub:
@@ -52,6 +56,7 @@ class Hub:
         self._by_name: dict[str, Room] = {}
         self._by_number: dict[int, Room] = {}
         self._last_number = 0
+        self._fallen: dict[str, Standing] = {}
         self._nursery: trio.Nursery | None = None
         self._stage = OverloadStage.NORMAL
         self._past_accounts: tuple[Account, ...] = (Account(),) * len(Lane)
@@ -84,10 +89,10 @@ class Hub:
             return room
         recorder = self._recorder
         standing = None
-        if room is not None and recorder is not None and room.ended[0] is not LeaveReason.ROOM_ENDED:
+        if room is not None and (room.has_crashed or (recorder and room.ended[0] is not LeaveReason.ROOM_ENDED)):
             if room.recording:
                 return ErrorCode.OVERLOADED
-            standing = room.standing
+            standing = self._standing(room)
         if joining and not self._config.create_on_join and not (recorder is not None and recorder.knows(name)):
             return ErrorCode.UNKNOWN_ROOM
         if len(self._by_name) >= self._config.max_rooms:
@@ -96,8 +101,8 @@ class Hub:
             return ErrorCode.OVERLOADED
         self._last_number += 1
         policy = self._rules.policy
-        if standing is None and recorder is not None:
-            standing = recorder.take(name)
+        if standing is None:
+            standing = self._fallen.pop(name, None) if recorder is None else recorder.take(name)
         epoch = self._rng.getrandbits(48) if standing is None else standing.epoch
         state: RoomState[Ticket] = RoomState(self._rules, epoch, self._rng, self._clock())
         state.stage = self._stage
@@ -167,29 +172,58 @@ class Hub:
                 await room.run()
             except Exception:
                 self.crash(room)
-            await room.put_everybody_out()
+            try:
+                await room.put_everybody_out()
+            except Exception:
+                self.crash(room)
             await room.settled()
             log.info("room ended", room=room.name, number=room.number, reason=room.ended[0].name)
         finally:
+            del self._by_number[room.number]
             if self._by_name.get(room.name) is room:
                 del self._by_name[room.name]
-                if self._recorder is not None:
-                    self._remember(self._recorder, room)
-            del self._by_number[room.number]
-            self._past_accounts = _sum(self._past_accounts, room.state.accounts())
+                self._remember(room)
+            try:
+                self._past_accounts = _sum(self._past_accounts, _closed(room.state.accounts()))
+            except Exception:
+                log.exception("a room's account is lost", room=room.name, number=room.number)
 
-    def _remember(self, recorder: Recorder, room: Room) -> None:
+    def _remember(self, room: Room) -> None:
         """A room that was ended is over; any other goes on where it stood when somebody wants it again."""
-        if room.state.phase is RoomPhase.ENDED and room.ended[0] is LeaveReason.ROOM_ENDED:
+        recorder = self._recorder
+        if recorder is None:
+            standing = self._standing(room) if room.has_crashed else None
+            if standing is not None:
+                self._fallen[room.name] = standing
+                if len(self._fallen) > MAX_FALLEN:
+                    del self._fallen[next(iter(self._fallen))]
+        elif room.state.phase is RoomPhase.ENDED and room.ended[0] is LeaveReason.ROOM_ENDED:
             recorder.ended(room.name, room.state.epoch)
-        else:
-            recorder.closed(room.name, room.standing)
+        elif (standing := self._standing(room)) is not None:
+            recorder.closed(room.name, standing)
+
+    def _standing(self, room: Room) -> Standing | None:
+        """Where a room stands; None where even that is broken."""
+        try:
+            return room.standing
+        except Exception:
+            log.exception("a room left nothing behind", room=room.name, number=room.number)
+            return None
 
     def crash(self, room: Room) -> None:
-        """The room's code has failed, in its task or in a call from a session: end this room and no other."""
-        self.crashed += 1
-        log.exception("room crashed", room=room.name, number=room.number)
-        room.end(LeaveReason.ROOM_CRASHED, "the room failed and was closed")
+        """The room's code has failed, in its task or in a call from a session: end this room and no other.
+
+        What fails in a room that has crashed already is part of the same crash.
+        """
+        if not room.has_crashed:
+            self.crashed += 1
+            log.exception("room crashed", room=room.name, number=room.number)
+            room.crash()
+
+
+def _closed(lanes: tuple[Account, ...]) -> tuple[Account, ...]:
+    """The account of a room that is over: what still waited will not be said any more."""
+    return tuple(lane._replace(expired=lane.expired + lane.held, held=0) for lane in lanes)
 
 
 def _sum(mine: tuple[Account, ...], theirs: tuple[Account, ...]) -> tuple[Account, ...]:

@@ -10,6 +10,7 @@ A room knows members (`audience`), not sessions; calls from sessions are synchro
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import Any
@@ -87,6 +88,7 @@ class Room:
         self._batches = state.rules.policy.batch_max > 0
         self.ended = LeaveReason.ROOM_ENDED, ""
         """Why the room has ended, once it has."""
+        self.has_crashed = False
         self._wake = trio.Event()
         self._armed_until = inf
         self._ticking = False
@@ -170,12 +172,21 @@ class Room:
         self.ended = reason, message
         self._wake.set()
 
+    def crash(self) -> None:
+        """Our own code has failed here: as `end`, without trusting the state any more than need be."""
+        self.has_crashed = True
+        self.ended = LeaveReason.ROOM_CRASHED, "the room failed and was closed"
+        with suppress(Exception):  # it is broken, and the log says how
+            self._take_note()
+        self.state.close()
+        self._wake.set()
+
     async def put_everybody_out(self) -> None:
         """Tell every member why, in slices: a hundred thousand goodbyes must not stop the loop."""
         reason, message = self.ended
         for count, member in enumerate(self.audience.members(), 1):
             if member.index >= 0:
-                self.leave(member, self._clock())
+                self.audience.remove(member)
                 member.session.on_left(self, reason, message)
             if count % PUT_OUT_BATCH == 0:
                 await trio.lowlevel.checkpoint()
@@ -305,9 +316,15 @@ class Room:
 
     @property
     def standing(self) -> Standing:
-        """Where the room stands, for its next life."""
+        """Where the room stands, for its next life; after a crash with what it remembers, for everybody comes back at
+        once."""
         self._take_note()
-        return Standing(self.state.epoch, self._last_offset, self._noted)
+        history = self.state.history
+        last_offset = history.last_offset if self._recorder is None else self._last_offset
+        past: Sequence[Past] | None = None
+        if self.has_crashed and history.last_offset == last_offset:
+            past = history.since(self.state.epoch, history.first_offset - 1, self._clock())
+        return Standing(self.state.epoch, last_offset, self._noted, tuple(past or ()))
 
     def _broadcast(self, by_tier: Sequence[Sequence[Content]], on_done: Callable[[float], None] | None = None) -> bool:
         variants = self.audience.variants()
