@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from ..messages import BatchState
+from .credentials import TokenSource
 from .directs import ClientEvents
 from .events import (
+    BatchRefused,
     ClientClosed,
     ClientEvent,
     Connected,
@@ -24,12 +27,15 @@ from .events import (
     State,
     TickAccount,
 )
+from .opening import open_client
 from .subscription import Likes, Membership, Room
 from .transports import Address, BytePipe, Connector, PipeLost, StreamPipe, connector
-from .trio_client import Client, open_client
+from .trio_client import Client
 
 __all__ = [
     "Address",
+    "BatchRefused",
+    "BatchState",
     "BytePipe",
     "Client",
     "ClientClosed",
@@ -58,6 +64,7 @@ __all__ = [
     "State",
     "StreamPipe",
     "TickAccount",
+    "TokenSource",
     "connector",
     "open_client",
 ]

@@ -13,6 +13,7 @@ from ..messages import Account, Direct, Joined, RoomPulse, State
 from ..resume import StreamPosition as Position
 
 __all__ = [
+    "BatchRefused",
     "ClientClosed",
     "ClientEvent",
     "Connected",
@@ -27,6 +28,7 @@ __all__ = [
     "Position",
     "PostResult",
     "Pulse",
+    "Refusal",
     "Rejoined",
     "RoomEvent",
     "RoomRefused",
@@ -219,8 +221,8 @@ class ClientClosed(Exception):
         self.reason = reason
 
 
-class RoomRefused(Exception):
-    """The broker does not let us into a room; ``code`` is an `ErrorCode` (3xx: later perhaps)."""
+class Refusal(Exception):
+    """The broker says no to a request; ``code`` is an `ErrorCode` (3xx: later perhaps)."""
 
     def __init__(self, code: int, message: str, field: str = "", retry_after_ms: int = 0) -> None:
         super().__init__(f"{code}: {field + ': ' if field else ''}{message}")
@@ -228,3 +230,11 @@ class RoomRefused(Exception):
         self.message = message
         self.field = field
         self.retry_after_ms = retry_after_ms
+
+
+class RoomRefused(Refusal):
+    """The broker does not let us into a room."""
+
+
+class BatchRefused(Refusal):
+    """The broker does not send a batch, or a part of it: what was sent before stays sent."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from typing import NamedTuple, Protocol
 
 import trio
@@ -146,6 +147,8 @@ class Link:
         self._heartbeat_s = self._silence_s = handshake_timeout_s
         self._pinged: tuple[int, float] = (-1, 0.0)
         self._greeted_at = 0.0
+        self.renew_at = inf
+        """When the next PING asks for a new ticket (monotonic seconds)."""
         self.clock = ClockOffset()
         self.hello: ServerHello | None = None
         self.user: Authenticated | None = None
@@ -327,5 +330,5 @@ class Link:
         while True:
             client_ms = self._wall_ms()
             self._pinged = client_ms, trio.current_time()
-            self.send(Ping(client_ms))
+            self.send(Ping(client_ms, self._pinged[1] >= self.renew_at))
             await trio.sleep(self._heartbeat_s)

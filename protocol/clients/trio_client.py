@@ -22,34 +22,32 @@ for all of them: read every room you join, or leave it.
 from __future__ import annotations
 
 import random
-import ssl
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import trio
 
-from ..codes import CloseCode, ErrorCode, Feature, MessageType, Opcode, Outcome, Tier
+from ..codes import CloseCode, ErrorCode, MessageType, Opcode, Outcome, Tier
 from ..connection import Connection, Frame
 from ..errors import LocalProtocolError
 from ..messages import (
-    MAGIC,
-    VERSION,
     Ack,
     Auth,
     Authenticated,
-    ClientHello,
+    BatchState,
     Direct,
     ErrorReply,
     Join,
     Pong,
     Post,
     Resume,
+    SendDirect,
     ServerHello,
     Side,
 )
 from ..reconnect import Reconnect, ReconnectState, Signal
+from .batches import BATCH_TIMEOUT_S, Batches
+from .credentials import Credentials
 from .directs import ClientEvents, Directs
 from .events import (
     ClientClosed,
@@ -62,31 +60,27 @@ from .events import (
     PostResult,
     Pulse,
 )
-from .inbox import MAX_INBOX_BYTES, MAX_INBOX_ITEMS, Inbox
+from .inbox import Inbox
 from .link import Ending, Greeting, Link
 from .posts import Posts, Waiter
 from .rooms import Rooms
 from .subscription import Room
-from .transports import Address, Connector, PipeLost, connector
+from .transports import Address, Connector, PipeLost
 
-__all__ = ["Client", "ClientEvents", "open_client"]
+__all__ = ["Client"]
 
-AGENT: Final = "roomcast-python/0.1"
-FEATURES: Final = Feature.LZ4 | Feature.LZ4_DICT_1
-HANDSHAKE_TIMEOUT_S = 10.0
-"""Deadline of connecting, and again of HELLO and AUTH."""
-OPEN_TIMEOUT_S = 30.0
 JOIN_TIMEOUT_S = 30.0
 CLOSE_TIMEOUT_S = 3.0
 """Deadline of the last likes and the goodbye, also under cancellation."""
 
 
 class Client:
-    """One user's link to a broker and the rooms on it. Made by `open_client`."""
+    """One user's link to a broker and the rooms on it. Made by `opening.open_client`."""
 
     def __init__(
         self,
         address: Address,
+        credentials: Credentials,
         greeting: Greeting,
         connect: Connector,
         *,
@@ -98,6 +92,7 @@ class Client:
         inbox_bytes: int,
     ) -> None:
         self._address = address
+        self._credentials = credentials
         self._greeting = greeting
         self._connect = connect
         self._may_reconnect = reconnect
@@ -110,6 +105,7 @@ class Client:
         self._link: Link | None = None
         self._posts = Posts()
         self._rooms = Rooms(self._posts, rng, self._spawn)
+        self._batches = Batches(self, rng)
         self._message_ids = 0
         self._nonce = f"{rng.getrandbits(64):016x}"
         self._inbox: Inbox[ClientEvent] = Inbox(inbox_items, inbox_bytes)
@@ -162,7 +158,7 @@ class Client:
     def set_token(self, token: str | None) -> None:
         """Show ``token`` on the next link (a running one keeps its login). Raises LocalProtocolError."""
         self._checker.check(Auth(token))
-        self._greeting = self._greeting._replace(token=token)
+        self._credentials = Credentials(token)
 
     async def wait_connected(self) -> None:
         """Wait until a welcomed link stands. Raises ClientClosed."""
@@ -216,6 +212,51 @@ class Client:
         """
         self._directs.has_reader = True
         return ClientEvents(self._inbox, self._directs)
+
+    async def send_direct(
+        self,
+        template: Any,
+        values: Mapping[str, Mapping[str, str]],
+        *,
+        batch: str,
+        type: int = MessageType.ANNOUNCEMENT,
+        expires_s: int | None = None,
+        timeout_s: float = BATCH_TIMEOUT_S,
+    ) -> BatchState:
+        """Send each user its own must-deliver message; returns when all are on the broker's disk.
+
+        ``template``: a payload of ``type`` in whose strings ``{name}`` stands for a value; ``values``: each user's own,
+        by user id. The role must be APP. ``batch`` names the whole: a user gets one message of a batch for ever, so to
+        send it again after any failure is safe, and sends what is missing. Lost links do not matter, within
+        ``timeout_s`` for each part of some hundred users.
+
+        The result counts these users (``sent`` now, ``repeated``: had it before) and, in the last three numbers, the
+        whole batch. Raises LocalProtocolError with nothing sent, naming the user or field and the rule; BatchRefused,
+        trio.TooSlowError and ClientClosed, where a part may have been sent.
+        """
+        return await self._batches.send(template, values, batch, type, expires_s, timeout_s)
+
+    async def batch_state(self, batch: str, *, timeout_s: float = BATCH_TIMEOUT_S) -> BatchState:
+        """How many messages of a batch are pending, acknowledged and expired. Raises as `send_direct`."""
+        return await self._batches.state(batch, timeout_s)
+
+    # ---- for its batches (`batches.Voice`)
+
+    def check(self, message: SendDirect) -> None:
+        """See `Connection.check`."""
+        self._checker.check(message)
+
+    async def wait_link(self) -> Link:
+        """The welcomed link, once there is one. Raises ClientClosed."""
+        while True:
+            await self.wait_connected()
+            if self._link is not None and self._link.is_open:
+                return self._link
+            await self._changed.park()  # it is ending, and the machine hears of it in a moment
+
+    def next_sequence(self) -> int:
+        """A request number for this client."""
+        return self._rooms.next_sequence()
 
     # ---- for its rooms (`subscription.Voice`)
 
@@ -279,7 +320,7 @@ class Client:
         ending = Ending(Signal.LOST, None, "closed by this side")
         while True:
             if machine.state is ReconnectState.CONNECTING:
-                ending = await self._run_link()
+                ending = self._credentials.judge(await self._run_link())
                 self._link_over(ending)
             elif machine.state is ReconnectState.WAITING and self._may_reconnect:
                 await trio.sleep(machine.delay_s)
@@ -317,6 +358,9 @@ class Client:
         return ending
 
     async def _live_on(self, nursery: trio.Nursery, address: Address) -> Ending:
+        token = await self._next_token()
+        if isinstance(token, Ending):
+            return token
         try:
             with trio.fail_after(self._handshake_timeout_s):
                 pipe = await self._connect(nursery, address)
@@ -329,7 +373,7 @@ class Client:
         self._tell(Signal.CONNECTED)
         link = Link(
             pipe,
-            self._greeting,
+            self._greeting._replace(token=token),
             self,
             rng=self._rng,
             wall_ms=self._wall_ms,
@@ -340,10 +384,23 @@ class Client:
         finally:
             self._link = None
 
+    async def _next_token(self) -> str | Ending | None:
+        """What to show on the next link; where the application cannot say, that is like a network that fails."""
+        try:
+            with trio.fail_after(self._handshake_timeout_s):
+                token = await self._credentials.next(trio.current_time())
+            self._checker.check(Auth(token))
+        except trio.TooSlowError:
+            return Ending(Signal.LOST, None, f"no token within {self._handshake_timeout_s:g} s")
+        except Exception as error:  # the application's own: whatever it is, it is no reason to stay away for ever
+            return Ending(Signal.LOST, None, f"no token: {type(error).__name__}: {error}")
+        return token
+
     def _link_over(self, ending: Ending) -> None:
         """Answer everybody who waited for this link, and let the machine decide."""
         self._tell(ending.signal, ending)
         self._posts.give_up()
+        self._batches.give_up()
         self._directs.link_over()
         self._rooms.link_over()
         comes_back = self._machine.state is ReconnectState.WAITING and self._may_reconnect
@@ -362,11 +419,11 @@ class Client:
         self._changed.unpark_all()
         self._stopped.set()
 
-    async def _run_background(self) -> None:
+    async def run_background(self) -> None:
         """Own every task of this client.
 
         Shielded, because a goodbye can only be said by tasks that live a little longer than a cancelled
-        application; `_shut_down` is what ends them.
+        application; `shut_down` is what ends them.
         """
         try:
             with self._background:
@@ -376,7 +433,7 @@ class Client:
             self.has_crashed = True
             raise
 
-    async def _shut_down(self) -> None:
+    async def shut_down(self) -> None:
         """Send the last likes and the goodbye, then end. At most CLOSE_TIMEOUT_S, even when cancelled."""
         self._is_closing = True
         with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
@@ -402,6 +459,8 @@ class Client:
         attempts = self._machine.attempt
         self._tell(Signal.WELCOMED)
         self.user, self.server = link.user, link.hello
+        self._credentials.welcomed(link.user, trio.current_time())
+        link.renew_at = self._credentials.renew_at()
         self.clock_offset_ms = link.clock.offset_ms
         server = link.hello.server if link.hello is not None else ""
         self._inbox.put_lossy(Connected(link.user.user_id, link.user.name, link.user.expires_at_ms, server, attempts))
@@ -416,6 +475,9 @@ class Client:
 
     def on_pong(self, pong: Pong, rtt_s: float | None) -> None:
         self._rooms.on_pulse(pong.rooms)
+        if pong.ticket and self._link is not None:
+            self._credentials.renewed(pong.ticket, trio.current_time())
+            self._link.renew_at = self._credentials.renew_at()
         if rtt_s is not None and self._link is not None:
             self.clock_offset_ms = self._link.clock.offset_ms
             self._inbox.put_lossy(
@@ -428,8 +490,15 @@ class Client:
             for fate in message.results:
                 self._rooms.strays += not self._posts.on_fate(fate)
         elif isinstance(message, ErrorReply):
-            if not self._posts.on_error(frame.sequence, message) and not self._rooms.on_error(frame.sequence, message):
+            sequence = frame.sequence
+            if not (
+                self._posts.on_error(sequence, message)
+                or self._rooms.on_error(sequence, message)
+                or self._batches.on_answer(sequence, message)
+            ):
                 self._inbox.put_lossy(Fault(message.code, message.message, message.field, message.retry_after_ms))
+        elif isinstance(message, BatchState):
+            self._rooms.strays += not self._batches.on_answer(frame.sequence, message)
         elif not isinstance(message, Direct):
             self._rooms.on_frame(frame)
         elif message.type == MessageType.MISSED and not message.direct_id:
@@ -448,68 +517,3 @@ class Client:
     def _acknowledge(self, direct_id: int) -> None:
         if self._link is not None:
             self._link.acknowledge_direct(direct_id)
-
-
-@asynccontextmanager
-async def open_client(
-    url: str,
-    token: str | None = None,
-    *,
-    features: int = FEATURES,
-    agent: str = AGENT,
-    reconnect: bool = True,
-    rng: random.Random | None = None,
-    ssl_context: ssl.SSLContext | None = None,
-    connect: Connector | None = None,
-    wall_ms: Callable[[], int] | None = None,
-    open_timeout_s: float = OPEN_TIMEOUT_S,
-    handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S,
-    inbox_items: int = MAX_INBOX_ITEMS,
-    inbox_bytes: int = MAX_INBOX_BYTES,
-) -> AsyncIterator[Client]:
-    """Open a client for the length of an ``async with`` block; leaving it says goodbye, within CLOSE_TIMEOUT_S.
-
-    ``url``: see `Address.parse`. ``token`` None asks for guest access. ``features``: bits of `Feature`. ``reconnect``
-    False makes the first loss the end. ``rng`` decides jitter and message ids (seed it in tests only). ``connect``
-    replaces the network, ``wall_ms`` the clock. ``open_timeout_s``: how long to wait for the first welcome, through
-    any number of attempts; 0 enters the block at once. ``inbox_*`` bound each room's unread events and the client's
-    own.
-
-    Raises ValueError for the url, LocalProtocolError for token, features or agent, ClientClosed where the broker
-    turns us away for good (or without ``reconnect`` at all), trio.TooSlowError after ``open_timeout_s``.
-    """
-    address = Address.parse(url)
-    greeting = Greeting(token, int(features), agent)
-    checker = Connection(Side.CLIENT)
-    checker.check(ClientHello(MAGIC, VERSION, VERSION, greeting.features, agent))
-    checker.check(Auth(token))
-    client = Client(
-        address,
-        greeting,
-        connect if connect is not None else connector(ssl_context),
-        reconnect=reconnect,
-        rng=rng if rng is not None else random.Random(),
-        wall_ms=wall_ms if wall_ms is not None else lambda: time.time_ns() // 1_000_000,
-        handshake_timeout_s=handshake_timeout_s,
-        inbox_items=inbox_items,
-        inbox_bytes=inbox_bytes,
-    )
-    failure: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(client._run_background)  # not `start`, which cannot be cancelled past its shield
-            try:
-                if open_timeout_s:
-                    with trio.fail_after(open_timeout_s):
-                        await client.wait_connected()
-                yield client
-            except BaseException as error:
-                failure = error
-                raise
-            finally:
-                await client._shut_down()
-        return
-    except BaseExceptionGroup:
-        if client.has_crashed or failure is None:
-            raise  # something of ours broke
-    raise failure

@@ -10,15 +10,24 @@ from typing import Any
 
 import jwt
 import pytest
-from hypothesis import given, settings
+import trio
+from hypothesis import given as for_all
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from broker.auth import MAX_TOKEN_BYTES, Authenticator, AuthError, Grant, RoomGrant
 from broker.config import AuthConfig
+from broker.server import Broker
 from broker.ticket_key import FILE_NAME, ticket_key
-from protocol.codes import Role
+from protocol.clients import open_client
+from protocol.codes import CloseCode, Feature, Role
+from protocol.messages import Auth, Authenticated, Ping, Pong
+from tests.broker.harness import raw_link, running_broker
 from tests.broker.test_auth import NOW, SECRET, Clock
+from tests.broker.test_durable import directory, durable_broker
 from tests.protocol.strategies import room_names
+
+__all__ = ["directory"]
 
 KEY = b"k" * 32
 
@@ -36,7 +45,7 @@ grants = st.builds(Grant, users, users, st.sampled_from(Role), rooms, st.integer
 
 
 @settings(max_examples=60)
-@given(grants, st.integers(0, 10**6))
+@for_all(grants, st.integers(0, 10**6))
 def test_a_ticket_brings_back_the_same_grant_until_it_ends_and_not_a_second_longer(grant: Grant, later_s: int) -> None:
     clock = Clock()
     auth = authenticator(clock)
@@ -84,7 +93,7 @@ def test_a_token_is_no_ticket_and_a_ticket_is_no_token() -> None:
 
 
 @settings(max_examples=40)
-@given(st.integers(0, 10**6), st.binary(min_size=1, max_size=3))
+@for_all(st.integers(0, 10**6), st.binary(min_size=1, max_size=3))
 def test_a_changed_ticket_is_refused(place: int, noise: bytes) -> None:
     auth = authenticator()
     ticket, _ = auth.ticket(auth.verify(auth.issue("ann", ttl_s=3600)))
@@ -139,3 +148,104 @@ def test_a_directory_that_cannot_be_written_only_costs_the_tickets_their_next_li
     first = ticket_key(tmp_path / "missing")
     assert len(first) == 32
     assert ticket_key(tmp_path / "missing") != first
+
+
+# ---- on links
+
+
+CONFIGURED = {"auth": {"secret": SECRET}}
+
+
+async def given(broker: Broker, token: str, features: int = int(Feature.TICKET)) -> Authenticated:
+    """What a link is told that shows ``token``."""
+    async with raw_link(broker) as link:
+        await link.hello(features)
+        await link.send((Auth(token), 0, 0))
+        return (await link.expect(Authenticated))[1]
+
+
+async def refused(broker: Broker, token: str) -> bool:
+    async with raw_link(broker) as link:
+        await link.hello()
+        await link.send((Auth(token), 0, 0))
+        return (await link.expect_close()).code == CloseCode.AUTH_FAILED
+
+
+async def test_only_a_link_that_asks_is_given_a_ticket() -> None:
+    async with running_broker(ledger={"ephemeral": True}, **CONFIGURED) as broker:
+        token = broker.services.auth.issue("ann", role=Role.HOST)
+        told = await given(broker, token)
+        assert 590_000 < told.ticket_ms <= 600_000
+        assert (await given(broker, token, features=3))[3:] == ("", 0)
+        again = await given(broker, told.ticket)
+        assert again[:3] == told[:3]
+        async with raw_link(broker) as link:
+            await link.login(told.ticket)
+            assert (await link.join())[1].role is Role.HOST
+    async with running_broker(ledger={"ephemeral": True}, **CONFIGURED) as broker:
+        assert await refused(broker, told.ticket), "a broker that keeps nothing forgets its key too"
+    async with running_broker(ledger={"ephemeral": True}, auth={"secret": SECRET, "ticket_s": 0}) as broker:
+        async with raw_link(broker) as link:
+            assert not (await link.hello(int(Feature.TICKET))).features & Feature.TICKET
+        assert (await given(broker, token))[3:] == ("", 0)
+
+
+async def test_a_ping_that_wants_a_ticket_gets_one_and_no_other() -> None:
+    async with running_broker(ledger={"ephemeral": True}, **CONFIGURED) as broker:
+        token = broker.services.auth.issue("ann")
+        for features, renew in ((4, True), (4, False), (0, True)):
+            async with raw_link(broker) as link:
+                await link.hello(features)
+                await link.send((Ping(1, True), 0, 1))
+                assert (await link.expect(Pong))[1].ticket == "", "before AUTH there is nobody to give one to"
+                await link.send((Auth(token), 0, 0), (Ping(1, renew), 0, 2))
+                _, pong = await link.expect(Pong)
+                assert (pong.ticket != "") is (features == 4 and renew)
+                if pong.ticket:
+                    assert (await given(broker, pong.ticket)).user_id == "ann"
+
+
+async def test_a_ticket_is_good_after_a_restart_of_a_broker_that_keeps_something(directory: Path) -> None:
+    async with durable_broker(directory, **CONFIGURED) as broker:
+        ticket = (await given(broker, broker.services.auth.issue("ann"))).ticket
+    async with durable_broker(directory, **CONFIGURED) as broker:
+        assert (await given(broker, ticket)).user_id == "ann"
+        assert stat.S_IMODE((directory / FILE_NAME).stat().st_mode) == 0o600
+    async with durable_broker(directory, auth={"secret": "another-secret-of-thirty-two-byte"}) as broker:
+        assert await refused(broker, ticket)
+    async with durable_broker(directory) as broker:
+        assert await refused(broker, ticket), "development mode has a secret of its own"
+
+
+class Hasty(random.Random):
+    """Of every delay the shortest."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return a
+
+
+async def test_our_client_comes_back_after_a_restart_without_asking_its_application(directory: Path) -> None:
+    asked = 0
+
+    async def application() -> str:
+        nonlocal asked
+        asked += 1
+        return issuer.issue("ann", ttl_s=3600)
+
+    issuer = Authenticator(AuthConfig(secret=SECRET))
+    async with durable_broker(directory, **CONFIGURED) as broker:
+        host, port = broker.addresses[0]
+    again = {"listen": {"port": port}, **CONFIGURED}
+    with trio.fail_after(60):
+        async with open_client(f"roomcast://{host}:{port}", application, open_timeout_s=0, rng=Hasty()) as client:
+            for life in range(3):
+                if life == 2:
+                    (directory / FILE_NAME).unlink()
+                async with durable_broker(directory, **again) as broker:
+                    auth = broker.services.auth
+                    while not auth.verified + auth.from_tickets:  # noqa: ASYNC110 - no event counts these
+                        await trio.sleep(0.01)
+                    await client.wait_connected()
+                    assert client.user is not None
+                    assert (client.user.user_id, asked) == ("ann", 2 if life == 2 else 1)
+                    assert auth.refused == (life == 2)

@@ -172,12 +172,12 @@ async def client_of(network: Network, **options: Any) -> AsyncIterator[Client]:
 
 
 @asynccontextmanager
-async def linked(**options: Any) -> AsyncIterator[tuple[Client, Peer, Network]]:
+async def linked(*, hello: ServerHello | None = None, **options: Any) -> AsyncIterator[tuple[Client, Peer, Network]]:
     """A client with a welcomed link, its peer and its network."""
     network = Network()
     async with client_of(network, **options) as client:
         peer = await network.accept()
-        await peer.welcome()
+        await peer.welcome(hello)
         await client.wait_connected()
         yield client, peer, network
 

@@ -93,7 +93,7 @@ async def test_hello_auth_and_join_leave_in_one_write(autojump_clock: Any) -> No
         hello, auth = await peer.expect(Opcode.HELLO), await peer.expect(Opcode.AUTH)
         assert isinstance(hello.message, ClientHello)
         assert hello.message.agent == "test/1"
-        assert hello.message.features == Feature.LZ4 | Feature.LZ4_DICT_1
+        assert hello.message.features == Feature.LZ4 | Feature.LZ4_DICT_1 | Feature.BATCH
         assert auth.message == Auth("secret")
         asked = await peer.expect(Opcode.JOIN)
         assert asked.message == Join("lobby", Tier.LOW)

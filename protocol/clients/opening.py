@@ -1,0 +1,104 @@
+"""Opening a client: judge what the application gives, start its tasks, and end them with the block.
+
+The client owns a nursery for as long as the ``async with`` block lasts; nothing it started outlives the block, and its
+exceptions are the block's own, not wrapped in a group.
+"""
+
+from __future__ import annotations
+
+import random
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+
+from ..codes import Feature
+from ..connection import Connection
+from ..messages import MAGIC, VERSION, Auth, ClientHello, Side
+from .credentials import Credentials, TokenSource
+from .inbox import MAX_INBOX_BYTES, MAX_INBOX_ITEMS
+from .link import Greeting
+from .transports import Address, Connector, connector
+from .trio_client import Client
+
+__all__ = ["open_client"]
+
+AGENT: Final = "roomcast-python/0.1"
+FEATURES: Final = Feature.LZ4 | Feature.LZ4_DICT_1 | Feature.BATCH
+HANDSHAKE_TIMEOUT_S = 10.0
+"""Deadline of asking the application for a token, again of connecting, and again of HELLO and AUTH."""
+OPEN_TIMEOUT_S = 30.0
+
+
+@asynccontextmanager
+async def open_client(
+    url: str,
+    token: str | TokenSource | None = None,
+    *,
+    features: int = FEATURES,
+    agent: str = AGENT,
+    reconnect: bool = True,
+    rng: random.Random | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    connect: Connector | None = None,
+    wall_ms: Callable[[], int] | None = None,
+    open_timeout_s: float = OPEN_TIMEOUT_S,
+    handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S,
+    inbox_items: int = MAX_INBOX_ITEMS,
+    inbox_bytes: int = MAX_INBOX_BYTES,
+) -> AsyncIterator[Client]:
+    """Open a client for the length of an ``async with`` block; leaving it says goodbye, within CLOSE_TIMEOUT_S.
+
+    ``url``: see `Address.parse`. ``token`` None asks for guest access; an async call gets a token from the application
+    whenever one is needed, which is seldom: later links show tickets of the broker's, as long as it takes them.
+    ``features``: bits of `Feature`. ``reconnect`` False makes the first loss the end. ``rng`` decides jitter and
+    message ids (seed it in tests only). ``connect`` replaces the network, ``wall_ms`` the clock. ``open_timeout_s``:
+    how long to wait for the first welcome, through any number of attempts; 0 enters the block at once. ``inbox_*``
+    bound each room's unread events and the client's own.
+
+    Raises ValueError for the url, LocalProtocolError for token, features or agent, ClientClosed where the broker
+    turns us away for good (or without ``reconnect`` at all), trio.TooSlowError after ``open_timeout_s``.
+    """
+    address = Address.parse(url)
+    credentials = Credentials(token)
+    if credentials.wants_tickets:
+        features |= Feature.TICKET
+    greeting = Greeting(None, int(features), agent)
+    checker = Connection(Side.CLIENT)
+    checker.check(ClientHello(MAGIC, VERSION, VERSION, greeting.features, agent))
+    if not callable(token):
+        checker.check(Auth(token))
+    client = Client(
+        address,
+        credentials,
+        greeting,
+        connect if connect is not None else connector(ssl_context),
+        reconnect=reconnect,
+        rng=rng if rng is not None else random.Random(),
+        wall_ms=wall_ms if wall_ms is not None else lambda: time.time_ns() // 1_000_000,
+        handshake_timeout_s=handshake_timeout_s,
+        inbox_items=inbox_items,
+        inbox_bytes=inbox_bytes,
+    )
+    failure: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.run_background)  # not `start`, which cannot be cancelled past its shield
+            try:
+                if open_timeout_s:
+                    with trio.fail_after(open_timeout_s):
+                        await client.wait_connected()
+                yield client
+            except BaseException as error:
+                failure = error
+                raise
+            finally:
+                await client.shut_down()
+        return
+    except BaseExceptionGroup:
+        if client.has_crashed or failure is None:
+            raise  # something of ours broke
+    raise failure
