@@ -84,15 +84,22 @@ class Stats(NamedTuple):
 
 
 class Broker:
-    """One broker process. ``await nursery.start(broker.run)`` returns when it serves; `addresses` then says where."""
+    """One broker process. ``await nursery.start(broker.run)`` returns when it serves; `addresses` then says where.
 
-    def __init__(self, config: Config, *, rng: random.Random | None = None) -> None:
+    ``rng`` and ``wall_ms`` replace chance and the wall clock. What touches disk and network is made by the methods
+    ``_make_...``, so that a simulation can put its own there.
+    """
+
+    def __init__(
+        self, config: Config, *, rng: random.Random | None = None, wall_ms: Callable[[], int] | None = None
+    ) -> None:
         self.config = config
         self.addresses: tuple[tuple[str, int], ...] = ()
         self.draining = False
         self.stopped = trio.Event()
         """Set when `run` has ended, whatever ended it."""
         rng = rng or random.Random()
+        self._wall_ms = wall_ms = wall_ms or unix_ms
         clock = trio.current_time
         rules = RoomRules(
             policy=policy_from(config.room.policy, config.room.policy_overrides()),
@@ -102,20 +109,20 @@ class Broker:
             snapshot_danmaku=config.room.snapshot_danmaku,
             durable=config.ledger.is_kept,
         )
-        self.ledger = ledger_of(config)
+        self.ledger = self._make_ledger()
         """What survives a crash; None: this broker keeps nothing."""
-        self.recorder = None if self.ledger is None else Recorder(self.ledger, unix_ms)
+        self.recorder = None if self.ledger is None else Recorder(self.ledger, wall_ms)
         # Half of what a link may have waiting: a RESUME must not be what cuts it again.
         most_bytes = config.queue.critical_bytes // 2
         self.archive = None if self.ledger is None else Archive(self.ledger, config.ledger.resume_events, most_bytes)
         self.inboxes = None
         if self.ledger is not None and self.archive is not None:
-            self.inboxes = Inboxes(self.ledger, self.archive, unix_ms, config.ledger.direct_expiry_h * 3600)
+            self.inboxes = Inboxes(self.ledger, self.archive, wall_ms, config.ledger.direct_expiry_h * 3600)
         self._clock: Callable[[], float] = clock
         self.max_connections = connection_limit(config)
         self.budget = ByteBudget(config.queue.total_bytes)
-        self.fanout = FanOut()
-        self.hub = Hub(config.room, rules, self.fanout, clock=clock, unix_ms=unix_ms, rng=rng, recorder=self.recorder)
+        self.fanout = self._make_fanout()
+        self.hub = Hub(config.room, rules, self.fanout, clock=clock, unix_ms=wall_ms, rng=rng, recorder=self.recorder)
         self.gate = Gate(
             max_connections=self.max_connections,
             per_address=config.admission.per_address,
@@ -134,28 +141,21 @@ class Broker:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled or drained."""
         config = self.config
-        limits = QueueLimits(config.queue.frames, config.queue.queue_bytes, config.queue.critical_bytes)
-        self.poller = Poller(
-            queue_limits=limits,
-            budget=self.budget,
-            write_timeout_s=config.link.write_timeout_s,
-            on_due=_on_due,
-            on_gone=self._on_gone,
-        )
+        self.poller = self._make_poller()
         self.services = SessionServices(
             config=config.link,
             hub=self.hub,
             auth=Authenticator(config.auth, rng=self._rng),
             gate=self.gate,
             poller=self.poller,
-            unix_ms=unix_ms,
+            unix_ms=self._wall_ms,
             custom=self._custom,
             max_viewers=config.room.max_viewers,
             compress=self._compress,
             archive=self.archive,
             inboxes=self.inboxes,
         )
-        listener = Listener(config, self.poller, self.gate, self._make_session, status=self.status)
+        listener = self._make_listener()
         trio.lowlevel.add_instrument(self.watch)
         try:
             async with self._kept(), trio.open_nursery() as nursery:
@@ -190,6 +190,25 @@ class Broker:
                 await self.inboxes.load()
             yield
             nursery.cancel_scope.cancel()
+
+    def _make_ledger(self) -> Ledger | None:
+        return ledger_of(self.config, self._wall_ms)
+
+    def _make_fanout(self) -> FanOut:
+        return FanOut()
+
+    def _make_poller(self) -> Poller:
+        config = self.config
+        return Poller(
+            queue_limits=QueueLimits(config.queue.frames, config.queue.queue_bytes, config.queue.critical_bytes),
+            budget=self.budget,
+            write_timeout_s=config.link.write_timeout_s,
+            on_due=_on_due,
+            on_gone=self._on_gone,
+        )
+
+    def _make_listener(self) -> Listener:
+        return Listener(self.config, self.poller, self.gate, self._make_session, status=self.status)
 
     def _make_session(self, transport: Transport) -> Session:
         return Session(transport, self.services)
@@ -298,7 +317,7 @@ class Broker:
             await trio.sleep(0.02)
 
 
-def ledger_of(config: Config) -> Ledger | None:
+def ledger_of(config: Config, wall_ms: Callable[[], int]) -> Ledger | None:
     """The ledger that a configuration asks for; None where it keeps nothing."""
     settings = config.ledger
     if settings.data_dir is None or not settings.is_kept:
@@ -306,7 +325,7 @@ def ledger_of(config: Config) -> Ledger | None:
     kept_s = settings.retention_days * 86_400
     return Ledger(
         Path(settings.data_dir),
-        unix_ms=unix_ms,
+        unix_ms=wall_ms,
         retention=Retention(
             entries_s=kept_s, keys_s=kept_s, idle_rooms_s=settings.room_idle_days * 86_400, max_bytes=settings.max_bytes
         ),

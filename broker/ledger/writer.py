@@ -291,22 +291,26 @@ class Writer:
         while not self._stopping:
             self._refuse(pause_s)
             pause_s = min(2 * pause_s, self._pace.retry_most_s)
-            if self.state is not LedgerState.DEGRADED or self._stopping:
-                continue
-            try:
-                self._store.verify_tail()
-                self._store.probe()
-            except LedgerDamaged as error:
-                self._broken(str(error))
-            except sqlite3.Error as error:
-                self._failed(trouble_of(error), error)
-            else:
-                self._mark()
-                self.reason = ""
-                self.stats.recoveries += 1
-                self.move(Signal.RECOVERED)
-                log.warning("ledger ready again")
+            if self.state is LedgerState.DEGRADED and not self._stopping and self._try_again():
                 return
+
+    def _try_again(self) -> bool:
+        """Verify the file and commit nothing over its end; returns whether that made it ready again."""
+        try:
+            self._store.verify_tail()
+            self._store.probe()
+        except LedgerDamaged as error:
+            self._broken(str(error))
+        except sqlite3.Error as error:
+            self._failed(trouble_of(error), error)
+        else:
+            self._mark()
+            self.reason = ""
+            self.stats.recoveries += 1
+            self.move(Signal.RECOVERED)
+            log.warning("ledger ready again")
+            return True
+        return False
 
     def _refuse(self, for_s: float) -> None:
         """Turn away everything that comes within ``for_s``."""
