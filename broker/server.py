@@ -197,9 +197,9 @@ class Broker:
     def _make_fanout(self) -> FanOut:
         return FanOut()
 
-    def _make_poller(self) -> Poller:
+    def _make_poller(self, kind: type[Poller] = Poller) -> Poller:
         config = self.config
-        return Poller(
+        return kind(
             queue_limits=QueueLimits(config.queue.frames, config.queue.queue_bytes, config.queue.critical_bytes),
             budget=self.budget,
             write_timeout_s=config.link.write_timeout_s,
@@ -207,8 +207,8 @@ class Broker:
             on_gone=self._on_gone,
         )
 
-    def _make_listener(self) -> Listener:
-        return Listener(self.config, self.poller, self.gate, self._make_session, status=self.status)
+    def _make_listener(self, kind: type[Listener] = Listener) -> Listener:
+        return kind(self.config, self.poller, self.gate, self._make_session, status=self.status)
 
     def _make_session(self, transport: Transport) -> Session:
         return Session(transport, self.services)

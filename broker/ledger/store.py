@@ -219,8 +219,10 @@ class Store:
             case DirectAcked(user, direct_id, at_ms):
                 self._insert(_DIRECTS, draft.directs)
                 draft.directs = []
+                # One that had expired by then was perhaps never sent: upkeep will say what became of it.
                 execute(
-                    "UPDATE directs SET state = 1 WHERE user = ? AND direct_id <= ? AND state = 0", (user, direct_id)
+                    "UPDATE directs SET state = 1 WHERE user = ? AND direct_id <= ? AND state = 0 AND expires_at_ms > ?",
+                    (user, direct_id, at_ms),
                 )
                 execute(
                     "UPDATE inboxes SET acked_id = min(?, last_id), at_ms = ? WHERE user = ? AND acked_id < ?",

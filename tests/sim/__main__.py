@@ -1,42 +1,66 @@
-"""``python -m tests.sim SEED...``: run these worlds again; ``python -m tests.sim FIRST-LAST`` a range of them.
+"""Run worlds of the simulation by their seeds.
 
-Prints one line a seed with the hash of its log; ``--log`` prints the log. Exit status 1 if one failed.
+A world is a whole broker, its disk, its network and a few people with our own clients, in virtual time; the seed
+decides every delay, fault and crash (tests/sim/weather.py says which there are). The same seed is the same world, line
+by line, so a failing seed is the whole report of a bug.
+
+    python -m tests.sim 1000-1499        run these worlds; one line a world that fails, and what happened in all
+    python -m tests.sim 1017             run one world again; prints the hash of its log
+    python -m tests.sim --log 1017       the same with its log: what was broken when, and who saw what
+
+Exit status 1 if a world failed.
 """
 
 from __future__ import annotations
 
-import os
+import argparse
 import sys
 import time
 import traceback
-
-if os.environ.get("PYTHONHASHSEED") != "0":  # sets of texts are part of the order of things
-    os.execve(sys.executable, [sys.executable, "-m", "tests.sim", *sys.argv[1:]], os.environ | {"PYTHONHASHSEED": "0"})
+from collections import Counter
 
 from tests.sim.show import simulate
 
 
+def seeds(text: str) -> range:
+    """``7`` or ``1-500``."""
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
 def main(arguments: list[str]) -> int:
-    failed = 0
-    for argument in arguments:
-        if argument == "--log":
-            continue
-        first, _, last = argument.partition("-")
-        for seed in range(int(first), int(last or first) + 1):
-            begun = time.perf_counter()
-            try:
-                world = simulate(seed)
-            except BaseException:
-                failed += 1
-                traceback.print_exc()
-                print(f"seed {seed} FAILED", flush=True)
-            else:
-                if "--log" in arguments:
-                    print("\n".join(world.log))
-                print(
-                    f"seed {seed} {world.digest[:16]} {len(world.log)} lines {time.perf_counter() - begun:.2f} s",
-                    flush=True,
-                )
+    """Run what the command line names."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.sim", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("seeds", nargs="+", type=seeds, metavar="SEED|FIRST-LAST")
+    parser.add_argument("--log", action="store_true", help="print the log of every world")
+    options = parser.parse_args(arguments)
+    numbers = [seed for some in options.seeds for seed in some]
+    failed: list[int] = []
+    happened: Counter[str] = Counter()
+    begun = time.perf_counter()
+    for seed in numbers:
+        try:
+            world = simulate(seed)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            failed.append(seed)
+            traceback.print_exc()
+            print(f"seed {seed} FAILED; again: python -m tests.sim {seed}", flush=True)
+        else:
+            happened += world.happened
+            if options.log:
+                print("\n".join(world.log))
+            if len(numbers) <= 20 or options.log:
+                print(f"seed {seed} {world.digest[:16]} {len(world.log)} lines", flush=True)
+    for what, times in sorted(happened.items()):
+        print(f"{times:8} {what}")
+    took_s = time.perf_counter() - begun
+    print(f"{len(numbers)} worlds, {len(failed)} failed, {took_s / len(numbers):.3f} s each")
+    if failed:
+        print("again: python -m tests.sim", *failed)
     return 1 if failed else 0
 
 

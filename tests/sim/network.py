@@ -1,150 +1,175 @@
-"""Links of the simulated network: bytes take time, come in pieces, stand still, and are cut.
+"""Links of the simulated network: bytes take time, come in pieces, stand still, are cut, or vanish without a word.
 
-One end is a socket as the broker's transports use it (``send`` takes what fits, ``recv`` gives what is there); the
-other is the client's `BytePipe`. Between them every direction is a line of chunks with a delay of its own each. A cut
-loses what is under way; nothing is ever reordered or changed within a link, as TCP promises.
+One end is a socket as the broker's transports use it (``send`` takes what fits, ``recv`` gives what is there) under an
+epoll of its own, `SimEpoll`; the other is the client's `BytePipe`. A cut loses what is under way; nothing is ever
+reordered or changed within a link, as TCP promises.
 """
 
 from __future__ import annotations
 
+import select
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import trio
 
 from protocol.clients import PipeLost
 from tests.sim.world import World
 
-__all__ = ["SimPipe", "SimSocket", "Wire"]
+__all__ = ["SimEpoll", "SimPipe", "SimSocket", "Wire"]
 
-CAPACITY = 16 * 1024
-"""Bytes that a direction holds before ``send`` would block: a viewer can fall behind here."""
+DELAY_S = 0.05
+"""Most that bytes are under way."""
 
 
 class Line:
-    """One direction: chunks under way, then bytes that wait to be read."""
+    """One direction: bytes under way, then bytes that wait to be read."""
 
-    def __init__(self, world: World, on_arrival: Callable[[], None]) -> None:
+    def __init__(self, world: World, on_change: Callable[[], None]) -> None:
         self._world = world
-        self._on_arrival = on_arrival
+        self._on_change = on_change
         self._chunks: deque[bytes] = deque()
-        self._more = trio.Event()
+        self._is_busy = False
+        self._capacity = world.weather.link_bytes
         self.arrived = bytearray()
         self.held = 0
         self.stalled_until = 0.0
+        self.is_ended = False
+        """Nothing more will be put in."""
 
     @property
     def free(self) -> int:
-        return CAPACITY - self.held
+        """Bytes that it takes now."""
+        return self._capacity - self.held
+
+    @property
+    def is_at_end(self) -> bool:
+        """Everything was read, and the other end has finished."""
+        return self.is_ended and not self.held
 
     def put(self, data: bytes) -> None:
+        """Send bytes on their way."""
         self.held += len(data)
         self._chunks.append(data)
-        self._more.set()
+        self._go()
+
+    def end(self) -> None:
+        """The last byte has been put in."""
+        self.is_ended = True
+        self._go()
+
+    def lose(self) -> None:
+        """What is under way will not come."""
+        self._chunks.clear()
+        self.held = len(self.arrived)
+        self.is_ended = True
 
     def take(self, most: int) -> bytes:
+        """Read."""
         data = bytes(self.arrived[:most])
         del self.arrived[:most]
         self.held -= len(data)
         return data
 
-    async def run(self) -> None:
-        """Carry chunks, in pieces now and then."""
+    def _go(self) -> None:
+        if not self._is_busy:
+            self._is_busy = True
+            self._world.soon(DELAY_S, self._arrive)
+
+    def _arrive(self) -> None:
         world = self._world
-        while True:
-            while not self._chunks:
-                self._more = trio.Event()
-                await self._more.wait()
-            await world.pause(0.05)
-            while world.now() < self.stalled_until:  # noqa: ASYNC110 - a stall may be prolonged
-                await trio.sleep(self.stalled_until - world.now())
-            data = self._chunks.popleft()
+        if world.now() < self.stalled_until:
+            world.later(self.stalled_until - world.now(), self._arrive)
+            return
+        self._is_busy = False
+        if self._chunks:
+            data = b"".join(self._chunks)
+            self._chunks.clear()
             if len(data) > 1 and world.rng.random() < 0.2:
                 cut = world.rng.randrange(1, len(data))
-                self._chunks.appendleft(data[cut:])
+                self._chunks.append(data[cut:])
                 data = data[:cut]
+                self._go()
             self.arrived += data
-            self._on_arrival()
+        self._on_change()
 
 
 class Wire:
-    """One connection. ``poller`` turns the broker's transport when its end of the wire has something to do."""
+    """One connection. ``epoll`` is that of the broker's end; the client waits at ``readable`` and ``writable``."""
 
-    def __init__(self, world: World, number: int) -> None:
+    def __init__(self, world: World, number: int, epoll: SimEpoll) -> None:
         self.number = number
         self.is_cut = False
-        self.scope = trio.CancelScope()
-        self.transport: Any = None  # the broker's Transport, once it has accepted
-        self.wants_to_write = False
-        self._readable = trio.Event()
+        self.epoll = epoll
+        self.readable = trio.lowlevel.ParkingLot()
+        self.writable = trio.lowlevel.ParkingLot()
         self._world = world
-        self.up = Line(world, self._on_up)
-        self.down = Line(world, self._on_down)
-        self.turn: Callable[[Callable[[], None]], None] = lambda call: call()
-        self.is_closed_by_broker = False
+        self.up = Line(world, epoll.look)
+        self.down = Line(world, self.readable.unpark_all)
 
-    async def run(self) -> None:
-        """Carry bytes until the wire is cut."""
-        with self.scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.up.run)
-                nursery.start_soon(self.down.run)
+    def changed(self) -> None:
+        """It has ended, one way or another: let everybody look."""
+        self.readable.unpark_all()
+        self.writable.unpark_all()
+        self.epoll.look()
 
     def cut(self) -> None:
-        """Lose everything under way, both ways."""
+        """Lose everything under way, both ways, and let both ends know."""
         if not self.is_cut:
             self.is_cut = True
-            self.scope.cancel()
-            self._readable.set()
-            if self.transport is not None:
-                self.turn(self.transport.on_readable)
+            self.up.lose()
+            self.down.lose()
+            self.changed()
 
     def stall(self, seconds: float) -> None:
-        """Let nothing through towards the client for a while."""
-        self.down.stalled_until = self._world.now() + seconds
-
-    def _on_up(self) -> None:
-        if self.transport is not None:
-            self.turn(self.transport.on_readable)
-
-    def _on_down(self) -> None:
-        self._readable.set()
-
-    # ---- the client's end
-
-    async def receive(self) -> bytes:
-        while True:
-            if self.down.arrived:
-                data = self.down.take(self._world.rng.randint(1, 4096))
-                if self.wants_to_write and not self.is_cut:
-                    self.turn(self.transport.on_writable)
-                return data
-            if self.is_cut or (self.is_closed_by_broker and not self.down.held):
-                raise PipeLost(None, "the link broke")
-            self._readable = trio.Event()
-            await self._readable.wait()
+        """Let nothing through towards the client, or towards both, for a while."""
+        until = self._world.now() + seconds
+        self.down.stalled_until = until
+        if self._world.rng.random() < 0.5:
+            self.up.stalled_until = until
 
 
 class SimPipe:
     """A client's end."""
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    def __init__(self, world: World, wire: Wire) -> None:
+        self._world = world
+        self.wire = wire
 
     async def send(self, data: bytes) -> None:
+        """Write all of it, in as many pieces as the link has room for."""
+        line = self.wire.up
         await trio.lowlevel.checkpoint()
-        if self._wire.is_cut or self._wire.is_closed_by_broker:
-            raise PipeLost(None, "the link broke")
-        self._wire.up.put(data)
+        while data:
+            if self.wire.is_cut or line.is_ended or self.wire.down.is_at_end:
+                raise PipeLost(None, "the link broke")
+            size = min(len(data), line.free)
+            if size > 0:
+                line.put(data[:size])
+                data = data[size:]
+            else:
+                await self.wire.writable.park()
 
     async def receive(self) -> bytes:
-        await trio.lowlevel.checkpoint()
-        return await self._wire.receive()
+        """Return what is there, or a part of it."""
+        line = self.wire.down
+        if line.arrived:
+            await trio.lowlevel.checkpoint()
+        while not line.arrived:
+            if self.wire.is_cut or line.is_at_end:
+                raise PipeLost(None, "the link broke")
+            await self.wire.readable.park()
+        data = line.take(self._world.rng.randint(1, 4096))
+        self.wire.epoll.look()
+        return data
 
     async def aclose(self, code: int | None = None) -> None:
+        """End it: after what is under way where there is a close code, else at once."""
         await trio.lowlevel.checkpoint()
-        self._wire.cut()
+        if code is None:
+            self.wire.cut()
+        else:
+            self.wire.up.end()
 
 
 class SimSocket:
@@ -156,6 +181,9 @@ class SimSocket:
 
     def fileno(self) -> int:
         return self._wire.number
+
+    def setblocking(self, flag: bool) -> None:
+        assert not flag
 
     def send(self, data: bytes | memoryview) -> int:
         wire = self._wire
@@ -170,16 +198,73 @@ class SimSocket:
         return size
 
     def recv(self, most: int) -> bytes:
-        if self._wire.is_cut:
+        wire = self._wire
+        if wire.is_cut:
             raise ConnectionResetError("cut")
-        if not self._wire.up.arrived:
-            raise BlockingIOError
-        return self._wire.up.take(most)
+        if wire.up.arrived:
+            data = wire.up.take(most)
+            wire.writable.unpark_all()
+            return data
+        if wire.up.is_at_end:
+            return b""
+        raise BlockingIOError
 
     def shutdown(self, how: int) -> None:
-        self._wire.is_closed_by_broker = True
-        self._wire._readable.set()
+        self._wire.down.end()
 
     def close(self) -> None:
-        self._wire.is_closed_by_broker = True
-        self._wire._readable.set()
+        wire = self._wire
+        wire.up.lose()
+        wire.down.end()
+        wire.changed()
+
+
+class SimEpoll:
+    """As much of an epoll as the broker's `Poller` uses, over wires."""
+
+    def __init__(self) -> None:
+        self._wires: dict[int, Wire] = {}
+        self._interests: dict[int, int] = {}
+        self._look = trio.Event()
+
+    def introduce(self, wire: Wire) -> None:
+        """Make a wire known, as the kernel knows a descriptor."""
+        self._wires[wire.number] = wire
+
+    def register(self, fd: int, events: int) -> None:
+        self._interests[fd] = events
+        self.look()
+
+    def modify(self, fd: int, events: int) -> None:
+        self._interests[fd] = events
+        self.look()
+
+    def unregister(self, fd: int) -> None:
+        del self._interests[fd]
+        del self._wires[fd]
+
+    def close(self) -> None:
+        self._interests.clear()
+
+    def look(self) -> None:
+        """Something may be ready."""
+        self._look.set()
+
+    async def wait(self) -> None:
+        """Wait until something may be ready."""
+        await self._look.wait()
+
+    def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
+        """What is ready now."""
+        self._look = trio.Event()
+        ready = []
+        for fd, interest in self._interests.items():
+            wire = self._wires[fd]
+            events = select.EPOLLERR if wire.is_cut else 0  # told whether one is interested or not
+            if interest & select.EPOLLIN and (wire.up.arrived or wire.up.is_at_end):
+                events |= select.EPOLLIN
+            if interest & select.EPOLLOUT and wire.down.free > 0:
+                events |= select.EPOLLOUT
+            if events:
+                ready.append((fd, events))
+        return ready[:most]

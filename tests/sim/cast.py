@@ -1,0 +1,414 @@
+"""The people of the simulated show. Each acts through our own client, and judges at once what it is shown.
+
+What anybody is told must be on the disk already; a stream has no hole but those that are named, and they are named
+only where the ledger does not have the events any more; nothing comes twice. What can only be judged when all is over
+is written down here and read by `tests.sim.verdict`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from broker.ledger import Committed, Repeated, Settled, Verdict
+from broker.ledger.entries import make_key
+from protocol.clients import Client, ClientClosed, PipeLost, open_client
+from protocol.clients.events import Connected, Danmaku, Event, Gap, Missed, Position, Rejoined, RoomRefused, TickAccount
+from protocol.clients.subscription import Room
+from protocol.codes import MessageType, Outcome, Tier
+from protocol.frames import pack_body, unpack_body
+from protocol.messages import Account, Direct, State
+from protocol.payloads import GiftPayload
+from tests.sim.disk import Disk
+from tests.sim.house import Life
+from tests.sim.network import SimPipe
+from tests.sim.world import World
+
+__all__ = ["Cast", "Gift", "Reader", "Sent"]
+
+URL = "roomcast://house:7400"
+ROOMS = ("lobby", "直播间")
+SIDE = "side-room"
+"""Where one comes and goes, so that it falls idle in between."""
+USERS = ("ann", "bob")
+DEVICES = ("ann", "ann:viewer", "bob")
+"""Tokens of the users' devices; Ann has two, which share her inbox."""
+GIFTS, NEWS, CODES, CHAT, LIKES, VISITS = 10, 8, 14, 12, 6, 6
+"""Gifts, announcements, danmaku and taps of likes in each room; messages to users; visits to the side room."""
+RETRY_S = 10.0
+SHORT_MS = 3000
+"""Expiry of a message that is not worth much after a while."""
+
+
+@dataclass
+class Gift:
+    """A gift that was acknowledged: where it is in the ledger."""
+
+    room: str
+    offset: int
+    giver: str
+    count: int
+
+
+@dataclass
+class Sent:
+    """A message to a user that is durable."""
+
+    direct_id: int
+    """0 where a repetition was answered, which does not say it."""
+    texts: tuple[str, ...]
+    """What was asked for under one key; the first to be durable counts."""
+    may_expire: bool
+
+
+@dataclass
+class Reader:
+    """What one viewer has seen of one room."""
+
+    name: str
+    epoch: int = 0
+    offset: int = 0
+    """All up to here was seen, or its loss was told."""
+    account: Account = Account()  # noqa: RUF009 - a tuple
+    shown: int = 0
+    """Danmaku shown, each as often as it counts, of ticks whose account came."""
+    waiting: int = 0
+    missed: int = 0
+    offsets: list[int] = field(default_factory=list)
+
+
+class Cast:
+    """Everybody, and what they wrote down."""
+
+    def __init__(self, world: World, disk: Disk) -> None:
+        self.world = world
+        self.disk = disk
+        self.life: Life | None = None
+        self.connections = 0
+        self.gifts: dict[str, Gift] = {}
+        self.news: dict[str, tuple[str, int]] = {}
+        """Announcements by text's beginning: room and offset."""
+        self.readers: list[Reader] = []
+        self.sent: dict[str, list[Sent]] = {user: [] for user in USERS}
+        self.shown: dict[str, list[tuple[int, str]]] = {device: [] for device in DEVICES}
+        self.passed: set[tuple[str, int]] = set()
+        """Messages by user and number that only a passer-by has seen."""
+        self.likers: list[Room] = []
+        self.likes: Counter[Room] = Counter()
+        """Likes given, by who gave them where."""
+        self.like_totals: dict[str, int] = {}
+        """What the rooms say at the end."""
+        self.under_way = len(ROOMS) * (GIFTS + NEWS + CHAT + LIKES) + CODES + VISITS
+        """What somebody still has to do, and to hear that it is done."""
+
+    # ---- the network
+
+    async def connect(self, nursery: trio.Nursery, address: object) -> SimPipe:
+        """Come to the door."""
+        await self.world.pause(0.1)
+        self.connections += 1
+        wire = None
+        if self.life is not None and not self.world.chance(self.world.weather.refusals):
+            wire = self.life.accept(self.connections)
+        if wire is None:
+            raise PipeLost(None, "connection refused")
+        return SimPipe(self.world, wire)
+
+    @asynccontextmanager
+    async def client(self, token: str) -> AsyncIterator[Client]:
+        """A client of ours that never gives up."""
+        async with open_client(
+            URL,
+            token,
+            rng=random.Random(self.world.rng.getrandbits(64)),
+            connect=self.connect,  # type: ignore[arg-type]  # a pipe is a pipe
+            wall_ms=self.world.wall_ms,
+            open_timeout_s=0,
+        ) as client:
+            yield client
+
+    async def join(
+        self, client: Client, name: str, tier: Tier = Tier.FULL, position: Position | None = None
+    ) -> Room:
+        """Come into a room, however often it takes."""
+        while True:
+            try:
+                return await client.join(name, tier, position=position, timeout_s=RETRY_S)
+            except (RoomRefused, trio.TooSlowError) as error:
+                self.world.note("not in", name, repr(error))
+                await trio.sleep(1.0)
+
+    # ---- who watches
+
+    async def view(self, user: str, name: str, tier: Tier) -> None:
+        """Watch a room, at one's own speed, with one's own eyes."""
+        reader = Reader(f"{user} in {name}")
+        self.readers.append(reader)
+        async with self.client(f"dev:{user}") as client, trio.open_nursery() as nursery:
+            room = await self.join(client, name, tier)
+            self.likers.append(room)
+            nursery.start_soon(self.like, room)
+            self.enter(reader, room)
+            async for event in room:
+                self.take(reader, room, event)
+                if self.world.chance(0.05):
+                    await self.world.pause(1.0)
+
+    def enter(self, reader: Reader, room: Room) -> None:
+        """Begin where the first answer says that the room stands."""
+        assert room.snapshot is not None
+        if not reader.epoch:
+            reader.epoch, reader.offset = room.snapshot.epoch, room.snapshot.offset
+
+    def take(self, reader: Reader, room: Room, event: object) -> None:
+        """Judge what one is shown."""
+        match event:
+            case Event():
+                assert event.offset == reader.offset + 1, f"{reader.name}: {event.offset} after {reader.offset}"
+                stream = self.disk.books.get((room.name, reader.epoch), [])
+                assert event.offset <= len(stream), f"{reader.name} was told of {event.offset}, which is not durable"
+                written = unpack_body(stream[event.offset - 1].body)
+                assert written == (event.type, event.at_ms, event.user_id, event.name, event.payload), reader.name
+                reader.offset = event.offset
+                reader.offsets.append(event.offset)
+                self.world.note("saw", reader.name, event.offset)
+            case Gap():
+                self.take_gap(reader, room.name, event)
+            case Rejoined():
+                self.world.happen("recovered" if event.recovered else "rejoined", reader.name, event.snapshot.offset)
+                if event.snapshot.epoch != reader.epoch:
+                    assert not self.disk.books.get((room.name, reader.epoch)), "a stream with events was given up"
+                    reader.epoch, reader.offset = event.snapshot.epoch, 0
+            case Danmaku():
+                reader.waiting += event.count
+            case TickAccount():
+                account = event.account
+                assert account.admitted == sum(account[1:]), (reader.name, account)
+                assert reader.waiting == account.shown + account.merged, (reader.name, reader.waiting, account)
+                reader.waiting = 0
+            case State():
+                for lane in event.accounts:
+                    assert lane.admitted == sum(lane[1:]), (reader.name, event)
+            case Missed():
+                reader.missed += event.chat
+
+    def take_gap(self, reader: Reader, name: str, gap: Gap) -> None:
+        """A hole that is named: only where the ledger does not have it, or it is more than a RESUME may cost."""
+        self.world.happen("gap", reader.name, gap.first, gap.last, gap.epoch_changed)
+        assert gap.first == reader.offset + 1, (reader.name, reader.offset, gap)
+        stream = self.disk.books.get((name, reader.epoch), [])
+        if gap.last >= gap.first and not gap.epoch_changed:
+            lost = sum(len(written.body) for written in stream[gap.first - 1 : gap.last])
+            is_dear = lost > self.world.weather.critical_bytes // 2
+            assert is_dear or self.disk.stored_from(name, reader.epoch) > gap.first, f"{reader.name}: needless {gap}"
+        reader.offset = max(reader.offset, gap.last)
+
+    async def visit(self) -> None:
+        """Come into the side room, say something, go, and come back later to the position where one was."""
+        reader = Reader(f"walker in {SIDE}")
+        self.readers.append(reader)
+        position: Position | None = None
+        async with self.client("dev:walker:host") as client:
+            for number in range(VISITS):
+                room = await self.join(client, SIDE, position=position)
+                self.enter(reader, room)
+                if position is not None and room.snapshot is not None and room.snapshot.epoch != reader.epoch:
+                    assert not self.disk.books.get((SIDE, reader.epoch)), "a stream with events was given up"
+                    reader.epoch, reader.offset = room.snapshot.epoch, 0
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self.walk_through, reader, room)
+                    await self.announce(room, f"visit {number}")
+                    last = self.news[f"visit {number}"][1]
+                    with trio.move_on_after(60.0):
+                        while reader.offset < last:  # noqa: ASYNC110 - it looks now and then
+                            await trio.sleep(0.1)
+                    assert reader.offset >= last, f"{reader.name} has not heard what it said itself"
+                    position = Position(reader.epoch, reader.offset)
+                    await room.leave()
+                self.under_way -= 1
+                await self.world.pause(3.0)
+            room = await self.join(client, SIDE, position=position)
+            await self.walk_through(reader, room)
+
+    async def walk_through(self, reader: Reader, room: Room) -> None:
+        async for event in room:
+            self.take(reader, room, event)
+
+    # ---- who speaks
+
+    async def like(self, room: Room) -> None:
+        """Tap."""
+        for _ in range(LIKES // 2):
+            await self.world.pause(4.0)
+            count = self.world.rng.randint(1, 5)
+            self.likes[room] += count
+            room.like(count)
+            self.under_way -= 1
+
+    async def chat(self) -> None:
+        """Say what nobody has to keep."""
+        async with self.client("dev:fan") as client, trio.open_nursery() as nursery:
+            for name in ROOMS:
+                room = await self.join(client, name)
+                nursery.start_soon(self.pass_over, room)
+                nursery.start_soon(self.chatter, room)
+
+    async def chatter(self, room: Room) -> None:
+        for _ in range(CHAT):
+            await self.world.pause(1.5)
+            text = self.world.rng.choice(("666", "好看", f"number {self.world.rng.randrange(99)}"))
+            result = await room.post_danmaku(text, timeout_s=RETRY_S)
+            self.world.note("chat", room.name, result.outcome)
+            self.under_way -= 1
+
+    async def shop(self) -> None:
+        """Send gifts to both rooms, each until it is acknowledged."""
+        async with self.client("dev:shop:app") as client, trio.open_nursery() as nursery:
+            for name in ROOMS:
+                room = await self.join(client, name)
+                nursery.start_soon(self.pass_over, room)
+                for number in range(GIFTS):
+                    await self.world.pause(1.5)
+                    nursery.start_soon(self.give, room, f"{name} {number}")
+
+    async def give(self, room: Room, order: str) -> None:
+        """One gift; now and then the platform has not heard the answer, or is wrong about it, and asks again."""
+        giver = self.world.rng.choice("xyz")
+        count = self.world.rng.randint(1, 3)
+        while True:
+            payload = GiftPayload(order, giver, giver, "rose", count, 100)
+            result = await room.post(MessageType.GIFT, payload, retry=True, timeout_s=RETRY_S)
+            if result.outcome in (Outcome.ACCEPTED, Outcome.MERGED):
+                known = self.gifts.get(order)
+                if known is None:
+                    self.gifts[order] = Gift(room.name, result.offset, giver, count)
+                else:
+                    assert known.offset == result.offset, f"{order} is at {known.offset} and at {result.offset}"
+                self.world.note("acked", order, result.offset)
+                if not self.world.chance(0.3):
+                    break
+                count = 100  # another body under the same key has no effect
+                self.world.happen("asked again")
+            else:
+                assert result.outcome in (None, Outcome.LIMITED), result
+                await trio.sleep(max(0.1, result.retry_after_ms / 1000))
+        self.under_way -= 1
+
+    async def host(self) -> None:
+        """Talk now and then."""
+        async with self.client("dev:max:host") as client, trio.open_nursery() as nursery:
+            for name in ROOMS:
+                room = await self.join(client, name)
+                nursery.start_soon(self.pass_over, room)
+                nursery.start_soon(self.talk, room)
+
+    async def talk(self, room: Room) -> None:
+        for number in range(NEWS):
+            await self.world.pause(3.0)
+            await self.announce(room, f"news {number} of {room.name}")
+            self.under_way -= 1
+
+    async def announce(self, room: Room, what: str) -> None:
+        """Post one announcement under one name, until it is acknowledged; a later try may have another text."""
+        tries = 0
+        length = self.world.rng.choice((1, 50, 300))
+        while True:
+            tries += 1
+            text = f"{what}, try {tries}{'.' * length}"
+            result = await room.post(
+                MessageType.ANNOUNCEMENT, (text,), client_msg_id=what, retry=True, timeout_s=RETRY_S
+            )
+            if result.outcome is Outcome.ACCEPTED:
+                place = room.name, result.offset
+                assert self.news.setdefault(what, place) == place, f"{what} is at {self.news[what]} and at {place}"
+                if not self.world.chance(0.2):
+                    return
+            else:
+                assert result.outcome in (None, Outcome.LIMITED), (what, result)
+                await trio.sleep(max(0.1, result.retry_after_ms / 1000))
+
+    async def pass_over(self, room: Room) -> None:
+        async for _ in room:
+            pass
+
+    # ---- messages to users
+
+    async def user(self, device: str) -> None:
+        """Read one's messages."""
+        async with self.client(f"dev:{device}") as client:
+            async for event in client.events():
+                if isinstance(event, Direct) and event.direct_id:
+                    self.world.note("message", device, event.direct_id)
+                    shown = self.shown[device]
+                    assert not shown or event.direct_id > shown[-1][0], f"{device}: {event.direct_id} after {shown[-1]}"
+                    shown.append((event.direct_id, event.payload))
+                    if self.world.chance(0.1):
+                        await self.world.pause(1.0)
+
+    async def passer_by(self) -> None:
+        """A device that is new each time, and reads for a while."""
+        while True:
+            await self.world.pause(8.0)
+            newest = 0
+            with trio.move_on_after(self.world.rng.uniform(0, 4)):
+                async with self.client("dev:bob") as client:
+                    async for event in client.events():
+                        if isinstance(event, Direct) and event.direct_id:
+                            assert event.direct_id > newest, "a message came twice to one device, or out of order"
+                            newest = event.direct_id
+                            self.passed.add(("bob", event.direct_id))
+
+    async def platform(self) -> None:
+        """Send messages to users, each with a key, until it is known to be durable."""
+        for number in range(CODES):
+            await self.world.pause(1.5)
+            user = self.world.rng.choice(USERS)
+            may_expire = self.world.rng.random() < 0.2
+            texts: list[str] = []
+            while True:
+                texts.append(f"code {number}, try {len(texts)}")
+                settled = await self.send(user, f"key {number}", texts[-1], may_expire)
+                if isinstance(settled, Committed):
+                    self.sent[user].append(Sent(settled.direct_ids[0], tuple(texts), may_expire))
+                    break
+                if isinstance(settled, Repeated):
+                    (first,) = settled.first.values()
+                    assert first.fingerprint in [_fingerprint(user, f"key {number}", text) for text in texts[:-1]]
+                    self.sent[user].append(Sent(0, tuple(texts), may_expire))
+                    break
+                await trio.sleep(0.2)
+            self.under_way -= 1
+
+    async def send(self, user: str, key: str, text: str, may_expire: bool) -> Settled | None:
+        """Ask for one message; None where there is no answer."""
+        life = self.life
+        if life is None or not life.is_up:
+            return None
+        inboxes = life.broker.inboxes
+        assert inboxes is not None
+        told: list[Settled] = []
+        expires_at_ms = self.world.wall_ms() + SHORT_MS if may_expire else None
+        done = trio.Event()
+
+        def on_done(settled: Settled) -> None:
+            told.append(settled)
+            done.set()
+
+        if inboxes.send(user, 200, text, on_done, key=key, expires_at_ms=expires_at_ms) is not Verdict.QUEUED:
+            return None
+        with trio.move_on_after(RETRY_S):
+            await done.wait()
+        return told[0] if told else None
+
+
+def _fingerprint(user: str, key: str, text: Any) -> bytes:
+    return make_key("direct", f"{user} {key}", pack_body((text,))).fingerprint
+
+
+_ = (ClientClosed, Connected)

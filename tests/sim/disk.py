@@ -1,0 +1,345 @@
+"""The disk of the simulated world, with a real ledger on it: files in memory, faults and time from the seed.
+
+Everything of the ledger is the broker's own code: store, writer, upkeep, opening, limits. Only the thread is missing:
+`SimLedger` lets the writer's steps happen at times that the world decides. A commit may take long, fail (no space, an
+error, a failed fsync), or be the moment at which the process dies; then what was under way is on the disk or not, as
+the seed decides, and so is what a failed commit has left behind. What was reported durable is always there.
+
+`Disk.books` is what everything is judged by: each event as it was found in the file after the commit, whatever the
+code says about it, and whatever retention removes later.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, NamedTuple, TypeVar
+
+import trio
+
+from broker.ledger import Ledger, LedgerLimits, LedgerState, Retention, Settled, database_path
+from broker.ledger.entries import Submission
+from broker.ledger.store import Store
+from broker.ledger.writer import Pace, Signal, Waiting
+from tests.broker.ledger.books import disk_error
+from tests.sim.world import World
+
+__all__ = ["Disk", "Killed", "SimLedger", "Written"]
+
+R = TypeVar("R")
+
+QUICK_S, SLOW_S = 0.01, 3.0
+"""Most that an usual commit takes, and a slow one."""
+FAILURES = ("SQLITE_FULL", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_WRITE", "SQLITE_READONLY")
+RETRY_S = 0.5
+
+
+class Killed(BaseException):
+    """The process is dead from here on."""
+
+
+class Written(NamedTuple):
+    """One event as it was found in the file."""
+
+    kind: int
+    body: bytes
+
+
+class Disk:
+    """What outlives a process. ``on_death``: kills the process that is at work."""
+
+    def __init__(self, world: World, directory: Path) -> None:
+        self.world = world
+        self.directory = directory
+        self.path = database_path(directory)
+        self.books: dict[tuple[str, int], list[Written]] = {}
+        """Every stream, by room and epoch; the event with offset n is number n - 1."""
+        self.on_death: Callable[[], None] = lambda: None
+        self.may_kill = False
+        """Whether a commit may be the end: not while the ledger is opened, which has a chance of its own."""
+        self._fails_until = 0.0
+        self._failure = FAILURES[0]
+        self._seq = 0
+
+    # ---- what goes wrong
+
+    def check(self, sql: str) -> None:
+        """Fail, if this is a commit and the disk takes none now."""
+        if sql == "COMMIT" and self.world.now() < self._fails_until and not self.world.healed:
+            raise disk_error(self._failure)
+
+    def before_commit(self) -> None:
+        """A commit begins: it may fail, or be the end."""
+        world, weather = self.world, self.world.weather
+        if world.chance(weather.disk_failures):
+            self._failure = world.rng.choice(FAILURES)
+            self._fails_until = world.now() + world.rng.choice((0.0, 0.2, 3.0))
+            world.happen(f"disk fails: {self._failure}")
+            raise disk_error(self._failure)
+        self.check("COMMIT")
+        if self.may_kill and world.chance(weather.kills_at_commit / 2):
+            world.happen("killed before a commit")
+            self._die()
+
+    def after_commit(self, connection: sqlite3.Connection) -> None:
+        """The commit is on the disk; the process may die before it says so."""
+        self._keep_books(connection)
+        if self.may_kill and self.world.chance(self.world.weather.kills_at_commit / 2):
+            self.world.happen("killed after a commit")
+            self._die()
+
+    def _die(self) -> None:
+        self.on_death()
+        raise Killed
+
+    # ---- what is there
+
+    def _keep_books(self, connection: sqlite3.Connection) -> None:
+        rows = connection.execute(
+            "SELECT seq, room, epoch, offset, kind, body FROM entries JOIN streams USING (stream) WHERE seq > ?"
+            " ORDER BY seq",
+            (self._seq,),
+        ).fetchall()
+        for seq, room, epoch, offset, kind, body in rows:
+            self._seq = seq
+            stream = self.books.setdefault((room, epoch), [])
+            assert offset == len(stream) + 1, f"{room} {epoch}: offset {offset} after {len(stream)}"
+            stream.append(Written(kind, body))
+            self.world.note("durable", room, offset)
+
+    def stored_from(self, room: str, epoch: int) -> int:
+        """The first offset of a stream that retention has left."""
+        connection = sqlite3.connect(self.path)
+        try:
+            row = connection.execute(
+                "SELECT min(offset) FROM entries JOIN streams USING (stream) WHERE room = ? AND epoch = ?",
+                (room, epoch),
+            ).fetchone()
+        finally:
+            connection.close()
+        return row[0] if row[0] is not None else len(self.books.get((room, epoch), ())) + 1
+
+
+class Connection:
+    """A connection to a database on this disk."""
+
+    def __init__(self, connection: sqlite3.Connection, check: Callable[[str], None]) -> None:
+        self._connection = connection
+        self._check = check
+
+    def execute(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
+        self._check(sql)
+        return self._connection.execute(sql, parameters)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+class SimStore(Store):
+    """A store on this disk."""
+
+    def __init__(self, disk: Disk, path: Path) -> None:
+        self._disk = disk
+        self._batch: Sequence[Submission] = ()
+        self.ghost: Sequence[Submission] = ()
+        """What a failed commit has written; the next good one goes over it."""
+        super().__init__(path)
+        real = self._connection
+        self._real = real
+        self._connection = Connection(real, disk.check)  # type: ignore[assignment]
+
+    def commit(self, batch: Sequence[Submission]) -> Any:
+        self._batch = batch
+        return super().commit(batch)
+
+    def _finish(self) -> None:
+        try:
+            self._disk.before_commit()
+            self._real.execute("COMMIT")
+        except sqlite3.Error:
+            self.ghost = self._batch or self.ghost
+            raise
+        self.ghost = ()
+        self._disk.after_commit(self._real)
+
+    def abandon(self) -> None:
+        """The process has died: what a failed commit has left behind may be there when the next one looks."""
+        ghost, self.ghost = self.ghost, ()
+        if self._real.in_transaction:
+            self._real.execute("ROLLBACK")
+        elif ghost and self._disk.world.chance(self._disk.world.weather.ghosts):
+            self._disk.world.happen("a failed commit is there after all")
+            self._disk.may_kill = False
+            self._finish = lambda: self._real.execute("COMMIT")  # type: ignore[method-assign,assignment]
+            super().commit(ghost)
+            self._disk._keep_books(self._real)
+        self._real.close()
+
+
+class _Queue(SimpleQueue):  # type: ignore[type-arg]
+    """The writer's queue, with a bell instead of a thread that waits at it."""
+
+    def __new__(cls, ring: Callable[[], None]) -> _Queue:
+        return super().__new__(cls)
+
+    def __init__(self, ring: Callable[[], None]) -> None:
+        self._ring = ring
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        super().put(item)
+        self._ring()
+
+
+class SimLedger(Ledger):
+    """The broker's ledger without its thread."""
+
+    def __init__(self, disk: Disk) -> None:
+        world = disk.world
+        weather = world.weather
+        super().__init__(
+            disk.directory,
+            unix_ms=world.wall_ms,
+            retention=Retention(entries_s=weather.entries_s),
+            limits=LedgerLimits(max_items=weather.ledger_items),
+            pace=Pace(max_batch=weather.max_batch),
+            clock=world.now,
+            open_store=self._open_simulated,
+        )
+        self._disk = disk
+        self._world = world
+        self._store: SimStore | None = None
+        self._is_busy = False
+        self._is_stepping = False
+        self._is_gone = False
+
+    def _open_simulated(self, path: Path) -> Store:
+        self._store = SimStore(self._disk, path)
+        return self._store
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Open, serve until cancelled, then write what waits and close; dead, do nothing of it."""
+        world, disk = self._world, self._disk
+        await world.pause(0.05)
+        disk.may_kill = False
+        writer = self._writer = self._open()
+        disk.may_kill = True
+        writer.queue = _Queue(self._ring)
+        assert self._reader is not None
+        self._reader._connection = Connection(self._reader._connection, self._check_read)  # type: ignore[assignment]
+        self._is_open = True
+        try:
+            if world.chance(world.weather.kills_at_start):
+                world.later(world.rng.uniform(0, 0.1), self._die_at_start)
+            self._keep_house()
+            task_status.started()
+            await trio.sleep_forever()
+        finally:
+            self._is_open = False
+            if not self._is_gone:
+                disk.may_kill = False
+                while not writer.queue.empty():
+                    self._step()
+                self._tell_all()
+                self._is_gone = True
+                self._reader.close()
+                self._reader = None
+                writer._close()
+                writer.move(Signal.CLOSE)
+
+    def _die_at_start(self) -> None:
+        if not self._is_gone:
+            self._world.happen("killed while starting")
+            self._disk.on_death()
+
+    def die(self) -> None:
+        """The process is gone: nothing more is written or told."""
+        if not self._is_gone:
+            self._is_gone = True
+            if not self._is_stepping:
+                self._abandon()
+
+    def _abandon(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        if self._store is not None:
+            self._store.abandon()
+
+    async def ask(self, question: Callable[..., R], *args: Any) -> R:
+        """A trip to the reading thread takes time."""
+        await self._world.pause(0.02)
+        return self._ask(question, args)
+
+    def _check_read(self, sql: str) -> None:
+        if self._world.chance(self._world.weather.read_errors):
+            self._world.happen("a read fails")
+            raise disk_error("SQLITE_IOERR_READ")
+
+    # ---- the writer's life, step by step
+
+    def _ring(self) -> None:
+        if not self._is_busy:
+            self._is_busy = True
+            slow = self._world.chance(self._world.weather.slow_commits)
+            if slow:
+                self._world.happen("slow commit")
+            self._world.soon(SLOW_S if slow else QUICK_S, self._work)
+
+    def _work(self) -> None:
+        self._is_busy = False
+        if self._is_gone or self._writer is None:
+            return
+        self._is_stepping = True
+        try:
+            self._step()
+        except Killed:
+            self._abandon()
+            return
+        finally:
+            self._is_stepping = False
+        if self._writer.state is not LedgerState.READY:
+            self._is_busy = True
+            self._world.soon(RETRY_S, self._work)
+        elif not self._writer.queue.empty():
+            self._ring()
+
+    def _step(self) -> None:
+        """What the thread does between two looks at its queue."""
+        writer = self._writer
+        assert writer is not None
+        batch = [] if writer.queue.empty() else writer._gather()
+        if writer.state is LedgerState.READY:
+            if batch:
+                writer._commit(batch)
+            writer._keep_house(is_idle=not batch)
+        else:
+            if batch:
+                writer._turn_away(batch)
+            if writer.state is LedgerState.DEGRADED and writer._try_again():
+                self._world.happen("disk recovers")
+
+    def _keep_house(self) -> None:
+        if not self._is_gone:
+            self._ring()
+            self._world.later(1.0, self._keep_house)
+
+    def _deliver(self, results: list[tuple[Waiting, Settled]]) -> None:
+        self._settled.extend(results)
+        if self._is_open:
+            self._world.soon(0.005, self._tell_some)
+        else:
+            self._tell_all()
+
+    def _tell_some(self) -> None:
+        """The loop takes results in slices; the process may die between two."""
+        for _ in range(self._world.rng.randint(1, 8)):
+            if self._settled and not self._is_gone:
+                self._tell(*self._settled.popleft())
+        if self._settled and not self._is_gone:
+            self._world.soon(0.005, self._tell_some)
+
+    def _tell_all(self) -> None:
+        while self._settled:
+            self._tell(*self._settled.popleft())

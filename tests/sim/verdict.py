@@ -1,0 +1,163 @@
+"""What must be true of the simulated show: at every moment (`look`), and when all is over (`check`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from broker.ledger import DirectState
+from broker.ledger import Reader as Ledger
+from protocol.codes import MessageType
+from protocol.frames import unpack_body
+from tests.sim.cast import DEVICES, GIFTS, NEWS, ROOMS, SIDE, USERS, VISITS, Cast
+from tests.sim.disk import Written
+
+__all__ = ["check", "look", "what_is_missing"]
+
+FRAME_BYTES = 2048
+"""Above any frame of the show: what a bound may be exceeded by."""
+
+
+def look(cast: Cast) -> None:
+    """The broker's accounts and bounds, now."""
+    life = cast.life
+    if life is None or not life.is_up:
+        return
+    broker = life.broker
+    for account in broker.hub.accounts():
+        assert account.admitted == sum(account[1:]), account
+        assert min(account) >= 0, account
+    queued = 0
+    limits = broker.poller.queue_limits
+    for transport in life.transports():
+        queue = transport.queue
+        if queue is not None:
+            queued += queue.nbytes
+            assert queue.critical_nbytes <= limits.critical_bytes, queue.critical_nbytes
+            assert queue.nbytes <= limits.queue_bytes + limits.critical_bytes + FRAME_BYTES, queue.nbytes
+    assert broker.budget.used_bytes == queued, (broker.budget.used_bytes, queued)
+    assert broker.ledger is not None and broker.ledger.waiting <= cast.world.weather.ledger_items
+    links = sum(broker.hub.links_of_user.values())
+    assert links <= len(broker.services.sessions), "links are counted that have ended"
+    for room in broker.hub:
+        seats = sum(1 for session in broker.services.sessions for seat in session._seats if seat[0] is room)
+        assert seats == len(room.audience) == room.state.presence.online, (room.name, seats)
+
+
+def what_is_missing(cast: Cast) -> str | None:
+    """What has not come true yet; None: all is well."""
+    life = cast.life
+    if life is None or not life.is_up:
+        return "the broker is not up"
+    broker = life.broker
+    inboxes, ledger = broker.inboxes, broker.ledger
+    assert inboxes is not None and ledger is not None
+    if cast.under_way:
+        return f"{cast.under_way} things are still to be done"
+    if ledger.waiting or inboxes._unsaved:
+        return "something waits for the ledger"
+    for reader in cast.readers:
+        stream = _stream(cast, reader.name.split(" in ")[1])
+        if reader.offset != len(stream):
+            return f"{reader.name} has seen {reader.offset} of {len(stream)}"
+    if inboxes._pending:
+        return f"messages are pending: {sorted(inboxes._pending)}"
+    for liker in cast.likers:
+        if liker.likes.waiting:
+            return "likes wait to be sent"
+        room = broker.hub.find(liker.name)
+        assert room is not None
+        cast.like_totals[liker.name] = room.state.likes.total
+    return None
+
+
+def check(cast: Cast) -> None:
+    """Compare what everybody saw and was told with what is on the disk."""
+    _check_events(cast)
+    _check_likes(cast)
+    ledger = Ledger(cast.disk.path)
+    try:
+        ledger.verify_all()
+        _check_entries(cast, ledger)
+        _check_messages(cast, ledger)
+    finally:
+        ledger.close()
+
+
+def _stream(cast: Cast, room: str) -> list[Written]:
+    """The stream of a room: only one epoch may have events."""
+    streams = [stream for (name, _), stream in cast.disk.books.items() if name == room and stream]
+    assert len(streams) <= 1, f"{room} began anew although it had events"
+    return streams[0] if streams else []
+
+
+def _check_events(cast: Cast) -> None:
+    """Gifts and announcements: acknowledged means there, once, where it was said to be."""
+    for name in ROOMS:
+        stream = _stream(cast, name)
+        given = {order: gift for order, gift in cast.gifts.items() if gift.room == name}
+        assert len(given) == GIFTS
+        for offset, written in enumerate(stream, 1):
+            if written.kind == MessageType.GIFT:
+                count = unpack_body(written.body)[4][4]
+                there = {order: gift.count for order, gift in given.items() if gift.offset == offset}
+                assert count == sum(there.values()), f"{name} {offset}: {count} gifts, acknowledged were {there}"
+        for order, gift in given.items():
+            assert stream[gift.offset - 1].kind == MessageType.GIFT, (order, gift)
+    for room, wanted in ((ROOMS[0], NEWS), (ROOMS[1], NEWS), (SIDE, VISITS)):
+        texts = [
+            unpack_body(written.body)[4][0] for written in _stream(cast, room) if written.kind == MessageType.ANNOUNCEMENT
+        ]
+        assert len({text.split(",")[0] for text in texts}) == len(texts) == wanted, f"{room}: {texts}"
+    for what, (room, offset) in cast.news.items():
+        text = unpack_body(_stream(cast, room)[offset - 1].body)[4][0]
+        assert text.split(",")[0] == what, (what, room, offset, text)
+
+
+def _check_likes(cast: Cast) -> None:
+    """A like counts once; a crash may lose some, since nobody was promised that they last."""
+    happened = cast.world.happened
+    for name in ROOMS:
+        rooms = [room for room in cast.likers if room.name == name]
+        counted = sum(room.likes.counted for room in rooms)
+        unknown = sum(room.likes.unknown for room in rooms)
+        assert all(sum(room.likes) == cast.likes[room] for room in rooms), [r.likes for r in rooms]
+        total = cast.like_totals[name]
+        assert total <= counted + unknown, f"{name}: {total} likes, {counted} were counted, {unknown} may have been"
+        if not happened["killed"] and not any(what.startswith("disk fails") for what in happened):
+            assert total >= counted, f"{name}: {total} likes are left of {counted}"
+
+
+def _check_entries(cast: Cast, ledger: Ledger) -> None:
+    """What the ledger has kept is what was written."""
+    for entry, _, _ in ledger.entries():
+        written = cast.disk.books[entry.room, entry.epoch][entry.offset - 1]
+        assert (entry.kind, entry.body) == written, entry
+
+
+def _check_messages(cast: Cast, ledger: Ledger) -> None:
+    """Every message to a user: there once, seen by it, on each device in order; or expired, if it might."""
+    for user in USERS:
+        sent = cast.sent[user]
+        stored = [ledger.direct(user, number) for number in range(1, len(sent) + 1)]
+        assert ledger.direct(user, len(sent) + 1) is None, f"{user}: a message was written twice"
+        seen = {text for device in DEVICES if device.split(":")[0] == user for _, text in cast.shown[device]}
+        for message in sent:
+            there = [direct for direct in stored if direct is not None and _text(direct) in message.texts]
+            assert len(there) == 1, f"{user}: {message} is there {len(there)} times"
+            direct = there[0]
+            assert message.direct_id in (0, direct.direct_id)
+            if direct.state is not DirectState.ACKED:
+                cast.world.happened["message expired"] += 1
+                assert message.may_expire, f"{user} has not had {message}: {direct.state}"
+            else:
+                passed = (user, direct.direct_id) in cast.passed
+                assert _text(direct) in seen or passed, f"{user} has not seen {message}"
+    for device, messages in cast.shown.items():
+        sent_texts = {text for message in cast.sent[device.split(":")[0]] for text in message.texts}
+        assert {text for _, text in messages} <= sent_texts, device
+
+
+def _text(direct: Any) -> str:
+    text: str = unpack_body(direct.body)[0]
+    return text
+
