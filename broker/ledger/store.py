@@ -221,7 +221,8 @@ class Store:
                 draft.directs = []
                 # One that had expired by then was perhaps never sent: upkeep will say what became of it.
                 execute(
-                    "UPDATE directs SET state = 1 WHERE user = ? AND direct_id <= ? AND state = 0 AND expires_at_ms > ?",
+                    "UPDATE directs SET state = 1"
+                    " WHERE user = ? AND direct_id <= ? AND state = 0 AND expires_at_ms > ?",
                     (user, direct_id, at_ms),
                 )
                 execute(

@@ -103,6 +103,16 @@ def test_keys_are_forgotten_after_their_retention(store: Store) -> None:
     assert [type(result) for result in results] == [Committed, Repeated]
 
 
+def test_a_later_acknowledgement_does_not_cover_what_had_expired(store: Store) -> None:
+    store.commit([Submission((DirectEntry("ann", 1, 1, 100, b"code"), DirectEntry("ann", 1, 1, 300, b"later")))])
+    store.commit([Submission((DirectAcked("ann", 2, 150),))])
+    Upkeep(store, Retention()).step(150)
+    reader = ask(store)
+    states = [direct.state for number in (1, 2) if (direct := reader.direct("ann", number)) is not None]
+    assert states == [DirectState.EXPIRED, DirectState.ACKED]
+    reader.close()
+
+
 def test_a_message_nobody_fetched_expires_and_the_platform_is_told(store: Store) -> None:
     store.commit(
         [Submission((DirectEntry("ann", 1, 1, 100, b"code", "sale"), DirectEntry("ann", 1, 1, 300, b"later")))]
