@@ -18,7 +18,7 @@ import structlog
 import trio
 
 from broker.core.stream import Past
-from broker.ledger import DirectState, Ledger, LedgerRefused, Reader, StoredDirect
+from broker.ledger import DirectState, Ledger, LedgerDamaged, LedgerRefused, Reader, StoredDirect
 from broker.recorder import pasts_of
 
 __all__ = ["Archive"]
@@ -27,6 +27,8 @@ log = structlog.get_logger("roomcast.archive")
 
 MAX_WAITING = 20_000
 """More than the connections of one process: each may wait for one room's history."""
+PATIENCE_S = 10.0
+"""A disk that could not be read may be read again soon; after so long nobody should wait for it any more."""
 BATCH = 32
 """Questions of one trip: the trip costs as much as five of them."""
 
@@ -36,6 +38,8 @@ class _Question(NamedTuple):
     ask: Callable[..., Any]
     arguments: tuple[Any, ...]
     on_done: Callable[[Any], None]
+    if_damaged: Any = None
+    """The answer where the ledger has it, but not as it was written: asking again will not help."""
 
 
 class Archive:
@@ -47,15 +51,24 @@ class Archive:
         self._max_bytes = max_bytes
         self._waiting: deque[_Question] = deque()
         self._wake = trio.Event()
+        self._failing_since: float | None = None
         self.asked = 0
         self.failed = 0
+
+    @property
+    def is_worth_waiting(self) -> bool:
+        """Whether what could not be read now may be read when it is asked for again."""
+        return self._failing_since is None or trio.current_time() < self._failing_since + PATIENCE_S
 
     def history(
         self, room: str, epoch: int, after: int, last: int, on_done: Callable[[Sequence[Past] | None], None]
     ) -> bool:
-        """Ask for the events ``after + 1`` to ``last``, all or None. False: too many questions wait already."""
+        """Ask for the events ``after + 1`` to ``last``: all, or none where they cannot be had; None where that failed.
+
+        False: too many questions wait already.
+        """
         arguments = (room, epoch, after, last, self.max_events, self._max_bytes)
-        return self._put(_Question(_history, arguments, on_done))
+        return self._put(_Question(_history, arguments, on_done, if_damaged=()))
 
     def inbox(
         self, user: str, after: int, now_ms: int, limit: int, on_done: Callable[[Sequence[StoredDirect] | None], None]
@@ -99,7 +112,14 @@ class Archive:
         if isinstance(answer, Exception):
             self.failed += 1
             log.error("the ledger could not answer", why=str(answer))
-            answer = None
+            if isinstance(answer, LedgerDamaged):
+                answer = question.if_damaged
+            else:
+                answer = None
+                if self._failing_since is None:
+                    self._failing_since = trio.current_time()
+        else:
+            self._failing_since = None
         try:
             question.on_done(answer)
         except Exception:
@@ -119,7 +139,7 @@ def _answer(reader: Reader, batch: Sequence[_Question]) -> list[Any]:
 
 def _history(
     reader: Reader, room: str, epoch: int, after: int, last: int, max_events: int, max_bytes: int
-) -> Sequence[Past] | None:
+) -> Sequence[Past]:
     entries = reader.history(room, epoch, after, last, max_events, max_bytes)
-    pasts = None if entries is None else pasts_of(entries)
-    return pasts if pasts is not None and len(pasts) == last - after else None
+    pasts = pasts_of(entries or ())
+    return pasts if len(pasts) == last - after else ()

@@ -145,6 +145,8 @@ class Inboxes:
         self._knows_all = True
         self._unsaved: dict[str, int] = {}
         """Acknowledgements that the ledger could not take yet; bounded by the users who have logged in since."""
+        self._unread: dict[str, None] = {}
+        """Users whose messages could not be read for some link; bounded likewise."""
         self.delivered = 0
         """Messages written to links, again and again ones included."""
 
@@ -308,16 +310,28 @@ class Inboxes:
             self._pump(user, pending, link)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Write down again, now and then, what the ledger could not take. Until cancelled."""
+        """Write down and read again, now and then, what the ledger could not take or give. Until cancelled."""
         task_status.started()
         while True:
             await trio.sleep(SAVE_AGAIN_S)
+            unread, self._unread = self._unread, {}
+            for user in unread:
+                self._read_again(user)
             unsaved, self._unsaved = self._unsaved, {}
             for user, direct_id in unsaved.items():
                 pending = self._pending.get(user)
                 if pending is not None and pending.saving <= direct_id:
                     pending.saving = pending.acked
                     self._save(user, direct_id)
+
+    def _read_again(self, user: str) -> None:
+        pending = self._pending.get(user)
+        if pending is None:
+            if not self._knows_all:
+                self._look_up(user)
+            return
+        for link in list(pending.links):
+            self._pump(user, pending, link)
 
     # ---- delivery
 
@@ -354,8 +368,8 @@ class Inboxes:
         """Only the disk knows what a user has pending. Until then nothing is sent: acknowledging a later message would
         lose the earlier ones.
         """
-        if user in self._links:
-            self._archive.pending(user, partial(self._on_found, user))
+        if user in self._links and not self._archive.pending(user, partial(self._on_found, user)):
+            self._unread[user] = None
 
     def _on_found(self, user: str, found: tuple[int, int] | None) -> None:
         if found is None or user in self._pending or user not in self._links:
@@ -373,8 +387,9 @@ class Inboxes:
         if cursor.is_asking or cursor.sent >= pending.last or room <= 0:
             return
         on_done = partial(self._on_messages, user, pending, link, pending.last, room)
-        # Where too many ask at once the next acknowledgement, message or login tries again.
         cursor.is_asking = self._archive.inbox(user, cursor.sent, self._unix_ms(), room, on_done)
+        if not cursor.is_asking:  # too many ask at once
+            self._unread[user] = None
 
     def _on_messages(
         self, user: str, pending: _Pending, link: Link, last: int, room: int, messages: Sequence[StoredDirect] | None
@@ -385,7 +400,8 @@ class Inboxes:
             return
         cursor.is_asking = False
         if messages is None:
-            return  # the log says why; the next acknowledgement, message or login tries again
+            self._unread[user] = None  # the log says why
+            return
         for stored in messages:
             if stored.direct_id > max(cursor.sent, pending.acked):
                 cursor.sent = stored.direct_id

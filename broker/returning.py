@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from broker.auth import RoomGrant
 from broker.core.stream import Past
 from broker.room import Room
-from protocol.codes import Opcode
+from protocol.codes import ErrorCode, Opcode
 from protocol.connection import Frame
 from protocol.messages import Resume, Resumed
 from protocol.resume import StreamPosition, gap_from
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from broker.session import Session
 
 __all__ = ["on_resume", "wait_founded"]
+
+READ_AGAIN_MS = 1000
+"""When to come back if the ledger could not be asked, or did not answer."""
 
 
 def wait_founded(session: Session, room: Room, frame: Frame) -> bool:
@@ -62,7 +65,7 @@ def on_resume(session: Session, frame: Frame, again: bool = False) -> None:
 
 
 def _ask_history(session: Session, resume: Resume, sequence: int, room: Room, found: Sequence[Past]) -> bool:
-    """Ask the ledger for what the room has forgotten; False where that cannot help."""
+    """Ask the ledger for what the room has forgotten; False where that cannot help. Else it will be answered."""
     archive = session.services.archive
     history = room.state.history
     after, last = resume.offset + len(found), history.first_offset - 1
@@ -70,7 +73,8 @@ def _ask_history(session: Session, resume: Resume, sequence: int, room: Room, fo
         return False
     on_done = partial(_on_history, session, resume, sequence, found)
     if not archive.history(room.name, resume.epoch, after, last, on_done):
-        return False
+        _not_now(session, sequence)
+        return True
     session.returning = (*session.returning, resume.room_name)
     return True
 
@@ -94,7 +98,11 @@ def _come_back(
         return
     room, entry = admitted
     past: Sequence[Past] | None = None
-    if more is not None:
+    archive = session.services.archive
+    if more is None and archive is not None and archive.is_worth_waiting:
+        _not_now(session, sequence)
+        return
+    if more:
         found = (*found, *more)
         newer = room.missing(resume.epoch, resume.offset + len(found), session.services.poller.now)
         if newer is not None:
@@ -113,6 +121,11 @@ def _welcome_back(
     session.send(Resumed(past is not None, first, snapshot), room.number, sequence)
     for each in past or ():
         session.send(each.event, room.number, each.offset, each.lane)
+
+
+def _not_now(session: Session, sequence: int) -> None:
+    """What is missing is there, but cannot be had now: a gap would be a lie."""
+    session.refuse(ErrorCode.OVERLOADED, "the ledger cannot be read now", sequence, wait_ms=READ_AGAIN_MS)
 
 
 def _has_waited(session: Session, name: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 
+from broker import inboxes
 from broker.inboxes import MAX_PAYLOAD_BYTES, WINDOW, BatchResult
 from broker.ledger import Committed, DirectState, LedgerError, Reader, Repeated, Settled, Trouble, Verdict
 from broker.server import Broker
@@ -227,6 +228,27 @@ async def test_a_message_that_is_not_durable_is_not_sent(directory: Path) -> Non
         assert settled.trouble is Trouble.DISK_FULL
         await nothing_more(link)
         assert (await broker.inboxes.send_batch("sale", COUPON, "x", {"ann": {}})).failed == 1
+
+
+async def test_messages_that_could_not_be_read_come_when_they_can_be(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inboxes, "SAVE_AGAIN_S", 0.05)
+    async with durable_broker(directory) as broker:
+        await send(broker, "ann", "one")
+
+        def cannot(*args: object) -> None:
+            raise disk_error("SQLITE_IOERR_READ")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(Reader, "inbox", cannot)
+            async with raw_link(broker) as link:
+                await link.login("dev:ann")
+                assert broker.archive is not None
+                while not broker.archive.failed:  # noqa: ASYNC110 - a counter has no event
+                    await trio.sleep(0.001)
+                broken.undo()
+                assert (await link.expect(Direct))[1].direct_id == 1
 
 
 async def test_users_beyond_what_is_remembered_are_looked_up(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

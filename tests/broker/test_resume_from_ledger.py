@@ -7,12 +7,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import trio
 
+from broker import archive
+from broker.ledger import Reader
 from broker.server import Broker
 from protocol.codes import ErrorCode, MessageType, Tier
 from protocol.messages import Ack, ErrorReply, Event, Resume, Resumed
 from tests.broker.harness import RawLink, joined_link, raw_link
+from tests.broker.ledger.books import disk_error
 from tests.broker.test_durable import announce, directory, disk, durable_broker
 
 __all__ = ["directory"]
@@ -159,6 +163,35 @@ async def test_a_damaged_history_is_never_served(directory: Path) -> None:
             assert (answer.recovered, answer.gap_from) == (False, 1)
         assert broker.archive is not None
         assert broker.archive.failed == 1
+
+
+async def test_a_disk_that_cannot_be_read_for_a_moment_makes_no_gap(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with durable_broker(directory, room=SHORT) as broker, joined_link(broker, "dev:max:host") as (host, room):
+        for number in range(1, 8):
+            await announce(host, room, number)
+        epoch = broker.hub.room(room).state.epoch  # type: ignore[union-attr]
+
+        def cannot(*args: object) -> None:
+            raise disk_error("SQLITE_IOERR_READ")
+
+        async with raw_link(broker) as ann:
+            await ann.login("dev:ann")
+            with monkeypatch.context() as broken:
+                broken.setattr(Reader, "history", cannot)
+                await ann.send((Resume("lobby", Tier.FULL, epoch, 0), 0, 9))
+                frame, error = await ann.expect(ErrorReply)
+                assert (frame.sequence, error.code, error.retry_after_ms) == (9, ErrorCode.OVERLOADED, 1000)
+                with monkeypatch.context() as hurried:
+                    hurried.setattr(archive, "PATIENCE_S", 0.0)
+                    async with raw_link(broker) as bob:
+                        await bob.login("dev:bob")
+                        await bob.send((Resume("lobby", Tier.FULL, epoch, 0), 0, 9))
+                        assert not (await bob.expect(Resumed))[1].recovered, "nobody waits for a broken disk for ever"
+            await ann.send((Resume("lobby", Tier.FULL, epoch, 0), 0, 10))
+            assert (await ann.expect(Resumed))[1].recovered
+            assert await offsets(ann, 7) == list(range(1, 8))
 
 
 async def test_a_link_that_goes_while_it_waits_leaves_nothing_behind(directory: Path) -> None:
