@@ -114,7 +114,7 @@ class Likes(NamedTuple):
     refused: int = 0
     """The broker did not count them (paused room, its own caps)."""
     unknown: int = 0
-    """Sent; the fate was never told."""
+    """Sent; the fate was never told. They are not sent again, since they may have been counted."""
     unsent: int = 0
     """The room was left before they could be sent."""
 
@@ -394,11 +394,16 @@ class Room:
             self._likes_idle.unpark_all()
 
     async def _send_likes(self) -> float:
-        """Post one sum and book its fate; returns seconds to wait before the next."""
+        """Post one sum and book its fate; returns seconds to wait before the next.
+
+        Never twice: the broker keeps no names of likes, and would count them again.
+        """
+        while self.membership in (_WANTED, _ASKED):
+            await self.changed.park()
         count = min(self.likes.waiting, MAX_LIKES_PER_POST)
         outcome, result = None, PostResult(None, "")  # what holds if we are cancelled here
         try:
-            result = await self._voice.post(self, MessageType.LIKE, LikePayload(count), None, True, POST_TIMEOUT_S)
+            result = await self._voice.post(self, MessageType.LIKE, LikePayload(count), None, False, POST_TIMEOUT_S)
             outcome = result.outcome
         except ClientClosed:
             result = PostResult(None, "", sent=False)
