@@ -285,9 +285,9 @@ class SimLedger(Ledger):
             slow = self._world.chance(self._world.weather.slow_commits)
             if slow:
                 self._world.happen("slow commit")
-            self._world.soon(SLOW_S if slow else QUICK_S, self._work)
+            self._world.soon(SLOW_S if slow else QUICK_S, self._go_on)
 
-    def _work(self) -> None:
+    def _go_on(self) -> None:
         self._is_busy = False
         if self._is_gone or self._writer is None:
             return
@@ -301,7 +301,7 @@ class SimLedger(Ledger):
             self._is_stepping = False
         if self._writer.state is not LedgerState.READY:
             self._is_busy = True
-            self._world.soon(RETRY_S, self._work)
+            self._world.soon(RETRY_S, self._go_on)
         elif not self._writer.queue.empty():
             self._ring()
 

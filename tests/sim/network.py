@@ -25,7 +25,7 @@ DELAY_S = 0.05
 class Line:
     """One direction: bytes under way, then bytes that wait to be read."""
 
-    def __init__(self, world: World, on_change: Callable[[], None]) -> None:
+    def __init__(self, world: World, on_change: Callable[[], object]) -> None:
         self._world = world
         self._on_change = on_change
         self._chunks: deque[bytes] = deque()

@@ -66,7 +66,7 @@ class Show:
             world.healed = True
             world.note("healed")
             with trio.move_on_after(HEAL_S):
-                while (missing := verdict.what_is_missing(cast)) is not None:
+                while (missing := verdict.what_is_missing(cast)) is not None:  # noqa: ASYNC110 - it looks now and then
                     await trio.sleep(LOOK_S)
             assert missing is None, f"{HEAL_S:g} s after all was well: {missing}"
             verdict.look(cast)

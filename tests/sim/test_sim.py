@@ -1,38 +1,80 @@
-"""Worlds from seeds: a few each time, hundreds when asked, and proof that they would notice."""
+"""Worlds from seeds: a few each time, hundreds when asked, and proof that each of their judges can say no."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from broker.core.effects import Record
-from broker.ledger import Committed, Settled, Verdict
+from broker.core.history import History
+from broker.core.room_state import RoomState
+from broker.inboxes import Inboxes
+from broker.ledger import Committed, Reader, Settled, Verdict
+from broker.ledger.store import Store
+from broker.ledger.upkeep import Upkeep
+from broker.poller import Poller
 from broker.recorder import Recorder
-from tests.sim.house import SimLedger
+from broker.room import Room
+from protocol.clients import Client
+from protocol.clients.directs import Directs
+from protocol.codes import MessageType
+from tests.sim.disk import SimLedger
 from tests.sim.show import simulate
 
+FIXED = (
+    2,  # likes that were under way when the link was lost were sent, and counted, again
+    53,  # a disk that could not be read for a moment made a RESUME lose events that it still had
+    3,  # a message that had expired unseen was called acknowledged
+)
+"""Worlds that found a bug, with what it was: each stays here."""
 
-@pytest.mark.parametrize("seed", range(1, 9))
+
+@pytest.mark.parametrize("seed", FIXED)
 def test_what_was_promised_comes_true_whatever_breaks(seed: int) -> None:
     simulate(seed)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_hundreds_of_worlds() -> None:
-    for seed in range(1000, 1300):
-        simulate(seed)
 
 
 def test_the_same_seed_gives_the_same_world() -> None:
     first, second = simulate(42), simulate(42)
     assert first.log == second.log
-    assert first.digest == second.digest != simulate(43).digest
+    assert first.digest == second.digest
 
 
-def fails(seeds: range) -> bool:
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_hundreds_of_worlds() -> None:
+    """Two processes side by side; what they print is what is needed to see a failure again."""
+    commands = [[sys.executable, "-m", "tests.sim", seeds] for seeds in ("1000-1249", "1250-1499")]
+    root = Path(__file__).parents[2]
+    runs = [subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) for command in commands]
+    try:
+        outputs = [run.communicate()[0] for run in runs]
+    finally:
+        for run in runs:
+            run.kill()
+    print(*outputs)
+    assert [run.returncode for run in runs] == [0, 0]
+    for what in USUAL:
+        assert any(what in output for output in outputs), f"no world in which {what!r}"
+
+
+USUAL = (
+    "killed after a commit", "killed before a commit", "killed while starting", "a failed commit is there after all",
+    "disk recovers", "a read fails", "slow commit", "cut", "stall", "drained", "clock leaps", "message expired",
+    "recovered", "gap", "room ended ROOM_IDLE", "rooms restored", "link closed 4002", "link closed 4008", "asked again",
+)  # fmt: skip
+"""What must have happened in five hundred worlds: else they have become too kind."""
+
+
+# ---- planted bugs
+
+
+def fails(seeds: Sequence[int]) -> bool:
     """Whether one of these worlds ends badly."""
     for seed in seeds:
         try:
@@ -54,10 +96,87 @@ def test_a_broker_that_tells_before_the_commit_is_found_out(monkeypatch: pytest.
         return verdict
 
     monkeypatch.setattr(Recorder, "record", tells_early)
-    assert fails(range(1, 6))
+    assert fails(range(1, 4))
 
 
 def test_a_ledger_without_keys_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     record = SimLedger.record
     monkeypatch.setattr(SimLedger, "record", lambda self, items, on_done, keys=(): record(self, items, on_done))
     assert fails(range(1, 11))
+
+
+def test_a_ledger_that_takes_any_number_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = SimLedger.waiting.fget
+    assert waiting is not None
+    monkeypatch.setattr(SimLedger, "waiting", property(lambda self: waiting(self) * 10_000))
+    assert fails(range(1, 4))
+
+
+def test_a_ring_with_a_hole_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    since = History.since
+    monkeypatch.setattr(History, "since", lambda self, *args: (since(self, *args) or [])[1:])
+    assert fails(range(1, 6))
+
+
+def test_a_history_that_is_not_looked_up_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Reader, "history", lambda *args: None)
+    assert fails(range(1, 11))
+
+
+def test_an_inbox_that_skips_what_waits_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Inboxes, "_pump", lambda *args: None)
+    assert fails(range(1, 4))
+
+
+def test_a_client_that_shows_messages_again_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_direct = Directs.on_direct
+
+    def forgets(self: Directs, direct: Any) -> None:
+        self._seen.clear()
+        on_direct(self, direct)
+
+    monkeypatch.setattr(Directs, "on_direct", forgets)
+    assert fails(range(1, 11))
+
+
+def test_messages_that_never_expire_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Upkeep, "_expire", lambda *args: False)
+    assert fails(range(1, 31))
+
+
+def test_an_acknowledgement_that_is_not_written_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Store._stage_other
+
+    def forgets(self: Store, draft: Any, item: Any) -> None:
+        if type(item).__name__ != "DirectAcked":
+            stage(self, draft, item)
+
+    monkeypatch.setattr(Store, "_stage_other", forgets)
+    assert fails(range(1, 4))
+
+
+def test_likes_that_are_sent_again_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    post = Client.post
+
+    async def again(self: Client, room: Any, type: int, payload: Any, name: Any, retry: bool, timeout_s: float) -> Any:
+        return await post(self, room, type, payload, name, retry or type == MessageType.LIKE, timeout_s)
+
+    monkeypatch.setattr(Client, "post", again)
+    assert fails(range(1, 41))
+
+
+def test_a_room_that_does_not_count_what_it_merges_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = RoomState._count_chat
+    monkeypatch.setattr(RoomState, "_count_chat", lambda self, cut: count(self, cut._replace(shown=0)))
+    assert fails(range(1, 4))
+
+
+def test_queues_that_are_not_counted_out_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    account = Poller.account
+    monkeypatch.setattr(Poller, "account", lambda self, delta_bytes: account(self, max(0, delta_bytes)))
+    assert fails(range(1, 11))
+
+
+def test_viewers_who_are_counted_after_they_have_gone_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Room, "leave", lambda self, member, now: self.audience.remove(member))
+    assert fails(range(1, 4))
