@@ -13,13 +13,13 @@ before the histogram sees them: about 20 ns a value instead of 2 us.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from hdrh.histogram import HdrHistogram
 
-__all__ = ["PERCENTILES", "Latencies", "SecondSeries", "Summary", "merge_series", "now_us", "summarise"]
+__all__ = ["PERCENTILES", "Latencies", "SecondSeries", "Summary", "merge_series", "now_us", "quantile", "summarise"]
 
 MAX_US = 3_600_000_000
 """An hour: nothing in a bench may take longer."""
@@ -35,6 +35,11 @@ Array = Any
 def now_us() -> int:
     """The clock of all processes of a run: CLOCK_MONOTONIC in microseconds, the same for everybody on this machine."""
     return time.monotonic_ns() // 1000
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """The value that so large a share of sorted values does not exceed; 0.0 of none."""
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
 class Latencies:

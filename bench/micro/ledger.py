@@ -5,8 +5,7 @@ moment an event was due to the moment its commit was told, so a slow commit cann
 each of 20 publishers waits for its event before the next, which shows the latency of one. *Flat out*: 2,000 wait at any
 time, which shows what one core and the disk can do together.
 
-The floor is the disk alone: write 4 KiB, ``fdatasync``, again, in the same directory and run. It is a rate of serial
-syncs; group commit exists to be above it. A disk may be a cloud volume or another's too: judge by the floor.
+The floor is the disk alone (`bench.disk`), in the same directory and run: judge by it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,9 @@ from pathlib import Path
 
 import trio
 
-from bench.micro.result import Result, median
+from bench.disk import sync_floor, sync_times
+from bench.measure import quantile
+from bench.micro.result import Result
 from broker.config import LogConfig
 from broker.ledger import Committed, Entry, Ledger, Settled, Verdict, make_key
 from broker.logs import configure
@@ -42,14 +43,14 @@ async def ledger(smoke: bool) -> list[Result]:
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="roomcast-ledger-", dir=os.environ.get("ROOMCAST_BENCH_DIR")) as name:
         directory = Path(name)
-        syncs = [sync_rate(directory, seconds / 5)]
+        syncs = [sync_times(directory, seconds / 5)]
         offered = await _run(directory / "offered", seconds, per_s=OFFERED_PER_S)
-        syncs.append(sync_rate(directory, seconds / 5))
+        syncs.append(sync_times(directory, seconds / 5))
         closed = await _run(directory / "closed", seconds / 2, publishers=ROOMS)
-        syncs.append(sync_rate(directory, seconds / 5))
+        syncs.append(sync_times(directory, seconds / 5))
         flat_out = await _run(directory / "flat-out", seconds / 2, publishers=2_000)
-        syncs.append(sync_rate(directory, seconds / 5))
-    floor = median(syncs)
+        syncs.append(sync_times(directory, seconds / 5))
+    floor = sync_floor(syncs)
     for what, run, goal in (
         (f"offered {OFFERED_PER_S}/s by {ROOMS} rooms", offered, GOAL_PER_S),
         (f"{ROOMS} publishers, one under way each", closed, None),
@@ -63,7 +64,7 @@ async def ledger(smoke: bool) -> list[Result]:
                 "/s",
                 None if smoke else goal,
                 False,
-                floor,
+                floor.per_s,
                 "serial fdatasync",
                 "value",
                 run.detail(),
@@ -76,29 +77,12 @@ async def ledger(smoke: bool) -> list[Result]:
             offered.quantile_ms(0.99),
             "ms",
             None if smoke else GOAL_P99_MS,
+            floor=floor.p99_ms,
+            floor_is="p99 of one fdatasync",
             detail=offered.detail(),
         )
     )
     return results
-
-
-def sync_rate(directory: Path, seconds: float) -> float:
-    """Serial ``fdatasync`` of 4 KiB appends a second on this disk."""
-    path = directory / "floor"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
-    page = os.urandom(4096)
-    count = 0
-    begun = time.perf_counter()
-    try:
-        while time.perf_counter() < begun + seconds:
-            os.write(descriptor, page)
-            os.fdatasync(descriptor)
-            count += 1
-    finally:
-        took_s = time.perf_counter() - begun
-        os.close(descriptor)
-        path.unlink()
-    return count / took_s
 
 
 class _Run:
@@ -117,8 +101,7 @@ class _Run:
         return len(self.latencies_s) / self.took_s
 
     def quantile_ms(self, share: float) -> float:
-        ordered = sorted(self.latencies_s)
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000 if ordered else 0.0
+        return quantile(sorted(self.latencies_s), share) * 1000
 
     def detail(self) -> dict[str, float]:
         return {
