@@ -7,25 +7,39 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bench.compare import compare_files, verdict_table
 from bench.memory import run_memory
+from bench.plan import about, fitted, rough_s
 from bench.process import BenchFailure
 from bench.results import METRICS
 from bench.run import RunOptions, run_scenario
-from bench.scenario import Scenario, ScenarioError, Sizes, load_scenario, resize, scenario_names
+from bench.scenario import (
+    Scenario,
+    ScenarioError,
+    Sizes,
+    Target,
+    has_own_size,
+    load_scenario,
+    resize,
+    scenario_names,
+)
 from bench.texts import load_corpus
 
 __all__ = ["bench"]
 
 FAULTS = ("drop-frame",)
+WIDE = 160
+"""Columns where standard output is no terminal."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,15 +54,22 @@ def bench() -> None:
 def list_() -> None:
     """Say which scenarios there are."""
     table = Table(box=None, pad_edge=False)
-    for column in ("scenario", "way", "viewers", "rooms", "seconds", "what one learns"):
-        table.add_column(column, overflow="fold")
+    for column in ("scenario", "way", "viewers", "rooms", "takes about"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("what one learns, and what it has to reach", overflow="fold")
     for name in scenario_names():
         scenario = load_scenario(name)
+        words = [scenario.purpose, *(f"goal: {_goal(target)}" for target in scenario.targets), ""]
         table.add_row(
-            name, _WAYS[scenario.way], f"{scenario.viewers:,}", f"{scenario.rooms:,}", f"{scenario.seconds:g}",
-            scenario.purpose,
+            name, _WAYS[scenario.way], f"{scenario.viewers:,}", f"{scenario.rooms:,}", about(rough_s(scenario)),
+            escape("\n".join(words)),
         )  # fmt: skip
-    Console().print(table)
+    _wide_console().print(table)
+
+
+def _goal(target: Target) -> str:
+    metric = METRICS[target.metric]
+    return f"{metric.label} {target.kind} {target.bound:,g} {metric.unit}".rstrip()
 
 
 _WAYS = {"sockets": "a: links", "crowd": "b: crowd", "memory": "c: memory"}
@@ -65,6 +86,15 @@ _WAYS = {"sockets": "a: links", "crowd": "b: crowd", "memory": "c: memory"}
 @click.option("--smoke", is_flag=True, help="The scenario's smallest size: seconds instead of minutes.")
 @click.option("--repeat", type=click.IntRange(1, 50), default=1, show_default=True, help="Runs of each scenario.")
 @click.option("--corpus", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Danmaku, one a line.")
+@click.option(
+    "--budget", type=click.FloatRange(0.1), metavar="MINUTES", help="Shorten schedules so that all of it fits in."
+)
+@click.option(
+    "--ledger-place",
+    type=click.Path(exists=True, file_okay=False, writable=True),
+    envvar="ROOMCAST_BENCH_DIR",
+    help="Directory on the disk that durable scenarios shall use [$ROOMCAST_BENCH_DIR].",
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="Of everything random.")
 @click.option("--against", default="", help="Comparators, with commas: websockets,redis,nchan.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here.")
@@ -77,6 +107,8 @@ def run(
     names: tuple[str, ...],
     repeat: int,
     corpus: Path | None,
+    budget: float | None,
+    ledger_place: str | None,
     seed: int,
     against: str,
     json_path: Path | None,
@@ -91,22 +123,40 @@ def run(
     """
     # Any: click's values, named as the fields of Sizes.
     console = Console(stderr=True)
+    begun = time.monotonic()
     try:
-        chosen = [resize(load_scenario(name), Sizes(**sizes)) for name in names]
+        chosen = [resize(load_scenario(name), Sizes(**sizes)) for name in names for _ in range(repeat)]
         comparators = _comparators(against)
-        options = RunOptions(phrases=load_corpus(corpus) if corpus is not None else (), seed=seed, fault=fault or "")
+        options = RunOptions(
+            phrases=load_corpus(corpus) if corpus is not None else (), seed=seed, fault=fault or "",
+            ledger_place=ledger_place,
+        )  # fmt: skip
+        if budget is not None and fitted(chosen, budget * 60) is None:
+            raise ValueError(f"these need about {about(sum(map(rough_s, chosen)))}: too much for {budget:g} minutes")
     except (ScenarioError, ValueError, OSError) as error:
         raise click.UsageError(str(error)) from None
+    console.print(f"this takes about {about(sum(map(rough_s, chosen)))}", highlight=False)
     runs: list[dict[str, Any]] = []
+    compared: list[dict[str, Any]] = []
+    failure: BenchFailure | KeyboardInterrupt | None = None
     try:
-        for scenario in chosen:
-            for number in range(repeat):
-                label = scenario.name + (f" ({number + 1} of {repeat})" if repeat > 1 else "")
-                runs.append(_run_one(console, label, scenario, options))
-        compared = _run_against(console, comparators, chosen, options) if comparators else []
+        for place, scenario in enumerate(chosen):
+            shorter = scenario
+            if budget is not None:
+                plan = fitted(chosen[place:], budget * 60 - (time.monotonic() - begun))
+                if plan is None:
+                    raise BenchFailure(f"the budget of {budget:g} minutes does not suffice for {scenario.name}")
+                shorter = plan[0]
+            label = scenario.name + (f" ({place % repeat + 1} of {repeat})" if repeat > 1 else "")
+            runs.append(_run_one(console, label, load_scenario(names[place // repeat]), scenario, shorter, options))
+        if comparators:
+            compared = _run_against(console, comparators, chosen, options)
     except (BenchFailure, KeyboardInterrupt) as error:
-        console.print(f"[red]cannot run:[/red] {error or 'interrupted'}", highlight=False)
-        sys.exit(2)
+        failure = error
+        console.print(f"[red]cannot run:[/red] {escape(str(error)) or 'interrupted'}", highlight=False)
+        if not runs:
+            sys.exit(2)
+        console.print("what follows is what was run before")
     document = {"roomcast_bench": 1, "runs": runs, "against": compared}
     for result in runs:
         _print_result(result)
@@ -131,16 +181,31 @@ def run(
             console.print(f"  also: {each}", highlight=False, soft_wrap=True)
         if len(violations) > 10:
             console.print(f"  and {len(violations) - 10} more")
+    took_s = time.monotonic() - begun
+    late = budget is not None and took_s > budget * 60
+    console.print(f"took {took_s / 60:.1f} minutes" + (f", more than the {budget:g} it was given" if late else ""))
+    if violations:
         sys.exit(1)
+    if failure is not None or late:
+        sys.exit(2)
 
 
-def _run_one(console: Console, label: str, scenario: Scenario, options: RunOptions) -> dict[str, Any]:
+def _run_one(
+    console: Console, label: str, own: Scenario, wanted: Scenario, scenario: Scenario, options: RunOptions
+) -> dict[str, Any]:
+    """Run ``scenario``: ``own`` as it is defined, ``wanted`` by flags, shortened where a budget demands it."""
+    options = msgspec.structs.replace(options, own_size=has_own_size(own, scenario))
+    begun = time.monotonic()
     with console.status(label) as status:
         run_way = run_memory if scenario.way == "memory" else run_scenario
         result = run_way(scenario, options, lambda text: status.update(f"[bold]{label}[/bold]: {text}"))
+    result["took_s"] = round(time.monotonic() - begun, 1)
+    if scenario.seconds < wanted.seconds:
+        result["notes"].insert(0, f"shortened from {wanted.seconds:g} s to {scenario.seconds:g} s to keep the budget")
     good = not result["invariants"]["violations"]
-    mark = "[green]holds[/green]" if good else "[red]VIOLATED[/red]"
-    console.print(f"{label}: {result['invariants']['checked']} equations, {mark}")
+    mark = "[green]hold[/green]" if good else "[red]VIOLATED[/red]"
+    equations = f"{result['invariants']['checked']:,} equations"
+    console.print(f"{label}: {equations} {mark}, {result['took_s']:.0f} s", highlight=False)
     return result
 
 
@@ -177,7 +242,8 @@ def _print_result(result: dict[str, Any]) -> None:
     console.print(f"\n[bold]{result['title']}[/bold] ({result['scenario']}: {where})", highlight=False)
     targets = {target["metric"]: target for target in result["targets"]}
     table = Table(box=None, pad_edge=False, show_header=False)
-    columns: tuple[Literal["left", "right"], ...] = ("left", "right", "left", "left")
+    table.add_column(overflow="fold")
+    columns: tuple[Literal["left", "right"], ...] = ("right", "left", "left")
     for justify in columns:
         table.add_column(justify=justify, no_wrap=True)
     for name, metric in METRICS.items():
@@ -187,11 +253,11 @@ def _print_result(result: dict[str, Any]) -> None:
             if target is not None:
                 colour = "green" if target["reached"] else "yellow"
                 word = "reached" if target["reached"] else "missed"
-                judged = f"[{colour}]{word}[/{colour}] ({target['kind']} {target['bound']:g})"
+                judged = f"[{colour}]{word}[/{colour}] ({target['kind']} {target['bound']:,g})"
             table.add_row(metric.label, figure(result["headline"][name]), metric.unit, judged)
     console.print(table)
     for note in result["notes"]:
-        console.print(f"  note: {note}", highlight=False)
+        console.print(f"  note: {escape(note)}", highlight=False, soft_wrap=True)
 
 
 def figure(value: float) -> str:
@@ -226,9 +292,9 @@ def _print_against(rows: list[dict[str, Any]]) -> None:
 
 
 def _wide_console() -> Console:
-    """Standard output; wide enough for the tables where it is no terminal."""
+    """Standard output; in a file or a pipe so wide that no table is cut off, whatever COLUMNS says."""
     console = Console()
-    return console if console.is_terminal else Console(width=130)
+    return console if console.is_terminal else Console(width=WIDE)
 
 
 @bench.command()

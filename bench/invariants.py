@@ -4,13 +4,16 @@ Publishers know what they sent and how each message was answered. The broker kee
 Viewers count what they were shown. The three must agree:
 
     every POST is answered exactly once
-    chat      answers accepted = shown, merged = merged, sampled_out = sampled, expired = expired, at the broker and
-    in the ticks paid      accepted + merged gifts = admitted; the counts inside the shown events add up to exactly
-    what was sent control   as many announcements as were accepted, on every link ambient   the likes counter is
-    exactly the likes that were counted, at the broker and in the last frame viewers got each lane admitted = shown
-    + merged + sampled + expired + held, and nothing is held at the end each link event offsets without holes, tick
-    and state numbers that rise, holes only where the broker owned up to them nowhere   a message of another room,
-    or one that is shown twice
+    chat       accepted = shown, merged = merged, sampled_out = sampled, expired = expired, at the broker and in ticks
+    paid       accepted + merged gifts = admitted; the counts in the shown events add up to exactly what was sent
+    control    as many announcements as were accepted, on every link; commerce likewise
+    ambient    the likes counter is exactly the likes that were counted, at the broker and in the last frame
+    each lane  admitted = shown + merged + sampled + expired + held, and nothing is held at the end
+    each link  event offsets without holes, rising ticks and counters, holes only where the broker owned up to them
+    nowhere    a message of another room, or one that is shown twice
+
+Behind a ledger a fourth party counts, the book itself (`kept`): what was acknowledged is in it, once, in order, and
+nothing else is.
 
 A violation is one sentence; the first ones are told in full and each of them fails the run. All functions are pure.
 """
@@ -23,7 +26,7 @@ from typing import Any, NamedTuple
 
 from bench.books import LANES
 
-__all__ = ["Findings", "Ledger", "check", "check_crowd"]
+__all__ = ["Findings", "Ledger", "check", "check_crowd", "check_kept"]
 
 CONTROL, COMMERCE, PAID, CHAT, AMBIENT = range(5)
 ADMITTED, SHOWN, MERGED, SAMPLED, EXPIRED, HELD = range(6)
@@ -38,6 +41,10 @@ class Findings(NamedTuple):
 
     checked: int
     violations: list[str]
+
+    def plus(self, more: Findings) -> Findings:
+        """These and ``more``."""
+        return Findings(self.checked + more.checked, self.violations + more.violations)
 
 
 class Ledger:
@@ -129,7 +136,7 @@ def _check_room(
         where = f"{name}, lane {LANES[lane]}"
         ledger.equal(where, "the broker admitted", account[ADMITTED], "and accounts for", sum(account[1:]))
         ledger.equal(where, "the broker still holds", account[HELD], "and should hold", 0)
-    for kind in ("danmaku", "like", "gift", "announcement"):
+    for kind in ("danmaku", "like", "gift", "announcement", "commerce"):
         sent = answers.sent[kind, index]
         ledger.equal(f"{name}, {kind}", "publishers sent", sent, "and were answered", answers.answered(kind, index))
 
@@ -146,6 +153,9 @@ def _check_room(
     control = accounts[CONTROL]
     announced = answers.of("announcement", index, "accepted")
     ledger.equal(f"{name}, lane control", "announcements accepted", announced, "the broker has shown", control[SHOWN])
+    told = answers.of("commerce", index, "accepted")
+    shown = accounts[COMMERCE][SHOWN]
+    ledger.equal(f"{name}, lane commerce", "commerce events accepted", told, "the broker has shown", shown)
     likes = answers.amounts["like", index, "accepted"]
     ledger.equal(f"{name}, likes", "counted for publishers", likes, "the broker's total", room["likes"])
 
@@ -222,3 +232,35 @@ def _check_sockets(
         for stream, kind in ((0, "events"), (1, "ticks")):
             expected = sum(distinct.get(room, (0, 0, 0))[stream] for room in rooms)
             ledger.equal(f"socket {index}, {kind}", "arrived", marks[stream], "its viewers' rooms sent", expected)
+
+
+def check_kept(publisher: Report, broker: Report, kept: Report, *, rooms: int) -> Findings:
+    """The ledger, verified and added up after the broker has ended (`kept.read_back`), against what was acknowledged.
+
+    Exact in both directions: an acknowledged gift that is not in the book is lost, one in the book that nobody was told
+    of would be sent again by its sender.
+    """
+    ledger = Ledger()
+    ledger.holds(f"the ledger does not verify: {kept['damage']}", not kept["damage"])
+    if kept["damage"]:
+        return ledger.findings()
+    answers = _Answers(publisher)
+    by_name = {room["name"]: room for room in broker["rooms"]}
+    for index in range(rooms):
+        name = f"bench-{index}"
+        book = kept["rooms"].get(name, {})
+        acknowledged = answers.amounts["gift", index, "accepted"] + answers.amounts["gift", index, "merged"]
+        ledger.equal(
+            f"{name}, ledger, gifts", "the book adds up to", book.get("gifts", 0), "acknowledged", acknowledged
+        )
+        for kind in ("gift", "announcement", "commerce"):
+            told = answers.of(kind, index, "accepted")
+            where = f"{name}, ledger, {kind} events"
+            ledger.equal(where, "the book has", book.get(kind, 0), "were accepted", told)
+        last_offset = by_name.get(name, {}).get("last_offset", 0)
+        where = f"{name}, ledger, offsets"
+        ledger.equal(where, "the book ends at", book.get("last_offset", 0), "the broker gave", last_offset)
+        ledger.equal(where, "the book has", book.get("events", 0), "events up to its last offset", last_offset)
+        for part in ("holes", "unreadable", "out_of_order"):
+            ledger.equal(f"{name}, ledger", part.replace("_", " "), book.get(part, 0), "allowed", 0)
+    return ledger.findings()

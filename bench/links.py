@@ -88,12 +88,14 @@ class Link:
         "begun_us",
         "careful",
         "code",
+        "cut_us",
         "epoch",
         "form",
         "holes",
         "index",
         "manner",
         "marks",
+        "missed",
         "named_room",
         "replay_until",
         "rest",
@@ -104,6 +106,7 @@ class Link:
         "state",
         "token",
         "told",
+        "twice",
         "websocket",
     )  # fmt: skip
 
@@ -145,6 +148,12 @@ class Link:
         self.attempts = 0
         self.allowance = 0.0
         self.begun_us = 0
+        self.cut_us = 0
+        """When the scenario cut this link; 0 once it is back."""
+        self.missed = 0
+        """Events of lanes 0 to 2 that never came, by their offsets."""
+        self.twice = 0
+        """Events of lanes 0 to 2 that came again."""
 
     def __str__(self) -> str:
         return f"viewer {self.index}"
@@ -188,6 +197,8 @@ def judge(link: Link, record: Record) -> tuple[bool, str]:
     wrong = ""
     if stream == STREAM_EVENT:
         if number != mark + 1:
+            link.missed += max(0, number - mark - 1)
+            link.twice += number <= mark
             wrong = f"{link}: event offsets go from {mark} to {number} (room {link.named_room})"
     elif stream == STREAM_TICK:
         if 0 <= mark < number - 1:
@@ -247,6 +258,7 @@ def judge_end(books: Books, link: Link) -> None:
             )
         offset = max(book.events, default=link.marks[STREAM_EVENT])
         if link.marks[STREAM_EVENT] < offset:
+            link.missed += offset - link.marks[STREAM_EVENT]
             books.violate(
                 f"{link} ({book.name}) heard events up to {link.marks[STREAM_EVENT]} of {offset}: a lost frame"
             )

@@ -440,13 +440,14 @@ def _result(stage: _Stage, room: Room, start_us: int, end_us: int) -> dict[str, 
     report = stage.books.report() | link_report([viewer.link for viewer in stage.viewers])
     report |= {
         "singles": {}, "errors": {}, "holes": sum(bool(viewer.link.holes) for viewer in stage.viewers),
-        "told_missed": sum(viewer.link.told for viewer in stage.viewers),
+        "told_missed": sum(viewer.link.told for viewer in stage.viewers), "events_missed": 0, "events_twice": 0,
     }  # fmt: skip
     publisher = {
         "sent": [[kind, 0, count] for kind, count in stage.sent.items()],
         "answers": [[kind, 0, name, n, talker.amounts[kind, name]] for (kind, name), n in talker.answers.items()],
         "reasons": {}, "unanswered": len(talker.asked), "first_unanswered": [], "problems": [],
         "lateness": Latencies().encode(), "answered": talker.answered.encode(), "links": scenario.users + 1,
+        "kept": Latencies().encode(), "kept_in_time": 0,
     }  # fmt: skip
     accounts = [list(account) for account in room.state.accounts()]
     totals = {
@@ -465,7 +466,7 @@ def _result(stage: _Stage, room: Room, start_us: int, end_us: int) -> dict[str, 
         "before": {**totals, "deliveries": 0, "posts": 0}, "after": totals, "start_us": start_us, "end_us": end_us,
         "joining": {"wall_s": 0.0, "broker_cpu_s": 0.0, "rss_empty_mib": 0.0, "rss_full_mib": 0.0},
         "findings": check(publisher, totals, [report], full_tier=scenario.tier == int(Tier.FULL), rooms=1),
-        "floor": [], "samples": stage.samples, "resources": [], "origin_us": 0,
+        "floor": [], "samples": stage.samples, "resources": [], "origin_us": 0, "own_size": stage.options.own_size,
         "notes": ["simulated links in memory under a virtual clock: what the rules decide, not how fast anything is"],
     }  # fmt: skip
     return assemble(scenario, evidence, facts())

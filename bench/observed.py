@@ -27,6 +27,7 @@ from bench.links import CODECS
 from bench.measure import now_us
 from bench.members import Crowd
 from bench.sockets import listen, server_message
+from broker.archive import Archive
 from broker.config import load
 from broker.core.send_queue import QueueLimits
 from broker.logs import configure
@@ -62,6 +63,19 @@ class Observer:
         self._crowd: Crowd | None = None
         self._crowd_poller: Poller | None = None
         self._sweeps = 0
+        self._histories = 0
+        if broker.archive is not None:
+            self._count_histories(broker.archive)
+
+    def _count_histories(self, archive: Archive) -> None:
+        """Count the resumes that a room's memory does not cover, so that the ledger is asked."""
+        ask = archive.history
+
+        def counted(*question: Any) -> bool:  # Any: passed on as they are
+            self._histories += 1
+            return ask(*question)
+
+        archive.history = counted  # type: ignore[method-assign,assignment]  # this one archive's, of this one process
 
     async def obey(self) -> None:
         """Carry out commands until ``stop`` or the end of standard input."""
@@ -138,6 +152,7 @@ class Observer:
             fanning_out=self._broker.fanout.waiting,
             busy_s=self._broker.fanout.busy_s,
             cpu_s=time.process_time(),
+            ledger=self._ledger_stats(),
             rooms=rooms,
             crowd=None
             if crowd is None
@@ -150,6 +165,24 @@ class Observer:
                 "closed": crowd.closed,
             },
         )
+
+    def _ledger_stats(self) -> dict[str, Any] | None:
+        """Counters of the ledger, None without one. Any: plain JSON."""
+        ledger = self._broker.ledger
+        if ledger is None:
+            return None
+        stats = ledger.stats
+        return {
+            "state": ledger.state.value,
+            "waiting": ledger.waiting,
+            "submissions": stats.submissions,
+            "failed": stats.failed,
+            "refused": stats.refused,
+            "commits": stats.commits,
+            "commit_s": round(stats.commit_s, 6),
+            "slowest_commit_s": round(stats.slowest_commit_s, 6),
+            "histories": self._histories,
+        }
 
     async def _seat_crowd(self, command: dict[str, Any]) -> None:
         broker = self._broker

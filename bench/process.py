@@ -140,6 +140,7 @@ class Troupe:
         """Rows of ``at_us, name, cpu_s, rss_mib``."""
         self._folder = tempfile.TemporaryDirectory(prefix="roomcast-bench-")
         self.folder = Path(self._folder.name)
+        self._more_folders: list[tempfile.TemporaryDirectory[str]] = []
         self._stop = threading.Event()
         self._sampler = threading.Thread(target=self._sample, daemon=True, name="resources")
 
@@ -154,7 +155,8 @@ class Troupe:
         self._sampler.join(5)
         for child in self.children:
             child.end()
-        self._folder.cleanup()
+        for made in (self._folder, *self._more_folders):
+            made.cleanup()
 
     def start(self, name: str, module: str, *arguments: str) -> Child:
         """Start ``python -m MODULE ARGUMENTS``."""
@@ -165,6 +167,16 @@ class Troupe:
         child = Child(name, arguments, self.folder)
         self.children.append(child)
         return child
+
+    def room_for(self, name: str, place: str | None = None) -> Path:
+        """An empty folder that goes with the troupe, in ``place`` or else beside the others."""
+        if place is None:
+            path = self.folder / name
+            path.mkdir()
+            return path
+        made = tempfile.TemporaryDirectory(prefix=f"roomcast-{name}-", dir=place)
+        self._more_folders.append(made)
+        return Path(made.name)
 
     def rss_mib(self, child: Child) -> float:
         """Memory of one child now, 0 if it is gone."""

@@ -4,8 +4,8 @@ When a message is sent is decided by the schedule alone, never by how fast the b
 late still carries the time at which it was due, so a slow broker (or a slow generator) cannot hide its own delay.
 Every POST is answered exactly once, and every answer is counted by room, kind and outcome.
 
-Links are users: some post danmaku and likes as viewers do, a few are the platform's own (role app) and post gifts and
-announcements. A link is in up to four rooms and listens with the smallest tier.
+Links are users: some post danmaku and likes as viewers do, a few are the platform's own (role app) and post gifts,
+announcements and commerce events. A link is in up to four rooms and listens with the smallest tier.
 
 Commands on standard input: the spec, then ``start`` (with the time to begin), ``report``, ``stop``. Ends by itself.
 """
@@ -28,13 +28,17 @@ from bench.measure import Latencies, now_us
 from bench.sockets import connect_from, raise_descriptors, source_address
 from bench.texts import PHRASES, REFRAINS, base36, stamped
 from bench.tokens import TokenMaker
-from protocol.codes import ErrorCode, Lane, MessageType, Opcode, Outcome, Role, Tier
+from protocol.codes import CUSTOM_TYPE_MIN, ErrorCode, Lane, MessageType, Opcode, Outcome, Role, Tier
 from protocol.connection import encode
 from protocol.frames import HEADER_BYTES, build_frame, header_fields, pack_body, unpack_body
 from protocol.messages import MAGIC, VERSION, Auth, ClientHello, Join, Ping
 
-__all__ = ["PublisherSpec", "Publishers", "StreamSpec", "main"]
+__all__ = ["APP_KINDS", "COMMERCE_TYPE", "PublisherSpec", "Publishers", "StreamSpec", "main"]
 
+APP_KINDS = frozenset({"gift", "announcement", "commerce"})
+"""Streams of the platform itself; what is acknowledged of them must not be lost."""
+COMMERCE_TYPE = CUSTOM_TYPE_MIN
+"""Message type of the stream ``commerce``: a type of the deployment's own, on lane 1."""
 ROOMS_PER_LINK = 4
 """Below the 16 that a link may be in, because a user may join only five rooms at once."""
 _PINGS_EVERY_S = 20.0
@@ -45,7 +49,7 @@ class StreamSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """One stream of messages. ``phases``: [seconds, messages a second] one after the other, over all rooms."""
 
     kind: str
-    """``danmaku``, ``like``, ``gift`` or ``announcement``."""
+    """``danmaku``, ``like``, ``gift``, ``announcement`` or ``commerce``."""
     phases: list[tuple[float, float]]
     refrain_share: float = 0.0
     """Part of the danmaku that are the same few texts, so that they merge."""
@@ -139,6 +143,7 @@ class Publishers:
         self._heap: list[tuple[int, int, Schedule]] = []
         self._number = 0
         self._sending_since = 0
+        self._ends_at = 0
         self._finished_at = 0
         self._done_told = False
         self._pinged_at = time.monotonic()
@@ -153,6 +158,10 @@ class Publishers:
         """How late messages left, against the schedule: the generator's own fault."""
         self.answered = Latencies()
         """From due to answered."""
+        self.kept = Latencies()
+        """From due to acknowledged, events of lanes 0 to 2 only: behind a ledger, when they were on the disk."""
+        self.kept_in_time = 0
+        """Of these, those acknowledged before the schedule's end."""
         self._due: dict[tuple[int, int], int] = {}
 
     # ---- the loop
@@ -205,10 +214,11 @@ class Publishers:
         spec = self.spec
         tokens = TokenMaker(spec.auth, spec.secret)
         rooms = len(spec.rooms)
-        apps = any(stream.kind in ("gift", "announcement") for stream in spec.streams)
+        kinds = {stream.kind for stream in spec.streams}
+        apps = bool(kinds & APP_KINDS)
         plans: list[tuple[str, Role, list[int]]] = []
         blocks = -(-rooms // ROOMS_PER_LINK)
-        for index in range(max(spec.users, blocks)):
+        for index in range(max(spec.users, blocks) if kinds - APP_KINDS else 0):
             first = (index % blocks) * ROOMS_PER_LINK
             role = Role[spec.chat_role.upper()]
             plans.append((f"talker-{index}", role, list(range(first, min(first + ROOMS_PER_LINK, rooms)))))
@@ -248,6 +258,8 @@ class Publishers:
 
     def _start(self, at_us: int) -> None:
         self._sending_since = at_us
+        longest_s = max((sum(seconds for seconds, _ in stream.phases) for stream in self.spec.streams), default=0.0)
+        self._ends_at = at_us + int(longest_s * 1e6)
         for order, stream in enumerate(self.spec.streams):
             schedule = Schedule(stream, at_us, self._rng)
             due = schedule.next_due()
@@ -281,13 +293,14 @@ class Publishers:
         number = self._number
         room = 0 if rng.random() < stream.hot_room_share else number % rooms
         kind = stream.kind
-        app = kind in ("gift", "announcement")
+        app = kind in APP_KINDS
         place = (room, app)
         self._turn[place] += 1
         senders = self._in_room[place]
         sender = senders[self._turn[place] % len(senders)]
         offset = due - self.spec.origin_us
         payload: tuple[Any, ...]
+        message_type: int
         amount = 1
         match kind:
             case "danmaku":
@@ -305,8 +318,8 @@ class Publishers:
                 giver = f"giver-{rng.randrange(50)}"
                 payload = (order_id, giver, giver, f"gift-{rng.randrange(8)}", amount, 100, "")
             case _:
-                message_type = MessageType.ANNOUNCEMENT
-                payload = (stamped("announcement", room, number, offset),)
+                message_type = MessageType.ANNOUNCEMENT if kind == "announcement" else COMMERCE_TYPE
+                payload = (stamped(kind, room, number, offset),)
         sender.sequence += 1
         sequence = sender.sequence
         sender.asked[sequence] = (kind, room, amount)
@@ -405,7 +418,11 @@ class Publishers:
             return
         kind, room, amount = asked
         due = self._due.pop((id(sender), sequence))
-        self.answered.record(now_us() - due)
+        now = now_us()
+        self.answered.record(now - due)
+        if kind in APP_KINDS and outcome in ("accepted", "merged"):
+            self.kept.record(now - due)
+            self.kept_in_time += now <= self._ends_at
         self.answers[(kind, room, outcome)] += 1
         self.amounts[(kind, room, outcome)] += detail if kind == "like" and outcome == "accepted" else amount
         if outcome in ("rejected", "error"):
@@ -443,6 +460,8 @@ class Publishers:
             problems=self.problems,
             lateness=self.lateness.encode(),
             answered=self.answered.encode(),
+            kept=self.kept.encode(),
+            kept_in_time=self.kept_in_time,
             links=len(self._senders),
             cpu_s=time.process_time(),
         )

@@ -16,7 +16,9 @@ from typing import Any
 
 import msgspec
 
-from bench.invariants import Findings, check, check_crowd
+from bench.disk import sync_floor, sync_times
+from bench.invariants import check, check_crowd, check_kept
+from bench.kept import read_back
 from bench.links import ViewerSpec
 from bench.machine import facts
 from bench.measure import now_us
@@ -32,6 +34,8 @@ READY_S = 180.0
 SETTLE_S = 25.0
 """Longest time from the last answer until nothing waits anywhere."""
 REPORT_S = 90.0
+PROBE_S = 1.0
+"""How long the disk alone is timed, before the schedule and again after it."""
 CALM_S = 2.5
 """Counters are told at most two seconds after a change."""
 CALM_DEADLINE_S = 60.0
@@ -41,12 +45,17 @@ Say = Callable[[str], None]
 
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What is not the scenario's: a corpus, a seed, a fault to see the checks fail, comparators."""
+    """What is not the scenario's: a corpus, a seed, a fault to see the checks fail, where a ledger is made."""
 
     phrases: tuple[str, ...] = ()
     seed: int = 1
     fault: str = ""
     careful_share: float = 0.01
+    own_size: bool = True
+    """Whether the run has the size that the scenario's goals speak of."""
+    ledger_place: str | None = None
+    """Directory in which durable scenarios make their ledger's own (removed afterwards); None = the system's place for
+    temporary files."""
 
 
 def run_scenario(scenario: Scenario, options: RunOptions, say: Say) -> dict[str, Any]:
@@ -66,6 +75,7 @@ def run_scenario(scenario: Scenario, options: RunOptions, say: Say) -> dict[str,
         play.settle()
         floor = play.floor()
         play.collect()
+        play.read_ledger()
         result = assemble(scenario, play.evidence(floor), machine, twin)
     if twin is not None:
         result["invariants"]["checked"] += twin["invariants"]["checked"]
@@ -89,6 +99,8 @@ class _Play:
         self.publisher: Child
         self.viewers: list[Child] = []
         self.notes: list[str] = []
+        self.ledger_folder = troupe.room_for("ledger", options.ledger_place) if scenario.durable else None
+        self.sync_probes: list[list[float]] = []
         self.evidence_parts: dict[str, Any] = {}
 
     # ---- coming in
@@ -133,6 +145,7 @@ class _Play:
             "admission": {"per_address": 0, "accept_per_s": 100_000, "unauthenticated_share": 0.5},
             "auth": {"secret": self.secret, "guest_access": True} if self.scenario.auth != "dev" else {},
             "log": {"level": "warning"},
+            "ledger": {} if self.ledger_folder is None else {"data_dir": str(self.ledger_folder)},
         }
         for part, values in self.scenario.broker.items():
             if isinstance(values, dict):
@@ -240,6 +253,7 @@ class _Play:
         scenario = self.scenario
         if scenario.way == "crowd":
             self._await_calm()
+        self._probe_disk()
         for child in self.viewers:
             child.tell("begin")
         time.sleep(0.1)
@@ -251,13 +265,33 @@ class _Play:
             self._wait_until(begun + cut.at * scenario.seconds)
             self.say(f"{cut.share:.0%} of the viewers lose their links")
             for child in self.viewers:
-                child.tell("cut", share=cut.share, over_s=cut.over_s)
+                child.tell("cut", share=cut.share, away_s=cut.away_s, over_s=cut.over_s)
         self._wait_until(begun + scenario.seconds)
         after = self._stats()
         end_us = now_us()
         self.evidence_parts |= {"before": before, "after": after, "start_us": start_us, "end_us": end_us}
         self.say("waiting for the last answers")
         self.publisher.wait("done", 30)
+
+    def _probe_disk(self) -> None:
+        """Time the disk alone, in the ledger's directory, while the broker has nothing to write."""
+        if self.ledger_folder is not None:
+            self.say("timing the disk alone")
+            self.sync_probes.append(sync_times(self.ledger_folder, PROBE_S))
+
+    def read_ledger(self) -> None:
+        """End the broker, verify its ledger and hold its sums against what was acknowledged."""
+        if self.ledger_folder is None:
+            return
+        self._probe_disk()
+        self.say("verifying the ledger")
+        self.broker.end()
+        parts = self.evidence_parts
+        kept = read_back(self.ledger_folder)
+        more = check_kept(parts["publisher"], parts["final"], kept, rooms=self.scenario.rooms)
+        parts["kept"] = {part: value for part, value in kept.items() if part != "rooms"}
+        parts["sync_floor"] = sync_floor(self.sync_probes)._asdict()
+        parts["findings"] = parts["findings"].plus(more)
 
     def _await_calm(self) -> None:
         """Counters follow the last newcomer by two seconds; a crowd's receivers begin to count when that is over."""
@@ -323,7 +357,7 @@ class _Play:
                 final, reports, viewer_count=scenario.viewers, room_count=scenario.rooms,
                 socket_count=min(scenario.sockets, scenario.viewers),
             )  # fmt: skip
-            findings = Findings(findings.checked + more.checked, findings.violations + more.violations)
+            findings = findings.plus(more)
         self.evidence_parts |= {"reports": reports, "publisher": publisher, "final": final, "findings": findings}
 
     # ---- the floor
@@ -356,6 +390,7 @@ class _Play:
             "resources": self.troupe.resources,
             "notes": self.notes,
             "origin_us": self.origin_us,
+            "own_size": self.options.own_size,
         }
 
 

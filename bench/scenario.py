@@ -23,6 +23,7 @@ __all__ = [
     "Sizes",
     "Stream",
     "Target",
+    "has_own_size",
     "load_scenario",
     "read_scenario",
     "resize",
@@ -43,7 +44,8 @@ class ScenarioError(Exception):
 class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One stream of messages: a ``rate`` for the whole run, or ``phases`` of [share of the run, messages a second]."""
 
-    kind: Literal["danmaku", "like", "gift", "announcement"]
+    kind: Literal["danmaku", "like", "gift", "announcement", "commerce"]
+    """``commerce`` is a type of the deployment's own on lane 1 (a sale, a claim)."""
     rate: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
     """Messages a second over all rooms."""
     phases: tuple[tuple[Share, Annotated[float, Meta(ge=0, le=1_000_000)]], ...] = ()
@@ -64,10 +66,14 @@ class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Cut(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Part of the viewers lose their links at a share of the run and come back within so many seconds."""
+    """Part of the viewers lose their links at a share of the run.
+
+    They stay away for ``away_s`` and then come back, spread over ``over_s``.
+    """
 
     at: Share
     share: Share
+    away_s: Annotated[float, Meta(ge=0, le=600)] = 0.0
     over_s: Annotated[float, Meta(ge=0, le=60)] = 1.0
 
 
@@ -92,6 +98,16 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     at_least: float | None = None
     full_size_only: bool = True
     """Only judged when the run has the scenario's own size."""
+
+    @property
+    def kind(self) -> str:
+        """``at most`` or ``at least``."""
+        return "at least" if self.at_most is None else "at most"
+
+    @property
+    def bound(self) -> float:
+        """The figure to reach."""
+        return (self.at_least or 0.0) if self.at_most is None else self.at_most
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -127,6 +143,9 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     throttle_bytes_per_s: Positive = 2048
     links: tuple[LinkScript, ...] = ()
     """Way (c) only: how the simulated links behave; shares add up to 1."""
+    durable: bool = False
+    """The broker keeps a ledger, which is verified and added up when the broker has ended. The disk alone is timed in
+    the same directory and run."""
     floor_sweeps: Annotated[int, Meta(ge=0, le=50)] = 5
     broker: dict[str, Any] = {}
     """Settings of the broker, as in its own TOML (`roomcast print-config`). Any: checked by the broker's own loader."""
@@ -155,11 +174,6 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     viewer_processes: int | None = None
     smoke: bool = False
 
-    @property
-    def changed(self) -> bool:
-        """Whether the run has not the scenario's own size."""
-        return self != Sizes()
-
 
 def scenario_names() -> list[str]:
     """Names of the scenarios that come with the bench, in the order of their files."""
@@ -185,6 +199,9 @@ def read_scenario(text: str, name: str) -> Scenario:
         msgspec.convert({**msgspec.to_builtins(scenario), **scenario.smoke}, Scenario)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ScenarioError(f"scenario {name}: {error}") from error
+    for target in scenario.targets:
+        if (target.at_most is None) is (target.at_least is None):
+            raise ScenarioError(f"scenario {name}: the target {target.metric} needs at_most or at_least")
     for stream in scenario.streams:
         if stream.phases and sum(share for share, _ in stream.phases) > 1.0001:
             raise ScenarioError(f"scenario {name}: the phases of {stream.kind} are longer than the run")
@@ -198,6 +215,8 @@ def read_scenario(text: str, name: str) -> Scenario:
         raise ScenarioError(f"scenario {name}: the shares of the links do not add up to 1")
     if scenario.rooms > scenario.viewers:
         raise ScenarioError(f"scenario {name}: more rooms than viewers")
+    if scenario.durable and scenario.way == "memory":
+        raise ScenarioError(f"scenario {name}: way memory has no broker process, so nothing can be durable")
     return scenario
 
 
@@ -237,6 +256,12 @@ def resize(scenario: Scenario, sizes: Sizes) -> Scenario:
     if resized.rooms > resized.viewers:
         raise ScenarioError(f"scenario {scenario.name}: {resized.rooms} rooms need as many viewers")
     return resized
+
+
+def has_own_size(own: Scenario, resized: Scenario) -> bool:
+    """Whether a run is as large as the scenario says, or longer: its goals speak of that."""
+    same = msgspec.structs.replace(resized, seconds=own.seconds, viewer_processes=own.viewer_processes)
+    return resized.seconds >= own.seconds and same == own
 
 
 def _scaled(stream: Stream, factor: float) -> Stream:

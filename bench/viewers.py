@@ -166,7 +166,7 @@ class Viewers:
                         self._forget()
                     self._cpu_at_begin = time.process_time()
                 case "cut":
-                    self._cut(command["share"], command["over_s"])
+                    self._cut(command["share"], command["away_s"], command["over_s"])
                 case "report":
                     self._report_due = now_us() + 5_000_000
                 case "rooms":
@@ -253,7 +253,11 @@ class Viewers:
         """The link is in its room."""
         link.state = LinkState.READY
         self._in_flight -= 1
-        self.books.latencies(came_by).record(now_us() - link.begun_us)
+        now = now_us()
+        self.books.latencies(came_by).record(now - link.begun_us)
+        if link.cut_us:
+            self.books.latencies("back").record(now - link.cut_us)
+            link.cut_us = 0
         link.attempts = 0
         if link.manner and link.sock is not None:
             self._epoll.unregister(link.sock.fileno())
@@ -271,8 +275,8 @@ class Viewers:
         link.sock = None
         link.state = LinkState.CLOSED
 
-    def _cut(self, share: float, over_s: float) -> None:
-        """Break healthy links off and let them come back, spread over a time, with their positions."""
+    def _cut(self, share: float, away_s: float, over_s: float) -> None:
+        """Break healthy links off and let them come back with their positions, spread over a time."""
         healthy = [link for link in self.links if link.state is LinkState.READY and not link.manner]
         # One link of each room stays, or nobody could say what the room was shown meanwhile.
         witnesses = {link.named_room: link for link in healthy}
@@ -283,7 +287,8 @@ class Viewers:
             self._drop(link)
             link.marks[STREAM_TICK] = -1
             link.marks[2] = -1
-            due = now + int(self._rng.uniform(0, over_s) * 1e6)
+            link.cut_us = now
+            due = now + int((away_s + self._rng.uniform(0, over_s)) * 1e6)
             heapq.heappush(self._waiting, (due, link.index - self.spec.first_index))
         self._ready_told = False
         emit("cut", links=len(chosen))
@@ -454,11 +459,16 @@ class Viewers:
         self.books.joined(room, snapshot)
         link.seat = room
         self.singles["recovered" if answer.recovered else "not recovered"] += 1
-        if answer.recovered and snapshot.offset > link.marks[STREAM_EVENT]:
+        mark = link.marks[STREAM_EVENT]
+        if answer.recovered and snapshot.offset < mark:
+            self.books.violate(f"{link} came back to offset {snapshot.offset}, but it had heard {mark} already")
+        if answer.recovered and snapshot.offset > mark:
             link.room, link.replay_until = -1, snapshot.offset
         else:
             link.room = room
+            link.missed += max(0, snapshot.offset - mark)
             link.marks[STREAM_EVENT] = snapshot.offset
+        link.epoch = snapshot.epoch
         self._seat(link, "rejoin")
 
     def _lost(self, link: Link, why: str) -> None:
@@ -541,6 +551,8 @@ class Viewers:
         report["cpu_s"] = cpu_s
         report["holes"] = sum(bool(link.holes) for link in self.links)
         report["told_missed"] = sum(link.told for link in self.links)
+        report["events_missed"] = sum(link.missed for link in self.links if not link.manner)
+        report["events_twice"] = sum(link.twice for link in self.links if not link.manner)
         if self.spec.crowd:
             report["per_socket"] = [link.marks[:3] for link in self.links]
             report["per_record"] = self.books.copies_by_room()
