@@ -188,7 +188,8 @@ class Session:
             self.send(Direct(0, MessageType.MISSED, at_ms, Missed(chat, ambient)), lane=Lane.COMMERCE)
         if ambient:
             for room, _ in self._seats:
-                self.send(room.state.counters(at_ms), room.number, lane=Lane.AMBIENT)
+                counters, number = room.state.counters_for_one(at_ms)
+                self.send(counters, room.number, number, Lane.AMBIENT)
 
     def on_overflow(self) -> None:
         """Lanes 0-2 would have a hole, or nothing moves any more: end the link so that it can resume."""

@@ -429,6 +429,11 @@ class RoomState(Generic[T]):
 
     # ---- what it says of itself
 
+    def counters_for_one(self, at_ms: int) -> tuple[State, int]:
+        """The counters as they stand, with a number of their own: newer than all that this viewer may have heard."""
+        self._state_number += 1
+        return self.counters(at_ms), self._state_number
+
     def counters(
         self,
         at_ms: int,

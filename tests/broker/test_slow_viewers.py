@@ -7,6 +7,7 @@ import socket
 import pytest
 import trio
 
+from broker.core.send_queue import Missed as QueueMissed
 from protocol.codes import CloseCode, MessageType, Outcome
 from protocol.messages import Ack, Direct, Event, Missed, Ping, Pong, State, Tick
 from tests.broker.harness import RawLink, joined_link, running_broker
@@ -91,3 +92,24 @@ async def test_counters_reach_a_healthy_viewer_in_rising_order() -> None:
                 if state.likes == number + 1:
                     break
         assert frames == sorted(set(frames))
+
+
+async def test_counters_after_a_gap_are_newer_than_those_before_it_and_older_than_those_after() -> None:
+    async with running_broker() as broker, joined_link(broker, "dev:ann") as (ann, room):
+        await ann.post(room, 1, MessageType.LIKE, (1,))
+        frame, state = await ann.expect(State)
+        while state.likes < 1:
+            frame, state = await ann.expect(State)
+        heard = [frame.sequence]
+        (session,) = broker.services.sessions
+        session.on_caught_up(QueueMissed(chat_frames=0, chat_weight=0, ambient_frames=3, superseded=0))
+        _, direct = await ann.expect(Direct)
+        assert direct.type == MessageType.MISSED
+        frame, state = await ann.expect(State)
+        assert state.likes == 1
+        heard.append(frame.sequence)
+        await ann.post(room, 2, MessageType.LIKE, (1,))
+        while state.likes < 2:
+            frame, state = await ann.expect(State)
+        heard.append(frame.sequence)
+        assert heard == sorted(set(heard)), "a client drops what is not newer"
