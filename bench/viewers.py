@@ -437,6 +437,7 @@ class Viewers:
                 self._on_resumed(link, header.room, message)
             case Direct() if message.type == MessageType.MISSED:
                 link.told += message.payload[0]
+                link.gaps += 1
             case GoAway():
                 link.code = message.code
             case ErrorReply() if link.state is LinkState.JOINING:

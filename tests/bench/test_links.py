@@ -42,6 +42,23 @@ def test_counters_may_skip_but_not_go_back(link: Link) -> None:
     assert "go back" in judge(link, record(STREAM_STATE, 8))[1]
 
 
+def test_after_a_gap_counters_of_one_viewer_may_overtake_a_sweep_but_no_number_comes_twice(link: Link) -> None:
+    link.gaps = 1
+    assert judge(link, record(STREAM_STATE, 9)) == (True, "")
+    assert judge(link, record(STREAM_STATE, 8)) == (True, "")
+    assert link.marks[STREAM_STATE] == 9, "a client keeps the newer ones"
+    assert "go back" in judge(link, record(STREAM_STATE, 9))[1]
+    judge(link, record(STREAM_STATE, 43))
+    assert "from 43 to 0" in judge(link, record(STREAM_STATE, 0))[1]
+
+
+def test_events_missed_and_events_that_come_twice_are_counted(link: Link) -> None:
+    judge(link, record(STREAM_EVENT, 14))
+    judge(link, record(STREAM_EVENT, 14))
+    judge(link, record(STREAM_EVENT, 13))
+    assert (link.missed, link.twice) == (3, 2)
+
+
 def test_a_frame_of_another_room_is_a_leak(link: Link) -> None:
     live, wrong = judge(link, record(STREAM_TICK, 21, room=4))
     assert not live
