@@ -52,7 +52,7 @@ class Record:
     """One distinct frame and the arrivals of its copies since the last flush."""
 
     __slots__ = (
-        "arrivals", "born_us", "copies", "danmaku", "lane", "length", "published", "raw", "room", "sequence", "stream",
+        "arrivals", "before", "born_us", "copies", "danmaku", "lane", "length", "published", "raw", "room", "sequence", "stream",
     )  # fmt: skip
 
     def __init__(self, stream: int, lane: str, length: int, room: int, sequence: int) -> None:
@@ -61,6 +61,8 @@ class Record:
         self.length = length
         self.room = room
         self.sequence = sequence
+        self.before = sequence - 1
+        """What a link that misses nothing has heard last in this stream."""
         self.arrivals = array("q")
         """Nanoseconds of CLOCK_MONOTONIC, as they come from the clock."""
         self.published: list[int] = []

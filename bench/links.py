@@ -7,6 +7,7 @@ one write. It has no buffer of its own; the process that reads (`viewers`) keeps
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
@@ -99,6 +100,7 @@ class Link:
         "marks",
         "missed",
         "named_room",
+        "receive",
         "replay_until",
         "rest",
         "room",
@@ -132,6 +134,8 @@ class Link:
         self.careful = careful
         self.token = token
         self.sock: socket.socket | None = None
+        self.receive: Callable[[memoryview], int] | None = None
+        """The socket's ``recv_into`` where frames may be taken the short way: in a room, and not a careful link."""
         self.state = LinkState.CLOSED
         self.rest = b""
         self.room = 0

@@ -17,7 +17,7 @@ import psutil
 
 from bench.floor import c_compiler
 
-__all__ = ["command_line", "commit", "facts"]
+__all__ = ["busy_s", "command_line", "commit", "facts"]
 
 _ROOT = Path(__file__).parent.parent
 
@@ -66,6 +66,15 @@ def _version_of(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return ""
+
+
+def busy_s() -> dict[str, float]:
+    """CPU seconds of the whole machine so far: spent by processes (``busy``), and kept by the host (``steal``).
+
+    Interrupts are left out: the loopback's are nobody's.
+    """
+    times = psutil.cpu_times()
+    return {"busy": times.user + times.nice + times.system, "steal": getattr(times, "steal", 0.0)}
 
 
 def facts() -> dict[str, Any]:

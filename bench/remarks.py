@@ -20,6 +20,8 @@ BUSY_CORES = 0.9
 """A process of one thread that uses more of a core is at its limit."""
 BUSY_MACHINE = 0.95
 """Part of all cores above which processes wait for each other."""
+SHARED_CORES = 0.15
+"""What the command itself and a quiet system use is less."""
 LATE_MS = 50.0
 
 
@@ -75,6 +77,12 @@ def _on_generator(headline: dict[str, float], cores: int) -> list[str]:
         notes.append(
             f"receiving costs {at_100k:.0%} of a core at 100,000 deliveries a second, above its goal of "
             f"{GENERATOR_GOAL_CORES:.0%} (here: {headline.get('deliveries_per_s', 0.0):,.0f} deliveries a second)"
+        )
+    others = headline.get("others_cores", 0.0)
+    if others > SHARED_CORES:
+        notes.append(
+            f"the machine was shared: other work (or its host) took {others:.2f} of its {cores} cores; trust ratios and "
+            "sums, not times"
         )
     used = sum(headline.get(metric, 0.0) for metric in ("broker_cores", "generator_cores", "publisher_cores"))
     if used > BUSY_MACHINE * cores:

@@ -79,6 +79,7 @@ METRICS: dict[str, Metric] = {
     "generator_us_per_frame": Metric("viewer process, CPU a frame", "us", True),
     "generator_cores_at_100k": Metric("viewer process, at 100,000 deliveries a second", "cores", True),
     "late_p99_ms": Metric("generator's own lateness, p99", "ms", True),
+    "others_cores": Metric("other work on this machine meanwhile", "cores", True),
 }
 """Every figure a headline may have, in the order in which it is shown."""
 
@@ -254,6 +255,10 @@ def _headline(
     found["kib_per_viewer"] = (joining["rss_full_mib"] - joining["rss_empty_mib"]) * 1024 / scenario.viewers
     found |= _memory(evidence)
     found |= _generator(evidence, found["deliveries_per_s"])
+    if "machine_spent_s" in evidence:
+        names = {row["name"] for row in evidence["resources"]}
+        own = sum(_cores(evidence, name) or 0.0 for name in names)
+        found["others_cores"] = max(0.0, sum(evidence["machine_spent_s"].values()) / window_s - own)
     if scenario.way == "memory":
         found = {name: value for name, value in found.items() if name in _WITHOUT_SOCKETS}
     return {name: round(value, 4) for name, value in found.items()}

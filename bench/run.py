@@ -20,7 +20,7 @@ from bench.disk import sync_floor, sync_times
 from bench.invariants import check, check_crowd, check_kept
 from bench.kept import read_back
 from bench.links import ViewerSpec
-from bench.machine import facts
+from bench.machine import busy_s, facts
 from bench.measure import now_us
 from bench.process import BenchFailure, Child, Troupe
 from bench.publishers import PublisherSpec, StreamSpec
@@ -258,6 +258,7 @@ class _Play:
             child.tell("begin")
         time.sleep(0.1)
         before = self._stats()
+        machine = busy_s()
         start_us = now_us() + 200_000
         self.publisher.tell("start", at_us=start_us)
         begun = time.monotonic() + 0.2
@@ -269,6 +270,8 @@ class _Play:
         self._wait_until(begun + scenario.seconds)
         after = self._stats()
         end_us = now_us()
+        spent = {part: value - machine[part] for part, value in busy_s().items()}
+        self.evidence_parts["machine_spent_s"] = spent
         self.evidence_parts |= {"before": before, "after": after, "start_us": start_us, "end_us": end_us}
         self.say("waiting for the last answers")
         self.publisher.wait("done", 30)

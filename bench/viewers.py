@@ -123,22 +123,13 @@ class Viewers:
         self._waiting = [(begun + int(place * step_us), place) for place in range(len(self.links))]
         house_at = begun
         heard_at = begun
-        by_fd, read, poll = self._by_fd, self._read, self._epoll.poll
-        command_fd = self.commands.fd
+        take, poll = self._take, self._epoll.poll
         while self._running:
             ready = poll(0, 512)
             if not ready:
                 self.books.settle(now_us(), 2000)
                 ready = poll(0.02, 512)
-            for fd, _ in ready:
-                link = by_fd.get(fd)
-                if link is None:
-                    if fd == command_fd:
-                        self._on_commands()
-                elif link.state >= LinkState.JOINING:
-                    read(link)
-                else:
-                    self._advance(link)
+            take(ready)
             now = now_us()
             if ready:
                 heard_at = now
@@ -252,6 +243,8 @@ class Viewers:
     def _seat(self, link: Link, came_by: str = "join") -> None:
         """The link is in its room."""
         link.state = LinkState.READY
+        if not link.careful and link.sock is not None:
+            link.receive = link.sock.recv_into
         self._in_flight -= 1
         now = now_us()
         self.books.latencies(came_by).record(now - link.begun_us)
@@ -272,7 +265,7 @@ class Viewers:
             self._in_flight -= 1
         self._by_fd.pop(link.sock.fileno(), None)
         link.sock.close()
-        link.sock = None
+        link.sock = link.receive = None
         link.state = LinkState.CLOSED
 
     def _cut(self, share: float, away_s: float, over_s: float) -> None:
@@ -295,44 +288,70 @@ class Viewers:
 
     # ---- reading
 
-    def _read(self, link: Link) -> None:
-        """Read once and walk over the frames that are there.
+    def _take(self, ready: list[tuple[int, int]]) -> None:
+        """Read every ready link once. The hot loop.
 
-        What came is nearly always one whole frame that others have got too: it is taken here, without further calls.
+        What comes is nearly always one whole frame, the next one of its stream, that others have got too: it is taken
+        here without a further call of ours. Everything else goes the long way (`_read`, `_walk_on`).
         """
-        view = self._view
+        buffer, view, link_of, crowd = self._buffer, self._view, self._by_fd.get, self.spec.crowd
+        for fd, _ in ready:
+            link = link_of(fd)
+            if link is None:
+                if fd == self.commands.fd:
+                    self._on_commands()
+                continue
+            receive = link.receive
+            if receive is None or link.rest:
+                if link.state >= LinkState.JOINING:
+                    self._read(link)
+                else:
+                    self._advance(link)
+                continue
+            try:
+                end = receive(view)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                self._lost(link, error.strerror or "reset")
+                continue
+            begin = (4 if buffer[1] == 126 else 2) if link.websocket else 0
+            record = link.seen.get(_key_at(buffer, begin)[0])
+            # Where less has come than a header, what stands there is older; but then no length fits.
+            if record is not None and record.length == end - begin:
+                marks, stream = link.marks, record.stream
+                if marks[stream] == record.before and record.room == link.room:
+                    marks[stream] = record.sequence
+                    record.arrivals.append(monotonic_ns())
+                    continue
+                if crowd:
+                    marks[stream] += 1
+                    record.arrivals.append(monotonic_ns())
+                    continue
+            self._walk_on(link, end)
+
+    def _read(self, link: Link) -> None:
+        """Read once, after what was left of the last time, and walk over the frames that are there."""
         rest = link.rest
         sock = link.sock
         assert sock is not None
+        size = len(rest)
+        self._buffer[:size] = rest
         try:
-            if rest:
-                size = len(rest)
-                self._buffer[:size] = rest
-                end = sock.recv_into(view[size:])
-                if end:
-                    end += size
-            else:
-                end = sock.recv_into(view)
-                begin = 0
-                if link.websocket and end > 4:
-                    begin = 4 if self._buffer[1] == 126 else 2
-                if end - begin >= HEADER_BYTES:
-                    (key,) = _key_at(self._buffer, begin)
-                    record = link.seen.get(key)
-                    if record is not None and record.length == end - begin and record.room == link.room:
-                        number, stream, marks = record.sequence, record.stream, link.marks
-                        if number == marks[stream] + 1 and not link.careful:
-                            marks[stream] = number
-                            record.arrivals.append(monotonic_ns())
-                            return
+            end = sock.recv_into(self._view[size:])
         except BlockingIOError:
             return
         except OSError as error:
             self._lost(link, error.strerror or "reset")
             return
+        self._walk_on(link, size + end if end else 0)
+
+    def _walk_on(self, link: Link, end: int) -> None:
+        """Walk over what stands in the buffer up to ``end``, 0 = the other side has closed."""
         if not end:
             self._lost(link, "closed")
             return
+        view = self._view
         now = monotonic_ns()
         position = self._walk_messages(link, end, now) if link.websocket else self._walk(link, 0, end, now)
         link.rest = bytes(view[position:end]) if position < end else b""
