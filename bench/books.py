@@ -52,7 +52,8 @@ class Record:
     """One distinct frame and the arrivals of its copies since the last flush."""
 
     __slots__ = (
-        "arrivals", "before", "born_us", "copies", "danmaku", "lane", "length", "published", "raw", "room", "sequence", "stream",
+        "arrivals", "before", "born_us", "copies", "danmaku", "lane", "length", "published", "raw", "room", "sequence",
+        "stream",
     )  # fmt: skip
 
     def __init__(self, stream: int, lane: str, length: int, room: int, sequence: int) -> None:

@@ -37,7 +37,7 @@ from bench.texts import load_corpus
 
 __all__ = ["bench"]
 
-FAULTS = ("drop-frame",)
+FAULTS = ("drop-frame", "lose-entry")
 WIDE = 160
 """Columns where standard output is no terminal."""
 

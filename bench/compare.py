@@ -1,8 +1,8 @@
 """Two results side by side: the ratio of each figure, and whether it is more than noise.
 
-Runs that were repeated show how much a figure moves by itself. The band is that movement, of both sides together: a
-ratio within it is "no difference", whatever it looks like. Two single runs show no movement, so a wide band is
-assumed and the table says so.
+Runs that were repeated show how much a figure moves by itself. The band is that movement, of both sides together, and
+wider the fewer runs there are: a ratio within it is "no difference", whatever it looks like. Two single runs show no
+movement, so a wide band is assumed and the table says so.
 """
 
 from __future__ import annotations
@@ -21,10 +21,18 @@ __all__ = ["Comparison", "Row", "compare_files", "compare_runs", "verdict_table"
 
 ASSUMED_BAND = 0.25
 """For single runs: on shared machines the same build differs by so much from run to run."""
+CIRCUMSTANCES = frozenset(
+    {
+        "raw_python_us", "raw_c_us", "sync_per_s", "sync_p99_ms", "generator_cores", "publisher_cores",
+        "generator_us_per_frame", "generator_cores_at_100k", "late_p99_ms", "others_cores",
+    }
+)  # fmt: skip
+"""Figures of the machine and of the generator: shown, because they explain the others, but neither better nor worse."""
 LEAST_BAND = 0.03
 """Three runs may agree by luck; nothing below this is ever called a difference."""
-SPREADS = 2.0
-"""Standard errors on either side."""
+_STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
+"""Standard errors within which noise stays 19 times of 20, by degrees of freedom (Student's t, two-sided 95 %)."""
+_STUDENT_MANY = 2.1
 
 
 class Row(NamedTuple):
@@ -66,12 +74,16 @@ def compare_runs(scenario: str, before: list[dict[str, Any]], after: list[dict[s
     rows = []
     for name, metric in METRICS.items():
         values = [[v for run in side if (v := headline_value(run, name)) is not None] for side in (before, after)]
-        if not all(values) or not fmean(values[0]):
+        if not all(values):
             continue
         old, new = fmean(values[0]), fmean(values[1])
-        ratio = new / old
+        if not old and (not new or metric.unit):
+            continue  # nothing against nothing; a measure without a base has no ratio, a count that must be 0 has
+        ratio = new / old if old else math.inf
         band = _band(values[0], values[1])
-        if abs(ratio - 1) <= band:
+        if name in CIRCUMSTANCES:
+            verdict = "circumstance"
+        elif abs(ratio - 1) <= band:
             verdict = "no difference"
         else:
             verdict = "better" if (ratio < 1) is metric.lower_is_better else "worse"
@@ -94,7 +106,9 @@ def _band(before: list[float], after: list[float]) -> float:
     if min(len(before), len(after)) < 2:
         return ASSUMED_BAND
     parts: list[float] = [(stdev(side) / fmean(side)) ** 2 / len(side) for side in (before, after) if fmean(side)]
-    return max(LEAST_BAND, SPREADS * math.sqrt(sum(parts)))
+    freedom = len(before) + len(after) - 2
+    spreads = _STUDENT[freedom - 1] if freedom <= len(_STUDENT) else _STUDENT_MANY
+    return max(LEAST_BAND, spreads * math.sqrt(sum(parts)))
 
 
 def verdict_table(comparison: Comparison) -> Table:
@@ -103,7 +117,7 @@ def verdict_table(comparison: Comparison) -> Table:
     table = Table(title=title, box=None, title_justify="left")
     for column in ("figure", "before", "after", "after/before", "noise", "verdict"):
         table.add_column(column, justify="left" if column in ("figure", "verdict") else "right")
-    colours = {"better": "green", "worse": "red", "no difference": "dim"}
+    colours = {"better": "green", "worse": "red", "no difference": "dim", "circumstance": "dim"}
     for row in comparison.rows:
         metric = METRICS[row.metric]
         colour = colours[row.verdict]

@@ -20,7 +20,7 @@ from broker.ledger.head import HeadFile
 from broker.ledger.replay import event_of, replay
 from protocol.codes import MessageType
 
-__all__ = ["add_up", "read_back"]
+__all__ = ["add_up", "lose_last_entry", "read_back"]
 
 KINDS = {
     int(MessageType.GIFT): "gift", int(MessageType.ANNOUNCEMENT): "announcement", COMMERCE_TYPE: "commerce",
@@ -50,6 +50,16 @@ def read_back(directory: Path) -> dict[str, Any]:
         found["damage"] = str(error)
     found["took_s"] = round(time.perf_counter() - begun, 3)
     return found
+
+
+def lose_last_entry(directory: Path) -> None:
+    """Take the newest entry out of the file, as a disk would that forgets a sync: to see that it is noticed."""
+    connection = sqlite3.connect(database_path(directory))
+    try:
+        with connection:
+            connection.execute("DELETE FROM entries WHERE seq = (SELECT max(seq) FROM entries)")
+    finally:
+        connection.close()
 
 
 def add_up(entries: Iterable[StoredEntry]) -> dict[str, dict[str, Any]]:

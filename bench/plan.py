@@ -13,7 +13,7 @@ import msgspec
 
 from bench.scenario import Scenario, twin_of
 
-__all__ = ["LEAST_SHARE", "about", "around_s", "fitted", "rough_s"]
+__all__ = ["LEAST_SHARE", "about", "around_s", "fitted", "rough_s", "scheduled_s"]
 
 START_S = 11.0
 """Processes that start and end, publishers that join, settling, the report."""
@@ -49,11 +49,17 @@ def around_s(scenario: Scenario) -> float:
     return seconds
 
 
-def rough_s(scenario: Scenario) -> float:
-    """Seconds that a run takes in all, its twin's included."""
+def scheduled_s(scenario: Scenario) -> float:
+    """Seconds that the schedule takes, its twin's included."""
     twin = twin_of(scenario)
-    schedule = scenario.seconds / 10 if scenario.way == "memory" else scenario.seconds
-    return around_s(scenario) + schedule + (0.0 if twin is None else rough_s(twin))
+    own = scenario.seconds / 10 if scenario.way == "memory" else scenario.seconds
+    return own + (0.0 if twin is None else scheduled_s(twin))
+
+
+def rough_s(scenario: Scenario) -> float:
+    """Seconds that a run takes in all, its twin included."""
+    twin = twin_of(scenario)
+    return scheduled_s(scenario) + around_s(scenario) + (0.0 if twin is None else around_s(twin))
 
 
 def about(seconds: float) -> str:
@@ -63,7 +69,7 @@ def about(seconds: float) -> str:
 
 def fitted(scenarios: Sequence[Scenario], left_s: float) -> list[Scenario] | None:
     """``scenarios`` with schedules so short that all fit into ``left_s``; None where no sensible length does."""
-    scheduled = sum(rough_s(scenario) - rough_s(_shortened(scenario, 0.0)) for scenario in scenarios)
+    scheduled = sum(map(scheduled_s, scenarios))
     fixed = sum(map(rough_s, scenarios)) - scheduled
     share = 1.0 if not scheduled else (left_s - fixed) / scheduled
     if share >= 1.0:

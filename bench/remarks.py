@@ -73,7 +73,7 @@ def _on_generator(headline: dict[str, float], cores: int) -> list[str]:
         if busy > BUSY_CORES:
             notes.append(f"the generator was the limit: {what} used {busy:.0%} of a core")
     at_100k = headline.get("generator_cores_at_100k", 0.0)
-    if at_100k > GENERATOR_GOAL_CORES:
+    if round(at_100k, 2) > GENERATOR_GOAL_CORES:
         notes.append(
             f"receiving costs {at_100k:.0%} of a core at 100,000 deliveries a second, above its goal of "
             f"{GENERATOR_GOAL_CORES:.0%} (here: {headline.get('deliveries_per_s', 0.0):,.0f} deliveries a second)"
@@ -81,8 +81,8 @@ def _on_generator(headline: dict[str, float], cores: int) -> list[str]:
     others = headline.get("others_cores", 0.0)
     if others > SHARED_CORES:
         notes.append(
-            f"the machine was shared: other work (or its host) took {others:.2f} of its {cores} cores; trust ratios and "
-            "sums, not times"
+            f"the machine was shared: other work (or its host) took {others:.2f} of its {cores} cores; "
+            "trust sums and ratios, not times"
         )
     used = sum(headline.get(metric, 0.0) for metric in ("broker_cores", "generator_cores", "publisher_cores"))
     if used > BUSY_MACHINE * cores:

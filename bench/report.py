@@ -36,7 +36,8 @@ WAYS = {
 }
 
 CARDS = (
-    "fanout_ratio", "chat_p99_ms", "control_over_sweep", "control_p99_ms", "paid_p99_ms", "danmaku_per_core_s",
+    "fanout_ratio", "durable_per_s", "durable_p99_ms", "sync_per_s", "sync_p99_ms", "back_s", "events_missed",
+    "chat_p99_ms", "control_over_sweep", "control_p99_ms", "paid_p99_ms", "danmaku_per_core_s",
     "joins_per_core_s", "kib_per_viewer", "rss_growth_mib", "rejoin_p99_ms", "chat_p99_vs_twin", "broker_cores",
 )  # fmt: skip
 MAX_CARDS = 6
@@ -155,6 +156,7 @@ def _section(run: Result, anchor: str) -> str:
     if "viewers_per_socket" in size:
         words.append(f"{size['sockets']:,} sockets, {size['viewers_per_socket']:g} viewers per socket")
     words += [f"{size['transport']}", f"{size['seconds']:g} s", f"{size['sent']:,} messages sent"]
+    words += [f"took {run['took_s']:.0f} s in all"] if "took_s" in run else []
     with plots.styled():
         drawn = [plot(run) for plot in plots.PLOTS]
         pictures = "".join(f"<figure>{plots.svg(figure)}</figure>" for figure in drawn if figure is not None)
@@ -173,6 +175,7 @@ def _section(run: Result, anchor: str) -> str:
             f"<details><summary>All figures</summary>{_figures(run)}</details>",
             f"<details><summary>Latencies</summary>{_latencies(run)}</details>",
             f"<details><summary>The raw loop</summary>{_floor(run)}</details>",
+            f"<details><summary>The ledger</summary>{_ledger(run)}</details>" if run.get("ledger") else "",
             f"<details><summary>Answers to publishers, links, settings</summary>{_rest(run)}</details>",
             "</section>",
         ]
@@ -286,6 +289,31 @@ def _floor(run: Result) -> str:
     )
 
 
+def _ledger(run: Result) -> str:
+    """What was kept and verified, and the disk alone."""
+    ledger = run["ledger"]
+    kept, disk = ledger["verified"], ledger["sync_floor"]
+    rows = [
+        ["submissions settled during the schedule", ledger["submissions"]],
+        ["refused because too many waited", ledger["refused"]],
+        ["failed", ledger["failed"]],
+        ["commits, each with one sync", ledger["commits"]],
+        ["submissions a commit", float(ledger["events_a_commit"])],
+        ["mean commit, ms", float(ledger["mean_commit_ms"])],
+        ["slowest commit, ms", float(ledger["slowest_commit_ms"])],
+        ["the disk alone: serial fdatasync a second", float(disk["per_s"])],
+        ["the disk alone: one fdatasync, p50, ms", float(disk["p50_ms"])],
+        ["the disk alone: one fdatasync, p99, ms", float(disk["p99_ms"])],
+        ["entries verified after the broker had ended", kept["entries"]],
+        ["its size, bytes", kept["bytes"]],
+        ["damage", kept["damage"] or "none"],
+    ]
+    return _table(["", ""], rows) + (
+        '<p class="size">The disk was timed in the ledger\'s directory before the schedule and after it, 4 KiB and a '
+        "sync, one after the other.</p>"
+    )
+
+
 def _rest(run: Result) -> str:
     outcomes = list(dict.fromkeys(outcome for row in run["answers"].values() for outcome in row))
     answers = _table(
@@ -293,7 +321,7 @@ def _rest(run: Result) -> str:
     )
     pairs = {**{f"refused, {name}": count for name, count in run["refusals"].items()}}
     links = run["links"]
-    for part in ("states", "close_codes", "errors"):
+    for part in ("states", "close_codes", "errors", "singles"):
         pairs |= {f"links, {part.replace('_', ' ')}: {name}": count for name, count in links.get(part, {}).items()}
     pairs["links with holes in their ticks"] = links.get("with_holes", 0)
     pairs["danmaku that links were told they missed"] = links.get("told_missed", 0)

@@ -254,7 +254,7 @@ def _headline(
         found["joins_per_core_s"] = scenario.viewers / joining["broker_cpu_s"]
     found["kib_per_viewer"] = (joining["rss_full_mib"] - joining["rss_empty_mib"]) * 1024 / scenario.viewers
     found |= _memory(evidence)
-    found |= _generator(evidence, found["deliveries_per_s"])
+    found |= _generator(evidence, 0.0 if scenario.cuts else found["deliveries_per_s"])
     if "machine_spent_s" in evidence:
         names = {row["name"] for row in evidence["resources"]}
         own = sum(_cores(evidence, name) or 0.0 for name in names)
@@ -330,7 +330,7 @@ def _cores(evidence: dict[str, Any], name: str) -> float | None:
 
 
 def _generator(evidence: dict[str, Any], deliveries_per_s: float) -> dict[str, float]:
-    """How busy the generator was, and what receiving one delivery costs it."""
+    """How busy the generator was, and what receiving one delivery costs it (where it does little else)."""
     names = {row["name"] for row in evidence["resources"]}
     viewers = [cores for name in names if name.startswith("viewers") and (cores := _cores(evidence, name)) is not None]
     found: dict[str, float] = {}

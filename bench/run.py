@@ -18,7 +18,7 @@ import msgspec
 
 from bench.disk import sync_floor, sync_times
 from bench.invariants import check, check_crowd, check_kept
-from bench.kept import read_back
+from bench.kept import lose_last_entry, read_back
 from bench.links import ViewerSpec
 from bench.machine import busy_s, facts
 from bench.measure import now_us
@@ -181,7 +181,7 @@ class _Play:
             origin_us=self.origin_us,
             lifetime_s=self.lifetime_s,
             seed=self.options.seed + first,
-            fault=self.options.fault,
+            fault=self.options.fault if self.options.fault == "drop-frame" else "",
         )
 
     def _connect_viewers(self, host: str, port: int) -> None:
@@ -290,6 +290,8 @@ class _Play:
         self.say("verifying the ledger")
         self.broker.end()
         parts = self.evidence_parts
+        if self.options.fault == "lose-entry":
+            lose_last_entry(self.ledger_folder)
         kept = read_back(self.ledger_folder)
         more = check_kept(parts["publisher"], parts["final"], kept, rooms=self.scenario.rooms)
         parts["kept"] = {part: value for part, value in kept.items() if part != "rooms"}

@@ -50,3 +50,21 @@ def test_different_sizes_are_pointed_out() -> None:
     for run in other:
         run["size"] = {"viewers": 2}
     assert any("size" in note for note in compare_runs("calm", runs(100, 100), other).notes)
+
+
+def test_few_runs_get_a_wider_band_than_many() -> None:
+    few = compare_runs("calm", runs(100, 104), runs(100, 104)).rows[0].band
+    many = compare_runs("calm", runs(100, 104, 100, 104, 102), runs(100, 104, 100, 104, 102)).rows[0].band
+    assert few > 2 * many
+
+
+def test_what_the_machine_did_is_neither_better_nor_worse() -> None:
+    before, after = runs(0.1, 0.1, metric="others_cores"), runs(1.5, 1.5, metric="others_cores")
+    assert verdict(before, after) == "circumstance"
+
+
+def test_a_count_that_was_nothing_and_is_something_is_worse() -> None:
+    zero, some = runs(0, 0, metric="events_missed"), runs(3, 4, metric="events_missed")
+    assert verdict(zero, some) == "worse"
+    assert compare_runs("calm", zero, zero).rows == []
+    assert compare_runs("calm", runs(0, 0, metric="rss_growth_mib"), runs(1, 1, metric="rss_growth_mib")).rows == []

@@ -55,12 +55,43 @@ def test_a_crowd_that_shares_sockets_adds_up() -> None:
     assert "viewers per socket" in done.stdout
 
 
+def test_a_storm_behind_a_ledger_misses_nothing_and_the_book_agrees(tmp_path: Path) -> None:
+    html, result = tmp_path / "report.html", tmp_path / "result.json"
+    sizes = ["--smoke", "--viewers", "30", "--seconds", "5"]
+    done = bench("run", "reconnect-storm", *sizes, "--html", str(html), "--json", str(result))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = json.loads(result.read_text())["runs"]
+    assert run["headline"]["events_missed"] == run["headline"]["events_twice"] == 0
+    assert run["headline"]["back_s"] > 2, "the second wave stays away for two seconds"
+    assert run["lanes"]["commerce"]["shown"] > 0
+    assert run["ledger"]["verified"]["entries"] >= run["lanes"]["commerce"]["shown"] + run["lanes"]["paid"]["shown"]
+    assert any("resumes:" in note and "from the ledger" in note for note in run["notes"])
+    assert "The ledger" in html.read_text()
+
+
+def test_an_entry_that_is_lost_from_the_ledger_fails_the_run() -> None:
+    done = bench("run", "durable-gifts", "--smoke", "--seconds", "1", "--fault", "lose-entry")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "INVARIANT VIOLATED durable-gifts: the ledger does not verify" in done.stderr
+
+
+def test_in_a_pipe_no_line_is_cut_off_whatever_columns_says() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "list"],
+        capture_output=True, text=True, timeout=60, check=True, cwd=ROOT, env={**os.environ, "COLUMNS": "40"},
+    )  # fmt: skip
+    assert "…" not in done.stdout
+    assert "goal: durable events acknowledged a second at least 5,000 /s" in done.stdout
+    assert '[broker.room] policy = "nim"' in " ".join(done.stdout.split()), "brackets are no markup"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["run", "no-such"], "there is no scenario"),
         (["run", "calm", "--rooms", "9", "--viewers", "3"], "rooms"),
         (["run", "calm", "--against", "carrier-pigeon"], "carrier-pigeon"),
+        (["run", "calm", "--budget", "0.2"], "too much for 0.2 minutes"),
     ],
 )
 def test_what_cannot_be_run_is_said_at_once(arguments: list[str], words: str) -> None:
