@@ -22,6 +22,7 @@ __all__ = [
     "MIGRATIONS",
     "connect",
     "database_path",
+    "is_unborn",
     "migrate",
     "refusal_of",
     "require_ledger",
@@ -30,6 +31,7 @@ __all__ = [
 
 APPLICATION_ID = 0x524D4331
 """RMC1 in the file's header: what `file` and `sqlite3` see, and how we know our own."""
+_SQLITE_MAGIC = b"SQLite format 3\0"
 MIN_SQLITE = (3, 35, 0)
 """RETURNING, which numbers the messages of an inbox."""
 BUSY_TIMEOUT_S = 1.0
@@ -82,6 +84,7 @@ MIGRATIONS: tuple[str, ...] = (_VERSION_1,)
 
 _TROUBLES = {
     "SQLITE_FULL": Trouble.DISK_FULL,
+    "SQLITE_IOERR_SHMSIZE": Trouble.DISK_FULL,
     "SQLITE_READONLY": Trouble.READ_ONLY,
     "SQLITE_BUSY": Trouble.LOCKED,
     "SQLITE_LOCKED": Trouble.LOCKED,
@@ -99,7 +102,7 @@ def trouble_of(error: sqlite3.Error) -> Trouble:
     primary = "_".join(name.split("_")[:2])
     if not name and isinstance(error, (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError)):
         return Trouble.REFUSED
-    return _TROUBLES.get(primary, Trouble.IO_ERROR)
+    return _TROUBLES.get(name) or _TROUBLES.get(primary, Trouble.IO_ERROR)
 
 
 def refusal_of(path: Path, error: sqlite3.Error | ValueError) -> LedgerRefused:
@@ -170,6 +173,21 @@ def require_ledger(connection: sqlite3.Connection, path: Path, migrations: Seque
     if version < 1:
         raise LedgerDamaged(f"{path}: a ledger without a version")
     return version
+
+
+def is_unborn(path: Path) -> bool:
+    """Whether ``path`` is a database that was begun and has no table yet: its first start was cut short. Reads only.
+
+    Only together with a missing high-water mark does it mean that nothing was lost. sqlite3.Error as SQLite raises it.
+    """
+    with path.open("rb") as file:
+        if file.read(len(_SQLITE_MAGIC)) != _SQLITE_MAGIC:
+            return False
+    connection = connect(path, readonly=True)
+    try:
+        return not _has_tables(connection)
+    finally:
+        connection.close()
 
 
 def migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str] = MIGRATIONS) -> int:

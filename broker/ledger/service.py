@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,9 +25,9 @@ import structlog
 import trio
 
 from broker.ledger.entries import Item, Key, LedgerRefused, Settled, Submission, Verdict
-from broker.ledger.head import HeadFile, sync_path, wal_frames
+from broker.ledger.head import Head, HeadFile, sync_path, wal_frames
 from broker.ledger.reader import Reader
-from broker.ledger.schema import database_path, refusal_of
+from broker.ledger.schema import database_path, is_unborn, refusal_of
 from broker.ledger.store import Store
 from broker.ledger.upkeep import Retention, Upkeep
 from broker.ledger.writer import LedgerState, LedgerStats, Pace, Signal, Waiting, Writer
@@ -167,7 +168,7 @@ class Ledger:
 
         LedgerRefused (LedgerDamaged) if it cannot be opened, with nothing changed.
         """
-        lock = _lock(self.directory)
+        lock = await trio.to_thread.run_sync(_lock, self.directory)
         try:
             writer = self._writer = await trio.to_thread.run_sync(self._open)
             self._token = trio.lowlevel.current_trio_token()
@@ -226,11 +227,7 @@ class Ledger:
         log_frames = 0
         if self.path.exists() and self.path.stat().st_size:
             log_frames = wal_frames(self.path.with_name(self.path.name + "-wal"))
-            reader = Reader(self.path)
-            try:
-                reader.verify_tail(HeadFile.read(mark_path))
-            finally:
-                reader.close()
+            self._check(HeadFile.read(mark_path))
         try:
             store = self._open_store(self.path)
         except (sqlite3.Error, ValueError) as error:
@@ -259,6 +256,19 @@ class Ledger:
         return Writer(
             store, marks, upkeep, self._deliver, pace=self._pace, unix_ms=self._unix_ms, clock=self._clock
         )  # fmt: skip
+
+    def _check(self, mark: Head | None) -> None:
+        """Whether the file is a ledger that ends where it must; one that was never finished has nothing to lose."""
+        try:
+            if mark is None and is_unborn(self.path):
+                return
+        except (sqlite3.Error, ValueError) as error:
+            raise refusal_of(self.path, error) from error
+        reader = Reader(self.path)
+        try:
+            reader.verify_tail(mark)
+        finally:
+            reader.close()
 
     def _work(self, writer: Writer, on_closed: Callable[[], None]) -> None:
         try:
@@ -291,6 +301,7 @@ def _lock(directory: Path) -> int:
         os.close(descriptor)
         why = f"{directory}: is in use by process {holder}; each broker needs a data directory of its own"
         raise LedgerRefused(why) from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    with suppress(OSError):  # a full disk: who holds the lock cannot be read then, no more
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor

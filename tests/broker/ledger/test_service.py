@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +311,22 @@ async def test_a_full_disk_refuses_and_recovers_when_there_is_space(tmp_path: Pa
             bench.send(body=b"at last")
             await bench.ledger.flush()
             assert bench.told[-1][1] == Committed((acknowledged + 1,))
+        assert bodies(database_path(disk / "data"))[-1] == b"at last"
+
+
+async def test_a_first_start_on_a_full_disk_does_no_harm_to_the_next_one(tmp_path: Path) -> None:
+    with mounted_tmpfs(tmp_path / "disk", "1m") as disk:
+        for left in (0, 4096, 16384, 65536, 131072):  # it fails at another step each time
+            ballast = disk / "ballast"
+            ballast.write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize - left))
+            with suppress(ExceptionGroup):
+                async with running(disk / "data"):
+                    pass
+            ballast.unlink()
+        async with running(disk / "data") as bench:
+            bench.send(body=b"at last")
+            await bench.ledger.flush()
+            assert isinstance(bench.told[0][1], Committed)
         assert bodies(database_path(disk / "data"))[-1] == b"at last"
 
 

@@ -1,0 +1,91 @@
+"""``roomcast serve`` with a ledger that cannot be used: status 1, no standard output, and one line that says why."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from broker.cli import main
+from tests.broker.ledger.books import filled
+from tests.broker.ledger.test_service import mounted_tmpfs, remount
+from tests.e2e.test_faults import fill
+
+Harm = Callable[[Path, ExitStack], None]
+
+
+def locked(directory: Path, until: ExitStack) -> None:
+    stranger = sqlite3.connect(filled(directory, 20), isolation_level=None)
+    until.callback(stranger.close)
+    stranger.execute("BEGIN IMMEDIATE")
+
+
+def newer(directory: Path, until: ExitStack) -> None:
+    stranger = sqlite3.connect(filled(directory, 20))
+    stranger.execute("PRAGMA user_version=99")
+    stranger.close()
+
+
+def changed_in_the_middle(directory: Path, until: ExitStack) -> None:
+    path = filled(directory, 50)
+    path.write_bytes(path.read_bytes().replace(b"event 17", b"eVent 17"))
+
+
+def cut_in_half(directory: Path, until: ExitStack) -> None:
+    path = filled(directory, 500)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def full(directory: Path, until: ExitStack) -> None:
+    until.enter_context(_disk(directory))
+    filled(directory, 20)
+    fill(directory / "ballast")
+
+
+def full_and_new(directory: Path, until: ExitStack) -> None:
+    until.enter_context(_disk(directory))
+    fill(directory / "ballast")
+
+
+def read_only(directory: Path, until: ExitStack) -> None:
+    until.enter_context(_disk(directory))
+    filled(directory, 20)
+    remount(directory, "ro")
+
+
+@contextmanager
+def _disk(directory: Path) -> Iterator[None]:
+    directory.rmdir()
+    with mounted_tmpfs(directory, "400k"):
+        yield
+
+
+REFUSALS: list[tuple[Harm, str]] = [
+    (locked, "ledger.db: locked by another process: "),
+    (newer, "ledger.db: written by a newer roomcast (ledger version 99, this one knows 1); nothing was changed"),
+    (changed_in_the_middle, "ledger.db: entry 18 is not what was written (checksum)"),
+    (cut_in_half, "ledger.db: damaged: "),
+    (full, "ledger.db: disk full: "),
+    (full_and_new, "ledger.db: disk full: "),
+    (read_only, ": cannot be written: Read-only file system"),
+]
+
+
+@pytest.mark.parametrize(("harm", "words"), REFUSALS, ids=[harm.__name__ for harm, _ in REFUSALS])
+def test_a_ledger_that_cannot_be_used_is_refused_in_one_line_that_says_why(
+    harm: Harm, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.server.calm_collector", lambda: None)
+    directory = tmp_path / "data"
+    directory.mkdir()
+    with ExitStack() as until:
+        harm(directory, until)
+        done = CliRunner().invoke(main, ["serve", "--port", "0", "--data-dir", str(directory)])
+    said = [line for line in done.stderr.splitlines() if not line.startswith(("development mode", "{"))]
+    assert (done.exit_code, done.stdout, len(said)) == (1, "", 1), done.output
+    assert said[0].startswith(f"Error: {directory}")
+    assert words in said[0]
