@@ -160,7 +160,7 @@ DOORS = {
     # Third-party library: the only modules that may import it.
     "wsproto": ("broker.websocket", "protocol.clients"),
     "jwt": ("broker.auth",),
-    "msgspec": ("broker.config", "broker.config_layers", "bench"),
+    "msgspec": ("broker.auth", "broker.config", "broker.config_layers", "bench"),
     "lz4": ("protocol.compression", "bench"),
     "msgpack": ("protocol.frames", "protocol.connection", "bench"),
     "trio_websocket": ("protocol.clients",),

@@ -137,6 +137,7 @@ BAD_TOKENS: dict[str, str] = {
     "expired": with_claims(exp=int(NOW) - 31),
     "expired at the second the leeway ends": with_claims(exp=int(NOW) - 30),
     "exp in milliseconds": with_claims(exp=int(NOW * 1000)),
+    "exp is half a second after 1970": with_claims(exp=0.5),
     "exp is text": with_claims(exp=str(int(NOW) + 60)),
     "exp is true": with_claims(exp=True),
     "exp is null": with_claims(exp=None),

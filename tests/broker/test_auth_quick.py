@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
+import msgspec
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from broker.auth import Authenticator, AuthError, Grant
+from broker.auth import Authenticator, AuthError, Grant, parse_room_pattern
 from broker.config import AuthConfig
 from tests.broker.test_auth import GOOD, HS256, NOW, SECRET, b64, sign
 
@@ -79,3 +81,33 @@ def test_a_signature_of_another_key_or_encoding_never_takes_the_short_way() -> N
     head, payload, signature = sign(HS256, GOOD).split(".")
     assert isinstance(judged(Authenticator, f"{head}.{payload}.{signature}."), str)
     assert isinstance(judged(Authenticator, f"{b64(b'{}')}.{payload}.{signature}"), str)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(json_values, st.booleans(), st.integers(0, 60), st.text(max_size=2))
+@example("\ud800", True, 0, "")
+@example({"exp": 2**64}, True, 0, "")
+@example(1e300, True, 2, "9")
+def test_the_quick_parser_of_json_reads_what_it_takes_as_the_other_does(
+    value: object, escaped: bool, at: int, damage: str
+) -> None:
+    text = json.dumps(value, ensure_ascii=escaped)
+    for changed in (text, text[:at] + damage + text[at:]):
+        try:
+            quick = msgspec.json.decode(changed.encode())
+        except (ValueError, RecursionError):
+            continue
+        assert repr(quick) == repr(json.loads(changed))
+
+
+@given(st.text(max_size=70) | st.text("aZ9é中-_.:@*", max_size=70))
+def test_a_room_pattern_is_a_room_name_or_its_beginning(text: str) -> None:
+    name = text.removesuffix("*")
+    good = 0 < len(text) and len(name) <= 64 and all(c.isalnum() or c in "-_.:@" for c in name)
+    assert parse_room_pattern(text) == (text if good else None)
