@@ -28,6 +28,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "demo": LazyCommand("broker.commands.demo:demo", "Run a broker with a lively room to look at."),
     "tail": LazyCommand("broker.commands.tail:tail", "Watch a room in the terminal."),
     "say": LazyCommand("broker.commands.say:say", "Send one danmaku to a room."),
+    "direct": LazyCommand("broker.commands.direct:direct", "Send users messages that must arrive, and watch them do."),
     "token": LazyCommand("broker.commands.token:token", "Make a token for a user."),
     "ledger": LazyCommand("broker.commands.ledger:ledger", "Verify, export, replay or copy what was written down."),
     "check-config": LazyCommand("broker.commands.config:check_config", "Say everything that is wrong with a file."),

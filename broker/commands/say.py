@@ -163,7 +163,8 @@ def say(
 async def _say(room_name: str, saying: Saying, url: str, token: str, count: int, rate: float) -> list[Fate]:
     fates: list[Fate] = []
     order = secrets.token_hex(6)
-    async with visit(url, token) as (client, _):
+    async with visit(url, token) as (client, events):
+        events.stop()  # messages to us alone are for `tail` to show
         user = client.user.user_id if client.user is not None else ""
         room = await enter(client, room_name)
         slots = trio.CapacityLimiter(MAX_UNDER_WAY)

@@ -197,6 +197,8 @@ class Teller:
                 yield "--", f"link stands, as {plain(user_id)}", {"fg": "green"}
             case Fault(code, message):
                 yield "!!", f"refused ({code}): {plain(message)}", {"fg": "yellow"}
+            case Direct(_, MessageType.ANNOUNCEMENT, _, (str() as text, *_)):
+                yield "->", f"for us alone: {plain(' / '.join(text.splitlines()))}", {"fg": "cyan", "bold": True}
             case Direct(_, type, _, payload):
                 yield "->", f"for us alone, type {type}: {plain(str(payload))}", {"fg": "cyan"}
             case Pulse():

@@ -84,6 +84,10 @@ class ClientEvents:
         self._directs = directs
         self._showing: Direct | None = None
 
+    def stop(self) -> None:
+        """Nobody reads any more: what the inbox cannot take is dropped, and the broker keeps its DIRECT messages."""
+        self._directs.has_reader = False
+
     def __aiter__(self) -> ClientEvents:
         return self
 

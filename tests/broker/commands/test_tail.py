@@ -62,6 +62,8 @@ def lines(*events: Told) -> list[str]:
         (Connected("guest-1", "", 0, "roomcast", 0), "-- link stands, as guest-1"),
         (Fault(301, "too many", "", 0), "!! refused (301): too many"),
         (Direct(1, 200, 0, ("hi",)), "-> for us alone, type 200: ('hi',)"),
+        (Direct(1, 4, 0, ("您的优惠码 C-1\n\x1b[1m",)), "-> for us alone: 您的优惠码 C-1 / \ufffd[1m"),
+        (Direct(1, 4, 0, 7), "-> for us alone, type 4: 7"),
     ],
 )
 def test_each_event_is_one_line_of_words(event: Told, expected: str) -> None:

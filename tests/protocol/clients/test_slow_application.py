@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from protocol.clients import Danmaku, Direct, Disconnected, Event, Missed, PostResult, Rejoined
+from protocol.clients import Connected, Danmaku, Direct, Disconnected, Event, Missed, PostResult, Rejoined
 from protocol.codes import Lane, Opcode, Outcome
 from protocol.messages import Resumed
 
@@ -224,3 +224,15 @@ async def test_posts_wait_for_a_full_outbox(autojump_clock: Any) -> None:
         assert all(result.is_lost for result in results)
         assert sum(result.sent for result in results) < 30
         assert trio.current_time() - start < 5
+
+
+async def test_who_stops_reading_holds_nothing_back_and_acknowledges_nothing(autojump_clock: Any) -> None:
+    async with linked(inbox_items=ITEMS) as (client, peer, _):
+        events = client.events()
+        await take_until(events, Connected)
+        events.stop()
+        for direct_id in range(1, 31):
+            await peer.send(Direct(direct_id, 200, 5, "coupon"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert client.dropped_directs == 20
+    assert [frame.opcode for frame in await peer.rest()] == [Opcode.GOAWAY]

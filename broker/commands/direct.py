@@ -1,0 +1,323 @@
+"""``roomcast direct``: send each user of a list its own must-deliver message, and watch them arrive.
+
+The list is read and judged as a whole before the first message leaves: a fault in line 70,000 sends nothing. After that
+nothing can go wrong for good: the batch has a name, a user gets one message of a batch for ever, and whoever runs
+the same command again sends what is missing. A link that breaks comes back by itself.
+
+Exit status: 0 all messages are on the broker's disk (with ``--follow``: and have been acknowledged), 1 not all of them
+are, or some have expired, 2 the command line or the list is at fault and nothing was sent.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import click
+import trio
+
+from broker.commands.token import duration_s
+from broker.commands.visit import plain, run_visit, visit, visit_options, who_am_i
+from protocol.batches import frames_of, payload_for
+from protocol.clients.events import BatchRefused, ClientClosed
+from protocol.clients.trio_client import Client
+from protocol.codes import CUSTOM_TYPE_MAX, CUSTOM_TYPE_MIN, ErrorCode, MessageType
+from protocol.connection import Connection
+from protocol.errors import LocalProtocolError
+from protocol.fields import FieldError
+from protocol.messages import BatchState, Side
+from protocol.template import TemplateError, fields_of
+
+__all__ = ["Recipients", "direct", "read_values"]
+
+USER = "user"
+"""The column, or name, that says who gets a message."""
+MAX_USERS = 1_000_000
+"""Of one list; they are held in memory. A longer one goes in parts, under the same name."""
+PART_USERS = 500
+"""Users between two lines of progress."""
+FOLLOW_S = 1.0
+
+
+class Recipients(NamedTuple):
+    """The users of a list with their values, and the line each stands in."""
+
+    values: dict[str, dict[str, str]]
+    lines: dict[str, int]
+
+
+def read_values(text: TextIO, name: str) -> Recipients:
+    """Read CSV with a header line, or one JSON object a line; either names the user ``user``.
+
+    ``name``: of the file, for faults. click's usage error for anything that is wrong, with its line.
+    """
+    found = Recipients({}, {})
+    first = text.read(1)
+    if first == "\ufeff":
+        first = text.read(1)
+    text = io.StringIO(first + text.read()) if first else io.StringIO()
+    rows = _json_rows(text, name) if first == "{" else _csv_rows(text, name)
+    for line, row in rows:
+        user = row.get(USER)
+        if user is None:
+            raise _fault(name, line, f'no "{USER}"')
+        if not 1 <= len(user) <= 64 or not user.isprintable():
+            raise _fault(name, line, "a user id has 1 to 64 printable characters")
+        if user in found.values:
+            raise _fault(name, line, f"user {user!r} stands in line {found.lines[user]} already")
+        if len(found.values) == MAX_USERS:
+            raise _fault(name, line, f"at most {MAX_USERS:,} users at a time: send it in parts, under one --batch")
+        found.values[user], found.lines[user] = row, line
+    if not found.values:
+        raise click.UsageError(f"{name}: nobody is in it")
+    return found
+
+
+def _json_rows(text: TextIO, name: str) -> Iterator[tuple[int, dict[str, str]]]:
+    for line, row in enumerate(text, 1):
+        if not row.strip():
+            continue
+        try:
+            fields = json.loads(row)
+        except ValueError as error:
+            raise _fault(name, line, f"no JSON: {error}") from None
+        if not isinstance(fields, dict):
+            raise _fault(name, line, "no JSON object")
+        for key, value in fields.items():
+            if type(value) not in (str, int):
+                raise _fault(name, line, f"{plain(key)} is neither text nor a whole number")
+        yield line, {key: str(value) for key, value in fields.items()}
+
+
+def _csv_rows(text: TextIO, name: str) -> Iterator[tuple[int, dict[str, str]]]:
+    rows = csv.reader(text, strict=True)
+    try:
+        names = [each.strip() for each in next(rows, [])]
+        if USER not in names:
+            raise click.UsageError(f'{name}: the first line names no column "{USER}" (or it is no CSV)')
+        if len(set(names)) != len(names):
+            raise click.UsageError(f"{name}: the first line names a column twice")
+        for row in rows:
+            if not row:
+                continue
+            if len(row) != len(names):
+                raise _fault(name, rows.line_num, f"{len(row)} fields, the first line has {len(names)}")
+            yield rows.line_num, dict(zip(names, row, strict=True))
+    except csv.Error as error:
+        raise _fault(name, rows.line_num, str(error)) from None
+
+
+def _fault(name: str, line: int, words: str) -> click.UsageError:
+    return click.UsageError(f"{name}, line {line}: {words}; nothing was sent")
+
+
+def direct_type(text: str) -> int:
+    """The number of a type that one user may be sent; click's usage error for anything else."""
+    if text == "announcement":
+        return int(MessageType.ANNOUNCEMENT)
+    if text.isdecimal() and CUSTOM_TYPE_MIN <= int(text) <= CUSTOM_TYPE_MAX:
+        return int(text)
+    raise click.BadParameter(f"{text!r} is neither announcement nor {CUSTOM_TYPE_MIN} to {CUSTOM_TYPE_MAX}")
+
+
+def template_of(text: str, kind: int) -> Any:
+    """The template that ``text`` is for a type: a text, or the JSON of a custom type's payload (hence Any)."""
+    if kind == MessageType.ANNOUNCEMENT:
+        return (text,)
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def judge(recipients: Recipients, name: str, batch: str, kind: int, template: Any, expires_s: int | None) -> None:
+    """Fill the template for everybody; click's usage error for the first that does not come out right.
+
+    Any: a template is a payload.
+    """
+    for user, own in recipients.values.items():
+        try:
+            payload_for(kind, template, own)
+        except (TemplateError, FieldError) as error:
+            raise _fault(name, recipients.lines[user], str(error)) from None
+    checker = Connection(Side.CLIENT)
+    try:
+        for frame in frames_of(batch, kind, template, recipients.values, expires_s):
+            checker.check(frame)
+    except LocalProtocolError as error:
+        raise click.UsageError(f"{name}: {error}; nothing was sent") from None
+
+
+@click.command("direct")
+@visit_options
+@click.option("--as", "user", metavar="USER", help="Who we are, in development; the login name if not given.")
+@click.option("--batch", required=True, help="Name of the whole: a user gets one message of a batch for ever.")
+@click.option("--template", "text", help="The message; {name} in it becomes the user's value of that name.")
+@click.option(
+    "--values", "path", metavar="FILE",
+    help='CSV with a column "user", or one JSON object a line with a "user"; - reads standard input.',
+)  # fmt: skip
+@click.option(
+    "--type", "kind", type=direct_type, default="announcement", show_default=True, metavar="TYPE",
+    help="announcement, or the number of a custom type (the template is then the JSON of its payload).",
+)  # fmt: skip
+@click.option("--expires", "expires_s", type=duration_s, metavar="TIME", help="How long a message waits for its user.")
+@click.option("--follow", is_flag=True, help="Go on until every message is acknowledged or expired.")
+@click.option("--json", "as_object", is_flag=True, help="At the end, one JSON object on standard output.")
+def direct(
+    url: str,
+    token: str | None,
+    user: str | None,
+    batch: str,
+    text: str | None,
+    path: str | None,
+    kind: int,
+    expires_s: float | None,
+    follow: bool,
+    as_object: bool,
+) -> None:
+    """Send each user of FILE the message, with its own values, and be sure that it arrives.
+
+    A message waits on the broker's disk until its user acknowledges it (roomcast tail does) or it expires. To run the
+    same command again is safe at any time: it sends what is missing. Without --template and --values it only tells how
+    the batch stands. The token needs the role app.
+
+    Exit status: 0 all messages are on the broker's disk (with --follow: and acknowledged), 1 not all are, or some
+    expired, 2 the command line or FILE is at fault and nothing was sent.
+    """
+    if (text is None) is not (path is None):
+        raise click.UsageError("--template and --values go together")
+    if token is not None and user is not None:
+        raise click.UsageError("--as is for development; a token says who we are")
+    whole_s = None if expires_s is None else max(1, round(expires_s))
+    values: dict[str, dict[str, str]] = {}
+    template: Any = None
+    if text is not None and path is not None:
+        template = template_of(text, kind)
+        recipients = _read(path)
+        # The broker need not know what the template does not ask for.
+        wanted = fields_of(template)
+        values = {
+            each: {name: value for name, value in own.items() if name in wanted}
+            for each, own in recipients.values.items()
+        }
+        judge(Recipients(values, recipients.lines), path, batch, kind, template, whole_s)
+    shown = who_am_i(user, "app") if token is None else token
+    send = _Sending(batch, kind, template, values, whole_s, follow)
+    state = run_visit(partial(_run, send, url, shown))
+    if as_object:
+        click.echo(json.dumps({"batch": batch, "users": len(values), **_counts(state)}))
+    else:
+        click.echo(_words(state, len(values)))
+    if follow and (state.pending or state.expired):
+        raise SystemExit(1)
+
+
+class _Sending(NamedTuple):
+    batch: str
+    kind: int
+    template: Any
+    values: Mapping[str, Mapping[str, str]]
+    expires_s: int | None
+    follow: bool
+
+
+def _read(path: str) -> Recipients:
+    try:
+        if path == "-":
+            return read_values(sys.stdin, "standard input")
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            return read_values(file, path)
+    except OSError as error:
+        raise click.UsageError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"{path}: is not UTF-8 ({error.reason})") from error
+
+
+async def _run(sending: _Sending, url: str, token: str) -> BatchState:
+    async with visit(url, token) as (client, events):
+        events.stop()  # messages to ourselves are not ours to acknowledge
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_tell_link, client)
+                state = await _send(sending, client)
+                nursery.cancel_scope.cancel()
+            return state
+        except* BatchRefused as group:
+            refused = _first(group)
+            raise click.ClickException(f"batch {sending.batch}: {_reason(refused)}") from refused
+        except* ClientClosed as group:
+            closed = _first(group)
+            raise click.ClickException(f"the broker closed the link: {plain(closed.reason)}{_AGAIN}") from closed
+        except* trio.TooSlowError:
+            raise click.ClickException(f"no answer from the broker{_AGAIN}") from None
+
+
+_AGAIN = "; some messages may be sent: run the same command again to send the rest"
+
+
+def _first(group: BaseExceptionGroup[Any]) -> Any:
+    """Any: the one kind of exception that the group was split for."""
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+def _reason(refused: BatchRefused) -> str:
+    if refused.code == ErrorCode.NOT_ALLOWED:
+        return "the token does not have the role app (roomcast token --role app)"
+    if refused.code == ErrorCode.NOT_KEPT:
+        return "this broker keeps nothing on a disk (--ephemeral), so it can promise nothing"
+    return f"{plain(refused.message)}{_AGAIN}"
+
+
+async def _send(sending: _Sending, client: Client) -> BatchState:
+    """Send part after part and say how far it is; then how the whole stands, until it is over if asked to follow."""
+    values = sending.values
+    users = list(values)
+    sent = repeated = 0
+    for start in range(0, len(users), PART_USERS):
+        part = {user: values[user] for user in users[start : start + PART_USERS]}
+        state = await client.send_direct(
+            sending.template, part, batch=sending.batch, type=sending.kind, expires_s=sending.expires_s
+        )
+        sent, repeated = sent + state.sent, repeated + state.repeated
+        click.echo(f"{sent + repeated:,} of {len(users):,} on the broker's disk ({repeated:,} before)", err=True)
+    state = await client.batch_state(sending.batch)
+    told = None
+    while sending.follow and state.pending:
+        if state != told:
+            told = state
+            click.echo(_progress(state), err=True)
+        await trio.sleep(FOLLOW_S)
+        state = await client.batch_state(sending.batch)
+    return state._replace(sent=sent, repeated=repeated)
+
+
+async def _tell_link(client: Client) -> None:
+    """Say when the link is gone and when it is back."""
+    was_connected = True
+    while True:
+        await trio.sleep(0.2)
+        if client.is_connected is not was_connected:
+            was_connected = client.is_connected
+            click.echo("the link is back" if was_connected else "the link is lost; trying again", err=True)
+
+
+def _counts(state: BatchState) -> dict[str, int]:
+    fields = ("sent", "repeated", "pending", "acked", "expired")
+    return {field: getattr(state, field) or 0 for field in fields}
+
+
+def _progress(state: BatchState) -> str:
+    return f"{state.pending or 0:,} pending, {state.acked or 0:,} acknowledged, {state.expired or 0:,} expired"
+
+
+def _words(state: BatchState, users: int) -> str:
+    done = f"{state.sent:,} sent, {state.repeated:,} before; " if users else ""
+    return f"{plain(state.batch)}: {done}{_progress(state)}"

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from broker.cli import main
+from broker.commands.direct import Recipients, direct_type, judge, read_values, template_of
+from protocol.codes import MessageType
+
+NEWS = int(MessageType.ANNOUNCEMENT)
+
+
+def run(*arguments: str, given: str | None = None) -> Result:
+    return CliRunner().invoke(main, ["direct", "--batch", "may", *arguments], input=given)
+
+
+def test_both_kinds_of_list_say_the_same() -> None:
+    expected = {"ann": {"user": "ann", "code": "C,1"}, "小明": {"user": "小明", "code": "7"}}
+    for text in (
+        'user,code\nann,"C,1"\n小明,7\n',
+        '\ufeffcode , user\r\n"C,1",ann\r\n\r\n7,小明\r\n',
+        '{"user": "ann", "code": "C,1"}\n\n{"code": 7, "user": "小明"}\n',
+    ):
+        assert read_values(io.StringIO(text), "list").values == expected
+
+
+@settings(max_examples=60)
+@given(st.text())
+def test_any_text_is_a_list_or_a_fault_of_the_command_line(text: str) -> None:
+    try:
+        assert read_values(io.StringIO(text), "list").values
+    except click.UsageError:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", 'names no column "user"'),
+        ("user,code\n", "nobody is in it"),
+        ("name,code\nann,1\n", 'names no column "user"'),
+        ("user,code,code\nann,1,2\n", "a column twice"),
+        ("user,code\nann,1\nbob\n", "line 3: 1 fields, the first line has 2"),
+        ("user,code\nann,1\nbob,2\nann,3\n", "line 4: user 'ann' stands in line 2 already"),
+        ("user,code\n,1\n", "line 2: a user id has 1 to 64"),
+        ('user,code\nann,"1\n', "line 2: unexpected end of data"),
+        ('{"user": "ann"}\n{"user": "bob"\n', "line 2: no JSON"),
+        ('{"user": "ann"}\n[1]\n', "line 2: no JSON object"),
+        ('{"user": "ann"}\n{"code": "1"}\n', 'line 2: no "user"'),
+        ('{"user": "ann", "code": 1.5}\n', "line 1: code is neither text nor a whole number"),
+    ],
+)
+def test_a_fault_is_named_by_its_line_and_nothing_is_sent(text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "codes"
+    path.write_text(text, encoding="utf-8")
+    done = run("--template", "{code}", "--values", str(path), "--url", "roomcast://127.0.0.1:1")
+    assert done.exit_code == 2
+    assert words in done.stderr
+
+
+def test_a_message_that_would_not_come_out_right_is_found_before_the_first_is_sent() -> None:
+    values = {f"u{number}": {"code": str(number)} for number in range(5000)} | {"bob": {}}
+    recipients = Recipients(values, {user: line for line, user in enumerate(values, 2)})
+    with pytest.raises(click.UsageError, match=r"list, line 5002: \{code\} has no value; nothing was sent"):
+        judge(recipients, "list", "may", NEWS, ("{code}",), None)
+    with pytest.raises(click.UsageError, match=r"line 2: payload.text: must be a string of 1 to 500"):
+        judge(recipients, "list", "may", NEWS, ("{code}" * 501,), None)
+    del values["bob"]
+    judge(recipients, "list", "may", NEWS, ("{code}",), None)
+    with pytest.raises(click.UsageError, match=r"BATCH.batch"):
+        judge(recipients, "list", "m" * 65, NEWS, ("{code}",), None)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "expected"),
+    [
+        ("{code} {", NEWS, ("{code} {",)),
+        ('{"text": "{code}"}', 130, {"text": "{code}"}),
+        ("您的优惠码 {code}", 130, "您的优惠码 {code}"),
+    ],
+)
+def test_a_template_is_a_text_or_the_json_of_a_payload(text: str, kind: int, expected: Any) -> None:
+    assert template_of(text, kind) == expected
+
+
+def test_only_announcements_and_custom_types_are_for_one_user() -> None:
+    assert (direct_type("announcement"), direct_type("128"), direct_type("255")) == (NEWS, 128, 255)
+    for text in ("danmaku", "127", "256", "-1", "²", ""):
+        with pytest.raises(click.BadParameter):
+            direct_type(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--template", "x"], "go together"),
+        (["--values", "-"], "go together"),
+        (["--token", "t", "--as", "shop"], "--as is for development"),
+        (["--template", "x", "--values", "/nowhere/codes.csv"], "/nowhere/codes.csv: No such file"),
+        (["--template", "x", "--values", "-", "--expires", "soon"], "is not a time"),
+    ],
+)
+def test_a_wrong_command_line_sends_nothing(arguments: list[str], words: str) -> None:
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert words in done.stderr
+
+
+def test_without_a_broker_it_says_so_in_one_line() -> None:
+    listed = json.dumps({"user": "ann", "code": "1"})
+    done = run("--template", "{code} {user}", "--values", "-", "--url", "roomcast://127.0.0.1:1", given=listed)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "no broker at 127.0.0.1:1" in done.stderr
