@@ -131,17 +131,20 @@ def test_a_fault_is_the_same_byte_by_byte_and_good_frames_before_it_are_read(fau
 
 
 class SlowConnection(Connection):
-    """The twin without the quick path: the oracle."""
+    """The twin without the quick paths: the oracle."""
 
     __slots__ = ()
+
+    def _quick_alike(self, buffer: bytes | bytearray, position: int, available: int) -> Frame | None:
+        return None
 
     def _quick_danmaku(self, buffer: bytes | bytearray, position: int, available: int) -> Frame | None:
         return None
 
 
-def _without_quick_path(frame: bytes) -> list[Any]:
+def _without_quick_path(frame: bytes, state: LinkState = LinkState.OPEN) -> list[Any]:
     slow = SlowConnection(Side.SERVER)
-    slow.peer_state = slow.our_state = LinkState.OPEN
+    slow.peer_state = slow.our_state = state
     slow.receive_data(frame)
     return drain(slow)
 
@@ -218,6 +221,48 @@ def test_the_quick_path_is_taken_by_a_plain_danmaku_only_on_an_open_server() -> 
         assert found[0] == CloseCode.OUT_OF_STATE
     (found,) = read([frame], Side.CLIENT)
     assert found[0] == CloseCode.OUT_OF_STATE
+
+
+_near_alike = st.one_of(
+    st.tuples(st.sampled_from([MAGIC, MAGIC, "roomcas"]), st.integers(0, 3), st.integers(0, 3), u32, texts(0, 129)),
+    st.tuples(texts(0, 65), st.sampled_from([20, 10, 5, 0, True])),
+    st.tuples(st.just("room"), st.just(20), free_values),
+).map(pack_body)
+
+
+@given(
+    _near_alike | st.binary(max_size=40), st.sampled_from([Opcode.HELLO, Opcode.JOIN]), u32, u32,
+    st.sampled_from(LinkState),
+)  # fmt: skip
+@example(pack_body(("room", 20, {"": 1})), Opcode.JOIN, 0, 0, LinkState.OPEN)
+@example(b"\x93\xa1r\x14\xd4\x01\x00", Opcode.JOIN, 0, 0, LinkState.OPEN)
+@example(pack_body((MAGIC, 1, 1, 0, "a" * 128)), Opcode.HELLO, 0, 0, LinkState.SILENT)
+def test_frames_that_are_alike_are_read_as_the_first_one_was(
+    body: bytes, opcode: Opcode, room: int, sequence: int, state: LinkState
+) -> None:
+    frame = build_frame(opcode, Lane.CONTROL, room, sequence, body)
+    slow = _without_quick_path(frame, state)
+    for pieces in ([frame], [frame], [frame[:20], frame[20:]]):
+        quick = read(pieces, Side.SERVER, state)
+        assert quick == slow
+        assert repr(quick) == repr(slow), "the same types, too"
+
+
+@pytest.mark.parametrize("at", range(HEADER_BYTES))
+def test_frames_that_are_alike_respect_every_header(at: int) -> None:
+    frame = bytearray(encode(Join("room", Tier.FULL), 3, 5, Lane.CONTROL))
+    for value in range(256):
+        frame[at] = value
+        assert read([bytes(frame)], Side.SERVER) == _without_quick_path(bytes(frame))
+
+
+def test_a_frame_that_was_read_before_is_refused_where_it_may_not_come() -> None:
+    join = encode(Join("room", Tier.FULL), 0, 1, Lane.CONTROL)
+    assert isinstance(read([join], Side.SERVER)[0], Frame)
+    (found,) = read([join], Side.SERVER, LinkState.GREETED)
+    assert found[0] == CloseCode.OUT_OF_STATE
+    (found,) = read([join], Side.CLIENT)
+    assert not isinstance(found, Frame), "a client's JOIN is no server's"
 
 
 # ---- what is refused and what breaks
