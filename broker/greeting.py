@@ -87,11 +87,11 @@ class Reception:
 class Greeting(Transport):
     """A connection before its language is known.
 
-    ``due``: monotonic seconds by which the link must be logged in. ``refusal``: the gate's answer, if it was no.
+    ``refusal``: the gate's answer, if it was no.
     ``is_proxied``: the peer is a trusted proxy and its header comes first; the address is "" until then.
     """
 
-    __slots__ = ("_buffer", "_peeks", "_reception", "_searched", "due", "in_overflow", "is_proxied", "refusal")
+    __slots__ = ("_buffer", "_peeks", "_reception", "_searched", "in_overflow", "is_proxied", "refusal")
     becomes: ClassVar[tuple[type[Transport], type[WebSocketTransport], type[WebSocketTransport]]] = (
         TcpTransport,
         WebSocketTransport,
@@ -104,13 +104,11 @@ class Greeting(Transport):
         poller: Poller,
         address: str,
         reception: Reception,
-        due: float,
         refusal: Refuse | None = None,
         *,
         is_proxied: bool = False,
     ) -> None:
         super().__init__(sock, poller, address)
-        self.due = due
         self.refusal = refusal
         self.in_overflow = refusal is not None
         self.is_proxied = is_proxied
@@ -118,11 +116,6 @@ class Greeting(Transport):
         self._buffer = bytearray()
         self._searched = 0
         self._peeks = is_proxied or reception.tls is not None
-
-    def forgive(self, away_s: float) -> None:
-        """As for any transport; the deadline moves too."""
-        super().forgive(away_s)
-        self.due += away_s
 
     # ---- bytes
 
@@ -256,7 +249,6 @@ class Greeting(Transport):
         """Let a transport of ``kind`` go on: it says ``words`` first, then gets an owner and the ``rest``."""
         transport = kind(self.sock, self.poller, self.address)
         self._replace_by(transport)
-        self.poller.rewheel(transport, self.due)
         if words:
             transport.write(words)
             if transport.state:
@@ -273,10 +265,9 @@ class Greeting(Transport):
         except (OSError, ValueError) as error:
             self.lose(f"TLS failed: {error}")
             return
-        greeting = TlsGreeting(self.sock, self.poller, self.address, self._reception, self.due, self.refusal)
+        greeting = TlsGreeting(self.sock, self.poller, self.address, self._reception, self.refusal)
         greeting.in_overflow = self.in_overflow
         self._replace_by(greeting)
-        self.poller.rewheel(greeting, self.due)
         greeting.on_readable()
 
     def _replace_by(self, transport: Transport) -> None:
@@ -296,10 +287,9 @@ class TlsGreeting(Encrypted, Greeting):
         poller: Poller,
         address: str,
         reception: Reception,
-        due: float,
         refusal: Refuse | None = None,
     ) -> None:
-        super().__init__(sock, poller, address, reception, due, refusal)
+        super().__init__(sock, poller, address, reception, refusal)
         self._peeks = False
         self._is_shaking = True
 

@@ -119,8 +119,8 @@ class Poller:
         self._wheel.add(transport, due - self.away_s)
 
     def replace(self, old: Transport, new: Transport) -> None:
-        """Let ``new`` go on with the descriptor of ``old``, same deadline kept by the caller through `rewheel`."""
-        self._wheel.remove(old)
+        """Let ``new`` go on with the descriptor of ``old``, and with its deadline."""
+        self._wheel.exchange(old, new)
         was_watched = old in self._behind or old in self._paused
         self._behind.discard(old)
         self._paused.pop(old, None)

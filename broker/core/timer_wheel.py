@@ -49,6 +49,14 @@ class TimerWheel(Generic[T]):
         slots[slot][item] = None
         item.wheel_slot = slot
 
+    def exchange(self, old: T, new: T) -> None:
+        """Let ``new``, which is in no slot, wait in the place of ``old``, if that is in one."""
+        slot = old.wheel_slot
+        if slot >= 0:
+            del self._slots[slot][old]
+            self._slots[slot][new] = None
+            new.wheel_slot, old.wheel_slot = slot, -1
+
     def remove(self, item: T) -> None:
         """Take ``item`` out, if it is in."""
         if item.wheel_slot >= 0:

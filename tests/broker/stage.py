@@ -217,7 +217,7 @@ class Stage:
         admission = self.gate.enter(address)
         refusal = admission if isinstance(admission, Refuse) else None
         due = self.clock.now + self.patience_s
-        greeting = Greeting(server, self.poller, address, self.reception, due, refusal, is_proxied=is_proxied)
+        greeting = Greeting(server, self.poller, address, self.reception, refusal, is_proxied=is_proxied)
         self.poller.add(greeting, due)
         return greeting, client
 

@@ -266,11 +266,11 @@ class BadDoor(socket.socket):
 
     errors: list[int]
 
-    def accept(self) -> Any:
+    def _accept(self) -> Any:
         if self.errors:
             number = self.errors.pop(0)
             raise OSError(number, os.strerror(number))
-        return super().accept()
+        return super()._accept()
 
 
 def make_bad(house: House, errors: list[int]) -> BadDoor:
