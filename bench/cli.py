@@ -69,7 +69,7 @@ def list_() -> None:
 
 def _goal(target: Target) -> str:
     metric = METRICS[target.metric]
-    return f"{metric.label} {target.kind} {target.bound:,g} {metric.unit}".rstrip()
+    return f"{metric.label} {target.kind} {bound_text(target.bound)} {metric.unit}".rstrip()
 
 
 _WAYS = {"sockets": "a: links", "crowd": "b: crowd", "memory": "c: memory"}
@@ -79,7 +79,7 @@ _WAYS = {"sockets": "a: links", "crowd": "b: crowd", "memory": "c: memory"}
 @click.argument("names", nargs=-1, required=True, metavar="SCENARIO...")
 @click.option("--viewers", type=click.IntRange(1), help="Viewers over all rooms.")
 @click.option("--rooms", type=click.IntRange(1), help="Rooms.")
-@click.option("--rate", type=click.FloatRange(0), help="Danmaku a second at the peak, over all rooms.")
+@click.option("--rate", type=click.FloatRange(0), help="Danmaku (else gifts) a second at the peak, over all rooms.")
 @click.option("--seconds", type=click.FloatRange(1), help="Length of the schedule; phases stretch with it.")
 @click.option("--transport", type=click.Choice(["tcp", "websocket", "mixed"]), help="How viewers connect.")
 @click.option("--viewer-processes", type=click.IntRange(1, 16), help="Processes that receive.")
@@ -253,11 +253,16 @@ def _print_result(result: dict[str, Any]) -> None:
             if target is not None:
                 colour = "green" if target["reached"] else "yellow"
                 word = "reached" if target["reached"] else "missed"
-                judged = f"[{colour}]{word}[/{colour}] ({target['kind']} {target['bound']:,g})"
+                judged = f"[{colour}]{word}[/{colour}] ({target['kind']} {bound_text(target['bound'])})"
             table.add_row(metric.label, figure(result["headline"][name]), metric.unit, judged)
     console.print(table)
     for note in result["notes"]:
         console.print(f"  note: {escape(note)}", highlight=False, soft_wrap=True)
+
+
+def bound_text(bound: float) -> str:
+    """A goal as it is written in the scenario, thousands grouped."""
+    return f"{bound:,.10g}"
 
 
 def figure(value: float) -> str:

@@ -66,7 +66,7 @@ METRICS: dict[str, Metric] = {
     "joins_per_core_s": Metric("connect, auth and join a second and core", "/s", False),
     "join_p99_ms": Metric("connect to joined, p99", "ms", True),
     "rejoin_p99_ms": Metric("cut link, connect to resumed, p99", "ms", True),
-    "back_s": Metric("links that were cut: all back after", "s", True),
+    "back_s": Metric("cut links, from the cut until the last is back", "s", True),
     "events_missed": Metric("events of lanes 0 to 2 missed, over all links", "", True),
     "events_twice": Metric("events of lanes 0 to 2 that came twice", "", True),
     "kib_per_viewer": Metric("broker's memory a viewer", "KiB", True),

@@ -168,7 +168,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     viewers: int | None = None
     rooms: int | None = None
     rate: float | None = None
-    """Danmaku a second at the peak; all phases are scaled."""
+    """Danmaku a second at the peak, gifts where a scenario has no danmaku; all phases are scaled."""
     seconds: float | None = None
     transport: str | None = None
     viewer_processes: int | None = None
@@ -246,12 +246,8 @@ def resize(scenario: Scenario, sizes: Sizes) -> Scenario:
         raise ScenarioError(f"scenario {scenario.name} cannot have this size: {error}") from error
     rate = sizes.rate
     if rate is not None:
-        peak = max((stream.peak for stream in resized.streams if stream.kind == "danmaku"), default=0.0)
-        if not peak:
-            raise ScenarioError(f"scenario {scenario.name} sends no danmaku, so --rate has nothing to scale")
-        streams = tuple(
-            stream if stream.kind != "danmaku" else _scaled(stream, rate / peak) for stream in resized.streams
-        )
+        scaled, peak = _scaled_kind(resized)
+        streams = tuple(stream if stream.kind != scaled else _scaled(stream, rate / peak) for stream in resized.streams)
         resized = msgspec.structs.replace(resized, streams=streams)
     if resized.rooms > resized.viewers:
         raise ScenarioError(f"scenario {scenario.name}: {resized.rooms} rooms need as many viewers")
@@ -262,6 +258,15 @@ def has_own_size(own: Scenario, resized: Scenario) -> bool:
     """Whether a run is as large as the scenario says, or longer: its goals speak of that."""
     same = msgspec.structs.replace(resized, seconds=own.seconds, viewer_processes=own.viewer_processes)
     return resized.seconds >= own.seconds and same == own
+
+
+def _scaled_kind(scenario: Scenario) -> tuple[str, float]:
+    """What ``--rate`` speaks of: danmaku, or else gifts, and the peak of their rate."""
+    for kind in ("danmaku", "gift"):
+        peak = max((stream.peak for stream in scenario.streams if stream.kind == kind), default=0.0)
+        if peak:
+            return kind, peak
+    raise ScenarioError(f"scenario {scenario.name} sends neither danmaku nor gifts, so --rate has nothing to scale")
 
 
 def _scaled(stream: Stream, factor: float) -> Stream:

@@ -9,7 +9,7 @@ from broker.config import load
 
 DEMANDED = {
     "calm", "one-room-100k", "thousand-rooms", "chat-flood", "like-storm", "gift-rain", "join-storm", "reconnect-storm",
-    "slow-viewers", "mixed-show", "soak",
+    "slow-viewers", "mixed-show", "soak", "durable-gifts",
 }  # fmt: skip
 
 
@@ -50,6 +50,8 @@ def test_flags_resize_and_rates_keep_their_proportion() -> None:
     with pytest.raises(ScenarioError, match="rooms"):
         resize(scenario, Sizes(viewers=2, rooms=3))
     assert resize(load_scenario("thousand-rooms"), Sizes(viewers=10)).rooms == 10
+    (gifts,) = resize(load_scenario("durable-gifts"), Sizes(rate=500.0)).streams
+    assert (gifts.kind, gifts.rate) == ("gift", 500.0)
 
 
 @pytest.mark.parametrize("name", scenario_names())
