@@ -50,6 +50,7 @@ LANE_COLOURS = {
     "join": "#7b8794",
     "rejoin": "#b7950b",
     "ack": "#5d6d7e",
+    "durable": "#117864",
 }
 FATE_COLOURS = {
     "shown": "#2471a3", "merged": "#7fb3d5", "sampled": "#f0b27a", "expired": "#cb4335", "held": "#bdc3c7",
@@ -149,7 +150,8 @@ def floor_bars(result: Result) -> Figure | None:
 
 def latency_percentiles(result: Result) -> Figure | None:
     """Latency by percentile and lane, both scales logarithmic: the tail is what matters."""
-    wanted = [name for name in (*_LANES, "slow chat", "floor") if name in result["histograms"]]
+    more = ("slow chat", "durable", "floor") if result.get("ledger") else ("slow chat", "floor")
+    wanted = [name for name in (*_LANES, *more) if name in result["histograms"]]
     if not wanted:
         return None
     figure, (axes,) = _figure(3.4)
@@ -157,7 +159,9 @@ def latency_percentiles(result: Result) -> Figure | None:
     for name in wanted:
         latencies = summarise([result["histograms"][name]])
         shown = [p for p in points if p < 100 * (1 - 1 / max(2, latencies.count))]
-        label = {"floor": "raw loop", "ambient": "ambient (broker to viewer)"}.get(name, name)
+        label = {
+            "floor": "raw loop", "ambient": "ambient (broker to viewer)", "durable": "durable (due to acknowledged)"
+        }.get(name, name)  # fmt: skip
         axes.plot(
             [1 / (1 - p / 100) for p in shown],
             [latencies.percentile_us(p) / 1000 for p in shown],

@@ -16,6 +16,8 @@ FAST_DISK_PER_S = 100_000.0
 """No disk syncs so often: the directory is in memory."""
 GENERATOR_GOAL_CORES = 0.6
 """What receiving 100,000 deliveries a second may cost."""
+JUDGED_FROM_PER_S = 50_000.0
+"""With fewer deliveries the process's other work weighs too much to speak of 100,000."""
 BUSY_CORES = 0.9
 """A process of one thread that uses more of a core is at its limit."""
 BUSY_MACHINE = 0.95
@@ -73,10 +75,11 @@ def _on_generator(headline: dict[str, float], cores: int) -> list[str]:
         if busy > BUSY_CORES:
             notes.append(f"the generator was the limit: {what} used {busy:.0%} of a core")
     at_100k = headline.get("generator_cores_at_100k", 0.0)
-    if round(at_100k, 2) > GENERATOR_GOAL_CORES:
+    received = headline.get("deliveries_per_s", 0.0)
+    if round(at_100k, 2) > GENERATOR_GOAL_CORES and received >= JUDGED_FROM_PER_S:
         notes.append(
             f"receiving costs {at_100k:.0%} of a core at 100,000 deliveries a second, above its goal of "
-            f"{GENERATOR_GOAL_CORES:.0%} (here: {headline.get('deliveries_per_s', 0.0):,.0f} deliveries a second)"
+            f"{GENERATOR_GOAL_CORES:.0%} (here: {received:,.0f} deliveries a second)"
         )
     others = headline.get("others_cores", 0.0)
     if others > SHARED_CORES:

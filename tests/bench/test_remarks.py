@@ -16,6 +16,10 @@ def said(headline: dict[str, float], scenario: Scenario | None = None, **more: A
     return "\n".join(remarks(scenario or load_scenario("like-storm"), evidence(**more), headline, 2))
 
 
+def test_receiving_is_not_judged_where_there_was_little_to_receive() -> None:
+    assert said({"generator_cores_at_100k": 0.9, "deliveries_per_s": 20_000.0}) == ""
+
+
 def test_a_quiet_run_needs_no_remark() -> None:
     headline = {
         "generator_cores": 0.5, "publisher_cores": 0.2, "broker_cores": 0.8, "generator_cores_at_100k": 0.59,
