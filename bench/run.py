@@ -280,7 +280,7 @@ class _Play:
         """Time the disk alone, in the ledger's directory, while the broker has nothing to write."""
         if self.ledger_folder is not None:
             self.say("timing the disk alone")
-            self.sync_probes.append(sync_times(self.ledger_folder, PROBE_S))
+            self.sync_probes.append(sync_times(self.ledger_folder, min(PROBE_S, self.scenario.seconds / 10)))
 
     def read_ledger(self) -> None:
         """End the broker, verify its ledger and hold its sums against what was acknowledged."""

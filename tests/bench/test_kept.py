@@ -12,7 +12,7 @@ import trio
 
 from bench.disk import sync_floor, sync_times
 from bench.invariants import check_kept
-from bench.kept import add_up, read_back
+from bench.kept import add_up, lose_last_entry, read_back
 from bench.publishers import COMMERCE_TYPE
 from bench.texts import stamped
 from broker.ledger import Entry, Ledger, StoredEntry, database_path
@@ -73,6 +73,12 @@ async def test_a_changed_byte_is_damage_and_fails_the_run(tmp_path: Path) -> Non
     assert kept["damage"]
     findings = check_kept(PUBLISHER, BROKER, kept, rooms=1)
     assert "does not verify" in findings.violations[0]
+
+
+async def test_a_newest_entry_that_is_gone_is_noticed(tmp_path: Path) -> None:
+    await write(tmp_path, gift(1), gift(2))
+    lose_last_entry(tmp_path)
+    assert "missing" in read_back(tmp_path)["damage"]
 
 
 def test_a_room_with_two_lives_is_not_added_up() -> None:

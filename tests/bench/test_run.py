@@ -55,6 +55,7 @@ def test_a_crowd_that_shares_sockets_adds_up() -> None:
     assert "viewers per socket" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_storm_behind_a_ledger_misses_nothing_and_the_book_agrees(tmp_path: Path) -> None:
     html, result = tmp_path / "report.html", tmp_path / "result.json"
     sizes = ["--smoke", "--viewers", "30", "--seconds", "5"]
@@ -69,6 +70,7 @@ def test_a_storm_behind_a_ledger_misses_nothing_and_the_book_agrees(tmp_path: Pa
     assert "The ledger" in html.read_text()
 
 
+@pytest.mark.slow
 def test_an_entry_that_is_lost_from_the_ledger_fails_the_run() -> None:
     done = bench("run", "durable-gifts", "--smoke", "--seconds", "1", "--fault", "lose-entry")
     assert done.returncode == 1, done.stdout + done.stderr
