@@ -151,7 +151,7 @@ class Grant:
 
 _TICKET_TYPE = "ticket"
 _JWS = jwt.PyJWS(algorithms=["HS256"])
-_compact = json.JSONEncoder(separators=(",", ":")).encode
+_write_quickly = msgspec.json.Encoder().encode
 
 _GUEST_ROOMS = (RoomGrant("*", Role.GUEST),)
 
@@ -189,6 +189,7 @@ class Authenticator:
         self._rooms: dict[tuple[RoomGrant, ...], tuple[RoomGrant, ...]] = {}
         self._ticket_audience = f"ticket:{config.audience}"
         self._ticket_key = b""
+        self._ticket_keyed = self._keyed
         self._ticket_head = ""
         """How every ticket begins; "" where none are given."""
         self.use_ticket_key(secrets.token_bytes(MIN_SECRET_BYTES))
@@ -201,11 +202,13 @@ class Authenticator:
     def use_ticket_key(self, key: bytes) -> None:
         """Sign tickets with this key of the broker's; until then it is a random one of this process."""
         self._ticket_key = hmac.digest(key, b"ticket\0" + self._secret, "sha256")
+        self._ticket_keyed = hmac.new(self._ticket_key, digestmod="sha256")
         if self.gives_tickets:
-            self._ticket_head = self._sign_ticket({}).partition(".")[0] + "."
+            whole = _JWS.encode(b"{}", self._ticket_key, algorithm="HS256", headers={"typ": _TICKET_TYPE})
+            self._ticket_head = whole.partition(".")[0] + "."
 
     def ticket(self, grant: Grant) -> tuple[str, int]:
-        """A ticket for ``grant`` and how long it is good, in milliseconds; ("", 0) where there is none. About 15 us.
+        """A ticket for ``grant`` and how long it is good, in milliseconds; ("", 0) where there is none. About 10 us.
 
         Its end is never beyond that of the grant, and a grant that came by a ticket ends when the first one did.
         """
@@ -227,15 +230,19 @@ class Authenticator:
         return (ticket, (ends - now) * 1000) if len(ticket) <= MAX_TOKEN_BYTES else ("", 0)
 
     def _sign_ticket(self, claims: dict[str, Any]) -> str:
-        body = _compact(claims).encode()
-        return _JWS.encode(body, self._ticket_key, algorithm="HS256", headers={"typ": _TICKET_TYPE})
+        """What PyJWT writes, in a third of its time: everybody who comes back after a restart is given one at once."""
+        signed = self._ticket_head + _to_url(_write_quickly(claims)).decode()
+        return signed + "." + _signature(signed, self._ticket_keyed).decode()
 
     def _from_ticket(self, ticket: str) -> Grant:
-        """The grant of a ticket that is ours and not over; AuthError for anything else."""
-        try:
-            claims = _parse_json(_JWS.decode(ticket, self._ticket_key, algorithms=["HS256"]).decode())
-        except (jwt.PyJWTError, ValueError, RecursionError) as error:
-            raise AuthError(f"ticket is not valid: {type(error).__name__}") from None
+        """The grant of a ticket that is ours and not over; AuthError for anything else. As quick as a token."""
+        claims = _signed_body(ticket, self._ticket_keyed)
+        if type(claims) is not dict:
+            # PyJWT has the last word, and the reason.
+            try:
+                claims = _parse_json(_JWS.decode(ticket, self._ticket_key, algorithms=["HS256"]).decode())
+            except (jwt.PyJWTError, ValueError, RecursionError) as error:
+                raise AuthError(f"ticket is not valid: {type(error).__name__}") from None
         if claims.get("aud") != self._ticket_audience:
             raise AuthError("ticket is for another broker")
         if claims["exp"] <= self._clock():
@@ -342,20 +349,9 @@ class Authenticator:
         that `_claims` has accepted before, byte for byte, and the one encoding of the one right signature; refusals
         and their reasons come from `_claims` alone.
         """
-        header, _, rest = token.partition(".")
-        if header not in self._headers:
+        if token.partition(".")[0] not in self._headers:
             return None
-        payload, _, signature = rest.partition(".")
-        mac = self._keyed.copy()
-        mac.update(token[: len(header) + 1 + len(payload)].encode())
-        expected = binascii.b2a_base64(mac.digest(), newline=False).translate(_FROM_STANDARD).rstrip(b"=")
-        if not hmac.compare_digest(expected, signature.encode()):
-            return None
-        try:
-            standard = payload.encode().translate(_TO_STANDARD) + b"=" * (-len(payload) % 4)
-            claims = _parse_quickly(binascii.a2b_base64(standard, strict_mode=True))
-        except (ValueError, RecursionError):
-            return None
+        claims = _signed_body(token, self._keyed)
         if type(claims) is not dict or type(claims.get("sub")) is not str:
             return None
         if claims.get("aud") != self._config.audience or claims.get("exp") is None or claims.get("rooms") is None:
@@ -428,6 +424,31 @@ class Authenticator:
         # 32**8 names: a second guest of the same name among 100,000 is a matter of 0.5 %, and harmless.
         name = "guest-" + "".join(self._rng.choices(_GUEST_ALPHABET, k=8))
         return Grant(name, name, Role.GUEST, _GUEST_ROOMS)
+
+
+def _signature(signed: str, keyed: hmac.HMAC) -> bytes:
+    """The signature of the first two parts of a token, as it stands in the third."""
+    mac = keyed.copy()
+    mac.update(signed.encode())
+    return _to_url(mac.digest())
+
+
+def _to_url(data: bytes) -> bytes:
+    """Base64 for URLs, without padding."""
+    return binascii.b2a_base64(data, newline=False).translate(_FROM_STANDARD).rstrip(b"=")
+
+
+def _signed_body(token: str, keyed: hmac.HMAC) -> Any:
+    """The JSON inside a token that bears the one encoding of the one right signature, else None. In constant time."""
+    signed, _, signature = token.rpartition(".")
+    if not hmac.compare_digest(_signature(signed, keyed), signature.encode()):
+        return None
+    payload = signed.partition(".")[2]
+    try:
+        standard = payload.encode().translate(_TO_STANDARD) + b"=" * (-len(payload) % 4)
+        return _parse_quickly(binascii.a2b_base64(standard, strict_mode=True))
+    except (ValueError, RecursionError):
+        return None
 
 
 def parse_role(text: str) -> Role | None:

@@ -13,6 +13,7 @@ import trio
 
 from broker.auth import RoomGrant
 from broker.batches import MAX_UNDER_WAY
+from broker.ledger import DirectState, Reader, database_path
 from broker.server import Broker
 from protocol.codes import ErrorCode, Feature, MessageType, Role
 from protocol.messages import BatchState, Direct, ErrorReply, SendDirect
@@ -208,3 +209,18 @@ async def test_a_link_has_few_parts_under_way_and_hears_of_each(directory: Path)
         assert (await other.expect(BatchState))[1].sent == 1
         assert broker.services.batches._under_way == {}
         assert await progress(shop) == (MAX_UNDER_WAY + 1, 0, 0)
+
+
+async def test_how_a_batch_stands_is_read_from_its_index_and_not_from_the_whole_table(directory: Path) -> None:
+    async with durable_broker(directory) as broker, backend(broker) as shop:
+        await ask(shop, SendDirect("may", NEWS, TEMPLATE, codes("ann")))
+    reader = Reader(database_path(directory))
+    try:
+        asked: list[str] = []
+        reader._connection.set_trace_callback(asked.append)
+        assert reader.batch_progress("may")[DirectState.PENDING] == 1
+        reader._connection.set_trace_callback(None)
+        (plan,) = reader._connection.execute(f"EXPLAIN QUERY PLAN {asked[-1]}").fetchall()
+        assert "USING COVERING INDEX directs_by_batch" in plan[3]
+    finally:
+        reader.close()

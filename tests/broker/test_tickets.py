@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import stat
@@ -64,6 +65,18 @@ def test_a_ticket_brings_back_the_same_grant_until_it_ends_and_not_a_second_long
             auth.verify(ticket)
 
 
+@settings(max_examples=40)
+@for_all(grants)
+def test_a_ticket_is_what_pyjwt_writes_and_reads(grant: Grant) -> None:
+    auth = authenticator()
+    ticket, _ = auth.ticket(grant)
+    claims = json.loads(jwt.PyJWS().decode(ticket, auth._ticket_key, algorithms=["HS256"]))
+    assert (claims["sub"], claims["ends"]) == (grant.user_id, grant.expires_at)
+    body = json.dumps(claims, separators=(",", ":"), ensure_ascii=False).encode()
+    headers = {"typ": "ticket"}
+    assert jwt.PyJWS().encode(body, auth._ticket_key, algorithm="HS256", headers=headers) == ticket
+
+
 def test_a_token_is_no_ticket_and_a_ticket_is_no_token() -> None:
     auth = authenticator()
     token = auth.issue("ann", ttl_s=3600)
@@ -84,6 +97,7 @@ def test_a_token_is_no_ticket_and_a_ticket_is_no_token() -> None:
     # Even with one key for both, header and audience keep them apart.
     same = authenticator()
     same._ticket_key = SECRET.encode()
+    same._ticket_keyed = same._keyed
     as_ticket, _ = same.ticket(same.verify(token))
     with pytest.raises(AuthError):
         authenticator(ticket_s=0).verify(as_ticket)
