@@ -408,9 +408,11 @@ class Inboxes:
                 self._deliver(link, stored.direct_id, stored.kind, stored.at_ms, _payload(stored))
         if len(messages) < room:
             # There is no more up to ``last``: the rest has expired, or was acknowledged by another link.
-            if cursor.sent <= pending.acked and pending.last == last:
-                del self._pending[user]
-                return
+            if pending.last == last:
+                pending.last = cursor.sent
+                if cursor.sent <= pending.acked:
+                    del self._pending[user]
+                    return
             cursor.sent = max(cursor.sent, last)
         self._pump(user, pending, link)
 

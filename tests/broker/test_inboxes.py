@@ -176,6 +176,20 @@ async def test_an_inbox_whose_messages_all_expired_is_forgotten(directory: Path)
             assert await take(link, 1) == [(2, "new")]
 
 
+async def test_an_inbox_whose_last_message_expired_is_forgotten_with_the_one_before(directory: Path) -> None:
+    async with durable_broker(directory) as broker:
+        assert broker.inboxes is not None
+        await send(broker, "ann", "in time")
+        await send(broker, "ann", "too late", expires_at_ms=1)
+        await until_state(broker, "ann", 2, DirectState.EXPIRED)
+        async with login(broker, "ann") as link:
+            assert await take(link, 1) == [(1, "in time")]
+            await nothing_more(link)
+            await link.send((DirectAck(1), 0, 0))
+            await until_state(broker, "ann", 1, DirectState.ACKED)
+            assert broker.inboxes._pending == {}
+
+
 async def test_the_same_key_is_the_same_message_for_ever(directory: Path) -> None:
     for life in range(2):
         async with durable_broker(directory) as broker, login(broker, "ann") as link:
