@@ -21,7 +21,7 @@ from broker.ledger.entries import make_key
 from protocol.clients import Client, PipeLost, open_client
 from protocol.clients.events import Danmaku, Event, Gap, Position, Rejoined, RoomRefused, TickAccount
 from protocol.clients.subscription import Room
-from protocol.codes import MessageType, Outcome, Tier
+from protocol.codes import MessageType, Outcome, RoomPhase, Tier
 from protocol.frames import pack_body, unpack_body
 from protocol.messages import Direct, State
 from protocol.payloads import GiftPayload
@@ -73,6 +73,8 @@ class Reader:
 
     name: str
     room: str
+    sees_all: bool = True
+    """Whether its own client drops nothing."""
     epoch: int = 0
     offset: int = 0
     """All up to here was seen, or its loss was told."""
@@ -101,7 +103,7 @@ class Cast:
         """Likes given, by who gave them where."""
         self.like_totals: dict[str, int] = {}
         """What the rooms say at the end."""
-        self.under_way = len(ROOMS) * (GIFTS + NEWS + CHAT + LIKES) + CODES + VISITS
+        self.under_way = len(ROOMS) * (GIFTS + NEWS + CHAT + LIKES) + CODES + VISITS + 1
         """What somebody still has to do, and to hear that it is done."""
 
     # ---- the network
@@ -118,7 +120,7 @@ class Cast:
         return SimPipe(self.world, wire)
 
     @asynccontextmanager
-    async def client(self, token: str) -> AsyncIterator[Client]:
+    async def client(self, token: str, inbox_items: int = 2000) -> AsyncIterator[Client]:
         """A client of ours that never gives up."""
         async with open_client(
             URL,
@@ -127,6 +129,7 @@ class Cast:
             connect=self.connect,
             wall_ms=self.world.wall_ms,
             open_timeout_s=0,
+            inbox_items=inbox_items,
         ) as client:
             yield client
 
@@ -141,19 +144,20 @@ class Cast:
 
     # ---- who watches
 
-    async def view(self, user: str, name: str, tier: Tier) -> None:
-        """Watch a room, at one's own speed, with one's own eyes."""
-        reader = Reader(f"{user} in {name}", name)
+    async def view(self, user: str, name: str, tier: Tier, *, is_slow: bool = False) -> None:
+        """Watch a room, at one's own speed, with one's own eyes. ``is_slow``: with a small inbox, and often away."""
+        reader = Reader(f"{user} in {name}", name, sees_all=not is_slow)
         self.readers.append(reader)
-        async with self.client(f"dev:{user}") as client, trio.open_nursery() as nursery:
+        async with self.client(f"dev:{user}", 3 if is_slow else 2000) as client, trio.open_nursery() as nursery:
             room = await self.join(client, name, tier)
-            self.likers.append(room)
-            nursery.start_soon(self.like, room)
+            if not is_slow:
+                self.likers.append(room)
+                nursery.start_soon(self.like, room)
             self.enter(reader, room)
             async for event in room:
                 self.take(reader, room, event)
-                if self.world.chance(0.05):
-                    await self.world.pause(1.0)
+                if self.world.chance(0.2 if is_slow else 0.05):
+                    await self.world.pause(12.0 if is_slow else 1.0)
 
     def enter(self, reader: Reader, room: Room) -> None:
         """Begin where the first answer says that the room stands."""
@@ -183,7 +187,8 @@ class Cast:
             case TickAccount():
                 account = event.account
                 assert account.admitted == sum(account[1:]), (reader.name, account)
-                assert reader.waiting == account.shown + account.merged, (reader.name, reader.waiting, account)
+                is_whole = reader.waiting == account.shown + account.merged
+                assert is_whole or not reader.sees_all, (reader.name, reader.waiting, account)
                 reader.waiting = 0
             case State():
                 for lane in event.accounts:
@@ -220,13 +225,15 @@ class Cast:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self.walk_through, reader, room)
                     await self.announce(room, f"visit {number}")
+                    if self.world.rng.random() < 0.4:
+                        await self.pause_room(room, f"pause {number}")
                     last = self.news[f"visit {number}"][1]
                     with trio.move_on_after(60.0):
                         while reader.offset < last:  # noqa: ASYNC110 - it looks now and then
                             await trio.sleep(0.1)
                     assert reader.offset >= last, f"{reader.name} has not heard what it said itself"
-                    position = Position(reader.epoch, reader.offset)
                     await room.leave()
+                position = Position(reader.epoch, reader.offset)
                 self.under_way -= 1
                 await self.world.pause(3.0)
             room = await self.join(client, SIDE, position=position)
@@ -303,6 +310,8 @@ class Cast:
                 room = await self.join(client, name)
                 nursery.start_soon(self.pass_over, room)
                 nursery.start_soon(self.talk, room)
+                if name == ROOMS[0]:
+                    nursery.start_soon(self.storm, room)
 
     async def talk(self, room: Room) -> None:
         for number in range(NEWS):
@@ -310,10 +319,18 @@ class Cast:
             await self.announce(room, f"news {number} of {room.name}")
             self.under_way -= 1
 
-    async def announce(self, room: Room, what: str) -> None:
+    async def storm(self, room: Room) -> None:
+        """Say a lot at once: who is slow falls behind now."""
+        await trio.sleep(self.world.rng.uniform(3, 15))
+        async with trio.open_nursery() as nursery:
+            for number in range(self.world.weather.storm):
+                nursery.start_soon(self.announce, room, f"storm {number}", 450)
+        self.under_way -= 1
+
+    async def announce(self, room: Room, what: str, length: int = 0) -> None:
         """Post one announcement under one name, until it is acknowledged; a later try may have another text."""
         tries = 0
-        length = self.world.rng.choice((1, 50, 300))
+        length = length or self.world.rng.choice((1, 50, 450))
         while True:
             tries += 1
             text = f"{what}, try {tries}{'.' * length}"
@@ -328,6 +345,19 @@ class Cast:
             else:
                 assert result.outcome in (None, Outcome.LIMITED), (what, result)
                 await trio.sleep(max(0.1, result.retry_after_ms / 1000))
+
+    async def pause_room(self, room: Room, what: str) -> None:
+        """Pause the room, and let it go on; a crash in between leaves it paused, until somebody lets it go on."""
+        for phase in (RoomPhase.PAUSED, RoomPhase.LIVE):
+            while True:
+                result = await room.post(
+                    MessageType.ROOM_PHASE, (phase,), client_msg_id=f"{what} {phase}", retry=True, timeout_s=RETRY_S
+                )
+                if result.outcome is Outcome.ACCEPTED:
+                    break
+                assert result.outcome in (None, Outcome.LIMITED), (what, result)
+                await trio.sleep(max(0.1, result.retry_after_ms / 1000))
+            self.world.happen(f"phase {phase.name}")
 
     async def pass_over(self, room: Room) -> None:
         async for _ in room:

@@ -57,8 +57,8 @@ class Disk:
         self.books: dict[tuple[str, int], list[Written]] = {}
         """Every stream, by room and epoch; the event with offset n is number n - 1."""
         self.on_death: Callable[[], None] = lambda: None
-        self.may_kill = False
-        """Whether a commit may be the end: not while the ledger is opened, which has a chance of its own."""
+        self.may_kill = True
+        """Whether a commit may be the end: not while a ledger is being closed."""
         self._fails_until = 0.0
         self._failure = FAILURES[0]
         self._seq = 0
@@ -222,9 +222,10 @@ class SimLedger(Ledger):
         """Open, serve until cancelled, then write what waits and close; dead, do nothing of it."""
         world, disk = self._world, self._disk
         await world.pause(0.05)
-        disk.may_kill = False
-        writer = self._writer = self._open()
         disk.may_kill = True
+        self._is_stepping = True
+        writer = self._writer = self._open()
+        self._is_stepping = False
         writer.queue = _Queue(self._ring)
         assert self._reader is not None
         self._reader._connection = Connection(self._reader._connection, self._check_read)  # type: ignore[assignment]

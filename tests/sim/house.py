@@ -106,9 +106,12 @@ class SimBroker(Broker):
             ),
             admission=AdmissionConfig(max_connections=1000),
             room=RoomConfig(
-                history_entries=weather.history_entries, history_s=weather.history_s, idle_close_s=weather.idle_close_s
+                history_entries=weather.history_entries,
+                history_s=weather.history_s,
+                idle_close_s=weather.idle_close_s,
+                paid_budget_per_s=weather.paid_budget_per_s,
             ),
-            queue=QueueConfig(queue_bytes=4096, critical_bytes=weather.critical_bytes),
+            queue=QueueConfig(queue_bytes=4096, critical_bytes=weather.critical_bytes, total_bytes=weather.total_bytes),
             ledger=LedgerConfig(data_dir=str(disk.directory)),
         )
         super().__init__(config, rng=random.Random(world.rng.getrandbits(64)), wall_ms=world.wall_ms)
@@ -135,6 +138,14 @@ class SimBroker(Broker):
         return listener
 
 
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
+
+
 class Life:
     """One broker process from its start to its end."""
 
@@ -159,7 +170,7 @@ class Life:
                     self.is_up = True
                     self.world.note("up", self.number)
         except* (LedgerRefused, Killed, sqlite3.Error) as group:
-            self.world.note("not up", self.number, *map(repr, group.exceptions))
+            self.world.happen("not up", *sorted({type(error).__name__ for error in _leaves(group)}))
         finally:
             self._end()
 

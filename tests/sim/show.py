@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -58,6 +59,7 @@ class Show:
             for name in ROOMS:
                 for user in ("v1", "v2"):
                     nursery.start_soon(cast.view, user, name, next(tiers))
+            nursery.start_soon(partial(cast.view, "v3", ROOMS[0], Tier.LOW, is_slow=True))
             for device in DEVICES:
                 nursery.start_soon(cast.user, device)
             for part in (cast.visit, cast.chat, cast.shop, cast.host, cast.platform, cast.passer_by):

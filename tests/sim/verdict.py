@@ -6,7 +6,7 @@ from typing import Any
 
 from broker.ledger import DirectState
 from broker.ledger import Reader as Ledger
-from protocol.codes import MessageType
+from protocol.codes import MessageType, RoomPhase
 from protocol.frames import unpack_body
 from tests.sim.cast import DEVICES, GIFTS, NEWS, ROOMS, SIDE, USERS, VISITS, Cast
 from tests.sim.disk import Written
@@ -63,6 +63,9 @@ def what_is_missing(cast: Cast) -> str | None:
         stream = _stream(cast, reader.room)
         if reader.offset != len(stream):
             return f"{reader.name} has seen {reader.offset} of {len(stream)}"
+    side = broker.hub.find(SIDE)
+    if side is None or side.state.phase is not _last_phase(cast, SIDE):
+        return f"the phase of {SIDE} is not what it was"
     if inboxes._pending:
         return f"messages are pending: {sorted(inboxes._pending)}"
     for liker in cast.likers:
@@ -71,6 +74,7 @@ def what_is_missing(cast: Cast) -> str | None:
         room = broker.hub.find(liker.name)
         if room is None:
             return f"nobody is in {liker.name} yet"
+        assert room.state.phase is RoomPhase.LIVE
         cast.like_totals[liker.name] = room.state.likes.total
     return None
 
@@ -95,6 +99,12 @@ def _stream(cast: Cast, room: str) -> list[Written]:
     return streams[0] if streams else []
 
 
+def _last_phase(cast: Cast, room: str) -> RoomPhase:
+    """What the room's stream says of its phase; a stream may have lost its first events, a room not its phase."""
+    phases = [unpack_body(each.body)[4][0] for each in _stream(cast, room) if each.kind == MessageType.ROOM_PHASE]
+    return RoomPhase(phases[-1]) if phases else RoomPhase.LIVE
+
+
 def _check_events(cast: Cast) -> None:
     """Gifts and announcements: acknowledged means there, once, where it was said to be."""
     for name in ROOMS:
@@ -108,7 +118,7 @@ def _check_events(cast: Cast) -> None:
                 assert count == sum(there.values()), f"{name} {offset}: {count} gifts, acknowledged were {there}"
         for order, gift in given.items():
             assert stream[gift.offset - 1].kind == MessageType.GIFT, (order, gift)
-    for room, wanted in ((ROOMS[0], NEWS), (ROOMS[1], NEWS), (SIDE, VISITS)):
+    for room, wanted in ((ROOMS[0], NEWS + cast.world.weather.storm), (ROOMS[1], NEWS), (SIDE, VISITS)):
         texts = [
             unpack_body(written.body)[4][0]
             for written in _stream(cast, room)

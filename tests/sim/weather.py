@@ -45,12 +45,17 @@ class Weather(NamedTuple):
     # the clock on the wall
     leaps: float
     # the house
+    storm: int
+    """Announcements that come all at once, some time."""
     history_entries: int
     history_s: float
     idle_close_s: float
     entries_s: float
     """How long the ledger keeps events."""
+    paid_budget_per_s: int
     critical_bytes: int
+    total_bytes: int
+    """Of all queues; near it the broker sheds load."""
     ledger_items: int
     max_batch: int
 
@@ -66,7 +71,7 @@ class Weather(NamedTuple):
             holes=now_and_then(0.1),
             stalls=now_and_then(0.6),
             refusals=now_and_then(0.1),
-            link_bytes=rng.choice((2048, 16 * 1024, 64 * 1024)),
+            link_bytes=rng.choice((1024, 4096, 64 * 1024)),
             disk_failures=now_and_then(0.04),
             ghosts=now_and_then(0.5),
             read_errors=now_and_then(0.1),
@@ -76,11 +81,14 @@ class Weather(NamedTuple):
             kills_at_start=now_and_then(0.3),
             restarts=now_and_then(0.1),
             leaps=now_and_then(0.1),
+            storm=rng.choice((0, 0, 12)),
             history_entries=rng.choice((0, 3, 512)),
             history_s=rng.choice((1.0, 120.0)),
             idle_close_s=rng.choice((0.5, 3.0, 900.0)),
             entries_s=rng.choice((3.0, MONTH_S, MONTH_S)),
-            critical_bytes=rng.choice((4096, 64 * 1024, 1024 * 1024)),
+            paid_budget_per_s=rng.choice((1, 5)),
+            critical_bytes=rng.choice((4096, 16 * 1024, 1024 * 1024)),
+            total_bytes=rng.choice((8192, 1 << 30, 1 << 30)),
             ledger_items=rng.choice((4, 20_000, 20_000)),
             max_batch=rng.choice((1, 8, 500)),
         )

@@ -23,12 +23,14 @@ from typing import Any
 import structlog
 import trio
 
+from protocol.codes import CloseCode
 from tests.sim.weather import Weather
 
 __all__ = ["World", "run_world"]
 
 BEGUN_MS = 1_790_000_000_000
 
+_CODES = frozenset(map(int, CloseCode))
 DISTURBED = frozenset({
     "ledger degraded: nothing durable is acknowledged",
     "the ledger could not answer",
@@ -143,7 +145,8 @@ class World:
 def _overhear(world: World, logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Take what the broker logs; a failure of its own code counts."""
     words = event.get("event")
-    reason = event.get("code", event.get("reason", ""))
+    code = event.get("code")
+    reason = CloseCode(code).name if code in _CODES else event.get("reason", "")
     if method == "debug":
         world.happened[f"log: {words} {reason}"] += 1
     elif method in ("exception", "error", "critical"):
