@@ -65,8 +65,8 @@ def test_hundreds_of_worlds() -> None:
 USUAL = (
     "killed after a commit", "killed before a commit", "killed while starting", "a failed commit is there after all",
     "disk recovers", "a read fails", "slow commit", "cut", "stall", "drained", "clock leaps", "message expired",
-    "recovered", "gap", "room ended ROOM_IDLE", "rooms restored", "SLOW_VIEWER", "HEARTBEAT_MISSED", "GOING_AWAY", "asked again", "not up",
-    "phase PAUSED",
+    "recovered", "gap", "room ended ROOM_IDLE", "rooms restored", "SLOW_VIEWER", "HEARTBEAT_MISSED", "GOING_AWAY", "asked again",
+    "not up", "phase PAUSED",
 )  # fmt: skip
 """What must have happened in five hundred worlds: else they have become too kind."""
 
