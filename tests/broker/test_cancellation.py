@@ -1,0 +1,174 @@
+"""Cancelling the broker's coroutines at every step: no thread, descriptor or lock stays, and what was said holds."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.archive import Archive
+from broker.inboxes import Inboxes
+from broker.ledger import Committed, Entry, Ledger, Pace, Reader, Settled, Verdict, database_path
+from broker.server import Broker, unix_ms
+from protocol.codes import MessageType, Outcome
+from protocol.messages import Ack, Event
+from tests.broker.harness import RawLink, configuration
+from tests.broker.ledger.books import bodies, quick_directory
+from tests.checkpoints import CancelAtStep, cancel_at_every_step
+
+QUICK = Pace(idle_s=0.005, upkeep_s=0.05, retry_first_s=0.005, retry_most_s=0.02)
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    with quick_directory() as found:
+        yield found
+
+
+def a_broker(directory: Path, **link: float) -> Broker:
+    config = configuration(ledger={"data_dir": str(directory)}, link={"drain_s": 0.05, **link})
+    broker = Broker(config, rng=random.Random(7))
+    assert broker.ledger is not None
+    broker.ledger._pace = QUICK
+    return broker
+
+
+def a_ledger(directory: Path) -> Ledger:
+    return Ledger(directory, unix_ms=unix_ms, pace=QUICK)
+
+
+@pytest.mark.slow
+def test_a_broker_that_is_cancelled_while_it_starts_leaves_nothing(directory: Path) -> None:
+    async def start(instrument: CancelAtStep) -> None:
+        broker = a_broker(directory)
+        with instrument.scope:
+            async with trio.open_nursery() as nursery:
+                instrument.arm()
+                await nursery.start(broker.run)
+                instrument.disarm()
+                assert broker.addresses
+                nursery.cancel_scope.cancel()
+
+    cancel_at_every_step(start, 15)
+
+
+class Watcher(RawLink):
+    """A link that reads to the end, whatever comes."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        super().__init__(stream)
+        self.acked: list[int] = []
+        self.seen: list[int] = []
+
+    async def read_to_the_end(self) -> None:
+        while (frame := await self.next_frame()) is not None:
+            if isinstance(frame.message, Ack):
+                self.acked += [each.detail for each in frame.message.results if each.outcome is Outcome.ACCEPTED]
+            elif isinstance(frame.message, Event):
+                self.seen.append(frame.sequence)
+        assert not self.connection.mid_frame, "a frame was cut"
+        await self.stream.aclose()
+
+
+@pytest.mark.slow
+def test_a_broker_that_is_cancelled_while_it_drains_cuts_no_frame_and_keeps_its_word(directory: Path) -> None:
+    acked: set[int] = set()
+    posted: list[int] = []
+
+    async def stop(instrument: CancelAtStep) -> None:
+        broker = a_broker(directory)
+        async with trio.open_nursery() as outside:
+            with instrument.scope:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(broker.run)
+                    link = Watcher(await trio.open_tcp_stream(*broker.addresses[0]))
+                    await link.login("dev:max:host")
+                    room, _ = await link.join()
+                    for number in range(len(posted), len(posted) + 3):
+                        posted.append(number)
+                        await link.post(room, number, MessageType.ANNOUNCEMENT, (f"news {number}",))
+                    outside.start_soon(link.read_to_the_end)
+                    instrument.arm()
+                    await broker.drain()
+                    await broker.stopped.wait()
+                    instrument.disarm()
+            assert broker.stopped.is_set()
+        acked.update(link.acked)
+
+    cancel_at_every_step(stop, 10)
+    reader = Reader(database_path(directory))
+    reader.verify_all()
+    offsets = [entry.offset for entry, _, _ in reader.entries() if entry.offset]
+    reader.close()
+    assert offsets == list(range(1, len(offsets) + 1))
+    assert acked <= set(offsets)
+    assert len(acked) > len(posted) // 2, "most of them were told before the end"
+
+
+def test_a_ledger_that_is_cancelled_while_it_starts_can_be_opened_again(directory: Path) -> None:
+    async def start(instrument: CancelAtStep) -> None:
+        ledger = a_ledger(directory)
+        with instrument.scope:
+            async with trio.open_nursery() as nursery:
+                instrument.arm()
+                await nursery.start(ledger.run)
+                instrument.disarm()
+                nursery.cancel_scope.cancel()
+
+    cancel_at_every_step(start, 3)
+
+
+def test_questions_and_waits_that_are_cancelled_leave_the_ledger_whole(directory: Path) -> None:
+    told: list[Settled] = []
+    sent = 0
+
+    async def ask(instrument: CancelAtStep) -> None:
+        nonlocal sent
+        ledger = a_ledger(directory)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(ledger.run)
+            with instrument.scope:
+                instrument.arm()
+                for _ in range(3):
+                    sent += ledger.record((Entry("lobby", 7, 1, 4, unix_ms(), b"x"),), told.append) is Verdict.QUEUED
+                    await ledger.ask(Reader.rooms)
+                await ledger.flush()
+            instrument.disarm()
+            await ledger.flush()
+            assert len(await ledger.ask(Reader.rooms)) == 1
+            nursery.cancel_scope.cancel()
+
+    cancel_at_every_step(ask, 8)
+    assert len(told) == len(bodies(database_path(directory))) == sent
+    assert all(isinstance(settled, Committed) for settled in told)
+
+
+def test_a_batch_that_is_cancelled_is_completed_by_sending_it_again(directory: Path) -> None:
+    users = {f"user{number}": {"code": f"c{number}"} for number in range(30)}
+    batches = 0
+
+    async def send(instrument: CancelAtStep) -> None:
+        nonlocal batches
+        batches += 1
+        ledger = a_ledger(directory)
+        ledger._limits = ledger._limits.__class__(max_items=4)  # so that it has to wait again and again
+        archive = Archive(ledger, 100, 1 << 20)
+        inboxes = Inboxes(ledger, archive, unix_ms, 3600)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(ledger.run)
+            with instrument.scope:
+                instrument.arm()
+                await inboxes.send_batch(f"batch {batches}", 30, ("{code}",), users)
+            instrument.disarm()
+            result = await inboxes.send_batch(f"batch {batches}", 30, ("{code}",), users)
+            assert (result.sent + result.repeated, result.failed) == (len(users), 0)
+            nursery.cancel_scope.cancel()
+
+    cancel_at_every_step(send, 10)
+    reader = Reader(database_path(directory))
+    for user in users:
+        assert len(reader.inbox(user, 0, unix_ms(), 1000)) == min(batches, 1000), "each batch once"
+    reader.close()
