@@ -145,7 +145,7 @@ class Broker:
         self.services = SessionServices(
             config=config.link,
             hub=self.hub,
-            auth=Authenticator(config.auth, rng=self._rng),
+            auth=Authenticator(config.auth, clock=lambda: self._wall_ms() / 1000, rng=self._rng),
             gate=self.gate,
             poller=self.poller,
             unix_ms=self._wall_ms,

@@ -42,9 +42,11 @@ def configuration(**overrides: Any) -> Config:
 
 
 @asynccontextmanager
-async def running_broker(*, prepare: Callable[[Broker], None] | None = None, **overrides: Any) -> AsyncIterator[Broker]:
+async def running_broker(
+    *, prepare: Callable[[Broker], None] | None = None, wall_ms: Callable[[], int] | None = None, **overrides: Any
+) -> AsyncIterator[Broker]:
     """A broker that serves while the block lasts; a crash in it fails the test. ``prepare`` sees it before it runs."""
-    broker = Broker(configuration(**overrides), rng=random.Random(7))
+    broker = Broker(configuration(**overrides), rng=random.Random(7), wall_ms=wall_ms)
     if prepare is not None:
         prepare(broker)
     async with trio.open_nursery() as nursery:

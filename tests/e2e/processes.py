@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -118,11 +118,14 @@ async def running(*arguments: str, **more: str) -> AsyncIterator[Running]:
 
 
 @asynccontextmanager
-async def serving(*arguments: str, **more: str) -> AsyncIterator[Serving]:
-    """Start ``roomcast serve`` on a free port, by default keeping nothing, and wait until it serves."""
+async def serving(*arguments: str, prefix: Sequence[str] = (), **more: str) -> AsyncIterator[Serving]:
+    """Start ``roomcast serve`` on a free port, by default keeping nothing, and wait until it serves.
+
+    ``prefix``: a command that runs it, such as unshare.
+    """
     port = () if "--port" in arguments else ("--port", "0")
     kept = () if {"--data-dir", "--config"} & set(arguments) else ("--ephemeral",)
-    async with _process(command("serve", *port, *kept, *arguments), environment(**more)) as process:
+    async with _process([*prefix, *command("serve", *port, *kept, *arguments)], environment(**more)) as process:
         broker = Serving(process)
         broker.announced = json.loads(await broker.out.next())
         yield broker

@@ -1,0 +1,136 @@
+"""The wall clock leaps an hour: order, offsets, deadlines and inboxes do not care; tokens do, by their own rule."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from broker.auth import Authenticator
+from broker.config import AuthConfig
+from broker.ledger import Settled
+from broker.server import Broker
+from protocol.codes import CloseCode, MessageType, Outcome, Role, Tier
+from protocol.messages import Ack, Auth, Direct, Event, Ping, Pong, Resume, Resumed
+from tests.broker.harness import joined_link, raw_link, running_broker
+from tests.broker.test_durable import announce, directory, durable_broker, gift
+
+__all__ = ["directory"]
+
+HOUR_MS = 3_600_000
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+class WallClock:
+    """The real one, and how far somebody has set it off."""
+
+    def __init__(self) -> None:
+        self.off_ms = 0
+
+    def __call__(self) -> int:
+        return time.time_ns() // 1_000_000 + self.off_ms
+
+
+@pytest.mark.parametrize("leap_ms", [HOUR_MS, -HOUR_MS], ids=["ahead", "back"])
+async def test_a_leap_of_the_wall_clock_changes_dates_and_nothing_else(directory: Path, leap_ms: int) -> None:
+    wall = WallClock()
+    async with (
+        durable_broker(directory, wall_ms=wall) as broker,
+        joined_link(broker, "dev:max:host") as (host, room),
+        joined_link(broker, "dev:shop:app") as (shop, _),
+        raw_link(broker) as ann,
+    ):
+        await ann.login("dev:ann")
+        _, joined = await ann.join()
+        for number in range(1, 4):
+            assert await announce(host, room, number) == (number, Outcome.ACCEPTED, number)
+        await shop.post(room, 1, MessageType.GIFT, gift("order-1"))
+        assert (await shop.expect(Ack))[1].results == ((1, Outcome.ACCEPTED, 4),)
+        before = wall()
+        wall.off_ms = leap_ms
+        for number in range(4, 7):
+            assert await announce(host, room, number) == (number, Outcome.ACCEPTED, number + 1)
+        await shop.post(room, 2, MessageType.GIFT, gift("order-1"))
+        assert (await shop.expect(Ack))[1].results == ((2, Outcome.ACCEPTED, 4),), "the same order is the same gift"
+        events = [await ann.expect(Event) for _ in range(7)]
+        assert [frame.sequence for frame, _ in events] == [1, 2, 3, 4, 5, 6, 7]
+        assert all((event.at_ms > before) == (leap_ms > 0) for _, event in events[4:]), "only dates follow the clock"
+        async with raw_link(broker) as bob:
+            await bob.login("dev:bob")
+            await bob.send((Resume("lobby", Tier.FULL, joined.epoch, 2), 0, 9))
+            assert (await bob.expect(Resumed))[1].recovered
+            assert [(await bob.expect(Event))[0].sequence for _ in range(5)] == [3, 4, 5, 6, 7]
+        assert not broker.services.closed[CloseCode.HEARTBEAT_MISSED]
+        assert broker.stats().balanced
+    # The next life may begin under the leapt clock, or under the right one again.
+    for off_ms in (leap_ms, 0):
+        wall.off_ms = off_ms
+        async with durable_broker(directory, wall_ms=wall) as broker, raw_link(broker) as ann:
+            await ann.login("dev:ann")
+            await ann.send((Resume("lobby", Tier.FULL, joined.epoch, 5), 0, 9))
+            _, resumed = await ann.expect(Resumed)
+            assert (resumed.recovered, resumed.snapshot.epoch, resumed.snapshot.offset) == (True, joined.epoch, 7)
+
+
+async def test_a_message_that_waits_in_an_inbox_outlives_a_leap(directory: Path) -> None:
+    wall = WallClock()
+    told: list[Settled] = []
+    async with durable_broker(directory, wall_ms=wall) as broker:
+        assert broker.inboxes is not None
+        assert broker.ledger is not None
+        expires_at_ms = wall() + HOUR_MS // 2
+        broker.inboxes.send("ann", MessageType.ANNOUNCEMENT, ("code",), told.append, expires_at_ms=expires_at_ms)
+        await broker.ledger.flush()
+        await trio.to_thread.run_sync(time.sleep, 0.1)  # upkeep has seen the right time
+        wall.off_ms = HOUR_MS
+        await trio.to_thread.run_sync(time.sleep, 0.2)  # and now the wrong one, several times
+        assert broker.ledger.stats.expired_directs == 0
+        wall.off_ms = 0
+        async with raw_link(broker) as ann:
+            await ann.login("dev:ann")
+            assert (await ann.expect(Direct))[1].payload == ("code",)
+
+
+def token_broker(wall: WallClock) -> tuple[dict[str, dict[str, object]], Authenticator]:
+    config = AuthConfig(secret=SECRET)
+    return {"auth": {"secret": SECRET}}, Authenticator(config, clock=lambda: wall() / 1000)
+
+
+async def until_gone(broker: Broker, clock: MockClock, most_s: float) -> float:
+    """Virtual seconds until the one link has gone."""
+    begun = clock.current_time()
+    while broker.services.sessions:
+        assert clock.current_time() - begun < most_s, "the link is still there"
+        clock.jump(0.25)
+        await trio.to_thread.run_sync(time.sleep, 0.0005)
+    return clock.current_time() - begun
+
+
+@pytest.mark.parametrize("leap_ms", [HOUR_MS, -HOUR_MS], ids=["ahead", "back"])
+async def test_a_token_ends_by_the_wall_clock_with_leeway(leap_ms: int, mock_clock: MockClock) -> None:
+    wall = WallClock()
+    settings, platform = token_broker(wall)
+    leeway_s = AuthConfig(secret=SECRET).leeway_s
+    token = platform.issue("ann", role=Role.VIEWER, ttl_s=600)
+    fresh = platform.issue("bob")
+    link = {"heartbeat_s": 2, "heartbeat_cut_s": 5}
+    async with running_broker(**settings, link=link, wall_ms=wall) as broker, joined_link(broker, token) as (ann, _):
+        wall.off_ms = leap_ms
+        if leap_ms > 0:
+            await until_gone(broker, mock_clock, most_s=10)
+            assert (await ann.expect_close()).code == CloseCode.TOKEN_EXPIRED, "at the next look, within the cut"
+        else:
+            for number in range(3):
+                mock_clock.jump(0.25)
+                await ann.send((Ping(number), 0, number + 1))
+                assert (await ann.expect(Pong))[0].sequence == number + 1
+            async with raw_link(broker) as late:
+                await late.hello()
+                await late.send((Auth(fresh), 0, 0))
+                assert (await late.expect_close()).code == CloseCode.AUTH_FAILED, "made in what is the future for us"
+            wall.off_ms = round(-leeway_s * 500)
+            async with raw_link(broker) as bob:
+                assert (await bob.login(fresh)).user_id == "bob", "clocks may differ by the leeway"
