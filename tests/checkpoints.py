@@ -46,6 +46,7 @@ def cancel_at_every_step(operation: Operation, least: int, *, clock: trio.abc.Cl
     It runs its work in ``instrument.scope``. Returns the steps it has; at least ``least`` (else it was not the work
     that was cancelled). Afterwards no descriptor, and no thread but Trio's idle ones, may be left.
     """
+    gc.collect()  # what others have left behind is none of ours
     descriptors = -1
     for step in range(1, MAX_STEPS + 1):
         instrument = CancelAtStep(step)
@@ -55,10 +56,10 @@ def cancel_at_every_step(operation: Operation, least: int, *, clock: trio.abc.Cl
                 thread.join(5)  # it may be in its very last moment
                 assert not thread.is_alive(), f"{thread.name} was left behind after step {step}"
         left = len(os.listdir("/proc/self/fd"))
-        if left != descriptors:
+        if left > descriptors:
             gc.collect()  # a traceback may hold a socket that nobody uses any more
             left = len(os.listdir("/proc/self/fd"))
-        assert left == descriptors or descriptors < 0, f"descriptors were left behind after step {step}"
+        assert left <= descriptors or step == 1, f"descriptors were left behind after step {step}"
         descriptors = left
         if not instrument.scope.cancelled_caught:
             assert step > least, "the operation ends before it has begun"
