@@ -181,12 +181,15 @@ class Ledger:
                     await self._hand_out()
             finally:
                 self._is_open = False
-                with trio.move_on_after(self._close_timeout_s, shield=True):
+                deadline = trio.current_time() + self._close_timeout_s
+                # A question that hangs must not keep what waits from being written.
+                with trio.move_on_after(self._close_timeout_s / 4, shield=True):
                     async with self._one_reader:
                         if self._reader is not None:
                             self._reader.close()
                         self._reader = None
-                    writer.queue.put(None)
+                writer.queue.put(None)
+                with trio.move_on_at(deadline, shield=True):
                     await closed.wait()
                 while self._settled:
                     self._tell(*self._settled.popleft())

@@ -13,7 +13,7 @@ import pytest
 import structlog.testing
 import trio
 
-from broker.ledger import Reader
+from broker.ledger import Reader, database_path
 from broker.server import Broker
 from protocol.codes import CloseCode, MessageType, Outcome
 from protocol.messages import Ack, Event, GoAway
@@ -125,6 +125,13 @@ async def test_a_disk_that_hangs_cannot_keep_a_broker_from_ending(directory: Pat
         assert drained["ledger_waiting"] >= 1
     finally:
         released.set()
+    for thread in threading.enumerate():
+        if thread.name == "ledger":
+            thread.join(20)
+            assert not thread.is_alive(), "it ends when the disk answers at last"
+    reader = Reader(database_path(directory))
+    assert len([entry for entry, _, _ in reader.entries() if entry.offset]) == 2, "what waited was written after all"
+    reader.close()
 
 
 async def test_a_room_that_fails_at_the_end_does_not_keep_the_others_from_being_told(
