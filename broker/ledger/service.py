@@ -82,6 +82,9 @@ class Ledger:
         self._waiting_items = 0
         self._waiting_bytes = 0
         self._refused = 0
+        self._answered_at = clock()
+        """When the disk last settled something, or was asked after a rest."""
+        self._is_told_silent = False
         self._settled: deque[tuple[Waiting, Settled]] = deque()
         self._wake = trio.Event()
         self._flushed: trio.Event | None = None
@@ -104,6 +107,8 @@ class Ledger:
         if self._waiting_items >= limits.max_items or self._waiting_bytes + submission.nbytes > limits.max_bytes:
             self._refused += 1
             return Verdict.FULL
+        if not self._waiting_items:
+            self._answered_at = self._clock()
         self._waiting_items += 1
         self._waiting_bytes += submission.nbytes
         writer.queue.put(Waiting(submission, on_done))
@@ -113,6 +118,12 @@ class Ledger:
     def waiting(self) -> int:
         """Submissions that are not settled yet."""
         return self._waiting_items
+
+    @property
+    def silent_s(self) -> float:
+        """How long the disk has not answered although somebody waits; 0 while it is as quick as it should be."""
+        silent_s = self._clock() - self._answered_at if self._waiting_items else 0.0
+        return silent_s if silent_s >= self._pace.slow_commit_s else 0.0
 
     @property
     def state(self) -> LedgerState:
@@ -131,9 +142,12 @@ class Ledger:
         words: dict[str, Any] = {"ledger": self.state.value}
         if self._writer is not None and self._writer.reason:
             words["ledger_reason"] = self._writer.reason
+        silent_s = self.silent_s
+        if silent_s:
+            words.setdefault("ledger_reason", f"the disk has not answered for {silent_s:.1f} s")
         if self._waiting_items:
             words["ledger_waiting"] = self._waiting_items
-        return self.state is LedgerState.READY, words
+        return self.state is LedgerState.READY and not silent_s, words
 
     async def ask(self, question: Callable[..., R], *args: Any) -> R:
         """Answer a question of `Reader` in a thread: ``await ledger.ask(Reader.history, room, epoch, 0, 9)``.
@@ -201,11 +215,20 @@ class Ledger:
         """Tell results for a slice of time; wait for them first if there are none."""
         if not self._settled:
             self._wake = trio.Event()
-            await self._wake.wait()
+            with trio.move_on_after(self._pace.slow_commit_s):
+                await self._wake.wait()
+            self._watch()
         deadline = time.perf_counter() + SLICE_S
         while self._settled and time.perf_counter() < deadline:
             self._tell(*self._settled.popleft())
         await trio.lowlevel.checkpoint()
+
+    def _watch(self) -> None:
+        """Say once that the disk has fallen silent, while it is so; the writer cannot, for it waits."""
+        silent_s = self.silent_s
+        if silent_s and not self._is_told_silent:
+            log.error("ledger: the disk does not answer", for_s=round(silent_s, 3), waiting=self._waiting_items)
+        self._is_told_silent = silent_s > 0
 
     def _tell(self, waiting: Waiting, settled: Settled) -> None:
         self._waiting_items -= 1
@@ -219,6 +242,7 @@ class Ledger:
             self._flushed = None
 
     def _arrive(self, results: list[tuple[Waiting, Settled]]) -> None:
+        self._answered_at = self._clock()
         self._settled.extend(results)
         self._wake.set()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 import trio
 
 from broker.ledger import (
@@ -126,6 +127,25 @@ async def test_a_disk_that_does_not_answer_fills_the_queue_and_then_refuses(dire
         assert [number for number, _ in bench.told] == [0, 1, 2, 3, 4]
         assert bench.ledger.stats.refused == 2
         assert bench.send() is Verdict.QUEUED
+
+
+async def test_a_disk_that_falls_silent_is_told_once_while_it_is_so(directory: Path) -> None:
+    pace = Pace(idle_s=0.005, upkeep_s=0.02, slow_commit_s=0.02)
+    with structlog.testing.capture_logs() as lines:
+        async with running(directory, pace=pace) as bench:
+            assert bench.ledger.status()[0]
+            bench.store.stuck = threading.Event()
+            bench.send()
+            await bench.until(lambda: any("does not answer" in line["event"] for line in lines))
+            ready, words = bench.ledger.status()
+            assert not ready
+            assert words["ledger_reason"].startswith("the disk has not answered for 0.")
+            assert bench.told == [], "and nothing is acknowledged meanwhile"
+            bench.store.stuck.set()
+            await bench.ledger.flush()
+            assert bench.ledger.status() == (True, {"ledger": "ready"})
+    assert [line["event"] for line in lines].count("ledger: the disk does not answer") == 1
+    assert any(line["event"] == "ledger: the disk is slow" for line in lines)
 
 
 async def test_what_waits_is_bounded_in_bytes(directory: Path) -> None:
