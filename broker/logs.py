@@ -2,22 +2,86 @@
 
 User text never reaches a log line raw: structlog's renderers escape it, and `broker.session` logs only ids it has
 checked. The logger is set up once, by the command line.
+
+Whoever reads our standard error may stop reading: a journal that stands still, a terminal on hold. A broker must not
+stop with it, so it writes through a `PatientFile`.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import sys
+import threading
+from contextlib import suppress
+from queue import SimpleQueue
 
 import structlog
 
 from broker.config import LogConfig
 
-__all__ = ["configure"]
+__all__ = ["PatientFile", "configure"]
+
+MAX_WAITING_CHARS = 1024 * 1024
+"""Log lines that wait for their reader, some 5,000; what comes then is counted, and dropped."""
+CLOSE_TIMEOUT_S = 2.0
 
 
-def configure(config: LogConfig) -> None:
-    """Send log lines of ``config.level`` and above to standard error in ``config.format``."""
+class PatientFile:
+    """A text file on ``descriptor`` whose writers never wait: a thread of its own does.
+
+    What does not fit is dropped, and a line says how many were, once the reader is back. The thread writes to the bare
+    descriptor: a buffer that it holds locked would keep the process from ending.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._queue: SimpleQueue[str | None] = SimpleQueue()
+        self._counts = threading.Lock()
+        self._waiting_chars = 0
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._work, name="log", daemon=True)
+        self._thread.start()
+
+    def write(self, text: str) -> int:
+        """Take whole lines. Never waits for their reader."""
+        with self._counts:
+            if self._waiting_chars + len(text) > MAX_WAITING_CHARS:
+                self._dropped += 1
+                return len(text)
+            self._waiting_chars += len(text)
+        self._queue.put(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing to do: no line waits for another."""
+
+    def close(self) -> None:
+        """Let the thread write what waits and end; a reader that does not read is given up after `CLOSE_TIMEOUT_S`."""
+        self._queue.put(None)
+        self._thread.join(CLOSE_TIMEOUT_S)
+
+    def _work(self) -> None:
+        with suppress(OSError):  # nobody can read any more, so nobody can be told
+            while (text := self._queue.get()) is not None:
+                self._write_out(text)
+                with self._counts:
+                    self._waiting_chars -= len(text)
+                    dropped, self._dropped = self._dropped, 0
+                if dropped:
+                    self._write_out(
+                        json.dumps({"event": "log lines dropped", "count": dropped, "level": "warning"}) + "\n"
+                    )
+
+    def _write_out(self, text: str) -> None:
+        data = memoryview(text.encode(errors="backslashreplace"))
+        while data:
+            data = data[os.write(self._descriptor, data) :]
+
+
+def configure(config: LogConfig, file: PatientFile | None = None) -> None:
+    """Send log lines of ``config.level`` and above to ``file`` (standard error) in ``config.format``."""
     renderer: structlog.typing.Processor
     if config.format == "json":
         renderer = structlog.processors.JSONRenderer(ensure_ascii=False)
@@ -31,6 +95,6 @@ def configure(config: LogConfig) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[config.level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file=file or sys.stderr),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )

@@ -17,7 +17,7 @@ import trio
 from broker.commands.config import config_options, load_or_fail
 from broker.config import Config
 from broker.ledger.entries import LedgerRefused
-from broker.logs import configure
+from broker.logs import PatientFile, configure
 
 __all__ = ["serve"]
 
@@ -65,7 +65,8 @@ def serve(
         "ledger.ephemeral": True if ephemeral else None,
     }
     config = load_or_fail(config_path, settings, flags).placed(config_path)
-    configure(config.log)
+    log_file = _log_file()
+    configure(config.log, log_file)
     if config.development:
         click.echo("development mode: loopback only, everybody may be anybody; set auth.secret to leave it", err=True)
     if config.ledger.ephemeral:
@@ -76,6 +77,17 @@ def serve(
         raise click.ClickException(str(_first(group))) from group
     except* OSError as group:
         raise _cannot_serve(config, _first(group)) from group
+    finally:
+        if log_file is not None:
+            log_file.close()
+
+
+def _log_file() -> PatientFile | None:
+    """Standard error for log lines; None where it is no real file."""
+    try:
+        return PatientFile(sys.stderr.fileno())
+    except OSError:
+        return None
 
 
 async def _serve(config: Config) -> None:

@@ -99,3 +99,21 @@ async def test_with_a_secret_it_serves_without_the_notice_and_takes_tokens_only(
         await broker.wait(30)
         with pytest.raises(EOFError):
             await broker.err.until("development")
+
+
+async def test_a_log_that_nobody_reads_does_not_stop_the_broker() -> None:
+    async with serving("--log-level", "debug", "--set", "admission.accept_per_s=100000") as broker:
+
+        async def knock() -> None:
+            """Each visit is two or three lines of the log; a pipe holds some hundreds."""
+            for _ in range(150):
+                async with await trio.open_tcp_stream("127.0.0.1", broker.port) as stream:
+                    await stream.send_all(b"\0\0\0\x10\1\0\0\x0b\0\0\0\0\0\0\0\0")
+                    await stream.receive_some()
+
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for _ in range(8):
+                    nursery.start_soon(knock)
+        broker.signal(signal.SIGTERM)
+        assert await broker.wait(20) == 0

@@ -1,0 +1,68 @@
+"""Log lines whose reader stands still: nobody waits for it, the memory is bounded, and what was dropped is counted."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+
+import structlog
+
+from broker.config import LogConfig
+from broker.logs import MAX_WAITING_CHARS, PatientFile, configure
+
+
+def read_until_closed(descriptor: int) -> list[str]:
+    with os.fdopen(descriptor, encoding="utf-8") as file:
+        return file.read().splitlines()
+
+
+def test_lines_come_in_order_and_the_last_ones_before_the_end() -> None:
+    reader, writer = os.pipe()
+    file = PatientFile(writer)
+    configure(LogConfig(level="info"), file)
+    log = structlog.get_logger()
+    for number in range(100):
+        log.info("弹幕", number=number)
+    file.close()
+    os.close(writer)
+    lines = [json.loads(line) for line in read_until_closed(reader)]
+    assert [line["number"] for line in lines] == list(range(100))
+    assert {line["event"] for line in lines} == {"弹幕"}
+
+
+def test_a_reader_that_stands_still_holds_nobody_up_and_hears_later_what_it_missed() -> None:
+    reader, writer = os.pipe()
+    file = PatientFile(writer)
+    line = "x" * 999 + "\n"
+    count = 3 * MAX_WAITING_CHARS // len(line)
+    for _ in range(count):
+        file.write(line)  # nobody reads: this would hang for ever
+    assert file._waiting_chars <= MAX_WAITING_CHARS
+
+    def finish() -> None:
+        file.write("at last\n")
+        file.close()
+        os.close(writer)
+
+    lines: list[str] = []
+    with os.fdopen(reader, encoding="utf-8") as source:
+        for read in source:
+            lines.append(read)
+            if "log lines dropped" in read:
+                threading.Thread(target=finish).start()
+    told = sum(json.loads(read)["count"] for read in lines if read.startswith("{"))
+    assert lines.count(line) + told == count
+    assert told > count // 2
+    assert lines[-1] == "at last\n"
+
+
+def test_a_reader_that_has_gone_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    file = PatientFile(writer)
+    for _ in range(10):
+        file.write("nobody hears this\n")
+    file.close()
+    assert not file._thread.is_alive()
+    os.close(writer)
