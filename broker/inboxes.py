@@ -28,6 +28,7 @@ from broker.ledger import (
     DirectState,
     Ledger,
     LedgerError,
+    LedgerState,
     Reader,
     Repeated,
     Settled,
@@ -196,28 +197,26 @@ class Inboxes:
         """Send one text to many users, each with its own ``values``; returns when all are durable or have failed.
 
         Every user's message is made before the first is sent (TemplateError, ValueError: none is). Sending a batch
-        again sends only what is missing. Waits for space where the ledger is full; cancelled, the rest is not sent.
+        again sends only what is missing. Waits for space where the ledger is full. Cancelled, it goes on unwatched.
         """
         messages = [(user, fill(template, own)) for user, own in values.items()]
         for _, payload in messages:
             if len(pack_body((payload,))) - 1 > MAX_PAYLOAD_BYTES:
                 raise ValueError(f"a payload is above {MAX_PAYLOAD_BYTES} bytes")
-        expires_at_ms = None if expires_s is None else self._unix_ms() + round(expires_s * 1000)
-        counts = {Committed: 0, Repeated: 0, LedgerError: 0}
+        results: list[BatchResult] = []
+        told = trio.Event()
 
-        def on_done(settled: Settled) -> None:
-            counts[type(settled)] += 1
+        def on_done(result: BatchResult) -> None:
+            results.append(result)
+            told.set()
 
-        for user, payload in messages:
-            send = partial(
-                self.send, user, kind, payload, on_done, key=f"batch {batch}", batch=batch, expires_at_ms=expires_at_ms
-            )
-            while (verdict := send()) is Verdict.FULL:
-                await self._ledger.flush()
-            if verdict is Verdict.UNAVAILABLE:
-                counts[LedgerError] += 1
-        await self._ledger.flush()
-        return BatchResult(counts[Committed], counts[Repeated], counts[LedgerError])
+        while messages and not self.send_part(batch, kind, messages, expires_s, on_done):
+            if self._ledger.state is not LedgerState.READY:
+                return BatchResult(0, 0, len(messages))
+            await self._ledger.flush()
+        if messages:
+            await told.wait()
+        return results[0] if results else BatchResult(0, 0, 0)
 
     def send_part(
         self,
