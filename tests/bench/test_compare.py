@@ -68,3 +68,12 @@ def test_a_count_that_was_nothing_and_is_something_is_worse() -> None:
     assert verdict(zero, some) == "worse"
     assert compare_runs("calm", zero, zero).rows == []
     assert compare_runs("calm", runs(0, 0, metric="rss_growth_mib"), runs(1, 1, metric="rss_growth_mib")).rows == []
+
+
+def test_noise_multiplies_so_a_wild_run_upwards_proves_nothing() -> None:
+    calm, wild = runs(0.8, 0.9, 1.0), runs(0.9, 1.0, 5.0)
+    (row,) = compare_runs("calm", calm, wild).rows
+    assert row.ratio > 1.5
+    assert row.verdict == "no difference"
+    (back,) = compare_runs("calm", wild, calm).rows
+    assert back.verdict == "no difference"
