@@ -15,7 +15,7 @@ from bench.scenario import Scenario, twin_of
 
 __all__ = ["LEAST_SHARE", "about", "around_s", "fitted", "rough_s", "scheduled_s"]
 
-START_S = 11.0
+START_S = 10.0
 """Processes that start and end, publishers that join, settling, the report."""
 PER_LINK_S = 1 / 3000
 """Connect, token, join."""

@@ -9,9 +9,10 @@ from typing import Any
 
 from bench.scenario import Scenario
 
-__all__ = ["GENERATOR_GOAL_CORES", "remarks"]
+__all__ = ["FEW_VIEWERS", "GENERATOR_GOAL_CORES", "remarks"]
 
 FEW_VIEWERS = 500
+"""With fewer, a tick's own cost outweighs its deliveries."""
 FAST_DISK_PER_S = 100_000.0
 """No disk syncs so often: the directory is in memory."""
 GENERATOR_GOAL_CORES = 0.6

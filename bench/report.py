@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import plots
+from bench.remarks import FEW_VIEWERS
 from bench.results import METRICS
 
 __all__ = ["figure_text", "render", "write_html", "write_picture"]
@@ -186,13 +187,16 @@ def _cards(run: Result) -> str:
     targets = {target["metric"]: target for target in run["targets"]}
     headline = run["headline"]
     chosen = [name for name in CARDS if name in headline]
+    # The ratio leads, unless there are too few viewers for it to mean much; then the first goal does.
+    few = run["size"]["viewers"] < FEW_VIEWERS
+    leader = next(iter(targets), "fanout_ratio") if few else "fanout_ratio"
     # Whatever has a target is shown; the rest fills up in the order above.
-    chosen.sort(key=lambda name: (name != "fanout_ratio", name not in targets, CARDS.index(name)))
+    chosen.sort(key=lambda name: (name != leader, name not in targets, CARDS.index(name)))
     chosen += [name for name in targets if name not in CARDS and name in headline]
     cards = []
     for name in chosen[: max(MAX_CARDS, len(targets) + 1)]:
         metric = METRICS[name]
-        lead = " lead" if name == "fanout_ratio" else ""
+        lead = " lead" if name == leader else ""
         cards.append(
             f'<div class="card{lead}"><b>{figure_text(headline[name])}<small>{escape(metric.unit)}</small></b>'
             f"<span>{escape(metric.label)}</span>{_judged(targets.get(name))}</div>"
@@ -236,7 +240,7 @@ def _lanes(run: Result) -> str:
     parts = ("admitted", "shown", "merged", "sampled", "expired", "held", "frames_delivered")
     rows = [[name, *[row[part] for part in parts]] for name, row in run["lanes"].items() if row["admitted"]]
     chat = run["lanes"]["chat"]
-    words = f"Danmaku delivered: {chat.get('danmaku_delivered', 0):,}."
+    words = f"Danmaku delivered: {chat.get('danmaku_delivered', 0):,}." if chat["admitted"] else ""
     if chat.get("danmaku_missed_by_slow_viewers"):
         words += f" Slow viewers missed {chat['danmaku_missed_by_slow_viewers']:,} and were told."
     return (
