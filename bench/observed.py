@@ -14,6 +14,7 @@ import gc
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from socket import socket
 from typing import Any
@@ -65,16 +66,21 @@ class Observer:
         self._crowd: Crowd | None = None
         self._crowd_poller: Poller | None = None
         self._sweeps = 0
-        self._histories = 0
+        self._histories = self._by_ledger = 0
         if broker.archive is not None:
             self._count_histories(broker.archive)
 
     def _count_histories(self, archive: Archive) -> None:
-        """Count the resumes that a room's memory does not cover, so that the ledger is asked."""
+        """Count the resumes that a room's memory does not cover, so that the ledger is asked, once or again.
+
+        Again means that the room has moved on meanwhile: the function to call then carries what was found before.
+        """
         ask = archive.history
 
         def counted(*question: Any) -> bool:  # Any: passed on as they are
             self._histories += 1
+            on_done = question[-1]
+            self._by_ledger += not (isinstance(on_done, partial) and on_done.args[-1])
             return ask(*question)
 
         archive.history = counted  # type: ignore[method-assign,assignment]  # this one archive's, of this one process
@@ -184,6 +190,7 @@ class Observer:
             "commit_s": round(stats.commit_s, 6),
             "slowest_commit_s": round(stats.slowest_commit_s, 6),
             "histories": self._histories,
+            "by_ledger": self._by_ledger,
         }
 
     async def _seat_crowd(self, command: dict[str, Any]) -> None:

@@ -51,9 +51,11 @@ def _on_resumes(evidence: dict[str, Any]) -> list[str]:
     if not any(counts.values()):
         return []
     before, after = evidence["before"].get("ledger"), evidence["final"].get("ledger")
-    asked = after["histories"] - before["histories"] if before and after else 0
-    by_ledger = min(counts["recovered"], asked)
-    words = f"{by_ledger:,} from the ledger" if after else "there is no ledger in this run"
+    by_ledger = asked = 0
+    if before and after:
+        asked = after["histories"] - before["histories"]
+        by_ledger = min(counts["recovered"], after["by_ledger"] - before["by_ledger"])
+    words = f"{by_ledger:,} from the ledger (in {asked:,} questions)" if after else "there is no ledger in this run"
     return [
         f"{sum(counts.values()):,} resumes: {counts['recovered'] - by_ledger:,} from the rooms' memory, {words}, "
         f"{counts['not recovered']:,} could not be served and were told so"

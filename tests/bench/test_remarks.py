@@ -48,8 +48,9 @@ def test_what_spoils_a_figure_is_said(headline: dict[str, float], words: str) ->
 
 def test_resumes_are_told_by_where_they_were_served_from() -> None:
     reports = [{"singles": {"recovered": 70}}, {"singles": {"recovered": 30, "not recovered": 2}}]
-    ledger = {"before": {"ledger": {"histories": 1}}, "final": {"ledger": {"histories": 41}}}
-    assert "102 resumes: 60 from the rooms' memory, 40 from the ledger, 2 could not" in said(
+    before, after = {"histories": 1, "by_ledger": 1}, {"histories": 51, "by_ledger": 41}
+    ledger = {"before": {"ledger": before}, "final": {"ledger": after}}
+    assert "102 resumes: 60 from the rooms' memory, 40 from the ledger (in 50 questions), 2 could not" in said(
         {}, reports=reports, **ledger
     )
     assert "100 from the rooms' memory, there is no ledger in this run" in said({}, reports=reports)
