@@ -134,11 +134,15 @@ class Show:
         self.world.later(LOOK_S, self._look)
 
 
-def simulate(seed: int) -> World:
-    """One world from one seed; AssertionError and the like if something that must be true was not."""
+def simulate(seed: int, **weather: float) -> World:
+    """One world from one seed; AssertionError and the like if something that must be true was not.
+
+    ``weather``: what shall not be as the seed says, by the names of `Weather`.
+    """
     with tempfile.TemporaryDirectory(prefix="sim-", dir=MEMORY) as name:
 
         async def main(world: World) -> None:
+            world.weather = world.weather._replace(**weather)  # type: ignore[arg-type]  # as the caller says
             await Show(world, Path(name)).run()
 
         return run_world(seed, main)
