@@ -189,6 +189,13 @@ class Poller:
                     self._crash(transport, error)
             self._epoll.close()
 
+    async def serve_pending(self, limit_s: float) -> None:
+        """Serve everything that has arrived by now, for at most ``limit_s``: the broker is about to say goodbye."""
+        until = self._clock() + limit_s
+        while (self._ready or self._epoll.poll(0, 1)) and self._clock() < until:
+            self._turn()
+            await trio.lowlevel.checkpoint()
+
     def _turn(self) -> None:
         """Serve ready descriptors for at most `TURN_S` and one read.
 

@@ -51,6 +51,8 @@ __all__ = ["Broker", "Stats", "calm_collector"]
 log = structlog.get_logger("roomcast.server")
 
 SAMPLE_S = 0.25
+LAST_READ_S = 0.25
+"""What had been sent before the end is still read for so long, so that it gets its answer."""
 CLOSE_BATCH = 128
 """Links sent away between two checkpoints while draining (centrifuge closes 128 at a time)."""
 
@@ -287,6 +289,7 @@ class Broker:
         third_s = link.drain_limit_s / 3
         log.info("draining", connections=len(self.poller))
         self.gate.close(max(1, window_ms // 2))
+        await self.poller.serve_pending(LAST_READ_S)
         with trio.move_on_after(third_s) as settling:
             for room in self.hub:
                 self.hub.flush(room)

@@ -14,7 +14,6 @@ Exit status 1 if a world failed.
 from __future__ import annotations
 
 import argparse
-import gc
 import sys
 import time
 import traceback
@@ -41,12 +40,7 @@ def main(arguments: list[str]) -> int:
     failed: list[int] = []
     happened: Counter[str] = Counter()
     begun = time.perf_counter()
-    gc.collect()
-    gc.freeze()
-    gc.disable()  # a tenth of the time; a world's rubbish is taken away between worlds
-    for count, seed in enumerate(numbers):
-        if count % 20 == 0:
-            gc.collect()
+    for seed in numbers:
         try:
             world = simulate(seed)
         except BaseException as error:
