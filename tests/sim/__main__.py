@@ -14,6 +14,7 @@ Exit status 1 if a world failed.
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import time
 import traceback
@@ -40,7 +41,12 @@ def main(arguments: list[str]) -> int:
     failed: list[int] = []
     happened: Counter[str] = Counter()
     begun = time.perf_counter()
-    for seed in numbers:
+    gc.collect()
+    gc.freeze()
+    gc.disable()  # a tenth of the time; a world's rubbish is taken away between worlds
+    for count, seed in enumerate(numbers):
+        if count % 20 == 0:
+            gc.collect()
         try:
             world = simulate(seed)
         except BaseException as error:

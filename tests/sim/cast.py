@@ -39,7 +39,7 @@ SIDE = "side-room"
 USERS = ("ann", "bob")
 DEVICES = ("ann", "ann:viewer", "bob")
 """Tokens of the users' devices; Ann has two, which share her inbox."""
-GIFTS, NEWS, CODES, CHAT, LIKES, VISITS = 10, 8, 14, 12, 6, 6
+GIFTS, NEWS, CODES, CHAT, LIKES, VISITS = 8, 6, 12, 9, 6, 5
 """Gifts, announcements, danmaku and taps of likes in each room; messages to users; visits to the side room."""
 RETRY_S = 10.0
 SHORT_MS = 3000
@@ -144,12 +144,20 @@ class Cast:
 
     # ---- who watches
 
-    async def view(self, user: str, name: str, tier: Tier, *, is_slow: bool = False) -> None:
-        """Watch a room, at one's own speed, with one's own eyes. ``is_slow``: with a small inbox, and often away."""
-        reader = Reader(f"{user} in {name}", name, sees_all=not is_slow)
+    async def view(self, device: str, *tiers: Tier, inbox_items: int = 2000) -> None:
+        """One device: watch the rooms, the first with the first tier, and read one's messages."""
+        async with self.client(f"dev:{device}", inbox_items) as client, trio.open_nursery() as nursery:
+            if device in DEVICES:
+                nursery.start_soon(self.read, device, client)
+            for name, tier in zip(ROOMS, tiers, strict=False):
+                nursery.start_soon(self.watch, device, client, name, tier, inbox_items < 2000)
+
+    async def watch(self, device: str, client: Client, name: str, tier: Tier, is_slow: bool) -> None:
+        """Watch a room, at one's own speed; slow: with a small inbox, and often away."""
+        reader = Reader(f"{device} in {name}", name, sees_all=not is_slow)
         self.readers.append(reader)
-        async with self.client(f"dev:{user}", 3 if is_slow else 2000) as client, trio.open_nursery() as nursery:
-            room = await self.join(client, name, tier)
+        room = await self.join(client, name, tier)
+        async with trio.open_nursery() as nursery:
             if not is_slow:
                 self.likers.append(room)
                 nursery.start_soon(self.like, room)
@@ -365,17 +373,16 @@ class Cast:
 
     # ---- messages to users
 
-    async def user(self, device: str) -> None:
+    async def read(self, device: str, client: Client) -> None:
         """Read one's messages."""
-        async with self.client(f"dev:{device}") as client:
-            async for event in client.events():
-                if isinstance(event, Direct) and event.direct_id:
-                    self.world.note("message", device, event.direct_id)
-                    shown = self.shown[device]
-                    assert not shown or event.direct_id > shown[-1][0], f"{device}: {event.direct_id} after {shown[-1]}"
-                    shown.append((event.direct_id, event.payload))
-                    if self.world.chance(0.1):
-                        await self.world.pause(1.0)
+        shown = self.shown[device]
+        async for event in client.events():
+            if isinstance(event, Direct) and event.direct_id:
+                self.world.note("message", device, event.direct_id)
+                assert not shown or event.direct_id > shown[-1][0], f"{device}: {event.direct_id} after {shown[-1]}"
+                shown.append((event.direct_id, event.payload))
+                if self.world.chance(0.1):
+                    await self.world.pause(1.0)
 
     async def passer_by(self) -> None:
         """A device that is new each time, and reads for a while."""

@@ -160,7 +160,7 @@ class SimPipe:
                 raise PipeLost(None, "the link broke")
             await self.wire.readable.park()
         data = line.take(self._world.rng.randint(1, 4096))
-        self.wire.epoll.look()
+        self.wire.epoll.has_room(self.wire)
         return data
 
     async def aclose(self, code: int | None = None) -> None:
@@ -249,6 +249,11 @@ class SimEpoll:
     def look(self) -> None:
         """Something may be ready."""
         self._look.set()
+
+    def has_room(self, wire: Wire) -> None:
+        """Something was read at the other end."""
+        if self._interests.get(wire.number, 0) & select.EPOLLOUT:
+            self._look.set()
 
     async def wait(self) -> None:
         """Wait until something may be ready."""
