@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import trio
 import trio.testing
 
-from protocol.clients import Address, BytePipe, Client, PipeLost, StreamPipe, open_client
+from protocol.clients import Address, BytePipe, Client, PipeLost, PostResult, Room, StreamPipe, open_client
 from protocol.codes import Lane, Opcode, Outcome, Role, RoomPhase, Tier
 from protocol.connection import NEED_DATA, Connection, Frame
 from protocol.messages import (
@@ -197,3 +197,42 @@ async def take_until(events: Any, kind: type[M]) -> M:
             if isinstance(found, kind):
                 return found
     raise AssertionError(kind)
+
+
+async def quiet(peer: Peer) -> None:
+    """The client has said nothing."""
+    with trio.move_on_after(1) as scope:
+        frame = await peer.next_frame()
+        raise AssertionError(frame)
+    assert scope.cancelled_caught
+
+
+async def join(client: Client, peer: Peer, name: str = "lobby", **changes: Any) -> Room:
+    """Join a room, which the peer admits us to."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: peer.admit(**changes))
+        return await client.join(name)
+
+
+class Posting:
+    """A post that runs beside the test."""
+
+    def __init__(self, nursery: trio.Nursery, room: Room, text: str = "hi", **options: Any) -> None:
+        self.result: PostResult | None = None
+        self.done = trio.Event()
+        nursery.start_soon(self._run, room, text, options)
+
+    async def _run(self, room: Room, text: str, options: dict[str, Any]) -> None:
+        self.result = await room.post_danmaku(text, **options)
+        self.done.set()
+
+    async def fate(self) -> PostResult:
+        with trio.fail_after(1000):
+            await self.done.wait()
+        assert self.result is not None
+        return self.result
+
+
+async def count_likes(peer: Peer, count: int) -> None:
+    """Answer the next post: so many likes were counted."""
+    await peer.ack(await peer.expect(Opcode.POST), Outcome.ACCEPTED, count)

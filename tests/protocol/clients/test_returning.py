@@ -27,8 +27,21 @@ from protocol.codes import ErrorCode, Lane, Opcode, Outcome, Tier
 from protocol.connection import encode
 from protocol.messages import Authenticated, ErrorReply, GoAway, Join, Pong, Resume, Resumed
 
-from .peer import NO_ROUTE, Network, Peer, client_of, event, joined, linked, server_hello, take, take_until, tick
-from .test_trio_client import Posting, join
+from .peer import (
+    NO_ROUTE,
+    Network,
+    Peer,
+    Posting,
+    client_of,
+    event,
+    join,
+    joined,
+    linked,
+    server_hello,
+    take,
+    take_until,
+    tick,
+)
 
 
 async def back(network: Network) -> Peer:

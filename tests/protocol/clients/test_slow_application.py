@@ -12,8 +12,21 @@ from protocol.clients import Connected, Danmaku, Direct, Disconnected, Event, Mi
 from protocol.codes import Lane, Opcode, Outcome
 from protocol.messages import Resumed
 
-from .peer import Network, Peer, client_of, event, joined, linked, server_hello, take, take_until, tick
-from .test_trio_client import Posting, count_likes, join
+from .peer import (
+    Network,
+    Peer,
+    Posting,
+    client_of,
+    count_likes,
+    event,
+    join,
+    joined,
+    linked,
+    server_hello,
+    take,
+    take_until,
+    tick,
+)
 
 ITEMS = 10
 

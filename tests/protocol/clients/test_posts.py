@@ -1,0 +1,140 @@
+"""Posts of a client against a scripted broker: each has one fate, within its deadline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from protocol.clients import (
+    Fault,
+    PostResult,
+)
+from protocol.codes import ErrorCode, Opcode, Outcome
+from protocol.errors import LocalProtocolError
+from protocol.messages import (
+    Ack,
+    AckResult,
+    ErrorReply,
+    Post,
+)
+
+from .peer import (
+    Posting,
+    join,
+    linked,
+    quiet,
+    take_until,
+)
+
+FATES = [
+    (Outcome.ACCEPTED, 0, {}),
+    (Outcome.MERGED, 0, {}),
+    (Outcome.SAMPLED_OUT, 0, {}),
+    (Outcome.LIMITED, 800, {"retry_after_ms": 800}),
+    (Outcome.HELD, 0, {}),
+    (Outcome.REJECTED, int(ErrorCode.DUPLICATE_TEXT), {"error_code": 204}),
+    (Outcome.EXPIRED, 0, {}),
+]
+
+
+@pytest.mark.parametrize(("outcome", "detail", "fields"), FATES)
+async def test_every_fate_is_told(outcome: Outcome, detail: int, fields: dict[str, int], autojump_clock: Any) -> None:
+    async with linked() as (client, peer, _), trio.open_nursery() as nursery:
+        room = await join(client, peer)
+        posting = Posting(nursery, room, "好看", client_msg_id="m1", style=(0, 0xFF0000, 1))
+        post = await peer.expect(Opcode.POST)
+        assert post.room == 3
+        assert post.message == Post(1, "m1", ("好看", (0, 0xFF0000, 1)))
+        await peer.ack(post, outcome, detail)
+        assert await posting.fate() == PostResult(outcome, "m1", **fields)  # type: ignore[arg-type]
+
+
+async def test_an_accepted_event_tells_its_offset(autojump_clock: Any) -> None:
+    async with linked() as (client, peer, _), trio.open_nursery() as nursery:
+        room = await join(client, peer)
+        results: list[PostResult] = []
+
+        async def announce() -> None:
+            results.append(await room.post_announcement("welcome"))
+
+        nursery.start_soon(announce)
+        await peer.ack(await peer.expect(Opcode.POST), Outcome.ACCEPTED, 42)
+        await trio.testing.wait_all_tasks_blocked()
+        assert results[0].offset == 42
+
+
+async def test_acks_find_their_posts_in_any_order(autojump_clock: Any) -> None:
+    async with linked() as (client, peer, _), trio.open_nursery() as nursery:
+        room = await join(client, peer)
+        postings, frames = [], []
+        for index in range(5):
+            postings.append(Posting(nursery, room, f"text {index}"))
+            frames.append(await peer.expect(Opcode.POST))
+        details = [500, 400, 300, 200, 100]
+        results = [AckResult(f.sequence, Outcome.LIMITED, d) for f, d in zip(frames, details, strict=True)]
+        await peer.send(Ack(tuple(results[3:])), 3)
+        await peer.send(Ack(tuple(reversed(results[:3]))), 3)
+        assert [(await posting.fate()).retry_after_ms for posting in postings] == details
+
+
+async def test_an_error_answers_a_post_too(autojump_clock: Any) -> None:
+    async with linked() as (client, peer, _), trio.open_nursery() as nursery:
+        room = await join(client, peer)
+        for code, outcome in ((ErrorCode.BAD_FIELD, Outcome.REJECTED), (ErrorCode.RATE_LIMITED, Outcome.LIMITED)):
+            posting = Posting(nursery, room)
+            post = await peer.expect(Opcode.POST)
+            await peer.send(ErrorReply(code, "no", "payload.text", 90), 3, post.sequence)
+            result = await posting.fate()
+            assert (result.outcome, result.error_code, result.field) == (outcome, code, "payload.text")
+            assert (result.message, result.retry_after_ms) == ("no", 90)
+
+
+async def test_an_error_that_nobody_waits_for_is_an_event(autojump_clock: Any) -> None:
+    async with linked() as (client, peer, _):
+        await peer.send(ErrorReply(999, "future"), 0, 4242)
+        assert await take_until(client.events(), Fault) == Fault(999, "future", "", 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "style", "words"),
+    [
+        ("", None, r"POST\.payload\.text: .*1 to 100"),
+        ("x" * 101, None, r"POST\.payload\.text"),
+        ("bell\x07", None, "control characters"),
+        ("ok", (9, 0, 0), r"POST\.payload\.style"),
+    ],
+)
+async def test_a_bad_post_is_refused_here(text: str, style: Any, words: str, autojump_clock: Any) -> None:
+    async with linked() as (client, peer, _):
+        room = await join(client, peer)
+        with pytest.raises(LocalProtocolError, match=words):
+            await room.post_danmaku(text, style)
+        await quiet(peer)
+
+
+async def test_a_post_that_is_never_answered_ends_with_its_deadline(autojump_clock: Any) -> None:
+    async with linked() as (client, peer, _), trio.open_nursery() as nursery:
+        room = await join(client, peer)
+        posting = Posting(nursery, room, timeout_s=4)
+        post = await peer.expect(Opcode.POST)
+        result = await posting.fate()
+        assert result.is_lost
+        assert result.sent
+        await peer.ack(post, Outcome.ACCEPTED)
+        await trio.testing.wait_all_tasks_blocked()
+        assert client.strays == 1
+
+
+async def test_message_ids_differ(autojump_clock: Any) -> None:
+    async with linked() as (client, peer, _), trio.open_nursery() as nursery:
+        room = await join(client, peer)
+        ids = set()
+        for _ in range(3):
+            Posting(nursery, room, timeout_s=1)
+            post = (await peer.expect(Opcode.POST)).message
+            assert isinstance(post, Post)
+            ids.add(post.client_msg_id)
+        assert len(ids) == 3
