@@ -174,14 +174,23 @@ class Outbox:
             except BlockingIOError:
                 sent = 0
             except OSError as error:
-                member = audience.places[end - 1 - length_hint(rest)]
-                assert member is not None, "an empty place has no variant"
-                member.session.transport.lose(f"write failed: {error.strerror or error}")
+                self._stumble(end - 1 - length_hint(rest), error)
                 continue
             if sent != len(data):
-                member = audience.places[end - 1 - length_hint(rest)]
-                assert member is not None, "an empty place has no variant"
-                member.session.transport.fall_behind(self._parts_for(member), sent)
+                self._stumble(end - 1 - length_hint(rest), sent)
+
+    def _stumble(self, index: int, met: OSError | int) -> None:
+        """A bare write failed, or took only so many bytes."""
+        member = self.audience.places[index]
+        assert member is not None, "an empty place has no variant"
+        transport: Transport = member.session.transport
+        try:
+            if isinstance(met, int):
+                transport.fall_behind(self._parts_for(member), met)
+            else:
+                transport.lose(f"write failed: {met.strerror or met}")
+        except Exception as error:
+            transport.poller.crash(transport, error)
 
     def _parts_for(self, member: Member) -> tuple[Part, ...]:
         """What is under way for this member."""
@@ -196,12 +205,16 @@ class Outbox:
             return
         transport: Transport = member.session.transport
         parts = self._parts_for(member)
-        if transport.queue is not None:
-            transport.enqueue(parts)
-        else:
+        try:
+            if transport.queue is not None:
+                transport.enqueue(parts)
+                return
             transport.write_parts(parts)
-            if member.index >= 0 and transport.queue is None and member.since < self._oldest():
-                self.audience.settle(member)
+        except Exception as error:
+            transport.poller.crash(transport, error)
+            return
+        if member.index >= 0 and transport.queue is None and member.since < self._oldest():
+            self.audience.settle(member)
 
     def _oldest(self) -> int:
         """Number of the first content that has not been everywhere; only while there is one."""

@@ -186,7 +186,7 @@ class Poller:
                 try:
                     transport.lose("broker stopped", CloseCode.GOING_AWAY)
                 except Exception as error:
-                    self._crash(transport, error)
+                    self.crash(transport, error)
             self._epoll.close()
 
     async def serve_pending(self, limit_s: float) -> None:
@@ -220,7 +220,7 @@ class Poller:
                     if events & ~_OUT:
                         transport.on_readable()
                 except Exception as error:
-                    self._crash(transports.get(fd, transport), error)
+                    self.crash(transports.get(fd, transport), error)
                 now = self.now = clock()
                 if now >= end:
                     ready = ready[served:]
@@ -253,14 +253,14 @@ class Poller:
                 else:
                     self._on_due(transport)
             except Exception as error:
-                self._crash(transport, error)
+                self.crash(transport, error)
         stuck = now - self._write_timeout_s
         for transport in [each for each in self._behind if each.progress_at < stuck]:
             try:
                 if transport.owner is not None:
                     transport.owner.on_overflow()
             except Exception as error:
-                self._crash(transport, error)
+                self.crash(transport, error)
         for transport in [each for each, until in self._paused.items() if until <= now]:
             self.resume_reading(transport)
 
@@ -271,7 +271,7 @@ class Poller:
             transport.forgive(away_s)
         log.warning("deadlines moved: the loop was away", away_s=round(away_s, 3), connections=len(self._transports))
 
-    def _crash(self, transport: Transport, error: Exception) -> None:
+    def crash(self, transport: Transport, error: Exception) -> None:
         """Our own code failed on one connection: that one ends, no other notices."""
         self.crashes += 1
         log.error("connection failed", address=transport.address, exc_info=error)

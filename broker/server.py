@@ -314,7 +314,10 @@ class Broker:
         while sessions:
             keeping_up = [session for session in sessions if session.transport.queue is None]
             for count, session in enumerate(keeping_up, 1):
-                session.close(CloseCode.GOING_AWAY, "the broker restarts", 0, window_ms)
+                try:
+                    session.close(CloseCode.GOING_AWAY, "the broker restarts", 0, window_ms)
+                except Exception as error:
+                    self.poller.crash(session.transport, error)
                 if count % CLOSE_BATCH == 0:
                     await trio.lowlevel.checkpoint()
             await trio.sleep(0.02)

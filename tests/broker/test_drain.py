@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog.testing
@@ -15,9 +16,11 @@ import trio
 
 from broker.ledger import Reader, database_path
 from broker.server import Broker
+from broker.session import Session
 from protocol.codes import CloseCode, MessageType, Outcome
 from protocol.messages import Ack, Event, GoAway
 from tests.broker.harness import joined_link, raw_link, running_broker
+from tests.broker.ledger.books import disk_error
 from tests.broker.test_durable import announce, directory, disk, durable_broker
 
 __all__ = ["directory"]
@@ -150,3 +153,39 @@ async def test_a_room_that_fails_at_the_end_does_not_keep_the_others_from_being_
                 assert (await link.expect_close()).code == CloseCode.GOING_AWAY
                 await link.stream.aclose()
         assert broker.hub.crashed == 1
+
+
+async def test_a_link_that_fails_at_the_end_does_not_keep_the_others_from_being_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    close = Session.close
+
+    def fail(session: Session, *args: Any) -> None:
+        if session._grant is not None and session._grant.user_id == "ann":
+            raise RuntimeError("a defect")
+        close(session, *args)
+
+    monkeypatch.setattr(Session, "close", fail)
+    async with (
+        running_broker(link={"drain_s": 1}) as broker,
+        joined_link(broker, "dev:ann") as (ann, _),
+        joined_link(broker, "dev:bob") as (bob, _),
+    ):
+        async with draining(broker):
+            assert (await bob.expect_close()).code == CloseCode.GOING_AWAY
+            await bob.stream.aclose()
+            while await ann.next_frame() is not None:
+                pass
+        assert broker.poller.crashes == 1
+
+
+async def test_a_full_disk_does_not_keep_a_broker_from_ending(directory: Path) -> None:
+    async with durable_broker(directory) as broker, joined_link(broker, "dev:max:host") as (host, room):
+        await announce(host, room, 1)
+        disk(broker).fault = disk_error("SQLITE_FULL")
+        assert (await announce(host, room, 2)).outcome is Outcome.LIMITED
+        async with draining(broker):
+            assert (await host.expect_close()).code == CloseCode.GOING_AWAY
+            await host.stream.aclose()
+    async with durable_broker(directory) as broker, joined_link(broker, "dev:max:host") as (host, room):
+        assert await announce(host, room, 3) == (3, Outcome.ACCEPTED, 2)

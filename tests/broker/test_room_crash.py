@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -200,3 +201,38 @@ async def test_a_handler_that_fails_once_in_a_thousand_calls_costs_one_link_each
         assert broker.services.closed[CloseCode.INTERNAL_ERROR] == defect.failures == 4
         assert (broker.stats().rooms_crashed, broker.poller.crashes) == (0, 0)
         assert broker.stats().balanced
+
+
+@pytest.mark.parametrize("where", ["on_overflow", "on_closed"])
+async def test_a_link_that_fails_under_a_sweep_ends_alone(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``on_closed``: the sweep finds a socket broken; ``on_overflow``: it finds one that takes nothing more."""
+    handle = getattr(Session, where)
+
+    def fail(session: Session, *args: Any) -> None:
+        if session._grant is not None and session._grant.user_id == "bad":
+            raise RuntimeError("a defect")
+        handle(session, *args)
+
+    monkeypatch.setattr(Session, where, fail)
+    queue = {"frames": 2, "queue_bytes": 65536, "critical_bytes": 65536}
+    small = {"send_buffer_bytes": 4096, "notsent_lowat_bytes": 1024, "frames_per_s": 0}
+    async with (
+        running_broker(link=small, queue=queue, room=UNLIMITED["room"]) as broker,
+        joined_link(broker, "dev:max:host") as (host, room),
+        joined_link(broker, "dev:bad") as (bad, _),
+        joined_link(broker, "dev:ann") as (ann, _),
+    ):
+        bad.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        if where == "on_closed":
+            session = next(each for each in broker.services.sessions if each._grant and each._grant.user_id == "bad")
+            session.transport.sock.shutdown(socket.SHUT_RDWR)  # as a reset between two turns
+        number = 0
+        with trio.fail_after(60):
+            while not broker.poller.crashes:
+                number += 1
+                await host.post(room, number, MessageType.ANNOUNCEMENT, ("很长的公告" * 80,))
+                assert (await host.expect(Ack))[1].results == ((number, Outcome.ACCEPTED, number),)
+                assert (await ann.expect(WireEvent))[0].sequence == number
+        assert (broker.poller.crashes, broker.stats().rooms_crashed) == (1, 0)
+        await host.post(room, number + 1, MessageType.ANNOUNCEMENT, ("still there",))
+        assert (await ann.expect(WireEvent))[0].sequence == number + 1
