@@ -19,7 +19,7 @@ from rich.table import Table
 
 from bench.compare import compare_files, verdict_table
 from bench.memory import run_memory
-from bench.plan import about, fitted, rough_s
+from bench.plan import about, fitted, rough_s, slowness
 from bench.process import BenchFailure
 from bench.results import METRICS
 from bench.run import RunOptions, run_scenario
@@ -139,16 +139,18 @@ def run(
     runs: list[dict[str, Any]] = []
     compared: list[dict[str, Any]] = []
     failure: BenchFailure | KeyboardInterrupt | None = None
+    slower = 1.0
     try:
         for place, scenario in enumerate(chosen):
             shorter = scenario
             if budget is not None:
-                plan = fitted(chosen[place:], budget * 60 - (time.monotonic() - begun))
+                plan = fitted(chosen[place:], budget * 60 - (time.monotonic() - begun), slower)
                 if plan is None:
                     raise BenchFailure(f"the budget of {budget:g} minutes does not suffice for {scenario.name}")
                 shorter = plan[0]
             label = scenario.name + (f" ({place % repeat + 1} of {repeat})" if repeat > 1 else "")
             runs.append(_run_one(console, label, load_scenario(names[place // repeat]), scenario, shorter, options))
+            slower = max(slower, slowness(shorter, runs[-1]["took_s"]))
         if comparators:
             compared = _run_against(console, comparators, chosen, options)
     except (BenchFailure, KeyboardInterrupt) as error:

@@ -13,7 +13,7 @@ import msgspec
 
 from bench.scenario import Scenario, twin_of
 
-__all__ = ["LEAST_SHARE", "about", "around_s", "fitted", "rough_s", "scheduled_s"]
+__all__ = ["LEAST_SHARE", "about", "around_s", "fitted", "rough_s", "scheduled_s", "slowness"]
 
 START_S = 10.0
 """Processes that start and end, publishers that join, settling, the report."""
@@ -67,10 +67,18 @@ def about(seconds: float) -> str:
     return f"{round(seconds / 5) * 5} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
-def fitted(scenarios: Sequence[Scenario], left_s: float) -> list[Scenario] | None:
-    """``scenarios`` with schedules so short that all fit into ``left_s``; None where no sensible length does."""
+def slowness(scenario: Scenario, took_s: float) -> float:
+    """By how much everything around a schedule took longer than planned, at least 1: a machine at work is slower."""
+    return max(1.0, (took_s - scheduled_s(scenario)) / (rough_s(scenario) - scheduled_s(scenario)))
+
+
+def fitted(scenarios: Sequence[Scenario], left_s: float, slower: float = 1.0) -> list[Scenario] | None:
+    """``scenarios`` with schedules so short that all fit into ``left_s``; None where no sensible length does.
+
+    ``slower``: what is around the schedules takes so many times as long as planned (`slowness`).
+    """
     scheduled = sum(map(scheduled_s, scenarios))
-    fixed = sum(map(rough_s, scenarios)) - scheduled
+    fixed = (sum(map(rough_s, scenarios)) - scheduled) * slower
     share = 1.0 if not scheduled else (left_s - fixed) / scheduled
     if share >= 1.0:
         return list(scenarios)

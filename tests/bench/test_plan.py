@@ -3,7 +3,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from bench.plan import LEAST_SHARE, fitted, rough_s
+from bench.plan import LEAST_SHARE, fitted, rough_s, scheduled_s, slowness
 from bench.scenario import Scenario, Sizes, has_own_size, load_scenario, resize, scenario_names
 
 HEADLINE = ("one-room-100k", "thousand-rooms", "slow-viewers")
@@ -52,3 +52,16 @@ def test_a_twin_of_another_length_is_shortened_too() -> None:
     plan = fitted([own], rough_s(own) - 20)
     assert plan is not None
     assert plan[0].twin["seconds"] < 30
+
+
+def test_a_machine_that_was_slow_once_is_expected_to_be_slow_again() -> None:
+    first, *others = (load_scenario(name) for name in HEADLINE)
+    assert slowness(first, rough_s(first)) == 1
+    assert slowness(first, rough_s(first) - 10) == 1
+    slower = slowness(first, 2 * rough_s(first) - scheduled_s(first))
+    assert slower == pytest.approx(2)
+    left_s = sum(map(rough_s, others))
+    assert fitted(others, left_s) == others
+    plan = fitted(others, left_s, slower)
+    assert plan is not None
+    assert sum(map(scheduled_s, plan)) < sum(map(scheduled_s, others))
