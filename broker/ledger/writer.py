@@ -335,7 +335,11 @@ class Writer:
             if now >= self._upkeep_at + (pace.upkeep_s if is_idle else 10 * pace.upkeep_s):
                 self._upkeep_at = now
                 wall_ms = self._unix_ms()
-                if self._wall.trusts(wall_ms, now) and self._upkeep.step(wall_ms):
+                leaps = self._wall.leaps
+                is_trusted = self._wall.trusts(wall_ms, now)
+                if self._wall.leaps > leaps:
+                    log.warning("the wall clock has leapt: nothing expires for a while", pause_s=self._wall.PAUSE_S)
+                if is_trusted and self._upkeep.step(wall_ms):
                     self._log_pages += pace.checkpoint_pages // 4
                     if is_idle:
                         self._upkeep_at = now - pace.upkeep_s  # there may be more

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import structlog.testing
 import trio
 from trio.testing import MockClock
 
@@ -78,6 +79,12 @@ async def test_a_leap_of_the_wall_clock_changes_dates_and_nothing_else(directory
 async def test_a_message_that_waits_in_an_inbox_outlives_a_leap(directory: Path) -> None:
     wall = WallClock()
     told: list[Settled] = []
+    with structlog.testing.capture_logs() as lines:
+        await leap_and_return(directory, wall, told)
+    assert [line["event"] for line in lines].count("the wall clock has leapt: nothing expires for a while") == 2
+
+
+async def leap_and_return(directory: Path, wall: WallClock, told: list[Settled]) -> None:
     async with durable_broker(directory, wall_ms=wall) as broker:
         assert broker.inboxes is not None
         assert broker.ledger is not None
@@ -92,6 +99,7 @@ async def test_a_message_that_waits_in_an_inbox_outlives_a_leap(directory: Path)
         async with raw_link(broker) as ann:
             await ann.login("dev:ann")
             assert (await ann.expect(Direct))[1].payload == ("code",)
+        await trio.to_thread.run_sync(time.sleep, 0.2)
 
 
 def token_broker(wall: WallClock) -> tuple[dict[str, dict[str, object]], Authenticator]:
