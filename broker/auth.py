@@ -80,6 +80,7 @@ _LATEST_S = 253_402_300_799
 """Last second of the year 9999; a time beyond it is an error of units, such as milliseconds."""
 _HEADERS = frozenset({"alg", "typ", "kid"})
 """All that a header may hold: ``crit``, ``jku``, ``jwk``, ``x5u``, ``b64``, ``zip`` ask for what is not done here."""
+_ENTRY_KEYS = frozenset({"pattern", "role", "allow"})
 _ROLES = {role.name.lower(): role for role in Role}
 _KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _is_room_pattern = re.compile(r"[\w\-.:@]{0,64}\*?").fullmatch
@@ -153,6 +154,7 @@ _TICKET_TYPE = "ticket"
 _JWS = jwt.PyJWS(algorithms=["HS256"])
 _write_quickly = msgspec.json.Encoder().encode
 
+_new = tuple.__new__
 _GUEST_ROOMS = (RoomGrant("*", Role.GUEST),)
 
 
@@ -481,14 +483,14 @@ def _role(value: Any) -> Role:
 
 def _room_grant(value: Any, default: Role) -> RoomGrant:
     """One entry of ``rooms``. Unknown keys are refused: a misspelt ``allow`` would grant more than was meant."""
-    if type(value) is not dict or not value.keys() <= {"pattern", "role", "allow"}:
+    if type(value) is not dict or not value.keys() <= _ENTRY_KEYS:
         raise AuthError("an entry of rooms is not {pattern, role, allow}")
     pattern = value.get("pattern")
     if type(pattern) is not str or parse_room_pattern(pattern) is None:
         raise AuthError("pattern of a room is not a room's name, or the beginning of one and *")
     role = _role(value["role"]) if "role" in value else default
     if "allow" not in value:
-        return RoomGrant(pattern, role)
+        return _new(RoomGrant, (pattern, role, None))
     allow = value["allow"]
     if type(allow) is not list or len(allow) > MAX_ALLOW:
         raise AuthError(f"allow is not a list of up to {MAX_ALLOW} names of types")

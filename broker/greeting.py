@@ -173,11 +173,11 @@ class Greeting(Transport):
 
     def on_bytes(self, data: bytes) -> None:
         """Go by the first byte."""
+        if not self._buffer and data[0] == NATIVE_FIRST:
+            self._become_native(data)
+            return
         self._buffer += data
-        first = self._buffer[0]
-        if first == NATIVE_FIRST:
-            self._become_native()
-        elif first in METHOD_INITIALS:
+        if self._buffer[0] in METHOD_INITIALS:
             self._read_http()
         else:
             self._end_noise("no language starts with this byte")
@@ -188,10 +188,10 @@ class Greeting(Transport):
 
     # ---- native
 
-    def _become_native(self) -> None:
+    def _become_native(self, data: bytes) -> None:
         refusal = self.refusal
         if refusal is None:
-            self._hand_over(self.becomes[0], "native", b"", bytes(self._buffer))
+            self._hand_over(self.becomes[0], "native", b"", data)
             return
         self._reception.refused += 1
         why = refusal.code.name.lower().replace("_", " ")

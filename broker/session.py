@@ -68,7 +68,7 @@ MAX_JOINED = 64
 """Answers in one write; a RESUME may have hundreds."""
 
 # Looking an Enum member up is a call on Python 3.11, and these stand on the path of every message.
-_POST, _TCP, _JSON = Opcode.POST, Framing.TCP, Framing.WEBSOCKET_JSON
+_POST, _TCP, _WEBSOCKET, _JSON = Opcode.POST, Framing.TCP, Framing.WEBSOCKET, Framing.WEBSOCKET_JSON
 _CONTROL, _LAST_CRITICAL = Lane.CONTROL, Lane.PAID
 _SERVER, _BINARY = Side.SERVER, Encoding.BINARY
 _CODECS = int(Feature.LZ4 | Feature.LZ4_DICT_1)
@@ -123,7 +123,7 @@ class Session:
         """Take bytes of a binary link."""
         self._connection.receive_data(data)
         self._drain()
-        if self._connection.mid_frame and self.transport.framing is Framing.WEBSOCKET:
+        if self.transport.framing is _WEBSOCKET and self._connection.mid_frame:
             self.close(CloseCode.BAD_TRANSPORT, "a message holds a whole number of frames")
 
     def on_text(self, text: str) -> None:
@@ -428,7 +428,7 @@ class Session:
             refusal = ErrorCode.TOO_MANY_ROOMS, f"at most {services.config.rooms_per_connection} rooms a link", 0
         elif busy_s and not resuming and entry.role < Role.MODERATOR:
             refusal = ErrorCode.OVERLOADED, "the broker takes no more viewers now", math.ceil(busy_s * 1000)
-        elif any(room.name == name for room, _ in self._seats) or name in self.returning:
+        elif taken and (any(room.name == name for room, _ in self._seats) or name in self.returning):
             refusal = ErrorCode.ALREADY_JOINED, "this link is in that room", 0
         elif not again:
             wait_s = hub.join_limit.try_acquire(grant.user_id, services.poller.now)

@@ -368,7 +368,7 @@ class RoomState(Generic[T]):
     def _state_due(self) -> float:
         """When the counters should be told: likes a second, anything else two seconds after the last time."""
         due = self.likes.due_at
-        if self._counters() != self._told or self.presence.joins_due_at < inf:
+        if self.presence.joins_due_at < inf or self._counters() != self._told:  # in a wave somebody has always come
             due = min(due, max(self._stated_at + STATE_EVERY_S, self.presence.joins_due_at if self._told else -inf))
         return due + STAGE_RULES[self.stage].state_spare_s
 
