@@ -110,7 +110,7 @@ class Session:
         self._error_tat = 0.0
         self._frame_tat = 0.0
         self._missed_chat = 0
-        services.sessions.add(self)
+        services.sessions[self] = None
 
     @property
     def services(self) -> SessionServices:
@@ -198,7 +198,7 @@ class Session:
     def on_closed(self, code: int, reason: str) -> None:
         """Leave everything. The last call."""
         services = self._services
-        services.sessions.discard(self)
+        services.sessions.pop(self, None)
         services.closed[code] += 1
         now = services.poller.wake()  # a sweep may have found the socket broken, between two turns
         for room, member in self._seats:
