@@ -451,7 +451,8 @@ def _result(stage: _Stage, room: Room, start_us: int, end_us: int) -> dict[str, 
     }  # fmt: skip
     accounts = [list(account) for account in room.state.accounts()]
     totals = {
-        "deliveries": stage.fanout.deliveries, "busy_s": 0.0, "cpu_s": 0.0, "posts": sum(stage.sent.values()),
+        "deliveries": stage.fanout.deliveries, "writes": stage.fanout.writes, "busy_s": 0.0, "cpu_s": 0.0,
+        "posts": sum(stage.sent.values()),
         "rooms_crashed": stage.hub.crashed, "accounts": accounts, "crowd": None,
         "missed_chat": report["told_missed"],
         "rooms": [
@@ -463,7 +464,8 @@ def _result(stage: _Stage, room: Room, start_us: int, end_us: int) -> dict[str, 
     }  # fmt: skip
     evidence = {
         "reports": [report], "publisher": publisher, "final": totals,
-        "before": {**totals, "deliveries": 0, "posts": 0}, "after": totals, "start_us": start_us, "end_us": end_us,
+        "before": {**totals, "deliveries": 0, "writes": 0, "posts": 0}, "after": totals,
+        "start_us": start_us, "end_us": end_us,
         "joining": {"wall_s": 0.0, "broker_cpu_s": 0.0, "rss_empty_mib": 0.0, "rss_full_mib": 0.0},
         "findings": check(publisher, totals, [report], full_tier=scenario.tier == int(Tier.FULL), rooms=1),
         "floor": [], "samples": stage.samples, "resources": [], "origin_us": 0, "own_size": stage.options.own_size,

@@ -151,6 +151,7 @@ class Observer:
             queue_bytes=stats.queue_bytes,
             posts=stats.posts,
             deliveries=stats.deliveries,
+            writes=self._broker.fanout.writes,
             sweeps=stats.sweeps,
             missed_chat=stats.missed_chat,
             rooms_crashed=stats.rooms_crashed,

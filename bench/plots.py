@@ -128,8 +128,8 @@ def floor_bars(result: Result) -> Figure | None:
         for label, name, colour in (
             ("raw loop in C", "raw_c_us", "#aeb6bf"),
             ("raw loop in Python", "raw_python_us", "#7b8794"),
-            ("fan-out", "delivery_us", LANE_COLOURS["chat"]),
-            ("whole broker, CPU", "cpu_delivery_us", INK),
+            ("fan-out, one write", "write_us", LANE_COLOURS["chat"]),
+            ("whole broker, CPU a delivery", "cpu_delivery_us", INK),
         )
         if name in headline
     ]
