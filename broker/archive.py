@@ -77,8 +77,10 @@ class Archive:
         return self._put(_Question(Reader.inbox, (user, after, now_ms, limit), on_done))
 
     def pending(self, user: str, on_done: Callable[[tuple[int, int] | None], None]) -> bool:
-        """Ask what of a user is pending, as `Reader.pending_inbox` says. False as in `history`."""
-        return self._put(_Question(Reader.pending_inbox, (user,), on_done))
+        """Ask what of a user is pending: the number before the first message and the last one, (0, 0) = nothing; None
+        where that failed. False as in `history`.
+        """
+        return self._put(_Question(_pending, (user,), on_done))
 
     def progress(self, batch: str, on_done: Callable[[Mapping[DirectState, int] | None], None]) -> bool:
         """Ask how many messages of a batch are in each state, or None where that failed. False as in `history`."""
@@ -135,6 +137,10 @@ def _answer(reader: Reader, batch: Sequence[_Question]) -> list[Any]:
         except (LedgerRefused, sqlite3.Error) as error:
             answers.append(error)
     return answers
+
+
+def _pending(reader: Reader, user: str) -> tuple[int, int]:
+    return reader.pending_inbox(user) or (0, 0)
 
 
 def _history(

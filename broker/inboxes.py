@@ -371,9 +371,13 @@ class Inboxes:
             self._unread[user] = None
 
     def _on_found(self, user: str, found: tuple[int, int] | None) -> None:
-        if found is None or user in self._pending or user not in self._links:
+        if found is None:
+            self._unread[user] = None  # the log says why
             return
-        pending = self._pending[user] = _Pending(*found)
+        acked, last = found
+        if last <= acked or user in self._pending or user not in self._links:
+            return
+        pending = self._pending[user] = _Pending(acked, last)
         for link in self._links[user]:
             pending.links[link] = _Cursor(pending.acked)
             self._pump(user, pending, link)

@@ -10,9 +10,11 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import trio
 
+from broker import inboxes
 from protocol.codes import Tier
 from tests.broker.ledger.books import MEMORY
 from tests.sim import verdict
@@ -143,6 +145,7 @@ def simulate(seed: int, **weather: float) -> World:
 
         async def main(world: World) -> None:
             world.weather = world.weather._replace(**weather)  # type: ignore[arg-type]  # as the caller says
-            await Show(world, Path(name)).run()
+            with mock.patch.object(inboxes, "MAX_USERS", world.weather.inbox_users):
+                await Show(world, Path(name)).run()
 
         return run_world(seed, main)

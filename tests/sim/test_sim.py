@@ -126,6 +126,11 @@ def test_an_inbox_that_skips_what_waits_is_found_out(monkeypatch: pytest.MonkeyP
     assert fails(range(1, 4))
 
 
+def test_an_inbox_that_is_not_looked_up_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Inboxes, "_look_up", lambda *args: None)
+    assert fails(range(1, 6), inbox_users=1)
+
+
 def test_a_client_that_shows_messages_again_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     on_direct = Directs.on_direct
 

@@ -56,6 +56,8 @@ class Weather(NamedTuple):
     critical_bytes: int
     total_bytes: int
     """Of all queues; near it the broker sheds load."""
+    inbox_users: int
+    """Users whose pending messages are remembered; the others are looked up at each login."""
     ledger_items: int
     max_batch: int
 
@@ -89,6 +91,7 @@ class Weather(NamedTuple):
             paid_budget_per_s=rng.choice((1, 5)),
             critical_bytes=rng.choice((4096, 16 * 1024, 1024 * 1024)),
             total_bytes=rng.choice((2048, 1 << 30, 1 << 30)),
+            inbox_users=rng.choice((1, 200_000)),
             ledger_items=rng.choice((4, 20_000, 20_000)),
             max_batch=rng.choice((1, 8, 500)),
         )
