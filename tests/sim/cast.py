@@ -18,21 +18,22 @@ import trio
 
 from broker.ledger import Committed, Repeated, Settled, Verdict
 from broker.ledger.entries import make_key
-from protocol.clients import Client, PipeLost, open_client
+from protocol.clients import Address, BytePipe, Client, PipeLost, open_client
 from protocol.clients.events import Danmaku, Event, Gap, Position, Rejoined, RoomRefused, TickAccount
 from protocol.clients.subscription import Room
+from protocol.clients.transports import _run_websocket
 from protocol.codes import MessageType, Outcome, RoomPhase, Tier
 from protocol.frames import pack_body, unpack_body
 from protocol.messages import Direct, State
 from protocol.payloads import GiftPayload
 from tests.sim.disk import Disk
 from tests.sim.house import Life
-from tests.sim.network import SimPipe
+from tests.sim.network import SimPipe, SimStream
 from tests.sim.world import World
 
 __all__ = ["Cast", "Gift", "Reader", "Sent"]
 
-URL = "roomcast://house:7400"
+URL, WEBSOCKET_URL = "roomcast://house:7400", "ws://house:7400/"
 ROOMS = ("lobby", "直播间")
 SIDE = "side-room"
 """Where one comes and goes, so that it falls idle in between."""
@@ -108,7 +109,7 @@ class Cast:
 
     # ---- the network
 
-    async def connect(self, nursery: trio.Nursery, address: object) -> SimPipe:
+    async def connect(self, nursery: trio.Nursery, address: Address) -> BytePipe:
         """Come to the door."""
         await self.world.pause(0.1)
         self.connections += 1
@@ -117,13 +118,18 @@ class Cast:
             wire = self.life.accept(self.connections)
         if wire is None:
             raise PipeLost(None, "connection refused")
-        return SimPipe(self.world, wire)
+        pipe = SimPipe(self.world, wire)
+        if not address.is_websocket:
+            return pipe
+        websocket: BytePipe = await nursery.start(_run_websocket, SimStream(pipe), address)
+        return websocket
 
     @asynccontextmanager
     async def client(self, token: str, inbox_items: int = 2000) -> AsyncIterator[Client]:
         """A client of ours that never gives up."""
+        is_websocket = token in self.world.weather.websockets
         async with open_client(
-            URL,
+            WEBSOCKET_URL if is_websocket else URL,
             token,
             rng=random.Random(self.world.rng.getrandbits(64)),
             connect=self.connect,

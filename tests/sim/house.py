@@ -208,5 +208,8 @@ class Life:
             self.is_over = True
             self.is_up = False
             self.world.note("over", self.number)
+            if hasattr(self.broker, "listener"):
+                for language, links in self.broker.listener.reception.opened.items():
+                    self.world.happened[f"links: {language}"] += links
             for wire in self.wires:
                 wire.cut()

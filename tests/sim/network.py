@@ -16,7 +16,7 @@ import trio
 from protocol.clients import PipeLost
 from tests.sim.world import World
 
-__all__ = ["SimEpoll", "SimPipe", "SimSocket", "Wire"]
+__all__ = ["SimEpoll", "SimPipe", "SimSocket", "SimStream", "Wire"]
 
 DELAY_S = 0.05
 """Most that bytes are under way."""
@@ -170,6 +170,33 @@ class SimPipe:
             self.wire.cut()
         else:
             self.wire.up.end()
+
+
+class SimStream(trio.abc.Stream):
+    """A client's end as a stream, for what speaks WebSocket over it."""
+
+    def __init__(self, pipe: SimPipe) -> None:
+        self._pipe = pipe
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        try:
+            await self._pipe.send(bytes(data))
+        except PipeLost as lost:
+            raise trio.BrokenResourceError from lost
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        try:
+            return await self._pipe.receive()
+        except PipeLost as lost:
+            if self._pipe.wire.is_cut:
+                raise trio.BrokenResourceError from lost
+            return b""
+
+    async def aclose(self) -> None:
+        await self._pipe.aclose()
 
 
 class SimSocket:

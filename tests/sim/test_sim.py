@@ -66,7 +66,7 @@ USUAL = (
     "killed after a commit", "killed before a commit", "killed while starting", "a failed commit is there after all",
     "disk recovers", "a read fails", "slow commit", "cut", "stall", "drained", "clock leaps", "message expired",
     "recovered", "gap", "room ended ROOM_IDLE", "rooms restored", "SLOW_VIEWER", "HEARTBEAT_MISSED", "GOING_AWAY",
-    "asked again", "not up", "phase PAUSED",
+    "asked again", "not up", "phase PAUSED", "overload stage", "links: native", "links: websocket",
 )  # fmt: skip
 """What must have happened in five hundred worlds: else they have become too kind."""
 

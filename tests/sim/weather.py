@@ -26,6 +26,8 @@ class Weather(NamedTuple):
     stalls: float
     refusals: float
     """Chance that a connection is refused."""
+    websockets: tuple[str, ...]
+    """Who comes by WebSocket, by token."""
     link_bytes: int
     """What a direction of a link holds."""
     # the disk
@@ -73,6 +75,7 @@ class Weather(NamedTuple):
             holes=now_and_then(0.1),
             stalls=now_and_then(0.6),
             refusals=now_and_then(0.1),
+            websockets=rng.choice(((), ("dev:bob",), ("dev:ann:viewer", "dev:eve"))),
             link_bytes=rng.choice((1024, 4096, 64 * 1024)),
             disk_failures=now_and_then(0.04),
             ghosts=now_and_then(0.5),
