@@ -87,6 +87,7 @@ class Show:
             (weather.stalls, self._stall),
             (weather.kills, self._kill),
             (weather.restarts, self._restart),
+            (weather.room_crashes, self._crash_room),
             (weather.leaps, self._leap),
         ):
             if rate:
@@ -125,6 +126,13 @@ class Show:
         if life.is_up:
             self.world.happen("drain", life.number)
             life.drain()
+
+    def _crash_room(self, life: Life) -> None:
+        rooms = list(life.broker.hub)
+        if rooms:
+            room = self.world.rng.choice(rooms)
+            self.world.happen("room crashed", room.name, room.recording)
+            life.broker.hub.crash(room)
 
     def _leap(self, life: Life) -> None:
         by_ms = self.world.rng.choice(LEAPS_MS)

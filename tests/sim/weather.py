@@ -44,6 +44,8 @@ class Weather(NamedTuple):
     kills_at_start: float
     restarts: float
     """SIGTERM, a drain, and a new process."""
+    room_crashes: float
+    """The code of one room fails: that room is closed, and goes on where it stood when somebody asks for it."""
     # the clock on the wall
     leaps: float
     # the house
@@ -85,6 +87,7 @@ class Weather(NamedTuple):
             kills_at_commit=now_and_then(0.02),
             kills_at_start=now_and_then(0.3),
             restarts=now_and_then(0.1),
+            room_crashes=now_and_then(0.1),
             leaps=now_and_then(0.1),
             storm=rng.choice((0, 0, 12)),
             history_entries=rng.choice((0, 3, 512)),

@@ -34,8 +34,9 @@ _CODES = frozenset(map(int, CloseCode))
 DISTURBED = frozenset({
     "ledger degraded: nothing durable is acknowledged",
     "the ledger could not answer",
+    "room crashed",
 })  # fmt: skip
-"""What the broker may log as an error where the seed has broken the disk."""
+"""What the broker may log as an error, since the seed has broken it."""
 
 
 class Agenda(trio.abc.Clock):
