@@ -178,7 +178,7 @@ class Room:
         self.ended = LeaveReason.ROOM_CRASHED, "the room failed and was closed"
         with suppress(Exception):  # it is broken, and the log says how
             self._take_note()
-        self.state.close()
+        self.state.close(comes_back=True)
         self._wake.set()
 
     async def put_everybody_out(self) -> None:

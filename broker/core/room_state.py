@@ -28,7 +28,7 @@ from broker.core.paid import PaidItem, PaidPacer
 from broker.core.policies import OverQuota, Policy
 from broker.core.presence import Presence
 from broker.core.rate_limit import Gcra, Rate
-from broker.core.stream import EXPECTED_EVENT_BYTES, Past, Stream
+from broker.core.stream import BUSY_RETRY_MS, EXPECTED_EVENT_BYTES, Past, Stream
 from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
@@ -106,6 +106,7 @@ class RoomState(Generic[T]):
         self._wanted = RoomPhase.LIVE
         """The phase that posts are judged by: changes count from when they are asked for, not from their commit."""
         self._phases_under_way = 0
+        self._comes_back = False
         self._policy = policy
         self._admission = policy.admission()
         self._chat_limit = Gcra(policy.user_chat)
@@ -154,6 +155,8 @@ class RoomState(Generic[T]):
             return (Reply(ticket, Outcome.REJECTED, code),)
         if self._wanted is not _LIVE:
             if self._wanted is RoomPhase.ENDED:
+                if self._comes_back:
+                    return (Reply(ticket, Outcome.LIMITED, BUSY_RETRY_MS),)
                 return (Reply(ticket, Outcome.REJECTED, ErrorCode.ROOM_ENDED),)
             if author.role < Role.MODERATOR:
                 return (Reply(ticket, Outcome.REJECTED, ErrorCode.ROOM_PAUSED),)
@@ -280,8 +283,9 @@ class RoomState(Generic[T]):
             self._phase_settled(phase)
         return [*effects, *recorded]
 
-    def close(self) -> None:
-        """Take nothing more in: the room has ended, whatever the reason."""
+    def close(self, *, comes_back: bool = False) -> None:
+        """Take nothing more in: the room has ended, whatever the reason. ``comes_back``: not for good."""
+        self._comes_back = comes_back
         self.phase = self._wanted = RoomPhase.ENDED
 
     def _phase_settled(self, phase: RoomPhase) -> None:

@@ -21,7 +21,7 @@ from broker.core.history import History
 from protocol.codes import Lane, Outcome
 from protocol.messages import Event
 
-__all__ = ["EXPECTED_EVENT_BYTES", "Past", "Stream"]
+__all__ = ["BUSY_RETRY_MS", "EXPECTED_EVENT_BYTES", "Past", "Stream"]
 
 T = TypeVar("T")
 

@@ -272,7 +272,7 @@ class Client:
         if self.closed is not None:
             raise ClientClosed(self.closed.code, self.closed.reason)
         await trio.lowlevel.checkpoint()
-        is_sent = False
+        is_sent, result = False, None
         with trio.move_on_after(timeout_s):
             while room.is_live:
                 link = self._link
@@ -288,10 +288,12 @@ class Client:
                 link.send(message, room.number, sequence)
                 is_sent = True
                 result = await self._posts.wait(sequence, Waiter(room, message.type, client_msg_id))
-                if result is not None:
-                    return result
-                if not retry:
+                if retry and result is not None and result.error_code == ErrorCode.NOT_JOINED and room.is_live:
+                    result = None  # a room that has crashed says so until we are in again; it is no fate of this post
+                elif result is not None or not retry:
                     break
+        if result is not None:
+            return result
         if not is_sent and not room.is_live and self.closed is None:
             return PostResult(Outcome.REJECTED, client_msg_id, error_code=ErrorCode.NOT_JOINED, sent=False)
         return PostResult(None, client_msg_id, sent=is_sent)

@@ -168,6 +168,12 @@ def test_what_one_may_not_post_is_rejected_and_not_counted() -> None:
     assert all(account == Account() for account in room.accounts())
 
 
+def test_a_room_that_crashed_says_later_not_never() -> None:
+    room = a_room()
+    room.close(comes_back=True)
+    assert room.post(1, Person("app", Role.APP), gift("ann"), 1.0, 0) == (Reply(1, Outcome.LIMITED, 1000),)
+
+
 def test_ending_says_everything_first_and_answers_everybody() -> None:
     room = a_room()
     room.enter("ann", "Ann", Role.VIEWER, 0.5)

@@ -8,30 +8,12 @@ import pytest
 import trio
 import trio.testing
 
-from protocol.clients import (
-    Connected,
-    Direct,
-    Missed,
-    Pulse,
-)
+from protocol.clients import Connected, Direct, Missed, Pulse
 from protocol.clients.directs import SEEN_DIRECTS
 from protocol.codes import MessageType, Opcode
-from protocol.messages import (
-    DirectAck,
-    Ping,
-    Pong,
-    RoomPulse,
-)
+from protocol.messages import DirectAck, Ping, Pong, RoomPulse
 
-from .peer import (
-    Network,
-    client_of,
-    join,
-    linked,
-    quiet,
-    take,
-    take_until,
-)
+from .peer import Network, client_of, join, linked, quiet, take, take_until
 
 
 async def test_a_direct_message_is_acknowledged_when_it_was_shown(autojump_clock: Any) -> None:

@@ -8,26 +8,12 @@ import pytest
 import trio
 import trio.testing
 
-from protocol.clients import (
-    Fault,
-    PostResult,
-)
-from protocol.codes import ErrorCode, Opcode, Outcome
+from protocol.clients import Fault, PostResult
+from protocol.codes import ErrorCode, LeaveReason, Opcode, Outcome
 from protocol.errors import LocalProtocolError
-from protocol.messages import (
-    Ack,
-    AckResult,
-    ErrorReply,
-    Post,
-)
+from protocol.messages import Ack, AckResult, ErrorReply, Left, Post, Resumed
 
-from .peer import (
-    Posting,
-    join,
-    linked,
-    quiet,
-    take_until,
-)
+from .peer import Posting, join, joined, linked, quiet, take_until
 
 FATES = [
     (Outcome.ACCEPTED, 0, {}),
@@ -126,6 +112,22 @@ async def test_a_post_that_is_never_answered_ends_with_its_deadline(autojump_clo
         await peer.ack(post, Outcome.ACCEPTED)
         await trio.testing.wait_all_tasks_blocked()
         assert client.strays == 1
+
+
+async def test_a_post_that_met_a_crashed_room_is_posted_again_when_we_are_back(autojump_clock: Any) -> None:
+    async with linked() as (client, peer, _), trio.open_nursery() as nursery:
+        room = await join(client, peer)
+        posting = Posting(nursery, room, retry=True)
+        post = await peer.expect(Opcode.POST)
+        refusal = ErrorReply(ErrorCode.NOT_JOINED, "join the room first", "room", 0)
+        crash = peer.connection.send(Left(LeaveReason.ROOM_CRASHED), 3)
+        await peer.send_bytes(crash + peer.connection.send(refusal, 3, post.sequence))
+        frame, _ = await peer.expect_resume()
+        await peer.send(Resumed(True, 1, joined()), 4, frame.sequence)
+        again = await peer.expect(Opcode.POST)
+        assert again.message == post.message
+        await peer.ack(again, Outcome.ACCEPTED)
+        assert (await posting.fate()).outcome is Outcome.ACCEPTED
 
 
 async def test_message_ids_differ(autojump_clock: Any) -> None:

@@ -8,41 +8,15 @@ import pytest
 import trio
 import trio.testing
 
-from protocol.clients import (
-    Client,
-    Danmaku,
-    Event,
-    Left,
-    Membership,
-    Room,
-    RoomRefused,
-    State,
-    TickAccount,
-)
+from protocol.clients import Client, Danmaku, Event, Left, Membership, Room, RoomRefused, State, TickAccount
 from protocol.codes import Codec, ErrorCode, Lane, LeaveReason, MessageType, Opcode, Outcome, RoomPhase
 from protocol.connection import Encoding, encode
 from protocol.errors import LocalProtocolError
-from protocol.messages import (
-    Account,
-    Ack,
-    AckResult,
-    ErrorReply,
-    TickEntry,
-)
+from protocol.messages import Account, Ack, AckResult, ErrorReply, TickEntry
 from protocol.messages import Left as WireLeft
 from protocol.messages import State as WireState
 
-from .peer import (
-    Posting,
-    event,
-    join,
-    joined,
-    linked,
-    quiet,
-    take,
-    take_until,
-    tick,
-)
+from .peer import Posting, event, join, joined, linked, quiet, take, take_until, tick
 
 # ---- rooms
 

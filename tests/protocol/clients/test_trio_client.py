@@ -8,33 +8,12 @@ import pytest
 import trio
 import trio.testing
 
-from protocol.clients import (
-    ClientClosed,
-    Connected,
-    open_client,
-)
+from protocol.clients import ClientClosed, Connected, open_client
 from protocol.codes import Feature, Opcode, Tier
 from protocol.errors import LocalProtocolError
-from protocol.messages import (
-    Auth,
-    Authenticated,
-    ClientHello,
-    GoAway,
-    Join,
-)
+from protocol.messages import Auth, Authenticated, ClientHello, GoAway, Join
 
-from .peer import (
-    NO_ROUTE,
-    URL,
-    Network,
-    client_of,
-    count_likes,
-    join,
-    joined,
-    linked,
-    server_hello,
-    take,
-)
+from .peer import NO_ROUTE, URL, Network, client_of, count_likes, join, joined, linked, server_hello, take
 
 # ---- handshake
 
