@@ -134,7 +134,6 @@ class SimBroker(Broker):
         listener = super()._make_listener(kind)
         assert isinstance(listener, SimListener)
         self.listener = listener
-        self.services.sessions = _Ordered()  # type: ignore[assignment]
         return listener
 
 

@@ -42,6 +42,8 @@ def look(cast: Cast) -> None:
     links = sum(broker.hub.links_of_user.values())
     assert links <= len(broker.services.sessions), "links are counted that have ended"
     for room in broker.hub:
+        if room.state.phase is RoomPhase.ENDED:
+            continue  # it is being left
         seats = sum(1 for session in broker.services.sessions for seat in session._seats if seat[0] is room)
         assert seats == len(room.audience) == room.state.presence.online, (room.name, seats)
 
