@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
+import trio.testing
 from click.testing import CliRunner
 
 from broker.cli import main
+from broker.commands.serve import _serve
+from broker.ledger import Ledger
+from tests.broker.harness import configuration
 from tests.broker.ledger.books import filled
 from tests.broker.ledger.test_service import mounted_tmpfs, remount
 from tests.e2e.test_faults import fill
@@ -89,3 +97,27 @@ def test_a_ledger_that_cannot_be_used_is_refused_in_one_line_that_says_why(
     assert (done.exit_code, done.stdout, len(said)) == (1, "", 1), done.output
     assert said[0].startswith(f"Error: {directory}")
     assert words in said[0]
+
+
+async def test_a_signal_while_the_ledger_is_being_opened_ends_it_before_it_has_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("broker.server.calm_collector", lambda: None)
+    reached, released = threading.Event(), threading.Event()
+    opened = Ledger._open
+
+    def slowly(ledger: Ledger) -> Any:
+        reached.set()
+        assert released.wait(20)
+        return opened(ledger)
+
+    monkeypatch.setattr(Ledger, "_open", slowly)
+    config = configuration(ledger={"data_dir": str(tmp_path)})
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_serve, config)
+            await trio.to_thread.run_sync(reached.wait)
+            signal.raise_signal(signal.SIGTERM)
+            await trio.testing.wait_all_tasks_blocked()
+            released.set()
+    assert '"serving"' not in capsys.readouterr().out
