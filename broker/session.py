@@ -374,8 +374,9 @@ class Session:
         self._grant = grant
         self.transport.authenticated = True
         services.gate.authenticated(self.transport.address)
-        # When the time to log in is over, the wheel asks for the next deadline; a token may end before.
-        if services.auth.seconds_left(grant) < services.config.handshake_timeout_s:
+        # When the time to log in is over, the wheel asks for the next deadline; a token or our patience may end before.
+        config = services.config
+        if min(services.auth.seconds_left(grant), config.heartbeat_cut_s) < config.handshake_timeout_s:
             self.on_due(services.poller.now)
         ticket, ticket_ms = services.auth.ticket(grant) if self._features & _TICKET else ("", 0)
         self.send(Authenticated(grant.user_id, grant.name, int(grant.expires_at * 1000), ticket, ticket_ms))
