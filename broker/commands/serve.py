@@ -30,7 +30,10 @@ E = TypeVar("E", bound=Exception)
 @click.option("--port", type=int, help="Port, 0 = any free one (listen.port).")
 @click.option("--policy", help="Limits of all rooms: roomcast, tencent, rongcloud, nim, goim or off (room.policy).")
 @click.option("--log-level", help="debug, info, warning or error (log.level).")
-@click.option("--data-dir", help="Directory of the ledger (ledger.data_dir); default roomcast-data beside the file.")
+@click.option(
+    "--data-dir",
+    help="Directory of the ledger (ledger.data_dir); default roomcast-data beside the configuration, or here.",
+)
 @click.option(
     "--ephemeral",
     is_flag=True,
@@ -73,10 +76,15 @@ def serve(
         click.echo("ephemeral: nothing is kept; what is acknowledged now is gone after a crash or a restart", err=True)
     try:
         trio.run(_serve, config)
-    except* LedgerRefused as group:
-        raise click.ClickException(str(_first(group))) from group
-    except* OSError as group:
-        raise _cannot_serve(config, _first(group)) from group
+    except (LedgerRefused, OSError) as error:
+        raise _cannot_serve(config, error) from error
+    except BaseExceptionGroup as group:
+        # Not `except*`: what it raises comes out in a group of its own before Python 3.11.4, and click shows that one
+        # with a traceback.
+        expected, others = group.split((LedgerRefused, OSError))
+        if expected is None or others is not None:
+            raise
+        raise _cannot_serve(config, _first(expected)) from group
     finally:
         if log_file is not None:
             log_file.close()
@@ -116,8 +124,10 @@ def _first(group: BaseExceptionGroup[E]) -> E:
     return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
 
 
-def _cannot_serve(config: Config, error: OSError) -> click.ClickException:
+def _cannot_serve(config: Config, error: Exception) -> click.ClickException:
     """What stood in the way, in one line, with what to do."""
+    if not isinstance(error, OSError):
+        return click.ClickException(str(error))
     where = f"{config.listen.host}:{config.listen.port}"
     if error.errno == errno.EADDRINUSE:
         why = f"{where} is in use; `ss -ltnp 'sport = :{config.listen.port}'` says by whom, --port 0 takes a free one"
