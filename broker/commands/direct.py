@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -43,6 +44,7 @@ MAX_USERS = 1_000_000
 PART_USERS = 500
 """Users between two lines of progress."""
 FOLLOW_S = 1.0
+_BRACES = re.compile(r"\{[^{}]*\}")
 
 
 class Recipients(NamedTuple):
@@ -126,9 +128,26 @@ def direct_type(text: str) -> int:
     raise click.BadParameter(f"{text!r} is neither announcement nor {CUSTOM_TYPE_MIN} to {CUSTOM_TYPE_MAX}")
 
 
+def batch_name(text: str) -> str:
+    """A name that the wire takes; click's usage error for any other."""
+    if not 1 <= len(text) <= 64:
+        raise click.BadParameter(f"must be 1 to 64 characters, not {len(text)}")
+    return text
+
+
 def template_of(text: str, kind: int) -> Any:
-    """The template that ``text`` is for a type: a text, or the JSON of a custom type's payload (hence Any)."""
+    """The template that ``text`` is for a type: a text, or the JSON of a custom type's payload (hence Any).
+
+    click's usage error for an announcement with braces around what is no name: on the wire they are text, and people
+    would be told "Your code is {code:>3}".
+    """
     if kind == MessageType.ANNOUNCEMENT:
+        for braces in _BRACES.findall(text):
+            if not fields_of(braces):
+                raise click.UsageError(
+                    f"--template: {plain(braces)} is no field: a name is letters of a-z, digits and _, up to 32, "
+                    "and not a digit first; nothing was sent"
+                )
         return (text,)
     try:
         return json.loads(text)
@@ -157,7 +176,13 @@ def judge(recipients: Recipients, name: str, batch: str, kind: int, template: An
 @click.command("direct")
 @visit_options
 @click.option("--as", "user", metavar="USER", help="Who we are, in development; the login name if not given.")
-@click.option("--batch", required=True, help="Name of the whole: a user gets one message of a batch for ever.")
+@click.option(
+    "--batch",
+    required=True,
+    type=batch_name,
+    metavar="NAME",
+    help="Name of the whole: a user gets one message of a batch for ever.",
+)
 @click.option("--template", "text", help="The message; {name} in it becomes the user's value of that name.")
 @click.option(
     "--values", "path", metavar="FILE",

@@ -84,11 +84,19 @@ def test_a_message_that_would_not_come_out_right_is_found_before_the_first_is_se
     [
         ("{code} {", NEWS, ("{code} {",)),
         ('{"text": "{code}"}', 130, {"text": "{code}"}),
+        ('{"text": "{}"}', 130, {"text": "{}"}),
         ("您的优惠码 {code}", 130, "您的优惠码 {code}"),
     ],
 )
 def test_a_template_is_a_text_or_the_json_of_a_payload(text: str, kind: int, expected: Any) -> None:
     assert template_of(text, kind) == expected
+
+
+@pytest.mark.parametrize("braces", ["{}", "{ code }", "{code!r}", "{code:>3}", "{a.b}", "{优惠码}", "{1st}"])
+def test_an_announcement_with_braces_around_no_name_is_refused(braces: str) -> None:
+    with pytest.raises(click.UsageError, match=r"--template: .* is no field") as refused:
+        template_of(f"{{code}} {braces}", NEWS)
+    assert braces in refused.value.message
 
 
 def test_only_announcements_and_custom_types_are_for_one_user() -> None:
@@ -103,6 +111,8 @@ def test_only_announcements_and_custom_types_are_for_one_user() -> None:
     [
         (["--template", "x"], "go together"),
         (["--values", "-"], "go together"),
+        (["--batch", ""], "must be 1 to 64 characters, not 0"),
+        (["--batch", "m" * 65], "must be 1 to 64 characters, not 65"),
         (["--token", "t", "--as", "shop"], "--as is for development"),
         (["--template", "x", "--values", "/nowhere/codes.csv"], "/nowhere/codes.csv: No such file"),
         (["--template", "x", "--values", "-", "--expires", "soon"], "is not a time"),
