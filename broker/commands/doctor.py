@@ -48,14 +48,16 @@ _ENOUGH_PORTS = 20_000
 _CLOCK_SLIP_S = 0.02
 
 _MODULES = {
-    "hiredis": ("one room on several processes (Redis engine)", "pip install 'roomcast[redis]'"),
     "hdrh": ("latency histograms of the bench", "pip install 'roomcast[bench]'"),
     "matplotlib": ("plots of the bench", "pip install 'roomcast[bench]'"),
 }
 _PROGRAMS = {
     "chromium": (("chromium", "chromium-browser", "google-chrome"), "browser tests", "apt install chromium"),
-    "node": (("node", "nodejs"), "tests of the JavaScript client", "apt install nodejs"),
-    "redis-server": (("redis-server", "valkey-server"), "tests of the Redis engine", "apt install redis-server"),
+    "redis-server": (
+        ("redis-server", "valkey-server"),
+        "`roomcast bench run --against redis`",
+        "apt install redis-server",
+    ),
 }
 
 
