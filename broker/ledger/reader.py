@@ -301,14 +301,17 @@ class Reader:
 
         The copy is made under another name, verified, synced, and then put in place, so that ``target`` is a whole
         ledger or is not there. One step: SQLite begins again whenever the writer commits between two. LedgerRefused if
-        ``target`` exists.
+        ``target`` exists or cannot be written.
         """
         if target.exists():
             raise LedgerRefused(f"{target}: is there already")
         unfinished = target.with_name(target.name + ".unfinished")
         unfinished.unlink(missing_ok=True)
         try:
-            copy = sqlite3.connect(unfinished, isolation_level=None)
+            try:
+                copy = sqlite3.connect(unfinished, isolation_level=None)
+            except sqlite3.OperationalError as error:
+                raise LedgerRefused(f"{target}: cannot be written: {error}") from error
             try:
                 self._connection.backup(copy, pages=-1)
                 copy.execute("PRAGMA journal_mode=DELETE")
