@@ -13,6 +13,7 @@ reading).
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol, cast
@@ -294,7 +295,11 @@ def _first(group: BaseExceptionGroup[Exception]) -> Exception:
 
 def _why(error: BaseException, otherwise: str) -> str:
     """What to tell the user of an exception of the network: its own words, shortened."""
-    cause = error.__cause__ or error
+    cause: BaseException = error.__cause__ or error
+    if isinstance(cause, BaseExceptionGroup):  # one exception for each address of the host that was tried
+        first = _first(cause)
+        number = first.errno if isinstance(first, OSError) else None
+        return f"no connection: {os.strerror(number) if number else first}"[:200]
     return (str(cause) or otherwise)[:200]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -442,6 +443,14 @@ async def test_the_last_words_of_a_peer_are_read_though_writing_fails() -> None:
             await pipe.send(b"x")
         await pipe.aclose()
         nursery.cancel_scope.cancel()
+
+
+async def test_a_port_that_nobody_serves_is_told_in_the_words_of_the_system() -> None:
+    async with trio.open_nursery() as nursery:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        with pytest.raises(PipeLost, match=r"^no connection: Connection refused$"):
+            await connector()(nursery, Address("roomcast", "127.0.0.1", port))
 
 
 async def test_messages_that_wait_are_read_though_writing_fails_meanwhile() -> None:
