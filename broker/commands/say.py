@@ -122,8 +122,9 @@ def fate_of(result: PostResult, type: int) -> Fate:
             reason = reason or " ".join(filter(None, (result.field, result.message)))
             return Fate(False, f"rejected: {reason or 'for good'} ({result.error})")
         case None:
-            arrived = "it may have arrived" if result.sent else "it was not sent"
-            return Fate(False, f"unknown: the link was lost before the answer; {arrived}")
+            if not result.sent:
+                return Fate(False, "not sent: the link was lost")
+            return Fate(False, "unknown: the link was lost before the answer; it may have arrived")
 
 
 @click.command("say")

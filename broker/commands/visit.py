@@ -34,6 +34,7 @@ __all__ = ["DEFAULT_URL", "enter", "plain", "run_visit", "visit", "visit_options
 F = TypeVar("F", bound=Callable[..., Any])  # Any: click commands have every signature.
 
 DEFAULT_URL = "roomcast://127.0.0.1:7400"
+_ROLES = ", ".join(role.name.lower() for role in Role)
 _UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -73,7 +74,7 @@ def who_am_i(user: str | None, default_role: str) -> str:
             user = "somebody"
     name, colon, role = user.partition(":")
     if not name or (colon and parse_role(role) is None):
-        raise click.UsageError(f"--as takes USER or USER:ROLE with a role of {', '.join(r.name.lower() for r in Role)}")
+        raise click.UsageError(f"--as takes USER or USER:ROLE with a role of {_ROLES}")
     return f"{DEV_PREFIX}{name}:{role or default_role}"
 
 
@@ -128,6 +129,9 @@ def _no_link(address: Address, token: str | None, code: int | None, reason: str)
         if token is None:
             return f"the broker at {where} admits nobody without a token: --token or ROOMCAST_TOKEN"
         if token.startswith(DEV_PREFIX):
+            role = token.removeprefix(DEV_PREFIX).partition(":")[2]
+            if role and parse_role(role) is None:
+                return f"--token {plain(token)}: there is no role {plain(role)}; there are {_ROLES}"
             return f"the broker at {where} is not in development mode and wants a token: --token or ROOMCAST_TOKEN"
         return f"the broker at {where} does not take this token (expired, for another broker, or not its secret)"
     if code == CloseCode.TOKEN_EXPIRED:

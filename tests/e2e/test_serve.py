@@ -88,6 +88,7 @@ async def test_with_a_secret_it_serves_without_the_notice_and_takes_tokens_only(
         said = await roomcast("say", "lobby", "hi", "--url", broker.url, "--token", made.out.strip())
         assert (said.status, said.out) == (0, "shown\n")
         for token, words in (
+            ("dev:anna:king", "there is no role king; there are guest, viewer"),
             ("dev:anna", "is not in development mode and wants a token"),
             ("nonsense", "does not take this token"),
             (None, "admits nobody without a token"),

@@ -40,6 +40,7 @@ def test_a_fate_that_nobody_knows_is_not_called_good(sent: bool) -> None:
     fate = fate_of(PostResult(None, "m", sent=sent), MessageType.DANMAKU)
     assert not fate.is_good
     assert ("may have arrived" in fate.words) == sent
+    assert fate.words.startswith("unknown: " if sent else "not sent: ")
 
 
 @pytest.mark.parametrize(
