@@ -26,12 +26,12 @@ from protocol.codes import MessageType, Outcome, RoomPhase, Tier
 from protocol.frames import pack_body, unpack_body
 from protocol.messages import Direct, State
 from protocol.payloads import GiftPayload
-from tests.sim.disk import Disk
+from tests.sim.disk import Disk, Written
 from tests.sim.house import Life
 from tests.sim.network import SimPipe, SimStream
 from tests.sim.world import World
 
-__all__ = ["Cast", "Gift", "Reader", "Sent"]
+__all__ = ["Cast", "Gift", "Reader", "Sent", "is_end"]
 
 URL, WEBSOCKET_URL = "roomcast://house:7400", "ws://house:7400/"
 ROOMS = ("lobby", "直播间")
@@ -174,9 +174,11 @@ class Cast:
                     await self.world.pause(12.0 if is_slow else 1.0)
 
     def enter(self, reader: Reader, room: Room) -> None:
-        """Begin where the first answer says that the room stands."""
+        """Begin where the first answer says that the room stands, or go on where one was."""
         assert room.snapshot is not None
-        if not reader.epoch:
+        if reader.epoch:
+            self.change_epoch(reader, room.snapshot.epoch)
+        else:
             reader.epoch, reader.offset = room.snapshot.epoch, room.snapshot.offset
 
     def take(self, reader: Reader, room: Room, event: object) -> None:
@@ -209,9 +211,10 @@ class Cast:
                     assert lane.admitted == sum(lane[1:]), (reader.name, event)
 
     def change_epoch(self, reader: Reader, epoch: int) -> None:
-        """The stream begins anew: only if there was nothing in it, since the disk failed when the room was founded."""
+        """The stream begins anew: if the last thing in it was its end, or nothing, since the disk failed at first."""
         if epoch != reader.epoch:
-            assert not self.disk.books.get((reader.room, reader.epoch)), "a stream with events was given up"
+            stream = self.disk.books.get((reader.room, reader.epoch))
+            assert not stream or is_end(stream[-1]), "a stream with events was given up"
             reader.epoch, reader.offset = epoch, 0
 
     def take_gap(self, reader: Reader, name: str, gap: Gap) -> None:
@@ -234,8 +237,6 @@ class Cast:
             for number in range(VISITS):
                 room = await self.join(client, SIDE, position=position)
                 self.enter(reader, room)
-                assert room.snapshot is not None
-                self.change_epoch(reader, room.snapshot.epoch)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self.walk_through, reader, room)
                     await self.announce(room, f"visit {number}")
@@ -246,11 +247,14 @@ class Cast:
                         while reader.offset < last:  # noqa: ASYNC110 - it looks now and then
                             await trio.sleep(0.1)
                     assert reader.offset >= last, f"{reader.name} has not heard what it said itself"
+                    if self.world.rng.random() < 0.15:
+                        await self.end_room(room, f"end {number}")
                     await room.leave()
                 position = Position(reader.epoch, reader.offset)
                 self.under_way -= 1
                 await self.world.pause(3.0)
             room = await self.join(client, SIDE, position=position)
+            self.enter(reader, room)
             await self.walk_through(reader, room)
 
     async def walk_through(self, reader: Reader, room: Room) -> None:
@@ -373,6 +377,17 @@ class Cast:
                 await trio.sleep(max(0.1, result.retry_after_ms / 1000))
             self.world.happen(f"phase {phase.name}")
 
+    async def end_room(self, room: Room, what: str) -> None:
+        """End the room for good: whoever comes then finds a new stream. What has ended already is not ended again."""
+        while room.is_live:
+            result = await room.post(
+                MessageType.ROOM_PHASE, (RoomPhase.ENDED,), client_msg_id=what, retry=True, timeout_s=RETRY_S
+            )
+            if result.outcome is Outcome.ACCEPTED:
+                self.world.happen("phase ENDED")
+                return
+            await trio.sleep(max(0.1, result.retry_after_ms / 1000))
+
     async def pass_over(self, room: Room) -> None:
         async for _ in room:
             pass
@@ -444,6 +459,11 @@ class Cast:
         with trio.move_on_after(RETRY_S):
             await done.wait()
         return told[0] if told else None
+
+
+def is_end(written: Written) -> bool:
+    """Whether this event was the end of its room."""
+    return written.kind == MessageType.ROOM_PHASE and unpack_body(written.body)[4][0] == RoomPhase.ENDED
 
 
 def _fingerprint(user: str, key: str, text: Any) -> bytes:

@@ -8,7 +8,7 @@ from broker.ledger import DirectState
 from broker.ledger import Reader as Ledger
 from protocol.codes import MessageType, RoomPhase
 from protocol.frames import unpack_body
-from tests.sim.cast import DEVICES, GIFTS, NEWS, ROOMS, SIDE, USERS, VISITS, Cast
+from tests.sim.cast import DEVICES, GIFTS, NEWS, ROOMS, SIDE, USERS, VISITS, Cast, is_end
 from tests.sim.disk import Written
 
 __all__ = ["check", "look", "what_is_missing"]
@@ -62,11 +62,11 @@ def what_is_missing(cast: Cast) -> str | None:
     if ledger.waiting or inboxes._unsaved:
         return "something waits for the ledger"
     for reader in cast.readers:
-        stream = _stream(cast, reader.room)
+        stream = cast.disk.books.get((reader.room, reader.epoch), [])
         if reader.offset != len(stream):
             return f"{reader.name} has seen {reader.offset} of {len(stream)}"
     side = broker.hub.find(SIDE)
-    if side is None or side.state.phase is not _last_phase(cast, SIDE):
+    if side is None or side.state.phase is not _last_phase(cast, SIDE, side.state.epoch):
         return f"the phase of {SIDE} is not what it was"
     if inboxes._pending:
         return f"messages are pending: {sorted(inboxes._pending)}"
@@ -94,23 +94,25 @@ def check(cast: Cast) -> None:
         ledger.close()
 
 
-def _stream(cast: Cast, room: str) -> list[Written]:
-    """The stream of a room: only one epoch may have events."""
+def _streams(cast: Cast, room: str) -> list[list[Written]]:
+    """The streams of a room, one after the other; all but the last have ended."""
     streams = [stream for (name, _), stream in cast.disk.books.items() if name == room and stream]
-    assert len(streams) <= 1, f"{room} began anew although it had events"
-    return streams[0] if streams else []
+    assert all(is_end(stream[-1]) for stream in streams[:-1]), f"{room} began anew although it had events"
+    assert room == SIDE or len(streams) <= 1, f"{room} has ended"
+    return streams
 
 
-def _last_phase(cast: Cast, room: str) -> RoomPhase:
-    """What the room's stream says of its phase; a stream may have lost its first events, a room not its phase."""
-    phases = [unpack_body(each.body)[4][0] for each in _stream(cast, room) if each.kind == MessageType.ROOM_PHASE]
+def _last_phase(cast: Cast, room: str, epoch: int) -> RoomPhase:
+    """What the room's stream says of its phase."""
+    stream = cast.disk.books.get((room, epoch), ())
+    phases = [unpack_body(each.body)[4][0] for each in stream if each.kind == MessageType.ROOM_PHASE]
     return RoomPhase(phases[-1]) if phases else RoomPhase.LIVE
 
 
 def _check_events(cast: Cast) -> None:
     """Gifts and announcements: acknowledged means there, once, where it was said to be."""
     for name in ROOMS:
-        stream = _stream(cast, name)
+        stream = [written for stream in _streams(cast, name) for written in stream]
         given = {order: gift for order, gift in cast.gifts.items() if gift.room == name}
         assert len(given) == GIFTS
         for offset, written in enumerate(stream, 1):
@@ -123,13 +125,15 @@ def _check_events(cast: Cast) -> None:
     for room, wanted in ((ROOMS[0], NEWS + cast.world.weather.storm), (ROOMS[1], NEWS), (SIDE, VISITS)):
         texts = [
             unpack_body(written.body)[4][0]
-            for written in _stream(cast, room)
+            for stream in _streams(cast, room)
+            for written in stream
             if written.kind == MessageType.ANNOUNCEMENT
         ]
         assert len({text.split(",")[0] for text in texts}) == len(texts) == wanted, f"{room}: {texts}"
     for what, (room, offset) in cast.news.items():
-        text = unpack_body(_stream(cast, room)[offset - 1].body)[4][0]
-        assert text.split(",")[0] == what, (what, room, offset, text)
+        found = [stream[offset - 1] for stream in _streams(cast, room) if offset <= len(stream)]
+        bodies = [unpack_body(each.body)[4] for each in found if each.kind == MessageType.ANNOUNCEMENT]
+        assert what in [body[0].split(",")[0] for body in bodies], (what, room, offset, bodies)
 
 
 def _check_likes(cast: Cast) -> None:
