@@ -89,7 +89,9 @@ class Hub:
             return room
         recorder = self._recorder
         standing = None
-        if room is not None and (room.has_crashed or (recorder and room.ended[0] is not LeaveReason.ROOM_ENDED)):
+        if room is not None and (
+            room.has_crashed or (recorder is not None and room.ended[0] is not LeaveReason.ROOM_ENDED)
+        ):
             if room.recording:
                 return ErrorCode.OVERLOADED
             standing = self._standing(room)

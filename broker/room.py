@@ -263,14 +263,17 @@ class Room:
         assert self._recorder is not None, "only a room with a ledger has durable rules"
         phase = RoomPhase(record.event.payload[0]) if record.event.type == MessageType.ROOM_PHASE else None
         note = b"" if phase is None else self.state.note(phase)
-        on_settled = partial(self._settled, record)
+        on_settled = partial(self._settled, record, note)
         if self._recorder.record(self.name, self.state.epoch, record, note, on_settled) is Verdict.QUEUED:
             self.recording += 1
         else:
             self._perform(self.state.refused(record, RECORD_RETRY_MS))
 
-    def _settled(self, record: Record[Ticket], settled: Settled) -> None:
-        """The ledger has an answer. Records are settled in the order in which they were made."""
+    def _settled(self, record: Record[Ticket], note: bytes, settled: Settled) -> None:
+        """The ledger has an answer. Records are settled in the order in which they were made.
+
+        ``note``: what was written with it; a room that has crashed meanwhile must not write an older one over it.
+        """
         assert self._recorder is not None
         now = self._clock()
         self.recording -= 1
@@ -278,6 +281,7 @@ class Room:
             match settled:
                 case Committed(offsets):
                     self._last_offset = offsets[0]
+                    self._noted = note or self._noted
                     effects = self.state.committed(record, offsets[0], now)
                 case Repeated(first):
                     known = self._recorder.first_results(self.name, record, first)

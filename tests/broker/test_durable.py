@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from broker.ledger import LedgerState, Pace, Reader, database_path
+from broker.room import Room
 from broker.server import Broker
 from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, Outcome, RoomPhase, Tier
 from protocol.messages import Ack, AckResult, ErrorReply, Event, Join, Left, Resume, Resumed
@@ -214,6 +215,30 @@ async def test_a_room_that_crashes_goes_on_in_the_same_stream(directory: Path, m
         again, joined = await host.join(sequence=3)
         assert (joined.epoch, joined.offset) == (state.epoch, 2)
         assert await announce(host, again, 4) == (4, Outcome.ACCEPTED, 3)
+
+
+async def test_an_idle_room_is_not_begun_anew_while_the_ledger_owes_it_an_answer(directory: Path) -> None:
+    async with durable_broker(directory) as broker:
+        room = broker.hub.open("lobby")
+        assert isinstance(room, Room)
+        room.recording += 1
+        room.end(LeaveReason.ROOM_IDLE)
+        assert broker.hub.open("lobby") is ErrorCode.OVERLOADED
+        room.recording -= 1
+        again = broker.hub.open("lobby")
+        assert isinstance(again, Room)
+        assert again.state.epoch == room.state.epoch
+
+
+async def test_a_pause_that_becomes_durable_after_a_crash_of_its_room_counts(directory: Path) -> None:
+    async with durable_broker(directory) as broker:
+        room = broker.hub.open("lobby")
+        assert isinstance(room, Room)
+        room.set_phase(RoomPhase.PAUSED, "max")
+        broker.hub.crash(room)
+        while not isinstance(again := broker.hub.open("lobby"), Room):  # noqa: ASYNC110 - it has no event for this
+            await trio.sleep(0.001)
+        assert again.state.phase is RoomPhase.PAUSED
 
 
 async def test_a_room_that_only_the_platform_opens_can_be_joined_again_after_a_restart(directory: Path) -> None:
