@@ -41,7 +41,8 @@ _ENTRY = (
     " FROM entries AS e JOIN streams AS s ON s.stream = e.stream"
 )
 _DIRECT = "SELECT user, direct_id, kind, at_ms, expires_at_ms, state, body, crc FROM directs"
-
+_PENDING = "FROM directs JOIN inboxes USING (user) WHERE state = 0 AND direct_id > acked_id"
+"""What had expired before a later message was acknowledged waits for upkeep, not for its user."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -170,7 +171,7 @@ class Reader:
     def pending_inbox(self, user: str) -> tuple[int, int] | None:
         """What of a user is pending: the number before the first one, and the last one; None = nothing."""
         row = self._connection.execute(
-            "SELECT min(direct_id) - 1, max(direct_id) FROM directs WHERE user = ? AND state = 0", (user,)
+            f"SELECT min(direct_id) - 1, max(direct_id) {_PENDING} AND user = ?", (user,)
         ).fetchone()
         return None if row[0] is None else (int(row[0]), int(row[1]))
 
@@ -178,8 +179,7 @@ class Reader:
     def pending_inboxes(self, limit: int) -> list[tuple[str, int, int]]:
         """Users with pending messages, each with the two numbers of `pending_inbox`."""
         rows = self._connection.execute(
-            "SELECT user, min(direct_id) - 1, max(direct_id) FROM directs WHERE state = 0 GROUP BY user LIMIT ?",
-            (limit,),
+            f"SELECT user, min(direct_id) - 1, max(direct_id) {_PENDING} GROUP BY user LIMIT ?", (limit,)
         )
         return [(str(user), int(acked), int(last)) for user, acked, last in rows]
 

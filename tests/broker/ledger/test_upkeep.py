@@ -106,6 +106,10 @@ def test_keys_are_forgotten_after_their_retention(store: Store) -> None:
 def test_a_later_acknowledgement_does_not_cover_what_had_expired(store: Store) -> None:
     store.commit([Submission((DirectEntry("ann", 1, 1, 100, b"code"), DirectEntry("ann", 1, 1, 300, b"later")))])
     store.commit([Submission((DirectAcked("ann", 2, 150),))])
+    before = ask(store)
+    assert before.pending_inbox("ann") is None, "a clock that goes back must not bring it again"
+    assert before.pending_inboxes(10) == []
+    before.close()
     Upkeep(store, Retention()).step(150)
     reader = ask(store)
     states = [direct.state for number in (1, 2) if (direct := reader.direct("ann", number)) is not None]
