@@ -346,7 +346,7 @@ class Sink:
 
     @staticmethod
     def read(data: bytes) -> list[int]:
-        return [int.from_bytes(data[at : at + 4], "big") for at in range(0, len(data), 4)]
+        return [int(number) for number in data.split()]
 
     def fall_behind(self, parts: tuple[Part, ...], sent: int) -> None:
         assert sent == 0
@@ -393,7 +393,7 @@ class Rounds(RuleBasedStateMachine):
         self.now += 1.0
         return self.now
 
-    @rule(count=st.integers(1, 150), variant=st.integers(0, 26))
+    @rule(count=st.sampled_from([1, 3, 70, 150]), variant=st.integers(0, 26))
     def come(self, count: int, variant: int) -> None:
         for _ in range(count):
             sink = Sink()
@@ -414,14 +414,14 @@ class Rounds(RuleBasedStateMachine):
             self.audience.remove(member)
             del self.here[member]
 
-    @rule(lane=st.sampled_from(Lane), size=st.sampled_from([4, 400, MAX_JOINED_BYTES - 400, 2 * MAX_JOINED_BYTES]))
+    @rule(lane=st.sampled_from(Lane), size=st.sampled_from([8, 400, MAX_JOINED_BYTES - 400, 2 * MAX_JOINED_BYTES]))
     def publish(self, lane: Lane, size: int) -> None:
         variants = self.audience.variants()
         if not variants:
             return
         self.number += 1
         self.lanes[self.number] = lane
-        data = self.number.to_bytes(4, "big") + bytes(size - 4)
+        data = f"{self.number:<{size}}".encode()
         part = Part(data, lane, 0, 1)
         frames: list[bytes | None] = [None] * (LOOK + 1)
         bundles: list[Bundle | None] = [None] * (LOOK + 1)
@@ -463,7 +463,7 @@ class Rounds(RuleBasedStateMachine):
         for member, due in self.here.items():
             sink: Any = member.session.transport
             sink.catch_up()
-            got = [number for number in sink.got if number]
+            got = sink.got
             for relaxed in (False, True):
                 wanted = [number for number in due if (self.lanes[number] > Lane.PAID) == relaxed]
                 assert [number for number in got if (self.lanes[number] > Lane.PAID) == relaxed] == wanted
@@ -471,7 +471,7 @@ class Rounds(RuleBasedStateMachine):
 
 
 TestRounds = Rounds.TestCase
-TestRounds.settings = settings(max_examples=60, stateful_step_count=30)
+TestRounds.settings = settings(max_examples=50, stateful_step_count=30)
 
 
 async def test_the_scheduler_serves_what_is_submitted_while_it_sleeps(poller: Poller) -> None:
