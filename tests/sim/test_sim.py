@@ -66,7 +66,8 @@ USUAL = (
     "killed after a commit", "killed before a commit", "killed while starting", "a failed commit is there after all",
     "disk recovers", "a read fails", "slow commit", "cut", "stall", "drained", "clock leaps", "message expired",
     "recovered", "gap", "room ended ROOM_IDLE", "rooms restored", "SLOW_VIEWER", "HEARTBEAT_MISSED", "GOING_AWAY",
-    "asked again", "not up", "phase PAUSED", "overload stage", "links: native", "links: websocket",
+    "asked again", "not up", "phase PAUSED", "phase ENDED", "room crashed", "overload stage", "links: native",
+    "links: websocket",
 )  # fmt: skip
 """What must have happened in five hundred worlds: else they have become too kind."""
 
@@ -119,6 +120,11 @@ def test_a_ring_with_a_hole_is_found_out(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_history_that_is_not_looked_up_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Reader, "history", lambda *args: None)
     assert fails(range(1, 11))
+
+
+def test_a_room_that_begins_anew_after_a_restart_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Recorder, "take", lambda self, room: None)
+    assert fails(range(1, 6), kills=0.3)
 
 
 def test_an_inbox_that_skips_what_waits_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
