@@ -80,7 +80,7 @@ class Weather(NamedTuple):
             websockets=rng.choice(((), ("dev:bob",), ("dev:ann:viewer", "dev:eve"))),
             link_bytes=rng.choice((1024, 4096, 64 * 1024)),
             disk_failures=now_and_then(0.04),
-            ghosts=now_and_then(0.5),
+            ghosts=now_and_then(1.0),
             read_errors=now_and_then(0.1),
             slow_commits=now_and_then(0.04),
             kills=now_and_then(0.15),
