@@ -33,7 +33,7 @@ from broker.config import load
 from broker.core.send_queue import QueueLimits
 from broker.logs import configure
 from broker.poller import Poller
-from broker.server import Broker, calm_collector
+from broker.server import Broker, tune_process
 from broker.transport import Framing
 from protocol.codes import Opcode
 from protocol.frames import HEADER_BYTES, build_frame, pack_body
@@ -273,7 +273,7 @@ class Observer:
 async def _main(path: Path) -> None:
     config = load(path)
     configure(config.log)
-    calm_collector()
+    tune_process()
     broker = Broker(config)
     async with trio.open_nursery() as nursery:
         await nursery.start(broker.run)

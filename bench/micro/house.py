@@ -21,7 +21,7 @@ from broker.config import AdmissionConfig, AuthConfig, Config, LinkConfig, Liste
 from broker.core.overload import OverloadMonitor, OverloadStage
 from broker.fanout import Outbox
 from broker.logs import configure
-from broker.server import Broker, calm_collector
+from broker.server import Broker, tune_process
 
 __all__ = ["Crowd", "config", "cpu_s", "crowd", "rss_bytes", "serving", "settle", "watch"]
 
@@ -45,7 +45,7 @@ def config(secret: str | None = None, **room: Any) -> Config:
 async def serving(settings: Config) -> AsyncIterator[Broker]:
     """A broker that serves, in this very process and thread."""
     raise_descriptors()
-    calm_collector()
+    tune_process()
     configure(settings.log)
     structlog.contextvars.clear_contextvars()
     broker = Broker(settings)

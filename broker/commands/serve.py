@@ -99,9 +99,9 @@ def _log_file() -> PatientFile | None:
 
 
 async def _serve(config: Config) -> None:
-    from broker.server import Broker, calm_collector
+    from broker.server import Broker, tune_process
 
-    calm_collector()
+    tune_process()
     broker = Broker(config)
     async with trio.open_nursery() as nursery:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

@@ -87,7 +87,7 @@ REFUSALS: list[tuple[Harm, str]] = [
 def test_a_ledger_that_cannot_be_used_is_refused_in_one_line_that_says_why(
     harm: Harm, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.server.calm_collector", lambda: None)
+    monkeypatch.setattr("broker.server.tune_process", lambda: None)
     directory = tmp_path / "data"
     directory.mkdir()
     with ExitStack() as until:
@@ -102,7 +102,7 @@ def test_a_ledger_that_cannot_be_used_is_refused_in_one_line_that_says_why(
 async def test_a_signal_while_the_ledger_is_being_opened_ends_it_before_it_has_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("broker.server.calm_collector", lambda: None)
+    monkeypatch.setattr("broker.server.tune_process", lambda: None)
     reached, released = threading.Event(), threading.Event()
     opened = Ledger._open
 
