@@ -151,6 +151,8 @@ class Room:
         effects = state.post((member, sequence), member, post, now, at_ms)
         if effects:
             self._perform(effects)
+            if type(effects[0]) is Record:
+                return  # it is with the ledger, and has left nothing for a tick
         if not self._tick_ms:
             if len(self._outbox) < MAX_WAITING_SWEEPS:
                 self._perform(state.tick(now, self._unix_ms()))
@@ -289,7 +291,8 @@ class Room:
                 case _:
                     effects = self.state.refused(record, RECORD_RETRY_MS)
             self._perform(effects)
-            self._nudge(now)
+            if note:
+                self._nudge(now)  # the phase is one of the counters
         except Exception:
             if self._on_crash is None:
                 raise

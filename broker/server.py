@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import gc
 import random
-import sys
 import resource
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -158,6 +158,8 @@ class Broker:
             archive=self.archive,
             inboxes=self.inboxes,
         )
+        if self.ledger is not None:
+            self.ledger.telling = self.services.joined_answers
         listener = self._make_listener()
         trio.lowlevel.add_instrument(self.watch)
         try:
@@ -348,8 +350,8 @@ def tune_process() -> None:
     a full pass over 100,000 viewers stops the loop for 0.1 s. What was imported is not looked at again. A flood makes
     and drops some 50,000 objects a tick: a pass over the young comes about once a tick then, and hardly ever at rest.
 
-    The ledger's thread asks for the interpreter's lock some fifty times a commit. Beside a busy loop each time would take
-    the 5 ms that CPython waits by default, and the commits, not the disk, would bound what is durable.
+    The ledger's thread asks for the interpreter's lock some fifty times a commit. Beside a busy loop each time would
+    take the 5 ms that CPython waits by default, and the commits, not the disk, would bound what is durable.
     """
     gc.collect()
     gc.freeze()

@@ -287,24 +287,35 @@ class Session:
     # ---- rooms
 
     def reply_acks(self, room: int, results: list[AckResult]) -> None:
-        """Tell fates of POSTs: with the read that is being handled, or now."""
+        """Tell fates of POSTs: with the read or the commit that is being handled, or now."""
         acks = self._acks
+        if acks is None and self._services.answering is not None:
+            acks = self._acks = {}
+            self._services.answering.append(self)
         if acks is not None:
             waiting = acks.get(room)
             if waiting is None:
                 acks[room] = results
             else:
                 waiting += results
-            return
+        else:
+            self._send_acks(room, results)
+
+    def _send_acks(self, room: int, results: list[AckResult]) -> None:
         for start in range(0, len(results), MAX_ACK_RESULTS):
             self.send(Ack(tuple(results[start : start + MAX_ACK_RESULTS])), room)
+
+    def tell_answers(self) -> None:
+        """Write what has gathered since the first of `SessionServices.answering`."""
+        with self.answering():
+            pass
 
     def _flush(self) -> None:
         """Write what the bytes under way have been answered with; from here on everything is written at once."""
         acks, self._acks = self._acks, None
         if acks:
             for room, results in acks.items():
-                self.reply_acks(room, results)
+                self._send_acks(room, results)
         self._write_out()
         self._out = None
 

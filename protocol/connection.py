@@ -98,6 +98,8 @@ _CLIENT_FRAME_BYTES = HEADER_BYTES + MAX_CLIENT_BODY_BYTES
 _header_words = struct.Struct("!4I").unpack_from
 _PLAIN_POST = VERSION << 24 | _POST
 """Second word of the header: version, flags 0, opcode."""
+_DANMAKU_TYPE = int(MessageType.DANMAKU)
+"""Second byte of the body: behind the array's length stands the type, which is a byte by itself."""
 _DANMAKU_FRAME_BYTES = HEADER_BYTES + MESSAGE_TYPES[MessageType.DANMAKU].max_bytes
 _ALIKE = frozenset({VERSION << 24 | Opcode.HELLO, VERSION << 24 | Opcode.JOIN})
 """The same word of frames that a wave of newcomers sends with the very same bytes."""
@@ -216,7 +218,9 @@ class Connection:
         three times slower.
         """
         length, kind, room, sequence = _header_words(buffer, position)
-        if kind != _PLAIN_POST or not HEADER_BYTES < length <= _DANMAKU_FRAME_BYTES or available < length:
+        if kind != _PLAIN_POST or not HEADER_BYTES + 1 < length <= _DANMAKU_FRAME_BYTES or available < length:
+            return None
+        if buffer[position + HEADER_BYTES + 1] != _DANMAKU_TYPE:
             return None
         end = position + length
         try:

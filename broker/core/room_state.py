@@ -324,7 +324,9 @@ class RoomState(Generic[T]):
         effects: list[Effect[T]] = []
         for item in released:
             event = Event(MessageType.GIFT, at_ms, item.user_id, item.name, item.payload())
-            asked = [each._replace(outcome=outcome) for each, outcome in item.fates()]
+            asked = [
+                each if each.outcome is outcome else each._replace(outcome=outcome) for each, outcome in item.fates()
+            ]
             effects += self._stream.record(event, Lane.PAID, asked, now)
         return effects
 

@@ -96,7 +96,7 @@ class Stream(Generic[T]):
         effects: list[Effect[T]] = []
         for asked in record.asked:
             self._answer(effects, asked, FirstResult(asked.outcome, offset), now)
-        effects += [each._replace(offset=offset) if type(each) is Publish else each for each in record.then]
+        effects += [Publish(each.event, each.lane, offset) if type(each) is Publish else each for each in record.then]
         return effects
 
     def repeated(
