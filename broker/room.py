@@ -37,6 +37,8 @@ RECORD_RETRY_MS = 2000
 PUT_OUT_BATCH = 100
 MAX_WAITING_SWEEPS = 64
 """A room without a tick (policy ``off``) makes one sweep a message; above so many waiting ones it gathers."""
+MAX_JOINED_EVENTS = 32
+"""Events of one commit in one content."""
 
 
 Ticket = tuple[Member, int]
@@ -71,6 +73,8 @@ class Room:
         self._fanout = fanout
         self._pacer = pacer
         self._outbox = Outbox(self.audience)
+        self._events: list[Content] = []
+        """Events of one commit, while it is being told."""
         self._idle_close_s = idle_close_s
         self._clock = clock
         self._unix_ms = unix_ms
@@ -118,6 +122,7 @@ class Room:
 
     def enter(self, member: Member, now: float) -> None:
         """Take a member in. What is published from now on reaches it."""
+        self._publish_events()
         self.audience.add(member)
         self.state.enter(member.user_id, member.name, member.role, now)
         self._nudge(now)
@@ -252,7 +257,7 @@ class Room:
                 case Fates(fates):
                     self._reply_all(fates)
                 case Publish(event, lane, offset):
-                    self._broadcast([[Content(event, lane, offset)]] * len(TIERS))
+                    self._publish(Content(event, lane, offset))
                 case Record():
                     self._record(effect)
                 case TickOut():
@@ -332,6 +337,20 @@ class Room:
         if self.has_crashed and history.last_offset == last_offset:
             past = history.since(self.state.epoch, history.first_offset - 1, self._clock())
         return Standing(self.state.epoch, last_offset, self._noted, tuple(past or ()))
+
+    def _publish(self, content: Content) -> None:
+        """Send an event to everybody: now, or with the others of the same commit."""
+        self._events.append(content)
+        gathering = self._fanout.gathering
+        if gathering is None or len(self._events) == MAX_JOINED_EVENTS:
+            self._publish_events()
+        elif len(self._events) == 1:
+            gathering.append(self._publish_events)
+
+    def _publish_events(self) -> None:
+        events, self._events = self._events, []
+        if events:
+            self._broadcast([events] * len(TIERS))
 
     def _broadcast(self, by_tier: Sequence[Sequence[Content]], on_done: Callable[[float], None] | None = None) -> bool:
         variants = self.audience.variants()

@@ -14,8 +14,8 @@ import random
 import resource
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -159,7 +159,7 @@ class Broker:
             inboxes=self.inboxes,
         )
         if self.ledger is not None:
-            self.ledger.telling = self.services.joined_answers
+            self.ledger.telling = self._telling
         listener = self._make_listener()
         trio.lowlevel.add_instrument(self.watch)
         try:
@@ -195,6 +195,12 @@ class Broker:
                 await self.inboxes.load()
             yield
             nursery.cancel_scope.cancel()
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Around what the ledger has settled at once: events first, then the answers."""
+        with self.services.joined_answers(), self.fanout.joined_events():
+            yield
 
     def _make_ledger(self) -> Ledger | None:
         return ledger_of(self.config, self._wall_ms)
