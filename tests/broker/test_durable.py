@@ -102,6 +102,29 @@ async def test_nothing_is_acknowledged_or_shown_before_it_is_on_the_disk(directo
         assert broker.stats().balanced
 
 
+async def test_what_one_commit_makes_durable_is_answered_in_one_frame(directory: Path) -> None:
+    async with (
+        durable_broker(directory) as broker,
+        joined_link(broker, "dev:max:host") as (host, room),
+        joined_link(broker, "dev:ann") as (ann, _),
+    ):
+        stuck = disk(broker).stuck = threading.Event()
+        for number in (1, 2, 3):
+            await host.post(room, number, MessageType.ANNOUNCEMENT, (f"news {number}",))
+        while broker.stats().accounts[Lane.CONTROL].admitted < 3:  # noqa: ASYNC110 - until all have been read
+            await trio.sleep(0.001)
+        sweeps = broker.fanout.sweeps
+        stuck.set()
+        results: list[tuple[int, Outcome, int]] = []
+        frames = 0
+        while len(results) < 3:
+            results += (await host.expect(Ack))[1].results
+            frames += 1
+        assert results == [(number, Outcome.ACCEPTED, number) for number in (1, 2, 3)]
+        assert [(await ann.expect(Event))[0].sequence for _ in range(3)] == [1, 2, 3]
+        assert frames == broker.fanout.sweeps - sweeps <= 2, "the first may have had a commit for itself"
+
+
 async def test_a_gift_posted_again_after_a_restart_is_the_same_gift(directory: Path) -> None:
     for life in range(2):
         async with durable_broker(directory) as broker, joined_link(broker, "dev:shop:app") as (shop, room):
