@@ -10,6 +10,7 @@ import structlog.testing
 import trio
 from trio.testing import MockClock
 
+from broker import poller
 from broker.auth import Authenticator
 from broker.config import AuthConfig
 from broker.ledger import Settled
@@ -23,6 +24,12 @@ __all__ = ["directory"]
 
 HOUR_MS = 3_600_000
 SECRET = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_waits_for_company(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time stands still here unless a test moves it."""
+    monkeypatch.setattr(poller, "GATHER_S", 0.0)
 
 
 class WallClock:

@@ -16,6 +16,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from broker import poller
 from broker.server import Broker
 from protocol.clients import Address, BytePipe, Client, PipeLost, open_client
 from protocol.clients.events import Event, Gap, Rejoined
@@ -30,6 +31,12 @@ LIFT_S = 60.0
 MISSED = 1200
 """More than twice what a room remembers."""
 STEP_S = 0.25
+
+
+@pytest.fixture(autouse=True)
+def _nothing_waits_for_company(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time stands still here unless a test moves it."""
+    monkeypatch.setattr(poller, "GATHER_S", 0.0)
 
 
 class Lift:

@@ -11,7 +11,7 @@ import trio
 
 from broker.core.overload import ByteBudget
 from broker.core.send_queue import QueueLimits
-from broker.poller import BATCH, TURN_S, Poller
+from broker.poller import BATCH, GATHER_S, TURN_S, Poller
 from broker.transport import TcpTransport, Transport
 from protocol.codes import CloseCode, Lane
 from tests.broker.stage import RememberingOwner, Stage, descriptors, on_stage
@@ -307,6 +307,24 @@ async def test_when_the_poller_ends_every_link_has_ended() -> None:
     for client in sitters.clients:
         client.close()
     assert descriptors() <= before
+
+
+async def test_events_that_come_fast_gather_and_those_that_do_not_are_served_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        poller = make_poller([])
+        await nursery.start(poller.run)
+        sitters = Sitters(poller, 1)
+        for rest_s, waits in ((1.0, False), (0.0, True), (1.0, False)):
+            await trio.sleep(rest_s)
+            sent_at, had = trio.current_time(), len(sitters.owners[0].data)
+            sitters.clients[0].send(b"x")
+            while len(sitters.owners[0].data) == had:
+                await trio.lowlevel.checkpoint() if not waits else await trio.sleep(GATHER_S / 4)
+            assert (trio.current_time() - sent_at >= GATHER_S) is waits
+        nursery.cancel_scope.cancel()
+    sitters.clients[0].close()
 
 
 async def test_deadlines_are_kept_without_any_traffic(autojump_clock: trio.testing.MockClock) -> None:
