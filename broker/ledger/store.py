@@ -43,7 +43,7 @@ from broker.ledger.schema import connect, migrate
 
 __all__ = ["Store", "key_checksum", "read_keys"]
 
-_CHUNKS = (64, 8, 1)
+_CHUNKS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 """Rows of one INSERT. Each step of a statement gives up the GIL, and in a busy broker it may take 5 ms to get it back;
 so a batch should take few steps."""
 MAX_KNOWN_STREAMS = 20_000
