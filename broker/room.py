@@ -345,7 +345,16 @@ class Room:
         if gathering is None or len(self._events) == MAX_JOINED_EVENTS:
             self._publish_events()
         elif len(self._events) == 1:
-            gathering.append(self._publish_events)
+            gathering.append(self._publish_gathered)
+
+    def _publish_gathered(self) -> None:
+        """At the end of a commit; a failure is this room's end, and neither the ledger's nor another room's."""
+        try:
+            self._publish_events()
+        except Exception:
+            if self._on_crash is None:
+                raise
+            self._on_crash(self)
 
     def _publish_events(self) -> None:
         events, self._events = self._events, []

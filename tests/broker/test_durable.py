@@ -125,6 +125,26 @@ async def test_what_one_commit_makes_durable_is_answered_in_one_frame(directory:
         assert frames == broker.fanout.sweeps - sweeps <= 2, "the first may have had a commit for itself"
 
 
+async def test_a_room_that_fails_to_publish_a_commit_ends_alone(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with durable_broker(directory) as broker, joined_link(broker, "dev:max:host") as (host, room):
+        failing = broker.hub.room(room)
+        assert failing is not None
+
+        def fail(*_: object) -> bool:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(failing, "_broadcast", fail)
+        await announce(host, room, 1)
+        with trio.fail_after(20):
+            while not broker.hub.crashed:  # noqa: ASYNC110 - the hub has no event for it
+                await trio.sleep(0.001)
+        async with joined_link(broker, "dev:ann:host") as (ann, again):
+            await announce(ann, again, 2)
+        assert broker.hub.crashed == 1
+
+
 async def test_a_gift_posted_again_after_a_restart_is_the_same_gift(directory: Path) -> None:
     for life in range(2):
         async with durable_broker(directory) as broker, joined_link(broker, "dev:shop:app") as (shop, room):
