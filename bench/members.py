@@ -24,7 +24,7 @@ import trio
 import trio.lowlevel
 
 from broker.audience import Member, variant_of
-from broker.core.send_queue import Missed, QueueLimits
+from broker.core.net.send_queue import Missed, QueueLimits
 from broker.poller import Poller
 from broker.transport import Framing, Part, TcpTransport, Transport
 from protocol.codes import CloseCode, Codec, LeaveReason, Role, Tier

@@ -33,10 +33,10 @@ from bench.scenario import LinkScript, Scenario
 from bench.texts import PHRASES, REFRAINS, base36, stamped
 from broker.audience import Home, Member, variant_of
 from broker.config import Config, LogConfig, load
-from broker.core.overload import ByteBudget
-from broker.core.policies import policy_from
-from broker.core.room_state import RoomRules
-from broker.core.send_queue import Missed, QueueLimits
+from broker.core.limits.overload import ByteBudget
+from broker.core.net.send_queue import Missed, QueueLimits
+from broker.core.rooms.policies import policy_from
+from broker.core.rooms.state import RoomRules
 from broker.fanout import FanOut
 from broker.hub import Hub
 from broker.logs import configure

@@ -30,7 +30,7 @@ from bench.members import Crowd
 from bench.sockets import listen, server_message
 from broker.archive import Archive
 from broker.config import load
-from broker.core.send_queue import QueueLimits
+from broker.core.net.send_queue import QueueLimits
 from broker.logs import configure
 from broker.poller import Poller
 from broker.server import Broker, tune_process

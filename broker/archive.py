@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import structlog
 import trio
 
-from broker.core.stream import Past
+from broker.core.rooms.stream import Past
 from broker.ledger import DirectState, Ledger, LedgerDamaged, LedgerRefused, Reader, StoredDirect
 from broker.recorder import pasts_of
 

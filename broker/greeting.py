@@ -26,8 +26,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, cast
 
-from broker.core.gate import Gate, Passage, Refuse
-from broker.core.proxy_header import MAX_BYTES, FirstLook, Networks, parse
+from broker.core.net.connection_limits import Gate, Passage, Refuse
+from broker.core.net.proxy_header import MAX_BYTES, FirstLook, Networks, parse
 from broker.http_answer import (
     MAX_HEAD_BYTES,
     METHOD_INITIALS,

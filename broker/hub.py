@@ -15,9 +15,9 @@ import structlog
 import trio
 
 from broker.config import RoomConfig
-from broker.core.overload import OverloadStage, TickPacer
-from broker.core.rate_limit import Gcra
-from broker.core.room_state import RoomRules, RoomState
+from broker.core.limits.overload import OverloadStage, TickPacer
+from broker.core.limits.rate_limit import Gcra
+from broker.core.rooms.state import RoomRules, RoomState
 from broker.fanout import FanOut
 from broker.recorder import Recorder, Standing
 from broker.room import Room, Ticket

@@ -18,8 +18,8 @@ import structlog
 import trio
 
 from broker.config import Config
-from broker.core.gate import Gate, Passage, Refuse
-from broker.core.proxy_header import Networks, plain_address
+from broker.core.net.connection_limits import Gate, Passage, Refuse
+from broker.core.net.proxy_header import Networks, plain_address
 from broker.greeting import Greeting, Reception
 from broker.http_answer import Health
 from broker.tls import server_context

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from broker.core.overload import ByteBudget
-from broker.core.send_queue import QueueLimits
-from broker.core.timer_wheel import TimerWheel
+from broker.core.limits.overload import ByteBudget
+from broker.core.net.send_queue import QueueLimits
+from broker.core.structures.timer_wheel import TimerWheel
 from protocol.codes import CloseCode
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from broker.core.effects import Asked, Record
-from broker.core.first_results import FirstResult
-from broker.core.stream import Past
+from broker.core.rooms.effects import Asked, Record
+from broker.core.rooms.idempotency import FirstResult
+from broker.core.rooms.stream import Past
 from broker.ledger import (
     Entry,
     Item,

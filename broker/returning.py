@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from broker.auth import RoomGrant
-from broker.core.stream import Past
+from broker.core.rooms.stream import Past
 from broker.room import Room
 from protocol.codes import ErrorCode, Opcode
 from protocol.connection import Frame

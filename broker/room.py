@@ -18,10 +18,10 @@ from typing import Any
 import trio
 
 from broker.audience import TIERS, Audience, Content, Member, prepare
-from broker.core.effects import Effect, End, Fates, Publish, Record, Reply, TickOut
-from broker.core.overload import OverloadStage, TickPacer
-from broker.core.room_state import RoomState
-from broker.core.stream import Past
+from broker.core.limits.overload import OverloadStage, TickPacer
+from broker.core.rooms.effects import Effect, End, Fates, Publish, Record, Reply, TickOut
+from broker.core.rooms.state import RoomState
+from broker.core.rooms.stream import Past
 from broker.fanout import FanOut, Outbox
 from broker.ledger import Committed, LedgerError, Repeated, Settled, Verdict
 from broker.recorder import Recorder, Standing

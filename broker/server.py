@@ -25,12 +25,12 @@ import trio
 from broker.archive import Archive
 from broker.auth import Authenticator
 from broker.config import Config
-from broker.core.gate import Gate
-from broker.core.overload import ByteBudget, OverloadMonitor, OverloadStage
-from broker.core.policies import policy_from
-from broker.core.rate_limit import Rate
-from broker.core.room_state import CustomRule, RoomRules
-from broker.core.send_queue import QueueLimits
+from broker.core.limits.overload import ByteBudget, OverloadMonitor, OverloadStage
+from broker.core.limits.rate_limit import Rate
+from broker.core.net.connection_limits import Gate
+from broker.core.net.send_queue import QueueLimits
+from broker.core.rooms.policies import policy_from
+from broker.core.rooms.state import CustomRule, RoomRules
 from broker.fanout import FanOut
 from broker.greeting import settle
 from broker.hub import Hub

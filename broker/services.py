@@ -16,8 +16,8 @@ from broker.archive import Archive
 from broker.auth import Authenticator
 from broker.batches import Batches
 from broker.config import LinkConfig
-from broker.core.gate import Gate
-from broker.core.room_state import CustomRule
+from broker.core.net.connection_limits import Gate
+from broker.core.rooms.state import CustomRule
 from broker.hub import Hub
 from broker.inboxes import Inboxes
 from protocol.codes import MESSAGE_TYPES, Feature, MessageType, Role

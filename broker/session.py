@@ -15,8 +15,8 @@ import structlog
 
 from broker.audience import Home, Member, variant_of
 from broker.auth import AuthError, Grant, RoomGrant
-from broker.core.overload import STAGE_RULES
-from broker.core.send_queue import Missed as QueueMissed
+from broker.core.limits.overload import STAGE_RULES
+from broker.core.net.send_queue import Missed as QueueMissed
 from broker.returning import on_resume, wait_founded
 from broker.room import Room
 from broker.services import SessionServices

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
-from broker.core.send_queue import Missed, SendQueue, Verdict
+from broker.core.net.send_queue import Missed, SendQueue, Verdict
 from protocol.codes import CloseCode, Lane
 
 if TYPE_CHECKING:

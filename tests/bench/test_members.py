@@ -10,8 +10,8 @@ import trio.lowlevel
 
 from bench.members import SharedLink, SharedSocket
 from bench.sockets import pairs
-from broker.core.overload import ByteBudget
-from broker.core.send_queue import QueueLimits
+from broker.core.limits.overload import ByteBudget
+from broker.core.net.send_queue import QueueLimits
 from broker.poller import Poller
 from protocol.codes import Lane
 

@@ -19,10 +19,10 @@ from typing import Any
 
 import trustme
 
-from broker.core.gate import Gate, Refuse
-from broker.core.overload import ByteBudget
-from broker.core.proxy_header import Networks
-from broker.core.send_queue import Missed, QueueLimits
+from broker.core.limits.overload import ByteBudget
+from broker.core.net.connection_limits import Gate, Refuse
+from broker.core.net.proxy_header import Networks
+from broker.core.net.send_queue import Missed, QueueLimits
 from broker.greeting import Greeting, Reception, settle
 from broker.poller import Poller
 from broker.tls import server_context

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from broker.audience import LOOK, TIERS, Audience, Bundle, Content, Member, Prepared, prepare, variant_of
-from broker.core.overload import ByteBudget
-from broker.core.send_queue import QueueLimits
+from broker.core.limits.overload import ByteBudget
+from broker.core.net.send_queue import QueueLimits
 from broker.fanout import MAX_JOINED_BYTES, FanOut, Outbox
 from broker.poller import Poller
 from broker.transport import Framing, Part, TcpTransport

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 import structlog.testing
 
-from broker.core.gate import OVERFLOW_MAX, Gate
-from broker.core.proxy_header import Networks
+from broker.core.net.connection_limits import OVERFLOW_MAX, Gate
+from broker.core.net.proxy_header import Networks
 from broker.greeting import Greeting
 from broker.http_answer import MAX_HEAD_BYTES
 from broker.transport import Framing, TcpTransport

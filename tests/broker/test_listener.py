@@ -14,9 +14,9 @@ import trio
 import websockets.sync.client
 
 from broker.config import AdmissionConfig, AuthConfig, Config, LinkConfig, ListenConfig
-from broker.core.gate import OVERFLOW_MAX, Gate
-from broker.core.overload import ByteBudget
-from broker.core.send_queue import QueueLimits
+from broker.core.limits.overload import ByteBudget
+from broker.core.net.connection_limits import OVERFLOW_MAX, Gate
+from broker.core.net.send_queue import QueueLimits
 from broker.greeting import settle
 from broker.listener import BACKOFF_MAX_S, Listener, bind
 from broker.poller import Poller

@@ -10,7 +10,7 @@ import pytest
 import structlog.testing
 import trio
 
-from broker.core.overload import OverloadStage
+from broker.core.limits.overload import OverloadStage
 from broker.loop_watch import LOG_EVERY_S, SLOW_STEP_S, LoopWatch
 from broker.server import SAMPLE_S
 from tests.broker.harness import running_broker

@@ -9,8 +9,8 @@ import pytest
 import structlog.testing
 import trio
 
-from broker.core.overload import ByteBudget
-from broker.core.send_queue import QueueLimits
+from broker.core.limits.overload import ByteBudget
+from broker.core.net.send_queue import QueueLimits
 from broker.poller import BATCH, GATHER_S, TURN_S, Poller
 from broker.transport import TcpTransport, Transport
 from protocol.codes import CloseCode, Lane

@@ -12,7 +12,7 @@ import pytest
 import structlog.testing
 import trio
 
-from broker.core.room_state import RoomState
+from broker.core.rooms.state import RoomState
 from broker.room import Room
 from broker.server import Broker
 from broker.session import Session

@@ -9,7 +9,7 @@ import trio
 
 from broker.auth import Authenticator
 from broker.config import load
-from broker.core.overload import OverloadStage
+from broker.core.limits.overload import OverloadStage
 from protocol.codes import CloseCode, ErrorCode, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.frames import build_frame, pack_body
 from protocol.messages import (

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.core.gate import Gate
-from broker.core.proxy_header import Networks
+from broker.core.net.connection_limits import Gate
+from broker.core.net.proxy_header import Networks
 from broker.tls import (
     RECORD_BYTES,
     TlsSocket,

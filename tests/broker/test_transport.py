@@ -14,7 +14,7 @@ import pytest
 import structlog.testing
 from wsproto.frame_protocol import FrameDecoder, FrameProtocol, Opcode
 
-from broker.core.send_queue import QueueLimits
+from broker.core.net.send_queue import QueueLimits
 from broker.tls import TlsTcpTransport, TlsWebSocketJsonTransport, TlsWebSocketTransport, wrap
 from broker.transport import LINGER_S, Framing, Part, TcpTransport, Transport, TransportState
 from broker.websocket import WebSocketJsonTransport, WebSocketTransport, ws_frame

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from broker.core.effects import Record
-from broker.core.history import History
-from broker.core.room_state import RoomState
+from broker.core.rooms.effects import Record
+from broker.core.rooms.history import History
+from broker.core.rooms.state import RoomState
 from broker.inboxes import Inboxes
 from broker.ledger import Committed, Reader, Settled, Verdict
 from broker.ledger.store import Store

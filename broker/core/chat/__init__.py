@@ -1,0 +1,1 @@
+"""Decisions about danmaku: merging, sampling, fairness, duplicates."""

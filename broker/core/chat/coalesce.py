@@ -1,0 +1,310 @@
+"""What a room shows of its danmaku: one window between two ticks.
+
+Equal texts (after `normalize`) become one entry with a count. Of the entries each tier shows what its
+budget lets a human read (`reading_budget`). When that is not all of them, FAIR shows those of the lowest
+standing first (`standing`): one flooder cannot crowd out a hundred quiet people, and nobody needs to be
+recognised as a flooder.
+
+Every message offered is counted once and answered once: SHED at the offer, else in the window's fates.
+Nothing is carried from one window to the next. Bounded by entries, bytes of text and tickets.
+
+It never decides whether a message may be posted at all (rate limits, moderation) and knows no viewers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from heapq import heapify, heappop, heappush, heapreplace
+from math import inf
+from operator import attrgetter
+from random import Random
+from typing import Generic, TypeVar
+
+from protocol.codes import Outcome, Tier
+from protocol.messages import Account
+
+from .danmaku import MAX_SENDERS, Danmaku, normalize
+from .fairness import QUIET_BELOW, Standings
+from .reading_budget import ReadingBudget
+
+__all__ = ["Coalescer", "Danmaku", "Offer", "Pick", "TierCut", "Window", "normalize"]
+
+T = TypeVar("T")
+
+ITEM_BYTES = 512
+"""One held item without its text, rounded up (object, ids, name, dict and heap places)."""
+TICKET_BYTES = 64
+
+
+class Offer(Enum):
+    """What the window did with a message."""
+
+    ADMITTED = "admitted"
+    MERGED = "merged"
+    SHED = "shed"
+    """Lost at once; the caller answers SAMPLED_OUT itself, the window still counts it."""
+
+
+_ADMITTED, _MERGED, _SHED = Offer  # looking an Enum member up is a call on Python 3.11
+_ACCEPTED, _MERGED_INTO, _SAMPLED_OUT = Outcome.ACCEPTED, Outcome.MERGED, Outcome.SAMPLED_OUT
+_by_arrival = attrgetter("_order")
+
+
+class Pick(Enum):
+    """Who is shown when the budget does not suffice for all."""
+
+    FAIR = "fair"
+    RANDOM = "random"
+    OLDEST_FIRST = "oldest_first"
+
+
+@dataclass(frozen=True, slots=True)
+class TierCut:
+    """What one tier shows of a window, in order of arrival, and what became of the rest.
+
+    A shown entry of count n is 1 shown and n - 1 merged; an entry not shown is n sampled or n expired.
+    """
+
+    entries: tuple[Danmaku, ...]
+    account: Account
+
+
+@dataclass(frozen=True, slots=True)
+class Window(Generic[T]):
+    """A closed window. Tiers that show the same share one `TierCut` object, so compare by identity.
+
+    ``fates``: every ticket of the window once, except those that were SHED; by the widest tier.
+    """
+
+    per_tier: dict[int, TierCut]
+    fates: list[tuple[T, Outcome]]
+
+
+class Coalescer(Generic[T]):
+    """The danmaku window of one room; ``T`` is the caller's reply address, handed back with its fate.
+
+    ``budgets``: danmaku per second of each tier; 0 or absent = no limit of its own. A smaller tier shows a
+    subset of the larger one, so it is also bound by the larger one's budget.
+
+    Full: at ``max_items``, or at ``max_bytes`` of them (1 KiB each; 4 bytes a character, with the normalized
+    form), the entry that would be shown last gives way, or the new one is SHED. ``max_tickets`` (32 an item)
+    bounds the senders waiting for an answer: merging stops ``max_items`` below it, first messages still get in.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_items: int,
+        merge: bool,
+        pick: Pick,
+        budgets: Mapping[int, float],
+        rng: Random,
+        expire_s: float = 3.0,
+        sender_memory_s: float = 10.0,
+        max_bytes: int | None = None,
+        max_tickets: int | None = None,
+    ) -> None:
+        self._max_items = max_items
+        self._max_bytes = max_bytes or 1024 * max_items
+        self._max_tickets = max_tickets or 32 * max_items
+        if max_items < 1 or self._max_tickets <= max_items or expire_s <= 0:
+            raise ValueError("bounds and times must be positive, and max_tickets above max_items")
+        self._merge = merge
+        self._is_fair = pick is Pick.FAIR
+        self._is_random = pick is Pick.RANDOM
+        self._rng = rng
+        self._expire_s = expire_s
+        self._standings = Standings(sender_memory_s)
+        if not set(budgets) <= set(Tier) or min(budgets.values(), default=0.0) < 0:
+            raise ValueError(f"budgets must be of known tiers and not negative: {dict(budgets)}")
+        self._budgets: dict[int, ReadingBudget] = {}
+        rate = inf
+        for tier in sorted(Tier, reverse=True):
+            rate = min(rate, budgets.get(tier) or inf)
+            self._budgets[tier] = ReadingBudget(rate)
+        self._is_limited = rate < inf
+        self._now = -inf
+        self._open()
+
+    def _open(self) -> None:
+        self._items: dict[tuple[int, str] | int, Danmaku] = {}
+        """By type and folded text; without merging, by order of arrival."""
+        self._heaviest: list[tuple[float, int, int, Danmaku]] | None = None
+        self._displaced: list[T] = []
+        self._order = self._admitted = self._undecided = self._tickets = self._bytes = 0
+
+    @property
+    def pending(self) -> int:
+        """Messages whose fate is open (``held`` in an account); 0 after `close`."""
+        return self._undecided
+
+    @property
+    def shed(self) -> int:
+        """Messages the open window has already lost; its account will call them sampled."""
+        return self._admitted - self._undecided
+
+    @property
+    def pending_bytes(self) -> int:
+        """Memory held for the open window, rounded up; payloads in ``extra`` are the caller's to bound."""
+        return self._bytes + TICKET_BYTES * self._tickets
+
+    def offer(self, item: Danmaku, ticket: T, now: float, over_quota: bool = False) -> Offer:
+        """Put one message into the open window; ``item`` is its own from now on.
+
+        ``over_quota``: the room takes no more now. It may still merge, or take the place of an entry whose sender
+        has the higher standing; that entry's tickets become SAMPLED_OUT.
+        ``now`` is monotonic seconds and must not go back (ValueError: a bug in the caller).
+        Amortized O(log n) when full, else O(1).
+        """
+        if now < self._now:
+            raise ValueError(f"time went back from {self._now} to {now}")
+        self._now = now
+        self._admitted += 1
+        sender = item.user_id
+        if self._is_fair:
+            standing = self._standings.attempt(sender, now)
+        elif self._is_random:
+            standing = self._rng.random()
+        else:
+            standing = self._order
+        if self._merge:
+            folded = item.folded
+            if folded is None:
+                folded = normalize(item.text)
+            key: tuple[int, str] | int = (item.type, folded)
+            first = self._items.get(key)
+            if first is not None:
+                return self._merge_into(first, sender, standing, ticket)
+            cost = ITEM_BYTES + 4 * (len(item.text) + len(folded))
+        else:
+            key = self._order
+            cost = ITEM_BYTES + 4 * len(item.text)
+        full = over_quota or len(self._items) >= self._max_items or self._bytes + cost > self._max_bytes
+        if self._tickets >= self._max_tickets or (full and not self._make_room(standing, cost)):
+            return _SHED
+        item._key = key
+        item._order = self._order
+        item._cost = cost
+        item._standing = standing
+        item._rated = sender
+        item._tickets = [ticket]
+        self._order += 1
+        self._items[key] = item
+        self._bytes += cost
+        self._tickets += 1
+        self._undecided += 1
+        if self._heaviest is not None:
+            heappush(self._heaviest, _weight(item))
+        return _ADMITTED
+
+    def _merge_into(self, first: Danmaku, sender: str, standing: float, ticket: T) -> Offer:
+        if self._tickets >= self._max_tickets - self._max_items:
+            return _SHED
+        first.count += 1
+        first._tickets.append(ticket)
+        self._tickets += 1
+        self._undecided += 1
+        if sender != first.user_id and len(first.senders) < MAX_SENDERS and sender not in first.senders:
+            first.senders += (sender,)
+        if self._is_fair and standing < first._standing:
+            first._standing = standing
+            first._rated = sender
+        return _MERGED
+
+    def _make_room(self, standing: float, cost: int) -> bool:
+        """Displace entries that stand behind ``standing`` until one more fits; all or none of them.
+
+        The heap exists from the first time a window is full. Entries only ever gain weight by merging, so
+        a stale record is never too good: it comes up early and is put back.
+        """
+        if self._heaviest is None:
+            self._heaviest = [_weight(item) for item in self._items.values()]
+            heapify(self._heaviest)
+        heap = self._heaviest
+        victims: list[tuple[float, int, int, Danmaku]] = []
+        freed = 0
+        while heap and (not victims or self._bytes - freed + cost > self._max_bytes):
+            record = heap[0]
+            actual = _weight(record[3])
+            if actual != record:
+                heapreplace(heap, actual)
+            elif -record[0] <= standing:
+                break
+            else:
+                victims.append(heappop(heap))
+                freed += record[3]._cost
+        if not victims or self._bytes - freed + cost > self._max_bytes:
+            for record in victims:
+                heappush(heap, record)
+            return False
+        for *_, item in victims:
+            del self._items[item._key]
+            self._displaced += item._tickets
+            self._undecided -= item.count
+            item._tickets = []
+        self._bytes -= freed
+        return True
+
+    def close(self, now: float, scale: float = 1.0) -> Window[T]:
+        """End the window: decide what each tier shows, answer every ticket, open the next window.
+
+        ``scale`` multiplies the budgets (overload halves them). Entries that arrived more than ``expire_s``
+        ago are not shown to anybody. ``now`` as in `offer`. O(n log n) in the entries held, with a budget.
+        """
+        if now < self._now or scale < 0:
+            raise ValueError(f"time went back from {self._now} to {now}, or scale {scale} is negative")
+        self._now = now
+        oldest_at = now - self._expire_s
+        held = list(self._items.values())
+        live = [item for item in held if item.at >= oldest_at]
+        expired = [item for item in held if item.at < oldest_at]
+        quiet = self._rank(live) if self._is_limited else 0
+        taken = len(live)
+        cut = self._cut(live, expired)
+        per_tier: dict[int, TierCut] = {}
+        for tier, budget in self._budgets.items():  # widest first
+            taken = budget.take(now, scale, taken, min(quiet, taken))
+            if taken < len(cut.entries):
+                cut = self._cut(live[:taken], expired)
+            per_tier[tier] = cut
+        shown = len(per_tier[Tier.FULL].entries)
+        fates: list[tuple[T, Outcome]] = []
+        for item in live[:shown]:
+            tickets = item._tickets
+            fates.append((tickets[0], _ACCEPTED))
+            if len(tickets) > 1:
+                fates += [(ticket, _MERGED_INTO) for ticket in tickets[1:]]
+        fates += [(ticket, _SAMPLED_OUT) for item in live[shown:] for ticket in item._tickets]
+        fates += [(ticket, _SAMPLED_OUT) for ticket in self._displaced]
+        fates += [(ticket, Outcome.EXPIRED) for item in expired for ticket in item._tickets]
+        for item in held:
+            item._tickets = []  # entries live on in snapshots, reply addresses must not
+
+        if self._is_fair:
+            self._standings.close_window([item._rated for item in live[:shown]], now)
+        self._open()
+        return Window(per_tier, fates)
+
+    def _rank(self, live: list[Danmaku]) -> int:
+        """Sort ``live``, first to be shown first, and return how many of its head are of quiet senders."""
+        quiet = 0
+        if self._is_fair:
+            for item in live:
+                item._standing += self._standings.insistence(item._rated)
+                quiet += item._standing < QUIET_BELOW
+        live.sort(key=lambda item: (item._standing, -item.count, item._order))
+        return quiet
+
+    def _cut(self, shown: list[Danmaku], expired: list[Danmaku]) -> TierCut:
+        merged = sum(item.count for item in shown) - len(shown)
+        late = sum(item.count for item in expired)
+        sampled = self._admitted - len(shown) - merged - late
+        entries = tuple(sorted(shown, key=_by_arrival))
+        return TierCut(entries, Account(self._admitted, len(shown), merged, sampled, late))
+
+
+def _weight(item: Danmaku) -> tuple[float, int, int, Danmaku]:
+    """Heap record of an entry: the one to be shown last is the smallest."""
+    return -item._standing, item.count, -item._order, item

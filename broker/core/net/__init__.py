@@ -1,0 +1,1 @@
+"""Decisions about connections: admission, queues of slow viewers, PROXY headers."""

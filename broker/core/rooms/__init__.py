@@ -1,0 +1,1 @@
+"""Decisions about one room: its state, stream, history, counters and policies."""

@@ -1,0 +1,134 @@
+"""The stream of one room: how an event of lanes 0 to 2 gets its offset, becomes durable, and is answered once.
+
+Write-ahead made visible: `record` returns the effect `Record`, and nothing of the event happens before the ledger says
+that it is on the disk. Then comes exactly one of `committed` (it has an offset: remember it, answer, publish),
+`repeated` (a key was known: answer with the first result) and `refused` (the disk did not take it: answer "later").
+Without a ledger (``durable`` false) `record` commits at once.
+
+Offsets are given by whoever commits, not here: so a commit that fails leaves no hole. While an event waits for its
+commit it counts as ``held``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+from broker.core.rooms.accounts import RoomAccounts
+from broker.core.rooms.effects import AT_COMMIT, Asked, Effect, Publish, Record, Reply
+from broker.core.rooms.history import History
+from broker.core.rooms.idempotency import FirstResult, FirstResults
+from protocol.codes import Lane, Outcome
+from protocol.messages import Event
+
+__all__ = ["BUSY_RETRY_MS", "EXPECTED_EVENT_BYTES", "Past", "Stream"]
+
+T = TypeVar("T")
+
+EXPECTED_EVENT_BYTES = 256
+BUSY_RETRY_MS = 1000
+
+
+class Past(NamedTuple):
+    """One event of the stream, kept for those who come back."""
+
+    offset: int
+    lane: Lane
+    event: Event
+
+
+class Stream(Generic[T]):
+    """Offsets, memory and idempotency of lanes 0 to 2. ``T`` is the reply address of one POST."""
+
+    __slots__ = ("_accounts", "_durable", "_first", "history")
+
+    def __init__(self, history: History[Past], accounts: RoomAccounts, durable: bool) -> None:
+        self.history = history
+        self._accounts = accounts
+        self._durable = durable
+        self._first: FirstResults[T] = FirstResults()
+
+    # ---- idempotency
+
+    def known(self, key: str, ticket: T, now: float) -> Sequence[Effect[T]] | None:
+        """The answer to an operation that was asked for before; empty while that is under way, None if it is new."""
+        if not key:
+            return None
+        first = self._first.result(key, now)
+        if first is not None:
+            return (Reply(ticket, *first),)
+        waits = self._first.wait(key, ticket)
+        if waits is None:
+            return None
+        return () if waits else (Reply(ticket, Outcome.LIMITED, BUSY_RETRY_MS),)
+
+    def begin(self, key: str) -> None:
+        """The operation is new and has been taken in; one of its outcomes below will come."""
+        if key:
+            self._first.begin(key)
+
+    # ---- events
+
+    def admit(self, lane: Lane) -> None:
+        """Count one message in; it is held until it is committed."""
+        account = self._accounts[lane]
+        account.admitted += 1
+        account.held += 1
+
+    def record(
+        self, event: Event, lane: Lane, asked: Sequence[Asked[T]], now: float, then: Sequence[Effect[T]] = ()
+    ) -> Sequence[Effect[T]]:
+        """Put an admitted event on its way into the stream. ``asked``: whom it answers; ``then``: what follows it."""
+        record = Record(event, lane, tuple(asked), (Publish(event, lane, AT_COMMIT), *then))
+        if self._durable:
+            return (record,)
+        return self.committed(record, self.history.last_offset + 1, now)
+
+    def committed(self, record: Record[T], offset: int, now: float) -> list[Effect[T]]:
+        """The event is durable and has ``offset``. ValueError (a bug): that is not the next one."""
+        if offset != self.history.last_offset + 1:
+            raise ValueError(f"offset {offset} was given after {self.history.last_offset}")
+        account = self._accounts[record.lane]
+        account.held -= record.weight
+        account.shown += 1
+        account.merged += record.weight - 1
+        self.history.append(Past(offset, record.lane, record.event), EXPECTED_EVENT_BYTES, now)
+        effects: list[Effect[T]] = []
+        for asked in record.asked:
+            self._answer(effects, asked, FirstResult(asked.outcome, offset), now)
+        effects += [Publish(each.event, each.lane, offset) if type(each) is Publish else each for each in record.then]
+        return effects
+
+    def repeated(
+        self, record: Record[T], first: Mapping[str, FirstResult], now: float
+    ) -> tuple[list[Effect[T]], tuple[Asked[T], ...]]:
+        """Nothing was written, since these keys are known: answer them; return also who is still to be served."""
+        effects: list[Effect[T]] = []
+        left: list[Asked[T]] = []
+        account = self._accounts[record.lane]
+        for asked in record.asked:
+            result = first.get(asked.key)
+            if result is None:
+                left.append(asked)
+            else:
+                account.admitted -= 1
+                account.held -= 1
+                self._answer(effects, asked, result, now)
+        return effects, tuple(left)
+
+    def refused(self, record: Record[T], outcome: Outcome, detail: int) -> list[Effect[T]]:
+        """It could not be made durable: nobody was told of it, and all may try again."""
+        account = self._accounts[record.lane]
+        account.admitted -= record.weight
+        account.held -= record.weight
+        effects: list[Effect[T]] = []
+        for asked in record.asked:
+            effects.append(Reply(asked.ticket, outcome, detail))
+            if asked.key:
+                effects += [Reply(ticket, outcome, detail) for ticket in self._first.forget(asked.key)]
+        return effects
+
+    def _answer(self, effects: list[Effect[T]], asked: Asked[T], result: FirstResult, now: float) -> None:
+        effects.append(Reply(asked.ticket, *result))
+        if asked.key:
+            effects += [Reply(ticket, *result) for ticket in self._first.settle(asked.key, result, now)]

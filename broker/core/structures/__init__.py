@@ -1,0 +1,1 @@
+"""Data structures without knowledge of rooms or users."""

@@ -1,0 +1,92 @@
+"""First results against a list of everything that ever happened."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from broker.core.rooms.idempotency import MAX_WAITING, FirstResult, FirstResults
+from protocol.codes import Outcome
+
+KEYS = st.sampled_from("abcdefgh")
+WINDOW_S = 10.0
+
+
+class FirstResultsMachine(RuleBasedStateMachine):
+    """A result is never wrong, is there for a window unless the table is full, and is gone after two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.results: FirstResults[int] = FirstResults(WINDOW_S, max_keys=8)
+        self.now = 100.0
+        self.open: dict[str, list[int]] = {}
+        self.settled: dict[str, tuple[float, FirstResult]] = {}
+        self.tickets = 0
+
+    @rule(key=KEYS)
+    def ask(self, key: str) -> None:
+        self.tickets += 1
+        first = self.results.result(key, self.now)
+        if first is not None:
+            at, expected = self.settled[key]
+            assert first == expected
+            assert self.now - at < 2 * WINDOW_S
+            return
+        if key in self.settled and not self.results.forgotten:
+            assert self.now - self.settled[key][0] >= WINDOW_S
+        waits = self.results.wait(key, self.tickets)
+        if key in self.open:
+            assert waits is (len(self.open[key]) < MAX_WAITING)
+            if waits:
+                self.open[key].append(self.tickets)
+        else:
+            assert waits is None
+            self.results.begin(key)
+            self.open[key] = []
+
+    @rule(key=KEYS, detail=st.integers(1, 9))
+    def settle(self, key: str, detail: int) -> None:
+        result = FirstResult(Outcome.ACCEPTED, detail)
+        assert self.results.settle(key, result, self.now) == self.open.pop(key, [])
+        self.settled[key] = self.now, result
+
+    @rule(key=KEYS)
+    def forget(self, key: str) -> None:
+        assert self.results.forget(key) == self.open.pop(key, [])
+
+    @rule(seconds=st.sampled_from([0.0, 1.0, 9.9, 10.0, 25.0]))
+    def wait_a_while(self, seconds: float) -> None:
+        self.now += seconds
+
+    @invariant()
+    def it_is_bounded(self) -> None:
+        assert len(self.results) <= 8
+        assert self.results.open == len(self.open)
+
+
+TestFirstResults = FirstResultsMachine.TestCase
+TestFirstResults.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+
+
+def test_a_full_table_forgets_the_oldest_and_counts_them() -> None:
+    results: FirstResults[int] = FirstResults(WINDOW_S, max_keys=4)
+    for number in range(5):
+        results.settle(f"k{number}", FirstResult(Outcome.ACCEPTED, number), 1.0)
+    assert [results.result(f"k{number}", 1.0) is not None for number in range(5)] == [False, False, True, True, True]
+    assert results.forgotten == 2
+
+
+def test_too_many_who_wait_for_one_key_are_turned_away() -> None:
+    results: FirstResults[int] = FirstResults()
+    results.begin("k")
+    assert [results.wait("k", number) for number in range(MAX_WAITING + 1)] == [True] * MAX_WAITING + [False]
+    with pytest.raises(ValueError, match="under way"):
+        results.begin("k")
+
+
+@pytest.mark.parametrize(("window_s", "max_keys"), [(0, 10), (1, 1)])
+def test_nonsense_bounds_are_refused(window_s: float, max_keys: int) -> None:
+    with pytest.raises(ValueError, match="window of results"):
+        FirstResults(window_s, max_keys)

@@ -1,0 +1,370 @@
+"""A room as a pure machine: every ticket is answered once, every lane adds up, offsets have no holes."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from broker.core.limits.overload import OverloadStage
+from broker.core.limits.rate_limit import Rate
+from broker.core.rooms.effects import Effect, End, Fates, Publish, Reply, TickOut
+from broker.core.rooms.policies import POLICIES, policy_from
+from broker.core.rooms.state import CustomRule, RoomRules, RoomState
+from protocol.codes import MESSAGE_TYPES, ErrorCode, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase
+from protocol.messages import Account, Post, Tick
+from protocol.payloads import (
+    AnnouncementPayload,
+    DanmakuPayload,
+    EmotePayload,
+    GiftPayload,
+    LikePayload,
+    PhasePayload,
+)
+
+EVERYTHING = frozenset(kind for kind, rule in MESSAGE_TYPES.items() if rule.post_roles) | {200, 201}
+CUSTOM = {
+    200: CustomRule(200, "flash_sale", Lane.COMMERCE, 4096, Rate(5.0, 5), frozenset({Role.APP})),
+    201: CustomRule(201, "poll_vote", Lane.CHAT, 1024, Rate(5.0, 5), frozenset({Role.VIEWER})),
+}
+
+
+@dataclass
+class Person:
+    user_id: str
+    role: Role = Role.VIEWER
+    may_post: frozenset[int] = EVERYTHING
+
+    @property
+    def name(self) -> str:
+        return self.user_id.title()
+
+
+def a_room(policy: str = "roomcast", **overrides: Any) -> RoomState[int]:
+    rules = RoomRules(policy=policy_from(policy, overrides), custom=CUSTOM)
+    return RoomState(rules, epoch=77, rng=random.Random(1), now=0.0)
+
+
+def danmaku(text: str) -> Post:
+    return Post(MessageType.DANMAKU, "", DanmakuPayload(text))
+
+
+orders = itertools.count()
+
+
+def gift(user: str, count: int = 1) -> Post:
+    return Post(MessageType.GIFT, "", GiftPayload(f"order-{next(orders)}", user, user.title(), "rose", count, 100))
+
+
+def outcomes(effects: Any) -> dict[int, Outcome]:
+    """Fates by ticket; a ticket answered twice fails."""
+    found: dict[int, Outcome] = {}
+    for effect in effects:
+        answers = []
+        if isinstance(effect, Reply):
+            answers = [(effect.ticket, effect.outcome)]
+        elif isinstance(effect, Fates):
+            answers = effect.fates
+        for ticket, outcome in answers:
+            assert ticket not in found
+            found[ticket] = outcome
+    return found
+
+
+def test_the_first_danmaku_after_quiet_is_due_at_once_and_the_next_an_interval_later() -> None:
+    room = a_room()
+    room.enter("ann", "Ann", Role.VIEWER, 10.0)
+    room.tick(10.0, 0)
+    assert room.post(1, Person("ann"), danmaku("hello"), 11.0, 0) == ()
+    assert room.next_due(11.0) == 11.0
+    effects = room.tick(11.0, 1_000)
+    (tick_out,) = [effect for effect in effects if isinstance(effect, TickOut)]
+    (entry,) = tick_out.ticks[0].entries
+    assert (entry.user_id, entry.payload, entry.count) == ("ann", ("hello",), 1)
+    assert outcomes(effects) == {1: Outcome.ACCEPTED}
+    room.post(2, Person("bob"), danmaku("again"), 11.01, 0)
+    assert room.next_due(11.01) == pytest.approx(11.1)
+
+
+def test_a_quiet_room_has_nothing_due() -> None:
+    assert a_room().next_due(5.0) is None
+
+
+def test_style_travels_only_where_there_is_one() -> None:
+    room = a_room("off", tick_ms=100)
+    room.post(1, Person("ann"), Post(MessageType.DANMAKU, "", DanmakuPayload("a", (1, 2, 0))), 1.0, 0)
+    room.post(2, Person("ann"), Post(MessageType.EMOTE, "", EmotePayload("heart")), 1.0, 0)
+    (out,) = [effect for effect in room.tick(1.0, 0) if isinstance(effect, TickOut)]
+    assert [entry.payload for entry in out.ticks[0].entries] == [("a", (1, 2, 0)), ("heart",)]
+
+
+def test_staff_are_not_limited_but_everybody_else_is() -> None:
+    room = a_room()
+    for role, expected in ((Role.VIEWER, 3), (Role.MODERATOR, 8)):
+        person = Person(role.name, role)
+        effects = [room.post(n, person, danmaku(f"{role} {n}"), 1.0, 0) for n in range(8)]
+        assert sum(not each for each in effects) == expected
+        assert all(each[0].outcome is Outcome.LIMITED and each[0].detail > 0 for each in effects if each)  # type: ignore[union-attr]
+
+
+def test_over_quota_is_refused_by_policies_that_drop_and_sampled_by_ours() -> None:
+    for policy, expected in (("tencent", Outcome.LIMITED), ("roomcast", Outcome.SAMPLED_OUT)):
+        room = a_room(policy)
+        replies = [room.post(n, Person(f"u{n}"), danmaku(f"text {n}"), 1.0, 0) for n in range(60)]
+        refused = [each for each in replies if each]
+        assert refused
+        assert {each[0].outcome for each in refused} == {expected}  # type: ignore[union-attr]
+        assert _balanced(room)
+
+
+def test_an_event_takes_the_next_offset_and_is_remembered() -> None:
+    room = a_room()
+    reply, published = room.post(
+        1, Person("max", Role.HOST), Post(MessageType.ANNOUNCEMENT, "", AnnouncementPayload("news")), 1.0, 5
+    )
+    assert reply == Reply(1, Outcome.ACCEPTED, 1)
+    assert isinstance(published, Publish)
+    assert (published.offset, published.lane) == (1, Lane.CONTROL)
+    past = room.history.since(77, 0, 1.0)
+    assert past is not None
+    assert [(each.offset, each.lane, each.event) for each in past] == [(1, Lane.CONTROL, published.event)]
+
+
+def test_custom_types_follow_their_registry() -> None:
+    room = a_room()
+    _, published = room.post(1, Person("app", Role.APP), Post(200, "", {"sku": "x"}), 1.0, 5)
+    assert isinstance(published, Publish)
+    assert published.lane is Lane.COMMERCE
+    assert room.post(2, Person("ann"), Post(201, "", ["red"]), 1.0, 5) == ()
+    assert room.post(3, Person("bob"), Post(201, "", ["red"]), 1.0, 5) == ()
+    effects = room.tick(1.0, 0)
+    (out,) = [effect for effect in effects if isinstance(effect, TickOut)]
+    assert [(entry.type, entry.payload, entry.count) for entry in out.ticks[0].entries] == [(201, ["red"], 2)]
+    assert outcomes(effects) == {2: Outcome.ACCEPTED, 3: Outcome.MERGED}
+    limited = [room.post(n, Person("ann"), Post(201, "", [n]), 1.0, 5) for n in range(10, 20)]
+    assert any(each and each[0].outcome is Outcome.LIMITED for each in limited)  # type: ignore[union-attr]
+
+
+def test_a_custom_payload_above_its_cap_is_rejected_and_one_at_it_is_not() -> None:
+    room = a_room()
+    fits, not_fits = "x" * 1021, "x" * 1022  # msgpack writes three bytes before a string of this length
+    assert room.post(1, Person("ann"), Post(201, "", fits), 1.0, 5) == ()
+    rejected = Reply(2, Outcome.REJECTED, ErrorCode.PAYLOAD_TOO_LARGE)
+    assert room.post(2, Person("ann"), Post(201, "", not_fits), 1.0, 5) == (rejected,)
+
+
+def test_what_one_may_not_post_is_rejected_and_not_counted() -> None:
+    room = a_room()
+    person = Person("ann", may_post=frozenset({MessageType.LIKE}))
+    assert room.post(1, person, danmaku("x"), 1.0, 0) == (Reply(1, Outcome.REJECTED, ErrorCode.NOT_ALLOWED),)
+    unknown = Post(130, "", None)
+    assert room.post(2, person, unknown, 1.0, 0) == (Reply(2, Outcome.REJECTED, ErrorCode.UNKNOWN_TYPE),)
+    assert all(account == Account() for account in room.accounts())
+
+
+def test_a_room_that_crashed_says_later_not_never() -> None:
+    room = a_room()
+    room.close(comes_back=True)
+    assert room.post(1, Person("app", Role.APP), gift("ann"), 1.0, 0) == (Reply(1, Outcome.LIMITED, 1000),)
+
+
+def test_ending_says_everything_first_and_answers_everybody() -> None:
+    room = a_room()
+    room.enter("ann", "Ann", Role.VIEWER, 0.5)
+    room.post(1, Person("ann"), danmaku("last words"), 1.0, 0)
+    room.post(2, Person("app", Role.APP), gift("ann"), 1.0, 0)
+    effects = room.set_phase(RoomPhase.ENDED, "max", 1.0, 0)
+    assert outcomes(effects)[1] is Outcome.ACCEPTED
+    assert isinstance(effects[-1], End)
+    assert effects[-1].reason is LeaveReason.ROOM_ENDED
+    assert room.post(3, Person("ann"), danmaku("too late"), 1.1, 0) == (
+        Reply(3, Outcome.REJECTED, ErrorCode.ROOM_ENDED),
+    )
+    assert all(account.held == 0 for account in room.accounts())
+
+
+def test_commerce_only_keeps_events_and_samples_all_chat() -> None:
+    room = a_room()
+    room.stage = OverloadStage.COMMERCE_ONLY
+    assert room.post(1, Person("ann"), danmaku("hi"), 1.0, 0) == (Reply(1, Outcome.SAMPLED_OUT),)
+    reply, _ = room.post(2, Person("app", Role.APP), Post(200, "", {}), 1.0, 0)
+    assert isinstance(reply, Reply)
+    assert reply.outcome is Outcome.ACCEPTED
+    assert room.accounts()[Lane.CHAT] == Account(1, 0, 0, 1, 0, 0)
+    (later,) = room.post(3, Person("app", Role.APP), gift("ann"), 1.0, 0)
+    assert isinstance(later, Reply)
+    assert (later.outcome, later.detail) == (Outcome.LIMITED, 15_000)
+    assert room.accounts()[Lane.PAID] == Account()
+
+
+def test_smaller_tiers_are_told_less_and_account_for_it() -> None:
+    room = a_room()
+    for number in range(20):
+        room.post(number, Person(f"u{number}"), danmaku(f"text {number}"), 5.0, 0)
+    (out,) = [effect for effect in room.tick(5.0, 0) if isinstance(effect, TickOut)]
+    sizes = [len(tick.entries) for tick in out.ticks]
+    assert sizes == [20, 10, 5]
+    assert all(tick.account.admitted == sum(tick.account[1:]) for tick in out.ticks)
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+def test_every_policy_makes_a_room_that_works(policy: str) -> None:
+    room = a_room(policy)
+    room.enter("ann", "Ann", Role.VIEWER, 0.0)
+    for number in range(100):
+        room.post(number, Person(f"u{number % 7}"), danmaku(f"t{number % 5}"), 1.0 + number / 100, 0)
+    room.tick(2.5, 0, last=True)
+    assert _balanced(room)
+    assert room.accounts()[Lane.CHAT].held == 0
+
+
+def _balanced(room: RoomState[int]) -> bool:
+    return all(account.admitted == sum(account[1:]) and min(account) >= 0 for account in room.accounts())
+
+
+USERS = st.sampled_from(["ann", "bob", "cat", "dan"])
+TEXTS = st.sampled_from(["666", "６６６", "hello", "Hello ", "多少钱"])
+
+
+class RoomMachine(RuleBasedStateMachine):
+    """Any order of commands, any time between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 100.0
+        self.tickets = 0
+        self.open: set[int] = set()
+        self.offsets: list[int] = []
+        self.inside: list[str] = []
+        self.likes = 0
+        self.gifts_in = 0
+        self.gifts_out = 0
+        self.shown = Account()
+        self.limited = 0
+
+    @initialize(policy=st.sampled_from(sorted(POLICIES)))
+    def begin(self, policy: str) -> None:
+        self.room = a_room(policy)
+
+    def perform(self, effects: Any) -> None:
+        for effect in effects:
+            self.judge(effect)
+
+    def judge(self, effect: Effect[int]) -> None:
+        if isinstance(effect, Reply):
+            self.answered(effect.ticket, effect.outcome, effect.detail)
+        elif isinstance(effect, Fates):
+            for ticket, outcome in effect.fates:
+                self.answered(ticket, outcome, 0)
+        elif isinstance(effect, Publish):
+            self.offsets.append(effect.offset)
+            if effect.event.type == MessageType.GIFT:
+                self.gifts_out += effect.event.payload.count
+        elif isinstance(effect, TickOut) and effect.ticks:
+            full: Tick = effect.ticks[0]
+            assert len(full.entries) == full.account.shown
+            assert sum(entry.count for entry in full.entries) == full.account.shown + full.account.merged
+            self.shown = Account(*map(sum, zip(self.shown, full.account, strict=True)))
+
+    def answered(self, ticket: int, outcome: Outcome, detail: int) -> None:
+        assert ticket in self.open, "a ticket is answered once"
+        self.open.discard(ticket)
+        if outcome in (Outcome.LIMITED, Outcome.REJECTED):
+            assert detail > 0
+
+    def post(self, person: Person, post: Post) -> Any:
+        self.tickets += 1
+        self.open.add(self.tickets)
+        effects = self.room.post(self.tickets, person, post, self.now, 0)
+        self.perform(effects)
+        return effects
+
+    @rule(user=USERS, text=TEXTS)
+    def say(self, user: str, text: str) -> None:
+        self.post(Person(user), danmaku(text))
+
+    @rule(user=USERS, count=st.integers(1, 50))
+    def like(self, user: str, count: int) -> None:
+        (reply,) = self.post(Person(user), Post(MessageType.LIKE, "", LikePayload(count)))
+        if reply.outcome is Outcome.ACCEPTED:
+            self.likes += reply.detail
+
+    @rule(user=USERS, count=st.integers(1, 9))
+    def give(self, user: str, count: int) -> None:
+        effects = self.post(Person("shop", Role.APP), gift(user, count))
+        if not any(isinstance(each, Reply) and each.outcome in (Outcome.LIMITED, Outcome.REJECTED) for each in effects):
+            self.gifts_in += count
+
+    @rule(kind=st.sampled_from([MessageType.ANNOUNCEMENT, 200, 201]))
+    def announce(self, kind: int) -> None:
+        payload: Any = AnnouncementPayload("news") if kind == MessageType.ANNOUNCEMENT else {"n": 1}
+        self.post(Person("max", Role.HOST), Post(kind, "", payload))
+
+    @rule(phase=st.sampled_from([RoomPhase.LIVE, RoomPhase.PAUSED]))
+    def set_phase(self, phase: RoomPhase) -> None:
+        self.post(Person("max", Role.HOST), Post(MessageType.ROOM_PHASE, "", PhasePayload(phase)))
+
+    @rule(user=USERS)
+    def enter(self, user: str) -> None:
+        self.room.enter(user, user.title(), Role.VIEWER, self.now)
+        self.inside.append(user)
+
+    @precondition(lambda self: self.inside)
+    @rule(index=st.integers(0, 100))
+    def leave(self, index: int) -> None:
+        self.room.leave(self.inside.pop(index % len(self.inside)), self.now)
+
+    @rule(stage=st.sampled_from(OverloadStage))
+    def overload(self, stage: OverloadStage) -> None:
+        self.room.stage = stage
+
+    @rule(seconds=st.sampled_from([0.0, 0.01, 0.1, 0.5, 3.0, 40.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.room.sweep(self.now)
+
+    @rule()
+    def tick_when_due(self) -> None:
+        due = self.room.next_due(self.now)
+        if due is not None:
+            assert due >= self.now
+            self.now = max(self.now, due)
+            before = len(self.open)
+            effects = self.room.tick(self.now, 0)
+            self.perform(effects)
+            assert effects or before == 0, "what is due says something"
+
+    @invariant()
+    def every_lane_adds_up(self) -> None:
+        if hasattr(self, "room"):
+            assert _balanced(self.room)
+
+    @invariant()
+    def offsets_have_no_holes(self) -> None:
+        assert self.offsets == list(range(1, len(self.offsets) + 1))
+
+    @invariant()
+    def totals_are_exact(self) -> None:
+        if hasattr(self, "room"):
+            assert self.room.likes.total == self.likes
+            assert self.room.presence.online == len(self.inside)
+            assert self.room.presence.users == len(set(self.inside))
+
+    def teardown(self) -> None:
+        if hasattr(self, "room"):
+            self.perform(self.room.tick(self.now, 0, last=True))
+            assert self.open == set(), "in the end everybody has an answer"
+            assert self.gifts_out == self.gifts_in
+            chat = self.room.accounts()[Lane.CHAT]
+            assert chat.held == 0
+            assert (chat.shown, chat.merged, chat.expired) == (self.shown.shown, self.shown.merged, self.shown.expired)
+
+
+TestRoomMachine = RoomMachine.TestCase
+TestRoomMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
