@@ -33,10 +33,10 @@ from broker.ledger.entries import (
     Verdict,
     make_key,
 )
+from broker.ledger.maintenance import Retention
 from broker.ledger.reader import Reader
 from broker.ledger.schema import database_path
 from broker.ledger.service import Ledger, LedgerLimits
-from broker.ledger.upkeep import Retention
 from broker.ledger.writer import LedgerState, LedgerStats, Pace
 
 __all__ = [

@@ -26,10 +26,10 @@ import trio
 
 from broker.ledger.entries import Item, Key, LedgerRefused, Settled, Submission, Verdict
 from broker.ledger.head import Head, HeadFile, sync_path, wal_frames
+from broker.ledger.maintenance import Retention, Upkeep
 from broker.ledger.reader import Reader
 from broker.ledger.schema import database_path, is_unborn, refusal_of
 from broker.ledger.store import Store
-from broker.ledger.upkeep import Retention, Upkeep
 from broker.ledger.writer import LedgerState, LedgerStats, Pace, Signal, Waiting, Writer
 
 __all__ = ["Ledger", "LedgerLimits"]

@@ -23,9 +23,9 @@ import structlog
 
 from broker.ledger.entries import LedgerDamaged, LedgerError, Repeated, Settled, Submission, Trouble
 from broker.ledger.head import HeadFile
+from broker.ledger.maintenance import Upkeep, WallWatch
 from broker.ledger.schema import trouble_of
 from broker.ledger.store import Store
-from broker.ledger.upkeep import Upkeep, WallWatch
 
 __all__ = ["LedgerState", "LedgerStats", "Pace", "Waiting", "Writer"]
 

@@ -17,7 +17,7 @@ from broker.server import Broker
 from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, Outcome, RoomPhase, Tier
 from protocol.messages import Ack, AckResult, ErrorReply, Event, Join, Left, Resume, Resumed
 from tests.broker.harness import RawLink, joined_link, raw_link, running_broker
-from tests.broker.ledger.books import FaultyStore, disk_error, quick_directory
+from tests.support.faulty_disk import FaultyStore, disk_error, quick_directory
 
 QUICK = Pace(idle_s=0.005, upkeep_s=0.05, retry_first_s=0.005, retry_most_s=0.02)
 

@@ -17,8 +17,8 @@ from broker.server import Broker
 from protocol.messages import Direct, DirectAck, Ping, Pong
 from protocol.template import TemplateError
 from tests.broker.harness import RawLink, raw_link
-from tests.broker.ledger.books import disk_error
 from tests.broker.test_durable import directory, disk, durable_broker
+from tests.support.faulty_disk import disk_error
 
 __all__ = ["directory"]
 

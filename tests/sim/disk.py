@@ -23,8 +23,8 @@ from broker.ledger import Ledger, LedgerLimits, LedgerState, Retention, Settled,
 from broker.ledger.entries import Submission
 from broker.ledger.store import Store
 from broker.ledger.writer import Pace, Signal, Waiting
-from tests.broker.ledger.books import disk_error
 from tests.sim.world import World
+from tests.support.faulty_disk import disk_error
 
 __all__ = ["Disk", "Killed", "SimLedger", "Written"]
 

@@ -16,12 +16,12 @@ import trio
 
 from broker import inboxes
 from protocol.codes import Tier
-from tests.broker.ledger.books import MEMORY
 from tests.sim import verdict
 from tests.sim.cast import Cast
 from tests.sim.disk import Disk
 from tests.sim.house import Life
 from tests.sim.world import World, run_world
+from tests.support.faulty_disk import MEMORY
 
 __all__ = ["Show", "simulate"]
 

@@ -15,8 +15,8 @@ from broker.core.rooms.history import History
 from broker.core.rooms.state import RoomState
 from broker.inboxes import Inboxes
 from broker.ledger import Committed, Reader, Settled, Verdict
+from broker.ledger.maintenance import Upkeep
 from broker.ledger.store import Store
-from broker.ledger.upkeep import Upkeep
 from broker.poller import Poller
 from broker.recorder import Recorder
 from broker.room import Room

@@ -19,9 +19,9 @@ from broker.cli import main
 from broker.commands.serve import _serve
 from broker.ledger import Ledger
 from tests.broker.harness import configuration
-from tests.broker.ledger.books import filled
-from tests.broker.ledger.test_service import mounted_tmpfs, remount
 from tests.e2e.test_faults import fill
+from tests.ledger.test_service import mounted_tmpfs, remount
+from tests.support.faulty_disk import filled
 
 Harm = Callable[[Path, ExitStack], None]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from broker.ledger import LedgerRefused
-from tests.broker.ledger.test_kill import check, first_open, read_all, start, take_acks
+from tests.ledger.test_kill import check, first_open, read_all, start, take_acks
 
 pytestmark = [
     pytest.mark.slow,

@@ -26,9 +26,9 @@ from broker.ledger import (
 )
 from broker.ledger.entries import Submission
 from broker.ledger.head import HeadFile
+from broker.ledger.maintenance import Upkeep, WallWatch
 from broker.ledger.store import Store
-from broker.ledger.upkeep import Upkeep, WallWatch
-from tests.broker.ledger.books import bodies, event, filled, quick_directory
+from tests.support.faulty_disk import bodies, event, filled, quick_directory
 
 DAY_MS = 86_400_000
 

@@ -33,7 +33,7 @@ from broker.ledger import (
     database_path,
     make_key,
 )
-from tests.broker.ledger.books import FaultyStore, bodies, disk_error, quick_directory
+from tests.support.faulty_disk import FaultyStore, bodies, disk_error, quick_directory
 
 QUICK = Pace(idle_s=0.005, upkeep_s=0.02, retry_first_s=0.005, retry_most_s=0.02)
 

@@ -36,8 +36,8 @@ from broker.ledger import (
 )
 from broker.ledger.entries import MAX_BODY_BYTES, MAX_ITEMS, Item, Submission
 from broker.ledger.head import Head, HeadFile
-from broker.ledger.upkeep import Upkeep
-from tests.broker.ledger.books import MEMORY, FaultyStore, crashed_copy, disk_error, event, quick_directory
+from broker.ledger.maintenance import Upkeep
+from tests.support.faulty_disk import MEMORY, FaultyStore, crashed_copy, disk_error, event, quick_directory
 
 rooms = st.sampled_from(["lobby", "直播间", "r3"])
 epochs = st.integers(1, 2)

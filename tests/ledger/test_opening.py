@@ -16,7 +16,7 @@ from broker.ledger import Ledger, LedgerDamaged, LedgerRefused, Pace, Reader, da
 from broker.ledger.head import HeadFile, wal_frames
 from broker.ledger.schema import MIGRATIONS, connect, migrate
 from broker.ledger.store import Store
-from tests.broker.ledger.books import bodies, crashed_copy, event, filled, quick_directory
+from tests.support.faulty_disk import bodies, crashed_copy, event, filled, quick_directory
 
 PAGE = 4096
 FRAME = PAGE + 24

@@ -18,7 +18,7 @@ from typing import IO
 import pytest
 
 from broker.ledger import Reader, StoredEntry, database_path
-from tests.broker.ledger.books import quick_directory
+from tests.support.faulty_disk import quick_directory
 
 ROOT = Path(__file__).parent.parent.parent.parent
 ROOMS = 5
@@ -26,7 +26,7 @@ ROOMS = 5
 
 def start(directory: Path, first: int, *options: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     """A publisher that goes on with event ``first``."""
-    command = [sys.executable, "-m", "tests.broker.ledger.publisher", str(directory)]
+    command = [sys.executable, "-m", "tests.ledger.publisher", str(directory)]
     command += ["--first", str(first), "--rooms", str(ROOMS), *options]
     return subprocess.Popen(
         [*prefix, *command],

@@ -1,0 +1,1 @@
+"""What several tests share: harnesses, faults, programs."""
