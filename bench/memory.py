@@ -32,7 +32,7 @@ from bench.run import RunOptions, Say, plain_toml
 from bench.scenario import LinkScript, Scenario
 from bench.texts import PHRASES, REFRAINS, base36, stamped
 from broker.audience import Home, Member, variant_of
-from broker.config import Config, LogConfig, load
+from broker.config.schema import Config, LogConfig, load
 from broker.core.limits.overload import ByteBudget
 from broker.core.net.send_queue import Missed, QueueLimits
 from broker.core.rooms.policies import policy_from

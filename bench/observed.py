@@ -29,7 +29,7 @@ from bench.measure import now_us
 from bench.members import Crowd
 from bench.sockets import listen, server_message
 from broker.archive import Archive
-from broker.config import load
+from broker.config.schema import load
 from broker.core.net.send_queue import QueueLimits
 from broker.logs import configure
 from broker.poller import Poller

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from broker.auth import DEV_PREFIX, Authenticator
-from broker.config import AuthConfig
+from broker.config.schema import AuthConfig
 from protocol.codes import Role
 
 __all__ = ["AUTH_MANNERS", "TokenMaker"]

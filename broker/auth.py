@@ -19,7 +19,7 @@ with the same end, for a shorter time. It has a key of its own, made from the br
 that a new secret ends the tickets made under the old one), and an audience and a header of its own: a ticket is never
 taken for a token, nor a token for a ticket. Guests and development identities, which never end, get none.
 
-Development mode (no secret; `broker.config` then binds loopback only) has a random secret of its own, takes
+Development mode (no secret; `broker.config.schema` then binds loopback only) has a random secret of its own, takes
 everybody without a token as a guest, and believes ``dev:USER`` and ``dev:USER:ROLE`` in place of a token.
 
 Whatever is wrong with a token, the peer hears the same text: the reason is for the log alone. Must never: take
@@ -45,7 +45,7 @@ from typing import Any, NamedTuple
 import jwt
 import msgspec
 
-from broker.config import MIN_SECRET_BYTES, AuthConfig
+from broker.config.schema import MIN_SECRET_BYTES, AuthConfig
 from protocol.codes import Role
 
 __all__ = [
@@ -171,7 +171,7 @@ class Authenticator:
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
-        """ValueError if the secret is missing or short although one is configured: `broker.config.load` prevents it."""
+        """ValueError if the secret is missing or short although one is configured: `broker.config.schema.load` prevents it."""
         if config.secret is None and config.secret_file is not None:
             raise ValueError("the secret file has not been read: use broker.config.load")
         secret = (config.secret or "").encode()

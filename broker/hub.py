@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import structlog
 import trio
 
-from broker.config import RoomConfig
+from broker.config.schema import RoomConfig
 from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.limits.rate_limit import Gcra
 from broker.core.rooms.state import RoomRules, RoomState

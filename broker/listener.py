@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 import structlog
 import trio
 
-from broker.config import Config
+from broker.config.schema import Config
 from broker.core.net.connection_limits import Gate, Passage, Refuse
 from broker.core.net.proxy_header import Networks, plain_address
 from broker.greeting import Greeting, Reception

@@ -19,7 +19,7 @@ from queue import SimpleQueue
 
 import structlog
 
-from broker.config import LogConfig
+from broker.config.schema import LogConfig
 
 __all__ = ["PatientFile", "configure"]
 

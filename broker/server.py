@@ -24,7 +24,7 @@ import trio
 
 from broker.archive import Archive
 from broker.auth import Authenticator
-from broker.config import Config
+from broker.config.schema import Config
 from broker.core.limits.overload import ByteBudget, OverloadMonitor, OverloadStage
 from broker.core.limits.rate_limit import Rate
 from broker.core.net.connection_limits import Gate

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from broker.archive import Archive
 from broker.auth import Authenticator
 from broker.batches import Batches
-from broker.config import LinkConfig
+from broker.config.schema import LinkConfig
 from broker.core.net.connection_limits import Gate
 from broker.core.rooms.state import CustomRule
 from broker.hub import Hub

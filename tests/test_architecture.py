@@ -63,7 +63,7 @@ def within(name: str, *packages: str) -> bool:
 LAYERS = [
     # Lowest first; a module may import its own layer's neighbours only where ALLOWED_BESIDE says so.
     ("protocol",),
-    ("broker.core", "broker.config", "broker.config_layers", "broker.logs"),
+    ("broker.core", "broker.config.schema", "broker.config.loader", "broker.logs"),
     ("broker.auth",),
     ("broker.loop_watch",),
     ("broker.ledger",),
@@ -160,7 +160,7 @@ DOORS = {
     # Third-party library: the only modules that may import it.
     "wsproto": ("broker.websocket", "protocol.clients"),
     "jwt": ("broker.auth",),
-    "msgspec": ("broker.auth", "broker.config", "broker.config_layers", "bench"),
+    "msgspec": ("broker.auth", "broker.config.schema", "broker.config.loader", "bench"),
     "lz4": ("protocol.compression", "bench"),
     "msgpack": ("protocol.frames", "protocol.connection", "bench"),
     "trio_websocket": ("protocol.clients",),

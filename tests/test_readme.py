@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from broker.config import Config
+from broker.config.schema import Config
 
 ROOT = Path(__file__).parent.parent
 SECTION = (ROOT / "README.md").read_text(encoding="utf-8").partition("## When things break\n")[2].partition("\n## ")[0]

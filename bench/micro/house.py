@@ -17,7 +17,7 @@ import trio
 
 from bench.sockets import raise_descriptors
 from broker.audience import Bundle, Prepared
-from broker.config import AdmissionConfig, AuthConfig, Config, LinkConfig, ListenConfig, LogConfig, RoomConfig
+from broker.config.schema import AdmissionConfig, AuthConfig, Config, LinkConfig, ListenConfig, LogConfig, RoomConfig
 from broker.core.limits.overload import OverloadMonitor, OverloadStage
 from broker.fanout import Outbox
 from broker.logs import configure

@@ -20,7 +20,7 @@ import trio
 from bench.disk import sync_floor, sync_times
 from bench.measure import quantile
 from bench.micro.result import Result
-from broker.config import LogConfig
+from broker.config.schema import LogConfig
 from broker.ledger import Committed, Entry, Ledger, Settled, Verdict, make_key
 from broker.logs import configure
 from protocol.codes import Lane, MessageType

@@ -9,7 +9,7 @@ from typing import IO, Any, TypeVar
 
 import click
 
-from broker.config import Config, ConfigError, load, to_toml
+from broker.config.schema import Config, ConfigError, load, to_toml
 
 __all__ = ["ConfigProblems", "check_config", "config_options", "load_or_fail", "print_config"]
 

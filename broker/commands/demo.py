@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 import trio
 
-from broker.config import LogConfig
+from broker.config.schema import LogConfig
 from broker.logs import configure
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from typing import Literal
 import click
 
 from broker.commands.config import ConfigProblems, config_options, load_or_fail
-from broker.config import Config
+from broker.config.schema import Config
 
 __all__ = [
     "Check",

@@ -15,7 +15,7 @@ import click
 import trio
 
 from broker.commands.config import config_options, load_or_fail
-from broker.config import Config
+from broker.config.schema import Config
 from broker.ledger.entries import LedgerRefused
 from broker.logs import PatientFile, configure
 

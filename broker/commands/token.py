@@ -10,7 +10,7 @@ import click
 
 from broker.auth import Authenticator, RoomGrant, parse_role, parse_room_pattern
 from broker.commands.config import config_options, load_or_fail
-from broker.config import Config, ConfigError, load
+from broker.config.schema import Config, ConfigError, load
 from protocol.codes import Role
 
 __all__ = ["duration_s", "room_entry", "token"]

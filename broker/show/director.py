@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import trio
 
-from broker.config import Config, LinkConfig, ListenConfig, RoomConfig
+from broker.config.schema import Config, LinkConfig, ListenConfig, RoomConfig
 from broker.server import Broker
 from broker.show.cast import Member
 from broker.show.crowd import FLOODERS, QUIET

@@ -5,7 +5,7 @@ import pytest
 from bench.results import METRICS
 from bench.run import plain_toml
 from bench.scenario import ScenarioError, Sizes, load_scenario, read_scenario, resize, scenario_names, twin_of
-from broker.config import load
+from broker.config.schema import load
 
 DEMANDED = {
     "calm", "one-room-100k", "thousand-rooms", "chat-flood", "like-storm", "gift-rain", "join-storm", "reconnect-storm",

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from broker.config import Config, load
+from broker.config.schema import Config, load
 from broker.server import Broker
 from protocol.codes import Lane, Tier
 from protocol.connection import NEED_DATA, Connection, Frame, encode

@@ -22,7 +22,7 @@ from broker.auth import (
     parse_role,
     parse_room_pattern,
 )
-from broker.config import AuthConfig
+from broker.config.schema import AuthConfig
 from protocol.codes import Role
 
 SECRET = "0123456789abcdef0123456789abcdef"

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broker.auth import Authenticator, AuthError, Grant, parse_room_pattern
-from broker.config import AuthConfig
+from broker.config.schema import AuthConfig
 from tests.broker.test_auth import GOOD, HS256, NOW, SECRET, b64, sign
 
 

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from broker import poller
 from broker.auth import Authenticator
-from broker.config import AuthConfig
+from broker.config.schema import AuthConfig
 from broker.ledger import Settled
 from broker.server import Broker
 from protocol.codes import CloseCode, MessageType, Outcome, Role, Tier

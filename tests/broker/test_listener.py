@@ -13,7 +13,7 @@ import structlog.testing
 import trio
 import websockets.sync.client
 
-from broker.config import AdmissionConfig, AuthConfig, Config, LinkConfig, ListenConfig
+from broker.config.schema import AdmissionConfig, AuthConfig, Config, LinkConfig, ListenConfig
 from broker.core.limits.overload import ByteBudget
 from broker.core.net.connection_limits import OVERFLOW_MAX, Gate
 from broker.core.net.send_queue import QueueLimits

@@ -8,7 +8,7 @@ import threading
 
 import structlog
 
-from broker.config import LogConfig
+from broker.config.schema import LogConfig
 from broker.logs import MAX_WAITING_CHARS, PatientFile, configure
 
 

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from broker.auth import Authenticator
-from broker.config import load
+from broker.config.schema import load
 from broker.core.limits.overload import OverloadStage
 from protocol.codes import CloseCode, ErrorCode, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.frames import build_frame, pack_body

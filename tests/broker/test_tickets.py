@@ -17,7 +17,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from broker.auth import MAX_TOKEN_BYTES, Authenticator, AuthError, Grant, RoomGrant
-from broker.config import AuthConfig
+from broker.config.schema import AuthConfig
 from broker.server import Broker
 from broker.ticket_key import FILE_NAME, ticket_key
 from protocol.clients import open_client

@@ -13,7 +13,7 @@ from typing import Any
 
 import trio
 
-from broker.config import AdmissionConfig, Config, LedgerConfig, LinkConfig, QueueConfig, RoomConfig
+from broker.config.schema import AdmissionConfig, Config, LedgerConfig, LinkConfig, QueueConfig, RoomConfig
 from broker.fanout import FanOut
 from broker.ledger import Ledger, LedgerRefused
 from broker.listener import Listener

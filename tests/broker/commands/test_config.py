@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from broker.cli import main
-from broker.config import Config, load, to_toml
+from broker.config.schema import Config, load, to_toml
 
 SECRET = "0123456789abcdef0123456789abcdef"
 

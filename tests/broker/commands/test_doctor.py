@@ -19,7 +19,7 @@ from broker.commands.doctor import (
     check_tcp_memory,
     examine,
 )
-from broker.config import Config, ListenConfig
+from broker.config.schema import Config, ListenConfig
 
 
 def test_descriptors_are_told_as_viewers() -> None:

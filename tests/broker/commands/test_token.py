@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from broker.auth import Authenticator, Grant, RoomGrant
 from broker.cli import main
 from broker.commands.token import duration_s, room_entry
-from broker.config import AuthConfig
+from broker.config.schema import AuthConfig
 from protocol.codes import Role
 
 SECRET = "0123456789abcdef0123456789abcdef"

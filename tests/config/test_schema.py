@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker import config as module
-from broker.config import (
+from broker.config import schema as module
+from broker.config.loader import field_docs
+from broker.config.schema import (
     AuthConfig,
     Config,
     ConfigError,
@@ -23,7 +24,6 @@ from broker.config import (
     problems_of,
     to_toml,
 )
-from broker.config_layers import field_docs
 from protocol.codes import MESSAGE_TYPES, Lane, MessageType, Role, TypeRule
 
 SECRET = "0123456789abcdef0123456789abcdef"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.config_layers import Layers, Problem, field_docs, nested, write_toml
+from broker.config.loader import Layers, Problem, field_docs, nested, write_toml
 
 NONE = frozenset[str]()
 

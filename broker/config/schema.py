@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from broker.config_layers import Layers, Problem, nested, write_toml
+from broker.config.loader import Layers, Problem, nested, write_toml
 from protocol.codes import MESSAGE_TYPES, Lane, MessageType, Role, TypeRule
 
 __all__ = [

@@ -1,0 +1,1 @@
+"""The configuration: its schema, and where its values come from."""
