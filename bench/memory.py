@@ -39,9 +39,9 @@ from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import RoomRules
 from broker.fanout import FanOut
 from broker.hub import Hub
-from broker.logs import configure
 from broker.poller import Poller
 from broker.room import Room
+from broker.telemetry.logs import configure
 from broker.transport import Framing, TcpTransport, Transport
 from protocol.codes import CloseCode, LeaveReason, MessageType, Outcome, Role, Tier
 from protocol.frames import HEADER_BYTES

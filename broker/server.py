@@ -37,11 +37,11 @@ from broker.hub import Hub
 from broker.inboxes import Inboxes
 from broker.ledger import Ledger, LedgerLimits, LedgerState, Retention
 from broker.listener import Listener
-from broker.loop_watch import LoopWatch
 from broker.poller import Poller
 from broker.recorder import Recorder
 from broker.services import SessionServices
 from broker.session import Session
+from broker.telemetry.loop_monitor import LoopWatch
 from broker.ticket_key import ticket_key
 from broker.transport import Transport
 from protocol.codes import CloseCode, Lane, Role

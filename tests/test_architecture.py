@@ -63,9 +63,9 @@ def within(name: str, *packages: str) -> bool:
 LAYERS = [
     # Lowest first; a module may import its own layer's neighbours only where ALLOWED_BESIDE says so.
     ("protocol",),
-    ("broker.core", "broker.config.schema", "broker.config.loader", "broker.logs"),
+    ("broker.core", "broker.config.schema", "broker.config.loader", "broker.telemetry.logs"),
     ("broker.auth",),
-    ("broker.loop_watch",),
+    ("broker.telemetry.loop_monitor",),
     ("broker.ledger",),
     ("broker.ledger",),
     ("broker.transport", "broker.poller"),

@@ -20,8 +20,8 @@ from broker.audience import Bundle, Prepared
 from broker.config.schema import AdmissionConfig, AuthConfig, Config, LinkConfig, ListenConfig, LogConfig, RoomConfig
 from broker.core.limits.overload import OverloadMonitor, OverloadStage
 from broker.fanout import Outbox
-from broker.logs import configure
 from broker.server import Broker, tune_process
+from broker.telemetry.logs import configure
 
 __all__ = ["Crowd", "config", "cpu_s", "crowd", "rss_bytes", "serving", "settle", "watch"]
 

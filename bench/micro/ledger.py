@@ -22,7 +22,7 @@ from bench.measure import quantile
 from bench.micro.result import Result
 from broker.config.schema import LogConfig
 from broker.ledger import Committed, Entry, Ledger, Settled, Verdict, make_key
-from broker.logs import configure
+from broker.telemetry.logs import configure
 from protocol.codes import Lane, MessageType
 from protocol.frames import pack_body
 from protocol.messages import Event

@@ -16,7 +16,7 @@ import click
 import trio
 
 from broker.config.schema import LogConfig
-from broker.logs import configure
+from broker.telemetry.logs import configure
 
 if TYPE_CHECKING:
     from broker.show.director import Director

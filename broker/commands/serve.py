@@ -17,7 +17,7 @@ import trio
 from broker.commands.config import config_options, load_or_fail
 from broker.config.schema import Config
 from broker.ledger.entries import LedgerRefused
-from broker.logs import PatientFile, configure
+from broker.telemetry.logs import PatientFile, configure
 
 __all__ = ["serve"]
 

@@ -9,7 +9,7 @@ import threading
 import structlog
 
 from broker.config.schema import LogConfig
-from broker.logs import MAX_WAITING_CHARS, PatientFile, configure
+from broker.telemetry.logs import MAX_WAITING_CHARS, PatientFile, configure
 
 
 def read_until_closed(descriptor: int) -> list[str]:

@@ -11,8 +11,8 @@ import structlog.testing
 import trio
 
 from broker.core.limits.overload import OverloadStage
-from broker.loop_watch import LOG_EVERY_S, SLOW_STEP_S, LoopWatch
 from broker.server import SAMPLE_S
+from broker.telemetry.loop_monitor import LOG_EVERY_S, SLOW_STEP_S, LoopWatch
 from tests.broker.harness import running_broker
 
 
