@@ -25,8 +25,8 @@ import trio.lowlevel
 
 from broker.audience import Member, variant_of
 from broker.core.net.send_queue import Missed, QueueLimits
-from broker.poller import Poller
-from broker.transport import Framing, Part, TcpTransport, Transport
+from broker.net.poller import Poller
+from broker.net.transport import Framing, Part, TcpTransport, Transport
 from protocol.codes import CloseCode, Codec, LeaveReason, Role, Tier
 from protocol.messages import AckResult
 

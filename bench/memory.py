@@ -39,10 +39,10 @@ from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import RoomRules
 from broker.fanout import FanOut
 from broker.hub import Hub
-from broker.poller import Poller
+from broker.net.poller import Poller
+from broker.net.transport import Framing, TcpTransport, Transport
 from broker.room import Room
 from broker.telemetry.logs import configure
-from broker.transport import Framing, TcpTransport, Transport
 from protocol.codes import CloseCode, LeaveReason, MessageType, Outcome, Role, Tier
 from protocol.frames import HEADER_BYTES
 from protocol.messages import AckResult, Post

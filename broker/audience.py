@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from broker.transport import Framing, Part, Transport
-from broker.websocket import ws_frame
+from broker.net.transport import Framing, Part, Transport
+from broker.net.websocket import ws_frame
 from protocol.codes import Codec, Lane, LeaveReason, Role, Tier
 from protocol.compression import compress
 from protocol.connection import Encoding, encode

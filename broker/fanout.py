@@ -26,7 +26,7 @@ from typing import NamedTuple
 import trio
 
 from broker.audience import Audience, Member, Prepared
-from broker.transport import Part, Transport
+from broker.net.transport import Part, Transport
 from protocol.codes import Lane
 
 __all__ = ["FanOut", "Outbox"]

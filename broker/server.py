@@ -32,18 +32,18 @@ from broker.core.net.send_queue import QueueLimits
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import CustomRule, RoomRules
 from broker.fanout import FanOut
-from broker.greeting import settle
 from broker.hub import Hub
 from broker.inboxes import Inboxes
 from broker.ledger import Ledger, LedgerLimits, LedgerState, Retention
-from broker.listener import Listener
-from broker.poller import Poller
+from broker.net.listener import Listener
+from broker.net.poller import Poller
+from broker.net.protocol_detection import settle
+from broker.net.transport import Transport
 from broker.recorder import Recorder
 from broker.services import SessionServices
 from broker.session import Session
 from broker.telemetry.loop_monitor import LoopWatch
 from broker.ticket_key import ticket_key
-from broker.transport import Transport
 from protocol.codes import CloseCode, Lane, Role
 from protocol.messages import Account
 

@@ -24,7 +24,7 @@ from protocol.codes import MESSAGE_TYPES, Feature, MessageType, Role
 from protocol.messages import VERSION, CustomType, ServerHello
 
 if TYPE_CHECKING:
-    from broker.poller import Poller
+    from broker.net.poller import Poller
     from broker.session import Session
 
 __all__ = ["SessionServices"]

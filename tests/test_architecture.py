@@ -68,8 +68,8 @@ LAYERS = [
     ("broker.telemetry.loop_monitor",),
     ("broker.ledger",),
     ("broker.ledger",),
-    ("broker.transport", "broker.poller"),
-    ("broker.websocket", "broker.tls", "broker.http_answer"),
+    ("broker.net.transport", "broker.net.poller"),
+    ("broker.net.websocket", "broker.net.tls", "broker.net.http1"),
     ("broker.audience",),
     ("broker.fanout",),
     ("broker.ticket_key",),
@@ -82,8 +82,8 @@ LAYERS = [
     ("broker.services",),
     ("broker.returning",),
     ("broker.session",),
-    ("broker.greeting",),
-    ("broker.listener",),
+    ("broker.net.protocol_detection",),
+    ("broker.net.listener",),
     ("broker.server",),
     ("broker.commands", "broker.show"),
     ("broker.cli",),
@@ -158,7 +158,7 @@ def test_pure_code_imports_no_io() -> None:
 
 DOORS = {
     # Third-party library: the only modules that may import it.
-    "wsproto": ("broker.websocket", "protocol.clients"),
+    "wsproto": ("broker.net.websocket", "protocol.clients"),
     "jwt": ("broker.auth",),
     "msgspec": ("broker.auth", "broker.config.schema", "broker.config.loader", "bench"),
     "lz4": ("protocol.compression", "bench"),

@@ -23,8 +23,8 @@ from bench.micro.house import Crowd, config, cpu_s, crowd, serving
 from bench.micro.result import Result, median
 from bench.micro.wire import HEADER, frame
 from bench.sockets import listen
+from broker.net.transport import TcpTransport
 from broker.server import Broker
-from broker.transport import TcpTransport
 from protocol.codes import Lane, Opcode
 
 __all__ = ["inbound"]

@@ -12,7 +12,7 @@ from bench.members import SharedLink, SharedSocket
 from bench.sockets import pairs
 from broker.core.limits.overload import ByteBudget
 from broker.core.net.send_queue import QueueLimits
-from broker.poller import Poller
+from broker.net.poller import Poller
 from protocol.codes import Lane
 
 SIZE = 3000

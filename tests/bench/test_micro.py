@@ -25,7 +25,7 @@ from bench.micro.wire import (
 )
 from bench.sockets import server_message
 from broker.audience import Content, prepare, variant_of
-from broker.transport import Framing
+from broker.net.transport import Framing
 from protocol.codes import Codec, Lane, Opcode, Tier
 from protocol.connection import NEED_DATA, Connection, Frame
 from protocol.messages import Account, Auth, Join, Post, Side, Tick, TickEntry

@@ -23,11 +23,11 @@ from broker.core.limits.overload import ByteBudget
 from broker.core.net.connection_limits import Gate, Refuse
 from broker.core.net.proxy_header import Networks
 from broker.core.net.send_queue import Missed, QueueLimits
-from broker.greeting import Greeting, Reception, settle
-from broker.poller import Poller
-from broker.tls import server_context
-from broker.transport import Framing, Owner, Transport
-from broker.websocket import ws_frame
+from broker.net.poller import Poller
+from broker.net.protocol_detection import Greeting, Reception, settle
+from broker.net.tls import server_context
+from broker.net.transport import Framing, Owner, Transport
+from broker.net.websocket import ws_frame
 from protocol.codes import CloseCode
 
 PATIENCE_S = 10.0

@@ -18,8 +18,8 @@ from broker.audience import LOOK, TIERS, Audience, Bundle, Content, Member, Prep
 from broker.core.limits.overload import ByteBudget
 from broker.core.net.send_queue import QueueLimits
 from broker.fanout import MAX_JOINED_BYTES, FanOut, Outbox
-from broker.poller import Poller
-from broker.transport import Framing, Part, TcpTransport
+from broker.net.poller import Poller
+from broker.net.transport import Framing, Part, TcpTransport
 from protocol.codes import Codec, Lane, Role, Tier
 from protocol.connection import NEED_DATA, Connection, Frame
 from protocol.messages import Account, Event, Side, Tick, TickEntry

@@ -16,10 +16,10 @@ import trio
 from broker.config.schema import AdmissionConfig, Config, LedgerConfig, LinkConfig, QueueConfig, RoomConfig
 from broker.fanout import FanOut
 from broker.ledger import Ledger, LedgerRefused
-from broker.listener import Listener
-from broker.poller import Poller
+from broker.net.listener import Listener
+from broker.net.poller import Poller
+from broker.net.transport import Transport
 from broker.server import Broker
-from broker.transport import Transport
 from tests.sim.disk import Disk, Killed, SimLedger
 from tests.sim.network import SimEpoll, SimSocket, Wire
 from tests.sim.world import World

@@ -17,7 +17,7 @@ from broker.inboxes import Inboxes
 from broker.ledger import Committed, Reader, Settled, Verdict
 from broker.ledger.maintenance import Upkeep
 from broker.ledger.store import Store
-from broker.poller import Poller
+from broker.net.poller import Poller
 from broker.recorder import Recorder
 from broker.room import Room
 from protocol.clients import Client

@@ -10,10 +10,10 @@ import structlog.testing
 import trio
 from trio.testing import MockClock
 
-from broker import poller
 from broker.auth import Authenticator
 from broker.config.schema import AuthConfig
 from broker.ledger import Settled
+from broker.net import poller
 from broker.server import Broker
 from protocol.codes import CloseCode, MessageType, Outcome, Role, Tier
 from protocol.messages import Ack, Auth, Direct, Event, Ping, Pong, Resume, Resumed

@@ -15,8 +15,8 @@ from websockets.frames import Frame
 from websockets.frames import Opcode as StrangerOpcode
 from websockets.uri import parse_uri
 
-from broker.http_answer import HttpRefusal, HttpRequest, read_head
-from broker.websocket import (
+from broker.net.http1 import HttpRefusal, HttpRequest, read_head
+from broker.net.websocket import (
     MAX_FRAGMENTS,
     MAX_MESSAGE_BYTES,
     QUICK_BYTES,

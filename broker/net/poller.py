@@ -27,7 +27,7 @@ from broker.core.structures.timer_wheel import TimerWheel
 from protocol.codes import CloseCode
 
 if TYPE_CHECKING:
-    from broker.transport import Transport
+    from broker.net.transport import Transport
 
 __all__ = ["Poller"]
 

@@ -16,7 +16,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from broker import poller
+from broker.net import poller
 from broker.server import Broker
 from protocol.clients import Address, BytePipe, Client, PipeLost, open_client
 from protocol.clients.events import Event, Gap, Rejoined

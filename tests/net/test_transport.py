@@ -15,9 +15,9 @@ import structlog.testing
 from wsproto.frame_protocol import FrameDecoder, FrameProtocol, Opcode
 
 from broker.core.net.send_queue import QueueLimits
-from broker.tls import TlsTcpTransport, TlsWebSocketJsonTransport, TlsWebSocketTransport, wrap
-from broker.transport import LINGER_S, Framing, Part, TcpTransport, Transport, TransportState
-from broker.websocket import WebSocketJsonTransport, WebSocketTransport, ws_frame
+from broker.net.tls import TlsTcpTransport, TlsWebSocketJsonTransport, TlsWebSocketTransport, wrap
+from broker.net.transport import LINGER_S, Framing, Part, TcpTransport, Transport, TransportState
+from broker.net.websocket import WebSocketJsonTransport, WebSocketTransport, ws_frame
 from protocol.codes import CloseCode, Lane
 from tests.broker.stage import Credentials, RememberingOwner, Stage, make_credentials, on_stage, shake_hands
 

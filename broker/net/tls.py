@@ -16,8 +16,8 @@ import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from broker.transport import TcpTransport, Transport
-from broker.websocket import WebSocketJsonTransport, WebSocketTransport
+from broker.net.transport import TcpTransport, Transport
+from broker.net.websocket import WebSocketJsonTransport, WebSocketTransport
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

@@ -12,15 +12,15 @@ import structlog.testing
 
 from broker.core.net.connection_limits import OVERFLOW_MAX, Gate
 from broker.core.net.proxy_header import Networks
-from broker.greeting import Greeting
-from broker.http_answer import MAX_HEAD_BYTES
-from broker.transport import Framing, TcpTransport
-from broker.websocket import WebSocketJsonTransport, WebSocketTransport
+from broker.net.http1 import MAX_HEAD_BYTES
+from broker.net.protocol_detection import Greeting
+from broker.net.transport import Framing, TcpTransport
+from broker.net.websocket import WebSocketJsonTransport, WebSocketTransport
 from protocol.codes import CloseCode
 from protocol.connection import Connection, Frame
 from protocol.messages import ClientHello, GoAway, Side
 from tests.broker.stage import Stage, on_stage
-from tests.broker.test_websocket import BINARY, KEY, TEXT, masked
+from tests.net.test_websocket import BINARY, KEY, TEXT, masked
 
 HELLO = Connection(Side.CLIENT).send(ClientHello("roomcast", 1, 1))
 UPGRADE = (

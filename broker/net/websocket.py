@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from wsproto.frame_protocol import CloseReason, FrameDecoder, Header, Opcode, ParseFailed
 from wsproto.utilities import generate_accept_token
 
-from broker.http_answer import HttpRefusal, HttpRequest, refuse
-from broker.transport import Framing, Transport
+from broker.net.http1 import HttpRefusal, HttpRequest, refuse
+from broker.net.transport import Framing, Transport
 from protocol.codes import CloseCode, Lane
 from protocol.frames import MAX_FRAME_BYTES
 
 if TYPE_CHECKING:
-    from broker.poller import Poller
+    from broker.net.poller import Poller
 
 __all__ = [
     "MAX_FRAGMENTS",

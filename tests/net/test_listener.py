@@ -17,10 +17,10 @@ from broker.config.schema import AdmissionConfig, AuthConfig, Config, LinkConfig
 from broker.core.limits.overload import ByteBudget
 from broker.core.net.connection_limits import OVERFLOW_MAX, Gate
 from broker.core.net.send_queue import QueueLimits
-from broker.greeting import settle
-from broker.listener import BACKOFF_MAX_S, Listener, bind
-from broker.poller import Poller
-from broker.transport import Owner, Transport
+from broker.net.listener import BACKOFF_MAX_S, Listener, bind
+from broker.net.poller import Poller
+from broker.net.protocol_detection import settle
+from broker.net.transport import Owner, Transport
 from protocol.codes import CloseCode
 from tests.broker.stage import RememberingOwner, descriptors, make_credentials
 

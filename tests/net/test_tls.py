@@ -11,7 +11,7 @@ import pytest
 
 from broker.core.net.connection_limits import Gate
 from broker.core.net.proxy_header import Networks
-from broker.tls import (
+from broker.net.tls import (
     RECORD_BYTES,
     TlsSocket,
     TlsTcpTransport,
@@ -20,11 +20,11 @@ from broker.tls import (
     server_context,
     wrap,
 )
-from broker.transport import TcpTransport, Transport
-from broker.websocket import WebSocketTransport, ws_frame
+from broker.net.transport import TcpTransport, Transport
+from broker.net.websocket import WebSocketTransport, ws_frame
 from tests.broker.stage import Credentials, Stage, make_credentials, on_stage, shake_hands
-from tests.broker.test_greeting import HELLO, JSON_UPGRADE, UPGRADE, status, v2
-from tests.broker.test_websocket import BINARY, TEXT, masked
+from tests.net.test_protocol_detection import HELLO, JSON_UPGRADE, UPGRADE, status, v2
+from tests.net.test_websocket import BINARY, TEXT, masked
 
 
 @pytest.fixture(scope="module")

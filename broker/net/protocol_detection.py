@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from broker.core.net.connection_limits import Gate, Passage, Refuse
 from broker.core.net.proxy_header import MAX_BYTES, FirstLook, Networks, parse
-from broker.http_answer import (
+from broker.net.http1 import (
     MAX_HEAD_BYTES,
     METHOD_INITIALS,
     Health,
@@ -40,7 +40,7 @@ from broker.http_answer import (
     refuse,
     response,
 )
-from broker.tls import (
+from broker.net.tls import (
     Encrypted,
     TlsSocket,
     TlsTcpTransport,
@@ -48,14 +48,14 @@ from broker.tls import (
     TlsWebSocketTransport,
     wrap,
 )
-from broker.transport import Owner, TcpTransport, Transport, TransportState
-from broker.websocket import WebSocketJsonTransport, WebSocketTransport, is_upgrade, upgrade
+from broker.net.transport import Owner, TcpTransport, Transport, TransportState
+from broker.net.websocket import WebSocketJsonTransport, WebSocketTransport, is_upgrade, upgrade
 from protocol.codes import CloseCode, Lane
 from protocol.connection import encode
 from protocol.messages import GoAway
 
 if TYPE_CHECKING:
-    from broker.poller import Poller
+    from broker.net.poller import Poller
 
 __all__ = ["Greeting", "Reception", "settle"]
 

@@ -11,8 +11,8 @@ import trio
 
 from broker.core.limits.overload import ByteBudget
 from broker.core.net.send_queue import QueueLimits
-from broker.poller import BATCH, GATHER_S, TURN_S, Poller
-from broker.transport import TcpTransport, Transport
+from broker.net.poller import BATCH, GATHER_S, TURN_S, Poller
+from broker.net.transport import TcpTransport, Transport
 from protocol.codes import CloseCode, Lane
 from tests.broker.stage import RememberingOwner, Stage, descriptors, on_stage
 

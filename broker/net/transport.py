@@ -19,7 +19,7 @@ from broker.core.net.send_queue import Missed, SendQueue, Verdict
 from protocol.codes import CloseCode, Lane
 
 if TYPE_CHECKING:
-    from broker.poller import Poller
+    from broker.net.poller import Poller
 
 __all__ = ["Framing", "Owner", "Part", "TcpTransport", "Transport", "TransportState"]
 

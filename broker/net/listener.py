@@ -20,13 +20,13 @@ import trio
 from broker.config.schema import Config
 from broker.core.net.connection_limits import Gate, Passage, Refuse
 from broker.core.net.proxy_header import Networks, plain_address
-from broker.greeting import Greeting, Reception
-from broker.http_answer import Health
-from broker.tls import server_context
+from broker.net.http1 import Health
+from broker.net.protocol_detection import Greeting, Reception
+from broker.net.tls import server_context
 
 if TYPE_CHECKING:
-    from broker.poller import Poller
-    from broker.transport import Owner, Transport
+    from broker.net.poller import Poller
+    from broker.net.transport import Owner, Transport
 
 __all__ = ["Listener", "bind"]
 

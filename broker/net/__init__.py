@@ -1,0 +1,1 @@
+"""Sockets and bytes: listeners, the poller, transports, WebSocket, TLS."""
