@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.auth import DEV_PREFIX, Authenticator
+from broker.auth.tokens import DEV_PREFIX, Authenticator
 from broker.config.schema import AuthConfig
 from protocol.codes import Role
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Protocol
 
-from broker.auth import Grant
+from broker.auth.tokens import Grant
 from broker.inboxes import BatchResult, Inboxes
 from broker.ledger import DirectState
 from protocol.batches import payloads_of

@@ -23,7 +23,8 @@ import structlog
 import trio
 
 from broker.archive import Archive
-from broker.auth import Authenticator
+from broker.auth.tickets import ticket_key
+from broker.auth.tokens import Authenticator
 from broker.config.schema import Config
 from broker.core.limits.overload import ByteBudget, OverloadMonitor, OverloadStage
 from broker.core.limits.rate_limit import Rate
@@ -43,7 +44,6 @@ from broker.recorder import Recorder
 from broker.services import SessionServices
 from broker.session import Session
 from broker.telemetry.loop_monitor import LoopWatch
-from broker.ticket_key import ticket_key
 from protocol.codes import CloseCode, Lane, Role
 from protocol.messages import Account
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from broker.archive import Archive
-from broker.auth import Authenticator
+from broker.auth.tokens import Authenticator
 from broker.batches import Batches
 from broker.config.schema import LinkConfig
 from broker.core.net.connection_limits import Gate

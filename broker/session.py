@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import structlog
 
 from broker.audience import Home, Member, variant_of
-from broker.auth import AuthError, Grant, RoomGrant
+from broker.auth.tokens import AuthError, Grant, RoomGrant
 from broker.core.limits.overload import STAGE_RULES
 from broker.core.net.send_queue import Missed as QueueMissed
 from broker.net.transport import Framing, Transport

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import click
 import trio
 
-from broker.auth import DEV_PREFIX, parse_role
+from broker.auth.tokens import DEV_PREFIX, parse_role
 from protocol.clients.directs import ClientEvents
 from protocol.clients.events import ClientClosed, Connected, Disconnected, RoomRefused
 from protocol.clients.opening import open_client

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from broker.auth import Authenticator
+from broker.auth.tokens import Authenticator
 from broker.config.schema import load
 from broker.core.limits.overload import OverloadStage
 from protocol.codes import CloseCode, ErrorCode, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier

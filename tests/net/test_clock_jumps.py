@@ -10,7 +10,7 @@ import structlog.testing
 import trio
 from trio.testing import MockClock
 
-from broker.auth import Authenticator
+from broker.auth.tokens import Authenticator
 from broker.config.schema import AuthConfig
 from broker.ledger import Settled
 from broker.net import poller

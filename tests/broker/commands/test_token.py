@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from broker.auth import Authenticator, Grant, RoomGrant
+from broker.auth.tokens import Authenticator, Grant, RoomGrant
 from broker.cli import main
 from broker.commands.token import duration_s, room_entry
 from broker.config.schema import AuthConfig

@@ -10,9 +10,9 @@ import msgspec
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from broker.auth import Authenticator, AuthError, Grant, parse_room_pattern
+from broker.auth.tokens import Authenticator, AuthError, Grant, parse_room_pattern
 from broker.config.schema import AuthConfig
-from tests.broker.test_auth import GOOD, HS256, NOW, SECRET, b64, sign
+from tests.auth.test_tokens import GOOD, HS256, NOW, SECRET, b64, sign
 
 
 class ByPyJwt(Authenticator):

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.auth import (
+from broker.auth.tokens import (
     MAX_TOKEN_BYTES,
     Authenticator,
     AuthError,

@@ -16,15 +16,15 @@ from hypothesis import given as for_all
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from broker.auth import MAX_TOKEN_BYTES, Authenticator, AuthError, Grant, RoomGrant
+from broker.auth.tickets import FILE_NAME, ticket_key
+from broker.auth.tokens import MAX_TOKEN_BYTES, Authenticator, AuthError, Grant, RoomGrant
 from broker.config.schema import AuthConfig
 from broker.server import Broker
-from broker.ticket_key import FILE_NAME, ticket_key
 from protocol.clients import open_client
 from protocol.codes import CloseCode, Feature, Role
 from protocol.messages import Auth, Authenticated, Ping, Pong
+from tests.auth.test_tokens import NOW, SECRET, Clock
 from tests.broker.harness import raw_link, running_broker
-from tests.broker.test_auth import NOW, SECRET, Clock
 from tests.broker.test_durable import directory, durable_broker
 from tests.protocol.strategies import room_names
 
