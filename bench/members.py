@@ -23,17 +23,17 @@ from typing import TYPE_CHECKING, cast
 import trio
 import trio.lowlevel
 
-from broker.audience import Member, variant_of
 from broker.core.net.send_queue import Missed, QueueLimits
 from broker.net.poller import Poller
 from broker.net.transport import Framing, Part, TcpTransport, Transport
+from broker.rooms.members import Member, variant_of
 from protocol.codes import CloseCode, Codec, LeaveReason, Role, Tier
 from protocol.messages import AckResult
 
 if TYPE_CHECKING:
-    from broker.audience import Home
-    from broker.hub import Hub
-    from broker.room import Room
+    from broker.rooms.hub import Hub
+    from broker.rooms.members import Home
+    from broker.rooms.room import Room
 
 __all__ = ["Crowd", "SharedLink", "SharedSocket"]
 

@@ -31,17 +31,17 @@ from bench.results import assemble
 from bench.run import RunOptions, Say, plain_toml
 from bench.scenario import LinkScript, Scenario
 from bench.texts import PHRASES, REFRAINS, base36, stamped
-from broker.audience import Home, Member, variant_of
 from broker.config.schema import Config, LogConfig, load
 from broker.core.limits.overload import ByteBudget
 from broker.core.net.send_queue import Missed, QueueLimits
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import RoomRules
-from broker.fanout import FanOut
-from broker.hub import Hub
 from broker.net.poller import Poller
 from broker.net.transport import Framing, TcpTransport, Transport
-from broker.room import Room
+from broker.rooms.fanout import FanOut
+from broker.rooms.hub import Hub
+from broker.rooms.members import Home, Member, variant_of
+from broker.rooms.room import Room
 from broker.telemetry.logs import configure
 from protocol.codes import CloseCode, LeaveReason, MessageType, Outcome, Role, Tier
 from protocol.frames import HEADER_BYTES

@@ -19,7 +19,7 @@ import trio
 
 from broker.core.rooms.stream import Past
 from broker.ledger import DirectState, Ledger, LedgerDamaged, LedgerRefused, Reader, StoredDirect
-from broker.recorder import pasts_of
+from broker.rooms.room_store import pasts_of
 
 __all__ = ["Archive"]
 

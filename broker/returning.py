@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from broker.auth.tokens import RoomGrant
 from broker.core.rooms.stream import Past
-from broker.room import Room
+from broker.rooms.room import Room
 from protocol.codes import ErrorCode, Opcode
 from protocol.connection import Frame
 from protocol.messages import Resume, Resumed

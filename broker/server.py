@@ -32,15 +32,15 @@ from broker.core.net.connection_limits import Gate
 from broker.core.net.send_queue import QueueLimits
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import CustomRule, RoomRules
-from broker.fanout import FanOut
-from broker.hub import Hub
 from broker.inboxes import Inboxes
 from broker.ledger import Ledger, LedgerLimits, LedgerState, Retention
 from broker.net.listener import Listener
 from broker.net.poller import Poller
 from broker.net.protocol_detection import settle
 from broker.net.transport import Transport
-from broker.recorder import Recorder
+from broker.rooms.fanout import FanOut
+from broker.rooms.hub import Hub
+from broker.rooms.room_store import Recorder
 from broker.services import SessionServices
 from broker.session import Session
 from broker.telemetry.loop_monitor import LoopWatch

@@ -18,8 +18,8 @@ from broker.batches import Batches
 from broker.config.schema import LinkConfig
 from broker.core.net.connection_limits import Gate
 from broker.core.rooms.state import CustomRule
-from broker.hub import Hub
 from broker.inboxes import Inboxes
+from broker.rooms.hub import Hub
 from protocol.codes import MESSAGE_TYPES, Feature, MessageType, Role
 from protocol.messages import VERSION, CustomType, ServerHello
 

@@ -13,14 +13,14 @@ from contextlib import contextmanager
 
 import structlog
 
-from broker.audience import Home, Member, variant_of
 from broker.auth.tokens import AuthError, Grant, RoomGrant
 from broker.core.limits.overload import STAGE_RULES
 from broker.core.net.send_queue import Missed as QueueMissed
 from broker.net.transport import Framing, Transport
 from broker.net.websocket import ws_frame
 from broker.returning import on_resume, wait_founded
-from broker.room import Room
+from broker.rooms.members import Home, Member, variant_of
+from broker.rooms.room import Room
 from broker.services import SessionServices
 from protocol.codes import (
     CloseCode,

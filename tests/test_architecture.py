@@ -70,15 +70,15 @@ LAYERS = [
     ("broker.ledger",),
     ("broker.net.transport", "broker.net.poller"),
     ("broker.net.websocket", "broker.net.tls", "broker.net.http1"),
-    ("broker.audience",),
-    ("broker.fanout",),
+    ("broker.rooms.members",),
+    ("broker.rooms.fanout",),
     ("broker.auth.tickets",),
-    ("broker.recorder",),
+    ("broker.rooms.room_store",),
     ("broker.archive",),
     ("broker.inboxes",),
     ("broker.batches",),
-    ("broker.room",),
-    ("broker.hub",),
+    ("broker.rooms.room",),
+    ("broker.rooms.hub",),
     ("broker.services",),
     ("broker.returning",),
     ("broker.session",),
@@ -198,7 +198,9 @@ def test_only_known_libraries_are_used() -> None:
 
 
 def test_a_room_never_knows_sessions() -> None:
-    assert not [t for t in IMPORTS["broker.room"] if within(t, "broker.session", "broker.hub", "broker.server")]
+    assert not [
+        t for t in IMPORTS["broker.rooms.room"] if within(t, "broker.session", "broker.rooms.hub", "broker.server")
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))

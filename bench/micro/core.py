@@ -15,13 +15,13 @@ import msgpack
 
 from bench.micro.result import Result
 from bench.micro.wire import Template, hello_auth_join
-from broker.audience import TIERS, Content, prepare, variant_of
 from broker.core.chat.coalesce import Coalescer, Danmaku, Pick
 from broker.core.limits.rate_limit import Gcra, Rate
 from broker.core.net.send_queue import QueueLimits, SendQueue
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import RoomRules, RoomState
 from broker.net.transport import Framing
+from broker.rooms.members import TIERS, Content, prepare, variant_of
 from protocol.codes import Codec, Lane, Role, Tier
 from protocol.connection import NEED_DATA, Connection, Frame
 from protocol.frames import pack_body

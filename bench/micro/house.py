@@ -16,10 +16,10 @@ import structlog
 import trio
 
 from bench.sockets import raise_descriptors
-from broker.audience import Bundle, Prepared
 from broker.config.schema import AdmissionConfig, AuthConfig, Config, LinkConfig, ListenConfig, LogConfig, RoomConfig
 from broker.core.limits.overload import OverloadMonitor, OverloadStage
-from broker.fanout import Outbox
+from broker.rooms.fanout import Outbox
+from broker.rooms.members import Bundle, Prepared
 from broker.server import Broker, tune_process
 from broker.telemetry.logs import configure
 

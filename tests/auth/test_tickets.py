@@ -25,8 +25,8 @@ from protocol.codes import CloseCode, Feature, Role
 from protocol.messages import Auth, Authenticated, Ping, Pong
 from tests.auth.test_tokens import NOW, SECRET, Clock
 from tests.broker.harness import raw_link, running_broker
-from tests.broker.test_durable import directory, durable_broker
 from tests.protocol.strategies import room_names
+from tests.rooms.test_durable import directory, durable_broker
 
 __all__ = ["directory"]
 

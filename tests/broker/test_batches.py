@@ -18,8 +18,8 @@ from broker.server import Broker
 from protocol.codes import ErrorCode, Feature, MessageType, Role
 from protocol.messages import BatchState, Direct, ErrorReply, SendDirect
 from tests.broker.harness import RawLink, raw_link, running_broker
-from tests.broker.test_durable import directory, disk, durable_broker
 from tests.broker.test_inboxes import ack, acked, login, nothing_more
+from tests.rooms.test_durable import directory, disk, durable_broker
 from tests.support.faulty_disk import disk_error
 
 __all__ = ["directory"]

@@ -17,7 +17,7 @@ from broker.server import Broker
 from protocol.messages import Direct, DirectAck, Ping, Pong
 from protocol.template import TemplateError
 from tests.broker.harness import RawLink, raw_link
-from tests.broker.test_durable import directory, disk, durable_broker
+from tests.rooms.test_durable import directory, disk, durable_broker
 from tests.support.faulty_disk import disk_error
 
 __all__ = ["directory"]

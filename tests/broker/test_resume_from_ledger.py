@@ -16,7 +16,7 @@ from broker.server import Broker
 from protocol.codes import ErrorCode, MessageType, Tier
 from protocol.messages import Ack, ErrorReply, Event, Resume, Resumed
 from tests.broker.harness import RawLink, joined_link, raw_link
-from tests.broker.test_durable import announce, directory, disk, durable_broker
+from tests.rooms.test_durable import announce, directory, disk, durable_broker
 from tests.support.faulty_disk import disk_error
 
 __all__ = ["directory"]

@@ -18,7 +18,7 @@ from broker.server import Broker
 from protocol.codes import CloseCode, MessageType, Outcome, Role, Tier
 from protocol.messages import Ack, Auth, Direct, Event, Ping, Pong, Resume, Resumed
 from tests.broker.harness import joined_link, raw_link, running_broker
-from tests.broker.test_durable import announce, directory, durable_broker, gift
+from tests.rooms.test_durable import announce, directory, durable_broker, gift
 
 __all__ = ["directory"]
 

@@ -23,7 +23,7 @@ from protocol.clients.events import Event, Gap, Rejoined
 from protocol.clients.subscription import Room
 from protocol.clients.transports import StreamPipe, connector
 from protocol.codes import CloseCode, MessageType, Outcome
-from tests.broker.test_durable import directory, durable_broker
+from tests.rooms.test_durable import directory, durable_broker
 
 __all__ = ["directory"]
 

@@ -14,11 +14,11 @@ from typing import Any
 import trio
 
 from broker.config.schema import AdmissionConfig, Config, LedgerConfig, LinkConfig, QueueConfig, RoomConfig
-from broker.fanout import FanOut
 from broker.ledger import Ledger, LedgerRefused
 from broker.net.listener import Listener
 from broker.net.poller import Poller
 from broker.net.transport import Transport
+from broker.rooms.fanout import FanOut
 from broker.server import Broker
 from tests.sim.disk import Disk, Killed, SimLedger
 from tests.sim.network import SimEpoll, SimSocket, Wire

@@ -18,8 +18,8 @@ from broker.ledger import Committed, Reader, Settled, Verdict
 from broker.ledger.maintenance import Upkeep
 from broker.ledger.store import Store
 from broker.net.poller import Poller
-from broker.recorder import Recorder
-from broker.room import Room
+from broker.rooms.room import Room
+from broker.rooms.room_store import Recorder
 from protocol.clients import Client
 from protocol.clients.directs import Directs
 from protocol.codes import MessageType

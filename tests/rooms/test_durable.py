@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from broker.ledger import LedgerState, Pace, Reader, database_path
-from broker.room import Room
+from broker.rooms.room import Room
 from broker.server import Broker
 from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, Outcome, RoomPhase, Tier
 from protocol.messages import Ack, AckResult, ErrorReply, Event, Join, Left, Resume, Resumed

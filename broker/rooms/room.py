@@ -17,14 +17,14 @@ from typing import Any
 
 import trio
 
-from broker.audience import TIERS, Audience, Content, Member, prepare
 from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.rooms.effects import Effect, End, Fates, Publish, Record, Reply, TickOut
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import Past
-from broker.fanout import FanOut, Outbox
 from broker.ledger import Committed, LedgerError, Repeated, Settled, Verdict
-from broker.recorder import Recorder, Standing
+from broker.rooms.fanout import FanOut, Outbox
+from broker.rooms.members import TIERS, Audience, Content, Member, prepare
+from broker.rooms.room_store import Recorder, Standing
 from protocol.codes import Lane, LeaveReason, MessageType, Outcome, RoomPhase
 from protocol.messages import AckResult, Joined, Post
 

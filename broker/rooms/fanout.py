@@ -25,8 +25,8 @@ from typing import NamedTuple
 
 import trio
 
-from broker.audience import Audience, Member, Prepared
 from broker.net.transport import Part, Transport
+from broker.rooms.members import Audience, Member, Prepared
 from protocol.codes import Lane
 
 __all__ = ["FanOut", "Outbox"]

@@ -18,9 +18,9 @@ from broker.config.schema import RoomConfig
 from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.limits.rate_limit import Gcra
 from broker.core.rooms.state import RoomRules, RoomState
-from broker.fanout import FanOut
-from broker.recorder import Recorder, Standing
-from broker.room import Room, Ticket
+from broker.rooms.fanout import FanOut
+from broker.rooms.room import Room, Ticket
+from broker.rooms.room_store import Recorder, Standing
 from protocol.codes import ErrorCode, Lane, LeaveReason, RoomPhase
 from protocol.messages import Account
 

@@ -14,12 +14,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from broker.audience import LOOK, TIERS, Audience, Bundle, Content, Member, Prepared, prepare, variant_of
 from broker.core.limits.overload import ByteBudget
 from broker.core.net.send_queue import QueueLimits
-from broker.fanout import MAX_JOINED_BYTES, FanOut, Outbox
 from broker.net.poller import Poller
 from broker.net.transport import Framing, Part, TcpTransport
+from broker.rooms.fanout import MAX_JOINED_BYTES, FanOut, Outbox
+from broker.rooms.members import LOOK, TIERS, Audience, Bundle, Content, Member, Prepared, prepare, variant_of
 from protocol.codes import Codec, Lane, Role, Tier
 from protocol.connection import NEED_DATA, Connection, Frame
 from protocol.messages import Account, Event, Side, Tick, TickEntry

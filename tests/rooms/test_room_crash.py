@@ -13,7 +13,7 @@ import structlog.testing
 import trio
 
 from broker.core.rooms.state import RoomState
-from broker.room import Room
+from broker.rooms.room import Room
 from broker.server import Broker
 from broker.session import Session
 from protocol.clients import open_client, subscription
@@ -24,7 +24,7 @@ from protocol.messages import Ack, Post
 from protocol.messages import Event as WireEvent
 from protocol.messages import Left as WireLeft
 from tests.broker.harness import joined_link, running_broker
-from tests.broker.test_durable import directory, durable_broker
+from tests.rooms.test_durable import directory, durable_broker
 
 __all__ = ["directory"]
 
