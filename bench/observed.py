@@ -28,13 +28,13 @@ from bench.links import CODECS
 from bench.measure import now_us
 from bench.members import Crowd
 from bench.sockets import listen, server_message
-from broker.archive import Archive
 from broker.config.schema import load
 from broker.core.net.send_queue import QueueLimits
 from broker.net.poller import Poller
 from broker.net.transport import Framing
 from broker.server import Broker, tune_process
 from broker.telemetry.logs import configure
+from broker.users.archive import Archive
 from protocol.codes import Opcode
 from protocol.frames import HEADER_BYTES, build_frame, pack_body
 

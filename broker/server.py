@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 import structlog
 import trio
 
-from broker.archive import Archive
 from broker.auth.tickets import ticket_key
 from broker.auth.tokens import Authenticator
 from broker.config.schema import Config
@@ -32,7 +31,6 @@ from broker.core.net.connection_limits import Gate
 from broker.core.net.send_queue import QueueLimits
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import CustomRule, RoomRules
-from broker.inboxes import Inboxes
 from broker.ledger import Ledger, LedgerLimits, LedgerState, Retention
 from broker.net.listener import Listener
 from broker.net.poller import Poller
@@ -44,6 +42,8 @@ from broker.rooms.room_store import Recorder
 from broker.services import SessionServices
 from broker.session import Session
 from broker.telemetry.loop_monitor import LoopWatch
+from broker.users.archive import Archive
+from broker.users.inbox import Inboxes
 from protocol.codes import CloseCode, Lane, Role
 from protocol.messages import Account
 

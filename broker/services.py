@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from broker.archive import Archive
 from broker.auth.tokens import Authenticator
-from broker.batches import Batches
 from broker.config.schema import LinkConfig
 from broker.core.net.connection_limits import Gate
 from broker.core.rooms.state import CustomRule
-from broker.inboxes import Inboxes
 from broker.rooms.hub import Hub
+from broker.users.archive import Archive
+from broker.users.batches import Batches
+from broker.users.inbox import Inboxes
 from protocol.codes import MESSAGE_TYPES, Feature, MessageType, Role
 from protocol.messages import VERSION, CustomType, ServerHello
 

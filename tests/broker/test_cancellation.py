@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.archive import Archive
-from broker.inboxes import Inboxes
 from broker.ledger import Committed, Entry, Ledger, Pace, Reader, Settled, Verdict, database_path
 from broker.server import Broker, unix_ms
+from broker.users.archive import Archive
+from broker.users.inbox import Inboxes
 from protocol.codes import MessageType, Outcome
 from protocol.messages import Ack, Event
 from tests.broker.harness import RawLink, configuration

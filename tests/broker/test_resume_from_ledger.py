@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker import archive
 from broker.ledger import Reader
 from broker.server import Broker
+from broker.users import archive
 from protocol.codes import ErrorCode, MessageType, Tier
 from protocol.messages import Ack, ErrorReply, Event, Resume, Resumed
 from tests.broker.harness import RawLink, joined_link, raw_link

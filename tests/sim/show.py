@@ -14,7 +14,7 @@ from unittest import mock
 
 import trio
 
-from broker import inboxes
+from broker.users import inbox as inboxes
 from protocol.codes import Tier
 from tests.sim import verdict
 from tests.sim.cast import Cast

@@ -13,13 +13,13 @@ import pytest
 from broker.core.rooms.effects import Record
 from broker.core.rooms.history import History
 from broker.core.rooms.state import RoomState
-from broker.inboxes import Inboxes
 from broker.ledger import Committed, Reader, Settled, Verdict
 from broker.ledger.maintenance import Upkeep
 from broker.ledger.store import Store
 from broker.net.poller import Poller
 from broker.rooms.room import Room
 from broker.rooms.room_store import Recorder
+from broker.users.inbox import Inboxes
 from protocol.clients import Client
 from protocol.clients.directs import Directs
 from protocol.codes import MessageType

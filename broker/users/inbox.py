@@ -20,7 +20,6 @@ from typing import Any, NamedTuple, Protocol
 import structlog
 import trio
 
-from broker.archive import Archive
 from broker.ledger import (
     Committed,
     DirectAcked,
@@ -36,6 +35,7 @@ from broker.ledger import (
     Verdict,
     make_key,
 )
+from broker.users.archive import Archive
 from protocol.codes import Lane
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body

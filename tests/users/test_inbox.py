@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import trio
 
-from broker import inboxes
-from broker.inboxes import MAX_PAYLOAD_BYTES, WINDOW, BatchResult
 from broker.ledger import Committed, DirectState, LedgerError, Reader, Repeated, Settled, Trouble, Verdict
 from broker.server import Broker
+from broker.users import inbox as inboxes
+from broker.users.inbox import MAX_PAYLOAD_BYTES, WINDOW, BatchResult
 from protocol.messages import Direct, DirectAck, Ping, Pong
 from protocol.template import TemplateError
 from tests.broker.harness import RawLink, raw_link
@@ -266,7 +266,7 @@ async def test_messages_that_could_not_be_read_come_when_they_can_be(
 
 
 async def test_users_beyond_what_is_remembered_are_looked_up(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.inboxes.MAX_USERS", 2)
+    monkeypatch.setattr("broker.users.inbox.MAX_USERS", 2)
     async with durable_broker(directory) as broker:
         for user in ("ann", "bob", "cat", "dan"):
             await send(broker, user, "one")

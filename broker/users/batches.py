@@ -15,8 +15,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from broker.auth.tokens import Grant
-from broker.inboxes import BatchResult, Inboxes
 from broker.ledger import DirectState
+from broker.users.inbox import BatchResult, Inboxes
 from protocol.batches import payloads_of
 from protocol.codes import CUSTOM_TYPE_MIN, ErrorCode, Lane, Role
 from protocol.fields import FieldError

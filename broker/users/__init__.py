@@ -1,0 +1,1 @@
+"""Everything that is addressed to a user: inboxes and batches."""
