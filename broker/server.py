@@ -39,8 +39,8 @@ from broker.net.transport import Transport
 from broker.rooms.fanout import FanOut
 from broker.rooms.hub import Hub
 from broker.rooms.room_store import Recorder
-from broker.services import SessionServices
-from broker.session import Session
+from broker.sessions.context import SessionServices
+from broker.sessions.session import Session
 from broker.telemetry.loop_monitor import LoopWatch
 from broker.users.archive import Archive
 from broker.users.inbox import Inboxes

@@ -79,9 +79,9 @@ LAYERS = [
     ("broker.users.batches",),
     ("broker.rooms.room",),
     ("broker.rooms.hub",),
-    ("broker.services",),
-    ("broker.returning",),
-    ("broker.session",),
+    ("broker.sessions.context",),
+    ("broker.sessions.joining",),
+    ("broker.sessions.session",),
     ("broker.net.protocol_detection",),
     ("broker.net.listener",),
     ("broker.server",),
@@ -199,7 +199,9 @@ def test_only_known_libraries_are_used() -> None:
 
 def test_a_room_never_knows_sessions() -> None:
     assert not [
-        t for t in IMPORTS["broker.rooms.room"] if within(t, "broker.session", "broker.rooms.hub", "broker.server")
+        t
+        for t in IMPORTS["broker.rooms.room"]
+        if within(t, "broker.sessions.session", "broker.rooms.hub", "broker.server")
     ]
 
 

@@ -15,7 +15,7 @@ import trio
 from broker.core.rooms.state import RoomState
 from broker.rooms.room import Room
 from broker.server import Broker
-from broker.session import Session
+from broker.sessions.session import Session
 from protocol.clients import open_client, subscription
 from protocol.clients.events import Event, Gap, Left, Rejoined
 from protocol.codes import CloseCode, LeaveReason, MessageType, Outcome

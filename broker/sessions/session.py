@@ -18,10 +18,10 @@ from broker.core.limits.overload import STAGE_RULES
 from broker.core.net.send_queue import Missed as QueueMissed
 from broker.net.transport import Framing, Transport
 from broker.net.websocket import ws_frame
-from broker.returning import on_resume, wait_founded
 from broker.rooms.members import Home, Member, variant_of
 from broker.rooms.room import Room
-from broker.services import SessionServices
+from broker.sessions.context import SessionServices
+from broker.sessions.joining import on_resume, wait_founded
 from protocol.codes import (
     CloseCode,
     ErrorCode,

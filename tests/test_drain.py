@@ -16,7 +16,7 @@ import trio
 
 from broker.ledger import Reader, database_path
 from broker.server import Broker
-from broker.session import Session
+from broker.sessions.session import Session
 from protocol.codes import CloseCode, MessageType, Outcome
 from protocol.messages import Ack, Event, GoAway
 from tests.broker.harness import joined_link, raw_link, running_broker

@@ -22,7 +22,7 @@ from protocol.messages import Resume, Resumed
 from protocol.resume import StreamPosition, gap_from
 
 if TYPE_CHECKING:
-    from broker.session import Session
+    from broker.sessions.session import Session
 
 __all__ = ["on_resume", "wait_founded"]
 

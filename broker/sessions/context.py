@@ -25,7 +25,7 @@ from protocol.messages import VERSION, CustomType, ServerHello
 
 if TYPE_CHECKING:
     from broker.net.poller import Poller
-    from broker.session import Session
+    from broker.sessions.session import Session
 
 __all__ = ["SessionServices"]
 
