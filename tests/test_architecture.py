@@ -85,8 +85,8 @@ LAYERS = [
     ("broker.net.protocol_detection",),
     ("broker.net.listener",),
     ("broker.server",),
-    ("broker.commands", "broker.show"),
-    ("broker.cli",),
+    ("broker.cli", "broker.show"),
+    ("broker.cli.main",),
     ("bench",),
 ]
 
@@ -165,8 +165,8 @@ DOORS = {
     "msgpack": ("protocol.frames", "protocol.connection", "bench"),
     "trio_websocket": ("protocol.clients",),
     "h11": (),
-    "click": ("broker.cli", "broker.commands", "bench"),
-    "rich": ("broker.cli", "broker.commands", "broker.show", "bench"),
+    "click": ("broker.cli.main", "broker.cli", "bench"),
+    "rich": ("broker.cli.main", "broker.cli", "broker.show", "bench"),
     "hdrh": ("bench",),
     "matplotlib": ("bench",),
     "numpy": ("bench",),

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from broker.commands.visit import plain
+from broker.cli.client import plain
 from broker.show.picture import Picture, Stalled
 from protocol.clients.events import Danmaku, Event
 from protocol.codes import Lane, MessageType

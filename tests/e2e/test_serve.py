@@ -10,7 +10,7 @@ import click
 import pytest
 import trio
 
-from broker.commands.visit import visit
+from broker.cli.client import visit
 from protocol.clients import Disconnected, open_client
 from protocol.codes import CloseCode
 from tests.e2e.processes import roomcast, serving

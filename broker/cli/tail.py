@@ -21,7 +21,7 @@ from typing import Any
 import click
 import trio
 
-from broker.commands.visit import enter, plain, run_visit, visit, visit_options
+from broker.cli.client import enter, plain, run_visit, visit, visit_options
 from protocol.clients.events import (
     ClientClosed,
     ClientEvent,

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from broker.cli import main
-from broker.commands import demo as command
+from broker.cli import demo as command
+from broker.cli.main import main
 from broker.show.crowd import Report
 from broker.show.outcome import Outcome
 from broker.show.picture import Stalled

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple, TextIO
 import click
 import trio
 
-from broker.commands.token import duration_s
-from broker.commands.visit import plain, run_visit, visit, visit_options, who_am_i
+from broker.cli.client import plain, run_visit, visit, visit_options, who_am_i
+from broker.cli.token import duration_s
 from protocol.batches import frames_of, payload_for
 from protocol.clients.events import BatchRefused, ClientClosed
 from protocol.clients.trio_client import Client

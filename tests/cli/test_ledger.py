@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from broker.cli import main
+from broker.cli.main import main
 from broker.ledger import Entry, OutboxEntry, database_path
 from broker.ledger.entries import Submission
 from broker.ledger.head import HeadFile

@@ -5,7 +5,7 @@ import json
 import click
 import pytest
 
-from broker.commands.tail import Teller, Told, as_json
+from broker.cli.tail import Teller, Told, as_json
 from protocol.clients.events import (
     Connected,
     Danmaku,

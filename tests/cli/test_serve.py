@@ -15,8 +15,8 @@ import trio
 import trio.testing
 from click.testing import CliRunner
 
-from broker.cli import main
-from broker.commands.serve import _serve
+from broker.cli.main import main
+from broker.cli.serve import _serve
 from broker.ledger import Ledger
 from tests.broker.harness import configuration
 from tests.e2e.test_faults import fill

@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.cli import main
-from broker.commands.direct import Recipients, direct_type, judge, read_values, template_of
+from broker.cli.direct import Recipients, direct_type, judge, read_values, template_of
+from broker.cli.main import main
 from protocol.codes import MessageType
 
 NEWS = int(MessageType.ANNOUNCEMENT)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from broker.cli import main
+from broker.cli.main import main
 from broker.config.schema import Config, load, to_toml
 
 SECRET = "0123456789abcdef0123456789abcdef"

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 import trio
 
-from broker.commands.config import config_options, load_or_fail
+from broker.cli.config import config_options, load_or_fail
 from broker.config.schema import Config
 from broker.ledger.entries import LedgerRefused
 from broker.telemetry.logs import PatientFile, configure

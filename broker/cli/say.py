@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import click
 import trio
 
-from broker.commands.visit import enter, run_visit, visit, visit_options, who_am_i
+from broker.cli.client import enter, run_visit, visit, visit_options, who_am_i
 from protocol.clients.events import ClientClosed, PostResult
 from protocol.clients.subscription import Room
 from protocol.codes import CUSTOM_TYPE_MAX, CUSTOM_TYPE_MIN, MESSAGE_TYPES, ErrorCode, MessageType, Outcome

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from broker.cli import main
-from broker.commands.doctor import (
+from broker.cli.doctor import (
     Check,
     check_accept_backlog,
     check_clock,
@@ -19,6 +18,7 @@ from broker.commands.doctor import (
     check_tcp_memory,
     examine,
 )
+from broker.cli.main import main
 from broker.config.schema import Config, ListenConfig
 
 

@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from broker.auth.tokens import Authenticator, Grant, RoomGrant
-from broker.cli import main
-from broker.commands.token import duration_s, room_entry
+from broker.cli.main import main
+from broker.cli.token import duration_s, room_entry
 from broker.config.schema import AuthConfig
 from protocol.codes import Role
 

@@ -4,8 +4,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from broker.cli import main
-from broker.commands.say import Saying, fate_of, message_type
+from broker.cli.main import main
+from broker.cli.say import Saying, fate_of, message_type
 from protocol.clients.events import PostResult
 from protocol.codes import ErrorCode, MessageType, Outcome
 from protocol.payloads import check_payload

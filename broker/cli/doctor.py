@@ -21,7 +21,7 @@ from typing import Literal
 
 import click
 
-from broker.commands.config import ConfigProblems, config_options, load_or_fail
+from broker.cli.config import ConfigProblems, config_options, load_or_fail
 from broker.config.schema import Config
 
 __all__ = [

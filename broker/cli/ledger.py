@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import click
 
-from broker.commands.config import config_options, load_or_fail
+from broker.cli.config import config_options, load_or_fail
 from broker.ledger import LedgerRefused, Reader, StoredEntry, database_path
 from broker.ledger.chain import verify as verify_chain
 from broker.ledger.head import HeadFile

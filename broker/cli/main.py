@@ -24,16 +24,16 @@ class LazyCommand(NamedTuple):
 
 
 COMMANDS: dict[str, LazyCommand] = {
-    "serve": LazyCommand("broker.commands.serve:serve", "Run the broker."),
-    "demo": LazyCommand("broker.commands.demo:demo", "Run a broker with a lively room to look at."),
-    "tail": LazyCommand("broker.commands.tail:tail", "Watch a room in the terminal."),
-    "say": LazyCommand("broker.commands.say:say", "Send one danmaku to a room."),
-    "direct": LazyCommand("broker.commands.direct:direct", "Send users messages that must arrive, and watch them do."),
-    "token": LazyCommand("broker.commands.token:token", "Make a token for a user."),
-    "ledger": LazyCommand("broker.commands.ledger:ledger", "Verify, export, replay or copy what was written down."),
-    "check-config": LazyCommand("broker.commands.config:check_config", "Say everything that is wrong with a file."),
-    "print-config": LazyCommand("broker.commands.config:print_config", "Print the settings, explained, as TOML."),
-    "doctor": LazyCommand("broker.commands.doctor:doctor", "Look at this machine: what it holds, what is missing."),
+    "serve": LazyCommand("broker.cli.serve:serve", "Run the broker."),
+    "demo": LazyCommand("broker.cli.demo:demo", "Run a broker with a lively room to look at."),
+    "tail": LazyCommand("broker.cli.tail:tail", "Watch a room in the terminal."),
+    "say": LazyCommand("broker.cli.say:say", "Send one danmaku to a room."),
+    "direct": LazyCommand("broker.cli.direct:direct", "Send users messages that must arrive, and watch them do."),
+    "token": LazyCommand("broker.cli.token:token", "Make a token for a user."),
+    "ledger": LazyCommand("broker.cli.ledger:ledger", "Verify, export, replay or copy what was written down."),
+    "check-config": LazyCommand("broker.cli.config:check_config", "Say everything that is wrong with a file."),
+    "print-config": LazyCommand("broker.cli.config:print_config", "Print the settings, explained, as TOML."),
+    "doctor": LazyCommand("broker.cli.doctor:doctor", "Look at this machine: what it holds, what is missing."),
     "bench": LazyCommand("bench.cli:bench", "Measure a broker.", "pip install 'roomcast[bench]'"),
 }
 

@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from broker.cli import COMMANDS, LazyCommand, LazyGroup, main
+from broker.cli.main import COMMANDS, LazyCommand, LazyGroup, main
 
 
 def group(lazy: Mapping[str, LazyCommand]) -> LazyGroup:
@@ -47,8 +47,8 @@ def test_a_command_is_found_under_its_name(name: str) -> None:
 
 
 def test_a_command_that_is_not_there_is_said_to_be_so() -> None:
-    missing = group({"x": LazyCommand("broker.commands.no_such:x", ""), "y": LazyCommand("no_such_top.cli:y", "")})
-    for name, module in (("x", "broker.commands.no_such"), ("y", "no_such_top")):
+    missing = group({"x": LazyCommand("broker.cli.no_such:x", ""), "y": LazyCommand("no_such_top.cli:y", "")})
+    for name, module in (("x", "broker.cli.no_such"), ("y", "no_such_top")):
         result = CliRunner().invoke(missing, [name])
         assert result.exit_code == 1
         assert result.output == f"Error: {name} is not part of this installation (no module {module}).\n"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.commands.visit import plain, run_visit, visit, who_am_i
+from broker.cli.client import plain, run_visit, visit, who_am_i
 
 
 @given(st.text())

@@ -1,0 +1,1 @@
+"""The commands of ``roomcast``, one module each, imported only when they run (`broker.cli.main`)."""

@@ -1,1 +1,0 @@
-"""The commands of ``roomcast``, one module each, imported only when they run (`broker.cli`)."""
