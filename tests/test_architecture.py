@@ -85,7 +85,7 @@ LAYERS = [
     ("broker.net.protocol_detection",),
     ("broker.net.listener",),
     ("broker.server",),
-    ("broker.cli", "broker.show"),
+    ("broker.cli", "broker.demo"),
     ("broker.cli.main",),
     ("bench",),
 ]
@@ -166,7 +166,7 @@ DOORS = {
     "trio_websocket": ("protocol.clients",),
     "h11": (),
     "click": ("broker.cli.main", "broker.cli", "bench"),
-    "rich": ("broker.cli.main", "broker.cli", "broker.show", "bench"),
+    "rich": ("broker.cli.main", "broker.cli", "broker.demo", "bench"),
     "hdrh": ("bench",),
     "matplotlib": ("bench",),
     "numpy": ("bench",),

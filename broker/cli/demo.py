@@ -19,9 +19,9 @@ from broker.config.schema import LogConfig
 from broker.telemetry.logs import configure
 
 if TYPE_CHECKING:
-    from broker.show.director import Director
-    from broker.show.outcome import Outcome
-    from broker.show.picture import Picture
+    from broker.demo.outcome import Outcome
+    from broker.demo.picture import Picture
+    from broker.demo.runner import Director
 
 __all__ = ["demo"]
 
@@ -59,7 +59,7 @@ def demo(seconds: float, viewers: int, as_json: bool, seed: int) -> None:
 
 async def _show(seconds: float, viewers: int, seed: int, on_screen: bool) -> Outcome | None:
     """The outcome, or None if even the counting was interrupted."""
-    from broker.show.director import Director
+    from broker.demo.runner import Director
 
     director = Director(seconds, viewers, seed)
     outcome: Outcome | None = None
@@ -92,7 +92,7 @@ async def _draw(director: Director) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    from broker.show.view import draw
+    from broker.demo.screen import draw
 
     console = Console()
     with Live(console=console, screen=True, auto_refresh=False) as live:
@@ -104,7 +104,7 @@ async def _draw(director: Director) -> None:
 
 
 async def _tell(director: Director) -> None:
-    from broker.show.view import progress_line
+    from broker.demo.screen import progress_line
 
     def tell(picture: Picture) -> None:
         click.echo(progress_line(picture), err=True)
@@ -118,7 +118,7 @@ def _summarize(outcome: Outcome) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from broker.show.view import lanes_table
+    from broker.demo.screen import lanes_table
 
     console = Console(highlight=False)
     told = outcome.to_json()

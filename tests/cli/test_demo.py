@@ -8,10 +8,10 @@ from click.testing import CliRunner, Result
 
 from broker.cli import demo as command
 from broker.cli.main import main
-from broker.show.crowd import Report
-from broker.show.outcome import Outcome
-from broker.show.picture import Stalled
-from broker.show.tally import Latency, Ledger
+from broker.demo.accounting import Latency, Ledger
+from broker.demo.load_process import Report
+from broker.demo.outcome import Outcome
+from broker.demo.picture import Stalled
 from protocol.clients.events import PostResult
 from protocol.codes import MessageType
 from protocol.codes import Outcome as Fate

@@ -8,8 +8,8 @@ import signal
 import pytest
 import trio
 
-from broker.show import director as direction
-from broker.show.director import Director
+from broker.demo import runner as direction
+from broker.demo.runner import Director
 from protocol.codes import Lane
 from tests.e2e.processes import roomcast, running
 

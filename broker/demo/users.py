@@ -15,7 +15,7 @@ from typing import Any
 
 import trio
 
-from broker.show.tally import Ledger
+from broker.demo.accounting import Ledger
 from protocol.clients import (
     Address,
     BytePipe,

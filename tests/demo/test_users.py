@@ -10,10 +10,10 @@ import pytest
 import trio
 import trio.testing
 
-from broker.show.cast import Cable, SmallBuffers, Valve, _ValvedPipe
-from broker.show.crowd import Cast, Crowd, Report, Spectator, read_lines
-from broker.show.script import Mood
-from broker.show.tally import Latency, Ledger
+from broker.demo.accounting import Latency, Ledger
+from broker.demo.load_process import Cast, Crowd, Report, Spectator, read_lines
+from broker.demo.scenario import Mood
+from broker.demo.users import Cable, SmallBuffers, Valve, _ValvedPipe
 from protocol.clients import Address, Danmaku, Event, Gap, Missed, PipeLost, Rejoined, State, TickAccount
 from protocol.codes import Lane, MessageType, Role, RoomPhase, Tier
 from protocol.messages import Account, Joined

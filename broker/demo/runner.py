@@ -19,15 +19,15 @@ from typing import Any, NamedTuple
 import trio
 
 from broker.config.schema import Config, LinkConfig, ListenConfig, RoomConfig
+from broker.demo.accounting import Latency, Ledger, Witness, differences
+from broker.demo.load import House
+from broker.demo.load_process import FLOODERS, QUIET
+from broker.demo.outcome import Outcome
+from broker.demo.picture import Picture, Stalled
+from broker.demo.scenario import ANNOUNCEMENTS, HOST_LINES, Phrases, Scene, plan, viewer_name
+from broker.demo.sleeper import Sleeper
+from broker.demo.users import Member
 from broker.server import Broker
-from broker.show.cast import Member
-from broker.show.crowd import FLOODERS, QUIET
-from broker.show.house import House
-from broker.show.outcome import Outcome
-from broker.show.picture import Picture, Stalled
-from broker.show.script import ANNOUNCEMENTS, HOST_LINES, Phrases, Scene, plan, viewer_name
-from broker.show.sleeper import Sleeper
-from broker.show.tally import Latency, Ledger, Witness, differences
 from protocol.clients import Danmaku, Event, RoomEvent
 from protocol.codes import Lane, MessageType, Tier
 from protocol.payloads import AnnouncementPayload, DanmakuPayload, GiftPayload

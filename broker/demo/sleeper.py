@@ -11,9 +11,9 @@ from typing import Any
 
 import trio
 
+from broker.demo.picture import Stalled
+from broker.demo.users import Member, Valve
 from broker.server import Broker
-from broker.show.cast import Member, Valve
-from broker.show.picture import Stalled
 from protocol.clients import Event, Rejoined, RoomEvent
 from protocol.codes import Tier
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from broker.cli.client import plain
-from broker.show.picture import Picture, Stalled
+from broker.demo.picture import Picture, Stalled
 from protocol.clients.events import Danmaku, Event
 from protocol.codes import Lane, MessageType
 from protocol.messages import Account

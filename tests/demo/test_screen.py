@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from broker.show.picture import Picture, Stalled
-from broker.show.view import MAX_WIDTH, draw, progress_line
+from broker.demo.picture import Picture, Stalled
+from broker.demo.screen import MAX_WIDTH, draw, progress_line
 from protocol.clients.events import Danmaku, Event
 from protocol.codes import Lane, MessageType
 from protocol.messages import Account

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from broker.show.crowd import Report
-from broker.show.picture import Stalled
-from broker.show.tally import Latency, Ledger
+from broker.demo.accounting import Latency, Ledger
+from broker.demo.load_process import Report
+from broker.demo.picture import Stalled
 from protocol.codes import Lane
 from protocol.messages import Account
 

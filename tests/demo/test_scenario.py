@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.show import script
-from broker.show.script import ACTS, GIFTS, Phrases, plan, viewer_name
+from broker.demo import scenario as script
+from broker.demo.scenario import ACTS, GIFTS, Phrases, plan, viewer_name
 from protocol.codes import MessageType
 from protocol.payloads import check_payload
 

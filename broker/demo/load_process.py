@@ -26,9 +26,9 @@ from typing import Any, NamedTuple
 
 import trio
 
-from broker.show.cast import Cable, Member, SmallBuffers
-from broker.show.script import Mood, Phrases, viewer_name
-from broker.show.tally import Latency, Ledger
+from broker.demo.accounting import Latency, Ledger
+from broker.demo.scenario import Mood, Phrases, viewer_name
+from broker.demo.users import Cable, Member, SmallBuffers
 from protocol.clients import Danmaku, Event, Gap, Missed, Rejoined, RoomEvent, State, TickAccount
 from protocol.codes import MessageType, Tier
 from protocol.payloads import DanmakuPayload, LikePayload

@@ -15,8 +15,8 @@ from typing import Any
 
 import trio
 
-from broker.show.crowd import Report, read_lines
-from broker.show.tally import Latency, Ledger
+from broker.demo.accounting import Latency, Ledger
+from broker.demo.load_process import Report, read_lines
 
 __all__ = ["House"]
 
@@ -62,7 +62,9 @@ class House:
         for share, talks in [(scouts, False)] * bool(scouts) + [(share, True) for share in shares]:
             arguments = [str(each) for each in (port, room, first, share, seed, int(talks))]
             process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "broker.show.crowd", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                [sys.executable, "-m", "broker.demo.load_process", *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
             )
             crowd = _Crowd(process, measures=not talks or not scouts)
             self._crowds.append(crowd)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.show.tally import Latency, Ledger, Witness, differences
+from broker.demo.accounting import Latency, Ledger, Witness, differences
 from protocol.clients.events import Danmaku, Event, Gap, Missed, PostResult, Rejoined, RoomEvent, State, TickAccount
 from protocol.codes import Lane, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.messages import Account, Joined
