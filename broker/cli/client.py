@@ -20,12 +20,12 @@ import click
 import trio
 
 from broker.auth.tokens import DEV_PREFIX, parse_role
+from protocol.clients.client import Client
+from protocol.clients.connect import open_client
 from protocol.clients.directs import ClientEvents
 from protocol.clients.events import ClientClosed, Connected, Disconnected, RoomRefused
-from protocol.clients.opening import open_client
-from protocol.clients.subscription import Room
+from protocol.clients.room import Room
 from protocol.clients.transports import Address
-from protocol.clients.trio_client import Client
 from protocol.codes import CloseCode, ErrorCode, Role, Tier
 from protocol.errors import LocalProtocolError
 

@@ -26,8 +26,8 @@ import trio
 from broker.cli.client import plain, run_visit, visit, visit_options, who_am_i
 from broker.cli.token import duration_s
 from protocol.batches import frames_of, payload_for
+from protocol.clients.client import Client
 from protocol.clients.events import BatchRefused, ClientClosed
-from protocol.clients.trio_client import Client
 from protocol.codes import CUSTOM_TYPE_MAX, CUSTOM_TYPE_MIN, ErrorCode, MessageType
 from protocol.connection import Connection
 from protocol.errors import LocalProtocolError

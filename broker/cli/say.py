@@ -19,7 +19,7 @@ import trio
 
 from broker.cli.client import enter, run_visit, visit, visit_options, who_am_i
 from protocol.clients.events import ClientClosed, PostResult
-from protocol.clients.subscription import Room
+from protocol.clients.room import Room
 from protocol.codes import CUSTOM_TYPE_MAX, CUSTOM_TYPE_MIN, MESSAGE_TYPES, ErrorCode, MessageType, Outcome
 from protocol.errors import LocalProtocolError
 from protocol.payloads import AnnouncementPayload, DanmakuPayload, EmotePayload, GiftPayload, LikePayload

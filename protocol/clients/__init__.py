@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ..messages import BatchState
+from .client import Client
+from .connect import open_client
 from .credentials import TokenSource
 from .directs import ClientEvents
 from .events import (
@@ -27,10 +29,8 @@ from .events import (
     State,
     TickAccount,
 )
-from .opening import open_client
-from .subscription import Likes, Membership, Room
+from .room import Likes, Membership, Room
 from .transports import Address, BytePipe, Connector, PipeLost, StreamPipe, connector
-from .trio_client import Client
 
 __all__ = [
     "Address",

@@ -11,7 +11,7 @@ import trio
 from ..codes import ErrorCode, MessageType, Outcome
 from ..messages import AckResult, ErrorReply
 from .events import PostResult
-from .subscription import Room
+from .room import Room
 
 __all__ = ["Posts", "Waiter"]
 

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from protocol.clients import Client, ClientClosed, Disconnected, open_client
-from protocol.clients.subscription import Room
+from protocol.clients.room import Room
 from protocol.codes import CloseCode, MessageType, Outcome
 from protocol.payloads import GiftPayload
 from tests.e2e.processes import Serving, roomcast, serving

@@ -12,7 +12,7 @@ import trio
 
 from broker.ledger import database_path
 from protocol.clients import open_client
-from protocol.clients.subscription import Room
+from protocol.clients.room import Room
 from protocol.codes import MessageType, Outcome
 from tests.e2e.processes import Serving, roomcast, serving
 from tests.e2e.test_drain import healthz, read

@@ -19,7 +19,7 @@ import trio
 
 from protocol.clients import open_client
 from protocol.clients.events import Event, Gap
-from protocol.clients.subscription import Room
+from protocol.clients.room import Room
 from protocol.codes import MessageType, Outcome
 from protocol.payloads import GiftPayload
 from tests.e2e.processes import Running, Serving, roomcast, running, serving

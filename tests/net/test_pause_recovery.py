@@ -20,7 +20,7 @@ from broker.net import poller
 from broker.server import Broker
 from protocol.clients import Address, BytePipe, Client, PipeLost, open_client
 from protocol.clients.events import Event, Gap, Rejoined
-from protocol.clients.subscription import Room
+from protocol.clients.room import Room
 from protocol.clients.transports import StreamPipe, connector
 from protocol.codes import CloseCode, MessageType, Outcome
 from tests.rooms.test_durable import directory, durable_broker

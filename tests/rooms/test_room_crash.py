@@ -16,7 +16,8 @@ from broker.core.rooms.state import RoomState
 from broker.rooms.room import Room
 from broker.server import Broker
 from broker.sessions.session import Session
-from protocol.clients import open_client, subscription
+from protocol.clients import open_client
+from protocol.clients import room as subscription
 from protocol.clients.events import Event, Gap, Left, Rejoined
 from protocol.codes import CloseCode, LeaveReason, MessageType, Outcome
 from protocol.connection import Frame

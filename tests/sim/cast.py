@@ -20,7 +20,7 @@ from broker.ledger import Committed, Repeated, Settled, Verdict
 from broker.ledger.entries import make_key
 from protocol.clients import Address, BytePipe, Client, PipeLost, open_client
 from protocol.clients.events import Danmaku, Event, Gap, Position, Rejoined, RoomRefused, TickAccount
-from protocol.clients.subscription import Room
+from protocol.clients.room import Room
 from protocol.clients.transports import _run_websocket
 from protocol.codes import MessageType, Outcome, RoomPhase, Tier
 from protocol.frames import pack_body, unpack_body

@@ -17,8 +17,8 @@ from protocol.clients import Event, Gap, Membership, PostResult, Room
 from protocol.clients.inbox import Inbox
 from protocol.clients.link import Ending
 from protocol.clients.posts import Posts
-from protocol.clients.rooms import Rooms
-from protocol.clients.subscription import MEMBERSHIPS, RoomSignal
+from protocol.clients.room import MEMBERSHIPS, RoomSignal
+from protocol.clients.room_table import Rooms
 from protocol.codes import Lane, LeaveReason, Opcode, Tier
 from protocol.connection import Frame
 from protocol.errors import LocalProtocolError

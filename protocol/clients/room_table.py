@@ -24,7 +24,7 @@ from ..reconnect import MAX_TOLD_S, Signal, backoff_s
 from .events import RoomRefused
 from .link import Ending, Link
 from .posts import Posts
-from .subscription import Membership, Room, RoomSignal
+from .room import Membership, Room, RoomSignal
 
 __all__ = ["Rooms"]
 

@@ -63,8 +63,8 @@ from .events import (
 from .inbox import Inbox
 from .link import Ending, Greeting, Link
 from .posts import Posts, Waiter
-from .rooms import Rooms
-from .subscription import Room
+from .room import Room
+from .room_table import Rooms
 from .transports import Address, Connector, PipeLost
 
 __all__ = ["Client"]

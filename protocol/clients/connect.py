@@ -18,11 +18,11 @@ import trio
 from ..codes import Feature
 from ..connection import Connection
 from ..messages import MAGIC, VERSION, Auth, ClientHello, Side
+from .client import Client
 from .credentials import Credentials, TokenSource
 from .inbox import MAX_INBOX_BYTES, MAX_INBOX_ITEMS
 from .link import Greeting
 from .transports import Address, Connector, connector
-from .trio_client import Client
 
 __all__ = ["open_client"]
 
