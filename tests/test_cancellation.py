@@ -15,8 +15,8 @@ from broker.users.archive import Archive
 from broker.users.inbox import Inboxes
 from protocol.codes import MessageType, Outcome
 from protocol.messages import Ack, Event
-from tests.broker.harness import RawLink, configuration
-from tests.checkpoints import CancelAtStep, cancel_at_every_step
+from tests.support.broker import RawLink, configuration
+from tests.support.cancellation import CancelAtStep, cancel_at_every_step
 from tests.support.faulty_disk import bodies, quick_directory
 
 QUICK = Pace(idle_s=0.005, upkeep_s=0.05, retry_first_s=0.005, retry_most_s=0.02)

@@ -24,9 +24,9 @@ from protocol.clients import open_client
 from protocol.codes import CloseCode, Feature, Role
 from protocol.messages import Auth, Authenticated, Ping, Pong
 from tests.auth.test_tokens import NOW, SECRET, Clock
-from tests.broker.harness import raw_link, running_broker
-from tests.protocol.strategies import room_names
 from tests.rooms.test_durable import directory, durable_broker
+from tests.support.broker import raw_link, running_broker
+from tests.support.strategies import room_names
 
 __all__ = ["directory"]
 

@@ -11,8 +11,8 @@ import pytest
 import trio
 
 from protocol.messages import State, Tick
-from tests.broker.harness import joined_link, running_broker
-from tests.tools import needs
+from tests.support.broker import joined_link, running_broker
+from tests.support.programs import needs
 
 ROOT = Path(__file__).parent.parent.parent
 FLAGS = (

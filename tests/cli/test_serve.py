@@ -18,9 +18,9 @@ from click.testing import CliRunner
 from broker.cli.main import main
 from broker.cli.serve import _serve
 from broker.ledger import Ledger
-from tests.broker.harness import configuration
 from tests.e2e.test_faults import fill
 from tests.ledger.test_service import mounted_tmpfs, remount
+from tests.support.broker import configuration
 from tests.support.faulty_disk import filled
 
 Harm = Callable[[Path, ExitStack], None]

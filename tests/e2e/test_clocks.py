@@ -10,7 +10,7 @@ import pytest
 
 from protocol.clients import open_client
 from protocol.codes import Outcome
-from tests.e2e.processes import serving
+from tests.support.processes import serving
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ import trio
 from broker.demo import runner as direction
 from broker.demo.runner import Director
 from protocol.codes import Lane
-from tests.e2e.processes import roomcast, running
+from tests.support.processes import roomcast, running
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ import trio
 
 from broker.ledger import DirectState, Reader, database_path
 from protocol.clients import Direct, open_client
-from tests.e2e.processes import Running, roomcast, running, serving
+from tests.support.processes import Running, roomcast, running, serving
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,7 @@ from protocol.clients import Client, ClientClosed, Disconnected, open_client
 from protocol.clients.room import Room
 from protocol.codes import CloseCode, MessageType, Outcome
 from protocol.payloads import GiftPayload
-from tests.e2e.processes import Serving, roomcast, serving
+from tests.support.processes import Serving, roomcast, serving
 
 pytestmark = pytest.mark.slow
 

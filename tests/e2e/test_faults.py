@@ -14,9 +14,9 @@ from broker.ledger import database_path
 from protocol.clients import open_client
 from protocol.clients.room import Room
 from protocol.codes import MessageType, Outcome
-from tests.e2e.processes import Serving, roomcast, serving
 from tests.e2e.test_drain import healthz, read
 from tests.ledger.test_service import mounted_tmpfs
+from tests.support.processes import Serving, roomcast, serving
 
 pytestmark = pytest.mark.slow
 

@@ -22,7 +22,7 @@ from protocol.clients.events import Event, Gap
 from protocol.clients.room import Room
 from protocol.codes import MessageType, Outcome
 from protocol.payloads import GiftPayload
-from tests.e2e.processes import Running, Serving, roomcast, running, serving
+from tests.support.processes import Running, Serving, roomcast, running, serving
 
 ROOMS = ("r0", "r1", "r2")
 WINDOW = 8

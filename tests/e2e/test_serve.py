@@ -13,7 +13,7 @@ import trio
 from broker.cli.client import visit
 from protocol.clients import Disconnected, open_client
 from protocol.codes import CloseCode
-from tests.e2e.processes import roomcast, serving
+from tests.support.processes import roomcast, serving
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,8 @@ import trio
 from protocol.clients import ClientClosed, Disconnected, open_client
 from protocol.clients.events import Gap, TickAccount
 from protocol.codes import Outcome
-from tests.e2e.processes import Serving, serving
 from tests.e2e.test_drain import healthz
+from tests.support.processes import Serving, serving
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ import pytest
 
 from protocol.clients import open_client
 from protocol.codes import Outcome
-from tests.e2e.processes import roomcast, running, serving
+from tests.support.processes import roomcast, running, serving
 
 pytestmark = pytest.mark.slow
 

@@ -17,8 +17,8 @@ from broker.net import poller
 from broker.server import Broker
 from protocol.codes import CloseCode, MessageType, Outcome, Role, Tier
 from protocol.messages import Ack, Auth, Direct, Event, Ping, Pong, Resume, Resumed
-from tests.broker.harness import joined_link, raw_link, running_broker
 from tests.rooms.test_durable import announce, directory, durable_broker, gift
+from tests.support.broker import joined_link, raw_link, running_broker
 
 __all__ = ["directory"]
 

@@ -22,7 +22,7 @@ from broker.net.poller import Poller
 from broker.net.protocol_detection import settle
 from broker.net.transport import Owner, Transport
 from protocol.codes import CloseCode
-from tests.broker.stage import RememberingOwner, descriptors, make_credentials
+from tests.support.poller import RememberingOwner, descriptors, make_credentials
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 

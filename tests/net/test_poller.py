@@ -14,7 +14,7 @@ from broker.core.net.send_queue import QueueLimits
 from broker.net.poller import BATCH, GATHER_S, TURN_S, Poller
 from broker.net.transport import TcpTransport, Transport
 from protocol.codes import CloseCode, Lane
-from tests.broker.stage import RememberingOwner, Stage, descriptors, on_stage
+from tests.support.poller import RememberingOwner, Stage, descriptors, on_stage
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from broker.net.websocket import WebSocketJsonTransport, WebSocketTransport
 from protocol.codes import CloseCode
 from protocol.connection import Connection, Frame
 from protocol.messages import ClientHello, GoAway, Side
-from tests.broker.stage import Stage, on_stage
 from tests.net.test_websocket import BINARY, KEY, TEXT, masked
+from tests.support.poller import Stage, on_stage
 
 HELLO = Connection(Side.CLIENT).send(ClientHello("roomcast", 1, 1))
 UPGRADE = (

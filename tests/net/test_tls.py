@@ -22,9 +22,9 @@ from broker.net.tls import (
 )
 from broker.net.transport import TcpTransport, Transport
 from broker.net.websocket import WebSocketTransport, ws_frame
-from tests.broker.stage import Credentials, Stage, make_credentials, on_stage, shake_hands
 from tests.net.test_protocol_detection import HELLO, JSON_UPGRADE, UPGRADE, status, v2
 from tests.net.test_websocket import BINARY, TEXT, masked
+from tests.support.poller import Credentials, Stage, make_credentials, on_stage, shake_hands
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from broker.net.tls import TlsTcpTransport, TlsWebSocketJsonTransport, TlsWebSoc
 from broker.net.transport import LINGER_S, Framing, Part, TcpTransport, Transport, TransportState
 from broker.net.websocket import WebSocketJsonTransport, WebSocketTransport, ws_frame
 from protocol.codes import CloseCode, Lane
-from tests.broker.stage import Credentials, RememberingOwner, Stage, make_credentials, on_stage, shake_hands
+from tests.support.poller import Credentials, RememberingOwner, Stage, make_credentials, on_stage, shake_hands
 
 KINDS = [
     TcpTransport,

@@ -29,7 +29,7 @@ from broker.net.websocket import (
     ws_frame,
 )
 from protocol.codes import CloseCode
-from tests.broker.stage import RememberingOwner, Stage, on_stage
+from tests.support.poller import RememberingOwner, Stage, on_stage
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10

@@ -18,7 +18,7 @@ from protocol.frames import MAX_CLIENT_BODY_BYTES, pack_body
 from protocol.messages import MAX_DIRECT_BYTES, MAX_RECIPIENTS, SendDirect, Side, reader_of
 from protocol.payloads import AnnouncementPayload
 from protocol.template import TemplateError, fill
-from tests.protocol.strategies import ids, texts
+from tests.support.strategies import ids, texts
 
 NEWS = MessageType.ANNOUNCEMENT
 CARD = 200

@@ -18,7 +18,7 @@ from protocol.dictionary import DICTIONARY_1
 from protocol.errors import RemoteProtocolError
 from protocol.frames import HEADER_BYTES, MAX_BODY_BYTES, pack_body, parse_header
 from protocol.messages import Account, Side, Tick, TickEntry
-from tests.protocol.links import drain, end
+from tests.support.links import drain, end
 
 LZ4 = [Codec.LZ4, Codec.LZ4_DICT_1]
 each_codec = pytest.mark.parametrize("codec", LZ4)

@@ -41,8 +41,8 @@ from protocol.messages import (
 from protocol.payloads import DanmakuPayload, LikePayload, PhasePayload
 from protocol.state import LinkState
 from protocol.vectors.malformed import MALFORMED, Malformed
-from tests.protocol.links import drain, end, feed, is_close, other
-from tests.protocol.strategies import MESSAGES, free_values, lanes_of, messages, posts, splits, texts, u32
+from tests.support.links import drain, end, feed, is_close, other
+from tests.support.strategies import MESSAGES, free_values, lanes_of, messages, posts, splits, texts, u32
 
 HELLO = ClientHello(MAGIC, 1, 1, 3, "test/1")
 BINARY_FAULTS = [each for each in MALFORMED if isinstance(each.data, bytes)]

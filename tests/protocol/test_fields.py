@@ -23,7 +23,7 @@ from protocol.fields import (
     record,
     text,
 )
-from tests.protocol.strategies import free_values, nested, texts
+from tests.support.strategies import free_values, nested, texts
 
 JUNK = st.one_of(
     free_values,

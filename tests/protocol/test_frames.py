@@ -22,7 +22,7 @@ from protocol.frames import (
     parse_header,
     unpack_body,
 )
-from tests.protocol.strategies import free_values, u32
+from tests.support.strategies import free_values, u32
 
 lanes, codecs, opcodes = st.sampled_from(Lane), st.sampled_from(Codec), st.sampled_from(Opcode)
 

@@ -28,7 +28,7 @@ from protocol.frames import (
 )
 from protocol.messages import Side
 from protocol.vectors.malformed import MALFORMED, Malformed
-from tests.protocol.links import drain, end, other
+from tests.support.links import drain, end, other
 
 
 def give(connection: Connection, data: bytes | str) -> list[Any]:

@@ -34,8 +34,8 @@ from protocol.messages import (
 )
 from protocol.payloads import DanmakuPayload
 from protocol.state import LinkState
-from tests.protocol.links import drain, end, is_close, other, roundtrip
-from tests.protocol.strategies import MESSAGES, free_values, lanes_of, messages, nested, u32
+from tests.support.links import drain, end, is_close, other, roundtrip
+from tests.support.strategies import MESSAGES, free_values, lanes_of, messages, nested, u32
 
 
 def code_of(text: str) -> CloseCode:

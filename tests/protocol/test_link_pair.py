@@ -17,8 +17,8 @@ from protocol.frames import HEADER_BYTES, MAX_CLIENT_BODY_BYTES, MAX_FRAME_BYTES
 from protocol.messages import MESSAGE_KINDS, Message, Side, opcode_of
 from protocol.state import ANSWERS, TRANSITIONS, LinkState
 from protocol.vectors.samples import SESSION
-from tests.protocol.links import other
-from tests.protocol.strategies import MESSAGES, lanes_of, u32
+from tests.support.links import other
+from tests.support.strategies import MESSAGES, lanes_of, u32
 
 
 class LinkPair(RuleBasedStateMachine):

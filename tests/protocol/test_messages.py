@@ -28,8 +28,8 @@ from protocol.messages import (
 )
 from protocol.payloads import check_payload
 from protocol.state import TRANSITIONS
-from tests.protocol.links import roundtrip, state_before
-from tests.protocol.strategies import MESSAGES, free_values, lanes_of, u32
+from tests.support.links import roundtrip, state_before
+from tests.support.strategies import MESSAGES, free_values, lanes_of, u32
 
 FEW = settings(max_examples=12)
 """Each of these runs once per message: 22 times as many examples in all."""

@@ -21,7 +21,7 @@ from protocol.payloads import (
     PhasePayload,
     check_payload,
 )
-from tests.protocol.strategies import free_values, payloads, texts, too_deep
+from tests.support.strategies import free_values, payloads, texts, too_deep
 
 
 @pytest.mark.parametrize("kind", payloads)

@@ -37,7 +37,7 @@ from protocol.messages import MESSAGE_KINDS, OPCODE_LANES, Join, Missed, Post, S
 from protocol.payloads import DanmakuPayload
 from protocol.state import ANSWERS, TRANSITIONS, LinkState
 from protocol.vectors.samples import SESSION
-from tests.protocol.links import drain, end
+from tests.support.links import drain, end
 
 SPEC = (Path(messages.__file__).parent / "SPEC.md").read_text(encoding="utf-8")
 Row = tuple[str, ...]

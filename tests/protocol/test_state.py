@@ -43,7 +43,7 @@ from protocol.messages import (
 )
 from protocol.payloads import DanmakuPayload
 from protocol.state import ANSWERS, TRANSITIONS, LinkState
-from tests.protocol.links import drain, end, other
+from tests.support.links import drain, end, other
 
 _JOINED = Joined("a", 1, 0, 1, 1, 20, 100, 1, 1, 1, 1, 0)  # type: ignore[arg-type]
 ONE_OF_EACH: dict[tuple[Side, Opcode], Any] = {

@@ -19,7 +19,7 @@ from protocol.payloads import PAYLOAD_KINDS, check_payload
 from protocol.state import LinkState
 from protocol.vectors.generate import documents, dump
 from protocol.vectors.samples import SAMPLES
-from tests.protocol.links import drain, end, other, state_before
+from tests.support.links import drain, end, other, state_before
 
 FOLDER = Path(protocol.vectors.__file__).parent
 FILES: dict[str, Any] = {

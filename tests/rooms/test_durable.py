@@ -16,7 +16,7 @@ from broker.rooms.room import Room
 from broker.server import Broker
 from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, Outcome, RoomPhase, Tier
 from protocol.messages import Ack, AckResult, ErrorReply, Event, Join, Left, Resume, Resumed
-from tests.broker.harness import RawLink, joined_link, raw_link, running_broker
+from tests.support.broker import RawLink, joined_link, raw_link, running_broker
 from tests.support.faulty_disk import FaultyStore, disk_error, quick_directory
 
 QUICK = Pace(idle_s=0.005, upkeep_s=0.05, retry_first_s=0.005, retry_most_s=0.02)

@@ -24,8 +24,8 @@ from protocol.connection import Frame
 from protocol.messages import Ack, Post
 from protocol.messages import Event as WireEvent
 from protocol.messages import Left as WireLeft
-from tests.broker.harness import joined_link, running_broker
 from tests.rooms.test_durable import directory, durable_broker
+from tests.support.broker import joined_link, running_broker
 
 __all__ = ["directory"]
 

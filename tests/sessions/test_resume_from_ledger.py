@@ -15,8 +15,8 @@ from broker.server import Broker
 from broker.users import archive
 from protocol.codes import ErrorCode, MessageType, Tier
 from protocol.messages import Ack, ErrorReply, Event, Resume, Resumed
-from tests.broker.harness import RawLink, joined_link, raw_link
 from tests.rooms.test_durable import announce, directory, disk, durable_broker
+from tests.support.broker import RawLink, joined_link, raw_link
 from tests.support.faulty_disk import disk_error
 
 __all__ = ["directory"]

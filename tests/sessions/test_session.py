@@ -34,7 +34,7 @@ from protocol.messages import (
     State,
     Tick,
 )
-from tests.broker.harness import RawLink, joined_link, raw_link, running_broker
+from tests.support.broker import RawLink, joined_link, raw_link, running_broker
 
 SECRET = "0123456789abcdef0123456789abcdef"
 

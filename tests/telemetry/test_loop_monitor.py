@@ -13,7 +13,7 @@ import trio
 from broker.core.limits.overload import OverloadStage
 from broker.server import SAMPLE_S
 from broker.telemetry.loop_monitor import LOG_EVERY_S, SLOW_STEP_S, LoopWatch
-from tests.broker.harness import running_broker
+from tests.support.broker import running_broker
 
 
 class Times:

@@ -17,8 +17,8 @@ from broker.server import Broker
 from broker.users.batches import MAX_UNDER_WAY
 from protocol.codes import ErrorCode, Feature, MessageType, Role
 from protocol.messages import BatchState, Direct, ErrorReply, SendDirect
-from tests.broker.harness import RawLink, raw_link, running_broker
 from tests.rooms.test_durable import directory, disk, durable_broker
+from tests.support.broker import RawLink, raw_link, running_broker
 from tests.support.faulty_disk import disk_error
 from tests.users.test_inbox import ack, acked, login, nothing_more
 

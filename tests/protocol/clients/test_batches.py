@@ -12,7 +12,7 @@ from protocol.codes import ErrorCode, Feature, Opcode
 from protocol.connection import Frame
 from protocol.errors import LocalProtocolError
 from protocol.messages import ErrorReply, SendDirect
-from tests.protocol.clients.peer import Peer, linked, server_hello
+from tests.support.peer import Peer, linked, server_hello
 
 KNOWS = server_hello(features=int(Feature.BATCH))
 CARD = 200

@@ -13,7 +13,7 @@ from protocol.codes import Feature, Opcode, Tier
 from protocol.errors import LocalProtocolError
 from protocol.messages import Auth, Authenticated, ClientHello, GoAway, Join
 
-from .peer import NO_ROUTE, URL, Network, client_of, count_likes, join, joined, linked, server_hello, take
+from ...support.peer import NO_ROUTE, URL, Network, client_of, count_likes, join, joined, linked, server_hello, take
 
 # ---- handshake
 

@@ -17,7 +17,7 @@ from protocol.codes import CloseCode, Feature, Opcode
 from protocol.errors import LocalProtocolError
 from protocol.messages import Auth, Authenticated, ClientHello, Ping, Pong
 from protocol.reconnect import Signal
-from tests.protocol.clients.peer import CUT_MS, NO_ROUTE, Network, Peer, client_of, server_hello, take_until
+from tests.support.peer import CUT_MS, NO_ROUTE, Network, Peer, client_of, server_hello, take_until
 
 AUTH_FAILED, TOKEN_EXPIRED = int(CloseCode.AUTH_FAILED), int(CloseCode.TOKEN_EXPIRED)
 

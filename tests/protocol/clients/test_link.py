@@ -16,7 +16,7 @@ from protocol.connection import NEED_DATA, Connection, Frame
 from protocol.messages import Authenticated, Join, Pong, Post, Side
 from protocol.reconnect import Signal
 
-from .peer import server_hello
+from ...support.peer import server_hello
 
 
 class RecordingPipe:

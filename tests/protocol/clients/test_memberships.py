@@ -24,7 +24,7 @@ from protocol.connection import Frame
 from protocol.errors import LocalProtocolError
 from protocol.messages import ErrorReply, Join, Leave, Left, Message, Resume, Resumed, opcode_of
 
-from .peer import event, joined, tick
+from ...support.peer import event, joined, tick
 
 LIVE = (Membership.WANTED, Membership.ASKED, Membership.JOINED)
 

@@ -13,7 +13,7 @@ from protocol.codes import ErrorCode, LeaveReason, Opcode, Outcome
 from protocol.errors import LocalProtocolError
 from protocol.messages import Ack, AckResult, ErrorReply, Left, Post, Resumed
 
-from .peer import Posting, join, joined, linked, quiet, take_until
+from ...support.peer import Posting, join, joined, linked, quiet, take_until
 
 FATES = [
     (Outcome.ACCEPTED, 0, {}),

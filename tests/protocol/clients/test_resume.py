@@ -27,7 +27,7 @@ from protocol.codes import ErrorCode, Lane, Opcode, Outcome, Tier
 from protocol.connection import encode
 from protocol.messages import Authenticated, ErrorReply, GoAway, Join, Pong, Resume, Resumed
 
-from .peer import (
+from ...support.peer import (
     NO_ROUTE,
     Network,
     Peer,

@@ -16,7 +16,7 @@ from protocol.messages import Account, Ack, AckResult, ErrorReply, TickEntry
 from protocol.messages import Left as WireLeft
 from protocol.messages import State as WireState
 
-from .peer import Posting, event, join, joined, linked, quiet, take, take_until, tick
+from ...support.peer import Posting, event, join, joined, linked, quiet, take, take_until, tick
 
 # ---- rooms
 

@@ -12,7 +12,7 @@ from protocol.clients import Connected, Danmaku, Direct, Disconnected, Event, Mi
 from protocol.codes import Lane, Opcode, Outcome
 from protocol.messages import Resumed
 
-from .peer import (
+from ...support.peer import (
     Network,
     Peer,
     Posting,

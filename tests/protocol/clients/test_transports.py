@@ -34,7 +34,7 @@ from protocol.codes import CloseCode, Lane, Opcode, Outcome
 from protocol.connection import NEED_DATA, Connection, Frame
 from protocol.messages import Ack, AckResult, Authenticated, Post, Side
 
-from .peer import event, joined, server_hello, take_until
+from ...support.peer import event, joined, server_hello, take_until
 
 # ---- addresses
 

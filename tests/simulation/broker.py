@@ -1,7 +1,7 @@
 """A broker in the simulated world: the real `Broker`, started, drained and killed, on the world's disk and network.
 
 Only its edges are made here: an epoll over simulated wires, a listener that is handed connections, and the ledger
-without its thread (`tests.sim.disk`).
+without its thread (`tests.simulation.disk`).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from broker.net.poller import Poller
 from broker.net.transport import Transport
 from broker.rooms.fanout import FanOut
 from broker.server import Broker
-from tests.sim.disk import Disk, Killed, SimLedger
-from tests.sim.network import SimEpoll, SimSocket, Wire
-from tests.sim.world import World
+from tests.simulation.disk import Disk, Killed, SimLedger
+from tests.simulation.network import SimEpoll, SimSocket, Wire
+from tests.simulation.world import World
 
 __all__ = ["Life", "SimBroker"]
 

@@ -2,7 +2,7 @@
 
 What anybody is told must be on the disk already; a stream has no hole but those that are named, and they are named
 only where the ledger does not have the events any more; nothing comes twice. What can only be judged when all is over
-is written down here and read by `tests.sim.verdict`.
+is written down here and read by `tests.simulation.checks`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from protocol.codes import MessageType, Outcome, RoomPhase, Tier
 from protocol.frames import pack_body, unpack_body
 from protocol.messages import Direct, State
 from protocol.payloads import GiftPayload
-from tests.sim.disk import Disk, Written
-from tests.sim.house import Life
-from tests.sim.network import SimPipe, SimStream
-from tests.sim.world import World
+from tests.simulation.broker import Life
+from tests.simulation.disk import Disk, Written
+from tests.simulation.network import SimPipe, SimStream
+from tests.simulation.world import World
 
 __all__ = ["Cast", "Gift", "Reader", "Sent", "is_end"]
 

@@ -23,7 +23,7 @@ from broker.ledger import Ledger, LedgerLimits, LedgerState, Retention, Settled,
 from broker.ledger.entries import Submission
 from broker.ledger.store import Store
 from broker.ledger.writer import Pace, Signal, Waiting
-from tests.sim.world import World
+from tests.simulation.world import World
 from tests.support.faulty_disk import disk_error
 
 __all__ = ["Disk", "Killed", "SimLedger", "Written"]

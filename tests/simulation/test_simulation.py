@@ -23,8 +23,8 @@ from broker.users.inbox import Inboxes
 from protocol.clients import Client
 from protocol.clients.directs import Directs
 from protocol.codes import MessageType
-from tests.sim.disk import SimLedger
-from tests.sim.show import simulate
+from tests.simulation.disk import SimLedger
+from tests.simulation.scenario import simulate
 
 FIXED = (
     31,  # an inbox whose last message had expired unseen was kept for ever
@@ -48,7 +48,7 @@ def test_the_same_seed_gives_the_same_world() -> None:
 @pytest.mark.timeout(900)
 def test_hundreds_of_worlds() -> None:
     """Two processes side by side; what they print is what is needed to see a failure again."""
-    commands = [[sys.executable, "-m", "tests.sim", seeds] for seeds in ("1000-1249", "1250-1499")]
+    commands = [[sys.executable, "-m", "tests.simulation", seeds] for seeds in ("1000-1249", "1250-1499")]
     root = Path(__file__).parents[2]
     runs = [subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) for command in commands]
     try:

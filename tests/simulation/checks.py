@@ -8,8 +8,8 @@ from broker.ledger import DirectState
 from broker.ledger import Reader as Ledger
 from protocol.codes import MessageType, RoomPhase
 from protocol.frames import unpack_body
-from tests.sim.cast import DEVICES, GIFTS, NEWS, ROOMS, SIDE, USERS, VISITS, Cast, is_end
-from tests.sim.disk import Written
+from tests.simulation.actors import DEVICES, GIFTS, NEWS, ROOMS, SIDE, USERS, VISITS, Cast, is_end
+from tests.simulation.disk import Written
 
 __all__ = ["check", "look", "what_is_missing"]
 

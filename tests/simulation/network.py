@@ -14,7 +14,7 @@ from collections.abc import Callable
 import trio
 
 from protocol.clients import PipeLost
-from tests.sim.world import World
+from tests.simulation.world import World
 
 __all__ = ["SimEpoll", "SimPipe", "SimSocket", "SimStream", "Wire"]
 

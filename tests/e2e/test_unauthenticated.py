@@ -13,7 +13,7 @@ import trio
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.broker.harness import joined_link, running_broker
+from tests.support.broker import joined_link, running_broker
 
 DEADLINE_S = 20
 

@@ -16,11 +16,11 @@ import trio
 
 from broker.users import inbox as inboxes
 from protocol.codes import Tier
-from tests.sim import verdict
-from tests.sim.cast import Cast
-from tests.sim.disk import Disk
-from tests.sim.house import Life
-from tests.sim.world import World, run_world
+from tests.simulation import checks as verdict
+from tests.simulation.actors import Cast
+from tests.simulation.broker import Life
+from tests.simulation.disk import Disk
+from tests.simulation.world import World, run_world
 from tests.support.faulty_disk import MEMORY
 
 __all__ = ["Show", "simulate"]

@@ -24,7 +24,7 @@ import structlog
 import trio
 
 from protocol.codes import CloseCode
-from tests.sim.weather import Weather
+from tests.simulation.faults import Weather
 
 __all__ = ["World", "run_world"]
 
@@ -182,7 +182,7 @@ def run_world(seed: int, main: Callable[[World], Awaitable[Any]]) -> World:
             raise world.failure
         assert world.errors == [], world.errors[0]
     except BaseException as error:
-        error.add_note("\n".join(["...", *world.log[-25:], f"again: python -m tests.sim --log {seed}"]))
+        error.add_note("\n".join(["...", *world.log[-25:], f"again: python -m tests.simulation --log {seed}"]))
         raise
     finally:
         structlog.reset_defaults()

@@ -1,12 +1,12 @@
 """Run worlds of the simulation by their seeds.
 
 A world is a whole broker, its disk, its network and a few people with our own clients, in virtual time; the seed
-decides every delay, fault and crash (tests/sim/weather.py says which there are). The same seed is the same world, line
+decides every delay, fault and crash (tests/simulation/faults.py says which there are). The same seed is the same world, line
 by line, so a failing seed is the whole report of a bug.
 
-    python -m tests.sim 1000-1499        run these worlds; one line a world that fails, and what happened in all
-    python -m tests.sim 1017             run one world again; prints the hash of its log
-    python -m tests.sim --log 1017       the same with its log: what was broken when, and who saw what
+    python -m tests.simulation 1000-1499        run these worlds; one line a world that fails, and what happened in all
+    python -m tests.simulation 1017             run one world again; prints the hash of its log
+    python -m tests.simulation --log 1017       the same with its log: what was broken when, and who saw what
 
 Exit status 1 if a world failed.
 """
@@ -20,7 +20,7 @@ import time
 import traceback
 from collections import Counter
 
-from tests.sim.show import simulate
+from tests.simulation.scenario import simulate
 
 
 def seeds(text: str) -> range:
@@ -32,7 +32,7 @@ def seeds(text: str) -> range:
 def main(arguments: list[str]) -> int:
     """Run what the command line names."""
     parser = argparse.ArgumentParser(
-        prog="python -m tests.sim", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m tests.simulation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("seeds", nargs="+", type=seeds, metavar="SEED|FIRST-LAST")
     parser.add_argument("--log", action="store_true", help="print the log of every world")
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
                 raise
             failed.append(seed)
             traceback.print_exc()
-            print(f"seed {seed} FAILED; again: python -m tests.sim {seed}", flush=True)
+            print(f"seed {seed} FAILED; again: python -m tests.simulation {seed}", flush=True)
         else:
             happened += world.happened
             if options.log:
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
     took_s = time.perf_counter() - begun
     print(f"{len(numbers)} worlds, {len(failed)} failed, {took_s / len(numbers):.3f} s each")
     if failed:
-        print("again: python -m tests.sim", *failed)
+        print("again: python -m tests.simulation", *failed)
     return 1 if failed else 0
 
 
