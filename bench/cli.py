@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.compare import compare_files, verdict_table
-from bench.memory import run_memory
+from bench.load.texts import load_corpus
 from bench.plan import about, fitted, rough_s, slowness
 from bench.process import BenchFailure
-from bench.results import METRICS
+from bench.report.compare import compare_files, verdict_table
+from bench.report.results import METRICS
 from bench.run import RunOptions, run_scenario
 from bench.scenario import (
     Scenario,
@@ -33,7 +33,7 @@ from bench.scenario import (
     resize,
     scenario_names,
 )
-from bench.texts import load_corpus
+from bench.scripted_links import run_memory
 
 __all__ = ["bench"]
 
@@ -168,7 +168,7 @@ def run(
         json_path.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
         console.print(f"wrote {json_path}")
     if html_path is not None or picture is not None:
-        from bench.report import write_html, write_picture
+        from bench.report.report import write_html, write_picture
 
         if html_path is not None:
             write_html(document, html_path)

@@ -17,14 +17,14 @@ from typing import Any
 import msgspec
 
 from bench.disk import sync_floor, sync_times
-from bench.invariants import check, check_crowd, check_kept
-from bench.kept import lose_last_entry, read_back
-from bench.links import ViewerSpec
+from bench.ledger_check import lose_last_entry, read_back
+from bench.load.links import ViewerSpec
+from bench.load.publishers import PublisherSpec, StreamSpec
 from bench.machine import busy_s, facts
 from bench.measure import now_us
 from bench.process import BenchFailure, Child, Troupe
-from bench.publishers import PublisherSpec, StreamSpec
-from bench.results import assemble
+from bench.report.invariants import check, check_crowd, check_kept
+from bench.report.results import assemble
 from bench.scenario import Scenario, twin_of
 
 __all__ = ["RunOptions", "run_scenario"]
@@ -111,7 +111,7 @@ class _Play:
         self.say("starting the broker")
         path = self.troupe.folder / "broker.toml"
         path.write_text(plain_toml(self._settings()), encoding="utf-8")
-        self.broker = self.troupe.start("broker", "bench.observed", str(path), str(self.lifetime_s))
+        self.broker = self.troupe.start("broker", "bench.broker_process", str(path), str(self.lifetime_s))
         serving = self.broker.wait("serving", 30)
         host, port = serving["address"][:2]
         empty = self.troupe.rss_mib(self.broker)
@@ -130,7 +130,7 @@ class _Play:
         time.sleep(0.5)
         full = self.troupe.rss_mib(self.broker)
         self.say("publishers come in")
-        self.publisher = self.troupe.start("publishers", "bench.publishers")
+        self.publisher = self.troupe.start("publishers", "bench.load.publishers")
         self.publisher.order(msgspec.to_builtins(self._publisher_spec(host, port)))
         self.publisher.wait("ready", 60)
         self.evidence_parts["joining"] = {
@@ -187,7 +187,7 @@ class _Play:
     def _connect_viewers(self, host: str, port: int) -> None:
         self.say(f"{self.scenario.viewers} viewers come in")
         for number, (first, count) in enumerate(self._split(self.scenario.viewers)):
-            child = self.troupe.start(f"viewers-{number}", "bench.viewers")
+            child = self.troupe.start(f"viewers-{number}", "bench.load.viewers")
             child.order(msgspec.to_builtins(self._viewer_spec(host, port, first, count)))
             self.viewers.append(child)
         ready = [child.wait("ready", READY_S) for child in self.viewers]
@@ -210,7 +210,7 @@ class _Play:
             spec = self._viewer_spec(host, port, first, count)
             spec.crowd = True
             spec.websocket_share = 1.0 if websocket else 0.0
-            child = self.troupe.start(f"viewers-{number}", "bench.viewers")
+            child = self.troupe.start(f"viewers-{number}", "bench.load.viewers")
             child.order(msgspec.to_builtins(spec))
             self.viewers.append(child)
         rooms = self.broker.wait("crowd_ready", READY_S)["rooms"]

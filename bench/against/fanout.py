@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from bench.links import ViewerSpec
+from bench.load.links import ViewerSpec
 from bench.measure import now_us, summarise
 from bench.process import BenchFailure, Child, Troupe
 from bench.run import RunOptions, run_scenario

@@ -12,11 +12,11 @@ import socket
 import sys
 import time
 
-from bench.child import emit, set_alarm
+from bench.load.child import emit, set_alarm
+from bench.load.publishers import Schedule, StreamSpec
+from bench.load.sockets import handshake_request, mask_message
+from bench.load.texts import PHRASES, stamped
 from bench.measure import Latencies, now_us
-from bench.publishers import Schedule, StreamSpec
-from bench.sockets import handshake_request, mask_message
-from bench.texts import PHRASES, stamped
 from protocol.codes import Lane, MessageType
 from protocol.connection import encode
 from protocol.messages import Account, Tick, TickEntry

@@ -11,11 +11,11 @@ import sys
 
 import msgspec
 
-from bench.books import STREAM_TICK
-from bench.child import first_order, set_alarm
-from bench.links import Link, LinkState, ViewerSpec
-from bench.sockets import handshake_request
-from bench.viewers import Viewers
+from bench.load.books import STREAM_TICK
+from bench.load.child import first_order, set_alarm
+from bench.load.links import Link, LinkState, ViewerSpec
+from bench.load.sockets import handshake_request
+from bench.load.viewers import Viewers
 
 __all__ = ["CHANNEL", "PATH", "ROOM", "ForeignViewers"]
 

@@ -10,8 +10,8 @@ import sys
 
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 
-from bench.child import emit, set_alarm
-from bench.sockets import raise_descriptors
+from bench.load.child import emit, set_alarm
+from bench.load.sockets import raise_descriptors
 
 
 async def _main() -> None:

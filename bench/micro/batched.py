@@ -10,7 +10,7 @@ from __future__ import annotations
 import trio
 
 from bench.floor import python_sweep
-from bench.micro.house import config, cpu_s, crowd, serving, watch
+from bench.micro.harness import config, cpu_s, crowd, serving, watch
 from bench.micro.result import Result, median
 from protocol.codes import Lane
 

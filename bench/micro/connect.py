@@ -10,11 +10,11 @@ import select
 import socket
 import time
 
-from bench.micro.house import Crowd, config, cpu_s, crowd, serving, settle
+from bench.load.sockets import listen, server_message
+from bench.micro.harness import Crowd, config, cpu_s, crowd, serving, settle
 from bench.micro.memory import SECRET, tokens
 from bench.micro.result import Result, median
 from bench.micro.wire import frame
-from bench.sockets import listen, server_message
 from protocol.codes import Opcode
 
 __all__ = ["connect_tcp", "connect_ws"]

@@ -15,7 +15,7 @@ import time
 import trio
 
 from bench.floor import FloorSweep, c_sweep, python_sweep
-from bench.micro.house import config, cpu_s, crowd, serving, watch
+from bench.micro.harness import config, cpu_s, crowd, serving, watch
 from bench.micro.result import Result, median
 from bench.micro.wire import Template, frames_in, hello_auth_join
 from broker.server import Broker

@@ -19,10 +19,10 @@ from typing import Any
 import trio
 from msgpack import unpackb
 
-from bench.micro.house import Crowd, config, cpu_s, crowd, serving
+from bench.load.sockets import listen
+from bench.micro.harness import Crowd, config, cpu_s, crowd, serving
 from bench.micro.result import Result, median
 from bench.micro.wire import HEADER, frame
-from bench.sockets import listen
 from broker.net.transport import TcpTransport
 from broker.server import Broker
 from protocol.codes import Lane, Opcode

@@ -12,9 +12,9 @@ import select
 import subprocess
 import sys
 
-from bench.micro.house import config, crowd, rss_bytes, serving, settle
+from bench.load.sockets import pairs, raise_descriptors
+from bench.micro.harness import config, crowd, rss_bytes, serving, settle
 from bench.micro.result import Result
-from bench.sockets import pairs, raise_descriptors
 from broker.auth.tokens import Authenticator
 
 __all__ = ["SECRET", "memory_tcp", "memory_ws", "tokens"]

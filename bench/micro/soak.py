@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 import trio
 
-from bench.micro.house import config, crowd, rss_bytes, serving, settle
+from bench.micro.harness import config, crowd, rss_bytes, serving, settle
 from bench.micro.result import Result, median
 from broker.server import Broker
 

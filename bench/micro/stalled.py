@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 import trio
 
-from bench.micro.house import Crowd, config, crowd, serving
+from bench.micro.harness import Crowd, config, crowd, serving
 from bench.micro.result import Result, median
 
 __all__ = ["stalled"]

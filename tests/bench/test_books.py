@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from bench.books import STREAM_TICK, Books, Form, Record
-from bench.observed import floor_frame
-from bench.texts import stamped
+from bench.broker_process import floor_frame
+from bench.load.books import STREAM_TICK, Books, Form, Record
+from bench.load.texts import stamped
 from protocol.codes import Codec, Lane, MessageType, Role, RoomPhase, Tier
 from protocol.connection import Encoding, encode
 from protocol.messages import Account, Event, Joined, State, Tick, TickEntry

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.compare import ASSUMED_BAND, compare_runs
+from bench.report.compare import ASSUMED_BAND, compare_runs
 
 
 def runs(*values: float, metric: str = "chat_p99_ms") -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bench.floor import c_compiler, c_sweep, python_sweep
-from bench.sockets import close_all, pairs
+from bench.load.sockets import close_all, pairs
 
 
 def test_both_loops_send_the_same_bytes_to_every_socket() -> None:

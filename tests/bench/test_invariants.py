@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.invariants import check, check_crowd
+from bench.report.invariants import check, check_crowd
 
 
 @pytest.fixture

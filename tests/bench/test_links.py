@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.books import SINGLE, STREAM_EVENT, STREAM_STATE, STREAM_TICK, Books, Record
-from bench.links import Link, Manner, judge, missing_danmaku
+from bench.load.books import SINGLE, STREAM_EVENT, STREAM_STATE, STREAM_TICK, Books, Record
+from bench.load.links import Link, Manner, judge, missing_danmaku
 from protocol.codes import Tier
 
 

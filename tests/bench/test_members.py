@@ -8,8 +8,8 @@ import pytest
 import trio
 import trio.lowlevel
 
-from bench.members import SharedLink, SharedSocket
-from bench.sockets import pairs
+from bench.load.members import SharedLink, SharedSocket
+from bench.load.sockets import pairs
 from broker.core.limits.overload import ByteBudget
 from broker.core.net.send_queue import QueueLimits
 from broker.net.poller import Poller

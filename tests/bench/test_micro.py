@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.load.sockets import server_message
 from bench.micro import BENCHES, run
-from bench.micro.crowd import PHRASES
+from bench.micro.clients import PHRASES
 from bench.micro.result import Result, median, table
 from bench.micro.wire import (
     Template,
@@ -23,7 +24,6 @@ from bench.micro.wire import (
     read_stamp,
     ws_messages,
 )
-from bench.sockets import server_message
 from broker.net.transport import Framing
 from broker.rooms.members import Content, prepare, variant_of
 from protocol.codes import Codec, Lane, Opcode, Tier

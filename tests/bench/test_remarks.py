@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bench.remarks import remarks
+from bench.report.remarks import remarks
 from bench.scenario import Scenario, load_scenario
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.texts import PHRASES, REFRAINS, Stamp, base36, load_corpus, read_stamp, stamped
+from bench.load.texts import PHRASES, REFRAINS, Stamp, base36, load_corpus, read_stamp, stamped
 from protocol.payloads import MAX_DANMAKU_CHARS
 
 DAY_US = 86_400_000_000

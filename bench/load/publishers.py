@@ -22,12 +22,12 @@ from typing import Any
 
 import msgspec
 
-from bench.child import CommandReader, emit, first_order, set_alarm
-from bench.links import client_bytes
+from bench.load.child import CommandReader, emit, first_order, set_alarm
+from bench.load.links import client_bytes
+from bench.load.sockets import connect_from, raise_descriptors, source_address
+from bench.load.texts import PHRASES, REFRAINS, base36, stamped
+from bench.load.tokens import TokenMaker
 from bench.measure import Latencies, now_us
-from bench.sockets import connect_from, raise_descriptors, source_address
-from bench.texts import PHRASES, REFRAINS, base36, stamped
-from bench.tokens import TokenMaker
 from protocol.codes import CUSTOM_TYPE_MIN, ErrorCode, Lane, MessageType, Opcode, Outcome, Role, Tier
 from protocol.connection import encode
 from protocol.frames import HEADER_BYTES, build_frame, header_fields, pack_body, unpack_body

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from bench.memory import Pipe, run_memory
-from bench.report import render
+from bench.report.report import render
 from bench.run import RunOptions
 from bench.scenario import LinkScript, Sizes, load_scenario, resize
+from bench.scripted_links import Pipe, run_memory
 
 
 def test_a_pipe_takes_what_fits_and_delivers_at_its_pace() -> None:

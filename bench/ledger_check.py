@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.publishers import COMMERCE_TYPE
-from bench.texts import read_stamp
+from bench.load.publishers import COMMERCE_TYPE
+from bench.load.texts import read_stamp
 from broker.ledger import LedgerRefused, Reader, StoredEntry, database_path
 from broker.ledger.head import HeadFile
 from broker.ledger.replay import event_of, replay

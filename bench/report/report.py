@@ -12,9 +12,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from bench import plots
-from bench.remarks import FEW_VIEWERS
-from bench.results import METRICS
+from bench.report import plots
+from bench.report.remarks import FEW_VIEWERS
+from bench.report.results import METRICS
 
 __all__ = ["figure_text", "render", "write_html", "write_picture"]
 

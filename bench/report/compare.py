@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from bench.results import METRICS, headline_value
+from bench.report.results import METRICS, headline_value
 
 __all__ = ["Comparison", "Row", "compare_files", "compare_runs", "verdict_table"]
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from bench.load.texts import Stamp, read_stamp
 from bench.measure import Latencies, SecondSeries
-from bench.texts import Stamp, read_stamp
 from protocol.codes import Lane, MessageType, Opcode, Tier
 from protocol.compression import decompress
 from protocol.errors import RemoteProtocolError

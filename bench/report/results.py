@@ -13,9 +13,9 @@ import itertools
 from statistics import median
 from typing import Any, NamedTuple
 
-from bench.books import LANES
+from bench.load.books import LANES
 from bench.measure import merge_series, summarise
-from bench.remarks import remarks
+from bench.report.remarks import remarks
 from bench.scenario import Scenario
 
 __all__ = ["FORMAT", "METRICS", "Metric", "assemble", "headline_value"]

@@ -21,16 +21,16 @@ from typing import Any, cast
 import trio
 import trio.testing
 
-from bench.books import SINGLE, STREAM_TICK, Books
-from bench.invariants import check
-from bench.links import CODECS, Link, LinkState, Manner, judge, link_report, missing_danmaku
+from bench.load.books import SINGLE, STREAM_TICK, Books
+from bench.load.links import CODECS, Link, LinkState, Manner, judge, link_report, missing_danmaku
+from bench.load.publishers import Schedule, StreamSpec
+from bench.load.texts import PHRASES, REFRAINS, base36, stamped
 from bench.machine import facts
 from bench.measure import Latencies
-from bench.publishers import Schedule, StreamSpec
-from bench.results import assemble
+from bench.report.invariants import check
+from bench.report.results import assemble
 from bench.run import RunOptions, Say, plain_toml
 from bench.scenario import LinkScript, Scenario
-from bench.texts import PHRASES, REFRAINS, base36, stamped
 from broker.config.schema import Config, LogConfig, load
 from broker.core.limits.overload import ByteBudget
 from broker.core.net.send_queue import Missed, QueueLimits

@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bench.books import LANES
+from bench.load.books import LANES
 
 __all__ = ["Findings", "Ledger", "check", "check_crowd", "check_kept"]
 

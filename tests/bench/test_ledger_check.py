@@ -11,10 +11,10 @@ import pytest
 import trio
 
 from bench.disk import sync_floor, sync_times
-from bench.invariants import check_kept
-from bench.kept import add_up, lose_last_entry, read_back
-from bench.publishers import COMMERCE_TYPE
-from bench.texts import stamped
+from bench.ledger_check import add_up, lose_last_entry, read_back
+from bench.load.publishers import COMMERCE_TYPE
+from bench.load.texts import stamped
+from bench.report.invariants import check_kept
 from broker.ledger import Entry, Ledger, StoredEntry, database_path
 from protocol.codes import Lane, MessageType
 from protocol.frames import pack_body

@@ -16,7 +16,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bench.child import CommandReader, emit, set_alarm
+from bench.load.child import CommandReader, emit, set_alarm
+from bench.load.sockets import connect_from, handshake_request, raise_descriptors, source_address
 from bench.micro.wire import (
     Template,
     body_of,
@@ -26,7 +27,6 @@ from bench.micro.wire import (
     read_stamp,
     ws_messages,
 )
-from bench.sockets import connect_from, handshake_request, raise_descriptors, source_address
 from protocol.codes import Opcode
 
 __all__ = ["main"]

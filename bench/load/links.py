@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from bench.books import SINGLE, STREAM_EVENT, STREAM_STATE, STREAM_TICK, Books, Form, Record
-from bench.sockets import mask_message
+from bench.load.books import SINGLE, STREAM_EVENT, STREAM_STATE, STREAM_TICK, Books, Form, Record
+from bench.load.sockets import mask_message
 from protocol.codes import Codec, Feature, Lane, Tier
 from protocol.connection import encode
 from protocol.messages import MAGIC, VERSION, Auth, ClientHello, Join, Message, Ping, Resume

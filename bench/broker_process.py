@@ -21,13 +21,13 @@ from typing import Any
 
 import trio
 
-from bench.books import FLOOR_SEQUENCE
-from bench.child import CommandReader, emit, set_alarm
 from bench.floor import FloorSweep, c_loop, c_sweep, python_sweep
-from bench.links import CODECS
+from bench.load.books import FLOOR_SEQUENCE
+from bench.load.child import CommandReader, emit, set_alarm
+from bench.load.links import CODECS
+from bench.load.members import Crowd
+from bench.load.sockets import listen, server_message
 from bench.measure import now_us
-from bench.members import Crowd
-from bench.sockets import listen, server_message
 from broker.config.schema import load
 from broker.core.net.send_queue import QueueLimits
 from broker.net.poller import Poller
@@ -284,7 +284,7 @@ async def _main(path: Path) -> None:
 
 
 def main() -> None:
-    """``python -m bench.observed CONFIG LIFETIME_S``."""
+    """``python -m bench.broker_process CONFIG LIFETIME_S``."""
     set_alarm(float(sys.argv[2]))
     trio.run(_main, Path(sys.argv[1]))
 

@@ -24,9 +24,9 @@ from time import monotonic_ns
 
 import msgspec
 
-from bench.books import FLOOR_SEQUENCE, STREAM_EVENT, STREAM_TICK, Books, Record
-from bench.child import CommandReader, emit, first_order, set_alarm
-from bench.links import (
+from bench.load.books import FLOOR_SEQUENCE, STREAM_EVENT, STREAM_TICK, Books, Record
+from bench.load.child import CommandReader, emit, first_order, set_alarm
+from bench.load.links import (
     FEATURES,
     Link,
     LinkState,
@@ -38,9 +38,9 @@ from bench.links import (
     link_report,
     ping_bytes,
 )
+from bench.load.sockets import connect_from, handshake_request, raise_descriptors, source_address
+from bench.load.tokens import TokenMaker
 from bench.measure import now_us
-from bench.sockets import connect_from, handshake_request, raise_descriptors, source_address
-from bench.tokens import TokenMaker
 from protocol.codes import CloseCode, MessageType, Opcode, Tier
 from protocol.errors import RemoteProtocolError
 from protocol.fields import FieldError

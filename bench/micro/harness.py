@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 import trio
 
-from bench.sockets import raise_descriptors
+from bench.load.sockets import raise_descriptors
 from broker.config.schema import AdmissionConfig, AuthConfig, Config, LinkConfig, ListenConfig, LogConfig, RoomConfig
 from broker.core.limits.overload import OverloadMonitor, OverloadStage
 from broker.rooms.fanout import Outbox
@@ -68,7 +68,7 @@ class _CalmMonitor(OverloadMonitor):
 
 
 class Crowd:
-    """One process of clients; see `bench.micro.crowd`."""
+    """One process of clients; see `bench.micro.clients`."""
 
     def __init__(self, process: trio.Process) -> None:
         self._process = process
@@ -103,7 +103,7 @@ class Crowd:
 async def crowd() -> AsyncIterator[Crowd]:
     """A process of clients, ended with the block."""
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "bench.micro.crowd"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", "bench.micro.clients"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     try:
         one = Crowd(process)

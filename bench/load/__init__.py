@@ -1,0 +1,1 @@
+"""The load: viewers, publishers, members, and their sockets."""

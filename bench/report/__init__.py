@@ -1,0 +1,1 @@
+"""Results, their sums, pictures and comparisons."""
