@@ -27,7 +27,7 @@ from broker.auth.tokens import Authenticator
 from broker.config.schema import Config
 from broker.core.limits.overload import ByteBudget, OverloadMonitor, OverloadStage
 from broker.core.limits.rate_limit import Rate
-from broker.core.net.connection_limits import Gate
+from broker.core.net.connection_limits import ConnectionLimits
 from broker.core.net.send_queue import QueueLimits
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import CustomRule, RoomRules
@@ -126,7 +126,7 @@ class Broker:
         self.budget = ByteBudget(config.queue.total_bytes)
         self.fanout = self._make_fanout()
         self.hub = Hub(config.room, rules, self.fanout, clock=clock, unix_ms=wall_ms, rng=rng, recorder=self.recorder)
-        self.gate = Gate(
+        self.connection_limits = ConnectionLimits(
             max_connections=self.max_connections,
             per_address=config.admission.per_address,
             accept_per_s=config.admission.accept_per_s,
@@ -149,7 +149,7 @@ class Broker:
             config=config.link,
             hub=self.hub,
             auth=Authenticator(config.auth, clock=lambda: self._wall_ms() / 1000, rng=self._rng),
-            gate=self.gate,
+            connection_limits=self.connection_limits,
             poller=self.poller,
             unix_ms=self._wall_ms,
             custom=self._custom,
@@ -219,13 +219,13 @@ class Broker:
         )
 
     def _make_listener(self, kind: type[Listener] = Listener) -> Listener:
-        return kind(self.config, self.poller, self.gate, self._make_session, status=self.status)
+        return kind(self.config, self.poller, self.connection_limits, self._make_session, status=self.status)
 
     def _make_session(self, transport: Transport) -> Session:
         return Session(transport, self.services)
 
     def _on_gone(self, transport: Transport) -> None:
-        settle(self.gate, transport)
+        settle(self.connection_limits, transport)
 
     def status(self) -> tuple[bool, dict[str, Any]]:
         """Readiness and its words for ``GET /healthz``."""
@@ -297,7 +297,7 @@ class Broker:
         window_ms = round(link.drain_s * 1000)
         third_s = link.drain_limit_s / 3
         log.info("draining", connections=len(self.poller))
-        self.gate.close(max(1, window_ms // 2))
+        self.connection_limits.close(max(1, window_ms // 2))
         await self.poller.serve_pending(LAST_READ_S)
         with trio.move_on_after(third_s) as settling:
             for room in self.hub:
@@ -308,10 +308,10 @@ class Broker:
             while self.fanout.waiting:  # noqa: ASYNC110 - the scheduler should not pay for an event it needs once
                 await trio.sleep(0.01)
             await self._send_away(window_ms)
-            while self.gate.held:  # noqa: ASYNC110 - as above
+            while self.connection_limits.held:  # noqa: ASYNC110 - as above
                 await trio.sleep(0.02)
         log.info(
-            "drained", seconds=round(self._clock() - begun, 3), cut=self.gate.held,
+            "drained", seconds=round(self._clock() - begun, 3), cut=self.connection_limits.held,
             ledger_waiting=0 if self.ledger is None else self.ledger.waiting, ledger_late=settling.cancelled_caught,
         )  # fmt: skip
         if self._cancel is not None:

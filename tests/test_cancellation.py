@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.ledger import Committed, Entry, Ledger, Pace, Reader, Settled, Verdict, database_path
+from broker.ledger import Committed, Entry, Ledger, LedgerResult, Pace, Reader, SubmitResult, database_path
 from broker.server import Broker, unix_ms
 from broker.users.archive import Archive
 from broker.users.inbox import Inboxes
@@ -122,7 +122,7 @@ def test_a_ledger_that_is_cancelled_while_it_starts_can_be_opened_again(director
 
 
 def test_questions_and_waits_that_are_cancelled_leave_the_ledger_whole(directory: Path) -> None:
-    told: list[Settled] = []
+    told: list[LedgerResult] = []
     sent = 0
 
     async def ask(instrument: CancelAtStep) -> None:
@@ -133,7 +133,9 @@ def test_questions_and_waits_that_are_cancelled_leave_the_ledger_whole(directory
             with instrument.scope:
                 instrument.arm()
                 for _ in range(3):
-                    sent += ledger.record((Entry("lobby", 7, 1, 4, unix_ms(), b"x"),), told.append) is Verdict.QUEUED
+                    sent += (
+                        ledger.record((Entry("lobby", 7, 1, 4, unix_ms(), b"x"),), told.append) is SubmitResult.QUEUED
+                    )
                     await ledger.ask(Reader.rooms)
                 await ledger.flush()
             instrument.disarm()

@@ -53,7 +53,7 @@ async def draining(broker: Broker) -> AsyncIterator[None]:
 async def test_newcomers_and_health_checks_are_told_that_the_broker_leaves() -> None:
     async with running_broker(link={"drain_s": 20}) as broker, raw_link(broker) as stays:
         await stays.send_bytes(b"\0")
-        while not broker.gate.held:  # noqa: ASYNC110 - the gate has no event
+        while not broker.connection_limits.held:  # noqa: ASYNC110 - the gate has no event
             await trio.sleep(0.001)
         assert (await ask(broker, "/healthz"))[0] == 200
         async with draining(broker):
@@ -64,7 +64,7 @@ async def test_newcomers_and_health_checks_are_told_that_the_broker_leaves() -> 
                 goaway = await late.expect_close()
                 assert goaway.code == CloseCode.GOING_AWAY
                 assert (goaway.retry_after_ms, goaway.jitter_ms) == (10_000, 10_000)
-            assert broker.gate.refused[CloseCode.GOING_AWAY] == 2
+            assert broker.connection_limits.refused[CloseCode.GOING_AWAY] == 2
             await stays.stream.aclose()
 
 

@@ -21,7 +21,7 @@ from bench.disk import sync_floor, sync_times
 from bench.measure import quantile
 from bench.micro.result import Result
 from broker.config.schema import LogConfig
-from broker.ledger import Committed, Entry, Ledger, Settled, Verdict, make_key
+from broker.ledger import Committed, Entry, Ledger, LedgerResult, SubmitResult, make_key
 from broker.telemetry.logs import configure
 from protocol.codes import Lane, MessageType
 from protocol.frames import pack_body
@@ -155,7 +155,7 @@ class _Load:
         body = pack_body(Event(MessageType.GIFT, number, gift.user_id, gift.name, gift))
         entry = Entry(f"room-{number % ROOMS}", 7, Lane.PAID, MessageType.GIFT, number, body)
 
-        def on_done(settled: Settled) -> None:
+        def on_done(settled: LedgerResult) -> None:
             now = time.perf_counter()
             if type(settled) is not Committed:
                 raise RuntimeError(f"not committed: {settled}")
@@ -163,7 +163,7 @@ class _Load:
             if again and now < self._until:
                 self.publish(now, again=True)
 
-        if self._book.record((entry,), on_done, (make_key("gift", order, body),)) is not Verdict.QUEUED:
+        if self._book.record((entry,), on_done, (make_key("gift", order, body),)) is not SubmitResult.QUEUED:
             self._run.refused += 1
 
     async def on_schedule(self, per_s: float, seconds: float) -> None:

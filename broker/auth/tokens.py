@@ -171,9 +171,9 @@ class Authenticator:
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
-        """ValueError if the secret is missing or short although one is configured: `broker.config.schema.load` prevents it."""
+        """ValueError if a configured secret is missing or short: `broker.config.schema.load` prevents it."""
         if config.secret is None and config.secret_file is not None:
-            raise ValueError("the secret file has not been read: use broker.config.load")
+            raise ValueError("the secret file has not been read: use broker.config.schema.load")
         secret = (config.secret or "").encode()
         if config.secret is not None and len(secret) < MIN_SECRET_BYTES:
             raise ValueError(f"an HS256 secret has at least {MIN_SECRET_BYTES} bytes")

@@ -23,12 +23,14 @@ __all__ = [
     "DirectEntry",
     "DirectState",
     "Entry",
+    "FailureKind",
     "FirstResult",
     "Item",
     "Key",
     "LedgerDamaged",
     "LedgerError",
     "LedgerRefused",
+    "LedgerResult",
     "OutboxDone",
     "OutboxEntry",
     "OutboxLater",
@@ -36,14 +38,12 @@ __all__ = [
     "RoomEnded",
     "RoomNoted",
     "RoomOpened",
-    "Settled",
     "StoredDirect",
     "StoredEntry",
     "StoredOutbox",
     "StoredRoom",
     "Submission",
-    "Trouble",
-    "Verdict",
+    "SubmitResult",
     "make_key",
 ]
 
@@ -202,7 +202,7 @@ _BODIES: dict[type, int] = {
 # ---- how it ends -----------------------------------------------------------------------------------
 
 
-class Verdict(Enum):
+class SubmitResult(Enum):
     """What the ledger says of a submission at once."""
 
     QUEUED = "queued"
@@ -236,7 +236,7 @@ class Repeated(NamedTuple):
     first: dict[bytes, FirstResult]
 
 
-class Trouble(Enum):
+class FailureKind(Enum):
     """Why the ledger could not write."""
 
     DISK_FULL = "disk full"
@@ -253,14 +253,14 @@ class Trouble(Enum):
 class LedgerError:
     """It is not on the disk, and must not be acknowledged."""
 
-    trouble: Trouble
+    trouble: FailureKind
     detail: str = ""
 
     def __str__(self) -> str:
         return f"{self.trouble.value}: {self.detail}" if self.detail else self.trouble.value
 
 
-Settled = Committed | Repeated | LedgerError
+LedgerResult = Committed | Repeated | LedgerError
 
 
 class LedgerRefused(Exception):

@@ -16,6 +16,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from broker.ledger.chain import Link, checked, checksum, verify
 from broker.ledger.entries import (
     DirectState,
+    FailureKind,
     FirstResult,
     LedgerDamaged,
     LedgerRefused,
@@ -23,10 +24,9 @@ from broker.ledger.entries import (
     StoredEntry,
     StoredOutbox,
     StoredRoom,
-    Trouble,
 )
 from broker.ledger.head import Head, sync_path
-from broker.ledger.schema import connect, refusal_of, require_ledger, trouble_of
+from broker.ledger.schema import connect, failure_kind_of, refusal_of, require_ledger
 from broker.ledger.store import key_checksum, read_keys
 
 __all__ = ["Reader"]
@@ -59,7 +59,7 @@ def _tells_damage(
             return method(self, *args, **kwargs)
         except sqlite3.Error as error:
             # No name: the module itself could not make a value of what it was given.
-            if trouble_of(error) is Trouble.DAMAGED or not getattr(error, "sqlite_errorname", None):
+            if failure_kind_of(error) is FailureKind.DAMAGED or not getattr(error, "sqlite_errorname", None):
                 raise LedgerDamaged(f"{self.path}: {error}") from error
             raise
         except (TypeError, ValueError, OverflowError) as error:

@@ -15,18 +15,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from broker.ledger.chain import GENESIS
-from broker.ledger.entries import LedgerDamaged, LedgerRefused, Trouble
+from broker.ledger.entries import FailureKind, LedgerDamaged, LedgerRefused
 
 __all__ = [
     "APPLICATION_ID",
     "MIGRATIONS",
     "connect",
     "database_path",
+    "failure_kind_of",
     "is_unborn",
     "migrate",
     "refusal_of",
     "require_ledger",
-    "trouble_of",
 ]
 
 APPLICATION_ID = 0x524D4331
@@ -83,26 +83,26 @@ MIGRATIONS: tuple[str, ...] = (_VERSION_1,)
 """``MIGRATIONS[n]`` leads from version n to n + 1. Only ever appended to."""
 
 _TROUBLES = {
-    "SQLITE_FULL": Trouble.DISK_FULL,
-    "SQLITE_IOERR_SHMSIZE": Trouble.DISK_FULL,
-    "SQLITE_READONLY": Trouble.READ_ONLY,
-    "SQLITE_BUSY": Trouble.LOCKED,
-    "SQLITE_LOCKED": Trouble.LOCKED,
-    "SQLITE_CORRUPT": Trouble.DAMAGED,
-    "SQLITE_NOTADB": Trouble.DAMAGED,
-    "SQLITE_CONSTRAINT": Trouble.REFUSED,
-    "SQLITE_MISMATCH": Trouble.REFUSED,
-    "SQLITE_TOOBIG": Trouble.REFUSED,
+    "SQLITE_FULL": FailureKind.DISK_FULL,
+    "SQLITE_IOERR_SHMSIZE": FailureKind.DISK_FULL,
+    "SQLITE_READONLY": FailureKind.READ_ONLY,
+    "SQLITE_BUSY": FailureKind.LOCKED,
+    "SQLITE_LOCKED": FailureKind.LOCKED,
+    "SQLITE_CORRUPT": FailureKind.DAMAGED,
+    "SQLITE_NOTADB": FailureKind.DAMAGED,
+    "SQLITE_CONSTRAINT": FailureKind.REFUSED,
+    "SQLITE_MISMATCH": FailureKind.REFUSED,
+    "SQLITE_TOOBIG": FailureKind.REFUSED,
 }
 
 
-def trouble_of(error: sqlite3.Error) -> Trouble:
+def failure_kind_of(error: sqlite3.Error) -> FailureKind:
     """What kind of trouble an error of SQLite is; what is not known counts as I/O error (never as harmless)."""
     name = getattr(error, "sqlite_errorname", None) or ""
     primary = "_".join(name.split("_")[:2])
     if not name and isinstance(error, (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError)):
-        return Trouble.REFUSED
-    return _TROUBLES.get(name) or _TROUBLES.get(primary, Trouble.IO_ERROR)
+        return FailureKind.REFUSED
+    return _TROUBLES.get(name) or _TROUBLES.get(primary, FailureKind.IO_ERROR)
 
 
 def refusal_of(path: Path, error: sqlite3.Error | ValueError) -> LedgerRefused:
@@ -110,8 +110,8 @@ def refusal_of(path: Path, error: sqlite3.Error | ValueError) -> LedgerRefused:
 
     ValueError: a broken file makes SQLite name things that are no text.
     """
-    trouble = trouble_of(error) if isinstance(error, sqlite3.Error) else Trouble.DAMAGED
-    kind = LedgerDamaged if trouble is Trouble.DAMAGED else LedgerRefused
+    trouble = failure_kind_of(error) if isinstance(error, sqlite3.Error) else FailureKind.DAMAGED
+    kind = LedgerDamaged if trouble is FailureKind.DAMAGED else LedgerRefused
     return kind(f"{path}: {trouble.value}: {error}")
 
 

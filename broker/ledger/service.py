@@ -4,7 +4,7 @@
 hands them out in slices, so that a large batch does not hold up the loop. Questions are answered by a second, read-only
 connection in a worker thread, beside the writer.
 
-Bounds: what waits is limited in items and bytes; full means `Verdict.FULL`, and the caller refuses its own peer.
+Bounds: what waits is limited in items and bytes; full means `SubmitResult.FULL`, and the caller refuses its own peer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import structlog
 import trio
 
-from broker.ledger.entries import Item, Key, LedgerRefused, Settled, Submission, Verdict
+from broker.ledger.entries import Item, Key, LedgerRefused, LedgerResult, Submission, SubmitResult
 from broker.ledger.head import Head, HeadFile, sync_path, wal_frames
 from broker.ledger.maintenance import Retention, Upkeep
 from broker.ledger.reader import Reader
@@ -86,7 +86,7 @@ class Ledger:
         self._answered_at = clock()
         """When the disk last settled something, or was asked after a rest."""
         self._is_told_silent = False
-        self._settled: deque[tuple[Waiting, Settled]] = deque()
+        self._settled: deque[tuple[Waiting, LedgerResult]] = deque()
         self._wake = trio.Event()
         self._flushed: trio.Event | None = None
         self._token: trio.lowlevel.TrioToken | None = None
@@ -95,7 +95,9 @@ class Ledger:
         self.telling: Callable[[], AbstractContextManager[None]] = nullcontext
         """Entered around each slice of results."""
 
-    def record(self, items: Sequence[Item], on_done: Callable[[Settled], None], keys: Sequence[Key] = ()) -> Verdict:
+    def record(
+        self, items: Sequence[Item], on_done: Callable[[LedgerResult], None], keys: Sequence[Key] = ()
+    ) -> SubmitResult:
         """Hand over a submission. Where QUEUED, ``on_done`` is called later, exactly once, from the task of `run`.
 
         Submissions are settled in the order of the calls. ValueError (a bug of the caller) for too many items or bytes.
@@ -105,17 +107,17 @@ class Ledger:
         writer = self._writer
         if writer is None or not self._is_open or writer.state is not LedgerState.READY:
             self._refused += 1
-            return Verdict.UNAVAILABLE
+            return SubmitResult.UNAVAILABLE
         limits = self._limits
         if self._waiting_items >= limits.max_items or self._waiting_bytes + submission.nbytes > limits.max_bytes:
             self._refused += 1
-            return Verdict.FULL
+            return SubmitResult.FULL
         if not self._waiting_items:
             self._answered_at = self._clock()
         self._waiting_items += 1
         self._waiting_bytes += submission.nbytes
         writer.queue.put(Waiting(submission, on_done))
-        return Verdict.QUEUED
+        return SubmitResult.QUEUED
 
     @property
     def waiting(self) -> int:
@@ -234,7 +236,7 @@ class Ledger:
             log.error("ledger: the disk does not answer", for_s=round(silent_s, 3), waiting=self._waiting_items)
         self._is_told_silent = silent_s > 0
 
-    def _tell(self, waiting: Waiting, settled: Settled) -> None:
+    def _tell(self, waiting: Waiting, settled: LedgerResult) -> None:
         self._waiting_items -= 1
         self._waiting_bytes -= waiting.submission.nbytes
         try:
@@ -245,7 +247,7 @@ class Ledger:
             self._flushed.set()
             self._flushed = None
 
-    def _arrive(self, results: list[tuple[Waiting, Settled]]) -> None:
+    def _arrive(self, results: list[tuple[Waiting, LedgerResult]]) -> None:
         self._answered_at = self._clock()
         self._settled.extend(results)
         self._wake.set()
@@ -307,7 +309,7 @@ class Ledger:
         finally:
             self._call_soon(on_closed)
 
-    def _deliver(self, results: list[tuple[Waiting, Settled]]) -> None:
+    def _deliver(self, results: list[tuple[Waiting, LedgerResult]]) -> None:
         self._call_soon(self._arrive, results)
 
     def _call_soon(self, call: Callable[..., None], *args: Any) -> None:

@@ -21,10 +21,10 @@ from typing import NamedTuple
 
 import structlog
 
-from broker.ledger.entries import LedgerDamaged, LedgerError, Repeated, Settled, Submission, Trouble
+from broker.ledger.entries import FailureKind, LedgerDamaged, LedgerError, LedgerResult, Repeated, Submission
 from broker.ledger.head import HeadFile
 from broker.ledger.maintenance import Upkeep, WallWatch
-from broker.ledger.schema import trouble_of
+from broker.ledger.schema import failure_kind_of
 from broker.ledger.store import Store
 
 __all__ = ["LedgerState", "LedgerStats", "Pace", "Waiting", "Writer"]
@@ -112,10 +112,10 @@ class Waiting(NamedTuple):
     """A submission and who wants to know."""
 
     submission: Submission
-    on_done: Callable[[Settled], None]
+    on_done: Callable[[LedgerResult], None]
 
 
-Deliver = Callable[[list[tuple[Waiting, Settled]]], None]
+Deliver = Callable[[list[tuple[Waiting, LedgerResult]]], None]
 
 
 class Writer:
@@ -148,7 +148,7 @@ class Writer:
         self._unix_ms = unix_ms
         self._clock = clock
         self._wall = WallWatch()
-        self._trouble = Trouble.IO_ERROR
+        self._trouble = FailureKind.IO_ERROR
         self._log_pages = 0
         self._stopping = False
         self._mark_failed = False
@@ -207,12 +207,12 @@ class Writer:
     def _commit(self, batch: Sequence[Waiting]) -> None:
         begun = self._clock()
         try:
-            settled: Sequence[Settled] = self._store.commit([waiting.submission for waiting in batch])
+            settled: Sequence[LedgerResult] = self._store.commit([waiting.submission for waiting in batch])
         except LedgerDamaged as error:
             self._broken(str(error))
         except sqlite3.Error as error:
-            trouble = trouble_of(error)
-            if trouble is Trouble.REFUSED:
+            trouble = failure_kind_of(error)
+            if trouble is FailureKind.REFUSED:
                 self._one_is_at_fault(batch, error)
                 return
             self._failed(trouble, error)
@@ -238,14 +238,14 @@ class Writer:
         else:
             log.error("ledger: a submission cannot be written", why=repr(error), exc_info=error)
             self.stats.failed += 1
-            self._deliver([(batch[0], LedgerError(Trouble.REFUSED, str(error)))])
+            self._deliver([(batch[0], LedgerError(FailureKind.REFUSED, str(error)))])
 
     def _turn_away(self, batch: Sequence[Waiting]) -> None:
         self.stats.failed += len(batch)
         error = LedgerError(self._trouble, self.reason)
         self._deliver([(waiting, error) for waiting in batch])
 
-    def _count(self, settled: Sequence[Settled], took_s: float) -> None:
+    def _count(self, settled: Sequence[LedgerResult], took_s: float) -> None:
         stats = self.stats
         stats.submissions += len(settled)
         stats.repeated += sum(type(result) is Repeated for result in settled)
@@ -269,8 +269,8 @@ class Writer:
 
     # ---- trouble
 
-    def _failed(self, trouble: Trouble, error: Exception) -> None:
-        if trouble is Trouble.DAMAGED:
+    def _failed(self, trouble: FailureKind, error: Exception) -> None:
+        if trouble is FailureKind.DAMAGED:
             self._broken(str(error))
             return
         if self.state is LedgerState.READY:
@@ -281,7 +281,7 @@ class Writer:
 
     def _broken(self, detail: str) -> None:
         log.critical("ledger damaged: it does not write again", why=detail)
-        self._trouble = Trouble.DAMAGED
+        self._trouble = FailureKind.DAMAGED
         self.reason = detail
         self.move(Signal.BROKEN)
 
@@ -302,7 +302,7 @@ class Writer:
         except LedgerDamaged as error:
             self._broken(str(error))
         except sqlite3.Error as error:
-            self._failed(trouble_of(error), error)
+            self._failed(failure_kind_of(error), error)
         else:
             self._mark()
             self.reason = ""
@@ -346,8 +346,8 @@ class Writer:
                 self.stats.expired_directs = self._upkeep.expired
                 self.stats.removed_rows = self._upkeep.removed
         except sqlite3.Error as error:
-            trouble = trouble_of(error)
-            if trouble is Trouble.DAMAGED:
+            trouble = failure_kind_of(error)
+            if trouble is FailureKind.DAMAGED:
                 self._broken(str(error))
                 return
             # Commits are judged by themselves: a full disk may still have room for them in the log.

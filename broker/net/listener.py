@@ -18,10 +18,10 @@ import structlog
 import trio
 
 from broker.config.schema import Config
-from broker.core.net.connection_limits import Gate, Passage, Refuse
+from broker.core.net.connection_limits import Admission, ConnectionLimits, Refuse
 from broker.core.net.proxy_header import Networks, plain_address
 from broker.net.http1 import Health
-from broker.net.protocol_detection import Greeting, Reception
+from broker.net.protocol_detection import DetectorSettings, ProtocolDetector
 from broker.net.tls import server_context
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Listener:
         self,
         config: Config,
         poller: Poller,
-        gate: Gate,
+        connection_limits: ConnectionLimits,
         make_session: Callable[[Transport], Owner],
         *,
         status: Health,
@@ -72,8 +72,8 @@ class Listener:
         tls = None
         if listen.tls_cert is not None and listen.tls_key is not None:
             tls = server_context(listen.tls_cert, listen.tls_key)
-        self.reception = Reception(
-            gate=gate,
+        self.reception = DetectorSettings(
+            connection_limits=connection_limits,
             make_session=make_session,
             health=status,
             origins=frozenset({"*"} if config.development else config.link.allowed_origins),
@@ -85,7 +85,7 @@ class Listener:
         """Accepts that failed for want of descriptors or memory."""
         self._config = config
         self._poller = poller
-        self._gate = gate
+        self._connection_limits = connection_limits
         self._clock = clock
         self._sockets: list[socket.socket] = []
         self._may_accept = False
@@ -141,7 +141,7 @@ class Listener:
         end = now + ACCEPT_S
         while now < end:
             if not self._may_accept:
-                wait_s = self._gate.pace(now)
+                wait_s = self._connection_limits.pace(now)
                 if wait_s:
                     return wait_s
                 self._may_accept = True
@@ -163,27 +163,27 @@ class Listener:
         return 0.0
 
     def _welcome(self, newcomer: socket.socket, address: str, now: float) -> None:
-        reception, gate = self.reception, self._gate
+        reception, connection_limits = self.reception, self._connection_limits
         is_proxied = address in reception.trusted if reception.trusted else False
         if is_proxied:
             address = ""
-        admission = gate.enter(address)
-        if admission is Passage.DROP:
+        admission = connection_limits.enter(address)
+        if admission is Admission.DROP:
             newcomer.close()
             return
         refusal = admission if isinstance(admission, Refuse) else None
         patience_s = self._config.link.handshake_timeout_s
         due = now + (patience_s if refusal is None else min(patience_s, REFUSED_S))
         newcomer.setblocking(False)
-        greeting = Greeting(newcomer, self._poller, address, reception, refusal, is_proxied=is_proxied)
+        greeting = ProtocolDetector(newcomer, self._poller, address, reception, refusal, is_proxied=is_proxied)
         try:
             self._poller.add(greeting, due)
         except OSError:
             newcomer.close()
             if refusal is None:
-                gate.leave(address, False)
+                connection_limits.leave(address, False)
             else:
-                gate.leave_refused()
+                connection_limits.leave_refused()
             raise
 
     def _complain(self, error: OSError, backoff_s: float) -> None:

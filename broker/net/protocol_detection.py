@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, cast
 
-from broker.core.net.connection_limits import Gate, Passage, Refuse
+from broker.core.net.connection_limits import Admission, ConnectionLimits, Refuse
 from broker.core.net.proxy_header import MAX_BYTES, FirstLook, Networks, parse
 from broker.net.http1 import (
     MAX_HEAD_BYTES,
@@ -57,17 +57,17 @@ from protocol.messages import GoAway
 if TYPE_CHECKING:
     from broker.net.poller import Poller
 
-__all__ = ["Greeting", "Reception", "settle"]
+__all__ = ["DetectorSettings", "ProtocolDetector", "settle"]
 
 NATIVE_FIRST = 0x00
 TLS_FIRST = 0x16
 
 
 @dataclass(slots=True)
-class Reception:
+class DetectorSettings:
     """What all greetings of a listener share, and the counters they write."""
 
-    gate: Gate
+    connection_limits: ConnectionLimits
     make_session: Callable[[Transport], Owner]
     health: Health
     origins: frozenset[str] = frozenset()
@@ -84,7 +84,7 @@ class Reception:
     """Connections closed because nothing was understood: bad first bytes, bad TLS, bad PROXY header."""
 
 
-class Greeting(Transport):
+class ProtocolDetector(Transport):
     """A connection before its language is known.
 
     ``refusal``: the gate's answer, if it was no.
@@ -103,7 +103,7 @@ class Greeting(Transport):
         sock: socket.socket,
         poller: Poller,
         address: str,
-        reception: Reception,
+        reception: DetectorSettings,
         refusal: Refuse | None = None,
         *,
         is_proxied: bool = False,
@@ -165,8 +165,8 @@ class Greeting(Transport):
         self.is_proxied = False
         self._peeks = self._reception.tls is not None
         if self.refusal is None:
-            admission = self._reception.gate.reveal(address)
-            if admission is Passage.ADMIT:
+            admission = self._reception.connection_limits.reveal(address)
+            if admission is Admission.ADMIT:
                 self.address = address
             elif isinstance(admission, Refuse):
                 self.refusal = admission
@@ -265,7 +265,7 @@ class Greeting(Transport):
         except (OSError, ValueError) as error:
             self.lose(f"TLS failed: {error}")
             return
-        greeting = TlsGreeting(self.sock, self.poller, self.address, self._reception, self.refusal)
+        greeting = TlsHandshake(self.sock, self.poller, self.address, self._reception, self.refusal)
         greeting.in_overflow = self.in_overflow
         self._replace_by(greeting)
         greeting.on_readable()
@@ -275,7 +275,7 @@ class Greeting(Transport):
         self.state = TransportState.CLOSED
 
 
-class TlsGreeting(Encrypted, Greeting):
+class TlsHandshake(Encrypted, ProtocolDetector):
     """A greeting inside TLS, beginning with the TLS handshake."""
 
     __slots__ = ("_is_shaking",)
@@ -286,7 +286,7 @@ class TlsGreeting(Encrypted, Greeting):
         sock: socket.socket,
         poller: Poller,
         address: str,
-        reception: Reception,
+        reception: DetectorSettings,
         refusal: Refuse | None = None,
     ) -> None:
         super().__init__(sock, poller, address, reception, refusal)
@@ -322,9 +322,9 @@ class TlsGreeting(Encrypted, Greeting):
         return done
 
 
-def settle(gate: Gate, transport: Transport) -> None:
+def settle(connection_limits: ConnectionLimits, transport: Transport) -> None:
     """Take a connection that has gone off the gate's books; the poller's ``on_gone``."""
-    if isinstance(transport, Greeting) and transport.in_overflow:
-        gate.leave_refused()
+    if isinstance(transport, ProtocolDetector) and transport.in_overflow:
+        connection_limits.leave_refused()
     else:
-        gate.leave(transport.address, transport.authenticated)
+        connection_limits.leave(transport.address, transport.authenticated)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
-from broker.core.net.send_queue import Missed, SendQueue, Verdict
+from broker.core.net.send_queue import Missed, QueueResult, SendQueue
 from protocol.codes import CloseCode, Lane
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class Transport:
         before = queue.nbytes
         overflow = False
         for part in parts:
-            if queue.offer(part.data, part.lane, part.weight, part.key) is Verdict.OVERFLOW:
+            if queue.offer(part.data, part.lane, part.weight, part.key) is QueueResult.OVERFLOW:
                 overflow = True
         self.poller.account(queue.nbytes - before)
         if overflow and self.owner is not None:

@@ -21,7 +21,7 @@ from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.rooms.effects import Effect, End, Fates, Publish, Record, Reply, TickOut
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import Past
-from broker.ledger import Committed, LedgerError, Repeated, Settled, Verdict
+from broker.ledger import Committed, LedgerError, LedgerResult, Repeated, SubmitResult
 from broker.rooms.fanout import FanOut, Outbox
 from broker.rooms.members import TIERS, Audience, Content, Member, prepare
 from broker.rooms.room_store import Recorder, Standing
@@ -102,7 +102,7 @@ class Room:
         if self._recorder is not None:
             self._founding = []
             self._is_founded = False
-            if self._recorder.opened(self.name, self.state.epoch, self._on_founded) is not Verdict.QUEUED:
+            if self._recorder.opened(self.name, self.state.epoch, self._on_founded) is not SubmitResult.QUEUED:
                 self._founding = None
 
     def when_founded(self, call: Callable[[], None]) -> bool:
@@ -112,7 +112,7 @@ class Room:
         self._founding.append(call)
         return True
 
-    def _on_founded(self, settled: Settled) -> None:
+    def _on_founded(self, settled: LedgerResult) -> None:
         self._is_founded = not isinstance(settled, LedgerError)
         waiting, self._founding = self._founding or (), None
         for call in waiting:
@@ -271,12 +271,12 @@ class Room:
         phase = RoomPhase(record.event.payload[0]) if record.event.type == MessageType.ROOM_PHASE else None
         note = b"" if phase is None else self.state.note(phase)
         on_settled = partial(self._settled, record, note)
-        if self._recorder.record(self.name, self.state.epoch, record, note, on_settled) is Verdict.QUEUED:
+        if self._recorder.record(self.name, self.state.epoch, record, note, on_settled) is SubmitResult.QUEUED:
             self.recording += 1
         else:
             self._perform(self.state.refused(record, RECORD_RETRY_MS))
 
-    def _settled(self, record: Record[Ticket], note: bytes, settled: Settled) -> None:
+    def _settled(self, record: Record[Ticket], note: bytes, settled: LedgerResult) -> None:
         """The ledger has an answer. Records are settled in the order in which they were made.
 
         ``note``: what was written with it; a room that has crashed meanwhile must not write an older one over it.

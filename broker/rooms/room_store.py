@@ -24,13 +24,13 @@ from broker.ledger import (
     Key,
     Ledger,
     LedgerError,
+    LedgerResult,
     Reader,
     RoomEnded,
     RoomNoted,
     RoomOpened,
-    Settled,
     StoredEntry,
-    Verdict,
+    SubmitResult,
     make_key,
 )
 from broker.ledger import FirstResult as StoredResult
@@ -69,8 +69,8 @@ class Recorder:
     # ---- records (Any: a record's reply addresses are the room's own business)
 
     def record(
-        self, room: str, epoch: int, record: Record[Any], note: bytes, on_settled: Callable[[Settled], None]
-    ) -> Verdict:
+        self, room: str, epoch: int, record: Record[Any], note: bytes, on_settled: Callable[[LedgerResult], None]
+    ) -> SubmitResult:
         """Hand a record to the ledger; ``note`` is written with a change of phase."""
         event = record.event
         items: list[Item] = [Entry(room, epoch, record.lane, event.type, event.at_ms, pack_body(event))]
@@ -94,7 +94,7 @@ class Recorder:
 
     # ---- lives of rooms
 
-    def opened(self, room: str, epoch: int, on_settled: Callable[[Settled], None]) -> Verdict:
+    def opened(self, room: str, epoch: int, on_settled: Callable[[LedgerResult], None]) -> SubmitResult:
         """A room has begun with a new epoch; nobody should hear of it before a crash would remember it."""
         return self.ledger.record((RoomOpened(room, epoch, self._unix_ms()),), on_settled)
 
@@ -138,7 +138,7 @@ class Recorder:
         self.ledger.record((item,), _told)
 
 
-def _told(settled: Settled) -> None:
+def _told(settled: LedgerResult) -> None:
     """Nobody waits for these; the ledger has told the log if the disk failed."""
     if isinstance(settled, LedgerError):
         log.debug("a room's note was not written", why=str(settled))

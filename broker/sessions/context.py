@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from broker.auth.tokens import Authenticator
 from broker.config.schema import LinkConfig
-from broker.core.net.connection_limits import Gate
+from broker.core.net.connection_limits import ConnectionLimits
 from broker.core.rooms.state import CustomRule
 from broker.rooms.hub import Hub
 from broker.users.archive import Archive
@@ -39,7 +39,7 @@ class SessionServices:
     config: LinkConfig
     hub: Hub
     auth: Authenticator
-    gate: Gate
+    connection_limits: ConnectionLimits
     poller: Poller
     unix_ms: Callable[[], int]
     custom: dict[int, CustomRule]

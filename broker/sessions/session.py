@@ -384,7 +384,7 @@ class Session:
         links[grant.user_id] = open_links + 1
         self._grant = grant
         self.transport.authenticated = True
-        services.gate.authenticated(self.transport.address)
+        services.connection_limits.authenticated(self.transport.address)
         # When the time to log in is over, the wheel asks for the next deadline; a token or our patience may end before.
         config = services.config
         if min(services.auth.seconds_left(grant), config.heartbeat_cut_s) < config.handshake_timeout_s:

@@ -1,7 +1,7 @@
 """Logging: one JSON line (or one readable line) per state change, on standard error.
 
-User text never reaches a log line raw: structlog's renderers escape it, and `broker.sessions.session` logs only ids it has
-checked. The logger is set up once, by the command line.
+User text never reaches a log line raw: structlog's renderers escape it, and `broker.sessions.session` logs only ids
+that it has checked. The logger is set up once, by the command line.
 
 Whoever reads our standard error may stop reading: a journal that stands still, a terminal on hold. A broker must not
 stop with it, so it writes through a `PatientFile`.

@@ -27,12 +27,12 @@ from broker.ledger import (
     DirectState,
     Ledger,
     LedgerError,
+    LedgerResult,
     LedgerState,
     Reader,
     Repeated,
-    Settled,
     StoredDirect,
-    Verdict,
+    SubmitResult,
     make_key,
 )
 from broker.users.archive import Archive
@@ -90,7 +90,7 @@ class _Part:
     def __init__(
         self,
         payloads: Sequence[tuple[str, Any]],
-        send: Callable[[str, Any, Callable[[Settled], None]], Verdict],
+        send: Callable[[str, Any, Callable[[LedgerResult], None]], SubmitResult],
         on_done: Callable[[BatchResult], None],
     ) -> None:
         self._waiting = deque(payloads)
@@ -105,15 +105,15 @@ class _Part:
         """
         while self._waiting:
             verdict = self._send(*self._waiting[0], self._settle)
-            if verdict is not Verdict.QUEUED:
-                if verdict is Verdict.UNAVAILABLE or not self._under_way:
+            if verdict is not SubmitResult.QUEUED:
+                if verdict is SubmitResult.UNAVAILABLE or not self._under_way:
                     self._waiting.clear()
                 break
             self._waiting.popleft()
             self._under_way += 1
         return self._under_way > 0
 
-    def _settle(self, settled: Settled) -> None:
+    def _settle(self, settled: LedgerResult) -> None:
         """One of them is settled; the ledger calls this later, never from within `pump`."""
         self._under_way -= 1
         if isinstance(settled, Committed):
@@ -164,12 +164,12 @@ class Inboxes:
         user: str,
         kind: int,
         payload: Any,
-        on_done: Callable[[Settled], None],
+        on_done: Callable[[LedgerResult], None],
         *,
         key: str = "",
         batch: str = "",
         expires_at_ms: int | None = None,
-    ) -> Verdict:
+    ) -> SubmitResult:
         """Put a message into a user's inbox; ``on_done`` says when it is durable, and its number.
 
         ``kind``: message type; ``payload``: any value of the wire, up to 4 KiB packed (else ValueError); ``key``
@@ -233,7 +233,7 @@ class Inboxes:
         """
         expires_at_ms = None if expires_s is None else self._unix_ms() + round(expires_s * 1000)
 
-        def send(user: str, payload: Any, on_settled: Callable[[Settled], None]) -> Verdict:
+        def send(user: str, payload: Any, on_settled: Callable[[LedgerResult], None]) -> SubmitResult:
             key = f"batch {batch}"
             return self.send(user, kind, payload, on_settled, key=key, batch=batch, expires_at_ms=expires_at_ms)
 
@@ -292,10 +292,10 @@ class Inboxes:
             return
         pending.saving = direct_id
         on_done = partial(self._on_saved, user, pending, direct_id)
-        if self._ledger.record((DirectAcked(user, direct_id, self._unix_ms()),), on_done) is not Verdict.QUEUED:
+        if self._ledger.record((DirectAcked(user, direct_id, self._unix_ms()),), on_done) is not SubmitResult.QUEUED:
             self._unsaved[user] = direct_id
 
-    def _on_saved(self, user: str, pending: _Pending, direct_id: int, settled: Settled) -> None:
+    def _on_saved(self, user: str, pending: _Pending, direct_id: int, settled: LedgerResult) -> None:
         if isinstance(settled, LedgerError):
             self._unsaved[user] = max(direct_id, self._unsaved.get(user, 0))
             return
@@ -335,7 +335,7 @@ class Inboxes:
     # ---- delivery
 
     def _on_committed(
-        self, entry: DirectEntry, payload: Any, on_done: Callable[[Settled], None], settled: Settled
+        self, entry: DirectEntry, payload: Any, on_done: Callable[[LedgerResult], None], settled: LedgerResult
     ) -> None:
         if type(settled) is Committed:
             self._on_new(entry, payload, settled.direct_ids[0])

@@ -61,7 +61,7 @@ from .events import (
     Pulse,
 )
 from .inbox import Inbox
-from .link import Ending, Greeting, Link
+from .link import Ending, Hello, Link
 from .posts import Posts, Waiter
 from .room import Room
 from .room_table import Rooms
@@ -81,7 +81,7 @@ class Client:
         self,
         address: Address,
         credentials: Credentials,
-        greeting: Greeting,
+        greeting: Hello,
         connect: Connector,
         *,
         reconnect: bool,

@@ -21,7 +21,7 @@ from ..messages import MAGIC, VERSION, Auth, ClientHello, Side
 from .client import Client
 from .credentials import Credentials, TokenSource
 from .inbox import MAX_INBOX_BYTES, MAX_INBOX_ITEMS
-from .link import Greeting
+from .link import Hello
 from .transports import Address, Connector, connector
 
 __all__ = ["open_client"]
@@ -66,7 +66,7 @@ async def open_client(
     credentials = Credentials(token)
     if credentials.wants_tickets:
         features |= Feature.TICKET
-    greeting = Greeting(None, int(features), agent)
+    greeting = Hello(None, int(features), agent)
     checker = Connection(Side.CLIENT)
     checker.check(ClientHello(MAGIC, VERSION, VERSION, greeting.features, agent))
     if not callable(token):

@@ -42,7 +42,7 @@ from ..messages import (
 from ..reconnect import Signal
 from .transports import BytePipe, PipeLost
 
-__all__ = ["ClockOffset", "Ending", "Greeting", "Link", "Receiver"]
+__all__ = ["ClockOffset", "Ending", "Hello", "Link", "Receiver"]
 
 OUTBOX_BYTES = 64 * 1024
 """A post waits while more than this is unwritten."""
@@ -70,7 +70,7 @@ class Ending(NamedTuple):
         return cls(Signal.REFUSED if lost.refused else Signal.LOST, lost.code, lost.reason)
 
 
-class Greeting(NamedTuple):
+class Hello(NamedTuple):
     """What a client says first on every link."""
 
     token: str | None
@@ -121,7 +121,7 @@ class Link:
     def __init__(
         self,
         pipe: BytePipe,
-        greeting: Greeting,
+        greeting: Hello,
         receiver: Receiver,
         *,
         rng: random.Random,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trio
 
-from broker.ledger import Committed, Entry, Ledger, LedgerError, Repeated, Settled, Verdict, make_key
+from broker.ledger import Committed, Entry, Ledger, LedgerError, LedgerResult, Repeated, SubmitResult, make_key
 from broker.ledger.store import Store
 
 
@@ -47,9 +47,9 @@ class Publisher:
         verdict = self._ledger.record(
             (entry,), lambda settled: self.on_settled(number, settled), (make_key("publisher", str(number)),)
         )
-        assert verdict is Verdict.QUEUED, verdict
+        assert verdict is SubmitResult.QUEUED, verdict
 
-    def on_settled(self, number: int, settled: Settled) -> None:
+    def on_settled(self, number: int, settled: LedgerResult) -> None:
         match settled:
             case Committed(offsets):
                 say(f"{number} {offsets[0]}")

@@ -19,17 +19,17 @@ from broker.ledger import (
     Committed,
     DirectEntry,
     Entry,
+    FailureKind,
     Ledger,
     LedgerError,
     LedgerLimits,
     LedgerRefused,
+    LedgerResult,
     LedgerState,
     Pace,
     Reader,
     Repeated,
-    Settled,
-    Trouble,
-    Verdict,
+    SubmitResult,
     database_path,
     make_key,
 )
@@ -44,14 +44,14 @@ class Bench:
     def __init__(self, ledger: Ledger, stores: list[FaultyStore]) -> None:
         self.ledger = ledger
         self._stores = stores
-        self.told: list[tuple[int, Settled]] = []
+        self.told: list[tuple[int, LedgerResult]] = []
         self._sent = 0
 
     @property
     def store(self) -> FaultyStore:
         return self._stores[-1]
 
-    def send(self, room: str = "lobby", body: bytes | None = None, key: str = "") -> Verdict:
+    def send(self, room: str = "lobby", body: bytes | None = None, key: str = "") -> SubmitResult:
         """Submit the next event; what becomes of it ends in ``told``."""
         number = self._sent
         self._sent += 1
@@ -92,7 +92,7 @@ def directory() -> Iterator[Path]:
 async def test_results_come_in_the_order_of_the_submissions(directory: Path) -> None:
     async with running(directory) as bench:
         for number in range(700):
-            assert bench.send(f"room-{number % 3}") is Verdict.QUEUED
+            assert bench.send(f"room-{number % 3}") is SubmitResult.QUEUED
         await bench.ledger.flush()
         assert [number for number, _ in bench.told] == list(range(700))
         offsets: dict[int, list[int]] = {0: [], 1: [], 2: []}
@@ -120,13 +120,13 @@ async def test_nothing_is_told_before_the_commit_has_returned(directory: Path) -
 async def test_a_disk_that_does_not_answer_fills_the_queue_and_then_refuses(directory: Path) -> None:
     async with running(directory, limits=LedgerLimits(max_items=5)) as bench:
         bench.store.stuck = threading.Event()
-        assert [bench.send() for _ in range(7)] == [Verdict.QUEUED] * 5 + [Verdict.FULL] * 2
+        assert [bench.send() for _ in range(7)] == [SubmitResult.QUEUED] * 5 + [SubmitResult.FULL] * 2
         assert bench.ledger.status() == (True, {"ledger": "ready", "ledger_waiting": 5})
         bench.store.stuck.set()
         await bench.ledger.flush()
         assert [number for number, _ in bench.told] == [0, 1, 2, 3, 4]
         assert bench.ledger.stats.refused == 2
-        assert bench.send() is Verdict.QUEUED
+        assert bench.send() is SubmitResult.QUEUED
 
 
 async def test_a_disk_that_falls_silent_is_told_once_while_it_is_so(directory: Path) -> None:
@@ -151,23 +151,27 @@ async def test_a_disk_that_falls_silent_is_told_once_while_it_is_so(directory: P
 async def test_what_waits_is_bounded_in_bytes(directory: Path) -> None:
     async with running(directory, limits=LedgerLimits(max_bytes=50_000)) as bench:
         bench.store.stuck = threading.Event()
-        assert [bench.send(body=bytes(20_000)) for _ in range(3)] == [Verdict.QUEUED, Verdict.QUEUED, Verdict.FULL]
+        assert [bench.send(body=bytes(20_000)) for _ in range(3)] == [
+            SubmitResult.QUEUED,
+            SubmitResult.QUEUED,
+            SubmitResult.FULL,
+        ]
         bench.store.stuck.set()
         await bench.ledger.flush()
-        assert bench.send(body=bytes(20_000)) is Verdict.QUEUED
+        assert bench.send(body=bytes(20_000)) is SubmitResult.QUEUED
 
 
 @pytest.mark.parametrize(
     ("name", "trouble"),
     [
-        ("SQLITE_IOERR_FSYNC", Trouble.IO_ERROR),
-        ("SQLITE_FULL", Trouble.DISK_FULL),
-        ("SQLITE_READONLY", Trouble.READ_ONLY),
-        ("SQLITE_BUSY", Trouble.LOCKED),
+        ("SQLITE_IOERR_FSYNC", FailureKind.IO_ERROR),
+        ("SQLITE_FULL", FailureKind.DISK_FULL),
+        ("SQLITE_READONLY", FailureKind.READ_ONLY),
+        ("SQLITE_BUSY", FailureKind.LOCKED),
     ],
 )
 async def test_a_failed_commit_is_never_acknowledged_and_the_ledger_recovers(
-    directory: Path, name: str, trouble: Trouble
+    directory: Path, name: str, trouble: FailureKind
 ) -> None:
     async with running(directory) as bench:
         bench.send()
@@ -179,7 +183,7 @@ async def test_a_failed_commit_is_never_acknowledged_and_the_ledger_recovers(
         assert isinstance(error, LedgerError)
         assert error.trouble is trouble
         assert bench.ledger.state is LedgerState.DEGRADED
-        assert bench.send() is Verdict.UNAVAILABLE
+        assert bench.send() is SubmitResult.UNAVAILABLE
         ready, words = bench.ledger.status()
         assert not ready
         assert words["ledger"] == "degraded"
@@ -219,7 +223,7 @@ async def test_a_file_that_lost_its_end_is_never_written_again(directory: Path) 
         bench.send()
         await bench.until(lambda: bench.ledger.state is LedgerState.DAMAGED)
         bench.store.fault = None
-        assert bench.send() is Verdict.UNAVAILABLE
+        assert bench.send() is SubmitResult.UNAVAILABLE
         assert "acknowledged" in bench.ledger.status()[1]["ledger_reason"]
         assert [room.last_offset for room in await bench.ledger.ask(Reader.rooms)] == [1], "it can still be read"
 
@@ -261,7 +265,7 @@ async def test_closing_writes_what_waits_and_tells_everybody(directory: Path) ->
     assert [number for number, _ in bench.told] == list(range(10))
     assert all(isinstance(settled, Committed) for _, settled in bench.told)
     assert bench.ledger.state is LedgerState.CLOSED
-    assert bench.send() is Verdict.UNAVAILABLE
+    assert bench.send() is SubmitResult.UNAVAILABLE
     with pytest.raises(LedgerRefused, match="not open"):
         await bench.ledger.ask(Reader.rooms)
     assert len(bodies(database_path(directory))) == 10
@@ -276,7 +280,7 @@ async def test_a_listener_that_raises_harms_nobody(directory: Path) -> None:
 
 
 async def test_inboxes_are_numbered_by_user(directory: Path) -> None:
-    told: list[Settled] = []
+    told: list[LedgerResult] = []
     async with running(directory) as bench:
         for user in ("ann", "bob", "ann"):
             bench.ledger.record((DirectEntry(user, 1, 1000, 9000, b"code"),), told.append)
@@ -319,13 +323,13 @@ async def test_a_full_disk_refuses_and_recovers_when_there_is_space(tmp_path: Pa
         ballast.write_bytes(bytes(300_000))
         async with running(disk / "data") as bench:
             while bench.ledger.state is LedgerState.READY:
-                assert bench.send(body=os.urandom(20_000)) is Verdict.QUEUED
+                assert bench.send(body=os.urandom(20_000)) is SubmitResult.QUEUED
                 await bench.ledger.flush()
                 assert len(bench.told) < 60, "the disk never filled"
             acknowledged = sum(isinstance(settled, Committed) for _, settled in bench.told)
             last = bench.told[-1][1]
             assert isinstance(last, LedgerError)
-            assert last.trouble is Trouble.DISK_FULL
+            assert last.trouble is FailureKind.DISK_FULL
             ballast.unlink()
             await bench.until(lambda: bench.ledger.state is LedgerState.READY)
             bench.send(body=b"at last")
@@ -376,7 +380,7 @@ async def test_a_file_locked_by_another_program_degrades_and_recovers(directory:
         await bench.ledger.flush()
         error = bench.told[0][1]
         assert isinstance(error, LedgerError)
-        assert error.trouble is Trouble.LOCKED
+        assert error.trouble is FailureKind.LOCKED
         stranger.execute("ROLLBACK")
         stranger.close()
         await bench.until(lambda: bench.ledger.state is LedgerState.READY)

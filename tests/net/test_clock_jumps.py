@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from broker.auth.tokens import Authenticator
 from broker.config.schema import AuthConfig
-from broker.ledger import Settled
+from broker.ledger import LedgerResult
 from broker.net import poller
 from broker.server import Broker
 from protocol.codes import CloseCode, MessageType, Outcome, Role, Tier
@@ -85,13 +85,13 @@ async def test_a_leap_of_the_wall_clock_changes_dates_and_nothing_else(directory
 
 async def test_a_message_that_waits_in_an_inbox_outlives_a_leap(directory: Path) -> None:
     wall = WallClock()
-    told: list[Settled] = []
+    told: list[LedgerResult] = []
     with structlog.testing.capture_logs() as lines:
         await leap_and_return(directory, wall, told)
     assert [line["event"] for line in lines].count("the wall clock has leapt: nothing expires for a while") == 2
 
 
-async def leap_and_return(directory: Path, wall: WallClock, told: list[Settled]) -> None:
+async def leap_and_return(directory: Path, wall: WallClock, told: list[LedgerResult]) -> None:
     async with durable_broker(directory, wall_ms=wall) as broker:
         assert broker.inboxes is not None
         assert broker.ledger is not None

@@ -15,7 +15,7 @@ import websockets.sync.client
 
 from broker.config.schema import AdmissionConfig, AuthConfig, Config, LinkConfig, ListenConfig
 from broker.core.limits.overload import ByteBudget
-from broker.core.net.connection_limits import OVERFLOW_MAX, Gate
+from broker.core.net.connection_limits import OVERFLOW_MAX, ConnectionLimits
 from broker.core.net.send_queue import QueueLimits
 from broker.net.listener import BACKOFF_MAX_S, Listener, bind
 from broker.net.poller import Poller
@@ -30,19 +30,24 @@ HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 class House:
     """A listener and a poller that run."""
 
-    def __init__(self, config: Config, **gate: Any) -> None:
-        rules = {"max_connections": 1000, "per_address": 0, "accept_per_s": 1e6, "unauthenticated_share": 1.0} | gate
-        self.gate = Gate(**rules)
+    def __init__(self, config: Config, **connection_limits: Any) -> None:
+        rules = {
+            "max_connections": 1000,
+            "per_address": 0,
+            "accept_per_s": 1e6,
+            "unauthenticated_share": 1.0,
+        } | connection_limits
+        self.connection_limits = ConnectionLimits(**rules)
         self.owners: list[RememberingOwner] = []
         self.poller = Poller(
             queue_limits=QueueLimits(),
             budget=ByteBudget(1 << 20),
             write_timeout_s=10.0,
             on_due=lambda transport: transport.close(CloseCode.HANDSHAKE_TIMEOUT, "too late"),
-            on_gone=lambda transport: settle(self.gate, transport),
+            on_gone=lambda transport: settle(self.connection_limits, transport),
         )
         self.listener = Listener(
-            config, self.poller, self.gate, self.make_echo, status=lambda: (True, {"status": "ok"})
+            config, self.poller, self.connection_limits, self.make_echo, status=lambda: (True, {"status": "ok"})
         )
         self.clients: list[socket.socket] = []
 
@@ -65,17 +70,17 @@ def config(host: str = "127.0.0.1", **listen: Any) -> Config:
 
 
 @asynccontextmanager
-async def open_house(settings: Config | None = None, **gate: Any) -> AsyncIterator[House]:
+async def open_house(settings: Config | None = None, **connection_limits: Any) -> AsyncIterator[House]:
     before = descriptors()
     async with trio.open_nursery() as nursery:
-        house = House(settings or config(), **gate)
+        house = House(settings or config(), **connection_limits)
         await nursery.start(house.poller.run)
         await nursery.start(house.listener.run)
         yield house
         nursery.cancel_scope.cancel()
     for client in house.clients:
         client.close()
-    assert (house.gate.held, house.gate.overflow, house.poller.crashes) == (0, 0, 0)
+    assert (house.connection_limits.held, house.connection_limits.overflow, house.poller.crashes) == (0, 0, 0)
     assert descriptors() <= before
 
 
@@ -224,9 +229,9 @@ async def test_newcomers_beyond_the_rate_wait_in_the_backlog(autojump_clock: tri
         for _ in range(30):
             house.connect()
         await trio.sleep(1.05)
-        assert 10 <= house.gate.held <= 12
+        assert 10 <= house.connection_limits.held <= 12
         await trio.sleep(2.0)
-        assert house.gate.held == 30
+        assert house.connection_limits.held == 30
 
 
 async def test_when_full_a_few_are_told_and_the_rest_is_dropped() -> None:
@@ -234,14 +239,14 @@ async def test_when_full_a_few_are_told_and_the_rest_is_dropped() -> None:
         inside = [house.connect(b"\x00") for _ in range(2)]
         await until(lambda: len(house.owners) == 2)
         refused = [house.connect(HEALTH) for _ in range(OVERFLOW_MAX)]
-        await until(lambda: house.gate.overflow == OVERFLOW_MAX)
+        await until(lambda: house.connection_limits.overflow == OVERFLOW_MAX)
         dropped = house.connect()
         assert await read_all(dropped) == b""
-        assert house.gate.dropped == 1
+        assert house.connection_limits.dropped == 1
         for client in refused:
             assert (await read_all(client)).startswith(b"HTTP/1.1 503")
             client.close()
-        await until(lambda: not house.gate.overflow)
+        await until(lambda: not house.connection_limits.overflow)
         inside[0].send(b"still here")
         await until(lambda: house.owners[0].data == b"\x00still here")
 
@@ -312,7 +317,7 @@ async def test_a_newcomer_that_went_away_is_no_error(autojump_clock: trio.testin
     with socket.create_connection(sock.getsockname()):
         with trio.move_on_after(1.0):
             await house.listener._accept_forever(bad)
-        assert house.gate.admitted == 1
+        assert house.connection_limits.admitted == 1
     assert house.listener.accept_errors == 0
     for transport in list(house.poller._transports.values()):
         transport.lose("test over")
@@ -337,7 +342,7 @@ async def test_when_descriptors_run_out_those_inside_are_served_and_newcomers_co
             await until(lambda: house.listener.accept_errors >= 2)
             insider.send(b"hello")
             await until(lambda: house.owners[0].data == b"\x00hello")
-            assert house.gate.held == 1
+            assert house.connection_limits.held == 1
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for client in waiting:

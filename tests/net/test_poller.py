@@ -243,7 +243,7 @@ def test_a_failure_of_ours_ends_one_link_and_frees_it(stage: Stage, where: str) 
     stage.poller.crashes = 0
     stage.poller._on_gone = forget
     if where == "on_gone":
-        stage.gate.leave("127.0.0.1", authenticated=False)
+        stage.connection_limits.leave("127.0.0.1", authenticated=False)
     other.send(b"fine")
     stage.until(lambda: bystander.data == b"fine")
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import pytest
 import structlog.testing
 
-from broker.core.net.connection_limits import OVERFLOW_MAX, Gate
+from broker.core.net.connection_limits import OVERFLOW_MAX, ConnectionLimits
 from broker.core.net.proxy_header import Networks
 from broker.net.http1 import MAX_HEAD_BYTES
-from broker.net.protocol_detection import Greeting
+from broker.net.protocol_detection import ProtocolDetector
 from broker.net.transport import Framing, TcpTransport
 from broker.net.websocket import WebSocketJsonTransport, WebSocketTransport
 from protocol.codes import CloseCode
@@ -252,13 +252,13 @@ def test_a_slow_loris_is_gone_at_the_deadline_whatever_it_sends(stage: Stage) ->
 # ---- refused at the gate
 
 
-def full_gate() -> Gate:
-    gate = Gate(max_connections=1, per_address=0, accept_per_s=1e6, unauthenticated_share=1.0)
-    return gate
+def full_gate() -> ConnectionLimits:
+    connection_limits = ConnectionLimits(max_connections=1, per_address=0, accept_per_s=1e6, unauthenticated_share=1.0)
+    return connection_limits
 
 
 def test_a_refused_native_client_is_told_why_and_when_to_return() -> None:
-    with on_stage(gate=full_gate()) as stage:
+    with on_stage(connection_limits=full_gate()) as stage:
         _, first = stage.greet()
         said = stage.ask(HELLO)
         link = Connection(Side.CLIENT)
@@ -271,14 +271,14 @@ def test_a_refused_native_client_is_told_why_and_when_to_return() -> None:
         assert event.message.retry_after_ms == 5000
         assert event.message.jitter_ms > 0
         first.close()
-        stage.until(lambda: not stage.gate.held)
+        stage.until(lambda: not stage.connection_limits.held)
         _, client = stage.greet()
         client.sendall(HELLO)
         stage.until(lambda: stage.owners)
 
 
 def test_a_refused_http_or_websocket_client_gets_503_and_retry_after() -> None:
-    with on_stage(gate=full_gate()) as stage:
+    with on_stage(connection_limits=full_gate()) as stage:
         stage.greet()
         for request_bytes in (UPGRADE, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"):
             said = stage.ask(request_bytes)
@@ -286,16 +286,16 @@ def test_a_refused_http_or_websocket_client_gets_503_and_retry_after() -> None:
             assert b"\r\nRetry-After: 5\r\n" in said
         assert stage.reception.refused == 2
         assert stage.owners == []
-        assert stage.gate.held == 1
+        assert stage.connection_limits.held == 1
 
 
 def test_a_refused_client_that_says_nothing_is_closed_with_its_place_in_the_overflow() -> None:
-    with on_stage(gate=full_gate(), patience_s=1.0) as stage:
+    with on_stage(connection_limits=full_gate(), patience_s=1.0) as stage:
         for _ in range(1 + OVERFLOW_MAX):
             stage.greet()
-        assert stage.gate.overflow == OVERFLOW_MAX
+        assert stage.connection_limits.overflow == OVERFLOW_MAX
         stage.later(2.0)
-        assert (stage.gate.overflow, len(stage.poller)) == (0, 0)
+        assert (stage.connection_limits.overflow, len(stage.poller)) == (0, 0)
 
 
 # ---- PROXY headers
@@ -308,8 +308,10 @@ def v2(source: str, command: int = 0x21) -> bytes:
 
 @pytest.fixture
 def proxied() -> Iterator[Stage]:
-    gate = Gate(max_connections=100, per_address=2, accept_per_s=1e6, unauthenticated_share=1.0)
-    with on_stage(gate=gate, trusted=Networks(["127.0.0.0/8"])) as found:
+    connection_limits = ConnectionLimits(
+        max_connections=100, per_address=2, accept_per_s=1e6, unauthenticated_share=1.0
+    )
+    with on_stage(connection_limits=connection_limits, trusted=Networks(["127.0.0.0/8"])) as found:
         yield found
 
 
@@ -324,7 +326,7 @@ def test_a_trusted_proxy_says_whom_it_speaks_for(proxied: Stage, header: bytes, 
         proxied.turn()
     proxied.until(lambda: proxied.owners)
     assert proxied.owners[0].transport.address == "203.0.113.9"
-    assert proxied.gate.addresses == 1
+    assert proxied.connection_limits.addresses == 1
 
 
 def test_the_limit_per_address_counts_the_clients_behind_the_proxy(proxied: Stage) -> None:
@@ -380,4 +382,4 @@ def test_a_session_that_cannot_be_made_ends_its_connection_only(stage: Stage) ->
     greeting, client = stage.greet()
     client.sendall(HELLO)
     stage.until(lambda: stage.owners)
-    assert isinstance(greeting, Greeting)
+    assert isinstance(greeting, ProtocolDetector)

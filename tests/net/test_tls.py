@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.core.net.connection_limits import Gate
+from broker.core.net.connection_limits import ConnectionLimits
 from broker.core.net.proxy_header import Networks
 from broker.net.tls import (
     RECORD_BYTES,
@@ -34,8 +34,12 @@ def credentials() -> Credentials:
 
 @pytest.fixture
 def stage(credentials: Credentials) -> Iterator[Stage]:
-    gate = Gate(max_connections=100, per_address=0, accept_per_s=1e6, unauthenticated_share=1.0)
-    with on_stage(tls=credentials.server, gate=gate, trusted=Networks(["127.0.0.0/8"])) as found:
+    connection_limits = ConnectionLimits(
+        max_connections=100, per_address=0, accept_per_s=1e6, unauthenticated_share=1.0
+    )
+    with on_stage(
+        tls=credentials.server, connection_limits=connection_limits, trusted=Networks(["127.0.0.0/8"])
+    ) as found:
         yield found
 
 
@@ -104,28 +108,30 @@ def test_a_proxy_header_may_come_before_tls(stage: Stage, credentials: Credentia
 
 
 def test_a_refused_client_is_told_so_inside_tls(credentials: Credentials) -> None:
-    gate = Gate(max_connections=1, per_address=0, accept_per_s=1e6, unauthenticated_share=1.0)
-    with on_stage(tls=credentials.server, gate=gate) as stage:
+    connection_limits = ConnectionLimits(max_connections=1, per_address=0, accept_per_s=1e6, unauthenticated_share=1.0)
+    with on_stage(tls=credentials.server, connection_limits=connection_limits) as stage:
         stage.greet()
         client = greet_in_tls(stage, credentials)
         client.send(UPGRADE)
         assert status(stage.read_all(client)) == 503
         client.close()
-        stage.until(lambda: not gate.overflow)
-        assert gate.held == 1
+        stage.until(lambda: not connection_limits.overflow)
+        assert connection_limits.held == 1
 
 
 def test_a_client_refused_for_the_address_its_proxy_names_leaves_the_books_right(credentials: Credentials) -> None:
-    gate = Gate(max_connections=9, per_address=1, accept_per_s=1e6, unauthenticated_share=1.0)
-    with on_stage(tls=credentials.server, gate=gate, trusted=Networks(["127.0.0.0/8"])) as stage:
+    connection_limits = ConnectionLimits(max_connections=9, per_address=1, accept_per_s=1e6, unauthenticated_share=1.0)
+    with on_stage(
+        tls=credentials.server, connection_limits=connection_limits, trusted=Networks(["127.0.0.0/8"])
+    ) as stage:
         greet_in_tls(stage, credentials, first=v2("203.0.113.9")).send(HELLO)
         stage.until(lambda: stage.owners)
         client = greet_in_tls(stage, credentials, first=v2("203.0.113.9"))
         client.send(UPGRADE)
         assert status(stage.read_all(client)) == 503
         client.close()
-        stage.until(lambda: gate.held == 1)
-        assert gate.overflow == 0
+        stage.until(lambda: connection_limits.held == 1)
+        assert connection_limits.overflow == 0
 
 
 def test_a_slow_handshake_keeps_its_deadline(stage: Stage, credentials: Credentials) -> None:

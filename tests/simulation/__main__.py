@@ -1,7 +1,7 @@
 """Run worlds of the simulation by their seeds.
 
 A world is a whole broker, its disk, its network and a few people with our own clients, in virtual time; the seed
-decides every delay, fault and crash (tests/simulation/faults.py says which there are). The same seed is the same world, line
+decides every delay, fault and crash (tests/simulation/faults.py lists them). The same seed is the same world, line
 by line, so a failing seed is the whole report of a bug.
 
     python -m tests.simulation 1000-1499        run these worlds; one line a world that fails, and what happened in all

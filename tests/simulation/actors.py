@@ -16,7 +16,7 @@ from typing import Any
 
 import trio
 
-from broker.ledger import Committed, Repeated, Settled, Verdict
+from broker.ledger import Committed, LedgerResult, Repeated, SubmitResult
 from broker.ledger.entries import make_key
 from protocol.clients import Address, BytePipe, Client, PipeLost, open_client
 from protocol.clients.events import Danmaku, Event, Gap, Position, Rejoined, RoomRefused, TickAccount
@@ -448,22 +448,22 @@ class Cast:
                 await trio.sleep(0.2)
             self.under_way -= 1
 
-    async def send(self, user: str, key: str, text: str, may_expire: bool) -> Settled | None:
+    async def send(self, user: str, key: str, text: str, may_expire: bool) -> LedgerResult | None:
         """Ask for one message; None where there is no answer."""
         life = self.life
         if life is None or not life.is_up:
             return None
         inboxes = life.broker.inboxes
         assert inboxes is not None
-        told: list[Settled] = []
+        told: list[LedgerResult] = []
         expires_at_ms = self.world.wall_ms() + SHORT_MS if may_expire else None
         done = trio.Event()
 
-        def on_done(settled: Settled) -> None:
+        def on_done(settled: LedgerResult) -> None:
             told.append(settled)
             done.set()
 
-        if inboxes.send(user, 200, text, on_done, key=key, expires_at_ms=expires_at_ms) is not Verdict.QUEUED:
+        if inboxes.send(user, 200, text, on_done, key=key, expires_at_ms=expires_at_ms) is not SubmitResult.QUEUED:
             return None
         with trio.move_on_after(RETRY_S):
             await done.wait()

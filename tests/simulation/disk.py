@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import trio
 
-from broker.ledger import Ledger, LedgerLimits, LedgerState, Retention, Settled, database_path
+from broker.ledger import Ledger, LedgerLimits, LedgerResult, LedgerState, Retention, database_path
 from broker.ledger.entries import Submission
 from broker.ledger.store import Store
 from broker.ledger.writer import Pace, Signal, Waiting
@@ -326,7 +326,7 @@ class SimLedger(Ledger):
             self._ring()
             self._world.later(1.0, self._keep_house)
 
-    def _deliver(self, results: list[tuple[Waiting, Settled]]) -> None:
+    def _deliver(self, results: list[tuple[Waiting, LedgerResult]]) -> None:
         self._settled.extend(results)
         if self._is_open:
             self._world.soon(0.005, self._tell_some)

@@ -13,7 +13,7 @@ import pytest
 from broker.core.rooms.effects import Record
 from broker.core.rooms.history import History
 from broker.core.rooms.state import RoomState
-from broker.ledger import Committed, Reader, Settled, Verdict
+from broker.ledger import Committed, LedgerResult, Reader, SubmitResult
 from broker.ledger.maintenance import Upkeep
 from broker.ledger.store import Store
 from broker.net.poller import Poller
@@ -89,8 +89,13 @@ def test_a_broker_that_tells_before_the_commit_is_found_out(monkeypatch: pytest.
     record = Recorder.record
 
     def tells_early(
-        self: Recorder, room: str, epoch: int, what: Record[Any], note: bytes, on_settled: Callable[[Settled], None]
-    ) -> Verdict:
+        self: Recorder,
+        room: str,
+        epoch: int,
+        what: Record[Any],
+        note: bytes,
+        on_settled: Callable[[LedgerResult], None],
+    ) -> SubmitResult:
         verdict = record(self, room, epoch, what, note, lambda settled: None)
         history = on_settled.func.__self__.state.history  # type: ignore[attr-defined]
         on_settled(Committed((history.last_offset + 1,)))

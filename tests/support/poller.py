@@ -20,11 +20,11 @@ from typing import Any
 import trustme
 
 from broker.core.limits.overload import ByteBudget
-from broker.core.net.connection_limits import Gate, Refuse
+from broker.core.net.connection_limits import ConnectionLimits, Refuse
 from broker.core.net.proxy_header import Networks
 from broker.core.net.send_queue import Missed, QueueLimits
 from broker.net.poller import Poller
-from broker.net.protocol_detection import Greeting, Reception, settle
+from broker.net.protocol_detection import DetectorSettings, ProtocolDetector, settle
 from broker.net.tls import server_context
 from broker.net.transport import Framing, Owner, Transport
 from broker.net.websocket import ws_frame
@@ -133,7 +133,7 @@ class Stage:
         self,
         *,
         limits: QueueLimits | None = None,
-        gate: Gate | None = None,
+        connection_limits: ConnectionLimits | None = None,
         tls: ssl.SSLContext | None = None,
         origins: frozenset[str] = frozenset(),
         trusted: Networks | None = None,
@@ -141,13 +141,15 @@ class Stage:
     ) -> None:
         self.clock = Clock()
         self.budget = ByteBudget(1 << 30)
-        self.gate = gate or Gate(max_connections=10_000, per_address=0, accept_per_s=1e6, unauthenticated_share=1.0)
+        self.connection_limits = connection_limits or ConnectionLimits(
+            max_connections=10_000, per_address=0, accept_per_s=1e6, unauthenticated_share=1.0
+        )
         self.owners: list[RememberingOwner] = []
         self.gone: list[Transport] = []
         self.ready = True
         self.patience_s = patience_s
-        self.reception = Reception(
-            gate=self.gate,
+        self.reception = DetectorSettings(
+            connection_limits=self.connection_limits,
             make_session=self.make_owner,
             health=lambda: (self.ready, {"status": "ok" if self.ready else "draining"}),
             origins=origins,
@@ -175,7 +177,7 @@ class Stage:
 
     def on_gone(self, transport: Transport) -> None:
         self.gone.append(transport)
-        settle(self.gate, transport)
+        settle(self.connection_limits, transport)
 
     # ---- connections
 
@@ -206,18 +208,18 @@ class Stage:
         return transport, self.owners[-1], client
 
     def adopt(self, transport: Transport) -> None:
-        self.gate.enter(transport.address)
+        self.connection_limits.enter(transport.address)
         self.poller.add(transport, self.clock.now + 60.0)
         transport.owner = self.make_owner(transport)
 
-    def greet(self, *, is_proxied: bool = False) -> tuple[Greeting, socket.socket]:
+    def greet(self, *, is_proxied: bool = False) -> tuple[ProtocolDetector, socket.socket]:
         """A newcomer, as the listener would take it."""
         server, client = self.pair()
         address = "" if is_proxied else "127.0.0.1"
-        admission = self.gate.enter(address)
+        admission = self.connection_limits.enter(address)
         refusal = admission if isinstance(admission, Refuse) else None
         due = self.clock.now + self.patience_s
-        greeting = Greeting(server, self.poller, address, self.reception, refusal, is_proxied=is_proxied)
+        greeting = ProtocolDetector(server, self.poller, address, self.reception, refusal, is_proxied=is_proxied)
         self.poller.add(greeting, due)
         return greeting, client
 
@@ -298,7 +300,11 @@ class Stage:
         self.until(lambda: not len(self.poller) or self._give_up())
         assert self.poller.crashes == 0
         assert (self.budget.used_bytes, self.budget.mismatches) == (0, 0)
-        assert (self.gate.held, self.gate.strangers, self.gate.overflow) == (0, 0, 0)
+        assert (
+            self.connection_limits.held,
+            self.connection_limits.unauthenticated,
+            self.connection_limits.overflow,
+        ) == (0, 0, 0)
         assert len(self.gone) == len(set(map(id, self.gone)))
         self._door.close()
         self.poller._epoll.close()

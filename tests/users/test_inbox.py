@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 
-from broker.ledger import Committed, DirectState, LedgerError, Reader, Repeated, Settled, Trouble, Verdict
+from broker.ledger import Committed, DirectState, FailureKind, LedgerError, LedgerResult, Reader, Repeated, SubmitResult
 from broker.server import Broker
 from broker.users import inbox as inboxes
 from broker.users.inbox import MAX_PAYLOAD_BYTES, WINDOW, BatchResult
@@ -33,11 +33,11 @@ async def login(broker: Broker, user: str) -> AsyncIterator[RawLink]:
         yield link
 
 
-async def send(broker: Broker, user: str, text: str, **options: Any) -> Settled:
+async def send(broker: Broker, user: str, text: str, **options: Any) -> LedgerResult:
     """Send one message and wait until it is settled."""
     assert broker.inboxes is not None
-    told: list[Settled] = []
-    assert broker.inboxes.send(user, COUPON, {"text": text}, told.append, **options) is Verdict.QUEUED
+    told: list[LedgerResult] = []
+    assert broker.inboxes.send(user, COUPON, {"text": text}, told.append, **options) is SubmitResult.QUEUED
     assert broker.ledger is not None
     await broker.ledger.flush()
     return told[0]
@@ -239,7 +239,7 @@ async def test_a_message_that_is_not_durable_is_not_sent(directory: Path) -> Non
         disk(broker).fault = disk_error("SQLITE_FULL")
         settled = await send(broker, "ann", "lost")
         assert isinstance(settled, LedgerError)
-        assert settled.trouble is Trouble.DISK_FULL
+        assert settled.trouble is FailureKind.DISK_FULL
         await nothing_more(link)
         assert (await broker.inboxes.send_batch("sale", COUPON, "x", {"ann": {}})).failed == 1
 

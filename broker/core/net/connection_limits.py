@@ -26,11 +26,11 @@ from broker.core.limits.rate_limit import Gcra, Rate
 from broker.core.net.proxy_header import plain_address
 from protocol.codes import CloseCode
 
-__all__ = ["OVERFLOW_MAX", "STRANGERS_MIN", "Admission", "Gate", "Passage", "Refuse"]
+__all__ = ["OVERFLOW_MAX", "UNAUTHENTICATED_MIN", "Admission", "AdmissionResult", "ConnectionLimits", "Refuse"]
 
 OVERFLOW_MAX = 64
 """Refused connections held at a time; each costs a descriptor, and the reserve has 256."""
-STRANGERS_MIN = 64
+UNAUTHENTICATED_MIN = 64
 """Strangers that may always be there, however small the house is."""
 BURST_S = 0.05
 """Newcomers that may be accepted at once, in seconds of the accept rate: one longer stall of the loop."""
@@ -44,7 +44,7 @@ RETRY_AFTER_MS = {
 deadline."""
 
 
-class Passage(Enum):
+class Admission(Enum):
     """Answers without words."""
 
     ADMIT = "admit"
@@ -60,11 +60,11 @@ class Refuse:
     retry_after_ms: int
 
 
-Admission = Passage | Refuse
+AdmissionResult = Admission | Refuse
 _REFUSALS = {code: Refuse(code, wait_ms) for code, wait_ms in RETRY_AFTER_MS.items()}
 
 
-class Gate:
+class ConnectionLimits:
     """The books of all connections of one process. Every method is O(1) and never waits.
 
     ``max_connections`` >= 1; ``per_address`` 0 = no limit; ``accept_per_s`` > 0; ``unauthenticated_share`` of the cap
@@ -73,7 +73,7 @@ class Gate:
 
     __slots__ = (
         "_accepts", "_by_address", "_closed", "_per_address", "admitted", "dropped", "held", "max_connections",
-        "max_strangers", "overflow", "refused", "strangers",
+        "max_unauthenticated", "overflow", "refused", "unauthenticated",
     )  # fmt: skip
 
     def __init__(
@@ -82,14 +82,16 @@ class Gate:
         if max_connections < 1 or per_address < 0 or not 0 < unauthenticated_share <= 1:
             raise ValueError("a gate lets at least somebody in")
         self.max_connections = max_connections
-        self.max_strangers = min(max_connections, max(STRANGERS_MIN, int(max_connections * unauthenticated_share)))
+        self.max_unauthenticated = min(
+            max_connections, max(UNAUTHENTICATED_MIN, int(max_connections * unauthenticated_share))
+        )
         self._per_address = per_address
         self._accepts = Gcra(Rate(accept_per_s, max(1, int(accept_per_s * BURST_S))))
         self._by_address: dict[str | bytes, int] = {}
         self._closed: Refuse | None = None
         self.held = 0
         """Connections inside, without the overflow."""
-        self.strangers = 0
+        self.unauthenticated = 0
         """Of them, those that have not authenticated."""
         self.overflow = 0
         """Refused connections that have not gone yet."""
@@ -113,7 +115,7 @@ class Gate:
         """Let nobody in any more: the broker ends, and newcomers are told when to look for its successor."""
         self._closed = Refuse(CloseCode.GOING_AWAY, retry_after_ms)
 
-    def enter(self, address: str) -> Admission:
+    def enter(self, address: str) -> AdmissionResult:
         """Judge a new connection. ``address`` "" = not known yet (behind a trusted proxy): see `reveal`."""
         if self._closed is not None:
             return self._refuse(self._closed)
@@ -122,16 +124,16 @@ class Gate:
         key = self._key(address)
         if key and self._by_address.get(key, 0) >= self._per_address:
             return self._refuse(_REFUSALS[CloseCode.TOO_MANY_FROM_ADDRESS])
-        if self.strangers >= self.max_strangers:
+        if self.unauthenticated >= self.max_unauthenticated:
             return self._refuse(_REFUSALS[CloseCode.OVERLOADED])
         self.held += 1
-        self.strangers += 1
+        self.unauthenticated += 1
         self.admitted += 1
         if key:
             self._by_address[key] = self._by_address.get(key, 0) + 1
-        return Passage.ADMIT
+        return Admission.ADMIT
 
-    def reveal(self, address: str) -> Admission:
+    def reveal(self, address: str) -> AdmissionResult:
         """Judge a connection that entered as "" and turns out to come from ``address``.
 
         ADMIT: it is on the books as ``address`` from now on. Refuse: it stays there as "" until it leaves.
@@ -143,17 +145,17 @@ class Gate:
                 self.refused[CloseCode.TOO_MANY_FROM_ADDRESS] += 1
                 return _REFUSALS[CloseCode.TOO_MANY_FROM_ADDRESS]
             self._by_address[key] = count + 1
-        return Passage.ADMIT
+        return Admission.ADMIT
 
     def authenticated(self, address: str) -> None:
         """One of ``address``'s connections is no stranger any more."""
-        if not self.strangers:
+        if not self.unauthenticated:
             raise ValueError("nobody inside is a stranger")
-        self.strangers -= 1
+        self.unauthenticated -= 1
 
     def leave(self, address: str, authenticated: bool) -> None:
         """An admitted connection has gone; ``address`` as it entered (or was revealed)."""
-        if not self.held or (not authenticated and not self.strangers):
+        if not self.held or (not authenticated and not self.unauthenticated):
             raise ValueError("somebody left who never came in")
         key = self._key(address)
         if key:
@@ -164,7 +166,7 @@ class Gate:
                 del self._by_address[key]
         self.held -= 1
         if not authenticated:
-            self.strangers -= 1
+            self.unauthenticated -= 1
 
     def leave_refused(self) -> None:
         """A refused connection has gone."""
@@ -172,10 +174,10 @@ class Gate:
             raise ValueError("nobody was refused")
         self.overflow -= 1
 
-    def _refuse(self, refusal: Refuse) -> Admission:
+    def _refuse(self, refusal: Refuse) -> AdmissionResult:
         if self.overflow >= OVERFLOW_MAX:
             self.dropped += 1
-            return Passage.DROP
+            return Admission.DROP
         self.overflow += 1
         self.refused[refusal.code] += 1
         return refusal

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from protocol.codes import Lane
 
-__all__ = ["Missed", "QueueLimits", "SendQueue", "Verdict"]
+__all__ = ["Missed", "QueueLimits", "QueueResult", "SendQueue"]
 
 AMBIENT_PATIENCE = 8
 """Chat buffers that may overtake a waiting counter: 0.8 s of ticks. On a link of 2 KiB/s with 4 KiB/s of chat and a new
@@ -36,7 +36,7 @@ MAX_BUFFERS = 256
 """Buffers of one write (a kernel takes 1,024 in one ``sendmsg``)."""
 
 
-class Verdict(Enum):
+class QueueResult(Enum):
     """What became of an offer."""
 
     QUEUED = "queued"
@@ -122,7 +122,7 @@ class SendQueue:
         self.nbytes += len(rest)
         self._trim()
 
-    def offer(self, data: bytes, lane: Lane, weight: int = 0, key: int = 0) -> Verdict:
+    def offer(self, data: bytes, lane: Lane, weight: int = 0, key: int = 0) -> QueueResult:
         """Queue ``data``, one or more whole frames of one lane.
 
         ``weight``: danmaku inside, for the account of what was missed. ``key``: of what a lane 4 frame is the newest
@@ -135,7 +135,7 @@ class SendQueue:
         if lane <= Lane.PAID:
             limits = self._limits
             if self.critical_frames >= limits.critical_frames or self.critical_nbytes + size > limits.critical_bytes:
-                return Verdict.OVERFLOW
+                return QueueResult.OVERFLOW
             if self._critical is None:
                 self._critical = deque()
             self._critical.append(data)
@@ -144,19 +144,19 @@ class SendQueue:
             self.frames += 1
             self.nbytes += size
             self._trim()
-            return Verdict.QUEUED
+            return QueueResult.QUEUED
         if lane is Lane.CHAT:
             if self.keyframe:
                 self._chat_frames += 1
                 self._chat_weight += weight
-                return Verdict.SHED
+                return QueueResult.SHED
             if self._chat is None:
                 self._chat = deque()
             self._chat.append((data, weight))
             self.frames += 1
             self.nbytes += size
             self._trim()
-            return Verdict.QUEUED if self._chat else Verdict.SHED  # the newest goes last
+            return QueueResult.QUEUED if self._chat else QueueResult.SHED  # the newest goes last
         older = self._ambient.get(key)
         if older is None:
             if not self._ambient:
@@ -168,7 +168,7 @@ class SendQueue:
         self._ambient[key] = (data, weight)  # in the place of the older one, so that updates cannot starve it
         self.nbytes += size
         self._trim()
-        return Verdict.QUEUED if key in self._ambient else Verdict.SHED
+        return QueueResult.QUEUED if key in self._ambient else QueueResult.SHED
 
     def _trim(self) -> None:
         """Keep within the bound of frames and bytes; the first time, keyframe mode begins."""

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from broker.core.net.send_queue import AMBIENT_PATIENCE, Missed, QueueLimits, SendQueue, Verdict
+from broker.core.net.send_queue import AMBIENT_PATIENCE, Missed, QueueLimits, QueueResult, SendQueue
 from protocol.codes import Lane
 
 
@@ -34,7 +34,7 @@ def drained(queue: SendQueue) -> bytes:
 def test_lanes_0_to_2_go_first_in_one_order_and_then_the_others() -> None:
     queue = SendQueue(QueueLimits())
     for lane in (4, 3, 2, 1, 0, 3, 2, 1, 0):
-        assert queue.offer(b"<%d>" % lane, Lane(lane)) is Verdict.QUEUED
+        assert queue.offer(b"<%d>" % lane, Lane(lane)) is QueueResult.QUEUED
     assert (queue.frames, queue.nbytes, queue.critical_frames, queue.critical_nbytes) == (9, 27, 6, 18)
     assert drained(queue) == b"<2><1><0><2><1><0><3><3><4>"
     assert (queue.frames, queue.nbytes, queue.critical_frames, queue.critical_nbytes) == (0, 0, 0, 0)
@@ -99,7 +99,7 @@ def test_when_full_counters_are_dropped_first_and_then_the_oldest_chat() -> None
     queue.offer(b"<old>", Lane.CHAT, weight=1)
     queue.offer(b"<newer>", Lane.CHAT, weight=2)
     assert not queue.keyframe
-    assert queue.offer(b"<the newest>", Lane.CHAT, weight=3) is Verdict.QUEUED
+    assert queue.offer(b"<the newest>", Lane.CHAT, weight=3) is QueueResult.QUEUED
     assert queue.take_missed() == Missed(chat_frames=1, chat_weight=1, ambient_frames=1, ambient_weight=9)
     assert drained(queue) == b"<newer><the newest>"
 
@@ -126,14 +126,14 @@ def test_a_counter_is_shed_when_lanes_0_to_2_fill_the_queue() -> None:
     queue = SendQueue(QueueLimits(frames=2))
     for _ in range(2):
         queue.offer(b"<gift>", Lane.PAID)
-    assert queue.offer(b"<likes>", Lane.AMBIENT, weight=4) is Verdict.SHED
+    assert queue.offer(b"<likes>", Lane.AMBIENT, weight=4) is QueueResult.SHED
     assert queue.take_missed() == Missed(ambient_frames=1, ambient_weight=4)
     assert drained(queue) == b"<gift><gift>"
 
 
 def test_a_chat_buffer_beyond_the_bound_alone_is_shed_and_nobody_is_behind() -> None:
     queue = SendQueue(QueueLimits(queue_bytes=10))
-    assert queue.offer(b"x" * 11, Lane.CHAT, weight=3) is Verdict.SHED
+    assert queue.offer(b"x" * 11, Lane.CHAT, weight=3) is QueueResult.SHED
     assert queue.empty
     assert not queue.keyframe
     assert queue.take_missed() == Missed(chat_frames=1, chat_weight=3)
@@ -142,14 +142,16 @@ def test_a_chat_buffer_beyond_the_bound_alone_is_shed_and_nobody_is_behind() -> 
 def test_slow_viewer_is_closed_before_commerce_is_dropped() -> None:
     queue = SendQueue(QueueLimits(frames=2, queue_bytes=100, critical_bytes=1_000, critical_frames=30))
     queue.offer(b"<chat>", Lane.CHAT)
-    assert [queue.offer(b"x" * 90, Lane.COMMERCE) for _ in range(12)] == [Verdict.QUEUED] * 11 + [Verdict.OVERFLOW]
+    assert [queue.offer(b"x" * 90, Lane.COMMERCE) for _ in range(12)] == [QueueResult.QUEUED] * 11 + [
+        QueueResult.OVERFLOW
+    ]
     assert queue.nbytes == 990
     tiny = [queue.offer(b"x", Lane.PAID) for _ in range(10)]
-    assert tiny == [Verdict.QUEUED] * 10
-    assert queue.offer(b"x", Lane.CONTROL) is Verdict.OVERFLOW
+    assert tiny == [QueueResult.QUEUED] * 10
+    assert queue.offer(b"x", Lane.CONTROL) is QueueResult.OVERFLOW
     assert drained(queue) == b"x" * 1_000
     queue = SendQueue(QueueLimits(critical_frames=3))
-    assert [queue.offer(b"x", Lane.PAID) for _ in range(4)] == [Verdict.QUEUED] * 3 + [Verdict.OVERFLOW]
+    assert [queue.offer(b"x", Lane.PAID) for _ in range(4)] == [QueueResult.QUEUED] * 3 + [QueueResult.OVERFLOW]
 
 
 def test_the_newest_total_of_each_key_wins_in_the_place_of_the_older() -> None:
@@ -169,13 +171,13 @@ def test_keyframe_mode_refuses_chat_until_everything_is_written() -> None:
     queue = SendQueue(QueueLimits(frames=2))
     for number in range(3):
         queue.offer(b"<%d>" % number, Lane.CHAT, weight=10)
-    assert queue.offer(b"<no>", Lane.CHAT, weight=5) is Verdict.SHED
-    assert queue.offer(b"<gift>", Lane.PAID) is Verdict.QUEUED
+    assert queue.offer(b"<no>", Lane.CHAT, weight=5) is QueueResult.SHED
+    assert queue.offer(b"<gift>", Lane.PAID) is QueueResult.QUEUED
     assert written(queue, 8) == b"<gift><2"
-    assert queue.offer(b"<no>", Lane.CHAT, weight=5) is Verdict.SHED
+    assert queue.offer(b"<no>", Lane.CHAT, weight=5) is QueueResult.SHED
     assert drained(queue) == b">"
     assert not queue.keyframe
-    assert queue.offer(b"<yes>", Lane.CHAT) is Verdict.QUEUED
+    assert queue.offer(b"<yes>", Lane.CHAT) is QueueResult.QUEUED
     assert queue.take_missed() == Missed(chat_frames=4, chat_weight=30)
     assert queue.take_missed() == Missed()
 
@@ -184,8 +186,8 @@ def test_in_keyframe_mode_counters_go_before_the_chat_that_still_waits_and_take_
     queue = SendQueue(QueueLimits(frames=3))
     for number in range(4):
         queue.offer(b"<%d>" % number, Lane.CHAT)
-    assert queue.offer(b"<likes 1>", Lane.AMBIENT, key=1) is Verdict.QUEUED
-    assert queue.offer(b"<likes 2>", Lane.AMBIENT, key=1) is Verdict.QUEUED
+    assert queue.offer(b"<likes 1>", Lane.AMBIENT, key=1) is QueueResult.QUEUED
+    assert queue.offer(b"<likes 2>", Lane.AMBIENT, key=1) is QueueResult.QUEUED
     assert queue.frames == 3
     assert drained(queue) == b"<likes 2><2><3>"
 
@@ -243,7 +245,7 @@ class SlowViewer(RuleBasedStateMachine):
         super().__init__()
         self.queue = SendQueue(QueueLimits(FRAMES, QUEUE_BYTES, CRITICAL_BYTES, CRITICAL_FRAMES))
         self.offered: list[tuple[Lane, int, int]] = []  # lane, weight, key by frame number
-        self.fate: dict[int, Verdict] = {}
+        self.fate: dict[int, QueueResult] = {}
         self.received: list[int] = []
         self.stream = bytearray()
         self.newest: dict[int, int] = {}
@@ -262,13 +264,13 @@ class SlowViewer(RuleBasedStateMachine):
         self.fate[number] = verdict
         if lane <= Lane.PAID:
             fits = before[2] < CRITICAL_FRAMES and before[3] + size <= CRITICAL_BYTES
-            assert verdict is (Verdict.QUEUED if fits else Verdict.OVERFLOW)
+            assert verdict is (QueueResult.QUEUED if fits else QueueResult.OVERFLOW)
             if not fits:
                 assert before == (queue.frames, queue.nbytes, queue.critical_frames, queue.critical_nbytes)
         else:
-            assert verdict is not Verdict.OVERFLOW
+            assert verdict is not QueueResult.OVERFLOW
             if lane is Lane.CHAT and was_keyframe:
-                assert verdict is Verdict.SHED
+                assert verdict is QueueResult.SHED
             if lane is Lane.AMBIENT:
                 self.newest[key] = number
 
@@ -298,7 +300,7 @@ class SlowViewer(RuleBasedStateMachine):
     def send_part_directly(self) -> None:
         number = len(self.offered)
         self.offered.append((Lane.CONTROL, 0, 0))
-        self.fate[number] = Verdict.QUEUED
+        self.fate[number] = QueueResult.QUEUED
         data = self.frame(number, 40)
         self.stream += data[:9]
         self.queue.push_rest(memoryview(data)[9:])
@@ -342,7 +344,7 @@ class SlowViewer(RuleBasedStateMachine):
             for key in {0} if lane < Lane.AMBIENT else {1, 2, 3}:
                 of_lane = [n for n in self.received if self.offered[n][0] is lane and key in (0, self.offered[n][2])]
                 assert of_lane == sorted(set(of_lane))
-                assert all(self.fate[n] is not Verdict.OVERFLOW for n in of_lane)
+                assert all(self.fate[n] is not QueueResult.OVERFLOW for n in of_lane)
 
     def teardown(self) -> None:
         queue = self.queue
@@ -358,7 +360,7 @@ class SlowViewer(RuleBasedStateMachine):
             if number not in received:
                 lost[lane].append(number)
         for lane in (Lane.CONTROL, Lane.COMMERCE, Lane.PAID):
-            assert all(self.fate[number] is Verdict.OVERFLOW for number in lost[lane])
+            assert all(self.fate[number] is QueueResult.OVERFLOW for number in lost[lane])
         weights = {lane: sum(self.offered[n][1] for n in lost[lane]) for lane in Lane}
         assert self.missed["chat_frames"] == len(lost[Lane.CHAT])
         assert self.missed["chat_weight"] == weights[Lane.CHAT]

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from protocol.clients import PipeLost
-from protocol.clients.link import WRITE_BYTES, ClockOffset, Ending, Greeting, Link
+from protocol.clients.link import WRITE_BYTES, ClockOffset, Ending, Hello, Link
 from protocol.codes import CloseCode, Opcode
 from protocol.connection import NEED_DATA, Connection, Frame
 from protocol.messages import Authenticated, Join, Pong, Post, Side
@@ -69,7 +69,7 @@ class Quiet:
 
 
 def make_link(pipe: RecordingPipe, receiver: Quiet) -> Link:
-    greeting = Greeting(None, 0, "test")
+    greeting = Hello(None, 0, "test")
     return Link(pipe, greeting, receiver, rng=random.Random(1), wall_ms=lambda: 0, handshake_timeout_s=5)
 
 
