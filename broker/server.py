@@ -38,12 +38,12 @@ from broker.net.protocol_detection import settle
 from broker.net.transport import Transport
 from broker.rooms.fanout import FanOut
 from broker.rooms.hub import Hub
-from broker.rooms.room_store import Recorder
+from broker.rooms.room_store import RoomStore
 from broker.sessions.context import SessionServices
 from broker.sessions.session import Session
 from broker.telemetry.loop_monitor import LoopWatch
-from broker.users.archive import Archive
 from broker.users.inbox import Inboxes
+from broker.users.queries import LedgerQueries
 from protocol.codes import CloseCode, Lane, Role
 from protocol.messages import Account
 
@@ -114,18 +114,22 @@ class Broker:
         )
         self.ledger = self._make_ledger()
         """What survives a crash; None: this broker keeps nothing."""
-        self.recorder = None if self.ledger is None else Recorder(self.ledger, wall_ms)
+        self.room_store = None if self.ledger is None else RoomStore(self.ledger, wall_ms)
         # Half of what a link may have waiting: a RESUME must not be what cuts it again.
         most_bytes = config.queue.critical_bytes // 2
-        self.archive = None if self.ledger is None else Archive(self.ledger, config.ledger.resume_events, most_bytes)
+        self.queries = (
+            None if self.ledger is None else LedgerQueries(self.ledger, config.ledger.resume_events, most_bytes)
+        )
         self.inboxes = None
-        if self.ledger is not None and self.archive is not None:
-            self.inboxes = Inboxes(self.ledger, self.archive, wall_ms, config.ledger.direct_expiry_h * 3600)
+        if self.ledger is not None and self.queries is not None:
+            self.inboxes = Inboxes(self.ledger, self.queries, wall_ms, config.ledger.direct_expiry_h * 3600)
         self._clock: Callable[[], float] = clock
         self.max_connections = connection_limit(config)
         self.budget = ByteBudget(config.queue.total_bytes)
         self.fanout = self._make_fanout()
-        self.hub = Hub(config.room, rules, self.fanout, clock=clock, unix_ms=wall_ms, rng=rng, recorder=self.recorder)
+        self.hub = Hub(
+            config.room, rules, self.fanout, clock=clock, unix_ms=wall_ms, rng=rng, room_store=self.room_store
+        )
         self.connection_limits = ConnectionLimits(
             max_connections=self.max_connections,
             per_address=config.admission.per_address,
@@ -155,7 +159,7 @@ class Broker:
             custom=self._custom,
             max_viewers=config.room.max_viewers,
             compress=self._compress,
-            archive=self.archive,
+            queries=self.queries,
             inboxes=self.inboxes,
         )
         if self.ledger is not None:
@@ -167,8 +171,8 @@ class Broker:
                 self._cancel = nursery.cancel_scope
                 await nursery.start(self.fanout.run)
                 await nursery.start(self.hub.run)
-                if self.archive is not None:
-                    await nursery.start(self.archive.run)
+                if self.queries is not None:
+                    await nursery.start(self.queries.run)
                 if self.inboxes is not None:
                     await nursery.start(self.inboxes.run)
                 await nursery.start(self.poller.run)
@@ -184,13 +188,13 @@ class Broker:
     @asynccontextmanager
     async def _kept(self) -> AsyncIterator[None]:
         """Hold the ledger open around everything else: it begins first and ends last."""
-        if self.ledger is None or self.recorder is None:
+        if self.ledger is None or self.room_store is None:
             yield
             return
         async with trio.open_nursery() as nursery:
             await nursery.start(self.ledger.run)
             self.services.auth.use_ticket_key(ticket_key(self.ledger.directory))
-            await self.recorder.load(self.config.room.history_entries, self.config.room.history_s)
+            await self.room_store.load(self.config.room.history_entries, self.config.room.history_s)
             if self.inboxes is not None:
                 await self.inboxes.load()
             yield

@@ -74,7 +74,7 @@ LAYERS = [
     ("broker.rooms.fanout",),
     ("broker.auth.tickets",),
     ("broker.rooms.room_store",),
-    ("broker.users.archive",),
+    ("broker.users.queries",),
     ("broker.users.inbox",),
     ("broker.users.batches",),
     ("broker.rooms.room",),

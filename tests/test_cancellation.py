@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import trio
+from broker.users.queries import LedgerQueries
 
 from broker.ledger import Committed, Entry, Ledger, LedgerResult, Pace, Reader, SubmitResult, database_path
 from broker.server import Broker, unix_ms
-from broker.users.archive import Archive
 from broker.users.inbox import Inboxes
 from protocol.codes import MessageType, Outcome
 from protocol.messages import Ack, Event
@@ -157,8 +157,8 @@ def test_a_batch_that_is_cancelled_is_completed_by_sending_it_again(directory: P
         batches += 1
         ledger = a_ledger(directory)
         ledger._limits = ledger._limits.__class__(max_items=4)  # so that it has to wait again and again
-        archive = Archive(ledger, 100, 1 << 20)
-        inboxes = Inboxes(ledger, archive, unix_ms, 3600)
+        queries = LedgerQueries(ledger, 100, 1 << 20)
+        inboxes = Inboxes(ledger, queries, unix_ms, 3600)
         async with trio.open_nursery() as nursery:
             await nursery.start(ledger.run)
             with instrument.scope:

@@ -19,8 +19,8 @@ from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.limits.rate_limit import Gcra
 from broker.core.rooms.state import RoomRules, RoomState
 from broker.rooms.fanout import FanOut
-from broker.rooms.room import Room, Ticket
-from broker.rooms.room_store import Recorder, Standing
+from broker.rooms.room import PostRef, Room
+from broker.rooms.room_store import RoomCheckpoint, RoomStore
 from protocol.codes import ErrorCode, Lane, LeaveReason, RoomPhase
 from protocol.messages import Account
 
@@ -44,9 +44,9 @@ class Hub:
         clock: Callable[[], float],
         unix_ms: Callable[[], int],
         rng: random.Random,
-        recorder: Recorder | None = None,
+        room_store: RoomStore | None = None,
     ) -> None:
-        self._recorder = recorder
+        self._room_store = room_store
         self._config = config
         self._rules = rules
         self._fanout = fanout
@@ -56,7 +56,7 @@ class Hub:
         self._by_name: dict[str, Room] = {}
         self._by_number: dict[int, Room] = {}
         self._last_number = 0
-        self._fallen: dict[str, Standing] = {}
+        self._fallen: dict[str, RoomCheckpoint] = {}
         self._nursery: trio.Nursery | None = None
         self._stage = OverloadStage.NORMAL
         self._past_accounts: tuple[Account, ...] = (Account(),) * len(Lane)
@@ -87,15 +87,15 @@ class Hub:
         room = self._by_name.get(name)
         if room is not None and room.state.phase is not RoomPhase.ENDED:
             return room
-        recorder = self._recorder
+        room_store = self._room_store
         standing = None
         if room is not None and (
-            room.has_crashed or (recorder is not None and room.ended[0] is not LeaveReason.ROOM_ENDED)
+            room.has_crashed or (room_store is not None and room.ended[0] is not LeaveReason.ROOM_ENDED)
         ):
             if room.recording:
                 return ErrorCode.OVERLOADED
             standing = self._standing(room)
-        if joining and not self._config.create_on_join and not (recorder is not None and recorder.knows(name)):
+        if joining and not self._config.create_on_join and not (room_store is not None and room_store.knows(name)):
             return ErrorCode.UNKNOWN_ROOM
         if len(self._by_name) >= self._config.max_rooms:
             return ErrorCode.TOO_MANY_ROOMS_OPEN
@@ -104,9 +104,9 @@ class Hub:
         self._last_number += 1
         policy = self._rules.policy
         if standing is None:
-            standing = self._fallen.pop(name, None) if recorder is None else recorder.take(name)
+            standing = self._fallen.pop(name, None) if room_store is None else room_store.take(name)
         epoch = self._rng.getrandbits(48) if standing is None else standing.epoch
-        state: RoomState[Ticket] = RoomState(self._rules, epoch, self._rng, self._clock())
+        state: RoomState[PostRef] = RoomState(self._rules, epoch, self._rng, self._clock())
         state.stage = self._stage
         if standing is not None:
             state.restore(standing.last_offset, standing.note, standing.past, self._clock())
@@ -119,7 +119,7 @@ class Hub:
             idle_close_s=self._config.idle_close_s,
             clock=self._clock,
             unix_ms=self._unix_ms,
-            recorder=recorder,
+            room_store=room_store,
             on_crash=self.crash,
         )
         if standing is None:
@@ -192,19 +192,19 @@ class Hub:
 
     def _remember(self, room: Room) -> None:
         """A room that was ended is over; any other goes on where it stood when somebody wants it again."""
-        recorder = self._recorder
-        if recorder is None:
+        room_store = self._room_store
+        if room_store is None:
             standing = self._standing(room) if room.has_crashed else None
             if standing is not None:
                 self._fallen[room.name] = standing
                 if len(self._fallen) > MAX_FALLEN:
                     del self._fallen[next(iter(self._fallen))]
         elif room.state.phase is RoomPhase.ENDED and room.ended[0] is LeaveReason.ROOM_ENDED:
-            recorder.ended(room.name, room.state.epoch)
+            room_store.ended(room.name, room.state.epoch)
         elif (standing := self._standing(room)) is not None:
-            recorder.closed(room.name, standing)
+            room_store.closed(room.name, standing)
 
-    def _standing(self, room: Room) -> Standing | None:
+    def _standing(self, room: Room) -> RoomCheckpoint | None:
         """Where a room stands; None where even that is broken."""
         try:
             return room.standing

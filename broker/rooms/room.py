@@ -18,17 +18,17 @@ from typing import Any
 import trio
 
 from broker.core.limits.overload import OverloadStage, TickPacer
-from broker.core.rooms.effects import Effect, End, Fates, Publish, Record, Reply, TickOut
+from broker.core.rooms.effects import Effect, End, Outcomes, Publish, Record, Reply, TickOut
 from broker.core.rooms.state import RoomState
-from broker.core.rooms.stream import Past
+from broker.core.rooms.stream import StoredEvent
 from broker.ledger import Committed, LedgerError, LedgerResult, Repeated, SubmitResult
 from broker.rooms.fanout import FanOut, Outbox
 from broker.rooms.members import TIERS, Audience, Content, Member, prepare
-from broker.rooms.room_store import Recorder, Standing
+from broker.rooms.room_store import RoomCheckpoint, RoomStore
 from protocol.codes import Lane, LeaveReason, MessageType, Outcome, RoomPhase
 from protocol.messages import AckResult, Joined, Post
 
-__all__ = ["Room", "Ticket"]
+__all__ = ["PostRef", "Room"]
 
 SWEEP_LIMITERS_S = 10.0
 """How often a room tidies up, and notes its totals if they have changed."""
@@ -41,7 +41,7 @@ MAX_JOINED_EVENTS = 32
 """Events of one commit in one content."""
 
 
-Ticket = tuple[Member, int]
+PostRef = tuple[Member, int]
 """Reply address of one POST: who, and the client's number for it. A plain tuple: one is made for every message."""
 
 _DATED_BY_TICK = frozenset({MessageType.DANMAKU, MessageType.EMOTE, MessageType.LIKE})
@@ -56,14 +56,14 @@ class Room:
         self,
         name: str,
         number: int,
-        state: RoomState[Ticket],
+        state: RoomState[PostRef],
         fanout: FanOut,
         pacer: TickPacer,
         *,
         idle_close_s: float,
         clock: Callable[[], float],
         unix_ms: Callable[[], int],
-        recorder: Recorder | None = None,
+        room_store: RoomStore | None = None,
         on_crash: Callable[[Room], None] | None = None,
     ) -> None:
         self.name = name
@@ -78,7 +78,7 @@ class Room:
         self._idle_close_s = idle_close_s
         self._clock = clock
         self._unix_ms = unix_ms
-        self._recorder = recorder
+        self._room_store = room_store
         self._on_crash = on_crash
         self._noted = state.note()
         self._last_offset = state.history.last_offset
@@ -99,10 +99,10 @@ class Room:
 
     def found(self) -> None:
         """Make a new epoch durable. Where the ledger cannot, the room lives all the same and tries again later."""
-        if self._recorder is not None:
+        if self._room_store is not None:
             self._founding = []
             self._is_founded = False
-            if self._recorder.opened(self.name, self.state.epoch, self._on_founded) is not SubmitResult.QUEUED:
+            if self._room_store.opened(self.name, self.state.epoch, self._on_founded) is not SubmitResult.QUEUED:
                 self._founding = None
 
     def when_founded(self, call: Callable[[], None]) -> bool:
@@ -143,7 +143,7 @@ class Room:
             state.recent.snapshot(),
         )  # fmt: skip
 
-    def missing(self, epoch: int, offset: int, now: float) -> Sequence[Past] | None:
+    def missing(self, epoch: int, offset: int, now: float) -> Sequence[StoredEvent] | None:
         """The events after a position, or None where they are not all there any more."""
         return self.state.history.since(epoch, offset, now)
 
@@ -248,13 +248,13 @@ class Room:
 
     # ---- effects
 
-    def _perform(self, effects: Iterable[Effect[Ticket]]) -> None:
+    def _perform(self, effects: Iterable[Effect[PostRef]]) -> None:
         for effect in effects:
             match effect:
                 case Reply((member, sequence), outcome, detail):
                     if member.index >= 0:
                         member.session.reply_acks(self.number, [AckResult(sequence, outcome, detail)])
-                case Fates(fates):
+                case Outcomes(fates):
                     self._reply_all(fates)
                 case Publish(event, lane, offset):
                     self._publish(Content(event, lane, offset))
@@ -267,21 +267,21 @@ class Room:
 
     def _record(self, record: Record[Any]) -> None:  # Any: a match loses the parameter; it is Ticket
         """Let the ledger have an event; what follows from it follows in `_settled`."""
-        assert self._recorder is not None, "only a room with a ledger has durable rules"
+        assert self._room_store is not None, "only a room with a ledger has durable rules"
         phase = RoomPhase(record.event.payload[0]) if record.event.type == MessageType.ROOM_PHASE else None
         note = b"" if phase is None else self.state.note(phase)
         on_settled = partial(self._settled, record, note)
-        if self._recorder.record(self.name, self.state.epoch, record, note, on_settled) is SubmitResult.QUEUED:
+        if self._room_store.record(self.name, self.state.epoch, record, note, on_settled) is SubmitResult.QUEUED:
             self.recording += 1
         else:
             self._perform(self.state.refused(record, RECORD_RETRY_MS))
 
-    def _settled(self, record: Record[Ticket], note: bytes, settled: LedgerResult) -> None:
+    def _settled(self, record: Record[PostRef], note: bytes, settled: LedgerResult) -> None:
         """The ledger has an answer. Records are settled in the order in which they were made.
 
         ``note``: what was written with it; a room that has crashed meanwhile must not write an older one over it.
         """
-        assert self._recorder is not None
+        assert self._room_store is not None
         now = self._clock()
         self.recording -= 1
         try:
@@ -291,7 +291,7 @@ class Room:
                     self._noted = note or self._noted
                     effects = self.state.committed(record, offsets[0], now)
                 case Repeated(first):
-                    known = self._recorder.first_results(self.name, record, first)
+                    known = self._room_store.first_results(self.name, record, first)
                     effects = self.state.repeated(record, known, now)
                 case _:
                     effects = self.state.refused(record, RECORD_RETRY_MS)
@@ -313,13 +313,13 @@ class Room:
 
     def note(self) -> None:
         """Write down phase and totals, if they have changed since the last time."""
-        if self._recorder is not None:
+        if self._room_store is not None:
             if not self._is_founded and self._founding is None:
                 self.found()
             note = self.state.note()
             if note != self._noted:
                 self._noted = note
-                self._recorder.noted(self.name, self.state.epoch, note)
+                self._room_store.noted(self.name, self.state.epoch, note)
 
     def _take_note(self) -> None:
         """Remember phase and totals while they are those of a living room."""
@@ -327,16 +327,16 @@ class Room:
             self._noted = self.state.note()
 
     @property
-    def standing(self) -> Standing:
+    def standing(self) -> RoomCheckpoint:
         """Where the room stands, for its next life; after a crash with what it remembers, for everybody comes back at
         once."""
         self._take_note()
         history = self.state.history
-        last_offset = history.last_offset if self._recorder is None else self._last_offset
-        past: Sequence[Past] | None = None
+        last_offset = history.last_offset if self._room_store is None else self._last_offset
+        past: Sequence[StoredEvent] | None = None
         if self.has_crashed and history.last_offset == last_offset:
             past = history.since(self.state.epoch, history.first_offset - 1, self._clock())
-        return Standing(self.state.epoch, last_offset, self._noted, tuple(past or ()))
+        return RoomCheckpoint(self.state.epoch, last_offset, self._noted, tuple(past or ()))
 
     def _publish(self, content: Content) -> None:
         """Send an event to everybody: now, or with the others of the same commit."""
@@ -386,7 +386,7 @@ class Room:
         self._armed_until = inf
         self._wake.set()
 
-    def _reply_all(self, fates: Sequence[tuple[Ticket, Outcome]]) -> None:
+    def _reply_all(self, fates: Sequence[tuple[PostRef, Outcome]]) -> None:
         by_member: dict[Member, list[AckResult]] = {}
         for (member, sequence), outcome in fates:
             results = by_member.get(member)

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from broker.core.rooms.effects import Asked, Record
+from broker.core.rooms.effects import PendingReply, Record
 from broker.core.rooms.idempotency import FirstResult
-from broker.core.rooms.stream import Past
+from broker.core.rooms.stream import StoredEvent
 from broker.ledger import (
     Entry,
     Item,
@@ -38,9 +38,9 @@ from broker.ledger.replay import event_of
 from protocol.codes import Lane, MessageType, Outcome, RoomPhase
 from protocol.frames import pack_body
 
-__all__ = ["Recorder", "Standing", "pasts_of"]
+__all__ = ["RoomCheckpoint", "RoomStore", "stored_events"]
 
-log = structlog.get_logger("roomcast.recorder")
+log = structlog.get_logger("roomcast.room_store")
 
 MAX_STANDINGS = 100_000
 """Rooms without a task whose position is remembered, about 300 bytes each; beyond, the longest unused is forgotten."""
@@ -48,23 +48,23 @@ MAX_RINGS = 1000
 """Rooms whose newest events are read at the start, so that a wave of resumes after a restart needs no disk."""
 
 
-class Standing(NamedTuple):
+class RoomCheckpoint(NamedTuple):
     """Where a room stands that has no task now."""
 
     epoch: int
     last_offset: int
     note: bytes
-    past: tuple[Past, ...] = ()
+    past: tuple[StoredEvent, ...] = ()
     """Its newest events, without a hole, up to ``last_offset``."""
 
 
-class Recorder:
+class RoomStore:
     """Writes the records of all rooms; knows where those stand that are not open."""
 
     def __init__(self, ledger: Ledger, unix_ms: Callable[[], int]) -> None:
         self.ledger = ledger
         self._unix_ms = unix_ms
-        self._standings: dict[str, Standing] = {}
+        self._standings: dict[str, RoomCheckpoint] = {}
 
     # ---- records (Any: a record's reply addresses are the room's own business)
 
@@ -102,7 +102,7 @@ class Recorder:
         """A room goes on, and this is what it wants to find again."""
         self._tell(RoomNoted(room, epoch, self._unix_ms(), note))
 
-    def closed(self, room: str, standing: Standing) -> None:
+    def closed(self, room: str, standing: RoomCheckpoint) -> None:
         """A room's task has ended, but not its stream."""
         self._standings.pop(room, None)
         self._standings[room] = standing
@@ -115,7 +115,7 @@ class Recorder:
         self._standings.pop(room, None)
         self._tell(RoomEnded(room, epoch, self._unix_ms()))
 
-    def take(self, room: str) -> Standing | None:
+    def take(self, room: str) -> RoomCheckpoint | None:
         """Where a room stands that is opened now; its past is handed over."""
         return self._standings.pop(room, None)
 
@@ -144,32 +144,32 @@ def _told(settled: LedgerResult) -> None:
         log.debug("a room's note was not written", why=str(settled))
 
 
-def _key(room: str, asked: Asked[Any]) -> Key:
+def _key(room: str, asked: PendingReply[Any]) -> Key:
     """An order is the same in every room; anything else a client says belongs to the room it was said in."""
     return make_key("" if asked.order_id else room, asked.key, outcome=asked.outcome)
 
 
-def _read_standings(reader: Reader, since_ms: int, history_entries: int) -> dict[str, Standing]:
+def _read_standings(reader: Reader, since_ms: int, history_entries: int) -> dict[str, RoomCheckpoint]:
     """In the ledger's reading thread: every open stream, the longest unused first."""
-    found: dict[str, Standing] = {}
+    found: dict[str, RoomCheckpoint] = {}
     rings = 0
     for stored in reader.rooms(MAX_STANDINGS):
-        past: Sequence[Past] = ()
+        past: Sequence[StoredEvent] = ()
         if stored.last_offset and stored.used_at_ms >= since_ms and rings < MAX_RINGS and history_entries:
             rings += 1
-            past = pasts_of(reader.latest(stored.room, stored.epoch, since_ms, history_entries))
+            past = stored_events(reader.latest(stored.room, stored.epoch, since_ms, history_entries))
         if stored.room not in found:
-            found[stored.room] = Standing(stored.epoch, stored.last_offset, stored.note, tuple(past))
+            found[stored.room] = RoomCheckpoint(stored.epoch, stored.last_offset, stored.note, tuple(past))
     return dict(reversed(found.items()))
 
 
-def pasts_of(entries: Sequence[StoredEntry]) -> list[Past]:
+def stored_events(entries: Sequence[StoredEntry]) -> list[StoredEvent]:
     """Stored events as a room remembers them: the newest ones without a hole, cut where one cannot be read."""
-    pasts: list[Past] = []
+    pasts: list[StoredEvent] = []
     for entry in entries:
         event = event_of(entry)
         if event is None or entry.lane is None:
             pasts.clear()
         else:
-            pasts.append(Past(entry.offset, Lane(entry.lane), event))
+            pasts.append(StoredEvent(entry.offset, Lane(entry.lane), event))
     return pasts

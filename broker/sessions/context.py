@@ -17,9 +17,9 @@ from broker.config.schema import LinkConfig
 from broker.core.net.connection_limits import ConnectionLimits
 from broker.core.rooms.state import CustomRule
 from broker.rooms.hub import Hub
-from broker.users.archive import Archive
 from broker.users.batches import Batches
 from broker.users.inbox import Inboxes
+from broker.users.queries import LedgerQueries
 from protocol.codes import MESSAGE_TYPES, Feature, MessageType, Role
 from protocol.messages import VERSION, CustomType, ServerHello
 
@@ -45,7 +45,7 @@ class SessionServices:
     custom: dict[int, CustomRule]
     max_viewers: int
     compress: bool
-    archive: Archive | None = None
+    queries: LedgerQueries | None = None
     """History on the disk; None: this broker keeps nothing."""
     inboxes: Inboxes | None = None
     """Must-deliver messages; None likewise."""

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from broker.auth.tokens import RoomGrant
-from broker.core.rooms.stream import Past
+from broker.core.rooms.stream import StoredEvent
 from broker.rooms.room import Room
 from protocol.codes import ErrorCode, Opcode
 from protocol.connection import Frame
@@ -64,15 +64,15 @@ def on_resume(session: Session, frame: Frame, again: bool = False) -> None:
         _welcome_back(session, resume, frame.sequence, room, entry, past)
 
 
-def _ask_history(session: Session, resume: Resume, sequence: int, room: Room, found: Sequence[Past]) -> bool:
+def _ask_history(session: Session, resume: Resume, sequence: int, room: Room, found: Sequence[StoredEvent]) -> bool:
     """Ask the ledger for what the room has forgotten; False where that cannot help. Else it will be answered."""
-    archive = session.services.archive
+    queries = session.services.queries
     history = room.state.history
     after, last = resume.offset + len(found), history.first_offset - 1
-    if archive is None or resume.epoch != room.state.epoch or after >= last or len(found) >= archive.max_events:
+    if queries is None or resume.epoch != room.state.epoch or after >= last or len(found) >= queries.max_events:
         return False
     on_done = partial(_on_history, session, resume, sequence, found)
-    if not archive.history(room.name, resume.epoch, after, last, on_done):
+    if not queries.history(room.name, resume.epoch, after, last, on_done):
         _not_now(session, sequence)
         return True
     session.returning = (*session.returning, resume.room_name)
@@ -80,7 +80,7 @@ def _ask_history(session: Session, resume: Resume, sequence: int, room: Room, fo
 
 
 def _on_history(
-    session: Session, resume: Resume, sequence: int, found: Sequence[Past], more: Sequence[Past] | None
+    session: Session, resume: Resume, sequence: int, found: Sequence[StoredEvent], more: Sequence[StoredEvent] | None
 ) -> None:
     """The ledger has answered. The room has gone on meanwhile: what is newer comes from it."""
     _has_waited(session, resume.room_name)
@@ -91,15 +91,15 @@ def _on_history(
 
 
 def _come_back(
-    session: Session, resume: Resume, sequence: int, found: Sequence[Past], more: Sequence[Past] | None
+    session: Session, resume: Resume, sequence: int, found: Sequence[StoredEvent], more: Sequence[StoredEvent] | None
 ) -> None:
     admitted = session.admit(resume.room_name, sequence, resuming=True, again=True)
     if admitted is None:
         return
     room, entry = admitted
-    past: Sequence[Past] | None = None
-    archive = session.services.archive
-    if more is None and archive is not None and archive.is_worth_waiting:
+    past: Sequence[StoredEvent] | None = None
+    queries = session.services.queries
+    if more is None and queries is not None and queries.is_worth_waiting:
         _not_now(session, sequence)
         return
     if more:
@@ -113,7 +113,7 @@ def _come_back(
 
 
 def _welcome_back(
-    session: Session, resume: Resume, sequence: int, room: Room, entry: RoomGrant, past: Sequence[Past] | None
+    session: Session, resume: Resume, sequence: int, room: Room, entry: RoomGrant, past: Sequence[StoredEvent] | None
 ) -> None:
     member = session.seat(room, entry, resume.tier)
     snapshot = room.snapshot(member)

@@ -35,7 +35,7 @@ from broker.ledger import (
     SubmitResult,
     make_key,
 )
-from broker.users.archive import Archive
+from broker.users.queries import LedgerQueries
 from protocol.codes import Lane
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
@@ -136,9 +136,9 @@ class _Cursor:
 class Inboxes:
     """All inboxes of one broker. All methods but the ``async`` ones are synchronous and never wait."""
 
-    def __init__(self, ledger: Ledger, archive: Archive, unix_ms: Callable[[], int], expiry_s: float) -> None:
+    def __init__(self, ledger: Ledger, queries: LedgerQueries, unix_ms: Callable[[], int], expiry_s: float) -> None:
         self._ledger = ledger
-        self._archive = archive
+        self._queries = queries
         self._unix_ms = unix_ms
         self._expiry_ms = round(expiry_s * 1000)
         self._links: dict[str, tuple[Link, ...]] = {}
@@ -241,7 +241,7 @@ class Inboxes:
 
     def ask_progress(self, batch: str, on_done: Callable[[Mapping[DirectState, int] | None], None]) -> bool:
         """As `progress`, without waiting: ``on_done`` gets the answer, None where there is none. False: not now."""
-        return self._archive.progress(batch, on_done)
+        return self._queries.progress(batch, on_done)
 
     async def state(self, user: str, direct_id: int) -> DirectState | None:
         """Whether a message is pending, acknowledged or expired; None for one that is not kept (any more)."""
@@ -367,7 +367,7 @@ class Inboxes:
         """Only the disk knows what a user has pending. Until then nothing is sent: acknowledging a later message would
         lose the earlier ones.
         """
-        if user in self._links and not self._archive.pending(user, partial(self._on_found, user)):
+        if user in self._links and not self._queries.pending(user, partial(self._on_found, user)):
             self._unread[user] = None
 
     def _on_found(self, user: str, found: tuple[int, int] | None) -> None:
@@ -390,7 +390,7 @@ class Inboxes:
         if cursor.is_asking or cursor.sent >= pending.last or room <= 0:
             return
         on_done = partial(self._on_messages, user, pending, link, pending.last, room)
-        cursor.is_asking = self._archive.inbox(user, cursor.sent, self._unix_ms(), room, on_done)
+        cursor.is_asking = self._queries.inbox(user, cursor.sent, self._unix_ms(), room, on_done)
         if not cursor.is_asking:  # too many ask at once
             self._unread[user] = None
 

@@ -29,7 +29,7 @@ from .room import Membership, Room, RoomSignal
 __all__ = ["Rooms"]
 
 
-class _Asked(NamedTuple):
+class _PendingJoin(NamedTuple):
     """A JOIN, RESUME or LEAVE under way."""
 
     room: Room
@@ -46,7 +46,7 @@ class Rooms:
         self._link: Link | None = None
         self._by_name: dict[str, Room] = {}
         self._by_number: dict[int, Room] = {}
-        self._asked: dict[int, _Asked] = {}
+        self._asked: dict[int, _PendingJoin] = {}
         self._sequence = 0
         self.strays = 0
         """Frames for rooms, and answers to requests, that we have given up."""
@@ -125,10 +125,10 @@ class Rooms:
         sequence = self.next_sequence()
         room.signal(RoomSignal.ASK)
         if room.position is None:
-            self._asked[sequence] = _Asked(room, Opcode.JOIN)
+            self._asked[sequence] = _PendingJoin(room, Opcode.JOIN)
             self._link.send(Join(room.name, room.tier), 0, sequence)
         else:
-            self._asked[sequence] = _Asked(room, Opcode.RESUME)
+            self._asked[sequence] = _PendingJoin(room, Opcode.RESUME)
             self._link.send(Resume(room.name, room.tier, *room.position), 0, sequence)
 
     def _ask_later(self, room: Room, retry_after_ms: int) -> None:
@@ -145,7 +145,7 @@ class Rooms:
     def _send_leave(self, room: Room, number: int) -> None:
         if self._link is not None:
             sequence = self.next_sequence()
-            self._asked[sequence] = _Asked(room, Opcode.LEAVE)
+            self._asked[sequence] = _PendingJoin(room, Opcode.LEAVE)
             self._link.send(Leave(), number, sequence)
 
     # ---- what the broker says

@@ -194,8 +194,8 @@ async def test_a_minute_in_a_lift_costs_no_event_and_shows_none_twice(
         assert viewer.offsets == list(range(1, 3 + MISSED + 5 + 1))
         assert viewer.gaps == []
         assert [back.recovered for back in viewer.returns] == [True]
-        assert broker.archive is not None
-        assert broker.archive.asked >= 1, "the room alone could not have known all of it"
+        assert broker.queries is not None
+        assert broker.queries.asked >= 1, "the room alone could not have known all of it"
         assert broker.services.closed[CloseCode.SLOW_VIEWER] == (way == "silent")
         assert lift.attempts > 3 if way == "cut" else lift.attempts == 2
 

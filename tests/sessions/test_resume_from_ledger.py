@@ -12,7 +12,7 @@ import trio
 
 from broker.ledger import Reader
 from broker.server import Broker
-from broker.users import archive
+from broker.users import queries
 from protocol.codes import ErrorCode, MessageType, Tier
 from protocol.messages import Ack, ErrorReply, Event, Resume, Resumed
 from tests.rooms.test_durable import announce, directory, disk, durable_broker
@@ -161,8 +161,8 @@ async def test_a_damaged_history_is_never_served(directory: Path) -> None:
             await ann.send((Resume("lobby", Tier.FULL, epoch, 0), 0, 9))
             _, answer = await ann.expect(Resumed)
             assert (answer.recovered, answer.gap_from) == (False, 1)
-        assert broker.archive is not None
-        assert broker.archive.failed == 1
+        assert broker.queries is not None
+        assert broker.queries.failed == 1
 
 
 async def test_a_disk_that_cannot_be_read_for_a_moment_makes_no_gap(
@@ -184,7 +184,7 @@ async def test_a_disk_that_cannot_be_read_for_a_moment_makes_no_gap(
                 frame, error = await ann.expect(ErrorReply)
                 assert (frame.sequence, error.code, error.retry_after_ms) == (9, ErrorCode.OVERLOADED, 1000)
                 with monkeypatch.context() as hurried:
-                    hurried.setattr(archive, "PATIENCE_S", 0.0)
+                    hurried.setattr(queries, "PATIENCE_S", 0.0)
                     async with raw_link(broker) as bob:
                         await bob.login("dev:bob")
                         await bob.send((Resume("lobby", Tier.FULL, epoch, 0), 0, 9))
@@ -204,11 +204,11 @@ async def test_a_link_that_goes_while_it_waits_leaves_nothing_behind(directory: 
             async with raw_link(broker) as ann:
                 await ann.login("dev:ann")
                 await ann.send((Resume("lobby", Tier.FULL, found.state.epoch, 0), 0, 9))
-                while not broker.archive._waiting and not broker.ledger._one_reader.statistics().tasks_waiting:  # type: ignore[union-attr] # noqa: ASYNC110
+                while not broker.queries._waiting and not broker.ledger._one_reader.statistics().tasks_waiting:  # type: ignore[union-attr] # noqa: ASYNC110
                     await trio.sleep(0.001)
             while len(broker.services.sessions) > 1:  # noqa: ASYNC110 - the set has no event
                 await trio.sleep(0.001)
-        while broker.archive.asked < 1:  # type: ignore[union-attr] # noqa: ASYNC110
+        while broker.queries.asked < 1:  # type: ignore[union-attr] # noqa: ASYNC110
             await trio.sleep(0.001)
         assert len(found.audience) == 1
         assert await announce(host, room, 8)
@@ -224,5 +224,5 @@ async def test_after_a_restart_the_newest_events_need_no_disk(directory: Path) -
         await ann.send((Resume("lobby", Tier.FULL, epoch, 2), 0, 9))
         assert (await ann.expect(Resumed))[1].recovered
         assert await offsets(ann, 3) == [3, 4, 5]
-        assert broker.archive is not None
-        assert broker.archive.asked == 0
+        assert broker.queries is not None
+        assert broker.queries.asked == 0

@@ -18,7 +18,7 @@ from broker.ledger.maintenance import Upkeep
 from broker.ledger.store import Store
 from broker.net.poller import Poller
 from broker.rooms.room import Room
-from broker.rooms.room_store import Recorder
+from broker.rooms.room_store import RoomStore
 from broker.users.inbox import Inboxes
 from protocol.clients import Client
 from protocol.clients.directs import Directs
@@ -86,10 +86,10 @@ def fails(seeds: Sequence[int], **weather: float) -> bool:
 
 
 def test_a_broker_that_tells_before_the_commit_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    record = Recorder.record
+    record = RoomStore.record
 
     def tells_early(
-        self: Recorder,
+        self: RoomStore,
         room: str,
         epoch: int,
         what: Record[Any],
@@ -101,7 +101,7 @@ def test_a_broker_that_tells_before_the_commit_is_found_out(monkeypatch: pytest.
         on_settled(Committed((history.last_offset + 1,)))
         return verdict
 
-    monkeypatch.setattr(Recorder, "record", tells_early)
+    monkeypatch.setattr(RoomStore, "record", tells_early)
     assert fails(range(1, 4))
 
 
@@ -128,7 +128,7 @@ def test_a_history_that_is_not_looked_up_is_found_out(monkeypatch: pytest.Monkey
 
 
 def test_a_room_that_begins_anew_after_a_restart_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Recorder, "take", lambda self, room: None)
+    monkeypatch.setattr(RoomStore, "take", lambda self, room: None)
     assert fails(range(1, 6), kills=0.3)
 
 

@@ -258,8 +258,8 @@ async def test_messages_that_could_not_be_read_come_when_they_can_be(
             broken.setattr(Reader, "inbox", cannot)
             async with raw_link(broker) as link:
                 await link.login("dev:ann")
-                assert broker.archive is not None
-                while not broker.archive.failed:  # noqa: ASYNC110 - a counter has no event
+                assert broker.queries is not None
+                while not broker.queries.failed:  # noqa: ASYNC110 - a counter has no event
                     await trio.sleep(0.001)
                 broken.undo()
                 assert (await link.expect(Direct))[1].direct_id == 1

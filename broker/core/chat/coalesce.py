@@ -26,7 +26,7 @@ from protocol.codes import Outcome, Tier
 from protocol.messages import Account
 
 from .danmaku import MAX_SENDERS, Danmaku, normalize
-from .fairness import QUIET_BELOW, Standings
+from .fairness import QUIET_BELOW, FairnessScores
 from .reading_budget import ReadingBudget
 
 __all__ = ["Coalescer", "Danmaku", "Offer", "Pick", "TierCut", "Window", "normalize"]
@@ -116,7 +116,7 @@ class Coalescer(Generic[T]):
         self._is_random = pick is Pick.RANDOM
         self._rng = rng
         self._expire_s = expire_s
-        self._standings = Standings(sender_memory_s)
+        self._standings = FairnessScores(sender_memory_s)
         if not set(budgets) <= set(Tier) or min(budgets.values(), default=0.0) < 0:
             raise ValueError(f"budgets must be of known tiers and not negative: {dict(budgets)}")
         self._budgets: dict[int, ReadingBudget] = {}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from math import inf
 
-__all__ = ["QUIET_BELOW", "Standings"]
+__all__ = ["QUIET_BELOW", "FairnessScores"]
 
 QUIET_BELOW = 0.5
 """Standing of a sender who has had nearly nothing: one message shown fades to this in half the memory."""
@@ -28,7 +28,7 @@ _STEP_FACTOR = 0.25 ** (1 / _STEPS)
 _FORGOTTEN = 0.05
 
 
-class Standings:
+class FairnessScores:
     """Standings of the senders of one room. ``memory_s``: a message shown that long ago weighs a quarter."""
 
     __slots__ = ("_attempts", "_fade_at", "_lately", "_step_s")

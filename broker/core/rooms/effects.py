@@ -10,7 +10,7 @@ from typing import Generic, NamedTuple, TypeVar
 from protocol.codes import Lane, LeaveReason, Outcome
 from protocol.messages import Event, State, Tick
 
-__all__ = ["AT_COMMIT", "Asked", "Effect", "End", "Fates", "Publish", "Record", "Reply", "TickOut"]
+__all__ = ["AT_COMMIT", "Effect", "End", "Outcomes", "PendingReply", "Publish", "Record", "Reply", "TickOut"]
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ class Reply(NamedTuple, Generic[T]):
     detail: int = 0
 
 
-class Fates(NamedTuple, Generic[T]):
+class Outcomes(NamedTuple, Generic[T]):
     """Answer the POSTs that a tick has decided."""
 
     fates: list[tuple[T, Outcome]]
@@ -59,7 +59,7 @@ class End(NamedTuple):
     reason: LeaveReason
 
 
-class Asked(NamedTuple, Generic[T]):
+class PendingReply(NamedTuple, Generic[T]):
     """Whom a recorded event answers, and how once it is durable. ``key`` makes asking again harmless; "" = none.
 
     A combo answers several: ``order_id`` and ``count`` are then this one's part of it.
@@ -81,7 +81,7 @@ class Record(NamedTuple, Generic[T]):
 
     event: Event
     lane: Lane
-    asked: tuple[Asked[T], ...]
+    asked: tuple[PendingReply[T], ...]
     then: tuple[Effect[T], ...]
 
     @property
@@ -90,4 +90,4 @@ class Record(NamedTuple, Generic[T]):
         return max(1, len(self.asked))
 
 
-Effect = Reply[T] | Fates[T] | Publish | Record[T] | TickOut | End
+Effect = Reply[T] | Outcomes[T] | Publish | Record[T] | TickOut | End

@@ -22,20 +22,20 @@ from broker.core.commerce.gifts import PaidItem, PaidPacer
 from broker.core.limits.overload import STAGE_RULES, OverloadStage
 from broker.core.limits.rate_limit import Gcra, Rate
 from broker.core.rooms.accounts import RoomAccounts
-from broker.core.rooms.effects import Asked, Effect, End, Fates, Record, Reply, TickOut
+from broker.core.rooms.effects import Effect, End, Outcomes, PendingReply, Record, Reply, TickOut
 from broker.core.rooms.history import History, RecentDanmaku
 from broker.core.rooms.idempotency import FirstResult
 from broker.core.rooms.likes import LikeCounter
 from broker.core.rooms.policies import OverQuota, Policy
 from broker.core.rooms.presence import Presence
-from broker.core.rooms.stream import BUSY_RETRY_MS, EXPECTED_EVENT_BYTES, Past, Stream
+from broker.core.rooms.stream import BUSY_RETRY_MS, EXPECTED_EVENT_BYTES, StoredEvent, Stream
 from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
 from protocol.messages import Account, Event, Post, State, Tick, TickEntry
 from protocol.payloads import GiftPayload
 
-__all__ = ["Author", "CustomRule", "Past", "RoomRules", "RoomState"]
+__all__ = ["Author", "CustomRule", "RoomRules", "RoomState", "StoredEvent"]
 
 T = TypeVar("T")
 
@@ -96,7 +96,7 @@ class RoomState(Generic[T]):
         self.phase = RoomPhase.LIVE
         self.presence = Presence()
         self.likes = LikeCounter()
-        self.history: History[Past] = History(epoch, rules.history_entries, rules.history_s)
+        self.history: History[StoredEvent] = History(epoch, rules.history_entries, rules.history_s)
         self.recent: RecentDanmaku[TickEntry] = RecentDanmaku(rules.snapshot_danmaku)
         self.stage = OverloadStage.NORMAL
         self.interval_s = policy.tick_ms / 1000
@@ -116,7 +116,7 @@ class RoomState(Generic[T]):
         self._duplicates = DuplicateFilter(policy.duplicate_window_s)
         self._folds = policy.merge or self._unique
         self._window: Coalescer[T] = policy.coalescer(rng)
-        self._paid: PaidPacer[Asked[T]] = PaidPacer(policy.paid_budget_per_s)
+        self._paid: PaidPacer[PendingReply[T]] = PaidPacer(policy.paid_budget_per_s)
         self._tick_number = 0
         self._state_number = 0
         self._ticked_at = -inf
@@ -209,11 +209,11 @@ class RoomState(Generic[T]):
         if known is not None:
             return known
         self._stream.begin(key)
-        asked = (Asked(ticket, Outcome.ACCEPTED, key),)
+        asked = (PendingReply(ticket, Outcome.ACCEPTED, key),)
         return self.set_phase(RoomPhase(post.payload[0]), author.user_id, now, at_ms, asked)
 
     def _post_gift(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
-        item: PaidItem[Asked[T]] = PaidItem.from_gift(post.payload, now)
+        item: PaidItem[PendingReply[T]] = PaidItem.from_gift(post.payload, now)
         key = f"gift {item.order_id}"
         known = self._stream.known(key, ticket, now)
         if known is not None:
@@ -223,7 +223,7 @@ class RoomState(Generic[T]):
             return refused
         self._stream.begin(key)
         self._stream.admit(Lane.PAID)
-        asked = Asked(ticket, Outcome.ACCEPTED, key, item.order_id, item.count)
+        asked = PendingReply(ticket, Outcome.ACCEPTED, key, item.order_id, item.count)
         return self._release(self._paid.offer(item, asked, now), now, at_ms)
 
     def _post_custom(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
@@ -253,7 +253,7 @@ class RoomState(Generic[T]):
         self._stream.begin(key)
         self._stream.admit(lane)
         event = Event(post.type, at_ms, author.user_id, author.name, post.payload)
-        return self._stream.record(event, lane, (Asked(ticket, Outcome.ACCEPTED, key),), now)
+        return self._stream.record(event, lane, (PendingReply(ticket, Outcome.ACCEPTED, key),), now)
 
     def _refused(self, ticket: T, lane: Lane, now: float) -> Sequence[Effect[T]]:
         """The answer to a message that the room cannot take in now: when to come back; nothing if it can."""
@@ -267,7 +267,7 @@ class RoomState(Generic[T]):
     # ---- events of lanes 0 to 2
 
     def set_phase(
-        self, phase: RoomPhase, user_id: str, now: float, at_ms: int, asked: Sequence[Asked[T]] = ()
+        self, phase: RoomPhase, user_id: str, now: float, at_ms: int, asked: Sequence[PendingReply[T]] = ()
     ) -> Sequence[Effect[T]]:
         """Pause, resume or end the room; everybody is told by an event."""
         effects: list[Effect[T]] = []
@@ -320,7 +320,7 @@ class RoomState(Generic[T]):
             self._phase_settled(self.phase)
         return self._stream.refused(record, Outcome.LIMITED, retry_after_ms)
 
-    def _release(self, released: Sequence[PaidItem[Asked[T]]], now: float, at_ms: int) -> list[Effect[T]]:
+    def _release(self, released: Sequence[PaidItem[PendingReply[T]]], now: float, at_ms: int) -> list[Effect[T]]:
         effects: list[Effect[T]] = []
         for item in released:
             event = Event(MessageType.GIFT, at_ms, item.user_id, item.name, item.payload())
@@ -336,7 +336,7 @@ class RoomState(Generic[T]):
         """What a room wants to find again after a restart: phase (or the one it is about to have), likes, peak."""
         return pack_body((_NOTE_VERSION, int(phase or self.phase), self.likes.total, self.presence.peak))
 
-    def restore(self, last_offset: int, note: bytes, past: Sequence[Past], now: float) -> None:
+    def restore(self, last_offset: int, note: bytes, past: Sequence[StoredEvent], now: float) -> None:
         """Go on where the last life ended. ``past``: the newest events, without a hole, up to ``last_offset``."""
         history = self.history
         history.last_offset = last_offset - len(past)
@@ -389,7 +389,7 @@ class RoomState(Generic[T]):
             self._tick_number += 1
             ticks = self._ticks(window.per_tier, at_ms)
             if window.fates:
-                effects.append(Fates(window.fates))
+                effects.append(Outcomes(window.fates))
         if ticks or state is not None:
             effects.append(TickOut(self._tick_number, ticks, state, self._state_number))
         return effects

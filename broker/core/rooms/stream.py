@@ -15,13 +15,13 @@ from collections.abc import Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from broker.core.rooms.accounts import RoomAccounts
-from broker.core.rooms.effects import AT_COMMIT, Asked, Effect, Publish, Record, Reply
+from broker.core.rooms.effects import AT_COMMIT, Effect, PendingReply, Publish, Record, Reply
 from broker.core.rooms.history import History
 from broker.core.rooms.idempotency import FirstResult, FirstResults
 from protocol.codes import Lane, Outcome
 from protocol.messages import Event
 
-__all__ = ["BUSY_RETRY_MS", "EXPECTED_EVENT_BYTES", "Past", "Stream"]
+__all__ = ["BUSY_RETRY_MS", "EXPECTED_EVENT_BYTES", "StoredEvent", "Stream"]
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ EXPECTED_EVENT_BYTES = 256
 BUSY_RETRY_MS = 1000
 
 
-class Past(NamedTuple):
+class StoredEvent(NamedTuple):
     """One event of the stream, kept for those who come back."""
 
     offset: int
@@ -42,7 +42,7 @@ class Stream(Generic[T]):
 
     __slots__ = ("_accounts", "_durable", "_first", "history")
 
-    def __init__(self, history: History[Past], accounts: RoomAccounts, durable: bool) -> None:
+    def __init__(self, history: History[StoredEvent], accounts: RoomAccounts, durable: bool) -> None:
         self.history = history
         self._accounts = accounts
         self._durable = durable
@@ -76,7 +76,7 @@ class Stream(Generic[T]):
         account.held += 1
 
     def record(
-        self, event: Event, lane: Lane, asked: Sequence[Asked[T]], now: float, then: Sequence[Effect[T]] = ()
+        self, event: Event, lane: Lane, asked: Sequence[PendingReply[T]], now: float, then: Sequence[Effect[T]] = ()
     ) -> Sequence[Effect[T]]:
         """Put an admitted event on its way into the stream. ``asked``: whom it answers; ``then``: what follows it."""
         record = Record(event, lane, tuple(asked), (Publish(event, lane, AT_COMMIT), *then))
@@ -92,7 +92,7 @@ class Stream(Generic[T]):
         account.held -= record.weight
         account.shown += 1
         account.merged += record.weight - 1
-        self.history.append(Past(offset, record.lane, record.event), EXPECTED_EVENT_BYTES, now)
+        self.history.append(StoredEvent(offset, record.lane, record.event), EXPECTED_EVENT_BYTES, now)
         effects: list[Effect[T]] = []
         for asked in record.asked:
             self._answer(effects, asked, FirstResult(asked.outcome, offset), now)
@@ -101,10 +101,10 @@ class Stream(Generic[T]):
 
     def repeated(
         self, record: Record[T], first: Mapping[str, FirstResult], now: float
-    ) -> tuple[list[Effect[T]], tuple[Asked[T], ...]]:
+    ) -> tuple[list[Effect[T]], tuple[PendingReply[T], ...]]:
         """Nothing was written, since these keys are known: answer them; return also who is still to be served."""
         effects: list[Effect[T]] = []
-        left: list[Asked[T]] = []
+        left: list[PendingReply[T]] = []
         account = self._accounts[record.lane]
         for asked in record.asked:
             result = first.get(asked.key)
@@ -128,7 +128,7 @@ class Stream(Generic[T]):
                 effects += [Reply(ticket, outcome, detail) for ticket in self._first.forget(asked.key)]
         return effects
 
-    def _answer(self, effects: list[Effect[T]], asked: Asked[T], result: FirstResult, now: float) -> None:
+    def _answer(self, effects: list[Effect[T]], asked: PendingReply[T], result: FirstResult, now: float) -> None:
         effects.append(Reply(asked.ticket, *result))
         if asked.key:
             effects += [Reply(ticket, *result) for ticket in self._first.settle(asked.key, result, now)]

@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 
 from broker.core.chat import fairness as standing
-from broker.core.chat.fairness import QUIET_BELOW, Standings
+from broker.core.chat.fairness import QUIET_BELOW, FairnessScores
 
 
 def test_each_message_stands_behind_the_senders_earlier_ones() -> None:
-    standings = Standings(10.0)
+    standings = FairnessScores(10.0)
     assert [standings.attempt("loud", 0.0) for _ in range(3)] == [0, 1, 2]
     assert standings.attempt("quiet", 0.0) == 0
 
 
 def test_a_message_shown_weighs_and_fades() -> None:
-    standings = Standings(10.0)
+    standings = FairnessScores(10.0)
     standings.attempt("a", 0.0)
     standings.close_window(["a"], 0.1)
     assert standings.attempt("a", 0.2) == 1
@@ -26,7 +26,7 @@ def test_a_message_shown_weighs_and_fades() -> None:
 
 
 def test_who_floods_unseen_stands_behind_who_waits() -> None:
-    standings = Standings(10.0)
+    standings = FairnessScores(10.0)
     for _ in range(20):
         standings.attempt("loud", 0.0)
     standings.attempt("quiet", 0.0)
@@ -38,7 +38,7 @@ def test_who_floods_unseen_stands_behind_who_waits() -> None:
 def test_both_tables_are_bounded_and_the_longest_unseen_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(standing, "MAX_KNOWN", 3)
     monkeypatch.setattr(standing, "MAX_IN_WINDOW", 2)
-    standings = Standings(10.0)
+    standings = FairnessScores(10.0)
     standings.close_window(["a", "b", "c"], 0.0)
     for sender in "efgh":
         standings.attempt(sender, 0.0)
@@ -51,4 +51,4 @@ def test_both_tables_are_bounded_and_the_longest_unseen_is_forgotten_first(monke
 
 def test_a_memory_must_be_positive() -> None:
     with pytest.raises(ValueError, match="positive"):
-        Standings(0.0)
+        FairnessScores(0.0)

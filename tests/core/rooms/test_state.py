@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from broker.core.limits.overload import OverloadStage
 from broker.core.limits.rate_limit import Rate
-from broker.core.rooms.effects import Effect, End, Fates, Publish, Reply, TickOut
+from broker.core.rooms.effects import Effect, End, Outcomes, Publish, Reply, TickOut
 from broker.core.rooms.policies import POLICIES, policy_from
 from broker.core.rooms.state import CustomRule, RoomRules, RoomState
 from protocol.codes import MESSAGE_TYPES, ErrorCode, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase
@@ -69,7 +69,7 @@ def outcomes(effects: Any) -> dict[int, Outcome]:
         answers = []
         if isinstance(effect, Reply):
             answers = [(effect.ticket, effect.outcome)]
-        elif isinstance(effect, Fates):
+        elif isinstance(effect, Outcomes):
             answers = effect.fates
         for ticket, outcome in answers:
             assert ticket not in found
@@ -259,7 +259,7 @@ class RoomMachine(RuleBasedStateMachine):
     def judge(self, effect: Effect[int]) -> None:
         if isinstance(effect, Reply):
             self.answered(effect.ticket, effect.outcome, effect.detail)
-        elif isinstance(effect, Fates):
+        elif isinstance(effect, Outcomes):
             for ticket, outcome in effect.fates:
                 self.answered(ticket, outcome, 0)
         elif isinstance(effect, Publish):

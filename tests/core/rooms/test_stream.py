@@ -15,7 +15,7 @@ from broker.core.rooms.effects import End, Publish, Record, Reply
 from broker.core.rooms.idempotency import FirstResult
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import RoomRules, RoomState
-from broker.core.rooms.stream import Past
+from broker.core.rooms.stream import StoredEvent
 from protocol.codes import ErrorCode, Lane, MessageType, Outcome, Role, RoomPhase
 from protocol.messages import Event, Post
 from protocol.payloads import AnnouncementPayload, GiftPayload, PhasePayload
@@ -50,7 +50,7 @@ def test_nothing_is_told_before_the_commit() -> None:
     reply, published = room.committed(record, 1, 1.1)
     assert reply == Reply(1, Outcome.ACCEPTED, 1)
     assert published == Publish(record.event, Lane.CONTROL, 1)
-    assert room.history.since(77, 0, 1.1) == [Past(1, Lane.CONTROL, record.event)]
+    assert room.history.since(77, 0, 1.1) == [StoredEvent(1, Lane.CONTROL, record.event)]
     assert room.accounts()[Lane.CONTROL] == (1, 1, 0, 0, 0, 0)
 
 

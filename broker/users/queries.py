@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import structlog
 import trio
 
-from broker.core.rooms.stream import Past
+from broker.core.rooms.stream import StoredEvent
 from broker.ledger import DirectState, Ledger, LedgerDamaged, LedgerRefused, Reader, StoredDirect
-from broker.rooms.room_store import pasts_of
+from broker.rooms.room_store import stored_events
 
-__all__ = ["Archive"]
+__all__ = ["LedgerQueries"]
 
-log = structlog.get_logger("roomcast.archive")
+log = structlog.get_logger("roomcast.queries")
 
 MAX_WAITING = 20_000
 """More than the connections of one process: each may wait for one room's history."""
@@ -33,7 +33,7 @@ BATCH = 32
 """Questions of one trip: the trip costs as much as five of them."""
 
 
-class _Question(NamedTuple):
+class Query(NamedTuple):
     # Any: arguments and answer are those of the question.
     ask: Callable[..., Any]
     arguments: tuple[Any, ...]
@@ -42,14 +42,14 @@ class _Question(NamedTuple):
     """The answer where the ledger has it, but not as it was written: asking again will not help."""
 
 
-class Archive:
+class LedgerQueries:
     """The reading side of a ledger for sessions. ``max_bytes``: of one answer."""
 
     def __init__(self, ledger: Ledger, max_events: int, max_bytes: int) -> None:
         self._ledger = ledger
         self.max_events = max_events
         self._max_bytes = max_bytes
-        self._waiting: deque[_Question] = deque()
+        self._waiting: deque[Query] = deque()
         self._wake = trio.Event()
         self._failing_since: float | None = None
         self.asked = 0
@@ -61,32 +61,32 @@ class Archive:
         return self._failing_since is None or trio.current_time() < self._failing_since + PATIENCE_S
 
     def history(
-        self, room: str, epoch: int, after: int, last: int, on_done: Callable[[Sequence[Past] | None], None]
+        self, room: str, epoch: int, after: int, last: int, on_done: Callable[[Sequence[StoredEvent] | None], None]
     ) -> bool:
         """Ask for the events ``after + 1`` to ``last``: all, or none where they cannot be had; None where that failed.
 
         False: too many questions wait already.
         """
         arguments = (room, epoch, after, last, self.max_events, self._max_bytes)
-        return self._put(_Question(_history, arguments, on_done, if_damaged=()))
+        return self._put(Query(_history, arguments, on_done, if_damaged=()))
 
     def inbox(
         self, user: str, after: int, now_ms: int, limit: int, on_done: Callable[[Sequence[StoredDirect] | None], None]
     ) -> bool:
         """Ask for the next pending messages of a user, or None where that failed. False as in `history`."""
-        return self._put(_Question(Reader.inbox, (user, after, now_ms, limit), on_done))
+        return self._put(Query(Reader.inbox, (user, after, now_ms, limit), on_done))
 
     def pending(self, user: str, on_done: Callable[[tuple[int, int] | None], None]) -> bool:
         """Ask what of a user is pending: the number before the first message and the last one, (0, 0) = nothing; None
         where that failed. False as in `history`.
         """
-        return self._put(_Question(_pending, (user,), on_done))
+        return self._put(Query(_pending, (user,), on_done))
 
     def progress(self, batch: str, on_done: Callable[[Mapping[DirectState, int] | None], None]) -> bool:
         """Ask how many messages of a batch are in each state, or None where that failed. False as in `history`."""
-        return self._put(_Question(Reader.batch_progress, (batch,), on_done))
+        return self._put(Query(Reader.batch_progress, (batch,), on_done))
 
-    def _put(self, question: _Question) -> bool:
+    def _put(self, question: Query) -> bool:
         if len(self._waiting) >= MAX_WAITING:
             return False
         self._waiting.append(question)
@@ -109,7 +109,7 @@ class Archive:
             for question, answer in zip(batch, answers, strict=True):
                 self._tell(question, answer)
 
-    def _tell(self, question: _Question, answer: Any) -> None:
+    def _tell(self, question: Query, answer: Any) -> None:
         self.asked += 1
         if isinstance(answer, Exception):
             self.failed += 1
@@ -128,7 +128,7 @@ class Archive:
             log.exception("an answer of the ledger could not be taken")
 
 
-def _answer(reader: Reader, batch: Sequence[_Question]) -> list[Any]:
+def _answer(reader: Reader, batch: Sequence[Query]) -> list[Any]:
     """In the reading thread: every answer, or the error instead of it."""
     answers: list[Any] = []
     for question in batch:
@@ -145,7 +145,7 @@ def _pending(reader: Reader, user: str) -> tuple[int, int]:
 
 def _history(
     reader: Reader, room: str, epoch: int, after: int, last: int, max_events: int, max_bytes: int
-) -> Sequence[Past]:
+) -> Sequence[StoredEvent]:
     entries = reader.history(room, epoch, after, last, max_events, max_bytes)
-    pasts = pasts_of(entries or ())
+    pasts = stored_events(entries or ())
     return pasts if len(pasts) == last - after else ()
