@@ -231,7 +231,7 @@ class Observer:
         """Sweep the viewers' own sockets with bare sends, in Python and in C in turn."""
         by_framing: dict[Framing, list[socket]] = {}
         for room in self._broker.hub:
-            for member in room.audience.members():
+            for member in room.members.all():
                 transport = member.session.transport
                 if transport.queue is None and not transport.state:
                     by_framing.setdefault(self._framing(transport.framing), []).append(transport.sock)

@@ -40,7 +40,7 @@ from broker.net.poller import Poller
 from broker.net.transport import Framing, TcpTransport, Transport
 from broker.rooms.fanout import FanOut
 from broker.rooms.hub import Hub
-from broker.rooms.members import Home, Member, variant_of
+from broker.rooms.members import Member, RoomRef, variant_of
 from broker.rooms.room import Room
 from broker.telemetry.logs import configure
 from protocol.codes import CloseCode, LeaveReason, MessageType, Outcome, Role, Tier
@@ -187,7 +187,7 @@ class Viewer:
     def reply_acks(self, room: int, results: list[AckResult]) -> None:
         """Scripted viewers post nothing."""
 
-    def on_left(self, room: Home, reason: LeaveReason, message: str) -> None:
+    def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:
         self.link.state = LinkState.CLOSED
 
 
@@ -209,7 +209,7 @@ class Talker:
             self.amounts[kind, name] += detail if kind == "like" and name == "accepted" else amount
             self.answered.record(int((trio.current_time() - due) * 1e6))
 
-    def on_left(self, room: Home, reason: LeaveReason, message: str) -> None:
+    def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:
         """The run is over."""
 
 
@@ -261,7 +261,7 @@ class _Stage:
             viewer = Viewer(link, ScriptedTransport(Pipe(script, self.rng.uniform(0, 60)), self.house))
             member = Member(viewer, f"viewer-{index}", "", Role.VIEWER, frozenset(), variant)
             viewer.leave = partial(_leave, room, member)
-            viewer.fall_behind = partial(room.audience.look_closer, member)
+            viewer.fall_behind = partial(room.members.look_closer, member)
             self.viewers.append(viewer)
             room.enter(member, trio.current_time())
         everything = frozenset(int(kind) for kind in MessageType)

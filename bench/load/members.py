@@ -32,7 +32,7 @@ from protocol.messages import AckResult
 
 if TYPE_CHECKING:
     from broker.rooms.hub import Hub
-    from broker.rooms.members import Home
+    from broker.rooms.members import RoomRef
     from broker.rooms.room import Room
 
 __all__ = ["Crowd", "SharedLink", "SharedSocket"]
@@ -194,7 +194,7 @@ class Seat:
         """Viewers of a crowd say nothing."""
 
     def on_behind(self) -> None:
-        self.room.audience.look_closer(self.member)
+        self.room.members.look_closer(self.member)
 
     def on_caught_up(self, missed: Missed) -> None:
         self.crowd.missed_chat_frames += missed.chat_frames
@@ -210,7 +210,7 @@ class Seat:
     def reply_acks(self, room: int, results: list[AckResult]) -> None:
         """Viewers of a crowd post nothing."""
 
-    def on_left(self, room: Home, reason: LeaveReason, message: str) -> None:
+    def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:
         """The room is gone; so is the crowd, soon."""
 
 

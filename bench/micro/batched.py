@@ -39,7 +39,7 @@ async def batched(smoke: bool) -> list[Result]:
         await publishers.ask("open", links=16, port=port, rooms=["stage"], prefix="dev:p")
         room = broker.hub.find("stage")
         assert room is not None
-        socks = [m.session.transport.sock for m in room.audience.members() if m.user_id.startswith("u")]
+        socks = [m.session.transport.sock for m in room.members.all() if m.user_id.startswith("u")]
         sent = watch(broker)
         await trio.sleep(2.5)
         for _ in range(rounds):

@@ -44,7 +44,7 @@ async def _fanout(name: str, websocket: bool, smoke: bool) -> list[Result]:
         publisher, number = await _publisher(port)
         room = broker.hub.find("stage")
         assert room is not None
-        socks = [member.session.transport.sock for member in room.audience.members() if member.user_id != "publisher"]
+        socks = [member.session.transport.sock for member in room.members.all() if member.user_id != "publisher"]
         sent = watch(broker)
         template = Template("来了来了，前排围观", number, False)
         await trio.sleep(2.5)  # the counters of the joins have been told

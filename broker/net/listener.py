@@ -209,16 +209,16 @@ async def bind(config: Config) -> list[socket.socket]:
     """
     host, port = config.listen.host, config.listen.port
     found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    places = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+    slots = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
     for attempt in range(8):  # a port that is free for IPv4 may be taken for IPv6
         sockets: list[socket.socket] = []
         try:
             shared = port
-            for family, address in places:
+            for family, address in slots:
                 try:
                     sock = _open(config, family, (address[0], shared, *address[2:]))
                 except OSError as error:
-                    if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or len(places) == 1:
+                    if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or len(slots) == 1:
                         raise
                     continue  # localhost names ::1 on machines without IPv6
                 sockets.append(sock)

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import trio
 
 from broker.net.transport import Part, Transport
-from broker.rooms.members import Audience, Member, Prepared
+from broker.rooms.members import Member, Members, Prepared
 from protocol.codes import Lane
 
 __all__ = ["FanOut", "Outbox"]
@@ -70,10 +70,10 @@ class Outbox:
     Bounded by its room: it makes the next tick only when the last one is done, and lanes 0-2 by the room's admission.
     """
 
-    __slots__ = ("_frames", "_position", "_rotation", "_under_way", "_waiting", "audience", "rank")
+    __slots__ = ("_frames", "_position", "_rotation", "_under_way", "_waiting", "members", "rank")
 
-    def __init__(self, audience: Audience) -> None:
-        self.audience = audience
+    def __init__(self, members: Members) -> None:
+        self.members = members
         self.rank = -1
         """Lane of the ready queue this outbox stands in, -1 = in none."""
         self._under_way: list[Sweep] = []
@@ -90,8 +90,8 @@ class Outbox:
 
     def put(self, prepared: Prepared, on_done: Callable[[float], None] | None) -> None:
         """Publish a content to everybody who is there now."""
-        self.audience.published += 1
-        sweep = Sweep(prepared, self.audience.published, on_done)
+        self.members.published += 1
+        sweep = Sweep(prepared, self.members.published, on_done)
         self._waiting[prepared.lane > Lane.PAID].append(sweep)
 
     def urgency(self) -> int:
@@ -111,8 +111,8 @@ class Outbox:
                 break
             begin = self._position
             first = under_way[0]
-            places = len(self.audience.codes)
-            end = min(begin + CHUNK, first.start if first.has_turned else places)
+            slots = len(self.members.codes)
+            end = min(begin + CHUNK, first.start if first.has_turned else slots)
             self._write(begin, end)
             begun, now = now, clock()
             for sweep in under_way:
@@ -120,7 +120,7 @@ class Outbox:
             writes += end - begin
             deliveries += (end - begin) * len(under_way)
             self._position = end
-            if end >= places:
+            if end >= slots:
                 self._position = 0
                 for sweep in under_way:
                     sweep.has_turned = True
@@ -135,9 +135,9 @@ class Outbox:
         """Let what waits join the round, as much as fits into a write."""
         if not self._under_way:
             # Golden-ratio steps spread the starts evenly, so that nobody is always last.
-            self.audience.close_up()
+            self.members.close_up()
             self._rotation = (self._rotation + 0x9E37_79B1) & 0xFFFF_FFFF
-            self._position = self._rotation * len(self.audience.codes) >> 32
+            self._position = self._rotation * len(self.members.codes) >> 32
         for is_relaxed, waiting in enumerate(self._waiting):
             if waiting:
                 size = sum(each.size for each in self._under_way if (each.prepared.lane > Lane.PAID) == is_relaxed)
@@ -161,11 +161,11 @@ class Outbox:
 
     def _write(self, begin: int, end: int) -> None:
         """Write to the places from ``begin`` up to ``end``."""
-        audience = self.audience
+        members = self.members
         frames = self._frames or self._join()
         # Copies: a link that is lost here leaves its place, and touches no other.
-        rest = iter(audience.sends[begin:end])
-        for send, code in zip(rest, audience.codes[begin:end], strict=True):
+        rest = iter(members.sends[begin:end])
+        for send, code in zip(rest, members.codes[begin:end], strict=True):
             data = frames[code]
             if data is None:
                 self._look_closer(end - 1 - length_hint(rest))
@@ -182,7 +182,7 @@ class Outbox:
 
     def _stumble(self, index: int, met: OSError | int) -> None:
         """A bare write failed, or took only so many bytes."""
-        member = self.audience.places[index]
+        member = self.members.slots[index]
         assert member is not None, "an empty place has no variant"
         transport: Transport = member.session.transport
         try:
@@ -201,7 +201,7 @@ class Outbox:
 
     def _look_closer(self, index: int) -> None:
         """Serve a place with nobody, with somebody who has just come, or whose link is behind."""
-        member = self.audience.places[index]
+        member = self.members.slots[index]
         if member is None:
             return
         transport: Transport = member.session.transport
@@ -215,7 +215,7 @@ class Outbox:
             transport.poller.crash(transport, error)
             return
         if member.index >= 0 and transport.queue is None and member.since < self._oldest():
-            self.audience.settle(member)
+            self.members.settle(member)
 
     def _oldest(self) -> int:
         """Number of the first content that has not been everywhere; only while there is one."""

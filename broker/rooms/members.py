@@ -23,13 +23,24 @@ from protocol.errors import LocalProtocolError
 from protocol.frames import build_frame, pack_body
 from protocol.messages import MAX_ENTRIES, Account, AckResult, Message, Tick, opcode_of
 
-__all__ = ["LOOK", "TIERS", "Audience", "Bundle", "Content", "Listener", "Member", "Prepared", "prepare", "variant_of"]
+__all__ = [
+    "SLOW_PATH",
+    "TIERS",
+    "Bundle",
+    "Content",
+    "Member",
+    "Members",
+    "Prepared",
+    "Subscriber",
+    "prepare",
+    "variant_of",
+]
 
 TIERS: tuple[Tier, ...] = (Tier.FULL, Tier.MEDIUM, Tier.LOW)
 _TIER_INDEX = {tier: index for index, tier in enumerate(TIERS)}
 _CODECS = len(Codec)
 VARIANTS = len(Framing) * _CODECS * len(TIERS)
-LOOK = VARIANTS
+SLOW_PATH = VARIANTS
 """The code of a place that the fan-out must look at closely: nobody is there, or somebody who has just come or is
 behind. No frame ever stands at this index."""
 _MAX_HOLES = 64
@@ -41,13 +52,13 @@ def variant_of(framing: Framing, codec: Codec, tier: Tier) -> int:
     return (framing * _CODECS + codec) * len(TIERS) + _TIER_INDEX[tier]
 
 
-class Home(Protocol):
+class RoomRef(Protocol):
     """What a session knows of a room it is put out of."""
 
     number: int
 
 
-class Listener(Protocol):
+class Subscriber(Protocol):
     """What a room knows of a session: it hears, and it is told what became of what it said."""
 
     transport: Transport
@@ -55,7 +66,7 @@ class Listener(Protocol):
     def reply_acks(self, room: int, results: list[AckResult]) -> None:
         """Tell the fates of this session's POSTs."""
 
-    def on_left(self, room: Home, reason: LeaveReason, message: str) -> None:
+    def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:
         """The room has put the member out."""
 
 
@@ -65,7 +76,7 @@ class Member:
     __slots__ = ("index", "may_post", "name", "role", "session", "since", "user_id", "variant")
 
     def __init__(
-        self, session: Listener, user_id: str, name: str, role: Role, may_post: frozenset[int], variant: int
+        self, session: Subscriber, user_id: str, name: str, role: Role, may_post: frozenset[int], variant: int
     ) -> None:
         self.session = session
         self.user_id = user_id
@@ -87,17 +98,17 @@ def _nobody(data: bytes) -> int:
     raise BrokenPipeError("nobody is there")
 
 
-class Audience:
+class Members:
     """The members of a room, each in a place of its own for as long as it stays: O(1) in and out.
 
     ``sends`` and ``codes`` are for the fan-out: what to call for each place, and with the bytes of which variant, or
-    `LOOK`. Places are moved only by `close_up`.
+    `SLOW_PATH`. Places are moved only by `close_up`.
     """
 
-    __slots__ = ("_free", "_in_use", "codes", "places", "published", "sends")
+    __slots__ = ("_free", "_in_use", "codes", "published", "sends", "slots")
 
     def __init__(self) -> None:
-        self.places: list[Member | None] = []
+        self.slots: list[Member | None] = []
         self.sends: list[Send] = []
         self.codes = bytearray()
         self.published = 0
@@ -106,7 +117,7 @@ class Audience:
         self._in_use = [0] * VARIANTS
 
     def __len__(self) -> int:
-        return len(self.places) - len(self._free)
+        return len(self.slots) - len(self._free)
 
     def add(self, member: Member) -> None:
         """Take a member in; what has been published is not for it."""
@@ -114,13 +125,13 @@ class Audience:
         send = member.session.transport.send
         if self._free:
             index = self._free.pop()
-            self.places[index] = member
+            self.slots[index] = member
             self.sends[index] = send
         else:
-            index = len(self.places)
-            self.places.append(member)
+            index = len(self.slots)
+            self.slots.append(member)
             self.sends.append(send)
-            self.codes.append(LOOK)
+            self.codes.append(SLOW_PATH)
         member.index = index
         self._in_use[member.variant] += 1
 
@@ -128,16 +139,16 @@ class Audience:
         """Put a member out; a sweep under way passes its place by from now on."""
         index = member.index
         member.index = -1
-        self.places[index] = None
+        self.slots[index] = None
         self.sends[index] = _nobody
-        self.codes[index] = LOOK
+        self.codes[index] = SLOW_PATH
         self._free.append(index)
         self._in_use[member.variant] -= 1
 
     def look_closer(self, member: Member) -> None:
         """The member's link is behind: what is published must go to its queue."""
         if member.index >= 0:
-            self.codes[member.index] = LOOK
+            self.codes[member.index] = SLOW_PATH
 
     def settle(self, member: Member) -> None:
         """Nothing is special about the member any more: write straight to its socket."""
@@ -145,19 +156,19 @@ class Audience:
 
     def close_up(self) -> None:
         """Close the gaps if they are many. Only between sweeps: it moves members. O(members), paid by who left."""
-        if len(self._free) > max(_MAX_HOLES, len(self.places) // 2):
-            members = self.members()
+        if len(self._free) > max(_MAX_HOLES, len(self.slots) // 2):
+            members = self.all()
             codes = bytes(self.codes[member.index] for member in members)
             self.sends = [self.sends[member.index] for member in members]
             self.codes = bytearray(codes)
-            self.places = list(members)
+            self.slots = list(members)
             self._free = []
             for index, member in enumerate(members):
                 member.index = index
 
-    def members(self) -> list[Member]:
+    def all(self) -> list[Member]:
         """Everybody there now."""
-        return [member for member in self.places if member is not None]
+        return [member for member in self.slots if member is not None]
 
     def variants(self) -> list[int]:
         """The forms that somebody needs."""

@@ -4,7 +4,7 @@ The first message after a quiet interval goes out in the next turn of the loop; 
 tick after that. A tick is never made while the last one is still being swept, so a room that costs more than its share
 stretches its own interval and nobody else's.
 
-A room knows members (`audience`), not sessions; calls from sessions are synchronous and therefore atomic.
+A room knows members (`members`), not sessions; calls from sessions are synchronous and therefore atomic.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
 from broker.ledger import Committed, LedgerError, LedgerResult, Repeated, SubmitResult
 from broker.rooms.fanout import FanOut, Outbox
-from broker.rooms.members import TIERS, Audience, Content, Member, prepare
+from broker.rooms.members import TIERS, Content, Member, Members, prepare
 from broker.rooms.room_store import RoomCheckpoint, RoomStore
 from protocol.codes import Lane, LeaveReason, MessageType, Outcome, RoomPhase
 from protocol.messages import AckResult, Joined, Post
@@ -69,10 +69,10 @@ class Room:
         self.name = name
         self.number = number
         self.state = state
-        self.audience = Audience()
+        self.members = Members()
         self._fanout = fanout
         self._pacer = pacer
-        self._outbox = Outbox(self.audience)
+        self._outbox = Outbox(self.members)
         self._events: list[Content] = []
         """Events of one commit, while it is being told."""
         self._idle_close_s = idle_close_s
@@ -123,13 +123,13 @@ class Room:
     def enter(self, member: Member, now: float) -> None:
         """Take a member in. What is published from now on reaches it."""
         self._publish_events()
-        self.audience.add(member)
+        self.members.add(member)
         self.state.enter(member.user_id, member.name, member.role, now)
         self._nudge(now)
 
     def leave(self, member: Member, now: float) -> None:
         """Let a member go; a sweep under way passes it by from here on."""
-        self.audience.remove(member)
+        self.members.remove(member)
         self.state.leave(member.user_id, now)
         self._nudge(now)
 
@@ -191,9 +191,9 @@ class Room:
     async def put_everybody_out(self) -> None:
         """Tell every member why, in slices: a hundred thousand goodbyes must not stop the loop."""
         reason, message = self.ended
-        for count, member in enumerate(self.audience.members(), 1):
+        for count, member in enumerate(self.members.all(), 1):
             if member.index >= 0:
-                self.audience.remove(member)
+                self.members.remove(member)
                 member.session.on_left(self, reason, message)
             if count % PUT_OUT_BATCH == 0:
                 await trio.lowlevel.checkpoint()
@@ -362,7 +362,7 @@ class Room:
             self._broadcast([events] * len(TIERS))
 
     def _broadcast(self, by_tier: Sequence[Sequence[Content]], on_done: Callable[[float], None] | None = None) -> bool:
-        variants = self.audience.variants()
+        variants = self.members.variants()
         if not variants:
             return False
         self._fanout.submit(self._outbox, prepare(variants, by_tier, self.number), on_done)

@@ -18,7 +18,7 @@ from broker.core.limits.overload import STAGE_RULES
 from broker.core.net.send_queue import Missed as QueueMissed
 from broker.net.transport import Framing, Transport
 from broker.net.websocket import ws_frame
-from broker.rooms.members import Home, Member, variant_of
+from broker.rooms.members import Member, RoomRef, variant_of
 from broker.rooms.room import Room
 from broker.sessions.context import SessionServices
 from broker.sessions.joining import on_resume, wait_founded
@@ -176,7 +176,7 @@ class Session:
     def on_behind(self) -> None:
         """The socket is full: from now on what the rooms publish must go to the queue."""
         for room, member in self._seats:
-            room.audience.look_closer(member)
+            room.members.look_closer(member)
 
     def on_caught_up(self, missed: QueueMissed) -> None:
         """The queue has drained: tell this viewer, and only this one, what it did not see."""
@@ -326,7 +326,7 @@ class Session:
             out.clear()
             self.transport.write(data, _CONTROL)
 
-    def on_left(self, room: Home, reason: LeaveReason, message: str) -> None:
+    def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:
         """The room has put us out."""
         self._seats = tuple(seat for seat in self._seats if seat[0] is not room)
         self.send(Left(reason, message), room.number)
@@ -450,7 +450,7 @@ class Session:
             opened = hub.open(name, joining=True)
             if isinstance(opened, ErrorCode):
                 refusal = opened, "the room cannot be opened", 0
-            elif services.max_viewers and len(opened.audience) >= services.max_viewers:
+            elif services.max_viewers and len(opened.members) >= services.max_viewers:
                 refusal = ErrorCode.ROOM_FULL, f"at most {services.max_viewers} viewers", 5000
             else:
                 assert entry is not None

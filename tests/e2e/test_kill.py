@@ -105,8 +105,8 @@ class Show:
             offsets = [offset for offset, _ in self.seen[room]]
             assert offsets == list(range(1, len(offsets) + 1)), room
         assert max(Counter(order for seen in self.seen.values() for _, order in seen).values()) == 1
-        places = {order: (room, offset) for room, seen in self.seen.items() for offset, order in seen}
-        assert {order: place for order, place in self.acked.items() if places.get(order) != place} == {}
+        slots = {order: (room, offset) for room, seen in self.seen.items() for offset, order in seen}
+        assert {order: place for order, place in self.acked.items() if slots.get(order) != place} == {}
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from broker.core.net.send_queue import QueueLimits
 from broker.net.poller import Poller
 from broker.net.transport import Framing, Part, TcpTransport
 from broker.rooms.fanout import MAX_JOINED_BYTES, FanOut, Outbox
-from broker.rooms.members import LOOK, TIERS, Audience, Bundle, Content, Member, Prepared, prepare, variant_of
+from broker.rooms.members import SLOW_PATH, TIERS, Bundle, Content, Member, Members, Prepared, prepare, variant_of
 from protocol.codes import Codec, Lane, Role, Tier
 from protocol.connection import NEED_DATA, Connection, Frame
 from protocol.messages import Account, Event, Side, Tick, TickEntry
@@ -34,18 +34,18 @@ class Seat:
     def __init__(self, transport: TcpTransport) -> None:
         self.transport = transport
         self.closed: list[int] = []
-        self.seats: list[tuple[Audience, Member]] = []
+        self.seats: list[tuple[Members, Member]] = []
         transport.owner = self
 
-    def sit(self, audience: Audience, member: Member) -> None:
-        audience.add(member)
-        self.seats.append((audience, member))
+    def sit(self, members: Members, member: Member) -> None:
+        members.add(member)
+        self.seats.append((members, member))
 
     def on_data(self, data: bytes) -> None: ...
     def on_text(self, text: str) -> None: ...
     def on_behind(self) -> None:
-        for audience, member in self.seats:
-            audience.look_closer(member)
+        for members, member in self.seats:
+            members.look_closer(member)
 
     def on_caught_up(self, missed: Any) -> None: ...
     def on_left(self, room: Any, reason: Any, message: str) -> None: ...
@@ -56,8 +56,8 @@ class Seat:
 
     def on_closed(self, code: int, reason: str) -> None:
         self.closed.append(code)
-        for audience, member in self.seats:
-            audience.remove(member)
+        for members, member in self.seats:
+            members.remove(member)
 
 
 @pytest.fixture
@@ -88,11 +88,11 @@ def a_member(poller: Poller, tier: Tier = Tier.FULL, codec: Codec = Codec.PLAIN,
     return Member(seat, "u", "U", Role.VIEWER, frozenset(), variant), theirs
 
 
-def seat(audience: Audience, *members: Member) -> None:
+def add_all(members: Members, *newcomers: Member) -> None:
     """Let members in."""
-    for member in members:
+    for member in newcomers:
         assert isinstance(member.session, Seat)
-        member.session.sit(audience, member)
+        member.session.sit(members, member)
 
 
 def open_client() -> Connection:
@@ -123,14 +123,14 @@ def event(number: int, lane: Lane = Lane.CONTROL, text: str = "x") -> list[Conte
     return [Content(Event(4, 1, "u", "U", (text,)), lane, number)]
 
 
-def prepared(audience: Audience, contents: list[Content]) -> Prepared:
-    return prepare(audience.variants(), [contents] * len(TIERS), 5)
+def prepared(members: Members, contents: list[Content]) -> Prepared:
+    return prepare(members.variants(), [contents] * len(TIERS), 5)
 
 
 def run_all(fanout: FanOut, outbox: Outbox | None = None, contents: list[Content] | None = None) -> None:
     """Walk until nothing is left, after publishing ``contents`` if there are any."""
     if outbox is not None and contents is not None:
-        fanout.submit(outbox, prepared(outbox.audience, contents))
+        fanout.submit(outbox, prepared(outbox.members, contents))
     while (outbox := fanout._take()) is not None:
         fanout._slice(outbox)
 
@@ -139,14 +139,14 @@ def test_each_member_gets_its_own_tier_and_codec(poller: Poller) -> None:
     pairs = {
         (tier, codec): a_member(poller, tier, codec) for tier in TIERS for codec in (Codec.PLAIN, Codec.LZ4_DICT_1)
     }
-    audience, fanout = Audience(), FanOut()
-    seat(audience, *(member for member, _ in pairs.values()))
+    members, fanout = Members(), FanOut()
+    add_all(members, *(member for member, _ in pairs.values()))
     entries = [TickEntry(1, f"user-{n}", "viewer", (f"好看 {n}",)) for n in range(20)]
     by_tier = [
         [Content(Tick(1, 100, 0, tuple(entries[:tier]), Account(20, int(tier), 0, 20 - int(tier))), Lane.CHAT, 1)]
         for tier in TIERS
     ]
-    fanout.submit(Outbox(audience), prepare(audience.variants(), by_tier, 5))
+    fanout.submit(Outbox(members), prepare(members.variants(), by_tier, 5))
     run_all(fanout)
     for (tier, _), (_, sock) in pairs.items():
         (frame,) = received(sock)
@@ -157,20 +157,20 @@ def test_each_member_gets_its_own_tier_and_codec(poller: Poller) -> None:
 
 def test_forms_nobody_needs_are_not_encoded(poller: Poller) -> None:
     member, sock = a_member(poller, Tier.LOW)
-    audience = Audience()
-    seat(audience, member)
-    made = prepared(audience, event(1))
+    members = Members()
+    add_all(members, member)
+    made = prepared(members, event(1))
     assert [index for index, frame in enumerate(made.frames) if frame is not None] == [member.variant]
     sock.close()
 
 
 def test_a_tick_above_the_frame_cap_is_split_and_its_last_part_has_the_account(poller: Poller) -> None:
     member, sock = a_member(poller, buffer=1 << 20)
-    audience, fanout = Audience(), FanOut()
-    seat(audience, member)
+    members, fanout = Members(), FanOut()
+    add_all(members, member)
     entries = tuple(TickEntry(1, f"user-{n}", "n" * 60, ("文" * 100,)) for n in range(500))
     tick = Tick(1, 100, 0, entries, Account(500, 500))
-    fanout.submit(Outbox(audience), prepared(audience, [Content(tick, Lane.CHAT, 3, 500)]))
+    fanout.submit(Outbox(members), prepared(members, [Content(tick, Lane.CHAT, 3, 500)]))
     run_all(fanout)
     frames = [frame.message for frame in received(sock)]
     assert len(frames) > 1
@@ -183,11 +183,11 @@ def test_a_tick_above_the_frame_cap_is_split_and_its_last_part_has_the_account(p
 def test_who_has_left_gets_nothing_more_and_who_came_later_neither(poller: Poller) -> None:
     pairs = [a_member(poller) for _ in range(3)]
     late = a_member(poller)
-    audience, fanout = Audience(), FanOut()
-    seat(audience, *(member for member, _ in pairs))
-    fanout.submit(Outbox(audience), prepared(audience, event(1)))
-    audience.remove(pairs[1][0])
-    seat(audience, late[0])
+    members, fanout = Members(), FanOut()
+    add_all(members, *(member for member, _ in pairs))
+    fanout.submit(Outbox(members), prepared(members, event(1)))
+    members.remove(pairs[1][0])
+    add_all(members, late[0])
     run_all(fanout)
     assert [len(received(sock)) for _, sock in [*pairs, late]] == [1, 0, 1, 0]
     for _, sock in [*pairs, late]:
@@ -196,12 +196,12 @@ def test_who_has_left_gets_nothing_more_and_who_came_later_neither(poller: Polle
 
 def test_lanes_0_to_2_of_a_room_keep_their_order_and_overtake_its_chat(poller: Poller) -> None:
     member, sock = a_member(poller)
-    audience, fanout = Audience(), FanOut()
-    outbox = Outbox(audience)
-    seat(audience, member)
-    fanout.submit(outbox, prepared(audience, [Content(Tick(1, 100, 0, ()), Lane.CHAT, 1)]))
-    fanout.submit(outbox, prepared(audience, event(1, Lane.PAID)))
-    fanout.submit(outbox, prepared(audience, event(2, Lane.CONTROL)))
+    members, fanout = Members(), FanOut()
+    outbox = Outbox(members)
+    add_all(members, member)
+    fanout.submit(outbox, prepared(members, [Content(Tick(1, 100, 0, ()), Lane.CHAT, 1)]))
+    fanout.submit(outbox, prepared(members, event(1, Lane.PAID)))
+    fanout.submit(outbox, prepared(members, event(2, Lane.CONTROL)))
     run_all(fanout)
     assert [(frame.lane, frame.sequence) for frame in received(sock)] == [
         (Lane.PAID, 1),
@@ -217,10 +217,10 @@ def test_a_sale_in_one_room_overtakes_the_chat_sweep_of_another(poller: Poller) 
     rooms = {}
     for name, lane in (("chat", Lane.CHAT), ("sale", Lane.COMMERCE)):
         member, sock = a_member(poller)
-        audience = rooms[name] = Audience()
-        seat(audience, member)
+        members = rooms[name] = Members()
+        add_all(members, member)
         contents = event(1, lane) if name == "sale" else [Content(Tick(1, 100, 0, ()), lane, 1)]
-        fanout.submit(Outbox(audience), prepared(audience, contents), lambda cost, name=name: order.append(name))  # type: ignore[misc]
+        fanout.submit(Outbox(members), prepared(members, contents), lambda cost, name=name: order.append(name))  # type: ignore[misc]
         sock.close()
     run_all(fanout)
     assert order == ["sale", "chat"]
@@ -228,10 +228,10 @@ def test_a_sale_in_one_room_overtakes_the_chat_sweep_of_another(poller: Poller) 
 
 def test_a_large_sweep_is_cut_into_slices_and_reaches_everybody_once(poller: Poller) -> None:
     pairs = [a_member(poller) for _ in range(150)]
-    audience = Audience()
-    seat(audience, *(member for member, _ in pairs))
-    outbox = Outbox(audience)
-    outbox.put(prepared(audience, event(1)), None)
+    members = Members()
+    add_all(members, *(member for member, _ in pairs))
+    outbox = Outbox(members)
+    outbox.put(prepared(members, event(1)), None)
     ticking = iter(range(10_000))
     slices = 0
     while len(outbox):
@@ -245,16 +245,16 @@ def test_a_large_sweep_is_cut_into_slices_and_reaches_everybody_once(poller: Pol
 
 def test_an_announcement_rides_with_the_tick_under_way_and_is_everywhere_one_round_later(poller: Poller) -> None:
     pairs = [a_member(poller) for _ in range(256)]
-    audience, fanout = Audience(), FanOut(clock=lambda: 1.0)
-    seat(audience, *(member for member, _ in pairs))
-    outbox = Outbox(audience)
+    members, fanout = Members(), FanOut(clock=lambda: 1.0)
+    add_all(members, *(member for member, _ in pairs))
+    outbox = Outbox(members)
     run_all(fanout, outbox, event(1))  # everybody has settled
     done: list[str] = []
     fanout.submit(
-        outbox, prepared(audience, [Content(Tick(1, 100, 0, ()), Lane.CHAT, 1)]), lambda cost: done.append("tick")
+        outbox, prepared(members, [Content(Tick(1, 100, 0, ()), Lane.CHAT, 1)]), lambda cost: done.append("tick")
     )
     assert outbox.walk(0.0, lambda: 1.0).writes == 64
-    fanout.submit(outbox, prepared(audience, event(2)), lambda cost: done.append("announcement"))
+    fanout.submit(outbox, prepared(members, event(2)), lambda cost: done.append("announcement"))
     before = fanout.writes
     run_all(fanout)
     assert done == ["tick", "announcement"]
@@ -266,11 +266,11 @@ def test_an_announcement_rides_with_the_tick_under_way_and_is_everywhere_one_rou
 
 def test_contents_that_do_not_fit_into_one_write_go_one_after_the_other(poller: Poller) -> None:
     member, sock = a_member(poller, buffer=1 << 20)
-    audience, fanout = Audience(), FanOut()
-    seat(audience, member)
-    outbox = Outbox(audience)
+    members, fanout = Members(), FanOut()
+    add_all(members, member)
+    outbox = Outbox(members)
     for number in range(1, 11):
-        fanout.submit(outbox, prepared(audience, event(number, text="y" * (MAX_JOINED_BYTES // 4))))
+        fanout.submit(outbox, prepared(members, event(number, text="y" * (MAX_JOINED_BYTES // 4))))
     run_all(fanout)
     assert [frame.sequence for frame in received(sock)] == list(range(1, 11))
     assert (fanout.sweeps, fanout.deliveries) == (10, 10)
@@ -281,12 +281,12 @@ def test_contents_that_do_not_fit_into_one_write_go_one_after_the_other(poller: 
 def test_a_full_socket_queues_and_the_others_do_not_notice(poller: Poller) -> None:
     slow, slow_sock = a_member(poller, buffer=4096)
     fast, fast_sock = a_member(poller, buffer=1 << 20)
-    audience, fanout = Audience(), FanOut()
-    outbox = Outbox(audience)
-    seat(audience, slow)
-    seat(audience, fast)
+    members, fanout = Members(), FanOut()
+    outbox = Outbox(members)
+    add_all(members, slow)
+    add_all(members, fast)
     for number in range(1, 31):
-        fanout.submit(outbox, prepared(audience, event(number, text="y" * 1000)))
+        fanout.submit(outbox, prepared(members, event(number, text="y" * 1000)))
     run_all(fanout)
     assert [frame.sequence for frame in received(fast_sock)] == list(range(1, 31))
     assert slow.session.transport.queue is not None
@@ -304,11 +304,11 @@ def test_a_full_socket_queues_and_the_others_do_not_notice(poller: Poller) -> No
 
 def test_a_viewer_that_never_reads_is_closed_when_commerce_no_longer_fits(poller: Poller) -> None:
     dead, sock = a_member(poller, buffer=4096)
-    audience, fanout = Audience(), FanOut()
-    outbox = Outbox(audience)
-    seat(audience, dead)
+    members, fanout = Members(), FanOut()
+    outbox = Outbox(members)
+    add_all(members, dead)
     for number in range(1, 400):
-        fanout.submit(outbox, prepared(audience, event(number, Lane.COMMERCE, "y" * 4000)))
+        fanout.submit(outbox, prepared(members, event(number, Lane.COMMERCE, "y" * 4000)))
         run_all(fanout)
     assert dead.session.closed == [4001]  # type: ignore[attr-defined]
     assert poller.budget.used_bytes == 0
@@ -319,9 +319,9 @@ def test_a_viewer_that_never_reads_is_closed_when_commerce_no_longer_fits(poller
 def test_a_peer_that_has_gone_is_taken_out_by_the_sweep(poller: Poller) -> None:
     gone, sock = a_member(poller)
     sock.close()
-    audience, fanout = Audience(), FanOut()
-    seat(audience, gone)
-    fanout.submit(Outbox(audience), prepared(audience, event(1)))
+    members, fanout = Members(), FanOut()
+    add_all(members, gone)
+    fanout.submit(Outbox(members), prepared(members, event(1)))
     run_all(fanout)
     assert len(gone.session.closed) == 1  # type: ignore[attr-defined]
     assert len(poller) == 0
@@ -380,8 +380,8 @@ class Rounds(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.audience = Audience()
-        self.outbox = Outbox(self.audience)
+        self.members = Members()
+        self.outbox = Outbox(self.members)
         self.now = 0.0
         self.number = 0
         self.lanes: dict[int, Lane] = {}
@@ -399,9 +399,9 @@ class Rounds(RuleBasedStateMachine):
             sink = Sink()
             session = SimpleNamespace(transport=sink)
             member = Member(session, "u", "U", Role.VIEWER, frozenset(), variant)  # type: ignore[arg-type]
-            session.on_behind = partial(self.audience.look_closer, member)
+            session.on_behind = partial(self.members.look_closer, member)
             sink.session = session
-            self.audience.add(member)
+            self.members.add(member)
             self.here[member] = []
 
     @precondition(lambda self: self.here)
@@ -411,20 +411,20 @@ class Rounds(RuleBasedStateMachine):
         share = data.draw(st.sampled_from([1, len(members) // 2 + 1, len(members)]))
         begin = data.draw(st.integers(0, len(members) - share))
         for member in members[begin : begin + share]:
-            self.audience.remove(member)
+            self.members.remove(member)
             del self.here[member]
 
     @rule(lane=st.sampled_from(Lane), size=st.sampled_from([8, 400, MAX_JOINED_BYTES - 400, 2 * MAX_JOINED_BYTES]))
     def publish(self, lane: Lane, size: int) -> None:
-        variants = self.audience.variants()
+        variants = self.members.variants()
         if not variants:
             return
         self.number += 1
         self.lanes[self.number] = lane
         data = f"{self.number:<{size}}".encode()
         part = Part(data, lane, 0, 1)
-        frames: list[bytes | None] = [None] * (LOOK + 1)
-        bundles: list[Bundle | None] = [None] * (LOOK + 1)
+        frames: list[bytes | None] = [None] * (SLOW_PATH + 1)
+        bundles: list[Bundle | None] = [None] * (SLOW_PATH + 1)
         for variant in variants:
             frames[variant], bundles[variant] = data, Bundle(data, (part,))
         self.outbox.put(Prepared(lane, frames, bundles), lambda cost, number=self.number: self.done.append(number))  # type: ignore[misc]
@@ -451,10 +451,10 @@ class Rounds(RuleBasedStateMachine):
 
     @invariant()
     def places_are_right(self) -> None:
-        assert len(self.audience) == len(self.here)
-        assert set(self.audience.members()) == set(self.here)
-        assert all(self.audience.places[member.index] is member for member in self.here)
-        assert self.audience.variants() == sorted({member.variant for member in self.here})
+        assert len(self.members) == len(self.here)
+        assert set(self.members.all()) == set(self.here)
+        assert all(self.members.slots[member.index] is member for member in self.here)
+        assert self.members.variants() == sorted({member.variant for member in self.here})
 
     def teardown(self) -> None:
         while len(self.outbox):
@@ -476,13 +476,13 @@ TestRounds.settings = settings(max_examples=50, stateful_step_count=30)
 
 async def test_the_scheduler_serves_what_is_submitted_while_it_sleeps(poller: Poller) -> None:
     member, sock = a_member(poller)
-    audience, fanout = Audience(), FanOut()
-    seat(audience, member)
+    members, fanout = Members(), FanOut()
+    add_all(members, member)
     async with trio.open_nursery() as nursery:
         await nursery.start(fanout.run)
         for number in (1, 2):
             done = trio.Event()
-            fanout.submit(Outbox(audience), prepared(audience, event(number)), lambda cost, done=done: done.set())  # type: ignore[misc]
+            fanout.submit(Outbox(members), prepared(members, event(number)), lambda cost, done=done: done.set())  # type: ignore[misc]
             with trio.fail_after(10):
                 await done.wait()
         nursery.cancel_scope.cancel()

@@ -210,7 +210,7 @@ async def test_a_link_that_goes_while_it_waits_leaves_nothing_behind(directory: 
                 await trio.sleep(0.001)
         while broker.queries.asked < 1:  # type: ignore[union-attr] # noqa: ASYNC110
             await trio.sleep(0.001)
-        assert len(found.audience) == 1
+        assert len(found.members) == 1
         assert await announce(host, room, 8)
 
 

@@ -45,7 +45,7 @@ def look(cast: Cast) -> None:
         if room.state.phase is RoomPhase.ENDED:
             continue  # it is being left
         seats = sum(1 for session in broker.services.sessions for seat in session._seats if seat[0] is room)
-        assert seats == len(room.audience) == room.state.presence.online, (room.name, seats)
+        assert seats == len(room.members) == room.state.presence.online, (room.name, seats)
 
 
 def what_is_missing(cast: Cast) -> str | None:

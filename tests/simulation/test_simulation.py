@@ -192,5 +192,5 @@ def test_queues_that_are_not_counted_out_are_found_out(monkeypatch: pytest.Monke
 
 
 def test_viewers_who_are_counted_after_they_have_gone_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Room, "leave", lambda self, member, now: self.audience.remove(member))
+    monkeypatch.setattr(Room, "leave", lambda self, member, now: self.members.remove(member))
     assert fails(range(1, 4))
