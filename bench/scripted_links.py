@@ -261,7 +261,7 @@ class _Stage:
             viewer = Viewer(link, ScriptedTransport(Pipe(script, self.rng.uniform(0, 60)), self.house))
             member = Member(viewer, f"viewer-{index}", "", Role.VIEWER, frozenset(), variant)
             viewer.leave = partial(_leave, room, member)
-            viewer.fall_behind = partial(room.members.look_closer, member)
+            viewer.fall_behind = partial(room.members.use_slow_path, member)
             self.viewers.append(viewer)
             room.enter(member, trio.current_time())
         everything = frozenset(int(kind) for kind in MessageType)

@@ -194,7 +194,7 @@ class Seat:
         """Viewers of a crowd say nothing."""
 
     def on_behind(self) -> None:
-        self.room.members.look_closer(self.member)
+        self.room.members.use_slow_path(self.member)
 
     def on_caught_up(self, missed: Missed) -> None:
         self.crowd.missed_chat_frames += missed.chat_frames

@@ -10,7 +10,7 @@ The scheduler walks in slices of `SLICE_S`, the room with the most urgent lane f
 checkpoint after each slice; so a thousand rooms that tick together keep the poller waiting for one slice at most, and
 a sale in one room overtakes the chat of another that is under way.
 
-Who came after a content was published, whoever is behind and empty places take the long way (`Outbox._look_closer`);
+Who came after a content was published, whoever is behind and empty places take the long way (`Outbox._write_slow`);
 for everybody else the loop reads a ``send`` and a code, no more than the bare loop does.
 """
 
@@ -43,7 +43,7 @@ must fit into a socket's buffer with room to spare (64 KiB). One alone may be of
 class Sweep:
     """One content on its way round. ``number``: its place among all contents of the room."""
 
-    __slots__ = ("cost_s", "has_turned", "number", "on_done", "prepared", "size", "start")
+    __slots__ = ("cost_s", "has_wrapped", "number", "on_done", "prepared", "size", "start")
 
     def __init__(self, prepared: Prepared, number: int, on_done: Callable[[float], None] | None) -> None:
         self.prepared = prepared
@@ -51,12 +51,12 @@ class Sweep:
         self.on_done = on_done
         self.size = max((len(data) for data in prepared.frames if data is not None), default=0)
         self.start = 0
-        self.has_turned = False
+        self.has_wrapped = False
         """It has passed the last place and comes from the first one towards its start."""
         self.cost_s = 0.0
 
 
-class Walked(NamedTuple):
+class SliceResult(NamedTuple):
     """What a slice has done: writes to members, contents in them, contents that have been everywhere."""
 
     writes: int
@@ -98,7 +98,7 @@ class Outbox:
         """The most urgent lane that is under way or waits; only while there is one."""
         return min(sweep.prepared.lane for sweep in (*self._under_way, *self._waiting[0], *self._waiting[1]))
 
-    def walk(self, deadline: float, clock: Callable[[], float]) -> Walked:
+    def write_slots(self, deadline: float, clock: Callable[[], float]) -> SliceResult:
         """Walk until everything has been everywhere, or ``deadline``. Never waits."""
         writes = deliveries = 0
         finished: list[Sweep] = []
@@ -106,13 +106,13 @@ class Outbox:
         now = clock()
         while True:
             if self._waiting[0] or self._waiting[1]:
-                self._set_out()
+                self._start_waiting()
             if not under_way:
                 break
             begin = self._position
             first = under_way[0]
             slots = len(self.members.codes)
-            end = min(begin + CHUNK, first.start if first.has_turned else slots)
+            end = min(begin + CHUNK, first.start if first.has_wrapped else slots)
             self._write(begin, end)
             begun, now = now, clock()
             for sweep in under_way:
@@ -123,15 +123,15 @@ class Outbox:
             if end >= slots:
                 self._position = 0
                 for sweep in under_way:
-                    sweep.has_turned = True
-            while under_way and under_way[0].has_turned and under_way[0].start == self._position:
+                    sweep.has_wrapped = True
+            while under_way and under_way[0].has_wrapped and under_way[0].start == self._position:
                 finished.append(under_way.pop(0))
                 self._frames = None
             if now >= deadline:
                 break
-        return Walked(writes, deliveries, finished)
+        return SliceResult(writes, deliveries, finished)
 
-    def _set_out(self) -> None:
+    def _start_waiting(self) -> None:
         """Let what waits join the round, as much as fits into a write."""
         if not self._under_way:
             # Golden-ratio steps spread the starts evenly, so that nobody is always last.
@@ -168,19 +168,19 @@ class Outbox:
         for send, code in zip(rest, members.codes[begin:end], strict=True):
             data = frames[code]
             if data is None:
-                self._look_closer(end - 1 - length_hint(rest))
+                self._write_slow(end - 1 - length_hint(rest))
                 continue
             try:
                 sent = send(data)
             except BlockingIOError:
                 sent = 0
             except OSError as error:
-                self._stumble(end - 1 - length_hint(rest), error)
+                self._on_partial_write(end - 1 - length_hint(rest), error)
                 continue
             if sent != len(data):
-                self._stumble(end - 1 - length_hint(rest), sent)
+                self._on_partial_write(end - 1 - length_hint(rest), sent)
 
-    def _stumble(self, index: int, met: OSError | int) -> None:
+    def _on_partial_write(self, index: int, met: OSError | int) -> None:
         """A bare write failed, or took only so many bytes."""
         member = self.members.slots[index]
         assert member is not None, "an empty place has no variant"
@@ -199,7 +199,7 @@ class Outbox:
         bundles = [sweep.prepared.bundles[variant] for sweep in self._under_way if sweep.number > since]
         return tuple(part for bundle in bundles if bundle is not None for part in bundle.parts)
 
-    def _look_closer(self, index: int) -> None:
+    def _write_slow(self, index: int) -> None:
         """Serve a place with nobody, with somebody who has just come, or whose link is behind."""
         member = self.members.slots[index]
         if member is None:
@@ -298,7 +298,7 @@ class FanOut:
         deadline = begun + SLICE_S
         outbox: Outbox | None = first
         while outbox is not None:
-            writes, deliveries, finished = outbox.walk(deadline, self._clock)
+            writes, deliveries, finished = outbox.write_slots(deadline, self._clock)
             self.writes += writes
             self.deliveries += deliveries
             self.sweeps += len(finished)

@@ -145,7 +145,7 @@ class Members:
         self._free.append(index)
         self._in_use[member.variant] -= 1
 
-    def look_closer(self, member: Member) -> None:
+    def use_slow_path(self, member: Member) -> None:
         """The member's link is behind: what is published must go to its queue."""
         if member.index >= 0:
             self.codes[member.index] = SLOW_PATH

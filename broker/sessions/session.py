@@ -176,7 +176,7 @@ class Session:
     def on_behind(self) -> None:
         """The socket is full: from now on what the rooms publish must go to the queue."""
         for room, member in self._seats:
-            room.members.look_closer(member)
+            room.members.use_slow_path(member)
 
     def on_caught_up(self, missed: QueueMissed) -> None:
         """The queue has drained: tell this viewer, and only this one, what it did not see."""

@@ -45,7 +45,7 @@ class Seat:
     def on_text(self, text: str) -> None: ...
     def on_behind(self) -> None:
         for members, member in self.seats:
-            members.look_closer(member)
+            members.use_slow_path(member)
 
     def on_caught_up(self, missed: Any) -> None: ...
     def on_left(self, room: Any, reason: Any, message: str) -> None: ...
@@ -235,7 +235,7 @@ def test_a_large_sweep_is_cut_into_slices_and_reaches_everybody_once(poller: Pol
     ticking = iter(range(10_000))
     slices = 0
     while len(outbox):
-        outbox.walk(deadline=0.0, clock=lambda: float(next(ticking)))
+        outbox.write_slots(deadline=0.0, clock=lambda: float(next(ticking)))
         slices += 1
     assert slices >= 3
     assert [len(received(sock)) for _, sock in pairs] == [1] * 150
@@ -253,7 +253,7 @@ def test_an_announcement_rides_with_the_tick_under_way_and_is_everywhere_one_rou
     fanout.submit(
         outbox, prepared(members, [Content(Tick(1, 100, 0, ()), Lane.CHAT, 1)]), lambda cost: done.append("tick")
     )
-    assert outbox.walk(0.0, lambda: 1.0).writes == 64
+    assert outbox.write_slots(0.0, lambda: 1.0).writes == 64
     fanout.submit(outbox, prepared(members, event(2)), lambda cost: done.append("announcement"))
     before = fanout.writes
     run_all(fanout)
@@ -399,7 +399,7 @@ class Rounds(RuleBasedStateMachine):
             sink = Sink()
             session = SimpleNamespace(transport=sink)
             member = Member(session, "u", "U", Role.VIEWER, frozenset(), variant)  # type: ignore[arg-type]
-            session.on_behind = partial(self.members.look_closer, member)
+            session.on_behind = partial(self.members.use_slow_path, member)
             sink.session = session
             self.members.add(member)
             self.here[member] = []
@@ -444,8 +444,8 @@ class Rounds(RuleBasedStateMachine):
                 member.session.transport.catch_up()  # type: ignore[attr-defined]
 
     @rule(steps=st.integers(1, 5))
-    def walk(self, steps: int) -> None:
-        for sweep in self.outbox.walk(self.now + steps, self.clock).finished:
+    def write_slots(self, steps: int) -> None:
+        for sweep in self.outbox.write_slots(self.now + steps, self.clock).finished:
             assert sweep.on_done is not None
             sweep.on_done(sweep.cost_s)
 
@@ -458,7 +458,7 @@ class Rounds(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         while len(self.outbox):
-            self.walk(5)
+            self.write_slots(5)
         assert sorted(self.done) == list(range(1, self.number + 1))
         for member, due in self.here.items():
             sink: Any = member.session.transport
