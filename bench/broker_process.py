@@ -113,7 +113,7 @@ class Observer:
                 "sample",
                 at_us=now_us(),
                 connections=len(broker.poller),
-                behind=self._behind(),
+                behind=self._backlogged(),
                 stage=int(broker.monitor.stage),
                 queue_bytes=broker.budget.used_bytes,
                 deliveries=stats.deliveries,
@@ -124,10 +124,10 @@ class Observer:
                 interval_ms=round(max(intervals, default=0.0) * 1000, 1),
             )
 
-    def _behind(self) -> int:
+    def _backlogged(self) -> int:
         crowd = self._crowd
         shared = sum(len(each.waiting) for each in crowd.sockets) if crowd is not None else 0
-        return self._broker.poller.behind + shared
+        return self._broker.poller.backlogged + shared
 
     def _tell_stats(self) -> None:
         stats = self._broker.stats()
@@ -146,7 +146,7 @@ class Observer:
         emit(
             "stats",
             connections=stats.connections,
-            behind=self._behind(),
+            behind=self._backlogged(),
             stage=int(stats.stage),
             queue_bytes=stats.queue_bytes,
             posts=stats.posts,

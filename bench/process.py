@@ -82,7 +82,7 @@ class Child:
             self.process.stdin.write(json.dumps(line).encode() + b"\n")
             self.process.stdin.flush()
         except (BrokenPipeError, ValueError) as error:
-            raise BenchFailure(f"{self.name} is gone: {self.last_words()}") from error
+            raise BenchFailure(f"{self.name} is gone: {self.final_output()}") from error
 
     def wait(self, name: str, timeout_s: float) -> Event:
         """The next event called ``name``; others that come before it are dropped. BenchFailure if it does not come."""
@@ -95,11 +95,11 @@ class Child:
             if event["event"] == name:
                 return event
             if event["event"] == "ended":
-                raise BenchFailure(f"{self.name} ended before it said {name!r}: {self.last_words()}")
+                raise BenchFailure(f"{self.name} ended before it said {name!r}: {self.final_output()}")
             if event["event"] == "failed":
                 raise BenchFailure(f"{self.name}: {event['why']}")
 
-    def last_words(self) -> str:
+    def final_output(self) -> str:
         """The end of what it wrote to standard error."""
         try:
             self._errors.flush()

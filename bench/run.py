@@ -318,7 +318,7 @@ class _Play:
             time.sleep(min(left, 0.5))
             for child in self.troupe.children:
                 if child.process.poll() is not None:
-                    raise BenchFailure(f"{child.name} ended in the middle of the run: {child.last_words()}")
+                    raise BenchFailure(f"{child.name} ended in the middle of the run: {child.final_output()}")
 
     def _stats(self) -> dict[str, Any]:
         self.broker.tell("stats")

@@ -162,7 +162,7 @@ class Viewer:
         transport.owner = self
         self.arriving: deque[tuple[float, bytes]] = deque()
         self.leave: Callable[[], None] = lambda: None
-        self.fall_behind: Callable[[], None] = lambda: None
+        self.start_backlog: Callable[[], None] = lambda: None
 
     def on_data(self, data: bytes) -> None:
         """Scripted viewers say nothing."""
@@ -170,14 +170,14 @@ class Viewer:
     def on_text(self, text: str) -> None:
         """Scripted viewers say nothing."""
 
-    def on_behind(self) -> None:
-        self.fall_behind()
+    def on_backlog(self) -> None:
+        self.start_backlog()
 
-    def on_caught_up(self, missed: Missed) -> None:
+    def on_drained(self, missed: Missed) -> None:
         self.link.told += missed.chat_weight
 
     def on_overflow(self) -> None:
-        self.transport.lose("too far behind", CloseCode.SLOW_VIEWER)
+        self.transport.abort("too far behind", CloseCode.SLOW_VIEWER)
 
     def on_closed(self, code: int, reason: str) -> None:
         self.link.state = LinkState.CLOSED
@@ -261,7 +261,7 @@ class _Stage:
             viewer = Viewer(link, ScriptedTransport(Pipe(script, self.rng.uniform(0, 60)), self.house))
             member = Member(viewer, f"viewer-{index}", "", Role.VIEWER, frozenset(), variant)
             viewer.leave = partial(_leave, room, member)
-            viewer.fall_behind = partial(room.members.use_slow_path, member)
+            viewer.start_backlog = partial(room.members.use_slow_path, member)
             self.viewers.append(viewer)
             room.enter(member, trio.current_time())
         everything = frozenset(int(kind) for kind in MessageType)

@@ -34,7 +34,7 @@ from broker.core.rooms.state import CustomRule, RoomRules
 from broker.ledger import Ledger, LedgerLimits, LedgerState, Retention
 from broker.net.listener import Listener
 from broker.net.poller import Poller
-from broker.net.protocol_detection import settle
+from broker.net.protocol_detection import release_admission
 from broker.net.transport import Transport
 from broker.rooms.fanout import FanOut
 from broker.rooms.hub import Hub
@@ -229,7 +229,7 @@ class Broker:
         return Session(transport, self.services)
 
     def _on_gone(self, transport: Transport) -> None:
-        settle(self.connection_limits, transport)
+        release_admission(self.connection_limits, transport)
 
     def status(self) -> tuple[bool, dict[str, Any]]:
         """Readiness and its words for ``GET /healthz``."""
@@ -250,7 +250,7 @@ class Broker:
         """Every counter now. O(rooms)."""
         return Stats(
             connections=len(self.poller),
-            behind=self.poller.behind,
+            behind=self.poller.backlogged,
             rooms=len(self.hub),
             stage=self.monitor.stage,
             queue_bytes=self.budget.used_bytes,

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import trio
-from broker.users.queries import LedgerQueries
 
 from broker.ledger import Committed, Entry, Ledger, LedgerResult, Pace, Reader, SubmitResult, database_path
 from broker.server import Broker, unix_ms
 from broker.users.inbox import Inboxes
+from broker.users.queries import LedgerQueries
 from protocol.codes import MessageType, Outcome
 from protocol.messages import Ack, Event
 from tests.support.broker import RawLink, configuration

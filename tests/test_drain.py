@@ -80,7 +80,7 @@ async def test_a_viewer_that_is_behind_gets_what_waits_for_it_and_then_the_goodb
         await slow.login("dev:slow")
         await slow.join()
         sent = 0
-        while not broker.poller.behind:
+        while not broker.poller.backlogged:
             sent += 1
             await host.post(room, sent, MessageType.ANNOUNCEMENT, (f"news {sent} " + "很长的公告" * 80,))
             assert (await host.expect(Ack))[1].results[0].outcome is Outcome.ACCEPTED

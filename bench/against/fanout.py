@@ -189,7 +189,7 @@ def _start(name: str, troupe: Troupe) -> tuple[Child, int]:
             if sock.connect_ex(("127.0.0.1", port)) == 0:
                 return server, port
         if server.process.poll() is not None:
-            raise BenchFailure(f"it ended at once: {server.last_words()}")
+            raise BenchFailure(f"it ended at once: {server.final_output()}")
         time.sleep(0.1)
     raise BenchFailure("it does not listen")
 

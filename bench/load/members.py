@@ -101,7 +101,7 @@ class SharedSocket(Transport):
             if link is not begun:
                 link.send = _refuse
                 if link.owner is not None:
-                    link.owner.on_behind()  # the fan-out must not call the socket's own send
+                    link.owner.on_backlog()  # the fan-out must not call the socket's own send
 
     def let_go(self) -> None:
         """Nobody's frame is half written any more."""
@@ -113,7 +113,7 @@ class SharedSocket(Transport):
         """A viewer went in the middle of a frame: nobody can use this socket any more."""
         self.begun = None
         for link in self.links:
-            link.lose("its socket broke off within a frame")
+            link.abort("its socket broke off within a frame")
         self.release()
 
     # What the poller calls.
@@ -144,7 +144,7 @@ class SharedSocket(Transport):
             data = b""
         if not data:
             for link in list(self.links):
-                link.lose("the receiver has gone")
+                link.abort("the receiver has gone")
             self.release()
 
     def on_bytes(self, data: bytes) -> None:
@@ -161,10 +161,10 @@ class SharedLink(TcpTransport):
         super().__init__(shared.sock, cast(Poller, shared), "crowd")
         self.shared = shared
 
-    def fall_behind(self, parts: tuple[Part, ...], sent: int) -> None:
+    def start_backlog(self, parts: tuple[Part, ...], sent: int) -> None:
         if sent and not self.state:
             self.shared.hold(self)
-        super().fall_behind(parts, sent)
+        super().start_backlog(parts, sent)
 
     def shut_down(self) -> None:
         """The socket is not this viewer's to close."""
@@ -193,16 +193,16 @@ class Seat:
     def on_text(self, text: str) -> None:
         """Viewers of a crowd say nothing."""
 
-    def on_behind(self) -> None:
+    def on_backlog(self) -> None:
         self.room.members.use_slow_path(self.member)
 
-    def on_caught_up(self, missed: Missed) -> None:
+    def on_drained(self, missed: Missed) -> None:
         self.crowd.missed_chat_frames += missed.chat_frames
         self.crowd.missed_ambient_frames += missed.ambient_frames + missed.superseded
         self.crowd.missed_danmaku += missed.chat_weight
 
     def on_overflow(self) -> None:
-        self.transport.lose("too far behind", CloseCode.SLOW_VIEWER)
+        self.transport.abort("too far behind", CloseCode.SLOW_VIEWER)
 
     def on_closed(self, code: int, reason: str) -> None:
         self.crowd.closed += 1
@@ -287,5 +287,5 @@ class Crowd:
         """Close every socket."""
         for shared in self.sockets:
             for link in shared.links:
-                link.lose("the bench is over")
+                link.abort("the bench is over")
             shared.release()

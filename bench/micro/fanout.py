@@ -120,7 +120,7 @@ async def _sweep(broker: Broker, publisher: socket.socket, message: bytes) -> fl
         if broker.fanout.sweeps != before:
             break
     used = cpu_s() - used
-    if broker.poller.behind:
+    if broker.poller.backlogged:
         raise RuntimeError("a viewer fell behind; the machine is too busy to measure")
     try:
         while publisher.recv(65536):

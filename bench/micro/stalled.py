@@ -34,7 +34,7 @@ async def stalled(smoke: bool) -> list[Result]:
         await even_publisher.ask("open", links=4, port=port, rooms=["even"], prefix="dev:q")
         # Fill the stalled viewer's socket while nobody else has to hear all that.
         for _ in range(100):
-            if broker.poller.behind:
+            if broker.poller.backlogged:
                 break
             await held_publisher.ask("flood", per_s=20_000, seconds=0.05, burst=50)
             await trio.sleep(0.1)
@@ -50,8 +50,8 @@ async def stalled(smoke: bool) -> list[Result]:
         for _ in range(rounds):
             with_s.append(await _p99_ms(held, held_publisher, per_s, seconds))
             without_s.append(await _p99_ms(even, even_publisher, per_s, seconds))
-            if broker.poller.behind != 1:
-                raise RuntimeError(f"{broker.poller.behind} viewers are behind, not 1; the machine is too busy")
+            if broker.poller.backlogged != 1:
+                raise RuntimeError(f"{broker.poller.backlogged} viewers are behind, not 1; the machine is too busy")
     ratios = [one / other for one, other in zip(with_s, without_s, strict=True)]
     detail = {"rounds": rounds, "with_ms": median(with_s), "without_ms": median(without_s)}
     figure = f"p99 of {viewers - 1} healthy viewers beside a stalled one, over that without it"

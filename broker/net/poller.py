@@ -90,7 +90,7 @@ class Poller:
         self._ready: list[tuple[int, int]] = []
         """Descriptors and events of the batch that the last turn had no time for."""
         self._transports: dict[int, Transport] = {}
-        self._behind: set[Transport] = set()
+        self._backlogged: set[Transport] = set()
         self._paused: dict[Transport, float] = {}
         self._wheel: TimerWheel[Transport] = TimerWheel(self.now, SLOT_S, 256)
         """Its times are ours less `away_s`."""
@@ -100,11 +100,11 @@ class Poller:
         return len(self._transports)
 
     @property
-    def behind(self) -> int:
+    def backlogged(self) -> int:
         """Viewers with a queue now."""
-        return len(self._behind)
+        return len(self._backlogged)
 
-    def wake(self) -> float:
+    def refresh_clock(self) -> float:
         """Take the time anew, for whoever calls into sessions from outside a turn; returns it."""
         self.now = self._clock()
         return self.now
@@ -127,8 +127,8 @@ class Poller:
     def replace(self, old: Transport, new: Transport) -> None:
         """Let ``new`` go on with the descriptor of ``old``, and with its deadline."""
         self._wheel.exchange(old, new)
-        was_watched = old in self._behind or old in self._paused
-        self._behind.discard(old)
+        was_watched = old in self._backlogged or old in self._paused
+        self._backlogged.discard(old)
         self._paused.pop(old, None)
         self._transports[new.fd] = new
         old.fd = -1
@@ -140,7 +140,7 @@ class Poller:
         if self._transports.get(transport.fd) is transport:
             del self._transports[transport.fd]
             self._wheel.remove(transport)
-            self._behind.discard(transport)
+            self._backlogged.discard(transport)
             self._paused.pop(transport, None)
             with contextlib.suppress(OSError):  # a TLS wrap that failed has closed it already
                 self._epoll.unregister(transport.fd)
@@ -152,13 +152,13 @@ class Poller:
 
     def watch_writable(self, transport: Transport) -> None:
         """Call `on_writable` when the socket takes bytes again."""
-        self._behind.add(transport)
+        self._backlogged.add(transport)
         self._set_interest(transport)
 
     def unwatch_writable(self, transport: Transport) -> None:
         """The transport has caught up."""
-        if transport in self._behind:
-            self._behind.discard(transport)
+        if transport in self._backlogged:
+            self._backlogged.discard(transport)
             self._set_interest(transport)
 
     def pause_reading(self, transport: Transport, until: float) -> None:
@@ -174,7 +174,7 @@ class Poller:
     def _set_interest(self, transport: Transport) -> None:
         if transport.fd >= 0 and self._transports.get(transport.fd) is transport:
             interest = 0 if transport in self._paused else _IN
-            self._epoll.modify(transport.fd, interest | (_OUT if transport in self._behind else 0))
+            self._epoll.modify(transport.fd, interest | (_OUT if transport in self._backlogged else 0))
 
     # ---- the loop
 
@@ -192,7 +192,7 @@ class Poller:
         finally:
             for transport in list(self._transports.values()):
                 try:
-                    transport.lose("broker stopped", CloseCode.GOING_AWAY)
+                    transport.abort("broker stopped", CloseCode.GOING_AWAY)
                 except Exception as error:
                     self.crash(transport, error)
             self._epoll.close()
@@ -254,7 +254,7 @@ class Poller:
         late_s = now - self._tidied_at - HOUSEKEEPING_S
         self._tidied_at = now
         if late_s > STALL_S:
-            self._forgive(late_s)
+            self._extend_deadlines(late_s)
         for transport in self._wheel.expire(now - self.away_s):
             try:
                 if transport.state:
@@ -264,7 +264,7 @@ class Poller:
             except Exception as error:
                 self.crash(transport, error)
         stuck = now - self._write_timeout_s
-        for transport in [each for each in self._behind if each.progress_at < stuck]:
+        for transport in [each for each in self._backlogged if each.progress_at < stuck]:
             try:
                 if transport.owner is not None:
                     transport.owner.on_overflow()
@@ -273,11 +273,11 @@ class Poller:
         for transport in [each for each, until in self._paused.items() if until <= now]:
             self.resume_reading(transport)
 
-    def _forgive(self, away_s: float) -> None:
+    def _extend_deadlines(self, away_s: float) -> None:
         """Move every deadline by a time in which we could not have heard anybody, nor written to anybody."""
         self.away_s += away_s
         for transport in self._transports.values():
-            transport.forgive(away_s)
+            transport.extend_deadlines(away_s)
         log.warning("deadlines moved: the loop was away", away_s=round(away_s, 3), connections=len(self._transports))
 
     def crash(self, transport: Transport, error: Exception) -> None:
@@ -285,7 +285,7 @@ class Poller:
         self.crashes += 1
         log.error("connection failed", address=transport.address, exc_info=error)
         try:
-            transport.lose("internal error", CloseCode.INTERNAL_ERROR)
+            transport.abort("internal error", CloseCode.INTERNAL_ERROR)
         except Exception as again:
             log.error("connection failed while ending", address=transport.address, exc_info=again)
             transport.release()

@@ -57,7 +57,7 @@ from protocol.messages import GoAway
 if TYPE_CHECKING:
     from broker.net.poller import Poller
 
-__all__ = ["DetectorSettings", "ProtocolDetector", "settle"]
+__all__ = ["DetectorSettings", "ProtocolDetector", "release_admission"]
 
 NATIVE_FIRST = 0x00
 TLS_FIRST = 0x16
@@ -132,10 +132,10 @@ class ProtocolDetector(Transport):
         except BlockingIOError:
             return
         except OSError as error:
-            self.lose(f"read failed: {error.strerror or error}")
+            self.abort(f"read failed: {error.strerror or error}")
             return
         if not data:
-            self.lose("closed by peer")
+            self.abort("closed by peer")
         elif self.is_proxied:
             self._read_proxy_header(data)
         elif data[0] == TLS_FIRST and self._reception.tls is not None:
@@ -159,7 +159,7 @@ class ProtocolDetector(Transport):
             self.sock.recv(header.consumed - held)
             address = header.address or str(self.sock.getpeername()[0])
         except OSError as error:
-            self.lose(f"read failed: {error.strerror or error}")
+            self.abort(f"read failed: {error.strerror or error}")
             return
         self._buffer.clear()
         self.is_proxied = False
@@ -184,7 +184,7 @@ class ProtocolDetector(Transport):
 
     def _end_noise(self, reason: str) -> None:
         self._reception.noise += 1
-        self.lose(reason, CloseCode.BAD_TRANSPORT)
+        self.abort(reason, CloseCode.BAD_TRANSPORT)
 
     # ---- native
 
@@ -234,14 +234,14 @@ class ProtocolDetector(Transport):
         self._reception.answered[int(said[9:12])] += 1
         self.finish(said, CloseCode.CLIENT_DONE, "answered")
 
-    def close(self, code: int, reason: str, last_words: bytes = b"") -> None:
+    def close(self, code: int, reason: str, final_bytes: bytes = b"") -> None:
         """End what has not become anything, with 408 or 503 for half a request. It does not linger: it had its time."""
         if not self.state and not self.is_proxied and self._buffer and self._buffer[0] in METHOD_INITIALS:
             status = 408 if code == CloseCode.HANDSHAKE_TIMEOUT and self.refusal is None else 503
             self._reception.answered[status] += 1
             with contextlib.suppress(OSError):
                 self.send(response(refuse(status)))
-        self.lose(reason, code)
+        self.abort(reason, code)
 
     # ---- becoming
 
@@ -263,7 +263,7 @@ class ProtocolDetector(Transport):
         try:
             self.sock = wrap(context, sock)
         except (OSError, ValueError) as error:
-            self.lose(f"TLS failed: {error}")
+            self.abort(f"TLS failed: {error}")
             return
         greeting = TlsHandshake(self.sock, self.poller, self.address, self._reception, self.refusal)
         greeting.in_overflow = self.in_overflow
@@ -313,7 +313,7 @@ class TlsHandshake(Encrypted, ProtocolDetector):
             return False
         except OSError as error:
             self._reception.noise += 1
-            self.lose(f"TLS failed: {error.strerror or error}")
+            self.abort(f"TLS failed: {error.strerror or error}")
             return False
         self.poller.unwatch_writable(self)
         if done:
@@ -322,7 +322,7 @@ class TlsHandshake(Encrypted, ProtocolDetector):
         return done
 
 
-def settle(connection_limits: ConnectionLimits, transport: Transport) -> None:
+def release_admission(connection_limits: ConnectionLimits, transport: Transport) -> None:
     """Take a connection that has gone off the gate's books; the poller's ``on_gone``."""
     if isinstance(transport, ProtocolDetector) and transport.in_overflow:
         connection_limits.leave_refused()

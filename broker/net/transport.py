@@ -75,10 +75,10 @@ class Owner(Protocol):
     def on_text(self, text: str) -> None:
         """One JSON text message."""
 
-    def on_behind(self) -> None:
+    def on_backlog(self) -> None:
         """The socket is full and a queue begins: nothing may be written past it."""
 
-    def on_caught_up(self, missed: Missed) -> None:
+    def on_drained(self, missed: Missed) -> None:
         """The queue has drained; ``missed`` is what it dropped meanwhile."""
 
     def on_overflow(self) -> None:
@@ -91,7 +91,7 @@ class Owner(Protocol):
 class Transport:
     """Outbound side and life of one connection.
 
-    ``send`` is the socket's own bound method: the fan-out calls it directly until `Owner.on_behind` has told it not to.
+    ``send`` is the socket's own bound method: the fan-out calls it directly until `Owner.on_backlog`.
     """
 
     __slots__ = (
@@ -133,7 +133,7 @@ class Transport:
         if self.queue is not None:
             self.enqueue((Part(data, lane, weight, key),))
         elif not self.state and (sent := self._try_send(data)) != len(data):
-            self.fall_behind((Part(data, lane, weight, key),), sent)
+            self.start_backlog((Part(data, lane, weight, key),), sent)
 
     def write_parts(self, parts: tuple[Part, ...]) -> None:
         """As `write`, several units at once."""
@@ -142,7 +142,7 @@ class Transport:
         elif not self.state and parts:
             data = _joined(parts)
             if (sent := self._try_send(data)) != len(data):
-                self.fall_behind(parts, sent)
+                self.start_backlog(parts, sent)
 
     def _try_send(self, data: bytes) -> int:
         """How much the socket took; all of it where the peer has gone, for then nothing is left to do."""
@@ -151,10 +151,10 @@ class Transport:
         except BlockingIOError:
             return 0
         except OSError as error:
-            self.lose(f"write failed: {error.strerror or error}")
+            self.abort(f"write failed: {error.strerror or error}")
             return len(data)
 
-    def fall_behind(self, parts: tuple[Part, ...], sent: int) -> None:
+    def start_backlog(self, parts: tuple[Part, ...], sent: int) -> None:
         """Start queueing: the socket took only ``sent`` bytes of the joined ``parts``."""
         if self.state:
             return
@@ -163,7 +163,7 @@ class Transport:
         self.progress_at = poller.now
         poller.watch_writable(self)
         if self.owner is not None:
-            self.owner.on_behind()
+            self.owner.on_backlog()
         waiting: list[Part] = []
         if self.retry_same:  # all of the refused write is begun, for all of it must come again
             data = _joined(parts)
@@ -220,31 +220,31 @@ class Transport:
             pass
         except OSError as error:
             self.poller.account(queue.nbytes - before)
-            self.lose(f"write failed: {error.strerror or error}")
+            self.abort(f"write failed: {error.strerror or error}")
             return
         self.poller.account(queue.nbytes - before)
         if queue.empty:
             self.queue = None
             self.poller.unwatch_writable(self)
             if self.owner is not None:
-                self.owner.on_caught_up(queue.take_missed())
+                self.owner.on_drained(queue.take_missed())
 
     # ---- ending
 
-    def farewell(self, code: int, reason: str) -> bytes:
+    def close_frame(self, code: int, reason: str) -> bytes:
         """Bytes of the transport's own goodbye, after the GOAWAY frame (a WebSocket has one, TCP has none)."""
         return b""
 
-    def close(self, code: int, reason: str, last_words: bytes = b"") -> None:
-        """End the link: say ``last_words`` and the farewell if the socket takes them, then free the descriptor.
+    def close(self, code: int, reason: str, final_bytes: bytes = b"") -> None:
+        """End the link: say ``final_bytes`` and the farewell if the socket takes them, then free the descriptor.
 
         A viewer that is behind hears nothing more: its frames in flight must not be cut in the middle. Idempotent.
         """
         if not self.state:
-            self.finish(last_words + self.farewell(code, reason), code, reason)
+            self.finish(final_bytes + self.close_frame(code, reason), code, reason)
 
     def finish(self, final: bytes, code: int, reason: str) -> None:
-        """As `close`, with exactly the bytes ``final`` as the last ones."""
+        """As `cabort`, with exactly the bytes ``final`` as the last ones."""
         if self.state:
             return
         polite = False
@@ -266,7 +266,7 @@ class Transport:
         """Say that no more bytes will come."""
         self.sock.shutdown(socket.SHUT_WR)
 
-    def lose(self, reason: str, code: int = CloseCode.CLOSED_BY_PEER) -> None:
+    def abort(self, reason: str, code: int = CloseCode.CLOSED_BY_PEER) -> None:
         """The peer is gone: free everything at once. Idempotent."""
         if not self.state:
             self._end(code, reason)
@@ -292,7 +292,7 @@ class Transport:
                 self.fd = -1
                 self.sock.close()
 
-    def forgive(self, away_s: float) -> None:
+    def extend_deadlines(self, away_s: float) -> None:
         """The broker was away for so long: that time is no silence of the peer, and none in which it took no byte."""
         now = self.poller.now
         self.heard_at = min(now, self.heard_at + away_s)
@@ -307,10 +307,10 @@ class Transport:
         except BlockingIOError:
             return
         except OSError as error:
-            self.lose(f"read failed: {error.strerror or error}")
+            self.abort(f"read failed: {error.strerror or error}")
             return
         if not data:
-            self.lose("closed by peer")
+            self.abort("closed by peer")
         elif not self.state:
             self.heard_at = self.poller.now
             self.on_bytes(data)

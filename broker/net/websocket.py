@@ -337,7 +337,7 @@ class WebSocketTransport(Transport):
         reason = _REASONS.get(code, "WebSocket protocol error")
         self.finish(ws_close(code, reason), CloseCode.BAD_TRANSPORT, reason)
 
-    def farewell(self, code: int, reason: str) -> bytes:
+    def close_frame(self, code: int, reason: str) -> bytes:
         """Our Close frame: close codes of the protocol are WebSocket close codes as they are."""
         return ws_close(code, reason)
 

@@ -187,9 +187,9 @@ class Outbox:
         transport: Transport = member.session.transport
         try:
             if isinstance(met, int):
-                transport.fall_behind(self._parts_for(member), met)
+                transport.start_backlog(self._parts_for(member), met)
             else:
-                transport.lose(f"write failed: {met.strerror or met}")
+                transport.abort(f"write failed: {met.strerror or met}")
         except Exception as error:
             transport.poller.crash(transport, error)
 
@@ -215,7 +215,7 @@ class Outbox:
             transport.poller.crash(transport, error)
             return
         if member.index >= 0 and transport.queue is None and member.since < self._oldest():
-            self.members.settle(member)
+            self.members.use_fast_path(member)
 
     def _oldest(self) -> int:
         """Number of the first content that has not been everywhere; only while there is one."""

@@ -150,7 +150,7 @@ class Members:
         if member.index >= 0:
             self.codes[member.index] = SLOW_PATH
 
-    def settle(self, member: Member) -> None:
+    def use_fast_path(self, member: Member) -> None:
         """Nothing is special about the member any more: write straight to its socket."""
         self.codes[member.index] = member.variant
 

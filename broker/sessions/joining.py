@@ -41,7 +41,7 @@ def wait_founded(session: Session, room: Room, frame: Frame) -> bool:
 def _on_founded(session: Session, name: str, frame: Frame) -> None:
     _has_waited(session, name)
     if not session.transport.state:
-        session.services.poller.wake()
+        session.services.poller.refresh_clock()
         with session.answering():
             if frame.opcode is Opcode.JOIN:
                 session.on_join(frame, again=True)
@@ -85,7 +85,7 @@ def _on_history(
     """The ledger has answered. The room has gone on meanwhile: what is newer comes from it."""
     _has_waited(session, resume.room_name)
     if not session.transport.state:
-        session.services.poller.wake()
+        session.services.poller.refresh_clock()
         with session.answering():
             _come_back(session, resume, sequence, found, more)
 

@@ -173,12 +173,12 @@ class Session:
         if self._frame_tat > now + 2.0 and not self.transport.state:
             poller.pause_reading(self.transport, self._frame_tat - 2.0)
 
-    def on_behind(self) -> None:
+    def on_backlog(self) -> None:
         """The socket is full: from now on what the rooms publish must go to the queue."""
         for room, member in self._seats:
             room.members.use_slow_path(member)
 
-    def on_caught_up(self, missed: QueueMissed) -> None:
+    def on_drained(self, missed: QueueMissed) -> None:
         """The queue has drained: tell this viewer, and only this one, what it did not see."""
         chat, ambient = missed.chat_weight, missed.ambient_frames
         if chat or ambient:
@@ -200,7 +200,7 @@ class Session:
         services = self._services
         services.sessions.pop(self, None)
         services.closed[code] += 1
-        now = services.poller.wake()  # a sweep may have found the socket broken, between two turns
+        now = services.poller.refresh_clock()  # a sweep may have found the socket broken, between two turns
         for room, member in self._seats:
             self._guard(room, room.leave, member, now)
         self._seats = ()
@@ -279,10 +279,10 @@ class Session:
             return
         self._flush()
         try:
-            last_words = self._framed(self._connection.send(GoAway(code, reason, retry_after_ms, jitter_ms)))
+            final_bytes = self._framed(self._connection.send(GoAway(code, reason, retry_after_ms, jitter_ms)))
         except LocalProtocolError:
-            last_words = b""
-        self.transport.close(code, reason, last_words)
+            final_bytes = b""
+        self.transport.close(code, reason, final_bytes)
 
     # ---- rooms
 

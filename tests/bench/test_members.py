@@ -76,7 +76,7 @@ async def test_a_frame_cut_in_two_is_finished_before_anybody_elses_begins(poller
             assert mine == [frame(viewer, number)[0] for number in range(40)], "a viewer's own order"
         assert all(link.queue is None for link in links)
         assert shared.begun is None
-        assert not poller.behind
+        assert not poller.backlogged
     finally:
         sender.close()
         receiver.close()
@@ -94,7 +94,7 @@ async def test_a_viewer_that_leaves_within_a_frame_takes_its_socket_along(poller
         second.write(frame(1, 1), Lane.CHAT, 1, 1)
         assert second.queue is not None, "the other one waits"
         if shared.begun is first:
-            first.lose("gone")
+            first.abort("gone")
             assert second.state
             assert sender.fileno() == -1
     finally:

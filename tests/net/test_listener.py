@@ -19,7 +19,7 @@ from broker.core.net.connection_limits import OVERFLOW_MAX, ConnectionLimits
 from broker.core.net.send_queue import QueueLimits
 from broker.net.listener import BACKOFF_MAX_S, Listener, bind
 from broker.net.poller import Poller
-from broker.net.protocol_detection import settle
+from broker.net.protocol_detection import release_admission
 from broker.net.transport import Owner, Transport
 from protocol.codes import CloseCode
 from tests.support.poller import RememberingOwner, descriptors, make_credentials
@@ -44,7 +44,7 @@ class House:
             budget=ByteBudget(1 << 20),
             write_timeout_s=10.0,
             on_due=lambda transport: transport.close(CloseCode.HANDSHAKE_TIMEOUT, "too late"),
-            on_gone=lambda transport: settle(self.connection_limits, transport),
+            on_gone=lambda transport: release_admission(self.connection_limits, transport),
         )
         self.listener = Listener(
             config, self.poller, self.connection_limits, self.make_echo, status=lambda: (True, {"status": "ok"})
@@ -320,7 +320,7 @@ async def test_a_newcomer_that_went_away_is_no_error(autojump_clock: trio.testin
         assert house.connection_limits.admitted == 1
     assert house.listener.accept_errors == 0
     for transport in list(house.poller._transports.values()):
-        transport.lose("test over")
+        transport.abort("test over")
     house.listener.stop()
     sock.close()
     house.poller._epoll.close()

@@ -133,7 +133,7 @@ def test_a_viewer_that_is_behind_is_not_cut_for_our_own_absence(stage: Stage) ->
 def test_a_link_that_leaves_takes_its_deadline_and_its_pause_along(stage: Stage) -> None:
     transport, _, _ = stage.add(TcpTransport)
     stage.poller.pause_reading(transport, stage.clock.now + 5.0)
-    transport.lose("gone")
+    transport.abort("gone")
     assert not stage.poller._paused
     assert len(stage.poller._wheel) == 0
     stage.later(100.0)
@@ -179,7 +179,7 @@ def test_a_replaced_link_keeps_what_it_waited_for(stage: Stage) -> None:
     client.send(b"x")
     stage.until(lambda: owner.data)
     stage.poller.rewheel(new, stage.clock.now + 5.0)
-    old.lose("forgotten")
+    old.abort("forgotten")
     assert stage.gone == []
     assert len(stage.poller) == 1
     assert not owner.closed
@@ -192,7 +192,7 @@ def test_a_descriptor_that_is_used_again_within_a_batch_belongs_to_the_newcomer(
 
     def replace_the_second(_: object) -> None:
         server, _ = stage.pair()
-        victim.lose("kicked")
+        victim.abort("kicked")
         os.dup2(server.fileno(), number)
         server.close()
         stage.adopt(TcpTransport(socket.socket(fileno=number), stage.poller, "127.0.0.1"))

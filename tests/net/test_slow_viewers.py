@@ -102,7 +102,7 @@ async def test_counters_after_a_gap_are_newer_than_those_before_it_and_older_tha
             frame, state = await ann.expect(State)
         heard = [frame.sequence]
         (session,) = broker.services.sessions
-        session.on_caught_up(QueueMissed(chat_frames=0, chat_weight=0, ambient_frames=3, superseded=0))
+        session.on_drained(QueueMissed(chat_frames=0, chat_weight=0, ambient_frames=3, superseded=0))
         _, direct = await ann.expect(Direct)
         assert direct.type == MessageType.MISSED
         frame, state = await ann.expect(State)

@@ -149,13 +149,13 @@ def test_a_full_socket_queues_and_catches_up_without_a_hole(open_link: Opener) -
     for payload in payloads:
         link.transport.write(link.message(payload), Lane.COMMERCE)
     assert link.transport.queue is not None
-    assert len(link.stage.poller._behind) == 1
+    assert len(link.stage.poller._backlogged) == 1
     assert link.stage.budget.used_bytes == link.transport.queue.nbytes > 0
     expected = b"".join(map(link.message, payloads))
     assert link.stage.read(link.client, len(expected)) == expected
     link.stage.until(lambda: link.transport.queue is None, link.client)
     assert len(link.owner.missed) == 1
-    assert link.stage.poller.behind == 0
+    assert link.stage.poller.backlogged == 0
     assert link.stage.budget.used_bytes == 0
 
 
@@ -185,7 +185,7 @@ def test_dropping_chat_cuts_no_frame_and_loses_no_event(open_link: Opener) -> No
             except BlockingIOError:
                 sent = 0
             if sent != len(joined):
-                link.transport.fall_behind(parts, sent)
+                link.transport.start_backlog(parts, sent)
         else:
             link.transport.write(link.message(payload), lane, 1, 1)
         if n % 3 == 0:
@@ -273,7 +273,7 @@ def test_a_client_that_leaves_ends_the_link_once(open_link: Opener) -> None:
     link = open_link()
     link.client.close()
     link.stage.until(lambda: link.owner.closed)
-    link.transport.lose("again")
+    link.transport.abort("again")
     link.transport.close(CloseCode.GOING_AWAY, "again")
     link.transport.release()
     link.stage.turn(3)
@@ -299,7 +299,7 @@ def test_writing_to_a_client_that_reset_ends_the_link_and_raises_nothing(open_li
     link.stage.until(lambda: link.owner.closed)
     link.transport.write(link.message(b"more"))
     link.transport.enqueue((Part(b"more", Lane.CONTROL, 0, 0),))
-    link.transport.fall_behind((Part(b"more", Lane.CONTROL, 0, 0),), 1)
+    link.transport.start_backlog((Part(b"more", Lane.CONTROL, 0, 0),), 1)
     link.transport.on_writable()
     assert not link.is_behind()
     assert link.stage.budget.used_bytes == 0
@@ -384,7 +384,7 @@ def test_a_refused_tls_write_comes_again_with_the_same_bytes(credentials: Creden
             if sent == len(joined):
                 written += 1
             else:
-                link.transport.fall_behind(parts, sent)
+                link.transport.start_backlog(parts, sent)
         for n in range(50):
             link.transport.write(b"sale%3d" % n, Lane.COMMERCE)
             link.transport.write(b"chat%3d" % n, Lane.CHAT, 1)

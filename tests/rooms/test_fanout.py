@@ -43,11 +43,11 @@ class Seat:
 
     def on_data(self, data: bytes) -> None: ...
     def on_text(self, text: str) -> None: ...
-    def on_behind(self) -> None:
+    def on_backlog(self) -> None:
         for members, member in self.seats:
             members.use_slow_path(member)
 
-    def on_caught_up(self, missed: Any) -> None: ...
+    def on_drained(self, missed: Any) -> None: ...
     def on_left(self, room: Any, reason: Any, message: str) -> None: ...
     def reply_acks(self, room: int, results: Any) -> None: ...
 
@@ -348,10 +348,10 @@ class Sink:
     def read(data: bytes) -> list[int]:
         return [int(number) for number in data.split()]
 
-    def fall_behind(self, parts: tuple[Part, ...], sent: int) -> None:
+    def start_backlog(self, parts: tuple[Part, ...], sent: int) -> None:
         assert sent == 0
         self.queue = []
-        self.session.on_behind()
+        self.session.on_backlog()
         self.enqueue(parts)
 
     def enqueue(self, parts: tuple[Part, ...]) -> None:
@@ -366,7 +366,7 @@ class Sink:
         try:
             self.send(data)
         except BlockingIOError:
-            self.fall_behind(parts, 0)
+            self.start_backlog(parts, 0)
 
     def catch_up(self) -> None:
         self.refuses = False
@@ -399,7 +399,7 @@ class Rounds(RuleBasedStateMachine):
             sink = Sink()
             session = SimpleNamespace(transport=sink)
             member = Member(session, "u", "U", Role.VIEWER, frozenset(), variant)  # type: ignore[arg-type]
-            session.on_behind = partial(self.members.use_slow_path, member)
+            session.on_backlog = partial(self.members.use_slow_path, member)
             sink.session = session
             self.members.add(member)
             self.here[member] = []

@@ -47,7 +47,7 @@ class SimPoller(Poller):
         self._epoll.close()
         epoll = SimEpoll()
         self._epoll = epoll  # type: ignore[assignment]
-        self._behind = _Ordered()  # type: ignore[assignment]
+        self._backlogged = _Ordered()  # type: ignore[assignment]
         return epoll
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -62,7 +62,7 @@ class SimPoller(Poller):
                     self._turn()
         finally:
             for transport in list(self._transports.values()):
-                transport.lose("broker stopped")
+                transport.abort("broker stopped")
 
 
 class SimListener(Listener):

@@ -24,7 +24,7 @@ from broker.core.net.connection_limits import ConnectionLimits, Refuse
 from broker.core.net.proxy_header import Networks
 from broker.core.net.send_queue import Missed, QueueLimits
 from broker.net.poller import Poller
-from broker.net.protocol_detection import DetectorSettings, ProtocolDetector, settle
+from broker.net.protocol_detection import DetectorSettings, ProtocolDetector, release_admission
 from broker.net.tls import server_context
 from broker.net.transport import Framing, Owner, Transport
 from broker.net.websocket import ws_frame
@@ -84,7 +84,7 @@ class RememberingOwner:
         self.data = b""
         self.texts: list[str] = []
         self.missed: list[Missed] = []
-        self.behind = 0
+        self.backlogged = 0
         self.overflows = 0
         self.closed: list[tuple[int, str]] = []
         self.on_data_do: Callable[[Any], None] = lambda data: None
@@ -99,10 +99,10 @@ class RememberingOwner:
         self.texts.append(text)
         self.on_data_do(text)
 
-    def on_behind(self) -> None:
-        self.behind += 1
+    def on_backlog(self) -> None:
+        self.backlogged += 1
 
-    def on_caught_up(self, missed: Missed) -> None:
+    def on_drained(self, missed: Missed) -> None:
         self.missed.append(missed)
 
     def on_overflow(self) -> None:
@@ -177,7 +177,7 @@ class Stage:
 
     def on_gone(self, transport: Transport) -> None:
         self.gone.append(transport)
-        settle(self.connection_limits, transport)
+        release_admission(self.connection_limits, transport)
 
     # ---- connections
 
@@ -312,7 +312,7 @@ class Stage:
     def _give_up(self) -> bool:
         """Transports that are behind do not see the end of their peer before they write."""
         for transport in list(self.poller._transports.values()):
-            transport.lose("test over")
+            transport.abort("test over")
         return True
 
 
