@@ -21,7 +21,7 @@ DEADLINE_S = 60
 
 def command(*arguments: str) -> list[str]:
     """The command line of ``roomcast arguments...`` in this environment."""
-    return [sys.executable, "-c", "from broker.cli import main; main(prog_name='roomcast')", *arguments]
+    return [sys.executable, "-m", "broker.cli", *arguments]
 
 
 def environment(**more: str) -> dict[str, str]:
