@@ -14,8 +14,8 @@ import random
 import resource
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ from broker.core.net.connection_limits import ConnectionLimits
 from broker.core.net.send_queue import QueueLimits
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import CustomRule, RoomRules
-from broker.ledger import Ledger, LedgerLimits, LedgerState, Retention
+from broker.ledger import Ledger, LedgerLimits, LedgerState, ResultBatch, Retention
 from broker.net.listener import Listener
 from broker.net.poller import Poller
 from broker.net.protocol_detection import release_admission
@@ -112,6 +112,8 @@ class Broker:
             snapshot_danmaku=config.room.snapshot_danmaku,
             durable=config.ledger.is_kept,
         )
+        self.results = ResultBatch()
+        """Joins what rooms and sessions send for one slice of ledger results."""
         self.ledger = self._make_ledger()
         """What survives a crash; None: this broker keeps nothing."""
         self.room_store = None if self.ledger is None else RoomStore(self.ledger, wall_ms)
@@ -128,8 +130,9 @@ class Broker:
         self.budget = ByteBudget(config.queue.total_bytes)
         self.fanout = self._make_fanout()
         self.hub = Hub(
-            config.room, rules, self.fanout, clock=clock, unix_ms=wall_ms, rng=rng, room_store=self.room_store
-        )
+            config.room, rules, self.fanout, clock=clock, unix_ms=wall_ms, rng=rng, room_store=self.room_store,
+            results=self.results,
+        )  # fmt: skip
         self.connection_limits = ConnectionLimits(
             max_connections=self.max_connections,
             per_address=config.admission.per_address,
@@ -159,11 +162,10 @@ class Broker:
             custom=self._custom,
             max_viewers=config.room.max_viewers,
             compress=self._compress,
+            results=self.results,
             queries=self.queries,
             inboxes=self.inboxes,
         )
-        if self.ledger is not None:
-            self.ledger.telling = self._telling
         listener = self._make_listener()
         trio.lowlevel.add_instrument(self.watch)
         try:
@@ -200,14 +202,8 @@ class Broker:
             yield
             nursery.cancel_scope.cancel()
 
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Around what the ledger has settled at once: events first, then the answers."""
-        with self.services.joined_answers(), self.fanout.joined_events():
-            yield
-
     def _make_ledger(self) -> Ledger | None:
-        return ledger_of(self.config, self._wall_ms)
+        return ledger_of(self.config, self._wall_ms, self.results)
 
     def _make_fanout(self) -> FanOut:
         return FanOut()
@@ -336,7 +332,7 @@ class Broker:
             await trio.sleep(0.02)
 
 
-def ledger_of(config: Config, wall_ms: Callable[[], int]) -> Ledger | None:
+def ledger_of(config: Config, wall_ms: Callable[[], int], results: ResultBatch) -> Ledger | None:
     """The ledger that a configuration asks for; None where it keeps nothing."""
     settings = config.ledger
     if settings.data_dir is None or not settings.is_kept:
@@ -350,6 +346,7 @@ def ledger_of(config: Config, wall_ms: Callable[[], int]) -> Ledger | None:
         ),
         limits=LedgerLimits(settings.queue_items, settings.queue_bytes),
         close_timeout_s=config.link.drain_limit_s / 3,
+        results=results,
     )
 
 

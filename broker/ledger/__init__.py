@@ -35,6 +35,7 @@ from broker.ledger.entries import (
 )
 from broker.ledger.maintenance import Retention
 from broker.ledger.reader import Reader
+from broker.ledger.result_batch import ResultBatch
 from broker.ledger.schema import database_path
 from broker.ledger.service import Ledger, LedgerLimits
 from broker.ledger.writer import LedgerState, LedgerStats, Pace
@@ -64,6 +65,7 @@ __all__ = [
     "Pace",
     "Reader",
     "Repeated",
+    "ResultBatch",
     "Retention",
     "RoomEnded",
     "RoomNoted",

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +28,7 @@ from broker.ledger.entries import Item, Key, LedgerRefused, LedgerResult, Submis
 from broker.ledger.head import Head, HeadFile, sync_path, wal_frames
 from broker.ledger.maintenance import Retention, Upkeep
 from broker.ledger.reader import Reader
+from broker.ledger.result_batch import ResultBatch
 from broker.ledger.schema import database_path, is_unborn, refusal_of
 from broker.ledger.store import Store
 from broker.ledger.writer import LedgerState, LedgerStats, Pace, Signal, Waiting, Writer
@@ -68,7 +69,9 @@ class Ledger:
         clock: Callable[[], float] = time.monotonic,
         open_store: Callable[[Path], Store] = Store,
         close_timeout_s: float = CLOSE_TIMEOUT_S,
+        results: ResultBatch | None = None,
     ) -> None:
+        self._results = results or ResultBatch()
         self.directory = directory
         self.path = database_path(directory)
         self._unix_ms = unix_ms
@@ -92,8 +95,6 @@ class Ledger:
         self._token: trio.lowlevel.TrioToken | None = None
         self._reader: Reader | None = None
         self._one_reader = trio.CapacityLimiter(1)
-        self.telling: Callable[[], AbstractContextManager[None]] = nullcontext
-        """Entered around each slice of results."""
 
     def record(
         self, items: Sequence[Item], on_done: Callable[[LedgerResult], None], keys: Sequence[Key] = ()
@@ -224,7 +225,7 @@ class Ledger:
                 await self._wake.wait()
             self._watch()
         deadline = time.perf_counter() + SLICE_S
-        with self.telling():
+        with self._results:
             while self._settled and time.perf_counter() < deadline:
                 self._tell(*self._settled.popleft())
         await trio.lowlevel.checkpoint()

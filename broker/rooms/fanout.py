@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from operator import length_hint
 from typing import NamedTuple
 
@@ -230,8 +229,6 @@ class FanOut:
         self._clock = clock
         self._ready: tuple[deque[Outbox], ...] = tuple(deque() for _ in Lane)
         self._work = trio.Event()
-        self.gathering: list[Callable[[], None]] | None = None
-        """Rooms' calls that publish what has gathered, while `joined_events` lasts."""
         self.writes = 0
         """Members written to so far, each time counted."""
         self.deliveries = 0
@@ -244,20 +241,6 @@ class FanOut:
     def waiting(self) -> bool:
         """Whether any sweep waits."""
         return any(self._ready)
-
-    @contextmanager
-    def joined_events(self) -> Iterator[None]:
-        """Let the events that one room publishes gather into one content, while the ledger tells what it has settled.
-        No checkpoint may come inside.
-        """
-        gathering: list[Callable[[], None]] = []
-        self.gathering = gathering
-        try:
-            yield
-        finally:
-            self.gathering = None
-            for publish in gathering:
-                publish()
 
     def submit(self, outbox: Outbox, prepared: Prepared, on_done: Callable[[float], None] | None = None) -> None:
         """Publish one content to everybody in the outbox's audience. ``on_done(cost_s)`` follows the last write."""

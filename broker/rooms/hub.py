@@ -18,6 +18,7 @@ from broker.config.schema import RoomConfig
 from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.limits.rate_limit import Gcra
 from broker.core.rooms.state import RoomRules, RoomState
+from broker.ledger import ResultBatch
 from broker.rooms.fanout import FanOut
 from broker.rooms.room import PostRef, Room
 from broker.rooms.room_store import RoomCheckpoint, RoomStore
@@ -45,7 +46,9 @@ class Hub:
         unix_ms: Callable[[], int],
         rng: random.Random,
         room_store: RoomStore | None = None,
+        results: ResultBatch | None = None,
     ) -> None:
+        self._results = results or ResultBatch()
         self._room_store = room_store
         self._config = config
         self._rules = rules
@@ -116,6 +119,7 @@ class Hub:
             state,
             self._fanout,
             TickPacer(policy.tick_ms, policy.tick_max_ms),
+            self._results,
             idle_close_s=self._config.idle_close_s,
             clock=self._clock,
             unix_ms=self._unix_ms,

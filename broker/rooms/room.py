@@ -21,7 +21,7 @@ from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.rooms.effects import Effect, End, Outcomes, Publish, Record, Reply, TickOut
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
-from broker.ledger import Committed, LedgerError, LedgerResult, Repeated, SubmitResult
+from broker.ledger import Committed, LedgerError, LedgerResult, Repeated, ResultBatch, SubmitResult
 from broker.rooms.fanout import FanOut, Outbox
 from broker.rooms.members import TIERS, Content, Member, Members, prepare
 from broker.rooms.room_store import RoomCheckpoint, RoomStore
@@ -59,6 +59,7 @@ class Room:
         state: RoomState[PostRef],
         fanout: FanOut,
         pacer: TickPacer,
+        results: ResultBatch,
         *,
         idle_close_s: float,
         clock: Callable[[], float],
@@ -72,9 +73,10 @@ class Room:
         self.members = Members()
         self._fanout = fanout
         self._pacer = pacer
+        self._results = results
         self._outbox = Outbox(self.members)
         self._events: list[Content] = []
-        """Events of one commit, while it is being told."""
+        """Events of one slice of ledger results, while it is delivered."""
         self._idle_close_s = idle_close_s
         self._clock = clock
         self._unix_ms = unix_ms
@@ -339,16 +341,14 @@ class Room:
         return RoomCheckpoint(self.state.epoch, last_offset, self._noted, tuple(past or ()))
 
     def _publish(self, content: Content) -> None:
-        """Send an event to everybody: now, or with the others of the same commit."""
+        """Send an event to every member: now, or with the others of the same slice of ledger results."""
         self._events.append(content)
-        gathering = self._fanout.gathering
-        if gathering is None or len(self._events) == MAX_JOINED_EVENTS:
+        is_deferred = len(self._events) > 1 or self._results.defer(self._publish_deferred)
+        if not is_deferred or len(self._events) == MAX_JOINED_EVENTS:
             self._publish_events()
-        elif len(self._events) == 1:
-            gathering.append(self._publish_gathered)
 
-    def _publish_gathered(self) -> None:
-        """At the end of a commit; a failure is this room's end, and neither the ledger's nor another room's."""
+    def _publish_deferred(self) -> None:
+        """Publish at the end of a slice of results; a failure ends this room, not the ledger or another room."""
         try:
             self._publish_events()
         except Exception:

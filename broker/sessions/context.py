@@ -7,8 +7,7 @@ to make (the answer to HELLO, what a role may post) is made once here.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from broker.auth.tokens import Authenticator
 from broker.config.schema import LinkConfig
 from broker.core.net.connection_limits import ConnectionLimits
 from broker.core.rooms.state import CustomRule
+from broker.ledger import ResultBatch
 from broker.rooms.hub import Hub
 from broker.users.batches import Batches
 from broker.users.inbox import Inboxes
@@ -45,6 +45,8 @@ class SessionServices:
     custom: dict[int, CustomRule]
     max_viewers: int
     compress: bool
+    results: ResultBatch
+    """Collects the acks to one session while the ledger delivers results."""
     queries: LedgerQueries | None = None
     """History on the disk; None: this broker keeps nothing."""
     inboxes: Inboxes | None = None
@@ -62,8 +64,6 @@ class SessionServices:
     """ERROR replies, by error code."""
     posts: int = 0
     missed_chat: int = 0
-    answering: list[Session] | None = None
-    """Sessions with answers that are told together, while `joined_answers` lasts."""
     _hello: ServerHello | None = None
     _may_post: dict[tuple[Role, frozenset[str] | None], frozenset[int]] = field(default_factory=dict)
 
@@ -74,20 +74,6 @@ class SessionServices:
             | (Feature.TICKET if self.auth.gives_tickets else Feature(0))
             | (Feature.LZ4 | Feature.LZ4_DICT_1 if self.compress else Feature(0))
         )
-
-    @contextmanager
-    def joined_answers(self) -> Iterator[None]:
-        """Let acks to one session gather into one write, while the ledger tells what it has settled. No checkpoint may
-        come inside.
-        """
-        answering: list[Session] = []
-        self.answering = answering
-        try:
-            yield
-        finally:
-            self.answering = None
-            for session in answering:
-                session.tell_answers()
 
     def hello(self, features: int) -> ServerHello:
         """The answer to HELLO now."""

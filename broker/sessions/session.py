@@ -287,11 +287,10 @@ class Session:
     # ---- rooms
 
     def reply_acks(self, room: int, results: list[AckResult]) -> None:
-        """Tell fates of POSTs: with the read or the commit that is being handled, or now."""
+        """Send outcomes of POSTs: with the read or the ledger results that are being handled, or now."""
         acks = self._acks
-        if acks is None and self._services.answering is not None:
+        if acks is None and self._services.results.defer(self._flush_answers, answers=True):
             acks = self._acks = {}
-            self._services.answering.append(self)
         if acks is not None:
             waiting = acks.get(room)
             if waiting is None:
@@ -305,8 +304,8 @@ class Session:
         for start in range(0, len(results), MAX_ACK_RESULTS):
             self.send(Ack(tuple(results[start : start + MAX_ACK_RESULTS])), room)
 
-    def tell_answers(self) -> None:
-        """Write what has gathered since the first of `SessionServices.answering`."""
+    def _flush_answers(self) -> None:
+        """Write the acks that were deferred to the end of a slice of ledger results."""
         with self.answering():
             pass
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ import pytest
 import trio
 
 from broker.ledger import LedgerState, Pace, Reader, database_path
+from broker.rooms.fanout import Outbox
+from broker.rooms.members import Prepared
 from broker.rooms.room import Room
 from broker.server import Broker
 from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, Outcome, RoomPhase, Tier
@@ -129,19 +131,22 @@ async def test_a_room_that_fails_to_publish_a_commit_ends_alone(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with durable_broker(directory) as broker, joined_link(broker, "dev:max:host") as (host, room):
-        failing = broker.hub.room(room)
-        assert failing is not None
+        submit = broker.fanout.submit
+        failures: list[Lane] = []
 
-        def fail(*_: object) -> bool:
-            raise ZeroDivisionError
+        def fail_first_event(
+            outbox: Outbox, prepared: Prepared, on_done: Callable[[float], None] | None = None
+        ) -> None:
+            if prepared.lane is Lane.CONTROL and not failures:
+                failures.append(prepared.lane)
+                raise ZeroDivisionError
+            submit(outbox, prepared, on_done)
 
-        monkeypatch.setattr(failing, "_broadcast", fail)
-        await announce(host, room, 1)
-        with trio.fail_after(20):
-            while not broker.hub.crashed:  # noqa: ASYNC110 - the hub has no event for it
-                await trio.sleep(0.001)
+        monkeypatch.setattr(broker.fanout, "submit", fail_first_event)
+        assert await announce(host, room, 1) == (1, Outcome.ACCEPTED, 1)
+        assert (await host.expect(Left))[1].reason is LeaveReason.ROOM_CRASHED
         async with joined_link(broker, "dev:ann:host") as (ann, again):
-            await announce(ann, again, 2)
+            assert await announce(ann, again, 2) == (2, Outcome.ACCEPTED, 2)
         assert broker.hub.crashed == 1
 
 

@@ -118,7 +118,7 @@ class SimBroker(Broker):
         self.watch = _Unwatched()  # type: ignore[assignment]
 
     def _make_ledger(self) -> Ledger:
-        return SimLedger(self.disk)
+        return SimLedger(self.disk, self.results)
 
     def _make_fanout(self) -> FanOut:
         # It measures its slices with a clock that stands still within a step: every sweep is one slice.

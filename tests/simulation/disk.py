@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import trio
 
-from broker.ledger import Ledger, LedgerLimits, LedgerResult, LedgerState, Retention, database_path
+from broker.ledger import Ledger, LedgerLimits, LedgerResult, LedgerState, ResultBatch, Retention, database_path
 from broker.ledger.entries import Submission
 from broker.ledger.store import Store
 from broker.ledger.writer import Pace, Signal, Waiting
@@ -195,7 +195,7 @@ class _Queue(SimpleQueue):  # type: ignore[type-arg]
 class SimLedger(Ledger):
     """The broker's ledger without its thread."""
 
-    def __init__(self, disk: Disk) -> None:
+    def __init__(self, disk: Disk, results: ResultBatch) -> None:
         world = disk.world
         weather = world.weather
         super().__init__(
@@ -206,6 +206,7 @@ class SimLedger(Ledger):
             pace=Pace(max_batch=weather.max_batch),
             clock=world.now,
             open_store=self._open_simulated,
+            results=results,
         )
         self._disk = disk
         self._world = world
