@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from wsproto.frame_protocol import CloseReason, FrameDecoder, Header, Opcode, ParseFailed
 from wsproto.utilities import generate_accept_token
 
+from broker.core.limits.rate_limit import Rate, SingleGcra
 from broker.net.http1 import HttpRefusal, HttpRequest, refuse
 from broker.net.transport import Framing, Transport
 from protocol.codes import CloseCode, Lane
@@ -45,10 +46,11 @@ MAX_MESSAGE_BYTES = MAX_FRAME_BYTES
 """One frame of the largest size; OWASP's WebSocket sheet advises 64 KiB as well."""
 MAX_FRAGMENTS = 64
 """Frames of one message. Browsers send one; a flood of empty fragments has brought down several servers."""
-OVERHEAD_BURST_S = 10.0
-CONTROL_COST_S = 0.1
+OVERHEAD = SingleGcra(Rate(per_s=50, burst=500))
+"""Limit of frames that carry nothing."""
+CONTROL_COST = 5
 """Control frames and empty messages: 10 a second, averaged over 10 s. Real clients send two a minute."""
-CONTINUATION_COST_S = 0.02
+CONTINUATION_COST = 1
 """Continuations: 50 a second, averaged over 10 s."""
 QUICK_BYTES = 8 * 1024
 """Longest payload that is read the short way; a client's body has at most 4 KiB."""
@@ -182,7 +184,7 @@ class _Reader:
 class WebSocketTransport(Transport):
     """Binary messages, each a whole number of native frames; the owner gets them as on TCP."""
 
-    __slots__ = ("_overhead_at", "_reader", "_rest")
+    __slots__ = ("_overhead_tat", "_reader", "_rest")
     framing = Framing.WEBSOCKET
     text: ClassVar[bool] = False
     _first: ClassVar[int] = 0x82
@@ -191,7 +193,7 @@ class WebSocketTransport(Transport):
         super().__init__(sock, poller, address)
         self._rest = b""
         self._reader: _Reader | None = None
-        self._overhead_at = 0.0
+        self._overhead_tat = 0.0
 
     def on_bytes(self, data: bytes) -> None:
         """Read frames in any split and pass on their messages."""
@@ -280,19 +282,19 @@ class WebSocketTransport(Transport):
         """Refuse a frame by its header alone. Raises ParseFailed."""
         opcode = header.opcode
         if opcode.iscontrol():
-            self._charge(CONTROL_COST_S)
+            self._charge(CONTROL_COST)
             return
         if opcode is Opcode.CONTINUATION:
             if not reader.fragments:
                 raise ParseFailed("nothing to continue")
-            self._charge(CONTINUATION_COST_S)
+            self._charge(CONTINUATION_COST)
         else:
             if reader.fragments:
                 raise ParseFailed("a message inside a message")
             if (opcode is Opcode.TEXT) is not self.text:
                 raise ParseFailed("wrong kind", CloseReason.UNSUPPORTED_DATA)
             if header.fin and not header.payload_len:
-                self._charge(CONTROL_COST_S)
+                self._charge(CONTROL_COST)
             if self.text:
                 reader.utf8 = _UTF8()
         reader.fragments += 1
@@ -302,11 +304,11 @@ class WebSocketTransport(Transport):
         if reader.size > MAX_MESSAGE_BYTES:
             raise ParseFailed("too long", CloseReason.MESSAGE_TOO_BIG)
 
-    def _charge(self, cost_s: float) -> None:
-        """Account for a frame that carries nothing (GCRA). Raises ParseFailed."""
+    def _charge(self, cost: int) -> None:
+        """Charge a frame that carries nothing to the limit. Raises ParseFailed."""
         now = self.poller.now
-        self._overhead_at = max(self._overhead_at, now) + cost_s
-        if self._overhead_at > now + OVERHEAD_BURST_S + cost_s / 2:
+        self._overhead_tat = OVERHEAD.charge(self._overhead_tat, now, cost)
+        if OVERHEAD.wait_s(self._overhead_tat, now):
             raise ParseFailed("too many frames that carry nothing", CloseReason.POLICY_VIOLATION)
 
     def _on_payload(self, reader: _Reader, payload: bytes, is_last: bool) -> None:

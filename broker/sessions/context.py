@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from broker.auth.tokens import Authenticator
 from broker.config.schema import LinkConfig
+from broker.core.limits.rate_limit import UNLIMITED, Rate, SingleGcra
 from broker.core.net.connection_limits import ConnectionLimits
 from broker.core.rooms.state import CustomRule
 from broker.ledger import ResultBatch
@@ -53,6 +54,10 @@ class SessionServices:
     """Must-deliver messages; None likewise."""
     batches: Batches = field(init=False)
     """Must-deliver messages on their way in."""
+    frame_limit: SingleGcra = field(init=False)
+    """Frames of one link, in bursts of two seconds."""
+    error_limit: SingleGcra = field(init=False)
+    """ERROR replies to one link."""
     features: int = field(init=False)
     """Bits of `Feature` this broker has."""
     draining: bool = False
@@ -69,6 +74,9 @@ class SessionServices:
 
     def __post_init__(self) -> None:
         self.batches = Batches(self.inboxes, self.custom)
+        frames_per_s, errors = self.config.frames_per_s, self.config.errors_per_minute
+        self.frame_limit = SingleGcra(Rate(frames_per_s, 2 * frames_per_s) if frames_per_s else UNLIMITED)
+        self.error_limit = SingleGcra(Rate(errors / 60.0, errors))
         self.features = int(
             Feature.BATCH
             | (Feature.TICKET if self.auth.gives_tickets else Feature(0))

@@ -161,17 +161,17 @@ class Session:
             self._flush()
         services = self._services
         services.posts += posts
-        limit = services.config.frames_per_s
-        if limit and frames:
-            self._throttle(frames / limit)
+        if frames:
+            self._throttle(frames)
 
-    def _throttle(self, cost_s: float) -> None:
-        """Leave a flooding link unread until its frames fit the rate again (GCRA with two seconds of burst)."""
-        poller = self._services.poller
-        now = poller.now
-        self._frame_tat = max(self._frame_tat, now) + cost_s
-        if self._frame_tat > now + 2.0 and not self.transport.state:
-            poller.pause_reading(self.transport, self._frame_tat - 2.0)
+    def _throttle(self, frames: int) -> None:
+        """Leave a flooding link unread until its frames fit the rate again."""
+        services = self._services
+        now, limit = services.poller.now, services.frame_limit
+        self._frame_tat = limit.charge(self._frame_tat, now, frames)
+        wait_s = limit.wait_s(self._frame_tat, now)
+        if wait_s and not self.transport.state:
+            services.poller.pause_reading(self.transport, now + wait_s)
 
     def on_backlog(self) -> None:
         """The socket is full: from now on what the rooms publish must go to the queue."""
@@ -263,11 +263,11 @@ class Session:
         services = self._services
         services.errors[code] += 1
         now = services.poller.now
-        allowed = services.config.errors_per_minute
-        self._error_tat = max(self._error_tat, now) + 60.0 / allowed
+        limit = services.error_limit
+        self._error_tat = limit.charge(self._error_tat, now)
         self.send(ErrorReply(code, message, field, wait_ms), room, sequence)
-        if self._error_tat > now + 60.0:
-            self.close(CloseCode.TOO_MANY_ERRORS, f"more than {allowed} errors a minute")
+        if limit.wait_s(self._error_tat, now):
+            self.close(CloseCode.TOO_MANY_ERRORS, f"more than {services.config.errors_per_minute} errors a minute")
 
     def refuse(self, code: ErrorCode, message: str, sequence: int, field: str = "", wait_ms: int = 0) -> None:
         """Answer a failed request that is about no room."""

@@ -21,7 +21,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from math import inf, nextafter
 
-__all__ = ["UNLIMITED", "Gcra", "Rate"]
+__all__ = ["UNLIMITED", "Gcra", "Rate", "SingleGcra"]
 
 _SLACK_S = 1e-8
 """Rounding forgiven per message of burst: half a unit in the last place of a clock that ran for two years.
@@ -58,6 +58,12 @@ UNLIMITED = Rate(inf, 1)
 """No limit: such a `Gcra` keeps no keys at all."""
 
 
+def _tolerance_s(rate: Rate) -> float:
+    """How far ahead of now the TAT may lie: the time that a burst takes to leak, and what rounding may add."""
+    interval_s = 1.0 / rate.per_s
+    return rate.burst * interval_s + min(_SLACK_S * (rate.burst + 1), interval_s / 2)  # never worth a message
+
+
 class Gcra:
     """One limit for many keys; about 80 bytes a key in use, none for an idle one after a sweep."""
 
@@ -84,8 +90,7 @@ class Gcra:
         self._per_s = rate.per_s
         self._interval_s = 1.0 / rate.per_s
         """Time that one message takes to leak; 0 = unlimited."""
-        slack_s = min(_SLACK_S * (rate.burst + 1), self._interval_s / 2)  # never worth a message
-        self._tolerance_s = rate.burst * self._interval_s + slack_s
+        self._tolerance_s = _tolerance_s(rate)
         self._max_keys = max_keys
         self._latest = -inf
         self._tats: dict[Hashable, float] = {}
@@ -186,3 +191,29 @@ class Gcra:
 
     def _make_room(self, now: float) -> bool:
         return self.sweep(now, _FULL_SWEEP_KEYS) > 0
+
+
+class SingleGcra:
+    """One limit for callers that keep their own state: one float, the TAT, 0.0 before the first message.
+
+    For limits of single connections: a connection pays for a float, the object is shared by all of them. A message is
+    charged whether it passes or not, because the caller has read it already; so a peer that goes on sending above the
+    rate waits for all that it sent.
+    """
+
+    __slots__ = ("_interval_s", "_tolerance_s", "rate")
+
+    def __init__(self, rate: Rate) -> None:
+        self.rate = rate
+        self._interval_s = 1.0 / rate.per_s
+        self._tolerance_s = _tolerance_s(rate)
+
+    def charge(self, tat: float, now: float, cost: int = 1) -> float:
+        """Return the TAT after messages of together ``cost``, which follows ``tat``."""
+        interval_s = self._interval_s
+        return (tat if tat > now else now) + cost * interval_s if interval_s else tat
+
+    def wait_s(self, tat: float, now: float) -> float:
+        """Seconds until what was charged fits the rate; 0.0 = it does."""
+        over_s = tat - now - self._tolerance_s
+        return over_s if over_s > 0.0 else 0.0

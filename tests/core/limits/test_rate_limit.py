@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from broker.core.limits.rate_limit import UNLIMITED, Gcra, Rate
+from broker.core.limits.rate_limit import UNLIMITED, Gcra, Rate, SingleGcra
 
 
 class LeakyBucket:
@@ -27,6 +27,13 @@ class LeakyBucket:
             self.level += cost
             return Fraction(0)
         return over / self.per_s
+
+    def charge(self, now: Fraction, cost: int) -> Fraction:
+        """Take ``cost`` whether it fits or not: the time until it does."""
+        wait = self.try_acquire(now, cost)
+        if wait:
+            self.level += cost
+        return wait
 
     def take(self, now: Fraction, want: int) -> int:
         return sum(self.try_acquire(now) == 0 for _ in range(want))
@@ -228,3 +235,62 @@ def test_taking_many_leaves_the_same_wait_as_taking_one_by_one(rate: Rate, want:
     taken = once.take("u", 5.0, want)
     assert taken == sum(singly.try_acquire("u", 5.0) == 0.0 for _ in range(want)) == min(want, floor(rate.burst))
     assert once.try_acquire("u", 5.0, rate.burst) == pytest.approx(singly.try_acquire("u", 5.0, rate.burst))
+
+
+# ---- one key, whose state is the caller's
+
+
+@given(rates, starts, st.lists(st.tuples(steps, st.integers(1, 50)), max_size=60))
+def test_a_single_limit_equals_a_leaky_bucket_that_overflows(
+    rate: Rate, start: int, calls: list[tuple[int, int]]
+) -> None:
+    limit, twin = SingleGcra(rate), LeakyBucket(rate)
+    tat, latest = 0.0, start
+    for step, cost in calls:
+        latest = max(latest, latest + step)
+        now = latest / 1024
+        tat = limit.charge(tat, now, cost)
+        wait = limit.wait_s(tat, now)
+        assert wait == pytest.approx(float(twin.charge(Fraction(latest, 1024), cost)), abs=2e-6)
+        assert (wait == 0.0) == (abs(wait) < 1e-6)
+
+
+@given(rates, st.floats(0, 1e8), st.lists(st.tuples(st.floats(0, 10), st.integers(1, 40)), max_size=40))
+def test_a_single_limit_allows_what_a_table_allows_to_a_caller_that_stops_when_told(
+    rate: Rate, start: float, calls: list[tuple[float, int]]
+) -> None:
+    table, limit = Gcra(rate), SingleGcra(rate)
+    tat, now = 0.0, start
+    for gap, count in calls:
+        now += gap
+        cost = min(count, rate.burst)
+        charged = limit.charge(tat, now, cost)
+        assert (limit.wait_s(charged, now) == 0.0) == (table.try_acquire("u", now, cost) == 0.0)
+        if not limit.wait_s(charged, now):
+            tat = charged
+
+
+@given(rates, st.floats(0, 1e8), st.integers(1, 200))
+def test_after_the_wait_what_was_charged_fits(rate: Rate, now: float, cost: int) -> None:
+    limit = SingleGcra(rate)
+    tat = limit.charge(0.0, now, cost)
+    wait = limit.wait_s(tat, now)
+    assert (wait > 0.0) == (cost > rate.burst)
+    assert limit.wait_s(tat, now + wait) <= 1e-7
+    assert limit.wait_s(tat, now + wait + 1e-6) == 0.0
+
+
+@pytest.mark.parametrize("per_s", [0.5, 3, 7, 20, 1000])
+def test_a_single_limit_passes_the_whole_burst_one_by_one(per_s: float) -> None:
+    limit, now, tat = SingleGcra(Rate(per_s, 100)), 6e7 + 0.7, 0.0
+    for _ in range(100):
+        tat = limit.charge(tat, now)
+        assert limit.wait_s(tat, now) == 0.0
+    assert limit.wait_s(limit.charge(tat, now), now) == pytest.approx(1 / per_s, rel=1e-3)
+
+
+def test_an_unlimited_single_limit_never_waits_whatever_the_clock_does() -> None:
+    limit = SingleGcra(UNLIMITED)
+    tat = limit.charge(0.0, 100.0, 10**9)
+    assert limit.wait_s(tat, 100.0) == limit.wait_s(tat, 5.0) == 0.0
+    assert tat == 0.0, "no state of its own is made for it"
