@@ -20,6 +20,7 @@ import click
 
 from broker.cli.config import config_options, load_or_fail
 from broker.ledger import LedgerRefused, Reader, StoredEntry, database_path
+from broker.ledger.backup import back_up
 from broker.ledger.chain import verify as verify_chain
 from broker.ledger.head import HeadFile
 from broker.ledger.replay import RoomReplay, event_of, replay
@@ -224,7 +225,7 @@ def backup(config_path: Path | None, settings: tuple[str, ...], data_dir: Path |
     """
     with opened(config_path, settings, data_dir) as reader:
         try:
-            size = reader.backup(target)
+            size = back_up(reader, target)
         except OSError as error:
             raise click.ClickException(f"{error.filename or target}: {error.strerror}") from error
     click.echo(f"ok: {target} ({size:,} bytes), verified", file=sys.stdout)

@@ -18,7 +18,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Head", "HeadFile", "sync_path", "wal_frames"]
+__all__ = ["Head", "HeadFile", "sync_path"]
 
 _MARK = struct.Struct(">8sQQ32sI")
 _MAGIC = b"RMCHEAD1"
@@ -69,30 +69,3 @@ def sync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-_WAL_HEADER_BYTES = 32
-_FRAME_HEADER_BYTES = 24
-
-
-def wal_frames(path: Path) -> int:
-    """Frames that the log at ``path`` holds of its present round, finished or not; 0 without a log.
-
-    Looks at the frames' salts alone: what SQLite then recovers may be less, and the difference was cut. O(frames).
-    """
-    try:
-        log = path.open("rb")
-    except FileNotFoundError:
-        return 0
-    with log:
-        header = log.read(_WAL_HEADER_BYTES)
-        if len(header) < _WAL_HEADER_BYTES:
-            return 0
-        page_bytes, salts = int.from_bytes(header[8:12], "big"), header[16:24]
-        frames = 0
-        while True:
-            log.seek(_WAL_HEADER_BYTES + frames * (_FRAME_HEADER_BYTES + page_bytes))
-            frame = log.read(_FRAME_HEADER_BYTES)
-            if len(frame) < _FRAME_HEADER_BYTES or frame[8:16] != salts:
-                return frames
-            frames += 1

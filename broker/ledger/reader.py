@@ -17,7 +17,6 @@ from broker.ledger.chain import Link, checked, checksum, verify
 from broker.ledger.entries import (
     DirectState,
     FailureKind,
-    FirstResult,
     LedgerDamaged,
     LedgerRefused,
     StoredDirect,
@@ -25,9 +24,9 @@ from broker.ledger.entries import (
     StoredOutbox,
     StoredRoom,
 )
-from broker.ledger.head import Head, sync_path
+from broker.ledger.head import Head
 from broker.ledger.schema import connect, failure_kind_of, refusal_of, require_ledger
-from broker.ledger.store import key_checksum, read_keys
+from broker.ledger.store import key_checksum
 
 __all__ = ["Reader"]
 
@@ -41,6 +40,7 @@ _ENTRY = (
     " FROM entries AS e JOIN streams AS s ON s.stream = e.stream"
 )
 _DIRECT = "SELECT user, direct_id, kind, at_ms, expires_at_ms, state, body, crc FROM directs"
+_OUTBOX = "SELECT id, topic, at_ms, due_at_ms, attempts, body, crc FROM outbox"
 _PENDING = "FROM directs JOIN inboxes USING (user) WHERE state = 0 AND direct_id > acked_id"
 """What had expired before a later message was acknowledged waits for upkeep, not for its user."""
 
@@ -88,6 +88,11 @@ class Reader:
         except BaseException:
             self._connection.close()
             raise
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The read-only connection, for a copy of the whole file."""
+        return self._connection
 
     def close(self) -> None:
         """Close the connection; the file stays as it is."""
@@ -150,12 +155,7 @@ class Reader:
             found.append(entry)
         return found[::-1]
 
-    # ---- keys, inboxes, outbox
-
-    @_tells_damage
-    def first_result(self, digest: bytes) -> FirstResult | None:
-        """What came of the first submission with this key."""
-        return read_keys(self._connection, [digest]).get(digest)
+    # ---- inboxes, outbox
 
     @_tells_damage
     def inbox(self, user: str, after: int, now_ms: int, limit: int = 1000) -> list[StoredDirect]:
@@ -202,19 +202,10 @@ class Reader:
     def outbox_due(self, now_ms: int, limit: int = 100) -> list[StoredOutbox]:
         """Rows whose time has come, longest due first."""
         rows = self._connection.execute(
-            "SELECT id, topic, at_ms, due_at_ms, attempts, body, crc FROM outbox WHERE due_at_ms <= ?"
-            " ORDER BY due_at_ms, id LIMIT ?",
+            f"{_OUTBOX} WHERE due_at_ms <= ? ORDER BY due_at_ms, id LIMIT ?",
             (now_ms, limit),
         )
         return [self._outbox(row) for row in rows]
-
-    @_tells_damage
-    def outbox_next_due(self) -> int | None:
-        """When the next row is due, in Unix milliseconds; None = nothing waits."""
-        due: int | None = self._connection.execute(
-            "SELECT min(due_at_ms) FROM outbox WHERE due_at_ms IS NOT NULL"
-        ).fetchone()[0]
-        return due
 
     # ---- the whole book
 
@@ -278,7 +269,7 @@ class Reader:
                 raise LedgerDamaged(f"{self.path}: key {row[0].hex()} is not what was written (checksum)")
         for row in self._connection.execute(_DIRECT):
             self._direct(row)
-        for row in self._connection.execute("SELECT id, topic, at_ms, due_at_ms, attempts, body, crc FROM outbox"):
+        for row in self._connection.execute(_OUTBOX):
             self._outbox(row)
         return head.seq - anchor[0]
 
@@ -295,40 +286,6 @@ class Reader:
         )
         for room, last_offset, top in rows:
             raise LedgerDamaged(f"{self.path}: room {room} ends at offset {last_offset}, its last event has {top}")
-
-    def backup(self, target: Path) -> int:
-        """Copy the ledger as it is now to ``target`` while the writer goes on; returns the copy's size in bytes.
-
-        The copy is made under another name, verified, synced, and then put in place, so that ``target`` is a whole
-        ledger or is not there. One step: SQLite begins again whenever the writer commits between two. LedgerRefused if
-        ``target`` exists or cannot be written.
-        """
-        if target.exists():
-            raise LedgerRefused(f"{target}: is there already")
-        unfinished = target.with_name(target.name + ".unfinished")
-        unfinished.unlink(missing_ok=True)
-        try:
-            try:
-                copy = sqlite3.connect(unfinished, isolation_level=None)
-            except sqlite3.OperationalError as error:
-                raise LedgerRefused(f"{target}: cannot be written: {error}") from error
-            try:
-                self._connection.backup(copy, pages=-1)
-                copy.execute("PRAGMA journal_mode=DELETE")
-            finally:
-                copy.close()
-            reader = Reader(unfinished)
-            try:
-                reader.verify_all()
-            finally:
-                reader.close()
-            sync_path(unfinished)
-            unfinished.rename(target)
-        finally:
-            for suffix in ("", "-wal", "-shm"):
-                unfinished.with_name(unfinished.name + suffix).unlink(missing_ok=True)
-        sync_path(target.absolute().parent)
-        return target.stat().st_size
 
     # ---- rows
 

@@ -25,7 +25,7 @@ import structlog
 import trio
 
 from broker.ledger.entries import Item, Key, LedgerRefused, LedgerResult, Submission, SubmitResult
-from broker.ledger.head import Head, HeadFile, sync_path, wal_frames
+from broker.ledger.head import Head, HeadFile, sync_path
 from broker.ledger.maintenance import Retention, Upkeep
 from broker.ledger.reader import Reader
 from broker.ledger.result_batch import ResultBatch
@@ -258,9 +258,7 @@ class Ledger:
     def _open(self) -> Writer:
         """Look before touching: the checks only read, so what is refused stays as it was found."""
         mark_path = self.directory / "ledger.head"
-        log_frames = 0
         if self.path.exists() and self.path.stat().st_size:
-            log_frames = wal_frames(self.path.with_name(self.path.name + "-wal"))
             self._check(HeadFile.read(mark_path))
         try:
             store = self._open_store(self.path)
@@ -269,9 +267,7 @@ class Ledger:
         marks: HeadFile | None = None
         try:
             upkeep = Upkeep(store, self._retention)
-            cut = log_frames - upkeep.checkpoint().log
-            if cut > 0:
-                log.warning("ledger: cut off the unfinished end of the log", frames=cut, path=str(self.path))
+            upkeep.checkpoint()
             store.probe()
             sync_path(self.directory)
             marks = HeadFile(mark_path)

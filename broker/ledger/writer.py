@@ -150,6 +150,7 @@ class Writer:
         self._wall = WallWatch()
         self._trouble = FailureKind.IO_ERROR
         self._log_pages = 0
+        self._retry_pause_s = pace.retry_first_s
         self._stopping = False
         self._mark_failed = False
         self._upkeep_at = clock()
@@ -167,31 +168,45 @@ class Writer:
         """Write, recover and keep house until None comes; everything before it is settled first."""
         try:
             while not self._stopping:
-                if self.state is LedgerState.READY:
-                    batch = self._gather()
-                    if batch:
-                        self._commit(batch)
-                    if self.state is LedgerState.READY:
-                        self._keep_house(is_idle=not batch)
-                else:
-                    self._recover()
+                self.step()
         except Exception as error:
             log.exception("the ledger's thread failed")
             if self.state is not LedgerState.DAMAGED:
                 self._broken(f"the ledger's thread failed: {error!r}")
             while not self._stopping:
                 self._refuse(self._pace.retry_most_s)
-        self._close()
+        self.close()
+
+    def step(self, *, wait: bool = True) -> None:
+        """Do one iteration of `loop`: commit one batch and maintain the file, or refuse what comes and try to recover.
+
+        ``wait``: block for the first submission, or for the pause before the next attempt to recover; False takes only
+        what is in the queue.
+        """
+        if self.state is not LedgerState.READY:
+            self._refuse(self._retry_pause_s if wait else 0.0)
+            self._retry_pause_s = min(2 * self._retry_pause_s, self._pace.retry_most_s)
+            if self.state is LedgerState.DEGRADED and not self._stopping:
+                self._try_again()
+            return
+        batch = self._gather(wait)
+        if batch:
+            self._commit(batch)
+        if self.state is LedgerState.READY:
+            self._keep_house(is_idle=not batch)
 
     # ---- commits
 
-    def _gather(self) -> list[Waiting]:
+    def _gather(self, wait: bool) -> list[Waiting]:
         """What waits now, up to a batch; waits a moment for the first."""
         pace = self._pace
         batch: list[Waiting] = []
         nbytes = 0
         try:
-            waiting = self.queue.get(timeout=pace.idle_s if self._log_pages else pace.upkeep_s)
+            if wait:
+                waiting = self.queue.get(timeout=pace.idle_s if self._log_pages else pace.upkeep_s)
+            else:
+                waiting = self.queue.get_nowait()
             while True:
                 if waiting is None:
                     self._stopping = True
@@ -274,6 +289,7 @@ class Writer:
             self._broken(str(error))
             return
         if self.state is LedgerState.READY:
+            self._retry_pause_s = self._pace.retry_first_s
             log.error("ledger degraded: nothing durable is acknowledged", trouble=trouble.value, why=str(error))
         self._trouble = trouble
         self.reason = f"{trouble.value} ({error})"
@@ -285,17 +301,8 @@ class Writer:
         self.reason = detail
         self.move(Signal.BROKEN)
 
-    def _recover(self) -> None:
-        """Refuse what waits, and try with growing pauses until the disk takes a commit again."""
-        pause_s = self._pace.retry_first_s
-        while not self._stopping:
-            self._refuse(pause_s)
-            pause_s = min(2 * pause_s, self._pace.retry_most_s)
-            if self.state is LedgerState.DEGRADED and not self._stopping and self._try_again():
-                return
-
-    def _try_again(self) -> bool:
-        """Verify the file and commit nothing over its end; returns whether that made it ready again."""
+    def _try_again(self) -> None:
+        """Verify the file and commit an empty batch over its end; READY again if both succeed."""
         try:
             self._store.verify_tail()
             self._store.probe()
@@ -309,8 +316,6 @@ class Writer:
             self.stats.recoveries += 1
             self.move(Signal.RECOVERED)
             log.warning("ledger ready again")
-            return True
-        return False
 
     def _refuse(self, for_s: float) -> None:
         """Turn away everything that comes within ``for_s``."""
@@ -363,8 +368,8 @@ class Writer:
         # What a reader still needs stays in the log; do not try again at once.
         self._log_pages = max(0, done.log - done.moved) // 2
 
-    def _close(self) -> None:
-        """Leave an empty log, if the disk lets us."""
+    def close(self) -> None:
+        """Checkpoint, so that the log is left empty, and close the files. The disk may refuse; that is only logged."""
         try:
             if self.state is LedgerState.READY:
                 self._checkpoint()

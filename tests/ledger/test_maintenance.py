@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +13,6 @@ from broker.ledger import (
     DirectEntry,
     DirectState,
     Entry,
-    LedgerRefused,
-    OutboxEntry,
     Reader,
     Repeated,
     Retention,
@@ -25,10 +22,9 @@ from broker.ledger import (
     make_key,
 )
 from broker.ledger.entries import Submission
-from broker.ledger.head import HeadFile
 from broker.ledger.maintenance import Upkeep, WallWatch
 from broker.ledger.store import Store
-from tests.support.faulty_disk import bodies, event, filled, quick_directory
+from tests.support.faulty_disk import bodies, event, quick_directory
 
 DAY_MS = 86_400_000
 
@@ -189,49 +185,3 @@ def test_a_leaping_wall_clock_removes_nothing_for_a_while() -> None:
     assert watch.leaps == 2
     late = 74.0 + WallWatch.PAUSE_S
     assert watch.trusts(1_063_000 + round(WallWatch.PAUSE_S * 1000), late)
-
-
-# ---- backups
-
-
-def test_a_backup_is_a_whole_ledger_of_that_moment(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    path = filled(tmp_path / "data", 30)
-    store = Store(path)
-    reader = Reader(path)
-    target = tmp_path / "copy.db"
-    assert reader.backup(target) == target.stat().st_size
-    store.commit([event(30)])
-    assert len(bodies(path)) == 31
-    assert len(bodies(target)) == 30
-    assert [found.name for found in tmp_path.iterdir() if "unfinished" in found.name] == []
-    with pytest.raises(LedgerRefused, match="there already"):
-        reader.backup(target)
-    reader.close()
-    store.close()
-
-
-def test_a_backup_of_a_damaged_ledger_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
-    path = filled(tmp_path, 30)
-    data = path.read_bytes()
-    path.write_bytes(data.replace(b"event 17", b"eVent 17"))
-    reader = Reader(path)
-    target = tmp_path / "copy.db"
-    with pytest.raises(LedgerRefused, match="entry 18"):
-        reader.backup(target)
-    assert [found.name for found in tmp_path.iterdir() if found.name.startswith("copy")] == []
-    reader.close()
-
-
-def test_a_backup_opens_as_a_ledger_where_there_was_none(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    path = filled(tmp_path / "data", 3)
-    reader = Reader(path)
-    (tmp_path / "restored").mkdir()
-    restored = database_path(tmp_path / "restored")
-    reader.backup(restored)
-    reader.close()
-    store = Store(restored)
-    assert store.commit([event(3), Submission((OutboxEntry("gift", 1, b"x"),))])[0] == Committed((4,))
-    assert HeadFile.read(tmp_path / "restored" / "ledger.head") is None
-    store.close()

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from broker.ledger import Ledger, LedgerDamaged, LedgerRefused, Pace, Reader, database_path
-from broker.ledger.head import HeadFile, wal_frames
+from broker.ledger.head import HeadFile
 from broker.ledger.schema import MIGRATIONS, connect, migrate
 from broker.ledger.store import Store
 from tests.support.faulty_disk import bodies, crashed_copy, event, filled, quick_directory
@@ -86,11 +86,11 @@ async def test_a_torn_end_of_the_log_is_cut_and_the_rest_is_kept() -> None:
     with quick_directory() as directory:
         copy = killed(directory, 5)
         log = database_path(copy).with_name("ledger.db-wal")
-        frames = wal_frames(log)
+        data = log.read_bytes()
+        head = data[32 : 32 + 24]
+        assert head[8:16] == data[16:24], "the frames carry the salts of this log, so that SQLite looks at them"
         with log.open("ab") as file:  # a commit of which two pages came to the disk, the second one torn
-            head = log.read_bytes()[32 : 32 + 24]
             file.write(head + bytes(PAGE) + head + bytes(100))
-        assert wal_frames(log) == frames + 2
         assert await opened(copy) == [b"event %d" % number for number in range(5)]
 
 

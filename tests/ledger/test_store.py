@@ -37,6 +37,7 @@ from broker.ledger import (
 from broker.ledger.entries import MAX_BODY_BYTES, MAX_ITEMS, Item, Submission
 from broker.ledger.head import Head, HeadFile
 from broker.ledger.maintenance import Upkeep
+from broker.ledger.store import read_keys
 from tests.support.faulty_disk import MEMORY, FaultyStore, crashed_copy, disk_error, event, quick_directory
 
 rooms = st.sampled_from(["lobby", "直播间", "r3"])
@@ -199,8 +200,7 @@ class StoreMachine(RuleBasedStateMachine):
                 for stream, last in model.offsets.items()
                 if stream not in model.ended
             }
-            for digest, result in model.first.items():
-                assert reader.first_result(digest) == result
+            assert read_keys(reader.connection, list(model.first)) == model.first
             for user, inbox in model.inboxes.items():
                 pending = [number for number, (_, state) in enumerate(inbox, 1) if state is DirectState.PENDING]
                 assert [direct.direct_id for direct in reader.inbox(user, 0, 1)] == pending

@@ -247,7 +247,7 @@ class SimLedger(Ledger):
                 self._is_gone = True
                 self._reader.close()
                 self._reader = None
-                writer._close()
+                writer.close()
                 writer.move(Signal.CLOSE)
 
     def _die_at_start(self) -> None:
@@ -311,16 +311,10 @@ class SimLedger(Ledger):
         """What the thread does between two looks at its queue."""
         writer = self._writer
         assert writer is not None
-        batch = [] if writer.queue.empty() else writer._gather()
-        if writer.state is LedgerState.READY:
-            if batch:
-                writer._commit(batch)
-            writer._keep_house(is_idle=not batch)
-        else:
-            if batch:
-                writer._turn_away(batch)
-            if writer.state is LedgerState.DEGRADED and writer._try_again():
-                self._world.happen("disk recovers")
+        was_ready = writer.state is LedgerState.READY
+        writer.step(wait=False)
+        if writer.state is LedgerState.READY and not was_ready:
+            self._world.happen("disk recovers")
 
     def _keep_house(self) -> None:
         if not self._is_gone:

@@ -1,0 +1,57 @@
+"""A backup is a verified ledger of one moment, or nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from broker.ledger import Committed, LedgerRefused, OutboxEntry, Reader, database_path
+from broker.ledger.backup import back_up
+from broker.ledger.entries import Submission
+from broker.ledger.head import HeadFile
+from broker.ledger.store import Store
+from tests.support.faulty_disk import bodies, event, filled
+
+
+def test_a_backup_is_a_whole_ledger_of_that_moment(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    path = filled(tmp_path / "data", 30)
+    store = Store(path)
+    reader = Reader(path)
+    target = tmp_path / "copy.db"
+    assert back_up(reader, target) == target.stat().st_size
+    store.commit([event(30)])
+    assert len(bodies(path)) == 31
+    assert len(bodies(target)) == 30
+    assert [found.name for found in tmp_path.iterdir() if "unfinished" in found.name] == []
+    with pytest.raises(LedgerRefused, match="there already"):
+        back_up(reader, target)
+    reader.close()
+    store.close()
+
+
+def test_a_backup_of_a_damaged_ledger_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    path = filled(tmp_path, 30)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"event 17", b"eVent 17"))
+    reader = Reader(path)
+    target = tmp_path / "copy.db"
+    with pytest.raises(LedgerRefused, match="entry 18"):
+        back_up(reader, target)
+    assert [found.name for found in tmp_path.iterdir() if found.name.startswith("copy")] == []
+    reader.close()
+
+
+def test_a_backup_opens_as_a_ledger_where_there_was_none(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    path = filled(tmp_path / "data", 3)
+    reader = Reader(path)
+    (tmp_path / "restored").mkdir()
+    restored = database_path(tmp_path / "restored")
+    back_up(reader, restored)
+    reader.close()
+    store = Store(restored)
+    assert store.commit([event(3), Submission((OutboxEntry("gift", 1, b"x"),))])[0] == Committed((4,))
+    assert HeadFile.read(tmp_path / "restored" / "ledger.head") is None
+    store.close()
