@@ -10,13 +10,9 @@ from typing import Generic, NamedTuple, TypeVar
 from protocol.codes import Lane, LeaveReason, Outcome
 from protocol.messages import Event, State, Tick
 
-__all__ = ["AT_COMMIT", "Effect", "End", "Outcomes", "PendingReply", "Publish", "Record", "Reply", "TickOut"]
+__all__ = ["Effect", "End", "Outcomes", "PendingReply", "Publish", "Record", "Reply", "TickOut"]
 
 T = TypeVar("T")
-
-AT_COMMIT = 0
-"""The offset of an event whose commit has not given it one; no event has it."""
-
 
 class Reply(NamedTuple, Generic[T]):
     """Answer one POST at once. ``detail`` as in `AckResult`."""
@@ -73,10 +69,9 @@ class PendingReply(NamedTuple, Generic[T]):
 
 
 class Record(NamedTuple, Generic[T]):
-    """Make an event durable; only then answer those who asked, and do what stands in ``then``.
+    """Make an event durable; only then answer its requests, publish it and perform ``then``.
 
-    The answer to the one who made it durable is `RoomState.committed`, `repeated` or `refused`, in the order of the
-    records.
+    The task calls `RoomState.committed`, `repeated` or `refused` with the ledger's result, in the order of the records.
     """
 
     event: Event

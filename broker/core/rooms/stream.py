@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from broker.core.rooms.accounts import RoomAccounts
-from broker.core.rooms.effects import AT_COMMIT, Effect, PendingReply, Publish, Record, Reply
+from broker.core.rooms.effects import Effect, PendingReply, Publish, Record, Reply
 from broker.core.rooms.history import History
 from broker.core.rooms.idempotency import FirstResult, FirstResults
 from protocol.codes import Lane, Outcome
@@ -79,7 +79,7 @@ class Stream(Generic[T]):
         self, event: Event, lane: Lane, asked: Sequence[PendingReply[T]], now: float, then: Sequence[Effect[T]] = ()
     ) -> Sequence[Effect[T]]:
         """Put an admitted event on its way into the stream. ``asked``: whom it answers; ``then``: what follows it."""
-        record = Record(event, lane, tuple(asked), (Publish(event, lane, AT_COMMIT), *then))
+        record = Record(event, lane, tuple(asked), tuple(then))
         if self._durable:
             return (record,)
         return self.committed(record, self.history.last_offset + 1, now)
@@ -96,7 +96,7 @@ class Stream(Generic[T]):
         effects: list[Effect[T]] = []
         for asked in record.asked:
             self._answer(effects, asked, FirstResult(asked.outcome, offset), now)
-        effects += [Publish(each.event, each.lane, offset) if type(each) is Publish else each for each in record.then]
+        effects += (Publish(record.event, record.lane, offset), *record.then)
         return effects
 
     def repeated(
