@@ -136,9 +136,9 @@ class Observer:
                 "name": room.name,
                 "number": room.number,
                 "accounts": [list(account) for account in room.state.accounts()],
-                "likes": room.state.likes.total,
-                "last_offset": room.state.history.last_offset,
-                "online": room.state.presence.online,
+                "likes": room.state.like_total,
+                "last_offset": room.state.last_offset,
+                "online": room.state.online,
             }
             for room in self._broker.hub
         ]

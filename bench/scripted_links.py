@@ -457,8 +457,8 @@ def _result(stage: _Stage, room: Room, start_us: int, end_us: int) -> dict[str, 
         "missed_chat": report["told_missed"],
         "rooms": [
             {
-                "name": room.name, "number": room.number, "accounts": accounts, "likes": room.state.likes.total,
-                "last_offset": room.state.history.last_offset,
+                "name": room.name, "number": room.number, "accounts": accounts, "likes": room.state.like_total,
+                "last_offset": room.state.last_offset,
             }
         ],
     }  # fmt: skip

@@ -140,7 +140,7 @@ class Director:
             port=self.port, viewers=self.viewers,
             tcp=report.tcp + sum(m.is_joined and not m.is_websocket for m in self._audience),
             websocket=report.websocket + sum(m.is_joined and m.is_websocket for m in self._audience),
-            online=sum(room.state.presence.online for room in rooms),
+            online=sum(room.state.online for room in rooms),
             offered_per_s=max(0, last.offered - first.offered) / span_s,
             deliveries_per_s=(last.received - first.received) / span_s,
             p50_ms=latency.percentile(0.50), p99_ms=latency.percentile(0.99),
@@ -349,7 +349,7 @@ class Director:
 
     def _likes(self) -> int:
         assert self.broker is not None
-        return sum(room.state.likes.total for room in self.broker.hub)
+        return sum(room.state.like_total for room in self.broker.hub)
 
     def _differences(self) -> list[str]:
         assert self.broker is not None

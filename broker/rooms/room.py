@@ -83,15 +83,15 @@ class Room:
         self._room_store = room_store
         self._on_crash = on_crash
         self._noted = state.note()
-        self._last_offset = state.history.last_offset
+        self._last_offset = state.last_offset
         self.recording = 0
         """Records that the ledger has not settled yet."""
         self._all_settled: trio.Event | None = None
         self._founding: list[Callable[[], None]] | None = None
         """Who waits for the room's epoch to be durable; None once it is, or has failed."""
         self._is_founded = True
-        self._tick_ms = state.rules.policy.tick_ms
-        self._batches = state.rules.policy.batch_max > 0
+        self._has_tick = state.has_tick
+        self._has_batches = state.has_batches
         self.ended = LeaveReason.ROOM_ENDED, ""
         """Why the room has ended, once it has."""
         self.has_crashed = False
@@ -137,17 +137,11 @@ class Room:
 
     def snapshot(self, member: Member) -> Joined:
         """The room as a newcomer needs it."""
-        state, presence = self.state, self.state.presence
-        return Joined(
-            self.name, state.epoch, state.history.last_offset, member.role, state.phase,
-            TIERS[member.variant % len(TIERS)], round(state.interval_s * 1000),
-            presence.online, presence.users, presence.uniques, presence.peak, state.likes.total,
-            state.recent.snapshot(),
-        )  # fmt: skip
+        return self.state.snapshot(self.name, member.role, TIERS[member.variant % len(TIERS)])
 
     def missing(self, epoch: int, offset: int, now: float) -> Sequence[StoredEvent] | None:
         """The events after a position, or None where they are not all there any more."""
-        return self.state.history.since(epoch, offset, now)
+        return self.state.events_since(epoch, offset, now)
 
     # ---- posts
 
@@ -160,10 +154,10 @@ class Room:
             self._perform(effects)
             if type(effects[0]) is Record:
                 return  # it is with the ledger, and has left nothing for a tick
-        if not self._tick_ms:
+        if not self._has_tick:
             if len(self._outbox) < MAX_WAITING_SWEEPS:
                 self._perform(state.tick(now, self._unix_ms()))
-        elif now + state.interval_s < self._armed_until or (self._batches and state.batch_full):
+        elif now + state.interval_s < self._armed_until or (self._has_batches and state.batch_full):
             self._nudge(now)
 
     def set_phase(self, phase: RoomPhase, user_id: str) -> None:
@@ -333,12 +327,12 @@ class Room:
         """Where the room stands, for its next life; after a crash with what it remembers, for everybody comes back at
         once."""
         self._take_note()
-        history = self.state.history
-        last_offset = history.last_offset if self._room_store is None else self._last_offset
+        state = self.state
+        last_offset = state.last_offset if self._room_store is None else self._last_offset
         past: Sequence[StoredEvent] | None = None
-        if self.has_crashed and history.last_offset == last_offset:
-            past = history.since(self.state.epoch, history.first_offset - 1, self._clock())
-        return RoomCheckpoint(self.state.epoch, last_offset, self._noted, tuple(past or ()))
+        if self.has_crashed and state.last_offset == last_offset:
+            past = state.events_since(state.epoch, state.first_offset - 1, self._clock())
+        return RoomCheckpoint(state.epoch, last_offset, self._noted, tuple(past or ()))
 
     def _publish(self, content: Content) -> None:
         """Send an event to every member: now, or with the others of the same slice of ledger results."""
@@ -376,7 +370,7 @@ class Room:
             by_tier.append(same or [Content(tick, Lane.CHAT, out.number, len(tick.entries)), *extra])
         if not out.ticks:
             by_tier = [list(extra)] * len(TIERS)
-        paced = bool(out.ticks and self._tick_ms)
+        paced = bool(out.ticks and self._has_tick)
         self._ticking = self._broadcast(by_tier, self._swept if paced else None) and paced
 
     def _swept(self, cost_s: float) -> None:

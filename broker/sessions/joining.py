@@ -67,8 +67,7 @@ def on_resume(session: Session, frame: Frame, again: bool = False) -> None:
 def _ask_history(session: Session, resume: Resume, sequence: int, room: Room, found: Sequence[StoredEvent]) -> bool:
     """Ask the ledger for what the room has forgotten; False where that cannot help. Else it will be answered."""
     queries = session.services.queries
-    history = room.state.history
-    after, last = resume.offset + len(found), history.first_offset - 1
+    after, last = resume.offset + len(found), room.state.first_offset - 1
     if queries is None or resume.epoch != room.state.epoch or after >= last or len(found) >= queries.max_events:
         return False
     on_done = partial(_on_history, session, resume, sequence, found)

@@ -54,7 +54,6 @@ from protocol.messages import (
     Missed,
     Ping,
     Pong,
-    RoomPulse,
     SendDirect,
     Side,
     common_version,
@@ -494,10 +493,7 @@ class Session:
     def _on_ping(self, frame: Frame) -> None:
         ping = frame.message
         assert isinstance(ping, Ping)
-        rooms = tuple(
-            RoomPulse(room.number, room.state.presence.online, round(room.state.interval_s * 1000))
-            for room, _ in self._seats
-        )
+        rooms = tuple(room.state.pulse(room.number) for room, _ in self._seats)
         ticket = ""
         if ping.renew and self._grant is not None and self._features & _TICKET:
             ticket, _ = self._services.auth.ticket(self._grant)

@@ -94,7 +94,7 @@ async def test_nothing_is_acknowledged_or_shown_before_it_is_on_the_disk(directo
         while not broker.stats().accounts[Lane.CONTROL].admitted:  # noqa: ASYNC110 - until the post has been read
             await trio.sleep(0.001)
         await trio.to_thread.run_sync(disk(broker).reached.wait)
-        assert state.history.last_offset == 0
+        assert state.last_offset == 0
         assert broker.stats().accounts[Lane.CONTROL] == (1, 0, 0, 0, 0, 1)
         await ann.post(room, 2, MessageType.LIKE, (1,))
         assert (await ann.expect(Ack))[1].results == ((2, Outcome.ACCEPTED, 1),), "chat does not wait for the disk"

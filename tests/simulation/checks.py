@@ -45,7 +45,7 @@ def look(cast: Cast) -> None:
         if room.state.phase is RoomPhase.ENDED:
             continue  # it is being left
         seats = sum(1 for session in broker.services.sessions for seat in session._seats if seat[0] is room)
-        assert seats == len(room.members) == room.state.presence.online, (room.name, seats)
+        assert seats == len(room.members) == room.state.online, (room.name, seats)
 
 
 def what_is_missing(cast: Cast) -> str | None:
@@ -77,7 +77,7 @@ def what_is_missing(cast: Cast) -> str | None:
         if room is None:
             return f"nobody is in {liker.name} yet"
         assert room.state.phase is RoomPhase.LIVE
-        cast.like_totals[liker.name] = room.state.likes.total
+        cast.like_totals[liker.name] = room.state.like_total
     return None
 
 

@@ -97,8 +97,8 @@ def test_a_broker_that_tells_before_the_commit_is_found_out(monkeypatch: pytest.
         on_settled: Callable[[LedgerResult], None],
     ) -> SubmitResult:
         verdict = record(self, room, epoch, what, note, lambda settled: None)
-        history = on_settled.func.__self__.state.history  # type: ignore[attr-defined]
-        on_settled(Committed((history.last_offset + 1,)))
+        state = on_settled.func.__self__.state  # type: ignore[attr-defined]
+        on_settled(Committed((state.last_offset + 1,)))
         return verdict
 
     monkeypatch.setattr(RoomStore, "record", tells_early)

@@ -14,6 +14,7 @@ __all__ = ["Effect", "End", "Outcomes", "PendingReply", "Publish", "Record", "Re
 
 T = TypeVar("T")
 
+
 class Reply(NamedTuple, Generic[T]):
     """Answer one POST at once. ``detail`` as in `AckResult`."""
 

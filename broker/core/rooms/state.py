@@ -32,7 +32,7 @@ from broker.core.rooms.stream import BUSY_RETRY_MS, EXPECTED_EVENT_BYTES, Stored
 from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
-from protocol.messages import Account, Event, Post, State, Tick, TickEntry
+from protocol.messages import Account, Event, Joined, Post, RoomPulse, State, Tick, TickEntry
 from protocol.payloads import GiftPayload
 
 __all__ = ["Author", "CustomRule", "RoomRules", "RoomState", "StoredEvent"]
@@ -91,23 +91,27 @@ class RoomState(Generic[T]):
 
     def __init__(self, rules: RoomRules, epoch: int, rng: Random, now: float) -> None:
         policy = rules.policy
-        self.rules = rules
+        self._rules = rules
         self.epoch = epoch
         self.phase = RoomPhase.LIVE
-        self.presence = Presence()
-        self.likes = LikeCounter()
-        self.history: History[StoredEvent] = History(epoch, rules.history_entries, rules.history_s)
-        self.recent: RecentDanmaku[TickEntry] = RecentDanmaku(rules.snapshot_danmaku)
+        self._presence = Presence()
+        self._likes = LikeCounter()
+        self._history: History[StoredEvent] = History(epoch, rules.history_entries, rules.history_s)
+        self._recent: RecentDanmaku[TickEntry] = RecentDanmaku(rules.snapshot_danmaku)
         self.stage = OverloadStage.NORMAL
         self.interval_s = policy.tick_ms / 1000
         self.empty_since: float | None = now
         self._accounts = RoomAccounts()
-        self._stream: Stream[T] = Stream(self.history, self._accounts, rules.durable)
+        self._stream: Stream[T] = Stream(self._history, self._accounts, rules.durable)
         self._wanted = RoomPhase.LIVE
         """The phase that posts are judged by: changes count from when they are asked for, not from their commit."""
         self._phases_under_way = 0
         self._comes_back = False
         self._policy = policy
+        self.has_tick = policy.tick_ms > 0
+        """Whether a tick waits for an interval; else each message is shown by a tick of its own."""
+        self.has_batches = policy.batch_max > 0
+        """Whether a tick may come early because a batch is full."""
         self._admission = policy.admission()
         self._chat_limit = Gcra(policy.user_chat)
         self._like_limit = Gcra(policy.user_likes)
@@ -137,12 +141,12 @@ class RoomState(Generic[T]):
     def enter(self, user_id: str, name: str, role: Role, now: float) -> None:
         """One connection of a user has come in."""
         self.empty_since = None
-        self.presence.enter(user_id, name, role, now)
+        self._presence.enter(user_id, name, role, now)
 
     def leave(self, user_id: str, now: float) -> None:
         """One connection of a user has gone."""
-        self.presence.leave(user_id, now)
-        if self.presence.online == 0:
+        self._presence.leave(user_id, now)
+        if self._presence.online == 0:
             self.empty_since = now
 
     # ---- posts
@@ -194,7 +198,7 @@ class RoomState(Generic[T]):
         if not counted:
             wait_s = self._like_limit.try_acquire(author.user_id, now)
             return (Reply(ticket, Outcome.LIMITED, _retry_ms(wait_s)),)
-        self.likes.add(author.user_id, counted, now)
+        self._likes.add(author.user_id, counted, now)
         account = self._accounts[Lane.AMBIENT]
         account.admitted += 1
         account.held += 1
@@ -227,7 +231,7 @@ class RoomState(Generic[T]):
         return self._release(self._paid.offer(item, asked, now), now, at_ms)
 
     def _post_custom(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
-        rule = self.rules.custom[post.type]
+        rule = self._rules.custom[post.type]
         if len(pack_body((post.payload,))) - 1 > rule.max_bytes:
             return (Reply(ticket, Outcome.REJECTED, ErrorCode.PAYLOAD_TOO_LARGE),)
         if rule.lane is not Lane.CHAT:
@@ -279,7 +283,7 @@ class RoomState(Generic[T]):
         self._stream.admit(Lane.CONTROL)
         then = (End(LeaveReason.ROOM_ENDED),) if phase is RoomPhase.ENDED else ()
         recorded = self._stream.record(event, Lane.CONTROL, asked, now, then)
-        if not self.rules.durable:
+        if not self._rules.durable:
             self._phase_settled(phase)
         return [*effects, *recorded]
 
@@ -334,11 +338,11 @@ class RoomState(Generic[T]):
 
     def note(self, phase: RoomPhase | None = None) -> bytes:
         """What a room wants to find again after a restart: phase (or the one it is about to have), likes, peak."""
-        return pack_body((_NOTE_VERSION, int(phase or self.phase), self.likes.total, self.presence.peak))
+        return pack_body((_NOTE_VERSION, int(phase or self.phase), self._likes.total, self._presence.peak))
 
     def restore(self, last_offset: int, note: bytes, past: Sequence[StoredEvent], now: float) -> None:
         """Go on where the last life ended. ``past``: the newest events, without a hole, up to ``last_offset``."""
-        history = self.history
+        history = self._history
         history.last_offset = last_offset - len(past)
         for each in past:
             history.append(each, EXPECTED_EVENT_BYTES, now)
@@ -347,8 +351,8 @@ class RoomState(Generic[T]):
             if version == _NOTE_VERSION:
                 if phase != RoomPhase.ENDED:
                     self.phase = self._wanted = RoomPhase(phase)
-                self.likes.total = likes
-                self.presence.peak = peak
+                self._likes.total = likes
+                self._presence.peak = peak
         except (RemoteProtocolError, ValueError):
             pass  # a room without a note, or one of a later version: it begins with what the stream says
 
@@ -363,19 +367,19 @@ class RoomState(Generic[T]):
         paid_at = self._paid.next_release_at(now)
         if paid_at is not None:
             due = min(due, paid_at)
-        if self.presence.online:
+        if self._presence.online:
             due = min(due, self._state_due())
         return None if due == inf else max(due, now)
 
     def _counters(self) -> tuple[int, ...]:
-        presence = self.presence
+        presence = self._presence
         return (self.phase, presence.online, presence.users, presence.uniques, presence.peak, self.stage)
 
     def _state_due(self) -> float:
         """When the counters should be told: likes a second, anything else two seconds after the last time."""
-        due = self.likes.due_at
-        if self.presence.joins_due_at < inf or self._counters() != self._told:  # in a wave somebody has always come
-            due = min(due, max(self._stated_at + STATE_EVERY_S, self.presence.joins_due_at if self._told else -inf))
+        due = self._likes.due_at
+        if self._presence.joins_due_at < inf or self._counters() != self._told:  # in a wave somebody has always come
+            due = min(due, max(self._stated_at + STATE_EVERY_S, self._presence.joins_due_at if self._told else -inf))
         return due + STAGE_RULES[self.stage].state_spare_s
 
     def tick(self, now: float, at_ms: int, *, last: bool = False) -> list[Effect[T]]:
@@ -398,7 +402,7 @@ class RoomState(Generic[T]):
         full = cuts[Tier.FULL]
         self._count_chat(full.account)
         entries = {id(item): _entry(item) for item in full.entries}
-        self.recent.extend(entries.values())
+        self._recent.extend(entries.values())
         interval_ms = round(self.interval_s * 1000)
         made: dict[int, Tick] = {}
         for cut in cuts.values():
@@ -419,12 +423,12 @@ class RoomState(Generic[T]):
         if not last and now < self._state_due():
             return None
         account = self._accounts[Lane.AMBIENT]
-        liked = self.likes.take(now)
+        liked = self._likes.take(now)
         if liked is not None:
             account.shown += 1
             account.merged += account.held - 1
             account.held = 0
-        named, more = self.presence.take_joins(now)
+        named, more = self._presence.take_joins(now)
         account.admitted += len(named) + more
         account.shown += len(named)
         account.merged += more
@@ -448,11 +452,11 @@ class RoomState(Generic[T]):
         joins_more: int = 0,
     ) -> State:
         """The counters as they stand, for a tick or for one viewer that has missed some."""
-        presence = self.presence
+        presence = self._presence
         return State(
             at_ms, self.phase, self.stage, round(self.interval_s * 1000),
             presence.online, presence.users, presence.uniques, presence.peak,
-            self.likes.total, top_likers, joins, joins_more, self.accounts(),
+            self._likes.total, top_likers, joins, joins_more, self.accounts(),
         )  # fmt: skip
 
     def accounts(self) -> tuple[Account, ...]:
@@ -464,6 +468,43 @@ class RoomState(Generic[T]):
             admitted=chat.admitted + held + shed, sampled=chat.sampled + shed, held=chat.held + held
         )
         return tuple(totals)
+
+    def snapshot(self, name: str, role: Role, tier: Tier) -> Joined:
+        """Return the answer to a JOIN: the room called ``name`` as it is now, for a member with a role and a tier."""
+        presence = self._presence
+        return Joined(
+            name, self.epoch, self._history.last_offset, role, self.phase, tier, round(self.interval_s * 1000),
+            presence.online, presence.users, presence.uniques, presence.peak, self._likes.total,
+            self._recent.snapshot(),
+        )  # fmt: skip
+
+    def pulse(self, number: int) -> RoomPulse:
+        """Return what a PONG says of the room with this number."""
+        return RoomPulse(number, self._presence.online, round(self.interval_s * 1000))
+
+    def events_since(self, epoch: int, offset: int, now: float) -> Sequence[StoredEvent] | None:
+        """Return the events after a position, oldest first; None where the in-memory history lacks one of them."""
+        return self._history.since(epoch, offset, now)
+
+    @property
+    def first_offset(self) -> int:
+        """Offset of the oldest event in the in-memory history; one after `last_offset` where that is empty."""
+        return self._history.first_offset
+
+    @property
+    def last_offset(self) -> int:
+        """Offset of the newest event; 0 = none."""
+        return self._history.last_offset
+
+    @property
+    def online(self) -> int:
+        """Connections in the room."""
+        return self._presence.online
+
+    @property
+    def like_total(self) -> int:
+        """Likes counted so far."""
+        return self._likes.total
 
     @property
     def batch_full(self) -> bool:

@@ -17,7 +17,7 @@ from broker.core.limits.rate_limit import Rate
 from broker.core.rooms.effects import Effect, End, Outcomes, Publish, Reply, TickOut
 from broker.core.rooms.policies import POLICIES, policy_from
 from broker.core.rooms.state import CustomRule, RoomRules, RoomState
-from protocol.codes import MESSAGE_TYPES, ErrorCode, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase
+from protocol.codes import MESSAGE_TYPES, ErrorCode, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.messages import Account, Post, Tick
 from protocol.payloads import (
     AnnouncementPayload,
@@ -131,7 +131,7 @@ def test_an_event_takes_the_next_offset_and_is_remembered() -> None:
     assert reply == Reply(1, Outcome.ACCEPTED, 1)
     assert isinstance(published, Publish)
     assert (published.offset, published.lane) == (1, Lane.CONTROL)
-    past = room.history.since(77, 0, 1.0)
+    past = room.events_since(77, 0, 1.0)
     assert past is not None
     assert [(each.offset, each.lane, each.event) for each in past] == [(1, Lane.CONTROL, published.event)]
 
@@ -352,9 +352,9 @@ class RoomMachine(RuleBasedStateMachine):
     @invariant()
     def totals_are_exact(self) -> None:
         if hasattr(self, "room"):
-            assert self.room.likes.total == self.likes
-            assert self.room.presence.online == len(self.inside)
-            assert self.room.presence.users == len(set(self.inside))
+            assert self.room.like_total == self.likes
+            assert self.room.online == len(self.inside)
+            assert self.room.snapshot("lobby", Role.VIEWER, Tier.FULL).users == len(set(self.inside))
 
     def teardown(self) -> None:
         if hasattr(self, "room"):

@@ -16,7 +16,7 @@ from broker.core.rooms.idempotency import FirstResult
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import RoomRules, RoomState
 from broker.core.rooms.stream import StoredEvent
-from protocol.codes import ErrorCode, Lane, MessageType, Outcome, Role, RoomPhase
+from protocol.codes import ErrorCode, Lane, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.messages import Event, Post
 from protocol.payloads import AnnouncementPayload, GiftPayload, PhasePayload
 from tests.core.rooms.test_state import CUSTOM, Person
@@ -45,12 +45,12 @@ def the_record(effects: Any) -> Record[int]:
 def test_nothing_is_told_before_the_commit() -> None:
     room = a_room()
     record = the_record(room.post(1, HOST, announcement(), 1.0, 5))
-    assert room.history.last_offset == 0
+    assert room.last_offset == 0
     assert room.accounts()[Lane.CONTROL] == (1, 0, 0, 0, 0, 1)
     reply, published = room.committed(record, 1, 1.1)
     assert reply == Reply(1, Outcome.ACCEPTED, 1)
     assert published == Publish(record.event, Lane.CONTROL, 1)
-    assert room.history.since(77, 0, 1.1) == [StoredEvent(1, Lane.CONTROL, record.event)]
+    assert room.events_since(77, 0, 1.1) == [StoredEvent(1, Lane.CONTROL, record.event)]
     assert room.accounts()[Lane.CONTROL] == (1, 1, 0, 0, 0, 0)
 
 
@@ -129,15 +129,16 @@ def test_a_combo_with_a_known_order_goes_on_without_it() -> None:
 
 def test_a_room_goes_on_where_its_last_life_ended() -> None:
     room = a_room()
-    room.likes.add("ann", 12, 1.0)
     room.enter("ann", "Ann", Role.VIEWER, 1.0)
+    room.post(1, Person("ann"), Post(MessageType.LIKE, "", (12,)), 1.0, 5)
     room.committed(the_record(room.set_phase(RoomPhase.PAUSED, "max", 1.0, 5)), 1, 1.0)
-    note, past = room.note(), room.history.since(77, 0, 1.0)
+    note, past = room.note(), room.events_since(77, 0, 1.0)
     assert past is not None
     again = a_room()
     again.restore(1, note, past, 500.0)
-    assert (again.phase, again.likes.total, again.presence.peak) == (RoomPhase.PAUSED, 12, 1)
-    assert again.history.since(77, 0, 500.0) == past
+    joined = again.snapshot("lobby", Role.VIEWER, Tier.FULL)
+    assert (joined.phase, joined.likes, joined.peak) == (RoomPhase.PAUSED, 12, 1)
+    assert again.events_since(77, 0, 500.0) == past
     record = the_record(again.post(1, HOST, announcement(), 500.0, 5))
     assert again.committed(record, 2, 500.0)[0] == Reply(1, Outcome.ACCEPTED, 2)
 
@@ -146,8 +147,8 @@ def test_a_room_goes_on_where_its_last_life_ended() -> None:
 def test_a_note_that_cannot_be_read_is_passed_over(note: bytes) -> None:
     room = a_room()
     room.restore(41, note, [], 1.0)
-    assert (room.phase, room.history.last_offset) == (RoomPhase.LIVE, 41)
-    assert room.history.since(77, 40, 1.0) is None
+    assert (room.phase, room.last_offset) == (RoomPhase.LIVE, 41)
+    assert room.events_since(77, 40, 1.0) is None
 
 
 def test_an_offset_that_is_not_the_next_is_a_bug() -> None:
@@ -240,7 +241,7 @@ class DurableRoomMachine(RuleBasedStateMachine):
     @invariant()
     def what_is_published_is_what_is_durable(self) -> None:
         assert self.published == list(range(1, len(self.events) + 1))
-        assert self.room.history.last_offset == len(self.events)
+        assert self.room.last_offset == len(self.events)
 
     def teardown(self) -> None:
         self.perform(self.room.tick(self.now, 0, last=True))
