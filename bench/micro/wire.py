@@ -13,7 +13,7 @@ import lz4.block
 import msgpack
 
 from protocol.codes import Opcode
-from protocol.dictionary import DICTIONARY_1
+from protocol.compression import DICTIONARY_1
 
 __all__ = [
     "STAMP_CHARS",

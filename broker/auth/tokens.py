@@ -36,7 +36,6 @@ import random
 import re
 import secrets
 import time
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -47,6 +46,7 @@ import msgspec
 
 from broker.config.schema import MIN_SECRET_BYTES, AuthConfig
 from protocol.codes import Role
+from protocol.text import is_displayable
 
 __all__ = [
     "DEV_PREFIX",
@@ -87,10 +87,6 @@ _is_room_pattern = re.compile(r"[\w\-.:@]{0,64}\*?").fullmatch
 """``\\w`` is what `str.isalnum` says, and ``_``."""
 _TYPE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _GUEST_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
-_REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Bidirectional controls: they let a name swallow the text around it."""
-_UNSEEN = frozenset({"Cc", "Cs", "Zl", "Zp"})
-"""Controls, lone surrogates (which no encoder takes), line and paragraph separators."""
 
 
 class AuthError(Exception):
@@ -398,7 +394,7 @@ class Authenticator:
         """The grant that ``claims`` describe; every claim is checked, nothing is guessed."""
         user_id = _user_id(claims["sub"])
         name = claims.get("name", "")
-        if type(name) is not str or len(name) > 64 or not _is_seen(name):
+        if type(name) is not str or len(name) > 64 or not is_displayable(name):
             raise AuthError("name is not up to 64 characters without controls")
         role = _role(claims.get("role", "viewer"))
         rooms = claims["rooms"]
@@ -467,11 +463,6 @@ def _user_id(value: Any) -> str:
     if type(value) is not str or not 1 <= len(value) <= 64 or not value.isprintable() or value != value.strip():
         raise AuthError("user id is not 1 to 64 printable characters")
     return value
-
-
-def _is_seen(text: str) -> bool:
-    """No character that breaks lines, encoders or the text around it; joiners inside emoji are fine."""
-    return text.isprintable() or not any(unicodedata.category(c) in _UNSEEN or c in _REORDERING for c in text)
 
 
 def _role(value: Any) -> Role:

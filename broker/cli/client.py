@@ -11,7 +11,6 @@ around.
 from __future__ import annotations
 
 import getpass
-import unicodedata
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ import click
 import trio
 
 from broker.auth.tokens import DEV_PREFIX, parse_role
+from broker.cli.exceptions import first_leaf
 from protocol.clients.client import Client
 from protocol.clients.connect import open_client
 from protocol.clients.directs import ClientEvents
@@ -28,15 +28,14 @@ from protocol.clients.room import Room
 from protocol.clients.transports import Address
 from protocol.codes import CloseCode, ErrorCode, Role, Tier
 from protocol.errors import LocalProtocolError
+from protocol.text import plain
 
-__all__ = ["DEFAULT_URL", "enter", "plain", "run_visit", "visit", "visit_options", "who_am_i"]
+__all__ = ["DEFAULT_URL", "enter", "run_visit", "visit", "visit_options", "who_am_i"]
 
 F = TypeVar("F", bound=Callable[..., Any])  # Any: click commands have every signature.
 
 DEFAULT_URL = "roomcast://127.0.0.1:7400"
 _ROLES = ", ".join(role.name.lower() for role in Role)
-_UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
-_REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def visit_options(command: F) -> F:
@@ -51,15 +50,6 @@ def visit_options(command: F) -> F:
         metavar="URL",
         help="roomcast://, roomcasts://, ws:// or wss://.",
     )(command)
-
-
-def plain(text: str) -> str:
-    """``text`` with everything that is not to be seen on one line replaced by U+FFFD; joiners inside emoji stay."""
-    if text.isprintable():
-        return text
-    return "".join(
-        "\ufffd" if unicodedata.category(each) in _UNPRINTABLE or each in _REORDERING else each for each in text
-    )
 
 
 def who_am_i(user: str | None, default_role: str) -> str:
@@ -87,12 +77,7 @@ def run_visit(main: Callable[[], Any]) -> Any:
         expected, others = group.split((click.ClickException, BrokenPipeError))
         if expected is None or others is not None:
             raise
-        raise _first(expected) from None
-
-
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
-    inner: BaseException = group.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+        raise first_leaf(expected) from None
 
 
 @asynccontextmanager

@@ -23,17 +23,18 @@ from typing import Any, NamedTuple, TextIO
 import click
 import trio
 
-from broker.cli.client import plain, run_visit, visit, visit_options, who_am_i
+from broker.cli.client import run_visit, visit, visit_options, who_am_i
+from broker.cli.exceptions import first_leaf
 from broker.cli.token import duration_s
-from protocol.batches import frames_of, payload_for
 from protocol.clients.client import Client
 from protocol.clients.events import BatchRefused, ClientClosed
 from protocol.codes import CUSTOM_TYPE_MAX, CUSTOM_TYPE_MIN, ErrorCode, MessageType
 from protocol.connection import Connection
+from protocol.direct_batches import TemplateError, fields_of, frames_of, payload_for
 from protocol.errors import LocalProtocolError
 from protocol.fields import FieldError
 from protocol.messages import BatchState, Side
-from protocol.template import TemplateError, fields_of
+from protocol.text import plain
 
 __all__ = ["Recipients", "direct", "read_values"]
 
@@ -275,22 +276,16 @@ async def _run(sending: _Sending, url: str, token: str) -> BatchState:
                 nursery.cancel_scope.cancel()
             return state
         except* BatchRefused as group:
-            refused = _first(group)
+            refused = first_leaf(group)
             raise click.ClickException(f"batch {sending.batch}: {_reason(refused)}") from refused
         except* ClientClosed as group:
-            closed = _first(group)
+            closed = first_leaf(group)
             raise click.ClickException(f"the broker closed the link: {plain(closed.reason)}{_AGAIN}") from closed
         except* trio.TooSlowError:
             raise click.ClickException(f"no answer from the broker{_AGAIN}") from None
 
 
 _AGAIN = "; some messages may be sent: run the same command again to send the rest"
-
-
-def _first(group: BaseExceptionGroup[Any]) -> Any:
-    """Any: the one kind of exception that the group was split for."""
-    inner = group.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
 
 
 def _reason(refused: BatchRefused) -> str:

@@ -9,19 +9,18 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import trio
 
 from broker.cli.config import config_options, load_or_fail
+from broker.cli.exceptions import first_leaf
 from broker.config.schema import Config
 from broker.ledger.entries import LedgerRefused
 from broker.telemetry.logs import PatientFile, configure
 
 __all__ = ["serve"]
-
-E = TypeVar("E", bound=Exception)
 
 
 @click.command()
@@ -84,7 +83,7 @@ def serve(
         expected, others = group.split((LedgerRefused, OSError))
         if expected is None or others is not None:
             raise
-        raise _cannot_serve(config, _first(expected)) from group
+        raise _cannot_serve(config, first_leaf(expected)) from group
     finally:
         if log_file is not None:
             log_file.close()
@@ -117,11 +116,6 @@ def _announce(addresses: tuple[tuple[str, int], ...]) -> None:
     line = {"event": "serving", "pid": os.getpid(), "addresses": [list(address[:2]) for address in addresses]}
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
-
-
-def _first(group: BaseExceptionGroup[E]) -> E:
-    inner = group.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
 
 
 def _cannot_serve(config: Config, error: Exception) -> click.ClickException:

@@ -21,7 +21,7 @@ from typing import Any
 import click
 import trio
 
-from broker.cli.client import enter, plain, run_visit, visit, visit_options
+from broker.cli.client import enter, run_visit, visit, visit_options
 from protocol.clients.events import (
     ClientClosed,
     ClientEvent,
@@ -43,6 +43,7 @@ from protocol.clients.events import (
 )
 from protocol.codes import CloseCode, Lane, MessageType, RoomPhase, Tier
 from protocol.messages import Account, Joined
+from protocol.text import plain
 
 __all__ = ["Teller", "as_json", "tail"]
 

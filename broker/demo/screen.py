@@ -14,11 +14,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from broker.cli.client import plain
 from broker.demo.picture import Picture, Stalled
 from protocol.clients.events import Danmaku, Event
 from protocol.codes import Lane, MessageType
 from protocol.messages import Account
+from protocol.text import plain
 
 __all__ = ["MAX_WIDTH", "draw", "lanes_table", "progress_line", "senders_table"]
 

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 from broker.auth.tokens import Grant
 from broker.ledger import DirectState
 from broker.users.inbox import BatchResult, Inboxes
-from protocol.batches import payloads_of
 from protocol.codes import CUSTOM_TYPE_MIN, ErrorCode, Lane, Role
+from protocol.direct_batches import payloads_of
 from protocol.fields import FieldError
 from protocol.messages import BatchState, SendDirect
 

@@ -37,10 +37,10 @@ from broker.ledger import (
 )
 from broker.users.queries import LedgerQueries
 from protocol.codes import Lane
+from protocol.direct_batches import fill
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
 from protocol.messages import MAX_DIRECT_BYTES, Direct
-from protocol.template import fill
 
 __all__ = ["BatchResult", "Inboxes", "Link"]
 

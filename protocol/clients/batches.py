@@ -12,13 +12,12 @@ from typing import Any, Protocol
 
 import trio
 
-from ..batches import frames_of, payload_for
 from ..codes import Feature, MessageType
+from ..direct_batches import TemplateError, frames_of, payload_for
 from ..errors import LocalProtocolError
 from ..fields import FieldError
 from ..messages import BatchState, ErrorReply, SendDirect
 from ..reconnect import backoff_s
-from ..template import TemplateError
 from .events import BatchRefused
 from .link import Link
 

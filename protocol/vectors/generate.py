@@ -14,9 +14,8 @@ from typing import Any
 
 from .. import codes, compression, fields, frames, json_mode, messages, payloads
 from ..codes import MESSAGE_TYPES, CloseCode, Codec, MessageType
-from ..compression import compress
+from ..compression import DICTIONARY_1, compress
 from ..connection import Encoding, encode
-from ..dictionary import DICTIONARY_1
 from ..frames import build_frame, pack_body
 from ..messages import Side, opcode_of
 from ..state import LinkState

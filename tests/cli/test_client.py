@@ -1,26 +1,11 @@
 from __future__ import annotations
 
 import getpass
-import unicodedata
 
 import click
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from broker.cli.client import plain, run_visit, visit, who_am_i
-
-
-@given(st.text())
-def test_plain_text_never_moves_the_cursor_and_keeps_its_length(text: str) -> None:
-    shown = plain(text)
-    assert len(shown) == len(text)
-    assert not [each for each in shown if unicodedata.category(each) in ("Cc", "Zl", "Zp", "Cs")]
-
-
-def test_plain_text_takes_out_escapes_and_turned_text_but_keeps_emoji_together() -> None:
-    assert plain("\x1b[31mred\u202e") == "\ufffd[31mred\ufffd"
-    assert plain("👩\u200d💻 你好") == "👩\u200d💻 你好"
+from broker.cli.client import run_visit, visit, who_am_i
 
 
 def test_the_development_identity_is_the_login_name_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ def test_the_secret_is_found_in_every_place(tmp_path: Path) -> None:
     config = tmp_path / "roomcast.toml"
     config.write_text(f"[auth]\nsecret_file = '{secret}'\naudience = 'shop'\nissuer = 'platform'\n")
     plain = AuthConfig(secret=SECRET)
-    special = AuthConfig(secret=SECRET, members="shop", issuer="platform")
+    special = AuthConfig(secret=SECRET, audience="shop", issuer="platform")
     grant_of(run("--user", "u", "--secret-file", secret), plain)
     grant_of(run("--user", "u", env={"ROOMCAST_AUTH__SECRET": SECRET}), plain)
     grant_of(run("--user", "u", "--set", f"auth.secret={SECRET}"), plain)
@@ -69,7 +69,7 @@ def test_the_secret_is_found_in_every_place(tmp_path: Path) -> None:
     other = SECRET[::-1]
     grant_of(
         run("--user", "u", "--config", config, "--secret", other),
-        AuthConfig(secret=other, members="shop", issuer="platform"),
+        AuthConfig(secret=other, audience="shop", issuer="platform"),
     )
 
 

@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.codes import CloseCode, Codec, Lane
-from protocol.compression import MIN_COMPRESS_BYTES, compress, decompress
+from protocol.compression import DICTIONARY_1, MIN_COMPRESS_BYTES, compress, decompress
 from protocol.connection import Frame, encode
-from protocol.dictionary import DICTIONARY_1
 from protocol.errors import RemoteProtocolError
 from protocol.frames import HEADER_BYTES, MAX_BODY_BYTES, pack_body, parse_header
 from protocol.messages import Account, Side, Tick, TickEntry

@@ -29,8 +29,8 @@ from protocol.codes import (
     Tier,
     reconnect_advice,
 )
+from protocol.compression import DICTIONARY_1
 from protocol.connection import Encoding, Frame, encode
-from protocol.dictionary import DICTIONARY_1
 from protocol.fields import RECORDS
 from protocol.frames import parse_header
 from protocol.messages import MESSAGE_KINDS, OPCODE_LANES, Join, Missed, Post, Side

@@ -14,8 +14,8 @@ from broker.ledger import Committed, DirectState, FailureKind, LedgerError, Ledg
 from broker.server import Broker
 from broker.users import inbox as inboxes
 from broker.users.inbox import MAX_PAYLOAD_BYTES, WINDOW, BatchResult
+from protocol.direct_batches import TemplateError
 from protocol.messages import Direct, DirectAck, Ping, Pong
-from protocol.template import TemplateError
 from tests.rooms.test_durable import directory, disk, durable_broker
 from tests.support.broker import RawLink, raw_link
 from tests.support.faulty_disk import disk_error

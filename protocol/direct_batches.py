@@ -1,11 +1,14 @@
-"""Batches of must-deliver messages: what each user gets, and how a batch is cut into frames. For both ends.
+"""Batches of direct messages: a template, each recipient's values, and the parts of a batch. Used by both ends.
 
-A batch is one template and each user's own values. Whoever sends it cuts it into parts that fit a client's body; the
-broker fills a part for all of its users before it sends the first, so that a fault in a part sends nothing of it.
+In a template, ``{name}`` in any string of the payload is replaced by the recipient's own value. A template is any value
+that a payload may be; there is no formatting language, and a field without a value is an error before the first message
+is sent. The sender cuts a batch into parts that fit a client's body; the broker fills a part for all its recipients
+before it sends the first message, so that an error in a part sends nothing of it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,15 +18,50 @@ from .fields import FieldError
 from .frames import MAX_CLIENT_BODY_BYTES, pack_body
 from .messages import MAX_DIRECT_BYTES, MAX_RECIPIENTS, SendDirect
 from .payloads import check_payload
-from .template import TemplateError, fill
 
-__all__ = ["frames_of", "payload_for", "payloads_of"]
+__all__ = ["TemplateError", "fields_of", "fill", "frames_of", "payload_for", "payloads_of"]
 
 Values = Mapping[str, Mapping[str, str]]
 
+_FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]{0,31})\}")
+
+
+class TemplateError(ValueError):
+    """A field of the template has no value; the message names it."""
+
+
+# Any: payloads of custom types are any value that the wire carries.
+def fields_of(template: Any) -> frozenset[str]:
+    """Return the names of all fields in a template."""
+    if isinstance(template, str):
+        return frozenset(_FIELD.findall(template))
+    if isinstance(template, Mapping):
+        return frozenset().union(*map(fields_of, template.values())) if template else frozenset()
+    if isinstance(template, (tuple, list)):
+        return frozenset().union(*map(fields_of, template)) if template else frozenset()
+    return frozenset()
+
+
+def fill(template: Any, values: Mapping[str, str]) -> Any:
+    """Return the template with every field replaced; values are not expanded again. TemplateError: one is missing."""
+    if isinstance(template, str):
+        return _FIELD.sub(lambda match: _value(match.group(1), values), template)
+    if isinstance(template, Mapping):
+        return {key: fill(value, values) for key, value in template.items()}
+    if isinstance(template, (tuple, list)):
+        return tuple(fill(value, values) for value in template)
+    return template
+
+
+def _value(name: str, values: Mapping[str, str]) -> str:
+    value = values.get(name)
+    if value is None:
+        raise TemplateError(f"{{{name}}} has no value")
+    return value
+
 
 def payload_for(kind: int, template: Any, values: Mapping[str, str]) -> Any:
-    """The payload of type ``kind`` that a user with these values gets.
+    """Return the payload of type ``kind`` for a recipient with these values.
 
     Any: a template is a payload, and those of custom types are any value. Raises TemplateError for a missing value, and
     FieldError (its field is a path below "payload") where what comes out is no payload of that type or too large.
@@ -35,7 +73,7 @@ def payload_for(kind: int, template: Any, values: Mapping[str, str]) -> Any:
 
 
 def payloads_of(message: SendDirect) -> list[tuple[str, Any]]:
-    """(user id, payload) of everybody in a part; FieldError naming the field and the rule, none of the peer's bytes.
+    """Return (user id, payload) of every recipient of a part. FieldError names the field and the rule, not the value.
 
     Memory is bounded by `MAX_DIRECT_BYTES` for each of the part's users.
     """
@@ -58,7 +96,7 @@ def frames_of(
 ) -> Iterator[SendDirect]:
     """Cut a batch into parts that fit a client's body, each user in exactly one, in the given order.
 
-    The fields are not judged. LocalProtocolError where the template leaves no room for a user.
+    The fields are not validated. LocalProtocolError if the template leaves no room for a recipient.
     """
     # A map of more than 15 entries has a head of 3 bytes instead of 1.
     room = MAX_CLIENT_BODY_BYTES - len(pack_body(SendDirect(batch, kind, template, {}, expires_s))) - 2

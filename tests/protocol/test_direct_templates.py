@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.template import TemplateError, fields_of, fill
+from protocol.direct_batches import TemplateError, fields_of, fill
 
 plain = st.text(st.characters(exclude_characters="{}"), max_size=8)
 values = st.dictionaries(st.sampled_from(["code", "name", "n_1"]), st.text(max_size=8), min_size=3, max_size=3)

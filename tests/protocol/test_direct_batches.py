@@ -9,15 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.batches import frames_of, payload_for, payloads_of
 from protocol.codes import MessageType, Opcode
 from protocol.connection import Connection
+from protocol.direct_batches import TemplateError, fill, frames_of, payload_for, payloads_of
 from protocol.errors import LocalProtocolError
 from protocol.fields import FieldError
 from protocol.frames import MAX_CLIENT_BODY_BYTES, pack_body
 from protocol.messages import MAX_DIRECT_BYTES, MAX_RECIPIENTS, SendDirect, Side, reader_of
 from protocol.payloads import AnnouncementPayload
-from protocol.template import TemplateError, fill
 from tests.support.strategies import ids, texts
 
 NEWS = MessageType.ANNOUNCEMENT

@@ -1,0 +1,48 @@
+"""Text that is shown to people: `plain` gives only displayable text, and changes nothing else."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.text import BIDI_CONTROLS, is_displayable, plain
+
+
+@given(st.text(st.characters(categories=None)))
+def test_plain_text_is_displayable_and_of_the_same_length(text: str) -> None:
+    shown = plain(text)
+    assert is_displayable(shown)
+    assert len(shown) == len(text)
+    assert shown.splitlines() in ([], [shown])
+    assert plain(shown) == shown
+
+
+@given(st.text(st.characters(categories=None)))
+def test_displayable_text_is_left_as_it_is(text: str) -> None:
+    assert is_displayable(text) == (plain(text) == text)
+
+
+@pytest.mark.parametrize("character", ["\n", "\x1b", "\u2028", "\ud800", *sorted(BIDI_CONTROLS)])
+def test_controls_are_refused(character: str) -> None:
+    assert not is_displayable(f"a{character}b")
+    assert plain(f"a{character}b") == "a\ufffdb"
+
+
+@pytest.mark.parametrize("text", ["\u597d\u770b", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "caf\u00e9", ""])
+def test_ordinary_text_and_joined_emoji_are_displayable(text: str) -> None:
+    assert is_displayable(text)
+
+
+@given(st.text())
+def test_plain_text_never_moves_the_cursor_and_keeps_its_length(text: str) -> None:
+    shown = plain(text)
+    assert len(shown) == len(text)
+    assert not [each for each in shown if unicodedata.category(each) in ("Cc", "Zl", "Zp", "Cs")]
+
+
+def test_plain_text_replaces_escapes_and_reordered_text_but_keeps_emoji_together() -> None:
+    assert plain("\x1b[31mred\u202e") == "\ufffd[31mred\ufffd"
+    assert plain("👩\u200d💻 你好") == "👩\u200d💻 你好"
