@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from broker.auth.tokens import DEV_PREFIX, Authenticator
+from broker.auth.grants import DEV_PREFIX
+from broker.auth.tokens import Authenticator
 from broker.config.schema import AuthConfig
 from protocol.codes import Role
 

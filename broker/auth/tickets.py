@@ -1,31 +1,40 @@
-"""The broker's own key, with which it signs tickets: random, made once, kept in the data directory for its next life.
+"""Tickets: the broker's own tokens, with which a client reconnects without asking the platform for a new token.
 
-Losing the file costs nothing but the tickets under way, so one that is broken is replaced. It is not a part of the
-ledger's database, so that a copy of that gives nobody a key.
+A ticket holds the same grant with the same end, for a shorter time. It is signed with a key derived from the broker's
+key and the platform's secret (a new secret ends the tickets made under the old one), and has an audience and a header
+of its own: a ticket is never taken for a token, nor a token for a ticket. Guests and development identities get none.
+
+The broker's key is random, made once and kept in the data directory. If the file is lost, only the tickets in use end.
+It is not part of the ledger's database, so that a copy of the database holds no key.
 """
 
 from __future__ import annotations
 
+import hmac
 import os
 import secrets
 from pathlib import Path
 
 import structlog
 
+from broker.auth.grants import AuthError, Grant, GrantReader, entry_claim
+from broker.auth.jws import BadToken, Hs256Key
 from broker.ledger.head import sync_path
 
-__all__ = ["FILE_NAME", "KEY_BYTES", "ticket_key"]
+__all__ = ["FILE_NAME", "KEY_BYTES", "MAX_TOKEN_BYTES", "Tickets", "derived_key", "ticket_key"]
 
 log = structlog.get_logger("roomcast.auth")
 
+MAX_TOKEN_BYTES = 4000
+"""Cap of tokens and tickets, checked before anything is parsed; the same as that of the AUTH message."""
 FILE_NAME = "ticket.key"
 KEY_BYTES = 32
 
 
 def ticket_key(directory: Path) -> bytes:
-    """The key in ``directory``, made if there is none; only whoever holds the directory's lock may ask.
+    """Return the key in ``directory``; make it if there is none. The caller holds the lock of the directory.
 
-    Where the file can neither be read nor written, a key of this process alone, and a warning.
+    If the file can neither be read nor written: a key of this process alone, and a warning.
     """
     path = directory / FILE_NAME
     try:
@@ -43,7 +52,7 @@ def ticket_key(directory: Path) -> bytes:
 
 
 def _make(path: Path) -> bytes:
-    """Write a new key: whole or not at all, and readable for nobody else at any moment."""
+    """Write a new key atomically; at no moment can another user read it."""
     key = secrets.token_bytes(KEY_BYTES)
     draft = path.with_suffix(".new")
     draft.unlink(missing_ok=True)
@@ -56,3 +65,67 @@ def _make(path: Path) -> bytes:
     os.replace(draft, path)
     sync_path(path.parent)
     return key
+
+
+def derived_key(key: bytes, secret: bytes) -> bytes:
+    """Return the key that signs tickets, from the broker's own key and the platform's secret."""
+    return hmac.digest(key, b"ticket\0" + secret, "sha256")
+
+
+class Tickets:
+    """Issues and verifies tickets. ``lifetime_s``: 0 = none are issued; ``audience``: of the platform's tokens."""
+
+    def __init__(self, secret: bytes, audience: str, lifetime_s: float, grants: GrantReader) -> None:
+        self._secret = secret
+        self._audience = f"ticket:{audience}"
+        self._lifetime_s = int(lifetime_s)
+        self._grants = grants
+        self.are_issued = lifetime_s > 0
+        """Whether connections may have tickets at all."""
+        self._header = ""
+        """How every ticket begins; "" = none are issued."""
+        self.use_key(secrets.token_bytes(KEY_BYTES))
+
+    def use_key(self, key: bytes) -> None:
+        """Sign with this key of the broker from now on; before the first call the key is a random one."""
+        self._key = Hs256Key(derived_key(key, self._secret))
+        if self.are_issued:
+            self._header = self._key.header(typ="ticket")
+
+    def is_ticket(self, token: str) -> bool:
+        """Return whether ``token`` begins as a ticket does."""
+        return self._header != "" and token.startswith(self._header)
+
+    def issue(self, grant: Grant, now_s: int) -> tuple[str, int]:
+        """Return a ticket for ``grant`` and its lifetime in milliseconds; ("", 0) if there is none. About 10 us.
+
+        It never ends after the grant, and a grant that came by a ticket ends when the first one did.
+        """
+        ends = min(now_s + self._lifetime_s, grant.expires_at)
+        if ends <= now_s or not self.are_issued:
+            return "", 0
+        ticket = self._key.sign(
+            self._header,
+            {
+                "aud": self._audience,
+                "exp": ends,
+                "ends": grant.expires_at,
+                "sub": grant.user_id,
+                "name": grant.name,
+                "role": grant.role.name.lower(),
+                "rooms": [entry_claim(entry) for entry in grant.rooms],
+            },
+        )
+        return (ticket, (ends - now_s) * 1000) if len(ticket) <= MAX_TOKEN_BYTES else ("", 0)
+
+    def verify(self, ticket: str, now_s: float) -> Grant:
+        """Return the grant of a valid ticket of this broker; AuthError otherwise. As quick as a token."""
+        try:
+            claims = self._key.body(ticket)
+        except BadToken as error:
+            raise AuthError(f"ticket is not valid: {error}") from None
+        if claims.get("aud") != self._audience:
+            raise AuthError("ticket is for another broker")
+        if claims["exp"] <= now_s:
+            raise AuthError("ticket has expired")
+        return self._grants.read({**claims, "exp": claims["ends"]})

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import click
 import trio
 
-from broker.auth.tokens import DEV_PREFIX, parse_role
+from broker.auth.grants import DEV_PREFIX, parse_role
 from broker.cli.exceptions import first_leaf
 from protocol.clients.client import Client
 from protocol.clients.connect import open_client

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from broker.auth.tokens import Authenticator, RoomGrant, parse_role, parse_room_pattern
+from broker.auth.grants import RoomGrant, parse_role, parse_room_pattern
+from broker.auth.tokens import Authenticator
 from broker.cli.config import config_options, load_or_fail
 from broker.config.schema import Config, ConfigError, load
 from protocol.codes import Role

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from broker.auth.tokens import RoomGrant
+from broker.auth.grants import RoomGrant
 from broker.core.rooms.stream import StoredEvent
 from broker.rooms.room import Room
 from protocol.codes import ErrorCode, Opcode

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import structlog
 
-from broker.auth.tokens import AuthError, Grant, RoomGrant
+from broker.auth.grants import AuthError, Grant, RoomGrant
 from broker.core.limits.overload import STAGE_RULES
 from broker.core.net.send_queue import Missed as QueueMissed
 from broker.net.transport import Framing, Transport

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Protocol
 
-from broker.auth.tokens import Grant
+from broker.auth.grants import Grant
 from broker.ledger import DirectState
 from broker.users.inbox import BatchResult, Inboxes
 from protocol.codes import CUSTOM_TYPE_MIN, ErrorCode, Lane, Role

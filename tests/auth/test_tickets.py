@@ -16,8 +16,10 @@ from hypothesis import given as for_all
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from broker.auth.tickets import FILE_NAME, ticket_key
-from broker.auth.tokens import MAX_TOKEN_BYTES, Authenticator, AuthError, Grant, RoomGrant
+from broker.auth import tickets
+from broker.auth.grants import AuthError, Grant, RoomGrant
+from broker.auth.tickets import FILE_NAME, MAX_TOKEN_BYTES, derived_key, ticket_key
+from broker.auth.tokens import Authenticator
 from broker.config.schema import AuthConfig
 from broker.server import Broker
 from protocol.clients import open_client
@@ -70,14 +72,15 @@ def test_a_ticket_brings_back_the_same_grant_until_it_ends_and_not_a_second_long
 def test_a_ticket_is_what_pyjwt_writes_and_reads(grant: Grant) -> None:
     auth = authenticator()
     ticket, _ = auth.ticket(grant)
-    claims = json.loads(jwt.PyJWS().decode(ticket, auth._ticket_key, algorithms=["HS256"]))
+    key = derived_key(KEY, SECRET.encode())
+    claims = json.loads(jwt.PyJWS().decode(ticket, key, algorithms=["HS256"]))
     assert (claims["sub"], claims["ends"]) == (grant.user_id, grant.expires_at)
     body = json.dumps(claims, separators=(",", ":"), ensure_ascii=False).encode()
     headers = {"typ": "ticket"}
-    assert jwt.PyJWS().encode(body, auth._ticket_key, algorithm="HS256", headers=headers) == ticket
+    assert jwt.PyJWS().encode(body, key, algorithm="HS256", headers=headers) == ticket
 
 
-def test_a_token_is_no_ticket_and_a_ticket_is_no_token() -> None:
+def test_a_token_is_no_ticket_and_a_ticket_is_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     auth = authenticator()
     token = auth.issue("ann", ttl_s=3600)
     ticket, _ = auth.ticket(auth.verify(token))
@@ -95,9 +98,8 @@ def test_a_token_is_no_ticket_and_a_ticket_is_no_token() -> None:
     with pytest.raises(AuthError):
         auth.verify(forged)
     # Even with one key for both, header and audience keep them apart.
+    monkeypatch.setattr(tickets, "derived_key", lambda *_: SECRET.encode())
     same = authenticator()
-    same._ticket_key = SECRET.encode()
-    same._ticket_keyed = same._keyed
     as_ticket, _ = same.ticket(same.verify(token))
     with pytest.raises(AuthError):
         authenticator(ticket_s=0).verify(as_ticket)

@@ -6,7 +6,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from broker.auth.tokens import Authenticator, Grant, RoomGrant
+from broker.auth.grants import Grant, RoomGrant
+from broker.auth.tokens import Authenticator
 from broker.cli.main import main
 from broker.cli.token import duration_s, room_entry
 from broker.config.schema import AuthConfig

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 import trio
 
-from broker.auth.tokens import RoomGrant
+from broker.auth.grants import RoomGrant
 from broker.ledger import DirectState, Reader, database_path
 from broker.server import Broker
 from broker.users.batches import MAX_UNDER_WAY

@@ -1,0 +1,209 @@
+"""Grants: the rooms and roles that verified claims give to a user. The rules for each claim stand here.
+
+Claims of a token::
+
+    sub    user id, 1 to 64 printable characters                          required
+    rooms  [{"pattern": "live-*", "role": "host", "allow": ["danmaku"]}]  required; [] = no room
+    role   role in rooms whose entry names none (default "viewer")
+    name   what others see, up to 64 characters (default: the user id)
+
+``rooms`` is required, so that a forgotten or misspelt claim grants nothing. The first entry whose pattern matches the
+room counts: a name, a prefix with ``*`` at its end, or ``*``. ``allow`` narrows the types that may be posted there; it
+never widens what the role may do.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from protocol.codes import Role
+from protocol.text import is_displayable
+
+__all__ = [
+    "DEV_PREFIX",
+    "MAX_ROOMS_PER_TOKEN",
+    "AuthError",
+    "Grant",
+    "GrantReader",
+    "RoomGrant",
+    "development_grant",
+    "entry_claim",
+    "guest_grant",
+    "parse_role",
+    "parse_room_pattern",
+    "seconds_claim",
+]
+
+MAX_ROOMS_PER_TOKEN = 64
+MAX_ALLOW = 32
+DEV_PREFIX = "dev:"
+
+_MAX_SHARED_ROOMS = 1024
+"""Room lists kept for sharing; tokens of one room are mostly alike. When full, the table starts anew."""
+_LATEST_S = 253_402_300_799
+"""Last second of the year 9999; a time beyond it is an error of units, such as milliseconds."""
+_ENTRY_KEYS = frozenset({"pattern", "role", "allow"})
+_ROLES = {role.name.lower(): role for role in Role}
+_is_room_pattern = re.compile(r"[\w\-.:@]{0,64}\*?").fullmatch
+"""``\\w`` matches what `str.isalnum` accepts, and ``_``."""
+_TYPE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_GUEST_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
+_new = tuple.__new__
+
+
+class AuthError(Exception):
+    """Authentication failed. ``str()`` is the same public text for every reason; ``detail`` is the reason, for the log.
+
+    ``detail`` never holds bytes of the peer.
+    """
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("authentication failed")
+        self.detail = detail
+
+
+class RoomGrant(NamedTuple):
+    """Role of a user in the rooms that ``pattern`` matches. ``allow`` None: every type that the role may post."""
+
+    pattern: str
+    role: Role
+    allow: frozenset[str] | None = None
+
+    def fits(self, room_name: str) -> bool:
+        """Return whether ``room_name`` matches the pattern."""
+        pattern = self.pattern
+        return pattern == room_name or (pattern[-1] == "*" and room_name.startswith(pattern[:-1]))
+
+
+@dataclass(slots=True)
+class Grant:
+    """What a verified token grants. Shared by all connections with the same token, and therefore never changed.
+
+    (A dataclass that Python itself freezes takes four times as long to make.)
+
+    ``expires_at``: Unix seconds, 0 = never; a connection may outlive it by the leeway (`Authenticator.seconds_left`).
+    """
+
+    user_id: str
+    name: str
+    role: Role
+    rooms: tuple[RoomGrant, ...]
+    expires_at: int = 0
+
+    def room_grant(self, room_name: str) -> RoomGrant | None:
+        """Return the first entry that matches ``room_name``; None = not granted. O(entries): asked at JOIN only."""
+        for entry in self.rooms:
+            if entry.fits(room_name):
+                return entry
+        return None
+
+
+class GrantReader:
+    """Reads grants from verified claims; equal lists of rooms are shared between grants."""
+
+    __slots__ = ("_rooms",)
+
+    def __init__(self) -> None:
+        self._rooms: dict[tuple[RoomGrant, ...], tuple[RoomGrant, ...]] = {}
+
+    def __len__(self) -> int:
+        """Return how many lists of rooms are kept for sharing."""
+        return len(self._rooms)
+
+    def read(self, claims: Mapping[str, Any]) -> Grant:
+        """Return the grant that ``claims`` describe. Every claim is checked; AuthError names the first that is
+        wrong."""
+        user_id = _user_id(claims["sub"])
+        name = claims.get("name", "")
+        if type(name) is not str or len(name) > 64 or not is_displayable(name):
+            raise AuthError("name is not up to 64 characters without controls")
+        role = _role(claims.get("role", "viewer"))
+        rooms = claims["rooms"]
+        if type(rooms) is not list or len(rooms) > MAX_ROOMS_PER_TOKEN:
+            raise AuthError(f"rooms is not a list of up to {MAX_ROOMS_PER_TOKEN} entries")
+        entries = tuple([_room_grant(entry, role) for entry in rooms])
+        expires_at = seconds_claim(claims, "exp")
+        return Grant(user_id, name if name.strip() else user_id, role, self._shared(entries), expires_at)
+
+    def _shared(self, entries: tuple[RoomGrant, ...]) -> tuple[RoomGrant, ...]:
+        """Return an equal tuple seen before, so that 10,000 viewers of one room hold one list of rooms."""
+        if len(self._rooms) >= _MAX_SHARED_ROOMS:
+            self._rooms.clear()
+        return self._rooms.setdefault(entries, entries)
+
+
+def parse_role(text: str) -> Role | None:
+    """Return the role that tokens and the command line call ``text``, or None."""
+    return _ROLES.get(text)
+
+
+def parse_room_pattern(text: str) -> str | None:
+    """Return ``text`` if it is a room's name, the beginning of one with ``*`` at the end, or ``*``; else None."""
+    return text if text and _is_room_pattern(text) else None
+
+
+def _user_id(value: Any) -> str:
+    if type(value) is not str or not 1 <= len(value) <= 64 or not value.isprintable() or value != value.strip():
+        raise AuthError("user id is not 1 to 64 printable characters")
+    return value
+
+
+def _role(value: Any) -> Role:
+    role = _ROLES.get(value) if type(value) is str else None
+    if role is None:
+        raise AuthError("role is not one of " + ", ".join(_ROLES))
+    return role
+
+
+def _room_grant(value: Any, default: Role) -> RoomGrant:
+    """Return one entry of ``rooms``. Unknown keys are refused: a misspelt ``allow`` would grant more than was meant."""
+    if type(value) is not dict or not value.keys() <= _ENTRY_KEYS:
+        raise AuthError("an entry of rooms is not {pattern, role, allow}")
+    pattern = value.get("pattern")
+    if type(pattern) is not str or parse_room_pattern(pattern) is None:
+        raise AuthError("pattern of a room is not a room's name, or the beginning of one and *")
+    role = _role(value["role"]) if "role" in value else default
+    if "allow" not in value:
+        return _new(RoomGrant, (pattern, role, None))
+    allow = value["allow"]
+    if type(allow) is not list or len(allow) > MAX_ALLOW:
+        raise AuthError(f"allow is not a list of up to {MAX_ALLOW} names of types")
+    if not all(type(name) is str and _TYPE_NAME.fullmatch(name) for name in allow):
+        raise AuthError("allow holds what is not the name of a type")
+    return RoomGrant(pattern, role, frozenset(allow))
+
+
+def entry_claim(entry: RoomGrant) -> dict[str, Any]:
+    """Return the claim that `GrantReader` reads as ``entry``."""
+    claim: dict[str, Any] = {"pattern": entry.pattern, "role": entry.role.name.lower()}
+    if entry.allow is not None:
+        claim["allow"] = sorted(entry.allow)
+    return claim
+
+
+def seconds_claim(claims: Mapping[str, Any], claim: str) -> int:
+    """Return a NumericDate of RFC 7519 as Unix seconds. NaN and infinity, which Python's JSON reads, are refused."""
+    value = claims[claim]
+    if type(value) not in (int, float) or not 0 < value <= _LATEST_S:
+        raise AuthError(f"{claim} is not a time in Unix seconds")
+    return int(value)
+
+
+def development_grant(token: str) -> Grant:
+    """Return the grant of ``dev:USER`` or ``dev:USER:ROLE``; AuthError for a wrong name or role."""
+    user, _, role_name = token.removeprefix(DEV_PREFIX).partition(":")
+    user_id, role = _user_id(user), _role(role_name or "viewer")
+    return Grant(user_id, user_id, role, (RoomGrant("*", role),))
+
+
+def guest_grant(rng: random.Random) -> Grant:
+    """Return the grant of a new guest. 32**8 names: two equal ones among 100,000 guests have a chance of 0.5 %."""
+    name = "guest-" + "".join(rng.choices(_GUEST_ALPHABET, k=8))
+    return Grant(name, name, Role.GUEST, _GUEST_ROOMS)
+
+
+_GUEST_ROOMS = (RoomGrant("*", Role.GUEST),)
