@@ -32,9 +32,9 @@ from broker.config.schema import load
 from broker.core.net.send_queue import QueueLimits
 from broker.net.poller import Poller
 from broker.net.transport import Framing
+from broker.rooms.room_store import RoomHistory
 from broker.server import Broker, tune_process
 from broker.telemetry.logs import configure
-from broker.users.queries import LedgerQueries
 from protocol.codes import Opcode
 from protocol.frames import HEADER_BYTES, build_frame, pack_body
 
@@ -67,15 +67,15 @@ class Observer:
         self._crowd_poller: Poller | None = None
         self._sweeps = 0
         self._histories = self._by_ledger = 0
-        if broker.queries is not None:
-            self._count_histories(broker.queries)
+        if broker.history is not None:
+            self._count_histories(broker.history)
 
-    def _count_histories(self, queries: LedgerQueries) -> None:
+    def _count_histories(self, history: RoomHistory) -> None:
         """Count the resumes that a room's memory does not cover, so that the ledger is asked, once or again.
 
         Again means that the room has moved on meanwhile: the function to call then carries what was found before.
         """
-        ask = queries.history
+        ask = history.read
 
         def counted(*question: Any) -> bool:  # Any: passed on as they are
             self._histories += 1
@@ -83,7 +83,7 @@ class Observer:
             self._by_ledger += not (isinstance(on_done, partial) and on_done.args[-1])
             return ask(*question)
 
-        queries.history = counted  # type: ignore[method-assign,assignment]  # of this process only
+        history.read = counted  # type: ignore[method-assign,assignment]  # of this process only
 
     async def obey(self) -> None:
         """Carry out commands until ``stop`` or the end of standard input."""

@@ -32,18 +32,18 @@ from broker.core.net.send_queue import QueueLimits
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import CustomRule, RoomRules
 from broker.ledger import Ledger, LedgerLimits, LedgerState, ResultBatch, Retention
+from broker.ledger.queries import LedgerQueries
 from broker.net.listener import Listener
 from broker.net.poller import Poller
 from broker.net.protocol_detection import release_admission
 from broker.net.transport import Transport
 from broker.rooms.fanout import FanOut
 from broker.rooms.hub import Hub
-from broker.rooms.room_store import RoomStore
+from broker.rooms.room_store import RoomHistory, RoomStore
 from broker.sessions.context import SessionServices
 from broker.sessions.session import Session
 from broker.telemetry.loop_monitor import LoopWatch
 from broker.users.inbox import Inboxes
-from broker.users.queries import LedgerQueries
 from protocol.codes import CloseCode, Lane, Role
 from protocol.messages import Account
 
@@ -117,13 +117,11 @@ class Broker:
         self.ledger = self._make_ledger()
         """What survives a crash; None: this broker keeps nothing."""
         self.room_store = None if self.ledger is None else RoomStore(self.ledger, wall_ms)
-        # Half of what a link may have waiting: a RESUME must not be what cuts it again.
-        most_bytes = config.queue.critical_bytes // 2
-        self.queries = (
-            None if self.ledger is None else LedgerQueries(self.ledger, config.ledger.resume_events, most_bytes)
-        )
-        self.inboxes = None
-        if self.ledger is not None and self.queries is not None:
+        self.queries = self.history = self.inboxes = None
+        if self.ledger is not None:
+            self.queries = LedgerQueries(self.ledger)
+            # Half of what may wait for one connection: a RESUME must not fill the queue and end the connection again.
+            self.history = RoomHistory(self.queries, config.ledger.resume_events, config.queue.critical_bytes // 2)
             self.inboxes = Inboxes(self.ledger, self.queries, wall_ms, config.ledger.direct_expiry_h * 3600)
         self._clock: Callable[[], float] = clock
         self.max_connections = connection_limit(config)
@@ -163,7 +161,7 @@ class Broker:
             max_viewers=config.room.max_viewers,
             compress=self._compress,
             results=self.results,
-            queries=self.queries,
+            history=self.history,
             inboxes=self.inboxes,
         )
         listener = self._make_listener()

@@ -34,11 +34,12 @@ from broker.ledger import (
     make_key,
 )
 from broker.ledger import FirstResult as StoredResult
+from broker.ledger.queries import LedgerQueries
 from broker.ledger.replay import event_of
 from protocol.codes import Lane, MessageType, Outcome, RoomPhase
 from protocol.frames import pack_body
 
-__all__ = ["RoomCheckpoint", "RoomStore", "stored_events"]
+__all__ = ["RoomCheckpoint", "RoomHistory", "RoomStore"]
 
 log = structlog.get_logger("roomcast.room_store")
 
@@ -157,13 +158,13 @@ def _read_standings(reader: Reader, since_ms: int, history_entries: int) -> dict
         past: Sequence[StoredEvent] = ()
         if stored.last_offset and stored.used_at_ms >= since_ms and rings < MAX_RINGS and history_entries:
             rings += 1
-            past = stored_events(reader.latest(stored.room, stored.epoch, since_ms, history_entries))
+            past = _stored_events(reader.latest(stored.room, stored.epoch, since_ms, history_entries))
         if stored.room not in found:
             found[stored.room] = RoomCheckpoint(stored.epoch, stored.last_offset, stored.note, tuple(past))
     return dict(reversed(found.items()))
 
 
-def stored_events(entries: Sequence[StoredEntry]) -> list[StoredEvent]:
+def _stored_events(entries: Sequence[StoredEntry]) -> list[StoredEvent]:
     """Stored events as a room remembers them: the newest ones without a hole, cut where one cannot be read."""
     pasts: list[StoredEvent] = []
     for entry in entries:
@@ -173,3 +174,43 @@ def stored_events(entries: Sequence[StoredEntry]) -> list[StoredEvent]:
         else:
             pasts.append(StoredEvent(entry.offset, Lane(entry.lane), event))
     return pasts
+
+
+class RoomHistory:
+    """Reads the events of a room that its in-memory history has no longer. Never waits.
+
+    ``max_events`` and ``max_bytes``: bounds of one answer.
+    """
+
+    def __init__(self, queries: LedgerQueries, max_events: int, max_bytes: int) -> None:
+        self._queries = queries
+        self.max_events = max_events
+        self._max_bytes = max_bytes
+
+    @property
+    def may_recover(self) -> bool:
+        """Whether what could not be read now may be readable when it is asked for again."""
+        return self._queries.may_recover
+
+    def read(
+        self,
+        room: str,
+        epoch: int,
+        after: int,
+        last: int,
+        on_done: Callable[[Sequence[StoredEvent] | None], None],
+    ) -> bool:
+        """Ask for the events ``after + 1`` to ``last`` of a room.
+
+        ``on_done`` gets all of them, an empty sequence if they cannot be had, or None if reading failed. Returns False
+        if too many queries wait.
+        """
+        arguments = (room, epoch, after, last, self.max_events, self._max_bytes)
+        return self._queries.submit(_read_events, arguments, on_done, if_damaged=())
+
+
+def _read_events(
+    reader: Reader, room: str, epoch: int, after: int, last: int, max_events: int, max_bytes: int
+) -> Sequence[StoredEvent]:
+    events = _stored_events(reader.history(room, epoch, after, last, max_events, max_bytes) or ())
+    return events if len(events) == last - after else ()

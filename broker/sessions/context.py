@@ -18,9 +18,9 @@ from broker.core.net.connection_limits import ConnectionLimits
 from broker.core.rooms.state import CustomRule
 from broker.ledger import ResultBatch
 from broker.rooms.hub import Hub
+from broker.rooms.room_store import RoomHistory
 from broker.users.batches import Batches
 from broker.users.inbox import Inboxes
-from broker.users.queries import LedgerQueries
 from protocol.codes import MESSAGE_TYPES, Feature, MessageType, Role
 from protocol.messages import VERSION, CustomType, ServerHello
 
@@ -48,7 +48,7 @@ class SessionServices:
     compress: bool
     results: ResultBatch
     """Collects the acks to one session while the ledger delivers results."""
-    queries: LedgerQueries | None = None
+    history: RoomHistory | None = None
     """History on the disk; None: this broker keeps nothing."""
     inboxes: Inboxes | None = None
     """Must-deliver messages; None likewise."""

@@ -66,12 +66,12 @@ def on_resume(session: Session, frame: Frame, again: bool = False) -> None:
 
 def _ask_history(session: Session, resume: Resume, sequence: int, room: Room, found: Sequence[StoredEvent]) -> bool:
     """Ask the ledger for what the room has forgotten; False where that cannot help. Else it will be answered."""
-    queries = session.services.queries
+    stored = session.services.history
     after, last = resume.offset + len(found), room.state.first_offset - 1
-    if queries is None or resume.epoch != room.state.epoch or after >= last or len(found) >= queries.max_events:
+    if stored is None or resume.epoch != room.state.epoch or after >= last or len(found) >= stored.max_events:
         return False
     on_done = partial(_on_history, session, resume, sequence, found)
-    if not queries.history(room.name, resume.epoch, after, last, on_done):
+    if not stored.read(room.name, resume.epoch, after, last, on_done):
         _not_now(session, sequence)
         return True
     session.returning = (*session.returning, resume.room_name)
@@ -97,8 +97,8 @@ def _come_back(
         return
     room, entry = admitted
     past: Sequence[StoredEvent] | None = None
-    queries = session.services.queries
-    if more is None and queries is not None and queries.is_worth_waiting:
+    stored = session.services.history
+    if more is None and stored is not None and stored.may_recover:
         _not_now(session, sequence)
         return
     if more:

@@ -35,7 +35,7 @@ from broker.ledger import (
     SubmitResult,
     make_key,
 )
-from broker.users.queries import LedgerQueries
+from broker.ledger.queries import LedgerQueries
 from protocol.codes import Lane
 from protocol.direct_batches import fill
 from protocol.errors import RemoteProtocolError
@@ -241,7 +241,7 @@ class Inboxes:
 
     def ask_progress(self, batch: str, on_done: Callable[[Mapping[DirectState, int] | None], None]) -> bool:
         """As `progress`, without waiting: ``on_done`` gets the answer, None where there is none. False: not now."""
-        return self._queries.progress(batch, on_done)
+        return self._queries.submit(Reader.batch_progress, (batch,), on_done)
 
     async def state(self, user: str, direct_id: int) -> DirectState | None:
         """Whether a message is pending, acknowledged or expired; None for one that is not kept (any more)."""
@@ -367,7 +367,7 @@ class Inboxes:
         """Only the disk knows what a user has pending. Until then nothing is sent: acknowledging a later message would
         lose the earlier ones.
         """
-        if user in self._links and not self._queries.pending(user, partial(self._on_found, user)):
+        if user in self._links and not self._queries.submit(_read_pending, (user,), partial(self._on_found, user)):
             self._unread[user] = None
 
     def _on_found(self, user: str, found: tuple[int, int] | None) -> None:
@@ -390,7 +390,7 @@ class Inboxes:
         if cursor.is_asking or cursor.sent >= pending.last or room <= 0:
             return
         on_done = partial(self._on_messages, user, pending, link, pending.last, room)
-        cursor.is_asking = self._queries.inbox(user, cursor.sent, self._unix_ms(), room, on_done)
+        cursor.is_asking = self._queries.submit(Reader.inbox, (user, cursor.sent, self._unix_ms(), room), on_done)
         if not cursor.is_asking:  # too many ask at once
             self._unread[user] = None
 
@@ -422,6 +422,11 @@ class Inboxes:
     def _deliver(self, link: Link, direct_id: int, kind: int, at_ms: int, payload: Any) -> None:
         self.delivered += 1
         link.send(Direct(direct_id, kind, at_ms, payload), lane=Lane.COMMERCE)
+
+
+def _read_pending(reader: Reader, user: str) -> tuple[int, int]:
+    """Return the number before the first pending message of ``user`` and the last one; (0, 0) = nothing is pending."""
+    return reader.pending_inbox(user) or (0, 0)
 
 
 def _payload(stored: StoredDirect) -> Any:

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.ledger import Reader
+from broker.ledger import Reader, queries
 from broker.server import Broker
-from broker.users import queries
 from protocol.codes import ErrorCode, MessageType, Tier
 from protocol.messages import Ack, ErrorReply, Event, Resume, Resumed
 from tests.rooms.test_durable import announce, directory, disk, durable_broker
@@ -184,7 +183,7 @@ async def test_a_disk_that_cannot_be_read_for_a_moment_makes_no_gap(
                 frame, error = await ann.expect(ErrorReply)
                 assert (frame.sequence, error.code, error.retry_after_ms) == (9, ErrorCode.OVERLOADED, 1000)
                 with monkeypatch.context() as hurried:
-                    hurried.setattr(queries, "PATIENCE_S", 0.0)
+                    hurried.setattr(queries, "RETRY_FOR_S", 0.0)
                     async with raw_link(broker) as bob:
                         await bob.login("dev:bob")
                         await bob.send((Resume("lobby", Tier.FULL, epoch, 0), 0, 9))
@@ -204,7 +203,7 @@ async def test_a_link_that_goes_while_it_waits_leaves_nothing_behind(directory: 
             async with raw_link(broker) as ann:
                 await ann.login("dev:ann")
                 await ann.send((Resume("lobby", Tier.FULL, found.state.epoch, 0), 0, 9))
-                while not broker.queries._waiting and not broker.ledger._one_reader.statistics().tasks_waiting:  # type: ignore[union-attr] # noqa: ASYNC110
+                while not broker.queries and not broker.ledger._one_reader.statistics().tasks_waiting:  # type: ignore[union-attr] # noqa: ASYNC110
                     await trio.sleep(0.001)
             while len(broker.services.sessions) > 1:  # noqa: ASYNC110 - the set has no event
                 await trio.sleep(0.001)
