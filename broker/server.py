@@ -40,7 +40,7 @@ from broker.net.transport import Transport
 from broker.rooms.fanout import FanOut
 from broker.rooms.hub import Hub
 from broker.rooms.room_store import RoomHistory, RoomStore
-from broker.sessions.context import SessionServices
+from broker.sessions.context import SessionContext
 from broker.sessions.session import Session
 from broker.telemetry.loop_monitor import LoopWatch
 from broker.users.inbox import Inboxes
@@ -144,13 +144,13 @@ class Broker:
         self._compress = rules.policy.compress
         self._cancel: trio.CancelScope | None = None
         self.poller: Poller
-        self.services: SessionServices
+        self.context: SessionContext
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled or drained."""
         config = self.config
         self.poller = self._make_poller()
-        self.services = SessionServices(
+        self.context = SessionContext(
             config=config.link,
             hub=self.hub,
             auth=Authenticator(config.auth, clock=lambda: self._wall_ms() / 1000, rng=self._rng),
@@ -193,7 +193,7 @@ class Broker:
             return
         async with trio.open_nursery() as nursery:
             await nursery.start(self.ledger.run)
-            self.services.auth.use_ticket_key(ticket_key(self.ledger.directory))
+            self.context.auth.use_ticket_key(ticket_key(self.ledger.directory))
             await self.room_store.load(self.config.room.history_entries, self.config.room.history_s)
             if self.inboxes is not None:
                 await self.inboxes.load()
@@ -220,7 +220,7 @@ class Broker:
         return kind(self.config, self.poller, self.connection_limits, self._make_session, status=self.status)
 
     def _make_session(self, transport: Transport) -> Session:
-        return Session(transport, self.services)
+        return Session(transport, self.context)
 
     def _on_gone(self, transport: Transport) -> None:
         release_admission(self.connection_limits, transport)
@@ -248,15 +248,15 @@ class Broker:
             rooms=len(self.hub),
             stage=self.monitor.stage,
             queue_bytes=self.budget.used_bytes,
-            posts=self.services.posts,
+            posts=self.context.posts,
             deliveries=self.fanout.deliveries,
             sweeps=self.fanout.sweeps,
-            missed_chat=self.services.missed_chat,
+            missed_chat=self.context.missed_chat,
             rooms_crashed=self.hub.crashed,
             slow_steps=self.watch.slow_steps,
             stops=self.watch.stops,
             accounts=self.hub.accounts(),
-            closed={CloseCode(code).name.lower(): count for code, count in sorted(self.services.closed.items())},
+            closed={CloseCode(code).name.lower(): count for code, count in sorted(self.context.closed.items())},
         )
 
     # ---- overload
@@ -317,7 +317,7 @@ class Broker:
 
     async def _send_away(self, window_ms: int) -> None:
         """Say goodbye on every link; one that is behind first gets what waits for it."""
-        sessions = self.services.sessions
+        sessions = self.context.sessions
         while sessions:
             keeping_up = [session for session in sessions if session.transport.queue is None]
             for count, session in enumerate(keeping_up, 1):

@@ -55,7 +55,7 @@ async def batched(smoke: bool) -> list[Result]:
             counted = await readers.ask("count")
             if not flooded["sent"] == shown == counted["shown"] / READERS:
                 raise RuntimeError(f"sent {flooded['sent']}, shown {shown}, seen {counted['shown'] / READERS}")
-            if broker.services.missed_chat:
+            if broker.context.missed_chat:
                 raise RuntimeError("a viewer fell behind; the machine is too busy to measure")
             late_ms = max(late_ms, flooded["late_ms"])
             per_core.append(shown * viewers / used)

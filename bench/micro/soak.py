@@ -87,5 +87,5 @@ async def _held(broker: Broker) -> Held:
     await settle(0.2)
     return Held(
         rss_bytes(), len(os.listdir("/proc/self/fd")), trio.lowlevel.current_statistics().tasks_living,
-        len(broker.hub), len(broker.services.sessions), broker.budget.used_bytes,
+        len(broker.hub), len(broker.context.sessions), broker.budget.used_bytes,
     )  # fmt: skip

@@ -63,7 +63,7 @@ class Sleeper:
 
         Any: looked at for the picture only.
         """
-        for session in self._broker.services.sessions:
+        for session in self._broker.context.sessions:
             transport = session.transport
             try:
                 if not transport.state and transport.sock.getpeername()[1] == port:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from broker.auth.tokens import Authenticator
 from broker.config.schema import LinkConfig
@@ -17,6 +17,8 @@ from broker.core.limits.rate_limit import UNLIMITED, Rate, SingleGcra
 from broker.core.net.connection_limits import ConnectionLimits
 from broker.core.rooms.state import CustomRule
 from broker.ledger import ResultBatch
+from broker.net.poller import Poller
+from broker.net.transport import Transport
 from broker.rooms.hub import Hub
 from broker.rooms.room_store import RoomHistory
 from broker.users.batches import Batches
@@ -24,17 +26,22 @@ from broker.users.inbox import Inboxes
 from protocol.codes import MESSAGE_TYPES, Feature, MessageType, Role
 from protocol.messages import VERSION, CustomType, ServerHello
 
-if TYPE_CHECKING:
-    from broker.net.poller import Poller
-    from broker.sessions.session import Session
-
-__all__ = ["SessionServices"]
+__all__ = ["OpenSession", "SessionContext"]
 
 SERVER_NAME = "roomcast"
 
 
+class OpenSession(Protocol):
+    """What is done with every open session, whatever it is."""
+
+    transport: Transport
+
+    def close(self, code: int, reason: str, retry_after_ms: int = 0, jitter_ms: int = 0) -> None:
+        """Send GOAWAY and end the connection."""
+
+
 @dataclass(slots=True)
-class SessionServices:
+class SessionContext:
     """What every session of a broker shares, and the counters they write."""
 
     config: LinkConfig
@@ -61,7 +68,7 @@ class SessionServices:
     features: int = field(init=False)
     """Bits of `Feature` this broker has."""
     draining: bool = False
-    sessions: dict[Session, None] = field(default_factory=dict)
+    sessions: dict[OpenSession, None] = field(default_factory=dict)
     """All of them: a set in order of their coming. (As in the timer wheel, a set would weigh twice as much.)"""
     closed: Counter[int] = field(default_factory=Counter)
     """Links ended, by close code."""

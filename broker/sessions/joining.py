@@ -1,131 +1,201 @@
-"""Coming into a room when the ledger has to speak first: RESUME, and whoever comes before a room's epoch is durable.
+"""The whole way into a room, for JOIN and RESUME: admission, waiting for the ledger, membership, missed events.
 
-A link that waits has no seat: what is published meanwhile would come before what was missed. Once the ledger has
-answered, the seat is taken in the same breath in which the newest events are fetched from the room, so that nothing
-comes twice and nothing is skipped. Must never block: every wait is a callback, and the link may be gone when it comes.
+A request waits for the ledger in two cases: the room's epoch is not durable yet (a position in an epoch that a crash
+would forget is worth nothing), or a RESUME needs events that the room's in-memory history has no longer. A connection
+that waits is not yet a member: what is published meanwhile would arrive before what was missed. Once the ledger has
+answered, membership begins in the same synchronous step in which the newest events are taken from the room, so nothing
+comes twice and nothing is skipped.
 
-Functions over a session rather than an object beside it: there are a hundred thousand sessions, and few of them wait.
+Nothing here waits by itself: every wait is a callback, and the connection may have ended when it comes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from functools import partial
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
+from typing import Protocol
 
-from broker.auth.grants import RoomGrant
+from broker.auth.grants import Grant, RoomGrant
+from broker.core.limits.overload import STAGE_RULES
 from broker.core.rooms.stream import StoredEvent
+from broker.rooms.members import Member
 from broker.rooms.room import Room
-from protocol.codes import ErrorCode, Opcode
-from protocol.connection import Frame
-from protocol.messages import Resume, Resumed
+from broker.sessions.context import SessionContext
+from protocol.codes import ErrorCode, Lane, Role, Tier
+from protocol.messages import Join, Message, Resume, Resumed
 from protocol.resume import StreamPosition, gap_from
 
-if TYPE_CHECKING:
-    from broker.sessions.session import Session
+__all__ = ["Joiner", "PendingJoin"]
 
-__all__ = ["on_resume", "wait_founded"]
-
-READ_AGAIN_MS = 1000
-"""When to come back if the ledger could not be asked, or did not answer."""
+RETRY_MS = 1000
+"""When to send the request again if the ledger could not be asked, or did not answer."""
+ROOM_FULL_RETRY_MS = 5000
 
 
-def wait_founded(session: Session, room: Room, frame: Frame) -> bool:
-    """Whether a JOIN or RESUME has to wait: a position in an epoch that a crash would forget is none."""
-    if not room.when_founded(partial(_on_founded, session, room.name, frame)):
-        return False
-    session.returning = (*session.returning, room.name)
-    return True
+class Joiner(Protocol):
+    """What joining needs of a session."""
+
+    memberships: tuple[tuple[Room, Member], ...]
+    pending_joins: tuple[str, ...]
+    """Names of the rooms whose JOIN or RESUME waits for the ledger."""
+
+    @property
+    def grant(self) -> Grant | None:
+        """What the token grants; None before AUTH."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection still exists."""
+
+    def send(self, message: Message, room: int = 0, sequence: int = 0, lane: Lane | None = None) -> None:
+        """Frame and write a message."""
+
+    def refuse(self, code: ErrorCode, message: str, sequence: int, field: str = "", wait_ms: int = 0) -> None:
+        """Answer a failed request."""
+
+    def replying(self) -> AbstractContextManager[None]:
+        """Collect the replies inside the block into one write; an exception ends this session alone."""
+
+    def new_member(self, room_grant: RoomGrant, tier: Tier) -> Member:
+        """Return a member for this session in the form in which it receives."""
 
 
-def _on_founded(session: Session, name: str, frame: Frame) -> None:
-    _has_waited(session, name)
-    if not session.transport.state:
-        session.services.poller.refresh_clock()
-        with session.answering():
-            if frame.opcode is Opcode.JOIN:
-                session.on_join(frame, again=True)
-            else:
-                on_resume(session, frame, again=True)
+class PendingJoin:
+    """One JOIN or RESUME on its way. `proceed` answers it, now or after the ledger has."""
 
+    __slots__ = ("_context", "_events", "_has_waited", "_history_ended", "_joiner", "_request", "_sequence")
 
-def on_resume(session: Session, frame: Frame, again: bool = False) -> None:
-    """Answer a RESUME, now or when the ledger has told what the room has forgotten."""
-    resume = frame.message
-    assert isinstance(resume, Resume)
-    admitted = session.admit(resume.room_name, frame.sequence, resuming=True, again=again)
-    if admitted is None:
-        return
-    room, entry = admitted
-    if wait_founded(session, room, frame):
-        return
-    past = room.missing(resume.epoch, resume.offset, session.services.poller.now)
-    if past is not None or not _ask_history(session, resume, frame.sequence, room, ()):
-        _welcome_back(session, resume, frame.sequence, room, entry, past)
+    def __init__(self, joiner: Joiner, context: SessionContext, request: Join | Resume, sequence: int) -> None:
+        self._joiner = joiner
+        self._context = context
+        self._request = request
+        self._sequence = sequence
+        self._has_waited = False
+        self._events: tuple[StoredEvent, ...] = ()
+        """Missed events that the ledger has given so far."""
+        self._history_ended = False
+        """The ledger has no more of them."""
 
-
-def _ask_history(session: Session, resume: Resume, sequence: int, room: Room, found: Sequence[StoredEvent]) -> bool:
-    """Ask the ledger for what the room has forgotten; False where that cannot help. Else it will be answered."""
-    stored = session.services.history
-    after, last = resume.offset + len(found), room.state.first_offset - 1
-    if stored is None or resume.epoch != room.state.epoch or after >= last or len(found) >= stored.max_events:
-        return False
-    on_done = partial(_on_history, session, resume, sequence, found)
-    if not stored.read(room.name, resume.epoch, after, last, on_done):
-        _not_now(session, sequence)
-        return True
-    session.returning = (*session.returning, resume.room_name)
-    return True
-
-
-def _on_history(
-    session: Session, resume: Resume, sequence: int, found: Sequence[StoredEvent], more: Sequence[StoredEvent] | None
-) -> None:
-    """The ledger has answered. The room has gone on meanwhile: what is newer comes from it."""
-    _has_waited(session, resume.room_name)
-    if not session.transport.state:
-        session.services.poller.refresh_clock()
-        with session.answering():
-            _come_back(session, resume, sequence, found, more)
-
-
-def _come_back(
-    session: Session, resume: Resume, sequence: int, found: Sequence[StoredEvent], more: Sequence[StoredEvent] | None
-) -> None:
-    admitted = session.admit(resume.room_name, sequence, resuming=True, again=True)
-    if admitted is None:
-        return
-    room, entry = admitted
-    past: Sequence[StoredEvent] | None = None
-    stored = session.services.history
-    if more is None and stored is not None and stored.may_recover:
-        _not_now(session, sequence)
-        return
-    if more:
-        found = (*found, *more)
-        newer = room.missing(resume.epoch, resume.offset + len(found), session.services.poller.now)
-        if newer is not None:
-            past = (*found, *newer)
-        elif _ask_history(session, resume, sequence, room, found):
+    def proceed(self) -> None:
+        """Answer the request, or wait for the ledger and be called again."""
+        admitted = self._admit()
+        if admitted is None:
             return
-    _welcome_back(session, resume, sequence, room, entry, past)
+        room, room_grant = admitted
+        if room.when_founded(self._on_durable):
+            self._wait()
+            return
+        request = self._request
+        if isinstance(request, Join):
+            member = self._enter(room, room_grant)
+            self._joiner.send(room.snapshot(member), room.number, self._sequence)
+            return
+        events: Sequence[StoredEvent] | None = None
+        if not self._history_ended:
+            newest = room.missing(request.epoch, request.offset + len(self._events), self._context.poller.now)
+            if newest is not None:
+                events = (*self._events, *newest)
+            elif self._read_history(room, request):
+                return
+        member = self._enter(room, room_grant)
+        snapshot = room.snapshot(member)
+        first = gap_from(StreamPosition(request.epoch, request.offset), snapshot.epoch)
+        self._joiner.send(Resumed(events is not None, first, snapshot), room.number, self._sequence)
+        for event in events or ():
+            self._joiner.send(event.event, room.number, event.offset, event.lane)
 
+    # ---- waiting for the ledger
 
-def _welcome_back(
-    session: Session, resume: Resume, sequence: int, room: Room, entry: RoomGrant, past: Sequence[StoredEvent] | None
-) -> None:
-    member = session.seat(room, entry, resume.tier)
-    snapshot = room.snapshot(member)
-    first = gap_from(StreamPosition(resume.epoch, resume.offset), snapshot.epoch)
-    session.send(Resumed(past is not None, first, snapshot), room.number, sequence)
-    for each in past or ():
-        session.send(each.event, room.number, each.offset, each.lane)
+    def _wait(self) -> None:
+        self._has_waited = True
+        self._joiner.pending_joins = (*self._joiner.pending_joins, self._request.room_name)
 
+    def _stop_waiting(self) -> bool:
+        """Return whether the connection still exists."""
+        name = self._request.room_name
+        self._joiner.pending_joins = tuple(other for other in self._joiner.pending_joins if other != name)
+        return self._joiner.is_open
 
-def _not_now(session: Session, sequence: int) -> None:
-    """What is missing is there, but cannot be had now: a gap would be a lie."""
-    session.refuse(ErrorCode.OVERLOADED, "the ledger cannot be read now", sequence, wait_ms=READ_AGAIN_MS)
+    def _on_durable(self) -> None:
+        """The room's epoch is durable, or cannot be made so now: the room is open all the same."""
+        if self._stop_waiting():
+            self._context.poller.refresh_clock()
+            with self._joiner.replying():
+                self.proceed()
 
+    def _read_history(self, room: Room, request: Resume) -> bool:
+        """Ask the ledger for what the room has no longer; False where that cannot help, else it will be answered."""
+        history, found = self._context.history, len(self._events)
+        after, last = request.offset + found, room.state.first_offset - 1
+        if history is None or request.epoch != room.state.epoch or after >= last or found >= history.max_events:
+            return False
+        if history.read(room.name, request.epoch, after, last, self._on_history):
+            self._wait()
+        else:
+            self._refuse_for_now()
+        return True
 
-def _has_waited(session: Session, name: str) -> None:
-    session.returning = tuple(each for each in session.returning if each != name)
+    def _on_history(self, events: Sequence[StoredEvent] | None) -> None:
+        """The ledger has answered. The room has gone on meanwhile: `proceed` takes what is newer from it."""
+        if not self._stop_waiting():
+            return
+        self._context.poller.refresh_clock()
+        history = self._context.history
+        with self._joiner.replying():
+            if events is None and history is not None and history.may_recover:
+                self._refuse_for_now()
+                return
+            self._events += tuple(events or ())
+            self._history_ended = not events
+            self.proceed()
+
+    def _refuse_for_now(self) -> None:
+        """The missing events exist and cannot be read now: answering with a gap would be wrong."""
+        self._joiner.refuse(ErrorCode.OVERLOADED, "the ledger cannot be read now", self._sequence, wait_ms=RETRY_MS)
+
+    # ---- admission
+
+    def _admit(self) -> tuple[Room, RoomGrant] | None:
+        """Return the room and what the token grants there, or answer why not.
+
+        In overload, a RESUME is admitted where a JOIN is refused. A request that has waited is not charged again.
+        """
+        context, joiner, grant = self._context, self._joiner, self._joiner.grant
+        assert grant is not None, "the connection's state table accepts JOIN only after AUTH"
+        hub, config, name = context.hub, context.config, self._request.room_name
+        room_grant = grant.room_grant(name)
+        busy_s = STAGE_RULES[hub.stage].join_retry_after_s
+        taken = len(joiner.memberships) + len(joiner.pending_joins)
+        refusal: tuple[ErrorCode, str, int] | None = None
+        if room_grant is None:
+            refusal = ErrorCode.ROOM_NOT_GRANTED, "the token does not grant this room", 0
+        elif taken >= config.rooms_per_connection:
+            refusal = ErrorCode.TOO_MANY_ROOMS, f"at most {config.rooms_per_connection} rooms a link", 0
+        elif busy_s and isinstance(self._request, Join) and room_grant.role < Role.MODERATOR:
+            refusal = ErrorCode.OVERLOADED, "the broker takes no more viewers now", math.ceil(busy_s * 1000)
+        elif taken and (any(room.name == name for room, _ in joiner.memberships) or name in joiner.pending_joins):
+            refusal = ErrorCode.ALREADY_JOINED, "this link is in that room", 0
+        elif not self._has_waited:
+            wait_s = hub.join_limit.try_acquire(grant.user_id, context.poller.now)
+            if wait_s:
+                refusal = ErrorCode.RATE_LIMITED, "too many joins", math.ceil(wait_s * 1000)
+        if refusal is None:
+            opened = hub.open(name, joining=True)
+            if isinstance(opened, ErrorCode):
+                refusal = opened, "the room cannot be opened", 0
+            elif context.max_viewers and len(opened.members) >= context.max_viewers:
+                refusal = ErrorCode.ROOM_FULL, f"at most {context.max_viewers} viewers", ROOM_FULL_RETRY_MS
+            else:
+                assert room_grant is not None
+                return opened, room_grant
+        code, message, wait_ms = refusal
+        joiner.refuse(code, message, self._sequence, "room_name", wait_ms)
+        return None
+
+    def _enter(self, room: Room, room_grant: RoomGrant) -> Member:
+        """Make the session a member: what is published from now on reaches it."""
+        member = self._joiner.new_member(room_grant, self._request.tier)
+        self._joiner.memberships = (*self._joiner.memberships, (room, member))
+        room.enter(member, self._context.poller.now)
+        return member

@@ -7,21 +7,19 @@ session (or the one room it came from), is logged once, and touches nobody else.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import structlog
 
 from broker.auth.grants import AuthError, Grant, RoomGrant
-from broker.core.limits.overload import STAGE_RULES
 from broker.core.net.send_queue import Missed as QueueMissed
 from broker.net.transport import Framing, Transport
 from broker.net.websocket import ws_frame
 from broker.rooms.members import Member, RoomRef, variant_of
 from broker.rooms.room import Room
-from broker.sessions.context import SessionServices
-from broker.sessions.joining import on_resume, wait_founded
+from broker.sessions.context import SessionContext
+from broker.sessions.joining import PendingJoin
 from protocol.codes import (
     CloseCode,
     ErrorCode,
@@ -30,7 +28,6 @@ from protocol.codes import (
     LeaveReason,
     MessageType,
     Opcode,
-    Role,
     Tier,
 )
 from protocol.compression import best_codec
@@ -54,6 +51,7 @@ from protocol.messages import (
     Missed,
     Ping,
     Pong,
+    Resume,
     SendDirect,
     Side,
     common_version,
@@ -80,27 +78,27 @@ class Session:
     __slots__ = (
         "_acks",
         "_connection",
+        "_context",
         "_error_tat",
         "_features",
         "_frame_tat",
         "_grant",
         "_missed_chat",
         "_out",
-        "_seats",
-        "_services",
-        "returning",
+        "memberships",
+        "pending_joins",
         "transport",
     )  # fmt: skip
 
-    def __init__(self, transport: Transport, services: SessionServices) -> None:
+    def __init__(self, transport: Transport, context: SessionContext) -> None:
         self.transport = transport
-        self._services = services
+        self._context = context
         self._connection = Connection(_SERVER, Encoding.JSON if transport.framing is _JSON else _BINARY)
         self._features = 0
         """Bits of `Feature` that both sides have; on a JSON link without those of codecs."""
         self._grant: Grant | None = None
-        self._seats: tuple[tuple[Room, Member], ...] = ()
-        self.returning: tuple[str, ...] = ()
+        self.memberships: tuple[tuple[Room, Member], ...] = ()
+        self.pending_joins: tuple[str, ...] = ()
         """Rooms whose JOIN or RESUME waits for the ledger."""
         self._acks: dict[int, list[AckResult]] | None = None
         """Answers to POSTs by room, while bytes are being handled."""
@@ -109,12 +107,7 @@ class Session:
         self._error_tat = 0.0
         self._frame_tat = 0.0
         self._missed_chat = 0
-        services.sessions[self] = None
-
-    @property
-    def services(self) -> SessionServices:
-        """What all sessions of this broker share."""
-        return self._services
+        context.sessions[self] = None
 
     # ---- what the transport tells us
 
@@ -158,23 +151,23 @@ class Session:
             self.close(CloseCode.INTERNAL_ERROR, "internal error")
         finally:
             self._flush()
-        services = self._services
-        services.posts += posts
+        context = self._context
+        context.posts += posts
         if frames:
             self._throttle(frames)
 
     def _throttle(self, frames: int) -> None:
         """Leave a flooding link unread until its frames fit the rate again."""
-        services = self._services
-        now, limit = services.poller.now, services.frame_limit
+        context = self._context
+        now, limit = context.poller.now, context.frame_limit
         self._frame_tat = limit.charge(self._frame_tat, now, frames)
         wait_s = limit.wait_s(self._frame_tat, now)
         if wait_s and not self.transport.state:
-            services.poller.pause_reading(self.transport, now + wait_s)
+            context.poller.pause_reading(self.transport, now + wait_s)
 
     def on_backlog(self) -> None:
         """The socket is full: from now on what the rooms publish must go to the queue."""
-        for room, member in self._seats:
+        for room, member in self.memberships:
             room.members.use_slow_path(member)
 
     def on_drained(self, missed: QueueMissed) -> None:
@@ -182,11 +175,11 @@ class Session:
         chat, ambient = missed.chat_weight, missed.ambient_frames
         if chat or ambient:
             self._missed_chat += chat
-            self._services.missed_chat += chat
-            at_ms = self._services.unix_ms()
+            self._context.missed_chat += chat
+            at_ms = self._context.unix_ms()
             self.send(Direct(0, MessageType.MISSED, at_ms, Missed(chat, ambient)), lane=Lane.COMMERCE)
         if ambient:
-            for room, _ in self._seats:
+            for room, _ in self.memberships:
                 counters, number = room.state.counters_for_one(at_ms)
                 self.send(counters, room.number, number, Lane.AMBIENT)
 
@@ -196,18 +189,18 @@ class Session:
 
     def on_closed(self, code: int, reason: str) -> None:
         """Leave everything. The last call."""
-        services = self._services
-        services.sessions.pop(self, None)
-        services.closed[code] += 1
-        now = services.poller.refresh_clock()  # a sweep may have found the socket broken, between two turns
-        for room, member in self._seats:
+        context = self._context
+        context.sessions.pop(self, None)
+        context.closed[code] += 1
+        now = context.poller.refresh_clock()  # a sweep may have found the socket broken, between two turns
+        for room, member in self.memberships:
             self._guard(room, room.leave, member, now)
-        self._seats = ()
+        self.memberships = ()
         grant, self._grant = self._grant, None
         if grant is not None:
-            if services.inboxes is not None:
-                services.inboxes.leave(grant.user_id, self)
-            links = services.hub.links_of_user
+            if context.inboxes is not None:
+                context.inboxes.leave(grant.user_id, self)
+            links = context.hub.links_of_user
             left = links[grant.user_id] - 1
             if left:
                 links[grant.user_id] = left
@@ -217,12 +210,12 @@ class Session:
 
     def on_due(self, now: float) -> None:
         """A deadline of the poller's wheel has come: log-in, heartbeat, or the token's end."""
-        config = self._services.config
+        config = self._context.config
         grant = self._grant
         if grant is None:
             self.close(CloseCode.HANDSHAKE_TIMEOUT, f"no AUTH within {config.handshake_timeout_s:g} s")
             return
-        left_s = self._services.auth.seconds_left(grant)
+        left_s = self._context.auth.seconds_left(grant)
         if left_s <= 0:
             self.close(CloseCode.TOKEN_EXPIRED, "the token has expired")
             return
@@ -230,7 +223,7 @@ class Session:
         if silent_until <= now:
             self.close(CloseCode.HEARTBEAT_MISSED, f"silent for {config.heartbeat_cut_s:g} s")
             return
-        self._services.poller.rewheel(self.transport, min(silent_until, now + left_s))
+        self._context.poller.rewheel(self.transport, min(silent_until, now + left_s))
 
     # ---- sending
 
@@ -259,14 +252,14 @@ class Session:
         self, code: ErrorCode, message: str, room: int, sequence: int, field: str = "", wait_ms: int = 0
     ) -> None:
         """Answer a failed request; a link that earns nothing else for a minute is ended."""
-        services = self._services
-        services.errors[code] += 1
-        now = services.poller.now
-        limit = services.error_limit
+        context = self._context
+        context.errors[code] += 1
+        now = context.poller.now
+        limit = context.error_limit
         self._error_tat = limit.charge(self._error_tat, now)
         self.send(ErrorReply(code, message, field, wait_ms), room, sequence)
         if limit.wait_s(self._error_tat, now):
-            self.close(CloseCode.TOO_MANY_ERRORS, f"more than {services.config.errors_per_minute} errors a minute")
+            self.close(CloseCode.TOO_MANY_ERRORS, f"more than {self._context.config.errors_per_minute} errors a minute")
 
     def refuse(self, code: ErrorCode, message: str, sequence: int, field: str = "", wait_ms: int = 0) -> None:
         """Answer a failed request that is about no room."""
@@ -288,7 +281,7 @@ class Session:
     def reply_acks(self, room: int, results: list[AckResult]) -> None:
         """Send outcomes of POSTs: with the read or the ledger results that are being handled, or now."""
         acks = self._acks
-        if acks is None and self._services.results.defer(self._flush_answers, answers=True):
+        if acks is None and self._context.results.defer(self._flush_answers, answers=True):
             acks = self._acks = {}
         if acks is not None:
             waiting = acks.get(room)
@@ -305,7 +298,7 @@ class Session:
 
     def _flush_answers(self) -> None:
         """Write the acks that were deferred to the end of a slice of ledger results."""
-        with self.answering():
+        with self.replying():
             pass
 
     def _flush(self) -> None:
@@ -326,7 +319,7 @@ class Session:
 
     def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:
         """The room has put us out."""
-        self._seats = tuple(seat for seat in self._seats if seat[0] is not room)
+        self.memberships = tuple(each for each in self.memberships if each[0] is not room)
         self.send(Left(reason, message), room.number)
 
     def _guard(self, room: Room, call: Callable[..., None], *args: object) -> None:
@@ -334,18 +327,18 @@ class Session:
         try:
             call(*args)
         except Exception:
-            self._services.hub.crash(room)
+            self._context.hub.crash(room)
 
     # ---- frames
 
     def _on_post(self, frame: Frame) -> None:
         _, _, number, sequence, post = frame
-        for room, member in self._seats:
+        for room, member in self.memberships:
             if room.number == number:
                 try:
-                    room.post(member, sequence, post, self._services.poller.now)  # type: ignore[arg-type]
+                    room.post(member, sequence, post, self._context.poller.now)  # type: ignore[arg-type]
                 except Exception:
-                    self._services.hub.crash(room)
+                    self._context.hub.crash(room)
                 return
         self._error(ErrorCode.NOT_JOINED, "join the room first", number, sequence, "room")
 
@@ -356,57 +349,51 @@ class Session:
     def _on_hello(self, frame: Frame) -> None:
         hello = frame.message
         assert isinstance(hello, ClientHello)
-        services = self._services
+        context = self._context
         if common_version(hello) is None:
             self.close(CloseCode.UNSUPPORTED_VERSION, f"this broker speaks version {VERSION}")
             return
-        features = hello.features & services.features
+        features = hello.features & context.features
         self._features = features & ~_CODECS if self.transport.framing is _JSON else features
-        self.send(services.hello(features))
+        self.send(context.hello(features))
 
     def _on_auth(self, frame: Frame) -> None:
         message = frame.message
         assert isinstance(message, Auth)
-        services = self._services
+        context = self._context
         try:
-            grant = services.auth.verify(message.token)
+            grant = context.auth.verify(message.token)
         except AuthError as error:
             log.info("auth refused", address=self.transport.address, why=error.detail)
             self.close(CloseCode.AUTH_FAILED, str(error))
             return
-        links = services.hub.links_of_user
+        links = context.hub.links_of_user
         open_links = links.get(grant.user_id, 0)
-        if open_links >= services.config.connections_per_user:
-            self.close(CloseCode.TOO_MANY_FOR_USER, f"at most {services.config.connections_per_user} links a user")
+        if open_links >= context.config.connections_per_user:
+            self.close(CloseCode.TOO_MANY_FOR_USER, f"at most {context.config.connections_per_user} links a user")
             return
         links[grant.user_id] = open_links + 1
         self._grant = grant
         self.transport.authenticated = True
-        services.connection_limits.authenticated(self.transport.address)
+        context.connection_limits.authenticated(self.transport.address)
         # When the time to log in is over, the wheel asks for the next deadline; a token or our patience may end before.
-        config = services.config
-        if min(services.auth.seconds_left(grant), config.heartbeat_cut_s) < config.handshake_timeout_s:
-            self.on_due(services.poller.now)
-        ticket, ticket_ms = services.auth.ticket(grant) if self._features & _TICKET else ("", 0)
+        config = context.config
+        if min(context.auth.seconds_left(grant), config.heartbeat_cut_s) < config.handshake_timeout_s:
+            self.on_due(context.poller.now)
+        ticket, ticket_ms = context.auth.ticket(grant) if self._features & _TICKET else ("", 0)
         self.send(Authenticated(grant.user_id, grant.name, int(grant.expires_at * 1000), ticket, ticket_ms))
-        if services.inboxes is not None:
-            services.inboxes.arrive(grant.user_id, self)
+        if context.inboxes is not None:
+            context.inboxes.arrive(grant.user_id, self)
 
-    def on_join(self, frame: Frame, again: bool = False) -> None:
-        """Answer a JOIN; ``again``: it has waited for the ledger."""
-        join = frame.message
-        assert isinstance(join, Join)
-        admitted = self.admit(join.room_name, frame.sequence, again=again)
-        if admitted is not None:
-            room, entry = admitted
-            if wait_founded(self, room, frame):
-                return
-            member = self.seat(room, entry, join.tier)
-            self.send(room.snapshot(member), room.number, frame.sequence)
+    def _on_join(self, frame: Frame) -> None:
+        request = frame.message
+        assert isinstance(request, (Join, Resume))
+        PendingJoin(self, self._context, request, frame.sequence).proceed()
 
     @contextmanager
-    def answering(self) -> Iterator[None]:
-        """Answer outside a read: one write, and a failure of ours ends this one session."""
+    def replying(self) -> Iterator[None]:
+        """Collect the replies inside the block, outside of a read, into one write; an exception ends this session
+        alone."""
         self._out = []
         try:
             yield
@@ -416,70 +403,38 @@ class Session:
         finally:
             self._flush()
 
-    # ---- seats
+    # ---- memberships
 
-    def admit(
-        self, name: str, sequence: int, *, resuming: bool = False, again: bool = False
-    ) -> tuple[Room, RoomGrant] | None:
-        """Let this link into a room, or answer why not. In overload those who come back go before those who come.
+    @property
+    def grant(self) -> Grant | None:
+        """What the token grants; None before AUTH."""
+        return self._grant
 
-        ``again``: it was let in before, and has only been waiting.
-        """
-        services, grant = self._services, self._grant
-        assert grant is not None, "the link's state table lets JOIN pass only after AUTH"
-        hub = services.hub
-        entry = grant.room_grant(name)
-        busy_s = STAGE_RULES[hub.stage].join_retry_after_s
-        taken = len(self._seats) + len(self.returning)
-        refusal: tuple[ErrorCode, str, int] | None = None
-        if entry is None:
-            refusal = ErrorCode.ROOM_NOT_GRANTED, "the token does not grant this room", 0
-        elif taken >= services.config.rooms_per_connection:
-            refusal = ErrorCode.TOO_MANY_ROOMS, f"at most {services.config.rooms_per_connection} rooms a link", 0
-        elif busy_s and not resuming and entry.role < Role.MODERATOR:
-            refusal = ErrorCode.OVERLOADED, "the broker takes no more viewers now", math.ceil(busy_s * 1000)
-        elif taken and (any(room.name == name for room, _ in self._seats) or name in self.returning):
-            refusal = ErrorCode.ALREADY_JOINED, "this link is in that room", 0
-        elif not again:
-            wait_s = hub.join_limit.try_acquire(grant.user_id, services.poller.now)
-            if wait_s:
-                refusal = ErrorCode.RATE_LIMITED, "too many joins", math.ceil(wait_s * 1000)
-        if refusal is None:
-            opened = hub.open(name, joining=True)
-            if isinstance(opened, ErrorCode):
-                refusal = opened, "the room cannot be opened", 0
-            elif services.max_viewers and len(opened.members) >= services.max_viewers:
-                refusal = ErrorCode.ROOM_FULL, f"at most {services.max_viewers} viewers", 5000
-            else:
-                assert entry is not None
-                return opened, entry
-        code, message, wait_ms = refusal
-        self._error(code, message, 0, sequence, "room_name", wait_ms)
-        return None
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection still exists."""
+        return not self.transport.state
 
-    def seat(self, room: Room, entry: RoomGrant, tier: Tier) -> Member:
-        """Take a seat: what is published from now on comes to this link."""
-        services, grant = self._services, self._grant
+    def new_member(self, room_grant: RoomGrant, tier: Tier) -> Member:
+        """Return a member for this session, in the form in which its connection receives."""
+        grant = self._grant
         assert grant is not None
-        may_post = services.may_post(entry.role, entry.allow)
+        may_post = self._context.may_post(room_grant.role, room_grant.allow)
         variant = variant_of(self.transport.framing, best_codec(self._features), tier)
-        member = Member(self, grant.user_id, grant.name, entry.role, may_post, variant)
-        self._seats = (*self._seats, (room, member))
-        room.enter(member, services.poller.now)
-        return member
+        return Member(self, grant.user_id, grant.name, room_grant.role, may_post, variant)
 
     def _on_leave(self, frame: Frame) -> None:
-        for room, member in self._seats:
+        for room, member in self.memberships:
             if room.number == frame.room:
-                self._seats = tuple(seat for seat in self._seats if seat[0] is not room)
-                self._guard(room, room.leave, member, self._services.poller.now)
+                self.memberships = tuple(each for each in self.memberships if each[0] is not room)
+                self._guard(room, room.leave, member, self._context.poller.now)
                 self.send(Left(LeaveReason.REQUESTED), frame.room, frame.sequence)
                 return
         self._error(ErrorCode.NOT_JOINED, "join the room first", frame.room, frame.sequence, "room")
 
     def _on_direct_ack(self, frame: Frame) -> None:
         """The user has seen its messages up to here; without a ledger there are none that need it."""
-        message, grant, inboxes = frame.message, self._grant, self._services.inboxes
+        message, grant, inboxes = frame.message, self._grant, self._context.inboxes
         if inboxes is not None and grant is not None:
             assert isinstance(message, DirectAck)
             inboxes.acknowledge(grant.user_id, self, message.direct_id)
@@ -488,16 +443,16 @@ class Session:
         message = frame.message
         assert isinstance(message, SendDirect)
         assert self._grant is not None, "the link's state table lets BATCH pass only after AUTH"
-        self._services.batches.take(self, self._grant, frame.sequence, message)
+        self._context.batches.take(self, self._grant, frame.sequence, message)
 
     def _on_ping(self, frame: Frame) -> None:
         ping = frame.message
         assert isinstance(ping, Ping)
-        rooms = tuple(room.state.pulse(room.number) for room, _ in self._seats)
+        rooms = tuple(room.state.pulse(room.number) for room, _ in self.memberships)
         ticket = ""
         if ping.renew and self._grant is not None and self._features & _TICKET:
-            ticket, _ = self._services.auth.ticket(self._grant)
-        self.send(Pong(ping.client_ms, self._services.unix_ms(), rooms, self._missed_chat, ticket), 0, frame.sequence)
+            ticket, _ = self._context.auth.ticket(self._grant)
+        self.send(Pong(ping.client_ms, self._context.unix_ms(), rooms, self._missed_chat, ticket), 0, frame.sequence)
 
     def _on_goaway(self, frame: Frame) -> None:
         self.transport.close(CloseCode.CLIENT_DONE, "the client said goodbye")
@@ -506,8 +461,8 @@ class Session:
 _HANDLERS: dict[Opcode, Callable[[Session, Frame], None]] = {
     Opcode.HELLO: Session._on_hello,
     Opcode.AUTH: Session._on_auth,
-    Opcode.JOIN: Session.on_join,
-    Opcode.RESUME: on_resume,
+    Opcode.JOIN: Session._on_join,
+    Opcode.RESUME: Session._on_join,
     Opcode.LEAVE: Session._on_leave,
     Opcode.ACK: Session._on_direct_ack,
     Opcode.BATCH: Session._on_batch,

@@ -189,7 +189,7 @@ async def refused(broker: Broker, token: str) -> bool:
 
 async def test_only_a_link_that_asks_is_given_a_ticket() -> None:
     async with running_broker(ledger={"ephemeral": True}, **CONFIGURED) as broker:
-        token = broker.services.auth.issue("ann", role=Role.HOST)
+        token = broker.context.auth.issue("ann", role=Role.HOST)
         told = await given(broker, token)
         assert 590_000 < told.ticket_ms <= 600_000
         assert (await given(broker, token, features=3))[3:] == ("", 0)
@@ -208,7 +208,7 @@ async def test_only_a_link_that_asks_is_given_a_ticket() -> None:
 
 async def test_a_ping_that_wants_a_ticket_gets_one_and_no_other() -> None:
     async with running_broker(ledger={"ephemeral": True}, **CONFIGURED) as broker:
-        token = broker.services.auth.issue("ann")
+        token = broker.context.auth.issue("ann")
         for features, renew in ((4, True), (4, False), (0, True)):
             async with raw_link(broker) as link:
                 await link.hello(features)
@@ -223,7 +223,7 @@ async def test_a_ping_that_wants_a_ticket_gets_one_and_no_other() -> None:
 
 async def test_a_ticket_is_good_after_a_restart_of_a_broker_that_keeps_something(directory: Path) -> None:
     async with durable_broker(directory, **CONFIGURED) as broker:
-        ticket = (await given(broker, broker.services.auth.issue("ann"))).ticket
+        ticket = (await given(broker, broker.context.auth.issue("ann"))).ticket
     async with durable_broker(directory, **CONFIGURED) as broker:
         assert (await given(broker, ticket)).user_id == "ann"
         assert stat.S_IMODE((directory / FILE_NAME).stat().st_mode) == 0o600
@@ -258,7 +258,7 @@ async def test_our_client_comes_back_after_a_restart_without_asking_its_applicat
                 if life == 2:
                     (directory / FILE_NAME).unlink()
                 async with durable_broker(directory, **again) as broker:
-                    auth = broker.services.auth
+                    auth = broker.context.auth
                     while not auth.verified + auth.from_tickets:  # noqa: ASYNC110 - no event counts these
                         await trio.sleep(0.01)
                     await client.wait_connected()

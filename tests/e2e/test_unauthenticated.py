@@ -176,7 +176,7 @@ async def test_plain_http_is_answered_politely_on_the_same_port() -> None:
         assert missing.startswith(b"HTTP/1.1 404 ")
         posted = await trio.to_thread.run_sync(ask, port, b"POST /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert posted.startswith(b"HTTP/1.1 405 ")
-        assert len(broker.services.sessions) == 0
+        assert len(broker.context.sessions) == 0
 
 
 def _read_to_the_end(link: ClientConnection) -> None:
@@ -195,4 +195,4 @@ async def test_a_websocket_message_that_cuts_a_frame_ends_the_link() -> None:
     async with running_broker() as broker:
         code = await trio.to_thread.run_sync(visit, broker.addresses[0][1])
         assert code == 4407
-        assert broker.services.closed[code] == 1
+        assert broker.context.closed[code] == 1

@@ -71,7 +71,7 @@ async def test_a_leap_of_the_wall_clock_changes_dates_and_nothing_else(directory
             await bob.send((Resume("lobby", Tier.FULL, joined.epoch, 2), 0, 9))
             assert (await bob.expect(Resumed))[1].recovered
             assert [(await bob.expect(Event))[0].sequence for _ in range(5)] == [3, 4, 5, 6, 7]
-        assert not broker.services.closed[CloseCode.HEARTBEAT_MISSED]
+        assert not broker.context.closed[CloseCode.HEARTBEAT_MISSED]
         assert broker.stats().balanced
     # The next life may begin under the leapt clock, or under the right one again.
     for off_ms in (leap_ms, 0):
@@ -117,7 +117,7 @@ def token_broker(wall: WallClock) -> tuple[dict[str, dict[str, object]], Authent
 async def until_gone(broker: Broker, clock: MockClock, most_s: float) -> float:
     """Virtual seconds until the one link has gone."""
     begun = clock.current_time()
-    while broker.services.sessions:
+    while broker.context.sessions:
         assert clock.current_time() - begun < most_s, "the link is still there"
         clock.jump(0.25)
         await trio.to_thread.run_sync(time.sleep, 0.0005)

@@ -196,7 +196,7 @@ async def test_a_minute_in_a_lift_costs_no_event_and_shows_none_twice(
         assert [back.recovered for back in viewer.returns] == [True]
         assert broker.queries is not None
         assert broker.queries.asked >= 1, "the room alone could not have known all of it"
-        assert broker.services.closed[CloseCode.SLOW_VIEWER] == (way == "silent")
+        assert broker.context.closed[CloseCode.SLOW_VIEWER] == (way == "silent")
         assert lift.attempts > 3 if way == "cut" else lift.attempts == 2
 
 

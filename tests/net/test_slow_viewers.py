@@ -30,7 +30,7 @@ async def test_a_viewer_behind_is_shown_a_later_part_and_told_what_it_missed() -
     ):
         await _shrink(slow)
         sent = 0
-        session = next(each for each in broker.services.sessions if each._grant and each._grant.user_id == "slow")
+        session = next(each for each in broker.context.sessions if each.grant and each.grant.user_id == "slow")
         with trio.fail_after(30):
             while session.transport.queue is None or not session.transport.queue.keyframe:
                 await ann.post(room, sent, MessageType.DANMAKU, (f"{sent:05} " + "很长的一条弹幕" * 10, None))
@@ -72,12 +72,12 @@ async def test_a_viewer_that_takes_nothing_is_cut_and_the_others_are_served() ->
         await _shrink(dead)
         number = 0
         with trio.fail_after(30):
-            while not broker.services.closed[CloseCode.SLOW_VIEWER]:
+            while not broker.context.closed[CloseCode.SLOW_VIEWER]:
                 number += 1
                 await ann.post(room, number, MessageType.DANMAKU, (f"{number:05} " + "很长的一条弹幕" * 10, None))
                 _, ack = await ann.expect(Ack)
                 assert ack.results[0].outcome is Outcome.ACCEPTED
-        assert len(broker.services.sessions) == 1
+        assert len(broker.context.sessions) == 1
         assert broker.budget.used_bytes == 0
 
 
@@ -101,7 +101,7 @@ async def test_counters_after_a_gap_are_newer_than_those_before_it_and_older_tha
         while state.likes < 1:
             frame, state = await ann.expect(State)
         heard = [frame.sequence]
-        (session,) = broker.services.sessions
+        (session,) = broker.context.sessions
         session.on_drained(QueueMissed(chat_frames=0, chat_weight=0, ambient_frames=3, superseded=0))
         _, direct = await ann.expect(Direct)
         assert direct.type == MessageType.MISSED

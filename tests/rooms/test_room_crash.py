@@ -192,14 +192,14 @@ async def test_a_handler_that_fails_once_in_a_thousand_calls_costs_one_link_each
     ):
         while ended < 4:
             async with joined_link(broker, f"dev:noisy{ended}") as (noisy, _):
-                while broker.services.closed[CloseCode.INTERNAL_ERROR] == ended:
+                while broker.context.closed[CloseCode.INTERNAL_ERROR] == ended:
                     await noisy.send(*((Post(MessageType.LIKE, "", (1,)), room, number) for number in range(100)))
                     offset += 1
                     await host.post(room, offset, MessageType.ANNOUNCEMENT, (f"news {offset}",))
                     assert (await host.expect(Ack))[1].results == ((offset, Outcome.ACCEPTED, offset),)
                 ended += 1
         assert [(await ann.expect(WireEvent))[0].sequence for _ in range(offset)] == list(range(1, offset + 1))
-        assert broker.services.closed[CloseCode.INTERNAL_ERROR] == defect.failures == 4
+        assert broker.context.closed[CloseCode.INTERNAL_ERROR] == defect.failures == 4
         assert (broker.stats().rooms_crashed, broker.poller.crashes) == (0, 0)
         assert broker.stats().balanced
 
@@ -225,7 +225,7 @@ async def test_a_link_that_fails_under_a_sweep_ends_alone(where: str, monkeypatc
     ):
         bad.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         if where == "on_closed":
-            session = next(each for each in broker.services.sessions if each._grant and each._grant.user_id == "bad")
+            session = next(each for each in broker.context.sessions if each.grant and each.grant.user_id == "bad")
             session.transport.sock.shutdown(socket.SHUT_RDWR)  # as a reset between two turns
         number = 0
         with trio.fail_after(60):

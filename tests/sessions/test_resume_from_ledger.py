@@ -205,7 +205,7 @@ async def test_a_link_that_goes_while_it_waits_leaves_nothing_behind(directory: 
                 await ann.send((Resume("lobby", Tier.FULL, found.state.epoch, 0), 0, 9))
                 while not broker.queries and not broker.ledger._one_reader.statistics().tasks_waiting:  # type: ignore[union-attr] # noqa: ASYNC110
                     await trio.sleep(0.001)
-            while len(broker.services.sessions) > 1:  # noqa: ASYNC110 - the set has no event
+            while len(broker.context.sessions) > 1:  # noqa: ASYNC110 - the set has no event
                 await trio.sleep(0.001)
         while broker.queries.asked < 1:  # type: ignore[union-attr] # noqa: ASYNC110
             await trio.sleep(0.001)

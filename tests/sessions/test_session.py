@@ -250,7 +250,7 @@ async def test_a_bad_request_names_field_and_rule_and_the_link_lives(name: str) 
         assert error.message
         await ann.post(room, 10, MessageType.DANMAKU, ("still here", None))
         assert (await ann.expect(Ack))[1].results[0].sequence == 10
-        assert broker.services.errors[code] == 1
+        assert broker.context.errors[code] == 1
 
 
 async def test_limits_say_how_long_to_wait() -> None:
@@ -371,8 +371,8 @@ async def test_a_broken_link_ends_with_its_code_and_nobody_else_notices(name: st
             assert CloseCode(goaway.code) is code
         await bob.post(room, 1, MessageType.DANMAKU, ("fine", None))
         assert (await bob.expect(Ack))[1].results[0].outcome is Outcome.ACCEPTED
-        assert broker.services.closed[code] == 1
-        assert len(broker.services.sessions) == 1
+        assert broker.context.closed[code] == 1
+        assert len(broker.context.sessions) == 1
 
 
 async def test_a_link_that_never_logs_in_is_closed_at_its_deadline() -> None:
@@ -405,7 +405,7 @@ async def test_a_goodbye_ends_the_link_at_once() -> None:
     async with running_broker() as broker, joined_link(broker, "dev:ann") as (ann, _):
         await ann.send((GoAway(CloseCode.CLIENT_DONE, "bye"), 0, 0))
         assert await ann.next_frame() is None or await ann.next_frame() is None
-        assert broker.services.closed[CloseCode.CLIENT_DONE] == 1
+        assert broker.context.closed[CloseCode.CLIENT_DONE] == 1
         assert broker.hub.links_of_user == {}
 
 

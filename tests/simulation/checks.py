@@ -40,11 +40,11 @@ def look(cast: Cast) -> None:
     assert broker.ledger is not None
     assert broker.ledger.waiting <= cast.world.weather.ledger_items
     links = sum(broker.hub.links_of_user.values())
-    assert links <= len(broker.services.sessions), "links are counted that have ended"
+    assert links <= len(broker.context.sessions), "links are counted that have ended"
     for room in broker.hub:
         if room.state.phase is RoomPhase.ENDED:
             continue  # it is being left
-        seats = sum(1 for session in broker.services.sessions for seat in session._seats if seat[0] is room)
+        seats = sum(1 for session in broker.context.sessions for each in session.memberships if each[0] is room)
         assert seats == len(room.members) == room.state.online, (room.name, seats)
 
 

@@ -112,7 +112,7 @@ async def test_only_the_platform_itself_sends(directory: Path, role: str) -> Non
 
 async def test_a_token_with_the_role_in_one_room_is_not_the_platform(directory: Path) -> None:
     async with durable_broker(directory) as broker:
-        auth = broker.services.auth
+        auth = broker.context.auth
         in_room = auth.issue("shop", role=Role.VIEWER, rooms=[RoomGrant("lobby", Role.APP)])
         async with backend(broker, in_room) as link:
             error = await ask(link, SendDirect("may", NEWS, TEMPLATE, codes("ann")), ErrorReply)
@@ -207,7 +207,7 @@ async def test_a_link_has_few_parts_under_way_and_hears_of_each(directory: Path)
             frame, state = await shop.expect(BatchState)
             assert (frame.sequence, state.sent) == (number, 1)
         assert (await other.expect(BatchState))[1].sent == 1
-        assert broker.services.batches._under_way == {}
+        assert broker.context.batches._under_way == {}
         assert await progress(shop) == (MAX_UNDER_WAY + 1, 0, 0)
 
 
