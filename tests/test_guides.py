@@ -1,0 +1,189 @@
+"""Every command and program of README and the guides does what is said there, run as a user would.
+
+A ``sh`` block is a session in up to four terminals, which its comments number (``# 2: ...``). What runs in the terminal
+with the highest number of a block, or in none, must end well; servers and what runs in the other terminals go on beside
+it. Benches are too long for a test: their names are checked.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent
+GUIDES = [ROOT / "README.md", *sorted((ROOT / "broker" / "guides").glob("*.md"))]
+DEADLINE_S = 45
+TERMINAL = re.compile(r"#\s+(\d)(?::|$|,| )")
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class Terminal:
+    """A folder, a port, and the programs that were started in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.running: list[tuple[str, subprocess.Popen[str], Path]] = []
+        bin_folder = folder / "bin"
+        bin_folder.mkdir()
+        for name, arguments in (("roomcast", "-m broker.cli"), ("python", "")):
+            (bin_folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
+            (bin_folder / name).chmod(0o755)
+        self.environment = {key: value for key, value in os.environ.items() if not key.startswith("ROOMCAST_")} | {
+            "PATH": f"{bin_folder}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "ROOMCAST_LISTEN__PORT": str(self.port),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def localize(self, text: str) -> str:
+        """The text with this terminal's port in place of the default one."""
+        text = re.sub(r"^(roomcast (?:tail|say|direct) )", rf"\1--url roomcast://127.0.0.1:{self.port} ", text)
+        return text.replace("127.0.0.1:7400", f"127.0.0.1:{self.port}")
+
+    def start(self, command: str) -> None:
+        """Start a program that goes on; a server is waited for."""
+        output = self.folder / f"output-{len(self.running)}"
+        with output.open("w") as file:
+            process = subprocess.Popen(
+                self.localize(command), shell=True, executable="/bin/bash", cwd=self.folder, env=self.environment,
+                stdout=file, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            )  # fmt: skip
+        self.running.append((command, process, output))
+        if command.startswith("roomcast serve"):
+            self.wait_for(output, '"event": "serving"')
+        elif command.startswith("roomcast tail"):
+            self.wait_for(output, " -- in ")
+        else:
+            self.wait_for(self.running[-2][2], "rose")
+
+    def wait_for(self, output: Path, text: str) -> None:
+        until = time.monotonic() + DEADLINE_S
+        while text not in output.read_text():
+            assert time.monotonic() < until, f"{text!r} never came: {output.read_text()}"
+            time.sleep(0.05)
+
+    def run(self, command: str) -> str:
+        """Run a command to its end, which must be a good one."""
+        done = subprocess.run(
+            self.localize(command), shell=True, executable="/bin/bash", cwd=self.folder, env=self.environment,
+            capture_output=True, text=True, timeout=DEADLINE_S,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def close(self) -> None:
+        for _, process, _ in self.running:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+        for _, process, _ in self.running:
+            process.wait(DEADLINE_S)
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    found = Terminal(tmp_path)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def is_checked_elsewhere(command: str) -> bool:
+    """Commands that install or measure: the first are what CI itself does, of the others the names are checked here."""
+    if "pip install" in command:
+        return True
+    words = command.split("#")[0].split()
+    if "bench" not in words:
+        return False
+    from bench.micro import BENCHES
+    from bench.scenario import SCENARIOS
+
+    names = [word for word in words[words.index("bench") + 2 :] if not word.startswith("--") and "." not in word]
+    known = set(BENCHES) if "micro" in words else {path.stem for path in SCENARIOS.glob("*.toml")}
+    assert names
+    assert set(names) <= known
+    return True
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
+def test_every_command_works(guide: Path, terminal: Terminal) -> None:
+    if shutil.which("openssl") is None and guide.name == "operate.md":
+        pytest.skip("openssl is not installed")
+    for block in blocks(guide, "sh"):
+        lines = [line for line in block.splitlines() if line and not line.startswith("#")]
+        numbers = [int(found[1]) if (found := TERMINAL.search(line)) else None for line in lines]
+        last = max((number for number in numbers if number is not None), default=None)
+        for line, number in zip(lines, numbers, strict=True):
+            if is_checked_elsewhere(line):
+                continue
+            if line.startswith(("roomcast serve", "roomcast tail")) or (number is not None and number != last):
+                terminal.start(line)
+            else:
+                terminal.run(line)
+
+
+def test_a_user_of_a_direct_batch_sees_the_message(terminal: Terminal) -> None:
+    guide = ROOT / "broker" / "guides" / "direct-messages.md"
+    terminal.start("roomcast serve")
+    terminal.start("roomcast tail lobby --token dev:ann")
+    terminal.run("printf 'user,code\\nann,C-17\\n' > codes.csv")
+    terminal.run("roomcast direct --batch b --template '您的优惠码 {code}' --values codes.csv --follow")
+    terminal.wait_for(terminal.running[1][2], "C-17")
+    (program,) = blocks(guide, "python")
+    whole = (
+        "import trio\nfrom protocol import open_client\nasync def main():\n"
+        '    async with open_client("roomcast://127.0.0.1:7400", token="dev:shop:app") as client:\n'
+        + "".join(f"        {line}\n" for line in program.splitlines())
+        + "trio.run(main)\n"
+    )
+    (terminal.folder / "program.py").write_text(terminal.localize(whole))
+    assert terminal.run("python program.py").startswith("1 ")
+
+
+def test_the_program_that_embeds_a_broker_works(terminal: Terminal) -> None:
+    (program,) = blocks(ROOT / "broker" / "guides" / "embed.md", "python")
+    (terminal.folder / "program.py").write_text(program)
+    out = terminal.run("python program.py")
+    assert "1 posts" in out
+    assert "accepted" in out.lower()
+
+
+def test_the_program_of_readme_works(terminal: Terminal) -> None:
+    (program,) = blocks(ROOT / "README.md", "python")
+    (terminal.folder / "program.py").write_text(terminal.localize(program))
+    terminal.start("roomcast serve")
+    terminal.running.append(("", *_start_program(terminal)))
+    terminal.wait_for(terminal.running[1][2], "好看")
+
+
+def _start_program(terminal: Terminal) -> tuple[subprocess.Popen[str], Path]:
+    output = terminal.folder / "program-output"
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "program.py"], cwd=terminal.folder, env=terminal.environment, stdout=file,
+            stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+    return process, output
