@@ -19,9 +19,8 @@ from broker.config.schema import LogConfig
 from broker.telemetry.logs import configure
 
 if TYPE_CHECKING:
-    from broker.demo.outcome import Outcome
-    from broker.demo.picture import Picture
-    from broker.demo.runner import Director
+    from broker.demo.runner import DemoResult, Runner
+    from broker.demo.screen import Snapshot
 
 __all__ = ["demo"]
 
@@ -57,38 +56,38 @@ def demo(seconds: float, viewers: int, as_json: bool, seed: int) -> None:
         raise SystemExit(1)
 
 
-async def _show(seconds: float, viewers: int, seed: int, on_screen: bool) -> Outcome | None:
+async def _show(seconds: float, viewers: int, seed: int, on_screen: bool) -> DemoResult | None:
     """The outcome, or None if even the counting was interrupted."""
-    from broker.demo.runner import Director
+    from broker.demo.runner import Runner
 
-    director = Director(seconds, viewers, seed)
-    outcome: Outcome | None = None
+    runner = Runner(seconds, viewers, seed)
+    outcome: DemoResult | None = None
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_hurry_on_signal, director, nursery)
-        nursery.start_soon(_draw if on_screen else _tell, director)
-        outcome = await director.run()
+        nursery.start_soon(_hurry_on_signal, runner, nursery)
+        nursery.start_soon(_draw if on_screen else _tell, runner)
+        outcome = await runner.run()
         nursery.cancel_scope.cancel()
     return outcome
 
 
-async def _hurry_on_signal(director: Director, nursery: trio.Nursery) -> None:
+async def _hurry_on_signal(runner: Runner, nursery: trio.Nursery) -> None:
     """The first Ctrl-C ends the acts and lets the counting follow; the second ends everything."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for _ in signals:
-            if director.hurry.is_set():
+            if runner.end_early.is_set():
                 nursery.cancel_scope.cancel()
                 return
-            director.hurry.set()
+            runner.end_early.set()
 
 
-async def _pictures(director: Director, every_s: float, show: Callable[[Picture], object]) -> None:
+async def _pictures(runner: Runner, every_s: float, show: Callable[[Snapshot], object]) -> None:
     while True:
-        if director.broker is not None:
-            show(director.picture())
+        if runner.broker is not None:
+            show(runner.snapshot())
         await trio.sleep(every_s)
 
 
-async def _draw(director: Director) -> None:
+async def _draw(runner: Runner) -> None:
     from rich.console import Console
     from rich.live import Live
 
@@ -97,23 +96,23 @@ async def _draw(director: Director) -> None:
     console = Console()
     with Live(console=console, screen=True, auto_refresh=False) as live:
         await _pictures(
-            director,
+            runner,
             FRAME_S,
-            lambda picture: live.update(draw(picture, console.width, console.height), refresh=True),
+            lambda snapshot: live.update(draw(snapshot, console.width, console.height), refresh=True),
         )
 
 
-async def _tell(director: Director) -> None:
+async def _tell(runner: Runner) -> None:
     from broker.demo.screen import progress_line
 
-    def tell(picture: Picture) -> None:
-        click.echo(progress_line(picture), err=True)
+    def tell(snapshot: Snapshot) -> None:
+        click.echo(progress_line(snapshot), err=True)
 
-    director.on_phase = lambda: tell(director.picture())
-    await _pictures(director, LINE_S, tell)
+    runner.on_phase = lambda: tell(runner.snapshot())
+    await _pictures(runner, LINE_S, tell)
 
 
-def _summarize(outcome: Outcome) -> None:
+def _summarize(outcome: DemoResult) -> None:
     """Print what the show has shown."""
     from rich.console import Console
     from rich.text import Text
@@ -121,16 +120,16 @@ def _summarize(outcome: Outcome) -> None:
     from broker.demo.screen import lanes_table
 
     console = Console(highlight=False)
-    told = outcome.to_json()
-    latency, links = told["latency_ms"], told["reconnects"]
+    summary = outcome.to_json()
+    latency, links = summary["latency_ms"], summary["reconnects"]
     console.print(lanes_table(outcome.accounts), width=min(console.width, 70))
     console.print(
-        f"{outcome.viewers} viewers, {outcome.seconds:.0f} s: {told['offered']:,} messages offered, "
+        f"{outcome.viewers} viewers, {outcome.seconds:.0f} s: {summary['offered']:,} messages offered, "
         f"{outcome.received:,} delivered; latency p50 {latency['p50']} ms, p99 {latency['p99']} ms"
     )
     console.print(
         f"{links['cut']} links cut, {links['back']} back, {links['recovered']} without a gap; "
-        f"{outcome.likes:,} likes, {outcome.ledger.gifts:,} gifts; highest overload stage {outcome.peak_stage}"
+        f"{outcome.likes:,} likes, {outcome.accounting.gifts:,} gifts; highest overload stage {outcome.peak_stage}"
     )
     if outcome.balanced:
         text = "balanced: broker, senders and viewers count the same in every lane"

@@ -1,1 +1,1 @@
-"""The show of ``roomcast demo``: a script, a cast of real clients, two independent ways of counting, and a picture."""
+"""The demo of ``roomcast demo``: a scenario, real clients, two independent counts, and a terminal screen."""

@@ -1,8 +1,8 @@
 """Counting the show a second time, from the outside: what senders were told, and what viewers saw.
 
-The broker keeps six numbers a lane. Here the same numbers are found without asking it: a `Ledger` counts the fates
-that senders heard of in ACKs, a `Witness` counts what one healthy viewer received on its socket. `differences` lays the
-three next to each other; an empty list is what ``"balanced": true`` stands on.
+The broker keeps six numbers a lane. Here the same numbers are found without asking it: a `Accounting` counts the fates
+that senders heard of in ACKs, a `ReferenceViewer` counts what one healthy viewer received on its socket. `differences`
+lays the three next to each other; an empty list is what ``"balanced": true`` stands on.
 
     lane                what must be equal
     every               admitted = shown + merged + sampled + expired + held, and held = 0 once all is quiet
@@ -29,14 +29,14 @@ from protocol.clients.events import Danmaku, Event, Gap, Missed, PostResult, Rej
 from protocol.codes import MESSAGE_TYPES, Lane, MessageType, Outcome, Tier
 from protocol.messages import Account, Joined
 
-__all__ = ["Latency", "Ledger", "Witness", "differences"]
+__all__ = ["Accounting", "Latency", "ReferenceViewer", "differences"]
 
 UNKNOWN = "unknown"
 """The fate of a post that was sent and never answered."""
 
 
 @dataclass(slots=True)
-class Ledger:
+class Accounting:
     """What became of the posts of some senders. Keys of ``fates``: (group, lane's name, outcome's name)."""
 
     fates: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -47,7 +47,7 @@ class Ledger:
     """Gifts of orders that were taken, each as often as it was ordered."""
     gift_cents: int = 0
 
-    def note(self, group: str, type: int, payload: Any, result: PostResult) -> None:
+    def record(self, group: str, type: int, payload: Any, result: PostResult) -> None:
         """Count one result. Any: the payload as it was posted."""
         if result.outcome is None and not result.sent:
             return
@@ -73,8 +73,8 @@ class Ledger:
             if on == name and (not wanted or outcome in wanted) and (group is None or by == group)
         )
 
-    def __add__(self, other: Ledger) -> Ledger:
-        return Ledger(
+    def __add__(self, other: Accounting) -> Accounting:
+        return Accounting(
             self.fates + other.fates,
             self.likes + other.likes,
             self.likes_unknown + other.likes_unknown,
@@ -91,14 +91,14 @@ class Ledger:
         }  # fmt: skip
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> Ledger:
+    def from_json(cls, told: Mapping[str, Any]) -> Accounting:
         """What `to_json` made."""
         fates = Counter({(group, lane, outcome): count for group, lane, outcome, count in told["fates"]})
         return cls(fates, told["likes"], told["likes_unknown"], told["gifts"], told["gift_cents"])
 
 
 @dataclass(slots=True)
-class Witness:
+class ReferenceViewer:
     """What one viewer saw who was there all the time. ``first``: in the room before anybody else."""
 
     name: str
@@ -121,7 +121,7 @@ class Witness:
     joins_named: int = 0
     joins_more: int = 0
     missed: int = 0
-    """Danmaku and counters that this end or its link was too slow for: above 0 it is no witness."""
+    """Danmaku and counters that this end or its link was too slow for: above 0 its counts do not hold."""
     links_lost: int = 0
 
     def enter(self, joined: Joined) -> None:
@@ -217,84 +217,86 @@ class _Report:
             self.lines.append(f"{what}: the broker says {broker}, {others} {count}{spread}")
 
 
-def differences(accounts: Sequence[Account], likes: int, ledger: Ledger, witnesses: Sequence[Witness]) -> list[str]:
+def differences(
+    accounts: Sequence[Account], likes: int, accounting: Accounting, references: Sequence[ReferenceViewer]
+) -> list[str]:
     """Everything that does not add up once all is quiet, in words; [] = balanced.
 
-    ``accounts`` (the five lanes) and ``likes`` are the broker's; the ``witnesses`` were in the room before anything was
-    posted, and one of them, of the FULL tier, before anybody else.
+    ``accounts`` (the five lanes) and ``likes`` are the broker's; the ``references`` were in the room before anything
+    was posted, and one of them, of the FULL tier, before anybody else.
     """
     report = _Report()
     for lane, account in zip(Lane, accounts, strict=True):
         name = lane.name.lower()
         report.equal(f"{name}: admitted and the sum of the rest", account.admitted, "the rest is", sum(account[1:]))
         report.equal(f"{name}: held at the end", account.held, "it should be", 0)
-        _compare_senders(report, lane, account, ledger)
-    _compare_ambient(report, accounts[Lane.AMBIENT], likes, ledger, witnesses)
-    for witness in witnesses:
-        _compare_witness(report, witness, accounts, likes, ledger)
-    _compare_tiers(report, witnesses)
+        _compare_senders(report, lane, account, accounting)
+    _compare_ambient(report, accounts[Lane.AMBIENT], likes, accounting, references)
+    for reference in references:
+        _compare_reference(report, reference, accounts, likes, accounting)
+    _compare_tiers(report, references)
     return report.lines
 
 
-def _compare_senders(report: _Report, lane: Lane, account: Account, ledger: Ledger) -> None:
+def _compare_senders(report: _Report, lane: Lane, account: Account, accounting: Accounting) -> None:
     if lane is Lane.AMBIENT:
         return
-    unknown = ledger.of(lane, UNKNOWN)
+    unknown = accounting.of(lane, UNKNOWN)
     told = 0
     for field_name, outcome in _CHAT_FATES:
-        count = ledger.of(lane, outcome)
+        count = accounting.of(lane, outcome)
         told += count
         report.equal(
             f"{lane.name.lower()}: {field_name}", getattr(account, field_name), "senders heard", count, unknown
         )
     report.equal(f"{lane.name.lower()}: admitted", account.admitted, "senders heard of", told, unknown)
-    report.equal(f"{lane.name.lower()}: held for review", 0, "senders heard", ledger.of(lane, Outcome.HELD))
+    report.equal(f"{lane.name.lower()}: held for review", 0, "senders heard", accounting.of(lane, Outcome.HELD))
 
 
 def _compare_ambient(
-    report: _Report, account: Account, likes: int, ledger: Ledger, witnesses: Sequence[Witness]
+    report: _Report, account: Account, likes: int, accounting: Accounting, references: Sequence[ReferenceViewer]
 ) -> None:
-    report.equal("likes", likes, "senders were told", ledger.likes, ledger.likes_unknown)
+    report.equal("likes", likes, "senders were told", accounting.likes, accounting.likes_unknown)
     report.equal("ambient: sampled", account.sampled, "it is summed, so it should be", 0)
     report.equal("ambient: expired", account.expired, "it is summed, so it should be", 0)
-    for witness in witnesses:
-        if not witness.first:
+    for reference in references:
+        if not reference.first:
             continue
-        named, joins = witness.joins_named, witness.joins_named + witness.joins_more
-        posts, unknown = ledger.of(Lane.AMBIENT, Outcome.ACCEPTED), ledger.of(Lane.AMBIENT, UNKNOWN)
-        shown = named + witness.like_updates
+        named, joins = reference.joins_named, reference.joins_named + reference.joins_more
+        posts, unknown = accounting.of(Lane.AMBIENT, Outcome.ACCEPTED), accounting.of(Lane.AMBIENT, UNKNOWN)
+        shown = named + reference.like_updates
         report.equal("ambient: admitted", account.admitted, "likes and joins counted", posts + joins, unknown)
-        report.equal("ambient: shown", account.shown, f"{witness.name} saw", shown)
+        report.equal("ambient: shown", account.shown, f"{reference.name} saw", shown)
         report.equal("ambient: merged", account.merged, "counted", posts + joins - shown, unknown)
 
 
-def _compare_witness(
-    report: _Report, witness: Witness, accounts: Sequence[Account], likes: int, ledger: Ledger
+def _compare_reference(
+    report: _Report, reference: ReferenceViewer, accounts: Sequence[Account], likes: int, accounting: Accounting
 ) -> None:
-    name, chat, cut = witness.name, accounts[Lane.CHAT], witness.chat
-    for what, count in (("missed", witness.missed), ("holes", witness.holes), ("lost links", witness.links_lost)):
+    name, chat, cut = reference.name, accounts[Lane.CHAT], reference.chat
+    for what, count in (("missed", reference.missed), ("holes", reference.holes), ("lost links", reference.links_lost)):
         if count:
             report.lines.append(f"{name}: {count} {what}")
-    report.equal(f"{name}: danmaku that its ticks claim", cut.shown, "it saw", witness.entries)
-    report.equal(f"{name}: merged that its ticks claim", cut.merged, "it saw", witness.copies - witness.entries)
+    report.equal(f"{name}: danmaku that its ticks claim", cut.shown, "it saw", reference.entries)
+    report.equal(f"{name}: merged that its ticks claim", cut.merged, "it saw", reference.copies - reference.entries)
     report.equal(f"{name}: its ticks' account", cut.admitted, "adds up to", sum(cut[1:]))
     report.equal(f"{name}: chat admitted", chat.admitted, "its ticks say", cut.admitted)
-    if witness.tier is Tier.FULL:
+    if reference.tier is Tier.FULL:
         for field_name, _ in _CHAT_FATES:
             broker = getattr(chat, field_name)
             report.equal(f"{name}: chat {field_name}", broker, "its ticks say", getattr(cut, field_name))
     for lane in _PROMPT:
-        report.equal(f"{name}: {lane.name.lower()} events", accounts[lane].shown, "it saw", witness.events[lane])
-    unknown = ledger.of(Lane.PAID, UNKNOWN)
+        report.equal(f"{name}: {lane.name.lower()} events", accounts[lane].shown, "it saw", reference.events[lane])
+    unknown = accounting.of(Lane.PAID, UNKNOWN)
     if not unknown:
-        report.equal(f"{name}: gifts ordered", ledger.gifts, "it saw", witness.gifts)
-        report.equal(f"{name}: cents ordered", ledger.gift_cents, "it saw", witness.gift_cents)
-    report.equal(f"{name}: likes", likes, "it saw", witness.likes)
+        report.equal(f"{name}: gifts ordered", accounting.gifts, "it saw", reference.gifts)
+        report.equal(f"{name}: cents ordered", accounting.gift_cents, "it saw", reference.gift_cents)
+    report.equal(f"{name}: likes", likes, "it saw", reference.likes)
 
 
-def _compare_tiers(report: _Report, witnesses: Sequence[Witness]) -> None:
+def _compare_tiers(report: _Report, references: Sequence[ReferenceViewer]) -> None:
     """Equal tiers saw the same on every transport; a smaller tier saw no more than a larger one."""
-    for one, other in pairwise(sorted(witnesses, key=lambda witness: -witness.tier)):
+    for one, other in pairwise(sorted(references, key=lambda reference: -reference.tier)):
         if one.tier is other.tier:
             if one.chat != other.chat:
                 report.lines.append(f"{one.name} and {other.name} were told different accounts of one tier")

@@ -1,6 +1,6 @@
-"""The house: the processes of the crowd as one, seen from the director.
+"""Load processes of the demo, seen by the runner as one.
 
-It starts them, passes commands on, and adds up what they report. A process that ends before it is told to is a
+`load` starts them, sends them commands, and sums their reports. A process that ends before it was asked to is a
 difference like any other: `failures` names it.
 """
 
@@ -15,21 +15,21 @@ from typing import Any
 
 import trio
 
-from broker.demo.accounting import Latency, Ledger
+from broker.demo.accounting import Accounting, Latency
 from broker.demo.load_process import Report, read_lines
 
-__all__ = ["House"]
+__all__ = ["LoadProcesses"]
 
-CROWD_SIZE = 150
+USERS_PER_PROCESS = 150
 """Members one process plays."""
-SCOUTS = 12
+OBSERVERS = 12
 """Members who only watch, in a process of their own, and measure how late things come."""
 LEAVE_S = 8.0
 
-_SUMS = tuple(name for name in Report._fields if name not in ("calm", "offset", "latency", "ledger"))
+_SUMS = tuple(name for name in Report._fields if name not in ("calm", "offset", "latency", "accounting"))
 
 
-class _Crowd:
+class _ProcessHandle:
     """One process, seen from here."""
 
     def __init__(self, process: trio.Process, measures: bool) -> None:
@@ -37,10 +37,10 @@ class _Crowd:
         self.measures = measures
         """Whether its latencies count."""
         self.report = Report()
-        self.ledger = Ledger()
+        self.accounting = Accounting()
 
 
-class House:
+class LoadProcesses:
     """All viewers but those the director plays. ``latency`` takes what the scouts among them measure."""
 
     def __init__(self, latency: Latency) -> None:
@@ -49,29 +49,29 @@ class House:
         self.news = trio.lowlevel.ParkingLot()
         """Wakes at every report of a process."""
         self._latency = latency
-        self._crowds: list[_Crowd] = []
+        self._crowds: list[_ProcessHandle] = []
         self._leaving = False
 
     async def open(self, port: int, room: str, size: int, seed: int, nursery: trio.Nursery) -> None:
         """Start processes for ``size`` (>= 1) members of ``room``; they enter by and by, see `report`."""
         self.size = size
-        scouts = min(SCOUTS, size // 4)
-        parts = min(max(1, os.cpu_count() or 1), -(-(size - scouts) // CROWD_SIZE))
-        shares = [(size - scouts) // parts + (part < (size - scouts) % parts) for part in range(parts)]
+        observers = min(OBSERVERS, size // 4)
+        parts = min(max(1, os.cpu_count() or 1), -(-(size - observers) // USERS_PER_PROCESS))
+        shares = [(size - observers) // parts + (part < (size - observers) % parts) for part in range(parts)]
         first = 0
-        for share, talks in [(scouts, False)] * bool(scouts) + [(share, True) for share in shares]:
+        for share, talks in [(observers, False)] * bool(observers) + [(share, True) for share in shares]:
             arguments = [str(each) for each in (port, room, first, share, seed, int(talks))]
             process = await trio.lowlevel.open_process(
                 [sys.executable, "-m", "broker.demo.load_process", *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
             )
-            crowd = _Crowd(process, measures=not talks or not scouts)
+            crowd = _ProcessHandle(process, measures=not talks or not observers)
             self._crowds.append(crowd)
             nursery.start_soon(self._keep, crowd)
             first += share
 
-    async def _keep(self, crowd: _Crowd) -> None:
+    async def _keep(self, crowd: _ProcessHandle) -> None:
         """Listen to one process until it ends; it dies with the show, whatever happens."""
         try:
             assert crowd.process.stdout is not None
@@ -80,7 +80,7 @@ class House:
                     report = Report(*json.loads(line))
                     if crowd.measures:
                         self._latency.merge({ms: count for ms, count in report.latency})
-                    crowd.ledger = Ledger.from_json(report.ledger)
+                    crowd.accounting = Accounting.from_json(report.accounting)
                     crowd.report = report
                     self.news.unpark_all()
         finally:
@@ -117,9 +117,9 @@ class House:
         calm, offset = all(report.calm for report in reports), min(report.offset for report in reports)
         return Report(**sums, calm=calm, offset=offset)
 
-    def ledger(self) -> Ledger:
+    def accounting(self) -> Accounting:
         """What all its senders were told."""
-        return sum((crowd.ledger for crowd in self._crowds), Ledger())
+        return sum((crowd.accounting for crowd in self._crowds), Accounting())
 
     def failures(self) -> list[str]:
         """Processes that have ended although nobody told them to, in words."""

@@ -1,10 +1,10 @@
-"""The crowd: many members in a process of their own, which watch, talk, flood, like, lose their link and come back.
+"""Load process of the demo: many clients that watch, post, flood, like, disconnect and reconnect.
 
 It is a process because it would otherwise take the broker's processor time, and the demonstration would be one of a
 broker that is starved. Commands come in as JSON lines, reports go out as JSON lines; the end of the input is the end of
 the crowd.
 
-    {"do": "mood", "at_s": 3.2, "mood": [...]}   behave so from now on (`script.Mood`), 3.2 s into the show
+    {"do": "mood", "at_s": 3.2, "mood": [...]}   behave so from now on (`script.ActRates`), 3.2 s into the show
     {"do": "cut", "share": 0.33}                 cut so many links at once, as soon as those people know all fates
     {"do": "calm"}                               say nothing more; reports are "calm" when every fate is known
     {"do": "leave"}                              go home
@@ -26,14 +26,14 @@ from typing import Any, NamedTuple
 
 import trio
 
-from broker.demo.accounting import Latency, Ledger
-from broker.demo.scenario import Mood, Phrases, viewer_name
-from broker.demo.users import Cable, Member, SmallBuffers
+from broker.demo.accounting import Accounting, Latency
+from broker.demo.scenario import ActRates, Phrases, viewer_name
+from broker.demo.users import CuttableConnector, DemoUser, SmallBuffers
 from protocol.clients import Danmaku, Event, Gap, Missed, Rejoined, RoomEvent, State, TickAccount
 from protocol.codes import MessageType, Tier
 from protocol.payloads import DanmakuPayload, LikePayload
 
-__all__ = ["FLOODERS", "QUIET", "Cast", "Crowd", "Report", "Spectator", "read_lines"]
+__all__ = ["FLOODERS", "QUIET", "LoadProcess", "LoadShare", "LoadViewer", "Report", "read_lines"]
 
 QUIET, FLOODERS = "people", "flooders"
 """Groups of the ledger."""
@@ -58,8 +58,8 @@ LEAVE_S = 5.0
 _TIERS = (Tier.FULL, Tier.FULL, Tier.MEDIUM, Tier.LOW)
 
 
-class Cast(NamedTuple):
-    """Which part of the house one crowd plays: viewers ``first`` to ``first + size - 1``.
+class LoadShare(NamedTuple):
+    """Which of the viewers one load process plays: viewers ``first`` to ``first + size - 1``.
 
     ``talks`` False: they only watch, and nobody cuts them. A few such in a process of their own measure latency better
     than the many, who wait for each other's turn on a processor.
@@ -94,15 +94,15 @@ class Report(NamedTuple):
     """Events of lanes 0-2 that everybody has heard."""
     latency: tuple[tuple[int, int], ...] = ()
     """(milliseconds, how often) since the last report."""
-    ledger: Any = None
-    """`Ledger.to_json`."""
+    accounting: Any = None
+    """`Accounting.to_json`."""
 
 
-class Spectator:
+class LoadViewer:
     """One member of the crowd and what it has seen."""
 
-    def __init__(self, cast: Cast, index: int, latency: Latency, wall_ms: Callable[[], float]) -> None:
-        self.cable = Cable()
+    def __init__(self, share: LoadShare, index: int, latency: Latency, wall_ms: Callable[[], float]) -> None:
+        self.cable = CuttableConnector()
         self.resting = False
         """Says nothing: its link is about to be cut, or is."""
         self.received = 0
@@ -114,12 +114,12 @@ class Spectator:
         self._wall_ms = wall_ms
         self._old_until = 0
         websocket = index % WEBSOCKET_EVERY == 1
-        url = f"ws://127.0.0.1:{cast.port}/" if websocket else f"roomcast://127.0.0.1:{cast.port}"
-        rng = Random(f"{cast.seed}-{index}")
+        url = f"ws://127.0.0.1:{share.port}/" if websocket else f"roomcast://127.0.0.1:{share.port}"
+        rng = Random(f"{share.seed}-{index}")
         tier = _TIERS[index // WEBSOCKET_EVERY % len(_TIERS)]
-        self.member = Member(url, viewer_name(index), tier, self.hear, rng, self.cable)
+        self.member = DemoUser(url, viewer_name(index), tier, self.on_event, rng, self.cable)
 
-    def hear(self, event: RoomEvent) -> None:
+    def on_event(self, event: RoomEvent) -> None:
         """Take one event of the room."""
         match event:
             case Danmaku() | State():
@@ -143,24 +143,24 @@ class Spectator:
                 pass
 
 
-class Crowd:
+class LoadProcess:
     """The members of one process."""
 
-    def __init__(self, cast: Cast, wall_ms: Callable[[], float] = lambda: time.time_ns() / 1e6) -> None:
-        self._cast = cast
-        self._rng = Random(f"{cast.seed}-crowd-{cast.first}")
+    def __init__(self, share: LoadShare, wall_ms: Callable[[], float] = lambda: time.time_ns() / 1e6) -> None:
+        self._share = share
+        self._rng = Random(f"{share.seed}-crowd-{share.first}")
         self._phrases = Phrases(self._rng)
         self._latency = Latency()
-        self.ledger = Ledger()
-        self.spectators = [
-            Spectator(cast, index, self._latency, wall_ms) for index in range(cast.first, cast.first + cast.size)
+        self.accounting = Accounting()
+        self.viewers = [
+            LoadViewer(share, index, self._latency, wall_ms) for index in range(share.first, share.first + share.size)
         ]
-        flooders = self.spectators[FLOODER_EVERY // 3 :: FLOODER_EVERY]
+        flooders = self.viewers[FLOODER_EVERY // 3 :: FLOODER_EVERY]
         chosen = set(map(id, flooders))
-        quiet = [spectator for spectator in self.spectators if id(spectator) not in chosen]
+        quiet = [viewer for viewer in self.viewers if id(viewer) not in chosen]
         self._quiet = self._in_turn(self._rng.sample(quiet, len(quiet)))
         self._flooders = self._in_turn(flooders)
-        self._mood = Mood()
+        self._rates = ActRates()
         self._begun = 0.0
         self._entered = 0
         self._cut = 0
@@ -178,10 +178,10 @@ class Crowd:
                 async for line in commands:
                     command = json.loads(line)
                     match command["do"]:
-                        case "mood" | "cut" if not self._cast.talks:
+                        case "rates" | "cut" if not self._share.talks:
                             pass
-                        case "mood":
-                            self._mood = Mood(*command["mood"])
+                        case "rates":
+                            self._rates = ActRates(*command["rates"])
                             self._begun = trio.current_time() - command["at_s"]
                         case "cut":
                             stage.start_soon(self._cut_links, command["share"])
@@ -191,52 +191,52 @@ class Crowd:
                             break
                 tell(self._line())
                 stage.cancel_scope.cancel()
-            for spectator in self.spectators:
-                spectator.member.leave()
+            for viewer in self.viewers:
+                viewer.member.leave()
             house.cancel_scope.deadline = trio.current_time() + LEAVE_S
 
     async def _cut_links(self, share: float) -> None:
-        chosen = self._rng.sample(self.spectators, round(share * len(self.spectators)))
-        for spectator in chosen:
-            spectator.resting = True
+        chosen = self._rng.sample(self.viewers, round(share * len(self.viewers)))
+        for viewer in chosen:
+            viewer.resting = True
         with trio.move_on_after(CALM_S):
-            for spectator in chosen:
-                await spectator.member.wait_answered()
+            for viewer in chosen:
+                await viewer.member.wait_answered()
         # Only those who have heard all: a fate that nobody hears cannot be counted.
-        chosen = [spectator for spectator in chosen if not spectator.member.under_way]
+        chosen = [viewer for viewer in chosen if not viewer.member.under_way]
         self._cut += len(chosen)
         async with trio.open_nursery() as nursery:
-            for spectator in chosen:
-                nursery.start_soon(spectator.cable.cut)
+            for viewer in chosen:
+                nursery.start_soon(viewer.cable.cut)
 
     # ---- members
 
     async def _enter_all(self, nursery: trio.Nursery) -> None:
         doors = trio.CapacityLimiter(ENTRANTS)
 
-        async def enter(spectator: Spectator) -> None:
+        async def enter(viewer: LoadViewer) -> None:
             async with doors:
-                await nursery.start(spectator.member.run, self._cast.room)
+                await nursery.start(viewer.member.run, self._share.room)
             self._entered += 1
 
         async with trio.open_nursery() as entrance:
-            for spectator in self.spectators:
-                entrance.start_soon(enter, spectator)
+            for viewer in self.viewers:
+                entrance.start_soon(enter, viewer)
 
     @staticmethod
-    def _in_turn(spectators: list[Spectator]) -> Iterator[Spectator | None]:
+    def _in_turn(viewers: list[LoadViewer]) -> Iterator[LoadViewer | None]:
         """Those who may speak, one after another; None if nobody may."""
-        if not spectators:
+        if not viewers:
             return cycle((None,))
 
-        def turns() -> Iterator[Spectator | None]:
+        def turns() -> Iterator[LoadViewer | None]:
             place = 0
             while True:
-                for step in range(len(spectators)):
-                    spectator = spectators[(place + step) % len(spectators)]
-                    if not spectator.resting and spectator.member.is_joined:
-                        place = (place + step + 1) % len(spectators)
-                        yield spectator
+                for step in range(len(viewers)):
+                    viewer = viewers[(place + step) % len(viewers)]
+                    if not viewer.resting and viewer.member.is_joined:
+                        place = (place + step + 1) % len(viewers)
+                        yield viewer
                         break
                 else:
                     yield None
@@ -255,13 +255,13 @@ class Crowd:
             pace = max(0.05, pace * 0.8) if elapsed_s > STEP_S + LATE_S else min(1.0, pace + 0.01)
             if self._calm:
                 continue
-            mood, size, under_way = self._mood, len(self.spectators), self._under_way()
-            rates = (
-                mood.chat_per_viewer * size,
-                mood.flood_per_viewer * size / FLOOD_BURST,
-                mood.likes_per_viewer * size,
+            rates, size, under_way = self._rates, len(self.viewers), self._under_way()
+            by_source = (
+                rates.chat_per_viewer * size,
+                rates.flood_per_viewer * size / FLOOD_BURST,
+                rates.likes_per_viewer * size,
             )
-            for source, rate in enumerate(rates):
+            for source, rate in enumerate(by_source):
                 credit[source] = min(credit[source] + pace * rate * elapsed_s, max(1.0, rate * CREDIT_S))
                 while credit[source] >= 1.0:
                     credit[source] -= 1.0
@@ -270,25 +270,25 @@ class Crowd:
 
     def _speak(self, source: int, at_s: float, nursery: trio.Nursery) -> int:
         """Let the next one speak; returns how many posts that is."""
-        spectator = next(self._flooders if source == 1 else self._quiet)
-        if spectator is None:
+        viewer = next(self._flooders if source == 1 else self._quiet)
+        if viewer is None:
             return 0
-        say = spectator.member.say
+        say = viewer.member.say
         if source == 0:
-            payload = DanmakuPayload(self._phrases.next(at_s, self._mood.hot_share))
-            nursery.start_soon(say, self.ledger, QUIET, MessageType.DANMAKU, payload)
+            payload = DanmakuPayload(self._phrases.next(at_s, self._rates.hot_share))
+            nursery.start_soon(say, self.accounting, QUIET, MessageType.DANMAKU, payload)
         elif source == 1:
             for _ in range(FLOOD_BURST):
                 payload = DanmakuPayload(self._phrases.flood())
-                nursery.start_soon(say, self.ledger, FLOODERS, MessageType.DANMAKU, payload)
+                nursery.start_soon(say, self.accounting, FLOODERS, MessageType.DANMAKU, payload)
             return FLOOD_BURST
         else:
             taps = LikePayload(self._rng.randint(1, 15))
-            nursery.start_soon(say, self.ledger, QUIET, MessageType.LIKE, taps)
+            nursery.start_soon(say, self.accounting, QUIET, MessageType.LIKE, taps)
         return 1
 
     def _under_way(self) -> int:
-        return sum(spectator.member.under_way for spectator in self.spectators)
+        return sum(viewer.member.under_way for viewer in self.viewers)
 
     # ---- reports
 
@@ -299,17 +299,17 @@ class Crowd:
 
     def report(self) -> Report:
         """What there is to say now; takes the latencies."""
-        spectators = self.spectators
-        joined = [spectator.member for spectator in spectators if spectator.member.is_joined]
+        viewers = self.viewers
+        joined = [viewer.member for viewer in viewers if viewer.member.is_joined]
         websocket = sum(member.is_websocket for member in joined)
         under_way = self._under_way()
         return Report(
             self._entered, len(joined) - websocket, websocket, under_way, self._calm and not under_way,
-            sum(spectator.received for spectator in spectators), self._cut,
-            sum(spectator.back for spectator in spectators), sum(spectator.recovered for spectator in spectators),
-            sum(spectator.holes for spectator in spectators), sum(spectator.missed for spectator in spectators),
-            min((spectator.member.offset for spectator in spectators), default=0),
-            tuple(self._latency.take().items()), self.ledger.to_json(),
+            sum(viewer.received for viewer in viewers), self._cut,
+            sum(viewer.back for viewer in viewers), sum(viewer.recovered for viewer in viewers),
+            sum(viewer.holes for viewer in viewers), sum(viewer.missed for viewer in viewers),
+            min((viewer.member.offset for viewer in viewers), default=0),
+            tuple(self._latency.take().items()), self.accounting.to_json(),
         )  # fmt: skip
 
     def _line(self) -> str:
@@ -325,14 +325,14 @@ async def read_lines(stream: trio.abc.ReceiveStream) -> AsyncGenerator[str, None
             yield line.decode()
 
 
-async def _play(cast: Cast) -> None:
+async def _play(share: LoadShare) -> None:
     def tell(line: str) -> None:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
     trio.socket.set_custom_socket_factory(SmallBuffers())
     async with trio.lowlevel.FdStream(os.dup(0)) as stdin, aclosing(read_lines(stdin)) as commands:
-        await Crowd(cast).run(commands, tell)
+        await LoadProcess(share).run(commands, tell)
 
 
 def main(arguments: list[str]) -> None:
@@ -342,7 +342,7 @@ def main(arguments: list[str]) -> None:
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     port, room, first, size, seed, talks = arguments
-    trio.run(_play, Cast(int(port), room, int(first), int(size), int(seed), bool(int(talks))))
+    trio.run(_play, LoadShare(int(port), room, int(first), int(size), int(seed), bool(int(talks))))
 
 
 if __name__ == "__main__":

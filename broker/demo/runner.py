@@ -1,11 +1,11 @@
-"""The director: runs a broker and its audience, plays the acts, and has everything counted twice at the end.
+"""Runner of the demo: starts a broker and its clients, plays the acts, and compares the counts at the end.
 
-The broker, the witnesses, the host, the platform and the viewer who stalls live in this process; the crowd in others,
-because its work would otherwise be taken from the broker's. Everything speaks through sockets, the director included:
-of the broker's objects it looks at counters only, and at the queue of the one link that stalls, to show it.
+The broker, the reference viewers, the host, the platform and the stalled viewer live in this process; the load in
+others, because its work would otherwise take the broker's processor time. All of them use sockets. Of the broker's
+objects the runner reads counters only, and the queue of the one connection that stalls, to display it.
 
-After the last act everybody falls silent, every post gets its fate, and `tally.differences` compares. What it finds is
-the outcome; the director corrects nothing.
+After the last act every client is silent until every post has its outcome; then `accounting.differences` compares. The
+runner corrects nothing.
 """
 
 from __future__ import annotations
@@ -19,20 +19,19 @@ from typing import Any, NamedTuple
 import trio
 
 from broker.config.schema import Config, LinkConfig, ListenConfig, RoomConfig
-from broker.demo.accounting import Latency, Ledger, Witness, differences
-from broker.demo.load import House
-from broker.demo.load_process import FLOODERS, QUIET
-from broker.demo.outcome import Outcome
-from broker.demo.picture import Picture, Stalled
-from broker.demo.scenario import ANNOUNCEMENTS, HOST_LINES, Phrases, Scene, plan, viewer_name
-from broker.demo.sleeper import Sleeper
-from broker.demo.users import Member
+from broker.demo.accounting import Accounting, Latency, ReferenceViewer, differences
+from broker.demo.load import LoadProcesses
+from broker.demo.load_process import FLOODERS, QUIET, Report
+from broker.demo.scenario import ANNOUNCEMENTS, HOST_LINES, Phrases, ScheduledAct, plan, viewer_name
+from broker.demo.screen import Snapshot
+from broker.demo.users import DemoUser, StalledState, StalledViewer
 from broker.server import Broker
 from protocol.clients import Danmaku, Event, RoomEvent
 from protocol.codes import Lane, MessageType, Tier
+from protocol.messages import Account
 from protocol.payloads import AnnouncementPayload, DanmakuPayload, GiftPayload
 
-__all__ = ["HOST", "PLATFORM", "ROOM", "Director"]
+__all__ = ["HOST", "PLATFORM", "ROOM", "DemoResult", "Runner"]
 
 ROOM = "lobby"
 HOST, PLATFORM = "host", "platform"
@@ -40,8 +39,8 @@ HOST, PLATFORM = "host", "platform"
 CUT_SHARE = 1 / 3
 ENTRY_S = 120.0
 CALM_S = 30.0
-SETTLE_S = 20.0
-HOME_S = 10.0
+COMPARE_S = 20.0
+RETURN_S = 10.0
 """Deadlines that only a broken show or a drowning machine meets."""
 VIEWERS_PER_CPU = 100
 """With more clients of ours than this on a processor the room ticks half as often: they, not the broker, are slow."""
@@ -50,8 +49,8 @@ LONG_S = 100.0
 WATCH_S = 0.25
 MOMENTS = 12
 """Moments of which a picture's rates and percentiles speak: the last three seconds."""
-WITNESS_ITEMS = 100_000
-"""Unread events of a witness: it counts, so it must not drop any."""
+REFERENCE_ITEMS = 100_000
+"""Unread events of a reference viewer: it counts, so it must not drop any."""
 SCREEN_LINES = 60
 WHALES = 12
 """Viewers who give gifts: few, so that combos form."""
@@ -59,7 +58,7 @@ _STEP_S = 0.02
 
 
 class _Moment(NamedTuple):
-    """What `Director._watch` notes; ``latency``: milliseconds and how often, since the last moment."""
+    """What `Runner._watch` notes; ``latency``: milliseconds and how often, since the last moment."""
 
     at: float
     offered: int
@@ -67,43 +66,91 @@ class _Moment(NamedTuple):
     latency: dict[int, int]
 
 
-class Director:
+class DemoResult(NamedTuple):
+    """How the show ended."""
+
+    differences: list[str]
+    accounts: tuple[Account, ...]
+    seconds: float
+    viewers: int
+    likes: int
+    accounting: Accounting
+    received: int
+    latency: Latency
+    crowd: Report
+    stalled: StalledState
+    peak_stage: int
+
+    @property
+    def balanced(self) -> bool:
+        return not self.differences
+
+    def to_json(self) -> dict[str, Any]:
+        """One object with everything. Any: numbers, words, lists and objects of them."""
+        fates: dict[str, dict[str, dict[str, int]]] = {}
+        for (group, lane, outcome), count in sorted(self.accounting.fates.items()):
+            fates.setdefault(group, {}).setdefault(lane, {})[outcome] = count
+        offered = self.accounting.of(Lane.CHAT) + self.accounting.of(Lane.PAID) + self.accounting.of(Lane.AMBIENT)
+        return {
+            "event": "demo",
+            "balanced": self.balanced,
+            "differences": self.differences,
+            "seconds": round(self.seconds, 1),
+            "viewers": self.viewers,
+            "lanes": {lane.name.lower(): account._asdict() for lane, account in zip(Lane, self.accounts, strict=True)},
+            "likes": self.likes,
+            "gifts": {"count": self.accounting.gifts, "amount_cents": self.accounting.gift_cents},
+            "offered": offered,
+            "senders": fates,
+            "deliveries": self.received,
+            "deliveries_per_s": round(self.received / self.seconds),
+            "latency_ms": {"p50": self.latency.percentile(0.50), "p99": self.latency.percentile(0.99)},
+            "reconnects": {"cut": self.crowd.cut, "back": self.crowd.back, "recovered": self.crowd.recovered},
+            "stalled": {
+                "cut": self.stalled.was_cut, "back": self.stalled.is_back, "recovered": self.stalled.recovered,
+                "events_caught_up": self.stalled.events,
+            },
+            "overload_stage_peak": self.peak_stage,
+        }  # fmt: skip
+
+
+class Runner:
     """One show. `run` plays it; the attributes are what a picture of it needs at any time."""
 
     def __init__(self, seconds: float, viewers: int, seed: int) -> None:
         self.seconds = seconds
         self.viewers = viewers
         self.scenes = plan(seconds)
-        self.scene: Scene | None = None
+        self.scene: ScheduledAct | None = None
         """The act that plays; None before the first and after the last."""
-        self.phase = "the house fills"
+        self.phase = "viewers join"
         self.begun_at: float | None = None
         self.broker: Broker | None = None
         self.port = 0
         self.screen: deque[Danmaku | Event] = deque(maxlen=SCREEN_LINES)
         """What a viewer of the FULL tier sees, the latest last."""
-        self.ledger = Ledger()
+        self.accounting = Accounting()
         """Host and platform."""
         self.peak_stage = 0
         self.on_phase: Callable[[], object] | None = None
         """Called whenever `phase` has changed, so that even one that lasts no time is told."""
-        self.hurry = trio.Event()
+        self.end_early = trio.Event()
         """Set it to end the acts early; the counting follows all the same."""
         self._rng = Random(seed)
         self._seed = seed
         self._phrases = Phrases(self._rng)
         self._latency = Latency()
         self._moments: deque[_Moment] = deque([_Moment(0.0, 0, 0, {})], maxlen=MOMENTS)
-        self._house = House(self._latency)
-        self._members: list[Member] = []
-        self._audience: list[Member] = []
+        self._load = LoadProcesses(self._latency)
+        self._members: list[DemoUser] = []
+        self._audience: list[DemoUser] = []
         """Those of them who only watch."""
-        self.witnesses: list[Witness] = []
+        self.references: list[ReferenceViewer] = []
         self._unfinished = 0
         """Orders and announcements under way, also between two posts of theirs."""
-        self._host: Member
-        self._platform: Member
-        self._sleeper: Sleeper | None = None
+        self._host: DemoUser
+        self._platform: DemoUser
+        self._stalled_viewer: StalledViewer | None = None
 
     # ---- what the picture asks
 
@@ -113,19 +160,19 @@ class Director:
         return 0.0 if self.begun_at is None else trio.current_time() - self.begun_at
 
     @property
-    def stalled(self) -> Stalled:
+    def stalled(self) -> StalledState:
         """The viewer who stalls."""
-        return self._sleeper.state if self._sleeper is not None else Stalled()
+        return self._stalled_viewer.state if self._stalled_viewer is not None else StalledState()
 
-    def all_ledgers(self) -> Ledger:
+    def total_accounting(self) -> Accounting:
         """What every sender was told."""
-        return self._house.ledger() + self.ledger
+        return self._load.accounting() + self.accounting
 
-    def picture(self) -> Picture:
+    def snapshot(self) -> Snapshot:
         """The show at this moment."""
         broker = self.broker
         assert broker is not None
-        report, ledger = self._house.report(), self.all_ledgers()
+        report, accounting = self._load.report(), self.total_accounting()
         latency = Latency()
         for moment in self._moments:
             latency.merge(moment.latency)
@@ -135,7 +182,7 @@ class Director:
         act = self.scenes.index(self.scene) + 1 if self.scene is not None else 0
         if self.begun_at is not None and self.scene is None:
             act = len(self.scenes) + 1
-        return Picture(
+        return Snapshot(
             phase=self.phase, act=act, acts=len(self.scenes), elapsed_s=self.elapsed_s, seconds=self.seconds,
             port=self.port, viewers=self.viewers,
             tcp=report.tcp + sum(m.is_joined and not m.is_websocket for m in self._audience),
@@ -147,13 +194,13 @@ class Director:
             interval_ms=max((round(room.state.interval_s * 1000) for room in rooms), default=0),
             stage=int(broker.monitor.stage), likes=self._likes(), cut=report.cut, back=report.back,
             recovered=report.recovered, stalled=self.stalled, accounts=broker.hub.accounts(),
-            senders={group: _fates(ledger, group) for group in (QUIET, FLOODERS, PLATFORM, HOST)},
+            senders={group: _fates(accounting, group) for group in (QUIET, FLOODERS, PLATFORM, HOST)},
             screen=tuple(self.screen),
         )  # fmt: skip
 
     # ---- the show
 
-    async def run(self) -> Outcome:
+    async def run(self) -> DemoResult:
         """Play the whole show and count."""
         broker = self.broker = Broker(_config(self.seconds, self.viewers), rng=Random(self._seed))
         async with trio.open_nursery() as background:
@@ -164,43 +211,47 @@ class Director:
                 await self._enter(stage)
                 await self._play(stage)
                 outcome = await self._count()
-                await self._go_home(stage)
+                await self._leave_all(stage)
             background.cancel_scope.cancel()
         return outcome
 
     async def _enter(self, stage: trio.Nursery) -> None:
-        """Witnesses first, so that they see everything, then the principals, then the crowd."""
+        """Start the reference viewers first, so that they see everything, then host and platform, then the load."""
         for index, (tier, url) in enumerate(
             (tier, url)
             for tier in sorted(Tier, reverse=True)
             for url in (f"roomcast://127.0.0.1:{self.port}", f"ws://127.0.0.1:{self.port}/")
         ):
             transport = "WebSocket" if url.startswith("ws") else "TCP"
-            witness = Witness(f"the witness at {transport}, {int(tier)}/s", tier, first=index == 0)
-            hear = self._hear_first if index == 0 else witness.see
-            member = self._member(f"witness{index}", tier, hear, url=url, inbox_items=WITNESS_ITEMS)
-            self.witnesses.append(witness)
+            reference = ReferenceViewer(f"the reference viewer at {transport}, {int(tier)}/s", tier, first=index == 0)
+            on_event = self._on_first_event if index == 0 else reference.see
+            member = self._member(f"witness{index}", tier, on_event, url=url, inbox_items=REFERENCE_ITEMS)
+            self.references.append(reference)
             self._audience.append(member)
             room = await stage.start(member.run, ROOM)
-            witness.enter(room.snapshot)
+            reference.enter(room.snapshot)
         self._host = self._member("主播:host", Tier.FULL, self._ignore)
         self._platform = self._member("platform:app", Tier.LOW, self._ignore)
         assert self.broker is not None
-        sleeper = self._sleeper = Sleeper(f"roomcast://127.0.0.1:{self.port}", self.broker, Random(self._seed))
-        self._members.append(sleeper.member)
-        self._audience.append(sleeper.member)
-        for member in (self._host, self._platform, sleeper.member):
+        stalled_viewer = self._stalled_viewer = StalledViewer(
+            f"roomcast://127.0.0.1:{self.port}", self.broker, Random(self._seed)
+        )
+        self._members.append(stalled_viewer.member)
+        self._audience.append(stalled_viewer.member)
+        for member in (self._host, self._platform, stalled_viewer.member):
             await stage.start(member.run, ROOM)
         wanted = max(1, self.viewers - len(self._audience))
-        await self._house.open(self.port, ROOM, wanted, self._seed, stage)
+        await self._load.open(self.port, ROOM, wanted, self._seed, stage)
         with trio.move_on_after(ENTRY_S):
-            while self._house.report().entered < wanted and not self.hurry.is_set() and not self._house.failures():
-                await self._house.news.park()
+            while self._load.report().entered < wanted and not self.end_early.is_set() and not self._load.failures():
+                await self._load.news.park()
 
-    def _member(self, user: str, tier: Tier, hear: Callable[[RoomEvent], object], url: str = "", **more: Any) -> Member:
+    def _member(
+        self, user: str, tier: Tier, on_event: Callable[[RoomEvent], object], url: str = "", **more: Any
+    ) -> DemoUser:
         # Any: further arguments of Member.
         url = url or f"roomcast://127.0.0.1:{self.port}"
-        member = Member(url, user, tier, hear, Random(f"{self._seed}-{user}"), **more)
+        member = DemoUser(url, user, tier, on_event, Random(f"{self._seed}-{user}"), **more)
         self._members.append(member)
         return member
 
@@ -210,15 +261,15 @@ class Director:
         with trio.CancelScope() as acts:
             async with trio.open_nursery() as nursery:
 
-                async def hurry() -> None:
-                    await self.hurry.wait()
+                async def end_early() -> None:
+                    await self.end_early.wait()
                     acts.cancel()
 
-                nursery.start_soon(hurry)
+                nursery.start_soon(end_early)
                 for scene in self.scenes:
                     self.scene = scene
                     self._enter_phase(scene.act.title)
-                    await self._house.tell(do="mood", at_s=self.elapsed_s, mood=scene.act.mood)
+                    await self._load.tell(do="rates", at_s=self.elapsed_s, rates=scene.act.rates)
                     stage.start_soon(self._open_act, scene.act.name, stage)
                     await self._give_gifts(scene, stage)
                 nursery.cancel_scope.cancel()
@@ -231,16 +282,16 @@ class Director:
 
     async def _open_act(self, name: str, stage: trio.Nursery) -> None:
         """What happens once, when an act begins."""
-        assert self._sleeper is not None
+        assert self._stalled_viewer is not None
         if name == ("stalled" if self.seconds >= LONG_S else "gifts"):
-            stage.start_soon(self._sleeper.stall, min(1.5, self.seconds / 20))
+            stage.start_soon(self._stalled_viewer.stall, min(1.5, self.seconds / 20))
         match name:
             case "quiet":
                 await self._speak_as_host(ANNOUNCEMENTS[0])
             case "gifts":
                 await self._speak_as_host(ANNOUNCEMENTS[1])
             case "wave":
-                await self._house.tell(do="cut", share=CUT_SHARE)
+                await self._load.tell(do="cut", share=CUT_SHARE)
             case "finale":
                 await self._speak_as_host(ANNOUNCEMENTS[2])
 
@@ -249,16 +300,16 @@ class Director:
         self._unfinished += 1
         try:
             text = AnnouncementPayload(announcement)
-            await self._host.say(self.ledger, HOST, MessageType.ANNOUNCEMENT, text)
+            await self._host.say(self.accounting, HOST, MessageType.ANNOUNCEMENT, text)
             word = DanmakuPayload(self._rng.choice(HOST_LINES))
-            await self._host.say(self.ledger, HOST, MessageType.DANMAKU, word)
+            await self._host.say(self.accounting, HOST, MessageType.DANMAKU, word)
         finally:
             self._unfinished -= 1
 
-    async def _give_gifts(self, scene: Scene, stage: trio.Nursery) -> None:
+    async def _give_gifts(self, scene: ScheduledAct, stage: trio.Nursery) -> None:
         """Post the act's orders until it ends."""
         assert self.begun_at is not None
-        rate = scene.act.mood.gifts
+        rate = scene.act.rates.gifts
         begins_at, ends_at = trio.current_time(), self.begun_at + scene.ends_s
         given = 0
         while trio.current_time() < ends_at:
@@ -277,7 +328,7 @@ class Director:
         self._unfinished += 1
         try:
             while True:
-                wait_ms = await self._platform.say(self.ledger, PLATFORM, MessageType.GIFT, payload)
+                wait_ms = await self._platform.say(self.accounting, PLATFORM, MessageType.GIFT, payload)
                 if not wait_ms:
                     return
                 await trio.sleep(wait_ms / 1000)
@@ -289,8 +340,8 @@ class Director:
     def _ignore(self, event: RoomEvent) -> None:
         """Host and platform do not watch."""
 
-    def _hear_first(self, event: RoomEvent) -> None:
-        self.witnesses[0].see(event)
+    def _on_first_event(self, event: RoomEvent) -> None:
+        self.references[0].see(event)
         if isinstance(event, (Danmaku, Event)):
             self.screen.append(event)
 
@@ -302,50 +353,55 @@ class Director:
             now = dict(self._latency.counts)
             fresh = {ms: count - before.get(ms, 0) for ms, count in now.items() if count > before.get(ms, 0)}
             before = now
-            report = self._house.report()
-            offered = self.all_ledgers().of(Lane.CHAT) + report.under_way
+            report = self._load.report()
+            offered = self.total_accounting().of(Lane.CHAT) + report.under_way
             self._moments.append(_Moment(trio.current_time(), offered, report.received, fresh))
             self.peak_stage = max(self.peak_stage, int(self.broker.monitor.stage))
             await trio.sleep(WATCH_S)
 
     # ---- the end
 
-    async def _count(self) -> Outcome:
-        """Silence, then compare until all agree or `SETTLE_S` have passed."""
+    async def _count(self) -> DemoResult:
+        """Silence, then compare until all agree or `COMPARE_S` have passed."""
         broker = self.broker
         assert broker is not None
         seconds = self.elapsed_s
-        self._enter_phase("everybody falls silent, every post gets its fate")
-        assert self._sleeper is not None
-        self._sleeper.wake()
-        await self._house.tell(do="calm")
+        self._enter_phase("waiting for every outcome")
+        assert self._stalled_viewer is not None
+        self._stalled_viewer.wake()
+        await self._load.tell(do="calm")
         with trio.move_on_after(CALM_S):
             while not self._is_calm():
-                await self._house.news.park()
+                await self._load.news.park()
         self._enter_phase("counting")
-        with trio.move_on_after(SETTLE_S):
+        with trio.move_on_after(COMPARE_S):
             while self._differences():
                 for room in broker.hub:
                     room.flush()
-                await self._house.news.park()
-        with trio.move_on_after(HOME_S):
-            while not self._is_home():
-                await self._house.news.park()
-        return Outcome(
-            self._differences(), broker.hub.accounts(), seconds, self.viewers, self._likes(), self.all_ledgers(),
-            self._house.report().received, self._latency, self._house.report(), self.stalled, self.peak_stage,
+                await self._load.news.park()
+        with trio.move_on_after(RETURN_S):
+            while not self._has_everyone_returned():
+                await self._load.news.park()
+        return DemoResult(
+            self._differences(), broker.hub.accounts(), seconds, self.viewers, self._likes(), self.total_accounting(),
+            self._load.report().received, self._latency, self._load.report(), self.stalled, self.peak_stage,
         )  # fmt: skip
 
     def _is_calm(self) -> bool:
         """Whether nobody waits for a fate."""
-        return self._house.report().calm and not self._unfinished and not any(m.under_way for m in self._members)
+        return self._load.report().calm and not self._unfinished and not any(m.under_way for m in self._members)
 
-    def _is_home(self) -> bool:
+    def _has_everyone_returned(self) -> bool:
         """Whether everybody who was cut is back and has heard the last event."""
-        report = self._house.report()
-        last = self.witnesses[0].last_offset
-        everybody = report.tcp + report.websocket == self._house.size and report.back >= report.cut
-        return everybody and report.offset >= last and self._sleeper is not None and self._sleeper.is_home(last)
+        report = self._load.report()
+        last = self.references[0].last_offset
+        everybody = report.tcp + report.websocket == self._load.size and report.back >= report.cut
+        return (
+            everybody
+            and report.offset >= last
+            and self._stalled_viewer is not None
+            and self._stalled_viewer.has_returned(last)
+        )
 
     def _likes(self) -> int:
         assert self.broker is not None
@@ -353,21 +409,21 @@ class Director:
 
     def _differences(self) -> list[str]:
         assert self.broker is not None
-        found = differences(self.broker.hub.accounts(), self._likes(), self.all_ledgers(), self.witnesses)
-        found += self._house.failures()
-        holes = self._house.report().holes
+        found = differences(self.broker.hub.accounts(), self._likes(), self.total_accounting(), self.references)
+        found += self._load.failures()
+        holes = self._load.report().holes
         if holes:
-            found.append(f"the crowd: {holes} gaps in lanes 0-2")
+            found.append(f"the load: {holes} gaps in lanes 0-2")
         if self.stalled.is_back and not self.stalled.recovered:
             found.append("the viewer who stalled came back and missed events of lanes 0-2")
         return found
 
-    async def _go_home(self, stage: trio.Nursery) -> None:
+    async def _leave_all(self, stage: trio.Nursery) -> None:
         self.phase = "good night"
-        await self._house.close()
+        await self._load.close()
         for member in self._members:
             member.leave()
-        with trio.move_on_after(HOME_S):
+        with trio.move_on_after(RETURN_S):
             for member in self._members:
                 await member.wait_gone()
         stage.cancel_scope.cancel()
@@ -384,10 +440,10 @@ def _config(seconds: float, viewers: int) -> Config:
     )
 
 
-def _fates(ledger: Ledger, group: str) -> dict[str, int]:
+def _fates(accounting: Accounting, group: str) -> dict[str, int]:
     """The fates of a group by outcome, likes left out."""
     fates: dict[str, int] = {}
-    for (by, lane, outcome), count in ledger.fates.items():
+    for (by, lane, outcome), count in accounting.fates.items():
         if by == group and lane != "ambient":
             fates[outcome] = fates.get(outcome, 0) + count
     return fates

@@ -1,9 +1,9 @@
-"""The script of the show: which act comes when, how loud it is, and what people say in it.
+"""Scenario of the demo: which act comes when, its rates, and the texts that are posted.
 
-Six acts share the seconds there are, so that five seconds tell the same story as two minutes. A `Mood` says how many
-messages the crowd offers while an act lasts; the broker decides what becomes of them. Everything said here is ours.
+Six acts share the available seconds, so that five seconds show the same sequence as two minutes. An `ActRates` says how
+many messages the load offers during an act; the broker decides what becomes of them.
 
-Pure: no clock, no clients; chance comes in as ``rng``.
+Pure: no clock, no clients; the random source is the argument ``rng``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple
 
-__all__ = ["ACTS", "GIFTS", "Act", "Gift", "Mood", "Phrases", "Scene", "plan", "viewer_name"]
+__all__ = ["ACTS", "GIFTS", "Act", "ActRates", "Gift", "Phrases", "ScheduledAct", "plan", "viewer_name"]
 
 
-class Mood(NamedTuple):
+class ActRates(NamedTuple):
     """What the crowd does, a second."""
 
     chat_per_viewer: float = 0.0
@@ -24,7 +24,7 @@ class Mood(NamedTuple):
     hot_share: float = 0.0
     """Part of them that everybody says at the same time."""
     flood_per_viewer: float = 0.0
-    """Danmaku of the flooders, divided by all viewers: it scales with the house."""
+    """Danmaku of the flooders, divided by all viewers: it scales with the number of viewers."""
     likes_per_viewer: float = 0.0
     gifts: float = 0.0
     """Orders that the platform posts, in all."""
@@ -36,22 +36,22 @@ class Act(NamedTuple):
     name: str
     title: str
     share: float
-    mood: Mood
+    rates: ActRates
 
 
 ACTS: tuple[Act, ...] = (
-    Act("quiet", "a quiet room", 0.10, Mood(0.06, 0.1, 0.0, 0.1, 0.3)),
-    Act("flood", "chat flood", 0.28, Mood(0.8, 0.7, 6.0, 0.3, 0.5)),
-    Act("gifts", "gift storm", 0.22, Mood(0.3, 0.5, 1.0, 1.0, 50.0)),
-    Act("stalled", "one viewer stalls", 0.16, Mood(0.4, 0.5, 1.0, 0.3, 1.0)),
-    Act("wave", "a third is cut and comes back", 0.14, Mood(0.3, 0.4, 0.5, 0.3, 0.5)),
-    Act("finale", "finale", 0.10, Mood(0.5, 0.8, 0.0, 2.0, 1.0)),
+    Act("quiet", "a quiet room", 0.10, ActRates(0.06, 0.1, 0.0, 0.1, 0.3)),
+    Act("flood", "chat flood", 0.28, ActRates(0.8, 0.7, 6.0, 0.3, 0.5)),
+    Act("gifts", "gift storm", 0.22, ActRates(0.3, 0.5, 1.0, 1.0, 50.0)),
+    Act("stalled", "one viewer stalls", 0.16, ActRates(0.4, 0.5, 1.0, 0.3, 1.0)),
+    Act("wave", "a third is cut and comes back", 0.14, ActRates(0.3, 0.4, 0.5, 0.3, 0.5)),
+    Act("finale", "finale", 0.10, ActRates(0.5, 0.8, 0.0, 2.0, 1.0)),
 )
 """At 300 viewers the flood offers 2,000 danmaku a second, ten times what the room admits and a hundred times what a
 person can read; the gifts are five times what is shown a second, so combos form."""
 
 
-class Scene(NamedTuple):
+class ScheduledAct(NamedTuple):
     """An act with its place in time, in seconds from the beginning."""
 
     act: Act
@@ -59,14 +59,16 @@ class Scene(NamedTuple):
     ends_s: float
 
 
-def plan(seconds: float, acts: Sequence[Act] = ACTS) -> tuple[Scene, ...]:
+def plan(seconds: float, acts: Sequence[Act] = ACTS) -> tuple[ScheduledAct, ...]:
     """The acts one after another, without a gap, from 0 to ``seconds`` (> 0, else ValueError)."""
     if not seconds > 0:
         raise ValueError(f"a show takes time: {seconds!r} s")
     whole = sum(act.share for act in acts)
     ends = [sum(act.share for act in acts[: index + 1]) / whole * seconds for index in range(len(acts))]
     ends[-1] = seconds
-    return tuple(Scene(act, begins_s, ends_s) for act, begins_s, ends_s in zip(acts, [0.0, *ends], ends, strict=False))
+    return tuple(
+        ScheduledAct(act, begins_s, ends_s) for act, begins_s, ends_s in zip(acts, [0.0, *ends], ends, strict=False)
+    )
 
 
 # ---- what people say

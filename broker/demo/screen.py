@@ -1,12 +1,13 @@
-"""The picture of the show in a terminal: one screen, drawn by rich from a `Picture` and nothing else.
+"""Terminal screen of the demo: drawn by rich from a `Snapshot` and nothing else.
 
-On the left the room as a viewer sees it; on the right what became of everything that was said, by lane and by sender,
-and how the house is doing. Every text of the room is shown as text, never as markup.
+On the left the room as a viewer sees it; on the right what became of every message, by lane and by sender, and the
+state of the broker. Texts of the room are shown as text, never as markup.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -14,13 +15,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from broker.demo.picture import Picture, Stalled
+from broker.demo.users import StalledState
 from protocol.clients.events import Danmaku, Event
 from protocol.codes import Lane, MessageType
 from protocol.messages import Account
 from protocol.text import plain
 
-__all__ = ["MAX_WIDTH", "draw", "lanes_table", "progress_line", "senders_table"]
+__all__ = ["MAX_WIDTH", "Snapshot", "draw", "lanes_table", "progress_line", "senders_table"]
 
 MAX_WIDTH = 100
 SCREEN_WIDTH = 36
@@ -47,18 +48,51 @@ _COLUMNS = {
 """Columns of the senders' table and the outcomes they sum; None = all."""
 
 
-def draw(picture: Picture, width: int = MAX_WIDTH, height: int = 25) -> RenderableType:
+class Snapshot(NamedTuple):
+    """One moment. Counts are totals since the beginning unless they say ``_per_s``."""
+
+    phase: str
+    act: int
+    """Number of the act, 1 on; 0 before the first, above ``acts`` after the last."""
+    acts: int
+    elapsed_s: float
+    seconds: float
+    port: int
+    viewers: int
+    tcp: int
+    websocket: int
+    online: int
+    offered_per_s: float
+    deliveries_per_s: float
+    p50_ms: int | None
+    p99_ms: int | None
+    """Of the last seconds: from the making of a tick or event to its arrival."""
+    interval_ms: int
+    stage: int
+    likes: int
+    cut: int
+    back: int
+    recovered: int
+    stalled: StalledState
+    accounts: tuple[Account, ...] = (Account(),) * len(Lane)
+    senders: Mapping[str, Mapping[str, int]] = {}
+    """Fates by group and outcome, likes left out."""
+    screen: tuple[Danmaku | Event, ...] = ()
+    """The latest last."""
+
+
+def draw(snapshot: Snapshot, width: int = MAX_WIDTH, height: int = 25) -> RenderableType:
     """The whole screen, at most `MAX_WIDTH` columns and ``height`` lines."""
     width = min(width, MAX_WIDTH)
     left = min(SCREEN_WIDTH, max(width // 4, width - RIGHT_WIDTH))
     right = Group(
-        Panel(lanes_table(picture.accounts), title="what became of it, by lane", border_style="dim", padding=(0, 1)),
-        Panel(senders_table(picture), title="and by sender", border_style="dim", padding=(0, 1)),
-        Panel(_house(picture), title="the house", border_style="dim", padding=(0, 1)),
+        Panel(lanes_table(snapshot.accounts), title="what became of it, by lane", border_style="dim", padding=(0, 1)),
+        Panel(senders_table(snapshot), title="and by sender", border_style="dim", padding=(0, 1)),
+        Panel(_broker_panel(snapshot), title="the broker", border_style="dim", padding=(0, 1)),
     )
     rows = max(4, min(height - 2, RIGHT_LINES) - 2)
     seen = Panel(
-        Group(*_screen(picture.screen, rows, left - 4)),
+        Group(*_screen(snapshot.screen, rows, left - 4)),
         title="what a viewer sees",
         border_style="dim",
         width=left,
@@ -68,24 +102,24 @@ def draw(picture: Picture, width: int = MAX_WIDTH, height: int = 25) -> Renderab
     body.add_column(width=left)
     body.add_column(width=width - left)
     body.add_row(seen, right)
-    return Group(_header(picture, width), body)
+    return Group(_header(snapshot, width), body)
 
 
-def _header(picture: Picture, width: int) -> RenderableType:
+def _header(snapshot: Snapshot, width: int) -> RenderableType:
     title = Text.assemble(
         ("roomcast ", "bold"),
         ("demo", "bold cyan"),
-        f"  {min(max(picture.act, 1), picture.acts)}/{picture.acts}  ",
-        (picture.phase, "bold"),
+        f"  {min(max(snapshot.act, 1), snapshot.acts)}/{snapshot.acts}  ",
+        (snapshot.phase, "bold"),
     )
-    clock = Text(f"{_clock(picture.elapsed_s)} of {_clock(picture.seconds)}", style="dim")
+    clock = Text(f"{_clock(snapshot.elapsed_s)} of {_clock(snapshot.seconds)}", style="dim")
     line = Table.grid()
     line.add_column(width=width - 16)
     line.add_column(width=16, justify="right")
     line.add_row(title, clock)
-    done = min(picture.elapsed_s, picture.seconds)
+    done = min(snapshot.elapsed_s, snapshot.seconds)
     bar = Table.grid()
-    bar.add_row(ProgressBar(total=picture.seconds, completed=done, width=width, complete_style="cyan"))
+    bar.add_row(ProgressBar(total=snapshot.seconds, completed=done, width=width, complete_style="cyan"))
     return Group(line, bar)
 
 
@@ -134,10 +168,10 @@ def lanes_table(accounts: tuple[Account, ...]) -> Table:
     return table
 
 
-def senders_table(picture: Picture) -> Table:
+def senders_table(snapshot: Snapshot) -> Table:
     """What each group of senders was told."""
     table = _table(("", *_COLUMNS))
-    for group, fates in picture.senders.items():
+    for group, fates in snapshot.senders.items():
         cells = [
             sum(fates.values()) if outcomes is None else sum(fates.get(outcome, 0) for outcome in outcomes)
             for outcomes in _COLUMNS.values()
@@ -158,7 +192,7 @@ def _number(number: int) -> Text:
     return Text(f"{number:,}" if number else "·", style="" if number else "dim")
 
 
-def _house(picture: Picture) -> Table:
+def _broker_panel(snapshot: Snapshot) -> Table:
     table = Table.grid(padding=(0, 1))
     table.add_column(style="dim", no_wrap=True, min_width=8)
     table.add_column(no_wrap=True)
@@ -166,38 +200,38 @@ def _house(picture: Picture) -> Table:
     def row(name: str, *words: str | tuple[str, str]) -> None:
         table.add_row(name, Text.assemble(*words))
 
-    stage_style = "green" if picture.stage == 0 else "yellow" if picture.stage < 3 else "red"
-    row("viewers", f"{picture.tcp} TCP, {picture.websocket} WebSocket; {picture.online} online")
+    stage_style = "green" if snapshot.stage == 0 else "yellow" if snapshot.stage < 3 else "red"
+    row("viewers", f"{snapshot.tcp} TCP, {snapshot.websocket} WebSocket; {snapshot.online} online")
     row(
         "traffic",
-        f"{picture.offered_per_s:,.0f} offered/s, ",
-        (f"{picture.deliveries_per_s:,.0f} delivered/s", "bold"),
+        f"{snapshot.offered_per_s:,.0f} offered/s, ",
+        (f"{snapshot.deliveries_per_s:,.0f} delivered/s", "bold"),
     )
-    if picture.p50_ms is None or picture.p99_ms is None:
+    if snapshot.p50_ms is None or snapshot.p99_ms is None:
         row("latency", ("nothing has arrived lately", "dim"))
     else:
-        row("latency", f"p50 {picture.p50_ms} ms, ", (f"p99 {picture.p99_ms} ms", "bold"))
+        row("latency", f"p50 {snapshot.p50_ms} ms, ", (f"p99 {snapshot.p99_ms} ms", "bold"))
     row(
         "broker",
-        f"tick {picture.interval_ms} ms, overload stage ",
-        (str(picture.stage), stage_style),
-        f", {picture.likes:,} likes",
+        f"tick {snapshot.interval_ms} ms, overload stage ",
+        (str(snapshot.stage), stage_style),
+        f", {snapshot.likes:,} likes",
     )
-    if picture.cut:
-        back = "green" if picture.back >= picture.cut else "yellow"
+    if snapshot.cut:
+        back = "green" if snapshot.back >= snapshot.cut else "yellow"
         row(
             "wave",
-            f"{picture.cut} cut, ",
-            (f"{picture.back} back", back),
-            f", {picture.recovered} without a gap",
+            f"{snapshot.cut} cut, ",
+            (f"{snapshot.back} back", back),
+            f", {snapshot.recovered} without a gap",
         )
     else:
         row("wave", ("not yet", "dim"))
-    row("stalled", *_stalled(picture.stalled))
+    row("stalled", *_stalled(snapshot.stalled))
     return table
 
 
-def _stalled(stalled: Stalled) -> Iterable[str | tuple[str, str]]:
+def _stalled(stalled: StalledState) -> Iterable[str | tuple[str, str]]:
     style = "green" if stalled.is_back else "red" if stalled.was_cut else "yellow" if stalled.queued_frames else ""
     yield stalled.state, style
     if stalled.queued_frames:
@@ -206,11 +240,11 @@ def _stalled(stalled: Stalled) -> Iterable[str | tuple[str, str]]:
         yield f"; {stalled.events} events late" + ("" if stalled.recovered else ", with a gap")
 
 
-def progress_line(picture: Picture) -> str:
+def progress_line(snapshot: Snapshot) -> str:
     """The picture in one line, for where there is no terminal."""
-    p99 = "-" if picture.p99_ms is None else f"{picture.p99_ms} ms"
+    p99 = "-" if snapshot.p99_ms is None else f"{snapshot.p99_ms} ms"
     return (
-        f"[{picture.elapsed_s:5.1f} s] {picture.phase}: {picture.tcp + picture.websocket} viewers, "
-        f"{picture.offered_per_s:.0f} offered/s, {picture.deliveries_per_s:.0f} delivered/s, p99 {p99}, "
-        f"stage {picture.stage}"
+        f"[{snapshot.elapsed_s:5.1f} s] {snapshot.phase}: {snapshot.tcp + snapshot.websocket} viewers, "
+        f"{snapshot.offered_per_s:.0f} offered/s, {snapshot.deliveries_per_s:.0f} delivered/s, p99 {p99}, "
+        f"stage {snapshot.stage}"
     )

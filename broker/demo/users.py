@@ -1,8 +1,8 @@
-"""The cast: real clients on real sockets, each a `Member`, and two connectors that do to a link what life does to it.
+"""Clients of the demo: each `DemoUser` is one real client in one room, over a real socket.
 
-A member is one `Client` of ours in one room from its entrance to its exit; what it hears goes to a function, what it
-says goes through `Member.say`, which books the fate. `Cable` can be cut; `Valve` stops reading, as a phone does in a
-pocket: the kernel's buffers fill up, and the broker has to live with it.
+What it receives goes to a function; what it posts goes through `DemoUser.say`, which counts the outcome.
+`CuttableConnector` makes a connection that can be cut; `PausableConnector` one that stops reading, so that the kernel's
+buffers fill up and the broker sees a slow viewer.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ import math
 import socket
 from collections.abc import Callable
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
-from broker.demo.accounting import Ledger
+from broker.demo.accounting import Accounting
+from broker.server import Broker
 from protocol.clients import (
     Address,
     BytePipe,
     ClientClosed,
     Connector,
+    Event,
     PipeLost,
+    Rejoined,
     Room,
     RoomEvent,
     RoomRefused,
@@ -31,12 +34,14 @@ from protocol.clients import (
 )
 from protocol.codes import Tier
 
-__all__ = ["Cable", "Member", "SmallBuffers", "Valve"]
+__all__ = ["CuttableConnector", "DemoUser", "PausableConnector", "SmallBuffers", "StalledState", "StalledViewer"]
 
 ENTRY_S = 60.0
 """Patience of a member at the door; a machine under load may need some of it."""
 INBOX_ITEMS = 200
 """Unread events of a member; what its screen cannot show in time is dropped, by the client's own rule."""
+WATCH_S = 0.02
+"""Interval at which the stalled viewer's queue is inspected."""
 RECEIVE_BUFFER_BYTES = 4096
 """Two seconds of a full room. With the system's 128 KiB a viewer without processor time would fall minutes behind
 before anybody noticed; so the broker notices, and keeps it current by dropping chat."""
@@ -56,7 +61,7 @@ class SmallBuffers(trio.abc.SocketFactory):
         return trio.socket.from_stdlib_socket(made)
 
 
-class Cable:
+class CuttableConnector:
     """A connector whose present pipe can be cut in the middle of a byte."""
 
     def __init__(self) -> None:
@@ -74,7 +79,7 @@ class Cable:
             await pipe.aclose()
 
 
-class Valve:
+class PausableConnector:
     """A connector for TCP whose pipes are not read while it is closed."""
 
     def __init__(self) -> None:
@@ -94,7 +99,7 @@ class Valve:
             sock.close()
             raise
         self.local_port = sock.getsockname()[1]
-        return _ValvedPipe(StreamPipe(trio.SocketStream(sock)), self)
+        return PausablePipe(StreamPipe(trio.SocketStream(sock)), self)
 
     def close(self) -> None:
         """Read no more, after the bytes that are awaited now."""
@@ -114,10 +119,10 @@ class Valve:
         await self._opened.wait()
 
 
-class _ValvedPipe:
+class PausablePipe:
     """`BytePipe` behind a valve."""
 
-    def __init__(self, pipe: BytePipe, valve: Valve) -> None:
+    def __init__(self, pipe: BytePipe, valve: PausableConnector) -> None:
         self._pipe = pipe
         self._valve = valve
 
@@ -132,7 +137,7 @@ class _ValvedPipe:
         await self._pipe.aclose(code)
 
 
-class Member:
+class DemoUser:
     """One client in one room. ``hear`` is called with each event, in order."""
 
     def __init__(
@@ -140,7 +145,7 @@ class Member:
         url: str,
         user: str,
         tier: Tier,
-        hear: Callable[[RoomEvent], object],
+        on_event: Callable[[RoomEvent], object],
         rng: Random,
         connect: Connector | None = None,
         inbox_items: int = INBOX_ITEMS,
@@ -152,7 +157,7 @@ class Member:
         self.under_way = 0
         """Posts that wait for their fate."""
         self.room: Room | None = None
-        self._hear = hear
+        self._on_event = on_event
         self._rng = rng
         self._connect = connect
         self._inbox_items = inbox_items
@@ -196,7 +201,7 @@ class Member:
             task_status.started(self.room)
             with self._stay:
                 async for event in self.room:
-                    self._hear(event)
+                    self._on_event(event)
         self._gone.set()
 
     def leave(self) -> None:
@@ -213,7 +218,7 @@ class Member:
         while self.under_way:
             await self._answered.park()
 
-    async def say(self, ledger: Ledger, group: str, type: int, payload: Any) -> int:
+    async def say(self, accounting: Accounting, group: str, type: int, payload: Any) -> int:
         """Post, book the fate, and return how long the broker wants us to wait (milliseconds, 0 = not at all).
 
         Any: what `protocol.payloads` wants for ``type``.
@@ -229,5 +234,82 @@ class Member:
             self.under_way -= 1
             if not self.under_way:
                 self._answered.unpark_all()
-        ledger.note(group, type, payload, result)
+        accounting.record(group, type, payload, result)
         return result.retry_after_ms
+
+
+class StalledState(NamedTuple):
+    """The viewer who stops reading."""
+
+    state: str = "watches like everybody"
+    queued_frames: int = 0
+    queued_bytes: int = 0
+    keyframe: bool = False
+    """Keyframe mode was on, at any time."""
+    was_cut: bool = False
+    is_back: bool = False
+    recovered: bool = False
+    events: int = 0
+    """Events of lanes 0-2 that came after all."""
+
+
+class StalledViewer:
+    """One viewer that can be told to stall. ``state`` is what the picture shows."""
+
+    def __init__(self, url: str, broker: Broker, rng: Random) -> None:
+        self.state = StalledState()
+        self._valve = PausableConnector()
+        self.member = DemoUser(url, "口袋里的手机", Tier.FULL, self._on_event, rng, self._valve)
+        self._broker = broker
+        self._target: int | None = None
+
+    async def stall(self, absent_s: float) -> None:
+        """Stop reading until the broker has cut the link, and ``absent_s`` longer; `wake` ends it before."""
+        self._valve.close()
+        self.state = StalledState("has stopped reading")
+        port = self._valve.local_port
+        while (link := self._link_from(port)) is not None:
+            if self._valve.is_open:
+                self.state = StalledState("reads on, before it was cut", keyframe=self.state.keyframe)
+                return
+            queue = link.queue
+            if queue is not None:
+                word = "keyframe mode: chat is dropped" if queue.keyframe else "behind: frames are queued"
+                self.state = StalledState(word, queue.frames, queue.nbytes, self.state.keyframe or queue.keyframe)
+            await trio.sleep(WATCH_S)
+        self.state = StalledState("cut: too slow (4001), may resume", keyframe=self.state.keyframe, was_cut=True)
+        await trio.sleep(absent_s)
+        self._valve.open()
+
+    def wake(self) -> None:
+        """Let it read on."""
+        self._valve.open()
+
+    def has_returned(self, last_offset: int) -> bool:
+        """Whether it has heard everything up to ``last_offset``, after a cut by way of a resume."""
+        return (self.state.is_back or not self.state.was_cut) and self.member.offset >= last_offset
+
+    def _link_from(self, port: int) -> Any:
+        """The broker's transport of the link that comes from ``port`` on this machine, None if there is none.
+
+        Any: looked at for the picture only.
+        """
+        for session in self._broker.context.sessions:
+            transport = session.transport
+            try:
+                if not transport.state and transport.sock.getpeername()[1] == port:
+                    return transport
+            except OSError:
+                continue
+        return None
+
+    def _on_event(self, event: RoomEvent) -> None:
+        match event:
+            case Rejoined(snapshot, recovered):
+                self._target = snapshot.offset
+                self.state = self.state._replace(state="is back", is_back=True, recovered=recovered)
+            case Event(offset=offset) if self._target is not None and offset <= self._target:
+                events = self.state.events + 1
+                self.state = self.state._replace(state="is back, has caught up", events=events)
+            case _:
+                pass

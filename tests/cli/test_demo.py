@@ -8,26 +8,28 @@ from click.testing import CliRunner, Result
 
 from broker.cli import demo as command
 from broker.cli.main import main
-from broker.demo.accounting import Latency, Ledger
+from broker.demo.accounting import Accounting, Latency
 from broker.demo.load_process import Report
-from broker.demo.outcome import Outcome
-from broker.demo.picture import Stalled
+from broker.demo.runner import DemoResult
+from broker.demo.users import StalledState
 from protocol.clients.events import PostResult
 from protocol.codes import MessageType
-from protocol.codes import Outcome as Fate
+from protocol.codes import Outcome as PostOutcome
 from protocol.messages import Account
 
 
-def outcome(differences: list[str]) -> Outcome:
-    ledger, latency = Ledger(), Latency()
-    ledger.note("people", MessageType.DANMAKU, ("x",), PostResult(Fate.ACCEPTED, "m"))
+def outcome(differences: list[str]) -> DemoResult:
+    accounting, latency = Accounting(), Latency()
+    accounting.record("people", MessageType.DANMAKU, ("x",), PostResult(PostOutcome.ACCEPTED, "m"))
     latency.add(12)
     accounts = (Account(), Account(), Account(), Account(1, 1), Account())
-    return Outcome(differences, accounts, 5.0, 60, 7, ledger, 1000, latency, Report(cut=3, back=3), Stalled(), 0)
+    return DemoResult(
+        differences, accounts, 5.0, 60, 7, accounting, 1000, latency, Report(cut=3, back=3), StalledState(), 0
+    )
 
 
-def run(monkeypatch: pytest.MonkeyPatch, found: Outcome | None, *arguments: str) -> Result:
-    async def show(*_: Any) -> Outcome | None:
+def run(monkeypatch: pytest.MonkeyPatch, found: DemoResult | None, *arguments: str) -> Result:
+    async def show(*_: Any) -> DemoResult | None:
         return found
 
     monkeypatch.setattr(command, "_show", show)

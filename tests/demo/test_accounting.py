@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.demo.accounting import Latency, Ledger, Witness, differences
+from broker.demo.accounting import Accounting, Latency, ReferenceViewer, differences
 from protocol.clients.events import Danmaku, Event, Gap, Missed, PostResult, Rejoined, RoomEvent, State, TickAccount
 from protocol.codes import Lane, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.messages import Account, Joined
@@ -28,17 +28,17 @@ class Story:
     heard: list[list[RoomEvent]]
 
     def check(self) -> list[str]:
-        ledger = Ledger()
-        for note in self.notes:
-            ledger.note(*note)
-        witnesses = []
+        accounting = Accounting()
+        for record in self.notes:
+            accounting.record(*record)
+        references = []
         for index, (tier, events) in enumerate(zip(TIERS, self.heard, strict=True)):
-            witness = Witness(f"witness {index}", tier, first=index == 0)
+            witness = ReferenceViewer(f"witness {index}", tier, first=index == 0)
             witness.enter(EMPTY)
             for event in events:
                 witness.see(event)
-            witnesses.append(witness)
-        return differences(self.accounts, self.likes, ledger, witnesses)
+            references.append(witness)
+        return differences(self.accounts, self.likes, accounting, references)
 
 
 def result(outcome: Outcome | None, **fields: Any) -> PostResult:
@@ -174,7 +174,7 @@ def test_a_fate_that_is_not_what_happened_is_noticed(story: Story, data: st.Data
 @few
 @given(stories(), st.data())
 def test_a_fate_that_nobody_told_is_noticed(story: Story, data: st.DataObject) -> None:
-    counted = [note for note in story.notes if note[3].outcome not in (Outcome.LIMITED, Outcome.REJECTED)]
+    counted = [record for record in story.notes if record[3].outcome not in (Outcome.LIMITED, Outcome.REJECTED)]
     if not counted:
         return
     story.notes.remove(data.draw(st.sampled_from(counted)))
@@ -227,7 +227,9 @@ def test_what_waits_at_the_end_is_a_difference() -> None:
 @few
 @given(stories(), st.data())
 def test_a_fate_that_was_never_heard_widens_the_equations_by_one_and_no_more(story: Story, data: st.DataObject) -> None:
-    chat = [place for place, note in enumerate(story.notes) if note[1] == MessageType.DANMAKU and note[0] == "people"]
+    chat = [
+        place for place, record in enumerate(story.notes) if record[1] == MessageType.DANMAKU and record[0] == "people"
+    ]
     if len(chat) < 2:
         return
     place = data.draw(st.sampled_from(chat))
@@ -239,9 +241,9 @@ def test_a_fate_that_was_never_heard_widens_the_equations_by_one_and_no_more(sto
 
 
 def test_a_post_that_was_never_sent_is_nobodys_business() -> None:
-    ledger = Ledger()
-    ledger.note("people", MessageType.DANMAKU, ("x",), result(None, sent=False))
-    assert ledger == Ledger()
+    accounting = Accounting()
+    accounting.record("people", MessageType.DANMAKU, ("x",), result(None, sent=False))
+    assert accounting == Accounting()
 
 
 @few
@@ -249,15 +251,15 @@ def test_a_post_that_was_never_sent_is_nobodys_business() -> None:
 def test_ledgers_add_up_and_survive_the_way_between_processes(one: Story, other: Story) -> None:
     parts = []
     for story in (one, other):
-        ledger = Ledger()
-        for note in story.notes:
-            ledger.note(*note)
-        parts.append(ledger)
-    whole = Ledger()
-    for note in one.notes + other.notes:
-        whole.note(*note)
+        accounting = Accounting()
+        for record in story.notes:
+            accounting.record(*record)
+        parts.append(accounting)
+    whole = Accounting()
+    for record in one.notes + other.notes:
+        whole.record(*record)
     assert parts[0] + parts[1] == whole
-    assert Ledger.from_json(whole.to_json()) == whole
+    assert Accounting.from_json(whole.to_json()) == whole
 
 
 @few

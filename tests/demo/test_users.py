@@ -10,15 +10,15 @@ import pytest
 import trio
 import trio.testing
 
-from broker.demo.accounting import Latency, Ledger
-from broker.demo.load_process import Cast, Crowd, Report, Spectator, read_lines
-from broker.demo.scenario import Mood
-from broker.demo.users import Cable, SmallBuffers, Valve, _ValvedPipe
+from broker.demo.accounting import Accounting, Latency
+from broker.demo.load_process import LoadProcess, LoadShare, LoadViewer, Report, read_lines
+from broker.demo.scenario import ActRates
+from broker.demo.users import CuttableConnector, PausableConnector, PausablePipe, SmallBuffers
 from protocol.clients import Address, Danmaku, Event, Gap, Missed, PipeLost, Rejoined, State, TickAccount
 from protocol.codes import Lane, MessageType, Role, RoomPhase, Tier
 from protocol.messages import Account, Joined
 
-CAST = Cast(1, "lobby", 0, 100, 7)
+SHARE = LoadShare(1, "lobby", 0, 100, 7)
 JOINED = Joined("lobby", 1, 9, Role.VIEWER, RoomPhase.LIVE, Tier.FULL, 100, 0, 0, 0, 0, 0)
 
 
@@ -41,8 +41,8 @@ class Spring:
 
 
 async def test_nothing_is_read_while_the_valve_is_closed(autojump_clock: trio.testing.MockClock) -> None:
-    valve = Valve()
-    pipe = _ValvedPipe(Spring(), valve)
+    valve = PausableConnector()
+    pipe = PausablePipe(Spring(), valve)
     assert await pipe.receive() == b"x"
     valve.close()
     with trio.move_on_after(5) as scope:
@@ -53,14 +53,14 @@ async def test_nothing_is_read_while_the_valve_is_closed(autojump_clock: trio.te
 
 
 async def test_a_valve_where_nobody_listens_is_a_lost_pipe() -> None:
-    valve = Valve()
+    valve = PausableConnector()
     async with trio.open_nursery() as nursery:
         with pytest.raises(PipeLost):
             await valve(nursery, Address("roomcast", "127.0.0.1", 1))
 
 
 async def test_a_cable_is_cut_once_and_cutting_a_cut_one_is_harmless() -> None:
-    cable, spring = Cable(), Spring()
+    cable, spring = CuttableConnector(), Spring()
     await cable.cut()
     cable._pipe = spring
     await cable.cut()
@@ -74,9 +74,9 @@ async def test_members_have_small_receive_buffers_from_the_beginning() -> None:
     made.close()
 
 
-def spectator(wall_ms: float = 1000.0) -> tuple[Spectator, Latency]:
+def viewer(wall_ms: float = 1000.0) -> tuple[LoadViewer, Latency]:
     latency = Latency()
-    return Spectator(CAST, 3, latency, lambda: wall_ms), latency
+    return LoadViewer(SHARE, 3, latency, lambda: wall_ms), latency
 
 
 def event(offset: int, at_ms: int) -> Event:
@@ -84,38 +84,38 @@ def event(offset: int, at_ms: int) -> Event:
 
 
 def test_a_spectator_measures_from_the_making_to_the_arrival_of_ticks_and_events() -> None:
-    one, latency = spectator(1000.0)
-    one.hear(TickAccount(1, 990, 100, 0, Account(1, 1)))
-    one.hear(event(1, 950))
+    one, latency = viewer(1000.0)
+    one.on_event(TickAccount(1, 990, 100, 0, Account(1, 1)))
+    one.on_event(event(1, 950))
     assert latency.take() == {10: 1, 50: 1}
 
 
 def test_what_is_sent_again_after_a_lost_link_says_nothing_about_latency() -> None:
-    one, latency = spectator()
-    one.hear(Rejoined(JOINED, True))
-    one.hear(event(9, 10))
+    one, latency = viewer()
+    one.on_event(Rejoined(JOINED, True))
+    one.on_event(event(9, 10))
     assert latency.take() == {}
-    one.hear(event(10, 990))
+    one.on_event(event(10, 990))
     assert latency.take() == {10: 1}
     assert (one.back, one.recovered, one.received) == (1, 1, 2)
 
 
 def test_a_spectator_counts_what_it_received_and_what_it_missed() -> None:
-    one, _ = spectator()
-    one.hear(Danmaku(1, "u", "", ("x", None), 5, (), 0, 1))
-    one.hear(State(0, RoomPhase.LIVE, 0, 100, 1, 1, 1, 1, 0))
-    one.hear(Gap(1, 2))
-    one.hear(Missed(3, 1, True))
-    one.hear(Rejoined(JOINED, False))
+    one, _ = viewer()
+    one.on_event(Danmaku(1, "u", "", ("x", None), 5, (), 0, 1))
+    one.on_event(State(0, RoomPhase.LIVE, 0, 100, 1, 1, 1, 1, 0))
+    one.on_event(Gap(1, 2))
+    one.on_event(Missed(3, 1, True))
+    one.on_event(Rejoined(JOINED, False))
     assert (one.received, one.holes, one.missed, one.back, one.recovered) == (2, 1, 4, 1, 0)
 
 
 def test_a_crowd_plays_its_part_of_the_house_on_both_transports_with_few_flooders() -> None:
-    crowd = Crowd(CAST)
-    assert len({each.member.user for each in crowd.spectators}) == 100
-    assert sum(each.member.is_websocket for each in crowd.spectators) == 25
-    assert {each.member.tier for each in crowd.spectators} == set(Tier)
-    assert crowd.report() == Report(ledger=crowd.ledger.to_json())
+    crowd = LoadProcess(SHARE)
+    assert len({each.member.user for each in crowd.viewers}) == 100
+    assert sum(each.member.is_websocket for each in crowd.viewers) == 25
+    assert {each.member.tier for each in crowd.viewers} == set(Tier)
+    assert crowd.report() == Report(accounting=crowd.accounting.to_json())
 
 
 def test_who_rests_or_is_not_in_the_room_does_not_speak() -> None:
@@ -127,7 +127,7 @@ def test_who_rests_or_is_not_in_the_room_does_not_speak() -> None:
             self.is_joined = True
 
     one, two, three = fakes = [Fake("one"), Fake("two"), Fake("three")]
-    turns: Iterator[Any] = Crowd._in_turn(cast(Any, fakes))
+    turns: Iterator[Any] = LoadProcess._in_turn(cast(Any, fakes))
     assert [next(turns) for _ in range(4)] == [one, two, three, one]
     two.resting, three.is_joined = True, False
     assert [next(turns) for _ in range(2)] == [one, one]
@@ -135,7 +135,7 @@ def test_who_rests_or_is_not_in_the_room_does_not_speak() -> None:
     assert next(turns) is None
     two.resting = False
     assert next(turns) is two
-    assert next(Crowd._in_turn([])) is None
+    assert next(LoadProcess._in_turn([])) is None
 
 
 async def commands(*lines: str) -> AsyncGenerator[str, None]:
@@ -145,27 +145,27 @@ async def commands(*lines: str) -> AsyncGenerator[str, None]:
 
 
 async def test_a_crowd_goes_home_when_it_is_told_to_and_when_its_input_ends() -> None:
-    mood = json.dumps({"do": "mood", "at_s": 1.0, "mood": Mood(chat_per_viewer=2.0)})
-    for lines in ((mood, '{"do": "leave"}', mood), (mood,)):
+    rates = json.dumps({"do": "rates", "at_s": 1.0, "rates": ActRates(chat_per_viewer=2.0)})
+    for lines in ((rates, '{"do": "leave"}', rates), (rates,)):
         told: list[str] = []
-        crowd = Crowd(CAST._replace(size=0))
+        crowd = LoadProcess(SHARE._replace(size=0))
         with trio.fail_after(10):
             async with aclosing(commands(*lines)) as given:
                 await crowd.run(given, told.append)
-        assert crowd._mood.chat_per_viewer == 2.0
-        assert Report(*json.loads(told[-1])) == Report(latency=[], ledger=Ledger().to_json())  # type: ignore[arg-type]
+        assert crowd._rates.chat_per_viewer == 2.0
+        assert Report(*json.loads(told[-1])) == Report(latency=[], accounting=Accounting().to_json())  # type: ignore[arg-type]
 
 
 async def test_scouts_watch_whatever_the_others_do() -> None:
-    crowd = Crowd(CAST._replace(size=0, talks=False))
+    crowd = LoadProcess(SHARE._replace(size=0, talks=False))
     lines = [
-        json.dumps({"do": "mood", "at_s": 1.0, "mood": Mood(2.0)}),
+        json.dumps({"do": "rates", "at_s": 1.0, "rates": ActRates(2.0)}),
         '{"do": "cut", "share": 1.0}',
         '{"do": "calm"}',
     ]
     told: list[str] = []
     await crowd.run(commands(*lines), told.append)
-    assert crowd._mood == Mood()
+    assert crowd._rates == ActRates()
     assert Report(*json.loads(told[-1])).calm
 
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from broker.demo import runner as direction
-from broker.demo.runner import Director
+from broker.demo.runner import Runner
 from protocol.codes import Lane
 from tests.support.processes import roomcast, running
 
@@ -38,11 +38,11 @@ async def test_a_short_show_balances_and_says_so_in_one_line() -> None:
 
 
 async def test_a_broker_that_miscounts_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Liar(Director):
+    class Liar(Runner):
         def _likes(self) -> int:
             return super()._likes() + 1
 
-    monkeypatch.setattr(direction, "SETTLE_S", 0.5)
+    monkeypatch.setattr(direction, "COMPARE_S", 0.5)
     with trio.fail_after(90):
         outcome = await Liar(3.0, 20, 1).run()
     assert not outcome.balanced
