@@ -31,7 +31,7 @@ from bench.measure import now_us
 from broker.config.schema import load
 from broker.core.net.send_queue import QueueLimits
 from broker.net.poller import Poller
-from broker.net.transport import Framing
+from broker.net.transport import Framing, TransportSettings
 from broker.rooms.room_store import RoomHistory
 from broker.server import Broker, tune_process
 from broker.telemetry.logs import configure
@@ -197,13 +197,9 @@ class Observer:
     async def _seat_crowd(self, command: dict[str, Any]) -> None:
         broker = self._broker
         queue = broker.config.queue
-        poller = self._crowd_poller = Poller(
-            queue_limits=QueueLimits(queue.frames, queue.queue_bytes, queue.critical_bytes),
-            budget=broker.budget,
-            write_timeout_s=broker.config.link.write_timeout_s,
-            on_due=lambda transport: None,
-            on_gone=lambda transport: None,
-        )
+        poller = self._crowd_poller = Poller(write_timeout_s=broker.config.link.write_timeout_s)
+        limits = QueueLimits(queue.frames, queue.queue_bytes, queue.critical_bytes)
+        transports = TransportSettings(poller, limits, broker.budget, lambda transport: None)
         await self._nursery.start(poller.run)
         listener = listen()
         link = broker.config.link
@@ -212,7 +208,7 @@ class Observer:
         listener.setsockopt(6, 1, 1)  # TCP_NODELAY
         crowd = self._crowd = Crowd(
             broker.hub,
-            poller,
+            transports,
             viewers=command["viewers"],
             rooms=command["rooms"],
             websocket=command["websocket"],

@@ -37,7 +37,7 @@ from broker.core.net.send_queue import Missed, QueueLimits
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import RoomRules
 from broker.net.poller import Poller
-from broker.net.transport import Framing, TcpTransport, Transport
+from broker.net.transport import Framing, TcpTransport, Transport, TransportSettings
 from broker.rooms.fanout import FanOut
 from broker.rooms.hub import Hub
 from broker.rooms.members import Member, RoomRef, variant_of
@@ -99,19 +99,14 @@ class House:
 
     def __init__(self, config: Config) -> None:
         queue = config.queue
-        self.queue_limits = QueueLimits(queue.frames, queue.queue_bytes, queue.critical_bytes)
+        limits = QueueLimits(queue.frames, queue.queue_bytes, queue.critical_bytes)
         self.budget = ByteBudget(queue.total_bytes)
+        self.transports = TransportSettings(cast(Poller, self), limits, self.budget, lambda transport: None)
         self.behind: dict[ScriptedTransport, None] = {}
 
     @property
     def now(self) -> float:
         return trio.current_time()
-
-    def account(self, delta_bytes: int) -> None:
-        if delta_bytes > 0:
-            self.budget.add(delta_bytes)
-        else:
-            self.budget.remove(-delta_bytes)
 
     def watch_writable(self, transport: ScriptedTransport) -> None:
         self.behind[transport] = None
@@ -148,7 +143,7 @@ class ScriptedTransport(TcpTransport):
     __slots__ = ("pipe",)
 
     def __init__(self, pipe: Pipe, house: House) -> None:
-        super().__init__(cast(Any, NoSocket(pipe)), cast(Poller, house), "script")
+        super().__init__(cast(Any, NoSocket(pipe)), house.transports, "script")
         self.pipe = pipe
 
 
@@ -169,6 +164,9 @@ class Viewer:
 
     def on_text(self, text: str) -> None:
         """Scripted viewers say nothing."""
+
+    def on_deadline(self, now: float) -> None:
+        """Scripted viewers have no deadlines."""
 
     def on_backlog(self) -> None:
         self.start_backlog()

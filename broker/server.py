@@ -36,7 +36,7 @@ from broker.ledger.queries import LedgerQueries
 from broker.net.listener import Listener
 from broker.net.poller import Poller
 from broker.net.protocol_detection import release_admission
-from broker.net.transport import Transport
+from broker.net.transport import Transport, TransportSettings
 from broker.rooms.fanout import FanOut
 from broker.rooms.hub import Hub
 from broker.rooms.room_store import RoomHistory, RoomStore
@@ -150,6 +150,9 @@ class Broker:
         """Serve until cancelled or drained."""
         config = self.config
         self.poller = self._make_poller()
+        queue = config.queue
+        limits = QueueLimits(queue.frames, queue.queue_bytes, queue.critical_bytes)
+        transports = TransportSettings(self.poller, limits, self.budget, self._on_released)
         self.context = SessionContext(
             config=config.link,
             hub=self.hub,
@@ -164,7 +167,7 @@ class Broker:
             history=self.history,
             inboxes=self.inboxes,
         )
-        listener = self._make_listener()
+        listener = self._make_listener(transports)
         trio.lowlevel.add_instrument(self.watch)
         try:
             async with self._kept(), trio.open_nursery() as nursery:
@@ -207,22 +210,15 @@ class Broker:
         return FanOut()
 
     def _make_poller(self, kind: type[Poller] = Poller) -> Poller:
-        config = self.config
-        return kind(
-            queue_limits=QueueLimits(config.queue.frames, config.queue.queue_bytes, config.queue.critical_bytes),
-            budget=self.budget,
-            write_timeout_s=config.link.write_timeout_s,
-            on_due=_on_due,
-            on_gone=self._on_gone,
-        )
+        return kind(write_timeout_s=self.config.link.write_timeout_s)
 
-    def _make_listener(self, kind: type[Listener] = Listener) -> Listener:
-        return kind(self.config, self.poller, self.connection_limits, self._make_session, status=self.status)
+    def _make_listener(self, transports: TransportSettings, kind: type[Listener] = Listener) -> Listener:
+        return kind(self.config, transports, self.connection_limits, self._make_session, status=self.status)
 
     def _make_session(self, transport: Transport) -> Session:
         return Session(transport, self.context)
 
-    def _on_gone(self, transport: Transport) -> None:
+    def _on_released(self, transport: Transport) -> None:
         release_admission(self.connection_limits, transport)
 
     def status(self) -> tuple[bool, dict[str, Any]]:
@@ -379,15 +375,6 @@ def connection_limit(config: Config) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     room = max(1, hard - config.admission.descriptor_reserve)
     return min(config.admission.max_connections or room, room)
-
-
-def _on_due(transport: Transport) -> None:
-    """A deadline of the wheel: the session's own, or a greeting that took too long."""
-    owner = transport.owner
-    if isinstance(owner, Session):
-        owner.on_due(transport.poller.now)
-    else:
-        transport.close(CloseCode.HANDSHAKE_TIMEOUT, "nothing understood in time")
 
 
 def _custom_rule(entry: Any) -> CustomRule:

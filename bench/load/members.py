@@ -18,14 +18,15 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import trio
 import trio.lowlevel
 
-from broker.core.net.send_queue import Missed, QueueLimits
+from broker.core.net.send_queue import Missed
 from broker.net.poller import Poller
-from broker.net.transport import Framing, Part, TcpTransport, Transport
+from broker.net.transport import Framing, Part, TcpTransport, Transport, TransportSettings
 from broker.rooms.members import Member, variant_of
 from protocol.codes import CloseCode, Codec, LeaveReason, Role, Tier
 from protocol.messages import AckResult
@@ -48,10 +49,12 @@ def _refuse(data: bytes | memoryview) -> int:
 class SharedSocket(Transport):
     """One real socket and the viewers that share it. The poller knows only this; ``links`` are the viewers."""
 
-    __slots__ = ("begun", "links", "waiting")
+    __slots__ = ("begun", "for_links", "links", "waiting")
 
-    def __init__(self, sock: socket.socket, poller: Poller) -> None:
-        super().__init__(sock, poller, "crowd")
+    def __init__(self, sock: socket.socket, settings: TransportSettings) -> None:
+        super().__init__(sock, settings, "crowd")
+        # The socket stands in the poller's place: all that a link asks of its poller, it answers.
+        self.for_links = replace(settings, poller=cast(Poller, self), on_released=lambda link: None)
         self.links: list[SharedLink] = []
         self.waiting: dict[SharedLink, None] = {}
         """Viewers with a queue, in the order in which they fell behind."""
@@ -63,13 +66,6 @@ class SharedSocket(Transport):
     @property
     def now(self) -> float:
         return self.poller.now
-
-    @property
-    def queue_limits(self) -> QueueLimits:
-        return self.poller.queue_limits
-
-    def account(self, delta_bytes: int) -> None:
-        self.poller.account(delta_bytes)
 
     def watch_writable(self, link: SharedLink) -> None:
         if not self.waiting:
@@ -157,8 +153,7 @@ class SharedLink(TcpTransport):
     __slots__ = ("shared",)
 
     def __init__(self, shared: SharedSocket) -> None:
-        # The socket stands in the poller's place: all that a transport asks of its poller, it answers.
-        super().__init__(shared.sock, cast(Poller, shared), "crowd")
+        super().__init__(shared.sock, shared.for_links, "crowd")
         self.shared = shared
 
     def start_backlog(self, parts: tuple[Part, ...], sent: int) -> None:
@@ -204,6 +199,9 @@ class Seat:
     def on_overflow(self) -> None:
         self.transport.abort("too far behind", CloseCode.SLOW_VIEWER)
 
+    def on_deadline(self, now: float) -> None:
+        """Viewers of a crowd have no deadlines."""
+
     def on_closed(self, code: int, reason: str) -> None:
         self.crowd.closed += 1
 
@@ -221,7 +219,7 @@ class Crowd:
     def __init__(
         self,
         hub: Hub,
-        poller: Poller,
+        transports: TransportSettings,
         *,
         viewers: int,
         rooms: int,
@@ -230,7 +228,8 @@ class Crowd:
         now: Callable[[], float],
     ) -> None:
         self._hub = hub
-        self._poller = poller
+        self._transports = transports
+        self._poller = transports.poller
         self._viewers = viewers
         self._room_count = rooms
         framing = Framing.WEBSOCKET if websocket else Framing.TCP
@@ -260,7 +259,7 @@ class Crowd:
                 (index,) = struct.unpack("!I", sock.recv(4))
                 found[index] = sock
         for index in sorted(found):
-            shared = SharedSocket(found[index], self._poller)
+            shared = SharedSocket(found[index], self._transports)
             self._poller.add(shared, self._poller.now + _FOREVER_S)
             self.sockets.append(shared)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import structlog
 import trio
@@ -23,10 +23,7 @@ from broker.core.net.proxy_header import Networks, plain_address
 from broker.net.http1 import Health
 from broker.net.protocol_detection import DetectorSettings, ProtocolDetector
 from broker.net.tls import server_context
-
-if TYPE_CHECKING:
-    from broker.net.poller import Poller
-    from broker.net.transport import Owner, Transport
+from broker.net.transport import Owner, Transport, TransportSettings
 
 __all__ = ["Listener", "bind"]
 
@@ -60,7 +57,7 @@ class Listener:
     def __init__(
         self,
         config: Config,
-        poller: Poller,
+        transports: TransportSettings,
         connection_limits: ConnectionLimits,
         make_session: Callable[[Transport], Owner],
         *,
@@ -72,7 +69,7 @@ class Listener:
         tls = None
         if listen.tls_cert is not None and listen.tls_key is not None:
             tls = server_context(listen.tls_cert, listen.tls_key)
-        self.reception = DetectorSettings(
+        self.detector = DetectorSettings(
             connection_limits=connection_limits,
             make_session=make_session,
             health=status,
@@ -84,7 +81,7 @@ class Listener:
         self.accept_errors = 0
         """Accepts that failed for want of descriptors or memory."""
         self._config = config
-        self._poller = poller
+        self.transports = transports
         self._connection_limits = connection_limits
         self._clock = clock
         self._sockets: list[socket.socket] = []
@@ -163,8 +160,8 @@ class Listener:
         return 0.0
 
     def _welcome(self, newcomer: socket.socket, address: str, now: float) -> None:
-        reception, connection_limits = self.reception, self._connection_limits
-        is_proxied = address in reception.trusted if reception.trusted else False
+        detector, connection_limits = self.detector, self._connection_limits
+        is_proxied = address in detector.trusted if detector.trusted else False
         if is_proxied:
             address = ""
         admission = connection_limits.enter(address)
@@ -175,9 +172,9 @@ class Listener:
         patience_s = self._config.link.handshake_timeout_s
         due = now + (patience_s if refusal is None else min(patience_s, REFUSED_S))
         newcomer.setblocking(False)
-        greeting = ProtocolDetector(newcomer, self._poller, address, reception, refusal, is_proxied=is_proxied)
+        greeting = ProtocolDetector(newcomer, self.transports, address, detector, refusal, is_proxied=is_proxied)
         try:
-            self._poller.add(greeting, due)
+            self.transports.poller.add(greeting, due)
         except OSError:
             newcomer.close()
             if refusal is None:
@@ -197,7 +194,7 @@ class Listener:
         known = error.errno in _EXHAUSTED
         log.warning(
             "cannot accept" if known else "accept failed", error=errno.errorcode.get(error.errno or 0, str(error)),
-            backoff_s=backoff_s, connections=len(self._poller), unlogged=self._silenced,
+            backoff_s=backoff_s, connections=len(self.transports.poller), unlogged=self._silenced,
         )  # fmt: skip
         self._silenced = 0
 

@@ -24,7 +24,7 @@ import ssl
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar, cast
 
 from broker.core.net.connection_limits import Admission, ConnectionLimits, Refuse
 from broker.core.net.proxy_header import MAX_BYTES, FirstLook, Networks, parse
@@ -48,14 +48,11 @@ from broker.net.tls import (
     TlsWebSocketTransport,
     wrap,
 )
-from broker.net.transport import Owner, TcpTransport, Transport, TransportState
+from broker.net.transport import Owner, TcpTransport, Transport, TransportSettings, TransportState
 from broker.net.websocket import WebSocketJsonTransport, WebSocketTransport, is_upgrade, upgrade
 from protocol.codes import CloseCode, Lane
 from protocol.connection import encode
 from protocol.messages import GoAway
-
-if TYPE_CHECKING:
-    from broker.net.poller import Poller
 
 __all__ = ["DetectorSettings", "ProtocolDetector", "release_admission"]
 
@@ -91,7 +88,7 @@ class ProtocolDetector(Transport):
     ``is_proxied``: the peer is a trusted proxy and its header comes first; the address is "" until then.
     """
 
-    __slots__ = ("_buffer", "_peeks", "_reception", "_searched", "in_overflow", "is_proxied", "refusal")
+    __slots__ = ("_buffer", "_detector", "_peeks", "_searched", "in_overflow", "is_proxied", "refusal")
     becomes: ClassVar[tuple[type[Transport], type[WebSocketTransport], type[WebSocketTransport]]] = (
         TcpTransport,
         WebSocketTransport,
@@ -101,21 +98,21 @@ class ProtocolDetector(Transport):
     def __init__(
         self,
         sock: socket.socket,
-        poller: Poller,
+        settings: TransportSettings,
         address: str,
-        reception: DetectorSettings,
+        detector: DetectorSettings,
         refusal: Refuse | None = None,
         *,
         is_proxied: bool = False,
     ) -> None:
-        super().__init__(sock, poller, address)
+        super().__init__(sock, settings, address)
         self.refusal = refusal
         self.in_overflow = refusal is not None
         self.is_proxied = is_proxied
-        self._reception = reception
+        self._detector = detector
         self._buffer = bytearray()
         self._searched = 0
-        self._peeks = is_proxied or reception.tls is not None
+        self._peeks = is_proxied or detector.tls is not None
 
     # ---- bytes
 
@@ -138,8 +135,8 @@ class ProtocolDetector(Transport):
             self.abort("closed by peer")
         elif self.is_proxied:
             self._read_proxy_header(data)
-        elif data[0] == TLS_FIRST and self._reception.tls is not None:
-            self._start_tls(self._reception.tls)
+        elif data[0] == TLS_FIRST and self._detector.tls is not None:
+            self._start_tls(self._detector.tls)
         else:
             self._peeks = False
             super().on_readable()
@@ -163,9 +160,9 @@ class ProtocolDetector(Transport):
             return
         self._buffer.clear()
         self.is_proxied = False
-        self._peeks = self._reception.tls is not None
+        self._peeks = self._detector.tls is not None
         if self.refusal is None:
-            admission = self._reception.connection_limits.reveal(address)
+            admission = self._detector.connection_limits.reveal(address)
             if admission is Admission.ADMIT:
                 self.address = address
             elif isinstance(admission, Refuse):
@@ -183,7 +180,7 @@ class ProtocolDetector(Transport):
             self._end_noise("no language starts with this byte")
 
     def _end_noise(self, reason: str) -> None:
-        self._reception.noise += 1
+        self._detector.noise += 1
         self.abort(reason, CloseCode.BAD_TRANSPORT)
 
     # ---- native
@@ -193,7 +190,7 @@ class ProtocolDetector(Transport):
         if refusal is None:
             self._hand_over(self.becomes[0], "native", b"", data)
             return
-        self._reception.refused += 1
+        self._detector.refused += 1
         why = refusal.code.name.lower().replace("_", " ")
         goodbye = GoAway(refusal.code, why, refusal.retry_after_ms, refusal.retry_after_ms)
         self.finish(encode(goodbye, 0, 0, Lane.CONTROL), refusal.code, "refused")
@@ -215,12 +212,12 @@ class ProtocolDetector(Transport):
         if isinstance(request, HttpRefusal):
             self._answer(request)
         elif refusal is not None and (refusal.code != CloseCode.GOING_AWAY or is_upgrade(request)):
-            self._reception.refused += 1
+            self._detector.refused += 1
             self._answer(refuse(503, headers=[("Retry-After", str(math.ceil(refusal.retry_after_ms / 1000)))]))
         elif not is_upgrade(request):
-            self._finish_http(answer(request, self._reception.health))
+            self._finish_http(answer(request, self._detector.health))
         else:
-            agreed = upgrade(request, self._reception.origins)
+            agreed = upgrade(request, self._detector.origins)
             if isinstance(agreed, HttpRefusal):
                 self._answer(agreed)
             else:
@@ -231,14 +228,14 @@ class ProtocolDetector(Transport):
         self._finish_http(response(refusal))
 
     def _finish_http(self, said: bytes) -> None:
-        self._reception.answered[int(said[9:12])] += 1
+        self._detector.answered[int(said[9:12])] += 1
         self.finish(said, CloseCode.CLIENT_DONE, "answered")
 
     def close(self, code: int, reason: str, final_bytes: bytes = b"") -> None:
         """End what has not become anything, with 408 or 503 for half a request. It does not linger: it had its time."""
         if not self.state and not self.is_proxied and self._buffer and self._buffer[0] in METHOD_INITIALS:
             status = 408 if code == CloseCode.HANDSHAKE_TIMEOUT and self.refusal is None else 503
-            self._reception.answered[status] += 1
+            self._detector.answered[status] += 1
             with contextlib.suppress(OSError):
                 self.send(response(refuse(status)))
         self.abort(reason, code)
@@ -247,14 +244,14 @@ class ProtocolDetector(Transport):
 
     def _hand_over(self, kind: type[Transport], name: str, words: bytes, rest: bytes) -> None:
         """Let a transport of ``kind`` go on: it says ``words`` first, then gets an owner and the ``rest``."""
-        transport = kind(self.sock, self.poller, self.address)
+        transport = kind(self.sock, self.settings, self.address)
         self._replace_by(transport)
         if words:
             transport.write(words)
             if transport.state:
                 return
-        self._reception.opened[name] += 1
-        transport.owner = self._reception.make_session(transport)
+        self._detector.opened[name] += 1
+        transport.owner = self._detector.make_session(transport)
         if rest:
             transport.on_bytes(rest)
 
@@ -265,7 +262,7 @@ class ProtocolDetector(Transport):
         except (OSError, ValueError) as error:
             self.abort(f"TLS failed: {error}")
             return
-        greeting = TlsHandshake(self.sock, self.poller, self.address, self._reception, self.refusal)
+        greeting = TlsHandshake(self.sock, self.settings, self.address, self._detector, self.refusal)
         greeting.in_overflow = self.in_overflow
         self._replace_by(greeting)
         greeting.on_readable()
@@ -284,12 +281,12 @@ class TlsHandshake(Encrypted, ProtocolDetector):
     def __init__(
         self,
         sock: socket.socket,
-        poller: Poller,
+        settings: TransportSettings,
         address: str,
-        reception: DetectorSettings,
+        detector: DetectorSettings,
         refusal: Refuse | None = None,
     ) -> None:
-        super().__init__(sock, poller, address, reception, refusal)
+        super().__init__(sock, settings, address, detector, refusal)
         self._peeks = False
         self._is_shaking = True
 
@@ -312,18 +309,18 @@ class TlsHandshake(Encrypted, ProtocolDetector):
             self.poller.watch_writable(self)
             return False
         except OSError as error:
-            self._reception.noise += 1
+            self._detector.noise += 1
             self.abort(f"TLS failed: {error.strerror or error}")
             return False
         self.poller.unwatch_writable(self)
         if done:
             self._is_shaking = False
-            self._reception.opened["tls"] += 1
+            self._detector.opened["tls"] += 1
         return done
 
 
 def release_admission(connection_limits: ConnectionLimits, transport: Transport) -> None:
-    """Take a connection that has gone off the gate's books; the poller's ``on_gone``."""
+    """Take a connection that has gone off the gate's books; the transports' ``on_released``."""
     if isinstance(transport, ProtocolDetector) and transport.in_overflow:
         connection_limits.leave_refused()
     else:

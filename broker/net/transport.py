@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
-from broker.core.net.send_queue import Missed, QueueResult, SendQueue
+from broker.core.limits.overload import ByteBudget
+from broker.core.net.send_queue import Missed, QueueLimits, QueueResult, SendQueue
+from broker.net.poller import Poller
 from protocol.codes import CloseCode, Lane
 
-if TYPE_CHECKING:
-    from broker.net.poller import Poller
-
-__all__ = ["Framing", "Owner", "Part", "TcpTransport", "Transport", "TransportState"]
+__all__ = ["Framing", "Owner", "Part", "TcpTransport", "Transport", "TransportSettings", "TransportState"]
 
 RECEIVE_BYTES = 32 * 1024
 """Read at once; also the most that one connection can make us work on before the next one's turn."""
@@ -82,14 +82,37 @@ class Owner(Protocol):
         """The queue has drained; ``missed`` is what it dropped meanwhile."""
 
     def on_overflow(self) -> None:
-        """Lanes 0-2 do not fit any more: end the link with SLOW_VIEWER."""
+        """Lanes 0-2 do not fit any more, or no byte moves: end the link with SLOW_VIEWER."""
+
+    def on_deadline(self, now: float) -> None:
+        """The deadline has come: end the link, or set the next one with `Poller.rewheel`."""
 
     def on_closed(self, code: int, reason: str) -> None:
         """The link has ended. Called exactly once, whoever ended it."""
 
 
+@dataclass(slots=True)
+class TransportSettings:
+    """What all transports of one poller share."""
+
+    poller: Poller
+    queue_limits: QueueLimits
+    """Bounds of the queue of one slow viewer."""
+    budget: ByteBudget
+    """Bytes that wait in all queues."""
+    on_released: Callable[[Transport], None]
+    """Called once for every connection that has left the poller."""
+
+    def account(self, delta_bytes: int) -> None:
+        """Add to the budget what a queue has grown, or take away what it has shrunk."""
+        if delta_bytes > 0:
+            self.budget.add(delta_bytes)
+        elif delta_bytes:
+            self.budget.remove(-delta_bytes)
+
+
 class Transport:
-    """Outbound side and life of one connection.
+    """Outbound side and lifetime of one connection; a `broker.net.poller.Pollable`.
 
     ``send`` is the socket's own bound method: the fan-out calls it directly until `Owner.on_backlog`.
     """
@@ -100,10 +123,10 @@ class Transport:
         "fd",
         "heard_at",
         "owner",
-        "poller",
         "progress_at",
         "queue",
         "send",
+        "settings",
         "sock",
         "state",
         "wheel_slot",
@@ -112,19 +135,24 @@ class Transport:
     retry_same: ClassVar[bool] = False
     """Whether a refused write must be repeated with the same bytes (TLS)."""
 
-    def __init__(self, sock: socket.socket, poller: Poller, address: str) -> None:
+    def __init__(self, sock: socket.socket, settings: TransportSettings, address: str) -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self.send: Callable[[bytes | memoryview], int] = sock.send
-        self.poller = poller
+        self.settings = settings
         self.address = address
         self.queue: SendQueue | None = None
         self.owner: Owner | None = None
         self.authenticated = False
         self.state = TransportState.OPEN
-        self.heard_at = poller.now
+        self.heard_at = settings.poller.now
         self.progress_at = 0.0
         self.wheel_slot = -1
+
+    @property
+    def poller(self) -> Poller:
+        """The poller that the connection belongs to."""
+        return self.settings.poller
 
     # ---- writing
 
@@ -158,8 +186,9 @@ class Transport:
         """Start queueing: the socket took only ``sent`` bytes of the joined ``parts``."""
         if self.state:
             return
-        poller = self.poller
-        queue = self.queue = SendQueue(poller.queue_limits)
+        settings = self.settings
+        poller = settings.poller
+        queue = self.queue = SendQueue(settings.queue_limits)
         self.progress_at = poller.now
         poller.watch_writable(self)
         if self.owner is not None:
@@ -178,7 +207,7 @@ class Transport:
                 sent = 0
             else:
                 waiting.append(part)
-        poller.account(queue.nbytes)
+        settings.account(queue.nbytes)
         if waiting:
             self.enqueue(tuple(waiting))
 
@@ -192,7 +221,7 @@ class Transport:
         for part in parts:
             if queue.offer(part.data, part.lane, part.weight, part.key) is QueueResult.OVERFLOW:
                 overflow = True
-        self.poller.account(queue.nbytes - before)
+        self.settings.account(queue.nbytes - before)
         if overflow and self.owner is not None:
             self.owner.on_overflow()
 
@@ -219,10 +248,10 @@ class Transport:
         except BlockingIOError:
             pass
         except OSError as error:
-            self.poller.account(queue.nbytes - before)
+            self.settings.account(queue.nbytes - before)
             self.abort(f"write failed: {error.strerror or error}")
             return
-        self.poller.account(queue.nbytes - before)
+        self.settings.account(queue.nbytes - before)
         if queue.empty:
             self.queue = None
             self.poller.unwatch_writable(self)
@@ -276,7 +305,7 @@ class Transport:
         self.state = TransportState.CLOSED
         queue, self.queue = self.queue, None
         if queue is not None:
-            self.poller.account(-queue.nbytes)
+            self.settings.account(-queue.nbytes)
             self.poller.unwatch_writable(self)
         owner, self.owner = self.owner, None
         if owner is not None:
@@ -287,16 +316,33 @@ class Transport:
         self.state = TransportState.CLOSED
         if self.fd >= 0:
             try:
-                self.poller.remove(self)
+                if self.settings.poller.remove(self):
+                    self.settings.on_released(self)
             finally:
                 self.fd = -1
                 self.sock.close()
 
-    def extend_deadlines(self, away_s: float) -> None:
-        """The broker was away for so long: that time is no silence of the peer, and none in which it took no byte."""
+    # ---- deadlines
+
+    def on_deadline(self, now: float) -> None:
+        """Free the descriptor after lingering; before that ask the owner, or end a connection that has none yet."""
+        if self.state:
+            self.release()
+        elif self.owner is not None:
+            self.owner.on_deadline(now)
+        else:
+            self.close(CloseCode.HANDSHAKE_TIMEOUT, "nothing understood in time")
+
+    def on_stalled(self) -> None:
+        """Tell the owner that no byte moves; a connection without one has its handshake's deadline."""
+        if self.owner is not None:
+            self.owner.on_overflow()
+
+    def extend_deadlines(self, seconds: float) -> None:
+        """Move the times of the peer's last signs of life: for so long the poller neither read nor wrote."""
         now = self.poller.now
-        self.heard_at = min(now, self.heard_at + away_s)
-        self.progress_at = min(now, self.progress_at + away_s)
+        self.heard_at = min(now, self.heard_at + seconds)
+        self.progress_at = min(now, self.progress_at + seconds)
 
     # ---- reading
 
@@ -312,7 +358,7 @@ class Transport:
         if not data:
             self.abort("closed by peer")
         elif not self.state:
-            self.heard_at = self.poller.now
+            self.heard_at = self.settings.poller.now
             self.on_bytes(data)
 
     def on_bytes(self, data: bytes) -> None:

@@ -16,19 +16,16 @@ from __future__ import annotations
 import codecs
 import re
 import socket
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from wsproto.frame_protocol import CloseReason, FrameDecoder, Header, Opcode, ParseFailed
 from wsproto.utilities import generate_accept_token
 
 from broker.core.limits.rate_limit import Rate, SingleGcra
 from broker.net.http1 import HttpRefusal, HttpRequest, refuse
-from broker.net.transport import Framing, Transport
+from broker.net.transport import Framing, Transport, TransportSettings
 from protocol.codes import CloseCode, Lane
 from protocol.frames import MAX_FRAME_BYTES
-
-if TYPE_CHECKING:
-    from broker.net.poller import Poller
 
 __all__ = [
     "MAX_FRAGMENTS",
@@ -189,8 +186,8 @@ class WebSocketTransport(Transport):
     text: ClassVar[bool] = False
     _first: ClassVar[int] = 0x82
 
-    def __init__(self, sock: socket.socket, poller: Poller, address: str) -> None:
-        super().__init__(sock, poller, address)
+    def __init__(self, sock: socket.socket, settings: TransportSettings, address: str) -> None:
+        super().__init__(sock, settings, address)
         self._rest = b""
         self._reader: _Reader | None = None
         self._overhead_tat = 0.0

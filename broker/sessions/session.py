@@ -208,7 +208,7 @@ class Session:
                 del links[grant.user_id]
         log.debug("link closed", code=int(code), reason=reason, address=self.transport.address)
 
-    def on_due(self, now: float) -> None:
+    def on_deadline(self, now: float) -> None:
         """A deadline of the poller's wheel has come: log-in, heartbeat, or the token's end."""
         config = self._context.config
         grant = self._grant
@@ -379,7 +379,7 @@ class Session:
         # When the time to log in is over, the wheel asks for the next deadline; a token or our patience may end before.
         config = context.config
         if min(context.auth.seconds_left(grant), config.heartbeat_cut_s) < config.handshake_timeout_s:
-            self.on_due(context.poller.now)
+            self.on_deadline(context.poller.now)
         ticket, ticket_ms = context.auth.ticket(grant) if self._features & _TICKET else ("", 0)
         self.send(Authenticated(grant.user_id, grant.name, int(grant.expires_at * 1000), ticket, ticket_ms))
         if context.inboxes is not None:

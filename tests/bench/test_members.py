@@ -10,24 +10,22 @@ import trio.lowlevel
 
 from bench.load.members import SharedLink, SharedSocket
 from bench.load.sockets import pairs
-from broker.core.limits.overload import ByteBudget
 from broker.core.net.send_queue import QueueLimits
 from broker.net.poller import Poller
 from protocol.codes import Lane
+from tests.support.poller import transport_settings
 
 SIZE = 3000
 
 
 @pytest.fixture
 def poller() -> Poller:
-    return Poller(
-        queue_limits=QueueLimits(frames=200, queue_bytes=1 << 20, critical_bytes=1 << 21),
-        budget=ByteBudget(1 << 26),
-        write_timeout_s=10.0,
-        on_due=lambda transport: None,
-        on_gone=lambda transport: None,
-        clock=lambda: 0.0,
-    )
+    return Poller(write_timeout_s=10.0, clock=lambda: 0.0)
+
+
+def shared_socket(sender: socket.socket, poller: Poller) -> SharedSocket:
+    limits = QueueLimits(frames=200, queue_bytes=1 << 20, critical_bytes=1 << 21)
+    return SharedSocket(sender, transport_settings(poller, limits=limits, budget_bytes=1 << 26))
 
 
 def drain(receiver: socket.socket) -> bytes:
@@ -50,7 +48,7 @@ def frame(viewer: int, number: int) -> bytes:
 async def test_a_frame_cut_in_two_is_finished_before_anybody_elses_begins(poller: Poller) -> None:
     (sender,), (receiver,) = pairs(1, send_bytes=8192)
     try:
-        shared = SharedSocket(sender, poller)
+        shared = shared_socket(sender, poller)
         poller.add(shared, 1e6)
         links = [SharedLink(shared) for _ in range(3)]
         shared.links = links
@@ -85,7 +83,7 @@ async def test_a_frame_cut_in_two_is_finished_before_anybody_elses_begins(poller
 async def test_a_viewer_that_leaves_within_a_frame_takes_its_socket_along(poller: Poller) -> None:
     (sender,), (receiver,) = pairs(1, send_bytes=8192)
     try:
-        shared = SharedSocket(sender, poller)
+        shared = shared_socket(sender, poller)
         poller.add(shared, 1e6)
         first, second = links = [SharedLink(shared), SharedLink(shared)]
         shared.links = links

@@ -14,15 +14,13 @@ import trio
 import websockets.sync.client
 
 from broker.config.schema import AdmissionConfig, AuthConfig, Config, LinkConfig, ListenConfig
-from broker.core.limits.overload import ByteBudget
 from broker.core.net.connection_limits import OVERFLOW_MAX, ConnectionLimits
-from broker.core.net.send_queue import QueueLimits
 from broker.net.listener import BACKOFF_MAX_S, Listener, bind
 from broker.net.poller import Poller
 from broker.net.protocol_detection import release_admission
 from broker.net.transport import Owner, Transport
 from protocol.codes import CloseCode
-from tests.support.poller import RememberingOwner, descriptors, make_credentials
+from tests.support.poller import RememberingOwner, descriptors, make_credentials, transport_settings
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -39,15 +37,14 @@ class House:
         } | connection_limits
         self.connection_limits = ConnectionLimits(**rules)
         self.owners: list[RememberingOwner] = []
-        self.poller = Poller(
-            queue_limits=QueueLimits(),
-            budget=ByteBudget(1 << 20),
-            write_timeout_s=10.0,
-            on_due=lambda transport: transport.close(CloseCode.HANDSHAKE_TIMEOUT, "too late"),
-            on_gone=lambda transport: release_admission(self.connection_limits, transport),
+        self.poller = Poller(write_timeout_s=10.0)
+        transports = transport_settings(
+            self.poller,
+            budget_bytes=1 << 20,
+            on_released=lambda transport: release_admission(self.connection_limits, transport),
         )
         self.listener = Listener(
-            config, self.poller, self.connection_limits, self.make_echo, status=lambda: (True, {"status": "ok"})
+            config, transports, self.connection_limits, self.make_echo, status=lambda: (True, {"status": "ok"})
         )
         self.clients: list[socket.socket] = []
 
@@ -163,10 +160,10 @@ async def test_tls_files_of_the_configuration_are_used() -> None:
 
 
 async def test_without_a_secret_any_origin_may_connect_and_with_one_only_those_listed() -> None:
-    assert House(config()).listener.reception.origins == {"*"}
+    assert House(config()).listener.detector.origins == {"*"}
     origin = "https://live.example.com"
     strict = Config(auth=AuthConfig(secret="x" * 32), link=LinkConfig(allowed_origins=(origin,)))
-    assert House(strict).listener.reception.origins == {origin}
+    assert House(strict).listener.detector.origins == {origin}
 
 
 # ---- a stranger
@@ -319,7 +316,7 @@ async def test_a_newcomer_that_went_away_is_no_error(autojump_clock: trio.testin
             await house.listener._accept_forever(bad)
         assert house.connection_limits.admitted == 1
     assert house.listener.accept_errors == 0
-    for transport in list(house.poller._transports.values()):
+    for transport in house.poller:
         transport.abort("test over")
     house.listener.stop()
     sock.close()

@@ -9,12 +9,10 @@ import pytest
 import structlog.testing
 import trio
 
-from broker.core.limits.overload import ByteBudget
-from broker.core.net.send_queue import QueueLimits
 from broker.net.poller import BATCH, GATHER_S, TURN_S, Poller
 from broker.net.transport import TcpTransport, Transport
 from protocol.codes import CloseCode, Lane
-from tests.support.poller import RememberingOwner, Stage, descriptors, on_stage
+from tests.support.poller import RememberingOwner, Stage, descriptors, on_stage, transport_settings
 
 
 @pytest.fixture
@@ -52,14 +50,14 @@ def test_deadlines_ask_the_owner_of_the_poller_and_may_be_moved(stage: Stage) ->
     transport, owner, _ = stage.add(TcpTransport)
     asked: list[float] = []
 
-    def on_due(due: Transport) -> None:
-        asked.append(stage.clock.now)
+    def on_deadline(now: float) -> None:
+        asked.append(now)
         if len(asked) < 3:
-            stage.poller.rewheel(due, stage.clock.now + 10.0)
+            stage.poller.rewheel(transport, now + 10.0)
         else:
-            due.close(CloseCode.HEARTBEAT_MISSED, "silent")
+            transport.close(CloseCode.HEARTBEAT_MISSED, "silent")
 
-    stage.poller._on_due = on_due
+    owner.on_deadline = on_deadline  # type: ignore[method-assign]
     begun = stage.clock.now
     stage.poller.rewheel(transport, begun + 5.0)
     stage.later(60.0)
@@ -72,27 +70,27 @@ def test_deadlines_ask_the_owner_of_the_poller_and_may_be_moved(stage: Stage) ->
 def stand_still(stage: Stage, seconds: float) -> None:
     """The process is stopped for so long and goes on: housekeeping may well come before the first read."""
     stage.clock.now += seconds
-    stage.poller._tidy()
+    stage.poller.run_timers()
 
 
 def test_time_in_which_the_loop_stood_still_counts_against_nobody(stage: Stage) -> None:
     transport, owner, client = stage.add(TcpTransport)
     cut_s = 20.0
 
-    def on_due(due: Transport) -> None:
-        silent_until = due.heard_at + cut_s
-        if silent_until <= stage.poller.now:
-            due.close(CloseCode.HEARTBEAT_MISSED, "silent")
+    def on_deadline(now: float) -> None:
+        silent_until = transport.heard_at + cut_s
+        if silent_until <= now:
+            transport.close(CloseCode.HEARTBEAT_MISSED, "silent")
         else:
-            stage.poller.rewheel(due, silent_until)
+            stage.poller.rewheel(transport, silent_until)
 
-    stage.poller._on_due = on_due
+    owner.on_deadline = on_deadline  # type: ignore[method-assign]
     stage.poller.rewheel(transport, stage.clock.now + cut_s)
     stage.later(15.0)
     client.send(b"ping")
     with structlog.testing.capture_logs() as lines:
         stand_still(stage, 600.0)
-    assert [(line["away_s"], line["connections"]) for line in lines] == [(599.75, 1)]
+    assert [(line["paused_s"], line["connections"]) for line in lines] == [(599.75, 1)]
     assert not owner.closed
     stage.later(19.0)
     assert owner.data == b"ping"
@@ -117,7 +115,7 @@ def test_a_handshake_under_way_is_finished_after_the_loop_stood_still(stage: Sta
 
 def test_a_viewer_that_is_behind_is_not_cut_for_our_own_absence(stage: Stage) -> None:
     server, _ = stage.narrow_pair()
-    transport = TcpTransport(server, stage.poller, "127.0.0.1")
+    transport = TcpTransport(server, stage.transports, "127.0.0.1")
     stage.adopt(transport)
     owner = stage.owners[-1]
     while transport.queue is None:
@@ -134,8 +132,8 @@ def test_a_link_that_leaves_takes_its_deadline_and_its_pause_along(stage: Stage)
     transport, _, _ = stage.add(TcpTransport)
     stage.poller.pause_reading(transport, stage.clock.now + 5.0)
     transport.abort("gone")
-    assert not stage.poller._paused
-    assert len(stage.poller._wheel) == 0
+    assert not stage.poller.paused
+    assert transport.wheel_slot == -1
     stage.later(100.0)
 
 
@@ -159,7 +157,7 @@ def test_a_paused_link_whose_client_resets_is_still_freed(stage: Stage) -> None:
 
 def test_a_paused_link_is_written_to(stage: Stage) -> None:
     server, client = stage.narrow_pair()
-    transport = TcpTransport(server, stage.poller, "127.0.0.1")
+    transport = TcpTransport(server, stage.transports, "127.0.0.1")
     stage.adopt(transport)
     stage.poller.pause_reading(transport, stage.clock.now + 100.0)
     for n in range(100):
@@ -172,7 +170,7 @@ def test_a_paused_link_is_written_to(stage: Stage) -> None:
 def test_a_replaced_link_keeps_what_it_waited_for(stage: Stage) -> None:
     old, _, client = stage.add(TcpTransport)
     stage.poller.pause_reading(old, stage.clock.now + 100.0)
-    new = TcpTransport(old.sock, stage.poller, old.address)
+    new = TcpTransport(old.sock, stage.transports, old.address)
     owner = RememberingOwner(new)
     new.owner = owner
     stage.poller.replace(old, new)
@@ -195,7 +193,7 @@ def test_a_descriptor_that_is_used_again_within_a_batch_belongs_to_the_newcomer(
         victim.abort("kicked")
         os.dup2(server.fileno(), number)
         server.close()
-        stage.adopt(TcpTransport(socket.socket(fileno=number), stage.poller, "127.0.0.1"))
+        stage.adopt(TcpTransport(socket.socket(fileno=number), stage.transports, "127.0.0.1"))
         found.append(stage.owners[-1])
 
     first.on_data_do = replace_the_second
@@ -209,10 +207,10 @@ def test_a_descriptor_that_is_used_again_within_a_batch_belongs_to_the_newcomer(
     assert second.closed == [(CloseCode.CLOSED_BY_PEER, "kicked")]
 
 
-@pytest.mark.parametrize("where", ["on_due", "on_overflow", "on_closed", "on_gone"])
+@pytest.mark.parametrize("where", ["on_deadline", "on_overflow", "on_closed", "on_released"])
 def test_a_failure_of_ours_ends_one_link_and_frees_it(stage: Stage, where: str) -> None:
     server, client = stage.narrow_pair()
-    transport = TcpTransport(server, stage.poller, "127.0.0.1")
+    transport = TcpTransport(server, stage.transports, "127.0.0.1")
     stage.adopt(transport)
     owner = stage.owners[-1]
     _, bystander, other = stage.add(TcpTransport)
@@ -220,9 +218,9 @@ def test_a_failure_of_ours_ends_one_link_and_frees_it(stage: Stage, where: str) 
     def fail(*_: object) -> None:
         raise RuntimeError("a defect")
 
-    forget = stage.poller._on_gone
-    if where == "on_due":
-        stage.poller._on_due = fail
+    release = stage.transports.on_released
+    if where == "on_deadline":
+        setattr(owner, where, fail)
         stage.poller.rewheel(transport, stage.clock.now)
     elif where == "on_overflow":
         setattr(owner, where, fail)
@@ -232,7 +230,7 @@ def test_a_failure_of_ours_ends_one_link_and_frees_it(stage: Stage, where: str) 
         setattr(owner, where, fail)
         client.close()
     else:
-        stage.poller._on_gone = fail
+        stage.transports.on_released = fail
         client.close()
     with structlog.testing.capture_logs() as lines:
         stage.later(11.0)
@@ -241,8 +239,8 @@ def test_a_failure_of_ours_ends_one_link_and_frees_it(stage: Stage, where: str) 
     assert server.fileno() == -1, "the descriptor is free"
     assert len(stage.poller) == 1
     stage.poller.crashes = 0
-    stage.poller._on_gone = forget
-    if where == "on_gone":
+    stage.transports.on_released = release
+    if where == "on_released":
         stage.connection_limits.leave("127.0.0.1", authenticated=False)
     other.send(b"fine")
     stage.until(lambda: bystander.data == b"fine")
@@ -250,7 +248,7 @@ def test_a_failure_of_ours_ends_one_link_and_frees_it(stage: Stage, where: str) 
 
 def test_a_socket_that_cannot_be_polled_leaves_no_trace(stage: Stage) -> None:
     server, _ = stage.pair()
-    transport = TcpTransport(server, stage.poller, "127.0.0.1")
+    transport = TcpTransport(server, stage.transports, "127.0.0.1")
     server.close()
     with pytest.raises(OSError, match=r"\S"):
         stage.poller.add(transport, stage.clock.now + 1.0)
@@ -262,34 +260,25 @@ class Sitters:
     """A few owned links on a running poller."""
 
     def __init__(self, poller: Poller, count: int) -> None:
+        self.gone: list[Transport] = []
+        transports = transport_settings(poller, budget_bytes=1 << 20, on_released=self.gone.append)
         self.clients: list[socket.socket] = []
         self.owners: list[RememberingOwner] = []
         for _ in range(count):
             server, client = socket.socketpair()
             server.setblocking(False)
-            transport = TcpTransport(server, poller, "127.0.0.1")
+            transport = TcpTransport(server, transports, "127.0.0.1")
             transport.owner = RememberingOwner(transport)
             self.owners.append(transport.owner)
             self.clients.append(client)
             poller.add(transport, trio.current_time() + 60.0)
 
 
-def make_poller(gone: list[Transport]) -> Poller:
-    return Poller(
-        queue_limits=QueueLimits(),
-        budget=ByteBudget(1 << 20),
-        write_timeout_s=10.0,
-        on_due=lambda transport: transport.close(CloseCode.HANDSHAKE_TIMEOUT, "too late"),
-        on_gone=gone.append,
-    )
-
-
 async def test_when_the_poller_ends_every_link_has_ended() -> None:
     before = descriptors()
-    gone: list[Transport] = []
     with trio.fail_after(10), structlog.testing.capture_logs():
         async with trio.open_nursery() as nursery:
-            poller = make_poller(gone)
+            poller = Poller(write_timeout_s=10.0)
             await nursery.start(poller.run)
             sitters = Sitters(poller, 5)
             sitters.owners[2].on_closed = None  # type: ignore[assignment]  # one of them fails even at the end
@@ -302,7 +291,7 @@ async def test_when_the_poller_ends_every_link_has_ended() -> None:
         closed
         == [[(CloseCode.GOING_AWAY, "broker stopped")]] * 2 + [[]] + [[(CloseCode.GOING_AWAY, "broker stopped")]] * 2
     )
-    assert len(gone) == 5
+    assert len(sitters.gone) == 5
     assert len(poller) == 0
     for client in sitters.clients:
         client.close()
@@ -313,7 +302,7 @@ async def test_events_that_come_fast_gather_and_those_that_do_not_are_served_at_
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with trio.open_nursery() as nursery:
-        poller = make_poller([])
+        poller = Poller(write_timeout_s=10.0)
         await nursery.start(poller.run)
         sitters = Sitters(poller, 1)
         for rest_s, waits in ((1.0, False), (0.0, True), (1.0, False)):
@@ -328,9 +317,8 @@ async def test_events_that_come_fast_gather_and_those_that_do_not_are_served_at_
 
 
 async def test_deadlines_are_kept_without_any_traffic(autojump_clock: trio.testing.MockClock) -> None:
-    gone: list[Transport] = []
     async with trio.open_nursery() as nursery:
-        poller = make_poller(gone)
+        poller = Poller(write_timeout_s=10.0)
         await nursery.start(poller.run)
         sitters = Sitters(poller, 1)
         await trio.sleep(59.9)

@@ -51,7 +51,7 @@ def test_a_zero_byte_is_the_native_protocol(stage: Stage) -> None:
     assert isinstance(stage.owners[0].transport, TcpTransport)
     client.sendall(HELLO[1:])
     stage.until(lambda: stage.owners[0].data == HELLO)
-    assert stage.reception.opened == {"native": 1}
+    assert stage.detector.opened == {"native": 1}
 
 
 @pytest.mark.parametrize("split", [False, True])
@@ -65,7 +65,7 @@ def test_a_websocket_handshake_becomes_a_websocket(stage: Stage, split: bool) ->
     assert stage.read(client, 12) == b"HTTP/1.1 101"
     client.sendall(masked(BINARY, HELLO))
     stage.until(lambda: stage.owners[0].data == HELLO)
-    assert stage.reception.opened == {"websocket": 1}
+    assert stage.detector.opened == {"websocket": 1}
 
 
 def test_a_client_may_send_its_first_frames_with_the_handshake(stage: Stage) -> None:
@@ -101,7 +101,7 @@ def test_health_is_answered_and_the_connection_ends(stage: Stage) -> None:
     assert json.loads(said.partition(b"\r\n\r\n")[2]) == {"status": "ok"}
     stage.ready = False
     assert status(stage.ask(b"GET /healthz HTTP/1.0\r\n\r\n")) == 503
-    assert stage.reception.answered == {200: 1, 503: 1}
+    assert stage.detector.answered == {200: 1, 503: 1}
     assert stage.owners == []
 
 
@@ -148,7 +148,7 @@ def test_a_hostile_handshake_is_answered_and_ended(stage: Stage, request_bytes: 
 @pytest.mark.parametrize("noise", [b"\xff\xfe", b"\x01", b"\x16\x03\x01\x02\x00", b"\r\n", b"hello", b"SSH-2.0-x\r\n"])
 def test_noise_is_closed_without_an_answer(stage: Stage, noise: bytes) -> None:
     assert stage.ask(noise) == b""
-    assert stage.reception.noise == 1
+    assert stage.detector.noise == 1
 
 
 def test_a_stray_byte_after_the_upgrade_waits_and_a_bad_frame_ends_with_1002(stage: Stage) -> None:
@@ -284,7 +284,7 @@ def test_a_refused_http_or_websocket_client_gets_503_and_retry_after() -> None:
             said = stage.ask(request_bytes)
             assert status(said) == 503
             assert b"\r\nRetry-After: 5\r\n" in said
-        assert stage.reception.refused == 2
+        assert stage.detector.refused == 2
         assert stage.owners == []
         assert stage.connection_limits.held == 1
 
@@ -353,7 +353,7 @@ def test_a_health_check_of_the_proxy_itself_has_the_proxys_address(proxied: Stag
 @pytest.mark.parametrize("data", [HELLO, UPGRADE, v2("1.2.3.4")[:8] + b"xxxxxxxxx", b"PROXY NONSENSE\r\n"])
 def test_from_a_trusted_proxy_the_header_is_required(proxied: Stage, data: bytes) -> None:
     assert proxied.ask(data, is_proxied=True) == b""
-    assert proxied.reception.noise == 1
+    assert proxied.detector.noise == 1
 
 
 def test_nobody_else_is_believed(stage: Stage) -> None:
@@ -373,12 +373,12 @@ def test_a_session_that_cannot_be_made_ends_its_connection_only(stage: Stage) ->
     def fail(_: object) -> None:
         raise RuntimeError("a defect")
 
-    make_session, stage.reception.make_session = stage.reception.make_session, fail  # type: ignore[assignment]
+    make_session, stage.detector.make_session = stage.detector.make_session, fail  # type: ignore[assignment]
     with structlog.testing.capture_logs() as lines:
         assert stage.ask(HELLO) == b""
     assert stage.poller.crashes == len(lines) == 1
     stage.poller.crashes = 0
-    stage.reception.make_session = make_session
+    stage.detector.make_session = make_session
     greeting, client = stage.greet()
     client.sendall(HELLO)
     stage.until(lambda: stage.owners)

@@ -80,7 +80,7 @@ def test_inside_tls_the_first_byte_decides_again(
     owner = stage.owners[0]
     assert type(owner.transport) is kind
     assert owner.data == HELLO or owner.texts == ["{}"]
-    assert stage.reception.opened["tls"] == 1
+    assert stage.detector.opened["tls"] == 1
     owner.transport.close(4000, "bye", ws_frame(b"last") if kind is TlsWebSocketTransport else b"last")
     assert b"last" in stage.read_all(client), "and the end is a close_notify, or recv would have raised"
 
@@ -179,8 +179,8 @@ def test_a_client_that_resets_between_the_peek_and_the_wrap_is_forgotten(stage: 
     client.send(b"\x16\x03\x01")
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
-    assert stage.reception.tls is not None
-    greeting._start_tls(stage.reception.tls)
+    assert stage.detector.tls is not None
+    greeting._start_tls(stage.detector.tls)
     stage.turn()
     assert len(stage.poller) == 0
     assert stage.gone != []

@@ -93,7 +93,7 @@ def make_link(stage: Stage, kind: type[Transport], credentials: Credentials, *, 
         )
         stage._clients.append(client)
         shake_hands(server, client)
-    transport = kind(server, stage.poller, "127.0.0.1")
+    transport = kind(server, stage.transports, "127.0.0.1")
     stage.adopt(transport)
     return Link(stage, transport, stage.owners[-1], client)
 
@@ -149,7 +149,7 @@ def test_a_full_socket_queues_and_catches_up_without_a_hole(open_link: Opener) -
     for payload in payloads:
         link.transport.write(link.message(payload), Lane.COMMERCE)
     assert link.transport.queue is not None
-    assert len(link.stage.poller._backlogged) == 1
+    assert link.stage.poller.backlogged == 1
     assert link.stage.budget.used_bytes == link.transport.queue.nbytes > 0
     expected = b"".join(map(link.message, payloads))
     assert link.stage.read(link.client, len(expected)) == expected

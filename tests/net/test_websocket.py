@@ -461,7 +461,7 @@ def test_ten_pings_a_second_are_fine_for_ever(stage: Stage) -> None:
 
 def test_a_client_that_reads_no_pongs_makes_none_queue(stage: Stage) -> None:
     server, client = stage.narrow_pair()
-    transport = WebSocketTransport(server, stage.poller, "127.0.0.1")
+    transport = WebSocketTransport(server, stage.transports, "127.0.0.1")
     stage.adopt(transport)
     for _ in range(400):
         client.sendall(masked(PING, bytes(125)))

@@ -14,16 +14,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from broker.core.limits.overload import ByteBudget
-from broker.core.net.send_queue import QueueLimits
 from broker.net.poller import Poller
-from broker.net.transport import Framing, Part, TcpTransport
+from broker.net.transport import Framing, Part, TcpTransport, TransportSettings
 from broker.rooms.fanout import MAX_JOINED_BYTES, FanOut, Outbox
 from broker.rooms.members import SLOW_PATH, TIERS, Bundle, Content, Member, Members, Prepared, prepare, variant_of
 from protocol.codes import Codec, Lane, Role, Tier
 from protocol.connection import NEED_DATA, Connection, Frame
 from protocol.messages import Account, Event, Side, Tick, TickEntry
 from protocol.state import LinkState
+from tests.support.poller import transport_settings
 
 Pair = tuple[Member, socket.socket]
 
@@ -61,28 +60,23 @@ class Seat:
 
 
 @pytest.fixture
-def poller() -> Iterator[Poller]:
-    made = Poller(
-        queue_limits=QueueLimits(),
-        budget=ByteBudget(1 << 30),
-        write_timeout_s=10,
-        on_due=lambda transport: None,
-        on_gone=lambda transport: None,
-        clock=lambda: 1.0,
-    )
-    yield made
-    for transport in list(made._transports.values()):
+def transports() -> Iterator[TransportSettings]:
+    made = Poller(write_timeout_s=10, clock=lambda: 1.0)
+    yield transport_settings(made)
+    for transport in made:
         transport.release()
-    made._epoll.close()
+    made.close()
 
 
-def a_member(poller: Poller, tier: Tier = Tier.FULL, codec: Codec = Codec.PLAIN, buffer: int = 0) -> Pair:
+def a_member(
+    transports: TransportSettings, tier: Tier = Tier.FULL, codec: Codec = Codec.PLAIN, buffer: int = 0
+) -> Pair:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     if buffer:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
-    transport = TcpTransport(ours, poller, "test")
-    poller.add(transport, 1e9)
+    transport = TcpTransport(ours, transports, "test")
+    transports.poller.add(transport, 1e9)
     seat = Seat(transport)
     variant = variant_of(Framing.TCP, codec, tier)
     return Member(seat, "u", "U", Role.VIEWER, frozenset(), variant), theirs
@@ -135,9 +129,9 @@ def run_all(fanout: FanOut, outbox: Outbox | None = None, contents: list[Content
         fanout._slice(outbox)
 
 
-def test_each_member_gets_its_own_tier_and_codec(poller: Poller) -> None:
+def test_each_member_gets_its_own_tier_and_codec(transports: TransportSettings) -> None:
     pairs = {
-        (tier, codec): a_member(poller, tier, codec) for tier in TIERS for codec in (Codec.PLAIN, Codec.LZ4_DICT_1)
+        (tier, codec): a_member(transports, tier, codec) for tier in TIERS for codec in (Codec.PLAIN, Codec.LZ4_DICT_1)
     }
     members, fanout = Members(), FanOut()
     add_all(members, *(member for member, _ in pairs.values()))
@@ -155,8 +149,8 @@ def test_each_member_gets_its_own_tier_and_codec(poller: Poller) -> None:
     assert fanout.deliveries == len(pairs)
 
 
-def test_forms_nobody_needs_are_not_encoded(poller: Poller) -> None:
-    member, sock = a_member(poller, Tier.LOW)
+def test_forms_nobody_needs_are_not_encoded(transports: TransportSettings) -> None:
+    member, sock = a_member(transports, Tier.LOW)
     members = Members()
     add_all(members, member)
     made = prepared(members, event(1))
@@ -164,8 +158,8 @@ def test_forms_nobody_needs_are_not_encoded(poller: Poller) -> None:
     sock.close()
 
 
-def test_a_tick_above_the_frame_cap_is_split_and_its_last_part_has_the_account(poller: Poller) -> None:
-    member, sock = a_member(poller, buffer=1 << 20)
+def test_a_tick_above_the_frame_cap_is_split_and_its_last_part_has_the_account(transports: TransportSettings) -> None:
+    member, sock = a_member(transports, buffer=1 << 20)
     members, fanout = Members(), FanOut()
     add_all(members, member)
     entries = tuple(TickEntry(1, f"user-{n}", "n" * 60, ("文" * 100,)) for n in range(500))
@@ -180,9 +174,9 @@ def test_a_tick_above_the_frame_cap_is_split_and_its_last_part_has_the_account(p
     sock.close()
 
 
-def test_who_has_left_gets_nothing_more_and_who_came_later_neither(poller: Poller) -> None:
-    pairs = [a_member(poller) for _ in range(3)]
-    late = a_member(poller)
+def test_who_has_left_gets_nothing_more_and_who_came_later_neither(transports: TransportSettings) -> None:
+    pairs = [a_member(transports) for _ in range(3)]
+    late = a_member(transports)
     members, fanout = Members(), FanOut()
     add_all(members, *(member for member, _ in pairs))
     fanout.submit(Outbox(members), prepared(members, event(1)))
@@ -194,8 +188,8 @@ def test_who_has_left_gets_nothing_more_and_who_came_later_neither(poller: Polle
         sock.close()
 
 
-def test_lanes_0_to_2_of_a_room_keep_their_order_and_overtake_its_chat(poller: Poller) -> None:
-    member, sock = a_member(poller)
+def test_lanes_0_to_2_of_a_room_keep_their_order_and_overtake_its_chat(transports: TransportSettings) -> None:
+    member, sock = a_member(transports)
     members, fanout = Members(), FanOut()
     outbox = Outbox(members)
     add_all(members, member)
@@ -211,12 +205,12 @@ def test_lanes_0_to_2_of_a_room_keep_their_order_and_overtake_its_chat(poller: P
     sock.close()
 
 
-def test_a_sale_in_one_room_overtakes_the_chat_sweep_of_another(poller: Poller) -> None:
+def test_a_sale_in_one_room_overtakes_the_chat_sweep_of_another(transports: TransportSettings) -> None:
     order: list[str] = []
     fanout = FanOut(clock=lambda: 0.0)
     rooms = {}
     for name, lane in (("chat", Lane.CHAT), ("sale", Lane.COMMERCE)):
-        member, sock = a_member(poller)
+        member, sock = a_member(transports)
         members = rooms[name] = Members()
         add_all(members, member)
         contents = event(1, lane) if name == "sale" else [Content(Tick(1, 100, 0, ()), lane, 1)]
@@ -226,8 +220,8 @@ def test_a_sale_in_one_room_overtakes_the_chat_sweep_of_another(poller: Poller) 
     assert order == ["sale", "chat"]
 
 
-def test_a_large_sweep_is_cut_into_slices_and_reaches_everybody_once(poller: Poller) -> None:
-    pairs = [a_member(poller) for _ in range(150)]
+def test_a_large_sweep_is_cut_into_slices_and_reaches_everybody_once(transports: TransportSettings) -> None:
+    pairs = [a_member(transports) for _ in range(150)]
     members = Members()
     add_all(members, *(member for member, _ in pairs))
     outbox = Outbox(members)
@@ -243,8 +237,10 @@ def test_a_large_sweep_is_cut_into_slices_and_reaches_everybody_once(poller: Pol
         sock.close()
 
 
-def test_an_announcement_rides_with_the_tick_under_way_and_is_everywhere_one_round_later(poller: Poller) -> None:
-    pairs = [a_member(poller) for _ in range(256)]
+def test_an_announcement_joins_the_tick_in_flight_and_is_everywhere_one_pass_later(
+    transports: TransportSettings,
+) -> None:
+    pairs = [a_member(transports) for _ in range(256)]
     members, fanout = Members(), FanOut(clock=lambda: 1.0)
     add_all(members, *(member for member, _ in pairs))
     outbox = Outbox(members)
@@ -264,8 +260,8 @@ def test_an_announcement_rides_with_the_tick_under_way_and_is_everywhere_one_rou
         sock.close()
 
 
-def test_contents_that_do_not_fit_into_one_write_go_one_after_the_other(poller: Poller) -> None:
-    member, sock = a_member(poller, buffer=1 << 20)
+def test_contents_that_do_not_fit_into_one_write_go_one_after_the_other(transports: TransportSettings) -> None:
+    member, sock = a_member(transports, buffer=1 << 20)
     members, fanout = Members(), FanOut()
     add_all(members, member)
     outbox = Outbox(members)
@@ -278,9 +274,9 @@ def test_contents_that_do_not_fit_into_one_write_go_one_after_the_other(poller: 
     sock.close()
 
 
-def test_a_full_socket_queues_and_the_others_do_not_notice(poller: Poller) -> None:
-    slow, slow_sock = a_member(poller, buffer=4096)
-    fast, fast_sock = a_member(poller, buffer=1 << 20)
+def test_a_full_socket_queues_and_the_others_do_not_notice(transports: TransportSettings) -> None:
+    slow, slow_sock = a_member(transports, buffer=4096)
+    fast, fast_sock = a_member(transports, buffer=1 << 20)
     members, fanout = Members(), FanOut()
     outbox = Outbox(members)
     add_all(members, slow)
@@ -290,20 +286,20 @@ def test_a_full_socket_queues_and_the_others_do_not_notice(poller: Poller) -> No
     run_all(fanout)
     assert [frame.sequence for frame in received(fast_sock)] == list(range(1, 31))
     assert slow.session.transport.queue is not None
-    assert poller.budget.used_bytes == slow.session.transport.queue.nbytes > 0
+    assert transports.budget.used_bytes == slow.session.transport.queue.nbytes > 0
     link = open_client()
     got = received(slow_sock, link)
     while slow.session.transport.queue is not None:
         slow.session.transport.on_writable()
         got += received(slow_sock, link)
     assert [frame.sequence for frame in got] == list(range(1, 31))
-    assert poller.budget.used_bytes == 0
+    assert transports.budget.used_bytes == 0
     slow_sock.close()
     fast_sock.close()
 
 
-def test_a_viewer_that_never_reads_is_closed_when_commerce_no_longer_fits(poller: Poller) -> None:
-    dead, sock = a_member(poller, buffer=4096)
+def test_a_viewer_that_never_reads_is_closed_when_commerce_no_longer_fits(transports: TransportSettings) -> None:
+    dead, sock = a_member(transports, buffer=4096)
     members, fanout = Members(), FanOut()
     outbox = Outbox(members)
     add_all(members, dead)
@@ -311,20 +307,20 @@ def test_a_viewer_that_never_reads_is_closed_when_commerce_no_longer_fits(poller
         fanout.submit(outbox, prepared(members, event(number, Lane.COMMERCE, "y" * 4000)))
         run_all(fanout)
     assert dead.session.closed == [4001]  # type: ignore[attr-defined]
-    assert poller.budget.used_bytes == 0
-    assert len(poller) == 0
+    assert transports.budget.used_bytes == 0
+    assert len(transports.poller) == 0
     sock.close()
 
 
-def test_a_peer_that_has_gone_is_taken_out_by_the_sweep(poller: Poller) -> None:
-    gone, sock = a_member(poller)
+def test_a_peer_that_has_gone_is_taken_out_by_the_sweep(transports: TransportSettings) -> None:
+    gone, sock = a_member(transports)
     sock.close()
     members, fanout = Members(), FanOut()
     add_all(members, gone)
     fanout.submit(Outbox(members), prepared(members, event(1)))
     run_all(fanout)
     assert len(gone.session.closed) == 1  # type: ignore[attr-defined]
-    assert len(poller) == 0
+    assert len(transports.poller) == 0
 
 
 class Sink:
@@ -474,8 +470,8 @@ TestRounds = Rounds.TestCase
 TestRounds.settings = settings(max_examples=50, stateful_step_count=30)
 
 
-async def test_the_scheduler_serves_what_is_submitted_while_it_sleeps(poller: Poller) -> None:
-    member, sock = a_member(poller)
+async def test_the_scheduler_serves_what_is_submitted_while_it_sleeps(transports: TransportSettings) -> None:
+    member, sock = a_member(transports)
     members, fanout = Members(), FanOut()
     add_all(members, member)
     async with trio.open_nursery() as nursery:

@@ -7,9 +7,10 @@ without its thread (`tests.simulation.disk`).
 from __future__ import annotations
 
 import random
+import select
 import sqlite3
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import trio
 
@@ -17,9 +18,10 @@ from broker.config.schema import AdmissionConfig, Config, LedgerConfig, LinkConf
 from broker.ledger import Ledger, LedgerRefused
 from broker.net.listener import Listener
 from broker.net.poller import Poller
-from broker.net.transport import Transport
+from broker.net.transport import Transport, TransportSettings
 from broker.rooms.fanout import FanOut
 from broker.server import Broker
+from protocol.codes import CloseCode
 from tests.simulation.disk import Disk, Killed, SimLedger
 from tests.simulation.network import SimEpoll, SimSocket, Wire
 from tests.simulation.world import World
@@ -29,40 +31,26 @@ __all__ = ["Life", "SimBroker"]
 DRAIN_S = 2.0
 
 
-class _Ordered(dict[Any, None]):
-    """A set that is gone through in the order of its making, not of its members' addresses."""
-
-    def add(self, member: Any) -> None:
-        self[member] = None
-
-    def discard(self, member: Any) -> None:
-        self.pop(member, None)
-
-
 class SimPoller(Poller):
     """The poller over simulated wires."""
 
-    def simulate(self) -> SimEpoll:
+    def _make_epoll(self) -> select.epoll:
         """Take an epoll of the simulated network."""
-        self._epoll.close()
-        epoll = SimEpoll()
-        self._epoll = epoll  # type: ignore[assignment]
-        self._backlogged = _Ordered()  # type: ignore[assignment]
-        return epoll
+        self.epoll = SimEpoll()
+        return cast(select.epoll, self.epoll)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """As the real one, where the epoll is no descriptor to wait for."""
-        epoll: Any = self._epoll
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._keep_house)
+                nursery.start_soon(self._maintenance)
                 task_status.started()
                 while True:
-                    await epoll.wait()
-                    self._turn()
+                    await self.epoll.wait()
+                    self.turn()
         finally:
-            for transport in list(self._transports.values()):
-                transport.abort("broker stopped")
+            for transport in self:
+                transport.abort("broker stopped", CloseCode.CLOSED_BY_PEER)
 
 
 class SimListener(Listener):
@@ -127,11 +115,11 @@ class SimBroker(Broker):
     def _make_poller(self, kind: type[Poller] = SimPoller) -> Poller:
         poller = super()._make_poller(kind)
         assert isinstance(poller, SimPoller)
-        self.epoll = poller.simulate()
+        self.epoll = poller.epoll
         return poller
 
-    def _make_listener(self, kind: type[Listener] = SimListener) -> Listener:
-        listener = super()._make_listener(kind)
+    def _make_listener(self, transports: TransportSettings, kind: type[Listener] = SimListener) -> Listener:
+        listener = super()._make_listener(transports, kind)
         assert isinstance(listener, SimListener)
         self.listener = listener
         return listener
@@ -191,7 +179,7 @@ class Life:
 
     def transports(self) -> Iterator[Transport]:
         """All connections that the broker holds now."""
-        return iter(self.broker.poller._transports.values())
+        return (cast(Transport, connection) for connection in self.broker.poller)
 
     def kill(self) -> None:
         """SIGKILL: nobody says goodbye, nothing more is written."""
@@ -208,7 +196,7 @@ class Life:
             self.is_up = False
             self.world.note("over", self.number)
             if hasattr(self.broker, "listener"):
-                for language, links in self.broker.listener.reception.opened.items():
+                for language, links in self.broker.listener.detector.opened.items():
                     self.world.happened[f"links: {language}"] += links
             for wire in self.wires:
                 wire.cut()

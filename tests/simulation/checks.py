@@ -29,7 +29,7 @@ def look(cast: Cast) -> None:
         assert account.admitted == sum(account[1:]), account
         assert min(account) >= 0, account
     queued = 0
-    limits = broker.poller.queue_limits
+    limits = broker.listener.transports.queue_limits
     for transport in life.transports():
         queue = transport.queue
         if queue is not None:

@@ -26,7 +26,7 @@ from broker.core.net.send_queue import Missed, QueueLimits
 from broker.net.poller import Poller
 from broker.net.protocol_detection import DetectorSettings, ProtocolDetector, release_admission
 from broker.net.tls import server_context
-from broker.net.transport import Framing, Owner, Transport
+from broker.net.transport import Framing, Owner, Transport, TransportSettings
 from broker.net.websocket import ws_frame
 from protocol.codes import CloseCode
 
@@ -105,6 +105,9 @@ class RememberingOwner:
     def on_drained(self, missed: Missed) -> None:
         self.missed.append(missed)
 
+    def on_deadline(self, now: float) -> None:
+        self.transport.close(CloseCode.HANDSHAKE_TIMEOUT, "too late")
+
     def on_overflow(self) -> None:
         self.overflows += 1
         self.transport.close(CloseCode.SLOW_VIEWER, "too slow")
@@ -124,6 +127,17 @@ class RememberingOwner:
                 self.transport.write(data)
 
         self.on_data_do = say
+
+
+def transport_settings(
+    poller: Poller,
+    *,
+    limits: QueueLimits | None = None,
+    budget_bytes: int = 1 << 30,
+    on_released: Callable[[Transport], None] = lambda transport: None,
+) -> TransportSettings:
+    """Settings of transports on a poller."""
+    return TransportSettings(poller, limits or QueueLimits(), ByteBudget(budget_bytes), on_released)
 
 
 class Stage:
@@ -148,7 +162,7 @@ class Stage:
         self.gone: list[Transport] = []
         self.ready = True
         self.patience_s = patience_s
-        self.reception = DetectorSettings(
+        self.detector = DetectorSettings(
             connection_limits=self.connection_limits,
             make_session=self.make_owner,
             health=lambda: (self.ready, {"status": "ok" if self.ready else "draining"}),
@@ -156,14 +170,8 @@ class Stage:
             tls=tls,
             trusted=trusted or Networks(),
         )
-        self.poller = Poller(
-            queue_limits=limits or QueueLimits(),
-            budget=self.budget,
-            write_timeout_s=10.0,
-            on_due=self.on_due,
-            on_gone=self.on_gone,
-            clock=self.clock,
-        )
+        self.poller = Poller(write_timeout_s=10.0, clock=self.clock)
+        self.transports = TransportSettings(self.poller, limits or QueueLimits(), self.budget, self.on_released)
         self._door = socket.create_server(("127.0.0.1", 0), backlog=512)
         self._clients: list[socket.socket] = []
 
@@ -172,10 +180,7 @@ class Stage:
         self.owners.append(owner)
         return owner
 
-    def on_due(self, transport: Transport) -> None:
-        transport.close(CloseCode.HANDSHAKE_TIMEOUT, "too late")
-
-    def on_gone(self, transport: Transport) -> None:
+    def on_released(self, transport: Transport) -> None:
         self.gone.append(transport)
         release_admission(self.connection_limits, transport)
 
@@ -203,7 +208,7 @@ class Stage:
     def add(self, kind: type[Transport]) -> tuple[Transport, RememberingOwner, socket.socket]:
         """A transport of ``kind`` that is admitted, owned and polled."""
         server, client = self.pair()
-        transport = kind(server, self.poller, "127.0.0.1")
+        transport = kind(server, self.transports, "127.0.0.1")
         self.adopt(transport)
         return transport, self.owners[-1], client
 
@@ -219,7 +224,7 @@ class Stage:
         admission = self.connection_limits.enter(address)
         refusal = admission if isinstance(admission, Refuse) else None
         due = self.clock.now + self.patience_s
-        greeting = ProtocolDetector(server, self.poller, address, self.reception, refusal, is_proxied=is_proxied)
+        greeting = ProtocolDetector(server, self.transports, address, self.detector, refusal, is_proxied=is_proxied)
         self.poller.add(greeting, due)
         return greeting, client
 
@@ -227,14 +232,14 @@ class Stage:
 
     def turn(self, times: int = 1) -> None:
         for _ in range(times):
-            self.poller._turn()
+            self.poller.turn()
 
     def later(self, passed_s: float) -> None:
         """Let time pass, in steps as small as the poller's own."""
         end = self.clock.now + passed_s
         while self.clock.now < end:
             self.clock.now = min(end, self.clock.now + 0.25)
-            self.poller._tidy()
+            self.poller.run_timers()
             self.turn()
 
     def until(self, is_so: Callable[[], object], *socks: socket.socket) -> None:
@@ -245,7 +250,7 @@ class Stage:
             if is_so():
                 return
             assert time.monotonic() < end, "it never became so"
-            watched = [self.poller._epoll.fileno(), *(sock.fileno() for sock in socks)]
+            watched = [self.poller.fileno(), *(sock.fileno() for sock in socks)]
             select.select([fd for fd in watched if fd >= 0], [], [], 0.02)
 
     def read_all(self, client: socket.socket) -> bytes:
@@ -307,11 +312,11 @@ class Stage:
         ) == (0, 0, 0)
         assert len(self.gone) == len(set(map(id, self.gone)))
         self._door.close()
-        self.poller._epoll.close()
+        self.poller.close()
 
     def _give_up(self) -> bool:
         """Transports that are behind do not see the end of their peer before they write."""
-        for transport in list(self.poller._transports.values()):
+        for transport in self.poller:
             transport.abort("test over")
         return True
 
