@@ -33,7 +33,7 @@ from bench.run import RunOptions, Say, plain_toml
 from bench.scenario import LinkScript, Scenario
 from broker.config.schema import Config, LogConfig, load
 from broker.core.limits.overload import ByteBudget
-from broker.core.net.send_queue import Missed, QueueLimits
+from broker.core.net.send_queue import QueueLimits, QueueMissed
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import RoomRules
 from broker.net.poller import Poller
@@ -171,7 +171,7 @@ class Viewer:
     def on_backlog(self) -> None:
         self.start_backlog()
 
-    def on_drained(self, missed: Missed) -> None:
+    def on_drained(self, missed: QueueMissed) -> None:
         self.link.told += missed.chat_weight
 
     def on_overflow(self) -> None:

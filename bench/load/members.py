@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, cast
 import trio
 import trio.lowlevel
 
-from broker.core.net.send_queue import Missed
+from broker.core.net.send_queue import QueueMissed
 from broker.net.poller import Poller
 from broker.net.transport import Framing, Part, TcpTransport, Transport, TransportSettings
 from broker.rooms.members import Member, variant_of
@@ -191,7 +191,7 @@ class Seat:
     def on_backlog(self) -> None:
         self.room.members.use_slow_path(self.member)
 
-    def on_drained(self, missed: Missed) -> None:
+    def on_drained(self, missed: QueueMissed) -> None:
         self.crowd.missed_chat_frames += missed.chat_frames
         self.crowd.missed_ambient_frames += missed.ambient_frames + missed.superseded
         self.crowd.missed_danmaku += missed.chat_weight

@@ -15,7 +15,7 @@ import msgpack
 
 from bench.micro.result import Result
 from bench.micro.wire import Template, hello_auth_join
-from broker.core.chat.coalesce import Coalescer, Danmaku, Pick
+from broker.core.chat.coalesce import Coalescer, PendingDanmaku, Pick
 from broker.core.limits.rate_limit import Gcra, Rate
 from broker.core.net.send_queue import QueueLimits, SendQueue
 from broker.core.rooms.policies import policy_from
@@ -176,7 +176,7 @@ class _Offer:
         self.now += 1.0
         now, offer = self.now, self.window.offer
         items = [
-            Danmaku(1, f"user-{number % 200}", "", f"{PHRASE} {number % self.different}", at=now)
+            PendingDanmaku(1, f"user-{number % 200}", "", f"{PHRASE} {number % self.different}", at=now)
             for number in range(MESSAGES)
         ]
         begun = time.process_time()

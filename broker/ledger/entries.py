@@ -24,9 +24,9 @@ __all__ = [
     "DirectState",
     "Entry",
     "FailureKind",
-    "FirstResult",
     "Item",
     "Key",
+    "KeyResult",
     "LedgerDamaged",
     "LedgerError",
     "LedgerRefused",
@@ -220,7 +220,7 @@ class Committed(NamedTuple):
     direct_ids: tuple[int, ...] = ()
 
 
-class FirstResult(NamedTuple):
+class KeyResult(NamedTuple):
     """What came of the first submission with a key."""
 
     outcome: int
@@ -233,7 +233,7 @@ class FirstResult(NamedTuple):
 class Repeated(NamedTuple):
     """Nothing was written: these keys are known, by digest."""
 
-    first: dict[bytes, FirstResult]
+    first: dict[bytes, KeyResult]
 
 
 class FailureKind(Enum):

@@ -31,7 +31,7 @@ from broker.ledger.reader import Reader
 from broker.ledger.result_batch import ResultBatch
 from broker.ledger.schema import database_path, is_unborn, refusal_of
 from broker.ledger.store import Store
-from broker.ledger.writer import LedgerState, LedgerStats, Pace, Signal, Waiting, Writer
+from broker.ledger.writer import LedgerSignal, LedgerState, LedgerStats, Pace, Waiting, Writer
 
 __all__ = ["Ledger", "LedgerLimits"]
 
@@ -213,7 +213,7 @@ class Ledger:
                     await closed.wait()
                 while self._settled:
                     self._tell(*self._settled.popleft())
-                writer.move(Signal.CLOSE)
+                writer.move(LedgerSignal.CLOSE)
         finally:
             os.close(lock)
 

@@ -25,9 +25,9 @@ from broker.ledger.entries import (
     DirectAcked,
     DirectEntry,
     Entry,
-    FirstResult,
     Item,
     Key,
+    KeyResult,
     LedgerDamaged,
     OutboxDone,
     OutboxEntry,
@@ -87,7 +87,7 @@ class _Draft:
         self.hash = head.hash
         self.next_stream = next_stream
         self.streams: dict[tuple[str, int], _Stream] = {}
-        self.staged: dict[bytes, FirstResult] = {}
+        self.staged: dict[bytes, KeyResult] = {}
         # Rows as the INSERT statements above take them.
         self.entries: list[tuple[Any, ...]] = []
         self.keys: list[tuple[Any, ...]] = []
@@ -152,10 +152,10 @@ class Store:
 
     # ---- staging
 
-    def _stage(self, draft: _Draft, submission: Submission, known: dict[bytes, FirstResult]) -> Committed | Repeated:
+    def _stage(self, draft: _Draft, submission: Submission, known: dict[bytes, KeyResult]) -> Committed | Repeated:
         keys = submission.keys
         if keys:
-            repeated: dict[bytes, FirstResult] = {}
+            repeated: dict[bytes, KeyResult] = {}
             for key in keys:
                 first = draft.staged.get(key[0]) or known.get(key[0])
                 if first is not None:
@@ -207,7 +207,7 @@ class Store:
         digest, fingerprint, outcome, answer = key
         if digest in draft.staged:
             return  # named twice in one submission
-        draft.staged[digest] = FirstResult(outcome, offset, answer, fingerprint)
+        draft.staged[digest] = KeyResult(outcome, offset, answer, fingerprint)
         crc = key_checksum(digest, fingerprint, outcome, offset, answer)
         draft.keys.append((digest, fingerprint, outcome, offset, answer, at_ms, crc))
 
@@ -336,9 +336,9 @@ def key_checksum(digest: bytes, fingerprint: bytes, outcome: int, offset: int, a
     return zlib.crc32(b"%b%b%d %d %b" % (digest, fingerprint, outcome, offset, answer))
 
 
-def read_keys(connection: sqlite3.Connection, digests: Sequence[bytes]) -> dict[bytes, FirstResult]:
+def read_keys(connection: sqlite3.Connection, digests: Sequence[bytes]) -> dict[bytes, KeyResult]:
     """The first results of those keys that are known. LedgerDamaged where a row is not what was written."""
-    found: dict[bytes, FirstResult] = {}
+    found: dict[bytes, KeyResult] = {}
     position = 0
     for size in _CHUNKS:
         while len(digests) - position >= size:
@@ -348,7 +348,7 @@ def read_keys(connection: sqlite3.Connection, digests: Sequence[bytes]) -> dict[
                 digest, fingerprint, outcome, offset, answer, crc = row
                 if key_checksum(digest, fingerprint, outcome, offset, answer) != crc:
                     raise LedgerDamaged(f"key {digest.hex()} is not what was written (checksum)")
-                found[digest] = FirstResult(outcome, offset, answer, fingerprint)
+                found[digest] = KeyResult(outcome, offset, answer, fingerprint)
             position += size
     return found
 

@@ -64,7 +64,7 @@ class LedgerState(Enum):
     CLOSED = "closed"
 
 
-class Signal(Enum):
+class LedgerSignal(Enum):
     """What happens to a ledger."""
 
     OPENED = "opened"
@@ -74,14 +74,14 @@ class Signal(Enum):
     CLOSE = "close"
 
 
-TRANSITIONS: dict[tuple[LedgerState, Signal], LedgerState] = {
-    (LedgerState.OPENING, Signal.OPENED): LedgerState.READY,
-    (LedgerState.READY, Signal.FAILED): LedgerState.DEGRADED,
-    (LedgerState.DEGRADED, Signal.FAILED): LedgerState.DEGRADED,
-    (LedgerState.DEGRADED, Signal.RECOVERED): LedgerState.READY,
-    (LedgerState.READY, Signal.BROKEN): LedgerState.DAMAGED,
-    (LedgerState.DEGRADED, Signal.BROKEN): LedgerState.DAMAGED,
-    **{(state, Signal.CLOSE): LedgerState.CLOSED for state in LedgerState},
+TRANSITIONS: dict[tuple[LedgerState, LedgerSignal], LedgerState] = {
+    (LedgerState.OPENING, LedgerSignal.OPENED): LedgerState.READY,
+    (LedgerState.READY, LedgerSignal.FAILED): LedgerState.DEGRADED,
+    (LedgerState.DEGRADED, LedgerSignal.FAILED): LedgerState.DEGRADED,
+    (LedgerState.DEGRADED, LedgerSignal.RECOVERED): LedgerState.READY,
+    (LedgerState.READY, LedgerSignal.BROKEN): LedgerState.DAMAGED,
+    (LedgerState.DEGRADED, LedgerSignal.BROKEN): LedgerState.DAMAGED,
+    **{(state, LedgerSignal.CLOSE): LedgerState.CLOSED for state in LedgerState},
 }
 """``TRANSITIONS[state, signal]``; a missing key is refused."""
 
@@ -155,9 +155,9 @@ class Writer:
         self._mark_failed = False
         self._upkeep_at = clock()
         self._slow_told_at = self._upkeep_told_at = clock() - 60.0
-        self.move(Signal.OPENED)
+        self.move(LedgerSignal.OPENED)
 
-    def move(self, signal: Signal) -> None:
+    def move(self, signal: LedgerSignal) -> None:
         """Change the state; RuntimeError (a bug) where the table has no key."""
         state = TRANSITIONS.get((self.state, signal))
         if state is None:
@@ -293,13 +293,13 @@ class Writer:
             log.error("ledger degraded: nothing durable is acknowledged", trouble=trouble.value, why=str(error))
         self._trouble = trouble
         self.reason = f"{trouble.value} ({error})"
-        self.move(Signal.FAILED)
+        self.move(LedgerSignal.FAILED)
 
     def _broken(self, detail: str) -> None:
         log.critical("ledger damaged: it does not write again", why=detail)
         self._trouble = FailureKind.DAMAGED
         self.reason = detail
-        self.move(Signal.BROKEN)
+        self.move(LedgerSignal.BROKEN)
 
     def _try_again(self) -> None:
         """Verify the file and commit an empty batch over its end; READY again if both succeed."""
@@ -314,7 +314,7 @@ class Writer:
             self._mark()
             self.reason = ""
             self.stats.recoveries += 1
-            self.move(Signal.RECOVERED)
+            self.move(LedgerSignal.RECOVERED)
             log.warning("ledger ready again")
 
     def _refuse(self, for_s: float) -> None:

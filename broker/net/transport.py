@@ -17,7 +17,7 @@ from enum import IntEnum
 from typing import ClassVar, NamedTuple, Protocol
 
 from broker.core.limits.overload import ByteBudget
-from broker.core.net.send_queue import Missed, QueueLimits, QueueResult, SendQueue
+from broker.core.net.send_queue import QueueLimits, QueueMissed, QueueResult, SendQueue
 from broker.net.poller import Poller
 from protocol.codes import CloseCode, Lane
 
@@ -78,7 +78,7 @@ class Owner(Protocol):
     def on_backlog(self) -> None:
         """The socket is full and a queue begins: nothing may be written past it."""
 
-    def on_drained(self, missed: Missed) -> None:
+    def on_drained(self, missed: QueueMissed) -> None:
         """The queue has drained; ``missed`` is what it dropped meanwhile."""
 
     def on_overflow(self) -> None:

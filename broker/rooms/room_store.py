@@ -22,6 +22,7 @@ from broker.ledger import (
     Entry,
     Item,
     Key,
+    KeyResult,
     Ledger,
     LedgerError,
     LedgerResult,
@@ -33,7 +34,6 @@ from broker.ledger import (
     SubmitResult,
     make_key,
 )
-from broker.ledger import FirstResult as StoredResult
 from broker.ledger.queries import LedgerQueries
 from broker.ledger.replay import event_of
 from protocol.codes import Lane, MessageType, Outcome, RoomPhase
@@ -82,9 +82,7 @@ class RoomStore:
                 items.append(RoomNoted(room, epoch, event.at_ms, note))
         return self.ledger.record(items, on_settled, [_key(room, asked) for asked in record.asked if asked.key])
 
-    def first_results(
-        self, room: str, record: Record[Any], first: Mapping[bytes, StoredResult]
-    ) -> dict[str, FirstResult]:
+    def first_results(self, room: str, record: Record[Any], first: Mapping[bytes, KeyResult]) -> dict[str, FirstResult]:
         """What the ledger knew of a record's keys, by the room's own names for them."""
         found = {}
         for asked in record.asked:

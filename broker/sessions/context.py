@@ -21,7 +21,7 @@ from broker.net.poller import Poller
 from broker.net.transport import Transport
 from broker.rooms.hub import Hub
 from broker.rooms.room_store import RoomHistory
-from broker.users.batches import Batches
+from broker.users.batches import IncomingBatches
 from broker.users.inbox import Inboxes
 from protocol.codes import MESSAGE_TYPES, Feature, MessageType, Role
 from protocol.messages import VERSION, CustomType, ServerHello
@@ -59,7 +59,7 @@ class SessionContext:
     """History on the disk; None: this broker keeps nothing."""
     inboxes: Inboxes | None = None
     """Must-deliver messages; None likewise."""
-    batches: Batches = field(init=False)
+    batches: IncomingBatches = field(init=False)
     """Must-deliver messages on their way in."""
     frame_limit: SingleGcra = field(init=False)
     """Frames of one link, in bursts of two seconds."""
@@ -80,7 +80,7 @@ class SessionContext:
     _may_post: dict[tuple[Role, frozenset[str] | None], frozenset[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.batches = Batches(self.inboxes, self.custom)
+        self.batches = IncomingBatches(self.inboxes, self.custom)
         frames_per_s, errors = self.config.frames_per_s, self.config.errors_per_minute
         self.frame_limit = SingleGcra(Rate(frames_per_s, 2 * frames_per_s) if frames_per_s else UNLIMITED)
         self.error_limit = SingleGcra(Rate(errors / 60.0, errors))

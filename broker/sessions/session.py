@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import structlog
 
 from broker.auth.grants import AuthError, Grant, RoomGrant
-from broker.core.net.send_queue import Missed as QueueMissed
+from broker.core.net.send_queue import QueueMissed
 from broker.net.transport import Framing, Transport
 from broker.net.websocket import ws_frame
 from broker.rooms.members import Member, RoomRef, variant_of

@@ -22,7 +22,7 @@ from protocol.direct_batches import payloads_of
 from protocol.fields import FieldError
 from protocol.messages import BatchState, SendDirect
 
-__all__ = ["MAX_UNDER_WAY", "Batches", "Sender"]
+__all__ = ["MAX_UNDER_WAY", "IncomingBatches", "Sender"]
 
 MAX_UNDER_WAY = 4
 """Parts of one link that wait for the disk; one more is told to wait. SPEC.md names the number."""
@@ -41,7 +41,7 @@ class Sender(Protocol):
         """Answer a failed request; likewise."""
 
 
-class Batches:
+class IncomingBatches:
     """All batches of one broker that are under way. ``custom``: the deployment's own types; inboxes None: no ledger."""
 
     def __init__(self, inboxes: Inboxes | None, custom: Mapping[int, Any]) -> None:

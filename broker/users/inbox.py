@@ -42,7 +42,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
 from protocol.messages import MAX_DIRECT_BYTES, Direct
 
-__all__ = ["BatchResult", "Inboxes", "Link"]
+__all__ = ["BatchResult", "DirectSink", "Inboxes"]
 
 log = structlog.get_logger("roomcast.inboxes")
 
@@ -53,7 +53,7 @@ MAX_PAYLOAD_BYTES = MAX_DIRECT_BYTES
 SAVE_AGAIN_S = 5.0
 
 
-class Link(Protocol):
+class DirectSink(Protocol):
     """What the inbox knows of a session."""
 
     def send(self, message: Direct, room: int = 0, sequence: int = 0, lane: Lane | None = None) -> None:
@@ -79,7 +79,7 @@ class _Pending:
         self.acked = acked
         self.saving = acked
         self.last = last
-        self.links: dict[Link, _Cursor] = {}
+        self.links: dict[DirectSink, _Cursor] = {}
 
 
 class _Part:
@@ -141,7 +141,7 @@ class Inboxes:
         self._queries = queries
         self._unix_ms = unix_ms
         self._expiry_ms = round(expiry_s * 1000)
-        self._links: dict[str, tuple[Link, ...]] = {}
+        self._links: dict[str, tuple[DirectSink, ...]] = {}
         self._pending: dict[str, _Pending] = {}
         self._knows_all = True
         self._unsaved: dict[str, int] = {}
@@ -254,7 +254,7 @@ class Inboxes:
 
     # ---- links
 
-    def arrive(self, user: str, link: Link) -> None:
+    def arrive(self, user: str, link: DirectSink) -> None:
         """A link of a user has logged in: it gets what is pending, then what comes."""
         self._links[user] = (*self._links.get(user, ()), link)
         pending = self._pending.get(user)
@@ -264,7 +264,7 @@ class Inboxes:
         elif not self._knows_all:
             self._look_up(user)
 
-    def leave(self, user: str, link: Link) -> None:
+    def leave(self, user: str, link: DirectSink) -> None:
         """A link has ended."""
         left = tuple(each for each in self._links.get(user, ()) if each is not link)
         if left:
@@ -275,7 +275,7 @@ class Inboxes:
         if pending is not None:
             pending.links.pop(link, None)
 
-    def acknowledge(self, user: str, link: Link, direct_id: int) -> None:
+    def acknowledge(self, user: str, link: DirectSink, direct_id: int) -> None:
         """A link says that its user has seen everything up to ``direct_id``; what it was never sent does not count."""
         pending = self._pending.get(user)
         cursor = None if pending is None else pending.links.get(link)
@@ -382,7 +382,7 @@ class Inboxes:
             pending.links[link] = _Cursor(pending.acked)
             self._pump(user, pending, link)
 
-    def _pump(self, user: str, pending: _Pending, link: Link) -> None:
+    def _pump(self, user: str, pending: _Pending, link: DirectSink) -> None:
         """Ask for the next messages of a link, if its window has room and there are any."""
         cursor = pending.links[link]
         cursor.sent = max(cursor.sent, pending.acked)
@@ -395,7 +395,13 @@ class Inboxes:
             self._unread[user] = None
 
     def _on_messages(
-        self, user: str, pending: _Pending, link: Link, last: int, room: int, messages: Sequence[StoredDirect] | None
+        self,
+        user: str,
+        pending: _Pending,
+        link: DirectSink,
+        last: int,
+        room: int,
+        messages: Sequence[StoredDirect] | None,
     ) -> None:
         """The disk has answered: up to ``room`` messages of those up to ``last``."""
         cursor = pending.links.get(link)
@@ -419,7 +425,7 @@ class Inboxes:
             cursor.sent = max(cursor.sent, last)
         self._pump(user, pending, link)
 
-    def _deliver(self, link: Link, direct_id: int, kind: int, at_ms: int, payload: Any) -> None:
+    def _deliver(self, link: DirectSink, direct_id: int, kind: int, at_ms: int, payload: Any) -> None:
         self.delivered += 1
         link.send(Direct(direct_id, kind, at_ms, payload), lane=Lane.COMMERCE)
 

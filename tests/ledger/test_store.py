@@ -20,7 +20,7 @@ from broker.ledger import (
     DirectEntry,
     DirectState,
     Entry,
-    FirstResult,
+    KeyResult,
     LedgerDamaged,
     OutboxDone,
     OutboxEntry,
@@ -75,7 +75,7 @@ class Model:
         self.offsets: dict[tuple[str, int], int] = {}
         self.ended: set[tuple[str, int]] = set()
         self.notes: dict[tuple[str, int], bytes] = {}
-        self.first: dict[bytes, FirstResult] = {}
+        self.first: dict[bytes, KeyResult] = {}
         self.inboxes: dict[str, list[tuple[DirectEntry, DirectState]]] = {"ann": [], "bob": []}
         self.outbox: dict[int, tuple[int | None, int, bytes]] = {}
         self.last_outbox_id = 0
@@ -121,7 +121,7 @@ class Model:
                     self.ended.add((room, epoch))
                     self.notes.pop((room, epoch), None)
         for key in submission.keys:
-            self.first[key.digest] = FirstResult(key.outcome, offsets[0] if offsets else 0, key.answer, key.fingerprint)
+            self.first[key.digest] = KeyResult(key.outcome, offsets[0] if offsets else 0, key.answer, key.fingerprint)
         return Committed(tuple(offsets), tuple(direct_ids))
 
     def _open(self, room: str, epoch: int) -> None:
@@ -242,7 +242,7 @@ def test_a_repeated_key_writes_nothing_and_returns_the_first_result(store: Fault
     other = Submission((Entry("lobby", 7, 2, 5, 2, b"tulip"),), (make_key("gift", "order-1", b"tulip"),))
     assert store.commit([first, other]) == [
         Committed((1,)),
-        Repeated({order.digest: FirstResult(0, 1, b"ok", order.fingerprint)}),
+        Repeated({order.digest: KeyResult(0, 1, b"ok", order.fingerprint)}),
     ]
     (again,) = store.commit([other])
     assert isinstance(again, Repeated)

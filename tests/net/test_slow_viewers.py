@@ -7,7 +7,7 @@ import socket
 import pytest
 import trio
 
-from broker.core.net.send_queue import Missed as QueueMissed
+from broker.core.net.send_queue import QueueMissed
 from protocol.codes import CloseCode, MessageType, Outcome
 from protocol.messages import Ack, Direct, Event, Missed, Ping, Pong, State, Tick
 from tests.support.broker import RawLink, joined_link, running_broker

@@ -22,7 +22,7 @@ import trio
 from broker.ledger import Ledger, LedgerLimits, LedgerResult, LedgerState, ResultBatch, Retention, database_path
 from broker.ledger.entries import Submission
 from broker.ledger.store import Store
-from broker.ledger.writer import Pace, Signal, Waiting
+from broker.ledger.writer import LedgerSignal, Pace, Waiting
 from tests.simulation.world import World
 from tests.support.faulty_disk import disk_error
 
@@ -248,7 +248,7 @@ class SimLedger(Ledger):
                 self._reader.close()
                 self._reader = None
                 writer.close()
-                writer.move(Signal.CLOSE)
+                writer.move(LedgerSignal.CLOSE)
 
     def _die_at_start(self) -> None:
         if not self._is_gone:

@@ -22,7 +22,7 @@ import trustme
 from broker.core.limits.overload import ByteBudget
 from broker.core.net.connection_limits import ConnectionLimits, Refuse
 from broker.core.net.proxy_header import Networks
-from broker.core.net.send_queue import Missed, QueueLimits
+from broker.core.net.send_queue import QueueLimits, QueueMissed
 from broker.net.poller import Poller
 from broker.net.protocol_detection import DetectorSettings, ProtocolDetector, release_admission
 from broker.net.tls import server_context
@@ -83,7 +83,7 @@ class RememberingOwner:
         self.transport = transport
         self.data = b""
         self.texts: list[str] = []
-        self.missed: list[Missed] = []
+        self.missed: list[QueueMissed] = []
         self.backlogged = 0
         self.overflows = 0
         self.closed: list[tuple[int, str]] = []
@@ -102,7 +102,7 @@ class RememberingOwner:
     def on_backlog(self) -> None:
         self.backlogged += 1
 
-    def on_drained(self, missed: Missed) -> None:
+    def on_drained(self, missed: QueueMissed) -> None:
         self.missed.append(missed)
 
     def on_deadline(self, now: float) -> None:

@@ -25,11 +25,11 @@ from typing import Generic, TypeVar
 from protocol.codes import Outcome, Tier
 from protocol.messages import Account
 
-from .danmaku import MAX_SENDERS, Danmaku, normalize
+from .danmaku import MAX_SENDERS, PendingDanmaku, normalize
 from .fairness import QUIET_BELOW, FairnessScores
 from .reading_budget import ReadingBudget
 
-__all__ = ["Coalescer", "Danmaku", "Offer", "Pick", "TierCut", "Window", "normalize"]
+__all__ = ["Coalescer", "Offer", "PendingDanmaku", "Pick", "TierCut", "Window", "normalize"]
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ class TierCut:
     A shown entry of count n is 1 shown and n - 1 merged; an entry not shown is n sampled or n expired.
     """
 
-    entries: tuple[Danmaku, ...]
+    entries: tuple[PendingDanmaku, ...]
     account: Account
 
 
@@ -129,9 +129,9 @@ class Coalescer(Generic[T]):
         self._open()
 
     def _open(self) -> None:
-        self._items: dict[tuple[int, str] | int, Danmaku] = {}
+        self._items: dict[tuple[int, str] | int, PendingDanmaku] = {}
         """By type and folded text; without merging, by order of arrival."""
-        self._heaviest: list[tuple[float, int, int, Danmaku]] | None = None
+        self._heaviest: list[tuple[float, int, int, PendingDanmaku]] | None = None
         self._displaced: list[T] = []
         self._order = self._admitted = self._undecided = self._tickets = self._bytes = 0
 
@@ -150,7 +150,7 @@ class Coalescer(Generic[T]):
         """Memory held for the open window, rounded up; payloads in ``extra`` are the caller's to bound."""
         return self._bytes + TICKET_BYTES * self._tickets
 
-    def offer(self, item: Danmaku, ticket: T, now: float, over_quota: bool = False) -> Offer:
+    def offer(self, item: PendingDanmaku, ticket: T, now: float, over_quota: bool = False) -> Offer:
         """Put one message into the open window; ``item`` is its own from now on.
 
         ``over_quota``: the room takes no more now. It may still merge, or take the place of an entry whose sender
@@ -199,7 +199,7 @@ class Coalescer(Generic[T]):
             heappush(self._heaviest, _weight(item))
         return _ADMITTED
 
-    def _merge_into(self, first: Danmaku, sender: str, standing: float, ticket: T) -> Offer:
+    def _merge_into(self, first: PendingDanmaku, sender: str, standing: float, ticket: T) -> Offer:
         if self._tickets >= self._max_tickets - self._max_items:
             return _SHED
         first.count += 1
@@ -223,7 +223,7 @@ class Coalescer(Generic[T]):
             self._heaviest = [_weight(item) for item in self._items.values()]
             heapify(self._heaviest)
         heap = self._heaviest
-        victims: list[tuple[float, int, int, Danmaku]] = []
+        victims: list[tuple[float, int, int, PendingDanmaku]] = []
         freed = 0
         while heap and (not victims or self._bytes - freed + cost > self._max_bytes):
             record = heap[0]
@@ -287,7 +287,7 @@ class Coalescer(Generic[T]):
         self._open()
         return Window(per_tier, fates)
 
-    def _rank(self, live: list[Danmaku]) -> int:
+    def _rank(self, live: list[PendingDanmaku]) -> int:
         """Sort ``live``, first to be shown first, and return how many of its head are of quiet senders."""
         quiet = 0
         if self._is_fair:
@@ -297,7 +297,7 @@ class Coalescer(Generic[T]):
         live.sort(key=lambda item: (item._standing, -item.count, item._order))
         return quiet
 
-    def _cut(self, shown: list[Danmaku], expired: list[Danmaku]) -> TierCut:
+    def _cut(self, shown: list[PendingDanmaku], expired: list[PendingDanmaku]) -> TierCut:
         merged = sum(item.count for item in shown) - len(shown)
         late = sum(item.count for item in expired)
         sampled = self._admitted - len(shown) - merged - late
@@ -305,6 +305,6 @@ class Coalescer(Generic[T]):
         return TierCut(entries, Account(self._admitted, len(shown), merged, sampled, late))
 
 
-def _weight(item: Danmaku) -> tuple[float, int, int, Danmaku]:
+def _weight(item: PendingDanmaku) -> tuple[float, int, int, PendingDanmaku]:
     """Heap record of an entry: the one to be shown last is the smallest."""
     return -item._standing, item.count, -item._order, item

@@ -9,7 +9,7 @@ from typing import Any
 from unicodedata import is_normalized
 from unicodedata import normalize as _to_form
 
-__all__ = ["MAX_SENDERS", "Danmaku", "normalize"]
+__all__ = ["MAX_SENDERS", "PendingDanmaku", "normalize"]
 
 MAX_SENDERS = 3
 """Further senders named in a merged entry (the wire's cap)."""
@@ -32,7 +32,7 @@ def normalize(text: str) -> str:
     return text.casefold().strip()
 
 
-class Danmaku:
+class PendingDanmaku:
     """One danmaku or emote, later an entry of a tick: ``count`` equal ones, the first by ``user_id``.
 
     ``senders``: up to 3 further user ids in order of arrival. ``style`` and ``extra`` are the caller's.

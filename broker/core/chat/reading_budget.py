@@ -35,10 +35,6 @@ class ReadingBudget:
         self._quiet_tokens = self._tokens
         self._at = inf  # of the last take: a new bucket is full, so the first one gains nothing
 
-    @property
-    def is_limited(self) -> bool:
-        return self._rate_per_s < inf
-
     def take(self, now: float, scale: float, waiting: int, quiet: int) -> int:
         """Pay for as many of ``waiting`` items as may be shown; the first ``quiet`` of them are quiet.
 

@@ -29,8 +29,8 @@ __all__ = [
     "THRESHOLDS",
     "ByteBudget",
     "OverloadMonitor",
+    "OverloadSignal",
     "OverloadStage",
-    "Signal",
     "StageRule",
     "Threshold",
     "TickPacer",
@@ -74,7 +74,7 @@ STAGE_RULES: dict[OverloadStage, StageRule] = {
 }
 
 
-class Signal(IntEnum):
+class OverloadSignal(IntEnum):
     """What is measured; of two that demand the same stage, the earlier is named as the reason."""
 
     QUEUE_BYTES = 0
@@ -94,14 +94,14 @@ class Threshold(NamedTuple):
     """Stage k may end when the signal is below the k-th value."""
 
 
-THRESHOLDS: dict[Signal, Threshold] = {
+THRESHOLDS: dict[OverloadSignal, Threshold] = {
     # 80 % and 95 % leave a fifth and a twentieth of the budget for what is under way.
-    Signal.QUEUE_BYTES: Threshold((0.80, 0.85, 0.90, 0.95), (0.70, 0.75, 0.80, 0.85)),
+    OverloadSignal.QUEUE_BYTES: Threshold((0.80, 0.85, 0.90, 0.95), (0.70, 0.75, 0.80, 0.85)),
     # 50 ms is half a tick; 150 ms a viewer sees; at 400 ms acks look lost; at 1 s deadlines begin to fail.
-    Signal.LOOP_LAG: Threshold((0.050, 0.150, 0.400, 1.000), (0.025, 0.075, 0.200, 0.500)),
+    OverloadSignal.LOOP_LAG: Threshold((0.050, 0.150, 0.400, 1.000), (0.025, 0.075, 0.200, 0.500)),
     # The pacer aims at 0.6, so 0.8 means that its bound of one second is reached; above 1 sweeps fall behind for good.
     # Stage 4 begins where even a tick of two seconds and half of the danmaku leave no time for anything else.
-    Signal.SWEEP_SHARE: Threshold((0.80, 0.95, 1.50, 3.00), (0.70, 0.80, 1.20, 2.00)),
+    OverloadSignal.SWEEP_SHARE: Threshold((0.80, 0.95, 1.50, 3.00), (0.70, 0.80, 1.20, 2.00)),
 }
 
 
@@ -114,7 +114,7 @@ class Transition(NamedTuple):
     at: float
     before: OverloadStage
     after: OverloadStage
-    signal: Signal
+    signal: OverloadSignal
     value: float
 
 
@@ -137,7 +137,7 @@ class OverloadMonitor:
         """Transitions that nobody took in time."""
         self._quiet_s = quiet_s
         self._smoothing_s = smoothing_s
-        self._smoothed = [0.0] * len(Signal)
+        self._smoothed = [0.0] * len(OverloadSignal)
         self._latest: float | None = None
         self._quiet_since: float | None = None
         self._history: deque[Transition] = deque(maxlen=max_transitions)
@@ -157,11 +157,11 @@ class OverloadMonitor:
         self._latest = now
         weight = 1.0 - exp(-elapsed_s / self._smoothing_s)
         smoothed = self._smoothed
-        smoothed[Signal.QUEUE_BYTES] = queue_bytes_ratio
-        smoothed[Signal.LOOP_LAG] += weight * (loop_lag_s - smoothed[Signal.LOOP_LAG])
-        smoothed[Signal.SWEEP_SHARE] += weight * (sweep_share - smoothed[Signal.SWEEP_SHARE])
+        smoothed[OverloadSignal.QUEUE_BYTES] = queue_bytes_ratio
+        smoothed[OverloadSignal.LOOP_LAG] += weight * (loop_lag_s - smoothed[OverloadSignal.LOOP_LAG])
+        smoothed[OverloadSignal.SWEEP_SHARE] += weight * (sweep_share - smoothed[OverloadSignal.SWEEP_SHARE])
 
-        demanded, reason = 0, Signal.QUEUE_BYTES
+        demanded, reason = 0, OverloadSignal.QUEUE_BYTES
         for signal, (rises_at, _) in THRESHOLDS.items():
             stage = bisect_right(rises_at, smoothed[signal])
             if stage > demanded:
@@ -182,16 +182,16 @@ class OverloadMonitor:
     def _settle(self, now: float) -> None:
         """Step down once if all was quiet for long enough."""
         step = self.stage - 1
-        nearest, signal = max((self._smoothed[s] / THRESHOLDS[s].falls_below[step], -s) for s in Signal)
+        nearest, signal = max((self._smoothed[s] / THRESHOLDS[s].falls_below[step], -s) for s in OverloadSignal)
         if nearest >= 1.0:
             self._quiet_since = None
         elif self._quiet_since is None:
             self._quiet_since = now
         elif now - self._quiet_since >= self._quiet_s:
             self._quiet_since = now
-            self._go(OverloadStage(step), Signal(-signal), now)
+            self._go(OverloadStage(step), OverloadSignal(-signal), now)
 
-    def _go(self, stage: OverloadStage, signal: Signal, now: float) -> None:
+    def _go(self, stage: OverloadStage, signal: OverloadSignal, now: float) -> None:
         if len(self._history) == self._history.maxlen:
             self.transitions_lost += 1
         self._history.append(Transition(now, self.stage, stage, signal, self._smoothed[signal]))

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from protocol.codes import Lane
 
-__all__ = ["Missed", "QueueLimits", "QueueResult", "SendQueue"]
+__all__ = ["QueueLimits", "QueueMissed", "QueueResult", "SendQueue"]
 
 AMBIENT_PATIENCE = 8
 """Chat buffers that may overtake a waiting counter: 0.8 s of ticks. On a link of 2 KiB/s with 4 KiB/s of chat and a new
@@ -46,7 +46,7 @@ class QueueResult(Enum):
     """Not queued (lanes 0 to 2 only); the link must end with a resumable code, or it would have a hole."""
 
 
-class Missed(NamedTuple):
+class QueueMissed(NamedTuple):
     """What this viewer alone did not get. A counter that gave way to a newer one is superseded, not missed."""
 
     chat_frames: int = 0
@@ -247,9 +247,9 @@ class SendQueue:
             self._begun = b"".join(buffers)
         return self._begun
 
-    def take_missed(self) -> Missed:
+    def take_missed(self) -> QueueMissed:
         """Return what was dropped, refused or superseded since the last call."""
-        missed = Missed(
+        missed = QueueMissed(
             self._chat_frames, self._chat_weight, self._ambient_frames, self._ambient_weight, self._superseded
         )
         self._forget_missed()

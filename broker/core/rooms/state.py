@@ -16,7 +16,7 @@ from math import ceil, inf
 from random import Random
 from typing import Any, Generic, Protocol, TypeVar
 
-from broker.core.chat.coalesce import Coalescer, Danmaku, Offer, TierCut, normalize
+from broker.core.chat.coalesce import Coalescer, Offer, PendingDanmaku, TierCut, normalize
 from broker.core.chat.duplicates import DuplicateFilter
 from broker.core.commerce.gifts import PaidItem, PaidPacer
 from broker.core.limits.overload import STAGE_RULES, OverloadStage
@@ -178,9 +178,9 @@ class RoomState(Generic[T]):
             if self._unique and self._duplicates.seen(user_id, folded or "", now):
                 return (Reply(ticket, Outcome.REJECTED, ErrorCode.DUPLICATE_TEXT),)
         style = payload[1] if kind == _DANMAKU else None
-        return self._offer(ticket, Danmaku(kind, user_id, author.name, text, style, None, now, folded), now)
+        return self._offer(ticket, PendingDanmaku(kind, user_id, author.name, text, style, None, now, folded), now)
 
-    def _offer(self, ticket: T, item: Danmaku, now: float) -> Sequence[Effect[T]]:
+    def _offer(self, ticket: T, item: PendingDanmaku, now: float) -> Sequence[Effect[T]]:
         over_quota = not self._admission.try_admit(_CHAT, now)
         if over_quota and self._policy.over_quota is _DROP_NEWEST:
             return (Reply(ticket, Outcome.LIMITED, _retry_ms(self._admission.retry_after_s(now))),)
@@ -242,7 +242,9 @@ class RoomState(Generic[T]):
         if wait_s:
             return (Reply(ticket, Outcome.LIMITED, _retry_ms(wait_s)),)
         if rule.lane is Lane.CHAT:
-            item = Danmaku(post.type, author.user_id, author.name, repr(post.payload), extra=post.payload, at=now)
+            item = PendingDanmaku(
+                post.type, author.user_id, author.name, repr(post.payload), extra=post.payload, at=now
+            )
             return self._offer(ticket, item, now)
         return self._refused(ticket, rule.lane, now) or self._publish(ticket, author, post, rule.lane, now, at_ms)
 
@@ -525,7 +527,7 @@ class RoomState(Generic[T]):
             limit.sweep(now)
 
 
-def _entry(item: Danmaku) -> TickEntry:
+def _entry(item: PendingDanmaku) -> TickEntry:
     payload: Any
     if item.type not in _DANMAKU_TYPES:
         payload = item.extra

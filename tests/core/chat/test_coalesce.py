@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.chat.coalesce import Coalescer, Danmaku, Offer, Pick, Window
+from broker.core.chat.coalesce import Coalescer, Offer, PendingDanmaku, Pick, Window
 from protocol.codes import MessageType, Outcome, Tier
 
 DEFAULT_BUDGETS = {20: 20.0, 10: 10.0, 5: 5.0}
@@ -33,8 +33,8 @@ def coalescer(
     )  # fmt: skip
 
 
-def danmaku(text: str, user_id: str = "u", at: float = 0.0, type: int = MessageType.DANMAKU) -> Danmaku:
-    return Danmaku(type, user_id, user_id.title(), text, at=at)
+def danmaku(text: str, user_id: str = "u", at: float = 0.0, type: int = MessageType.DANMAKU) -> PendingDanmaku:
+    return PendingDanmaku(type, user_id, user_id.title(), text, at=at)
 
 
 def texts(window: Window[int], tier: int = Tier.FULL) -> list[str]:

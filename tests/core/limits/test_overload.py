@@ -12,8 +12,8 @@ from broker.core.limits.overload import (
     THRESHOLDS,
     ByteBudget,
     OverloadMonitor,
+    OverloadSignal,
     OverloadStage,
-    Signal,
     TickPacer,
     Transition,
 )
@@ -30,7 +30,7 @@ def hold(monitor: OverloadMonitor, values: tuple[float, float, float], start: fl
     return [int(monitor.observe(*values, start + n * STEP_S)) for n in range(int(seconds / STEP_S) + 1)]
 
 
-def only(signal: Signal, value: float) -> tuple[float, float, float]:
+def only(signal: OverloadSignal, value: float) -> tuple[float, float, float]:
     values = [0.0, 0.0, 0.0]
     values[signal] = value
     return values[0], values[1], values[2]
@@ -55,8 +55,8 @@ def test_control_and_commerce_are_taken_in_at_every_stage() -> None:
     assert STAGE_RULES[OverloadStage.REFUSE_JOINS].admits == set(Lane)
 
 
-@pytest.mark.parametrize("signal", Signal)
-def test_every_stage_ends_below_where_it_begins(signal: Signal) -> None:
+@pytest.mark.parametrize("signal", OverloadSignal)
+def test_every_stage_ends_below_where_it_begins(signal: OverloadSignal) -> None:
     rises_at, falls_below = THRESHOLDS[signal]
     assert all(low < high for low, high in zip(falls_below, rises_at, strict=True))
     assert list(rises_at) == sorted(rises_at)
@@ -69,25 +69,25 @@ def test_every_stage_ends_below_where_it_begins(signal: Signal) -> None:
 @pytest.mark.parametrize(
     ("signal", "value", "stage"),
     [
-        (Signal.QUEUE_BYTES, 0.79, 0),
-        (Signal.QUEUE_BYTES, 0.80, 1),
-        (Signal.QUEUE_BYTES, 0.85, 2),
-        (Signal.QUEUE_BYTES, 0.90, 3),
-        (Signal.QUEUE_BYTES, 0.95, 4),
-        (Signal.QUEUE_BYTES, 9.99, 4),
-        (Signal.LOOP_LAG, 0.049, 0),
-        (Signal.LOOP_LAG, 0.051, 1),
-        (Signal.LOOP_LAG, 0.151, 2),
-        (Signal.LOOP_LAG, 0.401, 3),
-        (Signal.LOOP_LAG, 1.001, 4),
-        (Signal.SWEEP_SHARE, 0.79, 0),
-        (Signal.SWEEP_SHARE, 0.81, 1),
-        (Signal.SWEEP_SHARE, 0.96, 2),
-        (Signal.SWEEP_SHARE, 1.51, 3),
-        (Signal.SWEEP_SHARE, 3.01, 4),
+        (OverloadSignal.QUEUE_BYTES, 0.79, 0),
+        (OverloadSignal.QUEUE_BYTES, 0.80, 1),
+        (OverloadSignal.QUEUE_BYTES, 0.85, 2),
+        (OverloadSignal.QUEUE_BYTES, 0.90, 3),
+        (OverloadSignal.QUEUE_BYTES, 0.95, 4),
+        (OverloadSignal.QUEUE_BYTES, 9.99, 4),
+        (OverloadSignal.LOOP_LAG, 0.049, 0),
+        (OverloadSignal.LOOP_LAG, 0.051, 1),
+        (OverloadSignal.LOOP_LAG, 0.151, 2),
+        (OverloadSignal.LOOP_LAG, 0.401, 3),
+        (OverloadSignal.LOOP_LAG, 1.001, 4),
+        (OverloadSignal.SWEEP_SHARE, 0.79, 0),
+        (OverloadSignal.SWEEP_SHARE, 0.81, 1),
+        (OverloadSignal.SWEEP_SHARE, 0.96, 2),
+        (OverloadSignal.SWEEP_SHARE, 1.51, 3),
+        (OverloadSignal.SWEEP_SHARE, 3.01, 4),
     ],
 )
-def test_a_lasting_signal_brings_its_stage(signal: Signal, value: float, stage: int) -> None:
+def test_a_lasting_signal_brings_its_stage(signal: OverloadSignal, value: float, stage: int) -> None:
     monitor = OverloadMonitor()
     assert hold(monitor, only(signal, value), 0.0, 20.0)[-1] == stage
     assert [change.after for change in monitor.take_transitions()][-1:] == ([stage] if stage else [])
@@ -97,7 +97,7 @@ def test_full_memory_is_stage_4_at_the_very_first_look() -> None:
     monitor = OverloadMonitor()
     assert monitor.observe(0.95, 0.0, 0.0, 7.0) is OverloadStage.COMMERCE_ONLY
     assert monitor.take_transitions() == [
-        Transition(7.0, OverloadStage.NORMAL, OverloadStage.COMMERCE_ONLY, Signal.QUEUE_BYTES, 0.95)
+        Transition(7.0, OverloadStage.NORMAL, OverloadStage.COMMERCE_ONLY, OverloadSignal.QUEUE_BYTES, 0.95)
     ]
     assert monitor.take_transitions() == []
     assert monitor.rule is STAGE_RULES[OverloadStage.COMMERCE_ONLY]
@@ -123,8 +123,8 @@ def test_the_worst_signal_decides(one: tuple[float, float, float], two: tuple[fl
     assert stages[2] == max(stages)
 
 
-@pytest.mark.parametrize("signal", [Signal.LOOP_LAG, Signal.SWEEP_SHARE])
-def test_lag_and_share_are_smoothed_over_time_not_over_calls(signal: Signal) -> None:
+@pytest.mark.parametrize("signal", [OverloadSignal.LOOP_LAG, OverloadSignal.SWEEP_SHARE])
+def test_lag_and_share_are_smoothed_over_time_not_over_calls(signal: OverloadSignal) -> None:
     once, often = OverloadMonitor(smoothing_s=4.0), OverloadMonitor(smoothing_s=4.0)
     for monitor in (once, often):
         monitor.observe(0, 0, 0, 0.0)
@@ -143,7 +143,7 @@ def test_of_two_signals_that_demand_the_same_the_first_is_named() -> None:
     monitor = OverloadMonitor()
     monitor.observe(0.0, 9.0, 9.0, 0.0)
     monitor.observe(0.99, 9.0, 9.0, 60.0)
-    assert [change.signal for change in monitor.take_transitions()] == [Signal.QUEUE_BYTES]
+    assert [change.signal for change in monitor.take_transitions()] == [OverloadSignal.QUEUE_BYTES]
 
 
 # ---- falling ------------------------------------------------------------------------------------
@@ -181,8 +181,8 @@ def test_the_log_names_the_signal_that_held_the_stage_up() -> None:
     hold(monitor, (0.1, 0.3, 0.1), 0.0, 10.0)
     hold(monitor, (0.1, 0.05, 0.1), 10.0, 10.0)
     up, down = monitor.take_transitions()[-2:]
-    assert (up.before, up.after, up.signal) == (1, 2, Signal.LOOP_LAG)
-    assert (down.before, down.after, down.signal) == (2, 1, Signal.LOOP_LAG)
+    assert (up.before, up.after, up.signal) == (1, 2, OverloadSignal.LOOP_LAG)
+    assert (down.before, down.after, down.signal) == (2, 1, OverloadSignal.LOOP_LAG)
     assert up.value >= 0.150
     assert down.value < 0.075
 

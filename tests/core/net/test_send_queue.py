@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from broker.core.net.send_queue import AMBIENT_PATIENCE, Missed, QueueLimits, QueueResult, SendQueue
+from broker.core.net.send_queue import AMBIENT_PATIENCE, QueueLimits, QueueMissed, QueueResult, SendQueue
 from protocol.codes import Lane
 
 
@@ -100,7 +100,7 @@ def test_when_full_counters_are_dropped_first_and_then_the_oldest_chat() -> None
     queue.offer(b"<newer>", Lane.CHAT, weight=2)
     assert not queue.keyframe
     assert queue.offer(b"<the newest>", Lane.CHAT, weight=3) is QueueResult.QUEUED
-    assert queue.take_missed() == Missed(chat_frames=1, chat_weight=1, ambient_frames=1, ambient_weight=9)
+    assert queue.take_missed() == QueueMissed(chat_frames=1, chat_weight=1, ambient_frames=1, ambient_weight=9)
     assert drained(queue) == b"<newer><the newest>"
 
 
@@ -127,7 +127,7 @@ def test_a_counter_is_shed_when_lanes_0_to_2_fill_the_queue() -> None:
     for _ in range(2):
         queue.offer(b"<gift>", Lane.PAID)
     assert queue.offer(b"<likes>", Lane.AMBIENT, weight=4) is QueueResult.SHED
-    assert queue.take_missed() == Missed(ambient_frames=1, ambient_weight=4)
+    assert queue.take_missed() == QueueMissed(ambient_frames=1, ambient_weight=4)
     assert drained(queue) == b"<gift><gift>"
 
 
@@ -136,7 +136,7 @@ def test_a_chat_buffer_beyond_the_bound_alone_is_shed_and_nobody_is_behind() -> 
     assert queue.offer(b"x" * 11, Lane.CHAT, weight=3) is QueueResult.SHED
     assert queue.empty
     assert not queue.keyframe
-    assert queue.take_missed() == Missed(chat_frames=1, chat_weight=3)
+    assert queue.take_missed() == QueueMissed(chat_frames=1, chat_weight=3)
 
 
 def test_slow_viewer_is_closed_before_commerce_is_dropped() -> None:
@@ -160,7 +160,7 @@ def test_the_newest_total_of_each_key_wins_in_the_place_of_the_older() -> None:
     queue.offer(b"<8: 1>", Lane.AMBIENT, key=8)
     queue.offer(b"<7: 22>", Lane.AMBIENT, key=7)
     assert (queue.frames, queue.nbytes) == (2, 13)
-    assert queue.take_missed() == Missed(superseded=1)
+    assert queue.take_missed() == QueueMissed(superseded=1)
     assert drained(queue) == b"<7: 22><8: 1>"
 
 
@@ -178,8 +178,8 @@ def test_keyframe_mode_refuses_chat_until_everything_is_written() -> None:
     assert drained(queue) == b">"
     assert not queue.keyframe
     assert queue.offer(b"<yes>", Lane.CHAT) is QueueResult.QUEUED
-    assert queue.take_missed() == Missed(chat_frames=4, chat_weight=30)
-    assert queue.take_missed() == Missed()
+    assert queue.take_missed() == QueueMissed(chat_frames=4, chat_weight=30)
+    assert queue.take_missed() == QueueMissed()
 
 
 def test_in_keyframe_mode_counters_go_before_the_chat_that_still_waits_and_take_its_place() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.chat.coalesce import Coalescer, Danmaku, Offer, Pick
+from broker.core.chat.coalesce import Coalescer, Offer, PendingDanmaku, Pick
 from broker.core.limits.rate_limit import UNLIMITED, Rate
 from broker.core.limits.room_quota import WindowAdmission
 from broker.core.rooms.policies import DEFAULT_POLICY, POLICIES, OverQuota, Policy, policy_from
@@ -142,8 +142,8 @@ def test_a_gift_that_is_told_to_wait_is_in_when_it_comes_back() -> None:
 # ---- what the coalescer makes of them -------------------------------------------------------------
 
 
-def danmaku(n: int, now: float, text: str | None = None) -> Danmaku:
-    return Danmaku(MessageType.DANMAKU, f"u{n}", "", text or f"text {n}", None, None, now)
+def danmaku(n: int, now: float, text: str | None = None) -> PendingDanmaku:
+    return PendingDanmaku(MessageType.DANMAKU, f"u{n}", "", text or f"text {n}", None, None, now)
 
 
 def windows(policy: Policy, per_tick: int, ticks: int) -> Iterator[tuple[Coalescer[int], dict[int, int]]]:
