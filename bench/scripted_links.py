@@ -38,9 +38,10 @@ from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import RoomRules
 from broker.net.poller import Poller
 from broker.net.transport import Framing, TcpTransport, Transport, TransportSettings
+from broker.rooms.encoding import variant_of
 from broker.rooms.fanout import FanOut
 from broker.rooms.hub import Hub
-from broker.rooms.members import Member, RoomRef, variant_of
+from broker.rooms.members import Member, RoomRef
 from broker.rooms.room import Room
 from broker.telemetry.logs import configure
 from protocol.codes import CloseCode, LeaveReason, MessageType, Outcome, Role, Tier

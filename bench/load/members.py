@@ -27,7 +27,8 @@ import trio.lowlevel
 from broker.core.net.send_queue import QueueMissed
 from broker.net.poller import Poller
 from broker.net.transport import Framing, Part, TcpTransport, Transport, TransportSettings
-from broker.rooms.members import Member, variant_of
+from broker.rooms.encoding import variant_of
+from broker.rooms.members import Member
 from protocol.codes import CloseCode, Codec, LeaveReason, Role, Tier
 from protocol.messages import AckResult
 

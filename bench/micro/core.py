@@ -21,7 +21,7 @@ from broker.core.net.send_queue import QueueLimits, SendQueue
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import RoomRules, RoomState
 from broker.net.transport import Framing
-from broker.rooms.members import TIERS, Content, prepare, variant_of
+from broker.rooms.encoding import TIERS, Content, prepare, variant_of
 from protocol.codes import Codec, Lane, Role, Tier
 from protocol.connection import NEED_DATA, Connection, Frame
 from protocol.frames import pack_body

@@ -18,8 +18,8 @@ import trio
 from bench.load.sockets import raise_descriptors
 from broker.config.schema import AdmissionConfig, AuthConfig, Config, LinkConfig, ListenConfig, LogConfig, RoomConfig
 from broker.core.limits.overload import OverloadMonitor, OverloadStage
+from broker.rooms.encoding import Bundle, Prepared
 from broker.rooms.fanout import Outbox
-from broker.rooms.members import Bundle, Prepared
 from broker.server import Broker, tune_process
 from broker.telemetry.logs import configure
 

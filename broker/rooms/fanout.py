@@ -25,7 +25,8 @@ from typing import NamedTuple
 import trio
 
 from broker.net.transport import Part, Transport
-from broker.rooms.members import Member, Members, Prepared
+from broker.rooms.encoding import Prepared
+from broker.rooms.members import Member, Members
 from protocol.codes import Lane
 
 __all__ = ["FanOut", "Outbox"]

@@ -22,8 +22,9 @@ from broker.core.rooms.effects import Effect, End, Outcomes, Publish, Record, Re
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
 from broker.ledger import Committed, LedgerError, LedgerResult, Repeated, ResultBatch, SubmitResult
+from broker.rooms.encoding import TIERS, Content, prepare
 from broker.rooms.fanout import FanOut, Outbox
-from broker.rooms.members import TIERS, Content, Member, Members, prepare
+from broker.rooms.members import Member, Members
 from broker.rooms.room_store import RoomCheckpoint, RoomStore
 from protocol.codes import Lane, LeaveReason, MessageType, Outcome, RoomPhase
 from protocol.messages import AckResult, Joined, Post

@@ -16,7 +16,8 @@ from broker.auth.grants import AuthError, Grant, RoomGrant
 from broker.core.net.send_queue import QueueMissed
 from broker.net.transport import Framing, Transport
 from broker.net.websocket import ws_frame
-from broker.rooms.members import Member, RoomRef, variant_of
+from broker.rooms.encoding import variant_of
+from broker.rooms.members import Member, RoomRef
 from broker.rooms.room import Room
 from broker.sessions.context import SessionContext
 from broker.sessions.joining import PendingJoin

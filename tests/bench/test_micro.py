@@ -25,7 +25,7 @@ from bench.micro.wire import (
     ws_messages,
 )
 from broker.net.transport import Framing
-from broker.rooms.members import Content, prepare, variant_of
+from broker.rooms.encoding import Content, prepare, variant_of
 from protocol.codes import Codec, Lane, Opcode, Tier
 from protocol.connection import NEED_DATA, Connection, Frame
 from protocol.messages import Account, Auth, Join, Post, Side, Tick, TickEntry

@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from broker.ledger import LedgerState, Pace, Reader, database_path
+from broker.rooms.encoding import Prepared
 from broker.rooms.fanout import Outbox
-from broker.rooms.members import Prepared
 from broker.rooms.room import Room
 from broker.server import Broker
 from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, Outcome, RoomPhase, Tier

@@ -16,8 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from broker.net.poller import Poller
 from broker.net.transport import Framing, Part, TcpTransport, TransportSettings
+from broker.rooms.encoding import TIERS, Bundle, Content, Prepared, prepare, variant_of
 from broker.rooms.fanout import MAX_JOINED_BYTES, FanOut, Outbox
-from broker.rooms.members import SLOW_PATH, TIERS, Bundle, Content, Member, Members, Prepared, prepare, variant_of
+from broker.rooms.members import SLOW_PATH, Member, Members
 from protocol.codes import Codec, Lane, Role, Tier
 from protocol.connection import NEED_DATA, Connection, Frame
 from protocol.messages import Account, Event, Side, Tick, TickEntry

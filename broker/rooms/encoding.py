@@ -1,0 +1,148 @@
+"""Encoding of what a room publishes: once per variant, never per viewer.
+
+A *variant* is one way to write the same content: framing (TCP, WebSocket, JSON) x codec x tier. There are 27; a room
+encodes only those in use. A member knows its variant as a small integer, so the fan-out finds its bytes with one list
+look-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from broker.net.transport import Framing, Part
+from broker.net.websocket import ws_frame
+from protocol.codes import Codec, Lane, Tier
+from protocol.compression import compress
+from protocol.connection import Encoding, encode
+from protocol.errors import LocalProtocolError
+from protocol.frames import build_frame, pack_body
+from protocol.messages import MAX_ENTRIES, Account, Message, Tick, opcode_of
+
+__all__ = ["TIERS", "VARIANTS", "Bundle", "Content", "Prepared", "prepare", "variant_of"]
+
+TIERS: tuple[Tier, ...] = (Tier.FULL, Tier.MEDIUM, Tier.LOW)
+_TIER_INDEX = {tier: index for index, tier in enumerate(TIERS)}
+_CODECS = len(Codec)
+VARIANTS = len(Framing) * _CODECS * len(TIERS)
+
+
+def variant_of(framing: Framing, codec: Codec, tier: Tier) -> int:
+    """The number of one form, 0 to 26."""
+    return (framing * _CODECS + codec) * len(TIERS) + _TIER_INDEX[tier]
+
+
+class Content(NamedTuple):
+    """One message for the whole room; ``weight``: danmaku inside."""
+
+    message: Message
+    lane: Lane
+    sequence: int
+    weight: int = 0
+
+
+class Bundle(NamedTuple):
+    """The bytes of one variant: ``joined`` for a viewer that keeps up, ``parts`` to queue and drop for one that
+    does not."""
+
+    joined: bytes
+    parts: tuple[Part, ...]
+
+
+class Prepared(NamedTuple):
+    """A write for a room, ready in every form in use. ``frames[variant]`` is the joined bytes, None where unused and at
+    LOOK."""
+
+    lane: Lane
+    frames: list[bytes | None]
+    bundles: list[Bundle | None]
+
+
+def prepare(variants: Iterable[int], by_tier: Sequence[Sequence[Content]], room: int) -> Prepared:
+    """Encode content once per variant in use. ``by_tier``: what each of `TIERS` gets; tiers may share one object."""
+    frames: list[bytes | None] = [None] * (VARIANTS + 1)
+    bundles: list[Bundle | None] = [None] * (VARIANTS + 1)
+    made: dict[tuple[int, int], Bundle] = {}
+    packed: dict[int, list[tuple[Message, bytes]]] = {}
+    lane = min(content.lane for contents in by_tier for content in contents)
+    for variant in variants:
+        form, tier_index = divmod(variant, len(TIERS))
+        contents = by_tier[tier_index]
+        if not contents:
+            continue
+        key = (form, id(contents))
+        bundle = made.get(key)
+        if bundle is None:
+            bundle = made[key] = _bundle(form, contents, room, packed)
+        frames[variant] = bundle.joined
+        bundles[variant] = bundle
+    return Prepared(lane, frames, bundles)
+
+
+def _bundle(
+    form: int, contents: Sequence[Content], room: int, packed: dict[int, list[tuple[Message, bytes]]]
+) -> Bundle:
+    number, codec = divmod(form, _CODECS)
+    framing = Framing(number)
+    parts = []
+    for content in contents:
+        if framing is Framing.WEBSOCKET_JSON:
+            data = b"".join(_json_frames(content, room))
+        else:
+            pieces = packed.get(id(content))
+            if pieces is None:
+                pieces = packed[id(content)] = _pack(content.message)
+            data = b"".join(_binary_frames(content, pieces, room, Codec(codec), framing))
+        parts.append(Part(data, content.lane, content.weight, room))
+    joined = parts[0].data if len(parts) == 1 else b"".join(part.data for part in parts)
+    return Bundle(joined, tuple(parts))
+
+
+def _binary_frames(
+    content: Content, pieces: list[tuple[Message, bytes]], room: int, codec: Codec, framing: Framing
+) -> Iterable[bytes]:
+    for message, body in pieces:
+        opcode = opcode_of(message)
+        small = compress(body, codec)
+        if small is None:
+            frame = build_frame(opcode, content.lane, room, content.sequence, body)
+        else:
+            frame = build_frame(opcode, content.lane, room, content.sequence, small, codec)
+        yield frame if framing is Framing.TCP else ws_frame(frame)
+
+
+def _pack(message: Message) -> list[tuple[Message, bytes]]:
+    """Pack a body; a tick above the frame cap becomes several, of which the last carries the account."""
+    if not isinstance(message, Tick):
+        return [(message, pack_body(message))]
+    if len(message.entries) <= MAX_ENTRIES:
+        body = pack_body(message)
+        if len(body) <= MAX_TICK_BODY_BYTES:
+            return [(message, body)]
+    first, second = _halves(message)
+    return [*_pack(first), *_pack(second)]
+
+
+MAX_TICK_BODY_BYTES = 60 * 1024
+"""A little below the frame cap, so that a tick that lz4 cannot shrink still fits."""
+
+
+def _halves(tick: Tick) -> tuple[Tick, Tick]:
+    middle = len(tick.entries) // 2
+    return (
+        tick._replace(entries=tick.entries[:middle], account=Account()),
+        tick._replace(entries=tick.entries[middle:]),
+    )
+
+
+def _json_frames(content: Content, room: int) -> Iterable[bytes]:
+    message = content.message
+    try:
+        data = encode(message, room, content.sequence, content.lane, Encoding.JSON)
+    except LocalProtocolError:
+        if not isinstance(message, Tick) or len(message.entries) < 2:
+            raise
+        for half in _halves(message):
+            yield from _json_frames(content._replace(message=half), room)
+    else:
+        yield ws_frame(data, text=True)
