@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.chat.reading_budget import ReadingBudget
+from broker.core.chat.fairness import ReadingBudget
 
 
 def test_the_first_second_is_shown_at_once_and_then_the_rate_holds() -> None:

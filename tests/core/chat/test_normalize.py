@@ -7,7 +7,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.chat.danmaku import MAX_NFKC_CHARS, normalize
+from broker.core.chat.coalesce import MAX_NFKC_CHARS, normalize
 
 # Text where the forms differ: full-width signs, ligatures, Hangul jamo, combining marks, case without a pair.
 ODD_TEXT = st.text(st.sampled_from("Aa！，　６ﬃ가ᄀ\u1161\u0301\u0315éßİΣς㌔\u00a0哈 \t😂"), max_size=12)
