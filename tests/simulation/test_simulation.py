@@ -16,7 +16,7 @@ from broker.core.rooms.state import RoomState
 from broker.ledger import Committed, LedgerResult, Reader, SubmitResult
 from broker.ledger.maintenance import Upkeep
 from broker.ledger.store import Store
-from broker.net.poller import Poller
+from broker.net.transport import TransportSettings
 from broker.rooms.room import Room
 from broker.rooms.room_store import RoomStore
 from broker.users.inbox import Inboxes
@@ -186,8 +186,8 @@ def test_a_room_that_does_not_count_what_it_merges_is_found_out(monkeypatch: pyt
 
 
 def test_queues_that_are_not_counted_out_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    account = Poller.account
-    monkeypatch.setattr(Poller, "account", lambda self, delta_bytes: account(self, max(0, delta_bytes)))
+    account = TransportSettings.account
+    monkeypatch.setattr(TransportSettings, "account", lambda self, delta_bytes: account(self, max(0, delta_bytes)))
     assert fails(range(1, 11))
 
 
