@@ -20,7 +20,7 @@ import pytest
 from broker.ledger import Reader, StoredEntry, database_path
 from tests.support.faulty_disk import quick_directory
 
-ROOT = Path(__file__).parent.parent.parent.parent
+ROOT = Path(__file__).parent.parent.parent
 ROOMS = 5
 
 
