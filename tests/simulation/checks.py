@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
+from typing import cast as cast_to
 
 from broker.ledger import DirectState
 from broker.ledger import Reader as Ledger
+from broker.sessions.session import Session
 from protocol.codes import MessageType, RoomPhase
 from protocol.frames import unpack_body
 from tests.simulation.actors import DEVICES, GIFTS, NEWS, ROOMS, SIDE, USERS, VISITS, Cast, is_end
@@ -44,8 +46,9 @@ def look(cast: Cast) -> None:
     for room in broker.hub:
         if room.state.phase is RoomPhase.ENDED:
             continue  # it is being left
-        seats = sum(1 for session in broker.context.sessions for each in session.memberships if each[0] is room)
-        assert seats == len(room.members) == room.state.online, (room.name, seats)
+        sessions = [cast_to(Session, session) for session in broker.context.sessions]
+        joined = len([session for session in sessions for each, _ in session.memberships if each is room])
+        assert joined == len(room.members) == room.state.online, (room.name, joined)
 
 
 def what_is_missing(cast: Cast) -> str | None:
