@@ -44,6 +44,7 @@ from broker.sessions.context import SessionContext
 from broker.sessions.session import Session
 from broker.telemetry.loop_monitor import LoopWatch
 from broker.users.inbox import Inboxes
+from broker.users.registry import UserRegistry
 from protocol.codes import CloseCode, Lane, Role
 from protocol.messages import Account
 
@@ -117,12 +118,14 @@ class Broker:
         self.ledger = self._make_ledger()
         """What survives a crash; None: this broker keeps nothing."""
         self.room_store = None if self.ledger is None else RoomStore(self.ledger, wall_ms)
+        self.users = UserRegistry(config.link.connections_per_user)
+        """Open sessions by user."""
         self.queries = self.history = self.inboxes = None
         if self.ledger is not None:
             self.queries = LedgerQueries(self.ledger)
             # Half of what may wait for one connection: a RESUME must not fill the queue and end the connection again.
             self.history = RoomHistory(self.queries, config.ledger.resume_events, config.queue.critical_bytes // 2)
-            self.inboxes = Inboxes(self.ledger, self.queries, wall_ms, config.ledger.direct_expiry_h * 3600)
+            self.inboxes = Inboxes(self.ledger, self.queries, self.users, wall_ms, config.ledger.direct_expiry_h * 3600)
         self._clock: Callable[[], float] = clock
         self.max_connections = connection_limit(config)
         self.budget = ByteBudget(config.queue.total_bytes)
@@ -156,6 +159,7 @@ class Broker:
         self.context = SessionContext(
             config=config.link,
             hub=self.hub,
+            users=self.users,
             auth=Authenticator(config.auth, clock=lambda: self._wall_ms() / 1000, rng=self._rng),
             connection_limits=self.connection_limits,
             poller=self.poller,

@@ -346,12 +346,14 @@ class Connection:
 
     # ---- sending
 
-    def send(self, message: Message, room: int = 0, sequence: int = 0, lane: Lane | None = None) -> bytes:
+    def send(
+        self, message: Message, room: int = 0, sequence: int = 0, lane: Lane | None = None, packed: bytes | None = None
+    ) -> bytes:
         """Frame one message, moving our state; returns the bytes to write (UTF-8 JSON on a JSON link).
 
-        ``lane`` is needed for an EVENT only. Raises LocalProtocolError when our side or state forbids the message
-        or its lane, or the frame would be too large; the state is then unchanged. The fields are not judged:
-        that is `check`.
+        ``lane`` is needed for an EVENT only. ``packed``: the message's packed body, where the caller has it already.
+        Raises LocalProtocolError when our side or state forbids the message or its lane, or the frame would be too
+        large; the state is then unchanged. The fields are not judged: that is `check`.
         """
         plan = _SENDING.get((self.side, self.our_state, type(message)))
         if plan is None:
@@ -364,7 +366,7 @@ class Connection:
         if lane is None or lane not in lanes:
             raise LocalProtocolError(f"{opcode.name} may not use lane {lane}")
         if self.encoding is _BINARY:
-            data = build_frame(opcode, lane, room, sequence, pack_body(message))
+            data = build_frame(opcode, lane, room, sequence, packed or pack_body(message))
         else:
             data = encode(message, room, sequence, lane, self.encoding)
         if len(data) > _CLIENT_FRAME_BYTES and self.side is _CLIENT and self.encoding is _BINARY:

@@ -13,6 +13,7 @@ from broker.ledger import Committed, Entry, Ledger, LedgerResult, Pace, Reader, 
 from broker.ledger.queries import LedgerQueries
 from broker.server import Broker, unix_ms
 from broker.users.inbox import Inboxes
+from broker.users.registry import UserRegistry
 from protocol.codes import MessageType, Outcome
 from protocol.messages import Ack, Event
 from tests.support.broker import RawLink, configuration
@@ -158,7 +159,7 @@ def test_a_batch_that_is_cancelled_is_completed_by_sending_it_again(directory: P
         ledger = a_ledger(directory)
         ledger._limits = ledger._limits.__class__(max_items=4)  # so that it has to wait again and again
         queries = LedgerQueries(ledger)
-        inboxes = Inboxes(ledger, queries, unix_ms, 3600)
+        inboxes = Inboxes(ledger, queries, UserRegistry(4), unix_ms, 3600)
         async with trio.open_nursery() as nursery:
             await nursery.start(ledger.run)
             with instrument.scope:

@@ -64,8 +64,6 @@ class Hub:
         self._stage = OverloadStage.NORMAL
         self._past_accounts: tuple[Account, ...] = (Account(),) * len(Lane)
         self.join_limit = Gcra(rules.policy.user_joins)
-        self.links_of_user: dict[str, int] = {}
-        """Authenticated connections by user; bounded by the connections there are."""
         self.opened = 0
         self.crashed = 0
 

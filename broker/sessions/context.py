@@ -23,6 +23,7 @@ from broker.rooms.hub import Hub
 from broker.rooms.room_store import RoomHistory
 from broker.users.batches import IncomingBatches
 from broker.users.inbox import Inboxes
+from broker.users.registry import UserRegistry
 from protocol.codes import MESSAGE_TYPES, Feature, MessageType, Role
 from protocol.messages import VERSION, CustomType, ServerHello
 
@@ -46,6 +47,7 @@ class SessionContext:
 
     config: LinkConfig
     hub: Hub
+    users: UserRegistry
     auth: Authenticator
     connection_limits: ConnectionLimits
     poller: Poller

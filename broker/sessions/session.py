@@ -199,14 +199,9 @@ class Session:
         self.memberships = ()
         grant, self._grant = self._grant, None
         if grant is not None:
+            context.users.remove(grant.user_id, self)
             if context.inboxes is not None:
                 context.inboxes.leave(grant.user_id, self)
-            links = context.hub.links_of_user
-            left = links[grant.user_id] - 1
-            if left:
-                links[grant.user_id] = left
-            else:
-                del links[grant.user_id]
         log.debug("link closed", code=int(code), reason=reason, address=self.transport.address)
 
     def on_deadline(self, now: float) -> None:
@@ -228,11 +223,16 @@ class Session:
 
     # ---- sending
 
-    def send(self, message: Message, room: int = 0, sequence: int = 0, lane: Lane | None = None) -> None:
-        """Frame and write one message of this session's own: now, or with what else answers the same bytes."""
+    def send(
+        self, message: Message, room: int = 0, sequence: int = 0, lane: Lane | None = None, packed: bytes | None = None
+    ) -> None:
+        """Frame and write one message of this session's own: now, or with what else answers the same bytes.
+
+        ``packed``: the message's packed body, where the caller has it already.
+        """
         if self.transport.state:
             return
-        data = self._connection.send(message, room, sequence, lane)
+        data = self._connection.send(message, room, sequence, lane, packed)
         framing = self.transport.framing
         if framing is not _TCP:
             data = ws_frame(data, text=framing is _JSON)
@@ -368,12 +368,9 @@ class Session:
             log.info("auth refused", address=self.transport.address, why=error.detail)
             self.close(CloseCode.AUTH_FAILED, str(error))
             return
-        links = context.hub.links_of_user
-        open_links = links.get(grant.user_id, 0)
-        if open_links >= context.config.connections_per_user:
-            self.close(CloseCode.TOO_MANY_FOR_USER, f"at most {context.config.connections_per_user} links a user")
+        if not context.users.add(grant.user_id, self):
+            self.close(CloseCode.TOO_MANY_FOR_USER, f"at most {context.users.max_per_user} links a user")
             return
-        links[grant.user_id] = open_links + 1
         self._grant = grant
         self.transport.authenticated = True
         context.connection_limits.authenticated(self.transport.address)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import structlog
 import trio
@@ -36,13 +36,14 @@ from broker.ledger import (
     make_key,
 )
 from broker.ledger.queries import LedgerQueries
+from broker.users.registry import UserRegistry, UserSession
 from protocol.codes import Lane
 from protocol.direct_batches import fill
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
 from protocol.messages import MAX_DIRECT_BYTES, Direct
 
-__all__ = ["BatchResult", "DirectSink", "Inboxes"]
+__all__ = ["BatchResult", "Inboxes", "packed_direct"]
 
 log = structlog.get_logger("roomcast.inboxes")
 
@@ -51,13 +52,6 @@ WINDOW = 64
 MAX_USERS = 200_000
 MAX_PAYLOAD_BYTES = MAX_DIRECT_BYTES
 SAVE_AGAIN_S = 5.0
-
-
-class DirectSink(Protocol):
-    """What the inbox knows of a session."""
-
-    def send(self, message: Direct, room: int = 0, sequence: int = 0, lane: Lane | None = None) -> None:
-        """Frame and write a message; nothing happens on a link that has ended."""
 
 
 class BatchResult(NamedTuple):
@@ -79,7 +73,7 @@ class _Pending:
         self.acked = acked
         self.saving = acked
         self.last = last
-        self.links: dict[DirectSink, _Cursor] = {}
+        self.links: dict[UserSession, _Cursor] = {}
 
 
 class _Part:
@@ -136,12 +130,19 @@ class _Cursor:
 class Inboxes:
     """All inboxes of one broker. All methods but the ``async`` ones are synchronous and never wait."""
 
-    def __init__(self, ledger: Ledger, queries: LedgerQueries, unix_ms: Callable[[], int], expiry_s: float) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        queries: LedgerQueries,
+        users: UserRegistry,
+        unix_ms: Callable[[], int],
+        expiry_s: float,
+    ) -> None:
         self._ledger = ledger
+        self._users = users
         self._queries = queries
         self._unix_ms = unix_ms
         self._expiry_ms = round(expiry_s * 1000)
-        self._links: dict[str, tuple[DirectSink, ...]] = {}
         self._pending: dict[str, _Pending] = {}
         self._knows_all = True
         self._unsaved: dict[str, int] = {}
@@ -254,9 +255,8 @@ class Inboxes:
 
     # ---- links
 
-    def arrive(self, user: str, link: DirectSink) -> None:
-        """A link of a user has logged in: it gets what is pending, then what comes."""
-        self._links[user] = (*self._links.get(user, ()), link)
+    def arrive(self, user: str, link: UserSession) -> None:
+        """Deliver to a link that has logged in what is pending, then what comes; it is in the registry already."""
         pending = self._pending.get(user)
         if pending is not None:
             pending.links[link] = _Cursor(pending.acked)
@@ -264,18 +264,13 @@ class Inboxes:
         elif not self._knows_all:
             self._look_up(user)
 
-    def leave(self, user: str, link: DirectSink) -> None:
-        """A link has ended."""
-        left = tuple(each for each in self._links.get(user, ()) if each is not link)
-        if left:
-            self._links[user] = left
-        else:
-            self._links.pop(user, None)
+    def leave(self, user: str, link: UserSession) -> None:
+        """Stop delivering to a link that has ended."""
         pending = self._pending.get(user)
         if pending is not None:
             pending.links.pop(link, None)
 
-    def acknowledge(self, user: str, link: DirectSink, direct_id: int) -> None:
+    def acknowledge(self, user: str, link: UserSession, direct_id: int) -> None:
         """A link says that its user has seen everything up to ``direct_id``; what it was never sent does not count."""
         pending = self._pending.get(user)
         cursor = None if pending is None else pending.links.get(link)
@@ -349,17 +344,19 @@ class Inboxes:
             if not self._knows_all:
                 self._look_up(user)
                 return
-            links = self._links.get(user, ())
+            links = self._users.sessions(user)
             if not links and len(self._pending) >= MAX_USERS:
                 self._knows_all = False
                 return
             pending = self._pending[user] = _Pending(direct_id - 1, direct_id)
             pending.links = {link: _Cursor(direct_id - 1) for link in links}
         pending.last = direct_id
+        message = Direct(direct_id, entry.kind, entry.at_ms, payload)
+        packed = packed_direct(direct_id, entry.kind, entry.at_ms, entry.body)
         for link, cursor in list(pending.links.items()):
             if cursor.sent == direct_id - 1 and not cursor.is_asking and direct_id - pending.acked <= WINDOW:
                 cursor.sent = direct_id
-                self._deliver(link, direct_id, entry.kind, entry.at_ms, payload)
+                self._deliver(link, message, packed)
             else:
                 self._pump(user, pending, link)
 
@@ -367,7 +364,7 @@ class Inboxes:
         """Only the disk knows what a user has pending. Until then nothing is sent: acknowledging a later message would
         lose the earlier ones.
         """
-        if user in self._links and not self._queries.submit(_read_pending, (user,), partial(self._on_found, user)):
+        if user in self._users and not self._queries.submit(_read_pending, (user,), partial(self._on_found, user)):
             self._unread[user] = None
 
     def _on_found(self, user: str, found: tuple[int, int] | None) -> None:
@@ -375,14 +372,14 @@ class Inboxes:
             self._unread[user] = None  # the log says why
             return
         acked, last = found
-        if last <= acked or user in self._pending or user not in self._links:
+        if last <= acked or user in self._pending or user not in self._users:
             return
         pending = self._pending[user] = _Pending(acked, last)
-        for link in self._links[user]:
+        for link in self._users.sessions(user):
             pending.links[link] = _Cursor(pending.acked)
             self._pump(user, pending, link)
 
-    def _pump(self, user: str, pending: _Pending, link: DirectSink) -> None:
+    def _pump(self, user: str, pending: _Pending, link: UserSession) -> None:
         """Ask for the next messages of a link, if its window has room and there are any."""
         cursor = pending.links[link]
         cursor.sent = max(cursor.sent, pending.acked)
@@ -398,7 +395,7 @@ class Inboxes:
         self,
         user: str,
         pending: _Pending,
-        link: DirectSink,
+        link: UserSession,
         last: int,
         room: int,
         messages: Sequence[StoredDirect] | None,
@@ -414,7 +411,7 @@ class Inboxes:
         for stored in messages:
             if stored.direct_id > max(cursor.sent, pending.acked):
                 cursor.sent = stored.direct_id
-                self._deliver(link, stored.direct_id, stored.kind, stored.at_ms, _payload(stored))
+                self._deliver(link, Direct(stored.direct_id, stored.kind, stored.at_ms, _payload(stored)))
         if len(messages) < room:
             # There is no more up to ``last``: the rest has expired, or was acknowledged by another link.
             if pending.last == last:
@@ -425,9 +422,19 @@ class Inboxes:
             cursor.sent = max(cursor.sent, last)
         self._pump(user, pending, link)
 
-    def _deliver(self, link: DirectSink, direct_id: int, kind: int, at_ms: int, payload: Any) -> None:
+    def _deliver(self, link: UserSession, message: Direct, packed: bytes | None = None) -> None:
         self.delivered += 1
-        link.send(Direct(direct_id, kind, at_ms, payload), lane=Lane.COMMERCE)
+        link.send(message, lane=Lane.COMMERCE, packed=packed)
+
+
+def packed_direct(direct_id: int, kind: int, at_ms: int, body: bytes) -> bytes:
+    """Return the packed `Direct` with the payload of a ledger row: ``body`` is the packed ``(payload,)``.
+
+    The payload is packed once, for the ledger, and its bytes go to every link: both bodies are msgpack arrays of less
+    than 16 elements, whose first byte holds the length.
+    """
+    fields = pack_body((direct_id, kind, at_ms))
+    return bytes((fields[0] + 1,)) + fields[1:] + body[1:]
 
 
 def _read_pending(reader: Reader, user: str) -> tuple[int, int]:

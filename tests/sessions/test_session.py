@@ -413,7 +413,7 @@ async def test_a_goodbye_ends_the_link_at_once() -> None:
         await ann.send((GoAway(CloseCode.CLIENT_DONE, "bye"), 0, 0))
         assert await ann.next_frame() is None or await ann.next_frame() is None
         assert broker.context.closed[CloseCode.CLIENT_DONE] == 1
-        assert broker.hub.links_of_user == {}
+        assert len(broker.users) == 0
 
 
 async def test_an_acknowledgement_of_nothing_is_ignored() -> None:

@@ -41,7 +41,7 @@ def look(cast: Cast) -> None:
     assert broker.budget.used_bytes == queued, (broker.budget.used_bytes, queued)
     assert broker.ledger is not None
     assert broker.ledger.waiting <= cast.world.weather.ledger_items
-    links = sum(broker.hub.links_of_user.values())
+    links = broker.users.session_count
     assert links <= len(broker.context.sessions), "links are counted that have ended"
     for room in broker.hub:
         if room.state.phase is RoomPhase.ENDED:

@@ -14,7 +14,9 @@ from broker.ledger import Committed, DirectState, FailureKind, LedgerError, Ledg
 from broker.server import Broker
 from broker.users import inbox as inboxes
 from broker.users.inbox import MAX_PAYLOAD_BYTES, WINDOW, BatchResult
+from protocol import connection
 from protocol.direct_batches import TemplateError
+from protocol.frames import pack_body
 from protocol.messages import Direct, DirectAck, Ping, Pong
 from tests.rooms.test_durable import directory, disk, durable_broker
 from tests.support.broker import RawLink, raw_link
@@ -86,6 +88,24 @@ async def test_a_message_reaches_every_device_of_its_user_and_nobody_else(direct
             assert await send(broker, "ann", "code 1") == Committed((), (1,))
             assert await take(phone, 1) == await take(tablet, 1) == [(1, "code 1")]
             await nothing_more(bob)
+
+
+async def test_a_payload_is_packed_once_for_the_ledger_and_all_devices(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = []
+
+    def counting(body: Any) -> bytes:
+        if "code 1" in repr(body):
+            packed.append(body)
+        return pack_body(body)
+
+    monkeypatch.setattr(inboxes, "pack_body", counting)
+    monkeypatch.setattr(connection, "pack_body", counting)
+    async with durable_broker(directory) as broker, login(broker, "ann") as phone, login(broker, "ann") as tablet:
+        await send(broker, "ann", "code 1")
+        assert await take(phone, 1) == await take(tablet, 1) == [(1, "code 1")]
+    assert len(packed) == 1
 
 
 async def test_what_is_not_acknowledged_comes_again_on_each_link_in_order(directory: Path) -> None:

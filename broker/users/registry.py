@@ -1,0 +1,63 @@
+"""Registry of every user's open sessions: one table for the limit per user, direct messages, and whatever addresses a
+user by id.
+
+A session is in it from AUTH to its end. Bounded by the connections that the broker admits.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from protocol.codes import Lane
+from protocol.messages import Message
+
+__all__ = ["UserRegistry", "UserSession"]
+
+
+class UserSession(Protocol):
+    """What is known of a user's session here."""
+
+    def send(
+        self, message: Message, room: int = 0, sequence: int = 0, lane: Lane | None = None, packed: bytes | None = None
+    ) -> None:
+        """Frame and write a message; on a link that has ended nothing happens. ``packed``: its body, packed already."""
+
+
+class UserRegistry:
+    """Open sessions by user id. ``max_per_user``: more sessions of one user are refused."""
+
+    def __init__(self, max_per_user: int) -> None:
+        self.max_per_user = max_per_user
+        self._sessions: dict[str, tuple[UserSession, ...]] = {}
+
+    def __len__(self) -> int:
+        """Return the number of users with an open session."""
+        return len(self._sessions)
+
+    def __contains__(self, user_id: str) -> bool:
+        return user_id in self._sessions
+
+    @property
+    def session_count(self) -> int:
+        """Open sessions of all users. O(users)."""
+        return sum(map(len, self._sessions.values()))
+
+    def sessions(self, user_id: str) -> tuple[UserSession, ...]:
+        """Return a user's open sessions, the oldest first."""
+        return self._sessions.get(user_id, ())
+
+    def add(self, user_id: str, session: UserSession) -> bool:
+        """Register a session that has logged in. Returns False, and registers nothing, above ``max_per_user``."""
+        sessions = self._sessions.get(user_id, ())
+        if len(sessions) >= self.max_per_user:
+            return False
+        self._sessions[user_id] = (*sessions, session)
+        return True
+
+    def remove(self, user_id: str, session: UserSession) -> None:
+        """Remove a session that has ended; one that is not registered is ignored."""
+        sessions = tuple(each for each in self._sessions.get(user_id, ()) if each is not session)
+        if sessions:
+            self._sessions[user_id] = sessions
+        else:
+            self._sessions.pop(user_id, None)
