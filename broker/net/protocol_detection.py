@@ -24,7 +24,7 @@ import ssl
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, cast
+from typing import cast
 
 from broker.core.net.connection_limits import Admission, ConnectionLimits, Refuse
 from broker.core.net.proxy_header import MAX_BYTES, FirstLook, Networks, parse
@@ -40,14 +40,7 @@ from broker.net.http1 import (
     refuse,
     response,
 )
-from broker.net.tls import (
-    Encrypted,
-    TlsSocket,
-    TlsTcpTransport,
-    TlsWebSocketJsonTransport,
-    TlsWebSocketTransport,
-    wrap,
-)
+from broker.net.tls import TlsSocket, wrap
 from broker.net.transport import Owner, TcpTransport, Transport, TransportSettings, TransportState
 from broker.net.websocket import WebSocketJsonTransport, WebSocketTransport, is_upgrade, upgrade
 from protocol.codes import CloseCode, Lane
@@ -89,11 +82,6 @@ class ProtocolDetector(Transport):
     """
 
     __slots__ = ("_buffer", "_detector", "_peeks", "_searched", "in_overflow", "is_proxied", "refusal")
-    becomes: ClassVar[tuple[type[Transport], type[WebSocketTransport], type[WebSocketTransport]]] = (
-        TcpTransport,
-        WebSocketTransport,
-        WebSocketJsonTransport,
-    )
 
     def __init__(
         self,
@@ -188,7 +176,7 @@ class ProtocolDetector(Transport):
     def _become_native(self, data: bytes) -> None:
         refusal = self.refusal
         if refusal is None:
-            self._hand_over(self.becomes[0], "native", b"", data)
+            self._hand_over(TcpTransport, "native", b"", data)
             return
         self._detector.refused += 1
         why = refusal.code.name.lower().replace("_", " ")
@@ -221,7 +209,7 @@ class ProtocolDetector(Transport):
             if isinstance(agreed, HttpRefusal):
                 self._answer(agreed)
             else:
-                kind, name = (self.becomes[2], "json") if agreed.json else (self.becomes[1], "websocket")
+                kind, name = (WebSocketJsonTransport, "json") if agreed.json else (WebSocketTransport, "websocket")
                 self._hand_over(kind, name, agreed.response, bytes(buffer[end:]))
 
     def _answer(self, refusal: HttpRefusal) -> None:
@@ -262,21 +250,20 @@ class ProtocolDetector(Transport):
         except (OSError, ValueError) as error:
             self.abort(f"TLS failed: {error}")
             return
-        greeting = TlsHandshake(self.sock, self.settings, self.address, self._detector, self.refusal)
-        greeting.in_overflow = self.in_overflow
-        self._replace_by(greeting)
-        greeting.on_readable()
+        handshake = TlsHandshake(self.sock, self.settings, self.address, self._detector, self.refusal)
+        handshake.in_overflow = self.in_overflow
+        self._replace_by(handshake)
+        handshake.on_readable()
 
     def _replace_by(self, transport: Transport) -> None:
         self.poller.replace(self, transport)
         self.state = TransportState.CLOSED
 
 
-class TlsHandshake(Encrypted, ProtocolDetector):
-    """A greeting inside TLS, beginning with the TLS handshake."""
+class TlsHandshake(ProtocolDetector):
+    """Protocol detection inside TLS, beginning with the TLS handshake."""
 
-    __slots__ = ("_is_shaking",)
-    becomes = (TlsTcpTransport, TlsWebSocketTransport, TlsWebSocketJsonTransport)
+    __slots__ = ("_is_handshaking",)
 
     def __init__(
         self,
@@ -288,23 +275,23 @@ class TlsHandshake(Encrypted, ProtocolDetector):
     ) -> None:
         super().__init__(sock, settings, address, detector, refusal)
         self._peeks = False
-        self._is_shaking = True
+        self._is_handshaking = True
 
     def on_readable(self) -> None:
-        """Shake hands, then read as any greeting."""
-        if self.state or not self._is_shaking or self._shake():
+        """Continue the handshake, then detect the protocol as on a plain connection."""
+        if self.state or not self._is_handshaking or self._continue_handshake():
             super().on_readable()
 
     def on_writable(self) -> None:
-        """Go on with a handshake that found the socket full."""
-        if self._is_shaking:
+        """Continue a handshake that found the socket full."""
+        if self._is_handshaking:
             self.on_readable()
         else:
             super().on_writable()
 
-    def _shake(self) -> bool:
+    def _continue_handshake(self) -> bool:
         try:
-            done = cast(TlsSocket, self.sock).shake_hands()
+            done = cast(TlsSocket, self.sock).continue_handshake()
         except BlockingIOError:
             self.poller.watch_writable(self)
             return False
@@ -314,7 +301,7 @@ class TlsHandshake(Encrypted, ProtocolDetector):
             return False
         self.poller.unwatch_writable(self)
         if done:
-            self._is_shaking = False
+            self._is_handshaking = False
             self._detector.opened["tls"] += 1
         return done
 

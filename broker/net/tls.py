@@ -1,8 +1,12 @@
 """TLS on the poller: a non-blocking socket that behaves like a plain one.
 
-`TlsSocket` translates OpenSSL's "want read" and "want write" into `BlockingIOError`, so that `Transport` needs to know
-only one thing about TLS: a refused write must come again with the same bytes (``retry_same``). Each connection encrypts
-for itself, so normally the platform's proxy ends TLS; this is for small installations and tests.
+`TlsSocket` translates OpenSSL's "want read" and "want write" into `BlockingIOError`. A transport needs to know one
+thing about it: a refused write must be repeated with the same bytes (`TlsSocket.repeats_refused_write`). OpenSSL reads
+one record at a time and a transport reads more than the largest record, so nothing that epoll does not see stays
+behind.
+
+Each connection is encrypted for itself, so normally the platform's proxy ends TLS; this is for small installations and
+tests.
 
 Costs, beside a plain connection: about 0.9 ms of CPU for a handshake, 20 KB of memory, 12 us a write.
 """
@@ -14,23 +18,12 @@ import errno
 import socket
 import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
-
-from broker.net.transport import TcpTransport, Transport
-from broker.net.websocket import WebSocketJsonTransport, WebSocketTransport
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = [
-    "Encrypted",
-    "TlsSocket",
-    "TlsTcpTransport",
-    "TlsWebSocketJsonTransport",
-    "TlsWebSocketTransport",
-    "server_context",
-    "wrap",
-]
+__all__ = ["RECORD_BYTES", "TlsSocket", "server_context", "wrap"]
 
 RECORD_BYTES = 16 * 1024
 """Largest TLS record; one is written at a time, so that a full socket takes part of a long write."""
@@ -40,6 +33,9 @@ _WANT = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 class TlsSocket(ssl.SSLSocket):
     """The server's end of one TLS connection; made by `wrap`."""
+
+    repeats_refused_write: Final = True
+    """OpenSSL wants a refused write again with the same bytes."""
 
     def send(self, data: ReadableBuffer, flags: int = 0) -> int:
         """As a plain non-blocking socket's. After BlockingIOError or a part, the same bytes must come next."""
@@ -61,8 +57,8 @@ class TlsSocket(ssl.SSLSocket):
         except _WANT:
             raise BlockingIOError(errno.EAGAIN, "no TLS record yet") from None
 
-    def shake_hands(self) -> bool:
-        """Go on with the handshake as far as the bytes reach: whether it is done, BlockingIOError if it must write.
+    def continue_handshake(self) -> bool:
+        """Continue the handshake as far as the bytes reach; return whether it is done. BlockingIOError: it must write.
 
         OSError (ssl.SSLError is one) when it has failed.
         """
@@ -75,7 +71,7 @@ class TlsSocket(ssl.SSLSocket):
         return True
 
     def shutdown(self, how: int) -> None:
-        """Say close_notify if the socket takes it, and end the connection underneath; the answer is not waited for."""
+        """Send close_notify if the socket takes it, and end the connection underneath; the answer is not waited for."""
         with contextlib.suppress(OSError, ValueError):
             self.unwrap()
         super().shutdown(how)
@@ -102,34 +98,3 @@ def wrap(context: ssl.SSLContext, sock: socket.socket) -> TlsSocket:
     wrapped = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
     assert isinstance(wrapped, TlsSocket), "contexts come from server_context"
     return wrapped
-
-
-class Encrypted(Transport):
-    """What TLS changes of a transport; put before the transport it changes."""
-
-    __slots__ = ()
-    retry_same = True
-
-    def on_readable(self) -> None:
-        """Read, and read on what OpenSSL has decrypted: the epoll does not see it."""
-        super().on_readable()
-        while self.fd >= 0 and not self.state and cast(TlsSocket, self.sock).pending():
-            super().on_readable()
-
-
-class TlsTcpTransport(Encrypted, TcpTransport):
-    """Native frames over TLS."""
-
-    __slots__ = ()
-
-
-class TlsWebSocketTransport(Encrypted, WebSocketTransport):
-    """Binary WebSocket messages over TLS."""
-
-    __slots__ = ()
-
-
-class TlsWebSocketJsonTransport(Encrypted, WebSocketJsonTransport):
-    """JSON WebSocket messages over TLS."""
-
-    __slots__ = ()

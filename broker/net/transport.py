@@ -24,7 +24,8 @@ from protocol.codes import CloseCode, Lane
 __all__ = ["Framing", "Owner", "Part", "TcpTransport", "Transport", "TransportSettings", "TransportState"]
 
 RECEIVE_BYTES = 32 * 1024
-"""Read at once; also the most that one connection can make us work on before the next one's turn."""
+"""Read at once, and so the work of one connection before the next one's turn. Not below a TLS record's 16 KiB: what a
+smaller read left in OpenSSL's buffer would not show in the epoll."""
 
 WRITE_BYTES = 64 * 1024
 """Joined into one write while catching up."""
@@ -132,8 +133,6 @@ class Transport:
         "wheel_slot",
     )
     framing: ClassVar[Framing] = Framing.TCP
-    retry_same: ClassVar[bool] = False
-    """Whether a refused write must be repeated with the same bytes (TLS)."""
 
     def __init__(self, sock: socket.socket, settings: TransportSettings, address: str) -> None:
         self.sock = sock
@@ -153,6 +152,11 @@ class Transport:
     def poller(self) -> Poller:
         """The poller that the connection belongs to."""
         return self.settings.poller
+
+    @property
+    def _repeats_refused_write(self) -> bool:
+        """Whether a refused write must be repeated with the same bytes, as on a `broker.net.tls.TlsSocket`."""
+        return getattr(self.sock, "repeats_refused_write", False)
 
     # ---- writing
 
@@ -194,7 +198,7 @@ class Transport:
         if self.owner is not None:
             self.owner.on_backlog()
         waiting: list[Part] = []
-        if self.retry_same:  # all of the refused write is begun, for all of it must come again
+        if self._repeats_refused_write:  # all of the refused write is begun, for all of it must come again
             data = _joined(parts)
             queue.push_rest(memoryview(data)[sent:])
             parts = ()
@@ -232,9 +236,10 @@ class Transport:
             self.poller.unwatch_writable(self)
             return
         before = queue.nbytes
+        repeats = self._repeats_refused_write
         try:
             while not queue.empty:
-                if self.retry_same:
+                if repeats:
                     data = queue.begin()
                 else:
                     chunks = queue.chunks(WRITE_BYTES)

@@ -14,14 +14,11 @@ from broker.core.net.proxy_header import Networks
 from broker.net.tls import (
     RECORD_BYTES,
     TlsSocket,
-    TlsTcpTransport,
-    TlsWebSocketJsonTransport,
-    TlsWebSocketTransport,
     server_context,
     wrap,
 )
 from broker.net.transport import TcpTransport, Transport
-from broker.net.websocket import WebSocketTransport, ws_frame
+from broker.net.websocket import WebSocketJsonTransport, WebSocketTransport, ws_frame
 from tests.net.test_protocol_detection import HELLO, JSON_UPGRADE, UPGRADE, status, v2
 from tests.net.test_websocket import BINARY, TEXT, masked
 from tests.support.poller import Credentials, Stage, make_credentials, on_stage, shake_hands
@@ -66,9 +63,9 @@ def greet_in_tls(stage: Stage, credentials: Credentials, *, first: bytes = b"") 
 @pytest.mark.parametrize(
     ("first", "kind"),
     [
-        (HELLO, TlsTcpTransport),
-        (UPGRADE + masked(BINARY, HELLO), TlsWebSocketTransport),
-        (JSON_UPGRADE + masked(TEXT, b"{}"), TlsWebSocketJsonTransport),
+        (HELLO, TcpTransport),
+        (UPGRADE + masked(BINARY, HELLO), WebSocketTransport),
+        (JSON_UPGRADE + masked(TEXT, b"{}"), WebSocketJsonTransport),
     ],
 )
 def test_inside_tls_the_first_byte_decides_again(
@@ -79,9 +76,10 @@ def test_inside_tls_the_first_byte_decides_again(
     stage.until(lambda: stage.owners)
     owner = stage.owners[0]
     assert type(owner.transport) is kind
+    assert isinstance(owner.transport.sock, TlsSocket)
     assert owner.data == HELLO or owner.texts == ["{}"]
     assert stage.detector.opened["tls"] == 1
-    owner.transport.close(4000, "bye", ws_frame(b"last") if kind is TlsWebSocketTransport else b"last")
+    owner.transport.close(4000, "bye", ws_frame(b"last") if kind is WebSocketTransport else b"last")
     assert b"last" in stage.read_all(client), "and the end is a close_notify, or recv would have raised"
 
 
