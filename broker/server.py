@@ -1,10 +1,8 @@
-"""The composition root: builds the parts from a configuration, owns the root nursery, starts and drains in order.
+"""The composition root: builds the parts from a configuration, owns the root nursery and starts them in order.
 
-Start: ledger, fan-out, hub, poller, sampler, then the listeners, so that nobody is let in before what is behind the
-door stands. Drain: let nobody in, say what the rooms still have to say and make it durable, send every link away with
-a spread return time, give the last bytes a deadline, then end the tasks, the ledger last. The door itself stays there
-until then, to tell newcomers and health checks that we are leaving. Nothing below this module reads configuration files
-or the environment.
+Order of the start: ledger, fan-out, hub, poller, sampler, then the listeners, so that no connection is accepted before
+the parts that serve it run. The shutdown is in `broker.drain`. Nothing below this module reads configuration files or
+the environment.
 """
 
 from __future__ import annotations
@@ -31,6 +29,7 @@ from broker.core.net.connection_limits import ConnectionLimits
 from broker.core.net.send_queue import QueueLimits
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import CustomRule, RoomRules
+from broker.drain import drain
 from broker.ledger import Ledger, LedgerLimits, LedgerState, ResultBatch, Retention
 from broker.ledger.queries import LedgerQueries
 from broker.net.listener import Listener
@@ -53,10 +52,6 @@ __all__ = ["Broker", "Stats", "tune_process"]
 log = structlog.get_logger("roomcast.server")
 
 SAMPLE_S = 0.25
-LAST_READ_S = 0.25
-"""What had been sent before the end is still read for so long, so that it gets its answer."""
-CLOSE_BATCH = 128
-"""Links sent away between two checkpoints while draining (centrifuge closes 128 at a time)."""
 
 
 class Stats(NamedTuple):
@@ -89,6 +84,9 @@ class Stats(NamedTuple):
 
 class Broker:
     """One broker process. ``await nursery.start(broker.run)`` returns when it serves; `addresses` then says where.
+
+    Construct it inside ``trio.run``: every part is there afterwards, and `stats` and `status` work before `run`.
+    OSError if the TLS files cannot be used.
 
     ``rng`` and ``wall_ms`` replace chance and the wall clock. What touches disk and network is made by the methods
     ``_make_...``, so that a simulation can put its own there.
@@ -142,16 +140,7 @@ class Broker:
         )
         self.monitor = OverloadMonitor()
         self.watch = LoopWatch()
-        self._rng = rng
-        self._custom = dict(rules.custom)
-        self._compress = rules.policy.compress
         self._cancel: trio.CancelScope | None = None
-        self.poller: Poller
-        self.context: SessionContext
-
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled or drained."""
-        config = self.config
         self.poller = self._make_poller()
         queue = config.queue
         limits = QueueLimits(queue.frames, queue.queue_bytes, queue.critical_bytes)
@@ -160,18 +149,21 @@ class Broker:
             config=config.link,
             hub=self.hub,
             users=self.users,
-            auth=Authenticator(config.auth, clock=lambda: self._wall_ms() / 1000, rng=self._rng),
+            auth=Authenticator(config.auth, clock=lambda: self._wall_ms() / 1000, rng=rng),
             connection_limits=self.connection_limits,
             poller=self.poller,
-            unix_ms=self._wall_ms,
-            custom=self._custom,
+            unix_ms=wall_ms,
+            custom=dict(rules.custom),
             max_viewers=config.room.max_viewers,
-            compress=self._compress,
+            compress=rules.policy.compress,
             results=self.results,
             history=self.history,
             inboxes=self.inboxes,
         )
-        listener = self._make_listener(transports)
+        self.listener = self._make_listener(transports)
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled or drained."""
         trio.lowlevel.add_instrument(self.watch)
         try:
             async with self._kept(), trio.open_nursery() as nursery:
@@ -184,7 +176,7 @@ class Broker:
                     await nursery.start(self.inboxes.run)
                 await nursery.start(self.poller.run)
                 nursery.start_soon(self._sample)
-                self.addresses = await nursery.start(listener.run)
+                self.addresses = await nursery.start(self.listener.run)
                 log.info("serving", addresses=self.addresses, max_connections=self.max_connections)
                 task_status.started()
         finally:
@@ -283,51 +275,25 @@ class Broker:
     # ---- the end
 
     async def drain(self) -> None:
-        """End politely: the whole sequence, then `run` returns. Idempotent; cancel `run` to hasten.
+        """Shut down in order (`broker.drain`), then let `run` return. Idempotent; cancel `run` to hasten it.
 
         Takes at most two thirds of ``link.drain_limit_s``; the ledger may take the last one.
         """
         if self.draining:
             return
         self.draining = True
-        begun = self._clock()
-        link = self.config.link
-        window_ms = round(link.drain_s * 1000)
-        third_s = link.drain_limit_s / 3
-        log.info("draining", connections=len(self.poller))
-        self.connection_limits.close(max(1, window_ms // 2))
-        await self.poller.serve_pending(LAST_READ_S)
-        with trio.move_on_after(third_s) as settling:
-            for room in self.hub:
-                self.hub.flush(room)
-            if self.ledger is not None:
-                await self.ledger.flush()
-        with trio.move_on_after(min(max(1.0, link.drain_s), third_s)):
-            while self.fanout.waiting:  # noqa: ASYNC110 - the scheduler should not pay for an event it needs once
-                await trio.sleep(0.01)
-            await self._send_away(window_ms)
-            while self.connection_limits.held:  # noqa: ASYNC110 - as above
-                await trio.sleep(0.02)
-        log.info(
-            "drained", seconds=round(self._clock() - begun, 3), cut=self.connection_limits.held,
-            ledger_waiting=0 if self.ledger is None else self.ledger.waiting, ledger_late=settling.cancelled_caught,
-        )  # fmt: skip
+        await drain(
+            self.config.link,
+            connection_limits=self.connection_limits,
+            poller=self.poller,
+            hub=self.hub,
+            fanout=self.fanout,
+            ledger=self.ledger,
+            sessions=self.context.sessions,
+            clock=self._clock,
+        )
         if self._cancel is not None:
             self._cancel.cancel()
-
-    async def _send_away(self, window_ms: int) -> None:
-        """Say goodbye on every link; one that is behind first gets what waits for it."""
-        sessions = self.context.sessions
-        while sessions:
-            keeping_up = [session for session in sessions if session.transport.queue is None]
-            for count, session in enumerate(keeping_up, 1):
-                try:
-                    session.close(CloseCode.GOING_AWAY, "the broker restarts", 0, window_ms)
-                except Exception as error:
-                    self.poller.crash(session.transport, error)
-                if count % CLOSE_BATCH == 0:
-                    await trio.lowlevel.checkpoint()
-            await trio.sleep(0.02)
 
 
 def ledger_of(config: Config, wall_ms: Callable[[], int], results: ResultBatch) -> Ledger | None:

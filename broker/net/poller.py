@@ -210,6 +210,7 @@ class Poller:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Drive all connections until cancelled; then close every one of them."""
+        self.refresh_clock()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._maintenance)

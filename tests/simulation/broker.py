@@ -121,7 +121,6 @@ class SimBroker(Broker):
     def _make_listener(self, transports: TransportSettings, kind: type[Listener] = SimListener) -> Listener:
         listener = super()._make_listener(transports, kind)
         assert isinstance(listener, SimListener)
-        self.listener = listener
         return listener
 
 
@@ -195,8 +194,7 @@ class Life:
             self.is_over = True
             self.is_up = False
             self.world.note("over", self.number)
-            if hasattr(self.broker, "listener"):
-                for language, links in self.broker.listener.detector.opened.items():
-                    self.world.happened[f"links: {language}"] += links
+            for language, links in self.broker.listener.detector.opened.items():
+                self.world.happened[f"links: {language}"] += links
             for wire in self.wires:
                 wire.cut()
