@@ -29,7 +29,7 @@ __all__ = ["Hub"]
 
 log = structlog.get_logger("roomcast.hub")
 
-MAX_FALLEN = 100
+MAX_CRASHED = 100
 """Crashed rooms whose memory waits for those who return, where no ledger keeps it; beyond, the oldest begins anew."""
 
 
@@ -59,7 +59,7 @@ class Hub:
         self._by_name: dict[str, Room] = {}
         self._by_number: dict[int, Room] = {}
         self._last_number = 0
-        self._fallen: dict[str, RoomCheckpoint] = {}
+        self._crashed: dict[str, RoomCheckpoint] = {}
         self._nursery: trio.Nursery | None = None
         self._stage = OverloadStage.NORMAL
         self._past_accounts: tuple[Account, ...] = (Account(),) * len(Lane)
@@ -89,13 +89,13 @@ class Hub:
         if room is not None and room.state.phase is not RoomPhase.ENDED:
             return room
         room_store = self._room_store
-        standing = None
+        checkpoint = None
         if room is not None and (
             room.has_crashed or (room_store is not None and room.ended[0] is not LeaveReason.ROOM_ENDED)
         ):
-            if room.recording:
+            if room.journal.pending:
                 return ErrorCode.OVERLOADED
-            standing = self._standing(room)
+            checkpoint = self._checkpoint(room)
         if joining and not self._config.create_on_join and not (room_store is not None and room_store.knows(name)):
             return ErrorCode.UNKNOWN_ROOM
         if len(self._by_name) >= self._config.max_rooms:
@@ -104,13 +104,13 @@ class Hub:
             return ErrorCode.OVERLOADED
         self._last_number += 1
         policy = self._rules.policy
-        if standing is None:
-            standing = self._fallen.pop(name, None) if room_store is None else room_store.take(name)
-        epoch = self._rng.getrandbits(48) if standing is None else standing.epoch
+        if checkpoint is None:
+            checkpoint = self._crashed.pop(name, None) if room_store is None else room_store.take(name)
+        epoch = self._rng.getrandbits(48) if checkpoint is None else checkpoint.epoch
         state: RoomState[PostRef] = RoomState(self._rules, epoch, self._rng, self._clock())
         state.stage = self._stage
-        if standing is not None:
-            state.restore(standing.last_offset, standing.note, standing.past, self._clock())
+        if checkpoint is not None:
+            state.restore(checkpoint.last_offset, checkpoint.totals, checkpoint.events, self._clock())
         room = Room(
             name,
             self._last_number,
@@ -124,8 +124,8 @@ class Hub:
             room_store=room_store,
             on_crash=self.crash,
         )
-        if standing is None:
-            room.found()
+        if checkpoint is None:
+            room.journal.open_epoch()
         self._by_name[name] = room
         self._by_number[room.number] = room
         self.opened += 1
@@ -137,7 +137,7 @@ class Hub:
         """Let a room say at once what waits, and write down where it stands: the broker is about to stop."""
         try:
             room.flush()
-            room.note()
+            room.journal.checkpoint()
         except Exception:
             self.crash(room)
 
@@ -177,10 +177,10 @@ class Hub:
             except Exception:
                 self.crash(room)
             try:
-                await room.put_everybody_out()
+                await room.remove_all()
             except Exception:
                 self.crash(room)
-            await room.settled()
+            await room.journal.wait_answered()
             log.info("room ended", room=room.name, number=room.number, reason=room.ended[0].name)
         finally:
             del self._by_number[room.number]
@@ -196,20 +196,20 @@ class Hub:
         """A room that was ended is over; any other goes on where it stood when somebody wants it again."""
         room_store = self._room_store
         if room_store is None:
-            standing = self._standing(room) if room.has_crashed else None
-            if standing is not None:
-                self._fallen[room.name] = standing
-                if len(self._fallen) > MAX_FALLEN:
-                    del self._fallen[next(iter(self._fallen))]
+            checkpoint = self._checkpoint(room) if room.has_crashed else None
+            if checkpoint is not None:
+                self._crashed[room.name] = checkpoint
+                if len(self._crashed) > MAX_CRASHED:
+                    del self._crashed[next(iter(self._crashed))]
         elif room.state.phase is RoomPhase.ENDED and room.ended[0] is LeaveReason.ROOM_ENDED:
-            room_store.ended(room.name, room.state.epoch)
-        elif (standing := self._standing(room)) is not None:
-            room_store.closed(room.name, standing)
+            room_store.end(room.name, room.state.epoch)
+        elif (checkpoint := self._checkpoint(room)) is not None:
+            room_store.close(room.name, checkpoint)
 
-    def _standing(self, room: Room) -> RoomCheckpoint | None:
+    def _checkpoint(self, room: Room) -> RoomCheckpoint | None:
         """Where a room stands; None where even that is broken."""
         try:
-            return room.standing
+            return room.journal.last_checkpoint(with_events=room.has_crashed)
         except Exception:
             log.exception("a room left nothing behind", room=room.name, number=room.number)
             return None

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from functools import partial
 from math import inf
-from typing import Any
 
 import trio
 
@@ -21,11 +19,11 @@ from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.rooms.effects import Effect, End, Outcomes, Publish, Record, Reply, TickOut
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
-from broker.ledger import Committed, LedgerError, LedgerResult, Repeated, ResultBatch, SubmitResult
+from broker.ledger import ResultBatch
 from broker.rooms.encoding import TIERS, Content, prepare
 from broker.rooms.fanout import FanOut, Outbox
 from broker.rooms.members import Member, Members
-from broker.rooms.room_store import RoomCheckpoint, RoomStore
+from broker.rooms.room_store import RoomJournal, RoomStore
 from protocol.codes import Lane, LeaveReason, MessageType, Outcome, RoomPhase
 from protocol.messages import AckResult, Joined, Post
 
@@ -81,16 +79,11 @@ class Room:
         self._idle_close_s = idle_close_s
         self._clock = clock
         self._unix_ms = unix_ms
-        self._room_store = room_store
         self._on_crash = on_crash
-        self._noted = state.note()
-        self._last_offset = state.last_offset
-        self.recording = 0
-        """Records that the ledger has not settled yet."""
-        self._all_settled: trio.Event | None = None
-        self._founding: list[Callable[[], None]] | None = None
-        """Who waits for the room's epoch to be durable; None once it is, or has failed."""
-        self._is_founded = True
+        self.journal = RoomJournal(
+            room_store, name, state, clock, perform=self._perform, on_phase=self._on_phase, on_crash=self._crashed
+        )
+        """What of this room is durable."""
         self._has_tick = state.has_tick
         self._has_batches = state.has_batches
         self.ended = LeaveReason.ROOM_ENDED, ""
@@ -99,27 +92,6 @@ class Room:
         self._wake = trio.Event()
         self._armed_until = inf
         self._ticking = False
-
-    def found(self) -> None:
-        """Make a new epoch durable. Where the ledger cannot, the room lives all the same and tries again later."""
-        if self._room_store is not None:
-            self._founding = []
-            self._is_founded = False
-            if self._room_store.opened(self.name, self.state.epoch, self._on_founded) is not SubmitResult.QUEUED:
-                self._founding = None
-
-    def when_founded(self, call: Callable[[], None]) -> bool:
-        """Call back when the epoch is durable, and return True; False if it is now. Bounded by those who join."""
-        if self._founding is None:
-            return False
-        self._founding.append(call)
-        return True
-
-    def _on_founded(self, settled: LedgerResult) -> None:
-        self._is_founded = not isinstance(settled, LedgerError)
-        waiting, self._founding = self._founding or (), None
-        for call in waiting:
-            call()
 
     # ---- members
 
@@ -170,8 +142,8 @@ class Room:
         self._perform(self.state.tick(self._clock(), self._unix_ms(), last=True))
 
     def end(self, reason: LeaveReason, message: str = "") -> None:
-        """Take nothing more in and let the task end; `put_everybody_out` follows."""
-        self._take_note()
+        """Take nothing more in and let the task end; `remove_all` follows."""
+        self.journal.keep_totals()
         self.state.close()
         self.ended = reason, message
         self._wake.set()
@@ -181,11 +153,11 @@ class Room:
         self.has_crashed = True
         self.ended = LeaveReason.ROOM_CRASHED, "the room failed and was closed"
         with suppress(Exception):  # it is broken, and the log says how
-            self._take_note()
+            self.journal.keep_totals()
         self.state.close(comes_back=True)
         self._wake.set()
 
-    async def put_everybody_out(self) -> None:
+    async def remove_all(self) -> None:
         """Tell every member why, in slices: a hundred thousand goodbyes must not stop the loop."""
         reason, message = self.ended
         for count, member in enumerate(self.members.all(), 1):
@@ -214,7 +186,7 @@ class Room:
             if now >= sweep_limiters_at:
                 sweep_limiters_at = now + SWEEP_LIMITERS_S
                 self.state.sweep(now)
-                self.note()
+                self.journal.checkpoint()
             self._live(now)
 
     def _next_due(self, now: float) -> float:
@@ -256,84 +228,21 @@ class Room:
                 case Publish(event, lane, offset):
                     self._publish(Content(event, lane, offset))
                 case Record():
-                    self._record(effect)
+                    self.journal.record(effect)
                 case TickOut():
                     self._send_tick(effect)
                 case End(reason):
                     self.end(reason)
 
-    def _record(self, record: Record[Any]) -> None:  # Any: a match loses the parameter; it is Ticket
-        """Let the ledger have an event; what follows from it follows in `_settled`."""
-        assert self._room_store is not None, "only a room with a ledger has durable rules"
-        phase = RoomPhase(record.event.payload[0]) if record.event.type == MessageType.ROOM_PHASE else None
-        note = b"" if phase is None else self.state.note(phase)
-        on_settled = partial(self._settled, record, note)
-        if self._room_store.record(self.name, self.state.epoch, record, note, on_settled) is SubmitResult.QUEUED:
-            self.recording += 1
-        else:
-            self._perform(self.state.refused(record, RECORD_RETRY_MS))
+    def _on_phase(self) -> None:
+        """Tick soon: the phase is one of the counters."""
+        self._nudge(self._clock())
 
-    def _settled(self, record: Record[PostRef], note: bytes, settled: LedgerResult) -> None:
-        """The ledger has an answer. Records are settled in the order in which they were made.
-
-        ``note``: what was written with it; a room that has crashed meanwhile must not write an older one over it.
-        """
-        assert self._room_store is not None
-        now = self._clock()
-        self.recording -= 1
-        try:
-            match settled:
-                case Committed(offsets):
-                    self._last_offset = offsets[0]
-                    self._noted = note or self._noted
-                    effects = self.state.committed(record, offsets[0], now)
-                case Repeated(first):
-                    known = self._room_store.first_results(self.name, record, first)
-                    effects = self.state.repeated(record, known, now)
-                case _:
-                    effects = self.state.refused(record, RECORD_RETRY_MS)
-            self._perform(effects)
-            if note:
-                self._nudge(now)  # the phase is one of the counters
-        except Exception:
-            if self._on_crash is None:
-                raise
-            self._on_crash(self)
-        if not self.recording and self._all_settled is not None:
-            self._all_settled.set()
-
-    async def settled(self) -> None:
-        """Wait until the ledger has answered for everything of this room."""
-        while self.recording:
-            self._all_settled = trio.Event()
-            await self._all_settled.wait()
-
-    def note(self) -> None:
-        """Write down phase and totals, if they have changed since the last time."""
-        if self._room_store is not None:
-            if not self._is_founded and self._founding is None:
-                self.found()
-            note = self.state.note()
-            if note != self._noted:
-                self._noted = note
-                self._room_store.noted(self.name, self.state.epoch, note)
-
-    def _take_note(self) -> None:
-        """Remember phase and totals while they are those of a living room."""
-        if self.state.phase is not RoomPhase.ENDED:
-            self._noted = self.state.note()
-
-    @property
-    def standing(self) -> RoomCheckpoint:
-        """Where the room stands, for its next life; after a crash with what it remembers, for everybody comes back at
-        once."""
-        self._take_note()
-        state = self.state
-        last_offset = state.last_offset if self._room_store is None else self._last_offset
-        past: Sequence[StoredEvent] | None = None
-        if self.has_crashed and state.last_offset == last_offset:
-            past = state.events_since(state.epoch, state.first_offset - 1, self._clock())
-        return RoomCheckpoint(state.epoch, last_offset, self._noted, tuple(past or ()))
+    def _crashed(self) -> None:
+        """Report the exception that is being handled; this room ends, the ledger and other rooms go on."""
+        if self._on_crash is None:
+            raise
+        self._on_crash(self)
 
     def _publish(self, content: Content) -> None:
         """Send an event to every member: now, or with the others of the same slice of ledger results."""
@@ -347,9 +256,7 @@ class Room:
         try:
             self._publish_events()
         except Exception:
-            if self._on_crash is None:
-                raise
-            self._on_crash(self)
+            self._crashed()
 
     def _publish_events(self) -> None:
         events, self._events = self._events, []

@@ -1,24 +1,28 @@
-"""Between rooms and the ledger: how a `Record` is written down, and where every room stands when it comes back.
+"""Durability of rooms: how a `Record` is written to the ledger, and where every room's stream stands.
 
 A room's stream has one epoch for as long as its offsets go on: through idle times, crashes and restarts. Only a room
-that was ended begins a new one. So whoever returns with a position gets what is missing, or hears exactly what is not
-there.
+that was ended begins a new one. So a client that returns with a position gets what is missing, or learns exactly what
+is not there any more.
 
-Notes (phase, likes, peak) are written beside the stream, with each change of phase and now and then; they are not
-acknowledged to anybody, so losing the last one loses nothing that was promised.
+Checkpoints (phase, likes, peak) are written beside the stream, with each change of phase and every few seconds; they
+are not acknowledged to any client, so losing the last one breaks no promise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import structlog
+import trio
 
-from broker.core.rooms.effects import PendingReply, Record
+from broker.core.rooms.effects import Effect, PendingReply, Record
 from broker.core.rooms.idempotency import FirstResult
+from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
 from broker.ledger import (
+    Committed,
     Entry,
     Item,
     Key,
@@ -27,6 +31,7 @@ from broker.ledger import (
     LedgerError,
     LedgerResult,
     Reader,
+    Repeated,
     RoomEnded,
     RoomNoted,
     RoomOpened,
@@ -39,51 +44,54 @@ from broker.ledger.replay import event_of
 from protocol.codes import Lane, MessageType, Outcome, RoomPhase
 from protocol.frames import pack_body
 
-__all__ = ["RoomCheckpoint", "RoomHistory", "RoomStore"]
+__all__ = ["RoomCheckpoint", "RoomHistory", "RoomJournal", "RoomStore"]
 
 log = structlog.get_logger("roomcast.room_store")
 
-MAX_STANDINGS = 100_000
-"""Rooms without a task whose position is remembered, about 300 bytes each; beyond, the longest unused is forgotten."""
-MAX_RINGS = 1000
+RECORD_RETRY_MS = 2000
+"""When a client repeats what the ledger could not take."""
+MAX_CHECKPOINTS = 100_000
+"""Checkpoints of rooms without a task, about 300 bytes each; beyond, the longest unused is forgotten."""
+MAX_RESTORED_HISTORIES = 1000
 """Rooms whose newest events are read at the start, so that a wave of resumes after a restart needs no disk."""
 
 
 class RoomCheckpoint(NamedTuple):
-    """Where a room stands that has no task now."""
+    """Where the stream of a room without a task stands."""
 
     epoch: int
     last_offset: int
-    note: bytes
-    past: tuple[StoredEvent, ...] = ()
-    """Its newest events, without a hole, up to ``last_offset``."""
+    totals: bytes
+    """Phase, likes and peak, as `RoomState.totals` packs them."""
+    events: tuple[StoredEvent, ...] = ()
+    """The newest events, without a hole, up to ``last_offset``."""
 
 
 class RoomStore:
-    """Writes the records of all rooms; knows where those stand that are not open."""
+    """Writes the records of all rooms; holds the checkpoints of those that are not open."""
 
     def __init__(self, ledger: Ledger, unix_ms: Callable[[], int]) -> None:
         self.ledger = ledger
         self._unix_ms = unix_ms
-        self._standings: dict[str, RoomCheckpoint] = {}
+        self._checkpoints: dict[str, RoomCheckpoint] = {}
 
     # ---- records (Any: a record's reply addresses are the room's own business)
 
     def record(
-        self, room: str, epoch: int, record: Record[Any], note: bytes, on_settled: Callable[[LedgerResult], None]
+        self, room: str, epoch: int, record: Record[Any], totals: bytes, on_result: Callable[[LedgerResult], None]
     ) -> SubmitResult:
-        """Hand a record to the ledger; ``note`` is written with a change of phase."""
+        """Submit a record to the ledger; ``totals`` are written with a change of phase."""
         event = record.event
         items: list[Item] = [Entry(room, epoch, record.lane, event.type, event.at_ms, pack_body(event))]
         if event.type == MessageType.ROOM_PHASE:
             if event.payload[0] == RoomPhase.ENDED:
                 items.append(RoomEnded(room, epoch, event.at_ms))
             else:
-                items.append(RoomNoted(room, epoch, event.at_ms, note))
-        return self.ledger.record(items, on_settled, [_key(room, asked) for asked in record.asked if asked.key])
+                items.append(RoomNoted(room, epoch, event.at_ms, totals))
+        return self.ledger.record(items, on_result, [_key(room, asked) for asked in record.asked if asked.key])
 
     def first_results(self, room: str, record: Record[Any], first: Mapping[bytes, KeyResult]) -> dict[str, FirstResult]:
-        """What the ledger knew of a record's keys, by the room's own names for them."""
+        """Return the first results that the ledger has for a record's keys, by the room's own names for them."""
         found = {}
         for asked in record.asked:
             stored = first.get(_key(room, asked).digest) if asked.key else None
@@ -91,87 +99,228 @@ class RoomStore:
                 found[asked.key] = FirstResult(Outcome(stored.outcome), stored.offset)
         return found
 
-    # ---- lives of rooms
+    # ---- epochs and checkpoints
 
-    def opened(self, room: str, epoch: int, on_settled: Callable[[LedgerResult], None]) -> SubmitResult:
-        """A room has begun with a new epoch; nobody should hear of it before a crash would remember it."""
-        return self.ledger.record((RoomOpened(room, epoch, self._unix_ms()),), on_settled)
+    def open_epoch(self, room: str, epoch: int, on_result: Callable[[LedgerResult], None]) -> SubmitResult:
+        """Submit the new epoch of a room; no client may learn it before it is durable."""
+        return self.ledger.record((RoomOpened(room, epoch, self._unix_ms()),), on_result)
 
-    def noted(self, room: str, epoch: int, note: bytes) -> None:
-        """A room goes on, and this is what it wants to find again."""
-        self._tell(RoomNoted(room, epoch, self._unix_ms(), note))
+    def checkpoint(self, room: str, epoch: int, totals: bytes) -> None:
+        """Write the totals of an open room."""
+        self._write(RoomNoted(room, epoch, self._unix_ms(), totals))
 
-    def closed(self, room: str, standing: RoomCheckpoint) -> None:
-        """A room's task has ended, but not its stream."""
-        self._standings.pop(room, None)
-        self._standings[room] = standing
-        if len(self._standings) > MAX_STANDINGS:
-            del self._standings[next(iter(self._standings))]
-        self.noted(room, standing.epoch, standing.note)
+    def close(self, room: str, checkpoint: RoomCheckpoint) -> None:
+        """Keep the checkpoint of a room whose task has ended and whose stream goes on."""
+        self._checkpoints.pop(room, None)
+        self._checkpoints[room] = checkpoint
+        if len(self._checkpoints) > MAX_CHECKPOINTS:
+            del self._checkpoints[next(iter(self._checkpoints))]
+        self.checkpoint(room, checkpoint.epoch, checkpoint.totals)
 
-    def ended(self, room: str, epoch: int) -> None:
-        """A room is over for good."""
-        self._standings.pop(room, None)
-        self._tell(RoomEnded(room, epoch, self._unix_ms()))
+    def end(self, room: str, epoch: int) -> None:
+        """Write that a stream has ended; the next room of that name begins a new epoch."""
+        self._checkpoints.pop(room, None)
+        self._write(RoomEnded(room, epoch, self._unix_ms()))
 
     def take(self, room: str) -> RoomCheckpoint | None:
-        """Where a room stands that is opened now; its past is handed over."""
-        return self._standings.pop(room, None)
+        """Remove and return the checkpoint of a room that is opened now."""
+        return self._checkpoints.pop(room, None)
 
     def knows(self, room: str) -> bool:
-        """Whether a room without a task can be gone on with."""
-        return room in self._standings
+        """Return whether there is a checkpoint of a room without a task."""
+        return room in self._checkpoints
 
     def __len__(self) -> int:
-        return len(self._standings)
+        return len(self._checkpoints)
 
     async def load(self, history_entries: int, history_s: float) -> None:
-        """Find out where all rooms stand. At the start, before anybody is let in."""
+        """Read the checkpoints of all rooms. At the start, before connections are accepted."""
         since_ms = self._unix_ms() - round(history_s * 1000)
-        found = await self.ledger.ask(_read_standings, since_ms, history_entries)
-        self._standings.update(found)
+        found = await self.ledger.ask(_read_checkpoints, since_ms, history_entries)
+        self._checkpoints.update(found)
         if found:
-            log.info("rooms restored", rooms=len(found), events=sum(len(each.past) for each in found.values()))
+            log.info("rooms restored", rooms=len(found), events=sum(len(each.events) for each in found.values()))
 
-    def _tell(self, item: Item) -> None:
-        self.ledger.record((item,), _told)
+    def _write(self, item: Item) -> None:
+        self.ledger.record((item,), _on_written)
 
 
-def _told(settled: LedgerResult) -> None:
-    """Nobody waits for these; the ledger has told the log if the disk failed."""
-    if isinstance(settled, LedgerError):
-        log.debug("a room's note was not written", why=str(settled))
+class RoomJournal:
+    """The durable side of one open room: its epoch, its records in order, its checkpoints.
+
+    Without a store (no ledger) nothing is durable, and a checkpoint lives as long as the hub keeps it. ``perform`` gets
+    the effects of every result; ``on_phase`` is called after a change of phase; ``on_crash`` when one of them fails.
+    """
+
+    def __init__(
+        self,
+        store: RoomStore | None,
+        room: str,
+        state: RoomState[Any],  # Any: the reply addresses are the room's own business
+        clock: Callable[[], float],
+        *,
+        perform: Callable[[Iterable[Effect[Any]]], None],
+        on_phase: Callable[[], None],
+        on_crash: Callable[[], None],
+    ) -> None:
+        self.state = state
+        self.pending = 0
+        """Records that the ledger has not answered yet."""
+        self._store = store
+        self._room = room
+        self._clock = clock
+        self._perform = perform
+        self._on_phase = on_phase
+        self._on_crash = on_crash
+        self._totals = state.totals()
+        """What the last checkpoint holds."""
+        self._last_offset = state.last_offset
+        """Of the last committed event."""
+        self._all_answered: trio.Event | None = None
+        self._waiting_for_epoch: list[Callable[[], None]] | None = None
+        """Called when the room's epoch is durable; None once it is, or has failed."""
+        self._has_durable_epoch = True
+
+    # ---- the epoch
+
+    def open_epoch(self) -> None:
+        """Make a new epoch durable. Where the ledger cannot, the room is open all the same and tries again later."""
+        if self._store is not None:
+            self._waiting_for_epoch = []
+            self._has_durable_epoch = False
+            if self._store.open_epoch(self._room, self.state.epoch, self._on_epoch) is not SubmitResult.QUEUED:
+                self._waiting_for_epoch = None
+
+    def when_durable(self, call: Callable[[], None]) -> bool:
+        """Call back when the epoch is durable, and return True; False if it is now. Bounded by those who join."""
+        if self._waiting_for_epoch is None:
+            return False
+        self._waiting_for_epoch.append(call)
+        return True
+
+    def _on_epoch(self, result: LedgerResult) -> None:
+        self._has_durable_epoch = not isinstance(result, LedgerError)
+        waiting, self._waiting_for_epoch = self._waiting_for_epoch or (), None
+        for call in waiting:
+            call()
+
+    # ---- records
+
+    def record(self, record: Record[Any]) -> None:
+        """Submit an event to the ledger; its effects are performed with the ledger's result, or a refusal's now."""
+        assert self._store is not None, "only a room with a ledger has durable rules"
+        phase = RoomPhase(record.event.payload[0]) if record.event.type == MessageType.ROOM_PHASE else None
+        totals = b"" if phase is None else self.state.totals(phase)
+        on_result = partial(self._on_result, record, totals)
+        if self._store.record(self._room, self.state.epoch, record, totals, on_result) is SubmitResult.QUEUED:
+            self.pending += 1
+        else:
+            self._perform(self.state.refused(record, RECORD_RETRY_MS))
+
+    def _on_result(self, record: Record[Any], totals: bytes, result: LedgerResult) -> None:
+        """Perform what a result means. Results come in the order of the records.
+
+        ``totals``: what was written with it; a room that has crashed meanwhile must not write older ones over it.
+        """
+        assert self._store is not None
+        now = self._clock()
+        self.pending -= 1
+        try:
+            match result:
+                case Committed(offsets):
+                    self._last_offset = offsets[0]
+                    self._totals = totals or self._totals
+                    effects = self.state.committed(record, offsets[0], now)
+                case Repeated(first):
+                    known = self._store.first_results(self._room, record, first)
+                    effects = self.state.repeated(record, known, now)
+                case _:
+                    effects = self.state.refused(record, RECORD_RETRY_MS)
+            self._perform(effects)
+            if totals:
+                self._on_phase()
+        except Exception:
+            self._on_crash()
+        if not self.pending and self._all_answered is not None:
+            self._all_answered.set()
+
+    async def wait_answered(self) -> None:
+        """Wait until the ledger has answered every record of this room."""
+        while self.pending:
+            self._all_answered = trio.Event()
+            await self._all_answered.wait()
+
+    # ---- checkpoints
+
+    def checkpoint(self) -> None:
+        """Write phase and totals, if they have changed since the last time."""
+        if self._store is not None:
+            if not self._has_durable_epoch and self._waiting_for_epoch is None:
+                self.open_epoch()
+            totals = self.state.totals()
+            if totals != self._totals:
+                self._totals = totals
+                self._store.checkpoint(self._room, self.state.epoch, totals)
+
+    def keep_totals(self) -> None:
+        """Keep phase and totals for the last checkpoint while they are those of an open room."""
+        if self.state.phase is not RoomPhase.ENDED:
+            self._totals = self.state.totals()
+
+    def last_checkpoint(self, *, with_events: bool) -> RoomCheckpoint:
+        """Return where the stream stands, for the next room of this name.
+
+        ``with_events``: with what the in-memory history holds, for after a crash all members come back at once.
+        """
+        self.keep_totals()
+        state = self.state
+        last_offset = state.last_offset if self._store is None else self._last_offset
+        events: Sequence[StoredEvent] | None = None
+        if with_events and state.last_offset == last_offset:
+            events = state.events_since(state.epoch, state.first_offset - 1, self._clock())
+        return RoomCheckpoint(state.epoch, last_offset, self._totals, tuple(events or ()))
+
+
+def _on_written(result: LedgerResult) -> None:
+    """Log a failure at debug level: no request waits for these, and the ledger has logged what the disk did."""
+    if isinstance(result, LedgerError):
+        log.debug("a room's checkpoint was not written", why=str(result))
 
 
 def _key(room: str, asked: PendingReply[Any]) -> Key:
-    """An order is the same in every room; anything else a client says belongs to the room it was said in."""
+    """Return the ledger's key: an order is the same in every room, anything else belongs to the room it was sent to."""
     return make_key("" if asked.order_id else room, asked.key, outcome=asked.outcome)
 
 
-def _read_standings(reader: Reader, since_ms: int, history_entries: int) -> dict[str, RoomCheckpoint]:
-    """In the ledger's reading thread: every open stream, the longest unused first."""
+def _read_checkpoints(reader: Reader, since_ms: int, history_entries: int) -> dict[str, RoomCheckpoint]:
+    """Read every open stream, the longest unused first. Runs in the ledger's reading thread."""
     found: dict[str, RoomCheckpoint] = {}
-    rings = 0
-    for stored in reader.rooms(MAX_STANDINGS):
-        past: Sequence[StoredEvent] = ()
-        if stored.last_offset and stored.used_at_ms >= since_ms and rings < MAX_RINGS and history_entries:
-            rings += 1
-            past = _stored_events(reader.latest(stored.room, stored.epoch, since_ms, history_entries))
+    with_events = 0
+    for stored in reader.rooms(MAX_CHECKPOINTS):
+        events: Sequence[StoredEvent] = ()
+        if (
+            stored.last_offset
+            and stored.used_at_ms >= since_ms
+            and with_events < MAX_RESTORED_HISTORIES
+            and history_entries
+        ):
+            with_events += 1
+            events = _stored_events(reader.latest(stored.room, stored.epoch, since_ms, history_entries))
         if stored.room not in found:
-            found[stored.room] = RoomCheckpoint(stored.epoch, stored.last_offset, stored.note, tuple(past))
+            found[stored.room] = RoomCheckpoint(stored.epoch, stored.last_offset, stored.note, tuple(events))
     return dict(reversed(found.items()))
 
 
 def _stored_events(entries: Sequence[StoredEntry]) -> list[StoredEvent]:
-    """Stored events as a room remembers them: the newest ones without a hole, cut where one cannot be read."""
-    pasts: list[StoredEvent] = []
+    """Return the newest entries without a hole as events of a room's history, cut where one cannot be read."""
+    events: list[StoredEvent] = []
     for entry in entries:
         event = event_of(entry)
         if event is None or entry.lane is None:
-            pasts.clear()
+            events.clear()
         else:
-            pasts.append(StoredEvent(entry.offset, Lane(entry.lane), event))
-    return pasts
+            events.append(StoredEvent(entry.offset, Lane(entry.lane), event))
+    return events
 
 
 class RoomHistory:

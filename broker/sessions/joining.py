@@ -83,7 +83,7 @@ class PendingJoin:
         if admitted is None:
             return
         room, room_grant = admitted
-        if room.when_founded(self._on_durable):
+        if room.journal.when_durable(self._on_durable):
             self._wait()
             return
         request = self._request

@@ -269,10 +269,10 @@ async def test_an_idle_room_is_not_begun_anew_while_the_ledger_owes_it_an_answer
     async with durable_broker(directory) as broker:
         room = broker.hub.open("lobby")
         assert isinstance(room, Room)
-        room.recording += 1
+        room.journal.pending += 1
         room.end(LeaveReason.ROOM_IDLE)
         assert broker.hub.open("lobby") is ErrorCode.OVERLOADED
-        room.recording -= 1
+        room.journal.pending -= 1
         again = broker.hub.open("lobby")
         assert isinstance(again, Room)
         assert again.state.epoch == room.state.epoch

@@ -13,7 +13,7 @@ import structlog.testing
 import trio
 
 from broker.core.rooms.state import RoomState
-from broker.rooms.room import Room
+from broker.rooms.room_store import RoomJournal
 from broker.server import Broker
 from broker.sessions.session import Session
 from protocol.clients import open_client
@@ -147,7 +147,7 @@ async def test_a_crash_is_counted_and_logged_once_however_often_the_room_fails(
     assert [line["event"] for line in lines].count("room crashed") == 1
 
 
-@pytest.mark.parametrize("broken", [("leave",), ("leave", "note", "accounts"), ("note", "tick"), ("close_note",)])
+@pytest.mark.parametrize("broken", [("leave",), ("leave", "note", "accounts"), ("note", "tick"), ("last_checkpoint",)])
 async def test_a_room_whose_whole_state_is_broken_harms_no_other(
     broken: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,8 +159,8 @@ async def test_a_room_whose_whole_state_is_broken_harms_no_other(
         room = broker.hub.room(bad)
         assert room is not None
         for name in (*broken, "post"):
-            if name == "close_note":
-                monkeypatch.setattr(Room, "standing", property(lambda self: 1 / 0))
+            if name == "last_checkpoint":
+                monkeypatch.setattr(RoomJournal, "last_checkpoint", lambda self, with_events: 1 / 0)
             else:
                 monkeypatch.setattr(room.state, name, lambda *args, **kwargs: 1 / 0, raising=False)
         await ann.post(bad, 1, MessageType.DANMAKU, ("boom", None))

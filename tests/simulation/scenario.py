@@ -131,7 +131,7 @@ class Show:
         rooms = list(life.broker.hub)
         if rooms:
             room = self.world.rng.choice(rooms)
-            self.world.happen("room crashed", room.name, room.recording)
+            self.world.happen("room crashed", room.name, room.journal.pending)
             life.broker.hub.crash(room)
 
     def _leap(self, life: Life) -> None:

@@ -83,7 +83,7 @@ _DANMAKU, _CHAT, _LIVE, _MODERATOR = MessageType.DANMAKU, Lane.CHAT, RoomPhase.L
 _DROP_NEWEST, _COMMERCE_ONLY, _SHED = OverQuota.DROP_NEWEST, OverloadStage.COMMERCE_ONLY, Offer.SHED
 _new = tuple.__new__
 _NOTHING: tuple[Effect[Any], ...] = ()
-_NOTE_VERSION = 1
+_TOTALS_VERSION = 1
 
 
 class RoomState(Generic[T]):
@@ -338,25 +338,25 @@ class RoomState(Generic[T]):
 
     # ---- what outlives the process
 
-    def note(self, phase: RoomPhase | None = None) -> bytes:
-        """What a room wants to find again after a restart: phase (or the one it is about to have), likes, peak."""
-        return pack_body((_NOTE_VERSION, int(phase or self.phase), self._likes.total, self._presence.peak))
+    def totals(self, phase: RoomPhase | None = None) -> bytes:
+        """Return what a checkpoint keeps beside the stream: phase (or the one it is about to have), likes, peak."""
+        return pack_body((_TOTALS_VERSION, int(phase or self.phase), self._likes.total, self._presence.peak))
 
-    def restore(self, last_offset: int, note: bytes, past: Sequence[StoredEvent], now: float) -> None:
-        """Go on where the last life ended. ``past``: the newest events, without a hole, up to ``last_offset``."""
+    def restore(self, last_offset: int, totals: bytes, events: Sequence[StoredEvent], now: float) -> None:
+        """Continue from a checkpoint. ``events``: the newest ones, without a hole, up to ``last_offset``."""
         history = self._history
-        history.last_offset = last_offset - len(past)
-        for each in past:
+        history.last_offset = last_offset - len(events)
+        for each in events:
             history.append(each, EXPECTED_EVENT_BYTES, now)
         try:
-            version, phase, likes, peak, *_ = unpack_body(note)
-            if version == _NOTE_VERSION:
+            version, phase, likes, peak, *_ = unpack_body(totals)
+            if version == _TOTALS_VERSION:
                 if phase != RoomPhase.ENDED:
                     self.phase = self._wanted = RoomPhase(phase)
                 self._likes.total = likes
                 self._presence.peak = peak
         except (RemoteProtocolError, ValueError):
-            pass  # a room without a note, or one of a later version: it begins with what the stream says
+            pass  # no totals, or those of a later version: the room begins with what the stream says
 
     # ---- ticks
 

@@ -132,10 +132,10 @@ def test_a_room_goes_on_where_its_last_life_ended() -> None:
     room.enter("ann", "Ann", Role.VIEWER, 1.0)
     room.post(1, Person("ann"), Post(MessageType.LIKE, "", (12,)), 1.0, 5)
     room.committed(the_record(room.set_phase(RoomPhase.PAUSED, "max", 1.0, 5)), 1, 1.0)
-    note, past = room.note(), room.events_since(77, 0, 1.0)
+    totals, past = room.totals(), room.events_since(77, 0, 1.0)
     assert past is not None
     again = a_room()
-    again.restore(1, note, past, 500.0)
+    again.restore(1, totals, past, 500.0)
     joined = again.snapshot("lobby", Role.VIEWER, Tier.FULL)
     assert (joined.phase, joined.likes, joined.peak) == (RoomPhase.PAUSED, 12, 1)
     assert again.events_since(77, 0, 500.0) == past
@@ -143,10 +143,10 @@ def test_a_room_goes_on_where_its_last_life_ended() -> None:
     assert again.committed(record, 2, 500.0)[0] == Reply(1, Outcome.ACCEPTED, 2)
 
 
-@pytest.mark.parametrize("note", [b"", b"\x90", b"\x94\x63\x01\x02\x03", b"nonsense"])
-def test_a_note_that_cannot_be_read_is_passed_over(note: bytes) -> None:
+@pytest.mark.parametrize("totals", [b"", b"\x90", b"\x94\x63\x01\x02\x03", b"nonsense"])
+def test_totals_that_cannot_be_read_are_passed_over(totals: bytes) -> None:
     room = a_room()
-    room.restore(41, note, [], 1.0)
+    room.restore(41, totals, [], 1.0)
     assert (room.phase, room.last_offset) == (RoomPhase.LIVE, 41)
     assert room.events_since(77, 40, 1.0) is None
 
