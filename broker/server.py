@@ -83,7 +83,7 @@ class Stats(NamedTuple):
 
 
 class Broker:
-    """One broker process. ``await nursery.start(broker.run)`` returns when it serves; `addresses` then says where.
+    """One broker process. ``await nursery.start(broker.run)`` returns when it serves; `addresses` then holds where.
 
     Construct it inside ``trio.run``: every part is there afterwards, and `stats` and `status` work before `run`.
     OSError if the TLS files cannot be used.
@@ -99,7 +99,7 @@ class Broker:
         self.addresses: tuple[tuple[str, int], ...] = ()
         self.draining = False
         self.stopped = trio.Event()
-        """Set when `run` has ended, whatever ended it."""
+        """Set when `run` has ended, with or without an error."""
         rng = rng or random.Random()
         self._wall_ms = wall_ms = wall_ms or unix_ms
         clock = trio.current_time
@@ -114,7 +114,7 @@ class Broker:
         self.results = ResultBatch()
         """Joins what rooms and sessions send for one slice of ledger results."""
         self.ledger = self._make_ledger()
-        """What survives a crash; None: this broker keeps nothing."""
+        """The durable part; None: this broker has no data directory."""
         self.room_store = None if self.ledger is None else RoomStore(self.ledger, wall_ms)
         self.users = UserRegistry(config.link.connections_per_user)
         """Open sessions by user."""
@@ -186,7 +186,7 @@ class Broker:
 
     @asynccontextmanager
     async def _kept(self) -> AsyncIterator[None]:
-        """Hold the ledger open around everything else: it begins first and ends last."""
+        """Run the ledger around everything else: it starts first and ends last."""
         if self.ledger is None or self.room_store is None:
             yield
             return
@@ -218,19 +218,19 @@ class Broker:
         release_admission(self.connection_limits, transport)
 
     def status(self) -> tuple[bool, dict[str, Any]]:
-        """Readiness and its words for ``GET /healthz``."""
+        """Return readiness and the fields of ``GET /healthz``."""
         stage = self.monitor.stage
         ready = not self.draining and stage < OverloadStage.REFUSE_JOINS
         state = "draining" if self.draining else "ok" if ready else "overloaded"
-        words: dict[str, Any] = {"status": state, "stage": int(stage)}
+        fields: dict[str, Any] = {"status": state, "stage": int(stage)}
         if self.ledger is not None:
             keeps, more = self.ledger.status()
-            words |= more
-            # Danmaku go on while the disk is full; but a broker that has lost what it promised wants to be looked at.
+            fields |= more
+            # Danmaku continue while the disk is full; but a broker without committed data needs an operator.
             ready = ready and self.ledger.state is not LedgerState.DAMAGED
             if not keeps and state == "ok":
-                words["status"] = "degraded"
-        return ready, words
+                fields["status"] = "degraded"
+        return ready, fields
 
     def stats(self) -> Stats:
         """Every counter now. O(rooms)."""
@@ -254,15 +254,15 @@ class Broker:
     # ---- overload
 
     async def _sample(self) -> None:
-        """Watch queue bytes, loop lag and the sweeps' share of the time; tell the hub when the stage changes."""
-        asked = self._clock()
+        """Sample queue bytes, loop lag and the sweeps' share of the time; set the hub's stage when it changes."""
+        sampled_at = self._clock()
         busy_s = self.fanout.busy_s
         while True:
             await trio.sleep(SAMPLE_S)
             now = self._clock()
-            lag_s = self.watch.judge(max(0.0, now - asked - SAMPLE_S))
-            share = (self.fanout.busy_s - busy_s) / max(now - asked, 1e-6)
-            asked, busy_s = now, self.fanout.busy_s
+            lag_s = self.watch.judge(max(0.0, now - sampled_at - SAMPLE_S))
+            share = (self.fanout.busy_s - busy_s) / max(now - sampled_at, 1e-6)
+            sampled_at, busy_s = now, self.fanout.busy_s
             before = self.monitor.stage
             stage = self.monitor.observe(self.budget.ratio, lag_s, share, now)
             if stage is not before:
@@ -297,7 +297,7 @@ class Broker:
 
 
 def ledger_of(config: Config, wall_ms: Callable[[], int], results: ResultBatch) -> Ledger | None:
-    """The ledger that a configuration asks for; None where it keeps nothing."""
+    """Return the ledger of a configuration; None where it has none."""
     settings = config.ledger
     if settings.data_dir is None or not settings.is_kept:
         return None
@@ -317,11 +317,12 @@ def ledger_of(config: Config, wall_ms: Callable[[], int], results: ResultBatch) 
 def tune_process() -> None:
     """Set the garbage collector and the interpreter's lock to a broker's work; once, before the process serves.
 
-    Our objects end by reference counts; the collector finds next to nothing and costs a tenth of the inbound path, and
-    a full pass over 100,000 viewers stops the loop for 0.1 s. What was imported is not looked at again. A flood makes
-    and drops some 50,000 objects a tick: a pass over the young comes about once a tick then, and hardly ever at rest.
+    The broker's objects end by reference counts; the collector finds next to nothing and costs a tenth of the inbound
+    path, and a full pass over 100,000 viewers stops the loop for 0.1 s. What was imported is not scanned again. A flood
+    makes and drops some 50,000 objects a tick: a pass over the young comes about once a tick then, and hardly ever at
+    rest.
 
-    The ledger's thread asks for the interpreter's lock some fifty times a commit. Beside a busy loop each time would
+    The ledger's thread takes the interpreter's lock some fifty times a commit. Beside a busy loop each time would
     take the 5 ms that CPython waits by default, and the commits, not the disk, would bound what is durable.
     """
     gc.collect()

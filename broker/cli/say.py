@@ -26,7 +26,7 @@ from protocol.payloads import AnnouncementPayload, DanmakuPayload, EmotePayload,
 
 __all__ = ["Fate", "Saying", "fate_of", "message_type", "say"]
 
-MAX_UNDER_WAY = 256
+MAX_IN_FLIGHT = 256
 """Posts that wait for their fate at a time; a faster rate waits for the oldest."""
 GIFT_CENTS = 100
 """Price of one gift that is said by hand."""
@@ -168,7 +168,7 @@ async def _say(room_name: str, saying: Saying, url: str, token: str, count: int,
         events.stop()  # messages to us alone are for `tail` to show
         user = client.user.user_id if client.user is not None else ""
         room = await enter(client, room_name)
-        slots = trio.CapacityLimiter(MAX_UNDER_WAY)
+        slots = trio.CapacityLimiter(MAX_IN_FLIGHT)
         begun = trio.current_time()
         async with trio.open_nursery() as nursery:
             for number in itertools.count(1):

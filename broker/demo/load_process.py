@@ -42,7 +42,7 @@ STEP_S = 0.02
 REPORT_S = 0.25
 ENTRANTS = 16
 """Members that enter at a time."""
-MAX_UNDER_WAY = 300
+MAX_IN_FLIGHT = 300
 """Posts without a fate; what the crowd would say beyond it is not said. A fate takes a tick, or nothing."""
 LATE_S = 0.1
 """A crowd whose own steps come so late says less, until they do not: it must not measure how slow it is itself."""
@@ -265,7 +265,7 @@ class LoadProcess:
                 credit[source] = min(credit[source] + pace * rate * elapsed_s, max(1.0, rate * CREDIT_S))
                 while credit[source] >= 1.0:
                     credit[source] -= 1.0
-                    if under_way < MAX_UNDER_WAY:
+                    if under_way < MAX_IN_FLIGHT:
                         under_way += self._speak(source, now - self._begun, nursery)
 
     def _speak(self, source: int, at_s: float, nursery: trio.Nursery) -> int:

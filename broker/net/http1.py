@@ -1,6 +1,6 @@
-"""HTTP on the viewers' port, apart from WebSockets: read one request head, answer it, and that was all.
+"""HTTP on the viewers' port, apart from WebSockets: read one request head, answer it, close.
 
-``GET /healthz`` tells a load balancer whether to send viewers here; every other request gets a few polite words.
+``GET /healthz`` tells a load balancer whether to send viewers here; every other request gets a short text.
 There is one request per connection and no body is ever read, so nothing can be smuggled behind it. Only heads are
 read, and strictly, so the grammar is one expression; the tests hold it against h11: what is accepted here, h11 accepts
 and reads the same.
@@ -38,7 +38,7 @@ MAX_HEADERS = 100
 MAX_TARGET_BYTES = 4096
 
 Health = Callable[[], tuple[bool, Mapping[str, Any]]]
-"""Says whether viewers may be sent here, and words for the JSON answer (Any: what `json` can write)."""
+"""Returns whether viewers may be sent here, and the fields of the JSON answer (Any: what `json` can write)."""
 
 _METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT")
 METHOD_INITIALS = frozenset(method[0] for method in _METHODS)
@@ -76,7 +76,7 @@ class HttpRequest(NamedTuple):
 
 
 class HttpRefusal(NamedTuple):
-    """Why not, in words of ours."""
+    """The text of the answer; never a client's bytes."""
 
     status: int
     text: str
@@ -84,7 +84,8 @@ class HttpRefusal(NamedTuple):
 
 
 def could_be_http(start: bytes | bytearray) -> bool:
-    """Whether ``start`` begins with a known method, or may yet. Tells HTTP from noise before a head is waited for."""
+    """Whether ``start`` begins with a known method, or may yet. Separates HTTP from noise before a head is waited
+    for."""
     method, space, _ = bytes(start[: _LONGEST_METHOD + 1]).partition(b" ")
     if space:
         return method in _METHODS
@@ -139,7 +140,7 @@ _TEXTS = {
 
 
 def refuse(status: int, text: str = "", headers: Iterable[tuple[str, str]] = ()) -> HttpRefusal:
-    """Make a refusal with the status' usual words, or ``text``."""
+    """Make a refusal with the status' usual phrase, or ``text``."""
     return HttpRefusal(status, text or _TEXTS[status], tuple(headers))
 
 
@@ -150,8 +151,8 @@ def answer(request: HttpRequest, health: Health) -> bytes:
         return response(refuse(405, headers=[("Allow", "GET, HEAD")]))
     path = request.target.partition(b"?")[0]
     if path == b"/healthz":
-        ready, words = health()
-        body = json.dumps(dict(words)).encode()
+        ready, fields = health()
+        body = json.dumps(dict(fields)).encode()
         return _response(200 if ready else 503, "application/json", body, (), head_only)
     if path == b"/":
         return response(refuse(426, headers=[("Upgrade", "websocket")]), head_only)

@@ -1,8 +1,8 @@
-"""The door: bind, accept in batches, put every newcomer through the gate, and keep calm when descriptors run out.
+"""Listening sockets: bind, accept in batches under the connection limits, back off when descriptors run out.
 
-An accept loop is a task per listening socket (IPv4, IPv6). It takes newcomers for at most `ACCEPT_S`, at the pace the
-gate allows; the rest waits in the kernel's backlog. No error of `accept` ends it: when the process or the machine is
-out of descriptors or memory it backs off from 10 ms up to a second, with one log line a second at most, and goes on.
+An accept loop is a task per listening socket (IPv4, IPv6). It accepts for at most `ACCEPT_S`, at the rate that the
+connection limits allow; the rest waits in the kernel's backlog. No error of `accept` ends it: when the process or the
+machine is out of descriptors or memory it backs off from 10 ms up to a second, with one log line a second at most.
 
 Options are set once on the listening socket: Linux hands them down to every accepted one.
 """
@@ -32,9 +32,9 @@ log = structlog.get_logger("roomcast.listener")
 ACCEPT_S = 0.001
 """Time one batch of accepts may take before other tasks run."""
 BACKLOG = 4096
-"""Newcomers in the kernel's queue; Linux cuts it to net.core.somaxconn."""
+"""Connections in the kernel's queue; Linux cuts it to net.core.somaxconn."""
 REFUSED_S = 1.0
-"""A refused connection says something within this time, or never hears why."""
+"""A refused connection gets its answer if it sends its first bytes within this time."""
 BACKOFF_MIN_S = 0.01
 BACKOFF_MAX_S = 1.0
 """NATS: 10 ms doubling to 1 s. Without it a full process spins on EMFILE."""
@@ -48,11 +48,11 @@ _PEER_GONE = frozenset(
         errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH,
     }
 )  # fmt: skip
-"""accept(2): errors of the newcomer that Linux passes on; the next one may be fine."""
+"""accept(2): errors of the new connection that Linux passes on; the next one may be fine."""
 
 
 class Listener:
-    """The listening sockets of one broker. ``addresses`` says where, once `run` serves."""
+    """The listening sockets of one broker. ``addresses`` are known once `run` serves."""
 
     def __init__(
         self,
@@ -88,10 +88,10 @@ class Listener:
         self._may_accept = False
         """One accept is paid for and not used yet."""
         self._logged_at = -LOG_EVERY_S
-        self._silenced = 0
+        self._unlogged = 0
 
     async def run(self, task_status: trio.TaskStatus[tuple[tuple[str, int], ...]] = trio.TASK_STATUS_IGNORED) -> None:
-        """Bind, tell the addresses, and accept until stopped or cancelled. OSError if nothing can be bound."""
+        """Bind, report the addresses, and accept until stopped or cancelled. OSError if nothing can be bound."""
         self._sockets = await bind(self._config)
         try:
             self.addresses = tuple(sock.getsockname()[:2] for sock in self._sockets)
@@ -103,7 +103,7 @@ class Listener:
             self.stop()
 
     def stop(self) -> None:
-        """Close the door; connections inside stay. Newcomers in the backlog are reset. Idempotent."""
+        """Close the listening sockets; accepted connections stay, those in the backlog are reset. Idempotent."""
         for sock in self._sockets:
             if sock.fileno() >= 0:
                 trio.lowlevel.notify_closing(sock)
@@ -124,7 +124,7 @@ class Listener:
                 if sock.fileno() < 0:
                     return
                 backoff_s = min(BACKOFF_MAX_S, backoff_s * 2 or BACKOFF_MIN_S)
-                self._complain(error, backoff_s)
+                self._on_accept_error(error, backoff_s)
                 wait_s = backoff_s
             else:
                 backoff_s = 0.0
@@ -132,7 +132,7 @@ class Listener:
                 await trio.sleep(wait_s)
 
     def _accept_some(self, sock: socket.socket) -> float:
-        """Accept for at most `ACCEPT_S`; returns the seconds to wait first. OSError: no newcomer can be taken."""
+        """Accept for at most `ACCEPT_S`; returns the seconds to wait first. OSError: nothing can be accepted."""
         clock, family = self._clock, sock.family
         now = clock()
         end = now + ACCEPT_S
@@ -144,9 +144,9 @@ class Listener:
                 self._may_accept = True
             try:
                 # What `socket.accept` does, 4 us faster: it looks up enum members, and makes the socket of a subclass
-                # whose objects weigh 48 bytes more and have nothing else that we use. (typeshed leaves it out.)
+                # whose objects weigh 48 bytes more and have nothing else of use here. (typeshed leaves it out.)
                 fd, peer = sock._accept()  # type: ignore[attr-defined]
-                newcomer = cast(socket.socket, socket.SocketType(family, socket.SOCK_STREAM, 0, fd))
+                accepted = cast(socket.socket, socket.SocketType(family, socket.SOCK_STREAM, 0, fd))
             except BlockingIOError:
                 return 0.0
             except OSError as error:
@@ -155,52 +155,52 @@ class Listener:
                 now = clock()
                 continue
             self._may_accept = False
-            self._welcome(newcomer, plain_address(str(peer[0])), now)
+            self._admit(accepted, plain_address(str(peer[0])), now)
             now = clock()
         return 0.0
 
-    def _welcome(self, newcomer: socket.socket, address: str, now: float) -> None:
+    def _admit(self, accepted: socket.socket, address: str, now: float) -> None:
         detector, connection_limits = self.detector, self._connection_limits
         is_proxied = address in detector.trusted if detector.trusted else False
         if is_proxied:
             address = ""
         admission = connection_limits.enter(address)
         if admission is Admission.DROP:
-            newcomer.close()
+            accepted.close()
             return
         refusal = admission if isinstance(admission, Refuse) else None
-        patience_s = self._config.link.handshake_timeout_s
-        due = now + (patience_s if refusal is None else min(patience_s, REFUSED_S))
-        newcomer.setblocking(False)
-        greeting = ProtocolDetector(newcomer, self.transports, address, detector, refusal, is_proxied=is_proxied)
+        timeout_s = self._config.link.handshake_timeout_s
+        due = now + (timeout_s if refusal is None else min(timeout_s, REFUSED_S))
+        accepted.setblocking(False)
+        connection = ProtocolDetector(accepted, self.transports, address, detector, refusal, is_proxied=is_proxied)
         try:
-            self.transports.poller.add(greeting, due)
+            self.transports.poller.add(connection, due)
         except OSError:
-            newcomer.close()
+            accepted.close()
             if refusal is None:
                 connection_limits.leave(address, False)
             else:
                 connection_limits.leave_refused()
             raise
 
-    def _complain(self, error: OSError, backoff_s: float) -> None:
-        """Count a failure of ours, and log it unless that was done within the last second."""
+    def _on_accept_error(self, error: OSError, backoff_s: float) -> None:
+        """Count a failed accept, and log it unless one was logged within the last second."""
         self.accept_errors += 1
         now = self._clock()
         if now - self._logged_at < LOG_EVERY_S:
-            self._silenced += 1
+            self._unlogged += 1
             return
         self._logged_at = now
         known = error.errno in _EXHAUSTED
         log.warning(
             "cannot accept" if known else "accept failed", error=errno.errorcode.get(error.errno or 0, str(error)),
-            backoff_s=backoff_s, connections=len(self.transports.poller), unlogged=self._silenced,
+            backoff_s=backoff_s, connections=len(self.transports.poller), unlogged=self._unlogged,
         )  # fmt: skip
-        self._silenced = 0
+        self._unlogged = 0
 
 
 async def bind(config: Config) -> list[socket.socket]:
-    """Make the listening sockets of ``config.listen``: one for each address its host stands for.
+    """Make the listening sockets of ``config.listen``: one for each address of its host.
 
     With port 0 all of them get the same free port. OSError if none can be bound, or if a given port is taken.
     """

@@ -236,7 +236,8 @@ class Poller:
         self._epoll.close()
 
     async def serve_pending(self, limit_s: float) -> None:
-        """Serve everything that has arrived by now, for at most ``limit_s``; called before the broker says goodbye."""
+        """Serve everything that has arrived by now, for at most ``limit_s``; called before the broker closes its
+        connections."""
         until = self._clock() + limit_s
         while (self._ready or self._epoll.poll(0, 1)) and self._clock() < until:
             self.turn()

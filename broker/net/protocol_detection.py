@@ -1,16 +1,16 @@
-"""The first bytes of a connection: who speaks what, and a polite answer for everybody who cannot be let in.
+"""Detection of a connection's protocol by its first bytes, and the answer to a refused connection.
 
     first byte                      becomes
     0x00                            the native protocol
     a method's initial              HTTP: a WebSocket handshake, or one answer
     0x16, if TLS is configured      a TLS handshake, and then this table again
     0x0D or "PROXY ", if the peer   a PROXY header, and then this table again; from a trusted proxy the
-    is a trusted proxy              header is required, from anybody else it is noise
+    is a trusted proxy              header is required, from any other peer it is noise
     anything else                   closed
 
-A connection that the gate refused is greeted only to be told so in its own language: GOAWAY with a time to return, or
-503 with Retry-After. The deadline was set when the connection was accepted; no byte moves it, and the
-transport that goes on inherits it, up to the end of the log-in.
+A connection that the limits refused gets its answer in its own protocol: GOAWAY with a time to return, or 503 with
+Retry-After. The deadline was set when the connection was accepted; no byte moves it, and the transport that takes over
+keeps it, up to the end of the log-in.
 
 No byte of a client comes back in an answer, and at most `MAX_HEAD_BYTES` and a read are held.
 """
@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from broker.core.net.connection_limits import Admission, ConnectionLimits, Refuse
-from broker.core.net.proxy_header import MAX_BYTES, FirstLook, Networks, parse
+from broker.core.net.proxy_header import MAX_BYTES, HeaderState, Networks, parse
 from broker.net.http1 import (
     MAX_HEAD_BYTES,
     METHOD_INITIALS,
@@ -55,7 +55,7 @@ TLS_FIRST = 0x16
 
 @dataclass(slots=True)
 class DetectorSettings:
-    """What all greetings of a listener share, and the counters they write."""
+    """What all detectors of a listener share, and the counters they write."""
 
     connection_limits: ConnectionLimits
     make_session: Callable[[Transport], Owner]
@@ -63,21 +63,21 @@ class DetectorSettings:
     origins: frozenset[str] = frozenset()
     tls: ssl.SSLContext | None = None
     trusted: Networks = field(default_factory=Networks)
-    """Proxies that must say whom they speak for; empty = PROXY headers are noise."""
+    """Proxies that must send the client's address; empty = PROXY headers are noise."""
     opened: Counter[str] = field(default_factory=Counter)
-    """Links that went on, by language: native, websocket, json (tls counts the handshakes under them)."""
+    """Connections by detected protocol: native, websocket, json (tls counts the handshakes under them)."""
     answered: Counter[int] = field(default_factory=Counter)
     """HTTP answers, by status."""
     refused: int = 0
-    """Refusals of the gate that could be told."""
+    """Refusals by the limits that were answered."""
     noise: int = 0
-    """Connections closed because nothing was understood: bad first bytes, bad TLS, bad PROXY header."""
+    """Connections closed without a known protocol: bad first bytes, bad TLS, bad PROXY header."""
 
 
 class ProtocolDetector(Transport):
-    """A connection before its language is known.
+    """A connection before its protocol is known.
 
-    ``refusal``: the gate's answer, if it was no.
+    ``refusal``: the limits' answer, if it was a refusal.
     ``is_proxied``: the peer is a trusted proxy and its header comes first; the address is "" until then.
     """
 
@@ -105,7 +105,7 @@ class ProtocolDetector(Transport):
     # ---- bytes
 
     def on_readable(self) -> None:
-        """Look at the first bytes, without taking any that belong to TLS."""
+        """Inspect the first bytes, without taking any that belong to TLS."""
         if self._peeks and not self.state:
             self._peek()
         else:
@@ -134,11 +134,11 @@ class ProtocolDetector(Transport):
         held = len(self._buffer)
         self._buffer += data
         header = parse(self._buffer)
-        if header is FirstLook.MALFORMED:
+        if header is HeaderState.MALFORMED:
             self._end_noise("a PROXY header is required here")
             return
         try:
-            if isinstance(header, FirstLook):
+            if isinstance(header, HeaderState):
                 self.sock.recv(len(data))
                 return
             self.sock.recv(header.consumed - held)
@@ -157,7 +157,7 @@ class ProtocolDetector(Transport):
                 self.refusal = admission
 
     def on_bytes(self, data: bytes) -> None:
-        """Go by the first byte."""
+        """Choose the protocol by the first byte."""
         if not self._buffer and data[0] == NATIVE_FIRST:
             self._become_native(data)
             return
@@ -165,7 +165,7 @@ class ProtocolDetector(Transport):
         if self._buffer[0] in METHOD_INITIALS:
             self._read_http()
         else:
-            self._end_noise("no language starts with this byte")
+            self._end_noise("no protocol starts with this byte")
 
     def _end_noise(self, reason: str) -> None:
         self._detector.noise += 1
@@ -180,8 +180,8 @@ class ProtocolDetector(Transport):
             return
         self._detector.refused += 1
         why = refusal.code.name.lower().replace("_", " ")
-        goodbye = GoAway(refusal.code, why, refusal.retry_after_ms, refusal.retry_after_ms)
-        self.finish(encode(goodbye, 0, 0, Lane.CONTROL), refusal.code, "refused")
+        goaway = GoAway(refusal.code, why, refusal.retry_after_ms, refusal.retry_after_ms)
+        self.finish(encode(goaway, 0, 0, Lane.CONTROL), refusal.code, "refused")
 
     # ---- HTTP
 
@@ -215,12 +215,12 @@ class ProtocolDetector(Transport):
     def _answer(self, refusal: HttpRefusal) -> None:
         self._finish_http(response(refusal))
 
-    def _finish_http(self, said: bytes) -> None:
-        self._detector.answered[int(said[9:12])] += 1
-        self.finish(said, CloseCode.CLIENT_DONE, "answered")
+    def _finish_http(self, answer_bytes: bytes) -> None:
+        self._detector.answered[int(answer_bytes[9:12])] += 1
+        self.finish(answer_bytes, CloseCode.CLIENT_DONE, "answered")
 
     def close(self, code: int, reason: str, final_bytes: bytes = b"") -> None:
-        """End what has not become anything, with 408 or 503 for half a request. It does not linger: it had its time."""
+        """End a connection without a protocol, with 408 or 503 for half a request. It does not linger."""
         if not self.state and not self.is_proxied and self._buffer and self._buffer[0] in METHOD_INITIALS:
             status = 408 if code == CloseCode.HANDSHAKE_TIMEOUT and self.refusal is None else 503
             self._detector.answered[status] += 1
@@ -230,12 +230,13 @@ class ProtocolDetector(Transport):
 
     # ---- becoming
 
-    def _hand_over(self, kind: type[Transport], name: str, words: bytes, rest: bytes) -> None:
-        """Let a transport of ``kind`` go on: it says ``words`` first, then gets an owner and the ``rest``."""
+    def _hand_over(self, kind: type[Transport], name: str, first: bytes, rest: bytes) -> None:
+        """Replace this by a transport of ``kind``: it writes ``first``, then gets an owner and the ``rest`` of the
+        bytes."""
         transport = kind(self.sock, self.settings, self.address)
         self._replace_by(transport)
-        if words:
-            transport.write(words)
+        if first:
+            transport.write(first)
             if transport.state:
                 return
         self._detector.opened[name] += 1
@@ -307,7 +308,7 @@ class TlsHandshake(ProtocolDetector):
 
 
 def release_admission(connection_limits: ConnectionLimits, transport: Transport) -> None:
-    """Take a connection that has gone off the gate's books; the transports' ``on_released``."""
+    """Count the end of a connection in the limits; the transports' ``on_released``."""
     if isinstance(transport, ProtocolDetector) and transport.in_overflow:
         connection_limits.leave_refused()
     else:

@@ -91,7 +91,7 @@ def server_context(cert: Path | str, key: Path | str) -> ssl.SSLContext:
 
 
 def wrap(context: ssl.SSLContext, sock: socket.socket) -> TlsSocket:
-    """Put TLS on an accepted socket; ``sock`` gives its descriptor away. Nothing is read or written yet.
+    """Put TLS on an accepted socket; ``sock`` loses its descriptor to it. Nothing is read or written yet.
 
     OSError or ValueError if the peer has gone already; the descriptor may then be closed.
     """

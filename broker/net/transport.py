@@ -1,7 +1,7 @@
-"""The byte layer of one connection: write now or queue, never wait; close politely, once.
+"""The byte layer of one connection: write now or queue, never wait; close once, after the last frame.
 
 A transport belongs to a poller, which calls `on_readable` and `on_writable`, and has one owner (the session), which
-is told of data and, exactly once, of the end. Writing is a plain function call: the bytes go to the socket at once,
+gets the data and, exactly once, the end. Writing is a plain function call: the bytes go to the socket at once,
 and only a viewer whose socket is full gets a `SendQueue` until it has caught up. What that queue drops, and when it
 gives up, is decided there by lane.
 
@@ -31,7 +31,7 @@ WRITE_BYTES = 64 * 1024
 """Joined into one write while catching up."""
 
 LINGER_S = 2.0
-"""After our last byte we read on for so long, so that a reset does not destroy the reason of the close on its way."""
+"""How long a closed connection is still read, so that a reset does not destroy the reason of the close on its way."""
 
 
 class Framing(IntEnum):
@@ -43,7 +43,8 @@ class Framing(IntEnum):
 
 
 class TransportState(IntEnum):
-    """OPEN: both ways. CLOSING: our last byte is out, the rest is discarded. CLOSED: the descriptor is free."""
+    """OPEN: both ways. CLOSING: the last byte is written, what the peer sends is discarded. CLOSED: the descriptor is
+    free."""
 
     OPEN = 0
     CLOSING = 1
@@ -68,7 +69,7 @@ def _joined(parts: tuple[Part, ...]) -> bytes:
 
 
 class Owner(Protocol):
-    """Whom a transport belongs to."""
+    """The owner of a transport."""
 
     def on_data(self, data: bytes) -> None:
         """Bytes of whole or partial binary frames."""
@@ -266,42 +267,42 @@ class Transport:
     # ---- ending
 
     def close_frame(self, code: int, reason: str) -> bytes:
-        """Bytes of the transport's own goodbye, after the GOAWAY frame (a WebSocket has one, TCP has none)."""
+        """Return the transport's own close frame, after GOAWAY (a WebSocket has one, TCP has none)."""
         return b""
 
     def close(self, code: int, reason: str, final_bytes: bytes = b"") -> None:
-        """End the link: say ``final_bytes`` and the farewell if the socket takes them, then free the descriptor.
+        """End the link: write ``final_bytes`` and the close frame if the socket takes them, then free the descriptor.
 
-        A viewer that is behind hears nothing more: its frames in flight must not be cut in the middle. Idempotent.
+        A backlogged viewer gets nothing more: its frames in flight must not be cut in the middle. Idempotent.
         """
         if not self.state:
             self.finish(final_bytes + self.close_frame(code, reason), code, reason)
 
     def finish(self, final: bytes, code: int, reason: str) -> None:
-        """As `cabort`, with exactly the bytes ``final`` as the last ones."""
+        """As `close`, with exactly the bytes ``final`` as the last ones."""
         if self.state:
             return
-        polite = False
+        is_written = False
         if self.queue is None:
             try:
-                polite = not final or self.send(final) == len(final)
-                if polite:
+                is_written = not final or self.send(final) == len(final)
+                if is_written:
                     self.shut_down()
             except OSError:
-                polite = False
+                is_written = False
         self._end(code, reason)
-        if polite:
+        if is_written:
             self.state = TransportState.CLOSING
             self.poller.rewheel(self, self.poller.now + LINGER_S)
         else:
             self.release()
 
     def shut_down(self) -> None:
-        """Say that no more bytes will come."""
+        """Shut the sending side down."""
         self.sock.shutdown(socket.SHUT_WR)
 
     def abort(self, reason: str, code: int = CloseCode.CLOSED_BY_PEER) -> None:
-        """The peer is gone: free everything at once. Idempotent."""
+        """End the connection without another byte, and free everything at once. Idempotent."""
         if not self.state:
             self._end(code, reason)
         self.release()
@@ -336,15 +337,15 @@ class Transport:
         elif self.owner is not None:
             self.owner.on_deadline(now)
         else:
-            self.close(CloseCode.HANDSHAKE_TIMEOUT, "nothing understood in time")
+            self.close(CloseCode.HANDSHAKE_TIMEOUT, "no complete handshake in time")
 
     def on_stalled(self) -> None:
-        """Tell the owner that no byte moves; a connection without one has its handshake's deadline."""
+        """Report to the owner that no byte moves; a connection without one has its handshake's deadline."""
         if self.owner is not None:
             self.owner.on_overflow()
 
     def extend_deadlines(self, seconds: float) -> None:
-        """Move the times of the peer's last signs of life: for so long the poller neither read nor wrote."""
+        """Move the times of the peer's last bytes: for so long the poller neither read nor wrote."""
         now = self.poller.now
         self.heard_at = min(now, self.heard_at + seconds)
         self.progress_at = min(now, self.progress_at + seconds)

@@ -2,12 +2,12 @@
 
 Messages out are not masked, so `ws_frame` makes one immutable ``bytes`` for all viewers. Messages in are, nearly
 always, one short unfragmented frame that came whole: that one is read here in a few lines. Everything else (fragments,
-control frames, long or broken frames) goes through wsproto, which is therefore the oracle that the short way is
-tested against; it exists only while such a frame is under way, so an idle WebSocket weighs little more than a TCP link.
+control frames, long or broken frames) goes through wsproto, which is therefore the oracle that the fast path is
+tested against; it exists only while such a frame is in flight, so an idle WebSocket weighs little more than a TCP link.
 
 Guards hold on a frame's header, before its payload is waited for: kind and size of the message, fragments (empty ones
 too), and a rate for frames that carry nothing (control frames, empty messages, continuations). A violation is
-answered with RFC 6455's own close code; the owner is told BAD_TRANSPORT. No extension is ever agreed to, so nothing
+answered with RFC 6455's own close code; the owner gets BAD_TRANSPORT. No extension is ever agreed to, so nothing
 inflates.
 """
 
@@ -50,7 +50,7 @@ CONTROL_COST = 5
 CONTINUATION_COST = 1
 """Continuations: 50 a second, averaged over 10 s."""
 QUICK_BYTES = 8 * 1024
-"""Longest payload that is read the short way; a client's body has at most 4 KiB."""
+"""Longest payload that is read on the fast path; a client's body has at most 4 KiB."""
 
 _UTF8 = codecs.getincrementaldecoder("utf-8")
 _IS_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==").fullmatch
@@ -84,7 +84,7 @@ def upgrade(request: HttpRequest, origins: frozenset[str]) -> Upgrade | HttpRefu
 
     ``origins``: web origins that may connect, compared exactly; "*" among them lets in all. A request without Origin
     comes from no browser and passes. Without a subprotocol, ``?enc=json`` chooses JSON and anything else binary. The
-    response consists of our own bytes and the accept token. About 8 us.
+    response consists of fixed bytes and the accept token. About 8 us.
     """
     if request.method != b"GET" or request.version != b"1.1":
         return refuse(400, "A WebSocket handshake is a GET of HTTP/1.1.")
@@ -255,7 +255,7 @@ class WebSocketTransport(Transport):
                     if not decoder.parse_header():
                         break
                     header = decoder.header
-                    assert header is not None, "parse_header said so"
+                    assert header is not None, "parse_header returned it"
                     self._judge(reader, header)
                     reader.judged = True
                 frame = decoder.process_buffer()
@@ -337,7 +337,7 @@ class WebSocketTransport(Transport):
         self.finish(ws_close(code, reason), CloseCode.BAD_TRANSPORT, reason)
 
     def close_frame(self, code: int, reason: str) -> bytes:
-        """Our Close frame: close codes of the protocol are WebSocket close codes as they are."""
+        """Return a Close frame: close codes of the protocol are WebSocket close codes as they are."""
         return ws_close(code, reason)
 
 

@@ -2,7 +2,7 @@
 
 A *variant* is one way to write the same content: framing (TCP, WebSocket, JSON) x codec x tier. There are 27; a room
 encodes only those in use. A member knows its variant as a small integer, so the fan-out finds its bytes with one list
-look-up.
+lookup.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ VARIANTS = len(Framing) * _CODECS * len(TIERS)
 
 
 def variant_of(framing: Framing, codec: Codec, tier: Tier) -> int:
-    """The number of one form, 0 to 26."""
+    """Return the number of a variant, 0 to 26."""
     return (framing * _CODECS + codec) * len(TIERS) + _TIER_INDEX[tier]
 
 
@@ -42,16 +42,15 @@ class Content(NamedTuple):
 
 
 class Bundle(NamedTuple):
-    """The bytes of one variant: ``joined`` for a viewer that keeps up, ``parts`` to queue and drop for one that
-    does not."""
+    """The bytes of one variant: ``joined`` for a bare write, ``parts`` to queue and drop for a backlogged member."""
 
     joined: bytes
     parts: tuple[Part, ...]
 
 
 class Prepared(NamedTuple):
-    """A write for a room, ready in every form in use. ``frames[variant]`` is the joined bytes, None where unused and at
-    LOOK."""
+    """A write for a room, in every variant in use. ``frames[variant]`` is the joined bytes, None where unused and at
+    `SLOW_PATH`."""
 
     lane: Lane
     frames: list[bytes | None]

@@ -1,17 +1,17 @@
-"""The hot loop: one scheduler that carries what all rooms publish to all their members.
+"""Scheduler of all sends: it writes what the rooms publish to their members' sockets.
 
-Each room has a round: a position that walks over the places of its audience, again and again while there is anything
-to say. A content sets out wherever the round stands and has been everywhere when the round is back there. What is
-under way together is written together, with one bare ``send`` a member and no waiting: an announcement made in the
-middle of a tick's sweep rides with the rest of it and is everywhere one round later, and so is each of twenty gifts
-in the same second. A member sees the contents of a room in the order in which they set out.
+Each room has a position in its table of members, which moves over the slots in a cycle while there is anything to
+write. The sweep of a content starts at the position of that moment and is finished when the position is there again.
+Contents in flight together are joined and written with one bare ``send`` a member, without waiting: an announcement
+published in the middle of a tick's sweep is written with the rest of it and has reached every member one cycle later,
+and so has each of twenty gifts of the same second. A member gets the contents of a room in the order of their start.
 
-The scheduler walks in slices of `SLICE_S`, the room with the most urgent lane first, then round robin, with a
-checkpoint after each slice; so a thousand rooms that tick together keep the poller waiting for one slice at most, and
-a sale in one room overtakes the chat of another that is under way.
+The scheduler works in slices of `SLICE_S`, the room with the most urgent lane first, then round robin, with a
+checkpoint after each slice; so a thousand rooms that tick together delay the poller by one slice at most, and a sale in
+one room is written before the chat of another.
 
-Who came after a content was published, whoever is behind and empty places take the long way (`Outbox._write_slow`);
-for everybody else the loop reads a ``send`` and a code, no more than the bare loop does.
+Members that joined after a content was published, backlogged members and empty slots take the slow path
+(`Outbox._write_slow`); for every other member the loop reads a ``send`` and a code, no more than the bare loop does.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ __all__ = ["FanOut", "Outbox"]
 SLICE_S = 0.0015
 """Work between two checkpoints (1-2 ms keeps both the poller's latency and the checkpoint's share small)."""
 CHUNK = 64
-"""Places between two looks at the clock."""
+"""Slots between two readings of the clock."""
 MAX_JOINED_BYTES = 16 * 1024
-"""Contents of lanes 0-2, and likewise of the others, set out while those under way are not larger together: a write
-must fit into a socket's buffer with room to spare (64 KiB). One alone may be of any size."""
+"""A content of lanes 0-2, and likewise one of the others, starts only while those in flight are not larger together: a
+write must fit into a socket's buffer with space to spare (64 KiB). A single one may be of any size."""
 
 
 class Sweep:
-    """One content on its way round. ``number``: its place among all contents of the room."""
+    """One content in flight to all members. ``number``: counts the contents of the room."""
 
     __slots__ = ("cost_s", "has_wrapped", "number", "on_done", "prepared", "size", "start")
 
@@ -52,12 +52,12 @@ class Sweep:
         self.size = max((len(data) for data in prepared.frames if data is not None), default=0)
         self.start = 0
         self.has_wrapped = False
-        """It has passed the last place and comes from the first one towards its start."""
+        """It has passed the last slot and goes from the first one towards its start."""
         self.cost_s = 0.0
 
 
 class SliceResult(NamedTuple):
-    """What a slice has done: writes to members, contents in them, contents that have been everywhere."""
+    """What a slice has done: writes to members, contents in them, and the sweeps that are finished."""
 
     writes: int
     deliveries: int
@@ -65,105 +65,105 @@ class SliceResult(NamedTuple):
 
 
 class Outbox:
-    """What one room has to say, and its round.
+    """Contents of one room that are in flight or wait, and the position of its sweeps.
 
     Bounded by its room: it makes the next tick only when the last one is done, and lanes 0-2 by the room's admission.
     """
 
-    __slots__ = ("_frames", "_position", "_rotation", "_under_way", "_waiting", "members", "rank")
+    __slots__ = ("_frames", "_in_flight", "_position", "_rotation", "_waiting", "members", "rank")
 
     def __init__(self, members: Members) -> None:
         self.members = members
         self.rank = -1
-        """Lane of the ready queue this outbox stands in, -1 = in none."""
-        self._under_way: list[Sweep] = []
-        """In the order of setting out, which is the order of coming home."""
+        """Lane of the ready queue this outbox is in, -1 = in none."""
+        self._in_flight: list[Sweep] = []
+        """In the order of their start, which is the order in which they finish."""
         self._waiting: tuple[deque[Sweep], deque[Sweep]] = deque(), deque()
-        """Of lanes 0-2, and of the others: what has not set out."""
+        """Contents that have not started: of lanes 0-2, and of the others."""
         self._position = 0
         self._rotation = 0
         self._frames: list[bytes | None] | None = None
-        """What is under way joined, by variant; None after a change."""
+        """The joined bytes in flight, by variant; None after a change."""
 
     def __len__(self) -> int:
-        return len(self._under_way) + len(self._waiting[0]) + len(self._waiting[1])
+        return len(self._in_flight) + len(self._waiting[0]) + len(self._waiting[1])
 
     def put(self, prepared: Prepared, on_done: Callable[[float], None] | None) -> None:
-        """Publish a content to everybody who is there now."""
+        """Publish a content to every member of this moment."""
         self.members.published += 1
         sweep = Sweep(prepared, self.members.published, on_done)
         self._waiting[prepared.lane > Lane.PAID].append(sweep)
 
     def urgency(self) -> int:
-        """The most urgent lane that is under way or waits; only while there is one."""
-        return min(sweep.prepared.lane for sweep in (*self._under_way, *self._waiting[0], *self._waiting[1]))
+        """Return the most urgent lane that is in flight or waits; only while there is one."""
+        return min(sweep.prepared.lane for sweep in (*self._in_flight, *self._waiting[0], *self._waiting[1]))
 
     def write_slots(self, deadline: float, clock: Callable[[], float]) -> SliceResult:
-        """Walk until everything has been everywhere, or ``deadline``. Never waits."""
+        """Write until every sweep is finished, or until ``deadline``. Never waits."""
         writes = deliveries = 0
         finished: list[Sweep] = []
-        under_way = self._under_way
+        in_flight = self._in_flight
         now = clock()
         while True:
             if self._waiting[0] or self._waiting[1]:
                 self._start_waiting()
-            if not under_way:
+            if not in_flight:
                 break
             begin = self._position
-            first = under_way[0]
+            first = in_flight[0]
             slots = len(self.members.codes)
             end = min(begin + CHUNK, first.start if first.has_wrapped else slots)
             self._write(begin, end)
-            begun, now = now, clock()
-            for sweep in under_way:
-                sweep.cost_s += now - begun
+            started_at, now = now, clock()
+            for sweep in in_flight:
+                sweep.cost_s += now - started_at
             writes += end - begin
-            deliveries += (end - begin) * len(under_way)
+            deliveries += (end - begin) * len(in_flight)
             self._position = end
             if end >= slots:
                 self._position = 0
-                for sweep in under_way:
+                for sweep in in_flight:
                     sweep.has_wrapped = True
-            while under_way and under_way[0].has_wrapped and under_way[0].start == self._position:
-                finished.append(under_way.pop(0))
+            while in_flight and in_flight[0].has_wrapped and in_flight[0].start == self._position:
+                finished.append(in_flight.pop(0))
                 self._frames = None
             if now >= deadline:
                 break
         return SliceResult(writes, deliveries, finished)
 
     def _start_waiting(self) -> None:
-        """Let what waits join the round, as much as fits into a write."""
-        if not self._under_way:
-            # Golden-ratio steps spread the starts evenly, so that nobody is always last.
+        """Start the contents that wait, as many as fit into a write."""
+        if not self._in_flight:
+            # Golden-ratio steps spread the starts evenly, so that no member is always the last.
             self.members.close_up()
             self._rotation = (self._rotation + 0x9E37_79B1) & 0xFFFF_FFFF
             self._position = self._rotation * len(self.members.codes) >> 32
         for is_relaxed, waiting in enumerate(self._waiting):
             if waiting:
-                size = sum(each.size for each in self._under_way if (each.prepared.lane > Lane.PAID) == is_relaxed)
+                size = sum(each.size for each in self._in_flight if (each.prepared.lane > Lane.PAID) == is_relaxed)
                 while waiting and (not size or size + waiting[0].size <= MAX_JOINED_BYTES):
                     sweep = waiting.popleft()
                     size += sweep.size
                     sweep.start = self._position
-                    self._under_way.append(sweep)
+                    self._in_flight.append(sweep)
                     self._frames = None
 
     def _join(self) -> list[bytes | None]:
-        """The bytes of everything under way, by variant."""
-        under_way = self._under_way
-        if len(under_way) == 1:
-            frames = under_way[0].prepared.frames
+        """Join the bytes in flight, by variant."""
+        in_flight = self._in_flight
+        if len(in_flight) == 1:
+            frames = in_flight[0].prepared.frames
         else:
-            columns = zip(*(sweep.prepared.frames for sweep in under_way), strict=True)
+            columns = zip(*(sweep.prepared.frames for sweep in in_flight), strict=True)
             frames = [b"".join(filter(None, column)) or None for column in columns]
         self._frames = frames
         return frames
 
     def _write(self, begin: int, end: int) -> None:
-        """Write to the places from ``begin`` up to ``end``."""
+        """Write to the slots from ``begin`` up to ``end``."""
         members = self.members
         frames = self._frames or self._join()
-        # Copies: a link that is lost here leaves its place, and touches no other.
+        # Copies: a connection aborted here leaves its slot and moves no other.
         rest = iter(members.sends[begin:end])
         for send, code in zip(rest, members.codes[begin:end], strict=True):
             data = frames[code]
@@ -181,9 +181,9 @@ class Outbox:
                 self._on_partial_write(end - 1 - length_hint(rest), sent)
 
     def _on_partial_write(self, index: int, met: OSError | int) -> None:
-        """A bare write failed, or took only so many bytes."""
+        """Handle a bare write that failed (the error), or took only a part (the bytes)."""
         member = self.members.slots[index]
-        assert member is not None, "an empty place has no variant"
+        assert member is not None, "an empty slot has no variant"
         transport: Transport = member.session.transport
         try:
             if isinstance(met, int):
@@ -194,13 +194,13 @@ class Outbox:
             transport.poller.crash(transport, error)
 
     def _parts_for(self, member: Member) -> tuple[Part, ...]:
-        """What is under way for this member."""
+        """Return the parts in flight for this member."""
         since, variant = member.since, member.variant
-        bundles = [sweep.prepared.bundles[variant] for sweep in self._under_way if sweep.number > since]
+        bundles = [sweep.prepared.bundles[variant] for sweep in self._in_flight if sweep.number > since]
         return tuple(part for bundle in bundles if bundle is not None for part in bundle.parts)
 
     def _write_slow(self, index: int) -> None:
-        """Serve a place with nobody, with somebody who has just come, or whose link is behind."""
+        """Serve an empty slot, a member that has just joined, or a backlogged one."""
         member = self.members.slots[index]
         if member is None:
             return
@@ -218,8 +218,8 @@ class Outbox:
             self.members.use_fast_path(member)
 
     def _oldest(self) -> int:
-        """Number of the first content that has not been everywhere; only while there is one."""
-        heads = (queue[0] for queue in (self._under_way, *self._waiting) if queue)
+        """Return the number of the first content that has not reached every member; only while there is one."""
+        heads = (queue[0] for queue in (self._in_flight, *self._waiting) if queue)
         return min(sweep.number for sweep in heads)
 
 
@@ -231,11 +231,11 @@ class FanOut:
         self._ready: tuple[deque[Outbox], ...] = tuple(deque() for _ in Lane)
         self._work = trio.Event()
         self.writes = 0
-        """Members written to so far, each time counted."""
+        """Writes to members so far."""
         self.deliveries = 0
         """Contents delivered so far: a write may carry several."""
         self.sweeps = 0
-        """Contents that have been everywhere."""
+        """Contents that have reached every member."""
         self.busy_s = 0.0
 
     @property
@@ -244,7 +244,7 @@ class FanOut:
         return any(self._ready)
 
     def submit(self, outbox: Outbox, prepared: Prepared, on_done: Callable[[float], None] | None = None) -> None:
-        """Publish one content to everybody in the outbox's audience. ``on_done(cost_s)`` follows the last write."""
+        """Publish one content to every member of the outbox's room. ``on_done(cost_s)`` follows the last write."""
         outbox.put(prepared, on_done)
         self._rank(outbox, prepared.lane)
 
@@ -270,16 +270,16 @@ class FanOut:
         for lane, ready in enumerate(self._ready):
             while ready:
                 outbox = ready.popleft()
-                # A stale entry is left behind where an outbox moved to a more urgent queue; pass it by.
+                # A stale entry is left behind where an outbox moved to a more urgent queue; skip it.
                 if outbox.rank == lane and len(outbox):
                     outbox.rank = -1
                     return outbox
         return None
 
     def _slice(self, first: Outbox) -> None:
-        """Work for one slice: several small rooms, or a part of a large one."""
-        begun = self._clock()
-        deadline = begun + SLICE_S
+        """Write for one slice: several small rooms, or a part of a large one."""
+        started_at = self._clock()
+        deadline = started_at + SLICE_S
         outbox: Outbox | None = first
         while outbox is not None:
             writes, deliveries, finished = outbox.write_slots(deadline, self._clock)
@@ -292,4 +292,4 @@ class FanOut:
                 if sweep.on_done is not None:
                     sweep.on_done(sweep.cost_s)
             outbox = self._take() if self._clock() < deadline else None
-        self.busy_s += self._clock() - begun
+        self.busy_s += self._clock() - started_at

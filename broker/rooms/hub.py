@@ -1,9 +1,9 @@
 """The registry of rooms and the nursery of their tasks.
 
-A room is opened by the first who joins it (policy) or by call, gets a broker-wide number, and is forgotten when its
-task ends. A room that crashes is closed, counted and logged once; its members hear it, every other room goes on, and
-the next JOIN opens it again where it stood: with its epoch, its offsets and the events it remembered, so that those
-who return miss nothing. A room that has no ledger and merely fell idle begins a new epoch.
+A room is opened by the first JOIN (policy) or by call, gets a broker-wide number, and is removed when its task ends. A
+room that crashes is closed, counted and logged once; its members get LEFT, every other room continues, and the next
+JOIN opens it again from its checkpoint: with its epoch, its offsets and its in-memory history, so that clients that
+return miss nothing. Without a ledger, a room that was idle begins a new epoch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["Hub"]
 log = structlog.get_logger("roomcast.hub")
 
 MAX_CRASHED = 100
-"""Crashed rooms whose memory waits for those who return, where no ledger keeps it; beyond, the oldest begins anew."""
+"""Checkpoints of crashed rooms where no ledger keeps them; beyond, the room of the oldest begins a new epoch."""
 
 
 class Hub:
@@ -74,16 +74,16 @@ class Hub:
         return iter(list(self._by_name.values()))
 
     def room(self, number: int) -> Room | None:
-        """The room with a number, while it lives."""
+        """Return the open room with a number."""
         return self._by_number.get(number)
 
     def find(self, name: str) -> Room | None:
-        """The room with a name, while it lives."""
+        """Return the open room with a name."""
         return self._by_name.get(name)
 
     def open(self, name: str, *, joining: bool = False) -> Room | ErrorCode:
         """Find or open a room. A refusal is a value: UNKNOWN_ROOM, TOO_MANY_ROOMS_OPEN, or OVERLOADED where the hub
-        has no task, or the ledger has not yet answered for the room's last life.
+        has no task, or the ledger has not yet answered every record of the room's last run.
         """
         room = self._by_name.get(name)
         if room is not None and room.state.phase is not RoomPhase.ENDED:
@@ -134,7 +134,7 @@ class Hub:
         return room
 
     def flush(self, room: Room) -> None:
-        """Let a room say at once what waits, and write down where it stands: the broker is about to stop."""
+        """Publish at once what a room holds back, and write its checkpoint: the broker is about to stop."""
         try:
             room.flush()
             room.journal.checkpoint()
@@ -142,25 +142,25 @@ class Hub:
             self.crash(room)
 
     def set_stage(self, stage: OverloadStage) -> None:
-        """Tell every room how overloaded the broker is."""
+        """Set the overload stage of every room."""
         self._stage = stage
         for room in self._by_name.values():
             room.stage = stage
 
     @property
     def stage(self) -> OverloadStage:
-        """The overload stage in force."""
+        """Overload stage in force."""
         return self._stage
 
     def accounts(self) -> tuple[Account, ...]:
-        """The five lanes' accounts over all rooms, those that have ended included."""
+        """Return the five lanes' accounts over all rooms, those that have ended included."""
         lanes = self._past_accounts
         for room in self._by_number.values():
             lanes = _sum(lanes, room.state.accounts())
         return lanes
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Own the rooms' tasks until cancelled."""
+        """Run the rooms' tasks until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
@@ -170,7 +170,7 @@ class Hub:
                 self._nursery = None
 
     async def _supervise(self, room: Room) -> None:
-        """Run one room; whatever becomes of it, put its members out, forget it and keep its account."""
+        """Run one room; however it ends, remove its members and the room, and keep its account."""
         try:
             try:
                 await room.run()
@@ -186,14 +186,14 @@ class Hub:
             del self._by_number[room.number]
             if self._by_name.get(room.name) is room:
                 del self._by_name[room.name]
-                self._remember(room)
+                self._keep_checkpoint(room)
             try:
                 self._past_accounts = _sum(self._past_accounts, _closed(room.state.accounts()))
             except Exception:
-                log.exception("a room's account is lost", room=room.name, number=room.number)
+                log.exception("the account of a room is not counted", room=room.name, number=room.number)
 
-    def _remember(self, room: Room) -> None:
-        """A room that was ended is over; any other goes on where it stood when somebody wants it again."""
+    def _keep_checkpoint(self, room: Room) -> None:
+        """Keep the checkpoint of a closed room, unless the room was ended."""
         room_store = self._room_store
         if room_store is None:
             checkpoint = self._checkpoint(room) if room.has_crashed else None
@@ -207,15 +207,15 @@ class Hub:
             room_store.close(room.name, checkpoint)
 
     def _checkpoint(self, room: Room) -> RoomCheckpoint | None:
-        """Where a room stands; None where even that is broken."""
+        """Return the checkpoint of a room; None if a defect prevents it."""
         try:
             return room.journal.last_checkpoint(with_events=room.has_crashed)
         except Exception:
-            log.exception("a room left nothing behind", room=room.name, number=room.number)
+            log.exception("no checkpoint of a room", room=room.name, number=room.number)
             return None
 
     def crash(self, room: Room) -> None:
-        """The room's code has failed, in its task or in a call from a session: end this room and no other.
+        """End a room whose code has failed, in its task or in a call from a session, and no other.
 
         What fails in a room that has crashed already is part of the same crash.
         """
@@ -226,7 +226,7 @@ class Hub:
 
 
 def _closed(lanes: tuple[Account, ...]) -> tuple[Account, ...]:
-    """The account of a room that is over: what still waited will not be said any more."""
+    """Return the account of a closed room: what it held back has expired."""
     return tuple(lane._replace(expired=lane.expired + lane.held, held=0) for lane in lanes)
 
 

@@ -1,4 +1,4 @@
-"""Members of a room: who is subscribed, and the table of sends that the fan-out loops over.
+"""Members of a room: the subscribed sessions, and the table of sends that the fan-out loops over.
 
 The table is three lists side by side: members, their sockets' ``send``, and a byte each that says which bytes to send.
 The hot loop reads the last two only, so a viewer costs it no more memory traffic than the bare loop: with 100,000
@@ -18,28 +18,28 @@ from protocol.messages import AckResult
 __all__ = ["SLOW_PATH", "Member", "Members", "RoomRef", "Subscriber"]
 
 SLOW_PATH = VARIANTS
-"""The code of a place that the fan-out must look at closely: nobody is there, or somebody who has just come or is
-behind. No frame ever stands at this index."""
+"""Code of a slot that is empty, or whose member has just joined or is backlogged. There is never a frame at this
+index."""
 _MAX_HOLES = 64
-"""Places nobody sits in are closed up when they are more than these and more than half."""
+"""Empty slots are removed when there are more than these and more than half of all."""
 
 
 class RoomRef(Protocol):
-    """What a session knows of a room it is put out of."""
+    """What a session knows of a room that has removed it."""
 
     number: int
 
 
 class Subscriber(Protocol):
-    """What a room knows of a session: it hears, and it is told what became of what it said."""
+    """What a room knows of a session: where it is written to, and how it is answered."""
 
     transport: Transport
 
     def reply_acks(self, room: int, results: list[AckResult]) -> None:
-        """Tell the fates of this session's POSTs."""
+        """Answer POSTs of this session."""
 
     def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:
-        """The room has put the member out."""
+        """Handle that the room has removed this session."""
 
 
 class Member:
@@ -57,24 +57,24 @@ class Member:
         self.may_post = may_post
         self.variant = variant
         self.index = -1
-        """Its place in the audience; -1 = in none."""
+        """Its slot in `Members`; -1 = in none."""
         self.since = 0
-        """The last content published before it came: this one and earlier ones are not for it."""
+        """Number of the last content published before it joined: it gets later ones only."""
 
 
 Send = Callable[[bytes], int]
 
 
-def _nobody(data: bytes) -> int:
-    """The ``send`` of an empty place; its code keeps everybody from calling it."""
-    raise BrokenPipeError("nobody is there")
+def _refuse(data: bytes) -> int:
+    """Stand in for the ``send`` of an empty slot; its code keeps the fan-out from calling it."""
+    raise BrokenPipeError("the slot is empty")
 
 
 class Members:
-    """The members of a room, each in a place of its own for as long as it stays: O(1) in and out.
+    """The members of a room, each in a slot of its own for as long as it stays: O(1) to add and to remove.
 
-    ``sends`` and ``codes`` are for the fan-out: what to call for each place, and with the bytes of which variant, or
-    `SLOW_PATH`. Places are moved only by `close_up`.
+    ``sends`` and ``codes`` are for the fan-out: what to call for each slot, and with the bytes of which variant, or
+    `SLOW_PATH`. Members change their slot only in `close_up`.
     """
 
     __slots__ = ("_free", "_in_use", "codes", "published", "sends", "slots")
@@ -92,7 +92,7 @@ class Members:
         return len(self.slots) - len(self._free)
 
     def add(self, member: Member) -> None:
-        """Take a member in; what has been published is not for it."""
+        """Add a member; it gets what is published from now on."""
         member.since = self.published
         send = member.session.transport.send
         if self._free:
@@ -108,26 +108,27 @@ class Members:
         self._in_use[member.variant] += 1
 
     def remove(self, member: Member) -> None:
-        """Put a member out; a sweep under way passes its place by from now on."""
+        """Remove a member; a sweep in flight skips its slot from now on."""
         index = member.index
         member.index = -1
         self.slots[index] = None
-        self.sends[index] = _nobody
+        self.sends[index] = _refuse
         self.codes[index] = SLOW_PATH
         self._free.append(index)
         self._in_use[member.variant] -= 1
 
     def use_slow_path(self, member: Member) -> None:
-        """The member's link is behind: what is published must go to its queue."""
+        """Let the fan-out write to the queue of a backlogged member."""
         if member.index >= 0:
             self.codes[member.index] = SLOW_PATH
 
     def use_fast_path(self, member: Member) -> None:
-        """Nothing is special about the member any more: write straight to its socket."""
+        """Let the fan-out write to the member's socket."""
         self.codes[member.index] = member.variant
 
     def close_up(self) -> None:
-        """Close the gaps if they are many. Only between sweeps: it moves members. O(members), paid by who left."""
+        """Remove the empty slots if they are many. Only between sweeps: it moves members. O(members), amortized over
+        those who have left."""
         if len(self._free) > max(_MAX_HOLES, len(self.slots) // 2):
             members = self.all()
             codes = bytes(self.codes[member.index] for member in members)
@@ -139,9 +140,9 @@ class Members:
                 member.index = index
 
     def all(self) -> list[Member]:
-        """Everybody there now."""
+        """Return all members of this moment."""
         return [member for member in self.slots if member is not None]
 
     def variants(self) -> list[int]:
-        """The forms that somebody needs."""
+        """Return the variants in use."""
         return [variant for variant, count in enumerate(self._in_use) if count]

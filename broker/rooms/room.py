@@ -1,8 +1,8 @@
-"""A room's task: it wears a `RoomState`, performs its effects, and ticks only when there is something to say.
+"""A room's task: it performs the effects of its `RoomState`, and ticks only when there is something to publish.
 
-The first message after a quiet interval goes out in the next turn of the loop; what arrives meanwhile gathers for the
-tick after that. A tick is never made while the last one is still being swept, so a room that costs more than its share
-stretches its own interval and nobody else's.
+The first message after a quiet interval is published in the next turn of the loop; what arrives meanwhile is collected
+for the tick after that. A tick is never made while the last one is still in flight, so a room that costs more than its
+share stretches its own interval and that of no other.
 
 A room knows members (`members`), not sessions; calls from sessions are synchronous and therefore atomic.
 """
@@ -30,21 +30,19 @@ from protocol.messages import AckResult, Joined, Post
 __all__ = ["PostRef", "Room"]
 
 SWEEP_LIMITERS_S = 10.0
-"""How often a room tidies up, and notes its totals if they have changed."""
-RECORD_RETRY_MS = 2000
-"""When to come back after the ledger could not take an event."""
-PUT_OUT_BATCH = 100
+"""How often a room sweeps its limiters, and writes a checkpoint if its totals have changed."""
+REMOVE_BATCH = 100
 MAX_WAITING_SWEEPS = 64
-"""A room without a tick (policy ``off``) makes one sweep a message; above so many waiting ones it gathers."""
+"""A room without a tick (policy ``off``) makes one sweep a message; above so many waiting ones it collects them."""
 MAX_JOINED_EVENTS = 32
 """Events of one commit in one content."""
 
 
 PostRef = tuple[Member, int]
-"""Reply address of one POST: who, and the client's number for it. A plain tuple: one is made for every message."""
+"""Reply address of one POST: the member, and the client's number for it. A plain tuple, as every message makes one."""
 
 _DATED_BY_TICK = frozenset({MessageType.DANMAKU, MessageType.EMOTE, MessageType.LIKE})
-"""Types whose time is that of the tick which shows them, so that nobody asks the clock for each."""
+"""Types whose time is that of the tick which shows them, so that the clock is not read for each."""
 _new = tuple.__new__
 
 
@@ -75,7 +73,7 @@ class Room:
         self._results = results
         self._outbox = Outbox(self.members)
         self._events: list[Content] = []
-        """Events of one slice of ledger results, while it is delivered."""
+        """Events of one slice of ledger results, until the slice is delivered."""
         self._idle_close_s = idle_close_s
         self._clock = clock
         self._unix_ms = unix_ms
@@ -83,7 +81,7 @@ class Room:
         self.journal = RoomJournal(
             room_store, name, state, clock, perform=self._perform, on_phase=self._on_phase, on_crash=self._crashed
         )
-        """What of this room is durable."""
+        """Its durable side."""
         self._has_tick = state.has_tick
         self._has_batches = state.has_batches
         self.ended = LeaveReason.ROOM_ENDED, ""
@@ -96,37 +94,37 @@ class Room:
     # ---- members
 
     def enter(self, member: Member, now: float) -> None:
-        """Take a member in. What is published from now on reaches it."""
+        """Add a member. It gets what is published from now on."""
         self._publish_events()
         self.members.add(member)
         self.state.enter(member.user_id, member.name, member.role, now)
         self._nudge(now)
 
     def leave(self, member: Member, now: float) -> None:
-        """Let a member go; a sweep under way passes it by from here on."""
+        """Remove a member; a sweep in flight skips it from now on."""
         self.members.remove(member)
         self.state.leave(member.user_id, now)
         self._nudge(now)
 
     def snapshot(self, member: Member) -> Joined:
-        """The room as a newcomer needs it."""
+        """Return the room as a member gets it that joins now."""
         return self.state.snapshot(self.name, member.role, TIERS[member.variant % len(TIERS)])
 
     def missing(self, epoch: int, offset: int, now: float) -> Sequence[StoredEvent] | None:
-        """The events after a position, or None where they are not all there any more."""
+        """Return the events after a position, or None where they are not all there any more."""
         return self.state.events_since(epoch, offset, now)
 
     # ---- posts
 
     def post(self, member: Member, sequence: int, post: Post, now: float) -> None:
-        """Put one POST to the room; its fate reaches the member's session now or with a tick."""
+        """Process one POST; its outcome reaches the member's session now, with a tick, or with the ledger's result."""
         state = self.state
         at_ms = 0 if post[0] in _DATED_BY_TICK else self._unix_ms()
         effects = state.post((member, sequence), member, post, now, at_ms)
         if effects:
             self._perform(effects)
             if type(effects[0]) is Record:
-                return  # it is with the ledger, and has left nothing for a tick
+                return  # the ledger has it, and there is nothing for a tick
         if not self._has_tick:
             if len(self._outbox) < MAX_WAITING_SWEEPS:
                 self._perform(state.tick(now, self._unix_ms()))
@@ -134,37 +132,37 @@ class Room:
             self._nudge(now)
 
     def set_phase(self, phase: RoomPhase, user_id: str) -> None:
-        """Pause, resume or end the room for the operator."""
+        """Pause, resume or end the room."""
         self._perform(self.state.set_phase(phase, user_id, self._clock(), self._unix_ms()))
 
     def flush(self) -> None:
-        """Say at once whatever waits, paced or not: the broker is about to stop."""
+        """Publish at once what waits, paced or not: the broker is about to stop."""
         self._perform(self.state.tick(self._clock(), self._unix_ms(), last=True))
 
     def end(self, reason: LeaveReason, message: str = "") -> None:
-        """Take nothing more in and let the task end; `remove_all` follows."""
+        """Refuse everything from now on and let the task end; `remove_all` follows."""
         self.journal.keep_totals()
         self.state.close()
         self.ended = reason, message
         self._wake.set()
 
     def crash(self) -> None:
-        """Our own code has failed here: as `end`, without trusting the state any more than need be."""
+        """End after a defect in the room's own code: as `end`, with as little use of the state as possible."""
         self.has_crashed = True
         self.ended = LeaveReason.ROOM_CRASHED, "the room failed and was closed"
-        with suppress(Exception):  # it is broken, and the log says how
+        with suppress(Exception):  # the defect is logged already
             self.journal.keep_totals()
         self.state.close(comes_back=True)
         self._wake.set()
 
     async def remove_all(self) -> None:
-        """Tell every member why, in slices: a hundred thousand goodbyes must not stop the loop."""
+        """Remove every member with the reason, in slices: a hundred thousand frames must not stop the loop."""
         reason, message = self.ended
         for count, member in enumerate(self.members.all(), 1):
             if member.index >= 0:
                 self.members.remove(member)
                 member.session.on_left(self, reason, message)
-            if count % PUT_OUT_BATCH == 0:
+            if count % REMOVE_BATCH == 0:
                 await trio.lowlevel.checkpoint()
 
     # ---- the task
@@ -223,8 +221,8 @@ class Room:
                 case Reply((member, sequence), outcome, detail):
                     if member.index >= 0:
                         member.session.reply_acks(self.number, [AckResult(sequence, outcome, detail)])
-                case Outcomes(fates):
-                    self._reply_all(fates)
+                case Outcomes(outcomes):
+                    self._reply_all(outcomes)
                 case Publish(event, lane, offset):
                     self._publish(Content(event, lane, offset))
                 case Record():
@@ -282,15 +280,15 @@ class Room:
         self._ticking = self._broadcast(by_tier, self._swept if paced else None) and paced
 
     def _swept(self, cost_s: float) -> None:
-        """The last tick has reached everybody: adapt the interval and look whether more is due."""
+        """Adapt the interval: the last tick has reached every member; the next one may be due."""
         self._ticking = False
         self.state.interval_s = self._pacer.observe(cost_s, self.state.stage)
         self._armed_until = inf
         self._wake.set()
 
-    def _reply_all(self, fates: Sequence[tuple[PostRef, Outcome]]) -> None:
+    def _reply_all(self, outcomes: Sequence[tuple[PostRef, Outcome]]) -> None:
         by_member: dict[Member, list[AckResult]] = {}
-        for (member, sequence), outcome in fates:
+        for (member, sequence), outcome in outcomes:
             results = by_member.get(member)
             if results is None:
                 results = by_member[member] = []

@@ -1,7 +1,7 @@
 """What every session of one broker shares: the parts behind it, and the counters that all of them write.
 
-Plain references, made by the composition root; a session asks nobody else. What is the same for all sessions and dear
-to make (the answer to HELLO, what a role may post) is made once here.
+Plain references, made by the composition root. What is the same for all sessions and expensive to make (the answer to
+HELLO, what a role may post) is made once here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SERVER_NAME = "roomcast"
 
 
 class OpenSession(Protocol):
-    """What is done with every open session, whatever it is."""
+    """What the shutdown needs of an open session."""
 
     transport: Transport
 
@@ -58,11 +58,11 @@ class SessionContext:
     results: ResultBatch
     """Collects the acks to one session while the ledger delivers results."""
     history: RoomHistory | None = None
-    """History on the disk; None: this broker keeps nothing."""
+    """History on the disk; None: no ledger."""
     inboxes: Inboxes | None = None
-    """Must-deliver messages; None likewise."""
+    """Must-deliver messages; None: no ledger."""
     batches: IncomingBatches = field(init=False)
-    """Must-deliver messages on their way in."""
+    """Incoming must-deliver messages."""
     frame_limit: SingleGcra = field(init=False)
     """Frames of one link, in bursts of two seconds."""
     error_limit: SingleGcra = field(init=False)
@@ -71,7 +71,7 @@ class SessionContext:
     """Bits of `Feature` this broker has."""
     draining: bool = False
     sessions: dict[OpenSession, None] = field(default_factory=dict)
-    """All of them: a set in order of their coming. (As in the timer wheel, a set would weigh twice as much.)"""
+    """All open sessions: a set in order of their start. (As in the timer wheel, a set would weigh twice as much.)"""
     closed: Counter[int] = field(default_factory=Counter)
     """Links ended, by close code."""
     errors: Counter[int] = field(default_factory=Counter)
@@ -93,7 +93,7 @@ class SessionContext:
         )
 
     def hello(self, features: int) -> ServerHello:
-        """The answer to HELLO now."""
+        """Return the answer to HELLO now."""
         if self._hello is None:
             config = self.config
             self._hello = ServerHello(
@@ -115,6 +115,6 @@ class SessionContext:
             }
             names |= {kind: rule.name for kind, rule in self.custom.items() if role in rule.roles}
             found = frozenset(kind for kind, name in names.items() if allow is None or name in allow)
-            if len(self._may_post) < 1024:  # tokens choose ``allow``: strangers must not fill our memory
+            if len(self._may_post) < 1024:  # tokens choose ``allow``: the table is bounded
                 self._may_post[key] = found
         return found

@@ -1,4 +1,4 @@
-"""The whole way into a room, for JOIN and RESUME: admission, waiting for the ledger, membership, missed events.
+"""JOIN and RESUME of a room: admission, waiting for the ledger, membership, missed events.
 
 A request waits for the ledger in two cases: the room's epoch is not durable yet (a position in an epoch that a crash
 would forget is worth nothing), or a RESUME needs events that the room's in-memory history has no longer. A connection

@@ -1,8 +1,8 @@
-"""One connection's life above its bytes: greet, authenticate, join, post, leave. No task of its own.
+"""One connection above its bytes: HELLO, AUTH, JOIN, POST, LEAVE. It has no task of its own.
 
-The poller calls in with data; everything here is synchronous and answers at once, so a session never holds anybody
-up. What a peer does wrong ends its own link with a close code or earns an ERROR; an exception of ours ends this one
-session (or the one room it came from), is logged once, and touches nobody else.
+The poller calls with data; everything here is synchronous and returns at once, so a session delays no other. A peer's
+violation ends its own link with a close code or is answered with ERROR; a defect of the broker ends this one session
+(or the one room it came from) and is logged once.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Session:
         self._missed_chat = 0
         context.sessions[self] = None
 
-    # ---- what the transport tells us
+    # ---- called by the transport
 
     def on_data(self, data: bytes) -> None:
         """Take bytes of a binary link."""
@@ -167,12 +167,12 @@ class Session:
             context.poller.pause_reading(self.transport, now + wait_s)
 
     def on_backlog(self) -> None:
-        """The socket is full: from now on what the rooms publish must go to the queue."""
+        """Let the rooms publish to the queue from now on: the socket is full."""
         for room, member in self.memberships:
             room.members.use_slow_path(member)
 
     def on_drained(self, missed: QueueMissed) -> None:
-        """The queue has drained: tell this viewer, and only this one, what it did not see."""
+        """Send this viewer what it missed: the queue has drained."""
         chat, ambient = missed.chat_weight, missed.ambient_frames
         if chat or ambient:
             self._missed_chat += chat
@@ -185,11 +185,11 @@ class Session:
                 self.send(counters, room.number, number, Lane.AMBIENT)
 
     def on_overflow(self) -> None:
-        """Lanes 0-2 would have a hole, or nothing moves any more: end the link so that it can resume."""
+        """End the link so that it can resume: lanes 0-2 would have a gap, or no byte moves any more."""
         self.close(CloseCode.SLOW_VIEWER, "too far behind; resume from the last position")
 
     def on_closed(self, code: int, reason: str) -> None:
-        """Leave everything. The last call."""
+        """Leave every room and the registry. The last call."""
         context = self._context
         context.sessions.pop(self, None)
         context.closed[code] += 1
@@ -205,7 +205,7 @@ class Session:
         log.debug("link closed", code=int(code), reason=reason, address=self.transport.address)
 
     def on_deadline(self, now: float) -> None:
-        """A deadline of the poller's wheel has come: log-in, heartbeat, or the token's end."""
+        """End the link, or set the next deadline: log-in, heartbeat, or the token's end."""
         config = self._context.config
         grant = self._grant
         if grant is None:
@@ -252,7 +252,7 @@ class Session:
     def _error(
         self, code: ErrorCode, message: str, room: int, sequence: int, field: str = "", wait_ms: int = 0
     ) -> None:
-        """Answer a failed request; a link that earns nothing else for a minute is ended."""
+        """Answer a failed request; a link with too many errors a minute is ended."""
         context = self._context
         context.errors[code] += 1
         now = context.poller.now
@@ -267,7 +267,7 @@ class Session:
         self._error(code, message, 0, sequence, field, wait_ms)
 
     def close(self, code: int, reason: str, retry_after_ms: int = 0, jitter_ms: int = 0) -> None:
-        """Say GOAWAY and end the link."""
+        """Send GOAWAY and end the link."""
         if self.transport.state:
             return
         self._flush()
@@ -303,7 +303,7 @@ class Session:
             pass
 
     def _flush(self) -> None:
-        """Write what the bytes under way have been answered with; from here on everything is written at once."""
+        """Write the answers to the bytes of this read; from here on everything is written at once."""
         acks, self._acks = self._acks, None
         if acks:
             for room, results in acks.items():
@@ -319,7 +319,7 @@ class Session:
             self.transport.write(data, _CONTROL)
 
     def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:
-        """The room has put us out."""
+        """Send LEFT: the room has removed this session."""
         self.memberships = tuple(each for each in self.memberships if each[0] is not room)
         self.send(Left(reason, message), room.number)
 
@@ -374,7 +374,8 @@ class Session:
         self._grant = grant
         self.transport.authenticated = True
         context.connection_limits.authenticated(self.transport.address)
-        # When the time to log in is over, the wheel asks for the next deadline; a token or our patience may end before.
+        # When the time to log in is over, the wheel asks for the next deadline; a token or the heartbeat may end
+        # before.
         config = context.config
         if min(context.auth.seconds_left(grant), config.heartbeat_cut_s) < config.handshake_timeout_s:
             self.on_deadline(context.poller.now)
@@ -453,7 +454,7 @@ class Session:
         self.send(Pong(ping.client_ms, self._context.unix_ms(), rooms, self._missed_chat, ticket), 0, frame.sequence)
 
     def _on_goaway(self, frame: Frame) -> None:
-        self.transport.close(CloseCode.CLIENT_DONE, "the client said goodbye")
+        self.transport.close(CloseCode.CLIENT_DONE, "the client closed")
 
 
 _HANDLERS: dict[Opcode, Callable[[Session, Frame], None]] = {

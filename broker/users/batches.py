@@ -1,11 +1,11 @@
 """Batches of must-deliver messages from the platform's links: BATCH in, and one answer for each.
 
 A part is judged and filled as a whole before its first message goes to the ledger, so that a fault sends nothing of it.
-It is answered when the ledger has settled all of it. A user who has a message of the batch already gets none, so
-whoever does not know what became of a part sends it again. Must never block: every wait is a callback, and the link
+It is answered when the ledger has answered all of it. A user who has a message of the batch already gets none, so a
+client that does not know the result of a part sends it again. Must never block: every wait is a callback, and the link
 may be gone when it comes; what was handed to the ledger is sent all the same.
 
-Bounds: `MAX_UNDER_WAY` parts of one link; what waits for the disk is bounded by the ledger.
+Bounds: `MAX_IN_FLIGHT` parts of one link; what waits for the disk is bounded by the ledger.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from protocol.direct_batches import payloads_of
 from protocol.fields import FieldError
 from protocol.messages import BatchState, SendDirect
 
-__all__ = ["MAX_UNDER_WAY", "IncomingBatches", "Sender"]
+__all__ = ["MAX_IN_FLIGHT", "IncomingBatches", "Sender"]
 
-MAX_UNDER_WAY = 4
-"""Parts of one link that wait for the disk; one more is told to wait. SPEC.md names the number."""
+MAX_IN_FLIGHT = 4
+"""Parts of one link that wait for the disk; one more is refused with a time to wait. SPEC.md names the number."""
 AGAIN_MS = 1000
 """When to send a part again that the ledger could not take: some commits later."""
 BUSY_MS = 100
@@ -42,25 +42,30 @@ class Sender(Protocol):
 
 
 class IncomingBatches:
-    """All batches of one broker that are under way. ``custom``: the deployment's own types; inboxes None: no ledger."""
+    """All batches of one broker that are in flight. ``custom``: the deployment's own types; inboxes None: no ledger."""
 
     def __init__(self, inboxes: Inboxes | None, custom: Mapping[int, Any]) -> None:
         # Any: only the numbers of the types are looked at.
         self._inboxes = inboxes
         self._custom = custom
-        self._under_way: dict[Sender, int] = {}
+        self._in_flight: dict[Sender, int] = {}
         """Parts by link; a link without any is not in it."""
 
+    @property
+    def in_flight(self) -> int:
+        """Parts that wait for the ledger."""
+        return sum(self._in_flight.values())
+
     def take(self, link: Sender, grant: Grant, sequence: int, message: SendDirect) -> None:
-        """Answer one BATCH of a link, now or when the ledger has spoken."""
+        """Answer one BATCH of a link, now or when the ledger has answered."""
         inboxes = self._inboxes
         if grant.role is not Role.APP:
             link.refuse(ErrorCode.NOT_ALLOWED, "BATCH is for the role app", sequence)
         elif inboxes is None:
             link.refuse(ErrorCode.NOT_KEPT, "this broker keeps nothing: start it with a data directory", sequence)
-        elif self._under_way.get(link, 0) >= MAX_UNDER_WAY:
-            words = f"at most {MAX_UNDER_WAY} of a link at a time"
-            link.refuse(ErrorCode.RATE_LIMITED, words, sequence, wait_ms=BUSY_MS)
+        elif self._in_flight.get(link, 0) >= MAX_IN_FLIGHT:
+            why = f"at most {MAX_IN_FLIGHT} of a link at a time"
+            link.refuse(ErrorCode.RATE_LIMITED, why, sequence, wait_ms=BUSY_MS)
         elif message.values:
             self._send(inboxes, link, sequence, message)
         elif inboxes.ask_progress(message.batch, partial(self._on_progress, link, sequence, message.batch)):
@@ -84,14 +89,14 @@ class IncomingBatches:
             self._later(link, sequence)
 
     def _begin(self, link: Sender) -> None:
-        self._under_way[link] = self._under_way.get(link, 0) + 1
+        self._in_flight[link] = self._in_flight.get(link, 0) + 1
 
     def _end(self, link: Sender) -> None:
-        left = self._under_way[link] - 1
+        left = self._in_flight[link] - 1
         if left:
-            self._under_way[link] = left
+            self._in_flight[link] = left
         else:
-            del self._under_way[link]
+            del self._in_flight[link]
 
     def _later(self, link: Sender, sequence: int) -> None:
         link.refuse(ErrorCode.OVERLOADED, "the ledger cannot take it now", sequence, wait_ms=AGAIN_MS)

@@ -6,8 +6,8 @@ behind gets a window of messages and the next when it has acknowledged some, so 
 What is in the window is remembered by number only: messages come from the disk, or straight from their commit where the
 link has had everything before.
 
-Bounds: users with something pending are remembered up to `MAX_USERS`; beyond that every login looks at the disk. What
-one link has under way is bounded by `WINDOW`.
+Bounds: users with something pending are remembered up to `MAX_USERS`; beyond that every login reads the ledger. What
+one link has in flight is bounded by `WINDOW`.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ __all__ = ["BatchResult", "Inboxes", "packed_direct"]
 log = structlog.get_logger("roomcast.inboxes")
 
 WINDOW = 64
-"""Messages under way to one link; at 4 KiB each 256 KiB, a quarter of what a link may have waiting."""
+"""Messages in flight to one link; at 4 KiB each 256 KiB, a quarter of what a link may have waiting."""
 MAX_USERS = 200_000
 MAX_PAYLOAD_BYTES = MAX_DIRECT_BYTES
 SAVE_AGAIN_S = 5.0
 
 
 class BatchResult(NamedTuple):
-    """What became of a batch: users whose message is durable now, was before, and could not be written."""
+    """Result of a batch: users whose message is durable now, was before, and could not be written."""
 
     sent: int
     repeated: int
@@ -77,9 +77,9 @@ class _Pending:
 
 
 class _Part:
-    """Messages that are answered for together. As many as the ledger has room for are with it, the rest waits here."""
+    """Messages that are answered together. As many as the ledger has room for are submitted, the rest waits here."""
 
-    __slots__ = ("_on_done", "_repeated", "_send", "_sent", "_total", "_under_way", "_waiting")
+    __slots__ = ("_in_flight", "_on_done", "_repeated", "_send", "_sent", "_total", "_waiting")
 
     def __init__(
         self,
@@ -91,28 +91,28 @@ class _Part:
         self._send = send
         self._on_done = on_done
         self._total = len(payloads)
-        self._under_way = self._sent = self._repeated = 0
+        self._in_flight = self._sent = self._repeated = 0
 
     def pump(self) -> bool:
         """Hand over what there is room for; False if the ledger has none of the part. What it cannot take has failed,
         unless one under way will make room.
         """
         while self._waiting:
-            verdict = self._send(*self._waiting[0], self._settle)
-            if verdict is not SubmitResult.QUEUED:
-                if verdict is SubmitResult.UNAVAILABLE or not self._under_way:
+            submitted = self._send(*self._waiting[0], self._on_result)
+            if submitted is not SubmitResult.QUEUED:
+                if submitted is SubmitResult.UNAVAILABLE or not self._in_flight:
                     self._waiting.clear()
                 break
             self._waiting.popleft()
-            self._under_way += 1
-        return self._under_way > 0
+            self._in_flight += 1
+        return self._in_flight > 0
 
-    def _settle(self, settled: LedgerResult) -> None:
-        """One of them is settled; the ledger calls this later, never from within `pump`."""
-        self._under_way -= 1
-        if isinstance(settled, Committed):
+    def _on_result(self, result: LedgerResult) -> None:
+        """Count the result of one message. The ledger calls this later, never from within `pump`."""
+        self._in_flight -= 1
+        if isinstance(result, Committed):
             self._sent += 1
-        elif isinstance(settled, Repeated):
+        elif isinstance(result, Repeated):
             self._repeated += 1
         if not self.pump():
             durable = self._sent + self._repeated
@@ -150,10 +150,10 @@ class Inboxes:
         self._unread: dict[str, None] = {}
         """Users whose messages could not be read for some link; bounded likewise."""
         self.delivered = 0
-        """Messages written to links, again and again ones included."""
+        """Messages written to links, repeated ones included."""
 
     async def load(self) -> None:
-        """Find out who has something pending. At the start, before anybody is let in."""
+        """Read which users have pending messages. At the start, before connections are accepted."""
         found = await self._ledger.ask(Reader.pending_inboxes, MAX_USERS)
         self._knows_all = len(found) < MAX_USERS
         self._pending = {user: _Pending(acked, last) for user, acked, last in found}
@@ -171,7 +171,7 @@ class Inboxes:
         batch: str = "",
         expires_at_ms: int | None = None,
     ) -> SubmitResult:
-        """Put a message into a user's inbox; ``on_done`` says when it is durable, and its number.
+        """Put a message into a user's inbox; ``on_done`` gets the ledger's result, with its number when it is durable.
 
         ``kind``: message type; ``payload``: any value of the wire, up to 4 KiB packed (else ValueError); ``key``
         makes asking again harmless: the first result comes back, its answer being the number.
@@ -205,18 +205,18 @@ class Inboxes:
             if len(pack_body((payload,))) - 1 > MAX_PAYLOAD_BYTES:
                 raise ValueError(f"a payload is above {MAX_PAYLOAD_BYTES} bytes")
         results: list[BatchResult] = []
-        told = trio.Event()
+        is_done = trio.Event()
 
         def on_done(result: BatchResult) -> None:
             results.append(result)
-            told.set()
+            is_done.set()
 
         while messages and not self.send_part(batch, kind, messages, expires_s, on_done):
             if self._ledger.state is not LedgerState.READY:
                 return BatchResult(0, 0, len(messages))
             await self._ledger.flush()
         if messages:
-            await told.wait()
+            await is_done.wait()
         return results[0] if results else BatchResult(0, 0, 0)
 
     def send_part(
@@ -227,16 +227,16 @@ class Inboxes:
         expires_s: float | None,
         on_done: Callable[[BatchResult], None],
     ) -> bool:
-        """Send a part of a batch, (user, payload) each; ``on_done`` is called when the ledger has settled all of it.
+        """Send a part of a batch, (user, payload) each; ``on_done`` is called when the ledger has answered all of it.
 
         False: the ledger takes nothing now, and nothing was sent. Never waits; ``payloads`` are kept until the ledger
         has room for them. ValueError as in `send`.
         """
         expires_at_ms = None if expires_s is None else self._unix_ms() + round(expires_s * 1000)
 
-        def send(user: str, payload: Any, on_settled: Callable[[LedgerResult], None]) -> SubmitResult:
+        def send(user: str, payload: Any, on_result: Callable[[LedgerResult], None]) -> SubmitResult:
             key = f"batch {batch}"
-            return self.send(user, kind, payload, on_settled, key=key, batch=batch, expires_at_ms=expires_at_ms)
+            return self.send(user, kind, payload, on_result, key=key, batch=batch, expires_at_ms=expires_at_ms)
 
         return _Part(payloads, send, on_done).pump()
 
@@ -271,7 +271,8 @@ class Inboxes:
             pending.links.pop(link, None)
 
     def acknowledge(self, user: str, link: UserSession, direct_id: int) -> None:
-        """A link says that its user has seen everything up to ``direct_id``; what it was never sent does not count."""
+        """Acknowledge everything up to ``direct_id`` for the user of a link; what the link was never sent does not
+        count."""
         pending = self._pending.get(user)
         cursor = None if pending is None else pending.links.get(link)
         if pending is None or cursor is None or min(direct_id, cursor.sent) <= pending.acked:
@@ -279,8 +280,8 @@ class Inboxes:
         self._save(user, min(direct_id, cursor.sent))
 
     def _save(self, user: str, direct_id: int) -> None:
-        """Write an acknowledgement down. It counts when it is durable: else a restart would bring back, out of order,
-        what another device of the user has been spared.
+        """Write an acknowledgement. It counts when it is durable: else a restart would bring back, out of order,
+        what another device of the user has not got.
         """
         pending = self._pending.get(user)
         if pending is None or direct_id <= max(pending.acked, pending.saving):
@@ -290,8 +291,8 @@ class Inboxes:
         if self._ledger.record((DirectAcked(user, direct_id, self._unix_ms()),), on_done) is not SubmitResult.QUEUED:
             self._unsaved[user] = direct_id
 
-    def _on_saved(self, user: str, pending: _Pending, direct_id: int, settled: LedgerResult) -> None:
-        if isinstance(settled, LedgerError):
+    def _on_saved(self, user: str, pending: _Pending, direct_id: int, result: LedgerResult) -> None:
+        if isinstance(result, LedgerError):
             self._unsaved[user] = max(direct_id, self._unsaved.get(user, 0))
             return
         pending.acked = max(pending.acked, direct_id)
@@ -304,7 +305,7 @@ class Inboxes:
             self._pump(user, pending, link)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Write down and read again, now and then, what the ledger could not take or give. Until cancelled."""
+        """Repeat what the ledger could not write or read, every `SAVE_AGAIN_S`. Until cancelled."""
         task_status.started()
         while True:
             await trio.sleep(SAVE_AGAIN_S)
@@ -330,14 +331,14 @@ class Inboxes:
     # ---- delivery
 
     def _on_committed(
-        self, entry: DirectEntry, payload: Any, on_done: Callable[[LedgerResult], None], settled: LedgerResult
+        self, entry: DirectEntry, payload: Any, on_done: Callable[[LedgerResult], None], result: LedgerResult
     ) -> None:
-        if type(settled) is Committed:
-            self._on_new(entry, payload, settled.direct_ids[0])
-        on_done(settled)
+        if type(result) is Committed:
+            self._on_new(entry, payload, result.direct_ids[0])
+        on_done(result)
 
     def _on_new(self, entry: DirectEntry, payload: Any, direct_id: int) -> None:
-        """A message is durable: to every link that has had everything before it, at once."""
+        """Deliver a durable message at once to every link that has had everything before it."""
         user = entry.user
         pending = self._pending.get(user)
         if pending is None:
@@ -361,15 +362,15 @@ class Inboxes:
                 self._pump(user, pending, link)
 
     def _look_up(self, user: str) -> None:
-        """Only the disk knows what a user has pending. Until then nothing is sent: acknowledging a later message would
-        lose the earlier ones.
+        """Read from the ledger what a user has pending. Until then nothing is sent: acknowledging a later message would
+        acknowledge the earlier ones.
         """
         if user in self._users and not self._queries.submit(_read_pending, (user,), partial(self._on_found, user)):
             self._unread[user] = None
 
     def _on_found(self, user: str, found: tuple[int, int] | None) -> None:
         if found is None:
-            self._unread[user] = None  # the log says why
+            self._unread[user] = None  # logged already
             return
         acked, last = found
         if last <= acked or user in self._pending or user not in self._users:
@@ -380,7 +381,7 @@ class Inboxes:
             self._pump(user, pending, link)
 
     def _pump(self, user: str, pending: _Pending, link: UserSession) -> None:
-        """Ask for the next messages of a link, if its window has room and there are any."""
+        """Read the next messages of a link, if its window has space and there are any."""
         cursor = pending.links[link]
         cursor.sent = max(cursor.sent, pending.acked)
         room = WINDOW - (cursor.sent - pending.acked)
@@ -400,13 +401,13 @@ class Inboxes:
         room: int,
         messages: Sequence[StoredDirect] | None,
     ) -> None:
-        """The disk has answered: up to ``room`` messages of those up to ``last``."""
+        """Deliver what the ledger has read: up to ``room`` messages of those up to ``last``."""
         cursor = pending.links.get(link)
         if cursor is None or self._pending.get(user) is not pending:
             return
         cursor.is_asking = False
         if messages is None:
-            self._unread[user] = None  # the log says why
+            self._unread[user] = None  # logged already
             return
         for stored in messages:
             if stored.direct_id > max(cursor.sent, pending.acked):

@@ -14,7 +14,7 @@ import trio
 from broker.auth.grants import RoomGrant
 from broker.ledger import DirectState, Reader, database_path
 from broker.server import Broker
-from broker.users.batches import MAX_UNDER_WAY
+from broker.users.batches import MAX_IN_FLIGHT
 from protocol.codes import ErrorCode, Feature, MessageType, Role
 from protocol.messages import BatchState, Direct, ErrorReply, SendDirect
 from tests.rooms.test_durable import directory, disk, durable_broker
@@ -194,21 +194,21 @@ async def test_a_disk_that_fails_is_told_and_nothing_is_shown(directory: Path) -
         await ann.expect(Direct)
 
 
-async def test_a_link_has_few_parts_under_way_and_hears_of_each(directory: Path) -> None:
+async def test_a_link_has_few_parts_in_flight_and_an_answer_to_each(directory: Path) -> None:
     async with durable_broker(directory) as broker, backend(broker) as shop, backend(broker) as other:
         with held(broker):
-            for number in range(MAX_UNDER_WAY + 1):
+            for number in range(MAX_IN_FLIGHT + 1):
                 await shop.send((SendDirect("may", NEWS, TEMPLATE, codes(f"user-{number}")), 0, number))
             frame, error = await shop.expect(ErrorReply)
-            assert (frame.sequence, error.code) == (MAX_UNDER_WAY, ErrorCode.RATE_LIMITED)
+            assert (frame.sequence, error.code) == (MAX_IN_FLIGHT, ErrorCode.RATE_LIMITED)
             assert error.retry_after_ms > 0
             await other.send((SendDirect("may", NEWS, TEMPLATE, codes("else")), 0, 1))
-        for number in range(MAX_UNDER_WAY):
+        for number in range(MAX_IN_FLIGHT):
             frame, state = await shop.expect(BatchState)
             assert (frame.sequence, state.sent) == (number, 1)
         assert (await other.expect(BatchState))[1].sent == 1
-        assert broker.context.batches._under_way == {}
-        assert await progress(shop) == (MAX_UNDER_WAY + 1, 0, 0)
+        assert broker.context.batches.in_flight == 0
+        assert await progress(shop) == (MAX_IN_FLIGHT + 1, 0, 0)
 
 
 async def test_how_a_batch_stands_is_read_from_its_index_and_not_from_the_whole_table(directory: Path) -> None:

@@ -1,16 +1,16 @@
-"""Who gets a connection at all, before a byte of it is read.
+"""Limits of connections, judged before a byte of a new one is read.
 
-    question, in this order                      answer when not
-    is the house open?                           GOING_AWAY
-    is there room under the cap?                 TOO_MANY_CONNECTIONS
-    does its address hold fewer than its share?  TOO_MANY_FROM_ADDRESS
-    is there room for one more stranger?         OVERLOADED
+    condition, in this order                               refusal
+    the broker is not shutting down                        GOING_AWAY
+    fewer connections than the cap                         TOO_MANY_CONNECTIONS
+    its address holds fewer than the limit per address     TOO_MANY_FROM_ADDRESS
+    fewer unauthenticated connections than their share     OVERLOADED
 
-Strangers are connections that have not authenticated: they may fill a tenth of the house only, so that a thousand slow
-handshakes never keep a viewer with a token out for longer than their deadline. A refused connection is still
-accepted, into an overflow pool of `OVERFLOW_MAX`, only to be told why and when to return; beyond that it is dropped.
+Unauthenticated connections may use a tenth of the cap only, so that a thousand slow handshakes keep no viewer with a
+token out for longer than their deadline. A refused connection is still accepted, into an overflow pool of
+`OVERFLOW_MAX`, to be sent the reason and a time to return; beyond that it is dropped.
 
-The rate of accepting is not a refusal: `pace` says how long to leave newcomers in the kernel's backlog.
+The rate of accepting is not a refusal: `pace` returns how long to leave new connections in the kernel's backlog.
 
 IPv6 hands every household 2**64 addresses, so there "one address" means one /64. The table of addresses has one entry
 for each address that holds a connection, thus at most as many as there are connections.
@@ -31,21 +31,21 @@ __all__ = ["OVERFLOW_MAX", "UNAUTHENTICATED_MIN", "Admission", "AdmissionResult"
 OVERFLOW_MAX = 64
 """Refused connections held at a time; each costs a descriptor, and the reserve has 256."""
 UNAUTHENTICATED_MIN = 64
-"""Strangers that may always be there, however small the house is."""
+"""Unauthenticated connections that are always admitted, however small the cap is."""
 BURST_S = 0.05
-"""Newcomers that may be accepted at once, in seconds of the accept rate: one longer stall of the loop."""
+"""Connections that may be accepted at once, in seconds of the accept rate: one longer stall of the loop."""
 
 RETRY_AFTER_MS = {
     CloseCode.TOO_MANY_CONNECTIONS: 5000,
     CloseCode.TOO_MANY_FROM_ADDRESS: 10_000,
     CloseCode.OVERLOADED: 2000,
 }
-"""When to try again: seats come free slowly, an address's even more so; strangers are gone after the handshake
-deadline."""
+"""When to try again: connections end slowly, those of one address even more so; unauthenticated ones after the
+handshake deadline."""
 
 
 class Admission(Enum):
-    """Answers without words."""
+    """Results without a message to the peer."""
 
     ADMIT = "admit"
     DROP = "drop"
@@ -54,7 +54,7 @@ class Admission(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Tell the peer why and when to return, then close."""
+    """Send the peer a reason and a time to return, then close."""
 
     code: CloseCode
     retry_after_ms: int
@@ -65,7 +65,7 @@ _REFUSALS = {code: Refuse(code, wait_ms) for code, wait_ms in RETRY_AFTER_MS.ite
 
 
 class ConnectionLimits:
-    """The books of all connections of one process. Every method is O(1) and never waits.
+    """Counts of all connections of one process. Every method is O(1) and never waits.
 
     ``max_connections`` >= 1; ``per_address`` 0 = no limit; ``accept_per_s`` > 0; ``unauthenticated_share`` of the cap
     in (0, 1]. For every `enter` that gave ADMIT there is one `leave`, for every Refuse one `leave_refused`.
@@ -80,7 +80,7 @@ class ConnectionLimits:
         self, *, max_connections: int, per_address: int, accept_per_s: float, unauthenticated_share: float
     ) -> None:
         if max_connections < 1 or per_address < 0 or not 0 < unauthenticated_share <= 1:
-            raise ValueError("a gate lets at least somebody in")
+            raise ValueError("at least one connection must be possible")
         self.max_connections = max_connections
         self.max_unauthenticated = min(
             max_connections, max(UNAUTHENTICATED_MIN, int(max_connections * unauthenticated_share))
@@ -90,17 +90,17 @@ class ConnectionLimits:
         self._by_address: dict[str | bytes, int] = {}
         self._closed: Refuse | None = None
         self.held = 0
-        """Connections inside, without the overflow."""
+        """Admitted connections, without the overflow."""
         self.unauthenticated = 0
         """Of them, those that have not authenticated."""
         self.overflow = 0
-        """Refused connections that have not gone yet."""
+        """Refused connections that are still open."""
         self.admitted = 0
-        """Connections let in so far."""
+        """Connections admitted so far."""
         self.dropped = 0
-        """Connections closed without a word so far."""
+        """Connections closed without an answer so far."""
         self.refused: dict[CloseCode, int] = dict.fromkeys((*RETRY_AFTER_MS, CloseCode.GOING_AWAY), 0)
-        """Connections refused so far, dropped ones not among them."""
+        """Connections refused so far, without the dropped ones."""
 
     @property
     def addresses(self) -> int:
@@ -108,11 +108,11 @@ class ConnectionLimits:
         return len(self._by_address)
 
     def pace(self, now: float) -> float:
-        """Take one accept out of the rate: 0.0 = go ahead, else the seconds to leave everybody in the backlog."""
+        """Take one accept from the rate: 0.0 = accept, else the seconds to leave connections in the backlog."""
         return self._accepts.try_acquire("", now)
 
     def close(self, retry_after_ms: int) -> None:
-        """Let nobody in any more: the broker ends, and newcomers are told when to look for its successor."""
+        """Refuse every new connection from now on: the broker shuts down."""
         self._closed = Refuse(CloseCode.GOING_AWAY, retry_after_ms)
 
     def enter(self, address: str) -> AdmissionResult:
@@ -136,7 +136,7 @@ class ConnectionLimits:
     def reveal(self, address: str) -> AdmissionResult:
         """Judge a connection that entered as "" and turns out to come from ``address``.
 
-        ADMIT: it is on the books as ``address`` from now on. Refuse: it stays there as "" until it leaves.
+        ADMIT: it counts for ``address`` from now on. Refuse: it stays there as "" until it leaves.
         """
         key = self._key(address)
         if key:
@@ -148,15 +148,15 @@ class ConnectionLimits:
         return Admission.ADMIT
 
     def authenticated(self, address: str) -> None:
-        """One of ``address``'s connections is no stranger any more."""
+        """Count one of ``address``'s connections as authenticated."""
         if not self.unauthenticated:
-            raise ValueError("nobody inside is a stranger")
+            raise ValueError("every connection is authenticated already")
         self.unauthenticated -= 1
 
     def leave(self, address: str, authenticated: bool) -> None:
-        """An admitted connection has gone; ``address`` as it entered (or was revealed)."""
+        """Count the end of an admitted connection; ``address`` as in `enter` or `reveal`."""
         if not self.held or (not authenticated and not self.unauthenticated):
-            raise ValueError("somebody left who never came in")
+            raise ValueError("more connections left than entered")
         key = self._key(address)
         if key:
             count = self._by_address[key] - 1
@@ -169,9 +169,9 @@ class ConnectionLimits:
             self.unauthenticated -= 1
 
     def leave_refused(self) -> None:
-        """A refused connection has gone."""
+        """Count the end of a refused connection."""
         if not self.overflow:
-            raise ValueError("nobody was refused")
+            raise ValueError("no refused connection is open")
         self.overflow -= 1
 
     def _refuse(self, refusal: Refuse) -> AdmissionResult:
@@ -183,7 +183,7 @@ class ConnectionLimits:
         return refusal
 
     def _key(self, address: str) -> str | bytes:
-        """What counts as one address; "" = nobody counts it."""
+        """Return what counts as one address; "" = not counted."""
         if not self._per_address:
             return ""
         if ":" not in address:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple
 
-__all__ = ["MAX_BYTES", "FirstLook", "Networks", "ProxyHeader", "parse", "plain_address"]
+__all__ = ["MAX_BYTES", "HeaderState", "Networks", "ProxyHeader", "parse", "plain_address"]
 
 MAX_BYTES = 536
 """Whole version 2 header; the specification promises senders that so many fit in one segment (the IPv4 minimum)."""
@@ -31,7 +31,7 @@ _ADDRESS_BYTES = {0x11: 12, 0x12: 12, 0x21: 36, 0x22: 36, 0x31: 216, 0x32: 216}
 """Address block by family and transport; 0x00 is "unspecified"."""
 
 
-class FirstLook(Enum):
+class HeaderState(Enum):
     """What bytes are when they are no header yet."""
 
     NEED_MORE = "need more"
@@ -46,7 +46,7 @@ class ProxyHeader(NamedTuple):
     consumed: int
 
 
-def parse(data: bytes | bytearray) -> ProxyHeader | FirstLook:
+def parse(data: bytes | bytearray) -> ProxyHeader | HeaderState:
     """Read a header at the start of ``data``, which holds everything received so far.
 
     NEED_MORE only while fewer than `MAX_BYTES` are there and all of them fit a header; MALFORMED as early as that can
@@ -56,20 +56,20 @@ def parse(data: bytes | bytearray) -> ProxyHeader | FirstLook:
         return _parse_v2(data)
     if data[: len(_V1_SIGNATURE)] == _V1_SIGNATURE[: len(data)]:
         return _parse_v1(data)
-    return FirstLook.MALFORMED
+    return HeaderState.MALFORMED
 
 
-def _parse_v2(data: bytes | bytearray) -> ProxyHeader | FirstLook:
+def _parse_v2(data: bytes | bytearray) -> ProxyHeader | HeaderState:
     if len(data) < _V2_FIXED_BYTES:
-        return FirstLook.NEED_MORE
+        return HeaderState.NEED_MORE
     command, family, length = struct.unpack_from("!BBH", data, len(_V2_SIGNATURE))
     consumed = _V2_FIXED_BYTES + length
     if consumed > MAX_BYTES or command not in (_LOCAL, _PROXY):
-        return FirstLook.MALFORMED
+        return HeaderState.MALFORMED
     if command == _PROXY and family and length < _ADDRESS_BYTES.get(family, MAX_BYTES):
-        return FirstLook.MALFORMED
+        return HeaderState.MALFORMED
     if len(data) < consumed:
-        return FirstLook.NEED_MORE
+        return HeaderState.NEED_MORE
     if command == _LOCAL or family not in (0x11, 0x21):
         return ProxyHeader(None, consumed)
     size = 4 if family == 0x11 else 16
@@ -77,26 +77,26 @@ def _parse_v2(data: bytes | bytearray) -> ProxyHeader | FirstLook:
     return ProxyHeader(plain_address(str(ipaddress.ip_address(source))), consumed)
 
 
-def _parse_v1(data: bytes | bytearray) -> ProxyHeader | FirstLook:
+def _parse_v1(data: bytes | bytearray) -> ProxyHeader | HeaderState:
     end = data.find(b"\r\n", 0, MAX_V1_BYTES)
     if end < 0:
-        return FirstLook.NEED_MORE if len(data) < MAX_V1_BYTES else FirstLook.MALFORMED
+        return HeaderState.NEED_MORE if len(data) < MAX_V1_BYTES else HeaderState.MALFORMED
     consumed = end + 2
     line = bytes(data[:end])
     if not line.isascii():
-        return FirstLook.MALFORMED
+        return HeaderState.MALFORMED
     family, *fields = line[len(_V1_SIGNATURE) :].decode("ascii").split(" ")
     if family == "UNKNOWN":
         return ProxyHeader(None, consumed)
     version = {"TCP4": 4, "TCP6": 6}.get(family)
     if version is None or len(fields) != 4 or not all(map(_is_port, fields[2:])):
-        return FirstLook.MALFORMED
+        return HeaderState.MALFORMED
     try:
         source, destination = ipaddress.ip_address(fields[0]), ipaddress.ip_address(fields[1])
     except ValueError:
-        return FirstLook.MALFORMED
+        return HeaderState.MALFORMED
     if not source.version == destination.version == version or "%" in line.decode("ascii"):
-        return FirstLook.MALFORMED
+        return HeaderState.MALFORMED
     return ProxyHeader(plain_address(str(source)), consumed)
 
 

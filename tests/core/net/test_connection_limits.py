@@ -16,7 +16,7 @@ from broker.core.net.connection_limits import (
 from protocol.codes import CloseCode, ReconnectAdvice, reconnect_advice
 
 
-def make_gate(
+def make_limits(
     *, max_connections: int = 1000, per_address: int = 0, accept_per_s: float = 1e6, unauthenticated_share: float = 1.0
 ) -> ConnectionLimits:
     return ConnectionLimits(
@@ -33,7 +33,7 @@ def code_of(admission: AdmissionResult) -> CloseCode:
 
 
 def test_above_the_cap_a_few_are_told_why_and_the_rest_is_dropped() -> None:
-    connection_limits = make_gate(max_connections=2)
+    connection_limits = make_limits(max_connections=2)
     assert [connection_limits.enter("a"), connection_limits.enter("b")] == [Admission.ADMIT] * 2
     for _ in range(OVERFLOW_MAX):
         assert code_of(connection_limits.enter("c")) is CloseCode.TOO_MANY_CONNECTIONS
@@ -52,7 +52,7 @@ def test_above_the_cap_a_few_are_told_why_and_the_rest_is_dropped() -> None:
 
 
 def test_one_address_cannot_fill_the_house() -> None:
-    connection_limits = make_gate(per_address=2)
+    connection_limits = make_limits(per_address=2)
     assert [connection_limits.enter("192.0.2.1") for _ in range(2)] == [Admission.ADMIT] * 2
     assert code_of(connection_limits.enter("192.0.2.1")) is CloseCode.TOO_MANY_FROM_ADDRESS
     assert connection_limits.enter("192.0.2.2") is Admission.ADMIT
@@ -61,7 +61,7 @@ def test_one_address_cannot_fill_the_house() -> None:
 
 
 def test_ipv6_addresses_of_one_household_count_as_one() -> None:
-    connection_limits = make_gate(per_address=1)
+    connection_limits = make_limits(per_address=1)
     assert connection_limits.enter("2001:db8:0:1::1") is Admission.ADMIT
     assert code_of(connection_limits.enter("2001:db8:0:1:ffff::2")) is CloseCode.TOO_MANY_FROM_ADDRESS
     assert connection_limits.enter("2001:db8:0:2::1") is Admission.ADMIT
@@ -69,8 +69,8 @@ def test_ipv6_addresses_of_one_household_count_as_one() -> None:
     assert code_of(connection_limits.enter("::ffff:192.0.2.1")) is CloseCode.TOO_MANY_FROM_ADDRESS
 
 
-def test_strangers_fill_a_tenth_only_and_viewers_with_a_token_are_not_strangers() -> None:
-    connection_limits = make_gate(max_connections=2000, unauthenticated_share=0.1)
+def test_unauthenticated_connections_use_a_tenth_only() -> None:
+    connection_limits = make_limits(max_connections=2000, unauthenticated_share=0.1)
     assert connection_limits.max_unauthenticated == 200
     for _ in range(200):
         assert connection_limits.enter("loris") is Admission.ADMIT
@@ -83,13 +83,13 @@ def test_strangers_fill_a_tenth_only_and_viewers_with_a_token_are_not_strangers(
     assert connection_limits.enter("viewer") is Admission.ADMIT
 
 
-def test_a_small_house_has_room_for_strangers_up_to_its_cap() -> None:
-    assert make_gate(max_connections=100, unauthenticated_share=0.1).max_unauthenticated == UNAUTHENTICATED_MIN
-    assert make_gate(max_connections=10, unauthenticated_share=0.1).max_unauthenticated == 10
+def test_a_small_cap_is_open_to_unauthenticated_connections() -> None:
+    assert make_limits(max_connections=100, unauthenticated_share=0.1).max_unauthenticated == UNAUTHENTICATED_MIN
+    assert make_limits(max_connections=10, unauthenticated_share=0.1).max_unauthenticated == 10
 
 
 def test_the_address_behind_a_proxy_counts_once_it_is_known() -> None:
-    connection_limits = make_gate(per_address=1)
+    connection_limits = make_limits(per_address=1)
     assert [connection_limits.enter(""), connection_limits.enter("")] == [Admission.ADMIT] * 2
     assert connection_limits.reveal("192.0.2.1") is Admission.ADMIT
     assert code_of(connection_limits.reveal("192.0.2.1")) is CloseCode.TOO_MANY_FROM_ADDRESS
@@ -99,8 +99,8 @@ def test_the_address_behind_a_proxy_counts_once_it_is_known() -> None:
     assert (connection_limits.addresses, connection_limits.held, connection_limits.overflow) == (0, 0, 0)
 
 
-def test_newcomers_beyond_the_rate_wait_and_are_not_refused() -> None:
-    connection_limits = make_gate(accept_per_s=100.0)
+def test_connections_beyond_the_rate_wait_and_are_not_refused() -> None:
+    connection_limits = make_limits(accept_per_s=100.0)
     burst = 0
     while (wait_s := connection_limits.pace(0.0)) == 0.0:
         burst += 1
@@ -111,7 +111,7 @@ def test_newcomers_beyond_the_rate_wait_and_are_not_refused() -> None:
 
 
 def test_every_refusal_says_come_back_later() -> None:
-    connection_limits = make_gate(max_connections=1, per_address=1)
+    connection_limits = make_limits(max_connections=1, per_address=1)
     connection_limits.enter("a")
     refusal = connection_limits.enter("b")
     assert isinstance(refusal, Refuse)
@@ -120,8 +120,8 @@ def test_every_refusal_says_come_back_later() -> None:
     assert all(reconnect_advice(code) is ReconnectAdvice.BACKOFF for code in judged)
 
 
-def test_a_closed_gate_lets_nobody_in_says_when_to_return_and_keeps_its_books() -> None:
-    connection_limits = make_gate()
+def test_closed_limits_refuse_with_a_time_to_return_and_keep_counting() -> None:
+    connection_limits = make_limits()
     assert connection_limits.enter("a") is Admission.ADMIT
     connection_limits.close(5000)
     assert connection_limits.enter("a") == connection_limits.enter("") == Refuse(CloseCode.GOING_AWAY, 5000)
@@ -136,24 +136,24 @@ def test_a_closed_gate_lets_nobody_in_says_when_to_return_and_keeps_its_books() 
     assert (connection_limits.held, connection_limits.overflow) == (0, 0)
 
 
-def test_leaving_more_often_than_entering_is_a_bug_that_shows() -> None:
-    connection_limits = make_gate()
-    with pytest.raises(ValueError, match="never came in"):
+def test_leaving_more_often_than_entering_is_an_error() -> None:
+    connection_limits = make_limits()
+    with pytest.raises(ValueError, match="more connections left"):
         connection_limits.leave("a", authenticated=False)
-    with pytest.raises(ValueError, match="nobody was refused"):
+    with pytest.raises(ValueError, match="no refused connection"):
         connection_limits.leave_refused()
-    with pytest.raises(ValueError, match="stranger"):
+    with pytest.raises(ValueError, match="authenticated already"):
         connection_limits.authenticated("a")
 
 
 @pytest.mark.parametrize(("cap", "per_address", "share"), [(0, 0, 1.0), (1, -1, 1.0), (1, 0, 0.0), (1, 0, 1.5)])
-def test_a_gate_that_lets_nobody_in_is_refused(cap: int, per_address: int, share: float) -> None:
-    with pytest.raises(ValueError, match="at least somebody"):
-        make_gate(max_connections=cap, per_address=per_address, unauthenticated_share=share)
+def test_limits_without_any_connection_are_refused(cap: int, per_address: int, share: float) -> None:
+    with pytest.raises(ValueError, match="at least one connection"):
+        make_limits(max_connections=cap, per_address=per_address, unauthenticated_share=share)
 
 
-class GateMachine(RuleBasedStateMachine):
-    """Against books kept as plain lists."""
+class LimitsMachine(RuleBasedStateMachine):
+    """Against a model of plain lists."""
 
     inside = Bundle("inside")
     refused = Bundle("refused")
@@ -161,7 +161,7 @@ class GateMachine(RuleBasedStateMachine):
     @initialize(cap=st.integers(1, 120), per_address=st.integers(0, 5), share=st.sampled_from([0.01, 0.5, 1.0]))
     def open(self, cap: int, per_address: int, share: float) -> None:
         self.cap, self.per_address = cap, per_address
-        self.connection_limits = make_gate(max_connections=cap, per_address=per_address, unauthenticated_share=share)
+        self.connection_limits = make_limits(max_connections=cap, per_address=per_address, unauthenticated_share=share)
         self.held: list[list[object]] = []  # [address, authenticated]
         self.overflow = 0
         self.entries = 0
@@ -243,5 +243,5 @@ class GateMachine(RuleBasedStateMachine):
         assert connection_limits.addresses == (len(named) if self.per_address else 0)
 
 
-TestGate = GateMachine.TestCase
+TestGate = LimitsMachine.TestCase
 TestGate.settings = settings(max_examples=40)

@@ -7,10 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.net.proxy_header import MAX_BYTES, MAX_V1_BYTES, FirstLook, Networks, ProxyHeader, parse, plain_address
+from broker.core.net.proxy_header import (
+    MAX_BYTES,
+    MAX_V1_BYTES,
+    HeaderState,
+    Networks,
+    ProxyHeader,
+    parse,
+    plain_address,
+)
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
-NEED_MORE, MALFORMED = FirstLook.NEED_MORE, FirstLook.MALFORMED
+NEED_MORE, MALFORMED = HeaderState.NEED_MORE, HeaderState.MALFORMED
 
 
 def v2(source: str, *, command: int = 0x21, tail: bytes = b"") -> bytes:
