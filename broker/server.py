@@ -263,12 +263,13 @@ class Broker:
             lag_s = self.watch.judge(max(0.0, now - sampled_at - SAMPLE_S))
             share = (self.fanout.busy_s - busy_s) / max(now - sampled_at, 1e-6)
             sampled_at, busy_s = now, self.fanout.busy_s
-            before = self.monitor.stage
+            before = self.monitor.transition
             stage = self.monitor.observe(self.budget.ratio, lag_s, share, now)
-            if stage is not before:
+            change = self.monitor.transition
+            if change is not None and change is not before:
                 log.warning(
-                    "overload stage", stage=int(stage), before=int(before), lag_ms=round(lag_s * 1000),
-                    queue_ratio=round(self.budget.ratio, 3), sweep_share=round(share, 3),
+                    "overload stage", stage=int(stage), before=int(change.before), signal=change.signal.name.lower(),
+                    lag_ms=round(lag_s * 1000), queue_ratio=round(self.budget.ratio, 3), sweep_share=round(share, 3),
                 )  # fmt: skip
                 self.hub.set_stage(stage)
 

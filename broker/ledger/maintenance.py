@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
-from broker.ledger.chain import checksum
-from broker.ledger.store import Store
+from broker.ledger.store import OUTBOX, Store, outbox_row
 
 __all__ = ["Retention", "Upkeep", "WallWatch"]
 
@@ -121,10 +120,7 @@ class Upkeep:
         for each, user, direct_id, batch in rows:
             connection.execute("UPDATE directs SET state = 2 WHERE id = ?", (each,))
             body = json.dumps({"user": user, "direct_id": direct_id, "batch": batch}, ensure_ascii=False).encode()
-            connection.execute(
-                "INSERT INTO outbox (topic, at_ms, due_at_ms, attempts, body, crc) VALUES (?, ?, ?, 0, ?, ?)",
-                (DIRECT_EXPIRED, wall_ms, wall_ms, body, checksum(DIRECT_EXPIRED, wall_ms, body)),
-            )
+            connection.execute(OUTBOX + "(?, ?, ?, ?, ?, ?)", outbox_row(DIRECT_EXPIRED, wall_ms, body))
         self.expired += len(rows)
         return bool(rows)
 

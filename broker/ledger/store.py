@@ -41,7 +41,7 @@ from broker.ledger.entries import (
 from broker.ledger.head import Head
 from broker.ledger.schema import connect, migrate
 
-__all__ = ["Store", "key_checksum", "read_keys"]
+__all__ = ["OUTBOX", "Store", "key_checksum", "outbox_row", "read_keys"]
 
 _CHUNKS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 """Rows of one INSERT. Each step of a statement gives up the GIL, and in a busy broker it may take 5 ms to get it back;
@@ -56,7 +56,12 @@ _STREAMS_AGAIN = (
     " ON CONFLICT (stream) DO UPDATE SET last_offset = excluded.last_offset, used_at_ms = excluded.used_at_ms"
 )
 _DIRECTS = "INSERT INTO directs (user, direct_id, kind, at_ms, expires_at_ms, state, batch, body, crc) VALUES "
-_OUTBOX = "INSERT INTO outbox (topic, at_ms, due_at_ms, attempts, body, crc) VALUES "
+OUTBOX = "INSERT INTO outbox (topic, at_ms, due_at_ms, attempts, body, crc) VALUES "
+
+
+def outbox_row(topic: str, at_ms: int, body: bytes) -> tuple[Any, ...]:
+    """Return the row of a new outbox entry, due at once, in the order of the columns of `OUTBOX`."""
+    return topic, at_ms, at_ms, 0, body, checksum(topic, at_ms, body)
 
 
 class _Stream:
@@ -215,7 +220,7 @@ class Store:
         execute = self._connection.execute
         match item:
             case OutboxEntry(topic, at_ms, body):
-                draft.outbox.append((topic, at_ms, at_ms, 0, body, checksum(topic, at_ms, body)))
+                draft.outbox.append(outbox_row(topic, at_ms, body))
             case DirectAcked(user, direct_id, at_ms):
                 self._insert(_DIRECTS, draft.directs)
                 draft.directs = []
@@ -230,12 +235,12 @@ class Store:
                     (direct_id, at_ms, user, direct_id),
                 )
             case OutboxDone(ids):
-                self._insert(_OUTBOX, draft.outbox)
+                self._insert(OUTBOX, draft.outbox)
                 draft.outbox = []
                 for each in ids:
                     execute("DELETE FROM outbox WHERE id = ?", (each,))
             case OutboxLater(each, attempts, due_at_ms):
-                self._insert(_OUTBOX, draft.outbox)
+                self._insert(OUTBOX, draft.outbox)
                 draft.outbox = []
                 execute("UPDATE outbox SET attempts = ?, due_at_ms = ? WHERE id = ?", (attempts, due_at_ms, each))
             case RoomOpened(room, epoch, at_ms):
@@ -282,7 +287,7 @@ class Store:
         self._insert(_ENTRIES, draft.entries)
         self._insert(_KEYS, draft.keys)
         self._insert(_DIRECTS, draft.directs)
-        self._insert(_OUTBOX, draft.outbox)
+        self._insert(OUTBOX, draft.outbox)
         self._connection.execute("UPDATE head SET batch = ?, seq = ?, hash = ?", head)
 
     def _write_streams(self, draft: _Draft) -> None:

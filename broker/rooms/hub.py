@@ -17,6 +17,7 @@ import trio
 from broker.config.schema import RoomConfig
 from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.limits.rate_limit import Gcra
+from broker.core.rooms.accounts import closed, sum_of
 from broker.core.rooms.state import RoomRules, RoomState
 from broker.ledger import ResultBatch
 from broker.rooms.fanout import FanOut
@@ -156,7 +157,7 @@ class Hub:
         """Return the five lanes' accounts over all rooms, those that have ended included."""
         lanes = self._past_accounts
         for room in self._by_number.values():
-            lanes = _sum(lanes, room.state.accounts())
+            lanes = sum_of(lanes, room.state.accounts())
         return lanes
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -188,7 +189,7 @@ class Hub:
                 del self._by_name[room.name]
                 self._keep_checkpoint(room)
             try:
-                self._past_accounts = _sum(self._past_accounts, _closed(room.state.accounts()))
+                self._past_accounts = sum_of(self._past_accounts, closed(room.state.accounts()))
             except Exception:
                 log.exception("the account of a room is not counted", room=room.name, number=room.number)
 
@@ -223,12 +224,3 @@ class Hub:
             self.crashed += 1
             log.exception("room crashed", room=room.name, number=room.number)
             room.crash()
-
-
-def _closed(lanes: tuple[Account, ...]) -> tuple[Account, ...]:
-    """Return the account of a closed room: what it held back has expired."""
-    return tuple(lane._replace(expired=lane.expired + lane.held, held=0) for lane in lanes)
-
-
-def _sum(mine: tuple[Account, ...], theirs: tuple[Account, ...]) -> tuple[Account, ...]:
-    return tuple(Account(*map(sum, zip(*lanes, strict=True))) for lanes in zip(mine, theirs, strict=True))

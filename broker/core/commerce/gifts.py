@@ -63,10 +63,6 @@ class PaidItem(Generic[T]):
         return cls(*gift, at)
 
     @property
-    def amount_cents(self) -> int:
-        return self.count * self.price_cents
-
-    @property
     def merged(self) -> int:
         """Orders that were merged into the first."""
         return len(self.tickets) - 1

@@ -17,7 +17,6 @@ Nothing here drops anything; it says what others must do.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
 from enum import IntEnum
 from math import exp
 from typing import NamedTuple
@@ -106,7 +105,7 @@ THRESHOLDS: dict[OverloadSignal, Threshold] = {
 
 
 class Transition(NamedTuple):
-    """One change of stage, for the log. ``value`` is the signal's as it was judged; ``at`` is monotonic seconds.
+    """The latest change of stage. ``value`` is the signal's as it was judged; ``at`` is monotonic seconds.
 
     When the stage falls, ``signal`` is the one that is nearest to its lower threshold.
     """
@@ -121,26 +120,24 @@ class Transition(NamedTuple):
 class OverloadMonitor:
     """The broker's stage. ``quiet_s`` > 0: calm needed per step down; ``smoothing_s`` > 0: memory of lag and share.
 
-    A stall is judged by its length, not by how often somebody looked: the smoothing is over time, so one late
+    A stall is judged by its length, not by how often it was sampled: the smoothing is over time, so one late
     call after a stall of two seconds weighs as much as ten within it, and one garbage collection of 100 ms does
     nothing. From stage 4 back to 0 takes four quiet times, 20 s.
     """
 
-    __slots__ = ("_history", "_latest", "_quiet_s", "_quiet_since", "_smoothed", "_smoothing_s", "stage",
-                 "transitions_lost")  # fmt: skip
+    __slots__ = ("_latest", "_quiet_s", "_quiet_since", "_smoothed", "_smoothing_s", "stage", "transition")
 
-    def __init__(self, quiet_s: float = 5.0, smoothing_s: float = 1.0, max_transitions: int = 64) -> None:
-        if not quiet_s > 0 or not smoothing_s > 0 or max_transitions < 1:
-            raise ValueError(f"not a monitor: {quiet_s=} {smoothing_s=} {max_transitions=}")
+    def __init__(self, quiet_s: float = 5.0, smoothing_s: float = 1.0) -> None:
+        if not quiet_s > 0 or not smoothing_s > 0:
+            raise ValueError(f"not a monitor: {quiet_s=} {smoothing_s=}")
         self.stage = OverloadStage.NORMAL
-        self.transitions_lost = 0
-        """Transitions that nobody took in time."""
+        self.transition: Transition | None = None
+        """The latest change of `stage`, for the log."""
         self._quiet_s = quiet_s
         self._smoothing_s = smoothing_s
         self._smoothed = [0.0] * len(OverloadSignal)
         self._latest: float | None = None
         self._quiet_since: float | None = None
-        self._history: deque[Transition] = deque(maxlen=max_transitions)
 
     @property
     def rule(self) -> StageRule:
@@ -170,16 +167,10 @@ class OverloadMonitor:
             self._quiet_since = None
             self._go(OverloadStage(demanded), reason, now)
         elif self.stage:
-            self._settle(now)
+            self._step_down(now)
         return self.stage
 
-    def take_transitions(self) -> list[Transition]:
-        """Return the changes since the last call, oldest first, and forget them."""
-        transitions = list(self._history)
-        self._history.clear()
-        return transitions
-
-    def _settle(self, now: float) -> None:
+    def _step_down(self, now: float) -> None:
         """Step down once if all was quiet for long enough."""
         step = self.stage - 1
         nearest, signal = max((self._smoothed[s] / THRESHOLDS[s].falls_below[step], -s) for s in OverloadSignal)
@@ -192,9 +183,7 @@ class OverloadMonitor:
             self._go(OverloadStage(step), OverloadSignal(-signal), now)
 
     def _go(self, stage: OverloadStage, signal: OverloadSignal, now: float) -> None:
-        if len(self._history) == self._history.maxlen:
-            self.transitions_lost += 1
-        self._history.append(Transition(now, self.stage, stage, signal, self._smoothed[signal]))
+        self.transition = Transition(now, self.stage, stage, signal, self._smoothed[signal])
         self.stage = stage
 
 

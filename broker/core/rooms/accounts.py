@@ -1,13 +1,13 @@
-"""Accounts: what became of every message of a lane.
+"""Accounts: the outcomes of all messages of a lane.
 
-A drop is a feature; silence about it is a defect. So each lane of a room has one account of six counters,
+A drop is a feature; an uncounted one is a defect. So each lane of a room has one account of six counters,
 and one equation holds between any two calls into the room:
 
     admitted = shown + merged + sampled + expired + held
 
-``held`` is what waits now (an open window, pacing, review); the other five only grow. Whoever takes a message
-in adds to ``admitted`` and ``held``; whoever decides its fate moves it from ``held`` to one of the others.
-Refusals (rate limits, room quota with ``DROP_NEWEST``) never enter an account: their sender heard "no".
+``held`` is what waits now (an open window, pacing, review); the other five only grow. Code that admits a message
+adds to ``admitted`` and ``held``; code that decides its outcome moves it from ``held`` to one of the others.
+Refusals (rate limits, room quota with ``DROP_NEWEST``) never enter an account: their sender gets the refusal.
 
 The counters are plain attributes because the tick's hot loop adds to them directly; `balanced` is for tests,
 for the ``/stats`` answer and for the bench, which fails when an account is off.
@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from protocol.codes import Lane
 from protocol.messages import Account
 
-__all__ = ["LaneAccount", "RoomAccounts"]
+__all__ = ["LaneAccount", "RoomAccounts", "closed", "sum_of"]
 
 
 class LaneAccount:
@@ -47,19 +47,6 @@ class LaneAccount:
     def as_tuple(self) -> Account:
         """The counters as they stand, as the wire's tuple (admitted, shown, merged, sampled, expired, held)."""
         return Account(self.admitted, self.shown, self.merged, self.sampled, self.expired, self.held)
-
-    def add(self, other: LaneAccount) -> None:
-        """Add each counter of ``other``; two balanced accounts stay balanced."""
-        self.admitted += other.admitted
-        self.shown += other.shown
-        self.merged += other.merged
-        self.sampled += other.sampled
-        self.expired += other.expired
-        self.held += other.held
-
-    def __iadd__(self, other: LaneAccount) -> LaneAccount:
-        self.add(other)
-        return self
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LaneAccount) and self.as_tuple() == other.as_tuple()
@@ -93,15 +80,16 @@ class RoomAccounts:
         """Whether every lane's account is."""
         return all(account.balanced for account in self._lanes)
 
-    def add(self, other: RoomAccounts) -> None:
-        """Add lane by lane, for totals over rooms."""
-        for mine, theirs in zip(self._lanes, other._lanes, strict=True):
-            mine.add(theirs)
-
-    def __iadd__(self, other: RoomAccounts) -> RoomAccounts:
-        self.add(other)
-        return self
-
     def as_tuples(self) -> tuple[Account, ...]:
         """Lane 0 first."""
         return tuple(account.as_tuple() for account in self._lanes)
+
+
+def sum_of(one: tuple[Account, ...], other: tuple[Account, ...]) -> tuple[Account, ...]:
+    """Return the accounts of two rooms, added lane by lane; balanced ones stay balanced."""
+    return tuple(Account(*map(sum, zip(*lanes, strict=True))) for lanes in zip(one, other, strict=True))
+
+
+def closed(lanes: tuple[Account, ...]) -> tuple[Account, ...]:
+    """Return the accounts of a closed room: what it held back has expired."""
+    return tuple(lane._replace(expired=lane.expired + lane.held, held=0) for lane in lanes)

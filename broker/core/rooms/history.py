@@ -12,7 +12,7 @@ Both are bounded, and forget the oldest first.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -107,12 +107,3 @@ class RecentDanmaku(Generic[E]):
 
     def snapshot(self) -> tuple[E, ...]:
         return tuple(self._items)
-
-    def discard(self, matches: Callable[[E], bool]) -> int:
-        """Forget those that a moderator has deleted (by message, by user); return how many they were."""
-        kept = [item for item in self._items if not matches(item)]
-        gone = len(self._items) - len(kept)
-        if gone:
-            self._items.clear()
-            self._items.extend(kept)
-        return gone

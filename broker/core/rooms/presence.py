@@ -94,10 +94,6 @@ class Presence:
     def counts(self) -> PresenceCounts:
         return PresenceCounts(self.online, self.users, self.uniques, self.peak)
 
-    def connections_of(self, user_id: str) -> int:
-        """How many connections the user has here; 0 = is not here."""
-        return self._connections.get(user_id, 0)
-
     def enter(self, user_id: str, display_name: str, role: Role, now: float) -> bool:
         """One more connection of ``user_id``; return whether it is their first one now. About 1 us."""
         self.online += 1

@@ -44,11 +44,6 @@ class HyperLogLog:
         bits = int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
         self._raise_to(bits >> _TAIL_BITS, _LONGEST - (bits & _TAIL_MASK).bit_length())
 
-    def merge(self, other: HyperLogLog) -> None:
-        """Become the sketch of both sets' union. O(registers), some milliseconds."""
-        for index, rank in enumerate(other._registers):
-            self._raise_to(index, rank)
-
     def estimate(self) -> int:
         """Number of different texts, with a standard error of 0.81 % (exact within a few for small sets)."""
         histogram = self._histogram

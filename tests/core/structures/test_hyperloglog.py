@@ -41,13 +41,6 @@ def test_order_and_repetition_do_not_matter_and_more_is_never_less(texts: list[s
     assert sketch_of(again).estimate() == last
 
 
-@given(st.lists(st.integers(0, 50).map(str), max_size=60), st.lists(st.integers(0, 50).map(str), max_size=60))
-def test_a_merge_is_the_sketch_of_the_union(left: list[str], right: list[str]) -> None:
-    merged = sketch_of(left)
-    merged.merge(sketch_of(right))
-    assert merged.estimate() == sketch_of(left + right).estimate()
-
-
 @pytest.mark.parametrize("prefix", ["user-", "u", "观众"])
 def test_the_error_stays_within_four_standard_errors_at_every_size(prefix: str) -> None:
     sketch, checkpoints = HyperLogLog(), {100, 1000, 5000, 16_384, 40_000, 60_000, 81_920, 120_000}
