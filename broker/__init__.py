@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from broker.config.schema import Config
-    from broker.server import Broker, Stats
+    from broker.server import Broker
+    from broker.telemetry.metrics import Stats
 
 __all__ = ["Broker", "Config", "Stats"]
 
 
 def __getattr__(name: str) -> Any:  # Any: a class
-    if name in ("Broker", "Stats"):
+    if name == "Broker":
         import broker.server as module
+    elif name == "Stats":
+        import broker.telemetry.metrics as module  # type: ignore[no-redef]
     elif name == "Config":
         import broker.config.schema as module  # type: ignore[no-redef]
     else:

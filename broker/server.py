@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import structlog
 import trio
@@ -41,45 +41,17 @@ from broker.rooms.hub import Hub
 from broker.rooms.room_store import RoomHistory, RoomStore
 from broker.sessions.context import SessionContext
 from broker.sessions.session import Session
-from broker.telemetry.loop_monitor import LoopWatch
+from broker.telemetry.loop_monitor import LoopMonitor
+from broker.telemetry.metrics import Stats
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
-from protocol.codes import CloseCode, Lane, Role
-from protocol.messages import Account
+from protocol.codes import Lane, Role
 
-__all__ = ["Broker", "Stats", "tune_process"]
+__all__ = ["Broker", "tune_process"]
 
 log = structlog.get_logger("roomcast.server")
 
 SAMPLE_S = 0.25
-
-
-class Stats(NamedTuple):
-    """Counters of one broker at one moment."""
-
-    connections: int
-    behind: int
-    rooms: int
-    stage: OverloadStage
-    queue_bytes: int
-    posts: int
-    deliveries: int
-    sweeps: int
-    missed_chat: int
-    rooms_crashed: int
-    slow_steps: int
-    """Steps that held the event loop up."""
-    stops: int
-    """Times at which the whole process stood still."""
-    accounts: tuple[Account, ...]
-    """The five lanes over all rooms."""
-    closed: dict[str, int]
-    """Links ended, by close code's name."""
-
-    @property
-    def balanced(self) -> bool:
-        """Whether every lane's account adds up."""
-        return all(account.admitted == sum(account[1:]) for account in self.accounts)
 
 
 class Broker:
@@ -139,7 +111,7 @@ class Broker:
             unauthenticated_share=config.admission.unauthenticated_share,
         )
         self.monitor = OverloadMonitor()
-        self.watch = LoopWatch()
+        self.loop_monitor = LoopMonitor()
         self._cancel: trio.CancelScope | None = None
         self.poller = self._make_poller()
         queue = config.queue
@@ -164,7 +136,7 @@ class Broker:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled or drained."""
-        trio.lowlevel.add_instrument(self.watch)
+        trio.lowlevel.add_instrument(self.loop_monitor)
         try:
             async with self._kept(), trio.open_nursery() as nursery:
                 self._cancel = nursery.cancel_scope
@@ -181,7 +153,7 @@ class Broker:
                 task_status.started()
         finally:
             with suppress(KeyError):  # Trio has thrown it out if it failed
-                trio.lowlevel.remove_instrument(self.watch)
+                trio.lowlevel.remove_instrument(self.loop_monitor)
             self.stopped.set()
 
     @asynccontextmanager
@@ -233,23 +205,8 @@ class Broker:
         return ready, fields
 
     def stats(self) -> Stats:
-        """Every counter now. O(rooms)."""
-        return Stats(
-            connections=len(self.poller),
-            behind=self.poller.backlogged,
-            rooms=len(self.hub),
-            stage=self.monitor.stage,
-            queue_bytes=self.budget.used_bytes,
-            posts=self.context.posts,
-            deliveries=self.fanout.deliveries,
-            sweeps=self.fanout.sweeps,
-            missed_chat=self.context.missed_chat,
-            rooms_crashed=self.hub.crashed,
-            slow_steps=self.watch.slow_steps,
-            stops=self.watch.stops,
-            accounts=self.hub.accounts(),
-            closed={CloseCode(code).name.lower(): count for code, count in sorted(self.context.closed.items())},
-        )
+        """Return the counters of this moment. O(rooms)."""
+        return Stats.of(self)
 
     # ---- overload
 
@@ -260,7 +217,7 @@ class Broker:
         while True:
             await trio.sleep(SAMPLE_S)
             now = self._clock()
-            lag_s = self.watch.judge(max(0.0, now - sampled_at - SAMPLE_S))
+            lag_s = self.loop_monitor.judge(max(0.0, now - sampled_at - SAMPLE_S))
             share = (self.fanout.busy_s - busy_s) / max(now - sampled_at, 1e-6)
             sampled_at, busy_s = now, self.fanout.busy_s
             before = self.monitor.transition

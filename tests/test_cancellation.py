@@ -20,7 +20,7 @@ from tests.support.broker import RawLink, configuration
 from tests.support.cancellation import CancelAtStep, cancel_at_every_step
 from tests.support.faulty_disk import bodies, quick_directory
 
-QUICK = Pace(idle_s=0.005, upkeep_s=0.05, retry_first_s=0.005, retry_most_s=0.02)
+QUICK = Pace(idle_s=0.005, maintenance_s=0.05, retry_first_s=0.005, retry_most_s=0.02)
 
 
 @pytest.fixture

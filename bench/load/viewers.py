@@ -135,7 +135,7 @@ class Viewers:
                 heard_at = now
             if now >= house_at:
                 house_at = now + HOUSE_US
-                self._keep_house(now)
+                self._run_maintenance(now)
             if self._waiting and self._waiting[0][0] <= now:
                 self._connect_some(now)
             if self._report_due and (now - heard_at > IDLE_US or now >= self._report_due):
@@ -502,7 +502,7 @@ class Viewers:
 
     # ---- housekeeping
 
-    def _keep_house(self, now: int) -> None:
+    def _run_maintenance(self, now: int) -> None:
         self._read_throttled()
         if not self.spec.crowd:
             self._ping_some()

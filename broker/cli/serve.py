@@ -18,7 +18,7 @@ from broker.cli.config import config_options, load_or_fail
 from broker.cli.exceptions import first_leaf
 from broker.config.schema import Config
 from broker.ledger.entries import LedgerRefused
-from broker.telemetry.logs import PatientFile, configure
+from broker.telemetry.logs import LogFile, configure
 
 __all__ = ["serve"]
 
@@ -89,10 +89,10 @@ def serve(
             log_file.close()
 
 
-def _log_file() -> PatientFile | None:
+def _log_file() -> LogFile | None:
     """Standard error for log lines; None where it is no real file."""
     try:
-        return PatientFile(sys.stderr.fileno())
+        return LogFile(sys.stderr.fileno())
     except OSError:
         return None
 

@@ -16,12 +16,12 @@ from collections.abc import Iterable
 
 from broker.ledger.entries import LedgerDamaged, StoredEntry
 
-__all__ = ["GENESIS", "Link", "canonical", "checked", "checksum", "link", "verify"]
+__all__ = ["GENESIS", "ChainHead", "canonical", "checked", "checksum", "link", "verify"]
 
 GENESIS = bytes(32)
 """The hash before the first entry."""
 
-Link = tuple[int, bytes]
+ChainHead = tuple[int, bytes]
 """Sequence number and hash of an entry."""
 
 _FIXED = struct.Struct(">QQQqIBH")
@@ -64,7 +64,7 @@ def checksum(*parts: int | str | bytes) -> int:
     return crc
 
 
-def verify(entries: Iterable[tuple[StoredEntry, int, bytes]], before: Link, where: str) -> Link:
+def verify(entries: Iterable[tuple[StoredEntry, int, bytes]], before: ChainHead, where: str) -> ChainHead:
     """Walk ``entries`` (entry, checksum, hash) that follow ``before``; return the last link.
 
     Raises LedgerDamaged at the first that is missing or is not what was written; ``where`` names the file in it.

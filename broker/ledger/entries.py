@@ -35,8 +35,8 @@ __all__ = [
     "OutboxEntry",
     "OutboxLater",
     "Repeated",
+    "RoomCheckpointed",
     "RoomEnded",
-    "RoomNoted",
     "RoomOpened",
     "StoredDirect",
     "StoredEntry",
@@ -92,7 +92,7 @@ class RoomEnded(NamedTuple):
     at_ms: int
 
 
-class RoomNoted(NamedTuple):
+class RoomCheckpointed(NamedTuple):
     """What a room wants to find again after a restart; replaces its last note."""
 
     room: str
@@ -143,8 +143,16 @@ class OutboxLater(NamedTuple):
 
 
 Item = (
-    Entry | RoomOpened | RoomEnded | RoomNoted | DirectEntry | DirectAcked | OutboxEntry | OutboxDone | OutboxLater
-)  # fmt: skip
+    Entry
+    | RoomOpened
+    | RoomEnded
+    | RoomCheckpointed
+    | DirectEntry
+    | DirectAcked
+    | OutboxEntry
+    | OutboxDone
+    | OutboxLater
+)
 
 
 class Key(NamedTuple):
@@ -194,8 +202,8 @@ class Submission:
 
 
 _BODIES: dict[type, int] = {
-    kind: kind._fields.index("note" if kind is RoomNoted else "body")
-    for kind in (Entry, RoomNoted, DirectEntry, OutboxEntry)
+    kind: kind._fields.index("note" if kind is RoomCheckpointed else "body")
+    for kind in (Entry, RoomCheckpointed, DirectEntry, OutboxEntry)
 }
 
 

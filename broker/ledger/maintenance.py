@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 from broker.ledger.store import OUTBOX, Store, outbox_row
 
-__all__ = ["Retention", "Upkeep", "WallWatch"]
+__all__ = ["Maintenance", "Retention", "WallClockMonitor"]
 
-BITE_ROWS = 500
+BATCH_ROWS = 500
 """Rows that one step of one kind removes: some milliseconds."""
 FREE_PAGES = 64
 """Pages given back to the file system in one step."""
@@ -44,7 +44,7 @@ class Retention:
     max_bytes: int = 0
 
 
-class WallWatch:
+class WallClockMonitor:
     """Tells when the wall clock has leapt against the monotonic one."""
 
     TOLERANCE_S = 600.0
@@ -74,7 +74,7 @@ class Checkpoint(NamedTuple):
     moved: int
 
 
-class Upkeep:
+class Maintenance:
     """The house-keeping of one store, called by its thread."""
 
     def __init__(self, store: Store, retention: Retention) -> None:
@@ -115,7 +115,7 @@ class Upkeep:
         rows = connection.execute(
             "SELECT id, user, direct_id, batch FROM directs WHERE state = 0 AND expires_at_ms <= ?"
             " ORDER BY expires_at_ms LIMIT ?",
-            (wall_ms, BITE_ROWS),
+            (wall_ms, BATCH_ROWS),
         ).fetchall()
         for each, user, direct_id, batch in rows:
             connection.execute("UPDATE directs SET state = 2 WHERE id = ?", (each,))
@@ -129,14 +129,14 @@ class Upkeep:
         return self._delete(
             "DELETE FROM directs WHERE id IN (SELECT id FROM directs WHERE at_ms < ?1 AND state > 0"
             " AND id < (SELECT coalesce(min(id), 0) FROM directs) + 10000 LIMIT ?2)",
-            (horizon_ms, BITE_ROWS),
+            (horizon_ms, BATCH_ROWS),
         )
 
     def _prune_entries(self, connection: sqlite3.Connection, wall_ms: int) -> bool:
         horizon_ms = wall_ms - round(self._retention.entries_s * 1000)
         if self._above_max_bytes():
             horizon_ms = wall_ms
-        rows = connection.execute("SELECT seq, hash, at_ms FROM entries ORDER BY seq LIMIT ?", (BITE_ROWS,)).fetchall()
+        rows = connection.execute("SELECT seq, hash, at_ms FROM entries ORDER BY seq LIMIT ?", (BATCH_ROWS,)).fetchall()
         last: tuple[int, bytes] | None = None
         for seq, hashed, at_ms in rows:
             if at_ms >= horizon_ms:
@@ -151,9 +151,9 @@ class Upkeep:
         """Look at the next bite of keys in their own order, round and round: no second index for them."""
         horizon_ms = wall_ms - round(self._retention.keys_s * 1000)
         rows = connection.execute(
-            "SELECT digest, at_ms FROM keys WHERE digest > ? ORDER BY digest LIMIT ?", (self._key_cursor, BITE_ROWS)
+            "SELECT digest, at_ms FROM keys WHERE digest > ? ORDER BY digest LIMIT ?", (self._key_cursor, BATCH_ROWS)
         ).fetchall()
-        self._key_cursor = rows[-1][0] if len(rows) == BITE_ROWS else b""
+        self._key_cursor = rows[-1][0] if len(rows) == BATCH_ROWS else b""
         old = [(digest,) for digest, at_ms in rows if at_ms < horizon_ms]
         if old:
             connection.executemany("DELETE FROM keys WHERE digest = ?", old)
@@ -165,7 +165,7 @@ class Upkeep:
         ended = connection.execute(
             "UPDATE streams SET ended_at_ms = ?1 WHERE stream IN (SELECT stream FROM streams"
             " WHERE ended_at_ms IS NULL AND used_at_ms < ?2 LIMIT ?3)",
-            (wall_ms, horizon_ms, BITE_ROWS),
+            (wall_ms, horizon_ms, BATCH_ROWS),
         ).rowcount
         if ended:
             connection.execute(
@@ -174,7 +174,7 @@ class Upkeep:
         gone = self._delete(
             "DELETE FROM streams WHERE stream IN (SELECT stream FROM streams AS s WHERE ended_at_ms < ?1"
             " AND NOT EXISTS (SELECT 1 FROM entries WHERE entries.stream = s.stream) LIMIT ?2)",
-            (wall_ms - round(self._retention.entries_s * 1000), BITE_ROWS),
+            (wall_ms - round(self._retention.entries_s * 1000), BATCH_ROWS),
         )
         return ended > 0 or gone
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from broker.ledger.chain import Link, checked, checksum, verify
+from broker.ledger.chain import ChainHead, checked, checksum, verify
 from broker.ledger.entries import (
     DirectState,
     FailureKind,
@@ -42,7 +42,7 @@ _ENTRY = (
 _DIRECT = "SELECT user, direct_id, kind, at_ms, expires_at_ms, state, body, crc FROM directs"
 _OUTBOX = "SELECT id, topic, at_ms, due_at_ms, attempts, body, crc FROM outbox"
 _PENDING = "FROM directs JOIN inboxes USING (user) WHERE state = 0 AND direct_id > acked_id"
-"""What had expired before a later message was acknowledged waits for upkeep, not for its user."""
+"""What had expired before a later message was acknowledged waits for maintenance, not for its user."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -209,7 +209,7 @@ class Reader:
 
     # ---- the whole book
 
-    def ends(self) -> tuple[Head, Link]:
+    def ends(self) -> tuple[Head, ChainHead]:
         """The head, and the anchor that the first entry follows."""
         batch, seq, hashed, anchor_seq, anchor_hash = self._connection.execute(
             "SELECT batch, seq, hash, anchor_seq, anchor_hash FROM head"
@@ -273,7 +273,7 @@ class Reader:
             self._outbox(row)
         return head.seq - anchor[0]
 
-    def _verify_from(self, before: Link, head: Head) -> None:
+    def _verify_from(self, before: ChainHead, head: Head) -> None:
         last = verify(self.entries(before[0], head.seq), before, str(self.path))
         if last != (head.seq, head.hash):
             raise LedgerDamaged(f"{self.path}: entries {last[0] + 1} to {head.seq} are missing")

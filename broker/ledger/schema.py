@@ -23,7 +23,7 @@ __all__ = [
     "connect",
     "database_path",
     "failure_kind_of",
-    "is_unborn",
+    "is_uninitialized",
     "migrate",
     "refusal_of",
     "require_ledger",
@@ -175,7 +175,7 @@ def require_ledger(connection: sqlite3.Connection, path: Path, migrations: Seque
     return version
 
 
-def is_unborn(path: Path) -> bool:
+def is_uninitialized(path: Path) -> bool:
     """Whether ``path`` is a database that was begun and has no table yet: its first start was cut short. Reads only.
 
     Only together with a missing high-water mark does it mean that nothing was lost. sqlite3.Error as SQLite raises it.

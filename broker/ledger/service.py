@@ -26,10 +26,10 @@ import trio
 
 from broker.ledger.entries import Item, Key, LedgerRefused, LedgerResult, Submission, SubmitResult
 from broker.ledger.head import Head, HeadFile, sync_path
-from broker.ledger.maintenance import Retention, Upkeep
+from broker.ledger.maintenance import Maintenance, Retention
 from broker.ledger.reader import Reader
 from broker.ledger.result_batch import ResultBatch
-from broker.ledger.schema import database_path, is_unborn, refusal_of
+from broker.ledger.schema import database_path, is_uninitialized, refusal_of
 from broker.ledger.store import Store
 from broker.ledger.writer import LedgerSignal, LedgerState, LedgerStats, Pace, Waiting, Writer
 
@@ -266,8 +266,8 @@ class Ledger:
             raise refusal_of(self.path, error) from error
         marks: HeadFile | None = None
         try:
-            upkeep = Upkeep(store, self._retention)
-            upkeep.checkpoint()
+            maintenance = Maintenance(store, self._retention)
+            maintenance.checkpoint()
             store.probe()
             sync_path(self.directory)
             marks = HeadFile(mark_path)
@@ -284,13 +284,13 @@ class Ledger:
             raise
         log.info("ledger open", path=str(self.path), entries=store.head.seq, commits=store.head.batch)
         return Writer(
-            store, marks, upkeep, self._deliver, pace=self._pace, unix_ms=self._unix_ms, clock=self._clock
+            store, marks, maintenance, self._deliver, pace=self._pace, unix_ms=self._unix_ms, clock=self._clock
         )  # fmt: skip
 
     def _check(self, mark: Head | None) -> None:
         """Whether the file is a ledger that ends where it must; one that was never finished has nothing to lose."""
         try:
-            if mark is None and is_unborn(self.path):
+            if mark is None and is_uninitialized(self.path):
                 return
         except (sqlite3.Error, ValueError) as error:
             raise refusal_of(self.path, error) from error

@@ -33,8 +33,8 @@ from broker.ledger.entries import (
     OutboxEntry,
     OutboxLater,
     Repeated,
+    RoomCheckpointed,
     RoomEnded,
-    RoomNoted,
     RoomOpened,
     Submission,
 )
@@ -117,7 +117,7 @@ class Store:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """The connection, for upkeep between two batches."""
+        """The connection, for maintenance between two batches."""
         return self._connection
 
     def commit(self, batch: Sequence[Submission]) -> list[Committed | Repeated]:
@@ -224,7 +224,7 @@ class Store:
             case DirectAcked(user, direct_id, at_ms):
                 self._insert(_DIRECTS, draft.directs)
                 draft.directs = []
-                # One that had expired by then was perhaps never sent: upkeep will say what became of it.
+                # One that had expired by then was perhaps never sent: maintenance will say what became of it.
                 execute(
                     "UPDATE directs SET state = 1"
                     " WHERE user = ? AND direct_id <= ? AND state = 0 AND expires_at_ms > ?",
@@ -245,7 +245,7 @@ class Store:
                 execute("UPDATE outbox SET attempts = ?, due_at_ms = ? WHERE id = ?", (attempts, due_at_ms, each))
             case RoomOpened(room, epoch, at_ms):
                 self._stream(draft, room, epoch, at_ms).used_at_ms = at_ms
-            case RoomNoted(room, epoch, at_ms, note):
+            case RoomCheckpointed(room, epoch, at_ms, note):
                 stream = self._stream(draft, room, epoch, at_ms)
                 stream.used_at_ms = at_ms
                 execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?)", (stream.id, at_ms, note, checksum(note)))

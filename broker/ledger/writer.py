@@ -23,7 +23,7 @@ import structlog
 
 from broker.ledger.entries import FailureKind, LedgerDamaged, LedgerError, LedgerResult, Repeated, Submission
 from broker.ledger.head import HeadFile
-from broker.ledger.maintenance import Upkeep, WallWatch
+from broker.ledger.maintenance import Maintenance, WallClockMonitor
 from broker.ledger.schema import failure_kind_of
 from broker.ledger.store import Store
 
@@ -41,7 +41,7 @@ class Pace:
     max_batch_bytes: int = 4 * 1024 * 1024
     idle_s: float = 0.05
     """Quiet for so long means idle: time for a checkpoint."""
-    upkeep_s: float = 1.0
+    maintenance_s: float = 1.0
     checkpoint_pages: int = 256
     """A log of 1 MiB is worth a checkpoint when nobody waits."""
     full_log_pages: int = 4096
@@ -106,6 +106,7 @@ class LedgerStats:
     recoveries: int = 0
     expired_directs: int = 0
     removed_rows: int = 0
+    clock_leaps: int = 0
 
 
 class Waiting(NamedTuple):
@@ -129,7 +130,7 @@ class Writer:
         self,
         store: Store,
         marks: HeadFile,
-        upkeep: Upkeep,
+        maintenance: Maintenance,
         deliver: Deliver,
         *,
         pace: Pace,
@@ -142,19 +143,19 @@ class Writer:
         self.reason = ""
         self._store = store
         self._marks = marks
-        self._upkeep = upkeep
+        self._maintenance = maintenance
         self._deliver = deliver
         self._pace = pace
         self._unix_ms = unix_ms
         self._clock = clock
-        self._wall = WallWatch()
+        self._wall = WallClockMonitor()
         self._trouble = FailureKind.IO_ERROR
         self._log_pages = 0
         self._retry_pause_s = pace.retry_first_s
         self._stopping = False
         self._mark_failed = False
-        self._upkeep_at = clock()
-        self._slow_told_at = self._upkeep_told_at = clock() - 60.0
+        self._maintenance_at = clock()
+        self._slow_told_at = self._maintenance_logged_at = clock() - 60.0
         self.move(LedgerSignal.OPENED)
 
     def move(self, signal: LedgerSignal) -> None:
@@ -193,7 +194,7 @@ class Writer:
         if batch:
             self._commit(batch)
         if self.state is LedgerState.READY:
-            self._keep_house(is_idle=not batch)
+            self._run_maintenance(is_idle=not batch)
 
     # ---- commits
 
@@ -204,7 +205,7 @@ class Writer:
         nbytes = 0
         try:
             if wait:
-                waiting = self.queue.get(timeout=pace.idle_s if self._log_pages else pace.upkeep_s)
+                waiting = self.queue.get(timeout=pace.idle_s if self._log_pages else pace.maintenance_s)
             else:
                 waiting = self.queue.get_nowait()
             while True:
@@ -330,26 +331,27 @@ class Writer:
                 return
             self._turn_away([waiting])
 
-    # ---- upkeep
+    # ---- maintenance
 
-    def _keep_house(self, is_idle: bool) -> None:
+    def _run_maintenance(self, is_idle: bool) -> None:
         pace, now = self._pace, self._clock()
         try:
             if self._log_pages >= (pace.checkpoint_pages if is_idle else pace.full_log_pages):
                 self._checkpoint()
-            if now >= self._upkeep_at + (pace.upkeep_s if is_idle else 10 * pace.upkeep_s):
-                self._upkeep_at = now
+            if now >= self._maintenance_at + (pace.maintenance_s if is_idle else 10 * pace.maintenance_s):
+                self._maintenance_at = now
                 wall_ms = self._unix_ms()
                 leaps = self._wall.leaps
                 is_trusted = self._wall.trusts(wall_ms, now)
                 if self._wall.leaps > leaps:
                     log.warning("the wall clock has leapt: nothing expires for a while", pause_s=self._wall.PAUSE_S)
-                if is_trusted and self._upkeep.step(wall_ms):
+                if is_trusted and self._maintenance.step(wall_ms):
                     self._log_pages += pace.checkpoint_pages // 4
                     if is_idle:
-                        self._upkeep_at = now - pace.upkeep_s  # there may be more
-                self.stats.expired_directs = self._upkeep.expired
-                self.stats.removed_rows = self._upkeep.removed
+                        self._maintenance_at = now - pace.maintenance_s  # there may be more
+                self.stats.expired_directs = self._maintenance.expired
+                self.stats.removed_rows = self._maintenance.removed
+                self.stats.clock_leaps = self._wall.leaps
         except sqlite3.Error as error:
             trouble = failure_kind_of(error)
             if trouble is FailureKind.DAMAGED:
@@ -357,13 +359,13 @@ class Writer:
                 return
             # Commits are judged by themselves: a full disk may still have room for them in the log.
             self._log_pages = 0
-            self._upkeep_at = now + 10 * pace.upkeep_s
-            if now >= self._upkeep_told_at + 60.0:
-                self._upkeep_told_at = now
-                log.warning("ledger: upkeep has to wait", trouble=trouble.value, why=str(error))
+            self._maintenance_at = now + 10 * pace.maintenance_s
+            if now >= self._maintenance_logged_at + 60.0:
+                self._maintenance_logged_at = now
+                log.warning("ledger: maintenance has to wait", trouble=trouble.value, why=str(error))
 
     def _checkpoint(self) -> None:
-        done = self._upkeep.checkpoint()
+        done = self._maintenance.checkpoint()
         self.stats.checkpoints += 1
         # What a reader still needs stays in the log; do not try again at once.
         self._log_pages = max(0, done.log - done.moved) // 2

@@ -9,6 +9,7 @@ return miss nothing. Without a ledger, a room that was idle begins a new epoch.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import structlog
@@ -63,6 +64,7 @@ class Hub:
         self._crashed: dict[str, RoomCheckpoint] = {}
         self._nursery: trio.Nursery | None = None
         self._stage = OverloadStage.NORMAL
+        self._past_counters = Counter[str]()
         self._past_accounts: tuple[Account, ...] = (Account(),) * len(Lane)
         self.join_limit = Gcra(rules.policy.user_joins)
         self.opened = 0
@@ -160,6 +162,14 @@ class Hub:
             lanes = sum_of(lanes, room.state.accounts())
         return lanes
 
+    def counters(self) -> Counter[str]:
+        """Return what all rooms have counted beside their accounts, those that have ended included."""
+        counters = self._past_counters.copy()
+        for room in self._by_number.values():
+            counters.update(room.state.event_counters())
+        counters["limiter_full"] += self.join_limit.full_refusals
+        return counters
+
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the rooms' tasks until cancelled."""
         async with trio.open_nursery() as nursery:
@@ -189,6 +199,7 @@ class Hub:
                 del self._by_name[room.name]
                 self._keep_checkpoint(room)
             try:
+                self._past_counters.update(room.state.event_counters())
                 self._past_accounts = sum_of(self._past_accounts, closed(room.state.accounts()))
             except Exception:
                 log.exception("the account of a room is not counted", room=room.name, number=room.number)

@@ -18,7 +18,7 @@ import structlog
 import trio
 
 from broker.core.rooms.effects import Effect, PendingReply, Record
-from broker.core.rooms.idempotency import FirstResult
+from broker.core.rooms.idempotency import StoredResult
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
 from broker.ledger import (
@@ -32,8 +32,8 @@ from broker.ledger import (
     LedgerResult,
     Reader,
     Repeated,
+    RoomCheckpointed,
     RoomEnded,
-    RoomNoted,
     RoomOpened,
     StoredEntry,
     SubmitResult,
@@ -87,16 +87,18 @@ class RoomStore:
             if event.payload[0] == RoomPhase.ENDED:
                 items.append(RoomEnded(room, epoch, event.at_ms))
             else:
-                items.append(RoomNoted(room, epoch, event.at_ms, totals))
+                items.append(RoomCheckpointed(room, epoch, event.at_ms, totals))
         return self.ledger.record(items, on_result, [_key(room, asked) for asked in record.asked if asked.key])
 
-    def first_results(self, room: str, record: Record[Any], first: Mapping[bytes, KeyResult]) -> dict[str, FirstResult]:
+    def first_results(
+        self, room: str, record: Record[Any], first: Mapping[bytes, KeyResult]
+    ) -> dict[str, StoredResult]:
         """Return the first results that the ledger has for a record's keys, by the room's own names for them."""
         found = {}
         for asked in record.asked:
             stored = first.get(_key(room, asked).digest) if asked.key else None
             if stored is not None:
-                found[asked.key] = FirstResult(Outcome(stored.outcome), stored.offset)
+                found[asked.key] = StoredResult(Outcome(stored.outcome), stored.offset)
         return found
 
     # ---- epochs and checkpoints
@@ -107,7 +109,7 @@ class RoomStore:
 
     def checkpoint(self, room: str, epoch: int, totals: bytes) -> None:
         """Write the totals of an open room."""
-        self._write(RoomNoted(room, epoch, self._unix_ms(), totals))
+        self._write(RoomCheckpointed(room, epoch, self._unix_ms(), totals))
 
     def close(self, room: str, checkpoint: RoomCheckpoint) -> None:
         """Keep the checkpoint of a room whose task has ended and whose stream goes on."""

@@ -4,7 +4,7 @@ User text never reaches a log line raw: structlog's renderers escape it, and `br
 that it has checked. The logger is set up once, by the command line.
 
 Whoever reads our standard error may stop reading: a journal that stands still, a terminal on hold. A broker must not
-stop with it, so it writes through a `PatientFile`.
+stop with it, so it writes through a `LogFile`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import structlog
 
 from broker.config.schema import LogConfig
 
-__all__ = ["PatientFile", "configure"]
+__all__ = ["LogFile", "configure"]
 
 MAX_WAITING_CHARS = 1024 * 1024
 """Log lines that wait for their reader, some 5,000; what comes then is counted, and dropped."""
 CLOSE_TIMEOUT_S = 2.0
 
 
-class PatientFile:
+class LogFile:
     """A text file on ``descriptor`` whose writers never wait: a thread of its own does.
 
     What does not fit is dropped, and a line says how many were, once the reader is back. The thread writes to the bare
@@ -80,7 +80,7 @@ class PatientFile:
             data = data[os.write(self._descriptor, data) :]
 
 
-def configure(config: LogConfig, file: PatientFile | None = None) -> None:
+def configure(config: LogConfig, file: LogFile | None = None) -> None:
     """Send log lines of ``config.level`` and above to ``file`` (standard error) in ``config.format``."""
     renderer: structlog.typing.Processor
     if config.format == "json":

@@ -16,20 +16,20 @@ from collections.abc import Callable
 import structlog
 import trio
 
-__all__ = ["LoopWatch"]
+__all__ = ["LoopMonitor"]
 
 log = structlog.get_logger("roomcast.loop")
 
 SLOW_STEP_S = 0.05
 """Half a tick: the first length that a viewer can feel. Slices and turns stop themselves after 2 ms."""
-STOP_S = 1.0
+PAUSE_S = 1.0
 """A shorter absence may be the machine's scheduler."""
-STOPPED_CPU_SHARE = 0.1
+PAUSED_CPU_SHARE = 0.1
 """Who worked for less than this part of the time did not work at all."""
 LOG_EVERY_S = 10.0
 
 
-class LoopWatch(trio.abc.Instrument):
+class LoopMonitor(trio.abc.Instrument):
     """An instrument for `trio.lowlevel.add_instrument`; everything is called in the loop's thread."""
 
     def __init__(
@@ -38,9 +38,9 @@ class LoopWatch(trio.abc.Instrument):
         self.slow_steps = 0
         """Steps that took longer than `SLOW_STEP_S`."""
         self.slowest_step_s = 0.0
-        self.stops = 0
+        self.pauses = 0
         """Times at which the loop stood still without working."""
-        self.stopped_s = 0.0
+        self.paused_s = 0.0
         self._clock = clock
         self._cpu_clock = cpu_clock
         self._begun = clock()
@@ -72,9 +72,9 @@ class LoopWatch(trio.abc.Instrument):
     def judge(self, late_s: float) -> float:
         """The lag that counts as overload, of a sampler that woke ``late_s`` too late since its last call here."""
         before, self._cpu_s = self._cpu_s, self._cpu_clock()
-        if late_s <= STOP_S or self._cpu_s - before > late_s * STOPPED_CPU_SHARE:
+        if late_s <= PAUSE_S or self._cpu_s - before > late_s * PAUSED_CPU_SHARE:
             return late_s
-        self.stops += 1
-        self.stopped_s += late_s
+        self.pauses += 1
+        self.paused_s += late_s
         log.warning("the loop stood still", for_s=round(late_s, 3), cpu_s=round(self._cpu_s - before, 3))
         return 0.0

@@ -16,13 +16,13 @@ from broker.ledger import (
     Reader,
     Repeated,
     Retention,
+    RoomCheckpointed,
     RoomEnded,
-    RoomNoted,
     database_path,
     make_key,
 )
 from broker.ledger.entries import Submission
-from broker.ledger.maintenance import Upkeep, WallWatch
+from broker.ledger.maintenance import Maintenance, WallClockMonitor
 from broker.ledger.store import Store
 from tests.support.faulty_disk import bodies, event, quick_directory
 
@@ -43,22 +43,22 @@ def ask(store: Store) -> Reader:
 
 def test_old_entries_go_and_the_rest_still_verifies(store: Store) -> None:
     store.commit([event(number, at_ms=number * DAY_MS) for number in range(100)])
-    upkeep = Upkeep(store, Retention(entries_s=30 * 86_400))
-    while upkeep.step(100 * DAY_MS):
+    maintenance = Maintenance(store, Retention(entries_s=30 * 86_400))
+    while maintenance.step(100 * DAY_MS):
         pass
     reader = ask(store)
     assert [entry.body for entry, _, _ in reader.entries()] == [b"event %d" % number for number in range(70, 100)]
     assert reader.verify_all() == 30
     assert reader.history("lobby", 7, 70, 100) is not None
     assert reader.history("lobby", 7, 69, 100) is None, "a part was taken for the whole"
-    assert upkeep.removed == 70
+    assert maintenance.removed == 70
     reader.close()
 
 
 def test_offsets_go_on_where_everything_was_removed(store: Store) -> None:
     store.commit([event(number, at_ms=1) for number in range(5)])
-    upkeep = Upkeep(store, Retention(entries_s=1.0, idle_rooms_s=1e9))
-    while upkeep.step(DAY_MS):
+    maintenance = Maintenance(store, Retention(entries_s=1.0, idle_rooms_s=1e9))
+    while maintenance.step(DAY_MS):
         pass
     reader = ask(store)
     assert reader.verify_all() == 0
@@ -76,9 +76,9 @@ def test_offsets_go_on_where_everything_was_removed(store: Store) -> None:
 def test_a_database_above_its_bound_loses_the_oldest_first(store: Store) -> None:
     for number in range(200):
         store.commit([Submission((Entry("lobby", 7, 1, 4, 1, b"%5d" % number * 400),))])
-    upkeep = Upkeep(store, Retention(max_bytes=200_000))
+    maintenance = Maintenance(store, Retention(max_bytes=200_000))
     before = store.head.seq
-    while upkeep.step(2):
+    while maintenance.step(2):
         pass
     reader = ask(store)
     kept = [entry.seq for entry, _, _ in reader.entries()]
@@ -92,8 +92,8 @@ def test_keys_are_forgotten_after_their_retention(store: Store) -> None:
     store.commit(
         [Submission((Entry("lobby", 7, 2, 5, at_ms, b""),), (key,)) for key, at_ms in ((old, 1), (young, DAY_MS))]
     )
-    upkeep = Upkeep(store, Retention(keys_s=3600))
-    while upkeep.step(DAY_MS + 1):
+    maintenance = Maintenance(store, Retention(keys_s=3600))
+    while maintenance.step(DAY_MS + 1):
         pass
     results = store.commit([Submission((Entry("lobby", 7, 2, 5, DAY_MS, b""),), (key,)) for key in (old, young)])
     assert [type(result) for result in results] == [Committed, Repeated]
@@ -106,7 +106,7 @@ def test_a_later_acknowledgement_does_not_cover_what_had_expired(store: Store) -
     assert before.pending_inbox("ann") is None, "a clock that goes back must not bring it again"
     assert before.pending_inboxes(10) == []
     before.close()
-    Upkeep(store, Retention()).step(150)
+    Maintenance(store, Retention()).step(150)
     reader = ask(store)
     states = [direct.state for number in (1, 2) if (direct := reader.direct("ann", number)) is not None]
     assert states == [DirectState.EXPIRED, DirectState.ACKED]
@@ -117,9 +117,9 @@ def test_a_message_nobody_fetched_expires_and_the_platform_is_told(store: Store)
     store.commit(
         [Submission((DirectEntry("ann", 1, 1, 100, b"code", "sale"), DirectEntry("ann", 1, 1, 300, b"later")))]
     )
-    upkeep = Upkeep(store, Retention())
-    assert not upkeep.step(99)
-    assert upkeep.step(100)
+    maintenance = Maintenance(store, Retention())
+    assert not maintenance.step(99)
+    assert maintenance.step(100)
     reader = ask(store)
     assert [direct.direct_id for direct in reader.inbox("ann", 0, 100)] == [2]
     direct = reader.direct("ann", 1)
@@ -129,15 +129,15 @@ def test_a_message_nobody_fetched_expires_and_the_platform_is_told(store: Store)
     (told,) = reader.outbox_due(100)
     assert told.topic == "direct.expired"
     assert json.loads(told.body) == {"user": "ann", "direct_id": 1, "batch": "sale"}
-    assert upkeep.expired == 1
+    assert maintenance.expired == 1
     reader.close()
 
 
 def test_settled_messages_are_removed_and_pending_ones_never(store: Store) -> None:
     store.commit([Submission((DirectEntry("ann", 1, 1, 2**50, b"one"),)), Submission((DirectAcked("ann", 1, 5),))])
     store.commit([Submission((DirectEntry("ann", 1, 1, 2**50, b"two"),))])
-    upkeep = Upkeep(store, Retention(settled_directs_s=10))
-    while upkeep.step(DAY_MS):
+    maintenance = Maintenance(store, Retention(settled_directs_s=10))
+    while maintenance.step(DAY_MS):
         pass
     reader = ask(store)
     assert reader.direct("ann", 1) is None
@@ -148,40 +148,40 @@ def test_settled_messages_are_removed_and_pending_ones_never(store: Store) -> No
 
 def test_rooms_that_nobody_used_end_and_their_streams_go_with_their_entries(store: Store) -> None:
     store.commit([event(1, "old", at_ms=1), event(2, "noted", at_ms=1), event(3, "young", at_ms=20 * DAY_MS)])
-    store.commit([Submission((RoomNoted("noted", 7, 20 * DAY_MS, b"likes 5"),))])
-    upkeep = Upkeep(store, Retention(idle_rooms_s=7 * 86_400, entries_s=5 * 86_400))
-    while upkeep.step(20 * DAY_MS):
+    store.commit([Submission((RoomCheckpointed("noted", 7, 20 * DAY_MS, b"likes 5"),))])
+    maintenance = Maintenance(store, Retention(idle_rooms_s=7 * 86_400, entries_s=5 * 86_400))
+    while maintenance.step(20 * DAY_MS):
         pass
     reader = ask(store)
     assert {room.room: room.note for room in reader.rooms()} == {"noted": b"likes 5", "young": b""}
     assert reader.verify_all() == 1
     reader.close()
-    while upkeep.step(26 * DAY_MS):
+    while maintenance.step(26 * DAY_MS):
         pass
     assert store.connection.execute("SELECT count(*) FROM streams WHERE room = 'old'").fetchone() == (0,)
 
 
 def test_an_ended_room_loses_its_note(store: Store) -> None:
-    store.commit([Submission((RoomNoted("lobby", 7, 1, b"x"), RoomEnded("lobby", 7, 2)))])
+    store.commit([Submission((RoomCheckpointed("lobby", 7, 1, b"x"), RoomEnded("lobby", 7, 2)))])
     assert store.connection.execute("SELECT count(*) FROM notes").fetchone() == (0,)
 
 
 def test_removed_rows_give_their_pages_back(store: Store) -> None:
     store.commit([Submission((Entry("lobby", 7, 1, 4, 1, bytes(3000)),)) for _ in range(400)])
     full = store.connection.execute("PRAGMA page_count").fetchone()[0]
-    upkeep = Upkeep(store, Retention(entries_s=1.0))
-    while upkeep.step(DAY_MS):
+    maintenance = Maintenance(store, Retention(entries_s=1.0))
+    while maintenance.step(DAY_MS):
         pass
     assert store.connection.execute("PRAGMA page_count").fetchone()[0] < full - 50
 
 
 def test_a_leaping_wall_clock_removes_nothing_for_a_while() -> None:
-    watch = WallWatch()
+    watch = WallClockMonitor()
     assert watch.trusts(1_000_000, 10.0)
     assert watch.trusts(1_060_000, 70.0)
     assert not watch.trusts(1_060_000 + 3600_000, 71.0), "an hour ahead"
     assert not watch.trusts(1_060_000 + 3601_000, 72.0)
     assert not watch.trusts(1_063_000, 74.0), "and back again"
     assert watch.leaps == 2
-    late = 74.0 + WallWatch.PAUSE_S
-    assert watch.trusts(1_063_000 + round(WallWatch.PAUSE_S * 1000), late)
+    late = 74.0 + WallClockMonitor.PAUSE_S
+    assert watch.trusts(1_063_000 + round(WallClockMonitor.PAUSE_S * 1000), late)

@@ -41,7 +41,7 @@ def killed(directory: Path, commits: int, *, moved: int = 0) -> Path:
 
 async def opened(directory: Path) -> list[bytes]:
     """Open the ledger as the broker does, close it, and read all of it."""
-    ledger = Ledger(directory, unix_ms=lambda: 1000, pace=Pace(idle_s=0.01, upkeep_s=0.01))
+    ledger = Ledger(directory, unix_ms=lambda: 1000, pace=Pace(idle_s=0.01, maintenance_s=0.01))
     async with trio.open_nursery() as nursery:
         await nursery.start(ledger.run)
         nursery.cancel_scope.cancel()

@@ -35,7 +35,7 @@ from broker.ledger import (
 )
 from tests.support.faulty_disk import FaultyStore, bodies, disk_error, quick_directory
 
-QUICK = Pace(idle_s=0.005, upkeep_s=0.02, retry_first_s=0.005, retry_most_s=0.02)
+QUICK = Pace(idle_s=0.005, maintenance_s=0.02, retry_first_s=0.005, retry_most_s=0.02)
 
 
 class Bench:
@@ -130,7 +130,7 @@ async def test_a_disk_that_does_not_answer_fills_the_queue_and_then_refuses(dire
 
 
 async def test_a_disk_that_falls_silent_is_told_once_while_it_is_so(directory: Path) -> None:
-    pace = Pace(idle_s=0.005, upkeep_s=0.02, slow_commit_s=0.02)
+    pace = Pace(idle_s=0.005, maintenance_s=0.02, slow_commit_s=0.02)
     with structlog.testing.capture_logs() as lines:
         async with running(directory, pace=pace) as bench:
             assert bench.ledger.status()[0]
@@ -291,7 +291,7 @@ async def test_inboxes_are_numbered_by_user(directory: Path) -> None:
 
 
 async def test_the_log_is_moved_when_nobody_waits(directory: Path) -> None:
-    async with running(directory, pace=Pace(idle_s=0.005, upkeep_s=0.02, checkpoint_pages=1)) as bench:
+    async with running(directory, pace=Pace(idle_s=0.005, maintenance_s=0.02, checkpoint_pages=1)) as bench:
         bench.send()
         await bench.until(lambda: bench.ledger.stats.checkpoints > 0)
 

@@ -28,15 +28,15 @@ from broker.ledger import (
     Reader,
     Repeated,
     Retention,
+    RoomCheckpointed,
     RoomEnded,
-    RoomNoted,
     RoomOpened,
     database_path,
     make_key,
 )
 from broker.ledger.entries import MAX_BODY_BYTES, MAX_ITEMS, Item, Submission
 from broker.ledger.head import Head, HeadFile
-from broker.ledger.maintenance import Upkeep
+from broker.ledger.maintenance import Maintenance
 from broker.ledger.store import read_keys
 from tests.support.faulty_disk import MEMORY, FaultyStore, crashed_copy, disk_error, event, quick_directory
 
@@ -56,7 +56,7 @@ items: st.SearchStrategy[Item] = st.one_of(
     st.builds(OutboxDone, st.tuples(outbox_ids)),
     st.builds(OutboxLater, outbox_ids, st.integers(1, 3), st.none() | moments),
     st.builds(RoomOpened, rooms, epochs, moments),
-    st.builds(RoomNoted, rooms, epochs, moments, texts),
+    st.builds(RoomCheckpointed, rooms, epochs, moments, texts),
     st.builds(RoomEnded, rooms, epochs, moments),
 )
 keys = st.builds(make_key, st.just("gift"), st.sampled_from("abcdef"), texts, st.integers(0, 6), texts)
@@ -113,7 +113,7 @@ class Model:
                         self.outbox[each] = (due_at_ms, attempts, self.outbox[each][2])
                 case RoomOpened(room, epoch):
                     self._open(room, epoch)
-                case RoomNoted(room, epoch, _, note):
+                case RoomCheckpointed(room, epoch, _, note):
                     self._open(room, epoch)
                     self.notes[room, epoch] = note
                 case RoomEnded(room, epoch):
@@ -178,8 +178,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def keep_house(self) -> None:
-        """Everything here is young: upkeep must change nothing."""
-        assert not Upkeep(self.store, Retention()).step(10_000)
+        """Everything here is young: maintenance must change nothing."""
+        assert not Maintenance(self.store, Retention()).step(10_000)
 
     @invariant()
     def the_file_says_what_the_model_says(self) -> None:

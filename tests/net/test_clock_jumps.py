@@ -98,7 +98,7 @@ async def leap_and_return(directory: Path, wall: WallClock, told: list[LedgerRes
         expires_at_ms = wall() + HOUR_MS // 2
         broker.inboxes.send("ann", MessageType.ANNOUNCEMENT, ("code",), told.append, expires_at_ms=expires_at_ms)
         await broker.ledger.flush()
-        await trio.to_thread.run_sync(time.sleep, 0.1)  # upkeep has seen the right time
+        await trio.to_thread.run_sync(time.sleep, 0.1)  # maintenance has seen the right time
         wall.off_ms = HOUR_MS
         await trio.to_thread.run_sync(time.sleep, 0.2)  # and now the wrong one, several times
         assert broker.ledger.stats.expired_directs == 0

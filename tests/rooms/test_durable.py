@@ -21,7 +21,7 @@ from protocol.messages import Ack, AckResult, ErrorReply, Event, Join, Left, Res
 from tests.support.broker import RawLink, joined_link, raw_link, running_broker
 from tests.support.faulty_disk import FaultyStore, disk_error, quick_directory
 
-QUICK = Pace(idle_s=0.005, upkeep_s=0.05, retry_first_s=0.005, retry_most_s=0.02)
+QUICK = Pace(idle_s=0.005, maintenance_s=0.05, retry_first_s=0.005, retry_most_s=0.02)
 
 
 @pytest.fixture

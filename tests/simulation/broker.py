@@ -73,7 +73,7 @@ class SimListener(Listener):
 class _Unwatched(trio.abc.Instrument):
     """Instead of the loop's watch: it reads real clocks, and here no step takes time."""
 
-    slow_steps = stops = 0
+    slow_steps = pauses = 0
 
     def judge(self, late_s: float) -> float:
         return late_s
@@ -103,7 +103,7 @@ class SimBroker(Broker):
             ledger=LedgerConfig(data_dir=str(disk.directory)),
         )
         super().__init__(config, rng=random.Random(world.rng.getrandbits(64)), wall_ms=world.wall_ms)
-        self.watch = _Unwatched()  # type: ignore[assignment]
+        self.loop_monitor = _Unwatched()  # type: ignore[assignment]
 
     def _make_ledger(self) -> Ledger:
         return SimLedger(self.disk, self.results)

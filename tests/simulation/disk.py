@@ -1,9 +1,9 @@
 """The disk of the simulated world, with a real ledger on it: files in memory, faults and time from the seed.
 
-Everything of the ledger is the broker's own code: store, writer, upkeep, opening, limits. Only the thread is missing:
-`SimLedger` lets the writer's steps happen at times that the world decides. A commit may take long, fail (no space, an
-error, a failed fsync), or be the moment at which the process dies; then what was under way is on the disk or not, as
-the seed decides, and so is what a failed commit has left behind. What was reported durable is always there.
+Everything of the ledger is the broker's own code: store, writer, maintenance, opening, limits. Only the thread is
+missing: `SimLedger` lets the writer's steps happen at times that the world decides. A commit may take long, fail (no
+space, an error, a failed fsync), or be the moment at which the process dies; then what was under way is on the disk or
+not, as the seed decides, and so is what a failed commit has left behind. What was reported durable is always there.
 
 `Disk.books` is what everything is judged by: each event as it was found in the file after the commit, whatever the
 code says about it, and whatever retention removes later.
@@ -234,7 +234,7 @@ class SimLedger(Ledger):
         try:
             if world.chance(world.weather.kills_at_start):
                 world.later(world.rng.uniform(0, 0.1), self._die_at_start)
-            self._keep_house()
+            self._run_maintenance()
             task_status.started()
             await trio.sleep_forever()
         finally:
@@ -316,10 +316,10 @@ class SimLedger(Ledger):
         if writer.state is LedgerState.READY and not was_ready:
             self._world.happen("disk recovers")
 
-    def _keep_house(self) -> None:
+    def _run_maintenance(self) -> None:
         if not self._is_gone:
             self._ring()
-            self._world.later(1.0, self._keep_house)
+            self._world.later(1.0, self._run_maintenance)
 
     def _deliver(self, results: list[tuple[Waiting, LedgerResult]]) -> None:
         self._settled.extend(results)

@@ -14,7 +14,7 @@ from broker.core.rooms.effects import Record
 from broker.core.rooms.history import History
 from broker.core.rooms.state import RoomState
 from broker.ledger import Committed, LedgerResult, Reader, SubmitResult
-from broker.ledger.maintenance import Upkeep
+from broker.ledger.maintenance import Maintenance
 from broker.ledger.store import Store
 from broker.net.transport import TransportSettings
 from broker.rooms.room import Room
@@ -154,7 +154,7 @@ def test_a_client_that_shows_messages_again_is_found_out(monkeypatch: pytest.Mon
 
 
 def test_messages_that_never_expire_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Upkeep, "_expire", lambda *args: False)
+    monkeypatch.setattr(Maintenance, "_expire", lambda *args: False)
     assert fails(range(1, 31), leaps=0.0)
 
 

@@ -9,7 +9,7 @@ import threading
 import structlog
 
 from broker.config.schema import LogConfig
-from broker.telemetry.logs import MAX_WAITING_CHARS, PatientFile, configure
+from broker.telemetry.logs import MAX_WAITING_CHARS, LogFile, configure
 
 
 def read_until_closed(descriptor: int) -> list[str]:
@@ -19,7 +19,7 @@ def read_until_closed(descriptor: int) -> list[str]:
 
 def test_lines_come_in_order_and_the_last_ones_before_the_end() -> None:
     reader, writer = os.pipe()
-    file = PatientFile(writer)
+    file = LogFile(writer)
     configure(LogConfig(level="info"), file)
     log = structlog.get_logger()
     for number in range(100):
@@ -33,7 +33,7 @@ def test_lines_come_in_order_and_the_last_ones_before_the_end() -> None:
 
 def test_a_reader_that_stands_still_holds_nobody_up_and_hears_later_what_it_missed() -> None:
     reader, writer = os.pipe()
-    file = PatientFile(writer)
+    file = LogFile(writer)
     line = "x" * 999 + "\n"
     count = 3 * MAX_WAITING_CHARS // len(line)
     for _ in range(count):
@@ -60,7 +60,7 @@ def test_a_reader_that_stands_still_holds_nobody_up_and_hears_later_what_it_miss
 def test_a_reader_that_has_gone_is_no_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    file = PatientFile(writer)
+    file = LogFile(writer)
     for _ in range(10):
         file.write("nobody hears this\n")
     file.close()

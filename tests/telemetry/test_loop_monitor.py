@@ -12,7 +12,7 @@ import trio
 
 from broker.core.limits.overload import OverloadStage
 from broker.server import SAMPLE_S
-from broker.telemetry.loop_monitor import LOG_EVERY_S, SLOW_STEP_S, LoopWatch
+from broker.telemetry.loop_monitor import LOG_EVERY_S, SLOW_STEP_S, LoopMonitor
 from tests.support.broker import running_broker
 
 
@@ -22,13 +22,13 @@ class Times:
     def __init__(self) -> None:
         self.now = 100.0
         self.cpu = 5.0
-        self.watch = LoopWatch(lambda: self.now, lambda: self.cpu)
+        self.loop_monitor = LoopMonitor(lambda: self.now, lambda: self.cpu)
 
     def step(self, name: str, took_s: float) -> None:
         task: Any = SimpleNamespace(name=name)
-        self.watch.before_task_step(task)
+        self.loop_monitor.before_task_step(task)
         self.now += took_s
-        self.watch.after_task_step(task)
+        self.loop_monitor.after_task_step(task)
 
 
 def test_a_slow_step_is_counted_and_its_task_is_named_at_most_now_and_then() -> None:
@@ -45,7 +45,7 @@ def test_a_slow_step_is_counted_and_its_task_is_named_at_most_now_and_then() -> 
         ("room lobby", 300, 0),
         ("room lobby", 200, 5),
     ]
-    assert (times.watch.slow_steps, times.watch.slowest_step_s) == (7, pytest.approx(0.3))
+    assert (times.loop_monitor.slow_steps, times.loop_monitor.slowest_step_s) == (7, pytest.approx(0.3))
 
 
 @pytest.mark.parametrize(
@@ -57,10 +57,10 @@ def test_only_time_in_which_the_loop_worked_is_overload(late_s: float, worked_s:
     times = Times()
     times.cpu += worked_s
     with structlog.testing.capture_logs() as lines:
-        assert times.watch.judge(late_s) == judged_s
+        assert times.loop_monitor.judge(late_s) == judged_s
     stopped = judged_s < late_s
-    assert (times.watch.stops, len(lines)) == (stopped, stopped)
-    assert times.watch.judge(0.0) == 0.0
+    assert (times.loop_monitor.pauses, len(lines)) == (stopped, stopped)
+    assert times.loop_monitor.judge(0.0) == 0.0
 
 
 async def test_a_broker_names_what_blocks_it_and_does_not_shed_load_for_it() -> None:
@@ -73,7 +73,7 @@ async def test_a_broker_names_what_blocks_it_and_does_not_shed_load_for_it() -> 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(block)
             with trio.fail_after(20):
-                while not broker.watch.stops:  # noqa: ASYNC110 - the sampler looks now and then
+                while not broker.loop_monitor.pauses:  # noqa: ASYNC110 - the sampler looks now and then
                     await trio.sleep(0.01)
             assert broker.stats().slow_steps >= 1
             assert broker.stats().stage is OverloadStage.NORMAL

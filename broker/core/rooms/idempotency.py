@@ -16,7 +16,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from protocol.codes import Outcome
 
-__all__ = ["MAX_WAITING", "WINDOW_S", "FirstResult", "FirstResults"]
+__all__ = ["MAX_WAITING", "WINDOW_S", "IdempotencyTable", "StoredResult"]
 
 T = TypeVar("T")
 
@@ -25,14 +25,14 @@ MAX_WAITING = 16
 """Repetitions that wait for one open key; a client that asks oftener is told to wait a second."""
 
 
-class FirstResult(NamedTuple):
+class StoredResult(NamedTuple):
     """What came of an operation; ``detail`` as in `AckResult`."""
 
     outcome: Outcome
     detail: int
 
 
-class FirstResults(Generic[T]):
+class IdempotencyTable(Generic[T]):
     """Results by key, for ``window_s`` (> 0) seconds, at most ``max_keys`` (>= 2). ``T`` is a reply address."""
 
     __slots__ = ("_half", "_old", "_open", "_turn_at", "_window_s", "_young", "forgotten")
@@ -47,8 +47,8 @@ class FirstResults(Generic[T]):
         self._turn_at = -inf
         self._open: dict[str, list[T]] = {}
         # Two generations, as in `recent`: a result lives for one to two windows, whichever way it is turned.
-        self._young: dict[str, FirstResult] = {}
-        self._old: dict[str, FirstResult] = {}
+        self._young: dict[str, StoredResult] = {}
+        self._old: dict[str, StoredResult] = {}
 
     def __len__(self) -> int:
         """Results held."""
@@ -59,7 +59,7 @@ class FirstResults(Generic[T]):
         """Operations under way."""
         return len(self._open)
 
-    def result(self, key: str, now: float) -> FirstResult | None:
+    def result(self, key: str, now: float) -> StoredResult | None:
         """What came of ``key``, if that is known."""
         if now >= self._turn_at:
             self._turn(now)
@@ -81,7 +81,7 @@ class FirstResults(Generic[T]):
             raise ValueError(f"{key!r} is under way")
         self._open[key] = []
 
-    def settle(self, key: str, result: FirstResult, now: float) -> list[T]:
+    def settle(self, key: str, result: StoredResult, now: float) -> list[T]:
         """It is done; returns who waited for the same result."""
         if now >= self._turn_at:
             self._turn(now)

@@ -24,7 +24,7 @@ from broker.core.limits.rate_limit import Gcra, Rate
 from broker.core.rooms.accounts import RoomAccounts
 from broker.core.rooms.effects import Effect, End, Outcomes, PendingReply, Record, Reply, TickOut
 from broker.core.rooms.history import History, RecentDanmaku
-from broker.core.rooms.idempotency import FirstResult
+from broker.core.rooms.idempotency import StoredResult
 from broker.core.rooms.likes import LikeCounter
 from broker.core.rooms.policies import OverQuota, Policy
 from broker.core.rooms.presence import Presence
@@ -308,7 +308,7 @@ class RoomState(Generic[T]):
             self._phase_settled(RoomPhase(record.event.payload[0]))
         return self._stream.committed(record, offset, now)
 
-    def repeated(self, record: Record[T], first: Mapping[str, FirstResult], now: float) -> Sequence[Effect[T]]:
+    def repeated(self, record: Record[T], first: Mapping[str, StoredResult], now: float) -> Sequence[Effect[T]]:
         """The ledger knew some keys of a record and has written nothing: what follows."""
         effects, left = self._stream.repeated(record, first, now)
         if record.event.type == MessageType.ROOM_PHASE:
@@ -479,6 +479,19 @@ class RoomState(Generic[T]):
             presence.online, presence.users, presence.uniques, presence.peak, self._likes.total,
             self._recent.snapshot(),
         )  # fmt: skip
+
+    def event_counters(self) -> dict[str, int]:
+        """Return what the room has counted beside its accounts: the keys are those of ``broker.telemetry.metrics``."""
+        limits = (self._chat_limit, self._like_limit, *self._custom_limits.values())
+        return {
+            "duplicates": self._duplicates.refused,
+            "duplicate_marks_lost": self._duplicates.forgotten,
+            "quota_admitted": sum(self._admission.admitted),
+            "quota_refused": sum(self._admission.refused),
+            "limiter_full": sum(limit.full_refusals for limit in limits),
+            "keys_lost": self._stream.keys_lost,
+            "likes_unranked": self._likes.unranked,
+        }
 
     def pulse(self, number: int) -> RoomPulse:
         """Return what a PONG says of the room with this number."""

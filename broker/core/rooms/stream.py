@@ -17,7 +17,7 @@ from typing import Generic, NamedTuple, TypeVar
 from broker.core.rooms.accounts import RoomAccounts
 from broker.core.rooms.effects import Effect, PendingReply, Publish, Record, Reply
 from broker.core.rooms.history import History
-from broker.core.rooms.idempotency import FirstResult, FirstResults
+from broker.core.rooms.idempotency import IdempotencyTable, StoredResult
 from protocol.codes import Lane, Outcome
 from protocol.messages import Event
 
@@ -46,7 +46,12 @@ class Stream(Generic[T]):
         self.history = history
         self._accounts = accounts
         self._durable = durable
-        self._first: FirstResults[T] = FirstResults()
+        self._first: IdempotencyTable[T] = IdempotencyTable()
+
+    @property
+    def keys_lost(self) -> int:
+        """Idempotency keys forgotten before their time."""
+        return self._first.forgotten
 
     # ---- idempotency
 
@@ -95,12 +100,12 @@ class Stream(Generic[T]):
         self.history.append(StoredEvent(offset, record.lane, record.event), EXPECTED_EVENT_BYTES, now)
         effects: list[Effect[T]] = []
         for asked in record.asked:
-            self._answer(effects, asked, FirstResult(asked.outcome, offset), now)
+            self._answer(effects, asked, StoredResult(asked.outcome, offset), now)
         effects += (Publish(record.event, record.lane, offset), *record.then)
         return effects
 
     def repeated(
-        self, record: Record[T], first: Mapping[str, FirstResult], now: float
+        self, record: Record[T], first: Mapping[str, StoredResult], now: float
     ) -> tuple[list[Effect[T]], tuple[PendingReply[T], ...]]:
         """Nothing was written, since these keys are known: answer them; return also who is still to be served."""
         effects: list[Effect[T]] = []
@@ -128,7 +133,7 @@ class Stream(Generic[T]):
                 effects += [Reply(ticket, outcome, detail) for ticket in self._first.forget(asked.key)]
         return effects
 
-    def _answer(self, effects: list[Effect[T]], asked: PendingReply[T], result: FirstResult, now: float) -> None:
+    def _answer(self, effects: list[Effect[T]], asked: PendingReply[T], result: StoredResult, now: float) -> None:
         effects.append(Reply(asked.ticket, *result))
         if asked.key:
             effects += [Reply(ticket, *result) for ticket in self._first.settle(asked.key, result, now)]

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from broker.core.rooms.idempotency import MAX_WAITING, FirstResult, FirstResults
+from broker.core.rooms.idempotency import MAX_WAITING, IdempotencyTable, StoredResult
 from protocol.codes import Outcome
 
 KEYS = st.sampled_from("abcdefgh")
@@ -19,10 +19,10 @@ class FirstResultsMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.results: FirstResults[int] = FirstResults(WINDOW_S, max_keys=8)
+        self.results: IdempotencyTable[int] = IdempotencyTable(WINDOW_S, max_keys=8)
         self.now = 100.0
         self.open: dict[str, list[int]] = {}
-        self.settled: dict[str, tuple[float, FirstResult]] = {}
+        self.settled: dict[str, tuple[float, StoredResult]] = {}
         self.tickets = 0
 
     @rule(key=KEYS)
@@ -48,7 +48,7 @@ class FirstResultsMachine(RuleBasedStateMachine):
 
     @rule(key=KEYS, detail=st.integers(1, 9))
     def settle(self, key: str, detail: int) -> None:
-        result = FirstResult(Outcome.ACCEPTED, detail)
+        result = StoredResult(Outcome.ACCEPTED, detail)
         assert self.results.settle(key, result, self.now) == self.open.pop(key, [])
         self.settled[key] = self.now, result
 
@@ -71,15 +71,15 @@ TestFirstResults.settings = settings(max_examples=40, stateful_step_count=30, de
 
 
 def test_a_full_table_forgets_the_oldest_and_counts_them() -> None:
-    results: FirstResults[int] = FirstResults(WINDOW_S, max_keys=4)
+    results: IdempotencyTable[int] = IdempotencyTable(WINDOW_S, max_keys=4)
     for number in range(5):
-        results.settle(f"k{number}", FirstResult(Outcome.ACCEPTED, number), 1.0)
+        results.settle(f"k{number}", StoredResult(Outcome.ACCEPTED, number), 1.0)
     assert [results.result(f"k{number}", 1.0) is not None for number in range(5)] == [False, False, True, True, True]
     assert results.forgotten == 2
 
 
 def test_too_many_who_wait_for_one_key_are_turned_away() -> None:
-    results: FirstResults[int] = FirstResults()
+    results: IdempotencyTable[int] = IdempotencyTable()
     results.begin("k")
     assert [results.wait("k", number) for number in range(MAX_WAITING + 1)] == [True] * MAX_WAITING + [False]
     with pytest.raises(ValueError, match="under way"):
@@ -89,4 +89,4 @@ def test_too_many_who_wait_for_one_key_are_turned_away() -> None:
 @pytest.mark.parametrize(("window_s", "max_keys"), [(0, 10), (1, 1)])
 def test_nonsense_bounds_are_refused(window_s: float, max_keys: int) -> None:
     with pytest.raises(ValueError, match="window of results"):
-        FirstResults(window_s, max_keys)
+        IdempotencyTable(window_s, max_keys)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from broker.core.rooms.effects import End, Publish, Record, Reply
-from broker.core.rooms.idempotency import FirstResult
+from broker.core.rooms.idempotency import StoredResult
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import RoomRules, RoomState
 from broker.core.rooms.stream import StoredEvent
@@ -120,7 +120,7 @@ def test_a_combo_with_a_known_order_goes_on_without_it() -> None:
     effects += room.tick(9.0, 5, last=True)
     combo = next(each for each in effects if isinstance(each, Record) and len(each.asked) == 3)
     assert combo.event.payload.count == 7
-    told = room.repeated(combo, {"gift a": FirstResult(Outcome.ACCEPTED, 33)}, 9.0)
+    told = room.repeated(combo, {"gift a": StoredResult(Outcome.ACCEPTED, 33)}, 9.0)
     assert told[0] == Reply(10, Outcome.ACCEPTED, 33)
     (rest,) = [each for each in told if isinstance(each, Record)]
     assert (rest.event.payload.order_id, rest.event.payload.count) == ("b", 6)
@@ -167,8 +167,8 @@ class DurableRoomMachine(RuleBasedStateMachine):
         self.tickets = 0
         self.open: dict[int, str] = {}
         self.under_way: deque[Record[int]] = deque()
-        self.ledger: dict[str, FirstResult] = {
-            f"gift o{number}": FirstResult(Outcome.ACCEPTED, 900) for number in (0, 1)
+        self.ledger: dict[str, StoredResult] = {
+            f"gift o{number}": StoredResult(Outcome.ACCEPTED, 900) for number in (0, 1)
         }
         self.events: list[Event] = []
         self.published: list[int] = []
@@ -221,7 +221,7 @@ class DurableRoomMachine(RuleBasedStateMachine):
         self.events.append(record.event)
         for asked in record.asked:
             if asked.key:
-                self.ledger[asked.key] = FirstResult(asked.outcome, len(self.events))
+                self.ledger[asked.key] = StoredResult(asked.outcome, len(self.events))
         if record.event.type == MessageType.GIFT:
             self.units += record.event.payload.count
             assert record.event.payload.count == sum(asked.count for asked in record.asked)

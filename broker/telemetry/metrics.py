@@ -1,0 +1,297 @@
+"""Metrics of one broker: a row for every counter and gauge, by Prometheus conventions.
+
+`METRICS` is the only list. `collect` reads every row from a broker, `Stats` is the part of it that the demo, the bench
+and embedding programs use, and `render` writes the Prometheus text format. A test finds every public counter that the
+code increments and requires its row here.
+
+Reading costs O(rooms) and touches no disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from enum import IntEnum
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple
+
+from broker.core.limits.overload import OverloadStage
+from protocol.codes import CloseCode, ErrorCode, Lane
+from protocol.messages import Account
+
+__all__ = ["METRICS", "Metric", "MetricValue", "Stats", "collect", "render"]
+
+Kind = Literal["counter", "gauge"]
+
+
+class MetricValue(NamedTuple):
+    """One number of a metric. ``labels``: (name, value) pairs."""
+
+    value: float
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+class Metric(NamedTuple):
+    """One row. ``read`` gets the broker (Any: whatever has the attributes) and returns a number, or one per label."""
+
+    name: str
+    kind: Kind
+    help: str
+    read: Callable[[Any], Any]
+    sources: tuple[str, ...] = ()
+    """``module:attribute`` of every place that changes it."""
+    label: str = ""
+    """Name of the label where `read` returns a mapping from label value to number."""
+
+
+def _counter(name: str, help: str, path: str, *sources: str, label: str = "") -> Metric:
+    return Metric(f"roomcast_{name}_total", "counter", help, attrgetter(path), sources, label)
+
+
+def _gauge(name: str, help: str, path: str, *sources: str, label: str = "") -> Metric:
+    return Metric(f"roomcast_{name}", "gauge", help, attrgetter(path), sources, label)
+
+
+def _of_rooms(name: str, help: str, key: str, *sources: str) -> Metric:
+    return Metric(f"roomcast_room_{name}_total", "counter", help, lambda broker: broker.hub.counters()[key], sources)
+
+
+def _of_ledger(name: str, help: str, field: str, *sources: str) -> Metric:
+    def read(broker: Any) -> float:
+        value: float = 0 if broker.ledger is None else getattr(broker.ledger.stats, field)
+        return value
+
+    return Metric(f"roomcast_ledger_{name}_total", "counter", help, read, sources)
+
+
+def _of_part(name: str, help: str, part: str, path: str, *sources: str) -> Metric:
+    """Return a row of a part that a broker without a ledger does not have."""
+
+    def read(broker: Any) -> float:
+        found = getattr(broker, part)
+        value: float = 0 if found is None else attrgetter(path)(found)
+        return value
+
+    return Metric(f"roomcast_{name}_total", "counter", help, read, sources)
+
+
+def _messages(result: str) -> Callable[[Any], Mapping[str, int]]:
+    def read(broker: Any) -> Mapping[str, int]:
+        return {Lane(lane).name.lower(): getattr(each, result) for lane, each in enumerate(broker.hub.accounts())}
+
+    return read
+
+
+_STATE, _STREAM = "broker.core.rooms.state", "broker.core.rooms.stream"
+_AUTH, _LIMITS = "broker.auth.tokens", "broker.core.net.connection_limits"
+_DETECTOR, _POLLER = "broker.net.protocol_detection", "broker.net.poller"
+_SESSION, _FANOUT, _WRITER = "broker.sessions.session", "broker.rooms.fanout", "broker.ledger.writer"
+_LOOP, _HUB = "broker.telemetry.loop_monitor", "broker.rooms.hub"
+
+METRICS: tuple[Metric, ...] = (
+    # Connections.
+    _gauge("connections", "Open connections.", "poller.__len__"),
+    _gauge("backlogged_connections", "Connections that wait for their socket to take bytes.", "poller.backlogged"),
+    _gauge("paused_connections", "Connections that are not read because they exceed a rate.", "poller.paused"),
+    _gauge("admitted_connections", "Connections that count against the limits.", "connection_limits.held",
+           f"{_LIMITS}:held"),
+    _gauge("unauthenticated_connections", "Connections before a successful AUTH.", "connection_limits.unauthenticated",
+           f"{_LIMITS}:unauthenticated"),
+    _gauge("refused_connections", "Refused connections that are still open.", "connection_limits.overflow",
+           f"{_LIMITS}:overflow"),
+    _counter("connections_admitted", "Connections admitted.", "connection_limits.admitted", f"{_LIMITS}:admitted"),
+    _counter("connections_refused", "Connections refused by a limit.", "connection_limits.refused",
+             f"{_LIMITS}:refused", label="code"),
+    _counter("connections_dropped", "Connections closed without an answer because too many were refused.",
+             "connection_limits.dropped", f"{_LIMITS}:dropped"),
+    _counter("connections_closed", "Connections ended, by close code.", "context.closed", f"{_SESSION}:closed",
+             label="code"),
+    _counter("accept_errors", "Accepts that failed for want of descriptors or memory.", "listener.accept_errors",
+             "broker.net.listener:accept_errors"),
+    _counter("connections_detected", "Connections by detected protocol.", "listener.detector.opened",
+             f"{_DETECTOR}:opened", label="protocol"),
+    _counter("http_answers", "HTTP answers on the viewers' port, by status.", "listener.detector.answered",
+             f"{_DETECTOR}:answered", label="status"),
+    _counter("refusals_answered", "Refused connections that got their answer.", "listener.detector.refused",
+             f"{_DETECTOR}:refused"),
+    _counter("noise", "Connections closed without a known protocol.", "listener.detector.noise", f"{_DETECTOR}:noise"),
+    _counter("connection_crashes", "Connections ended by a defect of the broker.", "poller.crashes",
+             f"{_POLLER}:crashes"),
+    _counter("poller_turns", "Turns of the poller.", "poller.turns", f"{_POLLER}:turns"),
+    _counter("poller_turn_seconds", "Time spent in turns of the poller.", "poller.turn_s", f"{_POLLER}:turn_s"),
+    _counter("poller_paused_seconds", "Time in which the poller did not run; it counts against no connection.",
+             "poller.paused_s", f"{_POLLER}:paused_s"),
+    # Log-in.
+    _counter("tokens_verified", "Signatures checked and good.", "context.auth.verified", f"{_AUTH}:verified"),
+    _counter("tokens_from_cache", "Tokens known from a log-in before.", "context.auth.from_cache",
+             f"{_AUTH}:from_cache"),
+    _counter("tickets_used", "Log-ins with the broker's own reconnect ticket.", "context.auth.from_tickets",
+             f"{_AUTH}:from_tickets"),
+    _counter("guests", "Log-ins without a token.", "context.auth.guests", f"{_AUTH}:guests"),
+    _counter("tokens_refused", "Log-ins refused.", "context.auth.refused", f"{_AUTH}:refused"),
+    _gauge("users", "Users with an open session.", "users.__len__"),
+    # Sessions.
+    _counter("posts", "POSTs received.", "context.posts", f"{_SESSION}:posts"),
+    _counter("error_replies", "ERROR replies, by error code.", "context.errors", f"{_SESSION}:errors", label="code"),
+    _counter("missed_chat", "Danmaku that slow viewers missed.", "context.missed_chat", f"{_SESSION}:missed_chat"),
+    # Rooms.
+    _gauge("rooms", "Open rooms.", "hub.__len__"),
+    _counter("rooms_opened", "Rooms opened.", "hub.opened", f"{_HUB}:opened"),
+    _counter("rooms_crashed", "Rooms ended by a defect of the broker.", "hub.crashed", f"{_HUB}:crashed"),
+    Metric("roomcast_messages_admitted_total", "counter", "Messages taken in, by lane.", _messages("admitted"),
+           (f"{_STATE}:admitted", f"{_STREAM}:admitted"), "lane"),
+    Metric("roomcast_messages_shown_total", "counter", "Messages published, by lane.", _messages("shown"),
+           (f"{_STATE}:shown", f"{_STREAM}:shown"), "lane"),
+    Metric("roomcast_messages_merged_total", "counter", "Messages merged into an equal one, by lane.",
+           _messages("merged"), (f"{_STATE}:merged", f"{_STREAM}:merged"), "lane"),
+    Metric("roomcast_messages_sampled_total", "counter", "Messages sampled out, by lane.", _messages("sampled"),
+           (f"{_STATE}:sampled",), "lane"),
+    Metric("roomcast_messages_expired_total", "counter", "Messages that waited too long, by lane.",
+           _messages("expired"), (f"{_STATE}:expired",), "lane"),
+    Metric("roomcast_messages_held", "gauge", "Messages that wait, by lane.", _messages("held"),
+           (f"{_STATE}:held", f"{_STREAM}:held"), "lane"),
+    _of_rooms("duplicates", "Danmaku refused because the same text was shown before.", "duplicates",
+              "broker.core.chat.duplicates:refused"),
+    _of_rooms("duplicate_marks_lost", "Marks of texts forgotten early because the table was full.",
+              "duplicate_marks_lost", "broker.core.structures.recent_keys:forgotten"),
+    _of_rooms("quota_admitted", "Messages within the room's quota.", "quota_admitted",
+              "broker.core.limits.room_quota:admitted"),
+    _of_rooms("quota_refused", "Messages above the room's quota.", "quota_refused",
+              "broker.core.limits.room_quota:refused"),
+    _of_rooms("limiter_full", "Requests refused because a table of limits was full.", "limiter_full",
+              "broker.core.limits.rate_limit:full_refusals"),
+    _of_rooms("keys_lost", "Idempotency keys forgotten early because the table was full.", "keys_lost",
+              "broker.core.rooms.idempotency:forgotten"),
+    _of_rooms("likes_unranked", "Likes of users that the table of top likers had no space for.", "likes_unranked",
+              "broker.core.rooms.likes:unranked"),
+    # Fan-out.
+    _counter("fanout_writes", "Writes to members.", "fanout.writes", f"{_FANOUT}:writes"),
+    _counter("fanout_deliveries", "Contents delivered to members.", "fanout.deliveries", f"{_FANOUT}:deliveries"),
+    _counter("fanout_sweeps", "Contents that have reached every member.", "fanout.sweeps", f"{_FANOUT}:sweeps"),
+    _counter("fanout_busy_seconds", "Time spent in sweeps.", "fanout.busy_s", f"{_FANOUT}:busy_s"),
+    # Overload.
+    _gauge("overload_stage", "Overload stage in force, 0 to 4.", "monitor.stage"),
+    _gauge("queue_bytes", "Bytes that wait for slow viewers.", "budget.used_bytes",
+           "broker.core.limits.overload:used_bytes"),
+    _counter("queue_bytes_mismatches", "Bytes taken from the budget that were not in it: a defect.",
+             "budget.mismatches", "broker.core.limits.overload:mismatches"),
+    _counter("loop_slow_steps", "Steps of a task that delayed the event loop.", "loop_monitor.slow_steps",
+             f"{_LOOP}:slow_steps"),
+    _counter("loop_pauses", "Times at which the whole process was paused.", "loop_monitor.pauses", f"{_LOOP}:pauses"),
+    _counter("loop_paused_seconds", "Time in which the whole process was paused.", "loop_monitor.paused_s",
+             f"{_LOOP}:paused_s"),
+    # Ledger.
+    _of_ledger("submissions", "Submissions answered without an error.", "submissions", f"{_WRITER}:submissions"),
+    _of_ledger("repeated", "Submissions whose key was known.", "repeated", f"{_WRITER}:repeated"),
+    _of_ledger("failed", "Submissions taken and not written.", "failed", f"{_WRITER}:failed"),
+    _of_ledger("refused", "Submissions not taken: full or unavailable.", "refused"),
+    _of_ledger("commits", "Transactions committed.", "commits", f"{_WRITER}:commits"),
+    _of_ledger("commit_seconds", "Time spent in commits.", "commit_s", f"{_WRITER}:commit_s"),
+    _of_ledger("checkpoints", "Checkpoints of the write-ahead log.", "checkpoints", f"{_WRITER}:checkpoints"),
+    _of_ledger("recoveries", "Returns from a degraded state.", "recoveries", f"{_WRITER}:recoveries"),
+    _of_ledger("expired_directs", "Direct messages that expired.", "expired_directs",
+               "broker.ledger.maintenance:expired"),
+    _of_ledger("removed_rows", "Rows removed by retention.", "removed_rows", "broker.ledger.maintenance:removed"),
+    _of_ledger("clock_leaps", "Leaps of the wall clock that paused retention and expiry.", "clock_leaps",
+               "broker.ledger.maintenance:leaps"),
+    _of_part("ledger_queries", "Reads for sessions.", "queries", "asked", "broker.ledger.queries:asked"),
+    _of_part("ledger_query_failures", "Reads for sessions that failed.", "queries", "failed",
+             "broker.ledger.queries:failed"),
+    _of_part("directs_delivered", "Direct messages written to links.", "inboxes", "delivered",
+             "broker.users.inbox:delivered"),
+)  # fmt: skip
+
+_BY_NAME = {metric.name: metric for metric in METRICS}
+_ENUMS: dict[str, type[IntEnum]] = {
+    "roomcast_connections_closed_total": CloseCode,
+    "roomcast_connections_refused_total": CloseCode,
+    "roomcast_error_replies_total": ErrorCode,
+}
+
+
+class Stats(NamedTuple):
+    """The numbers of one broker at one moment that programs use; `of` reads them through `METRICS`."""
+
+    connections: int
+    backlogged: int
+    rooms: int
+    stage: OverloadStage
+    queue_bytes: int
+    posts: int
+    deliveries: int
+    sweeps: int
+    missed_chat: int
+    rooms_crashed: int
+    slow_steps: int
+    """Steps that delayed the event loop."""
+    pauses: int
+    """Times at which the whole process was paused."""
+    accounts: tuple[Account, ...]
+    """The five lanes over all rooms."""
+    closed: dict[str, int]
+    """Links ended, by close code's name."""
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every lane's account adds up."""
+        return all(account.admitted == sum(account[1:]) for account in self.accounts)
+
+    @classmethod
+    def of(cls, broker: Any) -> Stats:
+        """Read every field now. O(rooms). Any: the composition root is above this module."""
+
+        def value(name: str) -> int:
+            return int(read(_BY_NAME[f"roomcast_{name}"], broker)[0].value)
+
+        return cls(
+            connections=value("connections"),
+            backlogged=value("backlogged_connections"),
+            rooms=value("rooms"),
+            stage=OverloadStage(value("overload_stage")),
+            queue_bytes=value("queue_bytes"),
+            posts=value("posts_total"),
+            deliveries=value("fanout_deliveries_total"),
+            sweeps=value("fanout_sweeps_total"),
+            missed_chat=value("missed_chat_total"),
+            rooms_crashed=value("rooms_crashed_total"),
+            slow_steps=value("loop_slow_steps_total"),
+            pauses=value("loop_pauses_total"),
+            accounts=broker.hub.accounts(),
+            closed={
+                dict(sample.labels)["code"]: int(sample.value)
+                for sample in read(_BY_NAME["roomcast_connections_closed_total"], broker)
+                if sample.value
+            },
+        )
+
+
+def read(metric: Metric, broker: Any) -> list[MetricValue]:
+    """Read one metric of a broker; label values are sorted, numbers of codes are given by name."""
+    value = metric.read(broker)
+    if callable(value):  # a method without arguments, as __len__
+        value = value()
+    if not metric.label:
+        return [MetricValue(float(value))]
+    names = _ENUMS.get(metric.name)
+    samples = {str(key) if names is None else names(key).name.lower(): float(each) for key, each in value.items()}
+    return [MetricValue(samples[key], ((metric.label, key),)) for key in sorted(samples)]
+
+
+def collect(broker: Any) -> list[tuple[Metric, list[MetricValue]]]:
+    """Read all metrics of a broker. O(rooms)."""
+    return [(metric, read(metric, broker)) for metric in METRICS]
+
+
+def render(metrics: Iterable[tuple[Metric, Iterable[MetricValue]]]) -> str:
+    """Return the Prometheus text format (version 0.0.4) of what `collect` has read."""
+    lines = []
+    for metric, samples in metrics:
+        lines += [f"# HELP {metric.name} {_escape(metric.help)}", f"# TYPE {metric.name} {metric.kind}"]
+        for sample in samples:
+            labels = ",".join(f'{name}="{_escape(value, quotes=True)}"' for name, value in sample.labels)
+            lines.append(f"{metric.name}{{{labels}}} {sample.value!r}" if labels else f"{metric.name} {sample.value!r}")
+    return "\n".join(lines) + "\n"
+
+
+def _escape(text: str, *, quotes: bool = False) -> str:
+    text = text.replace("\\", "\\\\").replace("\n", "\\n")
+    return text.replace('"', '\\"') if quotes else text
