@@ -30,8 +30,9 @@ from broker.core.net.send_queue import QueueLimits
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import CustomRule, RoomRules
 from broker.drain import drain
-from broker.ledger import Ledger, LedgerLimits, LedgerState, ResultBatch, Retention
+from broker.ledger import Ledger, LedgerLimits, LedgerState, Pace, ResultBatch, Retention
 from broker.ledger.queries import LedgerQueries
+from broker.ledger.store import Store
 from broker.net.listener import Listener
 from broker.net.poller import Poller
 from broker.net.protocol_detection import release_admission
@@ -254,8 +255,19 @@ class Broker:
             self._cancel.cancel()
 
 
-def ledger_of(config: Config, wall_ms: Callable[[], int], results: ResultBatch) -> Ledger | None:
-    """Return the ledger of a configuration; None where it has none."""
+def ledger_of(
+    config: Config,
+    wall_ms: Callable[[], int],
+    results: ResultBatch,
+    *,
+    pace: Pace | None = None,
+    open_store: Callable[[Path], Store] = Store,
+) -> Ledger | None:
+    """Return the ledger of a configuration; None where it has none.
+
+    :param pace: intervals of the writer, when not its defaults.
+    :param open_store: opens the database; tests give a disk that fails.
+    """
     settings = config.ledger
     if settings.data_dir is None or not settings.is_kept:
         return None
@@ -267,6 +279,8 @@ def ledger_of(config: Config, wall_ms: Callable[[], int], results: ResultBatch) 
             entries_s=kept_s, keys_s=kept_s, idle_rooms_s=settings.room_idle_days * 86_400, max_bytes=settings.max_bytes
         ),
         limits=LedgerLimits(settings.queue_items, settings.queue_bytes),
+        pace=pace,
+        open_store=open_store,
         close_timeout_s=config.link.drain_limit_s / 3,
         results=results,
     )

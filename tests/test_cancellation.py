@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
 
-from broker.ledger import Committed, Entry, Ledger, LedgerResult, Pace, Reader, SubmitResult, database_path
+from broker.ledger import Committed, Entry, Ledger, LedgerResult, Reader, SubmitResult, database_path
 from broker.ledger.queries import LedgerQueries
 from broker.server import Broker, unix_ms
 from broker.users.inbox import Inboxes
@@ -18,29 +17,22 @@ from protocol.codes import MessageType, Outcome
 from protocol.messages import Ack, Event
 from tests.support.broker import RawLink, configuration
 from tests.support.cancellation import CancelAtStep, cancel_at_every_step
-from tests.support.faulty_disk import bodies, quick_directory
-
-QUICK = Pace(idle_s=0.005, maintenance_s=0.05, retry_first_s=0.005, retry_most_s=0.02)
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with quick_directory() as found:
-        yield found
+from tests.support.durable import QUICK, DurableBroker
+from tests.support.faulty_disk import bodies
+from tests.support.integration import require_marker
 
 
 def a_broker(directory: Path, **link: float) -> Broker:
     config = configuration(ledger={"data_dir": str(directory)}, link={"drain_s": 0.05, **link})
-    broker = Broker(config, rng=random.Random(7))
-    assert broker.ledger is not None
-    broker.ledger._pace = QUICK
-    return broker
+    require_marker("a whole broker")
+    return DurableBroker(config, rng=random.Random(7))
 
 
 def a_ledger(directory: Path) -> Ledger:
     return Ledger(directory, unix_ms=unix_ms, pace=QUICK)
 
 
+@pytest.mark.integration
 @pytest.mark.slow
 def test_a_broker_that_is_cancelled_while_it_starts_leaves_nothing(directory: Path) -> None:
     async def start(instrument: CancelAtStep) -> None:
@@ -74,6 +66,7 @@ class Watcher(RawLink):
         await self.stream.aclose()
 
 
+@pytest.mark.integration
 @pytest.mark.slow
 def test_a_broker_that_is_cancelled_while_it_drains_cuts_no_frame_and_keeps_its_word(directory: Path) -> None:
     acked: set[int] = set()

@@ -19,11 +19,11 @@ from broker.server import Broker
 from broker.sessions.session import Session
 from protocol.codes import CloseCode, MessageType, Outcome
 from protocol.messages import Ack, Event, GoAway
-from tests.rooms.test_durable import announce, directory, disk, durable_broker
 from tests.support.broker import joined_link, raw_link, running_broker
+from tests.support.durable import announce, disk, durable_broker
 from tests.support.faulty_disk import disk_error
 
-__all__ = ["directory"]
+pytestmark = pytest.mark.integration
 
 
 async def ask(broker: Broker, path: str) -> tuple[int, bytes]:

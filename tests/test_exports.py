@@ -19,6 +19,7 @@ def test_every_exported_name_is_there(package: object) -> None:
         package.no_such_name  # type: ignore[attr-defined]  # noqa: B018
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("part", ["protocol.connection", "broker.core.rooms.state"])
 def test_importing_pure_code_imports_neither_trio_nor_the_broker(part: str) -> None:
     code = f"import sys, {part}; print([name for name in ('trio', 'broker.server') if name in sys.modules])"

@@ -14,7 +14,7 @@ from broker.auth.grants import AuthError, Grant, parse_room_pattern
 from broker.auth.jws import Hs256Key
 from broker.auth.tokens import Authenticator
 from broker.config.schema import AuthConfig
-from tests.auth.test_tokens import GOOD, HS256, NOW, SECRET, b64, sign
+from tests.support.tokens import GOOD, HS256, NOW, SECRET, b64, sign
 
 
 class ByPyJwt(Authenticator):

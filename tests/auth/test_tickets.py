@@ -25,12 +25,10 @@ from broker.server import Broker
 from protocol.clients import open_client
 from protocol.codes import CloseCode, Feature, Role
 from protocol.messages import Auth, Authenticated, Ping, Pong
-from tests.auth.test_tokens import NOW, SECRET, Clock
-from tests.rooms.test_durable import directory, durable_broker
 from tests.support.broker import raw_link, running_broker
+from tests.support.durable import durable_broker
 from tests.support.strategies import room_names
-
-__all__ = ["directory"]
+from tests.support.tokens import NOW, SECRET, Clock
 
 KEY = b"k" * 32
 
@@ -187,6 +185,7 @@ async def refused(broker: Broker, token: str) -> bool:
         return (await link.expect_close()).code == CloseCode.AUTH_FAILED
 
 
+@pytest.mark.integration
 async def test_only_a_link_that_asks_is_given_a_ticket() -> None:
     async with running_broker(ledger={"ephemeral": True}, **CONFIGURED) as broker:
         token = broker.context.auth.issue("ann", role=Role.HOST)
@@ -206,6 +205,7 @@ async def test_only_a_link_that_asks_is_given_a_ticket() -> None:
         assert (await given(broker, token))[3:] == ("", 0)
 
 
+@pytest.mark.integration
 async def test_a_ping_that_wants_a_ticket_gets_one_and_no_other() -> None:
     async with running_broker(ledger={"ephemeral": True}, **CONFIGURED) as broker:
         token = broker.context.auth.issue("ann")
@@ -221,6 +221,7 @@ async def test_a_ping_that_wants_a_ticket_gets_one_and_no_other() -> None:
                     assert (await given(broker, pong.ticket)).user_id == "ann"
 
 
+@pytest.mark.integration
 async def test_a_ticket_is_good_after_a_restart_of_a_broker_that_keeps_something(directory: Path) -> None:
     async with durable_broker(directory, **CONFIGURED) as broker:
         ticket = (await given(broker, broker.context.auth.issue("ann"))).ticket
@@ -240,6 +241,7 @@ class Hasty(random.Random):
         return a
 
 
+@pytest.mark.integration
 async def test_our_client_comes_back_after_a_restart_without_asking_its_application(directory: Path) -> None:
     asked = 0
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import base64
-import hmac
 import json
 import random
 from collections.abc import Callable
@@ -18,17 +16,7 @@ from broker.auth.tickets import MAX_TOKEN_BYTES
 from broker.auth.tokens import Authenticator
 from broker.config.schema import AuthConfig
 from protocol.codes import Role
-
-SECRET = "0123456789abcdef0123456789abcdef"
-NOW = 1_800_000_000.0
-
-
-class Clock:
-    def __init__(self, now: float = NOW) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.tokens import GOOD, HS256, NOW, SECRET, Clock, b64, sign
 
 
 def authenticator(clock: Callable[[], float] | None = None, **settings: Any) -> Authenticator:
@@ -45,21 +33,6 @@ def may_post(grant: Grant, room_name: str, type_name: str) -> bool:
     """Whether a grant lets a type into a room."""
     entry = grant.room_grant(room_name)
     return entry is not None and (entry.allow is None or type_name in entry.allow)
-
-
-def b64(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
-def sign(header: Any, claims: Any, secret: str = SECRET, digest: str = "sha256") -> str:
-    """A token made without the library under test; bytes and str are taken as they are."""
-    parts = [part if isinstance(part, bytes) else json.dumps(part).encode() for part in (header, claims)]
-    signed = ".".join(map(b64, parts))
-    return f"{signed}.{b64(hmac.digest(secret.encode(), signed.encode(), digest))}"
-
-
-HS256 = {"alg": "HS256", "typ": "JWT"}
-GOOD: dict[str, Any] = {"sub": "u1", "aud": "roomcast", "exp": int(NOW) + 600, "rooms": [{"pattern": "*"}]}
 
 
 def with_claims(**changes: Any) -> str:

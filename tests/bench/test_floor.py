@@ -6,6 +6,7 @@ from bench.floor import c_compiler, c_sweep, python_sweep
 from bench.load.sockets import close_all, pairs
 
 
+@pytest.mark.integration
 def test_both_loops_send_the_same_bytes_to_every_socket() -> None:
     senders, receivers = pairs(5)
     try:

@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parent.parent.parent
 SMALL = ["--viewers", "24", "--seconds", "1.5", "--rate", "40"]
 

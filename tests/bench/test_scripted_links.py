@@ -28,6 +28,7 @@ def test_a_stalled_pipe_delivers_nothing_until_its_time() -> None:
     assert pipe.deliver(15.0, 0.01) == b"abc"
 
 
+@pytest.mark.integration
 def test_policies_under_scripted_links_add_up_and_never_look_like_real_ones() -> None:
     scenario = resize(load_scenario("scripted-links"), Sizes(smoke=True, viewers=50, seconds=5))
     result = run_memory(scenario, RunOptions(), lambda text: None)
@@ -41,6 +42,7 @@ def test_policies_under_scripted_links_add_up_and_never_look_like_real_ones() ->
     assert "(a) real links" not in page
 
 
+@pytest.mark.integration
 def test_the_same_seed_gives_the_same_run() -> None:
     scenario = resize(load_scenario("scripted-links"), Sizes(smoke=True, viewers=20, seconds=3))
     first, second = (run_memory(scenario, RunOptions(seed=5), lambda text: None) for _ in range(2))

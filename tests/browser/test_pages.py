@@ -14,6 +14,8 @@ from protocol.messages import State, Tick
 from tests.support.broker import joined_link, running_broker
 from tests.support.programs import needs
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parent.parent.parent
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",

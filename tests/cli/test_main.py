@@ -30,6 +30,7 @@ def test_the_real_help_lists_the_table() -> None:
         assert row.summary in result.output
 
 
+@pytest.mark.integration
 def test_the_top_level_imports_nothing_slow() -> None:
     code = (
         "import sys, broker.cli; print([m for m in ('trio', 'rich', 'msgspec', 'jwt', 'msgpack') if m in sys.modules])"

@@ -18,10 +18,11 @@ from click.testing import CliRunner
 from broker.cli.main import main
 from broker.cli.serve import _serve
 from broker.ledger import Ledger
-from tests.e2e.test_faults import fill
-from tests.ledger.test_service import mounted_tmpfs, remount
 from tests.support.broker import configuration
 from tests.support.faulty_disk import filled
+from tests.support.file_systems import fill, mounted_tmpfs, remount
+
+pytestmark = pytest.mark.integration
 
 Harm = Callable[[Path, ExitStack], None]
 

@@ -12,7 +12,7 @@ from protocol.clients import open_client
 from protocol.codes import Outcome
 from tests.support.processes import serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ELSEWHERE = ("unshare", "--time", "--fork", "--kill-child", "--monotonic", "50000000", "--boottime", "50000000")
 

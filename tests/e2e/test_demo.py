@@ -13,7 +13,7 @@ from broker.demo.runner import Runner
 from protocol.codes import Lane
 from tests.support.processes import roomcast, running
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 async def test_a_short_show_balances_and_says_so_in_one_line() -> None:

@@ -14,7 +14,7 @@ from broker.ledger import DirectState, Reader, database_path
 from protocol.clients import Direct, open_client
 from tests.support.processes import Running, roomcast, running, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 USERS = 2000
 TEMPLATE = "您的优惠码 {code}"

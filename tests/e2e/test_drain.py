@@ -17,24 +17,12 @@ from protocol.clients import Client, ClientClosed, Disconnected, open_client
 from protocol.clients.room import Room
 from protocol.codes import CloseCode, MessageType, Outcome
 from protocol.payloads import GiftPayload
-from tests.support.processes import Serving, roomcast, serving
+from tests.support.processes import Serving, healthz, read_all, roomcast, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 VIEWERS = 200
 WINDOW_S = 8.0
-
-
-async def healthz(broker: Serving) -> tuple[int, dict[str, object]]:
-    """Status and words of the health check, as a load balancer asks for them."""
-    async with await trio.open_tcp_stream("127.0.0.1", broker.port) as stream:
-        await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-        answer = b""
-        with trio.fail_after(20):
-            while data := await stream.receive_some():
-                answer += data
-    head, _, body = answer.partition(b"\r\n\r\n")
-    return int(head.split()[1]), json.loads(body)
 
 
 class House:
@@ -71,16 +59,9 @@ async def give(room: Room, acked: list[str], worker: int) -> None:
                 acked.append(order)
 
 
-async def read(room: Room) -> None:
-    """Pass a room's events over until the link has gone."""
-    with suppress(ClientClosed):
-        async for _ in room:
-            pass
-
-
 async def storm(shop: Client, nursery: trio.Nursery, acked: list[str]) -> None:
     room = await shop.join("lobby")
-    nursery.start_soon(read, room)
+    nursery.start_soon(read_all, room)
     for worker in range(4):
         nursery.start_soon(give, room, acked, worker)
     while len(acked) < 20:  # noqa: ASYNC110 - it only looks now and then

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,18 +13,10 @@ from broker.ledger import database_path
 from protocol.clients import open_client
 from protocol.clients.room import Room
 from protocol.codes import MessageType, Outcome
-from tests.e2e.test_drain import healthz, read
-from tests.ledger.test_service import mounted_tmpfs
-from tests.support.processes import Serving, roomcast, serving
+from tests.support.file_systems import fill, mounted_tmpfs
+from tests.support.processes import Serving, healthz, read_all, roomcast, serving
 
-pytestmark = pytest.mark.slow
-
-
-def fill(ballast: Path) -> None:
-    """Write until the disk is full."""
-    with ballast.open("wb", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(bytes(4096))
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 class Stage:
@@ -72,7 +63,7 @@ async def test_a_disk_that_is_locked_or_fills_up_while_running_recovers_without_
             trio.open_nursery() as nursery,
         ):
             room = await client.join("lobby")
-            nursery.start_soon(read, room)
+            nursery.start_soon(read_all, room)
             stage = Stage(broker, room)
             assert await stage.announce() is Outcome.ACCEPTED
 

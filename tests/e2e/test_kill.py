@@ -24,6 +24,8 @@ from protocol.codes import MessageType, Outcome
 from protocol.payloads import GiftPayload
 from tests.support.processes import Running, Serving, roomcast, running, serving
 
+pytestmark = pytest.mark.integration
+
 ROOMS = ("r0", "r1", "r2")
 WINDOW = 8
 """Gifts under way in each room."""

@@ -15,7 +15,7 @@ from protocol.clients import Disconnected, open_client
 from protocol.codes import CloseCode
 from tests.support.processes import roomcast, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 async def test_one_json_line_says_where_it_serves_and_who_it_is() -> None:

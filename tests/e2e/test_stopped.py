@@ -10,10 +10,9 @@ import trio
 from protocol.clients import ClientClosed, Disconnected, open_client
 from protocol.clients.events import Gap, TickAccount
 from protocol.codes import Outcome
-from tests.e2e.test_drain import healthz
-from tests.support.processes import Serving, serving
+from tests.support.processes import Serving, healthz, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 VIEWERS = 60
 HEARTBEAT_S = 1.5

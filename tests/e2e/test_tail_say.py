@@ -11,7 +11,7 @@ from protocol.clients import open_client
 from protocol.codes import Outcome
 from tests.support.processes import roomcast, running, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 async def say(url: str, text: str) -> None:

@@ -15,6 +15,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.support.broker import joined_link, running_broker
 
+pytestmark = pytest.mark.integration
+
 DEADLINE_S = 20
 
 

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from broker.ledger import LedgerRefused
-from tests.ledger.test_kill import check, first_open, read_all, start, take_acks
+from tests.support.ledger_process import check, first_open, read_all, start, take_acks
 
 pytestmark = [
+    pytest.mark.integration,
     pytest.mark.slow,
     pytest.mark.skipif(os.geteuid() != 0, reason="mounting an image needs root"),
     pytest.mark.skipif(shutil.which("mkfs.ext4") is None, reason="needs mkfs.ext4"),

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import subprocess
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,8 @@ from broker.ledger import (
     database_path,
     make_key,
 )
-from tests.support.faulty_disk import FaultyStore, bodies, disk_error, quick_directory
+from tests.support.faulty_disk import FaultyStore, bodies, disk_error
+from tests.support.file_systems import mounted_tmpfs, remount
 
 QUICK = Pace(idle_s=0.005, maintenance_s=0.02, retry_first_s=0.005, retry_most_s=0.02)
 
@@ -81,12 +81,6 @@ async def running(directory: Path, **options: Any) -> AsyncIterator[Bench]:
             yield Bench(ledger, stores)
         finally:
             nursery.cancel_scope.cancel()
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with quick_directory() as found:
-        yield found
 
 
 async def test_results_come_in_the_order_of_the_submissions(directory: Path) -> None:
@@ -299,24 +293,7 @@ async def test_the_log_is_moved_when_nobody_waits(directory: Path) -> None:
 # ---- real disks
 
 
-@contextmanager
-def mounted_tmpfs(target: Path, size: str) -> Iterator[Path]:
-    target.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", target], capture_output=True)
-    if done.returncode:
-        pytest.skip(f"cannot mount a tmpfs here: {done.stderr.decode().strip()}")
-    try:
-        yield target
-    finally:
-        subprocess.run(["umount", "-l", target], check=True)
-
-
-def remount(disk: Path, mode: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{mode}", disk], check=True)
-
-
+@pytest.mark.integration
 async def test_a_full_disk_refuses_and_recovers_when_there_is_space(tmp_path: Path) -> None:
     with mounted_tmpfs(tmp_path / "disk", "1m") as disk:
         ballast = disk / "ballast"
@@ -338,6 +315,7 @@ async def test_a_full_disk_refuses_and_recovers_when_there_is_space(tmp_path: Pa
         assert bodies(database_path(disk / "data"))[-1] == b"at last"
 
 
+@pytest.mark.integration
 async def test_a_first_start_on_a_full_disk_does_no_harm_to_the_next_one(tmp_path: Path) -> None:
     with mounted_tmpfs(tmp_path / "disk", "1m") as disk:
         for left in (0, 4096, 16384, 65536, 131072):  # it fails at another step each time
@@ -354,6 +332,7 @@ async def test_a_first_start_on_a_full_disk_does_no_harm_to_the_next_one(tmp_pat
         assert bodies(database_path(disk / "data"))[-1] == b"at last"
 
 
+@pytest.mark.integration
 async def test_a_disk_that_becomes_read_only_refuses_and_recovers(tmp_path: Path) -> None:
     with mounted_tmpfs(tmp_path / "disk", "4m") as disk:
         async with running(disk / "data") as bench:

@@ -17,10 +17,10 @@ from broker.net import poller
 from broker.server import Broker
 from protocol.codes import CloseCode, MessageType, Outcome, Role, Tier
 from protocol.messages import Ack, Auth, Direct, Event, Ping, Pong, Resume, Resumed
-from tests.rooms.test_durable import announce, directory, durable_broker, gift
 from tests.support.broker import joined_link, raw_link, running_broker
+from tests.support.durable import announce, durable_broker, gift
 
-__all__ = ["directory"]
+pytestmark = pytest.mark.integration
 
 HOUR_MS = 3_600_000
 SECRET = "0123456789abcdef0123456789abcdef"

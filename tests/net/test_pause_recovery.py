@@ -23,9 +23,9 @@ from protocol.clients.events import Event, Gap, Rejoined
 from protocol.clients.room import Room
 from protocol.clients.transports import StreamPipe, connector
 from protocol.codes import CloseCode, MessageType, Outcome
-from tests.rooms.test_durable import directory, durable_broker
+from tests.support.durable import durable_broker
 
-__all__ = ["directory"]
+pytestmark = pytest.mark.integration
 
 LIFT_S = 60.0
 MISSED = 1200

@@ -18,27 +18,15 @@ from broker.net.transport import Framing, TcpTransport
 from broker.net.websocket import WebSocketJsonTransport, WebSocketTransport
 from protocol.codes import CloseCode
 from protocol.connection import Connection, Frame
-from protocol.messages import ClientHello, GoAway, Side
-from tests.net.test_websocket import BINARY, KEY, TEXT, masked
+from protocol.messages import GoAway, Side
 from tests.support.poller import Stage, on_stage
-
-HELLO = Connection(Side.CLIENT).send(ClientHello("roomcast", 1, 1))
-UPGRADE = (
-    b"GET /live HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: " + KEY + b"\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: roomcast.v1\r\n\r\n"
-)
-JSON_UPGRADE = UPGRADE.replace(b"roomcast.v1", b"roomcast.json.v1")
+from tests.support.websocket import BINARY, HELLO, JSON_UPGRADE, KEY, TEXT, UPGRADE, masked, status, v2
 
 
 @pytest.fixture
 def stage() -> Iterator[Stage]:
     with on_stage() as found:
         yield found
-
-
-def status(said: bytes) -> int:
-    assert said.startswith(b"HTTP/1.1 "), said
-    return int(said[9:12])
 
 
 # ---- who speaks what
@@ -299,11 +287,6 @@ def test_a_refused_client_that_says_nothing_is_closed_with_its_place_in_the_over
 
 
 # ---- PROXY headers
-
-
-def v2(source: str, command: int = 0x21) -> bytes:
-    body = socket.inet_aton(source) * 2 + struct.pack("!HH", 50_000, 443)
-    return b"\r\n\r\n\x00\r\nQUIT\n" + struct.pack("!BBH", command, 0x11, len(body)) + body
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from protocol.codes import CloseCode, MessageType, Outcome
 from protocol.messages import Ack, Direct, Event, Missed, Ping, Pong, State, Tick
 from tests.support.broker import RawLink, joined_link, running_broker
 
+pytestmark = pytest.mark.integration
+
 # Everything a viewer may lose needs a socket that fills quickly: small buffers on both ends.
 SMALL = {"send_buffer_bytes": 4096, "notsent_lowat_bytes": 1024}
 

@@ -19,9 +19,8 @@ from broker.net.tls import (
 )
 from broker.net.transport import TcpTransport, Transport
 from broker.net.websocket import WebSocketJsonTransport, WebSocketTransport, ws_frame
-from tests.net.test_protocol_detection import HELLO, JSON_UPGRADE, UPGRADE, status, v2
-from tests.net.test_websocket import BINARY, TEXT, masked
 from tests.support.poller import Credentials, Stage, make_credentials, on_stage, shake_hands
+from tests.support.websocket import BINARY, HELLO, JSON_UPGRADE, TEXT, UPGRADE, masked, status, v2
 
 
 @pytest.fixture(scope="module")

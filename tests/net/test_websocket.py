@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import itertools
-import operator
 import random
 import struct
 import tracemalloc
@@ -30,25 +28,7 @@ from broker.net.websocket import (
 )
 from protocol.codes import CloseCode
 from tests.support.poller import RememberingOwner, Stage, on_stage
-
-KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
-
-
-def masked(
-    opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, key: bytes = b"\x11\x22\x33\x44"
-) -> bytes:
-    """A client's frame, made by hand so that it may be wrong."""
-    first = bytes((fin << 7 | rsv << 4 | opcode,))
-    size = len(payload)
-    if size < 126:
-        length = bytes((0x80 | size,))
-    elif size < 65536:
-        length = b"\xfe" + struct.pack("!H", size)
-    else:
-        length = b"\xff" + struct.pack("!Q", size)
-    return first + length + key + bytes(map(operator.xor, payload, itertools.cycle(key)))
-
+from tests.support.websocket import BINARY, CLOSE, CONTINUATION, KEY, PING, PONG, TEXT, masked
 
 # ---- the handshake
 

@@ -45,6 +45,7 @@ def test_the_fuzzer_finds_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
     assert " sent '" in report.failure, "it can be reproduced"
 
 
+@pytest.mark.integration
 def test_the_command_prints_its_figures() -> None:
     command = [sys.executable, "-m", "tests.protocol.fuzz", "--frames", "300", "--seed", "5"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

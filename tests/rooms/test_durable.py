@@ -3,65 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 
-from broker.ledger import LedgerState, Pace, Reader, database_path
+from broker.ledger import LedgerState, Reader, database_path
 from broker.rooms.encoding import Prepared
 from broker.rooms.fanout import Outbox
 from broker.rooms.room import Room
-from broker.server import Broker
 from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, Outcome, RoomPhase, Tier
-from protocol.messages import Ack, AckResult, ErrorReply, Event, Join, Left, Resume, Resumed
-from tests.support.broker import RawLink, joined_link, raw_link, running_broker
-from tests.support.faulty_disk import FaultyStore, disk_error, quick_directory
+from protocol.messages import Ack, ErrorReply, Event, Join, Left, Resume, Resumed
+from tests.support.broker import joined_link, raw_link
+from tests.support.durable import announce, disk, durable_broker, gift
+from tests.support.faulty_disk import disk_error
 
-QUICK = Pace(idle_s=0.005, maintenance_s=0.05, retry_first_s=0.005, retry_most_s=0.02)
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with quick_directory() as found:
-        yield found
-
-
-@asynccontextmanager
-async def durable_broker(directory: Path, **overrides: Any) -> AsyncIterator[Broker]:
-    """A broker that keeps its ledger in ``directory``; its disk can be told to fail."""
-    ledger = {"data_dir": str(directory), **overrides.pop("ledger", {})}
-    async with running_broker(ledger=ledger, prepare=with_a_faulty_disk, **overrides) as broker:
-        yield broker
-
-
-def with_a_faulty_disk(broker: Broker) -> None:
-    assert broker.ledger is not None
-    broker.ledger._pace = QUICK
-    broker.ledger._open_store = lambda path: stores.setdefault(broker, FaultyStore(path))
-
-
-stores: dict[Broker, FaultyStore] = {}
-
-
-def disk(broker: Broker) -> FaultyStore:
-    """The disk under a broker."""
-    return stores[broker]
-
-
-def gift(order: str, user: str = "ann", count: int = 1) -> tuple[Any, ...]:
-    return (order, user, user.title(), "rose", count, 100, "")
-
-
-async def announce(link: RawLink, room: int, number: int) -> AckResult:
-    """Post one announcement and return its fate."""
-    await link.post(room, number, MessageType.ANNOUNCEMENT, (f"news {number}",))
-    while not (results := (await link.expect(Ack))[1].results):
-        pass
-    return results[0]
+pytestmark = pytest.mark.integration
 
 
 async def test_events_rooms_and_epochs_come_back_after_a_restart(directory: Path) -> None:

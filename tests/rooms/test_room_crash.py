@@ -24,10 +24,10 @@ from protocol.connection import Frame
 from protocol.messages import Ack, Post
 from protocol.messages import Event as WireEvent
 from protocol.messages import Left as WireLeft
-from tests.rooms.test_durable import directory, durable_broker
 from tests.support.broker import joined_link, running_broker
+from tests.support.durable import durable_broker
 
-__all__ = ["directory"]
+pytestmark = pytest.mark.integration
 
 UNLIMITED = {"link": {"frames_per_s": 0}, "room": {"admit_per_window": 100_000, "tick_ms": 20}}
 

@@ -14,11 +14,11 @@ from broker.ledger import Reader, queries
 from broker.server import Broker
 from protocol.codes import ErrorCode, MessageType, Tier
 from protocol.messages import Ack, ErrorReply, Event, Resume, Resumed
-from tests.rooms.test_durable import announce, directory, disk, durable_broker
 from tests.support.broker import RawLink, joined_link, raw_link
+from tests.support.durable import announce, disk, durable_broker
 from tests.support.faulty_disk import disk_error
 
-__all__ = ["directory"]
+pytestmark = pytest.mark.integration
 
 SHORT = {"history_entries": 3}
 

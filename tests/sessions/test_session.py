@@ -36,6 +36,8 @@ from protocol.messages import (
 )
 from tests.support.broker import RawLink, joined_link, raw_link, running_broker
 
+pytestmark = pytest.mark.integration
+
 SECRET = "0123456789abcdef0123456789abcdef"
 
 

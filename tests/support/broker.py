@@ -28,6 +28,7 @@ from protocol.messages import (
     Side,
 )
 from protocol.state import LinkState
+from tests.support.integration import require_marker
 
 M = TypeVar("M")
 
@@ -43,12 +44,11 @@ def configuration(**overrides: Any) -> Config:
 
 @asynccontextmanager
 async def running_broker(
-    *, prepare: Callable[[Broker], None] | None = None, wall_ms: Callable[[], int] | None = None, **overrides: Any
+    *, kind: type[Broker] = Broker, wall_ms: Callable[[], int] | None = None, **overrides: Any
 ) -> AsyncIterator[Broker]:
-    """A broker that serves while the block lasts; a crash in it fails the test. ``prepare`` sees it before it runs."""
-    broker = Broker(configuration(**overrides), rng=random.Random(7), wall_ms=wall_ms)
-    if prepare is not None:
-        prepare(broker)
+    """Run a broker of the class ``kind`` while the block lasts; a crash in it fails the test."""
+    require_marker("a whole broker")
+    broker = kind(configuration(**overrides), rng=random.Random(7), wall_ms=wall_ms)
     async with trio.open_nursery() as nursery:
         await nursery.start(broker.run)
         try:

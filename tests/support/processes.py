@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 import trio
 
-__all__ = ["Finished", "Serving", "command", "environment", "roomcast", "serving"]
+from protocol.clients import ClientClosed
+from protocol.clients.room import Room
+
+__all__ = ["Finished", "Serving", "command", "environment", "healthz", "read_all", "roomcast", "serving"]
 
 DEADLINE_S = 60
 """Far beyond anything a test needs; a loaded machine may take a second to start Python."""
@@ -146,3 +149,22 @@ async def _process(arguments: list[str], env: dict[str, str]) -> AsyncIterator[t
         for stream in (process.stdout, process.stderr):
             assert stream is not None
             await trio.aclose_forcefully(stream)
+
+
+async def healthz(broker: Serving) -> tuple[int, dict[str, object]]:
+    """Status and words of the health check, as a load balancer asks for them."""
+    async with await trio.open_tcp_stream("127.0.0.1", broker.port) as stream:
+        await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = b""
+        with trio.fail_after(20):
+            while data := await stream.receive_some():
+                answer += data
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)
+
+
+async def read_all(room: Room) -> None:
+    """Pass a room's events over until the link has gone."""
+    with suppress(ClientClosed):
+        async for _ in room:
+            pass

@@ -63,6 +63,7 @@ def test_only_time_in_which_the_loop_worked_is_overload(late_s: float, worked_s:
     assert times.loop_monitor.judge(0.0) == 0.0
 
 
+@pytest.mark.integration
 async def test_a_broker_names_what_blocks_it_and_does_not_shed_load_for_it() -> None:
     with structlog.testing.capture_logs() as lines:
         async with running_broker() as broker:

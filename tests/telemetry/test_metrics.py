@@ -95,6 +95,7 @@ def test_names_follow_the_conventions_and_are_unique() -> None:
         assert metric.help.endswith("."), metric.name
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("is_durable", [False, True])
 async def test_every_row_is_read_from_a_running_broker(tmp_path: Path, is_durable: bool) -> None:
     ledger = {"data_dir": str(tmp_path)} if is_durable else {}
@@ -112,6 +113,7 @@ async def test_every_row_is_read_from_a_running_broker(tmp_path: Path, is_durabl
         assert broker.stats().accounts[0].shown == 1
 
 
+@pytest.mark.integration
 async def test_what_an_ended_room_has_counted_stays_counted() -> None:
     async with running_broker(room={"idle_close_s": 0.1}) as broker:
         async with joined_link(broker, "dev:ann") as (ann, room):

@@ -17,12 +17,12 @@ from broker.server import Broker
 from broker.users.batches import MAX_IN_FLIGHT
 from protocol.codes import ErrorCode, Feature, MessageType, Role
 from protocol.messages import BatchState, Direct, ErrorReply, SendDirect
-from tests.rooms.test_durable import directory, disk, durable_broker
 from tests.support.broker import RawLink, raw_link, running_broker
+from tests.support.directs import ack, acked, login, nothing_more
+from tests.support.durable import disk, durable_broker
 from tests.support.faulty_disk import disk_error
-from tests.users.test_inbox import ack, acked, login, nothing_more
 
-__all__ = ["directory"]
+pytestmark = pytest.mark.integration
 
 M = TypeVar("M")
 NEWS = MessageType.ANNOUNCEMENT

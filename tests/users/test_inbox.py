@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +15,16 @@ from broker.users.inbox import MAX_PAYLOAD_BYTES, WINDOW, BatchResult
 from protocol import connection
 from protocol.direct_batches import TemplateError
 from protocol.frames import pack_body
-from protocol.messages import Direct, DirectAck, Ping, Pong
-from tests.rooms.test_durable import directory, disk, durable_broker
+from protocol.messages import Direct, DirectAck
 from tests.support.broker import RawLink, raw_link
+from tests.support.directs import ack, acked, login, nothing_more, until_state
+from tests.support.durable import disk, durable_broker
 from tests.support.faulty_disk import disk_error
 
-__all__ = ["directory"]
+pytestmark = pytest.mark.integration
 
 COUPON = 200
 FAR_MS = 2**50
-
-
-@asynccontextmanager
-async def login(broker: Broker, user: str) -> AsyncIterator[RawLink]:
-    async with raw_link(broker) as link:
-        await link.login(f"dev:{user}")
-        yield link
 
 
 async def send(broker: Broker, user: str, text: str, **options: Any) -> LedgerResult:
@@ -53,33 +45,6 @@ async def take(link: RawLink, count: int) -> list[tuple[int, str]]:
         assert direct.type == COUPON
         found.append((direct.direct_id, direct.payload["text"]))
     return found
-
-
-async def nothing_more(link: RawLink) -> None:
-    """No message is under way to this link."""
-    await link.send((Ping(1), 0, 77))
-    while True:
-        frame = await link.next_frame()
-        assert frame is not None
-        assert not isinstance(frame.message, Direct), frame.message
-        if isinstance(frame.message, Pong):
-            return
-
-
-async def ack(link: RawLink, direct_id: int) -> None:
-    await link.send((DirectAck(direct_id), 0, 0))
-
-
-async def acked(broker: Broker, user: str, direct_id: int) -> None:
-    """Wait until the ledger knows that a message was seen."""
-    await until_state(broker, user, direct_id, DirectState.ACKED)
-
-
-async def until_state(broker: Broker, user: str, direct_id: int, state: DirectState) -> None:
-    assert broker.inboxes is not None
-    with trio.fail_after(20):
-        while await broker.inboxes.state(user, direct_id) is not state:  # noqa: ASYNC110 - the disk has no event
-            await trio.sleep(0.001)
 
 
 async def test_a_message_reaches_every_device_of_its_user_and_nobody_else(directory: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import random
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,11 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from broker.core.limits.overload import OverloadStage
-from broker.core.limits.rate_limit import Rate
 from broker.core.rooms.effects import Effect, End, Outcomes, Publish, Reply, TickOut
 from broker.core.rooms.policies import POLICIES, policy_from
-from broker.core.rooms.state import CustomRule, RoomRules, RoomState
-from protocol.codes import MESSAGE_TYPES, ErrorCode, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
+from broker.core.rooms.state import RoomRules, RoomState
+from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.messages import Account, Post, Tick
 from protocol.payloads import (
     AnnouncementPayload,
@@ -27,23 +25,7 @@ from protocol.payloads import (
     LikePayload,
     PhasePayload,
 )
-
-EVERYTHING = frozenset(kind for kind, rule in MESSAGE_TYPES.items() if rule.post_roles) | {200, 201}
-CUSTOM = {
-    200: CustomRule(200, "flash_sale", Lane.COMMERCE, 4096, Rate(5.0, 5), frozenset({Role.APP})),
-    201: CustomRule(201, "poll_vote", Lane.CHAT, 1024, Rate(5.0, 5), frozenset({Role.VIEWER})),
-}
-
-
-@dataclass
-class Person:
-    user_id: str
-    role: Role = Role.VIEWER
-    may_post: frozenset[int] = EVERYTHING
-
-    @property
-    def name(self) -> str:
-        return self.user_id.title()
+from tests.support.rooms import CUSTOM, Person
 
 
 def a_room(policy: str = "roomcast", **overrides: Any) -> RoomState[int]:

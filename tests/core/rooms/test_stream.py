@@ -19,7 +19,7 @@ from broker.core.rooms.stream import StoredEvent
 from protocol.codes import ErrorCode, Lane, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.messages import Event, Post
 from protocol.payloads import AnnouncementPayload, GiftPayload, PhasePayload
-from tests.core.rooms.test_state import CUSTOM, Person
+from tests.support.rooms import CUSTOM, Person
 
 HOST, APP = Person("max", Role.HOST), Person("shop", Role.APP)
 

@@ -11,8 +11,7 @@ import trio.testing
 from protocol.clients import Client, Room
 from protocol.codes import Lane, LeaveReason, Opcode, Outcome
 from protocol.messages import Ack, AckResult, Join, Left, Post, Resume, Resumed
-
-from ...support.peer import Network, Peer, client_of, event, joined
+from tests.support.peer import Network, Peer, client_of, event, joined
 
 MAX_STEPS = 80
 

@@ -12,8 +12,7 @@ from protocol.clients import ClientClosed, Connected, open_client
 from protocol.codes import Feature, Opcode, Tier
 from protocol.errors import LocalProtocolError
 from protocol.messages import Auth, Authenticated, ClientHello, GoAway, Join
-
-from ...support.peer import NO_ROUTE, URL, Network, client_of, count_likes, join, joined, linked, server_hello, take
+from tests.support.peer import NO_ROUTE, URL, Network, client_of, count_likes, join, joined, linked, server_hello, take
 
 # ---- handshake
 

@@ -12,8 +12,7 @@ from protocol.clients import Connected, Direct, Missed, Pulse
 from protocol.clients.directs import SEEN_DIRECTS
 from protocol.codes import MessageType, Opcode
 from protocol.messages import DirectAck, Ping, Pong, RoomPulse
-
-from ...support.peer import Network, client_of, join, linked, quiet, take, take_until
+from tests.support.peer import Network, client_of, join, linked, quiet, take, take_until
 
 
 async def test_a_direct_message_is_acknowledged_when_it_was_shown(autojump_clock: Any) -> None:

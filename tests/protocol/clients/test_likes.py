@@ -13,8 +13,7 @@ from protocol.codes import ErrorCode, LeaveReason, MessageType, Opcode, Outcome
 from protocol.errors import LocalProtocolError
 from protocol.messages import Left as WireLeft
 from protocol.messages import Post, Resumed
-
-from ...support.peer import join, joined, linked, take_until
+from tests.support.peer import join, joined, linked, take_until
 
 
 async def test_likes_are_summed_and_sent_once_a_second(autojump_clock: Any) -> None:

@@ -15,8 +15,7 @@ from protocol.codes import CloseCode, Opcode
 from protocol.connection import NEED_DATA, Connection, Frame
 from protocol.messages import Authenticated, Join, Pong, Post, Side
 from protocol.reconnect import Signal
-
-from ...support.peer import server_hello
+from tests.support.peer import server_hello
 
 
 class RecordingPipe:

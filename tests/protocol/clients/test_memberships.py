@@ -23,8 +23,7 @@ from protocol.codes import Lane, LeaveReason, Opcode, Tier
 from protocol.connection import Frame
 from protocol.errors import LocalProtocolError
 from protocol.messages import ErrorReply, Join, Leave, Left, Message, Resume, Resumed, opcode_of
-
-from ...support.peer import event, joined, tick
+from tests.support.peer import event, joined, tick
 
 LIVE = (Membership.WANTED, Membership.ASKED, Membership.JOINED)
 

@@ -12,8 +12,7 @@ from protocol.clients import Fault, PostResult
 from protocol.codes import ErrorCode, LeaveReason, Opcode, Outcome
 from protocol.errors import LocalProtocolError
 from protocol.messages import Ack, AckResult, ErrorReply, Left, Post, Resumed
-
-from ...support.peer import Posting, join, joined, linked, quiet, take_until
+from tests.support.peer import Posting, join, joined, linked, quiet, take_until
 
 FATES = [
     (Outcome.ACCEPTED, 0, {}),

@@ -26,8 +26,7 @@ from protocol.clients import (
 from protocol.codes import ErrorCode, Lane, Opcode, Outcome, Tier
 from protocol.connection import encode
 from protocol.messages import Authenticated, ErrorReply, GoAway, Join, Pong, Resume, Resumed
-
-from ...support.peer import (
+from tests.support.peer import (
     NO_ROUTE,
     Network,
     Peer,

@@ -15,8 +15,7 @@ from protocol.errors import LocalProtocolError
 from protocol.messages import Account, Ack, AckResult, ErrorReply, TickEntry
 from protocol.messages import Left as WireLeft
 from protocol.messages import State as WireState
-
-from ...support.peer import Posting, event, join, joined, linked, quiet, take, take_until, tick
+from tests.support.peer import Posting, event, join, joined, linked, quiet, take, take_until, tick
 
 # ---- rooms
 

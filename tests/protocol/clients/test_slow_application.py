@@ -11,8 +11,7 @@ import trio.testing
 from protocol.clients import Connected, Danmaku, Direct, Disconnected, Event, Missed, PostResult, Rejoined
 from protocol.codes import Lane, Opcode, Outcome
 from protocol.messages import Resumed
-
-from ...support.peer import (
+from tests.support.peer import (
     Network,
     Peer,
     Posting,

@@ -33,8 +33,7 @@ from protocol.clients.transports import MAX_UPGRADE_BYTES, SUBPROTOCOL, WebSocke
 from protocol.codes import CloseCode, Lane, Opcode, Outcome
 from protocol.connection import NEED_DATA, Connection, Frame
 from protocol.messages import Ack, AckResult, Authenticated, Post, Side
-
-from ...support.peer import event, joined, server_hello, take_until
+from tests.support.peer import event, joined, server_hello, take_until
 
 # ---- addresses
 

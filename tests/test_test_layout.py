@@ -1,0 +1,67 @@
+"""Rules of the suite itself: what test modules import, and which private names they reach."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.integration import require_marker
+
+TESTS = Path(__file__).parent
+TREES = {
+    str(path.relative_to(TESTS)): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(TESTS.rglob("*.py"))
+}
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Absolute names of the modules, and of the names in them, that a module imports."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "tests use absolute imports"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_no_module_imports_from_a_test_module() -> None:
+    """What two modules need is in ``tests/support``."""
+    found = {
+        path: [name for name in imported(tree) if any(part.startswith("test_") for part in name.split(".")[:-1])]
+        for path, tree in TREES.items()
+    }
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_the_support_modules_hold_no_tests() -> None:
+    for path, tree in TREES.items():
+        if path.startswith("support/"):
+            assert [
+                node.name
+                for node in ast.walk(tree)
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+            ] == [], path
+
+
+def test_only_the_support_modules_build_a_broker() -> None:
+    """They require the marker ``integration``; the simulation's broker has no sockets."""
+    found = {
+        path
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Broker"
+    }
+    assert {path for path in found if not path.startswith(("support/", "simulation/"))} <= {
+        "test_server.py",  # it builds brokers and runs none
+    }
+
+
+@pytest.mark.parametrize("start", [lambda: subprocess.run(["true"], check=True), lambda: require_marker("a broker")])
+def test_a_test_without_the_marker_cannot_start_a_process_or_a_broker(start: Callable[[], object]) -> None:
+    with pytest.raises(pytest.fail.Exception, match="integration"):
+        start()
