@@ -16,7 +16,15 @@ from tests.support.faulty_disk import quick_directory
 # Machines that run the tests are shared: an example that takes long says nothing about the code. On CI the same
 # commit gets the same examples, so that a red run speaks about the change; elsewhere every run looks at new ones.
 settings.register_profile("roomcast", deadline=None, derandomize="CI" in os.environ)
+settings.register_profile("quick", settings.get_profile("roomcast"), max_examples=30)
 settings.load_profile("roomcast")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The quick part of the suite tries fewer examples, where a test does not give their number."""
+    if "not slow" in config.getoption("markexpr"):
+        settings.load_profile("quick")
+
 
 integration.watch_processes()
 

@@ -102,6 +102,7 @@ def test_a_broker_that_is_cancelled_while_it_drains_cuts_no_frame_and_keeps_its_
     assert len(acked) > len(posted) // 2, "most of them were told before the end"
 
 
+@pytest.mark.slow
 def test_a_ledger_that_is_cancelled_while_it_starts_can_be_opened_again(directory: Path) -> None:
     async def start(instrument: CancelAtStep) -> None:
         ledger = a_ledger(directory)
@@ -115,6 +116,7 @@ def test_a_ledger_that_is_cancelled_while_it_starts_can_be_opened_again(director
     cancel_at_every_step(start, 3)
 
 
+@pytest.mark.slow
 def test_questions_and_waits_that_are_cancelled_leave_the_ledger_whole(directory: Path) -> None:
     told: list[LedgerResult] = []
     sent = 0
@@ -142,6 +144,7 @@ def test_questions_and_waits_that_are_cancelled_leave_the_ledger_whole(directory
     assert all(isinstance(settled, Committed) for settled in told)
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_cancelled_is_completed_by_sending_it_again(directory: Path) -> None:
     users = {f"user{number}": {"code": f"c{number}"} for number in range(30)}
     batches = 0

@@ -26,6 +26,8 @@ from protocol.codes import MessageType
 from tests.simulation.disk import SimLedger
 from tests.simulation.scenario import simulate
 
+pytestmark = pytest.mark.integration
+
 FIXED = (
     31,  # an inbox whose last message had expired unseen was kept for ever
     53,  # a disk that could not be read for a moment made a RESUME lose events that it still had
