@@ -177,6 +177,11 @@ class Connection:
         """Bytes that wait for the rest of their frame."""
         return max(0, len(self._buffer) - self._position)
 
+    @property
+    def receive_buffer(self) -> bytes | bytearray:
+        """The buffer that holds `buffered_bytes`; to inspect, not to change."""
+        return self._buffer
+
     def next_event(self) -> Frame | Refused | NeedData:
         """Return the next frame, a refusal (server side only), or NEED_DATA.
 

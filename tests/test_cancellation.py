@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.ledger import Committed, Entry, Ledger, LedgerResult, Reader, SubmitResult, database_path
+from broker.ledger import Committed, Entry, Ledger, LedgerLimits, LedgerResult, Reader, SubmitResult, database_path
 from broker.ledger.queries import LedgerQueries
 from broker.server import Broker, unix_ms
 from broker.users.inbox import Inboxes
@@ -28,8 +28,8 @@ def a_broker(directory: Path, **link: float) -> Broker:
     return DurableBroker(config, rng=random.Random(7))
 
 
-def a_ledger(directory: Path) -> Ledger:
-    return Ledger(directory, unix_ms=unix_ms, pace=QUICK)
+def a_ledger(directory: Path, limits: LedgerLimits | None = None) -> Ledger:
+    return Ledger(directory, unix_ms=unix_ms, pace=QUICK, limits=limits)
 
 
 @pytest.mark.integration
@@ -152,8 +152,7 @@ def test_a_batch_that_is_cancelled_is_completed_by_sending_it_again(directory: P
     async def send(instrument: CancelAtStep) -> None:
         nonlocal batches
         batches += 1
-        ledger = a_ledger(directory)
-        ledger._limits = ledger._limits.__class__(max_items=4)  # so that it has to wait again and again
+        ledger = a_ledger(directory, LedgerLimits(max_items=4))  # so that it has to wait again and again
         queries = LedgerQueries(ledger)
         inboxes = Inboxes(ledger, queries, UserRegistry(4), unix_ms, 3600)
         async with trio.open_nursery() as nursery:

@@ -161,7 +161,7 @@ async def test_a_link_that_fails_at_the_end_does_not_keep_the_others_from_being_
     close = Session.close
 
     def fail(session: Session, *args: Any) -> None:
-        if session._grant is not None and session._grant.user_id == "ann":
+        if session.user_id == "ann":
             raise RuntimeError("a defect")
         close(session, *args)
 

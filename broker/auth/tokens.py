@@ -71,6 +71,11 @@ class Authenticator:
         self._tickets = Tickets(secret, config.audience, config.ticket_s, self._grants)
 
     @property
+    def cached(self) -> int:
+        """Verified tokens in the cache."""
+        return len(self._cache)
+
+    @property
     def gives_tickets(self) -> bool:
         """Whether connections may have tickets at all."""
         return self._tickets.are_issued

@@ -160,7 +160,7 @@ class LoadProcess:
         quiet = [viewer for viewer in self.viewers if id(viewer) not in chosen]
         self._quiet = self._in_turn(self._rng.sample(quiet, len(quiet)))
         self._flooders = self._in_turn(flooders)
-        self._rates = ActRates()
+        self.rates = ActRates()
         self._begun = 0.0
         self._entered = 0
         self._cut = 0
@@ -181,7 +181,7 @@ class LoadProcess:
                         case "rates" | "cut" if not self._share.talks:
                             pass
                         case "rates":
-                            self._rates = ActRates(*command["rates"])
+                            self.rates = ActRates(*command["rates"])
                             self._begun = trio.current_time() - command["at_s"]
                         case "cut":
                             stage.start_soon(self._cut_links, command["share"])
@@ -255,7 +255,7 @@ class LoadProcess:
             pace = max(0.05, pace * 0.8) if elapsed_s > STEP_S + LATE_S else min(1.0, pace + 0.01)
             if self._calm:
                 continue
-            rates, size, under_way = self._rates, len(self.viewers), self._under_way()
+            rates, size, under_way = self.rates, len(self.viewers), self._under_way()
             by_source = (
                 rates.chat_per_viewer * size,
                 rates.flood_per_viewer * size / FLOOD_BURST,
@@ -275,7 +275,7 @@ class LoadProcess:
             return 0
         say = viewer.member.say
         if source == 0:
-            payload = DanmakuPayload(self._phrases.next(at_s, self._rates.hot_share))
+            payload = DanmakuPayload(self._phrases.next(at_s, self.rates.hot_share))
             nursery.start_soon(say, self.accounting, QUIET, MessageType.DANMAKU, payload)
         elif source == 1:
             for _ in range(FLOOD_BURST):

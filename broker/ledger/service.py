@@ -94,7 +94,8 @@ class Ledger:
         self._flushed: trio.Event | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._reader: Reader | None = None
-        self._one_reader = trio.CapacityLimiter(1)
+        self.read_limiter = trio.CapacityLimiter(1)
+        """One query at a time reads the database."""
 
     def record(
         self, items: Sequence[Item], on_done: Callable[[LedgerResult], None], keys: Sequence[Key] = ()
@@ -165,7 +166,7 @@ class Ledger:
         # Abandoned: a disk that does not answer must not keep the broker from ending. The limiter is held until it
         # does, so the connection is not closed under the question.
         return await trio.to_thread.run_sync(
-            self._ask, question, args, limiter=self._one_reader, abandon_on_cancel=True
+            self._ask, question, args, limiter=self.read_limiter, abandon_on_cancel=True
         )
 
     def _ask(self, question: Callable[..., R], args: tuple[Any, ...]) -> R:
@@ -204,7 +205,7 @@ class Ledger:
                 deadline = trio.current_time() + self._close_timeout_s
                 # A question that hangs must not keep what waits from being written.
                 with trio.move_on_after(self._close_timeout_s / 4, shield=True):
-                    async with self._one_reader:
+                    async with self.read_limiter:
                         if self._reader is not None:
                             self._reader.close()
                         self._reader = None

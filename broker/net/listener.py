@@ -97,7 +97,7 @@ class Listener:
             self.addresses = tuple(sock.getsockname()[:2] for sock in self._sockets)
             async with trio.open_nursery() as nursery:
                 for sock in self._sockets:
-                    nursery.start_soon(self._accept_forever, sock)
+                    nursery.start_soon(self.accept_from, sock)
                 task_status.started(self.addresses)
         finally:
             self.stop()
@@ -111,7 +111,8 @@ class Listener:
 
     # ---- accepting
 
-    async def _accept_forever(self, sock: socket.socket) -> None:
+    async def accept_from(self, sock: socket.socket) -> None:
+        """Accept connections from a listening socket until it is closed."""
         backoff_s = 0.0
         while sock.fileno() >= 0:
             try:
@@ -155,11 +156,12 @@ class Listener:
                 now = clock()
                 continue
             self._may_accept = False
-            self._admit(accepted, plain_address(str(peer[0])), now)
+            self.admit(accepted, plain_address(str(peer[0])), now)
             now = clock()
         return 0.0
 
-    def _admit(self, accepted: socket.socket, address: str, now: float) -> None:
+    def admit(self, accepted: socket.socket, address: str, now: float) -> None:
+        """Take an accepted connection: count it against the limits and detect its protocol, or close it."""
         detector, connection_limits = self.detector, self._connection_limits
         is_proxied = address in detector.trusted if detector.trusted else False
         if is_proxied:

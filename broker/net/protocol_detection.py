@@ -102,6 +102,11 @@ class ProtocolDetector(Transport):
         self._searched = 0
         self._peeks = is_proxied or detector.tls is not None
 
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes that were read and do not yet decide the protocol."""
+        return len(self._buffer)
+
     # ---- bytes
 
     def on_readable(self) -> None:

@@ -405,6 +405,11 @@ class Session:
     # ---- memberships
 
     @property
+    def user_id(self) -> str | None:
+        """The authenticated user; None before that."""
+        return None if self._grant is None else self._grant.user_id
+
+    @property
     def grant(self) -> Grant | None:
         """What the token grants; None before AUTH."""
         return self._grant

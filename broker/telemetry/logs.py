@@ -57,6 +57,16 @@ class LogFile:
     def flush(self) -> None:
         """Nothing to do: no line waits for another."""
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread that writes has not ended."""
+        return self._thread.is_alive()
+
+    @property
+    def waiting_chars(self) -> int:
+        """Characters that wait for the reader."""
+        return self._waiting_chars
+
     def close(self) -> None:
         """Let the thread write what waits and end; a reader that does not read is given up after `CLOSE_TIMEOUT_S`."""
         self._queue.put(None)

@@ -152,6 +152,16 @@ class Inboxes:
         self.delivered = 0
         """Messages written to links, repeated ones included."""
 
+    @property
+    def pending_users(self) -> frozenset[str]:
+        """Users whose messages wait for an acknowledgement."""
+        return frozenset(self._pending)
+
+    @property
+    def unsaved_count(self) -> int:
+        """Acknowledgements that are not in the ledger yet."""
+        return len(self._unsaved)
+
     async def load(self) -> None:
         """Read which users have pending messages. At the start, before connections are accepted."""
         found = await self._ledger.ask(Reader.pending_inboxes, MAX_USERS)

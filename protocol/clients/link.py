@@ -154,6 +154,11 @@ class Link:
         self.user: Authenticated | None = None
 
     @property
+    def outbox_bytes(self) -> int:
+        """Bytes that wait to be written."""
+        return self._outbox_bytes
+
+    @property
     def is_open(self) -> bool:
         """Whether what is sent now will be written, as far as this side knows."""
         return self._ending is None and self._final is None

@@ -248,7 +248,7 @@ class _Guarded(trio.abc.Stream):
         await self._stream.aclose()
 
 
-async def _run_websocket(
+async def run_websocket(
     stream: trio.abc.Stream, address: Address, *, task_status: trio.TaskStatus[WebSocketPipe]
 ) -> None:
     """Upgrade ``stream`` and keep trio-websocket's reader alive in a nursery of its own.
@@ -324,7 +324,7 @@ def connector(ssl_context: ssl.SSLContext | None = None) -> Connector:
                 await secure.do_handshake()
             if not address.is_websocket:
                 return StreamPipe(stream)
-            pipe: WebSocketPipe = await nursery.start(_run_websocket, stream, address)
+            pipe: WebSocketPipe = await nursery.start(run_websocket, stream, address)
             return pipe
         except trio.BrokenResourceError as error:
             await trio.aclose_forcefully(stream)

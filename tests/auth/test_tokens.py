@@ -311,7 +311,7 @@ def test_a_remembered_token_expires_all_the_same() -> None:
     for _ in range(2):
         with pytest.raises(AuthError):
             auth.verify(token)
-    assert not auth._cache
+    assert auth.cached == 0
 
 
 def test_the_cache_keeps_the_newest_tokens_and_no_more() -> None:
@@ -319,7 +319,7 @@ def test_the_cache_keeps_the_newest_tokens_and_no_more() -> None:
     tokens = [with_claims(sub=f"u{index}") for index in range(5)]
     for token in tokens:
         auth.verify(token)
-    assert len(auth._cache) == 3
+    assert auth.cached == 3
     for token in tokens[2:]:
         auth.verify(token)
     assert (auth.verified, auth.from_cache) == (5, 3)

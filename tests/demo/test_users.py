@@ -152,7 +152,7 @@ async def test_a_crowd_goes_home_when_it_is_told_to_and_when_its_input_ends() ->
         with trio.fail_after(10):
             async with aclosing(commands(*lines)) as given:
                 await crowd.run(given, told.append)
-        assert crowd._rates.chat_per_viewer == 2.0
+        assert crowd.rates.chat_per_viewer == 2.0
         assert Report(*json.loads(told[-1])) == Report(latency=[], accounting=Accounting().to_json())  # type: ignore[arg-type]
 
 
@@ -165,7 +165,7 @@ async def test_scouts_watch_whatever_the_others_do() -> None:
     ]
     told: list[str] = []
     await crowd.run(commands(*lines), told.append)
-    assert crowd._rates == ActRates()
+    assert crowd.rates == ActRates()
     assert Report(*json.loads(told[-1])).calm
 
 

@@ -39,7 +39,7 @@ def stored(directory: Path) -> dict[str, list[tuple[str, DirectState]]]:
     reader = Reader(database_path(directory))
     try:
         found: dict[str, list[tuple[str, DirectState]]] = {}
-        rows = reader._connection.execute("SELECT user, direct_id FROM directs ORDER BY user, direct_id")
+        rows = reader.connection.execute("SELECT user, direct_id FROM directs ORDER BY user, direct_id")
         for user, direct_id in rows.fetchall():
             each = reader.direct(user, direct_id)
             assert each is not None

@@ -275,13 +275,11 @@ class BadDoor(socket.socket):
         return super()._accept()
 
 
-def make_bad(house: House, errors: list[int]) -> BadDoor:
-    """Put such a socket in the place of the house's own."""
-    (sock,) = house.listener._sockets
+def make_bad(sock: socket.socket, errors: list[int]) -> BadDoor:
+    """Return such a socket, on the port of ``sock``."""
     bad = BadDoor(fileno=socket.dup(sock.fileno()))
     bad.setblocking(False)
     bad.errors = errors
-    house.listener._sockets = [bad]
     return bad
 
 
@@ -291,36 +289,36 @@ async def test_out_of_descriptors_it_backs_off_and_does_not_spin(
 ) -> None:
     before = descriptors()
     house = House(config())
-    (sock,) = house.listener._sockets = await bind(config())
-    bad = make_bad(house, [number] * 1_000_000)
+    (sock,) = await bind(config())
+    bad = make_bad(sock, [number] * 1_000_000)
     with socket.create_connection(sock.getsockname()), structlog.testing.capture_logs() as lines:
         with trio.move_on_after(20.0):
-            await house.listener._accept_forever(bad)
+            await house.listener.accept_from(bad)
     assert 20 <= house.listener.accept_errors <= 30
     assert len(lines) <= 21
     assert {line["error"] for line in lines} == {errno.errorcode[number]}
     assert lines[-1]["backoff_s"] == BACKOFF_MAX_S
     assert sum(line["unlogged"] for line in lines) + len(lines) == house.listener.accept_errors
-    house.listener.stop()
+    bad.close()
     sock.close()
-    house.poller._epoll.close()
+    house.poller.close()
     assert descriptors() <= before
 
 
 async def test_a_newcomer_that_went_away_is_no_error(autojump_clock: trio.testing.MockClock) -> None:
     house = House(config())
-    (sock,) = house.listener._sockets = await bind(config())
-    bad = make_bad(house, [errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN])
+    (sock,) = await bind(config())
+    bad = make_bad(sock, [errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN])
     with socket.create_connection(sock.getsockname()):
         with trio.move_on_after(1.0):
-            await house.listener._accept_forever(bad)
+            await house.listener.accept_from(bad)
         assert house.connection_limits.admitted == 1
     assert house.listener.accept_errors == 0
     for transport in house.poller:
         transport.abort("test over")
-    house.listener.stop()
+    bad.close()
     sock.close()
-    house.poller._epoll.close()
+    house.poller.close()
 
 
 async def test_when_descriptors_run_out_those_inside_are_served_and_newcomers_come_in_later() -> None:

@@ -46,7 +46,7 @@ def greet_in_tls(stage: Stage, credentials: Credentials, *, first: bytes = b"") 
     wrapped = credentials.client.wrap_socket(
         client, server_hostname="127.0.0.1", do_handshake_on_connect=False, suppress_ragged_eofs=False
     )
-    stage._clients.append(wrapped)
+    stage.clients.append(wrapped)
 
     def is_done() -> bool:
         try:

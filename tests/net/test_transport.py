@@ -86,7 +86,7 @@ def make_link(stage: Stage, kind: type[Transport], credentials: Credentials | No
         client = credentials.client.wrap_socket(
             client, server_hostname="127.0.0.1", do_handshake_on_connect=False, suppress_ragged_eofs=False
         )
-        stage._clients.append(client)
+        stage.clients.append(client)
         shake_hands(server, client)
     transport = kind(server, stage.transports, "127.0.0.1")
     stage.adopt(transport)

@@ -227,7 +227,7 @@ def read_bytes(sender: Side, state: LinkState, pieces: list[bytes]) -> list[obje
     for piece in pieces:
         connection.receive_data(piece)
         alive = drain(connection, found)
-        held = len(connection._buffer)
+        held = len(connection.receive_buffer)
         if held != connection.buffered_bytes or held >= cap:
             raise Broken(f"{held} bytes are held")
         if not alive:

@@ -370,7 +370,7 @@ def test_between_calls_at_most_one_incomplete_frame_is_held(stream: tuple[Side, 
         connection.receive_data(piece)
         found = drain(connection)
         assert connection.buffered_bytes < cap
-        held = connection._buffer
+        held = connection.receive_buffer
         assert len(held) == connection.buffered_bytes, "what was read is let go"
         if found and is_close(found[-1]):
             assert not connection.mid_frame
@@ -383,7 +383,7 @@ def test_a_large_read_does_not_live_on_for_its_last_bytes() -> None:
         server = end(Side.SERVER)
         server.receive_data(frame * 3000 + frame[:rest])
         assert len(drain(server)) == 3000
-        assert len(server._buffer) == server.buffered_bytes == rest
+        assert len(server.receive_buffer) == server.buffered_bytes == rest
         assert server.mid_frame
 
 

@@ -222,9 +222,9 @@ def test_a_trickle_of_bytes_does_not_copy_the_frame_again_for_each() -> None:
     early, late = work(0, 1000), work(1000, 2000)
     client.receive_data(frame[2000:50_000])
     client.next_event()
-    buffer = client._buffer
+    buffer = client.receive_buffer
     last = work(50_000, 51_000)
-    assert client._buffer is buffer, "the same buffer grows"
+    assert client.receive_buffer is buffer, "the same buffer grows"
     assert last <= late <= early + 20_000
 
 
@@ -238,10 +238,10 @@ def test_many_frames_in_one_read_are_read_without_moving_the_rest() -> None:
     assert work(4000) <= 4.1 * work(1000)
     server = end(Side.SERVER)
     server.receive_data(ping * 1000)
-    whole = server._buffer
+    whole = server.receive_buffer
     for _ in range(999):
         server.next_event()
-    assert server._buffer is whole
+    assert server.receive_buffer is whole
 
 
 # ---- memory
@@ -318,7 +318,7 @@ def test_a_stranger_makes_a_server_hold_at_most_one_small_frame() -> None:
     server.receive_data(header[:-1])
     assert drain(server) == []
     assert server.buffered_bytes == len(header) - 1
-    assert sys.getsizeof(server._buffer) < 1.2 * len(header)
+    assert sys.getsizeof(server.receive_buffer) < 1.2 * len(header)
 
 
 def test_the_caps_of_a_text_hold_before_it_is_parsed() -> None:

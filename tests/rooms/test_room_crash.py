@@ -180,8 +180,8 @@ async def test_a_handler_that_fails_once_in_a_thousand_calls_costs_one_link_each
     failing = defect.bind()
 
     def on_post(session: Session, frame: Frame) -> None:
-        assert session._grant is not None
-        (failing if session._grant.user_id.startswith("noisy") else handle)(session, frame)
+        assert session.user_id is not None
+        (failing if session.user_id.startswith("noisy") else handle)(session, frame)
 
     monkeypatch.setattr(Session, "_on_post", on_post)
     offset = ended = 0
@@ -210,7 +210,7 @@ async def test_a_link_that_fails_under_a_sweep_ends_alone(where: str, monkeypatc
     handle = getattr(Session, where)
 
     def fail(session: Session, *args: Any) -> None:
-        if session._grant is not None and session._grant.user_id == "bad":
+        if session.user_id == "bad":
             raise RuntimeError("a defect")
         handle(session, *args)
 

@@ -27,7 +27,7 @@ SHORT = {"history_entries": 3}
 async def nobody_reads(broker: Broker) -> AsyncIterator[None]:
     """Questions to the ledger wait while the block lasts."""
     assert broker.ledger is not None
-    async with broker.ledger._one_reader:
+    async with broker.ledger.read_limiter:
         yield
 
 
@@ -203,7 +203,7 @@ async def test_a_link_that_goes_while_it_waits_leaves_nothing_behind(directory: 
             async with raw_link(broker) as ann:
                 await ann.login("dev:ann")
                 await ann.send((Resume("lobby", Tier.FULL, found.state.epoch, 0), 0, 9))
-                while not broker.queries and not broker.ledger._one_reader.statistics().tasks_waiting:  # type: ignore[union-attr] # noqa: ASYNC110
+                while not broker.queries and not broker.ledger.read_limiter.statistics().tasks_waiting:  # type: ignore[union-attr] # noqa: ASYNC110
                     await trio.sleep(0.001)
             while len(broker.context.sessions) > 1:  # noqa: ASYNC110 - the set has no event
                 await trio.sleep(0.001)

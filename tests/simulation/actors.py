@@ -21,7 +21,7 @@ from broker.ledger.entries import make_key
 from protocol.clients import Address, BytePipe, Client, PipeLost, open_client
 from protocol.clients.events import Danmaku, Event, Gap, Position, Rejoined, RoomRefused, TickAccount
 from protocol.clients.room import Room
-from protocol.clients.transports import _run_websocket
+from protocol.clients.transports import run_websocket
 from protocol.codes import MessageType, Outcome, RoomPhase, Tier
 from protocol.frames import pack_body, unpack_body
 from protocol.messages import Direct, State
@@ -123,7 +123,7 @@ class Cast:
         pipe = SimPipe(self.world, wire)
         if not address.is_websocket:
             return pipe
-        websocket: BytePipe = await nursery.start(_run_websocket, SimStream(pipe), address)
+        websocket: BytePipe = await nursery.start(run_websocket, SimStream(pipe), address)
         return websocket
 
     @asynccontextmanager

@@ -173,7 +173,7 @@ class Life:
         broker.epoll.introduce(wire)
         self.wires.append(wire)
         socket: Any = SimSocket(wire, self.world)  # Any: as much of a socket as is needed
-        broker.listener._admit(socket, f"10.0.0.{number % 250}", self.world.now())
+        broker.listener.admit(socket, f"10.0.0.{number % 250}", self.world.now())
         return wire
 
     def transports(self) -> Iterator[Transport]:

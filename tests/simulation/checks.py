@@ -62,7 +62,7 @@ def what_is_missing(cast: Cast) -> str | None:
     assert ledger is not None
     if cast.under_way:
         return f"{cast.under_way} things are still to be done"
-    if ledger.waiting or inboxes._unsaved:
+    if ledger.waiting or inboxes.unsaved_count:
         return "something waits for the ledger"
     for reader in cast.readers:
         stream = cast.disk.books.get((reader.room, reader.epoch), [])
@@ -71,8 +71,8 @@ def what_is_missing(cast: Cast) -> str | None:
     side = broker.hub.find(SIDE)
     if side is None or side.state.phase is not _last_phase(cast, SIDE, side.state.epoch):
         return f"the phase of {SIDE} is not what it was"
-    if inboxes._pending:
-        return f"messages are pending: {sorted(inboxes._pending)}"
+    if inboxes.pending_users:
+        return f"messages are pending: {sorted(inboxes.pending_users)}"
     for liker in cast.likers:
         if liker.likes.waiting:
             return "likes wait to be sent"

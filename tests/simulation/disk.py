@@ -85,7 +85,7 @@ class Disk:
 
     def after_commit(self, connection: sqlite3.Connection) -> None:
         """The commit is on the disk; the process may die before it says so."""
-        self._keep_books(connection)
+        self.keep_books(connection)
         if self.may_kill and self.world.chance(self.world.weather.kills_at_commit / 2):
             self.world.happen("killed after a commit")
             self._die()
@@ -96,7 +96,7 @@ class Disk:
 
     # ---- what is there
 
-    def _keep_books(self, connection: sqlite3.Connection) -> None:
+    def keep_books(self, connection: sqlite3.Connection) -> None:
         rows = connection.execute(
             "SELECT seq, room, epoch, offset, kind, body FROM entries JOIN streams USING (stream) WHERE seq > ?"
             " ORDER BY seq",
@@ -174,7 +174,7 @@ class SimStore(Store):
             self._disk.may_kill = False
             self._finish = lambda: self._real.execute("COMMIT")  # type: ignore[method-assign,assignment]
             super().commit(ghost)
-            self._disk._keep_books(self._real)
+            self._disk.keep_books(self._real)
         self._real.close()
 
 

@@ -65,7 +65,7 @@ class Peer:
         self.stream = stream
         self.connection = Connection(Side.SERVER)
         self.numbers: dict[str, int] = {}
-        self._received = 0
+        self.received = 0
 
     async def send(self, message: Message, room: int = 0, sequence: int = 0, lane: Lane | None = None) -> None:
         await self.stream.send_all(self.connection.send(message, room, sequence, lane))
@@ -83,7 +83,7 @@ class Peer:
             received = await self.stream.receive_some(65536)
             if not received:
                 return None
-            self._received += 1
+            self.received += 1
             self.connection.receive_data(bytes(received))
 
     async def expect(self, opcode: Opcode) -> Frame:

@@ -172,8 +172,8 @@ class Stage:
         )
         self.poller = Poller(write_timeout_s=10.0, clock=self.clock)
         self.transports = TransportSettings(self.poller, limits or QueueLimits(), self.budget, self.on_released)
-        self._door = socket.create_server(("127.0.0.1", 0), backlog=512)
-        self._clients: list[socket.socket] = []
+        self.listening = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self.clients: list[socket.socket] = []
 
     def make_owner(self, transport: Transport) -> Owner:
         owner = RememberingOwner(transport)
@@ -188,12 +188,12 @@ class Stage:
 
     def pair(self) -> tuple[socket.socket, socket.socket]:
         """Two ends of a loopback TCP connection, both non-blocking: the broker's and the client's."""
-        client = socket.create_connection(self._door.getsockname())
-        server, _ = self._door.accept()
+        client = socket.create_connection(self.listening.getsockname())
+        server, _ = self.listening.accept()
         for sock in (server, client):
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._clients.append(client)
+        self.clients.append(client)
         return server, client
 
     def narrow_pair(self) -> tuple[socket.socket, socket.socket]:
@@ -202,7 +202,7 @@ class Stage:
         for sock in (server, client):
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
-        self._clients.append(client)
+        self.clients.append(client)
         return server, client
 
     def add(self, kind: type[Transport]) -> tuple[Transport, RememberingOwner, socket.socket]:
@@ -300,7 +300,7 @@ class Stage:
 
     def close(self) -> None:
         """End everything and check that nothing is left."""
-        for client in self._clients:
+        for client in self.clients:
             client.close()
         self.until(lambda: not len(self.poller) or self._give_up())
         assert self.poller.crashes == 0
@@ -311,7 +311,7 @@ class Stage:
             self.connection_limits.overflow,
         ) == (0, 0, 0)
         assert len(self.gone) == len(set(map(id, self.gone)))
-        self._door.close()
+        self.listening.close()
         self.poller.close()
 
     def _give_up(self) -> bool:

@@ -38,7 +38,7 @@ def test_a_reader_that_stands_still_holds_nobody_up_and_hears_later_what_it_miss
     count = 3 * MAX_WAITING_CHARS // len(line)
     for _ in range(count):
         file.write(line)  # nobody reads: this would hang for ever
-    assert file._waiting_chars <= MAX_WAITING_CHARS
+    assert file.waiting_chars <= MAX_WAITING_CHARS
 
     def finish() -> None:
         file.write("at last\n")
@@ -64,5 +64,5 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
     for _ in range(10):
         file.write("nobody hears this\n")
     file.close()
-    assert not file._thread.is_alive()
+    assert not file.is_running
     os.close(writer)

@@ -217,10 +217,10 @@ async def test_how_a_batch_stands_is_read_from_its_index_and_not_from_the_whole_
     reader = Reader(database_path(directory))
     try:
         asked: list[str] = []
-        reader._connection.set_trace_callback(asked.append)
+        reader.connection.set_trace_callback(asked.append)
         assert reader.batch_progress("may")[DirectState.PENDING] == 1
-        reader._connection.set_trace_callback(None)
-        (plan,) = reader._connection.execute(f"EXPLAIN QUERY PLAN {asked[-1]}").fetchall()
+        reader.connection.set_trace_callback(None)
+        (plan,) = reader.connection.execute(f"EXPLAIN QUERY PLAN {asked[-1]}").fetchall()
         assert "USING COVERING INDEX directs_by_batch" in plan[3]
     finally:
         reader.close()

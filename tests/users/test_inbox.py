@@ -156,7 +156,7 @@ async def test_an_inbox_whose_messages_all_expired_is_forgotten(directory: Path)
         async with login(broker, "ann") as link:
             await until_state(broker, "ann", 1, DirectState.EXPIRED)
             await nothing_more(link)
-            assert broker.inboxes._pending == {}
+            assert broker.inboxes.pending_users == frozenset()
             assert await send(broker, "ann", "new") == Committed((), (2,))
             assert await take(link, 1) == [(2, "new")]
 
@@ -172,7 +172,7 @@ async def test_an_inbox_whose_last_message_expired_is_forgotten_with_the_one_bef
             await nothing_more(link)
             await link.send((DirectAck(1), 0, 0))
             await until_state(broker, "ann", 1, DirectState.ACKED)
-            assert broker.inboxes._pending == {}
+            assert broker.inboxes.pending_users == frozenset()
 
 
 async def test_the_same_key_is_the_same_message_for_ever(directory: Path) -> None:

@@ -114,6 +114,11 @@ class PaidPacer(Generic[T]):
         """Orders that wait (``held`` in an account), merged ones included."""
 
     @property
+    def waiting(self) -> int:
+        """Items that wait: combos and single gifts."""
+        return len(self._waiting)
+
+    @property
     def pending_bytes(self) -> int:
         return self._bytes
 

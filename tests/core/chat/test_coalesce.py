@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import unicodedata
+import weakref
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from random import Random
@@ -271,10 +273,14 @@ def test_waiting_senders_are_bounded_and_merging_stops_before_first_messages_do(
 
 def test_an_entry_keeps_no_ticket_after_its_window() -> None:
     window: Coalescer[object] = Coalescer(max_items=9, merge=True, pick=Pick.FAIR, budgets={}, rng=Random(1))
-    entry = danmaku("hi")
-    window.offer(entry, object(), 0.0)
+    ticket = set[object]()  # a kind of object that can be referred to weakly
+    entry, reference = danmaku("hi"), weakref.ref(ticket)
+    window.offer(entry, ticket, 0.0)
     window.close(0.0)
-    assert entry._tickets == []
+    del ticket
+    gc.collect()
+    assert entry.text == "hi"
+    assert reference() is None
     assert (window.pending, window.shed, window.pending_bytes) == (0, 0, 0)
 
 

@@ -152,7 +152,7 @@ def test_money_out_equals_money_in_in_order_and_in_time(
             orders += 1
             went_out(pacer.offer(item, orders - 1, now))
         assert pacer.pending == orders - len(answered)  # admitted = shown + merged + held
-        assert len(pacer._waiting) <= max_items
+        assert pacer.waiting <= max_items
         assert pacer.pending_bytes <= max_bytes
         assert not (rate == 0 and pacer.pending)
     went_out(pacer.flush())

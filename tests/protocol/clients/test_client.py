@@ -30,7 +30,7 @@ async def test_hello_auth_and_join_leave_in_one_write(autojump_clock: Any) -> No
         assert auth.message == Auth("secret")
         asked = await peer.expect(Opcode.JOIN)
         assert asked.message == Join("lobby", Tier.LOW)
-        assert peer._received == 1, "one write carried all three"
+        assert peer.received == 1, "one write carried all three"
         await peer.send(server_hello())
         await peer.send(Authenticated("u1", "Ann", 99))
         await peer.send(joined(), 3, asked.sequence)

@@ -388,7 +388,7 @@ async def test_all_rooms_are_asked_for_in_the_first_write(autojump_clock: Any) -
         await peer.expect(Opcode.AUTH)
         names = [(await peer.expect_resume())[1].room_name for _ in range(4)]
         assert names == ["room1", "room2", "room3", "room4"]
-        assert peer._received == 1
+        assert peer.received == 1
 
 
 async def test_a_room_that_is_refused_on_return_ends_its_iteration(autojump_clock: Any) -> None:

@@ -227,7 +227,7 @@ async def test_posts_wait_for_a_full_outbox(autojump_clock: Any) -> None:
         await trio.testing.wait_all_tasks_blocked()
         link = client._link
         assert link is not None
-        assert 64 * 1024 < link._outbox_bytes < 64 * 1024 + 4200
+        assert 64 * 1024 < link.outbox_bytes < 64 * 1024 + 4200
         start = trio.current_time()
         await peer.vanish()
         await take_until(client.events(), Disconnected)

@@ -29,7 +29,7 @@ from protocol.clients import (
     connector,
     open_client,
 )
-from protocol.clients.transports import MAX_UPGRADE_BYTES, SUBPROTOCOL, WebSocketPipe, _run_websocket
+from protocol.clients.transports import MAX_UPGRADE_BYTES, SUBPROTOCOL, WebSocketPipe, run_websocket
 from protocol.codes import CloseCode, Lane, Opcode, Outcome
 from protocol.connection import NEED_DATA, Connection, Frame
 from protocol.messages import Ack, AckResult, Authenticated, Post, Side
@@ -460,7 +460,7 @@ async def test_messages_that_wait_are_read_though_writing_fails_meanwhile() -> N
         pipes: list[WebSocketPipe] = []
 
         async def upgrade() -> None:
-            pipes.append(await nursery.start(_run_websocket, ours, Address("ws", "broker", 80)))
+            pipes.append(await nursery.start(run_websocket, ours, Address("ws", "broker", 80)))
 
         nursery.start_soon(upgrade)
         websocket.receive_data(bytes(await theirs.receive_some()))
