@@ -59,10 +59,13 @@ class Show:
         self.duplicates = 0
         self.heard = trio.Event()
         self._orders = 0
+        self.givers = 0
+        """Tasks that still post."""
         self.is_over = False
 
     async def give(self, room: Room) -> None:
-        """One gift after the other, each until the broker says that it has it."""
+        """Post one gift after the other, each until the broker has acknowledged it."""
+        self.givers += 1
         while not self.is_over:
             self._orders += 1
             order = f"order-{self._orders}"
@@ -74,6 +77,7 @@ class Show:
                     self.heard.set()
                     break
                 await trio.sleep(result.retry_after_ms / 1000 or 0.01)
+        self.givers -= 1
 
     async def pass_over(self, room: Room) -> None:
         """Read a room only so that its events do not fill the link."""
@@ -149,7 +153,7 @@ async def storm(directory: Path, kills: int, rng: random.Random) -> Show:
         await show.more_acks(100)
         show.is_over = True
         with trio.fail_after(60):
-            while show.unseen():  # noqa: ASYNC110 - it only looks now and then
+            while show.givers or show.unseen():  # noqa: ASYNC110 - it only looks now and then
                 await trio.sleep(0.01)
         show.duplicates = sum(room.duplicates for room in viewer.rooms.values())
         nursery.cancel_scope.cancel()
