@@ -165,7 +165,7 @@ DOORS = {
 }
 
 
-def test_each_library_has_one_door() -> None:
+def test_each_library_is_imported_in_one_place() -> None:
     wrong = [
         f"{name} imports {target}"
         for name, targets in IMPORTS.items()

@@ -50,7 +50,7 @@ async def draining(broker: Broker) -> AsyncIterator[None]:
             await broker.stopped.wait()
 
 
-async def test_newcomers_and_health_checks_are_told_that_the_broker_leaves() -> None:
+async def test_new_connections_and_health_checks_learn_that_the_broker_leaves() -> None:
     async with running_broker(link={"drain_s": 20}) as broker, raw_link(broker) as stays:
         await stays.send_bytes(b"\0")
         while not broker.connection_limits.held:  # noqa: ASYNC110 - the gate has no event
@@ -137,7 +137,7 @@ async def test_a_disk_that_hangs_cannot_keep_a_broker_from_ending(directory: Pat
     reader.close()
 
 
-async def test_a_room_that_fails_at_the_end_does_not_keep_the_others_from_being_told(
+async def test_a_room_that_fails_at_the_end_does_not_keep_the_others_from_closing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with (
@@ -155,7 +155,7 @@ async def test_a_room_that_fails_at_the_end_does_not_keep_the_others_from_being_
         assert broker.hub.crashed == 1
 
 
-async def test_a_link_that_fails_at_the_end_does_not_keep_the_others_from_being_told(
+async def test_a_link_that_fails_at_the_end_does_not_keep_the_others_from_closing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     close = Session.close

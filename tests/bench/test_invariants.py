@@ -104,7 +104,7 @@ def crowd_violations(broker: dict[str, Any], viewers: list[dict[str, Any]]) -> l
     return check_crowd(broker, viewers, viewer_count=5, room_count=2, socket_count=2).violations
 
 
-def test_a_crowd_that_got_every_copy_passes() -> None:
+def test_a_load_that_got_every_copy_passes() -> None:
     assert crowd_violations(*crowd_of_five()) == []
 
 

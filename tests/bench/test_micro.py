@@ -51,7 +51,7 @@ def test_a_log_in_is_three_frames_that_the_broker_understands() -> None:
 
 
 @given(st.sampled_from(PHRASES), st.integers(0, 2**40 - 1), st.integers(0, 2**31 - 1))
-def test_a_stamped_danmaku_is_one_post_and_tells_when_it_was_due(phrase: str, due_us: int, count: int) -> None:
+def test_a_stamped_danmaku_is_one_post_and_reports_when_it_was_due(phrase: str, due_us: int, count: int) -> None:
     message = Template(phrase, 7, False).message(due_us, count)
     *_, post = read_by_the_broker(hello_auth_join(None, "stage") + message)
     assert (post.opcode, post.room, post.sequence) == (Opcode.POST, 7, count)
@@ -81,7 +81,7 @@ def test_frames_and_messages_come_whole_however_they_were_cut(bodies: list[bytes
 
 
 @pytest.mark.parametrize("codec", list(Codec))
-def test_the_crowd_reads_a_tick_in_every_codec(codec: Codec) -> None:
+def test_the_viewers_read_a_tick_in_every_codec(codec: Codec) -> None:
     entries = tuple(TickEntry(1, f"user-{number}", "Ann", ("来了来了",)) for number in range(30))
     tick = Tick(1, 100, 0, entries, Account(30, 30))
     variant = variant_of(Framing.WEBSOCKET, codec, Tier.FULL)

@@ -46,7 +46,7 @@ def test_what_spoils_a_figure_is_said(headline: dict[str, float], words: str) ->
     assert words in said(headline)
 
 
-def test_resumes_are_told_by_where_they_were_served_from() -> None:
+def test_resumes_are_reported_by_where_they_were_served_from() -> None:
     reports = [{"singles": {"recovered": 70}}, {"singles": {"recovered": 30, "not recovered": 2}}]
     before, after = {"histories": 1, "by_ledger": 1}, {"histories": 51, "by_ledger": 41}
     ledger = {"before": {"ledger": before}, "final": {"ledger": after}}

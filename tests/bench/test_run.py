@@ -51,7 +51,7 @@ def test_a_receiver_that_drops_one_frame_fails_the_run() -> None:
     assert "INVARIANT VIOLATED calm: viewer" in done.stderr
 
 
-def test_a_crowd_that_shares_sockets_adds_up() -> None:
+def test_viewers_that_share_sockets_add_up() -> None:
     done = bench("run", "one-room-100k", "--smoke", "--viewers", "40", "--seconds", "1.5", "--rate", "40")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "viewers per socket" in done.stdout

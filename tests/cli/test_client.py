@@ -8,7 +8,7 @@ import pytest
 from broker.cli.client import run_visit, visit, who_am_i
 
 
-def test_the_development_identity_is_the_login_name_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_development_identity_is_the_login_name_unless_another_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(getpass, "getuser", lambda: "anna")
     assert who_am_i(None, "viewer") == "dev:anna:viewer"
     assert who_am_i("bob", "host") == "dev:bob:host"

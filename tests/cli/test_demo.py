@@ -59,7 +59,7 @@ def test_a_show_that_does_not_balance_says_where_and_ends_with_exit_code_1(monke
     assert "NOT balanced:\n  chat: shown\n" in words.output
 
 
-def test_without_json_the_end_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_json_the_end_is_reported_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run(monkeypatch, outcome([]))
     assert result.exit_code == 0
     assert "balanced: broker, senders and viewers count the same in every lane" in result.output

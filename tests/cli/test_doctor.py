@@ -22,7 +22,7 @@ from broker.cli.main import main
 from broker.config.schema import Config, ListenConfig
 
 
-def test_descriptors_are_told_as_viewers() -> None:
+def test_descriptors_are_reported_as_viewers() -> None:
     assert check_descriptors(1024, 20_000, 256, 0) == Check(
         "descriptors", "ok", "soft 1024, hard 20000: 19744 viewers (256 in reserve)"
     )
@@ -64,7 +64,7 @@ def test_a_clock_that_stands_in_the_past_or_is_being_set_is_a_warning() -> None:
     assert check_clock(2026, -10.0, 0.05).remedy
 
 
-def test_kernel_memory_is_told_as_viewers_that_read_nothing() -> None:
+def test_kernel_memory_is_reported_as_viewers_that_read_nothing() -> None:
     check = check_tcp_memory("287907\t383877\t575814\n", 4096, 65536)
     assert (check.status, check.detail) == ("ok", "2249 MiB: 17994 viewers with full send buffers")
     poor = check_tcp_memory("100 200 3000", 4096, 65536)

@@ -81,5 +81,5 @@ def test_commands_added_by_hand_are_listed_too() -> None:
     assert CliRunner().invoke(both, ["plain"]).exit_code == 0
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_reported() -> None:
     assert CliRunner().invoke(main, ["--version"]).output.startswith("roomcast, version ")

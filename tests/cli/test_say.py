@@ -22,7 +22,7 @@ def test_only_what_others_see_or_what_counts_is_good(outcome: Outcome) -> None:
     assert fate.words
 
 
-def test_a_fate_is_told_in_words() -> None:
+def test_an_outcome_is_reported_in_words() -> None:
     def words(result: PostResult, type: int = MessageType.DANMAKU) -> str:
         return fate_of(result, type).words
 
@@ -36,7 +36,7 @@ def test_a_fate_is_told_in_words() -> None:
 
 
 @pytest.mark.parametrize("sent", [True, False])
-def test_a_fate_that_nobody_knows_is_not_called_good(sent: bool) -> None:
+def test_an_outcome_that_nobody_knows_is_not_called_good(sent: bool) -> None:
     fate = fate_of(PostResult(None, "m", sent=sent), MessageType.DANMAKU)
     assert not fate.is_good
     assert ("may have arrived" in fate.words) == sent

@@ -83,7 +83,7 @@ def test_the_snapshot_shows_the_room_as_it_is() -> None:
     assert lines(JOINED._replace(phase=RoomPhase.PAUSED, recent=()))[1] == "-- the room is paused"
 
 
-def test_counters_are_told_once_until_they_change() -> None:
+def test_counters_are_reported_once_until_they_change() -> None:
     silent = STATE._replace(joins=(), joins_more=0)
     told = lines(JOINED, STATE, silent, silent._replace(stage=2))
     assert told[2:] == [

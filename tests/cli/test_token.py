@@ -74,7 +74,7 @@ def test_the_secret_is_found_in_every_place(tmp_path: Path) -> None:
     )
 
 
-def test_without_a_secret_the_way_of_development_mode_is_told() -> None:
+def test_without_a_secret_the_way_of_development_mode_is_shown() -> None:
     result = run("--user", "alice", "--role", "host")
     assert result.exit_code == 1
     assert result.stdout == ""

@@ -155,7 +155,7 @@ def test_likes_out_of_nothing_are_noticed(story: Story, more: int) -> None:
 
 @few
 @given(stories(), st.data())
-def test_a_fate_that_is_not_what_happened_is_noticed(story: Story, data: st.DataObject) -> None:
+def test_an_outcome_that_is_not_what_happened_is_noticed(story: Story, data: st.DataObject) -> None:
     counted = [
         index for index, (*_, told) in enumerate(story.notes) if told.outcome not in (Outcome.LIMITED, Outcome.REJECTED)
     ]
@@ -173,7 +173,7 @@ def test_a_fate_that_is_not_what_happened_is_noticed(story: Story, data: st.Data
 
 @few
 @given(stories(), st.data())
-def test_a_fate_that_nobody_told_is_noticed(story: Story, data: st.DataObject) -> None:
+def test_an_outcome_that_was_not_reported_is_noticed(story: Story, data: st.DataObject) -> None:
     counted = [record for record in story.notes if record[3].outcome not in (Outcome.LIMITED, Outcome.REJECTED)]
     if not counted:
         return
@@ -226,7 +226,7 @@ def test_what_waits_at_the_end_is_a_difference() -> None:
 
 @few
 @given(stories(), st.data())
-def test_a_fate_that_was_never_heard_widens_the_equations_by_one_and_no_more(story: Story, data: st.DataObject) -> None:
+def test_an_unknown_outcome_widens_the_equations_by_one_and_no_more(story: Story, data: st.DataObject) -> None:
     chat = [
         place for place, record in enumerate(story.notes) if record[1] == MessageType.DANMAKU and record[0] == "people"
     ]

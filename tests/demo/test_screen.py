@@ -34,7 +34,7 @@ def lines(snapshot: Snapshot, width: int = 100, height: int = 30) -> list[str]:
     return file.getvalue().splitlines()
 
 
-def test_the_screen_shows_the_room_the_accounts_the_senders_and_the_house() -> None:
+def test_the_screen_shows_the_room_the_accounts_the_senders_and_the_broker() -> None:
     text = "\n".join(lines(SNAPSHOT))
     for words in (
         "2/6  chat flood", "0:34 of 2:00", "×48 求链接  小鹿", "◆ 小鹿 火箭 ×3", "欢迎", "9,999,997", "people",

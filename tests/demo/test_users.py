@@ -110,7 +110,7 @@ def test_a_spectator_counts_what_it_received_and_what_it_missed() -> None:
     assert (one.received, one.holes, one.missed, one.back, one.recovered) == (2, 1, 4, 1, 0)
 
 
-def test_a_crowd_plays_its_part_of_the_house_on_both_transports_with_few_flooders() -> None:
+def test_a_load_process_plays_its_share_of_the_viewers_on_both_transports_with_few_flooders() -> None:
     crowd = LoadProcess(SHARE)
     assert len({each.member.user for each in crowd.viewers}) == 100
     assert sum(each.member.is_websocket for each in crowd.viewers) == 25
@@ -144,7 +144,7 @@ async def commands(*lines: str) -> AsyncGenerator[str, None]:
         yield line
 
 
-async def test_a_crowd_goes_home_when_it_is_told_to_and_when_its_input_ends() -> None:
+async def test_a_load_process_ends_on_the_command_and_when_its_input_ends() -> None:
     rates = json.dumps({"do": "rates", "at_s": 1.0, "rates": ActRates(chat_per_viewer=2.0)})
     for lines in ((rates, '{"do": "leave"}', rates), (rates,)):
         told: list[str] = []

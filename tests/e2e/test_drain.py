@@ -25,7 +25,7 @@ VIEWERS = 200
 WINDOW_S = 8.0
 
 
-class House:
+class Viewers:
     """Viewers over TCP and WebSocket, and what the broker's goodbye told each of them."""
 
     def __init__(self, broker: Serving) -> None:
@@ -68,19 +68,19 @@ async def storm(shop: Client, nursery: trio.Nursery, acked: list[str]) -> None:
         await trio.sleep(0.01)
 
 
-async def test_a_full_house_is_sent_away_with_returns_spread_over_the_window(tmp_path: Path) -> None:
+async def test_every_viewer_is_sent_away_with_returns_spread_over_the_window(tmp_path: Path) -> None:
     settings = {"drain_s": WINDOW_S, "drain_limit_s": 9, "handshake_timeout_s": 60, "frames_per_s": 0}
     options = [part for name, value in settings.items() for part in ("--set", f"link.{name}={value}")]
     options += ["--set", "room.paid_budget_per_s=0"]
     acked: list[str] = []
     async with serving("--data-dir", str(tmp_path), *options) as broker:
-        house = House(broker)
+        viewers = Viewers(broker)
         with socket.create_connection(("127.0.0.1", broker.port)) as silent:
             silent.sendall(b"\0")  # it never closes its end, so the drain waits for it a little
             async with trio.open_nursery() as nursery:
                 for number in range(VIEWERS):
-                    nursery.start_soon(house.view, number)
-                await house.until(VIEWERS)
+                    nursery.start_soon(viewers.view, number)
+                await viewers.until(VIEWERS)
                 assert (await healthz(broker))[0] == 200
                 async with open_client(broker.url, "dev:shop:app", reconnect=False) as shop:
                     async with trio.open_nursery() as giving:
@@ -93,9 +93,9 @@ async def test_a_full_house_is_sent_away_with_returns_spread_over_the_window(tmp
             assert drained["cut"] == 0, "even the silent one could be told"
             assert drained["ledger_waiting"] == 0
         assert await broker.wait(20) == 0
-    assert len(house.goodbyes) == VIEWERS
-    assert {goodbye.code for goodbye in house.goodbyes} == {CloseCode.GOING_AWAY}
-    quarters = Counter(int(4 * (goodbye.retry_in_s or 0.0) / WINDOW_S) for goodbye in house.goodbyes)
+    assert len(viewers.goodbyes) == VIEWERS
+    assert {goodbye.code for goodbye in viewers.goodbyes} == {CloseCode.GOING_AWAY}
+    quarters = Counter(int(4 * (goodbye.retry_in_s or 0.0) / WINDOW_S) for goodbye in viewers.goodbyes)
     assert set(quarters) == {0, 1, 2, 3}
     assert min(quarters.values()) > VIEWERS / 10
     verified = await roomcast("ledger", "verify", "--data-dir", str(tmp_path))

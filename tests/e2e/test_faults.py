@@ -19,7 +19,7 @@ from tests.support.processes import Serving, healthz, read_all, roomcast, servin
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
-class Stage:
+class PublishingRoom:
     """A room of a running broker, and what it acknowledged."""
 
     def __init__(self, broker: Serving, room: Room) -> None:
@@ -64,7 +64,7 @@ async def test_a_disk_that_is_locked_or_fills_up_while_running_recovers_without_
         ):
             room = await client.join("lobby")
             nursery.start_soon(read_all, room)
-            stage = Stage(broker, room)
+            stage = PublishingRoom(broker, room)
             assert await stage.announce() is Outcome.ACCEPTED
 
             stranger = sqlite3.connect(database_path(directory), isolation_level=None)

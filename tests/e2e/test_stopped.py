@@ -22,7 +22,7 @@ STOPPED_S = 2.8
 it may have heard the last PING long before."""
 
 
-class House:
+class Viewers:
     """Viewers who count what happens to them."""
 
     def __init__(self, broker: Serving) -> None:
@@ -67,18 +67,18 @@ async def test_a_broker_that_was_stopped_goes_on_as_if_no_time_had_passed() -> N
     settings = (f"link.heartbeat_s={HEARTBEAT_S}", f"link.heartbeat_cut_s={CUT_S}", "link.write_timeout_s=1")
     options = [part for setting in settings for part in ("--set", setting)]
     async with serving(*options, "--set", "room.policy=off") as broker:
-        house = House(broker)
+        viewers = Viewers(broker)
         async with trio.open_nursery() as nursery:
             for number in range(VIEWERS):
-                nursery.start_soon(house.view, number)
+                nursery.start_soon(viewers.view, number)
             nursery.start_soon(chatter, broker.url, said)
             with trio.fail_after(60):
-                while house.inside < VIEWERS:  # noqa: ASYNC110 - it only looks now and then
+                while viewers.inside < VIEWERS:  # noqa: ASYNC110 - it only looks now and then
                     await trio.sleep(0.01)
             await trio.sleep(HEARTBEAT_S)
             broker.signal(signal.SIGSTOP)
             await trio.sleep(STOPPED_S)
-            ticks, answers = house.ticks, len(said)
+            ticks, answers = viewers.ticks, len(said)
             broker.signal(signal.SIGCONT)
             await broker.err.until("the loop stood still")
             status, words = await healthz(broker)
@@ -88,7 +88,7 @@ async def test_a_broker_that_was_stopped_goes_on_as_if_no_time_had_passed() -> N
                     await trio.sleep(0.01)
             assert set(said[answers:]) == {Outcome.ACCEPTED}
             # What was said is what is told: one tick a message, and a few that stood in line when the process stopped.
-            assert house.ticks - ticks <= VIEWERS * (len(said) - answers + 5)
+            assert viewers.ticks - ticks <= VIEWERS * (len(said) - answers + 5)
             await trio.sleep(CUT_S)
-            assert house.lost == []
+            assert viewers.lost == []
             nursery.cancel_scope.cancel()

@@ -113,7 +113,7 @@ def test_a_later_acknowledgement_does_not_cover_what_had_expired(store: Store) -
     reader.close()
 
 
-def test_a_message_nobody_fetched_expires_and_the_platform_is_told(store: Store) -> None:
+def test_a_message_nobody_fetched_expires_and_the_platform_learns_it(store: Store) -> None:
     store.commit(
         [Submission((DirectEntry("ann", 1, 1, 100, b"code", "sale"), DirectEntry("ann", 1, 1, 300, b"later")))]
     )

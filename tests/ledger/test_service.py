@@ -38,13 +38,13 @@ from tests.support.file_systems import mounted_tmpfs, remount
 QUICK = Pace(idle_s=0.005, maintenance_s=0.02, retry_first_s=0.005, retry_most_s=0.02)
 
 
-class Bench:
+class RunningLedger:
     """A running ledger, its store, and what it said of the submissions."""
 
     def __init__(self, ledger: Ledger, stores: list[FaultyStore]) -> None:
         self.ledger = ledger
         self._stores = stores
-        self.told: list[tuple[int, LedgerResult]] = []
+        self.results: list[tuple[int, LedgerResult]] = []
         self._sent = 0
 
     @property
@@ -57,7 +57,7 @@ class Bench:
         self._sent += 1
         entry = Entry(room, 7, 1, 4, 1000, b"event %d" % number if body is None else body)
         keys = (make_key("test", key),) if key else ()
-        return self.ledger.record((entry,), lambda settled: self.told.append((number, settled)), keys)
+        return self.ledger.record((entry,), lambda settled: self.results.append((number, settled)), keys)
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until something holds that another thread brings about."""
@@ -67,7 +67,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def running(directory: Path, **options: Any) -> AsyncIterator[Bench]:
+async def running(directory: Path, **options: Any) -> AsyncIterator[RunningLedger]:
     stores: list[FaultyStore] = []
 
     def open_store(path: Path) -> FaultyStore:
@@ -78,81 +78,81 @@ async def running(directory: Path, **options: Any) -> AsyncIterator[Bench]:
     async with trio.open_nursery() as nursery:
         await nursery.start(ledger.run)
         try:
-            yield Bench(ledger, stores)
+            yield RunningLedger(ledger, stores)
         finally:
             nursery.cancel_scope.cancel()
 
 
 async def test_results_come_in_the_order_of_the_submissions(directory: Path) -> None:
-    async with running(directory) as bench:
+    async with running(directory) as run:
         for number in range(700):
-            assert bench.send(f"room-{number % 3}") is SubmitResult.QUEUED
-        await bench.ledger.flush()
-        assert [number for number, _ in bench.told] == list(range(700))
+            assert run.send(f"room-{number % 3}") is SubmitResult.QUEUED
+        await run.ledger.flush()
+        assert [number for number, _ in run.results] == list(range(700))
         offsets: dict[int, list[int]] = {0: [], 1: [], 2: []}
-        for number, settled in bench.told:
+        for number, settled in run.results:
             assert isinstance(settled, Committed)
             offsets[number % 3] += settled.offsets
         assert offsets == {0: list(range(1, 235)), 1: list(range(1, 234)), 2: list(range(1, 234))}
-        assert bench.ledger.stats.commits < 100
+        assert run.ledger.stats.commits < 100
     assert len(bodies(database_path(directory))) == 700
 
 
-async def test_nothing_is_told_before_the_commit_has_returned(directory: Path) -> None:
-    async with running(directory) as bench:
-        bench.store.stuck = threading.Event()
-        bench.send()
-        await trio.to_thread.run_sync(bench.store.reached.wait)
+async def test_nothing_is_reported_before_the_commit_has_returned(directory: Path) -> None:
+    async with running(directory) as run:
+        run.store.stuck = threading.Event()
+        run.send()
+        await trio.to_thread.run_sync(run.store.reached.wait)
         for _ in range(50):
             await trio.lowlevel.checkpoint()
-        assert bench.told == []
-        bench.store.stuck.set()
-        await bench.ledger.flush()
-        assert bench.told == [(0, Committed((1,)))]
+        assert run.results == []
+        run.store.stuck.set()
+        await run.ledger.flush()
+        assert run.results == [(0, Committed((1,)))]
 
 
 async def test_a_disk_that_does_not_answer_fills_the_queue_and_then_refuses(directory: Path) -> None:
-    async with running(directory, limits=LedgerLimits(max_items=5)) as bench:
-        bench.store.stuck = threading.Event()
-        assert [bench.send() for _ in range(7)] == [SubmitResult.QUEUED] * 5 + [SubmitResult.FULL] * 2
-        assert bench.ledger.status() == (True, {"ledger": "ready", "ledger_waiting": 5})
-        bench.store.stuck.set()
-        await bench.ledger.flush()
-        assert [number for number, _ in bench.told] == [0, 1, 2, 3, 4]
-        assert bench.ledger.stats.refused == 2
-        assert bench.send() is SubmitResult.QUEUED
+    async with running(directory, limits=LedgerLimits(max_items=5)) as run:
+        run.store.stuck = threading.Event()
+        assert [run.send() for _ in range(7)] == [SubmitResult.QUEUED] * 5 + [SubmitResult.FULL] * 2
+        assert run.ledger.status() == (True, {"ledger": "ready", "ledger_waiting": 5})
+        run.store.stuck.set()
+        await run.ledger.flush()
+        assert [number for number, _ in run.results] == [0, 1, 2, 3, 4]
+        assert run.ledger.stats.refused == 2
+        assert run.send() is SubmitResult.QUEUED
 
 
-async def test_a_disk_that_falls_silent_is_told_once_while_it_is_so(directory: Path) -> None:
+async def test_a_disk_that_falls_silent_is_reported_once_while_it_is_so(directory: Path) -> None:
     pace = Pace(idle_s=0.005, maintenance_s=0.02, slow_commit_s=0.02)
     with structlog.testing.capture_logs() as lines:
-        async with running(directory, pace=pace) as bench:
-            assert bench.ledger.status()[0]
-            bench.store.stuck = threading.Event()
-            bench.send()
-            await bench.until(lambda: any("does not answer" in line["event"] for line in lines))
-            ready, words = bench.ledger.status()
+        async with running(directory, pace=pace) as run:
+            assert run.ledger.status()[0]
+            run.store.stuck = threading.Event()
+            run.send()
+            await run.until(lambda: any("does not answer" in line["event"] for line in lines))
+            ready, words = run.ledger.status()
             assert not ready
             assert words["ledger_reason"].startswith("the disk has not answered for 0.")
-            assert bench.told == [], "and nothing is acknowledged meanwhile"
-            bench.store.stuck.set()
-            await bench.ledger.flush()
-            assert bench.ledger.status() == (True, {"ledger": "ready"})
+            assert run.results == [], "and nothing is acknowledged meanwhile"
+            run.store.stuck.set()
+            await run.ledger.flush()
+            assert run.ledger.status() == (True, {"ledger": "ready"})
     assert [line["event"] for line in lines].count("ledger: the disk does not answer") == 1
     assert any(line["event"] == "ledger: the disk is slow" for line in lines)
 
 
 async def test_what_waits_is_bounded_in_bytes(directory: Path) -> None:
-    async with running(directory, limits=LedgerLimits(max_bytes=50_000)) as bench:
-        bench.store.stuck = threading.Event()
-        assert [bench.send(body=bytes(20_000)) for _ in range(3)] == [
+    async with running(directory, limits=LedgerLimits(max_bytes=50_000)) as run:
+        run.store.stuck = threading.Event()
+        assert [run.send(body=bytes(20_000)) for _ in range(3)] == [
             SubmitResult.QUEUED,
             SubmitResult.QUEUED,
             SubmitResult.FULL,
         ]
-        bench.store.stuck.set()
-        await bench.ledger.flush()
-        assert bench.send(body=bytes(20_000)) is SubmitResult.QUEUED
+        run.store.stuck.set()
+        await run.ledger.flush()
+        assert run.send(body=bytes(20_000)) is SubmitResult.QUEUED
 
 
 @pytest.mark.parametrize(
@@ -167,127 +167,127 @@ async def test_what_waits_is_bounded_in_bytes(directory: Path) -> None:
 async def test_a_failed_commit_is_never_acknowledged_and_the_ledger_recovers(
     directory: Path, name: str, trouble: FailureKind
 ) -> None:
-    async with running(directory) as bench:
-        bench.send()
-        await bench.ledger.flush()
-        bench.store.fault = disk_error(name)
-        bench.send()
-        await bench.ledger.flush()
-        error = bench.told[1][1]
+    async with running(directory) as run:
+        run.send()
+        await run.ledger.flush()
+        run.store.fault = disk_error(name)
+        run.send()
+        await run.ledger.flush()
+        error = run.results[1][1]
         assert isinstance(error, LedgerError)
         assert error.trouble is trouble
-        assert bench.ledger.state is LedgerState.DEGRADED
-        assert bench.send() is SubmitResult.UNAVAILABLE
-        ready, words = bench.ledger.status()
+        assert run.ledger.state is LedgerState.DEGRADED
+        assert run.send() is SubmitResult.UNAVAILABLE
+        ready, words = run.ledger.status()
         assert not ready
         assert words["ledger"] == "degraded"
         assert trouble.value in words["ledger_reason"]
-        bench.store.fault = None
-        await bench.until(lambda: bench.ledger.state is LedgerState.READY)
-        bench.send()
-        await bench.ledger.flush()
-        assert bench.told[-1][1] == Committed((2,)), "a failed commit took an offset"
-        assert bench.ledger.status() == (True, {"ledger": "ready"})
-        assert bench.ledger.stats.recoveries == 1
+        run.store.fault = None
+        await run.until(lambda: run.ledger.state is LedgerState.READY)
+        run.send()
+        await run.ledger.flush()
+        assert run.results[-1][1] == Committed((2,)), "a failed commit took an offset"
+        assert run.ledger.status() == (True, {"ledger": "ready"})
+        assert run.ledger.stats.recoveries == 1
     assert bodies(database_path(directory)) == [b"event 0", b"event 3"]
 
 
 async def test_what_was_queued_behind_a_failed_commit_fails_too(directory: Path) -> None:
-    async with running(directory) as bench:
-        bench.store.stuck = threading.Event()
-        bench.send()
-        await trio.to_thread.run_sync(bench.store.reached.wait)
+    async with running(directory) as run:
+        run.store.stuck = threading.Event()
+        run.send()
+        await trio.to_thread.run_sync(run.store.reached.wait)
         for _ in range(600):
-            bench.send()
-        bench.store.fault = disk_error("SQLITE_FULL")
-        bench.store.stuck.set()
-        await bench.ledger.flush()
-        assert len(bench.told) == 601
-        assert all(isinstance(settled, LedgerError) for _, settled in bench.told)
-        bench.store.fault = None
+            run.send()
+        run.store.fault = disk_error("SQLITE_FULL")
+        run.store.stuck.set()
+        await run.ledger.flush()
+        assert len(run.results) == 601
+        assert all(isinstance(settled, LedgerError) for _, settled in run.results)
+        run.store.fault = None
     assert bodies(database_path(directory)) == []
 
 
 async def test_a_file_that_lost_its_end_is_never_written_again(directory: Path) -> None:
-    async with running(directory) as bench:
-        bench.send()
-        await bench.ledger.flush()
-        bench.store.fault = disk_error("SQLITE_IOERR_FSYNC")
-        bench.store.head = bench.store.head._replace(batch=bench.store.head.batch + 1)  # one more was acknowledged
-        bench.send()
-        await bench.until(lambda: bench.ledger.state is LedgerState.DAMAGED)
-        bench.store.fault = None
-        assert bench.send() is SubmitResult.UNAVAILABLE
-        assert "acknowledged" in bench.ledger.status()[1]["ledger_reason"]
-        assert [room.last_offset for room in await bench.ledger.ask(Reader.rooms)] == [1], "it can still be read"
+    async with running(directory) as run:
+        run.send()
+        await run.ledger.flush()
+        run.store.fault = disk_error("SQLITE_IOERR_FSYNC")
+        run.store.head = run.store.head._replace(batch=run.store.head.batch + 1)  # one more was acknowledged
+        run.send()
+        await run.until(lambda: run.ledger.state is LedgerState.DAMAGED)
+        run.store.fault = None
+        assert run.send() is SubmitResult.UNAVAILABLE
+        assert "acknowledged" in run.ledger.status()[1]["ledger_reason"]
+        assert [room.last_offset for room in await run.ledger.ask(Reader.rooms)] == [1], "it can still be read"
 
 
 async def test_one_submission_that_cannot_be_written_fails_alone(directory: Path) -> None:
-    async with running(directory) as bench:
-        bench.store.stuck = threading.Event()
-        bench.send()
-        await trio.to_thread.run_sync(bench.store.reached.wait)
-        bench.send()
-        bench.send(body="not bytes")  # type: ignore[arg-type]
-        bench.send()
-        bench.store.stuck.set()
-        await bench.ledger.flush()
-        results = [settled for _, settled in bench.told]
+    async with running(directory) as run:
+        run.store.stuck = threading.Event()
+        run.send()
+        await trio.to_thread.run_sync(run.store.reached.wait)
+        run.send()
+        run.send(body="not bytes")  # type: ignore[arg-type]
+        run.send()
+        run.store.stuck.set()
+        await run.ledger.flush()
+        results = [settled for _, settled in run.results]
         assert [type(settled) for settled in results] == [Committed, Committed, LedgerError, Committed]
         assert [settled.offsets for settled in results if isinstance(settled, Committed)] == [(1,), (2,), (3,)]
-        assert bench.ledger.state is LedgerState.READY
+        assert run.ledger.state is LedgerState.READY
 
 
 async def test_a_repeated_key_gets_the_first_result_after_a_restart_too(directory: Path) -> None:
     for life in range(2):
-        async with running(directory) as bench:
-            bench.send(key="order-1")
-            bench.send(key="order-1")
-            await bench.ledger.flush()
-            kinds = [type(settled) for _, settled in bench.told]
+        async with running(directory) as run:
+            run.send(key="order-1")
+            run.send(key="order-1")
+            await run.ledger.flush()
+            kinds = [type(settled) for _, settled in run.results]
             assert kinds == ([Repeated, Repeated] if life else [Committed, Repeated])
-            (first,) = bench.told[1][1].first.values()  # type: ignore[union-attr]
+            (first,) = run.results[1][1].first.values()  # type: ignore[union-attr]
             assert (first.outcome, first.offset) == (0, 1)
 
 
-async def test_closing_writes_what_waits_and_tells_everybody(directory: Path) -> None:
-    async with running(directory) as bench:
-        bench.store.stuck = threading.Event()
+async def test_closing_writes_what_waits_and_reports_every_result(directory: Path) -> None:
+    async with running(directory) as run:
+        run.store.stuck = threading.Event()
         for _ in range(10):
-            bench.send()
-        threading.Timer(0.05, bench.store.stuck.set).start()
-    assert [number for number, _ in bench.told] == list(range(10))
-    assert all(isinstance(settled, Committed) for _, settled in bench.told)
-    assert bench.ledger.state is LedgerState.CLOSED
-    assert bench.send() is SubmitResult.UNAVAILABLE
+            run.send()
+        threading.Timer(0.05, run.store.stuck.set).start()
+    assert [number for number, _ in run.results] == list(range(10))
+    assert all(isinstance(settled, Committed) for _, settled in run.results)
+    assert run.ledger.state is LedgerState.CLOSED
+    assert run.send() is SubmitResult.UNAVAILABLE
     with pytest.raises(LedgerRefused, match="not open"):
-        await bench.ledger.ask(Reader.rooms)
+        await run.ledger.ask(Reader.rooms)
     assert len(bodies(database_path(directory))) == 10
 
 
 async def test_a_listener_that_raises_harms_nobody(directory: Path) -> None:
-    async with running(directory) as bench:
-        bench.ledger.record((Entry("lobby", 7, 1, 4, 1, b"x"),), lambda settled: 1 / 0)  # type: ignore[arg-type]
-        bench.send()
-        await bench.ledger.flush()
-        assert bench.told == [(0, Committed((2,)))]
+    async with running(directory) as run:
+        run.ledger.record((Entry("lobby", 7, 1, 4, 1, b"x"),), lambda settled: 1 / 0)  # type: ignore[arg-type]
+        run.send()
+        await run.ledger.flush()
+        assert run.results == [(0, Committed((2,)))]
 
 
 async def test_inboxes_are_numbered_by_user(directory: Path) -> None:
-    told: list[LedgerResult] = []
-    async with running(directory) as bench:
+    results: list[LedgerResult] = []
+    async with running(directory) as run:
         for user in ("ann", "bob", "ann"):
-            bench.ledger.record((DirectEntry(user, 1, 1000, 9000, b"code"),), told.append)
-        await bench.ledger.flush()
-        assert [settled.direct_ids for settled in told if isinstance(settled, Committed)] == [(1,), (1,), (2,)]
-        assert [direct.direct_id for direct in await bench.ledger.ask(Reader.inbox, "ann", 0, 1000)] == [1, 2]
-        assert await bench.ledger.ask(Reader.inbox, "ann", 0, 9000) == [], "an expired message is not delivered"
+            run.ledger.record((DirectEntry(user, 1, 1000, 9000, b"code"),), results.append)
+        await run.ledger.flush()
+        assert [settled.direct_ids for settled in results if isinstance(settled, Committed)] == [(1,), (1,), (2,)]
+        assert [direct.direct_id for direct in await run.ledger.ask(Reader.inbox, "ann", 0, 1000)] == [1, 2]
+        assert await run.ledger.ask(Reader.inbox, "ann", 0, 9000) == [], "an expired message is not delivered"
 
 
 async def test_the_log_is_moved_when_nobody_waits(directory: Path) -> None:
-    async with running(directory, pace=Pace(idle_s=0.005, maintenance_s=0.02, checkpoint_pages=1)) as bench:
-        bench.send()
-        await bench.until(lambda: bench.ledger.stats.checkpoints > 0)
+    async with running(directory, pace=Pace(idle_s=0.005, maintenance_s=0.02, checkpoint_pages=1)) as run:
+        run.send()
+        await run.until(lambda: run.ledger.stats.checkpoints > 0)
 
 
 # ---- real disks
@@ -298,20 +298,20 @@ async def test_a_full_disk_refuses_and_recovers_when_there_is_space(tmp_path: Pa
     with mounted_tmpfs(tmp_path / "disk", "1m") as disk:
         ballast = disk / "ballast"
         ballast.write_bytes(bytes(300_000))
-        async with running(disk / "data") as bench:
-            while bench.ledger.state is LedgerState.READY:
-                assert bench.send(body=os.urandom(20_000)) is SubmitResult.QUEUED
-                await bench.ledger.flush()
-                assert len(bench.told) < 60, "the disk never filled"
-            acknowledged = sum(isinstance(settled, Committed) for _, settled in bench.told)
-            last = bench.told[-1][1]
+        async with running(disk / "data") as run:
+            while run.ledger.state is LedgerState.READY:
+                assert run.send(body=os.urandom(20_000)) is SubmitResult.QUEUED
+                await run.ledger.flush()
+                assert len(run.results) < 60, "the disk never filled"
+            acknowledged = sum(isinstance(settled, Committed) for _, settled in run.results)
+            last = run.results[-1][1]
             assert isinstance(last, LedgerError)
             assert last.trouble is FailureKind.DISK_FULL
             ballast.unlink()
-            await bench.until(lambda: bench.ledger.state is LedgerState.READY)
-            bench.send(body=b"at last")
-            await bench.ledger.flush()
-            assert bench.told[-1][1] == Committed((acknowledged + 1,))
+            await run.until(lambda: run.ledger.state is LedgerState.READY)
+            run.send(body=b"at last")
+            await run.ledger.flush()
+            assert run.results[-1][1] == Committed((acknowledged + 1,))
         assert bodies(database_path(disk / "data"))[-1] == b"at last"
 
 
@@ -325,44 +325,44 @@ async def test_a_first_start_on_a_full_disk_does_no_harm_to_the_next_one(tmp_pat
                 async with running(disk / "data"):
                     pass
             ballast.unlink()
-        async with running(disk / "data") as bench:
-            bench.send(body=b"at last")
-            await bench.ledger.flush()
-            assert isinstance(bench.told[0][1], Committed)
+        async with running(disk / "data") as run:
+            run.send(body=b"at last")
+            await run.ledger.flush()
+            assert isinstance(run.results[0][1], Committed)
         assert bodies(database_path(disk / "data"))[-1] == b"at last"
 
 
 @pytest.mark.integration
 async def test_a_disk_that_becomes_read_only_refuses_and_recovers(tmp_path: Path) -> None:
     with mounted_tmpfs(tmp_path / "disk", "4m") as disk:
-        async with running(disk / "data") as bench:
-            bench.send()
-            await bench.ledger.flush()
+        async with running(disk / "data") as run:
+            run.send()
+            await run.ledger.flush()
         remount(disk, "ro")
         with pytest.raises(BaseExceptionGroup) as caught:
             async with running(disk / "data"):
                 raise AssertionError("it opened on a read-only disk")
         assert "Read-only" in str(caught.value.exceptions[0])
         remount(disk, "rw")
-        async with running(disk / "data") as bench:
-            bench.send()
-            await bench.ledger.flush()
-            assert bench.told == [(0, Committed((2,)))]
+        async with running(disk / "data") as run:
+            run.send()
+            await run.ledger.flush()
+            assert run.results == [(0, Committed((2,)))]
 
 
 async def test_a_file_locked_by_another_program_degrades_and_recovers(directory: Path) -> None:
-    async with running(directory) as bench:
+    async with running(directory) as run:
         stranger = sqlite3.connect(database_path(directory), isolation_level=None)
         stranger.execute("BEGIN IMMEDIATE")
-        bench.store.connection.execute("PRAGMA busy_timeout=1")
-        bench.send()
-        await bench.ledger.flush()
-        error = bench.told[0][1]
+        run.store.connection.execute("PRAGMA busy_timeout=1")
+        run.send()
+        await run.ledger.flush()
+        error = run.results[0][1]
         assert isinstance(error, LedgerError)
         assert error.trouble is FailureKind.LOCKED
         stranger.execute("ROLLBACK")
         stranger.close()
-        await bench.until(lambda: bench.ledger.state is LedgerState.READY)
-        bench.send()
-        await bench.ledger.flush()
-        assert bench.told[1][1] == Committed((1,))
+        await run.until(lambda: run.ledger.state is LedgerState.READY)
+        run.send()
+        await run.ledger.flush()
+        assert run.results[1][1] == Committed((1,))

@@ -188,7 +188,7 @@ def test_the_end_of_a_head_is_found_in_any_split(pieces: list[bytes], split: int
         (b"HELO mail", False), (b"OPTIONSOPTIONS", False), (b"GE T ", False),
     ],
 )  # fmt: skip
-def test_noise_is_told_from_http_before_a_head_is_waited_for(start: bytes, expected: bool) -> None:
+def test_noise_is_distinguished_from_http_before_a_head_is_waited_for(start: bytes, expected: bool) -> None:
     assert could_be_http(start) is expected
 
 
@@ -196,10 +196,10 @@ def test_noise_is_told_from_http_before_a_head_is_waited_for(start: bytes, expec
 def test_health_says_whether_to_send_viewers_here(ready: bool) -> None:
     request = read_head(head(b"GET /healthz?verbose HTTP/1.1"))
     assert isinstance(request, HttpRequest)
-    code, headers, body = parsed(answer(request, lambda: (ready, {"status": "ok", "stage": 0})))
+    code, headers, body = parsed(answer(request, lambda: (ready, {"status": "ok", "harness": 0})))
     assert code == (200 if ready else 503)
     assert headers[b"content-type"] == b"application/json"
-    assert json.loads(body) == {"status": "ok", "stage": 0}
+    assert json.loads(body) == {"status": "ok", "harness": 0}
 
 
 @pytest.mark.parametrize(

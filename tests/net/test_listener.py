@@ -25,7 +25,7 @@ from tests.support.poller import RememberingOwner, descriptors, make_credentials
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-class House:
+class RunningListener:
     """A listener and a poller that run."""
 
     def __init__(self, config: Config, **connection_limits: Any) -> None:
@@ -67,17 +67,17 @@ def config(host: str = "127.0.0.1", **listen: Any) -> Config:
 
 
 @asynccontextmanager
-async def open_house(settings: Config | None = None, **connection_limits: Any) -> AsyncIterator[House]:
+async def open_house(settings: Config | None = None, **connection_limits: Any) -> AsyncIterator[RunningListener]:
     before = descriptors()
     async with trio.open_nursery() as nursery:
-        house = House(settings or config(), **connection_limits)
-        await nursery.start(house.poller.run)
-        await nursery.start(house.listener.run)
-        yield house
+        running = RunningListener(settings or config(), **connection_limits)
+        await nursery.start(running.poller.run)
+        await nursery.start(running.listener.run)
+        yield running
         nursery.cancel_scope.cancel()
-    for client in house.clients:
+    for client in running.clients:
         client.close()
-    assert (house.connection_limits.held, house.connection_limits.overflow, house.poller.crashes) == (0, 0, 0)
+    assert (running.connection_limits.held, running.connection_limits.overflow, running.poller.crashes) == (0, 0, 0)
     assert descriptors() <= before
 
 
@@ -106,11 +106,11 @@ async def read_all(client: socket.socket) -> bytes:
 
 
 async def test_localhost_is_bound_in_both_families_on_one_port() -> None:
-    async with open_house(config("localhost")) as house:
-        ports = {port for _, port in house.listener.addresses}
+    async with open_house(config("localhost")) as running:
+        ports = {port for _, port in running.listener.addresses}
         assert len(ports) == 1
-        assert "127.0.0.1" in {host for host, _ in house.listener.addresses}
-        for host, port in house.listener.addresses:
+        assert "127.0.0.1" in {host for host, _ in running.listener.addresses}
+        for host, port in running.listener.addresses:
             with socket.create_connection((host, port)) as client:
                 client.send(HEALTH)
                 client.setblocking(False)
@@ -132,10 +132,10 @@ async def test_a_host_that_is_nowhere_is_an_error_at_the_start() -> None:
 
 
 async def test_accepted_sockets_have_the_options_of_the_listening_one() -> None:
-    async with open_house() as house:
-        house.connect(b"\x00")
-        await until(lambda: house.owners)
-        sock = house.owners[0].transport.sock
+    async with open_house() as running:
+        running.connect(b"\x00")
+        await until(lambda: running.owners)
+        sock = running.owners[0].transport.sock
         link = LinkConfig()
         assert sock.getblocking() is False
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
@@ -146,11 +146,11 @@ async def test_accepted_sockets_have_the_options_of_the_listening_one() -> None:
 
 async def test_tls_files_of_the_configuration_are_used() -> None:
     credentials = make_credentials()
-    async with open_house(config(tls_cert=str(credentials.cert), tls_key=str(credentials.key))) as house:
+    async with open_house(config(tls_cert=str(credentials.cert), tls_key=str(credentials.key))) as running:
 
         def visit() -> bytes:
             with (
-                socket.create_connection(house.listener.addresses[0]) as sock,
+                socket.create_connection(running.listener.addresses[0]) as sock,
                 credentials.client.wrap_socket(sock, server_hostname="127.0.0.1") as client,
             ):
                 client.sendall(HEALTH)
@@ -160,10 +160,10 @@ async def test_tls_files_of_the_configuration_are_used() -> None:
 
 
 async def test_without_a_secret_any_origin_may_connect_and_with_one_only_those_listed() -> None:
-    assert House(config()).listener.detector.origins == {"*"}
+    assert RunningListener(config()).listener.detector.origins == {"*"}
     origin = "https://live.example.com"
     strict = Config(auth=AuthConfig(secret="x" * 32), link=LinkConfig(allowed_origins=(origin,)))
-    assert House(strict).listener.detector.origins == {origin}
+    assert RunningListener(strict).listener.detector.origins == {origin}
 
 
 # ---- a stranger
@@ -171,8 +171,8 @@ async def test_without_a_secret_any_origin_may_connect_and_with_one_only_those_l
 
 @pytest.mark.parametrize("subprotocol", ["roomcast.v1", "roomcast.json.v1", None])
 async def test_the_websockets_library_connects_and_hears_its_echo(subprotocol: Any) -> None:
-    async with open_house() as house:
-        host, port = house.listener.addresses[0]
+    async with open_house() as running:
+        host, port = running.listener.addresses[0]
         messages: list[Any] = [bytes(1), bytes(range(256)) * 40, b"x" * 65_000]
         if subprotocol == "roomcast.json.v1":
             messages = ["弹幕", "x" * 9000]
@@ -189,13 +189,13 @@ async def test_the_websockets_library_connects_and_hears_its_echo(subprotocol: A
                 return answers
 
         assert await trio.to_thread.run_sync(visit) == messages
-        await until(lambda: house.owners[0].closed)
-        assert house.owners[0].closed == [(CloseCode.CLOSED_BY_PEER, "closed by peer with 1000")]
+        await until(lambda: running.owners[0].closed)
+        assert running.owners[0].closed == [(CloseCode.CLOSED_BY_PEER, "closed by peer with 1000")]
 
 
 async def test_the_websockets_library_hears_our_close_code() -> None:
-    async with open_house() as house:
-        host, port = house.listener.addresses[0]
+    async with open_house() as running:
+        host, port = running.listener.addresses[0]
 
         def visit() -> tuple[int, str]:
             with websockets.sync.client.connect(f"ws://{host}:{port}/") as client:
@@ -213,57 +213,57 @@ async def test_the_websockets_library_hears_our_close_code() -> None:
                 results.append(await trio.to_thread.run_sync(visit))
 
             nursery.start_soon(run_visit)
-            await until(lambda: house.owners and house.owners[0].data)
-            house.owners[0].transport.close(CloseCode.KICKED, "bad words")
+            await until(lambda: running.owners and running.owners[0].data)
+            running.owners[0].transport.close(CloseCode.KICKED, "bad words")
         assert results == [(4410, "bad words")]
 
 
 # ---- admission
 
 
-async def test_newcomers_beyond_the_rate_wait_in_the_backlog(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_house(accept_per_s=10.0) as house:
+async def test_new_connections_beyond_the_rate_wait_in_the_backlog(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_house(accept_per_s=10.0) as running:
         for _ in range(30):
-            house.connect()
+            running.connect()
         await trio.sleep(1.05)
-        assert 10 <= house.connection_limits.held <= 12
+        assert 10 <= running.connection_limits.held <= 12
         await trio.sleep(2.0)
-        assert house.connection_limits.held == 30
+        assert running.connection_limits.held == 30
 
 
-async def test_when_full_a_few_are_told_and_the_rest_is_dropped() -> None:
-    async with open_house(max_connections=2) as house:
-        inside = [house.connect(b"\x00") for _ in range(2)]
-        await until(lambda: len(house.owners) == 2)
-        refused = [house.connect(HEALTH) for _ in range(OVERFLOW_MAX)]
-        await until(lambda: house.connection_limits.overflow == OVERFLOW_MAX)
-        dropped = house.connect()
+async def test_when_full_a_few_learn_why_and_the_rest_is_dropped() -> None:
+    async with open_house(max_connections=2) as running:
+        inside = [running.connect(b"\x00") for _ in range(2)]
+        await until(lambda: len(running.owners) == 2)
+        refused = [running.connect(HEALTH) for _ in range(OVERFLOW_MAX)]
+        await until(lambda: running.connection_limits.overflow == OVERFLOW_MAX)
+        dropped = running.connect()
         assert await read_all(dropped) == b""
-        assert house.connection_limits.dropped == 1
+        assert running.connection_limits.dropped == 1
         for client in refused:
             assert (await read_all(client)).startswith(b"HTTP/1.1 503")
             client.close()
-        await until(lambda: not house.connection_limits.overflow)
+        await until(lambda: not running.connection_limits.overflow)
         inside[0].send(b"still here")
-        await until(lambda: house.owners[0].data == b"\x00still here")
+        await until(lambda: running.owners[0].data == b"\x00still here")
 
 
 async def test_only_a_trusted_proxy_is_asked_for_its_header() -> None:
     header = b"PROXY TCP4 203.0.113.9 127.0.0.1 1 2\r\n"
-    async with open_house(config(proxy_protocol=True, trusted_proxies=("127.0.0.0/8",))) as house:
-        house.connect(header + b"\x00")
-        await until(lambda: house.owners)
-        assert house.owners[0].transport.address == "203.0.113.9"
-        assert await read_all(house.connect(HEALTH)) == b""
-    async with open_house(config(proxy_protocol=True, trusted_proxies=("10.0.0.0/8",))) as house:
-        assert (await read_all(house.connect(header + HEALTH))).startswith(b"HTTP/1.1 400")
-        assert (await read_all(house.connect(HEALTH))).startswith(b"HTTP/1.1 200")
+    async with open_house(config(proxy_protocol=True, trusted_proxies=("127.0.0.0/8",))) as running:
+        running.connect(header + b"\x00")
+        await until(lambda: running.owners)
+        assert running.owners[0].transport.address == "203.0.113.9"
+        assert await read_all(running.connect(HEALTH)) == b""
+    async with open_house(config(proxy_protocol=True, trusted_proxies=("10.0.0.0/8",))) as running:
+        assert (await read_all(running.connect(header + HEALTH))).startswith(b"HTTP/1.1 400")
+        assert (await read_all(running.connect(HEALTH))).startswith(b"HTTP/1.1 200")
 
 
 # ---- out of descriptors
 
 
-class BadDoor(socket.socket):
+class FailingListener(socket.socket):
     """A listening socket whose ``accept`` fails for as long as there are errors left."""
 
     errors: list[int]
@@ -275,9 +275,9 @@ class BadDoor(socket.socket):
         return super()._accept()
 
 
-def make_bad(sock: socket.socket, errors: list[int]) -> BadDoor:
+def failing_listener(sock: socket.socket, errors: list[int]) -> FailingListener:
     """Return such a socket, on the port of ``sock``."""
-    bad = BadDoor(fileno=socket.dup(sock.fileno()))
+    bad = FailingListener(fileno=socket.dup(sock.fileno()))
     bad.setblocking(False)
     bad.errors = errors
     return bad
@@ -288,43 +288,43 @@ async def test_out_of_descriptors_it_backs_off_and_does_not_spin(
     number: int, autojump_clock: trio.testing.MockClock
 ) -> None:
     before = descriptors()
-    house = House(config())
+    running = RunningListener(config())
     (sock,) = await bind(config())
-    bad = make_bad(sock, [number] * 1_000_000)
+    bad = failing_listener(sock, [number] * 1_000_000)
     with socket.create_connection(sock.getsockname()), structlog.testing.capture_logs() as lines:
         with trio.move_on_after(20.0):
-            await house.listener.accept_from(bad)
-    assert 20 <= house.listener.accept_errors <= 30
+            await running.listener.accept_from(bad)
+    assert 20 <= running.listener.accept_errors <= 30
     assert len(lines) <= 21
     assert {line["error"] for line in lines} == {errno.errorcode[number]}
     assert lines[-1]["backoff_s"] == BACKOFF_MAX_S
-    assert sum(line["unlogged"] for line in lines) + len(lines) == house.listener.accept_errors
+    assert sum(line["unlogged"] for line in lines) + len(lines) == running.listener.accept_errors
     bad.close()
     sock.close()
-    house.poller.close()
+    running.poller.close()
     assert descriptors() <= before
 
 
-async def test_a_newcomer_that_went_away_is_no_error(autojump_clock: trio.testing.MockClock) -> None:
-    house = House(config())
+async def test_a_new_connection_that_went_away_is_no_error(autojump_clock: trio.testing.MockClock) -> None:
+    running = RunningListener(config())
     (sock,) = await bind(config())
-    bad = make_bad(sock, [errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN])
+    bad = failing_listener(sock, [errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN])
     with socket.create_connection(sock.getsockname()):
         with trio.move_on_after(1.0):
-            await house.listener.accept_from(bad)
-        assert house.connection_limits.admitted == 1
-    assert house.listener.accept_errors == 0
-    for transport in house.poller:
+            await running.listener.accept_from(bad)
+        assert running.connection_limits.admitted == 1
+    assert running.listener.accept_errors == 0
+    for transport in running.poller:
         transport.abort("test over")
     bad.close()
     sock.close()
-    house.poller.close()
+    running.poller.close()
 
 
-async def test_when_descriptors_run_out_those_inside_are_served_and_newcomers_come_in_later() -> None:
-    async with open_house() as house:
-        insider = house.connect(b"\x00")
-        await until(lambda: house.owners)
+async def test_when_descriptors_run_out_those_admitted_are_served_and_new_connections_come_in_later() -> None:
+    async with open_house() as running:
+        insider = running.connect(b"\x00")
+        await until(lambda: running.owners)
         waiting = [socket.socket() for _ in range(3)]
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         lowest_free = os.dup(0)
@@ -332,12 +332,12 @@ async def test_when_descriptors_run_out_those_inside_are_served_and_newcomers_co
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
         try:
             for client in waiting:
-                client.connect(house.listener.addresses[0])
+                client.connect(running.listener.addresses[0])
                 client.send(HEALTH)
-            await until(lambda: house.listener.accept_errors >= 2)
+            await until(lambda: running.listener.accept_errors >= 2)
             insider.send(b"hello")
-            await until(lambda: house.owners[0].data == b"\x00hello")
-            assert house.connection_limits.held == 1
+            await until(lambda: running.owners[0].data == b"\x00hello")
+            assert running.connection_limits.held == 1
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for client in waiting:
@@ -352,19 +352,19 @@ async def test_when_descriptors_run_out_those_inside_are_served_and_newcomers_co
 async def test_after_stop_nobody_comes_in_and_those_inside_stay() -> None:
     before = descriptors()
     async with trio.open_nursery() as nursery:
-        house = House(config())
-        await nursery.start(house.poller.run)
+        running = RunningListener(config())
+        await nursery.start(running.poller.run)
         async with trio.open_nursery() as inner:
-            await inner.start(house.listener.run)
-            insider = house.connect(b"\x00")
-            await until(lambda: house.owners)
-            house.listener.stop()
-            house.listener.stop()
+            await inner.start(running.listener.run)
+            insider = running.connect(b"\x00")
+            await until(lambda: running.owners)
+            running.listener.stop()
+            running.listener.stop()
         # leaving the inner nursery: run has returned by itself
         with pytest.raises(ConnectionRefusedError):
-            house.connect()
+            running.connect()
         insider.send(b"hello")
-        await until(lambda: house.owners[0].data == b"\x00hello")
+        await until(lambda: running.owners[0].data == b"\x00hello")
         nursery.cancel_scope.cancel()
     insider.close()
     assert descriptors() <= before

@@ -153,13 +153,13 @@ async def show(directory: Path, lift: Lift, **overrides: object) -> AsyncIterato
         ) as ann,
         trio.open_nursery() as nursery,
     ):
-        stage = await host.join("lobby")
-        nursery.start_soon(pass_over, stage)
+        harness = await host.join("lobby")
+        nursery.start_soon(pass_over, harness)
         nursery.start_soon(viewer.watch, await ann.join("lobby"))
-        await publish(stage, 3, "before")
+        await publish(harness, 3, "before")
         while len(viewer.offsets) < 3:
             await trio.to_thread.run_sync(time.sleep, 0.001)
-        yield broker, stage, viewer, ann
+        yield broker, harness, viewer, ann
         nursery.cancel_scope.cancel()
 
 
@@ -177,19 +177,19 @@ async def test_a_minute_in_a_lift_costs_no_event_and_shows_none_twice(
     way: str, directory: Path, mock_clock: MockClock
 ) -> None:
     lift = Lift()
-    async with show(directory, lift) as (broker, stage, viewer, _):
+    async with show(directory, lift) as (broker, harness, viewer, _):
         if way == "cut":
             await lift.cut()
         else:
             lift.silence()
         for part in range(6):  # the show goes on all the time
-            await publish(stage, MISSED // 6, "公告" * 20 + f" {part}")
+            await publish(harness, MISSED // 6, "公告" * 20 + f" {part}")
             await pass_time(mock_clock, LIFT_S / 6)
         assert len(viewer.offsets) == 3
         lift.is_cut = False
         lift.open.set()
         await catch_up(mock_clock, viewer, 3 + MISSED)
-        await publish(stage, 5, "after")
+        await publish(harness, 5, "after")
         await catch_up(mock_clock, viewer, 3 + MISSED + 5)
         assert viewer.offsets == list(range(1, 3 + MISSED + 5 + 1))
         assert viewer.gaps == []
@@ -202,14 +202,14 @@ async def test_a_minute_in_a_lift_costs_no_event_and_shows_none_twice(
 
 async def test_beyond_what_one_resume_may_bring_back_the_gap_is_named(directory: Path, mock_clock: MockClock) -> None:
     lift = Lift()
-    async with show(directory, lift, ledger={"resume_events": 100}) as (_, stage, viewer, _):
+    async with show(directory, lift, ledger={"resume_events": 100}) as (_, harness, viewer, _):
         await lift.cut()
-        await publish(stage, MISSED, "news")
+        await publish(harness, MISSED, "news")
         await pass_time(mock_clock, LIFT_S)
         lift.is_cut = False
         while not viewer.returns:
             await pass_time(mock_clock, STEP_S)
-        await publish(stage, 1, "after")
+        await publish(harness, 1, "after")
         await catch_up(mock_clock, viewer, 3 + MISSED + 1)
         assert [back.recovered for back in viewer.returns] == [False]
         assert viewer.gaps == [Gap(4, 3 + MISSED)]

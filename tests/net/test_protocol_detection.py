@@ -20,87 +20,87 @@ from broker.net.websocket import WebSocketJsonTransport, WebSocketTransport
 from protocol.codes import CloseCode
 from protocol.connection import Connection, Frame
 from protocol.messages import GoAway, Side
-from tests.support.poller import Stage, on_stage
+from tests.support.poller import Harness, connection_harness
 from tests.support.websocket import BINARY, HELLO, JSON_UPGRADE, KEY, TEXT, UPGRADE, masked, status, v2
 
 
 @pytest.fixture
-def stage() -> Iterator[Stage]:
-    with on_stage() as found:
+def harness() -> Iterator[Harness]:
+    with connection_harness() as found:
         yield found
 
 
 # ---- who speaks what
 
 
-def test_a_zero_byte_is_the_native_protocol(stage: Stage) -> None:
-    _, client = stage.greet()
+def test_a_zero_byte_is_the_native_protocol(harness: Harness) -> None:
+    _, client = harness.greet()
     client.sendall(HELLO[:1])
-    stage.until(lambda: stage.owners)
-    assert isinstance(stage.owners[0].transport, TcpTransport)
+    harness.until(lambda: harness.owners)
+    assert isinstance(harness.owners[0].transport, TcpTransport)
     client.sendall(HELLO[1:])
-    stage.until(lambda: stage.owners[0].data == HELLO)
-    assert stage.detector.opened == {"native": 1}
+    harness.until(lambda: harness.owners[0].data == HELLO)
+    assert harness.detector.opened == {"native": 1}
 
 
 @pytest.mark.parametrize("split", [False, True])
-def test_a_websocket_handshake_becomes_a_websocket(stage: Stage, split: bool) -> None:
-    _, client = stage.greet()
+def test_a_websocket_handshake_becomes_a_websocket(harness: Harness, split: bool) -> None:
+    _, client = harness.greet()
     for piece in [UPGRADE[n : n + 1] for n in range(len(UPGRADE))] if split else [UPGRADE]:
         client.sendall(piece)
-        stage.turn()
-    transport = stage.owners[0].transport
+        harness.turn()
+    transport = harness.owners[0].transport
     assert type(transport) is WebSocketTransport
-    assert stage.read(client, 12) == b"HTTP/1.1 101"
+    assert harness.read(client, 12) == b"HTTP/1.1 101"
     client.sendall(masked(BINARY, HELLO))
-    stage.until(lambda: stage.owners[0].data == HELLO)
-    assert stage.detector.opened == {"websocket": 1}
+    harness.until(lambda: harness.owners[0].data == HELLO)
+    assert harness.detector.opened == {"websocket": 1}
 
 
-def test_a_client_may_send_its_first_frames_with_the_handshake(stage: Stage) -> None:
-    _, client = stage.greet()
+def test_a_client_may_send_its_first_frames_with_the_handshake(harness: Harness) -> None:
+    _, client = harness.greet()
     client.sendall(UPGRADE + masked(BINARY, HELLO) + masked(BINARY, HELLO)[:7])
-    stage.until(lambda: stage.owners)
-    assert stage.owners[0].data == HELLO
+    harness.until(lambda: harness.owners)
+    assert harness.owners[0].data == HELLO
     client.sendall(masked(BINARY, HELLO)[7:])
-    stage.until(lambda: stage.owners[0].data == HELLO * 2)
+    harness.until(lambda: harness.owners[0].data == HELLO * 2)
 
 
-def test_the_json_subprotocol_becomes_a_json_link(stage: Stage) -> None:
-    _, client = stage.greet()
+def test_the_json_subprotocol_becomes_a_json_link(harness: Harness) -> None:
+    _, client = harness.greet()
     client.sendall(JSON_UPGRADE + masked(TEXT, b"{}"))
-    stage.until(lambda: stage.owners)
-    assert type(stage.owners[0].transport) is WebSocketJsonTransport
-    assert stage.owners[0].transport.framing is Framing.WEBSOCKET_JSON
-    assert stage.owners[0].texts == ["{}"]
+    harness.until(lambda: harness.owners)
+    assert type(harness.owners[0].transport) is WebSocketJsonTransport
+    assert harness.owners[0].transport.framing is Framing.WEBSOCKET_JSON
+    assert harness.owners[0].texts == ["{}"]
 
 
-def test_the_deadline_of_the_greeting_goes_on_for_the_link(stage: Stage) -> None:
-    _, client = stage.greet()
-    stage.later(4.0)
+def test_the_deadline_of_the_greeting_goes_on_for_the_link(harness: Harness) -> None:
+    _, client = harness.greet()
+    harness.later(4.0)
     client.sendall(HELLO)
-    stage.until(lambda: stage.owners)
-    stage.later(2.0)
-    assert stage.owners[0].closed == [(CloseCode.HANDSHAKE_TIMEOUT, "too late")]
+    harness.until(lambda: harness.owners)
+    harness.later(2.0)
+    assert harness.owners[0].closed == [(CloseCode.HANDSHAKE_TIMEOUT, "too late")]
 
 
-def test_health_is_answered_and_the_connection_ends(stage: Stage) -> None:
-    said = stage.ask(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+def test_health_is_answered_and_the_connection_ends(harness: Harness) -> None:
+    said = harness.ask(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
     assert status(said) == 200
     assert json.loads(said.partition(b"\r\n\r\n")[2]) == {"status": "ok"}
-    stage.ready = False
-    assert status(stage.ask(b"GET /healthz HTTP/1.0\r\n\r\n")) == 503
-    assert stage.detector.answered == {200: 1, 503: 1}
-    assert stage.owners == []
+    harness.ready = False
+    assert status(harness.ask(b"GET /healthz HTTP/1.0\r\n\r\n")) == 503
+    assert harness.detector.answered == {200: 1, 503: 1}
+    assert harness.owners == []
 
 
-def test_a_body_is_never_read_and_a_second_request_never_answered(stage: Stage) -> None:
+def test_a_body_is_never_read_and_a_second_request_never_answered(harness: Harness) -> None:
     smuggled = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
     body = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(smuggled)
-    assert stage.ask(body + smuggled).count(b"HTTP/1.1") == 1
-    assert stage.ask(smuggled + smuggled).count(b"HTTP/1.1") == 1
+    assert harness.ask(body + smuggled).count(b"HTTP/1.1") == 1
+    assert harness.ask(smuggled + smuggled).count(b"HTTP/1.1") == 1
     chunked = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n"
-    assert status(stage.ask(chunked + smuggled)) == 400
+    assert status(harness.ask(chunked + smuggled)) == 400
 
 
 # ---- hostile handshakes
@@ -128,42 +128,42 @@ def test_a_body_is_never_read_and_a_second_request_never_answered(stage: Stage) 
         (b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
     ],
 )
-def test_a_hostile_handshake_is_answered_and_ended(stage: Stage, request_bytes: bytes, expected: int) -> None:
-    assert status(stage.ask(request_bytes)) == expected
-    assert stage.owners == []
-    assert status(stage.ask(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")) == 200
+def test_a_hostile_handshake_is_answered_and_ended(harness: Harness, request_bytes: bytes, expected: int) -> None:
+    assert status(harness.ask(request_bytes)) == expected
+    assert harness.owners == []
+    assert status(harness.ask(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")) == 200
 
 
 @pytest.mark.parametrize("noise", [b"\xff\xfe", b"\x01", b"\x16\x03\x01\x02\x00", b"\r\n", b"hello", b"SSH-2.0-x\r\n"])
-def test_noise_is_closed_without_an_answer(stage: Stage, noise: bytes) -> None:
-    assert stage.ask(noise) == b""
-    assert stage.detector.noise == 1
+def test_noise_is_closed_without_an_answer(harness: Harness, noise: bytes) -> None:
+    assert harness.ask(noise) == b""
+    assert harness.detector.noise == 1
 
 
-def test_a_stray_byte_after_the_upgrade_waits_and_a_bad_frame_ends_with_1002(stage: Stage) -> None:
+def test_a_stray_byte_after_the_upgrade_waits_and_a_bad_frame_ends_with_1002(harness: Harness) -> None:
     for stray in (b"\x00", b"\xff", b"\x82", b"\x88"):
-        _, client = stage.greet()
+        _, client = harness.greet()
         client.sendall(UPGRADE + stray)
-        assert stage.read(client, 12) == b"HTTP/1.1 101"
+        assert harness.read(client, 12) == b"HTTP/1.1 101"
         client.close()
-        stage.until(lambda: stage.owners[-1].closed)
-    said = stage.ask(UPGRADE, b"\xff\xff")
+        harness.until(lambda: harness.owners[-1].closed)
+    said = harness.ask(UPGRADE, b"\xff\xff")
     assert said.endswith(b"\x88\x1a" + struct.pack("!H", 1002) + b"WebSocket protocol error")
 
 
-def test_leaving_at_any_moment_leaves_nothing_behind(stage: Stage) -> None:
+def test_leaving_at_any_moment_leaves_nothing_behind(harness: Harness) -> None:
     whole = UPGRADE + masked(BINARY, HELLO)
     for size in range(0, len(whole), 9):
         for reset in (False, True):
-            _, client = stage.greet()
+            _, client = harness.greet()
             client.sendall(whole[:size])
             if size % 2:
-                stage.turn()
+                harness.turn()
             if reset:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.close()
-    stage.until(lambda: not len(stage.poller))
-    assert all(len(owner.closed) == 1 for owner in stage.owners)
+    harness.until(lambda: not len(harness.poller))
+    assert all(len(owner.closed) == 1 for owner in harness.owners)
 
 
 def test_2000_fuzzed_handshakes_leave_the_broker_serving_and_no_descriptor_behind() -> None:
@@ -181,7 +181,7 @@ def test_2000_fuzzed_handshakes_leave_the_broker_serving_and_no_descriptor_behin
         HELLO * 3,
         b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
     ]
-    with on_stage() as stage:
+    with connection_harness() as harness:
         for number in range(2000):
             data = bytearray(rng.choice(seeds))
             for _ in range(rng.choice((0, 1, 1, 2, 5))):
@@ -196,11 +196,11 @@ def test_2000_fuzzed_handshakes_leave_the_broker_serving_and_no_descriptor_behin
                     case _:
                         if position < len(data):
                             data[position] ^= 1 << rng.randrange(8)
-            _, client = stage.greet()
+            _, client = harness.greet()
             split = rng.randrange(len(data) + 1)
             client.send(data[:split])
             if rng.random() < 0.5:
-                stage.turn()
+                harness.turn()
             with contextlib.suppress(ConnectionError):
                 client.send(data[split:])
             end = rng.randrange(4)
@@ -208,32 +208,32 @@ def test_2000_fuzzed_handshakes_leave_the_broker_serving_and_no_descriptor_behin
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             if end <= 1:
                 client.close()
-            stage.turn()
+            harness.turn()
             if end > 1:
                 client.close()
             if number % 250 == 249:
-                stage.turn(5)
-                assert status(stage.ask(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")) == 200
-                assert stage.ask(UPGRADE, b"\x88\x80KEY!").startswith(b"HTTP/1.1 101")
-        stage.until(lambda: not len(stage.poller))
-        assert all(len(owner.closed) == 1 for owner in stage.owners)
-        assert len(stage.gone) == 2000 + 16
+                harness.turn(5)
+                assert status(harness.ask(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")) == 200
+                assert harness.ask(UPGRADE, b"\x88\x80KEY!").startswith(b"HTTP/1.1 101")
+        harness.until(lambda: not len(harness.poller))
+        assert all(len(owner.closed) == 1 for owner in harness.owners)
+        assert len(harness.gone) == 2000 + 16
 
 
 # ---- deadlines
 
 
-def test_a_slow_loris_is_gone_at_the_deadline_whatever_it_sends(stage: Stage) -> None:
-    loris = [stage.greet()[1] for _ in range(5)]
+def test_a_slow_loris_is_gone_at_the_deadline_whatever_it_sends(harness: Harness) -> None:
+    loris = [harness.greet()[1] for _ in range(5)]
     texts = [b"", HELLO[:0], UPGRADE, b"GET /healthz HTTP/1.1\r\nX: ", b"P"]
     for second in range(24):
         for client, text in zip(loris, texts, strict=True):
             client.send(text[second : second + 1])
-        stage.later(0.2)
-    assert len(stage.gone) == 0, "nobody is cut before the deadline"
-    stage.later(1.2)
-    assert len(stage.gone) == 5, "no byte has moved the deadline, and nobody lingers after it"
-    said = [stage.read_all(client) for client in loris]
+        harness.later(0.2)
+    assert len(harness.gone) == 0, "nobody is cut before the deadline"
+    harness.later(1.2)
+    assert len(harness.gone) == 5, "no byte has moved the deadline, and nobody lingers after it"
+    said = [harness.read_all(client) for client in loris]
     assert said[0] == said[1] == b""
     assert status(said[2]) == status(said[3]) == status(said[4]) == 408
 
@@ -246,10 +246,10 @@ def full_gate() -> ConnectionLimits:
     return connection_limits
 
 
-def test_a_refused_native_client_is_told_why_and_when_to_return() -> None:
-    with on_stage(connection_limits=full_gate()) as stage:
-        _, first = stage.greet()
-        said = stage.ask(HELLO)
+def test_a_refused_native_client_learns_why_and_when_to_return() -> None:
+    with connection_harness(connection_limits=full_gate()) as harness:
+        _, first = harness.greet()
+        said = harness.ask(HELLO)
         link = Connection(Side.CLIENT)
         link.receive_data(said)
         event = link.next_event()
@@ -260,49 +260,49 @@ def test_a_refused_native_client_is_told_why_and_when_to_return() -> None:
         assert event.message.retry_after_ms == 5000
         assert event.message.jitter_ms > 0
         first.close()
-        stage.until(lambda: not stage.connection_limits.held)
-        _, client = stage.greet()
+        harness.until(lambda: not harness.connection_limits.held)
+        _, client = harness.greet()
         client.sendall(HELLO)
-        stage.until(lambda: stage.owners)
+        harness.until(lambda: harness.owners)
 
 
 def test_a_refused_http_or_websocket_client_gets_503_and_retry_after() -> None:
-    with on_stage(connection_limits=full_gate()) as stage:
-        stage.greet()
+    with connection_harness(connection_limits=full_gate()) as harness:
+        harness.greet()
         for request_bytes in (UPGRADE, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"):
-            said = stage.ask(request_bytes)
+            said = harness.ask(request_bytes)
             assert status(said) == 503
             assert b"\r\nRetry-After: 5\r\n" in said
-        assert stage.detector.refused == 2
-        assert stage.owners == []
-        assert stage.connection_limits.held == 1
+        assert harness.detector.refused == 2
+        assert harness.owners == []
+        assert harness.connection_limits.held == 1
 
 
 def test_a_refused_client_that_says_nothing_is_closed_with_its_place_in_the_overflow() -> None:
-    with on_stage(connection_limits=full_gate(), patience_s=1.0) as stage:
+    with connection_harness(connection_limits=full_gate(), patience_s=1.0) as harness:
         for _ in range(1 + OVERFLOW_MAX):
-            stage.greet()
-        assert stage.connection_limits.overflow == OVERFLOW_MAX
-        stage.later(2.0)
-        assert (stage.connection_limits.overflow, len(stage.poller)) == (0, 0)
+            harness.greet()
+        assert harness.connection_limits.overflow == OVERFLOW_MAX
+        harness.later(2.0)
+        assert (harness.connection_limits.overflow, len(harness.poller)) == (0, 0)
 
 
 # ---- PROXY headers
 
 
 @pytest.fixture
-def proxied() -> Iterator[Stage]:
+def proxied() -> Iterator[Harness]:
     connection_limits = ConnectionLimits(
         max_connections=100, per_address=2, accept_per_s=1e6, unauthenticated_share=1.0
     )
-    with on_stage(connection_limits=connection_limits, trusted=Networks(["127.0.0.0/8"])) as found:
+    with connection_harness(connection_limits=connection_limits, trusted=Networks(["127.0.0.0/8"])) as found:
         yield found
 
 
 @pytest.mark.parametrize("header", [v2("203.0.113.9"), b"PROXY TCP4 203.0.113.9 127.0.0.1 1 2\r\n"])
 @pytest.mark.parametrize("step", [1, 7, 1000])
 @pytest.mark.parametrize("then", [HELLO, UPGRADE])
-def test_a_trusted_proxy_says_whom_it_speaks_for(proxied: Stage, header: bytes, step: int, then: bytes) -> None:
+def test_a_trusted_proxy_says_whom_it_speaks_for(proxied: Harness, header: bytes, step: int, then: bytes) -> None:
     _, client = proxied.greet(is_proxied=True)
     data = header + then
     for start in range(0, len(data), step):
@@ -313,7 +313,7 @@ def test_a_trusted_proxy_says_whom_it_speaks_for(proxied: Stage, header: bytes, 
     assert proxied.connection_limits.addresses == 1
 
 
-def test_the_limit_per_address_counts_the_clients_behind_the_proxy(proxied: Stage) -> None:
+def test_the_limit_per_address_counts_the_clients_behind_the_proxy(proxied: Harness) -> None:
     for _ in range(2):
         _, client = proxied.greet(is_proxied=True)
         client.sendall(v2("203.0.113.9") + HELLO)
@@ -325,7 +325,7 @@ def test_the_limit_per_address_counts_the_clients_behind_the_proxy(proxied: Stag
     proxied.until(lambda: len(proxied.owners) == 3)
 
 
-def test_a_health_check_of_the_proxy_itself_has_the_proxys_address(proxied: Stage) -> None:
+def test_a_health_check_of_the_proxy_itself_has_the_proxys_address(proxied: Harness) -> None:
     greeting, client = proxied.greet(is_proxied=True)
     client.sendall(v2("203.0.113.9", command=0x20))
     proxied.until(lambda: greeting.address)
@@ -335,35 +335,35 @@ def test_a_health_check_of_the_proxy_itself_has_the_proxys_address(proxied: Stag
 
 
 @pytest.mark.parametrize("data", [HELLO, UPGRADE, v2("1.2.3.4")[:8] + b"xxxxxxxxx", b"PROXY NONSENSE\r\n"])
-def test_from_a_trusted_proxy_the_header_is_required(proxied: Stage, data: bytes) -> None:
+def test_from_a_trusted_proxy_the_header_is_required(proxied: Harness, data: bytes) -> None:
     assert proxied.ask(data, is_proxied=True) == b""
     assert proxied.detector.noise == 1
 
 
-def test_nobody_else_is_believed(stage: Stage) -> None:
-    assert stage.ask(v2("203.0.113.9") + HELLO) == b""
-    assert status(stage.ask(b"PROXY TCP4 203.0.113.9 127.0.0.1 1 2\r\n" + UPGRADE)) == 400
-    assert stage.owners == []
+def test_nobody_else_is_believed(harness: Harness) -> None:
+    assert harness.ask(v2("203.0.113.9") + HELLO) == b""
+    assert status(harness.ask(b"PROXY TCP4 203.0.113.9 127.0.0.1 1 2\r\n" + UPGRADE)) == 400
+    assert harness.owners == []
 
 
-def test_half_a_proxy_header_does_not_spin(proxied: Stage) -> None:
+def test_half_a_proxy_header_does_not_spin(proxied: Harness) -> None:
     greeting, client = proxied.greet(is_proxied=True)
     client.sendall(v2("203.0.113.9")[:20])
     proxied.until(lambda: greeting.buffered_bytes == 20)
     assert select.select([proxied.poller.fileno()], [], [], 0)[0] == [], "the bytes are off the socket"
 
 
-def test_a_session_that_cannot_be_made_ends_its_connection_only(stage: Stage) -> None:
+def test_a_session_that_cannot_be_made_ends_its_connection_only(harness: Harness) -> None:
     def fail(_: object) -> None:
         raise RuntimeError("a defect")
 
-    make_session, stage.detector.make_session = stage.detector.make_session, fail  # type: ignore[assignment]
+    make_session, harness.detector.make_session = harness.detector.make_session, fail  # type: ignore[assignment]
     with structlog.testing.capture_logs() as lines:
-        assert stage.ask(HELLO) == b""
-    assert stage.poller.crashes == len(lines) == 1
-    stage.poller.crashes = 0
-    stage.detector.make_session = make_session
-    greeting, client = stage.greet()
+        assert harness.ask(HELLO) == b""
+    assert harness.poller.crashes == len(lines) == 1
+    harness.poller.crashes = 0
+    harness.detector.make_session = make_session
+    greeting, client = harness.greet()
     client.sendall(HELLO)
-    stage.until(lambda: stage.owners)
+    harness.until(lambda: harness.owners)
     assert isinstance(greeting, ProtocolDetector)

@@ -23,7 +23,7 @@ async def _shrink(link: RawLink) -> None:
 
 
 @pytest.mark.slow
-async def test_a_viewer_behind_is_shown_a_later_part_and_told_what_it_missed() -> None:
+async def test_a_viewer_behind_is_shown_a_later_part_and_learns_what_it_missed() -> None:
     room_config = {"policy": "off", "tick_ms": 20}
     async with (
         running_broker(link=SMALL, room=room_config, queue={"frames": 4}) as broker,

@@ -19,7 +19,7 @@ from broker.net.tls import (
 )
 from broker.net.transport import TcpTransport, Transport
 from broker.net.websocket import WebSocketJsonTransport, WebSocketTransport, ws_frame
-from tests.support.poller import Credentials, Stage, make_credentials, on_stage, shake_hands
+from tests.support.poller import Credentials, Harness, connection_harness, make_credentials, shake_hands
 from tests.support.websocket import BINARY, HELLO, JSON_UPGRADE, TEXT, UPGRADE, masked, status, v2
 
 
@@ -29,24 +29,24 @@ def credentials() -> Credentials:
 
 
 @pytest.fixture
-def stage(credentials: Credentials) -> Iterator[Stage]:
+def harness(credentials: Credentials) -> Iterator[Harness]:
     connection_limits = ConnectionLimits(
         max_connections=100, per_address=0, accept_per_s=1e6, unauthenticated_share=1.0
     )
-    with on_stage(
+    with connection_harness(
         tls=credentials.server, connection_limits=connection_limits, trusted=Networks(["127.0.0.0/8"])
     ) as found:
         yield found
 
 
-def greet_in_tls(stage: Stage, credentials: Credentials, *, first: bytes = b"") -> ssl.SSLSocket:
+def greet_in_tls(harness: Harness, credentials: Credentials, *, first: bytes = b"") -> ssl.SSLSocket:
     """A newcomer that has finished a TLS handshake with the greeting."""
-    _, client = stage.greet(is_proxied=bool(first))
+    _, client = harness.greet(is_proxied=bool(first))
     client.send(first)
     wrapped = credentials.client.wrap_socket(
         client, server_hostname="127.0.0.1", do_handshake_on_connect=False, suppress_ragged_eofs=False
     )
-    stage.clients.append(wrapped)
+    harness.clients.append(wrapped)
 
     def is_done() -> bool:
         try:
@@ -55,7 +55,7 @@ def greet_in_tls(stage: Stage, credentials: Credentials, *, first: bytes = b"") 
             return False
         return True
 
-    stage.until(is_done, wrapped)
+    harness.until(is_done, wrapped)
     return wrapped
 
 
@@ -68,71 +68,71 @@ def greet_in_tls(stage: Stage, credentials: Credentials, *, first: bytes = b"") 
     ],
 )
 def test_inside_tls_the_first_byte_decides_again(
-    stage: Stage, credentials: Credentials, first: bytes, kind: type[Transport]
+    harness: Harness, credentials: Credentials, first: bytes, kind: type[Transport]
 ) -> None:
-    client = greet_in_tls(stage, credentials)
+    client = greet_in_tls(harness, credentials)
     client.send(first)
-    stage.until(lambda: stage.owners)
-    owner = stage.owners[0]
+    harness.until(lambda: harness.owners)
+    owner = harness.owners[0]
     assert type(owner.transport) is kind
     assert isinstance(owner.transport.sock, TlsSocket)
     assert owner.data == HELLO or owner.texts == ["{}"]
-    assert stage.detector.opened["tls"] == 1
+    assert harness.detector.opened["tls"] == 1
     owner.transport.close(4000, "bye", ws_frame(b"last") if kind is WebSocketTransport else b"last")
-    assert b"last" in stage.read_all(client), "and the end is a close_notify, or recv would have raised"
+    assert b"last" in harness.read_all(client), "and the end is a close_notify, or recv would have raised"
 
 
-def test_http_over_tls_is_answered(stage: Stage, credentials: Credentials) -> None:
-    client = greet_in_tls(stage, credentials)
+def test_http_over_tls_is_answered(harness: Harness, credentials: Credentials) -> None:
+    client = greet_in_tls(harness, credentials)
     client.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert status(stage.read_all(client)) == 200
+    assert status(harness.read_all(client)) == 200
 
 
-def test_plain_connections_are_served_beside_tls(stage: Stage) -> None:
+def test_plain_connections_are_served_beside_tls(harness: Harness) -> None:
     for data, kind in ((HELLO, TcpTransport), (UPGRADE, WebSocketTransport)):
-        _, client = stage.greet()
+        _, client = harness.greet()
         for byte in data:
             client.send(bytes((byte,)))
-            stage.turn()
-        assert type(stage.owners[-1].transport) is kind
+            harness.turn()
+        assert type(harness.owners[-1].transport) is kind
 
 
-def test_a_proxy_header_may_come_before_tls(stage: Stage, credentials: Credentials) -> None:
-    client = greet_in_tls(stage, credentials, first=v2("203.0.113.9"))
+def test_a_proxy_header_may_come_before_tls(harness: Harness, credentials: Credentials) -> None:
+    client = greet_in_tls(harness, credentials, first=v2("203.0.113.9"))
     client.send(HELLO)
-    stage.until(lambda: stage.owners)
-    assert stage.owners[0].transport.address == "203.0.113.9"
+    harness.until(lambda: harness.owners)
+    assert harness.owners[0].transport.address == "203.0.113.9"
 
 
-def test_a_refused_client_is_told_so_inside_tls(credentials: Credentials) -> None:
+def test_a_refused_client_learns_it_inside_tls(credentials: Credentials) -> None:
     connection_limits = ConnectionLimits(max_connections=1, per_address=0, accept_per_s=1e6, unauthenticated_share=1.0)
-    with on_stage(tls=credentials.server, connection_limits=connection_limits) as stage:
-        stage.greet()
-        client = greet_in_tls(stage, credentials)
+    with connection_harness(tls=credentials.server, connection_limits=connection_limits) as harness:
+        harness.greet()
+        client = greet_in_tls(harness, credentials)
         client.send(UPGRADE)
-        assert status(stage.read_all(client)) == 503
+        assert status(harness.read_all(client)) == 503
         client.close()
-        stage.until(lambda: not connection_limits.overflow)
+        harness.until(lambda: not connection_limits.overflow)
         assert connection_limits.held == 1
 
 
 def test_a_client_refused_for_the_address_its_proxy_names_leaves_the_books_right(credentials: Credentials) -> None:
     connection_limits = ConnectionLimits(max_connections=9, per_address=1, accept_per_s=1e6, unauthenticated_share=1.0)
-    with on_stage(
+    with connection_harness(
         tls=credentials.server, connection_limits=connection_limits, trusted=Networks(["127.0.0.0/8"])
-    ) as stage:
-        greet_in_tls(stage, credentials, first=v2("203.0.113.9")).send(HELLO)
-        stage.until(lambda: stage.owners)
-        client = greet_in_tls(stage, credentials, first=v2("203.0.113.9"))
+    ) as harness:
+        greet_in_tls(harness, credentials, first=v2("203.0.113.9")).send(HELLO)
+        harness.until(lambda: harness.owners)
+        client = greet_in_tls(harness, credentials, first=v2("203.0.113.9"))
         client.send(UPGRADE)
-        assert status(stage.read_all(client)) == 503
+        assert status(harness.read_all(client)) == 503
         client.close()
-        stage.until(lambda: connection_limits.held == 1)
+        harness.until(lambda: connection_limits.held == 1)
         assert connection_limits.overflow == 0
 
 
-def test_a_slow_handshake_keeps_its_deadline(stage: Stage, credentials: Credentials) -> None:
-    _, client = stage.greet()
+def test_a_slow_handshake_keeps_its_deadline(harness: Harness, credentials: Credentials) -> None:
+    _, client = harness.greet()
     outgoing = ssl.MemoryBIO()
     tls = credentials.client.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="127.0.0.1")
     with pytest.raises(ssl.SSLWantReadError):
@@ -140,13 +140,13 @@ def test_a_slow_handshake_keeps_its_deadline(stage: Stage, credentials: Credenti
     hello = outgoing.read()
     for byte in hello[:20]:
         client.send(bytes((byte,)))
-        stage.later(0.2)
-    assert len(stage.poller) == 1
-    stage.later(2.0)
-    assert len(stage.poller) == 0
+        harness.later(0.2)
+    assert len(harness.poller) == 1
+    harness.later(2.0)
+    assert len(harness.poller) == 0
 
 
-def test_broken_handshakes_leave_nothing_behind(stage: Stage, credentials: Credentials) -> None:
+def test_broken_handshakes_leave_nothing_behind(harness: Harness, credentials: Credentials) -> None:
     rng = random.Random(3)
     outgoing = ssl.MemoryBIO()
     tls = credentials.client.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="127.0.0.1")
@@ -157,33 +157,33 @@ def test_broken_handshakes_leave_nothing_behind(stage: Stage, credentials: Crede
         data = bytearray(hello[: rng.randrange(1, len(hello) + 1)])
         if rng.random() < 0.8:
             data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-        _, client = stage.greet()
+        _, client = harness.greet()
         client.send(data)
         if rng.random() < 0.7:
-            stage.turn()
+            harness.turn()
         if rng.random() < 0.5:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
-    stage.until(lambda: not len(stage.poller))
-    assert len(stage.gone) == 150
-    client = greet_in_tls(stage, credentials)
+    harness.until(lambda: not len(harness.poller))
+    assert len(harness.gone) == 150
+    client = greet_in_tls(harness, credentials)
     client.send(HELLO)
-    stage.until(lambda: stage.owners)
+    harness.until(lambda: harness.owners)
 
 
-def test_a_client_that_resets_between_the_peek_and_the_wrap_is_forgotten(stage: Stage) -> None:
-    greeting, client = stage.greet()
+def test_a_client_that_resets_between_the_peek_and_the_wrap_is_forgotten(harness: Harness) -> None:
+    greeting, client = harness.greet()
     client.send(b"\x16\x03\x01")
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
-    assert stage.detector.tls is not None
-    greeting._start_tls(stage.detector.tls)
-    stage.turn()
-    assert len(stage.poller) == 0
-    assert stage.gone != []
+    assert harness.detector.tls is not None
+    greeting._start_tls(harness.detector.tls)
+    harness.turn()
+    assert len(harness.poller) == 0
+    assert harness.gone != []
 
 
-def test_old_versions_are_not_spoken(stage: Stage, credentials: Credentials) -> None:
+def test_old_versions_are_not_spoken(harness: Harness, credentials: Credentials) -> None:
     assert credentials.server.minimum_version == ssl.TLSVersion.TLSv1_2
     assert credentials.server.options & ssl.OP_NO_RENEGOTIATION
 

@@ -19,7 +19,14 @@ from broker.net.tls import RECORD_BYTES, TlsSocket, wrap
 from broker.net.transport import LINGER_S, RECEIVE_BYTES, Framing, Part, TcpTransport, Transport, TransportState
 from broker.net.websocket import WebSocketJsonTransport, WebSocketTransport, ws_frame
 from protocol.codes import CloseCode, Lane
-from tests.support.poller import Credentials, RememberingOwner, Stage, make_credentials, on_stage, shake_hands
+from tests.support.poller import (
+    Credentials,
+    Harness,
+    RememberingOwner,
+    connection_harness,
+    make_credentials,
+    shake_hands,
+)
 
 KINDS = [(kind, tls) for tls in (False, True) for kind in (TcpTransport, WebSocketTransport, WebSocketJsonTransport)]
 """Every transport, on a plain socket and on TLS."""
@@ -29,7 +36,7 @@ KINDS = [(kind, tls) for tls in (False, True) for kind in (TcpTransport, WebSock
 class Link:
     """A transport, its owner, and a client that speaks the transport's framing with wsproto's help."""
 
-    stage: Stage
+    harness: Harness
     transport: Transport
     owner: RememberingOwner
     client: socket.socket
@@ -78,19 +85,21 @@ class Link:
         return payload, control
 
 
-def make_link(stage: Stage, kind: type[Transport], credentials: Credentials | None, *, is_narrow: bool = False) -> Link:
+def make_link(
+    harness: Harness, kind: type[Transport], credentials: Credentials | None, *, is_narrow: bool = False
+) -> Link:
     """A link of one kind; on TLS where there are ``credentials``."""
-    server, client = stage.narrow_pair() if is_narrow else stage.pair()
+    server, client = harness.narrow_pair() if is_narrow else harness.pair()
     if credentials is not None:
         server = wrap(credentials.server, server)
         client = credentials.client.wrap_socket(
             client, server_hostname="127.0.0.1", do_handshake_on_connect=False, suppress_ragged_eofs=False
         )
-        stage.clients.append(client)
+        harness.clients.append(client)
         shake_hands(server, client)
-    transport = kind(server, stage.transports, "127.0.0.1")
-    stage.adopt(transport)
-    return Link(stage, transport, stage.owners[-1], client)
+    transport = kind(server, harness.transports, "127.0.0.1")
+    harness.adopt(transport)
+    return Link(harness, transport, harness.owners[-1], client)
 
 
 @pytest.fixture(params=KINDS, ids=lambda param: "Tls" * param[1] + param[0].__name__)
@@ -106,8 +115,8 @@ def credentials() -> Credentials:
 
 @pytest.fixture
 def open_link(kind: tuple[type[Transport], bool], credentials: Credentials) -> Iterator[Callable[..., Link]]:
-    with on_stage(limits=QueueLimits(frames=64, queue_bytes=128 * 1024, critical_bytes=1 << 20)) as stage:
-        yield lambda **kwargs: make_link(stage, kind[0], credentials if kind[1] else None, **kwargs)
+    with connection_harness(limits=QueueLimits(frames=64, queue_bytes=128 * 1024, critical_bytes=1 << 20)) as harness:
+        yield lambda **kwargs: make_link(harness, kind[0], credentials if kind[1] else None, **kwargs)
 
 
 Opener = Callable[..., Link]
@@ -119,7 +128,7 @@ def test_what_is_written_arrives_in_order(open_link: Opener) -> None:
     for payload in payloads:
         link.transport.write(link.message(payload))
     link.transport.close(CloseCode.GOING_AWAY, "bye")
-    assert link.unframed(link.stage.read_all(link.client))[0] == b"".join(payloads)
+    assert link.unframed(link.harness.read_all(link.client))[0] == b"".join(payloads)
 
 
 def test_what_the_client_says_reaches_the_owner_in_any_split(open_link: Opener) -> None:
@@ -132,9 +141,9 @@ def test_what_the_client_says_reaches_the_owner_in_any_split(open_link: Opener) 
         size = rng.choice((1, 2, 3, 7, 100, 20_000))
         link.client.send(stream[position : position + size])
         position += min(size, len(stream) - position)
-        link.stage.turn()
+        link.harness.turn()
     expected = b"".join(payloads)
-    link.stage.until(lambda: len(link.heard()) >= len(expected))
+    link.harness.until(lambda: len(link.heard()) >= len(expected))
     assert link.heard() == expected
 
 
@@ -144,14 +153,14 @@ def test_a_full_socket_queues_and_catches_up_without_a_hole(open_link: Opener) -
     for payload in payloads:
         link.transport.write(link.message(payload), Lane.COMMERCE)
     assert link.transport.queue is not None
-    assert link.stage.poller.backlogged == 1
-    assert link.stage.budget.used_bytes == link.transport.queue.nbytes > 0
+    assert link.harness.poller.backlogged == 1
+    assert link.harness.budget.used_bytes == link.transport.queue.nbytes > 0
     expected = b"".join(map(link.message, payloads))
-    assert link.stage.read(link.client, len(expected)) == expected
-    link.stage.until(lambda: link.transport.queue is None, link.client)
+    assert link.harness.read(link.client, len(expected)) == expected
+    link.harness.until(lambda: link.transport.queue is None, link.client)
     assert len(link.owner.missed) == 1
-    assert link.stage.poller.backlogged == 0
-    assert link.stage.budget.used_bytes == 0
+    assert link.harness.poller.backlogged == 0
+    assert link.harness.budget.used_bytes == 0
 
 
 def test_dropping_chat_cuts_no_frame_and_loses_no_event(open_link: Opener) -> None:
@@ -161,7 +170,7 @@ def test_dropping_chat_cuts_no_frame_and_loses_no_event(open_link: Opener) -> No
     got = bytearray()
 
     def read_some(size: int) -> bool:
-        link.stage.turn()
+        link.harness.turn()
         with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError):
             got.extend(link.client.recv(size))
         return link.transport.queue is None
@@ -187,9 +196,9 @@ def test_dropping_chat_cuts_no_frame_and_loses_no_event(open_link: Opener) -> No
             read_some(rng.choice((100, 1000, 3000)))
     assert not link.owner.closed
     assert link.transport.queue is not None
-    link.stage.until(lambda: read_some(65536), link.client)
+    link.harness.until(lambda: read_some(65536), link.client)
     link.transport.close(CloseCode.GOING_AWAY, "bye")
-    got += link.stage.read_all(link.client)
+    got += link.harness.read_all(link.client)
 
     stream, _ = link.unframed(bytes(got))
     arrived: list[tuple[int, int]] = []
@@ -207,14 +216,14 @@ def test_dropping_chat_cuts_no_frame_and_loses_no_event(open_link: Opener) -> No
     assert 0 < missed == sum(each[0] == Lane.CHAT for each in numbers) - len(chat)
 
 
-def test_more_than_the_queue_holds_is_told_to_the_owner(open_link: Opener) -> None:
+def test_more_than_the_queue_holds_is_reported_to_the_owner(open_link: Opener) -> None:
     link = open_link(is_narrow=True)
     for _ in range(60):
         link.transport.write(link.message(b"sale" * 10_000), Lane.COMMERCE)
     assert link.owner.overflows == 1
     assert link.owner.closed == [(CloseCode.SLOW_VIEWER, "too slow")]
     assert link.transport.fd == -1, "who is behind hears nothing more and is gone at once"
-    assert link.stage.budget.used_bytes == 0
+    assert link.harness.budget.used_bytes == 0
 
 
 def test_a_viewer_that_takes_no_byte_is_cut_and_one_that_takes_some_is_not(open_link: Opener) -> None:
@@ -222,21 +231,21 @@ def test_a_viewer_that_takes_no_byte_is_cut_and_one_that_takes_some_is_not(open_
     while len(link.owner.closed) == 0 and (link.transport.queue is None or link.transport.queue.nbytes < 200_000):
         link.transport.write(link.message(b"event" * 1000), Lane.CONTROL)
     for _ in range(4):
-        link.stage.later(9.0)
-        link.stage.read(link.client, 20_000)
-        link.stage.turn()
+        link.harness.later(9.0)
+        link.harness.read(link.client, 20_000)
+        link.harness.turn()
     assert not link.owner.closed
-    link.stage.later(10.5)
+    link.harness.later(10.5)
     assert link.owner.overflows == 1
 
 
-def test_the_last_words_arrive_and_then_the_end(open_link: Opener) -> None:
+def test_the_final_bytes_arrive_and_then_the_end(open_link: Opener) -> None:
     link = open_link()
     link.transport.write(link.message(b"hello"))
     link.transport.close(CloseCode.KICKED, "bad words", link.message(b"goodbye"))
     link.transport.close(CloseCode.GOING_AWAY, "again")
     assert link.owner.closed == [(CloseCode.KICKED, "bad words")]
-    payload, control = link.unframed(link.stage.read_all(link.client))
+    payload, control = link.unframed(link.harness.read_all(link.client))
     assert payload == b"hellogoodbye"
     if not link.is_native:
         assert control == [struct.pack("!H", CloseCode.KICKED) + b"bad words"]
@@ -247,42 +256,42 @@ def test_after_the_last_byte_the_rest_is_read_and_discarded_until_the_client_end
     link.transport.close(CloseCode.GOING_AWAY, "bye", link.message(b"bye"))
     assert link.transport.state == TransportState.CLOSING
     link.client.send(link.say(b"late"))
-    link.stage.turn(3)
+    link.harness.turn(3)
     assert link.heard() == b""
-    assert link.stage.gone == []
+    assert link.harness.gone == []
     link.client.close()
-    link.stage.until(lambda: link.stage.gone == [link.transport])
+    link.harness.until(lambda: link.harness.gone == [link.transport])
     assert link.transport.fd == -1
 
 
 def test_a_client_that_does_not_end_is_released_after_a_while(open_link: Opener) -> None:
     link = open_link()
     link.transport.close(CloseCode.GOING_AWAY, "bye", link.message(b"bye"))
-    link.stage.later(LINGER_S - 0.1)
+    link.harness.later(LINGER_S - 0.1)
     assert link.transport.fd >= 0
-    link.stage.later(1.0)
-    assert link.stage.gone == [link.transport]
+    link.harness.later(1.0)
+    assert link.harness.gone == [link.transport]
 
 
 def test_a_client_that_leaves_ends_the_link_once(open_link: Opener) -> None:
     link = open_link()
     link.client.close()
-    link.stage.until(lambda: link.owner.closed)
+    link.harness.until(lambda: link.owner.closed)
     link.transport.abort("again")
     link.transport.close(CloseCode.GOING_AWAY, "again")
     link.transport.release()
-    link.stage.turn(3)
+    link.harness.turn(3)
     assert [code for code, _ in link.owner.closed] == [CloseCode.CLOSED_BY_PEER]
-    assert link.stage.gone == [link.transport]
+    assert link.harness.gone == [link.transport]
 
 
 def test_a_client_that_resets_ends_the_link_once(open_link: Opener) -> None:
     link = open_link()
     link.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     link.client.close()
-    link.stage.until(lambda: link.owner.closed)
+    link.harness.until(lambda: link.owner.closed)
     assert [code for code, _ in link.owner.closed] == [CloseCode.CLOSED_BY_PEER]
-    assert link.stage.gone == [link.transport]
+    assert link.harness.gone == [link.transport]
 
 
 def test_writing_to_a_client_that_reset_ends_the_link_and_raises_nothing(open_link: Opener) -> None:
@@ -291,13 +300,13 @@ def test_writing_to_a_client_that_reset_ends_the_link_and_raises_nothing(open_li
         link.transport.write(link.message(b"event" * 1000), Lane.CONTROL)
     link.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     link.client.close()
-    link.stage.until(lambda: link.owner.closed)
+    link.harness.until(lambda: link.owner.closed)
     link.transport.write(link.message(b"more"))
     link.transport.enqueue((Part(b"more", Lane.CONTROL, 0, 0),))
     link.transport.start_backlog((Part(b"more", Lane.CONTROL, 0, 0),), 1)
     link.transport.on_writable()
     assert not link.is_behind()
-    assert link.stage.budget.used_bytes == 0
+    assert link.harness.budget.used_bytes == 0
 
 
 def test_the_budget_is_right_when_a_write_fails_after_another_went_through(open_link: Opener) -> None:
@@ -316,15 +325,15 @@ def test_the_budget_is_right_when_a_write_fails_after_another_went_through(open_
     link.transport.send = send
     link.transport.on_writable()
     assert link.owner.closed
-    assert (link.stage.budget.used_bytes, link.stage.budget.mismatches) == (0, 0)
+    assert (link.harness.budget.used_bytes, link.harness.budget.mismatches) == (0, 0)
 
 
 def test_an_owner_that_ends_the_link_hears_nothing_after_it(open_link: Opener) -> None:
     link = open_link()
     link.owner.on_data_do = lambda _: link.transport.close(CloseCode.KICKED, "enough")
     link.client.send(link.say(b"one") + link.say(b"two") + link.say(b"three"))
-    link.stage.until(lambda: link.owner.closed)
-    link.stage.turn(3)
+    link.harness.until(lambda: link.owner.closed)
+    link.harness.turn(3)
     assert len(link.owner.closed) == 1
 
 
@@ -338,36 +347,36 @@ def test_an_owner_that_fails_loses_its_own_link_only(open_link: Opener) -> None:
     link.client.send(link.say(b"boom"))
     other.client.send(other.say(b"fine"))
     with structlog.testing.capture_logs() as lines:
-        link.stage.until(lambda: link.owner.closed and other.heard())
+        link.harness.until(lambda: link.owner.closed and other.heard())
     assert [line["address"] for line in lines] == ["127.0.0.1"]
     assert link.owner.closed == [(CloseCode.INTERNAL_ERROR, "internal error")]
-    assert link.stage.poller.crashes == 1
-    link.stage.poller.crashes = 0
+    assert link.harness.poller.crashes == 1
+    link.harness.poller.crashes = 0
     assert not other.owner.closed
 
 
 def test_a_paused_link_is_not_read_until_its_time(open_link: Opener) -> None:
     link = open_link()
-    link.stage.poller.pause_reading(link.transport, link.stage.clock.now + 3.0)
+    link.harness.poller.pause_reading(link.transport, link.harness.clock.now + 3.0)
     link.client.send(link.say(b"flood"))
-    link.stage.later(2.5)
+    link.harness.later(2.5)
     assert link.heard() == b""
-    link.stage.later(1.0)
+    link.harness.later(1.0)
     assert link.heard() == b"flood"
 
 
 def test_hearing_is_noted_with_the_time_of_the_turn(open_link: Opener) -> None:
     link = open_link()
-    link.stage.clock.now += 40.0
+    link.harness.clock.now += 40.0
     link.client.send(link.say(b"ping"))
-    link.stage.until(link.heard)
-    assert link.transport.heard_at == link.stage.clock.now
+    link.harness.until(link.heard)
+    assert link.transport.heard_at == link.harness.clock.now
 
 
 def test_a_refused_tls_write_comes_again_with_the_same_bytes(credentials: Credentials) -> None:
     """OpenSSL has encrypted the refused record already: whatever is queued after it must not get before it."""
-    with on_stage(limits=QueueLimits(frames=4, queue_bytes=64 * 1024)) as stage:
-        link = make_link(stage, TcpTransport, credentials, is_narrow=True)
+    with connection_harness(limits=QueueLimits(frames=4, queue_bytes=64 * 1024)) as harness:
+        link = make_link(harness, TcpTransport, credentials, is_narrow=True)
         parts = tuple(Part(bytes([65 + n]) * 900, Lane.CHAT, 1, 1) for n in range(20))
         joined = b"".join(part.data for part in parts)
         written = 0
@@ -384,19 +393,19 @@ def test_a_refused_tls_write_comes_again_with_the_same_bytes(credentials: Creden
             link.transport.write(b"sale%3d" % n, Lane.COMMERCE)
             link.transport.write(b"chat%3d" % n, Lane.CHAT, 1)
         expected = joined * (written + 1) + b"".join(b"sale%3d" % n for n in range(50))
-        assert stage.read(link.client, len(expected)) == expected
+        assert harness.read(link.client, len(expected)) == expected
 
 
 def test_a_read_leaves_nothing_in_openssl(credentials: Credentials) -> None:
     """What OpenSSL has decrypted does not show in the epoll: a read must take a whole record."""
     assert RECEIVE_BYTES >= RECORD_BYTES
-    with on_stage() as stage:
-        link = make_link(stage, TcpTransport, credentials)
+    with connection_harness() as harness:
+        link = make_link(harness, TcpTransport, credentials)
         assert isinstance(link.transport.sock, TlsSocket)
         data = random.Random(1).randbytes(5 * RECORD_BYTES + 100)
         link.client.setblocking(True)
         link.client.sendall(data)
         while len(link.heard()) < len(data):
-            stage.turn()
+            harness.turn()
             assert link.transport.sock.pending() == 0
         assert link.heard() == data

@@ -27,7 +27,7 @@ from broker.net.websocket import (
     ws_frame,
 )
 from protocol.codes import CloseCode
-from tests.support.poller import RememberingOwner, Stage, on_stage
+from tests.support.poller import Harness, RememberingOwner, connection_harness
 from tests.support.websocket import BINARY, CLOSE, CONTINUATION, KEY, PING, PONG, TEXT, masked
 
 # ---- the handshake
@@ -216,7 +216,7 @@ def test_the_allowed_origin_and_clients_without_one_pass() -> None:
 
 
 @given(st.one_of(st.binary(max_size=300), st.sampled_from([125, 126, 65535, 65536]).map(bytes)))
-def test_a_prepared_message_is_what_a_stranger_reads(payload: bytes) -> None:
+def test_a_prepared_message_is_what_another_library_reads(payload: bytes) -> None:
     client = open_stranger()
     client.receive_data(ws_frame(payload))
     assert client.events_received() == [Frame(StrangerOpcode.BINARY, payload)]
@@ -253,22 +253,22 @@ def test_a_close_frame_is_cut_at_a_whole_character() -> None:
 
 
 @pytest.fixture
-def stage() -> Iterator[Stage]:
-    with on_stage() as found:
+def harness() -> Iterator[Harness]:
+    with connection_harness() as found:
         yield found
 
 
-def hear(stage: Stage, kind: type[WebSocketTransport], *pieces: bytes) -> tuple[RememberingOwner, bytes]:
+def hear(harness: Harness, kind: type[WebSocketTransport], *pieces: bytes) -> tuple[RememberingOwner, bytes]:
     """Let a client say ``pieces``, each in its own read; returns the owner and what the client was sent."""
-    transport, owner, client = stage.add(kind)
+    transport, owner, client = harness.add(kind)
     for piece in pieces:
         if transport.state:
             break
         client.sendall(piece)
-        stage.turn()
+        harness.turn()
     if not transport.state:
         client.shutdown(1)
-    said = stage.read_all(client)
+    said = harness.read_all(client)
     return owner, said
 
 
@@ -320,31 +320,31 @@ def test_the_quick_way_and_wsproto_read_the_same_in_any_split(
         else:
             stream += masked(PING if what == "ping" else PONG, payload, key=key)
             pings += [payload] if what == "ping" else []
-    with on_stage() as stage:
-        transport, owner, client = stage.add(kind)
+    with connection_harness() as harness:
+        transport, owner, client = harness.add(kind)
         assert isinstance(transport, WebSocketTransport)
         while stream:
             size = rng.choice((1, 2, 5, 14, 1000, 30_000, 70_000))
             stream = stream[client.send(stream[:size]) :]
-            stage.turn()
-        stage.until(lambda: len(owner.data) + sum(map(len, owner.texts)) >= sum(map(len, expected)))
+            harness.turn()
+        harness.until(lambda: len(owner.data) + sum(map(len, owner.texts)) >= sum(map(len, expected)))
         assert not owner.closed
         if kind.text:
             assert owner.texts == [each.decode() for each in expected]
         else:
             assert owner.data == b"".join(expected)
         answers = b"".join(bytes((0x8A, len(each))) + each for each in pings)
-        assert stage.read(client, len(answers)) == answers
+        assert harness.read(client, len(answers)) == answers
         assert transport._reader is None, "an idle link keeps no decoder"
         assert transport._rest == b""
 
 
-def test_text_of_several_bytes_a_character_may_be_split_anywhere(stage: Stage) -> None:
+def test_text_of_several_bytes_a_character_may_be_split_anywhere(harness: Harness) -> None:
     text = "弹幕🎉é".encode()
     pieces = [masked(TEXT, text[:1], fin=False)]
     pieces += [masked(CONTINUATION, text[n : n + 1], fin=False) for n in range(1, len(text) - 1)]
     pieces += [masked(CONTINUATION, text[-1:])]
-    owner, _ = hear(stage, WebSocketJsonTransport, *pieces, masked(TEXT, text))
+    owner, _ = hear(harness, WebSocketJsonTransport, *pieces, masked(TEXT, text))
     assert owner.texts == [text.decode()] * 2
 
 
@@ -397,89 +397,89 @@ MANY = MAX_FRAGMENTS + 1
     ],
 )  # fmt: skip
 def test_a_violation_is_answered_with_its_close_code(
-    stage: Stage, kind: type[WebSocketTransport], pieces: list[bytes], code: int
+    harness: Harness, kind: type[WebSocketTransport], pieces: list[bytes], code: int
 ) -> None:
-    owner, said = hear(stage, kind, *pieces)
+    owner, said = hear(harness, kind, *pieces)
     while said.startswith(b"\x8a"):
         said = said[2 + said[1] :]
     assert close_code(said) == code
     assert [found for found, _ in owner.closed] == [CloseCode.BAD_TRANSPORT]
 
 
-def test_a_message_may_have_so_many_fragments_and_no_more(stage: Stage) -> None:
+def test_a_message_may_have_so_many_fragments_and_no_more(harness: Harness) -> None:
     pieces = [masked(BINARY, b"a", fin=False)]
     pieces += [masked(CONTINUATION, b"b", fin=False)] * (MAX_FRAGMENTS - 2)
-    owner, _ = hear(stage, WebSocketTransport, *pieces, masked(CONTINUATION, b"c"))
+    owner, _ = hear(harness, WebSocketTransport, *pieces, masked(CONTINUATION, b"c"))
     assert owner.data == b"a" + b"b" * (MAX_FRAGMENTS - 2) + b"c"
 
 
-def test_the_largest_frame_fits_a_message(stage: Stage) -> None:
-    transport, owner, client = stage.add(WebSocketTransport)
+def test_the_largest_frame_fits_a_message(harness: Harness) -> None:
+    transport, owner, client = harness.add(WebSocketTransport)
     stream = masked(BINARY, bytes(MAX_MESSAGE_BYTES))
     while stream:
         stream = stream[client.send(stream[:30_000]) :]
-        stage.turn()
-    stage.until(lambda: len(owner.data) == MAX_MESSAGE_BYTES)
+        harness.turn()
+    harness.until(lambda: len(owner.data) == MAX_MESSAGE_BYTES)
     assert not transport.state
 
 
-def test_a_too_long_message_is_refused_before_its_payload_comes(stage: Stage) -> None:
-    _, said = hear(stage, WebSocketTransport, b"\x82\xff" + struct.pack("!Q", 1 << 40) + b"KEY!")
+def test_a_too_long_message_is_refused_before_its_payload_comes(harness: Harness) -> None:
+    _, said = hear(harness, WebSocketTransport, b"\x82\xff" + struct.pack("!Q", 1 << 40) + b"KEY!")
     assert close_code(said) == 1009
 
 
-def test_ten_pings_a_second_are_fine_for_ever(stage: Stage) -> None:
-    transport, owner, client = stage.add(WebSocketTransport)
+def test_ten_pings_a_second_are_fine_for_ever(harness: Harness) -> None:
+    transport, owner, client = harness.add(WebSocketTransport)
     for _ in range(300):
-        stage.clock.now += 0.1
+        harness.clock.now += 0.1
         client.sendall(masked(PING, b"x"))
-        stage.turn()
-        assert stage.read(client, 3) == b"\x8a\x01x"
+        harness.turn()
+        assert harness.read(client, 3) == b"\x8a\x01x"
     assert not owner.closed
     assert not transport.state
 
 
-def test_a_client_that_reads_no_pongs_makes_none_queue(stage: Stage) -> None:
-    server, client = stage.narrow_pair()
-    transport = WebSocketTransport(server, stage.transports, "127.0.0.1")
-    stage.adopt(transport)
+def test_a_client_that_reads_no_pongs_makes_none_queue(harness: Harness) -> None:
+    server, client = harness.narrow_pair()
+    transport = WebSocketTransport(server, harness.transports, "127.0.0.1")
+    harness.adopt(transport)
     for _ in range(400):
         client.sendall(masked(PING, bytes(125)))
-        stage.turn()
-        stage.clock.now += 0.1
+        harness.turn()
+        harness.clock.now += 0.1
     assert not transport.state
     assert transport.queue is not None
     assert transport.queue.nbytes < 2 * 127
 
 
-def test_a_peers_close_is_answered_and_ends_the_link(stage: Stage) -> None:
+def test_a_peers_close_is_answered_and_ends_the_link(harness: Harness) -> None:
     for code in (1000, 1001, 1011, 1014, 3000, 4411):
-        owner, said = hear(stage, WebSocketTransport, masked(CLOSE, struct.pack("!H", code) + "再见".encode()))
+        owner, said = hear(harness, WebSocketTransport, masked(CLOSE, struct.pack("!H", code) + "再见".encode()))
         assert said == b"\x88\x02" + struct.pack("!H", code), "the reason is not echoed"
         assert owner.closed == [(CloseCode.CLOSED_BY_PEER, f"closed by peer with {code}")]
-    owner, said = hear(stage, WebSocketTransport, masked(CLOSE) + masked(BINARY, b"after"))
+    owner, said = hear(harness, WebSocketTransport, masked(CLOSE) + masked(BINARY, b"after"))
     assert said == b"\x88\x00"
     assert owner.data == b""
     assert len(owner.closed) == 1
 
 
-def test_messages_of_one_read_reach_a_binary_owner_together(stage: Stage) -> None:
-    _, owner, client = stage.add(WebSocketTransport)
+def test_messages_of_one_read_reach_a_binary_owner_together(harness: Harness) -> None:
+    _, owner, client = harness.add(WebSocketTransport)
     calls: list[bytes] = []
     owner.on_data_do = calls.append
     client.sendall(masked(BINARY, b"one") + masked(BINARY, b"two") + masked(BINARY, b"three")[:5])
-    stage.until(lambda: calls)
+    harness.until(lambda: calls)
     assert calls == [b"onetwo"]
     client.sendall(masked(BINARY, b"three")[5:])
-    stage.until(lambda: len(calls) == 2)
+    harness.until(lambda: len(calls) == 2)
     assert calls[1] == b"three"
 
 
-def test_tiny_fragments_hold_no_more_than_their_bytes(stage: Stage) -> None:
+def test_tiny_fragments_hold_no_more_than_their_bytes(harness: Harness) -> None:
     """600,000 one-byte pieces have cost another server 58 times their size."""
-    transport, _, client = stage.add(WebSocketTransport)
+    transport, _, client = harness.add(WebSocketTransport)
     client.sendall(b"\x02\xfe" + struct.pack("!H", 6_000) + b"KEY!")
-    stage.turn()
+    harness.turn()
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     for _ in range(5_000):

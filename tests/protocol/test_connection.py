@@ -268,7 +268,7 @@ def test_a_frame_that_was_read_before_is_refused_where_it_may_not_come() -> None
 # ---- what is refused and what breaks
 
 
-def test_a_refused_frame_leaves_the_link_alive_and_tells_where_and_why() -> None:
+def test_a_refused_frame_leaves_the_link_alive_and_reports_where_and_why() -> None:
     good = encode(Ping(1), 0, 6, Lane.CONTROL)
     bad = encode(Post(1, "m", ("x" * 101,)), 3, 5, Lane.CONTROL)
     refused, after = read([bad + good], Side.SERVER)

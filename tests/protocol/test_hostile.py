@@ -312,7 +312,7 @@ def test_a_body_that_breaks_off_leaves_nothing_behind(blob: bytes) -> None:
     assert many - few < 20_000
 
 
-def test_a_stranger_makes_a_server_hold_at_most_one_small_frame() -> None:
+def test_an_unauthenticated_client_makes_a_server_hold_at_most_one_small_frame() -> None:
     header = build_frame(Opcode.POST, Lane.CONTROL, 1, 1, bytes(MAX_CLIENT_BODY_BYTES))
     server = end(Side.SERVER)
     server.receive_data(header[:-1])

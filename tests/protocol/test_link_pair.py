@@ -122,7 +122,7 @@ LinkPair.TestCase.settings = settings(max_examples=25, stateful_step_count=25)
 TestLinkPair: Any = LinkPair.TestCase
 
 
-def test_the_handshake_walks_through_all_states() -> None:
+def test_the_handshake_goes_through_all_states() -> None:
     """The machine's rules in the order of an ordinary life, so that they surely are all of use."""
     ends = {side: Connection(side) for side in Side}
     for step in SESSION:

@@ -51,7 +51,7 @@ async def test_hello_auth_and_join_in_one_write_are_answered_in_order() -> None:
         assert broker.hub.room(frame.room) is broker.hub.find("lobby")
 
 
-async def test_a_danmaku_reaches_others_and_its_sender_learns_its_fate() -> None:
+async def test_a_danmaku_reaches_others_and_its_sender_learns_its_outcome() -> None:
     async with (
         running_broker() as broker,
         joined_link(broker, "dev:ann") as (ann, room),
@@ -87,7 +87,7 @@ async def test_equal_texts_of_one_tick_merge_and_say_so() -> None:
             assert outcomes == {Outcome.ACCEPTED, Outcome.MERGED}
 
 
-async def test_likes_are_summed_and_told_once() -> None:
+async def test_likes_are_summed_and_reported_once() -> None:
     async with running_broker() as broker, joined_link(broker, "dev:ann") as (ann, room):
         await ann.post(room, 1, MessageType.LIKE, (5,))
         await ann.post(room, 2, MessageType.LIKE, (7,))
@@ -450,7 +450,7 @@ async def test_a_crashing_room_ends_alone(monkeypatch: pytest.MonkeyPatch) -> No
         assert broker.stats().rooms_crashed == 1
 
 
-async def test_an_overloaded_broker_refuses_newcomers_with_a_wait_and_takes_back_those_who_resume() -> None:
+async def test_an_overloaded_broker_refuses_new_connections_with_a_wait_and_takes_back_those_who_resume() -> None:
     async with running_broker() as broker, joined_link(broker, "dev:ann") as (_, room), raw_link(broker) as bob:
         known = broker.hub.room(room)
         assert known is not None

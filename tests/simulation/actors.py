@@ -26,12 +26,12 @@ from protocol.codes import MessageType, Outcome, RoomPhase, Tier
 from protocol.frames import pack_body, unpack_body
 from protocol.messages import Direct, State
 from protocol.payloads import GiftPayload
-from tests.simulation.broker import Life
+from tests.simulation.broker import BrokerRun
 from tests.simulation.disk import Disk, Written
 from tests.simulation.network import SimPipe, SimStream
 from tests.simulation.world import World
 
-__all__ = ["Cast", "Gift", "Reader", "Sent", "is_end"]
+__all__ = ["Actors", "Gift", "Reader", "Sent", "is_end"]
 
 URL, WEBSOCKET_URL = "roomcast://house:7400", "ws://house:7400/"
 ROOMS = ("lobby", "直播间")
@@ -85,13 +85,13 @@ class Reader:
     """Danmaku shown, each as often as it counts, whose tick's account has not come."""
 
 
-class Cast:
+class Actors:
     """Everybody, and what they wrote down."""
 
     def __init__(self, world: World, disk: Disk) -> None:
         self.world = world
         self.disk = disk
-        self.life: Life | None = None
+        self.broker_run: BrokerRun | None = None
         self.connections = 0
         self.gifts: dict[str, Gift] = {}
         self.news: dict[str, tuple[str, int]] = {}
@@ -116,8 +116,8 @@ class Cast:
         await self.world.pause(0.1)
         self.connections += 1
         wire = None
-        if self.life is not None and not self.world.chance(self.world.weather.refusals):
-            wire = self.life.accept(self.connections)
+        if self.broker_run is not None and not self.world.chance(self.world.conditions.refusals):
+            wire = self.broker_run.accept(self.connections)
         if wire is None:
             raise PipeLost(None, "connection refused")
         pipe = SimPipe(self.world, wire)
@@ -129,7 +129,7 @@ class Cast:
     @asynccontextmanager
     async def client(self, token: str, inbox_items: int = 2000) -> AsyncIterator[Client]:
         """A client of ours that never gives up."""
-        is_websocket = token in self.world.weather.websockets
+        is_websocket = token in self.world.conditions.websockets
         async with open_client(
             WEBSOCKET_URL if is_websocket else URL,
             token,
@@ -229,7 +229,7 @@ class Cast:
         stream = self.disk.books.get((name, reader.epoch), [])
         if gap.last >= gap.first and not gap.epoch_changed:
             lost = sum(len(written.body) for written in stream[gap.first - 1 : gap.last])
-            is_dear = lost > self.world.weather.critical_bytes // 2
+            is_dear = lost > self.world.conditions.critical_bytes // 2
             assert is_dear or self.disk.stored_from(name, reader.epoch) > gap.first, f"{reader.name}: needless {gap}"
         reader.offset = max(reader.offset, gap.last)
 
@@ -346,7 +346,7 @@ class Cast:
         """Say a lot at once: who is slow falls behind now."""
         await trio.sleep(self.world.rng.uniform(3, 15))
         async with trio.open_nursery() as nursery:
-            for number in range(self.world.weather.storm):
+            for number in range(self.world.conditions.storm):
                 nursery.start_soon(self.announce, room, f"storm {number}", 450)
         self.under_way -= 1
 
@@ -450,10 +450,10 @@ class Cast:
 
     async def send(self, user: str, key: str, text: str, may_expire: bool) -> LedgerResult | None:
         """Ask for one message; None where there is no answer."""
-        life = self.life
-        if life is None or not life.is_up:
+        broker_run = self.broker_run
+        if broker_run is None or not broker_run.is_up:
             return None
-        inboxes = life.broker.inboxes
+        inboxes = broker_run.broker.inboxes
         assert inboxes is not None
         told: list[LedgerResult] = []
         expires_at_ms = self.world.wall_ms() + SHORT_MS if may_expire else None

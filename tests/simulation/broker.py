@@ -26,7 +26,7 @@ from tests.simulation.disk import Disk, Killed, SimLedger
 from tests.simulation.network import SimEpoll, SimSocket, Wire
 from tests.simulation.world import World
 
-__all__ = ["Life", "SimBroker"]
+__all__ = ["BrokerRun", "SimBroker"]
 
 DRAIN_S = 2.0
 
@@ -83,7 +83,7 @@ class SimBroker(Broker):
     """The broker with its edges in the simulated world."""
 
     def __init__(self, world: World, disk: Disk) -> None:
-        weather = world.weather
+        conditions = world.conditions
         self.world = world
         self.disk = disk
         self.listener: SimListener
@@ -94,12 +94,14 @@ class SimBroker(Broker):
             ),
             admission=AdmissionConfig(max_connections=1000),
             room=RoomConfig(
-                history_entries=weather.history_entries,
-                history_s=weather.history_s,
-                idle_close_s=weather.idle_close_s,
-                paid_budget_per_s=weather.paid_budget_per_s,
+                history_entries=conditions.history_entries,
+                history_s=conditions.history_s,
+                idle_close_s=conditions.idle_close_s,
+                paid_budget_per_s=conditions.paid_budget_per_s,
             ),
-            queue=QueueConfig(queue_bytes=4096, critical_bytes=weather.critical_bytes, total_bytes=weather.total_bytes),
+            queue=QueueConfig(
+                queue_bytes=4096, critical_bytes=conditions.critical_bytes, total_bytes=conditions.total_bytes
+            ),
             ledger=LedgerConfig(data_dir=str(disk.directory)),
         )
         super().__init__(config, rng=random.Random(world.rng.getrandbits(64)), wall_ms=world.wall_ms)
@@ -132,7 +134,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-class Life:
+class BrokerRun:
     """One broker process from its start to its end."""
 
     def __init__(self, world: World, disk: Disk, number: int) -> None:
@@ -148,7 +150,7 @@ class Life:
 
     async def run(self) -> None:
         """Live until killed, drained, or refused by the disk."""
-        self.world.note("life", self.number)
+        self.world.note("broker_run", self.number)
         try:
             with self._scope:
                 async with trio.open_nursery() as self._nursery:

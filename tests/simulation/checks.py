@@ -10,7 +10,7 @@ from broker.ledger import Reader as Ledger
 from broker.sessions.session import Session
 from protocol.codes import MessageType, RoomPhase
 from protocol.frames import unpack_body
-from tests.simulation.actors import DEVICES, GIFTS, NEWS, ROOMS, SIDE, USERS, VISITS, Cast, is_end
+from tests.simulation.actors import DEVICES, GIFTS, NEWS, ROOMS, SIDE, USERS, VISITS, Actors, is_end
 from tests.simulation.disk import Written
 
 __all__ = ["check", "look", "what_is_missing"]
@@ -21,18 +21,18 @@ FRAME_BYTES = 2048
 """Above any frame of the show: what a bound may be exceeded by."""
 
 
-def look(cast: Cast) -> None:
+def look(actors: Actors) -> None:
     """The broker's accounts and bounds, now."""
-    life = cast.life
-    if life is None or not life.is_up:
+    broker_run = actors.broker_run
+    if broker_run is None or not broker_run.is_up:
         return
-    broker = life.broker
+    broker = broker_run.broker
     for account in broker.hub.accounts():
         assert account.admitted == sum(account[1:]), account
         assert min(account) >= 0, account
     queued = 0
     limits = broker.listener.transports.queue_limits
-    for transport in life.transports():
+    for transport in broker_run.transports():
         queue = transport.queue
         if queue is not None:
             queued += queue.nbytes
@@ -40,7 +40,7 @@ def look(cast: Cast) -> None:
             assert queue.nbytes <= limits.queue_bytes + limits.critical_bytes + FRAME_BYTES, queue.nbytes
     assert broker.budget.used_bytes == queued, (broker.budget.used_bytes, queued)
     assert broker.ledger is not None
-    assert broker.ledger.waiting <= cast.world.weather.ledger_items
+    assert broker.ledger.waiting <= actors.world.conditions.ledger_items
     links = broker.users.session_count
     assert links <= len(broker.context.sessions), "links are counted that have ended"
     for room in broker.hub:
@@ -51,72 +51,72 @@ def look(cast: Cast) -> None:
         assert joined == len(room.members) == room.state.online, (room.name, joined)
 
 
-def what_is_missing(cast: Cast) -> str | None:
+def what_is_missing(actors: Actors) -> str | None:
     """What has not come true yet; None: all is well."""
-    life = cast.life
-    if life is None or not life.is_up:
+    broker_run = actors.broker_run
+    if broker_run is None or not broker_run.is_up:
         return "the broker is not up"
-    broker = life.broker
+    broker = broker_run.broker
     inboxes, ledger = broker.inboxes, broker.ledger
     assert inboxes is not None
     assert ledger is not None
-    if cast.under_way:
-        return f"{cast.under_way} things are still to be done"
+    if actors.under_way:
+        return f"{actors.under_way} things are still to be done"
     if ledger.waiting or inboxes.unsaved_count:
         return "something waits for the ledger"
-    for reader in cast.readers:
-        stream = cast.disk.books.get((reader.room, reader.epoch), [])
+    for reader in actors.readers:
+        stream = actors.disk.books.get((reader.room, reader.epoch), [])
         if reader.offset != len(stream):
             return f"{reader.name} has seen {reader.offset} of {len(stream)}"
     side = broker.hub.find(SIDE)
-    if side is None or side.state.phase is not _last_phase(cast, SIDE, side.state.epoch):
+    if side is None or side.state.phase is not _last_phase(actors, SIDE, side.state.epoch):
         return f"the phase of {SIDE} is not what it was"
     if inboxes.pending_users:
         return f"messages are pending: {sorted(inboxes.pending_users)}"
-    for liker in cast.likers:
+    for liker in actors.likers:
         if liker.likes.waiting:
             return "likes wait to be sent"
         room = broker.hub.find(liker.name)
         if room is None:
             return f"nobody is in {liker.name} yet"
         assert room.state.phase is RoomPhase.LIVE
-        cast.like_totals[liker.name] = room.state.like_total
+        actors.like_totals[liker.name] = room.state.like_total
     return None
 
 
-def check(cast: Cast) -> None:
+def check(actors: Actors) -> None:
     """Compare what everybody saw and was told with what is on the disk."""
-    _check_events(cast)
-    _check_likes(cast)
-    ledger = Ledger(cast.disk.path)
+    _check_events(actors)
+    _check_likes(actors)
+    ledger = Ledger(actors.disk.path)
     try:
         ledger.verify_all()
-        _check_entries(cast, ledger)
-        _check_messages(cast, ledger)
+        _check_entries(actors, ledger)
+        _check_messages(actors, ledger)
     finally:
         ledger.close()
 
 
-def _streams(cast: Cast, room: str) -> list[list[Written]]:
+def _streams(actors: Actors, room: str) -> list[list[Written]]:
     """The streams of a room, one after the other; all but the last have ended."""
-    streams = [stream for (name, _), stream in cast.disk.books.items() if name == room and stream]
+    streams = [stream for (name, _), stream in actors.disk.books.items() if name == room and stream]
     assert all(is_end(stream[-1]) for stream in streams[:-1]), f"{room} began anew although it had events"
     assert room == SIDE or len(streams) <= 1, f"{room} has ended"
     return streams
 
 
-def _last_phase(cast: Cast, room: str, epoch: int) -> RoomPhase:
+def _last_phase(actors: Actors, room: str, epoch: int) -> RoomPhase:
     """What the room's stream says of its phase."""
-    stream = cast.disk.books.get((room, epoch), ())
+    stream = actors.disk.books.get((room, epoch), ())
     phases = [unpack_body(each.body)[4][0] for each in stream if each.kind == MessageType.ROOM_PHASE]
     return RoomPhase(phases[-1]) if phases else RoomPhase.LIVE
 
 
-def _check_events(cast: Cast) -> None:
+def _check_events(actors: Actors) -> None:
     """Gifts and announcements: acknowledged means there, once, where it was said to be."""
     for name in ROOMS:
-        stream = [written for stream in _streams(cast, name) for written in stream]
-        given = {order: gift for order, gift in cast.gifts.items() if gift.room == name}
+        stream = [written for stream in _streams(actors, name) for written in stream]
+        given = {order: gift for order, gift in actors.gifts.items() if gift.room == name}
         assert len(given) == GIFTS
         for offset, written in enumerate(stream, 1):
             if written.kind == MessageType.GIFT:
@@ -125,66 +125,66 @@ def _check_events(cast: Cast) -> None:
                 assert count == sum(there.values()), f"{name} {offset}: {count} gifts, acknowledged were {there}"
         for order, gift in given.items():
             assert stream[gift.offset - 1].kind == MessageType.GIFT, (order, gift)
-    for room, wanted in ((ROOMS[0], NEWS + cast.world.weather.storm), (ROOMS[1], NEWS), (SIDE, VISITS)):
+    for room, wanted in ((ROOMS[0], NEWS + actors.world.conditions.storm), (ROOMS[1], NEWS), (SIDE, VISITS)):
         texts = [
             unpack_body(written.body)[4][0]
-            for stream in _streams(cast, room)
+            for stream in _streams(actors, room)
             for written in stream
             if written.kind == MessageType.ANNOUNCEMENT
         ]
         assert len({text.split(",")[0] for text in texts}) == len(texts) == wanted, f"{room}: {texts}"
-    for what, (room, offset) in cast.news.items():
-        found = [stream[offset - 1] for stream in _streams(cast, room) if offset <= len(stream)]
+    for what, (room, offset) in actors.news.items():
+        found = [stream[offset - 1] for stream in _streams(actors, room) if offset <= len(stream)]
         bodies = [unpack_body(each.body)[4] for each in found if each.kind == MessageType.ANNOUNCEMENT]
         assert what in [body[0].split(",")[0] for body in bodies], (what, room, offset, bodies)
 
 
-def _check_likes(cast: Cast) -> None:
+def _check_likes(actors: Actors) -> None:
     """A like counts once; a crash may lose some, since nobody was promised that they last."""
-    happened = cast.world.happened
+    happened = actors.world.happened
     for name in ROOMS:
-        rooms = [room for room in cast.likers if room.name == name]
+        rooms = [room for room in actors.likers if room.name == name]
         counted = sum(room.likes.counted for room in rooms)
         unknown = sum(room.likes.unknown for room in rooms)
-        assert all(sum(room.likes) == cast.likes[room] for room in rooms), [r.likes for r in rooms]
-        total = cast.like_totals[name]
+        assert all(sum(room.likes) == actors.likes[room] for room in rooms), [r.likes for r in rooms]
+        total = actors.like_totals[name]
         assert total <= counted + unknown, f"{name}: {total} likes, {counted} were counted, {unknown} may have been"
         if not happened["killed"] and not any(what.startswith("disk fails") for what in happened):
             assert total >= counted, f"{name}: {total} likes are left of {counted}"
 
 
-def _check_entries(cast: Cast, ledger: Ledger) -> None:
+def _check_entries(actors: Actors, ledger: Ledger) -> None:
     """What the ledger has kept is what was written."""
     for entry, _, _ in ledger.entries():
-        written = cast.disk.books[entry.room, entry.epoch][entry.offset - 1]
+        written = actors.disk.books[entry.room, entry.epoch][entry.offset - 1]
         assert (entry.kind, entry.body) == written, entry
 
 
-def _check_messages(cast: Cast, ledger: Ledger) -> None:
+def _check_messages(actors: Actors, ledger: Ledger) -> None:
     """Every message to a user: there once, seen by it, on each device in order; or expired, if it might."""
     for user in USERS:
-        sent = cast.sent[user]
+        sent = actors.sent[user]
         stored = [ledger.direct(user, number) for number in range(1, len(sent) + 1)]
         assert ledger.direct(user, len(sent) + 1) is None, f"{user}: a message was written twice"
-        seen = {text for device in DEVICES if device.split(":")[0] == user for _, text in cast.shown[device]}
+        seen = {text for device in DEVICES if device.split(":")[0] == user for _, text in actors.shown[device]}
         for message in sent:
             there = [direct for direct in stored if direct is not None and _text(direct) in message.texts]
             assert len(there) == 1, f"{user}: {message} is there {len(there)} times"
             direct = there[0]
             assert message.direct_id in (0, direct.direct_id)
             if direct.state is not DirectState.ACKED:
-                cast.world.happened["message expired"] += 1
+                actors.world.happened["message expired"] += 1
                 assert message.may_expire, f"{user} has not had {message}: {direct.state}"
                 # When the clock has leapt, nothing is expired for an hour.
-                is_known = direct.state is DirectState.EXPIRED or cast.world.happened["clock leaps"]
-                assert is_known or direct.expires_at_ms > cast.world.wall_ms() - EXPIRY_LATE_MS, message
+                is_known = direct.state is DirectState.EXPIRED or actors.world.happened["clock leaps"]
+                assert is_known or direct.expires_at_ms > actors.world.wall_ms() - EXPIRY_LATE_MS, message
             else:
-                passed = (user, direct.direct_id) in cast.passed
+                passed = (user, direct.direct_id) in actors.passed
                 # Where the clock goes back, one that had expired unseen may have been covered by an acknowledgement.
-                may_be_unseen = message.may_expire and cast.world.happened["clock leaps"]
+                may_be_unseen = message.may_expire and actors.world.happened["clock leaps"]
                 assert _text(direct) in seen or passed or may_be_unseen, f"{user} has not seen {message}"
-    for device, messages in cast.shown.items():
-        sent_texts = {text for message in cast.sent[device.split(":")[0]] for text in message.texts}
+    for device, messages in actors.shown.items():
+        sent_texts = {text for message in actors.sent[device.split(":")[0]] for text in message.texts}
         assert {text for _, text in messages} <= sent_texts, device
 
 

@@ -72,21 +72,21 @@ class Disk:
 
     def before_commit(self) -> None:
         """A commit begins: it may fail, or be the end."""
-        world, weather = self.world, self.world.weather
-        if world.chance(weather.disk_failures):
+        world, conditions = self.world, self.world.conditions
+        if world.chance(conditions.disk_failures):
             self._failure = world.rng.choice(FAILURES)
             self._fails_until = world.now() + world.rng.choice((0.0, 0.2, 3.0))
             world.happen(f"disk fails: {self._failure}")
             raise disk_error(self._failure)
         self.check("COMMIT")
-        if self.may_kill and world.chance(weather.kills_at_commit / 2):
+        if self.may_kill and world.chance(conditions.kills_at_commit / 2):
             world.happen("killed before a commit")
             self._die()
 
     def after_commit(self, connection: sqlite3.Connection) -> None:
         """The commit is on the disk; the process may die before it says so."""
         self.keep_books(connection)
-        if self.may_kill and self.world.chance(self.world.weather.kills_at_commit / 2):
+        if self.may_kill and self.world.chance(self.world.conditions.kills_at_commit / 2):
             self.world.happen("killed after a commit")
             self._die()
 
@@ -143,7 +143,7 @@ class SimStore(Store):
     def __init__(self, disk: Disk, path: Path) -> None:
         self._disk = disk
         self._batch: Sequence[Submission] = ()
-        self.ghost: Sequence[Submission] = ()
+        self.leftover: Sequence[Submission] = ()
         """What a failed commit has written; the next good one goes over it."""
         super().__init__(path)
         real = self._connection
@@ -159,21 +159,21 @@ class SimStore(Store):
             self._disk.before_commit()
             self._real.execute("COMMIT")
         except sqlite3.Error:
-            self.ghost = self._batch or self.ghost
+            self.leftover = self._batch or self.leftover
             raise
-        self.ghost = ()
+        self.leftover = ()
         self._disk.after_commit(self._real)
 
     def abandon(self) -> None:
         """The process has died: what a failed commit has left behind may be there when the next one looks."""
-        ghost, self.ghost = self.ghost, ()
+        leftover, self.leftover = self.leftover, ()
         if self._real.in_transaction:
             self._real.execute("ROLLBACK")
-        elif ghost and self._disk.world.chance(self._disk.world.weather.ghosts):
+        elif leftover and self._disk.world.chance(self._disk.world.conditions.leftovers):
             self._disk.world.happen("a failed commit is there after all")
             self._disk.may_kill = False
             self._finish = lambda: self._real.execute("COMMIT")  # type: ignore[method-assign,assignment]
-            super().commit(ghost)
+            super().commit(leftover)
             self._disk.keep_books(self._real)
         self._real.close()
 
@@ -197,13 +197,13 @@ class SimLedger(Ledger):
 
     def __init__(self, disk: Disk, results: ResultBatch) -> None:
         world = disk.world
-        weather = world.weather
+        conditions = world.conditions
         super().__init__(
             disk.directory,
             unix_ms=world.wall_ms,
-            retention=Retention(entries_s=weather.entries_s),
-            limits=LedgerLimits(max_items=weather.ledger_items),
-            pace=Pace(max_batch=weather.max_batch),
+            retention=Retention(entries_s=conditions.entries_s),
+            limits=LedgerLimits(max_items=conditions.ledger_items),
+            pace=Pace(max_batch=conditions.max_batch),
             clock=world.now,
             open_store=self._open_simulated,
             results=results,
@@ -232,7 +232,7 @@ class SimLedger(Ledger):
         self._reader._connection = Connection(self._reader._connection, self._check_read)  # type: ignore[assignment]
         self._is_open = True
         try:
-            if world.chance(world.weather.kills_at_start):
+            if world.chance(world.conditions.kills_at_start):
                 world.later(world.rng.uniform(0, 0.1), self._die_at_start)
             self._run_maintenance()
             task_status.started()
@@ -275,7 +275,7 @@ class SimLedger(Ledger):
         return self._ask(question, args)
 
     def _check_read(self, sql: str) -> None:
-        if self._world.chance(self._world.weather.read_errors):
+        if self._world.chance(self._world.conditions.read_errors):
             self._world.happen("a read fails")
             raise disk_error("SQLITE_IOERR_READ")
 
@@ -284,7 +284,7 @@ class SimLedger(Ledger):
     def _ring(self) -> None:
         if not self._is_busy:
             self._is_busy = True
-            slow = self._world.chance(self._world.weather.slow_commits)
+            slow = self._world.chance(self._world.conditions.slow_commits)
             if slow:
                 self._world.happen("slow commit")
             self._world.soon(SLOW_S if slow else QUICK_S, self._go_on)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-__all__ = ["Weather"]
+__all__ = ["Conditions"]
 
 MONTH_S = 30 * 86_400.0
 
 
-class Weather(NamedTuple):
+class Conditions(NamedTuple):
     """Of one world. Rates are per virtual second, chances per occasion."""
 
     # the network
@@ -33,7 +33,7 @@ class Weather(NamedTuple):
     # the disk
     disk_failures: float
     """Chance that a commit fails: no space, an error, or a failed fsync. It goes on for a while."""
-    ghosts: float
+    leftovers: float
     """Chance that what such a commit has written is there after a crash all the same."""
     read_errors: float
     slow_commits: float
@@ -66,7 +66,7 @@ class Weather(NamedTuple):
     max_batch: int
 
     @classmethod
-    def of(cls, rng: random.Random) -> Weather:
+    def of(cls, rng: random.Random) -> Conditions:
         """Draw one."""
 
         def now_and_then(most: float) -> float:
@@ -80,7 +80,7 @@ class Weather(NamedTuple):
             websockets=rng.choice(((), ("dev:bob",), ("dev:ann:viewer", "dev:eve"))),
             link_bytes=rng.choice((1024, 4096, 64 * 1024)),
             disk_failures=now_and_then(0.04),
-            ghosts=now_and_then(1.0),
+            leftovers=now_and_then(1.0),
             read_errors=now_and_then(0.1),
             slow_commits=now_and_then(0.04),
             kills=now_and_then(0.15),

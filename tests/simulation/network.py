@@ -30,7 +30,7 @@ class Line:
         self._on_change = on_change
         self._chunks: deque[bytes] = deque()
         self._is_busy = False
-        self._capacity = world.weather.link_bytes
+        self._capacity = world.conditions.link_bytes
         self.arrived = bytearray()
         self.held = 0
         self.stalled_until = 0.0

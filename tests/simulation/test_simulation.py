@@ -77,17 +77,17 @@ USUAL = (
 # ---- planted bugs
 
 
-def fails(seeds: Sequence[int], **weather: float) -> bool:
+def fails(seeds: Sequence[int], **conditions: float) -> bool:
     """Whether one of these worlds ends badly."""
     for seed in seeds:
         try:
-            simulate(seed, **weather)
+            simulate(seed, **conditions)
         except (Exception, BaseExceptionGroup):
             return True
     return False
 
 
-def test_a_broker_that_tells_before_the_commit_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broker_that_reports_before_the_commit_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     record = RoomStore.record
 
     def tells_early(
@@ -98,10 +98,10 @@ def test_a_broker_that_tells_before_the_commit_is_found_out(monkeypatch: pytest.
         note: bytes,
         on_settled: Callable[[LedgerResult], None],
     ) -> SubmitResult:
-        verdict = record(self, room, epoch, what, note, lambda settled: None)
+        result = record(self, room, epoch, what, note, lambda settled: None)
         state = on_settled.func.__self__.state  # type: ignore[attr-defined]
         on_settled(Committed((state.last_offset + 1,)))
-        return verdict
+        return result
 
     monkeypatch.setattr(RoomStore, "record", tells_early)
     assert fails(range(1, 4))

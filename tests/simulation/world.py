@@ -24,7 +24,7 @@ import structlog
 import trio
 
 from protocol.codes import CloseCode
-from tests.simulation.faults import Weather
+from tests.simulation.faults import Conditions
 
 __all__ = ["World", "run_world"]
 
@@ -80,7 +80,7 @@ class World:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
-        self.weather = Weather.of(self.rng)
+        self.conditions = Conditions.of(self.rng)
         self.log: list[str] = []
         self.happened: Counter[str] = Counter()
         """How often each thing that a seed is there for has happened: proof that it is tried at all."""

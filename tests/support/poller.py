@@ -1,6 +1,6 @@
 """A poller with a hand-driven clock, real loopback sockets, and owners that remember: the stage of the link tests.
 
-Nothing here sleeps: `Stage.until` turns the poller and waits in `select` for the kernel only.
+Nothing here sleeps: `Harness.until` turns the poller and waits in `select` for the kernel only.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def transport_settings(
     return TransportSettings(poller, limits or QueueLimits(), ByteBudget(budget_bytes), on_released)
 
 
-class Stage:
+class Harness:
     """One poller with everything a connection needs, driven by the test's own thread."""
 
     def __init__(
@@ -322,13 +322,13 @@ class Stage:
 
 
 @contextmanager
-def on_stage(**kwargs: Any) -> Iterator[Stage]:
-    """A `Stage` that is taken down and checked at the end, with no descriptor left behind."""
+def connection_harness(**kwargs: Any) -> Iterator[Harness]:
+    """A `Harness` that is taken down and checked at the end, with no descriptor left behind."""
     before = descriptors()
-    stage = Stage(**kwargs)
-    yield stage
-    stage.close()
-    del stage
+    harness = Harness(**kwargs)
+    yield harness
+    harness.close()
+    del harness
     assert descriptors() <= before
 
 

@@ -31,7 +31,7 @@ def test_lines_come_in_order_and_the_last_ones_before_the_end() -> None:
     assert {line["event"] for line in lines} == {"弹幕"}
 
 
-def test_a_reader_that_stands_still_holds_nobody_up_and_hears_later_what_it_missed() -> None:
+def test_a_reader_that_stalls_holds_nobody_up_and_hears_later_what_it_missed() -> None:
     reader, writer = os.pipe()
     file = LogFile(writer)
     line = "x" * 999 + "\n"

@@ -163,7 +163,7 @@ async def test_a_broker_that_keeps_nothing_promises_nothing() -> None:
             assert "data directory" in error.message
 
 
-async def test_a_part_larger_than_the_ledgers_queue_waits_and_another_is_told_when_to_come_back(
+async def test_a_part_larger_than_the_ledgers_queue_waits_and_another_learns_when_to_come_back(
     directory: Path,
 ) -> None:
     async with durable_broker(directory, ledger={"queue_items": 3}) as broker, backend(broker) as shop:
@@ -178,7 +178,7 @@ async def test_a_part_larger_than_the_ledgers_queue_waits_and_another_is_told_wh
         assert await progress(shop) == (8, 0, 0)
 
 
-async def test_a_disk_that_fails_is_told_and_nothing_is_shown(directory: Path) -> None:
+async def test_a_disk_that_fails_is_reported_and_nothing_is_shown(directory: Path) -> None:
     async with durable_broker(directory) as broker, backend(broker) as shop, login(broker, "ann") as ann:
         disk(broker).fault = disk_error("SQLITE_FULL")
         part = SendDirect("may", NEWS, TEMPLATE, codes("ann"))

@@ -137,7 +137,7 @@ async def test_what_a_link_was_never_sent_it_cannot_acknowledge(directory: Path)
         assert await broker.inboxes.state("ann", 2) is DirectState.PENDING
 
 
-async def test_an_expired_message_is_not_delivered_and_the_platform_is_told(directory: Path) -> None:
+async def test_an_expired_message_is_not_delivered_and_the_platform_learns_it(directory: Path) -> None:
     async with durable_broker(directory) as broker:
         assert broker.ledger is not None
         await send(broker, "ann", "too late", expires_at_ms=1)

@@ -117,7 +117,7 @@ def test_full_memory_is_stage_4_at_the_very_first_look() -> None:
     assert monitor.rule is STAGE_RULES[OverloadStage.COMMERCE_ONLY]
 
 
-def test_a_short_stall_is_forgiven_and_a_long_one_is_not() -> None:
+def test_a_short_stall_is_tolerated_and_a_long_one_is_not() -> None:
     monitor = OverloadMonitor()
     hold(monitor, (0, 0, 0), 0.0, 1.0)
     assert monitor.observe(0, 0.1, 0, 1.2) is OverloadStage.NORMAL

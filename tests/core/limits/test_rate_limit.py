@@ -138,7 +138,7 @@ def test_a_refusal_changes_nothing() -> None:
     assert limiter.try_acquire("u", 0.5) == 0.0
 
 
-def test_a_clock_that_goes_back_stands_still() -> None:
+def test_a_clock_that_goes_back_stalls() -> None:
     limiter = Gcra(Rate(1, 1))
     assert limiter.try_acquire("u", 100.0) == 0.0
     assert limiter.try_acquire("u", 5.0) == pytest.approx(1.0)
@@ -171,7 +171,7 @@ def test_a_cost_that_could_never_pass_is_the_callers_error() -> None:
         Gcra(Rate(1, 3), max_keys=0)
 
 
-def test_a_full_table_refuses_newcomers_and_keeps_its_promises_to_the_others() -> None:
+def test_a_full_table_refuses_new_connections_and_keeps_its_promises_to_the_others() -> None:
     limiter = Gcra(Rate(per_s=1, burst=2), max_keys=3)
     for key in "abc":
         assert limiter.take(key, 0.0, 2) == 2
@@ -256,7 +256,7 @@ def test_a_single_limit_equals_a_leaky_bucket_that_overflows(
 
 
 @given(rates, st.floats(0, 1e8), st.lists(st.tuples(st.floats(0, 10), st.integers(1, 40)), max_size=40))
-def test_a_single_limit_allows_what_a_table_allows_to_a_caller_that_stops_when_told(
+def test_a_single_limit_allows_what_a_table_allows_to_a_caller_that_stops_when_refused(
     rate: Rate, start: float, calls: list[tuple[float, int]]
 ) -> None:
     table, limit = Gcra(rate), SingleGcra(rate)

@@ -123,7 +123,7 @@ def test_a_clock_that_goes_back_opens_no_window() -> None:
     assert admission.try_admit(Lane.CHAT, 11.0)
 
 
-def test_a_refused_sender_may_be_told_when_the_next_window_begins() -> None:
+def test_a_refused_sender_may_learn_when_the_next_window_begins() -> None:
     admission = WindowAdmission(per_window=1, window_s=0.5, reserved=0, exempt_lanes=())
     assert admission.retry_after_s(3.0) == 0.0
     assert admission.try_admit(Lane.PAID, 4.0)

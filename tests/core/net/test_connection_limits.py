@@ -32,7 +32,7 @@ def code_of(admission: AdmissionResult) -> CloseCode:
     return admission.code
 
 
-def test_above_the_cap_a_few_are_told_why_and_the_rest_is_dropped() -> None:
+def test_above_the_cap_a_few_learn_why_and_the_rest_is_dropped() -> None:
     connection_limits = make_limits(max_connections=2)
     assert [connection_limits.enter("a"), connection_limits.enter("b")] == [Admission.ADMIT] * 2
     for _ in range(OVERFLOW_MAX):
@@ -51,7 +51,7 @@ def test_above_the_cap_a_few_are_told_why_and_the_rest_is_dropped() -> None:
     assert connection_limits.refused[CloseCode.TOO_MANY_CONNECTIONS] == OVERFLOW_MAX + 1
 
 
-def test_one_address_cannot_fill_the_house() -> None:
+def test_one_address_cannot_take_every_connection() -> None:
     connection_limits = make_limits(per_address=2)
     assert [connection_limits.enter("192.0.2.1") for _ in range(2)] == [Admission.ADMIT] * 2
     assert code_of(connection_limits.enter("192.0.2.1")) is CloseCode.TOO_MANY_FROM_ADDRESS
@@ -60,7 +60,7 @@ def test_one_address_cannot_fill_the_house() -> None:
     assert connection_limits.enter("192.0.2.1") is Admission.ADMIT
 
 
-def test_ipv6_addresses_of_one_household_count_as_one() -> None:
+def test_ipv6_addresses_of_one_network_count_as_one() -> None:
     connection_limits = make_limits(per_address=1)
     assert connection_limits.enter("2001:db8:0:1::1") is Admission.ADMIT
     assert code_of(connection_limits.enter("2001:db8:0:1:ffff::2")) is CloseCode.TOO_MANY_FROM_ADDRESS

@@ -26,7 +26,7 @@ def test_a_new_account_is_empty_and_balanced() -> None:
     assert LaneAccount().balanced
 
 
-def test_a_message_moves_from_held_to_its_fate() -> None:
+def test_a_message_moves_from_held_to_its_outcome() -> None:
     account = LaneAccount()
     account.admitted += 3
     account.held += 3

@@ -75,7 +75,7 @@ def test_updates_are_at_least_an_interval_apart(steps: list[int]) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 9)), max_size=100))
-def test_a_crowd_beyond_the_bound_still_counts_in_full(sent: list[tuple[int, int]]) -> None:
+def test_users_beyond_the_bound_still_count_in_full(sent: list[tuple[int, int]]) -> None:
     likes, first = LikeCounter(max_likers=5), dict[int, int]()
     for user, count in sent:
         likes.add(str(user), count, 0.0)

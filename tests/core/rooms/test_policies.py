@@ -120,7 +120,7 @@ def test_ours_never_refuses_control_or_commerce_and_never_gives_chat_the_reserve
     assert admission.admitted[Lane.CHAT] + admission.admitted[Lane.AMBIENT] <= 32 * (now // 0.2 + 1)
 
 
-def test_a_gift_that_is_told_to_wait_is_in_when_it_comes_back() -> None:
+def test_a_gift_that_has_to_wait_is_in_when_it_comes_back() -> None:
     """Ten times the quota in chat, and 100 gifts at one instant: none is lost, all are in after three seconds."""
     admission = POLICIES["roomcast"].admission()
     waiting = [100.0] * 100

@@ -185,7 +185,7 @@ def test_commerce_only_keeps_events_and_samples_all_chat() -> None:
     assert room.accounts()[Lane.PAID] == Account()
 
 
-def test_smaller_tiers_are_told_less_and_account_for_it() -> None:
+def test_smaller_tiers_receive_less_and_account_for_it() -> None:
     room = a_room()
     for number in range(20):
         room.post(number, Person(f"u{number}"), danmaku(f"text {number}"), 5.0, 0)

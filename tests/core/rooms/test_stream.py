@@ -42,7 +42,7 @@ def the_record(effects: Any) -> Record[int]:
     return record
 
 
-def test_nothing_is_told_before_the_commit() -> None:
+def test_nothing_is_reported_before_the_commit() -> None:
     room = a_room()
     record = the_record(room.post(1, HOST, announcement(), 1.0, 5))
     assert room.last_offset == 0
@@ -74,7 +74,7 @@ def test_who_asks_again_waits_for_the_same_result_and_then_gets_it_at_once() -> 
     assert room.post(4, Person("eve", Role.HOST), announcement("m1"), 200.0, 5) != (Reply(4, Outcome.ACCEPTED, 1),)
 
 
-def test_a_change_of_phase_is_obeyed_at_once_and_told_when_it_is_durable() -> None:
+def test_a_change_of_phase_is_obeyed_at_once_and_reported_when_it_is_durable() -> None:
     room = a_room()
     pause = the_record(room.post(1, HOST, Post(MessageType.ROOM_PHASE, "", PhasePayload(RoomPhase.PAUSED)), 1.0, 5))
     assert room.phase is RoomPhase.LIVE

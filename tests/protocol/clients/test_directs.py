@@ -92,7 +92,7 @@ async def test_direct_messages_nobody_reads_are_refused_without_a_hole(autojump_
         assert [(await take_until(events, Direct)).direct_id for _ in range(3)] == [3, 4, 5]
 
 
-async def test_what_the_broker_dropped_for_a_slow_link_is_told(autojump_clock: Any) -> None:
+async def test_what_the_broker_dropped_for_a_slow_link_is_reported(autojump_clock: Any) -> None:
     async with linked() as (client, peer, _):
         await peer.send(Direct(0, MessageType.MISSED, 5, (30, 2)))
         assert await take_until(client.events(), Missed) == Missed(30, 2, is_local=False)

@@ -82,7 +82,7 @@ TestInbox = InboxMachine.TestCase
 TestInbox.settings = settings(max_examples=40, stateful_step_count=40)
 
 
-def test_the_oldest_danmaku_goes_first_and_is_told_first() -> None:
+def test_the_oldest_danmaku_goes_first_and_is_reported_first() -> None:
     inbox: Inbox[Any] = Inbox(max_items=3)
     inbox.put("keep")
     for number in range(5):

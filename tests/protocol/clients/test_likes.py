@@ -112,7 +112,7 @@ async def test_likes_that_cannot_be_sent_are_counted(autojump_clock: Any) -> Non
         assert room.likes == (0, 0, 0, 0, 3)
 
 
-async def test_likes_whose_fate_is_never_told_are_counted_as_unknown(autojump_clock: Any) -> None:
+async def test_likes_whose_outcome_is_never_reported_are_counted_as_unknown(autojump_clock: Any) -> None:
     async with linked() as (client, peer, _):
         room = await join(client, peer)
         room.like(5)

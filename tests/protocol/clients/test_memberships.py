@@ -268,7 +268,7 @@ def take_a_step(machine: RoomsMachine, rng: random.Random) -> None:
     rng.choice(choices)()
 
 
-def test_long_walks_find_what_short_ones_do_not() -> None:
+def test_long_runs_find_what_short_ones_do_not() -> None:
     """The same machine, walked at random from fixed seeds: cheap enough for rare meetings."""
     for seed in range(100):
         rng, machine = random.Random(seed), RoomsMachine()

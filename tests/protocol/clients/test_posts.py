@@ -26,7 +26,9 @@ FATES = [
 
 
 @pytest.mark.parametrize(("outcome", "detail", "fields"), FATES)
-async def test_every_fate_is_told(outcome: Outcome, detail: int, fields: dict[str, int], autojump_clock: Any) -> None:
+async def test_every_outcome_is_reported(
+    outcome: Outcome, detail: int, fields: dict[str, int], autojump_clock: Any
+) -> None:
     async with linked() as (client, peer, _), trio.open_nursery() as nursery:
         room = await join(client, peer)
         posting = Posting(nursery, room, "好看", client_msg_id="m1", style=(0, 0xFF0000, 1))
@@ -37,7 +39,7 @@ async def test_every_fate_is_told(outcome: Outcome, detail: int, fields: dict[st
         assert await posting.fate() == PostResult(outcome, "m1", **fields)  # type: ignore[arg-type]
 
 
-async def test_an_accepted_event_tells_its_offset(autojump_clock: Any) -> None:
+async def test_an_accepted_event_reports_its_offset(autojump_clock: Any) -> None:
     async with linked() as (client, peer, _), trio.open_nursery() as nursery:
         room = await join(client, peer)
         results: list[PostResult] = []

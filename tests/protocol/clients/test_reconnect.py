@@ -138,7 +138,7 @@ def test_after_any_history_without_a_terminal_code_it_connects_again(
 
 
 @given(st.integers(0, 2**32), st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=64))
-def test_home_is_tried_again_however_bad_the_list_of_hosts(seed: int, hosts: list[str]) -> None:
+def test_the_first_address_is_tried_again_however_bad_the_list_of_hosts(seed: int, hosts: list[str]) -> None:
     made = opened(seed=seed)
     made.handle(Signal.GOAWAY, 1.0, code=4000, hosts=hosts)
     tried = []
@@ -165,7 +165,7 @@ def test_backoff_has_full_jitter_between_its_bounds(seed: int, attempt: int) -> 
     assert MIN_BACKOFF_S <= delay_s <= min(MAX_BACKOFF_S, MIN_BACKOFF_S * 2 ** (attempt + 1))
 
 
-def test_backoff_spreads_a_crowd_evenly() -> None:
+def test_backoff_spreads_many_clients_evenly() -> None:
     rng = random.Random(7)
     delays = sorted(backoff_s(9, rng) for _ in range(2000))
     assert delays[-1] <= 30
@@ -173,7 +173,7 @@ def test_backoff_spreads_a_crowd_evenly() -> None:
     assert max(per_second) < 3 * min(per_second)
 
 
-def test_failures_in_a_row_wait_longer_and_a_stable_link_forgives() -> None:
+def test_failures_in_a_row_wait_longer_and_a_stable_link_resets_the_wait() -> None:
     made = opened()
     for _ in range(10):
         made.handle(Signal.LOST, 1.0)

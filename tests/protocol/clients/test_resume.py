@@ -248,7 +248,7 @@ async def test_a_drain_is_spread_as_the_broker_says(autojump_clock: Any) -> None
         assert 3 <= trio.current_time() - start <= 23
 
 
-async def test_other_hosts_are_tried_and_then_home(autojump_clock: Any) -> None:
+async def test_other_hosts_are_tried_and_then_the_first_address(autojump_clock: Any) -> None:
     async with linked() as (client, peer, network):
         network.plan = [NO_ROUTE, NO_ROUTE]
         await peer.goaway(4000, hosts=("b2:7500", "not a host/at all", "b3"))
@@ -305,7 +305,7 @@ async def test_events_that_nobody_has_read_yet_do_not_come_twice(autojump_clock:
 
 
 @pytest.mark.parametrize("size", [1, 4])
-async def test_a_hole_is_told_before_what_follows_it(size: int, autojump_clock: Any) -> None:
+async def test_a_hole_is_reported_before_what_follows_it(size: int, autojump_clock: Any) -> None:
     async with linked() as (client, peer, _):
         room = await join(client, peer, offset=4)
         await peer.send(event(), 3, 5 + size, Lane.COMMERCE)

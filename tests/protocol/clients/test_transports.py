@@ -416,7 +416,7 @@ async def test_pings_of_the_websocket_layer_are_answered() -> None:
 # ---- pipes
 
 
-async def test_the_last_words_of_a_peer_are_read_though_writing_fails() -> None:
+async def test_the_final_bytes_of_a_peer_are_read_though_writing_fails() -> None:
     """A WebSocket whose peer has closed: our write fails, the close code still arrives."""
     got_welcome, may_write = trio.Event(), trio.Event()
 
@@ -444,7 +444,7 @@ async def test_the_last_words_of_a_peer_are_read_though_writing_fails() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_port_that_nobody_serves_is_told_in_the_words_of_the_system() -> None:
+async def test_a_port_without_a_listener_is_reported_with_the_message_of_the_system() -> None:
     async with trio.open_nursery() as nursery:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
