@@ -207,6 +207,8 @@ class ErrorCode(IntEnum):
     OUT_OF_STATE = 106
     """The frame is legal on the wire but not now, for example a second AUTH."""
     UNKNOWN_ROOM = 107
+    KEY_REUSED = 108
+    """The same order id, client_msg_id or batch came before with other content; nothing has changed."""
 
     NOT_ALLOWED = 201
     """The role may not do this."""

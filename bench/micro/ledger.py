@@ -163,7 +163,7 @@ class _Load:
             if again and now < self._until:
                 self.publish(now, again=True)
 
-        if self._book.record((entry,), on_done, (make_key("gift", order, body),)) is not SubmitResult.QUEUED:
+        if self._book.record((entry,), on_done, (make_key("gift", order, content=body),)) is not SubmitResult.QUEUED:
             self._run.refused += 1
 
     async def on_schedule(self, per_s: float, seconds: float) -> None:

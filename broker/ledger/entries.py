@@ -164,13 +164,14 @@ class Key(NamedTuple):
     answer: bytes = b""
 
 
-def make_key(scope: str, key: str, content: bytes = b"", outcome: int = 0, answer: bytes = b"") -> Key:
-    """A key for a submission. ``scope`` and ``key`` together name the operation, ``content`` what was asked.
+def make_key(*parts: str, content: bytes = b"", outcome: int = 0, answer: bytes = b"") -> Key:
+    """Return a key for a submission. ``parts`` name the operation, ``content`` is what it does.
 
-    The first result is (``outcome``, offset of the submission's first event, ``answer``). Whoever repeats the key with
-    other content gets the first result too, and can see by the fingerprint that the content differs.
+    Every part is written with its length, so that no two operations have one name. The first result is (``outcome``,
+    offset of the submission's first event, ``answer``). A repetition with other content is in `Repeated.reused`.
     """
-    name = scope.encode() + b"\0" + key.encode()
+    encoded = [part.encode() for part in parts]
+    name = b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
     return Key(hashlib.sha256(name).digest()[:16], hashlib.sha256(content).digest()[:8], outcome, answer)
 
 
@@ -229,7 +230,7 @@ class Committed(NamedTuple):
 
 
 class KeyResult(NamedTuple):
-    """What came of the first submission with a key."""
+    """Result of the first submission with a key."""
 
     outcome: int
     offset: int
@@ -242,6 +243,8 @@ class Repeated(NamedTuple):
     """Nothing was written: these keys are known, by digest."""
 
     first: dict[bytes, KeyResult]
+    reused: frozenset[bytes] = frozenset()
+    """Those of them whose first content was another."""
 
 
 class FailureKind(Enum):

@@ -166,7 +166,8 @@ class Store:
                 if first is not None:
                     repeated[key[0]] = first
             if repeated:
-                return Repeated(repeated)
+                reused = [key[0] for key in keys if key[0] in repeated and repeated[key[0]].fingerprint != key[1]]
+                return Repeated(repeated, frozenset(reused))
         offsets: list[int] = []
         direct_ids: list[int] = []
         for item in submission.items:

@@ -10,7 +10,7 @@ are not acknowledged to any client, so losing the last one breaks no promise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ import structlog
 import trio
 
 from broker.core.rooms.effects import Effect, PendingReply, Record
-from broker.core.rooms.idempotency import StoredResult
+from broker.core.rooms.idempotency import KEY_REUSED, OperationKey, StoredResult
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
 from broker.ledger import (
@@ -26,7 +26,6 @@ from broker.ledger import (
     Entry,
     Item,
     Key,
-    KeyResult,
     Ledger,
     LedgerError,
     LedgerResult,
@@ -88,16 +87,20 @@ class RoomStore:
                 items.append(RoomEnded(room, epoch, event.at_ms))
             else:
                 items.append(RoomCheckpointed(room, epoch, event.at_ms, totals))
-        return self.ledger.record(items, on_result, [_key(room, asked) for asked in record.asked if asked.key])
+        keys = [_key(room, asked.key, asked) for asked in record.asked if asked.key is not None]
+        return self.ledger.record(items, on_result, keys)
 
-    def first_results(
-        self, room: str, record: Record[Any], first: Mapping[bytes, KeyResult]
-    ) -> dict[str, StoredResult]:
-        """Return the first results that the ledger has for a record's keys, by the room's own names for them."""
+    def first_results(self, room: str, record: Record[Any], repeated: Repeated) -> dict[OperationKey, StoredResult]:
+        """Return the first results that the ledger has for a record's keys; `KEY_REUSED` where the content differs."""
         found = {}
         for asked in record.asked:
-            stored = first.get(_key(room, asked).digest) if asked.key else None
-            if stored is not None:
+            if asked.key is None:
+                continue
+            digest = _key(room, asked.key, asked).digest
+            stored = repeated.first.get(digest)
+            if digest in repeated.reused:
+                found[asked.key] = KEY_REUSED
+            elif stored is not None:
                 found[asked.key] = StoredResult(Outcome(stored.outcome), stored.offset)
         return found
 
@@ -233,8 +236,8 @@ class RoomJournal:
                     self._last_offset = offsets[0]
                     self._totals = totals or self._totals
                     effects = self.state.committed(record, offsets[0], now)
-                case Repeated(first):
-                    known = self._store.first_results(self._room, record, first)
+                case Repeated():
+                    known = self._store.first_results(self._room, record, result)
                     effects = self.state.repeated(record, known, now)
                 case _:
                     effects = self.state.refused(record, RECORD_RETRY_MS)
@@ -289,9 +292,12 @@ def _on_written(result: LedgerResult) -> None:
         log.debug("a room's checkpoint was not written", why=str(result))
 
 
-def _key(room: str, asked: PendingReply[Any]) -> Key:
-    """Return the ledger's key: an order is the same in every room, anything else belongs to the room it was sent to."""
-    return make_key("" if asked.order_id else room, asked.key, outcome=asked.outcome)
+def _key(room: str, key: OperationKey, asked: PendingReply[Any]) -> Key:
+    """Return the ledger's key. An order has one name in every room, and its room is part of what it does; anything else
+    belongs to the room it was sent to."""
+    if asked.order_id:
+        return make_key(*key.parts, content=key.fingerprint + room.encode(), outcome=asked.outcome)
+    return make_key("room", room, *key.parts, content=key.fingerprint, outcome=asked.outcome)
 
 
 def _read_checkpoints(reader: Reader, since_ms: int, history_entries: int) -> dict[str, RoomCheckpoint]:

@@ -103,7 +103,11 @@ class IncomingBatches:
 
     def _on_sent(self, link: Sender, sequence: int, batch: str, result: BatchResult) -> None:
         self._end(link)
-        link.send(BatchState(batch, *result), 0, sequence)
+        if result.reused:
+            why = f"{result.reused} users have another message of this batch"
+            link.refuse(ErrorCode.KEY_REUSED, why, sequence, "batch")
+        else:
+            link.send(BatchState(batch, result.sent, result.repeated, result.failed), 0, sequence)
 
     def _on_progress(self, link: Sender, sequence: int, batch: str, found: Mapping[DirectState, int] | None) -> None:
         self._end(link)

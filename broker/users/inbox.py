@@ -60,6 +60,8 @@ class BatchResult(NamedTuple):
     sent: int
     repeated: int
     failed: int
+    reused: int = 0
+    """Of those repeated: users who have another message under the same batch."""
 
 
 class _Pending:
@@ -79,7 +81,7 @@ class _Pending:
 class _Part:
     """Messages that are answered together. As many as the ledger has room for are submitted, the rest waits here."""
 
-    __slots__ = ("_in_flight", "_on_done", "_repeated", "_send", "_sent", "_total", "_waiting")
+    __slots__ = ("_in_flight", "_on_done", "_repeated", "_reused", "_send", "_sent", "_total", "_waiting")
 
     def __init__(
         self,
@@ -91,6 +93,7 @@ class _Part:
         self._send = send
         self._on_done = on_done
         self._total = len(payloads)
+        self._reused = 0
         self._in_flight = self._sent = self._repeated = 0
 
     def pump(self) -> bool:
@@ -114,9 +117,10 @@ class _Part:
             self._sent += 1
         elif isinstance(result, Repeated):
             self._repeated += 1
+            self._reused += bool(result.reused)
         if not self.pump():
             durable = self._sent + self._repeated
-            self._on_done(BatchResult(self._sent, self._repeated, self._total - durable))
+            self._on_done(BatchResult(self._sent, self._repeated, self._total - durable, self._reused))
 
 
 class _Cursor:
@@ -193,8 +197,7 @@ class Inboxes:
         now_ms = self._unix_ms()
         expires = now_ms + self._expiry_ms if expires_at_ms is None else expires_at_ms
         entry = DirectEntry(user, kind, now_ms, expires, body, batch)
-        # No user id holds a NUL: no two users and keys make one name.
-        keys = (make_key("direct", f"{user}\0{key}", body),) if key else ()
+        keys = (make_key("direct", user, key, content=pack_body((kind, payload))),) if key else ()
         return self._ledger.record((entry,), partial(self._on_committed, entry, payload, on_done), keys)
 
     async def send_batch(

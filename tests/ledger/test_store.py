@@ -59,7 +59,9 @@ items: st.SearchStrategy[Item] = st.one_of(
     st.builds(RoomCheckpointed, rooms, epochs, moments, texts),
     st.builds(RoomEnded, rooms, epochs, moments),
 )
-keys = st.builds(make_key, st.just("gift"), st.sampled_from("abcdef"), texts, st.integers(0, 6), texts)
+keys = st.builds(
+    make_key, st.just("gift"), st.sampled_from("abcdef"), content=texts, outcome=st.integers(0, 6), answer=texts
+)
 submissions = st.builds(
     Submission,
     st.lists(items, min_size=1, max_size=4).map(tuple),
@@ -83,7 +85,10 @@ class Model:
     def submit(self, submission: Submission) -> Committed | Repeated:
         known = {key.digest: self.first[key.digest] for key in submission.keys if key.digest in self.first}
         if known:
-            return Repeated(known)
+            reused = {
+                key.digest for key in submission.keys if known.get(key.digest, key).fingerprint != key.fingerprint
+            }
+            return Repeated(known, frozenset(reused))
         offsets, direct_ids = [], []
         for item in submission.items:
             match item:
@@ -237,12 +242,12 @@ def test_a_failed_commit_takes_no_offset_and_no_number(store: FaultyStore) -> No
 
 
 def test_a_repeated_key_writes_nothing_and_returns_the_first_result(store: FaultyStore) -> None:
-    order = make_key("gift", "order-1", b"rose", outcome=0, answer=b"ok")
+    order = make_key("gift", "order-1", content=b"rose", outcome=0, answer=b"ok")
     first = Submission((Entry("lobby", 7, 2, 5, 1, b"rose"), OutboxEntry("gift", 1, b"rose")), (order,))
-    other = Submission((Entry("lobby", 7, 2, 5, 2, b"tulip"),), (make_key("gift", "order-1", b"tulip"),))
+    other = Submission((Entry("lobby", 7, 2, 5, 2, b"tulip"),), (make_key("gift", "order-1", content=b"tulip"),))
     assert store.commit([first, other]) == [
         Committed((1,)),
-        Repeated({order.digest: KeyResult(0, 1, b"ok", order.fingerprint)}),
+        Repeated({order.digest: KeyResult(0, 1, b"ok", order.fingerprint)}, frozenset({order.digest})),
     ]
     (again,) = store.commit([other])
     assert isinstance(again, Repeated)

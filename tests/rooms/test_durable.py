@@ -13,8 +13,9 @@ from broker.ledger import LedgerState, Reader, database_path
 from broker.rooms.encoding import Prepared
 from broker.rooms.fanout import Outbox
 from broker.rooms.room import Room
+from broker.server import Broker
 from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, Outcome, RoomPhase, Tier
-from protocol.messages import Ack, ErrorReply, Event, Join, Left, Resume, Resumed
+from protocol.messages import Ack, AckResult, ErrorReply, Event, Join, Left, Resume, Resumed
 from tests.support.broker import joined_link, raw_link
 from tests.support.durable import announce, disk, durable_broker, gift
 from tests.support.faulty_disk import disk_error
@@ -106,6 +107,28 @@ async def test_a_room_that_fails_to_publish_a_commit_ends_alone(
         async with joined_link(broker, "dev:ann:host") as (ann, again):
             assert await announce(ann, again, 2) == (2, Outcome.ACCEPTED, 2)
         assert broker.hub.crashed == 1
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+async def test_an_order_is_one_order_in_every_room_and_means_its_content(directory: Path, is_restarted: bool) -> None:
+    async def fates(broker: Broker) -> list[AckResult]:
+        found = []
+        async with joined_link(broker, "dev:shop:app", "lobby") as (shop, lobby):
+            other, _ = await shop.join("other", sequence=100)
+            posts = [(lobby, gift("o1")), (other, gift("o1")), (lobby, gift("o1", "eve")), (lobby, gift("o1", count=2))]
+            for number, (room, payload) in enumerate(posts, 1):
+                await shop.post(room, number, MessageType.GIFT, payload)
+                found += (await shop.expect(Ack))[1].results
+        return found
+
+    reused = [AckResult(number, Outcome.REJECTED, ErrorCode.KEY_REUSED) for number in (2, 3, 4)]
+    async with durable_broker(directory) as broker:
+        assert await fates(broker) == [AckResult(1, Outcome.ACCEPTED, 1), *reused]
+        if not is_restarted:
+            assert await fates(broker) == [AckResult(1, Outcome.ACCEPTED, 1), *reused]
+    if is_restarted:
+        async with durable_broker(directory) as broker:
+            assert await fates(broker) == [AckResult(1, Outcome.ACCEPTED, 1), *reused]
 
 
 async def test_a_gift_posted_again_after_a_restart_is_the_same_gift(directory: Path) -> None:

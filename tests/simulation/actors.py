@@ -22,7 +22,7 @@ from protocol.clients import Address, BytePipe, Client, PipeLost, open_client
 from protocol.clients.events import Danmaku, Event, Gap, Position, Rejoined, RoomRefused, TickAccount
 from protocol.clients.room import Room
 from protocol.clients.transports import run_websocket
-from protocol.codes import MessageType, Outcome, RoomPhase, Tier
+from protocol.codes import ErrorCode, MessageType, Outcome, RoomPhase, Tier
 from protocol.frames import pack_body, unpack_body
 from protocol.messages import Direct, State
 from protocol.payloads import GiftPayload
@@ -304,9 +304,10 @@ class Actors:
                     nursery.start_soon(self.give, room, f"{name} {number}")
 
     async def give(self, room: Room, order: str) -> None:
-        """One gift; now and then the platform has not heard the answer, or is wrong about it, and asks again."""
+        """Post one gift; now and then the platform repeats it, or posts another one under the same order id."""
         giver = self.world.rng.choice("xyz")
         count = self.world.rng.randint(1, 3)
+        is_reused = False
         while True:
             payload = GiftPayload(order, giver, giver, "rose", count, 100)
             result = await room.post(MessageType.GIFT, payload, retry=True, timeout_s=RETRY_S)
@@ -316,11 +317,17 @@ class Actors:
                     self.gifts[order] = Gift(room.name, result.offset, giver, count)
                 else:
                     assert known.offset == result.offset, f"{order} is at {known.offset} and at {result.offset}"
+                assert not is_reused, f"{order} was accepted with other content"
                 self.world.note("acked", order, result.offset)
                 if not self.world.chance(0.3):
                     break
-                count = 100  # another body under the same key has no effect
-                self.world.happen("asked again")
+                self.world.happen("repeated")
+                if self.world.chance(0.5):
+                    is_reused, count = True, 100
+            elif is_reused and result.outcome is Outcome.REJECTED:
+                assert result.error_code == ErrorCode.KEY_REUSED, result
+                self.world.happen("reused key refused")
+                break
             else:
                 assert result.outcome in (None, Outcome.LIMITED), result
                 await trio.sleep(max(0.1, result.retry_after_ms / 1000))
@@ -351,20 +358,24 @@ class Actors:
         self.under_way -= 1
 
     async def announce(self, room: Room, what: str, length: int = 0) -> None:
-        """Post one announcement under one name, until it is acknowledged; a later try may have another text."""
-        tries = 0
+        """Post one announcement under one name until it is acknowledged; now and then another text under that name."""
         length = length or self.world.rng.choice((1, 50, 450))
+        is_reused = False
         while True:
-            tries += 1
-            text = f"{what}, try {tries}{'.' * length}"
+            text = f"{what}, {'another' if is_reused else 'first'}{'.' * length}"
             result = await room.post(
                 MessageType.ANNOUNCEMENT, (text,), client_msg_id=what, retry=True, timeout_s=RETRY_S
             )
             if result.outcome is Outcome.ACCEPTED:
                 place = room.name, result.offset
                 assert self.news.setdefault(what, place) == place, f"{what} is at {self.news[what]} and at {place}"
+                assert not is_reused, f"{what} was accepted with other content"
                 if not self.world.chance(0.2):
                     return
+                is_reused = self.world.chance(0.5)
+            elif is_reused and result.outcome is Outcome.REJECTED:
+                assert result.error_code == ErrorCode.KEY_REUSED, result
+                return
             else:
                 assert result.outcome in (None, Outcome.LIMITED), (what, result)
                 await trio.sleep(max(0.1, result.retry_after_ms / 1000))
@@ -443,6 +454,7 @@ class Actors:
                 if isinstance(settled, Repeated):
                     (first,) = settled.first.values()
                     assert first.fingerprint in [_fingerprint(user, f"key {number}", text) for text in texts[:-1]]
+                    assert bool(settled.reused) == (first.fingerprint != _fingerprint(user, f"key {number}", texts[-1]))
                     self.sent[user].append(Sent(0, tuple(texts), may_expire))
                     break
                 await trio.sleep(0.2)
@@ -476,4 +488,4 @@ def is_end(written: Written) -> bool:
 
 
 def _fingerprint(user: str, key: str, text: Any) -> bytes:
-    return make_key("direct", f"{user} {key}", pack_body((text,))).fingerprint
+    return make_key("direct", user, key, content=pack_body((200, text))).fingerprint

@@ -12,8 +12,9 @@ import pytest
 
 from broker.core.rooms.effects import Record
 from broker.core.rooms.history import History
+from broker.core.rooms.idempotency import IdempotencyTable, OperationKey, StoredResult
 from broker.core.rooms.state import RoomState
-from broker.ledger import Committed, LedgerResult, Reader, SubmitResult
+from broker.ledger import Committed, LedgerResult, Reader, Repeated, SubmitResult
 from broker.ledger.maintenance import Maintenance
 from broker.ledger.store import Store
 from broker.net.transport import TransportSettings
@@ -68,8 +69,8 @@ USUAL = (
     "killed after a commit", "killed before a commit", "killed while starting", "a failed commit is there after all",
     "disk recovers", "a read fails", "slow commit", "cut", "stall", "drained", "clock leaps", "message expired",
     "recovered", "gap", "room ended ROOM_IDLE", "rooms restored", "SLOW_VIEWER", "HEARTBEAT_MISSED", "GOING_AWAY",
-    "asked again", "not up", "phase PAUSED", "phase ENDED", "room crashed", "overload stage", "links: native",
-    "links: websocket",
+    "repeated", "reused key refused", "not up", "phase PAUSED", "phase ENDED", "room crashed", "overload stage",
+    "links: native", "links: websocket",
 )  # fmt: skip
 """What must have happened in five hundred worlds: else they have become too kind."""
 
@@ -110,6 +111,26 @@ def test_a_broker_that_reports_before_the_commit_is_found_out(monkeypatch: pytes
 def test_a_ledger_without_keys_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     record = SimLedger.record
     monkeypatch.setattr(SimLedger, "record", lambda self, items, on_done, keys=(): record(self, items, on_done))
+    assert fails(range(1, 11))
+
+
+def test_a_ledger_that_compares_no_content_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RoomStore, "first_results", _first_results_without_content(RoomStore.first_results))
+    assert fails(range(1, 21))
+
+
+def _first_results_without_content(first_results: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self, room, record, repeated: first_results(self, room, record, Repeated(repeated.first))
+
+
+def test_a_table_that_compares_no_content_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = IdempotencyTable.result
+
+    def same(self: Any, key: OperationKey, now: float) -> StoredResult | None:
+        found = self._young.get(key.parts)
+        return result(self, key if found is None else key._replace(fingerprint=found[0]), now)
+
+    monkeypatch.setattr(IdempotencyTable, "result", same)
     assert fails(range(1, 11))
 
 

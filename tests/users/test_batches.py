@@ -70,6 +70,17 @@ async def test_the_broker_says_that_it_knows_batches(directory: Path) -> None:
         assert (await link.hello(int(Feature.BATCH) | 1 << 20)).features == Feature.BATCH
 
 
+async def test_another_text_under_the_same_batch_and_user_is_refused(directory: Path) -> None:
+    async with durable_broker(directory) as broker, backend(broker) as shop, login(broker, "ann") as ann:
+        assert (await ask(shop, SendDirect("may", NEWS, TEMPLATE, codes("ann")))).sent == 1
+        await ann.expect(Direct)
+        other = SendDirect("may", NEWS, TEMPLATE, {"ann": {"code": "another"}})
+        error = await ask(shop, other, ErrorReply)
+        assert (error.code, error.field) == (ErrorCode.KEY_REUSED, "batch")
+        assert (await ask(shop, SendDirect("may", NEWS, TEMPLATE, codes("ann")))).repeated == 1
+        await nothing_more(ann)
+
+
 async def test_each_user_gets_its_own_message_once_however_often_it_is_sent(directory: Path) -> None:
     async with durable_broker(directory) as broker, backend(broker) as shop, login(broker, "ann") as ann:
         part = SendDirect("may", NEWS, TEMPLATE, codes("ann", "bob"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Generic, NamedTuple, TypeVar
 
+from broker.core.rooms.idempotency import OperationKey
 from protocol.codes import Lane, LeaveReason, Outcome
 from protocol.messages import Event, State, Tick
 
@@ -57,14 +58,14 @@ class End(NamedTuple):
 
 
 class PendingReply(NamedTuple, Generic[T]):
-    """Whom a recorded event answers, and how once it is durable. ``key`` makes asking again harmless; "" = none.
+    """Whom a recorded event answers, and how once it is durable. ``key`` makes a repetition harmless.
 
     A combo answers several: ``order_id`` and ``count`` are then this one's part of it.
     """
 
     ticket: T
     outcome: Outcome
-    key: str = ""
+    key: OperationKey | None = None
     order_id: str = ""
     count: int = 0  # type: ignore[assignment]  # hides tuple.count, which nobody needs
 

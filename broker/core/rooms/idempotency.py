@@ -1,4 +1,7 @@
-"""Idempotency in memory: whoever repeats an operation hears what came of it the first time.
+"""Idempotency in memory: a repeated operation is answered with the result of the first time.
+
+A key names one operation and carries a fingerprint of its content. The same key with other content is another
+operation under a known name: it is refused (KEY_REUSED), and nothing changes.
 
 A key is *open* from the moment its operation is taken in until it is settled; a repetition meanwhile waits for the
 same result. A *settled* key answers at once, for ten minutes (Centrifugo keeps 5). A key whose operation failed is
@@ -14,9 +17,9 @@ from __future__ import annotations
 from math import inf
 from typing import Generic, NamedTuple, TypeVar
 
-from protocol.codes import Outcome
+from protocol.codes import ErrorCode, Outcome
 
-__all__ = ["MAX_WAITING", "WINDOW_S", "IdempotencyTable", "StoredResult"]
+__all__ = ["KEY_REUSED", "MAX_WAITING", "WINDOW_S", "IdempotencyTable", "OperationKey", "StoredResult"]
 
 T = TypeVar("T")
 
@@ -32,6 +35,19 @@ class StoredResult(NamedTuple):
     detail: int
 
 
+KEY_REUSED = StoredResult(Outcome.REJECTED, ErrorCode.KEY_REUSED)
+"""Answer to a known key with other content; it is never stored."""
+
+
+class OperationKey(NamedTuple):
+    """Name of one operation, and what it does."""
+
+    parts: tuple[str, ...]
+    """Kind, user, type, id: as many as name it. A tuple, so that no two operations share a name."""
+    fingerprint: bytes
+    """Of the content."""
+
+
 class IdempotencyTable(Generic[T]):
     """Results by key, for ``window_s`` (> 0) seconds, at most ``max_keys`` (>= 2). ``T`` is a reply address."""
 
@@ -45,10 +61,10 @@ class IdempotencyTable(Generic[T]):
         self._window_s = window_s
         self._half = max_keys // 2
         self._turn_at = -inf
-        self._open: dict[str, list[T]] = {}
+        self._open: dict[tuple[str, ...], tuple[bytes, list[T]]] = {}
         # Two generations, as in `recent`: a result lives for one to two windows, whichever way it is turned.
-        self._young: dict[str, StoredResult] = {}
-        self._old: dict[str, StoredResult] = {}
+        self._young: dict[tuple[str, ...], tuple[bytes, StoredResult]] = {}
+        self._old: dict[tuple[str, ...], tuple[bytes, StoredResult]] = {}
 
     def __len__(self) -> int:
         """Results held."""
@@ -59,42 +75,50 @@ class IdempotencyTable(Generic[T]):
         """Operations under way."""
         return len(self._open)
 
-    def result(self, key: str, now: float) -> StoredResult | None:
-        """What came of ``key``, if that is known."""
+    def result(self, key: OperationKey, now: float) -> StoredResult | None:
+        """Return the result of ``key`` if it is known, `KEY_REUSED` if its content is another."""
         if now >= self._turn_at:
             self._turn(now)
-        return self._young.get(key) or self._old.get(key)
-
-    def wait(self, key: str, ticket: T) -> bool | None:
-        """Let ``ticket`` wait if ``key`` is open: True. None: it is not open. False: too many wait already."""
-        waiting = self._open.get(key)
-        if waiting is None:
+        parts, fingerprint = key
+        found = self._young.get(parts) or self._old.get(parts) or self._open.get(parts)
+        if found is None:
             return None
+        if found[0] != fingerprint:
+            return KEY_REUSED
+        return found[1] if type(found[1]) is StoredResult else None
+
+    def wait(self, key: OperationKey, ticket: T) -> bool | None:
+        """Let ``ticket`` wait if ``key`` is open: True. None: it is not open. False: too many wait already."""
+        found = self._open.get(key.parts)
+        if found is None:
+            return None
+        _, waiting = found
         if len(waiting) >= MAX_WAITING:
             return False
         waiting.append(ticket)
         return True
 
-    def begin(self, key: str) -> None:
-        """An operation is taken in. ValueError (a bug of the caller) if it is open already."""
-        if key in self._open:
-            raise ValueError(f"{key!r} is under way")
-        self._open[key] = []
+    def begin(self, key: OperationKey) -> None:
+        """Open the key of an operation that is taken in. ValueError (a bug of the caller) if it is open already."""
+        if key.parts in self._open:
+            raise ValueError(f"{key.parts!r} is in flight")
+        self._open[key.parts] = key.fingerprint, []
 
-    def settle(self, key: str, result: StoredResult, now: float) -> list[T]:
-        """It is done; returns who waited for the same result."""
+    def settle(self, key: OperationKey, result: StoredResult, now: float) -> list[T]:
+        """Store the result of an operation; return the tickets that waited for it."""
+        parts, fingerprint = key
         if now >= self._turn_at:
             self._turn(now)
-        elif len(self._young) >= self._half and key not in self._young:
+        elif len(self._young) >= self._half and parts not in self._young:
             self.forgotten += len(self._old)
             self._old, self._young = self._young, {}
             self._turn_at = now + self._window_s
-        self._young[key] = result
-        return self._open.pop(key, [])
+        self._young[parts] = fingerprint, result
+        return self._open.pop(parts, (b"", []))[1]
 
-    def forget(self, key: str) -> list[T]:
-        """It has failed and may be tried again; returns who waited."""
-        return self._open.pop(key, [])
+    def forget(self, key: OperationKey) -> list[T]:
+        """Close the key of an operation that has failed and may be tried again; return the tickets that waited."""
+        return self._open.pop(key.parts, (b"", []))[1]
 
     def _turn(self, now: float) -> None:
         in_time = now < self._turn_at + self._window_s

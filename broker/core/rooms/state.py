@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from math import ceil, inf
 from random import Random
 from typing import Any, Generic, Protocol, TypeVar
@@ -24,7 +25,7 @@ from broker.core.limits.rate_limit import Gcra, Rate
 from broker.core.rooms.accounts import RoomAccounts
 from broker.core.rooms.effects import Effect, End, Outcomes, PendingReply, Record, Reply, TickOut
 from broker.core.rooms.history import History, RecentDanmaku
-from broker.core.rooms.idempotency import StoredResult
+from broker.core.rooms.idempotency import OperationKey, StoredResult
 from broker.core.rooms.likes import LikeCounter
 from broker.core.rooms.policies import OverQuota, Policy
 from broker.core.rooms.presence import Presence
@@ -218,7 +219,7 @@ class RoomState(Generic[T]):
 
     def _post_gift(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
         item: PaidItem[PendingReply[T]] = PaidItem.from_gift(post.payload, now)
-        key = f"gift {item.order_id}"
+        key = _order_key(post.payload)
         known = self._stream.known(key, ticket, now)
         if known is not None:
             return known
@@ -308,7 +309,9 @@ class RoomState(Generic[T]):
             self._phase_settled(RoomPhase(record.event.payload[0]))
         return self._stream.committed(record, offset, now)
 
-    def repeated(self, record: Record[T], first: Mapping[str, StoredResult], now: float) -> Sequence[Effect[T]]:
+    def repeated(
+        self, record: Record[T], first: Mapping[OperationKey, StoredResult], now: float
+    ) -> Sequence[Effect[T]]:
         """The ledger knew some keys of a record and has written nothing: what follows."""
         effects, left = self._stream.repeated(record, first, now)
         if record.event.type == MessageType.ROOM_PHASE:
@@ -551,9 +554,25 @@ def _entry(item: PendingDanmaku) -> TickEntry:
     return _new(TickEntry, (item.type, item.user_id, item.name, payload, item.count, item.senders))
 
 
-def _key(author: Author, post: Post) -> str:
-    """The idempotency key of a POST, "" if its client gave none."""
-    return f"post {author.user_id} {post.client_msg_id}" if post.client_msg_id else ""
+def _key(author: Author, post: Post) -> OperationKey | None:
+    """Return the idempotency key of a POST, None if its client gave none."""
+    if not post.client_msg_id:
+        return None
+    parts = "post", author.user_id, str(int(post.type)), post.client_msg_id
+    return OperationKey(parts, _fingerprint((post.payload,)))
+
+
+def _order_key(payload: Any) -> OperationKey:
+    """Return the idempotency key of a gift: an order is one order, in every room and by every sender.
+
+    The display name is no part of what is bought: it may have changed when the platform repeats the order.
+    """
+    gift = GiftPayload(*payload)
+    return OperationKey(("order", gift.order_id), _fingerprint(gift._replace(name="")))
+
+
+def _fingerprint(content: tuple[Any, ...]) -> bytes:
+    return sha256(pack_body(content)).digest()[:8]
 
 
 def _retry_ms(wait_s: float) -> int:

@@ -17,7 +17,7 @@ from typing import Generic, NamedTuple, TypeVar
 from broker.core.rooms.accounts import RoomAccounts
 from broker.core.rooms.effects import Effect, PendingReply, Publish, Record, Reply
 from broker.core.rooms.history import History
-from broker.core.rooms.idempotency import IdempotencyTable, StoredResult
+from broker.core.rooms.idempotency import KEY_REUSED, IdempotencyTable, OperationKey, StoredResult
 from protocol.codes import Lane, Outcome
 from protocol.messages import Event
 
@@ -55,9 +55,9 @@ class Stream(Generic[T]):
 
     # ---- idempotency
 
-    def known(self, key: str, ticket: T, now: float) -> Sequence[Effect[T]] | None:
+    def known(self, key: OperationKey | None, ticket: T, now: float) -> Sequence[Effect[T]] | None:
         """The answer to an operation that was asked for before; empty while that is under way, None if it is new."""
-        if not key:
+        if key is None:
             return None
         first = self._first.result(key, now)
         if first is not None:
@@ -67,9 +67,9 @@ class Stream(Generic[T]):
             return None
         return () if waits else (Reply(ticket, Outcome.LIMITED, BUSY_RETRY_MS),)
 
-    def begin(self, key: str) -> None:
+    def begin(self, key: OperationKey | None) -> None:
         """The operation is new and has been taken in; one of its outcomes below will come."""
-        if key:
+        if key is not None:
             self._first.begin(key)
 
     # ---- events
@@ -105,14 +105,14 @@ class Stream(Generic[T]):
         return effects
 
     def repeated(
-        self, record: Record[T], first: Mapping[str, StoredResult], now: float
+        self, record: Record[T], first: Mapping[OperationKey, StoredResult], now: float
     ) -> tuple[list[Effect[T]], tuple[PendingReply[T], ...]]:
         """Nothing was written, since these keys are known: answer them; return also who is still to be served."""
         effects: list[Effect[T]] = []
         left: list[PendingReply[T]] = []
         account = self._accounts[record.lane]
         for asked in record.asked:
-            result = first.get(asked.key)
+            result = None if asked.key is None else first.get(asked.key)
             if result is None:
                 left.append(asked)
             else:
@@ -129,11 +129,13 @@ class Stream(Generic[T]):
         effects: list[Effect[T]] = []
         for asked in record.asked:
             effects.append(Reply(asked.ticket, outcome, detail))
-            if asked.key:
+            if asked.key is not None:
                 effects += [Reply(ticket, outcome, detail) for ticket in self._first.forget(asked.key)]
         return effects
 
     def _answer(self, effects: list[Effect[T]], asked: PendingReply[T], result: StoredResult, now: float) -> None:
         effects.append(Reply(asked.ticket, *result))
-        if asked.key:
-            effects += [Reply(ticket, *result) for ticket in self._first.settle(asked.key, result, now)]
+        if asked.key is not None:
+            is_stored = result != KEY_REUSED
+            waiting = self._first.settle(asked.key, result, now) if is_stored else self._first.forget(asked.key)
+            effects += [Reply(ticket, *result) for ticket in waiting]

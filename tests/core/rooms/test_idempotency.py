@@ -7,10 +7,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from broker.core.rooms.idempotency import MAX_WAITING, IdempotencyTable, StoredResult
+from broker.core.rooms.idempotency import KEY_REUSED, MAX_WAITING, IdempotencyTable, OperationKey, StoredResult
 from protocol.codes import Outcome
 
-KEYS = st.sampled_from("abcdefgh")
+KEYS = st.builds(
+    lambda name, content: OperationKey((name,), content), st.sampled_from("abcdef"), st.sampled_from([b"1", b"2"])
+)
 WINDOW_S = 10.0
 
 
@@ -21,14 +23,20 @@ class FirstResultsMachine(RuleBasedStateMachine):
         super().__init__()
         self.results: IdempotencyTable[int] = IdempotencyTable(WINDOW_S, max_keys=8)
         self.now = 100.0
-        self.open: dict[str, list[int]] = {}
-        self.settled: dict[str, tuple[float, StoredResult]] = {}
+        self.open: dict[OperationKey, list[int]] = {}
+        self.settled: dict[OperationKey, tuple[float, StoredResult]] = {}
         self.tickets = 0
 
     @rule(key=KEYS)
-    def ask(self, key: str) -> None:
+    def ask(self, key: OperationKey) -> None:
         self.tickets += 1
         first = self.results.result(key, self.now)
+        other = next((each for each in (*self.open, *self.settled) if each.parts == key.parts and each != key), None)
+        if first == KEY_REUSED:
+            assert other is not None
+            return
+        if other in self.open:
+            pytest.fail("an open key with other content")
         if first is not None:
             at, expected = self.settled[key]
             assert first == expected
@@ -47,13 +55,18 @@ class FirstResultsMachine(RuleBasedStateMachine):
             self.open[key] = []
 
     @rule(key=KEYS, detail=st.integers(1, 9))
-    def settle(self, key: str, detail: int) -> None:
+    def settle(self, key: OperationKey, detail: int) -> None:
+        if key not in self.open:
+            return  # only what was begun is settled
         result = StoredResult(Outcome.ACCEPTED, detail)
         assert self.results.settle(key, result, self.now) == self.open.pop(key, [])
+        self.settled = {each: kept for each, kept in self.settled.items() if each.parts != key.parts}
         self.settled[key] = self.now, result
 
     @rule(key=KEYS)
-    def forget(self, key: str) -> None:
+    def forget(self, key: OperationKey) -> None:
+        if key not in self.open:
+            return
         assert self.results.forget(key) == self.open.pop(key, [])
 
     @rule(seconds=st.sampled_from([0.0, 1.0, 9.9, 10.0, 25.0]))
@@ -73,17 +86,24 @@ TestFirstResults.settings = settings(max_examples=40, stateful_step_count=30, de
 def test_a_full_table_forgets_the_oldest_and_counts_them() -> None:
     results: IdempotencyTable[int] = IdempotencyTable(WINDOW_S, max_keys=4)
     for number in range(5):
-        results.settle(f"k{number}", StoredResult(Outcome.ACCEPTED, number), 1.0)
-    assert [results.result(f"k{number}", 1.0) is not None for number in range(5)] == [False, False, True, True, True]
+        results.settle(OperationKey((f"k{number}",), b""), StoredResult(Outcome.ACCEPTED, number), 1.0)
+    assert [results.result(OperationKey((f"k{number}",), b""), 1.0) is not None for number in range(5)] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
     assert results.forgotten == 2
 
 
 def test_too_many_who_wait_for_one_key_are_turned_away() -> None:
     results: IdempotencyTable[int] = IdempotencyTable()
-    results.begin("k")
-    assert [results.wait("k", number) for number in range(MAX_WAITING + 1)] == [True] * MAX_WAITING + [False]
-    with pytest.raises(ValueError, match="under way"):
-        results.begin("k")
+    key = OperationKey(("k",), b"")
+    results.begin(key)
+    assert [results.wait(key, number) for number in range(MAX_WAITING + 1)] == [True] * MAX_WAITING + [False]
+    with pytest.raises(ValueError, match="in flight"):
+        results.begin(key)
 
 
 @pytest.mark.parametrize(("window_s", "max_keys"), [(0, 10), (1, 1)])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from broker.core.rooms.effects import End, Publish, Record, Reply
-from broker.core.rooms.idempotency import StoredResult
+from broker.core.rooms.idempotency import KEY_REUSED, OperationKey, StoredResult
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import RoomRules, RoomState
 from broker.core.rooms.stream import StoredEvent
@@ -74,6 +74,63 @@ def test_who_asks_again_waits_for_the_same_result_and_then_gets_it_at_once() -> 
     assert room.post(4, Person("eve", Role.HOST), announcement("m1"), 200.0, 5) != (Reply(4, Outcome.ACCEPTED, 1),)
 
 
+KEYED = [
+    announcement("m1"),
+    Post(MessageType.ANNOUNCEMENT, "m1", AnnouncementPayload("other news")),
+    Post(MessageType.ROOM_PHASE, "m1", PhasePayload(RoomPhase.PAUSED)),
+    Post(MessageType.ROOM_PHASE, "m1", PhasePayload(RoomPhase.LIVE)),
+    Post(200, "m1", "sale"),
+    Post(200, "m1", "another sale"),
+    gift("m1"),
+    gift("m1", "eve"),
+    gift("m1", count=2),
+]
+
+
+@pytest.mark.parametrize("is_committed", [False, True])
+@pytest.mark.parametrize("first", KEYED)
+@pytest.mark.parametrize("second", KEYED)
+def test_a_key_means_its_content(first: Post, second: Post, is_committed: bool) -> None:
+    """The same content gets the first result; another content of the same type is refused and changes nothing."""
+    room = a_room()
+    record = the_record(room.post(1, APP, first, 1.0, 5))
+    if is_committed:
+        room.committed(record, 1, 1.0)
+    before = room.accounts()
+    answer = room.post(2, APP, second, 1.0, 5)
+    if second == first:
+        assert answer == ((Reply(2, Outcome.ACCEPTED, 1),) if is_committed else ())
+    elif second.type == first.type:
+        assert answer == (Reply(2, Outcome.REJECTED, ErrorCode.KEY_REUSED),)
+        assert room.accounts() == before
+        again = room.post(3, APP, first, 1.0, 5)
+        assert again == ((Reply(3, Outcome.ACCEPTED, 1),) if is_committed else ()), "the first is as it was"
+    else:
+        assert the_record(answer).event.type == second.type, "another type is another operation"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(("a", "b 1"), ("a b", "1")), (("a", ""), ("", "a")), (("a", "5 1"), ("a 5", "1"))]
+)
+def test_no_two_operations_share_a_name(one: tuple[str, str], other: tuple[str, str]) -> None:
+    room = a_room()
+    for ticket, (user, message_id) in enumerate([one, other], 1):
+        assert isinstance(room.post(ticket, Person(user, Role.HOST), announcement(message_id), 1.0, 5)[0], Record)
+
+
+def test_the_ledgers_answer_to_a_reused_key_is_not_stored() -> None:
+    room = a_room()
+    record = the_record(room.post(1, APP, gift("o1"), 1.0, 5))
+    key = record.asked[0].key
+    assert key is not None
+    assert room.post(2, APP, gift("o1"), 1.0, 5) == ()
+    refused = [Reply(ticket, Outcome.REJECTED, ErrorCode.KEY_REUSED) for ticket in (1, 2)]
+    assert room.repeated(record, {key: KEY_REUSED}, 1.1) == refused
+    assert isinstance(room.post(3, APP, gift("o1", "eve"), 1.2, 5)[0], Record), (
+        "only the ledger knows the first content"
+    )
+
+
 def test_a_change_of_phase_is_obeyed_at_once_and_reported_when_it_is_durable() -> None:
     room = a_room()
     pause = the_record(room.post(1, HOST, Post(MessageType.ROOM_PHASE, "", PhasePayload(RoomPhase.PAUSED)), 1.0, 5))
@@ -120,7 +177,10 @@ def test_a_combo_with_a_known_order_goes_on_without_it() -> None:
     effects += room.tick(9.0, 5, last=True)
     combo = next(each for each in effects if isinstance(each, Record) and len(each.asked) == 3)
     assert combo.event.payload.count == 7
-    told = room.repeated(combo, {"gift a": StoredResult(Outcome.ACCEPTED, 33)}, 9.0)
+    known = combo.asked[0].key
+    assert known is not None
+    assert known.parts == ("order", "a")
+    told = room.repeated(combo, {known: StoredResult(Outcome.ACCEPTED, 33)}, 9.0)
     assert told[0] == Reply(10, Outcome.ACCEPTED, 33)
     (rest,) = [each for each in told if isinstance(each, Record)]
     assert (rest.event.payload.order_id, rest.event.payload.count) == ("b", 6)
@@ -165,11 +225,13 @@ class DurableRoomMachine(RuleBasedStateMachine):
         self.room = a_room(paid_budget_per_s=2)
         self.now = 100.0
         self.tickets = 0
-        self.open: dict[int, str] = {}
+        self.open: dict[int, tuple[str, ...]] = {}
         self.under_way: deque[Record[int]] = deque()
-        self.ledger: dict[str, StoredResult] = {
-            f"gift o{number}": StoredResult(Outcome.ACCEPTED, 900) for number in (0, 1)
-        }
+        self.ledger: dict[tuple[str, ...], tuple[bytes, StoredResult]] = {}
+        for number in (0, 1):
+            key = the_record(a_room().post(1, APP, gift(f"o{number}"), 0.0, 0)).asked[0].key
+            assert key is not None
+            self.ledger[key.parts] = key.fingerprint, StoredResult(Outcome.ACCEPTED, 900)
         self.events: list[Event] = []
         self.published: list[int] = []
         self.units = 0
@@ -182,27 +244,28 @@ class DurableRoomMachine(RuleBasedStateMachine):
             elif isinstance(effect, Reply):
                 key = self.open.pop(effect.ticket)
                 if effect.outcome in (Outcome.ACCEPTED, Outcome.MERGED) and key:
-                    assert self.ledger[key] == (effect.outcome, effect.detail), "the first result, always"
+                    assert self.ledger[key][1] == (effect.outcome, effect.detail), "the first result, always"
             elif isinstance(effect, Publish):
                 self.published.append(effect.offset)
                 assert self.events[effect.offset - 1] == effect.event
 
-    def post(self, person: Person, post: Post, key: str) -> None:
+    def post(self, person: Person, post: Post, key: tuple[str, ...]) -> None:
         self.tickets += 1
         self.open[self.tickets] = key
         self.perform(self.room.post(self.tickets, person, post, self.now, 0))
 
     @rule(order=st.integers(0, 7), user=st.sampled_from(["ann", "bob"]), count=st.integers(1, 3))
     def give(self, order: int, user: str, count: int) -> None:
-        self.post(APP, gift(f"o{order}", user, count), f"gift o{order}")
+        self.post(APP, gift(f"o{order}", user, count), ("order", f"o{order}"))
 
     @rule(message_id=st.sampled_from(["", "m1", "m2"]))
     def announce(self, message_id: str) -> None:
-        self.post(HOST, announcement(message_id), f"post max {message_id}" if message_id else "")
+        key = ("post", "max", str(int(MessageType.ANNOUNCEMENT)), message_id) if message_id else ()
+        self.post(HOST, announcement(message_id), key)
 
-    @rule(message_id=st.sampled_from(["", "p1", "p2"]), phase=st.sampled_from([RoomPhase.LIVE, RoomPhase.PAUSED]))
+    @rule(message_id=st.sampled_from(["", "m1", "p2"]), phase=st.sampled_from([RoomPhase.LIVE, RoomPhase.PAUSED]))
     def change_phase(self, message_id: str, phase: RoomPhase) -> None:
-        key = f"post max {message_id}" if message_id else ""
+        key = ("post", "max", str(int(MessageType.ROOM_PHASE)), message_id) if message_id else ()
         self.post(HOST, Post(MessageType.ROOM_PHASE, message_id, PhasePayload(phase)), key)
 
     @rule(seconds=st.sampled_from([0.1, 0.6, 4.0, 700.0]))
@@ -214,14 +277,19 @@ class DurableRoomMachine(RuleBasedStateMachine):
     @rule()
     def commit(self) -> None:
         record = self.under_way.popleft()
-        first = {asked.key: self.ledger[asked.key] for asked in record.asked if asked.key in self.ledger}
+        first: dict[OperationKey, StoredResult] = {}
+        for asked in record.asked:
+            if asked.key is not None and asked.key.parts in self.ledger:
+                fingerprint, result = self.ledger[asked.key.parts]
+                first[asked.key] = result if fingerprint == asked.key.fingerprint else KEY_REUSED
         if first:
             self.perform(self.room.repeated(record, first, self.now))
             return
         self.events.append(record.event)
         for asked in record.asked:
-            if asked.key:
-                self.ledger[asked.key] = StoredResult(asked.outcome, len(self.events))
+            if asked.key is not None:
+                result = StoredResult(asked.outcome, len(self.events))
+                self.ledger[asked.key.parts] = asked.key.fingerprint, result
         if record.event.type == MessageType.GIFT:
             self.units += record.event.payload.count
             assert record.event.payload.count == sum(asked.count for asked in record.asked)
