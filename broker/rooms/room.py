@@ -39,7 +39,8 @@ MAX_JOINED_EVENTS = 32
 
 
 PostRef = tuple[Member, int]
-"""Reply address of one POST: the member, and the client's number for it. A plain tuple, as every message makes one."""
+"""Reply address of one POST: the member, and the client's number for it. The reply belongs to the link: it is sent also
+after the member has left. A plain tuple, as every message makes one."""
 
 _DATED_BY_TICK = frozenset({MessageType.DANMAKU, MessageType.EMOTE, MessageType.LIKE})
 """Types whose time is that of the tick which shows them, so that the clock is not read for each."""
@@ -219,8 +220,7 @@ class Room:
         for effect in effects:
             match effect:
                 case Reply((member, sequence), outcome, detail):
-                    if member.index >= 0:
-                        member.session.reply_acks(self.number, [AckResult(sequence, outcome, detail)])
+                    member.session.reply_acks(self.number, [AckResult(sequence, outcome, detail)])
                 case Outcomes(outcomes):
                     self._reply_all(outcomes)
                 case Publish(event, lane, offset):
@@ -294,8 +294,7 @@ class Room:
                 results = by_member[member] = []
             results.append(_new(AckResult, (sequence, outcome, 0)))
         for member, results in by_member.items():
-            if member.index >= 0:
-                member.session.reply_acks(self.number, results)
+            member.session.reply_acks(self.number, results)
 
     @property
     def stage(self) -> OverloadStage:

@@ -132,6 +132,7 @@ def test_an_unknown_bench_is_named() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["connect-tcp", "inbound", "core"])
 def test_a_smoke_run_finds_its_own_sums_right(name: str) -> None:
     results = run([name], smoke=True)

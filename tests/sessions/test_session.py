@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 import trio
@@ -402,6 +403,41 @@ async def test_links_of_one_user_are_bounded() -> None:
             await second.hello()
             await second.send((Auth("dev:ann"), 0, 0))
             assert (await second.expect_close()).code == CloseCode.TOO_MANY_FOR_USER
+
+
+@pytest.mark.parametrize("is_durable", [False, True])
+@pytest.mark.parametrize(
+    "post",
+    [
+        Post(MessageType.DANMAKU, "", ("hello", None)),
+        Post(MessageType.EMOTE, "", ("smile",)),
+        Post(MessageType.LIKE, "", (3,)),
+        Post(MessageType.ANNOUNCEMENT, "a1", ("news",)),
+        Post(MessageType.GIFT, "", ("o1", "ann", "Ann", "rose", 1, 100, "")),
+        Post(MessageType.ROOM_PHASE, "p1", (1,)),
+        Post(200, "", None),
+    ],
+    ids=lambda post: str(int(post.type)),
+)
+async def test_a_post_before_a_leave_in_one_write_is_answered_once(
+    tmp_path: Path, post: Post, is_durable: bool
+) -> None:
+    ledger = {"data_dir": str(tmp_path)} if is_durable else {}
+    async with running_broker(ledger=ledger) as broker, joined_link(broker, "dev:shop:app") as (shop, room):
+        await shop.send((post, room, 7), (Leave(), room, 8))
+        answers: list[int] = []
+        has_left = False
+        with trio.fail_after(20):
+            while not has_left or not answers:
+                frame = await shop.next_frame()
+                assert frame is not None
+                has_left = has_left or isinstance(frame.message, Left)
+                if isinstance(frame.message, Ack):
+                    answers += [result.sequence for result in frame.message.results]
+        await shop.send((Ping(1), 0, 9))
+        while not isinstance((frame := await shop.next_frame()).message, Pong):  # type: ignore[union-attr]
+            assert not isinstance(frame.message, Ack)  # type: ignore[union-attr]
+        assert answers == [7]
 
 
 async def test_endless_errors_end_the_link() -> None:

@@ -38,17 +38,15 @@ class DuplicateFilter:
         """Marks thrown away before their time because the table was full."""
         return self._recent.forgotten if self._recent else 0
 
-    def seen(self, user_id: str, normalized_text: str, now: float) -> bool:
-        """Whether ``user_id`` said this text less than a window ago (refuse it); if not, remember it from ``now``.
-
-        Ask last, after every other check that may refuse: the text is remembered as said. About 0.6 us.
-        """
+    def is_duplicate(self, user_id: str, normalized_text: str, now: float) -> bool:
+        """Return whether a message of ``user_id`` with this text was taken in less than a window ago: refuse it."""
         recent = self._recent
-        if recent is None:
+        if recent is None or not recent.is_recent(hash((user_id, normalized_text)), now):
             return False
-        key = hash((user_id, normalized_text))
-        if recent.is_recent(key, now):
-            self.refused += 1
-            return True
-        recent.mark(key, now)
-        return False
+        self.refused += 1
+        return True
+
+    def mark(self, user_id: str, normalized_text: str, now: float) -> None:
+        """Remember a text that was taken in. One that a limit refused is not: nobody has seen it."""
+        if self._recent is not None:
+            self._recent.mark(hash((user_id, normalized_text)), now)

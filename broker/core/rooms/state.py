@@ -176,12 +176,17 @@ class RoomState(Generic[T]):
             wait_s = self._chat_limit.try_acquire(user_id, now)
             if wait_s:
                 return (Reply(ticket, Outcome.LIMITED, _retry_ms(wait_s)),)
-            if self._unique and self._duplicates.seen(user_id, folded or "", now):
+            if self._unique and self._duplicates.is_duplicate(user_id, folded or "", now):
                 return (Reply(ticket, Outcome.REJECTED, ErrorCode.DUPLICATE_TEXT),)
         style = payload[1] if kind == _DANMAKU else None
-        return self._offer(ticket, PendingDanmaku(kind, user_id, author.name, text, style, None, now, folded), now)
+        item = PendingDanmaku(kind, user_id, author.name, text, style, None, now, folded)
+        effects = self._offer(ticket, item, now)
+        if not effects and self._unique and author.role < _MODERATOR:
+            self._duplicates.mark(user_id, folded or "", now)
+        return effects
 
     def _offer(self, ticket: T, item: PendingDanmaku, now: float) -> Sequence[Effect[T]]:
+        """Offer a danmaku to the window; the effects are empty where it was taken in."""
         over_quota = not self._admission.try_admit(_CHAT, now)
         if over_quota and self._policy.over_quota is _DROP_NEWEST:
             return (Reply(ticket, Outcome.LIMITED, _retry_ms(self._admission.retry_after_s(now))),)

@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -350,3 +350,25 @@ class RoomMachine(RuleBasedStateMachine):
 
 TestRoomMachine = RoomMachine.TestCase
 TestRoomMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["x", "y"]), st.integers(0, 40)), max_size=40),
+    st.integers(1, 3),
+)
+def test_a_text_that_was_never_taken_in_is_never_called_a_duplicate(
+    posts: list[tuple[str, str, int]], quota: int
+) -> None:
+    """DUPLICATE_TEXT names a text of the same user that was taken in (and may have been shown)."""
+    room = a_room(over_quota="drop_newest", admit_per_window=quota)
+    taken: set[tuple[str, str]] = set()
+    now = 1.0
+    for ticket, (user, text, step) in enumerate(posts):
+        now += step / 10
+        answer = room.post(ticket, Person(user), danmaku(text), now, 0)
+        if answer == ():
+            taken.add((user, text))
+        elif answer == (Reply(ticket, Outcome.REJECTED, ErrorCode.DUPLICATE_TEXT),):
+            assert (user, text) in taken
+        room.tick(now, 0)
