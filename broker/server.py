@@ -167,6 +167,7 @@ class Broker:
             await nursery.start(self.ledger.run)
             self.context.auth.use_ticket_key(ticket_key(self.ledger.directory))
             await self.room_store.load(self.config.room.history_entries, self.config.room.history_s)
+            self.hub.restore_ended(await self.room_store.ended_ago_s(self.config.room.reopen_ended_s))
             if self.inboxes is not None:
                 await self.inboxes.load()
             yield

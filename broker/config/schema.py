@@ -145,6 +145,8 @@ class RoomConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """Rooms open at a time; one more is refused."""
     create_on_join: bool = True
     """The first viewer opens the room; false = only the platform does."""
+    reopen_ended_s: Annotated[float, Meta(ge=0, le=31_536_000)] = 86_400.0
+    """How long an ended room stays ended for viewers; staff and the platform open it at any time. 0 = no time."""
     idle_close_s: Annotated[float, Meta(ge=0.1, le=604_800)] = 900.0
     """A room without viewers and events closes after this long (goim: 15 min)."""
     max_viewers: Annotated[int, Meta(ge=0, le=10_000_000)] = 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import structlog
 import trio
@@ -19,12 +19,13 @@ from broker.config.schema import RoomConfig
 from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.limits.rate_limit import Gcra
 from broker.core.rooms.accounts import closed, sum_of
+from broker.core.rooms.ended import EndedRooms
 from broker.core.rooms.state import RoomRules, RoomState
 from broker.ledger import ResultBatch
 from broker.rooms.fanout import FanOut
 from broker.rooms.room import PostRef, Room
 from broker.rooms.room_store import RoomCheckpoint, RoomStore
-from protocol.codes import ErrorCode, Lane, LeaveReason, RoomPhase
+from protocol.codes import ErrorCode, Lane, LeaveReason, Role, RoomPhase
 from protocol.messages import Account
 
 __all__ = ["Hub"]
@@ -66,6 +67,7 @@ class Hub:
         self._stage = OverloadStage.NORMAL
         self._past_counters = Counter[str]()
         self._past_accounts: tuple[Account, ...] = (Account(),) * len(Lane)
+        self._ended = EndedRooms(config.reopen_ended_s)
         self.join_limit = Gcra(rules.policy.user_joins)
         self.opened = 0
         self.crashed = 0
@@ -84,9 +86,12 @@ class Hub:
         """Return the open room with a name."""
         return self._by_name.get(name)
 
-    def open(self, name: str, *, joining: bool = False) -> Room | ErrorCode:
-        """Find or open a room. A refusal is a value: UNKNOWN_ROOM, TOO_MANY_ROOMS_OPEN, or OVERLOADED where the hub
-        has no task, or the ledger has not yet answered every record of the room's last run.
+    def open(self, name: str, *, joining: Role | None = None) -> Room | ErrorCode:
+        """Find or open a room. ``joining``: the role of a member that joins it; None: the platform opens it.
+
+        A refusal is a value: UNKNOWN_ROOM, ROOM_ENDED (for viewers, until staff or the platform open the room again or
+        ``room.reopen_ended_s`` have passed), TOO_MANY_ROOMS_OPEN, or OVERLOADED where the hub has no task, or the
+        ledger has not yet answered every record of the room's last run.
         """
         room = self._by_name.get(name)
         if room is not None and room.state.phase is not RoomPhase.ENDED:
@@ -99,7 +104,12 @@ class Hub:
             if room.journal.pending:
                 return ErrorCode.OVERLOADED
             checkpoint = self._checkpoint(room)
-        if joining and not self._config.create_on_join and not (room_store is not None and room_store.knows(name)):
+        if joining is not None and joining < Role.MODERATOR:
+            was_ended = room is not None and room.ended[0] is LeaveReason.ROOM_ENDED and not room.has_crashed
+            if (was_ended and self._config.reopen_ended_s) or self._ended.is_ended(name, self._clock()):
+                return ErrorCode.ROOM_ENDED
+        may_be_new = joining is None or self._config.create_on_join
+        if not may_be_new and not (room_store is not None and room_store.knows(name)):
             return ErrorCode.UNKNOWN_ROOM
         if len(self._by_name) >= self._config.max_rooms:
             return ErrorCode.TOO_MANY_ROOMS_OPEN
@@ -129,6 +139,7 @@ class Hub:
         )
         if checkpoint is None:
             room.journal.open_epoch()
+        self._ended.discard(name)
         self._by_name[name] = room
         self._by_number[room.number] = room
         self.opened += 1
@@ -204,8 +215,16 @@ class Hub:
             except Exception:
                 log.exception("the account of a room is not counted", room=room.name, number=room.number)
 
+    def restore_ended(self, ended_ago_s: Mapping[str, float]) -> None:
+        """Take over the rooms that were ended before this process started: name and seconds since then."""
+        now = self._clock()
+        for name, ago_s in ended_ago_s.items():
+            self._ended.add(name, now - max(0.0, ago_s))
+
     def _keep_checkpoint(self, room: Room) -> None:
         """Keep the checkpoint of a closed room, unless the room was ended."""
+        if room.ended[0] is LeaveReason.ROOM_ENDED and not room.has_crashed:
+            self._ended.add(room.name, self._clock())
         room_store = self._room_store
         if room_store is None:
             checkpoint = self._checkpoint(room) if room.has_crashed else None

@@ -181,13 +181,15 @@ class PendingJoin:
             if wait_s:
                 refusal = ErrorCode.RATE_LIMITED, "too many joins", math.ceil(wait_s * 1000)
         if refusal is None:
-            opened = hub.open(name, joining=True)
-            if isinstance(opened, ErrorCode):
+            assert room_grant is not None
+            opened = hub.open(name, joining=room_grant.role)
+            if opened is ErrorCode.ROOM_ENDED:
+                refusal = opened, "the room has ended", 0
+            elif isinstance(opened, ErrorCode):
                 refusal = opened, "the room cannot be opened", 0
             elif context.max_viewers and len(opened.members) >= context.max_viewers:
                 refusal = ErrorCode.ROOM_FULL, f"at most {context.max_viewers} viewers", ROOM_FULL_RETRY_MS
             else:
-                assert room_grant is not None
                 return opened, room_grant
         code, message, wait_ms = refusal
         joiner.refuse(code, message, self._sequence, "room_name", wait_ms)

@@ -11,6 +11,7 @@ import trio
 from broker.auth.tokens import Authenticator
 from broker.config.schema import load
 from broker.core.limits.overload import OverloadStage
+from broker.server import Broker
 from protocol.codes import CloseCode, ErrorCode, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.frames import build_frame, pack_body
 from protocol.messages import (
@@ -164,15 +165,51 @@ async def test_a_paused_room_refuses_danmaku_and_a_live_one_takes_them_again() -
         assert (await ann.expect(Ack))[1].results == ((2, Outcome.ACCEPTED, 0),)
 
 
-async def test_an_ended_room_puts_everybody_out_and_its_name_starts_anew() -> None:
+async def end_room(link: RawLink, room: int) -> None:
+    await link.post(room, 1, MessageType.ROOM_PHASE, (RoomPhase.ENDED,))
+    assert (await link.expect(Left))[1].reason is LeaveReason.ROOM_ENDED
+
+
+async def refused_join(broker: Broker, token: str, *requests: Join | Resume) -> list[ErrorCode]:
+    """The codes with which requests are refused on a new link."""
+    found = []
+    async with raw_link(broker) as link:
+        await link.login(token)
+        for number, request in enumerate(requests, 100):
+            await link.send((request, 0, number))
+            found.append(ErrorCode((await link.expect(ErrorReply))[1].code))
+    return found
+
+
+@pytest.mark.parametrize("is_durable", [False, True])
+async def test_an_ended_room_stays_ended_for_viewers_until_staff_open_it(tmp_path: Path, is_durable: bool) -> None:
+    ledger = {"data_dir": str(tmp_path)} if is_durable else {}
+    requests = Join("lobby"), Resume("lobby", Tier.FULL, 1, 0)
+    async with running_broker(ledger=ledger) as broker:
+        async with joined_link(broker, "dev:max:host") as (host, room), joined_link(broker, "dev:ann") as (ann, _):
+            await end_room(host, room)
+            assert (await ann.expect(Left))[1].reason is LeaveReason.ROOM_ENDED
+            assert await refused_join(broker, "dev:bob", *requests) == [ErrorCode.ROOM_ENDED] * 2
+        while len(broker.hub):  # noqa: ASYNC110 - the hub has no event for it
+            await trio.sleep(0.001)
+        assert await refused_join(broker, "dev:bob:vip", *requests) == [ErrorCode.ROOM_ENDED] * 2
+    async with running_broker(ledger=ledger) as broker:
+        if is_durable:
+            assert await refused_join(broker, "dev:bob", *requests) == [ErrorCode.ROOM_ENDED] * 2
+        async with joined_link(broker, "dev:eve:moderator") as (_, room), raw_link(broker) as ann:
+            await ann.login("dev:ann")
+            again, joined = await ann.join()
+            assert (again, joined.phase) == (room, RoomPhase.LIVE)
+
+
+async def test_a_room_may_be_opened_again_at_once_where_the_configuration_says_so() -> None:
     async with (
-        running_broker() as broker,
+        running_broker(room={"reopen_ended_s": 0}) as broker,
         joined_link(broker, "dev:max:host") as (host, room),
         joined_link(broker, "dev:ann") as (ann, _),
     ):
-        await host.post(room, 1, MessageType.ROOM_PHASE, (RoomPhase.ENDED,))
-        _, left = await ann.expect(Left)
-        assert left.reason is LeaveReason.ROOM_ENDED
+        await end_room(host, room)
+        assert (await ann.expect(Left))[1].reason is LeaveReason.ROOM_ENDED
         again, joined = await ann.join(sequence=2)
         assert again != room
         assert joined.phase is RoomPhase.LIVE
