@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from broker.core.limits.overload import ByteBudget, OverloadMonitor, OverloadSta
 from broker.core.limits.rate_limit import Rate
 from broker.core.net.connection_limits import ConnectionLimits
 from broker.core.net.send_queue import QueueLimits
-from broker.core.rooms.policies import policy_from
+from broker.core.rooms.policies import Policy, policy_from
 from broker.core.rooms.state import CustomRule, RoomRules
 from broker.drain import drain
 from broker.ledger import Ledger, LedgerLimits, LedgerState, Pace, ResultBatch, Retention
@@ -77,7 +78,7 @@ class Broker:
         self._wall_ms = wall_ms = wall_ms or unix_ms
         clock = trio.current_time
         rules = RoomRules(
-            policy=policy_from(config.room.policy, config.room.policy_overrides()),
+            policy=policy_of(config),
             custom={rule.type: rule for rule in map(_custom_rule, config.types)},
             history_entries=config.room.history_entries,
             history_s=config.room.history_s,
@@ -319,6 +320,15 @@ def connection_limit(config: Config) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     room = max(1, hard - config.admission.descriptor_reserve)
     return min(config.admission.max_connections or room, room)
+
+
+def policy_of(config: Config) -> Policy:
+    """Return the policy in force. Unless its burst of joins is set, a user may fill two links with rooms at once."""
+    policy = policy_from(config.room.policy, config.room.policy_overrides())
+    joins, two_links = policy.user_joins, 2 * config.link.rooms_per_connection
+    if joins.unlimited or config.room.user_joins_burst is not None or joins.burst >= two_links:
+        return policy
+    return replace(policy, user_joins=Rate(joins.per_s, two_links))
 
 
 def _custom_rule(entry: Any) -> CustomRule:

@@ -177,6 +177,11 @@ class RoomConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """Danmaku one user may send a second, in the long run."""
     user_chat_burst: Annotated[int, Meta(ge=1, le=10_000)] | None = None
     """Danmaku one user may send at once."""
+    user_joins_per_s: Annotated[float, Meta(ge=0.001, le=10_000)] | None = None
+    """Rooms one user may newly enter a second, in the long run: each costs a snapshot, and a line in the room. Coming
+    back to a room, staff and the app cost nothing of it."""
+    user_joins_burst: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    """Rooms one user may newly enter at once; not set = at least twice link.rooms_per_connection."""
     likes_per_s: Annotated[float, Meta(ge=0.001, le=100_000)] | None = None
     """Likes of one user that count a second."""
     snapshot_danmaku: Annotated[int, Meta(ge=0, le=64)] = 20
@@ -195,7 +200,8 @@ class RoomConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 POLICY_FIELDS = (
     "admit_per_window", "window_ms", "reserved", "merge", "chat_budget_per_s", "paid_budget_per_s", "tick_ms",
-    "tick_max_ms", "duplicate_window_s", "compress", "user_chat_per_s", "user_chat_burst", "likes_per_s",
+    "tick_max_ms", "duplicate_window_s", "compress", "user_chat_per_s", "user_chat_burst", "user_joins_per_s",
+    "user_joins_burst", "likes_per_s",
 )  # fmt: skip
 
 

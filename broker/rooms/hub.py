@@ -16,8 +16,8 @@ import structlog
 import trio
 
 from broker.config.schema import RoomConfig
+from broker.core.limits.join_limit import JoinLimit
 from broker.core.limits.overload import OverloadStage, TickPacer
-from broker.core.limits.rate_limit import Gcra
 from broker.core.rooms.accounts import closed, sum_of
 from broker.core.rooms.ended import EndedRooms
 from broker.core.rooms.state import RoomRules, RoomState
@@ -68,7 +68,7 @@ class Hub:
         self._past_counters = Counter[str]()
         self._past_accounts: tuple[Account, ...] = (Account(),) * len(Lane)
         self._ended = EndedRooms(config.reopen_ended_s)
-        self.join_limit = Gcra(rules.policy.user_joins)
+        self.join_limit = JoinLimit(rules.policy.user_joins)
         self.opened = 0
         self.crashed = 0
 
@@ -85,6 +85,14 @@ class Hub:
     def find(self, name: str) -> Room | None:
         """Return the open room with a name."""
         return self._by_name.get(name)
+
+    def epoch_of(self, name: str) -> int | None:
+        """Return the epoch in which a room's stream stands, open or not; None where it would begin a new one."""
+        room = self._by_name.get(name)
+        if room is not None:
+            return room.state.epoch
+        checkpoint = self._crashed.get(name) if self._room_store is None else self._room_store.find(name)
+        return None if checkpoint is None else checkpoint.epoch
 
     def open(self, name: str, *, joining: Role | None = None) -> Room | ErrorCode:
         """Find or open a room. ``joining``: the role of a member that joins it; None: the platform opens it.

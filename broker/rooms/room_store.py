@@ -131,6 +131,10 @@ class RoomStore:
         """Remove and return the checkpoint of a room that is opened now."""
         return self._checkpoints.pop(room, None)
 
+    def find(self, room: str) -> RoomCheckpoint | None:
+        """Return the checkpoint of a room without a task, and keep it."""
+        return self._checkpoints.get(room)
+
     def knows(self, room: str) -> bool:
         """Return whether there is a checkpoint of a room without a task."""
         return room in self._checkpoints

@@ -39,6 +39,8 @@ class Joiner(Protocol):
     memberships: tuple[tuple[Room, Member], ...]
     pending_joins: tuple[str, ...]
     """Names of the rooms whose JOIN or RESUME waits for the ledger."""
+    returns: int
+    """JOINs and RESUMEs of this link that were free, because they returned to a room."""
 
     @property
     def grant(self) -> Grant | None:
@@ -177,7 +179,7 @@ class PendingJoin:
         elif taken and (any(room.name == name for room, _ in joiner.memberships) or name in joiner.pending_joins):
             refusal = ErrorCode.ALREADY_JOINED, "this link is in that room", 0
         elif not self._has_waited:
-            wait_s = hub.join_limit.try_acquire(grant.user_id, context.poller.now)
+            wait_s = self._charge(grant.user_id, room_grant.role)
             if wait_s:
                 refusal = ErrorCode.RATE_LIMITED, "too many joins", math.ceil(wait_s * 1000)
         if refusal is None:
@@ -194,6 +196,17 @@ class PendingJoin:
         code, message, wait_ms = refusal
         joiner.refuse(code, message, self._sequence, "room_name", wait_ms)
         return None
+
+    def _charge(self, user_id: str, role: Role) -> float:
+        """Take one join of the user, or one of the link's free returns; returns the seconds to wait."""
+        request, now, hub = self._request, self._context.poller.now, self._context.hub
+        is_free = False
+        if self._joiner.returns < self._context.config.rooms_per_connection:
+            is_free = (isinstance(request, Resume) and request.epoch == hub.epoch_of(request.room_name)) or (
+                hub.join_limit.is_return(user_id, request.room_name, now)
+            )
+            self._joiner.returns += is_free
+        return hub.join_limit.wait_s(user_id, role, now, is_free=is_free)
 
     def _enter(self, room: Room, room_grant: RoomGrant) -> Member:
         """Make the session a member: what is published from now on reaches it."""

@@ -88,6 +88,7 @@ class Session:
         "_out",
         "memberships",
         "pending_joins",
+        "returns",
         "transport",
     )  # fmt: skip
 
@@ -101,6 +102,8 @@ class Session:
         self.memberships: tuple[tuple[Room, Member], ...] = ()
         self.pending_joins: tuple[str, ...] = ()
         """Rooms whose JOIN or RESUME waits for the ledger."""
+        self.returns = 0
+        """JOINs and RESUMEs that cost nothing, because they returned to a room."""
         self._acks: dict[int, list[AckResult]] | None = None
         """Answers to POSTs by room, while bytes are being handled."""
         self._out: list[bytes] | None = None
@@ -195,7 +198,7 @@ class Session:
         context.closed[code] += 1
         now = context.poller.refresh_clock()  # a sweep may have found the socket broken, between two turns
         for room, member in self.memberships:
-            self._guard(room, room.leave, member, now)
+            self._leave(room, member, now)
         self.memberships = ()
         grant, self._grant = self._grant, None
         if grant is not None:
@@ -323,6 +326,10 @@ class Session:
         self.memberships = tuple(each for each in self.memberships if each[0] is not room)
         self.send(Left(reason, message), room.number)
 
+    def _leave(self, room: Room, member: Member, now: float) -> None:
+        self._context.hub.join_limit.left(member.user_id, room.name, now)
+        self._guard(room, room.leave, member, now)
+
     def _guard(self, room: Room, call: Callable[..., None], *args: object) -> None:
         """Call into a room; its failure is the room's end, not this session's."""
         try:
@@ -431,7 +438,7 @@ class Session:
         for room, member in self.memberships:
             if room.number == frame.room:
                 self.memberships = tuple(each for each in self.memberships if each[0] is not room)
-                self._guard(room, room.leave, member, self._context.poller.now)
+                self._leave(room, member, self._context.poller.now)
                 self.send(Left(LeaveReason.REQUESTED), frame.room, frame.sequence)
                 return
         self._error(ErrorCode.NOT_JOINED, "join the room first", frame.room, frame.sequence, "room")

@@ -2,8 +2,9 @@
 
 A room has a name for ever and a number for the length of one link. On every new link each wanted room is asked for
 again: JOIN the first time, RESUME once there is a position. An answer is matched by the request's number, and by
-name for a broker that repeats no numbers. A room that the broker refuses "for now" (3xx), or that crashed, is asked
-for again with backoff; any other refusal is final.
+name for a broker that repeats no numbers. A room that the broker refuses "for now" (3xx), or that crashed, is asked for
+again with backoff; those refused because of their rate one after another, each after the time that the broker named.
+Any other refusal is final.
 
 Everything here is synchronous; what waits (a delay before asking again) runs in the client's nursery.
 """
@@ -17,10 +18,10 @@ from typing import NamedTuple
 
 import trio
 
-from ..codes import Opcode
+from ..codes import ErrorCode, Opcode
 from ..connection import Frame
 from ..messages import ErrorReply, Event, Join, Joined, Leave, Left, Resume, Resumed, RoomPulse, State, Tick
-from ..reconnect import MAX_TOLD_S, Signal, backoff_s
+from ..reconnect import MAX_TOLD_S, MIN_BACKOFF_S, Signal, backoff_s
 from .events import RoomRefused
 from .link import Ending, Link
 from .posts import Posts
@@ -48,6 +49,8 @@ class Rooms:
         self._by_number: dict[int, Room] = {}
         self._asked: dict[int, _PendingJoin] = {}
         self._sequence = 0
+        self._next_ask_at = 0.0
+        """When the last of the rooms is asked for that the broker refused because of their rate (monotonic seconds)."""
         self.strays = 0
         """Frames for rooms, and answers to requests, that we have given up."""
 
@@ -107,6 +110,7 @@ class Rooms:
     def link_over(self) -> None:
         """Forget the numbers of the link; what was wanted still is."""
         self._link = None
+        self._next_ask_at = 0.0
         self._asked.clear()
         self._by_number.clear()
         for room in self:
@@ -136,6 +140,14 @@ class Rooms:
             delay_s = max(min(retry_after_ms / 1000, MAX_TOLD_S), backoff_s(room.asks, self._rng))
             room.asks += 1
             self._spawn(self._ask_after, room, self._link, delay_s)
+
+    def _ask_in_turn(self, room: Room, retry_after_ms: int) -> None:
+        """Ask again after all other rooms that the rate has refused: asked at once, all but one would be refused."""
+        if room.membership is Membership.WANTED:
+            now = trio.current_time()
+            told_s = max(MIN_BACKOFF_S, min(retry_after_ms / 1000, MAX_TOLD_S))
+            self._next_ask_at = max(now, self._next_ask_at) + told_s
+            self._spawn(self._ask_after, room, self._link, self._next_ask_at - now)
 
     async def _ask_after(self, room: Room, link: Link | None, delay_s: float) -> None:
         await trio.sleep(delay_s)
@@ -184,6 +196,9 @@ class Rooms:
         room = asked.room
         if room.membership is Membership.GONE:
             self.strays += 1
+        elif asked.opcode is not Opcode.LEAVE and error.code == ErrorCode.RATE_LIMITED:
+            room.signal(RoomSignal.NOT_NOW)
+            self._ask_in_turn(room, error.retry_after_ms)
         elif asked.opcode is not Opcode.LEAVE and 300 <= error.code < 400 and room.snapshot is not None:
             room.signal(RoomSignal.NOT_NOW)
             self._ask_later(room, error.retry_after_ms)

@@ -353,15 +353,67 @@ async def test_a_token_opens_only_its_rooms() -> None:
         assert (await link.expect(ErrorReply))[1].code == ErrorCode.ROOM_NOT_GRANTED
 
 
+JOINS = {"user_joins_burst": 3, "user_joins_per_s": 0.001}
+
+
 async def test_joins_of_a_user_are_limited() -> None:
-    async with running_broker() as broker, raw_link(broker) as link:
+    async with running_broker(room=JOINS) as broker, raw_link(broker) as link:
         await link.login("dev:ann")
-        for number in range(5):
+        for number in range(3):
             await link.join(f"room-{number}", sequence=number)
         await link.send((Join("one-more"), 0, 9))
         _, error = await link.expect(ErrorReply)
         assert error.code == ErrorCode.RATE_LIMITED
         assert error.retry_after_ms > 0
+
+
+async def test_every_room_that_a_link_may_be_in_can_be_joined_at_once() -> None:
+    async with running_broker(link={"rooms_per_connection": 40}) as broker, raw_link(broker) as link:
+        await link.login("dev:ann")
+        for number in range(40):
+            await link.join(f"room-{number}", sequence=number)
+
+
+async def test_coming_back_to_rooms_costs_nothing_of_the_limit_of_joins() -> None:
+    async with running_broker(room=JOINS) as broker:
+        positions = {}
+        async with raw_link(broker) as link:
+            await link.login("dev:ann")
+            for name in ("a", "b", "c"):
+                _, joined = await link.join(name)
+                positions[name] = joined
+        for returns in range(3):
+            async with raw_link(broker) as link:
+                await link.login("dev:ann")
+                for name, joined in positions.items():
+                    if returns == 1:  # a page that was reloaded has no position
+                        await link.join(name)
+                    else:
+                        await link.send((Resume(name, Tier.FULL, joined.epoch, joined.offset), 0, 9))
+                        await link.expect(Resumed)
+        async with raw_link(broker) as link:
+            await link.login("dev:ann")
+            await link.send((Resume("d", Tier.FULL, 1, 0), 0, 9))
+            assert (await link.expect(ErrorReply))[1].code == ErrorCode.RATE_LIMITED, "nobody was in it"
+
+
+async def test_leaving_and_joining_in_a_loop_costs_joins() -> None:
+    async with running_broker(room=JOINS, link={"rooms_per_connection": 2}) as broker, raw_link(broker) as link:
+        await link.login("dev:ann")
+        for joins in range(5):  # three joins of the burst and two free returns
+            number, _ = await link.join("a", sequence=joins)
+            await link.send((Leave(), number, 7))
+            await link.expect(Left)
+        await link.send((Join("a"), 0, 9))
+        assert (await link.expect(ErrorReply))[1].code == ErrorCode.RATE_LIMITED
+
+
+@pytest.mark.parametrize("role", ["moderator", "assistant", "host", "app"])
+async def test_staff_and_the_app_have_no_limit_of_joins(role: str) -> None:
+    async with running_broker(room=JOINS) as broker, raw_link(broker) as link:
+        await link.login(f"dev:max:{role}")
+        for number in range(9):
+            await link.join(f"room-{number}", sequence=number)
 
 
 # ---- what ends the link

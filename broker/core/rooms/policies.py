@@ -102,7 +102,7 @@ class Policy:
     user_likes: Rate = UNLIMITED
     """Likes of one user that count."""
     user_joins: Rate = UNLIMITED
-    """Joins of one user."""
+    """Joins of one user, in all rooms together; returning to a room costs nothing (`JoinLimit`)."""
 
     def __post_init__(self) -> None:
         checks = {
@@ -161,7 +161,7 @@ _TABLE = (
         duplicate_window_s=30.0,
         user_chat=Rate(1.0, 3),
         user_likes=Rate(20.0, 20),  # nobody taps faster; clients report once a second
-        user_joins=Rate(0.5, 5),  # 5 per 10 s: a reload or two and a bad tunnel, but no join storm of one
+        user_joins=Rate(1.0, 32),  # two links with 16 new rooms each at once, then a change of room a second
     ),
     Policy(
         name="tencent",
@@ -214,9 +214,10 @@ _PLAIN_OVERRIDES = {field.name for field in fields(Policy)} - {"name", "reason",
 def policy_from(name: str, overrides: Mapping[str, Any] | None = None) -> Policy:
     """Return the policy called ``name`` with single fields replaced.
 
-    ``overrides``: fields of `Policy`, and ``user_chat_per_s``, ``user_chat_burst``, ``likes_per_s`` for those parts
-    of a `Rate`. What hangs together follows when only one side is given: ``reserved`` and the allowlist keep their
-    proportion to ``admit_per_window``, ``tick_ms`` <= ``tick_max_ms``, likes may burst for one second.
+    ``overrides``: fields of `Policy`, and ``user_chat_per_s``, ``user_chat_burst``, ``user_joins_per_s``,
+    ``user_joins_burst``, ``likes_per_s`` for those parts of a `Rate`. What hangs together follows when only one side
+    is given: ``reserved`` and the allowlist keep their proportion to ``admit_per_window``, ``tick_ms`` <=
+    ``tick_max_ms``, likes may burst for one second.
     Unknown names and numbers that do not fit together: ValueError.
     """
     # Any: the values are what the fields are; dataclasses.replace and __post_init__ judge them.
@@ -224,10 +225,12 @@ def policy_from(name: str, overrides: Mapping[str, Any] | None = None) -> Policy
     if policy is None:
         raise ValueError(f"there is no policy {name!r}, but {', '.join(POLICIES)}")
     changes = dict(overrides or {})
-    chat_per_s, chat_burst = changes.pop("user_chat_per_s", None), changes.pop("user_chat_burst", None)
-    if chat_per_s is not None or chat_burst is not None:
-        base = POLICIES[DEFAULT_POLICY].user_chat if policy.user_chat.unlimited else policy.user_chat
-        changes["user_chat"] = Rate(chat_per_s or base.per_s, chat_burst or base.burst)
+    for field in ("user_chat", "user_joins"):
+        per_s, burst = changes.pop(f"{field}_per_s", None), changes.pop(f"{field}_burst", None)
+        if per_s is not None or burst is not None:
+            own: Rate = getattr(policy, field)
+            base: Rate = getattr(POLICIES[DEFAULT_POLICY], field) if own.unlimited else own
+            changes[field] = Rate(per_s or base.per_s, burst or base.burst)
     likes_per_s = changes.pop("likes_per_s", None)
     if likes_per_s is not None:
         changes["user_likes"] = Rate(likes_per_s, max(1, ceil(likes_per_s)))

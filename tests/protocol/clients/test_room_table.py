@@ -12,7 +12,7 @@ from protocol.clients import Client, Danmaku, Event, Left, Membership, Room, Roo
 from protocol.codes import Codec, ErrorCode, Lane, LeaveReason, MessageType, Opcode, Outcome, RoomPhase
 from protocol.connection import Encoding, encode
 from protocol.errors import LocalProtocolError
-from protocol.messages import Account, Ack, AckResult, ErrorReply, TickEntry
+from protocol.messages import Account, Ack, AckResult, ErrorReply, Join, TickEntry
 from protocol.messages import Left as WireLeft
 from protocol.messages import State as WireState
 from tests.support.peer import Posting, event, join, joined, linked, quiet, take, take_until, tick
@@ -233,3 +233,23 @@ async def test_a_room_nobody_asked_for_is_left(autojump_clock: Any) -> None:
         await peer.send(joined("surprise"), 8)
         assert (await peer.expect(Opcode.LEAVE)).room == 8
         assert client.strays == 1
+
+
+async def test_rooms_refused_because_of_their_rate_are_asked_for_one_after_another(autojump_clock: Any) -> None:
+    async with linked() as (client, peer, _):
+        rooms: list[Room] = []
+        asked_at: list[float] = []
+        async with trio.open_nursery() as nursery:
+            for number in range(6):
+                nursery.start_soon(_append, rooms, client, f"room-{number}")
+            for _ in range(6):
+                frame = await peer.expect(Opcode.JOIN)
+                await peer.send(ErrorReply(ErrorCode.RATE_LIMITED, "too many joins", "", 1000), 0, frame.sequence)
+            start = trio.current_time()
+            for number in range(6):
+                frame = await peer.expect(Opcode.JOIN)
+                asked_at.append(trio.current_time() - start)
+                assert isinstance(frame.message, Join)
+                await peer.send(joined(frame.message.room_name), number + 1, frame.sequence)
+        assert asked_at == pytest.approx([1, 2, 3, 4, 5, 6])
+        assert len(rooms) == 6
