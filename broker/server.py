@@ -29,7 +29,8 @@ from broker.core.limits.rate_limit import Rate
 from broker.core.net.connection_limits import ConnectionLimits
 from broker.core.net.send_queue import QueueLimits
 from broker.core.rooms.policies import Policy, policy_from
-from broker.core.rooms.state import CustomRule, RoomRules
+from broker.core.rooms.state import RoomRules
+from broker.core.rooms.types import CustomRule
 from broker.drain import drain
 from broker.ledger import Ledger, LedgerLimits, LedgerState, Pace, ResultBatch, Retention
 from broker.ledger.queries import LedgerQueries
@@ -127,7 +128,7 @@ class Broker:
             connection_limits=self.connection_limits,
             poller=self.poller,
             unix_ms=wall_ms,
-            custom=dict(rules.custom),
+            types=rules.types,
             max_viewers=config.room.max_viewers,
             compress=rules.policy.compress,
             results=self.results,

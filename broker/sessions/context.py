@@ -15,7 +15,7 @@ from broker.auth.tokens import Authenticator
 from broker.config.schema import LinkConfig
 from broker.core.limits.rate_limit import UNLIMITED, Rate, SingleGcra
 from broker.core.net.connection_limits import ConnectionLimits
-from broker.core.rooms.state import CustomRule
+from broker.core.rooms.types import TypeRules
 from broker.ledger import ResultBatch
 from broker.net.poller import Poller
 from broker.net.transport import Transport
@@ -24,7 +24,7 @@ from broker.rooms.room_store import RoomHistory
 from broker.users.batches import IncomingBatches
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
-from protocol.codes import MESSAGE_TYPES, Feature, MessageType, Role
+from protocol.codes import Feature
 from protocol.messages import VERSION, CustomType, ServerHello
 
 __all__ = ["OpenSession", "SessionContext"]
@@ -52,7 +52,7 @@ class SessionContext:
     connection_limits: ConnectionLimits
     poller: Poller
     unix_ms: Callable[[], int]
-    custom: dict[int, CustomRule]
+    types: TypeRules
     max_viewers: int
     compress: bool
     results: ResultBatch
@@ -79,10 +79,9 @@ class SessionContext:
     posts: int = 0
     missed_chat: int = 0
     _hello: ServerHello | None = None
-    _may_post: dict[tuple[Role, frozenset[str] | None], frozenset[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.batches = IncomingBatches(self.inboxes, self.custom)
+        self.batches = IncomingBatches(self.inboxes, self.types)
         frames_per_s, errors = self.config.frames_per_s, self.config.errors_per_minute
         self.frame_limit = SingleGcra(Rate(frames_per_s, 2 * frames_per_s) if frames_per_s else UNLIMITED)
         self.error_limit = SingleGcra(Rate(errors / 60.0, errors))
@@ -99,22 +98,6 @@ class SessionContext:
             self._hello = ServerHello(
                 VERSION, 0, 0, round(config.heartbeat_s * 1000), round(config.heartbeat_cut_s * 1000),
                 config.rooms_per_connection,
-                tuple(CustomType(rule.type, rule.name, rule.lane) for rule in self.custom.values()), SERVER_NAME,
+                tuple(CustomType(rule.type, rule.name, rule.lane) for rule in self.types.custom.values()), SERVER_NAME,
             )  # fmt: skip
         return tuple.__new__(ServerHello, (VERSION, features, self.unix_ms(), *self._hello[3:]))
-
-    def may_post(self, role: Role, allow: frozenset[str] | None) -> frozenset[int]:
-        """The message types that a role may POST, narrowed to those its token names (None: no narrowing)."""
-        key = (role, allow)
-        found = self._may_post.get(key)
-        if found is None:
-            names = {
-                int(kind): MessageType(kind).name.lower()
-                for kind, rule in MESSAGE_TYPES.items()
-                if role in rule.post_roles
-            }
-            names |= {kind: rule.name for kind, rule in self.custom.items() if role in rule.roles}
-            found = frozenset(kind for kind, name in names.items() if allow is None or name in allow)
-            if len(self._may_post) < 1024:  # tokens choose ``allow``: the table is bounded
-                self._may_post[key] = found
-        return found

@@ -430,7 +430,7 @@ class Session:
         """Return a member for this session, in the form in which its connection receives."""
         grant = self._grant
         assert grant is not None
-        may_post = self._context.may_post(room_grant.role, room_grant.allow)
+        may_post = self._context.types.permitted(room_grant.role, room_grant.allow)
         variant = variant_of(self.transport.framing, best_codec(self._features), tier)
         return Member(self, grant.user_id, grant.name, room_grant.role, may_post, variant)
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from broker.auth.grants import Grant
+from broker.core.rooms.types import TypeRules
 from broker.ledger import DirectState
 from broker.users.inbox import BatchResult, Inboxes
-from protocol.codes import CUSTOM_TYPE_MIN, ErrorCode, Lane, Role
+from protocol.codes import ErrorCode, Lane, Role
 from protocol.direct_batches import payloads_of
 from protocol.fields import FieldError
 from protocol.messages import BatchState, SendDirect
@@ -31,6 +32,13 @@ AGAIN_MS = 1000
 BUSY_MS = 100
 
 
+_REFUSALS = {
+    ErrorCode.UNKNOWN_TYPE: ("type", "is not known"),
+    ErrorCode.NOT_ALLOWED: ("type", "is not allowed to this token"),
+    ErrorCode.PAYLOAD_TOO_LARGE: ("template", "filled with values[{index}] is above the size of its type"),
+}
+
+
 class Sender(Protocol):
     """What a batch knows of a session."""
 
@@ -42,12 +50,11 @@ class Sender(Protocol):
 
 
 class IncomingBatches:
-    """All batches of one broker that are in flight. ``custom``: the deployment's own types; inboxes None: no ledger."""
+    """All batches of one broker that are in flight. ``types``: rules of message types; inboxes None: no ledger."""
 
-    def __init__(self, inboxes: Inboxes | None, custom: Mapping[int, Any]) -> None:
-        # Any: only the numbers of the types are looked at.
+    def __init__(self, inboxes: Inboxes | None, types: TypeRules) -> None:
         self._inboxes = inboxes
-        self._custom = custom
+        self._types = types
         self._in_flight: dict[Sender, int] = {}
         """Parts by link; a link without any is not in it."""
 
@@ -67,26 +74,35 @@ class IncomingBatches:
             why = f"at most {MAX_IN_FLIGHT} of a link at a time"
             link.refuse(ErrorCode.RATE_LIMITED, why, sequence, wait_ms=BUSY_MS)
         elif message.values:
-            self._send(inboxes, link, sequence, message)
+            self._send(inboxes, link, grant, sequence, message)
         elif inboxes.ask_progress(message.batch, partial(self._on_progress, link, sequence, message.batch)):
             self._begin(link)
         else:
             self._later(link, sequence)
 
-    def _send(self, inboxes: Inboxes, link: Sender, sequence: int, message: SendDirect) -> None:
-        if message.type >= CUSTOM_TYPE_MIN and message.type not in self._custom:
-            link.refuse(ErrorCode.UNKNOWN_TYPE, "BATCH.type is not known", sequence, "type")
-            return
+    def _send(self, inboxes: Inboxes, link: Sender, grant: Grant, sequence: int, message: SendDirect) -> None:
         try:
             payloads = payloads_of(message)
         except FieldError as error:
             link.refuse(error.code, f"BATCH.{error.field} {error.rule}"[:256], sequence, error.field[:64])
             return
+        permitted = self._permitted(grant)
+        for index, (_, payload) in enumerate(payloads):
+            code = self._types.refusal(message.type, payload, permitted)
+            if code is not None:
+                field, why = _REFUSALS[code]
+                link.refuse(code, f"BATCH.{field} {why.format(index=index)}", sequence, field)
+                return
         on_done = partial(self._on_sent, link, sequence, message.batch)
         if inboxes.send_part(message.batch, message.type, payloads, message.expires_s, on_done):
             self._begin(link)
         else:
             self._later(link, sequence)
+
+    def _permitted(self, grant: Grant) -> frozenset[int]:
+        """Return the types that a token lets its user send directly: those of any of its rooms."""
+        allowed = {entry.allow for entry in grant.rooms} or {None}
+        return frozenset().union(*(self._types.permitted(grant.role, allow) for allow in allowed))
 
     def _begin(self, link: Sender) -> None:
         self._in_flight[link] = self._in_flight.get(link, 0) + 1

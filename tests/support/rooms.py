@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from broker.core.limits.rate_limit import Rate
-from broker.core.rooms.state import CustomRule
+from broker.core.rooms.types import CustomRule
 from protocol.codes import MESSAGE_TYPES, Lane, Role
 
 EVERYTHING = frozenset(kind for kind, rule in MESSAGE_TYPES.items() if rule.post_roles) | {200, 201}

@@ -11,7 +11,7 @@ decision on a path that takes 200,000 messages a second.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from math import ceil, inf
 from random import Random
@@ -21,7 +21,7 @@ from broker.core.chat.coalesce import Coalescer, Offer, PendingDanmaku, TierCut,
 from broker.core.chat.duplicates import DuplicateFilter
 from broker.core.commerce.gifts import PaidItem, PaidPacer
 from broker.core.limits.overload import STAGE_RULES, OverloadStage
-from broker.core.limits.rate_limit import Gcra, Rate
+from broker.core.limits.rate_limit import Gcra
 from broker.core.rooms.accounts import RoomAccounts
 from broker.core.rooms.effects import Effect, End, Outcomes, PendingReply, Record, Reply, TickOut
 from broker.core.rooms.history import History, RecentDanmaku
@@ -30,13 +30,14 @@ from broker.core.rooms.likes import LikeCounter
 from broker.core.rooms.policies import OverQuota, Policy
 from broker.core.rooms.presence import Presence
 from broker.core.rooms.stream import BUSY_RETRY_MS, EXPECTED_EVENT_BYTES, StoredEvent, Stream
-from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
+from broker.core.rooms.types import CustomRule, TypeRules
+from protocol.codes import CUSTOM_TYPE_MIN, ErrorCode, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
 from protocol.messages import Account, Event, Joined, Post, RoomPulse, State, Tick, TickEntry
 from protocol.payloads import GiftPayload
 
-__all__ = ["Author", "CustomRule", "RoomRules", "RoomState", "StoredEvent"]
+__all__ = ["Author", "RoomRules", "RoomState", "StoredEvent"]
 
 T = TypeVar("T")
 
@@ -54,18 +55,6 @@ class Author(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class CustomRule:
-    """One message type of the deployment's registry."""
-
-    type: int
-    name: str
-    lane: Lane
-    max_bytes: int
-    rate: Rate
-    roles: frozenset[Role]
-
-
-@dataclass(frozen=True, slots=True)
 class RoomRules:
     """What all rooms of a broker have in common."""
 
@@ -76,6 +65,10 @@ class RoomRules:
     snapshot_danmaku: int = 20
     durable: bool = False
     """Whether events of lanes 0 to 2 wait for a ledger (`Record`); else they are published at once."""
+    types: TypeRules = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "types", TypeRules(self.custom))
 
 
 _DANMAKU_TYPES = (MessageType.DANMAKU, MessageType.EMOTE)
@@ -155,9 +148,10 @@ class RoomState(Generic[T]):
     def post(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
         """Decide what one POST becomes. Its ticket is answered exactly once: by these effects or by a later tick's."""
         kind = post.type
-        if kind not in author.may_post:
-            code = ErrorCode.NOT_ALLOWED if kind in self._posts else ErrorCode.UNKNOWN_TYPE
-            return (Reply(ticket, Outcome.REJECTED, code),)
+        if kind >= CUSTOM_TYPE_MIN or kind not in author.may_post:
+            code = self._rules.types.refusal(kind, post.payload, author.may_post)
+            if code is not None:
+                return (Reply(ticket, Outcome.REJECTED, code),)
         if self._wanted is not _LIVE:
             if self._wanted is RoomPhase.ENDED:
                 if self._comes_back:
@@ -238,8 +232,6 @@ class RoomState(Generic[T]):
 
     def _post_custom(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
         rule = self._rules.custom[post.type]
-        if len(pack_body((post.payload,))) - 1 > rule.max_bytes:
-            return (Reply(ticket, Outcome.REJECTED, ErrorCode.PAYLOAD_TOO_LARGE),)
         if rule.lane is not Lane.CHAT:
             known = self._stream.known(_key(author, post), ticket, now)
             if known is not None:

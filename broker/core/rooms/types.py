@@ -1,0 +1,67 @@
+"""Rules of message types: who may send which, and how large. One judge for POST, BATCH and whatever else comes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from broker.core.limits.rate_limit import Rate
+from protocol.codes import MESSAGE_TYPES, ErrorCode, Lane, MessageType, Role
+from protocol.frames import pack_body
+
+__all__ = ["CustomRule", "TypeRules"]
+
+MAX_CACHED = 1024
+"""Sets of permitted types that are kept; tokens choose their ``allow``, so the table is bounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class CustomRule:
+    """A message type of the deployment's own (128-255). ``max_bytes``: of the packed payload."""
+
+    type: int
+    name: str
+    lane: Lane
+    max_bytes: int
+    rate: Rate
+    roles: frozenset[Role]
+
+
+class TypeRules:
+    """Rules of the built-in types and of the deployment's ``custom`` ones."""
+
+    __slots__ = ("_permitted", "custom")
+
+    def __init__(self, custom: Mapping[int, CustomRule]) -> None:
+        self.custom = custom
+        self._permitted: dict[tuple[Role, frozenset[str] | None], frozenset[int]] = {}
+
+    def permitted(self, role: Role, allow: frozenset[str] | None) -> frozenset[int]:
+        """Return the types that a role may send, narrowed to the names in its token's ``allow`` (None: all)."""
+        key = (role, allow)
+        found = self._permitted.get(key)
+        if found is None:
+            names = {
+                int(kind): MessageType(kind).name.lower()
+                for kind, rule in MESSAGE_TYPES.items()
+                if role in rule.post_roles
+            }
+            names |= {kind: rule.name for kind, rule in self.custom.items() if role in rule.roles}
+            found = frozenset(kind for kind, name in names.items() if allow is None or name in allow)
+            if len(self._permitted) < MAX_CACHED:
+                self._permitted[key] = found
+        return found
+
+    def refusal(self, kind: int, payload: Any, permitted: frozenset[int]) -> ErrorCode | None:
+        """Judge a message of ``kind`` from a sender who may send the ``permitted`` types; None: it may be sent.
+
+        UNKNOWN_TYPE, NOT_ALLOWED or PAYLOAD_TOO_LARGE. ``payload`` is valid on the wire (Any: any value of it).
+        """
+        rule = self.custom.get(kind)
+        if kind not in permitted:
+            is_known = rule is not None or (kind in MESSAGE_TYPES and MESSAGE_TYPES[MessageType(kind)].post_roles)
+            return ErrorCode.NOT_ALLOWED if is_known else ErrorCode.UNKNOWN_TYPE
+        if rule is not None and len(pack_body((payload,))) - 1 > rule.max_bytes:
+            return ErrorCode.PAYLOAD_TOO_LARGE
+        return None

@@ -1,0 +1,85 @@
+"""Rules of message types: the same judgement on every path."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, cast
+
+import hypothesis.strategies as st
+from hypothesis import given
+
+from broker.auth.grants import Grant, RoomGrant
+from broker.core.limits.rate_limit import Rate
+from broker.core.rooms.effects import Reply
+from broker.core.rooms.policies import policy_from
+from broker.core.rooms.state import RoomRules, RoomState
+from broker.core.rooms.types import CustomRule, TypeRules
+from broker.users.batches import IncomingBatches
+from broker.users.inbox import Inboxes
+from protocol.codes import ErrorCode, Lane, MessageType, Outcome, Role
+from protocol.frames import pack_body
+from protocol.messages import Message, Post, SendDirect
+from tests.support.rooms import Person
+
+CUSTOM = {
+    200: CustomRule(200, "coupon", Lane.COMMERCE, 20, Rate(1000.0, 1000), frozenset({Role.APP})),
+    201: CustomRule(201, "poll", Lane.CONTROL, 4096, Rate(1000.0, 1000), frozenset({Role.HOST})),
+    202: CustomRule(202, "vote", Lane.CHAT, 10, Rate(1000.0, 1000), frozenset({Role.APP, Role.VIEWER})),
+}
+TYPES = TypeRules(CUSTOM)
+allows = st.none() | st.frozensets(st.sampled_from(["coupon", "poll", "vote", "announcement"]))
+kinds = st.sampled_from([*CUSTOM, 203, MessageType.ANNOUNCEMENT])
+texts = st.text(st.characters(codec="ascii", exclude_categories=("Cc",)), min_size=1, max_size=25)
+
+
+class Answers:
+    """A link and an inbox that remember: a code, or "sent"."""
+
+    def __init__(self) -> None:
+        self.found: list[ErrorCode | str] = []
+
+    def send(self, message: Message, room: int = 0, sequence: int = 0, lane: Lane | None = None) -> None:
+        raise AssertionError("no part is answered here")
+
+    def refuse(self, code: ErrorCode, message: str, sequence: int, field: str = "", wait_ms: int = 0) -> None:
+        assert message.startswith(f"BATCH.{field} ")
+        self.found.append(code)
+
+    def send_part(self, *arguments: Any) -> bool:
+        self.found.append("sent")
+        return True
+
+
+def refusal_of_post(kind: int, payload: Any, permitted: frozenset[int]) -> ErrorCode | str:
+    rules = RoomRules(policy=policy_from("off", {}), custom=CUSTOM)
+    room: RoomState[int] = RoomState(rules, epoch=1, rng=random.Random(1), now=0.0)
+    for effect in room.post(1, Person("shop", Role.APP, permitted), Post(kind, "", payload), 1.0, 5):
+        if isinstance(effect, Reply) and effect.outcome is Outcome.REJECTED:
+            return ErrorCode(effect.detail)
+    return "sent"
+
+
+@given(kinds, st.sampled_from(Role), allows, texts)
+def test_a_type_is_judged_by_role_token_and_size(
+    kind: int, role: Role, allow: frozenset[str] | None, text: str
+) -> None:
+    code = TYPES.refusal(kind, text, TYPES.permitted(role, allow))
+    rule = CUSTOM.get(kind)
+    if rule is not None:
+        may = role in rule.roles and (allow is None or rule.name in allow)
+        is_large = len(pack_body((text,))) - 1 > rule.max_bytes
+        assert code == (None if may and not is_large else ErrorCode.PAYLOAD_TOO_LARGE if may else ErrorCode.NOT_ALLOWED)
+    elif kind == 203:
+        assert code is ErrorCode.UNKNOWN_TYPE
+
+
+@given(kinds, allows, texts)
+def test_post_and_batch_judge_alike(kind: int, allow: frozenset[str] | None, text: str) -> None:
+    payload: Any = (text,) if kind == MessageType.ANNOUNCEMENT else text
+    permitted = TYPES.permitted(Role.APP, allow)
+    answers = Answers()
+    grant = Grant("shop", "Shop", Role.APP, (RoomGrant("*", Role.APP, allow),))
+    batches = IncomingBatches(cast(Inboxes, answers), TYPES)
+    batches.take(answers, grant, 1, SendDirect("b", kind, payload, {"ann": {}}))
+    if "{" not in text and "}" not in text:
+        assert answers.found == [refusal_of_post(kind, payload, permitted)]
