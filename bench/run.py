@@ -143,7 +143,7 @@ class _Play:
             "listen": {"host": "127.0.0.1", "port": 0},
             "link": {"frames_per_s": 0},
             "admission": {"per_address": 0, "accept_per_s": 100_000, "unauthenticated_share": 0.5},
-            "auth": {"secret": self.secret, "guest_access": True} if self.scenario.auth != "dev" else {},
+            "auth": {"secret": self.secret, "guest_access": ["*"]} if self.scenario.auth != "dev" else {},
             "log": {"level": "warning"},
             "ledger": {} if self.ledger_folder is None else {"data_dir": str(self.ledger_folder)},
         }

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from broker.config.schema import ROOM_PATTERN
 from protocol.codes import Role
 from protocol.text import is_displayable
 
@@ -48,7 +49,7 @@ _LATEST_S = 253_402_300_799
 """Last second of the year 9999; a time beyond it is an error of units, such as milliseconds."""
 _ENTRY_KEYS = frozenset({"pattern", "role", "allow"})
 _ROLES = {role.name.lower(): role for role in Role}
-_is_room_pattern = re.compile(r"[\w\-.:@]{0,64}\*?").fullmatch
+_is_room_pattern = re.compile(ROOM_PATTERN).fullmatch
 """``\\w`` matches what `str.isalnum` accepts, and ``_``."""
 _TYPE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _GUEST_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
@@ -200,10 +201,8 @@ def development_grant(token: str) -> Grant:
     return Grant(user_id, user_id, role, (RoomGrant("*", role),))
 
 
-def guest_grant(rng: random.Random) -> Grant:
-    """Return the grant of a new guest. 32**8 names: two equal ones among 100,000 guests have a chance of 0.5 %."""
+def guest_grant(rng: random.Random, rooms: tuple[RoomGrant, ...]) -> Grant:
+    """Return the grant of a new guest in ``rooms``. 32**8 names: two equal ones among 100,000 guests have a chance of
+    0.5 %."""
     name = "guest-" + "".join(rng.choices(_GUEST_ALPHABET, k=8))
-    return Grant(name, name, Role.GUEST, _GUEST_ROOMS)
-
-
-_GUEST_ROOMS = (RoomGrant("*", Role.GUEST),)
+    return Grant(name, name, Role.GUEST, rooms)

@@ -60,6 +60,8 @@ class Authenticator:
         if config.secret is not None and len(secret) < MIN_SECRET_BYTES:
             raise ValueError(f"an HS256 secret has at least {MIN_SECRET_BYTES} bytes")
         self.development = config.secret is None
+        patterns = ("*",) if self.development else config.guest_access
+        self._guest_rooms = tuple(RoomGrant(pattern, Role.GUEST) for pattern in patterns)
         self.verified = self.from_cache = self.from_tickets = self.guests = self.refused = 0
         secret = secret or secrets.token_bytes(MIN_SECRET_BYTES)
         self._key = Hs256Key(secret)
@@ -145,10 +147,10 @@ class Authenticator:
 
     def _verify(self, token: str | None) -> Grant:
         if token is None:
-            if not (self._config.guest_access or self.development):
-                raise AuthError("no token, and guests are not admitted")
+            if not self._guest_rooms:
+                raise AuthError("no token, and guests are not admitted (auth.guest_access names no room)")
             self.guests += 1
-            return guest_grant(self._rng)
+            return guest_grant(self._rng, self._guest_rooms)
         if type(token) is not str:
             raise AuthError("token is not text")
         if len(token) > MAX_TOKEN_BYTES:

@@ -63,6 +63,9 @@ LaneName = Literal["control", "commerce", "paid", "chat"]
 
 
 # No path, user, wildcard or capital letter: a browser never sends those, so such an entry could never match.
+ROOM_PATTERN = r"[\w\-.:@]{0,64}\*?"
+"""A room's name, or the beginning of one and ``*``; not empty."""
+RoomPattern = Annotated[str, Meta(pattern=f"^{ROOM_PATTERN}$", min_length=1)]
 WebOrigin = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9+.-]*://[^/\s@*A-Z]+\Z", examples=["https://live.example.com"])]
 
 
@@ -231,8 +234,9 @@ class AuthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """The iss that a token must name; not set = any."""
     leeway_s: Annotated[float, Meta(ge=0, le=30)] = 30.0
     """Forgiven difference between the platform's clock and ours."""
-    guest_access: bool = False
-    """Viewers without a token may watch and like, as guests (always so in development mode)."""
+    guest_access: Annotated[tuple[RoomPattern, ...], Meta(max_length=256)] = ()
+    """Rooms that viewers without a token may watch and like in, as guests: names, or beginnings with a * at the end.
+    (In development mode: every room.)"""
     cache_tokens: Annotated[int, Meta(ge=0, le=10_000_000)] = 10_000
     """Verified tokens remembered until they expire, so that a reconnect storm costs no signature checks."""
     ticket_s: Annotated[float, Meta(ge=0, le=86_400)] = 600.0

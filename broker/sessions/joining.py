@@ -94,7 +94,8 @@ class PendingJoin:
             self._joiner.send(room.snapshot(member), room.number, self._sequence)
             return
         events: Sequence[StoredEvent] | None = None
-        if not self._history_ended:
+        # A guest's position cannot be trusted: any guest could read the room's past with an offset of 0.
+        if not self._history_ended and room_grant.role is not Role.GUEST:
             newest = room.missing(request.epoch, request.offset + len(self._events), self._context.poller.now)
             if newest is not None:
                 events = (*self._events, *newest)

@@ -356,12 +356,13 @@ def test_a_leeway_of_zero_is_exact() -> None:
 def test_guests_enter_only_where_they_are_admitted() -> None:
     with pytest.raises(AuthError):
         authenticator().verify(None)
-    auth = authenticator(guest_access=True)
+    auth = authenticator(guest_access=("lobby", "open-*"))
     guest = auth.verify(None)
     assert guest.user_id == guest.name
     assert guest.user_id.startswith("guest-")
     assert len(guest.user_id) == 14
-    assert role_in(guest, "any room") is Role.GUEST
+    assert [role_in(guest, name) for name in ("lobby", "open-7")] == [Role.GUEST] * 2
+    assert [role_in(guest, name) for name in ("any room", "lobby2", "open")] == [None] * 3
     assert auth.seconds_left(guest) == inf
     assert auth.verify(None).user_id != guest.user_id
     with pytest.raises(AuthError):
@@ -493,7 +494,7 @@ def test_any_signed_claims_give_a_sound_grant_or_auth_error(header: dict[str, An
 @given(st.text(max_size=60) | st.binary(max_size=200).map(lambda raw: raw.decode("latin-1")))
 def test_any_text_is_refused(token: str) -> None:
     with pytest.raises(AuthError):
-        authenticator(guest_access=True).verify(token)
+        authenticator(guest_access=("*",)).verify(token)
 
 
 @given(st.integers(0, 400), st.characters(codec="ascii"))

@@ -215,6 +215,32 @@ async def test_a_room_may_be_opened_again_at_once_where_the_configuration_says_s
         assert joined.phase is RoomPhase.LIVE
 
 
+@pytest.mark.parametrize("is_durable", [False, True])
+async def test_a_guest_that_resumes_gets_no_more_than_a_guest_that_joins(tmp_path: Path, is_durable: bool) -> None:
+    ledger = {"data_dir": str(tmp_path)} if is_durable else {}
+    async with (
+        running_broker(ledger=ledger) as broker,
+        joined_link(broker, "dev:max:host") as (host, room),
+        raw_link(broker) as ann,
+        raw_link(broker) as guest,
+    ):
+        for number in (1, 2):
+            await host.post(room, number, MessageType.ANNOUNCEMENT, (f"members only {number}",))
+            await host.expect(Ack)
+        state = broker.hub.room(room).state  # type: ignore[union-attr]
+        await ann.login("dev:ann")
+        await ann.send((Resume("lobby", Tier.FULL, state.epoch, 0), 0, 5))
+        assert (await ann.expect(Resumed))[1].recovered
+        await guest.login(None)
+        await guest.send((Resume("lobby", Tier.FULL, state.epoch, 0), 0, 5), (Ping(1), 0, 6))
+        _, resumed = await guest.expect(Resumed)
+        assert not resumed.recovered
+        frame = await guest.next_frame()
+        while not isinstance(frame.message, Pong):  # type: ignore[union-attr]
+            assert not isinstance(frame.message, Event)  # type: ignore[union-attr]
+            frame = await guest.next_frame()
+
+
 async def test_an_idle_room_is_closed_and_forgotten() -> None:
     async with running_broker(room={"idle_close_s": 0.1}) as broker:
         async with joined_link(broker, "dev:ann"):
