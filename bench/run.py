@@ -142,7 +142,12 @@ class _Play:
         base: dict[str, Any] = {
             "listen": {"host": "127.0.0.1", "port": 0},
             "link": {"frames_per_s": 0},
-            "admission": {"per_address": 0, "accept_per_s": 100_000, "unauthenticated_share": 0.5},
+            "admission": {
+                "per_address": 0,
+                "accept_per_s": 100_000,
+                "unauthenticated_share": 0.5,
+                "address_share": 1.0,
+            },
             "auth": {"secret": self.secret, "guest_access": ["*"]} if self.scenario.auth != "dev" else {},
             "log": {"level": "warning"},
             "ledger": {} if self.ledger_folder is None else {"data_dir": str(self.ledger_folder)},

@@ -112,6 +112,8 @@ class Broker:
             per_address=config.admission.per_address,
             accept_per_s=config.admission.accept_per_s,
             unauthenticated_share=config.admission.unauthenticated_share,
+            address_share=config.admission.address_share,
+            failed_logins_per_minute=config.admission.failed_logins_per_minute,
         )
         self.monitor = OverloadMonitor()
         self.loop_monitor = LoopMonitor()

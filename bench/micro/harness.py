@@ -34,7 +34,7 @@ def config(secret: str | None = None, **room: Any) -> Config:
     return Config(
         listen=ListenConfig(port=0),
         link=LinkConfig(frames_per_s=0, connections_per_user=10_000),
-        admission=AdmissionConfig(per_address=0, accept_per_s=1_000_000, unauthenticated_share=1.0),
+        admission=AdmissionConfig(per_address=0, accept_per_s=1_000_000, unauthenticated_share=1.0, address_share=1.0),
         room=RoomConfig(**room),
         auth=AuthConfig(secret=secret),
         log=LogConfig(level="warning", format="text"),

@@ -137,6 +137,11 @@ class AdmissionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """New connections a second, the rest waits in the backlog: handshakes are the dearest thing viewers do."""
     unauthenticated_share: Annotated[float, Meta(ge=0.001, le=1)] = 0.10
     """Part of max_connections that may be unauthenticated at a time, so that strangers never fill the house."""
+    address_share: Annotated[float, Meta(ge=0.001, le=1)] = 0.25
+    """Part of the unauthenticated connections, of accept_per_s and of refusals under way that one address (IPv6: one
+    /64) may use, so that none uses up what is there for all; 1 where a proxy hides the viewers' addresses."""
+    failed_logins_per_minute: Annotated[int, Meta(ge=1, le=1_000_000)] = 120
+    """Refused tokens of one address in a minute; beyond, its log-ins with tokens not seen before have to wait."""
     descriptor_reserve: Annotated[int, Meta(ge=16, le=100_000)] = 256
     """Descriptors kept for logs, HTTP and the ledger when viewers take the rest."""
 

@@ -166,7 +166,7 @@ class Listener:
         is_proxied = address in detector.trusted if detector.trusted else False
         if is_proxied:
             address = ""
-        admission = connection_limits.enter(address)
+        admission = connection_limits.enter(address, now)
         if admission is Admission.DROP:
             accepted.close()
             return
@@ -182,7 +182,7 @@ class Listener:
             if refusal is None:
                 connection_limits.leave(address, False)
             else:
-                connection_limits.leave_refused()
+                connection_limits.leave_refused(address)
             raise
 
     def _on_accept_error(self, error: OSError, backoff_s: float) -> None:

@@ -155,7 +155,7 @@ class ProtocolDetector(Transport):
         self.is_proxied = False
         self._peeks = self._detector.tls is not None
         if self.refusal is None:
-            admission = self._detector.connection_limits.reveal(address)
+            admission = self._detector.connection_limits.reveal(address, self.settings.poller.now)
             if admission is Admission.ADMIT:
                 self.address = address
             elif isinstance(admission, Refuse):
@@ -315,6 +315,6 @@ class TlsHandshake(ProtocolDetector):
 def release_admission(connection_limits: ConnectionLimits, transport: Transport) -> None:
     """Count the end of a connection in the limits; the transports' ``on_released``."""
     if isinstance(transport, ProtocolDetector) and transport.in_overflow:
-        connection_limits.leave_refused()
+        connection_limits.leave_refused(transport.address)
     else:
         connection_limits.leave(transport.address, transport.authenticated)

@@ -39,8 +39,8 @@ class Joiner(Protocol):
     memberships: tuple[tuple[Room, Member], ...]
     pending_joins: tuple[str, ...]
     """Names of the rooms whose JOIN or RESUME waits for the ledger."""
-    returns: int
-    """JOINs and RESUMEs of this link that were free, because they returned to a room."""
+    free_returns: int
+    """JOINs and RESUMEs of this link that cost nothing if they return to a room."""
 
     @property
     def grant(self) -> Grant | None:
@@ -202,11 +202,11 @@ class PendingJoin:
         """Take one join of the user, or one of the link's free returns; returns the seconds to wait."""
         request, now, hub = self._request, self._context.poller.now, self._context.hub
         is_free = False
-        if self._joiner.returns < self._context.config.rooms_per_connection:
+        if self._joiner.free_returns:
             is_free = (isinstance(request, Resume) and request.epoch == hub.epoch_of(request.room_name)) or (
                 hub.join_limit.is_return(user_id, request.room_name, now)
             )
-            self._joiner.returns += is_free
+            self._joiner.free_returns -= is_free
         return hub.join_limit.wait_s(user_id, role, now, is_free=is_free)
 
     def _enter(self, room: Room, room_grant: RoomGrant) -> Member:

@@ -7,6 +7,7 @@ violation ends its own link with a close code or is answered with ERROR; a defec
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -86,9 +87,9 @@ class Session:
         "_grant",
         "_missed_chat",
         "_out",
+        "free_returns",
         "memberships",
         "pending_joins",
-        "returns",
         "transport",
     )  # fmt: skip
 
@@ -102,8 +103,8 @@ class Session:
         self.memberships: tuple[tuple[Room, Member], ...] = ()
         self.pending_joins: tuple[str, ...] = ()
         """Rooms whose JOIN or RESUME waits for the ledger."""
-        self.returns = 0
-        """JOINs and RESUMEs that cost nothing, because they returned to a room."""
+        self.free_returns = context.config.rooms_per_connection
+        """JOINs and RESUMEs that cost nothing if they return to a room."""
         self._acks: dict[int, list[AckResult]] | None = None
         """Answers to POSTs by room, while bytes are being handled."""
         self._out: list[bytes] | None = None
@@ -369,10 +370,16 @@ class Session:
         message = frame.message
         assert isinstance(message, Auth)
         context = self._context
+        address, now, limits = self.transport.address, context.poller.now, context.connection_limits
+        wait_s = limits.login_wait_s(address, now)
+        if wait_s and not context.auth.knows(message.token):
+            self.close(CloseCode.TOO_MANY_FROM_ADDRESS, "too many failed log-ins", math.ceil(wait_s * 1000))
+            return
         try:
             grant = context.auth.verify(message.token)
         except AuthError as error:
-            log.info("auth refused", address=self.transport.address, why=error.detail)
+            limits.login_failed(address, now)
+            log.info("auth refused", address=address, why=error.detail)
             self.close(CloseCode.AUTH_FAILED, str(error))
             return
         if not context.users.add(grant.user_id, self):
@@ -380,12 +387,12 @@ class Session:
             return
         self._grant = grant
         self.transport.authenticated = True
-        context.connection_limits.authenticated(self.transport.address)
+        limits.authenticated(address)
         # When the time to log in is over, the wheel asks for the next deadline; a token or the heartbeat may end
         # before.
         config = context.config
         if min(context.auth.seconds_left(grant), config.heartbeat_cut_s) < config.handshake_timeout_s:
-            self.on_deadline(context.poller.now)
+            self.on_deadline(now)
         ticket, ticket_ms = context.auth.ticket(grant) if self._features & _TICKET else ("", 0)
         self.send(Authenticated(grant.user_id, grant.name, int(grant.expires_at * 1000), ticket, ticket_ms))
         if context.inboxes is not None:

@@ -442,6 +442,29 @@ async def test_staff_and_the_app_have_no_limit_of_joins(role: str) -> None:
             await link.join(f"room-{number}", sequence=number)
 
 
+async def test_many_failed_log_ins_of_an_address_stop_its_unknown_tokens_only() -> None:
+    config = load(None, {}, {"auth": {"secret": SECRET}})
+    known, unknown = (Authenticator(config.auth).issue(user) for user in ("ann", "bob"))
+    failing = {"auth": {"secret": SECRET}, "admission": {"failed_logins_per_minute": 2}}
+    async with running_broker(**failing) as broker:
+        async with raw_link(broker) as link:
+            await link.login(known)
+        for _ in range(2):
+            async with raw_link(broker) as link:
+                await link.hello()
+                await link.send((Auth("x.y.z"), 0, 0))
+                assert (await link.expect_close()).code == CloseCode.AUTH_FAILED
+        for token in ("x.y.z", unknown):
+            async with raw_link(broker) as link:
+                await link.hello()
+                await link.send((Auth(token), 0, 0))
+                goaway = await link.expect_close()
+                assert goaway.code == CloseCode.TOO_MANY_FROM_ADDRESS
+                assert 0 < goaway.retry_after_ms <= 30_000
+        async with raw_link(broker) as link:
+            assert (await link.login(known)).user_id == "ann"
+
+
 # ---- what ends the link
 
 

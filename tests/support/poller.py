@@ -213,7 +213,7 @@ class Harness:
         return transport, self.owners[-1], client
 
     def adopt(self, transport: Transport) -> None:
-        self.connection_limits.enter(transport.address)
+        self.connection_limits.enter(transport.address, 0.0)
         self.poller.add(transport, self.clock.now + 60.0)
         transport.owner = self.make_owner(transport)
 
@@ -221,7 +221,7 @@ class Harness:
         """A newcomer, as the listener would take it."""
         server, client = self.pair()
         address = "" if is_proxied else "127.0.0.1"
-        admission = self.connection_limits.enter(address)
+        admission = self.connection_limits.enter(address, 0.0)
         refusal = admission if isinstance(admission, Refuse) else None
         due = self.clock.now + self.patience_s
         greeting = ProtocolDetector(server, self.transports, address, self.detector, refusal, is_proxied=is_proxied)

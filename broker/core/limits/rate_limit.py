@@ -136,6 +136,11 @@ class Gcra:
             wait_s = nextafter(wait_s, inf)
         return wait_s
 
+    def wait_s(self, key: Hashable, now: float) -> float:
+        """Return the seconds until ``key`` may take 1, and take nothing; 0.0 = now."""
+        over_s = self._tats.get(key, -inf) + self._interval_s - self._tolerance_s - max(now, self._latest)
+        return over_s if over_s > 0.0 else 0.0
+
     def take(self, key: Hashable, now: float, want: int) -> int:
         """Take as many of ``want`` as pass now (0..want) and return how many; for likes, which come in counts.
 

@@ -17,13 +17,21 @@ from protocol.codes import CloseCode, ReconnectAdvice, reconnect_advice
 
 
 def make_limits(
-    *, max_connections: int = 1000, per_address: int = 0, accept_per_s: float = 1e6, unauthenticated_share: float = 1.0
+    *,
+    max_connections: int = 1000,
+    per_address: int = 0,
+    accept_per_s: float = 1e6,
+    unauthenticated_share: float = 1.0,
+    address_share: float = 1.0,
+    failed_logins_per_minute: int = 60,
 ) -> ConnectionLimits:
     return ConnectionLimits(
         max_connections=max_connections,
         per_address=per_address,
         accept_per_s=accept_per_s,
         unauthenticated_share=unauthenticated_share,
+        address_share=address_share,
+        failed_logins_per_minute=failed_logins_per_minute,
     )
 
 
@@ -34,14 +42,14 @@ def code_of(admission: AdmissionResult) -> CloseCode:
 
 def test_above_the_cap_a_few_learn_why_and_the_rest_is_dropped() -> None:
     connection_limits = make_limits(max_connections=2)
-    assert [connection_limits.enter("a"), connection_limits.enter("b")] == [Admission.ADMIT] * 2
+    assert [connection_limits.enter("a", 0.0), connection_limits.enter("b", 0.0)] == [Admission.ADMIT] * 2
     for _ in range(OVERFLOW_MAX):
-        assert code_of(connection_limits.enter("c")) is CloseCode.TOO_MANY_CONNECTIONS
-    assert connection_limits.enter("c") is Admission.DROP
-    connection_limits.leave_refused()
-    assert code_of(connection_limits.enter("c")) is CloseCode.TOO_MANY_CONNECTIONS
+        assert code_of(connection_limits.enter("c", 0.0)) is CloseCode.TOO_MANY_CONNECTIONS
+    assert connection_limits.enter("c", 0.0) is Admission.DROP
+    connection_limits.leave_refused("c")
+    assert code_of(connection_limits.enter("c", 0.0)) is CloseCode.TOO_MANY_CONNECTIONS
     connection_limits.leave("a", authenticated=False)
-    assert connection_limits.enter("c") is Admission.ADMIT
+    assert connection_limits.enter("c", 0.0) is Admission.ADMIT
     assert (
         connection_limits.held,
         connection_limits.overflow,
@@ -53,34 +61,34 @@ def test_above_the_cap_a_few_learn_why_and_the_rest_is_dropped() -> None:
 
 def test_one_address_cannot_take_every_connection() -> None:
     connection_limits = make_limits(per_address=2)
-    assert [connection_limits.enter("192.0.2.1") for _ in range(2)] == [Admission.ADMIT] * 2
-    assert code_of(connection_limits.enter("192.0.2.1")) is CloseCode.TOO_MANY_FROM_ADDRESS
-    assert connection_limits.enter("192.0.2.2") is Admission.ADMIT
+    assert [connection_limits.enter("192.0.2.1", 0.0) for _ in range(2)] == [Admission.ADMIT] * 2
+    assert code_of(connection_limits.enter("192.0.2.1", 0.0)) is CloseCode.TOO_MANY_FROM_ADDRESS
+    assert connection_limits.enter("192.0.2.2", 0.0) is Admission.ADMIT
     connection_limits.leave("192.0.2.1", authenticated=False)
-    assert connection_limits.enter("192.0.2.1") is Admission.ADMIT
+    assert connection_limits.enter("192.0.2.1", 0.0) is Admission.ADMIT
 
 
 def test_ipv6_addresses_of_one_network_count_as_one() -> None:
     connection_limits = make_limits(per_address=1)
-    assert connection_limits.enter("2001:db8:0:1::1") is Admission.ADMIT
-    assert code_of(connection_limits.enter("2001:db8:0:1:ffff::2")) is CloseCode.TOO_MANY_FROM_ADDRESS
-    assert connection_limits.enter("2001:db8:0:2::1") is Admission.ADMIT
-    assert connection_limits.enter("192.0.2.1") is Admission.ADMIT
-    assert code_of(connection_limits.enter("::ffff:192.0.2.1")) is CloseCode.TOO_MANY_FROM_ADDRESS
+    assert connection_limits.enter("2001:db8:0:1::1", 0.0) is Admission.ADMIT
+    assert code_of(connection_limits.enter("2001:db8:0:1:ffff::2", 0.0)) is CloseCode.TOO_MANY_FROM_ADDRESS
+    assert connection_limits.enter("2001:db8:0:2::1", 0.0) is Admission.ADMIT
+    assert connection_limits.enter("192.0.2.1", 0.0) is Admission.ADMIT
+    assert code_of(connection_limits.enter("::ffff:192.0.2.1", 0.0)) is CloseCode.TOO_MANY_FROM_ADDRESS
 
 
 def test_unauthenticated_connections_use_a_tenth_only() -> None:
     connection_limits = make_limits(max_connections=2000, unauthenticated_share=0.1)
     assert connection_limits.max_unauthenticated == 200
     for _ in range(200):
-        assert connection_limits.enter("loris") is Admission.ADMIT
-    assert code_of(connection_limits.enter("viewer")) is CloseCode.OVERLOADED
+        assert connection_limits.enter("loris", 0.0) is Admission.ADMIT
+    assert code_of(connection_limits.enter("viewer", 0.0)) is CloseCode.OVERLOADED
     connection_limits.authenticated("loris")
-    assert connection_limits.enter("viewer") is Admission.ADMIT
+    assert connection_limits.enter("viewer", 0.0) is Admission.ADMIT
     connection_limits.authenticated("viewer")
     connection_limits.leave("viewer", authenticated=True)
     assert connection_limits.unauthenticated == 199
-    assert connection_limits.enter("viewer") is Admission.ADMIT
+    assert connection_limits.enter("viewer", 0.0) is Admission.ADMIT
 
 
 def test_a_small_cap_is_open_to_unauthenticated_connections() -> None:
@@ -88,11 +96,51 @@ def test_a_small_cap_is_open_to_unauthenticated_connections() -> None:
     assert make_limits(max_connections=10, unauthenticated_share=0.1).max_unauthenticated == 10
 
 
+@pytest.mark.parametrize("addresses", [["192.0.2.1"], ["2001:db8::1", "2001:db8::2:3"], ["::ffff:192.0.2.1"]])
+def test_silent_connections_of_one_address_leave_space_for_others(addresses: list[str]) -> None:
+    connection_limits = make_limits(max_connections=640, unauthenticated_share=0.1, address_share=0.25)
+    admitted = 0
+    for number in range(64):
+        admission = connection_limits.enter(addresses[number % len(addresses)], 0.0)
+        if admission is Admission.ADMIT:
+            admitted += 1
+        elif isinstance(admission, Refuse):
+            assert (admission.code, admission.retry_after_ms) == (CloseCode.TOO_MANY_FROM_ADDRESS, 2000)
+    assert admitted == 16
+    assert connection_limits.overflow == 16, "its refusals do not take the reasons of others"
+    assert all(connection_limits.enter(f"198.51.100.{number}", 0.0) is Admission.ADMIT for number in range(48))
+    connection_limits.authenticated(addresses[0])
+    connection_limits.leave("198.51.100.1", authenticated=False)
+    assert connection_limits.enter(addresses[0], 0.0) is Admission.ADMIT
+
+
+def test_one_address_connects_within_its_share_of_the_rate() -> None:
+    connection_limits = make_limits(accept_per_s=40.0, address_share=0.25)
+    admissions = [connection_limits.enter("192.0.2.1", 0.0) for _ in range(21)]
+    assert [each is Admission.ADMIT for each in admissions] == [True] * 20 + [False]
+    assert code_of(admissions[-1]) is CloseCode.TOO_MANY_FROM_ADDRESS
+    assert connection_limits.enter("192.0.2.2", 0.0) is Admission.ADMIT
+    assert connection_limits.enter("", 0.0) is Admission.ADMIT
+    assert code_of(connection_limits.reveal("192.0.2.1", 0.0)) is CloseCode.TOO_MANY_FROM_ADDRESS
+    assert connection_limits.enter("192.0.2.1", 0.1) is Admission.ADMIT
+
+
+def test_failed_log_ins_of_one_address_have_a_rate_of_their_own() -> None:
+    connection_limits = make_limits(failed_logins_per_minute=3)
+    for _ in range(3):
+        assert connection_limits.login_wait_s("2001:db8::1", 5.0) == 0.0
+        connection_limits.login_failed("2001:db8::1", 5.0)
+    wait_s = connection_limits.login_wait_s("2001:db8::2", 5.0)
+    assert wait_s == pytest.approx(20.0)
+    assert connection_limits.login_wait_s("2001:db8::2", 5.0 + wait_s) == 0.0
+    assert connection_limits.login_wait_s("192.0.2.1", 5.0) == 0.0
+
+
 def test_the_address_behind_a_proxy_counts_once_it_is_known() -> None:
     connection_limits = make_limits(per_address=1)
-    assert [connection_limits.enter(""), connection_limits.enter("")] == [Admission.ADMIT] * 2
-    assert connection_limits.reveal("192.0.2.1") is Admission.ADMIT
-    assert code_of(connection_limits.reveal("192.0.2.1")) is CloseCode.TOO_MANY_FROM_ADDRESS
+    assert [connection_limits.enter("", 0.0), connection_limits.enter("", 0.0)] == [Admission.ADMIT] * 2
+    assert connection_limits.reveal("192.0.2.1", 0.0) is Admission.ADMIT
+    assert code_of(connection_limits.reveal("192.0.2.1", 0.0)) is CloseCode.TOO_MANY_FROM_ADDRESS
     connection_limits.leave("", authenticated=False)
     assert connection_limits.addresses == 1
     connection_limits.leave("192.0.2.1", authenticated=False)
@@ -112,8 +160,8 @@ def test_connections_beyond_the_rate_wait_and_are_not_refused() -> None:
 
 def test_every_refusal_says_come_back_later() -> None:
     connection_limits = make_limits(max_connections=1, per_address=1)
-    connection_limits.enter("a")
-    refusal = connection_limits.enter("b")
+    connection_limits.enter("a", 0.0)
+    refusal = connection_limits.enter("b", 0.0)
     assert isinstance(refusal, Refuse)
     assert refusal.retry_after_ms > 0
     judged = connection_limits.refused.keys() - {CloseCode.GOING_AWAY}
@@ -122,17 +170,17 @@ def test_every_refusal_says_come_back_later() -> None:
 
 def test_closed_limits_refuse_with_a_time_to_return_and_keep_counting() -> None:
     connection_limits = make_limits()
-    assert connection_limits.enter("a") is Admission.ADMIT
+    assert connection_limits.enter("a", 0.0) is Admission.ADMIT
     connection_limits.close(5000)
-    assert connection_limits.enter("a") == connection_limits.enter("") == Refuse(CloseCode.GOING_AWAY, 5000)
+    assert connection_limits.enter("a", 0.0) == connection_limits.enter("", 0.0) == Refuse(CloseCode.GOING_AWAY, 5000)
     assert (connection_limits.held, connection_limits.overflow, connection_limits.refused[CloseCode.GOING_AWAY]) == (
         1,
         2,
         2,
     )
     connection_limits.leave("a", authenticated=False)
-    connection_limits.leave_refused()
-    connection_limits.leave_refused()
+    connection_limits.leave_refused("a")
+    connection_limits.leave_refused("")
     assert (connection_limits.held, connection_limits.overflow) == (0, 0)
 
 
@@ -141,7 +189,7 @@ def test_leaving_more_often_than_entering_is_an_error() -> None:
     with pytest.raises(ValueError, match="more connections left"):
         connection_limits.leave("a", authenticated=False)
     with pytest.raises(ValueError, match="no refused connection"):
-        connection_limits.leave_refused()
+        connection_limits.leave_refused("a")
     with pytest.raises(ValueError, match="authenticated already"):
         connection_limits.authenticated("a")
 
@@ -158,16 +206,29 @@ class LimitsMachine(RuleBasedStateMachine):
     inside = Bundle("inside")
     refused = Bundle("refused")
 
-    @initialize(cap=st.integers(1, 120), per_address=st.integers(0, 5), share=st.sampled_from([0.01, 0.5, 1.0]))
-    def open(self, cap: int, per_address: int, share: float) -> None:
+    @initialize(
+        cap=st.integers(1, 120),
+        per_address=st.integers(0, 5),
+        share=st.sampled_from([0.01, 0.5, 1.0]),
+        address_share=st.sampled_from([0.05, 0.25, 1.0]),
+    )
+    def open(self, cap: int, per_address: int, share: float, address_share: float) -> None:
         self.cap, self.per_address = cap, per_address
-        self.connection_limits = make_limits(max_connections=cap, per_address=per_address, unauthenticated_share=share)
+        self.connection_limits = make_limits(
+            max_connections=cap, per_address=per_address, unauthenticated_share=share, address_share=address_share
+        )
+        self.silent_share = max(1, int(self.connection_limits.max_unauthenticated * address_share))
+        self.refused_share = max(1, int(OVERFLOW_MAX * address_share))
         self.held: list[list[object]] = []  # [address, authenticated]
-        self.overflow = 0
+        self.overflow: list[str] = []
         self.entries = 0
 
     def count(self, address: str) -> int:
         return sum(each[0] == address for each in self.held)
+
+    def is_full(self, address: str) -> bool:
+        silent = sum(each[0] == address and not each[1] for each in self.held)
+        return bool(address) and (0 < self.per_address <= self.count(address) or silent >= self.silent_share)
 
     @rule(
         target=inside,
@@ -179,18 +240,18 @@ class LimitsMachine(RuleBasedStateMachine):
         for _ in range(times):
             self.entries += 1
             full = len(self.held) >= self.cap
-            crowded = bool(address) and 0 < self.per_address <= self.count(address)
+            crowded = self.is_full(address)
             unauthenticated = sum(not each[1] for each in self.held) >= self.connection_limits.max_unauthenticated
-            admission = self.connection_limits.enter(address)
+            admission = self.connection_limits.enter(address, 0.0)
             if not (full or crowded or unauthenticated):
                 assert admission is Admission.ADMIT
                 entry: list[object] = [address, False]
                 self.held.append(entry)
                 entered.append(entry)
-            elif self.overflow >= OVERFLOW_MAX:
+            elif len(self.overflow) >= OVERFLOW_MAX or (address and self.overflow.count(address) >= self.refused_share):
                 assert admission is Admission.DROP
             else:
-                self.overflow += 1
+                self.overflow.append(address)
                 expected = (
                     CloseCode.TOO_MANY_CONNECTIONS
                     if full
@@ -209,9 +270,9 @@ class LimitsMachine(RuleBasedStateMachine):
 
     @rule(entry=inside, address=st.sampled_from(["192.0.2.1", "198.51.100.9"]))
     def reveal(self, entry: list[object], address: str) -> None:
-        if entry[0] == "":
-            crowded = 0 < self.per_address <= self.count(address)
-            admission = self.connection_limits.reveal(address)
+        if entry[0] == "" and not entry[1]:  # a log-in follows the PROXY header
+            crowded = self.is_full(address)
+            admission = self.connection_limits.reveal(address, 0.0)
             assert (admission is Admission.ADMIT) is not crowded
             if admission is Admission.ADMIT:
                 entry[0] = address
@@ -224,8 +285,7 @@ class LimitsMachine(RuleBasedStateMachine):
     @rule()
     def leave_refused(self) -> None:
         if self.overflow:
-            self.connection_limits.leave_refused()
-            self.overflow -= 1
+            self.connection_limits.leave_refused(self.overflow.pop())
 
     @invariant()
     def books_agree(self) -> None:
@@ -238,9 +298,9 @@ class LimitsMachine(RuleBasedStateMachine):
             == sum(not each[1] for each in self.held)
             <= connection_limits.max_unauthenticated
         )
-        assert connection_limits.overflow == self.overflow <= OVERFLOW_MAX
+        assert connection_limits.overflow == len(self.overflow) <= OVERFLOW_MAX
         named = {each[0] for each in self.held if each[0]}
-        assert connection_limits.addresses == (len(named) if self.per_address else 0)
+        assert connection_limits.addresses == len(named)
 
 
 TestGate = LimitsMachine.TestCase
