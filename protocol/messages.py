@@ -38,6 +38,7 @@ __all__ = [
     "MAX_ENTRIES",
     "MAX_LISTED",
     "MAX_PULSES",
+    "MAX_RECENT_BYTES",
     "MAX_RECIPIENTS",
     "MAX_TEMPLATE_FIELDS",
     "MESSAGE_KINDS",
@@ -89,6 +90,8 @@ MAX_PULSES = 1024
 """Rooms in one heartbeat answer."""
 MAX_LISTED = 64
 """Short lists: recent danmaku of a snapshot, named joins, top likers, hosts."""
+MAX_RECENT_BYTES = 32 * 1024
+"""Recent danmaku of a snapshot, packed."""
 MAX_RECIPIENTS = 1024
 """Users of one BATCH; its body of 4 KiB rarely holds more than a hundred."""
 MAX_TEMPLATE_FIELDS = 32
@@ -302,6 +305,9 @@ class Joined(NamedTuple):
     peak: int
     likes: int
     recent: tuple[TickEntry, ...] = ()
+    """The last danmaku shown, oldest first, in at most `MAX_RECENT_BYTES`."""
+    is_recent_cut: bool = False
+    """Whether older ones were left out for their size."""
 
 
 class Left(NamedTuple):
@@ -482,7 +488,7 @@ _result = record(AckResult, (_u32, member_of(Outcome), _count))
 _pulse = record(RoomPulse, (_u32, _count, _ms))
 _JOINED_RULES: tuple[Rule, ...] = (
     _room_name, _count, _count, member_of(Role), member_of(RoomPhase), member_of(Tier), _ms,
-    _count, _count, _count, _count, _count, array_of(_entry, MAX_LISTED),
+    _count, _count, _count, _count, _count, array_of(_entry, MAX_LISTED), boolean,
 )  # fmt: skip
 _GOAWAY_RULES: tuple[Rule, ...] = (integer(1000, 4999), _reason, _ms, _ms, array_of(text(1, 255), MAX_LISTED))
 

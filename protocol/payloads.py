@@ -13,6 +13,7 @@ from .fields import FieldError, Rule, any_value, integer, member_of, optional, r
 
 __all__ = [
     "MAX_DANMAKU_CHARS",
+    "MAX_GIFT_COUNT",
     "MAX_LIKES_PER_POST",
     "PAYLOAD_KINDS",
     "AnnouncementPayload",
@@ -26,6 +27,7 @@ __all__ = [
 
 MAX_DANMAKU_CHARS = 100
 MAX_LIKES_PER_POST = 1000
+MAX_GIFT_COUNT = 1_000_000
 
 
 class DanmakuPayload(NamedTuple):
@@ -79,7 +81,7 @@ _RULES: dict[int, tuple[type[Any], tuple[Rule, ...]]] = {
     MessageType.EMOTE: (EmotePayload, (_id,)),
     MessageType.LIKE: (LikePayload, (integer(1, MAX_LIKES_PER_POST),)),
     MessageType.ANNOUNCEMENT: (AnnouncementPayload, (text(1, 500, lines=True),)),
-    MessageType.GIFT: (GiftPayload, (_id, _id, _name, _id, integer(1, 1_000_000), _count, _name)),
+    MessageType.GIFT: (GiftPayload, (_id, _id, _name, _id, integer(1, MAX_GIFT_COUNT), _count, _name)),
     MessageType.ROOM_PHASE: (PhasePayload, (member_of(RoomPhase),)),
 }
 

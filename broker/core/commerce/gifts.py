@@ -15,7 +15,7 @@ from math import inf
 from typing import Generic, TypeVar
 
 from protocol.codes import Outcome
-from protocol.payloads import GiftPayload
+from protocol.payloads import MAX_GIFT_COUNT, GiftPayload
 
 __all__ = ["PaidItem", "PaidPacer"]
 
@@ -24,6 +24,8 @@ T = TypeVar("T")
 ITEM_BYTES = 512
 """One waiting item without its texts, rounded up."""
 TICKET_BYTES = 64
+MAX_COMBO_ORDERS = 256
+"""Orders of one combo; each is a key of one submission to the ledger."""
 _EPSILON = 1e-4
 """Tokens by which float noise may err: a monotonic clock of months times a rate of thousands."""
 
@@ -130,6 +132,11 @@ class PaidPacer(Generic[T]):
         self._refill(now)
         key = (item.user_id, item.gift_id, item.price_cents, item.target)
         combo = self._waiting.get(key)
+        if combo is not None and (combo.count + item.count > MAX_GIFT_COUNT or len(combo.tickets) == MAX_COMBO_ORDERS):
+            released = [self._pop(key)]  # one event cannot say more; the next ones begin another combo
+            combo = None
+        else:
+            released = []
         if combo is None:
             combo = self._waiting[key] = item
             self._bytes += _cost(item)
@@ -138,7 +145,7 @@ class PaidPacer(Generic[T]):
         combo.tickets.append(ticket)
         self._bytes += TICKET_BYTES
         self.pending += 1
-        return self._release(now)
+        return released + self._release(now)
 
     def release(self, now: float) -> list[PaidItem[T]]:
         """Return what goes out now, in order of first arrival. ``now`` as in `offer`."""
@@ -181,11 +188,14 @@ class PaidPacer(Generic[T]):
                 self._tokens = min(self._tokens, 0.0)
             else:
                 break
-            del waiting[oldest.user_id, oldest.gift_id, oldest.price_cents, oldest.target]
-            self._bytes -= _cost(oldest) + TICKET_BYTES * len(oldest.tickets)
-            self.pending -= len(oldest.tickets)
-            released.append(oldest)
+            released.append(self._pop((oldest.user_id, oldest.gift_id, oldest.price_cents, oldest.target)))
         return released
+
+    def _pop(self, key: tuple[str, str, int, str]) -> PaidItem[T]:
+        item = self._waiting.pop(key)
+        self._bytes -= _cost(item) + TICKET_BYTES * len(item.tickets)
+        self.pending -= len(item.tickets)
+        return item
 
 
 def _cost(item: PaidItem[T]) -> int:

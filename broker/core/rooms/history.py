@@ -12,7 +12,7 @@ Both are bounded, and forget the oldest first.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -86,24 +86,37 @@ class History(Generic[E]):
 class RecentDanmaku(Generic[E]):
     """The last danmaku that were shown, oldest first; 0 ``max_items`` = none.
 
-    Bytes are bound by the items: a danmaku has at most 1 KiB on the wire.
+    ``size_of``: bytes of one on the wire. A snapshot holds the newest that fit into ``max_bytes``; it is made once and
+    kept until the next danmaku.
     """
 
-    __slots__ = ("_items",)
+    __slots__ = ("_items", "_max_bytes", "_size_of", "_snapshot")
 
-    def __init__(self, max_items: int = 20) -> None:
-        if max_items < 0:
+    def __init__(self, max_items: int, max_bytes: int, size_of: Callable[[E], int]) -> None:
+        if max_items < 0 or max_bytes < 0:
             raise ValueError("bounds must not be negative")
         self._items: deque[E] = deque(maxlen=max_items)
+        self._max_bytes = max_bytes
+        self._size_of = size_of
+        self._snapshot: tuple[tuple[E, ...], bool] | None = None
 
     def __len__(self) -> int:
         return len(self._items)
 
-    def add(self, item: E) -> None:
-        self._items.append(item)
-
     def extend(self, items: Iterable[E]) -> None:
+        """Add danmaku that were shown, oldest first."""
         self._items.extend(items)
+        self._snapshot = None
 
-    def snapshot(self) -> tuple[E, ...]:
-        return tuple(self._items)
+    def snapshot(self) -> tuple[tuple[E, ...], bool]:
+        """Return the newest ones, oldest first, and whether older ones were left out for their size."""
+        if self._snapshot is None:
+            left = self._max_bytes
+            found: list[E] = []
+            for item in reversed(self._items):
+                left -= self._size_of(item)
+                if left < 0:
+                    break
+                found.append(item)
+            self._snapshot = tuple(reversed(found)), len(found) < len(self._items)
+        return self._snapshot

@@ -34,7 +34,7 @@ from broker.core.rooms.types import CustomRule, TypeRules
 from protocol.codes import CUSTOM_TYPE_MIN, ErrorCode, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
-from protocol.messages import Account, Event, Joined, Post, RoomPulse, State, Tick, TickEntry
+from protocol.messages import MAX_RECENT_BYTES, Account, Event, Joined, Post, RoomPulse, State, Tick, TickEntry
 from protocol.payloads import GiftPayload
 
 __all__ = ["Author", "RoomRules", "RoomState", "StoredEvent"]
@@ -91,7 +91,9 @@ class RoomState(Generic[T]):
         self._presence = Presence()
         self._likes = LikeCounter()
         self._history: History[StoredEvent] = History(epoch, rules.history_entries, rules.history_s)
-        self._recent: RecentDanmaku[TickEntry] = RecentDanmaku(rules.snapshot_danmaku)
+        self._recent: RecentDanmaku[TickEntry] = RecentDanmaku(
+            rules.snapshot_danmaku, MAX_RECENT_BYTES, lambda entry: len(pack_body(entry))
+        )
         self.stage = OverloadStage.NORMAL
         self.interval_s = policy.tick_ms / 1000
         self.empty_since: float | None = now
@@ -477,7 +479,7 @@ class RoomState(Generic[T]):
         return Joined(
             name, self.epoch, self._history.last_offset, role, self.phase, tier, round(self.interval_s * 1000),
             presence.online, presence.users, presence.uniques, presence.peak, self._likes.total,
-            self._recent.snapshot(),
+            *self._recent.snapshot(),
         )  # fmt: skip
 
     def event_counters(self) -> dict[str, int]:

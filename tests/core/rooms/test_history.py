@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -69,20 +69,25 @@ def test_negative_bounds_are_refused(bounds: dict[str, float]) -> None:
         history_of(**bounds)
 
 
-def test_the_snapshot_holds_the_last_danmaku() -> None:
-    recent: RecentDanmaku[str] = RecentDanmaku(3)
-    recent.extend("ab")
-    recent.extend("1c")
-    recent.add("2")
-    assert recent.snapshot() == ("1", "c", "2")
-    recent.extend("de")
-    assert recent.snapshot() == ("2", "d", "e")
-    assert len(recent) == 3
-    none: RecentDanmaku[str] = RecentDanmaku(0)
-    none.add("a")
-    assert none.snapshot() == ()
+@given(st.integers(0, 6), st.integers(0, 20), st.lists(st.lists(st.text("ab", max_size=8), max_size=4), max_size=8))
+def test_the_snapshot_holds_the_newest_that_fit(max_items: int, max_bytes: int, ticks: list[list[str]]) -> None:
+    recent: RecentDanmaku[str] = RecentDanmaku(max_items, max_bytes, len)
+    shown: list[str] = []
+    for tick in ticks:
+        recent.extend(tick)
+        shown += tick
+        last = shown[len(shown) - min(max_items, len(shown)) :]
+        entries, is_cut = recent.snapshot()
+        assert list(entries) == last[len(last) - len(entries) :]
+        assert is_cut == (len(entries) < len(last))
+        assert sum(map(len, entries)) <= max_bytes
+        assert not is_cut or sum(map(len, last[-len(entries) - 1 :])) > max_bytes, "as many as fit"
+
+
+@pytest.mark.parametrize("bounds", [(-1, 1), (1, -1)])
+def test_negative_bounds_of_a_snapshot_are_refused(bounds: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="negative"):
-        RecentDanmaku(-1)
+        RecentDanmaku(*bounds, len)
 
 
 MAX_ENTRIES, MAX_AGE_S, MAX_BYTES = 5, 10.0, 30
