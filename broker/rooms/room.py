@@ -30,7 +30,7 @@ from protocol.messages import AckResult, Joined, Post
 __all__ = ["PostRef", "Room"]
 
 SWEEP_LIMITERS_S = 10.0
-"""How often a room sweeps its limiters, and writes a checkpoint if its totals have changed."""
+"""How often a room sweeps its limiters."""
 REMOVE_BATCH = 100
 MAX_WAITING_SWEEPS = 64
 """A room without a tick (policy ``off``) makes one sweep a message; above so many waiting ones it collects them."""
@@ -185,7 +185,6 @@ class Room:
             if now >= sweep_limiters_at:
                 sweep_limiters_at = now + SWEEP_LIMITERS_S
                 self.state.sweep(now)
-                self.journal.checkpoint()
             self._live(now)
 
     def _next_due(self, now: float) -> float:

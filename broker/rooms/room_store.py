@@ -4,7 +4,7 @@ A room's stream has one epoch for as long as its offsets go on: through idle tim
 that was ended begins a new one. So a client that returns with a position gets what is missing, or learns exactly what
 is not there any more.
 
-Checkpoints (phase, likes, peak) are written beside the stream, with each change of phase and every few seconds; they
+Checkpoints (phase, likes, peak) are written beside the stream, with each change of phase and every second; they
 are not acknowledged to any client, so losing the last one breaks no promise.
 """
 

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from broker.ledger import LedgerState, Reader, database_path
+from broker.rooms import hub
 from broker.rooms.encoding import Prepared
 from broker.rooms.fanout import Outbox
 from broker.rooms.room import Room
@@ -178,6 +179,22 @@ async def test_a_broker_that_lost_what_it_promised_is_not_ready(directory: Path)
         ready, words = broker.status()
         assert not ready
         assert words["ledger"] == "damaged"
+
+
+async def test_likes_are_written_every_second(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "CHECKPOINT_S", 0.01)
+    async with durable_broker(directory) as broker, joined_link(broker, "dev:ann") as (ann, room):
+        await ann.post(room, 1, MessageType.LIKE, (7,))
+        await ann.expect(Ack)
+        state = broker.hub.room(room).state  # type: ignore[union-attr]
+        reader = Reader(database_path(directory))
+        with trio.fail_after(20):
+            while [each.note for each in reader.rooms()] != [state.totals()]:  # noqa: ASYNC110 - the disk has no event
+                await trio.sleep(0.005)
+        reader.close()
+        before = broker.ledger.stats.commits  # type: ignore[union-attr]
+        await trio.sleep(0.1)
+        assert broker.ledger.stats.commits == before, "nothing has changed, so nothing is written"  # type: ignore[union-attr]
 
 
 async def test_a_paused_room_is_paused_after_a_restart_and_keeps_its_likes(directory: Path) -> None:
