@@ -233,7 +233,7 @@ class _Stage:
             room.snapshot_danmaku,
         )  # fmt: skip
         self.hub = Hub(
-            room, rules, self.fanout, clock=trio.current_time,
+            room, rules, self.fanout, open_roles=config.open_roles, clock=trio.current_time,
             unix_ms=lambda: int(trio.current_time() * 1000), rng=self.rng,
         )  # fmt: skip
         self.viewers: list[Viewer] = []

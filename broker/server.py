@@ -104,7 +104,8 @@ class Broker:
         self.budget = ByteBudget(config.queue.total_bytes)
         self.fanout = self._make_fanout()
         self.hub = Hub(
-            config.room, rules, self.fanout, clock=clock, unix_ms=wall_ms, rng=rng, room_store=self.room_store,
+            config.room, rules, self.fanout, open_roles=config.open_roles, clock=clock,
+            unix_ms=wall_ms, rng=rng, room_store=self.room_store,
             results=self.results,
         )  # fmt: skip
         self.connection_limits = ConnectionLimits(

@@ -82,6 +82,11 @@ class Authenticator:
         """Whether connections may have tickets at all."""
         return self._tickets.are_issued
 
+    @property
+    def ticket_s(self) -> float:
+        """How long a ticket is good, in seconds."""
+        return self._config.ticket_s
+
     def use_ticket_key(self, key: bytes) -> None:
         """Sign tickets with this key of the broker from now on; before that it is a random one of this process."""
         self._tickets.use_key(key)

@@ -153,6 +153,15 @@ class RoomConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """Rooms open at a time; one more is refused."""
     create_on_join: bool = True
     """The first viewer opens the room; false = only the platform does."""
+    open_roles: Annotated[tuple[RoleName, ...], Meta(max_length=7)] = (
+        "viewer", "vip", "moderator", "assistant", "host", "app",
+    )  # fmt: skip
+    """Roles whose JOIN may open a room that is new; in development mode guests count as viewers here."""
+    new_rooms_per_minute: Annotated[int, Meta(ge=1, le=1_000_000)] = 30
+    """New rooms that viewers of one address (IPv6: one /64) may open, so that none fills max_rooms; staff open any."""
+    unused_close_s: Annotated[float, Meta(ge=0.1, le=60)] = 30.0
+    """A room that a viewer opened, and in which nothing was posted, closes after so long without viewers, and is
+    forgotten."""
     reopen_ended_s: Annotated[float, Meta(ge=0, le=31_536_000)] = 86_400.0
     """How long an ended room stays ended for viewers; staff and the platform open it at any time. 0 = no time."""
     idle_close_s: Annotated[float, Meta(ge=0.1, le=604_800)] = 900.0
@@ -339,6 +348,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def development(self) -> bool:
         """No secret: everybody may be anybody, on the loopback interface only."""
         return self.auth.secret is None and self.auth.secret_file is None
+
+    @property
+    def open_roles(self) -> frozenset[Role]:
+        """Roles whose JOIN may open a new room."""
+        if not self.room.create_on_join:
+            return frozenset()
+        roles = frozenset(Role[name.upper()] for name in self.room.open_roles)
+        return roles | {Role.GUEST} if self.development and Role.VIEWER in roles else roles
 
     def placed(self, config_path: Path | None) -> Config:
         """The same with the default places of files filled in, which depend on where the settings came from."""

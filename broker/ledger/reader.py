@@ -120,10 +120,12 @@ class Reader:
     def ended_rooms(self, since_ms: int, limit: int = 100_000) -> dict[str, int]:
         """Return the rooms that were ended since ``since_ms`` and not opened again, with the time of their end.
 
-        A stream that retention ended for lack of use is not among them: it was used long before its end.
+        A stream that retention ended for lack of use is not among them: it was used long before its end. Nor is one
+        without events: viewers opened it and left.
         """
         rows = self._connection.execute(
-            "SELECT room, max(ended_at_ms) AS at_ms FROM streams WHERE room <> '' GROUP BY room"
+            "SELECT room, max(ended_at_ms) AS at_ms FROM streams"
+            " WHERE room <> '' AND (last_offset > 0 OR ended_at_ms IS NULL) GROUP BY room"
             " HAVING count(*) = count(ended_at_ms) AND at_ms >= ? AND max(used_at_ms) > at_ms - 3600000"
             " ORDER BY at_ms LIMIT ?",
             (since_ms, limit),

@@ -4,6 +4,9 @@ A room is opened by the first JOIN (policy) or by call, gets a broker-wide numbe
 room that crashes is closed, counted and logged once; its members get LEFT, every other room continues, and the next
 JOIN opens it again from its checkpoint: with its epoch, its offsets and its in-memory history, so that clients that
 return miss nothing. Without a ledger, a room that was idle begins a new epoch.
+
+Viewers of one address open so many new rooms a minute, and one in which nothing was posted is forgotten soon after its
+last viewer has left. So no address can fill the table of rooms, or push other rooms' checkpoints out.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from math import inf
 
 import structlog
 import trio
@@ -18,6 +22,8 @@ import trio
 from broker.config.schema import RoomConfig
 from broker.core.limits.join_limit import JoinLimit
 from broker.core.limits.overload import OverloadStage, TickPacer
+from broker.core.limits.rate_limit import Gcra, Rate
+from broker.core.net.connection_limits import address_key
 from broker.core.rooms.accounts import closed, sum_of
 from broker.core.rooms.ended import EndedRooms
 from broker.core.rooms.state import RoomRules, RoomState
@@ -49,6 +55,7 @@ class Hub:
         rules: RoomRules,
         fanout: FanOut,
         *,
+        open_roles: frozenset[Role],
         clock: Callable[[], float],
         unix_ms: Callable[[], int],
         rng: random.Random,
@@ -60,6 +67,8 @@ class Hub:
         self._config = config
         self._rules = rules
         self._fanout = fanout
+        self._open_roles = open_roles
+        """Roles whose JOIN may open a new room."""
         self._clock = clock
         self._unix_ms = unix_ms
         self._rng = rng
@@ -73,6 +82,8 @@ class Hub:
         self._past_accounts: tuple[Account, ...] = (Account(),) * len(Lane)
         self._ended = EndedRooms(config.reopen_ended_s)
         self.join_limit = JoinLimit(rules.policy.user_joins)
+        self._new_rooms = Gcra(Rate(config.new_rooms_per_minute / 60, config.new_rooms_per_minute))
+        """New rooms that viewers opened, by address."""
         self.opened = 0
         self.crashed = 0
 
@@ -98,10 +109,17 @@ class Hub:
         checkpoint = self._crashed.get(name) if self._room_store is None else self._room_store.find(name)
         return None if checkpoint is None else checkpoint.epoch
 
-    def open(self, name: str, *, joining: Role | None = None) -> Room | ErrorCode:
-        """Find or open a room. ``joining``: the role of a member that joins it; None: the platform opens it.
+    def new_room_wait_s(self, address: str) -> float:
+        """Return the seconds until viewers of an address may open a new room."""
+        return self._new_rooms.wait_s(address_key(address), self._clock())
 
-        A refusal is a value: UNKNOWN_ROOM, ROOM_ENDED (for viewers, until staff or the platform open the room again or
+    def open(self, name: str, *, joining: Role | None = None, address: str = "") -> Room | ErrorCode:
+        """Find or open a room.
+
+        ``joining``: the role of a member that joins it from ``address``; None: the platform opens it.
+
+        A refusal is a value: UNKNOWN_ROOM (the role opens no new rooms), RATE_LIMITED (too many new rooms of one
+        address, see `new_room_wait_s`), ROOM_ENDED (for viewers, until staff or the platform open the room again or
         ``room.reopen_ended_s`` have passed), TOO_MANY_ROOMS_OPEN, or OVERLOADED where the hub has no task, or the
         ledger has not yet answered every record of the room's last run.
         """
@@ -111,7 +129,8 @@ class Hub:
         room_store = self._room_store
         checkpoint = None
         if room is not None and (
-            room.has_crashed or (room_store is not None and room.ended[0] is not LeaveReason.ROOM_ENDED)
+            room.has_crashed
+            or (room_store is not None and room.ended[0] is not LeaveReason.ROOM_ENDED and not room.is_left_unused)
         ):
             if room.journal.pending:
                 return ErrorCode.OVERLOADED
@@ -120,13 +139,18 @@ class Hub:
             was_ended = room is not None and room.ended[0] is LeaveReason.ROOM_ENDED and not room.has_crashed
             if (was_ended and self._config.reopen_ended_s) or self._ended.is_ended(name, self._clock()):
                 return ErrorCode.ROOM_ENDED
-        may_be_new = joining is None or self._config.create_on_join
-        if not may_be_new and not (room_store is not None and room_store.knows(name)):
+        is_known = (
+            checkpoint is not None or name in self._crashed or (room_store is not None and room_store.knows(name))
+        )
+        if joining is not None and not is_known and joining not in self._open_roles:
             return ErrorCode.UNKNOWN_ROOM
         if len(self._by_name) >= self._config.max_rooms:
             return ErrorCode.TOO_MANY_ROOMS_OPEN
         if self._nursery is None:
             return ErrorCode.OVERLOADED
+        is_by_viewer = joining is not None and joining < Role.MODERATOR and not is_known
+        if is_by_viewer and self._new_rooms.try_acquire(address_key(address), self._clock()):
+            return ErrorCode.RATE_LIMITED
         self._last_number += 1
         policy = self._rules.policy
         if checkpoint is None:
@@ -144,6 +168,7 @@ class Hub:
             TickPacer(policy.tick_ms, policy.tick_max_ms),
             self._results,
             idle_close_s=self._config.idle_close_s,
+            unused_close_s=self._config.unused_close_s if is_by_viewer else inf,
             clock=self._clock,
             unix_ms=self._unix_ms,
             room_store=room_store,
@@ -259,7 +284,7 @@ class Hub:
                 self._crashed[room.name] = checkpoint
                 if len(self._crashed) > MAX_CRASHED:
                     del self._crashed[next(iter(self._crashed))]
-        elif room.state.phase is RoomPhase.ENDED and room.ended[0] is LeaveReason.ROOM_ENDED:
+        elif room.state.phase is RoomPhase.ENDED and (room.ended[0] is LeaveReason.ROOM_ENDED or room.is_left_unused):
             room_store.end(room.name, room.state.epoch)
         elif (checkpoint := self._checkpoint(room)) is not None:
             room_store.close(room.name, checkpoint)

@@ -60,6 +60,7 @@ class Room:
         results: ResultBatch,
         *,
         idle_close_s: float,
+        unused_close_s: float = inf,
         clock: Callable[[], float],
         unix_ms: Callable[[], int],
         room_store: RoomStore | None = None,
@@ -76,6 +77,8 @@ class Room:
         self._events: list[Content] = []
         """Events of one slice of ledger results, until the slice is delivered."""
         self._idle_close_s = idle_close_s
+        self._unused_close_s = min(idle_close_s, unused_close_s)
+        self._is_by_viewer = unused_close_s < inf
         self._clock = clock
         self._unix_ms = unix_ms
         self._on_crash = on_crash
@@ -166,6 +169,16 @@ class Room:
             if count % REMOVE_BATCH == 0:
                 await trio.lowlevel.checkpoint()
 
+    @property
+    def is_left_unused(self) -> bool:
+        """Whether a viewer opened the room and nothing was posted in it: there is nothing to keep."""
+        return self._is_by_viewer and not self.has_crashed and self.state.is_unused
+
+    @property
+    def _close_after_s(self) -> float:
+        """Seconds without members after which the room closes."""
+        return self._unused_close_s if self.is_left_unused else self._idle_close_s
+
     # ---- the task
 
     async def run(self) -> None:
@@ -191,13 +204,13 @@ class Room:
         due = None if self._ticking else self.state.next_due(now)
         empty_since = self.state.empty_since
         if empty_since is not None:
-            closes_at = empty_since + self._idle_close_s
+            closes_at = empty_since + self._close_after_s
             due = closes_at if due is None else min(due, closes_at)
         return inf if due is None else due
 
     def _live(self, now: float) -> None:
         empty_since = self.state.empty_since
-        if empty_since is not None and now >= empty_since + self._idle_close_s:
+        if empty_since is not None and now >= empty_since + self._close_after_s:
             self.end(LeaveReason.ROOM_IDLE)
             return
         if not self._ticking:

@@ -326,7 +326,8 @@ def _read_checkpoints(reader: Reader, since_ms: int, history_entries: int) -> di
             events = _stored_events(reader.latest(stored.room, stored.epoch, since_ms, history_entries))
         if stored.room not in found:
             found[stored.room] = RoomCheckpoint(stored.epoch, stored.last_offset, stored.note, tuple(events))
-    return dict(reversed(found.items()))
+    # The first are forgotten first: those without any event, then the longest unused.
+    return dict(sorted(reversed(found.items()), key=lambda each: each[1].last_offset > 0))
 
 
 def _stored_events(entries: Sequence[StoredEntry]) -> list[StoredEvent]:

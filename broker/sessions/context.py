@@ -30,6 +30,8 @@ from protocol.messages import VERSION, CustomType, ServerHello
 __all__ = ["OpenSession", "SessionContext"]
 
 SERVER_NAME = "roomcast"
+RENEW_EVERY_S = 30.0
+"""A ticket costs a signature; clients ask for one when half of its time has passed."""
 
 
 class OpenSession(Protocol):
@@ -69,6 +71,8 @@ class SessionContext:
     """ERROR replies to one link."""
     features: int = field(init=False)
     """Bits of `Feature` this broker has."""
+    renew_every_s: float = field(init=False)
+    """Least time between two renewed tickets of one link, in seconds."""
     draining: bool = False
     sessions: dict[OpenSession, None] = field(default_factory=dict)
     """All open sessions: a set in order of their start. (As in the timer wheel, a set would weigh twice as much.)"""
@@ -84,6 +88,7 @@ class SessionContext:
         self.batches = IncomingBatches(self.inboxes, self.types)
         frames_per_s, errors = self.config.frames_per_s, self.config.errors_per_minute
         self.frame_limit = SingleGcra(Rate(frames_per_s, 2 * frames_per_s) if frames_per_s else UNLIMITED)
+        self.renew_every_s = min(RENEW_EVERY_S, self.auth.ticket_s / 10)
         self.error_limit = SingleGcra(Rate(errors / 60.0, errors))
         self.features = int(
             Feature.BATCH

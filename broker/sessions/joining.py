@@ -47,6 +47,10 @@ class Joiner(Protocol):
         """What the token grants; None before AUTH."""
 
     @property
+    def address(self) -> str:
+        """The client's address."""
+
+    @property
     def is_open(self) -> bool:
         """Whether the connection still exists."""
 
@@ -185,9 +189,15 @@ class PendingJoin:
                 refusal = ErrorCode.RATE_LIMITED, "too many joins", math.ceil(wait_s * 1000)
         if refusal is None:
             assert room_grant is not None
-            opened = hub.open(name, joining=room_grant.role)
+            opened = hub.open(name, joining=room_grant.role, address=joiner.address)
             if opened is ErrorCode.ROOM_ENDED:
                 refusal = opened, "the room has ended", 0
+            elif opened is ErrorCode.RATE_LIMITED:
+                refusal = (
+                    opened,
+                    "too many new rooms of one address",
+                    math.ceil(hub.new_room_wait_s(joiner.address) * 1000),
+                )
             elif isinstance(opened, ErrorCode):
                 refusal = opened, "the room cannot be opened", 0
             elif context.max_viewers and len(opened.members) >= context.max_viewers:

@@ -87,6 +87,7 @@ class Session:
         "_grant",
         "_missed_chat",
         "_out",
+        "_renew_at",
         "free_returns",
         "memberships",
         "pending_joins",
@@ -112,6 +113,8 @@ class Session:
         self._error_tat = 0.0
         self._frame_tat = 0.0
         self._missed_chat = 0
+        self._renew_at = 0.0
+        """From when on a PING gets a new ticket (monotonic seconds)."""
         context.sessions[self] = None
 
     # ---- called by the transport
@@ -429,6 +432,11 @@ class Session:
         return self._grant
 
     @property
+    def address(self) -> str:
+        """The client's address, behind a trusted proxy too."""
+        return self.transport.address
+
+    @property
     def is_open(self) -> bool:
         """Whether the connection still exists."""
         return not self.transport.state
@@ -468,8 +476,10 @@ class Session:
         assert isinstance(ping, Ping)
         rooms = tuple(room.state.pulse(room.number) for room, _ in self.memberships)
         ticket = ""
-        if ping.renew and self._grant is not None and self._features & _TICKET:
+        now = self._context.poller.now
+        if ping.renew and self._grant is not None and self._features & _TICKET and now >= self._renew_at:
             ticket, _ = self._context.auth.ticket(self._grant)
+            self._renew_at = now + self._context.renew_every_s
         self.send(Pong(ping.client_ms, self._context.unix_ms(), rooms, self._missed_chat, ticket), 0, frame.sequence)
 
     def _on_goaway(self, frame: Frame) -> None:

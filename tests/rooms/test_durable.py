@@ -300,6 +300,28 @@ async def test_a_room_that_only_the_platform_opens_can_be_joined_again_after_a_r
         assert (await ann.expect(ErrorReply))[1].code == ErrorCode.UNKNOWN_ROOM
 
 
+async def test_an_unused_room_that_a_viewer_opened_ends_soon_and_keeps_no_checkpoint(directory: Path) -> None:
+    closing = {"unused_close_s": 0.1}
+    async with durable_broker(directory, room=closing) as broker:
+        assert broker.room_store is not None
+        async with joined_link(broker, "dev:max:host", "kept"), joined_link(broker, "dev:ann", "used") as (ann, room):
+            await ann.post(room, 1, MessageType.LIKE, (3,))
+            await ann.expect(Ack)
+        async with joined_link(broker, "dev:ann", "unused"):
+            pass
+        with trio.fail_after(20):
+            while broker.hub.find("unused") is not None:  # noqa: ASYNC110 - its end has no event
+                await trio.sleep(0.01)
+        assert not broker.room_store.knows("unused")
+        assert broker.hub.find("kept") is not None
+        assert broker.hub.find("used") is not None
+    async with durable_broker(directory, room=closing) as broker:
+        assert broker.room_store is not None
+        assert [broker.room_store.knows(name) for name in ("kept", "used", "unused")] == [True, True, False]
+        async with joined_link(broker, "dev:bob", "unused"):
+            pass
+
+
 async def test_draining_writes_what_was_paced_and_the_totals(directory: Path) -> None:
     async with durable_broker(directory, link={"drain_s": 1}, room={"paid_budget_per_s": 1}) as broker:
         async with trio.open_nursery() as nursery, joined_link(broker, "dev:shop:app") as (shop, room):

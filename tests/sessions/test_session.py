@@ -12,7 +12,7 @@ from broker.auth.tokens import Authenticator
 from broker.config.schema import load
 from broker.core.limits.overload import OverloadStage
 from broker.server import Broker
-from protocol.codes import CloseCode, ErrorCode, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
+from protocol.codes import CloseCode, ErrorCode, Feature, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.frames import build_frame, pack_body
 from protocol.messages import (
     MAGIC,
@@ -394,7 +394,8 @@ async def test_joins_of_a_user_are_limited() -> None:
 
 
 async def test_every_room_that_a_link_may_be_in_can_be_joined_at_once() -> None:
-    async with running_broker(link={"rooms_per_connection": 40}) as broker, raw_link(broker) as link:
+    rooms = {"new_rooms_per_minute": 40}
+    async with running_broker(link={"rooms_per_connection": 40}, room=rooms) as broker, raw_link(broker) as link:
         await link.login("dev:ann")
         for number in range(40):
             await link.join(f"room-{number}", sequence=number)
@@ -440,6 +441,65 @@ async def test_staff_and_the_app_have_no_limit_of_joins(role: str) -> None:
         await link.login(f"dev:max:{role}")
         for number in range(9):
             await link.join(f"room-{number}", sequence=number)
+
+
+async def test_only_roles_that_the_configuration_names_open_rooms() -> None:
+    config = load(None, {}, {"auth": {"secret": SECRET}})
+    token = Authenticator(config.auth).issue("ann")
+    async with (
+        running_broker(auth={"secret": SECRET, "guest_access": ["*"]}) as broker,
+        raw_link(broker) as guest,
+        raw_link(broker) as ann,
+    ):
+        await guest.login(None)
+        await guest.send((Join("lobby"), 0, 3))
+        assert (await guest.expect(ErrorReply))[1].code == ErrorCode.UNKNOWN_ROOM
+        assert broker.hub.opened == 0
+        await ann.login(token)
+        await ann.join()
+        await guest.join()
+    hosts_only = {"open_roles": ["host"], "user_joins_burst": 99}
+    async with running_broker(room=hosts_only) as broker, raw_link(broker) as ann, raw_link(broker) as host:
+        await ann.login("dev:ann")
+        await ann.send((Join("lobby"), 0, 3))
+        assert (await ann.expect(ErrorReply))[1].code == ErrorCode.UNKNOWN_ROOM
+        await host.login("dev:max:host")
+        await host.join()
+        await ann.join()
+
+
+async def test_viewers_of_one_address_open_so_many_new_rooms_and_staff_any_number() -> None:
+    async with running_broker(room={"new_rooms_per_minute": 3, "max_rooms": 50}) as broker:
+        for number in range(6):
+            async with raw_link(broker) as link:
+                await link.login(f"dev:user-{number}")
+                await link.send((Join(f"room-{number}"), 0, 3))
+                if number < 3:
+                    await link.expect(Joined)
+                else:
+                    _, error = await link.expect(ErrorReply)
+                    assert error.code == ErrorCode.RATE_LIMITED
+                    assert 0 < error.retry_after_ms <= 20_000
+        async with raw_link(broker) as host:
+            await host.login("dev:max:host")
+            for number in range(10):
+                await host.join(f"show-{number}")
+        async with raw_link(broker) as link:
+            await link.login("dev:late")
+            await link.join("show-3")
+            await link.join("room-0")
+
+
+async def test_a_ticket_is_renewed_once_in_a_while_only() -> None:
+    config = load(None, {}, {"auth": {"secret": SECRET}})
+    token = Authenticator(config.auth).issue("ann")
+    async with running_broker(auth={"secret": SECRET}) as broker, raw_link(broker) as link:
+        await link.hello(int(Feature.TICKET))
+        await link.send((Auth(token), 0, 0))
+        for number in range(5):
+            await link.send((Ping(1, True), 0, number))
+        tickets = [(await link.expect(Pong))[1].ticket for _ in range(5)]
+        assert [bool(ticket) for ticket in tickets] == [True, False, False, False, False]
 
 
 async def test_many_failed_log_ins_of_an_address_stop_its_unknown_tokens_only() -> None:

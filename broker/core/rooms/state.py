@@ -473,6 +473,15 @@ class RoomState(Generic[T]):
         )
         return tuple(totals)
 
+    @property
+    def is_unused(self) -> bool:
+        """Whether nothing was ever posted here; that users came in does not count."""
+        return (
+            not self.last_offset
+            and not self._likes.total
+            and not any(lane.admitted for lane in self.accounts()[: Lane.AMBIENT])
+        )
+
     def snapshot(self, name: str, role: Role, tier: Tier) -> Joined:
         """Return the answer to a JOIN: the room called ``name`` as it is now, for a member with a role and a tier."""
         presence = self._presence
