@@ -23,7 +23,7 @@ import trio
 
 from broker.auth.tickets import ticket_key
 from broker.auth.tokens import Authenticator
-from broker.config.schema import Config
+from broker.config.schema import RELOADABLE, Config, changed_settings, reloaded
 from broker.core.limits.overload import ByteBudget, OverloadMonitor, OverloadStage
 from broker.core.limits.rate_limit import Rate
 from broker.core.net.connection_limits import ConnectionLimits
@@ -236,6 +236,25 @@ class Broker:
                     lag_ms=round(lag_s * 1000), queue_ratio=round(self.budget.ratio, 3), sweep_share=round(share, 3),
                 )  # fmt: skip
                 self.hub.set_stage(stage)
+
+    # ---- reload
+
+    def reload(self, config: Config) -> list[str]:
+        """Apply the `RELOADABLE` settings of a configuration; return the names of changed ones that need a restart.
+
+        Open connections stay. OSError or ValueError, with nothing changed, if certificates or secret cannot be used.
+        """
+        changed = changed_settings(self.config, config)
+        if config.development != self.config.development:
+            raise ValueError("auth.secret: a broker does not enter or leave development mode while it runs")
+        self.listener.reload(config)
+        self.context.auth.reload(config.auth)
+        self.context.use_limits(reloaded(self.config.link, config.link, "link"))
+        for_restart = [name for name in changed if name not in RELOADABLE]
+        log.info("configuration reloaded", changed=[name for name in changed if name in RELOADABLE])
+        if for_restart:
+            log.warning("settings that need a restart", settings=for_restart)
+        return for_restart
 
     # ---- the end
 

@@ -54,6 +54,27 @@ class Authenticator:
         rng: random.Random | None = None,
     ) -> None:
         """ValueError if a configured secret is missing or short: `broker.config.schema.load` prevents it."""
+        self.verified = self.from_cache = self.from_tickets = self.guests = self.refused = 0
+        secret = self._use(config)
+        self._clock = clock
+        self._rng = rng or secrets.SystemRandom()
+        self._cache: dict[bytes, Grant] = {}
+        self._grants = GrantReader()
+        self._tickets = Tickets(secret, config.audience, config.ticket_s, self._grants)
+
+    def reload(self, config: AuthConfig) -> None:
+        """Check tokens by another configuration from now on. ValueError, with nothing changed, as the constructor.
+
+        Tokens that were verified before are verified again; connections and tickets stay as they are.
+        """
+        if (config.secret is None) != self.development:
+            raise ValueError("a broker does not enter or leave development mode while it runs")
+        if not self.development:
+            self._use(config)
+            self._cache.clear()
+
+    def _use(self, config: AuthConfig) -> bytes:
+        """Take over a configuration; return the secret."""
         if config.secret is None and config.secret_file is not None:
             raise ValueError("the secret file has not been read: use broker.config.schema.load")
         secret = (config.secret or "").encode()
@@ -62,15 +83,10 @@ class Authenticator:
         self.development = config.secret is None
         patterns = ("*",) if self.development else config.guest_access
         self._guest_rooms = tuple(RoomGrant(pattern, Role.GUEST) for pattern in patterns)
-        self.verified = self.from_cache = self.from_tickets = self.guests = self.refused = 0
         secret = secret or secrets.token_bytes(MIN_SECRET_BYTES)
         self._key = Hs256Key(secret)
         self._config = config
-        self._clock = clock
-        self._rng = rng or secrets.SystemRandom()
-        self._cache: dict[bytes, Grant] = {}
-        self._grants = GrantReader()
-        self._tickets = Tickets(secret, config.audience, config.ticket_s, self._grants)
+        return secret
 
     @property
     def cached(self) -> int:

@@ -7,20 +7,23 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import click
+import structlog
 import trio
 
-from broker.cli.config import config_options, load_or_fail
+from broker.cli.config import ConfigProblems, config_options, load_or_fail
 from broker.cli.exceptions import first_leaf
 from broker.config.schema import Config
 from broker.ledger.entries import LedgerRefused
 from broker.telemetry.logs import LogFile, configure
 
 __all__ = ["serve"]
+
+log = structlog.get_logger("roomcast.serve")
 
 
 @click.command()
@@ -56,7 +59,8 @@ def serve(
     What was acknowledged (gifts, announcements, messages to users) is on disk before, and rooms come back where they
     stood; `roomcast ledger` looks into it.
 
-    SIGTERM or SIGINT drains: clients are told when to return. A second one ends at once.
+    SIGTERM or SIGINT drains: clients get a time to return. A second one ends at once. SIGHUP reads the configuration
+    again: log level, secrets, certificates and limits of connections take effect, open connections stay.
     """
     flags = {
         "listen.host": host,
@@ -66,7 +70,12 @@ def serve(
         "ledger.data_dir": data_dir,
         "ledger.ephemeral": True if ephemeral else None,
     }
-    config = load_or_fail(config_path, settings, flags).placed(config_path)
+
+    def read() -> Config:
+        return load_or_fail(config_path, settings, flags).placed(config_path)
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the broker serves; it must never kill
+    config = read()
     log_file = _log_file()
     configure(config.log, log_file)
     if config.development:
@@ -74,7 +83,7 @@ def serve(
     if config.ledger.ephemeral:
         click.echo("ephemeral: nothing is kept; what is acknowledged now is gone after a crash or a restart", err=True)
     try:
-        trio.run(_serve, config)
+        trio.run(_serve, config, read, log_file)
     except (LedgerRefused, OSError) as error:
         raise _cannot_serve(config, error) from error
     except BaseExceptionGroup as group:
@@ -97,14 +106,18 @@ def _log_file() -> LogFile | None:
         return None
 
 
-async def _serve(config: Config) -> None:
+async def _serve(config: Config, read: Callable[[], Config], log_file: LogFile | None) -> None:
     from broker.server import Broker, tune_process
 
     tune_process()
     broker = Broker(config)
     async with trio.open_nursery() as nursery:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with (
+            trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+            trio.open_signal_receiver(signal.SIGHUP) as hangups,
+        ):
             nursery.start_soon(_stop_on_signal, signals, broker, nursery)
+            nursery.start_soon(_reload_on_signal, hangups, broker, read, log_file)
             await nursery.start(broker.run)
             _announce(broker.addresses)
             await broker.stopped.wait()
@@ -130,6 +143,22 @@ def _cannot_serve(config: Config, error: Exception) -> click.ClickException:
     else:
         why = f"cannot serve on {where}: {error.strerror or error}"
     return click.ClickException(why)
+
+
+async def _reload_on_signal(
+    hangups: AsyncIterator[int], broker: Any, read: Callable[[], Config], log_file: LogFile | None
+) -> None:
+    """Read the configuration again at every SIGHUP; a wrong one changes nothing."""
+    async for _ in hangups:
+        try:
+            config = read()
+            broker.reload(config)
+        except ConfigProblems as error:
+            log.error("configuration not reloaded", problems=error.problems)
+        except (click.ClickException, OSError, ValueError) as error:
+            log.error("configuration not reloaded", problems=[str(error)])
+        else:
+            configure(config.log, log_file)
 
 
 async def _stop_on_signal(signals: AsyncIterator[int], broker: Any, nursery: trio.Nursery) -> None:

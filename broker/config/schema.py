@@ -17,7 +17,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -67,6 +67,18 @@ ROOM_PATTERN = r"[\w\-.:@]{0,64}\*?"
 """A room's name, or the beginning of one and ``*``; not empty."""
 RoomPattern = Annotated[str, Meta(pattern=f"^{ROOM_PATTERN}$", min_length=1)]
 WebOrigin = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9+.-]*://[^/\s@*A-Z]+\Z", examples=["https://live.example.com"])]
+
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+RELOADABLE = frozenset(
+    {
+        "log.level", "auth.secret", "auth.secret_file", "auth.issuer", "auth.leeway_s", "auth.guest_access",
+        "auth.cache_tokens", "listen.tls_cert", "listen.tls_key", "link.frames_per_s", "link.errors_per_minute",
+        "link.connections_per_user", "link.allowed_origins",
+    }
+)  # fmt: skip
+"""Settings that take effect on SIGHUP; the others need a restart."""
 
 
 class ConfigError(Exception):
@@ -523,3 +535,23 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             yield (f"types[{index}].name",), f"{custom.name} is a built-in type"
         elif names[custom.name] > 1:
             yield (f"types[{index}].name",), f"{custom.name} is given to {names[custom.name]} types"
+
+
+def changed_settings(before: Config, after: Config) -> list[str]:
+    """Return the dotted names of the settings that differ, in the order of the schema."""
+    found = []
+    for section in before.__struct_fields__:
+        old, new = getattr(before, section), getattr(after, section)
+        if old == new:
+            continue
+        if isinstance(old, msgspec.Struct):
+            found += [f"{section}.{name}" for name in old.__struct_fields__ if getattr(old, name) != getattr(new, name)]
+        else:
+            found.append(section)
+    return found
+
+
+def reloaded(before: S, after: S, section: str) -> S:
+    """Return a section of the configuration with the `RELOADABLE` settings of ``after`` and all others as before."""
+    names = [name for name in before.__struct_fields__ if f"{section}.{name}" in RELOADABLE]
+    return msgspec.structs.replace(before, **{name: getattr(after, name) for name in names})

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
 from collections.abc import Callable
 from typing import cast
 
@@ -66,15 +67,12 @@ class Listener:
     ) -> None:
         """``make_session`` gives a new transport its owner. OSError if the TLS files cannot be used."""
         listen = config.listen
-        tls = None
-        if listen.tls_cert is not None and listen.tls_key is not None:
-            tls = server_context(listen.tls_cert, listen.tls_key)
         self.detector = DetectorSettings(
             connection_limits=connection_limits,
             make_session=make_session,
             health=status,
-            origins=frozenset({"*"} if config.development else config.link.allowed_origins),
-            tls=tls,
+            origins=_origins(config),
+            tls=_tls(config),
             trusted=Networks(listen.trusted_proxies if listen.proxy_protocol else ()),
         )
         self.addresses: tuple[tuple[str, int], ...] = ()
@@ -101,6 +99,11 @@ class Listener:
                 task_status.started(self.addresses)
         finally:
             self.stop()
+
+    def reload(self, config: Config) -> None:
+        """Use other certificates and origins for new connections. OSError, with nothing changed, if files are wrong."""
+        self.detector.tls = _tls(config)
+        self.detector.origins = _origins(config)
 
     def stop(self) -> None:
         """Close the listening sockets; accepted connections stay, those in the backlog are reset. Idempotent."""
@@ -199,6 +202,17 @@ class Listener:
             backoff_s=backoff_s, connections=len(self.transports.poller), unlogged=self._unlogged,
         )  # fmt: skip
         self._unlogged = 0
+
+
+def _tls(config: Config) -> ssl.SSLContext | None:
+    listen = config.listen
+    if listen.tls_cert is None or listen.tls_key is None:
+        return None
+    return server_context(listen.tls_cert, listen.tls_key)
+
+
+def _origins(config: Config) -> frozenset[str]:
+    return frozenset({"*"} if config.development else config.link.allowed_origins)
 
 
 async def bind(config: Config) -> list[socket.socket]:

@@ -86,15 +86,21 @@ class SessionContext:
 
     def __post_init__(self) -> None:
         self.batches = IncomingBatches(self.inboxes, self.types)
-        frames_per_s, errors = self.config.frames_per_s, self.config.errors_per_minute
-        self.frame_limit = SingleGcra(Rate(frames_per_s, 2 * frames_per_s) if frames_per_s else UNLIMITED)
+        self.use_limits(self.config)
         self.renew_every_s = min(RENEW_EVERY_S, self.auth.ticket_s / 10)
-        self.error_limit = SingleGcra(Rate(errors / 60.0, errors))
         self.features = int(
             Feature.BATCH
             | (Feature.TICKET if self.auth.gives_tickets else Feature(0))
             | (Feature.LZ4 | Feature.LZ4_DICT_1 if self.compress else Feature(0))
         )
+
+    def use_limits(self, config: LinkConfig) -> None:
+        """Apply the limits of a configuration to all sessions, open ones included."""
+        self.config = config
+        self.users.max_per_user = config.connections_per_user
+        frames_per_s, errors = config.frames_per_s, config.errors_per_minute
+        self.frame_limit = SingleGcra(Rate(frames_per_s, 2 * frames_per_s) if frames_per_s else UNLIMITED)
+        self.error_limit = SingleGcra(Rate(errors / 60.0, errors))
 
     def hello(self, features: int) -> ServerHello:
         """Return the answer to HELLO now."""

@@ -116,7 +116,7 @@ async def test_a_signal_while_the_ledger_is_being_opened_ends_it_before_it_has_s
     config = configuration(ledger={"data_dir": str(tmp_path)})
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_serve, config)
+            nursery.start_soon(_serve, config, lambda: config, None)
             await trio.to_thread.run_sync(reached.wait)
             signal.raise_signal(signal.SIGTERM)
             await trio.testing.wait_all_tasks_blocked()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from broker.config import schema as module
 from broker.config.loader import field_docs
 from broker.config.schema import (
+    RELOADABLE,
     AuthConfig,
     Config,
     ConfigError,
@@ -19,6 +20,7 @@ from broker.config.schema import (
     ListenConfig,
     RoomConfig,
     TypeConfig,
+    changed_settings,
     is_loopback,
     load,
     problems_of,
@@ -284,3 +286,19 @@ def test_any_values_load_or_raise_config_error(values: dict[str, Any]) -> None:
         config, found = Config(), error.problems
     assert all(line.startswith("room.") for line in found)
     assert found or tomllib.loads(to_toml(config))["room"].keys() >= values.keys()
+
+
+def test_changed_settings_are_named() -> None:
+    one = load(None, {}, {"auth.secret": "x" * 32})
+    assert changed_settings(one, one) == []
+    other = load(None, {}, {"auth.secret": "y" * 32, "link.frames_per_s": 7, "listen.port": 1})
+    assert changed_settings(one, other) == ["listen.port", "link.frames_per_s", "auth.secret"]
+
+
+def test_every_reloadable_setting_exists() -> None:
+    config = load(None, {}, {})
+    assert {
+        f"{section}.{name}"
+        for section in config.__struct_fields__
+        for name in getattr(getattr(config, section), "__struct_fields__", ())
+    } >= RELOADABLE

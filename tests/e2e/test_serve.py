@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from pathlib import Path
 
 import click
 import pytest
 import trio
 
+from broker.auth.tokens import Authenticator
 from broker.cli.client import visit
-from protocol.clients import Disconnected, open_client
-from protocol.codes import CloseCode
+from broker.config.schema import AuthConfig
+from protocol.clients import ClientClosed, Disconnected, open_client
+from protocol.codes import CloseCode, Outcome
 from tests.support.processes import roomcast, serving
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -118,3 +121,40 @@ async def test_a_log_that_nobody_reads_does_not_stop_the_broker() -> None:
                     nursery.start_soon(knock)
         broker.signal(signal.SIGTERM)
         assert await broker.wait(20) == 0
+
+
+async def test_sighup_reloads_what_can_be_reloaded_and_never_ends_the_broker(tmp_path: Path) -> None:
+    file = tmp_path / "roomcast.toml"
+    secrets = ["a" * 32, "b" * 32]
+
+    def write(secret: str, more: str = "") -> None:
+        file.write_text(f'[auth]\nsecret = "{secret}"\n[ledger]\nephemeral = true\n{more}')
+
+    def token(secret: str) -> str:
+        return Authenticator(AuthConfig(secret=secret)).issue("ann")
+
+    async def is_refused(url: str, secret: str) -> bool:
+        try:
+            async with open_client(url, token(secret)) as client:
+                await client.join("lobby")
+        except ClientClosed:
+            return True
+        return False
+
+    write(secrets[0])
+    async with serving("--config", str(file)) as broker, open_client(broker.url, token(secrets[0])) as stays:
+        room = await stays.join("lobby")
+        write(secrets[1], "[link]\nheartbeat_s = 20.0\n")
+        broker.signal(signal.SIGHUP)
+        assert "auth.secret" in await broker.err.until("configuration reloaded")
+        assert "link.heartbeat_s" in await broker.err.until("need a restart")
+        assert await is_refused(broker.url, secrets[0])
+        assert not await is_refused(broker.url, secrets[1])
+        assert (await room.post_danmaku("still here")).outcome is Outcome.ACCEPTED
+        for wrong in ("[auth]\nsecret = 5\n", "not TOML", "[ledger]\nephemeral = true\n"):
+            file.write_text(wrong)
+            broker.signal(signal.SIGHUP)
+            await broker.err.until("configuration not reloaded")
+        assert not await is_refused(broker.url, secrets[1])
+        broker.signal(signal.SIGTERM)
+        assert await broker.wait() == 0
