@@ -44,6 +44,7 @@ from broker.rooms.hub import Hub
 from broker.rooms.room_store import RoomHistory, RoomStore
 from broker.sessions.context import SessionContext
 from broker.sessions.session import Session
+from broker.telemetry.logs import LogFile
 from broker.telemetry.loop_monitor import LoopMonitor
 from broker.telemetry.metrics import Stats
 from broker.users.inbox import Inboxes
@@ -63,14 +64,20 @@ class Broker:
     Construct it inside ``trio.run``: every part is there afterwards, and `stats` and `status` work before `run`.
     OSError if the TLS files cannot be used.
 
-    ``rng`` and ``wall_ms`` replace chance and the wall clock. What touches disk and network is made by the methods
-    ``_make_...``, so that a simulation can put its own there.
+    ``rng`` and ``wall_ms`` replace chance and the wall clock; the metrics count what ``log_file`` drops. What touches
+    disk and network is made by the methods ``_make_...``, so that a simulation can put its own there.
     """
 
     def __init__(
-        self, config: Config, *, rng: random.Random | None = None, wall_ms: Callable[[], int] | None = None
+        self,
+        config: Config,
+        *,
+        rng: random.Random | None = None,
+        wall_ms: Callable[[], int] | None = None,
+        log_file: LogFile | None = None,
     ) -> None:
         self.config = config
+        self.log_file = log_file
         self.addresses: tuple[tuple[str, int], ...] = ()
         self.draining = False
         self.stopped = trio.Event()

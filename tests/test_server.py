@@ -8,6 +8,7 @@ import pytest
 
 from broker.core.limits.overload import OverloadStage
 from broker.server import Broker
+from broker.telemetry.metrics import METRICS, collect
 from tests.support.broker import configuration
 
 
@@ -18,6 +19,7 @@ async def test_a_broker_has_stats_and_a_status_before_it_runs(tmp_path: Path, is
     stats = broker.stats()
     assert (stats.connections, stats.rooms, stats.posts, stats.stage) == (0, 0, 0, OverloadStage.NORMAL)
     assert stats.balanced
+    assert [metric for metric, _ in collect(broker)] == list(METRICS)
     _, words = broker.status()
     assert words["stage"] == 0
     assert (broker.inboxes is not None) == is_durable

@@ -110,7 +110,7 @@ async def _serve(config: Config, read: Callable[[], Config], log_file: LogFile |
     from broker.server import Broker, tune_process
 
     tune_process()
-    broker = Broker(config)
+    broker = Broker(config, log_file=log_file)
     async with trio.open_nursery() as nursery:
         with (
             trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,

@@ -40,7 +40,8 @@ class LogFile:
         self._queue: SimpleQueue[str | None] = SimpleQueue()
         self._counts = threading.Lock()
         self._waiting_chars = 0
-        self._dropped = 0
+        self.dropped = 0
+        """Lines dropped since the start."""
         self._thread = threading.Thread(target=self._work, name="log", daemon=True)
         self._thread.start()
 
@@ -48,7 +49,7 @@ class LogFile:
         """Take whole lines. Never waits for their reader."""
         with self._counts:
             if self._waiting_chars + len(text) > MAX_WAITING_CHARS:
-                self._dropped += 1
+                self.dropped += 1
                 return len(text)
             self._waiting_chars += len(text)
         self._queue.put(text)
@@ -73,12 +74,13 @@ class LogFile:
         self._thread.join(CLOSE_TIMEOUT_S)
 
     def _work(self) -> None:
+        reported = 0
         with suppress(OSError):  # nobody can read any more, so nobody can be told
             while (text := self._queue.get()) is not None:
                 self._write_out(text)
                 with self._counts:
                     self._waiting_chars -= len(text)
-                    dropped, self._dropped = self._dropped, 0
+                    dropped, reported = self.dropped - reported, self.dropped
                 if dropped:
                     self._write_out(
                         json.dumps({"event": "log lines dropped", "count": dropped, "level": "warning"}) + "\n"

@@ -54,6 +54,7 @@ def test_a_reader_that_stalls_holds_nobody_up_and_hears_later_what_it_missed() -
     told = sum(json.loads(read)["count"] for read in lines if read.startswith("{"))
     assert lines.count(line) + told == count
     assert told > count // 2
+    assert file.dropped == told
     assert lines[-1] == "at last\n"
 
 
