@@ -44,7 +44,7 @@ from broker.rooms.hub import Hub
 from broker.rooms.room_store import RoomHistory, RoomStore
 from broker.sessions.context import SessionContext
 from broker.sessions.session import Session
-from broker.telemetry.logs import LogFile
+from broker.telemetry.logs import LogFile, report_left_out
 from broker.telemetry.loop_monitor import LoopMonitor
 from broker.telemetry.metrics import Stats
 from broker.users.inbox import Inboxes
@@ -230,6 +230,7 @@ class Broker:
         busy_s = self.fanout.busy_s
         while True:
             await trio.sleep(SAMPLE_S)
+            report_left_out()
             now = self._clock()
             lag_s = self.loop_monitor.judge(max(0.0, now - sampled_at - SAMPLE_S))
             share = (self.fanout.busy_s - busy_s) / max(now - sampled_at, 1e-6)

@@ -244,7 +244,8 @@ class QueueConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     critical_bytes: Annotated[int, Meta(ge=64 * KIB, le=1024 * MIB)] = MIB
     """Bytes of lanes 0 to 2 after which a slow viewer is closed to come back and resume (Centrifugo: 1 MiB)."""
     total_bytes: Annotated[int, Meta(ge=MIB, le=1024 * 1024 * MIB)] = 512 * MIB
-    """Bytes of all queues together; near it the broker sheds load in stages."""
+    """Bytes of all queues together; near it the broker sheds load in stages, and at 95 % the viewers that are furthest
+    behind are closed to come back and resume, most bytes first."""
 
 
 class AuthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

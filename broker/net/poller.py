@@ -135,6 +135,10 @@ class Poller:
         """Connections that wait for their socket to take bytes."""
         return len(self._backlogged)
 
+    def backlogged_connections(self) -> list[Pollable]:
+        """Return the connections that wait for their socket to take bytes."""
+        return list(self._backlogged)
+
     @property
     def paused(self) -> int:
         """Connections whose reading is paused."""

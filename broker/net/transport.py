@@ -30,6 +30,10 @@ smaller read left in OpenSSL's buffer would not show in the epoll."""
 WRITE_BYTES = 64 * 1024
 """Joined into one write while catching up."""
 
+SHED_ABOVE = 0.95
+"""Part of the bytes of all queues above which the slowest links are ended."""
+SHED_TO = 0.85
+"""Part at which that ends."""
 LINGER_S = 2.0
 """How long a closed connection is still read, so that a reset does not destroy the reason of the close on its way."""
 
@@ -62,6 +66,10 @@ class Part(NamedTuple):
     lane: Lane
     weight: int
     key: int
+
+
+def _queued_bytes(transport: Transport) -> int:
+    return 0 if transport.queue is None else transport.queue.nbytes
 
 
 def _joined(parts: tuple[Part, ...]) -> bytes:
@@ -105,12 +113,38 @@ class TransportSettings:
     on_released: Callable[[Transport], None]
     """Called once for every connection that has left the poller."""
 
+    shed: int = 0
+    """Connections ended because all queues together were near their bound."""
+    is_shedding: bool = False
+
     def account(self, delta_bytes: int) -> None:
-        """Add to the budget what a queue has grown, or take away what it has shrunk."""
+        """Add to the budget what a queue has grown, or take away what it has shrunk.
+
+        Near the bound of all queues the links with the most bytes are ended, the given one perhaps among them.
+        """
         if delta_bytes > 0:
             self.budget.add(delta_bytes)
+            if self.budget.ratio > SHED_ABOVE and not self.is_shedding:
+                self._shed()
         elif delta_bytes:
             self.budget.remove(-delta_bytes)
+
+    def _shed(self) -> None:
+        """End backlogged links, most bytes first, until enough is free. O(n log n), seldom: each time frees a tenth."""
+        self.is_shedding = True
+        try:
+            waiting = [each for each in self.poller.backlogged_connections() if isinstance(each, Transport)]
+            for transport in sorted(waiting, key=_queued_bytes, reverse=True):
+                if self.budget.ratio <= SHED_TO:
+                    break
+                if not transport.state:
+                    self.shed += 1
+                    try:
+                        transport.on_stalled()
+                    except Exception as error:
+                        self.poller.crash(transport, error)
+        finally:
+            self.is_shedding = False
 
 
 class Transport:

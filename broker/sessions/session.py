@@ -63,6 +63,10 @@ __all__ = ["Session"]
 
 log = structlog.get_logger("roomcast.session")
 
+MAX_WAITING_ANSWERS = 64 * 1024
+"""Bytes of lanes 0-2 that wait for a link above which it is read once in `BACKLOG_READ_S` only: every request makes
+one more answer."""
+BACKLOG_READ_S = 1.0
 MAX_JOINED = 64
 """Answers in one write; a RESUME may have hundreds."""
 
@@ -165,11 +169,14 @@ class Session:
             self._throttle(frames)
 
     def _throttle(self, frames: int) -> None:
-        """Leave a flooding link unread until its frames fit the rate again."""
+        """Leave a flooding link unread until its frames fit the rate again, and one that does not take its answers."""
         context = self._context
         now, limit = context.poller.now, context.frame_limit
         self._frame_tat = limit.charge(self._frame_tat, now, frames)
         wait_s = limit.wait_s(self._frame_tat, now)
+        queue = self.transport.queue
+        if queue is not None and queue.critical_nbytes > MAX_WAITING_ANSWERS:
+            wait_s = max(wait_s, BACKLOG_READ_S)
         if wait_s and not self.transport.state:
             context.poller.pause_reading(self.transport, now + wait_s)
 

@@ -1,7 +1,8 @@
 """Logging: one JSON line (or one readable line) per state change, on standard error.
 
 User text never reaches a log line raw: structlog's renderers escape it, and `broker.sessions.session` logs only ids
-that it has checked. The logger is set up once, by the command line.
+that it has checked. Of each kind at most `LINES_PER_S` lines are written in a second; a line says how many were left
+out, so that no client can fill the disk with lines. The logger is set up once, by the command line.
 
 Whoever reads our standard error may stop reading: a journal that stands still, a terminal on hold. A broker must not
 stop with it, so it writes through a `LogFile`.
@@ -16,12 +17,16 @@ import sys
 import threading
 from contextlib import suppress
 from queue import SimpleQueue
+from time import monotonic
 
 import structlog
 
 from broker.config.schema import LogConfig
+from broker.core.limits.log_sampler import LogSampler
 
-__all__ = ["LogFile", "configure"]
+__all__ = ["LogFile", "configure", "report_left_out"]
+
+log = structlog.get_logger("roomcast.logs")
 
 MAX_WAITING_CHARS = 1024 * 1024
 """Log lines that wait for their reader, some 5,000; what comes then is counted, and dropped."""
@@ -92,6 +97,28 @@ class LogFile:
             data = data[os.write(self._descriptor, data) :]
 
 
+_sampler = LogSampler()
+_sampling = threading.Lock()
+"""The ledger's thread writes lines too."""
+
+
+def _sample(_logger: object, method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Drop a line of a kind of which there are too many in this second. Debug lines are all written."""
+    if method != "debug":
+        with _sampling:
+            if not _sampler.admits(str(line.get("event", "")), monotonic()):
+                raise structlog.DropEvent
+    return line
+
+
+def report_left_out() -> None:
+    """Write how many lines of each kind were left out. The server calls it a few times a second."""
+    with _sampling:
+        left_out = _sampler.take_left_out(monotonic())
+    for kind, count in left_out.items():
+        log.warning("log lines left out", of=kind, count=count)
+
+
 def configure(config: LogConfig, file: LogFile | None = None) -> None:
     """Send log lines of ``config.level`` and above to ``file`` (standard error) in ``config.format``."""
     renderer: structlog.typing.Processor
@@ -102,6 +129,7 @@ def configure(config: LogConfig, file: LogFile | None = None) -> None:
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
+            _sample,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             renderer,

@@ -128,6 +128,8 @@ METRICS: tuple[Metric, ...] = (
              "connection_limits.dropped", f"{_LIMITS}:dropped"),
     _counter("connections_closed", "Connections ended, by close code.", "context.closed", f"{_SESSION}:closed",
              label="code"),
+    _counter("connections_shed", "Slow connections closed because all queues together were near queue.total_bytes.",
+             "listener.transports.shed", "broker.net.transport:shed"),
     _counter("accept_errors", "Accepts that failed for want of descriptors or memory.", "listener.accept_errors",
              "broker.net.listener:accept_errors"),
     _counter("connections_detected", "Connections by detected protocol.", "listener.detector.opened",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import AsyncExitStack
 
 import pytest
 import trio
@@ -115,3 +116,45 @@ async def test_counters_after_a_gap_are_newer_than_those_before_it_and_older_tha
             frame, state = await ann.expect(State)
         heard.append(frame.sequence)
         assert heard == sorted(set(heard)), "a client drops what is not newer"
+
+
+async def test_stalled_links_together_stay_below_the_bound_and_the_slowest_are_closed_to_resume() -> None:
+    """Sockets that take nothing more, and critical events: each queue alone may hold 1 MiB, and so may all."""
+    total = 1024 * 1024
+    queue = {"total_bytes": total, "queue_bytes": 64 * 1024, "critical_bytes": total}
+    async with (
+        running_broker(link={**SMALL, "frames_per_s": 0, "connections_per_user": 99}, queue=queue) as broker,
+        joined_link(broker, "dev:max:host") as (host, room),
+        AsyncExitStack() as stalled,
+    ):
+        for number in range(12):
+            link, _ = await stalled.enter_async_context(joined_link(broker, f"dev:stalled-{number}"))
+            await _shrink(link)
+        highest = number = 0
+        with trio.fail_after(60):
+            while broker.context.closed[CloseCode.SLOW_VIEWER] < 3:
+                number += 1
+                await host.post(room, number, MessageType.ANNOUNCEMENT, ("很长的公告" * 60,))
+                await host.expect(Ack)
+                highest = max(highest, broker.budget.used_bytes)
+        assert highest <= total
+        assert broker.listener.transports.shed >= 3
+        assert broker.budget.mismatches == 0
+        assert len(broker.context.sessions) <= 10
+        await host.send((Ping(1), 0, 1))
+        await host.expect(Pong)
+
+
+async def test_answers_to_a_link_that_does_not_read_are_bounded() -> None:
+    async with running_broker(link={**SMALL, "frames_per_s": 0}) as broker, joined_link(broker, "dev:ann") as (ann, _):
+        await _shrink(ann)
+        (session,) = broker.context.sessions
+        highest = 0
+        with trio.move_on_after(1.5):
+            while True:
+                await ann.send(*[(Ping(1), 0, number) for number in range(500)])
+                queue = session.transport.queue
+                highest = max(highest, 0 if queue is None else queue.critical_nbytes)
+        assert highest > 0, "it did not read"
+        assert highest < 512 * 1024
+        assert broker.context.closed[CloseCode.SLOW_VIEWER] == 0

@@ -409,3 +409,22 @@ def test_a_read_leaves_nothing_in_openssl(credentials: Credentials) -> None:
             harness.turn()
             assert link.transport.sock.pending() == 0
         assert link.heard() == data
+
+
+def test_near_the_bound_of_all_queues_the_links_with_the_most_bytes_end_first() -> None:
+    with connection_harness(limits=QueueLimits(frames=9, queue_bytes=1 << 20, critical_bytes=1 << 20)) as harness:
+        harness.budget.limit_bytes = 100_000
+        links = []
+        for waiting in (30_000, 10_000, 40_000, 5_000):
+            transport, owner, _ = harness.add(TcpTransport)
+            transport.start_backlog((Part(bytes(waiting), Lane.CONTROL, 0, 0),), 0)
+            links.append((transport, owner))
+        assert [bool(owner.closed) for _, owner in links] == [False] * 4
+        small, _ = links[1]
+        small.write(bytes(12_000), Lane.COMMERCE)
+        assert [bool(owner.closed) for _, owner in links] == [False, False, True, False]
+        assert links[2][1].closed == [(CloseCode.SLOW_VIEWER, "too slow")]
+        assert (harness.budget.used_bytes, harness.budget.mismatches, harness.transports.shed) == (57_000, 0, 1)
+        small.write(bytes(60_000), Lane.COMMERCE)
+        assert [bool(owner.closed) for _, owner in links] == [False, True, True, False], "also the one that writes"
+        assert harness.budget.used_bytes == 35_000

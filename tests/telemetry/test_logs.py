@@ -6,10 +6,11 @@ import json
 import os
 import threading
 
+import pytest
 import structlog
 
 from broker.config.schema import LogConfig
-from broker.telemetry.logs import MAX_WAITING_CHARS, LogFile, configure
+from broker.telemetry.logs import MAX_WAITING_CHARS, LogFile, configure, report_left_out
 
 
 def read_until_closed(descriptor: int) -> list[str]:
@@ -23,12 +24,36 @@ def test_lines_come_in_order_and_the_last_ones_before_the_end() -> None:
     configure(LogConfig(level="info"), file)
     log = structlog.get_logger()
     for number in range(100):
-        log.info("弹幕", number=number)
+        log.info(f"弹幕 {number % 20}", number=number)  # above ten of a kind in a second they are sampled
     file.close()
     os.close(writer)
     lines = [json.loads(line) for line in read_until_closed(reader)]
     assert [line["number"] for line in lines] == list(range(100))
-    assert {line["event"] for line in lines} == {"弹幕"}
+    assert [line["event"] for line in lines] == [f"弹幕 {number % 20}" for number in range(100)]
+
+
+def test_of_many_lines_of_a_kind_ten_are_written_and_the_others_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("broker.telemetry.logs.monotonic", lambda: now)
+    reader, writer = os.pipe()
+    file = LogFile(writer)
+    configure(LogConfig(level="info"), file)
+    log = structlog.get_logger()
+    for number in range(1000):
+        log.info("auth refused", number=number)
+        log.error("room crashed") if number < 3 else log.debug("link closed")
+    report_left_out()
+    now = 101.5
+    report_left_out()
+    report_left_out()
+    log.info("auth refused", number=1000)
+    file.close()
+    os.close(writer)
+    lines = [json.loads(line) for line in read_until_closed(reader)]
+    assert [line["number"] for line in lines if line["event"] == "auth refused"] == [*range(10), 1000]
+    assert sum(line["event"] == "room crashed" for line in lines) == 3
+    (left_out,) = [line for line in lines if line["event"] == "log lines left out"]
+    assert (left_out["of"], left_out["count"]) == ("auth refused", 990)
 
 
 def test_a_reader_that_stalls_holds_nobody_up_and_hears_later_what_it_missed() -> None:

@@ -234,7 +234,8 @@ class TickPacer:
 class ByteBudget:
     """Bytes that wait anywhere in the broker against the bytes that may.
 
-    ``limit_bytes`` >= 1. It refuses nothing: its ratio drives the stages, and every queue has a bound of its own.
+    ``limit_bytes`` >= 1. It refuses nothing: its ratio drives the stages, and near the limit the transports end the
+    slowest links (`broker.net.transport`).
     """
 
     __slots__ = ("limit_bytes", "mismatches", "used_bytes")
