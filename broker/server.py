@@ -23,7 +23,7 @@ import trio
 
 from broker.auth.tickets import ticket_key
 from broker.auth.tokens import Authenticator
-from broker.config.schema import RELOADABLE, Config, changed_settings, reloaded
+from broker.config.schema import RELOADABLE, Config, changed_settings, reloaded, without_limit
 from broker.core.limits.overload import ByteBudget, OverloadMonitor, OverloadStage
 from broker.core.limits.rate_limit import Rate
 from broker.core.net.connection_limits import ConnectionLimits
@@ -162,6 +162,8 @@ class Broker:
                 await nursery.start(self.poller.run)
                 nursery.start_soon(self._sample)
                 self.addresses = await nursery.start(self.listener.run)
+                if unbounded := without_limit(self.config):
+                    log.warning("settings of 0 switch limits off", settings=unbounded)
                 log.info("serving", addresses=self.addresses, max_connections=self.max_connections)
                 task_status.started()
         finally:

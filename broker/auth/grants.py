@@ -95,6 +95,11 @@ class Grant:
     rooms: tuple[RoomGrant, ...]
     expires_at: int = 0
 
+    @property
+    def is_app(self) -> bool:
+        """Whether this is the platform's own backend, in some room at least."""
+        return self.role is Role.APP or any(entry.role is Role.APP for entry in self.rooms)
+
     def room_grant(self, room_name: str) -> RoomGrant | None:
         """Return the first entry that matches ``room_name``; None = not granted. O(entries): asked at JOIN only."""
         for entry in self.rooms:

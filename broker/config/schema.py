@@ -44,6 +44,7 @@ __all__ = [
     "load",
     "problems_of",
     "to_toml",
+    "without_limit",
 ]
 
 ENV_PREFIX = "ROOMCAST_"
@@ -75,7 +76,7 @@ RELOADABLE = frozenset(
     {
         "log.level", "auth.secret", "auth.secret_file", "auth.issuer", "auth.leeway_s", "auth.guest_access",
         "auth.cache_tokens", "listen.tls_cert", "listen.tls_key", "link.frames_per_s", "link.errors_per_minute",
-        "link.connections_per_user", "link.allowed_origins",
+        "link.connections_per_user", "link.allowed_origins", "link.app_frames_per_s", "link.app_connections_per_user",
     }
 )  # fmt: skip
 """Settings that take effect on SIGHUP; the others need a restart."""
@@ -125,6 +126,10 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """Failed requests in a minute after which the link is closed: a broken client must not fill the logs."""
     frames_per_s: Annotated[int, Meta(ge=0, le=1_000_000)] = 200
     """Frames a link may send in the long run, 0 = no limit; above it the link is read more slowly, never refused."""
+    app_frames_per_s: Annotated[int, Meta(ge=0, le=1_000_000)] = 5000
+    """The same for a link of the platform's backend (role app), 0 = no limit."""
+    app_connections_per_user: Annotated[int, Meta(ge=1, le=100_000)] = 100
+    """Connections one user id of the role app may hold: every process of a backend has some."""
     write_timeout_s: Annotated[float, Meta(ge=0.1, le=3600)] = 10.0
     """A viewer that is behind and takes no byte for so long is cut with a resumable code (NATS: 10)."""
     drain_s: Annotated[float, Meta(ge=0, le=600)] = 10.0
@@ -191,9 +196,9 @@ class RoomConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     merge: bool | None = None
     """Merge equal danmaku of one tick into one entry with a count."""
     chat_budget_per_s: Annotated[int, Meta(ge=0, le=10_000)] | None = None
-    """Danmaku a viewer of the full tier is shown a second; nobody reads more than about 20."""
+    """Danmaku a viewer of the full tier is shown a second, 0 = all; nobody reads more than about 20."""
     paid_budget_per_s: Annotated[int, Meta(ge=0, le=10_000)] | None = None
-    """Paid entries a viewer is shown a second."""
+    """Paid entries a viewer is shown a second, 0 = all at once."""
     tick_ms: Annotated[int, Meta(ge=10, le=10_000)] | None = None
     """Shortest interval between two ticks of a room."""
     tick_max_ms: Annotated[int, Meta(ge=10, le=60_000)] | None = None
@@ -211,6 +216,14 @@ class RoomConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     back to a room, staff and the app cost nothing of it."""
     user_joins_burst: Annotated[int, Meta(ge=1, le=10_000)] | None = None
     """Rooms one user may newly enter at once; not set = at least twice link.rooms_per_connection."""
+    staff_posts_per_s: Annotated[float, Meta(ge=0.001, le=100_000)] | None = None
+    """Danmaku, announcements and phases that one moderator, assistant or host may post in a room a second."""
+    staff_posts_burst: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    """The same at once."""
+    app_posts_per_s: Annotated[float, Meta(ge=0.001, le=100_000)] | None = None
+    """The same of the platform's backend (role app) a second; gifts do not count."""
+    app_posts_burst: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    """The same at once."""
     likes_per_s: Annotated[float, Meta(ge=0.001, le=100_000)] | None = None
     """Likes of one user that count a second."""
     snapshot_danmaku: Annotated[int, Meta(ge=0, le=64)] = 20
@@ -230,7 +243,7 @@ class RoomConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 POLICY_FIELDS = (
     "admit_per_window", "window_ms", "reserved", "merge", "chat_budget_per_s", "paid_budget_per_s", "tick_ms",
     "tick_max_ms", "duplicate_window_s", "compress", "user_chat_per_s", "user_chat_burst", "user_joins_per_s",
-    "user_joins_burst", "likes_per_s",
+    "user_joins_burst", "staff_posts_per_s", "staff_posts_burst", "app_posts_per_s", "app_posts_burst", "likes_per_s",
 )  # fmt: skip
 
 
@@ -427,6 +440,23 @@ def to_toml(config: Config, comments: bool = True) -> str:
     The secret itself is never written, so a config whose secret is not in a file does not come back whole.
     """
     return write_toml(config, comments=comments)
+
+
+def without_limit(config: Config) -> list[str]:
+    """Return the names of settings whose 0 switches a limit off that there is by default."""
+    return [
+        f"{section}.{name}"
+        for section, names in _ZERO_IS_NO_LIMIT.items()
+        for name in names
+        if getattr(getattr(config, section), name) == 0
+    ]
+
+
+_ZERO_IS_NO_LIMIT = {
+    "link": ("frames_per_s", "app_frames_per_s"),
+    "admission": ("per_address",),
+    "room": ("chat_budget_per_s", "paid_budget_per_s"),
+}
 
 
 def is_loopback(host: str) -> bool:

@@ -67,6 +67,8 @@ class SessionContext:
     """Incoming must-deliver messages."""
     frame_limit: SingleGcra = field(init=False)
     """Frames of one link, in bursts of two seconds."""
+    app_frame_limit: SingleGcra = field(init=False)
+    """The same for links of the role APP."""
     error_limit: SingleGcra = field(init=False)
     """ERROR replies to one link."""
     features: int = field(init=False)
@@ -99,7 +101,9 @@ class SessionContext:
         self.config = config
         self.users.max_per_user = config.connections_per_user
         frames_per_s, errors = config.frames_per_s, config.errors_per_minute
-        self.frame_limit = SingleGcra(Rate(frames_per_s, 2 * frames_per_s) if frames_per_s else UNLIMITED)
+        self.users.max_per_app = config.app_connections_per_user
+        self.frame_limit = _frame_limit(frames_per_s)
+        self.app_frame_limit = _frame_limit(config.app_frames_per_s)
         self.error_limit = SingleGcra(Rate(errors / 60.0, errors))
 
     def hello(self, features: int) -> ServerHello:
@@ -112,3 +116,7 @@ class SessionContext:
                 tuple(CustomType(rule.type, rule.name, rule.lane) for rule in self.types.custom.values()), SERVER_NAME,
             )  # fmt: skip
         return tuple.__new__(ServerHello, (VERSION, features, self.unix_ms(), *self._hello[3:]))
+
+
+def _frame_limit(frames_per_s: int) -> SingleGcra:
+    return SingleGcra(Rate(frames_per_s, 2 * frames_per_s) if frames_per_s else UNLIMITED)

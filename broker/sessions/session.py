@@ -89,6 +89,7 @@ class Session:
         "_features",
         "_frame_tat",
         "_grant",
+        "_is_app",
         "_missed_chat",
         "_out",
         "_renew_at",
@@ -116,6 +117,8 @@ class Session:
         """Frames for one write at the end of that."""
         self._error_tat = 0.0
         self._frame_tat = 0.0
+        self._is_app = False
+        """Whether this is a link of the platform's backend, which has limits of its own."""
         self._missed_chat = 0
         self._renew_at = 0.0
         """From when on a PING gets a new ticket (monotonic seconds)."""
@@ -171,7 +174,7 @@ class Session:
     def _throttle(self, frames: int) -> None:
         """Leave a flooding link unread until its frames fit the rate again, and one that does not take its answers."""
         context = self._context
-        now, limit = context.poller.now, context.frame_limit
+        now, limit = context.poller.now, context.app_frame_limit if self._is_app else context.frame_limit
         self._frame_tat = limit.charge(self._frame_tat, now, frames)
         wait_s = limit.wait_s(self._frame_tat, now)
         queue = self.transport.queue
@@ -392,9 +395,11 @@ class Session:
             log.info("auth refused", address=address, why=error.detail)
             self.close(CloseCode.AUTH_FAILED, str(error))
             return
-        if not context.users.add(grant.user_id, self):
-            self.close(CloseCode.TOO_MANY_FOR_USER, f"at most {context.users.max_per_user} links a user")
+        is_app = grant.is_app
+        if not context.users.add(grant.user_id, self, is_app=is_app):
+            self.close(CloseCode.TOO_MANY_FOR_USER, f"at most {context.users.most(is_app=is_app)} links a user")
             return
+        self._is_app = is_app
         self._grant = grant
         self.transport.authenticated = True
         limits.authenticated(address)

@@ -24,10 +24,12 @@ class UserSession(Protocol):
 
 
 class UserRegistry:
-    """Open sessions by user id. ``max_per_user``: more sessions of one user are refused."""
+    """Open sessions by user id. More sessions of one user than ``max_per_user`` (of the role APP:
+    ``max_per_app``) are refused."""
 
-    def __init__(self, max_per_user: int) -> None:
+    def __init__(self, max_per_user: int, max_per_app: int | None = None) -> None:
         self.max_per_user = max_per_user
+        self.max_per_app = max_per_user if max_per_app is None else max_per_app
         self._sessions: dict[str, tuple[UserSession, ...]] = {}
 
     def __len__(self) -> int:
@@ -46,10 +48,14 @@ class UserRegistry:
         """Return a user's open sessions, the oldest first."""
         return self._sessions.get(user_id, ())
 
-    def add(self, user_id: str, session: UserSession) -> bool:
-        """Register a session that has logged in. Returns False, and registers nothing, above ``max_per_user``."""
+    def most(self, *, is_app: bool) -> int:
+        """Return how many sessions a user may have."""
+        return self.max_per_app if is_app else self.max_per_user
+
+    def add(self, user_id: str, session: UserSession, *, is_app: bool = False) -> bool:
+        """Register a session that has logged in. Returns False, and registers nothing, above `most`."""
         sessions = self._sessions.get(user_id, ())
-        if len(sessions) >= self.max_per_user:
+        if len(sessions) >= self.most(is_app=is_app):
             return False
         self._sessions[user_id] = (*sessions, session)
         return True

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, get_args
@@ -25,6 +27,7 @@ from broker.config.schema import (
     load,
     problems_of,
     to_toml,
+    without_limit,
 )
 from protocol.codes import MESSAGE_TYPES, Lane, MessageType, Role, TypeRule
 
@@ -302,3 +305,27 @@ def test_every_reloadable_setting_exists() -> None:
         for section in config.__struct_fields__
         for name in getattr(getattr(config, section), "__struct_fields__", ())
     } >= RELOADABLE
+
+
+def test_a_zero_that_switches_a_limit_off_is_named() -> None:
+    assert without_limit(load(None, {}, {})) == []
+    off = {"link": {"frames_per_s": 0}, "admission": {"per_address": 0}, "room": {"paid_budget_per_s": 0}}
+    names = ["link.frames_per_s", "admission.per_address", "room.paid_budget_per_s"]
+    assert without_limit(load(None, {}, off)) == names
+
+
+PLAIN_ZERO = {
+    "leeway_s", "drain_s", "reserved", "snapshot_danmaku", "history_entries", "history_s", "cache_tokens",
+    "resume_events",
+}  # fmt: skip
+"""Settings where 0 is a number as any other: none of it."""
+
+
+def test_every_setting_that_may_be_zero_says_what_zero_means() -> None:
+    lines = to_toml(Config()).splitlines()
+    settings = [
+        (above, line.removeprefix("# ").split(" ")[0]) for above, line in itertools.pairwise(lines) if "(0 to " in above
+    ]
+    assert len(settings) > len(PLAIN_ZERO)
+    silent = {name for above, name in settings if not re.search(r"\b0 (=|takes) ", above.split("(0 to ")[0])}
+    assert silent == PLAIN_ZERO

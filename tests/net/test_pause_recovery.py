@@ -146,7 +146,9 @@ async def show(directory: Path, lift: Lift, **overrides: object) -> AsyncIterato
     link = {"frames_per_s": 0, "send_buffer_bytes": 16384}
     viewer = Viewer()
     async with (
-        durable_broker(directory, link=link, room={"admit_per_window": 100_000}, **overrides) as broker,
+        durable_broker(
+            directory, link=link, room={"admit_per_window": 100_000, "staff_posts_burst": 100_000}, **overrides
+        ) as broker,
         open_client(f"roomcast://127.0.0.1:{broker.addresses[0][1]}", "dev:max:host") as host,
         open_client(
             f"roomcast://127.0.0.1:{broker.addresses[0][1]}", "dev:ann", connect=lift.dial, rng=random.Random(1)

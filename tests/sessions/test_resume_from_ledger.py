@@ -89,7 +89,7 @@ async def test_a_ring_that_has_moved_on_meanwhile_is_asked_of_the_disk_again(dir
 
 async def test_a_flood_of_events_during_resumes_skips_nothing_and_repeats_nothing(directory: Path) -> None:
     rng = random.Random(3)
-    async with durable_broker(directory, room=SHORT, link={"frames_per_s": 0}) as broker:
+    async with durable_broker(directory, room={**SHORT, "staff_posts_burst": 1000}, link={"frames_per_s": 0}) as broker:
         async with joined_link(broker, "dev:max:host") as (host, room), trio.open_nursery() as nursery:
             epoch = broker.hub.room(room).state.epoch  # type: ignore[union-attr]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -500,6 +501,26 @@ async def test_a_ticket_is_renewed_once_in_a_while_only() -> None:
             await link.send((Ping(1, True), 0, number))
         tickets = [(await link.expect(Pong))[1].ticket for _ in range(5)]
         assert [bool(ticket) for ticket in tickets] == [True, False, False, False, False]
+
+
+async def test_a_backend_has_links_and_frames_of_its_own() -> None:
+    link = {"connections_per_user": 1, "app_connections_per_user": 3, "frames_per_s": 1, "app_frames_per_s": 100_000}
+    async with running_broker(link=link) as broker, AsyncExitStack() as links:
+        for _ in range(3):
+            app = await links.enter_async_context(raw_link(broker))
+            await app.login("dev:shop:app")
+        more = await links.enter_async_context(raw_link(broker))
+        await more.hello()
+        await more.send((Auth("dev:shop:app"), 0, 0))
+        goaway = await more.expect_close()
+        assert (goaway.code, goaway.reason) == (CloseCode.TOO_MANY_FOR_USER, "at most 3 links a user")
+        ann = await links.enter_async_context(raw_link(broker))
+        await ann.login("dev:ann")
+        for link_of, paused in ((app, 0), (ann, 1)):
+            await link_of.send(*[(Ping(1), 0, number) for number in range(20)])
+            for _ in range(20):
+                await link_of.expect(Pong)
+            assert broker.poller.paused == paused
 
 
 async def test_many_failed_log_ins_of_an_address_stop_its_unknown_tokens_only() -> None:

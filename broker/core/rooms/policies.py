@@ -101,6 +101,10 @@ class Policy:
     """Danmaku of one user."""
     user_likes: Rate = UNLIMITED
     """Likes of one user that count."""
+    staff_posts: Rate = UNLIMITED
+    """Danmaku, announcements and phases of one user of the roles MODERATOR to HOST in a room."""
+    app_posts: Rate = UNLIMITED
+    """The same of one user of the role APP; gifts do not count."""
     user_joins: Rate = UNLIMITED
     """Joins of one user, in all rooms together; returning to a room costs nothing (`JoinLimit`)."""
 
@@ -161,6 +165,8 @@ _TABLE = (
         duplicate_window_s=30.0,
         user_chat=Rate(1.0, 3),
         user_likes=Rate(20.0, 20),  # nobody taps faster; clients report once a second
+        staff_posts=Rate(50.0, 500),  # no person is so fast, but a tool with a defect is
+        app_posts=Rate(1000.0, 2000),  # several times what a room shows in a second
         user_joins=Rate(1.0, 32),  # two links with 16 new rooms each at once, then a change of room a second
     ),
     Policy(
@@ -215,9 +221,9 @@ def policy_from(name: str, overrides: Mapping[str, Any] | None = None) -> Policy
     """Return the policy called ``name`` with single fields replaced.
 
     ``overrides``: fields of `Policy`, and ``user_chat_per_s``, ``user_chat_burst``, ``user_joins_per_s``,
-    ``user_joins_burst``, ``likes_per_s`` for those parts of a `Rate`. What hangs together follows when only one side
-    is given: ``reserved`` and the allowlist keep their proportion to ``admit_per_window``, ``tick_ms`` <=
-    ``tick_max_ms``, likes may burst for one second.
+    ``user_joins_burst``, the same of ``staff_posts`` and ``app_posts``, ``likes_per_s`` for those parts of a `Rate`.
+    What hangs together follows when only one side is given: ``reserved`` and the allowlist keep their proportion to
+    ``admit_per_window``, ``tick_ms`` <= ``tick_max_ms``, likes may burst for one second.
     Unknown names and numbers that do not fit together: ValueError.
     """
     # Any: the values are what the fields are; dataclasses.replace and __post_init__ judge them.
@@ -225,7 +231,7 @@ def policy_from(name: str, overrides: Mapping[str, Any] | None = None) -> Policy
     if policy is None:
         raise ValueError(f"there is no policy {name!r}, but {', '.join(POLICIES)}")
     changes = dict(overrides or {})
-    for field in ("user_chat", "user_joins"):
+    for field in ("user_chat", "user_joins", "staff_posts", "app_posts"):
         per_s, burst = changes.pop(f"{field}_per_s", None), changes.pop(f"{field}_burst", None)
         if per_s is not None or burst is not None:
             own: Rate = getattr(policy, field)

@@ -111,6 +111,8 @@ class RoomState(Generic[T]):
         self._admission = policy.admission()
         self._chat_limit = Gcra(policy.user_chat)
         self._like_limit = Gcra(policy.user_likes)
+        self._staff_limit = Gcra(policy.staff_posts)
+        self._app_limit = Gcra(policy.app_posts)
         self._custom_limits = {rule.type: Gcra(rule.rate) for rule in rules.custom.values()}
         self._unique = policy.duplicate_window_s > 0
         self._duplicates = DuplicateFilter(policy.duplicate_window_s)
@@ -168,16 +170,17 @@ class RoomState(Generic[T]):
         kind, _, payload = post
         text = payload[0]
         folded = normalize(text) if self._folds else None
-        if author.role < _MODERATOR:
-            wait_s = self._chat_limit.try_acquire(user_id, now)
-            if wait_s:
-                return (Reply(ticket, Outcome.LIMITED, _retry_ms(wait_s)),)
-            if self._unique and self._duplicates.is_duplicate(user_id, folded or "", now):
-                return (Reply(ticket, Outcome.REJECTED, ErrorCode.DUPLICATE_TEXT),)
+        is_staff = author.role >= _MODERATOR
+        limit = self._limit_of_staff(author) if is_staff else self._chat_limit
+        wait_s = limit.try_acquire(user_id, now)
+        if wait_s:
+            return (Reply(ticket, Outcome.LIMITED, _retry_ms(wait_s)),)
+        if not is_staff and self._unique and self._duplicates.is_duplicate(user_id, folded or "", now):
+            return (Reply(ticket, Outcome.REJECTED, ErrorCode.DUPLICATE_TEXT),)
         style = payload[1] if kind == _DANMAKU else None
         item = PendingDanmaku(kind, user_id, author.name, text, style, None, now, folded)
         effects = self._offer(ticket, item, now)
-        if not effects and self._unique and author.role < _MODERATOR:
+        if not effects and self._unique and not is_staff:
             self._duplicates.mark(user_id, folded or "", now)
         return effects
 
@@ -207,13 +210,26 @@ class RoomState(Generic[T]):
         return (Reply(ticket, Outcome.ACCEPTED, counted),)
 
     def _post_event(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
-        return self._publish(ticket, author, post, Lane.CONTROL, now, at_ms)
+        key = _key(author, post)
+        known = self._stream.known(key, ticket, now)
+        if known is not None:
+            return known
+        wait_s = self._limit_of_staff(author).try_acquire(author.user_id, now)
+        if wait_s:
+            return (Reply(ticket, Outcome.LIMITED, _retry_ms(wait_s)),)
+        return self._publish(ticket, author, post, key, Lane.CONTROL, now, at_ms)
+
+    def _limit_of_staff(self, author: Author) -> Gcra:
+        return self._app_limit if author.role is Role.APP else self._staff_limit
 
     def _post_phase(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
         key = _key(author, post)
         known = self._stream.known(key, ticket, now)
         if known is not None:
             return known
+        wait_s = self._limit_of_staff(author).try_acquire(author.user_id, now)
+        if wait_s:
+            return (Reply(ticket, Outcome.LIMITED, _retry_ms(wait_s)),)
         self._stream.begin(key)
         asked = (PendingReply(ticket, Outcome.ACCEPTED, key),)
         return self.set_phase(RoomPhase(post.payload[0]), author.user_id, now, at_ms, asked)
@@ -234,8 +250,10 @@ class RoomState(Generic[T]):
 
     def _post_custom(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
         rule = self._rules.custom[post.type]
+        key = None
         if rule.lane is not Lane.CHAT:
-            known = self._stream.known(_key(author, post), ticket, now)
+            key = _key(author, post)
+            known = self._stream.known(key, ticket, now)
             if known is not None:
                 return known
         wait_s = self._custom_limits[post.type].try_acquire(author.user_id, now)
@@ -246,16 +264,12 @@ class RoomState(Generic[T]):
                 post.type, author.user_id, author.name, repr(post.payload), extra=post.payload, at=now
             )
             return self._offer(ticket, item, now)
-        return self._refused(ticket, rule.lane, now) or self._publish(ticket, author, post, rule.lane, now, at_ms)
+        return self._refused(ticket, rule.lane, now) or self._publish(ticket, author, post, key, rule.lane, now, at_ms)
 
     def _publish(
-        self, ticket: T, author: Author, post: Post, lane: Lane, now: float, at_ms: int
+        self, ticket: T, author: Author, post: Post, key: OperationKey | None, lane: Lane, now: float, at_ms: int
     ) -> Sequence[Effect[T]]:
-        """Put a posted event on its way into the stream, unless it has been there."""
-        key = _key(author, post)
-        known = self._stream.known(key, ticket, now)
-        if known is not None:
-            return known
+        """Put a posted event, whose key is not known yet, on its way into the stream."""
         self._stream.begin(key)
         self._stream.admit(lane)
         event = Event(post.type, at_ms, author.user_id, author.name, post.payload)
@@ -476,11 +490,8 @@ class RoomState(Generic[T]):
     @property
     def is_unused(self) -> bool:
         """Whether nothing was ever posted here; that users came in does not count."""
-        return (
-            not self.last_offset
-            and not self._likes.total
-            and not any(lane.admitted for lane in self.accounts()[: Lane.AMBIENT])
-        )
+        was_posted = any(lane.admitted for lane in self.accounts()[: Lane.AMBIENT])
+        return not (self.last_offset or self._likes.total or was_posted)
 
     def snapshot(self, name: str, role: Role, tier: Tier) -> Joined:
         """Return the answer to a JOIN: the room called ``name`` as it is now, for a member with a role and a tier."""
@@ -493,7 +504,7 @@ class RoomState(Generic[T]):
 
     def event_counters(self) -> dict[str, int]:
         """Return what the room has counted beside its accounts: the keys are those of ``broker.telemetry.metrics``."""
-        limits = (self._chat_limit, self._like_limit, *self._custom_limits.values())
+        limits = (self._chat_limit, self._like_limit, self._staff_limit, self._app_limit, *self._custom_limits.values())
         return {
             "duplicates": self._duplicates.refused,
             "duplicate_marks_lost": self._duplicates.forgotten,
@@ -545,8 +556,8 @@ class RoomState(Generic[T]):
 
     def sweep(self, now: float) -> None:
         """Forget limiter keys that no longer matter; cheap, call it now and then."""
-        self._chat_limit.sweep(now)
-        self._like_limit.sweep(now)
+        for limit in (self._chat_limit, self._like_limit, self._staff_limit, self._app_limit):
+            limit.sweep(now)
         for limit in self._custom_limits.values():
             limit.sweep(now)
 

@@ -205,6 +205,7 @@ def test_the_default_is_ours_and_the_others_are_the_four_anchors_and_off() -> No
                 "chat_budget_per_s": 20, "paid_budget_per_s": 10, "tiers": True, "pick": Pick.FAIR, "tick_ms": 100,
                 "tick_max_ms": 1000, "compress": True, "duplicate_window_s": 30.0, "user_chat": Rate(1, 3),
                 "user_likes": Rate(20, 20), "user_joins": Rate(1, 32),
+                "staff_posts": Rate(50, 500), "app_posts": Rate(1000, 2000),
             },
         ),
         ("tencent", {"admit_per_window": 40, "window_ms": 1000, "reserved": 0, "chat_budget_per_s": 0}),
@@ -222,6 +223,7 @@ def test_the_figures_are_the_published_ones(policy: str, expected: dict[str, Any
 def test_what_a_service_does_not_publish_takes_nothing_away(policy: str) -> None:
     rules = POLICIES[policy]
     assert (rules.user_chat, rules.user_likes, rules.user_joins) == (UNLIMITED,) * 3
+    assert (rules.staff_posts, rules.app_posts) == (UNLIMITED,) * 2
     assert (rules.duplicate_window_s, rules.merge, rules.tiers, rules.exempt_lanes) == (0.0, False, False, frozenset())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -86,13 +87,39 @@ def test_style_travels_only_where_there_is_one() -> None:
     assert [entry.payload for entry in out.ticks[0].entries] == [("a", (1, 2, 0)), ("heart",)]
 
 
-def test_staff_are_not_limited_but_everybody_else_is() -> None:
+def test_staff_may_post_more_at_once_than_viewers() -> None:
     room = a_room()
     for role, expected in ((Role.VIEWER, 3), (Role.MODERATOR, 8)):
         person = Person(role.name, role)
         effects = [room.post(n, person, danmaku(f"{role} {n}"), 1.0, 0) for n in range(8)]
         assert sum(not each for each in effects) == expected
         assert all(each[0].outcome is Outcome.LIMITED and each[0].detail > 0 for each in effects if each)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("role", [Role.MODERATOR, Role.ASSISTANT, Role.HOST, Role.APP])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda number: danmaku(f"text {number}"),
+        lambda number: Post(MessageType.ANNOUNCEMENT, f"id-{number}", AnnouncementPayload("news")),
+        lambda number: Post(MessageType.ROOM_PHASE, f"id-{number}", PhasePayload(RoomPhase.PAUSED)),
+    ],
+)
+def test_staff_and_the_app_have_limits_of_their_own(role: Role, make: Callable[[int], Post]) -> None:
+    limits = {"staff_posts_burst": 5, "staff_posts_per_s": 2.0, "app_posts_burst": 9, "app_posts_per_s": 4.0}
+    room, author = a_room(**limits), Person("max", role)
+    burst, wait_ms = (9, 250) if role is Role.APP else (5, 500)
+    fates = [outcomes(room.post(number, author, make(number), 1.0, 0)) for number in range(burst + 2)]
+    limited = [number for number, found in enumerate(fates) if found.get(number) is Outcome.LIMITED]
+    assert limited == [burst, burst + 1]
+    (reply,) = room.post(99, author, make(99), 1.0, 0)
+    assert isinstance(reply, Reply)
+    assert reply.detail == pytest.approx(wait_ms, abs=1)
+    again = outcomes(room.post(100, author, make(0), 1.0, 0)).get(100)
+    if make(0).type != MessageType.DANMAKU:
+        assert again is not Outcome.LIMITED, "a known key costs nothing"
+    assert outcomes(room.post(101, author, make(101), 1.6, 0)).get(101) is not Outcome.LIMITED
+    assert outcomes(room.post(102, Person("eve", role), make(102), 1.6, 0)).get(102) is not Outcome.LIMITED
 
 
 def test_over_quota_is_refused_by_policies_that_drop_and_sampled_by_ours() -> None:
