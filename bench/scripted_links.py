@@ -22,7 +22,8 @@ import trio
 import trio.testing
 
 from bench.load.books import SINGLE, STREAM_TICK, Books
-from bench.load.links import CODECS, Link, LinkState, Manner, judge, link_report, missing_danmaku
+from bench.load.client_link import LinkState
+from bench.load.links import CODECS, Link, Manner, judge, link_report, missing_danmaku
 from bench.load.publishers import Schedule, StreamSpec
 from bench.load.texts import PHRASES, REFRAINS, base36, stamped
 from bench.machine import facts

@@ -13,8 +13,8 @@ import msgspec
 
 from bench.load.books import STREAM_TICK
 from bench.load.child import first_order, set_alarm
-from bench.load.links import Link, LinkState, ViewerSpec
-from bench.load.sockets import handshake_request
+from bench.load.client_link import LinkState
+from bench.load.links import Link, ViewerSpec
 from bench.load.viewers import Viewers
 
 __all__ = ["CHANNEL", "PATH", "ROOM", "ForeignViewers"]
@@ -39,18 +39,19 @@ class ForeignViewers(Viewers):
     def _advance(self, link: Link) -> None:
         if link.state is LinkState.CONNECTING:
             assert link.sock is not None
-            failure = link.sock.getsockopt(1, 4)
-            if failure:
-                self.errors[f"connect: {failure}"] += 1
+            try:
+                link.check_connected()
+            except OSError as error:
+                self.errors[f"connect: {error.errno}"] += 1
                 self._drop(link)
                 self._again(link, 200_000)
                 return
             self._epoll.modify(link.sock.fileno(), select.EPOLLIN)
-            link.state = LinkState.UPGRADING
-            hello = b"SUBSCRIBE " + CHANNEL + b"\r\n"
-            if not self._redis:
-                hello = handshake_request(f"{self.spec.host}:{self.spec.port}", PATH, None)
-            link.sock.send(hello)
+            if self._redis:
+                link.state = LinkState.UPGRADING
+                link.sock.send(b"SUBSCRIBE " + CHANNEL + b"\r\n")
+            else:
+                link.request_upgrade(f"{self.spec.host}:{self.spec.port}", PATH, None)
             return
         super()._advance(link) if not self._redis else self._subscribed(link)
 

@@ -6,7 +6,6 @@ one write. It has no buffer of its own; the process that reads (`viewers`) keeps
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
@@ -14,12 +13,13 @@ from typing import Any
 import msgspec
 
 from bench.load.books import SINGLE, STREAM_EVENT, STREAM_STATE, STREAM_TICK, Books, Form, Record
+from bench.load.client_link import ClientLink, LinkState
 from bench.load.sockets import mask_message
 from protocol.codes import Codec, Feature, Lane, Tier
 from protocol.connection import encode
 from protocol.messages import MAGIC, VERSION, Auth, ClientHello, Join, Message, Ping, Resume
 
-__all__ = ["FEATURES", "Link", "LinkState", "Manner", "ViewerSpec", "client_bytes", "entrance", "judge", "judge_end"]
+__all__ = ["FEATURES", "Link", "Manner", "ViewerSpec", "client_bytes", "entrance", "judge", "judge_end"]
 
 FEATURES: dict[str, int] = {"plain": 0, "lz4": Feature.LZ4, "dictionary": Feature.LZ4 | Feature.LZ4_DICT_1}
 """What a viewer can decompress, by the name scenarios use."""
@@ -61,16 +61,6 @@ class ViewerSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """``drop-frame``: one link forgets one frame it was sent, to see that the checks notice."""
 
 
-class LinkState(IntEnum):
-    """How far a link has come."""
-
-    CONNECTING = 0
-    UPGRADING = 1
-    JOINING = 2
-    READY = 3
-    CLOSED = 4
-
-
 class Manner(IntEnum):
     """How a viewer reads."""
 
@@ -81,7 +71,7 @@ class Manner(IntEnum):
     """Not at all, once it is in the room."""
 
 
-class Link:
+class Link(ClientLink):
     """One viewer. ``marks``: last sequence heard per stream (-1: none yet, and the first one is taken as it comes)."""
 
     __slots__ = (
@@ -102,16 +92,12 @@ class Link:
         "named_room",
         "receive",
         "replay_until",
-        "rest",
         "room",
         "seat",
         "seen",
-        "sock",
-        "state",
         "token",
         "told",
         "twice",
-        "websocket",
     )  # fmt: skip
 
     def __init__(
@@ -125,19 +111,16 @@ class Link:
         careful: bool,
         token: str | None,
     ) -> None:
+        super().__init__(websocket)
         self.index = index
         self.named_room = room_name
         self.form = form
         self.seen: dict[bytes, Record] = form.seen
-        self.websocket = websocket
         self.manner = manner
         self.careful = careful
         self.token = token
-        self.sock: socket.socket | None = None
         self.receive: Callable[[memoryview], int] | None = None
         """The socket's ``recv_into`` where frames may be taken the short way: in a room, and not a careful link."""
-        self.state = LinkState.CLOSED
-        self.rest = b""
         self.room = 0
         """Number of the room this link is in; -1 while a RESUME is being replayed, so that every frame is looked at."""
         self.seat = 0

@@ -26,10 +26,10 @@ import msgspec
 
 from bench.load.books import FLOOR_SEQUENCE, STREAM_EVENT, STREAM_TICK, Books, Record
 from bench.load.child import CommandReader, emit, first_order, set_alarm
+from bench.load.client_link import LinkState
 from bench.load.links import (
     FEATURES,
     Link,
-    LinkState,
     Manner,
     ViewerSpec,
     entrance,
@@ -38,7 +38,7 @@ from bench.load.links import (
     link_report,
     ping_bytes,
 )
-from bench.load.sockets import connect_from, handshake_request, raise_descriptors, source_address
+from bench.load.sockets import raise_descriptors, source_address
 from bench.load.tokens import TokenMaker
 from bench.measure import now_us
 from protocol.codes import CloseCode, MessageType, Opcode, Tier
@@ -179,19 +179,16 @@ class Viewers:
             source = source_address(link.index, spec.sources)
             small = spec.slow_receive_bytes if link.manner else 0
             try:
-                sock = connect_from((spec.host, spec.port), source, small)
+                fd = link.connect((spec.host, spec.port), source, small)
             except OSError as error:
                 self.errors[f"connect: {error.strerror}"] += 1
                 self._again(link, 200_000)
                 continue
-            link.sock = sock
-            link.rest = b""
-            link.state = LinkState.CONNECTING
             link.begun_us = now
             link.attempts += 1
             self._in_flight += 1
-            self._by_fd[sock.fileno()] = link
-            self._epoll.register(sock.fileno(), select.EPOLLOUT)
+            self._by_fd[fd] = link
+            self._epoll.register(fd, select.EPOLLOUT)
 
     def _again(self, link: Link, delay_us: int) -> None:
         """Connect this link again later, a bounded number of times."""
@@ -204,32 +201,19 @@ class Viewers:
     def _advance(self, link: Link) -> None:
         """A link that is coming in has something to do: it stands, or its upgrade has been answered."""
         assert link.sock is not None
-        fd = link.sock.fileno()
         try:
             if link.state is LinkState.CONNECTING:
-                failure = link.sock.getsockopt(1, 4)  # SOL_SOCKET, SO_ERROR
-                if failure:
-                    raise OSError(failure, "connect failed")
-                self._epoll.modify(fd, select.EPOLLIN)
+                link.check_connected()
+                self._epoll.modify(link.sock.fileno(), select.EPOLLIN)
                 if self.spec.crowd:
                     link.sock.send(struct.pack("!I", link.index))
                     self._seat(link)
                 elif link.websocket:
-                    link.state = LinkState.UPGRADING
-                    link.sock.send(handshake_request(f"{self.spec.host}:{self.spec.port}"))
+                    link.request_upgrade(f"{self.spec.host}:{self.spec.port}")
                 else:
                     self._enter(link)
-                return
-            data = link.sock.recv(4096)
-            link.rest += data
-            head, end, rest = link.rest.partition(b"\r\n\r\n")
-            if end:
-                if not head.startswith(b"HTTP/1.1 101"):
-                    raise OSError(0, head.split(b"\r\n")[0].decode("latin-1"))
-                link.rest = rest
+            elif link.is_upgraded(link.sock.recv(4096)):
                 self._enter(link)
-            elif not data:
-                raise OSError(0, "closed during the upgrade")
         except OSError as error:
             self.errors[f"coming in: {error.strerror}"] += 1
             self._drop(link)

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from bench.load.child import CommandReader, emit, set_alarm
-from bench.load.sockets import connect_from, handshake_request, raise_descriptors, source_address
+from bench.load.client_link import ClientLink, LinkState
+from bench.load.sockets import raise_descriptors, source_address
 from bench.micro.wire import (
     Template,
     body_of,
@@ -40,22 +41,18 @@ IN_FLIGHT = 256
 """Links being opened at a time."""
 
 
-class Link:
-    """One client. ``room`` is 0 until it has joined."""
+class Client(ClientLink):
+    """One client. ``payload``: the frames that join its room; ``room``: the room's number, 0 until it has joined."""
 
-    __slots__ = ("buffer", "fd", "greeting", "payload", "reads", "room", "sock", "stage", "websocket")
+    __slots__ = ("buffer", "fd", "payload", "reads", "room")
 
-    def __init__(self, sock: Any, websocket: bool, payload: bytes, host: str, reads: bool) -> None:
-        self.sock = sock
-        self.fd = sock.fileno()
-        self.websocket = websocket
-        self.reads = reads
+    def __init__(self, websocket: bool, payload: bytes, reads: bool) -> None:
+        super().__init__(websocket)
         self.payload = masked(payload) if websocket else payload
-        self.greeting = handshake_request(host) if websocket else b""
+        self.reads = reads
         self.buffer = bytearray()
         self.room = 0
-        self.stage = 0
-        """0 connecting, 1 upgrading, 2 joining, 3 in."""
+        self.fd = -1
 
 
 class Crowd:
@@ -63,8 +60,9 @@ class Crowd:
 
     def __init__(self) -> None:
         self.epoll = select.epoll()
-        self.links: dict[int, Link] = {}
+        self.links: dict[int, Client] = {}
         self.drains: dict[int, Callable[[memoryview], int]] = {}
+        self.host = ""
         self.opening: Iterator[tuple[Any, ...]] | None = None
         self.in_flight = 0
         self.opened = 0
@@ -135,6 +133,7 @@ class Crowd:
                 payload = hello_auth_join(token, rooms[index % len(rooms)], features)
                 yield (host, port), source_address(index, sources), receive_bytes, websocket, payload, read
 
+        self.host = host
         self.opening = each()
         self.opened, self.wanted, self.in_flight = 0, links, 0
         self.begun = time.monotonic()
@@ -147,7 +146,8 @@ class Crowd:
             except StopIteration:
                 self.opening = None
                 return
-            link = Link(connect_from(address, source, receive_bytes), websocket, payload, address[0], read)
+            link = Client(websocket, payload, read)
+            link.fd = link.connect(address, source, receive_bytes)
             self.links[link.fd] = link
             self.in_flight += 1
             self.epoll.register(link.fd, select.EPOLLOUT)
@@ -196,17 +196,21 @@ class Crowd:
     def forget(self, fd: int) -> None:
         link = self.links.pop(fd)
         self.drains.pop(fd, None)
-        link.sock.close()
+        if link.sock is not None:
+            link.sock.close()
 
-    def on_event(self, link: Link, events: int) -> None:
-        if link.stage == 0:
+    def on_event(self, link: Client, events: int) -> None:
+        assert link.sock is not None
+        if link.state is LinkState.CONNECTING:
             if events & (select.EPOLLERR | select.EPOLLHUP):
                 self.complain("connection refused")
                 self.lose(link.fd)
                 return
             self.epoll.modify(link.fd, select.EPOLLIN)
-            link.stage = 1 if link.websocket else 2
-            link.sock.send(link.greeting or link.payload)
+            if link.websocket:
+                link.request_upgrade(self.host)
+            else:
+                self.join(link)
             return
         try:
             size = link.sock.recv_into(self.buffer)
@@ -216,23 +220,24 @@ class Crowd:
             self.lose(link.fd)
             return
         self.bytes += size
-        link.buffer += self.buffer[:size]
-        if link.stage == 1:
-            end = link.buffer.find(b"\r\n\r\n")
-            if end < 0:
-                return
-            if not link.buffer.startswith(b"HTTP/1.1 101"):
-                self.complain(repr(bytes(link.buffer[:end])))
+        data = self.buffer[:size]
+        if link.state is LinkState.UPGRADING:
+            try:
+                if not link.is_upgraded(bytes(data)):
+                    return
+            except OSError as error:
+                self.complain(f"upgrade refused: {error.strerror}")
                 self.lose(link.fd)
                 return
-            del link.buffer[: end + 4]
-            link.stage = 2
-            link.sock.send(link.payload)
+            self.join(link)
+            link.buffer += link.rest
+        else:
+            link.buffer += data
         frames = frames_in(ws_messages(link.buffer) if link.websocket else link.buffer)
         for opcode, codec, room, body in frames:
-            if link.stage == 2:
+            if link.state is LinkState.JOINING:
                 if opcode == Opcode.JOIN:
-                    link.stage = 3
+                    link.state = LinkState.READY
                     link.room = room
                     self.joined(link)
                 elif opcode in (Opcode.ERROR, Opcode.GOAWAY):
@@ -252,9 +257,14 @@ class Crowd:
             if due >= 0:
                 self.latencies_us.append((now - due) & 0xFF_FFFF_FFFF)
 
-    def joined(self, link: Link) -> None:
-        link.payload = link.greeting = b""
-        if not link.reads:
+    def join(self, link: Client) -> None:
+        assert link.sock is not None
+        link.state = LinkState.JOINING
+        link.sock.send(link.payload)
+
+    def joined(self, link: Client) -> None:
+        link.payload = b""
+        if not link.reads and link.sock is not None:
             self.drains[link.fd] = link.sock.recv_into
         self.opened += 1
         self.in_flight -= 1
@@ -267,7 +277,7 @@ class Crowd:
 class Flood:
     """Danmaku on a fixed schedule. What a full socket did not take waits and is sent later, with its first stamp."""
 
-    def __init__(self, links: list[Link], per_s: float, seconds: float, burst: int) -> None:
+    def __init__(self, links: list[Client], per_s: float, seconds: float, burst: int) -> None:
         self.links = deque(
             (link.sock, Template(PHRASES[index % len(PHRASES)], link.room, link.websocket))
             for index, link in enumerate(links)
