@@ -19,11 +19,11 @@ import click
 import trio
 
 from broker.auth.grants import DEV_PREFIX, parse_role
-from broker.cli.exceptions import first_leaf
 from protocol.clients.client import Client
 from protocol.clients.connect import open_client
 from protocol.clients.directs import ClientEvents
 from protocol.clients.events import ClientClosed, Connected, Disconnected, RoomRefused
+from protocol.clients.exceptions import first_leaf
 from protocol.clients.room import Room
 from protocol.clients.transports import Address
 from protocol.codes import CloseCode, ErrorCode, Role, Tier

@@ -24,10 +24,10 @@ import click
 import trio
 
 from broker.cli.client import run_visit, visit, visit_options, who_am_i
-from broker.cli.exceptions import first_leaf
 from broker.cli.token import duration_s
 from protocol.clients.client import Client
 from protocol.clients.events import BatchRefused, ClientClosed
+from protocol.clients.exceptions import first_leaf
 from protocol.codes import CUSTOM_TYPE_MAX, CUSTOM_TYPE_MIN, ErrorCode, MessageType
 from protocol.connection import Connection
 from protocol.direct_batches import TemplateError, fields_of, frames_of, payload_for

@@ -16,10 +16,10 @@ import structlog
 import trio
 
 from broker.cli.config import ConfigProblems, config_options, load_or_fail
-from broker.cli.exceptions import first_leaf
 from broker.config.schema import Config
 from broker.ledger.entries import LedgerRefused
 from broker.telemetry.logs import LogFile, configure
+from protocol.clients.exceptions import first_leaf
 
 __all__ = ["serve"]
 

@@ -1,4 +1,4 @@
-"""Exception groups for the commands: the one exception that a user should read."""
+"""Exception groups: the one exception of a group that a user should read."""
 
 from __future__ import annotations
 

@@ -23,6 +23,8 @@ import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 from wsproto.utilities import LocalProtocolError as WebSocketMisuse
 
+from .exceptions import first_leaf
+
 __all__ = ["SUBPROTOCOL", "Address", "BytePipe", "Connector", "PipeLost", "StreamPipe", "connector"]
 
 SUBPROTOCOL = "roomcast.v1"
@@ -278,7 +280,7 @@ async def run_websocket(
             else:
                 task_status.started(pipe)
     except* Exception as group:  # whatever the peer's bytes made of the library
-        failure = _first(group)
+        failure = first_leaf(group)
     if pipe is not None:
         return
     if isinstance(failure, ConnectionRejected):
@@ -288,16 +290,11 @@ async def run_websocket(
     raise PipeLost(None, f"the peer ended the upgrade or does not speak {SUBPROTOCOL}", refused=True)
 
 
-def _first(group: BaseExceptionGroup[Exception]) -> Exception:
-    inner = group.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
-
-
 def _why(error: BaseException, otherwise: str) -> str:
     """What to tell the user of an exception of the network: its own words, shortened."""
     cause: BaseException = error.__cause__ or error
     if isinstance(cause, BaseExceptionGroup):  # one exception for each address of the host that was tried
-        first = _first(cause)
+        first = first_leaf(cause)
         number = first.errno if isinstance(first, OSError) else None
         return f"no connection: {os.strerror(number) if number else first}"[:200]
     return (str(cause) or otherwise)[:200]
