@@ -206,7 +206,9 @@ async def test_tail_shows_an_unbroken_sequence_over_a_kill(tmp_path: Path) -> No
         for life in range(2):
             async with broker_in(directory, port) as broker, open_client(url, "dev:max:host", rng=Eager(life)) as host:
                 if tail is None:
-                    tail = await stack.enter_async_context(running("tail", "lobby", "--json", "--url", url))
+                    tail = await stack.enter_async_context(
+                        running("tail", "lobby", "--json", "--url", url, "--token", "dev:ann")
+                    )
                     await tail.out.until("snapshot")
                 room = await host.join("lobby")
                 for number in range(5):
