@@ -46,6 +46,7 @@ from .frames import (
 from .messages import MESSAGE_KINDS, OPCODE_LANES, VERSION, Message, Post, Side, opcode_of, reader_of
 from .payloads import MAX_DANMAKU_CHARS, DanmakuPayload, check_payload
 from .state import ANSWERS, TRANSITIONS, LinkState
+from .text import is_blank
 
 __all__ = ["NEED_DATA", "Connection", "Encoding", "Frame", "NeedData", "Refused", "encode"]
 
@@ -243,6 +244,7 @@ class Connection:
             type(text) is not str
             or not 0 < len(text) <= MAX_DANMAKU_CHARS
             or not text.isprintable()
+            or is_blank(text)
             or type(client_msg_id) is not str
             or len(client_msg_id) > 64
             or not client_msg_id.isprintable()

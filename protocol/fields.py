@@ -22,6 +22,7 @@ from operator import call
 from typing import Any, TypeVar
 
 from .codes import ErrorCode
+from .text import count_graphemes, is_blank
 
 __all__ = [
     "MAX_DEPTH",
@@ -32,6 +33,7 @@ __all__ = [
     "any_value",
     "array_of",
     "boolean",
+    "characters",
     "integer",
     "map_of",
     "member_of",
@@ -121,6 +123,34 @@ def text(low: int, high: int, *, lines: bool = False) -> Rule:
         raise FieldError(rule)
 
     check.__doc__ = f"{'lines' if lines else 'text'} {low}..{high}"
+    return check
+
+
+def characters(high: int, max_bytes: int, *, lines: bool = False) -> Rule:
+    """A string that people see: 1..``high`` grapheme clusters, at most ``max_bytes`` of UTF-8, not blank.
+
+    The characters that `text` refuses are refused here too.
+    """
+    rule = f"must be a string of 1 to {high} characters"
+    check_text = text(1, max_bytes, lines=lines)
+
+    def check(value: Any) -> str:
+        if type(value) is not str or not value:
+            raise FieldError(rule)
+        if len(value) > high:
+            if value.isascii() or count_graphemes(value[: max_bytes + 1]) > high:
+                raise FieldError(rule)
+            if len(value.encode(errors="replace")) > max_bytes:
+                raise FieldError(f"{rule} and at most {max_bytes} bytes")
+        try:
+            shown: str = check_text(value)
+        except FieldError:
+            raise FieldError(f"{rule} without control characters") from None
+        if is_blank(shown):
+            raise FieldError("must have a character that can be seen")
+        return shown
+
+    check.__doc__ = f"{'character lines' if lines else 'characters'} 1..{high}"
     return check
 
 

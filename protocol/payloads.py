@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from .codes import MessageType, RoomPhase
-from .fields import FieldError, Rule, any_value, integer, member_of, optional, record, text
+from .fields import FieldError, Rule, any_value, characters, integer, member_of, optional, record, text
 
 __all__ = [
+    "MAX_DANMAKU_BYTES",
     "MAX_DANMAKU_CHARS",
     "MAX_GIFT_COUNT",
     "MAX_LIKES_PER_POST",
@@ -26,6 +27,9 @@ __all__ = [
 ]
 
 MAX_DANMAKU_CHARS = 100
+"""Grapheme clusters, which is what people count as characters."""
+MAX_DANMAKU_BYTES = 1000
+"""In UTF-8: 100 emoji with a skin tone have 800, 40 families of four have 1,000."""
 MAX_LIKES_PER_POST = 1000
 MAX_GIFT_COUNT = 1_000_000
 
@@ -77,10 +81,10 @@ _name = text(0, 64)
 _count = integer(0)
 
 _RULES: dict[int, tuple[type[Any], tuple[Rule, ...]]] = {
-    MessageType.DANMAKU: (DanmakuPayload, (text(1, MAX_DANMAKU_CHARS), optional(_style))),
+    MessageType.DANMAKU: (DanmakuPayload, (characters(MAX_DANMAKU_CHARS, MAX_DANMAKU_BYTES), optional(_style))),
     MessageType.EMOTE: (EmotePayload, (_id,)),
     MessageType.LIKE: (LikePayload, (integer(1, MAX_LIKES_PER_POST),)),
-    MessageType.ANNOUNCEMENT: (AnnouncementPayload, (text(1, 500, lines=True),)),
+    MessageType.ANNOUNCEMENT: (AnnouncementPayload, (characters(500, 2000, lines=True),)),
     MessageType.GIFT: (GiftPayload, (_id, _id, _name, _id, integer(1, MAX_GIFT_COUNT), _count, _name)),
     MessageType.ROOM_PHASE: (PhasePayload, (member_of(RoomPhase),)),
 }

