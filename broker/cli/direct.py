@@ -58,7 +58,8 @@ class Recipients(NamedTuple):
 def read_values(text: TextIO, name: str) -> Recipients:
     """Read CSV with a header line, or one JSON object a line; either names the user ``user``.
 
-    ``name``: of the file, for faults. click's usage error for anything that is wrong, with its line.
+    White space around a user id is taken off: no login can have it. ``name``: of the file, for faults.
+    click's usage error for anything that is wrong, with its line.
     """
     found = Recipients({}, {})
     first = text.read(1)
@@ -70,8 +71,10 @@ def read_values(text: TextIO, name: str) -> Recipients:
         user = row.get(USER)
         if user is None:
             raise _fault(name, line, f'no "{USER}"')
+        user = user.strip()
         if not 1 <= len(user) <= 64 or not user.isprintable():
             raise _fault(name, line, "a user id has 1 to 64 printable characters")
+        row = {**row, USER: user}
         if user in found.values:
             raise _fault(name, line, f"user {user!r} stands in line {found.lines[user]} already")
         if len(found.values) == MAX_USERS:

@@ -7,7 +7,9 @@ command runs, so ``roomcast --help`` needs click alone. Must never import Trio, 
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
+from io import TextIOWrapper
 from typing import Any, NamedTuple
 
 import click
@@ -85,3 +87,6 @@ def main() -> None:
 
     `roomcast serve` needs no configuration to be tried on this machine; `roomcast demo` shows it at work.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # None where it is closed
+            stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")

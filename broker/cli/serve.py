@@ -101,7 +101,7 @@ def serve(
 def _log_file() -> LogFile | None:
     """Standard error for log lines; None where it is no real file."""
     try:
-        return LogFile(sys.stderr.fileno())
+        return None if sys.stderr is None else LogFile(sys.stderr.fileno())
     except OSError:
         return None
 
@@ -127,8 +127,15 @@ async def _serve(config: Config, read: Callable[[], Config], log_file: LogFile |
 def _announce(addresses: tuple[tuple[str, int], ...]) -> None:
     """Say on standard output that we serve, for whoever started us."""
     line = {"event": "serving", "pid": os.getpid(), "addresses": [list(address[:2]) for address in addresses]}
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
+    try:
+        if sys.stdout is None:  # Python found it closed
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
+    except OSError as error:
+        log.warning("cannot write the line that says where it serves to standard output", why=error.strerror)
+        # What stays in its buffer would fail once more when the interpreter ends, with exit status 120.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")
 
 
 def _cannot_serve(config: Config, error: Exception) -> click.ClickException:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from types import NoneType, UnionType
@@ -30,6 +31,11 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 _SHOWN_CHARS = 60
 _SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+_SERVICE_VARIABLE = re.compile(
+    r"([A-Z0-9_]+?)_(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)"
+)
 
 
 class Problem(NamedTuple):
@@ -131,13 +137,16 @@ class Layers(Generic[S]):
         """Lay the variables that begin with ``prefix`` over what is there: ``PREFIX_LISTEN__PORT`` is ``listen.port``.
 
         A variable with the prefix that names no setting and is not ``ignored`` is a problem: it is a typing
-        error that would otherwise be silently without effect.
+        error that would otherwise be silently without effect. The variables that Kubernetes sets for a service of that
+        name (``PREFIX_PORT=tcp://...`` and those that go with it) are passed over.
         """
         names = {prefix + path.replace(".", "__").upper(): path for path in self._paths}
         for variable in sorted(env):
             if not variable.startswith(prefix) or variable in ignored:
                 continue
             path = names.get(variable)
+            if path is None and _is_service_variable(variable, prefix, env):
+                continue
             if path is None:
                 hint = _nearest(variable, list(names))
                 self.problems.append(Problem(variable, "unknown variable" + _did_you_mean(hint)))
@@ -209,6 +218,21 @@ class Layers(Generic[S]):
         if near:
             return "unknown key" + _did_you_mean(last[near])
         return "unknown key; known here: " + ", ".join(siblings)
+
+
+def _is_service_variable(variable: str, prefix: str, env: Mapping[str, str]) -> bool:
+    """Whether Kubernetes set ``variable`` for a service whose name begins with ``prefix``, as Docker links did.
+
+    It sets all of a service's variables, so one counts only beside ``<SERVICE>_SERVICE_HOST`` or a port that is a URL.
+    """
+    service = _SERVICE_VARIABLE.fullmatch(variable)
+    if service is None:
+        return False
+    name = service[1]
+    port = env.get(f"{name}_PORT", "")
+    return f"{name}_".startswith(prefix) and (
+        f"{name}_SERVICE_HOST" in env or port.startswith(("tcp://", "udp://", "sctp://"))
+    )
 
 
 def nested(path: str, value: Any) -> dict[str, Any]:

@@ -475,7 +475,7 @@ def _touches(path: str, bad: set[str]) -> bool:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
@@ -492,7 +492,7 @@ def _with_secret(config: Config) -> tuple[Config, list[Problem]]:
     if config.auth.secret is not None:
         return config, [Problem("auth.secret", "set either this or auth.secret_file, not both")]
     try:
-        secret = Path(name).read_text(encoding="utf-8").rstrip("\r\n")
+        secret = Path(name).read_text(encoding="utf-8-sig").rstrip()
     except OSError as error:
         return config, [Problem("auth.secret_file", f"cannot read {name}: {error.strerror}")]
     except UnicodeDecodeError:

@@ -251,11 +251,12 @@ async def bind(config: Config) -> list[socket.socket]:
 def _open(config: Config, family: int, address: tuple[object, ...]) -> socket.socket:
     link = config.link
     sock = socket.socket(family, socket.SOCK_STREAM)
+    is_for_both = address[0] == "::"
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if is_for_both else 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, link.send_buffer_bytes)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, link.notsent_lowat_bytes)

@@ -27,6 +27,7 @@ def test_both_kinds_of_list_say_the_same() -> None:
     for text in (
         'user,code\nann,"C,1"\n小明,7\n',
         '\ufeffcode , user\r\n"C,1",ann\r\n\r\n7,小明\r\n',
+        'user,code\n ann ,"C,1"\n小明\u3000,7\n',
         '{"user": "ann", "code": "C,1"}\n\n{"code": 7, "user": "小明"}\n',
     ):
         assert read_values(io.StringIO(text), "list").values == expected

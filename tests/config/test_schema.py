@@ -89,6 +89,34 @@ def test_the_three_layers_win_in_order(tmp_path: Path) -> None:
     assert (config.listen.port, config.link.heartbeat_s, config.queue.frames) == (3, 21.0, 9)
 
 
+def test_files_that_an_editor_of_windows_saved_are_read(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"\xef\xbb\xbf" + SECRET.encode() + b" \r\n")
+    (tmp_path / "config").write_bytes(
+        b"\xef\xbb\xbf[listen]\r\nport = 7411\r\n[auth]\r\nsecret_file = '%s'\r\n" % bytes(tmp_path / "secret")
+    )
+    config = load(tmp_path / "config", {})
+    assert (config.listen.port, config.auth.secret) == (7411, SECRET)
+
+
+SERVICE = {
+    "_SERVICE_HOST": "10.0.0.7", "_SERVICE_PORT": "7400", "_SERVICE_PORT_WEB_SOCKET": "7400",
+    "_PORT": "tcp://10.0.0.7:7400", "_PORT_7400_TCP": "tcp://10.0.0.7:7400", "_PORT_7400_TCP_PROTO": "tcp",
+    "_PORT_7400_TCP_PORT": "7400", "_PORT_7400_TCP_ADDR": "10.0.0.7",
+}  # fmt: skip
+"""What Kubernetes sets in every container for a service, after its name in capitals."""
+
+
+@pytest.mark.parametrize("service", ["ROOMCAST", "ROOMCAST_LEDGER", "ROOMCAST_PORT", "ROOMCAST_2"])
+def test_the_variables_of_a_service_of_kubernetes_are_no_settings(service: str) -> None:
+    assert load(None, {service + name: value for name, value in SERVICE.items()}) == load(None, {})
+
+
+@pytest.mark.parametrize("variable", ["ROOMCAST_PORT", "ROOMCAST_SERVICE_PORT", "ROOMCAST_LISTEN_PORT"])
+def test_a_variable_that_only_resembles_those_of_a_service_is_refused(variable: str) -> None:
+    with pytest.raises(ConfigError, match=f"{variable}: unknown variable"):
+        load(None, {variable: "7400"})
+
+
 def test_overrides_are_dotted_or_nested_and_may_be_text() -> None:
     config = load(None, {}, {"listen": {"port": "0"}, "listen.proxy_protocol": "off", "log.level": "debug"})
     assert (config.listen.port, config.log.level) == (0, "debug")

@@ -46,7 +46,7 @@ async def roomcast(*arguments: str, **more: str) -> Finished:
         done = await trio.run_process(
             command(*arguments), capture_stdout=True, capture_stderr=True, check=False, env=environment(**more)
         )
-    return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
+    return Finished(done.returncode, *(each.decode(errors="replace") for each in (done.stdout, done.stderr)))
 
 
 class Lines:
