@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from protocol.clients import Client, ClientClosed, Membership, PostResult, Room, RoomRefused, open_client
+    from protocol.clients import Client, ClientClosed, JoinedRoom, Membership, PostResult, RoomRefused, open_client
 
-__all__ = ["Client", "ClientClosed", "Membership", "PostResult", "Room", "RoomRefused", "open_client"]
+__all__ = ["Client", "ClientClosed", "JoinedRoom", "Membership", "PostResult", "RoomRefused", "open_client"]
 
 
 def __getattr__(name: str) -> Any:  # Any: a class or a function

@@ -24,7 +24,7 @@ from protocol.clients.connect import open_client
 from protocol.clients.directs import ClientEvents
 from protocol.clients.events import ClientClosed, Connected, Disconnected, RoomRefused
 from protocol.clients.exceptions import first_leaf
-from protocol.clients.room import Room
+from protocol.clients.room import JoinedRoom
 from protocol.clients.transports import Address
 from protocol.codes import CloseCode, ErrorCode, Role, Tier
 from protocol.errors import LocalProtocolError
@@ -143,8 +143,8 @@ _REFUSALS = {
 }
 
 
-async def enter(client: Client, room_name: str, tier: Tier = Tier.FULL) -> Room:
-    """Join a room and return its `Room`; ClickException in one line if the broker says no."""
+async def enter(client: Client, room_name: str, tier: Tier = Tier.FULL) -> JoinedRoom:
+    """Join a room and return its `JoinedRoom`; ClickException in one line if the broker says no."""
     try:
         return await client.join(room_name, tier)
     except LocalProtocolError as error:

@@ -19,7 +19,7 @@ import trio
 
 from broker.cli.client import enter, run_visit, visit, visit_options, who_am_i
 from protocol.clients.events import ClientClosed, PostResult
-from protocol.clients.room import Room
+from protocol.clients.room import JoinedRoom
 from protocol.codes import CUSTOM_TYPE_MAX, CUSTOM_TYPE_MIN, MESSAGE_TYPES, ErrorCode, MessageType, Outcome
 from protocol.errors import LocalProtocolError
 from protocol.payloads import AnnouncementPayload, DanmakuPayload, EmotePayload, GiftPayload, LikePayload
@@ -186,7 +186,7 @@ async def _say(room_name: str, saying: Saying, url: str, token: str, count: int,
 
 
 async def _post(
-    room: Room, type: int, payload: Any, number: int, count: int, fates: list[Fate], slots: trio.CapacityLimiter
+    room: JoinedRoom, type: int, payload: Any, number: int, count: int, fates: list[Fate], slots: trio.CapacityLimiter
 ) -> None:
     # Any: the payload is what `Saying.payload` made.
     try:

@@ -29,16 +29,16 @@ from protocol.clients.events import (
     Danmaku,
     Direct,
     Disconnected,
-    Event,
     Fault,
     Gap,
-    Left,
-    Missed,
+    MessagesMissed,
     Pulse,
     Rejoined,
     RoomEvent,
+    RoomLeft,
     RoomRefused,
     State,
+    StreamEvent,
     TickAccount,
 )
 from protocol.codes import CloseCode, Lane, MessageType, RoomPhase, Tier
@@ -105,13 +105,23 @@ async def _end_on_signal(scope: trio.CancelScope) -> None:
 # ---- as JSON
 
 
+_JSON_NAMES: dict[type, str] = {
+    Joined: "snapshot",
+    MessagesMissed: "missed",
+    RoomLeft: "left",
+    StreamEvent: "event",
+}
+"""Names in JSON that are not those of the class; they are what scripts read, and stay."""
+
+
 def as_json(event: Told) -> dict[str, Any]:
     """One event as an object: its kind under ``event``, then its fields; enums by name, accounts by lane.
 
     Any: the payload of an event is what the wire brought.
     """
-    kind = type(event).__name__
-    name = "snapshot" if kind == "Joined" else "".join(f"_{c.lower()}" if c.isupper() else c for c in kind).lstrip("_")
+    kind = type(event)
+    words = "".join(f"_{c.lower()}" if c.isupper() else c for c in kind.__name__).lstrip("_")
+    name = _JSON_NAMES.get(kind, words)
     fields = {key: _plain_json(value) for key, value in event._asdict().items()}
     if isinstance(event, Danmaku):
         fields["text"] = event.text
@@ -167,7 +177,7 @@ class Teller:
                 yield from self._on_joined(event)
             case Danmaku():
                 yield "  ", _danmaku(event), {}
-            case Event():
+            case StreamEvent():
                 yield _event(event)
             case State():
                 yield from self._on_state(event)
@@ -175,7 +185,7 @@ class Teller:
                 lost = _lost(account)
                 if lost:
                     yield "..", lost, {"dim": True}
-            case Missed(chat, _, is_local):
+            case MessagesMissed(chat, _, is_local):
                 if chat:
                     who = "this terminal" if is_local else "this link"
                     yield "!!", f"{who} is too slow: missed {chat} danmaku", {"fg": "yellow"}
@@ -187,7 +197,7 @@ class Teller:
             case Rejoined(snapshot, recovered):
                 missed = "no gift or announcement was missed" if recovered else "what was said meanwhile is lost"
                 yield "--", f"back in {self._room}, {missed}; {_people(snapshot)}", {"fg": "green"}
-            case Left(reason, message, is_final):
+            case RoomLeft(reason, message, is_final):
                 words = reason.name.lower().replace("_", " ") + (f": {plain(message)}" if message else "")
                 yield "!!", words + ("" if is_final else "; asking to come back"), {"fg": "yellow"}
             case Disconnected(code, reason, retry_in_s):
@@ -245,7 +255,7 @@ def _danmaku(item: Danmaku) -> str:
     return f"{plain(item.name or item.user_id)}: {text}{times}"
 
 
-def _event(event: Event) -> tuple[str, str, dict[str, Any]]:
+def _event(event: StreamEvent) -> tuple[str, str, dict[str, Any]]:
     payload = event.payload if isinstance(event.payload, tuple) else (event.payload,)
     if event.type == MessageType.ANNOUNCEMENT:
         return "**", plain(" / ".join(str(payload[0]).splitlines())), {"fg": "yellow", "bold": True}

@@ -25,7 +25,17 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from protocol.clients.events import Danmaku, Event, Gap, Missed, PostResult, Rejoined, RoomEvent, State, TickAccount
+from protocol.clients.events import (
+    Danmaku,
+    Gap,
+    MessagesMissed,
+    PostResult,
+    Rejoined,
+    RoomEvent,
+    State,
+    StreamEvent,
+    TickAccount,
+)
 from protocol.codes import MESSAGE_TYPES, Lane, MessageType, Outcome, Tier
 from protocol.messages import Account, Joined
 
@@ -137,14 +147,14 @@ class ReferenceViewer:
                 self.copies += count
             case TickAccount(account=account):
                 self.chat = Account(*map(sum, zip(self.chat, account, strict=True)))
-            case Event():
+            case StreamEvent():
                 self._on_event(event)
             case State():
                 self.joins_named += len(event.joins)
                 self.joins_more += event.joins_more
                 self.like_updates += event.likes > self.likes
                 self.likes = event.likes
-            case Missed(chat, ambient):
+            case MessagesMissed(chat, ambient):
                 self.missed += chat + ambient
             case Gap():
                 self.holes += 1
@@ -153,7 +163,7 @@ class ReferenceViewer:
             case _:
                 pass
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, event: StreamEvent) -> None:
         if event.offset != self.last_offset + 1:
             self.holes += 1
         self.last_offset = event.offset

@@ -29,7 +29,7 @@ import trio
 from broker.demo.accounting import Accounting, Latency
 from broker.demo.scenario import ActRates, Phrases, viewer_name
 from broker.demo.users import CuttableConnector, DemoUser, SmallBuffers
-from protocol.clients import Danmaku, Event, Gap, Missed, Rejoined, RoomEvent, State, TickAccount
+from protocol.clients import Danmaku, Gap, MessagesMissed, Rejoined, RoomEvent, State, StreamEvent, TickAccount
 from protocol.codes import MessageType, Tier
 from protocol.payloads import DanmakuPayload, LikePayload
 
@@ -126,7 +126,7 @@ class LoadViewer:
                 self.received += 1
             case TickAccount(at_ms=at_ms):
                 self._latency.add(self._wall_ms() - at_ms)
-            case Event(offset=offset, at_ms=at_ms):
+            case StreamEvent(offset=offset, at_ms=at_ms):
                 self.received += 1
                 if offset > self._old_until:
                     self._latency.add(self._wall_ms() - at_ms)
@@ -137,7 +137,7 @@ class LoadViewer:
                 self._old_until = snapshot.offset
             case Gap():
                 self.holes += 1
-            case Missed(chat, ambient):
+            case MessagesMissed(chat, ambient):
                 self.missed += chat + ambient
             case _:
                 pass

@@ -26,7 +26,7 @@ from broker.demo.scenario import ANNOUNCEMENTS, HOST_LINES, Phrases, ScheduledAc
 from broker.demo.screen import Snapshot
 from broker.demo.users import DemoUser, StalledState, StalledViewer
 from broker.server import Broker
-from protocol.clients import Danmaku, Event, RoomEvent
+from protocol.clients import Danmaku, RoomEvent, StreamEvent
 from protocol.codes import Lane, MessageType, Tier
 from protocol.messages import Account
 from protocol.payloads import AnnouncementPayload, DanmakuPayload, GiftPayload
@@ -127,7 +127,7 @@ class Runner:
         self.begun_at: float | None = None
         self.broker: Broker | None = None
         self.port = 0
-        self.screen: deque[Danmaku | Event] = deque(maxlen=SCREEN_LINES)
+        self.screen: deque[Danmaku | StreamEvent] = deque(maxlen=SCREEN_LINES)
         """What a viewer of the FULL tier sees, the latest last."""
         self.accounting = Accounting()
         """Host and platform."""
@@ -342,7 +342,7 @@ class Runner:
 
     def _on_first_event(self, event: RoomEvent) -> None:
         self.references[0].see(event)
-        if isinstance(event, (Danmaku, Event)):
+        if isinstance(event, (Danmaku, StreamEvent)):
             self.screen.append(event)
 
     async def _watch(self) -> None:

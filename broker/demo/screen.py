@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from broker.demo.users import StalledState
-from protocol.clients.events import Danmaku, Event
+from protocol.clients.events import Danmaku, StreamEvent
 from protocol.codes import Lane, MessageType
 from protocol.messages import Account
 from protocol.text import plain
@@ -77,7 +77,7 @@ class Snapshot(NamedTuple):
     accounts: tuple[Account, ...] = (Account(),) * len(Lane)
     senders: Mapping[str, Mapping[str, int]] = {}
     """Fates by group and outcome, likes left out."""
-    screen: tuple[Danmaku | Event, ...] = ()
+    screen: tuple[Danmaku | StreamEvent, ...] = ()
     """The latest last."""
 
 
@@ -127,13 +127,13 @@ def _clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
 
-def _screen(events: Iterable[Danmaku | Event], rows: int, width: int) -> list[Text]:
+def _screen(events: Iterable[Danmaku | StreamEvent], rows: int, width: int) -> list[Text]:
     lines = [_line(event, width) for event in events][-rows:]
     return lines or [Text("nobody has said anything yet", style="dim italic")]
 
 
-def _line(event: Danmaku | Event, width: int) -> Text:
-    if isinstance(event, Event):
+def _line(event: Danmaku | StreamEvent, width: int) -> Text:
+    if isinstance(event, StreamEvent):
         line = _event_line(event)
         line.truncate(width, overflow="ellipsis")
         return line
@@ -147,7 +147,7 @@ def _line(event: Danmaku | Event, width: int) -> Text:
     return line
 
 
-def _event_line(event: Event) -> Text:
+def _event_line(event: StreamEvent) -> Text:
     payload = event.payload if isinstance(event.payload, tuple) else (event.payload,)
     if event.type == MessageType.GIFT and len(payload) >= 7:
         _, user_id, name, gift_id, count, *_ = payload

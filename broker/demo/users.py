@@ -22,12 +22,12 @@ from protocol.clients import (
     BytePipe,
     ClientClosed,
     Connector,
-    Event,
+    JoinedRoom,
     PipeLost,
     Rejoined,
-    Room,
     RoomEvent,
     RoomRefused,
+    StreamEvent,
     StreamPipe,
     connector,
     open_client,
@@ -156,7 +156,7 @@ class DemoUser:
         self.user = user
         self.under_way = 0
         """Posts that wait for their fate."""
-        self.room: Room | None = None
+        self.room: JoinedRoom | None = None
         self._on_event = on_event
         self._rng = rng
         self._connect = connect
@@ -180,7 +180,7 @@ class DemoUser:
         position = self.room.position if self.room is not None else None
         return position.offset if position is not None else 0
 
-    async def run(self, room_name: str, task_status: trio.TaskStatus[Room] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, room_name: str, task_status: trio.TaskStatus[JoinedRoom] = trio.TASK_STATUS_IGNORED) -> None:
         """Enter, tell that the room is entered, listen until `leave`."""
         async with open_client(
             self.url,
@@ -308,7 +308,7 @@ class StalledViewer:
             case Rejoined(snapshot, recovered):
                 self._target = snapshot.offset
                 self.state = self.state._replace(state="is back", is_back=True, recovered=recovered)
-            case Event(offset=offset) if self._target is not None and offset <= self._target:
+            case StreamEvent(offset=offset) if self._target is not None and offset <= self._target:
                 events = self.state.events + 1
                 self.state = self.state._replace(state="is back, has caught up", events=events)
             case _:

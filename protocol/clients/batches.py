@@ -21,7 +21,7 @@ from ..reconnect import backoff_s
 from .events import BatchRefused
 from .link import Link
 
-__all__ = ["BATCH_TIMEOUT_S", "Batches", "Voice"]
+__all__ = ["BATCH_TIMEOUT_S", "BatchOwner", "BatchSender"]
 
 BATCH_TIMEOUT_S = 120.0
 """Deadline of one frame through any number of links; a broker that restarts is back long before."""
@@ -29,7 +29,7 @@ CHECKED_AT_ONCE = 500
 """Users judged between two checkpoints."""
 
 
-class Voice(Protocol):
+class BatchOwner(Protocol):
     """What batches need of their client."""
 
     def check(self, message: SendDirect) -> None:
@@ -50,11 +50,11 @@ class _Waiter:
         self.answer: BatchState | ErrorReply | None = None
 
 
-class Batches:
+class BatchSender:
     """The BATCH requests of one client, as many as the application has tasks that wait."""
 
-    def __init__(self, voice: Voice, rng: random.Random) -> None:
-        self._voice = voice
+    def __init__(self, owner: BatchOwner, rng: random.Random) -> None:
+        self._owner = owner
         self._rng = rng
         self._waiting: dict[int, _Waiter] = {}
 
@@ -77,7 +77,7 @@ class Batches:
                 await trio.lowlevel.checkpoint()
         frames = list(frames_of(batch, int(kind), template, values, expires_s))
         for frame in frames:
-            self._voice.check(frame)
+            self._owner.check(frame)
         sent = 0
         for frame in frames:
             sent += await self._ask(frame, timeout_s)
@@ -87,7 +87,7 @@ class Batches:
     async def state(self, batch: str, timeout_s: float) -> BatchState:
         """See `Client.batch_state`."""
         question = SendDirect(batch, int(MessageType.ANNOUNCEMENT), None, {})
-        self._voice.check(question)
+        self._owner.check(question)
         with trio.fail_after(timeout_s):
             while True:
                 answer = await self._answer(question)
@@ -109,14 +109,14 @@ class Batches:
 
     async def _answer(self, message: SendDirect) -> BatchState | None:
         """Send one request; None if nobody knows what became of it, or it is to be asked again, now. BatchRefused."""
-        link = await self._voice.wait_link()
+        link = await self._owner.wait_link()
         if link.hello is None or not link.hello.features & Feature.BATCH:
             raise LocalProtocolError("BATCH: not known to this broker, or not among the features of this client")
         await link.wait_writable()
         if not link.is_open:
             await trio.lowlevel.checkpoint()
             return None
-        sequence = self._voice.next_sequence()
+        sequence = self._owner.next_sequence()
         waiter = self._waiting[sequence] = _Waiter()
         try:
             link.send(message, 0, sequence)

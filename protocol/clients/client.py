@@ -46,7 +46,7 @@ from ..messages import (
     Side,
 )
 from ..reconnect import Reconnect, ReconnectState, Signal
-from .batches import BATCH_TIMEOUT_S, Batches
+from .batches import BATCH_TIMEOUT_S, BatchSender
 from .credentials import Credentials
 from .directs import ClientEvents, Directs
 from .events import (
@@ -55,7 +55,7 @@ from .events import (
     Connected,
     Disconnected,
     Fault,
-    Missed,
+    MessagesMissed,
     Position,
     PostResult,
     Pulse,
@@ -63,8 +63,8 @@ from .events import (
 from .inbox import Inbox
 from .link import Ending, Hello, Link
 from .posts import Posts, Waiter
-from .room import Room
-from .room_table import Rooms
+from .room import JoinedRoom
+from .room_table import RoomTable
 from .transports import Address, Connector, PipeLost
 
 __all__ = ["Client"]
@@ -75,7 +75,7 @@ CLOSE_TIMEOUT_S = 3.0
 
 
 class Client:
-    """One user's link to a broker and the rooms on it. Made by `opening.open_client`."""
+    """One user's link to a broker and the rooms on it. Made by `connect.open_client`."""
 
     def __init__(
         self,
@@ -104,8 +104,8 @@ class Client:
         self._checker = Connection(Side.CLIENT)
         self._link: Link | None = None
         self._posts = Posts()
-        self._rooms = Rooms(self._posts, rng, self._spawn)
-        self._batches = Batches(self, rng)
+        self._rooms = RoomTable(self._posts, rng, self._spawn)
+        self._batches = BatchSender(self, rng)
         self._message_ids = 0
         self._nonce = f"{rng.getrandbits(64):016x}"
         self._inbox: Inbox[ClientEvent] = Inbox(inbox_items, inbox_bytes)
@@ -132,7 +132,7 @@ class Client:
         return self._machine.state is ReconnectState.OPEN
 
     @property
-    def rooms(self) -> Mapping[str, Room]:
+    def rooms(self) -> Mapping[str, JoinedRoom]:
         """The rooms by name, with those that are being left."""
         return self._rooms.by_name
 
@@ -175,7 +175,7 @@ class Client:
         *,
         position: Position | None = None,
         timeout_s: float = JOIN_TIMEOUT_S,
-    ) -> Room:
+    ) -> JoinedRoom:
         """Enter a room and return its handle, with the broker's snapshot.
 
         ``position`` continues where an earlier handle (of any process) stopped: the room's ``recovered`` then says
@@ -193,7 +193,7 @@ class Client:
                 await leaving.wait_gone()
             if self.closed is not None:
                 raise ClientClosed(self.closed.code, self.closed.reason)
-            room = Room(self, room_name, tier, position, Inbox(*self._inbox_size))
+            room = JoinedRoom(self, room_name, tier, position, Inbox(*self._inbox_size))
             try:
                 self._rooms.add(room)
                 await room.wait_settled()
@@ -240,7 +240,7 @@ class Client:
         """How many messages of a batch are pending, acknowledged and expired. Raises as `send_direct`."""
         return await self._batches.state(batch, timeout_s)
 
-    # ---- for its batches (`batches.Voice`)
+    # ---- for its batches (`batches.BatchOwner`)
 
     def check(self, message: SendDirect) -> None:
         """See `Connection.check`."""
@@ -258,12 +258,12 @@ class Client:
         """A request number for this client."""
         return self._rooms.next_sequence()
 
-    # ---- for its rooms (`subscription.Voice`)
+    # ---- for its rooms (`room.RoomOwner`)
 
     async def post(
-        self, room: Room, type: int, payload: Any, client_msg_id: str | None, retry: bool, timeout_s: float
+        self, room: JoinedRoom, type: int, payload: Any, client_msg_id: str | None, retry: bool, timeout_s: float
     ) -> PostResult:
-        """See `Room.post`."""
+        """See `JoinedRoom.post`."""
         if client_msg_id is None:
             self._message_ids += 1
             client_msg_id = f"{self._nonce}-{self._message_ids}"
@@ -298,15 +298,15 @@ class Client:
             return PostResult(Outcome.REJECTED, client_msg_id, error_code=ErrorCode.NOT_JOINED, sent=False)
         return PostResult(None, client_msg_id, sent=is_sent)
 
-    def leave(self, room: Room) -> None:
+    def leave(self, room: JoinedRoom) -> None:
         """Begin to leave ``room``; the answer makes it gone. Never waits."""
         self._rooms.leave(room)
 
-    def forget(self, room: Room) -> None:
+    def forget(self, room: JoinedRoom) -> None:
         """Be done with a room that the broker does not answer for."""
         self._rooms.forget(room)
 
-    def start_likes(self, room: Room) -> None:
+    def start_likes(self, room: JoinedRoom) -> None:
         """Run the room's likes for as long as they need."""
         self._spawn(room.run_likes)
 
@@ -450,7 +450,7 @@ class Client:
         self._close(None, "closed by this side")
         self._background.cancel()
 
-    # ---- what a link says (`link.Receiver`)
+    # ---- what a link says (`link.LinkReceiver`)
 
     def link_opened(self, link: Link) -> None:
         self._link = link
@@ -511,7 +511,7 @@ class Client:
     def _on_missed(self, payload: Any) -> None:
         """Take the payload of a DIRECT of type MISSED, which the wire leaves free (hence Any): `messages.Missed`."""
         if isinstance(payload, tuple) and payload and all(type(each) is int for each in payload[:2]):
-            missed = Missed(payload[0], payload[1] if len(payload) > 1 else 0, is_local=False)
+            missed = MessagesMissed(payload[0], payload[1] if len(payload) > 1 else 0, is_local=False)
             self._inbox.put_lossy(missed, missed.chat, missed.ambient)
         else:
             self._rooms.strays += 1

@@ -20,19 +20,19 @@ __all__ = [
     "Danmaku",
     "Direct",
     "Disconnected",
-    "Event",
     "Fault",
     "Gap",
-    "Left",
-    "Missed",
+    "MessagesMissed",
     "Position",
     "PostResult",
     "Pulse",
     "Refusal",
     "Rejoined",
     "RoomEvent",
+    "RoomLeft",
     "RoomRefused",
     "State",
+    "StreamEvent",
     "TickAccount",
 ]
 
@@ -99,7 +99,7 @@ class Danmaku(NamedTuple):
         return ""
 
 
-class Event(NamedTuple):
+class StreamEvent(NamedTuple):
     """One event of lanes 0-2; each comes once and in order of ``offset``."""
 
     offset: int
@@ -140,7 +140,7 @@ class Gap(NamedTuple):
     epoch_changed: bool = False
 
 
-class Missed(NamedTuple):
+class MessagesMissed(NamedTuple):
     """Danmaku and counters that others saw and we did not, because this end was too slow.
 
     ``is_local``: this process did not read this room (or `Client.events`) in time. Else the broker dropped them for
@@ -152,7 +152,7 @@ class Missed(NamedTuple):
     is_local: bool
 
 
-class Left(NamedTuple):
+class RoomLeft(NamedTuple):
     """The broker took us out of the room. ``is_final``: no further events; else the client asks to come back."""
 
     reason: LeaveReason
@@ -160,7 +160,7 @@ class Left(NamedTuple):
     is_final: bool
 
 
-RoomEvent = Danmaku | Event | State | TickAccount | Rejoined | Gap | Missed | Left
+RoomEvent = Danmaku | StreamEvent | State | TickAccount | Rejoined | Gap | MessagesMissed | RoomLeft
 
 
 # ---- from the client ------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ class Fault(NamedTuple):
     retry_after_ms: int
 
 
-ClientEvent = Direct | Connected | Disconnected | Pulse | Fault | Missed
+ClientEvent = Direct | Connected | Disconnected | Pulse | Fault | MessagesMissed
 
 
 # ---- refusals --------------------------------------------------------------------------------------

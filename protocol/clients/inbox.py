@@ -1,11 +1,11 @@
 """Inbox: the bounded buffer between the task that reads the socket and the application that reads events.
 
 The application may be slower than the room. Events of lanes 3 and 4 are then dropped, oldest first, and counted;
-the next event the application takes is a `Missed` that says how many. Events of lanes 0 to 2 (and what the client
-itself has to say) are never dropped: when they alone fill the inbox it is *full*, and the reader of the socket
-stops until the application takes one. TCP then holds the broker back, for all rooms of this link; the broker drops
-or cuts by its own rules, and the client resumes. So memory is bounded by ``max_items`` and ``max_bytes``, exceeded
-by no more than one frame.
+the next event the application takes is a `MessagesMissed` with the numbers. Events of lanes 0 to 2, and the client's
+own, are never dropped: when they alone fill the inbox it is *full*, and the client stops reading the socket until the
+application takes one. TCP then stops the broker, for all rooms of this link; the broker drops messages or closes the
+link by its own rules, and the client resumes. So memory is bounded by ``max_items`` and ``max_bytes``, exceeded by no
+more than one frame.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 import trio
 
-from .events import Missed
+from .events import MessagesMissed
 
 __all__ = ["MAX_INBOX_BYTES", "MAX_INBOX_ITEMS", "Inbox", "weight_of"]
 
@@ -93,7 +93,7 @@ class Inbox(Generic[T]):
         self._added()
 
     def put_lossy(self, event: T, chat: int = 0, ambient: int = 0) -> None:
-        """Add an event that may be dropped; the two numbers are what a `Missed` then says of it."""
+        """Add an event that may be dropped; the two numbers are what a `MessagesMissed` then says of it."""
         if self.is_closed:
             return
         weight = weight_of(event)
@@ -111,10 +111,10 @@ class Inbox(Generic[T]):
             self._missed_ambient += ambient
         self._arrived.unpark_all()
 
-    def take_nowait(self) -> T | Missed | None:
-        """Return the oldest event, a `Missed` if some were dropped before it, or None. O(1)."""
+    def take_nowait(self) -> T | MessagesMissed | None:
+        """Return the oldest event, a `MessagesMissed` if some were dropped before it, or None. O(1)."""
         if self._missed_chat or self._missed_ambient:
-            missed = Missed(self._missed_chat, self._missed_ambient, is_local=True)
+            missed = MessagesMissed(self._missed_chat, self._missed_ambient, is_local=True)
             self._missed_chat = self._missed_ambient = 0
             return missed
         if self._keep and (not self._lossy or self._keep[0][0] < self._lossy[0][0]):
@@ -129,7 +129,7 @@ class Inbox(Generic[T]):
             return event
         return None
 
-    async def take(self) -> T | Missed | None:
+    async def take(self) -> T | MessagesMissed | None:
         """Return the next event, or None when it is closed and empty. A checkpoint; cancelled, it takes nothing."""
         await trio.lowlevel.checkpoint()
         while True:

@@ -11,7 +11,7 @@ import trio
 from ..codes import ErrorCode, MessageType, Outcome
 from ..messages import AckResult, ErrorReply
 from .events import PostResult
-from .room import Room
+from .room import JoinedRoom
 
 __all__ = ["Posts", "Waiter"]
 
@@ -21,7 +21,7 @@ class Waiter:
 
     __slots__ = ("client_msg_id", "done", "result", "room", "type")
 
-    def __init__(self, room: Room, type: int, client_msg_id: str) -> None:
+    def __init__(self, room: JoinedRoom, type: int, client_msg_id: str) -> None:
         self.room = room
         self.type = type
         self.client_msg_id = client_msg_id
@@ -88,7 +88,7 @@ class Posts:
         )
         return True
 
-    def give_up(self, room: Room | None = None) -> None:
+    def give_up(self, room: JoinedRoom | None = None) -> None:
         """Wake the waiters of ``room``, or all of them: nobody will answer."""
         for waiter in self._waiters.values():
             if room is None or waiter.room is room:

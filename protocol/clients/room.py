@@ -5,7 +5,7 @@ totals. Everything that arrives is judged here: an event at or before the positi
 event beyond the next offset proves a hole, which the application hears of as a `Gap`. Likes are gathered here and
 sent as sums.
 
-The room never touches the network: it asks its `Voice` (the client) to.
+The room never touches the network: it asks its `RoomOwner` (the client) to.
 """
 
 from __future__ import annotations
@@ -17,26 +17,24 @@ import trio
 
 from ..codes import Lane, LeaveReason, MessageType, Outcome, RoomPhase, Tier
 from ..errors import LocalProtocolError
-from ..messages import Account, Joined, Resumed, RoomPulse, State, Tick
-from ..messages import Event as WireEvent
-from ..messages import Left as WireLeft
+from ..messages import Account, Event, Joined, Left, Resumed, RoomPulse, State, Tick
 from ..payloads import MAX_LIKES_PER_POST, AnnouncementPayload, DanmakuPayload, EmotePayload, LikePayload
 from ..resume import Arrival, arrival, full_offset, missing
 from .events import (
     ClientClosed,
     Danmaku,
-    Event,
     Gap,
-    Left,
     Position,
     PostResult,
     Rejoined,
     RoomEvent,
+    RoomLeft,
+    StreamEvent,
     TickAccount,
 )
 from .inbox import Inbox
 
-__all__ = ["MEMBERSHIPS", "Likes", "Membership", "Room", "RoomSignal", "Voice"]
+__all__ = ["MEMBERSHIPS", "JoinedRoom", "Likes", "Membership", "RoomOwner", "RoomSignal"]
 
 LIKE_INTERVAL_S = 1.0
 """At most one LIKE post in this time; taps in between are summed."""
@@ -106,7 +104,7 @@ MEMBERSHIPS: dict[tuple[Membership, RoomSignal], Membership] = {
 
 
 class Likes(NamedTuple):
-    """What became of the likes given to `Room.like`: their sum is always the sum of these five."""
+    """What became of the likes given to `JoinedRoom.like`: their sum is always the sum of these five."""
 
     waiting: int = 0
     """Not sent, or under way."""
@@ -119,27 +117,29 @@ class Likes(NamedTuple):
     """The room was left before they could be sent."""
 
 
-class Voice(Protocol):
+class RoomOwner(Protocol):
     """What a room asks of its client."""
 
     async def post(
-        self, room: Room, type: int, payload: Any, client_msg_id: str | None, retry: bool, timeout_s: float
+        self, room: JoinedRoom, type: int, payload: Any, client_msg_id: str | None, retry: bool, timeout_s: float
     ) -> PostResult: ...
 
-    def leave(self, room: Room) -> None: ...
+    def leave(self, room: JoinedRoom) -> None: ...
 
-    def forget(self, room: Room) -> None: ...
+    def forget(self, room: JoinedRoom) -> None: ...
 
-    def start_likes(self, room: Room) -> None: ...
+    def start_likes(self, room: JoinedRoom) -> None: ...
 
 
-class Room:
+class JoinedRoom:
     """One room. Made by `Client.join`; iterate over it for its events.
 
     Iteration ends when the room was left; it raises ClientClosed or RoomRefused where that is the reason.
     """
 
-    def __init__(self, voice: Voice, name: str, tier: Tier, position: Position | None, inbox: Inbox[RoomEvent]) -> None:
+    def __init__(
+        self, owner: RoomOwner, name: str, tier: Tier, position: Position | None, inbox: Inbox[RoomEvent]
+    ) -> None:
         self.name = name
         self.tier = tier
         self.membership = _WANTED
@@ -166,7 +166,7 @@ class Room:
         """Wakes whoever waits for the membership."""
         self.end_error: Exception | None = None
         self._inbox = inbox
-        self._voice = voice
+        self._owner = owner
         self._likes_running = False
         self._likes_flushing = trio.Event()
         self._likes_idle = trio.lowlevel.ParkingLot()
@@ -228,7 +228,7 @@ class Room:
         Raises LocalProtocolError, with nothing sent, naming the field and the rule that the message breaks, and
         ClientClosed where the client has ended before. Cancelled, the message may or may not have been sent.
         """
-        return await self._voice.post(self, type, payload, client_msg_id, retry, timeout_s)
+        return await self._owner.post(self, type, payload, client_msg_id, retry, timeout_s)
 
     def like(self, count: int = 1) -> None:
         """Give ``count`` likes. Never waits: they are summed and sent at most once a second; see ``likes``.
@@ -242,7 +242,7 @@ class Room:
         self.likes = self.likes._replace(waiting=self.likes.waiting + count)
         if not self._likes_running:
             self._likes_running = True
-            self._voice.start_likes(self)
+            self._owner.start_likes(self)
 
     async def leave(self) -> None:
         """Send the last likes, leave, and wait for the answer: at most some seconds. Idempotent.
@@ -253,12 +253,12 @@ class Room:
         try:
             await self.flush_likes()
         finally:
-            self._voice.leave(self)
+            self._owner.leave(self)
         with trio.move_on_after(LEAVE_TIMEOUT_S):
             await self.wait_gone()
-        self._voice.forget(self)
+        self._owner.forget(self)
 
-    def __aiter__(self) -> Room:
+    def __aiter__(self) -> JoinedRoom:
         return self
 
     async def __anext__(self) -> RoomEvent:
@@ -330,7 +330,7 @@ class Room:
         if lost is not None:
             self._hole(lost.first, lost.last, lost.epoch_changed)
 
-    def on_event(self, lane: Lane, sequence: int, event: WireEvent) -> None:
+    def on_event(self, lane: Lane, sequence: int, event: Event) -> None:
         """Take an event of lanes 0-2: once, and in order. ``sequence``: the low 32 bits of its offset."""
         if self.position is None:
             return
@@ -343,7 +343,7 @@ class Room:
         if came is Arrival.AFTER_HOLE:
             self._hole(last + 1, offset - 1, epoch_changed=False)
         self.position = Position(self.position.epoch, offset)
-        self._inbox.put(Event(offset, lane, event.type, event.at_ms, event.user_id, event.name, event.payload))
+        self._inbox.put(StreamEvent(offset, lane, event.type, event.at_ms, event.user_id, event.name, event.payload))
 
     def _hole(self, first: int, last: int, epoch_changed: bool) -> None:
         self.gaps += 1
@@ -367,11 +367,11 @@ class Room:
         """Take the room's numbers of a heartbeat."""
         self.online, self.interval_ms = pulse.online, pulse.interval_ms
 
-    def on_left(self, left: WireLeft) -> None:
+    def on_left(self, left: Left) -> None:
         """Take the broker's word that we are out. A crashed room is asked for again, by the client."""
         returns = left.reason is LeaveReason.ROOM_CRASHED and self.membership is _JOINED
         if self.membership is _JOINED:
-            self._inbox.put(Left(left.reason, left.message, is_final=not returns))
+            self._inbox.put(RoomLeft(left.reason, left.message, is_final=not returns))
         self.signal(RoomSignal.NOT_NOW if returns else RoomSignal.LEFT)
 
     # ---- likes
@@ -403,7 +403,7 @@ class Room:
         count = min(self.likes.waiting, MAX_LIKES_PER_POST)
         outcome, result = None, PostResult(None, "")  # what holds if we are cancelled here
         try:
-            result = await self._voice.post(self, MessageType.LIKE, LikePayload(count), None, False, POST_TIMEOUT_S)
+            result = await self._owner.post(self, MessageType.LIKE, LikePayload(count), None, False, POST_TIMEOUT_S)
             outcome = result.outcome
         except ClientClosed:
             result = PostResult(None, "", sent=False)

@@ -25,19 +25,19 @@ from ..reconnect import MAX_TOLD_S, MIN_BACKOFF_S, Signal, backoff_s
 from .events import RoomRefused
 from .link import Ending, Link
 from .posts import Posts
-from .room import Membership, Room, RoomSignal
+from .room import JoinedRoom, Membership, RoomSignal
 
-__all__ = ["Rooms"]
+__all__ = ["RoomTable"]
 
 
 class _PendingJoin(NamedTuple):
     """A JOIN, RESUME or LEAVE under way."""
 
-    room: Room
+    room: JoinedRoom
     opcode: Opcode
 
 
-class Rooms:
+class RoomTable:
     """The rooms of one client. ``spawn`` starts a task that lives as long as the client."""
 
     def __init__(self, posts: Posts, rng: random.Random, spawn: Callable[..., None]) -> None:
@@ -45,8 +45,8 @@ class Rooms:
         self._rng = rng
         self._spawn = spawn
         self._link: Link | None = None
-        self._by_name: dict[str, Room] = {}
-        self._by_number: dict[int, Room] = {}
+        self._by_name: dict[str, JoinedRoom] = {}
+        self._by_number: dict[int, JoinedRoom] = {}
         self._asked: dict[int, _PendingJoin] = {}
         self._sequence = 0
         self._next_ask_at = 0.0
@@ -54,11 +54,11 @@ class Rooms:
         self.strays = 0
         """Frames for rooms, and answers to requests, that we have given up."""
 
-    def __iter__(self) -> Iterator[Room]:
+    def __iter__(self) -> Iterator[JoinedRoom]:
         return iter(list(self._by_name.values()))
 
     @property
-    def by_name(self) -> Mapping[str, Room]:
+    def by_name(self) -> Mapping[str, JoinedRoom]:
         return MappingProxyType(self._by_name)
 
     def next_sequence(self) -> int:
@@ -68,12 +68,12 @@ class Rooms:
 
     # ---- what the application wants
 
-    def add(self, room: Room) -> None:
+    def add(self, room: JoinedRoom) -> None:
         """Ask for a room, now or on the next link. Its name must be free."""
         self._by_name[room.name] = room
         self._ask(room)
 
-    def leave(self, room: Room) -> None:
+    def leave(self, room: JoinedRoom) -> None:
         """Begin to leave; the answer makes it gone."""
         if not room.is_live:
             return
@@ -82,12 +82,12 @@ class Rooms:
             self._send_leave(room, number)
         self._settle(room)
 
-    def forget(self, room: Room) -> None:
+    def forget(self, room: JoinedRoom) -> None:
         """Be done with a room whose answer does not come."""
         room.signal(RoomSignal.CLOSE)
         self._settle(room)
 
-    def _settle(self, room: Room) -> None:
+    def _settle(self, room: JoinedRoom) -> None:
         """Forget a room if it is gone; its posts under way are answered with "nobody knows"."""
         if room.membership is Membership.GONE:
             if self._by_name.get(room.name) is room:
@@ -123,7 +123,7 @@ class Rooms:
             room.signal(RoomSignal.CLOSE, error_of())
             self._settle(room)
 
-    def _ask(self, room: Room) -> None:
+    def _ask(self, room: JoinedRoom) -> None:
         if self._link is None or room.membership is not Membership.WANTED:
             return
         sequence = self.next_sequence()
@@ -135,13 +135,13 @@ class Rooms:
             self._asked[sequence] = _PendingJoin(room, Opcode.RESUME)
             self._link.send(Resume(room.name, room.tier, *room.position), 0, sequence)
 
-    def _ask_later(self, room: Room, retry_after_ms: int) -> None:
+    def _ask_later(self, room: JoinedRoom, retry_after_ms: int) -> None:
         if room.membership is Membership.WANTED:
             delay_s = max(min(retry_after_ms / 1000, MAX_TOLD_S), backoff_s(room.asks, self._rng))
             room.asks += 1
             self._spawn(self._ask_after, room, self._link, delay_s)
 
-    def _ask_in_turn(self, room: Room, retry_after_ms: int) -> None:
+    def _ask_in_turn(self, room: JoinedRoom, retry_after_ms: int) -> None:
         """Ask again after all other rooms that the rate has refused: asked at once, all but one would be refused."""
         if room.membership is Membership.WANTED:
             now = trio.current_time()
@@ -149,12 +149,12 @@ class Rooms:
             self._next_ask_at = max(now, self._next_ask_at) + told_s
             self._spawn(self._ask_after, room, self._link, self._next_ask_at - now)
 
-    async def _ask_after(self, room: Room, link: Link | None, delay_s: float) -> None:
+    async def _ask_after(self, room: JoinedRoom, link: Link | None, delay_s: float) -> None:
         await trio.sleep(delay_s)
         if link is self._link:  # a newer link has asked already
             self._ask(room)
 
-    def _send_leave(self, room: Room, number: int) -> None:
+    def _send_leave(self, room: JoinedRoom, number: int) -> None:
         if self._link is not None:
             sequence = self.next_sequence()
             self._asked[sequence] = _PendingJoin(room, Opcode.LEAVE)
@@ -214,7 +214,7 @@ class Rooms:
             if (room := self._by_number.get(pulse.room)) is not None:
                 room.on_pulse(pulse)
 
-    def _room_asked(self, sequence: int, answer: Joined | Resumed) -> Room | None:
+    def _room_asked(self, sequence: int, answer: Joined | Resumed) -> JoinedRoom | None:
         """The room whose JOIN or RESUME this answers."""
         asked = self._asked.get(sequence)
         if asked is not None and asked.opcode is not Opcode.LEAVE:
@@ -240,7 +240,7 @@ class Rooms:
         if room.signal(RoomSignal.ADMITTED) is Membership.LEAVING:
             self._send_leave(room, number)
 
-    def _on_left(self, room: Room, number: int, left: Left) -> None:
+    def _on_left(self, room: JoinedRoom, number: int, left: Left) -> None:
         del self._by_number[number]
         room.on_left(left)
         self._posts.give_up(room)

@@ -11,14 +11,14 @@ from protocol.clients.events import (
     Danmaku,
     Direct,
     Disconnected,
-    Event,
     Fault,
     Gap,
-    Left,
-    Missed,
+    MessagesMissed,
     Pulse,
     Rejoined,
+    RoomLeft,
     State,
+    StreamEvent,
     TickAccount,
 )
 from protocol.codes import Lane, LeaveReason, MessageType, Role, RoomPhase, Tier
@@ -44,19 +44,19 @@ def lines(*events: Told) -> list[str]:
         (Danmaku(1, "bob", "", ("好看", None), 1, (), 0, 1), "   bob: 好看"),
         (Danmaku(2, "bob", "Bob", ("clap",), 1, (), 0, 1), "   Bob: [clap]"),
         (Danmaku(130, "bob", "Bob", {"sku": 1}, 1, (), 0, 1), "   Bob: type 130: {'sku': 1}"),
-        (Event(4, Lane.CONTROL, 4, 0, "h", "Host", ("今天\n八折",)), "** 今天 / 八折"),
-        (Event(5, Lane.PAID, 5, 0, "", "", GIFT), "$$ Bob gave rocket x5 to host, 10.00"),
-        (Event(6, Lane.CONTROL, 6, 0, "", "", (2,)), "** the room is paused now"),
-        (Event(7, Lane.COMMERCE, 140, 0, "", "Shop", {"sku": 1}), "*  commerce type 140 of Shop: {'sku': 1}"),
+        (StreamEvent(4, Lane.CONTROL, 4, 0, "h", "Host", ("今天\n八折",)), "** 今天 / 八折"),
+        (StreamEvent(5, Lane.PAID, 5, 0, "", "", GIFT), "$$ Bob gave rocket x5 to host, 10.00"),
+        (StreamEvent(6, Lane.CONTROL, 6, 0, "", "", (2,)), "** the room is paused now"),
+        (StreamEvent(7, Lane.COMMERCE, 140, 0, "", "Shop", {"sku": 1}), "*  commerce type 140 of Shop: {'sku': 1}"),
         (TickAccount(1, 0, 100, 0, Account(9, 2, 3, 4, 0, 0)), ".. of 9 danmaku: 2 shown (3 merged), 4 sampled out"),
         (TickAccount(1, 0, 100, 0, Account(3, 0, 0, 0, 2, 1)), ".. of 3 danmaku: 0 shown, 2 expired, 1 held"),
-        (Missed(4, 1, False), "!! this link is too slow: missed 4 danmaku"),
-        (Missed(4, 0, True), "!! this terminal is too slow: missed 4 danmaku"),
+        (MessagesMissed(4, 1, False), "!! this link is too slow: missed 4 danmaku"),
+        (MessagesMissed(4, 0, True), "!! this terminal is too slow: missed 4 danmaku"),
         (Gap(3, 5), "!! missed 3 events for good (3 to 5)"),
         (Gap(1, 0, True), "!! the room began anew; what it said before is gone"),
         (Rejoined(JOINED, True), "-- back in lobby, no gift or announcement was missed; 5 online, 4 users"),
-        (Left(LeaveReason.ROOM_ENDED, "bye", True), "!! room ended: bye"),
-        (Left(LeaveReason.ROOM_CRASHED, "", False), "!! room crashed; asking to come back"),
+        (RoomLeft(LeaveReason.ROOM_ENDED, "bye", True), "!! room ended: bye"),
+        (RoomLeft(LeaveReason.ROOM_CRASHED, "", False), "!! room crashed; asking to come back"),
         (Disconnected(4000, "restarts", 0.72), "!! going away: restarts; trying again in 0.7 s"),
         (Disconnected(None, "broke", None), "!! link lost: broke"),
         (Connected("guest-1", "", 0, "roomcast", 0), "-- link stands, as guest-1"),
@@ -72,7 +72,7 @@ def test_each_event_is_one_line_of_words(event: Told, expected: str) -> None:
 
 @pytest.mark.parametrize(
     "quiet",
-    [TickAccount(1, 0, 100, 0, Account(3, 2, 1)), Missed(0, 2, False), Gap(5, 4), Pulse(0, 1.0, 0.0, (), 0)],
+    [TickAccount(1, 0, 100, 0, Account(3, 2, 1)), MessagesMissed(0, 2, False), Gap(5, 4), Pulse(0, 1.0, 0.0, (), 0)],
 )
 def test_what_took_nothing_from_anybody_is_not_worth_a_line(quiet: Told) -> None:
     assert lines(quiet) == []
@@ -97,8 +97,8 @@ def test_what_other_people_wrote_cannot_steer_the_terminal() -> None:
     evil = "a\x1b[2Jb\nc"
     for event in (
         Danmaku(1, "bob", evil, (evil, None), 1, (), 0, 1),
-        Event(4, Lane.CONTROL, 4, 0, "h", evil, (evil,)),
-        Event(5, Lane.PAID, 5, 0, "", "", ("o", "u", evil, evil, 1, 1, evil)),
+        StreamEvent(4, Lane.CONTROL, 4, 0, "h", evil, (evil,)),
+        StreamEvent(5, Lane.PAID, 5, 0, "", "", ("o", "u", evil, evil, 1, 1, evil)),
         STATE._replace(joins=((evil, evil),)),
         Disconnected(4408, evil, None),
     ):
@@ -115,10 +115,10 @@ def test_what_other_people_wrote_cannot_steer_the_terminal() -> None:
         JOINED,
         STATE,
         Danmaku(130, "b", "B", {1: b"\x01", "x": [1, None]}, 1, (), 0, 1),
-        Event(5, Lane.PAID, 5, 0, "", "", GIFT),
+        StreamEvent(5, Lane.PAID, 5, 0, "", "", GIFT),
         TickAccount(1, 0, 100, 0, Account(1, 1)),
         Rejoined(JOINED, True),
-        Left(LeaveReason.KICKED, "", True),
+        RoomLeft(LeaveReason.KICKED, "", True),
         Disconnected(None, "x", None),
     ],
 )
@@ -142,4 +142,4 @@ def test_json_speaks_in_names_and_keeps_accounts_by_lane() -> None:
     assert state["accounts"]["chat"]["shown"] == 1
     danmaku = as_json(Danmaku(1, "bob", "Bob", ("好看", None), 2, ("eve",), 0, 1))
     assert (danmaku["event"], danmaku["text"], danmaku["count"]) == ("danmaku", "好看", 2)
-    assert as_json(Event(5, Lane.PAID, 5, 0, "", "", GIFT))["lane"] == "paid"
+    assert as_json(StreamEvent(5, Lane.PAID, 5, 0, "", "", GIFT))["lane"] == "paid"

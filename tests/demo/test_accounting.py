@@ -10,7 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.demo.accounting import Accounting, Latency, ReferenceViewer, differences
-from protocol.clients.events import Danmaku, Event, Gap, Missed, PostResult, Rejoined, RoomEvent, State, TickAccount
+from protocol.clients.events import (
+    Danmaku,
+    Gap,
+    MessagesMissed,
+    PostResult,
+    Rejoined,
+    RoomEvent,
+    State,
+    StreamEvent,
+    TickAccount,
+)
 from protocol.codes import Lane, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.messages import Account, Joined
 
@@ -84,7 +94,7 @@ def stories(draw: st.DrawFn) -> Story:
         offset += 1
         gift = ("o", "u", "u", "rose", sum(orders), price, "host")
         for events in story.heard:
-            events.append(Event(offset, Lane.PAID, MessageType.GIFT, 0, "", "", gift))
+            events.append(StreamEvent(offset, Lane.PAID, MessageType.GIFT, 0, "", "", gift))
         for place, count in enumerate(orders):
             fate = Outcome.MERGED if place else Outcome.ACCEPTED
             story.notes.append(("platform", MessageType.GIFT, ("o", "u", "u", "rose", count, price, ""), result(fate)))
@@ -94,7 +104,7 @@ def stories(draw: st.DrawFn) -> Story:
     for _ in range(announcements):
         offset += 1
         for events in story.heard:
-            events.append(Event(offset, Lane.CONTROL, MessageType.ANNOUNCEMENT, 0, "h", "h", ("hi",)))
+            events.append(StreamEvent(offset, Lane.CONTROL, MessageType.ANNOUNCEMENT, 0, "h", "h", ("hi",)))
         story.notes.append(("host", MessageType.ANNOUNCEMENT, ("hi",), result(Outcome.ACCEPTED, offset=offset)))
     ambient = ambient_shown = 0
     for likes, named, more in draw(st.lists(updates, max_size=4)):
@@ -210,7 +220,9 @@ def test_an_event_that_comes_twice_is_noticed(story: Story, data: st.DataObject)
     assert story.check() != []
 
 
-@pytest.mark.parametrize("event", [Missed(3, 0, False), Missed(0, 1, True), Gap(1, 2), Rejoined(EMPTY, True)])
+@pytest.mark.parametrize(
+    "event", [MessagesMissed(3, 0, False), MessagesMissed(0, 1, True), Gap(1, 2), Rejoined(EMPTY, True)]
+)
 def test_a_witness_that_was_not_there_all_the_time_is_none(event: RoomEvent) -> None:
     story = Story([Account()] * 5, 0, [], [[] for _ in TIERS])
     assert story.check() == []

@@ -10,12 +10,12 @@ from rich.console import Console
 
 from broker.demo.screen import MAX_WIDTH, Snapshot, draw, progress_line
 from broker.demo.users import StalledState
-from protocol.clients.events import Danmaku, Event
+from protocol.clients.events import Danmaku, StreamEvent
 from protocol.codes import Lane, MessageType
 from protocol.messages import Account
 
-GIFT = Event(5, Lane.PAID, MessageType.GIFT, 0, "", "", ("o", "u", "小鹿", "火箭", 3, 100, "主播"))
-ANNOUNCEMENT = Event(6, Lane.CONTROL, MessageType.ANNOUNCEMENT, 0, "h", "h", ("欢迎",))
+GIFT = StreamEvent(5, Lane.PAID, MessageType.GIFT, 0, "", "", ("o", "u", "小鹿", "火箭", 3, 100, "主播"))
+ANNOUNCEMENT = StreamEvent(6, Lane.CONTROL, MessageType.ANNOUNCEMENT, 0, "h", "h", ("欢迎",))
 SNAPSHOT = Snapshot(
     phase="chat flood", act=2, acts=6, elapsed_s=34.0, seconds=120.0, port=40000, viewers=300, tcp=225, websocket=75,
     online=303, offered_per_s=1983.4, deliveries_per_s=12031.0, p50_ms=8, p99_ms=41, interval_ms=100, stage=0,
@@ -68,8 +68,8 @@ def test_before_anything_has_happened_there_is_a_picture_too() -> None:
 def test_what_people_say_is_text_and_no_markup_whatever_it_is(text: str, name: str, count: int) -> None:
     said = (
         Danmaku(1, "u", name, (text, None), count, (), 0, 1),
-        Event(5, Lane.PAID, MessageType.GIFT, 0, "", "", ("o", "u", name, text, count, 100, "")),
-        Event(6, Lane.CONTROL, MessageType.ANNOUNCEMENT, 0, "h", "h", (text,)),
+        StreamEvent(5, Lane.PAID, MessageType.GIFT, 0, "", "", ("o", "u", name, text, count, 100, "")),
+        StreamEvent(6, Lane.CONTROL, MessageType.ANNOUNCEMENT, 0, "h", "h", (text,)),
     )
     drawn = lines(SNAPSHOT._replace(screen=said))
     assert len(drawn) == 25

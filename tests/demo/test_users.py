@@ -14,7 +14,7 @@ from broker.demo.accounting import Accounting, Latency
 from broker.demo.load_process import LoadProcess, LoadShare, LoadViewer, Report, read_lines
 from broker.demo.scenario import ActRates
 from broker.demo.users import CuttableConnector, PausableConnector, PausablePipe, SmallBuffers
-from protocol.clients import Address, Danmaku, Event, Gap, Missed, PipeLost, Rejoined, State, TickAccount
+from protocol.clients import Address, Danmaku, Gap, MessagesMissed, PipeLost, Rejoined, State, StreamEvent, TickAccount
 from protocol.codes import Lane, MessageType, Role, RoomPhase, Tier
 from protocol.messages import Account, Joined
 
@@ -79,8 +79,8 @@ def viewer(wall_ms: float = 1000.0) -> tuple[LoadViewer, Latency]:
     return LoadViewer(SHARE, 3, latency, lambda: wall_ms), latency
 
 
-def event(offset: int, at_ms: int) -> Event:
-    return Event(offset, Lane.PAID, MessageType.GIFT, at_ms, "", "", ())
+def event(offset: int, at_ms: int) -> StreamEvent:
+    return StreamEvent(offset, Lane.PAID, MessageType.GIFT, at_ms, "", "", ())
 
 
 def test_a_spectator_measures_from_the_making_to_the_arrival_of_ticks_and_events() -> None:
@@ -105,7 +105,7 @@ def test_a_spectator_counts_what_it_received_and_what_it_missed() -> None:
     one.on_event(Danmaku(1, "u", "", ("x", None), 5, (), 0, 1))
     one.on_event(State(0, RoomPhase.LIVE, 0, 100, 1, 1, 1, 1, 0))
     one.on_event(Gap(1, 2))
-    one.on_event(Missed(3, 1, True))
+    one.on_event(MessagesMissed(3, 1, True))
     one.on_event(Rejoined(JOINED, False))
     assert (one.received, one.holes, one.missed, one.back, one.recovered) == (2, 1, 4, 1, 0)
 

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from protocol.clients import Client, ClientClosed, Disconnected, open_client
-from protocol.clients.room import Room
+from protocol.clients.room import JoinedRoom
 from protocol.codes import CloseCode, MessageType, Outcome
 from protocol.payloads import GiftPayload
 from tests.support.processes import Serving, healthz, read_all, roomcast, serving
@@ -48,7 +48,7 @@ class Viewers:
                 await trio.sleep(0.01)
 
 
-async def give(room: Room, acked: list[str], worker: int) -> None:
+async def give(room: JoinedRoom, acked: list[str], worker: int) -> None:
     """One gift after the other until the link has gone; what was acknowledged is written down."""
     with suppress(ClientClosed):
         for number in count(1):

@@ -11,7 +11,7 @@ import trio
 
 from broker.ledger import database_path
 from protocol.clients import open_client
-from protocol.clients.room import Room
+from protocol.clients.room import JoinedRoom
 from protocol.codes import MessageType, Outcome
 from tests.support.file_systems import fill, mounted_tmpfs
 from tests.support.processes import Serving, healthz, read_all, roomcast, serving
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 class PublishingRoom:
     """A room of a running broker, and what it acknowledged."""
 
-    def __init__(self, broker: Serving, room: Room) -> None:
+    def __init__(self, broker: Serving, room: JoinedRoom) -> None:
         self.broker = broker
         self.room = room
         self.acked: list[str] = []

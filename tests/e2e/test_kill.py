@@ -18,8 +18,8 @@ import pytest
 import trio
 
 from protocol.clients import open_client
-from protocol.clients.events import Event, Gap
-from protocol.clients.room import Room
+from protocol.clients.events import Gap, StreamEvent
+from protocol.clients.room import JoinedRoom
 from protocol.codes import MessageType, Outcome
 from protocol.payloads import GiftPayload
 from tests.support.processes import Running, Serving, roomcast, running, serving
@@ -63,7 +63,7 @@ class Show:
         """Tasks that still post."""
         self.is_over = False
 
-    async def give(self, room: Room) -> None:
+    async def give(self, room: JoinedRoom) -> None:
         """Post one gift after the other, each until the broker has acknowledged it."""
         self.givers += 1
         while not self.is_over:
@@ -79,17 +79,17 @@ class Show:
                 await trio.sleep(result.retry_after_ms / 1000 or 0.01)
         self.givers -= 1
 
-    async def pass_over(self, room: Room) -> None:
+    async def pass_over(self, room: JoinedRoom) -> None:
         """Read a room only so that its events do not fill the link."""
         async for _ in room:
             pass
 
-    async def watch(self, room: Room) -> None:
+    async def watch(self, room: JoinedRoom) -> None:
         """Write down every event."""
         async for event in room:
             if isinstance(event, Gap):
                 self.gaps.append(event)
-            elif isinstance(event, Event):
+            elif isinstance(event, StreamEvent):
                 self.seen[room.name].append((event.offset, event.payload[0]))
 
     async def more_acks(self, count: int) -> None:

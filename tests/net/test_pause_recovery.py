@@ -19,8 +19,8 @@ from trio.testing import MockClock
 from broker.net import poller
 from broker.server import Broker
 from protocol.clients import Address, BytePipe, Client, PipeLost, open_client
-from protocol.clients.events import Event, Gap, Rejoined
-from protocol.clients.room import Room
+from protocol.clients.events import Gap, Rejoined, StreamEvent
+from protocol.clients.room import JoinedRoom
 from protocol.clients.transports import StreamPipe, connector
 from protocol.codes import CloseCode, MessageType, Outcome
 from tests.support.durable import durable_broker
@@ -112,9 +112,9 @@ class Viewer:
         self.gaps: list[Gap] = []
         self.returns: list[Rejoined] = []
 
-    async def watch(self, room: Room) -> None:
+    async def watch(self, room: JoinedRoom) -> None:
         async for event in room:
-            if isinstance(event, Event):
+            if isinstance(event, StreamEvent):
                 self.offsets.append(event.offset)
             elif isinstance(event, Gap):
                 self.gaps.append(event)
@@ -122,12 +122,12 @@ class Viewer:
                 self.returns.append(event)
 
 
-async def pass_over(room: Room) -> None:
+async def pass_over(room: JoinedRoom) -> None:
     async for _ in room:
         pass
 
 
-async def publish(room: Room, count: int, words: str) -> None:
+async def publish(room: JoinedRoom, count: int, words: str) -> None:
     """Publish so many events, several at a time."""
 
     async def publish_some(numbers: range) -> None:
@@ -141,7 +141,9 @@ async def publish(room: Room, count: int, words: str) -> None:
 
 
 @asynccontextmanager
-async def show(directory: Path, lift: Lift, **overrides: object) -> AsyncIterator[tuple[Broker, Room, Viewer, Client]]:
+async def show(
+    directory: Path, lift: Lift, **overrides: object
+) -> AsyncIterator[tuple[Broker, JoinedRoom, Viewer, Client]]:
     """A host's room, and a viewer who has come by lift and seen three events."""
     link = {"frames_per_s": 0, "send_buffer_bytes": 16384}
     viewer = Viewer()

@@ -18,12 +18,10 @@ from broker.server import Broker
 from broker.sessions.session import Session
 from protocol.clients import open_client
 from protocol.clients import room as subscription
-from protocol.clients.events import Event, Gap, Left, Rejoined
+from protocol.clients.events import Gap, Rejoined, RoomLeft, StreamEvent
 from protocol.codes import CloseCode, LeaveReason, MessageType, Outcome
 from protocol.connection import Frame
-from protocol.messages import Ack, Post
-from protocol.messages import Event as WireEvent
-from protocol.messages import Left as WireLeft
+from protocol.messages import Ack, Event, Left, Post
 from tests.support.broker import joined_link, running_broker
 from tests.support.durable import durable_broker
 
@@ -88,13 +86,13 @@ async def test_viewers_of_a_room_that_crashes_again_and_again_miss_no_event(
     seen: list[tuple[int, str]] = []
     done = trio.Event()
 
-    async def watch(room: subscription.Room) -> None:
+    async def watch(room: subscription.JoinedRoom) -> None:
         crashed = 0
         async for event in room:
             assert not isinstance(event, Gap), event
-            if isinstance(event, Event):
+            if isinstance(event, StreamEvent):
                 seen.append((event.offset, event.payload[0]))
-            elif isinstance(event, Left):
+            elif isinstance(event, RoomLeft):
                 assert event.reason is LeaveReason.ROOM_CRASHED
                 crashed += 1
             elif isinstance(event, Rejoined):
@@ -102,7 +100,7 @@ async def test_viewers_of_a_room_that_crashes_again_and_again_miss_no_event(
             if crashed and {text for _, text in seen} >= {f"news {n}" for n in range(wanted)}:
                 done.set()
 
-    async def skim(room: subscription.Room) -> None:
+    async def skim(room: subscription.JoinedRoom) -> None:
         async for _ in room:
             pass
 
@@ -142,7 +140,7 @@ async def test_a_crash_is_counted_and_logged_once_however_often_the_room_fails(
             await ann.send_bytes(b"")
             for number in range(50):
                 await ann.post(room, number, MessageType.DANMAKU, ("boom", None))
-            assert (await ann.expect(WireLeft))[1].reason is LeaveReason.ROOM_CRASHED
+            assert (await ann.expect(Left))[1].reason is LeaveReason.ROOM_CRASHED
             assert broker.stats().rooms_crashed == 1
     assert [line["event"] for line in lines].count("room crashed") == 1
 
@@ -164,7 +162,7 @@ async def test_a_room_whose_whole_state_is_broken_harms_no_other(
             else:
                 monkeypatch.setattr(room.state, name, lambda *args, **kwargs: 1 / 0, raising=False)
         await ann.post(bad, 1, MessageType.DANMAKU, ("boom", None))
-        assert (await ann.expect(WireLeft))[1].reason is LeaveReason.ROOM_CRASHED
+        assert (await ann.expect(Left))[1].reason is LeaveReason.ROOM_CRASHED
         again, _ = await ann.join("bad", sequence=2)
         assert again != bad
         await bob.post(good, 1, MessageType.DANMAKU, ("fine", None))
@@ -198,7 +196,7 @@ async def test_a_handler_that_fails_once_in_a_thousand_calls_costs_one_link_each
                     await host.post(room, offset, MessageType.ANNOUNCEMENT, (f"news {offset}",))
                     assert (await host.expect(Ack))[1].results == ((offset, Outcome.ACCEPTED, offset),)
                 ended += 1
-        assert [(await ann.expect(WireEvent))[0].sequence for _ in range(offset)] == list(range(1, offset + 1))
+        assert [(await ann.expect(Event))[0].sequence for _ in range(offset)] == list(range(1, offset + 1))
         assert broker.context.closed[CloseCode.INTERNAL_ERROR] == defect.failures == 4
         assert (broker.stats().rooms_crashed, broker.poller.crashes) == (0, 0)
         assert broker.stats().balanced
@@ -233,7 +231,7 @@ async def test_a_link_that_fails_under_a_sweep_ends_alone(where: str, monkeypatc
                 number += 1
                 await host.post(room, number, MessageType.ANNOUNCEMENT, ("很长的公告" * 80,))
                 assert (await host.expect(Ack))[1].results == ((number, Outcome.ACCEPTED, number),)
-                assert (await ann.expect(WireEvent))[0].sequence == number
+                assert (await ann.expect(Event))[0].sequence == number
         assert (broker.poller.crashes, broker.stats().rooms_crashed) == (1, 0)
         await host.post(room, number + 1, MessageType.ANNOUNCEMENT, ("still there",))
-        assert (await ann.expect(WireEvent))[0].sequence == number + 1
+        assert (await ann.expect(Event))[0].sequence == number + 1

@@ -19,8 +19,8 @@ import trio
 from broker.ledger import Committed, LedgerResult, Repeated, SubmitResult
 from broker.ledger.entries import make_key
 from protocol.clients import Address, BytePipe, Client, PipeLost, open_client
-from protocol.clients.events import Danmaku, Event, Gap, Position, Rejoined, RoomRefused, TickAccount
-from protocol.clients.room import Room
+from protocol.clients.events import Danmaku, Gap, Position, Rejoined, RoomRefused, StreamEvent, TickAccount
+from protocol.clients.room import JoinedRoom
 from protocol.clients.transports import run_websocket
 from protocol.codes import ErrorCode, MessageType, Outcome, RoomPhase, Tier
 from protocol.frames import pack_body, unpack_body
@@ -101,8 +101,8 @@ class Actors:
         self.shown: dict[str, list[tuple[int, str]]] = {device: [] for device in DEVICES}
         self.passed: set[tuple[str, int]] = set()
         """Messages by user and number that only a passer-by has seen."""
-        self.likers: list[Room] = []
-        self.likes: Counter[Room] = Counter()
+        self.likers: list[JoinedRoom] = []
+        self.likes: Counter[JoinedRoom] = Counter()
         """Likes given, by who gave them where."""
         self.like_totals: dict[str, int] = {}
         """What the rooms say at the end."""
@@ -141,7 +141,9 @@ class Actors:
         ) as client:
             yield client
 
-    async def join(self, client: Client, name: str, tier: Tier = Tier.FULL, position: Position | None = None) -> Room:
+    async def join(
+        self, client: Client, name: str, tier: Tier = Tier.FULL, position: Position | None = None
+    ) -> JoinedRoom:
         """Come into a room, however often it takes."""
         while True:
             try:
@@ -175,7 +177,7 @@ class Actors:
                 if self.world.chance(0.2 if is_slow else 0.05):
                     await self.world.pause(12.0 if is_slow else 1.0)
 
-    def enter(self, reader: Reader, room: Room) -> None:
+    def enter(self, reader: Reader, room: JoinedRoom) -> None:
         """Begin where the first answer says that the room stands, or go on where one was."""
         assert room.snapshot is not None
         if reader.epoch:
@@ -184,10 +186,10 @@ class Actors:
             reader.epoch, reader.offset = room.snapshot.epoch, room.snapshot.offset
             reader.is_new = True
 
-    def take(self, reader: Reader, room: Room, event: object) -> None:
+    def take(self, reader: Reader, room: JoinedRoom, event: object) -> None:
         """Judge what one is shown."""
         match event:
-            case Event():
+            case StreamEvent():
                 if reader.is_new:  # it may have been in twice before we could look at the first answer
                     reader.offset, reader.is_new = min(reader.offset, event.offset - 1), False
                 assert event.offset == reader.offset + 1, f"{reader.name}: {event.offset} after {reader.offset}"
@@ -262,13 +264,13 @@ class Actors:
             self.enter(reader, room)
             await self.walk_through(reader, room)
 
-    async def walk_through(self, reader: Reader, room: Room) -> None:
+    async def walk_through(self, reader: Reader, room: JoinedRoom) -> None:
         async for event in room:
             self.take(reader, room, event)
 
     # ---- who speaks
 
-    async def like(self, room: Room) -> None:
+    async def like(self, room: JoinedRoom) -> None:
         """Tap."""
         for _ in range(LIKES // 2):
             await self.world.pause(4.0)
@@ -285,7 +287,7 @@ class Actors:
                 nursery.start_soon(self.pass_over, room)
                 nursery.start_soon(self.chatter, room)
 
-    async def chatter(self, room: Room) -> None:
+    async def chatter(self, room: JoinedRoom) -> None:
         for _ in range(CHAT):
             await self.world.pause(1.5)
             text = self.world.rng.choice(("666", "好看", f"number {self.world.rng.randrange(99)}"))
@@ -303,7 +305,7 @@ class Actors:
                     await self.world.pause(1.5)
                     nursery.start_soon(self.give, room, f"{name} {number}")
 
-    async def give(self, room: Room, order: str) -> None:
+    async def give(self, room: JoinedRoom, order: str) -> None:
         """Post one gift; now and then the platform repeats it, or posts another one under the same order id."""
         giver = self.world.rng.choice("xyz")
         count = self.world.rng.randint(1, 3)
@@ -343,13 +345,13 @@ class Actors:
                 if name == ROOMS[0]:
                     nursery.start_soon(self.storm, room)
 
-    async def talk(self, room: Room) -> None:
+    async def talk(self, room: JoinedRoom) -> None:
         for number in range(NEWS):
             await self.world.pause(3.0)
             await self.announce(room, f"news {number} of {room.name}")
             self.under_way -= 1
 
-    async def storm(self, room: Room) -> None:
+    async def storm(self, room: JoinedRoom) -> None:
         """Say a lot at once: who is slow falls behind now."""
         await trio.sleep(self.world.rng.uniform(3, 15))
         async with trio.open_nursery() as nursery:
@@ -357,7 +359,7 @@ class Actors:
                 nursery.start_soon(self.announce, room, f"storm {number}", 450)
         self.under_way -= 1
 
-    async def announce(self, room: Room, what: str, length: int = 0) -> None:
+    async def announce(self, room: JoinedRoom, what: str, length: int = 0) -> None:
         """Post one announcement under one name until it is acknowledged; now and then another text under that name."""
         length = length or self.world.rng.choice((1, 50, 450))
         is_reused = False
@@ -380,7 +382,7 @@ class Actors:
                 assert result.outcome in (None, Outcome.LIMITED), (what, result)
                 await trio.sleep(max(0.1, result.retry_after_ms / 1000))
 
-    async def pause_room(self, room: Room, what: str) -> None:
+    async def pause_room(self, room: JoinedRoom, what: str) -> None:
         """Pause the room, and let it go on; a crash in between leaves it paused, until somebody lets it go on."""
         for phase in (RoomPhase.PAUSED, RoomPhase.LIVE):
             while True:
@@ -393,7 +395,7 @@ class Actors:
                 await trio.sleep(max(0.1, result.retry_after_ms / 1000))
             self.world.happen(f"phase {phase.name}")
 
-    async def end_room(self, room: Room, what: str) -> None:
+    async def end_room(self, room: JoinedRoom, what: str) -> None:
         """End the room for good: whoever comes then finds a new stream. What has ended already is not ended again."""
         while room.is_live:
             result = await room.post(
@@ -404,7 +406,7 @@ class Actors:
                 return
             await trio.sleep(max(0.1, result.retry_after_ms / 1000))
 
-    async def pass_over(self, room: Room) -> None:
+    async def pass_over(self, room: JoinedRoom) -> None:
         async for _ in room:
             pass
 

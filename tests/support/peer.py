@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import trio
 import trio.testing
 
-from protocol.clients import Address, BytePipe, Client, PipeLost, PostResult, Room, StreamPipe, open_client
+from protocol.clients import Address, BytePipe, Client, JoinedRoom, PipeLost, PostResult, StreamPipe, open_client
 from protocol.codes import Lane, Opcode, Outcome, Role, RoomPhase, Tier
 from protocol.connection import NEED_DATA, Connection, Frame
 from protocol.messages import (
@@ -207,7 +207,7 @@ async def quiet(peer: Peer) -> None:
     assert scope.cancelled_caught
 
 
-async def join(client: Client, peer: Peer, name: str = "lobby", **changes: Any) -> Room:
+async def join(client: Client, peer: Peer, name: str = "lobby", **changes: Any) -> JoinedRoom:
     """Join a room, which the peer admits us to."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: peer.admit(**changes))
@@ -217,12 +217,12 @@ async def join(client: Client, peer: Peer, name: str = "lobby", **changes: Any) 
 class Posting:
     """A post that runs beside the test."""
 
-    def __init__(self, nursery: trio.Nursery, room: Room, text: str = "hi", **options: Any) -> None:
+    def __init__(self, nursery: trio.Nursery, room: JoinedRoom, text: str = "hi", **options: Any) -> None:
         self.result: PostResult | None = None
         self.done = trio.Event()
         nursery.start_soon(self._run, room, text, options)
 
-    async def _run(self, room: Room, text: str, options: dict[str, Any]) -> None:
+    async def _run(self, room: JoinedRoom, text: str, options: dict[str, Any]) -> None:
         self.result = await room.post_danmaku(text, **options)
         self.done.set()
 

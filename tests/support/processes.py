@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import trio
 
 from protocol.clients import ClientClosed
-from protocol.clients.room import Room
+from protocol.clients.room import JoinedRoom
 
 __all__ = ["Finished", "Serving", "command", "environment", "healthz", "read_all", "roomcast", "serving"]
 
@@ -163,7 +163,7 @@ async def healthz(broker: Serving) -> tuple[int, dict[str, object]]:
     return int(head.split()[1]), json.loads(body)
 
 
-async def read_all(room: Room) -> None:
+async def read_all(room: JoinedRoom) -> None:
     """Pass a room's events over until the link has gone."""
     with suppress(ClientClosed):
         async for _ in room:

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from protocol.clients import Client, Room
+from protocol.clients import Client, JoinedRoom
 from protocol.codes import Lane, LeaveReason, Opcode, Outcome
 from protocol.messages import Ack, AckResult, Join, Left, Post, Resume, Resumed
 from tests.support.peer import Network, Peer, client_of, event, joined
@@ -65,37 +65,37 @@ async def serve(peer: Peer) -> None:
         pass
 
 
-async def op_join(client: Client, room: Room) -> None:
+async def op_join(client: Client, room: JoinedRoom) -> None:
     await client.join("other")
 
 
-async def op_post(client: Client, room: Room) -> None:
+async def op_post(client: Client, room: JoinedRoom) -> None:
     await room.post_danmaku("hi")
 
 
-async def op_post_with_retry(client: Client, room: Room) -> None:
+async def op_post_with_retry(client: Client, room: JoinedRoom) -> None:
     await room.post_danmaku("hi", retry=True)
 
 
-async def op_leave(client: Client, room: Room) -> None:
+async def op_leave(client: Client, room: JoinedRoom) -> None:
     room.like(3)
     await room.leave()
 
 
-async def op_leave_and_join(client: Client, room: Room) -> None:
+async def op_leave_and_join(client: Client, room: JoinedRoom) -> None:
     await room.leave()
     await client.join("lobby")
 
 
-async def op_read(client: Client, room: Room) -> None:
+async def op_read(client: Client, room: JoinedRoom) -> None:
     await anext(room)
 
 
-async def op_read_events(client: Client, room: Room) -> None:
+async def op_read_events(client: Client, room: JoinedRoom) -> None:
     await anext(client.events())
 
 
-async def op_wait(client: Client, room: Room) -> None:
+async def op_wait(client: Client, room: JoinedRoom) -> None:
     await client.wait_connected()
 
 
@@ -103,7 +103,7 @@ OPERATIONS = [op_join, op_post, op_post_with_retry, op_leave, op_leave_and_join,
 
 
 async def cancel_operation(
-    operation: Callable[[Client, Room], Awaitable[None]], step: int, instrument: CancelAtStep, loses_link: bool
+    operation: Callable[[Client, JoinedRoom], Awaitable[None]], step: int, instrument: CancelAtStep, loses_link: bool
 ) -> bool:
     """Run ``operation`` and cancel it at ``step``; returns whether it came that far."""
     network, peers = Network(), list[Peer]()
@@ -142,7 +142,7 @@ async def cancel_operation(
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("loses_link", [False, True], ids=["calm", "while the link is lost"])
 def test_cancelling_an_operation_at_any_step_leaves_the_client_whole(
-    operation: Callable[[Client, Room], Awaitable[None]], loses_link: bool
+    operation: Callable[[Client, JoinedRoom], Awaitable[None]], loses_link: bool
 ) -> None:
     for step in range(1, MAX_STEPS):
         instrument = CancelAtStep()

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from protocol.clients import Connected, Direct, Missed, Pulse
+from protocol.clients import Connected, Direct, MessagesMissed, Pulse
 from protocol.clients.directs import SEEN_DIRECTS
 from protocol.codes import MessageType, Opcode
 from protocol.messages import DirectAck, Ping, Pong, RoomPulse
@@ -95,7 +95,7 @@ async def test_direct_messages_nobody_reads_are_refused_without_a_hole(autojump_
 async def test_what_the_broker_dropped_for_a_slow_link_is_reported(autojump_clock: Any) -> None:
     async with linked() as (client, peer, _):
         await peer.send(Direct(0, MessageType.MISSED, 5, (30, 2)))
-        assert await take_until(client.events(), Missed) == Missed(30, 2, is_local=False)
+        assert await take_until(client.events(), MessagesMissed) == MessagesMissed(30, 2, is_local=False)
         await peer.send(Direct(0, MessageType.MISSED, 5, "nonsense"))
         await peer.send(Direct(0, 200, 5, "unacknowledged"))
         assert (await take(client.events(), Direct)).payload == "unacknowledged"

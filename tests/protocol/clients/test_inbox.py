@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from protocol.clients import Missed
+from protocol.clients import MessagesMissed
 from protocol.clients.inbox import Inbox, weight_of
 
 
@@ -48,7 +48,7 @@ class InboxMachine(RuleBasedStateMachine):
         found = self.inbox.take_nowait()
         if found is None:
             assert len(self.inbox) == 0
-        elif isinstance(found, Missed):
+        elif isinstance(found, MessagesMissed):
             assert found.is_local
             self.missed_chat += found.chat
         elif isinstance(found, str):
@@ -89,7 +89,7 @@ def test_the_oldest_danmaku_goes_first_and_is_reported_first() -> None:
         inbox.put_lossy(number, chat=10)
     assert inbox.dropped == 3
     found = [inbox.take_nowait() for _ in range(5)]
-    assert found == [Missed(30, 0, is_local=True), "keep", 3, 4, None]
+    assert found == [MessagesMissed(30, 0, is_local=True), "keep", 3, 4, None]
 
 
 def test_events_that_must_be_kept_push_out_all_danmaku_and_then_fill_it() -> None:
@@ -100,7 +100,7 @@ def test_events_that_must_be_kept_push_out_all_danmaku_and_then_fill_it() -> Non
         inbox.put(number)
         full.append(inbox.is_full)
     assert full == [False, True]
-    assert [inbox.take_nowait() for _ in range(3)] == [Missed(1, 0, is_local=True), 1, 2]
+    assert [inbox.take_nowait() for _ in range(3)] == [MessagesMissed(1, 0, is_local=True), 1, 2]
 
 
 @given(st.recursive(st.text() | st.integers() | st.none(), lambda inner: st.tuples(inner, inner), max_leaves=8))

@@ -13,12 +13,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from protocol.clients import Event, Gap, Membership, PostResult, Room
+from protocol.clients import Gap, JoinedRoom, Membership, PostResult, StreamEvent
 from protocol.clients.inbox import Inbox
 from protocol.clients.link import Ending
 from protocol.clients.posts import Posts
 from protocol.clients.room import MEMBERSHIPS, RoomSignal
-from protocol.clients.room_table import Rooms
+from protocol.clients.room_table import RoomTable
 from protocol.codes import Lane, LeaveReason, Opcode, Tier
 from protocol.connection import Frame
 from protocol.errors import LocalProtocolError
@@ -50,7 +50,7 @@ def test_what_the_application_gives_up_never_becomes_joined() -> None:
 
 
 def test_a_signal_that_makes_no_sense_is_refused_and_changes_nothing() -> None:
-    room = Room(Mute(), "a", Tier.FULL, None, Inbox())
+    room = JoinedRoom(Mute(), "a", Tier.FULL, None, Inbox())
     for membership in Membership:
         for signal in RoomSignal:
             if (membership, signal) not in MEMBERSHIPS:
@@ -66,11 +66,11 @@ class Mute:
     async def post(self, *args: Any) -> PostResult:
         raise NotImplementedError
 
-    def leave(self, room: Room) -> None: ...
+    def leave(self, room: JoinedRoom) -> None: ...
 
-    def forget(self, room: Room) -> None: ...
+    def forget(self, room: JoinedRoom) -> None: ...
 
-    def start_likes(self, room: Room) -> None: ...
+    def start_likes(self, room: JoinedRoom) -> None: ...
 
 
 class Wire:
@@ -100,10 +100,10 @@ class RoomsMachine(RuleBasedStateMachine):
         super().__init__()
         self.rng = random.Random(1)
         self.later: list[tuple[Callable[..., Awaitable[None]], tuple[Any, ...]]] = []
-        self.rooms = Rooms(Posts(), self.rng, lambda task, *args: self.later.append((task, args)))
+        self.rooms = RoomTable(Posts(), self.rng, lambda task, *args: self.later.append((task, args)))
         self.wire: Wire | None = None
-        self.known: list[Room] = []
-        self.taken: dict[Room, list[Any]] = {}
+        self.known: list[JoinedRoom] = []
+        self.taken: dict[JoinedRoom, list[Any]] = {}
 
     def frame(self, message: Message, room: int = 0, sequence: int = 0, lane: Lane = Lane.CONTROL) -> None:
         self.rooms.on_frame(Frame(opcode_of(message), lane, room, sequence, message))
@@ -113,7 +113,7 @@ class RoomsMachine(RuleBasedStateMachine):
     @rule(name=names)
     def join(self, name: str) -> None:
         if name not in self.rooms.by_name:
-            room = Room(Mute(), name, Tier.FULL, None, Inbox())
+            room = JoinedRoom(Mute(), name, Tier.FULL, None, Inbox())
             self.known.append(room)
             self.taken[room] = []
             self.rooms.add(room)
@@ -232,7 +232,7 @@ class RoomsMachine(RuleBasedStateMachine):
                 taken.append(found)
             expected: int | None = None
             for each in taken:
-                if isinstance(each, Event):
+                if isinstance(each, StreamEvent):
                     assert expected is None or each.offset == expected, taken
                     expected = each.offset + 1
                 elif isinstance(each, Gap):
@@ -282,10 +282,10 @@ def test_long_runs_find_what_short_ones_do_not() -> None:
 
 def test_opcodes_of_requests_are_kept_apart() -> None:
     """An ERROR to a LEAVE ends the room, never its successor's JOIN."""
-    rooms = Rooms(Posts(), random.Random(1), lambda task, *args: None)
+    rooms = RoomTable(Posts(), random.Random(1), lambda task, *args: None)
     wire = Wire()
     rooms.link_opened(wire)  # type: ignore[arg-type]
-    room = Room(Mute(), "a", Tier.FULL, None, Inbox())
+    room = JoinedRoom(Mute(), "a", Tier.FULL, None, Inbox())
     rooms.add(room)
     _, _, sequence = wire.sent.pop()
     rooms.on_frame(Frame(Opcode.JOIN, Lane.CONTROL, 3, sequence, joined("a")))

@@ -15,13 +15,13 @@ from protocol.clients import (
     Connected,
     Danmaku,
     Disconnected,
-    Event,
     Gap,
+    JoinedRoom,
     Position,
     PostResult,
     Rejoined,
-    Room,
     RoomRefused,
+    StreamEvent,
 )
 from protocol.codes import ErrorCode, Lane, Opcode, Outcome, Tier
 from protocol.connection import encode
@@ -275,7 +275,7 @@ async def test_it_resumes_from_the_last_event_and_drops_what_comes_twice(autojum
         room = await join(client, peer, epoch=7, offset=10)
         for offset in (11, 12):
             await peer.send(event(str(offset)), 3, offset, Lane.COMMERCE)
-            assert (await take(room, Event)).offset == offset
+            assert (await take(room, StreamEvent)).offset == offset
         await peer.vanish()
         peer = await back(network)
         asked = await resume(peer, epoch=7, offset=14, number=8)
@@ -283,7 +283,7 @@ async def test_it_resumes_from_the_last_event_and_drops_what_comes_twice(autojum
         for offset in (11, 12, 13, 14, 13, 15):
             await peer.send(event(str(offset)), 8, offset, Lane.PAID)
         assert (await take(room, Rejoined)).recovered
-        assert [(await take(room, Event)).offset for _ in range(3)] == [13, 14, 15]
+        assert [(await take(room, StreamEvent)).offset for _ in range(3)] == [13, 14, 15]
         assert room.duplicates == 3
         assert room.gaps == 0
         assert room.recovered is True
@@ -301,7 +301,7 @@ async def test_events_that_nobody_has_read_yet_do_not_come_twice(autojump_clock:
         assert (await resume(peer, offset=3)).offset == 3
         await peer.send(event(), 3, 4, Lane.CONTROL)
         found = [await anext(room) for _ in range(5)]
-        assert [each.offset for each in found if isinstance(each, Event)] == [1, 2, 3, 4]
+        assert [each.offset for each in found if isinstance(each, StreamEvent)] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("size", [1, 4])
@@ -310,7 +310,7 @@ async def test_a_hole_is_reported_before_what_follows_it(size: int, autojump_clo
         room = await join(client, peer, offset=4)
         await peer.send(event(), 3, 5 + size, Lane.COMMERCE)
         assert await take(room, Gap) == Gap(5, 4 + size)
-        assert (await take(room, Event)).offset == 5 + size
+        assert (await take(room, StreamEvent)).offset == 5 + size
         assert room.gaps == 1
 
 
@@ -323,7 +323,7 @@ async def test_a_resume_that_did_not_recover_names_the_gap(autojump_clock: Any) 
         assert not (await take(room, Rejoined)).recovered
         assert await take(room, Gap) == Gap(5, 900)
         await peer.send(event(), 3, 901, Lane.COMMERCE)
-        assert (await take(room, Event)).offset == 901
+        assert (await take(room, StreamEvent)).offset == 901
         assert room.recovered is False
 
 
@@ -346,7 +346,7 @@ async def test_another_epoch_is_a_gap_whatever_the_broker_claims(claim: bool, au
         assert not (await take(room, Rejoined)).recovered
         assert await take(room, Gap) == Gap(1, 2, epoch_changed=True)
         await peer.send(event(), 3, 3, Lane.COMMERCE)
-        assert (await take(room, Event)).offset == 3, "a low offset of a new epoch is no duplicate"
+        assert (await take(room, StreamEvent)).offset == 3, "a low offset of a new epoch is no duplicate"
 
 
 async def test_a_stream_that_went_backwards_is_a_new_one(autojump_clock: Any) -> None:
@@ -358,12 +358,12 @@ async def test_a_stream_that_went_backwards_is_a_new_one(autojump_clock: Any) ->
         await take(room, Rejoined)
         assert (await take(room, Gap)).epoch_changed
         await peer.send(event(), 3, 3, Lane.COMMERCE)
-        await take(room, Event)
+        await take(room, StreamEvent)
 
 
 async def test_a_position_of_another_process_is_resumed(autojump_clock: Any) -> None:
     async with linked() as (client, peer, _), trio.open_nursery() as nursery:
-        rooms: list[Room] = []
+        rooms: list[JoinedRoom] = []
 
         async def come_back() -> None:
             rooms.append(await client.join("lobby", position=Position(7, 30)))
@@ -374,7 +374,7 @@ async def test_a_position_of_another_process_is_resumed(autojump_clock: Any) -> 
         await trio.testing.wait_all_tasks_blocked()
         (room,) = rooms
         assert room.recovered is True
-        assert (await take(room, Event)).offset == 31
+        assert (await take(room, StreamEvent)).offset == 31
 
 
 async def test_all_rooms_are_asked_for_in_the_first_write(autojump_clock: Any) -> None:

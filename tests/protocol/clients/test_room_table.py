@@ -8,12 +8,21 @@ import pytest
 import trio
 import trio.testing
 
-from protocol.clients import Client, Danmaku, Event, Left, Membership, Room, RoomRefused, State, TickAccount
+from protocol.clients import (
+    Client,
+    Danmaku,
+    JoinedRoom,
+    Membership,
+    RoomLeft,
+    RoomRefused,
+    State,
+    StreamEvent,
+    TickAccount,
+)
 from protocol.codes import Codec, ErrorCode, Lane, LeaveReason, MessageType, Opcode, Outcome, RoomPhase
 from protocol.connection import Encoding, encode
 from protocol.errors import LocalProtocolError
-from protocol.messages import Account, Ack, AckResult, ErrorReply, Join, TickEntry
-from protocol.messages import Left as WireLeft
+from protocol.messages import Account, Ack, AckResult, ErrorReply, Join, Left, TickEntry
 from protocol.messages import State as WireState
 from tests.support.peer import Posting, event, join, joined, linked, quiet, take, take_until, tick
 
@@ -31,7 +40,7 @@ async def test_join_returns_the_snapshot(autojump_clock: Any) -> None:
 
 async def test_join_is_answered_by_name_where_the_broker_repeats_no_number(autojump_clock: Any) -> None:
     async with linked() as (client, peer, _):
-        rooms: list[Room] = []
+        rooms: list[JoinedRoom] = []
         async with trio.open_nursery() as nursery:
             for name in ("a", "b"):
                 nursery.start_soon(_append, rooms, client, name)
@@ -41,7 +50,7 @@ async def test_join_is_answered_by_name_where_the_broker_repeats_no_number(autoj
         assert {room.name: room.number for room in rooms} == {"a": 1, "b": 2}
 
 
-async def _append(rooms: list[Room], client: Client, name: str) -> None:
+async def _append(rooms: list[JoinedRoom], client: Client, name: str) -> None:
     rooms.append(await client.join(name))
 
 
@@ -68,7 +77,7 @@ async def test_join_has_a_deadline_and_leaves_nothing_behind(autojump_clock: Any
         await peer.send(joined(), 3, asked.sequence)
         left = await peer.expect(Opcode.LEAVE)
         assert left.room == 3, "an answer that comes late is followed by LEAVE"
-        await peer.send(WireLeft(LeaveReason.REQUESTED), 3)
+        await peer.send(Left(LeaveReason.REQUESTED), 3)
         await trio.testing.wait_all_tasks_blocked()
         assert client.rooms == {}
 
@@ -96,7 +105,7 @@ async def test_leave_waits_for_the_answer_and_ends_the_iteration(autojump_clock:
             left = await peer.expect(Opcode.LEAVE)
             assert left.room == 3
             assert client.rooms == {"lobby": room}
-            await peer.send(WireLeft(LeaveReason.REQUESTED), 3)
+            await peer.send(Left(LeaveReason.REQUESTED), 3)
         assert client.rooms == {}
         assert [found async for found in room] == []
         await room.leave()
@@ -116,12 +125,12 @@ async def test_a_room_that_was_left_can_be_joined_again_at_once(autojump_clock: 
         room = await join(client, peer)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(room.leave)
-            again: list[Room] = []
+            again: list[JoinedRoom] = []
             await trio.testing.wait_all_tasks_blocked()
             nursery.start_soon(_append, again, client, "lobby")
             await peer.expect(Opcode.LEAVE)
             await quiet(peer)
-            await peer.send(WireLeft(LeaveReason.REQUESTED), 3)
+            await peer.send(Left(LeaveReason.REQUESTED), 3)
             await peer.admit(number=3)
         assert again[0].is_joined
         assert again[0] is not room
@@ -132,7 +141,7 @@ async def test_a_room_that_ends_leaves_the_posts_of_others_alone(autojump_clock:
         one, two = await join(client, peer, "one", number=1), await join(client, peer, "two", number=2)
         first, second = Posting(nursery, one), Posting(nursery, two)
         posts = {frame.room: frame for frame in [await peer.expect(Opcode.POST) for _ in range(2)]}
-        await peer.send(WireLeft(LeaveReason.ROOM_ENDED), 1)
+        await peer.send(Left(LeaveReason.ROOM_ENDED), 1)
         assert (await first.fate()).is_lost
         await peer.ack(posts[2], Outcome.ACCEPTED)
         assert (await second.fate()).outcome is Outcome.ACCEPTED
@@ -141,8 +150,8 @@ async def test_a_room_that_ends_leaves_the_posts_of_others_alone(autojump_clock:
 async def test_being_kicked_is_an_event_and_the_end(autojump_clock: Any) -> None:
     async with linked() as (client, peer, _):
         room = await join(client, peer)
-        await peer.send(WireLeft(LeaveReason.KICKED, "bye"), 3)
-        assert [found async for found in room] == [Left(LeaveReason.KICKED, "bye", True)]
+        await peer.send(Left(LeaveReason.KICKED, "bye"), 3)
+        assert [found async for found in room] == [RoomLeft(LeaveReason.KICKED, "bye", True)]
         assert client.rooms == {}
         result = await room.post_danmaku("hello?")
         assert (result.outcome, result.error, result.sent) == (Outcome.REJECTED, "NOT_JOINED", False)
@@ -152,8 +161,8 @@ async def test_a_crashed_room_is_asked_for_again(autojump_clock: Any) -> None:
     async with linked() as (client, peer, _):
         room = await join(client, peer, epoch=7, offset=5)
         start = trio.current_time()
-        await peer.send(WireLeft(LeaveReason.ROOM_CRASHED), 3)
-        assert await take(room, Left) == Left(LeaveReason.ROOM_CRASHED, "", False)
+        await peer.send(Left(LeaveReason.ROOM_CRASHED), 3)
+        assert await take(room, RoomLeft) == RoomLeft(LeaveReason.ROOM_CRASHED, "", False)
         frame, resume = await peer.expect_resume()
         assert (resume.epoch, resume.offset) == (7, 5)
         assert 0.5 <= trio.current_time() - start <= 1
@@ -168,8 +177,8 @@ async def test_two_rooms_share_a_link(autojump_clock: Any) -> None:
         two = await join(client, peer, "two", number=2)
         await peer.send(event("for two"), 2, 1, Lane.COMMERCE)
         await peer.send(event("for one"), 1, 1, Lane.COMMERCE)
-        assert (await take(one, Event)).payload == ("for one",)
-        assert (await take(two, Event)).payload == ("for two",)
+        assert (await take(one, StreamEvent)).payload == ("for one",)
+        assert (await take(two, StreamEvent)).payload == ("for two",)
 
 
 # ---- events
@@ -224,7 +233,7 @@ async def test_frames_for_rooms_we_are_not_in_are_counted(autojump_clock: Any) -
         await peer.send(tick("x"), 99, 1)
         await peer.send(Ack((AckResult(12345, Outcome.ACCEPTED),)), 3)
         await peer.send(event(), 3, 1, Lane.COMMERCE)
-        await take(room, Event)
+        await take(room, StreamEvent)
         assert client.strays == 3
 
 
@@ -237,7 +246,7 @@ async def test_a_room_nobody_asked_for_is_left(autojump_clock: Any) -> None:
 
 async def test_rooms_refused_because_of_their_rate_are_asked_for_one_after_another(autojump_clock: Any) -> None:
     async with linked() as (client, peer, _):
-        rooms: list[Room] = []
+        rooms: list[JoinedRoom] = []
         asked_at: list[float] = []
         async with trio.open_nursery() as nursery:
             for number in range(6):

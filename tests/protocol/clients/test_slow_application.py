@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from protocol.clients import Connected, Danmaku, Direct, Disconnected, Event, Missed, PostResult, Rejoined
+from protocol.clients import Connected, Danmaku, Direct, Disconnected, MessagesMissed, PostResult, Rejoined, StreamEvent
 from protocol.codes import Lane, Opcode, Outcome
 from protocol.messages import Resumed
 from tests.support.peer import (
@@ -37,7 +37,7 @@ async def test_danmaku_are_dropped_oldest_first_and_the_next_event_says_so(autoj
             await peer.send(tick(str(number)), 3, number)
         await trio.testing.wait_all_tasks_blocked()
         assert room.dropped == 20
-        assert await take(room, Missed) == Missed(20, 0, is_local=True)
+        assert await take(room, MessagesMissed) == MessagesMissed(20, 0, is_local=True)
         assert [(await take(room, Danmaku)).text for _ in range(ITEMS)] == [str(n) for n in range(20, 30)]
 
 
@@ -52,7 +52,7 @@ async def test_commerce_is_never_dropped_and_holds_the_reader_back(autojump_cloc
         offsets: list[int] = []
         while len(offsets) < 50:
             found = await anext(room)
-            if isinstance(found, Event):
+            if isinstance(found, StreamEvent):
                 offsets.append(found.offset)
         assert offsets == list(range(1, 51))
 
@@ -64,7 +64,7 @@ async def test_bytes_hold_the_reader_back_too(autojump_clock: Any) -> None:
             await peer.send(event("x" * 5000), 3, offset, Lane.COMMERCE)
         await trio.testing.wait_all_tasks_blocked()
         assert room.position == (7, 4)
-        assert [(await take(room, Event)).offset for _ in range(10)] == list(range(1, 11))
+        assert [(await take(room, StreamEvent)).offset for _ in range(10)] == list(range(1, 11))
 
 
 async def test_a_held_link_is_not_taken_for_a_dead_one(autojump_clock: Any) -> None:
@@ -80,7 +80,7 @@ async def test_a_held_link_is_not_taken_for_a_dead_one(autojump_clock: Any) -> N
         for _ in range(20):
             await peer.expect(Opcode.PING)
         for offset in range(1, 21):
-            assert (await take(room, Event)).offset == offset
+            assert (await take(room, StreamEvent)).offset == offset
 
 
 async def test_a_held_link_that_the_broker_cuts_is_resumed(autojump_clock: Any) -> None:
@@ -97,7 +97,7 @@ async def test_a_held_link_that_the_broker_cuts_is_resumed(autojump_clock: Any) 
         for offset in range(ITEMS + 1, 41):
             await peer.send(event(), 3, offset, Lane.COMMERCE)
         found = [await anext(room) for _ in range(41)]
-        assert [each.offset for each in found if isinstance(each, Event)] == list(range(1, 41))
+        assert [each.offset for each in found if isinstance(each, StreamEvent)] == list(range(1, 41))
         assert isinstance(found[ITEMS], Rejoined)
         assert room.gaps == 0
 

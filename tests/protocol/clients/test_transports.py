@@ -22,9 +22,9 @@ from protocol.clients import (
     Client,
     ClientClosed,
     Disconnected,
-    Event,
     PipeLost,
     PostResult,
+    StreamEvent,
     StreamPipe,
     connector,
     open_client,
@@ -124,7 +124,7 @@ async def talk(client: Client) -> PostResult:
     with trio.fail_after(10):
         room = await client.join("lobby")
         result = await room.post_announcement("hello " * 50)
-        assert (await take_until(room, Event)).payload == ("hello " * 50,)
+        assert (await take_until(room, StreamEvent)).payload == ("hello " * 50,)
         return result
 
 
