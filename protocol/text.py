@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 
-import regex
-
 __all__ = ["INVISIBLE", "count_graphemes", "is_blank", "is_displayable", "plain"]
 
 _INVISIBLE = (
@@ -16,7 +14,6 @@ _INVISIBLE = (
 INVISIBLE = re.compile(f"[{_INVISIBLE}]")
 """A character that shows nothing: Default_Ignorable_Code_Point, interlinear marks and the empty Braille cell."""
 _has_visible = re.compile(rf"[^\s{_INVISIBLE}]").search
-_graphemes = regex.compile(r"\X").finditer
 
 BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Bidirectional controls: with one of them a text can reorder the text around it."""
@@ -53,4 +50,8 @@ def count_graphemes(text: str) -> int:
 
     Linear in the length of the text: 60 us for 60 emoji with a skin tone.
     """
-    return len(text) if text.isascii() and "\r\n" not in text else sum(1 for _ in _graphemes(text))
+    if text.isascii() and "\r\n" not in text:
+        return len(text)
+    import regex  # only long texts in other scripts need it
+
+    return sum(1 for _ in regex.finditer(r"\X", text))
