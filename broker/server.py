@@ -24,6 +24,7 @@ import trio
 from broker.auth.tickets import ticket_key
 from broker.auth.tokens import Authenticator
 from broker.config.schema import RELOADABLE, Config, changed_settings, reloaded, without_limit
+from broker.core.clock import TrustedClock
 from broker.core.limits.overload import ByteBudget, OverloadMonitor, OverloadStage
 from broker.core.limits.rate_limit import Rate
 from broker.core.net.connection_limits import ConnectionLimits
@@ -64,8 +65,8 @@ class Broker:
     Construct it inside ``trio.run``: every part is there afterwards, and `stats` and `status` work before `run`.
     OSError if the TLS files cannot be used.
 
-    ``rng`` and ``wall_ms`` replace chance and the wall clock; the metrics count what ``log_file`` drops. What touches
-    disk and network is made by the methods ``_make_...``, so that a simulation can put its own there.
+    ``rng``, ``wall_ms`` and ``monotonic`` replace chance and the clocks; the metrics count what ``log_file`` drops.
+    What touches disk and network is made by the methods ``_make_...``, so that a simulation can put its own there.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Broker:
         *,
         rng: random.Random | None = None,
         wall_ms: Callable[[], int] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
         log_file: LogFile | None = None,
     ) -> None:
         self.config = config
@@ -83,7 +85,9 @@ class Broker:
         self.stopped = trio.Event()
         """Set when `run` has ended, with or without an error."""
         rng = rng or random.Random()
-        self._wall_ms = wall_ms = wall_ms or unix_ms
+        self.clock = TrustedClock(wall_ms or unix_ms, monotonic)
+        """Unix time for everything that expires, and for dates."""
+        wall_ms = self.clock.now_ms
         clock = trio.current_time
         rules = RoomRules(
             policy=policy_of(config),
@@ -134,7 +138,7 @@ class Broker:
             config=config.link,
             hub=self.hub,
             users=self.users,
-            auth=Authenticator(config.auth, clock=lambda: self._wall_ms() / 1000, rng=rng),
+            auth=Authenticator(config.auth, clock=lambda: self.clock.now_ms() / 1000, rng=rng),
             connection_limits=self.connection_limits,
             poller=self.poller,
             unix_ms=wall_ms,
@@ -188,7 +192,7 @@ class Broker:
             nursery.cancel_scope.cancel()
 
     def _make_ledger(self) -> Ledger | None:
-        return ledger_of(self.config, self._wall_ms, self.results)
+        return ledger_of(self.config, self.clock, self.results)
 
     def _make_fanout(self) -> FanOut:
         return FanOut()
@@ -216,6 +220,9 @@ class Broker:
             fields |= more
             # Danmaku continue while the disk is full; but a broker without committed data needs an operator.
             ready = ready and self.ledger.state is not LedgerState.DAMAGED
+            distrust = self.clock.distrust()
+            if distrust:
+                fields["clock"] = distrust
             if not keeps and state == "ok":
                 fields["status"] = "degraded"
         return ready, fields
@@ -292,7 +299,7 @@ class Broker:
 
 def ledger_of(
     config: Config,
-    wall_ms: Callable[[], int],
+    clock: TrustedClock,
     results: ResultBatch,
     *,
     pace: Pace | None = None,
@@ -309,7 +316,9 @@ def ledger_of(
     kept_s = settings.retention_days * 86_400
     return Ledger(
         Path(settings.data_dir),
-        unix_ms=wall_ms,
+        unix_ms=clock.now_ms,
+        distrust=clock.distrust,
+        on_newest=clock.start,
         retention=Retention(
             entries_s=kept_s, keys_s=kept_s, idle_rooms_s=settings.room_idle_days * 86_400, max_bytes=settings.max_bytes
         ),

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import NamedTuple
 
 from broker.ledger.store import OUTBOX, Store, outbox_row
 
-__all__ = ["Maintenance", "Retention", "WallClockMonitor"]
+__all__ = ["Maintenance", "Retention"]
 
 BATCH_ROWS = 500
 """Rows that one step of one kind removes: some milliseconds."""
@@ -42,29 +42,6 @@ class Retention:
     idle_rooms_s: float = 7 * 86_400.0
     """A room without an event for so long is ended: its next life is a new epoch."""
     max_bytes: int = 0
-
-
-class WallClockMonitor:
-    """Tells when the wall clock has leapt against the monotonic one."""
-
-    TOLERANCE_S = 600.0
-    PAUSE_S = 3600.0
-
-    def __init__(self) -> None:
-        self._last: tuple[float, float] | None = None
-        self._paused_until = -inf
-        self.leaps = 0
-
-    def trusts(self, wall_ms: int, now: float) -> bool:
-        """Whether the wall clock may be used for expiry. ``wall_ms`` Unix milliseconds, ``now`` monotonic seconds."""
-        wall_s = wall_ms / 1000
-        if self._last is not None:
-            leapt_s = (wall_s - self._last[0]) - (now - self._last[1])
-            if abs(leapt_s) > self.TOLERANCE_S:
-                self.leaps += 1
-                self._paused_until = now + self.PAUSE_S
-        self._last = (wall_s, now)
-        return now >= self._paused_until
 
 
 class Checkpoint(NamedTuple):
@@ -91,15 +68,23 @@ class Maintenance:
         return Checkpoint(log, moved)
 
     def step(self, wall_ms: int) -> bool:
-        """Expire and remove one bite of each kind, in one transaction; returns whether there was anything to do.
+        """Expire and remove one batch of each kind, in one transaction; return whether there was anything to do.
 
         sqlite3.Error leaves everything as it was.
         """
+        parts = self._expire, self._prune_directs, self._prune_entries, self._prune_keys, self._end_rooms
+        return self._transact(parts, wall_ms)
+
+    def expire(self, wall_ms: int) -> bool:
+        """As `step`, for direct messages that have expired alone."""
+        return self._transact((self._expire,), wall_ms)
+
+    def _transact(self, parts: Sequence[Callable[[sqlite3.Connection, int], bool]], wall_ms: int) -> bool:
         changed = False
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
-            for part in (self._expire, self._prune_directs, self._prune_entries, self._prune_keys, self._end_rooms):
+            for part in parts:
                 changed = part(connection, wall_ms) or changed
             connection.execute("COMMIT" if changed else "ROLLBACK")
         except BaseException:

@@ -46,6 +46,10 @@ CLOSE_TIMEOUT_S = 10.0
 """How long closing waits for the disk; threads are daemons, so a disk that never answers cannot keep us."""
 
 
+MAX_START_STEPS = 100
+"""Batches of expired rows that are settled before the ledger is open; the rest follows while it works."""
+
+
 @dataclass(frozen=True, slots=True)
 class LedgerLimits:
     """Bounds of what waits for the disk."""
@@ -56,13 +60,19 @@ class LedgerLimits:
 
 
 class Ledger:
-    """The ledger in ``directory``, which is created if need be. ``await nursery.start(ledger.run)`` opens it."""
+    """The ledger in ``directory``, which is created if need be. ``await nursery.start(ledger.run)`` opens it.
+
+    ``unix_ms``: the time by which it expires and removes; ``distrust`` returns why it may not now, "" = it may;
+    ``on_newest`` is called once it is open with the newest time in it, Unix milliseconds, 0 = there is none.
+    """
 
     def __init__(
         self,
         directory: Path,
         *,
         unix_ms: Callable[[], int],
+        distrust: Callable[[], str] = lambda: "",
+        on_newest: Callable[[int], None] = lambda at_ms: None,
         retention: Retention | None = None,
         limits: LedgerLimits | None = None,
         pace: Pace | None = None,
@@ -75,6 +85,8 @@ class Ledger:
         self.directory = directory
         self.path = database_path(directory)
         self._unix_ms = unix_ms
+        self._distrust = distrust
+        self._on_newest = on_newest
         self._retention = retention or Retention()
         self._limits = limits or LedgerLimits()
         self._pace = pace or Pace()
@@ -283,9 +295,15 @@ class Ledger:
             if isinstance(error, OSError):
                 raise LedgerRefused(f"{error.filename or self.path}: {error.strerror}") from error
             raise
+        self._on_newest(store.newest_ms())
+        if not self._distrust():  # what expired while the process was down is not delivered any more
+            for _ in range(MAX_START_STEPS):
+                if not maintenance.expire(self._unix_ms()):
+                    break
         log.info("ledger open", path=str(self.path), entries=store.head.seq, commits=store.head.batch)
         return Writer(
-            store, marks, maintenance, self._deliver, pace=self._pace, unix_ms=self._unix_ms, clock=self._clock
+            store, marks, maintenance, self._deliver, pace=self._pace, unix_ms=self._unix_ms, distrust=self._distrust,
+            clock=self._clock,
         )  # fmt: skip
 
     def _check(self, mark: Head | None) -> None:

@@ -155,6 +155,14 @@ class Store:
             except sqlite3.Error:
                 pass  # the same disk again; SQLite has rolled back by itself, or will when it recovers
 
+    def newest_ms(self) -> int:
+        """Return the newest time that is written here, Unix milliseconds; 0 = none."""
+        row = self._connection.execute(
+            "SELECT max(coalesce((SELECT at_ms FROM entries ORDER BY seq DESC LIMIT 1), 0),"
+            " coalesce((SELECT max(used_at_ms) FROM streams), 0), coalesce((SELECT max(at_ms) FROM inboxes), 0))"
+        ).fetchone()
+        return int(row[0])
+
     # ---- staging
 
     def _stage(self, draft: _Draft, submission: Submission, known: dict[bytes, KeyResult]) -> Committed | Repeated:
@@ -225,11 +233,8 @@ class Store:
             case DirectAcked(user, direct_id, at_ms):
                 self._insert(_DIRECTS, draft.directs)
                 draft.directs = []
-                # One that had expired by then was perhaps never sent: maintenance will say what became of it.
                 execute(
-                    "UPDATE directs SET state = 1"
-                    " WHERE user = ? AND direct_id <= ? AND state = 0 AND expires_at_ms > ?",
-                    (user, direct_id, at_ms),
+                    "UPDATE directs SET state = 1 WHERE user = ? AND direct_id <= ? AND state = 0", (user, direct_id)
                 )
                 execute(
                     "UPDATE inboxes SET acked_id = min(?, last_id), at_ms = ? WHERE user = ? AND acked_id < ?",

@@ -23,7 +23,7 @@ import structlog
 
 from broker.ledger.entries import FailureKind, LedgerDamaged, LedgerError, LedgerResult, Repeated, Submission
 from broker.ledger.head import HeadFile
-from broker.ledger.maintenance import Maintenance, WallClockMonitor
+from broker.ledger.maintenance import Maintenance
 from broker.ledger.schema import failure_kind_of
 from broker.ledger.store import Store
 
@@ -106,7 +106,6 @@ class LedgerStats:
     recoveries: int = 0
     expired_directs: int = 0
     removed_rows: int = 0
-    clock_leaps: int = 0
 
 
 class Waiting(NamedTuple):
@@ -135,6 +134,7 @@ class Writer:
         *,
         pace: Pace,
         unix_ms: Callable[[], int],
+        distrust: Callable[[], str] = lambda: "",
         clock: Callable[[], float],
     ) -> None:
         self.queue: SimpleQueue[Waiting | None] = SimpleQueue()
@@ -148,7 +148,8 @@ class Writer:
         self._pace = pace
         self._unix_ms = unix_ms
         self._clock = clock
-        self._wall = WallClockMonitor()
+        self._distrust = distrust
+        self._distrusted = ""
         self._trouble = FailureKind.IO_ERROR
         self._log_pages = 0
         self._retry_pause_s = pace.retry_first_s
@@ -340,18 +341,18 @@ class Writer:
                 self._checkpoint()
             if now >= self._maintenance_at + (pace.maintenance_s if is_idle else 10 * pace.maintenance_s):
                 self._maintenance_at = now
-                wall_ms = self._unix_ms()
-                leaps = self._wall.leaps
-                is_trusted = self._wall.trusts(wall_ms, now)
-                if self._wall.leaps > leaps:
-                    log.warning("the wall clock has leapt: nothing expires for a while", pause_s=self._wall.PAUSE_S)
-                if is_trusted and self._maintenance.step(wall_ms):
+                why = self._distrust()
+                if why and not self._distrusted:
+                    log.warning("the clock is not trusted: nothing expires and nothing is removed", why=why)
+                elif self._distrusted and not why:
+                    log.info("the clock is trusted again")
+                self._distrusted = why
+                if not why and self._maintenance.step(self._unix_ms()):
                     self._log_pages += pace.checkpoint_pages // 4
                     if is_idle:
                         self._maintenance_at = now - pace.maintenance_s  # there may be more
                 self.stats.expired_directs = self._maintenance.expired
                 self.stats.removed_rows = self._maintenance.removed
-                self.stats.clock_leaps = self._wall.leaps
         except sqlite3.Error as error:
             trouble = failure_kind_of(error)
             if trouble is FailureKind.DAMAGED:

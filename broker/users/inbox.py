@@ -401,7 +401,7 @@ class Inboxes:
         if cursor.is_asking or cursor.sent >= pending.last or room <= 0:
             return
         on_done = partial(self._on_messages, user, pending, link, pending.last, room)
-        cursor.is_asking = self._queries.submit(Reader.inbox, (user, cursor.sent, self._unix_ms(), room), on_done)
+        cursor.is_asking = self._queries.submit(Reader.inbox, (user, cursor.sent, room), on_done)
         if not cursor.is_asking:  # too many ask at once
             self._unread[user] = None
 

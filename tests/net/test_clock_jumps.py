@@ -14,9 +14,8 @@ from broker.auth.tokens import Authenticator
 from broker.config.schema import AuthConfig
 from broker.ledger import LedgerResult
 from broker.net import poller
-from broker.server import Broker
 from protocol.codes import CloseCode, MessageType, Outcome, Role, Tier
-from protocol.messages import Ack, Auth, Direct, Event, Ping, Pong, Resume, Resumed
+from protocol.messages import Ack, Direct, Event, Ping, Pong, Resume, Resumed
 from tests.support.broker import joined_link, raw_link, running_broker
 from tests.support.durable import announce, durable_broker, gift
 
@@ -43,7 +42,7 @@ class WallClock:
 
 
 @pytest.mark.parametrize("leap_ms", [HOUR_MS, -HOUR_MS], ids=["ahead", "back"])
-async def test_a_leap_of_the_wall_clock_changes_dates_and_nothing_else(directory: Path, leap_ms: int) -> None:
+async def test_a_leap_of_the_wall_clock_changes_nothing(directory: Path, leap_ms: int) -> None:
     wall = WallClock()
     async with (
         durable_broker(directory, wall_ms=wall) as broker,
@@ -65,7 +64,7 @@ async def test_a_leap_of_the_wall_clock_changes_dates_and_nothing_else(directory
         assert (await shop.expect(Ack))[1].results == ((2, Outcome.ACCEPTED, 4),), "the same order is the same gift"
         events = [await ann.expect(Event) for _ in range(7)]
         assert [frame.sequence for frame, _ in events] == [1, 2, 3, 4, 5, 6, 7]
-        assert all((event.at_ms > before) == (leap_ms > 0) for _, event in events[4:]), "only dates follow the clock"
+        assert all(abs(event.at_ms - before) < HOUR_MS / 2 for _, event in events[4:]), "dates follow the trusted clock"
         async with raw_link(broker) as bob:
             await bob.login("dev:bob")
             await bob.send((Resume("lobby", Tier.FULL, joined.epoch, 2), 0, 9))
@@ -88,7 +87,9 @@ async def test_a_message_that_waits_in_an_inbox_outlives_a_leap(directory: Path)
     told: list[LedgerResult] = []
     with structlog.testing.capture_logs() as lines:
         await leap_and_return(directory, wall, told)
-    assert [line["event"] for line in lines].count("the wall clock has leapt: nothing expires for a while") == 2
+    found = [line["event"] for line in lines]
+    assert found.count("the clock is not trusted: nothing expires and nothing is removed") == 1
+    assert found.count("the clock is trusted again") == 1
 
 
 async def leap_and_return(directory: Path, wall: WallClock, told: list[LedgerResult]) -> None:
@@ -114,38 +115,18 @@ def token_broker(wall: WallClock) -> tuple[dict[str, dict[str, object]], Authent
     return {"auth": {"secret": SECRET}}, Authenticator(config, clock=lambda: wall() / 1000)
 
 
-async def until_gone(broker: Broker, clock: MockClock, most_s: float) -> float:
-    """Virtual seconds until the one link has gone."""
-    begun = clock.current_time()
-    while broker.context.sessions:
-        assert clock.current_time() - begun < most_s, "the link is still there"
-        clock.jump(0.25)
-        await trio.to_thread.run_sync(time.sleep, 0.0005)
-    return clock.current_time() - begun
-
-
 @pytest.mark.parametrize("leap_ms", [HOUR_MS, -HOUR_MS], ids=["ahead", "back"])
-async def test_a_token_ends_by_the_wall_clock_with_leeway(leap_ms: int, mock_clock: MockClock) -> None:
+async def test_a_leap_neither_ends_a_token_nor_refuses_one(leap_ms: int, mock_clock: MockClock) -> None:
     wall = WallClock()
     settings, platform = token_broker(wall)
-    leeway_s = AuthConfig(secret=SECRET).leeway_s
-    token = platform.issue("ann", role=Role.VIEWER, ttl_s=600)
-    fresh = platform.issue("bob")
+    token, fresh = platform.issue("ann", role=Role.VIEWER, ttl_s=600), platform.issue("bob")
     link = {"heartbeat_s": 2, "heartbeat_cut_s": 5}
     async with running_broker(**settings, link=link, wall_ms=wall) as broker, joined_link(broker, token) as (ann, _):
         wall.off_ms = leap_ms
-        if leap_ms > 0:
-            await until_gone(broker, mock_clock, most_s=10)
-            assert (await ann.expect_close()).code == CloseCode.TOKEN_EXPIRED, "at the next look, within the cut"
-        else:
-            for number in range(3):
-                mock_clock.jump(0.25)
-                await ann.send((Ping(number), 0, number + 1))
-                assert (await ann.expect(Pong))[0].sequence == number + 1
-            async with raw_link(broker) as late:
-                await late.hello()
-                await late.send((Auth(fresh), 0, 0))
-                assert (await late.expect_close()).code == CloseCode.AUTH_FAILED, "made in what is the future for us"
-            wall.off_ms = round(-leeway_s * 500)
-            async with raw_link(broker) as bob:
-                assert (await bob.login(fresh)).user_id == "bob", "clocks may differ by the leeway"
+        for number in range(30):
+            mock_clock.jump(0.25)
+            await ann.send((Ping(number), 0, number + 1))
+            assert (await ann.expect(Pong))[0].sequence == number + 1
+        async with raw_link(broker) as bob:
+            assert (await bob.login(fresh)).user_id == "bob"
+        assert "leapt" in broker.status()[1].get("clock", broker.clock.distrust())

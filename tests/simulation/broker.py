@@ -104,11 +104,13 @@ class SimBroker(Broker):
             ),
             ledger=LedgerConfig(data_dir=str(disk.directory)),
         )
-        super().__init__(config, rng=random.Random(world.rng.getrandbits(64)), wall_ms=world.wall_ms)
+        super().__init__(
+            config, rng=random.Random(world.rng.getrandbits(64)), wall_ms=world.wall_ms, monotonic=world.now
+        )
         self.loop_monitor = _Unwatched()  # type: ignore[assignment]
 
     def _make_ledger(self) -> Ledger:
-        return SimLedger(self.disk, self.results)
+        return SimLedger(self.disk, self.results, self.clock)
 
     def _make_fanout(self) -> FanOut:
         # It measures its slices with a clock that stands still within a step: every sweep is one slice.

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import trio
 
+from broker.core.clock import TrustedClock
 from broker.ledger import Ledger, LedgerLimits, LedgerResult, LedgerState, ResultBatch, Retention, database_path
 from broker.ledger.entries import Submission
 from broker.ledger.store import Store
@@ -195,12 +196,14 @@ class _Queue(SimpleQueue):  # type: ignore[type-arg]
 class SimLedger(Ledger):
     """The broker's ledger without its thread."""
 
-    def __init__(self, disk: Disk, results: ResultBatch) -> None:
+    def __init__(self, disk: Disk, results: ResultBatch, trusted: TrustedClock) -> None:
         world = disk.world
         conditions = world.conditions
         super().__init__(
             disk.directory,
-            unix_ms=world.wall_ms,
+            unix_ms=trusted.now_ms,
+            distrust=trusted.distrust,
+            on_newest=trusted.start,
             retention=Retention(entries_s=conditions.entries_s),
             limits=LedgerLimits(max_items=conditions.ledger_items),
             pace=Pace(max_batch=conditions.max_batch),

@@ -31,7 +31,7 @@ HEAL_S = 300.0
 """Virtual seconds within which everything must have come true: longer than any backoff."""
 LOOK_S = 0.5
 """How often the accounts and bounds of the broker are looked at."""
-LEAPS_MS = (-3_600_000, -60_000, 60_000, 3_600_000)
+LEAPS_MS = (-40 * 86_400_000, -3_600_000, -61_000, 61_000, 3_600_000, 40 * 86_400_000)
 
 
 class Show:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from broker.core.clock import TrustedClock
 from broker.core.rooms.effects import Record
 from broker.core.rooms.history import History
 from broker.core.rooms.idempotency import IdempotencyTable, OperationKey, StoredResult
@@ -24,6 +25,7 @@ from broker.users.inbox import Inboxes
 from protocol.clients import Client
 from protocol.clients.directs import Directs
 from protocol.codes import MessageType
+from tests.simulation import actors
 from tests.simulation.disk import SimLedger
 from tests.simulation.scenario import simulate
 
@@ -114,6 +116,12 @@ def test_a_ledger_without_keys_is_found_out(monkeypatch: pytest.MonkeyPatch) -> 
     assert fails(range(1, 11))
 
 
+def test_a_clock_that_follows_every_leap_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TrustedClock, "now_ms", lambda self: self._wall_ms())
+    monkeypatch.setattr(TrustedClock, "distrust", lambda self: "")
+    assert fails(range(1, 41))
+
+
 def test_a_ledger_that_compares_no_content_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RoomStore, "first_results", _first_results_without_content(RoomStore.first_results))
     assert fails(range(1, 21))
@@ -178,6 +186,7 @@ def test_a_client_that_shows_messages_again_is_found_out(monkeypatch: pytest.Mon
 
 def test_messages_that_never_expire_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Maintenance, "_expire", lambda *args: False)
+    monkeypatch.setattr(actors, "EXPIRY_LATE_MS", 5000)  # as none of these seeds needs more
     assert fails(range(1, 31), leaps=0.0)
 
 

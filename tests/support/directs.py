@@ -45,3 +45,11 @@ async def until_state(broker: Broker, user: str, direct_id: int, state: DirectSt
     with trio.fail_after(20):
         while await broker.inboxes.state(user, direct_id) is not state:  # noqa: ASYNC110 - the disk has no event
             await trio.sleep(0.001)
+
+
+async def until_nothing_pends(broker: Broker) -> None:
+    """Wait until the broker has forgotten every inbox: what the disk knows, its own task learns a moment later."""
+    assert broker.inboxes is not None
+    with trio.fail_after(20):
+        while broker.inboxes.pending_users:  # noqa: ASYNC110 - it has no event for this
+            await trio.sleep(0.001)

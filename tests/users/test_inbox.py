@@ -17,7 +17,7 @@ from protocol.direct_batches import TemplateError
 from protocol.frames import pack_body
 from protocol.messages import Direct, DirectAck
 from tests.support.broker import RawLink, raw_link
-from tests.support.directs import ack, acked, login, nothing_more, until_state
+from tests.support.directs import ack, acked, login, nothing_more, until_nothing_pends, until_state
 from tests.support.durable import disk, durable_broker
 from tests.support.faulty_disk import disk_error
 
@@ -153,10 +153,10 @@ async def test_an_inbox_whose_messages_all_expired_is_forgotten(directory: Path)
     async with durable_broker(directory) as broker:
         assert broker.inboxes is not None
         await send(broker, "ann", "too late", expires_at_ms=1)
+        await until_state(broker, "ann", 1, DirectState.EXPIRED)
         async with login(broker, "ann") as link:
-            await until_state(broker, "ann", 1, DirectState.EXPIRED)
             await nothing_more(link)
-            assert broker.inboxes.pending_users == frozenset()
+            await until_nothing_pends(broker)
             assert await send(broker, "ann", "new") == Committed((), (2,))
             assert await take(link, 1) == [(2, "new")]
 
@@ -172,7 +172,7 @@ async def test_an_inbox_whose_last_message_expired_is_forgotten_with_the_one_bef
             await nothing_more(link)
             await link.send((DirectAck(1), 0, 0))
             await until_state(broker, "ann", 1, DirectState.ACKED)
-            assert broker.inboxes.pending_users == frozenset()
+            await until_nothing_pends(broker)
 
 
 async def test_the_same_key_is_the_same_message_for_ever(directory: Path) -> None:

@@ -1,0 +1,88 @@
+"""One clock for everything irreversible: the wall clock, as far as it agrees with monotonic time and with the past.
+
+Expiry, retention and token checks use Unix time, and a wall clock may be wrong for a while. `TrustedClock` follows the
+wall clock in small steps. When the wall clock leaps against monotonic time, the trusted time goes on as before; a leap
+that holds for `HOLD_S` is taken over. At the start the wall clock is compared with the newest time in the ledger.
+While they disagree nothing may be expired or removed (`distrust` names the reason).
+
+Pure: both clocks are arguments. Reading costs about 1 us. May be read from two threads: the state is one tuple.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+__all__ = ["HOLD_S", "MAX_START_HOLD_S", "MAX_STOP_S", "TOLERANCE_S", "TrustedClock"]
+
+TOLERANCE_S = 60.0
+"""Differences up to this are steps of time synchronization, and followed at once."""
+HOLD_S = 3600.0
+"""A leap that lasts so long is the right time."""
+MAX_STOP_S = 86_400.0
+"""A start so long after the newest time in the ledger may be a wrong clock."""
+MAX_START_HOLD_S = 7 * 86_400.0
+"""Longest hold after such a start; a shorter stop is held for as long as it lasted."""
+
+
+class _State(NamedTuple):
+    wall_ms: float
+    monotonic_s: float
+    """Last time at which both clocks agreed."""
+    leap_ms: float | None = None
+    """How far the wall clock is off now, and since when."""
+    leapt_at: float = 0.0
+
+
+class TrustedClock:
+    """Unix time that does not leap. ``wall_ms``: Unix milliseconds; ``monotonic``: seconds that never go back."""
+
+    __slots__ = ("_held_until", "_monotonic", "_newest_ms", "_state", "_stopped_s", "_wall_ms", "leaps")
+
+    def __init__(self, wall_ms: Callable[[], int], monotonic: Callable[[], float]) -> None:
+        self._wall_ms = wall_ms
+        self._monotonic = monotonic
+        self._state = _State(wall_ms(), monotonic())
+        self._held_until = self._state.monotonic_s
+        self._stopped_s = 0.0
+        self._newest_ms = 0
+        self.leaps = 0
+        """Leaps of the wall clock so far, returns included."""
+
+    def start(self, newest_ms: int) -> None:
+        """Compare the wall clock with the newest time that the ledger knows; 0 = it knows none."""
+        if not newest_ms:
+            return
+        self._newest_ms = newest_ms
+        self._stopped_s = (self.now_ms() - newest_ms) / 1000
+        if self._stopped_s > MAX_STOP_S:
+            self._held_until = self._monotonic() + min(self._stopped_s, MAX_START_HOLD_S)
+
+    def now_ms(self) -> int:
+        """Return the trusted Unix time in milliseconds."""
+        wall_ms, now = self._wall_ms(), self._monotonic()
+        state = self._state
+        expected_ms = state.wall_ms + (now - state.monotonic_s) * 1000
+        off_ms = wall_ms - expected_ms
+        if -TOLERANCE_S * 1000 <= off_ms <= TOLERANCE_S * 1000:
+            self._state = _State(wall_ms, now)
+            return wall_ms
+        if state.leap_ms is None or abs(off_ms - state.leap_ms) > TOLERANCE_S * 1000:
+            self.leaps += 1
+            self._state = state._replace(leap_ms=off_ms, leapt_at=now)
+        elif now - state.leapt_at >= HOLD_S:
+            self._state = _State(wall_ms, now)
+            return wall_ms
+        return int(expected_ms)
+
+    def distrust(self) -> str:
+        """Return why nothing may be expired or removed now; "" = it may."""
+        now_ms = self.now_ms()
+        leap_ms = self._state.leap_ms
+        if leap_ms is not None:
+            return f"the wall clock has leapt by {leap_ms / 1000:.0f} s"
+        if now_ms < self._newest_ms - TOLERANCE_S * 1000:
+            return f"the wall clock is {(self._newest_ms - now_ms) / 1000:.0f} s behind the newest time in the ledger"
+        if self._monotonic() < self._held_until:
+            return f"the wall clock is {self._stopped_s / 3600:.0f} h ahead of the newest time in the ledger"
+        return ""
