@@ -75,7 +75,7 @@ class Terminal:
         if command.startswith("roomcast serve"):
             self.wait_for(output, '"event": "serving"')
         elif command.startswith("roomcast tail"):
-            self.wait_for(output, " -- in ")
+            self.wait_for(output, " -- joined ")
         else:
             self.wait_for(self.running[-2][2], "rose")
 

@@ -1,11 +1,11 @@
-"""What the commands that visit a broker have in common: where it is, who we are, and what went wrong in one line.
+"""Common part of the commands that connect to a broker: address, identity, and errors in one line.
 
-A visitor is a person at a terminal. So the first link decides: when it cannot be made, the command ends with one
-sentence that says why and what to do, instead of trying for ever. Only a link that once stood is worth coming back
-to.
+A person at a terminal started the command. So the first connection decides: when it fails, the command ends with one
+sentence that says why and what to do, instead of trying again for ever. Only a link that was established once is
+reconnected.
 
-Text from the wire is other people's: `plain` takes out what would move the cursor, break the line or turn the text
-around.
+Text from the wire was written by other people: `plain` removes what would move the cursor, break the line or reverse
+the text.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from protocol.codes import CloseCode, ErrorCode, Role, Tier
 from protocol.errors import LocalProtocolError
 from protocol.text import plain
 
-__all__ = ["DEFAULT_URL", "enter", "run_visit", "visit", "visit_options", "who_am_i"]
+__all__ = ["DEFAULT_URL", "client_options", "connected_client", "development_token", "join_room", "run_command"]
 
 F = TypeVar("F", bound=Callable[..., Any])  # Any: click commands have every signature.
 
@@ -38,7 +38,7 @@ DEFAULT_URL = "roomcast://127.0.0.1:7400"
 _ROLES = ", ".join(role.name.lower() for role in Role)
 
 
-def visit_options(command: F) -> F:
+def client_options(command: F) -> F:
     """Add ``--url`` and ``--token`` (or ROOMCAST_TOKEN)."""
     command = click.option(
         "--token", envvar="ROOMCAST_TOKEN", help="Token (or ROOMCAST_TOKEN); `roomcast token` makes one."
@@ -52,24 +52,24 @@ def visit_options(command: F) -> F:
     )(command)
 
 
-def who_am_i(user: str | None, default_role: str) -> str:
-    """The development identity ``dev:USER:ROLE``; ``user`` may be USER or USER:ROLE, None is the login name.
+def development_token(user: str | None, default_role: str) -> str:
+    """Return the development token ``dev:USER:ROLE``; ``user`` may be USER or USER:ROLE, None is the login name.
 
-    click's usage error for a role that there is not.
+    click.UsageError for an unknown role.
     """
     if user is None:
         try:
             user = getpass.getuser()
         except (KeyError, OSError):  # a container whose user has no name
-            user = "somebody"
+            user = "unknown"
     name, colon, role = user.partition(":")
     if not name or (colon and parse_role(role) is None):
         raise click.UsageError(f"--as takes USER or USER:ROLE with a role of {_ROLES}")
     return f"{DEV_PREFIX}{name}:{role or default_role}"
 
 
-def run_visit(main: Callable[[], Any]) -> Any:
-    """``trio.run`` for a command: groups of nothing but click errors and closed outputs are unpacked for click."""
+def run_command(main: Callable[[], Any]) -> Any:
+    """Run ``main`` with Trio; a group of only click errors and closed outputs becomes its first one, for click."""
     # Any: whatever ``main`` returns.
     try:
         return trio.run(main)
@@ -81,8 +81,8 @@ def run_visit(main: Callable[[], Any]) -> Any:
 
 
 @asynccontextmanager
-async def visit(url: str, token: str | None) -> AsyncIterator[tuple[Client, ClientEvents]]:
-    """A client whose first link stands, and its events from there on. ClickException, in one line, if it does not."""
+async def connected_client(url: str, token: str | None) -> AsyncIterator[tuple[Client, ClientEvents]]:
+    """Context of a connected client and its later events; ClickException, in one line, if it cannot connect."""
     try:
         address = Address.parse(url)
     except ValueError as error:
@@ -92,7 +92,7 @@ async def visit(url: str, token: str | None) -> AsyncIterator[tuple[Client, Clie
             events = client.events()
             await _first_link(client, events, address, token)
             yield client, events
-    except LocalProtocolError as error:  # a token or a text that no broker would take
+    except LocalProtocolError as error:  # a token or a text against the rules of the wire
         raise click.ClickException(str(error)) from error
 
 
@@ -112,7 +112,7 @@ def _no_link(address: Address, token: str | None, code: int | None, reason: str)
     where = address.host_and_port
     if code == CloseCode.AUTH_FAILED:
         if token is None:
-            return f"the broker at {where} admits nobody without a token: --token or ROOMCAST_TOKEN"
+            return f"the broker at {where} admits no guests and needs a token: --token or ROOMCAST_TOKEN"
         if token.startswith(DEV_PREFIX):
             role = token.removeprefix(DEV_PREFIX).partition(":")[2]
             if role and parse_role(role) is None:
@@ -122,7 +122,7 @@ def _no_link(address: Address, token: str | None, code: int | None, reason: str)
     if code == CloseCode.TOKEN_EXPIRED:
         return f"the token has expired; the broker at {where} wants a new one"
     if code is not None:
-        return f"the broker at {where} sent us away: {_code_name(code)}, {plain(reason)}"
+        return f"the broker at {where} closed the link: {_code_name(code)}, {plain(reason)}"
     if "refused" in reason.lower() or "all attempts to connect" in reason.lower():
         return f"no broker at {where} (connection refused); start one with: roomcast serve"
     return f"no link to a broker at {where}: {plain(reason)}; start one with: roomcast serve"
@@ -135,16 +135,16 @@ def _code_name(code: int) -> str:
 _CLOSE_CODES = frozenset(int(code) for code in CloseCode)
 _REFUSALS = {
     ErrorCode.ROOM_NOT_GRANTED: "the token does not grant it",
-    ErrorCode.UNKNOWN_ROOM: "there is no such room, and this broker lets nobody open one by joining",
+    ErrorCode.UNKNOWN_ROOM: "there is no such room, and this broker does not open rooms on a join",
     ErrorCode.ROOM_FULL: "it is full",
     ErrorCode.RATE_LIMITED: "too many joins; wait some seconds",
-    ErrorCode.TOO_MANY_ROOMS_OPEN: "the broker holds as many rooms as it may",
-    ErrorCode.OVERLOADED: "the broker has too much to do now; try again soon",
+    ErrorCode.TOO_MANY_ROOMS_OPEN: "the broker has as many rooms as it may",
+    ErrorCode.OVERLOADED: "the broker is overloaded; try again soon",
 }
 
 
-async def enter(client: Client, room_name: str, tier: Tier = Tier.FULL) -> JoinedRoom:
-    """Join a room and return its `JoinedRoom`; ClickException in one line if the broker says no."""
+async def join_room(client: Client, room_name: str, tier: Tier = Tier.FULL) -> JoinedRoom:
+    """Join a room; ClickException, in one line, if the broker refuses."""
     try:
         return await client.join(room_name, tier)
     except LocalProtocolError as error:

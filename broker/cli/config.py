@@ -1,4 +1,4 @@
-"""``check-config`` and ``print-config``, and the options by which every command finds its settings."""
+"""``roomcast check-config`` and ``print-config``, and the options with which every command finds its settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 class ConfigProblems(click.ClickException):
-    """Ends the command with exit code 1 and one line per problem."""
+    """Error that ends the command with exit code 1 and one line per problem."""
 
     def __init__(self, error: ConfigError) -> None:
         super().__init__(str(error))
@@ -50,9 +50,9 @@ def config_options(command: F) -> F:
 
 
 def load_or_fail(config_path: Path | None, settings: Sequence[str] = (), flags: dict[str, Any] | None = None) -> Config:
-    """The settings from the file, the environment, ``--set`` and then ``flags`` (dotted keys, None = not given).
+    """Return the settings from the file, the environment, ``--set`` and then ``flags`` (dotted keys, None = not given).
 
-    `ConfigProblems` or `click.UsageError` if they are wrong: let them fall, click prints them.
+    Raises `ConfigProblems` or `click.UsageError` if they are wrong; callers let them propagate, click prints them.
     """
     overrides: dict[str, Any] = {}
     for setting in settings:
@@ -70,7 +70,7 @@ def load_or_fail(config_path: Path | None, settings: Sequence[str] = (), flags: 
 @click.command("check-config")
 @click.argument("file", type=_FILE, required=False, envvar="ROOMCAST_CONFIG")
 def check_config(file: Path | None) -> None:
-    """Read FILE and the environment and say everything that is wrong; exit code 1 if anything is."""
+    """Read FILE and the environment and report every error; exit code 1 if there is one."""
     config = load_or_fail(file)
     mode = "development mode, loopback only" if config.development else "tokens are checked"
     click.echo(f"ok: {file or 'defaults and environment'} ({config.listen.host}:{config.listen.port}, {mode})")
@@ -78,7 +78,7 @@ def check_config(file: Path | None) -> None:
 
 @click.command("print-config")
 @config_options
-@click.option("--defaults", is_flag=True, help="Print the defaults, whatever the file and the environment say.")
+@click.option("--defaults", is_flag=True, help="Print the defaults and ignore the file and the environment.")
 @click.option("--comments/--no-comments", default=True, help="Explain every setting.")
 def print_config(config_path: Path | None, settings: tuple[str, ...], defaults: bool, comments: bool) -> None:
     """Print the settings in force as a TOML file; secrets are left out."""

@@ -1,11 +1,11 @@
-"""``roomcast direct``: send each user of a list its own must-deliver message, and watch them arrive.
+"""``roomcast direct``: send each user of a list its own must-deliver message.
 
-The list is read and judged as a whole before the first message leaves: a fault in line 70,000 sends nothing. After that
-nothing can go wrong for good: the batch has a name, a user gets one message of a batch for ever, and whoever runs
-the same command again sends what is missing. A link that breaks comes back by itself.
+The whole list is read and checked before the first message is sent: an error in line 70,000 sends nothing. After that
+every failure can be repaired by running the same command again, which sends what is missing: the batch has a name, and
+the broker gives a user one message of a batch, ever. The client reconnects a broken link.
 
 Exit status: 0 all messages are on the broker's disk (with ``--follow``: and have been acknowledged), 1 not all of them
-are, or some have expired, 2 the command line or the list is at fault and nothing was sent.
+are, or some have expired, 2 the command line or the list is wrong and nothing was sent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TextIO
 import click
 import trio
 
-from broker.cli.client import run_visit, visit, visit_options, who_am_i
+from broker.cli.client import client_options, connected_client, development_token, run_command
 from broker.cli.token import duration_s
 from protocol.clients.client import Client
 from protocol.clients.events import BatchRefused, ClientClosed
@@ -39,9 +39,9 @@ from protocol.text import plain
 __all__ = ["Recipients", "direct", "read_values"]
 
 USER = "user"
-"""The column, or name, that says who gets a message."""
+"""Column of CSV, or key of JSON, with the id of the recipient."""
 MAX_USERS = 1_000_000
-"""Of one list; they are held in memory. A longer one goes in parts, under the same name."""
+"""Most users of one list, which is kept in memory. Send a longer one in parts, under the same batch name."""
 PART_USERS = 500
 """Users between two lines of progress."""
 FOLLOW_S = 1.0
@@ -49,7 +49,7 @@ _BRACES = re.compile(r"\{[^{}]*\}")
 
 
 class Recipients(NamedTuple):
-    """The users of a list with their values, and the line each stands in."""
+    """Users of a list with their values, and the line of each."""
 
     values: dict[str, dict[str, str]]
     lines: dict[str, int]
@@ -58,8 +58,8 @@ class Recipients(NamedTuple):
 def read_values(text: TextIO, name: str) -> Recipients:
     """Read CSV with a header line, or one JSON object a line; either names the user ``user``.
 
-    White space around a user id is taken off: no login can have it. ``name``: of the file, for faults.
-    click's usage error for anything that is wrong, with its line.
+    White space around a user id is removed: no login can have it. ``name``: of the file, for error messages.
+    click.UsageError, naming the line, for anything that is wrong.
     """
     found = Recipients({}, {})
     first = text.read(1)
@@ -70,18 +70,18 @@ def read_values(text: TextIO, name: str) -> Recipients:
     for line, row in rows:
         user = row.get(USER)
         if user is None:
-            raise _fault(name, line, f'no "{USER}"')
+            raise _line_error(name, line, f'no "{USER}"')
         user = user.strip()
         if not 1 <= len(user) <= 64 or not user.isprintable():
-            raise _fault(name, line, "a user id has 1 to 64 printable characters")
+            raise _line_error(name, line, "a user id has 1 to 64 printable characters")
         row = {**row, USER: user}
         if user in found.values:
-            raise _fault(name, line, f"user {user!r} stands in line {found.lines[user]} already")
+            raise _line_error(name, line, f"user {user!r} is in line {found.lines[user]} already")
         if len(found.values) == MAX_USERS:
-            raise _fault(name, line, f"at most {MAX_USERS:,} users at a time: send it in parts, under one --batch")
+            raise _line_error(name, line, f"at most {MAX_USERS:,} users at a time: send it in parts, under one --batch")
         found.values[user], found.lines[user] = row, line
     if not found.values:
-        raise click.UsageError(f"{name}: nobody is in it")
+        raise click.UsageError(f"{name}: contains no user")
     return found
 
 
@@ -92,12 +92,12 @@ def _json_rows(text: TextIO, name: str) -> Iterator[tuple[int, dict[str, str]]]:
         try:
             fields = json.loads(row)
         except ValueError as error:
-            raise _fault(name, line, f"no JSON: {error}") from None
+            raise _line_error(name, line, f"not JSON: {error}") from None
         if not isinstance(fields, dict):
-            raise _fault(name, line, "no JSON object")
+            raise _line_error(name, line, "not a JSON object")
         for key, value in fields.items():
             if type(value) not in (str, int):
-                raise _fault(name, line, f"{plain(key)} is neither text nor a whole number")
+                raise _line_error(name, line, f"{plain(key)} is neither text nor a whole number")
         yield line, {key: str(value) for key, value in fields.items()}
 
 
@@ -106,25 +106,25 @@ def _csv_rows(text: TextIO, name: str) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         names = [each.strip() for each in next(rows, [])]
         if USER not in names:
-            raise click.UsageError(f'{name}: the first line names no column "{USER}" (or it is no CSV)')
+            raise click.UsageError(f'{name}: the first line names no column "{USER}" (or it is not CSV)')
         if len(set(names)) != len(names):
             raise click.UsageError(f"{name}: the first line names a column twice")
         for row in rows:
             if not row:
                 continue
             if len(row) != len(names):
-                raise _fault(name, rows.line_num, f"{len(row)} fields, the first line has {len(names)}")
+                raise _line_error(name, rows.line_num, f"{len(row)} fields, the first line has {len(names)}")
             yield rows.line_num, dict(zip(names, row, strict=True))
     except csv.Error as error:
-        raise _fault(name, rows.line_num, str(error)) from None
+        raise _line_error(name, rows.line_num, str(error)) from None
 
 
-def _fault(name: str, line: int, words: str) -> click.UsageError:
+def _line_error(name: str, line: int, words: str) -> click.UsageError:
     return click.UsageError(f"{name}, line {line}: {words}; nothing was sent")
 
 
 def direct_type(text: str) -> int:
-    """The number of a type that one user may be sent; click's usage error for anything else."""
+    """Return the number of a type that may be sent to one user; click.BadParameter for anything else."""
     if text == "announcement":
         return int(MessageType.ANNOUNCEMENT)
     if text.isdecimal() and CUSTOM_TYPE_MIN <= int(text) <= CUSTOM_TYPE_MAX:
@@ -133,23 +133,23 @@ def direct_type(text: str) -> int:
 
 
 def batch_name(text: str) -> str:
-    """A name that the wire takes; click's usage error for any other."""
+    """Return a batch name of valid length; click.BadParameter for any other."""
     if not 1 <= len(text) <= 64:
         raise click.BadParameter(f"must be 1 to 64 characters, not {len(text)}")
     return text
 
 
 def template_of(text: str, kind: int) -> Any:
-    """The template that ``text`` is for a type: a text, or the JSON of a custom type's payload (hence Any).
+    """Return the template payload of a type: the text, or the decoded JSON of a custom type's payload (hence Any).
 
-    click's usage error for an announcement with braces around what is no name: on the wire they are text, and people
-    would be told "Your code is {code:>3}".
+    click.UsageError for an announcement with braces around what is not a name: on the wire they are plain text, so
+    users would read "Your code is {code:>3}".
     """
     if kind == MessageType.ANNOUNCEMENT:
         for braces in _BRACES.findall(text):
             if not fields_of(braces):
                 raise click.UsageError(
-                    f"--template: {plain(braces)} is no field: a name is letters of a-z, digits and _, up to 32, "
+                    f"--template: {plain(braces)} is not a field: a name is letters of a-z, digits and _, up to 32, "
                     "and not a digit first; nothing was sent"
                 )
         return (text,)
@@ -159,16 +159,15 @@ def template_of(text: str, kind: int) -> Any:
         return text
 
 
-def judge(recipients: Recipients, name: str, batch: str, kind: int, template: Any, expires_s: int | None) -> None:
-    """Fill the template for everybody; click's usage error for the first that does not come out right.
-
-    Any: a template is a payload.
-    """
+def check_messages(
+    recipients: Recipients, name: str, batch: str, kind: int, template: Any, expires_s: int | None
+) -> None:
+    """Check every user's message; click.UsageError for the first wrong one. Any: a template is a payload."""
     for user, own in recipients.values.items():
         try:
             payload_for(kind, template, own)
         except (TemplateError, FieldError) as error:
-            raise _fault(name, recipients.lines[user], str(error)) from None
+            raise _line_error(name, recipients.lines[user], str(error)) from None
     checker = Connection(Side.CLIENT)
     try:
         for frame in frames_of(batch, kind, template, recipients.values, expires_s):
@@ -178,16 +177,16 @@ def judge(recipients: Recipients, name: str, batch: str, kind: int, template: An
 
 
 @click.command("direct")
-@visit_options
-@click.option("--as", "user", metavar="USER", help="Who we are, in development; the login name if not given.")
+@client_options
+@click.option("--as", "user", metavar="USER", help="Identity in development mode; the login name if not given.")
 @click.option(
     "--batch",
     required=True,
     type=batch_name,
     metavar="NAME",
-    help="Name of the whole: a user gets one message of a batch for ever.",
+    help="Name of the batch: a user gets one message of a batch, ever.",
 )
-@click.option("--template", "text", help="The message; {name} in it becomes the user's value of that name.")
+@click.option("--template", "text", help="The message; {name} in it is replaced with the user's value of that name.")
 @click.option(
     "--values", "path", metavar="FILE",
     help='CSV with a column "user", or one JSON object a line with a "user"; - reads standard input.',
@@ -197,7 +196,7 @@ def judge(recipients: Recipients, name: str, batch: str, kind: int, template: An
     help="announcement, or the number of a custom type (the template is then the JSON of its payload).",
 )  # fmt: skip
 @click.option("--expires", "expires_s", type=duration_s, metavar="TIME", help="How long a message waits for its user.")
-@click.option("--follow", is_flag=True, help="Go on until every message is acknowledged or expired.")
+@click.option("--follow", is_flag=True, help="Wait until every message is acknowledged or expired.")
 @click.option("--json", "as_object", is_flag=True, help="At the end, one JSON object on standard output.")
 def direct(
     url: str,
@@ -211,44 +210,44 @@ def direct(
     follow: bool,
     as_object: bool,
 ) -> None:
-    """Send each user of FILE the message, with its own values, and be sure that it arrives.
+    """Send each user of FILE the message with the user's own values, and keep it until it arrives.
 
-    A message waits on the broker's disk until its user acknowledges it (roomcast tail does) or it expires. To run the
-    same command again is safe at any time: it sends what is missing. Without --template and --values it only tells how
-    the batch stands. The token needs the role app.
+    A message stays on the broker's disk until its user acknowledges it (roomcast tail does) or it expires. Running the
+    same command again is safe at any time: it sends what is missing. Without --template and --values the command only
+    prints the counts of the batch. The token needs the role app.
 
     Exit status: 0 all messages are on the broker's disk (with --follow: and acknowledged), 1 not all are, or some
-    expired, 2 the command line or FILE is at fault and nothing was sent.
+    expired, 2 the command line or FILE is wrong and nothing was sent.
     """
     if (text is None) is not (path is None):
         raise click.UsageError("--template and --values go together")
     if token is not None and user is not None:
-        raise click.UsageError("--as is for development; a token says who we are")
-    whole_s = None if expires_s is None else max(1, round(expires_s))
+        raise click.UsageError("--as is for development; a token contains the identity")
+    expires_whole_s = None if expires_s is None else max(1, round(expires_s))
     values: dict[str, dict[str, str]] = {}
     template: Any = None
     if text is not None and path is not None:
         template = template_of(text, kind)
         recipients = _read(path)
-        # The broker need not know what the template does not ask for.
+        # Values that the template does not use are not sent to the broker.
         wanted = fields_of(template)
         values = {
             each: {name: value for name, value in own.items() if name in wanted}
             for each, own in recipients.values.items()
         }
-        judge(Recipients(values, recipients.lines), path, batch, kind, template, whole_s)
-    shown = who_am_i(user, "app") if token is None else token
-    send = _Sending(batch, kind, template, values, whole_s, follow)
-    state = run_visit(partial(_run, send, url, shown))
+        check_messages(Recipients(values, recipients.lines), path, batch, kind, template, expires_whole_s)
+    shown_token = development_token(user, "app") if token is None else token
+    job = _BatchJob(batch, kind, template, values, expires_whole_s, follow)
+    state = run_command(partial(_run, job, url, shown_token))
     if as_object:
         click.echo(json.dumps({"batch": batch, "users": len(values), **_counts(state)}))
     else:
-        click.echo(_words(state, len(values)))
+        click.echo(_summary(state, len(values)))
     if follow and (state.pending or state.expired):
         raise SystemExit(1)
 
 
-class _Sending(NamedTuple):
+class _BatchJob(NamedTuple):
     batch: str
     kind: int
     template: Any
@@ -269,18 +268,18 @@ def _read(path: str) -> Recipients:
         raise click.UsageError(f"{path}: is not UTF-8 ({error.reason})") from error
 
 
-async def _run(sending: _Sending, url: str, token: str) -> BatchState:
-    async with visit(url, token) as (client, events):
-        events.stop()  # messages to ourselves are not ours to acknowledge
+async def _run(job: _BatchJob, url: str, token: str) -> BatchState:
+    async with connected_client(url, token) as (client, events):
+        events.stop()  # direct messages to this user are not acknowledged here
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_tell_link, client)
-                state = await _send(sending, client)
+                nursery.start_soon(_report_link, client)
+                state = await _send(job, client)
                 nursery.cancel_scope.cancel()
             return state
         except* BatchRefused as group:
             refused = first_leaf(group)
-            raise click.ClickException(f"batch {sending.batch}: {_reason(refused)}") from refused
+            raise click.ClickException(f"batch {job.batch}: {_reason(refused)}") from refused
         except* ClientClosed as group:
             closed = first_leaf(group)
             raise click.ClickException(f"the broker closed the link: {plain(closed.reason)}{_AGAIN}") from closed
@@ -295,41 +294,39 @@ def _reason(refused: BatchRefused) -> str:
     if refused.code == ErrorCode.NOT_ALLOWED:
         return "the token does not have the role app (roomcast token --role app)"
     if refused.code == ErrorCode.NOT_KEPT:
-        return "this broker keeps nothing on a disk (--ephemeral), so it can promise nothing"
+        return "this broker has no ledger (--ephemeral), so it cannot guarantee delivery"
     return f"{plain(refused.message)}{_AGAIN}"
 
 
-async def _send(sending: _Sending, client: Client) -> BatchState:
-    """Send part after part and say how far it is; then how the whole stands, until it is over if asked to follow."""
-    values = sending.values
+async def _send(job: _BatchJob, client: Client) -> BatchState:
+    """Send the batch in parts, printing the progress; then poll its state, with ``follow`` until nothing is pending."""
+    values = job.values
     users = list(values)
     sent = repeated = 0
     for start in range(0, len(users), PART_USERS):
         part = {user: values[user] for user in users[start : start + PART_USERS]}
-        state = await client.send_direct(
-            sending.template, part, batch=sending.batch, type=sending.kind, expires_s=sending.expires_s
-        )
+        state = await client.send_direct(job.template, part, batch=job.batch, type=job.kind, expires_s=job.expires_s)
         sent, repeated = sent + state.sent, repeated + state.repeated
         click.echo(f"{sent + repeated:,} of {len(users):,} on the broker's disk ({repeated:,} before)", err=True)
-    state = await client.batch_state(sending.batch)
-    told = None
-    while sending.follow and state.pending:
-        if state != told:
-            told = state
+    state = await client.batch_state(job.batch)
+    printed = None
+    while job.follow and state.pending:
+        if state != printed:
+            printed = state
             click.echo(_progress(state), err=True)
         await trio.sleep(FOLLOW_S)
-        state = await client.batch_state(sending.batch)
+        state = await client.batch_state(job.batch)
     return state._replace(sent=sent, repeated=repeated)
 
 
-async def _tell_link(client: Client) -> None:
-    """Say when the link is gone and when it is back."""
+async def _report_link(client: Client) -> None:
+    """Print when the link is lost and when it is established again."""
     was_connected = True
     while True:
         await trio.sleep(0.2)
         if client.is_connected is not was_connected:
             was_connected = client.is_connected
-            click.echo("the link is back" if was_connected else "the link is lost; trying again", err=True)
+            click.echo("link established again" if was_connected else "link lost; trying again", err=True)
 
 
 def _counts(state: BatchState) -> dict[str, int]:
@@ -341,6 +338,6 @@ def _progress(state: BatchState) -> str:
     return f"{state.pending or 0:,} pending, {state.acked or 0:,} acknowledged, {state.expired or 0:,} expired"
 
 
-def _words(state: BatchState, users: int) -> str:
+def _summary(state: BatchState, users: int) -> str:
     done = f"{state.sent:,} sent, {state.repeated:,} before; " if users else ""
     return f"{plain(state.batch)}: {done}{_progress(state)}"

@@ -1,8 +1,8 @@
-"""``doctor``: what this machine holds, what is in the way, and how to lift it.
+"""``roomcast doctor``: limits of this machine, what prevents a broker from serving, and how to change it.
 
-Every check is a function of what was read, so that it can be tested with any machine's numbers; `examine` alone
-looks at this one. Nothing here is required to run the broker: a check says ok, warn (it runs, but less of it than
-one might think) or absent (an optional part).
+Every check is a function of the values read, so that tests can pass the values of any machine; only `examine` reads
+this one. Nothing here is required to run the broker: the status of a check is ok, warn (the broker runs with less
+capacity than expected) or absent (an optional part).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 Status = Literal["ok", "warn", "absent"]
 
 _OLDEST_YEAR = 2025
-"""The clock of a machine that never heard of the time stands in 1970 or at its firmware's date."""
+"""A clock that was never set shows 1970 or the date of the firmware."""
 _ENOUGH_VIEWERS = 10_000
 _ENOUGH_SLOW_VIEWERS = 1_000
 _ENOUGH_BACKLOG = 1_024
@@ -63,7 +63,7 @@ _PROGRAMS = {
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding. ``remedy`` says how to lift it; empty where there is nothing to lift."""
+    """Result of one check. ``remedy``: how to fix it, empty where there is nothing to fix."""
 
     name: str
     status: Status
@@ -72,22 +72,22 @@ class Check:
 
 
 def check_descriptors(soft: int, hard: int, reserve: int, wanted: int) -> Check:
-    """How many viewers the descriptors hold: the broker raises the soft limit to the hard one when it starts."""
+    """Check how many viewers the descriptors allow; the broker raises the soft limit to the hard one when it starts."""
     endless = hard == resource.RLIM_INFINITY
     viewers = max(0, hard - reserve)
     enough = endless or viewers >= (wanted or _ENOUGH_VIEWERS)
     limits = f"soft {_limit(soft)}, hard {_limit(hard)}"
-    holds = "as many viewers as memory holds" if endless else f"{viewers} viewers ({reserve} in reserve)"
+    allows = "as many viewers as fit in memory" if endless else f"{viewers} viewers ({reserve} in reserve)"
     return Check(
         "descriptors",
         "ok" if enough else "warn",
-        f"{limits}: {holds}" + (f", admission.max_connections wants {wanted}" if wanted and not enough else ""),
+        f"{limits}: {allows}" + (f", admission.max_connections wants {wanted}" if wanted and not enough else ""),
         "" if enough else "LimitNOFILE=1048576 in the systemd unit, --ulimit nofile=1048576 for a container",
     )
 
 
 def check_port(host: str, port: int) -> Check:
-    """Whether ``host``:``port`` can be bound now. Binds and closes, never listens."""
+    """Check whether ``host``:``port`` can be bound now. Binds and closes, never listens."""
     if port == 0:
         return Check("port", "ok", f"{host}: any free port")
     try:
@@ -96,24 +96,24 @@ def check_port(host: str, port: int) -> Check:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        remedy = f"`ss -ltnp 'sport = :{port}'` says who has it; or --set listen.port=..."
+        remedy = f"`ss -ltnp 'sport = :{port}'` shows the process; or --set listen.port=..."
         return Check("port", "warn", f"{host}:{port}: {error.strerror or error}", remedy)
     return Check("port", "ok", f"{host}:{port} is free")
 
 
 def check_clock(year: int, wall_s: float, monotonic_s: float) -> Check:
-    """Whether tokens expire when they should: a plausible year, and a wall clock that runs like the monotonic one."""
+    """Check the clock by which tokens expire: a plausible year, and a wall clock that runs like the monotonic one."""
     remedy = "timedatectl set-ntp true"
     if year < _OLDEST_YEAR:
-        return Check("clock", "warn", f"the year is {year}: every token looks as if it were not valid yet", remedy)
+        return Check("clock", "warn", f"the year is {year}: tokens appear not to be valid yet", remedy)
     if abs(wall_s - monotonic_s) > _CLOCK_SLIP_S:
-        detail = f"in {monotonic_s * 1000:.0f} ms the wall clock moved {wall_s * 1000:.0f} ms: somebody is setting it"
+        detail = f"in {monotonic_s * 1000:.0f} ms the wall clock moved {wall_s * 1000:.0f} ms: it is being set"
         return Check("clock", "warn", detail, remedy)
     return Check("clock", "ok", f"the year is {year}, wall and monotonic clock agree")
 
 
 def check_tcp_memory(tcp_mem: str | None, page_bytes: int, send_buffer_bytes: int) -> Check:
-    """How many viewers that read nothing fit into the kernel's memory for TCP (``net.ipv4.tcp_mem``, in pages)."""
+    """Check how many stalled viewers fit into the kernel's memory for TCP (``net.ipv4.tcp_mem``, in pages)."""
     numbers = _integers(tcp_mem, 3)
     if numbers is None:
         return _unknown("tcp_mem")
@@ -130,7 +130,7 @@ def check_tcp_memory(tcp_mem: str | None, page_bytes: int, send_buffer_bytes: in
 
 
 def check_accept_backlog(somaxconn: str | None) -> Check:
-    """How many connections may wait to be accepted in a storm."""
+    """Check how many connections may wait to be accepted when many clients connect at once."""
     numbers = _integers(somaxconn, 1)
     if numbers is None:
         return _unknown("somaxconn")
@@ -140,7 +140,7 @@ def check_accept_backlog(somaxconn: str | None) -> Check:
 
 
 def check_local_ports(port_range: str | None) -> Check:
-    """How many connections one address can make: it limits the bench and a proxy in front, not the broker."""
+    """Check how many connections one address can make: it limits the bench and a reverse proxy, not the broker."""
     numbers = _integers(port_range, 2)
     if numbers is None:
         return _unknown("ip_local_port_range")
@@ -155,7 +155,7 @@ def check_local_ports(port_range: str | None) -> Check:
 
 
 def examine(config: Config, read: Callable[[str], str | None]) -> Iterator[Check]:
-    """Look at this machine. ``read`` gives the text of a file under /proc/sys, or None. Never waits."""
+    """Check this machine. ``read`` returns the text of a file under /proc/sys, or None. Never waits."""
     wall, monotonic = time.time(), time.monotonic()
     yield Check("python", "ok", f"{platform.python_implementation()} {platform.python_version()}")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -170,7 +170,7 @@ def examine(config: Config, read: Callable[[str], str | None]) -> Iterator[Check
     for name, (programs, purpose, remedy) in _PROGRAMS.items():
         path = next(filter(None, map(shutil.which, programs)), None)
         yield Check(name, "ok", f"{purpose}: {path}") if path else Check(name, "absent", purpose, remedy)
-    # Last: what was looked at before is the time that both clocks are given to disagree.
+    # Last: the clocks are compared over the time that the other checks took.
     yield check_clock(time.gmtime().tm_year, time.time() - wall, time.monotonic() - monotonic)
 
 
@@ -178,13 +178,13 @@ def examine(config: Config, read: Callable[[str], str | None]) -> Iterator[Check
 @config_options
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor(config_path: Path | None, settings: tuple[str, ...], as_json: bool) -> None:
-    """Look at this machine: what it holds, what is in the way, and how to lift it."""
+    """Check the limits of this machine, what prevents a broker from serving, and how to change it."""
     checks: list[Check] = []
     try:
         config = load_or_fail(config_path, settings)
     except ConfigProblems as error:
         config = Config()
-        remedy = "roomcast check-config; the rest of this list looks at the defaults"
+        remedy = "roomcast check-config; the other checks use the defaults"
         checks += [Check("configuration", "warn", problem, remedy) for problem in error.problems]
     checks += examine(config, _read_sysctl)
     if as_json:
@@ -221,7 +221,7 @@ def _integers(text: str | None, count: int) -> list[int] | None:
 
 
 def _unknown(name: str) -> Check:
-    return Check(name, "absent", "this system does not say")
+    return Check(name, "absent", "not available on this system")
 
 
 def _limit(number: int) -> str:

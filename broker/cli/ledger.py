@@ -1,7 +1,7 @@
-"""``roomcast ledger``: verify, export, replay and copy what a broker has written down.
+"""``roomcast ledger``: verify, export, replay and copy the ledger of a broker.
 
-All of it reads beside a running broker and changes nothing. Exit status 1 means that what is in the file is not what
-was written; the first difference is named.
+All of it reads beside a running broker and changes nothing. Exit status 1 means that the file does not contain what
+was written; the message names the first difference.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ F = TypeVar("F", bound=Callable[..., Any])  # Any: click commands have every sig
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def ledger() -> None:
-    """Look into the ledger: what was acknowledged, in which order, and whether it is whole.
+    """Read the ledger: what was acknowledged, in which order, and whether the file is complete.
 
     Works beside a running broker and changes nothing.
     """
 
 
 def data_options(command: F) -> F:
-    """Add the ways to say which ledger: ``--data-dir``, or the configuration's."""
+    """Add the options that select the ledger: ``--data-dir``, or those of the configuration."""
     command = click.option(
         "--data-dir",
         type=click.Path(path_type=Path, file_okay=False),
@@ -50,7 +50,7 @@ def data_options(command: F) -> F:
 
 @contextmanager
 def opened(config_path: Path | None, settings: tuple[str, ...], data_dir: Path | None) -> Iterator[Reader]:
-    """The ledger that the options name; what is wrong with it becomes one line."""
+    """Context of the ledger that the options select; ClickException, in one line, if it cannot be read."""
     directory = data_dir or ledger_directory(config_path, settings)
     try:
         reader = Reader(database_path(directory))
@@ -67,15 +67,15 @@ def opened(config_path: Path | None, settings: tuple[str, ...], data_dir: Path |
 
 
 def ledger_directory(config_path: Path | None, settings: tuple[str, ...]) -> Path:
-    """The data directory that ``serve`` would use with the same options."""
+    """Return the data directory that ``serve`` would use with the same options."""
     directory = load_or_fail(config_path, settings).ledger.directory(config_path)
     if directory is None:
-        raise click.UsageError("this configuration keeps nothing (ledger.ephemeral); name a --data-dir")
+        raise click.UsageError("this configuration has no ledger (ledger.ephemeral); give a --data-dir")
     return directory
 
 
 def entries_of(reader: Reader, after: int = 0) -> Iterator[StoredEntry]:
-    """Entries in order of writing, each with its chain checked on the way."""
+    """Yield the entries in order of writing and check the hash chain on the way."""
     _, anchor = reader.ends()
     before = anchor
     for row in reader.entries(anchor[0]):
@@ -88,7 +88,7 @@ def entries_of(reader: Reader, after: int = 0) -> Iterator[StoredEntry]:
 @data_options
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def verify(config_path: Path | None, settings: tuple[str, ...], data_dir: Path | None, as_json: bool) -> None:
-    """Check everything: the file's structure, every checksum, the whole hash chain, the high-water mark."""
+    """Check the file's structure, every checksum, the whole hash chain and the high-water mark."""
     with opened(config_path, settings, data_dir) as reader:
         mark = HeadFile.read(reader.path.with_name("ledger.head"))
         reader.verify_tail(mark)
@@ -136,7 +136,7 @@ def export(
 
 
 def as_json_line(entry: StoredEntry) -> dict[str, Any]:
-    """One entry for NDJSON: an event with its fields, a fact with its body in base64."""
+    """Return one entry for NDJSON: an event with its fields, a fact with its body in base64."""
     line: dict[str, Any] = {"seq": entry.seq, "room": entry.room, "epoch": entry.epoch}
     if entry.lane is not None:
         line |= {"offset": entry.offset, "lane": entry.lane}
@@ -148,7 +148,7 @@ def as_json_line(entry: StoredEntry) -> dict[str, Any]:
 
 
 def _binary(value: object) -> str:
-    """How JSON says bytes."""
+    """Encode bytes for JSON, in base64."""
     assert isinstance(value, bytes)
     return base64.b64encode(value).decode()
 
@@ -166,11 +166,11 @@ def replay_(
     until: str | None,
     as_json: bool,
 ) -> None:
-    """Read the book from the beginning and show every room as its events have made it, or made it until then."""
+    """Replay the ledger from its first entry and print the state of every room, at its end or at --until."""
     until_ms = None if until is None else moment_ms(until)
     with opened(config_path, settings, data_dir) as reader:
 
-        def told() -> Iterator[StoredEntry]:
+        def selected() -> Iterator[StoredEntry]:
             begun_ms: int | None = None
             for entry in entries_of(reader):
                 if (room is not None and entry.room != room) or (until_ms is not None and entry.at_ms > until_ms):
@@ -180,29 +180,29 @@ def replay_(
                     click.echo(_line(entry, begun_ms))
                 yield entry
 
-        rooms = replay(told())
+        rooms = replay(selected())
     if room is not None and not rooms:
-        raise click.ClickException(f"nothing of room {room} is in {reader.path}")
+        raise click.ClickException(f"{reader.path} has no entry of room {room}")
     for found in rooms.values():
         click.echo(json.dumps(found.as_json(), ensure_ascii=False) if as_json else _summary(found))
 
 
 def moment_ms(text: str) -> int:
-    """Unix milliseconds of a moment as people write it; without a zone it is local time."""
+    """Parse Unix milliseconds or an ISO 8601 time, local time without a zone, into Unix milliseconds."""
     if text.isdigit():
         return int(text)
     try:
         return round(datetime.fromisoformat(text).timestamp() * 1000)
     except ValueError:
-        raise click.BadParameter(f"no time: {text!r}", param_hint="--until") from None
+        raise click.BadParameter(f"not a time: {text!r}", param_hint="--until") from None
 
 
 def _line(entry: StoredEntry, begun_ms: int) -> str:
     since_s = (entry.at_ms - begun_ms) // 1000
     line = as_json_line(entry)
-    said = {key: line[key] for key in ("user_id", "payload", "body") if key in line}
+    content = {key: line[key] for key in ("user_id", "payload", "body") if key in line}
     clock = f"{since_s // 3600:02d}:{since_s // 60 % 60:02d}:{since_s % 60:02d}"
-    return f"{clock} #{entry.offset} kind {entry.kind} {json.dumps(said, ensure_ascii=False, default=_binary)}"
+    return f"{clock} #{entry.offset} kind {entry.kind} {json.dumps(content, ensure_ascii=False, default=_binary)}"
 
 
 def _summary(found: RoomReplay) -> str:
@@ -219,9 +219,9 @@ def _summary(found: RoomReplay) -> str:
 @data_options
 @click.argument("target", type=click.Path(path_type=Path, dir_okay=False))
 def backup(config_path: Path | None, settings: tuple[str, ...], data_dir: Path | None, target: Path) -> None:
-    """Copy the ledger to TARGET while the broker goes on; the copy is verified before it gets its name.
+    """Copy the ledger to TARGET while the broker runs; the copy is verified before it is renamed to TARGET.
 
-    To go back to it: stop the broker, and put the copy as ledger.db into an empty data directory.
+    To restore it: stop the broker, and put the copy as ledger.db into an empty data directory.
     """
     with opened(config_path, settings, data_dir) as reader:
         try:

@@ -1,7 +1,7 @@
-"""``roomcast``: the list of commands, and nothing that is slow to import.
+"""``roomcast``: the table of commands, and nothing that is slow to import.
 
-A command is one row of `COMMANDS`: where it lives and one line of help. Its module is imported only when the
-command runs, so ``roomcast --help`` needs click alone. Must never import Trio, rich or a part of the broker here.
+A command is one row of `COMMANDS`: its module and one line of help. The module is imported only when the command
+runs, so ``roomcast --help`` needs click alone. This module must not import Trio, rich or a part of the broker.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["COMMANDS", "LazyCommand", "LazyGroup", "main"]
 
 
 class LazyCommand(NamedTuple):
-    """``target`` is ``module:attribute``; ``needs`` says how to get what the module imports, if that is optional."""
+    """Row of the table: ``target`` is ``module:attribute``; ``needs``: how to install its optional packages."""
 
     target: str
     summary: str
@@ -27,21 +27,21 @@ class LazyCommand(NamedTuple):
 
 COMMANDS: dict[str, LazyCommand] = {
     "serve": LazyCommand("broker.cli.serve:serve", "Run the broker."),
-    "demo": LazyCommand("broker.cli.demo:demo", "Run a broker with a lively room to look at."),
+    "demo": LazyCommand("broker.cli.demo:demo", "Run a broker with a busy room of simulated viewers."),
     "tail": LazyCommand("broker.cli.tail:tail", "Watch a room in the terminal."),
-    "say": LazyCommand("broker.cli.say:say", "Send one danmaku to a room."),
-    "direct": LazyCommand("broker.cli.direct:direct", "Send users messages that must arrive, and watch them do."),
+    "say": LazyCommand("broker.cli.say:say", "Post messages to a room."),
+    "direct": LazyCommand("broker.cli.direct:direct", "Send users messages that must arrive."),
     "token": LazyCommand("broker.cli.token:token", "Make a token for a user."),
-    "ledger": LazyCommand("broker.cli.ledger:ledger", "Verify, export, replay or copy what was written down."),
-    "check-config": LazyCommand("broker.cli.config:check_config", "Say everything that is wrong with a file."),
+    "ledger": LazyCommand("broker.cli.ledger:ledger", "Verify, export, replay or copy the ledger."),
+    "check-config": LazyCommand("broker.cli.config:check_config", "Report every error in a configuration file."),
     "print-config": LazyCommand("broker.cli.config:print_config", "Print the settings, explained, as TOML."),
-    "doctor": LazyCommand("broker.cli.doctor:doctor", "Look at this machine: what it holds, what is missing."),
+    "doctor": LazyCommand("broker.cli.doctor:doctor", "Check this machine: limits, ports, clock, optional parts."),
     "bench": LazyCommand("bench.cli:bench", "Measure a broker.", "pip install 'roomcast[bench]'"),
 }
 
 
 class LazyGroup(click.Group):
-    """A click group whose commands are imported when they are called; help texts come from the table."""
+    """Click group whose commands are imported when they are called; help texts come from the table."""
 
     def __init__(self, *args: Any, lazy: Mapping[str, LazyCommand], **kwargs: Any) -> None:
         # Any: click's own parameters, passed through.
@@ -49,7 +49,7 @@ class LazyGroup(click.Group):
         self._lazy = lazy
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of the table, then those added by hand."""
+        """Return the names in the order of the table, then those added with `add_command`."""
         return [*self._lazy, *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -85,7 +85,7 @@ def _missing(name: str, row: LazyCommand, module_name: str, missing: str) -> str
 def main() -> None:
     """A live-room message broker: danmaku, likes, gifts and control messages for live streams.
 
-    `roomcast serve` needs no configuration to be tried on this machine; `roomcast demo` shows it at work.
+    `roomcast serve` needs no configuration to be tried on this machine; `roomcast demo` runs a broker with viewers.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # None where it is closed

@@ -1,9 +1,9 @@
-"""``roomcast say``: post to a room and say what became of it, in words.
+"""``roomcast say``: post messages to a room and print the result of each.
 
-In development nobody has to bring anything: the identity is made of the login name, with the role that the type of
-message demands. With a token it is the token's.
+In development mode no token is needed: the identity is the login name, with the role that the type of message needs.
+With a token the identity is the token's.
 
-Exit code 0 only if everything was shown (or merged, summed, published): a script can rely on it.
+Exit code 0 only if every message was shown, merged, counted or published, so that scripts can rely on it.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from typing import Any, NamedTuple
 import click
 import trio
 
-from broker.cli.client import enter, run_visit, visit, visit_options, who_am_i
+from broker.cli.client import client_options, connected_client, development_token, join_room, run_command
 from protocol.clients.events import ClientClosed, PostResult
 from protocol.clients.room import JoinedRoom
 from protocol.codes import CUSTOM_TYPE_MAX, CUSTOM_TYPE_MIN, MESSAGE_TYPES, ErrorCode, MessageType, Outcome
 from protocol.errors import LocalProtocolError
 from protocol.payloads import AnnouncementPayload, DanmakuPayload, EmotePayload, GiftPayload, LikePayload
 
-__all__ = ["Fate", "Saying", "fate_of", "message_type", "say"]
+__all__ = ["PostReport", "PostTemplate", "message_type", "report_of", "say"]
 
 MAX_IN_FLIGHT = 256
-"""Posts that wait for their fate at a time; a faster rate waits for the oldest."""
+"""Posts without a result at a time; a faster rate waits for the oldest."""
 GIFT_CENTS = 100
-"""Price of one gift that is said by hand."""
+"""Price of one gift of this command."""
 
 _TYPES = {
     kind.name.lower(): kind
     for kind in MessageType
     if MESSAGE_TYPES[kind].post_roles and kind is not MessageType.ROOM_PHASE
 }
-"""What one says; to pause or end a room is not among it."""
+"""Types that this command posts; pausing or ending a room is not among them."""
 _ROLES = {MessageType.ANNOUNCEMENT: "host", MessageType.GIFT: "app"}
 
 
 def message_type(text: str) -> int:
-    """The number of a message type by its name or number; click's usage error for anything else."""
+    """Return the number of a message type given by name or number; click.BadParameter for anything else."""
     if text in _TYPES:
         return int(_TYPES[text])
     if text.isdecimal() and CUSTOM_TYPE_MIN <= int(text) <= CUSTOM_TYPE_MAX:
@@ -51,16 +51,16 @@ def message_type(text: str) -> int:
     )
 
 
-class Saying(NamedTuple):
-    """What to post: ``text`` may hold ``{n}``, the number of the message, from 1 on."""
+class PostTemplate(NamedTuple):
+    """Type and text of the posts; ``{n}`` in ``text`` stands for the number of the message, from 1 on."""
 
     type: int
     text: str
 
     def payload(self, number: int, user: str, order: str) -> Any:
-        """The payload of message ``number``; ``order``: what makes a gift's order id unique.
+        """Return the payload of message ``number``; ``order`` makes the order id of a gift unique.
 
-        Any: payloads of custom types are JSON if they look like it, else text.
+        Any: the payload of a custom type is JSON if the text is valid JSON, else text.
         """
         text = self.text.replace("{n}", str(number))
         if self.type == MessageType.DANMAKU:
@@ -79,59 +79,59 @@ class Saying(NamedTuple):
             return text
 
 
-class Fate(NamedTuple):
-    """One line of what became of a post; ``is_good``: others see it, or it counts."""
+class PostReport(NamedTuple):
+    """Result of one post as a line of text; ``is_good``: it was shown, merged, counted or published."""
 
     is_good: bool
-    words: str
+    text: str
 
 
 _REASONS = {
-    ErrorCode.DUPLICATE_TEXT: "you have said the same a moment ago",
+    ErrorCode.DUPLICATE_TEXT: "you posted the same text a moment ago",
     ErrorCode.NOT_ALLOWED: "your role may not post this",
-    ErrorCode.UNKNOWN_TYPE: "this broker knows no such type",
+    ErrorCode.UNKNOWN_TYPE: "this broker does not know the type",
     ErrorCode.ROOM_PAUSED: "the room is paused",
     ErrorCode.ROOM_ENDED: "the room has ended",
-    ErrorCode.NOT_JOINED: "we are not in the room any more",
+    ErrorCode.NOT_JOINED: "this client is no longer in the room",
     ErrorCode.PAYLOAD_TOO_LARGE: "it is too large",
-    ErrorCode.OVERLOADED: "the broker has too much to do now",
+    ErrorCode.OVERLOADED: "the broker is overloaded",
 }
 
 
-def fate_of(result: PostResult, type: int) -> Fate:
-    """Say in words what became of a post of ``type``."""
+def report_of(result: PostResult, type: int) -> PostReport:
+    """Describe the result of a post of ``type``."""
     match result.outcome:
         case Outcome.ACCEPTED:
             if type == MessageType.LIKE:
-                return Fate(True, f"counted: {result.counted} like{'s' if result.counted != 1 else ''}")
+                return PostReport(True, f"counted: {result.counted} like{'s' if result.counted != 1 else ''}")
             if result.offset:
-                return Fate(True, f"published as event {result.offset} of the room")
-            return Fate(True, "shown")
+                return PostReport(True, f"published as event {result.offset} of the room")
+            return PostReport(True, "shown")
         case Outcome.MERGED:
-            return Fate(True, "merged: counted into an equal one that is shown")
+            return PostReport(True, "merged: counted into an equal one that is shown")
         case Outcome.SAMPLED_OUT:
-            return Fate(False, "sampled out: the room says more than anybody can read; others were shown")
+            return PostReport(False, "sampled out: more messages than a viewer can read; others were shown")
         case Outcome.LIMITED:
-            return Fate(False, f"limited: too fast, try again in {result.retry_after_ms / 1000:.1f} s")
+            return PostReport(False, f"limited: too fast, try again in {result.retry_after_ms / 1000:.1f} s")
         case Outcome.HELD:
-            return Fate(False, "held: it waits for a moderator")
+            return PostReport(False, "held: it waits for a moderator")
         case Outcome.EXPIRED:
-            return Fate(False, "expired: the broker was too busy to show it in time")
+            return PostReport(False, "expired: the broker was too busy to show it in time")
         case Outcome.REJECTED:
             reason = next((text for code, text in _REASONS.items() if code == result.error_code), "")
             reason = reason or " ".join(filter(None, (result.field, result.message)))
-            return Fate(False, f"rejected: {reason or 'for good'} ({result.error})")
+            return PostReport(False, f"rejected: {reason or 'for good'} ({result.error})")
         case None:
             if not result.sent:
-                return Fate(False, "not sent: the link was lost")
-            return Fate(False, "unknown: the link was lost before the answer; it may have arrived")
+                return PostReport(False, "not sent: the link was lost")
+            return PostReport(False, "unknown: the link was lost before the answer; it may have arrived")
 
 
 @click.command("say")
 @click.argument("room")
 @click.argument("text", default="")
-@visit_options
-@click.option("--as", "user", metavar="USER[:ROLE]", help="Who we are, in development; the login name if not given.")
+@client_options
+@click.option("--as", "user", metavar="USER[:ROLE]", help="Identity in development mode; the login name if not given.")
 @click.option(
     "--type", "kind", type=message_type, default="danmaku", metavar="TYPE",
     help="danmaku (default), emote, like, announcement, gift, or the number of a custom type.",
@@ -143,59 +143,67 @@ def fate_of(result: PostResult, type: int) -> Fate:
 def say(
     room: str, text: str, url: str, token: str | None, user: str | None, kind: int, count: int, rate: float
 ) -> None:
-    """Post TEXT to ROOM and print what became of it; exit code 1 if it is not shown.
+    """Post TEXT to ROOM and print the result; exit code 1 if it is not shown.
 
     TEXT is the danmaku, the announcement, the id of the emote or gift, the number of likes, or the JSON of a
     custom type. {n} in it becomes the number of the message.
     """
     if not text and kind != MessageType.LIKE:
-        raise click.UsageError("there is nothing to say: TEXT is missing")
+        raise click.UsageError("TEXT is missing")
     if kind == MessageType.LIKE and text and not text.replace("{n}", "1").isdecimal():
-        raise click.UsageError("TEXT of a like is their number")
+        raise click.UsageError("TEXT of a like is the number of likes")
     if token is not None and user is not None:
-        raise click.UsageError("--as is for development; a token says who we are")
+        raise click.UsageError("--as is for development; a token contains the identity")
     if token is None:
-        token = who_am_i(user, _ROLES.get(MessageType(kind), "viewer") if kind in _TYPES.values() else "app")
-    fates = run_visit(partial(_say, room, Saying(kind, text), url, token, count, rate))
-    if not all(fate.is_good for fate in fates):
+        token = development_token(user, _ROLES.get(MessageType(kind), "viewer") if kind in _TYPES.values() else "app")
+    reports = run_command(partial(_say, room, PostTemplate(kind, text), url, token, count, rate))
+    if not all(report.is_good for report in reports):
         raise SystemExit(1)
 
 
-async def _say(room_name: str, saying: Saying, url: str, token: str, count: int, rate: float) -> list[Fate]:
-    fates: list[Fate] = []
+async def _say(
+    room_name: str, template: PostTemplate, url: str, token: str, count: int, rate: float
+) -> list[PostReport]:
+    reports: list[PostReport] = []
     order = secrets.token_hex(6)
-    async with visit(url, token) as (client, events):
-        events.stop()  # messages to us alone are for `tail` to show
+    async with connected_client(url, token) as (client, events):
+        events.stop()  # direct messages are left to `roomcast tail`
         user = client.user.user_id if client.user is not None else ""
-        room = await enter(client, room_name)
+        room = await join_room(client, room_name)
         slots = trio.CapacityLimiter(MAX_IN_FLIGHT)
         begun = trio.current_time()
         async with trio.open_nursery() as nursery:
             for number in itertools.count(1):
-                payload = saying.payload(number, user, order)
+                payload = template.payload(number, user, order)
                 await slots.acquire_on_behalf_of(number)
-                nursery.start_soon(_post, room, saying.type, payload, number, count, fates, slots)
+                nursery.start_soon(_post, room, template.type, payload, number, count, reports, slots)
                 if number == count:
                     break
                 await trio.sleep_until(begun + number / rate)
-        # The room is left with the client; likes and posts have their fates.
+        # Closing the client leaves the room; every post has its result by now.
     if count > 1:
-        good = sum(fate.is_good for fate in fates)
+        good = sum(report.is_good for report in reports)
         click.echo(f"{good} of {count} shown, merged or counted")
-    return fates
+    return reports
 
 
 async def _post(
-    room: JoinedRoom, type: int, payload: Any, number: int, count: int, fates: list[Fate], slots: trio.CapacityLimiter
+    room: JoinedRoom,
+    type: int,
+    payload: Any,
+    number: int,
+    count: int,
+    reports: list[PostReport],
+    slots: trio.CapacityLimiter,
 ) -> None:
-    # Any: the payload is what `Saying.payload` made.
+    # Any: the payload is what `PostTemplate.payload` made.
     try:
-        fate = fate_of(await room.post(type, payload), type)
+        report = report_of(await room.post(type, payload), type)
     except LocalProtocolError as error:
-        fate = Fate(False, f"not sent: {str(error).rpartition('payload.')[2]}")
+        report = PostReport(False, f"not sent: {str(error).rpartition('payload.')[2]}")
     except ClientClosed as closed:
-        fate = Fate(False, f"not sent: {closed.reason}")
+        report = PostReport(False, f"not sent: {closed.reason}")
     finally:
         slots.release_on_behalf_of(number)
-    fates.append(fate)
-    click.echo(f"{number}: {fate.words}" if count > 1 else fate.words)
+    reports.append(report)
+    click.echo(f"{number}: {report.text}" if count > 1 else report.text)

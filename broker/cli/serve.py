@@ -1,4 +1,4 @@
-"""``roomcast serve``: run a broker until it is told to stop."""
+"""``roomcast serve``: run a broker until a signal stops it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ log = structlog.get_logger("roomcast.serve")
 @click.option("--log-level", help="debug, info, warning or error (log.level).")
 @click.option(
     "--data-dir",
-    help="Directory of the ledger (ledger.data_dir); default roomcast-data beside the configuration, or here.",
+    help="Directory of the ledger (ledger.data_dir); default roomcast-data beside the configuration file, else here.",
 )
 @click.option(
     "--ephemeral",
@@ -54,13 +54,14 @@ def serve(
     """Serve rooms over TCP and WebSocket on one port.
 
     Prints one JSON line with the bound addresses and the process id on standard output when it serves. Without
-    configuration it is a development broker: loopback only, no secret, guests welcome.
+    configuration it is a development broker: loopback only, no secret, guests allowed.
 
-    What was acknowledged (gifts, announcements, messages to users) is on disk before, and rooms come back where they
-    stood; `roomcast ledger` looks into it.
+    Gifts, announcements and messages to users are on disk before they are acknowledged, and a restarted broker
+    continues every room where it ended; `roomcast ledger` reads the file.
 
-    SIGTERM or SIGINT drains: clients get a time to return. A second one ends at once. SIGHUP reads the configuration
-    again: log level, secrets, certificates and limits of connections take effect, open connections stay.
+    SIGTERM or SIGINT drains: the broker gives each client a time to reconnect. A second signal ends it at once. SIGHUP
+    reads the configuration again: log level, secrets, certificates and limits of connections take effect, open
+    connections stay.
     """
     flags = {
         "listen.host": host,
@@ -74,21 +75,21 @@ def serve(
     def read() -> Config:
         return load_or_fail(config_path, settings, flags).placed(config_path)
 
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the broker serves; it must never kill
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the broker serves; SIGHUP must never end it
     config = read()
     log_file = _log_file()
     configure(config.log, log_file)
     if config.development:
-        click.echo("development mode: loopback only, everybody may be anybody; set auth.secret to leave it", err=True)
+        click.echo("development mode: loopback only, no identity is checked; set auth.secret to leave it", err=True)
     if config.ledger.ephemeral:
-        click.echo("ephemeral: nothing is kept; what is acknowledged now is gone after a crash or a restart", err=True)
+        click.echo("ephemeral: nothing is kept on disk; a restart loses acknowledged messages", err=True)
     try:
         trio.run(_serve, config, read, log_file)
     except (LedgerRefused, OSError) as error:
         raise _cannot_serve(config, error) from error
     except BaseExceptionGroup as group:
-        # Not `except*`: what it raises comes out in a group of its own before Python 3.11.4, and click shows that one
-        # with a traceback.
+        # Not `except*`: before Python 3.11.4 it puts what is raised here into a group, which click prints with a
+        # traceback.
         expected, others = group.split((LedgerRefused, OSError))
         if expected is None or others is not None:
             raise
@@ -99,7 +100,7 @@ def serve(
 
 
 def _log_file() -> LogFile | None:
-    """Standard error for log lines; None where it is no real file."""
+    """Return standard error for log lines; None where it is not a file with a descriptor."""
     try:
         return None if sys.stderr is None else LogFile(sys.stderr.fileno())
     except OSError:
@@ -125,7 +126,7 @@ async def _serve(config: Config, read: Callable[[], Config], log_file: LogFile |
 
 
 def _announce(addresses: tuple[tuple[str, int], ...]) -> None:
-    """Say on standard output that we serve, for whoever started us."""
+    """Print the line on standard output that reports the addresses to the process that started the broker."""
     line = {"event": "serving", "pid": os.getpid(), "addresses": [list(address[:2]) for address in addresses]}
     try:
         if sys.stdout is None:  # Python found it closed
@@ -133,18 +134,18 @@ def _announce(addresses: tuple[tuple[str, int], ...]) -> None:
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
     except OSError as error:
-        log.warning("cannot write the line that says where it serves to standard output", why=error.strerror)
-        # What stays in its buffer would fail once more when the interpreter ends, with exit status 120.
+        log.warning("cannot write the addresses to standard output", why=error.strerror)
+        # The buffered line would fail again when the interpreter ends, with exit status 120.
         sys.stdout = open(os.devnull, "w", encoding="utf-8")
 
 
 def _cannot_serve(config: Config, error: Exception) -> click.ClickException:
-    """What stood in the way, in one line, with what to do."""
+    """Return the reason in one line, with what to do."""
     if not isinstance(error, OSError):
         return click.ClickException(str(error))
     where = f"{config.listen.host}:{config.listen.port}"
     if error.errno == errno.EADDRINUSE:
-        why = f"{where} is in use; `ss -ltnp 'sport = :{config.listen.port}'` says by whom, --port 0 takes a free one"
+        why = f"{where} is in use; `ss -ltnp 'sport = :{config.listen.port}'` shows by which process, or use --port 0"
     elif error.filename is not None:
         why = f"{error.filename}: {error.strerror}"
     else:
@@ -155,7 +156,7 @@ def _cannot_serve(config: Config, error: Exception) -> click.ClickException:
 async def _reload_on_signal(
     hangups: AsyncIterator[int], broker: Any, read: Callable[[], Config], log_file: LogFile | None
 ) -> None:
-    """Read the configuration again at every SIGHUP; a wrong one changes nothing."""
+    """Read the configuration again at every SIGHUP; an invalid one changes nothing."""
     async for _ in hangups:
         try:
             config = read()

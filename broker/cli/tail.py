@@ -1,10 +1,10 @@
-"""``roomcast tail``: watch a room in the terminal, line by line.
+"""``roomcast tail``: print what happens in a room, line by line.
 
-What is shown is what a viewer's screen would show: danmaku with their counts, events of lanes 0 to 2, counters when
-they change, and honestly what was not shown: the account of a tick that lost something, gaps, lost links. ``--json``
+It prints what a viewer's screen would show: danmaku with their counts, events of lanes 0 to 2, counters when they
+change. It also prints what was not shown: the account of a tick that dropped something, gaps, lost links. ``--json``
 prints the same as one object a line, for scripts.
 
-A link that breaks comes back by itself for as long as the command runs; only the first one must succeed at once.
+The client reconnects a broken link for as long as the command runs; only the first attempt must succeed at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import click
 import trio
 
-from broker.cli.client import enter, run_visit, visit, visit_options
+from broker.cli.client import client_options, connected_client, join_room, run_command
 from protocol.clients.events import (
     ClientClosed,
     ClientEvent,
@@ -45,55 +45,55 @@ from protocol.codes import CloseCode, Lane, MessageType, RoomPhase, Tier
 from protocol.messages import Account, Joined
 from protocol.text import plain
 
-__all__ = ["Teller", "as_json", "tail"]
+__all__ = ["EventPrinter", "as_json", "tail"]
 
-Told = RoomEvent | ClientEvent | Joined
-"""Everything that happens to a viewer."""
+TailEvent = RoomEvent | ClientEvent | Joined
+"""Everything that the command prints."""
 
 
 @click.command("tail")
 @click.argument("room")
-@visit_options
+@client_options
 @click.option(
     "--tier",
     type=click.Choice([str(int(tier)) for tier in Tier]),
     default=str(int(Tier.FULL)),
     show_default=True,
-    help="Danmaku a second to be shown.",
+    help="Tier: most danmaku a second.",
 )
 @click.option("--json", "as_objects", is_flag=True, help="One JSON object a line.")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=inf, help="End after so long.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=inf, help="End after this time.")
 def tail(room: str, url: str, token: str | None, tier: str, as_objects: bool, seconds: float) -> None:
-    """Watch ROOM until Ctrl-C. Without a token we are a guest, if the broker admits guests."""
-    tell = _tell_json(room) if as_objects else Teller(room).tell
-    run_visit(partial(_watch, room, url, token, Tier(int(tier)), seconds, tell))
+    """Print the messages of ROOM until Ctrl-C. Without a token it joins as a guest, if the broker admits guests."""
+    print_event = _json_printer(room) if as_objects else EventPrinter(room).print
+    run_command(partial(_watch, room, url, token, Tier(int(tier)), seconds, print_event))
 
 
 async def _watch(
-    room_name: str, url: str, token: str | None, tier: Tier, seconds: float, tell: Callable[[Told], None]
+    room_name: str, url: str, token: str | None, tier: Tier, seconds: float, print_event: Callable[[TailEvent], None]
 ) -> None:
     with trio.move_on_after(seconds) as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_end_on_signal, scope)
-            async with visit(url, token) as (client, events):
-                room = await enter(client, room_name, tier)
+            async with connected_client(url, token) as (client, events):
+                room = await join_room(client, room_name, tier)
                 if room.snapshot is not None:
-                    tell(room.snapshot)
-                nursery.start_soon(_tell_all, events, tell)
+                    print_event(room.snapshot)
+                nursery.start_soon(_print_all, events, print_event)
                 try:
                     async for event in room:
-                        tell(event)
+                        print_event(event)
                 except ClientClosed as closed:
-                    raise click.ClickException(f"the broker sent us away: {plain(closed.reason)}") from closed
+                    raise click.ClickException(f"the broker closed the link: {plain(closed.reason)}") from closed
                 except RoomRefused as refused:
                     raise click.ClickException(f"room {room_name}: {plain(refused.message)}") from refused
             nursery.cancel_scope.cancel()
 
 
-async def _tell_all(events: Any, tell: Callable[[Told], None]) -> None:
+async def _print_all(events: Any, print_event: Callable[[TailEvent], None]) -> None:
     # Any: an asynchronous iterator of ClientEvent.
     async for event in events:
-        tell(event)
+        print_event(event)
 
 
 async def _end_on_signal(scope: trio.CancelScope) -> None:
@@ -111,13 +111,13 @@ _JSON_NAMES: dict[type, str] = {
     RoomLeft: "left",
     StreamEvent: "event",
 }
-"""Names in JSON that are not those of the class; they are what scripts read, and stay."""
+"""Names in JSON that are not those of the class; scripts depend on them."""
 
 
-def as_json(event: Told) -> dict[str, Any]:
-    """One event as an object: its kind under ``event``, then its fields; enums by name, accounts by lane.
+def as_json(event: TailEvent) -> dict[str, Any]:
+    """Return one event as an object: its kind under ``event``, then its fields; enums by name, accounts by lane.
 
-    Any: the payload of an event is what the wire brought.
+    Any: the payload of an event is what the wire contained.
     """
     kind = type(event)
     words = "".join(f"_{c.lower()}" if c.isupper() else c for c in kind.__name__).lstrip("_")
@@ -146,32 +146,32 @@ def _plain_json(value: Any) -> Any:
     return value
 
 
-def _tell_json(room: str) -> Callable[[Told], None]:
-    def tell(event: Told) -> None:
+def _json_printer(room: str) -> Callable[[TailEvent], None]:
+    def print_json(event: TailEvent) -> None:
         click.echo(json.dumps({"room": room, **as_json(event)}, ensure_ascii=False))
 
-    return tell
+    return print_json
 
 
-# ---- for people
+# ---- as text
 
 
-class Teller:
-    """Prints events as lines; counters only when they say something new."""
+class EventPrinter:
+    """Printer of events as lines of text; counters are printed only when they change."""
 
     def __init__(self, room: str, echo: Callable[[str], object] = click.echo) -> None:
         self._room = room
         self._echo = echo
         self._counters: tuple[int, ...] = ()
 
-    def tell(self, event: Told) -> None:
-        """Print what there is to say about ``event``."""
+    def print(self, event: TailEvent) -> None:
+        """Print the lines of ``event``, which may be none."""
         for mark, text, style in self.lines(event):
             clock = click.style(time.strftime("%H:%M:%S"), dim=True)
             self._echo(f"{clock} {click.style(f'{mark:2} {text}', **style)}")
 
-    def lines(self, event: Told) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        """(mark, text, style) of each line. Any: keywords of click.style."""
+    def lines(self, event: TailEvent) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Yield (mark, text, style) of each line. Any: keywords of click.style."""
         match event:
             case Joined():
                 yield from self._on_joined(event)
@@ -191,34 +191,34 @@ class Teller:
                     yield "!!", f"{who} is too slow: missed {chat} danmaku", {"fg": "yellow"}
             case Gap(first, last, epoch_changed):
                 if epoch_changed:
-                    yield "!!", "the room began anew; what it said before is gone", {"fg": "yellow"}
+                    yield "!!", "the room started a new stream; earlier events are lost", {"fg": "yellow"}
                 elif last >= first:
-                    yield "!!", f"missed {last - first + 1} events for good ({first} to {last})", {"fg": "yellow"}
+                    yield "!!", f"missed {last - first + 1} events ({first} to {last})", {"fg": "yellow"}
             case Rejoined(snapshot, recovered):
-                missed = "no gift or announcement was missed" if recovered else "what was said meanwhile is lost"
-                yield "--", f"back in {self._room}, {missed}; {_people(snapshot)}", {"fg": "green"}
+                missed = "no gift or announcement was missed" if recovered else "messages in between are lost"
+                yield "--", f"rejoined {self._room}, {missed}; {_people(snapshot)}", {"fg": "green"}
             case RoomLeft(reason, message, is_final):
-                words = reason.name.lower().replace("_", " ") + (f": {plain(message)}" if message else "")
-                yield "!!", words + ("" if is_final else "; asking to come back"), {"fg": "yellow"}
+                text = reason.name.lower().replace("_", " ") + (f": {plain(message)}" if message else "")
+                yield "!!", text + ("" if is_final else "; joining again"), {"fg": "yellow"}
             case Disconnected(code, reason, retry_in_s):
                 word = CloseCode(code).name.lower().replace("_", " ") if code in _CODES else str(code or "link lost")
                 again = "" if retry_in_s is None else f"; trying again in {retry_in_s:.1f} s"
                 yield "!!", f"{word}: {plain(reason)}{again}", {"fg": "yellow"}
             case Connected(user_id):
-                yield "--", f"link stands, as {plain(user_id)}", {"fg": "green"}
+                yield "--", f"connected as {plain(user_id)}", {"fg": "green"}
             case Fault(code, message):
                 yield "!!", f"refused ({code}): {plain(message)}", {"fg": "yellow"}
             case Direct(_, MessageType.ANNOUNCEMENT, _, (str() as text, *_)):
-                yield "->", f"for us alone: {plain(' / '.join(text.splitlines()))}", {"fg": "cyan", "bold": True}
+                yield "->", f"direct message: {plain(' / '.join(text.splitlines()))}", {"fg": "cyan", "bold": True}
             case Direct(_, type, _, payload):
-                yield "->", f"for us alone, type {type}: {plain(str(payload))}", {"fg": "cyan"}
+                yield "->", f"direct message, type {type}: {plain(str(payload))}", {"fg": "cyan"}
             case Pulse():
                 pass
 
     def _on_joined(self, joined: Joined) -> Iterator[tuple[str, str, dict[str, Any]]]:
         self._counters = (joined.online, joined.users, joined.likes, 0)
         role = joined.role.name.lower()
-        yield "--", f"in {self._room} as {role}; {_people(joined)}, {joined.likes} likes", {"fg": "green"}
+        yield "--", f"joined {self._room} as {role}; {_people(joined)}, {joined.likes} likes", {"fg": "green"}
         if joined.phase is not RoomPhase.LIVE:
             yield "--", f"the room is {joined.phase.name.lower()}", {"fg": "yellow"}
         for type, user_id, name, payload, count, senders in joined.recent:
@@ -230,7 +230,7 @@ class Teller:
         if state.joins:
             names = ", ".join(plain(name or user_id) for user_id, name in state.joins)
             more = f" and {state.joins_more} more" if state.joins_more else ""
-            yield "++", f"{names}{more} came in", {"dim": True}
+            yield "++", f"{names}{more} joined", {"dim": True}
         if counters != self._counters:
             self._counters = counters
             stage = f", overload stage {state.stage}" if state.stage else ""
@@ -272,13 +272,13 @@ def _event(event: StreamEvent) -> tuple[str, str, dict[str, Any]]:
 
 
 def _lost(account: Account) -> str:
-    """What a tick did not show, in words; "" if it showed all."""
-    words = [
+    """Describe what a tick did not show; "" if it showed everything."""
+    parts = [
         f"{count} {what}"
         for count, what in ((account.sampled, "sampled out"), (account.expired, "expired"), (account.held, "held"))
         if count
     ]
-    if not words:
+    if not parts:
         return ""
     merged = f" ({account.merged} merged)" if account.merged else ""
-    return f"of {account.admitted} danmaku: {account.shown} shown{merged}, {', '.join(words)}"
+    return f"of {account.admitted} danmaku: {account.shown} shown{merged}, {', '.join(parts)}"

@@ -1,4 +1,4 @@
-"""``token``: make a token by hand, to try something or to give a script a life."""
+"""``roomcast token``: make a signed token, for tests and scripts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def duration_s(text: str) -> float:
-    """Seconds from ``90``, ``90s``, ``15m``, ``24h`` or ``7d``; click's usage error for anything else."""
+    """Return the seconds of ``90``, ``90s``, ``15m``, ``24h`` or ``7d``; click.BadParameter for anything else."""
     match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([smhd]?)", text)
     if match is None or float(match[1]) == 0:
         raise click.BadParameter(f"{text!r} is not a time such as 90s, 15m, 24h or 7d")
@@ -29,9 +29,9 @@ def duration_s(text: str) -> float:
 
 
 def room_entry(text: str) -> tuple[str, Role | None]:
-    """Pattern and role from ``PATTERN`` or ``PATTERN:ROLE``; click's usage error for anything else.
+    """Split ``PATTERN`` or ``PATTERN:ROLE``; role None is the token's. click.BadParameter for anything else.
 
-    Rooms' names may hold colons: what follows the last one is a role if there is such a role. None = the token's.
+    Names of rooms may contain colons: what follows the last one is a role if a role has this name.
     """
     pattern, colon, last = text.rpartition(":")
     role = parse_role(last) if colon else None
@@ -39,17 +39,17 @@ def room_entry(text: str) -> tuple[str, Role | None]:
         near = difflib.get_close_matches(last, _ROLES, 1) if colon else []
         if near:
             wanted = f"did you mean {near[0]}? A room of this name is {text}:viewer"
-            raise click.BadParameter(f"{last!r} is no role; {wanted}")
+            raise click.BadParameter(f"{last!r} is not a role; {wanted}")
         pattern = text
     if parse_room_pattern(pattern) is None:
-        raise click.BadParameter(f"{pattern!r} is neither a room's name nor the beginning of one and *")
+        raise click.BadParameter(f"{pattern!r} is neither a room's name nor a prefix and *")
     return pattern, role
 
 
 @click.command("token")
 @config_options
 @click.option("--user", required=True, help="User id, up to 64 characters.")
-@click.option("--name", default="", help="What others see; the user id if not given.")
+@click.option("--name", default="", help="Name that others see; the user id if not given.")
 @click.option("--role", type=click.Choice(_ROLES), default="viewer", show_default=True, help="Role in the rooms.")
 @click.option(
     "--room",
@@ -57,10 +57,16 @@ def room_entry(text: str) -> tuple[str, Role | None]:
     multiple=True,
     type=room_entry,
     metavar="PATTERN[:ROLE]",
-    help="A room, or with * at the end all that begin so; may be repeated. Every room if not given.",
+    help="A room, or a prefix and *; may be repeated. Every room if not given.",
 )
 @click.option(
-    "--ttl", "ttl_s", type=duration_s, metavar="TIME", default="24h", show_default=True, help="How long it is good for."
+    "--ttl",
+    "ttl_s",
+    type=duration_s,
+    metavar="TIME",
+    default="24h",
+    show_default=True,
+    help="How long the token is valid.",
 )
 @click.option("--secret-file", help="File with the secret, instead of the configured one.")
 @click.option("--secret", help="The secret itself: others on this machine can see it in the list of processes.")
@@ -75,14 +81,14 @@ def token(
     secret_file: str | None,
     secret: str | None,
 ) -> None:
-    """Print a token that a broker with the same secret takes."""
+    """Print a token that a broker with the same secret accepts."""
     config = load_or_fail(config_path, settings)
     if secret is not None or secret_file is not None:
         config = _with_secret(config, secret, secret_file)
     if config.development:
         raise click.ClickException(
             "a token needs the broker's secret: --secret-file, --config or ROOMCAST_AUTH__SECRET.\n"
-            f"A broker in development mode has none and takes this in place of a token: dev:{user}:{role}"
+            f"A broker in development mode has none and accepts this instead of a token: dev:{user}:{role}"
         )
     default = Role[role.upper()]
     entries = [RoomGrant(pattern, default if of is None else of) for pattern, of in rooms] or None
@@ -93,7 +99,7 @@ def token(
 
 
 def _with_secret(config: Config, secret: str | None, secret_file: str | None) -> Config:
-    """The settings that count for a token, with the secret of the flags in place of the configured one."""
+    """Return the settings that a token needs, with the secret of the flags in place of the configured one."""
     flags = {
         "auth.secret": secret,
         "auth.secret_file": secret_file,

@@ -40,14 +40,14 @@ def test_check_config_reads_the_file_of_the_environment(broken: Path) -> None:
     assert run("check-config", env={"ROOMCAST_CONFIG": str(broken)}).stderr.splitlines() == PROBLEMS
 
 
-def test_check_config_says_what_mode_a_good_file_means(tmp_path: Path) -> None:
+def test_check_config_prints_the_mode_of_a_valid_file(tmp_path: Path) -> None:
     path = tmp_path / "good.toml"
     path.write_text(f"[listen]\nhost = '0.0.0.0'\n[auth]\nsecret = '{SECRET}'\n")
     assert run("check-config", path).output == f"ok: {path} (0.0.0.0:7400, tokens are checked)\n"
     assert "development mode, loopback only" in run("check-config").output
 
 
-def test_check_config_names_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_check_config_names_a_missing_file(tmp_path: Path) -> None:
     result = run("check-config", tmp_path / "none.toml")
     assert result.exit_code == 1
     assert result.stderr == f"{tmp_path}/none.toml: cannot be read: No such file or directory\n"
@@ -63,7 +63,7 @@ def test_print_config_prints_what_load_reads(tmp_path: Path) -> None:
         assert (config.listen.port, config.room.merge) == (7001, False)
 
 
-def test_print_config_defaults_are_the_defaults_whatever_else_is_said(broken: Path) -> None:
+def test_print_config_defaults_ignores_file_and_environment(broken: Path) -> None:
     result = run("print-config", "--defaults", "--config", broken, env={"ROOMCAST_NONSENSE": "1"})
     assert result.exit_code == 0
     assert result.output == to_toml(Config())

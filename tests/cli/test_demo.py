@@ -13,14 +13,13 @@ from broker.demo.load_process import Report
 from broker.demo.runner import DemoResult
 from broker.demo.users import StalledState
 from protocol.clients.events import PostResult
-from protocol.codes import MessageType
-from protocol.codes import Outcome as PostOutcome
+from protocol.codes import MessageType, Outcome
 from protocol.messages import Account
 
 
-def outcome(differences: list[str]) -> DemoResult:
+def result_of(differences: list[str]) -> DemoResult:
     accounting, latency = Accounting(), Latency()
-    accounting.record("people", MessageType.DANMAKU, ("x",), PostResult(PostOutcome.ACCEPTED, "m"))
+    accounting.record("people", MessageType.DANMAKU, ("x",), PostResult(Outcome.ACCEPTED, "m"))
     latency.add(12)
     accounts = (Account(), Account(), Account(), Account(1, 1), Account())
     return DemoResult(
@@ -29,47 +28,51 @@ def outcome(differences: list[str]) -> DemoResult:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, found: DemoResult | None, *arguments: str) -> Result:
-    async def show(*_: Any) -> DemoResult | None:
+    async def run_demo(*_: Any) -> DemoResult | None:
         return found
 
-    monkeypatch.setattr(command, "_show", show)
+    monkeypatch.setattr(command, "_run_demo", run_demo)
     return CliRunner().invoke(main, ["demo", *arguments])
 
 
-def test_a_balanced_show_ends_with_one_json_line_and_exit_code_0(monkeypatch: pytest.MonkeyPatch) -> None:
-    result = run(monkeypatch, outcome([]), "--json")
+def test_a_balanced_demo_ends_with_one_json_line_and_exit_code_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run(monkeypatch, result_of([]), "--json")
     assert result.exit_code == 0
     assert result.stdout.count("\n") == 1
-    told = json.loads(result.stdout)
-    assert told["balanced"] is True
-    assert told["lanes"]["chat"] == {"admitted": 1, "shown": 1, "merged": 0, "sampled": 0, "expired": 0, "held": 0}
-    assert list(told["lanes"]) == ["control", "commerce", "paid", "chat", "ambient"]
-    assert (told["deliveries"], told["deliveries_per_s"], told["latency_ms"]) == (1000, 200, {"p50": 12, "p99": 12})
-    assert told["senders"] == {"people": {"chat": {"accepted": 1}}}
+    written = json.loads(result.stdout)
+    assert written["balanced"] is True
+    assert written["lanes"]["chat"] == {"admitted": 1, "shown": 1, "merged": 0, "sampled": 0, "expired": 0, "held": 0}
+    assert list(written["lanes"]) == ["control", "commerce", "paid", "chat", "ambient"]
+    assert (written["deliveries"], written["deliveries_per_s"], written["latency_ms"]) == (
+        1000,
+        200,
+        {"p50": 12, "p99": 12},
+    )
+    assert written["senders"] == {"people": {"chat": {"accepted": 1}}}
 
 
-def test_a_show_that_does_not_balance_says_where_and_ends_with_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    result = run(monkeypatch, outcome(["chat: shown: the broker says 2, senders heard 1"]), "--json")
+def test_a_demo_that_does_not_balance_names_the_differences_and_exits_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run(monkeypatch, result_of(["chat: shown: the broker says 2, senders heard 1"]), "--json")
     assert result.exit_code == 1
-    told = json.loads(result.stdout)
-    assert told["balanced"] is False
-    assert told["differences"] == ["chat: shown: the broker says 2, senders heard 1"]
-    words = run(monkeypatch, outcome(["chat: shown"]))
-    assert words.exit_code == 1
-    assert "NOT balanced:\n  chat: shown\n" in words.output
+    written = json.loads(result.stdout)
+    assert written["balanced"] is False
+    assert written["differences"] == ["chat: shown: the broker says 2, senders heard 1"]
+    text = run(monkeypatch, result_of(["chat: shown"]))
+    assert text.exit_code == 1
+    assert "NOT balanced:\n  chat: shown\n" in text.output
 
 
-def test_without_json_the_end_is_reported_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    result = run(monkeypatch, outcome([]))
+def test_without_json_the_result_is_printed_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run(monkeypatch, result_of([]))
     assert result.exit_code == 0
     assert "balanced: broker, senders and viewers count the same in every lane" in result.output
     assert "3 links cut, 3 back" in result.output
 
 
-def test_an_interrupted_count_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_count_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(monkeypatch, None, "--json").exit_code == 130
 
 
 @pytest.mark.parametrize("arguments", [("--seconds", "1"), ("--viewers", "5"), ("--seconds", "x")])
-def test_a_show_that_is_too_small_is_refused(arguments: tuple[str, ...]) -> None:
+def test_a_demo_that_is_too_small_is_refused(arguments: tuple[str, ...]) -> None:
     assert CliRunner().invoke(main, ["demo", *arguments]).exit_code == 2

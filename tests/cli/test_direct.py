@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.cli.direct import Recipients, direct_type, judge, read_values, template_of
+from broker.cli.direct import Recipients, check_messages, direct_type, read_values, template_of
 from broker.cli.main import main
 from protocol.codes import MessageType
 
@@ -22,7 +22,7 @@ def run(*arguments: str, given: str | None = None) -> Result:
     return CliRunner().invoke(main, ["direct", "--batch", "may", *arguments], input=given)
 
 
-def test_both_kinds_of_list_say_the_same() -> None:
+def test_both_formats_of_a_list_have_the_same_result() -> None:
     expected = {"ann": {"user": "ann", "code": "C,1"}, "小明": {"user": "小明", "code": "7"}}
     for text in (
         'user,code\nann,"C,1"\n小明,7\n',
@@ -35,7 +35,7 @@ def test_both_kinds_of_list_say_the_same() -> None:
 
 @settings(max_examples=60)
 @given(st.text())
-def test_any_text_is_a_list_or_a_fault_of_the_command_line(text: str) -> None:
+def test_any_text_is_a_list_or_a_usage_error(text: str) -> None:
     try:
         assert read_values(io.StringIO(text), "list").values
     except click.UsageError:
@@ -46,20 +46,20 @@ def test_any_text_is_a_list_or_a_fault_of_the_command_line(text: str) -> None:
     ("text", "words"),
     [
         ("", 'names no column "user"'),
-        ("user,code\n", "nobody is in it"),
+        ("user,code\n", "contains no user"),
         ("name,code\nann,1\n", 'names no column "user"'),
         ("user,code,code\nann,1,2\n", "a column twice"),
         ("user,code\nann,1\nbob\n", "line 3: 1 fields, the first line has 2"),
-        ("user,code\nann,1\nbob,2\nann,3\n", "line 4: user 'ann' stands in line 2 already"),
+        ("user,code\nann,1\nbob,2\nann,3\n", "line 4: user 'ann' is in line 2 already"),
         ("user,code\n,1\n", "line 2: a user id has 1 to 64"),
         ('user,code\nann,"1\n', "line 2: unexpected end of data"),
-        ('{"user": "ann"}\n{"user": "bob"\n', "line 2: no JSON"),
-        ('{"user": "ann"}\n[1]\n', "line 2: no JSON object"),
+        ('{"user": "ann"}\n{"user": "bob"\n', "line 2: not JSON"),
+        ('{"user": "ann"}\n[1]\n', "line 2: not a JSON object"),
         ('{"user": "ann"}\n{"code": "1"}\n', 'line 2: no "user"'),
         ('{"user": "ann", "code": 1.5}\n', "line 1: code is neither text nor a whole number"),
     ],
 )
-def test_a_fault_is_named_by_its_line_and_nothing_is_sent(text: str, words: str, tmp_path: Path) -> None:
+def test_an_error_in_the_list_names_its_line_and_nothing_is_sent(text: str, words: str, tmp_path: Path) -> None:
     path = tmp_path / "codes"
     path.write_text(text, encoding="utf-8")
     done = run("--template", "{code}", "--values", str(path), "--url", "roomcast://127.0.0.1:1")
@@ -67,17 +67,17 @@ def test_a_fault_is_named_by_its_line_and_nothing_is_sent(text: str, words: str,
     assert words in done.stderr
 
 
-def test_a_message_that_would_not_come_out_right_is_found_before_the_first_is_sent() -> None:
+def test_a_wrong_message_is_found_before_the_first_is_sent() -> None:
     values = {f"u{number}": {"code": str(number)} for number in range(5000)} | {"bob": {}}
     recipients = Recipients(values, {user: line for line, user in enumerate(values, 2)})
     with pytest.raises(click.UsageError, match=r"list, line 5002: \{code\} has no value; nothing was sent"):
-        judge(recipients, "list", "may", NEWS, ("{code}",), None)
+        check_messages(recipients, "list", "may", NEWS, ("{code}",), None)
     with pytest.raises(click.UsageError, match=r"line 2: payload.text: must be a string of 1 to 500"):
-        judge(recipients, "list", "may", NEWS, ("{code}" * 501,), None)
+        check_messages(recipients, "list", "may", NEWS, ("{code}" * 501,), None)
     del values["bob"]
-    judge(recipients, "list", "may", NEWS, ("{code}",), None)
+    check_messages(recipients, "list", "may", NEWS, ("{code}",), None)
     with pytest.raises(click.UsageError, match=r"BATCH.batch"):
-        judge(recipients, "list", "m" * 65, NEWS, ("{code}",), None)
+        check_messages(recipients, "list", "m" * 65, NEWS, ("{code}",), None)
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_a_template_is_a_text_or_the_json_of_a_payload(text: str, kind: int, exp
 
 
 @pytest.mark.parametrize("braces", ["{}", "{ code }", "{code!r}", "{code:>3}", "{a.b}", "{优惠码}", "{1st}"])
-def test_an_announcement_with_braces_around_no_name_is_refused(braces: str) -> None:
-    with pytest.raises(click.UsageError, match=r"--template: .* is no field") as refused:
+def test_an_announcement_with_braces_without_a_name_is_refused(braces: str) -> None:
+    with pytest.raises(click.UsageError, match=r"--template: .* is not a field") as refused:
         template_of(f"{{code}} {braces}", NEWS)
     assert braces in refused.value.message
 
@@ -125,7 +125,7 @@ def test_a_wrong_command_line_sends_nothing(arguments: list[str], words: str) ->
     assert words in done.stderr
 
 
-def test_without_a_broker_it_says_so_in_one_line() -> None:
+def test_without_a_broker_the_error_is_one_line() -> None:
     listed = json.dumps({"user": "ann", "code": "1"})
     done = run("--template", "{code} {user}", "--values", "-", "--url", "roomcast://127.0.0.1:1", given=listed)
     assert (done.exit_code, done.stdout) == (1, "")

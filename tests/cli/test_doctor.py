@@ -57,14 +57,14 @@ def test_an_address_of_another_machine_is_a_warning() -> None:
     assert check_port("192.0.2.1", 7400).status == "warn"
 
 
-def test_a_clock_that_stands_in_the_past_or_is_being_set_is_a_warning() -> None:
+def test_a_clock_that_is_wrong_or_being_set_is_a_warning() -> None:
     assert check_clock(2026, 0.0501, 0.05).status == "ok"
     assert check_clock(1970, 0.05, 0.05).status == "warn"
     assert check_clock(2026, 3600.0, 0.05).status == "warn"
     assert check_clock(2026, -10.0, 0.05).remedy
 
 
-def test_kernel_memory_is_reported_as_viewers_that_read_nothing() -> None:
+def test_kernel_memory_is_reported_as_stalled_viewers() -> None:
     check = check_tcp_memory("287907\t383877\t575814\n", 4096, 65536)
     assert (check.status, check.detail) == ("ok", "2249 MiB: 17994 viewers with full send buffers")
     poor = check_tcp_memory("100 200 3000", 4096, 65536)
@@ -86,7 +86,7 @@ def test_numbers_that_cannot_be_read_are_absent_not_wrong(text: str | None) -> N
         assert check.status == "absent"
 
 
-def test_every_finding_that_can_be_lifted_says_how() -> None:
+def test_every_check_that_is_not_ok_has_a_remedy() -> None:
     config = Config(listen=ListenConfig(port=0))
     checks = list(examine(config, lambda name: None))
     names = [check.name for check in checks]
@@ -99,18 +99,18 @@ def test_every_finding_that_can_be_lifted_says_how() -> None:
     assert not any(check.remedy for check in checks if check.status == "ok")
 
 
-def test_json_holds_what_the_table_shows() -> None:
+def test_json_and_table_have_the_same_checks() -> None:
     result = CliRunner().invoke(main, ["doctor", "--json", "--set", "listen.port=0"])
     assert result.exit_code == 0
     checks = [Check(**check) for check in json.loads(result.output)["checks"]]
     table = CliRunner().invoke(main, ["doctor", "--set", "listen.port=0"], env={"COLUMNS": "200"})
     assert table.exit_code == 0
-    for check in checks[:-1]:  # the clock's numbers are never twice the same
+    for check in checks[:-1]:  # the numbers of the clock differ between two runs
         assert check.name in table.output
         assert check.detail in table.output
 
 
-def test_wrong_settings_are_findings_not_the_end(tmp_path: Path) -> None:
+def test_wrong_settings_are_reported_as_checks(tmp_path: Path) -> None:
     path = tmp_path / "broken.toml"
     path.write_text("[listen]\nport = 70000\nx = '[bold]'\n")
     result = CliRunner().invoke(main, ["doctor", "--json", "--config", str(path)])

@@ -33,7 +33,7 @@ def event(
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """A show: an announcement, two gifts, a fact, another room, and the end."""
+    """Ledger of an announcement, two gifts, a fact, another room, and the end of the room."""
     store = Store(database_path(tmp_path))
     marks = HeadFile(tmp_path / "ledger.head")
     store.commit([event(MessageType.ANNOUNCEMENT, 0, "max", ("欢迎",), lane=Lane.CONTROL)])
@@ -52,7 +52,7 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_verify_says_that_all_is_well(directory: Path) -> None:
+def test_verify_reports_a_complete_ledger(directory: Path) -> None:
     result = run("verify", "--data-dir", directory)
     assert result.exit_code == 0, result.output
     assert result.output.startswith("ok: ")
@@ -69,7 +69,7 @@ def test_verify_names_the_first_difference_and_fails(directory: Path) -> None:
     assert "entry 1 is not what was written (checksum)" in result.output
 
 
-def test_verify_finds_a_change_that_mended_its_checksum(directory: Path) -> None:
+def test_verify_finds_a_change_with_a_matching_checksum(directory: Path) -> None:
     from zlib import crc32
 
     from broker.ledger.chain import canonical
@@ -87,7 +87,7 @@ def test_verify_finds_a_change_that_mended_its_checksum(directory: Path) -> None
     assert "entry 2 does not follow entry 1 (hash chain)" in result.output
 
 
-def test_verify_finds_that_the_end_is_missing(directory: Path) -> None:
+def test_verify_finds_a_missing_last_entry(directory: Path) -> None:
     connection = sqlite3.connect(database_path(directory))
     hashed = connection.execute("SELECT hash FROM entries WHERE seq = 5").fetchone()[0]
     connection.execute("DELETE FROM entries WHERE seq = 6")
@@ -99,13 +99,13 @@ def test_verify_finds_that_the_end_is_missing(directory: Path) -> None:
     assert "entry 6 was acknowledged" in result.output
 
 
-def test_a_directory_without_a_ledger_is_said_in_one_line(tmp_path: Path) -> None:
+def test_a_directory_without_a_ledger_is_an_error_in_one_line(tmp_path: Path) -> None:
     result = run("verify", "--data-dir", tmp_path)
     assert result.exit_code == 1
     assert "there is no ledger" in result.output
 
 
-def test_the_configuration_says_where_the_ledger_is(directory: Path, tmp_path: Path) -> None:
+def test_the_configuration_selects_the_ledger(directory: Path, tmp_path: Path) -> None:
     file = tmp_path / "roomcast.toml"
     file.write_text(f'[ledger]\ndata_dir = "{directory}"\n')
     assert run("verify", "--config", file).exit_code == 0
@@ -146,7 +146,7 @@ def test_replay_rebuilds_the_rooms(directory: Path) -> None:
     assert "2 gifts of 102.00" in text
 
 
-def test_replay_stops_at_a_moment(directory: Path) -> None:
+def test_replay_stops_at_a_time(directory: Path) -> None:
     until = BEGUN_MS + 60_500
     (lobby,) = [
         json.loads(line)
@@ -162,7 +162,7 @@ def test_replay_of_one_room_shows_its_events(directory: Path) -> None:
     lines = run("replay", "--room", "lobby", "--data-dir", directory).output.splitlines()
     assert lines[0].startswith('00:00:00 #1 kind 4 {"user_id": "max", "payload": ["欢迎"]}')
     assert lines[-2].startswith("01:00:00 #4 kind 6")
-    assert run("replay", "--room", "nobody", "--data-dir", directory).exit_code == 1
+    assert run("replay", "--room", "unknown", "--data-dir", directory).exit_code == 1
 
 
 def test_a_backup_is_verified_and_never_overwrites(directory: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_the_real_help_lists_the_table() -> None:
 
 
 @pytest.mark.integration
-def test_the_top_level_imports_nothing_slow() -> None:
+def test_the_command_table_imports_nothing_slow() -> None:
     code = (
         "import sys, broker.cli; print([m for m in ('trio', 'rich', 'msgspec', 'jwt', 'msgpack') if m in sys.modules])"
     )
@@ -47,7 +47,7 @@ def test_a_command_is_found_under_its_name(name: str) -> None:
     assert command.help
 
 
-def test_a_command_that_is_not_there_is_said_to_be_so() -> None:
+def test_a_missing_command_is_an_error_that_names_its_module() -> None:
     missing = group({"x": LazyCommand("broker.cli.no_such:x", ""), "y": LazyCommand("no_such_top.cli:y", "")})
     for name, module in (("x", "broker.cli.no_such"), ("y", "no_such_top")):
         result = CliRunner().invoke(missing, [name])
@@ -55,7 +55,7 @@ def test_a_command_that_is_not_there_is_said_to_be_so() -> None:
         assert result.output == f"Error: {name} is not part of this installation (no module {module}).\n"
 
 
-def test_a_missing_package_is_named_with_the_way_to_get_it(
+def test_a_missing_package_is_named_with_its_installation(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path_factory.mktemp("modules")
@@ -73,7 +73,7 @@ def test_an_unknown_command_is_a_usage_error() -> None:
     assert CliRunner().invoke(main, ["srve"]).exit_code == 2
 
 
-def test_commands_added_by_hand_are_listed_too() -> None:
+def test_commands_added_with_add_command_are_listed() -> None:
     both = group({"lazy": LazyCommand("x:y", "Lazy one.")})
     both.add_command(click.Command("plain", help="Plain one."))
     result = CliRunner().invoke(both, ["--help"])

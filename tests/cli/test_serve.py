@@ -1,4 +1,4 @@
-"""``roomcast serve`` with a ledger that cannot be used: status 1, no standard output, and one line that says why."""
+"""``roomcast serve`` with a ledger that cannot be used: status 1, no standard output, and the reason in one line."""
 
 from __future__ import annotations
 
@@ -24,44 +24,44 @@ from tests.support.file_systems import fill, mounted_tmpfs, remount
 
 pytestmark = pytest.mark.integration
 
-Harm = Callable[[Path, ExitStack], None]
+Damage = Callable[[Path, ExitStack], None]
 
 
-def locked(directory: Path, until: ExitStack) -> None:
-    stranger = sqlite3.connect(filled(directory, 20), isolation_level=None)
-    until.callback(stranger.close)
-    stranger.execute("BEGIN IMMEDIATE")
+def locked(directory: Path, stack: ExitStack) -> None:
+    connection = sqlite3.connect(filled(directory, 20), isolation_level=None)
+    stack.callback(connection.close)
+    connection.execute("BEGIN IMMEDIATE")
 
 
-def newer(directory: Path, until: ExitStack) -> None:
-    stranger = sqlite3.connect(filled(directory, 20))
-    stranger.execute("PRAGMA user_version=99")
-    stranger.close()
+def newer(directory: Path, stack: ExitStack) -> None:
+    connection = sqlite3.connect(filled(directory, 20))
+    connection.execute("PRAGMA user_version=99")
+    connection.close()
 
 
-def changed_in_the_middle(directory: Path, until: ExitStack) -> None:
+def changed_in_the_middle(directory: Path, stack: ExitStack) -> None:
     path = filled(directory, 50)
     path.write_bytes(path.read_bytes().replace(b"event 17", b"eVent 17"))
 
 
-def cut_in_half(directory: Path, until: ExitStack) -> None:
+def cut_in_half(directory: Path, stack: ExitStack) -> None:
     path = filled(directory, 500)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def full(directory: Path, until: ExitStack) -> None:
-    until.enter_context(_disk(directory))
+def full(directory: Path, stack: ExitStack) -> None:
+    stack.enter_context(_disk(directory))
     filled(directory, 20)
     fill(directory / "ballast")
 
 
-def full_and_new(directory: Path, until: ExitStack) -> None:
-    until.enter_context(_disk(directory))
+def full_and_new(directory: Path, stack: ExitStack) -> None:
+    stack.enter_context(_disk(directory))
     fill(directory / "ballast")
 
 
-def read_only(directory: Path, until: ExitStack) -> None:
-    until.enter_context(_disk(directory))
+def read_only(directory: Path, stack: ExitStack) -> None:
+    stack.enter_context(_disk(directory))
     filled(directory, 20)
     remount(directory, "ro")
 
@@ -73,7 +73,7 @@ def _disk(directory: Path) -> Iterator[None]:
         yield
 
 
-REFUSALS: list[tuple[Harm, str]] = [
+REFUSALS: list[tuple[Damage, str]] = [
     (locked, "ledger.db: locked by another process: "),
     (newer, "ledger.db: written by a newer roomcast (ledger version 99, this one knows 1); nothing was changed"),
     (changed_in_the_middle, "ledger.db: entry 18 is not what was written (checksum)"),
@@ -84,23 +84,23 @@ REFUSALS: list[tuple[Harm, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("harm", "words"), REFUSALS, ids=[harm.__name__ for harm, _ in REFUSALS])
-def test_a_ledger_that_cannot_be_used_is_refused_in_one_line_that_says_why(
-    harm: Harm, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("damage", "reason"), REFUSALS, ids=[damage.__name__ for damage, _ in REFUSALS])
+def test_an_unusable_ledger_is_refused_with_the_reason_in_one_line(
+    damage: Damage, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("broker.server.tune_process", lambda: None)
     directory = tmp_path / "data"
     directory.mkdir()
-    with ExitStack() as until:
-        harm(directory, until)
+    with ExitStack() as stack:
+        damage(directory, stack)
         done = CliRunner().invoke(main, ["serve", "--port", "0", "--data-dir", str(directory)])
-    said = [line for line in done.stderr.splitlines() if not line.startswith(("development mode", "{"))]
-    assert (done.exit_code, done.stdout, len(said)) == (1, "", 1), done.output
-    assert said[0].startswith(f"Error: {directory}")
-    assert words in said[0]
+    errors = [line for line in done.stderr.splitlines() if not line.startswith(("development mode", "{"))]
+    assert (done.exit_code, done.stdout, len(errors)) == (1, "", 1), done.output
+    assert errors[0].startswith(f"Error: {directory}")
+    assert reason in errors[0]
 
 
-async def test_a_signal_while_the_ledger_is_being_opened_ends_it_before_it_has_served(
+async def test_a_signal_while_the_ledger_opens_ends_the_broker_before_it_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("broker.server.tune_process", lambda: None)

@@ -5,7 +5,7 @@ import json
 import click
 import pytest
 
-from broker.cli.tail import Teller, Told, as_json
+from broker.cli.tail import EventPrinter, TailEvent, as_json
 from protocol.clients.events import (
     Connected,
     Danmaku,
@@ -32,9 +32,9 @@ STATE = State(0, RoomPhase.LIVE, 0, 100, 5, 4, 9, 6, 34, (), (("eve", "Eve"),), 
 GIFT = ("order", "bob", "Bob", "rocket", 5, 200, "host")
 
 
-def lines(*events: Told) -> list[str]:
-    teller = Teller("lobby")
-    return [f"{mark} {text}" for event in events for mark, text, _ in teller.lines(event)]
+def lines(*events: TailEvent) -> list[str]:
+    printer = EventPrinter("lobby")
+    return [f"{mark} {text}" for event in events for mark, text, _ in printer.lines(event)]
 
 
 @pytest.mark.parametrize(
@@ -52,21 +52,21 @@ def lines(*events: Told) -> list[str]:
         (TickAccount(1, 0, 100, 0, Account(3, 0, 0, 0, 2, 1)), ".. of 3 danmaku: 0 shown, 2 expired, 1 held"),
         (MessagesMissed(4, 1, False), "!! this link is too slow: missed 4 danmaku"),
         (MessagesMissed(4, 0, True), "!! this terminal is too slow: missed 4 danmaku"),
-        (Gap(3, 5), "!! missed 3 events for good (3 to 5)"),
-        (Gap(1, 0, True), "!! the room began anew; what it said before is gone"),
-        (Rejoined(JOINED, True), "-- back in lobby, no gift or announcement was missed; 5 online, 4 users"),
+        (Gap(3, 5), "!! missed 3 events (3 to 5)"),
+        (Gap(1, 0, True), "!! the room started a new stream; earlier events are lost"),
+        (Rejoined(JOINED, True), "-- rejoined lobby, no gift or announcement was missed; 5 online, 4 users"),
         (RoomLeft(LeaveReason.ROOM_ENDED, "bye", True), "!! room ended: bye"),
-        (RoomLeft(LeaveReason.ROOM_CRASHED, "", False), "!! room crashed; asking to come back"),
+        (RoomLeft(LeaveReason.ROOM_CRASHED, "", False), "!! room crashed; joining again"),
         (Disconnected(4000, "restarts", 0.72), "!! going away: restarts; trying again in 0.7 s"),
         (Disconnected(None, "broke", None), "!! link lost: broke"),
-        (Connected("guest-1", "", 0, "roomcast", 0), "-- link stands, as guest-1"),
+        (Connected("guest-1", "", 0, "roomcast", 0), "-- connected as guest-1"),
         (Fault(301, "too many", "", 0), "!! refused (301): too many"),
-        (Direct(1, 200, 0, ("hi",)), "-> for us alone, type 200: ('hi',)"),
-        (Direct(1, 4, 0, ("您的优惠码 C-1\n\x1b[1m",)), "-> for us alone: 您的优惠码 C-1 / \ufffd[1m"),
-        (Direct(1, 4, 0, 7), "-> for us alone, type 4: 7"),
+        (Direct(1, 200, 0, ("hi",)), "-> direct message, type 200: ('hi',)"),
+        (Direct(1, 4, 0, ("您的优惠码 C-1\n\x1b[1m",)), "-> direct message: 您的优惠码 C-1 / \ufffd[1m"),
+        (Direct(1, 4, 0, 7), "-> direct message, type 4: 7"),
     ],
 )
-def test_each_event_is_one_line_of_words(event: Told, expected: str) -> None:
+def test_each_event_is_one_line_of_text(event: TailEvent, expected: str) -> None:
     assert lines(event) == [expected]
 
 
@@ -74,26 +74,26 @@ def test_each_event_is_one_line_of_words(event: Told, expected: str) -> None:
     "quiet",
     [TickAccount(1, 0, 100, 0, Account(3, 2, 1)), MessagesMissed(0, 2, False), Gap(5, 4), Pulse(0, 1.0, 0.0, (), 0)],
 )
-def test_what_took_nothing_from_anybody_is_not_worth_a_line(quiet: Told) -> None:
+def test_an_event_without_a_loss_has_no_line(quiet: TailEvent) -> None:
     assert lines(quiet) == []
 
 
-def test_the_snapshot_shows_the_room_as_it_is() -> None:
-    assert lines(JOINED) == ["-- in lobby as guest; 5 online, 4 users, 33 likes", "   Bob: 早"]
+def test_the_snapshot_shows_counters_phase_and_recent_danmaku() -> None:
+    assert lines(JOINED) == ["-- joined lobby as guest; 5 online, 4 users, 33 likes", "   Bob: 早"]
     assert lines(JOINED._replace(phase=RoomPhase.PAUSED, recent=()))[1] == "-- the room is paused"
 
 
 def test_counters_are_reported_once_until_they_change() -> None:
     silent = STATE._replace(joins=(), joins_more=0)
-    told = lines(JOINED, STATE, silent, silent._replace(stage=2))
-    assert told[2:] == [
-        "++ Eve and 2 more came in",
+    printed = lines(JOINED, STATE, silent, silent._replace(stage=2))
+    assert printed[2:] == [
+        "++ Eve and 2 more joined",
         "-- 5 online, 4 users, 34 likes",
         "-- 5 online, 4 users, 34 likes, overload stage 2",
     ]
 
 
-def test_what_other_people_wrote_cannot_steer_the_terminal() -> None:
+def test_text_from_the_wire_cannot_control_the_terminal() -> None:
     evil = "a\x1b[2Jb\nc"
     for event in (
         Danmaku(1, "bob", evil, (evil, None), 1, (), 0, 1),
@@ -103,7 +103,7 @@ def test_what_other_people_wrote_cannot_steer_the_terminal() -> None:
         Disconnected(4408, evil, None),
     ):
         printed: list[str] = []
-        Teller("lobby", printed.append).tell(event)
+        EventPrinter("lobby", printed.append).print(event)
         for line in printed:
             assert "\n" not in line
             assert "\x1b[2J" not in click.unstyle(line) + line
@@ -122,9 +122,9 @@ def test_what_other_people_wrote_cannot_steer_the_terminal() -> None:
         Disconnected(None, "x", None),
     ],
 )
-def test_every_event_is_one_json_object_with_its_kind(event: Told) -> None:
-    told = json.loads(json.dumps(as_json(event)))
-    assert told["event"] in {
+def test_every_event_is_one_json_object_with_its_kind(event: TailEvent) -> None:
+    written = json.loads(json.dumps(as_json(event)))
+    assert written["event"] in {
         "snapshot",
         "state",
         "danmaku",
@@ -136,7 +136,7 @@ def test_every_event_is_one_json_object_with_its_kind(event: Told) -> None:
     }
 
 
-def test_json_speaks_in_names_and_keeps_accounts_by_lane() -> None:
+def test_json_has_names_of_enums_and_accounts_by_lane() -> None:
     state = as_json(STATE)
     assert state["phase"] == "live"
     assert state["accounts"]["chat"]["shown"] == 1

@@ -25,7 +25,7 @@ def grant_of(result: Result, config: AuthConfig | None = None) -> Grant:
     return Authenticator(config or AuthConfig(secret=SECRET)).verify(result.stdout.strip())
 
 
-def test_a_token_says_what_the_options_say() -> None:
+def test_a_token_contains_what_the_options_say() -> None:
     grant = grant_of(
         run(
             "--secret",
@@ -50,7 +50,7 @@ def test_without_rooms_every_room_is_granted() -> None:
     assert grant_of(run("--user", "u1", "--secret", SECRET)).rooms == (RoomGrant("*", Role.VIEWER),)
 
 
-def test_the_lifetime_is_the_ttl() -> None:
+def test_the_token_is_valid_for_the_ttl() -> None:
     auth = Authenticator(AuthConfig(secret=SECRET, leeway_s=0))
     left = auth.seconds_left(auth.verify(run("--user", "u", "--secret", SECRET, "--ttl", "15m").stdout.strip()))
     assert 800 < left <= 900
@@ -74,7 +74,7 @@ def test_the_secret_is_found_in_every_place(tmp_path: Path) -> None:
     )
 
 
-def test_without_a_secret_the_way_of_development_mode_is_shown() -> None:
+def test_without_a_secret_the_error_shows_the_development_token() -> None:
     result = run("--user", "alice", "--role", "host")
     assert result.exit_code == 1
     assert result.stdout == ""
@@ -111,7 +111,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0", "0s", "-1h", "1w", "h", "1 h", "1e9", "inf", "٣h\n"])
-def test_what_is_no_duration(text: str) -> None:
+def test_invalid_durations(text: str) -> None:
     with pytest.raises(click.BadParameter):
         duration_s(text)
 

@@ -72,7 +72,7 @@ async def test_every_user_gets_its_code_once_over_a_kill_in_the_middle(tmp_path:
                 told = json.loads(await sending.out.next())
                 assert told["sent"] + told["repeated"] == told["users"] == USERS
                 assert told["pending"] + told["acked"] == USERS
-                await sending.err.until("the link is lost; trying again")
+                await sending.err.until("link lost; trying again")
                 await sending.err.until("2,000 of 2,000")
 
                 again = await roomcast(
@@ -137,7 +137,7 @@ async def test_who_may_not_and_where_it_cannot_be_promised(tmp_path: Path) -> No
     async with serving() as broker:
         refused = await roomcast(*send, "--url", broker.url)
         assert refused.status == 1
-        assert "keeps nothing on a disk (--ephemeral)" in refused.err
+        assert "has no ledger (--ephemeral)" in refused.err
         refused = await roomcast(*send, "--url", broker.url, "--token", "dev:ann")
         assert refused.status == 1
         assert "does not have the role app" in refused.err

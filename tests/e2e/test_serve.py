@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from broker.auth.tokens import Authenticator
-from broker.cli.client import visit
+from broker.cli.client import connected_client
 from broker.config.schema import AuthConfig
 from protocol.clients import ClientClosed, Disconnected, open_client
 from protocol.codes import CloseCode, Outcome
@@ -94,10 +94,10 @@ async def test_with_a_secret_it_serves_without_the_notice_and_takes_tokens_only(
             ("dev:anna:king", "there is no role king; there are guest, viewer"),
             ("dev:anna", "is not in development mode and wants a token"),
             ("nonsense", "does not take this token"),
-            (None, "admits nobody without a token"),
+            (None, "admits no guests and needs a token"),
         ):
             with pytest.raises(click.ClickException, match=words):
-                async with visit(broker.url, token):
+                async with connected_client(broker.url, token):
                     pass
         broker.signal(signal.SIGTERM)
         await broker.wait(30)
@@ -105,11 +105,11 @@ async def test_with_a_secret_it_serves_without_the_notice_and_takes_tokens_only(
             await broker.err.until("development")
 
 
-async def test_a_log_that_nobody_reads_does_not_stop_the_broker() -> None:
+async def test_a_log_without_a_reader_does_not_stop_the_broker() -> None:
     async with serving("--log-level", "debug", "--set", "admission.accept_per_s=100000") as broker:
 
-        async def knock() -> None:
-            """Each visit is two or three lines of the log; a pipe holds some hundreds."""
+        async def connect_often() -> None:
+            """Each connection is two or three lines of the log; a pipe holds some hundreds."""
             for _ in range(150):
                 async with await trio.open_tcp_stream("127.0.0.1", broker.port) as stream:
                     await stream.send_all(b"\0\0\0\x10\1\0\0\x0b\0\0\0\0\0\0\0\0")
@@ -118,7 +118,7 @@ async def test_a_log_that_nobody_reads_does_not_stop_the_broker() -> None:
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 for _ in range(8):
-                    nursery.start_soon(knock)
+                    nursery.start_soon(connect_often)
         broker.signal(signal.SIGTERM)
         assert await broker.wait(20) == 0
 

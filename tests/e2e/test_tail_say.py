@@ -1,4 +1,4 @@
-"""Three terminals, as a new user opens them: ``serve``, ``tail lobby``, ``say lobby 你好``."""
+"""Three terminals, as in the README: ``serve``, ``tail lobby``, ``say lobby 你好``."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ async def say(url: str, text: str) -> None:
         assert (await room.post_danmaku(text)).outcome is Outcome.ACCEPTED
 
 
-async def test_what_one_says_the_other_sees() -> None:
+async def test_what_one_user_posts_the_other_sees() -> None:
     async with serving() as broker, running("tail", "lobby", "--url", broker.url) as tail:
-        assert "in lobby as guest" in await tail.out.next()
+        assert "joined lobby as guest" in await tail.out.next()
         said = await roomcast("say", "lobby", "你好", "--url", broker.url, "--as", "anna")
         assert (said.status, said.out) == (0, "shown\n")
         assert (await tail.out.until("anna: ")).endswith("anna: 你好")
@@ -37,9 +37,9 @@ async def test_what_one_says_the_other_sees() -> None:
             await tail.err.next()
 
 
-async def test_announcements_gifts_and_likes_go_the_same_way() -> None:
+async def test_announcements_gifts_and_likes_are_posted_and_printed() -> None:
     async with serving() as broker, running("tail", "lobby", "--url", broker.url) as tail:
-        await tail.out.until("in lobby")
+        await tail.out.until("joined lobby")
         await roomcast("say", "lobby", "今天八折", "--type", "announcement", "--url", broker.url)
         assert (await tail.out.until("今天八折")).endswith("** 今天八折")
         gift = await roomcast("say", "lobby", "rocket", "--type", "gift", "--as", "bob", "--url", broker.url)
@@ -50,7 +50,7 @@ async def test_announcements_gifts_and_likes_go_the_same_way() -> None:
         await tail.out.until("7 likes")
 
 
-async def test_a_burst_says_what_became_of_each_and_fails_as_a_whole() -> None:
+async def test_a_burst_prints_each_result_and_fails_as_a_whole() -> None:
     async with serving() as broker:
         said = await roomcast(
             "say", "lobby", "{n} 号", "--count", "5", "--rate", "100", "--as", "anna", "--url", f"ws://127.0.0.1:{broker.port}/"
@@ -79,13 +79,13 @@ async def test_tail_survives_a_restart_of_the_broker() -> None:
     async with serving("--set", "link.drain_s=0.5") as broker:
         port = str(broker.port)
         async with running("tail", "lobby", "--url", broker.url) as tail:
-            await tail.out.until("in lobby")
+            await tail.out.until("joined lobby")
             broker.signal(signal.SIGTERM)
             await tail.out.until("going away: the broker restarts; trying again in")
             assert await broker.wait(20) == 0
             async with serving("--port", port) as second:
-                await tail.out.until("back in lobby")
-                await tail.out.until("the room began anew")
+                await tail.out.until("rejoined lobby")
+                await tail.out.until("the room started a new stream")
                 await say(second.url, "又见面了")
                 await tail.out.until("anna: 又见面了")
                 tail.signal(signal.SIGTERM)
@@ -94,7 +94,7 @@ async def test_tail_survives_a_restart_of_the_broker() -> None:
 
 async def test_a_closed_output_ends_tail_without_a_traceback() -> None:
     async with serving() as broker, running("tail", "lobby", "--url", broker.url) as tail:
-        await tail.out.until("in lobby")
+        await tail.out.until("joined lobby")
         assert tail.process.stdout is not None
         await tail.process.stdout.aclose()
         await say(broker.url, "1")
