@@ -3,7 +3,7 @@
 Settings come from a TOML file, then ``ROOMCAST_`` environment variables (``ROOMCAST_LISTEN__PORT``), then flags;
 later ones win. Unknown keys and variables are errors. `load` reports everything that is wrong at once.
 
-Without any configuration the broker is in *development mode*: no secret is set, everybody may be anybody, and
+Without any configuration the broker is in *development mode*: no secret is set, every user may take any name, and
 therefore it listens on the loopback interface only. Every other address demands a secret.
 
 The docstrings below are the documentation: ``roomcast print-config`` prints them as comments. Only this module
@@ -104,7 +104,7 @@ class ListenConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     proxy_protocol: bool = False
     """Expect a PROXY v2 header from the addresses in trusted_proxies, so that limits see the real client."""
     trusted_proxies: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
-    """Networks (CIDR) whose word about a client's address is believed; nobody else's is."""
+    """Networks (CIDR) whose word about a client's address is believed, and no other."""
 
 
 class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -115,7 +115,7 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     heartbeat_s: Annotated[float, Meta(ge=0.05, le=3600)] = 30.0
     """How often a client pings; below the idle timeout of mobile carriers' NAT (Bilibili: 30)."""
     heartbeat_cut_s: Annotated[float, Meta(ge=0.1, le=7200)] = 75.0
-    """Silence that cuts a link; more than two heartbeats, so that one lost ping is forgiven."""
+    """Silence that cuts a link; more than two heartbeats, so that one lost ping cuts no link."""
     rooms_per_connection: Annotated[int, Meta(ge=1, le=256)] = 16
     """Rooms one connection may be in at a time."""
     connections_per_user: Annotated[int, Meta(ge=1, le=10_000)] = 5
@@ -133,7 +133,7 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     write_timeout_s: Annotated[float, Meta(ge=0.1, le=3600)] = 10.0
     """A viewer that is behind and takes no byte for so long is cut with a resumable code (NATS: 10)."""
     drain_s: Annotated[float, Meta(ge=0, le=600)] = 10.0
-    """On shutdown, clients are told to come back spread over so many seconds."""
+    """On shutdown, clients get return times spread over so many seconds."""
     drain_limit_s: Annotated[float, Meta(ge=1, le=3600)] = 30.0
     """A shutdown takes no longer: a third each for the ledger's queue, the viewers' last bytes, and closing the ledger;
     keep it below the time after which your supervisor kills (Kubernetes: 30, systemd: 90)."""
@@ -151,9 +151,9 @@ class AdmissionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     per_address: Annotated[int, Meta(ge=0, le=10_000_000)] = 10_000
     """Connections from one address, 0 = no limit; high, because a carrier's NAT or an office is one address."""
     accept_per_s: Annotated[int, Meta(ge=1, le=1_000_000)] = 2000
-    """New connections a second, the rest waits in the backlog: handshakes are the dearest thing viewers do."""
+    """New connections a second, the rest waits in the backlog: handshakes cost more than anything else viewers do."""
     unauthenticated_share: Annotated[float, Meta(ge=0.001, le=1)] = 0.10
-    """Part of max_connections that may be unauthenticated at a time, so that strangers never fill the house."""
+    """Part of max_connections that may be unauthenticated at a time, so that they never use up all connections."""
     address_share: Annotated[float, Meta(ge=0.001, le=1)] = 0.25
     """Part of the unauthenticated connections, of accept_per_s and of refusals under way that one address (IPv6: one
     /64) may use, so that none uses up what is there for all; 1 where a proxy hides the viewers' addresses."""
@@ -184,7 +184,7 @@ class RoomConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     idle_close_s: Annotated[float, Meta(ge=0.1, le=604_800)] = 900.0
     """A room without viewers and events closes after this long (goim: 15 min)."""
     max_viewers: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
-    """Viewers in one room, 0 = no limit; one more is told that the room is full."""
+    """Viewers in one room, 0 = no limit; one more is refused with ROOM_FULL."""
     policy: PolicyName = "roomcast"
     """What is admitted and shown: roomcast's own rule, one of four services' published rules, or no limits (off)."""
     admit_per_window: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
@@ -196,7 +196,7 @@ class RoomConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     merge: bool | None = None
     """Merge equal danmaku of one tick into one entry with a count."""
     chat_budget_per_s: Annotated[int, Meta(ge=0, le=10_000)] | None = None
-    """Danmaku a viewer of the full tier is shown a second, 0 = all; nobody reads more than about 20."""
+    """Danmaku a viewer of the full tier is shown a second, 0 = all; a person reads no more than about 20."""
     paid_budget_per_s: Annotated[int, Meta(ge=0, le=10_000)] | None = None
     """Paid entries a viewer is shown a second, 0 = all at once."""
     tick_ms: Annotated[int, Meta(ge=10, le=10_000)] | None = None
@@ -273,14 +273,14 @@ class AuthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     issuer: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
     """The iss that a token must name; not set = any."""
     leeway_s: Annotated[float, Meta(ge=0, le=30)] = 30.0
-    """Forgiven difference between the platform's clock and ours."""
+    """Tolerated difference between the platform's clock and the broker's."""
     guest_access: Annotated[tuple[RoomPattern, ...], Meta(max_length=256)] = ()
     """Rooms that viewers without a token may watch and like in, as guests: names, or beginnings with a * at the end.
     (In development mode: every room.)"""
     cache_tokens: Annotated[int, Meta(ge=0, le=10_000_000)] = 10_000
     """Verified tokens remembered until they expire, so that a reconnect storm costs no signature checks."""
     ticket_s: Annotated[float, Meta(ge=0, le=86_400)] = 600.0
-    """How long a client may come back with a ticket of ours in place of a new token of the platform's, 0 = never."""
+    """How long a client may come back with the broker's ticket in place of a new token of the platform's, 0 = never."""
 
     def __repr__(self) -> str:
         """As the default, but for the secret: this ends in logs and tracebacks."""
@@ -304,7 +304,7 @@ class TypeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     burst: Annotated[int, Meta(ge=1, le=10_000)] = 3
     """Messages one user may send at once."""
     roles: Annotated[tuple[RoleName, ...], Meta(max_length=7)] = ("app",)
-    """Who may send it; nobody = only the broker itself."""
+    """Roles that may send it; none = only the broker itself."""
 
     def rule(self) -> TypeRule:
         """The row this type adds to the table of `protocol.codes.MESSAGE_TYPES`."""
@@ -325,11 +325,11 @@ class LedgerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     direct_expiry_h: Annotated[float, Meta(ge=0.001, le=8760)] = 72.0
     """How long a must-deliver message waits for its user if its sender does not say."""
     queue_items: Annotated[int, Meta(ge=1, le=10_000_000)] = 20_000
-    """Requests that may wait for the disk; one more is told to come back."""
+    """Requests that may wait for the disk; one more is LIMITED with a time to retry."""
     queue_bytes: Annotated[int, Meta(ge=MIB, le=1024 * 1024 * MIB)] = 64 * MIB
     """The same in bytes."""
     resume_events: Annotated[int, Meta(ge=0, le=1_000_000)] = 2000
-    """Most events that one RESUME brings back from the disk; who missed more is told of the gap."""
+    """Most events that one RESUME brings back from the disk; a client that missed more gets the gap."""
     room_idle_days: Annotated[float, Meta(ge=0.001, le=36_500)] = 7.0
     """A room without events for so long does not come back; its next life is a new epoch."""
 
@@ -372,7 +372,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @property
     def development(self) -> bool:
-        """No secret: everybody may be anybody, on the loopback interface only."""
+        """Whether there is no secret: any client may take any name, on the loopback interface only."""
         return self.auth.secret is None and self.auth.secret_file is None
 
     @property
@@ -460,7 +460,7 @@ _ZERO_IS_NO_LIMIT = {
 
 
 def is_loopback(host: str) -> bool:
-    """Whether binding ``host`` keeps strangers out; a name other than localhost counts as not."""
+    """Return whether binding ``host`` keeps other machines out; a name other than localhost counts as not."""
     if host == "localhost":
         return True
     try:
@@ -525,14 +525,14 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             yield (f"listen.trusted_proxies[{index}]",), f"expected a network such as 10.0.0.0/8, got {network!r}"
     if listen.proxy_protocol and not listen.trusted_proxies:
         paths = ("listen.trusted_proxies", "listen.proxy_protocol")
-        yield paths, "is required with listen.proxy_protocol: else anybody could claim any address"
+        yield paths, "is required with listen.proxy_protocol: else any client could claim any address"
     if config.development:
         secrets = ("auth.secret", "auth.secret_file")
         if not is_loopback(listen.host):
-            rule = f"{listen.host} is not loopback: set auth.secret_file, without a secret everybody may be anybody"
+            rule = f"{listen.host} is not loopback: set auth.secret_file, without a secret any client may take any name"
             yield ("listen.host", *secrets), rule
         if listen.proxy_protocol:
-            rule = "set auth.secret_file first: viewers behind a proxy are strangers, and without a secret anybody"
+            rule = "set auth.secret_file first: viewers behind a proxy come from other machines"
             yield ("listen.proxy_protocol", *secrets), rule
     if auth.secret is not None:
         where = "auth.secret" if auth.secret_file is None else "auth.secret_file"

@@ -1,8 +1,8 @@
 """The hash chain over all entries, and the checksums of the rows beside it.
 
 Every entry's hash covers its own bytes and the hash of the entry before it, so that nothing in the middle can be
-changed, removed or put in without all later hashes telling. The checksum of a row lets a reader trust one row without
-walking the chain: SQLite itself does not notice a flipped bit in a value.
+changed, removed or put in without a change of all later hashes. The checksum of a row lets a reader trust one row
+without walking the chain: SQLite itself does not notice a flipped bit in a value.
 
 The canonical bytes name the room and epoch, not the database's row numbers: a copy or an export can be verified too.
 """
@@ -57,7 +57,7 @@ def link(before: bytes, data: bytes) -> bytes:
 
 
 def checksum(*parts: int | str | bytes) -> int:
-    """CRC-32 of the parts of a row, to tell flipped bits."""
+    """Return the CRC-32 of the parts of a row, to find flipped bits."""
     crc = 0
     for part in parts:
         crc = zlib.crc32(part if type(part) is bytes else str(part).encode(), crc)

@@ -1,7 +1,7 @@
 """What goes into the ledger and what comes back: items, idempotency keys, and how a submission ends.
 
-A *submission* is a few items that become durable together or not at all: a gift's event and the outbox row that
-tells the platform of it, say. Its keys make it idempotent: where one is known already, nothing is written and the first
+A *submission* is a few items that become durable together or not at all: a gift's event and the outbox row that reports
+it to the platform, say. Its keys make it idempotent: where one is known already, nothing is written and the first
 result comes back.
 
 Items are plain values; nothing here touches a file.

@@ -1,9 +1,9 @@
 """The high-water mark: a small file beside the database that says how far commits had come.
 
 SQLite trusts its write-ahead log up to the first bad checksum and forgets the rest without a word. That is right for
-the torn end of a commit that nobody was told of, and terribly wrong for a flipped bit in the middle, a log that was
-deleted, or a copy put back from yesterday: acknowledged entries would be gone and nobody would know. So after each
-commit its number is written here, before anybody is told. A database that ends before its mark has lost
+the torn end of a commit that was never acknowledged, and wrong for a flipped bit in the middle, a log that was
+deleted, or a copy put back from yesterday: acknowledged entries would be gone unnoticed. So after each
+commit its number is written here, before any result is delivered. A database that ends before its mark has lost
 acknowledged data, and is refused.
 
 The mark is not synced: it costs one write. After a power cut it may be too low, which only makes the check weaker. It

@@ -1,7 +1,7 @@
-"""Keeping house between commits: checkpoints, expiry, retention. Always a bounded bite, never a long meal.
+"""Maintenance between commits: checkpoints, expiry, retention, each in bounded batches.
 
-A checkpoint moves the log into the database. Left to SQLite it happens inside some unlucky commit; here it happens
-when nobody waits, or when the log has grown so long that it must. Retention removes the oldest first and leaves an
+A checkpoint moves the log into the database. Left to SQLite it happens inside some unlucky commit; here it happens when
+no submission waits, or when the log has grown so long that it must. Retention removes the oldest first and leaves an
 *anchor*, the last removed link of the hash chain, so that what remains can still be verified.
 
 The wall clock decides what is old. When it leaps ahead (a wrong time server, a resumed machine) nothing is expired or
@@ -25,7 +25,7 @@ BATCH_ROWS = 500
 FREE_PAGES = 64
 """Pages given back to the file system in one step."""
 DIRECT_EXPIRED = "direct.expired"
-"""Topic of the outbox row that tells the platform of a message nobody fetched in time."""
+"""Topic of the outbox row that reports to the platform a message that expired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Checkpoint(NamedTuple):
 
 
 class Maintenance:
-    """The house-keeping of one store, called by its thread."""
+    """Maintenance of one store, called by its thread."""
 
     def __init__(self, store: Store, retention: Retention) -> None:
         self._connection = store.connection
@@ -133,7 +133,7 @@ class Maintenance:
         return self._delete("DELETE FROM entries WHERE seq <= ?", (last[0],))
 
     def _prune_keys(self, connection: sqlite3.Connection, wall_ms: int) -> bool:
-        """Look at the next bite of keys in their own order, round and round: no second index for them."""
+        """Check the next batch of keys in their own order, cyclically: they need no second index."""
         horizon_ms = wall_ms - round(self._retention.keys_s * 1000)
         rows = connection.execute(
             "SELECT digest, at_ms FROM keys WHERE digest > ? ORDER BY digest LIMIT ?", (self._key_cursor, BATCH_ROWS)

@@ -33,7 +33,7 @@ def event_of(entry: StoredEntry) -> Event | None:
 
 @dataclass(slots=True)
 class RoomReplay:
-    """One life of one room, as far as its entries tell."""
+    """One epoch of one room, as far as its entries show."""
 
     room: str
     epoch: int

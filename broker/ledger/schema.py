@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 APPLICATION_ID = 0x524D4331
-"""RMC1 in the file's header: what `file` and `sqlite3` see, and how we know our own."""
+"""RMC1 in the file's header: shown by `file` and `sqlite3`; it marks a ledger."""
 _SQLITE_MAGIC = b"SQLite format 3\0"
 MIN_SQLITE = (3, 35, 0)
 """RETURNING, which numbers the messages of an inbox."""
@@ -121,7 +121,7 @@ def database_path(directory: Path) -> Path:
 
 
 def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
-    """Open ``path`` in autocommit mode (we say BEGIN ourselves), usable from any one thread at a time.
+    """Open ``path`` in autocommit mode (the caller says BEGIN), usable from any one thread at a time.
 
     A read-only connection changes nothing, not even by recovery or by closing. LedgerRefused where SQLite is too old,
     sqlite3.Error as SQLite raises it.
@@ -194,7 +194,7 @@ def migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str
     """Bring the schema to the newest version; returns the version found. Each step is one transaction."""
     version = require_ledger(connection, path, migrations)
     for number in range(version, len(migrations)):
-        # executescript() would commit behind our back: the script itself holds the transaction.
+        # executescript() would commit by itself: the script itself holds the transaction.
         connection.executescript(
             f"BEGIN IMMEDIATE; {migrations[number]}; "
             f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={number + 1}; COMMIT;"

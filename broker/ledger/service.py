@@ -40,10 +40,10 @@ log = structlog.get_logger("roomcast.ledger")
 R = TypeVar("R")
 
 SLICE_S = 0.005
-"""Results are told for so long between two checkpoints of the loop. Longer than a slice of the fan-out, so that the
-events of a commit find each other and share writes; a commit of 500 is told in four slices or so."""
+"""Results are delivered for so long between two checkpoints of the loop. Longer than a slice of the fan-out, so that
+the events of a commit find each other and share writes; a commit of 500 is delivered in about four slices."""
 CLOSE_TIMEOUT_S = 10.0
-"""How long closing waits for the disk; threads are daemons, so a disk that never answers cannot keep us."""
+"""How long closing waits for the disk; threads are daemons, so a disk that never answers cannot keep the process."""
 
 
 MAX_START_STEPS = 100
@@ -140,7 +140,7 @@ class Ledger:
 
     @property
     def silent_s(self) -> float:
-        """How long the disk has not answered although somebody waits; 0 while it is as quick as it should be."""
+        """How long the disk has not answered a submission; 0 while it is as quick as it should be."""
         silent_s = self._clock() - self._answered_at if self._waiting_items else 0.0
         return silent_s if silent_s >= self._pace.slow_commit_s else 0.0
 
@@ -172,7 +172,7 @@ class Ledger:
         """Answer a question of `Reader` in a thread: ``await ledger.ask(Reader.history, room, epoch, 0, 9)``.
 
         Questions are answered one at a time. LedgerRefused when it is not open, LedgerDamaged, sqlite3.Error. A
-        checkpoint; a cancelled question is answered to its end all the same, and nobody hears it.
+        checkpoint; a cancelled question is answered to its end all the same, and the answer is dropped.
         """
         # Any: the arguments are those of the question.
         # Abandoned: a disk that does not answer must not keep the broker from ending. The limiter is held until it
@@ -187,7 +187,7 @@ class Ledger:
         return question(self._reader, *args)
 
     async def flush(self) -> None:
-        """Wait until everything that was submitted is settled and told."""
+        """Wait until every submission has its result delivered."""
         await trio.lowlevel.checkpoint()
         while self._waiting_items:
             if self._flushed is None:
@@ -231,7 +231,7 @@ class Ledger:
             os.close(lock)
 
     async def _hand_out(self) -> None:
-        """Tell results for a slice of time; wait for them first if there are none."""
+        """Deliver results for a slice of time; wait for them first if there are none."""
         if not self._settled:
             self._wake = trio.Event()
             with trio.move_on_after(self._pace.slow_commit_s):
@@ -244,7 +244,7 @@ class Ledger:
         await trio.lowlevel.checkpoint()
 
     def _watch(self) -> None:
-        """Say once that the disk has fallen silent, while it is so; the writer cannot, for it waits."""
+        """Log once that the disk does not answer, while it is so; the writer cannot, for it waits."""
         silent_s = self.silent_s
         if silent_s and not self._is_told_silent:
             log.error("ledger: the disk does not answer", for_s=round(silent_s, 3), waiting=self._waiting_items)
@@ -269,7 +269,7 @@ class Ledger:
     # ---- in threads
 
     def _open(self) -> Writer:
-        """Look before touching: the checks only read, so what is refused stays as it was found."""
+        """Open the ledger. The checks only read, so a file that is refused stays as it was."""
         mark_path = self.directory / "ledger.head"
         if self.path.exists() and self.path.stat().st_size:
             self._check(HeadFile.read(mark_path))
@@ -333,7 +333,7 @@ class Ledger:
         try:
             self._token.run_sync_soon(call, *args)
         except trio.RunFinishedError:
-            pass  # the broker is gone: what is committed is committed, and nobody is left to be told
+            pass  # the broker is gone: what is committed stays committed; there is no task to deliver it to
 
 
 def _lock(directory: Path) -> int:

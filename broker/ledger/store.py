@@ -311,7 +311,7 @@ class Store:
     # ---- trust
 
     def verify_tail(self) -> None:
-        """After an error: whether the file still ends where we said it does. LedgerDamaged if not."""
+        """After an error: check that the file still ends where it did. LedgerDamaged if not."""
         head = self._read_head()
         if head != self.head:
             raise LedgerDamaged(

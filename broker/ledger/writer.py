@@ -43,13 +43,13 @@ class Pace:
     """Quiet for so long means idle: time for a checkpoint."""
     maintenance_s: float = 1.0
     checkpoint_pages: int = 256
-    """A log of 1 MiB is worth a checkpoint when nobody waits."""
+    """A log of 1 MiB is worth a checkpoint when no submission waits."""
     full_log_pages: int = 4096
-    """A log of 16 MiB forces one although somebody waits; it is the same few pages many times, so it is short."""
+    """A log of 16 MiB forces one although submissions wait; it is the same few pages many times, so it is short."""
     retry_first_s: float = 0.1
     retry_most_s: float = 2.0
     slow_commit_s: float = 1.0
-    """A commit that takes longer is told in the log, at most once a minute."""
+    """A commit that takes longer is logged, at most once a minute."""
 
 
 class LedgerState(Enum):
@@ -167,7 +167,7 @@ class Writer:
         self.state = state
 
     def loop(self) -> None:
-        """Write, recover and keep house until None comes; everything before it is settled first."""
+        """Write, recover and run maintenance until None comes; everything before it is answered first."""
         try:
             while not self._stopping:
                 self.step()

@@ -4,7 +4,7 @@ User text never reaches a log line raw: structlog's renderers escape it, and `br
 that it has checked. Of each kind at most `LINES_PER_S` lines are written in a second; a line says how many were left
 out, so that no client can fill the disk with lines. The logger is set up once, by the command line.
 
-Whoever reads our standard error may stop reading: a journal that stands still, a terminal on hold. A broker must not
+The reader of standard error may stop reading: a blocked journal, a terminal on hold. A broker must not
 stop with it, so it writes through a `LogFile`.
 """
 
@@ -80,7 +80,7 @@ class LogFile:
 
     def _work(self) -> None:
         reported = 0
-        with suppress(OSError):  # nobody can read any more, so nobody can be told
+        with suppress(OSError):  # there is no reader any more
             while (text := self._queue.get()) is not None:
                 self._write_out(text)
                 with self._counts:

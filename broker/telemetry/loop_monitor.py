@@ -1,11 +1,12 @@
 """The event loop seen from inside: which step held it up, and whether the whole process was stopped.
 
-Everything shares one loop, so one long step makes everybody wait. The watch measures every step of every task (1.5 us
-each, where a busy broker's steps work for a millisecond) and names the task of one that took longer than `SLOW_STEP_S`.
+Everything shares one loop, so one long step delays every connection. The monitor measures every step of every task (1.5
+us each, where a busy broker's steps work for a millisecond) and names the task of one that took longer than
+`SLOW_STEP_S`.
 
 A loop that is late has either worked too long, which is overload, or has not run at all: stopped, suspended, swapped
 out, or waiting inside a call that it should not have made. Shedding load helps against the first alone. The CPU time of
-the loop's thread tells them apart.
+the loop's thread distinguishes them.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Equal texts (after `fold`) become one entry with a count. Of the entries each tier shows what its
 budget lets a human read (`ReadingBudget`). When that is not all of them, FAIR shows those of the lowest
-standing first (`standing`): one flooder cannot crowd out a hundred quiet people, and nobody needs to be
+score first (`fairness`): one flooder cannot crowd out a hundred quiet people, and no user needs to be
 recognised as a flooder.
 
 Every message offered is counted once and answered once: SHED at the offer, else in the window's fates.
@@ -50,7 +50,7 @@ class PendingDanmaku:
     """
 
     __slots__ = (
-        "_cost", "_key", "_order", "_rated", "_standing", "_tickets",
+        "_cost", "_key", "_order", "_rated", "_score", "_tickets",
         "at", "count", "extra", "folded", "name", "senders", "style", "text", "type", "user_id",
     )  # fmt: skip
 
@@ -79,8 +79,8 @@ class PendingDanmaku:
     _cost: int
     _key: tuple[int, str] | int
     _order: int
-    _rated: str  # whose standing it has: the lightest of its senders
-    _standing: float
+    _rated: str  # whose score it has: the lightest of its senders
+    _score: float
     _tickets: list[Any]  # of the Coalescer's type; a type argument here would cost on every message
 
     def __repr__(self) -> str:
@@ -165,7 +165,7 @@ class Coalescer(Generic[T]):
         self._is_random = pick is Pick.RANDOM
         self._rng = rng
         self._expire_s = expire_s
-        self._standings = FairnessScores(sender_memory_s)
+        self._scores = FairnessScores(sender_memory_s)
         if not set(budgets) <= set(Tier) or min(budgets.values(), default=0.0) < 0:
             raise ValueError(f"budgets must be of known tiers and not negative: {dict(budgets)}")
         self._budgets: dict[int, ReadingBudget] = {}
@@ -203,7 +203,7 @@ class Coalescer(Generic[T]):
         """Put one message into the open window; ``item`` is its own from now on.
 
         ``over_quota``: the room takes no more now. It may still merge, or take the place of an entry whose sender
-        has the higher standing; that entry's tickets become SAMPLED_OUT.
+        has the higher score; that entry's tickets become SAMPLED_OUT.
         ``now`` is monotonic seconds and must not go back (ValueError: a bug in the caller).
         Amortized O(log n) when full, else O(1).
         """
@@ -213,11 +213,11 @@ class Coalescer(Generic[T]):
         self._admitted += 1
         sender = item.user_id
         if self._is_fair:
-            standing = self._standings.attempt(sender, now)
+            score = self._scores.attempt(sender, now)
         elif self._is_random:
-            standing = self._rng.random()
+            score = self._rng.random()
         else:
-            standing = self._order
+            score = self._order
         if self._merge:
             folded = item.folded
             if folded is None:
@@ -225,18 +225,18 @@ class Coalescer(Generic[T]):
             key: tuple[int, str] | int = (item.type, folded)
             first = self._items.get(key)
             if first is not None:
-                return self._merge_into(first, sender, standing, ticket)
+                return self._merge_into(first, sender, score, ticket)
             cost = ITEM_BYTES + 4 * (len(item.text) + len(folded))
         else:
             key = self._order
             cost = ITEM_BYTES + 4 * len(item.text)
         full = over_quota or len(self._items) >= self._max_items or self._bytes + cost > self._max_bytes
-        if self._tickets >= self._max_tickets or (full and not self._make_room(standing, cost)):
+        if self._tickets >= self._max_tickets or (full and not self._make_room(score, cost)):
             return _SHED
         item._key = key
         item._order = self._order
         item._cost = cost
-        item._standing = standing
+        item._score = score
         item._rated = sender
         item._tickets = [ticket]
         self._order += 1
@@ -248,7 +248,7 @@ class Coalescer(Generic[T]):
             heappush(self._heaviest, _weight(item))
         return _ADMITTED
 
-    def _merge_into(self, first: PendingDanmaku, sender: str, standing: float, ticket: T) -> Offer:
+    def _merge_into(self, first: PendingDanmaku, sender: str, score: float, ticket: T) -> Offer:
         if self._tickets >= self._max_tickets - self._max_items:
             return _SHED
         first.count += 1
@@ -257,13 +257,13 @@ class Coalescer(Generic[T]):
         self._undecided += 1
         if sender != first.user_id and len(first.senders) < MAX_SENDERS and sender not in first.senders:
             first.senders += (sender,)
-        if self._is_fair and standing < first._standing:
-            first._standing = standing
+        if self._is_fair and score < first._score:
+            first._score = score
             first._rated = sender
         return _MERGED
 
-    def _make_room(self, standing: float, cost: int) -> bool:
-        """Displace entries that stand behind ``standing`` until one more fits; all or none of them.
+    def _make_room(self, score: float, cost: int) -> bool:
+        """Displace entries that stand behind ``score`` until one more fits; all or none of them.
 
         The heap exists from the first time a window is full. Entries only ever gain weight by merging, so
         a stale record is never too good: it comes up early and is put back.
@@ -279,7 +279,7 @@ class Coalescer(Generic[T]):
             actual = _weight(record[3])
             if actual != record:
                 heapreplace(heap, actual)
-            elif -record[0] <= standing:
+            elif -record[0] <= score:
                 break
             else:
                 victims.append(heappop(heap))
@@ -300,7 +300,7 @@ class Coalescer(Generic[T]):
         """End the window: decide what each tier shows, answer every ticket, open the next window.
 
         ``scale`` multiplies the budgets (overload halves them). Entries that arrived more than ``expire_s``
-        ago are not shown to anybody. ``now`` as in `offer`. O(n log n) in the entries held, with a budget.
+        ago are not shown. ``now`` as in `offer`. O(n log n) in the entries held, with a budget.
         """
         if now < self._now or scale < 0:
             raise ValueError(f"time went back from {self._now} to {now}, or scale {scale} is negative")
@@ -332,7 +332,7 @@ class Coalescer(Generic[T]):
             item._tickets = []  # entries live on in snapshots, reply addresses must not
 
         if self._is_fair:
-            self._standings.close_window([item._rated for item in live[:shown]], now)
+            self._scores.close_window([item._rated for item in live[:shown]], now)
         self._open()
         return Window(per_tier, fates)
 
@@ -341,9 +341,9 @@ class Coalescer(Generic[T]):
         quiet = 0
         if self._is_fair:
             for item in live:
-                item._standing += self._standings.insistence(item._rated)
-                quiet += item._standing < QUIET_BELOW
-        live.sort(key=lambda item: (item._standing, -item.count, item._order))
+                item._score += self._scores.insistence(item._rated)
+                quiet += item._score < QUIET_BELOW
+        live.sort(key=lambda item: (item._score, -item.count, item._order))
         return quiet
 
     def _cut(self, shown: list[PendingDanmaku], expired: list[PendingDanmaku]) -> TierCut:
@@ -356,4 +356,4 @@ class Coalescer(Generic[T]):
 
 def _weight(item: PendingDanmaku) -> tuple[float, int, int, PendingDanmaku]:
     """Heap record of an entry: the one to be shown last is the smallest."""
-    return -item._standing, item.count, -item._order, item
+    return -item._score, item.count, -item._order, item

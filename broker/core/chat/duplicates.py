@@ -4,12 +4,12 @@ This is the chat rule known as "unique" or "r9k" mode on Twitch, here per user: 
 refused but merged by the tick. Texts are compared as `fold` returns them, as in the
 merge, so "HA" and "ha" are the same.
 
-The window starts at the text that passed; a refused repetition does not prolong it, so somebody who cheers
+The window starts at the text that passed; a refused repetition does not prolong it, so a user who cheers
 every ten seconds is heard every thirty.
 
 Memory does not depend on the length of texts: only a 64-bit hash of (user, text) is kept, with a time, about
-100 bytes a mark and at most ``max_keys`` marks. Python keys its string hashes per process with a secret, so nobody
-can aim for a collision, and with the table full a new text meets a stranger's mark with probability
+100 bytes a mark and at most ``max_keys`` marks. Python keys its string hashes per process with a secret, so no user
+can aim for a collision, and with the table full a new text meets another's mark with probability
 max_keys / 2**64, once in 10**14 messages. A full table forgets the oldest marks early (a duplicate may then pass;
 ``forgotten`` counts them): 65,536 marks are the unique texts of 30 s at 1,000 a second, five times the room's quota.
 """
@@ -47,6 +47,6 @@ class DuplicateFilter:
         return True
 
     def mark(self, user_id: str, normalized_text: str, now: float) -> None:
-        """Remember a text that was taken in. One that a limit refused is not: nobody has seen it."""
+        """Remember a text that was taken in. One that a limit refused is not: no member has seen it."""
         if self._recent is not None:
             self._recent.mark(hash((user_id, normalized_text)), now)

@@ -1,18 +1,18 @@
 """How much of a room's attention each sender has had lately: the lower, the sooner they are shown.
 
-The standing of a message is the number of its sender's messages shown lately (fading), plus what the sender
-tried before it in the open window. Picking the lowest standings first is then fair queueing: the k-th
-message of one sender comes after the first of everybody else. Repeated attempts weigh a little even when nothing
+The score of a message is the number of its sender's messages shown lately (fading), plus what the sender
+tried before it in the open window. Picking the lowest scores first is then fair queueing: the k-th
+message of one sender comes after the first of all others. Repeated attempts weigh a little even when nothing
 was shown for them, so who floods unseen still stands behind who waits.
 
-It counts; it never refuses anybody. Both tables are bounded: see their constants for what is forgotten.
+It counts; it refuses no message. Both tables are bounded: see their constants for what is forgotten.
 
 The reading budget says how many danmaku a tier may show now: a token bucket, and a part of it that floods cannot take.
 
 One second's worth may be saved up, so the first messages after a quiet second are all shown. In a flood that
 is not enough to be fair: the loud take every token of every tick, so of four quiet people who happen to
 speak in one tick only two would be seen. So the quiet are shown as if the loud were not there: they have
-a bucket of their own beside the one of everybody, and may overdraw the common one by half a second's worth,
+a bucket of their own beside the common one, and may overdraw the common one by half a second's worth,
 which the loud then wait for. Over any time t a tier shows at most ``rate * (t + 1.5 s)``, and without loud
 senders ``rate * (t + 1 s)``. In a flood of 5,000/s, 98 % to 100 % of 15 quiet messages a second are shown in a
 budget of 20 and ticks of 100 ms; by the bucket alone 77 % to 86 %.
@@ -27,7 +27,7 @@ from math import floor, inf
 __all__ = ["QUIET_BELOW", "FairnessScores", "ReadingBudget"]
 
 QUIET_BELOW = 0.5
-"""Standing of a sender who has had nearly nothing: one message shown fades to this in half the memory."""
+"""Score of a sender who has had nearly nothing: one message shown fades to this in half the memory."""
 MAX_KNOWN = 4096
 """Senders remembered; the one charged longest ago is forgotten first. 20 shown a second for 20 s are 400."""
 MAX_IN_WINDOW = 8192
@@ -36,12 +36,12 @@ _ATTEMPT = 0.1
 """Weight of each repeated attempt in one window, against 1 for a message shown."""
 _STEPS = 8
 _STEP_FACTOR = 0.25 ** (1 / _STEPS)
-"""A standing fades to a quarter over the memory, in steps, so that reading one is a dict access."""
+"""A score fades to a quarter over the memory, in steps, so that reading one is a dict access."""
 _FORGOTTEN = 0.05
 
 
 class FairnessScores:
-    """Standings of the senders of one room. ``memory_s``: a message shown that long ago weighs a quarter."""
+    """Scores of the senders of one room. ``memory_s``: a message shown that long ago weighs a quarter."""
 
     __slots__ = ("_attempts", "_fade_at", "_lately", "_step_s")
 
@@ -54,7 +54,7 @@ class FairnessScores:
         self._attempts: dict[str, int] = {}
 
     def attempt(self, sender: str, now: float) -> float:
-        """Count one attempt and return the standing of the message, from 0 up. O(1) but for a fading step."""
+        """Count one attempt and return the score of the message, from 0 up. O(1) but for a fading step."""
         if now >= self._fade_at:
             self._fade(now)
         tried = self._attempts.get(sender, 0)

@@ -19,7 +19,7 @@ _MARKS = re.compile("[\u0300-\u036f\u1ab0-\u1ace\u1dc0-\u1dff\u20d0-\u20dc\ufe20
 
 
 def fold(text: str) -> str:
-    """Return ``text`` as it is compared: what nobody sees is left out, NFKC, case folding, single spaces.
+    """Return ``text`` as it is compared: what is invisible is left out, NFKC, case folding, single spaces.
 
     Left out are invisible characters, and combining marks that NFKC does not compose with their letter. Outer white
     space is removed and each inner run of it becomes one space. Two texts that look alike can still differ (Latin and

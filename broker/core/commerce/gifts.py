@@ -1,7 +1,7 @@
 """When a paid event goes out: gifts stay readable, and none is ever lost.
 
 Ten a second can be read, so ten a second go out; the others wait. Meanwhile the same gift by the same user to the same
-target grows into one combo: counts and amounts are summed, every sender is answered. Nobody waits longer than
+target grows into one combo: counts and amounts are summed, every sender is answered. No order waits longer than
 ``max_wait_s``, and at the bounds of the backlog it flows faster than it can be read: the budget is about
 reading, the money is about everything.
 

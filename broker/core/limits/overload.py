@@ -10,7 +10,7 @@ Three pure parts:
 - `ByteBudget` counts the bytes that wait in queues and histories, the first of the three measurements.
 
 What each stage means is the table `STAGE_RULES`; when each stage begins and ends is the table `THRESHOLDS`. Each stage
-contains the ones below it: what is given up first is what nobody misses, and control and commerce are never given up.
+contains the ones below it: what is given up first is missed least, and control and commerce are never given up.
 Nothing here drops anything; it says what others must do.
 """
 
@@ -51,7 +51,7 @@ class StageRule(NamedTuple):
     """What one stage demands of the rest of the broker."""
 
     admits: frozenset[Lane]
-    """Lanes whose messages are still taken in; one on another lane is told to come back (LIMITED), chat is sampled."""
+    """Lanes whose messages are still taken in; one on another lane is LIMITED with a time to retry, chat is sampled."""
     state_spare_s: float
     """So much longer are counters kept back; likes are summed all the same, a sum costs nearly nothing."""
     chat_budget_share: float
@@ -77,7 +77,7 @@ class OverloadSignal(IntEnum):
     """What is measured; of two that demand the same stage, the earlier is named as the reason."""
 
     QUEUE_BYTES = 0
-    """Bytes waiting / bytes allowed (`ByteBudget.ratio`). Not smoothed: memory does not forgive."""
+    """Bytes waiting / bytes allowed (`ByteBudget.ratio`). Not smoothed: memory is a hard bound."""
     LOOP_LAG = 1
     """Seconds by which the event loop is late, smoothed."""
     SWEEP_SHARE = 2
@@ -212,7 +212,7 @@ class TickPacer:
 
     @property
     def interval_ms(self) -> int:
-        """The interval as it is told to clients."""
+        """The interval as it is sent to clients."""
         return round(self.interval_s * 1000)
 
     def observe(self, sweep_cost_s: float, stage: OverloadStage) -> float:
@@ -246,7 +246,7 @@ class ByteBudget:
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
         self.mismatches = 0
-        """Removals of more than there was: a defect of ours, so tests demand 0 and the metric should be."""
+        """Removals of more than there was: a defect of the broker, so tests demand 0 and the metric should be."""
 
     @property
     def ratio(self) -> float:

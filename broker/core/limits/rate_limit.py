@@ -6,8 +6,8 @@ the message's own share, lies at most one burst ahead of now. It equals a leaky 
 and holds ``burst``, needs no timer, and knows the exact instant at which a refused message would pass.
 
 A key whose TAT has passed is the same as a key never seen, so forgetting it changes no answer; `Gcra.sweep`
-does that a few keys at a time. When the table holds ``max_keys`` keys that are all in use, *newcomers are
-refused* with a short wait: evicting somebody would hand out a fresh burst to whoever makes the most identities,
+does that a few keys at a time. When the table holds ``max_keys`` keys that are all in use, *new keys are
+refused* with a short wait: evicting one would give a fresh burst to the user with the most identities,
 which is exactly the peer that a limit is for. To get there, ``max_keys`` different users must speak within
 the time that one burst takes to leak (3 s for chat).
 
@@ -24,13 +24,13 @@ from math import inf, nextafter
 __all__ = ["UNLIMITED", "Gcra", "Rate", "SingleGcra"]
 
 _SLACK_S = 1e-8
-"""Rounding forgiven per message of burst: half a unit in the last place of a clock that ran for two years.
+"""Rounding tolerated per message of burst: half a unit in the last place of a clock that ran for two years.
 
 Without it the last message of a burst could be refused for 1e-10 s because 1/3 + 1/3 + 1/3 is not 1.
 """
 
 _FULL_SWEEP_KEYS = 64
-"""Keys looked at when a newcomer finds the table full: a few microseconds, so a flood of newcomers pays for itself."""
+"""Keys checked when a new key finds the table full: a few microseconds, so a flood of new keys pays for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Gcra:
             raise ValueError(f"max_keys must be at least 1: {max_keys!r}")
         self.rate = rate
         self.full_refusals = 0
-        """Newcomers refused because the table was full."""
+        """New keys refused because the table was full."""
         self._burst = rate.burst
         self._per_s = rate.per_s
         self._interval_s = 1.0 / rate.per_s
@@ -104,7 +104,7 @@ class Gcra:
     def try_acquire(self, key: Hashable, now: float, cost: int = 1) -> float:
         """Take ``cost`` (1..burst) for ``key``: 0.0 = allowed, else the seconds to wait.
 
-        The wait is exact: if nobody else takes from the key, the same call is refused a nanosecond before
+        The wait is exact: if nothing else is taken from the key, the same call is refused a nanosecond before
         ``now`` + wait and allowed at it. Only the answer to a full table is a guess (one message's interval).
         ``cost`` above burst could never pass: ValueError. About 0.3 us.
         """
@@ -144,7 +144,7 @@ class Gcra:
     def take(self, key: Hashable, now: float, want: int) -> int:
         """Take as many of ``want`` as pass now (0..want) and return how many; for likes, which come in counts.
 
-        ``take(key, now, 1)`` is 1 when `try_acquire` would allow it, to the nanosecond. A full table: 0 for a newcomer.
+        ``take(key, now, 1)`` is 1 when `try_acquire` would allow it, to the nanosecond. A full table: 0 for a new key.
         """
         if want <= 0:
             return 0

@@ -94,7 +94,8 @@ class WindowAdmission:
         return True
 
     def retry_after_s(self, now: float) -> float:
-        """Seconds until the next window begins (0.0 when none is open): what to tell a refused sender of lane 2."""
+        """Seconds until the next window begins (0.0 when none is open): the wait in the answer to a refused sender of
+        lane 2."""
         return max(0.0, self._ends_at - now) if self._ends_at < inf else 0.0
 
     def _open_window(self, now: float) -> None:

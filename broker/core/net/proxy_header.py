@@ -5,7 +5,7 @@ each connection, in the binary version 2 or the text version 1 (haproxy.org, "Th
 a header from bytes that arrive in any split and says how many of them it was; `Networks` says whose word counts.
 
 It decides nothing about admission, and holds no bytes: the caller does, at most `MAX_BYTES` of them. A header from
-anybody else must never be shown to it: who may claim an address may be anybody.
+other peers must never be parsed: a peer that may send one may claim any address.
 """
 
 from __future__ import annotations

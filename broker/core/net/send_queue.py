@@ -11,7 +11,7 @@ are one line among themselves: they carry the offsets of one stream per room, wh
     bound of lanes 0 to 2      OVERFLOW: the caller closes the link with a resumable code
 
 So lanes 0 to 2 are never dropped, and there is never a hole in them: a frame is queued or the link ends.
-Every frame of lanes 3 and 4 that is dropped or refused is counted, so that the viewer can be told.
+Every frame of lanes 3 and 4 that is dropped or refused is counted, so that it can be reported to the viewer.
 
 It writes nothing itself and knows neither sockets nor frames: it is given whole frames, and hands out buffers.
 """
@@ -64,7 +64,7 @@ class QueueLimits:
     frames: int = 32
     """3 s of ticks: what has waited longer is not worth showing."""
     queue_bytes: int = 256 * 1024
-    """nats allows 64 MiB and centrifuge 1 MiB; ours are 100,000 to a process."""
+    """nats allows 64 MiB and centrifuge 1 MiB; here a process has 100,000."""
     critical_bytes: int = 1024 * 1024
     critical_frames: int = 4096
     """Bounds the memory of tiny frames, whose Python objects weigh more than their bytes."""
@@ -191,7 +191,7 @@ class SendQueue:
             self.frames -= 1
             self.nbytes -= len(data)
         if not self.nbytes:
-            self.keyframe = False  # one buffer alone was beyond the bound: nobody is behind
+            self.keyframe = False  # one buffer alone was beyond the bound: there is no backlog
 
     # ---- out
 

@@ -31,7 +31,7 @@ class Outcomes(NamedTuple, Generic[T]):
 
 
 class Publish(NamedTuple):
-    """Send one event of lanes 0-2 to everybody now; ``offset`` is its place in the room's stream."""
+    """Send one event of lanes 0-2 to every member now; ``offset`` is its place in the room's stream."""
 
     event: Event
     lane: Lane
@@ -52,7 +52,7 @@ class TickOut(NamedTuple):
 
 
 class End(NamedTuple):
-    """The room has ended: put everybody out and stop its task."""
+    """End the room: remove all members and stop its task."""
 
     reason: LeaveReason
 
@@ -67,7 +67,7 @@ class PendingReply(NamedTuple, Generic[T]):
     outcome: Outcome
     key: OperationKey | None = None
     order_id: str = ""
-    count: int = 0  # type: ignore[assignment]  # hides tuple.count, which nobody needs
+    count: int = 0  # type: ignore[assignment]  # hides tuple.count
 
 
 class Record(NamedTuple, Generic[T]):

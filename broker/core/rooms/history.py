@@ -2,7 +2,7 @@
 
 `History` holds the last events of lanes 0 to 2 by offset: 1, 2, 3 ... without a hole, within one epoch (one
 life of the room). Whoever returns with a position gets exactly what was appended after it, or None:
-"that cannot be complete". There is no third answer, so nobody takes a part for the whole.
+"that cannot be complete". There is no third answer, so a part is never taken for the whole.
 
 `RecentDanmaku` holds the last danmaku shown, for the snapshot of a JOIN; it promises nothing.
 

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 WINDOW_S = 600.0
 MAX_WAITING = 16
-"""Repetitions that wait for one open key; a client that asks oftener is told to wait a second."""
+"""Repetitions that wait for one open key; a client that repeats it more often is LIMITED for a second."""
 
 
 class StoredResult(NamedTuple):

@@ -1,4 +1,4 @@
-"""Likes of one room: summed as they come, told to the viewers once a second.
+"""Likes of one room: summed as they come, sent to the viewers once a second.
 
 Likes are the loudest thing in a live room and the least worth keeping one by one: only the sum is shown. So a like
 costs one dict update, and the room publishes at most one update an interval: how many came, how many there are in

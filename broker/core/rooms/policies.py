@@ -1,9 +1,9 @@
 """Policies: every number that decides what a room takes in and shows, as one frozen record, selected by name.
 
-``roomcast`` is the default. Four others do what four live services publish about theirs, so that anybody can compare
+``roomcast`` is the default. Four others do what four live services publish about theirs, so that they can be compared
 the rules on the same input and the same machine; ``off`` has no rules at all and is the baseline of benches. What a
 service does not publish is off where it would change what is lost (limits per user, duplicates, merging, budgets), and
-as in ``roomcast`` where it would not (ticks, compression, bounds). Unlike the originals, every loss is told to its
+as in ``roomcast`` where it would not (ticks, compression, bounds). Unlike the originals, every loss is reported to its
 sender and counted, whatever the policy.
 
 Where the figures come from:
@@ -17,7 +17,7 @@ Where the figures come from:
   ordinary messages a second, those above are discarded at random, and at most 10 of high priority.
 - goim: ``internal/job/room.go`` and ``internal/job/conf/conf.go`` of Terry-Mao/goim: a room sends 20 messages at once
   or what came in 1 s; its queue holds 2 x 20, a message that finds it full is discarded.
-- Twitch: "Chat & Chatbots" (dev.twitch.tv): 20 messages per 30 s and user, unique-chat mode. Ours is kinder.
+- Twitch: "Chat & Chatbots" (dev.twitch.tv): 20 messages per 30 s and user, unique-chat mode. This one allows more.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class Policy:
 _TABLE = (
     Policy(
         name="roomcast",
-        reason="A flood stays readable, nobody quiet is crowded out, and every loss is accounted for.",
+        reason="A flood stays readable, no quiet viewer is crowded out, and every loss is accounted for.",
         source="quota: RongCloud's in number; budgets: NetEase IM; limits per user: kinder than Twitch's",
         admit_per_window=40,  # 200/s, ten times what a viewer is shown: enough to choose fairly from
         reserved=8,  # a fifth: gifts come in tens a second, not in hundreds
@@ -164,7 +164,7 @@ _TABLE = (
         paid_budget_per_s=10,
         duplicate_window_s=30.0,
         user_chat=Rate(1.0, 3),
-        user_likes=Rate(20.0, 20),  # nobody taps faster; clients report once a second
+        user_likes=Rate(20.0, 20),  # no thumb taps faster; clients report once a second
         staff_posts=Rate(50.0, 500),  # no person is so fast, but a tool with a defect is
         app_posts=Rate(1000.0, 2000),  # several times what a room shows in a second
         user_joins=Rate(1.0, 32),  # two links with 16 new rooms each at once, then a change of room a second

@@ -12,7 +12,7 @@ Counters first, a list never: pushing members to members costs viewers squared. 
 Memory: one dict entry from user id to number of connections, no object per user: about 55 bytes besides the id itself,
 which the session holds anyway. While uniques are exact, users who left stay in the same dict with 0 connections, so
 remembering them costs a present user nothing. The sketch is filled two users at a time during the second
-half of the exact range: no call ever has to hash everybody at once.
+half of the exact range: no call ever has to hash all users at once.
 
 Bounds: the dict by the room's connections plus ``exact_uniques``; users who left lately by ``max_left`` (a full
 table forgets the earliest: a notice too many, and those are sampled anyway); named joins by 5.
@@ -42,7 +42,7 @@ _role = itemgetter(0)
 
 
 class PresenceCounts(NamedTuple):
-    """The four numbers that a room tells."""
+    """The four numbers that a room publishes."""
 
     online: int
     users: int
@@ -132,13 +132,13 @@ class Presence:
 
     @property
     def joins_due_at(self) -> float:
-        """When `take_joins` will next have something to say: inf while nobody came."""
+        """When `take_joins` will next return something: inf while no user came."""
         return max(self._next_notice_at, self._pending_since)
 
     def take_joins(self, now: float) -> tuple[list[tuple[str, str]], int]:
         """Return ([(user_id, name), ...], more): who came in since the last notice, and how many besides.
 
-        ([], 0) when nobody did, or when the last notice is less than a second old.
+        ([], 0) when no user did, or when the last notice is less than a second old.
         """
         if now < self.joins_due_at:
             return [], 0
@@ -178,6 +178,6 @@ class Presence:
         if self._to_sketch:
             sketch.add(self._to_sketch.pop())
         if self._uniques_exact and len(self._connections) > self._exact:
-            # Everybody is in the sketch: the second half of the range took one of the first half along each time.
+            # Every user is in the sketch: the second half of the range took one of the first half along each time.
             self._uniques_exact = False
             self._connections = {user: count for user, count in self._connections.items() if count}

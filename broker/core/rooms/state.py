@@ -1,4 +1,4 @@
-"""One room as a pure state machine: commands in, effects out; the room's task wears it.
+"""One room as a pure state machine: commands in, effects out; the room's task performs them.
 
 It decides what a POST becomes (`post`), what a tick shows (`tick`), when the next tick is due (`next_due`) and what
 the counters say. Every message is in exactly one place of its lane's account at any time. It knows users and tickets,
@@ -124,7 +124,7 @@ class RoomState(Generic[T]):
         self._state_number = 0
         self._ticked_at = -inf
         self._stated_at = -inf
-        self._told: tuple[int, ...] = ()
+        self._published: tuple[int, ...] = ()
         self._posts: dict[int, Callable[[T, Author, Post, float, int], Sequence[Effect[T]]]] = {
             MessageType.DANMAKU: self._post_danmaku,
             MessageType.EMOTE: self._post_danmaku,
@@ -290,7 +290,7 @@ class RoomState(Generic[T]):
     def set_phase(
         self, phase: RoomPhase, user_id: str, now: float, at_ms: int, asked: Sequence[PendingReply[T]] = ()
     ) -> Sequence[Effect[T]]:
-        """Pause, resume or end the room; everybody is told by an event."""
+        """Pause, resume or end the room; members get an event."""
         effects: list[Effect[T]] = []
         if phase is RoomPhase.ENDED:
             effects += self.tick(now, at_ms, last=True)
@@ -338,7 +338,7 @@ class RoomState(Generic[T]):
         return effects
 
     def refused(self, record: Record[T], retry_after_ms: int) -> Sequence[Effect[T]]:
-        """The ledger could not make a record durable: everybody may try again after ``retry_after_ms``."""
+        """The ledger could not make a record durable: its senders may try again after ``retry_after_ms``."""
         if record.event.type == MessageType.ROOM_PHASE:
             self._phase_settled(self.phase)
         return self._stream.refused(record, Outcome.LIMITED, retry_after_ms)
@@ -395,10 +395,13 @@ class RoomState(Generic[T]):
         return (self.phase, presence.online, presence.users, presence.uniques, presence.peak, self.stage)
 
     def _state_due(self) -> float:
-        """When the counters should be told: likes a second, anything else two seconds after the last time."""
+        """Return when the counters are due: likes a second, anything else two seconds after the last time."""
         due = self._likes.due_at
-        if self._presence.joins_due_at < inf or self._counters() != self._told:  # in a wave somebody has always come
-            due = min(due, max(self._stated_at + STATE_EVERY_S, self._presence.joins_due_at if self._told else -inf))
+        # The joins first: in a wave there is always one, and the counters need not be compared.
+        if self._presence.joins_due_at < inf or self._counters() != self._published:
+            due = min(
+                due, max(self._stated_at + STATE_EVERY_S, self._presence.joins_due_at if self._published else -inf)
+            )
         return due + STAGE_RULES[self.stage].state_spare_s
 
     def tick(self, now: float, at_ms: int, *, last: bool = False) -> list[Effect[T]]:
@@ -452,7 +455,7 @@ class RoomState(Generic[T]):
         account.shown += len(named)
         account.merged += more
         self._stated_at = now
-        self._told = self._counters()
+        self._published = self._counters()
         self._state_number += 1
         return self.counters(at_ms, liked.top if liked else (), tuple(named), more)
 

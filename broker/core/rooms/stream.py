@@ -122,7 +122,7 @@ class Stream(Generic[T]):
         return effects, tuple(left)
 
     def refused(self, record: Record[T], outcome: Outcome, detail: int) -> list[Effect[T]]:
-        """It could not be made durable: nobody was told of it, and all may try again."""
+        """Handle an event that could not be made durable: it was not published, and its senders may try again."""
         account = self._accounts[record.lane]
         account.admitted -= record.weight
         account.held -= record.weight

@@ -1,8 +1,8 @@
 """Deadlines of a hundred thousand connections without a timer for each.
 
-A ring of slots, one per ``slot_s``; an item waits in the slot of its due time and `expire` hands out the slots that
+A cycle of slots, one per ``slot_s``; an item waits in the slot of its due time and `expire` hands out the slots that
 have passed. A deadline that moves often (a heartbeat) is not moved on each sign of life: when its slot comes up the
-owner looks at the real deadline and adds the item again. Cost per item and turn of the ring: one set operation.
+owner checks the real deadline and adds the item again. Cost per item and turn of the wheel: one set operation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T", bound=Timed)
 
 
 class TimerWheel(Generic[T]):
-    """A ring of ``slots`` sets of items, each ``slot_s`` wide. Bounded by the number of items."""
+    """A wheel of ``slots`` sets of items, each ``slot_s`` wide. Bounded by the number of items."""
 
     __slots__ = ("_next", "_slot_s", "_slots")
 
@@ -38,7 +38,7 @@ class TimerWheel(Generic[T]):
         return sum(map(len, self._slots))
 
     def add(self, item: T, due: float) -> None:
-        """(Re)place ``item``; it comes out at most one slot late. A time beyond the ring comes out at its end."""
+        """(Re)place ``item``; it comes out at most one slot late. A time beyond the wheel comes out at its end."""
         slots, tick = self._slots, self._next
         if item.wheel_slot >= 0:
             del slots[item.wheel_slot][item]
