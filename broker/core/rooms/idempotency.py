@@ -14,12 +14,25 @@ ledger, where there is one, knows settled keys for longer and across restarts; t
 
 from __future__ import annotations
 
+from hashlib import sha256
 from math import inf
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from protocol.codes import ErrorCode, Outcome
+from protocol.frames import pack_body
+from protocol.messages import Post
+from protocol.payloads import GiftPayload
 
-__all__ = ["KEY_REUSED", "MAX_WAITING", "WINDOW_S", "IdempotencyTable", "OperationKey", "StoredResult"]
+__all__ = [
+    "KEY_REUSED",
+    "MAX_WAITING",
+    "WINDOW_S",
+    "IdempotencyTable",
+    "OperationKey",
+    "StoredResult",
+    "order_key",
+    "post_key",
+]
 
 T = TypeVar("T")
 
@@ -125,3 +138,24 @@ class IdempotencyTable(Generic[T]):
         self._old = self._young if in_time else {}
         self._young = {}
         self._turn_at = (self._turn_at if in_time else now) + self._window_s
+
+
+def post_key(user_id: str, post: Post) -> OperationKey | None:
+    """Return the key of a POST, None if its client gave none. The type is part of the name."""
+    if not post.client_msg_id:
+        return None
+    parts = "post", user_id, str(int(post.type)), post.client_msg_id
+    return OperationKey(parts, _fingerprint((post.payload,)))
+
+
+def order_key(payload: Any) -> OperationKey:
+    """Return the key of a gift: an order is one order, in every room and by every sender. Any: a GiftPayload's fields.
+
+    The display name is no part of what is bought: it may have changed when the platform repeats the order.
+    """
+    gift = GiftPayload(*payload)
+    return OperationKey(("order", gift.order_id), _fingerprint(gift._replace(name="")))
+
+
+def _fingerprint(content: tuple[Any, ...]) -> bytes:
+    return sha256(pack_body(content)).digest()[:8]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from math import ceil, inf
 from random import Random
 from typing import Any, Generic, Protocol, TypeVar
@@ -26,7 +25,7 @@ from broker.core.limits.rate_limit import Gcra
 from broker.core.rooms.accounts import RoomAccounts
 from broker.core.rooms.effects import Effect, End, Outcomes, PendingReply, Record, Reply, TickOut
 from broker.core.rooms.history import History, RecentDanmaku
-from broker.core.rooms.idempotency import OperationKey, StoredResult
+from broker.core.rooms.idempotency import OperationKey, StoredResult, order_key, post_key
 from broker.core.rooms.likes import LikeCounter
 from broker.core.rooms.policies import OverQuota, Policy
 from broker.core.rooms.presence import Presence
@@ -211,7 +210,7 @@ class RoomState(Generic[T]):
         return (Reply(ticket, Outcome.ACCEPTED, counted),)
 
     def _post_event(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
-        key = _key(author, post)
+        key = post_key(author.user_id, post)
         known = self._stream.known(key, ticket, now)
         if known is not None:
             return known
@@ -224,7 +223,7 @@ class RoomState(Generic[T]):
         return self._app_limit if author.role is Role.APP else self._staff_limit
 
     def _post_phase(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
-        key = _key(author, post)
+        key = post_key(author.user_id, post)
         known = self._stream.known(key, ticket, now)
         if known is not None:
             return known
@@ -237,7 +236,7 @@ class RoomState(Generic[T]):
 
     def _post_gift(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
         item: PaidItem[PendingReply[T]] = PaidItem.from_gift(post.payload, now)
-        key = _order_key(post.payload)
+        key = order_key(post.payload)
         known = self._stream.known(key, ticket, now)
         if known is not None:
             return known
@@ -253,7 +252,7 @@ class RoomState(Generic[T]):
         rule = self._rules.custom[post.type]
         key = None
         if rule.lane is not Lane.CHAT:
-            key = _key(author, post)
+            key = post_key(author.user_id, post)
             known = self._stream.known(key, ticket, now)
             if known is not None:
                 return known
@@ -575,27 +574,6 @@ def _entry(item: PendingDanmaku) -> TickEntry:
     else:
         payload = (item.text, item.style)
     return _new(TickEntry, (item.type, item.user_id, item.name, payload, item.count, item.senders))
-
-
-def _key(author: Author, post: Post) -> OperationKey | None:
-    """Return the idempotency key of a POST, None if its client gave none."""
-    if not post.client_msg_id:
-        return None
-    parts = "post", author.user_id, str(int(post.type)), post.client_msg_id
-    return OperationKey(parts, _fingerprint((post.payload,)))
-
-
-def _order_key(payload: Any) -> OperationKey:
-    """Return the idempotency key of a gift: an order is one order, in every room and by every sender.
-
-    The display name is no part of what is bought: it may have changed when the platform repeats the order.
-    """
-    gift = GiftPayload(*payload)
-    return OperationKey(("order", gift.order_id), _fingerprint(gift._replace(name="")))
-
-
-def _fingerprint(content: tuple[Any, ...]) -> bytes:
-    return sha256(pack_body(content)).digest()[:8]
 
 
 def _retry_ms(wait_s: float) -> int:
