@@ -25,6 +25,7 @@ from broker.net.http1 import Health
 from broker.net.protocol_detection import DetectorSettings, ProtocolDetector
 from broker.net.tls import server_context
 from broker.net.transport import Owner, Transport, TransportSettings
+from broker.net.websocket import LOOPBACK
 
 __all__ = ["Listener", "bind"]
 
@@ -212,7 +213,7 @@ def _tls(config: Config) -> ssl.SSLContext | None:
 
 
 def _origins(config: Config) -> frozenset[str]:
-    return frozenset({"*"} if config.development else config.link.allowed_origins)
+    return frozenset({LOOPBACK} if config.development else config.link.allowed_origins)
 
 
 async def bind(config: Config) -> list[socket.socket]:

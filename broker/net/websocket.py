@@ -28,6 +28,7 @@ from protocol.codes import CloseCode, Lane
 from protocol.frames import MAX_FRAME_BYTES
 
 __all__ = [
+    "LOOPBACK",
     "MAX_FRAGMENTS",
     "MAX_MESSAGE_BYTES",
     "Upgrade",
@@ -59,6 +60,13 @@ _IS_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==").fullmatch
 
 # ---- handshake
 
+LOOPBACK = "loopback"
+"""In place of origins: those of this machine, whatever their port."""
+_is_loopback = re.compile(rb"(?i)(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?").fullmatch
+_is_loopback_origin = re.compile(
+    rb"(?i)https?://(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?"
+).fullmatch
+
 BINARY_SUBPROTOCOL = b"roomcast.v1"
 JSON_SUBPROTOCOL = b"roomcast.json.v1"
 _SINGLE = (b"upgrade", b"sec-websocket-key", b"sec-websocket-version", b"origin")
@@ -82,8 +90,10 @@ def is_upgrade(request: HttpRequest) -> bool:
 def upgrade(request: HttpRequest, origins: frozenset[str]) -> Upgrade | HttpRefusal:
     """Judge a WebSocket handshake by RFC 6455 section 4.2.1, strictly.
 
-    ``origins``: web origins that may connect, compared exactly; "*" among them lets in all. A request without Origin
-    comes from no browser and passes. Without a subprotocol, ``?enc=json`` chooses JSON and anything else binary. The
+    ``origins``: web origins that may connect, compared exactly; "*" among them admits all. With `LOOPBACK` among them
+    (development mode, where any client may take any name) Host and Origin must be of this machine: no web page of
+    another site can use a local broker, and no proxy opens it to others. A request without Origin comes from no browser
+    and passes. Without a subprotocol, ``?enc=json`` chooses JSON and anything else binary. The
     response consists of fixed bytes and the accept token. About 8 us.
     """
     if request.method != b"GET" or request.version != b"1.1":
@@ -103,7 +113,10 @@ def upgrade(request: HttpRequest, origins: frozenset[str]) -> Upgrade | HttpRefu
     if not _IS_KEY(values.get(b"sec-websocket-key", [b""])[0]):
         return refuse(400, "Sec-WebSocket-Key is not 16 bytes in base64.")
     origin = values.get(b"origin")
-    if origin and "*" not in origins and origin[0].decode("latin-1") not in origins:
+    if LOOPBACK in origins:
+        if not _is_loopback(values.get(b"host", [b""])[0]) or (origin and not _is_loopback_origin(origin[0])):
+            return refuse(403, "In development mode only pages and clients of this machine connect; set auth.secret.")
+    elif origin and "*" not in origins and origin[0].decode("latin-1") not in origins:
         return refuse(403)
     subprotocol = b""
     json = False

@@ -71,7 +71,10 @@ async def test_a_page_joins_and_talks_over_its_own_websocket(tmp_path: Path) -> 
 
         async def hold(stream: trio.SocketStream) -> None:
             async with stream:
-                await stream.receive_some(4096)
+                if (await stream.receive_some(4096)).startswith(b"GET /page"):
+                    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nConnection: close\r\n\r\n"
+                    await stream.send_all(head + html.encode())
+                    return
                 await heard_it.wait()
                 await stream.send_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
 
@@ -81,11 +84,10 @@ async def test_a_page_joins_and_talks_over_its_own_websocket(tmp_path: Path) -> 
             html = PAGE
             for word, port in ports.items():
                 html = html.replace(word, str(port))
-            page = tmp_path / "page.html"
-            page.write_text(html, encoding="utf-8")
+            page = f"http://127.0.0.1:{ports['HOLD']}/page"
 
             async def look() -> None:
-                seen = await trio.to_thread.run_sync(dom, page.as_uri(), tmp_path / "profile")
+                seen = await trio.to_thread.run_sync(dom, page, tmp_path / "profile")
                 assert "<title>fate 0</title>" in seen
                 assert "来自浏览器" in seen.split("</script>")[1]
                 nursery.cancel_scope.cancel()

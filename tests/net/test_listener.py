@@ -19,6 +19,7 @@ from broker.net.listener import BACKOFF_MAX_S, Listener, bind
 from broker.net.poller import Poller
 from broker.net.protocol_detection import release_admission
 from broker.net.transport import Owner, Transport
+from broker.net.websocket import LOOPBACK
 from protocol.codes import CloseCode
 from tests.support.poller import RememberingOwner, descriptors, make_credentials, transport_settings
 
@@ -160,7 +161,7 @@ async def test_tls_files_of_the_configuration_are_used() -> None:
 
 
 async def test_without_a_secret_any_origin_may_connect_and_with_one_only_those_listed() -> None:
-    assert RunningListener(config()).listener.detector.origins == {"*"}
+    assert RunningListener(config()).listener.detector.origins == {LOOPBACK}
     origin = "https://live.example.com"
     strict = Config(auth=AuthConfig(secret="x" * 32), link=LinkConfig(allowed_origins=(origin,)))
     assert RunningListener(strict).listener.detector.origins == {origin}

@@ -15,6 +15,7 @@ from websockets.uri import parse_uri
 
 from broker.net.http1 import HttpRefusal, HttpRequest, read_head
 from broker.net.websocket import (
+    LOOPBACK,
     MAX_FRAGMENTS,
     MAX_MESSAGE_BYTES,
     QUICK_BYTES,
@@ -194,6 +195,29 @@ LOOK_ALIKES = [
     b"https://127.0.0.1",
     b"https://xn--lve-1ma.example.com",
 ]
+
+
+LOCAL = [b"localhost", b"LOCALHOST:7400", b"127.0.0.1:7400", b"127.9.8.7", b"[::1]:80"]
+FOREIGN = [
+    b"live.example.com", b"localhost.example.com", b"127.0.0.1.nip.io", b"10.0.0.1", b"[::2]:80", b"localhost@x",
+    b"", b"127.0.0.1:7400/x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("host", LOCAL)
+@pytest.mark.parametrize("page", [None, *LOCAL])
+def test_in_development_mode_this_machine_connects(host: bytes, page: bytes | None) -> None:
+    headers = {} if page is None else {"Origin": b"http://" + page}
+    assert isinstance(judged(request(Host=host, **headers), LOOPBACK), Upgrade)
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
+def test_in_development_mode_no_other_site_and_no_proxy_connects(foreign: bytes) -> None:
+    for headers in ({"Host": foreign}, {"Host": b"localhost", "Origin": b"http://" + foreign}):
+        refusal = judged(request(**headers), LOOPBACK)
+        assert isinstance(refusal, HttpRefusal)
+        assert refusal.status == 403
+    assert isinstance(judged(request(Host=b"localhost", Origin=b"null"), LOOPBACK), HttpRefusal)
 
 
 @pytest.mark.parametrize("origin", LOOK_ALIKES)

@@ -34,7 +34,7 @@ from tests.simulation.world import World
 
 __all__ = ["Actors", "Gift", "Reader", "Sent", "is_end"]
 
-URL, WEBSOCKET_URL = "roomcast://house:7400", "ws://house:7400/"
+URL, WEBSOCKET_URL = "roomcast://127.0.0.1:7400", "ws://127.0.0.1:7400/"
 ROOMS = ("lobby", "直播间")
 SIDE = "side-room"
 """Where one comes and goes, so that it falls idle in between."""

@@ -61,7 +61,7 @@ class SimListener(Listener):
     async def run(self, task_status: trio.TaskStatus[tuple[tuple[str, int], ...]] = trio.TASK_STATUS_IGNORED) -> None:
         self.is_open = True
         try:
-            task_status.started((("house", 7400),))
+            task_status.started((("127.0.0.1", 7400),))
             await trio.sleep_forever()
         finally:
             self.stop()

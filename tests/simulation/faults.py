@@ -1,4 +1,4 @@
-"""What a seed breaks, and how large its house is: every seed draws its own mixture.
+"""What a seed breaks, and how large its broker is: every seed draws its own mixture.
 
 A world in which everything fails all the time hides the faults that need a quiet hour first. So each kind of fault is
 absent from a third of the worlds, and the bounds of the broker (rings, queues, retention) are tiny in some of them
@@ -48,7 +48,7 @@ class Conditions(NamedTuple):
     """The code of one room fails: that room is closed, and goes on where it stood when somebody asks for it."""
     # the clock on the wall
     leaps: float
-    # the house
+    # the broker
     storm: int
     """Announcements that come all at once, some time."""
     history_entries: int
