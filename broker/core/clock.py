@@ -2,7 +2,7 @@
 
 Expiry, retention and token checks use Unix time, and a wall clock may be wrong for a while. `TrustedClock` follows the
 wall clock in small steps. When the wall clock leaps against monotonic time, the trusted time goes on as before; a leap
-that holds for `HOLD_S` is taken over. At the start the wall clock is compared with the newest time in the ledger.
+that holds for `HOLD_S` is taken over. At the start the wall clock is compared with the last trusted time.
 While they disagree nothing may be expired or removed (`distrust` names the reason).
 
 Pure: both clocks are arguments. Reading costs about 1 us. May be read from two threads: the state is one tuple.
@@ -37,7 +37,7 @@ class _State(NamedTuple):
 class TrustedClock:
     """Unix time that does not leap. ``wall_ms``: Unix milliseconds; ``monotonic``: seconds that never go back."""
 
-    __slots__ = ("_held_until", "_monotonic", "_newest_ms", "_state", "_stopped_s", "_wall_ms", "leaps")
+    __slots__ = ("_held_until", "_monotonic", "_state", "_stopped_s", "_wall_ms", "leaps")
 
     def __init__(self, wall_ms: Callable[[], int], monotonic: Callable[[], float]) -> None:
         self._wall_ms = wall_ms
@@ -45,17 +45,23 @@ class TrustedClock:
         self._state = _State(wall_ms(), monotonic())
         self._held_until = self._state.monotonic_s
         self._stopped_s = 0.0
-        self._newest_ms = 0
         self.leaps = 0
         """Leaps of the wall clock so far, returns included."""
 
     def start(self, newest_ms: int) -> None:
-        """Compare the wall clock with the newest time that the ledger knows; 0 = it knows none."""
+        """Compare the wall clock with the last trusted time that the ledger knows; 0 = it knows none.
+
+        A wall clock behind it has leapt back while the process was down: the time goes on from there. One far ahead may
+        be right after a long stop: it is followed, and nothing is expired or removed for a while.
+        """
         if not newest_ms:
             return
-        self._newest_ms = newest_ms
         self._stopped_s = (self.now_ms() - newest_ms) / 1000
-        if self._stopped_s > MAX_STOP_S:
+        if self._stopped_s < -TOLERANCE_S:
+            now = self._monotonic()
+            self._state = _State(newest_ms, now, self._stopped_s * 1000, now)
+            self.leaps += 1
+        elif self._stopped_s > MAX_STOP_S:
             self._held_until = self._monotonic() + min(self._stopped_s, MAX_START_HOLD_S)
 
     def now_ms(self) -> int:
@@ -77,12 +83,10 @@ class TrustedClock:
 
     def distrust(self) -> str:
         """Return why nothing may be expired or removed now; "" = it may."""
-        now_ms = self.now_ms()
+        self.now_ms()
         leap_ms = self._state.leap_ms
         if leap_ms is not None:
             return f"the wall clock has leapt by {leap_ms / 1000:.0f} s"
-        if now_ms < self._newest_ms - TOLERANCE_S * 1000:
-            return f"the wall clock is {(self._newest_ms - now_ms) / 1000:.0f} s behind the newest time in the ledger"
         if self._monotonic() < self._held_until:
-            return f"the wall clock is {self._stopped_s / 3600:.0f} h ahead of the newest time in the ledger"
+            return f"the wall clock is {self._stopped_s / 3600:.0f} h ahead of the last trusted time"
         return ""

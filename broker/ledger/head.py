@@ -18,7 +18,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Head", "HeadFile", "sync_path"]
+__all__ = ["Head", "HeadFile", "TrustedTimeFile", "sync_path"]
 
 _MARK = struct.Struct(">8sQQ32sI")
 _MAGIC = b"RMCHEAD1"
@@ -69,3 +69,26 @@ def sync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class TrustedTimeFile:
+    """The last time at which the clock was trusted, in a file of its own, Unix milliseconds.
+
+    Dates in the ledger cannot serve for this: a broker that was started under a wrong clock writes wrong dates.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> int:
+        """Return the time; 0 = there is none that can be read."""
+        try:
+            return max(0, int(self._path.read_text("ascii")))
+        except (OSError, ValueError):
+            return 0
+
+    def write(self, at_ms: int) -> None:
+        """Replace the time. OSError if the disk refuses; the old one stays."""
+        fresh = self._path.with_suffix(".new")
+        fresh.write_text(str(at_ms), "ascii")
+        fresh.replace(self._path)

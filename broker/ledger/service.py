@@ -25,7 +25,7 @@ import structlog
 import trio
 
 from broker.ledger.entries import Item, Key, LedgerRefused, LedgerResult, Submission, SubmitResult
-from broker.ledger.head import Head, HeadFile, sync_path
+from broker.ledger.head import Head, HeadFile, TrustedTimeFile, sync_path
 from broker.ledger.maintenance import Maintenance, Retention
 from broker.ledger.reader import Reader
 from broker.ledger.result_batch import ResultBatch
@@ -295,7 +295,8 @@ class Ledger:
             if isinstance(error, OSError):
                 raise LedgerRefused(f"{error.filename or self.path}: {error.strerror}") from error
             raise
-        self._on_newest(store.newest_ms())
+        trusted_time = TrustedTimeFile(self.directory / "ledger.time")
+        self._on_newest(trusted_time.read() or store.newest_ms())
         if not self._distrust():  # what expired while the process was down is not delivered any more
             for _ in range(MAX_START_STEPS):
                 if not maintenance.expire(self._unix_ms()):
@@ -303,6 +304,7 @@ class Ledger:
         log.info("ledger open", path=str(self.path), entries=store.head.seq, commits=store.head.batch)
         return Writer(
             store, marks, maintenance, self._deliver, pace=self._pace, unix_ms=self._unix_ms, distrust=self._distrust,
+            trusted_time=trusted_time,
             clock=self._clock,
         )  # fmt: skip
 

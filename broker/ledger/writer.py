@@ -14,15 +14,17 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from math import inf
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 import structlog
 
 from broker.ledger.entries import FailureKind, LedgerDamaged, LedgerError, LedgerResult, Repeated, Submission
-from broker.ledger.head import HeadFile
+from broker.ledger.head import HeadFile, TrustedTimeFile
 from broker.ledger.maintenance import Maintenance
 from broker.ledger.schema import failure_kind_of
 from broker.ledger.store import Store
@@ -30,6 +32,10 @@ from broker.ledger.store import Store
 __all__ = ["LedgerState", "LedgerStats", "Pace", "Waiting", "Writer"]
 
 log = structlog.get_logger("roomcast.ledger")
+
+
+TRUSTED_TIME_EVERY_S = 10.0
+"""How often the time of a trusted clock is kept for the next start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +141,7 @@ class Writer:
         pace: Pace,
         unix_ms: Callable[[], int],
         distrust: Callable[[], str] = lambda: "",
+        trusted_time: TrustedTimeFile | None = None,
         clock: Callable[[], float],
     ) -> None:
         self.queue: SimpleQueue[Waiting | None] = SimpleQueue()
@@ -150,6 +157,8 @@ class Writer:
         self._clock = clock
         self._distrust = distrust
         self._distrusted = ""
+        self._trusted_time = trusted_time
+        self._trusted_time_at = -inf
         self._trouble = FailureKind.IO_ERROR
         self._log_pages = 0
         self._retry_pause_s = pace.retry_first_s
@@ -347,6 +356,8 @@ class Writer:
                 elif self._distrusted and not why:
                     log.info("the clock is trusted again")
                 self._distrusted = why
+                if not why:
+                    self._keep_trusted_time(now)
                 if not why and self._maintenance.step(self._unix_ms()):
                     self._log_pages += pace.checkpoint_pages // 4
                     if is_idle:
@@ -364,6 +375,13 @@ class Writer:
             if now >= self._maintenance_logged_at + 60.0:
                 self._maintenance_logged_at = now
                 log.warning("ledger: maintenance has to wait", trouble=trouble.value, why=str(error))
+
+    def _keep_trusted_time(self, now: float) -> None:
+        """Remember every few seconds that the clock is trusted, for the next start."""
+        if self._trusted_time is not None and now >= self._trusted_time_at + TRUSTED_TIME_EVERY_S:
+            self._trusted_time_at = now
+            with suppress(OSError):  # a full disk shows in the commits; the old time stays
+                self._trusted_time.write(self._unix_ms())
 
     def _checkpoint(self) -> None:
         done = self._maintenance.checkpoint()
