@@ -1,11 +1,11 @@
-"""The numbers of the wire: lanes, opcodes, message types, outcomes, error codes and close codes.
+"""Numbers of the wire: lanes, opcodes, message types, outcomes, error codes and close codes.
 
-This file is the one registry. SPEC.md prints the same tables and a test holds the two together;
-clients in other languages generate their constants from here. Numbers are never reused.
+This file is the only registry. SPEC.md has the same tables and a test compares the two; clients in other languages
+generate their constants from here. Numbers are never reused.
 
-Errors and closes are two vocabularies. An *error code* says that one request failed while the link
-lives. A *close code* ends the link, and its range tells a client what to do next, so that a client
-that has never seen the code still behaves: see `ReconnectAdvice`.
+Error codes and close codes are different. An *error code* says that one request failed; the link stays open. A *close
+code* ends the link, and its range says what a client does next, so that a client behaves correctly after an unknown
+code too: see `ReconnectAdvice`.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ __all__ = [
 
 
 class Lane(IntEnum):
-    """Delivery class of a message; lower is more urgent. What may be lost, and how, follows from it alone."""
+    """Delivery class of a message; lower is more urgent. It alone decides whether and how a message may be dropped."""
 
     CONTROL = 0
-    """Joins, errors, moderation, room phases: never dropped while the link lives."""
+    """Joins, errors, moderation, room phases: never dropped while the link is open."""
     COMMERCE = 1
     """Sales, red packets, coupons, direct messages: never dropped, ordered, resumable."""
     PAID = 2
-    """Gifts and highlights: as commerce."""
+    """Gifts and highlights: as COMMERCE."""
     CHAT = 3
-    """Danmaku: merged, sampled or expired when there is too much, and always counted."""
+    """Danmaku: merged, sampled or expired under overload, and always counted."""
     AMBIENT = 4
-    """Likes, joins, counters: summed; the newest total wins."""
+    """Likes, joins, counters: summed; the newest total replaces older ones."""
 
 
 class Opcode(IntEnum):
@@ -72,7 +72,7 @@ class Opcode(IntEnum):
 
 
 class Codec(IntEnum):
-    """How a body is compressed (header flags, bits 0-3)."""
+    """Compression of a body (header flags, bits 0-3)."""
 
     PLAIN = 0
     LZ4 = 1
@@ -80,18 +80,18 @@ class Codec(IntEnum):
 
 
 class Feature(IntFlag):
-    """Bits both sides exchange in HELLO; the link uses what both have."""
+    """Bits that both sides exchange in HELLO; the link uses those that both have."""
 
     LZ4 = 1
     LZ4_DICT_1 = 2
     TICKET = 4
-    """The server gives a ticket, which is a token for coming back with."""
+    """The server issues tickets: tokens for reconnecting."""
     BATCH = 8
-    """The opcode BATCH is known."""
+    """The opcode BATCH is supported."""
 
 
 class Tier(IntEnum):
-    """Danmaku per second a viewer wants to see; the value is the budget (NIM publishes 20 as its reading limit)."""
+    """Most danmaku a second of a viewer; the value is the budget (NIM publishes 20 as its reading limit)."""
 
     FULL = 20
     MEDIUM = 10
@@ -99,7 +99,7 @@ class Tier(IntEnum):
 
 
 class Role(IntEnum):
-    """What a user is in a room, in rising order of rights; GUEST needs no login."""
+    """Role of a user in a room, in rising order of rights; GUEST needs no login."""
 
     GUEST = 0
     VIEWER = 1
@@ -112,7 +112,7 @@ class Role(IntEnum):
 
 
 class RoomPhase(IntEnum):
-    """Life of a room: a paused room refuses danmaku and likes, an ended one refuses everything."""
+    """Phase of a room: a paused room refuses danmaku and likes, an ended one refuses everything."""
 
     LIVE = 1
     PAUSED = 2
@@ -120,26 +120,26 @@ class RoomPhase(IntEnum):
 
 
 class Outcome(IntEnum):
-    """What became of one POST; every one of them is told to its sender in an ACK."""
+    """Result of one POST; the sender gets it in an ACK."""
 
     ACCEPTED = 0
     """Shown (danmaku, in the FULL tier), summed (likes) or published at an offset (lanes 0-2)."""
     MERGED = 1
     """Counted into an equal text of the same tick."""
     SAMPLED_OUT = 2
-    """Lost to the room's quota or the viewers' budget; the tick's account says so to everybody."""
+    """Not shown because of the room's quota or the viewers' budget; counted in the tick's account."""
     LIMITED = 3
     """Refused by a rate limit; detail = milliseconds to wait."""
     HELD = 4
     """Waits for a human review."""
     REJECTED = 5
-    """Refused for good; detail = an `ErrorCode`."""
+    """Refused finally; detail = an `ErrorCode`."""
     EXPIRED = 6
-    """Too old when its tick came: the broker was overloaded."""
+    """Too old at its tick because the broker was overloaded."""
 
 
 class LeaveReason(IntEnum):
-    """Why a link is no longer in a room."""
+    """Reason why a link is no longer in a room."""
 
     REQUESTED = 0
     ROOM_ENDED = 1
@@ -150,7 +150,7 @@ class LeaveReason(IntEnum):
 
 
 class MessageType(IntEnum):
-    """What a POST or an EVENT carries. 128 to 255 belong to the deployment's own registry."""
+    """Type of a message in a POST or an EVENT. 128 to 255 are the deployment's own."""
 
     DANMAKU = 1
     EMOTE = 2
@@ -167,48 +167,48 @@ CUSTOM_TYPE_MAX = 255
 
 
 class TypeRule(NamedTuple):
-    """The fixed rule of one message type."""
+    """Fixed rule of one message type."""
 
     lane: Lane
     max_bytes: int
     """Cap of the packed body of a POST of this type (type, client_msg_id and payload together)."""
     post_roles: frozenset[Role]
-    """Who may POST it; empty = the broker alone makes it."""
+    """Roles that may POST it; empty = only the broker makes it."""
 
 
-_EVERYBODY_WITH_A_NAME = frozenset({Role.VIEWER, Role.VIP, Role.MODERATOR, Role.ASSISTANT, Role.HOST, Role.APP})
+_LOGGED_IN = frozenset({Role.VIEWER, Role.VIP, Role.MODERATOR, Role.ASSISTANT, Role.HOST, Role.APP})
 _STAFF = frozenset({Role.MODERATOR, Role.ASSISTANT, Role.HOST, Role.APP})
-_DIRECTION = frozenset({Role.ASSISTANT, Role.HOST, Role.APP})
+_SENIOR_STAFF = frozenset({Role.ASSISTANT, Role.HOST, Role.APP})
 
 MESSAGE_TYPES: dict[int, TypeRule] = {
-    # 1 KiB of danmaku (Zego caps barrage at 1 KB), 4 KiB of anything else (goim's body cap). A payload of one
-    # number needs 512 all the same: the longest client_msg_id is 64 characters of 4 bytes, more in JSON.
-    MessageType.DANMAKU: TypeRule(Lane.CHAT, 1024, _EVERYBODY_WITH_A_NAME),
-    MessageType.EMOTE: TypeRule(Lane.CHAT, 1024, _EVERYBODY_WITH_A_NAME),
-    MessageType.LIKE: TypeRule(Lane.AMBIENT, 512, _EVERYBODY_WITH_A_NAME | {Role.GUEST}),
+    # 1 KiB for danmaku (Zego caps barrage at 1 KB), 4 KiB for the others (goim's body cap). 512 for a payload of one
+    # number, because the longest client_msg_id is 64 characters of 4 bytes, more in JSON.
+    MessageType.DANMAKU: TypeRule(Lane.CHAT, 1024, _LOGGED_IN),
+    MessageType.EMOTE: TypeRule(Lane.CHAT, 1024, _LOGGED_IN),
+    MessageType.LIKE: TypeRule(Lane.AMBIENT, 512, _LOGGED_IN | {Role.GUEST}),
     MessageType.ANNOUNCEMENT: TypeRule(Lane.CONTROL, 4096, _STAFF),
     MessageType.GIFT: TypeRule(Lane.PAID, 4096, frozenset({Role.APP})),
-    MessageType.ROOM_PHASE: TypeRule(Lane.CONTROL, 512, _DIRECTION),
+    MessageType.ROOM_PHASE: TypeRule(Lane.CONTROL, 512, _SENIOR_STAFF),
     MessageType.JOINED: TypeRule(Lane.AMBIENT, 4096, frozenset()),
     MessageType.MISSED: TypeRule(Lane.CONTROL, 4096, frozenset()),
 }
-"""Lane, size cap and senders of every built-in message type: the one table that every queue and policy asks."""
+"""Lane, size cap and senders of every built-in message type; every queue and policy uses this table."""
 
 
 class ErrorCode(IntEnum):
-    """One request failed; the link lives. 1xx the request is wrong, 2xx it is not allowed, 3xx not now."""
+    """Reason why one request failed; the link stays open. 1xx it is wrong, 2xx it is not allowed, 3xx not now."""
 
     BAD_FIELD = 101
-    """A field breaks its rule; the ERROR names both."""
+    """A field breaks its rule; the ERROR names field and rule."""
     UNKNOWN_TYPE = 102
     PAYLOAD_TOO_LARGE = 103
     NOT_JOINED = 104
     ALREADY_JOINED = 105
     OUT_OF_STATE = 106
-    """The frame is legal on the wire but not now, for example a second AUTH."""
+    """The request is valid but not allowed in the present state."""
     UNKNOWN_ROOM = 107
     KEY_REUSED = 108
-    """The same order id, client_msg_id or batch came before with other content; nothing has changed."""
+    """The order id, client_msg_id or batch was used before with other content; nothing has changed."""
 
     NOT_ALLOWED = 201
     """The role may not do this."""
@@ -219,28 +219,28 @@ class ErrorCode(IntEnum):
     ROOM_PAUSED = 205
     ROOM_ENDED = 206
     NOT_KEPT = 207
-    """This broker keeps nothing on a disk, and this cannot be promised without."""
+    """This broker has no ledger, which the request needs."""
 
     RATE_LIMITED = 301
     ROOM_FULL = 302
     OVERLOADED = 303
     TOO_MANY_ROOMS_OPEN = 304
-    """The broker holds as many rooms as it may."""
+    """The broker has as many rooms as it may."""
 
 
 class CloseCode(IntEnum):
-    """Why the link ends. 4000-4199 come back now, 4200-4399 with backoff, 4400-4599 do not come back.
+    """Reason why the link ends. 4000-4199 reconnect now, 4200-4399 with backoff, 4400-4599 never.
 
-    The numbers are valid WebSocket close codes as they are.
+    The numbers are valid WebSocket close codes.
     """
 
     GOING_AWAY = 4000
-    """The broker drains; the GOAWAY carries when and where to return."""
+    """The broker drains; the GOAWAY says when and where to reconnect."""
     SLOW_VIEWER = 4001
     """Lanes 0-2 did not fit this link's queue; resume from the last position."""
     HEARTBEAT_MISSED = 4002
     CLOSED_BY_PEER = 4003
-    """The other side ended the link without a reason."""
+    """The other side ended the connection without a reason."""
 
     OVERLOADED = 4200
     TOO_MANY_CONNECTIONS = 4201
@@ -252,26 +252,26 @@ class CloseCode(IntEnum):
     FLOODING = 4207
 
     BAD_FRAME = 4400
-    """Bytes that are no frame: length, reserved bits, truncated or trailing body."""
+    """Bytes that are not a frame: length, reserved bits, truncated or trailing body."""
     FRAME_TOO_LARGE = 4401
     BAD_BODY = 4402
-    """The body is not the msgpack array (or JSON) that its opcode demands, or breaks a decoding cap."""
+    """The body is not the msgpack array (or JSON) of its opcode, or exceeds a decoding cap."""
     BAD_COMPRESSION = 4403
     UNSUPPORTED_VERSION = 4404
     UNKNOWN_OPCODE = 4405
     OUT_OF_STATE = 4406
-    """A frame that this side may never send in this state, for example POST before AUTH."""
+    """The side may not send this frame in its state, for example POST before AUTH."""
     BAD_TRANSPORT = 4407
-    """The WebSocket layer was violated: RFC 6455, fragment flood, control flood, wrong message kind."""
+    """Violation of the WebSocket layer: RFC 6455, too many fragments or control frames, wrong kind of message."""
     AUTH_FAILED = 4408
     TOKEN_EXPIRED = 4409
     KICKED = 4410
     CLIENT_DONE = 4411
-    """The client said goodbye on purpose."""
+    """The client closed the link on purpose."""
 
 
 class ReconnectAdvice(Enum):
-    """What a close code's range tells the client."""
+    """Behaviour of a client after a close code."""
 
     NOW = "now"
     BACKOFF = "backoff"
@@ -279,10 +279,10 @@ class ReconnectAdvice(Enum):
 
 
 def reconnect_advice(code: int) -> ReconnectAdvice:
-    """Say what a client does after ``code``, known or not.
+    """Return what a client does after ``code``, known or not.
 
-    Codes outside 4000-4599 (a lost TCP connection, 1006, a proxy's 1011 ...) mean BACKOFF: not knowing
-    why is no reason to give up.
+    Codes outside 4000-4599 (a lost TCP connection, 1006, a proxy's 1011 ...) mean BACKOFF: an unknown reason must not
+    keep a client away.
     """
     if 4000 <= code < 4200:
         return ReconnectAdvice.NOW

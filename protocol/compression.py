@@ -1,8 +1,8 @@
-"""Compression of bodies: lz4 blocks with a raw-size cap and a versioned dictionary.
+"""Compression of bodies: lz4 blocks with a cap of the raw size and a versioned dictionary.
 
-Only the server's frames are compressed: a client's are small, and a decompressor reachable before authentication would
-be an attack surface. A compressed body is ``u32 raw size`` (big-endian) and one lz4 block. The dictionary makes small
-ticks shrink by 1.8 instead of 1.3; it never changes under one codec id.
+Only frames of the server are compressed: those of a client are small, and a decompressor before authentication would be
+an attack surface. A compressed body is ``u32 raw size`` (big-endian) and one lz4 block. With the dictionary small ticks
+shrink by 1.8 instead of 1.3; a codec id always has the same dictionary.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ _FRAMING = b"".join(
 
 DICTIONARY_1: Final[bytes] = _WORDS + _FRAMING + b"\x01\x90\x96\x01\xa8user-0\x91\xc0\x01\x90"
 """Dictionary 1: short reactions, questions and shopping terms, written for this project, with the msgpack bytes around
-them in a tick. It never changes under its number. The commonest pieces stand last: lz4 finds them cheaper there."""
+them in a tick. It never changes. The most frequent parts are last, where lz4 encodes them in fewer bytes."""
 
 MIN_COMPRESS_BYTES = 256
-"""Below this a block saves less than it costs to read."""
+"""Below this a block saves less time on the wire than its decompression takes."""
 
 _SIZE = struct.Struct("!I")
 _LZ4, _LZ4_DICT_1 = int(Feature.LZ4), int(Feature.LZ4_DICT_1)
 
 
 def best_codec(features: int) -> Codec:
-    """The codec for a link whose two sides share ``features`` (bits of `Feature`)."""
+    """Return the codec of a link whose two sides share ``features`` (bits of `Feature`)."""
     if features & _LZ4_DICT_1:
         return Codec.LZ4_DICT_1
     if features & _LZ4:
@@ -59,7 +59,7 @@ def best_codec(features: int) -> Codec:
 
 
 def compress(body: bytes, codec: Codec) -> bytes | None:
-    """Compress ``body``, or return None where that does not pay (small, or not smaller)."""
+    """Return ``body`` compressed, or None if it is small or would not get smaller."""
     if codec is Codec.PLAIN or len(body) < MIN_COMPRESS_BYTES:
         return None
     if codec is Codec.LZ4_DICT_1:
@@ -72,9 +72,9 @@ def compress(body: bytes, codec: Codec) -> bytes | None:
 
 
 def decompress(data: bytes | bytearray, codec: int) -> bytes:
-    """Undo `compress`; ``data`` is what follows the header.
+    """Decompress the body ``data`` of a frame.
 
-    The declared size is judged before anything is allocated, and the block must yield exactly that much.
+    The declared size is checked before anything is allocated, and the block must contain exactly that many bytes.
     Raises RemoteProtocolError BAD_COMPRESSION.
     """
     if len(data) <= _SIZE.size:

@@ -1,12 +1,12 @@
 """`Connection`: one end of one link, without I/O. Bytes in, events out; messages in, bytes out.
 
-Call `receive_data` with whatever arrived, then `next_event` until it returns `NEED_DATA`. Call `send` and write
-what it returns. The same object serves both ends, TCP and WebSocket, binary and JSON. How the bytes were cut on
-their way never matters: any split gives the same events and the same error at the same place.
+Call `receive_data` with the received bytes, then `next_event` until it returns `NEED_DATA`. Call `send` and write
+what it returns. The same class serves both ends, TCP and WebSocket, binary and JSON. How the network split the bytes
+has no effect: any split gives the same events and the same error at the same place.
 
-What a peer does wrong falls in two classes. A frame that is well formed but says something a field's rule
-forbids is *refused*: a server sees a `Refused` event, answers ERROR, and the link lives. Anything else ends
-the link: `RemoteProtocolError`, once raised, is raised for ever. No other exception leaves `next_event`.
+Errors of a peer are of two classes. A frame that is well formed but breaks the rule of a field is *refused*: a server
+gets a `Refused` event and answers ERROR, and the link stays open. Any other error ends the link: every later call of
+`next_event` raises the same `RemoteProtocolError`. `next_event` raises no other exception.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ class NeedData(Enum):
 
 
 NEED_DATA: Final = NeedData.NEED_DATA
-"""What `Connection.next_event` returns when only more bytes can help."""
+"""Result of `Connection.next_event` when it needs more bytes."""
 
 
 class Encoding(Enum):
-    """How bodies are written on this link."""
+    """Encoding of the bodies of a link."""
 
     BINARY = "binary"
     JSON = "json"
@@ -79,7 +79,7 @@ class Frame(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A client's frame that was well formed and broke a rule; answer it with an ERROR (or a REJECTED ack)."""
+    """Well-formed frame of a client that broke a rule; the server answers it with an ERROR (or a REJECTED ack)."""
 
     opcode: Opcode
     room: int
@@ -100,44 +100,44 @@ _header_words = struct.Struct("!4I").unpack_from
 _PLAIN_POST = VERSION << 24 | _POST
 """Second word of the header: version, flags 0, opcode."""
 _DANMAKU_TYPE = int(MessageType.DANMAKU)
-"""Second byte of the body: behind the array's length stands the type, which is a byte by itself."""
+"""Second byte of the body of a danmaku POST: the type, after the length of the array."""
 _DANMAKU_FRAME_BYTES = HEADER_BYTES + MESSAGE_TYPES[MessageType.DANMAKU].max_bytes
-_ALIKE = frozenset({VERSION << 24 | Opcode.HELLO, VERSION << 24 | Opcode.JOIN})
-"""The same word of frames that a wave of newcomers sends with the very same bytes."""
-_ALIKE_BYTES = 256
-_ALIKE_FRAMES = 1024
+_CACHEABLE = frozenset({VERSION << 24 | Opcode.HELLO, VERSION << 24 | Opcode.JOIN})
+"""The same word of frames that many clients send with equal bytes when they connect at once."""
+_CACHED_FRAME_BYTES = 256
+_CACHED_FRAMES = 1024
 _NOT_QUICK = (ValueError, TypeError, msgpack.UnpackException, RecursionError)
 _INDISPENSABLE = frozenset({Opcode.HELLO, Opcode.AUTH, Opcode.GOAWAY})
-"""A link cannot go on without these, so they are never merely refused."""
+"""Opcodes without which a link cannot continue: an error in one ends the link."""
 
 
 class Connection:
-    """State of one end of one link.
+    """Protocol state of one end of one link.
 
-    ``side`` is our own side. ``encoding`` is fixed by the WebSocket subprotocol before the first frame. Between
-    calls a connection holds at most one incomplete frame (on a server 4 KiB and a header, on a client 64 KiB),
-    provided that `next_event` was called until NEED_DATA.
+    ``side`` is the local side. The WebSocket subprotocol decides ``encoding`` before the first frame. Between calls
+    a connection holds at most one incomplete frame (on a server 4 KiB and a header, on a client 64 KiB), provided
+    that `next_event` was called until it returned NEED_DATA.
     """
 
-    __slots__ = ("_buffer", "_failure", "_position", "_texts", "encoding", "our_state", "peer_state", "side")
+    __slots__ = ("_buffer", "_failure", "_position", "_texts", "encoding", "local_state", "peer_state", "side")
 
     def __init__(self, side: Side, encoding: Encoding = Encoding.BINARY) -> None:
         self.side = side
         self.encoding = encoding
-        self.our_state = _SILENT
+        self.local_state = _SILENT
         self.peer_state = _SILENT
         self._buffer: bytes | bytearray = b""
-        # Where the next frame begins. Behind the end of the buffer: that much is still to be skipped.
+        # Start of the next frame. Beyond the end of the buffer: the difference is still to be skipped.
         self._position = 0
-        # Code and reason, not the exception: that would hold its traceback, and so this object, in a cycle.
+        # Code and reason, not the exception, whose traceback would hold this object in a cycle.
         self._failure: tuple[CloseCode, str] | None = None
-        # Values of the last text that are not yet judged; a fault of the text itself stands behind them.
+        # Values of the received texts that are not yet read; last, the error of a text that could not be parsed.
         self._texts: deque[Any] | None = None
 
     # ---- receiving
 
     def receive_data(self, data: bytes) -> None:
-        """Take bytes of a binary link, in any split. O(len(data)); nothing is judged before `next_event`."""
+        """Take bytes of a binary link, in any split. O(len(data)); `next_event` parses them."""
         if self.encoding is _JSON:
             self._fail(CloseCode.BAD_TRANSPORT, "this link carries text, not bytes")
         if self._failure is not None:
@@ -170,23 +170,23 @@ class Connection:
 
     @property
     def mid_frame(self) -> bool:
-        """Whether a frame has begun and not ended: the peer may not stop here, nor end a WebSocket message."""
+        """Whether the buffer ends inside a frame: the peer may not end a WebSocket message here."""
         return self._position != len(self._buffer)
 
     @property
     def buffered_bytes(self) -> int:
-        """Bytes that wait for the rest of their frame."""
+        """Bytes of the incomplete frame in the buffer."""
         return max(0, len(self._buffer) - self._position)
 
     @property
     def receive_buffer(self) -> bytes | bytearray:
-        """The buffer that holds `buffered_bytes`; to inspect, not to change."""
+        """Buffer with the `buffered_bytes`; for inspection only."""
         return self._buffer
 
     def next_event(self) -> Frame | Refused | NeedData:
         """Return the next frame, a refusal (server side only), or NEED_DATA.
 
-        Raises RemoteProtocolError when the peer broke the protocol; the link is then of no further use.
+        Raises RemoteProtocolError when the peer broke the protocol; the link cannot be used any more.
         """
         if self._failure is not None:
             raise RemoteProtocolError(*self._failure)
@@ -207,21 +207,21 @@ class Connection:
         if available <= 0:
             self._buffer, self._position = b"", -available
         elif position:
-            # Let go of what was read, or a large read would live on for the sake of its last few bytes.
+            # Free the bytes that were read: a few remaining ones must not keep a large buffer alive.
             self._buffer, self._position = bytes(buffer[position:]), 0
         return NEED_DATA
 
     def _fail(self, code: CloseCode, reason: str) -> None:
-        """Latch the peer's fault; the first one stays."""
+        """Store the error of the peer; later ones are ignored."""
         if self._failure is None:
             self._failure = (code, reason)
         self._buffer, self._position, self._texts = b"", 0, None
 
     def _quick_danmaku(self, buffer: bytes | bytearray, position: int, available: int) -> Frame | None:
-        """Read a whole, plain, unstyled danmaku at ``position``; None for anything else or anything odd.
+        """Read a complete, uncompressed, unstyled danmaku at ``position``; None for anything else.
 
-        A flood is made of these. What this accepts, `_read_binary` reads the same (a test holds them together),
-        three times slower.
+        Most frames of a busy room are of this kind. `_read_binary` gives the same result (a test compares them), three
+        times slower.
         """
         length, kind, room, sequence = _header_words(buffer, position)
         if kind != _PLAIN_POST or not HEADER_BYTES + 1 < length <= _DANMAKU_FRAME_BYTES or available < length:
@@ -255,15 +255,15 @@ class Connection:
         return _new(Frame, (_POST, _CONTROL, room, sequence, post))
 
     def _read_binary(self, buffer: bytes | bytearray, position: int, available: int) -> Frame | Refused | NeedData:
-        """Read the frame at ``position``, whose header is there.
+        """Read the frame at ``position``, whose header is complete.
 
-        All that the header says is judged before its body is waited for, so a frame that may not come now, or
-        is too large, costs no memory. A refused body is skipped as it comes.
+        The whole header is checked before the body is buffered, so a frame that is not allowed now, or is too large,
+        uses no memory. The body of a refused frame is skipped as it arrives.
         """
         if self.side is _SERVER:
-            alike = self._quick_alike(buffer, position, available)
-            if alike is not None:
-                return alike
+            cached = self._quick_cached(buffer, position, available)
+            if cached is not None:
+                return cached
         length, codec, lane, opcode, room, sequence = parse_header(buffer, position)
         state = self._next_state(opcode, lane, codec)
         if length > _CLIENT_FRAME_BYTES and self.side is _SERVER:
@@ -279,12 +279,12 @@ class Connection:
             body = decompress(body, codec)
         return self._finish(opcode, lane, room, sequence, unpack_body(body), len(body), state)
 
-    def _quick_alike(self, buffer: bytes | bytearray, position: int, available: int) -> Frame | None:
-        """Take a whole HELLO or JOIN whose bytes were read before, on this link or another; None for anything else."""
+    def _quick_cached(self, buffer: bytes | bytearray, position: int, available: int) -> Frame | None:
+        """Read a complete HELLO or JOIN whose bytes were read before, on any link; None for anything else."""
         length, kind, _, _ = _header_words(buffer, position)
-        if kind not in _ALIKE or not HEADER_BYTES < length <= _ALIKE_BYTES or available < length:
+        if kind not in _CACHEABLE or not HEADER_BYTES < length <= _CACHED_FRAME_BYTES or available < length:
             return None
-        frame = _read_alike(bytes(buffer[position : position + length]))
+        frame = _read_cached(bytes(buffer[position : position + length]))
         state = None if frame is None else _CLIENT_MOVES.get((self.peer_state, frame[0]))
         if state is None:
             return None
@@ -303,7 +303,7 @@ class Connection:
         return self._finish(opcode, lane, room, sequence, body, nbytes, state)
 
     def _next_state(self, opcode: Opcode, lane: Lane, codec: int) -> LinkState:
-        """Say where this frame moves the peer. Raises RemoteProtocolError if it may not be sent now, or not so."""
+        """Return the peer's state after this frame; RemoteProtocolError if opcode, lane or codec is not allowed now."""
         if self.side is _SERVER:
             state = _CLIENT_MOVES.get((self.peer_state, opcode))
             if state is None:
@@ -315,20 +315,20 @@ class Connection:
         if state is None:
             raise self._out_of_state(opcode)
         needed = ANSWERS.get(opcode)
-        if needed is not None and self.our_state not in needed:
+        if needed is not None and self.local_state not in needed:
             raise RemoteProtocolError(CloseCode.OUT_OF_STATE, f"{opcode.name} answers nothing")
         if lane not in OPCODE_LANES[opcode]:
             raise RemoteProtocolError(CloseCode.BAD_FRAME, f"{opcode.name} may not use lane {lane}")
         return state
 
     def _out_of_state(self, opcode: Opcode) -> RemoteProtocolError:
-        words = f"{opcode.name} may not be sent when {self.peer_state.value}"
-        return RemoteProtocolError(CloseCode.OUT_OF_STATE, words)
+        reason = f"{opcode.name} may not be sent when {self.peer_state.value}"
+        return RemoteProtocolError(CloseCode.OUT_OF_STATE, reason)
 
     def _finish(
         self, opcode: Opcode, lane: Lane, room: int, sequence: int, body: Any, nbytes: int, state: LinkState
     ) -> Frame | Refused:
-        """Judge the fields of a body and make the event."""
+        """Check the fields of a body and return its event."""
         try:
             if self.side is _CLIENT:
                 message = reader_of(_SERVER, opcode)(body)
@@ -345,7 +345,7 @@ class Connection:
         return _new(Frame, (opcode, lane, room, sequence, message))
 
     def _refuse_size(self, opcode: Opcode, room: int, sequence: int) -> Refused:
-        """Refuse a client's frame that is too large and keep the link, unless it cannot go on without that frame."""
+        """Refuse a client's frame that is too large; RemoteProtocolError if the link cannot continue without it."""
         rule = f"must be at most {MAX_CLIENT_BODY_BYTES} bytes"
         if opcode in _INDISPENSABLE:
             raise RemoteProtocolError(CloseCode.FRAME_TOO_LARGE, f"the body of {opcode.name} {rule}")
@@ -356,16 +356,16 @@ class Connection:
     def send(
         self, message: Message, room: int = 0, sequence: int = 0, lane: Lane | None = None, packed: bytes | None = None
     ) -> bytes:
-        """Frame one message, moving our state; returns the bytes to write (UTF-8 JSON on a JSON link).
+        """Frame one message, move the local state and return the bytes to write (UTF-8 JSON on a JSON link).
 
-        ``lane`` is needed for an EVENT only. ``packed``: the message's packed body, where the caller has it already.
-        Raises LocalProtocolError when our side or state forbids the message or its lane, or the frame would be too
-        large; the state is then unchanged. The fields are not judged: that is `check`.
+        ``lane`` is needed for an EVENT only. ``packed``: the packed body of the message, if the caller has it already.
+        Raises LocalProtocolError when the local side or state does not allow the message or its lane, or the frame
+        would be too large; the state is then unchanged. The fields are not checked: that is `check`.
         """
-        plan = _SENDING.get((self.side, self.our_state, type(message)))
-        if plan is None:
+        rule = _SEND_RULES.get((self.side, self.local_state, type(message)))
+        if rule is None:
             raise self._may_not_send(message)
-        opcode, state, needed, lanes, only_lane = plan
+        opcode, state, needed, lanes, only_lane = rule
         if needed is not None and self.peer_state not in needed:
             raise LocalProtocolError(f"{opcode.name} answers nothing")
         if lane is None:
@@ -378,19 +378,19 @@ class Connection:
             data = encode(message, room, sequence, lane, self.encoding)
         if len(data) > _CLIENT_FRAME_BYTES and self.side is _CLIENT and self.encoding is _BINARY:
             raise LocalProtocolError(f"the body of {opcode.name} is above {MAX_CLIENT_BODY_BYTES} bytes")
-        self.our_state = state
+        self.local_state = state
         return data
 
     def _may_not_send(self, message: Message) -> LocalProtocolError:
         opcode = opcode_of(message)
         if MESSAGE_KINDS.get((self.side, opcode)) is not type(message):
             return LocalProtocolError(f"{type(message).__name__} is not for the {self.side.name} to send")
-        return LocalProtocolError(f"{opcode.name} may not be sent when {self.our_state.value}")
+        return LocalProtocolError(f"{opcode.name} may not be sent when {self.local_state.value}")
 
     def check(self, message: Message) -> None:
-        """Judge one of our own messages by the peer's rules before it is sent.
+        """Check a message of the local side by the rules of the peer, before it is sent.
 
-        Raises LocalProtocolError naming the field and the rule. A client calls this for what its user gave it.
+        Raises LocalProtocolError naming the field and the rule. A client calls this for arguments of the application.
         """
         opcode = opcode_of(message)
         if MESSAGE_KINDS.get((self.side, opcode)) is not type(message):
@@ -409,12 +409,12 @@ class Connection:
             raise LocalProtocolError(f"{opcode.name}: must be at most {cap} bytes")
 
 
-@lru_cache(maxsize=_ALIKE_FRAMES)
-def _read_alike(frame: bytes) -> Frame | None:
-    """Read a whole HELLO or JOIN of a client, or None for what breaks a rule: `Connection` then says which.
+@lru_cache(maxsize=_CACHED_FRAMES)
+def _read_cached(frame: bytes) -> Frame | None:
+    """Read a complete HELLO or JOIN of a client; None if it breaks a rule, which `Connection` then reports.
 
-    Equal bytes are an equal frame, and who follows the same link sends the same bytes; so they are judged once. Never
-    for AUTH, whose bytes are a secret. Bounded by `_ALIKE_FRAMES` of `_ALIKE_BYTES`, the least used goes.
+    Clients of the same room send equal bytes, so each value is parsed once. Never used for AUTH, whose bytes are
+    secret. The cache holds at most `_CACHED_FRAMES` of `_CACHED_FRAME_BYTES` and drops the least recently used.
     """
     try:
         _, _, lane, opcode, room, sequence = parse_header(frame)
@@ -428,8 +428,8 @@ _CLIENT_MOVES, _SERVER_MOVES = TRANSITIONS[_CLIENT], TRANSITIONS[_SERVER]
 _CLIENT_LANES = frozenset({Lane.CONTROL})
 
 
-class _Sending(NamedTuple):
-    """What the tables say of sending one kind of message in one state."""
+class _SendRule(NamedTuple):
+    """Rules of the tables for sending one kind of message in one state."""
 
     opcode: Opcode
     state: LinkState
@@ -439,24 +439,24 @@ class _Sending(NamedTuple):
     only_lane: Lane | None
 
 
-def _sending() -> dict[tuple[Side, LinkState, type[Any]], _Sending]:
-    """The tables that `Connection.send` obeys as one: a message costs one look-up, a missing key is a refusal."""
+def _send_rules() -> dict[tuple[Side, LinkState, type[Any]], _SendRule]:
+    """Return the tables of `Connection.send` joined to one: one look-up a message; a missing key is not allowed."""
     found = {}
     for side, moves in TRANSITIONS.items():
         for (before, opcode), after in moves.items():
             lanes = _CLIENT_LANES if side is _CLIENT else OPCODE_LANES[opcode]
-            found[side, before, MESSAGE_KINDS[side, opcode]] = _Sending(
+            found[side, before, MESSAGE_KINDS[side, opcode]] = _SendRule(
                 opcode, after, ANSWERS.get(opcode) if side is _SERVER else None, lanes,
                 next(iter(lanes)) if len(lanes) == 1 else None,
             )  # fmt: skip
     return found
 
 
-_SENDING = _sending()
+_SEND_RULES = _send_rules()
 
 
 def _unread(payload: Any) -> Any:
-    """any: `check_payload` judges it, once the type is known."""
+    """any: `check_payload` checks it when the type is known."""
     return payload
 
 
@@ -464,15 +464,15 @@ _read_envelope = record(Post, (integer(1, 255), text(0, 64), _unread))
 
 
 def _read_post(body: Any, nbytes: int) -> Post:
-    """Read a POST with its payload typed (built-in types) or checked as a free value (custom ones)."""
+    """Read a POST; the payload becomes its record (built-in types) or is checked as a free value (custom ones)."""
     kind, client_msg_id, payload = _read_envelope(body)
     rule = MESSAGE_TYPES.get(kind)
     if rule is None:
         if kind < CUSTOM_TYPE_MIN:
             raise FieldError("is not known", "type", ErrorCode.UNKNOWN_TYPE)
     elif nbytes > rule.max_bytes:
-        words = f"must be at most {rule.max_bytes} bytes for {MessageType(kind).name}"
-        raise FieldError(words, "body", ErrorCode.PAYLOAD_TOO_LARGE)
+        reason = f"must be at most {rule.max_bytes} bytes for {MessageType(kind).name}"
+        raise FieldError(reason, "body", ErrorCode.PAYLOAD_TOO_LARGE)
     return _new(Post, (kind, client_msg_id, check_payload(kind, payload)))
 
 
@@ -484,10 +484,10 @@ def encode(
     encoding: Encoding = Encoding.BINARY,
     codec: Codec = Codec.PLAIN,
 ) -> bytes:
-    """Frame one message for any number of receivers: the same bytes serve every link of that encoding and codec.
+    """Frame one message for any number of receivers: every link of that encoding and codec gets the same bytes.
 
-    ``codec`` is used where it pays (see `compression.compress`) and only in binary; a client's frames are plain.
-    Raises LocalProtocolError when the frame would be too large. The fields are not judged.
+    ``codec`` is used where it makes the body smaller (see `compression.compress`) and only in binary; frames of a
+    client are plain. Raises LocalProtocolError when the frame would be too large. The fields are not checked.
     """
     opcode = opcode_of(message)
     if encoding is Encoding.JSON:

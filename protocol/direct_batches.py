@@ -1,9 +1,9 @@
-"""Batches of direct messages: a template, each recipient's values, and the parts of a batch. Used by both ends.
+"""Batches of direct messages: template, values of each recipient, and parts of a batch. Used by both ends.
 
 In a template, ``{name}`` in any string of the payload is replaced by the recipient's own value. A template is any value
 that a payload may be; there is no formatting language, and a field without a value is an error before the first message
 is sent. The sender cuts a batch into parts that fit a client's body; the broker fills a part for all its recipients
-before it sends the first message, so that an error in a part sends nothing of it.
+before it sends the first message, so that nothing of a part with an error is sent.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]{0,31})\}")
 
 
 class TemplateError(ValueError):
-    """A field of the template has no value; the message names it."""
+    """Error of a template field without a value; the message names the field."""
 
 
 # Any: payloads of custom types are any value that the wire carries.
@@ -64,7 +64,7 @@ def payload_for(kind: int, template: Any, values: Mapping[str, str]) -> Any:
     """Return the payload of type ``kind`` for a recipient with these values.
 
     Any: a template is a payload, and those of custom types are any value. Raises TemplateError for a missing value, and
-    FieldError (its field is a path below "payload") where what comes out is no payload of that type or too large.
+    FieldError (its field is a path below "payload") where the result is not a payload of that type or too large.
     """
     payload = check_payload(kind, fill(template, values))
     if len(pack_body((payload,))) - 1 > MAX_DIRECT_BYTES:
@@ -79,7 +79,7 @@ def payloads_of(message: SendDirect) -> list[tuple[str, Any]]:
     """
     kind = message.type
     if kind < CUSTOM_TYPE_MIN and kind != MessageType.ANNOUNCEMENT:
-        raise FieldError("must be ANNOUNCEMENT or a type of the deployment's own", "type")
+        raise FieldError("must be ANNOUNCEMENT or a custom type", "type")
     found = []
     for index, (user, own) in enumerate(message.values.items()):
         try:
@@ -96,7 +96,7 @@ def frames_of(
 ) -> Iterator[SendDirect]:
     """Cut a batch into parts that fit a client's body, each user in exactly one, in the given order.
 
-    The fields are not validated. LocalProtocolError if the template leaves no room for a recipient.
+    The fields are not checked. LocalProtocolError if template and values of one recipient exceed a body.
     """
     # A map of more than 15 entries has a head of 3 bytes instead of 1.
     room = MAX_CLIENT_BODY_BYTES - len(pack_body(SendDirect(batch, kind, template, {}, expires_s))) - 2

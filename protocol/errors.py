@@ -1,8 +1,8 @@
-"""What can go wrong on the wire, and whose fault it is.
+"""Exceptions of the protocol, by the side that caused them.
 
-`LocalProtocolError`: our side tried something the protocol forbids; a bug in the caller.
-`RemoteProtocolError`: the peer did; carries the close code to end the link with.
-Outcomes that are nobody's fault (rate limited, merged) are values, not exceptions.
+`LocalProtocolError`: the local side tried something that the protocol does not allow; a bug of the caller.
+`RemoteProtocolError`: the peer did; it contains the close code for the link.
+Outcomes that are not errors of a side (rate limited, merged) are values, not exceptions.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ __all__ = ["LocalProtocolError", "ProtocolError", "RemoteProtocolError"]
 
 
 class ProtocolError(Exception):
-    """Base of both kinds; decoding any bytes raises this or nothing."""
+    """Base of both; decoding raises no other exception, whatever the bytes."""
 
 
 class LocalProtocolError(ProtocolError):
-    """Our own side broke the protocol; the link's state is unchanged and nothing was sent."""
+    """Error of the local side; the state of the link is unchanged and nothing was sent."""
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer broke the protocol; end the link with ``code``.
+    """Error of the peer; the link is to be closed with ``code``.
 
-    ``reason`` is written by us (never the peer's bytes), so it is safe to log and to send back.
+    ``reason`` is a text of this package and contains no bytes of the peer, so it is safe to log and to send back.
     """
 
     def __init__(self, code: CloseCode, reason: str) -> None:

@@ -1,15 +1,15 @@
-"""Rules for the fields of a message body: what a value may be, said once and checked once.
+"""Rules for the fields of a message body: one description of each type, used by both ends.
 
 A rule is a callable that takes one decoded value (msgpack or JSON) and returns the value to keep (nested arrays
-become NamedTuples) or raises `FieldError` with the rule in words. Rules never see more than the decoding caps of
-`frames.unpack_body` let through, so each is linear in the size of its value.
+become NamedTuples) or raises `FieldError` with the rule in words. Values are within the decoding caps of
+`frames.unpack_body`, so each rule is linear in the size of its value.
 
-Good values are the hot path: a rule tests for them first and returns. Only a value that fails is looked at again,
-slowly, to say which field it was. The same rules judge our own messages before they are sent
-(`connection.Connection.check`), so they also take the IntEnums and NamedTuples that a caller naturally writes.
+Valid values are the hot path: a rule tests for them first and returns. Only a value that fails is checked again,
+slowly, to find the field. The same rules check local messages before they are sent (`connection.Connection.check`),
+so they also accept the IntEnums and NamedTuples of a caller.
 
-A rule's docstring begins with its type as SPEC.md writes it (`type_name`), so a test can hold the tables of the
-specification to the code.
+The docstring of a rule starts with its type as SPEC.md writes it (`type_name`), so that a test can compare the tables
+of the specification with the code.
 """
 
 from __future__ import annotations
@@ -43,28 +43,28 @@ __all__ = [
     "type_name",
 ]
 
-# A body is data from a stranger: `Any` below is "not yet checked".
+# The body of a message is untrusted: `Any` below means "not yet checked".
 Rule = Callable[[Any], Any]
 R = TypeVar("R", bound=tuple[Any, ...])
 
 MAX_DEPTH = 16
-"""Nesting of a free value (reliability practice: a parser that recurses needs a floor; 16 is far above use)."""
+"""Nesting of a free value: a recursive parser needs a bound, and 16 is far above what payloads use."""
 
 MAX_INT = 2**53 - 1
 """Integers stay within what a JavaScript number holds safely (`Number.MAX_SAFE_INTEGER`)."""
 
 RECORDS: dict[type[Any], tuple[str, ...]] = {}
-"""The types of the fields of every record that `record` has described: a few dozen, made when modules load."""
+"""Types of the fields of every record made by `record`: a few dozen, filled when modules are imported."""
 
 _MIN_FREE_INT, _MAX_FREE_INT = -(2**63), 2**64 - 1
 _new = tuple.__new__
 
 
 class FieldError(Exception):
-    """A field breaks its rule.
+    """Error of a field that breaks its rule.
 
-    ``field`` is the dotted path and ``rule`` the rule in words; both are ours, never the peer's bytes. ``code``
-    is what an ERROR says of it.
+    ``field`` is the dotted path and ``rule`` the rule in words; neither contains bytes of the peer. ``code`` is the
+    code of an ERROR about it.
     """
 
     def __init__(self, rule: str, field: str = "", code: ErrorCode = ErrorCode.BAD_FIELD) -> None:
@@ -75,12 +75,12 @@ class FieldError(Exception):
 
 
 def type_name(rule: Rule) -> str:
-    """The type that ``rule`` takes, in the words of SPEC.md: ``integer 0..255``, ``array of 0..64 text 1..255``."""
+    """Return the type of ``rule`` as SPEC.md writes it: ``integer 0..255``, ``array of 0..64 text 1..255``."""
     return (rule.__doc__ or "").partition(":")[0]
 
 
 def integer(low: int, high: int = MAX_INT) -> Rule:
-    """An integer (not a boolean) in ``low``..``high``, both included."""
+    """Return the rule of an integer (not a boolean) in ``low``..``high``, both included."""
     rule = f"must be an integer from {low} to {high}"
 
     def check(value: Any) -> int:
@@ -106,11 +106,11 @@ _FORBIDDEN_IN_LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800
 
 
 def text(low: int, high: int, *, lines: bool = False) -> Rule:
-    """A string of ``low``..``high`` code points without control characters.
+    """Return the rule of a string of ``low``..``high`` code points without control characters.
 
     Refused: C0, DEL, C1, the line and paragraph separators (U+2028, U+2029) and lone surrogates, because all of
     these break logs, lines of JSON or terminals. ``lines`` allows line feed and tab. Format characters (joiners
-    of emoji) and odd spaces are allowed.
+    of emoji) and unusual spaces are allowed.
     """
     rule = f"must be a string of {low} to {high} characters"
     forbidden = (_FORBIDDEN_IN_LINES if lines else _FORBIDDEN).search
@@ -127,7 +127,7 @@ def text(low: int, high: int, *, lines: bool = False) -> Rule:
 
 
 def characters(high: int, max_bytes: int, *, lines: bool = False) -> Rule:
-    """A string that people see: 1..``high`` grapheme clusters, at most ``max_bytes`` of UTF-8, not blank.
+    """Return the rule of a visible text: 1..``high`` grapheme clusters, at most ``max_bytes`` of UTF-8, not blank.
 
     The characters that `text` refuses are refused here too.
     """
@@ -155,7 +155,7 @@ def characters(high: int, max_bytes: int, *, lines: bool = False) -> Rule:
 
 
 def member_of(kind: type[IntEnum]) -> Rule:
-    """The number of a member of ``kind``; returns the member."""
+    """Return the rule of the number of a member of ``kind``; its result is the member."""
     members = {int(member): member for member in kind}
     find = members.get
     rule = "must be one of " + ", ".join(f"{m.value} ({m.name})" for m in kind)
@@ -172,7 +172,7 @@ def member_of(kind: type[IntEnum]) -> Rule:
 
 
 def optional(rule: Rule) -> Rule:
-    """Nil, or what ``rule`` takes."""
+    """Return the rule of nil or a value of ``rule``."""
 
     def check(value: Any) -> Any:
         return None if value is None else rule(value)
@@ -182,12 +182,12 @@ def optional(rule: Rule) -> Rule:
 
 
 def array_of(rule: Rule, high: int) -> Rule:
-    """An array of at most ``high`` elements, each by ``rule``; returns a tuple."""
-    words = f"must be an array of at most {high} elements"
+    """Return the rule of an array of at most ``high`` elements of ``rule``; its result is a tuple."""
+    description = f"must be an array of at most {high} elements"
 
     def check(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, (tuple, list)) or len(value) > high:
-            raise FieldError(words)
+            raise FieldError(description)
         if not value:
             return ()
         try:
@@ -200,12 +200,15 @@ def array_of(rule: Rule, high: int) -> Rule:
 
 
 def map_of(key_rule: Rule, value_rule: Rule, high: int) -> Rule:
-    """A map of at most ``high`` entries; returns a dict in the given order. Errors name an entry by its place."""
-    words = f"must be a map of at most {high} entries"
+    """Return the rule of a map of at most ``high`` entries; its result is a dict in the given order.
+
+    Errors name an entry by its index.
+    """
+    description = f"must be a map of at most {high} entries"
 
     def check(value: Any) -> dict[Any, Any]:
         if not isinstance(value, dict) or len(value) > high:
-            raise FieldError(words)
+            raise FieldError(description)
         return {
             _located(key_rule, key, f"[{index}]"): _located(value_rule, each, f"[{index}]")
             for index, (key, each) in enumerate(value.items())
@@ -216,15 +219,15 @@ def map_of(key_rule: Rule, value_rule: Rule, high: int) -> Rule:
 
 
 def record(kind: type[R], rules: tuple[Rule, ...]) -> Callable[[Any], R]:
-    """An array with one element per field of the NamedTuple ``kind``; extra trailing elements are ignored.
+    """Return the rule of an array with one element per field of the NamedTuple ``kind``.
 
-    Also takes an object with the fields' names, where names that are not known are ignored in the same way.
-    Absent trailing fields with a default take it.
+    Additional elements at the end are ignored. An object with the names of the fields is accepted too, and unknown
+    names are ignored. Absent fields at the end get their default.
     """
     names: tuple[str, ...] = kind._fields  # type: ignore[attr-defined]
     defaults: dict[str, Any] = kind._field_defaults  # type: ignore[attr-defined]
     width, required = len(names), len(names) - len(defaults)
-    words = f"must be an array of {width} fields"
+    description = f"must be an array of {width} fields"
     assert len(rules) == width, kind
 
     def check(value: Any) -> R:
@@ -236,13 +239,13 @@ def record(kind: type[R], rules: tuple[Rule, ...]) -> Callable[[Any], R]:
         return read_slowly(value)
 
     def read_slowly(value: Any) -> R:
-        """What `check` does to a whole array of good fields, for anything else, and with paths in its errors."""
+        """Read what is not a complete array of valid fields; errors have the path of the field."""
         if isinstance(value, (tuple, list)):
             given = dict(zip(names, value, strict=False))
         elif isinstance(value, dict):
             given = value
         else:
-            raise FieldError(words)
+            raise FieldError(description)
         for name in names[:required]:
             if name not in given:
                 raise FieldError("is required", name)
@@ -260,7 +263,7 @@ def record(kind: type[R], rules: tuple[Rule, ...]) -> Callable[[Any], R]:
 
 
 def _located(rule: Rule, value: Any, name: str) -> Any:
-    """Apply ``rule`` to the part of a value called ``name``, and put that before the path of its error."""
+    """Apply ``rule`` to the part of a value called ``name``, which becomes the first part of an error's path."""
     try:
         return rule(value)
     except FieldError as error:
@@ -282,7 +285,7 @@ def any_value(value: Any) -> Any:
 
 
 def _check_free(values: Iterable[Any], depth: int) -> None:
-    """Judge the elements of one array or map, which may hold ``depth`` further levels."""
+    """Check the elements of one array or map, which may contain ``depth`` further levels."""
     for value in values:
         kind = type(value)
         if kind is str or value is None or kind is bool:

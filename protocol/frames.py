@@ -1,10 +1,10 @@
-"""Frames: a 16-byte header, a body of one msgpack array, and nothing that allocates more than the caps say.
+"""Frames: a 16-byte header and a body of one msgpack array, decoded within fixed caps.
 
-Header, big-endian: ``u32 length`` of the whole frame, ``u8 version``, ``u8 flags`` (bits 0-3 codec, 4-6 lane,
-7 zero), ``u16 opcode``, ``u32 room``, ``u32 sequence``. The first byte of a link is therefore 0x00, which no
-HTTP request, TLS record or PROXY header starts with.
+Header, big-endian: ``u32 length`` of the whole frame, ``u8 version``, ``u8 flags`` (bits 0-3 codec, 4-6 lane, 7 zero),
+``u16 opcode``, ``u32 room``, ``u32 sequence``. The first byte of a link is therefore 0x00, which no HTTP request, TLS
+record or PROXY header starts with.
 
-This module knows bytes; it does not know which messages exist (`messages`) or when they may come (`state`).
+This module handles bytes; `messages` defines the bodies and `state` when each may be sent.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ __all__ = [
 
 HEADER_BYTES = 16
 MAX_FRAME_BYTES = 64 * 1024
-"""Centrifugo's message cap; also what one slow link may hold up at most before its next frame."""
+"""Largest frame (Centrifugo's message cap); a link finishes one of this size before its next frame."""
 MAX_BODY_BYTES = MAX_FRAME_BYTES - HEADER_BYTES
 """Cap of a body before and after decompression."""
 MAX_CLIENT_BODY_BYTES = 4096
-"""Cap of a body sent by a client (goim's body cap); a larger POST is refused, the link lives."""
+"""Cap of a body sent by a client (goim's body cap); a larger POST is refused and the link stays open."""
 
 MAX_ITEMS = 1024
-"""Elements of one array or map."""
+"""Most elements of one array or map."""
 
 _HEADER = struct.Struct("!IBBHII")
 header_fields = _HEADER.unpack_from
-"""The six raw numbers of the header at an offset; `parse_header` is what judges them."""
+"""Return the six raw numbers of the header at an offset; `parse_header` checks them."""
 _pack_header = _HEADER.pack
 _packer = msgpack.Packer(autoreset=True)
 
 
 class Header(NamedTuple):
-    """The parsed 16 bytes; ``opcode`` and ``codec`` are known, ``lane`` is 0-4."""
+    """Checked fields of a header."""
 
     length: int
     codec: int
@@ -63,19 +63,19 @@ class Header(NamedTuple):
 
 _OPCODES: dict[int, Opcode] = {int(opcode): opcode for opcode in Opcode}
 _FLAGS: dict[int, tuple[int, Lane]] = {lane << 4 | codec: (int(codec), lane) for lane in Lane for codec in Codec}
-"""Codec and lane of every legal flags byte; what is missing has a reserved bit, lane or codec."""
+"""Codec and lane of every valid flags byte; a missing one has a reserved bit, lane or codec."""
 _new = tuple.__new__
 
 
 def parse_header(data: bytes | bytearray | memoryview, offset: int = 0) -> Header:
-    """Read the header at ``offset``; the caller has made sure that 16 bytes are there.
+    """Read and check the header at ``offset``, where ``data`` must have 16 bytes.
 
-    Raises RemoteProtocolError: BAD_FRAME, FRAME_TOO_LARGE, UNSUPPORTED_VERSION, UNKNOWN_OPCODE. The length
-    is judged here, before a single byte of body is waited for.
+    Raises RemoteProtocolError: BAD_FRAME, FRAME_TOO_LARGE, UNSUPPORTED_VERSION, UNKNOWN_OPCODE. The length is checked
+    here, before any byte of the body is buffered.
     """
     length, version, flags, number, room, sequence = header_fields(data, offset)
     if version != VERSION:
-        raise RemoteProtocolError(CloseCode.UNSUPPORTED_VERSION, f"this link speaks version {VERSION}")
+        raise RemoteProtocolError(CloseCode.UNSUPPORTED_VERSION, f"this link uses version {VERSION}")
     if length < HEADER_BYTES:
         raise RemoteProtocolError(CloseCode.BAD_FRAME, "length is below the header's 16 bytes")
     if length > MAX_FRAME_BYTES:
@@ -90,10 +90,10 @@ def parse_header(data: bytes | bytearray | memoryview, offset: int = 0) -> Heade
 
 
 def build_frame(opcode: int, lane: int, room: int, sequence: int, body: bytes, codec: int = Codec.PLAIN) -> bytes:
-    """Put a header before ``body`` (already packed, and compressed if ``codec`` says so).
+    """Return a frame of ``body``, which is packed and, with a ``codec``, compressed.
 
-    ``sequence`` is written modulo 2**32: a room's offsets and ticks may grow for ever.
-    Raises LocalProtocolError when the frame would be over MAX_FRAME_BYTES.
+    ``sequence`` is written modulo 2**32: offsets and tick numbers of a room may be larger. Raises LocalProtocolError
+    when the frame would be larger than MAX_FRAME_BYTES.
     """
     length = HEADER_BYTES + len(body)
     if length > MAX_FRAME_BYTES:
@@ -102,7 +102,7 @@ def build_frame(opcode: int, lane: int, room: int, sequence: int, body: bytes, c
 
 
 def pack_body(body: tuple[Any, ...]) -> bytes:
-    """Pack one body. A NamedTuple packs as its array; IntEnums as their numbers."""
+    """Pack one body as msgpack: a NamedTuple as its array, an IntEnum as its number."""
     packed: bytes = _packer.pack(body)
     return packed
 
@@ -121,13 +121,12 @@ def _unique_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
 
 
 def unpack_body(data: bytes | bytearray | memoryview) -> tuple[Any, ...]:
-    """Decode one body into nested tuples (maps become dicts).
+    """Decode one body into nested tuples and dicts.
 
-    Caps: MAX_ITEMS elements an array or map; no extension types, no timestamps, no duplicate keys, UTF-8
-    without surrogates. Depth is bounded by the decoder's stack (1,024 levels) and, for free values, by
-    `fields.any_value`; a declared size allocates at most MAX_ITEMS pointers a level, so 8 MiB for a moment
-    in the worst body, and that body is refused. Linear in ``data``.
-    Raises RemoteProtocolError BAD_BODY.
+    Caps: MAX_ITEMS elements an array or map; no extension types, no timestamps, no duplicate keys, UTF-8 without
+    surrogates. The decoder's stack bounds the depth (1,024 levels), and `fields.any_value` that of free values. A
+    declared size allocates at most MAX_ITEMS pointers a level: 8 MiB temporarily for the worst body, which is refused.
+    Linear in ``data``. Raises RemoteProtocolError BAD_BODY.
     """
     try:
         body = msgpack.unpackb(

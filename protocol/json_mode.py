@@ -1,11 +1,11 @@
 """JSON text mode: the same messages as readable objects, for browsers' consoles, curl and tests.
 
-``{"op": "JOIN", "lane": 0, "room": 0, "seq": 1, "body": {"room_name": "lobby", "tier": 20}}``; several frames
-may share one text message as an array. Bodies are objects with the fields' names; an array in field order
-is read too. Free values (payloads) keep the form they have in msgpack: arrays, not objects.
+``{"op": "JOIN", "lane": 0, "room": 0, "seq": 1, "body": {"room_name": "lobby", "tier": 20}}``; a text message with an
+array contains several frames. Bodies are objects with the names of the fields; an array in field order is read too.
+Free values (payloads) have the same form as in msgpack: arrays, not objects.
 
-Parsing is in two steps, so that a fault in the third frame of a text does not eat the first two: `parse` judges
-the text as JSON and its caps, `read_frame` judges one object of it as a frame.
+Parsing has two steps, so that an error in the third frame of a text does not affect the first two: `parse` checks the
+text as JSON within its caps, `read_frame` checks one object of it as a frame.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ __all__ = [
 ]
 
 MAX_CLIENT_TEXT_BYTES = MAX_FRAME_BYTES
-"""UTF-8 bytes of one text message from a client."""
+"""Most UTF-8 bytes of one text message from a client."""
 MAX_SERVER_TEXT_BYTES = 16 * MAX_FRAME_BYTES
-"""The same from a server. Field names make a small record up to 11 times longer than msgpack does, so every
-body that fits a binary frame fits a text."""
+"""The same from a server. The names of fields make a small record up to 11 times longer than in msgpack, so every body
+that fits a binary frame fits a text."""
 MAX_TEXT_DEPTH = 32
-"""Nesting of a whole text: a free value's 16 and what stands around it, with room to spare."""
+"""Nesting of a whole text: 16 of a free value, those of the frame around it, and a reserve."""
 
 _FRAME_KEYS = frozenset({"op", "lane", "room", "seq", "body"})
 _LANES = tuple(Lane)
 _UINT32 = 0xFFFF_FFFF
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _measure = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-"""Takes infinity too (1e999 is JSON): that is for the rule of its field to refuse, as in msgpack."""
+"""Accepts infinity too (1e999 is JSON): the rule of its field refuses it, as in msgpack."""
 
 
 class JsonFrame(NamedTuple):
-    """One parsed object; ``body`` is not yet read. ``nbytes``: UTF-8 bytes of the body as compact JSON."""
+    """Parsed object of a frame; ``body`` is not yet checked. ``nbytes``: UTF-8 bytes of the body as compact JSON."""
 
     opcode: Opcode
     lane: Lane
@@ -55,7 +55,7 @@ class JsonFrame(NamedTuple):
 
 
 def dump(opcode: Opcode, lane: Lane, room: int, sequence: int, message: tuple[Any, ...]) -> bytes:
-    """Write one frame as UTF-8 JSON. Raises LocalProtocolError above MAX_SERVER_TEXT_BYTES."""
+    """Return one frame as UTF-8 JSON. Raises LocalProtocolError above MAX_SERVER_TEXT_BYTES."""
     fields = {"op": opcode.name, "lane": int(lane), "room": room, "seq": sequence & _UINT32, "body": _named(message)}
     data = _encode(fields).encode()
     if len(data) > MAX_SERVER_TEXT_BYTES:
@@ -64,7 +64,7 @@ def dump(opcode: Opcode, lane: Lane, room: int, sequence: int, message: tuple[An
 
 
 def _named(value: Any) -> Any:
-    """Give records their fields' names; a free value stays as it is, and its tuples become arrays."""
+    """Turn records into objects with the names of their fields; a free value is kept, with arrays for tuples."""
     names = getattr(value, "_fields", None)
     if names is not None:
         return {n: each if n == "payload" else _named(each) for n, each in zip(names, value, strict=True)}
@@ -74,12 +74,12 @@ def _named(value: Any) -> Any:
 
 
 def parse(data: str, max_bytes: int = MAX_CLIENT_TEXT_BYTES) -> list[Any]:
-    """Read one text message into the values that should be frames (see `read_frame`); arrays become tuples.
+    """Parse one text message into values for `read_frame`; arrays become tuples.
 
-    Caps, as in the binary encoding: ``max_bytes`` of UTF-8, MAX_ITEMS elements an array or object, no key twice,
+    Caps, as in the binary encoding: ``max_bytes`` of UTF-8, MAX_ITEMS elements an array or object, no duplicate keys,
     no NaN, no lone surrogates; and MAX_TEXT_DEPTH. Raises RemoteProtocolError: FRAME_TOO_LARGE, BAD_BODY.
     """
-    # A character is at least a byte: the first test spares us the encoding of a hopeless text.
+    # A character is at least a byte: the first test avoids encoding a text that is too long in any case.
     if len(data) > max_bytes or (not data.isascii() and len(data.encode("utf-8", "replace")) > max_bytes):
         raise RemoteProtocolError(CloseCode.FRAME_TOO_LARGE, f"text is above {max_bytes} bytes")
     try:
@@ -89,12 +89,12 @@ def parse(data: str, max_bytes: int = MAX_CLIENT_TEXT_BYTES) -> list[Any]:
         raise RemoteProtocolError(CloseCode.BAD_BODY, "text is not JSON within its caps") from error
     found = list(frames) if type(frames) is tuple else [frames]
     if not found:
-        raise RemoteProtocolError(CloseCode.BAD_BODY, "text holds no frame")
+        raise RemoteProtocolError(CloseCode.BAD_BODY, "text contains no frame")
     return found
 
 
 def read_frame(value: Any) -> JsonFrame:
-    """Judge one value of a text as a frame. Raises RemoteProtocolError: BAD_FRAME, UNKNOWN_OPCODE, BAD_BODY."""
+    """Check one value of a text as a frame. Raises RemoteProtocolError: BAD_FRAME, UNKNOWN_OPCODE, BAD_BODY."""
     if type(value) is not dict:
         raise RemoteProtocolError(CloseCode.BAD_FRAME, "a frame is a JSON object")
     if not value.keys() <= _FRAME_KEYS:
@@ -118,7 +118,7 @@ def read_frame(value: Any) -> JsonFrame:
 
 
 def _frozen(value: Any, depth: int) -> Any:
-    """Turn arrays into tuples, as msgpack's are, and judge length and depth on the way."""
+    """Turn arrays into tuples, as msgpack does, and check length and depth."""
     if type(value) is list:
         if not depth or len(value) > MAX_ITEMS:
             raise ValueError("an array is too long or too deep")

@@ -1,11 +1,11 @@
-"""The messages of the wire: one NamedTuple per body, whose field order *is* the msgpack array.
+"""Messages of the wire: one NamedTuple per body, whose field order *is* the msgpack array.
 
-A message is packed as it stands and read back through the rule table below, so there is one
-description of each body for both encodings (binary and JSON), both directions and the specification.
-Fields are only ever appended, with a default: an older reader ignores what it does not know.
+A message is packed as it is and read through the rule table below, so there is one description of each body for both
+encodings (binary and JSON), both directions and the specification. New fields are only appended, with a default: an
+older reader ignores unknown ones.
 
-Field units: ``*_ms`` milliseconds; ``at_ms``, ``server_ms``, ``expires_at_ms`` Unix milliseconds;
-``price_cents`` integer cents. Text is counted in Unicode code points.
+Field units: ``*_ms`` milliseconds; ``at_ms``, ``server_ms``, ``expires_at_ms`` Unix milliseconds; ``price_cents``
+integer cents. The length of a text is counted in Unicode code points.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ MAX_EXPIRY_S = 31_536_000
 
 
 class Side(IntEnum):
-    """Which end of a link speaks."""
+    """End of a link that sends a message."""
 
     CLIENT = 1
     SERVER = 2
@@ -115,7 +115,7 @@ class Side(IntEnum):
 
 
 class Account(NamedTuple):
-    """What became of the messages of one lane: ``admitted`` is always the sum of the other five."""
+    """Counts of the messages of one lane by result: ``admitted`` is always the sum of the other five."""
 
     admitted: int = 0
     shown: int = 0
@@ -126,10 +126,10 @@ class Account(NamedTuple):
 
 
 class AckResult(NamedTuple):
-    """Fate of the POST that had ``sequence``.
+    """Result of the POST with ``sequence``.
 
     ``detail``: milliseconds to wait (LIMITED), an ErrorCode (REJECTED), the event's offset (ACCEPTED on
-    lanes 0-2), how many likes counted (ACCEPTED like), else 0.
+    lanes 0-2), the number of counted likes (ACCEPTED like), else 0.
     """
 
     sequence: int
@@ -144,13 +144,13 @@ class TickEntry(NamedTuple):
     user_id: str
     name: str
     payload: Any
-    count: int = 1  # type: ignore[assignment]  # hides tuple.count, which nobody needs
+    count: int = 1  # type: ignore[assignment]  # hides tuple.count
     senders: tuple[str, ...] = ()
     """Up to three further user ids, in order of arrival."""
 
 
 class RoomPulse(NamedTuple):
-    """One room in a heartbeat answer."""
+    """Numbers of one room in a PONG."""
 
     room: int
     online: int
@@ -158,7 +158,7 @@ class RoomPulse(NamedTuple):
 
 
 class CustomType(NamedTuple):
-    """A message type of the deployment's registry (128-255)."""
+    """Message type of the deployment (128-255)."""
 
     type: int
     name: str
@@ -166,7 +166,7 @@ class CustomType(NamedTuple):
 
 
 class Missed(NamedTuple):
-    """Payload of a DIRECT of type MISSED: what a slow link lost, over all its rooms, while it was behind.
+    """Payload of a DIRECT of type MISSED: what the broker dropped for a slow link, over all its rooms.
 
     ``chat``: danmaku that others were shown. ``ambient``: counter updates replaced by newer ones.
     """
@@ -185,29 +185,29 @@ class ClientHello(NamedTuple):
     version_min: int
     version_max: int
     features: int = 0
-    """Bits of `Feature` the client understands."""
+    """Bits of `Feature` that the client supports."""
     agent: str = ""
 
 
 class Auth(NamedTuple):
-    """Show a token; nil asks for guest access."""
+    """Authentication with a token; nil asks for guest access."""
 
     token: str | None
 
 
 class Join(NamedTuple):
-    """Enter a room by name; the answer carries its number."""
+    """Request to join a room by name; the answer contains its number."""
 
     room_name: str
     tier: Tier = Tier.FULL
 
 
 class Leave(NamedTuple):
-    """Leave the room of the header."""
+    """Request to leave the room of the header."""
 
 
 class Post(NamedTuple):
-    """Say something in the room of the header. The header's sequence is the client's number for the ACK.
+    """Message to the room of the header. The header's sequence is the client's number for the ACK.
 
     ``payload`` by type: DANMAKU ``[text, style?]``, EMOTE ``[emote_id]``, LIKE ``[count]``, ANNOUNCEMENT
     ``[text]``, GIFT ``[order_id, user_id, name, gift_id, count, price_cents, target]``, ROOM_PHASE ``[phase]``;
@@ -220,21 +220,21 @@ class Post(NamedTuple):
 
 
 class DirectAck(NamedTuple):
-    """All DIRECT messages up to ``direct_id`` have been shown."""
+    """Acknowledgement of all DIRECT messages up to ``direct_id``."""
 
     direct_id: int
 
 
 class Ping(NamedTuple):
-    """Heartbeat; ``client_ms`` comes back."""
+    """Heartbeat; the answer repeats ``client_ms``."""
 
     client_ms: int
     renew: bool = False
-    """Wants a new ticket with the answer (with `Feature.TICKET`)."""
+    """Requests a new ticket in the answer (with `Feature.TICKET`)."""
 
 
 class Resume(NamedTuple):
-    """Come back to a room at a position: everything of lanes 0-2 after ``offset`` is sent again."""
+    """Request to rejoin a room at a position: the events of lanes 0-2 after ``offset`` are sent."""
 
     room_name: str
     tier: Tier
@@ -243,20 +243,20 @@ class Resume(NamedTuple):
 
 
 class SendDirect(NamedTuple):
-    """A part of a batch of must-deliver messages: ``template`` filled for each user with its own strings.
+    """Part of a batch of must-deliver messages: ``template`` is filled for each user with its own strings.
 
-    The same user in the same batch gets one message, however often a part is sent. No users: only tell the state.
+    A user gets one message of a batch, however often a part is sent. Without users it requests the state of the batch.
     """
 
     batch: str
     type: int
-    """ANNOUNCEMENT, or a type of the deployment's own."""
+    """ANNOUNCEMENT, or a custom type."""
     template: Any
-    """A payload of that type in whose strings ``{name}`` stands for a value."""
+    """Payload of that type in whose strings ``{name}`` stands for a value."""
     values: Mapping[str, Mapping[str, str]]
     """Values by user id and name."""
     expires_s: int | None = None
-    """How long a message waits for its user; None: as long as the broker's configuration says."""
+    """How long the broker keeps a message for its user, in seconds; None: as configured."""
 
 
 # ---- server to client ---------------------------------------------------------------------------
@@ -270,31 +270,31 @@ class ServerHello(NamedTuple):
     server_ms: int
     heartbeat_ms: int
     cut_ms: int
-    """The link is cut after this much silence."""
+    """The broker closes the link after this time without a byte."""
     max_rooms: int
     types: tuple[CustomType, ...] = ()
     server: str = ""
 
 
 class Authenticated(NamedTuple):
-    """Who the broker takes the client for; ``expires_at_ms`` 0 = never."""
+    """Answer to AUTH with the identity of the client; ``expires_at_ms`` 0 = never."""
 
     user_id: str
     name: str
     expires_at_ms: int = 0
     ticket: str = ""
-    """A token for coming back with (with `Feature.TICKET`); empty = none."""
+    """Token of the broker for reconnecting (with `Feature.TICKET`); empty = none."""
     ticket_ms: int = 0
-    """How long tickets of this link are good from the moment they are given."""
+    """How long a ticket of this link is valid after it was issued."""
 
 
 class Joined(NamedTuple):
-    """Answer to JOIN and snapshot of the room: renders it with no further request."""
+    """Answer to JOIN and snapshot of the room: enough to draw it without a further request."""
 
     room_name: str
     epoch: int
     offset: int
-    """Last event of lanes 0-2; what follows on the link starts at ``offset + 1``."""
+    """Last event of lanes 0-2; the next one on the link is ``offset + 1``."""
     role: Role
     phase: RoomPhase
     tier: Tier
@@ -307,24 +307,24 @@ class Joined(NamedTuple):
     recent: tuple[TickEntry, ...] = ()
     """The last danmaku shown, oldest first, in at most `MAX_RECENT_BYTES`."""
     is_recent_cut: bool = False
-    """Whether older ones were left out for their size."""
+    """Whether older ones were omitted because of their size."""
 
 
 class Left(NamedTuple):
-    """The link is no longer in the room of the header."""
+    """Notice that the link is no longer in the room of the header."""
 
     reason: LeaveReason
     message: str = ""
 
 
 class Ack(NamedTuple):
-    """Fates of POSTs in the room of the header."""
+    """Results of POSTs in the room of the header."""
 
     results: tuple[AckResult, ...]
 
 
 class Event(NamedTuple):
-    """One event of lanes 0-2; the header's sequence is its offset in the room's stream."""
+    """Event of lanes 0-2; the header's sequence is its offset in the room's stream."""
 
     type: int
     at_ms: int
@@ -334,10 +334,10 @@ class Event(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """What the room said since the last tick, for one tier; the header's sequence is the tick number.
+    """Danmaku of a room since the last tick, for one tier; the header's sequence is the tick number.
 
-    ``account`` speaks of this tick and tier. A tick split into several frames repeats the number, and
-    only its last frame carries the account.
+    ``account`` counts this tick and tier. All frames of a tick have the same number, and only the last one contains
+    the account.
     """
 
     at_ms: int
@@ -361,14 +361,14 @@ class State(NamedTuple):
     likes: int
     top_likers: tuple[tuple[str, int], ...] = ()
     joins: tuple[tuple[str, str], ...] = ()
-    """(user_id, name) of a sample of those who came in."""
+    """(user_id, name) of a sample of the users who joined."""
     joins_more: int = 0
     accounts: tuple[Account, ...] = ()
-    """Totals of the five lanes since the room began."""
+    """Totals of the five lanes since the room was opened."""
 
 
 class Direct(NamedTuple):
-    """A message to one user, whatever room they are in."""
+    """Message to one user, independent of rooms."""
 
     direct_id: int
     """Rising per user; 0 = needs no acknowledgement."""
@@ -384,13 +384,13 @@ class Pong(NamedTuple):
     server_ms: int
     rooms: tuple[RoomPulse, ...] = ()
     missed_chat: int = 0
-    """Danmaku that others were shown and this slow link was not, since it opened."""
+    """Danmaku that the broker did not send to this slow link since it was opened."""
     ticket: str = ""
-    """A new one, where the PING wanted one."""
+    """New ticket, if the PING requested one."""
 
 
 class ErrorReply(NamedTuple):
-    """The request with the header's sequence failed; the link lives. ``code`` may be newer than this reader."""
+    """Error of the request with the header's sequence; the link stays open. ``code`` may be unknown to this reader."""
 
     code: int
     message: str
@@ -399,7 +399,7 @@ class ErrorReply(NamedTuple):
 
 
 class GoAway(NamedTuple):
-    """The link ends after this frame. Either side may send it; the range of ``code`` says whether to return."""
+    """Last frame of a side. The range of ``code`` says whether a client reconnects."""
 
     code: int
     reason: str = ""
@@ -409,9 +409,9 @@ class GoAway(NamedTuple):
 
 
 class Resumed(NamedTuple):
-    """Answer to RESUME; if ``recovered`` the missing events follow, in order, else the gap is named.
+    """Answer to RESUME; if ``recovered`` the missing events follow in order, else they are lost.
 
-    Not recovered: the events in ``gap_from``..``snapshot.offset`` cannot be had (of another epoch if that differs).
+    Not recovered: the events ``gap_from`` to ``snapshot.offset`` of ``snapshot.epoch`` are lost to the client.
     """
 
     recovered: bool
@@ -420,10 +420,10 @@ class Resumed(NamedTuple):
 
 
 class BatchState(NamedTuple):
-    """Answer to a part of a batch: of its users, those whose message is durable now, was before, and is not.
+    """Answer to a part of a batch: numbers of its users by whether their message is durable now, was before, or is not.
 
-    ``failed``: send the same part again, a little later. The last three count the whole batch by what became of each
-    message, and are told only where the part had no users: counting is dear.
+    ``failed``: the same part is to be sent again, some seconds later. The last three count the messages of the whole
+    batch, and are set only for a part without users, because counting is expensive.
     """
 
     batch: str
@@ -552,19 +552,19 @@ OPCODE_LANES: dict[Opcode, frozenset[Lane]] = {
     Opcode.STATE: frozenset({Lane.AMBIENT}),
     Opcode.DIRECT: frozenset({Lane.COMMERCE}),
 }
-"""Lanes a server's frame of an opcode may carry in its header; a client's frames are all lane 0."""
+"""Lanes that a frame of a server may have, by opcode; frames of a client have lane 0."""
 
 
 def opcode_of(message: Message) -> Opcode:
-    """The opcode whose body ``message`` is."""
+    """Return the opcode of ``message``."""
     return _OPCODES[type(message)]
 
 
 def reader_of(side: Side, opcode: Opcode) -> Any:
-    """The rule that turns a body sent by ``side`` into its message, or None where that side never sends it."""
+    """Return the rule that turns a body sent by ``side`` into its message; None if that side never sends it."""
     return _READERS.get((side, opcode))
 
 
 def common_version(hello: ClientHello) -> int | None:
-    """The highest version that both ends speak, or None: the link then ends with UNSUPPORTED_VERSION."""
+    """Return the highest version of both ends, or None: the link then ends with UNSUPPORTED_VERSION."""
     return VERSION if hello.version_min <= VERSION <= hello.version_max else None

@@ -1,7 +1,7 @@
-"""Payloads of the built-in message types: what a POST of each type may hold.
+"""Payloads of the built-in message types.
 
-The array of a payload follows the same rules as a message body (`messages`): fields in the order of
-the NamedTuple, appended only. Payloads of custom types (128-255) are any value within the decoding caps.
+The array of a payload follows the same rules as a message body (`messages`): fields in the order of the NamedTuple, and
+new ones only at the end. The payload of a custom type (128-255) is any value within the decoding caps.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ __all__ = [
 ]
 
 MAX_DANMAKU_CHARS = 100
-"""Grapheme clusters, which is what people count as characters."""
+"""Grapheme clusters: characters as people count them."""
 MAX_DANMAKU_BYTES = 1000
-"""In UTF-8: 100 emoji with a skin tone have 800, 40 families of four have 1,000."""
+"""UTF-8 bytes: 100 emoji with a skin tone have 800, 40 families of four have 1,000."""
 MAX_LIKES_PER_POST = 1000
 MAX_GIFT_COUNT = 1_000_000
 
 
 class DanmakuPayload(NamedTuple):
-    """``style``: [mode 0-2 (scroll, top, bottom), color 0xRRGGBB, size 0-2]."""
+    """Text of a danmaku; ``style``: [mode 0-2 (scroll, top, bottom), color 0xRRGGBB, size 0-2]."""
 
     text: str
     style: tuple[int, int, int] | None = None
@@ -46,7 +46,7 @@ class EmotePayload(NamedTuple):
 
 
 class LikePayload(NamedTuple):
-    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
+    count: int  # type: ignore[assignment]  # hides tuple.count
 
 
 class AnnouncementPayload(NamedTuple):
@@ -54,13 +54,13 @@ class AnnouncementPayload(NamedTuple):
 
 
 class GiftPayload(NamedTuple):
-    """A gift that the platform has charged; ``order_id`` is its idempotency key, ``price_cents`` the unit price."""
+    """Gift that the platform has charged; ``order_id`` is its idempotency key, ``price_cents`` the unit price."""
 
     order_id: str
     user_id: str
     name: str
     gift_id: str
-    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
+    count: int  # type: ignore[assignment]  # hides tuple.count
     price_cents: int
     target: str = ""
 
@@ -90,13 +90,13 @@ _RULES: dict[int, tuple[type[Any], tuple[Rule, ...]]] = {
 }
 
 PAYLOAD_KINDS: dict[int, type[Any]] = {number: kind for number, (kind, _) in _RULES.items()}
-"""The NamedTuple of every payload that has a shape of its own, by message type."""
+"""NamedTuple of every built-in payload, by message type."""
 
 _READERS: dict[int, Rule] = {number: record(kind, rules) for number, (kind, rules) in _RULES.items()}
 
 
 def check_payload(message_type: int, payload: Any) -> Any:
-    """Return the typed payload of a built-in POST type, or the free value of any other type.
+    """Return the record of a built-in type's payload, or the free value of any other type.
 
     Raises FieldError with a path below ``payload``.
     """

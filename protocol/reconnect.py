@@ -1,21 +1,21 @@
-"""Reconnect: whether a client whose link has ended comes back, when, and to which host.
+"""State machine of reconnecting: whether a client whose link has ended connects again, when, and to which host.
 
-A client that gives up for a wrong reason is a viewer lost, so the rule is one sentence: only a close code of
-4400-4599 that *the peer* has sent, or the user's own close, ends the machine. Everything else (a broken
-connection, an unknown code, a proxy's answer, bytes that make no sense) leads through WAITING to CONNECTING.
+A client that stops for a wrong reason is a viewer lost. So only two things end the machine: a close code of 4400-4599
+that *the peer* has sent, and `close` by the application. Everything else (a broken connection, an unknown code, the
+answer of a proxy, invalid bytes) leads through WAITING to CONNECTING.
 
-The machine is a table `{(state, signal): state}`; a missing key is a refusal, raises LocalProtocolError and
-changes nothing. Signals that carry a code are looked up as BARRED when the code is terminal.
+The machine is a table `{(state, signal): state}`; a missing key raises LocalProtocolError and changes nothing. A signal
+with a terminal code is looked up as TERMINAL.
 
-How long it waits:
+Delays:
 
 - The peer's own numbers (``retry_after_ms`` plus a random part of ``jitter_ms``) come first, capped.
-- Codes 4000-4199 come back within `NOW_JITTER_S`, everything else with full jitter of 0.5 to 30 s.
-- Whatever the peer says, the second failure in a row waits at least its backoff: a broker that cuts every link
-  at once must not be hammered. A link that stood for `STABLE_S` makes the next failure the first one again.
+- After codes 4000-4199 the client reconnects within `NOW_JITTER_S`, else with full jitter of 0.5 to 30 s.
+- Whatever the peer says, the second failure in a row waits at least its backoff, so that clients do not overload a
+  broker that closes every link at once. After a link of `STABLE_S` the next failure is the first one again.
 
-A GOAWAY may name other hosts. They are tried in random order, the home host after them, round and round; a host
-that works is kept. So a bad list of hosts costs time but strands nobody.
+A GOAWAY may name other hosts. The client tries them in random order, then the configured host, then starts again; it
+keeps a host that works. So a bad list of hosts costs time, and the client still reaches the configured host.
 
 Nothing here waits, reads a clock or opens a connection.
 """
@@ -30,9 +30,9 @@ from .codes import ReconnectAdvice, reconnect_advice
 from .errors import LocalProtocolError
 
 __all__ = [
-    "HOME",
+    "CONFIGURED_HOST",
     "MAX_BACKOFF_S",
-    "MAX_TOLD_S",
+    "MAX_PEER_DELAY_S",
     "MIN_BACKOFF_S",
     "NOW_JITTER_S",
     "STABLE_S",
@@ -45,20 +45,20 @@ __all__ = [
 
 MIN_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 30.0
-"""With these bounds 5,000 clients that are cut at once are back within half a minute, spread evenly."""
+"""With these bounds 5,000 clients whose links end at once reconnect within half a minute, spread evenly."""
 NOW_JITTER_S = 1.0
-"""Spread of "come back now": a broker that cuts a thousand slow viewers does not want them in one instant."""
+"""Spread of immediate reconnects: the slow viewers that a broker closes together do not return in one instant."""
 STABLE_S = 30.0
-"""A link that stood this long counts as a success; shorter ones are part of the same trouble."""
-MAX_TOLD_S = 600.0
-"""Cap of each of the peer's two numbers: no peer may park a client for ever."""
+"""A link that lasted this long counts as a success; a shorter one counts as a failure."""
+MAX_PEER_DELAY_S = 600.0
+"""Cap of each of the peer's two numbers, so that no peer can delay a client for ever."""
 
-HOME = ""
-"""The host of the address the user gave."""
+CONFIGURED_HOST = ""
+"""Stands for the host of the address that the application gave."""
 
 
 class ReconnectState(Enum):
-    """Where a client stands with its link."""
+    """State of a client's link."""
 
     IDLE = "idle"
     CONNECTING = "connecting"
@@ -73,25 +73,25 @@ class ReconnectState(Enum):
 
 
 class Signal(Enum):
-    """What may happen to a client."""
+    """Event of a client's link."""
 
     START = "start"
     CONNECTED = "connected"
-    """The byte pipe stands."""
+    """The byte pipe is open."""
     WELCOMED = "welcomed"
     """The peer has answered HELLO and AUTH."""
     LOST = "lost"
-    """The link broke, could not be made, fell silent or carried nonsense; perhaps with a close code."""
+    """The link broke, could not be opened, was silent or carried invalid bytes; perhaps with a close code."""
     REFUSED = "refused"
-    """The peer turned us away before the link stood, perhaps with a close code."""
+    """The peer refused the connection during the upgrade, perhaps with a close code."""
     GOAWAY = "goaway"
-    """The peer said goodbye, with a close code and perhaps numbers and hosts."""
-    BARRED = "barred"
+    """The peer sent GOAWAY, with a close code and perhaps numbers and hosts."""
+    TERMINAL = "terminal"
     """Any of the three above with a terminal code."""
     TIMER = "timer"
     """The delay is over."""
     CLOSE = "close"
-    """The user wants no more."""
+    """The application closes the client."""
 
 
 _I, _C, _H, _O, _W, _X = (
@@ -105,17 +105,17 @@ TRANSITIONS: dict[tuple[ReconnectState, Signal], ReconnectState] = {
     (_C, Signal.CONNECTED): _H,
     (_C, Signal.LOST): _W,
     (_C, Signal.REFUSED): _W,
-    (_C, Signal.BARRED): _X,
+    (_C, Signal.TERMINAL): _X,
     (_C, Signal.CLOSE): _X,
     (_H, Signal.WELCOMED): _O,
     (_H, Signal.LOST): _W,
     (_H, Signal.REFUSED): _W,
     (_H, Signal.GOAWAY): _W,
-    (_H, Signal.BARRED): _X,
+    (_H, Signal.TERMINAL): _X,
     (_H, Signal.CLOSE): _X,
     (_O, Signal.LOST): _W,
     (_O, Signal.GOAWAY): _W,
-    (_O, Signal.BARRED): _X,
+    (_O, Signal.TERMINAL): _X,
     (_O, Signal.CLOSE): _X,
     (_W, Signal.TIMER): _C,
     (_W, Signal.CLOSE): _X,
@@ -127,7 +127,7 @@ _ENDINGS = frozenset({Signal.LOST, Signal.REFUSED, Signal.GOAWAY})
 
 
 def backoff_s(attempt: int, rng: random.Random) -> float:
-    """Seconds to wait after failure number ``attempt`` (0 = the first): full jitter, MIN_BACKOFF_S to MAX_BACKOFF_S.
+    """Return seconds to wait after failure ``attempt`` (0 = the first): full jitter, MIN_BACKOFF_S to MAX_BACKOFF_S.
 
     The upper bound doubles with every failure: 1, 2, 4, 8, 16, 30, 30 s.
     """
@@ -136,12 +136,12 @@ def backoff_s(attempt: int, rng: random.Random) -> float:
 
 
 class Reconnect:
-    """The reconnect decisions of one client.
+    """Reconnect decisions of one client.
 
-    Tell it what happened with `handle`; then ``state`` says what to do: in CONNECTING connect to ``host``
-    (`HOME` or an entry of a GOAWAY's list, ``"name:port"`` as the peer wrote it), in WAITING send TIMER after
-    ``delay_s``, in CLOSED stop. ``code`` is the peer's last close code, None if it gave none.
-    Memory is bounded by the 64 hosts a GOAWAY may carry.
+    `handle` takes the signals; ``state`` then says what to do: in CONNECTING connect to ``host`` (`CONFIGURED_HOST`, or
+    an entry of a GOAWAY's list, ``"name:port"`` as the peer wrote it), in WAITING send TIMER after ``delay_s``, in
+    CLOSED stop. ``code`` is the peer's last close code, None if it sent none.
+    Memory is bounded by the 64 hosts of a GOAWAY.
     """
 
     __slots__ = ("_hosts", "_opened_at", "_place", "_rng", "attempt", "code", "delay_s", "state")
@@ -151,9 +151,9 @@ class Reconnect:
         self.delay_s = 0.0
         self.code: int | None = None
         self.attempt = 0
-        """Failures in a row, 0 after a link that stood for STABLE_S."""
+        """Failures in a row, 0 after a link that lasted STABLE_S."""
         self._rng = rng
-        self._hosts: list[str] = [HOME]
+        self._hosts: list[str] = [CONFIGURED_HOST]
         self._place = 0
         self._opened_at: float | None = None
 
@@ -172,14 +172,14 @@ class Reconnect:
         jitter_ms: int = 0,
         hosts: Sequence[str] = (),
     ) -> ReconnectState:
-        """Take one signal and return the new state.
+        """Process one signal and return the new state.
 
-        ``code`` is what the peer said, never our own judgement of it: a client that finds the peer's bytes broken
+        ``now``: monotonic seconds. ``code`` is one that the peer sent: a client that finds the peer's bytes invalid
         reports LOST without a code. The other arguments are those of a GOAWAY. Raises LocalProtocolError, with
         nothing changed, where the table has no key. O(hosts).
         """
-        barred = signal in _ENDINGS and code is not None and reconnect_advice(code) is ReconnectAdvice.NEVER
-        state = TRANSITIONS.get((self.state, Signal.BARRED if barred else signal))
+        is_terminal = signal in _ENDINGS and code is not None and reconnect_advice(code) is ReconnectAdvice.NEVER
+        state = TRANSITIONS.get((self.state, Signal.TERMINAL if is_terminal else signal))
         if state is None:
             raise LocalProtocolError(f"{signal.name} may not come when {self.state.value}")
         if signal is Signal.WELCOMED:
@@ -196,14 +196,16 @@ class Reconnect:
         """Choose the delay and the host of the next attempt."""
         if self._opened_at is not None and now - self._opened_at >= STABLE_S:
             self.attempt = 0
-        told_s = min(retry_after_ms / 1000, MAX_TOLD_S) + self._rng.uniform(0, min(jitter_ms / 1000, MAX_TOLD_S))
+        peer_s = min(retry_after_ms / 1000, MAX_PEER_DELAY_S) + self._rng.uniform(
+            0, min(jitter_ms / 1000, MAX_PEER_DELAY_S)
+        )
         soon = code is not None and reconnect_advice(code) is ReconnectAdvice.NOW
         own_s = self._rng.uniform(0, NOW_JITTER_S) if soon and not self.attempt else backoff_s(self.attempt, self._rng)
-        has_told = retry_after_ms > 0 or jitter_ms > 0
-        self.delay_s = told_s if has_told and not self.attempt else max(told_s, own_s)
+        has_peer_delay = retry_after_ms > 0 or jitter_ms > 0
+        self.delay_s = peer_s if has_peer_delay and not self.attempt else max(peer_s, own_s)
         self.attempt += 1
         if hosts:
-            self._hosts = [*self._rng.sample(list(hosts), len(hosts)), HOME]
+            self._hosts = [*self._rng.sample(list(hosts), len(hosts)), CONFIGURED_HOST]
             self._place = 0
         elif self._opened_at is None:
             self._place = (self._place + 1) % len(self._hosts)

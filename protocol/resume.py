@@ -1,7 +1,7 @@
-"""Positions in a room's stream: what is new, what came before, what is missing. Both ends decide by the same code.
+"""Positions in a room's stream: which events are new, duplicate or missing. Both ends use this code.
 
-The events of lanes 0 to 2 of a room have the offsets 1, 2, 3 ... within an epoch. Whoever has read up to an offset has
-a position; everything else follows from two positions and a comparison. Nothing here keeps state or knows messages.
+The events of lanes 0 to 2 of a room have the offsets 1, 2, 3 ... within an epoch. A client that has read up to an
+offset has a position; the rest is a comparison of two positions. Nothing here keeps state or knows messages.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ _SPAN = 1 << 32
 
 
 class StreamPosition(NamedTuple):
-    """A place in a room's stream: all events up to ``offset`` of ``epoch`` have been read."""
+    """Position in a room's stream: all events up to ``offset`` of ``epoch`` have been read."""
 
     epoch: int
     offset: int
 
 
 class Arrival(Enum):
-    """What an event is to one who stands at a position."""
+    """Relation of an event to a position."""
 
     NEXT = "next"
     DUPLICATE = "duplicate"
-    """It was read already, or lies before the position: drop it."""
+    """At or before the position: already read, to be dropped."""
     AFTER_HOLE = "after a hole"
     """Events between the position and this one have not come."""
 
 
 class Missing(NamedTuple):
-    """Events that cannot be had: ``first`` to ``last`` of the stream's present epoch (none if ``last`` < ``first``).
+    """Range of lost events: ``first`` to ``last`` of the stream's present epoch (none if ``last`` < ``first``).
 
-    ``epoch_changed``: besides, nobody knows what else there was in the epoch that was left.
+    ``epoch_changed``: further events of the previous epoch, of unknown number, may be lost too.
     """
 
     first: int
@@ -43,30 +43,30 @@ class Missing(NamedTuple):
 
 
 def full_offset(last: int, sequence: int) -> int:
-    """The offset that a header's 32 bits mean to one who stands at ``last``: the nearest one with those low bits.
+    """Return the offset of a header's 32 bits for a reader at ``last``: the nearest one with these low bits.
 
-    Right for whoever is less than 2^31 events away from it.
+    Correct for a reader that is less than 2^31 events away from it.
     """
     return max(0, last + ((sequence - last + _SPAN // 2) % _SPAN) - _SPAN // 2)
 
 
 def arrival(position: int, offset: int) -> Arrival:
-    """What the event with ``offset`` is to one who has read up to ``position`` of the same epoch."""
+    """Classify the event with ``offset`` for a reader that has read up to ``position`` of the same epoch."""
     if offset <= position:
         return Arrival.DUPLICATE
     return Arrival.NEXT if offset == position + 1 else Arrival.AFTER_HOLE
 
 
 def gap_from(asked: StreamPosition, epoch: int) -> int:
-    """The first offset that one who asked to resume at a position does not have, in the stream as it is now."""
+    """Return the first offset that a client at position ``asked`` does not have, in the stream of ``epoch``."""
     return asked.offset + 1 if asked.epoch == epoch else 1
 
 
 def missing(before: StreamPosition, now: StreamPosition, recovered: bool) -> Missing | None:
-    """What is lost to one who stood at ``before`` and is answered that the stream stands at ``now``.
+    """Return what a client at position ``before`` has lost when the stream is at ``now``.
 
-    None: nothing, either because it follows (``recovered``) or because there was nothing. A claim to have recovered
-    another stream, or one that ends before the position, is not believed.
+    None: nothing, because the events follow (``recovered``) or because there are none. ``recovered`` is ignored for
+    another epoch and for a stream that ends before the position.
     """
     epoch_changed = before.epoch != now.epoch or before.offset > now.offset
     if recovered and not epoch_changed:

@@ -1,8 +1,8 @@
-"""The link's state machine: which side may send which frame, and when.
+"""State machine of a link: which side may send which frame, and when.
 
-Each side of a link has a state of its own, moved only by the frames *that side* sends; so a client may send
-HELLO, AUTH and JOIN in one write without waiting. A second table says what a server's answer needs from the
-client first. Both ends keep both states and apply the same tables; a missing key is a refusal.
+Each side of a link has its own state, which only the frames sent by *that side* change; so a client may send HELLO,
+AUTH and JOIN in one write without waiting. A second table says which state of the client an answer of the server
+needs. Both ends keep both states and use the same tables; a missing key is not allowed.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ __all__ = ["ANSWERS", "TRANSITIONS", "LinkState"]
 
 
 class LinkState(StrEnum):
-    """How far one side has come. A StrEnum because its hash is C code, and the tables are asked for every frame."""
+    """State of one side. A StrEnum because its hash is C code, and every frame is looked up in the tables."""
 
     SILENT = "silent"
     """Nothing sent yet."""
     GREETED = "greeted"
     """HELLO sent."""
     OPEN = "open"
-    """AUTH sent: the client has shown its token; the server has accepted it."""
+    """AUTH sent: by the client with its token; by the server as acceptance."""
     CLOSED = "closed"
-    """GOAWAY sent: nothing may follow."""
+    """GOAWAY sent: no further frame is allowed."""
 
 
 _S, _G, _O, _C = LinkState.SILENT, LinkState.GREETED, LinkState.OPEN, LinkState.CLOSED
@@ -67,12 +67,12 @@ TRANSITIONS: dict[Side, dict[tuple[LinkState, Opcode], LinkState]] = {
         (_O, Opcode.GOAWAY): _C,
     },
 }
-"""``TRANSITIONS[side][state of that side, opcode it sends]`` is its next state; a missing key is refused."""
+"""Next state by ``TRANSITIONS[side][state of that side, opcode it sends]``; a missing key is not allowed."""
 
 ANSWERS: dict[Opcode, frozenset[LinkState]] = {
     Opcode.HELLO: frozenset({_G, _O, _C}),
     Opcode.AUTH: frozenset({_O, _C}),
 }
-"""States the client must be in before the server may send this opcode (others: any).
+"""States of the client in which the server may send this opcode (others: any).
 
-CLOSED is among them because an answer may be under way when the client says GOAWAY."""
+CLOSED is among them because an answer may be in transit when the client sends GOAWAY."""

@@ -21,7 +21,7 @@ import trio
 from ..codes import ErrorCode, Opcode
 from ..connection import Frame
 from ..messages import ErrorReply, Event, Join, Joined, Leave, Left, Resume, Resumed, RoomPulse, State, Tick
-from ..reconnect import MAX_TOLD_S, MIN_BACKOFF_S, Signal, backoff_s
+from ..reconnect import MAX_PEER_DELAY_S, MIN_BACKOFF_S, Signal, backoff_s
 from .events import RoomRefused
 from .link import Ending, Link
 from .posts import Posts
@@ -137,7 +137,7 @@ class RoomTable:
 
     def _ask_later(self, room: JoinedRoom, retry_after_ms: int) -> None:
         if room.membership is Membership.WANTED:
-            delay_s = max(min(retry_after_ms / 1000, MAX_TOLD_S), backoff_s(room.asks, self._rng))
+            delay_s = max(min(retry_after_ms / 1000, MAX_PEER_DELAY_S), backoff_s(room.asks, self._rng))
             room.asks += 1
             self._spawn(self._ask_after, room, self._link, delay_s)
 
@@ -145,8 +145,8 @@ class RoomTable:
         """Ask again after all other rooms that the rate has refused: asked at once, all but one would be refused."""
         if room.membership is Membership.WANTED:
             now = trio.current_time()
-            told_s = max(MIN_BACKOFF_S, min(retry_after_ms / 1000, MAX_TOLD_S))
-            self._next_ask_at = max(now, self._next_ask_at) + told_s
+            peer_s = max(MIN_BACKOFF_S, min(retry_after_ms / 1000, MAX_PEER_DELAY_S))
+            self._next_ask_at = max(now, self._next_ask_at) + peer_s
             self._spawn(self._ask_after, room, self._link, self._next_ask_at - now)
 
     async def _ask_after(self, room: JoinedRoom, link: Link | None, delay_s: float) -> None:

@@ -1,12 +1,12 @@
-"""Golden vectors: the wire, written down in files that a client in any language can be tested with.
+"""Golden vectors: files with messages of the wire, for testing a client in any language.
 
-The ``*.json`` files of this folder are written by ``python -m protocol.vectors`` and never by hand; a test holds that
-they are exactly what this code writes, and that they decode as they say.
+``python -m protocol.vectors`` writes the ``*.json`` files of this folder; they are not edited by hand. A test checks
+that they are what this code writes and that they decode to their bodies.
 
 - ``codes.json``: every number of the wire (opcodes, lanes, types, outcomes, error and close codes, limits).
-- ``messages.json``: one message each, as a binary frame (``hex``), as JSON text (``text``) and, where it pays,
-  compressed. ``body`` is the message with its fields' names.
-- ``malformed.json``: what a peer must not send, in which state, and what it earns.
+- ``messages.json``: one message each, as a binary frame (``hex``), as JSON text (``text``) and, where it gets smaller,
+  compressed. ``body`` is the message with the names of its fields.
+- ``malformed.json``: invalid messages, the state of their sender, and the resulting error or close code.
 - ``session.json``: a short session, frame by frame; the transcript of SPEC.md.
 - ``dictionary.json``: dictionary 1 of the lz4 codec.
 """

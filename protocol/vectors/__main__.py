@@ -1,4 +1,4 @@
-"""Write the golden files: ``python -m protocol.vectors``, then look at what changed before you commit it."""
+"""Write the golden files: ``python -m protocol.vectors``; review the changes before you commit them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What the golden files hold, made from the code: `documents` names each file and its content.
+"""Content of the golden files, generated from the code: `documents` returns it by file name.
 
-Pure: nothing here reads or writes a file. A compressor's output differs from version to version, so compressed
-variants are the one thing that may change without a change of the protocol; a reader must take them all the same.
+Pure: nothing here reads or writes a file. The output of a compressor differs between its versions, so only compressed
+variants may change without a change of the protocol; a reader must accept all of them.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ _MODULES = (codes, messages, payloads, fields, frames, compression, json_mode)
 
 
 def constants() -> dict[str, int]:
-    """Every public limit of the wire."""
+    """Return every public limit of the wire."""
     public = ((module, name) for module in _MODULES for name in module.__all__ if name.isupper())
     return {name: getattr(module, name) for module, name in public if type(getattr(module, name)) is int}
 
 
 def documents() -> dict[str, Any]:
-    """Content of every golden file by its name, ready for `dump`."""
+    """Return the content of every golden file by its name, for `dump`."""
     return {
         "codes.json": _codes(),
         "messages.json": {
-            "about": "One message each: as a binary frame, as JSON text, and compressed where it pays.",
+            "about": "One message each: as a binary frame, as JSON text, and compressed where it gets smaller.",
             "vectors": [_message(sample) for sample in SAMPLES],
         },
         "malformed.json": {
-            "about": "What `side` must not send in `state`, and what it earns: `close` ends the link, `error` refuses "
-            "the frame. `before`: what both sides have sent by then, as hex and as text.",
+            "about": "Messages that `side` must not send in `state`, and their result: `close` ends the link, `error` "
+            "refuses the frame. `before`: what both sides have sent before, as hex and as text.",
             "before": _before(),
             "vectors": [_malformed(each) for each in MALFORMED],
         },
@@ -69,7 +69,7 @@ def documents() -> dict[str, Any]:
 
 
 def dump(document: Mapping[str, Any]) -> str:
-    """The text of one golden file: JSON with one vector a line, so that a change shows as the lines it changes."""
+    """Return the text of one golden file: JSON with one vector a line, so that a diff contains only changed ones."""
     parts = []
     for key, value in document.items():
         if isinstance(value, list):
@@ -137,7 +137,7 @@ def _malformed(bad: Malformed) -> dict[str, Any]:
 
 
 def _before() -> dict[str, dict[str, list[dict[str, str]]]]:
-    """Frames that bring both ends to a state of the sender, in the order in which they are sent."""
+    """Return the frames that bring both ends to each state of the sender, in the order in which they are sent."""
     handshake = {(step.side, opcode_of(each.message).name): each for step in SESSION for each in step.frames}
 
     def sent(side: Side, name: str) -> dict[str, str]:
@@ -147,8 +147,8 @@ def _before() -> dict[str, dict[str, list[dict[str, str]]]]:
 
     client, server = Side.CLIENT, Side.SERVER
     hello = [sent(client, "HELLO")]
-    asked = [*hello, sent(client, "AUTH")]
-    opened = [*asked, sent(server, "HELLO"), sent(server, "AUTH")]
+    requested = [*hello, sent(client, "AUTH")]
+    opened = [*requested, sent(server, "HELLO"), sent(server, "AUTH")]
     return {
         "client": {
             LinkState.SILENT.value: [],
@@ -157,8 +157,8 @@ def _before() -> dict[str, dict[str, list[dict[str, str]]]]:
             LinkState.CLOSED.value: [*opened, sent(client, "GOAWAY")],
         },
         "server": {
-            LinkState.SILENT.value: asked,
-            LinkState.GREETED.value: [*asked, sent(server, "HELLO")],
+            LinkState.SILENT.value: requested,
+            LinkState.GREETED.value: [*requested, sent(server, "HELLO")],
             LinkState.OPEN.value: opened,
         },
     }

@@ -1,7 +1,7 @@
-"""What a peer must not send: bytes and texts, the state in which they come, and what each of them earns.
+"""Invalid messages: bytes and texts, the state of their sender, and the resulting error or close code.
 
-Data only. A close code ends the link; an `ErrorCode` refuses the one frame, and the link lives. Bytes are written
-out by hand where the packer would never make them.
+Data only. A close code ends the link; an `ErrorCode` refuses the one frame and the link stays open. Bytes are written
+out where the packer would not make them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["MALFORMED", "Malformed"]
 
 
 class Malformed(NamedTuple):
-    """``data`` (bytes of a binary link, or one text) sent by ``side`` in ``state``; ``field`` is set for refusals."""
+    """Invalid ``data`` (bytes, or one text) sent by ``side`` in ``state``; ``field`` is set for refusals."""
 
     name: str
     side: Side
@@ -53,7 +53,7 @@ def _batch(*, batch: object = "b", kind: object = 4, values: object = None, expi
 
 
 def _custom(payload: bytes) -> bytes:
-    """A POST of custom type 128 whose payload is spelled out."""
+    """Return a POST of custom type 128 with these bytes as its payload."""
     return _frame(Opcode.POST, b"\x93\xcc\x80\xa1m" + payload)
 
 
@@ -223,8 +223,9 @@ def _tick(codec: Codec, raw_bytes: int, block: bytes) -> bytes:
     return _frame(Opcode.TICK, struct.pack("!I", raw_bytes) + block, flags=Lane.CHAT << 4 | codec)
 
 
-# lz4 blocks by hand, since compressors may differ from version to version. A sequence is a token (literals << 4 |
-# match length - 4), the literals, and u16 little-endian how far back the match lies; the last one has only literals.
+# lz4 blocks written out, because the output of compressors differs between versions. A sequence is a token
+# (literals << 4 | match length - 4), the literals, and the distance of the match as u16 little-endian; the last one has
+# only literals.
 _RAW = pack_body((0, 100, 0, (), (0, 0, 0, 0, 0, 0)))
 _LITERALS = bytes([len(_RAW) << 4]) + _RAW
 _TAIL = b"\xc0" + bytes(12)
@@ -311,4 +312,4 @@ _TEXTS = [
 MALFORMED: tuple[Malformed, ...] = (
     *_HEADERS, *_STATES, *_MSGPACK, *_FREE_VALUES, *_HANDSHAKE, *_REFUSED, *_COMPRESSED, *_FROM_SERVER, *_TEXTS,
 )  # fmt: skip
-"""Every one of them is held to its code by a test, in any split of its bytes."""
+"""All invalid messages; a test checks the code of each, in any split of its bytes."""

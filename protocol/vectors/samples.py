@@ -1,4 +1,4 @@
-"""The messages of ``messages.json``: every body of both sides, every built-in payload, the edges of the rules.
+"""Messages of ``messages.json``: every body of both sides, every built-in payload, limits of the rules.
 
 And the steps of ``session.json``. Data only.
 """
@@ -66,7 +66,7 @@ __all__ = ["SAMPLES", "SESSION", "Sample", "Step"]
 
 
 class Sample(NamedTuple):
-    """One message and its header's fields."""
+    """Message and the fields of its header."""
 
     name: str
     side: Side
@@ -88,7 +88,7 @@ _SHOWN = (
     TickEntry(MessageType.EMOTE, "u-5", "viewer 5", EmotePayload("rose")),
     TickEntry(130, "u-6", "", {"card": (1, None, True, -1.5), "note": "custom"}),
 )
-_CROWD = tuple(
+_LONG_TICK = tuple(
     TickEntry(MessageType.DANMAKU, f"u-{n}", f"viewer {n}", DanmakuPayload(text), 1 + n % 3)
     for n, text in enumerate(
         ["来了来了", "多少钱", "链接在哪", "666666", "哈哈哈哈哈哈", "还有库存吗", "什么时候发货", "好看"] * 5
@@ -197,7 +197,7 @@ _FROM_SERVER: list[tuple[str, Message, Lane, int, int]] = [
         Lane.CONTROL, 3, MAX_U32,
     ),
     ("tick", Tick(AT_MS, 100, 0, _SHOWN, Account(9, 4, 2, 2, 0, 1)), Lane.CHAT, 3, 77),
-    ("tick-crowd", Tick(AT_MS, 250, 1, _CROWD, Account(200, 40, 39, 115, 6)), Lane.CHAT, 3, 78),
+    ("tick-long", Tick(AT_MS, 250, 1, _LONG_TICK, Account(200, 40, 39, 115, 6)), Lane.CHAT, 3, 78),
     ("tick-silent", Tick(AT_MS, 1000, 4, ()), Lane.CHAT, 3, 79),
     (
         "state",
@@ -243,7 +243,7 @@ SAMPLES: tuple[Sample, ...] = (
 
 
 class Step(NamedTuple):
-    """One write of the transcript: the frames that ``side`` sends without waiting, and why."""
+    """One write of the transcript: the frames that ``side`` sends without waiting, and a description."""
 
     side: Side
     says: str
@@ -257,7 +257,7 @@ def _frame(name: str, side: Side, message: Any, lane: Lane = Lane.CONTROL, room:
 SESSION: tuple[Step, ...] = (
     Step(
         C,
-        "the client says all it has to say in one write",
+        "the client sends the handshake and JOIN in one write",
         (
             _frame("hello", C, ClientHello(MAGIC, 1, 1, 3, "demo/1")),
             _frame("auth", C, Auth("token")),
@@ -286,7 +286,7 @@ SESSION: tuple[Step, ...] = (
     ),
     Step(
         S,
-        "the tick in which it is shown, and its fate",
+        "the tick in which it is shown, and its result",
         (
             _frame(
                 "tick",
@@ -305,6 +305,6 @@ SESSION: tuple[Step, ...] = (
             _frame("ack", S, Ack((AckResult(2, Outcome.ACCEPTED),)), room=3),
         ),
     ),
-    Step(C, "goodbye", (_frame("goaway", C, GoAway(CloseCode.CLIENT_DONE, "bye")),)),
+    Step(C, "closing the link", (_frame("goaway", C, GoAway(CloseCode.CLIENT_DONE, "bye")),)),
 )
 """The transcript of SPEC.md."""

@@ -193,7 +193,7 @@ def mutate_text(data: str, rng: Random, others: list[str]) -> str:
 
 def other_end(sender: Side, state: LinkState, encoding: Encoding) -> Connection:
     connection = Connection(Side.SERVER if sender is Side.CLIENT else Side.CLIENT, encoding)
-    connection.peer_state, connection.our_state = state, LinkState.OPEN
+    connection.peer_state, connection.local_state = state, LinkState.OPEN
     return connection
 
 

@@ -144,7 +144,7 @@ class SlowConnection(Connection):
 
 def _without_quick_path(frame: bytes, state: LinkState = LinkState.OPEN) -> list[Any]:
     slow = SlowConnection(Side.SERVER)
-    slow.peer_state = slow.our_state = state
+    slow.peer_state = slow.local_state = state
     slow.receive_data(frame)
     return drain(slow)
 
@@ -403,7 +403,7 @@ def test_a_client_may_say_everything_in_one_write() -> None:
     client, server = Connection(Side.CLIENT), Connection(Side.SERVER)
     server.receive_data(client.send(HELLO) + client.send(Auth("token")) + client.send(Join("lobby"), sequence=1))
     assert [type(each.message) for each in drain(server) if isinstance(each, Frame)] == [ClientHello, Auth, Join]
-    assert (client.our_state, server.peer_state) == (LinkState.OPEN, LinkState.OPEN)
+    assert (client.local_state, server.peer_state) == (LinkState.OPEN, LinkState.OPEN)
     assert client.next_event() is NEED_DATA
     assert isinstance(NEED_DATA, NeedData)
 
@@ -434,7 +434,7 @@ def test_a_frame_that_is_too_large_changes_nothing() -> None:
     server = end(Side.SERVER)
     with pytest.raises(LocalProtocolError, match="above 65536"):
         server.send(Tick(0, 0, 0, tuple(TickEntry(1, "u", "x" * 64, ("y" * 100,)) for _ in range(1000))), 1, 1)
-    assert (client.our_state, server.our_state) == (LinkState.SILENT, LinkState.OPEN)
+    assert (client.local_state, server.local_state) == (LinkState.SILENT, LinkState.OPEN)
 
 
 @settings(max_examples=50)

@@ -36,7 +36,7 @@ class LinkPair(RuleBasedStateMachine):
     def may_send(self, side: Side, opcode: Opcode) -> bool:
         ours = self.ends[side]
         answers = side is Side.CLIENT or ours.peer_state in ANSWERS.get(opcode, frozenset(LinkState))
-        return (ours.our_state, opcode) in TRANSITIONS[side] and answers
+        return (ours.local_state, opcode) in TRANSITIONS[side] and answers
 
     @rule(data=st.data(), side=st.sampled_from(Side), goodbye=st.integers(0, 5))
     def send(self, data: st.DataObject, side: Side, goodbye: int) -> None:
@@ -49,12 +49,12 @@ class LinkPair(RuleBasedStateMachine):
             return
         message: Message = data.draw(MESSAGES[side, data.draw(st.sampled_from(legal))])
         room, sequence, lane = data.draw(u32), data.draw(u32), data.draw(lanes_of(side, message))
-        before = self.ends[side].our_state
+        before = self.ends[side].local_state
         wire = self.ends[side].send(message, room, sequence, lane)
-        assert self.ends[side].our_state is TRANSITIONS[side][before, opcode_of(message)]
+        assert self.ends[side].local_state is TRANSITIONS[side][before, opcode_of(message)]
         self.put(side, wire, Frame(opcode_of(message), lane, room, sequence, message))
 
-    @precondition(lambda self: self.ends[Side.SERVER].our_state is LinkState.OPEN)
+    @precondition(lambda self: self.ends[Side.SERVER].local_state is LinkState.OPEN)
     @rule(data=st.data(), codec=st.sampled_from(Codec))
     def broadcast(self, data: st.DataObject, codec: Codec) -> None:
         """A frame that was encoded once for many, as a room does it, compressed or not."""
@@ -74,10 +74,10 @@ class LinkPair(RuleBasedStateMachine):
         if not forbidden:
             return
         message = data.draw(MESSAGES[side, data.draw(st.sampled_from(forbidden))])
-        before = self.ends[side].our_state
+        before = self.ends[side].local_state
         with pytest.raises(LocalProtocolError):
             self.ends[side].send(message, lane=data.draw(lanes_of(side, message)))
-        assert self.ends[side].our_state is before
+        assert self.ends[side].local_state is before
 
     @rule(data=st.data(), side=st.sampled_from(Side))
     def deliver(self, data: st.DataObject, side: Side) -> None:
@@ -109,7 +109,7 @@ class LinkPair(RuleBasedStateMachine):
         for side in Side:
             if not self.pipes[side]:
                 assert len(self.received[side]) == len(self.sent[other(side)])
-                assert self.ends[side].peer_state is self.ends[other(side)].our_state
+                assert self.ends[side].peer_state is self.ends[other(side)].local_state
                 assert not self.ends[side].mid_frame
 
     @invariant()

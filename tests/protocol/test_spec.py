@@ -135,17 +135,17 @@ def test_message_types_their_lanes_caps_and_roles_are_those_of_the_code() -> Non
         rule = MESSAGE_TYPES[int(number)]
         assert MessageType[name] == int(number)
         assert (Lane[lane], int(cap)) == (rule.lane, rule.max_bytes)
-        named = set() if roles.startswith("nobody") else {Role[role] for role in roles.split(", ")}
+        named = set() if roles.startswith("none") else {Role[role] for role in roles.split(", ")}
         assert named == rule.post_roles
 
 
 def test_the_ranges_of_close_codes_are_those_of_the_code() -> None:
-    words = {ReconnectAdvice.NOW: "comes back now", ReconnectAdvice.BACKOFF: "comes back with backoff"}
-    rows = table("21 Closing and coming back")
+    texts = {ReconnectAdvice.NOW: "reconnects now", ReconnectAdvice.BACKOFF: "reconnects with backoff"}
+    rows = table("21 Closing and reconnecting")
     for codes_, advice in rows[:-1]:
         for code in map(int, codes_.split("-")):
-            assert advice.startswith(words.get(reconnect_advice(code), "does not come back"))
-    assert rows[-1][1] == words[reconnect_advice(1006)]
+            assert advice.startswith(texts.get(reconnect_advice(code), "does not reconnect"))
+    assert rows[-1][1] == texts[reconnect_advice(1006)]
 
 
 # ---- states

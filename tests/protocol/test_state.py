@@ -109,7 +109,7 @@ def test_a_frame_passes_where_the_table_has_it_and_nowhere_else(
         assert isinstance(found, Frame)
         assert found.message == message
         assert receiver.peer_state is moved
-    assert receiver.our_state is LinkState.OPEN, "receiving moves only the other side's state"
+    assert receiver.local_state is LinkState.OPEN, "receiving moves only the other side's state"
 
 
 @pytest.mark.parametrize(("side", "state", "opcode"), EVERY, ids=lambda each: each.name)
@@ -121,10 +121,10 @@ def test_we_cannot_send_what_the_peer_would_refuse(side: Side, state: LinkState,
     if moved is None:
         with pytest.raises(LocalProtocolError):
             sender.send(message, lane=lane)
-        assert sender.our_state is state
+        assert sender.local_state is state
     else:
         sender.send(message, lane=lane)
-        assert sender.our_state is moved
+        assert sender.local_state is moved
 
 
 @pytest.mark.parametrize("opcode", ANSWERS)

@@ -137,7 +137,7 @@ def give(connection: Connection, frame: dict[str, str]) -> None:
 
 def replay(connection: Connection, frame: dict[str, str]) -> None:
     """Let ``connection`` send a frame of its own, given as bytes."""
-    reader = end(other(connection.side), peer=connection.our_state)
+    reader = end(other(connection.side), peer=connection.local_state)
     reader.receive_data(bytes.fromhex(frame["hex"]))
     event = reader.next_event()
     assert isinstance(event, Frame)

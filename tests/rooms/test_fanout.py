@@ -92,7 +92,7 @@ def add_all(members: Members, *newcomers: Member) -> None:
 
 def open_client() -> Connection:
     link = Connection(Side.CLIENT)
-    link.our_state = link.peer_state = LinkState.OPEN
+    link.local_state = link.peer_state = LinkState.OPEN
     return link
 
 

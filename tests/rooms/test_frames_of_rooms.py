@@ -36,7 +36,7 @@ BINARY, JSON = (
 
 def strict_client(encoding: Encoding) -> Connection:
     client = Connection(Side.CLIENT, encoding)
-    client.our_state = client.peer_state = LinkState.OPEN
+    client.local_state = client.peer_state = LinkState.OPEN
     return client
 
 
@@ -44,7 +44,7 @@ def take(message: Message, room: int = 3, sequence: int = 1, lane: Lane | None =
     """Send a message as a server does and read it as a client does, in both encodings."""
     for encoding in Encoding:
         server = Connection(Side.SERVER, encoding)
-        server.our_state = server.peer_state = LinkState.OPEN
+        server.local_state = server.peer_state = LinkState.OPEN
         data = server.send(message, room, sequence, lane)
         client = strict_client(encoding)
         if encoding is Encoding.JSON:

@@ -76,7 +76,7 @@ class RawLink:
 
     async def send_bytes(self, data: bytes) -> None:
         """Write anything at all; from here on every frame of the broker is taken as it comes."""
-        self.connection.our_state = LinkState.OPEN
+        self.connection.local_state = LinkState.OPEN
         await self.stream.send_all(data)
 
     async def next_frame(self) -> Frame | None:

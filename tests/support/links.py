@@ -29,7 +29,7 @@ def end(
     """The end of ``side`` of a link that has come so far."""
     connection = Connection(side, encoding)
     connection.peer_state = peer
-    connection.our_state = ours
+    connection.local_state = ours
     return connection
 
 

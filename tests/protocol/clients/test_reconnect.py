@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from protocol.errors import LocalProtocolError
 from protocol.reconnect import (
-    HOME,
+    CONFIGURED_HOST,
     MAX_BACKOFF_S,
-    MAX_TOLD_S,
+    MAX_PEER_DELAY_S,
     MIN_BACKOFF_S,
     NOW_JITTER_S,
     STABLE_S,
@@ -25,7 +25,7 @@ from protocol.reconnect import (
 )
 
 STATES = list(ReconnectState)
-SIGNALS = [signal for signal in Signal if signal is not Signal.BARRED]
+SIGNALS = [signal for signal in Signal if signal is not Signal.TERMINAL]
 ENDINGS = (Signal.LOST, Signal.REFUSED, Signal.GOAWAY)
 CODES = [None, *range(1000, 5000)]
 UP = (Signal.START, Signal.CONNECTED, Signal.WELCOMED)
@@ -133,7 +133,7 @@ def test_after_any_history_without_a_terminal_code_it_connects_again(
         except LocalProtocolError:
             continue
         assert made.state is not ReconnectState.CLOSED
-        assert 0 <= made.delay_s <= 2 * MAX_TOLD_S
+        assert 0 <= made.delay_s <= 2 * MAX_PEER_DELAY_S
     drive_to_connecting(made, now)
 
 
@@ -146,8 +146,8 @@ def test_the_first_address_is_tried_again_however_bad_the_list_of_hosts(seed: in
         made.handle(Signal.TIMER, 2.0)
         tried.append(made.host)
         made.handle(Signal.LOST, 2.0)
-    assert sorted(tried) == sorted([*hosts, HOME])
-    assert tried[-1] == HOME
+    assert sorted(tried) == sorted([*hosts, CONFIGURED_HOST])
+    assert tried[-1] == CONFIGURED_HOST
     assert made.host == tried[0], "round and round"
 
 
@@ -219,7 +219,7 @@ def test_the_brokers_numbers_are_honoured() -> None:
 def test_no_broker_can_park_a_client_for_ever() -> None:
     made = opened()
     made.handle(Signal.GOAWAY, 1.0, code=4200, retry_after_ms=2**53, jitter_ms=2**53)
-    assert made.delay_s <= 2 * MAX_TOLD_S
+    assert made.delay_s <= 2 * MAX_PEER_DELAY_S
     made.handle(Signal.TIMER, 1.0 + made.delay_s)
     assert made.state is ReconnectState.CONNECTING
 
