@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
 from broker.ledger.entries import LedgerRefused
-from broker.ledger.head import sync_path
+from broker.ledger.head import open_private, sync_path
 from broker.ledger.reader import Reader
 
 __all__ = ["back_up"]
@@ -25,6 +26,10 @@ def back_up(reader: Reader, target: Path) -> int:
     unfinished = target.with_name(target.name + ".unfinished")
     unfinished.unlink(missing_ok=True)
     try:
+        try:
+            os.close(open_private(unfinished, os.O_WRONLY))
+        except OSError as error:
+            raise LedgerRefused(f"{target}: cannot be written: {error.strerror}") from error
         try:
             copy = sqlite3.connect(unfinished, isolation_level=None)
         except sqlite3.OperationalError as error:

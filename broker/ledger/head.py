@@ -18,7 +18,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Head", "HeadFile", "TrustedTimeFile", "sync_path"]
+__all__ = ["Head", "HeadFile", "TrustedTimeFile", "open_private", "sync_path"]
 
 _MARK = struct.Struct(">8sQQ32sI")
 _MAGIC = b"RMCHEAD1"
@@ -36,7 +36,7 @@ class HeadFile:
     """The mark's file, held open."""
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        self._descriptor = open_private(path, os.O_RDWR)
 
     @staticmethod
     def read(path: Path) -> Head | None:
@@ -60,6 +60,13 @@ class HeadFile:
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
+
+
+def open_private(path: Path, flags: int) -> int:
+    """Open a file, created if need be, that its owner alone may read, whatever the umask was; return its descriptor."""
+    descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return descriptor
 
 
 def sync_path(path: Path) -> None:
@@ -90,5 +97,9 @@ class TrustedTimeFile:
     def write(self, at_ms: int) -> None:
         """Replace the time. OSError if the disk refuses; the old one stays."""
         fresh = self._path.with_suffix(".new")
-        fresh.write_text(str(at_ms), "ascii")
+        descriptor = open_private(fresh, os.O_WRONLY | os.O_TRUNC)
+        try:
+            os.write(descriptor, str(at_ms).encode())
+        finally:
+            os.close(descriptor)
         fresh.replace(self._path)

@@ -112,8 +112,8 @@ class Maintenance:
     def _prune_directs(self, connection: sqlite3.Connection, wall_ms: int) -> bool:
         horizon_ms = wall_ms - round(self._retention.settled_directs_s * 1000)
         return self._delete(
-            "DELETE FROM directs WHERE id IN (SELECT id FROM directs WHERE at_ms < ?1 AND state > 0"
-            " AND id < (SELECT coalesce(min(id), 0) FROM directs) + 10000 LIMIT ?2)",
+            "DELETE FROM directs WHERE id IN (SELECT id FROM directs WHERE at_ms < ? AND state > 0"
+            " AND id < (SELECT coalesce(min(id), 0) FROM directs) + 10000 LIMIT ?)",
             (horizon_ms, BATCH_ROWS),
         )
 
@@ -148,8 +148,8 @@ class Maintenance:
     def _end_rooms(self, connection: sqlite3.Connection, wall_ms: int) -> bool:
         horizon_ms = wall_ms - round(self._retention.idle_rooms_s * 1000)
         ended = connection.execute(
-            "UPDATE streams SET ended_at_ms = ?1 WHERE stream IN (SELECT stream FROM streams"
-            " WHERE ended_at_ms IS NULL AND used_at_ms < ?2 LIMIT ?3)",
+            "UPDATE streams SET ended_at_ms = ? WHERE stream IN (SELECT stream FROM streams"
+            " WHERE ended_at_ms IS NULL AND used_at_ms < ? LIMIT ?)",
             (wall_ms, horizon_ms, BATCH_ROWS),
         ).rowcount
         if ended:
@@ -157,8 +157,8 @@ class Maintenance:
                 "DELETE FROM notes WHERE stream IN (SELECT stream FROM streams WHERE ended_at_ms = ?)", (wall_ms,)
             )
         gone = self._delete(
-            "DELETE FROM streams WHERE stream IN (SELECT stream FROM streams AS s WHERE ended_at_ms < ?1"
-            " AND NOT EXISTS (SELECT 1 FROM entries WHERE entries.stream = s.stream) LIMIT ?2)",
+            "DELETE FROM streams WHERE stream IN (SELECT stream FROM streams AS s WHERE ended_at_ms < ?"
+            " AND NOT EXISTS (SELECT 1 FROM entries WHERE entries.stream = s.stream) LIMIT ?)",
             (wall_ms - round(self._retention.entries_s * 1000), BATCH_ROWS),
         )
         return ended > 0 or gone

@@ -10,12 +10,15 @@ commits in a power cut.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from broker.ledger.chain import GENESIS
 from broker.ledger.entries import FailureKind, LedgerDamaged, LedgerRefused
+from broker.ledger.head import open_private
 
 __all__ = [
     "APPLICATION_ID",
@@ -128,6 +131,9 @@ def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
     """
     if sqlite3.sqlite_version_info < MIN_SQLITE:
         raise LedgerRefused(f"SQLite {sqlite3.sqlite_version} is too old, 3.35 is needed")
+    if not readonly:
+        with suppress(OSError):  # SQLite says why; its log and its index get the rights of this file
+            os.close(open_private(path, os.O_WRONLY))
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rwc'}",
         uri=True,

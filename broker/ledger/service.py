@@ -25,7 +25,7 @@ import structlog
 import trio
 
 from broker.ledger.entries import Item, Key, LedgerRefused, LedgerResult, Submission, SubmitResult
-from broker.ledger.head import Head, HeadFile, TrustedTimeFile, sync_path
+from broker.ledger.head import Head, HeadFile, TrustedTimeFile, open_private, sync_path
 from broker.ledger.maintenance import Maintenance, Retention
 from broker.ledger.reader import Reader
 from broker.ledger.result_batch import ResultBatch
@@ -160,7 +160,8 @@ class Ledger:
         """Readiness and its words, for health checks."""
         words: dict[str, Any] = {"ledger": self.state.value}
         if self._writer is not None and self._writer.reason:
-            words["ledger_reason"] = self._writer.reason
+            # Health checks may be public: they name no path of this machine.
+            words["ledger_reason"] = self._writer.reason.replace(str(self.path), self.path.name)
         silent_s = self.silent_s
         if silent_s:
             words.setdefault("ledger_reason", f"the disk has not answered for {silent_s:.1f} s")
@@ -228,6 +229,7 @@ class Ledger:
                     self._tell(*self._settled.popleft())
                 writer.move(LedgerSignal.CLOSE)
         finally:
+            os.ftruncate(lock, 0)  # a number in it names a process that was killed
             os.close(lock)
 
     async def _hand_out(self) -> None:
@@ -341,8 +343,10 @@ class Ledger:
 def _lock(directory: Path) -> int:
     """Take the data directory for this process; the descriptor holds it. LedgerRefused if another has it."""
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(directory / "ledger.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        if not directory.exists():
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            sync_path(directory.absolute().parent)
+        descriptor = open_private(directory / "ledger.lock", os.O_RDWR)
     except OSError as error:
         raise LedgerRefused(f"{directory}: cannot be written: {error.strerror}") from error
     try:

@@ -6,13 +6,15 @@ import fcntl
 import os
 import random
 import sqlite3
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import trio
 
-from broker.ledger import Ledger, LedgerDamaged, LedgerRefused, Pace, Reader, database_path
+from broker.ledger import Entry, Ledger, LedgerDamaged, LedgerRefused, Pace, Reader, database_path
+from broker.ledger.backup import back_up
 from broker.ledger.head import HeadFile
 from broker.ledger.schema import MIGRATIONS, connect, migrate
 from broker.ledger.store import Store
@@ -254,3 +256,31 @@ async def test_a_ledger_is_never_opened_twice(tmp_path: Path) -> None:
             await opened(tmp_path)
         assert f"in use by process {os.getpid()}" in str(refusal(caught.value))
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+async def test_files_are_private_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    directory = tmp_path / "data"
+    before = os.umask(umask)
+    try:
+        ledger = Ledger(directory, unix_ms=lambda: 1000, pace=Pace(idle_s=0.005, maintenance_s=0.01))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(ledger.run)
+            ledger.record((Entry("lobby", 7, 1, 4, 1, b"x"),), lambda result: None)
+            await ledger.flush()
+            with trio.fail_after(20):
+                while not (directory / "ledger.time").exists():  # noqa: ASYNC110 - maintenance writes it
+                    await trio.sleep(0.005)
+            reader = Reader(database_path(directory))
+            back_up(reader, tmp_path / "copy.db")
+            files = {
+                path.name: stat.S_IMODE(path.stat().st_mode) for path in [*directory.iterdir(), tmp_path / "copy.db"]
+            }
+            reader.close()
+            nursery.cancel_scope.cancel()
+    finally:
+        os.umask(before)
+    assert {"ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.head", "ledger.lock", "ledger.time"} <= files.keys()
+    assert set(files.values()) == {0o600}, files
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert (directory / "ledger.lock").read_bytes() == b"", "a clean end leaves no process number"

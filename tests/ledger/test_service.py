@@ -219,6 +219,7 @@ async def test_a_file_that_lost_its_end_is_never_written_again(directory: Path) 
         run.store.fault = None
         assert run.send() is SubmitResult.UNAVAILABLE
         assert "acknowledged" in run.ledger.status()[1]["ledger_reason"]
+        assert str(directory) not in run.ledger.status()[1]["ledger_reason"]
         assert [room.last_offset for room in await run.ledger.ask(Reader.rooms)] == [1], "it can still be read"
 
 
