@@ -298,7 +298,10 @@ class Ledger:
                 raise LedgerRefused(f"{error.filename or self.path}: {error.strerror}") from error
             raise
         trusted_time = TrustedTimeFile(self.directory / "ledger.time")
-        self._on_newest(trusted_time.read() or store.newest_ms())
+        last_ms = trusted_time.read() or store.newest_ms()
+        self._on_newest(last_ms)
+        with suppress(OSError):  # from now on dates in the ledger may be wrong ones
+            trusted_time.write(last_ms if self._distrust() else self._unix_ms())
         if not self._distrust():  # what expired while the process was down is not delivered any more
             for _ in range(MAX_START_STEPS):
                 if not maintenance.expire(self._unix_ms()):
