@@ -6,7 +6,7 @@ import random
 from typing import Any, cast
 
 import hypothesis.strategies as st
-from hypothesis import given
+from hypothesis import assume, given
 
 from broker.auth.grants import Grant, RoomGrant
 from broker.core.limits.rate_limit import Rate
@@ -76,6 +76,7 @@ def test_a_type_is_judged_by_role_token_and_size(
 @given(kinds, allows, texts)
 def test_post_and_batch_judge_alike(kind: int, allow: frozenset[str] | None, text: str) -> None:
     payload: Any = (text,) if kind == MessageType.ANNOUNCEMENT else text
+    assume(text.strip())  # the rules of fields refuse a blank announcement before its type is judged
     permitted = TYPES.permitted(Role.APP, allow)
     answers = Answers()
     grant = Grant("shop", "Shop", Role.APP, (RoomGrant("*", Role.APP, allow),))
