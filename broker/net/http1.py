@@ -1,6 +1,6 @@
 """HTTP on the viewers' port, apart from WebSockets: read one request head, answer it, close.
 
-``GET /healthz`` tells a load balancer whether to send viewers here; every other request gets a short text.
+``GET /healthz`` answers a load balancer whether viewers may be sent here; every other request gets a short text.
 There is one request per connection and no body is ever read, so nothing can be smuggled behind it. Only heads are
 read, and strictly, so the grammar is one expression; the tests hold it against h11: what is accepted here, h11 accepts
 and reads the same.

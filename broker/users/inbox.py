@@ -365,6 +365,8 @@ class Inboxes:
             pending = self._pending[user] = _Pending(direct_id - 1, direct_id)
             pending.links = {link: _Cursor(direct_id - 1) for link in links}
         pending.last = direct_id
+        if not pending.links:
+            return
         message = Direct(direct_id, entry.kind, entry.at_ms, payload)
         packed = packed_direct(direct_id, entry.kind, entry.at_ms, entry.body)
         for link, cursor in list(pending.links.items()):

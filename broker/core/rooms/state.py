@@ -211,25 +211,27 @@ class RoomState(Generic[T]):
 
     def _post_event(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
         key = post_key(author.user_id, post)
+        answer = self._answer_to_staff(ticket, author, key, now)
+        return self._publish(ticket, author, post, key, Lane.CONTROL, now, at_ms) if answer is None else answer
+
+    def _answer_to_staff(
+        self, ticket: T, author: Author, key: OperationKey | None, now: float
+    ) -> Sequence[Effect[T]] | None:
+        """Return the answer to a repeated key or above the limit of staff; None: the post goes on."""
         known = self._stream.known(key, ticket, now)
         if known is not None:
             return known
         wait_s = self._limit_of_staff(author).try_acquire(author.user_id, now)
-        if wait_s:
-            return (Reply(ticket, Outcome.LIMITED, _retry_ms(wait_s)),)
-        return self._publish(ticket, author, post, key, Lane.CONTROL, now, at_ms)
+        return (Reply(ticket, Outcome.LIMITED, _retry_ms(wait_s)),) if wait_s else None
 
     def _limit_of_staff(self, author: Author) -> Gcra:
         return self._app_limit if author.role is Role.APP else self._staff_limit
 
     def _post_phase(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
         key = post_key(author.user_id, post)
-        known = self._stream.known(key, ticket, now)
-        if known is not None:
-            return known
-        wait_s = self._limit_of_staff(author).try_acquire(author.user_id, now)
-        if wait_s:
-            return (Reply(ticket, Outcome.LIMITED, _retry_ms(wait_s)),)
+        answer = self._answer_to_staff(ticket, author, key, now)
+        if answer is not None:
+            return answer
         self._stream.begin(key)
         asked = (PendingReply(ticket, Outcome.ACCEPTED, key),)
         return self.set_phase(RoomPhase(post.payload[0]), author.user_id, now, at_ms, asked)
