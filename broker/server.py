@@ -318,7 +318,8 @@ def ledger_of(
         Path(settings.data_dir),
         unix_ms=clock.now_ms,
         distrust=clock.distrust,
-        on_newest=clock.start,
+        on_open=clock.start,
+        trusted=clock.trusted,
         retention=Retention(
             entries_s=kept_s, keys_s=kept_s, idle_rooms_s=settings.room_idle_days * 86_400, max_bytes=settings.max_bytes
         ),

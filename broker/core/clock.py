@@ -22,7 +22,7 @@ HOLD_S = 3600.0
 MAX_STOP_S = 86_400.0
 """A start so long after the newest time in the ledger may be a wrong clock."""
 MAX_START_HOLD_S = 7 * 86_400.0
-"""Longest hold after such a start; a shorter stop is held for as long as it lasted."""
+"""Longest hold after such a start, over all starts; a shorter stop is held for as long as it lasted."""
 
 
 class _State(NamedTuple):
@@ -34,35 +34,54 @@ class _State(NamedTuple):
     leapt_at: float = 0.0
 
 
+class _Hold(NamedTuple):
+    """A start far ahead of ``trusted_ms``: nothing is trusted from ``since_s`` (monotonic) on, for ``stopped_s``."""
+
+    trusted_ms: int
+    since_s: float
+    stopped_s: float
+
+
 class TrustedClock:
     """Unix time that does not leap. ``wall_ms``: Unix milliseconds; ``monotonic``: seconds that never go back."""
 
-    __slots__ = ("_held_until", "_monotonic", "_state", "_stopped_s", "_wall_ms", "leaps")
+    __slots__ = ("_hold", "_monotonic", "_state", "_wall_ms", "leaps")
 
     def __init__(self, wall_ms: Callable[[], int], monotonic: Callable[[], float]) -> None:
         self._wall_ms = wall_ms
         self._monotonic = monotonic
         self._state = _State(wall_ms(), monotonic())
-        self._held_until = self._state.monotonic_s
-        self._stopped_s = 0.0
+        self._hold: _Hold | None = None
         self.leaps = 0
         """Leaps of the wall clock so far, returns included."""
 
-    def start(self, newest_ms: int) -> None:
+    def start(self, trusted_ms: int, held_s: float = 0.0) -> None:
         """Compare the wall clock with the last trusted time that the ledger knows; 0 = it knows none.
 
         A wall clock behind it has leapt back while the process was down: the time goes on from there. One far ahead may
-        be right after a long stop: it is followed, and nothing is expired or removed for a while.
+        be right after a long stop: it is followed, and nothing is expired or removed for a while, less ``held_s``, for
+        which earlier processes have held since then (`trusted`).
         """
-        if not newest_ms:
+        if not trusted_ms:
             return
-        self._stopped_s = (self.now_ms() - newest_ms) / 1000
-        if self._stopped_s < -TOLERANCE_S:
-            now = self._monotonic()
-            self._state = _State(newest_ms, now, self._stopped_s * 1000, now)
+        now = self._monotonic()
+        stopped_s = (self.now_ms() - trusted_ms) / 1000
+        if stopped_s < -TOLERANCE_S:
+            self._state = _State(trusted_ms, now, stopped_s * 1000, now)
             self.leaps += 1
-        elif self._stopped_s > MAX_STOP_S:
-            self._held_until = self._monotonic() + min(self._stopped_s, MAX_START_HOLD_S)
+        elif stopped_s > MAX_STOP_S:
+            self._hold = _Hold(trusted_ms, now - held_s, stopped_s)
+
+    def trusted(self) -> tuple[int, float]:
+        """Return what `start` needs in the next process: the last trusted time, and for how long it has been held."""
+        if self._is_held():
+            assert self._hold is not None
+            return self._hold.trusted_ms, self._monotonic() - self._hold.since_s
+        return self.now_ms(), 0.0
+
+    def _is_held(self) -> bool:
+        hold = self._hold
+        return hold is not None and self._monotonic() < hold.since_s + min(hold.stopped_s, MAX_START_HOLD_S)
 
     def now_ms(self) -> int:
         """Return the trusted Unix time in milliseconds."""
@@ -87,6 +106,7 @@ class TrustedClock:
         leap_ms = self._state.leap_ms
         if leap_ms is not None:
             return f"the wall clock has leapt by {leap_ms / 1000:.0f} s"
-        if self._monotonic() < self._held_until:
-            return f"the wall clock is {self._stopped_s / 3600:.0f} h ahead of the last trusted time"
+        if self._is_held():
+            assert self._hold is not None
+            return f"the wall clock is {self._hold.stopped_s / 3600:.0f} h ahead of the last trusted time"
         return ""

@@ -79,7 +79,8 @@ def sync_path(path: Path) -> None:
 
 
 class TrustedTimeFile:
-    """The last time at which the clock was trusted, in a file of its own, Unix milliseconds.
+    """The last time at which the clock was trusted, Unix milliseconds, and for how many seconds it has been distrusted
+    since, in a file of its own.
 
     Dates in the ledger cannot serve for this: a broker that was started under a wrong clock writes wrong dates.
     """
@@ -87,19 +88,20 @@ class TrustedTimeFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def read(self) -> int:
-        """Return the time; 0 = there is none that can be read."""
+    def read(self) -> tuple[int, float]:
+        """Return both; (0, 0) = there is nothing that can be read."""
         try:
-            return max(0, int(self._path.read_text("ascii")))
+            at_ms, held_s = self._path.read_text("ascii").split()
+            return max(0, int(at_ms)), max(0.0, float(int(held_s)))
         except (OSError, ValueError):
-            return 0
+            return 0, 0.0
 
-    def write(self, at_ms: int) -> None:
-        """Replace the time. OSError if the disk refuses; the old one stays."""
+    def write(self, at_ms: int, held_s: float) -> None:
+        """Replace both. OSError if the disk refuses; the old ones stay."""
         fresh = self._path.with_suffix(".new")
         descriptor = open_private(fresh, os.O_WRONLY | os.O_TRUNC)
         try:
-            os.write(descriptor, str(at_ms).encode())
+            os.write(descriptor, f"{at_ms} {held_s:.0f}".encode())
         finally:
             os.close(descriptor)
         fresh.replace(self._path)

@@ -63,7 +63,8 @@ class Ledger:
     """The ledger in ``directory``, which is created if need be. ``await nursery.start(ledger.run)`` opens it.
 
     ``unix_ms``: the time by which it expires and removes; ``distrust`` returns why it may not now, "" = it may;
-    ``on_newest`` is called once it is open with the newest time in it, Unix milliseconds, 0 = there is none.
+    ``on_open`` is called once it is open with the last trusted time, Unix milliseconds (0 = none), and the seconds of
+    distrust since; ``trusted`` returns both for the next start.
     """
 
     def __init__(
@@ -72,7 +73,8 @@ class Ledger:
         *,
         unix_ms: Callable[[], int],
         distrust: Callable[[], str] = lambda: "",
-        on_newest: Callable[[int], None] = lambda at_ms: None,
+        on_open: Callable[[int, float], None] = lambda trusted_ms, held_s: None,
+        trusted: Callable[[], tuple[int, float]] | None = None,
         retention: Retention | None = None,
         limits: LedgerLimits | None = None,
         pace: Pace | None = None,
@@ -86,7 +88,8 @@ class Ledger:
         self.path = database_path(directory)
         self._unix_ms = unix_ms
         self._distrust = distrust
-        self._on_newest = on_newest
+        self._on_open = on_open
+        self._trusted = trusted or (lambda: (unix_ms(), 0.0))
         self._retention = retention or Retention()
         self._limits = limits or LedgerLimits()
         self._pace = pace or Pace()
@@ -298,10 +301,10 @@ class Ledger:
                 raise LedgerRefused(f"{error.filename or self.path}: {error.strerror}") from error
             raise
         trusted_time = TrustedTimeFile(self.directory / "ledger.time")
-        last_ms = trusted_time.read() or store.newest_ms()
-        self._on_newest(last_ms)
+        trusted_ms, held_s = trusted_time.read()
+        self._on_open(trusted_ms or store.newest_ms(), held_s)
         with suppress(OSError):  # from now on dates in the ledger may be wrong ones
-            trusted_time.write(last_ms if self._distrust() else self._unix_ms())
+            trusted_time.write(*self._trusted())
         if not self._distrust():  # what expired while the process was down is not delivered any more
             for _ in range(MAX_START_STEPS):
                 if not maintenance.expire(self._unix_ms()):
@@ -309,7 +312,7 @@ class Ledger:
         log.info("ledger open", path=str(self.path), entries=store.head.seq, commits=store.head.batch)
         return Writer(
             store, marks, maintenance, self._deliver, pace=self._pace, unix_ms=self._unix_ms, distrust=self._distrust,
-            trusted_time=trusted_time,
+            keep_trusted=lambda: trusted_time.write(*self._trusted()),
             clock=self._clock,
         )  # fmt: skip
 

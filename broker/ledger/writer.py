@@ -24,7 +24,7 @@ from typing import NamedTuple
 import structlog
 
 from broker.ledger.entries import FailureKind, LedgerDamaged, LedgerError, LedgerResult, Repeated, Submission
-from broker.ledger.head import HeadFile, TrustedTimeFile
+from broker.ledger.head import HeadFile
 from broker.ledger.maintenance import Maintenance
 from broker.ledger.schema import failure_kind_of
 from broker.ledger.store import Store
@@ -141,7 +141,7 @@ class Writer:
         pace: Pace,
         unix_ms: Callable[[], int],
         distrust: Callable[[], str] = lambda: "",
-        trusted_time: TrustedTimeFile | None = None,
+        keep_trusted: Callable[[], None] = lambda: None,
         clock: Callable[[], float],
     ) -> None:
         self.queue: SimpleQueue[Waiting | None] = SimpleQueue()
@@ -157,8 +157,8 @@ class Writer:
         self._clock = clock
         self._distrust = distrust
         self._distrusted = ""
-        self._trusted_time = trusted_time
-        self._trusted_time_at = -inf
+        self._keep_trusted = keep_trusted
+        self._trusted_at = -inf
         self._trouble = FailureKind.IO_ERROR
         self._log_pages = 0
         self._retry_pause_s = pace.retry_first_s
@@ -356,8 +356,7 @@ class Writer:
                 elif self._distrusted and not why:
                     log.info("the clock is trusted again")
                 self._distrusted = why
-                if not why:
-                    self._keep_trusted_time(now)
+                self._keep_trusted_time(now)
                 if not why and self._maintenance.step(self._unix_ms()):
                     self._log_pages += pace.checkpoint_pages // 4
                     if is_idle:
@@ -377,11 +376,11 @@ class Writer:
                 log.warning("ledger: maintenance has to wait", trouble=trouble.value, why=str(error))
 
     def _keep_trusted_time(self, now: float) -> None:
-        """Remember every few seconds that the clock is trusted, for the next start."""
-        if self._trusted_time is not None and now >= self._trusted_time_at + TRUSTED_TIME_EVERY_S:
-            self._trusted_time_at = now
+        """Write every few seconds what the next start compares its clock with."""
+        if now >= self._trusted_at + TRUSTED_TIME_EVERY_S:
+            self._trusted_at = now
             with suppress(OSError):  # a full disk shows in the commits; the old time stays
-                self._trusted_time.write(self._unix_ms())
+                self._keep_trusted()
 
     def _checkpoint(self) -> None:
         done = self._maintenance.checkpoint()

@@ -107,6 +107,23 @@ def test_a_clock_behind_the_ledger_does_not_take_the_time_back(behind_min: int, 
     assert clock.distrust() == ""
 
 
+@given(st.integers(25, 100 * 24), st.lists(st.floats(60, 100_000), min_size=1, max_size=30))
+def test_a_hold_goes_on_over_restarts_and_ends(stopped_h: int, runs: list[float]) -> None:
+    """However often the process starts again, it holds for seven days of running at most."""
+    clocks = Clocks()
+    trusted, held = (BEGIN_MS - stopped_h * HOUR_MS, 0.0), 0.0
+    for run_s in [*runs, MAX_START_HOLD_S]:
+        clock = TrustedClock(clocks.wall_ms, clocks.monotonic)
+        clock.start(*trusted)
+        if clock.distrust():
+            assert held < MAX_START_HOLD_S
+            assert trusted[0] == BEGIN_MS - stopped_h * HOUR_MS, "the time that was trusted stays the same"
+            held += run_s
+        clocks.now += run_s
+        trusted = clock.trusted()
+    assert clock.distrust() == ""
+
+
 def test_an_empty_ledger_compares_nothing() -> None:
     _, clock = made()
     clock.start(0)
