@@ -13,6 +13,7 @@ from inspect import iscoroutinefunction
 from typing import Any, cast
 
 from bench.micro.result import Result, machine, table
+from broker.cli.main import INSTALL_BENCH
 
 __all__ = ["BENCHES", "main", "run"]
 
@@ -60,14 +61,17 @@ def _result(row: dict[str, Any]) -> Result:
 def _inside(name: str, smoke: bool) -> int:
     """Run one bench in this process and print its results as JSON."""
     module, function, _ = BENCHES[name]
-    bench = getattr(importlib.import_module(f"bench.micro.{module}"), function)
     try:
+        bench = getattr(importlib.import_module(f"bench.micro.{module}"), function)
         if iscoroutinefunction(bench):
             import trio
 
             results = trio.run(cast(Callable[[bool], Awaitable[list[Result]]], bench), smoke)
         else:
             results = bench(smoke)
+    except ModuleNotFoundError as error:
+        print(f"bench {name} needs the package {error.name}. {INSTALL_BENCH}", file=sys.stderr)
+        return 1
     except Exception:
         traceback.print_exc()
         return 1

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from bench.report.results import METRICS, headline_value
+from bench.report.metrics import METRICS, headline_value
 
-__all__ = ["Comparison", "Row", "compare_files", "compare_runs", "verdict_table"]
+__all__ = ["Comparison", "Row", "compare_files", "compare_runs", "comparison_table"]
 
 ASSUMED_BAND = 0.25
 """For single runs: on shared machines the same build differs by so much from run to run."""
@@ -126,7 +126,7 @@ def _spread(sides: list[list[float]]) -> float:
     return errors * math.sqrt(sum(stdev(side) ** 2 / len(side) for side in sides))
 
 
-def verdict_table(comparison: Comparison) -> Table:
+def comparison_table(comparison: Comparison) -> Table:
     """The comparison as a table for the terminal."""
     title = f"{comparison.scenario}: {comparison.runs_before} run(s) before, {comparison.runs_after} after"
     table = Table(title=title, box=None, title_justify="left")

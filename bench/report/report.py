@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.report import plots
+from bench.report.metrics import METRICS
 from bench.report.remarks import FEW_VIEWERS
-from bench.report.results import METRICS
 
 __all__ = ["figure_text", "render", "write_html", "write_picture"]
 

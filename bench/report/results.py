@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import itertools
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 from bench.load.books import LANES
 from bench.measure import merge_series, summarise
+from bench.report.metrics import METRICS
 from bench.report.remarks import remarks
 from bench.scenario import Scenario
 
-__all__ = ["FORMAT", "METRICS", "Metric", "assemble", "headline_value"]
+__all__ = ["FORMAT", "assemble"]
 
 FORMAT = 1
 LEAST_DELIVERIES_PER_S = 10_000
@@ -26,69 +27,6 @@ LEAST_DELIVERIES_PER_S = 10_000
 
 Result = dict[str, Any]
 """JSON. Any: see `assemble` for the fields."""
-
-
-class Metric(NamedTuple):
-    """How one figure is named, shown and judged."""
-
-    label: str
-    unit: str
-    lower_is_better: bool
-
-
-METRICS: dict[str, Metric] = {
-    "fanout_ratio": Metric("fan-out against the raw Python loop", "x", True),
-    "fanout_ratio_c": Metric("fan-out against the raw C loop", "x", True),
-    "cpu_ratio": Metric("whole broker's CPU a delivery, against the raw Python loop", "x", True),
-    "write_us": Metric("fan-out, one write", "us", True),
-    "deliveries_a_write": Metric("contents joined in a write", "", False),
-    "raw_python_us": Metric("raw Python loop, one send", "us", True),
-    "raw_c_us": Metric("raw C loop, one send", "us", True),
-    "cpu_delivery_us": Metric("whole broker's CPU, one delivery", "us", True),
-    "chat_p50_ms": Metric("danmaku, publish to arrival, p50", "ms", True),
-    "chat_p99_ms": Metric("danmaku, publish to arrival, p99", "ms", True),
-    "chat_over_bound": Metric("danmaku p99 over two ticks and a sweep", "x", True),
-    "chat_p99_vs_twin": Metric("danmaku p99 against the twin run without what is special here", "x", True),
-    "control_p99_ms": Metric("announcements (lane 0), p99", "ms", True),
-    "control_over_sweep": Metric("announcements p99 over the raw sweep", "x", True),
-    "paid_p99_ms": Metric("gifts (lane 2), p99", "ms", True),
-    "ambient_p99_ms": Metric("counters (lane 4), broker to arrival, p99", "ms", True),
-    "ack_p99_ms": Metric("a POST, due to answered, p99", "ms", True),
-    "durable_per_s": Metric("durable events acknowledged a second", "/s", False),
-    "durable_p50_ms": Metric("durable event, due to acknowledged, p50", "ms", True),
-    "durable_p99_ms": Metric("durable event, due to acknowledged, p99", "ms", True),
-    "sync_per_s": Metric("the disk alone, serial fdatasync a second", "/s", False),
-    "sync_p99_ms": Metric("the disk alone, one fdatasync, p99", "ms", True),
-    "durable_over_syncs": Metric("durable events for each sync of the disk alone", "x", False),
-    "danmaku_per_s": Metric("danmaku delivered a second", "/s", False),
-    "danmaku_per_core_s": Metric("danmaku delivered a second and core of the broker", "/s", False),
-    "deliveries_per_s": Metric("deliveries a second", "/s", False),
-    "posts_per_s": Metric("posts taken a second", "/s", False),
-    "joins_per_core_s": Metric("connect, auth and join a second and core", "/s", False),
-    "join_p99_ms": Metric("connect to joined, p99", "ms", True),
-    "rejoin_p99_ms": Metric("cut link, connect to resumed, p99", "ms", True),
-    "back_s": Metric("cut links, from the cut until the last is back", "s", True),
-    "events_missed": Metric("events of lanes 0 to 2 missed, over all links", "", True),
-    "events_twice": Metric("events of lanes 0 to 2 that came twice", "", True),
-    "kib_per_viewer": Metric("broker's memory a viewer", "KiB", True),
-    "rss_peak_mib": Metric("broker's memory, peak", "MiB", True),
-    "rss_growth_mib": Metric("broker's memory, end against the first fifth", "MiB", True),
-    "slow_chat_p99_ms": Metric("danmaku at slow viewers, p99", "ms", True),
-    "broker_cores": Metric("broker's CPU", "cores", True),
-    "generator_cores": Metric("busiest viewer process", "cores", True),
-    "publisher_cores": Metric("publisher process", "cores", True),
-    "generator_us_per_frame": Metric("viewer process, CPU a frame", "us", True),
-    "generator_cores_at_100k": Metric("viewer process, at 100,000 deliveries a second", "cores", True),
-    "late_p99_ms": Metric("generator's own lateness, p99", "ms", True),
-    "others_cores": Metric("other work on this machine meanwhile", "cores", True),
-}
-"""Every figure a headline may have, in the order in which it is shown."""
-
-
-def headline_value(result: Result, metric: str) -> float | None:
-    """One figure of a result, None where the run has none."""
-    value = result["headline"].get(metric)
-    return None if value is None else float(value)
 
 
 def assemble(

@@ -22,6 +22,7 @@ from typing import Literal
 import click
 
 from broker.cli.config import ConfigProblems, config_options, load_or_fail
+from broker.cli.main import INSTALL_BENCH
 from broker.config.schema import Config
 
 __all__ = [
@@ -48,8 +49,8 @@ _ENOUGH_PORTS = 20_000
 _CLOCK_SLIP_S = 0.02
 
 _MODULES = {
-    "hdrh": ("latency histograms of the bench", "pip install 'roomcast[bench]'"),
-    "matplotlib": ("plots of the bench", "pip install 'roomcast[bench]'"),
+    "hdrh": ("latency histograms of the bench", INSTALL_BENCH),
+    "matplotlib": ("plots of the bench", INSTALL_BENCH),
 }
 _PROGRAMS = {
     "chromium": (("chromium", "chromium-browser", "google-chrome"), "browser tests", "apt install chromium"),

@@ -18,12 +18,15 @@ __all__ = ["COMMANDS", "LazyCommand", "LazyGroup", "main"]
 
 
 class LazyCommand(NamedTuple):
-    """Row of the table: ``target`` is ``module:attribute``; ``needs``: how to install its optional packages."""
+    """Row of the table: ``target`` is ``module:attribute``; ``needs``: a sentence that says how to
+    install its optional packages."""
 
     target: str
     summary: str
     needs: str = ""
 
+
+INSTALL_BENCH = "In a clone of the repository: pip install -e '.[bench]'"
 
 COMMANDS: dict[str, LazyCommand] = {
     "serve": LazyCommand("broker.cli.serve:serve", "Run the broker."),
@@ -36,7 +39,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "check-config": LazyCommand("broker.cli.config:check_config", "Report every error in a configuration file."),
     "print-config": LazyCommand("broker.cli.config:print_config", "Print the settings, explained, as TOML."),
     "doctor": LazyCommand("broker.cli.doctor:doctor", "Check this machine: limits, ports, clock, optional parts."),
-    "bench": LazyCommand("bench.cli:bench", "Measure a broker.", "pip install 'roomcast[bench]'"),
+    "bench": LazyCommand("bench.cli:bench", "Measure a broker.", INSTALL_BENCH),
 }
 
 
@@ -77,7 +80,7 @@ def _missing(name: str, row: LazyCommand, module_name: str, missing: str) -> str
     if module_name == missing or module_name.startswith(f"{missing}."):
         return f"{name} is not part of this installation (no module {missing})."
     text = f"{name} needs the package {missing}, which is not installed."
-    return f"{text} Try: {row.needs}" if row.needs else text
+    return f"{text} {row.needs}" if row.needs else text
 
 
 @click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.report.results import METRICS
+from bench.report.metrics import METRICS
 from bench.run import plain_toml
 from bench.scenario import ScenarioError, Sizes, load_scenario, read_scenario, resize, scenario_names, twin_of
 from broker.config.schema import load

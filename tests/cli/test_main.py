@@ -61,11 +61,11 @@ def test_a_missing_package_is_named_with_its_installation(
     folder = tmp_path_factory.mktemp("modules")
     (folder / "needy_command.py").write_text("import no_such_package.inner\n")
     monkeypatch.syspath_prepend(str(folder))
-    needy = group({"x": LazyCommand("needy_command:x", "", "pip install 'roomcast[bench]'")})
+    needy = group({"x": LazyCommand("needy_command:x", "", "In a clone: pip install -e '.[bench]'")})
     result = CliRunner().invoke(needy, ["x"])
     assert result.exit_code == 1
     assert result.output == (
-        "Error: x needs the package no_such_package, which is not installed. Try: pip install 'roomcast[bench]'\n"
+        "Error: x needs the package no_such_package, which is not installed. In a clone: pip install -e '.[bench]'\n"
     )
 
 
