@@ -76,7 +76,6 @@ EXCEPTIONS = {
     "cli/test_serve.py": {"_open", "_serve"},  # a signal in the middle of the start
     "core/rooms/test_presence.py": {"_connections", "_left"},  # bounds of the memory
     "core/structures/test_hyperloglog.py": {"_raise_to"},  # registers that no input fills
-    "demo/test_users.py": {"_in_turn", "_pipe"},
     "net/test_pause_recovery.py": {"_stream"},  # a socket option of the client
     "net/test_tls.py": {"_start_tls"},  # a reset between two system calls
     "net/test_websocket.py": {"_reader", "_rest"},  # what a closed connection keeps

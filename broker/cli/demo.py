@@ -1,14 +1,14 @@
-"""``roomcast demo``: a broker, a busy room of real clients, and a check that every lost message was counted.
+"""``roomcast demo``: a broker, a busy room of real clients, and a check that every message was counted.
 
-In a terminal it draws a screen; elsewhere it prints progress lines on standard error. Either way the counts of the
-broker are compared with those of its clients at the end, and the exit code says whether they agree.
+In a terminal it draws a screen. Where standard output is no terminal, or one that cannot move its cursor (TERM=dumb),
+it prints progress lines on standard error. Either way the counts of the broker are compared with those of its clients
+at the end, and the exit code says whether they agree.
 """
 
 from __future__ import annotations
 
 import json
 import signal
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ __all__ = ["demo"]
 
 FRAME_S = 0.2
 LINE_S = 2.0
-"""A progress line comes with each new phase, and this often."""
+"""Interval of progress lines; each new phase begins with one."""
 
 
 @click.command("demo")
@@ -45,7 +45,7 @@ def demo(seconds: float, viewers: int, as_json: bool, seed: int) -> None:
     with the acknowledgements of senders and the messages of viewers; exit code 1 if they differ. Ctrl-C ends early.
     """
     configure(LogConfig(level="error", format="text"))
-    result = trio.run(_run_demo, seconds, viewers, seed, sys.stdout.isatty() and not as_json)
+    result = trio.run(_run_demo, seconds, viewers, seed, not as_json and _can_draw())
     if result is None:
         raise SystemExit(130)
     if as_json:
@@ -54,6 +54,14 @@ def demo(seconds: float, viewers: int, as_json: bool, seed: int) -> None:
         _summarize(result)
     if not result.balanced:
         raise SystemExit(1)
+
+
+def _can_draw() -> bool:
+    """Return whether standard output is a terminal that can show a screen."""
+    from rich.console import Console
+
+    console = Console()
+    return console.is_terminal and not console.is_dumb_terminal
 
 
 async def _run_demo(seconds: float, viewers: int, seed: int, on_screen: bool) -> DemoResult | None:
@@ -108,12 +116,17 @@ async def _print_progress(runner: Runner) -> None:
     def print_line(snapshot: Snapshot) -> None:
         click.echo(progress_line(snapshot), err=True)
 
-    runner.on_phase = lambda: print_line(runner.snapshot())
+    click.echo(
+        f"{runner.viewers} viewers, {runner.seconds:g} s in {len(runner.phases)} phases; a line every {LINE_S:g} s and "
+        "at each phase, the comparison of all counts at the end; Ctrl-C ends early",
+        err=True,
+    )
+    runner.on_status = lambda: print_line(runner.snapshot())
     await _take_snapshots(runner, LINE_S, print_line)
 
 
 def _summarize(result: DemoResult) -> None:
-    """Print the result as text."""
+    """Print the result as text, with whole lines where standard output is no terminal."""
     from rich.console import Console
     from rich.text import Text
 
@@ -121,18 +134,27 @@ def _summarize(result: DemoResult) -> None:
 
     console = Console(highlight=False)
     summary = result.to_json()
-    latency, links = summary["latency_ms"], summary["reconnects"]
+    latency, links, accounting = summary["latency_ms"], summary["reconnects"], result.accounting
+    soft_wrap = not console.is_terminal
+    console.print("messages by lane:", soft_wrap=soft_wrap)
     console.print(lanes_table(result.accounts), width=min(console.width, 70))
     console.print(
         f"{result.viewers} viewers, {result.seconds:.0f} s: {summary['offered']:,} messages offered, "
-        f"{result.received:,} delivered; latency p50 {latency['p50']} ms, p99 {latency['p99']} ms"
+        f"{result.received:,} delivered; latency p50 {latency['p50']} ms, p99 {latency['p99']} ms",
+        soft_wrap=soft_wrap,
+    )
+    console.print(
+        f"a message can carry several: {accounting.gifts:,} gifts in {accounting.gift_messages:,} messages, "
+        f"{result.likes:,} likes in {accounting.like_messages:,} messages",
+        soft_wrap=soft_wrap,
     )
     console.print(
         f"{links['cut']} links cut, {links['back']} back, {links['recovered']} without a gap; "
-        f"{result.likes:,} likes, {result.accounting.gifts:,} gifts; highest overload stage {result.peak_stage}"
+        f"highest overload stage {result.peak_stage}",
+        soft_wrap=soft_wrap,
     )
     if result.balanced:
-        text = "balanced: broker, senders and viewers count the same in every lane"
+        text = "balanced: the counts of broker, senders and viewers agree in every lane"
         console.print(Text(text, style="bold green"))
     else:
         console.print(Text("NOT balanced:", style="bold red"))

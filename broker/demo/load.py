@@ -1,7 +1,7 @@
-"""Load processes of the demo, seen by the runner as one.
+"""The load processes of the demo as one object.
 
-`load` starts them, sends them commands, and sums their reports. A process that ends before it was asked to is a
-difference like any other: `failures` names it.
+`LoadProcesses` starts them, sends them commands, and sums their reports. `LoadProcesses.failures` names a process that
+ended before it was asked to.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from broker.demo.load_process import Report, read_lines
 __all__ = ["LoadProcesses"]
 
 USERS_PER_PROCESS = 150
-"""Members one process plays."""
+"""Viewers of one process."""
 OBSERVERS = 12
-"""Members who only watch, in a process of their own, and measure how late things come."""
+"""Viewers that only watch, in a process of their own, and measure latency."""
 LEAVE_S = 8.0
 
-_SUMS = tuple(name for name in Report._fields if name not in ("calm", "offset", "latency", "accounting"))
+_SUMS = tuple(name for name in Report._fields if name not in ("all_answered", "offset", "latency", "accounting"))
 
 
 class _ProcessHandle:
-    """One process, seen from here."""
+    """One load process and its last report."""
 
     def __init__(self, process: trio.Process, measures: bool) -> None:
         self.process = process
@@ -41,89 +41,89 @@ class _ProcessHandle:
 
 
 class LoadProcesses:
-    """All viewers but those the director plays. ``latency`` takes what the scouts among them measure."""
+    """All load processes. ``latency`` receives what the observers among the viewers measure."""
 
     def __init__(self, latency: Latency) -> None:
         self.size = 0
-        """Members, in the room or not."""
-        self.news = trio.lowlevel.ParkingLot()
-        """Wakes at every report of a process."""
+        """Viewers of all processes, in the room or not."""
+        self.reported = trio.lowlevel.ParkingLot()
+        """Unparked at every report of a process."""
         self._latency = latency
-        self._crowds: list[_ProcessHandle] = []
+        self._processes: list[_ProcessHandle] = []
         self._leaving = False
 
     async def open(self, port: int, room: str, size: int, seed: int, nursery: trio.Nursery) -> None:
-        """Start processes for ``size`` (>= 1) members of ``room``; they enter by and by, see `report`."""
+        """Start processes for ``size`` (>= 1) viewers of ``room``; `report` tells how many have joined."""
         self.size = size
         observers = min(OBSERVERS, size // 4)
         parts = min(max(1, os.cpu_count() or 1), -(-(size - observers) // USERS_PER_PROCESS))
         shares = [(size - observers) // parts + (part < (size - observers) % parts) for part in range(parts)]
         first = 0
-        for share, talks in [(observers, False)] * bool(observers) + [(share, True) for share in shares]:
-            arguments = [str(each) for each in (port, room, first, share, seed, int(talks))]
+        for share, posts in [(observers, False)] * bool(observers) + [(share, True) for share in shares]:
+            arguments = [str(each) for each in (port, room, first, share, seed, int(posts))]
             process = await trio.lowlevel.open_process(
                 [sys.executable, "-m", "broker.demo.load_process", *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
             )
-            crowd = _ProcessHandle(process, measures=not talks or not observers)
-            self._crowds.append(crowd)
-            nursery.start_soon(self._keep, crowd)
+            handle = _ProcessHandle(process, measures=not posts or not observers)
+            self._processes.append(handle)
+            nursery.start_soon(self._read_reports, handle)
             first += share
 
-    async def _keep(self, crowd: _ProcessHandle) -> None:
-        """Listen to one process until it ends; it dies with the show, whatever happens."""
+    async def _read_reports(self, handle: _ProcessHandle) -> None:
+        """Read the reports of one process until it ends; kill it when this task is cancelled."""
         try:
-            assert crowd.process.stdout is not None
-            async with aclosing(read_lines(crowd.process.stdout)) as lines:
+            assert handle.process.stdout is not None
+            async with aclosing(read_lines(handle.process.stdout)) as lines:
                 async for line in lines:
                     report = Report(*json.loads(line))
-                    if crowd.measures:
+                    if handle.measures:
                         self._latency.merge({ms: count for ms, count in report.latency})
-                    crowd.accounting = Accounting.from_json(report.accounting)
-                    crowd.report = report
-                    self.news.unpark_all()
+                    handle.accounting = Accounting.from_json(report.accounting)
+                    handle.report = report
+                    self.reported.unpark_all()
         finally:
             with trio.move_on_after(1.0, shield=True):
-                await crowd.process.wait()
-            if crowd.process.poll() is None:
-                crowd.process.kill()
-            self.news.unpark_all()
+                await handle.process.wait()
+            if handle.process.poll() is None:
+                handle.process.kill()
+            self.reported.unpark_all()
 
-    async def tell(self, **command: Any) -> None:
-        """Send one command to all. Any: JSON."""
+    async def send(self, **command: Any) -> None:
+        """Send one command to every process. Any: JSON."""
         line = json.dumps(command).encode() + b"\n"
-        for crowd in self._crowds:
-            assert crowd.process.stdin is not None
+        for handle in self._processes:
+            assert handle.process.stdin is not None
             try:
-                await crowd.process.stdin.send_all(line)
+                await handle.process.stdin.send_all(line)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
-                pass  # it has ended: `failures` says so
+                pass  # the process has ended; `failures` names it
 
     async def close(self) -> None:
-        """Send everybody home and wait for it, at most `LEAVE_S`."""
+        """Tell every process to leave and wait for their ends, at most `LEAVE_S`."""
         self._leaving = True
-        await self.tell(do="leave")
+        await self.send(do="leave")
         with trio.move_on_after(LEAVE_S):
-            for crowd in self._crowds:
-                await crowd.process.wait()
+            for handle in self._processes:
+                await handle.process.wait()
 
     def report(self) -> Report:
-        """The reports as one."""
-        reports = [crowd.report for crowd in self._crowds]
+        """Return the sum of all reports."""
+        reports = [handle.report for handle in self._processes]
         if not reports:
             return Report()
         sums = {name: sum(getattr(report, name) for report in reports) for name in _SUMS}
-        calm, offset = all(report.calm for report in reports), min(report.offset for report in reports)
-        return Report(**sums, calm=calm, offset=offset)
+        all_answered = all(report.all_answered for report in reports)
+        return Report(**sums, all_answered=all_answered, offset=min(report.offset for report in reports))
 
     def accounting(self) -> Accounting:
-        """What all its senders were told."""
-        return sum((crowd.accounting for crowd in self._crowds), Accounting())
+        """Return the sum of what their senders were answered."""
+        return sum((handle.accounting for handle in self._processes), Accounting())
 
     def failures(self) -> list[str]:
-        """Processes that have ended although nobody told them to, in words."""
-        ended = [crowd.process.poll() for crowd in self._crowds]
+        """Return a sentence for each process that ended before `close`."""
+        ended = [handle.process.poll() for handle in self._processes]
         if self._leaving:
             return []
-        return [f"a process of the crowd has ended with status {status}" for status in ended if status is not None]
+        return [f"a load process ended with status {status}" for status in ended if status is not None]

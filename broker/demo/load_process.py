@@ -1,13 +1,12 @@
 """Load process of the demo: many clients that watch, post, flood, like, disconnect and reconnect.
 
-It is a process because it would otherwise take the broker's processor time, and the demonstration would be one of a
-broker that is starved. Commands come in as JSON lines, reports go out as JSON lines; the end of the input is the end of
-the crowd.
+The clients run in processes of their own because they would otherwise take the broker's processor time. Commands are
+JSON lines on standard input, reports are JSON lines on standard output; the process ends when its input ends.
 
-    {"do": "mood", "at_s": 3.2, "mood": [...]}   behave so from now on (`script.ActRates`), 3.2 s into the show
-    {"do": "cut", "share": 0.33}                 cut so many links at once, as soon as those people know all fates
-    {"do": "calm"}                               say nothing more; reports are "calm" when every fate is known
-    {"do": "leave"}                              go home
+    {"do": "rates", "at_s": 3.2, "rates": [...]}   post at these rates (`PhaseRates`); the demo is 3.2 s old
+    {"do": "cut", "share": 0.33}                   cut this share of the links, once all their posts are answered
+    {"do": "stop"}                                 post nothing more; ``all_answered`` tells when every result is known
+    {"do": "leave"}                                leave the room and end
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from itertools import cycle
 from random import Random
@@ -27,42 +26,42 @@ from typing import Any, NamedTuple
 import trio
 
 from broker.demo.accounting import Accounting, Latency
-from broker.demo.scenario import ActRates, Phrases, viewer_name
+from broker.demo.scenario import PhaseRates, Texts, viewer_name
 from broker.demo.users import CuttableConnector, DemoUser, SmallBuffers
 from protocol.clients import Danmaku, Gap, MessagesMissed, Rejoined, RoomEvent, State, StreamEvent, TickAccount
 from protocol.codes import MessageType, Tier
 from protocol.payloads import DanmakuPayload, LikePayload
 
-__all__ = ["FLOODERS", "QUIET", "LoadProcess", "LoadShare", "LoadViewer", "Report", "read_lines"]
+__all__ = ["FLOODERS", "QUIET", "LoadProcess", "LoadShare", "LoadViewer", "Report", "read_lines", "round_robin"]
 
 QUIET, FLOODERS = "people", "flooders"
-"""Groups of the ledger."""
+"""Groups of senders in `Accounting`."""
 
 STEP_S = 0.02
 REPORT_S = 0.25
-ENTRANTS = 16
-"""Members that enter at a time."""
+JOINS_AT_ONCE = 16
+"""Viewers that connect and join at the same time."""
 MAX_IN_FLIGHT = 300
-"""Posts without a fate; what the crowd would say beyond it is not said. A fate takes a tick, or nothing."""
+"""Unanswered posts of a process; above it, posts that are due are left out. An answer takes at most a tick."""
 LATE_S = 0.1
-"""A crowd whose own steps come so late says less, until they do not: it must not measure how slow it is itself."""
+"""A process whose own timer is later than this posts less until it is on time: it must not measure itself."""
 CREDIT_S = 0.2
-"""A crowd that was held up catches up with so much of what it should have said."""
+"""After a delay a process posts at most what was due in this time."""
 FLOODER_EVERY = 25
-"""One in so many floods."""
+"""One viewer in this many is a flooder."""
 FLOOD_BURST = 5
 WEBSOCKET_EVERY = 4
-"""One in so many watches over WebSocket."""
-CALM_S = 20.0
+"""One viewer in this many connects over WebSocket."""
+ANSWERS_S = 20.0
 LEAVE_S = 5.0
 _TIERS = (Tier.FULL, Tier.FULL, Tier.MEDIUM, Tier.LOW)
 
 
 class LoadShare(NamedTuple):
-    """Which of the viewers one load process plays: viewers ``first`` to ``first + size - 1``.
+    """The viewers that one load process runs: numbers ``first`` to ``first + size - 1``.
 
-    ``talks`` False: they only watch, and nobody cuts them. A few such in a process of their own measure latency better
-    than the many, who wait for each other's turn on a processor.
+    ``posts`` False: they only watch and are never cut. A few such viewers in a process of their own measure latency
+    better than many viewers that share one processor.
     """
 
     port: int
@@ -70,28 +69,28 @@ class LoadShare(NamedTuple):
     first: int
     size: int
     seed: int
-    talks: bool = True
+    posts: bool = True
 
 
 class Report(NamedTuple):
-    """What a crowd has to say, all numbers since the beginning except ``latency``."""
+    """Report of one load process; all numbers are totals since its start, except ``latency``."""
 
-    entered: int = 0
+    joined: int = 0
     tcp: int = 0
-    """Members in the room now, by transport."""
+    """Viewers in the room now, by transport."""
     websocket: int = 0
-    under_way: int = 0
-    calm: bool = False
+    unanswered: int = 0
+    all_answered: bool = False
     received: int = 0
-    """Danmaku, events and counters that reached a member."""
+    """Danmaku, events and counters received by all viewers."""
     cut: int = 0
     back: int = 0
     recovered: int = 0
-    """Of those back: nothing of lanes 0-2 was missed."""
+    """Reconnects after which no event of lanes 0-2 was missed."""
     holes: int = 0
     missed: int = 0
     offset: int = 0
-    """Events of lanes 0-2 that everybody has heard."""
+    """Last event of lanes 0-2 that every viewer has received."""
     latency: tuple[tuple[int, int], ...] = ()
     """(milliseconds, how often) since the last report."""
     accounting: Any = None
@@ -99,12 +98,12 @@ class Report(NamedTuple):
 
 
 class LoadViewer:
-    """One member of the crowd and what it has seen."""
+    """One viewer of the load and the counts of what it received."""
 
     def __init__(self, share: LoadShare, index: int, latency: Latency, wall_ms: Callable[[], float]) -> None:
-        self.cable = CuttableConnector()
-        self.resting = False
-        """Says nothing: its link is about to be cut, or is."""
+        self.connector = CuttableConnector()
+        self.silent = False
+        """Whether it must not post: its link is about to be cut, or is."""
         self.received = 0
         self.back = 0
         self.recovered = 0
@@ -112,15 +111,15 @@ class LoadViewer:
         self.missed = 0
         self._latency = latency
         self._wall_ms = wall_ms
-        self._old_until = 0
+        self._replay_until = 0
         websocket = index % WEBSOCKET_EVERY == 1
         url = f"ws://127.0.0.1:{share.port}/" if websocket else f"roomcast://127.0.0.1:{share.port}"
         rng = Random(f"{share.seed}-{index}")
         tier = _TIERS[index // WEBSOCKET_EVERY % len(_TIERS)]
-        self.member = DemoUser(url, viewer_name(index), tier, self.on_event, rng, self.cable)
+        self.member = DemoUser(url, viewer_name(index), tier, self.on_event, rng, self.connector)
 
     def on_event(self, event: RoomEvent) -> None:
-        """Take one event of the room."""
+        """Count one event of the room."""
         match event:
             case Danmaku() | State():
                 self.received += 1
@@ -128,13 +127,13 @@ class LoadViewer:
                 self._latency.add(self._wall_ms() - at_ms)
             case StreamEvent(offset=offset, at_ms=at_ms):
                 self.received += 1
-                if offset > self._old_until:
+                if offset > self._replay_until:
                     self._latency.add(self._wall_ms() - at_ms)
             case Rejoined(snapshot, recovered):
                 self.back += 1
                 self.recovered += recovered
-                self.resting = False
-                self._old_until = snapshot.offset
+                self.silent = False
+                self._replay_until = snapshot.offset
             case Gap():
                 self.holes += 1
             case MessagesMissed(chat, ambient):
@@ -143,13 +142,33 @@ class LoadViewer:
                 pass
 
 
+def round_robin(viewers: Sequence[LoadViewer]) -> Iterator[LoadViewer | None]:
+    """Yield the viewers that may post, one after another; None while none may."""
+    if not viewers:
+        return cycle((None,))
+
+    def generate() -> Iterator[LoadViewer | None]:
+        start = 0
+        while True:
+            for step in range(len(viewers)):
+                viewer = viewers[(start + step) % len(viewers)]
+                if not viewer.silent and viewer.member.is_joined:
+                    start = (start + step + 1) % len(viewers)
+                    yield viewer
+                    break
+            else:
+                yield None
+
+    return generate()
+
+
 class LoadProcess:
-    """The members of one process."""
+    """The viewers of one process."""
 
     def __init__(self, share: LoadShare, wall_ms: Callable[[], float] = lambda: time.time_ns() / 1e6) -> None:
         self._share = share
-        self._rng = Random(f"{share.seed}-crowd-{share.first}")
-        self._phrases = Phrases(self._rng)
+        self._rng = Random(f"{share.seed}-load-{share.first}")
+        self._texts = Texts(self._rng)
         self._latency = Latency()
         self.accounting = Accounting()
         self.viewers = [
@@ -158,93 +177,73 @@ class LoadProcess:
         flooders = self.viewers[FLOODER_EVERY // 3 :: FLOODER_EVERY]
         chosen = set(map(id, flooders))
         quiet = [viewer for viewer in self.viewers if id(viewer) not in chosen]
-        self._quiet = self._in_turn(self._rng.sample(quiet, len(quiet)))
-        self._flooders = self._in_turn(flooders)
-        self.rates = ActRates()
-        self._begun = 0.0
-        self._entered = 0
+        self._quiet = round_robin(self._rng.sample(quiet, len(quiet)))
+        self._flooders = round_robin(flooders)
+        self.rates = PhaseRates()
+        self._started = 0.0
+        self._joined = 0
         self._cut = 0
-        self._calm = False
+        self._stopped = False
 
     # ---- commands
 
-    async def run(self, commands: AsyncIterator[str], tell: Callable[[str], None]) -> None:
-        """Play until told to leave or the commands end. ``tell`` takes one line of report and must not wait."""
-        async with trio.open_nursery() as house:
-            async with trio.open_nursery() as stage:
-                stage.start_soon(self._enter_all, house)
-                stage.start_soon(self._talk, stage)
-                stage.start_soon(self._report, tell)
+    async def run(self, commands: AsyncIterator[str], write: Callable[[str], None]) -> None:
+        """Run until the command ``leave`` or the end of the commands. ``write`` takes a line and must not wait."""
+        async with trio.open_nursery() as clients:
+            async with trio.open_nursery() as tasks:
+                tasks.start_soon(self._join_all, clients)
+                tasks.start_soon(self._post_on_schedule, tasks)
+                tasks.start_soon(self._report, write)
                 async for line in commands:
                     command = json.loads(line)
                     match command["do"]:
-                        case "rates" | "cut" if not self._share.talks:
+                        case "rates" | "cut" if not self._share.posts:
                             pass
                         case "rates":
-                            self.rates = ActRates(*command["rates"])
-                            self._begun = trio.current_time() - command["at_s"]
+                            self.rates = PhaseRates(*command["rates"])
+                            self._started = trio.current_time() - command["at_s"]
                         case "cut":
-                            stage.start_soon(self._cut_links, command["share"])
-                        case "calm":
-                            self._calm = True
+                            tasks.start_soon(self._cut_links, command["share"])
+                        case "stop":
+                            self._stopped = True
                         case _:
                             break
-                tell(self._line())
-                stage.cancel_scope.cancel()
+                write(self._line())
+                tasks.cancel_scope.cancel()
             for viewer in self.viewers:
                 viewer.member.leave()
-            house.cancel_scope.deadline = trio.current_time() + LEAVE_S
+            clients.cancel_scope.deadline = trio.current_time() + LEAVE_S
 
     async def _cut_links(self, share: float) -> None:
         chosen = self._rng.sample(self.viewers, round(share * len(self.viewers)))
         for viewer in chosen:
-            viewer.resting = True
-        with trio.move_on_after(CALM_S):
+            viewer.silent = True
+        with trio.move_on_after(ANSWERS_S):
             for viewer in chosen:
                 await viewer.member.wait_answered()
-        # Only those who have heard all: a fate that nobody hears cannot be counted.
-        chosen = [viewer for viewer in chosen if not viewer.member.under_way]
+        # Links with an unanswered post stay: its result would be lost with the link and could not be counted.
+        chosen = [viewer for viewer in chosen if not viewer.member.unanswered]
         self._cut += len(chosen)
         async with trio.open_nursery() as nursery:
             for viewer in chosen:
-                nursery.start_soon(viewer.cable.cut)
+                nursery.start_soon(viewer.connector.cut)
 
-    # ---- members
+    # ---- viewers
 
-    async def _enter_all(self, nursery: trio.Nursery) -> None:
-        doors = trio.CapacityLimiter(ENTRANTS)
+    async def _join_all(self, nursery: trio.Nursery) -> None:
+        limiter = trio.CapacityLimiter(JOINS_AT_ONCE)
 
-        async def enter(viewer: LoadViewer) -> None:
-            async with doors:
+        async def join(viewer: LoadViewer) -> None:
+            async with limiter:
                 await nursery.start(viewer.member.run, self._share.room)
-            self._entered += 1
+            self._joined += 1
 
-        async with trio.open_nursery() as entrance:
+        async with trio.open_nursery() as joins:
             for viewer in self.viewers:
-                entrance.start_soon(enter, viewer)
+                joins.start_soon(join, viewer)
 
-    @staticmethod
-    def _in_turn(viewers: list[LoadViewer]) -> Iterator[LoadViewer | None]:
-        """Those who may speak, one after another; None if nobody may."""
-        if not viewers:
-            return cycle((None,))
-
-        def turns() -> Iterator[LoadViewer | None]:
-            place = 0
-            while True:
-                for step in range(len(viewers)):
-                    viewer = viewers[(place + step) % len(viewers)]
-                    if not viewer.resting and viewer.member.is_joined:
-                        place = (place + step + 1) % len(viewers)
-                        yield viewer
-                        break
-                else:
-                    yield None
-
-        return turns()
-
-    async def _talk(self, nursery: trio.Nursery) -> None:
-        """Say what the mood demands, in small steps."""
+    async def _post_on_schedule(self, nursery: trio.Nursery) -> None:
+        """Post at the rates of the phase, in small steps."""
         credit = [0.0, 0.0, 0.0]
         pace = 1.0
         before = trio.current_time()
@@ -253,9 +252,9 @@ class LoadProcess:
             now = trio.current_time()
             elapsed_s, before = now - before, now
             pace = max(0.05, pace * 0.8) if elapsed_s > STEP_S + LATE_S else min(1.0, pace + 0.01)
-            if self._calm:
+            if self._stopped:
                 continue
-            rates, size, under_way = self.rates, len(self.viewers), self._under_way()
+            rates, size, unanswered = self.rates, len(self.viewers), self._count_unanswered()
             by_source = (
                 rates.chat_per_viewer * size,
                 rates.flood_per_viewer * size / FLOOD_BURST,
@@ -265,46 +264,46 @@ class LoadProcess:
                 credit[source] = min(credit[source] + pace * rate * elapsed_s, max(1.0, rate * CREDIT_S))
                 while credit[source] >= 1.0:
                     credit[source] -= 1.0
-                    if under_way < MAX_IN_FLIGHT:
-                        under_way += self._speak(source, now - self._begun, nursery)
+                    if unanswered < MAX_IN_FLIGHT:
+                        unanswered += self._post_next(source, now - self._started, nursery)
 
-    def _speak(self, source: int, at_s: float, nursery: trio.Nursery) -> int:
-        """Let the next one speak; returns how many posts that is."""
+    def _post_next(self, source: int, at_s: float, nursery: trio.Nursery) -> int:
+        """Let the next viewer post and return the number of posts."""
         viewer = next(self._flooders if source == 1 else self._quiet)
         if viewer is None:
             return 0
-        say = viewer.member.say
+        post = viewer.member.post
         if source == 0:
-            payload = DanmakuPayload(self._phrases.next(at_s, self.rates.hot_share))
-            nursery.start_soon(say, self.accounting, QUIET, MessageType.DANMAKU, payload)
+            payload = DanmakuPayload(self._texts.next(at_s, self.rates.trending_share))
+            nursery.start_soon(post, self.accounting, QUIET, MessageType.DANMAKU, payload)
         elif source == 1:
             for _ in range(FLOOD_BURST):
-                payload = DanmakuPayload(self._phrases.flood())
-                nursery.start_soon(say, self.accounting, FLOODERS, MessageType.DANMAKU, payload)
+                payload = DanmakuPayload(self._texts.flood())
+                nursery.start_soon(post, self.accounting, FLOODERS, MessageType.DANMAKU, payload)
             return FLOOD_BURST
         else:
             taps = LikePayload(self._rng.randint(1, 15))
-            nursery.start_soon(say, self.accounting, QUIET, MessageType.LIKE, taps)
+            nursery.start_soon(post, self.accounting, QUIET, MessageType.LIKE, taps)
         return 1
 
-    def _under_way(self) -> int:
-        return sum(viewer.member.under_way for viewer in self.viewers)
+    def _count_unanswered(self) -> int:
+        return sum(viewer.member.unanswered for viewer in self.viewers)
 
     # ---- reports
 
-    async def _report(self, tell: Callable[[str], None]) -> None:
+    async def _report(self, write: Callable[[str], None]) -> None:
         while True:
-            tell(self._line())
+            write(self._line())
             await trio.sleep(REPORT_S)
 
     def report(self) -> Report:
-        """What there is to say now; takes the latencies."""
+        """Return the report of this moment and reset its latencies."""
         viewers = self.viewers
         joined = [viewer.member for viewer in viewers if viewer.member.is_joined]
         websocket = sum(member.is_websocket for member in joined)
-        under_way = self._under_way()
+        unanswered = self._count_unanswered()
         return Report(
-            self._entered, len(joined) - websocket, websocket, under_way, self._calm and not under_way,
+            self._joined, len(joined) - websocket, websocket, unanswered, self._stopped and not unanswered,
             sum(viewer.received for viewer in viewers), self._cut,
             sum(viewer.back for viewer in viewers), sum(viewer.recovered for viewer in viewers),
             sum(viewer.holes for viewer in viewers), sum(viewer.missed for viewer in viewers),
@@ -317,7 +316,7 @@ class LoadProcess:
 
 
 async def read_lines(stream: trio.abc.ReceiveStream) -> AsyncGenerator[str, None]:
-    """Whole lines of a stream of UTF-8 until its end. The lines are ours, so their length is bounded by us."""
+    """Yield whole lines of a UTF-8 stream until its end. Both ends are this program, so lengths need no limit."""
     rest = b""
     async for data in stream:
         *lines, rest = (rest + data).split(b"\n")
@@ -325,24 +324,24 @@ async def read_lines(stream: trio.abc.ReceiveStream) -> AsyncGenerator[str, None
             yield line.decode()
 
 
-async def _play(share: LoadShare) -> None:
-    def tell(line: str) -> None:
+async def _run(share: LoadShare) -> None:
+    def write(line: str) -> None:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
     trio.socket.set_custom_socket_factory(SmallBuffers())
     async with trio.lowlevel.FdStream(os.dup(0)) as stdin, aclosing(read_lines(stdin)) as commands:
-        await LoadProcess(share).run(commands, tell)
+        await LoadProcess(share).run(commands, write)
 
 
 def main(arguments: list[str]) -> None:
-    """One crowd: ``port room first size seed talks``."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the show, which tells us to leave
+    """Run one load process; arguments: ``port room first size seed posts``."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner handles Ctrl-C and sends "leave"
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    port, room, first, size, seed, talks = arguments
-    trio.run(_play, LoadShare(int(port), room, int(first), int(size), int(seed), bool(int(talks))))
+    port, room, first, size, seed, posts = arguments
+    trio.run(_run, LoadShare(int(port), room, int(first), int(size), int(seed), bool(int(posts))))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Runner of the demo: starts a broker and its clients, plays the acts, and compares the counts at the end.
+"""Runner of the demo: starts a broker and its clients, runs the phases, and compares the counts at the end.
 
-The broker, the reference viewers, the host, the platform and the stalled viewer live in this process; the load in
-others, because its work would otherwise take the broker's processor time. All of them use sockets. Of the broker's
-objects the runner reads counters only, and the queue of the one connection that stalls, to display it.
+The broker, the reference viewers, the host, the platform and the stalled viewer are in this process; the load is in
+others, because it would otherwise take the broker's processor time. All of them use sockets. Of the broker's objects
+the runner reads counters only, and the queue of the one connection that stalls, to display it.
 
-After the last act every client is silent until every post has its outcome; then `accounting.differences` compares. The
+After the last phase no client posts until every post has its result; then `accounting.differences` compares. The
 runner corrects nothing.
 """
 
@@ -22,7 +22,7 @@ from broker.config.schema import Config, LinkConfig, ListenConfig, RoomConfig
 from broker.demo.accounting import Accounting, Latency, ReferenceViewer, differences
 from broker.demo.load import LoadProcesses
 from broker.demo.load_process import FLOODERS, QUIET, Report
-from broker.demo.scenario import ANNOUNCEMENTS, HOST_LINES, Phrases, ScheduledAct, plan, viewer_name
+from broker.demo.scenario import ANNOUNCEMENTS, HOST_LINES, ScheduledPhase, Texts, plan, viewer_name
 from broker.demo.screen import Snapshot
 from broker.demo.users import DemoUser, StalledState, StalledViewer
 from broker.server import Broker
@@ -35,30 +35,30 @@ __all__ = ["HOST", "PLATFORM", "ROOM", "DemoResult", "Runner"]
 
 ROOM = "lobby"
 HOST, PLATFORM = "host", "platform"
-"""Groups of the ledger."""
+"""Groups of senders in `Accounting`."""
 CUT_SHARE = 1 / 3
-ENTRY_S = 120.0
-CALM_S = 30.0
+JOIN_S = 120.0
+ANSWERS_S = 30.0
 COMPARE_S = 20.0
 RETURN_S = 10.0
-"""Deadlines that only a broken show or a drowning machine meets."""
+"""Deadlines of the steps; only a defect or an overloaded machine reaches them."""
 VIEWERS_PER_CPU = 100
-"""With more clients of ours than this on a processor the room ticks half as often: they, not the broker, are slow."""
+"""With more viewers than this on a processor the room ticks half as often: the clients, not the broker, are slow."""
 LONG_S = 100.0
-"""In a shorter show one viewer stalls an act earlier, or there would be no time to be cut and to come back."""
+"""In a shorter demo the viewer stalls one phase earlier; otherwise it could not be cut and resume before the end."""
 WATCH_S = 0.25
-MOMENTS = 12
-"""Moments of which a picture's rates and percentiles speak: the last three seconds."""
+SAMPLES = 12
+"""Samples over which the rates and percentiles of a snapshot are taken: the last three seconds."""
 REFERENCE_ITEMS = 100_000
 """Unread events of a reference viewer: it counts, so it must not drop any."""
 SCREEN_LINES = 60
-WHALES = 12
+GIFT_GIVERS = 12
 """Viewers who give gifts: few, so that combos form."""
 _STEP_S = 0.02
 
 
-class _Moment(NamedTuple):
-    """What `Runner._watch` notes; ``latency``: milliseconds and how often, since the last moment."""
+class _Sample(NamedTuple):
+    """One sample of `Runner._sample`; ``latency``: milliseconds and how often, since the sample before."""
 
     at: float
     offered: int
@@ -67,7 +67,7 @@ class _Moment(NamedTuple):
 
 
 class DemoResult(NamedTuple):
-    """How the show ended."""
+    """Result of a demo."""
 
     differences: list[str]
     accounts: tuple[Account, ...]
@@ -77,7 +77,7 @@ class DemoResult(NamedTuple):
     accounting: Accounting
     received: int
     latency: Latency
-    crowd: Report
+    load: Report
     stalled: StalledState
     peak_stage: int
 
@@ -86,10 +86,10 @@ class DemoResult(NamedTuple):
         return not self.differences
 
     def to_json(self) -> dict[str, Any]:
-        """One object with everything. Any: numbers, words, lists and objects of them."""
-        fates: dict[str, dict[str, dict[str, int]]] = {}
-        for (group, lane, outcome), count in sorted(self.accounting.fates.items()):
-            fates.setdefault(group, {}).setdefault(lane, {})[outcome] = count
+        """Return everything as one object. Any: numbers, strings, lists and objects of them."""
+        counts: dict[str, dict[str, dict[str, int]]] = {}
+        for (group, lane, outcome), count in sorted(self.accounting.counts.items()):
+            counts.setdefault(group, {}).setdefault(lane, {})[outcome] = count
         offered = self.accounting.of(Lane.CHAT) + self.accounting.of(Lane.PAID) + self.accounting.of(Lane.AMBIENT)
         return {
             "event": "demo",
@@ -99,13 +99,17 @@ class DemoResult(NamedTuple):
             "viewers": self.viewers,
             "lanes": {lane.name.lower(): account._asdict() for lane, account in zip(Lane, self.accounts, strict=True)},
             "likes": self.likes,
-            "gifts": {"count": self.accounting.gifts, "amount_cents": self.accounting.gift_cents},
+            "gifts": {
+                "messages": self.accounting.gift_messages,
+                "count": self.accounting.gifts,
+                "amount_cents": self.accounting.gift_cents,
+            },
             "offered": offered,
-            "senders": fates,
+            "senders": counts,
             "deliveries": self.received,
             "deliveries_per_s": round(self.received / self.seconds),
             "latency_ms": {"p50": self.latency.percentile(0.50), "p99": self.latency.percentile(0.99)},
-            "reconnects": {"cut": self.crowd.cut, "back": self.crowd.back, "recovered": self.crowd.recovered},
+            "reconnects": {"cut": self.load.cut, "back": self.load.back, "recovered": self.load.recovered},
             "stalled": {
                 "cut": self.stalled.was_cut, "back": self.stalled.is_back, "recovered": self.stalled.recovered,
                 "events_caught_up": self.stalled.events,
@@ -115,107 +119,108 @@ class DemoResult(NamedTuple):
 
 
 class Runner:
-    """One show. `run` plays it; the attributes are what a picture of it needs at any time."""
+    """One demo of ``seconds`` with ``viewers`` clients; `snapshot` returns its state at any time."""
 
     def __init__(self, seconds: float, viewers: int, seed: int) -> None:
         self.seconds = seconds
         self.viewers = viewers
-        self.scenes = plan(seconds)
-        self.scene: ScheduledAct | None = None
-        """The act that plays; None before the first and after the last."""
-        self.phase = "viewers join"
-        self.begun_at: float | None = None
+        self.phases = plan(seconds)
+        self.phase: ScheduledPhase | None = None
+        """The phase that runs; None before the first and after the last."""
+        self.status = "viewers join"
+        self.started_at: float | None = None
         self.broker: Broker | None = None
         self.port = 0
         self.screen: deque[Danmaku | StreamEvent] = deque(maxlen=SCREEN_LINES)
-        """What a viewer of the FULL tier sees, the latest last."""
+        """What a viewer of the FULL tier receives, the latest last."""
         self.accounting = Accounting()
-        """Host and platform."""
+        """Results of the posts of host and platform."""
         self.peak_stage = 0
-        self.on_phase: Callable[[], object] | None = None
-        """Called whenever `phase` has changed, so that even one that lasts no time is told."""
+        self.on_status: Callable[[], object] | None = None
+        """Called whenever `status` has changed, so that even the shortest phase is reported."""
         self.end_early = trio.Event()
-        """Set it to end the acts early; the counting follows all the same."""
+        """Set it to end the phases early; the comparison follows all the same."""
         self._rng = Random(seed)
         self._seed = seed
-        self._phrases = Phrases(self._rng)
+        self._texts = Texts(self._rng)
         self._latency = Latency()
-        self._moments: deque[_Moment] = deque([_Moment(0.0, 0, 0, {})], maxlen=MOMENTS)
+        self._samples: deque[_Sample] = deque([_Sample(0.0, 0, 0, {})], maxlen=SAMPLES)
         self._load = LoadProcesses(self._latency)
         self._members: list[DemoUser] = []
-        self._audience: list[DemoUser] = []
-        """Those of them who only watch."""
+        self._watching: list[DemoUser] = []
+        """Those of `_members` that only watch."""
         self.references: list[ReferenceViewer] = []
         self._unfinished = 0
-        """Orders and announcements under way, also between two posts of theirs."""
+        """Orders and announcements that are not complete, also between two of their posts."""
         self._host: DemoUser
         self._platform: DemoUser
         self._stalled_viewer: StalledViewer | None = None
 
-    # ---- what the picture asks
+    # ---- state
 
     @property
     def elapsed_s(self) -> float:
-        """Since the curtain rose."""
-        return 0.0 if self.begun_at is None else trio.current_time() - self.begun_at
+        """Seconds since the first phase began."""
+        return 0.0 if self.started_at is None else trio.current_time() - self.started_at
 
     @property
     def stalled(self) -> StalledState:
-        """The viewer who stalls."""
+        """State of the viewer that stalls."""
         return self._stalled_viewer.state if self._stalled_viewer is not None else StalledState()
 
     def total_accounting(self) -> Accounting:
-        """What every sender was told."""
+        """Return the results of the posts of all senders."""
         return self._load.accounting() + self.accounting
 
     def snapshot(self) -> Snapshot:
-        """The show at this moment."""
+        """Return the state at this moment."""
         broker = self.broker
         assert broker is not None
         report, accounting = self._load.report(), self.total_accounting()
         latency = Latency()
-        for moment in self._moments:
-            latency.merge(moment.latency)
-        first, last = self._moments[0], self._moments[-1]
+        for sample in self._samples:
+            latency.merge(sample.latency)
+        first, last = self._samples[0], self._samples[-1]
         span_s = max(last.at - first.at, WATCH_S)
         rooms = list(broker.hub)
-        act = self.scenes.index(self.scene) + 1 if self.scene is not None else 0
-        if self.begun_at is not None and self.scene is None:
-            act = len(self.scenes) + 1
+        phase_number = self.phases.index(self.phase) + 1 if self.phase is not None else 0
+        if self.started_at is not None and self.phase is None:
+            phase_number = len(self.phases) + 1
         return Snapshot(
-            phase=self.phase, act=act, acts=len(self.scenes), elapsed_s=self.elapsed_s, seconds=self.seconds,
-            port=self.port, viewers=self.viewers,
-            tcp=report.tcp + sum(m.is_joined and not m.is_websocket for m in self._audience),
-            websocket=report.websocket + sum(m.is_joined and m.is_websocket for m in self._audience),
+            status=self.status, phase_number=phase_number, phases=len(self.phases),
+            elapsed_s=self.elapsed_s, seconds=self.seconds, port=self.port, viewers=self.viewers,
+            tcp=report.tcp + sum(m.is_joined and not m.is_websocket for m in self._watching),
+            websocket=report.websocket + sum(m.is_joined and m.is_websocket for m in self._watching),
             online=sum(room.state.online for room in rooms),
             offered_per_s=max(0, last.offered - first.offered) / span_s,
             deliveries_per_s=(last.received - first.received) / span_s,
             p50_ms=latency.percentile(0.50), p99_ms=latency.percentile(0.99),
             interval_ms=max((round(room.state.interval_s * 1000) for room in rooms), default=0),
-            stage=int(broker.monitor.stage), likes=self._likes(), cut=report.cut, back=report.back,
+            stage=int(broker.monitor.stage), likes=self._likes(), gifts=accounting.gifts,
+            gift_messages=accounting.gift_messages, cut=report.cut, back=report.back,
             recovered=report.recovered, stalled=self.stalled, accounts=broker.hub.accounts(),
-            senders={group: _fates(accounting, group) for group in (QUIET, FLOODERS, PLATFORM, HOST)},
+            senders={group: _counts_of(accounting, group) for group in (QUIET, FLOODERS, PLATFORM, HOST)},
             screen=tuple(self.screen),
         )  # fmt: skip
 
-    # ---- the show
+    # ---- the run
 
     async def run(self) -> DemoResult:
-        """Play the whole show and count."""
+        """Run all phases, compare the counts and return the result."""
         broker = self.broker = Broker(_config(self.seconds, self.viewers), rng=Random(self._seed))
         async with trio.open_nursery() as background:
             await background.start(broker.run)
             self.port = broker.addresses[0][1]
-            async with trio.open_nursery() as stage:
-                stage.start_soon(self._watch)
-                await self._enter(stage)
-                await self._play(stage)
+            async with trio.open_nursery() as clients:
+                clients.start_soon(self._sample)
+                await self._connect_all(clients)
+                await self._run_phases(clients)
                 outcome = await self._count()
-                await self._leave_all(stage)
+                await self._close_all(clients)
             background.cancel_scope.cancel()
         return outcome
 
-    async def _enter(self, stage: trio.Nursery) -> None:
+    async def _connect_all(self, clients: trio.Nursery) -> None:
         """Start the reference viewers first, so that they see everything, then host and platform, then the load."""
         for index, (tier, url) in enumerate(
             (tier, url)
@@ -223,13 +228,13 @@ class Runner:
             for url in (f"roomcast://127.0.0.1:{self.port}", f"ws://127.0.0.1:{self.port}/")
         ):
             transport = "WebSocket" if url.startswith("ws") else "TCP"
-            reference = ReferenceViewer(f"the reference viewer at {transport}, {int(tier)}/s", tier, first=index == 0)
-            on_event = self._on_first_event if index == 0 else reference.see
-            member = self._member(f"witness{index}", tier, on_event, url=url, inbox_items=REFERENCE_ITEMS)
+            reference = ReferenceViewer(f"the reference viewer over {transport}, {int(tier)}/s", tier, first=index == 0)
+            on_event = self._on_first_event if index == 0 else reference.on_event
+            member = self._member(f"reference{index}", tier, on_event, url=url, inbox_items=REFERENCE_ITEMS)
             self.references.append(reference)
-            self._audience.append(member)
-            room = await stage.start(member.run, ROOM)
-            reference.enter(room.snapshot)
+            self._watching.append(member)
+            room = await clients.start(member.run, ROOM)
+            reference.on_joined(room.snapshot)
         self._host = self._member("主播:host", Tier.FULL, self._ignore)
         self._platform = self._member("platform:app", Tier.LOW, self._ignore)
         assert self.broker is not None
@@ -237,116 +242,116 @@ class Runner:
             f"roomcast://127.0.0.1:{self.port}", self.broker, Random(self._seed)
         )
         self._members.append(stalled_viewer.member)
-        self._audience.append(stalled_viewer.member)
+        self._watching.append(stalled_viewer.member)
         for member in (self._host, self._platform, stalled_viewer.member):
-            await stage.start(member.run, ROOM)
-        wanted = max(1, self.viewers - len(self._audience))
-        await self._load.open(self.port, ROOM, wanted, self._seed, stage)
-        with trio.move_on_after(ENTRY_S):
-            while self._load.report().entered < wanted and not self.end_early.is_set() and not self._load.failures():
-                await self._load.news.park()
+            await clients.start(member.run, ROOM)
+        wanted = max(1, self.viewers - len(self._watching))
+        await self._load.open(self.port, ROOM, wanted, self._seed, clients)
+        with trio.move_on_after(JOIN_S):
+            while self._load.report().joined < wanted and not self.end_early.is_set() and not self._load.failures():
+                await self._load.reported.park()
 
     def _member(
         self, user: str, tier: Tier, on_event: Callable[[RoomEvent], object], url: str = "", **more: Any
     ) -> DemoUser:
-        # Any: further arguments of Member.
+        # Any: further arguments of DemoUser.
         url = url or f"roomcast://127.0.0.1:{self.port}"
         member = DemoUser(url, user, tier, on_event, Random(f"{self._seed}-{user}"), **more)
         self._members.append(member)
         return member
 
-    async def _play(self, stage: trio.Nursery) -> None:
-        """One act after another."""
-        self.begun_at = trio.current_time()
-        with trio.CancelScope() as acts:
+    async def _run_phases(self, clients: trio.Nursery) -> None:
+        """Run one phase after another."""
+        self.started_at = trio.current_time()
+        with trio.CancelScope() as phases:
             async with trio.open_nursery() as nursery:
 
                 async def end_early() -> None:
                     await self.end_early.wait()
-                    acts.cancel()
+                    phases.cancel()
 
                 nursery.start_soon(end_early)
-                for scene in self.scenes:
-                    self.scene = scene
-                    self._enter_phase(scene.act.title)
-                    await self._load.tell(do="rates", at_s=self.elapsed_s, rates=scene.act.rates)
-                    stage.start_soon(self._open_act, scene.act.name, stage)
-                    await self._give_gifts(scene, stage)
+                for phase in self.phases:
+                    self.phase = phase
+                    self._set_status(phase.phase.title)
+                    await self._load.send(do="rates", at_s=self.elapsed_s, rates=phase.phase.rates)
+                    clients.start_soon(self._begin_phase, phase.phase.name, clients)
+                    await self._give_gifts(phase, clients)
                 nursery.cancel_scope.cancel()
-        self.scene = None
+        self.phase = None
 
-    def _enter_phase(self, phase: str) -> None:
-        self.phase = phase
-        if self.on_phase is not None:
-            self.on_phase()
+    def _set_status(self, status: str) -> None:
+        self.status = status
+        if self.on_status is not None:
+            self.on_status()
 
-    async def _open_act(self, name: str, stage: trio.Nursery) -> None:
-        """What happens once, when an act begins."""
+    async def _begin_phase(self, name: str, clients: trio.Nursery) -> None:
+        """Do what happens once, at the beginning of a phase."""
         assert self._stalled_viewer is not None
         if name == ("stalled" if self.seconds >= LONG_S else "gifts"):
-            stage.start_soon(self._stalled_viewer.stall, min(1.5, self.seconds / 20))
+            clients.start_soon(self._stalled_viewer.stall, min(1.5, self.seconds / 20))
         match name:
             case "quiet":
-                await self._speak_as_host(ANNOUNCEMENTS[0])
+                await self._post_as_host(ANNOUNCEMENTS[0])
             case "gifts":
-                await self._speak_as_host(ANNOUNCEMENTS[1])
+                await self._post_as_host(ANNOUNCEMENTS[1])
             case "wave":
-                await self._load.tell(do="cut", share=CUT_SHARE)
+                await self._load.send(do="cut", share=CUT_SHARE)
             case "finale":
-                await self._speak_as_host(ANNOUNCEMENTS[2])
+                await self._post_as_host(ANNOUNCEMENTS[2])
 
-    async def _speak_as_host(self, announcement: str) -> None:
-        """Announce something and add a word to it."""
+    async def _post_as_host(self, announcement: str) -> None:
+        """Post an announcement and a danmaku."""
         self._unfinished += 1
         try:
             text = AnnouncementPayload(announcement)
-            await self._host.say(self.accounting, HOST, MessageType.ANNOUNCEMENT, text)
-            word = DanmakuPayload(self._rng.choice(HOST_LINES))
-            await self._host.say(self.accounting, HOST, MessageType.DANMAKU, word)
+            await self._host.post(self.accounting, HOST, MessageType.ANNOUNCEMENT, text)
+            remark = DanmakuPayload(self._rng.choice(HOST_LINES))
+            await self._host.post(self.accounting, HOST, MessageType.DANMAKU, remark)
         finally:
             self._unfinished -= 1
 
-    async def _give_gifts(self, scene: ScheduledAct, stage: trio.Nursery) -> None:
-        """Post the act's orders until it ends."""
-        assert self.begun_at is not None
-        rate = scene.act.rates.gifts
-        begins_at, ends_at = trio.current_time(), self.begun_at + scene.ends_s
+    async def _give_gifts(self, phase: ScheduledPhase, clients: trio.Nursery) -> None:
+        """Post the orders of the phase until it ends."""
+        assert self.started_at is not None
+        rate = phase.phase.rates.gifts
+        begins_at, ends_at = trio.current_time(), self.started_at + phase.ends_s
         given = 0
         while trio.current_time() < ends_at:
             due = int((trio.current_time() - begins_at) * rate)
             while given < due:
                 given += 1
-                stage.start_soon(self._give)
+                clients.start_soon(self._give)
             await trio.sleep(min(_STEP_S, max(0.0, ends_at - trio.current_time())))
 
     async def _give(self) -> None:
-        """Post one order until the room takes it: it is paid for, so it is not dropped here either."""
-        gift, count = self._phrases.gift()
-        giver = viewer_name(self._rng.randrange(WHALES))
+        """Post one order until the room accepts it: it is paid for, so the platform repeats it."""
+        gift, count = self._texts.gift()
+        giver = viewer_name(self._rng.randrange(GIFT_GIVERS))
         order = f"{self._rng.getrandbits(64):016x}"
         payload = GiftPayload(order, giver, giver, gift.gift_id, count, gift.price_cents, "主播")
         self._unfinished += 1
         try:
             while True:
-                wait_ms = await self._platform.say(self.accounting, PLATFORM, MessageType.GIFT, payload)
+                wait_ms = await self._platform.post(self.accounting, PLATFORM, MessageType.GIFT, payload)
                 if not wait_ms:
                     return
                 await trio.sleep(wait_ms / 1000)
         finally:
             self._unfinished -= 1
 
-    # ---- listening
+    # ---- receiving
 
     def _ignore(self, event: RoomEvent) -> None:
-        """Host and platform do not watch."""
+        """Ignore an event: host and platform only post."""
 
     def _on_first_event(self, event: RoomEvent) -> None:
-        self.references[0].see(event)
+        self.references[0].on_event(event)
         if isinstance(event, (Danmaku, StreamEvent)):
             self.screen.append(event)
 
-    async def _watch(self) -> None:
-        """Keep what changes by the second: rates, latencies, the worst stage."""
+    async def _sample(self) -> None:
+        """Keep what changes by the second: rates, latencies, the worst clients."""
         assert self.broker is not None
         before: dict[int, int] = {}
         while True:
@@ -354,50 +359,52 @@ class Runner:
             fresh = {ms: count - before.get(ms, 0) for ms, count in now.items() if count > before.get(ms, 0)}
             before = now
             report = self._load.report()
-            offered = self.total_accounting().of(Lane.CHAT) + report.under_way
-            self._moments.append(_Moment(trio.current_time(), offered, report.received, fresh))
+            offered = self.total_accounting().of(Lane.CHAT) + report.unanswered
+            self._samples.append(_Sample(trio.current_time(), offered, report.received, fresh))
             self.peak_stage = max(self.peak_stage, int(self.broker.monitor.stage))
             await trio.sleep(WATCH_S)
 
     # ---- the end
 
     async def _count(self) -> DemoResult:
-        """Silence, then compare until all agree or `COMPARE_S` have passed."""
+        """Wait for every result, then compare until all counts agree or `COMPARE_S` have passed."""
         broker = self.broker
         assert broker is not None
         seconds = self.elapsed_s
-        self._enter_phase("waiting for every outcome")
+        self._set_status("waiting for every outcome")
         assert self._stalled_viewer is not None
-        self._stalled_viewer.wake()
-        await self._load.tell(do="calm")
-        with trio.move_on_after(CALM_S):
-            while not self._is_calm():
-                await self._load.news.park()
-        self._enter_phase("counting")
+        self._stalled_viewer.resume_reading()
+        await self._load.send(do="stop")
+        with trio.move_on_after(ANSWERS_S):
+            while not self._is_all_answered():
+                await self._load.reported.park()
+        self._set_status("counting")
         with trio.move_on_after(COMPARE_S):
             while self._differences():
                 for room in broker.hub:
                     room.flush()
-                await self._load.news.park()
+                await self._load.reported.park()
         with trio.move_on_after(RETURN_S):
-            while not self._has_everyone_returned():
-                await self._load.news.park()
+            while not self._is_complete():
+                await self._load.reported.park()
         return DemoResult(
             self._differences(), broker.hub.accounts(), seconds, self.viewers, self._likes(), self.total_accounting(),
             self._load.report().received, self._latency, self._load.report(), self.stalled, self.peak_stage,
         )  # fmt: skip
 
-    def _is_calm(self) -> bool:
-        """Whether nobody waits for a fate."""
-        return self._load.report().calm and not self._unfinished and not any(m.under_way for m in self._members)
+    def _is_all_answered(self) -> bool:
+        """Return whether every post has its result."""
+        return (
+            self._load.report().all_answered and not self._unfinished and not any(m.unanswered for m in self._members)
+        )
 
-    def _has_everyone_returned(self) -> bool:
-        """Whether everybody who was cut is back and has heard the last event."""
+    def _is_complete(self) -> bool:
+        """Return whether every viewer that was cut is back and has received the last event."""
         report = self._load.report()
         last = self.references[0].last_offset
-        everybody = report.tcp + report.websocket == self._load.size and report.back >= report.cut
+        all_back = report.tcp + report.websocket == self._load.size and report.back >= report.cut
         return (
-            everybody
+            all_back
             and report.offset >= last
             and self._stalled_viewer is not None
             and self._stalled_viewer.has_returned(last)
@@ -415,35 +422,35 @@ class Runner:
         if holes:
             found.append(f"the load: {holes} gaps in lanes 0-2")
         if self.stalled.is_back and not self.stalled.recovered:
-            found.append("the viewer who stalled came back and missed events of lanes 0-2")
+            found.append("the viewer that stalled came back and missed events of lanes 0-2")
         return found
 
-    async def _leave_all(self, stage: trio.Nursery) -> None:
-        self.phase = "good night"
+    async def _close_all(self, clients: trio.Nursery) -> None:
+        self.status = "clients leave"
         await self._load.close()
         for member in self._members:
             member.leave()
         with trio.move_on_after(RETURN_S):
             for member in self._members:
-                await member.wait_gone()
-        stage.cancel_scope.cancel()
+                await member.wait_left()
+        clients.cancel_scope.cancel()
 
 
 def _config(seconds: float, viewers: int) -> Config:
-    """The defaults, on any free port, but for what a short show on one machine needs."""
-    crowded = viewers > VIEWERS_PER_CPU * (os.cpu_count() or 1)
+    """Return the defaults on any free port, changed where a short demo on one machine requires it."""
+    is_crowded = viewers > VIEWERS_PER_CPU * (os.cpu_count() or 1)
     return Config(
         listen=ListenConfig(port=0),
-        # A short show cannot wait ten seconds for the viewer who stalls, nor until 16 KiB have gathered.
+        # A short demo cannot wait ten seconds for the stalled viewer, nor until 16 KiB are queued.
         link=LinkConfig(write_timeout_s=max(1.0, min(10.0, seconds / 4)), notsent_lowat_bytes=2048),
-        room=RoomConfig(tick_ms=200 if crowded else None),
+        room=RoomConfig(tick_ms=200 if is_crowded else None),
     )
 
 
-def _fates(accounting: Accounting, group: str) -> dict[str, int]:
-    """The fates of a group by outcome, likes left out."""
-    fates: dict[str, int] = {}
-    for (by, lane, outcome), count in accounting.fates.items():
+def _counts_of(accounting: Accounting, group: str) -> dict[str, int]:
+    """Return the posts of a group by outcome, without likes."""
+    counts: dict[str, int] = {}
+    for (by, lane, outcome), count in accounting.counts.items():
         if by == group and lane != "ambient":
-            fates[outcome] = fates.get(outcome, 0) + count
-    return fates
+            counts[outcome] = counts.get(outcome, 0) + count
+    return counts

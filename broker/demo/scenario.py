@@ -1,7 +1,7 @@
-"""Scenario of the demo: which act comes when, its rates, and the texts that are posted.
+"""Scenario of the demo: its phases, their rates, and the texts that are posted.
 
-Six acts share the available seconds, so that five seconds show the same sequence as two minutes. An `ActRates` says how
-many messages the load offers during an act; the broker decides what becomes of them.
+Six phases share the available seconds, so that five seconds have the same sequence as two minutes. `PhaseRates` says
+how many messages the load offers in a phase; the broker decides which of them it shows.
 
 Pure: no clock, no clients; the random source is the argument ``rng``.
 """
@@ -13,71 +13,72 @@ from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple
 
-__all__ = ["ACTS", "GIFTS", "Act", "ActRates", "Gift", "Phrases", "ScheduledAct", "plan", "viewer_name"]
+__all__ = ["GIFTS", "PHASES", "Gift", "Phase", "PhaseRates", "ScheduledPhase", "Texts", "plan", "viewer_name"]
 
 
-class ActRates(NamedTuple):
-    """What the crowd does, a second."""
+class PhaseRates(NamedTuple):
+    """Messages that the load offers a second."""
 
     chat_per_viewer: float = 0.0
-    """Danmaku of each quiet person."""
-    hot_share: float = 0.0
-    """Part of them that everybody says at the same time."""
+    """Danmaku of each viewer that is no flooder."""
+    trending_share: float = 0.0
+    """Share of them that are one of the texts that many viewers post at the same time."""
     flood_per_viewer: float = 0.0
-    """Danmaku of the flooders, divided by all viewers: it scales with the number of viewers."""
+    """Danmaku of the flooders, divided by the number of all viewers."""
     likes_per_viewer: float = 0.0
     gifts: float = 0.0
-    """Orders that the platform posts, in all."""
+    """Orders that the platform posts, for all viewers together."""
 
 
-class Act(NamedTuple):
-    """One act; ``share`` of the show's seconds."""
+class Phase(NamedTuple):
+    """One phase; ``share``: its part of the demo's seconds."""
 
     name: str
     title: str
     share: float
-    rates: ActRates
+    rates: PhaseRates
 
 
-ACTS: tuple[Act, ...] = (
-    Act("quiet", "a quiet room", 0.10, ActRates(0.06, 0.1, 0.0, 0.1, 0.3)),
-    Act("flood", "chat flood", 0.28, ActRates(0.8, 0.7, 6.0, 0.3, 0.5)),
-    Act("gifts", "gift storm", 0.22, ActRates(0.3, 0.5, 1.0, 1.0, 50.0)),
-    Act("stalled", "one viewer stalls", 0.16, ActRates(0.4, 0.5, 1.0, 0.3, 1.0)),
-    Act("wave", "a third is cut and comes back", 0.14, ActRates(0.3, 0.4, 0.5, 0.3, 0.5)),
-    Act("finale", "finale", 0.10, ActRates(0.5, 0.8, 0.0, 2.0, 1.0)),
+PHASES: tuple[Phase, ...] = (
+    Phase("quiet", "a quiet room", 0.10, PhaseRates(0.06, 0.1, 0.0, 0.1, 0.3)),
+    Phase("flood", "chat flood", 0.28, PhaseRates(0.8, 0.7, 6.0, 0.3, 0.5)),
+    Phase("gifts", "gift storm", 0.22, PhaseRates(0.3, 0.5, 1.0, 1.0, 50.0)),
+    Phase("stalled", "one viewer stalls", 0.16, PhaseRates(0.4, 0.5, 1.0, 0.3, 1.0)),
+    Phase("wave", "a third is cut and comes back", 0.14, PhaseRates(0.3, 0.4, 0.5, 0.3, 0.5)),
+    Phase("finale", "finale", 0.10, PhaseRates(0.5, 0.8, 0.0, 2.0, 1.0)),
 )
 """At 300 viewers the flood offers 2,000 danmaku a second, ten times what the room admits and a hundred times what a
-person can read; the gifts are five times what is shown a second, so combos form."""
+person can read; the gift orders are five times what the room shows a second, so combos form."""
 
 
-class ScheduledAct(NamedTuple):
-    """An act with its place in time, in seconds from the beginning."""
+class ScheduledPhase(NamedTuple):
+    """A phase with its begin and end, in seconds from the start."""
 
-    act: Act
+    phase: Phase
     begins_s: float
     ends_s: float
 
 
-def plan(seconds: float, acts: Sequence[Act] = ACTS) -> tuple[ScheduledAct, ...]:
-    """The acts one after another, without a gap, from 0 to ``seconds`` (> 0, else ValueError)."""
+def plan(seconds: float, phases: Sequence[Phase] = PHASES) -> tuple[ScheduledPhase, ...]:
+    """Return the phases one after another, without a gap, from 0 to ``seconds`` (> 0, else ValueError)."""
     if not seconds > 0:
-        raise ValueError(f"a show takes time: {seconds!r} s")
-    whole = sum(act.share for act in acts)
-    ends = [sum(act.share for act in acts[: index + 1]) / whole * seconds for index in range(len(acts))]
+        raise ValueError(f"the demo must last longer than 0 s, not {seconds!r}")
+    whole = sum(phase.share for phase in phases)
+    ends = [sum(phase.share for phase in phases[: index + 1]) / whole * seconds for index in range(len(phases))]
     ends[-1] = seconds
     return tuple(
-        ScheduledAct(act, begins_s, ends_s) for act, begins_s, ends_s in zip(acts, [0.0, *ends], ends, strict=False)
+        ScheduledPhase(phase, begins_s, ends_s)
+        for phase, begins_s, ends_s in zip(phases, [0.0, *ends], ends, strict=False)
     )
 
 
-# ---- what people say
+# ---- texts
 
-HOT: tuple[str, ...] = (
+TRENDING: tuple[str, ...] = (
     "求链接", "上链接上链接", "已下单", "多少钱呀", "还有货吗", "冲冲冲", "主播声音好好听", "哈哈哈哈哈", "太划算了吧",
     "来了来了", "讲一下这个", "第一次来", "666", "好看好看", "手慢无", "抢到了", "没抢到再来点", "家人们冲",
 )  # fmt: skip
-PHRASES: tuple[str, ...] = (
+PLAIN_TEXTS: tuple[str, ...] = (
     "刚下班就赶来了", "这个颜色绝了", "上次买的已经用完了", "客服能回一下吗", "包邮吗", "可以用券吗",
     "什么时候发货", "孩子特别喜欢", "主播今天状态真好", "妈妈也在看", "想要小一号的", "质量怎么样有人买过吗",
     "这价格我先买为敬", "给我留一件", "背景音乐叫什么", "晚上好呀大家", "灯光好温柔", "比超市便宜一半",
@@ -120,47 +121,47 @@ GIFTS: tuple[Gift, ...] = (
 
 
 def viewer_name(index: int) -> str:
-    """The user id and name of viewer ``index``, different for each."""
+    """Return the user id and name of viewer ``index``, different for each."""
     size = len(_ADJECTIVES)
     name = _ADJECTIVES[index % size] + _NOUNS[(index // size + index) % len(_NOUNS)]
     return f"{name}{index}"
 
 
-class Phrases:
-    """What somebody says next. The hot phrases of the moment change every `HOT_S`, for everybody at once."""
+class Texts:
+    """Generator of texts. The trending texts change every `TRENDING_S` seconds, for all viewers at once."""
 
-    HOT_S = 2.0
-    HOT_AT_ONCE = 4
+    TRENDING_S = 2.0
+    TRENDING_AT_ONCE = 4
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
 
-    def hot(self, at_s: float) -> tuple[str, ...]:
-        """The phrases everybody says ``at_s`` seconds into the show; the same for every crowd, whatever its chance."""
-        first = int(at_s / self.HOT_S) * self.HOT_AT_ONCE
-        return tuple(HOT[(first + k) % len(HOT)] for k in range(self.HOT_AT_ONCE))
+    def trending(self, at_s: float) -> tuple[str, ...]:
+        """Return the trending texts ``at_s`` seconds after the start; they do not depend on the random source."""
+        first = int(at_s / self.TRENDING_S) * self.TRENDING_AT_ONCE
+        return tuple(TRENDING[(first + k) % len(TRENDING)] for k in range(self.TRENDING_AT_ONCE))
 
-    def next(self, at_s: float, hot_share: float) -> str:
-        """A danmaku of a quiet person."""
+    def next(self, at_s: float, trending_share: float) -> str:
+        """Return a danmaku of a viewer that is no flooder."""
         rng = self._rng
-        if rng.random() < hot_share:
-            # The first is said most: a real chat has one loudest phrase.
-            hot = self.hot(at_s)
-            return hot[min(int(rng.expovariate(1.2)), len(hot) - 1)]
+        if rng.random() < trending_share:
+            # The first is the most frequent, as in a real chat.
+            trending = self.trending(at_s)
+            return trending[min(int(rng.expovariate(1.2)), len(trending) - 1)]
         if rng.random() < 0.4:
-            return rng.choice(PHRASES)
+            return rng.choice(PLAIN_TEXTS)
         return self._fill(rng.choice(PATTERNS))
 
     def flood(self) -> str:
-        """A danmaku of a flooder: never the same twice in a row, or the duplicate rule would be all that stops it."""
+        """Return a danmaku of a flooder. Texts differ, so that more than the duplicate rule has to limit it."""
         return self._fill(self._rng.choice(FLOODS))
 
     def gift(self) -> tuple[Gift, int]:
-        """A gift and how many of it; cheap ones come often and in numbers."""
+        """Return a gift and its count; cheap gifts are frequent and have higher counts."""
         rng = self._rng
-        place = bisect_right((0.55, 0.80, 0.93, 0.98), rng.random())
-        gift = GIFTS[place]
-        return gift, rng.choice((1, 1, 1, 5, 10)) if place < 2 else 1
+        index = bisect_right((0.55, 0.80, 0.93, 0.98), rng.random())
+        gift = GIFTS[index]
+        return gift, rng.choice((1, 1, 1, 5, 10)) if index < 2 else 1
 
     def _fill(self, pattern: str) -> str:
         return pattern.replace("{n}", str(self._rng.randrange(1, 1000))).replace("{d}", str(self._rng.randrange(10)))

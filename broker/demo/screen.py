@@ -1,7 +1,8 @@
 """Terminal screen of the demo: drawn by rich from a `Snapshot` and nothing else.
 
-On the left the room as a viewer sees it; on the right what became of every message, by lane and by sender, and the
-state of the broker. Texts of the room are shown as text, never as markup.
+On the left the room as a viewer sees it; on the right the outcomes of all messages by lane and by sender, and the
+state of the broker. The screen fits 80 columns and 24 lines; from 26 lines on its parts have boxes. Texts of the room
+are shown as text, never as markup.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import NamedTuple
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
+from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
@@ -27,8 +29,11 @@ MAX_WIDTH = 100
 SCREEN_WIDTH = 36
 RIGHT_WIDTH = 60
 """The tables' least width with numbers of five digits."""
-RIGHT_LINES = 23
-"""Height of the three panels on the right."""
+HEADER_LINES = 2
+BODY_LINES = 21
+"""Height of the three tables on the right, each with a title line."""
+BOXED_LINES = BODY_LINES + 3
+"""The same with boxes around the tables."""
 _LANE_STYLES = {
     Lane.CONTROL: "yellow",
     Lane.COMMERCE: "yellow",
@@ -37,7 +42,7 @@ _LANE_STYLES = {
     Lane.AMBIENT: "blue",
 }
 _COLUMNS = {
-    "said": None,
+    "posted": None,
     "shown": ("accepted",),
     "merged": ("merged",),
     "sampled": ("sampled_out",),
@@ -45,16 +50,17 @@ _COLUMNS = {
     "limited": ("limited",),
     "refused": ("rejected", "held", "unknown"),
 }
-"""Columns of the senders' table and the outcomes they sum; None = all."""
+"""Columns of the senders' table and the outcomes that each one sums; None = all."""
 
 
 class Snapshot(NamedTuple):
-    """One moment. Counts are totals since the beginning unless they say ``_per_s``."""
+    """State of the demo at one moment. Counts are totals since the start, except those that end in ``_per_s``."""
 
-    phase: str
-    act: int
-    """Number of the act, 1 on; 0 before the first, above ``acts`` after the last."""
-    acts: int
+    status: str
+    """Title of the phase, or what happens before and after the phases."""
+    phase_number: int
+    """Number of the phase, from 1; 0 before the first, above ``phases`` after the last."""
+    phases: int
     elapsed_s: float
     seconds: float
     port: int
@@ -66,51 +72,58 @@ class Snapshot(NamedTuple):
     deliveries_per_s: float
     p50_ms: int | None
     p99_ms: int | None
-    """Of the last seconds: from the making of a tick or event to its arrival."""
+    """Of the last seconds: from the creation of a tick or event to its arrival."""
     interval_ms: int
     stage: int
     likes: int
+    """Likes counted; one message carries several."""
+    gifts: int
+    """Gifts in accepted orders; one order (one message) carries several."""
+    gift_messages: int
     cut: int
     back: int
     recovered: int
     stalled: StalledState
     accounts: tuple[Account, ...] = (Account(),) * len(Lane)
     senders: Mapping[str, Mapping[str, int]] = {}
-    """Fates by group and outcome, likes left out."""
+    """Messages by group of senders and outcome, without likes."""
     screen: tuple[Danmaku | StreamEvent, ...] = ()
     """The latest last."""
 
 
-def draw(snapshot: Snapshot, width: int = MAX_WIDTH, height: int = 25) -> RenderableType:
-    """The whole screen, at most `MAX_WIDTH` columns and ``height`` lines."""
+def draw(snapshot: Snapshot, width: int = MAX_WIDTH, height: int = HEADER_LINES + BOXED_LINES) -> RenderableType:
+    """Return the whole screen, at most `MAX_WIDTH` columns and ``height`` lines (from 23 on)."""
     width = min(width, MAX_WIDTH)
     left = min(SCREEN_WIDTH, max(width // 4, width - RIGHT_WIDTH))
-    right = Group(
-        Panel(lanes_table(snapshot.accounts), title="what became of it, by lane", border_style="dim", padding=(0, 1)),
-        Panel(senders_table(snapshot), title="and by sender", border_style="dim", padding=(0, 1)),
-        Panel(_broker_panel(snapshot), title="the broker", border_style="dim", padding=(0, 1)),
+    is_boxed = height >= HEADER_LINES + BOXED_LINES
+    tables = Group(
+        _part("messages by lane", lanes_table(snapshot.accounts), is_boxed),
+        _part("messages by sender", senders_table(snapshot), is_boxed),
+        _part("the broker", _broker_table(snapshot), is_boxed),
     )
-    rows = max(4, min(height - 2, RIGHT_LINES) - 2)
-    seen = Panel(
-        Group(*_screen(snapshot.screen, rows, left - 4)),
-        title="what a viewer sees",
-        border_style="dim",
-        width=left,
-        height=rows + 2,
-    )
+    lines = max(6, min(height - HEADER_LINES, BOXED_LINES if is_boxed else BODY_LINES))
+    rows = lines - (2 if is_boxed else 1)
+    seen = Group(*_screen(snapshot.screen, rows, left - (4 if is_boxed else 1)))
     body = Table.grid()
     body.add_column(width=left)
     body.add_column(width=width - left)
-    body.add_row(seen, right)
+    body.add_row(_part("viewer's screen", seen, is_boxed, lines if is_boxed else None), tables)
     return Group(_header(snapshot, width), body)
+
+
+def _part(title: str, content: RenderableType, is_boxed: bool, height: int | None = None) -> RenderableType:
+    """Return ``content`` with its title, in a box or below a line."""
+    if is_boxed:
+        return Panel(content, title=title, border_style="dim", padding=(0, 1), height=height)
+    return Group(Rule(title, style="dim"), content)
 
 
 def _header(snapshot: Snapshot, width: int) -> RenderableType:
     title = Text.assemble(
         ("roomcast ", "bold"),
         ("demo", "bold cyan"),
-        f"  {min(max(snapshot.act, 1), snapshot.acts)}/{snapshot.acts}  ",
-        (snapshot.phase, "bold"),
+        f"  {min(max(snapshot.phase_number, 1), snapshot.phases)}/{snapshot.phases}  ",
+        (snapshot.status, "bold"),
     )
     clock = Text(f"{_clock(snapshot.elapsed_s)} of {_clock(snapshot.seconds)}", style="dim")
     line = Table.grid()
@@ -129,7 +142,7 @@ def _clock(seconds: float) -> str:
 
 def _screen(events: Iterable[Danmaku | StreamEvent], rows: int, width: int) -> list[Text]:
     lines = [_line(event, width) for event in events][-rows:]
-    return lines or [Text("nobody has said anything yet", style="dim italic")]
+    return lines or [Text("no messages yet", style="dim italic")]
 
 
 def _line(event: Danmaku | StreamEvent, width: int) -> Text:
@@ -160,7 +173,7 @@ def _event_line(event: StreamEvent) -> Text:
 
 
 def lanes_table(accounts: tuple[Account, ...]) -> Table:
-    """The five lanes' accounts."""
+    """Return the accounts of the five lanes, in messages."""
     table = _table(("lane", *Account._fields))
     for lane, account in zip(Lane, accounts, strict=True):
         style = _LANE_STYLES[lane] if account.admitted else "dim"
@@ -169,11 +182,11 @@ def lanes_table(accounts: tuple[Account, ...]) -> Table:
 
 
 def senders_table(snapshot: Snapshot) -> Table:
-    """What each group of senders was told."""
-    table = _table(("", *_COLUMNS))
-    for group, fates in snapshot.senders.items():
+    """Return the outcomes that each group of senders received, in messages."""
+    table = _table(("sender", *_COLUMNS))
+    for group, counts in snapshot.senders.items():
         cells = [
-            sum(fates.values()) if outcomes is None else sum(fates.get(outcome, 0) for outcome in outcomes)
+            sum(counts.values()) if outcomes is None else sum(counts.get(outcome, 0) for outcome in outcomes)
             for outcomes in _COLUMNS.values()
         ]
         table.add_row(Text(group), *map(_number, cells))
@@ -192,13 +205,13 @@ def _number(number: int) -> Text:
     return Text(f"{number:,}" if number else "·", style="" if number else "dim")
 
 
-def _broker_panel(snapshot: Snapshot) -> Table:
+def _broker_table(snapshot: Snapshot) -> Table:
     table = Table.grid(padding=(0, 1))
     table.add_column(style="dim", no_wrap=True, min_width=8)
     table.add_column(no_wrap=True)
 
-    def row(name: str, *words: str | tuple[str, str]) -> None:
-        table.add_row(name, Text.assemble(*words))
+    def row(name: str, *texts: str | tuple[str, str]) -> None:
+        table.add_row(name, Text.assemble(*texts))
 
     stage_style = "green" if snapshot.stage == 0 else "yellow" if snapshot.stage < 3 else "red"
     row("viewers", f"{snapshot.tcp} TCP, {snapshot.websocket} WebSocket; {snapshot.online} online")
@@ -208,15 +221,15 @@ def _broker_panel(snapshot: Snapshot) -> Table:
         (f"{snapshot.deliveries_per_s:,.0f} delivered/s", "bold"),
     )
     if snapshot.p50_ms is None or snapshot.p99_ms is None:
-        row("latency", ("nothing has arrived lately", "dim"))
+        row("latency", ("no messages in the last 3 s", "dim"))
     else:
         row("latency", f"p50 {snapshot.p50_ms} ms, ", (f"p99 {snapshot.p99_ms} ms", "bold"))
     row(
         "broker",
         f"tick {snapshot.interval_ms} ms, overload stage ",
         (str(snapshot.stage), stage_style),
-        f", {snapshot.likes:,} likes",
     )
+    row("totals", f"{snapshot.gifts:,} gifts in {snapshot.gift_messages:,} messages, {snapshot.likes:,} likes")
     if snapshot.cut:
         back = "green" if snapshot.back >= snapshot.cut else "yellow"
         row(
@@ -226,7 +239,7 @@ def _broker_panel(snapshot: Snapshot) -> Table:
             f", {snapshot.recovered} without a gap",
         )
     else:
-        row("wave", ("not yet", "dim"))
+        row("wave", ("no links cut yet", "dim"))
     row("stalled", *_stalled(snapshot.stalled))
     return table
 
@@ -235,16 +248,16 @@ def _stalled(stalled: StalledState) -> Iterable[str | tuple[str, str]]:
     style = "green" if stalled.is_back else "red" if stalled.was_cut else "yellow" if stalled.queued_frames else ""
     yield stalled.state, style
     if stalled.queued_frames:
-        yield f"; {stalled.queued_frames} frames wait"
+        yield f"; {stalled.queued_frames} frames queued"
     if stalled.is_back:
-        yield f"; {stalled.events} events late" + ("" if stalled.recovered else ", with a gap")
+        yield f"; {stalled.events} events replayed" + ("" if stalled.recovered else ", with a gap")
 
 
 def progress_line(snapshot: Snapshot) -> str:
-    """The picture in one line, for where there is no terminal."""
+    """Return the state in one line, where there is no terminal to draw on."""
     p99 = "-" if snapshot.p99_ms is None else f"{snapshot.p99_ms} ms"
     return (
-        f"[{snapshot.elapsed_s:5.1f} s] {snapshot.phase}: {snapshot.tcp + snapshot.websocket} viewers, "
-        f"{snapshot.offered_per_s:.0f} offered/s, {snapshot.deliveries_per_s:.0f} delivered/s, p99 {p99}, "
-        f"stage {snapshot.stage}"
+        f"[{snapshot.elapsed_s:5.1f} s] {snapshot.status}: {snapshot.tcp + snapshot.websocket} viewers, "
+        f"{snapshot.offered_per_s:.0f} messages/s offered, {snapshot.deliveries_per_s:.0f} messages/s delivered, "
+        f"p99 {p99}, overload stage {snapshot.stage}"
     )

@@ -1,8 +1,8 @@
 """Clients of the demo: each `DemoUser` is one real client in one room, over a real socket.
 
-What it receives goes to a function; what it posts goes through `DemoUser.say`, which counts the outcome.
-`CuttableConnector` makes a connection that can be cut; `PausableConnector` one that stops reading, so that the kernel's
-buffers fill up and the broker sees a slow viewer.
+Received events go to a function; `DemoUser.post` posts and counts the outcome.
+`CuttableConnector` makes a connection that can be cut; `PausableConnector` one that can stop reading, so that
+the kernel's buffers fill up and the broker has a slow viewer.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from protocol.codes import Tier
 
 __all__ = ["CuttableConnector", "DemoUser", "PausableConnector", "SmallBuffers", "StalledState", "StalledViewer"]
 
-ENTRY_S = 60.0
-"""Patience of a member at the door; a machine under load may need some of it."""
+JOIN_S = 60.0
+"""Timeout of connect and join; a machine under load needs some of it."""
 INBOX_ITEMS = 200
-"""Unread events of a member; what its screen cannot show in time is dropped, by the client's own rule."""
+"""Unread events of a client; above it the client drops chat by its own rule."""
 WATCH_S = 0.02
 """Interval at which the stalled viewer's queue is inspected."""
 RECEIVE_BUFFER_BYTES = 4096
-"""Two seconds of a full room. With the system's 128 KiB a viewer without processor time would fall minutes behind
-before anybody noticed; so the broker notices, and keeps it current by dropping chat."""
+"""Two seconds of a full room. With the system's 128 KiB a viewer without processor time would be minutes behind before
+the broker could notice it and drop chat for it."""
 
 
 class SmallBuffers(trio.abc.SocketFactory):
@@ -62,10 +62,11 @@ class SmallBuffers(trio.abc.SocketFactory):
 
 
 class CuttableConnector:
-    """A connector whose present pipe can be cut in the middle of a byte."""
+    """Connector whose connection can be cut without a close frame."""
 
-    def __init__(self) -> None:
-        self._connect = connector()
+    def __init__(self, connect: Connector | None = None) -> None:
+        """``connect`` makes the connections; None = the client's own connector."""
+        self._connect = connect if connect is not None else connector()
         self._pipe: BytePipe | None = None
 
     async def __call__(self, nursery: trio.Nursery, address: Address) -> BytePipe:
@@ -73,20 +74,20 @@ class CuttableConnector:
         return self._pipe
 
     async def cut(self) -> None:
-        """End the present pipe without a word to anybody."""
+        """Close the present connection without a close frame."""
         pipe, self._pipe = self._pipe, None
         if pipe is not None:
             await pipe.aclose()
 
 
 class PausableConnector:
-    """A connector for TCP whose pipes are not read while it is closed."""
+    """Connector for TCP whose connections are not read while it is paused."""
 
     def __init__(self) -> None:
-        self._opened = trio.Event()
-        self._opened.set()
+        self._readable = trio.Event()
+        self._readable.set()
         self.local_port = 0
-        """Our port of the present link, by which the broker knows it."""
+        """Local port of the present connection, by which the broker's side of it is found."""
 
     async def __call__(self, nursery: trio.Nursery, address: Address) -> BytePipe:
         sock = SmallBuffers().socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -101,36 +102,36 @@ class PausableConnector:
         self.local_port = sock.getsockname()[1]
         return PausablePipe(StreamPipe(trio.SocketStream(sock)), self)
 
-    def close(self) -> None:
-        """Read no more, after the bytes that are awaited now."""
-        if self._opened.is_set():
-            self._opened = trio.Event()
+    def pause(self) -> None:
+        """Stop reading, after the bytes that are awaited now."""
+        if self._readable.is_set():
+            self._readable = trio.Event()
 
-    def open(self) -> None:
-        """Read on."""
-        self._opened.set()
+    def resume(self) -> None:
+        """Continue reading."""
+        self._readable.set()
 
     @property
-    def is_open(self) -> bool:
-        return self._opened.is_set()
+    def is_paused(self) -> bool:
+        return not self._readable.is_set()
 
-    async def wait_open(self) -> None:
-        """Wait while it is closed."""
-        await self._opened.wait()
+    async def wait_readable(self) -> None:
+        """Wait while it is paused."""
+        await self._readable.wait()
 
 
 class PausablePipe:
-    """`BytePipe` behind a valve."""
+    """`BytePipe` whose reads wait while its connector is paused."""
 
-    def __init__(self, pipe: BytePipe, valve: PausableConnector) -> None:
+    def __init__(self, pipe: BytePipe, connector: PausableConnector) -> None:
         self._pipe = pipe
-        self._valve = valve
+        self._connector = connector
 
     async def send(self, data: bytes) -> None:
         await self._pipe.send(data)
 
     async def receive(self) -> bytes:
-        await self._valve.wait_open()
+        await self._connector.wait_readable()
         return await self._pipe.receive()
 
     async def aclose(self, code: int | None = None) -> None:
@@ -138,7 +139,7 @@ class PausablePipe:
 
 
 class DemoUser:
-    """One client in one room. ``hear`` is called with each event, in order."""
+    """One client in one room. ``on_event`` is called with each event, in order."""
 
     def __init__(
         self,
@@ -154,16 +155,16 @@ class DemoUser:
         self.url = url
         self.tier = tier
         self.user = user
-        self.under_way = 0
-        """Posts that wait for their fate."""
+        self.unanswered = 0
+        """Posts without a result."""
         self.room: JoinedRoom | None = None
         self._on_event = on_event
         self._rng = rng
         self._connect = connect
         self._inbox_items = inbox_items
-        self._stay = trio.CancelScope()
+        self._receiving = trio.CancelScope()
         self._answered = trio.lowlevel.ParkingLot()
-        self._gone = trio.Event()
+        self._left = trio.Event()
 
     @property
     def is_websocket(self) -> bool:
@@ -171,128 +172,128 @@ class DemoUser:
 
     @property
     def is_joined(self) -> bool:
-        """Whether it is in the room now."""
+        """Whether the client is in the room now."""
         return self.room is not None and self.room.is_joined
 
     @property
     def offset(self) -> int:
-        """Last event of lanes 0-2 that it has heard."""
+        """Offset of the last event of lanes 0-2 that it has received."""
         position = self.room.position if self.room is not None else None
         return position.offset if position is not None else 0
 
     async def run(self, room_name: str, task_status: trio.TaskStatus[JoinedRoom] = trio.TASK_STATUS_IGNORED) -> None:
-        """Enter, tell that the room is entered, listen until `leave`."""
+        """Connect, join, report the room as started, and receive until `leave`."""
         async with open_client(
             self.url,
             f"dev:{self.user}",
             rng=self._rng,
             connect=self._connect,
-            open_timeout_s=ENTRY_S,
+            open_timeout_s=JOIN_S,
             inbox_items=self._inbox_items,
         ) as client:
-            with trio.fail_after(ENTRY_S):
+            with trio.fail_after(JOIN_S):
                 while self.room is None:
                     try:
-                        self.room = await client.join(room_name, self.tier, timeout_s=ENTRY_S)
+                        self.room = await client.join(room_name, self.tier, timeout_s=JOIN_S)
                     except RoomRefused as refused:
                         if not 300 <= refused.code < 400:
                             raise
                         await trio.sleep(refused.retry_after_ms / 1000 * self._rng.uniform(0.5, 1.0) + 0.1)
             task_status.started(self.room)
-            with self._stay:
+            with self._receiving:
                 async for event in self.room:
                     self._on_event(event)
-        self._gone.set()
+        self._left.set()
 
     def leave(self) -> None:
-        """Let `run` end politely."""
-        self._stay.cancel()
+        """Let `run` leave the room and return."""
+        self._receiving.cancel()
 
-    async def wait_gone(self) -> None:
-        """Wait until it has left politely."""
-        await self._gone.wait()
+    async def wait_left(self) -> None:
+        """Wait until `run` has left the room."""
+        await self._left.wait()
 
     async def wait_answered(self) -> None:
-        """Wait until no post waits for its fate."""
+        """Wait until every post has its result."""
         await trio.lowlevel.checkpoint()
-        while self.under_way:
+        while self.unanswered:
             await self._answered.park()
 
-    async def say(self, accounting: Accounting, group: str, type: int, payload: Any) -> int:
-        """Post, book the fate, and return how long the broker wants us to wait (milliseconds, 0 = not at all).
+    async def post(self, accounting: Accounting, group: str, type: int, payload: Any) -> int:
+        """Post, count the result, and return the milliseconds to wait before a repetition (0 = do not repeat).
 
-        Any: what `protocol.payloads` wants for ``type``.
+        Any: the payload that `protocol.payloads` defines for ``type``.
         """
         if self.room is None:
             return 0
-        self.under_way += 1
+        self.unanswered += 1
         try:
             result = await self.room.post(type, payload, timeout_s=math.inf)
         except ClientClosed:
             return 0
         finally:
-            self.under_way -= 1
-            if not self.under_way:
+            self.unanswered -= 1
+            if not self.unanswered:
                 self._answered.unpark_all()
         accounting.record(group, type, payload, result)
         return result.retry_after_ms
 
 
 class StalledState(NamedTuple):
-    """The viewer who stops reading."""
+    """State of the viewer that stops reading."""
 
-    state: str = "watches like everybody"
+    state: str = "reads"
     queued_frames: int = 0
     queued_bytes: int = 0
     keyframe: bool = False
-    """Keyframe mode was on, at any time."""
+    """Whether keyframe mode was on at any time."""
     was_cut: bool = False
     is_back: bool = False
     recovered: bool = False
     events: int = 0
-    """Events of lanes 0-2 that came after all."""
+    """Events of lanes 0-2 that were replayed after the resume."""
 
 
 class StalledViewer:
-    """One viewer that can be told to stall. ``state`` is what the picture shows."""
+    """One viewer that can stall. ``state`` is what the screen shows."""
 
     def __init__(self, url: str, broker: Broker, rng: Random) -> None:
         self.state = StalledState()
-        self._valve = PausableConnector()
-        self.member = DemoUser(url, "口袋里的手机", Tier.FULL, self._on_event, rng, self._valve)
+        self._connector = PausableConnector()
+        self.member = DemoUser(url, "口袋里的手机", Tier.FULL, self._on_event, rng, self._connector)
         self._broker = broker
         self._target: int | None = None
 
     async def stall(self, absent_s: float) -> None:
-        """Stop reading until the broker has cut the link, and ``absent_s`` longer; `wake` ends it before."""
-        self._valve.close()
-        self.state = StalledState("has stopped reading")
-        port = self._valve.local_port
+        """Stop reading until the broker has cut the link, and ``absent_s`` longer; `resume_reading` ends it earlier."""
+        self._connector.pause()
+        self.state = StalledState("does not read")
+        port = self._connector.local_port
         while (link := self._link_from(port)) is not None:
-            if self._valve.is_open:
-                self.state = StalledState("reads on, before it was cut", keyframe=self.state.keyframe)
+            if not self._connector.is_paused:
+                self.state = StalledState("reads again, was not cut", keyframe=self.state.keyframe)
                 return
             queue = link.queue
             if queue is not None:
-                word = "keyframe mode: chat is dropped" if queue.keyframe else "behind: frames are queued"
-                self.state = StalledState(word, queue.frames, queue.nbytes, self.state.keyframe or queue.keyframe)
+                text = "keyframe mode: chat is dropped" if queue.keyframe else "backlogged: frames are queued"
+                self.state = StalledState(text, queue.frames, queue.nbytes, self.state.keyframe or queue.keyframe)
             await trio.sleep(WATCH_S)
         self.state = StalledState("cut: too slow (4001), may resume", keyframe=self.state.keyframe, was_cut=True)
         await trio.sleep(absent_s)
-        self._valve.open()
+        self._connector.resume()
 
-    def wake(self) -> None:
-        """Let it read on."""
-        self._valve.open()
+    def resume_reading(self) -> None:
+        """Continue reading."""
+        self._connector.resume()
 
     def has_returned(self, last_offset: int) -> bool:
-        """Whether it has heard everything up to ``last_offset``, after a cut by way of a resume."""
+        """Return whether it has received everything up to ``last_offset``, by a resume if it was cut."""
         return (self.state.is_back or not self.state.was_cut) and self.member.offset >= last_offset
 
     def _link_from(self, port: int) -> Any:
-        """The broker's transport of the link that comes from ``port`` on this machine, None if there is none.
+        """Return the broker's transport of the link from ``port`` on this machine, None if there is none.
 
-        Any: looked at for the picture only.
+        Any: read for the screen only.
         """
         for session in self._broker.context.sessions:
             transport = session.transport
@@ -310,6 +311,6 @@ class StalledViewer:
                 self.state = self.state._replace(state="is back", is_back=True, recovered=recovered)
             case StreamEvent(offset=offset) if self._target is not None and offset <= self._target:
                 events = self.state.events + 1
-                self.state = self.state._replace(state="is back, has caught up", events=events)
+                self.state = self.state._replace(state="is back, replay complete", events=events)
             case _:
                 pass

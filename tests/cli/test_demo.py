@@ -52,11 +52,11 @@ def test_a_balanced_demo_ends_with_one_json_line_and_exit_code_0(monkeypatch: py
 
 
 def test_a_demo_that_does_not_balance_names_the_differences_and_exits_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    result = run(monkeypatch, result_of(["chat: shown: the broker says 2, senders heard 1"]), "--json")
+    result = run(monkeypatch, result_of(["chat: shown: the broker says 2, senders received 1"]), "--json")
     assert result.exit_code == 1
     written = json.loads(result.stdout)
     assert written["balanced"] is False
-    assert written["differences"] == ["chat: shown: the broker says 2, senders heard 1"]
+    assert written["differences"] == ["chat: shown: the broker says 2, senders received 1"]
     text = run(monkeypatch, result_of(["chat: shown"]))
     assert text.exit_code == 1
     assert "NOT balanced:\n  chat: shown\n" in text.output
@@ -65,8 +65,37 @@ def test_a_demo_that_does_not_balance_names_the_differences_and_exits_with_1(mon
 def test_without_json_the_result_is_printed_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run(monkeypatch, result_of([]))
     assert result.exit_code == 0
-    assert "balanced: broker, senders and viewers count the same in every lane" in result.output
+    assert "balanced: the counts of broker, senders and viewers agree in every lane" in result.output
     assert "3 links cut, 3 back" in result.output
+
+
+def test_the_summary_says_that_one_message_carries_several_gifts_and_likes(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = result_of([])
+    for count in (10, 27):
+        gift = ("o", "u", "u", "rose", count, 100, "")
+        found.accounting.record("platform", MessageType.GIFT, gift, PostResult(Outcome.ACCEPTED, "m"))
+    found.accounting.record("people", MessageType.LIKE, (9,), PostResult(Outcome.ACCEPTED, "m", counted=7))
+    text = run(monkeypatch, found).output
+    assert "messages by lane:" in text
+    assert "a message can carry several: 37 gifts in 2 messages, 7 likes in 1 messages" in text
+    written = json.loads(run(monkeypatch, found, "--json").stdout)
+    assert written["gifts"] == {"messages": 2, "count": 37, "amount_cents": 3700}
+
+
+@pytest.mark.parametrize("terminal", ["dumb", "unknown"])
+def test_a_terminal_without_a_cursor_gets_progress_lines(monkeypatch: pytest.MonkeyPatch, terminal: str) -> None:
+    chosen: list[bool] = []
+
+    async def run_demo(seconds: float, viewers: int, seed: int, on_screen: bool) -> DemoResult:
+        chosen.append(on_screen)
+        return result_of([])
+
+    monkeypatch.setattr(command, "_run_demo", run_demo)
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    for name in (terminal, "xterm"):
+        monkeypatch.setenv("TERM", name)
+        assert CliRunner().invoke(main, ["demo"]).exit_code == 0
+    assert chosen == [False, True]
 
 
 def test_an_interrupted_count_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:

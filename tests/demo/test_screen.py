@@ -17,9 +17,11 @@ from protocol.messages import Account
 GIFT = StreamEvent(5, Lane.PAID, MessageType.GIFT, 0, "", "", ("o", "u", "小鹿", "火箭", 3, 100, "主播"))
 ANNOUNCEMENT = StreamEvent(6, Lane.CONTROL, MessageType.ANNOUNCEMENT, 0, "h", "h", ("欢迎",))
 SNAPSHOT = Snapshot(
-    phase="chat flood", act=2, acts=6, elapsed_s=34.0, seconds=120.0, port=40000, viewers=300, tcp=225, websocket=75,
+    status="chat flood", phase_number=2, phases=6, elapsed_s=34.0, seconds=120.0, port=40000, viewers=300, tcp=225,
+    websocket=75,
     online=303, offered_per_s=1983.4, deliveries_per_s=12031.0, p50_ms=8, p99_ms=41, interval_ms=100, stage=0,
-    likes=12345, cut=98, back=97, recovered=97, stalled=StalledState("keyframe mode: chat is dropped", 33, 4100, True),
+    likes=12345, gifts=910, gift_messages=5, cut=98, back=97, recovered=97,
+    stalled=StalledState("keyframe mode: chat is dropped", 33, 4100, True),
     accounts=(Account(1, 1), Account(), Account(5, 2, 3), Account(10_000_000, 1, 2, 9_999_997), Account(7, 1, 6)),
     senders={"people": {"accepted": 3, "merged": 2}, "flooders": {"limited": 2}},
     screen=(Danmaku(1, "u", "小鹿", ("求链接", None), 48, (), 0, 1), GIFT, ANNOUNCEMENT),
@@ -39,40 +41,57 @@ def test_the_screen_shows_the_room_the_accounts_the_senders_and_the_broker() -> 
     for words in (
         "2/6  chat flood", "0:34 of 2:00", "×48 求链接  小鹿", "◆ 小鹿 火箭 ×3", "欢迎", "9,999,997", "people",
         "225 TCP, 75 WebSocket; 303 online", "12,031 delivered/s", "p99 41 ms", "tick 100 ms, overload stage 0",
-        "98 cut, 97 back", "keyframe mode: chat is dropped; 33 frames wait",
+        "98 cut, 97 back", "keyframe mode: chat is dropped; 33 frames queued",
+        "910 gifts in 5 messages, 12,345 likes",
     ):  # fmt: skip
         assert words in text
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
-@pytest.mark.parametrize("height", [10, 25, 50])
-def test_it_fits_the_terminal_and_never_is_wider_than_a_readme(width: int, height: int) -> None:
+@pytest.mark.parametrize("height", [10, 24, 26, 50])
+def test_it_is_never_wider_than_the_terminal_or_100_columns(width: int, height: int) -> None:
     drawn = lines(SNAPSHOT, width, height)
     assert max(map(cell_len, drawn)) <= min(width, MAX_WIDTH)
-    if width >= MAX_WIDTH and height >= 25:
-        assert len(drawn) == 25
+    if height >= 26:
+        assert len(drawn) == 26
 
 
-def test_before_anything_has_happened_there_is_a_picture_too() -> None:
+def test_it_fits_80_columns_and_24_lines_with_every_row_in_view() -> None:
+    drawn = lines(SNAPSHOT, 80, 24)
+    assert len(drawn) <= 24
+    text = "\n".join(drawn)
+    for words in (
+        "2/6  chat flood",
+        "×48 求链接",
+        "9,999,997",
+        "flooders",
+        "910 gifts in 5 messages",
+        "98 cut, 97 back",
+    ):
+        assert words in text
+    assert "33 frames queued" in drawn[-1]
+
+
+def test_the_screen_of_a_demo_that_has_just_started() -> None:
     empty = SNAPSHOT._replace(
-        act=0, elapsed_s=0.0, p50_ms=None, p99_ms=None, cut=0, senders={}, screen=(), stalled=StalledState(),
+        phase_number=0, elapsed_s=0.0, p50_ms=None, p99_ms=None, cut=0, senders={}, screen=(), stalled=StalledState(),
         accounts=(Account(),) * 5,
     )  # fmt: skip
     text = "\n".join(lines(empty))
-    assert "nobody has said anything yet" in text
-    assert "nothing has arrived lately" in text
+    assert "no messages yet" in text
+    assert "no messages in the last 3 s" in text
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.text(max_size=100), st.text(max_size=64), st.integers(1, 1000))
-def test_what_people_say_is_text_and_no_markup_whatever_it_is(text: str, name: str, count: int) -> None:
+def test_texts_of_the_room_are_never_markup(text: str, name: str, count: int) -> None:
     said = (
         Danmaku(1, "u", name, (text, None), count, (), 0, 1),
         StreamEvent(5, Lane.PAID, MessageType.GIFT, 0, "", "", ("o", "u", name, text, count, 100, "")),
         StreamEvent(6, Lane.CONTROL, MessageType.ANNOUNCEMENT, 0, "h", "h", (text,)),
     )
     drawn = lines(SNAPSHOT._replace(screen=said))
-    assert len(drawn) == 25
+    assert len(drawn) == 26
     assert not [line for line in drawn if "\x1b" in line]
 
 
@@ -83,6 +102,7 @@ def test_markup_in_a_text_stays_as_it_was_written() -> None:
 
 def test_a_progress_line_is_one_line() -> None:
     assert progress_line(SNAPSHOT) == (
-        "[ 34.0 s] chat flood: 300 viewers, 1983 offered/s, 12031 delivered/s, p99 41 ms, stage 0"
+        "[ 34.0 s] chat flood: 300 viewers, 1983 messages/s offered, 12031 messages/s delivered, "
+        "p99 41 ms, overload stage 0"
     )
     assert "p99 -" in progress_line(SNAPSHOT._replace(p99_ms=None))
