@@ -15,8 +15,7 @@ from typing import Any
 
 from bench.load.publishers import COMMERCE_TYPE
 from bench.load.texts import read_stamp
-from broker.ledger import LedgerRefused, Reader, StoredEntry, database_path
-from broker.ledger.head import HeadFile
+from broker.ledger import LedgerRefused, StoredEntry, database_path, open_directory
 from broker.ledger.replay import event_of, replay
 from protocol.codes import MessageType
 
@@ -36,9 +35,8 @@ def read_back(directory: Path) -> dict[str, Any]:
     begun = time.perf_counter()
     found: dict[str, Any] = {"damage": "", "entries": 0, "commits": 0, "rooms": {}, "bytes": 0}
     try:
-        reader = Reader(database_path(directory))
+        reader = open_directory(directory)
         try:
-            reader.verify_tail(HeadFile.read(reader.path.with_name("ledger.head")))
             found["entries"] = reader.verify_all()
             head, anchor = reader.ends()
             found["commits"] = head.batch

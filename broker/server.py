@@ -321,7 +321,11 @@ def ledger_of(
         on_open=clock.start,
         trusted=clock.trusted,
         retention=Retention(
-            entries_s=kept_s, keys_s=kept_s, idle_rooms_s=settings.room_idle_days * 86_400, max_bytes=settings.max_bytes
+            entries_s=kept_s,
+            keys_s=kept_s,
+            idle_rooms_s=settings.room_idle_days * 86_400,
+            outbox_s=settings.outbox_days * 86_400,
+            max_bytes=settings.max_bytes,
         ),
         limits=LedgerLimits(settings.queue_items, settings.queue_bytes),
         pace=pace,

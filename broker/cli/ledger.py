@@ -1,7 +1,8 @@
-"""``roomcast ledger``: verify, export, replay and copy the ledger of a broker.
+"""``roomcast ledger``: verify, export, replay, back up and restore the ledger of a broker.
 
-All of it reads beside a running broker and changes nothing. Exit status 1 means that the file does not contain what
-was written; the message names the first difference.
+All but ``restore`` read one moment of the file beside a running broker and change nothing. All judge a ledger as the
+broker does at its start. Exit status 1 means that the file does not contain what was written; the message names the
+first difference.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import base64
 import json
 import sqlite3
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,11 +21,11 @@ from typing import Any, TypeVar
 import click
 
 from broker.cli.config import config_options, load_or_fail
-from broker.ledger import LedgerRefused, Reader, StoredEntry, database_path
+from broker.ledger import LedgerRefused, Reader, StoredEntry, open_directory
 from broker.ledger.backup import back_up
 from broker.ledger.chain import verify as verify_chain
-from broker.ledger.head import HeadFile
 from broker.ledger.replay import RoomReplay, event_of, replay
+from broker.ledger.restore import restore
 
 __all__ = ["ledger"]
 
@@ -34,7 +36,7 @@ F = TypeVar("F", bound=Callable[..., Any])  # Any: click commands have every sig
 def ledger() -> None:
     """Read the ledger: what was acknowledged, in which order, and whether the file is complete.
 
-    Works beside a running broker and changes nothing.
+    Works beside a running broker and changes nothing; `restore` alone needs it stopped.
     """
 
 
@@ -48,22 +50,41 @@ def data_options(command: F) -> F:
     return config_options(command)
 
 
+def copy_option(command: F) -> F:
+    """Add ``--copy``: a backup, in place of a data directory."""
+    return click.option(
+        "--copy",
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        help="A file made by `ledger backup`, in place of a data directory.",
+    )(command)
+
+
 @contextmanager
-def opened(config_path: Path | None, settings: tuple[str, ...], data_dir: Path | None) -> Iterator[Reader]:
-    """Context of the ledger that the options select; ClickException, in one line, if it cannot be read."""
-    directory = data_dir or ledger_directory(config_path, settings)
+def opened(
+    config_path: Path | None, settings: tuple[str, ...], data_dir: Path | None, copy: Path | None = None
+) -> Iterator[Reader]:
+    """Context of one moment of the ledger that the options select; ClickException, in one line, if it is refused."""
+    with refusals():
+        if copy is None:
+            reader = open_directory(data_dir or ledger_directory(config_path, settings))
+        else:
+            reader = Reader(copy)
+        try:
+            with reader.snapshot():
+                yield reader
+        except sqlite3.Error as error:
+            raise click.ClickException(f"{reader.path}: {error}") from error
+        finally:
+            reader.close()
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Context in which a refusal of the ledger ends the command with one line."""
     try:
-        reader = Reader(database_path(directory))
+        yield
     except LedgerRefused as error:
         raise click.ClickException(str(error)) from error
-    try:
-        yield reader
-    except LedgerRefused as error:
-        raise click.ClickException(str(error)) from error
-    except sqlite3.Error as error:
-        raise click.ClickException(f"{reader.path}: {error}") from error
-    finally:
-        reader.close()
 
 
 def ledger_directory(config_path: Path | None, settings: tuple[str, ...]) -> Path:
@@ -86,23 +107,27 @@ def entries_of(reader: Reader, after: int = 0) -> Iterator[StoredEntry]:
 
 @ledger.command()
 @data_options
+@copy_option
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def verify(config_path: Path | None, settings: tuple[str, ...], data_dir: Path | None, as_json: bool) -> None:
-    """Check the file's structure, every checksum, the whole hash chain and the high-water mark."""
-    with opened(config_path, settings, data_dir) as reader:
-        mark = HeadFile.read(reader.path.with_name("ledger.head"))
-        reader.verify_tail(mark)
+def verify(
+    config_path: Path | None, settings: tuple[str, ...], data_dir: Path | None, copy: Path | None, as_json: bool
+) -> None:
+    """Check the file's structure, every row of every table, the whole hash chain and the high-water mark."""
+    with opened(config_path, settings, data_dir, copy) as reader:
         entries = reader.verify_all()
-        head, anchor = reader.ends()
+        with reader.snapshot() as row:
+            tables = json.loads(row.tallies)
         findings = {
             "path": str(reader.path),
             "entries": entries,
-            "first": anchor[0] + 1,
-            "last": head.seq,
-            "commits": head.batch,
+            "first": row.anchor_seq + 1,
+            "last": row.seq,
+            "commits": row.batch,
             "rooms": len(reader.rooms()),
-            "hash": head.hash.hex(),
-            "mark": None if mark is None else mark.seq,
+            "hash": row.hash.hex(),
+            "lineage": row.lineage.hex(),
+            "is_copy": bool(row.is_copy),
+            "rows": {table: rows for table, (rows, *_) in tables.items() if table != "states"},
         }
     if as_json:
         click.echo(json.dumps(findings))
@@ -111,11 +136,12 @@ def verify(config_path: Path | None, settings: tuple[str, ...], data_dir: Path |
         f"ok: {reader.path}: {entries:,} entries ({findings['first']} to {findings['last']}), "
         f"{findings['rooms']:,} open rooms, every checksum and the hash chain hold"
     )
-    click.echo(f"last entry {head.seq}, hash {head.hash.hex()}")
+    click.echo(f"last entry {row.seq}, hash {row.hash.hex()}, lineage {row.lineage.hex()}")
 
 
 @ledger.command()
 @data_options
+@copy_option
 @click.option("--room", help="Only this room.")
 @click.option("--after", type=click.IntRange(0), default=0, show_default=True, help="Only entries after this number.")
 @click.option("--output", type=click.File("w", encoding="utf-8", atomic=True), default="-", help="File, - = stdout.")
@@ -123,13 +149,14 @@ def export(
     config_path: Path | None,
     settings: tuple[str, ...],
     data_dir: Path | None,
+    copy: Path | None,
     room: str | None,
     after: int,
     output: Any,
 ) -> None:
     """Write the entries as NDJSON: one line each, in order, with sequence number and time."""
     # Any: click's file object.
-    with opened(config_path, settings, data_dir) as reader:
+    with opened(config_path, settings, data_dir, copy) as reader:
         for entry in entries_of(reader, after):
             if room is None or entry.room == room:
                 output.write(json.dumps(as_json_line(entry), ensure_ascii=False, default=_binary) + "\n")
@@ -155,6 +182,7 @@ def _binary(value: object) -> str:
 
 @ledger.command("replay")
 @data_options
+@copy_option
 @click.option("--room", help="Only this room, and every event of it.")
 @click.option("--until", help="Stop at this time: Unix milliseconds, or as in 2026-11-22T20:15:00+08:00.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a room instead of the table.")
@@ -162,13 +190,14 @@ def replay_(
     config_path: Path | None,
     settings: tuple[str, ...],
     data_dir: Path | None,
+    copy: Path | None,
     room: str | None,
     until: str | None,
     as_json: bool,
 ) -> None:
     """Replay the ledger from its first entry and print the state of every room, at its end or at --until."""
     until_ms = None if until is None else moment_ms(until)
-    with opened(config_path, settings, data_dir) as reader:
+    with opened(config_path, settings, data_dir, copy) as reader:
 
         def selected() -> Iterator[StoredEntry]:
             begun_ms: int | None = None
@@ -221,7 +250,7 @@ def _summary(found: RoomReplay) -> str:
 def backup(config_path: Path | None, settings: tuple[str, ...], data_dir: Path | None, target: Path) -> None:
     """Copy the ledger to TARGET while the broker runs; the copy is verified before it is renamed to TARGET.
 
-    To restore it: stop the broker, and put the copy as ledger.db into an empty data directory.
+    `roomcast ledger restore TARGET` makes a ledger of it.
     """
     with opened(config_path, settings, data_dir) as reader:
         try:
@@ -229,3 +258,29 @@ def backup(config_path: Path | None, settings: tuple[str, ...], data_dir: Path |
         except OSError as error:
             raise click.ClickException(f"{error.filename or target}: {error.strerror}") from error
     click.echo(f"ok: {target} ({size:,} bytes), verified", file=sys.stdout)
+
+
+@ledger.command("restore")
+@data_options
+@click.argument("copy", type=click.Path(path_type=Path, dir_okay=False, exists=True), required=False)
+@click.option("--accept-loss", is_flag=True, help="Go on without what was acknowledged and is missing.")
+def restore_(
+    config_path: Path | None, settings: tuple[str, ...], data_dir: Path | None, copy: Path | None, accept_loss: bool
+) -> None:
+    """Make a ledger of COPY in an empty data directory, or let the one that is there begin another history.
+
+    The broker must be stopped. Every room begins a new epoch and keeps its phase and totals; inbox numbers continue
+    above all that were given out. Without COPY: after a snapshot of the whole volume was put back, or, with
+    --accept-loss, where acknowledged data is missing.
+    """
+    directory = data_dir or ledger_directory(config_path, settings)
+    with refusals():
+        try:
+            done = restore(directory, copy, accept_loss=accept_loss, now_ms=time.time_ns() // 1_000_000)
+        except OSError as error:
+            raise click.ClickException(f"{error.filename or directory}: {error.strerror}") from error
+        except sqlite3.Error as error:
+            raise click.ClickException(f"{directory}: {error}") from error
+    if done.lost:
+        click.echo(f"lost: {done.lost}")
+    click.echo(f"ok: {directory}: {done.entries:,} entries, {done.rooms:,} open rooms with new epochs")

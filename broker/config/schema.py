@@ -321,7 +321,9 @@ class LedgerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     retention_days: Annotated[float, Meta(ge=0.01, le=36_500)] = 30.0
     """How long entries and idempotency keys are kept; the oldest go first, what remains can still be verified."""
     max_bytes: Annotated[int, Meta(ge=0, le=1024**5)] = 0
-    """Above this size the oldest entries go before their time, 0 = no bound but the disk."""
+    """Above this size the oldest entries and acknowledged messages go before their time, 0 = no bound but the disk."""
+    outbox_days: Annotated[float, Meta(ge=0.01, le=36_500)] = 7.0
+    """How long a report that the platform has not taken is kept."""
     direct_expiry_h: Annotated[float, Meta(ge=0.001, le=8760)] = 72.0
     """How long a must-deliver message waits for its user if its sender does not say."""
     queue_items: Annotated[int, Meta(ge=1, le=10_000_000)] = 20_000
@@ -331,7 +333,7 @@ class LedgerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     resume_events: Annotated[int, Meta(ge=0, le=1_000_000)] = 2000
     """Most events that one RESUME brings back from the disk; a client that missed more gets the gap."""
     room_idle_days: Annotated[float, Meta(ge=0.001, le=36_500)] = 7.0
-    """A room without events for so long does not come back; its next life is a new epoch."""
+    """A room without events for so long is ended; it begins a new epoch when it is opened again."""
 
     @property
     def is_kept(self) -> bool:

@@ -15,6 +15,7 @@ from broker.ledger.entries import (
     Item,
     Key,
     KeyResult,
+    LedgerCut,
     LedgerDamaged,
     LedgerError,
     LedgerRefused,
@@ -34,7 +35,7 @@ from broker.ledger.entries import (
     make_key,
 )
 from broker.ledger.maintenance import Retention
-from broker.ledger.reader import Reader
+from broker.ledger.reader import Reader, open_directory
 from broker.ledger.result_batch import ResultBatch
 from broker.ledger.schema import database_path
 from broker.ledger.service import Ledger, LedgerLimits
@@ -52,6 +53,7 @@ __all__ = [
     "Key",
     "KeyResult",
     "Ledger",
+    "LedgerCut",
     "LedgerDamaged",
     "LedgerError",
     "LedgerLimits",
@@ -77,4 +79,5 @@ __all__ = [
     "SubmitResult",
     "database_path",
     "make_key",
+    "open_directory",
 ]

@@ -1,8 +1,8 @@
-"""The hash chain over all entries, and the checksums of the rows beside it.
+"""The hash chain over all entries.
 
 Every entry's hash covers its own bytes and the hash of the entry before it, so that nothing in the middle can be
 changed, removed or put in without a change of all later hashes. The checksum of a row lets a reader trust one row
-without walking the chain: SQLite itself does not notice a flipped bit in a value.
+without reading the chain: SQLite itself does not notice a flipped bit in a value.
 
 The canonical bytes name the room and epoch, not the database's row numbers: a copy or an export can be verified too.
 """
@@ -16,7 +16,7 @@ from collections.abc import Iterable
 
 from broker.ledger.entries import LedgerDamaged, StoredEntry
 
-__all__ = ["GENESIS", "ChainHead", "canonical", "checked", "checksum", "link", "verify"]
+__all__ = ["GENESIS", "ChainHead", "canonical", "checked", "link", "verify"]
 
 GENESIS = bytes(32)
 """The hash before the first entry."""
@@ -56,16 +56,8 @@ def link(before: bytes, data: bytes) -> bytes:
     return hashlib.sha256(before + data).digest()
 
 
-def checksum(*parts: int | str | bytes) -> int:
-    """Return the CRC-32 of the parts of a row, to find flipped bits."""
-    crc = 0
-    for part in parts:
-        crc = zlib.crc32(part if type(part) is bytes else str(part).encode(), crc)
-    return crc
-
-
 def verify(entries: Iterable[tuple[StoredEntry, int, bytes]], before: ChainHead, where: str) -> ChainHead:
-    """Walk ``entries`` (entry, checksum, hash) that follow ``before``; return the last link.
+    """Check ``entries`` (entry, checksum, hash) that follow ``before``; return the last link.
 
     Raises LedgerDamaged at the first that is missing or is not what was written; ``where`` names the file in it.
     """

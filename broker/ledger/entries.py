@@ -12,10 +12,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from pathlib import Path
 from typing import NamedTuple
 
 __all__ = [
     "FACT_KIND_MIN",
+    "LEDGER_RESTORED",
     "MAX_BODY_BYTES",
     "MAX_ITEMS",
     "Committed",
@@ -27,6 +29,7 @@ __all__ = [
     "Item",
     "Key",
     "KeyResult",
+    "LedgerCut",
     "LedgerDamaged",
     "LedgerError",
     "LedgerRefused",
@@ -54,6 +57,8 @@ MAX_ITEMS = 1000
 MAX_SUBMISSION_BYTES = 4 * 1024 * 1024
 FACT_KIND_MIN = 1000
 """Entries that are no event of a room's stream have kinds from here on; below are the wire's message types."""
+LEDGER_RESTORED = FACT_KIND_MIN + 1
+"""Kind of the fact that the ledger goes on as another history: JSON ``{"lost": what is known to be missing}``."""
 ITEM_OVERHEAD_BYTES = 200
 """Memory of one queued item besides its body, rounded up."""
 
@@ -93,12 +98,12 @@ class RoomEnded(NamedTuple):
 
 
 class RoomCheckpointed(NamedTuple):
-    """What a room wants to find again after a restart; replaces its last note."""
+    """What a room wants to find again after a restart; replaces its last checkpoint."""
 
     room: str
     epoch: int
     at_ms: int
-    note: bytes
+    totals: bytes
 
 
 class DirectEntry(NamedTuple):
@@ -203,7 +208,7 @@ class Submission:
 
 
 _BODIES: dict[type, int] = {
-    kind: kind._fields.index("note" if kind is RoomCheckpointed else "body")
+    kind: kind._fields.index("totals" if kind is RoomCheckpointed else "body")
     for kind in (Entry, RoomCheckpointed, DirectEntry, OutboxEntry)
 }
 
@@ -282,6 +287,20 @@ class LedgerDamaged(LedgerRefused):
     """What is in the file is not what was written. The message names the file and the place."""
 
 
+class LedgerCut(LedgerDamaged):
+    """What the high-water mark names is not in the file, or there is no mark to say so.
+
+    ``lost``: what is missing, in words.
+    """
+
+    def __init__(self, path: Path, lost: str) -> None:
+        super().__init__(
+            f"{path}: {lost}; put a backup in its place (`roomcast ledger restore COPY`), or go on without what is"
+            " missing (`roomcast ledger restore --accept-loss`)"
+        )
+        self.lost = lost
+
+
 # ---- what is read back -----------------------------------------------------------------------------
 
 
@@ -292,7 +311,7 @@ class StoredRoom(NamedTuple):
     epoch: int
     last_offset: int
     used_at_ms: int
-    note: bytes
+    totals: bytes
 
 
 class StoredEntry(NamedTuple):

@@ -6,8 +6,8 @@ deleted, or a copy put back from yesterday: acknowledged entries would be gone u
 commit its number is written here, before any result is delivered. A database that ends before its mark has lost
 acknowledged data, and is refused.
 
-The mark is not synced: it costs one write. After a power cut it may be too low, which only makes the check weaker. It
-is never too high, since it is written after the commit's fsync.
+The mark is synced once a second, at the start and at the end, not with each commit: after a power cut it may be a
+second too low, which only makes the check weaker. It is never too high, since it is written after the commit's fsync.
 """
 
 from __future__ import annotations
@@ -18,18 +18,25 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Head", "HeadFile", "TrustedTimeFile", "open_private", "sync_path"]
+__all__ = ["LINEAGE_BYTES", "Head", "HeadFile", "TrustedTimeFile", "open_private", "sync_path"]
 
-_MARK = struct.Struct(">8sQQ32sI")
-_MAGIC = b"RMCHEAD1"
+_MARK = struct.Struct(">8s8sQQ32s32sI")
+_MAGIC = b"RMCHEAD2"
+LINEAGE_BYTES = 8
 
 
 class Head(NamedTuple):
-    """The end of the ledger: number of the last commit, and sequence number and hash of the last entry."""
+    """The end of the ledger.
+
+    ``batch``: number of the last commit; ``seq`` and ``hash``: of the last entry; ``lineage``: `LINEAGE_BYTES` random
+    bytes that name this history; ``seal``: SHA-256 over all of it and the tallies of all tables.
+    """
 
     batch: int
     seq: int
     hash: bytes
+    lineage: bytes
+    seal: bytes
 
 
 class HeadFile:
@@ -40,22 +47,26 @@ class HeadFile:
 
     @staticmethod
     def read(path: Path) -> Head | None:
-        """The mark, or None where there is none or it is torn (then it says nothing)."""
+        """Return the mark; None where there is none or it cannot be read."""
         try:
             data = path.read_bytes()
         except FileNotFoundError:
             return None
         if len(data) != _MARK.size:
             return None
-        magic, batch, seq, hashed, crc = _MARK.unpack(data)
+        magic, lineage, batch, seq, hashed, seal, crc = _MARK.unpack(data)
         if magic != _MAGIC or crc != zlib.crc32(data[:-4]):
             return None
-        return Head(batch, seq, hashed)
+        return Head(batch, seq, hashed, lineage, seal)
 
     def write(self, head: Head) -> None:
-        """Raise the mark. One write of 60 bytes in place: it needs no new space on a full disk."""
-        data = _MARK.pack(_MAGIC, head.batch, head.seq, head.hash, 0)[:-4]
+        """Raise the mark. One write of 100 bytes in place: it needs no new space on a full disk."""
+        data = _MARK.pack(_MAGIC, head.lineage, head.batch, head.seq, head.hash, head.seal, 0)[:-4]
         os.pwrite(self._descriptor, data + zlib.crc32(data).to_bytes(4, "big"), 0)
+
+    def sync(self) -> None:
+        """Make the mark durable; OSError if the disk refuses."""
+        os.fdatasync(self._descriptor)
 
     def close(self) -> None:
         """Close the file."""

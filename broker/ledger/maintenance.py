@@ -11,28 +11,37 @@ removed for a while, so that an hour's mistake does not empty the inboxes.
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from broker.ledger.store import OUTBOX, Store, outbox_row
+from broker.ledger.entries import DirectState
+from broker.ledger.rows import CRC_MASK, state_mark
+from broker.ledger.store import Store
+from broker.ledger.transaction import Transaction
 
 __all__ = ["Maintenance", "Retention"]
 
 BATCH_ROWS = 500
 """Rows that one step of one kind removes: some milliseconds."""
+SCAN_ROWS = 2000
+"""Messages that one step checks for their age."""
 FREE_PAGES = 64
 """Pages given back to the file system in one step."""
 DIRECT_EXPIRED = "direct.expired"
 """Topic of the outbox row that reports to the platform a message that expired."""
+_EXPIRE = (
+    f"UPDATE directs SET state = {DirectState.EXPIRED:d},"
+    f" crc = (crc + {state_mark(DirectState.EXPIRED)}) & {CRC_MASK} WHERE id = ?"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
     """How long things are kept, in seconds.
 
-    ``max_bytes``: a database above it loses its oldest entries before their time; 0 = no such bound.
+    ``max_bytes``: a database above it loses its oldest entries and its acknowledged and expired messages before their
+    time; keys, pending messages and the outbox stay for theirs. 0 = no such bound.
     """
 
     entries_s: float = 30 * 86_400.0
@@ -40,7 +49,9 @@ class Retention:
     settled_directs_s: float = 7 * 86_400.0
     """Acknowledged and expired messages: their status can be asked for so long."""
     idle_rooms_s: float = 7 * 86_400.0
-    """A room without an event for so long is ended: its next life is a new epoch."""
+    """A room without an event for so long is ended; when it is opened again it begins a new epoch."""
+    outbox_s: float = 7 * 86_400.0
+    """What the platform has not taken for so long is removed, dead letters too."""
     max_bytes: int = 0
 
 
@@ -59,6 +70,8 @@ class Maintenance:
         self._store = store
         self._retention = retention
         self._key_cursor = b""
+        self._direct_cursor = 0
+        self._is_above_max = False
         self.expired = 0
         self.removed = 0
 
@@ -72,96 +85,110 @@ class Maintenance:
 
         sqlite3.Error leaves everything as it was.
         """
-        parts = self._expire, self._prune_directs, self._prune_entries, self._prune_keys, self._end_rooms
+        self._is_above_max = self._above_max_bytes()
+        parts = (
+            self._expire, self._prune_directs, self._prune_entries, self._prune_keys, self._prune_outbox,
+            self._end_rooms,
+        )  # fmt: skip
         return self._transact(parts, wall_ms)
 
     def expire(self, wall_ms: int) -> bool:
         """As `step`, for direct messages that have expired alone."""
         return self._transact((self._expire,), wall_ms)
 
-    def _transact(self, parts: Sequence[Callable[[sqlite3.Connection, int], bool]], wall_ms: int) -> bool:
-        changed = False
-        connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+    def _transact(self, parts: Sequence[Callable[[Transaction, int], int]], wall_ms: int) -> bool:
+        with self._store.maintain() as transaction:
             for part in parts:
-                changed = part(connection, wall_ms) or changed
-            connection.execute("COMMIT" if changed else "ROLLBACK")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        if changed:
+                if part(transaction, wall_ms):
+                    transaction.has_changed = True
+        if transaction.has_changed:
             # As a script: this pragma frees one page a step, and execute() takes only one step of it.
-            connection.executescript(f"PRAGMA incremental_vacuum({FREE_PAGES})")
-        return changed
+            self._connection.executescript(f"PRAGMA incremental_vacuum({FREE_PAGES})")
+        return transaction.has_changed
 
-    def _expire(self, connection: sqlite3.Connection, wall_ms: int) -> bool:
-        rows = connection.execute(
+    def _expire(self, transaction: Transaction, wall_ms: int) -> int:
+        rows = self._connection.execute(
             "SELECT id, user, direct_id, batch FROM directs WHERE state = 0 AND expires_at_ms <= ?"
             " ORDER BY expires_at_ms LIMIT ?",
             (wall_ms, BATCH_ROWS),
         ).fetchall()
         for each, user, direct_id, batch in rows:
-            connection.execute("UPDATE directs SET state = 2 WHERE id = ?", (each,))
+            self._connection.execute(_EXPIRE, (each,))
             body = json.dumps({"user": user, "direct_id": direct_id, "batch": batch}, ensure_ascii=False).encode()
-            connection.execute(OUTBOX + "(?, ?, ?, ?, ?, ?)", outbox_row(DIRECT_EXPIRED, wall_ms, body))
+            transaction.add_outbox(DIRECT_EXPIRED, wall_ms, body)
+        transaction.tallies.move_directs(len(rows), DirectState.PENDING, DirectState.EXPIRED)
         self.expired += len(rows)
-        return bool(rows)
+        return len(rows)
 
-    def _prune_directs(self, connection: sqlite3.Connection, wall_ms: int) -> bool:
-        horizon_ms = wall_ms - round(self._retention.settled_directs_s * 1000)
-        return self._delete(
-            "DELETE FROM directs WHERE id IN (SELECT id FROM directs WHERE at_ms < ? AND state > 0"
-            " AND id < (SELECT coalesce(min(id), 0) FROM directs) + 10000 LIMIT ?)",
-            (horizon_ms, BATCH_ROWS),
-        )
+    def _prune_directs(self, transaction: Transaction, wall_ms: int) -> int:
+        """Check the next messages in the order of their numbers, cyclically: old pending ones hold up no others."""
+        horizon_ms = wall_ms if self._is_above_max else wall_ms - _ms(self._retention.settled_directs_s)
+        rows = self._connection.execute(
+            "SELECT id, at_ms, state FROM directs WHERE id > ? ORDER BY id LIMIT ?", (self._direct_cursor, SCAN_ROWS)
+        ).fetchall()
+        old = [each for each, at_ms, state in rows if state != DirectState.PENDING and at_ms < horizon_ms][:BATCH_ROWS]
+        if len(old) == BATCH_ROWS:
+            self._direct_cursor = old[-1]
+        else:
+            self._direct_cursor = rows[-1][0] if len(rows) == SCAN_ROWS else 0
+        if not old:
+            return 0
+        removed = self._connection.execute(
+            f"DELETE FROM directs WHERE id IN ({', '.join('?' * len(old))}) RETURNING crc, state", old
+        ).fetchall()
+        return self._count(transaction.tallies.remove_directs(removed))
 
-    def _prune_entries(self, connection: sqlite3.Connection, wall_ms: int) -> bool:
-        horizon_ms = wall_ms - round(self._retention.entries_s * 1000)
-        if self._above_max_bytes():
-            horizon_ms = wall_ms
-        rows = connection.execute("SELECT seq, hash, at_ms FROM entries ORDER BY seq LIMIT ?", (BATCH_ROWS,)).fetchall()
+    def _prune_entries(self, transaction: Transaction, wall_ms: int) -> int:
+        horizon_ms = wall_ms if self._is_above_max else wall_ms - _ms(self._retention.entries_s)
+        rows = self._connection.execute(
+            "SELECT seq, hash, at_ms FROM entries ORDER BY seq LIMIT ?", (BATCH_ROWS,)
+        ).fetchall()
         last: tuple[int, bytes] | None = None
         for seq, hashed, at_ms in rows:
             if at_ms >= horizon_ms:
                 break
             last = seq, hashed
         if last is None:
-            return False
-        connection.execute("UPDATE head SET anchor_seq = ?, anchor_hash = ?", last)
-        return self._delete("DELETE FROM entries WHERE seq <= ?", (last[0],))
+            return 0
+        transaction.set_anchor(*last)
+        return self._count(self._connection.execute("DELETE FROM entries WHERE seq <= ?", (last[0],)).rowcount)
 
-    def _prune_keys(self, connection: sqlite3.Connection, wall_ms: int) -> bool:
+    def _prune_keys(self, transaction: Transaction, wall_ms: int) -> int:
         """Check the next batch of keys in their own order, cyclically: they need no second index."""
-        horizon_ms = wall_ms - round(self._retention.keys_s * 1000)
-        rows = connection.execute(
-            "SELECT digest, at_ms FROM keys WHERE digest > ? ORDER BY digest LIMIT ?", (self._key_cursor, BATCH_ROWS)
+        horizon_ms = wall_ms - _ms(self._retention.keys_s)
+        rows = self._connection.execute(
+            "SELECT digest, at_ms, crc FROM keys WHERE digest > ? ORDER BY digest LIMIT ?",
+            (self._key_cursor, BATCH_ROWS),
         ).fetchall()
         self._key_cursor = rows[-1][0] if len(rows) == BATCH_ROWS else b""
-        old = [(digest,) for digest, at_ms in rows if at_ms < horizon_ms]
+        old = [(digest,) for digest, at_ms, _ in rows if at_ms < horizon_ms]
+        for _, at_ms, crc in rows:
+            if at_ms < horizon_ms:
+                transaction.tallies["keys"].remove(crc)
         if old:
-            connection.executemany("DELETE FROM keys WHERE digest = ?", old)
-            self.removed += len(old)
-        return bool(old)
+            self._connection.executemany("DELETE FROM keys WHERE digest = ?", old)
+        return self._count(len(old))
 
-    def _end_rooms(self, connection: sqlite3.Connection, wall_ms: int) -> bool:
-        horizon_ms = wall_ms - round(self._retention.idle_rooms_s * 1000)
-        ended = connection.execute(
-            "UPDATE streams SET ended_at_ms = ? WHERE stream IN (SELECT stream FROM streams"
-            " WHERE ended_at_ms IS NULL AND used_at_ms < ? LIMIT ?)",
-            (wall_ms, horizon_ms, BATCH_ROWS),
-        ).rowcount
-        if ended:
-            connection.execute(
-                "DELETE FROM notes WHERE stream IN (SELECT stream FROM streams WHERE ended_at_ms = ?)", (wall_ms,)
-            )
-        gone = self._delete(
-            "DELETE FROM streams WHERE stream IN (SELECT stream FROM streams AS s WHERE ended_at_ms < ?"
-            " AND NOT EXISTS (SELECT 1 FROM entries WHERE entries.stream = s.stream) LIMIT ?)",
-            (wall_ms - round(self._retention.entries_s * 1000), BATCH_ROWS),
+    def _prune_outbox(self, transaction: Transaction, wall_ms: int) -> int:
+        """Remove what was not taken in time, dead letters too, the oldest first."""
+        rows = self._connection.execute(
+            "DELETE FROM outbox WHERE at_ms < ? AND id IN (SELECT id FROM outbox ORDER BY id LIMIT ?) RETURNING crc",
+            (wall_ms - _ms(self._retention.outbox_s), BATCH_ROWS),
+        ).fetchall()
+        for (crc,) in rows:
+            transaction.tallies["outbox"].remove(crc)
+        return self._count(len(rows))
+
+    def _end_rooms(self, transaction: Transaction, wall_ms: int) -> int:
+        horizon_ms = wall_ms - _ms(self._retention.idle_rooms_s)
+        idle = transaction.find_streams("s.ended_at_ms IS NULL AND s.used_at_ms < ? LIMIT ?", (horizon_ms, BATCH_ROWS))
+        for stream in idle:
+            transaction.end_stream(stream, wall_ms)
+        removed = transaction.remove_streams(
+            "ended_at_ms < ? AND NOT EXISTS (SELECT 1 FROM entries WHERE entries.stream = s.stream) LIMIT ?",
+            (wall_ms - _ms(self._retention.entries_s), BATCH_ROWS),
         )
-        return ended > 0 or gone
+        return len(idle) + self._count(removed)
 
     def _above_max_bytes(self) -> bool:
         limit = self._retention.max_bytes
@@ -171,7 +198,10 @@ class Maintenance:
         pages = read("PRAGMA page_count").fetchone()[0] - read("PRAGMA freelist_count").fetchone()[0]
         return bool(pages * read("PRAGMA page_size").fetchone()[0] > limit)
 
-    def _delete(self, sql: str, parameters: tuple[int, ...]) -> bool:
-        removed = self._connection.execute(sql, parameters).rowcount
+    def _count(self, removed: int) -> int:
         self.removed += removed
-        return removed > 0
+        return removed
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

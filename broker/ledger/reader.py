@@ -10,13 +10,15 @@ from __future__ import annotations
 import functools
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from broker.ledger.chain import ChainHead, checked, checksum, verify
+from broker.ledger.chain import ChainHead, checked, verify
 from broker.ledger.entries import (
     DirectState,
     FailureKind,
+    LedgerCut,
     LedgerDamaged,
     LedgerRefused,
     StoredDirect,
@@ -24,22 +26,35 @@ from broker.ledger.entries import (
     StoredOutbox,
     StoredRoom,
 )
-from broker.ledger.head import Head
-from broker.ledger.schema import connect, failure_kind_of, refusal_of, require_ledger
-from broker.ledger.store import key_checksum
+from broker.ledger.head import Head, HeadFile
+from broker.ledger.rows import (
+    TABLES,
+    HeadRow,
+    Tallies,
+    checkpoint_checksum,
+    direct_checksum,
+    inbox_checksum,
+    key_checksum,
+    outbox_checksum,
+    read_head,
+    stream_checksum,
+)
+from broker.ledger.schema import connect, database_path, failure_kind_of, mark_path, refusal_of, require_ledger
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "open_directory"]
 
 PAGE_ROWS = 1000
-"""Rows of one query while walking the whole book: no read holds up a checkpoint for long."""
+"""Rows of one query while reading the whole ledger."""
 TAIL_ENTRIES = 10_000
-"""Entries whose chain is walked when the ledger is opened: a fraction of a second."""
+"""Entries whose chain is checked when the ledger is opened: a fraction of a second."""
 
 _ENTRY = (
     "SELECT e.seq, s.room, s.epoch, coalesce(e.offset, 0), e.lane, e.kind, e.at_ms, e.body, e.crc, e.hash"
     " FROM entries AS e JOIN streams AS s ON s.stream = e.stream"
 )
-_DIRECT = "SELECT user, direct_id, kind, at_ms, expires_at_ms, state, body, crc FROM directs"
+_STREAM = "SELECT stream, room, epoch, last_offset, opened_at_ms, used_at_ms, ended_at_ms, crc FROM streams"
+_INBOX = "SELECT user, last_id, acked_id, at_ms, crc FROM inboxes"
+_DIRECT = "SELECT user, direct_id, kind, at_ms, expires_at_ms, state, batch, body, crc FROM directs"
 _OUTBOX = "SELECT id, topic, at_ms, due_at_ms, attempts, body, crc FROM outbox"
 _PENDING = "FROM directs JOIN inboxes USING (user) WHERE state = 0 AND direct_id > acked_id"
 """What had expired before a later message was acknowledged waits for maintenance, not for its user."""
@@ -98,22 +113,43 @@ class Reader:
         """Close the connection; the file stays as it is."""
         self._connection.close()
 
+    @contextmanager
+    def snapshot(self) -> Iterator[HeadRow]:
+        """Context in which every read sees one moment, whatever is written or removed beside it; gives the head.
+
+        The write-ahead log grows meanwhile: a checkpoint cannot pass this moment. May be nested.
+        """
+        is_outer = not self._connection.in_transaction
+        if is_outer:
+            self._connection.execute("BEGIN")
+        try:
+            yield self._head()
+        finally:
+            if is_outer and self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+    @_tells_damage
+    def _head(self) -> HeadRow:
+        return read_head(self._connection, str(self.path))
+
     # ---- rooms
 
     @_tells_damage
     def rooms(self, limit: int = 100_000) -> list[StoredRoom]:
-        """The streams that have not ended, used last first."""
+        """Return the streams that have not ended, used last first."""
         rows = self._connection.execute(
-            "SELECT room, epoch, last_offset, used_at_ms, coalesce(note, x''), crc"
-            " FROM streams LEFT JOIN notes USING (stream)"
-            " WHERE ended_at_ms IS NULL AND room <> '' ORDER BY used_at_ms DESC, stream DESC LIMIT ?",
+            f"SELECT s.*, c.at_ms, c.totals, c.crc FROM ({_STREAM}"
+            " WHERE ended_at_ms IS NULL AND room <> '') AS s LEFT JOIN checkpoints AS c USING (stream)"
+            " ORDER BY s.used_at_ms DESC, s.stream DESC LIMIT ?",
             (limit,),
         )
         found = []
-        for room, epoch, last_offset, used_at_ms, note, crc in rows:
-            if crc is not None and checksum(note) != crc:
-                raise LedgerDamaged(f"{self.path}: the note of room {room} is not what was written (checksum)")
-            found.append(StoredRoom(room, epoch, last_offset, used_at_ms, note))
+        for row in rows:
+            _, room, epoch, last_offset, _, used_at_ms, _, _ = self._stream(row[:8])
+            at_ms, totals, crc = row[8:]
+            if crc is not None and checkpoint_checksum(row[0], at_ms, totals) != crc:
+                raise LedgerDamaged(f"{self.path}: the checkpoint of room {room} is not what was written (checksum)")
+            found.append(StoredRoom(room, epoch, last_offset, used_at_ms, b"" if totals is None else totals))
         return found
 
     @_tells_damage
@@ -195,11 +231,13 @@ class Reader:
 
     @_tells_damage
     def pending_inboxes(self, limit: int) -> list[tuple[str, int, int]]:
-        """Users with pending messages, each with the two numbers of `pending_inbox`."""
+        """Return the users with pending messages, each with the two numbers of `pending_inbox`."""
         rows = self._connection.execute(
-            f"SELECT user, min(direct_id) - 1, max(direct_id) {_PENDING} GROUP BY user LIMIT ?", (limit,)
+            "SELECT user, last_id, acked_id, inboxes.at_ms, inboxes.crc, min(direct_id) - 1, max(direct_id)"
+            f" {_PENDING} GROUP BY user LIMIT ?",
+            (limit,),
         )
-        return [(str(user), int(acked), int(last)) for user, acked, last in rows]
+        return [(str(self._inbox(row[:5])[0]), int(row[5]), int(row[6])) for row in rows]
 
     @_tells_damage
     def direct(self, user: str, direct_id: int) -> StoredDirect | None:
@@ -225,17 +263,18 @@ class Reader:
         )
         return [self._outbox(row) for row in rows]
 
-    # ---- the whole book
+    # ---- the whole ledger
 
     def ends(self) -> tuple[Head, ChainHead]:
-        """The head, and the anchor that the first entry follows."""
-        batch, seq, hashed, anchor_seq, anchor_hash = self._connection.execute(
-            "SELECT batch, seq, hash, anchor_seq, anchor_hash FROM head"
-        ).fetchone()
-        return Head(batch, seq, hashed), (anchor_seq, anchor_hash)
+        """Return the head, and the anchor that the first entry follows."""
+        row = self._head()
+        return row.head, row.anchor
 
     def entries(self, after: int = 0, last: int | None = None) -> Iterator[tuple[StoredEntry, int, bytes]]:
-        """Entries in order of writing, each with its checksum and hash, unchecked: `chain.verify` walks them."""
+        """Yield entries in order of writing, each with its checksum and hash, unchecked: `chain.verify` checks them.
+
+        Within `snapshot`, where retention may remove some meanwhile.
+        """
         end = self.ends()[0].seq if last is None else last
         while after < end:
             rows = self._connection.execute(
@@ -249,58 +288,112 @@ class Reader:
 
     @_tells_damage
     def verify_tail(self, mark: Head | None, count: int = TAIL_ENTRIES) -> Head:
-        """What is checked at each start: that nothing acknowledged is missing, and that the last entries are right.
+        """Check what is checked at each start: that nothing acknowledged is missing, and that the last entries are
+        right. Return the end of the ledger.
 
-        ``mark``: the high-water mark beside the file. LedgerDamaged names the place.
+        ``mark``: the high-water mark beside the file, read before. LedgerCut where they do not agree; LedgerDamaged
+        names the place; LedgerRefused for a copy.
         """
-        head, anchor = self.ends()
-        if mark is not None and (head.batch < mark.batch or head.seq < mark.seq):
-            raise LedgerDamaged(
-                f"{self.path}: ends at commit {head.batch}, entry {head.seq}, but commit {mark.batch}, entry {mark.seq}"
-                " was acknowledged: the write-ahead log is damaged or gone, or this is an older copy"
-            )
-        before = anchor
-        if head.seq - anchor[0] > count:
-            first = head.seq - count
-            row = self._connection.execute("SELECT seq, hash FROM entries WHERE seq = ?", (first,)).fetchone()
-            if row is None:
-                raise LedgerDamaged(f"{self.path}: entry {first} is missing")
-            before = row[0], row[1]
-        self._verify_from(before, head)
-        if mark is not None and mark.seq == head.seq and mark.hash != head.hash:
-            raise LedgerDamaged(f"{self.path}: entry {head.seq} is not the one that was acknowledged")
-        self._verify_streams()
+        with self.snapshot() as row:
+            head, anchor = row.head, row.anchor
+            if row.is_copy:
+                raise LedgerRefused(
+                    f"{self.path}: a copy made by `roomcast ledger backup`;"
+                    " `roomcast ledger restore` makes a ledger of it"
+                )
+            self._compare(row, mark)
+            before = anchor
+            if head.seq - anchor[0] > count:
+                first = head.seq - count
+                found = self._connection.execute("SELECT seq, hash FROM entries WHERE seq = ?", (first,)).fetchone()
+                if found is None:
+                    raise LedgerDamaged(f"{self.path}: entry {first} is missing")
+                before = found[0], found[1]
+            self._verify_from(before, head)
+            self._verify_stream_ends()
         return head
+
+    def _compare(self, row: HeadRow, mark: Head | None) -> None:
+        """Compare the end of the file with the high-water mark. LedgerCut where they do not agree."""
+        head = row.head
+        if mark is None:
+            if not head.seq and Tallies.load(row.tallies).is_empty:
+                return
+            raise LedgerCut(
+                self.path, f"there is no high-water mark that can be read: what followed entry {head.seq} is unknown"
+            )
+        if mark.lineage != head.lineage:
+            raise LedgerCut(self.path, "it has another history than the high-water mark beside it")
+        if head.batch < mark.batch or head.seq < mark.seq:
+            raise LedgerCut(
+                self.path,
+                f"ends at commit {head.batch}, entry {head.seq}, but commit {mark.batch}, entry {mark.seq} was"
+                " acknowledged: the write-ahead log is damaged or gone, or this is an older copy",
+            )
+        if mark.seq == head.seq and mark.hash != head.hash:
+            raise LedgerDamaged(f"{self.path}: entry {head.seq} is not the one that was acknowledged")
+        if mark.batch == head.batch and mark.seal != head.seal:
+            raise LedgerDamaged(f"{self.path}: commit {head.batch} is not the one that was acknowledged")
 
     @_tells_damage
     def verify_all(self) -> int:
-        """Check everything: SQLite's own structure, the whole chain, every row's checksum; returns the entries seen."""
-        for (line,) in self._connection.execute("PRAGMA integrity_check(1)"):
-            if line != "ok":
-                raise LedgerDamaged(f"{self.path}: {line}")
-        head, anchor = self.ends()
-        self._verify_from(anchor, head)
-        self._verify_streams()
-        self.rooms()
-        for row in self._connection.execute("SELECT digest, fingerprint, outcome, offset, answer, crc FROM keys"):
-            if key_checksum(*row[:5]) != row[5]:
+        """Check everything at one moment: SQLite's structure, the whole chain, every row and the tallies of all tables.
+
+        Return the number of entries. LedgerDamaged names the first difference.
+        """
+        with self.snapshot() as row:
+            for (line,) in self._connection.execute("PRAGMA integrity_check(1)"):
+                if line != "ok":
+                    raise LedgerDamaged(f"{self.path}: {line}")
+            self._verify_from(row.anchor, row.head)
+            self._verify_stream_ends()
+            self._verify_tallies(Tallies.load(row.tallies))
+            return row.seq - row.anchor_seq
+
+    def _verify_tallies(self, sealed: Tallies) -> None:
+        """Check every row beside the chain, and that none is missing or too many."""
+        found = Tallies()
+        execute = self._connection.execute
+        for row in execute(_STREAM):
+            found["streams"].add(self._stream(row)[-1])
+        for stream, at_ms, totals, crc in execute("SELECT stream, at_ms, totals, crc FROM checkpoints"):
+            if checkpoint_checksum(stream, at_ms, totals) != crc:
+                raise LedgerDamaged(
+                    f"{self.path}: the checkpoint of stream {stream} is not what was written (checksum)"
+                )
+            found["checkpoints"].add(crc)
+        for row in execute("SELECT digest, fingerprint, outcome, offset, answer, at_ms, crc FROM keys"):
+            if key_checksum(*row[:6]) != row[6]:
                 raise LedgerDamaged(f"{self.path}: key {row[0].hex()} is not what was written (checksum)")
-        for row in self._connection.execute(_DIRECT):
-            self._direct(row)
-        for row in self._connection.execute(_OUTBOX):
+            found["keys"].add(row[6])
+        for row in execute(_INBOX):
+            found["inboxes"].add(self._inbox(row)[-1])
+        for row in execute(_DIRECT):
+            found.add_direct(row[-1], self._direct(row).state)
+        for row in execute(_OUTBOX):
             self._outbox(row)
-        return head.seq - anchor[0]
+            found["outbox"].add(row[-1])
+        for table in TABLES:
+            rows, expected = found[table].rows, sealed[table].rows
+            if rows != expected:
+                raise LedgerDamaged(f"{self.path}: table {table} has {rows} rows, {expected} were written")
+            if found[table].sum != sealed[table].sum:
+                raise LedgerDamaged(f"{self.path}: a row of table {table} is not the one that was written last")
+        if found.states != sealed.states:
+            raise LedgerDamaged(
+                f"{self.path}: direct messages by state are {found.states}, written were {sealed.states}"
+            )
 
     def _verify_from(self, before: ChainHead, head: Head) -> None:
         last = verify(self.entries(before[0], head.seq), before, str(self.path))
         if last != (head.seq, head.hash):
             raise LedgerDamaged(f"{self.path}: entries {last[0] + 1} to {head.seq} are missing")
 
-    def _verify_streams(self) -> None:
-        """Every open stream ends where its last entry stands."""
+    def _verify_stream_ends(self) -> None:
+        """Check that every stream ends where its last entry stands."""
         rows = self._connection.execute(
             "SELECT room, last_offset, (SELECT max(offset) FROM entries AS e WHERE e.stream = s.stream"
-            " AND e.offset IS NOT NULL) AS top FROM streams AS s WHERE ended_at_ms IS NULL AND top <> last_offset"
+            " AND e.offset IS NOT NULL) AS top FROM streams AS s WHERE top <> last_offset"
         )
         for room, last_offset, top in rows:
             raise LedgerDamaged(f"{self.path}: room {room} ends at offset {last_offset}, its last event has {top}")
@@ -313,14 +406,38 @@ class Reader:
         checked(entry, row[8], str(self.path))
         return entry
 
+    def _stream(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        if stream_checksum(*row[:7]) != row[7]:
+            raise LedgerDamaged(f"{self.path}: stream {row[2]} of room {row[1]} is not what was written (checksum)")
+        return row
+
+    def _inbox(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        if inbox_checksum(*row[:4]) != row[4]:
+            raise LedgerDamaged(f"{self.path}: the inbox of {row[0]} is not what was written (checksum)")
+        return row
+
     def _direct(self, row: tuple[Any, ...]) -> StoredDirect:
-        user, direct_id, kind, at_ms, expires_at_ms, state, body, crc = row
-        if checksum(user, direct_id, kind, at_ms, expires_at_ms, body) != crc:
+        user, direct_id, kind, at_ms, expires_at_ms, state, _, body, crc = row
+        if direct_checksum(*row[:8]) != crc:
             raise LedgerDamaged(f"{self.path}: message {direct_id} of {user} is not what was written (checksum)")
         return StoredDirect(user, direct_id, kind, at_ms, expires_at_ms, DirectState(state), body)
 
     def _outbox(self, row: tuple[Any, ...]) -> StoredOutbox:
         each, topic, at_ms, due_at_ms, attempts, body, crc = row
-        if checksum(topic, at_ms, body) != crc:
+        if outbox_checksum(topic, at_ms, due_at_ms, attempts, body) != crc:
             raise LedgerDamaged(f"{self.path}: outbox row {each} is not what was written (checksum)")
         return StoredOutbox(each, topic, at_ms, due_at_ms or 0, attempts, body)
+
+
+def open_directory(directory: Path) -> Reader:
+    """Open the ledger of a data directory and check it as the broker does at its start (`Reader.verify_tail`).
+
+    LedgerRefused, LedgerDamaged, LedgerCut.
+    """
+    reader = Reader(database_path(directory))
+    try:
+        reader.verify_tail(HeadFile.read(mark_path(directory)))
+    except BaseException:
+        reader.close()
+        raise
+    return reader

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from broker.ledger.chain import GENESIS
 from broker.ledger.entries import FailureKind, LedgerDamaged, LedgerRefused
-from broker.ledger.head import open_private
+from broker.ledger.head import LINEAGE_BYTES, open_private
+from broker.ledger.rows import HeadRow, write_head
 
 __all__ = [
     "APPLICATION_ID",
@@ -27,6 +27,7 @@ __all__ = [
     "database_path",
     "failure_kind_of",
     "is_uninitialized",
+    "mark_path",
     "migrate",
     "refusal_of",
     "require_ledger",
@@ -40,19 +41,21 @@ MIN_SQLITE = (3, 35, 0)
 BUSY_TIMEOUT_S = 1.0
 """How long a commit waits for another process that holds the file (a curious `sqlite3`, a copy)."""
 
-_VERSION_1 = f"""
+_VERSION_1 = """
 CREATE TABLE head (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     batch INTEGER NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL,
-    anchor_seq INTEGER NOT NULL, anchor_hash BLOB NOT NULL);
-INSERT INTO head VALUES (1, 0, 0, x'{GENESIS.hex()}', 0, x'{GENESIS.hex()}');
+    anchor_seq INTEGER NOT NULL, anchor_hash BLOB NOT NULL,
+    lineage BLOB NOT NULL, is_copy INTEGER NOT NULL, inbox_base INTEGER NOT NULL,
+    tallies TEXT NOT NULL, seal BLOB NOT NULL);
 
 CREATE TABLE streams (
     stream INTEGER PRIMARY KEY,
     room TEXT NOT NULL, epoch INTEGER NOT NULL, last_offset INTEGER NOT NULL,
-    opened_at_ms INTEGER NOT NULL, used_at_ms INTEGER NOT NULL, ended_at_ms INTEGER,
+    opened_at_ms INTEGER NOT NULL, used_at_ms INTEGER NOT NULL, ended_at_ms INTEGER, crc INTEGER NOT NULL,
     UNIQUE (room, epoch));
-CREATE TABLE notes (stream INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, note BLOB NOT NULL, crc INTEGER NOT NULL);
+CREATE TABLE checkpoints (
+    stream INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, totals BLOB NOT NULL, crc INTEGER NOT NULL);
 
 CREATE TABLE entries (
     seq INTEGER PRIMARY KEY,
@@ -65,7 +68,8 @@ CREATE TABLE keys (
     answer BLOB NOT NULL, at_ms INTEGER NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
 
 CREATE TABLE inboxes (
-    user TEXT PRIMARY KEY, last_id INTEGER NOT NULL, acked_id INTEGER NOT NULL, at_ms INTEGER NOT NULL) WITHOUT ROWID;
+    user TEXT PRIMARY KEY, last_id INTEGER NOT NULL, acked_id INTEGER NOT NULL, at_ms INTEGER NOT NULL,
+    crc INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE directs (
     id INTEGER PRIMARY KEY,
     user TEXT NOT NULL, direct_id INTEGER NOT NULL, kind INTEGER NOT NULL, at_ms INTEGER NOT NULL,
@@ -119,8 +123,13 @@ def refusal_of(path: Path, error: sqlite3.Error | ValueError) -> LedgerRefused:
 
 
 def database_path(directory: Path) -> Path:
-    """The database of a data directory."""
+    """Return the path of the database of a data directory."""
     return directory / "ledger.db"
+
+
+def mark_path(directory: Path) -> Path:
+    """Return the path of the high-water mark of a data directory."""
+    return directory / "ledger.head"
 
 
 def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
@@ -200,11 +209,19 @@ def migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str
     """Bring the schema to the newest version; returns the version found. Each step is one transaction."""
     version = require_ledger(connection, path, migrations)
     for number in range(version, len(migrations)):
-        # executescript() would commit by itself: the script itself holds the transaction.
-        connection.executescript(
-            f"BEGIN IMMEDIATE; {migrations[number]}; "
-            f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={number + 1}; COMMIT;"
-        )
+        try:
+            # executescript() commits what is open before it: the script itself begins the transaction.
+            connection.executescript(
+                f"BEGIN IMMEDIATE; {migrations[number]}; "
+                f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={number + 1};"
+            )
+            if number == 0:
+                write_head(connection, HeadRow.new(os.urandom(LINEAGE_BYTES)))
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
     return version
 
 

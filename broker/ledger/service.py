@@ -9,8 +9,6 @@ Bounds: what waits is limited in items and bytes; full means `SubmitResult.FULL`
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sqlite3
 import threading
 import time
@@ -25,11 +23,12 @@ import structlog
 import trio
 
 from broker.ledger.entries import Item, Key, LedgerRefused, LedgerResult, Submission, SubmitResult
-from broker.ledger.head import Head, HeadFile, TrustedTimeFile, open_private, sync_path
+from broker.ledger.head import HeadFile, TrustedTimeFile, sync_path
+from broker.ledger.lock import lock_directory, unlock_directory
 from broker.ledger.maintenance import Maintenance, Retention
-from broker.ledger.reader import Reader
+from broker.ledger.reader import Reader, open_directory
 from broker.ledger.result_batch import ResultBatch
-from broker.ledger.schema import database_path, is_uninitialized, refusal_of
+from broker.ledger.schema import database_path, is_uninitialized, mark_path, refusal_of
 from broker.ledger.store import Store
 from broker.ledger.writer import LedgerSignal, LedgerState, LedgerStats, Pace, Waiting, Writer
 
@@ -205,7 +204,7 @@ class Ledger:
 
         LedgerRefused (LedgerDamaged) if it cannot be opened, with nothing changed.
         """
-        lock = await trio.to_thread.run_sync(_lock, self.directory)
+        lock = await trio.to_thread.run_sync(lock_directory, self.directory)
         try:
             writer = self._writer = await trio.to_thread.run_sync(self._open)
             self._token = trio.lowlevel.current_trio_token()
@@ -232,8 +231,7 @@ class Ledger:
                     self._tell(*self._settled.popleft())
                 writer.move(LedgerSignal.CLOSE)
         finally:
-            os.ftruncate(lock, 0)  # a number in it names a process that was killed
-            os.close(lock)
+            unlock_directory(lock)
 
     async def _hand_out(self) -> None:
         """Deliver results for a slice of time; wait for them first if there are none."""
@@ -275,9 +273,8 @@ class Ledger:
 
     def _open(self) -> Writer:
         """Open the ledger. The checks only read, so a file that is refused stays as it was."""
-        mark_path = self.directory / "ledger.head"
         if self.path.exists() and self.path.stat().st_size:
-            self._check(HeadFile.read(mark_path))
+            self._check()
         try:
             store = self._open_store(self.path)
         except (sqlite3.Error, ValueError) as error:
@@ -287,9 +284,10 @@ class Ledger:
             maintenance = Maintenance(store, self._retention)
             maintenance.checkpoint()
             store.probe()
-            sync_path(self.directory)
-            marks = HeadFile(mark_path)
+            marks = HeadFile(mark_path(self.directory))
             marks.write(store.head)
+            marks.sync()
+            sync_path(self.directory)
             self._reader = Reader(self.path)
         except BaseException as error:
             if marks is not None:
@@ -316,18 +314,14 @@ class Ledger:
             clock=self._clock,
         )  # fmt: skip
 
-    def _check(self, mark: Head | None) -> None:
-        """Whether the file is a ledger that ends where it must; one that was never finished has nothing to lose."""
+    def _check(self) -> None:
+        """Check that the file is a ledger that ends where it must; one that was never finished has lost nothing."""
         try:
-            if mark is None and is_uninitialized(self.path):
+            if HeadFile.read(mark_path(self.directory)) is None and is_uninitialized(self.path):
                 return
         except (sqlite3.Error, ValueError) as error:
             raise refusal_of(self.path, error) from error
-        reader = Reader(self.path)
-        try:
-            reader.verify_tail(mark)
-        finally:
-            reader.close()
+        open_directory(self.directory).close()
 
     def _work(self, writer: Writer, on_closed: Callable[[], None]) -> None:
         try:
@@ -344,25 +338,3 @@ class Ledger:
             self._token.run_sync_soon(call, *args)
         except trio.RunFinishedError:
             pass  # the broker is gone: what is committed stays committed; there is no task to deliver it to
-
-
-def _lock(directory: Path) -> int:
-    """Take the data directory for this process; the descriptor holds it. LedgerRefused if another has it."""
-    try:
-        if not directory.exists():
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            sync_path(directory.absolute().parent)
-        descriptor = open_private(directory / "ledger.lock", os.O_RDWR)
-    except OSError as error:
-        raise LedgerRefused(f"{directory}: cannot be written: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "another process"
-        os.close(descriptor)
-        why = f"{directory}: is in use by process {holder}; each broker needs a data directory of its own"
-        raise LedgerRefused(why) from error
-    with suppress(OSError):  # a full disk: who holds the lock cannot be read then, no more
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor

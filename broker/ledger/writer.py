@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from math import inf
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
@@ -36,6 +37,7 @@ log = structlog.get_logger("roomcast.ledger")
 
 TRUSTED_TIME_EVERY_S = 10.0
 """How often the time of a trusted clock is kept for the next start."""
+MARK_SYNC_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,8 @@ class Writer:
         self._retry_pause_s = pace.retry_first_s
         self._stopping = False
         self._mark_failed = False
+        self._is_mark_synced = True
+        self._mark_synced_at = -inf
         self._maintenance_at = clock()
         self._slow_told_at = self._maintenance_logged_at = clock() - 60.0
         self.move(LedgerSignal.OPENED)
@@ -286,8 +290,19 @@ class Writer:
 
     def _mark(self) -> None:
         """Raise the high-water mark. One that cannot be written makes the next start's check weaker, no more."""
+        self._try_mark(partial(self._marks.write, self._store.head))
+        self._is_mark_synced = False
+
+    def _sync_mark(self, now: float) -> None:
+        """Make the mark durable, at most once a second."""
+        if not self._is_mark_synced and now >= self._mark_synced_at + MARK_SYNC_EVERY_S:
+            self._try_mark(self._marks.sync)
+            self._is_mark_synced = True
+            self._mark_synced_at = now
+
+    def _try_mark(self, call: Callable[[], None]) -> None:
         try:
-            self._marks.write(self._store.head)
+            call()
         except OSError as error:
             if not self._mark_failed:
                 self._mark_failed = True
@@ -345,6 +360,7 @@ class Writer:
 
     def _run_maintenance(self, is_idle: bool) -> None:
         pace, now = self._pace, self._clock()
+        self._sync_mark(now)
         try:
             if self._log_pages >= (pace.checkpoint_pages if is_idle else pace.full_log_pages):
                 self._checkpoint()
@@ -358,6 +374,7 @@ class Writer:
                 self._distrusted = why
                 self._keep_trusted_time(now)
                 if not why and self._maintenance.step(self._unix_ms()):
+                    self._mark()
                     self._log_pages += pace.checkpoint_pages // 4
                     if is_idle:
                         self._maintenance_at = now - pace.maintenance_s  # there may be more
@@ -394,6 +411,7 @@ class Writer:
             if self.state is LedgerState.READY:
                 self._checkpoint()
             self._store.close()
+            self._try_mark(self._marks.sync)
         except sqlite3.Error as error:
             log.warning("ledger: not closed cleanly", why=str(error))
         self._marks.close()

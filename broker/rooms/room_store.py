@@ -325,7 +325,7 @@ def _read_checkpoints(reader: Reader, since_ms: int, history_entries: int) -> di
             with_events += 1
             events = _stored_events(reader.latest(stored.room, stored.epoch, since_ms, history_entries))
         if stored.room not in found:
-            found[stored.room] = RoomCheckpoint(stored.epoch, stored.last_offset, stored.note, tuple(events))
+            found[stored.room] = RoomCheckpoint(stored.epoch, stored.last_offset, stored.totals, tuple(events))
     # The first are forgotten first: those without any event, then the longest unused.
     return dict(sorted(reversed(found.items()), key=lambda each: each[1].last_offset > 0))
 

@@ -9,8 +9,8 @@ from click.testing import CliRunner, Result
 
 from broker.cli.main import main
 from broker.ledger import Entry, OutboxEntry, database_path
-from broker.ledger.entries import Submission
-from broker.ledger.head import HeadFile
+from broker.ledger.entries import LEDGER_RESTORED, Submission
+from broker.ledger.head import Head, HeadFile
 from broker.ledger.store import Store
 from protocol.codes import Lane, MessageType, RoomPhase
 from protocol.frames import pack_body
@@ -58,7 +58,7 @@ def test_verify_reports_a_complete_ledger(directory: Path) -> None:
     assert result.output.startswith("ok: ")
     assert "6 entries (1 to 6), 2 open rooms" in result.output
     findings = json.loads(run("verify", "--json", "--data-dir", directory).output)
-    assert (findings["entries"], findings["commits"], findings["mark"]) == (6, 3, 6)
+    assert (findings["entries"], findings["commits"], findings["rows"]["outbox"]) == (6, 3, 1)
 
 
 def test_verify_names_the_first_difference_and_fails(directory: Path) -> None:
@@ -89,14 +89,61 @@ def test_verify_finds_a_change_with_a_matching_checksum(directory: Path) -> None
 
 def test_verify_finds_a_missing_last_entry(directory: Path) -> None:
     connection = sqlite3.connect(database_path(directory))
-    hashed = connection.execute("SELECT hash FROM entries WHERE seq = 5").fetchone()[0]
     connection.execute("DELETE FROM entries WHERE seq = 6")
-    connection.execute("UPDATE head SET batch = 2, seq = 5, hash = ?", (hashed,))
     connection.commit()
     connection.close()
     result = run("verify", "--data-dir", directory)
     assert result.exit_code == 1
-    assert "entry 6 was acknowledged" in result.output
+    assert "entries 6 to 6 are missing" in result.output
+
+
+def test_all_commands_judge_a_ledger_that_lost_its_end_alike(directory: Path, tmp_path: Path) -> None:
+    mark = raise_mark(directory)
+    for command in (["verify"], ["export"], ["replay"], ["backup", tmp_path / "copy.db"]):
+        result = run(*command, "--data-dir", directory)
+        assert result.exit_code == 1, command
+        assert f"commit {mark.batch}, entry {mark.seq} was acknowledged" in result.output
+        assert "roomcast ledger restore --accept-loss" in result.output
+    refused = run("restore", "--data-dir", directory)
+    assert (refused.exit_code, "--accept-loss" in refused.output) == (1, True)
+    accepted = run("restore", "--accept-loss", "--data-dir", directory)
+    assert accepted.exit_code == 0, accepted.output
+    assert accepted.output.startswith(f"lost: ends at commit 3, entry 6, but commit {mark.batch}")
+    assert run("verify", "--data-dir", directory).exit_code == 0
+    last = json.loads(run("export", "--data-dir", directory).output.splitlines()[-1])
+    assert (last["seq"], last["kind"]) == (7, LEDGER_RESTORED)
+
+
+def test_a_missing_mark_is_reported(directory: Path) -> None:
+    (directory / "ledger.head").unlink()
+    result = run("verify", "--data-dir", directory)
+    assert result.exit_code == 1
+    assert "there is no high-water mark that can be read: what followed entry 6 is unknown" in result.output
+
+
+def test_a_copy_is_verified_exported_and_restored_but_never_opened(directory: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    assert run("backup", "--data-dir", directory, copy).exit_code == 0
+    assert run("verify", "--copy", copy).exit_code == 0
+    assert len(run("export", "--copy", copy).output.splitlines()) == 6
+    assert "2 gifts of 102.00" in run("replay", "--copy", copy).output
+    there = run("restore", copy, "--data-dir", directory)
+    assert (there.exit_code, "is there already" in there.output) == (1, True)
+    result = run("restore", copy, "--data-dir", tmp_path / "new")
+    assert result.exit_code == 0, result.output
+    assert "7 entries, 2 open rooms with new epochs" in result.output
+    assert run("verify", "--data-dir", tmp_path / "new").exit_code == 0
+
+
+def raise_mark(directory: Path) -> Head:
+    """Make the mark say that one more commit was acknowledged; return it."""
+    mark = HeadFile.read(directory / "ledger.head")
+    assert mark is not None
+    mark = mark._replace(batch=mark.batch + 1, seq=mark.seq + 1)
+    marks = HeadFile(directory / "ledger.head")
+    marks.write(mark)
+    marks.close()
+    return mark
 
 
 def test_a_directory_without_a_ledger_is_an_error_in_one_line(tmp_path: Path) -> None:
@@ -172,5 +219,7 @@ def test_a_backup_is_verified_and_never_overwrites(directory: Path, tmp_path: Pa
     target.parent.mkdir()
     result = run("backup", "--data-dir", directory, target)
     assert result.exit_code == 0, result.output
-    assert run("verify", "--data-dir", target.parent).exit_code == 0
+    assert run("verify", "--copy", target).exit_code == 0
+    opened = run("verify", "--data-dir", target.parent)
+    assert (opened.exit_code, "roomcast ledger restore" in opened.output) == (1, True)
     assert run("backup", "--data-dir", directory, target).exit_code == 1

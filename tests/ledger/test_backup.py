@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.ledger import Committed, LedgerRefused, OutboxEntry, Reader, database_path
+from broker.ledger import LedgerRefused, Reader, database_path, open_directory
 from broker.ledger.backup import back_up
-from broker.ledger.entries import Submission
-from broker.ledger.head import HeadFile
 from broker.ledger.store import Store
 from tests.support.faulty_disk import bodies, event, filled
 
@@ -43,15 +41,11 @@ def test_a_backup_of_a_damaged_ledger_is_refused_and_leaves_nothing(tmp_path: Pa
     reader.close()
 
 
-def test_a_backup_opens_as_a_ledger_where_there_was_none(tmp_path: Path) -> None:
+def test_a_backup_is_no_ledger_before_it_is_restored(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    path = filled(tmp_path / "data", 3)
-    reader = Reader(path)
-    (tmp_path / "restored").mkdir()
-    restored = database_path(tmp_path / "restored")
-    back_up(reader, restored)
+    (tmp_path / "copied").mkdir()
+    reader = Reader(filled(tmp_path / "data", 3))
+    back_up(reader, database_path(tmp_path / "copied"))
     reader.close()
-    store = Store(restored)
-    assert store.commit([event(3), Submission((OutboxEntry("gift", 1, b"x"),))])[0] == Committed((4,))
-    assert HeadFile.read(tmp_path / "restored" / "ledger.head") is None
-    store.close()
+    with pytest.raises(LedgerRefused, match="roomcast ledger restore"):
+        open_directory(tmp_path / "copied")

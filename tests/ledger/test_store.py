@@ -37,7 +37,7 @@ from broker.ledger import (
 from broker.ledger.entries import MAX_BODY_BYTES, MAX_ITEMS, Item, Submission
 from broker.ledger.head import Head, HeadFile
 from broker.ledger.maintenance import Maintenance
-from broker.ledger.store import read_keys
+from broker.ledger.transaction import read_keys
 from tests.support.faulty_disk import MEMORY, FaultyStore, crashed_copy, disk_error, event, quick_directory
 
 rooms = st.sampled_from(["lobby", "直播间", "r3"])
@@ -76,7 +76,7 @@ class Model:
         self.entries: list[tuple[Any, ...]] = []
         self.offsets: dict[tuple[str, int], int] = {}
         self.ended: set[tuple[str, int]] = set()
-        self.notes: dict[tuple[str, int], bytes] = {}
+        self.checkpoints: dict[tuple[str, int], bytes] = {}
         self.first: dict[bytes, KeyResult] = {}
         self.inboxes: dict[str, list[tuple[DirectEntry, DirectState]]] = {"ann": [], "bob": []}
         self.outbox: dict[int, tuple[int | None, int, bytes]] = {}
@@ -118,13 +118,13 @@ class Model:
                         self.outbox[each] = (due_at_ms, attempts, self.outbox[each][2])
                 case RoomOpened(room, epoch):
                     self._open(room, epoch)
-                case RoomCheckpointed(room, epoch, _, note):
+                case RoomCheckpointed(room, epoch, _, totals):
                     self._open(room, epoch)
-                    self.notes[room, epoch] = note
+                    self.checkpoints[room, epoch] = totals
                 case RoomEnded(room, epoch):
                     self._open(room, epoch)
                     self.ended.add((room, epoch))
-                    self.notes.pop((room, epoch), None)
+                    self.checkpoints.pop((room, epoch), None)
         for key in submission.keys:
             self.first[key.digest] = KeyResult(key.outcome, offsets[0] if offsets else 0, key.answer, key.fingerprint)
         return Committed(tuple(offsets), tuple(direct_ids))
@@ -199,9 +199,9 @@ class StoreMachine(RuleBasedStateMachine):
                 mine = [row for row in model.entries if row[1:3] == (room, epoch) and row[3]]
                 assert [tuple(entry) for entry in history] == mine
                 assert reader.history(room, epoch, last, last + 1) is None
-            open_rooms = {(room.room, room.epoch): (room.last_offset, room.note) for room in reader.rooms()}
+            open_rooms = {(room.room, room.epoch): (room.last_offset, room.totals) for room in reader.rooms()}
             assert open_rooms == {
-                stream: (last, model.notes.get(stream, b""))
+                stream: (last, model.checkpoints.get(stream, b""))
                 for stream, last in model.offsets.items()
                 if stream not in model.ended
             }
@@ -281,7 +281,7 @@ def test_an_acknowledgement_covers_no_later_message(store: FaultyStore) -> None:
 
 def test_the_tail_is_verified_against_what_was_acknowledged(store: FaultyStore) -> None:
     store.commit([event(1)])
-    store.connection.execute("UPDATE head SET batch = batch - 1")
+    store.forget_a_commit()
     with pytest.raises(LedgerDamaged, match="acknowledged were commit"):
         store.verify_tail()
 
@@ -302,9 +302,9 @@ def test_the_mark_survives_and_a_torn_one_says_nothing(tmp_path: Path) -> None:
     assert HeadFile.read(path) is None
     marks = HeadFile(path)
     for batch in (1, 2):
-        marks.write(Head(batch, 5 * batch, bytes(32)))
+        marks.write(Head(batch, 5 * batch, bytes(32), b"lineage1", bytes(32)))
     marks.close()
-    assert HeadFile.read(path) == Head(2, 10, bytes(32))
+    assert HeadFile.read(path) == Head(2, 10, bytes(32), b"lineage1", bytes(32))
     data = bytearray(path.read_bytes())
     for index in range(len(data)):
         path.write_bytes(bytes([*data[:index], data[index] ^ 1, *data[index + 1 :]]))

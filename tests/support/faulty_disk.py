@@ -13,6 +13,8 @@ from pathlib import Path
 
 from broker.ledger import Entry, Reader, database_path
 from broker.ledger.entries import Submission
+from broker.ledger.head import HeadFile
+from broker.ledger.schema import mark_path
 from broker.ledger.store import Store
 
 MEMORY = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
@@ -32,13 +34,21 @@ def event(number: int, room: str = "lobby", epoch: int = 7, at_ms: int = 1000) -
 
 
 def filled(directory: Path, events: int, *, per_commit: int = 10) -> Path:
-    """A closed ledger with ``events`` events of one room; returns the database's path."""
+    """Make a closed ledger with ``events`` events of one room and its mark; return the database's path."""
     path = database_path(directory)
     store = Store(path)
     for first in range(0, events, per_commit):
         store.commit([event(number) for number in range(first, min(first + per_commit, events))])
+    write_mark(store)
     store.close()
     return path
+
+
+def write_mark(store: Store) -> None:
+    """Write the high-water mark beside a store, as the ledger's thread does after each commit."""
+    marks = HeadFile(mark_path(store.path.parent))
+    marks.write(store.head)
+    marks.close()
 
 
 def crashed_copy(directory: Path, target: Path) -> Path:
@@ -75,6 +85,10 @@ class FaultyStore(Store):
         self.stuck: threading.Event | None = None
         self.reached = threading.Event()
         super().__init__(path)
+
+    def forget_a_commit(self) -> None:
+        """Make the file one commit shorter than what was acknowledged."""
+        self._head = self._head._replace(batch=self._head.batch + 1)
 
     def _finish(self) -> None:
         self.reached.set()
