@@ -300,7 +300,7 @@ class TypeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     max_bytes: Annotated[int, Meta(ge=1, le=4 * KIB)] = 4 * KIB
     """Cap of the packed payload; a client's frame holds no more than 4 KiB."""
     rate_per_s: Annotated[float, Meta(ge=0.001, le=100_000)] = 1.0
-    """Messages one user may send a second, in the long run."""
+    """Messages one user may send a second, in the long run; the role app has `room.app_posts_per_s` on lanes 0 to 2."""
     burst: Annotated[int, Meta(ge=1, le=10_000)] = 3
     """Messages one user may send at once."""
     roles: Annotated[tuple[RoleName, ...], Meta(max_length=7)] = ("app",)

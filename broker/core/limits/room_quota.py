@@ -93,6 +93,13 @@ class WindowAdmission:
         self.admitted[lane] += 1
         return True
 
+    def admit(self, lane: int, now: float) -> None:
+        """Let one message in whatever the window holds, and count it: the others yield. ``now`` as in `try_admit`."""
+        if now >= self._ends_at:
+            self._open_window(now)
+        self._used += 1
+        self.admitted[lane] += 1
+
     def retry_after_s(self, now: float) -> float:
         """Seconds until the next window begins (0.0 when none is open): the wait in the answer to a refused sender of
         lane 2."""

@@ -69,6 +69,8 @@ class Policy:
     """Part of ``admit_per_window`` that only lanes 0-2 may use."""
     exempt_lanes: frozenset[Lane] = frozenset()
     """Lanes that the window always admits, and counts."""
+    exempt_app: bool = False
+    """Whether the window admits whatever the role APP posts on lanes 0 to 2, and counts it."""
     allowlist_per_window: int = 0
     """Messages per window of a room whose lanes 0-2 are on RongCloud's allowlist; 0 = there is no such thing."""
     over_quota: OverQuota = OverQuota.DROP_NEWEST
@@ -104,7 +106,7 @@ class Policy:
     staff_posts: Rate = UNLIMITED
     """Danmaku, announcements and phases of one user of the roles MODERATOR to HOST in a room."""
     app_posts: Rate = UNLIMITED
-    """The same of one user of the role APP; gifts do not count."""
+    """The same of one user of the role APP, and its custom messages of lanes 0 to 2; gifts do not count."""
     user_joins: Rate = UNLIMITED
     """Joins of one user, in all rooms together; returning to a room costs nothing (`JoinLimit`)."""
 
@@ -156,6 +158,7 @@ _TABLE = (
         admit_per_window=40,  # 200/s, ten times what a viewer is shown: enough to choose fairly from
         reserved=8,  # a fifth: gifts come in tens a second, not in hundreds
         exempt_lanes=EXEMPT_LANES,
+        exempt_app=True,  # it is paid for: paced, not refused
         over_quota=OverQuota.SAMPLE,
         merge=True,
         chat_budget_per_s=20,

@@ -21,7 +21,7 @@ from broker.core.chat.duplicates import DuplicateFilter
 from broker.core.chat.fold import fold
 from broker.core.commerce.gifts import PaidItem, PaidPacer
 from broker.core.limits.overload import STAGE_RULES, OverloadStage
-from broker.core.limits.rate_limit import Gcra
+from broker.core.limits.post_limits import PostLimits
 from broker.core.rooms.accounts import RoomAccounts
 from broker.core.rooms.effects import Effect, End, Outcomes, PendingReply, Record, Reply, TickOut
 from broker.core.rooms.history import History, RecentDanmaku
@@ -109,11 +109,10 @@ class RoomState(Generic[T]):
         self.has_batches = policy.batch_max > 0
         """Whether a tick may come early because a batch is full."""
         self._admission = policy.admission()
-        self._chat_limit = Gcra(policy.user_chat)
-        self._like_limit = Gcra(policy.user_likes)
-        self._staff_limit = Gcra(policy.staff_posts)
-        self._app_limit = Gcra(policy.app_posts)
-        self._custom_limits = {rule.type: Gcra(rule.rate) for rule in rules.custom.values()}
+        self._limits = PostLimits(
+            policy.user_chat, policy.user_likes, policy.staff_posts, policy.app_posts,
+            ((rule.type, rule.lane, rule.rate) for rule in rules.custom.values()),
+        )  # fmt: skip
         self._unique = policy.duplicate_window_s > 0
         self._duplicates = DuplicateFilter(policy.duplicate_window_s)
         self._folds = policy.merge or self._unique
@@ -171,7 +170,7 @@ class RoomState(Generic[T]):
         text = payload[0]
         folded = fold(text) if self._folds else None
         is_staff = author.role >= _MODERATOR
-        limit = self._limit_of_staff(author) if is_staff else self._chat_limit
+        limit = self._limits.of_staff(author.role) if is_staff else self._limits.chat
         wait_s = limit.try_acquire(user_id, now)
         if wait_s:
             return (Reply(ticket, Outcome.LIMITED, _retry_ms(wait_s)),)
@@ -199,9 +198,9 @@ class RoomState(Generic[T]):
         return _NOTHING
 
     def _post_like(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
-        counted = self._like_limit.take(author.user_id, now, post.payload[0])
+        counted = self._limits.likes.take(author.user_id, now, post.payload[0])
         if not counted:
-            wait_s = self._like_limit.try_acquire(author.user_id, now)
+            wait_s = self._limits.likes.try_acquire(author.user_id, now)
             return (Reply(ticket, Outcome.LIMITED, _retry_ms(wait_s)),)
         self._likes.add(author.user_id, counted, now)
         account = self._accounts[Lane.AMBIENT]
@@ -221,11 +220,8 @@ class RoomState(Generic[T]):
         known = self._stream.known(key, ticket, now)
         if known is not None:
             return known
-        wait_s = self._limit_of_staff(author).try_acquire(author.user_id, now)
+        wait_s = self._limits.of_staff(author.role).try_acquire(author.user_id, now)
         return (Reply(ticket, Outcome.LIMITED, _retry_ms(wait_s)),) if wait_s else None
-
-    def _limit_of_staff(self, author: Author) -> Gcra:
-        return self._app_limit if author.role is Role.APP else self._staff_limit
 
     def _post_phase(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
         key = post_key(author.user_id, post)
@@ -242,7 +238,7 @@ class RoomState(Generic[T]):
         known = self._stream.known(key, ticket, now)
         if known is not None:
             return known
-        refused = self._refused(ticket, Lane.PAID, now)
+        refused = self._refused(ticket, author, Lane.PAID, now)
         if refused:
             return refused
         self._stream.begin(key)
@@ -258,7 +254,7 @@ class RoomState(Generic[T]):
             known = self._stream.known(key, ticket, now)
             if known is not None:
                 return known
-        wait_s = self._custom_limits[post.type].try_acquire(author.user_id, now)
+        wait_s = self._limits.of_custom(post.type, author.role).try_acquire(author.user_id, now)
         if wait_s:
             return (Reply(ticket, Outcome.LIMITED, _retry_ms(wait_s)),)
         if rule.lane is Lane.CHAT:
@@ -266,7 +262,9 @@ class RoomState(Generic[T]):
                 post.type, author.user_id, author.name, repr(post.payload), extra=post.payload, at=now
             )
             return self._offer(ticket, item, now)
-        return self._refused(ticket, rule.lane, now) or self._publish(ticket, author, post, key, rule.lane, now, at_ms)
+        return self._refused(ticket, author, rule.lane, now) or self._publish(
+            ticket, author, post, key, rule.lane, now, at_ms
+        )
 
     def _publish(
         self, ticket: T, author: Author, post: Post, key: OperationKey | None, lane: Lane, now: float, at_ms: int
@@ -277,12 +275,14 @@ class RoomState(Generic[T]):
         event = Event(post.type, at_ms, author.user_id, author.name, post.payload)
         return self._stream.record(event, lane, (PendingReply(ticket, Outcome.ACCEPTED, key),), now)
 
-    def _refused(self, ticket: T, lane: Lane, now: float) -> Sequence[Effect[T]]:
-        """The answer to a message that the room cannot take in now: when to come back; nothing if it can."""
+    def _refused(self, ticket: T, author: Author, lane: Lane, now: float) -> Sequence[Effect[T]]:
+        """Return the answer to a message of lanes 0 to 2 that the room cannot take in now; empty if it can."""
         rule = STAGE_RULES[self.stage]
         if lane not in rule.admits:
             return (Reply(ticket, Outcome.LIMITED, _retry_ms(rule.join_retry_after_s)),)
-        if not self._admission.try_admit(lane, now):
+        if self._policy.exempt_app and author.role is Role.APP:
+            self._admission.admit(lane, now)
+        elif not self._admission.try_admit(lane, now):
             return (Reply(ticket, Outcome.LIMITED, _retry_ms(self._admission.retry_after_s(now))),)
         return _NOTHING
 
@@ -509,13 +509,12 @@ class RoomState(Generic[T]):
 
     def event_counters(self) -> dict[str, int]:
         """Return what the room has counted beside its accounts: the keys are those of ``broker.telemetry.metrics``."""
-        limits = (self._chat_limit, self._like_limit, self._staff_limit, self._app_limit, *self._custom_limits.values())
         return {
             "duplicates": self._duplicates.refused,
             "duplicate_marks_lost": self._duplicates.forgotten,
             "quota_admitted": sum(self._admission.admitted),
             "quota_refused": sum(self._admission.refused),
-            "limiter_full": sum(limit.full_refusals for limit in limits),
+            "limiter_full": self._limits.full_refusals,
             "keys_lost": self._stream.keys_lost,
             "likes_unranked": self._likes.unranked,
         }
@@ -561,10 +560,7 @@ class RoomState(Generic[T]):
 
     def sweep(self, now: float) -> None:
         """Forget limiter keys that no longer matter; cheap, call it now and then."""
-        for limit in (self._chat_limit, self._like_limit, self._staff_limit, self._app_limit):
-            limit.sweep(now)
-        for limit in self._custom_limits.values():
-            limit.sweep(now)
+        self._limits.sweep(now)
 
 
 def _entry(item: PendingDanmaku) -> TickEntry:

@@ -160,6 +160,36 @@ def test_custom_types_follow_their_registry() -> None:
     assert any(each and each[0].outcome is Outcome.LIMITED for each in limited)  # type: ignore[union-attr]
 
 
+def test_what_the_app_posts_on_lanes_0_to_2_is_paced_and_not_refused() -> None:
+    room, app = a_room(), Person("shop", Role.APP)
+    fates: dict[int, Outcome] = {}
+    for number in range(300):
+        fates |= outcomes(room.post(number, app, gift(f"u{number}"), 1.0, 0))
+        fates |= outcomes(room.post(1000 + number, app, Post(200, f"id-{number}", {"sku": number}), 1.0, 0))
+    now = 1.0
+    while (due := room.next_due(now)) is not None:
+        now = due
+        fates |= outcomes(room.tick(now, 0))
+    assert len(fates) == 600
+    assert set(fates.values()) == {Outcome.ACCEPTED}
+    assert now <= 1.0 + 3.0
+    assert _balanced(room)
+
+
+def test_other_roles_and_other_policies_keep_the_quota_of_the_room() -> None:
+    for policy, role in (("tencent", Role.APP), ("roomcast", Role.HOST)):
+        room = a_room(policy)
+        replies = [room.post(n, Person(f"u{n}", role), gift(f"u{n}"), 1.0, 0) for n in range(60)]
+        limited = [each for each in replies if each and each[0].outcome is Outcome.LIMITED]  # type: ignore[union-attr]
+        assert len(limited) == 20
+
+
+def test_the_app_has_a_bound_all_the_same() -> None:
+    room, app = a_room(app_posts_burst=9, app_posts_per_s=4.0), Person("shop", Role.APP)
+    fates = [outcomes(room.post(n, app, Post(200, f"id-{n}", {}), 1.0, 0))[n] for n in range(12)]
+    assert fates == [Outcome.ACCEPTED] * 9 + [Outcome.LIMITED] * 3
+
+
 def test_a_custom_payload_above_its_cap_is_rejected_and_one_at_it_is_not() -> None:
     room = a_room()
     fits, not_fits = "x" * 1021, "x" * 1022  # msgpack writes three bytes before a string of this length

@@ -1,0 +1,51 @@
+"""Rates of posts in one room, per user: danmaku, likes, what staff and the app post, and custom types.
+
+The app has one rate for everything of the lanes 0 to 2 except gifts, custom types included: a rate of a custom type is
+for people. Gifts have none: they are paid for, and `gifts.PaidPacer` paces them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from broker.core.limits.rate_limit import Gcra, Rate
+from protocol.codes import Lane, Role
+
+__all__ = ["PostLimits"]
+
+
+class PostLimits:
+    """The limiters of one room. ``custom``: lane and rate of each custom type."""
+
+    __slots__ = ("_app", "_custom", "_staff", "chat", "likes")
+
+    def __init__(
+        self, chat: Rate, likes: Rate, staff: Rate, app: Rate, custom: Iterable[tuple[int, Lane, Rate]]
+    ) -> None:
+        self.chat = Gcra(chat)
+        self.likes = Gcra(likes)
+        self._staff = Gcra(staff)
+        self._app = Gcra(app)
+        self._custom = {type: (lane, Gcra(rate)) for type, lane, rate in custom}
+
+    def of_staff(self, role: Role) -> Gcra:
+        """Return the limiter of MODERATOR and above."""
+        return self._app if role is Role.APP else self._staff
+
+    def of_custom(self, type: int, role: Role) -> Gcra:
+        """Return the limiter of a custom type for a role."""
+        lane, limit = self._custom[type]
+        return self._app if role is Role.APP and lane <= Lane.PAID else limit
+
+    @property
+    def full_refusals(self) -> int:
+        """Posts refused because a limiter's table of users was full."""
+        return sum(limit.full_refusals for limit in self._all())
+
+    def sweep(self, now: float) -> None:
+        """Forget keys that no longer matter; cheap, call it now and then."""
+        for limit in self._all():
+            limit.sweep(now)
+
+    def _all(self) -> list[Gcra]:
+        return [self.chat, self.likes, self._staff, self._app, *(limit for _, limit in self._custom.values())]
