@@ -78,7 +78,7 @@ class Signal(Enum):
     START = "start"
     CONNECTED = "connected"
     """The byte pipe is open."""
-    WELCOMED = "welcomed"
+    AUTHENTICATED = "authenticated"
     """The peer has answered HELLO and AUTH."""
     LOST = "lost"
     """The link broke, could not be opened, was silent or carried invalid bytes; perhaps with a close code."""
@@ -107,7 +107,7 @@ TRANSITIONS: dict[tuple[ReconnectState, Signal], ReconnectState] = {
     (_C, Signal.REFUSED): _W,
     (_C, Signal.TERMINAL): _X,
     (_C, Signal.CLOSE): _X,
-    (_H, Signal.WELCOMED): _O,
+    (_H, Signal.AUTHENTICATED): _O,
     (_H, Signal.LOST): _W,
     (_H, Signal.REFUSED): _W,
     (_H, Signal.GOAWAY): _W,
@@ -182,7 +182,7 @@ class Reconnect:
         state = TRANSITIONS.get((self.state, Signal.TERMINAL if is_terminal else signal))
         if state is None:
             raise LocalProtocolError(f"{signal.name} may not come when {self.state.value}")
-        if signal is Signal.WELCOMED:
+        if signal is Signal.AUTHENTICATED:
             self._opened_at = now
         elif signal in _ENDINGS:
             self.code = code

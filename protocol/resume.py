@@ -27,7 +27,7 @@ class Arrival(Enum):
     NEXT = "next"
     DUPLICATE = "duplicate"
     """At or before the position: already read, to be dropped."""
-    AFTER_HOLE = "after a hole"
+    AFTER_GAP = "after a gap"
     """Events between the position and this one have not come."""
 
 
@@ -54,7 +54,7 @@ def arrival(position: int, offset: int) -> Arrival:
     """Classify the event with ``offset`` for a reader that has read up to ``position`` of the same epoch."""
     if offset <= position:
         return Arrival.DUPLICATE
-    return Arrival.NEXT if offset == position + 1 else Arrival.AFTER_HOLE
+    return Arrival.NEXT if offset == position + 1 else Arrival.AFTER_GAP
 
 
 def gap_from(asked: StreamPosition, epoch: int) -> int:

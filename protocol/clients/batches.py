@@ -1,7 +1,7 @@
-"""Batches of must-deliver messages from a client: cut into frames, each asked until it is answered.
+"""Batches of must-deliver messages: split into frames, each sent until it is answered.
 
 A frame whose answer was lost with its link is sent again on the next one; the broker sends each user one message of a
-batch however often it is asked, so that is harmless. Everything is judged before the first frame leaves.
+batch however often the frame comes. The whole batch is checked before the first frame is sent.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from .link import Link
 __all__ = ["BATCH_TIMEOUT_S", "BatchOwner", "BatchSender"]
 
 BATCH_TIMEOUT_S = 120.0
-"""Deadline of one frame through any number of links; a broker that restarts is back long before."""
+"""Timeout of one frame over any number of links; longer than the restart of a broker."""
 CHECKED_AT_ONCE = 500
-"""Users judged between two checkpoints."""
+"""Users checked between two Trio checkpoints."""
 
 
 class BatchOwner(Protocol):
-    """What batches need of their client."""
+    """Interface of the client to its batches."""
 
     def check(self, message: SendDirect) -> None:
-        """Judge a message by the broker's rules; LocalProtocolError."""
+        """Check a message against the rules of the wire; LocalProtocolError."""
 
     async def wait_link(self) -> Link:
-        """The welcomed link, once there is one. Raises ClientClosed."""
+        """Return the authenticated link once there is one. Raises ClientClosed."""
 
     def next_sequence(self) -> int:
-        """A request number."""
+        """Return a request number."""
 
 
 class _Waiter:
@@ -51,7 +51,7 @@ class _Waiter:
 
 
 class BatchSender:
-    """The BATCH requests of one client, as many as the application has tasks that wait."""
+    """Open BATCH requests of one client; as many as the application has sending tasks."""
 
     def __init__(self, owner: BatchOwner, rng: random.Random) -> None:
         self._owner = owner
@@ -68,9 +68,9 @@ class BatchSender:
         timeout_s: float,
     ) -> BatchState:
         """See `Client.send_direct`. Any: a template is a payload."""
-        for count, (user, own) in enumerate(values.items(), 1):
+        for count, (user, user_values) in enumerate(values.items(), 1):
             try:
-                payload_for(kind, template, own)
+                payload_for(kind, template, user_values)
             except (TemplateError, FieldError) as error:
                 raise LocalProtocolError(f"the message for {user!r}: {error}") from None
             if count % CHECKED_AT_ONCE == 0:
@@ -80,26 +80,26 @@ class BatchSender:
             self._owner.check(frame)
         sent = 0
         for frame in frames:
-            sent += await self._ask(frame, timeout_s)
+            sent += await self._send_part(frame, timeout_s)
         state = await self.state(batch, timeout_s)
         return state._replace(sent=sent, repeated=len(values) - sent)
 
     async def state(self, batch: str, timeout_s: float) -> BatchState:
         """See `Client.batch_state`."""
-        question = SendDirect(batch, int(MessageType.ANNOUNCEMENT), None, {})
-        self._owner.check(question)
+        query = SendDirect(batch, int(MessageType.ANNOUNCEMENT), None, {})
+        self._owner.check(query)
         with trio.fail_after(timeout_s):
             while True:
-                answer = await self._answer(question)
+                answer = await self._request(query)
                 if answer is not None:
                     return answer
 
-    async def _ask(self, frame: SendDirect, timeout_s: float) -> int:
-        """Send one part until all of it is durable; how many of its messages were not before."""
+    async def _send_part(self, frame: SendDirect, timeout_s: float) -> int:
+        """Send one part until all of it is durable; return how many of its messages were not durable before."""
         sent = failures = 0
         with trio.fail_after(timeout_s):
             while True:
-                answer = await self._answer(frame)
+                answer = await self._request(frame)
                 if answer is not None:
                     sent += answer.sent
                     if not answer.failed:
@@ -107,11 +107,11 @@ class BatchSender:
                     await trio.sleep(backoff_s(failures, self._rng))
                     failures += 1
 
-    async def _answer(self, message: SendDirect) -> BatchState | None:
-        """Send one request; None if nobody knows what became of it, or it is to be asked again, now. BatchRefused."""
+    async def _request(self, message: SendDirect) -> BatchState | None:
+        """Send one request and return its answer; None: unknown or refused for now, send it again. BatchRefused."""
         link = await self._owner.wait_link()
         if link.hello is None or not link.hello.features & Feature.BATCH:
-            raise LocalProtocolError("BATCH: not known to this broker, or not among the features of this client")
+            raise LocalProtocolError("BATCH: not a feature of this broker, or not among the features of this client")
         await link.wait_writable()
         if not link.is_open:
             await trio.lowlevel.checkpoint()
@@ -131,10 +131,10 @@ class BatchSender:
             return None
         return answer
 
-    # ---- for the client
+    # ---- called by the client
 
     def on_answer(self, sequence: int, answer: BatchState | ErrorReply) -> bool:
-        """Take an answer; False where nobody waits for it."""
+        """Process an answer; False if no request waits for it."""
         waiter = self._waiting.get(sequence)
         if waiter is None:
             return False
@@ -142,7 +142,7 @@ class BatchSender:
         waiter.done.set()
         return True
 
-    def give_up(self) -> None:
-        """The link is over: what it has not answered, it will not."""
+    def resolve_unknown(self) -> None:
+        """End the open requests of a link that has ended; their result is unknown."""
         for waiter in self._waiting.values():
             waiter.done.set()

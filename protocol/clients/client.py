@@ -1,4 +1,4 @@
-"""The Python client: rooms, posts and events over one link that comes back by itself.
+"""Python client: rooms, posts and events over one link that reconnects by itself.
 
     async with open_client("roomcast://127.0.0.1:7400", token=token) as client:
         room = await client.join("lobby")
@@ -6,17 +6,15 @@
         async for event in room:
             ...
 
-The client owns a nursery for as long as the ``async with`` block lasts; nothing it started outlives the block, and
-its exceptions are the block's own, not wrapped in a group. One task runs links one after another, as the pure
-machine `protocol.reconnect` decides. On each new link every wanted room is asked for again in the same write as
-HELLO and AUTH: by RESUME with the last position, so that events of lanes 0-2 come exactly once to the application,
-or a `Gap` says that they cannot.
+One task runs links one after another, as the state machine `protocol.reconnect` decides. On each new link the client
+requests every room again, in the same write as HELLO and AUTH: by RESUME with the last position, so that the
+application gets each event of lanes 0-2 exactly once, or a `Gap` that names those that are lost.
 
-What the peer or the network does never raises out of the client; it is an event, a result, or (where the client has
-ended) ClientClosed. Nothing waits for ever: every request has a deadline of its own, and a lost link answers all.
+What the peer or the network does never raises an exception in the application's task; it is an event, a result, or
+(once the client has ended) ClientClosed. Every request has a timeout, and the end of a link ends every open request.
 
-A link is shared by its rooms, so one room whose inbox is full of events that may not be dropped stops the reading
-for all of them: read every room you join, or leave it.
+The rooms share one link. When the inbox of one room is full of events that may not be dropped, the client stops reading
+for all of them: an application has to read every room that it joins, or leave it.
 """
 
 from __future__ import annotations
@@ -71,17 +69,17 @@ __all__ = ["Client"]
 
 JOIN_TIMEOUT_S = 30.0
 CLOSE_TIMEOUT_S = 3.0
-"""Deadline of the last likes and the goodbye, also under cancellation."""
+"""Timeout for sending the remaining likes and GOAWAY, also under cancellation."""
 
 
 class Client:
-    """One user's link to a broker and the rooms on it. Made by `connect.open_client`."""
+    """Client of one user: a link to a broker and the rooms on it. `connect.open_client` creates it."""
 
     def __init__(
         self,
         address: Address,
         credentials: Credentials,
-        greeting: Hello,
+        hello: Hello,
         connect: Connector,
         *,
         reconnect: bool,
@@ -93,7 +91,7 @@ class Client:
     ) -> None:
         self._address = address
         self._credentials = credentials
-        self._greeting = greeting
+        self._hello = hello
         self._connect = connect
         self._may_reconnect = reconnect
         self._rng = rng
@@ -113,55 +111,55 @@ class Client:
         self._stopped = trio.Event()
         self._changed = trio.lowlevel.ParkingLot()
         self.closed: ClientClosed | None = None
-        """Why the client has ended, None while it lives."""
+        """Why the client has ended, None while it is running."""
         self.user: Authenticated | None = None
-        """Who the broker takes us for, since the first welcome."""
+        """Identity that the broker reported at the last authentication, None before the first."""
         self.server: ServerHello | None = None
         self.clock_offset_ms = 0.0
-        """Estimate of the broker's clock minus ours."""
+        """Estimate of the broker's clock minus the local one, in milliseconds."""
         self.has_crashed = False
-        """Whether a task of ours has raised, which is a bug: the ``async with`` block raises it as a group."""
+        """Whether a task of the client has raised, which is a bug: the ``async with`` block raises it as a group."""
         self._is_closing = False
         self._background = trio.CancelScope(shield=True)
 
-    # ---- for the application
+    # ---- public
 
     @property
     def is_connected(self) -> bool:
-        """Whether a welcomed link stands."""
+        """Whether a link is open and authenticated."""
         return self._machine.state is ReconnectState.OPEN
 
     @property
     def rooms(self) -> Mapping[str, JoinedRoom]:
-        """The rooms by name, with those that are being left."""
+        """Rooms by name, including those that are being left."""
         return self._rooms.by_name
 
     @property
     def dropped(self) -> int:
-        """Events of `events` that were dropped because nobody read them in time."""
+        """Events of `events` that were dropped because the application did not read them in time."""
         return self._inbox.dropped
 
     def server_ms(self) -> int:
-        """The broker's clock, estimated: Unix milliseconds, for countdowns to a deadline of the broker."""
+        """Return the estimated time of the broker in Unix milliseconds, for countdowns to one of its deadlines."""
         return round(self._wall_ms() + self.clock_offset_ms)
 
     @property
-    def strays(self) -> int:
-        """Frames and answers for rooms and requests that were given up."""
-        return self._rooms.strays
+    def unexpected_frames(self) -> int:
+        """Frames that belong to no joined room, and answers to no open request."""
+        return self._rooms.unexpected_frames
 
     @property
     def dropped_directs(self) -> int:
-        """DIRECT messages not taken because nobody reads `events`; unacknowledged, the broker keeps them."""
+        """DIRECT messages not taken because the application does not read `events`; the broker keeps them."""
         return self._directs.dropped
 
     def set_token(self, token: str | None) -> None:
-        """Show ``token`` on the next link (a running one keeps its login). Raises LocalProtocolError."""
+        """Send ``token`` on the next link (an open one keeps its identity). Raises LocalProtocolError."""
         self._checker.check(Auth(token))
         self._credentials = Credentials(token)
 
     async def wait_connected(self) -> None:
-        """Wait until a welcomed link stands. Raises ClientClosed."""
+        """Wait until a link is open and authenticated. Raises ClientClosed."""
         await trio.lowlevel.checkpoint()
         while not self.is_connected:
             if self.closed is not None:
@@ -176,27 +174,27 @@ class Client:
         position: Position | None = None,
         timeout_s: float = JOIN_TIMEOUT_S,
     ) -> JoinedRoom:
-        """Enter a room and return its handle, with the broker's snapshot.
+        """Join a room and return its handle, with the broker's snapshot.
 
         ``position`` continues where an earlier handle (of any process) stopped: the room's ``recovered`` then says
-        whether every event since comes. A link that is lost meanwhile does not matter, within ``timeout_s``.
+        whether every event since then follows. Within ``timeout_s`` the request survives lost links.
 
         Raises RoomRefused, ClientClosed, trio.TooSlowError after ``timeout_s``, and LocalProtocolError for a bad
-        argument or a room that this client is in. Cancelled, the room is left.
+        argument or a room that this client is in. When cancelled, it leaves the room.
         """
         self._checker.check(Join(room_name, tier) if position is None else Resume(room_name, tier, *position))
         with trio.fail_after(timeout_s):
             await trio.lowlevel.checkpoint()
             while (leaving := self.rooms.get(room_name)) is not None:
-                if leaving.is_live:
+                if leaving.is_active:
                     raise LocalProtocolError("JOIN.room_name: is a room this client is in")
-                await leaving.wait_gone()
+                await leaving.wait_ended()
             if self.closed is not None:
                 raise ClientClosed(self.closed.code, self.closed.reason)
             room = JoinedRoom(self, room_name, tier, position, Inbox(*self._inbox_size))
             try:
                 self._rooms.add(room)
-                await room.wait_settled()
+                await room.wait_joined()
             except BaseException:
                 self.leave(room)
                 raise
@@ -205,10 +203,10 @@ class Client:
         return room
 
     def events(self) -> ClientEvents:
-        """What happens outside the rooms: Direct messages, Connected, Disconnected, Pulse, Missed, Fault.
+        """Return the events outside the rooms: Direct, Connected, Disconnected, Pulse, MessagesMissed, Fault.
 
-        From the first call on, DIRECT messages that nobody takes hold the link back when they fill the inbox;
-        before it they are only kept while there is space (``dropped_directs`` counts the rest).
+        After the first call a full inbox of DIRECT messages stops the client from reading the link; before it they
+        are kept only while there is space (``dropped_directs`` counts the rest).
         """
         self._directs.has_reader = True
         return ClientEvents(self._inbox, self._directs)
@@ -223,12 +221,12 @@ class Client:
         expires_s: int | None = None,
         timeout_s: float = BATCH_TIMEOUT_S,
     ) -> BatchState:
-        """Send each user its own must-deliver message; returns when all are on the broker's disk.
+        """Send each user a must-deliver message with values of its own; return when all are on the broker's disk.
 
-        ``template``: a payload of ``type`` in whose strings ``{name}`` stands for a value; ``values``: each user's own,
-        by user id. The role must be APP. ``batch`` names the whole: a user gets one message of a batch for ever, so to
-        send it again after any failure is safe, and sends what is missing. Lost links do not matter, within
-        ``timeout_s`` for each part of some hundred users.
+        ``template``: a payload of ``type`` in whose strings ``{name}`` stands for a value; ``values``: the values of
+        each user, by user id. The role must be APP. A user gets one message of a ``batch``, ever; so after any failure
+        sending it again is safe, and sends what is missing. Within ``timeout_s`` for each part of some hundred users
+        the call survives lost links.
 
         The result counts these users (``sent`` now, ``repeated``: had it before) and, in the last three numbers, the
         whole batch. Raises LocalProtocolError with nothing sent, naming the user or field and the rule; BatchRefused,
@@ -237,28 +235,28 @@ class Client:
         return await self._batches.send(template, values, batch, type, expires_s, timeout_s)
 
     async def batch_state(self, batch: str, *, timeout_s: float = BATCH_TIMEOUT_S) -> BatchState:
-        """How many messages of a batch are pending, acknowledged and expired. Raises as `send_direct`."""
+        """Return how many messages of a batch are pending, acknowledged and expired. Raises as `send_direct`."""
         return await self._batches.state(batch, timeout_s)
 
-    # ---- for its batches (`batches.BatchOwner`)
+    # ---- `batches.BatchOwner`
 
     def check(self, message: SendDirect) -> None:
         """See `Connection.check`."""
         self._checker.check(message)
 
     async def wait_link(self) -> Link:
-        """The welcomed link, once there is one. Raises ClientClosed."""
+        """Return the authenticated link once there is one. Raises ClientClosed."""
         while True:
             await self.wait_connected()
             if self._link is not None and self._link.is_open:
                 return self._link
-            await self._changed.park()  # it is ending, and the machine hears of it in a moment
+            await self._changed.park()  # the link is ending; the state machine gets its signal next
 
     def next_sequence(self) -> int:
-        """A request number for this client."""
+        """Return a request number of this client."""
         return self._rooms.next_sequence()
 
-    # ---- for its rooms (`room.RoomOwner`)
+    # ---- `room.RoomOwner`
 
     async def post(
         self, room: JoinedRoom, type: int, payload: Any, client_msg_id: str | None, retry: bool, timeout_s: float
@@ -274,7 +272,7 @@ class Client:
         await trio.lowlevel.checkpoint()
         is_sent, result = False, None
         with trio.move_on_after(timeout_s):
-            while room.is_live:
+            while room.is_active:
                 link = self._link
                 if link is None or not link.is_open or not room.is_joined:
                     if not retry:
@@ -288,51 +286,51 @@ class Client:
                 link.send(message, room.number, sequence)
                 is_sent = True
                 result = await self._posts.wait(sequence, Waiter(room, message.type, client_msg_id))
-                if retry and result is not None and result.error_code == ErrorCode.NOT_JOINED and room.is_live:
-                    result = None  # a room that has crashed says so until we are in again; it is no fate of this post
+                if retry and result is not None and result.error_code == ErrorCode.NOT_JOINED and room.is_active:
+                    result = None  # the room has crashed and is being rejoined: this says nothing about the post
                 elif result is not None or not retry:
                     break
         if result is not None:
             return result
-        if not is_sent and not room.is_live and self.closed is None:
+        if not is_sent and not room.is_active and self.closed is None:
             return PostResult(Outcome.REJECTED, client_msg_id, error_code=ErrorCode.NOT_JOINED, sent=False)
         return PostResult(None, client_msg_id, sent=is_sent)
 
     def leave(self, room: JoinedRoom) -> None:
-        """Begin to leave ``room``; the answer makes it gone. Never waits."""
+        """Send LEAVE for ``room``; the answer ends it. Never waits."""
         self._rooms.leave(room)
 
     def forget(self, room: JoinedRoom) -> None:
-        """Be done with a room that the broker does not answer for."""
+        """End a room without the broker's answer."""
         self._rooms.forget(room)
 
     def start_likes(self, room: JoinedRoom) -> None:
-        """Run the room's likes for as long as they need."""
+        """Start the task that sends the room's likes."""
         self._spawn(room.run_likes)
 
     def _spawn(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
         self._nursery.start_soon(task, *args)
 
-    # ---- links, one after another
+    # ---- links
 
     async def _run(self) -> None:
-        """Run links until the machine is closed."""
+        """Run links one after another until the state machine is closed."""
         machine = self._machine
-        self._tell(Signal.START)
+        self._signal(Signal.START)
         ending = Ending(Signal.LOST, None, "closed by this side")
         while True:
             if machine.state is ReconnectState.CONNECTING:
-                ending = self._credentials.judge(await self._run_link())
-                self._link_over(ending)
+                ending = self._credentials.classify(await self._run_link())
+                self._on_link_closed(ending)
             elif machine.state is ReconnectState.WAITING and self._may_reconnect:
                 await trio.sleep(machine.delay_s)
-                self._tell(Signal.TIMER)
+                self._signal(Signal.TIMER)
             else:
                 break
         self._close(ending.code, ending.reason)
 
-    def _tell(self, signal: Signal, ending: Ending | None = None) -> None:
-        """Tell the machine, unless the user has closed it meanwhile: then nothing counts any more."""
+    def _signal(self, signal: Signal, ending: Ending | None = None) -> None:
+        """Pass a signal to the state machine, unless the application has closed it."""
         now = trio.current_time()
         if self._machine.state is ReconnectState.CLOSED:
             return
@@ -349,17 +347,17 @@ class Client:
             )
 
     async def _run_link(self) -> Ending:
-        """Connect and live on one link."""
+        """Connect, run one link and return its ending."""
         try:
             address = self._address.at(self._machine.host)
         except ValueError as error:
             return Ending(Signal.LOST, None, str(error))
         async with trio.open_nursery() as nursery:
-            ending = await self._live_on(nursery, address)
+            ending = await self._connect_and_run(nursery, address)
             nursery.cancel_scope.cancel()
         return ending
 
-    async def _live_on(self, nursery: trio.Nursery, address: Address) -> Ending:
+    async def _connect_and_run(self, nursery: trio.Nursery, address: Address) -> Ending:
         token = await self._next_token()
         if isinstance(token, Ending):
             return token
@@ -370,12 +368,12 @@ class Client:
             return Ending.of_pipe(lost)
         except trio.TooSlowError:
             return Ending(Signal.LOST, None, f"no connection within {self._handshake_timeout_s:g} s")
-        except (OSError, trio.BrokenResourceError) as error:  # of a connector that was given to us
+        except (OSError, trio.BrokenResourceError) as error:  # from the application's connector
             return Ending(Signal.LOST, None, f"no connection: {type(error).__name__}")
-        self._tell(Signal.CONNECTED)
+        self._signal(Signal.CONNECTED)
         link = Link(
             pipe,
-            self._greeting._replace(token=token),
+            self._hello._replace(token=token),
             self,
             rng=self._rng,
             wall_ms=self._wall_ms,
@@ -387,45 +385,44 @@ class Client:
             self._link = None
 
     async def _next_token(self) -> str | Ending | None:
-        """What to show on the next link; where the application cannot say, that is like a network that fails."""
+        """Return the token for the next link; a failure of the application's call counts as a failed connection."""
         try:
             with trio.fail_after(self._handshake_timeout_s):
                 token = await self._credentials.next(trio.current_time())
             self._checker.check(Auth(token))
         except trio.TooSlowError:
             return Ending(Signal.LOST, None, f"no token within {self._handshake_timeout_s:g} s")
-        except Exception as error:  # the application's own: whatever it is, it is no reason to stay away for ever
+        except Exception as error:  # the application's: retried like a failed connection
             return Ending(Signal.LOST, None, f"no token: {type(error).__name__}: {error}")
         return token
 
-    def _link_over(self, ending: Ending) -> None:
-        """Answer everybody who waited for this link, and let the machine decide."""
-        self._tell(ending.signal, ending)
-        self._posts.give_up()
-        self._batches.give_up()
-        self._directs.link_over()
-        self._rooms.link_over()
+    def _on_link_closed(self, ending: Ending) -> None:
+        """Resolve every open request of the link and pass its ending to the state machine."""
+        self._signal(ending.signal, ending)
+        self._posts.resolve_unknown()
+        self._batches.resolve_unknown()
+        self._directs.link_closed()
+        self._rooms.link_closed()
         comes_back = self._machine.state is ReconnectState.WAITING and self._may_reconnect
         retry_in_s = self._machine.delay_s if comes_back else None
         self._inbox.put_lossy(Disconnected(ending.code, ending.reason, retry_in_s))
         self._changed.unpark_all()
 
     def _close(self, code: int | None, reason: str) -> None:
-        """End for good: every room's iteration ends, with an error unless the user wanted it."""
+        """End the client: every room's iteration ends, with an error unless the application closed the client."""
         if self.closed is not None:
             return
         self.closed = ClientClosed(code, reason)
-        self._tell(Signal.CLOSE)
+        self._signal(Signal.CLOSE)
         self._rooms.close(lambda: None if self._is_closing else ClientClosed(code, reason))
         self._inbox.close()
         self._changed.unpark_all()
         self._stopped.set()
 
     async def run_background(self) -> None:
-        """Own every task of this client.
+        """Run the nursery with every task of this client.
 
-        Shielded, because a goodbye can only be said by tasks that live a little longer than a cancelled
-        application; `shut_down` is what ends them.
+        It is shielded: the tasks that send GOAWAY have to outlive a cancelled application. `shut_down` ends them.
         """
         try:
             with self._background:
@@ -436,32 +433,32 @@ class Client:
             raise
 
     async def shut_down(self) -> None:
-        """Send the last likes and the goodbye, then end. At most CLOSE_TIMEOUT_S, even when cancelled."""
+        """Send the remaining likes and GOAWAY, then end. At most CLOSE_TIMEOUT_S, even when cancelled."""
         self._is_closing = True
         with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
             async with trio.open_nursery() as nursery:
                 for room in self._rooms:
                     room.stop_reading()
                     nursery.start_soon(room.flush_likes)
-            self._tell(Signal.CLOSE)
+            self._signal(Signal.CLOSE)
             if self._link is not None:
                 self._link.finish(CloseCode.CLIENT_DONE, "the client is done")
                 await self._stopped.wait()
         self._close(None, "closed by this side")
         self._background.cancel()
 
-    # ---- what a link says (`link.LinkReceiver`)
+    # ---- `link.Receiver`
 
     def link_opened(self, link: Link) -> None:
         self._link = link
         self._rooms.link_opened(link)
 
-    def link_welcomed(self, link: Link) -> None:
+    def link_authenticated(self, link: Link) -> None:
         assert link.user is not None
         attempts = self._machine.attempt
-        self._tell(Signal.WELCOMED)
+        self._signal(Signal.AUTHENTICATED)
         self.user, self.server = link.user, link.hello
-        self._credentials.welcomed(link.user, trio.current_time())
+        self._credentials.accepted(link.user, trio.current_time())
         link.renew_at = self._credentials.renew_at()
         self.clock_offset_ms = link.clock.offset_ms
         server = link.hello.server if link.hello is not None else ""
@@ -478,7 +475,7 @@ class Client:
     def on_pong(self, pong: Pong, rtt_s: float | None) -> None:
         self._rooms.on_pulse(pong.rooms)
         if pong.ticket and self._link is not None:
-            self._credentials.renewed(pong.ticket, trio.current_time())
+            self._credentials.on_ticket(pong.ticket, trio.current_time())
             self._link.renew_at = self._credentials.renew_at()
         if rtt_s is not None and self._link is not None:
             self.clock_offset_ms = self._link.clock.offset_ms
@@ -489,8 +486,8 @@ class Client:
     def on_frame(self, link: Link, frame: Frame) -> None:
         message = frame.message
         if isinstance(message, Ack):
-            for fate in message.results:
-                self._rooms.strays += not self._posts.on_fate(fate)
+            for result in message.results:
+                self._rooms.unexpected_frames += not self._posts.on_result(result)
         elif isinstance(message, ErrorReply):
             sequence = frame.sequence
             if not (
@@ -500,7 +497,7 @@ class Client:
             ):
                 self._inbox.put_lossy(Fault(message.code, message.message, message.field, message.retry_after_ms))
         elif isinstance(message, BatchState):
-            self._rooms.strays += not self._batches.on_answer(frame.sequence, message)
+            self._rooms.unexpected_frames += not self._batches.on_answer(frame.sequence, message)
         elif not isinstance(message, Direct):
             self._rooms.on_frame(frame)
         elif message.type == MessageType.MISSED and not message.direct_id:
@@ -509,12 +506,12 @@ class Client:
             self._directs.on_direct(message)
 
     def _on_missed(self, payload: Any) -> None:
-        """Take the payload of a DIRECT of type MISSED, which the wire leaves free (hence Any): `messages.Missed`."""
+        """Process the payload of a DIRECT of type MISSED: `messages.Missed`, or any value (hence Any)."""
         if isinstance(payload, tuple) and payload and all(type(each) is int for each in payload[:2]):
             missed = MessagesMissed(payload[0], payload[1] if len(payload) > 1 else 0, is_local=False)
             self._inbox.put_lossy(missed, missed.chat, missed.ambient)
         else:
-            self._rooms.strays += 1
+            self._rooms.unexpected_frames += 1
 
     def _acknowledge(self, direct_id: int) -> None:
         if self._link is not None:

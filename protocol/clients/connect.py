@@ -1,7 +1,7 @@
-"""Opening a client: judge what the application gives, start its tasks, and end them with the block.
+"""Opening a client: check the arguments, start the tasks of the client, and end them with the block.
 
-The client owns a nursery for as long as the ``async with`` block lasts; nothing it started outlives the block, and its
-exceptions are the block's own, not wrapped in a group.
+The client's nursery exists as long as the ``async with`` block: no task outlives the block. An exception of the block
+leaves it as it is, not wrapped in a group.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["open_client"]
 AGENT: Final = "roomcast-python/0.1"
 FEATURES: Final = Feature.LZ4 | Feature.LZ4_DICT_1 | Feature.BATCH
 HANDSHAKE_TIMEOUT_S = 10.0
-"""Deadline of asking the application for a token, again of connecting, and again of HELLO and AUTH."""
+"""Timeout of each of three steps: the application's token, the connection, and HELLO with AUTH."""
 OPEN_TIMEOUT_S = 30.0
 
 
@@ -50,31 +50,31 @@ async def open_client(
     inbox_items: int = MAX_INBOX_ITEMS,
     inbox_bytes: int = MAX_INBOX_BYTES,
 ) -> AsyncIterator[Client]:
-    """Open a client for the length of an ``async with`` block; leaving it says goodbye, within CLOSE_TIMEOUT_S.
+    """Open a client for the length of an ``async with`` block; at its end GOAWAY is sent, within CLOSE_TIMEOUT_S.
 
-    ``url``: see `Address.parse`. ``token`` None asks for guest access; an async call gets a token from the application
-    whenever one is needed, which is seldom: later links show tickets of the broker's, as long as it takes them.
-    ``features``: bits of `Feature`. ``reconnect`` False makes the first loss the end. ``rng`` decides jitter and
-    message ids (seed it in tests only). ``connect`` replaces the network, ``wall_ms`` the clock. ``open_timeout_s``:
-    how long to wait for the first welcome, through any number of attempts; 0 enters the block at once. ``inbox_*``
-    bound each room's unread events and the client's own.
+    ``url``: see `Address.parse`. ``token`` None asks for guest access; an async function returns a token of the
+    platform whenever one is needed, which is seldom: later links use tickets of the broker while they are valid.
+    ``features``: bits of `Feature`. With ``reconnect`` False the client ends with its first link. ``rng`` decides
+    jitter and message ids (seed it in tests only). ``connect`` replaces the network, ``wall_ms`` the clock.
+    ``open_timeout_s``: how long to wait for the first authenticated link, over any number of attempts; 0 enters the
+    block at once. ``inbox_*`` bound each room's unread events and the client's own.
 
     Raises ValueError for the url, LocalProtocolError for token, features or agent, ClientClosed where the broker
-    turns us away for good (or without ``reconnect`` at all), trio.TooSlowError after ``open_timeout_s``.
+    refuses the client finally (or, without ``reconnect``, at all), trio.TooSlowError after ``open_timeout_s``.
     """
     address = Address.parse(url)
     credentials = Credentials(token)
     if credentials.wants_tickets:
         features |= Feature.TICKET
-    greeting = Hello(None, int(features), agent)
+    hello = Hello(None, int(features), agent)
     checker = Connection(Side.CLIENT)
-    checker.check(ClientHello(MAGIC, VERSION, VERSION, greeting.features, agent))
+    checker.check(ClientHello(MAGIC, VERSION, VERSION, hello.features, agent))
     if not callable(token):
         checker.check(Auth(token))
     client = Client(
         address,
         credentials,
-        greeting,
+        hello,
         connect if connect is not None else connector(ssl_context),
         reconnect=reconnect,
         rng=rng if rng is not None else random.Random(),
@@ -86,7 +86,7 @@ async def open_client(
     failure: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(client.run_background)  # not `start`, which cannot be cancelled past its shield
+            nursery.start_soon(client.run_background)  # not `start`: the shield would block its cancellation
             try:
                 if open_timeout_s:
                     with trio.fail_after(open_timeout_s):
@@ -100,5 +100,5 @@ async def open_client(
         return
     except BaseExceptionGroup:
         if client.has_crashed or failure is None:
-            raise  # something of ours broke
+            raise  # a bug of the client
     raise failure

@@ -1,10 +1,11 @@
-"""Credentials: what a client shows in AUTH on each new link: its token, the application's newest one, or a ticket.
+"""Credentials: what a client sends in AUTH on each new link: a fixed token, a token of the application, or a ticket.
 
-A token that the application gives by a call is asked for as rarely as possible: a ticket of the broker's own brings a
-client back without it, so that a platform is not asked by everybody at once when a broker restarts; and a token that
-no broker has judged yet, because there was no link, is shown again. The rule for what
-the broker says of them is one sentence: a refused ticket says nothing about the user, a token that is over asks for the
-next one, and only two tokens of the application refused in a row are a refusal of the user.
+A token that the application returns from a call is requested as rarely as possible. A client reconnects with a ticket
+of the broker, so that a restarted broker does not make all clients ask their platform at once; and a token that no
+broker has answered yet, because no link was established, is sent again.
+
+A refused ticket says nothing about the user, an expired token leads to a new call, and only two tokens of the
+application that are refused in a row end the client.
 
 Nothing here reads a clock.
 """
@@ -22,18 +23,18 @@ from .link import Ending
 __all__ = ["Credentials", "TokenSource"]
 
 TokenSource = Callable[[], Awaitable[str | None]]
-"""Asks the application for a token; may raise anything, which costs no more than this attempt."""
+"""Async function of the application that returns a token; an exception fails only this attempt."""
 
 REFUSALS = 2
-"""Tokens of the application refused in a row after which the broker's no is taken for a no."""
+"""Tokens of the application that are refused in a row before the client ends."""
 
 
 class Credentials:
-    """One client's. ``token``: text, None for a guest, or a call that gets one whenever it is needed."""
+    """Credentials of one client. ``token``: text, None for a guest, or an async function that returns one."""
 
     __slots__ = (
         "_is_ticket",
-        "_is_unjudged",
+        "_is_untested",
         "_refusals",
         "_source",
         "_ticket",
@@ -49,50 +50,50 @@ class Credentials:
         self._ticket_s = 0.0
         self._ticket_until = -inf
         self._is_ticket = False
-        self._is_unjudged = False
-        """Whether the application's token has been accepted by nobody and refused by nobody."""
+        self._is_untested = False
+        """Whether no broker has accepted or refused the application's token yet."""
         self._refusals = 0
 
     @property
     def wants_tickets(self) -> bool:
-        """Whether tickets are of use: a token that is at hand needs none."""
+        """Whether the client uses tickets: only with an async function, since a fixed token costs nothing."""
         return self._source is not None
 
     async def next(self, now: float) -> str | None:
-        """What to show on the next link, at ``now`` (monotonic seconds). Raises what the application's call raises."""
+        """Return the token for the next link; raises what the application's call raises. ``now``: monotonic seconds."""
         self._is_ticket = self._ticket != "" and now < self._ticket_until
         if self._is_ticket:
             return self._ticket
-        if self._source is not None and not self._is_unjudged:
+        if self._source is not None and not self._is_untested:
             self._token = await self._source()
-            self._is_unjudged = True
+            self._is_untested = True
         return self._token
 
-    def welcomed(self, user: Authenticated, now: float) -> None:
-        """The broker has accepted what was shown, and perhaps given a ticket."""
+    def accepted(self, user: Authenticated, now: float) -> None:
+        """Process the broker's acceptance, which may contain a ticket."""
         self._refusals = 0
-        self._is_unjudged = False
+        self._is_untested = False
         self._ticket_s = user.ticket_ms / 1000
-        self.renewed(user.ticket, now)
+        self.on_ticket(user.ticket, now)
 
-    def renewed(self, ticket: str, now: float) -> None:
-        """The broker has given a ticket, or none."""
+    def on_ticket(self, ticket: str, now: float) -> None:
+        """Store a ticket of the broker; "" is none."""
         if ticket and self._source is not None:
             self._ticket = ticket
             self._ticket_until = now + self._ticket_s
 
     def renew_at(self) -> float:
-        """When to ask for a new ticket: at half time; never where there is none."""
+        """Return when to request a new ticket (monotonic seconds): at half of its time; inf without one."""
         return self._ticket_until - self._ticket_s / 2 if self._ticket and self._ticket_s else inf
 
-    def judge(self, ending: Ending) -> Ending:
-        """How the reconnect machine should take the end of a link: a lost one where another token may help."""
+    def classify(self, ending: Ending) -> Ending:
+        """Return the ending for the reconnect machine: LOST without a code where another token may be accepted."""
         if self._source is None or ending.code not in (CloseCode.AUTH_FAILED, CloseCode.TOKEN_EXPIRED):
             return ending
         self._ticket = ""
         if self._is_ticket:
-            return Ending(Signal.LOST, None, f"the broker did not take our ticket: {ending.reason}")
-        self._is_unjudged = False
+            return Ending(Signal.LOST, None, f"the broker refused the ticket: {ending.reason}")
+        self._is_untested = False
         if ending.code == CloseCode.AUTH_FAILED:
             self._refusals += 1
             if self._refusals >= REFUSALS:

@@ -1,7 +1,7 @@
-"""Events and results: what an application gets out of a client.
+"""Events and results that a client delivers to its application.
 
-Plain NamedTuples, made from checked messages of the wire. A room yields `RoomEvent`, `Client.events` yields
-`ClientEvent`. Text and payloads come from other people: show them as text, never as markup.
+They are NamedTuples made from checked messages of the wire. A room yields `RoomEvent`, `Client.events` yields
+`ClientEvent`. Texts and payloads are written by other users: show them as text, never as markup.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ __all__ = [
 
 
 class PostResult(NamedTuple):
-    """What became of one POST.
+    """Result of one POST.
 
-    ``outcome`` None: nobody knows. The link ended, or the deadline passed, before the broker told the fate. Then
-    ``sent`` False means it certainly did not arrive; True means it may have, and only the same ``client_msg_id``
-    makes a second try safe. A known outcome is final except LIMITED (come again after ``retry_after_ms``) and
-    HELD (a human decides).
+    ``outcome`` None: unknown, because the link ended or the timeout passed before the broker's answer. Then ``sent``
+    False means that the post did not arrive; True means that it may have, and a second attempt is safe only with the
+    same ``client_msg_id``. A known outcome is final except LIMITED (post again after ``retry_after_ms``) and HELD (a
+    moderator decides).
     """
 
     outcome: Outcome | None
     client_msg_id: str
     offset: int = 0
-    """Place in the room's stream of an accepted event of lanes 0-2."""
+    """Offset of an accepted event of lanes 0-2 in the room's stream."""
     counted: int = 0
     """Likes that an accepted LIKE added."""
     retry_after_ms: int = 0
@@ -84,7 +84,7 @@ class Danmaku(NamedTuple):
     name: str
     payload: Any
     """Danmaku: (text, style or nil); emote: (emote_id,); custom types: any value."""
-    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
+    count: int  # type: ignore[assignment]  # hides tuple.count
     senders: tuple[str, ...]
     """Up to three further user ids."""
     at_ms: int
@@ -112,7 +112,7 @@ class StreamEvent(NamedTuple):
 
 
 class TickAccount(NamedTuple):
-    """End of a tick in which somebody said something: what became of it in this tier."""
+    """Account of a tick that had messages: how many were shown, merged, sampled out, expired and held in this tier."""
 
     tick: int
     at_ms: int
@@ -122,17 +122,17 @@ class TickAccount(NamedTuple):
 
 
 class Rejoined(NamedTuple):
-    """The room is entered again after a lost link; ``recovered``: no event of lanes 0-2 was missed."""
+    """The room was joined again after a lost link; ``recovered``: no event of lanes 0-2 was missed."""
 
     snapshot: Joined
     recovered: bool
 
 
 class Gap(NamedTuple):
-    """Events ``first``..``last`` of lanes 0-2 were missed for good: fetch what they changed elsewhere.
+    """Events ``first``..``last`` of lanes 0-2 are lost to this client: fetch what they changed from the platform.
 
-    ``epoch_changed``: the room's stream began anew, offsets before this event mean nothing any more, and what was
-    missed of the old stream is unknown; the range is that of the new one, empty if ``first`` is above ``last``.
+    ``epoch_changed``: the room has started a new stream, earlier offsets are invalid, and how many events of the old
+    stream were lost is unknown; the range is that of the new one, empty if ``first`` is above ``last``.
     """
 
     first: int
@@ -141,10 +141,10 @@ class Gap(NamedTuple):
 
 
 class MessagesMissed(NamedTuple):
-    """Danmaku and counters that others saw and we did not, because this end was too slow.
+    """Danmaku and counters that this client did not get because it was too slow.
 
-    ``is_local``: this process did not read this room (or `Client.events`) in time. Else the broker dropped them for
-    a slow link, over all its rooms; that comes among the client's events.
+    ``is_local``: this process did not read this room (or `Client.events`) in time. Otherwise the broker dropped them
+    for a slow link, over all its rooms; this is one of the client's events.
     """
 
     chat: int
@@ -153,7 +153,7 @@ class MessagesMissed(NamedTuple):
 
 
 class RoomLeft(NamedTuple):
-    """The broker took us out of the room. ``is_final``: no further events; else the client asks to come back."""
+    """The broker removed the client from the room. ``is_final``: no further events; else the client joins again."""
 
     reason: LeaveReason
     message: str
@@ -167,18 +167,18 @@ RoomEvent = Danmaku | StreamEvent | State | TickAccount | Rejoined | Gap | Messa
 
 
 class Connected(NamedTuple):
-    """A link stands. ``expires_at_ms``: end of the token, 0 = never."""
+    """A link is open and authenticated. ``expires_at_ms``: end of the token, 0 = never."""
 
     user_id: str
     name: str
     expires_at_ms: int
     server: str
     attempts: int
-    """Failed attempts since the last link that stood for a while."""
+    """Failed attempts since the last link that lasted `reconnect.STABLE_S`."""
 
 
 class Disconnected(NamedTuple):
-    """A link has ended or could not be made. ``retry_in_s`` None: the client is closed."""
+    """A link has ended or could not be opened. ``retry_in_s`` None: the client is closed."""
 
     code: int | None
     """The close code the broker sent."""
@@ -187,18 +187,18 @@ class Disconnected(NamedTuple):
 
 
 class Pulse(NamedTuple):
-    """A heartbeat was answered: round trip, estimated clock of the broker minus ours, and numbers of the rooms."""
+    """A heartbeat was answered: round trip, broker's clock minus the local one (estimate), counters of the rooms."""
 
     server_ms: int
     rtt_ms: float
     clock_offset_ms: float
     rooms: tuple[RoomPulse, ...]
     missed_chat: int
-    """Danmaku that others were shown and this slow link was not, since it opened."""
+    """Danmaku that the broker did not send to this slow link since it was opened."""
 
 
 class Fault(NamedTuple):
-    """The broker refused something that nobody waits for any more."""
+    """ERROR of the broker that answers no open request."""
 
     code: int
     message: str
@@ -222,7 +222,7 @@ class ClientClosed(Exception):
 
 
 class Refusal(Exception):
-    """The broker says no to a request; ``code`` is an `ErrorCode` (3xx: later perhaps)."""
+    """The broker refused a request; ``code`` is an `ErrorCode` (3xx: refused for now)."""
 
     def __init__(self, code: int, message: str, field: str = "", retry_after_ms: int = 0) -> None:
         super().__init__(f"{code}: {field + ': ' if field else ''}{message}")
@@ -233,8 +233,8 @@ class Refusal(Exception):
 
 
 class RoomRefused(Refusal):
-    """The broker does not let us into a room."""
+    """The broker refused to let the client join a room."""
 
 
 class BatchRefused(Refusal):
-    """The broker does not send a batch, or a part of it: what was sent before stays sent."""
+    """The broker refused a batch or a part of it; parts that it accepted before are sent."""

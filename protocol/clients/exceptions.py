@@ -1,4 +1,4 @@
-"""Exception groups: the one exception of a group that a user should read."""
+"""Exception groups: selection of the one exception to report."""
 
 from __future__ import annotations
 

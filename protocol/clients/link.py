@@ -1,15 +1,15 @@
-"""Link: one connection's life, from an open pipe to its ending; it knows frames, not rooms.
+"""Link: one connection, from an open pipe to its ending. It handles frames and knows no rooms.
 
-Four tasks share a nursery: one reads, one writes, one watches the handshake and then keeps the heartbeat, and the
-first to find a reason ends all. `run` returns that reason as an `Ending`; whatever the peer's bytes were, it never
-raises because of them.
+Three tasks share a nursery: a reader, a writer, and one that times the handshake and then sends the heartbeat. The
+first one that ends the link cancels the others. `run` returns the reason as an `Ending`; no bytes of the peer make it
+raise.
 
-Sending is synchronous: `send` moves the protocol's state and puts whole frames in the outbox, so no cancelled
-caller can leave half a frame on the wire; only the writer waits for the network. A caller who posts waits with
+Sending is synchronous: `send` changes the protocol's state and puts whole frames in the outbox, so a cancelled caller
+never leaves half a frame on the wire; only the writer waits for the network. A caller that posts waits with
 `wait_writable` first, which bounds the outbox.
 
-The reader awaits the receiver before each frame: that is how a full inbox holds the broker back. Silence is only
-measured while we are really reading, so a slow application never looks like a dead broker.
+The reader waits for the receiver before each frame: so a full inbox stops the reading. The peer's silence is measured
+only while the reader is receiving, so a slow application is never taken for a dead broker.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ from .transports import BytePipe, PipeLost
 __all__ = ["ClockOffset", "Ending", "Hello", "Link", "Receiver"]
 
 OUTBOX_BYTES = 64 * 1024
-"""A post waits while more than this is unwritten."""
+"""A post waits while more than this is not written yet."""
 WRITE_BYTES = 16 * 1024
 """Frames are joined up to this size in one write (and one WebSocket message)."""
-LAST_WORDS_S = 1.0
-"""After a failed write: how long the peer's last words are still read. Also the deadline of our own goodbye."""
+DRAIN_TIMEOUT_S = 1.0
+"""After a failed write: how long the peer's final bytes are still read. Also the timeout for sending GOAWAY."""
 MIN_HEARTBEAT_S = 1.0
-"""No broker can make its clients ping faster."""
+"""Lower bound, whatever the broker asks for."""
 CLOCK_SAMPLES = 8
 
 
 class Ending(NamedTuple):
-    """Why a link ended, as `reconnect.Reconnect` wants to hear it. ``code`` is the peer's word or None."""
+    """Why a link ended, as a signal of `reconnect.Reconnect`. ``code``: the one that the peer sent, or None."""
 
     signal: Signal
     code: int | None
@@ -71,7 +71,7 @@ class Ending(NamedTuple):
 
 
 class Hello(NamedTuple):
-    """What a client says first on every link."""
+    """Token and HELLO fields that a client sends on every link."""
 
     token: str | None
     features: int
@@ -79,28 +79,28 @@ class Hello(NamedTuple):
 
 
 class Receiver(Protocol):
-    """What a link tells its client."""
+    """Interface of the client to its link."""
 
     def link_opened(self, link: Link) -> None:
-        """HELLO and AUTH are in the outbox; what is sent now leaves in the same write."""
+        """Send the first requests: HELLO and AUTH are in the outbox, and frames sent now leave in the same write."""
 
-    def link_welcomed(self, link: Link) -> None:
-        """The peer has accepted both."""
+    def link_authenticated(self, link: Link) -> None:
+        """Process the peer's acceptance of HELLO and AUTH."""
 
     async def before_frame(self, frame: Frame) -> None:
-        """Wait until ``frame`` can be taken."""
+        """Wait until there is space for ``frame``."""
 
     def on_frame(self, link: Link, frame: Frame) -> None:
-        """Take a frame that is none of the link's own."""
+        """Process a frame that is not one of the handshake or heartbeat."""
 
     def on_pong(self, pong: Pong, rtt_s: float | None) -> None:
-        """Take a heartbeat answer; ``rtt_s`` None if it answers an old PING."""
+        """Process a PONG; ``rtt_s``: seconds of the round trip, None if it answers an older PING."""
 
 
 class ClockOffset:
-    """Estimate of the broker's clock minus ours, from the quickest of the last round trips.
+    """Estimate of the broker's clock minus the local one, from the shortest of the last round trips.
 
-    Half of a round trip is the largest possible error of its sample, so the quickest one is the best (NTP's idea).
+    The error of a sample is at most half of its round trip, so the shortest one is the best (as in NTP).
     """
 
     __slots__ = ("_samples", "offset_ms")
@@ -110,18 +110,18 @@ class ClockOffset:
         self.offset_ms = 0.0
 
     def add(self, server_ms: int, received_ms: float, rtt_s: float) -> None:
-        """Take the broker's ``server_ms``, which arrived at our ``received_ms`` after a round trip of ``rtt_s``."""
+        """Add a sample: ``server_ms`` arrived at the local time ``received_ms`` after a round trip of ``rtt_s``."""
         self._samples.append((rtt_s, server_ms + rtt_s * 500 - received_ms))
         self.offset_ms = min(self._samples)[1]
 
 
 class Link:
-    """One link over ``pipe``. ``wall_ms``: our clock in Unix milliseconds, for heartbeats."""
+    """One link over ``pipe``. ``wall_ms`` returns the local time in Unix milliseconds, for heartbeats."""
 
     def __init__(
         self,
         pipe: BytePipe,
-        greeting: Hello,
+        hello: Hello,
         receiver: Receiver,
         *,
         rng: random.Random,
@@ -129,7 +129,7 @@ class Link:
         handshake_timeout_s: float,
     ) -> None:
         self._pipe = pipe
-        self._greeting = greeting
+        self._client_hello = hello
         self._receiver = receiver
         self._rng = rng
         self._wall_ms = wall_ms
@@ -140,27 +140,27 @@ class Link:
         self._direct_id: int | None = None
         self._wake_writer = trio.lowlevel.ParkingLot()
         self._written = trio.lowlevel.ParkingLot()
-        self._welcomed = trio.Event()
+        self._authenticated = trio.Event()
         self._scope = trio.CancelScope()
         self._ending: Ending | None = None
         self._final: Ending | None = None
         self._heartbeat_s = self._silence_s = handshake_timeout_s
         self._pinged: tuple[int, float] = (-1, 0.0)
-        self._greeted_at = 0.0
+        self._hello_sent_at = 0.0
         self.renew_at = inf
-        """When the next PING asks for a new ticket (monotonic seconds)."""
+        """When the next PING requests a new ticket (monotonic seconds)."""
         self.clock = ClockOffset()
         self.hello: ServerHello | None = None
         self.user: Authenticated | None = None
 
     @property
     def outbox_bytes(self) -> int:
-        """Bytes that wait to be written."""
+        """Bytes that are not written yet."""
         return self._outbox_bytes
 
     @property
     def is_open(self) -> bool:
-        """Whether what is sent now will be written, as far as this side knows."""
+        """Whether frames that are sent now will be written, as far as this side knows."""
         return self._ending is None and self._final is None
 
     # ---- sending
@@ -168,7 +168,7 @@ class Link:
     def send(self, message: Message, room: int = 0, sequence: int = 0) -> None:
         """Put one message in the outbox. Never waits; a link that is ending drops it.
 
-        The fields are not judged: the client has checked what its user gave it.
+        The fields are not checked: the client has checked the application's arguments.
         """
         if not self.is_open:
             return
@@ -178,7 +178,7 @@ class Link:
         self._wake_writer.unpark_all()
 
     def acknowledge_direct(self, direct_id: int) -> None:
-        """Acknowledge every DIRECT up to ``direct_id``; of several that wait only the newest is sent."""
+        """Acknowledge every DIRECT up to ``direct_id``; only the newest of several unsent ones is sent."""
         if self.user is not None:
             self._direct_id = direct_id
             self._wake_writer.unpark_all()
@@ -194,7 +194,7 @@ class Link:
             await self._written.park()
 
     def finish(self, code: int, reason: str, ending: Ending | None = None) -> None:
-        """Say goodbye: write what is in the outbox and a GOAWAY, then end (with ``ending``)."""
+        """Write the outbox and a GOAWAY, then end (with ``ending``)."""
         if self.is_open:
             self._flush_direct_ack()
             self.send(GoAway(code, reason))
@@ -212,13 +212,15 @@ class Link:
     # ---- running
 
     async def run(self) -> Ending:
-        """Live until the end and return its reason; the pipe is closed then. Cancelled, it closes the pipe too."""
+        """Run the link and return why it ended; the pipe is closed then, also when cancelled."""
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    self.send(ClientHello(MAGIC, VERSION, VERSION, self._greeting.features, self._greeting.agent))
-                    self.send(Auth(self._greeting.token))
-                    self._greeted_at = trio.current_time()
+                    self.send(
+                        ClientHello(MAGIC, VERSION, VERSION, self._client_hello.features, self._client_hello.agent)
+                    )
+                    self.send(Auth(self._client_hello.token))
+                    self._hello_sent_at = trio.current_time()
                     self._receiver.link_opened(self)
                     nursery.start_soon(self._read)
                     nursery.start_soon(self._write)
@@ -233,58 +235,58 @@ class Link:
     async def _read(self) -> None:
         try:
             while True:
-                with trio.move_on_after(self._silence_s) as patience:
+                with trio.move_on_after(self._silence_s) as timeout:
                     received = await self._pipe.receive()
-                if patience.cancelled_caught:
-                    self.end(Ending(Signal.LOST, None, f"the peer was silent for {self._silence_s:g} s"))
+                if timeout.cancelled_caught:
+                    self.end(Ending(Signal.LOST, None, f"no byte from the peer for {self._silence_s:g} s"))
                     return
                 self._connection.receive_data(received)
                 while (frame := self._connection.next_event()) is not NEED_DATA:
-                    assert isinstance(frame, Frame)  # a client's Connection refuses nothing, it raises
+                    assert isinstance(frame, Frame)  # a client's Connection has no refusals, it raises
                     await self._receiver.before_frame(frame)
-                    self._take(frame)
+                    self._process(frame)
                     if self._ending is not None:
                         return
         except PipeLost as lost:
             self.end(Ending(Signal.LOST, lost.code, lost.reason))
         except RemoteProtocolError as error:
-            # Our own judgement, so without a code: a broken proxy is no reason to stay away for ever.
+            # Without a code: this side found the error, and a broken proxy must not end the client.
             ending = Ending(Signal.LOST, None, f"the peer broke the protocol: {error.reason}")
-            self.finish(error.code, error.reason, ending)  # the writer ends the link once this is written
-            await trio.sleep(LAST_WORDS_S)
+            self.finish(error.code, error.reason, ending)  # the writer ends the link after GOAWAY
+            await trio.sleep(DRAIN_TIMEOUT_S)
             self.end(ending)
 
-    def _take(self, frame: Frame) -> None:
+    def _process(self, frame: Frame) -> None:
         message = frame.message
         if isinstance(message, Pong):
-            self._take_pong(message)
+            self._on_pong(message)
         elif isinstance(message, ServerHello):
-            self._take_hello(message)
+            self._on_hello(message)
         elif isinstance(message, Authenticated):
             self.user = message
-            self._welcomed.set()
-            self._receiver.link_welcomed(self)
+            self._authenticated.set()
+            self._receiver.link_authenticated(self)
         elif isinstance(message, GoAway):
             self.end(
                 Ending(Signal.GOAWAY, message.code, message.reason, message.retry_after_ms, message.jitter_ms,
                        message.hosts)
             )  # fmt: skip
         elif frame.opcode is Opcode.HELLO or frame.opcode is Opcode.AUTH:
-            raise AssertionError(frame.opcode)  # reading by side makes this unreachable
+            raise AssertionError(frame.opcode)  # unreachable: the connection reads only a server's messages
         else:
             self._receiver.on_frame(self, frame)
 
-    def _take_hello(self, hello: ServerHello) -> None:
+    def _on_hello(self, hello: ServerHello) -> None:
         if hello.version != VERSION:
             self.end(Ending(Signal.LOST, None, f"the peer chose version {hello.version}, not {VERSION}"))
             return
         self.hello = hello
         self._heartbeat_s = max(hello.heartbeat_ms / 1000, MIN_HEARTBEAT_S)
-        # A cut shorter than the heartbeat would end every quiet link.
+        # A cut shorter than the heartbeat would end every idle link.
         self._silence_s = max(hello.cut_ms / 1000, 1.5 * self._heartbeat_s)
-        self.clock.add(hello.server_ms, self._wall_ms(), trio.current_time() - self._greeted_at)
+        self.clock.add(hello.server_ms, self._wall_ms(), trio.current_time() - self._hello_sent_at)
 
-    def _take_pong(self, pong: Pong) -> None:
+    def _on_pong(self, pong: Pong) -> None:
         client_ms, sent_at = self._pinged
         rtt_s = trio.current_time() - sent_at if pong.client_ms == client_ms else None
         if rtt_s is not None:
@@ -301,18 +303,18 @@ class Link:
                         return
                     await self._wake_writer.park()
                     continue
-                with trio.move_on_after(self._silence_s) as patience:
+                with trio.move_on_after(self._silence_s) as timeout:
                     await self._pipe.send(batch)
-                if patience.cancelled_caught:
+                if timeout.cancelled_caught:
                     self.end(Ending(Signal.LOST, None, f"the peer took no bytes for {self._silence_s:g} s"))
                     return
         except PipeLost as lost:
-            # What the peer said last may wait in our buffer, and may be a reason not to come back.
-            await trio.sleep(LAST_WORDS_S)
+            # The receive buffer may contain a GOAWAY whose code forbids a reconnect: read on for a moment.
+            await trio.sleep(DRAIN_TIMEOUT_S)
             self.end(Ending(Signal.LOST, lost.code, lost.reason))
 
     def _next_batch(self) -> bytes:
-        """Take whole frames up to WRITE_BYTES out of the outbox."""
+        """Take whole frames of up to WRITE_BYTES from the outbox."""
         self._flush_direct_ack()
         frames: list[bytes] = []
         taken = 0
@@ -325,11 +327,11 @@ class Link:
         return b"".join(frames)
 
     async def _watch(self) -> None:
-        """End a handshake that takes too long, then ping. The first ping comes early and at a random time."""
+        """End a handshake that takes too long, then send PINGs, the first one after a random part of the interval."""
         with trio.move_on_after(self._handshake_timeout_s):
-            await self._welcomed.wait()
-        if not self._welcomed.is_set():
-            self.end(Ending(Signal.LOST, None, f"no welcome within {self._handshake_timeout_s:g} s"))
+            await self._authenticated.wait()
+        if not self._authenticated.is_set():
+            self.end(Ending(Signal.LOST, None, f"no answer to HELLO and AUTH within {self._handshake_timeout_s:g} s"))
             return
         await trio.sleep(self._heartbeat_s * self._rng.uniform(0.1, 1.0))
         while True:

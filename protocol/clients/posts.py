@@ -1,7 +1,7 @@
-"""Posts under way: which answer belongs to which POST, and what it means.
+"""Open posts: which answer belongs to which POST, and what it means.
 
-A fate comes as an entry of an ACK, in any order, or as an ERROR; both name the POST by its number. A link that is
-lost answers none, so `give_up` wakes whoever waits with "nobody knows".
+A result comes as an entry of an ACK, in any order, or as an ERROR; both contain the number of the POST. When a link
+ends, `resolve_unknown` ends the open posts with an unknown result.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Posts", "Waiter"]
 
 
 class Waiter:
-    """One POST that waits. When ``done`` is set, ``result`` is its fate, None = nobody knows."""
+    """One open POST. When ``done`` is set, ``result`` is its result, None = unknown."""
 
     __slots__ = ("client_msg_id", "done", "result", "room", "type")
 
@@ -34,7 +34,7 @@ class Waiter:
 
 
 class Posts:
-    """The waiting POSTs by number; as many as the application has tasks that wait."""
+    """Open POSTs by number; as many as the application has posting tasks."""
 
     __slots__ = ("_waiters",)
 
@@ -45,7 +45,7 @@ class Posts:
         return len(self._waiters)
 
     async def wait(self, sequence: int, waiter: Waiter) -> PostResult | None:
-        """Wait for the fate of the POST that was sent as ``sequence``. Cancelled, its answer will be a stray."""
+        """Wait for the result of the POST that was sent as ``sequence``."""
         self._waiters[sequence] = waiter
         try:
             await waiter.done.wait()
@@ -53,25 +53,25 @@ class Posts:
             self._waiters.pop(sequence, None)
         return waiter.result
 
-    def on_fate(self, fate: AckResult) -> bool:
-        """Take one entry of an ACK; False where nobody waits for it."""
-        waiter = self._waiters.get(fate.sequence)
+    def on_result(self, entry: AckResult) -> bool:
+        """Process one entry of an ACK; False if no POST waits for it."""
+        waiter = self._waiters.get(entry.sequence)
         if waiter is None:
             return False
-        result = PostResult(fate.outcome, waiter.client_msg_id)
-        if fate.outcome is Outcome.LIMITED:
-            result = result._replace(retry_after_ms=fate.detail)
-        elif fate.outcome is Outcome.REJECTED:
-            result = result._replace(error_code=fate.detail)
-        elif fate.outcome is Outcome.ACCEPTED and waiter.type == MessageType.LIKE:
-            result = result._replace(counted=fate.detail)
-        elif fate.outcome in (Outcome.ACCEPTED, Outcome.MERGED):  # a gift in a combo has its event's offset too
-            result = result._replace(offset=fate.detail)
+        result = PostResult(entry.outcome, waiter.client_msg_id)
+        if entry.outcome is Outcome.LIMITED:
+            result = result._replace(retry_after_ms=entry.detail)
+        elif entry.outcome is Outcome.REJECTED:
+            result = result._replace(error_code=entry.detail)
+        elif entry.outcome is Outcome.ACCEPTED and waiter.type == MessageType.LIKE:
+            result = result._replace(counted=entry.detail)
+        elif entry.outcome in (Outcome.ACCEPTED, Outcome.MERGED):  # a gift in a combo: the offset of its event
+            result = result._replace(offset=entry.detail)
         waiter.resolve(result)
         return True
 
     def on_error(self, sequence: int, error: ErrorReply) -> bool:
-        """Take an ERROR; False where no POST waits for it."""
+        """Process an ERROR; False if no POST waits for it."""
         waiter = self._waiters.get(sequence)
         if waiter is None:
             return False
@@ -88,8 +88,8 @@ class Posts:
         )
         return True
 
-    def give_up(self, room: JoinedRoom | None = None) -> None:
-        """Wake the waiters of ``room``, or all of them: nobody will answer."""
+    def resolve_unknown(self, room: JoinedRoom | None = None) -> None:
+        """End the open POSTs of ``room``, or all of them, with an unknown result."""
         for waiter in self._waiters.values():
             if room is None or waiter.room is room:
                 waiter.done.set()

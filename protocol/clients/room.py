@@ -1,11 +1,10 @@
-"""Room: one room as an application holds it, across any number of links.
+"""Room: one room of a client, over any number of links.
 
-It keeps the membership (a table, below), the position in the stream of lanes 0-2, the inbox and the running
-totals. Everything that arrives is judged here: an event at or before the position is a duplicate and dropped; an
-event beyond the next offset proves a hole, which the application hears of as a `Gap`. Likes are gathered here and
-sent as sums.
+It keeps the membership (a table, below), the position in the stream of lanes 0-2, the inbox and the running totals.
+An event at or before the position is a duplicate and is dropped; an event beyond the next offset proves that events are
+missing, and the application gets a `Gap`. Likes are summed here and sent as sums.
 
-The room never touches the network: it asks its `RoomOwner` (the client) to.
+The room never uses the network: its `RoomOwner` (the client) does.
 """
 
 from __future__ import annotations
@@ -39,86 +38,86 @@ __all__ = ["MEMBERSHIPS", "JoinedRoom", "Likes", "Membership", "RoomOwner", "Roo
 LIKE_INTERVAL_S = 1.0
 """At most one LIKE post in this time; taps in between are summed."""
 FLUSH_TIMEOUT_S = 2.0
-"""How long leaving waits for the last likes."""
+"""Timeout for sending the remaining likes before LEAVE."""
 LEAVE_TIMEOUT_S = 5.0
-"""How long leaving waits for the broker's answer; afterwards the room is gone for us all the same."""
+"""Timeout of the answer to LEAVE; the room ends without it."""
 POST_TIMEOUT_S = 30.0
-"""Default deadline of a post: far beyond any tick, so that only a broken broker runs into it."""
+"""Default timeout of a post: far longer than a tick."""
 
 
 class Membership(Enum):
-    """Where a client stands with a room."""
+    """State of a client's membership of a room."""
 
     WANTED = "wanted"
-    """To be asked for on this or the next link."""
-    ASKED = "asked"
-    """JOIN or RESUME is under way."""
+    """To be requested on this or the next link."""
+    REQUESTED = "requested"
+    """JOIN or RESUME is open."""
     JOINED = "joined"
-    UNWANTED = "unwanted"
-    """Asked for, and given up before the answer: leave as soon as its number is known."""
+    CANCELLED = "cancelled"
+    """Requested, and given up before the answer: LEAVE follows when the number is known."""
     LEAVING = "leaving"
-    GONE = "gone"
+    ENDED = "ended"
 
 
 class RoomSignal(Enum):
-    """What may happen to a membership."""
+    """Event of a membership."""
 
-    ASK = "ask"
+    REQUEST = "request"
     ADMITTED = "admitted"
     REFUSED = "refused"
-    NOT_NOW = "not now"
-    """Refused for the moment, or thrown out by a crash: ask again later."""
+    DEFERRED = "deferred"
+    """Refused for now, or removed because the room crashed: to be requested again later."""
     LEAVE = "leave"
-    """The application wants out."""
+    """The application leaves."""
     LEFT = "left"
     LINK_LOST = "link lost"
     CLOSE = "close"
-    """The client has ended, or has waited long enough."""
+    """The client has ended, or LEAVE got no answer in time."""
 
 
-_WANTED, _ASKED, _JOINED, _UNWANTED, _LEAVING, _GONE = Membership
+_WANTED, _REQUESTED, _JOINED, _CANCELLED, _LEAVING, _ENDED = Membership
 MEMBERSHIPS: dict[tuple[Membership, RoomSignal], Membership] = {
-    (_WANTED, RoomSignal.ASK): _ASKED,
-    (_WANTED, RoomSignal.LEAVE): _GONE,
+    (_WANTED, RoomSignal.REQUEST): _REQUESTED,
+    (_WANTED, RoomSignal.LEAVE): _ENDED,
     (_WANTED, RoomSignal.LINK_LOST): _WANTED,
-    (_ASKED, RoomSignal.ADMITTED): _JOINED,
-    (_ASKED, RoomSignal.REFUSED): _GONE,
-    (_ASKED, RoomSignal.NOT_NOW): _WANTED,
-    (_ASKED, RoomSignal.LEAVE): _UNWANTED,
-    (_ASKED, RoomSignal.LINK_LOST): _WANTED,
-    (_JOINED, RoomSignal.LEFT): _GONE,
-    (_JOINED, RoomSignal.NOT_NOW): _WANTED,
+    (_REQUESTED, RoomSignal.ADMITTED): _JOINED,
+    (_REQUESTED, RoomSignal.REFUSED): _ENDED,
+    (_REQUESTED, RoomSignal.DEFERRED): _WANTED,
+    (_REQUESTED, RoomSignal.LEAVE): _CANCELLED,
+    (_REQUESTED, RoomSignal.LINK_LOST): _WANTED,
+    (_JOINED, RoomSignal.LEFT): _ENDED,
+    (_JOINED, RoomSignal.DEFERRED): _WANTED,
     (_JOINED, RoomSignal.LEAVE): _LEAVING,
     (_JOINED, RoomSignal.LINK_LOST): _WANTED,
-    (_UNWANTED, RoomSignal.ADMITTED): _LEAVING,
-    (_UNWANTED, RoomSignal.REFUSED): _GONE,
-    (_UNWANTED, RoomSignal.NOT_NOW): _GONE,
-    (_UNWANTED, RoomSignal.LINK_LOST): _GONE,
-    (_LEAVING, RoomSignal.LEFT): _GONE,
-    (_LEAVING, RoomSignal.NOT_NOW): _GONE,
-    (_LEAVING, RoomSignal.REFUSED): _GONE,
-    (_LEAVING, RoomSignal.LINK_LOST): _GONE,
-    **{(membership, RoomSignal.CLOSE): _GONE for membership in Membership},
+    (_CANCELLED, RoomSignal.ADMITTED): _LEAVING,
+    (_CANCELLED, RoomSignal.REFUSED): _ENDED,
+    (_CANCELLED, RoomSignal.DEFERRED): _ENDED,
+    (_CANCELLED, RoomSignal.LINK_LOST): _ENDED,
+    (_LEAVING, RoomSignal.LEFT): _ENDED,
+    (_LEAVING, RoomSignal.DEFERRED): _ENDED,
+    (_LEAVING, RoomSignal.REFUSED): _ENDED,
+    (_LEAVING, RoomSignal.LINK_LOST): _ENDED,
+    **{(membership, RoomSignal.CLOSE): _ENDED for membership in Membership},
 }
 """``MEMBERSHIPS[membership, signal]``; a missing key is refused."""
 
 
 class Likes(NamedTuple):
-    """What became of the likes given to `JoinedRoom.like`: their sum is always the sum of these five."""
+    """Counts of the likes given to `JoinedRoom.like`: each like is in one of these five."""
 
     waiting: int = 0
-    """Not sent, or under way."""
+    """Not sent yet, or sent and not answered."""
     counted: int = 0
     refused: int = 0
     """The broker did not count them (paused room, its own caps)."""
     unknown: int = 0
-    """Sent; the fate was never told. They are not sent again, since they may have been counted."""
+    """Sent and never answered. They are not sent again, because they may have been counted."""
     unsent: int = 0
     """The room was left before they could be sent."""
 
 
 class RoomOwner(Protocol):
-    """What a room asks of its client."""
+    """Interface of the client to its rooms."""
 
     async def post(
         self, room: JoinedRoom, type: int, payload: Any, client_msg_id: str | None, retry: bool, timeout_s: float
@@ -132,9 +131,9 @@ class RoomOwner(Protocol):
 
 
 class JoinedRoom:
-    """One room. Made by `Client.join`; iterate over it for its events.
+    """A room of a client, returned by `Client.join`; iterate over it for its events.
 
-    Iteration ends when the room was left; it raises ClientClosed or RoomRefused where that is the reason.
+    The iteration ends when the client leaves; it raises ClientClosed or RoomRefused where that is the reason.
     """
 
     def __init__(
@@ -144,26 +143,26 @@ class JoinedRoom:
         self.tier = tier
         self.membership = _WANTED
         self.number = 0
-        """The broker's number of the room on this link, 0 while not joined."""
+        """Number of the room on this link, 0 while not joined."""
         self.position = position
         """Last event of lanes 0-2 that was put in the inbox."""
         self.snapshot: Joined | None = None
-        """The room as it was when it was last entered."""
+        """Answer to the last JOIN or RESUME."""
         self.recovered: bool | None = None
-        """Whether the last RESUME brought everything; None where none was needed."""
+        """Whether the last RESUME recovered every event; None if there was none."""
         self.account = Account()
-        """What became of all danmaku of this tier since the first join, as far as this client was there."""
+        """Sum of the accounts of the ticks that this client received."""
         self.likes = Likes()
         self.online = 0
         self.interval_ms = 0
         self.phase = RoomPhase.LIVE
         self.duplicates = 0
-        """Events dropped because they had come before."""
+        """Events dropped because they were received before."""
         self.gaps = 0
-        self.asks = 0
-        """Refusals in a row that said "not now"."""
+        self.refusals = 0
+        """Refusals for now, in a row."""
         self.changed = trio.lowlevel.ParkingLot()
-        """Wakes whoever waits for the membership."""
+        """Woken by every change of the membership."""
         self.end_error: Exception | None = None
         self._inbox = inbox
         self._owner = owner
@@ -171,20 +170,20 @@ class JoinedRoom:
         self._likes_flushing = trio.Event()
         self._likes_idle = trio.lowlevel.ParkingLot()
 
-    # ---- for the application
+    # ---- public
 
     @property
     def is_joined(self) -> bool:
         return self.membership is _JOINED
 
     @property
-    def is_live(self) -> bool:
-        """Whether the room is joined or will be, once there is a link."""
-        return self.membership in (_WANTED, _ASKED, _JOINED)
+    def is_active(self) -> bool:
+        """Whether the room is joined, or will be once there is a link."""
+        return self.membership in (_WANTED, _REQUESTED, _JOINED)
 
     @property
     def dropped(self) -> int:
-        """Events dropped here because the application read too slowly."""
+        """Events dropped because the application read this room too slowly."""
         return self._inbox.dropped
 
     async def post_danmaku(
@@ -219,25 +218,25 @@ class JoinedRoom:
         retry: bool = False,
         timeout_s: float = POST_TIMEOUT_S,
     ) -> PostResult:
-        """Post one message and wait for its fate.
+        """Post one message and return its result.
 
-        ``payload`` as `protocol.payloads` says for ``type``, any msgpack value for types 128-255. Without
-        ``retry`` a lost link gives a result whose outcome is None; with it the same ``client_msg_id`` (made up if
-        not given) is posted again on the next link. Either way there is an answer within ``timeout_s``.
+        ``payload``: the record of `protocol.payloads` for ``type``, any msgpack value for types 128-255. Without
+        ``retry`` the end of the link gives a result whose outcome is None; with it the same ``client_msg_id``
+        (generated if not given) is posted again on the next link. There is a result within ``timeout_s``.
 
         Raises LocalProtocolError, with nothing sent, naming the field and the rule that the message breaks, and
-        ClientClosed where the client has ended before. Cancelled, the message may or may not have been sent.
+        ClientClosed after the client's end. When cancelled, the message may or may not have been sent.
         """
         return await self._owner.post(self, type, payload, client_msg_id, retry, timeout_s)
 
     def like(self, count: int = 1) -> None:
-        """Give ``count`` likes. Never waits: they are summed and sent at most once a second; see ``likes``.
+        """Add ``count`` likes. Never waits: likes are summed and sent at most once a second; see ``likes``.
 
         Raises LocalProtocolError for a count outside 1-1000 or a room that was left.
         """
         if type(count) is not int or not 1 <= count <= MAX_LIKES_PER_POST:
             raise LocalProtocolError(f"count must be an integer from 1 to {MAX_LIKES_PER_POST}")
-        if self._likes_flushing.is_set() or not self.is_live:
+        if self._likes_flushing.is_set() or not self.is_active:
             raise LocalProtocolError(f"room {self.name} was left")
         self.likes = self.likes._replace(waiting=self.likes.waiting + count)
         if not self._likes_running:
@@ -245,9 +244,9 @@ class JoinedRoom:
             self._owner.start_likes(self)
 
     async def leave(self) -> None:
-        """Send the last likes, leave, and wait for the answer: at most some seconds. Idempotent.
+        """Send the remaining likes and LEAVE, and wait some seconds for the answer. Idempotent.
 
-        Cancelled halfway, the room is left all the same, without waiting.
+        When cancelled, it sends LEAVE without waiting.
         """
         self.stop_reading()
         try:
@@ -255,7 +254,7 @@ class JoinedRoom:
         finally:
             self._owner.leave(self)
         with trio.move_on_after(LEAVE_TIMEOUT_S):
-            await self.wait_gone()
+            await self.wait_ended()
         self._owner.forget(self)
 
     def __aiter__(self) -> JoinedRoom:
@@ -269,19 +268,19 @@ class JoinedRoom:
             raise self.end_error.with_traceback(None)
         raise StopAsyncIteration
 
-    # ---- for the client
+    # ---- for the client (internal)
 
     def signal(self, signal: RoomSignal, error: Exception | None = None) -> Membership:
-        """Move the membership. Raises LocalProtocolError where the table has no key.
+        """Change the membership. Raises LocalProtocolError where the table has no key.
 
-        A room that is gone takes no more events; ``error`` is what its iteration ends with.
+        A room that has ended accepts no more events; ``error`` is raised at the end of its iteration.
         """
         after = MEMBERSHIPS.get((self.membership, signal))
         if after is None:
             raise LocalProtocolError(f"{signal.name} may not come when {self.membership.value}")
         if after is not self.membership:
             self.membership = after
-            if after is _GONE:
+            if after is _ENDED:
                 self.end_error = error
                 self._inbox.close()
             if after not in (_JOINED, _LEAVING):
@@ -290,27 +289,27 @@ class JoinedRoom:
         return after
 
     def stop_reading(self) -> None:
-        """Take no more events, so that a full inbox does not hold back the answers we still wait for."""
+        """Accept no more events, so that a full inbox does not delay the remaining answers."""
         self._inbox.close()
 
-    async def wait_gone(self) -> None:
-        """Wait until the room is gone."""
+    async def wait_ended(self) -> None:
+        """Wait until the room has ended."""
         await trio.lowlevel.checkpoint()
-        while self.membership is not _GONE:
+        while self.membership is not _ENDED:
             await self.changed.park()
 
-    async def wait_settled(self) -> None:
-        """Wait until the room is joined or gone."""
+    async def wait_joined(self) -> None:
+        """Wait until the room is joined or has ended."""
         await trio.lowlevel.checkpoint()
-        while self.membership not in (_JOINED, _GONE):
+        while self.membership not in (_JOINED, _ENDED):
             await self.changed.park()
 
     async def wait_space(self) -> None:
-        """Wait until the inbox can take an event that may not be dropped."""
+        """Wait until the inbox has space for an event that may not be dropped."""
         await self._inbox.wait_space()
 
     def on_joined(self, number: int, answer: Joined | Resumed) -> None:
-        """Take the answer to JOIN or RESUME: the snapshot, and what is known of a gap."""
+        """Process the answer to JOIN or RESUME: the snapshot, and perhaps a gap."""
         snapshot = answer.snapshot if isinstance(answer, Resumed) else answer
         before, is_first = self.position, self.snapshot is None
         now = Position(snapshot.epoch, snapshot.offset)
@@ -320,7 +319,7 @@ class JoinedRoom:
         self.number = number
         self.snapshot = snapshot
         self.online, self.interval_ms, self.phase = snapshot.online, snapshot.interval_ms, snapshot.phase
-        self.asks = 0
+        self.refusals = 0
         if before is not None:
             self.recovered = recovered
         if not recovered:
@@ -328,29 +327,29 @@ class JoinedRoom:
         if not is_first:
             self._inbox.put(Rejoined(snapshot, recovered))
         if lost is not None:
-            self._hole(lost.first, lost.last, lost.epoch_changed)
+            self._put_gap(lost.first, lost.last, lost.epoch_changed)
 
     def on_event(self, lane: Lane, sequence: int, event: Event) -> None:
-        """Take an event of lanes 0-2: once, and in order. ``sequence``: the low 32 bits of its offset."""
+        """Process an event of lanes 0-2: once, and in order. ``sequence``: the low 32 bits of its offset."""
         if self.position is None:
             return
         last = self.position.offset
         offset = full_offset(last, sequence)
-        came = arrival(last, offset)
-        if came is Arrival.DUPLICATE:
+        relation = arrival(last, offset)
+        if relation is Arrival.DUPLICATE:
             self.duplicates += 1
             return
-        if came is Arrival.AFTER_HOLE:
-            self._hole(last + 1, offset - 1, epoch_changed=False)
+        if relation is Arrival.AFTER_GAP:
+            self._put_gap(last + 1, offset - 1, epoch_changed=False)
         self.position = Position(self.position.epoch, offset)
         self._inbox.put(StreamEvent(offset, lane, event.type, event.at_ms, event.user_id, event.name, event.payload))
 
-    def _hole(self, first: int, last: int, epoch_changed: bool) -> None:
+    def _put_gap(self, first: int, last: int, epoch_changed: bool) -> None:
         self.gaps += 1
         self._inbox.put(Gap(first, last, epoch_changed))
 
     def on_tick(self, number: int, tick: Tick) -> None:
-        """Take one frame of a tick."""
+        """Process one frame of a tick."""
         for type, user_id, name, payload, count, senders in tick.entries:
             self._inbox.put_lossy(Danmaku(type, user_id, name, payload, count, senders, tick.at_ms, number), chat=count)
         self.interval_ms = tick.interval_ms
@@ -359,27 +358,27 @@ class JoinedRoom:
             self._inbox.put_lossy(TickAccount(number, tick.at_ms, tick.interval_ms, tick.stage, tick.account))
 
     def on_state(self, state: State) -> None:
-        """Take the newest counters."""
+        """Process the newest counters."""
         self.online, self.interval_ms, self.phase = state.online, state.interval_ms, state.phase
         self._inbox.put_lossy(state, ambient=1)
 
     def on_pulse(self, pulse: RoomPulse) -> None:
-        """Take the room's numbers of a heartbeat."""
+        """Process the room's counters of a PONG."""
         self.online, self.interval_ms = pulse.online, pulse.interval_ms
 
     def on_left(self, left: Left) -> None:
-        """Take the broker's word that we are out. A crashed room is asked for again, by the client."""
-        returns = left.reason is LeaveReason.ROOM_CRASHED and self.membership is _JOINED
+        """Process the broker's LEAVE. The client requests a crashed room again."""
+        rejoins = left.reason is LeaveReason.ROOM_CRASHED and self.membership is _JOINED
         if self.membership is _JOINED:
-            self._inbox.put(RoomLeft(left.reason, left.message, is_final=not returns))
-        self.signal(RoomSignal.NOT_NOW if returns else RoomSignal.LEFT)
+            self._inbox.put(RoomLeft(left.reason, left.message, is_final=not rejoins))
+        self.signal(RoomSignal.DEFERRED if rejoins else RoomSignal.LEFT)
 
     # ---- likes
 
     async def run_likes(self) -> None:
-        """Send the gathered likes, one post a LIKE_INTERVAL_S, until none wait. Started by the client."""
+        """Post the summed likes, once in LIKE_INTERVAL_S, until none are waiting. Started by the client."""
         try:
-            while self.likes.waiting and self.is_live:
+            while self.likes.waiting and self.is_active:
                 with trio.move_on_after(LIKE_INTERVAL_S):
                     await self._likes_flushing.wait()
                 wait_s = await self._send_likes()
@@ -389,19 +388,19 @@ class JoinedRoom:
                     await self._likes_flushing.wait()
         finally:
             self._likes_running = False
-            if self.likes.waiting and (self._likes_flushing.is_set() or not self.is_live):
+            if self.likes.waiting and (self._likes_flushing.is_set() or not self.is_active):
                 self.likes = self.likes._replace(waiting=0, unsent=self.likes.unsent + self.likes.waiting)
             self._likes_idle.unpark_all()
 
     async def _send_likes(self) -> float:
-        """Post one sum and book its fate; returns seconds to wait before the next.
+        """Post one sum and count its result; return the seconds to wait before the next.
 
-        Never twice: the broker keeps no names of likes, and would count them again.
+        Never twice: likes have no idempotency key, so the broker would count them again.
         """
-        while self.membership in (_WANTED, _ASKED):
+        while self.membership in (_WANTED, _REQUESTED):
             await self.changed.park()
         count = min(self.likes.waiting, MAX_LIKES_PER_POST)
-        outcome, result = None, PostResult(None, "")  # what holds if we are cancelled here
+        outcome, result = None, PostResult(None, "")  # the values after a cancellation
         try:
             result = await self._owner.post(self, MessageType.LIKE, LikePayload(count), None, False, POST_TIMEOUT_S)
             outcome = result.outcome
@@ -425,7 +424,7 @@ class JoinedRoom:
         return 0.0
 
     async def flush_likes(self) -> None:
-        """Send what waits now, within FLUSH_TIMEOUT_S; no like is taken afterwards."""
+        """Post the waiting likes within FLUSH_TIMEOUT_S; later likes are refused."""
         self._likes_flushing.set()
         with trio.move_on_after(FLUSH_TIMEOUT_S):
             while self._likes_running:

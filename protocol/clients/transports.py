@@ -1,14 +1,13 @@
-"""Transports: how a client gets a pipe of bytes to a broker, over TCP or WebSocket, plain or TLS.
+"""Transports: byte pipes from a client to a broker, over TCP or WebSocket, plain or TLS.
 
-The rest of the client sees a `BytePipe` and a `PipeLost`. Whatever a peer or a network can do to a transport (an
-HTTP refusal, a reset, a text message, a header that no library expects) comes out as `PipeLost` and as nothing
-else. Its ``code`` is only ever a close code that the peer itself has sent in a WebSocket close frame: what *we*
-think of the peer's bytes is never reported as the peer's word, because the word decides whether to come back.
+The rest of the client uses `BytePipe` and `PipeLost`. Every failure of a peer or a network (an HTTP refusal, a reset, a
+text message, an unexpected header) is a `PipeLost` and nothing else. Its ``code`` is always a close code that the peer
+has sent in a WebSocket close frame, never this side's opinion of the peer's bytes, because the code decides whether the
+client reconnects.
 
-This is the one door to trio-websocket. Three of its habits are handled here: its reader task lets exceptions
-about bad bytes into the nursery it was given (so it gets one of its own), its handshake waits for ever when the
-peer leaves early (`_Guarded` tells), and a failed write throws away what the peer said last (`_Guarded` keeps
-reading).
+Only this module imports trio-websocket, and it works around three properties of it: its reader task raises exceptions
+about bad bytes in the nursery it was given (so it gets one of its own), its handshake never ends when the peer closes
+early, and a failed write discards bytes that the peer has sent before (`_UpgradeStream` mends both).
 """
 
 from __future__ import annotations
@@ -30,24 +29,24 @@ __all__ = ["SUBPROTOCOL", "Address", "BytePipe", "Connector", "PipeLost", "Strea
 SUBPROTOCOL = "roomcast.v1"
 """WebSocket subprotocol of the binary encoding."""
 READ_BYTES = 64 * 1024
-"""One read: the largest frame."""
+"""Size of a read: the largest frame."""
 MAX_MESSAGE_BYTES = 1024 * 1024
-"""Largest WebSocket message taken from a broker; with the library's queue of one, what a pipe may hold."""
+"""Largest WebSocket message accepted from a broker; the library's queue holds one."""
 MAX_UPGRADE_BYTES = 64 * 1024
-"""Bytes of an HTTP answer that are read at most before the upgrade."""
-GOODBYE_S = 1.0
-"""Deadline of a polite close; after it the socket is simply closed."""
+"""Most bytes of an HTTP answer that are read before the upgrade."""
+CLOSE_HANDSHAKE_S = 1.0
+"""Timeout of the closing handshake; after it the socket is closed."""
 
 _NEVER_SENT = frozenset({1005, 1006, 1015})
-"""Codes a library makes up where no close frame, or none with a code, has come (RFC 6455, section 7.4.1)."""
+"""Codes that libraries report without a close frame, or for one without a code (RFC 6455, section 7.4.1)."""
 
 _PORTS = {"roomcast": 7400, "roomcasts": 7400, "ws": 80, "wss": 443}
 
 
 class PipeLost(Exception):
-    """The pipe cannot be made or has ended.
+    """The pipe cannot be opened or has ended.
 
-    ``code``: the close code the peer sent, None if it sent none. ``refused``: the peer answered and said no.
+    ``code``: the close code that the peer sent, None if it sent none. ``refused``: the peer refused the connection.
     """
 
     def __init__(self, code: int | None, reason: str, *, refused: bool = False) -> None:
@@ -58,7 +57,7 @@ class PipeLost(Exception):
 
 
 class Address(NamedTuple):
-    """Where a broker listens; ``path`` is the WebSocket resource."""
+    """Address of a broker; ``path`` is the WebSocket resource."""
 
     scheme: str
     host: str
@@ -67,9 +66,9 @@ class Address(NamedTuple):
 
     @classmethod
     def parse(cls, url: str) -> Address:
-        """Read ``roomcast://host[:port]``, ``roomcasts://`` (TLS), ``ws://host[:port]/path`` or ``wss://``.
+        """Parse ``roomcast://host[:port]``, ``roomcasts://`` (TLS), ``ws://host[:port]/path`` or ``wss://``.
 
-        Raises ValueError that says what is wrong.
+        Raises ValueError with the rule that the text breaks.
         """
         parts = urlsplit(url)
         port = _PORTS.get(parts.scheme)
@@ -83,9 +82,9 @@ class Address(NamedTuple):
         return cls(parts.scheme, parts.hostname, _port_of(parts.port, port), resource)
 
     def at(self, host: str) -> Address:
-        """This address on another host: ``name``, ``name:port`` or ``[v6]:port``; "" is this host.
+        """Return this address on another host: ``name``, ``name:port`` or ``[v6]:port``; "" is this host.
 
-        Raises ValueError for anything else, for example a URL: a broker may move its clients, not their scheme.
+        Raises ValueError for anything else, for example a URL: a broker cannot change the scheme of its clients.
         """
         if not host:
             return self
@@ -104,7 +103,7 @@ class Address(NamedTuple):
 
     @property
     def host_and_port(self) -> str:
-        """As in a Host header."""
+        """Text of a Host header."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -115,20 +114,23 @@ def _port_of(given: int | None, default: int) -> int:
 
 
 class BytePipe(Protocol):
-    """Bytes both ways, in order. One task may send while another receives."""
+    """Ordered bytes in both directions. One task may send while another receives."""
 
     async def send(self, data: bytes) -> None:
-        """Write whole frames. Raises PipeLost. Cancelled halfway, the pipe is of no further use."""
+        """Write whole frames. Raises PipeLost. After a cancelled call the pipe has to be closed."""
 
     async def receive(self) -> bytes:
         """Return the next bytes, at least one. Raises PipeLost; safe to cancel."""
 
     async def aclose(self, code: int | None = None) -> None:
-        """End the pipe: politely within GOODBYE_S with a close ``code``, at once without. Never raises PipeLost."""
+        """Close the pipe: with a close ``code`` by a handshake within CLOSE_HANDSHAKE_S, without one at once.
+
+        Never raises PipeLost.
+        """
 
 
 Connector = Callable[[trio.Nursery, Address], Awaitable[BytePipe]]
-"""Makes a pipe; tasks the pipe needs live in the nursery, which is cancelled when the pipe is done with."""
+"""Async function that opens a pipe; the pipe's tasks run in the nursery, which is cancelled after its end."""
 
 
 class StreamPipe:
@@ -141,20 +143,20 @@ class StreamPipe:
         try:
             await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise PipeLost(None, _why(error, "the connection broke")) from error
+            raise PipeLost(None, _reason_of(error, "the connection broke")) from error
 
     async def receive(self) -> bytes:
         try:
             received = await self._stream.receive_some(READ_BYTES)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise PipeLost(None, _why(error, "the connection broke")) from error
+            raise PipeLost(None, _reason_of(error, "the connection broke")) from error
         if not received:
             raise PipeLost(None, "the peer closed the connection")
         return bytes(received)
 
     async def aclose(self, code: int | None = None) -> None:
         if code is not None:
-            with trio.move_on_after(GOODBYE_S, shield=True):
+            with trio.move_on_after(CLOSE_HANDSHAKE_S, shield=True):
                 try:
                     await self._stream.aclose()
                 except trio.BrokenResourceError:
@@ -166,7 +168,7 @@ class StreamPipe:
 class WebSocketPipe:
     """A pipe over a WebSocket: one binary message is a whole number of frames."""
 
-    def __init__(self, connection: WebSocketConnection, stream: _Guarded) -> None:
+    def __init__(self, connection: WebSocketConnection, stream: _UpgradeStream) -> None:
         self._connection = connection
         self._stream = stream
 
@@ -191,7 +193,7 @@ class WebSocketPipe:
 
     async def aclose(self, code: int | None = None) -> None:
         if code is not None:
-            with trio.move_on_after(GOODBYE_S, shield=True):
+            with trio.move_on_after(CLOSE_HANDSHAKE_S, shield=True):
                 try:
                     await self._connection.aclose(code)
                 except (ConnectionClosed, WebSocketMisuse):
@@ -205,11 +207,11 @@ class WebSocketPipe:
         return PipeLost(int(closed.code), "the WebSocket was closed")
 
 
-class _Guarded(trio.abc.Stream):
-    """The stream under a WebSocket: says when it has ended, bounds the handshake, survives a failed write.
+class _UpgradeStream(trio.abc.Stream):
+    """Stream under a WebSocket that reports its end, bounds the HTTP answer, and reads on after a failed write.
 
-    A peer that has closed still has its last words in our receive buffer; so a write that fails is only noted
-    (``is_broken``) and reading goes on to the end.
+    When the peer has closed, its final bytes are still in the receive buffer; so a failed write only sets
+    ``is_broken``, and reading continues to the end.
     """
 
     def __init__(self, stream: trio.abc.Stream, on_end: Callable[[], None]) -> None:
@@ -253,16 +255,16 @@ class _Guarded(trio.abc.Stream):
 async def run_websocket(
     stream: trio.abc.Stream, address: Address, *, task_status: trio.TaskStatus[WebSocketPipe]
 ) -> None:
-    """Upgrade ``stream`` and keep trio-websocket's reader alive in a nursery of its own.
+    """Upgrade ``stream`` and run trio-websocket's reader in a nursery of its own.
 
-    What the reader raises before the upgrade is a PipeLost; after it, the closed message queue tells `receive`.
+    Before the upgrade an exception of the reader becomes a PipeLost; after it, `receive` finds the queue closed.
     """
     failure: Exception | None = None
     pipe: WebSocketPipe | None = None
     try:
         async with trio.open_nursery() as nursery:
             with trio.CancelScope() as upgrade:
-                guarded = _Guarded(stream, upgrade.cancel)
+                guarded = _UpgradeStream(stream, upgrade.cancel)
                 connection = await wrap_client_stream(
                     nursery,
                     cast("trio.SocketStream", guarded),  # the library takes any stream; its annotation is narrower
@@ -279,21 +281,21 @@ async def run_websocket(
                 nursery.cancel_scope.cancel()
             else:
                 task_status.started(pipe)
-    except* Exception as group:  # whatever the peer's bytes made of the library
+    except* Exception as group:  # anything that the library raises for the peer's bytes
         failure = first_leaf(group)
     if pipe is not None:
         return
     if isinstance(failure, ConnectionRejected):
         raise PipeLost(None, f"the upgrade was refused with HTTP {failure.status_code}", refused=True)
     if failure is not None:
-        raise PipeLost(None, _why(failure, "the upgrade failed"))
+        raise PipeLost(None, _reason_of(failure, "the upgrade failed"))
     raise PipeLost(None, f"the peer ended the upgrade or does not speak {SUBPROTOCOL}", refused=True)
 
 
-def _why(error: BaseException, otherwise: str) -> str:
-    """What to tell the user of an exception of the network: its own words, shortened."""
+def _reason_of(error: BaseException, otherwise: str) -> str:
+    """Return the text of a network exception, shortened."""
     cause: BaseException = error.__cause__ or error
-    if isinstance(cause, BaseExceptionGroup):  # one exception for each address of the host that was tried
+    if isinstance(cause, BaseExceptionGroup):  # one exception per address of the host
         first = first_leaf(cause)
         number = first.errno if isinstance(first, OSError) else None
         return f"no connection: {os.strerror(number) if number else first}"[:200]
@@ -301,7 +303,7 @@ def _why(error: BaseException, otherwise: str) -> str:
 
 
 def connector(ssl_context: ssl.SSLContext | None = None) -> Connector:
-    """The connector of real networks. ``ssl_context``: for TLS addresses; None takes the system's defaults."""
+    """Return the connector of real networks. ``ssl_context``: for TLS addresses; None uses the system's defaults."""
     context = ssl_context
 
     async def connect(nursery: trio.Nursery, address: Address) -> BytePipe:
@@ -309,13 +311,13 @@ def connector(ssl_context: ssl.SSLContext | None = None) -> Connector:
         try:
             tcp = await trio.open_tcp_stream(address.host, address.port)
         except (OSError, ValueError) as error:  # ValueError: a name that cannot be encoded
-            raise PipeLost(None, _why(error, "no connection")) from error
+            raise PipeLost(None, _reason_of(error, "no connection")) from error
         stream: trio.abc.Stream = tcp
         try:
             if address.is_secure:
                 if context is None:
-                    context = ssl.create_default_context()  # reads the system's certificates: once
-                # https_compatible: a peer that ends without TLS's goodbye is a lost link, which is resumed.
+                    context = ssl.create_default_context()  # reads the system's certificates, once
+                # https_compatible: a peer that ends without close_notify is a lost link, which is resumed.
                 secure = trio.SSLStream(tcp, context, server_hostname=address.host, https_compatible=True)
                 stream = secure
                 await secure.do_handshake()
@@ -325,7 +327,7 @@ def connector(ssl_context: ssl.SSLContext | None = None) -> Connector:
             return pipe
         except trio.BrokenResourceError as error:
             await trio.aclose_forcefully(stream)
-            raise PipeLost(None, _why(error, "TLS failed")) from error
+            raise PipeLost(None, _reason_of(error, "TLS failed")) from error
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise

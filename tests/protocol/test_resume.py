@@ -26,7 +26,7 @@ def test_a_header_before_the_beginning_is_the_beginning() -> None:
 @given(offsets, offsets)
 def test_an_event_is_next_exactly_once(position: int, offset: int) -> None:
     read = set(range(position + 1))
-    expected = Arrival.DUPLICATE if offset in read else Arrival.NEXT if offset - 1 in read else Arrival.AFTER_HOLE
+    expected = Arrival.DUPLICATE if offset in read else Arrival.NEXT if offset - 1 in read else Arrival.AFTER_GAP
     assert arrival(position, offset) is expected
 
 

@@ -402,7 +402,7 @@ class Actors:
 
     async def end_room(self, room: JoinedRoom, what: str) -> None:
         """End the room for good: whoever comes then finds a new stream. What has ended already is not ended again."""
-        while room.is_live:
+        while room.is_active:
             result = await room.post(
                 MessageType.ROOM_PHASE, (RoomPhase.ENDED,), client_msg_id=what, retry=True, timeout_s=RETRY_S
             )

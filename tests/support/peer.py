@@ -208,7 +208,7 @@ async def quiet(peer: Peer) -> None:
 
 
 async def join(client: Client, peer: Peer, name: str = "lobby", **changes: Any) -> JoinedRoom:
-    """Join a room, which the peer admits us to."""
+    """Join a room, which the peer admits."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: peer.admit(**changes))
         return await client.join(name)
@@ -226,7 +226,7 @@ class Posting:
         self.result = await room.post_danmaku(text, **options)
         self.done.set()
 
-    async def fate(self) -> PostResult:
+    async def wait_result(self) -> PostResult:
         with trio.fail_after(1000):
             await self.done.wait()
         assert self.result is not None

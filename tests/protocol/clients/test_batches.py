@@ -1,4 +1,4 @@
-"""Must-deliver batches as the platform's client sends them: judged first, in frames, asked until answered."""
+"""Must-deliver batches of a client: checked first, split into frames, each sent until it is answered."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ async def test_a_broker_that_does_not_know_batches_is_not_shown_one(autojump_clo
             await client.batch_state("may")
 
 
-async def test_nobody_waits_for_ever(autojump_clock: Any) -> None:
+async def test_every_request_has_a_timeout(autojump_clock: Any) -> None:
     async with linked(hello=KNOWS) as (client, peer, _), trio.open_nursery() as nursery:
         begun = trio.current_time()
         with pytest.raises(trio.TooSlowError):
@@ -155,7 +155,7 @@ async def test_nobody_waits_for_ever(autojump_clock: Any) -> None:
         assert trio.current_time() == pytest.approx(begun + 7)
         assert client._batches._waiting == {}
         frame, _ = await part(peer)
-        await peer.send(BatchState("may", 1), 0, frame.sequence)  # too late: nobody asks any more
+        await peer.send(BatchState("may", 1), 0, frame.sequence)  # too late: the request has timed out
 
         async def ask() -> None:
             with pytest.raises(ClientClosed):
@@ -164,4 +164,4 @@ async def test_nobody_waits_for_ever(autojump_clock: Any) -> None:
         nursery.start_soon(ask)
         await part(peer)
         await peer.goaway(4410)
-    assert client.strays == 1
+    assert client.unexpected_frames == 1

@@ -28,12 +28,12 @@ async def test_hello_auth_and_join_leave_in_one_write(autojump_clock: Any) -> No
         assert hello.message.agent == "test/1"
         assert hello.message.features == Feature.LZ4 | Feature.LZ4_DICT_1 | Feature.BATCH
         assert auth.message == Auth("secret")
-        asked = await peer.expect(Opcode.JOIN)
-        assert asked.message == Join("lobby", Tier.LOW)
+        join_frame = await peer.expect(Opcode.JOIN)
+        assert join_frame.message == Join("lobby", Tier.LOW)
         assert peer.received == 1, "one write carried all three"
         await peer.send(server_hello())
         await peer.send(Authenticated("u1", "Ann", 99))
-        await peer.send(joined(), 3, asked.sequence)
+        await peer.send(joined(), 3, join_frame.sequence)
 
 
 async def test_the_client_knows_who_it_is_and_says_so(autojump_clock: Any) -> None:
@@ -103,7 +103,7 @@ async def test_bad_options_are_named_before_anything_is_sent(options: dict[str, 
 # ---- the end
 
 
-async def test_leaving_the_block_says_goodbye(autojump_clock: Any) -> None:
+async def test_leaving_the_block_sends_goaway(autojump_clock: Any) -> None:
     network = Network()
     async with client_of(network) as client:
         peer = await network.accept()
@@ -133,7 +133,7 @@ async def test_leaving_the_block_sends_the_last_likes(autojump_clock: Any) -> No
     assert room.likes == (0, 5, 0, 0, 0)
 
 
-async def test_a_cancelled_application_still_says_goodbye(autojump_clock: Any) -> None:
+async def test_a_cancelled_application_still_sends_goaway(autojump_clock: Any) -> None:
     network = Network()
     with trio.CancelScope() as scope:
         async with client_of(network):
@@ -160,7 +160,7 @@ async def test_the_applications_exception_is_not_wrapped(autojump_clock: Any) ->
     assert caught.value is group
 
 
-async def test_a_goodbye_that_nobody_reads_has_a_deadline(autojump_clock: Any) -> None:
+async def test_a_goaway_that_the_peer_does_not_read_has_a_timeout(autojump_clock: Any) -> None:
     network = Network(trio.testing.lockstep_stream_pair)
     start = trio.current_time()
     async with client_of(network):

@@ -27,14 +27,14 @@ class Application:
 
     def __init__(self, *failures: Exception) -> None:
         self.failures = list(failures)
-        self.asked = 0
+        self.calls = 0
 
     async def __call__(self) -> str | None:
         await trio.lowlevel.checkpoint()
         if self.failures:
             raise self.failures.pop(0)
-        self.asked += 1
-        return f"token {self.asked}"
+        self.calls += 1
+        return f"token {self.calls}"
 
 
 async def shown(peer: Peer) -> str | None:
@@ -62,10 +62,10 @@ async def test_a_client_comes_back_with_its_newest_ticket_and_asks_the_applicati
             await peer.goaway(4000)
             peer = await network.accept()
             assert await shown(peer) == f"ticket {number}"
-        assert application.asked == 1
+        assert application.calls == 1
 
 
-async def test_a_refused_ticket_is_forgotten_and_the_application_asked(autojump_clock: Any) -> None:
+async def test_after_a_refused_ticket_the_application_is_called(autojump_clock: Any) -> None:
     network, application = Network(), Application()
     async with client_of(network, token=application) as client:
         events = client.events()
@@ -107,21 +107,21 @@ async def test_a_long_link_renews_its_ticket_at_half_time(autojump_clock: Any) -
         await welcome(peer, "ticket 1", ticket_ms=200_000)
         await client.wait_connected()
         begun = trio.current_time()
-        renewed = 0
-        while renewed < 3:
+        renewals = 0
+        while renewals < 3:
             ping = await peer.expect(Opcode.PING)
             assert isinstance(ping.message, Ping)
             due = trio.current_time() >= begun + 100
             assert ping.message.renew is due
             if due:
-                renewed += 1
+                renewals += 1
                 begun = trio.current_time()
-            ticket = f"renewed {renewed}" if due else ""
+            ticket = f"renewed {renewals}" if due else ""
             await peer.send(Pong(ping.message.client_ms, 0, (), 0, ticket), 0, ping.sequence)
         await trio.testing.wait_all_tasks_blocked()
         await peer.vanish()
         assert await shown(await network.accept()) == "renewed 3"
-        assert application.asked == 1
+        assert application.calls == 1
 
 
 async def test_only_a_client_with_a_call_wants_tickets(autojump_clock: Any) -> None:
@@ -147,7 +147,7 @@ async def test_an_application_that_fails_is_asked_again_like_a_network(autojump_
         assert await shown(await network.accept()) == "token 1"
 
 
-async def test_a_token_that_nobody_has_judged_is_shown_again(autojump_clock: Any) -> None:
+async def test_a_token_without_an_answer_is_sent_again(autojump_clock: Any) -> None:
     network, application = Network(), Application()
     network.plan = [NO_ROUTE, NO_ROUTE]
     async with client_of(network, token=application) as client:
@@ -181,7 +181,7 @@ async def test_a_token_that_no_broker_would_take_is_not_shown(bad: Any, autojump
                 pass
 
 
-async def test_an_application_that_does_not_answer_holds_nobody_for_ever(autojump_clock: Any) -> None:
+async def test_a_call_of_the_application_has_a_timeout(autojump_clock: Any) -> None:
     network = Network()
     async with client_of(network, token=trio.sleep_forever, handshake_timeout_s=3) as client:
         begun = trio.current_time()
@@ -245,30 +245,30 @@ def test_a_no_is_final_only_after_two_tokens_in_a_row(happened: list[str], rng: 
             token = await credentials.next(now)
             is_token = token != "ticket"
             if is_token:
-                assert token == f"token {application.asked}", "the newest one"
+                assert token == f"token {application.calls}", "the newest one"
             if each in ("welcome", "ticket"):
                 refused = 0
-                credentials.welcomed(
+                credentials.accepted(
                     Authenticated("u", "", 0, *(("ticket", 5000) if each == "ticket" else ("", 0))), now
                 )
-                judged = credentials.judge(Ending(Signal.LOST, None, "lost"))
-                assert judged == Ending(Signal.LOST, None, "lost")
+                classified = credentials.classify(Ending(Signal.LOST, None, "lost"))
+                assert classified == Ending(Signal.LOST, None, "lost")
                 continue
             code = {"refused": AUTH_FAILED, "expired": TOKEN_EXPIRED, "lost": 4000}[each]
             ending = Ending(Signal.GOAWAY, code, each)
             refused += each == "refused" and is_token
-            judged = credentials.judge(ending)
+            classified = credentials.classify(ending)
             if each == "lost" or (each == "refused" and is_token and refused >= 2):
-                assert judged == ending
+                assert classified == ending
             else:
-                assert (judged.signal, judged.code) == (Signal.LOST, None)
+                assert (classified.signal, classified.code) == (Signal.LOST, None)
                 assert (await Credentials(None).next(0.0)) is None
 
     trio.run(run)
 
 
-def test_a_token_at_hand_is_judged_as_ever() -> None:
+def test_the_end_of_a_fixed_token_is_not_changed() -> None:
     for token in ("token", None):
         for code in (AUTH_FAILED, TOKEN_EXPIRED, 4000, None):
             ending = Ending(Signal.GOAWAY, code, "x")
-            assert Credentials(token).judge(ending) is ending
+            assert Credentials(token).classify(ending) is ending

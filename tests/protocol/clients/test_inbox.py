@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from protocol.clients import MessagesMissed
-from protocol.clients.inbox import Inbox, weight_of
+from protocol.clients.inbox import Inbox, size_of
 
 
 class InboxMachine(RuleBasedStateMachine):
@@ -69,13 +69,13 @@ class InboxMachine(RuleBasedStateMachine):
         if lossy:
             assert len(self.inbox) <= 6
             assert self.inbox.held_bytes <= 900
-        assert self.inbox.held_bytes == sum(w for _, w, _ in self.inbox._keep) + sum(w for _, w, _, _, _ in lossy)
+        assert self.inbox.held_bytes == sum(w for _, w, _ in self.inbox._reliable) + sum(w for _, w, _, _, _ in lossy)
 
     @invariant()
     def every_danmaku_is_accounted_for(self) -> None:
         waiting = sum(chat for _, _, _, chat, _ in self.inbox._lossy)
-        untold = self.inbox._missed_chat
-        assert self.put_chat == self.taken_chat + waiting + untold + self.missed_chat
+        unreported = self.inbox._missed_chat
+        assert self.put_chat == self.taken_chat + waiting + unreported + self.missed_chat
 
 
 TestInbox = InboxMachine.TestCase
@@ -105,8 +105,8 @@ def test_events_that_must_be_kept_push_out_all_danmaku_and_then_fill_it() -> Non
 
 @given(st.recursive(st.text() | st.integers() | st.none(), lambda inner: st.tuples(inner, inner), max_leaves=8))
 def test_weight_grows_with_every_part(value: Any) -> None:
-    assert weight_of((value,)) > weight_of(value)
-    assert weight_of({"key": value}) > weight_of(value)
+    assert size_of((value,)) > size_of(value)
+    assert size_of({"key": value}) > size_of(value)
 
 
 @pytest.mark.parametrize("size", [(0, 1), (1, 0)])

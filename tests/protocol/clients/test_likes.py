@@ -47,9 +47,9 @@ async def test_limited_likes_wait_and_are_not_lost(autojump_clock: Any) -> None:
         assert isinstance(first.message, Post)
         assert first.message.payload == (1000,)
         await peer.ack(first, Outcome.LIMITED, 5000)
-        told = trio.current_time()
+        limited_at = trio.current_time()
         second = await peer.expect(Opcode.POST)
-        assert trio.current_time() - told >= 5
+        assert trio.current_time() - limited_at >= 5
         await peer.ack(second, Outcome.ACCEPTED, 600)
         third = await peer.expect(Opcode.POST)
         assert isinstance(third.message, Post)

@@ -54,7 +54,7 @@ class Quiet:
         for number in range(200):
             link.send(Join(f"{number:064}"), 0, number + 1)
 
-    def link_welcomed(self, link: Link) -> None:
+    def link_authenticated(self, link: Link) -> None:
         self.is_welcome = True
 
     async def before_frame(self, frame: Frame) -> None:
@@ -68,8 +68,8 @@ class Quiet:
 
 
 def make_link(pipe: RecordingPipe, receiver: Quiet) -> Link:
-    greeting = Hello(None, 0, "test")
-    return Link(pipe, greeting, receiver, rng=random.Random(1), wall_ms=lambda: 0, handshake_timeout_s=5)
+    hello = Hello(None, 0, "test")
+    return Link(pipe, hello, receiver, rng=random.Random(1), wall_ms=lambda: 0, handshake_timeout_s=5)
 
 
 async def run(link: Link, endings: list[Ending]) -> None:

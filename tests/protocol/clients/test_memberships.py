@@ -25,28 +25,28 @@ from protocol.errors import LocalProtocolError
 from protocol.messages import ErrorReply, Join, Leave, Left, Message, Resume, Resumed, opcode_of
 from tests.support.peer import event, joined, tick
 
-LIVE = (Membership.WANTED, Membership.ASKED, Membership.JOINED)
+LIVE = (Membership.WANTED, Membership.REQUESTED, Membership.JOINED)
 
 
 def test_every_membership_can_end_and_gone_is_for_good() -> None:
     for membership in Membership:
-        assert MEMBERSHIPS[membership, RoomSignal.CLOSE] is Membership.GONE
-    assert {after for (before, _), after in MEMBERSHIPS.items() if before is Membership.GONE} == {Membership.GONE}
+        assert MEMBERSHIPS[membership, RoomSignal.CLOSE] is Membership.ENDED
+    assert {after for (before, _), after in MEMBERSHIPS.items() if before is Membership.ENDED} == {Membership.ENDED}
 
 
 def test_a_lost_link_keeps_what_is_wanted_and_ends_what_is_not() -> None:
     for membership in Membership:
-        if membership is Membership.GONE:
+        if membership is Membership.ENDED:
             continue
         after = MEMBERSHIPS[membership, RoomSignal.LINK_LOST]
-        assert after is (Membership.WANTED if membership in LIVE else Membership.GONE)
+        assert after is (Membership.WANTED if membership in LIVE else Membership.ENDED)
 
 
 def test_what_the_application_gives_up_never_becomes_joined() -> None:
-    reached = {Membership.UNWANTED, Membership.LEAVING}
+    reached = {Membership.CANCELLED, Membership.LEAVING}
     for _ in Membership:
         reached |= {after for (before, _), after in MEMBERSHIPS.items() if before in reached}
-    assert reached == {Membership.UNWANTED, Membership.LEAVING, Membership.GONE}
+    assert reached == {Membership.CANCELLED, Membership.LEAVING, Membership.ENDED}
 
 
 def test_a_signal_that_makes_no_sense_is_refused_and_changes_nothing() -> None:
@@ -139,7 +139,7 @@ class RoomsMachine(RuleBasedStateMachine):
     @rule()
     def lose(self) -> None:
         self.wire = None
-        self.rooms.link_over()
+        self.rooms.link_closed()
 
     @precondition(lambda self: self.later)
     @rule()
@@ -199,9 +199,9 @@ class RoomsMachine(RuleBasedStateMachine):
     # ---- what must hold
 
     @invariant()
-    def names_and_numbers_belong_to_rooms_that_are_not_gone(self) -> None:
+    def names_and_numbers_belong_to_rooms_that_have_not_ended(self) -> None:
         for room in [*self.rooms, *self.rooms._by_number.values()]:
-            assert room.membership is not Membership.GONE
+            assert room.membership is not Membership.ENDED
             assert self.rooms.by_name[room.name] is room
         for room in self.known:
             if room.membership is Membership.JOINED:
@@ -210,19 +210,19 @@ class RoomsMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_is_asked_of_no_link(self) -> None:
         if self.wire is None:
-            assert not self.rooms._asked
+            assert not self.rooms._pending
             assert all(room.membership is Membership.WANTED for room in self.rooms)
 
     @invariant()
-    def whoever_waits_for_an_answer_has_asked(self) -> None:
-        waiting = {asked.room for asked in self.rooms._asked.values()}
-        for asked in self.rooms._asked.values():
-            assert asked.room.membership is not Membership.GONE or asked.opcode is not Opcode.LEAVE
+    def every_open_request_has_a_room(self) -> None:
+        waiting = {pending.room for pending in self.rooms._pending.values()}
+        for pending in self.rooms._pending.values():
+            assert pending.room.membership is not Membership.ENDED or pending.opcode is not Opcode.LEAVE
         for room in self.rooms:
-            if room.membership in (Membership.ASKED, Membership.UNWANTED, Membership.LEAVING):
+            if room.membership in (Membership.REQUESTED, Membership.CANCELLED, Membership.LEAVING):
                 assert room in waiting
             if room.membership is Membership.WANTED and self.wire is not None:
-                assert any(room in args for _, args in self.later), "it will be asked for again"
+                assert any(room in args for _, args in self.later), "it will be requested again"
 
     @invariant()
     def events_come_once_and_in_order_and_no_hole_is_silent(self) -> None:
@@ -274,9 +274,9 @@ def test_long_runs_find_what_short_ones_do_not() -> None:
         rng, machine = random.Random(seed), RoomsMachine()
         for _ in range(100):
             take_a_step(machine, rng)
-            machine.names_and_numbers_belong_to_rooms_that_are_not_gone()
+            machine.names_and_numbers_belong_to_rooms_that_have_not_ended()
             machine.nothing_is_asked_of_no_link()
-            machine.whoever_waits_for_an_answer_has_asked()
+            machine.every_open_request_has_a_room()
             machine.events_come_once_and_in_order_and_no_hole_is_silent()
 
 
@@ -293,5 +293,5 @@ def test_opcodes_of_requests_are_kept_apart() -> None:
     _, number, sequence = wire.sent.pop()
     assert number == 3
     assert rooms.on_error(sequence, ErrorReply(302, "odd"))
-    assert room.membership is Membership.GONE
+    assert room.membership is Membership.ENDED
     assert room.end_error is None

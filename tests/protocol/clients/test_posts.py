@@ -1,4 +1,4 @@
-"""Posts of a client against a scripted broker: each has one fate, within its deadline."""
+"""Posts of a client against a scripted broker: each has one result, within its timeout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from protocol.errors import LocalProtocolError
 from protocol.messages import Ack, AckResult, ErrorReply, Left, Post, Resumed
 from tests.support.peer import Posting, join, joined, linked, quiet, take_until
 
-FATES = [
+RESULTS = [
     (Outcome.ACCEPTED, 0, {}),
     (Outcome.MERGED, 0, {}),
     (Outcome.SAMPLED_OUT, 0, {}),
@@ -25,7 +25,7 @@ FATES = [
 ]
 
 
-@pytest.mark.parametrize(("outcome", "detail", "fields"), FATES)
+@pytest.mark.parametrize(("outcome", "detail", "fields"), RESULTS)
 async def test_every_outcome_is_reported(
     outcome: Outcome, detail: int, fields: dict[str, int], autojump_clock: Any
 ) -> None:
@@ -36,7 +36,7 @@ async def test_every_outcome_is_reported(
         assert post.room == 3
         assert post.message == Post(1, "m1", ("好看", (0, 0xFF0000, 1)))
         await peer.ack(post, outcome, detail)
-        assert await posting.fate() == PostResult(outcome, "m1", **fields)  # type: ignore[arg-type]
+        assert await posting.wait_result() == PostResult(outcome, "m1", **fields)  # type: ignore[arg-type]
 
 
 async def test_an_accepted_event_reports_its_offset(autojump_clock: Any) -> None:
@@ -64,7 +64,7 @@ async def test_acks_find_their_posts_in_any_order(autojump_clock: Any) -> None:
         results = [AckResult(f.sequence, Outcome.LIMITED, d) for f, d in zip(frames, details, strict=True)]
         await peer.send(Ack(tuple(results[3:])), 3)
         await peer.send(Ack(tuple(reversed(results[:3]))), 3)
-        assert [(await posting.fate()).retry_after_ms for posting in postings] == details
+        assert [(await posting.wait_result()).retry_after_ms for posting in postings] == details
 
 
 async def test_an_error_answers_a_post_too(autojump_clock: Any) -> None:
@@ -74,12 +74,12 @@ async def test_an_error_answers_a_post_too(autojump_clock: Any) -> None:
             posting = Posting(nursery, room)
             post = await peer.expect(Opcode.POST)
             await peer.send(ErrorReply(code, "no", "payload.text", 90), 3, post.sequence)
-            result = await posting.fate()
+            result = await posting.wait_result()
             assert (result.outcome, result.error_code, result.field) == (outcome, code, "payload.text")
             assert (result.message, result.retry_after_ms) == ("no", 90)
 
 
-async def test_an_error_that_nobody_waits_for_is_an_event(autojump_clock: Any) -> None:
+async def test_an_error_without_a_request_is_an_event(autojump_clock: Any) -> None:
     async with linked() as (client, peer, _):
         await peer.send(ErrorReply(999, "future"), 0, 4242)
         assert await take_until(client.events(), Fault) == Fault(999, "future", "", 0)
@@ -107,15 +107,15 @@ async def test_a_post_that_is_never_answered_ends_with_its_deadline(autojump_clo
         room = await join(client, peer)
         posting = Posting(nursery, room, timeout_s=4)
         post = await peer.expect(Opcode.POST)
-        result = await posting.fate()
+        result = await posting.wait_result()
         assert result.is_lost
         assert result.sent
         await peer.ack(post, Outcome.ACCEPTED)
         await trio.testing.wait_all_tasks_blocked()
-        assert client.strays == 1
+        assert client.unexpected_frames == 1
 
 
-async def test_a_post_that_met_a_crashed_room_is_posted_again_when_we_are_back(autojump_clock: Any) -> None:
+async def test_a_post_to_a_crashed_room_is_posted_again_after_the_rejoin(autojump_clock: Any) -> None:
     async with linked() as (client, peer, _), trio.open_nursery() as nursery:
         room = await join(client, peer)
         posting = Posting(nursery, room, retry=True)
@@ -128,7 +128,7 @@ async def test_a_post_that_met_a_crashed_room_is_posted_again_when_we_are_back(a
         again = await peer.expect(Opcode.POST)
         assert again.message == post.message
         await peer.ack(again, Outcome.ACCEPTED)
-        assert (await posting.fate()).outcome is Outcome.ACCEPTED
+        assert (await posting.wait_result()).outcome is Outcome.ACCEPTED
 
 
 async def test_message_ids_differ(autojump_clock: Any) -> None:

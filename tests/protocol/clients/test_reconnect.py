@@ -28,7 +28,7 @@ STATES = list(ReconnectState)
 SIGNALS = [signal for signal in Signal if signal is not Signal.TERMINAL]
 ENDINGS = (Signal.LOST, Signal.REFUSED, Signal.GOAWAY)
 CODES = [None, *range(1000, 5000)]
-UP = (Signal.START, Signal.CONNECTED, Signal.WELCOMED)
+UP = (Signal.START, Signal.CONNECTED, Signal.AUTHENTICATED)
 
 
 def machine(state: ReconnectState = ReconnectState.IDLE, seed: int = 1) -> Reconnect:
@@ -45,7 +45,7 @@ def opened(now: float = 0.0, seed: int = 1) -> Reconnect:
 
 
 def reopen(made: Reconnect, now: float) -> None:
-    for signal in (Signal.TIMER, Signal.CONNECTED, Signal.WELCOMED):
+    for signal in (Signal.TIMER, Signal.CONNECTED, Signal.AUTHENTICATED):
         made.handle(signal, now)
 
 

@@ -93,7 +93,7 @@ async def test_a_silent_broker_is_cut(autojump_clock: Any) -> None:
         start = trio.current_time()
         lost = await take_until(client.events(), Disconnected)
         assert trio.current_time() - start == pytest.approx(25)
-        assert "silent" in lost.reason
+        assert "no byte from the peer for" in lost.reason
         pings = [frame for frame in await peer.rest() if frame.opcode is Opcode.PING]
         assert len(pings) >= 2
 
@@ -183,12 +183,12 @@ async def test_nonsense_from_the_broker_loses_the_link_and_nothing_else(
             await client.wait_connected()
         await peer.send_bytes(nonsense)
         lost = await take_until(client.events(), Disconnected)
-        assert lost.code is None, "our own judgement is not the peer's word: it would be terminal"
+        assert lost.code is None, "a code that this side chose would be taken for the peer's, and be terminal"
         assert lost.retry_in_s is not None
         assert lost.retry_in_s >= 0.5
         last = (await peer.rest())[-1].message
         assert isinstance(last, GoAway)
-        assert 4400 <= last.code < 4500, "the peer is told what it did"
+        assert 4400 <= last.code < 4500, "the peer gets the code of its violation"
         await back(network)
         await client.wait_connected()
 
@@ -199,7 +199,7 @@ async def test_the_terminal_word_of_a_broker_is_heard_though_writing_fails_first
         peer = await network.accept()
         await peer.welcome(server_hello(heartbeat_ms=2000, cut_ms=60_000))
         room = await join(client, peer)
-        # The broker stops taking bytes, and its last word arrives only after our next write has failed.
+        # The broker closes; its GOAWAY is read only after the client's next write has failed.
         peer.stream.receive_stream.close()  # type: ignore[attr-defined]
         await trio.sleep(2.5)
         await peer.send(GoAway(4410, "kicked"))
@@ -291,7 +291,7 @@ async def test_it_resumes_from_the_last_event_and_drops_what_comes_twice(autojum
         assert room.number == 8
 
 
-async def test_events_that_nobody_has_read_yet_do_not_come_twice(autojump_clock: Any) -> None:
+async def test_unread_events_do_not_come_twice(autojump_clock: Any) -> None:
     async with linked() as (client, peer, network):
         room = await join(client, peer)
         for offset in (1, 2, 3):
@@ -481,10 +481,10 @@ async def test_a_post_under_way_when_the_link_is_lost_has_no_known_outcome(autoj
         await peer.expect(Opcode.POST)
         start = trio.current_time()
         await peer.vanish()
-        assert await posting.fate() == PostResult(None, "m1", sent=True)
+        assert await posting.wait_result() == PostResult(None, "m1", sent=True)
         assert trio.current_time() == start
         idle = Posting(nursery, room, client_msg_id="m2")
-        assert await idle.fate() == PostResult(None, "m2", sent=False)
+        assert await idle.wait_result() == PostResult(None, "m2", sent=False)
 
 
 async def test_a_post_with_retry_is_sent_again_under_the_same_id(autojump_clock: Any) -> None:
@@ -499,7 +499,7 @@ async def test_a_post_with_retry_is_sent_again_under_the_same_id(autojump_clock:
         assert second.message == first.message
         assert second.room == 9
         await peer.ack(second, Outcome.MERGED)
-        assert (await posting.fate()).outcome is Outcome.MERGED
+        assert (await posting.wait_result()).outcome is Outcome.MERGED
 
 
 async def test_a_post_with_retry_still_has_its_deadline(autojump_clock: Any) -> None:
@@ -509,7 +509,7 @@ async def test_a_post_with_retry_still_has_its_deadline(autojump_clock: Any) -> 
         await peer.vanish()
         await take_until(client.events(), Disconnected)
         start = trio.current_time()
-        result = await Posting(nursery, room, retry=True, timeout_s=12).fate()
+        result = await Posting(nursery, room, retry=True, timeout_s=12).wait_result()
         assert (result.is_lost, result.sent) == (True, False)
         assert trio.current_time() - start == pytest.approx(12)
 
@@ -520,7 +520,7 @@ async def test_a_post_under_way_when_the_client_is_barred_has_no_known_outcome(a
         posting = Posting(nursery, room, retry=True)
         await peer.expect(Opcode.POST)
         await peer.goaway(4410)
-        assert (await posting.fate()).is_lost
+        assert (await posting.wait_result()).is_lost
 
 
 async def test_a_new_token_is_shown_on_the_next_link(autojump_clock: Any) -> None:

@@ -1,4 +1,4 @@
-"""Rooms of a client against a scripted broker: in, out, refused, put out, and what one hears there."""
+"""Rooms of a client against a scripted broker: joined, left, refused, removed, and their events."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def _append(rooms: list[JoinedRoom], client: Client, name: str) -> None:
     rooms.append(await client.join(name))
 
 
-async def test_a_refused_join_raises_the_brokers_words(autojump_clock: Any) -> None:
+async def test_a_refused_join_raises_the_error_of_the_broker(autojump_clock: Any) -> None:
     async with linked() as (client, peer, _):
         async with trio.open_nursery() as nursery:
 
@@ -73,8 +73,8 @@ async def test_join_has_a_deadline_and_leaves_nothing_behind(autojump_clock: Any
     async with linked() as (client, peer, _):
         with pytest.raises(trio.TooSlowError):
             await client.join("lobby", timeout_s=5)
-        asked = await peer.expect(Opcode.JOIN)
-        await peer.send(joined(), 3, asked.sequence)
+        frame = await peer.expect(Opcode.JOIN)
+        await peer.send(joined(), 3, frame.sequence)
         left = await peer.expect(Opcode.LEAVE)
         assert left.room == 3, "an answer that comes late is followed by LEAVE"
         await peer.send(Left(LeaveReason.REQUESTED), 3)
@@ -117,7 +117,7 @@ async def test_leave_does_not_wait_for_ever(autojump_clock: Any) -> None:
         start = trio.current_time()
         await room.leave()
         assert trio.current_time() - start < 10
-        assert room.membership is Membership.GONE
+        assert room.membership is Membership.ENDED
 
 
 async def test_a_room_that_was_left_can_be_joined_again_at_once(autojump_clock: Any) -> None:
@@ -142,9 +142,9 @@ async def test_a_room_that_ends_leaves_the_posts_of_others_alone(autojump_clock:
         first, second = Posting(nursery, one), Posting(nursery, two)
         posts = {frame.room: frame for frame in [await peer.expect(Opcode.POST) for _ in range(2)]}
         await peer.send(Left(LeaveReason.ROOM_ENDED), 1)
-        assert (await first.fate()).is_lost
+        assert (await first.wait_result()).is_lost
         await peer.ack(posts[2], Outcome.ACCEPTED)
-        assert (await second.fate()).outcome is Outcome.ACCEPTED
+        assert (await second.wait_result()).outcome is Outcome.ACCEPTED
 
 
 async def test_being_kicked_is_an_event_and_the_end(autojump_clock: Any) -> None:
@@ -157,7 +157,7 @@ async def test_being_kicked_is_an_event_and_the_end(autojump_clock: Any) -> None
         assert (result.outcome, result.error, result.sent) == (Outcome.REJECTED, "NOT_JOINED", False)
 
 
-async def test_a_crashed_room_is_asked_for_again(autojump_clock: Any) -> None:
+async def test_a_crashed_room_is_requested_again(autojump_clock: Any) -> None:
     async with linked() as (client, peer, _):
         room = await join(client, peer, epoch=7, offset=5)
         start = trio.current_time()
@@ -226,7 +226,7 @@ async def test_compressed_ticks_are_read(codec: Codec, autojump_clock: Any) -> N
         assert [(await take(room, Danmaku)).text for _ in texts] == texts
 
 
-async def test_frames_for_rooms_we_are_not_in_are_counted(autojump_clock: Any) -> None:
+async def test_frames_for_rooms_that_are_not_joined_are_counted(autojump_clock: Any) -> None:
     async with linked() as (client, peer, _):
         room = await join(client, peer)
         await peer.send(event(), 99, 1, Lane.COMMERCE)
@@ -234,20 +234,20 @@ async def test_frames_for_rooms_we_are_not_in_are_counted(autojump_clock: Any) -
         await peer.send(Ack((AckResult(12345, Outcome.ACCEPTED),)), 3)
         await peer.send(event(), 3, 1, Lane.COMMERCE)
         await take(room, StreamEvent)
-        assert client.strays == 3
+        assert client.unexpected_frames == 3
 
 
-async def test_a_room_nobody_asked_for_is_left(autojump_clock: Any) -> None:
+async def test_a_room_that_was_not_requested_is_left(autojump_clock: Any) -> None:
     async with linked() as (client, peer, _):
         await peer.send(joined("surprise"), 8)
         assert (await peer.expect(Opcode.LEAVE)).room == 8
-        assert client.strays == 1
+        assert client.unexpected_frames == 1
 
 
-async def test_rooms_refused_because_of_their_rate_are_asked_for_one_after_another(autojump_clock: Any) -> None:
+async def test_rooms_refused_because_of_their_rate_are_requested_one_after_another(autojump_clock: Any) -> None:
     async with linked() as (client, peer, _):
         rooms: list[JoinedRoom] = []
-        asked_at: list[float] = []
+        requested_at: list[float] = []
         async with trio.open_nursery() as nursery:
             for number in range(6):
                 nursery.start_soon(_append, rooms, client, f"room-{number}")
@@ -257,8 +257,8 @@ async def test_rooms_refused_because_of_their_rate_are_asked_for_one_after_anoth
             start = trio.current_time()
             for number in range(6):
                 frame = await peer.expect(Opcode.JOIN)
-                asked_at.append(trio.current_time() - start)
+                requested_at.append(trio.current_time() - start)
                 assert isinstance(frame.message, Join)
                 await peer.send(joined(frame.message.room_name), number + 1, frame.sequence)
-        assert asked_at == pytest.approx([1, 2, 3, 4, 5, 6])
+        assert requested_at == pytest.approx([1, 2, 3, 4, 5, 6])
         assert len(rooms) == 6

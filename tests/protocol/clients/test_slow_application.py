@@ -110,7 +110,7 @@ async def test_a_room_that_is_not_read_can_still_be_left_and_posted_to(autojump_
         posting = Posting(nursery, room, timeout_s=5)
         post = await peer.expect(Opcode.POST)
         await peer.ack(post, Outcome.ACCEPTED)
-        assert (await posting.fate()).is_lost, "its answer stands behind events nobody reads"
+        assert (await posting.wait_result()).is_lost, "its answer is behind unread events"
         start = trio.current_time()
         nursery.start_soon(room.leave)
         left = await peer.expect(Opcode.LEAVE)
@@ -151,7 +151,9 @@ async def test_leaving_the_block_does_not_wait_for_the_reader(autojump_clock: An
     assert [frame.opcode for frame in await peer.rest()] == [Opcode.GOAWAY]
 
 
-async def test_direct_messages_hold_the_link_back_once_somebody_reads_them(autojump_clock: Any) -> None:
+async def test_direct_messages_stop_the_reading_of_the_link_once_the_application_reads_them(
+    autojump_clock: Any,
+) -> None:
     async with linked(inbox_items=ITEMS) as (client, peer, _):
         events = client.events()
         for direct_id in range(1, 31):
@@ -161,7 +163,7 @@ async def test_direct_messages_hold_the_link_back_once_somebody_reads_them(autoj
         assert [(await take_until(events, Direct)).direct_id for _ in range(30)] == list(range(1, 31))
 
 
-async def test_link_changes_that_nobody_reads_are_bounded(autojump_clock: Any) -> None:
+async def test_unread_changes_of_the_link_are_bounded(autojump_clock: Any) -> None:
     async with linked(inbox_items=ITEMS) as (client, peer, network):
         for _ in range(20):
             await peer.vanish()
@@ -208,7 +210,7 @@ async def test_a_peer_that_takes_no_bytes_is_cut_and_posts_end(autojump_clock: A
         posting = Posting(nursery, room)
         lost = await take_until(client.events(), Disconnected)
         assert "25 s" in lost.reason
-        assert (await posting.fate()).is_lost
+        assert (await posting.wait_result()).is_lost
 
 
 async def test_posts_wait_for_a_full_outbox(autojump_clock: Any) -> None:

@@ -87,7 +87,7 @@ class TinyBroker:
     def __init__(self) -> None:
         self.connection = Connection(Side.SERVER)
         self.offset = 0
-        self.goodbye: Any = None
+        self.goaway: Any = None
         self.ended = trio.Event()
 
     def answer(self, received: bytes) -> bytes:
@@ -114,7 +114,7 @@ class TinyBroker:
                 send(event(text), 3, self.offset, Lane.CONTROL),
             ]
         if frame.opcode is Opcode.GOAWAY:
-            self.goodbye = frame.message
+            self.goaway = frame.message
             self.ended.set()
         return []
 
@@ -186,7 +186,7 @@ async def test_tcp() -> None:
             assert (await talk(client)).offset == 1
         with trio.fail_after(5):
             await broker.ended.wait()
-    assert broker.goodbye.code == CloseCode.CLIENT_DONE
+    assert broker.goaway.code == CloseCode.CLIENT_DONE
 
 
 async def test_websocket() -> None:
@@ -196,7 +196,7 @@ async def test_websocket() -> None:
             assert (await talk(client)).outcome is Outcome.ACCEPTED
         with trio.fail_after(5):
             await broker.ended.wait()
-    assert broker.goodbye.code == CloseCode.CLIENT_DONE
+    assert broker.goaway.code == CloseCode.CLIENT_DONE
 
 
 @pytest.fixture(scope="module")
@@ -313,7 +313,7 @@ async def test_a_websocket_server_that_says_anything_else_loses_the_attempt(answ
     assert lost.retry_in_s is not None
 
 
-async def test_nobody_listens() -> None:
+async def test_a_port_without_a_listener() -> None:
     async with listening(lambda stream: pump(TinyBroker(), stream)) as port:
         pass
     lost = await first_loss(f"roomcast://127.0.0.1:{port}")
@@ -417,7 +417,7 @@ async def test_pings_of_the_websocket_layer_are_answered() -> None:
 
 
 async def test_the_final_bytes_of_a_peer_are_read_though_writing_fails() -> None:
-    """A WebSocket whose peer has closed: our write fails, the close code still arrives."""
+    """A WebSocket whose peer has closed: the write fails, the close code still arrives."""
     got_welcome, may_write = trio.Event(), trio.Event()
 
     async def handle(stream: trio.SocketStream) -> None:
