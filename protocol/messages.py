@@ -190,7 +190,7 @@ class ClientHello(NamedTuple):
 
 
 class Auth(NamedTuple):
-    """Authentication with a token; nil asks for guest access."""
+    """Authentication with a token; nil, or ``guest:`` and a random key that the client keeps, asks for guest access."""
 
     token: str | None
 

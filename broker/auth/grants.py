@@ -14,6 +14,7 @@ never widens what the role may do.
 
 from __future__ import annotations
 
+import hmac
 import random
 import re
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from protocol.text import is_displayable
 
 __all__ = [
     "DEV_PREFIX",
+    "GUEST_PREFIX",
     "MAX_ROOMS_PER_TOKEN",
     "AuthError",
     "Grant",
@@ -36,12 +38,14 @@ __all__ = [
     "guest_grant",
     "parse_role",
     "parse_room_pattern",
+    "returning_guest_grant",
     "seconds_claim",
 ]
 
 MAX_ROOMS_PER_TOKEN = 64
 MAX_ALLOW = 32
 DEV_PREFIX = "dev:"
+GUEST_PREFIX = "guest:"
 
 _MAX_SHARED_ROOMS = 1024
 """Room lists kept for sharing; tokens of one room are mostly alike. When full, the table starts anew."""
@@ -52,6 +56,8 @@ _ROLES = {role.name.lower(): role for role in Role}
 _is_room_pattern = re.compile(ROOM_PATTERN).fullmatch
 """``\\w`` matches what `str.isalnum` accepts, and ``_``."""
 _TYPE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_is_guest_key = re.compile(r"[A-Za-z0-9_-]{22,64}").fullmatch
+"""At least 128 random bits in base64 for URLs."""
 _GUEST_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 _new = tuple.__new__
 
@@ -210,4 +216,18 @@ def guest_grant(rng: random.Random, rooms: tuple[RoomGrant, ...]) -> Grant:
     """Return the grant of a new guest in ``rooms``. 32**8 names: two equal ones among 100,000 guests have a chance of
     0.5 %."""
     name = "guest-" + "".join(rng.choices(_GUEST_ALPHABET, k=8))
+    return Grant(name, name, Role.GUEST, rooms)
+
+
+def returning_guest_grant(token: str, secret: bytes, rooms: tuple[RoomGrant, ...]) -> Grant:
+    """Return the grant of the guest that keeps a key of its own, ``guest:KEY``, in ``rooms``.
+
+    The same key and ``secret`` give the same id. The id does not give the key away, so whoever reads the id cannot
+    take the guest's place. AuthError for a key that is not 22 to 64 letters, digits, ``-`` and ``_``.
+    """
+    key = token.removeprefix(GUEST_PREFIX)
+    if _is_guest_key(key) is None:
+        raise AuthError("guest key is not 22 to 64 letters, digits, - and _")
+    digest = hmac.digest(secret, b"guest\0" + key.encode(), "sha256")
+    name = "guest-" + "".join(_GUEST_ALPHABET[byte & 31] for byte in digest[:12])
     return Grant(name, name, Role.GUEST, rooms)

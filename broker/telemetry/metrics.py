@@ -151,7 +151,7 @@ METRICS: tuple[Metric, ...] = (
              f"{_AUTH}:from_cache"),
     _counter("tickets_used", "Log-ins with the broker's own reconnect ticket.", "context.auth.from_tickets",
              f"{_AUTH}:from_tickets"),
-    _counter("guests", "Log-ins without a token.", "context.auth.guests", f"{_AUTH}:guests"),
+    _counter("guests", "Log-ins as a guest.", "context.auth.guests", f"{_AUTH}:guests"),
     _counter("tokens_refused", "Log-ins refused.", "context.auth.refused", f"{_AUTH}:refused"),
     _gauge("users", "Users with an open session.", "users.__len__"),
     # Sessions.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable
 from math import inf
 from typing import Any
@@ -367,6 +368,38 @@ def test_guests_enter_only_where_they_are_admitted() -> None:
     assert auth.verify(None).user_id != guest.user_id
     with pytest.raises(AuthError):
         auth.verify("")
+
+
+def test_a_guest_that_keeps_its_key_keeps_its_id() -> None:
+    auth = authenticator(guest_access=("lobby",))
+    other_secret = Authenticator(AuthConfig(secret="f" * 32, guest_access=("lobby",)), Clock())
+    token = "guest:" + "aB3_-" * 5
+    guest = auth.verify(token)
+    assert re.fullmatch("guest-[a-z2-9]{12}", guest.user_id)
+    assert guest == auth.verify(token) == authenticator(guest_access=("lobby",)).verify(token)
+    assert (guest.role, guest.name, guest.rooms) == (Role.GUEST, guest.user_id, (RoomGrant("lobby", Role.GUEST),))
+    assert auth.seconds_left(guest) == inf
+    assert auth.guests == 2
+    assert guest.user_id not in {auth.verify(token + "x").user_id, other_secret.verify(token).user_id}
+    assert auth.ticket(guest) == ("", 0)
+    assert auth.knows(token)
+
+
+@pytest.mark.parametrize(
+    "key", ["", "short", "a" * 21, "a" * 65, "a" * 30 + "é", "a" * 30 + "\n", "\ud800" * 30, "a b" * 9]
+)
+def test_a_guest_key_that_could_be_guessed_or_logged_badly_is_refused(key: str) -> None:
+    auth = authenticator(guest_access=("*",))
+    with pytest.raises(AuthError) as refused:
+        auth.verify(f"guest:{key}")
+    assert refused.value.detail == "guest key is not 22 to 64 letters, digits, - and _"
+    assert auth.guests == 0
+
+
+def test_a_key_of_a_guest_opens_nothing_where_guests_are_not_admitted() -> None:
+    with pytest.raises(AuthError) as refused:
+        authenticator().verify("guest:" + "a" * 22)
+    assert "guests are not admitted" in refused.value.detail
 
 
 def test_development_mode_believes_names() -> None:

@@ -3,19 +3,23 @@
 Counters first, a list never: pushing members to members costs viewers squared. A *user* may have many connections
 (tabs, devices); joins and leaves are the user's, from the first connection to the last.
 
-- ``online`` connections now, ``peak`` the most there ever were, ``users`` different users now.
-- ``uniques`` different users ever: exact up to ``exact_uniques`` (100,000), beyond that a HyperLogLog estimate with
-  0.81 % standard error. It never falls.
+- ``online`` connections now, ``peak`` the most there ever were.
+- ``users`` different logged-in users now; guests are not users. An id counts as logged in from its first connection
+  whose role is above GUEST until its last connection leaves.
+- ``uniques`` different ids ever, guests' ids included: exact up to ``exact_uniques`` (100,000), beyond that a
+  HyperLogLog estimate with 0.81 % standard error. It never falls.
 - Join notices ("Ann came in"): at most 5 named ones a second, the rest as "+n". Higher roles are named first, guests
-  only counted. Who comes back within 2 s of leaving (a reload, a lost link) makes no notice.
+  only counted. A user who returns within 60 s of leaving (a reload, a lost link) causes no notice, so no user causes
+  more than one a minute.
 
-Memory: one dict entry from user id to number of connections, no object per user: about 55 bytes besides the id itself,
-which the session holds anyway. While uniques are exact, users who left stay in the same dict with 0 connections, so
-remembering them costs a present user nothing. The sketch is filled two users at a time during the second
-half of the exact range: no call ever has to hash all users at once.
+Memory: one dict entry from user id to a small integer, no object per user: about 55 bytes besides the id itself,
+which the session holds anyway. The integer is twice the number of connections, plus 1 if the user is logged in. While
+uniques are exact, users who left stay in the same dict with 0, so remembering them costs a present user nothing. The
+sketch is filled two users at a time during the second half of the exact range: no call ever has to hash all users at
+once.
 
 Bounds: the dict by the room's connections plus ``exact_uniques``; users who left lately by ``max_left`` (a full
-table forgets the earliest: a notice too many, and those are sampled anyway); named joins by 5.
+table forgets the earliest, which costs a surplus notice, and notices are sampled anyway); named joins by 5.
 """
 
 from __future__ import annotations
@@ -32,8 +36,8 @@ from ..structures.recent_keys import RecentKeys
 __all__ = ["DEBOUNCE_S", "EXACT_UNIQUES", "NAMED_JOINS_PER_S", "Presence", "PresenceCounts"]
 
 NAMED_JOINS_PER_S = 5
-DEBOUNCE_S = 2.0
-"""As Agora's presence debounces."""
+DEBOUNCE_S = 60.0
+"""A viewer who changes between Wi-Fi and mobile data, or reloads, returns within seconds, and often several times."""
 EXACT_UNIQUES = 100_000
 
 _NOTICE_INTERVAL_S = 1.0
@@ -64,7 +68,7 @@ class Presence:
         self.online = 0
         """Connections now."""
         self.users = 0
-        """Different users now."""
+        """Different logged-in users now."""
         self.peak = 0
         """Most connections at once so far."""
         self._connections: dict[str, int] = {}
@@ -81,7 +85,7 @@ class Presence:
 
     @property
     def uniques(self) -> int:
-        """Different users so far; some microseconds once it is an estimate."""
+        """Different users and guests so far; some microseconds once it is an estimate."""
         if self._uniques_exact or self._sketch is None:
             return len(self._connections)
         return max(self._exact + 1, self._sketch.estimate())
@@ -100,10 +104,13 @@ class Presence:
         if self.online > self.peak:
             self.peak = self.online
         known = self._connections.get(user_id)
-        self._connections[user_id] = (known or 0) + 1
+        marks = (known or 0) + 2
+        if role is not _GUEST and not marks & 1:
+            marks += 1
+            self.users += 1
+        self._connections[user_id] = marks
         if known:
             return False
-        self.users += 1
         if known is None:
             self._count_unique(user_id)
         if not self._left.is_recent(user_id, now):
@@ -115,14 +122,14 @@ class Presence:
 
         ValueError for a user who is not here, with nothing changed: the caller has lost count.
         """
-        connections = self._connections.get(user_id, 0)
-        if not connections:
+        marks = self._connections.get(user_id, 0)
+        if not marks:
             raise ValueError("a user who is not in the room cannot leave it")
         self.online -= 1
-        if connections > 1:
-            self._connections[user_id] = connections - 1
+        if marks >= 4:
+            self._connections[user_id] = marks - 2
             return False
-        self.users -= 1
+        self.users -= marks & 1
         if self._uniques_exact:
             self._connections[user_id] = 0
         else:

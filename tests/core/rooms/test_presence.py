@@ -40,7 +40,19 @@ def test_guests_are_counted_but_not_named() -> None:
     room.enter("guest-1", "", Role.GUEST, 0.0)
     room.enter("ann", "Ann", Role.VIEWER, 0.0)
     assert room.take_joins(0.0) == ([("ann", "Ann")], 1)
-    assert room.uniques == 2
+    assert room.counts() == PresenceCounts(online=2, users=1, uniques=2, peak=2)
+    room.leave("guest-1", 1.0)
+    assert room.users == 1
+    room.leave("ann", 1.0)
+    assert room.users == 0
+
+
+def test_a_guest_who_returns_ten_times_is_one_unique_and_no_user() -> None:
+    room = Presence()
+    for at in range(10):
+        room.enter("guest-1", "", Role.GUEST, at)
+        assert room.counts() == PresenceCounts(online=1, users=0, uniques=1, peak=1)
+        room.leave("guest-1", at + 0.5)
 
 
 def test_the_host_is_named_however_many_came_before() -> None:
@@ -54,16 +66,32 @@ def test_the_host_is_named_however_many_came_before() -> None:
     assert more == 5
 
 
-def test_who_comes_back_within_two_seconds_makes_no_notice() -> None:
+def test_a_user_who_returns_within_a_minute_causes_no_notice() -> None:
     room = Presence()
     room.enter("ann", "Ann", Role.VIEWER, 0.0)
     room.take_joins(0.0)
     room.leave("ann", 10.0)
-    assert room.enter("ann", "Ann", Role.VIEWER, 11.9), "it is a first connection all the same"
-    assert room.take_joins(12.0) == ([], 0)
-    room.leave("ann", 20.0)
-    room.enter("ann", "Ann", Role.VIEWER, 22.0)
-    assert room.take_joins(22.0) == ([("ann", "Ann")], 0)
+    assert room.enter("ann", "Ann", Role.VIEWER, 69.9), "it is a first connection all the same"
+    assert room.take_joins(70.0) == ([], 0)
+    room.leave("ann", 80.0)
+    room.enter("ann", "Ann", Role.VIEWER, 140.0)
+    assert room.take_joins(140.0) == ([("ann", "Ann")], 0)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0.0, 90.0)), max_size=60))
+def test_no_user_causes_two_notices_within_a_minute(moves: list[tuple[bool, float]]) -> None:
+    room, now, links, noticed_at = Presence(), 0.0, 0, -inf
+    for comes, wait in moves:
+        now += wait
+        if comes:
+            room.enter("ann", "Ann", Role.VIEWER, now)
+            links += 1
+        elif links:
+            room.leave("ann", now)
+            links -= 1
+        if room.take_joins(now + 1.0) != ([], 0):
+            assert now - noticed_at >= 60.0
+            noticed_at = now
 
 
 def test_who_is_not_here_cannot_leave() -> None:
@@ -143,10 +171,11 @@ class Room(RuleBasedStateMachine):
         self.room, self.exact, self.tick = Presence(exact), exact, start
         self.here, self.ever, self.peak = Counter[str](), set[str](), 0
         self.left_at: dict[str, int] = {}
+        self.logged_in = set[str]()
         self.announced: list[str] = []
         self.last_notice = -(10**9)
 
-    @rule(step=st.integers(0, 200))
+    @rule(step=st.integers(0, 200) | st.integers(3800, 3900))
     def wait(self, step: int) -> None:
         self.tick += step
 
@@ -156,8 +185,10 @@ class Room(RuleBasedStateMachine):
         assert self.room.enter(user_id, "", Role.GUEST if guest else Role.VIEWER, self.tick / 64) == first
         self.here[user_id] += 1
         self.ever.add(user_id)
+        if not guest:
+            self.logged_in.add(user_id)
         self.peak = max(self.peak, self.here.total())
-        if first and self.tick - self.left_at.get(user_id, -(10**9)) >= 128:
+        if first and self.tick - self.left_at.get(user_id, -(10**9)) >= 3840:
             self.announced.append("" if guest else user_id)
 
     @precondition(lambda self: self.here.total())
@@ -172,6 +203,7 @@ class Room(RuleBasedStateMachine):
         assert self.room.leave(user_id, self.tick / 64) == last
         if last:
             self.left_at[user_id] = self.tick
+            self.logged_in.discard(user_id)
 
     @rule()
     def take(self) -> None:
@@ -190,10 +222,10 @@ class Room(RuleBasedStateMachine):
     def the_counters_are_right(self) -> None:
         room = self.room
         assert room.online == self.here.total()
-        assert room.users == sum(count > 0 for count in self.here.values())
+        assert room.users == len(self.logged_in)
         assert room.peak == self.peak
         assert room.uniques == len(self.ever)
-        assert len(room._connections) <= room.users + self.exact
+        assert len(room._connections) <= sum(count > 0 for count in self.here.values()) + self.exact
 
 
 TestRoom = Room.TestCase
