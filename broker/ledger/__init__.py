@@ -1,4 +1,4 @@
-"""The ledger: what was acknowledged survives. An append-only book in one SQLite file with one writer.
+"""The ledger: what was acknowledged survives. An append-only log in one SQLite file with one writer.
 
 Whoever has something that must not be lost hands it to `Ledger.record` and acts on it only when it comes back
 `Committed`. `Reader` answers questions beside the writer.

@@ -67,7 +67,7 @@ ITEM_OVERHEAD_BYTES = 200
 
 
 class Entry(NamedTuple):
-    """One entry of the book: an event of a room's stream, or (``lane`` None) a fact that has no offset.
+    """One entry of the chain: an event of a room's stream, or (``lane`` None) a fact that has no offset.
 
     ``kind``: message type of an event, FACT_KIND_MIN or more of a fact. ``body``: the packed event, or what the fact's
     owner packs. ``at_ms``: Unix milliseconds. Facts of no room have the room "" and epoch 0.
@@ -220,7 +220,7 @@ class SubmitResult(Enum):
     """What the ledger says of a submission at once."""
 
     QUEUED = "queued"
-    """It will be settled: `Committed`, `Repeated` or `LedgerError`, exactly once."""
+    """Its result will follow: `Committed`, `Repeated` or `LedgerError`, exactly once."""
     FULL = "full"
     """Too much waits; nothing was taken. Refuse the request, to be tried again later."""
     UNAVAILABLE = "unavailable"
@@ -269,11 +269,11 @@ class FailureKind(Enum):
 class LedgerError:
     """It is not on the disk, and must not be acknowledged."""
 
-    trouble: FailureKind
+    kind: FailureKind
     detail: str = ""
 
     def __str__(self) -> str:
-        return f"{self.trouble.value}: {self.detail}" if self.detail else self.trouble.value
+        return f"{self.kind.value}: {self.detail}" if self.detail else self.kind.value
 
 
 LedgerResult = Committed | Repeated | LedgerError

@@ -46,7 +46,7 @@ class Retention:
 
     entries_s: float = 30 * 86_400.0
     keys_s: float = 30 * 86_400.0
-    settled_directs_s: float = 7 * 86_400.0
+    completed_directs_s: float = 7 * 86_400.0
     """Acknowledged and expired messages: their status can be asked for so long."""
     idle_rooms_s: float = 7 * 86_400.0
     """A room without an event for so long is ended; when it is opened again it begins a new epoch."""
@@ -122,7 +122,7 @@ class Maintenance:
 
     def _prune_directs(self, transaction: Transaction, wall_ms: int) -> int:
         """Check the next messages in the order of their numbers, cyclically: old pending ones hold up no others."""
-        horizon_ms = wall_ms if self._is_above_max else wall_ms - _ms(self._retention.settled_directs_s)
+        horizon_ms = wall_ms if self._is_above_max else wall_ms - _ms(self._retention.completed_directs_s)
         rows = self._connection.execute(
             "SELECT id, at_ms, state FROM directs WHERE id > ? ORDER BY id LIMIT ?", (self._direct_cursor, SCAN_ROWS)
         ).fetchall()

@@ -63,7 +63,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _tells_damage(
+def _reports_damage(
     method: Callable[Concatenate[Reader, P], R],
 ) -> Callable[Concatenate[Reader, P], R]:
     """SQLite's own ways of saying that the file is broken become LedgerDamaged."""
@@ -128,13 +128,13 @@ class Reader:
             if is_outer and self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
 
-    @_tells_damage
+    @_reports_damage
     def _head(self) -> HeadRow:
         return read_head(self._connection, str(self.path))
 
     # ---- rooms
 
-    @_tells_damage
+    @_reports_damage
     def rooms(self, limit: int = 100_000) -> list[StoredRoom]:
         """Return the streams that have not ended, used last first."""
         rows = self._connection.execute(
@@ -152,7 +152,7 @@ class Reader:
             found.append(StoredRoom(room, epoch, last_offset, used_at_ms, b"" if totals is None else totals))
         return found
 
-    @_tells_damage
+    @_reports_damage
     def ended_rooms(self, since_ms: int, limit: int = 100_000) -> dict[str, int]:
         """Return the rooms that were ended since ``since_ms`` and not opened again, with the time of their end.
 
@@ -168,7 +168,7 @@ class Reader:
         )
         return dict(rows.fetchall())
 
-    @_tells_damage
+    @_reports_damage
     def history(
         self, room: str, epoch: int, after: int, last: int, max_entries: int = 2000, max_bytes: int = 512 * 1024
     ) -> list[StoredEntry] | None:
@@ -192,7 +192,7 @@ class Reader:
             found.append(entry)
         return found if len(found) == last - after else None
 
-    @_tells_damage
+    @_reports_damage
     def latest(self, room: str, epoch: int, since_ms: int, limit: int) -> list[StoredEntry]:
         """The newest events of a stream that are not older than ``since_ms``, oldest first, without a hole."""
         rows = self._connection.execute(
@@ -209,7 +209,7 @@ class Reader:
 
     # ---- inboxes, outbox
 
-    @_tells_damage
+    @_reports_damage
     def inbox(self, user: str, after: int, limit: int = 1000) -> list[StoredDirect]:
         """Return pending messages of a user with numbers above ``after``, in order.
 
@@ -221,7 +221,7 @@ class Reader:
         )
         return [self._direct(row) for row in rows]
 
-    @_tells_damage
+    @_reports_damage
     def pending_inbox(self, user: str) -> tuple[int, int] | None:
         """What of a user is pending: the number before the first one, and the last one; None = nothing."""
         row = self._connection.execute(
@@ -229,7 +229,7 @@ class Reader:
         ).fetchone()
         return None if row[0] is None else (int(row[0]), int(row[1]))
 
-    @_tells_damage
+    @_reports_damage
     def pending_inboxes(self, limit: int) -> list[tuple[str, int, int]]:
         """Return the users with pending messages, each with the two numbers of `pending_inbox`."""
         rows = self._connection.execute(
@@ -239,13 +239,13 @@ class Reader:
         )
         return [(str(self._inbox(row[:5])[0]), int(row[5]), int(row[6])) for row in rows]
 
-    @_tells_damage
+    @_reports_damage
     def direct(self, user: str, direct_id: int) -> StoredDirect | None:
         """One message, whatever its state, while it is kept."""
         rows = self._connection.execute(f"{_DIRECT} WHERE user = ? AND direct_id = ?", (user, direct_id)).fetchall()
         return self._direct(rows[0]) if rows else None
 
-    @_tells_damage
+    @_reports_damage
     def batch_progress(self, batch: str) -> dict[DirectState, int]:
         """How many messages of a batch are in each state."""
         # The second term is what the index is made for; without it the whole table is read.
@@ -254,7 +254,7 @@ class Reader:
         )
         return {state: 0 for state in DirectState} | {DirectState(state): count for state, count in rows}
 
-    @_tells_damage
+    @_reports_damage
     def outbox_due(self, now_ms: int, limit: int = 100) -> list[StoredOutbox]:
         """Rows whose time has come, longest due first."""
         rows = self._connection.execute(
@@ -286,7 +286,7 @@ class Reader:
                 yield StoredEntry(*row[:8]), row[8], row[9]
             after = rows[-1][0]
 
-    @_tells_damage
+    @_reports_damage
     def verify_tail(self, mark: Head | None, count: int = TAIL_ENTRIES) -> Head:
         """Check what is checked at each start: that nothing acknowledged is missing, and that the last entries are
         right. Return the end of the ledger.
@@ -335,7 +335,7 @@ class Reader:
         if mark.batch == head.batch and mark.seal != head.seal:
             raise LedgerDamaged(f"{self.path}: commit {head.batch} is not the one that was acknowledged")
 
-    @_tells_damage
+    @_reports_damage
     def verify_all(self) -> int:
         """Check everything at one moment: SQLite's structure, the whole chain, every row and the tallies of all tables.
 

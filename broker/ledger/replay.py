@@ -1,4 +1,4 @@
-"""What the book says when it is read from the beginning: every room as its events have made it.
+"""Fold of the ledger from its first entry: every room as its events have made it.
 
 A pure fold over entries, in order of writing. It trusts the entries it is given (`Reader` checks them) and nothing
 else; so replaying up to a moment shows the rooms as they were then.

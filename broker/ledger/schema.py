@@ -89,7 +89,7 @@ CREATE INDEX outbox_due ON outbox (due_at_ms) WHERE due_at_ms IS NOT NULL;
 MIGRATIONS: tuple[str, ...] = (_VERSION_1,)
 """``MIGRATIONS[n]`` leads from version n to n + 1. Only ever appended to."""
 
-_TROUBLES = {
+_KINDS = {
     "SQLITE_FULL": FailureKind.DISK_FULL,
     "SQLITE_IOERR_SHMSIZE": FailureKind.DISK_FULL,
     "SQLITE_READONLY": FailureKind.READ_ONLY,
@@ -104,12 +104,12 @@ _TROUBLES = {
 
 
 def failure_kind_of(error: sqlite3.Error) -> FailureKind:
-    """What kind of trouble an error of SQLite is; what is not known counts as I/O error (never as harmless)."""
+    """Return the kind of an error of SQLite; what is not known counts as I/O error (never as harmless)."""
     name = getattr(error, "sqlite_errorname", None) or ""
     primary = "_".join(name.split("_")[:2])
     if not name and isinstance(error, (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError)):
         return FailureKind.REFUSED
-    return _TROUBLES.get(name) or _TROUBLES.get(primary, FailureKind.IO_ERROR)
+    return _KINDS.get(name) or _KINDS.get(primary, FailureKind.IO_ERROR)
 
 
 def refusal_of(path: Path, error: sqlite3.Error | ValueError) -> LedgerRefused:
@@ -117,9 +117,9 @@ def refusal_of(path: Path, error: sqlite3.Error | ValueError) -> LedgerRefused:
 
     ValueError: a broken file makes SQLite name things that are no text.
     """
-    trouble = failure_kind_of(error) if isinstance(error, sqlite3.Error) else FailureKind.DAMAGED
-    kind = LedgerDamaged if trouble is FailureKind.DAMAGED else LedgerRefused
-    return kind(f"{path}: {trouble.value}: {error}")
+    kind = failure_kind_of(error) if isinstance(error, sqlite3.Error) else FailureKind.DAMAGED
+    refusal = LedgerDamaged if kind is FailureKind.DAMAGED else LedgerRefused
+    return refusal(f"{path}: {kind.value}: {error}")
 
 
 def database_path(directory: Path) -> Path:

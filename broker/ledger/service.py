@@ -46,7 +46,7 @@ CLOSE_TIMEOUT_S = 10.0
 
 
 MAX_START_STEPS = 100
-"""Batches of expired rows that are settled before the ledger is open; the rest follows while it works."""
+"""Batches of expired rows that are marked before the ledger is open; the rest follows while it works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +101,9 @@ class Ledger:
         self._waiting_bytes = 0
         self._refused = 0
         self._answered_at = clock()
-        """When the disk last settled something, or was asked after a rest."""
-        self._is_told_silent = False
-        self._settled: deque[tuple[Waiting, LedgerResult]] = deque()
+        """When the disk last answered, or was asked after a pause."""
+        self._is_silence_logged = False
+        self._answered: deque[tuple[Waiting, LedgerResult]] = deque()
         self._wake = trio.Event()
         self._flushed: trio.Event | None = None
         self._token: trio.lowlevel.TrioToken | None = None
@@ -116,7 +116,7 @@ class Ledger:
     ) -> SubmitResult:
         """Hand over a submission. Where QUEUED, ``on_done`` is called later, exactly once, from the task of `run`.
 
-        Submissions are settled in the order of the calls. ValueError (a bug of the caller) for too many items or bytes.
+        Results come in the order of the calls. ValueError (a bug of the caller) for too many items or bytes.
         Never waits.
         """
         submission = Submission(tuple(items), tuple(keys))
@@ -137,7 +137,7 @@ class Ledger:
 
     @property
     def waiting(self) -> int:
-        """Submissions that are not settled yet."""
+        """Submissions without a result."""
         return self._waiting_items
 
     @property
@@ -214,7 +214,7 @@ class Ledger:
             try:
                 task_status.started()
                 while True:
-                    await self._hand_out()
+                    await self._deliver_results()
             finally:
                 self._is_open = False
                 deadline = trio.current_time() + self._close_timeout_s
@@ -227,33 +227,33 @@ class Ledger:
                 writer.queue.put(None)
                 with trio.move_on_at(deadline, shield=True):
                     await closed.wait()
-                while self._settled:
-                    self._tell(*self._settled.popleft())
+                while self._answered:
+                    self._call_back(*self._answered.popleft())
                 writer.move(LedgerSignal.CLOSE)
         finally:
             unlock_directory(lock)
 
-    async def _hand_out(self) -> None:
+    async def _deliver_results(self) -> None:
         """Deliver results for a slice of time; wait for them first if there are none."""
-        if not self._settled:
+        if not self._answered:
             self._wake = trio.Event()
             with trio.move_on_after(self._pace.slow_commit_s):
                 await self._wake.wait()
-            self._watch()
+            self._log_silence()
         deadline = time.perf_counter() + SLICE_S
         with self._results:
-            while self._settled and time.perf_counter() < deadline:
-                self._tell(*self._settled.popleft())
+            while self._answered and time.perf_counter() < deadline:
+                self._call_back(*self._answered.popleft())
         await trio.lowlevel.checkpoint()
 
-    def _watch(self) -> None:
+    def _log_silence(self) -> None:
         """Log once that the disk does not answer, while it is so; the writer cannot, for it waits."""
         silent_s = self.silent_s
-        if silent_s and not self._is_told_silent:
+        if silent_s and not self._is_silence_logged:
             log.error("ledger: the disk does not answer", for_s=round(silent_s, 3), waiting=self._waiting_items)
-        self._is_told_silent = silent_s > 0
+        self._is_silence_logged = silent_s > 0
 
-    def _tell(self, waiting: Waiting, settled: LedgerResult) -> None:
+    def _call_back(self, waiting: Waiting, settled: LedgerResult) -> None:
         self._waiting_items -= 1
         self._waiting_bytes -= waiting.submission.nbytes
         try:
@@ -264,9 +264,9 @@ class Ledger:
             self._flushed.set()
             self._flushed = None
 
-    def _arrive(self, results: list[tuple[Waiting, LedgerResult]]) -> None:
+    def _on_results(self, results: list[tuple[Waiting, LedgerResult]]) -> None:
         self._answered_at = self._clock()
-        self._settled.extend(results)
+        self._answered.extend(results)
         self._wake.set()
 
     # ---- in threads
@@ -330,7 +330,7 @@ class Ledger:
             self._call_soon(on_closed)
 
     def _deliver(self, results: list[tuple[Waiting, LedgerResult]]) -> None:
-        self._call_soon(self._arrive, results)
+        self._call_soon(self._on_results, results)
 
     def _call_soon(self, call: Callable[..., None], *args: Any) -> None:
         assert self._token is not None

@@ -127,7 +127,7 @@ Deliver = Callable[[list[tuple[Waiting, LedgerResult]]], None]
 
 
 class Writer:
-    """Owns a store. `loop` is the thread's life; ``queue`` takes submissions, and None as the last.
+    """Owner of a store. `loop` is what its thread runs; ``queue`` takes submissions, and None as the last.
 
     ``deliver`` is called in the thread with the results of a batch, in order; it must not raise. ``state`` and
     ``reason`` are written here and may be read anywhere.
@@ -161,7 +161,7 @@ class Writer:
         self._distrusted = ""
         self._keep_trusted = keep_trusted
         self._trusted_at = -inf
-        self._trouble = FailureKind.IO_ERROR
+        self._failure = FailureKind.IO_ERROR
         self._log_pages = 0
         self._retry_pause_s = pace.retry_first_s
         self._stopping = False
@@ -169,7 +169,7 @@ class Writer:
         self._is_mark_synced = True
         self._mark_synced_at = -inf
         self._maintenance_at = clock()
-        self._slow_told_at = self._maintenance_logged_at = clock() - 60.0
+        self._slow_logged_at = self._maintenance_logged_at = clock() - 60.0
         self.move(LedgerSignal.OPENED)
 
     def move(self, signal: LedgerSignal) -> None:
@@ -237,56 +237,56 @@ class Writer:
     def _commit(self, batch: Sequence[Waiting]) -> None:
         begun = self._clock()
         try:
-            settled: Sequence[LedgerResult] = self._store.commit([waiting.submission for waiting in batch])
+            results: Sequence[LedgerResult] = self._store.commit([waiting.submission for waiting in batch])
         except LedgerDamaged as error:
             self._broken(str(error))
         except sqlite3.Error as error:
-            trouble = failure_kind_of(error)
-            if trouble is FailureKind.REFUSED:
-                self._one_is_at_fault(batch, error)
+            kind = failure_kind_of(error)
+            if kind is FailureKind.REFUSED:
+                self._commit_singly(batch, error)
                 return
-            self._failed(trouble, error)
+            self._failed(kind, error)
         except Exception as error:
-            self._one_is_at_fault(batch, error)
+            self._commit_singly(batch, error)
             return
         else:
             self._log_pages += 8 + 3 * len(batch)
             self._mark()
-            self._count(settled, self._clock() - begun)
-            self._deliver(list(zip(batch, settled, strict=True)))
+            self._count(results, self._clock() - begun)
+            self._deliver(list(zip(batch, results, strict=True)))
             return
-        self._turn_away(batch)
+        self._refuse_all(batch)
 
-    def _one_is_at_fault(self, batch: Sequence[Waiting], error: Exception) -> None:
+    def _commit_singly(self, batch: Sequence[Waiting], error: Exception) -> None:
         """A submission that cannot be written must not take the others of its batch with it."""
         if len(batch) > 1:
             for waiting in batch:
                 if self.state is LedgerState.READY:
                     self._commit([waiting])
                 else:
-                    self._turn_away([waiting])
+                    self._refuse_all([waiting])
         else:
             log.error("ledger: a submission cannot be written", why=repr(error), exc_info=error)
             self.stats.failed += 1
             self._deliver([(batch[0], LedgerError(FailureKind.REFUSED, str(error)))])
 
-    def _turn_away(self, batch: Sequence[Waiting]) -> None:
+    def _refuse_all(self, batch: Sequence[Waiting]) -> None:
         self.stats.failed += len(batch)
-        error = LedgerError(self._trouble, self.reason)
+        error = LedgerError(self._failure, self.reason)
         self._deliver([(waiting, error) for waiting in batch])
 
-    def _count(self, settled: Sequence[LedgerResult], took_s: float) -> None:
+    def _count(self, results: Sequence[LedgerResult], took_s: float) -> None:
         stats = self.stats
-        stats.submissions += len(settled)
-        stats.repeated += sum(type(result) is Repeated for result in settled)
+        stats.submissions += len(results)
+        stats.repeated += sum(type(result) is Repeated for result in results)
         stats.commits += 1
         stats.commit_s += took_s
         stats.slowest_commit_s = max(stats.slowest_commit_s, took_s)
         if took_s >= self._pace.slow_commit_s:
             now = self._clock()
-            if now >= self._slow_told_at + 60.0:
-                self._slow_told_at = now
-                log.warning("ledger: the disk is slow", commit_s=round(took_s, 3), submissions=len(settled))
+            if now >= self._slow_logged_at + 60.0:
+                self._slow_logged_at = now
+                log.warning("ledger: the disk is slow", commit_s=round(took_s, 3), submissions=len(results))
 
     def _mark(self) -> None:
         """Raise the high-water mark. One that cannot be written makes the next start's check weaker, no more."""
@@ -308,22 +308,22 @@ class Writer:
                 self._mark_failed = True
                 log.warning("ledger: the high-water mark cannot be written", why=error.strerror)
 
-    # ---- trouble
+    # ---- failures
 
-    def _failed(self, trouble: FailureKind, error: Exception) -> None:
-        if trouble is FailureKind.DAMAGED:
+    def _failed(self, kind: FailureKind, error: Exception) -> None:
+        if kind is FailureKind.DAMAGED:
             self._broken(str(error))
             return
         if self.state is LedgerState.READY:
             self._retry_pause_s = self._pace.retry_first_s
-            log.error("ledger degraded: nothing durable is acknowledged", trouble=trouble.value, why=str(error))
-        self._trouble = trouble
-        self.reason = f"{trouble.value} ({error})"
+            log.error("ledger degraded: nothing durable is acknowledged", kind=kind.value, why=str(error))
+        self._failure = kind
+        self.reason = f"{kind.value} ({error})"
         self.move(LedgerSignal.FAILED)
 
     def _broken(self, detail: str) -> None:
         log.critical("ledger damaged: it does not write again", why=detail)
-        self._trouble = FailureKind.DAMAGED
+        self._failure = FailureKind.DAMAGED
         self.reason = detail
         self.move(LedgerSignal.BROKEN)
 
@@ -354,7 +354,7 @@ class Writer:
             if waiting is None:
                 self._stopping = True
                 return
-            self._turn_away([waiting])
+            self._refuse_all([waiting])
 
     # ---- maintenance
 
@@ -381,8 +381,8 @@ class Writer:
                 self.stats.expired_directs = self._maintenance.expired
                 self.stats.removed_rows = self._maintenance.removed
         except sqlite3.Error as error:
-            trouble = failure_kind_of(error)
-            if trouble is FailureKind.DAMAGED:
+            kind = failure_kind_of(error)
+            if kind is FailureKind.DAMAGED:
                 self._broken(str(error))
                 return
             # Commits are judged by themselves: a full disk may still have room for them in the log.
@@ -390,7 +390,7 @@ class Writer:
             self._maintenance_at = now + 10 * pace.maintenance_s
             if now >= self._maintenance_logged_at + 60.0:
                 self._maintenance_logged_at = now
-                log.warning("ledger: maintenance has to wait", trouble=trouble.value, why=str(error))
+                log.warning("ledger: maintenance has to wait", kind=kind.value, why=str(error))
 
     def _keep_trusted_time(self, now: float) -> None:
         """Write every few seconds what the next start compares its clock with."""

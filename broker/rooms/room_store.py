@@ -163,8 +163,9 @@ class RoomStore:
 class RoomJournal:
     """The durable side of one open room: its epoch, its records in order, its checkpoints.
 
-    Without a store (no ledger) nothing is durable, and a checkpoint lives as long as the hub keeps it. ``perform`` gets
-    the effects of every result; ``on_phase`` is called after a change of phase; ``on_crash`` when one of them fails.
+    Without a store (no ledger) nothing is durable, and a checkpoint exists as long as the hub keeps it. ``perform``
+    gets the effects of every result; ``on_phase`` is called after a change of phase; ``on_crash`` when one of them
+    fails.
     """
 
     def __init__(

@@ -44,7 +44,7 @@ class PublishingRoom:
         assert (await self.room.post_danmaku(f"still talking of {trouble}")).outcome is Outcome.ACCEPTED
         assert await self.announce() is Outcome.LIMITED
         told = json.loads(await self.broker.err.until('"ledger degraded'))
-        assert (told["trouble"], told["level"]) == (trouble, "error")
+        assert (told["kind"], told["level"]) == (trouble, "error")
 
     async def is_ready_again(self) -> None:
         """Without a restart."""

@@ -124,7 +124,7 @@ def test_a_message_nobody_fetched_expires_and_the_platform_learns_it(store: Stor
 def test_settled_messages_are_removed_and_pending_ones_never(store: Store) -> None:
     store.commit([Submission((DirectEntry("ann", 1, 1, 2**50, b"one"),)), Submission((DirectAcked("ann", 1, 5),))])
     store.commit([Submission((DirectEntry("ann", 1, 1, 2**50, b"two"),))])
-    maintenance = Maintenance(store, Retention(settled_directs_s=10))
+    maintenance = Maintenance(store, Retention(completed_directs_s=10))
     while maintenance.step(DAY_MS):
         pass
     reader = ask(store)
@@ -139,7 +139,7 @@ def test_an_old_pending_message_holds_up_no_others(store: Store) -> None:
     for first in range(0, 15_000, 500):
         store.commit([Submission(tuple(DirectEntry("ann", 1, 1, 2**50, b"") for _ in range(500)))])
         store.commit([Submission((DirectAcked("ann", first + 500, 5),))])
-    maintenance = Maintenance(store, Retention(settled_directs_s=10))
+    maintenance = Maintenance(store, Retention(completed_directs_s=10))
     while maintenance.step(DAY_MS):
         pass
     for _ in range(10):  # a pass over the table may begin with messages that stay

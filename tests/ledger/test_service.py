@@ -57,7 +57,7 @@ class RunningLedger:
         self._sent += 1
         entry = Entry(room, 7, 1, 4, 1000, b"event %d" % number if body is None else body)
         keys = (make_key("test", key),) if key else ()
-        return self.ledger.record((entry,), lambda settled: self.results.append((number, settled)), keys)
+        return self.ledger.record((entry,), lambda results: self.results.append((number, results)), keys)
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until something holds that another thread brings about."""
@@ -90,9 +90,9 @@ async def test_results_come_in_the_order_of_the_submissions(directory: Path) -> 
         await run.ledger.flush()
         assert [number for number, _ in run.results] == list(range(700))
         offsets: dict[int, list[int]] = {0: [], 1: [], 2: []}
-        for number, settled in run.results:
-            assert isinstance(settled, Committed)
-            offsets[number % 3] += settled.offsets
+        for number, results in run.results:
+            assert isinstance(results, Committed)
+            offsets[number % 3] += results.offsets
         assert offsets == {0: list(range(1, 235)), 1: list(range(1, 234)), 2: list(range(1, 234))}
         assert run.ledger.stats.commits < 100
     assert len(bodies(database_path(directory))) == 700
@@ -156,7 +156,7 @@ async def test_what_waits_is_bounded_in_bytes(directory: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "trouble"),
+    ("name", "kind"),
     [
         ("SQLITE_IOERR_FSYNC", FailureKind.IO_ERROR),
         ("SQLITE_FULL", FailureKind.DISK_FULL),
@@ -165,7 +165,7 @@ async def test_what_waits_is_bounded_in_bytes(directory: Path) -> None:
     ],
 )
 async def test_a_failed_commit_is_never_acknowledged_and_the_ledger_recovers(
-    directory: Path, name: str, trouble: FailureKind
+    directory: Path, name: str, kind: FailureKind
 ) -> None:
     async with running(directory) as run:
         run.send()
@@ -175,13 +175,13 @@ async def test_a_failed_commit_is_never_acknowledged_and_the_ledger_recovers(
         await run.ledger.flush()
         error = run.results[1][1]
         assert isinstance(error, LedgerError)
-        assert error.trouble is trouble
+        assert error.kind is kind
         assert run.ledger.state is LedgerState.DEGRADED
         assert run.send() is SubmitResult.UNAVAILABLE
         ready, words = run.ledger.status()
         assert not ready
         assert words["ledger"] == "degraded"
-        assert trouble.value in words["ledger_reason"]
+        assert kind.value in words["ledger_reason"]
         run.store.fault = None
         await run.until(lambda: run.ledger.state is LedgerState.READY)
         run.send()
@@ -203,7 +203,7 @@ async def test_what_was_queued_behind_a_failed_commit_fails_too(directory: Path)
         run.store.stuck.set()
         await run.ledger.flush()
         assert len(run.results) == 601
-        assert all(isinstance(settled, LedgerError) for _, settled in run.results)
+        assert all(isinstance(results, LedgerError) for _, results in run.results)
         run.store.fault = None
     assert bodies(database_path(directory)) == []
 
@@ -233,9 +233,9 @@ async def test_one_submission_that_cannot_be_written_fails_alone(directory: Path
         run.send()
         run.store.stuck.set()
         await run.ledger.flush()
-        results = [settled for _, settled in run.results]
-        assert [type(settled) for settled in results] == [Committed, Committed, LedgerError, Committed]
-        assert [settled.offsets for settled in results if isinstance(settled, Committed)] == [(1,), (2,), (3,)]
+        results = [results for _, results in run.results]
+        assert [type(results) for results in results] == [Committed, Committed, LedgerError, Committed]
+        assert [results.offsets for results in results if isinstance(results, Committed)] == [(1,), (2,), (3,)]
         assert run.ledger.state is LedgerState.READY
 
 
@@ -245,7 +245,7 @@ async def test_a_repeated_key_gets_the_first_result_after_a_restart_too(director
             run.send(key="order-1")
             run.send(key="order-1")
             await run.ledger.flush()
-            kinds = [type(settled) for _, settled in run.results]
+            kinds = [type(results) for _, results in run.results]
             assert kinds == ([Repeated, Repeated] if life else [Committed, Repeated])
             (first,) = run.results[1][1].first.values()  # type: ignore[union-attr]
             assert (first.outcome, first.offset) == (0, 1)
@@ -258,7 +258,7 @@ async def test_closing_writes_what_waits_and_reports_every_result(directory: Pat
             run.send()
         threading.Timer(0.05, run.store.stuck.set).start()
     assert [number for number, _ in run.results] == list(range(10))
-    assert all(isinstance(settled, Committed) for _, settled in run.results)
+    assert all(isinstance(results, Committed) for _, results in run.results)
     assert run.ledger.state is LedgerState.CLOSED
     assert run.send() is SubmitResult.UNAVAILABLE
     with pytest.raises(LedgerRefused, match="not open"):
@@ -268,7 +268,7 @@ async def test_closing_writes_what_waits_and_reports_every_result(directory: Pat
 
 async def test_a_listener_that_raises_harms_nobody(directory: Path) -> None:
     async with running(directory) as run:
-        run.ledger.record((Entry("lobby", 7, 1, 4, 1, b"x"),), lambda settled: 1 / 0)  # type: ignore[arg-type]
+        run.ledger.record((Entry("lobby", 7, 1, 4, 1, b"x"),), lambda results: 1 / 0)  # type: ignore[arg-type]
         run.send()
         await run.ledger.flush()
         assert run.results == [(0, Committed((2,)))]
@@ -280,7 +280,7 @@ async def test_inboxes_are_numbered_by_user(directory: Path) -> None:
         for user in ("ann", "bob", "ann"):
             run.ledger.record((DirectEntry(user, 1, 1000, 9000, b"code"),), results.append)
         await run.ledger.flush()
-        assert [settled.direct_ids for settled in results if isinstance(settled, Committed)] == [(1,), (1,), (2,)]
+        assert [results.direct_ids for results in results if isinstance(results, Committed)] == [(1,), (1,), (2,)]
         assert [direct.direct_id for direct in await run.ledger.ask(Reader.inbox, "ann", 0)] == [1, 2]
 
 
@@ -303,10 +303,10 @@ async def test_a_full_disk_refuses_and_recovers_when_there_is_space(tmp_path: Pa
                 assert run.send(body=os.urandom(20_000)) is SubmitResult.QUEUED
                 await run.ledger.flush()
                 assert len(run.results) < 60, "the disk never filled"
-            acknowledged = sum(isinstance(settled, Committed) for _, settled in run.results)
+            acknowledged = sum(isinstance(results, Committed) for _, results in run.results)
             last = run.results[-1][1]
             assert isinstance(last, LedgerError)
-            assert last.trouble is FailureKind.DISK_FULL
+            assert last.kind is FailureKind.DISK_FULL
             ballast.unlink()
             await run.until(lambda: run.ledger.state is LedgerState.READY)
             run.send(body=b"at last")
@@ -359,7 +359,7 @@ async def test_a_file_locked_by_another_program_degrades_and_recovers(directory:
         await run.ledger.flush()
         error = run.results[0][1]
         assert isinstance(error, LedgerError)
-        assert error.trouble is FailureKind.LOCKED
+        assert error.kind is FailureKind.LOCKED
         stranger.execute("ROLLBACK")
         stranger.close()
         await run.until(lambda: run.ledger.state is LedgerState.READY)

@@ -247,7 +247,7 @@ class SimLedger(Ledger):
                 disk.may_kill = False
                 while not writer.queue.empty():
                     self._step()
-                self._tell_all()
+                self._call_back_all()
                 self._is_gone = True
                 self._reader.close()
                 self._reader = None
@@ -326,20 +326,20 @@ class SimLedger(Ledger):
             self._world.later(1.0, self._run_maintenance)
 
     def _deliver(self, results: list[tuple[Waiting, LedgerResult]]) -> None:
-        self._settled.extend(results)
+        self._answered.extend(results)
         if self._is_open:
-            self._world.soon(0.005, self._tell_some)
+            self._world.soon(0.005, self._call_back_some)
         else:
-            self._tell_all()
+            self._call_back_all()
 
-    def _tell_some(self) -> None:
+    def _call_back_some(self) -> None:
         """The loop takes results in slices; the process may die between two."""
         for _ in range(self._world.rng.randint(1, 8)):
-            if self._settled and not self._is_gone:
-                self._tell(*self._settled.popleft())
-        if self._settled and not self._is_gone:
-            self._world.soon(0.005, self._tell_some)
+            if self._answered and not self._is_gone:
+                self._call_back(*self._answered.popleft())
+        if self._answered and not self._is_gone:
+            self._world.soon(0.005, self._call_back_some)
 
-    def _tell_all(self) -> None:
-        while self._settled:
-            self._tell(*self._settled.popleft())
+    def _call_back_all(self) -> None:
+        while self._answered:
+            self._call_back(*self._answered.popleft())

@@ -224,7 +224,7 @@ async def test_a_message_that_is_not_durable_is_not_sent(directory: Path) -> Non
         disk(broker).fault = disk_error("SQLITE_FULL")
         settled = await send(broker, "ann", "lost")
         assert isinstance(settled, LedgerError)
-        assert settled.trouble is FailureKind.DISK_FULL
+        assert settled.kind is FailureKind.DISK_FULL
         await nothing_more(link)
         assert (await broker.inboxes.send_batch("sale", COUPON, "x", {"ann": {}})).failed == 1
 

@@ -3,13 +3,13 @@
 A key names one operation and carries a fingerprint of its content. The same key with other content is another
 operation under a known name: it is refused (KEY_REUSED), and nothing changes.
 
-A key is *open* from the moment its operation is taken in until it is settled; a repetition meanwhile waits for the
-same result. A *settled* key answers at once, for ten minutes (Centrifugo keeps 5). A key whose operation failed is
+A key is *open* from the moment its operation is taken in until it has a result; a repetition meanwhile waits for the
+same result. A *completed* key answers at once, for ten minutes (Centrifugo keeps 5). A key whose operation failed is
 forgotten, so that it can be tried again.
 
 Bounds: open keys are bounded by what may be under way (the caller's queues), those who wait for one by
-`MAX_WAITING`, settled keys by ``max_keys``: a full table forgets the oldest early and counts them in ``forgotten``. A
-ledger, where there is one, knows settled keys for longer and across restarts; this table only spares it the asking.
+`MAX_WAITING`, completed keys by ``max_keys``: a full table forgets the oldest early and counts them in ``forgotten``. A
+ledger, where there is one, knows completed keys for longer and across restarts; this table only spares it the asking.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class IdempotencyTable(Generic[T]):
             raise ValueError(f"{key.parts!r} is in flight")
         self._open[key.parts] = key.fingerprint, []
 
-    def settle(self, key: OperationKey, result: StoredResult, now: float) -> list[T]:
+    def complete(self, key: OperationKey, result: StoredResult, now: float) -> list[T]:
         """Store the result of an operation; return the tickets that waited for it."""
         parts, fingerprint = key
         if now >= self._turn_at:

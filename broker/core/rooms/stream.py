@@ -137,5 +137,5 @@ class Stream(Generic[T]):
         effects.append(Reply(asked.ticket, *result))
         if asked.key is not None:
             is_stored = result != KEY_REUSED
-            waiting = self._first.settle(asked.key, result, now) if is_stored else self._first.forget(asked.key)
+            waiting = self._first.complete(asked.key, result, now) if is_stored else self._first.forget(asked.key)
             effects += [Reply(ticket, *result) for ticket in waiting]

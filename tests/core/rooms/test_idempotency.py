@@ -59,7 +59,7 @@ class FirstResultsMachine(RuleBasedStateMachine):
         if key not in self.open:
             return  # only what was begun is settled
         result = StoredResult(Outcome.ACCEPTED, detail)
-        assert self.results.settle(key, result, self.now) == self.open.pop(key, [])
+        assert self.results.complete(key, result, self.now) == self.open.pop(key, [])
         self.settled = {each: kept for each, kept in self.settled.items() if each.parts != key.parts}
         self.settled[key] = self.now, result
 
@@ -86,7 +86,7 @@ TestFirstResults.settings = settings(max_examples=40, stateful_step_count=30, de
 def test_a_full_table_forgets_the_oldest_and_counts_them() -> None:
     results: IdempotencyTable[int] = IdempotencyTable(WINDOW_S, max_keys=4)
     for number in range(5):
-        results.settle(OperationKey((f"k{number}",), b""), StoredResult(Outcome.ACCEPTED, number), 1.0)
+        results.complete(OperationKey((f"k{number}",), b""), StoredResult(Outcome.ACCEPTED, number), 1.0)
     assert [results.result(OperationKey((f"k{number}",), b""), 1.0) is not None for number in range(5)] == [
         False,
         False,
