@@ -17,11 +17,12 @@ COMMANDS = {
     "chromium": ("chromium", "chromium-browser", "google-chrome"),
     "node": ("node",),
     "redis": ("redis-server",),
+    "faketime": ("faketime",),
 }
 
 
 def needs(name: str) -> str:
-    """The path of a program, or skip (or fail, see above). ``name``: chromium, node or redis."""
+    """The path of a program, or skip (or fail, see above). ``name``: one of `COMMANDS`."""
     for command in COMMANDS[name]:
         path = shutil.which(command)
         if path is not None:
