@@ -22,7 +22,7 @@ from operator import call
 from typing import Any, TypeVar
 
 from .codes import ErrorCode
-from .text import count_graphemes, is_blank
+from .text import count_graphemes, is_blank, is_display_name, is_room_name, is_user_id
 
 __all__ = [
     "MAX_DEPTH",
@@ -34,13 +34,17 @@ __all__ = [
     "array_of",
     "boolean",
     "characters",
+    "display_name",
     "integer",
     "map_of",
     "member_of",
     "optional",
     "record",
+    "room_name",
     "text",
     "type_name",
+    "user_id",
+    "user_id_or_empty",
 ]
 
 # The body of a message is untrusted: `Any` below means "not yet checked".
@@ -152,6 +156,32 @@ def characters(high: int, max_bytes: int, *, lines: bool = False) -> Rule:
 
     check.__doc__ = f"{'character lines' if lines else 'characters'} 1..{high}"
     return check
+
+
+def room_name(value: Any) -> str:
+    """room name: `text.is_room_name`."""
+    if type(value) is str and is_room_name(value):
+        return value
+    raise FieldError("must be 1 to 64 letters, digits or - _ . : @")
+
+
+def user_id(value: Any) -> str:
+    """user id: `text.is_user_id`."""
+    if type(value) is str and is_user_id(value):
+        return value
+    raise FieldError("must be a user id: 1 to 64 printable characters, no white space at either end")
+
+
+def user_id_or_empty(value: Any) -> str:
+    """user id or empty: `text.is_user_id`, or the empty string."""
+    return "" if type(value) is str and not value else user_id(value)
+
+
+def display_name(value: Any) -> str:
+    """display name: `text.is_display_name`."""
+    if type(value) is str and is_display_name(value):
+        return value
+    raise FieldError("must be a name: up to 64 characters without controls, also of the direction of writing")
 
 
 def member_of(kind: type[IntEnum]) -> Rule:

@@ -10,7 +10,6 @@ integer cents. The length of a text is counted in Unicode code points.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -27,8 +26,10 @@ from .fields import (
     member_of,
     optional,
     record,
+    room_name,
     text,
     type_name,
+    user_id,
 )
 
 __all__ = [
@@ -451,16 +452,6 @@ _id = text(1, 64)
 _reason = text(0, 256)
 
 
-_is_room_name = re.compile(r"[\w\-.:@]{1,64}").fullmatch
-
-
-def _room_name(value: Any) -> str:
-    """room name: letters and digits of any script (what `str.isalnum` says) and ``- _ . : @``."""
-    if type(value) is str and _is_room_name(value):
-        return value
-    raise FieldError("must be 1 to 64 letters, digits or - _ . : @")
-
-
 def _literal(expected: str) -> Rule:
     def check(value: Any) -> str:
         if value != expected or type(value) is not str:
@@ -487,7 +478,7 @@ _custom_type = record(CustomType, (integer(CUSTOM_TYPE_MIN, CUSTOM_TYPE_MAX), _i
 _result = record(AckResult, (_u32, member_of(Outcome), _count))
 _pulse = record(RoomPulse, (_u32, _count, _ms))
 _JOINED_RULES: tuple[Rule, ...] = (
-    _room_name, _count, _count, member_of(Role), member_of(RoomPhase), member_of(Tier), _ms,
+    room_name, _count, _count, member_of(Role), member_of(RoomPhase), member_of(Tier), _ms,
     _count, _count, _count, _count, _count, array_of(_entry, MAX_LISTED), boolean,
 )  # fmt: skip
 _GOAWAY_RULES: tuple[Rule, ...] = (integer(1000, 4999), _reason, _ms, _ms, array_of(text(1, 255), MAX_LISTED))
@@ -497,18 +488,18 @@ _RULES: dict[tuple[Side, Opcode], tuple[type[Any], tuple[Rule, ...]]] = {
         ClientHello, (_literal(MAGIC), integer(1, 255), integer(1, 255), _u32, text(0, 128))
     ),
     (Side.CLIENT, Opcode.AUTH): (Auth, (optional(text(1, 4000)),)),
-    (Side.CLIENT, Opcode.JOIN): (Join, (_room_name, member_of(Tier))),
+    (Side.CLIENT, Opcode.JOIN): (Join, (room_name, member_of(Tier))),
     (Side.CLIENT, Opcode.LEAVE): (Leave, ()),
     (Side.CLIENT, Opcode.POST): (Post, (integer(1, 255), text(0, 64), any_value)),
     (Side.CLIENT, Opcode.ACK): (DirectAck, (_count,)),
     (Side.CLIENT, Opcode.PING): (Ping, (_ms, boolean)),
-    (Side.CLIENT, Opcode.RESUME): (Resume, (_room_name, member_of(Tier), _count, _count)),
+    (Side.CLIENT, Opcode.RESUME): (Resume, (room_name, member_of(Tier), _count, _count)),
     (Side.CLIENT, Opcode.GOAWAY): (GoAway, _GOAWAY_RULES),
     (Side.CLIENT, Opcode.BATCH): (
         SendDirect,
         (
             _id, integer(1, 255), any_value,
-            map_of(_id, map_of(text(1, 32), text(0, 4096, lines=True), MAX_TEMPLATE_FIELDS), MAX_RECIPIENTS),
+            map_of(user_id, map_of(text(1, 32), text(0, 4096, lines=True), MAX_TEMPLATE_FIELDS), MAX_RECIPIENTS),
             optional(integer(1, MAX_EXPIRY_S)),
         ),
     ),

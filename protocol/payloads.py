@@ -9,7 +9,20 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from .codes import MessageType, RoomPhase
-from .fields import FieldError, Rule, any_value, characters, integer, member_of, optional, record, text
+from .fields import (
+    FieldError,
+    Rule,
+    any_value,
+    characters,
+    display_name,
+    integer,
+    member_of,
+    optional,
+    record,
+    text,
+    user_id,
+    user_id_or_empty,
+)
 
 __all__ = [
     "MAX_DANMAKU_BYTES",
@@ -77,7 +90,6 @@ def _style(value: Any) -> tuple[Any, ...]:
 
 
 _id = text(1, 64)
-_name = text(0, 64)
 _count = integer(0)
 
 _RULES: dict[int, tuple[type[Any], tuple[Rule, ...]]] = {
@@ -85,7 +97,10 @@ _RULES: dict[int, tuple[type[Any], tuple[Rule, ...]]] = {
     MessageType.EMOTE: (EmotePayload, (_id,)),
     MessageType.LIKE: (LikePayload, (integer(1, MAX_LIKES_PER_POST),)),
     MessageType.ANNOUNCEMENT: (AnnouncementPayload, (characters(500, 2000, lines=True),)),
-    MessageType.GIFT: (GiftPayload, (_id, _id, _name, _id, integer(1, MAX_GIFT_COUNT), _count, _name)),
+    MessageType.GIFT: (
+        GiftPayload,
+        (_id, user_id, display_name, _id, integer(1, MAX_GIFT_COUNT), _count, user_id_or_empty),
+    ),
     MessageType.ROOM_PHASE: (PhasePayload, (member_of(RoomPhase),)),
 }
 

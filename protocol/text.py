@@ -1,11 +1,30 @@
-"""Rules for text that is shown to people: which characters are refused, and a form that is safe on one line."""
+"""Rules for text: which characters are refused, what is the name of a room and the id of a user, and a safe form.
+
+These functions are the only place of each rule: fields of the wire, claims of tokens, settings and commands call them.
+"""
 
 from __future__ import annotations
 
 import re
-import unicodedata
+from unicodedata import category, is_normalized
 
-__all__ = ["INVISIBLE", "count_graphemes", "is_blank", "is_displayable", "plain"]
+__all__ = [
+    "INVISIBLE",
+    "MAX_NAME_CHARS",
+    "count_graphemes",
+    "is_blank",
+    "is_display_name",
+    "is_displayable",
+    "is_room_name",
+    "is_room_pattern",
+    "is_user_id",
+    "plain",
+]
+
+MAX_NAME_CHARS = 64
+"""Code points of a room's name, a user's id and a display name."""
+_NAME_PUNCTUATION = frozenset("-_.:@")
+_is_ascii_room_name = re.compile(r"[A-Za-z0-9\-_.:@]{1,64}").fullmatch
 
 _INVISIBLE = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
@@ -22,7 +41,7 @@ REFUSED_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 def _is_refused(character: str) -> bool:
-    return character in BIDI_CONTROLS or unicodedata.category(character) in REFUSED_CATEGORIES
+    return character in BIDI_CONTROLS or category(character) in REFUSED_CATEGORIES
 
 
 def is_displayable(text: str) -> bool:
@@ -43,6 +62,48 @@ def plain(text: str) -> str:
 def is_blank(text: str) -> bool:
     """Return whether ``text`` shows nothing: it is empty, or of white space and invisible characters alone."""
     return _has_visible(text) is None
+
+
+def is_room_name(text: str) -> bool:
+    """Return whether ``text`` may be the name of a room.
+
+    1 to 64 code points in normalization form C: letters, digits and numbers of any script (categories L and N), marks
+    (Mn, Mc) behind one of those, and ``- _ . : @``. Marks write the vowels of Indic scripts and the tones of Thai.
+    Invisible characters are refused, and so are texts that another form of the same text would equal on the screen.
+    """
+    if text.isascii():
+        return _is_ascii_room_name(text) is not None
+    if len(text) > MAX_NAME_CHARS or not is_normalized("NFC", text) or INVISIBLE.search(text) is not None:
+        return False
+    may_be_marked = False
+    for character in text:
+        kind = category(character)
+        if character in _NAME_PUNCTUATION:
+            may_be_marked = False
+        elif kind[0] in "LN":
+            may_be_marked = True
+        elif not may_be_marked or kind not in ("Mn", "Mc"):
+            return False
+    return True
+
+
+def is_room_pattern(text: str) -> bool:
+    """Return whether ``text`` is the name of a room, the beginning of one and ``*``, or ``*``."""
+    return text == "*" or is_room_name(text.removesuffix("*"))
+
+
+def is_user_id(text: str) -> bool:
+    """Return whether a login may have the user id ``text``.
+
+    1 to 64 printable characters (`str.isprintable`: no controls, separators other than U+0020, or format characters),
+    no white space at either end, and something visible.
+    """
+    return 1 <= len(text) <= MAX_NAME_CHARS and text.isprintable() and text == text.strip() and not is_blank(text)
+
+
+def is_display_name(text: str) -> bool:
+    """Return whether ``text`` may be the name that others see of a user: up to 64 displayable code points."""
+    return len(text) <= MAX_NAME_CHARS and is_displayable(text)
 
 
 def count_graphemes(text: str) -> int:

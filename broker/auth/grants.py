@@ -21,9 +21,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from broker.config.schema import ROOM_PATTERN
 from protocol.codes import Role
-from protocol.text import is_displayable
+from protocol.text import is_blank, is_display_name, is_room_pattern, is_user_id
 
 __all__ = [
     "DEV_PREFIX",
@@ -37,7 +36,6 @@ __all__ = [
     "entry_claim",
     "guest_grant",
     "parse_role",
-    "parse_room_pattern",
     "returning_guest_grant",
     "seconds_claim",
 ]
@@ -53,8 +51,6 @@ _LATEST_S = 253_402_300_799
 """Last second of the year 9999; a time beyond it is an error of units, such as milliseconds."""
 _ENTRY_KEYS = frozenset({"pattern", "role", "allow"})
 _ROLES = {role.name.lower(): role for role in Role}
-_is_room_pattern = re.compile(ROOM_PATTERN).fullmatch
-"""``\\w`` matches what `str.isalnum` accepts, and ``_``."""
 _TYPE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _is_guest_key = re.compile(r"[A-Za-z0-9_-]{22,64}").fullmatch
 """At least 128 random bits in base64 for URLs."""
@@ -131,7 +127,7 @@ class GrantReader:
         wrong."""
         user_id = _user_id(claims["sub"])
         name = claims.get("name", "")
-        if type(name) is not str or len(name) > 64 or not is_displayable(name):
+        if type(name) is not str or not is_display_name(name):
             raise AuthError("name is not up to 64 characters without controls")
         role = _role(claims.get("role", "viewer"))
         rooms = claims["rooms"]
@@ -139,7 +135,7 @@ class GrantReader:
             raise AuthError(f"rooms is not a list of up to {MAX_ROOMS_PER_TOKEN} entries")
         entries = tuple([_room_grant(entry, role) for entry in rooms])
         expires_at = seconds_claim(claims, "exp")
-        return Grant(user_id, name if name.strip() else user_id, role, self._shared(entries), expires_at)
+        return Grant(user_id, user_id if is_blank(name) else name, role, self._shared(entries), expires_at)
 
     def _shared(self, entries: tuple[RoomGrant, ...]) -> tuple[RoomGrant, ...]:
         """Return an equal tuple seen before, so that 10,000 viewers of one room hold one list of rooms."""
@@ -153,13 +149,8 @@ def parse_role(text: str) -> Role | None:
     return _ROLES.get(text)
 
 
-def parse_room_pattern(text: str) -> str | None:
-    """Return ``text`` if it is a room's name, the beginning of one with ``*`` at the end, or ``*``; else None."""
-    return text if text and _is_room_pattern(text) else None
-
-
 def _user_id(value: Any) -> str:
-    if type(value) is not str or not 1 <= len(value) <= 64 or not value.isprintable() or value != value.strip():
+    if type(value) is not str or not is_user_id(value):
         raise AuthError("user id is not 1 to 64 printable characters")
     return value
 
@@ -176,7 +167,7 @@ def _room_grant(value: Any, default: Role) -> RoomGrant:
     if type(value) is not dict or not value.keys() <= _ENTRY_KEYS:
         raise AuthError("an entry of rooms is not {pattern, role, allow}")
     pattern = value.get("pattern")
-    if type(pattern) is not str or parse_room_pattern(pattern) is None:
+    if type(pattern) is not str or not is_room_pattern(pattern):
         raise AuthError("pattern of a room is not a room's name, or the beginning of one and *")
     role = _role(value["role"]) if "role" in value else default
     if "allow" not in value:

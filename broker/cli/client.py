@@ -28,7 +28,7 @@ from protocol.clients.room import JoinedRoom
 from protocol.clients.transports import Address
 from protocol.codes import CloseCode, ErrorCode, Role, Tier
 from protocol.errors import LocalProtocolError
-from protocol.text import plain
+from protocol.text import is_user_id, plain
 
 __all__ = ["DEFAULT_URL", "client_options", "connected_client", "development_token", "join_room", "run_command"]
 
@@ -63,8 +63,8 @@ def development_token(user: str | None, default_role: str) -> str:
         except (KeyError, OSError):  # a container whose user has no name
             user = "unknown"
     name, colon, role = user.partition(":")
-    if not name or (colon and parse_role(role) is None):
-        raise click.UsageError(f"--as takes USER or USER:ROLE with a role of {_ROLES}")
+    if not is_user_id(name) or (colon and parse_role(role) is None):
+        raise click.UsageError(f"--as takes USER or USER:ROLE with a user id and a role of {_ROLES}")
     return f"{DEV_PREFIX}{name}:{role or default_role}"
 
 

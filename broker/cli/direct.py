@@ -34,7 +34,7 @@ from protocol.direct_batches import TemplateError, fields_of, frames_of, payload
 from protocol.errors import LocalProtocolError
 from protocol.fields import FieldError
 from protocol.messages import BatchState, Side
-from protocol.text import plain
+from protocol.text import is_user_id, plain
 
 __all__ = ["Recipients", "direct", "read_values"]
 
@@ -72,7 +72,7 @@ def read_values(text: TextIO, name: str) -> Recipients:
         if user is None:
             raise _line_error(name, line, f'no "{USER}"')
         user = user.strip()
-        if not 1 <= len(user) <= 64 or not user.isprintable():
+        if not is_user_id(user):
             raise _line_error(name, line, "a user id has 1 to 64 printable characters")
         row = {**row, USER: user}
         if user in found.values:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import click
 
-from broker.auth.grants import RoomGrant, parse_role, parse_room_pattern
+from broker.auth.grants import RoomGrant, parse_role
 from broker.auth.tokens import Authenticator
 from broker.cli.config import config_options, load_or_fail
 from broker.config.schema import Config, ConfigError, load
 from protocol.codes import Role
+from protocol.text import is_room_pattern, is_user_id
 
-__all__ = ["duration_s", "room_entry", "token"]
+__all__ = ["duration_s", "room_entry", "token", "user_id"]
 
 _ROLES = [role.name.lower() for role in Role]
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -26,6 +27,15 @@ def duration_s(text: str) -> float:
     if match is None or float(match[1]) == 0:
         raise click.BadParameter(f"{text!r} is not a time such as 90s, 15m, 24h or 7d")
     return float(match[1]) * _UNITS_S[match[2]]
+
+
+def user_id(text: str) -> str:
+    """Return a user id that a login may have; click.BadParameter for anything else."""
+    if not is_user_id(text):
+        raise click.BadParameter(
+            f"user id is not 1 to 64 printable characters without white space at either end: {text!r}"
+        )
+    return text
 
 
 def room_entry(text: str) -> tuple[str, Role | None]:
@@ -41,14 +51,14 @@ def room_entry(text: str) -> tuple[str, Role | None]:
             wanted = f"did you mean {near[0]}? A room of this name is {text}:viewer"
             raise click.BadParameter(f"{last!r} is not a role; {wanted}")
         pattern = text
-    if parse_room_pattern(pattern) is None:
+    if not is_room_pattern(pattern):
         raise click.BadParameter(f"{pattern!r} is neither a room's name nor a prefix and *")
     return pattern, role
 
 
 @click.command("token")
 @config_options
-@click.option("--user", required=True, help="User id, up to 64 characters.")
+@click.option("--user", required=True, type=user_id, metavar="USER", help="User id, up to 64 characters.")
 @click.option("--name", default="", help="Name that others see; the user id if not given.")
 @click.option("--role", type=click.Choice(_ROLES), default="viewer", show_default=True, help="Role in the rooms.")
 @click.option(

@@ -24,6 +24,7 @@ from msgspec import Meta
 
 from broker.config.loader import Layers, Problem, nested, write_toml
 from protocol.codes import MESSAGE_TYPES, Lane, MessageType, Role, TypeRule
+from protocol.text import is_room_pattern
 
 __all__ = [
     "ENV_IGNORED",
@@ -64,9 +65,6 @@ LaneName = Literal["control", "commerce", "paid", "chat"]
 
 
 # No path, user, wildcard or capital letter: a browser never sends those, so such an entry could never match.
-ROOM_PATTERN = r"[\w\-.:@]{0,64}\*?"
-"""A room's name, or the beginning of one and ``*``; not empty."""
-RoomPattern = Annotated[str, Meta(pattern=f"^{ROOM_PATTERN}$", min_length=1)]
 WebOrigin = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9+.-]*://[^/\s@*A-Z]+\Z", examples=["https://live.example.com"])]
 
 
@@ -274,7 +272,7 @@ class AuthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """The iss that a token must name; not set = any."""
     leeway_s: Annotated[float, Meta(ge=0, le=30)] = 30.0
     """Tolerated difference between the platform's clock and the broker's."""
-    guest_access: Annotated[tuple[RoomPattern, ...], Meta(max_length=256)] = ()
+    guest_access: Annotated[tuple[str, ...], Meta(max_length=256)] = ()
     """Rooms that viewers without a token may watch and like in, as guests: names, or beginnings with a * at the end.
     (In development mode: every room.)"""
     cache_tokens: Annotated[int, Meta(ge=0, le=10_000_000)] = 10_000
@@ -543,6 +541,11 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             yield (where,), f"{size} bytes are too few, HS256 needs {MIN_SECRET_BYTES} or more: `openssl rand -hex 32`"
         if auth.secret.lstrip().startswith(("-----BEGIN", "ssh-")):
             yield (where,), "this is a key pair's file, not a shared secret: `openssl rand -hex 32`"
+
+    for index, pattern in enumerate(auth.guest_access):
+        if not is_room_pattern(pattern):
+            rule = f"expected a room's name, or the beginning of one and *, got {pattern!r}"
+            yield (f"auth.guest_access[{index}]",), rule
 
     if link.heartbeat_cut_s <= 2 * link.heartbeat_s:
         rule = f"expected more than 2 x link.heartbeat_s ({2 * link.heartbeat_s:g}), got {link.heartbeat_cut_s:g}"

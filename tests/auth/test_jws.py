@@ -10,7 +10,7 @@ import msgspec
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from broker.auth.grants import AuthError, Grant, parse_room_pattern
+from broker.auth.grants import AuthError, Grant
 from broker.auth.jws import Hs256Key
 from broker.auth.tokens import Authenticator
 from broker.config.schema import AuthConfig
@@ -106,10 +106,3 @@ def test_the_quick_parser_of_json_reads_what_it_takes_as_the_other_does(
         except (ValueError, RecursionError):
             continue
         assert repr(quick) == repr(json.loads(changed))
-
-
-@given(st.text(max_size=70) | st.text("aZ9é中-_.:@*", max_size=70))
-def test_a_room_pattern_is_a_room_name_or_its_beginning(text: str) -> None:
-    name = text.removesuffix("*")
-    good = 0 < len(text) and len(name) <= 64 and all(c.isalnum() or c in "-_.:@" for c in name)
-    assert parse_room_pattern(text) == (text if good else None)

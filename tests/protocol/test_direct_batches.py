@@ -17,12 +17,12 @@ from protocol.fields import FieldError
 from protocol.frames import MAX_CLIENT_BODY_BYTES, pack_body
 from protocol.messages import MAX_DIRECT_BYTES, MAX_RECIPIENTS, SendDirect, Side, reader_of
 from protocol.payloads import AnnouncementPayload
-from tests.support.strategies import ids, texts
+from tests.support.strategies import ids, texts, user_ids
 
 NEWS = MessageType.ANNOUNCEMENT
 CARD = 200
 
-values = st.dictionaries(ids, st.dictionaries(st.sampled_from(["code", "who"]), texts(0, 60)), max_size=150)
+values = st.dictionaries(user_ids, st.dictionaries(st.sampled_from(["code", "who"]), texts(0, 60)), max_size=150)
 
 
 @settings(max_examples=60)

@@ -220,7 +220,11 @@ def test_payloads_stand_with_their_type() -> None:
 
 def test_every_type_that_a_record_uses_is_explained() -> None:
     described = "\n".join(SECTIONS["5 Bodies"])
-    simple = {"any", "boolean", "style", "room name", '"roomcast"'} | set(KINDS) | set(SECTIONS)
+    simple = (
+        {"any", "boolean", "style", "room name", "user id", "user id or empty", "display name", '"roomcast"'}
+        | set(KINDS)
+        | set(SECTIONS)
+    )
     for types in OURS.values():
         for type_ in types:
             for part in re.split(r"nil or |(?:array|map) of \d+\.\.\d+ |pair of | and | to ", type_):

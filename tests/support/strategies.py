@@ -7,7 +7,9 @@ edges; client messages also fit a client's body.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
+from unicodedata import normalize
 
 from hypothesis import strategies as st
 
@@ -56,7 +58,7 @@ from protocol.payloads import (
     LikePayload,
     PhasePayload,
 )
-from protocol.text import is_blank
+from protocol.text import is_blank, is_display_name, is_room_name, is_user_id
 
 Strategy = st.SearchStrategy[Any]
 
@@ -82,8 +84,10 @@ def seen_texts(high: int) -> Strategy:
 ids = texts(1, 64)
 names = texts(0, 64)
 reasons = texts(0, 256)
-_ROOM = st.one_of(st.sampled_from("-_.:@"), st.characters(categories=("L", "N")).filter(str.isalnum))
-room_names = st.text(_ROOM, min_size=1, max_size=64)
+_ROOM = st.one_of(st.sampled_from("-_.:@"), st.characters(categories=("L", "N")), st.sampled_from("กี่คิé가"))
+room_names = st.text(_ROOM, min_size=1, max_size=64).map(partial(normalize, "NFC")).filter(is_room_name)
+user_ids = st.text(_TEXT, min_size=1, max_size=64).filter(is_user_id)
+display_names = names.filter(is_display_name)
 
 _scalars: Strategy = st.one_of(
     st.none(),
@@ -124,7 +128,9 @@ payloads: dict[int, Strategy] = {
     MessageType.EMOTE: st.builds(EmotePayload, ids),
     MessageType.LIKE: st.builds(LikePayload, st.integers(1, 1000)),
     MessageType.ANNOUNCEMENT: st.builds(AnnouncementPayload, seen_texts(100) | st.just("two\nlines\tand a tab")),
-    MessageType.GIFT: st.builds(GiftPayload, ids, ids, names, ids, st.integers(1, 1_000_000), counts, names),
+    MessageType.GIFT: st.builds(
+        GiftPayload, ids, user_ids, display_names, ids, st.integers(1, 1_000_000), counts, st.just("") | user_ids
+    ),
     MessageType.ROOM_PHASE: st.builds(PhasePayload, st.sampled_from(RoomPhase)),
 }
 """Typed payloads of the built-in types that have a shape of their own."""
@@ -182,7 +188,7 @@ MESSAGES: dict[tuple[Side, Opcode], Strategy] = {
         message_types,
         free_values,
         st.dictionaries(
-            ids, st.dictionaries(texts(1, 32), texts(0, 20) | st.just("two\nlines"), max_size=3), max_size=3
+            user_ids, st.dictionaries(texts(1, 32), texts(0, 20) | st.just("two\nlines"), max_size=3), max_size=3
         ),
         st.none() | st.integers(1, 31_536_000),
     ),
