@@ -105,9 +105,9 @@ class _Batch:
             note = f"shortened from {wanted.seconds:g} s to {scenario.seconds:g} s to keep the budget"
             result["notes"].insert(0, note)
         checks = result["invariants"]
-        mark = "[red]VIOLATED[/red]" if checks["violations"] else "[green]hold[/green]"
+        word = "[red]VIOLATED[/red]" if checks["violations"] else "[green]hold[/green]"
         self.console.print(
-            f"{label}: {checks['checked']:,} equations {mark}, {result['took_s']:.0f} s", highlight=False
+            f"{label}: {checks['checked']:,} equations {word}, {result['took_s']:.0f} s", highlight=False
         )  # fmt: skip
         return result
 
@@ -162,12 +162,12 @@ def run_batch(options: BatchOptions) -> int:
             return 2
         console.print("the results of the runs before it follow")
     batch.write()
-    violated = batch.print_violations()
+    violation_count = batch.print_violations()
     took_s = time.monotonic() - batch.begun
     late = batch.budget_s is not None and took_s > batch.budget_s
     more = f", more than the budget of {options.budget_min:g}" if late else ""
     console.print(f"took {took_s / 60:.1f} minutes{more}")
-    return 1 if violated else 2 if failed or late else 0
+    return 1 if violation_count else 2 if failed or late else 0
 
 
 def _comparators(against: str) -> list[str]:

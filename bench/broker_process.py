@@ -1,11 +1,10 @@
-"""The broker under observation: the real `Broker` in a process of its own, with a few more words than it says by
-itself.
+"""The broker process of a run: the real `Broker`, with a task for commands and a task for samples.
 
-It serves exactly as ``roomcast serve`` does. Beside it stands one task that answers the bench's commands on
-standard input (counters, accounts, the raw loop over the very sockets of its viewers) and one that reports a sample
-twice a second. Both cost less than a thousandth of a core.
+It serves exactly as ``roomcast serve`` does. One task answers the bench's commands on standard input (counters,
+accounts, the raw loop over the sockets of its viewers), another reports a sample twice a second. Both cost less than a
+thousandth of a core.
 
-``crowd`` seats viewers that share sockets (`members`); everything else is the broker's own.
+The command ``shared`` adds viewers that share sockets (`shared_sockets`); everything else is the broker's own.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from typing import Any
 import trio
 
 from bench.floor import FloorSweep, c_loop, c_sweep, python_sweep
-from bench.load.books import FLOOR_SEQUENCE
+from bench.load.accounting import FLOOR_SEQUENCE
 from bench.load.child import CommandReader, emit, set_alarm
 from bench.load.links import CODECS
-from bench.load.members import Crowd
+from bench.load.shared_sockets import SharedViewers
 from bench.load.sockets import listen, server_message
 from bench.measure import now_us
 from broker.config.schema import load
@@ -42,60 +41,60 @@ __all__ = ["floor_frame", "main"]
 
 SAMPLE_S = 0.5
 STEADY_SENDS = 20_000
-"""Sends of each loop that make a steady median; a small room is swept more often to get there."""
+"""Sends of each loop that make a stable median; a small room is repeated until it has as many."""
 MAX_SWEEPS = 25
 PAUSE_S = 0.02
-"""After each raw sweep, besides seven tenths of its time: receivers read what came."""
+"""Pause after each raw sweep, besides seven tenths of its time, in which receivers read."""
 _PONG_BODY_BYTES = 14
 """A floor frame's body without its padding."""
 
 
 def floor_frame(sweep: int, size_bytes: int, start_us: int) -> bytes:
-    """A PONG of about ``size_bytes`` that receivers know as a floor sweep; even ``sweep`` = Python, odd = C."""
+    """Return a PONG of about ``size_bytes`` that marks a raw sweep to receivers; even ``sweep`` = Python, odd = C."""
     padding = "x" * max(0, size_bytes - HEADER_BYTES - _PONG_BODY_BYTES)
     body = pack_body((start_us, 0, (), 0, padding))
     return build_frame(Opcode.PONG, 0, 0, FLOOR_SEQUENCE + sweep, body)
 
 
 class Observer:
-    """The tasks beside one broker."""
+    """Tasks that observe one broker."""
 
     def __init__(self, broker: Broker, nursery: trio.Nursery) -> None:
         self._broker = broker
         self._nursery = nursery
-        self._crowd: Crowd | None = None
-        self._crowd_poller: Poller | None = None
+        self._shared: SharedViewers | None = None
+        self._shared_poller: Poller | None = None
         self._sweeps = 0
         self._histories = self._by_ledger = 0
         if broker.history is not None:
             self._count_histories(broker.history)
 
     def _count_histories(self, history: RoomHistory) -> None:
-        """Count the resumes that a room's memory does not cover, so that the ledger is asked, once or again.
+        """Count the resumes whose events are read from the ledger because the room's history does not have them.
 
-        Again means that the room has moved on meanwhile: the function to call then carries what was found before.
+        A resume may need a second read, if the room has published meanwhile: its callback carries the first result.
         """
-        ask = history.read
+        read = history.read
 
-        def counted(*question: Any) -> bool:  # Any: passed on as they are
+        def counted(*query: Any) -> bool:  # Any: passed on unchanged
             self._histories += 1
-            on_done = question[-1]
+            on_done = query[-1]
             self._by_ledger += not (isinstance(on_done, partial) and on_done.args[-1])
-            return ask(*question)
+            return read(*query)
 
         history.read = counted  # type: ignore[method-assign,assignment]  # of this process only
 
-    async def obey(self) -> None:
-        """Carry out commands until ``stop`` or the end of standard input."""
+    async def run_commands(self) -> None:
+        """Execute commands until ``stop`` or the end of standard input."""
         reader = CommandReader()
         while not reader.ended:
             await trio.lowlevel.wait_readable(reader.fd)
             for command in reader.read():
                 match command["command"]:
                     case "stats":
-                        self._tell_stats()
-                    case "crowd":
-                        await self._seat_crowd(command)
+                        self._send_stats()
+                    case "shared":
+                        await self._connect_shared(command)
                     case "floor":
                         await self._floor(command["size_bytes"], command["sweeps"])
                     case "stop":
@@ -103,7 +102,7 @@ class Observer:
         self._nursery.cancel_scope.cancel()
 
     async def sample(self) -> None:
-        """Report what changes all the time."""
+        """Report a sample every `SAMPLE_S` seconds."""
         while True:
             await trio.sleep(SAMPLE_S)
             broker = self._broker
@@ -113,7 +112,7 @@ class Observer:
                 "sample",
                 at_us=now_us(),
                 connections=len(broker.poller),
-                behind=self._backlogged(),
+                backlogged=self._backlogged(),
                 stage=int(broker.monitor.stage),
                 queue_bytes=broker.budget.used_bytes,
                 deliveries=stats.deliveries,
@@ -125,11 +124,11 @@ class Observer:
             )
 
     def _backlogged(self) -> int:
-        crowd = self._crowd
-        shared = sum(len(each.waiting) for each in crowd.sockets) if crowd is not None else 0
-        return self._broker.poller.backlogged + shared
+        shared = self._shared
+        waiting = sum(len(each.waiting) for each in shared.sockets) if shared is not None else 0
+        return self._broker.poller.backlogged + waiting
 
-    def _tell_stats(self) -> None:
+    def _send_stats(self) -> None:
         stats = self._broker.stats()
         rooms = [
             {
@@ -142,11 +141,11 @@ class Observer:
             }
             for room in self._broker.hub
         ]
-        crowd = self._crowd
+        shared = self._shared
         emit(
             "stats",
             connections=stats.connections,
-            behind=self._backlogged(),
+            backlogged=self._backlogged(),
             stage=int(stats.stage),
             queue_bytes=stats.queue_bytes,
             posts=stats.posts,
@@ -163,15 +162,15 @@ class Observer:
             cpu_s=time.process_time(),
             ledger=self._ledger_stats(),
             rooms=rooms,
-            crowd=None
-            if crowd is None
+            shared=None
+            if shared is None
             else {
-                "sockets": len(crowd.sockets),
-                "viewers": len(crowd.members),
-                "missed_chat_frames": crowd.missed_chat_frames,
-                "missed_ambient_frames": crowd.missed_ambient_frames,
-                "missed_danmaku": crowd.missed_danmaku,
-                "closed": crowd.closed,
+                "sockets": len(shared.sockets),
+                "viewers": len(shared.members),
+                "missed_chat_frames": shared.missed_chat_frames,
+                "missed_ambient_frames": shared.missed_ambient_frames,
+                "missed_danmaku": shared.missed_danmaku,
+                "closed": shared.closed,
             },
         )
 
@@ -194,10 +193,10 @@ class Observer:
             "by_ledger": self._by_ledger,
         }
 
-    async def _seat_crowd(self, command: dict[str, Any]) -> None:
+    async def _connect_shared(self, command: dict[str, Any]) -> None:
         broker = self._broker
         queue = broker.config.queue
-        poller = self._crowd_poller = Poller(write_timeout_s=broker.config.link.write_timeout_s)
+        poller = self._shared_poller = Poller(write_timeout_s=broker.config.link.write_timeout_s)
         limits = QueueLimits(queue.frames, queue.queue_bytes, queue.critical_bytes)
         transports = TransportSettings(poller, limits, broker.budget, lambda transport: None)
         await self._nursery.start(poller.run)
@@ -206,7 +205,7 @@ class Observer:
         listener.setsockopt(1, 7, link.send_buffer_bytes)  # SOL_SOCKET, SO_SNDBUF: inherited by what is accepted
         listener.setsockopt(6, 25, link.notsent_lowat_bytes)  # IPPROTO_TCP, TCP_NOTSENT_LOWAT
         listener.setsockopt(6, 1, 1)  # TCP_NODELAY
-        crowd = self._crowd = Crowd(
+        shared = self._shared = SharedViewers(
             broker.hub,
             transports,
             viewers=command["viewers"],
@@ -215,16 +214,16 @@ class Observer:
             codec=CODECS[command["features"]],
             now=trio.current_time,
         )
-        emit("crowd_listening", port=listener.getsockname()[1])
-        await crowd.accept(listener, command["sockets"])
+        emit("shared_listening", port=listener.getsockname()[1])
+        await shared.accept(listener, command["sockets"])
         listener.close()
-        await crowd.sit_down()
-        emit("crowd_ready", rooms=crowd.rooms)
+        await shared.add_members()
+        emit("shared_ready", rooms=shared.rooms)
 
     # ---- the raw loop
 
     async def _floor(self, size_bytes: int, sweeps: int) -> None:
-        """Sweep the viewers' own sockets with bare sends, in Python and in C in turn."""
+        """Run the raw loop over the viewers' own sockets, in Python and in C in turn."""
         by_framing: dict[Framing, list[socket]] = {}
         for room in self._broker.hub:
             for member in room.members.all():
@@ -258,8 +257,8 @@ class Observer:
         emit("floor", sweeps=done)
 
     def _framing(self, framing: Framing) -> Framing:
-        crowd = self._crowd
-        return Framing.WEBSOCKET if crowd is not None and crowd.websocket and framing is Framing.TCP else framing
+        shared = self._shared
+        return Framing.WEBSOCKET if shared is not None and shared.websocket and framing is Framing.TCP else framing
 
     def _sweep(self, socks: Sequence[socket], frame: bytes, framing: Framing, in_c: bool) -> FloorSweep | None:
         data = frame if framing is Framing.TCP else server_message(frame)
@@ -276,7 +275,7 @@ async def _main(path: Path) -> None:
         emit("serving", address=list(broker.addresses[0]), max_connections=broker.max_connections)
         observer = Observer(broker, nursery)
         nursery.start_soon(observer.sample)
-        nursery.start_soon(observer.obey)
+        nursery.start_soon(observer.run_commands)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""``roomcast bench``: list, run, compare, micro. What it prints is the short form; the report has everything.
+"""``roomcast bench``: list, run, compare, micro. The terminal shows a short form; the report has everything.
 
 Exit status: 0 all well, 1 an invariant was violated (the first difference is named), 2 it could not be run.
 """
@@ -23,12 +23,12 @@ from bench.scenario import ScenarioError, Sizes, Target, load_scenario, scenario
 
 __all__ = ["bench"]
 
-FAULTS = ("drop-frame", "lose-entry")
+FAULTS = ("drop-frame", "drop-entry")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def bench() -> None:
-    """Measure a broker, and fail when a sum is off.
+    """Measure a broker and check its totals; fail if one is wrong.
 
     Every run starts its own broker, viewers and publishers on the loopback interface and ends them.
     """
@@ -36,17 +36,17 @@ def bench() -> None:
 
 @bench.command("list")
 def list_() -> None:
-    """Say which scenarios there are."""
+    """List the scenarios."""
     table = Table(box=None, pad_edge=False)
     for column in ("scenario", "way", "viewers", "rooms", "takes about"):
         table.add_column(column, no_wrap=True)
-    table.add_column("what one learns, and what it has to reach", overflow="fold")
+    table.add_column("what it measures, and its goals", overflow="fold")
     for name in scenario_names():
         scenario = load_scenario(name)
-        words = [scenario.purpose, *(f"goal: {_goal(target)}" for target in scenario.targets), ""]
+        lines = [scenario.purpose, *(f"goal: {_goal(target)}" for target in scenario.targets), ""]
         table.add_row(
             name, _WAYS[scenario.way], f"{scenario.viewers:,}", f"{scenario.rooms:,}", about(rough_s(scenario)),
-            escape("\n".join(words)),
+            escape("\n".join(lines)),
         )  # fmt: skip
     wide_console().print(table)
 
@@ -56,7 +56,7 @@ def _goal(target: Target) -> str:
     return f"{metric.label} {target.kind} {bound_text(target.bound)} {metric.unit}".rstrip()
 
 
-_WAYS = {"sockets": "a: links", "crowd": "b: crowd", "memory": "c: memory"}
+_WAYS = {"sockets": "a: links", "shared": "b: shared", "memory": "c: memory"}
 
 
 @bench.command()
@@ -71,22 +71,22 @@ _WAYS = {"sockets": "a: links", "crowd": "b: crowd", "memory": "c: memory"}
 @click.option("--repeat", type=click.IntRange(1, 50), default=1, show_default=True, help="Runs of each scenario.")
 @click.option("--corpus", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Danmaku, one a line.")
 @click.option(
-    "--budget", type=click.FloatRange(0.1), metavar="MINUTES", help="Shorten schedules so that all of it fits in."
+    "--budget", type=click.FloatRange(0.1), metavar="MINUTES", help="Shorten schedules so that all runs fit in."
 )
 @click.option(
     "--ledger-place",
     type=click.Path(exists=True, file_okay=False, writable=True),
     envvar="ROOMCAST_BENCH_DIR",
-    help="Directory on the disk that durable scenarios shall use [$ROOMCAST_BENCH_DIR].",
+    help="Directory for the ledgers of durable scenarios [$ROOMCAST_BENCH_DIR].",
 )
-@click.option("--seed", type=int, default=1, show_default=True, help="Of everything random.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of all random choices.")
 @click.option("--against", default="", help="Comparators, with commas: websockets,redis,nchan.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here.")
 @click.option("--html", "html_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the report here.")
 @click.option(
     "--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write the first plot here (.svg, .png)."
 )
-@click.option("--fault", type=click.Choice(FAULTS), help="Break an invariant on purpose, to see the run fail.")
+@click.option("--fault", type=click.Choice(FAULTS), help="Inject a fault, to see that the checks fail.")
 def run(
     names: tuple[str, ...],
     repeat: int,
@@ -128,7 +128,7 @@ def compare(before: Path, after: Path) -> None:
     try:
         comparisons = compare_files(before, after)
     except (ValueError, KeyError, msgspec.DecodeError) as error:
-        raise click.ClickException(f"these are not two results of bench run: {error}") from None
+        raise click.ClickException(f"not two results of bench run: {error}") from None
     console = wide_console()
     for comparison in comparisons:
         console.print(comparison_table(comparison))

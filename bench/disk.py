@@ -1,8 +1,8 @@
-"""The floor under everything durable: what the disk alone does, in the very directory in which the ledger is.
+"""The floor of durable figures: the disk alone, in the directory of the ledger.
 
-Write 4 KiB, ``fdatasync``, again, one after the other: a rate of serial syncs, and how long a slow one takes. Group
-commit exists to be above that rate. A disk may be a cloud volume or another's too, so a durable figure is only shown
-beside the floor of the same run.
+It writes 4 KiB and calls ``fdatasync``, again and again: the rate of serial syncs, and the time of a slow one. Group
+commit has to be above that rate. A disk may be a shared or remote volume, so a durable figure is shown only beside the
+floor of the same run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SyncFloor(NamedTuple):
 
 
 def sync_times(directory: Path, seconds: float) -> list[float]:
-    """Append 4 KiB and sync, again and again for so long; returns the seconds of each. The file is removed."""
+    """Append 4 KiB and sync, repeatedly for ``seconds``; return the seconds of each sync. The file is removed."""
     path = directory / "floor"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
     page = os.urandom(PAGE_BYTES)
@@ -51,7 +51,7 @@ def sync_times(directory: Path, seconds: float) -> list[float]:
 
 
 def sync_floor(probes: Iterable[list[float]]) -> SyncFloor:
-    """What probes (`sync_times`), taken before and after the load, say together. ValueError without a sync."""
+    """Return the floor from the samples of `sync_times` before and after the load. ValueError without a sync."""
     times = sorted(each for probe in probes for each in probe)
     if not times:
         raise ValueError("no sync was timed")

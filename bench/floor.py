@@ -1,8 +1,8 @@
-"""The floor: what the same sockets and the same bytes cost with no broker at all.
+"""The floor: the cost of the same bytes on the same sockets without a broker.
 
-An absolute time means little on a shared machine, so every fan-out figure stands beside this one, taken in the same
-run: a bare ``send`` of the same bytes to the same sockets, in a Python loop, and in a C loop when a compiler is
-there. The C source is ours (``floor.c``) and is compiled into a temporary folder at run time.
+Absolute times vary on a shared machine, so every fan-out figure is shown beside this one of the same run: a bare
+``send`` of the same bytes to the same sockets, in a Python loop, and in a C loop if there is a compiler. The C source
+(``floor.c``) is compiled into a temporary folder at run time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["FloorSweep", "c_compiler", "c_loop", "c_sweep", "python_sweep"]
 
 
 class FloorSweep(NamedTuple):
-    """One sweep. ``wall_s`` and ``cpu_s`` of the whole of it; ``refused``: sends that the socket did not take whole."""
+    """One sweep: its total ``wall_s`` and ``cpu_s``; ``refused``: sends that the socket did not accept whole."""
 
     loop: str
     sends: int
@@ -38,9 +38,9 @@ class FloorSweep(NamedTuple):
 
 
 def python_sweep(socks: Sequence[socket], data: bytes) -> FloorSweep:
-    """Send ``data`` to each socket in turn: bound methods in a list, as the leanest loop has them.
+    """Send ``data`` to each socket in turn, with bound methods in a list: the shortest loop in Python.
 
-    A socket that appears twice gets two sends, as in a crowd that shares sockets.
+    A socket that appears twice gets two sends, as shared sockets do.
     """
     sends = [sock.send for sock in socks]
     size = len(data)
@@ -56,13 +56,13 @@ def python_sweep(socks: Sequence[socket], data: bytes) -> FloorSweep:
 
 
 def c_compiler() -> str | None:
-    """The C compiler of this machine, or None."""
+    """Return the path of the C compiler, None if there is none."""
     return next((path for path in map(shutil.which, ("cc", "gcc", "clang")) if path), None)
 
 
 @functools.cache
 def c_loop() -> ctypes.CDLL | None:
-    """``floor.c`` compiled and loaded; None without a compiler. About 0.1 s, once a process."""
+    """Compile and load ``floor.c``; None without a compiler. About 0.1 s, once a process."""
     compiler = c_compiler()
     if compiler is None:
         return None
@@ -81,7 +81,7 @@ def c_loop() -> ctypes.CDLL | None:
 
 
 def c_sweep(socks: Sequence[socket], data: bytes) -> FloorSweep | None:
-    """The same loop in C over the same descriptors; None without a compiler."""
+    """Run the same loop in C over the same descriptors; None without a compiler."""
     library = c_loop()
     if library is None:
         return None

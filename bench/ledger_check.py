@@ -1,7 +1,7 @@
-"""What a durable broker has kept, read from its ledger after it has ended: verified first, then added up.
+"""Totals of a durable broker's ledger, read after the broker has ended: verified first, then summed.
 
-The sums of the ledger are a fourth party beside publishers, broker and viewers (`invariants`): what was acknowledged
-must be in the book, once, in the order in which it was sent.
+The ledger is a fourth count beside those of publishers, broker and viewers (`invariants`): what was acknowledged must
+be in it, once, in the order in which it was sent.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from broker.ledger import LedgerRefused, StoredEntry, database_path, open_direct
 from broker.ledger.replay import event_of, replay
 from protocol.codes import MessageType
 
-__all__ = ["add_up", "lose_last_entry", "read_back"]
+__all__ = ["delete_last_entry", "read_ledger", "sum_rooms"]
 
 KINDS = {
     int(MessageType.GIFT): "gift", int(MessageType.ANNOUNCEMENT): "announcement", COMMERCE_TYPE: "commerce",
 }  # fmt: skip
-"""Message type -> the stream that it belongs to."""
+"""Message type -> its stream."""
 
 
-def read_back(directory: Path) -> dict[str, Any]:
-    """Verify the ledger in ``directory`` (structure, checksums, hash chain, high-water mark) and add its rooms up.
+def read_ledger(directory: Path) -> dict[str, Any]:
+    """Verify the ledger in ``directory`` (structure, checksums, hash chain, high-water mark) and sum its rooms.
 
-    Any: plain JSON. ``damage`` says what is wrong, "" if nothing is. About 40 us an entry.
+    Any: plain JSON. ``damage`` describes the first fault, "" if there is none. About 40 us an entry.
     """
     begun = time.perf_counter()
     found: dict[str, Any] = {"damage": "", "entries": 0, "commits": 0, "rooms": {}, "bytes": 0}
@@ -40,7 +40,7 @@ def read_back(directory: Path) -> dict[str, Any]:
             found["entries"] = reader.verify_all()
             head, anchor = reader.ends()
             found["commits"] = head.batch
-            found["rooms"] = add_up(entry for entry, _, _ in reader.entries(anchor[0]))
+            found["rooms"] = sum_rooms(entry for entry, _, _ in reader.entries(anchor[0]))
             found["bytes"] = reader.path.stat().st_size
         finally:
             reader.close()
@@ -50,8 +50,8 @@ def read_back(directory: Path) -> dict[str, Any]:
     return found
 
 
-def lose_last_entry(directory: Path) -> None:
-    """Take the newest entry out of the file, as a disk would that forgets a sync: to see that it is noticed."""
+def delete_last_entry(directory: Path) -> None:
+    """Delete the newest entry of the file, as after a sync that the disk did not make: an injected fault."""
     connection = sqlite3.connect(database_path(directory))
     try:
         with connection:
@@ -60,24 +60,24 @@ def lose_last_entry(directory: Path) -> None:
         connection.close()
 
 
-def add_up(entries: Iterable[StoredEntry]) -> dict[str, dict[str, Any]]:
-    """Room -> its events by stream, gifts, last offset, holes, and events out of the order in which they were sent."""
+def sum_rooms(entries: Iterable[StoredEntry]) -> dict[str, dict[str, Any]]:
+    """Return room -> events by stream, gifts, last offset, holes, and events that are not in the order of sending."""
     last: dict[tuple[str, str], int] = {}
-    back: Counter[str] = Counter()
+    disordered: Counter[str] = Counter()
 
-    def watched() -> Iterator[StoredEntry]:
+    def usage() -> Iterator[StoredEntry]:
         for entry in entries:
             number = _number_of(entry)
             if number is not None:
                 key = entry.room, KINDS[entry.kind]
-                back[entry.room] += number <= last.get(key, 0)
+                disordered[entry.room] += number <= last.get(key, 0)
                 last[key] = number
             yield entry
 
     rooms: dict[str, dict[str, Any]] = {}
-    for (name, _), room in replay(watched()).items():
+    for (name, _), room in replay(usage()).items():
         if name in rooms:
-            raise ValueError(f"room {name} has two lives in one run")
+            raise ValueError(f"room {name} has two epochs in one run")
         rooms[name] = {
             "events": room.events,
             "last_offset": room.last_offset,
@@ -87,12 +87,12 @@ def add_up(entries: Iterable[StoredEntry]) -> dict[str, dict[str, Any]]:
             **{kind: room.by_type[message_type] for message_type, kind in KINDS.items()},
         }
     for name, row in rooms.items():
-        row["out_of_order"] = back[name]
+        row["out_of_order"] = disordered[name]
     return rooms
 
 
 def _number_of(entry: StoredEntry) -> int | None:
-    """The publisher's number of an event; None for anything else."""
+    """Return the publisher's number of an event; None for any other entry."""
     if entry.lane is None or entry.kind not in KINDS:
         return None
     event = event_of(entry)

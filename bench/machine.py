@@ -1,4 +1,4 @@
-"""Facts about the machine and the build: without them a figure says nothing."""
+"""Facts about the machine and the build, which every result contains."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ROOT = Path(__file__).parent.parent
 
 
 def commit() -> str:
-    """The commit of this checkout, ``+`` at its end if tracked files differ; "" where there is no git."""
+    """Return the commit of this checkout, with ``+`` if tracked files differ; "" without git."""
     try:
         head = _git("rev-parse", "--short=12", "HEAD")
         return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
@@ -39,7 +39,7 @@ def _git(*arguments: str) -> str:
 
 
 def command_line() -> str:
-    """The command that is running, as one would type it."""
+    """Return the running command as a shell command line."""
     name = "python -m bench" if sys.argv[0].endswith("__main__.py") else Path(sys.argv[0]).name
     return shlex.join([*name.split(), *sys.argv[1:]])
 
@@ -69,16 +69,16 @@ def _version_of(package: str) -> str:
 
 
 def busy_s() -> dict[str, float]:
-    """CPU seconds of the whole machine so far: spent by processes (``busy``), and kept by the host (``steal``).
+    """Return CPU seconds of the machine so far: of processes (``busy``) and taken by the host (``steal``).
 
-    Interrupts are left out: the loopback's are nobody's.
+    Interrupts are left out: those of the loopback interface belong to no process.
     """
     times = psutil.cpu_times()
     return {"busy": times.user + times.nice + times.system, "steal": getattr(times, "steal", 0.0)}
 
 
 def facts() -> dict[str, Any]:
-    """What a reader needs to compare this run with one of their own."""
+    """Return the facts needed to compare runs of different machines."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),

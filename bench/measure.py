@@ -1,13 +1,13 @@
-"""Latencies: counted exactly, kept small, and mergeable between processes.
+"""Latency histograms that are merged between processes.
 
-Every process counts its own in HdrHistograms and hands them on encoded; adding them up loses nothing, so a percentile
-over five processes is the percentile of all their values. Averages of percentiles are never made.
+Every process counts its own values in HdrHistograms and passes them on encoded. Merging adds counts, so a percentile
+over five processes is the percentile of all their values; percentiles are never averaged.
 
-Two resolutions: the whole run with three significant digits, and one histogram a second with two for the plot
-over time. Values are integer microseconds, 1 to an hour; what lies outside is clamped and so still counted.
+There are two resolutions: three significant digits for the whole run, and two digits in one histogram a second for the
+plot over time. Values are integer microseconds from 1 to an hour; values outside are clamped and counted.
 
-Many values come at once (100,000 copies of a frame with 20 danmaku), so they are quantised and counted as arrays
-before the histogram sees them: about 20 ns a value instead of 2 us.
+Many values arrive at once (100,000 copies of a frame with 20 danmaku), so they are quantized and counted as arrays
+before they go into the histogram: about 20 ns a value instead of 2 us.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from hdrh.histogram import HdrHistogram
 __all__ = ["PERCENTILES", "Latencies", "SecondSeries", "Summary", "merge_series", "now_us", "quantile", "summarise"]
 
 MAX_US = 3_600_000_000
-"""An hour: nothing in a bench may take longer."""
+"""Largest value: an hour."""
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 
 Summary = dict[str, float]
 """``count, p50_ms, p90_ms, p99_ms, p99_9_ms, max_ms``."""
 
 Array = Any
-"""A numpy array of integers; numpy's own types would say no more here."""
+"""A numpy array of integers."""
 
 
 def now_us() -> int:
-    """The clock of all processes of a run: CLOCK_MONOTONIC in microseconds, the same for everybody on this machine."""
+    """Return CLOCK_MONOTONIC in microseconds, which all processes of a machine share."""
     return time.monotonic_ns() // 1000
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """The value that so large a share of sorted values does not exceed; 0.0 of none."""
+    """Return the value that ``share`` of the sorted values do not exceed; 0.0 without values."""
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
@@ -79,21 +79,20 @@ class Latencies:
         return int(self._histogram.get_total_count())
 
     def percentile_us(self, percentile: float) -> int:
-        """The value that so many percent of all values do not exceed; 0 when there are none."""
+        """Return the value that ``percentile`` percent of all values do not exceed; 0 without values."""
         return int(self._histogram.get_value_at_percentile(percentile)) if self.count else 0
 
     def encode(self) -> str:
-        """For another process, or for a report's JSON: HdrHistogram's own format (V2, compressed, base64)."""
+        """Return the histogram in HdrHistogram's own format (V2, compressed, base64)."""
         encoded: bytes = self._histogram.encode()
         return encoded.decode()
 
     def merge(self, encoded: str) -> None:
-        """Add what another process has counted."""
+        """Add an encoded histogram of another process."""
         self._histogram.decode_and_add(encoded)
 
     def summary(self) -> Summary:
-        """Count, the percentiles of `PERCENTILES` and the maximum, in milliseconds. No mean: it says little of
-        latencies."""
+        """Return count, the percentiles of `PERCENTILES` and the maximum, in milliseconds."""
         if not self.count:
             return {"count": 0}
         found: Summary = {"count": self.count}
@@ -105,7 +104,7 @@ class Latencies:
 
 
 def summarise(encoded: Iterable[str], digits: int = 3) -> Latencies:
-    """All of ``encoded`` as one histogram."""
+    """Return all of ``encoded`` as one histogram."""
     merged = Latencies(digits)
     for each in encoded:
         merged.merge(each)
@@ -126,7 +125,7 @@ class SecondSeries:
         """Encoded histograms: lane -> second since the origin -> histogram."""
 
     def add(self, lane: str, values_us: Array, at_us: int, weights: Array | None = None) -> None:
-        """Count values seen about ``at_us``; times must not go back by more than the second under way."""
+        """Count values seen about ``at_us``; times must not go back beyond the current second."""
         second = max(0, (at_us - self._origin_us) // 1_000_000)
         if second != self._second:
             self.close()
@@ -137,7 +136,7 @@ class SecondSeries:
         latencies.record_many(values_us, weights)
 
     def close(self) -> None:
-        """End the second under way."""
+        """End the current second."""
         for lane, latencies in self._current.items():
             row = self.rows.setdefault(lane, {})
             older = row.get(self._second)
@@ -148,11 +147,11 @@ class SecondSeries:
 
 
 def merge_series(series: Iterable[Mapping[str, Mapping[str, str]]]) -> dict[str, list[dict[str, float]]]:
-    """Series of several processes (seconds as JSON keys, text) as rows of percentiles per lane, in order of time."""
-    gathered: dict[str, dict[int, Latencies]] = {}
+    """Series of several processes (seconds as JSON keys, text) as rows of percentiles for each lane, by time."""
+    merged: dict[str, dict[int, Latencies]] = {}
     for one in series:
         for lane, row in one.items():
-            seconds = gathered.setdefault(lane, {})
+            seconds = merged.setdefault(lane, {})
             for second, encoded in row.items():
                 seconds.setdefault(int(second), Latencies(2)).merge(encoded)
     return {
@@ -166,5 +165,5 @@ def merge_series(series: Iterable[Mapping[str, Mapping[str, str]]]) -> dict[str,
             }
             for second, latencies in sorted(seconds.items())
         ]
-        for lane, seconds in sorted(gathered.items())
+        for lane, seconds in sorted(merged.items())
     }

@@ -1,8 +1,8 @@
-"""How long a run takes, roughly, and how to stay within a given time.
+"""Estimates of how long runs take, and schedules shortened to a budget.
 
-The schedule is what a scenario says; everything around it (coming in, settling, the raw loop, adding up) was timed on a
-2-core machine and is good to a third or so. With a budget, schedules are shortened so that what is left to do fits into
-what is left of the time; the report says by how much, and a shortened run is not judged by its scenario's goals.
+A scenario defines the length of its schedule; everything around it (connecting, draining, the raw loop, the checks) was
+timed on a 2-core machine and is right within a third. With a budget, schedules are shortened so that the remaining runs
+fit into the remaining time; the report says by how much, and the goals of a shortened run are not evaluated.
 """
 
 from __future__ import annotations
@@ -11,36 +11,36 @@ from collections.abc import Sequence
 
 import msgspec
 
-from bench.scenario import Scenario, twin_of
+from bench.scenario import Scenario, reference_of
 
 __all__ = ["LEAST_SHARE", "about", "around_s", "fitted", "rough_s", "scheduled_s", "slowness"]
 
 START_S = 10.0
-"""Processes that start and end, publishers that join, settling, the report."""
+"""Start and end of processes, joins of publishers, draining, the report."""
 PER_LINK_S = 1 / 3000
 """Connect, token, join."""
-PER_SEAT_S = 60e-6
-"""Seating one viewer of a crowd."""
-CALM_S = 6.0
-"""A crowd waits until its counters have come to rest."""
+PER_MEMBER_S = 60e-6
+"""Creation of one viewer on a shared socket."""
+QUIET_S = 6.0
+"""Wait for the counters of the joins, with shared sockets."""
 PER_SEND_S = 10e-6
 FLOOR_PAUSE = 1.7
-"""After each raw sweep comes a pause of seven tenths of it."""
+"""Each raw sweep is followed by a pause of seven tenths of its time."""
 LEDGER_S = 5.0
 """Two probes of the disk, and the verification."""
 PER_EVENT_S = 60e-6
 LEAST_SHARE = 0.2
-"""A schedule that would have to be shortened below this says nothing any more."""
+"""Shortest part of a schedule that is run; a budget that needs less is refused."""
 
 
 def around_s(scenario: Scenario) -> float:
-    """Seconds that a run takes besides its schedule."""
+    """Return the seconds that a run takes besides its schedule."""
     if scenario.way == "memory":
         return 5.0
     viewers = scenario.viewers
     seconds = START_S
-    if scenario.way == "crowd":
-        seconds += CALM_S + viewers * PER_SEAT_S
+    if scenario.way == "shared":
+        seconds += QUIET_S + viewers * PER_MEMBER_S
     else:
         seconds += max(viewers * PER_LINK_S, viewers / scenario.connect_per_s if scenario.connect_per_s else 0.0)
     seconds += scenario.floor_sweeps * 2 * viewers * PER_SEND_S * FLOOR_PAUSE
@@ -50,32 +50,32 @@ def around_s(scenario: Scenario) -> float:
 
 
 def scheduled_s(scenario: Scenario) -> float:
-    """Seconds that the schedule takes, its twin's included."""
-    twin = twin_of(scenario)
+    """Return the seconds of the schedule, with that of the reference run."""
+    reference = reference_of(scenario)
     own = scenario.seconds / 10 if scenario.way == "memory" else scenario.seconds
-    return own + (0.0 if twin is None else scheduled_s(twin))
+    return own + (0.0 if reference is None else scheduled_s(reference))
 
 
 def rough_s(scenario: Scenario) -> float:
-    """Seconds that a run takes in all, its twin included."""
-    twin = twin_of(scenario)
-    return scheduled_s(scenario) + around_s(scenario) + (0.0 if twin is None else around_s(twin))
+    """Return the seconds that a run takes in total, with its reference run."""
+    reference = reference_of(scenario)
+    return scheduled_s(scenario) + around_s(scenario) + (0.0 if reference is None else around_s(reference))
 
 
 def about(seconds: float) -> str:
-    """A rough time in words."""
+    """Return a rough duration as text."""
     return f"{round(seconds / 5) * 5} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
 def slowness(scenario: Scenario, took_s: float) -> float:
-    """By how much everything around a schedule took longer than planned, at least 1: a machine at work is slower."""
+    """Return the factor, at least 1, by which everything around the schedule took longer than planned."""
     return max(1.0, (took_s - scheduled_s(scenario)) / (rough_s(scenario) - scheduled_s(scenario)))
 
 
 def fitted(scenarios: Sequence[Scenario], left_s: float, slower: float = 1.0) -> list[Scenario] | None:
-    """``scenarios`` with schedules so short that all fit into ``left_s``; None where no sensible length does.
+    """Return ``scenarios`` with schedules shortened to fit into ``left_s``; None if they cannot (`LEAST_SHARE`).
 
-    ``slower``: what is around the schedules takes so many times as long as planned (`slowness`).
+    ``slower``: factor for the time around the schedules (`slowness`).
     """
     scheduled = sum(map(scheduled_s, scenarios))
     fixed = (sum(map(rough_s, scenarios)) - scheduled) * slower
@@ -88,7 +88,7 @@ def fitted(scenarios: Sequence[Scenario], left_s: float, slower: float = 1.0) ->
 
 
 def _shortened(scenario: Scenario, share: float) -> Scenario:
-    twin = dict(scenario.twin)
-    if "seconds" in twin:
-        twin["seconds"] *= share
-    return msgspec.structs.replace(scenario, seconds=round(scenario.seconds * share, 1), twin=twin)
+    reference = dict(scenario.reference)
+    if "seconds" in reference:
+        reference["seconds"] *= share
+    return msgspec.structs.replace(scenario, seconds=round(scenario.seconds * share, 1), reference=reference)

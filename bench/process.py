@@ -1,8 +1,8 @@
-"""The processes of a run: started here, watched here, ended here, and nothing else is ever touched.
+"""The processes of a run: start, commands, resource samples, end.
 
-Each child speaks lines of JSON (`child`). A thread per child puts its events into one queue, so the run is a plain
-sequence of "tell" and "wait for". Leaving the `Troupe` ends every child: first by word, then by closing its
-standard input, then by signals to exactly the process ids that were started.
+Each child reads and writes lines of JSON (`bench.load.child`). A thread for each child puts its events into a queue, so
+the run is a plain sequence of commands and waits. Leaving the `ProcessGroup` ends every child: by the command ``stop``
+and the end of its standard input, then by signals to exactly the process ids that were started.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import psutil
 
 from bench.measure import now_us
 
-__all__ = ["BenchFailure", "Child", "Troupe"]
+__all__ = ["BenchFailure", "Child", "ProcessGroup"]
 
 Event = dict[str, Any]
 """One line of a child. Any: plain JSON."""
@@ -33,7 +33,7 @@ _ROOT = Path(__file__).parent.parent
 
 
 class BenchFailure(Exception):
-    """The run cannot go on: a child died, refused or took too long. The text is for the user."""
+    """A run cannot continue: a child ended, failed or timed out. The text is for the user."""
 
 
 class Child:
@@ -42,7 +42,7 @@ class Child:
     def __init__(self, name: str, arguments: list[str], folder: Path) -> None:
         self.name = name
         self.samples: list[Event] = []
-        """Events called ``sample``, as they came."""
+        """Events called ``sample``, in order of arrival."""
         self.events: queue.Queue[Event] = queue.Queue(maxsize=10_000)
         self._errors = (folder / f"{name}.stderr").open("w+b")
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -51,7 +51,7 @@ class Child:
             arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=environment, cwd=folder
         )
         self.pid = self.process.pid
-        self.watched = psutil.Process(self.pid)
+        self.usage = psutil.Process(self.pid)
         self._reader = threading.Thread(target=self._read, daemon=True, name=f"read {name}")
         self._reader.start()
 
@@ -68,12 +68,12 @@ class Child:
                 self.events.put(event)
         self.events.put({"event": "ended"})
 
-    def tell(self, command: str, **fields: Any) -> None:
+    def send_command(self, command: str, **fields: Any) -> None:
         """Send one command. Any: plain JSON."""
         self._write({"command": command, **fields})
 
-    def order(self, spec: Any) -> None:
-        """Send the spec, the first line of a child's life. Any: a msgspec struct made plain."""
+    def send_spec(self, spec: Any) -> None:
+        """Send the spec, the first line that a child reads. Any: a msgspec struct as builtins."""
         self._write(spec)
 
     def _write(self, line: Any) -> None:
@@ -82,34 +82,34 @@ class Child:
             self.process.stdin.write(json.dumps(line).encode() + b"\n")
             self.process.stdin.flush()
         except (BrokenPipeError, ValueError) as error:
-            raise BenchFailure(f"{self.name} is gone: {self.final_output()}") from error
+            raise BenchFailure(f"{self.name} has ended: {self.final_output()}") from error
 
     def wait(self, name: str, timeout_s: float) -> Event:
-        """The next event called ``name``; others that come before it are dropped. BenchFailure if it does not come."""
+        """Return the next event called ``name`` and drop those before it. BenchFailure on timeout, failure or end."""
         deadline = time.monotonic() + timeout_s
         while True:
             try:
                 event = self.events.get(timeout=max(0.01, deadline - time.monotonic()))
             except queue.Empty:
-                raise BenchFailure(f"{self.name} did not say {name!r} within {timeout_s:g} s") from None
+                raise BenchFailure(f"{self.name} did not report {name!r} within {timeout_s:g} s") from None
             if event["event"] == name:
                 return event
             if event["event"] == "ended":
-                raise BenchFailure(f"{self.name} ended before it said {name!r}: {self.final_output()}")
+                raise BenchFailure(f"{self.name} ended before it reported {name!r}: {self.final_output()}")
             if event["event"] == "failed":
                 raise BenchFailure(f"{self.name}: {event['why']}")
 
     def final_output(self) -> str:
-        """The end of what it wrote to standard error."""
+        """Return the end of its standard error, or its exit status."""
         try:
             self._errors.flush()
             self._errors.seek(0)
             return self._errors.read().decode(errors="replace")[-2000:].strip() or f"exit {self.process.poll()}"
         except ValueError:
-            return "no words"
+            return "no output"
 
     def end(self, timeout_s: float = 5.0) -> None:
-        """End this process, politely first. Idempotent."""
+        """End this process: by command, then by signal. Idempotent."""
         process = self.process
         if process.stdin is not None:
             try:
@@ -131,7 +131,7 @@ class Child:
         self._errors.close()
 
 
-class Troupe:
+class ProcessGroup:
     """All children of a run, in a temporary folder, with their CPU time and memory sampled."""
 
     def __init__(self) -> None:
@@ -144,7 +144,7 @@ class Troupe:
         self._stop = threading.Event()
         self._sampler = threading.Thread(target=self._sample, daemon=True, name="resources")
 
-    def __enter__(self) -> Troupe:
+    def __enter__(self) -> ProcessGroup:
         self._sampler.start()
         return self
 
@@ -163,13 +163,13 @@ class Troupe:
         return self.start_program(name, [sys.executable, "-m", module, *arguments])
 
     def start_program(self, name: str, arguments: list[str]) -> Child:
-        """Start any program that ends by itself when told to by a signal."""
+        """Start any program that ends on SIGTERM."""
         child = Child(name, arguments, self.folder)
         self.children.append(child)
         return child
 
-    def room_for(self, name: str, place: str | None = None) -> Path:
-        """An empty folder that goes with the troupe, in ``place`` or else beside the others."""
+    def make_folder(self, name: str, place: str | None = None) -> Path:
+        """Return an empty folder, removed with the group, in ``place`` or else in the group's folder."""
         if place is None:
             path = self.folder / name
             path.mkdir()
@@ -179,16 +179,16 @@ class Troupe:
         return Path(made.name)
 
     def rss_mib(self, child: Child) -> float:
-        """Memory of one child now, 0 if it is gone."""
+        """Return the memory of one child now, 0 if it has ended."""
         try:
-            return float(child.watched.memory_info().rss) / 2**20
+            return float(child.usage.memory_info().rss) / 2**20
         except psutil.Error:
             return 0.0
 
     def cpu_s(self, child: Child) -> float:
-        """CPU seconds of one child so far, 0 if it is gone."""
+        """Return the CPU seconds of one child so far, 0 if it has ended."""
         try:
-            times = child.watched.cpu_times()
+            times = child.usage.cpu_times()
             return float(times.user + times.system)
         except psutil.Error:
             return 0.0

@@ -1,8 +1,8 @@
-"""One run of one scenario: bring everybody in, publish on schedule, let it settle, hold the sums, sweep the floor.
+"""One run of one scenario: connect all clients, publish on schedule, drain, run the raw loop, check the totals.
 
 The order is always the same, so that figures compare: broker, viewers, publishers (nothing is timed yet), the schedule,
-the settling, the reports, and at the end the raw loop on the very same sockets. A run has a deadline for every
-step; whatever happens, every process it started ends.
+draining, the raw loop on the same sockets, the reports. Every step has a deadline; in every case every process that the
+run started ends.
 """
 
 from __future__ import annotations
@@ -17,128 +17,130 @@ from typing import Any
 import msgspec
 
 from bench.disk import sync_floor, sync_times
-from bench.ledger_check import lose_last_entry, read_back
+from bench.ledger_check import delete_last_entry, read_ledger
 from bench.load.links import ViewerSpec
 from bench.load.publishers import PublisherSpec, StreamSpec
 from bench.machine import busy_s, facts
 from bench.measure import now_us
-from bench.process import BenchFailure, Child, Troupe
-from bench.report.invariants import check, check_crowd, check_kept
+from bench.process import BenchFailure, Child, ProcessGroup
+from bench.report.invariants import check, check_ledger, check_shared
 from bench.report.results import assemble
-from bench.scenario import Scenario, twin_of
+from bench.scenario import Scenario, reference_of
 
 __all__ = ["RunOptions", "run_scenario"]
 
 READY_S = 180.0
-"""Longest time until everybody is in."""
-SETTLE_S = 25.0
-"""Longest time from the last answer until nothing waits anywhere."""
+"""Longest time until all viewers have joined."""
+DRAIN_S = 25.0
+"""Longest time from the last answer until no message waits in the broker."""
 REPORT_S = 90.0
 PROBE_S = 1.0
-"""How long the disk alone is timed, before the schedule and again after it."""
-CALM_S = 2.5
-"""Counters are told at most two seconds after a change."""
-CALM_DEADLINE_S = 60.0
+"""Seconds for which the disk alone is timed, before the schedule and again after it."""
+QUIET_S = 2.5
+"""Time without counters after which none follow: they are sent at most two seconds after a change."""
+QUIET_DEADLINE_S = 60.0
 SECRET_BYTES = 32
 
-Say = Callable[[str], None]
+StatusCallback = Callable[[str], None]
 
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What is not the scenario's: a corpus, a seed, a fault to see the checks fail, where a ledger is made."""
+    """Options outside the scenario: corpus, seed, injected fault, place of the ledger."""
 
     phrases: tuple[str, ...] = ()
     seed: int = 1
     fault: str = ""
-    careful_share: float = 0.01
+    verify_share: float = 0.01
     own_size: bool = True
-    """Whether the run has the size that the scenario's goals speak of."""
+    """Whether the run has the size for which the scenario's goals are defined."""
     ledger_place: str | None = None
-    """Directory in which durable scenarios make their ledger's own (removed afterwards); None = the system's place for
-    temporary files."""
+    """Directory for the ledger of durable scenarios (in a folder that is removed afterwards); None = the system's
+    directory for temporary files."""
 
 
-def run_scenario(scenario: Scenario, options: RunOptions, say: Say) -> dict[str, Any]:
-    """Run ``scenario`` once and return its result (`results`). BenchFailure where it cannot be run at all.
+def run_scenario(scenario: Scenario, options: RunOptions, report_status: StatusCallback) -> dict[str, Any]:
+    """Run ``scenario`` once and return its result (`results`). BenchFailure if it cannot be run.
 
-    A scenario with a twin runs that first; violations of the twin are violations of the run.
+    The reference run of a scenario, if it has one, comes first; its violations are violations of the run.
     """
-    twin_scenario = twin_of(scenario)
-    twin = None
-    if twin_scenario is not None:
-        twin = run_scenario(twin_scenario, options, lambda text: say(f"twin: {text}"))
+    reference_scenario = reference_of(scenario)
+    reference = None
+    if reference_scenario is not None:
+        reference = run_scenario(reference_scenario, options, lambda text: report_status(f"reference: {text}"))
     machine = facts()
-    with Troupe() as troupe:
-        play = _Play(scenario, options, troupe, say)
-        play.bring_in()
-        play.publish()
-        play.settle()
-        floor = play.floor()
-        play.collect()
-        play.read_ledger()
-        result = assemble(scenario, play.evidence(floor), machine, twin)
-    if twin is not None:
-        result["invariants"]["checked"] += twin["invariants"]["checked"]
-        result["invariants"]["violations"] += [f"twin: {each}" for each in twin["invariants"]["violations"]]
+    with ProcessGroup() as processes:
+        steps = _Run(scenario, options, processes, report_status)
+        steps.connect_all()
+        steps.publish()
+        steps.drain()
+        floor = steps.floor()
+        steps.collect()
+        steps.read_ledger()
+        result = assemble(scenario, steps.evidence(floor), machine, reference)
+    if reference is not None:
+        result["invariants"]["checked"] += reference["invariants"]["checked"]
+        result["invariants"]["violations"] += [f"reference: {each}" for each in reference["invariants"]["violations"]]
     return result
 
 
-class _Play:
+class _Run:
     """The steps of one run, in order."""
 
-    def __init__(self, scenario: Scenario, options: RunOptions, troupe: Troupe, say: Say) -> None:
+    def __init__(
+        self, scenario: Scenario, options: RunOptions, processes: ProcessGroup, report_status: StatusCallback
+    ) -> None:
         self.scenario = scenario
         self.options = options
-        self.troupe = troupe
-        self.say = say
+        self.processes = processes
+        self.report_status = report_status
         self.origin_us = now_us()
         self.secret = secrets.token_hex(SECRET_BYTES)
         self.rooms = [f"bench-{index}" for index in range(scenario.rooms)]
-        self.lifetime_s = READY_S + scenario.seconds + SETTLE_S + 2 * REPORT_S + 120
+        self.lifetime_s = READY_S + scenario.seconds + DRAIN_S + 2 * REPORT_S + 120
         self.broker: Child
         self.publisher: Child
         self.viewers: list[Child] = []
         self.notes: list[str] = []
-        self.ledger_folder = troupe.room_for("ledger", options.ledger_place) if scenario.durable else None
+        self.ledger_folder = processes.make_folder("ledger", options.ledger_place) if scenario.durable else None
         self.sync_probes: list[list[float]] = []
         self.evidence_parts: dict[str, Any] = {}
 
     # ---- coming in
 
-    def bring_in(self) -> None:
-        """Start the broker, then the viewers, then the publishers; wait until everybody is in a room."""
+    def connect_all(self) -> None:
+        """Start the broker, the viewers and the publishers, and wait until all of them have joined."""
         scenario = self.scenario
-        self.say("starting the broker")
-        path = self.troupe.folder / "broker.toml"
+        self.report_status("starting the broker")
+        path = self.processes.folder / "broker.toml"
         path.write_text(plain_toml(self._settings()), encoding="utf-8")
-        self.broker = self.troupe.start("broker", "bench.broker_process", str(path), str(self.lifetime_s))
+        self.broker = self.processes.start("broker", "bench.broker_process", str(path), str(self.lifetime_s))
         serving = self.broker.wait("serving", 30)
         host, port = serving["address"][:2]
-        empty = self.troupe.rss_mib(self.broker)
-        crowd = scenario.way == "crowd"
-        if not crowd and scenario.viewers > serving["max_connections"] - 500:
+        empty = self.processes.rss_mib(self.broker)
+        shared = scenario.way == "shared"
+        if not shared and scenario.viewers > serving["max_connections"] - 500:
             raise BenchFailure(
                 f"{scenario.viewers} real links do not fit: the broker's limit is {serving['max_connections']}: "
-                "way (b), a crowd that shares sockets, goes further"
+                "way (b), viewers that share sockets, has room for more"
             )
-        begun, cpu = time.monotonic(), self.troupe.cpu_s(self.broker)
-        if crowd:
-            self._seat_crowd(host)
+        begun, cpu = time.monotonic(), self.processes.cpu_s(self.broker)
+        if shared:
+            self._connect_shared(host)
         else:
             self._connect_viewers(host, port)
-        joined_s, join_cpu_s = time.monotonic() - begun, self.troupe.cpu_s(self.broker) - cpu
+        joined_s, join_cpu_s = time.monotonic() - begun, self.processes.cpu_s(self.broker) - cpu
         time.sleep(0.5)
-        full = self.troupe.rss_mib(self.broker)
-        self.say("publishers come in")
-        self.publisher = self.troupe.start("publishers", "bench.load.publishers")
-        self.publisher.order(msgspec.to_builtins(self._publisher_spec(host, port)))
+        full = self.processes.rss_mib(self.broker)
+        self.report_status("publishers connect")
+        self.publisher = self.processes.start("publishers", "bench.load.publishers")
+        self.publisher.send_spec(msgspec.to_builtins(self._publisher_spec(host, port)))
         self.publisher.wait("ready", 60)
         self.evidence_parts["joining"] = {
             "wall_s": joined_s, "broker_cpu_s": join_cpu_s, "rss_empty_mib": empty, "rss_full_mib": full,
         }  # fmt: skip
 
     def _settings(self) -> dict[str, Any]:
-        """The broker's configuration: the scenario's, on what every run needs."""
+        """Return the broker's configuration: what every run needs, with the scenario's settings on top."""
         base: dict[str, Any] = {
             "listen": {"host": "127.0.0.1", "port": 0},
             "link": {"frames_per_s": 0},
@@ -160,7 +162,7 @@ class _Play:
         return {part: values for part, values in base.items() if values}
 
     def _split(self, total: int) -> list[tuple[int, int]]:
-        """``total`` over the viewer processes: [(first, count)]."""
+        """Divide ``total`` among the viewer processes: [(first, count)]."""
         parts = min(self.scenario.viewer_processes, total)
         bounds = [total * part // parts for part in range(parts + 1)]
         return [(first, last - first) for first, last in itertools.pairwise(bounds)]
@@ -177,7 +179,7 @@ class _Play:
             features=scenario.features,
             tier=scenario.tier,
             connect_per_s=scenario.connect_per_s / min(scenario.viewer_processes, max(1, count)),
-            careful_share=max(self.options.careful_share, 1 / count),
+            verify_share=max(self.options.verify_share, 1 / count),
             stalled=round(scenario.stalled_share * count),
             throttled=round(scenario.throttled_share * count),
             throttle_bytes_per_s=scenario.throttle_bytes_per_s,
@@ -190,37 +192,37 @@ class _Play:
         )
 
     def _connect_viewers(self, host: str, port: int) -> None:
-        self.say(f"{self.scenario.viewers} viewers come in")
+        self.report_status(f"{self.scenario.viewers} viewers connect")
         for number, (first, count) in enumerate(self._split(self.scenario.viewers)):
-            child = self.troupe.start(f"viewers-{number}", "bench.load.viewers")
-            child.order(msgspec.to_builtins(self._viewer_spec(host, port, first, count)))
+            child = self.processes.start(f"viewers-{number}", "bench.load.viewers")
+            child.send_spec(msgspec.to_builtins(self._viewer_spec(host, port, first, count)))
             self.viewers.append(child)
         ready = [child.wait("ready", READY_S) for child in self.viewers]
-        inside = sum(each["states"].get("ready", 0) for each in ready)
-        if inside < self.scenario.viewers:
+        joined = sum(each["states"].get("ready", 0) for each in ready)
+        if joined < self.scenario.viewers:
             errors = {key: value for each in ready for key, value in each["errors"].items()}
-            raise BenchFailure(f"only {inside} of {self.scenario.viewers} viewers came in: {errors}")
+            raise BenchFailure(f"only {joined} of {self.scenario.viewers} viewers joined: {errors}")
 
-    def _seat_crowd(self, host: str) -> None:
+    def _connect_shared(self, host: str) -> None:
         scenario = self.scenario
         sockets = min(scenario.sockets, scenario.viewers)
-        self.say(f"{scenario.viewers} viewers are seated on {sockets} sockets")
+        self.report_status(f"{scenario.viewers} viewers enter on {sockets} sockets")
         websocket = scenario.transport == "websocket"
-        self.broker.tell(
-            "crowd", sockets=sockets, viewers=scenario.viewers, rooms=scenario.rooms,
+        self.broker.send_command(
+            "shared", sockets=sockets, viewers=scenario.viewers, rooms=scenario.rooms,
             websocket=websocket, features=scenario.features,
         )  # fmt: skip
-        port = self.broker.wait("crowd_listening", 10)["port"]
+        port = self.broker.wait("shared_listening", 10)["port"]
         for number, (first, count) in enumerate(self._split(sockets)):
             spec = self._viewer_spec(host, port, first, count)
-            spec.crowd = True
+            spec.shared = True
             spec.websocket_share = 1.0 if websocket else 0.0
-            child = self.troupe.start(f"viewers-{number}", "bench.load.viewers")
-            child.order(msgspec.to_builtins(spec))
+            child = self.processes.start(f"viewers-{number}", "bench.load.viewers")
+            child.send_spec(msgspec.to_builtins(spec))
             self.viewers.append(child)
-        rooms = self.broker.wait("crowd_ready", READY_S)["rooms"]
+        rooms = self.broker.wait("shared_ready", READY_S)["rooms"]
         for child in self.viewers:
-            child.tell("rooms", rooms=rooms)
+            child.send_command("rooms", rooms=rooms)
         for child in self.viewers:
             child.wait("ready", READY_S)
 
@@ -230,7 +232,7 @@ class _Play:
             StreamSpec(
                 kind=stream.kind,
                 phases=stream.timed(scenario.seconds),
-                refrain_share=stream.refrain_share,
+                repeated_share=stream.repeated_share,
                 hot_room_share=stream.hot_room_share,
                 count=stream.count,
             )
@@ -254,150 +256,152 @@ class _Play:
     # ---- the schedule
 
     def publish(self) -> None:
-        """Let the schedule run; links are cut when the scenario says so."""
+        """Run the schedule and cut links when the scenario says so."""
         scenario = self.scenario
-        if scenario.way == "crowd":
-            self._await_calm()
+        if scenario.way == "shared":
+            self._wait_quiet()
         self._probe_disk()
         for child in self.viewers:
-            child.tell("begin")
+            child.send_command("begin")
         time.sleep(0.1)
         before = self._stats()
         machine = busy_s()
         start_us = now_us() + 200_000
-        self.publisher.tell("start", at_us=start_us)
+        self.publisher.send_command("start", at_us=start_us)
         begun = time.monotonic() + 0.2
         for cut in sorted(scenario.cuts, key=lambda cut: cut.at):
             self._wait_until(begun + cut.at * scenario.seconds)
-            self.say(f"{cut.share:.0%} of the viewers lose their links")
+            self.report_status(f"{cut.share:.0%} of the viewers lose their links")
             for child in self.viewers:
-                child.tell("cut", share=cut.share, away_s=cut.away_s, over_s=cut.over_s)
+                child.send_command("cut", share=cut.share, away_s=cut.away_s, over_s=cut.over_s)
         self._wait_until(begun + scenario.seconds)
         after = self._stats()
         end_us = now_us()
         spent = {part: value - machine[part] for part, value in busy_s().items()}
         self.evidence_parts["machine_spent_s"] = spent
         self.evidence_parts |= {"before": before, "after": after, "start_us": start_us, "end_us": end_us}
-        self.say("waiting for the last answers")
+        self.report_status("waiting for the last answers")
         self.publisher.wait("done", 30)
 
     def _probe_disk(self) -> None:
-        """Time the disk alone, in the ledger's directory, while the broker has nothing to write."""
+        """Time the disk alone in the ledger's directory, while the broker writes nothing."""
         if self.ledger_folder is not None:
-            self.say("timing the disk alone")
+            self.report_status("timing the disk alone")
             self.sync_probes.append(sync_times(self.ledger_folder, min(PROBE_S, self.scenario.seconds / 10)))
 
     def read_ledger(self) -> None:
-        """End the broker, verify its ledger and hold its sums against what was acknowledged."""
+        """End the broker, verify its ledger and compare its totals with what was acknowledged."""
         if self.ledger_folder is None:
             return
         self._probe_disk()
-        self.say("verifying the ledger")
+        self.report_status("verifying the ledger")
         self.broker.end()
         parts = self.evidence_parts
-        if self.options.fault == "lose-entry":
-            lose_last_entry(self.ledger_folder)
-        kept = read_back(self.ledger_folder)
-        more = check_kept(parts["publisher"], parts["final"], kept, rooms=self.scenario.rooms)
-        parts["kept"] = {part: value for part, value in kept.items() if part != "rooms"}
+        if self.options.fault == "drop-entry":
+            delete_last_entry(self.ledger_folder)
+        durable = read_ledger(self.ledger_folder)
+        more = check_ledger(parts["publisher"], parts["final"], durable, rooms=self.scenario.rooms)
+        parts["durable"] = {part: value for part, value in durable.items() if part != "rooms"}
         parts["sync_floor"] = sync_floor(self.sync_probes)._asdict()
-        parts["findings"] = parts["findings"].plus(more)
+        parts["findings"] = parts["findings"].combined(more)
 
-    def _await_calm(self) -> None:
-        """Counters follow the last newcomer by two seconds; a crowd's receivers begin to count when that is over."""
-        self.say("waiting until the room has counted its crowd")
-        deadline = time.monotonic() + CALM_DEADLINE_S
+    def _wait_quiet(self) -> None:
+        """Wait until the counters of the joins have been sent: shared receivers start to count after them."""
+        self.report_status("waiting for the counters of the joins")
+        deadline = time.monotonic() + QUIET_DEADLINE_S
         quiet_since, sweeps = time.monotonic(), -1
-        while time.monotonic() - quiet_since < CALM_S:
+        while time.monotonic() - quiet_since < QUIET_S:
             if time.monotonic() > deadline:
-                raise BenchFailure("the broker goes on telling counters although nobody comes or goes")
+                raise BenchFailure("the broker still sends counters although no viewer joins or leaves")
             stats = self._stats()
-            if stats["fanning_out"] or stats["behind"] or stats["sweeps"] != sweeps:
+            if stats["fanning_out"] or stats["backlogged"] or stats["sweeps"] != sweeps:
                 quiet_since, sweeps = time.monotonic(), stats["sweeps"]
             time.sleep(0.2)
 
     def _wait_until(self, moment: float) -> None:
         total = self.scenario.seconds
         while (left := moment - time.monotonic()) > 0:
-            self.say(f"publishing, {max(0.0, left):.0f} s of {total:.0f} s to go")
+            self.report_status(f"publishing, {max(0.0, left):.0f} s of {total:.0f} s to go")
             time.sleep(min(left, 0.5))
-            for child in self.troupe.children:
+            for child in self.processes.children:
                 if child.process.poll() is not None:
-                    raise BenchFailure(f"{child.name} ended in the middle of the run: {child.final_output()}")
+                    raise BenchFailure(f"{child.name} ended during the run: {child.final_output()}")
 
     def _stats(self) -> dict[str, Any]:
-        self.broker.tell("stats")
+        self.broker.send_command("stats")
         return self.broker.wait("stats", 30)
 
-    def settle(self) -> None:
-        """Wait until the broker holds nothing back and owes nobody anything but the slow."""
+    def drain(self) -> None:
+        """Wait until the broker holds no message back and only slow viewers have a backlog."""
         slow = round((self.scenario.stalled_share + self.scenario.throttled_share) * self.scenario.viewers)
-        deadline = time.monotonic() + SETTLE_S
-        calm = 0
-        self.say("letting the broker settle")
-        while time.monotonic() < deadline and calm < 3:
+        deadline = time.monotonic() + DRAIN_S
+        quiet_polls = 0
+        self.report_status("waiting until the broker is idle")
+        while time.monotonic() < deadline and quiet_polls < 3:
             time.sleep(0.25)
-            if any(volume["coming_in"] for volume in self._volumes()):
+            if any(volume["connecting"] for volume in self._volumes()):
                 continue
             stats = self._stats()
             held = sum(account[5] for account in stats["accounts"])
-            calm = calm + 1 if not held and not stats["fanning_out"] and stats["behind"] <= slow else 0
-        if calm < 3:
-            self.notes.append(f"the broker had not settled {SETTLE_S:g} s after the last answer")
+            quiet_polls = (
+                quiet_polls + 1 if not held and not stats["fanning_out"] and stats["backlogged"] <= slow else 0
+            )
+        if quiet_polls < 3:
+            self.notes.append(f"the broker was not idle {DRAIN_S:g} s after the last answer")
 
     def _volumes(self) -> list[dict[str, Any]]:
-        """What each viewer process has read so far, and how many of its links are still coming in."""
+        """Return the bytes that each viewer process has read and the number of its links that still connect."""
         for child in self.viewers:
-            child.tell("volume")
+            child.send_command("volume")
         return [child.wait("volume", REPORT_S) for child in self.viewers]
 
     def collect(self) -> None:
-        """Take everybody's report and hold the sums."""
-        self.say("adding up")
+        """Collect all reports and check the totals."""
+        self.report_status("checking the totals")
         for child in (*self.viewers, self.publisher):
-            child.tell("report")
+            child.send_command("report")
         reports = [child.wait("report", REPORT_S) for child in self.viewers]
         publisher = self.publisher.wait("report", REPORT_S)
         final = self._stats()
         scenario = self.scenario
         full_tier = scenario.tier == 20
         findings = check(publisher, final, reports, full_tier=full_tier, rooms=scenario.rooms)
-        if scenario.way == "crowd":
-            more = check_crowd(
+        if scenario.way == "shared":
+            more = check_shared(
                 final, reports, viewer_count=scenario.viewers, room_count=scenario.rooms,
                 socket_count=min(scenario.sockets, scenario.viewers),
             )  # fmt: skip
-            findings = findings.plus(more)
+            findings = findings.combined(more)
         self.evidence_parts |= {"reports": reports, "publisher": publisher, "final": final, "findings": findings}
 
     # ---- the floor
 
     def floor(self) -> list[dict[str, Any]]:
-        """Sweep the raw loop over the viewers' sockets, with frames of the size that the run had."""
+        """Run the raw loop over the viewers' sockets, with frames of the run's mean size."""
         sweeps = self.scenario.floor_sweeps
         if not sweeps:
             return []
-        self.say("sweeping the same sockets with the raw loop")
+        self.report_status("timing the raw loop on the same sockets")
         parts = self.evidence_parts
         size = self._mean_write_bytes()
         parts["floor_size_bytes"] = size
-        self.broker.tell("floor", size_bytes=size, sweeps=sweeps)
+        self.broker.send_command("floor", size_bytes=size, sweeps=sweeps)
         found: list[dict[str, Any]] = self.broker.wait("floor", 120 + sweeps * 20)["sweeps"]
         return found
 
     def _mean_write_bytes(self) -> int:
-        """Mean bytes of one delivery: what viewers got over what the fan-out swept. Asked of the viewers, roughly."""
+        """Return the mean bytes of one delivery: bytes that viewers received over deliveries of the fan-out."""
         volumes = self._volumes()
         deliveries: int = self._stats()["deliveries"] - self.evidence_parts["before"]["deliveries"]
         nbytes: int = sum(volume["bytes"] for volume in volumes)
         return max(40, min(60_000, nbytes // max(1, deliveries)))
 
     def evidence(self, floor: list[dict[str, Any]]) -> dict[str, Any]:
-        """All that `results.assemble` needs."""
+        """Return everything that `results.assemble` needs."""
         return self.evidence_parts | {
             "floor": floor,
             "samples": self.broker.samples,
-            "resources": self.troupe.resources,
+            "resources": self.processes.resources,
             "notes": self.notes,
             "origin_us": self.origin_us,
             "own_size": self.options.own_size,
@@ -405,7 +409,7 @@ class _Play:
 
 
 def plain_toml(table: dict[str, Any]) -> str:
-    """Two levels of settings as TOML: strings, numbers, booleans, arrays of them, and arrays of tables."""
+    """Return two levels of settings as TOML: strings, numbers, booleans, arrays of them, and arrays of tables."""
     lines: list[str] = []
     for part, values in table.items():
         for entry in values if isinstance(values, list) else [values]:

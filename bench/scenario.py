@@ -1,8 +1,7 @@
-"""Scenarios: what a run does, as TOML that says why.
+"""Scenarios: definitions of runs, read from TOML.
 
-A scenario fixes what is sent, by how many, to how many, under which settings of the broker, and what must hold.
-Sizes can be changed by flag; rates and phases follow. Everything is checked when it is read, and a mistake is named
-with its path.
+A scenario defines the messages, the numbers of senders and viewers, the broker's settings and the goals. Flags change
+sizes; rates and phases follow. Everything is validated when it is read, and an error names the path of its field.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ __all__ = [
     "has_own_size",
     "load_scenario",
     "read_scenario",
+    "reference_of",
     "resize",
     "scenario_names",
-    "twin_of",
 ]
 
 SCENARIOS = Path(__file__).parent / "scenarios"
@@ -38,7 +37,7 @@ Positive = Annotated[int, Meta(ge=1)]
 
 
 class ScenarioError(Exception):
-    """A scenario cannot be read, or does not make sense; the text names the file and the field."""
+    """A scenario cannot be read or is invalid; the text names the file and the field."""
 
 
 class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -49,26 +48,26 @@ class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     rate: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
     """Messages a second over all rooms."""
     phases: tuple[tuple[Share, Annotated[float, Meta(ge=0, le=1_000_000)]], ...] = ()
-    refrain_share: Share = 0.0
+    repeated_share: Share = 0.0
     hot_room_share: Share = 0.0
     count: Annotated[int, Meta(ge=1, le=1000)] = 1
 
     def timed(self, seconds: float) -> list[tuple[float, float]]:
-        """Phases in seconds for a run of so many."""
+        """Return the phases in seconds, for a run of ``seconds``."""
         if not self.phases:
             return [(seconds, self.rate)]
         return [(share * seconds, rate) for share, rate in self.phases]
 
     @property
     def peak(self) -> float:
-        """The highest rate."""
+        """Highest rate."""
         return max((rate for _, rate in self.phases), default=self.rate)
 
 
 class Cut(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Part of the viewers lose their links at a share of the run.
+    """A share of the viewers is disconnected at a share of the run.
 
-    They stay away for ``away_s`` and then come back, spread over ``over_s``.
+    They reconnect after ``away_s``, spread over ``over_s``.
     """
 
     at: Share
@@ -78,26 +77,26 @@ class Cut(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
 
 class LinkScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How a share of the simulated links of way (c) behaves."""
+    """Behaviour of a share of the simulated links of way (c)."""
 
     share: Share
     bytes_per_s: Annotated[int, Meta(ge=1)] = 1_000_000
     delay_ms: Annotated[float, Meta(ge=0, le=60_000)] = 20.0
     buffer_bytes: Annotated[int, Meta(ge=1024)] = 65_536
-    """What is on its way before a send is refused, as a kernel's buffers are."""
+    """Bytes accepted before a send is refused, as by a kernel's buffers."""
     stall_every_s: Annotated[float, Meta(ge=0)] = 0.0
     """0 = never."""
     stall_s: Annotated[float, Meta(ge=0)] = 0.0
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A figure to reach: ``metric`` (a name of the report's headline) at most, or at least, so much."""
+    """Goal for a figure: ``metric`` (a name of the report's headline) at most, or at least, a bound."""
 
     metric: str
     at_most: float | None = None
     at_least: float | None = None
     full_size_only: bool = True
-    """Only judged when the run has the scenario's own size."""
+    """Whether the goal is evaluated only when the run has the scenario's own size."""
 
     @property
     def kind(self) -> str:
@@ -106,20 +105,20 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @property
     def bound(self) -> float:
-        """The figure to reach."""
+        """The bound."""
         return (self.at_least or 0.0) if self.at_most is None else self.at_most
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Everything about one run. Defaults make the smallest sensible run."""
+    """Definition of a run."""
 
     name: str
     title: str
     purpose: str
-    """What one learns from it, in a sentence or two for the report."""
-    way: Literal["sockets", "crowd", "memory"] = "sockets"
-    """``sockets``: (a) a real link per viewer. ``crowd``: (b) real members that share sockets. ``memory``: (c) scripted
-    links without sockets, for policies only."""
+    """What it measures, in a sentence or two for the report."""
+    way: Literal["sockets", "shared", "memory"] = "sockets"
+    """``sockets``: (a) a real link for each viewer. ``shared``: (b) real members that share sockets. ``memory``: (c)
+    scripted links without sockets, for policies only."""
     viewers: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
     rooms: Annotated[int, Meta(ge=1, le=100_000)] = 1
     seconds: Annotated[float, Meta(ge=1, le=86_400)] = 20.0
@@ -128,14 +127,14 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     tier: Literal[20, 10, 5] = 20
     viewer_processes: Annotated[int, Meta(ge=1, le=16)] = 1
     sockets: Annotated[int, Meta(ge=1, le=19_000)] = 12_500
-    """Sockets of a crowd, over all viewer processes."""
+    """Shared sockets of way (b), over all viewer processes."""
     connect_per_s: Annotated[float, Meta(ge=0, le=1_000_000)] = 4000.0
-    """Viewers that begin to connect a second; 0 = all at once."""
+    """Connection attempts a second; 0 = all at once."""
     auth: Literal["token", "dev", "guest"] = "token"
     users: Annotated[int, Meta(ge=1, le=10_000)] = 20
-    """Links that post danmaku and likes, each one user."""
+    """Links that post danmaku and likes; each is one user."""
     chat_role: Literal["viewer", "vip", "moderator"] = "viewer"
-    """Moderators have no limits of their own, so few links can post much."""
+    """Moderators have no user limits, so few links can post much."""
     streams: tuple[Stream, ...] = ()
     cuts: tuple[Cut, ...] = ()
     stalled_share: Share = 0.0
@@ -149,8 +148,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     floor_sweeps: Annotated[int, Meta(ge=0, le=50)] = 5
     broker: dict[str, Any] = {}
     """Settings of the broker, as in its own TOML (`roomcast print-config`). Any: checked by the broker's own loader."""
-    twin: dict[str, Any] = {}
-    """Fields that are different in a second run, which this one is compared with. Any: checked as fields of this
+    reference: dict[str, Any] = {}
+    """Fields that differ in the reference run, with which this run is compared. Any: validated as fields of this
     struct."""
     targets: tuple[Target, ...] = ()
     smoke: dict[str, Any] = {}
@@ -158,12 +157,12 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     @property
     def websocket_share(self) -> float:
-        """Part of the viewers that come by WebSocket."""
+        """Share of the viewers that connect by WebSocket."""
         return {"tcp": 0.0, "websocket": 1.0, "mixed": 0.5}[self.transport]
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
-    """What flags may change; None = as the scenario says."""
+    """Sizes set by flags; None = as the scenario says."""
 
     viewers: int | None = None
     rooms: int | None = None
@@ -176,12 +175,12 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def scenario_names() -> list[str]:
-    """Names of the scenarios that come with the bench, in the order of their files."""
+    """Return the names of the scenarios of the bench, sorted."""
     return sorted(path.stem for path in SCENARIOS.glob("*.toml"))
 
 
 def load_scenario(name: str) -> Scenario:
-    """The scenario called ``name``, or the one in a file of that path. ScenarioError if it cannot be had."""
+    """Return the scenario called ``name``, or the one in the file of that path. ScenarioError if there is none."""
     path = SCENARIOS / f"{name}.toml"
     if not path.exists():
         path = Path(name)
@@ -191,11 +190,11 @@ def load_scenario(name: str) -> Scenario:
 
 
 def read_scenario(text: str, name: str) -> Scenario:
-    """Read TOML. ScenarioError names the field."""
+    """Parse a scenario. ScenarioError names the field."""
     try:
         table = tomllib.loads(text)
         scenario = msgspec.convert({"name": name, **table}, Scenario)
-        twin_of(scenario)
+        reference_of(scenario)
         msgspec.convert({**msgspec.to_builtins(scenario), **scenario.smoke}, Scenario)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ScenarioError(f"scenario {name}: {error}") from error
@@ -220,16 +219,16 @@ def read_scenario(text: str, name: str) -> Scenario:
     return scenario
 
 
-def twin_of(scenario: Scenario) -> Scenario | None:
-    """The run to compare ``scenario`` with in the same report, if it has one."""
-    if not scenario.twin:
+def reference_of(scenario: Scenario) -> Scenario | None:
+    """Return the reference run of ``scenario``, None if it has none."""
+    if not scenario.reference:
         return None
-    plain = {**msgspec.to_builtins(scenario), **scenario.twin, "twin": {}, "targets": []}
+    plain = {**msgspec.to_builtins(scenario), **scenario.reference, "reference": {}, "targets": []}
     return msgspec.convert(plain, Scenario)
 
 
 def resize(scenario: Scenario, sizes: Sizes) -> Scenario:
-    """``scenario`` with other sizes. ScenarioError where they make no sense."""
+    """Return ``scenario`` with other sizes. ScenarioError where they are invalid."""
     changes: dict[str, Any] = {}
     if sizes.smoke:
         changes |= scenario.smoke
@@ -255,13 +254,13 @@ def resize(scenario: Scenario, sizes: Sizes) -> Scenario:
 
 
 def has_own_size(own: Scenario, resized: Scenario) -> bool:
-    """Whether a run is as large as the scenario says, or longer: its goals speak of that."""
+    """Return whether a run is as large as the scenario says, or longer: its goals are defined for that size."""
     same = msgspec.structs.replace(resized, seconds=own.seconds, viewer_processes=own.viewer_processes)
     return resized.seconds >= own.seconds and same == own
 
 
 def _scaled_kind(scenario: Scenario) -> tuple[str, float]:
-    """What ``--rate`` speaks of: danmaku, or else gifts, and the peak of their rate."""
+    """Return what ``--rate`` scales (danmaku, or gifts if there are none) and the peak of their rate."""
     for kind in ("danmaku", "gift"):
         peak = max((stream.peak for stream in scenario.streams if stream.kind == kind), default=0.0)
         if peak:

@@ -1,12 +1,11 @@
-"""Way (c): links in memory with scripted bandwidth, delay and stalls, under a virtual clock. For policies, never for
-speed.
+"""Way (c): links in memory with scripted bandwidth, delay and stalls, under a virtual clock, to compare policies.
 
 The room, its fan-out, its queues and its rules are the broker's own; only the socket is replaced, by a pipe that
-takes bytes until its buffer is full and delivers them at its script's pace. Time is virtual, so a minute takes a
-second or two, and the same seed gives the same run. Order, completeness and totals are judged by the same books as
-everywhere.
+accepts bytes until its buffer is full and delivers them at the rate of its script. Time is virtual, so a minute takes a
+second or two, and the same seed gives the same run. Order, completeness and totals have the same checks as in the other
+ways.
 
-Its results carry no CPU figures and no floor, and the report marks them so that nobody can take them for real links.
+The results have no CPU figures and no floor, and the report marks them, so that they are not taken for real links.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ from typing import Any, cast
 import trio
 import trio.testing
 
-from bench.load.books import SINGLE, STREAM_TICK, Books
+from bench.load.accounting import SINGLE, STREAM_TICK, ViewerAccounting
 from bench.load.client_link import LinkState
-from bench.load.links import CODECS, Link, Manner, judge, link_report, missing_danmaku
+from bench.load.links import CODECS, Link, ReadMode, check_sequence, link_report, missing_danmaku
 from bench.load.publishers import Schedule, StreamSpec
-from bench.load.texts import PHRASES, REFRAINS, base36, stamped
+from bench.load.texts import PHRASES, REPEATED_PHRASES, base36, stamped
 from bench.machine import facts
 from bench.measure import Latencies
 from bench.report.invariants import check
 from bench.report.results import assemble
-from bench.run import RunOptions, Say, plain_toml
+from bench.run import RunOptions, StatusCallback, plain_toml
 from bench.scenario import LinkScript, Scenario
 from broker.config.schema import Config, LogConfig, load
 from broker.core.limits.overload import ByteBudget
@@ -53,12 +52,12 @@ from protocol.payloads import check_payload
 __all__ = ["Pipe", "run_memory"]
 
 STEP_S = 0.01
-"""How often pipes deliver; also the resolution of these latencies."""
-SETTLE_S = 30.0
+"""Interval at which pipes deliver; also the resolution of these latencies."""
+DRAIN_S = 30.0
 
 
 class Pipe:
-    """A scripted link: takes bytes while its buffer has room, delivers them in order at its pace."""
+    """A scripted link: accepts bytes while its buffer has room and delivers them in order at its rate."""
 
     def __init__(self, script: LinkScript, phase_s: float) -> None:
         self.script = script
@@ -67,21 +66,21 @@ class Pipe:
         self._budget = 0.0
 
     def send(self, data: bytes | memoryview) -> int:
-        """As a socket's: how much was taken; BlockingIOError when nothing was."""
+        """Accept bytes as a socket does: return how many; BlockingIOError if none."""
         room = self.script.buffer_bytes - len(self._held)
         if room <= 0:
             raise BlockingIOError
-        taken = min(room, len(data))
-        self._held += data[:taken]
-        return taken
+        accepted = min(room, len(data))
+        self._held += data[:accepted]
+        return accepted
 
     @property
     def has_room(self) -> bool:
-        """Whether a poller would call it writable: a third of the buffer is free, as Linux has it."""
+        """Whether it counts as writable: a third of the buffer is free, as on Linux."""
         return len(self._held) * 3 <= self.script.buffer_bytes * 2
 
     def deliver(self, now: float, elapsed_s: float) -> bytes:
-        """What arrives in this step."""
+        """Return the bytes that arrive in this step."""
         script = self.script
         if script.stall_every_s and (now + self._phase_s) % script.stall_every_s < script.stall_s:
             return b""
@@ -96,35 +95,35 @@ class Pipe:
         return out
 
 
-class House:
-    """What scripted transports ask of a poller."""
+class ScriptedPoller:
+    """Poller of the scripted transports."""
 
     def __init__(self, config: Config) -> None:
         queue = config.queue
         limits = QueueLimits(queue.frames, queue.queue_bytes, queue.critical_bytes)
         self.budget = ByteBudget(queue.total_bytes)
         self.transports = TransportSettings(cast(Poller, self), limits, self.budget, lambda transport: None)
-        self.behind: dict[ScriptedTransport, None] = {}
+        self.backlogged: dict[ScriptedTransport, None] = {}
 
     @property
     def now(self) -> float:
         return trio.current_time()
 
     def watch_writable(self, transport: ScriptedTransport) -> None:
-        self.behind[transport] = None
+        self.backlogged[transport] = None
 
     def unwatch_writable(self, transport: ScriptedTransport) -> None:
-        self.behind.pop(transport, None)
+        self.backlogged.pop(transport, None)
 
     def remove(self, transport: ScriptedTransport) -> None:
-        self.behind.pop(transport, None)
+        self.backlogged.pop(transport, None)
 
     def rewheel(self, transport: ScriptedTransport, due: float) -> None:
-        """Scripted links have no deadlines besides the write timeout."""
+        """Do nothing: scripted links have no deadline but the write timeout."""
 
 
 class NoSocket:
-    """Stands where a transport has its socket."""
+    """Socket of a scripted transport: its ``send`` is the pipe's."""
 
     def __init__(self, pipe: Pipe) -> None:
         self.send = pipe.send
@@ -133,10 +132,10 @@ class NoSocket:
         return 0
 
     def shutdown(self, how: int) -> None:
-        """There is nothing to shut down."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing."""
 
 
 class ScriptedTransport(TcpTransport):
@@ -144,13 +143,13 @@ class ScriptedTransport(TcpTransport):
 
     __slots__ = ("pipe",)
 
-    def __init__(self, pipe: Pipe, house: House) -> None:
-        super().__init__(cast(Any, NoSocket(pipe)), house.transports, "script")
+    def __init__(self, pipe: Pipe, poller: ScriptedPoller) -> None:
+        super().__init__(cast(Any, NoSocket(pipe)), poller.transports, "script")
         self.pipe = pipe
 
 
 class Viewer:
-    """One member with its link, and the receiver at the other end."""
+    """Session of one member, with the link and the receiver at the other end."""
 
     def __init__(self, link: Link, transport: ScriptedTransport) -> None:
         self.link = link
@@ -162,10 +161,10 @@ class Viewer:
         self.start_backlog: Callable[[], None] = lambda: None
 
     def on_data(self, data: bytes) -> None:
-        """Scripted viewers say nothing."""
+        """Ignore it: scripted viewers send nothing."""
 
     def on_text(self, text: str) -> None:
-        """Scripted viewers say nothing."""
+        """Ignore it: scripted viewers send nothing."""
 
     def on_deadline(self, now: float) -> None:
         """Scripted viewers have no deadlines."""
@@ -174,7 +173,7 @@ class Viewer:
         self.start_backlog()
 
     def on_drained(self, missed: QueueMissed) -> None:
-        self.link.told += missed.chat_weight
+        self.link.reported_missed += missed.chat_weight
 
     def on_overflow(self) -> None:
         self.transport.abort("too far behind", CloseCode.SLOW_VIEWER)
@@ -191,19 +190,19 @@ class Viewer:
         self.link.state = LinkState.CLOSED
 
 
-class Talker:
-    """The one who posts, for all users; it gets every answer."""
+class PostingUser:
+    """Session of all posting users; it receives every answer."""
 
     def __init__(self, transport: ScriptedTransport) -> None:
         self.transport: Transport = transport
-        self.asked: dict[int, tuple[str, int, float]] = {}
+        self.unanswered: dict[int, tuple[str, int, float]] = {}
         self.answers: Counter[tuple[str, str]] = Counter()
         self.amounts: Counter[tuple[str, str]] = Counter()
         self.answered = Latencies()
 
     def reply_acks(self, room: int, results: list[AckResult]) -> None:
         for sequence, outcome, detail in results:
-            kind, amount, due = self.asked.pop(sequence)
+            kind, amount, due = self.unanswered.pop(sequence)
             name = Outcome(outcome).name.lower()
             self.answers[kind, name] += 1
             self.amounts[kind, name] += detail if kind == "like" and name == "accepted" else amount
@@ -217,15 +216,15 @@ def _leave(room: Room, member: Member) -> None:
     room.leave(member, trio.current_time())
 
 
-class _Stage:
-    """The pieces of one run."""
+class _Simulation:
+    """The parts of one run."""
 
     def __init__(self, scenario: Scenario, options: RunOptions, config: Config) -> None:
         self.scenario = scenario
         self.options = options
         self.rng = random.Random(options.seed)
-        self.books = Books(0, 0)
-        self.house = House(config)
+        self.accounting = ViewerAccounting(0, 0)
+        self.poller = ScriptedPoller(config)
         self.fanout = FanOut(clock=trio.current_time)
         self.write_timeout_s = config.link.write_timeout_s
         room = config.room
@@ -240,25 +239,27 @@ class _Stage:
         self.viewers: list[Viewer] = []
         self.sent: Counter[str] = Counter()
         self.samples: list[dict[str, float]] = []
-        self.talkers: dict[bool, list[Member]] = {}
-        self.talker = Talker(ScriptedTransport(Pipe(LinkScript(share=1), 0.0), self.house))
-        self.talker.transport.state = 2  # type: ignore[assignment]  # it hears nothing
+        self.publishers: dict[bool, list[Member]] = {}
+        self.publisher_link = PostingUser(ScriptedTransport(Pipe(LinkScript(share=1), 0.0), self.poller))
+        self.publisher_link.transport.state = 2  # type: ignore[assignment]  # closed: nothing is written to it
 
-    def seat(self, room: Room) -> None:
-        """Seat everybody. Only healthy links count as such in the books."""
+    def add_members(self, room: Room) -> None:
+        """Let all viewers and publishers enter; the first script is that of healthy links."""
         scenario = self.scenario
-        forms = [self.books.form(Tier(scenario.tier), slow) for slow in (False, True)]
+        groups = [self.accounting.group(Tier(scenario.tier), slow) for slow in (False, True)]
         variant = variant_of(Framing.TCP, CODECS[scenario.features], Tier(scenario.tier))
-        self.books.name_room(room.number, room.name)
+        self.accounting.name_room(room.number, room.name)
         scripts = [script for script in scenario.links for _ in range(round(script.share * scenario.viewers))]
         for index, script in enumerate(scripts):
             slow = script is not scenario.links[0]
-            manner = Manner.THROTTLED if slow else Manner.HEALTHY
-            link = Link(index, room.name, forms[slow], websocket=False, manner=manner, careful=False, token=None)
+            read_mode = ReadMode.THROTTLED if slow else ReadMode.HEALTHY
+            link = Link(
+                index, room.name, groups[slow], websocket=False, read_mode=read_mode, verifies=False, token=None
+            )
             link.state = LinkState.READY
-            link.room = link.seat = room.number
-            link.marks = [0, 0, -1, 0]
-            viewer = Viewer(link, ScriptedTransport(Pipe(script, self.rng.uniform(0, 60)), self.house))
+            link.room = link.room_number = room.number
+            link.positions = [0, 0, -1, 0]
+            viewer = Viewer(link, ScriptedTransport(Pipe(script, self.rng.uniform(0, 60)), self.poller))
             member = Member(viewer, f"viewer-{index}", "", Role.VIEWER, frozenset(), variant)
             viewer.leave = partial(_leave, room, member)
             viewer.start_backlog = partial(room.members.use_slow_path, member)
@@ -267,13 +268,13 @@ class _Stage:
         everything = frozenset(int(kind) for kind in MessageType)
         role = Role[scenario.chat_role.upper()]
         for app, count in ((False, scenario.users), (True, 1)):
-            seated = []
+            members = []
             for index in range(count):
-                name = f"{'platform' if app else 'talker'}-{index}"
-                member = Member(self.talker, name, name, Role.APP if app else role, everything, variant)
+                name = f"{'platform' if app else 'user'}-{index}"
+                member = Member(self.publisher_link, name, name, Role.APP if app else role, everything, variant)
                 member.index = 0
-                seated.append(member)
-            self.talkers[app] = seated
+                members.append(member)
+            self.publishers[app] = members
 
     async def publish(self, room: Room) -> None:
         """Post on schedule, in virtual time."""
@@ -283,7 +284,7 @@ class _Stage:
             spec = StreamSpec(
                 kind=stream.kind,
                 phases=stream.timed(self.scenario.seconds),
-                refrain_share=stream.refrain_share,
+                repeated_share=stream.repeated_share,
                 count=stream.count,
             )
             schedule = Schedule(spec, begin, self.rng)
@@ -306,8 +307,8 @@ class _Stage:
         payload: tuple[Any, ...]
         match kind:
             case "danmaku":
-                shout = rng.random() < stream.refrain_share
-                text = rng.choice(REFRAINS) if shout else stamped(rng.choice(phrases), 0, number, due)
+                shout = rng.random() < stream.repeated_share
+                text = rng.choice(REPEATED_PHRASES) if shout else stamped(rng.choice(phrases), 0, number, due)
                 message_type, payload = MessageType.DANMAKU, (text,)
             case "like":
                 message_type, payload, amount = MessageType.LIKE, (stream.count,), stream.count
@@ -317,14 +318,14 @@ class _Stage:
                 message_type, payload = MessageType.GIFT, (order, "giver", "", "gift", amount, 100, "")
             case _:
                 message_type, payload = MessageType.ANNOUNCEMENT, (stamped("announcement", 0, number, due),)
-        members = self.talkers[kind in ("gift", "announcement")]
-        self.talker.asked[number] = (kind, amount, due / 1e6)
+        members = self.publishers[kind in ("gift", "announcement")]
+        self.publisher_link.unanswered[number] = (kind, amount, due / 1e6)
         self.sent[kind] += 1
         post = Post(int(message_type), "", check_payload(message_type, payload))
         room.post(members[number % len(members)], number, post, trio.current_time())
 
     async def run_links(self) -> None:
-        """Deliver what pipes hold, let who is behind write on, cut who does not move."""
+        """Deliver the bytes in the pipes, continue backlogged writes, close links whose writes time out."""
         while True:
             await trio.sleep(STEP_S)
             now = trio.current_time()
@@ -337,14 +338,14 @@ class _Stage:
                     viewer.arriving.append((now + pipe.script.delay_ms / 1000, data))
                 while viewer.arriving and viewer.arriving[0][0] <= now:
                     at, part = viewer.arriving.popleft()
-                    self._hear(viewer.link, part, int(at * 1e9))
-            for transport in list(self.house.behind):
+                    self._receive(viewer.link, part, int(at * 1e9))
+            for transport in list(self.poller.backlogged):
                 if transport.pipe.has_room:
                     transport.on_writable()
                 elif now - transport.progress_at > self.write_timeout_s and transport.owner is not None:
                     transport.owner.on_overflow()
 
-    def _hear(self, link: Link, part: bytes, now_ns: int) -> None:
+    def _receive(self, link: Link, part: bytes, now_ns: int) -> None:
         data = link.rest + part
         position = 0
         while len(data) - position >= HEADER_BYTES:
@@ -354,57 +355,61 @@ class _Stage:
                 break
             record = link.seen.get(key)
             if record is None:
-                record = self.books.first(link.form, key, data[position : position + size], now_ns // 1000)
+                record = self.accounting.decode_first(link.group, key, data[position : position + size], now_ns // 1000)
             position += size
-            live, wrong = judge(link, record)
-            if wrong:
-                self.books.violate(wrong)
+            live, violation = check_sequence(link, record)
+            if violation:
+                self.accounting.report_violation(violation)
             if live and record.stream != SINGLE:
                 record.arrivals.append(now_ns)
         link.rest = data[position:]
 
     async def sample(self) -> None:
-        """What the plots show over time."""
+        """Sample the values that the plots show over time."""
         while True:
             rooms = list(self.hub)
             self.samples.append(
                 {
                     "at_us": int(trio.current_time() * 1e6), "cpu_s": 0.0, "deliveries": self.fanout.deliveries,
                     "interval_ms": max((room.state.interval_s for room in rooms), default=0.0) * 1000,
-                    "stage": int(self.hub.stage), "behind": len(self.house.behind),
-                    "queue_bytes": self.house.budget.used_bytes,
+                    "stage": int(self.hub.stage), "backlogged": len(self.poller.backlogged),
+                    "queue_bytes": self.poller.budget.used_bytes,
                     "connections": sum(not viewer.transport.state for viewer in self.viewers),
                 }
             )  # fmt: skip
             await trio.sleep(0.5)
 
-    def judge_ends(self, room: Room) -> None:
-        """What every link must have heard, or been told that it did not."""
-        book = self.books.rooms[room.number]
-        weights = book.ticks[Tier(self.scenario.tier)]
+    def check_final_states(self, room: Room) -> None:
+        """Check that every link received everything or a report of what it missed."""
+        totals = self.accounting.rooms[room.number]
+        weights = totals.ticks[Tier(self.scenario.tier)]
         last = max(weights, default=0)
         for viewer in self.viewers:
             link = viewer.link
             if link.state is not LinkState.READY:
-                if not link.manner:
-                    self.books.violate(f"{link} was closed ({link.code})")
+                if not link.read_mode:
+                    self.accounting.report_violation(f"{link} was closed ({link.code})")
                 continue
-            mark = link.marks[STREAM_TICK]
-            missing = missing_danmaku(link, weights) + sum(weights.get(n, 0) for n in range(mark + 1, last + 1))
-            if not link.manner and (missing or link.told):
-                self.books.violate(f"{link} has a good link and misses {missing} danmaku (told of {link.told})")
-            elif link.told > missing:
-                self.books.violate(f"{link} was told of {link.told} missed danmaku, but missed only {missing}")
+            position = link.positions[STREAM_TICK]
+            missing = missing_danmaku(link, weights) + sum(weights.get(n, 0) for n in range(position + 1, last + 1))
+            if not link.read_mode and (missing or link.reported_missed):
+                self.accounting.report_violation(
+                    f"{link} has a healthy link and misses {missing} danmaku (reported: {link.reported_missed})"
+                )
+            elif link.reported_missed > missing:
+                self.accounting.report_violation(
+                    f"{link} was reported {link.reported_missed} missed danmaku, but missed only {missing}"
+                )
 
 
-def run_memory(scenario: Scenario, options: RunOptions, say: Say) -> dict[str, Any]:
+def run_memory(scenario: Scenario, options: RunOptions, report_status: StatusCallback) -> dict[str, Any]:
     """Run a scenario of way (c) and return its result. A virtual minute takes a few seconds."""
     import tempfile
     from pathlib import Path
 
     if scenario.rooms != 1 or scenario.cuts:
         raise ValueError("way memory has one room and no cuts")
-    say("scripted links, virtual time")
+    report_status("scripted links, virtual time")
     with tempfile.TemporaryDirectory(prefix="roomcast-bench-") as folder:
         path = Path(folder) / "broker.toml"
         path.write_text(plain_toml(scenario.broker) if scenario.broker else "", encoding="utf-8")
@@ -415,46 +420,50 @@ def run_memory(scenario: Scenario, options: RunOptions, say: Say) -> dict[str, A
 
 
 async def _run(scenario: Scenario, options: RunOptions, config: Config) -> dict[str, Any]:
-    stage = _Stage(scenario, options, config)
+    simulation = _Simulation(scenario, options, config)
     async with trio.open_nursery() as nursery:
-        await nursery.start(stage.fanout.run)
-        await nursery.start(stage.hub.run)
-        room = stage.hub.open("bench-0")
+        await nursery.start(simulation.fanout.run)
+        await nursery.start(simulation.hub.run)
+        room = simulation.hub.open("bench-0")
         assert isinstance(room, Room)
-        stage.seat(room)
-        nursery.start_soon(stage.run_links)
-        nursery.start_soon(stage.sample)
+        simulation.add_members(room)
+        nursery.start_soon(simulation.run_links)
+        nursery.start_soon(simulation.sample)
         await trio.sleep(3)
         start_us = int(trio.current_time() * 1e6)
-        await stage.publish(room)
+        await simulation.publish(room)
         end_us = int(trio.current_time() * 1e6)
-        await trio.sleep(SETTLE_S)
-        result = _result(stage, room, start_us, end_us)
+        await trio.sleep(DRAIN_S)
+        result = _result(simulation, room, start_us, end_us)
         nursery.cancel_scope.cancel()
     return result
 
 
-def _result(stage: _Stage, room: Room, start_us: int, end_us: int) -> dict[str, Any]:
-    talker, scenario = stage.talker, stage.scenario
-    stage.judge_ends(room)
-    report = stage.books.report() | link_report([viewer.link for viewer in stage.viewers])
+def _result(simulation: _Simulation, room: Room, start_us: int, end_us: int) -> dict[str, Any]:
+    publisher_link, scenario = simulation.publisher_link, simulation.scenario
+    simulation.check_final_states(room)
+    report = simulation.accounting.report() | link_report([viewer.link for viewer in simulation.viewers])
     report |= {
-        "singles": {}, "errors": {}, "holes": sum(bool(viewer.link.holes) for viewer in stage.viewers),
-        "told_missed": sum(viewer.link.told for viewer in stage.viewers), "events_missed": 0, "events_twice": 0,
+        "unicast_frames": {}, "errors": {}, "holes": sum(bool(viewer.link.holes) for viewer in simulation.viewers),
+        "reported_missed": sum(viewer.link.reported_missed for viewer in simulation.viewers), "events_missed": 0,
+        "events_repeated": 0,
     }  # fmt: skip
+    answers = [
+        [kind, 0, name, count, publisher_link.amounts[kind, name]]
+        for (kind, name), count in publisher_link.answers.items()
+    ]
     publisher = {
-        "sent": [[kind, 0, count] for kind, count in stage.sent.items()],
-        "answers": [[kind, 0, name, n, talker.amounts[kind, name]] for (kind, name), n in talker.answers.items()],
-        "reasons": {}, "unanswered": len(talker.asked), "first_unanswered": [], "problems": [],
-        "lateness": Latencies().encode(), "answered": talker.answered.encode(), "links": scenario.users + 1,
-        "kept": Latencies().encode(), "kept_in_time": 0,
+        "sent": [[kind, 0, count] for kind, count in simulation.sent.items()], "answers": answers, "reasons": {},
+        "unanswered": len(publisher_link.unanswered), "first_unanswered": [], "problems": [],
+        "lateness": Latencies().encode(), "answered": publisher_link.answered.encode(), "links": scenario.users + 1,
+        "durable": Latencies().encode(), "durable_in_time": 0,
     }  # fmt: skip
     accounts = [list(account) for account in room.state.accounts()]
     totals = {
-        "deliveries": stage.fanout.deliveries, "writes": stage.fanout.writes, "busy_s": 0.0, "cpu_s": 0.0,
-        "posts": sum(stage.sent.values()),
-        "rooms_crashed": stage.hub.crashed, "accounts": accounts, "crowd": None,
-        "missed_chat": report["told_missed"],
+        "deliveries": simulation.fanout.deliveries, "writes": simulation.fanout.writes, "busy_s": 0.0, "cpu_s": 0.0,
+        "posts": sum(simulation.sent.values()),
+        "rooms_crashed": simulation.hub.crashed, "accounts": accounts, "shared": None,
+        "missed_chat": report["reported_missed"],
         "rooms": [
             {
                 "name": room.name, "number": room.number, "accounts": accounts, "likes": room.state.like_total,
@@ -468,7 +477,8 @@ def _result(stage: _Stage, room: Room, start_us: int, end_us: int) -> dict[str, 
         "start_us": start_us, "end_us": end_us,
         "joining": {"wall_s": 0.0, "broker_cpu_s": 0.0, "rss_empty_mib": 0.0, "rss_full_mib": 0.0},
         "findings": check(publisher, totals, [report], full_tier=scenario.tier == int(Tier.FULL), rooms=1),
-        "floor": [], "samples": stage.samples, "resources": [], "origin_us": 0, "own_size": stage.options.own_size,
+        "floor": [], "samples": simulation.samples, "resources": [], "origin_us": 0,
+        "own_size": simulation.options.own_size,
         "notes": ["simulated links in memory under a virtual clock: what the rules decide, not how fast anything is"],
     }  # fmt: skip
     return assemble(scenario, evidence, facts())

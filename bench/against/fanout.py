@@ -1,8 +1,8 @@
-"""Fan-out side by side: roomcast without policies, and every comparator that this machine has.
+"""Fan-out of roomcast without policies compared with other servers on this machine.
 
-One after the other in the same run: as many viewers, the same messages on the same schedule, the same receiver. Each
-message is a write of its own everywhere (that is the work compared; joining in ticks is a policy and is off). The
-figure is the server's CPU for one delivery, also as a ratio to the raw loop on the same sockets.
+They run one after the other with as many viewers, the same messages on the same schedule and the same receiver. Each
+message is a write of its own (joining in ticks is a policy and is off). The figure is the server's CPU for one
+delivery, also as a ratio to the raw loop on the same sockets.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 
 from bench.load.links import ViewerSpec
 from bench.measure import now_us, summarise
-from bench.process import BenchFailure, Child, Troupe
+from bench.process import BenchFailure, Child, ProcessGroup
 from bench.run import RunOptions, run_scenario
 from bench.scenario import Scenario, Stream
 
@@ -36,35 +36,35 @@ NCHAN_MODULES = (
 
 Row = dict[str, Any]
 """One line of the table. Any: plain JSON."""
-Say = Callable[[str], None]
+StatusCallback = Callable[[str], None]
 
 
-def run_against(names: list[str], scenario: Scenario, options: RunOptions, say: Say) -> list[Row]:
-    """One row for roomcast over TCP and WebSocket, and one for each of ``names``; absent ones say why."""
+def run_against(names: list[str], scenario: Scenario, options: RunOptions, report_status: StatusCallback) -> list[Row]:
+    """Return a row for roomcast over TCP and WebSocket, and one for each of ``names``; absent ones name the reason."""
     viewers = min(scenario.viewers, MAX_VIEWERS)
     rate = max(1.0, DELIVERIES_PER_S / viewers)
     rows: list[Row] = []
     floors: dict[str, float] = {}
     for transport in ("tcp", "websocket"):
-        say(f"roomcast over {transport}")
+        report_status(f"roomcast over {transport}")
         row, floors[transport] = _roomcast(viewers, rate, transport, options)
         rows.append(row)
     for name in names:
-        say(name)
+        report_status(name)
         missing = _missing(name)
         if missing:
             rows.append({"name": name, "absent": missing})
             continue
         try:
             floor = floors["tcp" if name == "redis" else "websocket"]
-            rows.append(_foreign(name, viewers, rate, floor))
+            rows.append(_other_server(name, viewers, rate, floor))
         except (BenchFailure, OSError) as error:
-            rows.append({"name": name, "absent": f"it is here but could not be measured: {error}"})
+            rows.append({"name": name, "absent": f"installed, but it could not be measured: {error}"})
     return rows
 
 
 def _missing(name: str) -> str:
-    """Why a comparator cannot be run, "" if it can."""
+    """Return why a comparator cannot run, "" if it can."""
     if name == "websockets":
         return "" if importlib.util.find_spec("websockets") else "pip install websockets"
     if name == "redis":
@@ -105,39 +105,39 @@ def _roomcast(viewers: int, rate: float, transport: str, options: RunOptions) ->
     return row, floor
 
 
-def _foreign(name: str, viewers: int, rate: float, floor_us: float) -> Row:
+def _other_server(name: str, viewers: int, rate: float, floor_us: float) -> Row:
     dialect = {"websockets": "websocket", "redis": "redis", "nchan": "nchan"}[name]
-    with Troupe() as troupe:
-        server, port = _start(name, troupe)
+    with ProcessGroup() as processes:
+        server, port = _start(name, processes)
         origin_us = now_us()
-        receiver = troupe.start("viewers-0", "bench.against.receiver", "redis" if name == "redis" else "websocket")
+        receiver = processes.start("viewers-0", "bench.against.receiver", "redis" if name == "redis" else "websocket")
         spec = ViewerSpec(
             host="127.0.0.1", port=port, links=viewers, rooms=["bench-0"], auth="guest", websocket_share=1.0,
             connect_per_s=3000, origin_us=origin_us, lifetime_s=LIFETIME_S,
         )  # fmt: skip
-        receiver.order(msgspec.to_builtins(spec))
+        receiver.send_spec(msgspec.to_builtins(spec))
         ready = receiver.wait("ready", 90)
         if ready["states"].get("ready", 0) < viewers:
-            raise BenchFailure(f"only {ready['states']} came in: {ready['errors']}")
-        receiver.tell("begin")
+            raise BenchFailure(f"only {ready['states']} joined: {ready['errors']}")
+        receiver.send_command("begin")
         start_us = now_us() + 1_000_000
-        publisher = troupe.start(
+        publisher = processes.start(
             "publisher", "bench.against.publisher", dialect, "127.0.0.1", str(port), str(origin_us), str(start_us),
             str(SECONDS), str(rate),
         )  # fmt: skip
         time.sleep(max(0.0, (start_us - now_us()) / 1e6))
-        cpu = _cpu_of(troupe, server)
+        cpu = _cpu_s_of(processes, server)
         done = publisher.wait("done", SECONDS + 30)
         time.sleep(0.5)
-        spent = _cpu_of(troupe, server) - cpu
-        receiver.tell("report")
+        spent = _cpu_s_of(processes, server) - cpu
+        receiver.send_command("report")
         report = receiver.wait("report", 60)
     copies = sum(report["copies"].values())
     if not copies:
         raise BenchFailure("nothing arrived")
     latencies = summarise([report["latencies"]["chat"]])
     cpu_us = spent / copies * 1e6
-    notes = [] if not report["violated"] else [f"{report['violated']} viewers did not get everything"]
+    notes = [] if not report["violation_count"] else [f"{report['violated']} viewers missed messages"]
     if done["lateness_p99_ms"] > 50:
         notes.append("the publisher was late")
     return {
@@ -152,10 +152,10 @@ def _foreign(name: str, viewers: int, rate: float, floor_us: float) -> Row:
     }
 
 
-def _cpu_of(troupe: Troupe, server: Child) -> float:
-    """CPU seconds of a server and the workers it has started."""
-    return troupe.cpu_s(server) + sum(
-        sum(child.cpu_times()[:2]) for child in server.watched.children(recursive=True)
+def _cpu_s_of(processes: ProcessGroup, server: Child) -> float:
+    """Return the CPU seconds of a server and its workers."""
+    return processes.cpu_s(server) + sum(
+        sum(child.cpu_times()[:2]) for child in server.usage.children(recursive=True)
     )  # fmt: skip
 
 
@@ -166,9 +166,9 @@ def _free_port() -> int:
         return port
 
 
-def _start(name: str, troupe: Troupe) -> tuple[Child, int]:
+def _start(name: str, processes: ProcessGroup) -> tuple[Child, int]:
     if name == "websockets":
-        server = troupe.start(name, "bench.against.websockets_server", str(LIFETIME_S))
+        server = processes.start(name, "bench.against.websockets_server", str(LIFETIME_S))
         return server, server.wait("serving", 20)["port"]
     port = _free_port()
     if name == "redis":
@@ -178,18 +178,18 @@ def _start(name: str, troupe: Troupe) -> tuple[Child, int]:
             "--client-output-buffer-limit", "pubsub 0 0 0",
         ]  # fmt: skip
     else:
-        config = troupe.folder / "nginx.conf"
+        config = processes.folder / "nginx.conf"
         module = next(path for path in NCHAN_MODULES if path.exists())
-        config.write_text(_NGINX.format(module=module, folder=troupe.folder, port=port))
-        program = ["nginx", "-p", str(troupe.folder), "-c", str(config)]
-    server = troupe.start_program(name, program)
+        config.write_text(_NGINX.format(module=module, folder=processes.folder, port=port))
+        program = ["nginx", "-p", str(processes.folder), "-c", str(config)]
+    server = processes.start_program(name, program)
     deadline = time.monotonic() + 15
     while time.monotonic() < deadline:
         with socket.socket() as sock:
             if sock.connect_ex(("127.0.0.1", port)) == 0:
                 return server, port
         if server.process.poll() is not None:
-            raise BenchFailure(f"it ended at once: {server.final_output()}")
+            raise BenchFailure(f"it ended at its start: {server.final_output()}")
         time.sleep(0.1)
     raise BenchFailure("it does not listen")
 

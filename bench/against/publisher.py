@@ -1,8 +1,8 @@
-"""The same schedule for other servers: one frame of ours per message, published the way each of them wants it.
+"""Publisher for other servers: the same schedule, one roomcast frame in each message, in the protocol of the server.
 
-``websocket``: a binary message on a WebSocket to ``/pub/room`` (our comparator passes it to ``websockets.broadcast``).
-``redis``: PUBLISH. ``nchan``: HTTP POST to ``/pub/room``. Open loop as everywhere: what is late carries the time it
-was due.
+``websocket``: a binary message on a WebSocket to ``/pub/room`` (`websockets_server` passes it to
+``websockets.broadcast``). ``redis``: PUBLISH. ``nchan``: HTTP POST to ``/pub/room``. Open loop: a late message carries
+its due time.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ ROOM = 1
 
 
 def message(number: int, due_us: int, phrase: str) -> bytes:
-    """A TICK of one danmaku, as roomcast writes it without policies."""
-    entry = TickEntry(MessageType.DANMAKU, f"talker-{number % 16}", "", (stamped(phrase, 0, number, due_us),))
+    """Return a TICK of one danmaku, as roomcast writes it without policies."""
+    entry = TickEntry(MessageType.DANMAKU, f"user-{number % 16}", "", (stamped(phrase, 0, number, due_us),))
     return encode(Tick(0, 0, 0, (entry,), Account(1, 1)), ROOM, number, Lane.CHAT)
 
 
 def wrapped(dialect: str, host: str, data: bytes) -> bytes:
-    """``data`` as one publication."""
+    """Return ``data`` as one publication."""
     if dialect == "redis":
         return b"*3\r\n$7\r\nPUBLISH\r\n$4\r\nroom\r\n$%d\r\n%s\r\n" % (len(data), data)
     if dialect == "nchan":
@@ -84,7 +84,7 @@ def _send(sock: socket.socket, data: bytes) -> bytes:
 
 
 def _discard(sock: socket.socket) -> None:
-    """Answers do not matter, but they must not fill the buffers."""
+    """Read and drop answers, so that they do not fill the buffers."""
     try:
         sock.recv(65_536)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""A minimal room on the ``websockets`` library: what is published goes to everybody by ``websockets.broadcast``.
+"""A minimal room on the ``websockets`` library: ``websockets.broadcast`` sends each publication to all viewers.
 
 As its documentation recommends for speed: no compression, no keepalive pings, one process.
 """

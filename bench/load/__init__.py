@@ -1,1 +1,1 @@
-"""The load: viewers, publishers, members, and their sockets."""
+"""Load generator: viewers, publishers, and their sockets."""

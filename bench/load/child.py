@@ -1,7 +1,7 @@
-"""How the processes of a run talk: one JSON object a line, commands on standard input, events on standard output.
+"""Protocol between the processes of a run: lines of JSON, commands on standard input, events on standard output.
 
-A child ends by itself in every case: when it is told to, when its standard input ends (its parent is gone), and
-at the latest when its alarm rings.
+A child ends by itself in every case: on the command, when its standard input ends (its parent has ended), and at the
+latest when its alarm fires.
 """
 
 from __future__ import annotations
@@ -13,37 +13,37 @@ import signal
 import sys
 from typing import Any
 
-__all__ = ["CommandReader", "emit", "first_order", "set_alarm"]
+__all__ = ["CommandReader", "emit", "read_spec", "set_alarm"]
 
 Event = dict[str, Any]
-"""One line. Any: plain JSON, whose fields each sender and reader know."""
+"""One line. Any: plain JSON; its fields belong to the command or event."""
 
 
 def emit(event: str, **fields: Any) -> None:
-    """Write one event line. The parent always reads, so this may block for a moment only."""
+    """Write one event line. The parent always reads, so this blocks for a moment at most."""
     line = json.dumps({"event": event, **fields}, ensure_ascii=False, separators=(",", ":")) + "\n"
     sys.stdout.write(line)
     sys.stdout.flush()
 
 
 def set_alarm(seconds: float) -> None:
-    """End this process (SIGALRM, default action) after so many seconds, whatever it does then."""
+    """End this process (SIGALRM, default action) after ``seconds``, whatever it does."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 class CommandReader:
-    """Commands from a descriptor that is polled; ``fd`` is what to poll for reading."""
+    """Reader of commands from a non-blocking descriptor; poll ``fd`` for reading."""
 
     def __init__(self, fd: int = 0) -> None:
         self.fd = fd
         self.ended = False
-        """The other end is gone: stop."""
+        """Whether the parent has closed its end: stop then."""
         self._rest = b""
         os.set_blocking(fd, False)
 
     def read(self) -> list[Event]:
-        """Every whole command that has arrived."""
+        """Return every whole command that has arrived."""
         try:
             data = os.read(self.fd, 65_536)
         except BlockingIOError:
@@ -55,8 +55,8 @@ class CommandReader:
         return [json.loads(line) for line in lines if line]
 
 
-def first_order() -> Event | None:
-    """Wait for the first line, the spec of this process; None if the parent is gone before."""
+def read_spec() -> Event | None:
+    """Wait for the first line, the spec of this process; None if the parent ends before it."""
     commands = CommandReader()
     orders: list[Event] = []
     while not orders and not commands.ended:

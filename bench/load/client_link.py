@@ -1,8 +1,8 @@
-"""What every measured connection does before it has joined a room: TCP connect, then for WebSocket the upgrade.
+"""Client side of a measured connection before it joins a room: TCP connect, then for WebSocket the upgrade.
 
 `ClientLink` is the part that the viewers of a run (`bench.load.links`) and the clients of the micro benches
-(`bench.micro.clients`) share. It never waits: its owner polls the socket and calls the next step. Which frames join a
-room, and how what follows is read, belongs to the subclasses.
+(`bench.micro.clients`) share. It never waits: its owner polls the socket and calls the next step. The frames that join
+a room, and the reading after it, belong to the subclasses.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["ClientLink", "LinkState"]
 
 
 class LinkState(IntEnum):
-    """How far a link has come, in this order."""
+    """State of a link, in this order."""
 
     CONNECTING = 0
     UPGRADING = 1

@@ -1,13 +1,13 @@
 """The publisher process: an open loop on a fixed schedule, over native TCP.
 
-When a message is sent is decided by the schedule alone, never by how fast the broker answers; a message that leaves
-late still carries the time at which it was due, so a slow broker (or a slow generator) cannot hide its own delay.
-Every POST is answered exactly once, and every answer is counted by room, kind and outcome.
+The schedule alone decides when a message is sent, never the speed of the broker's answers. A message that leaves late
+carries the time at which it was due, so a slow broker (or a slow generator) cannot hide its own delay. Every POST has
+exactly one answer, and every answer is counted by room, kind and outcome.
 
-Links are users: some post danmaku and likes as viewers do, a few are the platform's own (role app) and post gifts,
-announcements and commerce events. A link is in up to four rooms and listens with the smallest tier.
+Each link is a user: most post danmaku and likes as viewers do, a few belong to the platform (role app) and post gifts,
+announcements and commerce events. A link is in up to four rooms and receives the smallest tier.
 
-Commands on standard input: the spec, then ``start`` (with the time to begin), ``report``, ``stop``. Ends by itself.
+Commands on standard input: the spec, then ``start`` (with the time to begin), ``report``, ``stop``.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Any
 
 import msgspec
 
-from bench.load.child import CommandReader, emit, first_order, set_alarm
+from bench.load.child import CommandReader, emit, read_spec, set_alarm
 from bench.load.links import client_bytes
 from bench.load.sockets import connect_from, raise_descriptors, source_address
-from bench.load.texts import PHRASES, REFRAINS, base36, stamped
+from bench.load.texts import PHRASES, REPEATED_PHRASES, base36, stamped
 from bench.load.tokens import TokenMaker
 from bench.measure import Latencies, now_us
 from protocol.codes import CUSTOM_TYPE_MIN, ErrorCode, Lane, MessageType, Opcode, Outcome, Role, Tier
@@ -36,11 +36,11 @@ from protocol.messages import MAGIC, VERSION, Auth, ClientHello, Join, Ping
 __all__ = ["APP_KINDS", "COMMERCE_TYPE", "PublisherSpec", "Publishers", "StreamSpec", "main"]
 
 APP_KINDS = frozenset({"gift", "announcement", "commerce"})
-"""Streams of the platform itself; what is acknowledged of them must not be lost."""
+"""Streams of the platform; their acknowledged messages must not be lost."""
 COMMERCE_TYPE = CUSTOM_TYPE_MIN
-"""Message type of the stream ``commerce``: a type of the deployment's own, on lane 1."""
+"""Message type of the stream ``commerce``: a custom type on lane 1."""
 ROOMS_PER_LINK = 4
-"""Below the 16 that a link may be in, because a user may join only five rooms at once."""
+"""Below the 16 rooms of a link, because a user may join only five rooms in a burst."""
 _PINGS_EVERY_S = 20.0
 RECEIVE_BYTES = 256 * 1024
 
@@ -51,16 +51,16 @@ class StreamSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     kind: str
     """``danmaku``, ``like``, ``gift``, ``announcement`` or ``commerce``."""
     phases: list[tuple[float, float]]
-    refrain_share: float = 0.0
-    """Part of the danmaku that are the same few texts, so that they merge."""
+    repeated_share: float = 0.0
+    """Share of the danmaku that are one of a few equal texts, so that they merge."""
     hot_room_share: float = 0.0
-    """Part of the messages that go to the first room."""
+    """Share of the messages that go to the first room."""
     count: int = 1
     """Likes or gifts in one message."""
 
 
 class PublisherSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What one publisher process does."""
+    """Spec of one publisher process."""
 
     host: str
     port: int
@@ -76,14 +76,14 @@ class PublisherSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     lifetime_s: float = 900.0
     seed: int = 1
     phrases: list[str] = []
-    settle_s: float = 10.0
-    """How long answers may take after the last message."""
+    answer_timeout_s: float = 10.0
+    """Longest wait for answers after the last message."""
 
 
 class Sender:
     """One publishing link."""
 
-    __slots__ = ("app", "asked", "numbers", "pending", "rest", "rooms", "sequence", "sock", "waiting")
+    __slots__ = ("app", "numbers", "pending", "rest", "rooms", "sequence", "sock", "unanswered", "waiting")
 
     def __init__(self, sock: socket.socket, rooms: list[int], app: bool) -> None:
         self.sock = sock
@@ -91,10 +91,10 @@ class Sender:
         """Indexes of its rooms."""
         self.app = app
         self.numbers: dict[int, int] = {}
-        """Room index -> room number, as JOIN has answered."""
+        """Room index -> room number, from the answer to JOIN."""
         self.rest = b""
         self.sequence = 100
-        self.asked: dict[int, tuple[str, int, int]] = {}
+        self.unanswered: dict[int, tuple[str, int, int]] = {}
         """POSTs without an answer: sequence -> (kind, room index, count)."""
         self.waiting: deque[bytes] = deque()
         self.pending = 0
@@ -102,7 +102,7 @@ class Sender:
 
 
 class Schedule:
-    """When messages of one stream are due: spaced by an exponential distribution, as many people are."""
+    """Due times of one stream: exponential gaps, as independent senders have."""
 
     def __init__(self, spec: StreamSpec, start_us: int, rng: random.Random) -> None:
         self.spec = spec
@@ -113,7 +113,7 @@ class Schedule:
         self._at = float(start_us)
 
     def next_due(self) -> int | None:
-        """The next due time in us; None when the stream is over."""
+        """Return the next due time in us; None at the end of the stream."""
         while True:
             if self._rate > 0:
                 self._at += self._rng.expovariate(self._rate) * 1e6
@@ -145,29 +145,29 @@ class Publishers:
         self._sending_since = 0
         self._ends_at = 0
         self._finished_at = 0
-        self._done_told = False
+        self._done_sent = False
         self._pinged_at = time.monotonic()
         self.sent: Counter[tuple[str, int]] = Counter()
         self.answers: Counter[tuple[str, int, str]] = Counter()
         """(kind, room index, outcome) -> messages."""
         self.amounts: Counter[tuple[str, int, str]] = Counter()
-        """The same, but likes or gifts instead of messages; for accepted likes what the broker says it counted."""
+        """The same in likes or gifts; for accepted likes the number that the broker counted."""
         self.reasons: Counter[str] = Counter()
         self.problems: list[str] = []
         self.lateness = Latencies()
-        """How late messages left, against the schedule: the generator's own fault."""
+        """Delay of sends against the schedule, caused by the generator itself."""
         self.answered = Latencies()
         """From due to answered."""
-        self.kept = Latencies()
-        """From due to acknowledged, events of lanes 0 to 2 only: behind a ledger, when they were on the disk."""
-        self.kept_in_time = 0
-        """Of these, those acknowledged before the schedule's end."""
+        self.durable = Latencies()
+        """From due to acknowledged, events of lanes 0 to 2 only: with a ledger they are on the disk then."""
+        self.durable_in_time = 0
+        """Those of them that were acknowledged before the end of the schedule."""
         self._due: dict[tuple[int, int], int] = {}
 
     # ---- the loop
 
     def run(self) -> None:
-        """Join everywhere, then publish on schedule until told to stop."""
+        """Join all rooms, then publish on schedule until the command ``stop``."""
         self._epoll.register(self.commands.fd, select.EPOLLIN)
         self._join_all()
         emit("ready", links=len(self._senders))
@@ -188,8 +188,8 @@ class Publishers:
                     self._receive(sender)
             if self._heap:
                 self._send_due()
-            elif self._sending_since and not self._done_told:
-                self._look_whether_done()
+            elif self._sending_since and not self._done_sent:
+                self._check_done()
             if time.monotonic() - self._pinged_at > _PINGS_EVERY_S:
                 self._ping()
         for sender in self._senders.values():
@@ -207,10 +207,10 @@ class Publishers:
         if self.commands.ended:
             self._running = False
 
-    # ---- coming in
+    # ---- connecting
 
     def _join_all(self) -> None:
-        """Bring every link in, with plain blocking calls: nothing is measured yet."""
+        """Connect and join every link with blocking calls: nothing is measured yet."""
         spec = self.spec
         tokens = TokenMaker(spec.auth, spec.secret)
         rooms = len(spec.rooms)
@@ -221,7 +221,7 @@ class Publishers:
         for index in range(max(spec.users, blocks) if kinds - APP_KINDS else 0):
             first = (index % blocks) * ROOMS_PER_LINK
             role = Role[spec.chat_role.upper()]
-            plans.append((f"talker-{index}", role, list(range(first, min(first + ROOMS_PER_LINK, rooms)))))
+            plans.append((f"user-{index}", role, list(range(first, min(first + ROOMS_PER_LINK, rooms)))))
         for block in range(blocks if apps else 0):
             first = block * ROOMS_PER_LINK
             plans.append((f"platform-{block}", Role.APP, list(range(first, min(first + ROOMS_PER_LINK, rooms)))))
@@ -245,7 +245,7 @@ class Publishers:
             received = sock.recv(65_536)
             if not received:
                 raise ConnectionError(f"the broker closed {token[:12]}... while it joined: {self.problems}")
-            self._walk(sender, received)
+            self._parse_frames(sender, received)
             if self.problems:
                 raise ConnectionError(self.problems[0])
         sock.setblocking(False)
@@ -267,7 +267,7 @@ class Publishers:
                 heapq.heappush(self._heap, (due, order, schedule))
 
     def _send_due(self) -> None:
-        """Send everything that is due, late or not, in order; at most 256 at once so that answers are read."""
+        """Send every message that is due, in order; at most 256 at once so that answers are read."""
         heap = self._heap
         for _ in range(256):
             if not heap:
@@ -305,8 +305,8 @@ class Publishers:
         match kind:
             case "danmaku":
                 message_type = MessageType.DANMAKU
-                if stream.refrain_share and rng.random() < stream.refrain_share:
-                    payload = (rng.choice(REFRAINS),)
+                if stream.repeated_share and rng.random() < stream.repeated_share:
+                    payload = (rng.choice(REPEATED_PHRASES),)
                 else:
                     payload = (stamped(rng.choice(self._phrases), room, number, offset),)
             case "like":
@@ -322,7 +322,7 @@ class Publishers:
                 payload = (stamped(kind, room, number, offset),)
         sender.sequence += 1
         sequence = sender.sequence
-        sender.asked[sequence] = (kind, room, amount)
+        sender.unanswered[sequence] = (kind, room, amount)
         self._due[(id(sender), sequence)] = due
         self.sent[(kind, room)] += 1
         body = pack_body((int(message_type), "", payload))
@@ -380,9 +380,9 @@ class Publishers:
             self._problem("the broker closed a publisher's link")
             self._epoll.unregister(sender.sock.fileno())
             return
-        self._walk(sender, data)
+        self._parse_frames(sender, data)
 
-    def _walk(self, sender: Sender, data: bytes) -> None:
+    def _parse_frames(self, sender: Sender, data: bytes) -> None:
         if sender.rest:
             data = sender.rest + data
         position, end = 0, len(data)
@@ -405,24 +405,24 @@ class Publishers:
         if opcode == Opcode.JOIN:
             sender.numbers[sender.rooms[sequence - 3]] = room
         elif opcode == Opcode.GOAWAY:
-            self._problem(f"the broker sent a publisher away: {body[0]} {body[1]}")
-        elif sequence in sender.asked:
+            self._problem(f"the broker sent GOAWAY to a publisher: {body[0]} {body[1]}")
+        elif sequence in sender.unanswered:
             self._answer(sender, sequence, "error", body[0])
         else:
             self._problem(f"a publisher's request failed: {body[0]} {body[1]}")
 
     def _answer(self, sender: Sender, sequence: int, outcome: str, detail: int) -> None:
-        asked = sender.asked.pop(sequence, None)
-        if asked is None:
+        request = sender.unanswered.pop(sequence, None)
+        if request is None:
             self._problem(f"an answer ({outcome}) to request {sequence}, which has none open")
             return
-        kind, room, amount = asked
+        kind, room, amount = request
         due = self._due.pop((id(sender), sequence))
         now = now_us()
         self.answered.record(now - due)
         if kind in APP_KINDS and outcome in ("accepted", "merged"):
-            self.kept.record(now - due)
-            self.kept_in_time += now <= self._ends_at
+            self.durable.record(now - due)
+            self.durable_in_time += now <= self._ends_at
         self.answers[(kind, room, outcome)] += 1
         self.amounts[(kind, room, outcome)] += detail if kind == "like" and outcome == "accepted" else amount
         if outcome in ("rejected", "error"):
@@ -435,20 +435,20 @@ class Publishers:
         if len(self.problems) < 20:
             self.problems.append(sentence)
 
-    # ---- the end
+    # ---- report
 
-    def _look_whether_done(self) -> None:
-        """Tell the parent once: everything is sent, and answered or given up."""
-        open_requests = sum(len(sender.asked) for sender in self._senders.values())
-        if not open_requests or now_us() - self._finished_at > self.spec.settle_s * 1e6:
-            self._done_told = True
+    def _check_done(self) -> None:
+        """Report once that everything is sent and answered, or that the timeout has passed."""
+        open_requests = sum(len(sender.unanswered) for sender in self._senders.values())
+        if not open_requests or now_us() - self._finished_at > self.spec.answer_timeout_s * 1e6:
+            self._done_sent = True
             emit("done", unanswered=open_requests)
 
     def _report(self) -> None:
         unanswered = [
             f"{kind} {sequence} to room {room}"
             for sender in self._senders.values()
-            for sequence, (kind, room, _) in sender.asked.items()
+            for sequence, (kind, room, _) in sender.unanswered.items()
         ]
         emit(
             "report",
@@ -460,19 +460,19 @@ class Publishers:
             problems=self.problems,
             lateness=self.lateness.encode(),
             answered=self.answered.encode(),
-            kept=self.kept.encode(),
-            kept_in_time=self.kept_in_time,
+            durable=self.durable.encode(),
+            durable_in_time=self.durable_in_time,
             links=len(self._senders),
             cpu_s=time.process_time(),
         )
 
 
 def main() -> None:
-    """Read the spec, live, end."""
-    orders = first_order()
-    if orders is None:
+    """Read the spec and run the process."""
+    fields = read_spec()
+    if fields is None:
         return
-    spec = msgspec.convert(orders, PublisherSpec)
+    spec = msgspec.convert(fields, PublisherSpec)
     set_alarm(spec.lifetime_s)
     try:
         Publishers(spec).run()

@@ -1,11 +1,10 @@
-"""Sockets of the load generator: many on one machine, cheap, non-blocking, and never more than allowed.
+"""Sockets of the load generator: many on one machine, non-blocking, within the limit of descriptors.
 
-What stands in the way of many loopback connections, and what this module does about it: descriptors
-(`raise_descriptors`), ephemeral ports (28,232 for one pair of addresses, so clients come from several of
-127.0.0.0/8: `source_address`), and receive buffers that hide a slow reader (`connect_from` can make them small).
+The limits of many loopback connections, and where they are handled: descriptors (`raise_descriptors`), ephemeral ports
+(28,232 for one pair of addresses, so clients connect from several addresses of 127.0.0.0/8: `source_address`), and
+receive buffers that hide a slow reader (`connect_from` can make them small).
 
-It also has the WebSocket client's few bytes. The bench types them by hand, because what is measured must not be
-measured with the code that is under test.
+The WebSocket client's handshake and framing are written here by hand: the code under test must not measure itself.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ __all__ = [
 ]
 
 MAX_DESCRIPTORS = 20_000
-"""No process of the bench opens more, whatever the machine allows."""
+"""No process of the bench opens more, even if the machine allows it."""
 
 _IP_BIND_ADDRESS_NO_PORT = 24
 """Linux: choose the port at connect, so that one port may serve several targets."""
 
 
 def raise_descriptors() -> int:
-    """Raise the soft limit of descriptors to the hard one; returns how many this process may use."""
+    """Raise the soft limit of descriptors to the hard one; return how many this process may use."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -46,14 +45,14 @@ def raise_descriptors() -> int:
 
 
 def source_address(index: int, sources: int) -> str:
-    """The loopback address that link ``index`` of ``sources`` addresses comes from: 127.0.0.2 and up."""
+    """Return the loopback address from which link ``index`` connects, one of ``sources``: 127.0.0.2 and up."""
     return f"127.0.0.{2 + index % max(1, min(sources, 250))}"
 
 
 def connect_from(address: tuple[str, int], source: str, receive_bytes: int = 0) -> socket.socket:
-    """Begin a non-blocking connection; it stands when the socket is writable.
+    """Start a non-blocking connection; it is established when the socket is writable.
 
-    ``receive_bytes`` > 0 fixes the receive buffer (a viewer that is to feel slow needs a small one).
+    ``receive_bytes`` > 0 sets the receive buffer (a slow viewer needs a small one).
     """
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
@@ -74,7 +73,7 @@ def connect_from(address: tuple[str, int], source: str, receive_bytes: int = 0) 
 
 
 def listen(host: str = "127.0.0.1", backlog: int = 4096) -> socket.socket:
-    """A non-blocking listening socket on a free port."""
+    """Return a non-blocking listening socket on a free port."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind((host, 0))
@@ -84,7 +83,7 @@ def listen(host: str = "127.0.0.1", backlog: int = 4096) -> socket.socket:
 
 
 def pairs(count: int, send_bytes: int = 64 * 1024, sources: int = 4) -> tuple[list[socket.socket], list[socket.socket]]:
-    """``count`` connected loopback TCP pairs: (sending ends, receiving ends), all non-blocking.
+    """Return ``count`` connected loopback TCP pairs: (sending ends, receiving ends), all non-blocking.
 
     For measurements within one process. The caller closes both lists.
     """
@@ -113,7 +112,7 @@ def close_all(socks: Sequence[socket.socket]) -> None:
 
 
 def handshake_request(host: str, path: str = "/", subprotocol: str | None = "roomcast.v1") -> bytes:
-    """A WebSocket handshake (RFC 6455, section 4.1) with a fresh key."""
+    """Return a WebSocket handshake (RFC 6455, section 4.1) with a fresh key."""
     key = base64.b64encode(os.urandom(16)).decode()
     lines = [
         f"GET {path} HTTP/1.1",
@@ -129,7 +128,7 @@ def handshake_request(host: str, path: str = "/", subprotocol: str | None = "roo
 
 
 def mask_message(payload: bytes, opcode: int = 2) -> bytes:
-    """One whole masked client message. The mask is random; the bench sends few bytes this way."""
+    """Return one whole client message with a random mask."""
     size = len(payload)
     mask = os.urandom(4)
     if size < 126:
@@ -144,7 +143,7 @@ def mask_message(payload: bytes, opcode: int = 2) -> bytes:
 
 
 def server_message(payload: bytes) -> bytes:
-    """One whole unmasked binary server message."""
+    """Return one whole unmasked binary server message."""
     size = len(payload)
     if size < 126:
         return struct.pack("!BB", 0x82, size) + payload

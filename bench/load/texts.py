@@ -1,11 +1,11 @@
-"""What the generator says: phrases, and the stamp that makes every message traceable.
+"""Texts of the generator: phrases, and the stamp that makes every message traceable.
 
-A stamp stands at the end of a text: ``~ROOM.NUMBER.DUE`` in base 36. ROOM is the index of the room the message was
-sent to (found in another room it is a leak), NUMBER is the message's own, and DUE is when the schedule *wanted* it
-sent, in microseconds since the run's origin. So any viewer can compute the latency of any shown entry, and a
-publisher that was late counts its own lateness: there is no coordinated omission.
+A stamp is the end of a text: ``~ROOM.NUMBER.DUE`` in base 36. ROOM is the index of the room the message was sent to (in
+another room it is a leak), NUMBER is the message's own, and DUE is its due time by the schedule, in microseconds since
+the run's origin. So any viewer can compute the latency of any shown entry, and the lateness of a publisher is part of
+it: there is no coordinated omission.
 
-A text without a stamp is a *refrain*: the same for many senders, so that merging has something to do.
+A repeated phrase has no stamp: many senders post the same text, so that the broker can merge it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from protocol.payloads import MAX_DANMAKU_CHARS
 
-__all__ = ["PHRASES", "REFRAINS", "Stamp", "base36", "load_corpus", "read_stamp", "stamped"]
+__all__ = ["PHRASES", "REPEATED_PHRASES", "Stamp", "base36", "load_corpus", "read_stamp", "stamped"]
 
 PHRASES: tuple[str, ...] = (
     "来了来了", "前排围观", "主播今天状态真好", "这个价格可以", "已下单，坐等发货", "声音有点小", "画质好清晰",
@@ -28,19 +28,19 @@ PHRASES: tuple[str, ...] = (
     "how long is the show today", "can we see the blue one", "camera two please", "that was close", "well deserved",
     "sold, thank you", "when is the next one", "bonne soirée", "qué bueno", "こんばんは", "かわいい", "안녕하세요",
 )  # fmt: skip
-"""The built-in list: short, as danmaku are, in the scripts that rooms see."""
+"""The built-in list: short texts in several scripts."""
 
-REFRAINS: tuple[str, ...] = ("666", "哈哈哈哈", "冲冲冲", "GG", "awsl", "主播加油", "泪目", "下次一定")
-"""What a whole room shouts at once."""
+REPEATED_PHRASES: tuple[str, ...] = ("666", "哈哈哈哈", "冲冲冲", "GG", "awsl", "主播加油", "泪目", "下次一定")
+"""Texts that many viewers post at the same time."""
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _STAMP = re.compile(r"~([0-9a-z]+)\.([0-9a-z]+)\.([0-9a-z]+)\Z")
 _STAMP_CHARS = 28
-"""Room, number and microseconds of a day in base 36, with room to spare."""
+"""Room, number and microseconds of a day in base 36, with a margin."""
 
 
 class Stamp(NamedTuple):
-    """What a text says of itself; ``due_us`` counts from the run's origin."""
+    """Content of a stamp; ``due_us`` counts from the run's origin."""
 
     room: int
     number: int
@@ -48,7 +48,7 @@ class Stamp(NamedTuple):
 
 
 def base36(number: int) -> str:
-    """``number`` (>= 0) in digits and small letters."""
+    """Return ``number`` (>= 0) in digits and lower-case letters."""
     if number < 36:
         return _DIGITS[number]
     digits: list[str] = []
@@ -59,12 +59,12 @@ def base36(number: int) -> str:
 
 
 def stamped(phrase: str, room: int, number: int, due_us: int) -> str:
-    """``phrase`` with its stamp; the phrase is cut where the two would exceed a danmaku's length."""
+    """Return ``phrase`` with its stamp; the phrase is cut where both would exceed the length of a danmaku."""
     return f"{phrase[: MAX_DANMAKU_CHARS - _STAMP_CHARS]}~{base36(room)}.{base36(number)}.{base36(max(0, due_us))}"
 
 
 def read_stamp(text: str) -> Stamp | None:
-    """The stamp at the end of ``text``; None for a refrain."""
+    """Return the stamp at the end of ``text``; None if it has none."""
     found = _STAMP.search(text)
     if found is None:
         return None
@@ -73,9 +73,9 @@ def read_stamp(text: str) -> Stamp | None:
 
 
 def load_corpus(path: Path) -> tuple[str, ...]:
-    """The lines of a UTF-8 file, one danmaku a line, empty ones left out. ValueError if there are none."""
+    """Return the lines of a UTF-8 file, one danmaku a line, without empty ones. ValueError if none is left."""
     lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    kept = tuple(line[: MAX_DANMAKU_CHARS - _STAMP_CHARS] for line in lines if line and line.isprintable())
-    if not kept:
-        raise ValueError(f"{path}: no line of it can be a danmaku")
-    return kept
+    durable = tuple(line[: MAX_DANMAKU_CHARS - _STAMP_CHARS] for line in lines if line and line.isprintable())
+    if not durable:
+        raise ValueError(f"{path}: none of its lines can be a danmaku")
+    return durable

@@ -1,4 +1,4 @@
-"""Who the generator's links say they are: signed tokens, development names or guests."""
+"""Authentication of the generator's links: signed tokens, development names or guests."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from broker.auth.tokens import Authenticator
 from broker.config.schema import AuthConfig
 from protocol.codes import Role
 
-__all__ = ["AUTH_MANNERS", "TokenMaker"]
+__all__ = ["AUTH_METHODS", "TokenMaker"]
 
-AUTH_MANNERS = ("token", "dev", "guest")
+AUTH_METHODS = ("token", "dev", "guest")
 """``token``: HS256, checked by the broker at every connect; ``dev``: development names; ``guest``: no token."""
 
 
 class TokenMaker:
-    """Makes what a link shows in AUTH. A token costs about 50 us, before anything is timed."""
+    """Maker of the tokens that links send in AUTH. A token costs about 50 us, before anything is timed."""
 
-    def __init__(self, manner: str, secret: str | None) -> None:
-        if manner not in AUTH_MANNERS:
-            raise ValueError(f"auth is one of {', '.join(AUTH_MANNERS)}, not {manner!r}")
-        self._manner = manner
-        self._issuer = Authenticator(AuthConfig(secret=secret)) if manner == "token" else None
+    def __init__(self, method: str, secret: str | None) -> None:
+        if method not in AUTH_METHODS:
+            raise ValueError(f"auth is one of {', '.join(AUTH_METHODS)}, not {method!r}")
+        self._method = method
+        self._issuer = Authenticator(AuthConfig(secret=secret)) if method == "token" else None
 
     def viewer(self, user_id: str) -> str | None:
-        """For one who watches."""
-        return None if self._manner == "guest" else self.user(user_id, Role.VIEWER)
+        """Return the token of a viewer, None for a guest."""
+        return None if self._method == "guest" else self.user(user_id, Role.VIEWER)
 
     def user(self, user_id: str, role: Role) -> str:
-        """For one who posts; also where viewers are guests."""
+        """Return the token of a user who posts, also where viewers are guests."""
         if self._issuer is not None:
             return self._issuer.issue(user_id, "", role)
         return f"{DEV_PREFIX}{user_id}:{role.name.lower()}"

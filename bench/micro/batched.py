@@ -10,7 +10,7 @@ from __future__ import annotations
 import trio
 
 from bench.floor import python_sweep
-from bench.micro.harness import config, cpu_s, crowd, serving, watch
+from bench.micro.harness import client_process, config, cpu_s, record_bundles, serving
 from bench.micro.result import Result, median
 from protocol.codes import Lane
 
@@ -29,30 +29,32 @@ async def batched(smoke: bool) -> list[Result]:
     late_ms = 0.0
     async with (
         serving(config(policy="off", tick_ms=50, tick_max_ms=100)) as broker,
-        crowd() as readers,
-        crowd() as crowds,
-        crowd() as publishers,
+        client_process() as readers,
+        client_process() as crowds,
+        client_process() as publishers,
     ):
         port = broker.addresses[0][1]
-        await crowds.ask("open", links=viewers - READERS, port=port, rooms=["stage"], websocket=True)
-        await readers.ask("open", links=READERS, port=port, rooms=["stage"], websocket=True, read=True, prefix="dev:r")
-        await publishers.ask("open", links=16, port=port, rooms=["stage"], prefix="dev:p")
+        await crowds.request("open", links=viewers - READERS, port=port, rooms=["stage"], websocket=True)
+        await readers.request(
+            "open", links=READERS, port=port, rooms=["stage"], websocket=True, read=True, prefix="dev:r"
+        )
+        await publishers.request("open", links=16, port=port, rooms=["stage"], prefix="dev:p")
         room = broker.hub.find("stage")
         assert room is not None
         socks = [m.session.transport.sock for m in room.members.all() if m.user_id.startswith("u")]
-        sent = watch(broker)
+        sent = record_bundles(broker)
         await trio.sleep(2.5)
         for _ in range(rounds):
             sent.clear()
-            await readers.ask("count", reset=True)
+            await readers.request("count", reset=True)
             before = broker.hub.accounts()[Lane.CHAT].shown
             used, begun = cpu_s(), trio.current_time()
-            flooded = await publishers.ask("flood", per_s=per_s, seconds=seconds)
+            flooded = await publishers.request("flood", per_s=per_s, seconds=seconds)
             took_s = trio.current_time() - begun
             await trio.sleep(0.2)
             used = cpu_s() - used
             shown = broker.hub.accounts()[Lane.CHAT].shown - before
-            counted = await readers.ask("count")
+            counted = await readers.request("count")
             if not flooded["sent"] == shown == counted["shown"] / READERS:
                 raise RuntimeError(f"sent {flooded['sent']}, shown {shown}, seen {counted['shown'] / READERS}")
             if broker.context.missed_chat:

@@ -55,7 +55,7 @@ class Client(ClientLink):
         self.fd = -1
 
 
-class Crowd:
+class Clients:
     """The process."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class Crowd:
         self.begun = 0.0
         self.bytes = 0
         self.lost = 0
-        self.complaints = 0
+        self.failures = 0
         self.sent = 0
         self.outcomes: Counter[int] = Counter()
         self.latencies_us: list[int] = []
@@ -100,7 +100,7 @@ class Crowd:
                     except OSError:
                         size = 0
                     if not size:
-                        self.lose(fd)
+                        self.on_lost(fd)
                     self.bytes += size
                 elif fd == reader.fd:
                     for command in reader.read():
@@ -178,22 +178,22 @@ class Crowd:
         """Close the newest ``links`` links, 0 = all."""
         fds = list(self.links)
         for fd in fds[-links:] if links else fds:
-            self.forget(fd)
+            self.close_link(fd)
         emit("closed", links=len(self.links))
 
     # ---- links
 
-    def complain(self, words: str) -> None:
+    def report_failure(self, words: str) -> None:
         """Say on standard error why a link did not get in, a few times."""
-        self.complaints += 1
-        if self.complaints <= 3:
+        self.failures += 1
+        if self.failures <= 3:
             print(words, file=sys.stderr)
 
-    def lose(self, fd: int) -> None:
+    def on_lost(self, fd: int) -> None:
         self.lost += 1
-        self.forget(fd)
+        self.close_link(fd)
 
-    def forget(self, fd: int) -> None:
+    def close_link(self, fd: int) -> None:
         link = self.links.pop(fd)
         self.drains.pop(fd, None)
         if link.sock is not None:
@@ -203,8 +203,8 @@ class Crowd:
         assert link.sock is not None
         if link.state is LinkState.CONNECTING:
             if events & (select.EPOLLERR | select.EPOLLHUP):
-                self.complain("connection refused")
-                self.lose(link.fd)
+                self.report_failure("connection refused")
+                self.on_lost(link.fd)
                 return
             self.epoll.modify(link.fd, select.EPOLLIN)
             if link.websocket:
@@ -217,7 +217,7 @@ class Crowd:
         except OSError:
             size = 0
         if not size:
-            self.lose(link.fd)
+            self.on_lost(link.fd)
             return
         self.bytes += size
         data = self.buffer[:size]
@@ -226,8 +226,8 @@ class Crowd:
                 if not link.is_upgraded(bytes(data)):
                     return
             except OSError as error:
-                self.complain(f"upgrade refused: {error.strerror}")
-                self.lose(link.fd)
+                self.report_failure(f"upgrade refused: {error.strerror}")
+                self.on_lost(link.fd)
                 return
             self.join(link)
             link.buffer += link.rest
@@ -241,13 +241,13 @@ class Crowd:
                     link.room = room
                     self.joined(link)
                 elif opcode in (Opcode.ERROR, Opcode.GOAWAY):
-                    self.complain(str(body_of(codec, body)))
+                    self.report_failure(str(body_of(codec, body)))
             elif opcode == Opcode.ACK:
                 self.outcomes.update([result[1] for result in body_of(codec, body)[0]])  # type: ignore[attr-defined]
             elif opcode == Opcode.TICK:
-                self.look(body_of(codec, body)[3])
+                self.record_tick(body_of(codec, body)[3])
 
-    def look(self, entries: Any) -> None:
+    def record_tick(self, entries: Any) -> None:
         """Take the latency of every stamped danmaku of a tick."""
         now = time.monotonic_ns() // 1000 & 0xFF_FFFF_FFFF
         self.ticks += 1
@@ -346,7 +346,7 @@ def main() -> None:
     """Run one crowd."""
     set_alarm(LIFETIME_S)
     raise_descriptors()
-    Crowd().run()
+    Clients().run()
 
 
 if __name__ == "__main__":

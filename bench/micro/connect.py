@@ -11,7 +11,7 @@ import socket
 import time
 
 from bench.load.sockets import listen, server_message
-from bench.micro.harness import Crowd, config, cpu_s, crowd, serving, settle
+from bench.micro.harness import ClientProcess, client_process, config, cpu_s, quiesce, serving
 from bench.micro.memory import SECRET, tokens
 from bench.micro.result import Result, median
 from bench.micro.wire import frame
@@ -38,13 +38,13 @@ async def _connect(name: str, websocket: bool, goal: float, smoke: bool) -> Resu
     shown = tokens(links * rounds)
     broker_s: list[float] = []
     floor_s: list[float] = []
-    async with serving(config(SECRET)) as broker, crowd() as clients, crowd() as bare_clients:
+    async with serving(config(SECRET)) as broker, client_process() as clients, client_process() as bare_clients:
         port = broker.addresses[0][1]
         for number in range(rounds):
             mine = shown[number * links : (number + 1) * links]
-            await settle()
+            await quiesce()
             used = cpu_s()
-            await clients.ask(
+            await clients.request(
                 "open", links=links, port=port, rooms=[f"room-{number}"], websocket=websocket, tokens=mine
             )
             broker_s.append((cpu_s() - used) / links)
@@ -59,13 +59,13 @@ async def _connect(name: str, websocket: bool, goal: float, smoke: bool) -> Resu
     )  # fmt: skip
 
 
-async def _bare(clients: Crowd, links: int, shown: list[str], websocket: bool) -> float:
+async def _bare(clients: ClientProcess, links: int, shown: list[str], websocket: bool) -> float:
     """The floor; returns the CPU of one connection."""
     # The client takes a message of a WebSocket whole, so the floor's answer is one.
     answers = (_SWITCHING, server_message(_ANSWER)) if websocket else (_ANSWER,)
     with listen() as listener:
         port = listener.getsockname()[1]
-        await clients.tell("open", links=links, port=port, rooms=["bare"], websocket=websocket, tokens=shown)
+        await clients.send("open", links=links, port=port, rooms=["bare"], websocket=websocket, tokens=shown)
         epoll = select.epoll()
         epoll.register(listener.fileno(), select.EPOLLIN)
         socks: dict[int, socket.socket] = {}
@@ -79,9 +79,9 @@ async def _bare(clients: Crowd, links: int, shown: list[str], websocket: bool) -
             for fd, _ in epoll.poll(1, 64):
                 if fd != listener.fileno():
                     socks[fd].recv(32768)
-                    answer = answers[said[fd]]
+                    receive = answers[said[fd]]
                     said[fd] += 1
-                    socks[fd].send(answer)
+                    socks[fd].send(receive)
                     waiting -= 1
                     continue
                 try:
@@ -94,8 +94,8 @@ async def _bare(clients: Crowd, links: int, shown: list[str], websocket: bool) -
                 except BlockingIOError:
                     pass
         used = cpu_s() - used
-        await clients.answer()
-        await clients.ask("close")
+        await clients.receive()
+        await clients.request("close")
         for sock in socks.values():
             sock.close()
         epoll.close()

@@ -15,7 +15,7 @@ import time
 import trio
 
 from bench.floor import FloorSweep, c_sweep, python_sweep
-from bench.micro.harness import config, cpu_s, crowd, serving, watch
+from bench.micro.harness import client_process, config, cpu_s, record_bundles, serving
 from bench.micro.result import Result, median
 from bench.micro.wire import Template, frames_in, hello_auth_join
 from broker.server import Broker
@@ -38,22 +38,22 @@ async def fanout_ws(smoke: bool) -> list[Result]:
 
 async def _fanout(name: str, websocket: bool, smoke: bool) -> list[Result]:
     viewers, rounds, frames = (500, 3, 2) if smoke else (8000, 12, 3)
-    async with serving(config(policy="off")) as broker, crowd() as clients:
+    async with serving(config(policy="off")) as broker, client_process() as clients:
         port = broker.addresses[0][1]
-        await clients.ask("open", links=viewers, port=port, rooms=["stage"], websocket=websocket)
+        await clients.request("open", links=viewers, port=port, rooms=["stage"], websocket=websocket)
         publisher, number = await _publisher(port)
         room = broker.hub.find("stage")
         assert room is not None
         socks = [member.session.transport.sock for member in room.members.all() if member.user_id != "publisher"]
-        sent = watch(broker)
+        sent = record_bundles(broker)
         template = Template("来了来了，前排围观", number, False)
         await trio.sleep(2.5)  # the counters of the joins have been told
         await _sweep(broker, publisher, template.message(0, 0))
-        await clients.ask("count", reset=True)
+        await clients.request("count", reset=True)
         expected = 0
         broker_us: list[float] = []
         python_us: list[float] = []
-        beside: list[float] = []
+        floor_by_round: list[float] = []
         c_us: list[float] = []
         for round_number in range(rounds):
             used = 0.0
@@ -63,28 +63,28 @@ async def _fanout(name: str, websocket: bool, smoke: bool) -> list[Result]:
                 expected += len(sent[0].joined) * viewers
             broker_us.append(used / frames / viewers * 1e6)
             data = sent[0].joined
-            beside.append(0.0)
+            floor_by_round.append(0.0)
             for _ in range(frames):
                 floor = python_sweep(socks, data)
-                _must_be_whole(floor)
+                _check_none_refused(floor)
                 python_us.append(floor.us_per_send)
-                beside[-1] += floor.us_per_send / frames
+                floor_by_round[-1] += floor.us_per_send / frames
                 expected += len(data) * viewers
                 await trio.sleep(REST_S)
             in_c = c_sweep(socks, data) if round_number % 3 == 0 else None
             if in_c is not None:
-                _must_be_whole(in_c)
+                _check_none_refused(in_c)
                 c_us.append(in_c.us_per_send)
                 expected += len(data) * viewers
                 await trio.sleep(REST_S)
         await trio.sleep(0.3)
-        arrived = (await clients.ask("count"))["bytes"]
+        arrived = (await clients.request("count"))["bytes"]
         publisher.close()
     if arrived != expected:
         raise RuntimeError(f"{name}: {expected} bytes were sent and {arrived} arrived")
     detail = {
         "viewers": viewers, "sweeps": rounds * frames, "frame_bytes": len(data), "c_us": round(median(c_us), 2),
-        "median_of_ratios": round(median([a / b for a, b in zip(broker_us, beside, strict=True)]), 3),
+        "median_of_ratios": round(median([a / b for a, b in zip(broker_us, floor_by_round, strict=True)]), 3),
         "of_minima": round(min(broker_us) / min(python_us), 3),
         "over_c": round(median(broker_us) / median(c_us), 3) if c_us else None,
     }  # fmt: skip
@@ -131,6 +131,6 @@ async def _sweep(broker: Broker, publisher: socket.socket, message: bytes) -> fl
     return used
 
 
-def _must_be_whole(floor: FloorSweep) -> None:
+def _check_none_refused(floor: FloorSweep) -> None:
     if floor.refused:
         raise RuntimeError("a socket of the floor was full; the machine is too busy to measure")

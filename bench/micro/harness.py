@@ -23,7 +23,7 @@ from broker.rooms.fanout import Outbox
 from broker.server import Broker, tune_process
 from broker.telemetry.logs import configure
 
-__all__ = ["Crowd", "config", "cpu_s", "crowd", "rss_bytes", "serving", "settle", "watch"]
+__all__ = ["ClientProcess", "client_process", "config", "cpu_s", "quiesce", "record_bundles", "rss_bytes", "serving"]
 
 ANSWER_S = 300.0
 """A crowd that says nothing for so long has failed."""
@@ -49,7 +49,7 @@ async def serving(settings: Config) -> AsyncIterator[Broker]:
     configure(settings.log)
     structlog.contextvars.clear_contextvars()
     broker = Broker(settings)
-    broker.monitor = _CalmMonitor()
+    broker.monitor = _NoOverloadMonitor()
     async with trio.open_nursery() as nursery:
         await nursery.start(broker.run)
         try:
@@ -58,7 +58,7 @@ async def serving(settings: Config) -> AsyncIterator[Broker]:
             nursery.cancel_scope.cancel()
 
 
-class _CalmMonitor(OverloadMonitor):
+class _NoOverloadMonitor(OverloadMonitor):
     """Never sees overload: on a shared machine it would judge the neighbours, and change what is measured."""
 
     __slots__ = ()
@@ -67,24 +67,24 @@ class _CalmMonitor(OverloadMonitor):
         return OverloadStage.NORMAL
 
 
-class Crowd:
+class ClientProcess:
     """One process of clients; see `bench.micro.clients`."""
 
     def __init__(self, process: trio.Process) -> None:
         self._process = process
         self._buffer = b""
 
-    async def ask(self, do: str, **fields: Any) -> dict[str, Any]:
+    async def request(self, do: str, **fields: Any) -> dict[str, Any]:
         """Give one command and wait for its answer. RuntimeError if the crowd has died or says nothing."""
-        await self.tell(do, **fields)
-        return await self.answer()
+        await self.send(do, **fields)
+        return await self.receive()
 
-    async def tell(self, do: str, **fields: Any) -> None:
-        """Give one command; `answer` waits for what it says."""
+    async def send(self, do: str, **fields: Any) -> None:
+        """Give one command; `receive` waits for what it says."""
         assert self._process.stdin is not None
         await self._process.stdin.send_all(json.dumps({"do": do, **fields}).encode() + b"\n")
 
-    async def answer(self) -> dict[str, Any]:
+    async def receive(self) -> dict[str, Any]:
         """The next event of the crowd."""
         assert self._process.stdout is not None
         with trio.move_on_after(ANSWER_S):
@@ -100,14 +100,14 @@ class Crowd:
 
 
 @asynccontextmanager
-async def crowd() -> AsyncIterator[Crowd]:
+async def client_process() -> AsyncIterator[ClientProcess]:
     """A process of clients, ended with the block."""
     process = await trio.lowlevel.open_process(
         [sys.executable, "-m", "bench.micro.clients"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     try:
-        one = Crowd(process)
-        await one.answer()
+        one = ClientProcess(process)
+        await one.receive()
         yield one
     finally:
         process.kill()
@@ -115,7 +115,7 @@ async def crowd() -> AsyncIterator[Crowd]:
             await process.wait()
 
 
-def watch(broker: Broker) -> list[Bundle]:
+def record_bundles(broker: Broker) -> list[Bundle]:
     """What is handed to the fan-out from now on: of each sweep the longest form, which WebSocket viewers get."""
     sent: list[Bundle] = []
     submit = broker.fanout.submit
@@ -139,7 +139,7 @@ def rss_bytes() -> int:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-async def settle(seconds: float = 0.3) -> None:
+async def quiesce(seconds: float = 0.3) -> None:
     """Let what is under way come to an end, then collect garbage."""
     await trio.sleep(seconds)
     gc.collect()

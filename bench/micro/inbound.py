@@ -20,7 +20,7 @@ import trio
 from msgpack import unpackb
 
 from bench.load.sockets import listen
-from bench.micro.harness import Crowd, config, cpu_s, crowd, serving
+from bench.micro.harness import ClientProcess, client_process, config, cpu_s, serving
 from bench.micro.result import Result, median
 from bench.micro.wire import HEADER, frame
 from broker.net.transport import TcpTransport
@@ -55,21 +55,21 @@ async def _one(
     late_ms = 0.0
     names = [f"room-{number}" for number in range(rooms)]
     with _BareReader() as bare:
-        async with serving(config(**room)) as broker, crowd() as clients, crowd() as bare_clients:
-            await clients.ask("open", links=links, port=broker.addresses[0][1], rooms=names, read=True)
-            await bare_clients.tell("open", links=links, port=bare.port, rooms=["bare"])
+        async with serving(config(**room)) as broker, client_process() as clients, client_process() as bare_clients:
+            await clients.request("open", links=links, port=broker.addresses[0][1], rooms=names, read=True)
+            await bare_clients.send("open", links=links, port=bare.port, rooms=["bare"])
             bare.serve(links)
-            await bare_clients.answer()
+            await bare_clients.receive()
             with _ReadCounter() as reads:
                 for _ in range(rounds):
                     used, sent, late = await _flood(broker, clients, per_s, seconds, burst)
                     broker_s.append(used / sent)
                     joined.append(sent / reads.take())
                     late_ms = max(late_ms, late)
-                    await bare_clients.tell("flood", per_s=per_s, seconds=seconds, burst=burst)
+                    await bare_clients.send("flood", per_s=per_s, seconds=seconds, burst=burst)
                     # In a thread: the broker's own clock-work must not see a loop that stands still.
                     floor_s.append(await trio.to_thread.run_sync(bare.read, round(per_s * seconds / burst) * burst))
-                    await bare_clients.answer()
+                    await bare_clients.receive()
     detail = {
         "offered_per_s": round(per_s), "links": links, "rooms": rooms, "messages_a_read": round(median(joined), 2),
         "cpu_us": round(median(broker_s) * 1e6, 2), "best_per_s": round(1 / min(broker_s)),
@@ -81,23 +81,25 @@ async def _one(
     )  # fmt: skip
 
 
-async def _flood(broker: Broker, clients: Crowd, per_s: float, seconds: float, burst: int) -> tuple[float, int, float]:
+async def _flood(
+    broker: Broker, clients: ClientProcess, per_s: float, seconds: float, burst: int
+) -> tuple[float, int, float]:
     """One flood; returns (CPU of the broker, messages, lateness of the generator in ms).
 
     RuntimeError if one was lost.
     """
-    await clients.ask("count", reset=True)
+    await clients.request("count", reset=True)
     before = broker.hub.accounts()[Lane.CHAT].admitted
     used = cpu_s()
-    flooded = await clients.ask("flood", per_s=per_s, seconds=seconds, burst=burst)
+    flooded = await clients.request("flood", per_s=per_s, seconds=seconds, burst=burst)
     deadline = trio.current_time() + 60
-    while broker.hub.accounts()[Lane.CHAT].held or (await clients.ask("count"))["unanswered"] > 0:
+    while broker.hub.accounts()[Lane.CHAT].held or (await clients.request("count"))["unanswered"] > 0:
         if trio.current_time() > deadline:
             break
         await trio.sleep(0.1)
     used = cpu_s() - used
     account = broker.hub.accounts()[Lane.CHAT]
-    outcomes = (await clients.ask("count"))["outcomes"]
+    outcomes = (await clients.request("count"))["outcomes"]
     sent = int(flooded["sent"])
     if not sent == account.admitted - before == sum(outcomes.values()):
         raise RuntimeError(
@@ -149,12 +151,12 @@ class _BareReader:
 
     def serve(self, links: int) -> None:
         """Accept so many clients and let each think that it has joined."""
-        answer = frame(Opcode.JOIN, b"\x90", room=1)
+        receive = frame(Opcode.JOIN, b"\x90", room=1)
         self._listener.setblocking(True)
         while len(self._socks) < links:
             sock, _ = self._listener.accept()
             sock.recv(4096)
-            sock.send(answer)
+            sock.send(receive)
             sock.setblocking(False)
             self._socks[sock.fileno()] = sock
             self._epoll.register(sock.fileno(), select.EPOLLIN)

@@ -118,19 +118,19 @@ class _Run:
 async def _run(directory: Path, seconds: float, *, per_s: float = 0.0, publishers: int = 0) -> _Run:
     """Publish gifts on a schedule (``per_s``) or each after the last (``publishers``)."""
     run = _Run()
-    book = Ledger(directory, unix_ms=lambda: time.time_ns() // 1_000_000)
+    store = Ledger(directory, unix_ms=lambda: time.time_ns() // 1_000_000)
     async with trio.open_nursery() as nursery:
-        await nursery.start(book.run)
-        load = _Load(book, run, time.perf_counter() + seconds)
+        await nursery.start(store.run)
+        load = _Load(store, run, time.perf_counter() + seconds)
         begun, cpu_s = time.perf_counter(), time.process_time()
         if per_s:
             await load.on_schedule(per_s, seconds)
         else:
             for _ in range(publishers):
                 load.publish(time.perf_counter(), again=True)
-        await book.flush()
+        await store.flush()
         run.took_s, run.cpu_s = time.perf_counter() - begun, time.process_time() - cpu_s
-        run.commits, run.commit_s = book.stats.commits, book.stats.commit_s
+        run.commits, run.commit_s = store.stats.commits, store.stats.commit_s
         if load.sent != len(run.latencies_s) + run.refused:
             raise RuntimeError(f"sent {load.sent}, acknowledged {len(run.latencies_s)}, refused {run.refused}")
         nursery.cancel_scope.cancel()
@@ -140,8 +140,8 @@ async def _run(directory: Path, seconds: float, *, per_s: float = 0.0, publisher
 class _Load:
     """Makes gifts, one key each, over the rooms in turn."""
 
-    def __init__(self, book: Ledger, run: _Run, until: float) -> None:
-        self._book = book
+    def __init__(self, store: Ledger, run: _Run, until: float) -> None:
+        self._store = store
         self._run = run
         self._until = until
         self.sent = 0
@@ -155,15 +155,15 @@ class _Load:
         body = pack_body(Event(MessageType.GIFT, number, gift.user_id, gift.name, gift))
         entry = Entry(f"room-{number % ROOMS}", 7, Lane.PAID, MessageType.GIFT, number, body)
 
-        def on_done(settled: LedgerResult) -> None:
+        def on_done(outcome: LedgerResult) -> None:
             now = time.perf_counter()
-            if type(settled) is not Committed:
-                raise RuntimeError(f"not committed: {settled}")
+            if type(outcome) is not Committed:
+                raise RuntimeError(f"not committed: {outcome}")
             self._run.latencies_s.append(now - due)
             if again and now < self._until:
                 self.publish(now, again=True)
 
-        if self._book.record((entry,), on_done, (make_key("gift", order, content=body),)) is not SubmitResult.QUEUED:
+        if self._store.record((entry,), on_done, (make_key("gift", order, content=body),)) is not SubmitResult.QUEUED:
             self._run.refused += 1
 
     async def on_schedule(self, per_s: float, seconds: float) -> None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 from bench.load.sockets import pairs, raise_descriptors
-from bench.micro.harness import config, crowd, rss_bytes, serving, settle
+from bench.micro.harness import client_process, config, quiesce, rss_bytes, serving
 from bench.micro.result import Result
 from broker.auth.tokens import Authenticator
 
@@ -42,15 +42,17 @@ async def _memory(name: str, websocket: bool, goal: float, smoke: bool) -> Resul
     few, more = (100, 300) if smoke else (2000, 8000)
     shown = tokens(few + more)
     floor = _bare_socket_bytes(few, more)
-    async with serving(config(SECRET)) as broker, crowd() as clients:
+    async with serving(config(SECRET)) as broker, client_process() as clients:
         port = broker.addresses[0][1]
-        await clients.ask("open", links=few, port=port, rooms=["stage"], websocket=websocket, tokens=shown[:few])
-        await settle(0.5 if smoke else 3.0)
+        await clients.request("open", links=few, port=port, rooms=["stage"], websocket=websocket, tokens=shown[:few])
+        await quiesce(0.5 if smoke else 3.0)
         before = rss_bytes()
         for start in range(few, few + more, 1000):
             chunk = shown[start : start + min(1000, few + more - start)]
-            await clients.ask("open", links=len(chunk), port=port, rooms=["stage"], websocket=websocket, tokens=chunk)
-        await settle(0.5 if smoke else 3.0)
+            await clients.request(
+                "open", links=len(chunk), port=port, rooms=["stage"], websocket=websocket, tokens=chunk
+            )
+        await quiesce(0.5 if smoke else 3.0)
         each = (rss_bytes() - before) / more
         assert len(broker.poller) == few + more
     detail = {"viewers": few + more, "slope_over": more}

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 import trio
 
-from bench.micro.harness import config, crowd, rss_bytes, serving, settle
+from bench.micro.harness import client_process, config, quiesce, rss_bytes, serving
 from bench.micro.result import Result, median
 from broker.server import Broker
 
@@ -45,7 +45,7 @@ async def soak(smoke: bool) -> list[Result]:
     settings = config(idle_close_s=1.0)
     settings = msgspec.structs.replace(settings, link=msgspec.structs.replace(settings.link, write_timeout_s=1.0))
     samples: list[tuple[float, Held]] = []
-    async with serving(settings) as broker, crowd() as tcp, crowd() as web, crowd() as slow:
+    async with serving(settings) as broker, client_process() as tcp, client_process() as web, client_process() as slow:
         port = broker.addresses[0][1]
         at_rest = await _held(broker)
         begun = time.monotonic()
@@ -54,14 +54,14 @@ async def soak(smoke: bool) -> list[Result]:
             rooms = [f"room-{(cycle * 3 + number) % 1000}" for number in range(ROOMS)]
             tokens = [f"dev:u{(cycle * LINKS + number) % USERS}" for number in range(LINKS)]
             half = LINKS // 2
-            await tcp.ask("open", links=half, port=port, rooms=rooms, tokens=tokens[:half])
-            await web.ask("open", links=half, port=port, rooms=rooms, tokens=tokens[half:], websocket=True)
-            await slow.ask("open", links=4, port=port, rooms=rooms, prefix="dev:slow", receive_bytes=4096)
-            await slow.ask("stall", links=4)
-            await tcp.ask("flood", per_s=4000, seconds=1.0, burst=4)
-            await web.ask("flood", per_s=2000, seconds=0.5)
+            await tcp.request("open", links=half, port=port, rooms=rooms, tokens=tokens[:half])
+            await web.request("open", links=half, port=port, rooms=rooms, tokens=tokens[half:], websocket=True)
+            await slow.request("open", links=4, port=port, rooms=rooms, prefix="dev:slow", receive_bytes=4096)
+            await slow.request("stall", links=4)
+            await tcp.request("flood", per_s=4000, seconds=1.0, burst=4)
+            await web.request("flood", per_s=2000, seconds=0.5)
             for clients in (tcp, web, slow):
-                await clients.ask("close")
+                await clients.request("close")
             cycle += 1
             for _ in range(100):
                 await trio.sleep(0.1)
@@ -84,7 +84,7 @@ async def soak(smoke: bool) -> list[Result]:
 
 
 async def _held(broker: Broker) -> Held:
-    await settle(0.2)
+    await quiesce(0.2)
     return Held(
         rss_bytes(), len(os.listdir("/proc/self/fd")), trio.lowlevel.current_statistics().tasks_living,
         len(broker.hub), len(broker.context.sessions), broker.budget.used_bytes,

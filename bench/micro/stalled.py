@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 import trio
 
-from bench.micro.harness import Crowd, config, crowd, serving
+from bench.micro.harness import ClientProcess, client_process, config, serving
 from bench.micro.result import Result, median
 
 __all__ = ["stalled"]
@@ -22,28 +22,28 @@ async def stalled(smoke: bool) -> list[Result]:
     settings = msgspec.structs.replace(settings, link=msgspec.structs.replace(settings.link, write_timeout_s=3600.0))
     async with (
         serving(settings) as broker,
-        crowd() as held,
-        crowd() as even,
-        crowd() as held_publisher,
-        crowd() as even_publisher,
+        client_process() as held,
+        client_process() as even,
+        client_process() as held_publisher,
+        client_process() as even_publisher,
     ):
         port = broker.addresses[0][1]
-        await held.ask("open", links=1, port=port, rooms=["held"], receive_bytes=4096, prefix="dev:stalled")
-        await held.ask("stall", links=1)
-        await held_publisher.ask("open", links=4, port=port, rooms=["held"], prefix="dev:p")
-        await even_publisher.ask("open", links=4, port=port, rooms=["even"], prefix="dev:q")
+        await held.request("open", links=1, port=port, rooms=["held"], receive_bytes=4096, prefix="dev:stalled")
+        await held.request("stall", links=1)
+        await held_publisher.request("open", links=4, port=port, rooms=["held"], prefix="dev:p")
+        await even_publisher.request("open", links=4, port=port, rooms=["even"], prefix="dev:q")
         # Fill the stalled viewer's socket while nobody else has to hear all that.
         for _ in range(100):
             if broker.poller.backlogged:
                 break
-            await held_publisher.ask("flood", per_s=20_000, seconds=0.05, burst=50)
+            await held_publisher.request("flood", per_s=20_000, seconds=0.05, burst=50)
             await trio.sleep(0.1)
         else:
             raise RuntimeError("the stalled viewer's socket never filled")
         for clients, room in ((held, "held"), (even, "even")):
             drains = viewers - readers - (1 if clients is held else 0)
-            await clients.ask("open", links=drains, port=port, rooms=[room], websocket=True)
-            await clients.ask("open", links=readers, port=port, rooms=[room], websocket=True, read=True)
+            await clients.request("open", links=drains, port=port, rooms=[room], websocket=True)
+            await clients.request("open", links=readers, port=port, rooms=[room], websocket=True, read=True)
         await trio.sleep(2.5)  # the counters of the joins have been told
         with_s: list[float] = []
         without_s: list[float] = []
@@ -58,12 +58,12 @@ async def stalled(smoke: bool) -> list[Result]:
     return [Result("stalled", figure, median(ratios), "x", 1.10, detail=detail)]
 
 
-async def _p99_ms(clients: Crowd, publisher: Crowd, per_s: float, seconds: float) -> float:
+async def _p99_ms(clients: ClientProcess, publisher: ClientProcess, per_s: float, seconds: float) -> float:
     await trio.sleep(0.2)
-    await clients.ask("count", reset=True)
-    await publisher.ask("flood", per_s=per_s, seconds=seconds)
+    await clients.request("count", reset=True)
+    await publisher.request("flood", per_s=per_s, seconds=seconds)
     await trio.sleep(0.2)
-    latencies = sorted((await clients.ask("count"))["latencies_us"])
+    latencies = sorted((await clients.request("count"))["latencies_us"])
     if not latencies:
         raise RuntimeError("nothing arrived")
     return float(latencies[len(latencies) * 99 // 100]) / 1000

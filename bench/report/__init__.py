@@ -1,1 +1,1 @@
-"""Results, their sums, pictures and comparisons."""
+"""Results: assembly, checks, plots, report and comparison."""

@@ -1,8 +1,8 @@
 """Two results side by side: the ratio of each figure, and whether it is more than noise.
 
-Runs that were repeated show how much a figure moves by itself. The band is that movement, of both sides together, and
-wider the fewer runs there are: a ratio within it is "no difference", whatever it looks like. Two single runs show no
-movement, so a wide band is assumed and the table says so.
+Repeated runs show how much a figure varies by itself. The noise band is that variation of both sides together, and
+wider the fewer runs there are: a ratio within it is "no difference". Single runs show no variation, so a wide band is
+assumed and the table says so.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from bench.report.metrics import METRICS, headline_value
 __all__ = ["Comparison", "Row", "compare_files", "compare_runs", "comparison_table"]
 
 ASSUMED_BAND = 0.25
-"""For single runs: on shared machines the same build differs by so much from run to run."""
-CIRCUMSTANCES = frozenset(
+"""For single runs: on shared machines the same build varies by this much from run to run."""
+ENVIRONMENT_METRICS = frozenset(
     {
         "raw_python_us", "raw_c_us", "sync_per_s", "sync_p99_ms", "generator_cores", "publisher_cores",
         "generator_us_per_frame", "generator_cores_at_100k", "late_p99_ms", "others_cores",
     }
 )  # fmt: skip
-"""Figures of the machine and of the generator: shown, because they explain the others, but neither better nor worse."""
+"""Figures of the machine and of the generator: shown because they explain the others, neither better nor worse."""
 LEAST_BAND = 0.03
-"""Three runs may agree by luck; nothing below this is ever called a difference."""
+"""Smallest band: three runs may agree by chance."""
 _STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 """Standard errors within which noise stays 19 times of 20, by degrees of freedom (Student's t, two-sided 95 %)."""
 _STUDENT_MANY = 2.1
 
 
 class Row(NamedTuple):
-    """One figure on both sides. ``ratio`` is after / before; ``band`` the part by which it may differ by noise."""
+    """One figure of both sides. ``ratio`` is after / before; ``band``: the share by which noise alone may change it."""
 
     metric: str
     before: float
     after: float
     ratio: float
     band: float
-    verdict: str
+    change: str
 
 
 class Comparison(NamedTuple):
@@ -78,15 +78,15 @@ def compare_runs(scenario: str, before: list[dict[str, Any]], after: list[dict[s
             continue
         old, new = fmean(values[0]), fmean(values[1])
         if not old and (not new or metric.unit):
-            continue  # nothing against nothing; a measure without a base has no ratio, a count that must be 0 has
+            continue  # both 0, or no base for a ratio; a count that must be 0 is compared
         ratio, band = _ratio_and_band(values[0], values[1])
-        if name in CIRCUMSTANCES:
-            verdict = "circumstance"
+        if name in ENVIRONMENT_METRICS:
+            change = "environment"
         elif 1 / (1 + band) <= ratio <= 1 + band:
-            verdict = "no difference"
+            change = "no difference"
         else:
-            verdict = "better" if (ratio < 1) is metric.lower_is_better else "worse"
-        rows.append(Row(name, old, new, ratio, band, verdict))
+            change = "better" if (ratio < 1) is metric.lower_is_better else "worse"
+        rows.append(Row(name, old, new, ratio, band, change))
     notes = []
     if min(len(before), len(after)) < 2:
         notes.append(f"a side has a single run: a noise band of {ASSUMED_BAND:.0%} is assumed (use --repeat 3 or more)")
@@ -96,12 +96,12 @@ def compare_runs(scenario: str, before: list[dict[str, Any]], after: list[dict[s
         ("way", lambda run: run["way"]),
     ):
         if pick(before[0]) != pick(after[0]):
-            notes.append(f"the two sides differ in {what}: the ratios say little")
+            notes.append(f"the two sides differ in {what}: the ratios are not meaningful")
     return Comparison(scenario, len(before), len(after), rows, notes)
 
 
 def _ratio_and_band(before: list[float], after: list[float]) -> tuple[float, float]:
-    """After over before, and by which factor (1 + band, either way) noise alone explains.
+    """Return after / before, and the band: noise alone explains factors up to 1 + band, either way.
 
     Of logarithms, since noise multiplies: a run under a busy neighbour takes three times as long, not 50 ms longer.
     Where a value is not positive, of the values themselves.
@@ -120,24 +120,24 @@ def _ratio_and_band(before: list[float], after: list[float]) -> tuple[float, flo
 
 
 def _spread(sides: list[list[float]]) -> float:
-    """By how much the means of the two sides may differ although nothing is different."""
+    """Return by how much the means of the two sides may differ by noise alone."""
     freedom = sum(map(len, sides)) - 2
     errors = _STUDENT[freedom - 1] if freedom <= len(_STUDENT) else _STUDENT_MANY
     return errors * math.sqrt(sum(stdev(side) ** 2 / len(side) for side in sides))
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """The comparison as a table for the terminal."""
+    """Return the comparison as a table for the terminal."""
     title = f"{comparison.scenario}: {comparison.runs_before} run(s) before, {comparison.runs_after} after"
     table = Table(title=title, box=None, title_justify="left")
-    for column in ("figure", "before", "after", "after/before", "noise", "verdict"):
-        table.add_column(column, justify="left" if column in ("figure", "verdict") else "right")
-    colours = {"better": "green", "worse": "red", "no difference": "dim", "circumstance": "dim"}
+    for column in ("figure", "before", "after", "after/before", "noise", "change"):
+        table.add_column(column, justify="left" if column in ("figure", "change") else "right")
+    colours = {"better": "green", "worse": "red", "no difference": "dim", "environment": "dim"}
     for row in comparison.rows:
         metric = METRICS[row.metric]
-        colour = colours[row.verdict]
+        colour = colours[row.change]
         table.add_row(
             f"{metric.label} [{metric.unit}]".replace("[", r"\["), f"{row.before:,.4g}", f"{row.after:,.4g}",
-            f"{row.ratio:.3f}", f"×{1 + row.band:.2f}", f"[{colour}]{row.verdict}[/{colour}]",
+            f"{row.ratio:.3f}", f"×{1 + row.band:.2f}", f"[{colour}]{row.change}[/{colour}]",
         )  # fmt: skip
     return table

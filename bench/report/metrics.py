@@ -14,7 +14,7 @@ Result = dict[str, Any]
 
 
 class Metric(NamedTuple):
-    """How one figure is named, shown and judged."""
+    """Label, unit and direction of one figure."""
 
     label: str
     unit: str
@@ -32,8 +32,8 @@ METRICS: dict[str, Metric] = {
     "cpu_delivery_us": Metric("whole broker's CPU, one delivery", "us", True),
     "chat_p50_ms": Metric("danmaku, publish to arrival, p50", "ms", True),
     "chat_p99_ms": Metric("danmaku, publish to arrival, p99", "ms", True),
-    "chat_over_bound": Metric("danmaku p99 over two ticks and a sweep", "x", True),
-    "chat_p99_vs_twin": Metric("danmaku p99 against the twin run without what is special here", "x", True),
+    "chat_over_bound": Metric("danmaku p99 over two ticks and a raw sweep", "x", True),
+    "chat_p99_vs_reference": Metric("danmaku p99 over that of the reference run", "x", True),
     "control_p99_ms": Metric("announcements (lane 0), p99", "ms", True),
     "control_over_sweep": Metric("announcements p99 over the raw sweep", "x", True),
     "paid_p99_ms": Metric("gifts (lane 2), p99", "ms", True),
@@ -48,13 +48,13 @@ METRICS: dict[str, Metric] = {
     "danmaku_per_s": Metric("danmaku delivered a second", "/s", False),
     "danmaku_per_core_s": Metric("danmaku delivered a second and core of the broker", "/s", False),
     "deliveries_per_s": Metric("deliveries a second", "/s", False),
-    "posts_per_s": Metric("posts taken a second", "/s", False),
+    "posts_per_s": Metric("posts accepted a second", "/s", False),
     "joins_per_core_s": Metric("connect, auth and join a second and core", "/s", False),
     "join_p99_ms": Metric("connect to joined, p99", "ms", True),
     "rejoin_p99_ms": Metric("cut link, connect to resumed, p99", "ms", True),
-    "back_s": Metric("cut links, from the cut until the last is back", "s", True),
+    "back_s": Metric("cut links, from the cut until the last has rejoined", "s", True),
     "events_missed": Metric("events of lanes 0 to 2 missed, over all links", "", True),
-    "events_twice": Metric("events of lanes 0 to 2 that came twice", "", True),
+    "events_repeated": Metric("events of lanes 0 to 2 received more than once", "", True),
     "kib_per_viewer": Metric("broker's memory a viewer", "KiB", True),
     "rss_peak_mib": Metric("broker's memory, peak", "MiB", True),
     "rss_growth_mib": Metric("broker's memory, end against the first fifth", "MiB", True),
@@ -65,12 +65,12 @@ METRICS: dict[str, Metric] = {
     "generator_us_per_frame": Metric("viewer process, CPU a frame", "us", True),
     "generator_cores_at_100k": Metric("viewer process, at 100,000 deliveries a second", "cores", True),
     "late_p99_ms": Metric("generator's own lateness, p99", "ms", True),
-    "others_cores": Metric("other work on this machine meanwhile", "cores", True),
+    "others_cores": Metric("other work on this machine during the run", "cores", True),
 }
-"""Every figure a headline may have, in the order in which it is shown."""
+"""Every figure of a headline, in the order of display."""
 
 
 def headline_value(result: Result, metric: str) -> float | None:
-    """One figure of a result, None where the run has none."""
+    """Return one figure of a result, None if the run has none."""
     value = result["headline"].get(metric)
     return None if value is None else float(value)

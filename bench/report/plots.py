@@ -1,7 +1,7 @@
-"""The report's pictures, as SVG text that stands in the page: no files, no scripts, English labels.
+"""Plots of the report, as SVG text inside the page: no files, no scripts, English labels.
 
-One palette for lanes everywhere, so that a colour means the same in every plot. Each function takes a result
-(`results`) and returns SVG, or None where the run has nothing to show.
+A lane has one colour in all plots. Each function takes a result (`results`) and returns a figure, or None where the run
+has no data for it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ LANE_COLOURS = {
     "ack": "#5d6d7e",
     "durable": "#117864",
 }
-FATE_COLOURS = {
+OUTCOME_COLOURS = {
     "shown": "#2471a3", "merged": "#7fb3d5", "sampled": "#f0b27a", "expired": "#cb4335", "held": "#bdc3c7",
 }  # fmt: skip
 _LANES = ("control", "commerce", "paid", "chat", "ambient")
@@ -85,7 +85,7 @@ def _figure(height: float = 3.1, rows: int = 1) -> tuple[Figure, list[Axes]]:
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an ``<svg>`` element without its XML prologue."""
+    """Return the figure as an ``<svg>`` element without its XML prologue."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     found = text.getvalue()
@@ -93,12 +93,12 @@ def svg(figure: Figure) -> str:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write one figure to a file; its ending says how (.svg, .png)."""
+    """Write one figure to a file, in the format of its ending (.svg, .png)."""
     figure.savefig(path, dpi=160)
 
 
 def styled() -> Any:
-    """The context in which every figure is made. Any: matplotlib's own context manager."""
+    """Return the context manager with the style of all figures. Any: matplotlib's own."""
     return matplotlib.rc_context(_STYLE)
 
 
@@ -115,13 +115,13 @@ def _log_ms(axes: Axes) -> None:
 
 
 def _legend_below(figure: Figure, axes: Axes) -> None:
-    """The legend under the plot, where it hides nothing."""
+    """Place the legend below the plot."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), fontsize=8.5)
 
 
 def floor_bars(result: Result) -> Figure | None:
-    """What one delivery costs: the raw loops, the fan-out, the whole broker."""
+    """Plot the cost of one delivery: the raw loops, the fan-out, the whole broker."""
     headline = result["headline"]
     bars = [
         (label, headline[name], colour)
@@ -149,7 +149,7 @@ def floor_bars(result: Result) -> Figure | None:
 
 
 def latency_percentiles(result: Result) -> Figure | None:
-    """Latency by percentile and lane, both scales logarithmic: the tail is what matters."""
+    """Plot latency by percentile and lane, both scales logarithmic to show the tail."""
     more = ("slow chat", "durable", "floor") if result.get("ledger") else ("slow chat", "floor")
     wanted = [name for name in (*_LANES, *more) if name in result["histograms"]]
     if not wanted:
@@ -180,7 +180,7 @@ def latency_percentiles(result: Result) -> Figure | None:
 
 
 def latency_over_time(result: Result) -> Figure | None:
-    """p50 and p99 of every second, by lane."""
+    """Plot p50 and p99 of every second, by lane."""
     series = {name: rows for name, rows in result["series"].items() if name in (*_LANES, "slow chat") and rows}
     if not series:
         return None
@@ -200,17 +200,17 @@ def latency_over_time(result: Result) -> Figure | None:
 
 
 def lane_totals(result: Result) -> Figure | None:
-    """What became of every lane's messages, as parts of what was admitted."""
+    """Plot the outcomes of every lane's messages, as shares of those admitted."""
     lanes = [(name, row) for name, row in result["lanes"].items() if row["admitted"]]
     if not lanes:
         return None
     figure, (axes,) = _figure(0.9 + 0.42 * len(lanes))
     names = [f"{name}\n{row['admitted']:,}" for name, row in lanes]
     left = [0.0] * len(lanes)
-    for fate, colour in FATE_COLOURS.items():
-        parts = [100 * row[fate] / row["admitted"] for _, row in lanes]
+    for outcome, colour in OUTCOME_COLOURS.items():
+        parts = [100 * row[outcome] / row["admitted"] for _, row in lanes]
         if any(parts):
-            axes.barh(names, parts, left=left, color=colour, label=fate, height=0.62)
+            axes.barh(names, parts, left=left, color=colour, label=outcome, height=0.62)
             for place, (part, start) in enumerate(zip(parts, left, strict=True)):
                 if part > 9:
                     axes.text(start + part / 2, place, f"{part:.0f} %", ha="center", va="center", color="white", size=8)
@@ -220,18 +220,18 @@ def lane_totals(result: Result) -> Figure | None:
     axes.grid(visible=False)
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
-    axes.set_title("What became of the messages (of those admitted)")
+    axes.set_title("Outcomes of admitted messages")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=5, fontsize=8.5)
     return figure
 
 
 def _during(result: Result, rows: Sequence[dict[str, float]]) -> list[dict[str, float]]:
-    """Rows from a little before the schedule to its end."""
+    """Return the rows from 3 s before the schedule to its end."""
     return [row for row in rows if -3 <= row["second"] <= result["size"]["seconds"] + 1]
 
 
 def ticks_and_stage(result: Result) -> Figure | None:
-    """The tick interval that the broker chose, its overload stage, and who was behind."""
+    """Plot the broker's tick interval, its overload stage, and the number of backlogged viewers."""
     rows = _during(result, result["samples"])
     if len(rows) < 2:
         return None
@@ -240,10 +240,12 @@ def ticks_and_stage(result: Result) -> Figure | None:
     upper.step(seconds, [row["interval_ms"] for row in rows], where="post", color=LANE_COLOURS["chat"], linewidth=1.7)
     upper.set_ylim(bottom=0)
     upper.set_ylabel("tick interval, ms")
-    upper.set_title("Tick interval, overload stage, viewers behind")
-    lower.fill_between(seconds, [row["behind"] for row in rows], color="#d5dbdb", step="post", label="viewers behind")
-    lower.set_ylabel("viewers behind")
-    lower.set_ylim(0, max(1, *[row["behind"] for row in rows]) * 1.15)
+    upper.set_title("Tick interval, overload stage, viewers backlogged")
+    lower.fill_between(
+        seconds, [row["backlogged"] for row in rows], color="#d5dbdb", step="post", label="viewers backlogged"
+    )
+    lower.set_ylabel("viewers backlogged")
+    lower.set_ylim(0, max(1, *[row["backlogged"] for row in rows]) * 1.15)
     lower.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
     stage = lower.twinx()
     stage.step(seconds, [row["stage"] for row in rows], where="post", color=LANE_COLOURS["control"], linewidth=1.7)
@@ -257,7 +259,7 @@ def ticks_and_stage(result: Result) -> Figure | None:
 
 
 def load(result: Result) -> Figure | None:
-    """CPU of every process and the broker's memory over time."""
+    """Plot the CPU of every process and the broker's memory over time."""
     processes = {name: _during(result, rows) for name, rows in result["resources"].items()}
     if len(processes.get("broker", ())) < 2:
         return None
@@ -283,4 +285,4 @@ def load(result: Result) -> Figure | None:
 
 
 PLOTS = (floor_bars, latency_percentiles, latency_over_time, lane_totals, ticks_and_stage, load)
-"""All pictures of a run, in the order of the report."""
+"""All plots of a run, in the order of the report."""

@@ -1,8 +1,8 @@
-"""The report: one HTML file that needs nothing else, made to be read by somebody who was not there.
+"""The report: one self-contained HTML file.
 
-It leads with whether the sums hold and with the ratio to the raw loop; then the figures against their targets, the
-pictures, and behind folds everything else. The way in which viewers were made is a badge that cannot be overlooked: a
-run with simulated links never looks like one with real ones.
+It begins with the checks and the ratio to the raw loop; then come the figures with their goals, the plots, and behind
+folds everything else. A badge names the way in which viewers were made: a run with simulated links never looks like one
+with real links.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.report import plots
 from bench.report.metrics import METRICS
-from bench.report.remarks import FEW_VIEWERS
+from bench.report.notes import FEW_VIEWERS
 
 __all__ = ["figure_text", "render", "write_html", "write_picture"]
 
@@ -22,24 +22,24 @@ Result = dict[str, Any]
 """JSON of one run. Any: see `results.assemble`."""
 
 WAYS = {
-    "sockets": ("a", "real links", "Every viewer is a link of its own: connected, authenticated and joined."),
-    "crowd": (
+    "sockets": ("a", "real links", "Every viewer has a link of its own: connected, authenticated and joined."),
+    "shared": (
         "b",
-        "crowd on shared sockets",
+        "viewers on shared sockets",
         "Every viewer is a real member with its own queue and its own send(2); sockets are shared, no sessions.",
     ),
     "memory": (
         "c",
         "SIMULATED links in memory",
         "No sockets and no kernel: scripted bandwidth and delay, for policies only. "
-        "These figures say nothing about speed and must not be compared with real links.",
+        "These figures do not measure speed and must not be compared with real links.",
     ),
 }
 
 CARDS = (
     "fanout_ratio", "durable_per_s", "durable_p99_ms", "sync_per_s", "sync_p99_ms", "back_s", "events_missed",
     "chat_p99_ms", "control_over_sweep", "control_p99_ms", "paid_p99_ms", "danmaku_per_core_s",
-    "joins_per_core_s", "kib_per_viewer", "rss_growth_mib", "rejoin_p99_ms", "chat_p99_vs_twin", "broker_cores",
+    "joins_per_core_s", "kib_per_viewer", "rss_growth_mib", "rejoin_p99_ms", "chat_p99_vs_reference", "broker_cores",
 )  # fmt: skip
 MAX_CARDS = 6
 
@@ -67,7 +67,7 @@ section.memory { background:repeating-linear-gradient(135deg,#fff,#fff 22px,#fdf
 h2 { margin:0; font-size:22px } h3 { font-size:15px; margin:22px 0 6px }
 .purpose { color:var(--faint); max-width:75ch; margin:6px 0 12px }
 .badge { display:inline-block; font-size:12.5px; font-weight:600; border-radius:6px; padding:2px 9px; margin-right:8px }
-.badge.sockets { background:#e8f6ee; color:var(--good) } .badge.crowd { background:#eaf2f8; color:var(--blue) }
+.badge.sockets { background:#e8f6ee; color:var(--good) } .badge.shared { background:#eaf2f8; color:var(--blue) }
 .badge.memory { background:var(--warn); color:#fff }
 .size { color:var(--faint); font-size:13.5px }
 .cards { display:grid; grid-template-columns:repeat(auto-fit,minmax(150px,1fr)); gap:12px; margin:18px 0 }
@@ -106,7 +106,7 @@ def write_picture(document: dict[str, Any], path: Path) -> None:
 
 
 def render(document: dict[str, Any]) -> str:
-    """The whole page. About half a second a run, nearly all of it matplotlib's."""
+    """Return the whole page. About half a second a run, nearly all of it matplotlib's."""
     runs: list[Result] = document["runs"]
     machine = runs[0]["machine"]
     anchors = [f"{index}-{run['scenario']}" for index, run in enumerate(runs, 1)]
@@ -140,8 +140,8 @@ def _banner(runs: Sequence[Result]) -> str:
     checked = sum(run["invariants"]["checked"] for run in runs)
     if not violations:
         return (
-            f'<div class="banner good">All {checked:,} equations hold: what was sent, what the broker accounts for and '
-            "what viewers counted agree.</div>"
+            f'<div class="banner good">All {checked:,} equations hold: the counts of publishers, broker '
+            "and viewers agree.</div>"
         )
     listed = "".join(f"<li>{escape(each)}</li>" for each in violations[:10])
     return (
@@ -153,11 +153,11 @@ def _banner(runs: Sequence[Result]) -> str:
 def _section(run: Result, anchor: str) -> str:
     letter, name, meaning = WAYS[run["way"]]
     size = run["size"]
-    words = [f"{size['viewers']:,} viewers", f"{size['rooms']:,} room{'s' * (size['rooms'] > 1)}"]
+    facts = [f"{size['viewers']:,} viewers", f"{size['rooms']:,} room{'s' * (size['rooms'] > 1)}"]
     if "viewers_per_socket" in size:
-        words.append(f"{size['sockets']:,} sockets, {size['viewers_per_socket']:g} viewers per socket")
-    words += [f"{size['transport']}", f"{size['seconds']:g} s", f"{size['sent']:,} messages sent"]
-    words += [f"took {run['took_s']:.0f} s in all"] if "took_s" in run else []
+        facts.append(f"{size['sockets']:,} sockets, {size['viewers_per_socket']:g} viewers per socket")
+    facts += [f"{size['transport']}", f"{size['seconds']:g} s", f"{size['sent']:,} messages sent"]
+    facts += [f"took {run['took_s']:.0f} s in total"] if "took_s" in run else []
     with plots.styled():
         drawn = [plot(run) for plot in plots.PLOTS]
         pictures = "".join(f"<figure>{plots.svg(figure)}</figure>" for figure in drawn if figure is not None)
@@ -167,7 +167,7 @@ def _section(run: Result, anchor: str) -> str:
             f'<section id="{escape(anchor)}" class="{run["way"]}"><h2>{escape(run["title"])}</h2>',
             f'<p class="purpose">{escape(run["purpose"])}</p>',
             f'<p><span class="badge {run["way"]}" title="{escape(meaning)}">({letter}) {escape(name)}</span>'
-            f'<span class="size">{escape(" · ".join(words))}</span></p>',
+            f'<span class="size">{escape(" · ".join(facts))}</span></p>',
             f'<p class="size">{escape(meaning)}</p>' if run["way"] != "sockets" else "",
             _cards(run),
             notes,
@@ -187,10 +187,10 @@ def _cards(run: Result) -> str:
     targets = {target["metric"]: target for target in run["targets"]}
     headline = run["headline"]
     chosen = [name for name in CARDS if name in headline]
-    # The ratio leads, unless there are too few viewers for it to mean much; then the first goal does.
+    # The ratio leads, unless there are too few viewers for a meaningful one; then the first goal does.
     few = run["size"]["viewers"] < FEW_VIEWERS
     leader = next(iter(targets), "fanout_ratio") if few else "fanout_ratio"
-    # Whatever has a target is shown; the rest fills up in the order above.
+    # Every figure with a goal is shown; others follow in the order above.
     chosen.sort(key=lambda name: (name != leader, name not in targets, CARDS.index(name)))
     chosen += [name for name in targets if name not in CARDS and name in headline]
     cards = []
@@ -199,20 +199,20 @@ def _cards(run: Result) -> str:
         lead = " lead" if name == leader else ""
         cards.append(
             f'<div class="card{lead}"><b>{figure_text(headline[name])}<small>{escape(metric.unit)}</small></b>'
-            f"<span>{escape(metric.label)}</span>{_judged(targets.get(name))}</div>"
+            f"<span>{escape(metric.label)}</span>{_goal_text(targets.get(name))}</div>"
         )
     return f'<div class="cards">{"".join(cards)}</div>'
 
 
-def _judged(target: dict[str, Any] | None) -> str:
+def _goal_text(target: dict[str, Any] | None) -> str:
     if target is None:
         return ""
-    word, colour = ("reached", "good") if target["reached"] else ("missed", "bad")
-    return f'<i class="{colour}">{word}: {target["kind"]} {figure_text(target["bound"])}</i>'
+    state, colour = ("reached", "good") if target["reached"] else ("missed", "bad")
+    return f'<i class="{colour}">{state}: {target["kind"]} {figure_text(target["bound"])}</i>'
 
 
 def figure_text(value: float) -> str:
-    """A figure with three significant digits, thousands grouped."""
+    """Return a figure with three significant digits, thousands grouped."""
     if abs(value) >= 1e6:
         return f"{value / 1e6:.3g} M"
     if abs(value) >= 1000:
@@ -240,26 +240,26 @@ def _lanes(run: Result) -> str:
     parts = ("admitted", "shown", "merged", "sampled", "expired", "held", "frames_delivered")
     rows = [[name, *[row[part] for part in parts]] for name, row in run["lanes"].items() if row["admitted"]]
     chat = run["lanes"]["chat"]
-    words = f"Danmaku delivered: {chat.get('danmaku_delivered', 0):,}." if chat["admitted"] else ""
+    text = f"Danmaku delivered: {chat.get('danmaku_delivered', 0):,}." if chat["admitted"] else ""
     if chat.get("danmaku_missed_by_slow_viewers"):
-        words += f" Slow viewers missed {chat['danmaku_missed_by_slow_viewers']:,} and were told."
+        text += f" Slow viewers missed {chat['danmaku_missed_by_slow_viewers']:,}, which the broker reported to them."
     return (
         "<h3>Lanes</h3>"
         + _table(["lane", *[part.replace("_", " ") for part in parts]], rows)
-        + f'<p class="size">{words} admitted = shown + merged + sampled + expired + held.</p>'
+        + f'<p class="size">{text} admitted = shown + merged + sampled + expired + held.</p>'
     )
 
 
 def _figures(run: Result) -> str:
     targets = {target["metric"]: target for target in run["targets"]}
-    twin = (run.get("twin") or {}).get("headline", {})
+    reference = (run.get("reference") or {}).get("headline", {})
     rows = []
     for name, metric in METRICS.items():
         if name in run["headline"]:
             target = targets.get(name)
             goal = f"{target['kind']} {target['bound']:g}" if target else ""
-            rows.append([metric.label, float(run["headline"][name]), metric.unit, goal, twin.get(name)])
-    head = ["figure", "value", "unit", "target", "twin run" if twin else ""]
+            rows.append([metric.label, float(run["headline"][name]), metric.unit, goal, reference.get(name)])
+    head = ["figure", "value", "unit", "goal", "reference run" if reference else ""]
     return _table(head, rows)
 
 
@@ -269,10 +269,10 @@ def _latencies(run: Result) -> str:
         [name, *[row.get(part) for part in names]] for name, row in run["latencies"].items() if row.get("count")
     ]  # fmt: skip
     return _table(["lane", "count", "p50, ms", "p90", "p99", "p99.9", "max"], rows) + (
-        '<p class="size">Lanes: from the time the schedule wanted a message sent to the arrival of the frame that '
-        "shows it, one value for every danmaku of every copy. ambient: from the broker's stamp. "
+        '<p class="size">Lanes: from the due time of a message to the arrival of the frame that '
+        "contains it, one value for every danmaku of every copy. ambient: from the broker's stamp. "
         "ack: from due to answered. "
-        "floor: from the start of a raw sweep. lateness: the generator's own.</p>"
+        "floor: from the start of a raw sweep. lateness: the generator's delay against its schedule.</p>"
     )
 
 
@@ -286,20 +286,20 @@ def _floor(run: Result) -> str:
         for sweep in run["floor"]["sweeps"]
     ]  # fmt: skip
     if not rows:
-        return "<p>No floor was swept.</p>"
+        return "<p>The raw loop did not run.</p>"
     return _table(["sweep", "sends", "bytes", "ms a sweep", "us a send", "CPU us a send", "refused"], rows) + (
-        '<p class="size">The same sockets, frames of the mean size of this run, no broker: a bare send in a loop, '
-        "after the schedule, in the broker's own process.</p>"
+        '<p class="size">The same sockets, frames of the mean size of this run, without the broker: a bare send in a '
+        "loop, after the schedule, in the broker's own process.</p>"
     )
 
 
 def _ledger(run: Result) -> str:
-    """What was kept and verified, and the disk alone."""
+    """Return the ledger's counters, its verification and the figures of the disk alone."""
     ledger = run["ledger"]
-    kept, disk = ledger["verified"], ledger["sync_floor"]
+    durable, disk = ledger["verified"], ledger["sync_floor"]
     rows = [
-        ["submissions settled during the schedule", ledger["submissions"]],
-        ["refused because too many waited", ledger["refused"]],
+        ["submissions completed during the schedule", ledger["submissions"]],
+        ["refused because the queue was full", ledger["refused"]],
         ["failed", ledger["failed"]],
         ["commits, each with one sync", ledger["commits"]],
         ["submissions a commit", float(ledger["events_a_commit"])],
@@ -308,9 +308,9 @@ def _ledger(run: Result) -> str:
         ["the disk alone: serial fdatasync a second", float(disk["per_s"])],
         ["the disk alone: one fdatasync, p50, ms", float(disk["p50_ms"])],
         ["the disk alone: one fdatasync, p99, ms", float(disk["p99_ms"])],
-        ["entries verified after the broker had ended", kept["entries"]],
-        ["its size, bytes", kept["bytes"]],
-        ["damage", kept["damage"] or "none"],
+        ["entries verified after the end of the broker", durable["entries"]],
+        ["size, bytes", durable["bytes"]],
+        ["damage", durable["damage"] or "none"],
     ]
     return _table(["", ""], rows) + (
         '<p class="size">The disk was timed in the ledger\'s directory before the schedule and after it, 4 KiB and a '
@@ -325,10 +325,10 @@ def _rest(run: Result) -> str:
     )
     pairs = {**{f"refused, {name}": count for name, count in run["refusals"].items()}}
     links = run["links"]
-    for part in ("states", "close_codes", "errors", "singles"):
+    for part in ("states", "close_codes", "errors", "unicast_frames"):
         pairs |= {f"links, {part.replace('_', ' ')}: {name}": count for name, count in links.get(part, {}).items()}
     pairs["links with holes in their ticks"] = links.get("with_holes", 0)
-    pairs["danmaku that links were told they missed"] = links.get("told_missed", 0)
+    pairs["missed danmaku that the broker reported to links"] = links.get("reported_missed", 0)
     pairs["frames compared byte by byte"] = links.get("compared", 0)
     settings = [
         f"{part}.{key} = {value}"

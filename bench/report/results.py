@@ -1,10 +1,9 @@
-"""What a run says in the end: one plain structure that the report, the comparison and a reader's own scripts share.
+"""Result of a run: one plain structure for the report, the comparison and a reader's own scripts.
 
-Everything measured goes in, encoded histograms too, so that nothing has to be run again to be looked at
-differently. The headline is a short list of named figures, each with its unit and direction, and with the target it
-has to reach, if any.
+It holds everything measured, encoded histograms too, so that no run has to be repeated for another analysis. The
+headline is a list of named figures (`metrics`), some with a goal.
 
-It also judges the generator: where that was the limit, the figures are not the broker's, and the result says so.
+The load on the generator is part of it: where the generator was the limit, a note says so.
 """
 
 from __future__ import annotations
@@ -13,26 +12,26 @@ import itertools
 from statistics import median
 from typing import Any
 
-from bench.load.books import LANES
+from bench.load.accounting import LANES
 from bench.measure import merge_series, summarise
 from bench.report.metrics import METRICS
-from bench.report.remarks import remarks
+from bench.report.notes import run_notes
 from bench.scenario import Scenario
 
 __all__ = ["FORMAT", "assemble"]
 
 FORMAT = 1
 LEAST_DELIVERIES_PER_S = 10_000
-"""With fewer, what a viewer process does besides receiving would be counted as receiving."""
+"""With fewer deliveries the other work of a viewer process would be counted as receiving."""
 
 Result = dict[str, Any]
 """JSON. Any: see `assemble` for the fields."""
 
 
 def assemble(
-    scenario: Scenario, evidence: dict[str, Any], machine: dict[str, Any], twin: Result | None = None
+    scenario: Scenario, evidence: dict[str, Any], machine: dict[str, Any], reference: Result | None = None
 ) -> Result:
-    """Make the result of one run from what its processes said (`run`), beside its twin's if there is one.
+    """Return the result of one run from the reports of its processes (`run`), compared with its reference run.
 
     Any: their JSON.
     """
@@ -45,14 +44,14 @@ def assemble(
     publisher = evidence["publisher"]
     encoded["ack"] = publisher["answered"]
     encoded["lateness"] = publisher["lateness"]
-    encoded["durable"] = publisher["kept"]
+    encoded["durable"] = publisher["durable"]
     latencies = {name: summarise([text]).summary() for name, text in encoded.items()}
     floor = _floor_figures(evidence["floor"])
     headline = _headline(scenario, evidence, latencies, floor)
-    if twin is not None:
-        p99_ms = twin["headline"].get("chat_p99_ms")
+    if reference is not None:
+        p99_ms = reference["headline"].get("chat_p99_ms")
         if p99_ms and "chat_p99_ms" in headline:
-            headline["chat_p99_vs_twin"] = round(headline["chat_p99_ms"] / p99_ms, 4)
+            headline["chat_p99_vs_reference"] = round(headline["chat_p99_ms"] / p99_ms, 4)
     findings = evidence["findings"]
     result: Result = {
         "format": FORMAT,
@@ -80,8 +79,10 @@ def assemble(
         "links": _links(reports),
         "ledger": _ledger(evidence),
         "invariants": {"checked": findings.checked, "violations": findings.violations},
-        "twin": None if twin is None else {part: twin[part] for part in ("headline", "latencies", "invariants")},
-        "notes": remarks(scenario, evidence, headline, machine["cores"]),
+        "reference": None
+        if reference is None
+        else {part: reference[part] for part in ("headline", "latencies", "invariants")},
+        "notes": run_notes(scenario, evidence, headline, machine["cores"]),
     }
     return result
 
@@ -100,17 +101,17 @@ def _size(scenario: Scenario, evidence: dict[str, Any]) -> dict[str, Any]:
             {
                 "kind": stream.kind,
                 "peak_per_s": stream.peak,
-                "refrain_share": stream.refrain_share,
+                "repeated_share": stream.repeated_share,
                 "count": stream.count,
             }
             for stream in scenario.streams
         ],
         "sent": sum(count for _, _, count in evidence["publisher"]["sent"]),
     }
-    crowd = evidence["final"]["crowd"]
-    if crowd is not None:
-        size["sockets"] = crowd["sockets"]
-        size["viewers_per_socket"] = round(crowd["viewers"] / crowd["sockets"], 2)
+    shared = evidence["final"]["shared"]
+    if shared is not None:
+        size["sockets"] = shared["sockets"]
+        size["viewers_per_socket"] = round(shared["viewers"] / shared["sockets"], 2)
     return size
 
 
@@ -118,7 +119,7 @@ def _size(scenario: Scenario, evidence: dict[str, Any]) -> dict[str, Any]:
 
 
 def _floor_figures(sweeps: list[dict[str, Any]]) -> dict[str, float]:
-    """Medians over the sweeps of each loop: us a send by wall and by CPU time, ms a sweep."""
+    """Return medians over the sweeps of each loop: us a send by wall and by CPU time, ms a sweep."""
     figures: dict[str, float] = {}
     for loop in ("python", "c"):
         mine = [sweep for sweep in sweeps if sweep["loop"] == loop and sweep["sends"]]
@@ -173,7 +174,7 @@ def _headline(
     if scenario.rooms == 1 and sweep_ms:
         if "control_p99_ms" in found:
             found["control_over_sweep"] = found["control_p99_ms"] / sweep_ms
-        interval_ms = max((beat["interval_ms"] for beat in _pulse(evidence["reports"])), default=0.0)
+        interval_ms = max((row["interval_ms"] for row in _pulse(evidence["reports"])), default=0.0)
         if "chat_p99_ms" in found and interval_ms:
             found["chat_over_bound"] = found["chat_p99_ms"] / (2 * interval_ms + sweep_ms)
     danmaku = sum(report["danmaku_copies"] for report in evidence["reports"])
@@ -189,7 +190,7 @@ def _headline(
     if scenario.cuts:
         found["back_s"] = latencies.get("back", {}).get("max_ms", 0.0) / 1000
         found["events_missed"] = sum(report["events_missed"] for report in evidence["reports"])
-        found["events_twice"] = sum(report["events_twice"] for report in evidence["reports"])
+        found["events_repeated"] = sum(report["events_repeated"] for report in evidence["reports"])
     joining = evidence["joining"]
     if scenario.way == "sockets" and joining["broker_cpu_s"] > 0:
         found["joins_per_core_s"] = scenario.viewers / joining["broker_cpu_s"]
@@ -209,8 +210,8 @@ _DURABLE = (("durable_p50_ms", "durable", "p50_ms"), ("durable_p99_ms", "durable
 
 
 def _durable(scenario: Scenario, evidence: dict[str, Any]) -> dict[str, float]:
-    """What was on the disk and acknowledged within the schedule, beside what the disk does alone."""
-    per_s: float = evidence["publisher"]["kept_in_time"] / scenario.seconds
+    """Return what was synced and acknowledged within the schedule, beside the rate of the disk alone."""
+    per_s: float = evidence["publisher"]["durable_in_time"] / scenario.seconds
     floor = evidence["sync_floor"]
     return {
         "durable_per_s": per_s,
@@ -221,8 +222,8 @@ def _durable(scenario: Scenario, evidence: dict[str, Any]) -> dict[str, float]:
 
 
 def _ledger(evidence: dict[str, Any]) -> dict[str, Any] | None:
-    """The ledger's own counters over the schedule, the verified book, and the disk alone; None without a ledger."""
-    if "kept" not in evidence:
+    """Return the ledger's counters over the schedule, its verified totals and the disk alone; None without a ledger."""
+    if "durable" not in evidence:
         return None
     before, after = evidence["before"]["ledger"], evidence["after"]["ledger"]
     spent = {part: after[part] - before[part] for part in ("submissions", "failed", "refused", "commits", "commit_s")}
@@ -232,7 +233,7 @@ def _ledger(evidence: dict[str, Any]) -> dict[str, Any] | None:
         "events_a_commit": round(spent["submissions"] / commits, 1),
         "mean_commit_ms": round(spent["commit_s"] / commits * 1e3, 3),
         "slowest_commit_ms": round(after["slowest_commit_s"] * 1e3, 1),
-        "verified": evidence["kept"],
+        "verified": evidence["durable"],
         "sync_floor": evidence["sync_floor"],
     }
 
@@ -240,11 +241,11 @@ def _ledger(evidence: dict[str, Any]) -> dict[str, Any] | None:
 _WITHOUT_SOCKETS = frozenset(
     {"chat_p50_ms", "chat_p99_ms", "control_p99_ms", "paid_p99_ms", "ack_p99_ms", "slow_chat_p99_ms"}
 )
-"""Figures that mean something for simulated links: delays that rules and scripts make."""
+"""Figures that are meaningful for simulated links: delays caused by rules and scripts."""
 
 
 def _rows(evidence: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    """Resource samples of one process within the schedule."""
+    """Return the resource samples of one process within the schedule."""
     return [
         row
         for row in evidence["resources"]
@@ -261,7 +262,7 @@ def _memory(evidence: dict[str, Any]) -> dict[str, float]:
 
 
 def _cores(evidence: dict[str, Any], name: str) -> float | None:
-    """Cores that one process used during the schedule, by the kernel's own counting."""
+    """Return the cores that one process used during the schedule, as counted by the kernel."""
     rows = _rows(evidence, name)
     if len(rows) < 2:
         return None
@@ -271,7 +272,7 @@ def _cores(evidence: dict[str, Any], name: str) -> float | None:
 
 
 def _generator(evidence: dict[str, Any], deliveries_per_s: float) -> dict[str, float]:
-    """How busy the generator was, and what receiving one delivery costs it (where it does little else)."""
+    """Return the load of the generator and its cost of receiving one delivery (where it does little else)."""
     names = {row["name"] for row in evidence["resources"]}
     viewers = [cores for name in names if name.startswith("viewers") and (cores := _cores(evidence, name)) is not None]
     found: dict[str, float] = {}
@@ -287,13 +288,13 @@ def _generator(evidence: dict[str, Any], deliveries_per_s: float) -> dict[str, f
 
 
 def _targets(scenario: Scenario, headline: dict[str, float], own_size: bool) -> list[dict[str, Any]]:
-    judged = []
+    evaluated = []
     for target in scenario.targets:
         value = headline.get(target.metric)
         if value is None or (target.full_size_only and not own_size):
             continue
         reached = value <= target.bound if target.at_most is not None else value >= target.bound
-        judged.append(
+        evaluated.append(
             {
                 "metric": target.metric,
                 "bound": target.bound,
@@ -302,28 +303,28 @@ def _targets(scenario: Scenario, headline: dict[str, float], own_size: bool) -> 
                 "reached": reached,
             }
         )
-    return judged
+    return evaluated
 
 
 # ---- over time, and totals
 
 
 def _pulse(reports: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """Longest tick interval and highest overload stage of each second, as viewers were told."""
-    beats: dict[int, list[int]] = {}
+    """Return the longest tick interval and highest overload stage of each second, as viewers received them."""
+    by_second: dict[int, list[int]] = {}
     for report in reports:
         for second, (interval, stage) in report["pulse"].items():
-            beat = beats.setdefault(int(second), [0, 0])
-            beat[0], beat[1] = max(beat[0], interval), max(beat[1], stage)
+            row = by_second.setdefault(int(second), [0, 0])
+            row[0], row[1] = max(row[0], interval), max(row[1], stage)
     return [
-        {"second": second, "interval_ms": beat[0], "stage": beat[1]}
-        for second, beat in sorted(beats.items())
+        {"second": second, "interval_ms": row[0], "stage": row[1]}
+        for second, row in sorted(by_second.items())
         if second >= 0
     ]
 
 
 def _lanes(evidence: dict[str, Any]) -> dict[str, dict[str, int]]:
-    """What became of every lane's messages, at the broker, and the frames that viewers got."""
+    """Return the outcomes of every lane's messages at the broker, and the frames that viewers received."""
     copies: dict[str, int] = {}
     for report in evidence["reports"]:
         for kind, count in report["copies"].items():
@@ -340,7 +341,7 @@ def _lanes(evidence: dict[str, Any]) -> dict[str, dict[str, int]]:
 
 
 def _answers(publisher: dict[str, Any]) -> dict[str, dict[str, int]]:
-    """Kind -> outcome -> messages."""
+    """Return kind -> outcome -> messages."""
     found: dict[str, dict[str, int]] = {}
     for kind, _, outcome, count, _ in publisher["answers"]:
         row = found.setdefault(kind, {})
@@ -349,7 +350,7 @@ def _answers(publisher: dict[str, Any]) -> dict[str, dict[str, int]]:
 
 
 def _samples(evidence: dict[str, Any]) -> list[dict[str, float]]:
-    """The broker's own samples as rates, seconds since the schedule's begin."""
+    """Return the broker's samples as rates; seconds count from the start of the schedule."""
     rows = []
     samples = evidence["samples"]
     for last, this in itertools.pairwise(samples):
@@ -363,7 +364,7 @@ def _samples(evidence: dict[str, Any]) -> list[dict[str, float]]:
                 "deliveries_per_s": round((this["deliveries"] - last["deliveries"]) / elapsed),
                 "interval_ms": this["interval_ms"],
                 "stage": this["stage"],
-                "behind": this["behind"],
+                "backlogged": this["backlogged"],
                 "queue_mib": round(this["queue_bytes"] / 2**20, 3),
                 "connections": this["connections"],
             }
@@ -372,7 +373,7 @@ def _samples(evidence: dict[str, Any]) -> list[dict[str, float]]:
 
 
 def _resources(evidence: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
-    """CPU and memory of every process over time, seconds since the schedule's begin."""
+    """Return CPU and memory of every process over time; seconds count from the start of the schedule."""
     found: dict[str, list[dict[str, float]]] = {}
     last: dict[str, Any] = {}
     for row in evidence["resources"]:
@@ -393,14 +394,14 @@ def _resources(evidence: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
 
 
 def _links(reports: list[dict[str, Any]]) -> dict[str, Any]:
-    """States, close codes, errors and what slow links missed, over all viewer processes."""
-    found: dict[str, Any] = {"told_missed": 0, "with_holes": 0, "compared": 0}
+    """Return states, close codes, errors and missed messages of links, over all viewer processes."""
+    found: dict[str, Any] = {"reported_missed": 0, "with_holes": 0, "compared": 0}
     for report in reports:
-        for part in ("states", "close_codes", "errors", "singles"):
+        for part in ("states", "close_codes", "errors", "unicast_frames"):
             mine = found.setdefault(part, {})
             for name, count in report[part].items():
                 mine[name] = mine.get(name, 0) + count
-        found["told_missed"] += report["told_missed"]
+        found["reported_missed"] += report["reported_missed"]
         found["with_holes"] += report["holes"]
         found["compared"] += report["compared"]
     return found

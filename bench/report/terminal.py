@@ -45,8 +45,8 @@ def print_result(result: dict[str, Any]) -> None:
             reached_text = ""
             if target is not None:
                 colour = "green" if target["reached"] else "yellow"
-                word = "reached" if target["reached"] else "missed"
-                reached_text = f"[{colour}]{word}[/{colour}] ({target['kind']} {bound_text(target['bound'])})"
+                state = "reached" if target["reached"] else "missed"
+                reached_text = f"[{colour}]{state}[/{colour}] ({target['kind']} {bound_text(target['bound'])})"
             table.add_row(metric.label, figure_text(result["headline"][name]), metric.unit, reached_text)
     console.print(table)
     for note in result["notes"]:

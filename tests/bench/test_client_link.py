@@ -8,7 +8,7 @@ from bench.load.client_link import ClientLink, LinkState
 from bench.load.sockets import listen
 
 
-def test_a_link_connects_and_asks_for_the_upgrade() -> None:
+def test_a_link_connects_and_requests_the_upgrade() -> None:
     link = ClientLink(websocket=True)
     with listen() as listener:
         link.connect(listener.getsockname(), "127.0.0.2")
@@ -25,7 +25,7 @@ def test_a_link_connects_and_asks_for_the_upgrade() -> None:
     assert link.state is LinkState.UPGRADING
 
 
-def test_a_connection_that_nothing_listens_to_is_refused() -> None:
+def test_a_connection_without_a_listener_is_refused() -> None:
     link = ClientLink(websocket=False)
     with listen() as listener:
         address = listener.getsockname()
@@ -38,7 +38,7 @@ def test_a_connection_that_nothing_listens_to_is_refused() -> None:
         link.sock.close()
 
 
-def test_an_answer_to_the_upgrade_may_come_in_parts_and_frames_may_follow_it() -> None:
+def test_the_answer_to_the_upgrade_may_arrive_in_parts_with_frames_after_it() -> None:
     link = ClientLink(websocket=True)
     assert not link.is_upgraded(b"HTTP/1.1 101 Switching")
     assert not link.is_upgraded(b" Protocols\r\nUpgrade: websocket\r")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.report.invariants import check, check_crowd
+from bench.report.invariants import check, check_shared
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def agreed() -> dict[str, Any]:
         },
         "viewers": [
             {
-                "violations": [], "violated": 0,
+                "violations": [], "violation_count": 0,
                 "rooms": [
                     {
                         "name": "bench-0", "account": [10, 4, 3, 2, 1, 0], "events_by_lane": [2, 0, 2, 0, 0],
@@ -60,21 +60,25 @@ CHANGES: list[tuple[str, Any, str]] = [
         "shown: viewers counted 3",
     ),
     ("an event is lost", lambda p: p["viewers"][0]["rooms"][0]["events_by_lane"].__setitem__(2, 1), "paid, events"),
-    ("a gift is lost", lambda p: p["viewers"][0]["rooms"][0].__setitem__("gifts", 5), "viewers added up 5"),
-    ("a like is lost", lambda p: p["broker"]["rooms"][0].__setitem__("likes", 29), "likes: counted for publishers 30"),
-    ("a like is not shown", lambda p: p["viewers"][0]["rooms"][0].__setitem__("likes", 29), "viewers last saw 29"),
-    ("an account is off", lambda p: p["broker"]["rooms"][0]["accounts"][3].__setitem__(2, 2), "accounts for 9"),
+    ("a gift is lost", lambda p: p["viewers"][0]["rooms"][0].__setitem__("gifts", 5), "viewers received 5"),
+    ("a like is lost", lambda p: p["broker"]["rooms"][0].__setitem__("likes", 29), "likes: publishers received 30"),
+    ("a like is not shown", lambda p: p["viewers"][0]["rooms"][0].__setitem__("likes", 29), "viewers last received 29"),
+    (
+        "an account is off",
+        lambda p: p["broker"]["rooms"][0]["accounts"][3].__setitem__(2, 2),
+        "parts of its account sum to 9",
+    ),
     ("something is still held", lambda p: p["broker"]["rooms"][0]["accounts"][4].__setitem__(5, 1), "still holds 1"),
-    ("an ack lies", lambda p: p["publisher"]["answers"][0].__setitem__(3, 5), "told accepted for 5"),
+    ("an ack is wrong", lambda p: p["publisher"]["answers"][0].__setitem__(3, 5), "received accepted for 5"),
     ("a post is not answered", lambda p: p["publisher"]["sent"][0].__setitem__(2, 13), "publishers sent 13"),
     ("an announcement is lost", lambda p: p["broker"]["rooms"][0]["accounts"][0].__setitem__(1, 1), "lane control"),
     (
         "an order is broken",
-        lambda p: p["viewers"][0].update(violations=["viewer 1: back"], violated=1),
+        lambda p: p["viewers"][0].update(violations=["viewer 1: back"], violation_count=1),
         "viewer 1: back",
     ),
-    ("more than are told", lambda p: p["viewers"][0].update(violated=3), "3 more"),
-    ("a room is gone", lambda p: p["broker"].__setitem__("rooms", []), "bench-0 is gone"),
+    ("more than are reported", lambda p: p["viewers"][0].update(violation_count=3), "3 more"),
+    ("a room is missing", lambda p: p["broker"].__setitem__("rooms", []), "bench-0 does not exist"),
     ("a room crashed", lambda p: p["broker"].__setitem__("rooms_crashed", 1), "crashed 1"),
 ]
 
@@ -87,10 +91,10 @@ def test_one_wrong_number_is_found_and_named(agreed: dict[str, Any], what: str, 
     assert any(words in sentence for sentence in found), found
 
 
-def crowd_of_five() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def five_viewers() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Five viewers, two rooms, two sockets: socket 0 has viewers 0, 2, 4 of room 0, socket 1 has 1, 3 of room 1."""
     broker = {
-        "crowd": {"closed": 0, "missed_chat_frames": 0, "missed_ambient_frames": 0},
+        "shared": {"closed": 0, "missed_chat_frames": 0, "missed_ambient_frames": 0},
         "rooms": [{"name": "bench-0", "number": 11}, {"name": "bench-1", "number": 12}],
     }
     report = {
@@ -100,25 +104,25 @@ def crowd_of_five() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return broker, [report]
 
 
-def crowd_violations(broker: dict[str, Any], viewers: list[dict[str, Any]]) -> list[str]:
-    return check_crowd(broker, viewers, viewer_count=5, room_count=2, socket_count=2).violations
+def shared_violations(broker: dict[str, Any], viewers: list[dict[str, Any]]) -> list[str]:
+    return check_shared(broker, viewers, viewer_count=5, room_count=2, socket_count=2).violations
 
 
-def test_a_load_that_got_every_copy_passes() -> None:
-    assert crowd_violations(*crowd_of_five()) == []
+def test_shared_sockets_with_every_copy_pass() -> None:
+    assert shared_violations(*five_viewers()) == []
 
 
-def test_a_missing_copy_must_be_owned_up_to() -> None:
-    broker, viewers = crowd_of_five()
+def test_a_missing_copy_must_be_reported_by_the_broker() -> None:
+    broker, viewers = five_viewers()
     viewers[0]["per_record"]["11"][1] = [4, 11]
-    assert "copies missing (first in bench-0: 1 of 12) 1" in crowd_violations(broker, viewers)[0]
-    broker["crowd"]["missed_chat_frames"] = 1
-    assert crowd_violations(broker, viewers) == []
+    assert "copies missing (first in bench-0: 1 of 12) 1" in shared_violations(broker, viewers)[0]
+    broker["shared"]["missed_chat_frames"] = 1
+    assert shared_violations(broker, viewers) == []
 
 
 def test_a_copy_on_the_wrong_socket_is_found() -> None:
-    broker, viewers = crowd_of_five()
+    broker, viewers = five_viewers()
     viewers[0]["per_socket"] = [[3, 11, 6], [0, 5, 2]]
-    first, second = crowd_violations(broker, viewers)
+    first, second = shared_violations(broker, viewers)
     assert "socket 0, ticks: arrived 11" in first
     assert "socket 1, ticks: arrived 5" in second

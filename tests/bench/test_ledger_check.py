@@ -1,4 +1,4 @@
-"""What a durable broker has kept: verified, added up, and held against what was acknowledged."""
+"""The ledger of a durable broker is verified, summed, and compared with what was acknowledged."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 import trio
 
 from bench.disk import sync_floor, sync_times
-from bench.ledger_check import add_up, lose_last_entry, read_back
+from bench.ledger_check import delete_last_entry, read_ledger, sum_rooms
 from bench.load.publishers import COMMERCE_TYPE
 from bench.load.texts import stamped
-from bench.report.invariants import check_kept
+from bench.report.invariants import check_ledger
 from broker.ledger import Entry, Ledger, StoredEntry, database_path
 from protocol.codes import Lane, MessageType
 from protocol.frames import pack_body
@@ -37,21 +37,21 @@ def sale(number: int, room: int = 0) -> Entry:
 
 async def write(directory: Path, *entries: Entry) -> None:
     """A ledger with these entries, closed."""
-    book = Ledger(directory, unix_ms=lambda: time.time_ns() // 1_000_000)
+    store = Ledger(directory, unix_ms=lambda: time.time_ns() // 1_000_000)
     async with trio.open_nursery() as nursery:
-        await nursery.start(book.run)
+        await nursery.start(store.run)
         for entry in entries:
-            book.record((entry,), lambda settled: None)
-        await book.flush()
+            store.record((entry,), lambda outcome: None)
+        await store.flush()
         nursery.cancel_scope.cancel()
 
 
-async def test_a_ledger_is_verified_and_added_up_by_room(tmp_path: Path) -> None:
+async def test_a_ledger_is_verified_and_summed_by_room(tmp_path: Path) -> None:
     await write(tmp_path, gift(1, 2), sale(2), gift(3, 5), gift(4, 1, room=1))
-    kept = read_back(tmp_path)
-    assert kept["damage"] == ""
-    assert kept["entries"] == 4
-    first, second = kept["rooms"]["bench-0"], kept["rooms"]["bench-1"]
+    durable = read_ledger(tmp_path)
+    assert durable["damage"] == ""
+    assert durable["entries"] == 4
+    first, second = durable["rooms"]["bench-0"], durable["rooms"]["bench-1"]
     assert (first["gifts"], first["gift"], first["commerce"], first["last_offset"]) == (7, 2, 1, 3)
     assert (first["holes"], first["out_of_order"]) == (0, 0)
     assert (second["gifts"], second["last_offset"]) == (1, 1)
@@ -59,7 +59,7 @@ async def test_a_ledger_is_verified_and_added_up_by_room(tmp_path: Path) -> None
 
 async def test_events_in_another_order_than_they_were_sent_in_are_counted(tmp_path: Path) -> None:
     await write(tmp_path, gift(3), sale(1), gift(2), gift(4))
-    assert read_back(tmp_path)["rooms"]["bench-0"]["out_of_order"] == 1
+    assert read_ledger(tmp_path)["rooms"]["bench-0"]["out_of_order"] == 1
 
 
 async def test_a_changed_byte_is_damage_and_fails_the_run(tmp_path: Path) -> None:
@@ -69,26 +69,26 @@ async def test_a_changed_byte_is_damage_and_fails_the_run(tmp_path: Path) -> Non
     place = data.index(b"order~0.2s.2s")
     data[place : place + 5] = b"ORDER"
     path.write_bytes(data)
-    kept = read_back(tmp_path)
-    assert kept["damage"]
-    findings = check_kept(PUBLISHER, BROKER, kept, rooms=1)
+    durable = read_ledger(tmp_path)
+    assert durable["damage"]
+    findings = check_ledger(PUBLISHER, BROKER, durable, rooms=1)
     assert "does not verify" in findings.violations[0]
 
 
-async def test_a_newest_entry_that_is_gone_is_noticed(tmp_path: Path) -> None:
+async def test_a_missing_newest_entry_is_damage(tmp_path: Path) -> None:
     await write(tmp_path, gift(1), gift(2))
-    lose_last_entry(tmp_path)
-    assert "missing" in read_back(tmp_path)["damage"]
+    delete_last_entry(tmp_path)
+    assert "missing" in read_ledger(tmp_path)["damage"]
 
 
-def test_a_room_with_two_lives_is_not_added_up() -> None:
+def test_a_room_with_two_epochs_is_refused() -> None:
     body = pack_body(Event(MessageType.ANNOUNCEMENT, 1, "u", "", ("hello",)))
     entries = [
         StoredEntry(seq, "bench-0", epoch, 1, int(Lane.CONTROL), MessageType.ANNOUNCEMENT, 1, body)
         for seq, epoch in ((1, 7), (2, 8))
     ]
-    with pytest.raises(ValueError, match="two lives"):
-        add_up(entries)
+    with pytest.raises(ValueError, match="two epochs"):
+        sum_rooms(entries)
 
 
 # ---- against what was acknowledged
@@ -112,37 +112,37 @@ KEPT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_a_book_that_holds_what_was_acknowledged_passes() -> None:
-    assert check_kept(PUBLISHER, BROKER, KEPT, rooms=1).violations == []
+def test_a_ledger_with_exactly_what_was_acknowledged_passes() -> None:
+    assert check_ledger(PUBLISHER, BROKER, KEPT, rooms=1).violations == []
 
 
 @pytest.mark.parametrize(
     ("part", "value", "words"),
     [
-        ("gifts", 12, "the book adds up to 12, acknowledged 13"),
-        ("gift", 4, "gift events: the book has 4, were accepted 3"),
-        ("commerce", 1, "commerce events: the book has 1, were accepted 2"),
-        ("last_offset", 6, "the book ends at 6, the broker gave 5"),
-        ("events", 4, "the book has 4, events up to its last offset 5"),
+        ("gifts", 12, "the ledger sums to 12, acknowledged 13"),
+        ("gift", 4, "gift events: the ledger has 4, were accepted 3"),
+        ("commerce", 1, "commerce events: the ledger has 1, were accepted 2"),
+        ("last_offset", 6, "the ledger ends at 6, the broker assigned 5"),
+        ("events", 4, "the ledger has 4, events up to its last offset 5"),
         ("holes", 1, "holes 1, allowed 0"),
         ("out_of_order", 1, "out of order 1, allowed 0"),
     ],
 )
-def test_one_wrong_number_in_the_book_is_named(part: str, value: int, words: str) -> None:
+def test_one_wrong_number_in_the_ledger_is_named(part: str, value: int, words: str) -> None:
     changed = copy.deepcopy(KEPT)
     changed["rooms"]["bench-0"][part] = value
-    (violation,) = check_kept(PUBLISHER, BROKER, changed, rooms=1).violations
+    (violation,) = check_ledger(PUBLISHER, BROKER, changed, rooms=1).violations
     assert words in violation
 
 
-def test_a_room_that_is_not_in_the_book_is_missed() -> None:
-    assert len(check_kept(PUBLISHER, BROKER, {**KEPT, "rooms": {}}, rooms=1).violations) >= 3
+def test_a_room_that_is_not_in_the_ledger_is_a_violation() -> None:
+    assert len(check_ledger(PUBLISHER, BROKER, {**KEPT, "rooms": {}}, rooms=1).violations) >= 3
 
 
 # ---- the disk alone
 
 
-def test_the_floor_of_the_disk_leaves_nothing_behind_and_adds_probes_up(tmp_path: Path) -> None:
+def test_the_floor_of_the_disk_removes_its_file_and_combines_samples(tmp_path: Path) -> None:
     assert sync_times(tmp_path, 0.02)
     assert list(tmp_path.iterdir()) == []
     floor = sync_floor([[0.001] * 98, [0.011] * 2])

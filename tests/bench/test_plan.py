@@ -18,7 +18,7 @@ def test_the_headline_scenarios_fit_into_ten_minutes_with_room_to_spare() -> Non
 def test_a_run_takes_longer_than_its_schedule_and_a_twin_counts(name: str) -> None:
     scenario = load_scenario(name)
     least = scenario.seconds / 10 if scenario.way == "memory" else scenario.seconds
-    assert rough_s(scenario) > least * (2 if scenario.twin else 1)
+    assert rough_s(scenario) > least * (2 if scenario.reference else 1)
 
 
 def test_with_time_to_spare_nothing_is_shortened() -> None:
@@ -48,10 +48,10 @@ def test_goals_are_judged_at_the_scenarios_own_size_or_for_longer() -> None:
 
 
 def test_a_twin_of_another_length_is_shortened_too() -> None:
-    own: Scenario = msgspec.structs.replace(load_scenario("slow-viewers"), twin={"seconds": 30.0})
+    own: Scenario = msgspec.structs.replace(load_scenario("slow-viewers"), reference={"seconds": 30.0})
     plan = fitted([own], rough_s(own) - 20)
     assert plan is not None
-    assert plan[0].twin["seconds"] < 30
+    assert plan[0].reference["seconds"] < 30
 
 
 def test_a_machine_that_was_slow_once_is_expected_to_be_slow_again() -> None:

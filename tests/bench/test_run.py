@@ -1,4 +1,4 @@
-"""The whole bench in small: real processes, real sockets, exit status and report."""
+"""Whole runs in small sizes: real processes, real sockets, exit status and report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_a_run_adds_up_writes_its_report_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_run_holds_its_invariants_writes_its_report_and_ends_its_processes(tmp_path: Path) -> None:
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     html, result = tmp_path / "report.html", tmp_path / "result.json"
     done = bench("run", "chat-flood", "--smoke", *SMALL, "--html", str(html), "--json", str(result))
@@ -41,7 +41,7 @@ def test_a_run_adds_up_writes_its_report_and_leaves_nothing_behind(tmp_path: Pat
     assert "(a) real links" in page
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""
-    ), "the page needs nothing from anywhere"
+    ), "the page loads nothing"
     assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
 
 
@@ -51,20 +51,20 @@ def test_a_receiver_that_drops_one_frame_fails_the_run() -> None:
     assert "INVARIANT VIOLATED calm: viewer" in done.stderr
 
 
-def test_viewers_that_share_sockets_add_up() -> None:
+def test_viewers_on_shared_sockets_hold_the_invariants() -> None:
     done = bench("run", "one-room-100k", "--smoke", "--viewers", "40", "--seconds", "1.5", "--rate", "40")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "viewers per socket" in done.stdout
 
 
 @pytest.mark.slow
-def test_a_storm_behind_a_ledger_misses_nothing_and_the_book_agrees(tmp_path: Path) -> None:
+def test_a_reconnect_storm_with_a_ledger_misses_nothing(tmp_path: Path) -> None:
     html, result = tmp_path / "report.html", tmp_path / "result.json"
     sizes = ["--smoke", "--viewers", "30", "--seconds", "5"]
     done = bench("run", "reconnect-storm", *sizes, "--html", str(html), "--json", str(result))
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = json.loads(result.read_text())["runs"]
-    assert run["headline"]["events_missed"] == run["headline"]["events_twice"] == 0
+    assert run["headline"]["events_missed"] == run["headline"]["events_repeated"] == 0
     assert run["headline"]["back_s"] > 2, "the second wave stays away for two seconds"
     assert run["lanes"]["commerce"]["shown"] > 0
     assert run["ledger"]["verified"]["entries"] >= run["lanes"]["commerce"]["shown"] + run["lanes"]["paid"]["shown"]
@@ -73,8 +73,8 @@ def test_a_storm_behind_a_ledger_misses_nothing_and_the_book_agrees(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_an_entry_that_is_lost_from_the_ledger_fails_the_run() -> None:
-    done = bench("run", "durable-gifts", "--smoke", "--seconds", "1", "--fault", "lose-entry")
+def test_an_entry_deleted_from_the_ledger_fails_the_run() -> None:
+    done = bench("run", "durable-gifts", "--smoke", "--seconds", "1", "--fault", "drop-entry")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "INVARIANT VIOLATED durable-gifts: the ledger does not verify" in done.stderr
 
@@ -98,7 +98,7 @@ def test_in_a_pipe_no_line_is_cut_off_whatever_columns_says() -> None:
         (["run", "calm", "--budget", "0.2"], "too much for 0.2 minutes"),
     ],
 )
-def test_what_cannot_be_run_is_said_at_once(arguments: list[str], words: str) -> None:
+def test_invalid_options_are_reported_before_anything_runs(arguments: list[str], words: str) -> None:
     done = bench(*arguments)
     assert done.returncode == 2
     assert words in done.stderr

@@ -4,12 +4,12 @@ import pytest
 
 from bench.report.metrics import METRICS
 from bench.run import plain_toml
-from bench.scenario import ScenarioError, Sizes, load_scenario, read_scenario, resize, scenario_names, twin_of
+from bench.scenario import ScenarioError, Sizes, load_scenario, read_scenario, reference_of, resize, scenario_names
 from broker.config.schema import load
 
 DEMANDED = {
     "calm", "one-room-100k", "thousand-rooms", "chat-flood", "like-storm", "gift-rain", "join-storm", "reconnect-storm",
-    "slow-viewers", "mixed-show", "soak", "durable-gifts",
+    "slow-viewers", "mixed", "soak", "durable-gifts",
 }  # fmt: skip
 
 
@@ -25,8 +25,8 @@ def test_a_scenario_reads_has_a_smoke_size_and_names_known_metrics(name: str) ->
     assert smoke.seconds <= 10
     assert all(target.metric in METRICS for target in scenario.targets)
     assert scenario.purpose
-    twin = twin_of(scenario)
-    assert twin is None or not twin.twin
+    reference = reference_of(scenario)
+    assert reference is None or not reference.reference
 
 
 def test_a_mistake_is_named_with_its_path() -> None:

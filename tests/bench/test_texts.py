@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.load.texts import PHRASES, REFRAINS, Stamp, base36, load_corpus, read_stamp, stamped
+from bench.load.texts import PHRASES, REPEATED_PHRASES, Stamp, base36, load_corpus, read_stamp, stamped
 from protocol.payloads import MAX_DANMAKU_CHARS
 
 DAY_US = 86_400_000_000
@@ -25,8 +25,8 @@ def test_base36_is_what_int_reads(number: int) -> None:
 
 
 def test_refrains_have_no_stamp_and_phrases_are_printable() -> None:
-    assert all(read_stamp(text) is None for text in (*REFRAINS, *PHRASES))
-    assert all(text.isprintable() for text in (*REFRAINS, *PHRASES))
+    assert all(read_stamp(text) is None for text in (*REPEATED_PHRASES, *PHRASES))
+    assert all(text.isprintable() for text in (*REPEATED_PHRASES, *PHRASES))
 
 
 def test_a_corpus_is_one_danmaku_a_line(tmp_path: Path) -> None:
@@ -36,5 +36,5 @@ def test_a_corpus_is_one_danmaku_a_line(tmp_path: Path) -> None:
     assert (first, second) == ("first", "弹幕")
     assert len(third) < MAX_DANMAKU_CHARS
     path.write_text("\n\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="no line"):
+    with pytest.raises(ValueError, match="none of its lines"):
         load_corpus(path)

@@ -1,16 +1,15 @@
-"""Way (b): a crowd of real members in one broker process, each with its own queue and its own send(2).
+"""Way (b): real members in one broker process that share sockets, each with its own queue and its own send(2).
 
-A process may hold 20,000 descriptors here, so 100,000 viewers cannot have a socket each. In a crowd they are real
-`Member` objects of real rooms, swept by the broker's own fan-out: every viewer costs one ``send`` on a real socket
-and has its own queue and its own limits. Only the socket is shared, by as few viewers as the descriptors allow; the
-report says by how many.
+A process may hold 20,000 descriptors here, so 100,000 viewers cannot have a socket each. The viewers are real `Member`
+objects of real rooms, written by the broker's own fan-out: every viewer costs one ``send`` on a real socket and has its
+own queue and limits. Only the socket is shared, by as few viewers as the descriptors allow; the report says how many.
 
-What a shared socket must not do is mix two viewers' bytes: when it has taken a part of one viewer's frame, the others
-are refused (``BlockingIOError``, as a full socket would) until that frame is whole. In the undisturbed case a
-member's ``send`` is the socket's own bound method, so the hot loop is the same as with a socket each.
+A shared socket must not mix the bytes of two viewers: when it has accepted a part of one viewer's frame, it refuses the
+others (``BlockingIOError``, as a full socket does) until that frame is complete. Otherwise a member's ``send`` is the
+socket's own bound method, so the hot loop is the same as with a socket for each.
 
-The receiving process (`viewers`, ``crowd``) counts and times every copy. What a crowd does not have: sessions,
-heartbeats, and the handshake; those are measured with real links.
+The receiving process (`viewers`, with ``shared``) counts and times every copy. These viewers have no sessions,
+heartbeats or handshakes; those are measured with real links.
 """
 
 from __future__ import annotations
@@ -37,32 +36,32 @@ if TYPE_CHECKING:
     from broker.rooms.members import RoomRef
     from broker.rooms.room import Room
 
-__all__ = ["Crowd", "SharedLink", "SharedSocket"]
+__all__ = ["SharedLink", "SharedSocket", "SharedViewers"]
 
 _FOREVER_S = 86_400.0
 
 
 def _refuse(data: bytes | memoryview) -> int:
-    """A ``send`` while another viewer's frame is half written."""
+    """The ``send`` of a viewer while the frame of another is partly written."""
     raise BlockingIOError
 
 
 class SharedSocket(Transport):
-    """One real socket and the viewers that share it. The poller knows only this; ``links`` are the viewers."""
+    """One real socket and the viewers that share it (``links``); the poller knows only the socket."""
 
-    __slots__ = ("begun", "for_links", "links", "waiting")
+    __slots__ = ("link_settings", "links", "partial", "waiting")
 
     def __init__(self, sock: socket.socket, settings: TransportSettings) -> None:
-        super().__init__(sock, settings, "crowd")
-        # The socket stands in the poller's place: all that a link asks of its poller, it answers.
-        self.for_links = replace(settings, poller=cast(Poller, self), on_released=lambda link: None)
+        super().__init__(sock, settings, "shared")
+        # To its links this object is the poller.
+        self.link_settings = replace(settings, poller=cast(Poller, self), on_released=lambda link: None)
         self.links: list[SharedLink] = []
         self.waiting: dict[SharedLink, None] = {}
-        """Viewers with a queue, in the order in which they fell behind."""
-        self.begun: SharedLink | None = None
-        """The viewer whose frame is half written."""
+        """Viewers with a queue, in the order in which their backlogs began."""
+        self.partial: SharedLink | None = None
+        """The viewer whose frame is partly written."""
 
-    # What a link asks of its poller, this answers in the poller's place.
+    # Called by links, to which this is the poller.
 
     @property
     def now(self) -> float:
@@ -76,63 +75,63 @@ class SharedSocket(Transport):
 
     def unwatch_writable(self, link: SharedLink) -> None:
         self.waiting.pop(link, None)
-        if self.begun is link:
+        if self.partial is link:
             if link.state:
-                self.break_off()
+                self.abort_all()
                 return
-            self.let_go()
+            self.unblock()
         if not self.waiting:
             self.poller.unwatch_writable(self)
 
     def rewheel(self, link: SharedLink, due: float) -> None:
-        """A link of a crowd has no deadlines."""
+        """Shared links have no deadlines."""
 
     def remove(self, link: SharedLink) -> None:
         self.unwatch_writable(link)
 
-    def hold(self, begun: SharedLink) -> None:
-        """Refuse everybody else until ``begun`` has nothing left to write."""
-        self.begun = begun
-        begun.send = self.sock.send
+    def block_others(self, partial: SharedLink) -> None:
+        """Refuse the sends of all other links until ``partial`` has written its frame."""
+        self.partial = partial
+        partial.send = self.sock.send
         for link in self.links:
-            if link is not begun:
+            if link is not partial:
                 link.send = _refuse
                 if link.owner is not None:
                     link.owner.on_backlog()  # the fan-out must not call the socket's own send
 
-    def let_go(self) -> None:
-        """Nobody's frame is half written any more."""
-        self.begun = None
+    def unblock(self) -> None:
+        """Let every link write again: no frame is partly written."""
+        self.partial = None
         for link in self.links:
             link.send = self.sock.send
 
-    def break_off(self) -> None:
-        """A viewer went in the middle of a frame: nobody can use this socket any more."""
-        self.begun = None
+    def abort_all(self) -> None:
+        """Abort all links: one of them closed within a frame, so the socket is unusable."""
+        self.partial = None
         for link in self.links:
-            link.abort("its socket broke off within a frame")
+            link.abort("its socket was closed within a frame")
         self.release()
 
-    # What the poller calls.
+    # Called by the poller.
 
     def on_writable(self) -> None:
-        """Let those who wait write, first the one whose frame is begun; stop when the socket is full again."""
+        """Let waiting links write, first the one with a partial frame; stop when the socket is full again."""
         order = list(self.waiting)
-        if self.begun is not None and self.begun in self.waiting:
-            order.remove(self.begun)
-            order.insert(0, self.begun)
+        if self.partial is not None and self.partial in self.waiting:
+            order.remove(self.partial)
+            order.insert(0, self.partial)
         for link in order:
-            if self.begun is None:
-                self.hold(link)
+            if self.partial is None:
+                self.block_others(link)
             link.on_writable()
             if link.queue is not None:
                 return
-            if self.begun is link:
-                self.let_go()
+            if self.partial is link:
+                self.unblock()
         self.progress_at = self.poller.now
 
     def on_readable(self) -> None:
-        """The receiver says nothing after its first word; an end of file ends all its viewers."""
+        """Read the end of file: it ends all links, and nothing else is expected."""
         try:
             data = self.sock.recv(4096)
         except BlockingIOError:
@@ -141,11 +140,11 @@ class SharedSocket(Transport):
             data = b""
         if not data:
             for link in list(self.links):
-                link.abort("the receiver has gone")
+                link.abort("the receiver closed the connection")
             self.release()
 
     def on_bytes(self, data: bytes) -> None:
-        """Nothing is expected."""
+        """Ignore the bytes: none are expected."""
 
 
 class SharedLink(TcpTransport):
@@ -154,68 +153,72 @@ class SharedLink(TcpTransport):
     __slots__ = ("shared",)
 
     def __init__(self, shared: SharedSocket) -> None:
-        super().__init__(shared.sock, shared.for_links, "crowd")
+        super().__init__(shared.sock, shared.link_settings, "shared")
         self.shared = shared
 
     def start_backlog(self, parts: tuple[Part, ...], sent: int) -> None:
         if sent and not self.state:
-            self.shared.hold(self)
+            self.shared.block_others(self)
         super().start_backlog(parts, sent)
 
     def shut_down(self) -> None:
-        """The socket is not this viewer's to close."""
+        """Do nothing: the socket belongs to all its links."""
 
     def release(self) -> None:
-        """Leave the socket to the others."""
+        """Detach from the socket, which stays open for the other links."""
         if self.fd >= 0:
             self.fd = -1
             self.shared.remove(self)
 
 
-class Seat:
-    """A viewer's session, as far as a room and a transport know one."""
+class SharedViewer:
+    """Session of one viewer, with the methods that rooms and transports call."""
 
-    __slots__ = ("crowd", "member", "room", "transport")
+    __slots__ = ("all_viewers", "member", "room", "transport")
 
-    def __init__(self, crowd: Crowd, transport: Transport, room: Room, user_id: str, variant: int) -> None:
-        self.crowd = crowd
+    def __init__(
+        self, all_viewers: SharedViewers, transport: Transport, room: Room, user_id: str, variant: int
+    ) -> None:
+        self.all_viewers = all_viewers
         self.transport = transport
         self.room = room
         self.member = Member(self, user_id, "", Role.VIEWER, frozenset(), variant)
 
     def on_data(self, data: bytes) -> None:
-        """Viewers of a crowd say nothing."""
+        """Ignore it: these viewers send nothing."""
 
     def on_text(self, text: str) -> None:
-        """Viewers of a crowd say nothing."""
+        """Ignore it: these viewers send nothing."""
 
     def on_backlog(self) -> None:
         self.room.members.use_slow_path(self.member)
 
     def on_drained(self, missed: QueueMissed) -> None:
-        self.crowd.missed_chat_frames += missed.chat_frames
-        self.crowd.missed_ambient_frames += missed.ambient_frames + missed.superseded
-        self.crowd.missed_danmaku += missed.chat_weight
+        self.all_viewers.missed_chat_frames += missed.chat_frames
+        self.all_viewers.missed_ambient_frames += missed.ambient_frames + missed.superseded
+        self.all_viewers.missed_danmaku += missed.chat_weight
 
     def on_overflow(self) -> None:
         self.transport.abort("too far behind", CloseCode.SLOW_VIEWER)
 
     def on_deadline(self, now: float) -> None:
-        """Viewers of a crowd have no deadlines."""
+        """These viewers have no deadlines."""
 
     def on_closed(self, code: int, reason: str) -> None:
-        self.crowd.closed += 1
+        self.all_viewers.closed += 1
 
     def reply_acks(self, room: int, results: list[AckResult]) -> None:
-        """Viewers of a crowd post nothing."""
+        """These viewers post nothing."""
 
     def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:
-        """The room is gone; so is the crowd, soon."""
+        """The room is gone; the run ends soon."""
 
 
-class Crowd:
-    """All members of one crowd, in rooms ``bench-0`` and up. Viewer v sits in room v mod rooms, on socket v mod
-    sockets."""
+class SharedViewers:
+    """All viewers on shared sockets, in rooms ``bench-0`` and up.
+
+    Viewer v is in room v mod rooms, on socket v mod sockets.
+    """
 
     def __init__(
         self,
@@ -246,7 +249,7 @@ class Crowd:
         self.closed = 0
 
     async def accept(self, listener: socket.socket, count: int) -> None:
-        """Take ``count`` receivers in, in the order of the number each of them says first."""
+        """Accept ``count`` receivers and sort them by the number that each sends first."""
         found: dict[int, socket.socket] = {}
         while len(found) < count:
             await trio.lowlevel.wait_readable(listener)
@@ -264,28 +267,21 @@ class Crowd:
             self._poller.add(shared, self._poller.now + _FOREVER_S)
             self.sockets.append(shared)
 
-    async def sit_down(self) -> None:
-        """Make every viewer and seat it. About 10 us a viewer; other tasks run in between."""
+    async def add_members(self) -> None:
+        """Create every viewer and let it enter its room. About 10 us a viewer; other tasks run in between."""
         rooms: list[Room] = []
         for index in range(self._room_count):
             room = self._hub.open(f"bench-{index}")
-            assert not isinstance(room, int), "the hub opens a bench's rooms"
+            assert not isinstance(room, int), "the hub opens the rooms of the bench"
             rooms.append(room)
             self.rooms[room.number] = room.name
-        for viewer in range(self._viewers):
-            shared = self.sockets[viewer % len(self.sockets)]
+        for number in range(self._viewers):
+            shared = self.sockets[number % len(self.sockets)]
             link = SharedLink(shared)
             shared.links.append(link)
-            seat = Seat(self, link, rooms[viewer % len(rooms)], f"viewer-{viewer}", self._variant)
-            link.owner = seat
-            self.members.append(seat.member)
-            seat.room.enter(seat.member, self._now())
-            if viewer % 200 == 0:
+            session = SharedViewer(self, link, rooms[number % len(rooms)], f"viewer-{number}", self._variant)
+            link.owner = session
+            self.members.append(session.member)
+            session.room.enter(session.member, self._now())
+            if number % 200 == 0:
                 await trio.lowlevel.checkpoint()
-
-    def end(self) -> None:
-        """Close every socket."""
-        for shared in self.sockets:
-            for link in shared.links:
-                link.abort("the bench is over")
-            shared.release()

@@ -1,6 +1,6 @@
-"""What a reader must know before believing a figure: said in the report and on the terminal, in words.
+"""Notes of a run: sentences in the report and on the terminal that qualify its figures.
 
-Above all whether the figures are the broker's own, or those of the generator and of the machine that all of them share.
+Above all they say whether the broker determined the figures, or the generator or the machine.
 """
 
 from __future__ import annotations
@@ -9,45 +9,45 @@ from typing import Any
 
 from bench.scenario import Scenario
 
-__all__ = ["FEW_VIEWERS", "GENERATOR_GOAL_CORES", "remarks"]
+__all__ = ["FEW_VIEWERS", "GENERATOR_GOAL_CORES", "run_notes"]
 
 FEW_VIEWERS = 500
-"""With fewer, a tick's own cost outweighs its deliveries."""
+"""With fewer viewers the cost of a tick itself outweighs its deliveries."""
 FAST_DISK_PER_S = 100_000.0
-"""No disk syncs so often: the directory is in memory."""
+"""No disk syncs at this rate: the directory is in memory."""
 GENERATOR_GOAL_CORES = 0.6
-"""What receiving 100,000 deliveries a second may cost."""
-JUDGED_FROM_PER_S = 50_000.0
-"""With fewer deliveries the process's other work weighs too much to speak of 100,000."""
+"""Goal for the cost of receiving 100,000 deliveries a second."""
+EVALUATED_FROM_PER_S = 50_000.0
+"""With fewer deliveries the other work of the process distorts the figure."""
 BUSY_CORES = 0.9
-"""A process of one thread that uses more of a core is at its limit."""
+"""A single-threaded process above this share of a core is at its limit."""
 BUSY_MACHINE = 0.95
-"""Part of all cores above which processes wait for each other."""
+"""Share of all cores above which processes wait for each other."""
 SHARED_CORES = 0.15
-"""What the command itself and a quiet system use is less."""
+"""The command itself and an idle system use less."""
 LATE_MS = 50.0
 
 
-def remarks(scenario: Scenario, evidence: dict[str, Any], headline: dict[str, float], cores: int) -> list[str]:
-    """Every remark on one run. Any: see `results.assemble`."""
+def run_notes(scenario: Scenario, evidence: dict[str, Any], headline: dict[str, float], cores: int) -> list[str]:
+    """Return the notes on one run. Any: see `results.assemble`."""
     notes: list[str] = []
     if scenario.viewers < FEW_VIEWERS:
-        notes.append(f"only {scenario.viewers} viewers: what a delivery costs here says little")
+        notes.append(f"only {scenario.viewers} viewers: the cost of a delivery is not meaningful")
     notes += evidence["notes"]
     notes += _on_resumes(evidence)
     floor = evidence.get("sync_floor")
     if floor is not None and floor["per_s"] > FAST_DISK_PER_S:
-        notes.append("a sync costs nothing in the ledger's directory (memory?): a disk would be slower")
+        notes.append("a sync costs nothing in the ledger's directory (in memory?): a disk would be slower")
     notes += _on_goals(scenario, headline, evidence["own_size"])
     return notes + _on_generator(headline, cores)
 
 
 def _on_resumes(evidence: dict[str, Any]) -> list[str]:
-    """Where those who came back got what they had missed."""
+    """Return where resumed links got the events that they had missed."""
     counts = {"recovered": 0, "not recovered": 0}
     for report in evidence["reports"]:
         for name in counts:
-            counts[name] += report["singles"].get(name, 0)
+            counts[name] += report["unicast_frames"].get(name, 0)
     if not any(counts.values()):
         return []
     before, after = evidence["before"].get("ledger"), evidence["final"].get("ledger")
@@ -55,19 +55,19 @@ def _on_resumes(evidence: dict[str, Any]) -> list[str]:
     if before and after:
         asked = after["histories"] - before["histories"]
         by_ledger = min(counts["recovered"], after["by_ledger"] - before["by_ledger"])
-    words = f"{by_ledger:,} from the ledger (in {asked:,} questions)" if after else "there is no ledger in this run"
+    source = f"{by_ledger:,} from the ledger (in {asked:,} queries)" if after else "there is no ledger in this run"
     return [
-        f"{sum(counts.values()):,} resumes: {counts['recovered'] - by_ledger:,} from the rooms' memory, {words}, "
-        f"{counts['not recovered']:,} could not be served and were told so"
+        f"{sum(counts.values()):,} resumes: {counts['recovered'] - by_ledger:,} from the rooms' history, {source}, "
+        f"{counts['not recovered']:,} could not be served and were reported as not recovered"
     ]
 
 
 def _on_goals(scenario: Scenario, headline: dict[str, float], own_size: bool) -> list[str]:
     notes = []
     if scenario.targets and not own_size:
-        notes.append("not the scenario's own size: its goals are not judged")
+        notes.append("not the scenario's own size: its goals are not evaluated")
     elif missing := [target.metric for target in scenario.targets if target.metric not in headline]:
-        notes.append(f"goals that could not be judged, because nothing was measured: {', '.join(missing)}")
+        notes.append(f"goals without a measured figure: {', '.join(missing)}")
     return notes
 
 
@@ -79,7 +79,7 @@ def _on_generator(headline: dict[str, float], cores: int) -> list[str]:
             notes.append(f"the generator was the limit: {what} used {busy:.0%} of a core")
     at_100k = headline.get("generator_cores_at_100k", 0.0)
     received = headline.get("deliveries_per_s", 0.0)
-    if round(at_100k, 2) > GENERATOR_GOAL_CORES and received >= JUDGED_FROM_PER_S:
+    if round(at_100k, 2) > GENERATOR_GOAL_CORES and received >= EVALUATED_FROM_PER_S:
         notes.append(
             f"receiving costs {at_100k:.0%} of a core at 100,000 deliveries a second, above its goal of "
             f"{GENERATOR_GOAL_CORES:.0%} (here: {received:,.0f} deliveries a second)"
@@ -87,8 +87,8 @@ def _on_generator(headline: dict[str, float], cores: int) -> list[str]:
     others = headline.get("others_cores", 0.0)
     if others > SHARED_CORES:
         notes.append(
-            f"the machine was shared: other work (or its host) took {others:.2f} of its {cores} cores; "
-            "trust sums and ratios, not times"
+            f"other work on the machine (or its host) took {others:.2f} of its {cores} cores; "
+            "totals and ratios hold, times do not"
         )
     used = sum(headline.get(metric, 0.0) for metric in ("broker_cores", "generator_cores", "publisher_cores"))
     if used > BUSY_MACHINE * cores:

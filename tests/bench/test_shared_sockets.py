@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.lowlevel
 
-from bench.load.members import SharedLink, SharedSocket
+from bench.load.shared_sockets import SharedLink, SharedSocket
 from bench.load.sockets import pairs
 from broker.core.net.send_queue import QueueLimits
 from broker.net.poller import Poller
@@ -45,7 +45,7 @@ def frame(viewer: int, number: int) -> bytes:
     return bytes([viewer * 50 + number % 50]) * SIZE
 
 
-async def test_a_frame_cut_in_two_is_finished_before_anybody_elses_begins(poller: Poller) -> None:
+async def test_a_partly_written_frame_is_completed_before_another_begins(poller: Poller) -> None:
     (sender,), (receiver,) = pairs(1, send_bytes=8192)
     try:
         shared = shared_socket(sender, poller)
@@ -73,7 +73,7 @@ async def test_a_frame_cut_in_two_is_finished_before_anybody_elses_begins(poller
             mine = [piece[0] for piece in pieces if piece[0] // 50 == viewer]
             assert mine == [frame(viewer, number)[0] for number in range(40)], "a viewer's own order"
         assert all(link.queue is None for link in links)
-        assert shared.begun is None
+        assert shared.partial is None
         assert not poller.backlogged
     finally:
         sender.close()
@@ -87,11 +87,11 @@ async def test_a_viewer_that_leaves_within_a_frame_takes_its_socket_along(poller
         poller.add(shared, 1e6)
         first, second = links = [SharedLink(shared), SharedLink(shared)]
         shared.links = links
-        while shared.begun is None and first.queue is None:
+        while shared.partial is None and first.queue is None:
             first.write(frame(0, 1) * 40, Lane.CHAT, 1, 1)
         second.write(frame(1, 1), Lane.CHAT, 1, 1)
         assert second.queue is not None, "the other one waits"
-        if shared.begun is first:
+        if shared.partial is first:
             first.abort("gone")
             assert second.state
             assert sender.fileno() == -1

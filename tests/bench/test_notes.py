@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bench.report.remarks import remarks
+from bench.report.notes import run_notes
 from bench.scenario import Scenario, load_scenario
 
 
@@ -12,20 +12,20 @@ def evidence(**more: Any) -> dict[str, Any]:
     return {"reports": [], "notes": [], "before": {}, "final": {}, "own_size": True, **more}
 
 
-def said(headline: dict[str, float], scenario: Scenario | None = None, **more: Any) -> str:
-    return "\n".join(remarks(scenario or load_scenario("like-storm"), evidence(**more), headline, 2))
+def notes_of(headline: dict[str, float], scenario: Scenario | None = None, **more: Any) -> str:
+    return "\n".join(run_notes(scenario or load_scenario("like-storm"), evidence(**more), headline, 2))
 
 
-def test_receiving_is_not_judged_where_there_was_little_to_receive() -> None:
-    assert said({"generator_cores_at_100k": 0.9, "deliveries_per_s": 20_000.0}) == ""
+def test_the_cost_of_receiving_is_not_evaluated_with_few_deliveries() -> None:
+    assert notes_of({"generator_cores_at_100k": 0.9, "deliveries_per_s": 20_000.0}) == ""
 
 
-def test_a_quiet_run_needs_no_remark() -> None:
+def test_a_quiet_run_has_no_notes() -> None:
     headline = {
         "generator_cores": 0.5, "publisher_cores": 0.2, "broker_cores": 0.8, "generator_cores_at_100k": 0.59,
         "late_p99_ms": 3.0, "others_cores": 0.05,
     }  # fmt: skip
-    assert said(headline) == ""
+    assert notes_of(headline) == ""
 
 
 @pytest.mark.parametrize(
@@ -38,31 +38,29 @@ def test_a_quiet_run_needs_no_remark() -> None:
             {"broker_cores": 1.1, "generator_cores": 0.85},
             "the machine was the limit: the processes of this run used 1.95",
         ),
-        ({"others_cores": 0.8}, "the machine was shared: other work (or its host) took 0.80 of its 2 cores"),
+        ({"others_cores": 0.8}, "other work on the machine (or its host) took 0.80 of its 2 cores"),
         ({"late_p99_ms": 80.0}, "late by 80 ms"),
     ],
 )
-def test_what_spoils_a_figure_is_said(headline: dict[str, float], words: str) -> None:
-    assert words in said(headline)
+def test_a_limit_of_generator_or_machine_is_a_note(headline: dict[str, float], words: str) -> None:
+    assert words in notes_of(headline)
 
 
 def test_resumes_are_reported_by_where_they_were_served_from() -> None:
-    reports = [{"singles": {"recovered": 70}}, {"singles": {"recovered": 30, "not recovered": 2}}]
+    reports = [{"unicast_frames": {"recovered": 70}}, {"unicast_frames": {"recovered": 30, "not recovered": 2}}]
     before, after = {"histories": 1, "by_ledger": 1}, {"histories": 51, "by_ledger": 41}
     ledger = {"before": {"ledger": before}, "final": {"ledger": after}}
-    assert "102 resumes: 60 from the rooms' memory, 40 from the ledger (in 50 questions), 2 could not" in said(
+    assert "102 resumes: 60 from the rooms' history, 40 from the ledger (in 50 queries), 2 could not" in notes_of(
         {}, reports=reports, **ledger
     )
-    assert "100 from the rooms' memory, there is no ledger in this run" in said({}, reports=reports)
+    assert "100 from the rooms' history, there is no ledger in this run" in notes_of({}, reports=reports)
 
 
-def test_goals_that_nobody_measured_or_of_another_size_are_not_passed_over_in_silence() -> None:
+def test_goals_without_a_figure_or_of_another_size_are_a_note() -> None:
     scenario = load_scenario("join-storm")
-    assert "could not be judged, because nothing was measured: kib_per_viewer" in said(
-        {"joins_per_core_s": 9000.0}, scenario
-    )
-    assert "goals are not judged" in said({}, scenario, own_size=False)
+    assert "goals without a measured figure: kib_per_viewer" in notes_of({"joins_per_core_s": 9000.0}, scenario)
+    assert "goals are not evaluated" in notes_of({}, scenario, own_size=False)
 
 
 def test_a_disk_that_is_memory_is_named() -> None:
-    assert "memory?" in said({}, sync_floor={"per_s": 900_000.0})
+    assert "in memory?" in notes_of({}, sync_floor={"per_s": 900_000.0})
