@@ -181,14 +181,14 @@ _STAFF = frozenset({Role.MODERATOR, Role.ASSISTANT, Role.HOST, Role.APP})
 _SENIOR_STAFF = frozenset({Role.ASSISTANT, Role.HOST, Role.APP})
 
 MESSAGE_TYPES: dict[int, TypeRule] = {
-    # 1 KiB for danmaku (Zego caps barrage at 1 KB), 4 KiB for the others (goim's body cap). 512 for a payload of one
-    # number, because the longest client_msg_id is 64 characters of 4 bytes, more in JSON.
+    # 1 KiB for danmaku (Zego caps barrage at 1 KB), 4 KiB for the others (goim's body cap). 1 KiB for a payload of one
+    # number, because client_msg_id and room_name have up to 64 characters of 4 bytes each, more in JSON.
     MessageType.DANMAKU: TypeRule(Lane.CHAT, 1024, _LOGGED_IN),
     MessageType.EMOTE: TypeRule(Lane.CHAT, 1024, _LOGGED_IN),
-    MessageType.LIKE: TypeRule(Lane.AMBIENT, 512, _LOGGED_IN | {Role.GUEST}),
+    MessageType.LIKE: TypeRule(Lane.AMBIENT, 1024, _LOGGED_IN | {Role.GUEST}),
     MessageType.ANNOUNCEMENT: TypeRule(Lane.CONTROL, 4096, _STAFF),
     MessageType.GIFT: TypeRule(Lane.PAID, 4096, frozenset({Role.APP})),
-    MessageType.ROOM_PHASE: TypeRule(Lane.CONTROL, 512, _SENIOR_STAFF),
+    MessageType.ROOM_PHASE: TypeRule(Lane.CONTROL, 1024, _SENIOR_STAFF),
     MessageType.JOINED: TypeRule(Lane.AMBIENT, 4096, frozenset()),
     MessageType.MISSED: TypeRule(Lane.CONTROL, 4096, frozenset()),
 }

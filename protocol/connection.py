@@ -33,7 +33,7 @@ from .codes import (
 )
 from .compression import compress, decompress
 from .errors import LocalProtocolError, RemoteProtocolError
-from .fields import FieldError, integer, record, text
+from .fields import FieldError, integer, optional, record, room_name, text
 from .frames import (
     HEADER_BYTES,
     MAX_BODY_BYTES,
@@ -43,7 +43,16 @@ from .frames import (
     parse_header,
     unpack_body,
 )
-from .messages import MESSAGE_KINDS, OPCODE_LANES, VERSION, Message, Post, Side, opcode_of, reader_of
+from .messages import (
+    MESSAGE_KINDS,
+    OPCODE_LANES,
+    VERSION,
+    Message,
+    Post,
+    Side,
+    opcode_of,
+    reader_of,
+)
 from .payloads import MAX_DANMAKU_CHARS, DanmakuPayload, check_payload
 from .state import ANSWERS, TRANSITIONS, LinkState
 from .text import is_blank
@@ -230,9 +239,13 @@ class Connection:
             return None
         end = position + length
         try:
-            kind, client_msg_id, payload = unpackb(
-                buffer[position + HEADER_BYTES : end], use_list=False, strict_map_key=True
-            )
+            body = unpackb(buffer[position + HEADER_BYTES : end], use_list=False, strict_map_key=True)
+            if len(body) == 4:
+                kind, client_msg_id, payload, room_name = body
+                if room_name is not None:
+                    return None
+            else:
+                kind, client_msg_id, payload = body
         except _NOT_QUICK:
             return None
         if kind != 1 or type(kind) is not int or type(payload) is not tuple:
@@ -251,7 +264,7 @@ class Connection:
         ):
             return None
         self._position = end
-        post = _new(Post, (1, client_msg_id, _new(DanmakuPayload, (text, None))))
+        post = _new(Post, (1, client_msg_id, _new(DanmakuPayload, (text, None)), None))
         return _new(Frame, (_POST, _CONTROL, room, sequence, post))
 
     def _read_binary(self, buffer: bytes | bytearray, position: int, available: int) -> Frame | Refused | NeedData:
@@ -460,12 +473,12 @@ def _unread(payload: Any) -> Any:
     return payload
 
 
-_read_envelope = record(Post, (integer(1, 255), text(0, 64), _unread))
+_read_envelope = record(Post, (integer(1, 255), text(0, 64), _unread, optional(room_name)))
 
 
 def _read_post(body: Any, nbytes: int) -> Post:
     """Read a POST; the payload becomes its record (built-in types) or is checked as a free value (custom ones)."""
-    kind, client_msg_id, payload = _read_envelope(body)
+    kind, client_msg_id, payload, room_name = _read_envelope(body)
     rule = MESSAGE_TYPES.get(kind)
     if rule is None:
         if kind < CUSTOM_TYPE_MIN:
@@ -473,7 +486,7 @@ def _read_post(body: Any, nbytes: int) -> Post:
     elif nbytes > rule.max_bytes:
         reason = f"must be at most {rule.max_bytes} bytes for {MessageType(kind).name}"
         raise FieldError(reason, "body", ErrorCode.PAYLOAD_TOO_LARGE)
-    return _new(Post, (kind, client_msg_id, check_payload(kind, payload)))
+    return _new(Post, (kind, client_msg_id, check_payload(kind, payload), room_name))
 
 
 def encode(

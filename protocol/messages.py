@@ -218,6 +218,8 @@ class Post(NamedTuple):
     type: int
     client_msg_id: str
     payload: Any
+    room_name: str | None = None
+    """Where the header names no room: the room, which a link of the role APP need not have joined."""
 
 
 class DirectAck(NamedTuple):
@@ -490,7 +492,7 @@ _RULES: dict[tuple[Side, Opcode], tuple[type[Any], tuple[Rule, ...]]] = {
     (Side.CLIENT, Opcode.AUTH): (Auth, (optional(text(1, 4000)),)),
     (Side.CLIENT, Opcode.JOIN): (Join, (room_name, member_of(Tier))),
     (Side.CLIENT, Opcode.LEAVE): (Leave, ()),
-    (Side.CLIENT, Opcode.POST): (Post, (integer(1, 255), text(0, 64), any_value)),
+    (Side.CLIENT, Opcode.POST): (Post, (integer(1, 255), text(0, 64), any_value, optional(room_name))),
     (Side.CLIENT, Opcode.ACK): (DirectAck, (_count,)),
     (Side.CLIENT, Opcode.PING): (Ping, (_ms, boolean)),
     (Side.CLIENT, Opcode.RESUME): (Resume, (room_name, member_of(Tier), _count, _count)),

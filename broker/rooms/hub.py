@@ -113,10 +113,13 @@ class Hub:
         """Return the seconds until viewers of an address may open a new room."""
         return self._new_rooms.wait_s(address_key(address), self._clock())
 
-    def open(self, name: str, *, joining: Role | None = None, address: str = "") -> Room | ErrorCode:
+    def open(
+        self, name: str, *, joining: Role | None = None, address: str = "", reopens: bool = True
+    ) -> Room | ErrorCode:
         """Find or open a room.
 
-        ``joining``: the role of a member that joins it from ``address``; None: the platform opens it.
+        ``joining``: the role of a member that joins it from ``address``; None: the platform opens it. ``reopens``:
+        whether staff and the platform open a room again that was ended.
 
         A refusal is a value: UNKNOWN_ROOM (the role opens no new rooms), RATE_LIMITED (too many new rooms of one
         address, see `new_room_wait_s`), ROOM_ENDED (for viewers, until staff or the platform open the room again or
@@ -135,7 +138,7 @@ class Hub:
             if room.journal.pending:
                 return ErrorCode.OVERLOADED
             checkpoint = self._checkpoint(room)
-        if joining is not None and joining < Role.MODERATOR:
+        if not reopens or (joining is not None and joining < Role.MODERATOR):
             was_ended = room is not None and room.ended[0] is LeaveReason.ROOM_ENDED and not room.has_crashed
             if (was_ended and self._config.reopen_ended_s) or self._ended.is_ended(name, self._clock()):
                 return ErrorCode.ROOM_ENDED

@@ -70,6 +70,8 @@ class Room:
         self.number = number
         self.state = state
         self.members = Members()
+        self.senders: dict[Member, None] = {}
+        """Links of the app that post without being members; they get the answers to their posts, nothing else."""
         self._fanout = fanout
         self._pacer = pacer
         self._results = results
@@ -107,8 +109,13 @@ class Room:
     def leave(self, member: Member, now: float) -> None:
         """Remove a member; a sweep in flight skips it from now on."""
         self.members.remove(member)
-        self.state.leave(member.user_id, now)
+        self.state.leave(member.user_id, member.role, now)
         self._nudge(now)
+
+    def keep_open(self, now: float) -> None:
+        """Start the time again after which the room closes without members: it is posted to."""
+        if self.state.empty_since is not None:
+            self.state.empty_since = now
 
     def snapshot(self, member: Member) -> Joined:
         """Return the room as a member gets it that joins now."""
@@ -168,6 +175,10 @@ class Room:
                 member.session.on_left(self, reason, message)
             if count % REMOVE_BATCH == 0:
                 await trio.lowlevel.checkpoint()
+        senders, self.senders = self.senders, {}
+        if self.has_crashed:
+            for sender in senders:
+                sender.session.on_left(self, reason, message)
 
     @property
     def is_left_unused(self) -> bool:

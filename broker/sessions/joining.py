@@ -200,7 +200,7 @@ class PendingJoin:
                 )
             elif isinstance(opened, ErrorCode):
                 refusal = opened, "the room cannot be opened", 0
-            elif context.max_viewers and len(opened.members) >= context.max_viewers:
+            elif context.max_viewers and room_grant.role is not Role.APP and opened.state.online >= context.max_viewers:
                 refusal = ErrorCode.ROOM_FULL, f"at most {context.max_viewers} viewers", ROOM_FULL_RETRY_MS
             else:
                 return opened, room_grant

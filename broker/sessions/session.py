@@ -22,6 +22,7 @@ from broker.rooms.members import Member, RoomRef
 from broker.rooms.room import Room
 from broker.sessions.context import SessionContext
 from broker.sessions.joining import PendingJoin
+from broker.sessions.posting import RoomSenders
 from protocol.codes import (
     CloseCode,
     ErrorCode,
@@ -93,6 +94,7 @@ class Session:
         "_missed_chat",
         "_out",
         "_renew_at",
+        "_senders",
         "free_returns",
         "memberships",
         "pending_joins",
@@ -120,6 +122,8 @@ class Session:
         self._is_app = False
         """Whether this is a link of the platform's backend, which has limits of its own."""
         self._missed_chat = 0
+        self._senders: RoomSenders | None = None
+        """Rooms that this link of the app posts to without joining them."""
         self._renew_at = 0.0
         """From when on a PING gets a new ticket (monotonic seconds)."""
         context.sessions[self] = None
@@ -214,6 +218,8 @@ class Session:
         for room, member in self.memberships:
             self._leave(room, member, now)
         self.memberships = ()
+        if self._senders is not None:
+            self._senders.close()
         grant, self._grant = self._grant, None
         if grant is not None:
             context.users.remove(grant.user_id, self)
@@ -266,9 +272,7 @@ class Session:
         framing = self.transport.framing
         return data if framing is Framing.TCP else ws_frame(data, text=framing is Framing.WEBSOCKET_JSON)
 
-    def _error(
-        self, code: ErrorCode, message: str, room: int, sequence: int, field: str = "", wait_ms: int = 0
-    ) -> None:
+    def error(self, code: ErrorCode, message: str, room: int, sequence: int, field: str = "", wait_ms: int = 0) -> None:
         """Answer a failed request; a link with too many errors a minute is ended."""
         context = self._context
         context.errors[code] += 1
@@ -281,7 +285,7 @@ class Session:
 
     def refuse(self, code: ErrorCode, message: str, sequence: int, field: str = "", wait_ms: int = 0) -> None:
         """Answer a failed request that is about no room."""
-        self._error(code, message, 0, sequence, field, wait_ms)
+        self.error(code, message, 0, sequence, field, wait_ms)
 
     def close(self, code: int, reason: str, retry_after_ms: int = 0, jitter_ms: int = 0) -> None:
         """Send GOAWAY and end the link."""
@@ -362,11 +366,16 @@ class Session:
                 except Exception:
                     self._context.hub.crash(room)
                 return
-        self._error(ErrorCode.NOT_JOINED, "join the room first", number, sequence, "room")
+        if not number and post.room_name is not None:  # type: ignore[union-attr]
+            if self._senders is None:
+                self._senders = RoomSenders(self, self._context)
+            self._senders.post(sequence, post, self._guard)  # type: ignore[arg-type]
+            return
+        self.error(ErrorCode.NOT_JOINED, "join the room first", number, sequence, "room")
 
     def _on_refused(self, refused: Refused) -> None:
         where = f"{refused.opcode.name}.{refused.field}" if refused.field else refused.opcode.name
-        self._error(refused.code, f"{where} {refused.rule}"[:256], refused.room, refused.sequence, refused.field[:64])
+        self.error(refused.code, f"{where} {refused.rule}"[:256], refused.room, refused.sequence, refused.field[:64])
 
     def _on_hello(self, frame: Frame) -> None:
         hello = frame.message
@@ -468,7 +477,7 @@ class Session:
                 self._leave(room, member, self._context.poller.now)
                 self.send(Left(LeaveReason.REQUESTED), frame.room, frame.sequence)
                 return
-        self._error(ErrorCode.NOT_JOINED, "join the room first", frame.room, frame.sequence, "room")
+        self.error(ErrorCode.NOT_JOINED, "join the room first", frame.room, frame.sequence, "room")
 
     def _on_direct_ack(self, frame: Frame) -> None:
         """The user has seen its messages up to here; without a ledger there are none that need it."""

@@ -190,7 +190,7 @@ _REFUSED = [
     Malformed("style-color-too-large", C, OPEN, _post(1, ("a", (0, 0x1000000, 0))), FIELD, "payload.style"),
     Malformed("like-0", C, OPEN, _post(3, (0,)), FIELD, "payload.count"),
     Malformed("like-1001", C, OPEN, _post(3, (1001,)), FIELD, "payload.count"),
-    Malformed("like-stuffed", C, OPEN, _post(3, (1, "x" * 600)), LARGE, "body"),
+    Malformed("like-stuffed", C, OPEN, _post(3, (1, "x" * 1100)), LARGE, "body"),
     Malformed("danmaku-stuffed", C, OPEN, _post(1, ("a", None, "x" * 1100)), LARGE, "body"),
     Malformed("body-4097-bytes", C, OPEN, _custom(b"\xda\x0f\xf9" + b"x" * 4089), LARGE, "body"),
     Malformed("ping-too-large", C, GREETED, _frame(11, b"", length=16 + MAX_CLIENT_BODY_BYTES + 1), LARGE, "body"),

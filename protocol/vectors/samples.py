@@ -125,6 +125,8 @@ _FROM_CLIENT: list[tuple[str, Message, int, int]] = [
     ("post-room-phase", Post(MessageType.ROOM_PHASE, "p-1", PhasePayload(RoomPhase.PAUSED)), 3, 12),
     ("post-custom", Post(128, "x-1", {"a": (1, -2, 2.5, None, False), "b": {"深": "层"}}), MAX_U32, 13),
     ("post-custom-nil", Post(255, "", None), 3, 14),
+    ("post-gift-by-room-name", Post(MessageType.GIFT, "g-1", _GIFT, "lobby"), 0, 21),
+    ("post-danmaku-by-room-name", Post(MessageType.DANMAKU, "", DanmakuPayload("666"), "直播间-8"), 0, 22),
     ("ack", DirectAck(9), 0, 0),
     ("ping", Ping(AT_MS), 0, 15),
     ("ping-renew", Ping(AT_MS, True), 0, 15),

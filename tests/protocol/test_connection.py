@@ -302,7 +302,7 @@ def test_an_oversize_frame_is_refused_on_its_header_and_skipped(opcode: Opcode) 
 
 
 def test_the_largest_body_of_a_client_passes_and_a_server_may_send_a_whole_frame() -> None:
-    filler = MAX_CLIENT_BODY_BYTES - len(pack_body((128, "", "x" * 4000))) + 4000
+    filler = MAX_CLIENT_BODY_BYTES - len(pack_body((128, "", "x" * 4000, None))) + 4000
     frame = encode(Post(128, "", "x" * filler), 1, 1, Lane.CONTROL)
     assert len(frame) == HEADER_BYTES + MAX_CLIENT_BODY_BYTES
     assert isinstance(read([frame], Side.SERVER)[0], Frame)
@@ -468,7 +468,7 @@ def test_check_refuses_what_the_peer_refuses(body: tuple[Any, Any, Any]) -> None
         (Join("a b"), "JOIN.room_name: must be 1 to 64 letters, digits or - _ . : @"),
         (Post(1, "m", ("",)), "POST.payload.text: must be a string of 1 to 100 characters"),
         (Post(99, "m", None), "POST.type: is not known"),
-        (Post(3, "m", (1, "x" * 600)), "POST.body: must be at most 512 bytes for LIKE"),
+        (Post(3, "m", (1, "x" * 1100)), "POST.body: must be at most 1024 bytes for LIKE"),
         (Post(128, "m", "x" * 5000), "POST: must be at most 4096 bytes"),
         (Post(128, "m", "\ud800"), "POST: a string has a lone surrogate"),
         (Auth(""), "AUTH.token: must be a string of 1 to 4000 characters"),

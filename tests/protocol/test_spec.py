@@ -296,7 +296,7 @@ def test_the_example_of_a_header_is_a_danmaku() -> None:
     assert picture
     data = bytes_of(example)
     header = parse_header(data)
-    assert header == (37, Codec.PLAIN, Lane.CONTROL, Opcode.POST, 3, 5)
+    assert header == (38, Codec.PLAIN, Lane.CONTROL, Opcode.POST, 3, 5)
     server = end(Side.SERVER)
     server.receive_data(data)
     message = Post(1, "m-1", DanmakuPayload("主播好美"))

@@ -8,7 +8,7 @@ from typing import cast as cast_to
 from broker.ledger import DirectState
 from broker.ledger import Reader as Ledger
 from broker.sessions.session import Session
-from protocol.codes import MessageType, RoomPhase
+from protocol.codes import MessageType, Role, RoomPhase
 from protocol.frames import unpack_body
 from tests.simulation.actors import DEVICES, EXPIRY_LATE_MS, GIFTS, NEWS, ROOMS, SIDE, USERS, VISITS, Actors, is_end
 from tests.simulation.disk import Written
@@ -46,8 +46,9 @@ def look(actors: Actors) -> None:
         if room.state.phase is RoomPhase.ENDED:
             continue  # it is being left
         sessions = [cast_to(Session, session) for session in broker.context.sessions]
-        joined = len([session for session in sessions for each, _ in session.memberships if each is room])
-        assert joined == len(room.members) == room.state.online, (room.name, joined)
+        roles = [member.role for session in sessions for each, member in session.memberships if each is room]
+        assert len(roles) == len(room.members), (room.name, roles)
+        assert len(roles) - roles.count(Role.APP) == room.state.online, (room.name, roles)
 
 
 def what_is_missing(actors: Actors) -> str | None:

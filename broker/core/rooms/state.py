@@ -74,6 +74,7 @@ class RoomRules:
 _DANMAKU_TYPES = (MessageType.DANMAKU, MessageType.EMOTE)
 # Looking an Enum member up is a call on Python 3.11 (0.2 us), and a flood passes here 200,000 times a second.
 _DANMAKU, _CHAT, _LIVE, _MODERATOR = MessageType.DANMAKU, Lane.CHAT, RoomPhase.LIVE, Role.MODERATOR
+_APP = Role.APP
 _DROP_NEWEST, _COMMERCE_ONLY, _SHED = OverQuota.DROP_NEWEST, OverloadStage.COMMERCE_ONLY, Offer.SHED
 _new = tuple.__new__
 _NOTHING: tuple[Effect[Any], ...] = ()
@@ -89,6 +90,8 @@ class RoomState(Generic[T]):
         self.epoch = epoch
         self.phase = RoomPhase.LIVE
         self._presence = Presence()
+        self._members = 0
+        """Connections, those of the app included."""
         self._likes = LikeCounter()
         self._history: History[StoredEvent] = History(epoch, rules.history_entries, rules.history_s)
         self._recent: RecentDanmaku[TickEntry] = RecentDanmaku(
@@ -136,14 +139,18 @@ class RoomState(Generic[T]):
     # ---- members
 
     def enter(self, user_id: str, name: str, role: Role, now: float) -> None:
-        """One connection of a user has come in."""
+        """Add one connection of a user. The app's are not counted and not shown: it is no viewer."""
         self.empty_since = None
-        self._presence.enter(user_id, name, role, now)
+        self._members += 1
+        if role is not _APP:
+            self._presence.enter(user_id, name, role, now)
 
-    def leave(self, user_id: str, now: float) -> None:
-        """One connection of a user has gone."""
-        self._presence.leave(user_id, now)
-        if self._presence.online == 0:
+    def leave(self, user_id: str, role: Role, now: float) -> None:
+        """Remove one connection of a user, which came with ``role``."""
+        if role is not _APP:
+            self._presence.leave(user_id, now)
+        self._members -= 1
+        if not self._members:
             self.empty_since = now
 
     # ---- posts
@@ -166,7 +173,7 @@ class RoomState(Generic[T]):
 
     def _post_danmaku(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
         user_id = author.user_id
-        kind, _, payload = post
+        kind, _, payload, _ = post
         text = payload[0]
         folded = fold(text) if self._folds else None
         is_staff = author.role >= _MODERATOR
@@ -387,7 +394,7 @@ class RoomState(Generic[T]):
         paid_at = self._paid.next_release_at(now)
         if paid_at is not None:
             due = min(due, paid_at)
-        if self._presence.online:
+        if self._members:
             due = min(due, self._state_due())
         return None if due == inf else max(due, now)
 
@@ -539,7 +546,7 @@ class RoomState(Generic[T]):
 
     @property
     def online(self) -> int:
-        """Connections in the room."""
+        """Connections in the room, those of the app not counted."""
         return self._presence.online
 
     @property

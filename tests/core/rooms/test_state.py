@@ -190,6 +190,22 @@ def test_the_app_has_a_bound_all_the_same() -> None:
     assert fates == [Outcome.ACCEPTED] * 9 + [Outcome.LIMITED] * 3
 
 
+def test_the_app_is_no_viewer() -> None:
+    room = a_room()
+    room.enter("shop", "Shop", Role.APP, 1.0)
+    assert (room.online, room.empty_since) == (0, None), "it is not counted, and the room is in use"
+    assert room.next_due(1.0) is not None, "it gets the counters"
+    room.enter("ann", "Ann", Role.VIEWER, 1.0)
+    states = [each.state for each in room.tick(5.0, 0) if isinstance(each, TickOut)]
+    assert [(state.online, state.uniques, state.joins, state.joins_more) for state in states if state is not None] == [
+        (1, 1, (("ann", "Ann"),), 0)
+    ]
+    room.leave("ann", Role.VIEWER, 6.0)
+    assert room.empty_since is None
+    room.leave("shop", Role.APP, 7.0)
+    assert room.empty_since == 7.0
+
+
 def test_a_custom_payload_above_its_cap_is_rejected_and_one_at_it_is_not() -> None:
     room = a_room()
     fits, not_fits = "x" * 1021, "x" * 1022  # msgpack writes three bytes before a string of this length
@@ -357,7 +373,7 @@ class RoomMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.inside)
     @rule(index=st.integers(0, 100))
     def leave(self, index: int) -> None:
-        self.room.leave(self.inside.pop(index % len(self.inside)), self.now)
+        self.room.leave(self.inside.pop(index % len(self.inside)), Role.VIEWER, self.now)
 
     @rule(stage=st.sampled_from(OverloadStage))
     def overload(self, stage: OverloadStage) -> None:
