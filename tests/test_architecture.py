@@ -150,7 +150,7 @@ DOORS = {
     # Third-party library: the only modules that may import it.
     "wsproto": ("broker.net.websocket", "protocol.clients"),
     "jwt": ("broker.auth.jws",),
-    "msgspec": ("broker.auth.jws", "broker.config.schema", "broker.config.loader", "bench"),
+    "msgspec": ("broker.auth.jws", "broker.config.schema", "broker.config.sections", "broker.config.loader", "bench"),
     "regex": ("protocol.text",),
     "lz4": ("protocol.compression", "bench"),
     "msgpack": ("protocol.frames", "protocol.connection", "bench"),

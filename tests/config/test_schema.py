@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.config import schema as module
+from broker.config import sections as module
 from broker.config.loader import field_docs
 from broker.config.schema import (
     RELOADABLE,

@@ -1,0 +1,308 @@
+"""Sections of the configuration: one frozen struct each, every field with its unit, range, default and reason.
+
+The docstrings are the documentation: ``roomcast print-config`` prints them as comments. What holds between fields is
+checked in `broker.config.schema`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from protocol.codes import Lane, Role, TypeRule
+
+__all__ = [
+    "POLICY_FIELDS",
+    "AdmissionConfig",
+    "AuthConfig",
+    "LedgerConfig",
+    "LinkConfig",
+    "ListenConfig",
+    "LogConfig",
+    "QueueConfig",
+    "RoomConfig",
+    "TypeConfig",
+]
+
+KIB = 1024
+MIB = 1024 * KIB
+
+PolicyName = Literal["roomcast", "tencent", "rongcloud", "nim", "goim", "off"]
+RoleName = Literal["guest", "viewer", "vip", "moderator", "assistant", "host", "app"]
+LaneName = Literal["control", "commerce", "paid", "chat"]
+"""Lanes of custom types. Lane 4 is the counters' alone: of two messages of any kind none is the other's newer total."""
+
+
+# No path, user, wildcard or capital letter: a browser never sends those, so such an entry could never match.
+WebOrigin = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9+.-]*://[^/\s@*A-Z]+\Z", examples=["https://live.example.com"])]
+
+
+class ListenConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where viewers connect; one port speaks the native protocol and WebSocket."""
+
+    host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
+    """Address to bind; anything but loopback demands a secret in [auth]."""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 7400
+    """TCP port; 0 takes a free one and logs it."""
+    tls_cert: Annotated[str, Meta(min_length=1)] | None = None
+    """PEM file with the certificate chain; normally the proxy in front ends TLS, it costs 0.9 ms a connect here."""
+    tls_key: Annotated[str, Meta(min_length=1)] | None = None
+    """PEM file with the private key of tls_cert."""
+    proxy_protocol: bool = False
+    """Expect a PROXY v2 header from the addresses in trusted_proxies, so that limits see the real client."""
+    trusted_proxies: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
+    """Networks (CIDR) whose word about a client's address is believed, and no other."""
+
+
+class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The life of one connection."""
+
+    handshake_timeout_s: Annotated[float, Meta(ge=0.05, le=60)] = 5.0
+    """One deadline from accept to AUTH, not restarted by bytes: a slow loris lives no longer (goim: 5)."""
+    heartbeat_s: Annotated[float, Meta(ge=0.05, le=3600)] = 30.0
+    """How often a client pings; below the idle timeout of mobile carriers' NAT (Bilibili: 30)."""
+    heartbeat_cut_s: Annotated[float, Meta(ge=0.1, le=7200)] = 75.0
+    """Silence that cuts a link; more than two heartbeats, so that one lost ping cuts no link."""
+    rooms_per_connection: Annotated[int, Meta(ge=1, le=256)] = 16
+    """Rooms one connection may be in at a time."""
+    connections_per_user: Annotated[int, Meta(ge=1, le=10_000)] = 5
+    """Connections one user id may hold: phone, tablet, a few tabs."""
+    allowed_origins: Annotated[tuple[WebOrigin, ...], Meta(max_length=256)] = ()
+    """Web origins that may open a WebSocket, compared exactly (https://live.example.com); others are refused."""
+    errors_per_minute: Annotated[int, Meta(ge=1, le=100_000)] = 60
+    """Failed requests in a minute after which the link is closed: a broken client must not fill the logs."""
+    frames_per_s: Annotated[int, Meta(ge=0, le=1_000_000)] = 200
+    """Frames a link may send in the long run, 0 = no limit; above it the link is read more slowly, never refused."""
+    app_frames_per_s: Annotated[int, Meta(ge=0, le=1_000_000)] = 5000
+    """The same for a link of the platform's backend (role app), 0 = no limit."""
+    app_connections_per_user: Annotated[int, Meta(ge=1, le=100_000)] = 100
+    """Connections one user id of the role app may hold: every process of a backend has some."""
+    write_timeout_s: Annotated[float, Meta(ge=0.1, le=3600)] = 10.0
+    """A viewer that is behind and takes no byte for so long is cut with a resumable code (NATS: 10)."""
+    drain_s: Annotated[float, Meta(ge=0, le=600)] = 10.0
+    """On shutdown, clients get return times spread over so many seconds."""
+    drain_limit_s: Annotated[float, Meta(ge=1, le=3600)] = 30.0
+    """A shutdown takes no longer: a third each for the ledger's queue, the viewers' last bytes, and closing the ledger;
+    keep it below the time after which your supervisor kills (Kubernetes: 30, systemd: 90)."""
+    send_buffer_bytes: Annotated[int, Meta(ge=4 * KIB, le=4 * MIB)] = 64 * KIB
+    """SO_SNDBUF; left alone, Linux grows it to 4 MiB a socket and hides a slow viewer for minutes."""
+    notsent_lowat_bytes: Annotated[int, Meta(ge=KIB, le=4 * MIB)] = 16 * KIB
+    """TCP_NOTSENT_LOWAT; more than this unsent in the kernel means the viewer is behind."""
+
+
+class AdmissionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who gets a connection at all."""
+
+    max_connections: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
+    """Connections held at a time; 0 = as many as the descriptors allow, less the reserve."""
+    per_address: Annotated[int, Meta(ge=0, le=10_000_000)] = 10_000
+    """Connections from one address, 0 = no limit; high, because a carrier's NAT or an office is one address."""
+    accept_per_s: Annotated[int, Meta(ge=1, le=1_000_000)] = 2000
+    """New connections a second, the rest waits in the backlog: handshakes cost more than anything else viewers do."""
+    unauthenticated_share: Annotated[float, Meta(ge=0.001, le=1)] = 0.10
+    """Part of max_connections that may be unauthenticated at a time, so that they never use up all connections."""
+    address_share: Annotated[float, Meta(ge=0.001, le=1)] = 0.25
+    """Part of the unauthenticated connections, of accept_per_s and of refusals under way that one address (IPv6: one
+    /64) may use, so that none uses up what is there for all; 1 where a proxy hides the viewers' addresses."""
+    failed_logins_per_minute: Annotated[int, Meta(ge=1, le=1_000_000)] = 120
+    """Refused tokens of one address in a minute; beyond, its log-ins with tokens not seen before have to wait."""
+    descriptor_reserve: Annotated[int, Meta(ge=16, le=100_000)] = 256
+    """Descriptors kept for logs, HTTP and the ledger when viewers take the rest."""
+
+
+class RoomConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Rooms and what is shown in them. A number that is not set is the policy's own."""
+
+    max_rooms: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    """Rooms open at a time; one more is refused."""
+    create_on_join: bool = True
+    """The first viewer opens the room; false = only the platform does."""
+    open_roles: Annotated[tuple[RoleName, ...], Meta(max_length=7)] = (
+        "viewer", "vip", "moderator", "assistant", "host", "app",
+    )  # fmt: skip
+    """Roles whose JOIN may open a room that is new; in development mode guests count as viewers here."""
+    new_rooms_per_minute: Annotated[int, Meta(ge=1, le=1_000_000)] = 30
+    """New rooms that viewers of one address (IPv6: one /64) may open, so that none fills max_rooms; staff open any."""
+    unused_close_s: Annotated[float, Meta(ge=0.1, le=60)] = 30.0
+    """A room that a viewer opened, and in which nothing was posted, closes after so long without viewers, and is
+    forgotten."""
+    reopen_ended_s: Annotated[float, Meta(ge=0, le=31_536_000)] = 86_400.0
+    """How long an ended room stays ended for viewers; staff and the platform open it at any time. 0 = no time."""
+    idle_close_s: Annotated[float, Meta(ge=0.1, le=604_800)] = 900.0
+    """A room without viewers and events closes after this long (goim: 15 min)."""
+    max_viewers: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
+    """Viewers in one room, 0 = no limit; one more is refused with ROOM_FULL."""
+    policy: PolicyName = "roomcast"
+    """What is admitted and shown: roomcast's own rule, one of four services' published rules, or no limits (off)."""
+    admit_per_window: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    """Messages a room admits in one window."""
+    window_ms: Annotated[int, Meta(ge=10, le=60_000)] | None = None
+    """Length of the admission window."""
+    reserved: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    """Part of admit_per_window kept for lanes 0 to 2."""
+    merge: bool | None = None
+    """Merge equal danmaku of one tick into one entry with a count."""
+    chat_budget_per_s: Annotated[int, Meta(ge=0, le=10_000)] | None = None
+    """Danmaku a viewer of the full tier is shown a second, 0 = all; a person reads no more than about 20."""
+    paid_budget_per_s: Annotated[int, Meta(ge=0, le=10_000)] | None = None
+    """Paid entries a viewer is shown a second, 0 = all at once."""
+    tick_ms: Annotated[int, Meta(ge=10, le=10_000)] | None = None
+    """Shortest interval between two ticks of a room."""
+    tick_max_ms: Annotated[int, Meta(ge=10, le=60_000)] | None = None
+    """Longest interval the controller may stretch the tick to."""
+    duplicate_window_s: Annotated[float, Meta(ge=0, le=3600)] | None = None
+    """The same text of the same user is refused for this long; 0 = never."""
+    compress: bool | None = None
+    """Compress a tick once per room when it wins."""
+    user_chat_per_s: Annotated[float, Meta(ge=0.001, le=10_000)] | None = None
+    """Danmaku one user may send a second, in the long run."""
+    user_chat_burst: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    """Danmaku one user may send at once."""
+    user_joins_per_s: Annotated[float, Meta(ge=0.001, le=10_000)] | None = None
+    """Rooms one user may newly enter a second, in the long run: each costs a snapshot, and a line in the room. Coming
+    back to a room, staff and the app cost nothing of it."""
+    user_joins_burst: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    """Rooms one user may newly enter at once; not set = at least twice link.rooms_per_connection."""
+    staff_posts_per_s: Annotated[float, Meta(ge=0.001, le=100_000)] | None = None
+    """Danmaku, announcements and phases that one moderator, assistant or host may post in a room a second."""
+    staff_posts_burst: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    """The same at once."""
+    app_posts_per_s: Annotated[float, Meta(ge=0.001, le=100_000)] | None = None
+    """The same of the platform's backend (role app) a second; gifts do not count."""
+    app_posts_burst: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    """The same at once."""
+    likes_per_s: Annotated[float, Meta(ge=0.001, le=100_000)] | None = None
+    """Likes of one user that count a second."""
+    snapshot_danmaku: Annotated[int, Meta(ge=0, le=64)] = 20
+    """Latest danmaku in the answer to JOIN, so that a room is never empty at first sight."""
+    history_entries: Annotated[int, Meta(ge=0, le=65_536)] = 512
+    """Events of lanes 0 to 2 kept for viewers who resume, if they are not older than history_s."""
+    history_s: Annotated[float, Meta(ge=0, le=86_400)] = 120.0
+    """How long those events are kept: longer than a ride in a lift or through a tunnel."""
+
+    def policy_overrides(self) -> dict[str, Any]:
+        """The policy's numbers that are set here, by field name."""
+        # Any: the values are int, float or bool as the fields above say.
+        values = ((name, getattr(self, name)) for name in POLICY_FIELDS)
+        return {name: value for name, value in values if value is not None}
+
+
+POLICY_FIELDS = (
+    "admit_per_window", "window_ms", "reserved", "merge", "chat_budget_per_s", "paid_budget_per_s", "tick_ms",
+    "tick_max_ms", "duplicate_window_s", "compress", "user_chat_per_s", "user_chat_burst", "user_joins_per_s",
+    "user_joins_burst", "staff_posts_per_s", "staff_posts_burst", "app_posts_per_s", "app_posts_burst", "likes_per_s",
+)  # fmt: skip
+
+
+class QueueConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What waits for viewers that are behind."""
+
+    frames: Annotated[int, Meta(ge=1, le=65_536)] = 32
+    """Frames one slow viewer's queue holds before its chat is dropped."""
+    queue_bytes: Annotated[int, Meta(ge=64 * KIB, le=1024 * MIB)] = 256 * KIB
+    """Bytes one slow viewer's queue holds before its chat is dropped; at least one frame (64 KiB)."""
+    critical_bytes: Annotated[int, Meta(ge=64 * KIB, le=1024 * MIB)] = MIB
+    """Bytes of lanes 0 to 2 after which a slow viewer is closed to come back and resume (Centrifugo: 1 MiB)."""
+    total_bytes: Annotated[int, Meta(ge=MIB, le=1024 * 1024 * MIB)] = 512 * MIB
+    """Bytes of all queues together; near it the broker sheds load in stages, and at 95 % the viewers that are furthest
+    behind are closed to come back and resume, most bytes first."""
+
+
+class AuthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who viewers are: tokens (JWT, HS256) that the platform signs with a shared secret."""
+
+    secret: Annotated[str, Meta(max_length=4096, extra={"secret": True})] | None = None
+    """Signing secret, 32 bytes or more; better in secret_file or in ROOMCAST_AUTH__SECRET."""
+    secret_file: Annotated[str, Meta(min_length=1)] | None = None
+    """File that holds the secret, as in `openssl rand -hex 32 > secret`; a trailing newline is not part of it."""
+    audience: Annotated[str, Meta(min_length=1, max_length=255)] = "roomcast"
+    """The aud that a token must name: tokens for other services are worth nothing here."""
+    issuer: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    """The iss that a token must name; not set = any."""
+    leeway_s: Annotated[float, Meta(ge=0, le=30)] = 30.0
+    """Tolerated difference between the platform's clock and the broker's."""
+    guest_access: Annotated[tuple[str, ...], Meta(max_length=256)] = ()
+    """Rooms that viewers without a token may watch and like in, as guests: names, or beginnings with a * at the end.
+    (In development mode: every room.)"""
+    cache_tokens: Annotated[int, Meta(ge=0, le=10_000_000)] = 10_000
+    """Verified tokens remembered until they expire, so that a reconnect storm costs no signature checks."""
+    ticket_s: Annotated[float, Meta(ge=0, le=86_400)] = 600.0
+    """How long a client may come back with the broker's ticket in place of a new token of the platform's, 0 = never."""
+
+    def __repr__(self) -> str:
+        """As the default, but for the secret: this ends in logs and tracebacks."""
+        shown = ("***" if f == "secret" and self.secret else repr(getattr(self, f)) for f in self.__struct_fields__)
+        return "AuthConfig(" + ", ".join(map("=".join, zip(self.__struct_fields__, shown, strict=True))) + ")"
+
+
+class TypeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One message type of the deployment's own."""
+
+    id: Annotated[int, Meta(ge=128, le=255)]
+    """Number on the wire; never give it another meaning later."""
+    name: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}\Z", examples=["flash_sale"])]
+    """Name in tokens, logs and JSON: small letters, digits and _."""
+    lane: LaneName
+    """Delivery class; what may be lost follows from it."""
+    max_bytes: Annotated[int, Meta(ge=1, le=4 * KIB)] = 4 * KIB
+    """Cap of the packed payload; a client's frame holds no more than 4 KiB."""
+    rate_per_s: Annotated[float, Meta(ge=0.001, le=100_000)] = 1.0
+    """Messages one user may send a second, in the long run; the role app has `room.app_posts_per_s` on lanes 0 to 2."""
+    burst: Annotated[int, Meta(ge=1, le=10_000)] = 3
+    """Messages one user may send at once."""
+    roles: Annotated[tuple[RoleName, ...], Meta(max_length=7)] = ("app",)
+    """Roles that may send it; none = only the broker itself."""
+
+    def rule(self) -> TypeRule:
+        """The row this type adds to the table of `protocol.codes.MESSAGE_TYPES`."""
+        return TypeRule(Lane[self.lane.upper()], self.max_bytes, frozenset(Role[r.upper()] for r in self.roles))
+
+
+class LedgerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What survives a crash: gifts, announcements, must-deliver messages, and where every room stands."""
+
+    data_dir: Annotated[str, Meta(min_length=1)] | None = None
+    """Directory of the ledger; not set = roomcast-data beside the configuration file, without one here."""
+    ephemeral: bool = False
+    """Keep nothing: quick to try, but what was acknowledged is gone after a crash or restart, and rooms begin anew."""
+    retention_days: Annotated[float, Meta(ge=0.01, le=36_500)] = 30.0
+    """How long entries and idempotency keys are kept; the oldest go first, what remains can still be verified."""
+    max_bytes: Annotated[int, Meta(ge=0, le=1024**5)] = 0
+    """Above this size the oldest entries and acknowledged messages go before their time, 0 = no bound but the disk."""
+    outbox_days: Annotated[float, Meta(ge=0.01, le=36_500)] = 7.0
+    """How long a report that the platform has not taken is kept."""
+    direct_expiry_h: Annotated[float, Meta(ge=0.001, le=8760)] = 72.0
+    """How long a must-deliver message waits for its user if its sender does not say."""
+    queue_items: Annotated[int, Meta(ge=1, le=10_000_000)] = 20_000
+    """Requests that may wait for the disk; one more is LIMITED with a time to retry."""
+    queue_bytes: Annotated[int, Meta(ge=MIB, le=1024 * 1024 * MIB)] = 64 * MIB
+    """The same in bytes."""
+    resume_events: Annotated[int, Meta(ge=0, le=1_000_000)] = 2000
+    """Most events that one RESUME brings back from the disk; a client that missed more gets the gap."""
+    room_idle_days: Annotated[float, Meta(ge=0.001, le=36_500)] = 7.0
+    """A room without events for so long is ended; it begins a new epoch when it is opened again."""
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether a broker with exactly these settings keeps a ledger; `Config.placed` supplies the default place."""
+        return self.data_dir is not None and not self.ephemeral
+
+    def directory(self, config_path: Path | None) -> Path | None:
+        """Where the ledger is; None where nothing is kept. ``config_path``: the file these settings came from."""
+        if self.ephemeral:
+            return None
+        if self.data_dir is not None:
+            return Path(self.data_dir)
+        return (Path() if config_path is None else config_path.parent) / "roomcast-data"
+
+
+class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the broker says about itself, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe line that is written; nothing is logged per message at any level."""
+    format: Literal["json", "text"] = "json"
+    """json for machines, text for people."""
