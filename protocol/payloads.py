@@ -37,6 +37,7 @@ __all__ = [
     "LikePayload",
     "PhasePayload",
     "check_payload",
+    "payload_record",
 ]
 
 MAX_DANMAKU_CHARS = 100
@@ -120,3 +121,34 @@ def check_payload(message_type: int, payload: Any) -> Any:
         return rule(payload)
     except FieldError as error:
         raise FieldError(error.rule, f"payload.{error.field}" if error.field else "payload") from None
+
+
+_FIELD_TYPES: dict[type[Any], tuple[type | tuple[type, ...], ...]] = {
+    DanmakuPayload: (str, (tuple, type(None))),
+    EmotePayload: (str,),
+    LikePayload: (int,),
+    AnnouncementPayload: (str,),
+    GiftPayload: (str, str, str, str, int, int, str),
+    PhasePayload: (int,),
+}
+
+
+def payload_record(message_type: int, payload: Any) -> Any:
+    """Return a received payload as the record of its type.
+
+    A later edition of the protocol may have more fields and wider rules: unknown fields are cut off, and rules are not
+    checked. A payload without the form of its type, and that of a type without a record, is returned as it is.
+    """
+    kind = PAYLOAD_KINDS.get(message_type)
+    if kind is None or type(payload) is not tuple:
+        return payload
+    fields = payload[: len(kind._fields)]
+    missing = len(kind._fields) - len(fields)
+    if missing > len(kind._field_defaults) or not all(map(isinstance, fields, _FIELD_TYPES[kind])):
+        return payload
+    if kind is PhasePayload:
+        return PhasePayload(RoomPhase(fields[0])) if fields[0] in _PHASES else payload
+    return kind(*fields)
+
+
+_PHASES = frozenset(int(phase) for phase in RoomPhase)

@@ -79,13 +79,10 @@ EXCEPTIONS = {
     "net/test_pause_recovery.py": {"_stream"},  # a socket option of the client
     "net/test_tls.py": {"_start_tls"},  # a reset between two system calls
     "net/test_websocket.py": {"_reader", "_rest"},  # what a closed connection keeps
-    "protocol/clients/test_batches.py": {"_batches", "_close", "_waiting"},
-    "protocol/clients/test_cancellation.py": {"_pending", "_posts", "_rooms"},  # nothing is kept after a cancellation
-    "protocol/clients/test_directs.py": {"_link", "_samples"},
+    "protocol/clients/test_directs.py": {"_samples"},
     "protocol/clients/test_inbox.py": {"_lossy", "_missed_chat", "_reliable"},  # invariants of a state machine
     "protocol/clients/test_link.py": {"_send"},
-    "protocol/clients/test_memberships.py": {"_by_number", "_inbox", "_pending"},  # invariants of a state machine
-    "protocol/clients/test_slow_application.py": {"_link"},
+    "protocol/clients/test_memberships.py": {"_by_number", "_pending"},  # invariants of a state machine
     "protocol/test_connection.py": {"_quick_danmaku"},  # the quick path beside its slow twin
     "rooms/test_fanout.py": {"_slice", "_take"},
     "rooms/test_room_crash.py": {"_on_post"},  # a planted defect

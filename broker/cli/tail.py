@@ -43,6 +43,7 @@ from protocol.clients.events import (
 )
 from protocol.codes import CloseCode, Lane, MessageType, RoomPhase, Tier
 from protocol.messages import Account, Joined
+from protocol.payloads import PAYLOAD_KINDS, AnnouncementPayload, GiftPayload, PhasePayload
 from protocol.text import plain
 
 __all__ = ["EventPrinter", "as_json", "tail"]
@@ -132,11 +133,17 @@ def as_json(event: TailEvent) -> dict[str, Any]:
     return {"event": name, **fields}
 
 
+_PAYLOADS = frozenset(PAYLOAD_KINDS.values())
+"""Records that are arrays in JSON, as on the wire and in `roomcast ledger export`."""
+
+
 def _plain_json(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.name.lower()
     if isinstance(value, bytes):
         return value.hex()
+    if type(value) in _PAYLOADS:
+        return [_plain_json(each) for each in value]
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {key: _plain_json(each) for key, each in value._asdict().items()}
     if isinstance(value, (tuple, list)):
@@ -208,7 +215,7 @@ class EventPrinter:
                 yield "--", f"connected as {plain(user_id)}", {"fg": "green"}
             case Fault(code, message):
                 yield "!!", f"refused ({code}): {plain(message)}", {"fg": "yellow"}
-            case Direct(_, MessageType.ANNOUNCEMENT, _, (str() as text, *_)):
+            case Direct(_, _, _, AnnouncementPayload(text)):
                 yield "->", f"direct message: {plain(' / '.join(text.splitlines()))}", {"fg": "cyan", "bold": True}
             case Direct(_, type, _, payload):
                 yield "->", f"direct message, type {type}: {plain(str(payload))}", {"fg": "cyan"}
@@ -256,17 +263,15 @@ def _danmaku(item: Danmaku) -> str:
 
 
 def _event(event: StreamEvent) -> tuple[str, str, dict[str, Any]]:
-    payload = event.payload if isinstance(event.payload, tuple) else (event.payload,)
-    if event.type == MessageType.ANNOUNCEMENT:
-        return "**", plain(" / ".join(str(payload[0]).splitlines())), {"fg": "yellow", "bold": True}
-    if event.type == MessageType.GIFT and len(payload) >= 7:
-        _, user_id, name, gift_id, count, price_cents, target = payload[:7]
-        to = f" to {plain(str(target))}" if target else ""
-        text = f"{plain(str(name or user_id))} gave {plain(str(gift_id))} x{count}{to}, {count * price_cents / 100:.2f}"
-        return "$$", text, {"fg": "magenta", "bold": True}
-    if event.type == MessageType.ROOM_PHASE:
-        phase = next((each.name.lower() for each in RoomPhase if each == payload[0]), str(payload[0]))
-        return "**", f"the room is {phase} now", {"fg": "yellow", "bold": True}
+    match event.payload:
+        case AnnouncementPayload(text):
+            return "**", plain(" / ".join(text.splitlines())), {"fg": "yellow", "bold": True}
+        case GiftPayload(_, user_id, name, gift_id, count, price_cents, target):
+            to = f" to {plain(target)}" if target else ""
+            what = f"{plain(gift_id)} x{count}{to}, {count * price_cents / 100:.2f}"
+            return "$$", f"{plain(name or user_id)} gave {what}", {"fg": "magenta", "bold": True}
+        case PhasePayload(phase):
+            return "**", f"the room is {phase.name.lower()} now", {"fg": "yellow", "bold": True}
     who = plain(event.name or event.user_id)
     return "* ", f"{event.lane.name.lower()} type {event.type} of {who}: {plain(str(event.payload))}", {"fg": "cyan"}
 

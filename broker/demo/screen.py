@@ -19,8 +19,9 @@ from rich.text import Text
 
 from broker.demo.users import StalledState
 from protocol.clients.events import Danmaku, StreamEvent
-from protocol.codes import Lane, MessageType
+from protocol.codes import Lane
 from protocol.messages import Account
+from protocol.payloads import AnnouncementPayload, GiftPayload
 from protocol.text import plain
 
 __all__ = ["MAX_WIDTH", "Snapshot", "draw", "lanes_table", "progress_line", "senders_table"]
@@ -161,14 +162,13 @@ def _line(event: Danmaku | StreamEvent, width: int) -> Text:
 
 
 def _event_line(event: StreamEvent) -> Text:
-    payload = event.payload if isinstance(event.payload, tuple) else (event.payload,)
-    if event.type == MessageType.GIFT and len(payload) >= 7:
-        _, user_id, name, gift_id, count, *_ = payload
+    payload = event.payload
+    if isinstance(payload, GiftPayload):
         line = Text("◆ ", style="bold magenta")
-        line.append(f"{plain(str(name or user_id))} ", style="magenta")
-        line.append(f"{plain(str(gift_id))} ×{count}", style="bold magenta")
+        line.append(f"{plain(payload.name or payload.user_id)} ", style="magenta")
+        line.append(f"{plain(payload.gift_id)} ×{payload.count}", style="bold magenta")
         return line
-    text = plain(str(payload[0])) if payload else ""
+    text = plain(payload.text if isinstance(payload, AnnouncementPayload) else str(payload))
     return Text.assemble(("▌", "bold yellow"), (text, "bold yellow"))
 
 

@@ -29,7 +29,9 @@ from .events import (
     StreamEvent,
     TickAccount,
 )
-from .room import JoinedRoom, Likes, Membership
+from .likes import Likes
+from .membership import Membership
+from .room import JoinedRoom
 from .transports import Address, BytePipe, Connector, PipeLost, StreamPipe, connector
 
 __all__ = [

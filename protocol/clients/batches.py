@@ -58,6 +58,11 @@ class BatchSender:
         self._rng = rng
         self._waiting: dict[int, _Waiter] = {}
 
+    @property
+    def open_requests(self) -> int:
+        """BATCH requests without an answer."""
+        return len(self._waiting)
+
     async def send(
         self,
         template: Any,

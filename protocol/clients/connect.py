@@ -19,6 +19,7 @@ from ..codes import Feature
 from ..connection import Connection
 from ..messages import MAGIC, VERSION, Auth, ClientHello, Side
 from .client import Client
+from .core import ClientCore
 from .credentials import Credentials, TokenSource
 from .inbox import MAX_INBOX_BYTES, MAX_INBOX_ITEMS
 from .link import Hello
@@ -71,7 +72,7 @@ async def open_client(
     checker.check(ClientHello(MAGIC, VERSION, VERSION, hello.features, agent))
     if not callable(token):
         checker.check(Auth(token))
-    client = Client(
+    core = ClientCore(
         address,
         credentials,
         hello,
@@ -86,19 +87,19 @@ async def open_client(
     failure: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(client.run_background)  # not `start`: the shield would block its cancellation
+            nursery.start_soon(core.run_background)  # not `start`: the shield would block its cancellation
             try:
                 if open_timeout_s:
                     with trio.fail_after(open_timeout_s):
-                        await client.wait_connected()
-                yield client
+                        await core.wait_connected()
+                yield Client(core)
             except BaseException as error:
                 failure = error
                 raise
             finally:
-                await client.shut_down()
+                await core.shut_down()
         return
     except BaseExceptionGroup:
-        if client.has_crashed or failure is None:
+        if core.has_crashed or failure is None:
             raise  # a bug of the client
     raise failure

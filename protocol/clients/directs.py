@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from ..messages import Direct
+from ..payloads import payload_record
 from .events import ClientEvent
 from .inbox import Inbox
 
@@ -38,6 +39,7 @@ class Directs:
 
     def on_direct(self, direct: Direct) -> None:
         """Process one message."""
+        direct = direct._replace(payload=payload_record(direct.type, direct.payload))
         if not direct.direct_id:
             self._inbox.put_lossy(direct, ambient=1)
             return

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..codes import ErrorCode, Lane, LeaveReason, MessageType, Outcome
+from ..codes import ErrorCode, Lane, LeaveReason, Outcome
 from ..messages import Account, Direct, Joined, RoomPulse, State
+from ..payloads import DanmakuPayload, EmotePayload
 from ..resume import StreamPosition as Position
 
 __all__ = [
@@ -83,7 +84,7 @@ class Danmaku(NamedTuple):
     user_id: str
     name: str
     payload: Any
-    """Danmaku: (text, style or nil); emote: (emote_id,); custom types: any value."""
+    """`DanmakuPayload` or `EmotePayload`; custom types: any value."""
     count: int  # type: ignore[assignment]  # hides tuple.count
     senders: tuple[str, ...]
     """Up to three further user ids."""
@@ -93,10 +94,9 @@ class Danmaku(NamedTuple):
     @property
     def text(self) -> str:
         """The text of a danmaku, the id of an emote, "" for a type this client does not know."""
-        if self.type in (MessageType.DANMAKU, MessageType.EMOTE) and type(self.payload) is tuple and self.payload:
-            first = self.payload[0]
-            return first if isinstance(first, str) else ""
-        return ""
+        if isinstance(self.payload, DanmakuPayload):
+            return self.payload.text
+        return self.payload.emote_id if isinstance(self.payload, EmotePayload) else ""
 
 
 class StreamEvent(NamedTuple):
@@ -109,6 +109,7 @@ class StreamEvent(NamedTuple):
     user_id: str
     name: str
     payload: Any
+    """`AnnouncementPayload`, `GiftPayload` or `PhasePayload`; custom types: any value."""
 
 
 class TickAccount(NamedTuple):

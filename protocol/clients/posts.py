@@ -1,19 +1,31 @@
-"""Open posts: which answer belongs to which POST, and what it means.
+"""Posts: sending, repeating, and which answer belongs to which POST.
 
 A result comes as an entry of an ACK, in any order, or as an ERROR; both contain the number of the POST. When a link
 ends, `resolve_unknown` ends the open posts with an unknown result.
+
+A post is sent again in two cases: with ``retry`` on the next link when the result is unknown, and with a key (the
+application's ``client_msg_id``, or the ``order_id`` of a gift) after LIMITED. Without a key the application gets
+LIMITED at once, because only it knows whether the message is still worth sending.
 """
 
 from __future__ import annotations
 
+import random
+from typing import Any, Protocol
+
 import trio
 
 from ..codes import ErrorCode, MessageType, Outcome
-from ..messages import AckResult, ErrorReply
+from ..messages import AckResult, ErrorReply, Message, Post
+from ..reconnect import backoff_s
 from .events import PostResult
-from .room import JoinedRoom
+from .link import Link
+from .membership import RoomMembership
 
-__all__ = ["Posts", "Waiter"]
+__all__ = ["LIMITED_RETRIES", "PostOwner", "PostSender", "Posts", "Waiter"]
+
+LIMITED_RETRIES = 8
+"""Most repetitions of a post with a key after LIMITED."""
 
 
 class Waiter:
@@ -21,7 +33,7 @@ class Waiter:
 
     __slots__ = ("client_msg_id", "done", "result", "room", "type")
 
-    def __init__(self, room: JoinedRoom, type: int, client_msg_id: str) -> None:
+    def __init__(self, room: RoomMembership, type: int, client_msg_id: str) -> None:
         self.room = room
         self.type = type
         self.client_msg_id = client_msg_id
@@ -88,8 +100,95 @@ class Posts:
         )
         return True
 
-    def resolve_unknown(self, room: JoinedRoom | None = None) -> None:
+    def resolve_unknown(self, room: RoomMembership | None = None) -> None:
         """End the open POSTs of ``room``, or all of them, with an unknown result."""
         for waiter in self._waiters.values():
             if room is None or waiter.room is room:
                 waiter.done.set()
+
+
+class PostOwner(Protocol):
+    """Interface of the client to its posts."""
+
+    @property
+    def link(self) -> Link | None: ...
+
+    @property
+    def is_closed(self) -> bool: ...
+
+    def raise_if_closed(self) -> None:
+        """Raise ClientClosed after the end of the client."""
+
+    def check(self, message: Message) -> None:
+        """Check a message against the rules of the wire; LocalProtocolError."""
+
+    def next_sequence(self) -> int:
+        """Return a request number."""
+
+
+class PostSender:
+    """Sender of the posts of one client. ``rng`` makes the generated ids unique and spreads repetitions."""
+
+    def __init__(self, owner: PostOwner, posts: Posts, rng: random.Random) -> None:
+        self._owner = owner
+        self._posts = posts
+        self._rng = rng
+        self._nonce = f"{rng.getrandbits(64):016x}"
+        self._generated_ids = 0
+
+    async def post(
+        self, room: RoomMembership, type: int, payload: Any, client_msg_id: str | None, retry: bool, timeout_s: float
+    ) -> PostResult:
+        """See `JoinedRoom.post`. Any: a payload is any value."""
+        has_key = client_msg_id is not None or type == MessageType.GIFT
+        if client_msg_id is None:
+            self._generated_ids += 1
+            client_msg_id = f"{self._nonce}-{self._generated_ids}"
+        message = Post(int(type), client_msg_id, payload)
+        self._owner.check(message)
+        self._owner.raise_if_closed()
+        await trio.lowlevel.checkpoint()
+        deadline = trio.current_time() + timeout_s
+        is_sent, result = False, PostResult(None, client_msg_id, sent=False)
+        for repetition in range(LIMITED_RETRIES + 1 if has_key else 1):
+            result = await self._send(room, message, retry, deadline, is_sent)
+            is_sent = is_sent or result.sent
+            if result.outcome is not Outcome.LIMITED:
+                break
+            wait_s = result.retry_after_ms / 1000 or backoff_s(repetition, self._rng)
+            if repetition == LIMITED_RETRIES or trio.current_time() + wait_s >= deadline:
+                break
+            if has_key:
+                await trio.sleep(wait_s)
+        return result
+
+    async def _send(
+        self, room: RoomMembership, message: Post, retry: bool, deadline: float, was_sent: bool
+    ) -> PostResult:
+        """Send ``message`` until it has a result, with ``retry`` on any number of links. ``was_sent``: before."""
+        owner = self._owner
+        is_sent, result = was_sent, None
+        with trio.CancelScope(deadline=deadline):
+            while room.is_active:
+                link = owner.link
+                if link is None or not link.is_open or not room.is_joined:
+                    if not retry:
+                        break
+                    await room.changed.park()
+                    continue
+                await link.wait_writable()
+                if link is not owner.link or not link.is_open or not room.is_joined:
+                    continue
+                sequence = owner.next_sequence()
+                link.send(message, room.number, sequence)
+                is_sent = True
+                result = await self._posts.wait(sequence, Waiter(room, message.type, message.client_msg_id))
+                if retry and result is not None and result.error_code == ErrorCode.NOT_JOINED and room.is_active:
+                    result = None  # the room has crashed and is being rejoined: this says nothing about the post
+                elif result is not None or not retry:
+                    break
+        if result is not None:
+            return result
+        if not is_sent and not room.is_active and not owner.is_closed:
+            return PostResult(Outcome.REJECTED, message.client_msg_id, error_code=ErrorCode.NOT_JOINED, sent=False)
+        return PostResult(None, message.client_msg_id, sent=is_sent)

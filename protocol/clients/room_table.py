@@ -24,8 +24,8 @@ from ..messages import ErrorReply, Event, Join, Joined, Leave, Left, Resume, Res
 from ..reconnect import MAX_PEER_DELAY_S, MIN_BACKOFF_S, Signal, backoff_s
 from .events import RoomRefused
 from .link import Ending, Link
+from .membership import Membership, RoomMembership, RoomSignal
 from .posts import Posts
-from .room import JoinedRoom, Membership, RoomSignal
 
 __all__ = ["RoomTable"]
 
@@ -33,7 +33,7 @@ __all__ = ["RoomTable"]
 class _PendingJoin(NamedTuple):
     """Open JOIN, RESUME or LEAVE."""
 
-    room: JoinedRoom
+    room: RoomMembership
     opcode: Opcode
 
 
@@ -45,8 +45,8 @@ class RoomTable:
         self._rng = rng
         self._spawn = spawn
         self._link: Link | None = None
-        self._by_name: dict[str, JoinedRoom] = {}
-        self._by_number: dict[int, JoinedRoom] = {}
+        self._by_name: dict[str, RoomMembership] = {}
+        self._by_number: dict[int, RoomMembership] = {}
         self._pending: dict[int, _PendingJoin] = {}
         self._sequence = 0
         self._next_request_at = 0.0
@@ -54,12 +54,17 @@ class RoomTable:
         self.unexpected_frames = 0
         """Frames that belong to no joined room, and answers to no open request."""
 
-    def __iter__(self) -> Iterator[JoinedRoom]:
+    def __iter__(self) -> Iterator[RoomMembership]:
         return iter(list(self._by_name.values()))
 
     @property
-    def by_name(self) -> Mapping[str, JoinedRoom]:
+    def by_name(self) -> Mapping[str, RoomMembership]:
         return MappingProxyType(self._by_name)
+
+    @property
+    def open_requests(self) -> int:
+        """JOIN, RESUME and LEAVE without an answer."""
+        return len(self._pending)
 
     def next_sequence(self) -> int:
         """Return a request number, never 0; unique among the open requests."""
@@ -68,12 +73,12 @@ class RoomTable:
 
     # ---- called for the application
 
-    def add(self, room: JoinedRoom) -> None:
+    def add(self, room: RoomMembership) -> None:
         """Request a room, now or on the next link. No other room may have its name."""
         self._by_name[room.name] = room
         self._request(room)
 
-    def leave(self, room: JoinedRoom) -> None:
+    def leave(self, room: RoomMembership) -> None:
         """Send LEAVE; the answer ends the room."""
         if not room.is_active:
             return
@@ -82,14 +87,14 @@ class RoomTable:
             self._send_leave(room, number)
         self._remove_if_ended(room)
 
-    def forget(self, room: JoinedRoom) -> None:
+    def forget(self, room: RoomMembership) -> None:
         """End a room without the broker's answer."""
         room.signal(RoomSignal.CLOSE)
         self._remove_if_ended(room)
 
-    def _remove_if_ended(self, room: JoinedRoom) -> None:
+    def _remove_if_ended(self, room: RoomMembership) -> None:
         """Remove a room that has ended; the result of its open posts is unknown."""
-        if room.membership is Membership.ENDED:
+        if room.state is Membership.ENDED:
             if self._by_name.get(room.name) is room:
                 del self._by_name[room.name]
             for number in [number for number, other in self._by_number.items() if other is room]:
@@ -123,8 +128,8 @@ class RoomTable:
             room.signal(RoomSignal.CLOSE, error_of())
             self._remove_if_ended(room)
 
-    def _request(self, room: JoinedRoom) -> None:
-        if self._link is None or room.membership is not Membership.WANTED:
+    def _request(self, room: RoomMembership) -> None:
+        if self._link is None or room.state is not Membership.WANTED:
             return
         sequence = self.next_sequence()
         room.signal(RoomSignal.REQUEST)
@@ -135,26 +140,26 @@ class RoomTable:
             self._pending[sequence] = _PendingJoin(room, Opcode.RESUME)
             self._link.send(Resume(room.name, room.tier, *room.position), 0, sequence)
 
-    def _request_later(self, room: JoinedRoom, retry_after_ms: int) -> None:
-        if room.membership is Membership.WANTED:
+    def _request_later(self, room: RoomMembership, retry_after_ms: int) -> None:
+        if room.state is Membership.WANTED:
             delay_s = max(min(retry_after_ms / 1000, MAX_PEER_DELAY_S), backoff_s(room.refusals, self._rng))
             room.refusals += 1
             self._spawn(self._request_after, room, self._link, delay_s)
 
-    def _request_in_turn(self, room: JoinedRoom, retry_after_ms: int) -> None:
+    def _request_in_turn(self, room: RoomMembership, retry_after_ms: int) -> None:
         """Request again after all other rate-limited rooms: at once, all but one would be refused again."""
-        if room.membership is Membership.WANTED:
+        if room.state is Membership.WANTED:
             now = trio.current_time()
             peer_s = max(MIN_BACKOFF_S, min(retry_after_ms / 1000, MAX_PEER_DELAY_S))
             self._next_request_at = max(now, self._next_request_at) + peer_s
             self._spawn(self._request_after, room, self._link, self._next_request_at - now)
 
-    async def _request_after(self, room: JoinedRoom, link: Link | None, delay_s: float) -> None:
+    async def _request_after(self, room: RoomMembership, link: Link | None, delay_s: float) -> None:
         await trio.sleep(delay_s)
         if link is self._link:  # a newer link has requested the room already
             self._request(room)
 
-    def _send_leave(self, room: JoinedRoom, number: int) -> None:
+    def _send_leave(self, room: RoomMembership, number: int) -> None:
         if self._link is not None:
             sequence = self.next_sequence()
             self._pending[sequence] = _PendingJoin(room, Opcode.LEAVE)
@@ -194,7 +199,7 @@ class RoomTable:
         if pending is None:
             return False
         room = pending.room
-        if room.membership is Membership.ENDED:
+        if room.state is Membership.ENDED:
             self.unexpected_frames += 1
         elif pending.opcode is not Opcode.LEAVE and error.code == ErrorCode.RATE_LIMITED:
             room.signal(RoomSignal.DEFERRED)
@@ -214,7 +219,7 @@ class RoomTable:
             if (room := self._by_number.get(pulse.room)) is not None:
                 room.on_pulse(pulse)
 
-    def _room_requested(self, sequence: int, answer: Joined | Resumed) -> JoinedRoom | None:
+    def _room_requested(self, sequence: int, answer: Joined | Resumed) -> RoomMembership | None:
         """Return the room whose JOIN or RESUME is answered."""
         pending = self._pending.get(sequence)
         if pending is not None and pending.opcode is not Opcode.LEAVE:
@@ -224,7 +229,7 @@ class RoomTable:
 
     def _on_joined(self, number: int, sequence: int, answer: Joined | Resumed) -> None:
         room = self._room_requested(sequence, answer)
-        if room is None or room.membership not in (Membership.REQUESTED, Membership.CANCELLED):
+        if room is None or room.state not in (Membership.REQUESTED, Membership.CANCELLED):
             self.unexpected_frames += 1
             if number not in self._by_number and self._link is not None:
                 self._link.send(Leave(), number, self.next_sequence())  # the client no longer wants this room
@@ -235,12 +240,12 @@ class RoomTable:
         for known in [known for known, pending in self._pending.items() if pending.room is room]:
             del self._pending[known]
         self._by_number[number] = room
-        if room.membership is Membership.REQUESTED:
+        if room.state is Membership.REQUESTED:
             room.on_joined(number, answer)
         if room.signal(RoomSignal.ADMITTED) is Membership.LEAVING:
             self._send_leave(room, number)
 
-    def _on_left(self, room: JoinedRoom, number: int, left: Left) -> None:
+    def _on_left(self, room: RoomMembership, number: int, left: Left) -> None:
         del self._by_number[number]
         room.on_left(left)
         self._posts.resolve_unknown(room)

@@ -23,13 +23,14 @@ from protocol.clients.events import (
 )
 from protocol.codes import Lane, LeaveReason, MessageType, Role, RoomPhase, Tier
 from protocol.messages import Account, Joined, TickEntry
+from protocol.payloads import AnnouncementPayload, DanmakuPayload, EmotePayload, GiftPayload, PhasePayload
 
 JOINED = Joined(
     "lobby", 7, 3, Role.GUEST, RoomPhase.LIVE, Tier.FULL, 100, 5, 4, 9, 6, 33,
-    (TickEntry(MessageType.DANMAKU, "bob", "Bob", ("早", None)),),
+    (TickEntry(MessageType.DANMAKU, "bob", "Bob", DanmakuPayload("早")),),
 )  # fmt: skip
 STATE = State(0, RoomPhase.LIVE, 0, 100, 5, 4, 9, 6, 34, (), (("eve", "Eve"),), 2, (Account(1, 1),) * 5)
-GIFT = ("order", "bob", "Bob", "rocket", 5, 200, "host")
+GIFT = GiftPayload("order", "bob", "Bob", "rocket", 5, 200, "host")
 
 
 def lines(*events: TailEvent) -> list[str]:
@@ -40,13 +41,13 @@ def lines(*events: TailEvent) -> list[str]:
 @pytest.mark.parametrize(
     ("event", "expected"),
     [
-        (Danmaku(1, "bob", "Bob", ("好看", None), 48, ("eve",), 0, 1), "   Bob: 好看  x48"),
-        (Danmaku(1, "bob", "", ("好看", None), 1, (), 0, 1), "   bob: 好看"),
-        (Danmaku(2, "bob", "Bob", ("clap",), 1, (), 0, 1), "   Bob: [clap]"),
+        (Danmaku(1, "bob", "Bob", DanmakuPayload("好看"), 48, ("eve",), 0, 1), "   Bob: 好看  x48"),
+        (Danmaku(1, "bob", "", DanmakuPayload("好看"), 1, (), 0, 1), "   bob: 好看"),
+        (Danmaku(2, "bob", "Bob", EmotePayload("clap"), 1, (), 0, 1), "   Bob: [clap]"),
         (Danmaku(130, "bob", "Bob", {"sku": 1}, 1, (), 0, 1), "   Bob: type 130: {'sku': 1}"),
-        (StreamEvent(4, Lane.CONTROL, 4, 0, "h", "Host", ("今天\n八折",)), "** 今天 / 八折"),
+        (StreamEvent(4, Lane.CONTROL, 4, 0, "h", "Host", AnnouncementPayload("今天\n八折")), "** 今天 / 八折"),
         (StreamEvent(5, Lane.PAID, 5, 0, "", "", GIFT), "$$ Bob gave rocket x5 to host, 10.00"),
-        (StreamEvent(6, Lane.CONTROL, 6, 0, "", "", (2,)), "** the room is paused now"),
+        (StreamEvent(6, Lane.CONTROL, 6, 0, "", "", PhasePayload(RoomPhase.PAUSED)), "** the room is paused now"),
         (StreamEvent(7, Lane.COMMERCE, 140, 0, "", "Shop", {"sku": 1}), "*  commerce type 140 of Shop: {'sku': 1}"),
         (TickAccount(1, 0, 100, 0, Account(9, 2, 3, 4, 0, 0)), ".. of 9 danmaku: 2 shown (3 merged), 4 sampled out"),
         (TickAccount(1, 0, 100, 0, Account(3, 0, 0, 0, 2, 1)), ".. of 3 danmaku: 0 shown, 2 expired, 1 held"),
@@ -62,7 +63,10 @@ def lines(*events: TailEvent) -> list[str]:
         (Connected("guest-1", "", 0, "roomcast", 0), "-- connected as guest-1"),
         (Fault(301, "too many", "", 0), "!! refused (301): too many"),
         (Direct(1, 200, 0, ("hi",)), "-> direct message, type 200: ('hi',)"),
-        (Direct(1, 4, 0, ("您的优惠码 C-1\n\x1b[1m",)), "-> direct message: 您的优惠码 C-1 / \ufffd[1m"),
+        (
+            Direct(1, 4, 0, AnnouncementPayload("您的优惠码 C-1\n\x1b[1m")),
+            "-> direct message: 您的优惠码 C-1 / \ufffd[1m",
+        ),
         (Direct(1, 4, 0, 7), "-> direct message, type 4: 7"),
     ],
 )
@@ -96,9 +100,9 @@ def test_counters_are_reported_once_until_they_change() -> None:
 def test_text_from_the_wire_cannot_control_the_terminal() -> None:
     evil = "a\x1b[2Jb\nc"
     for event in (
-        Danmaku(1, "bob", evil, (evil, None), 1, (), 0, 1),
-        StreamEvent(4, Lane.CONTROL, 4, 0, "h", evil, (evil,)),
-        StreamEvent(5, Lane.PAID, 5, 0, "", "", ("o", "u", evil, evil, 1, 1, evil)),
+        Danmaku(1, "bob", evil, DanmakuPayload(evil), 1, (), 0, 1),
+        StreamEvent(4, Lane.CONTROL, 4, 0, "h", evil, AnnouncementPayload(evil)),
+        StreamEvent(5, Lane.PAID, 5, 0, "", "", GiftPayload("o", "u", evil, evil, 1, 1, evil)),
         STATE._replace(joins=((evil, evil),)),
         Disconnected(4408, evil, None),
     ):
@@ -140,6 +144,7 @@ def test_json_has_names_of_enums_and_accounts_by_lane() -> None:
     state = as_json(STATE)
     assert state["phase"] == "live"
     assert state["accounts"]["chat"]["shown"] == 1
-    danmaku = as_json(Danmaku(1, "bob", "Bob", ("好看", None), 2, ("eve",), 0, 1))
+    danmaku = as_json(Danmaku(1, "bob", "Bob", DanmakuPayload("好看"), 2, ("eve",), 0, 1))
     assert (danmaku["event"], danmaku["text"], danmaku["count"]) == ("danmaku", "好看", 2)
-    assert as_json(StreamEvent(5, Lane.PAID, 5, 0, "", "", GIFT))["lane"] == "paid"
+    gift = as_json(StreamEvent(5, Lane.PAID, 5, 0, "", "", GIFT))
+    assert (gift["lane"], gift["payload"]) == ("paid", list(GIFT))

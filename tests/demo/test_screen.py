@@ -13,9 +13,10 @@ from broker.demo.users import StalledState
 from protocol.clients.events import Danmaku, StreamEvent
 from protocol.codes import Lane, MessageType
 from protocol.messages import Account
+from protocol.payloads import AnnouncementPayload, DanmakuPayload, GiftPayload
 
-GIFT = StreamEvent(5, Lane.PAID, MessageType.GIFT, 0, "", "", ("o", "u", "小鹿", "火箭", 3, 100, "主播"))
-ANNOUNCEMENT = StreamEvent(6, Lane.CONTROL, MessageType.ANNOUNCEMENT, 0, "h", "h", ("欢迎",))
+GIFT = StreamEvent(5, Lane.PAID, MessageType.GIFT, 0, "", "", GiftPayload("o", "u", "小鹿", "火箭", 3, 100, "主播"))
+ANNOUNCEMENT = StreamEvent(6, Lane.CONTROL, MessageType.ANNOUNCEMENT, 0, "h", "h", AnnouncementPayload("欢迎"))
 SNAPSHOT = Snapshot(
     status="chat flood", phase_number=2, phases=6, elapsed_s=34.0, seconds=120.0, port=40000, viewers=300, tcp=225,
     websocket=75,
@@ -24,7 +25,7 @@ SNAPSHOT = Snapshot(
     stalled=StalledState("keyframe mode: chat is dropped", 33, 4100, True),
     accounts=(Account(1, 1), Account(), Account(5, 2, 3), Account(10_000_000, 1, 2, 9_999_997), Account(7, 1, 6)),
     senders={"people": {"accepted": 3, "merged": 2}, "flooders": {"limited": 2}},
-    screen=(Danmaku(1, "u", "小鹿", ("求链接", None), 48, (), 0, 1), GIFT, ANNOUNCEMENT),
+    screen=(Danmaku(1, "u", "小鹿", DanmakuPayload("求链接"), 48, (), 0, 1), GIFT, ANNOUNCEMENT),
 )  # fmt: skip
 
 
@@ -86,9 +87,9 @@ def test_the_screen_of_a_demo_that_has_just_started() -> None:
 @given(st.text(max_size=100), st.text(max_size=64), st.integers(1, 1000))
 def test_texts_of_the_room_are_never_markup(text: str, name: str, count: int) -> None:
     said = (
-        Danmaku(1, "u", name, (text, None), count, (), 0, 1),
-        StreamEvent(5, Lane.PAID, MessageType.GIFT, 0, "", "", ("o", "u", name, text, count, 100, "")),
-        StreamEvent(6, Lane.CONTROL, MessageType.ANNOUNCEMENT, 0, "h", "h", (text,)),
+        Danmaku(1, "u", name, DanmakuPayload(text), count, (), 0, 1),
+        StreamEvent(5, Lane.PAID, MessageType.GIFT, 0, "", "", GiftPayload("o", "u", name, text, count, 100, "")),
+        StreamEvent(6, Lane.CONTROL, MessageType.ANNOUNCEMENT, 0, "h", "h", AnnouncementPayload(text)),
     )
     drawn = lines(SNAPSHOT._replace(screen=said))
     assert len(drawn) == 26
@@ -96,7 +97,7 @@ def test_texts_of_the_room_are_never_markup(text: str, name: str, count: int) ->
 
 
 def test_markup_in_a_text_stays_as_it_was_written() -> None:
-    said = (Danmaku(1, "u", "[bold]x", ("[red]hi[/red]", None), 1, (), 0, 1),)
+    said = (Danmaku(1, "u", "[bold]x", DanmakuPayload("[red]hi[/red]"), 1, (), 0, 1),)
     assert "[red]hi[/red]  [bold]x" in "\n".join(lines(SNAPSHOT._replace(screen=said)))
 
 

@@ -15,11 +15,13 @@ from protocol.messages import Post
 from protocol.payloads import (
     MAX_DANMAKU_CHARS,
     MAX_LIKES_PER_POST,
+    PAYLOAD_KINDS,
     DanmakuPayload,
     GiftPayload,
     LikePayload,
     PhasePayload,
     check_payload,
+    payload_record,
 )
 from tests.support.strategies import free_values, payloads, texts, too_deep
 
@@ -112,3 +114,23 @@ def test_appended_fields_of_a_payload_are_ignored() -> None:
     assert check_payload(MessageType.DANMAKU, ("a",)) == DanmakuPayload("a", None)
     assert check_payload(MessageType.ROOM_PHASE, {"phase": 2, "later": 1}) == PhasePayload(RoomPhase.PAUSED)
     assert check_payload(MessageType.GIFT, ("o", "u", "", "g", 1, 0)) == GiftPayload("o", "u", "", "g", 1, 0, "")
+
+
+@pytest.mark.parametrize("kind", payloads)
+@settings(max_examples=15)
+@given(st.data())
+def test_a_received_payload_becomes_its_record_also_from_a_later_edition(kind: int, data: st.DataObject) -> None:
+    payload = data.draw(payloads[kind])
+    wire = tuple(unpack_body(pack_body(payload)))
+    later = data.draw(st.lists(free_values, max_size=2))
+    for received in (wire, (*wire, *later)):
+        found = payload_record(kind, received)
+        assert found == payload
+        assert type(found) is type(payload)
+
+
+@settings(max_examples=200)
+@given(st.integers(1, 255), free_values)
+def test_any_other_payload_stays_as_it_is_or_becomes_a_record(kind: int, value: object) -> None:
+    found = payload_record(kind, value)
+    assert found is value or type(found) is PAYLOAD_KINDS[kind]

@@ -7,7 +7,7 @@ of streams whose other end `accept` returns as a `Peer`).
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -49,8 +49,8 @@ def joined(name: str = "lobby", epoch: int = 7, offset: int = 0, **changes: Any)
     return snapshot._replace(**changes)
 
 
-def event(text: str = "hello", type: int = 4) -> Event:
-    return Event(type, 1_000_000, "u1", "Ann", (text,))
+def event(text: str = "hello", type: int = 4, payload: Any = None) -> Event:
+    return Event(type, 1_000_000, "u1", "Ann", (text,) if payload is None else payload)
 
 
 def tick(*texts: str, **changes: Any) -> Tick:
@@ -214,16 +214,18 @@ async def join(client: Client, peer: Peer, name: str = "lobby", **changes: Any) 
         return await client.join(name)
 
 
-class Posting:
+class Running:
     """A post that runs beside the test."""
 
-    def __init__(self, nursery: trio.Nursery, room: JoinedRoom, text: str = "hi", **options: Any) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, room: JoinedRoom, post: Callable[[JoinedRoom], Awaitable[PostResult]]
+    ) -> None:
         self.result: PostResult | None = None
         self.done = trio.Event()
-        nursery.start_soon(self._run, room, text, options)
+        nursery.start_soon(self._run, room, post)
 
-    async def _run(self, room: JoinedRoom, text: str, options: dict[str, Any]) -> None:
-        self.result = await room.post_danmaku(text, **options)
+    async def _run(self, room: JoinedRoom, post: Callable[[JoinedRoom], Awaitable[PostResult]]) -> None:
+        self.result = await post(room)
         self.done.set()
 
     async def wait_result(self) -> PostResult:
@@ -231,6 +233,13 @@ class Posting:
             await self.done.wait()
         assert self.result is not None
         return self.result
+
+
+class Posting(Running):
+    """A danmaku that is posted beside the test."""
+
+    def __init__(self, nursery: trio.Nursery, room: JoinedRoom, text: str = "hi", **options: Any) -> None:
+        super().__init__(nursery, room, lambda room: room.post_danmaku(text, **options))
 
 
 async def count_likes(peer: Peer, count: int) -> None:

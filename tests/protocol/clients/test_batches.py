@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from protocol.clients import BatchRefused, BatchState, ClientClosed
+from protocol.clients.client import core_of
 from protocol.codes import ErrorCode, Feature, Opcode
 from protocol.connection import Frame
 from protocol.errors import LocalProtocolError
@@ -124,7 +125,7 @@ async def test_a_fault_anywhere_in_a_batch_sends_nothing_of_it(
         with pytest.raises(LocalProtocolError, match=words):
             await client.send_direct(template, good | values, **({"batch": "may"} | options))
         await peer.stream.send_all(b"")
-        client._close(None, "done")
+        core_of(client).close(None, "done")
     assert all(frame.opcode is not Opcode.BATCH for frame in await peer.rest())
 
 
@@ -153,7 +154,7 @@ async def test_every_request_has_a_timeout(autojump_clock: Any) -> None:
         with pytest.raises(trio.TooSlowError):
             await client.send_direct(("x",), {"ann": {}}, batch="may", timeout_s=7)
         assert trio.current_time() == pytest.approx(begun + 7)
-        assert client._batches._waiting == {}
+        assert core_of(client).batches.open_requests == 0
         frame, _ = await part(peer)
         await peer.send(BatchState("may", 1), 0, frame.sequence)  # too late: the request has timed out
 

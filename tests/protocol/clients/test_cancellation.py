@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from protocol.clients import Client, JoinedRoom
+from protocol.clients.client import core_of
 from protocol.codes import Lane, LeaveReason, Opcode, Outcome
 from protocol.messages import Ack, AckResult, Join, Left, Post, Resume, Resumed
 from tests.support.peer import Network, Peer, client_of, event, joined
@@ -128,8 +129,8 @@ async def cancel_operation(
                 fresh = await client.join("fresh")
                 assert (await fresh.post_danmaku("still here", retry=True)).outcome is Outcome.ACCEPTED
                 await trio.sleep(20)
-            assert len(client._posts) == 0
-            assert not client._rooms._pending
+            assert len(core_of(client).posts) == 0
+            assert core_of(client).rooms.open_requests == 0
             for each in client.rooms.values():
                 assert each.is_joined
             assert room.likes.waiting == 0

@@ -13,11 +13,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from protocol.clients import Gap, JoinedRoom, Membership, PostResult, StreamEvent
+from protocol.clients import Gap, Membership, PostResult, StreamEvent
 from protocol.clients.inbox import Inbox
 from protocol.clients.link import Ending
+from protocol.clients.membership import MEMBERSHIPS, RoomMembership, RoomSignal
 from protocol.clients.posts import Posts
-from protocol.clients.room import MEMBERSHIPS, RoomSignal
 from protocol.clients.room_table import RoomTable
 from protocol.codes import Lane, LeaveReason, Opcode, Tier
 from protocol.connection import Frame
@@ -50,14 +50,14 @@ def test_what_the_application_gives_up_never_becomes_joined() -> None:
 
 
 def test_a_signal_that_makes_no_sense_is_refused_and_changes_nothing() -> None:
-    room = JoinedRoom(Mute(), "a", Tier.FULL, None, Inbox())
+    room = RoomMembership(Mute(), "a", Tier.FULL, None, Inbox())
     for membership in Membership:
         for signal in RoomSignal:
             if (membership, signal) not in MEMBERSHIPS:
-                room.membership = membership
+                room.state = membership
                 with pytest.raises(LocalProtocolError):
                     room.signal(signal)
-                assert room.membership is membership
+                assert room.state is membership
 
 
 class Mute:
@@ -66,11 +66,11 @@ class Mute:
     async def post(self, *args: Any) -> PostResult:
         raise NotImplementedError
 
-    def leave(self, room: JoinedRoom) -> None: ...
+    def leave(self, room: RoomMembership) -> None: ...
 
-    def forget(self, room: JoinedRoom) -> None: ...
+    def forget(self, room: RoomMembership) -> None: ...
 
-    def start_likes(self, room: JoinedRoom) -> None: ...
+    def spawn(self, task: Any, *args: object) -> None: ...
 
 
 class Wire:
@@ -102,8 +102,8 @@ class RoomsMachine(RuleBasedStateMachine):
         self.later: list[tuple[Callable[..., Awaitable[None]], tuple[Any, ...]]] = []
         self.rooms = RoomTable(Posts(), self.rng, lambda task, *args: self.later.append((task, args)))
         self.wire: Wire | None = None
-        self.known: list[JoinedRoom] = []
-        self.taken: dict[JoinedRoom, list[Any]] = {}
+        self.known: list[RoomMembership] = []
+        self.taken: dict[RoomMembership, list[Any]] = {}
 
     def frame(self, message: Message, room: int = 0, sequence: int = 0, lane: Lane = Lane.CONTROL) -> None:
         self.rooms.on_frame(Frame(opcode_of(message), lane, room, sequence, message))
@@ -113,7 +113,7 @@ class RoomsMachine(RuleBasedStateMachine):
     @rule(name=names)
     def join(self, name: str) -> None:
         if name not in self.rooms.by_name:
-            room = JoinedRoom(Mute(), name, Tier.FULL, None, Inbox())
+            room = RoomMembership(Mute(), name, Tier.FULL, None, Inbox())
             self.known.append(room)
             self.taken[room] = []
             self.rooms.add(room)
@@ -201,34 +201,34 @@ class RoomsMachine(RuleBasedStateMachine):
     @invariant()
     def names_and_numbers_belong_to_rooms_that_have_not_ended(self) -> None:
         for room in [*self.rooms, *self.rooms._by_number.values()]:
-            assert room.membership is not Membership.ENDED
+            assert room.state is not Membership.ENDED
             assert self.rooms.by_name[room.name] is room
         for room in self.known:
-            if room.membership is Membership.JOINED:
+            if room.state is Membership.JOINED:
                 assert self.rooms._by_number[room.number] is room
 
     @invariant()
     def nothing_is_asked_of_no_link(self) -> None:
         if self.wire is None:
             assert not self.rooms._pending
-            assert all(room.membership is Membership.WANTED for room in self.rooms)
+            assert all(room.state is Membership.WANTED for room in self.rooms)
 
     @invariant()
     def every_open_request_has_a_room(self) -> None:
         waiting = {pending.room for pending in self.rooms._pending.values()}
         for pending in self.rooms._pending.values():
-            assert pending.room.membership is not Membership.ENDED or pending.opcode is not Opcode.LEAVE
+            assert pending.room.state is not Membership.ENDED or pending.opcode is not Opcode.LEAVE
         for room in self.rooms:
-            if room.membership in (Membership.REQUESTED, Membership.CANCELLED, Membership.LEAVING):
+            if room.state in (Membership.REQUESTED, Membership.CANCELLED, Membership.LEAVING):
                 assert room in waiting
-            if room.membership is Membership.WANTED and self.wire is not None:
+            if room.state is Membership.WANTED and self.wire is not None:
                 assert any(room in args for _, args in self.later), "it will be requested again"
 
     @invariant()
     def events_come_once_and_in_order_and_no_hole_is_silent(self) -> None:
         for room in self.known:
             taken = self.taken[room]
-            while (found := room._inbox.take_nowait()) is not None:
+            while (found := room.inbox.take_nowait()) is not None:
                 taken.append(found)
             expected: int | None = None
             for each in taken:
@@ -285,7 +285,7 @@ def test_opcodes_of_requests_are_kept_apart() -> None:
     rooms = RoomTable(Posts(), random.Random(1), lambda task, *args: None)
     wire = Wire()
     rooms.link_opened(wire)  # type: ignore[arg-type]
-    room = JoinedRoom(Mute(), "a", Tier.FULL, None, Inbox())
+    room = RoomMembership(Mute(), "a", Tier.FULL, None, Inbox())
     rooms.add(room)
     _, _, sequence = wire.sent.pop()
     rooms.on_frame(Frame(Opcode.JOIN, Lane.CONTROL, 3, sequence, joined("a")))
@@ -293,5 +293,5 @@ def test_opcodes_of_requests_are_kept_apart() -> None:
     _, number, sequence = wire.sent.pop()
     assert number == 3
     assert rooms.on_error(sequence, ErrorReply(302, "odd"))
-    assert room.membership is Membership.ENDED
+    assert room.state is Membership.ENDED
     assert room.end_error is None

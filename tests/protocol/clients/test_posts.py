@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from protocol.clients import Fault, PostResult
-from protocol.codes import ErrorCode, LeaveReason, Opcode, Outcome
+from protocol.clients import Fault, JoinedRoom, PostResult
+from protocol.clients.posts import LIMITED_RETRIES
+from protocol.codes import ErrorCode, LeaveReason, MessageType, Opcode, Outcome, RoomPhase
 from protocol.errors import LocalProtocolError
 from protocol.messages import Ack, AckResult, ErrorReply, Left, Post, Resumed
-from tests.support.peer import Posting, join, joined, linked, quiet, take_until
+from protocol.payloads import GiftPayload
+from tests.support.peer import Posting, Running, join, joined, linked, quiet, take_until
 
 RESULTS = [
     (Outcome.ACCEPTED, 0, {}),
@@ -31,12 +34,14 @@ async def test_every_outcome_is_reported(
 ) -> None:
     async with linked() as (client, peer, _), trio.open_nursery() as nursery:
         room = await join(client, peer)
-        posting = Posting(nursery, room, "好看", client_msg_id="m1", style=(0, 0xFF0000, 1))
+        posting = Posting(nursery, room, "好看", style=(0, 0xFF0000, 1))
         post = await peer.expect(Opcode.POST)
+        assert isinstance(post.message, Post)
+        key = post.message.client_msg_id
         assert post.room == 3
-        assert post.message == Post(1, "m1", ("好看", (0, 0xFF0000, 1)))
+        assert post.message == Post(1, key, ("好看", (0, 0xFF0000, 1)))
         await peer.ack(post, outcome, detail)
-        assert await posting.wait_result() == PostResult(outcome, "m1", **fields)  # type: ignore[arg-type]
+        assert await posting.wait_result() == PostResult(outcome, key, **fields)  # type: ignore[arg-type]
 
 
 async def test_an_accepted_event_reports_its_offset(autojump_clock: Any) -> None:
@@ -141,3 +146,107 @@ async def test_message_ids_differ(autojump_clock: Any) -> None:
             assert isinstance(post, Post)
             ids.add(post.client_msg_id)
         assert len(ids) == 3
+
+
+# ---- LIMITED
+
+
+GIFT = GiftPayload("o-1", "u2", "Bo", "rose", 3, 100)
+
+
+def keyed_posts() -> dict[str, Callable[[JoinedRoom], Awaitable[PostResult]]]:
+    """Every post with a key: of the application, or the order id of a gift."""
+    return {
+        "danmaku": lambda room: room.post_danmaku("hi", client_msg_id="m1"),
+        "announcement": lambda room: room.post_announcement("hi", client_msg_id="m1"),
+        "phase": lambda room: room.set_phase(RoomPhase.PAUSED, client_msg_id="m1"),
+        "custom": lambda room: room.post(200, {"sku": 5}, client_msg_id="m1"),
+        "gift": lambda room: room.post_gift("o-1", "u2", "rose", count=3, price_cents=100, name="Bo"),
+        "gift as a payload": lambda room: room.post(MessageType.GIFT, GIFT),
+    }
+
+
+@pytest.mark.parametrize("name", keyed_posts())
+async def test_a_limited_post_with_a_key_is_posted_again_after_the_wait(name: str, autojump_clock: Any) -> None:
+    async with linked() as (client, peer, _), trio.open_nursery() as nursery:
+        room = await join(client, peer)
+        posting = Running(nursery, room, keyed_posts()[name])
+        first = await peer.expect(Opcode.POST)
+        await peer.ack(first, Outcome.LIMITED, 700)
+        limited_at = trio.current_time()
+        second = await peer.expect(Opcode.POST)
+        assert 0.7 <= trio.current_time() - limited_at < 0.8
+        await peer.send(ErrorReply(ErrorCode.RATE_LIMITED, "no", "", 2500), 3, second.sequence)
+        limited_at = trio.current_time()
+        third = await peer.expect(Opcode.POST)
+        assert 2.5 <= trio.current_time() - limited_at < 2.6
+        await peer.ack(third, Outcome.ACCEPTED, 9)
+        result = await posting.wait_result()
+        assert (result.outcome, result.offset) == (Outcome.ACCEPTED, 9)
+        assert first.message == second.message == third.message, "the same key and content each time"
+
+
+async def test_a_limited_post_is_repeated_a_bounded_number_of_times(autojump_clock: Any) -> None:
+    async with linked() as (client, peer, _), trio.open_nursery() as nursery:
+        room = await join(client, peer)
+        posting = Running(nursery, room, lambda room: room.post(MessageType.GIFT, GIFT, timeout_s=1000))
+        for _ in range(LIMITED_RETRIES + 1):
+            await peer.ack(await peer.expect(Opcode.POST), Outcome.LIMITED, 100)
+        result = await posting.wait_result()
+        assert (result.outcome, result.retry_after_ms) == (Outcome.LIMITED, 100)
+        await quiet(peer)
+
+
+@pytest.mark.parametrize("wait_ms", [5000, 86_400_000])
+async def test_a_wait_beyond_the_timeout_is_not_waited(wait_ms: int, autojump_clock: Any) -> None:
+    async with linked() as (client, peer, _), trio.open_nursery() as nursery:
+        room = await join(client, peer)
+        start = trio.current_time()
+        posting = Running(nursery, room, lambda room: room.post(MessageType.GIFT, GIFT, timeout_s=4))
+        await peer.ack(await peer.expect(Opcode.POST), Outcome.LIMITED, wait_ms)
+        result = await posting.wait_result()
+        assert (result.outcome, result.retry_after_ms) == (Outcome.LIMITED, wait_ms)
+        assert trio.current_time() == start
+
+
+async def test_a_link_lost_during_the_wait_gives_an_unknown_result_or_a_repetition(autojump_clock: Any) -> None:
+    async with linked() as (client, peer, network), trio.open_nursery() as nursery:
+        room = await join(client, peer)
+        once = Running(nursery, room, lambda room: room.post(MessageType.GIFT, GIFT))
+        await peer.ack(await peer.expect(Opcode.POST), Outcome.LIMITED, 900)
+        again = Running(nursery, room, lambda room: room.post(MessageType.GIFT, GIFT, retry=True))
+        await peer.ack(await peer.expect(Opcode.POST), Outcome.LIMITED, 900)
+        await peer.vanish()
+        assert await once.wait_result() == PostResult(None, (await once.wait_result()).client_msg_id, sent=True)
+        peer = await network.accept()
+        await peer.welcome()
+        frame, _ = await peer.expect_resume()
+        await peer.send(Resumed(True, 1, joined()), 4, frame.sequence)
+        await peer.ack(await peer.expect(Opcode.POST), Outcome.ACCEPTED, 1)
+        assert (await again.wait_result()).outcome is Outcome.ACCEPTED
+
+
+# ---- typed posts
+
+
+async def test_a_gift_and_a_phase_have_calls_of_their_own(autojump_clock: Any) -> None:
+    async with linked() as (client, peer, _), trio.open_nursery() as nursery:
+        room = await join(client, peer)
+        gift = keyed_posts()["gift"]
+        for call, payload in ((gift, GIFT), (lambda room: room.set_phase(RoomPhase.PAUSED), (RoomPhase.PAUSED,))):
+            posting = Running(nursery, room, call)
+            post = await peer.expect(Opcode.POST)
+            assert isinstance(post.message, Post)
+            assert post.message.payload == payload
+            await peer.ack(post, Outcome.ACCEPTED, 1)
+            assert (await posting.wait_result()).offset == 1
+
+
+@pytest.mark.parametrize("bad", [{"order_id": ""}, {"price_cents": -1}, {"count": 0}, {"target": "x" * 65}])
+async def test_a_bad_gift_is_refused_here(bad: dict[str, Any], autojump_clock: Any) -> None:
+    async with linked() as (client, peer, _):
+        room = await join(client, peer)
+        good: dict[str, Any] = {"order_id": "o-1", "user_id": "u2", "gift_id": "rose", "price_cents": 100}
+        with pytest.raises(LocalProtocolError, match=rf"payload\.{next(iter(bad))}"):
+            await room.post_gift(**(good | bad))
+        await quiet(peer)

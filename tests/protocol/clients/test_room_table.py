@@ -22,9 +22,21 @@ from protocol.clients import (
 from protocol.codes import Codec, ErrorCode, Lane, LeaveReason, MessageType, Opcode, Outcome, RoomPhase
 from protocol.connection import Encoding, encode
 from protocol.errors import LocalProtocolError
-from protocol.messages import Account, Ack, AckResult, ErrorReply, Join, Left, TickEntry
+from protocol.messages import Account, Ack, AckResult, Direct, ErrorReply, Join, Left, Pong, RoomPulse, TickEntry
 from protocol.messages import State as WireState
-from tests.support.peer import Posting, event, join, joined, linked, quiet, take, take_until, tick
+from protocol.payloads import AnnouncementPayload, DanmakuPayload, EmotePayload, GiftPayload, PhasePayload
+from tests.support.peer import (
+    Posting,
+    event,
+    join,
+    joined,
+    linked,
+    quiet,
+    server_hello,
+    take,
+    take_until,
+    tick,
+)
 
 # ---- rooms
 
@@ -212,6 +224,45 @@ async def test_counters_come_as_state(autojump_clock: Any) -> None:
         await peer.send(state, 3, 1)
         assert await take(room, State) == state
         assert (room.online, room.interval_ms, room.phase) == (50, 200, RoomPhase.PAUSED)
+
+
+async def test_online_users_and_phase_are_live_without_reading_events(autojump_clock: Any) -> None:
+    async with linked(hello=server_hello(heartbeat_ms=5000)) as (client, peer, _):
+        room = await join(client, peer, online=5, users=4)
+        assert (room.online, room.users, room.phase) == (5, 4, RoomPhase.LIVE)
+        await peer.send(WireState(1_000_000, RoomPhase.LIVE, 0, 100, 50, 40, 60, 55, 1234), 3, 1)
+        ping = await peer.expect(Opcode.PING)
+        assert (room.online, room.users) == (50, 40)
+        await peer.send(Pong(0, 0, (RoomPulse(3, 70, 100),)), 0, ping.sequence)
+        await peer.send(event(type=MessageType.ROOM_PHASE, payload=(2,)), 3, 1, Lane.CONTROL)
+        await peer.expect(Opcode.PING)
+        assert (room.online, room.phase) == (70, RoomPhase.PAUSED)
+        assert room.snapshot is not None
+        assert room.snapshot.online == 5
+
+
+@pytest.mark.parametrize(
+    ("type", "wire", "record"),
+    [
+        (4, ("hi", "later"), AnnouncementPayload("hi")),
+        (5, ("o-1", "u2", "Bo", "rose", 3, 100), GiftPayload("o-1", "u2", "Bo", "rose", 3, 100)),
+        (6, (3,), PhasePayload(RoomPhase.ENDED)),
+        (200, ("any", 1), ("any", 1)),
+    ],
+)
+async def test_payloads_are_records(type: int, wire: Any, record: Any, autojump_clock: Any) -> None:
+    async with linked() as (client, peer, _):
+        entry = TickEntry(MessageType.DANMAKU, "u2", "Bo", ("hi",))
+        room = await join(client, peer, recent=(entry,))
+        assert room.snapshot is not None
+        assert repr(room.snapshot.recent[0].payload) == repr(DanmakuPayload("hi"))
+        await peer.send(event(type=type, payload=wire), 3, 1, Lane.CONTROL)
+        await peer.send(tick()._replace(entries=(entry, TickEntry(MessageType.EMOTE, "u2", "", ("heart",)))), 3, 1)
+        await peer.send(Direct(0, type, 1_000_000, wire))
+        assert repr((await take(room, StreamEvent)).payload) == repr(record)
+        assert repr((await take(room, Danmaku)).payload) == repr(DanmakuPayload("hi"))
+        assert repr((await take(room, Danmaku)).payload) == repr(EmotePayload("heart"))
+        assert repr((await take_until(client.events(), Direct)).payload) == repr(record)
 
 
 @pytest.mark.parametrize("codec", [Codec.LZ4, Codec.LZ4_DICT_1])

@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from protocol.clients import Connected, Danmaku, Direct, Disconnected, MessagesMissed, PostResult, Rejoined, StreamEvent
+from protocol.clients.client import core_of
 from protocol.codes import Lane, Opcode, Outcome
 from protocol.messages import Resumed
 from tests.support.peer import (
@@ -227,7 +228,7 @@ async def test_posts_wait_for_a_full_outbox(autojump_clock: Any) -> None:
         for _ in range(100):
             nursery.start_soon(post)
         await trio.testing.wait_all_tasks_blocked()
-        link = client._link
+        link = core_of(client).link
         assert link is not None
         assert 64 * 1024 < link.outbox_bytes < 64 * 1024 + 4200
         start = trio.current_time()
