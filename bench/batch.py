@@ -174,5 +174,5 @@ def _comparators(against: str) -> list[str]:
     wanted = [name.strip() for name in against.split(",") if name.strip()]
     unknown = [name for name in wanted if name not in COMPARATORS]
     if unknown:
-        raise ValueError(f"--against knows {', '.join(COMPARATORS)}, not {', '.join(unknown)}")
+        raise ValueError(f"--against accepts {', '.join(COMPARATORS)}, not {', '.join(unknown)}")
     return wanted

@@ -38,7 +38,7 @@ def bench() -> None:
 def list_() -> None:
     """List the scenarios."""
     table = Table(box=None, pad_edge=False)
-    for column in ("scenario", "way", "viewers", "rooms", "takes about"):
+    for column in ("scenario", "way", "viewers", "rooms", "duration"):
         table.add_column(column, no_wrap=True)
     table.add_column("what it measures, and its goals", overflow="fold")
     for name in scenario_names():

@@ -271,7 +271,7 @@ class _Run:
         begun = time.monotonic() + 0.2
         for cut in sorted(scenario.cuts, key=lambda cut: cut.at):
             self._wait_until(begun + cut.at * scenario.seconds)
-            self.report_status(f"{cut.share:.0%} of the viewers lose their links")
+            self.report_status(f"{cut.share:.0%} of the links are cut")
             for child in self.viewers:
                 child.send_command("cut", share=cut.share, away_s=cut.away_s, over_s=cut.over_s)
         self._wait_until(begun + scenario.seconds)

@@ -1,8 +1,8 @@
-"""Danmaku delivered a second and core when ticks join them: 1,000 WebSocket viewers, policy ``off``, a tick of 50 ms.
+"""Danmaku delivered a second and core, joined in ticks: 1,000 WebSocket viewers, policy ``off``, a tick of 50 ms.
 
-One danmaku shown to one viewer is one delivery. Some viewers read what they get: the latency is from the moment a
-danmaku was *due* by the publishers' schedule to its arrival at one of them. The floor sends the very ticks of the run
-again to the same sockets in a bare loop.
+One danmaku shown to one viewer is one delivery. Some viewers parse what they receive: the latency is from the moment a
+danmaku was *due* by the publishers' schedule to its arrival at one of them. The floor sends the same ticks again to the
+same sockets in a bare loop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ READERS = 4
 
 
 async def batched(smoke: bool) -> list[Result]:
-    """The flood, then the floor; several rounds."""
+    """Measure the flood, then the floor, several times."""
     viewers, per_s, seconds, rounds = (100, 500, 1.0, 1) if smoke else (1000, 6000, 4.0, 4)
     per_core: list[float] = []
     p99_ms: list[float] = []
@@ -30,11 +30,11 @@ async def batched(smoke: bool) -> list[Result]:
     async with (
         serving(config(policy="off", tick_ms=50, tick_max_ms=100)) as broker,
         client_process() as readers,
-        client_process() as crowds,
+        client_process() as watchers,
         client_process() as publishers,
     ):
         port = broker.addresses[0][1]
-        await crowds.request("open", links=viewers - READERS, port=port, rooms=["stage"], websocket=True)
+        await watchers.request("open", links=viewers - READERS, port=port, rooms=["stage"], websocket=True)
         await readers.request(
             "open", links=READERS, port=port, rooms=["stage"], websocket=True, read=True, prefix="dev:r"
         )
@@ -56,9 +56,9 @@ async def batched(smoke: bool) -> list[Result]:
             shown = broker.hub.accounts()[Lane.CHAT].shown - before
             counted = await readers.request("count")
             if not flooded["sent"] == shown == counted["shown"] / READERS:
-                raise RuntimeError(f"sent {flooded['sent']}, shown {shown}, seen {counted['shown'] / READERS}")
+                raise RuntimeError(f"sent {flooded['sent']}, shown {shown}, received {counted['shown'] / READERS}")
             if broker.context.missed_chat:
-                raise RuntimeError("a viewer fell behind; the machine is too busy to measure")
+                raise RuntimeError("a viewer has a backlog; the machine is too busy to measure")
             late_ms = max(late_ms, flooded["late_ms"])
             per_core.append(shown * viewers / used)
             rates.append(shown * viewers / took_s)
@@ -80,5 +80,5 @@ async def batched(smoke: bool) -> list[Result]:
             "batched", f"danmaku delivered a second and core, {viewers:,} viewers", median(per_core), "/s", 5_000_000,
             False, median(floors), "bare send of the same ticks", "value", detail,
         ),
-        Result("batched", "p99 from due to seen", median(p99_ms), "ms", 100.0, detail={"rounds_ms": p99_ms}),
+        Result("batched", "p99 from due to received", median(p99_ms), "ms", 100.0, detail={"rounds_ms": p99_ms}),
     ]  # fmt: skip

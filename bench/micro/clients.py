@@ -1,10 +1,11 @@
-"""Many clients in one process of their own, driven by one epoll and told what to do over its standard input.
+"""Client process: many clients on one epoll, controlled by commands on standard input.
 
-Most links only drain: what arrives is read into one buffer and its bytes are counted. Links opened with ``read``
-true are looked into: acks are counted by outcome, and the latency of stamped danmaku is taken. Publishers send on a
-fixed schedule whatever the answers are (open loop), so a slow broker cannot slow its own load down.
+Most links only drain: their bytes are read into one buffer and counted. Links opened with ``read`` true are parsed:
+acks are counted by outcome, and the latency of stamped danmaku is recorded. Publishers send on a fixed schedule
+whatever the answers are (open loop), so a slow broker cannot slow down its load.
 
-Commands: `open`, `flood`, `count`, `stall`, `close`; each is answered by one event line. It ends with its parent.
+Commands: `open`, `flood`, `count`, `stall`, `close`; each is answered by one event line. The process ends with its
+parent.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ PHRASES = (
     "笑死我了hhh", "love this song", "what a play", "how long is the show today", "good evening everyone",
 )  # fmt: skip
 IN_FLIGHT = 256
-"""Links being opened at a time."""
+"""Links that connect at the same time."""
 
 
 class Client(ClientLink):
@@ -56,7 +57,7 @@ class Client(ClientLink):
 
 
 class Clients:
-    """The process."""
+    """All clients of the process."""
 
     def __init__(self) -> None:
         self.epoll = select.epoll()
@@ -80,7 +81,7 @@ class Clients:
         self.buffer = memoryview(bytearray(256 * 1024))
 
     def run(self) -> None:
-        """Serve commands until the parent is gone."""
+        """Execute commands until the parent ends."""
         reader = CommandReader()
         self.epoll.register(reader.fd, select.EPOLLIN)
         emit("ready")
@@ -93,10 +94,10 @@ class Clients:
                     self.sent += self.flood.done * self.flood.burst
                     self.flood = None
             for fd, events in poll(timeout, 1024):
-                take = drains.get(fd)
-                if take is not None:
+                receive = drains.get(fd)
+                if receive is not None:
                     try:
-                        size = take(buffer)
+                        size = receive(buffer)
                     except OSError:
                         size = 0
                     if not size:
@@ -158,7 +159,7 @@ class Clients:
         self.flood = Flood(links[:count] if count else links, per_s, seconds, burst)
 
     def do_count(self, reset: bool = False) -> None:
-        """Say what has arrived."""
+        """Report what has arrived."""
         emit(
             "counted", bytes=self.bytes, lost=self.lost, outcomes=dict(self.outcomes), latencies_us=self.latencies_us,
             shown=self.shown, ticks=self.ticks, unanswered=self.sent - sum(self.outcomes.values()),
@@ -169,7 +170,7 @@ class Clients:
             self.bytes = self.shown = self.ticks = self.sent = 0
 
     def do_stall(self, links: int) -> None:
-        """Let the first ``links`` links read nothing any more."""
+        """Stop reading on the first ``links`` links."""
         for fd in list(self.links)[:links]:
             self.epoll.modify(fd, 0)
         emit("stalled", links=links)
@@ -184,7 +185,7 @@ class Clients:
     # ---- links
 
     def report_failure(self, words: str) -> None:
-        """Say on standard error why a link did not get in, a few times."""
+        """Write why a link could not join to standard error, three times at most."""
         self.failures += 1
         if self.failures <= 3:
             print(words, file=sys.stderr)
@@ -248,7 +249,7 @@ class Clients:
                 self.record_tick(body_of(codec, body)[3])
 
     def record_tick(self, entries: Any) -> None:
-        """Take the latency of every stamped danmaku of a tick."""
+        """Record the latency of every stamped danmaku of a tick."""
         now = time.monotonic_ns() // 1000 & 0xFF_FFFF_FFFF
         self.ticks += 1
         self.shown += len(entries)
@@ -275,7 +276,7 @@ class Clients:
 
 
 class Flood:
-    """Danmaku on a fixed schedule. What a full socket did not take waits and is sent later, with its first stamp."""
+    """Danmaku on a fixed schedule. Bytes that a full socket refused are sent later, with their original stamp."""
 
     def __init__(self, links: list[Client], per_s: float, seconds: float, burst: int) -> None:
         self.links = deque(
@@ -287,23 +288,23 @@ class Flood:
         self.writes = round(per_s * seconds / burst)
         self.done = 0
         self.begun_us = time.monotonic_ns() // 1000 + 1000
-        self.late: dict[Any, bytearray] = {}
+        self.unsent: dict[Any, bytearray] = {}
         self.blocked = 0
         self.late_us = 0
         self.cpu_s = time.process_time()
 
     def step(self, now_us: int) -> float:
-        """Send what is due; returns seconds until the next step, negative when all is sent."""
-        late = self.late
-        for sock, rest in list(late.items()):
+        """Send what is due and return the seconds until the next step, negative at the end."""
+        unsent = self.unsent
+        for sock, rest in list(unsent.items()):
             try:
                 del rest[: sock.send(rest)]
             except BlockingIOError:
                 continue
             if not rest:
-                del late[sock]
+                del unsent[sock]
         links, burst, interval_us = self.links, self.burst, self.interval_us
-        # At most so many at a time, or the links would not be read meanwhile.
+        # Bounded, so that the links are read in between.
         for _ in range(min(self.writes - self.done, 256)):
             due_us = int(self.begun_us + self.done * interval_us)
             if due_us > now_us:
@@ -320,7 +321,7 @@ class Flood:
                 data = b"".join([message(due_us, count) for count in range(first, first + burst)])
             self.done += 1
             self.send(sock, data)
-        if self.done < self.writes or late:
+        if self.done < self.writes or unsent:
             return 0.0 if self.done < self.writes else 0.001
         emit(
             "flooded", sent=self.done * self.burst, late_ms=self.late_us / 1000, blocked=self.blocked,
@@ -329,9 +330,9 @@ class Flood:
         return -1.0
 
     def send(self, sock: Any, data: bytes) -> None:
-        """Send what is due, behind what the socket has not taken yet."""
-        if sock in self.late:
-            self.late[sock] += data
+        """Send a message, after the bytes that the socket has not accepted yet."""
+        if sock in self.unsent:
+            self.unsent[sock] += data
             return
         try:
             sent = sock.send(data)
@@ -339,11 +340,11 @@ class Flood:
             sent = 0
         if sent != len(data):
             self.blocked += 1
-            self.late[sock] = bytearray(data[sent:])
+            self.unsent[sock] = bytearray(data[sent:])
 
 
 def main() -> None:
-    """Run one crowd."""
+    """Run one client process."""
     set_alarm(LIFETIME_S)
     raise_descriptors()
     Clients().run()

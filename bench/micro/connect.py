@@ -1,7 +1,7 @@
-"""CPU of a connection: accept, hello, a token that was never seen, join, and the answers to all of it.
+"""CPU of a connection: accept, hello, a new token, join, and their answers.
 
-Each user is another one, so every signature is checked (HS256) and no cache helps. The floor accepts, reads, and
-answers with as many bytes, as barely as Python can.
+Each connection has another user, so every signature is verified (HS256) and no cache helps. The floor accepts, reads
+and answers with as many bytes, in the shortest Python loop.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _ANSWER = frame(Opcode.HELLO, b"\xc4\x30" + bytes(48)) + frame(Opcode.JOIN, b"\x
 
 
 async def connect_tcp(smoke: bool) -> list[Result]:
-    """Native links."""
+    """Measure native links."""
     return [await _connect("connect-tcp", False, 8000, smoke)]
 
 
 async def connect_ws(smoke: bool) -> list[Result]:
-    """WebSockets."""
+    """Measure WebSockets."""
     return [await _connect("connect-ws", True, 3000, smoke)]
 
 
@@ -60,8 +60,8 @@ async def _connect(name: str, websocket: bool, goal: float, smoke: bool) -> Resu
 
 
 async def _bare(clients: ClientProcess, links: int, shown: list[str], websocket: bool) -> float:
-    """The floor; returns the CPU of one connection."""
-    # The client takes a message of a WebSocket whole, so the floor's answer is one.
+    """Measure the floor and return the CPU of one connection."""
+    # The client parses whole WebSocket messages, so the floor answers with one.
     answers = (_SWITCHING, server_message(_ANSWER)) if websocket else (_ANSWER,)
     with listen() as listener:
         port = listener.getsockname()[1]
@@ -69,18 +69,18 @@ async def _bare(clients: ClientProcess, links: int, shown: list[str], websocket:
         epoll = select.epoll()
         epoll.register(listener.fileno(), select.EPOLLIN)
         socks: dict[int, socket.socket] = {}
-        said: dict[int, int] = {}
+        answered: dict[int, int] = {}
         waiting = links * len(answers)
         deadline = time.monotonic() + 60
         used = cpu_s()
         while waiting:
             if time.monotonic() > deadline:
-                raise RuntimeError("the clients of the floor did not come")
+                raise RuntimeError("the clients of the floor did not connect")
             for fd, _ in epoll.poll(1, 64):
                 if fd != listener.fileno():
                     socks[fd].recv(32768)
-                    receive = answers[said[fd]]
-                    said[fd] += 1
+                    receive = answers[answered[fd]]
+                    answered[fd] += 1
                     socks[fd].send(receive)
                     waiting -= 1
                     continue
@@ -89,7 +89,7 @@ async def _bare(clients: ClientProcess, links: int, shown: list[str], websocket:
                         sock, _ = listener.accept()
                         sock.setblocking(False)
                         socks[sock.fileno()] = sock
-                        said[sock.fileno()] = 0
+                        answered[sock.fileno()] = 0
                         epoll.register(sock.fileno(), select.EPOLLIN)
                 except BlockingIOError:
                     pass

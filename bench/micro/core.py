@@ -1,7 +1,7 @@
 """The pure hot paths one by one, in microseconds a call: codec, window, limits, queue. No sockets.
 
-Where a bare library call does the bytes' own work, it is the floor; the rest stands alone, to be compared with itself
-from build to build.
+Where a bare library call does the same work on the bytes, it is the floor; the other figures are compared from build to
+build.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PHRASE = "来了来了，前排围观"
 
 
 def core(smoke: bool) -> list[Result]:
-    """All of them, the best of several rounds each."""
+    """Measure all of them, the best of several rounds each."""
     rounds = 3 if smoke else 30
     read = _Read()
     results = [
@@ -63,22 +63,22 @@ def core(smoke: bool) -> list[Result]:
                 lambda: pack_body(tick), 200
             )
 
-        words = f"encode a tick of 20, {codec.name.lower()}"
-        results.append(_result(words, encode, rounds, bare, "bare packb" if plain else "bare packb + lz4"))
+        figure = f"encode a tick of 20, {codec.name.lower()}"
+        results.append(_result(figure, encode, rounds, bare, "bare packb" if plain else "bare packb + lz4"))
     return results
 
 
 def _result(
-    figure: str, run: Callable[[], float], rounds: int, floor: Callable[[], float] | None = None, floor_is: str = ""
+    figure: str, run: Callable[[], float], rounds: int, floor: Callable[[], float] | None = None, floor_name: str = ""
 ) -> Result:
-    """The best of ``rounds`` of seconds a call, floor in turn."""
+    """Return the best of ``rounds`` measurements of seconds a call, each followed by the floor."""
     best, best_floor = 1.0, 1.0
     for _ in range(rounds):
         best = min(best, run())
         if floor is not None:
             best_floor = min(best_floor, floor())
     return Result(
-        "core", figure, best * 1e6, "us", floor=None if floor is None else best_floor * 1e6, floor_is=floor_is
+        "core", figure, best * 1e6, "us", floor=None if floor is None else best_floor * 1e6, floor_name=floor_name
     )
 
 
@@ -121,7 +121,7 @@ class _Read:
 
 
 class _Author:
-    """Who posts."""
+    """Author of posts."""
 
     may_post = frozenset({1})
     role = Role.VIEWER
@@ -132,7 +132,7 @@ class _Author:
 
 
 class _Decide:
-    """`RoomState.post`, limits opened wide, and a tick outside of the measured time."""
+    """`RoomState.post` with wide limits; its tick is outside of the measured time."""
 
     def __init__(self, policy: str) -> None:
         wide = {"user_chat_per_s": 10_000.0, "user_chat_burst": 10_000, "admit_per_window": 1_000_000, "tick_ms": 100}
@@ -163,7 +163,7 @@ class _Decide:
 
 
 class _Offer:
-    """`Coalescer.offer` of texts of which so many are different."""
+    """`Coalescer.offer` of texts, ``different`` of them distinct."""
 
     def __init__(self, different: int) -> None:
         self.window: Coalescer[int] = Coalescer(

@@ -1,10 +1,10 @@
-"""CPU of a delivered frame: a broker's sweep against the bare ``send`` loop.
+"""CPU of a delivered frame: a pass of the broker's fan-out against the bare ``send`` loop.
 
 Same bytes, same sockets, same process, in turn.
 
-A publisher's danmaku comes in over its own socket; policy ``off`` sends each as a frame of its own, so nothing is
-joined and every viewer costs one ``send(2)``. The broker's side is the whole process from the publisher's bytes to
-the last write: poller, session, room, encoding, scheduler and Trio.
+A publisher's danmaku arrives on its own socket; policy ``off`` sends each as a frame of its own, so nothing is joined
+and every viewer costs one ``send(2)``. The broker's side is the whole process from the publisher's bytes to the last
+write: poller, session, room, encoding, scheduler and Trio.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from broker.server import Broker
 __all__ = ["fanout_tcp", "fanout_ws"]
 
 REST_S = 0.06
-"""The crowd drains what a sweep sent, so that each sweep finds empty sockets and a sleeping reader."""
+"""Pause in which clients read, so that each pass starts with empty sockets and idle readers."""
 
 
 async def fanout_tcp(smoke: bool) -> list[Result]:
-    """One room of TCP viewers."""
+    """Measure one room of TCP viewers."""
     return await _fanout("fanout-tcp", False, smoke)
 
 
 async def fanout_ws(smoke: bool) -> list[Result]:
-    """One room of WebSocket viewers."""
+    """Measure one room of WebSocket viewers."""
     return await _fanout("fanout-ws", True, smoke)
 
 
@@ -47,7 +47,7 @@ async def _fanout(name: str, websocket: bool, smoke: bool) -> list[Result]:
         socks = [member.session.transport.sock for member in room.members.all() if member.user_id != "publisher"]
         sent = record_bundles(broker)
         template = Template("来了来了，前排围观", number, False)
-        await trio.sleep(2.5)  # the counters of the joins have been told
+        await trio.sleep(2.5)  # until the counters of the joins have been sent
         await _sweep(broker, publisher, template.message(0, 0))
         await clients.request("count", reset=True)
         expected = 0
@@ -97,7 +97,7 @@ async def _fanout(name: str, websocket: bool, smoke: bool) -> list[Result]:
 
 
 async def _publisher(port: int) -> tuple[socket.socket, int]:
-    """A publisher of this process; it reads nothing after it has joined."""
+    """Connect a publisher in this process; it reads nothing after its join."""
     sock = socket.create_connection(("127.0.0.1", port))
     sock.setblocking(False)
     sock.send(hello_auth_join("dev:publisher", "stage"))
@@ -115,13 +115,13 @@ async def _sweep(broker: Broker, publisher: socket.socket, message: bytes) -> fl
     before = broker.fanout.sweeps
     used = cpu_s()
     publisher.send(message)
-    while True:  # looking on costs CPU as well, so rarely
+    while True:  # polling costs CPU as well, so rarely
         await trio.sleep(0.01)
         if broker.fanout.sweeps != before:
             break
     used = cpu_s() - used
     if broker.poller.backlogged:
-        raise RuntimeError("a viewer fell behind; the machine is too busy to measure")
+        raise RuntimeError("a viewer has a backlog; the machine is too busy to measure")
     try:
         while publisher.recv(65536):
             pass

@@ -1,4 +1,4 @@
-"""A broker in this process, and crowds in others: what every bench over sockets begins with."""
+"""Fixtures of the benches over sockets: a broker in this process, clients in others."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from broker.telemetry.logs import configure
 __all__ = ["ClientProcess", "client_process", "config", "cpu_s", "quiesce", "record_bundles", "rss_bytes", "serving"]
 
 ANSWER_S = 300.0
-"""A crowd that says nothing for so long has failed."""
+"""Longest wait for an answer of a client process."""
 
 
 def config(secret: str | None = None, **room: Any) -> Config:
-    """A broker on a free port whose doors do not hold the bench up; ``room`` as in `RoomConfig`."""
+    """Return the configuration of a broker on a free port without limits of admission; ``room`` as in `RoomConfig`."""
     return Config(
         listen=ListenConfig(port=0),
         link=LinkConfig(frames_per_s=0, connections_per_user=10_000),
@@ -43,7 +43,7 @@ def config(secret: str | None = None, **room: Any) -> Config:
 
 @asynccontextmanager
 async def serving(settings: Config) -> AsyncIterator[Broker]:
-    """A broker that serves, in this very process and thread."""
+    """Run a broker in this process and thread."""
     raise_descriptors()
     tune_process()
     configure(settings.log)
@@ -59,7 +59,7 @@ async def serving(settings: Config) -> AsyncIterator[Broker]:
 
 
 class _NoOverloadMonitor(OverloadMonitor):
-    """Never sees overload: on a shared machine it would judge the neighbours, and change what is measured."""
+    """Monitor that never reports overload: other load on the machine would change what is measured."""
 
     __slots__ = ()
 
@@ -75,33 +75,33 @@ class ClientProcess:
         self._buffer = b""
 
     async def request(self, do: str, **fields: Any) -> dict[str, Any]:
-        """Give one command and wait for its answer. RuntimeError if the crowd has died or says nothing."""
+        """Send one command and wait for its answer. RuntimeError if the process ends or does not answer."""
         await self.send(do, **fields)
         return await self.receive()
 
     async def send(self, do: str, **fields: Any) -> None:
-        """Give one command; `receive` waits for what it says."""
+        """Send one command; `receive` waits for what it says."""
         assert self._process.stdin is not None
         await self._process.stdin.send_all(json.dumps({"do": do, **fields}).encode() + b"\n")
 
     async def receive(self) -> dict[str, Any]:
-        """The next event of the crowd."""
+        """Wait for the next event of the process."""
         assert self._process.stdout is not None
         with trio.move_on_after(ANSWER_S):
             while b"\n" not in self._buffer:
                 data = await self._process.stdout.receive_some(65536)
                 if not data:
-                    raise RuntimeError("the crowd has ended")
+                    raise RuntimeError("the client process has ended")
                 self._buffer += data
             line, _, self._buffer = self._buffer.partition(b"\n")
             event: dict[str, Any] = json.loads(line)
             return event
-        raise RuntimeError(f"the crowd has said nothing for {ANSWER_S:g} s")
+        raise RuntimeError(f"the client process has not answered for {ANSWER_S:g} s")
 
 
 @asynccontextmanager
 async def client_process() -> AsyncIterator[ClientProcess]:
-    """A process of clients, ended with the block."""
+    """Start a client process and end it with the block."""
     process = await trio.lowlevel.open_process(
         [sys.executable, "-m", "bench.micro.clients"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -116,30 +116,30 @@ async def client_process() -> AsyncIterator[ClientProcess]:
 
 
 def record_bundles(broker: Broker) -> list[Bundle]:
-    """What is handed to the fan-out from now on: of each sweep the longest form, which WebSocket viewers get."""
+    """Record what the fan-out sends from now on: of each pass the longest bundle, that of WebSocket viewers."""
     sent: list[Bundle] = []
     submit = broker.fanout.submit
 
-    def watched(outbox: Outbox, prepared: Prepared, on_done: Callable[[float], None] | None = None) -> None:
+    def recorded(outbox: Outbox, prepared: Prepared, on_done: Callable[[float], None] | None = None) -> None:
         sent.append(max((bundle for bundle in prepared.bundles if bundle), key=lambda each: len(each.joined)))
         submit(outbox, prepared, on_done)
 
-    broker.fanout.submit = watched  # type: ignore[method-assign]
+    broker.fanout.submit = recorded  # type: ignore[method-assign]
     return sent
 
 
 def cpu_s() -> float:
-    """CPU of this whole process so far, user and system."""
+    """Return the CPU seconds of this process so far, user and system."""
     return time.process_time()
 
 
 def rss_bytes() -> int:
-    """Resident memory of this process now."""
+    """Return the resident memory of this process."""
     with open("/proc/self/statm", encoding="ascii") as statm:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 async def quiesce(seconds: float = 0.3) -> None:
-    """Let what is under way come to an end, then collect garbage."""
+    """Wait until pending work is done, then collect garbage."""
     await trio.sleep(seconds)
     gc.collect()

@@ -1,10 +1,9 @@
-"""How many danmaku a second one core takes in, against a bare loop that only receives and unpacks them.
+"""Danmaku received a second and core, against a bare loop that only receives and unpacks them.
 
-*Single*: each read finds one message, as when thousands of viewers say something each; a link's messages are
-milliseconds apart and the reads are counted, so that joined ones cannot flatter. *Pipelined*: 32 messages a write, as
-from a gateway or a robot. Policy ``off`` with a tick: nothing is refused, everything is shown, acks are joined per
-tick. *Rules* is pipelined under the default rules with the limits opened wide: rates per user, duplicates, merging and
-fairness all at work.
+*Single*: each read returns one message, as with thousands of senders; a link's messages are milliseconds apart, and the
+reads are counted to show that none were joined. *Pipelined*: 32 messages a write, as from a gateway or a bot. Policy
+``off`` with a tick: nothing is refused, everything is shown, acks are joined for each tick. *Rules* is pipelined under
+the default rules with wide limits: user rates, duplicates, merging and fairness.
 
 The rate is what one core could do: one over the CPU of a message, of the whole broker process, at the load offered.
 """
@@ -36,7 +35,7 @@ OFF: dict[str, Any] = {"policy": "off", "tick_ms": 100, "tick_max_ms": 100}
 
 
 async def inbound(smoke: bool) -> list[Result]:
-    """All three ways."""
+    """Measure all three loads."""
     seconds, rounds, share = (0.5, 1, 0.05) if smoke else (2.0, 4, 1.0)
     return [
         await _one("single", OFF, 200, 20, 25_000 * share, 1, 50_000, seconds, rounds),
@@ -62,12 +61,12 @@ async def _one(
             await bare_clients.receive()
             with _ReadCounter() as reads:
                 for _ in range(rounds):
-                    used, sent, late = await _flood(broker, clients, per_s, seconds, burst)
+                    used, sent, unsent = await _flood(broker, clients, per_s, seconds, burst)
                     broker_s.append(used / sent)
                     joined.append(sent / reads.take())
-                    late_ms = max(late_ms, late)
+                    late_ms = max(late_ms, unsent)
                     await bare_clients.send("flood", per_s=per_s, seconds=seconds, burst=burst)
-                    # In a thread: the broker's own clock-work must not see a loop that stands still.
+                    # In a thread: a blocked event loop would change the broker's overload state.
                     floor_s.append(await trio.to_thread.run_sync(bare.read, round(per_s * seconds / burst) * burst))
                     await bare_clients.receive()
     detail = {
@@ -76,7 +75,7 @@ async def _one(
         "generator_late_ms": round(late_ms, 1),
     }  # fmt: skip
     return Result(
-        "inbound", f"danmaku taken in a second and core, {what}", 1 / median(broker_s), "/s", goal, False,
+        "inbound", f"danmaku received a second and core, {what}", 1 / median(broker_s), "/s", goal, False,
         1 / median(floor_s), "bare recv + unpack", "value", detail,
     )  # fmt: skip
 
@@ -84,7 +83,7 @@ async def _one(
 async def _flood(
     broker: Broker, clients: ClientProcess, per_s: float, seconds: float, burst: int
 ) -> tuple[float, int, float]:
-    """One flood; returns (CPU of the broker, messages, lateness of the generator in ms).
+    """Run one flood and return (CPU of the broker, messages, lateness of the generator in ms).
 
     RuntimeError if one was lost.
     """
@@ -109,7 +108,7 @@ async def _flood(
 
 
 class _ReadCounter:
-    """Counts reads of native links while it is entered: about 0.1 us each."""
+    """Context manager that counts reads of native links: about 0.1 us each."""
 
     def __init__(self) -> None:
         self.reads = 0
@@ -133,7 +132,7 @@ class _ReadCounter:
 
 
 class _BareReader:
-    """The floor: an epoll loop that receives and unpacks, and knows nothing else."""
+    """The floor: an epoll loop that only receives and unpacks."""
 
     def __enter__(self) -> _BareReader:
         self._listener = listen()
@@ -150,7 +149,7 @@ class _BareReader:
         self._epoll.close()
 
     def serve(self, links: int) -> None:
-        """Accept so many clients and let each think that it has joined."""
+        """Accept ``links`` clients and answer each as if it had joined."""
         receive = frame(Opcode.JOIN, b"\x90", room=1)
         self._listener.setblocking(True)
         while len(self._socks) < links:
@@ -162,18 +161,18 @@ class _BareReader:
             self._epoll.register(sock.fileno(), select.EPOLLIN)
 
     def read(self, messages: int) -> float:
-        """Read so many messages; returns the CPU of one."""
+        """Read ``messages`` messages and return the CPU of one."""
         socks, rests, fields = self._socks, self._rests, HEADER.unpack_from
         seen = 0
         deadline = time.monotonic() + 60
         used = cpu_s()
         while seen < messages:
             if time.monotonic() > deadline:
-                raise RuntimeError(f"only {seen} of {messages} messages came to the bare loop")
+                raise RuntimeError(f"only {seen} of {messages} messages arrived at the bare loop")
             for fd, _ in self._epoll.poll(1, 64):
                 data = socks[fd].recv(32768)
                 if not data:
-                    raise RuntimeError("a client has gone")
+                    raise RuntimeError("a client closed its link")
                 rest = rests.pop(fd, b"")
                 if rest:
                     data = rest + data

@@ -1,11 +1,11 @@
-"""Durable events a second with fsync, 20 rooms publishing, beside what the disk itself can do.
+"""Durable events a second with fsync, 20 rooms publishing, beside the rate of the disk alone.
 
-*Offered*: open loop, every room publishes on its own schedule whatever the disk does; the latency counts from the
-moment an event was due to the moment its commit was told, so a slow commit cannot hide what waited behind it. *Closed*:
-each of 20 publishers waits for its event before the next, which shows the latency of one. *Flat out*: 2,000 wait at any
-time, which shows what one core and the disk can do together.
+*Offered*: open loop, every room publishes on its own schedule; the latency counts from the due time of an event to the
+result of its commit, so a slow commit cannot hide what waited behind it. *Closed*: each of 20 publishers waits for its
+event before the next, which shows the latency of one. *Flat out*: 2,000 events wait at any time, which shows the
+maximum of one core and the disk.
 
-The floor is the disk alone (`bench.disk`), in the same directory and run: judge by it.
+The floor is the disk alone (`bench.disk`), in the same directory and run.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ GOAL_P99_MS = 50.0
 
 
 async def ledger(smoke: bool) -> list[Result]:
-    """All three ways, the floor taken before, between and after."""
+    """Measure all three loads, with the floor before, between and after them."""
     configure(LogConfig(level="warning"))
     seconds = 0.3 if smoke else 5.0
     results: list[Result] = []
@@ -53,7 +53,7 @@ async def ledger(smoke: bool) -> list[Result]:
     floor = sync_floor(syncs)
     for what, run, goal in (
         (f"offered {OFFERED_PER_S}/s by {ROOMS} rooms", offered, GOAL_PER_S),
-        (f"{ROOMS} publishers, one under way each", closed, None),
+        (f"{ROOMS} publishers, one pending each", closed, None),
         ("flat out, 2,000 waiting", flat_out, None),
     ):
         results.append(
@@ -78,7 +78,7 @@ async def ledger(smoke: bool) -> list[Result]:
             "ms",
             None if smoke else GOAL_P99_MS,
             floor=floor.p99_ms,
-            floor_is="p99 of one fdatasync",
+            floor_name="p99 of one fdatasync",
             detail=offered.detail(),
         )
     )
@@ -86,7 +86,7 @@ async def ledger(smoke: bool) -> list[Result]:
 
 
 class _Run:
-    """One load: what was acknowledged, when, and what it cost."""
+    """Result of one load: latencies, refusals, CPU and commits."""
 
     def __init__(self) -> None:
         self.latencies_s: list[float] = []
@@ -116,7 +116,7 @@ class _Run:
 
 
 async def _run(directory: Path, seconds: float, *, per_s: float = 0.0, publishers: int = 0) -> _Run:
-    """Publish gifts on a schedule (``per_s``) or each after the last (``publishers``)."""
+    """Publish gifts on a schedule (``per_s``) or each after the one before (``publishers``)."""
     run = _Run()
     store = Ledger(directory, unix_ms=lambda: time.time_ns() // 1_000_000)
     async with trio.open_nursery() as nursery:
@@ -138,7 +138,7 @@ async def _run(directory: Path, seconds: float, *, per_s: float = 0.0, publisher
 
 
 class _Load:
-    """Makes gifts, one key each, over the rooms in turn."""
+    """Publisher of gifts, each with its own key, to the rooms in turn."""
 
     def __init__(self, store: Ledger, run: _Run, until: float) -> None:
         self._store = store
@@ -147,11 +147,11 @@ class _Load:
         self.sent = 0
 
     def publish(self, due: float, *, again: bool = False) -> None:
-        """Submit one gift that was due then; with ``again``, the next when this one is durable."""
+        """Submit one gift that was due at ``due``; with ``again``, the next one when this is durable."""
         number = self.sent
         self.sent += 1
         order = f"order-{number}"
-        gift = GiftPayload(order, f"user-{number % 997}", "somebody", "rose", 1, 990, "")
+        gift = GiftPayload(order, f"user-{number % 997}", "Ann", "rose", 1, 990, "")
         body = pack_body(Event(MessageType.GIFT, number, gift.user_id, gift.name, gift))
         entry = Entry(f"room-{number % ROOMS}", 7, Lane.PAID, MessageType.GIFT, number, body)
 
@@ -167,7 +167,7 @@ class _Load:
             self._run.refused += 1
 
     async def on_schedule(self, per_s: float, seconds: float) -> None:
-        """Publish open loop: what is due is submitted, early or late, and counts from when it was due."""
+        """Publish in an open loop: latencies count from the due time of each gift."""
         begun = time.perf_counter()
         total = round(per_s * seconds)
         while self.sent < total:

@@ -1,7 +1,7 @@
-"""What one idle viewer weighs in the broker process: the slope of resident memory between two sizes of a room.
+"""Memory of one idle viewer in the broker process: the slope of resident memory between two sizes of a room.
 
-Every viewer has logged in with a token of its own and joined the one room. The floor is a bare connected socket object
-that stands in a dict and an epoll, measured in a process of its own. Memory of the kernel is in neither.
+Every viewer has authenticated with a token of its own and joined the same room. The floor is a bare connected socket
+object in a dict and an epoll, measured in a process of its own. Neither includes memory of the kernel.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ SECRET = "only-a-bench-uses-this-secret-0123456789"
 
 
 def tokens(count: int, first: int = 0) -> list[str]:
-    """Signed tokens of so many different users."""
+    """Return signed tokens of ``count`` different users."""
     issuer = Authenticator(config(SECRET).auth)
     return [issuer.issue(f"user-{number:07}", f"Viewer {number}") for number in range(first, first + count)]
 
 
 async def memory_tcp(smoke: bool) -> list[Result]:
-    """Idle viewers on native links."""
+    """Measure idle viewers on native links."""
     return [await _memory("memory-tcp", False, 1536, smoke)]
 
 
 async def memory_ws(smoke: bool) -> list[Result]:
-    """Idle viewers on WebSockets."""
+    """Measure idle viewers on WebSockets."""
     return [await _memory("memory-ws", True, 4096, smoke)]
 
 

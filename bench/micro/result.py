@@ -1,7 +1,7 @@
-"""What a micro bench says: one figure, the floor of the same run, and what the house wants of it.
+"""Result of a micro bench: a figure, the floor of the same run, and its goal.
 
-An absolute time means little on a shared machine. So each figure stands beside a floor: what the kernel, or the bare
-library call, costs for the same bytes, taken in the same run and interleaved with it.
+Absolute times vary on a shared machine. So each figure is shown beside a floor: the cost of the kernel, or of the bare
+library call, for the same bytes, measured in the same run and interleaved with it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ __all__ = ["Result", "machine", "median", "table"]
 class Result:
     """One line of the table.
 
-    ``goal``: what ``value`` should reach, upwards or, with ``less_is_better``, downwards; None = printed for comparison
-    only. ``floor``: the bare loop of the same run in the same unit. ``detail``: how it was measured.
+    ``goal``: bound of ``value``, from above with ``less_is_better``, else from below; None = for comparison only.
+    ``floor``: the bare loop of the same run in the same unit. ``detail``: how it was measured.
     """
 
     bench: str
@@ -32,34 +32,34 @@ class Result:
     goal: float | None = None
     less_is_better: bool = True
     floor: float | None = None
-    floor_is: str = ""
-    judged: str = "value"
-    """What the goal speaks of: "value", or "ratio" of value and floor."""
+    floor_name: str = ""
+    goal_of: str = "value"
+    """What the goal applies to: "value", or "ratio" of value and floor."""
     detail: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
-        """Value over floor, turned so that 1 is the floor and more is worse."""
+        """Value over floor, or its inverse, so that 1 is the floor and more is worse."""
         if not self.floor or not self.value:
             return None
         return self.value / self.floor if self.less_is_better else self.floor / self.value
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is reached; None where there is none."""
+        """Whether the goal is reached; None without a goal."""
         if self.goal is None:
             return None
-        if self.judged == "ratio":
+        if self.goal_of == "ratio":
             return self.ratio is not None and self.ratio <= self.goal
         return self.value <= self.goal if self.less_is_better else self.value >= self.goal
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON, with the ratio and the judgement."""
+        """Return plain JSON, with the ratio and whether the goal is met."""
         return asdict(self) | {"ratio": self.ratio, "met": self.met}
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
+    """Return facts about this machine."""
     models = (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name"))
     memory = next((line.split()[1] for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), "0")
     return {
@@ -81,7 +81,7 @@ def _lines(path: str) -> list[str]:
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle one, of an even number the mean of the middle two; 0.0 of none."""
+    """Return the median, of an even number the mean of the middle two; 0.0 without values."""
     ordered = sorted(values)
     middle = len(ordered) // 2
     if not ordered:
@@ -90,17 +90,19 @@ def median(values: Sequence[float]) -> float:
 
 
 def table(results: Sequence[Result]) -> str:
-    """The results for people, one line each."""
+    """Return the results as a text table, one line each."""
     rows = [("bench", "figure", "value", "floor", "ratio", "goal", "")]
     for result in results:
-        sign = "<=" if result.less_is_better or result.judged == "ratio" else ">="
-        goal = "" if result.goal is None else f"{sign} {_number(result.goal)}{' x' if result.judged == 'ratio' else ''}"
+        sign = "<=" if result.less_is_better or result.goal_of == "ratio" else ">="
+        goal = (
+            "" if result.goal is None else f"{sign} {_number(result.goal)}{' x' if result.goal_of == 'ratio' else ''}"
+        )
         rows.append(
             (
                 result.bench,
                 result.figure,
                 f"{_number(result.value)} {result.unit}",
-                "" if result.floor is None else f"{_number(result.floor)} ({result.floor_is})",
+                "" if result.floor is None else f"{_number(result.floor)} ({result.floor_name})",
                 "" if result.ratio is None else f"{result.ratio:.2f}",
                 goal,
                 {True: "met", False: "MISSED", None: ""}[result.met],

@@ -1,4 +1,4 @@
-"""The list of micro benches, and how they are run: each in a fresh process, results as JSON on its standard output."""
+"""Table of the micro benches, and the command that runs each in a fresh process, with JSON on its standard output."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["BENCHES", "main", "run"]
 BENCHES: dict[str, tuple[str, str, str]] = {
     "fanout-tcp": ("fanout", "fanout_tcp", "CPU of a frame delivered over TCP, against the bare send loop"),
     "fanout-ws": ("fanout", "fanout_ws", "the same over WebSocket"),
-    "inbound": ("inbound", "inbound", "danmaku taken in by one core, one a read and pipelined"),
+    "inbound": ("inbound", "inbound", "danmaku received by one core, one a read and pipelined"),
     "memory-tcp": ("memory", "memory_tcp", "memory of an idle TCP viewer"),
     "memory-ws": ("memory", "memory_ws", "memory of an idle WebSocket viewer"),
     "connect-tcp": ("connect", "connect_tcp", "connect + auth + join over TCP"),
     "connect-ws": ("connect", "connect_ws", "connect + auth + join over WebSocket"),
     "batched": ("batched", "batched", "danmaku delivered by one core when ticks join them, and their p99"),
-    "stalled": ("stalled", "stalled", "what one stalled viewer costs the others"),
+    "stalled": ("stalled", "stalled", "latency of healthy viewers beside a stalled one"),
     "core": ("core", "core", "codec, window, limits and queue, one by one"),
-    "soak": ("soak", "soak", "nothing grows while viewers come, talk and go (10 minutes)"),
+    "soak": ("soak", "soak", "memory while viewers join, post and leave (10 minutes)"),
     "ledger": ("ledger", "ledger", "durable events a second with fsync, beside the disk's own rate of syncs"),
 }
 """Name -> (module, function, what it measures). Modules are imported by the process that runs them."""
@@ -38,7 +38,7 @@ TIMEOUT_S = 900.0
 def run(names: Sequence[str] = (), smoke: bool = False) -> list[Result]:
     """Run benches by name (none given: all but the soak), each in its own process; returns their results.
 
-    RuntimeError naming the bench if one fails or finds its own sums wrong. ValueError for an unknown name.
+    RuntimeError naming the bench if one fails or has wrong totals. ValueError for an unknown name.
     """
     unknown = [name for name in names if name not in BENCHES]
     if unknown:
@@ -80,13 +80,13 @@ def _inside(name: str, smoke: bool) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command: runs benches and prints the table, or JSON. Exits with 1 if one failed."""
+    """Run benches and print the table, or JSON. Exits with 1 if one failed."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.micro",
         description="Micro benches: " + "; ".join(f"{name}: {what}" for name, (_, _, what) in BENCHES.items()) + ".",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHES)}; all but soak if none")
-    parser.add_argument("--smoke", action="store_true", help="small sizes: shows that they work, not how fast")
+    parser.add_argument("--smoke", action="store_true", help="small sizes that only show that they work")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     parser.add_argument("--inside", metavar="NAME", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

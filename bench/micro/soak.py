@@ -1,8 +1,8 @@
-"""Nothing grows: viewers come, talk, go slow and leave for minutes, and what the broker holds is looked at.
+"""Memory over minutes in which viewers join, post, stall and leave, and rooms open and close.
 
-Rooms come and go too. After the warm-up (a fifth of the time) resident memory, descriptors, tasks, rooms and sessions
-are sampled after each cycle, with everybody gone again; the last third must not lie above the first by more than noise.
-The run's length is ``ROOMCAST_SOAK_S`` in seconds (600).
+Resident memory, descriptors, tasks, rooms and sessions are sampled after each cycle, when all viewers have left. After
+a warm-up (a fifth of the time) the last third must not be above the first third by more than noise. The run's length is
+``ROOMCAST_SOAK_S`` in seconds (600).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ GROWTH_BYTES = 2 * 1024 * 1024
 
 
 class Held(NamedTuple):
-    """What the process holds between two cycles."""
+    """Resources of the process between two cycles."""
 
     rss_bytes: int
     descriptors: int
@@ -40,7 +40,7 @@ class Held(NamedTuple):
 
 
 async def soak(smoke: bool) -> list[Result]:
-    """Cycles until the time is over. RuntimeError as soon as something is left behind that should not be."""
+    """Run cycles until the time is over. RuntimeError as soon as a cycle leaves a resource behind."""
     seconds = 12.0 if smoke else float(os.environ.get("ROOMCAST_SOAK_S", "600"))
     settings = config(idle_close_s=1.0)
     settings = msgspec.structs.replace(settings, link=msgspec.structs.replace(settings.link, write_timeout_s=1.0))
@@ -72,9 +72,11 @@ async def soak(smoke: bool) -> list[Result]:
             if cycle % 10 == 1 or smoke:
                 print(f"{passed:6.0f} s  {held}", file=sys.stderr, flush=True)
             if held[1:] != at_rest[1:]:
-                raise RuntimeError(f"after cycle {cycle} more is held than before the first: {held}, {at_rest}")
+                raise RuntimeError(
+                    f"after cycle {cycle} more resources are held than before the first: {held}, {at_rest}"
+                )
         if not broker.stats().balanced or broker.hub.crashed or broker.poller.crashes:
-            raise RuntimeError(f"the books do not balance, or something crashed: {broker.stats()}")
+            raise RuntimeError(f"the accounts do not balance, or a room or session crashed: {broker.stats()}")
     warm = [held.rss_bytes for at, held in samples if at >= seconds / 5] or [held.rss_bytes for _, held in samples]
     third = max(1, len(warm) // 3)
     growth = median(warm[-third:]) - median(warm[:third])

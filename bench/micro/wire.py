@@ -1,7 +1,7 @@
-"""The client's few bytes, typed by hand: what is measured must not be measured with the code under test.
+"""The client's wire format, written by hand: the code under test must not measure itself.
 
-Only the numbers of `protocol.codes` are taken from the house. WebSocket frames of the flood are masked with a key of
-zeros: the broker unmasks them like any other, and the generator saves its time for generating.
+Only the numbers of `protocol.codes` are imported. WebSocket frames of the flood are masked with a key of zeros: the
+broker unmasks them like any other, and the generator saves the time.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ STAMP_CHARS = 17
 
 
 def frame(opcode: int, body: bytes, room: int = 0, sequence: int = 0) -> bytes:
-    """One plain frame of a client."""
+    """Return one plain frame of a client."""
     return HEADER.pack(16 + len(body), 1, 0, opcode, room, sequence) + body
 
 
 def masked(payload: bytes) -> bytes:
-    """One whole client message, masked with zeros."""
+    """Return one whole client message, masked with zeros."""
     size = len(payload)
     if size < 126:
         return struct.pack("!BB4x", 0x82, 0x80 | size) + payload
@@ -45,7 +45,7 @@ def masked(payload: bytes) -> bytes:
 
 
 def hello_auth_join(token: str | None, room: str, features: int = 0) -> bytes:
-    """The three frames that a client may send in one write."""
+    """Return HELLO, AUTH and JOIN, which a client may send in one write."""
     pack = msgpack.packb
     return (
         frame(Opcode.HELLO, pack(["roomcast", 1, 1, features, "bench.micro"]))
@@ -55,10 +55,10 @@ def hello_auth_join(token: str | None, room: str, features: int = 0) -> bytes:
 
 
 class Template:
-    """Danmaku of one room that differ in their stamp: building one is one ``pack`` and a few joins.
+    """Template of danmaku of one room that differ in their stamp: building one is one bytes format.
 
     A stamp is ``~``, ten hex digits of the microsecond it was due (CLOCK_MONOTONIC, modulo 2**40), and six of a
-    counter, which also stands in the message's own id. So every text is unique, and any copy tells its latency.
+    counter, which is also in the message's own id. So every text is unique, and any copy has its latency.
     """
 
     def __init__(self, phrase: str, room: int, websocket: bool) -> None:
@@ -73,7 +73,7 @@ class Template:
             raise ValueError("the phrase is too long for a short WebSocket frame")
 
     def message(self, due_us: int, count: int) -> bytes:
-        """The ``count``-th message, due at ``due_us``."""
+        """Return the ``count``-th message, due at ``due_us``."""
         return b"%b%b%b%b%08x%b%010x%06x" % (
             self._ws, self._head, (count & 0x7FFFFFFF).to_bytes(4, "big"), self._before, count & 0xFFFFFFFF,
             self._middle, due_us & 0xFF_FFFF_FFFF, count & 0xFFFFFF,
@@ -81,12 +81,12 @@ class Template:
 
 
 def read_stamp(text: str) -> int:
-    """Microseconds (modulo 2**40) at which a stamped text was due, -1 if it bears no stamp."""
+    """Return the microseconds (modulo 2**40) at which a stamped text was due, -1 without a stamp."""
     return int(text[-16:-6], 16) if len(text) >= STAMP_CHARS and text[-STAMP_CHARS] == "~" else -1
 
 
 def ws_messages(data: bytearray) -> bytearray:
-    """Take the whole server messages off the front of ``data`` and return their payloads joined."""
+    """Remove whole server messages from the front of ``data`` and return their joined payloads."""
     payloads = bytearray()
     position, end = 0, len(data)
     while end - position >= 2:
@@ -112,7 +112,7 @@ def ws_messages(data: bytearray) -> bytearray:
 
 
 def frames_in(data: bytearray) -> Iterator[tuple[int, int, int, bytes]]:
-    """Take whole frames off the front of ``data``: (opcode, codec, room, body as sent)."""
+    """Remove whole frames from the front of ``data`` and yield (opcode, codec, room, body as sent)."""
     position, end = 0, len(data)
     while end - position >= 16:
         length, _, flags, opcode, room, _ = HEADER.unpack_from(data, position)

@@ -103,7 +103,7 @@ def compare_runs(scenario: str, before: list[dict[str, Any]], after: list[dict[s
 def _ratio_and_band(before: list[float], after: list[float]) -> tuple[float, float]:
     """Return after / before, and the band: noise alone explains factors up to 1 + band, either way.
 
-    Of logarithms, since noise multiplies: a run under a busy neighbour takes three times as long, not 50 ms longer.
+    Of logarithms, since noise multiplies: other load makes a run three times as long, not 50 ms longer.
     Where a value is not positive, of the values themselves.
     """
     is_single = min(len(before), len(after)) < 2

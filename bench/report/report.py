@@ -1,8 +1,8 @@
 """The report: one self-contained HTML file.
 
 It begins with the checks and the ratio to the raw loop; then come the figures with their goals, the plots, and behind
-folds everything else. A badge names the way in which viewers were made: a run with simulated links never looks like one
-with real links.
+folds everything else. A badge names the way in which viewers were made: a run with simulated links is never
+mistaken for one with real links.
 """
 
 from __future__ import annotations

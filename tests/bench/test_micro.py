@@ -1,4 +1,4 @@
-"""The micro benches measure what they say: their bytes are the protocol's, their verdicts the goals', and they run."""
+"""The micro benches: their bytes follow the protocol, their goals are evaluated, and they run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def read_by_the_broker(data: bytes) -> list[Frame]:
     return frames
 
 
-def test_a_log_in_is_three_frames_that_the_broker_understands() -> None:
+def test_joining_is_three_frames_that_the_broker_parses() -> None:
     hello, auth, join = read_by_the_broker(hello_auth_join("dev:ann", "stage"))
     assert hello.opcode is Opcode.HELLO
     assert auth.message == Auth("dev:ann")
@@ -67,7 +67,7 @@ def test_a_text_without_a_stamp_has_no_time() -> None:
 
 
 @given(st.lists(st.binary(max_size=300), max_size=5), st.lists(st.integers(0, 2000), max_size=5))
-def test_frames_and_messages_come_whole_however_they_were_cut(bodies: list[bytes], cuts: list[int]) -> None:
+def test_frames_and_messages_are_whole_however_they_are_split(bodies: list[bytes], cuts: list[int]) -> None:
     stream = b"".join(server_message(frame(Opcode.TICK, body, room=number)) for number, body in enumerate(bodies))
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     outer, inner, seen = bytearray(), bytearray(), []
@@ -97,16 +97,16 @@ def test_the_viewers_read_a_tick_in_every_codec(codec: Codec) -> None:
 @pytest.mark.parametrize(
     ("result", "met", "ratio"),
     [
-        (Result("b", "f", 9.0, "us", 1.15, floor=8.0, judged="ratio"), True, 1.125),
-        (Result("b", "f", 10.0, "us", 1.15, floor=8.0, judged="ratio"), False, 1.25),
-        (Result("b", "f", 10.0, "us", 1.15, judged="ratio"), False, None),
+        (Result("b", "f", 9.0, "us", 1.15, floor=8.0, goal_of="ratio"), True, 1.125),
+        (Result("b", "f", 10.0, "us", 1.15, floor=8.0, goal_of="ratio"), False, 1.25),
+        (Result("b", "f", 10.0, "us", 1.15, goal_of="ratio"), False, None),
         (Result("b", "f", 1500.0, "B", 1536.0), True, None),
         (Result("b", "f", 40_000.0, "/s", 50_000.0, False, 100_000.0), False, 2.5),
         (Result("b", "f", 60_000.0, "/s", 50_000.0, False, 120_000.0), True, 2.0),
         (Result("b", "f", 1.0, "us"), None, None),
     ],
 )
-def test_a_goal_is_judged_by_what_it_speaks_of(result: Result, met: bool | None, ratio: float | None) -> None:
+def test_a_goal_applies_to_the_value_or_to_the_ratio(result: Result, met: bool | None, ratio: float | None) -> None:
     assert result.met is met
     assert result.ratio == ratio
     assert ("MISSED" in table([result])) is (met is False)
@@ -119,7 +119,7 @@ def test_the_median_has_as_many_above_as_below(values: list[int]) -> None:
     assert sum(value > middle for value in values) <= len(values) / 2
 
 
-def test_every_bench_in_the_list_is_there_and_takes_the_smoke_flag() -> None:
+def test_every_bench_of_the_table_exists_and_has_a_smoke_size() -> None:
     for module, function, words in BENCHES.values():
         bench = getattr(importlib.import_module(f"bench.micro.{module}"), function)
         assert next(iter(signature(bench).parameters)) == "smoke"
@@ -134,7 +134,7 @@ def test_an_unknown_bench_is_named() -> None:
 @pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.parametrize("name", ["connect-tcp", "inbound", "core"])
-def test_a_smoke_run_finds_its_own_sums_right(name: str) -> None:
+def test_a_smoke_run_succeeds(name: str) -> None:
     results = run([name], smoke=True)
     assert results
     assert all(result.bench == name and result.value > 0 for result in results)
