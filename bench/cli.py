@@ -127,7 +127,7 @@ def compare(before: Path, after: Path) -> None:
     """Compare two results (--json of `run`), with the noise band of their repeated runs."""
     try:
         comparisons = compare_files(before, after)
-    except (ValueError, KeyError, msgspec.DecodeError) as error:
+    except (ValueError, OSError, KeyError, msgspec.DecodeError) as error:
         raise click.ClickException(f"not two results of bench run: {error}") from None
     console = wide_console()
     for comparison in comparisons:

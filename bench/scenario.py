@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from broker.config.files import FileError, read_text_of, user_path
+
 __all__ = [
     "SCENARIOS",
     "Cut",
@@ -183,10 +185,13 @@ def load_scenario(name: str) -> Scenario:
     """Return the scenario called ``name``, or the one in the file of that path. ScenarioError if there is none."""
     path = SCENARIOS / f"{name}.toml"
     if not path.exists():
-        path = Path(name)
+        path = user_path(name)
         if path.suffix != ".toml" or not path.exists():
             raise ScenarioError(f"there is no scenario {name!r}; there are {', '.join(scenario_names())}")
-    return read_scenario(path.read_text(encoding="utf-8"), path.stem)
+    try:
+        return read_scenario(read_text_of(path), path.stem)
+    except FileError as error:
+        raise ScenarioError(str(error)) from error
 
 
 def read_scenario(text: str, name: str) -> Scenario:

@@ -67,7 +67,11 @@ def payload_for(kind: int, template: Any, values: Mapping[str, str]) -> Any:
     FieldError (its field is a path below "payload") where the result is not a payload of that type or too large.
     """
     payload = check_payload(kind, fill(template, values))
-    if len(pack_body((payload,))) - 1 > MAX_DIRECT_BYTES:
+    try:
+        nbytes = len(pack_body((payload,))) - 1
+    except UnicodeEncodeError:
+        raise FieldError("must not have half of a surrogate pair", "payload") from None
+    if nbytes > MAX_DIRECT_BYTES:
         raise FieldError(f"must be at most {MAX_DIRECT_BYTES} bytes", "payload")
     return payload
 
@@ -96,15 +100,16 @@ def frames_of(
 ) -> Iterator[SendDirect]:
     """Cut a batch into parts that fit a client's body, each user in exactly one, in the given order.
 
-    The fields are not checked. LocalProtocolError if template and values of one recipient exceed a body.
+    The fields are not checked. LocalProtocolError if template and values of one recipient exceed a body, or a string
+    has half of a surrogate pair.
     """
     # A map of more than 15 entries has a head of 3 bytes instead of 1.
-    room = MAX_CLIENT_BODY_BYTES - len(pack_body(SendDirect(batch, kind, template, {}, expires_s))) - 2
+    room = MAX_CLIENT_BODY_BYTES - _packed_bytes(SendDirect(batch, kind, template, {}, expires_s)) - 2
     part: dict[str, Mapping[str, str]] = {}
     used = 0
     for user, own in values.items():
         own = dict(own)
-        nbytes = len(pack_body((user, own))) - 1
+        nbytes = _packed_bytes((user, own)) - 1
         if nbytes > room:
             raise LocalProtocolError(f"BATCH: template and values of {user!r} are above {MAX_CLIENT_BODY_BYTES} bytes")
         if used + nbytes > room or len(part) == MAX_RECIPIENTS:
@@ -114,3 +119,10 @@ def frames_of(
         used += nbytes
     if part:
         yield SendDirect(batch, kind, template, part, expires_s)
+
+
+def _packed_bytes(value: tuple[Any, ...]) -> int:
+    try:
+        return len(pack_body(value))
+    except UnicodeEncodeError:
+        raise LocalProtocolError("BATCH: a string has half of a surrogate pair") from None

@@ -113,13 +113,15 @@ def text(low: int, high: int, *, lines: bool = False) -> Rule:
     """Return the rule of a string of ``low``..``high`` code points without control characters.
 
     Refused: C0, DEL, C1, the line and paragraph separators (U+2028, U+2029) and lone surrogates, because all of
-    these break logs, lines of JSON or terminals. ``lines`` allows line feed and tab. Format characters (joiners
-    of emoji) and unusual spaces are allowed.
+    these break logs, lines of JSON or terminals. ``lines`` allows line feed and tab, and turns CR LF and CR into
+    line feed. Format characters (joiners of emoji) and unusual spaces are allowed.
     """
     rule = f"must be a string of {low} to {high} characters"
     forbidden = (_FORBIDDEN_IN_LINES if lines else _FORBIDDEN).search
 
     def check(value: Any) -> str:
+        if lines and type(value) is str and "\r" in value:
+            value = _with_line_feeds(value)
         if type(value) is str and low <= len(value) <= high:
             if value.isprintable() or forbidden(value) is None:
                 return value
@@ -128,6 +130,10 @@ def text(low: int, high: int, *, lines: bool = False) -> Rule:
 
     check.__doc__ = f"{'lines' if lines else 'text'} {low}..{high}"
     return check
+
+
+def _with_line_feeds(value: str) -> str:
+    return value.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def characters(high: int, max_bytes: int, *, lines: bool = False) -> Rule:
@@ -141,6 +147,8 @@ def characters(high: int, max_bytes: int, *, lines: bool = False) -> Rule:
     def check(value: Any) -> str:
         if type(value) is not str or not value:
             raise FieldError(rule)
+        if lines and "\r" in value:
+            value = _with_line_feeds(value)
         if len(value) > high:
             if value.isascii() or count_graphemes(value[: max_bytes + 1]) > high:
                 raise FieldError(rule)

@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from broker.config.files import FileError, read_text_of
 from protocol.payloads import MAX_DANMAKU_CHARS
 
 __all__ = ["PHRASES", "REPEATED_PHRASES", "Stamp", "base36", "load_corpus", "read_stamp", "stamped"]
@@ -74,7 +75,10 @@ def read_stamp(text: str) -> Stamp | None:
 
 def load_corpus(path: Path) -> tuple[str, ...]:
     """Return the lines of a UTF-8 file, one danmaku a line, without empty ones. ValueError if none is left."""
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    try:
+        lines = [line.strip() for line in read_text_of(path).split("\n")]
+    except FileError as error:
+        raise ValueError(str(error)) from error
     durable = tuple(line[: MAX_DANMAKU_CHARS - _STAMP_CHARS] for line in lines if line and line.isprintable())
     if not durable:
         raise ValueError(f"{path}: none of its lines can be a danmaku")

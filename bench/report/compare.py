@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from bench.report.metrics import METRICS, headline_value
+from broker.config.files import read_text_of
 
 __all__ = ["Comparison", "Row", "compare_files", "compare_runs", "comparison_table"]
 
@@ -58,7 +59,7 @@ class Comparison(NamedTuple):
 
 def compare_files(before: Path, after: Path) -> list[Comparison]:
     """Compare two files of ``bench run --json``. ValueError if they share no scenario."""
-    sides = [json.loads(path.read_text(encoding="utf-8"))["runs"] for path in (before, after)]
+    sides = [json.loads(read_text_of(path))["runs"] for path in (before, after)]
     names = [name for name in dict.fromkeys(run["scenario"] for run in sides[0]) if _of(sides[1], name)]
     if not names:
         raise ValueError("they have no scenario in common")

@@ -41,7 +41,10 @@ _ROLES = ", ".join(role.name.lower() for role in Role)
 def client_options(command: F) -> F:
     """Add ``--url`` and ``--token`` (or ROOMCAST_TOKEN)."""
     command = click.option(
-        "--token", envvar="ROOMCAST_TOKEN", help="Token (or ROOMCAST_TOKEN); `roomcast token` makes one."
+        "--token",
+        envvar="ROOMCAST_TOKEN",
+        callback=lambda _ctx, _param, value: value and value.strip(),  # a file of it may end with CR LF
+        help="Token (or ROOMCAST_TOKEN); `roomcast token` makes one.",
     )(command)
     return click.option(
         "--url",

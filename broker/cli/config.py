@@ -9,13 +9,26 @@ from typing import IO, Any, TypeVar
 
 import click
 
+from broker.config.files import user_path
 from broker.config.schema import Config, ConfigError, load, to_toml
 
-__all__ = ["ConfigProblems", "check_config", "config_options", "load_or_fail", "print_config"]
+__all__ = ["ConfigProblems", "UserPath", "check_config", "config_options", "load_or_fail", "print_config"]
 
 F = TypeVar("F", bound=Callable[..., Any])  # Any: click commands have every signature.
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
+
+class UserPath(click.Path):
+    """Path on the command line; ``~`` at its beginning is the home directory, also where the shell has left it."""
+
+    def __init__(self, *, exists: bool = False, file_okay: bool = True, dir_okay: bool = True) -> None:
+        super().__init__(exists=exists, file_okay=file_okay, dir_okay=dir_okay, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a Path. Any: click passes what the user typed, or a default."""
+        return super().convert(user_path(value), param, ctx)
+
+
+_FILE = UserPath(dir_okay=False)
 
 
 class ConfigProblems(click.ClickException):

@@ -17,7 +17,6 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import click
@@ -25,6 +24,7 @@ import trio
 
 from broker.cli.client import client_options, connected_client, development_token, run_command
 from broker.cli.token import duration_s
+from broker.config.files import FileError, clean_text, read_text_of, text_of
 from protocol.clients.client import Client
 from protocol.clients.events import BatchRefused, ClientClosed
 from protocol.clients.exceptions import first_leaf
@@ -62,11 +62,9 @@ def read_values(text: TextIO, name: str) -> Recipients:
     click.UsageError, naming the line, for anything that is wrong.
     """
     found = Recipients({}, {})
-    first = text.read(1)
-    if first == "\ufeff":
-        first = text.read(1)
-    text = io.StringIO(first + text.read()) if first else io.StringIO()
-    rows = _json_rows(text, name) if first == "{" else _csv_rows(text, name)
+    cleaned = clean_text(text.read())
+    lines = io.StringIO(cleaned)
+    rows = _json_rows(lines, name) if cleaned.startswith("{") else _csv_rows(lines, name)
     for line, row in rows:
         user = row.get(USER)
         if user is None:
@@ -235,7 +233,7 @@ def direct(
             each: {name: value for name, value in own.items() if name in wanted}
             for each, own in recipients.values.items()
         }
-        check_messages(Recipients(values, recipients.lines), path, batch, kind, template, expires_whole_s)
+        check_messages(Recipients(values, recipients.lines), _name_of(path), batch, kind, template, expires_whole_s)
     shown_token = development_token(user, "app") if token is None else token
     job = _BatchJob(batch, kind, template, values, expires_whole_s, follow)
     state = run_command(partial(_run, job, url, shown_token))
@@ -256,16 +254,17 @@ class _BatchJob(NamedTuple):
     follow: bool
 
 
+def _name_of(path: str) -> str:
+    return "standard input" if path == "-" else path
+
+
 def _read(path: str) -> Recipients:
     try:
         if path == "-":
-            return read_values(sys.stdin, "standard input")
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            return read_values(file, path)
-    except OSError as error:
-        raise click.UsageError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise click.UsageError(f"{path}: is not UTF-8 ({error.reason})") from error
+            return read_values(io.StringIO(text_of(sys.stdin.buffer.read(), _name_of(path))), _name_of(path))
+        return read_values(io.StringIO(read_text_of(path)), path)
+    except FileError as error:
+        raise click.UsageError(str(error)) from error
 
 
 async def _run(job: _BatchJob, url: str, token: str) -> BatchState:

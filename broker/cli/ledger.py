@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import click
 
-from broker.cli.config import config_options, load_or_fail
+from broker.cli.config import UserPath, config_options, load_or_fail
 from broker.ledger import LedgerRefused, Reader, StoredEntry, open_directory
 from broker.ledger.backup import back_up
 from broker.ledger.chain import verify as verify_chain
@@ -44,7 +44,7 @@ def data_options(command: F) -> F:
     """Add the options that select the ledger: ``--data-dir``, or those of the configuration."""
     command = click.option(
         "--data-dir",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=UserPath(file_okay=False),
         help="Directory of the ledger (ledger.data_dir).",
     )(command)
     return config_options(command)
@@ -54,7 +54,7 @@ def copy_option(command: F) -> F:
     """Add ``--copy``: a backup, in place of a data directory."""
     return click.option(
         "--copy",
-        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        type=UserPath(dir_okay=False, exists=True),
         help="A file made by `ledger backup`, in place of a data directory.",
     )(command)
 
@@ -246,7 +246,7 @@ def _summary(found: RoomReplay) -> str:
 
 @ledger.command()
 @data_options
-@click.argument("target", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("target", type=UserPath(dir_okay=False))
 def backup(config_path: Path | None, settings: tuple[str, ...], data_dir: Path | None, target: Path) -> None:
     """Copy the ledger to TARGET while the broker runs; the copy is verified before it is renamed to TARGET.
 
@@ -262,7 +262,7 @@ def backup(config_path: Path | None, settings: tuple[str, ...], data_dir: Path |
 
 @ledger.command("restore")
 @data_options
-@click.argument("copy", type=click.Path(path_type=Path, dir_okay=False, exists=True), required=False)
+@click.argument("copy", type=UserPath(dir_okay=False, exists=True), required=False)
 @click.option("--accept-loss", is_flag=True, help="Go on without what was acknowledged and is missing.")
 def restore_(
     config_path: Path | None, settings: tuple[str, ...], data_dir: Path | None, copy: Path | None, accept_loss: bool

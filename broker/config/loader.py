@@ -33,6 +33,8 @@ _SHOWN_CHARS = 60
 _SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+"""Python maps bytes that are not UTF-8 to these code points, which no encoder takes."""
 _SERVICE_VARIABLE = re.compile(
     r"([A-Z0-9_]+?)_(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)"
 )
@@ -178,6 +180,9 @@ class Layers(Generic[S]):
         self, kind: Any, path: str, key: str, value: Any, into: dict[str, Any], origin: str, text_values: bool
     ) -> None:
         leaf = _leaf(kind)
+        if not _is_unicode(value):
+            self.problems.append(Problem(path, "expected UTF-8 text", origin))
+            return
         try:
             if text_values and isinstance(value, str):
                 value = _from_text(leaf, value)
@@ -218,6 +223,12 @@ class Layers(Generic[S]):
         if near:
             return "unknown key" + _did_you_mean(last[near])
         return "unknown key; known here: " + ", ".join(siblings)
+
+
+def _is_unicode(value: Any) -> bool:
+    """Return False for a string that was not UTF-8 in the environment or on the command line."""
+    texts = value if isinstance(value, (list, tuple)) else (value,)
+    return not any(isinstance(text, str) and _HALF_PAIR.search(text) for text in texts)
 
 
 def _is_service_variable(variable: str, prefix: str, env: Mapping[str, str]) -> bool:

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from broker.config.files import FileError, read_bytes_of, read_text_of
 from broker.config.loader import Layers, Problem, nested, write_toml
 from broker.config.sections import (
     AdmissionConfig,
@@ -204,11 +205,9 @@ def _touches(path: str, bad: set[str]) -> bool:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError([f"{path}: is not UTF-8 text (byte {error.start})"]) from error
+        return tomllib.loads(read_text_of(path))
+    except FileError as error:
+        raise ConfigError([f"{path}: {error.reason}"]) from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{path}: is not TOML: {error}"]) from error
 
@@ -221,11 +220,10 @@ def _with_secret(config: Config) -> tuple[Config, list[Problem]]:
     if config.auth.secret is not None:
         return config, [Problem("auth.secret", "set either this or auth.secret_file, not both")]
     try:
-        secret = Path(name).read_text(encoding="utf-8-sig").rstrip()
-    except OSError as error:
-        return config, [Problem("auth.secret_file", f"cannot read {name}: {error.strerror}")]
-    except UnicodeDecodeError:
-        return config, [Problem("auth.secret_file", f"{name} is not text; make one with `openssl rand -hex 32`")]
+        secret = read_text_of(name).strip()
+    except FileError as error:
+        rule = str(error) if error.is_text else f"{name} is not text; make one with `openssl rand -hex 32`"
+        return config, [Problem("auth.secret_file", rule)]
     auth = msgspec.structs.replace(config.auth, secret=secret)
     return msgspec.structs.replace(config, auth=auth), []
 
@@ -235,9 +233,9 @@ def _unreadable(config: Config) -> Iterator[Problem]:
         name = getattr(config.listen, key)
         try:
             if name is not None:
-                Path(name).open("rb").close()
-        except OSError as error:
-            yield Problem(f"listen.{key}", f"cannot read {name}: {error.strerror}")
+                read_bytes_of(name)
+        except FileError as error:
+            yield Problem(f"listen.{key}", str(error))
 
 
 def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -268,6 +266,8 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         size = len(auth.secret.encode())
         if size < MIN_SECRET_BYTES:
             yield (where,), f"{size} bytes are too few, HS256 needs {MIN_SECRET_BYTES} or more: `openssl rand -hex 32`"
+        if auth.secret != auth.secret.strip():
+            yield (where,), "has white space at an end, which is easily lost elsewhere: take it off"
         if auth.secret.lstrip().startswith(("-----BEGIN", "ssh-")):
             yield (where,), "this is a key pair's file, not a shared secret: `openssl rand -hex 32`"
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from broker.config.files import user_path
 from protocol.codes import Lane, Role, TypeRule
 
 __all__ = [
@@ -217,7 +218,7 @@ class AuthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     secret: Annotated[str, Meta(max_length=4096, extra={"secret": True})] | None = None
     """Signing secret, 32 bytes or more; better in secret_file or in ROOMCAST_AUTH__SECRET."""
     secret_file: Annotated[str, Meta(min_length=1)] | None = None
-    """File that holds the secret, as in `openssl rand -hex 32 > secret`; a trailing newline is not part of it."""
+    """File that holds the secret, as in `openssl rand -hex 32 > secret`; white space around it is not part of it."""
     audience: Annotated[str, Meta(min_length=1, max_length=255)] = "roomcast"
     """The aud that a token must name: tokens for other services are worth nothing here."""
     issuer: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
@@ -295,7 +296,7 @@ class LedgerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         if self.ephemeral:
             return None
         if self.data_dir is not None:
-            return Path(self.data_dir)
+            return user_path(self.data_dir)
         return (Path() if config_path is None else config_path.parent) / "roomcast-data"
 
 

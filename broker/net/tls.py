@@ -20,6 +20,8 @@ import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from broker.config.files import openssl_path
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
@@ -85,7 +87,8 @@ def server_context(cert: Path | str, key: Path | str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-    context.load_cert_chain(cert, key)
+    with openssl_path(cert) as cert_path, openssl_path(key) as key_path:
+        context.load_cert_chain(cert_path, key_path)
     context.sslsocket_class = TlsSocket
     return context
 

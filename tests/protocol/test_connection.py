@@ -7,7 +7,7 @@ import weakref
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from protocol.codes import CloseCode, ErrorCode, Lane, Opcode, Tier
@@ -460,6 +460,30 @@ def test_check_refuses_what_the_peer_refuses(body: tuple[Any, Any, Any]) -> None
         return
     (found,) = read([frame], Side.SERVER)
     assert isinstance(found, Frame) is checked
+
+
+def with_half_of_a_pair(draw: st.DataObject, value: Any) -> Any:
+    """``value`` with half of a surrogate pair in one of its strings; the same value if it has none."""
+    if isinstance(value, str):
+        at = draw.draw(st.integers(0, len(value)))
+        return value[:at] + draw.draw(st.sampled_from(["\ud83c", "\udf39"])) + value[at:]
+    if isinstance(value, (tuple, dict)) and value:
+        entries = dict(value) if isinstance(value, dict) else dict(enumerate(value))
+        key = draw.draw(st.sampled_from(list(entries)))
+        changed, inner = with_half_of_a_pair(draw, key), with_half_of_a_pair(draw, entries[key])
+        if isinstance(value, dict):
+            return {(changed if each is key else each): each_value for each, each_value in entries.items()}
+        entries[key] = inner
+        return value._make(entries.values()) if hasattr(value, "_make") else tuple(entries.values())
+    return value
+
+
+@given(messages(Side.CLIENT), st.data())
+def test_half_of_a_surrogate_pair_is_refused_in_every_string(message: Message, data: st.DataObject) -> None:
+    changed = with_half_of_a_pair(data, message)
+    assume(changed != message)
+    with pytest.raises(LocalProtocolError):
+        end(Side.CLIENT).check(changed)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,27 @@ CARD = 200
 values = st.dictionaries(user_ids, st.dictionaries(st.sampled_from(["code", "who"]), texts(0, 60)), max_size=150)
 
 
+@pytest.mark.parametrize(
+    ("batch", "template", "values"),
+    [
+        ("may\ud83c", "{code}", {"ann": {"code": "1"}}),
+        ("may", "{code}\udf39", {"ann": {"code": "1"}}),
+        ("may", "{code}", {"ann\ud83c": {"code": "1"}}),
+        ("may", "{code}", {"ann": {"code": "\ud83c"}}),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_refused_before_anything_is_sent(
+    batch: str, template: str, values: dict[str, dict[str, str]]
+) -> None:
+    with pytest.raises(LocalProtocolError, match="surrogate"):
+        list(frames_of(batch, CARD, template, values))
+    filled = fill(template, next(iter(values.values())))
+    if "\ud83c" in filled or "\udf39" in filled:
+        for kind in (CARD, NEWS):
+            with pytest.raises(FieldError):
+                payload_for(kind, (template,), next(iter(values.values())))
+
+
 @settings(max_examples=60)
 @given(ids, values, texts(0, 400), st.none() | st.integers(1, 31_536_000))
 def test_the_parts_of_a_batch_fit_and_hold_each_user_once(

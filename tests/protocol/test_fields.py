@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from protocol.fields import (
     any_value,
     array_of,
     boolean,
+    characters,
     integer,
     member_of,
     optional,
@@ -108,8 +110,23 @@ def test_text_allows_joiners_marks_and_odd_spaces(value: str) -> None:
 def test_lines_allow_line_feed_and_tab_and_no_other_control() -> None:
     rule = text(1, 9, lines=True)
     assert rule("a\n\tb") == "a\n\tb"
-    for character in "\r\x00\x1b\x0b\u2028":
+    for character in "\x00\x1b\x0b\u2028":
         error_of(rule, character)
+
+
+@given(st.lists(st.sampled_from(["a", "\n", "\r", "\r\n", "\t"]), min_size=1).map("".join))
+def test_a_line_break_of_any_system_is_a_line_feed(value: str) -> None:
+    expected = "\n".join(re.split("\r\n|\r|\n", value))
+    for rule in (text(1, 900, lines=True), characters(500, 900, lines=True)):
+        if "a" in value or rule.__doc__.startswith("lines"):
+            assert rule(value) == expected
+    error_of(text(1, 900), "a\r\nb")
+    error_of(characters(500, 900), "a\r\nb")
+
+
+def test_a_line_break_of_two_characters_counts_as_one() -> None:
+    assert text(1, 3, lines=True)("a\r\nb") == "a\nb"
+    assert characters(3, 3, lines=True)("a\r\nb") == "a\nb"
 
 
 def test_text_is_counted_in_code_points() -> None:
