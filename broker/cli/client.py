@@ -25,7 +25,7 @@ from protocol.clients.directs import ClientEvents
 from protocol.clients.events import ClientClosed, Connected, Disconnected, RoomRefused
 from protocol.clients.exceptions import first_leaf
 from protocol.clients.room import JoinedRoom
-from protocol.clients.transports import Address
+from protocol.clients.transports import Address, tls_context
 from protocol.codes import CloseCode, ErrorCode, Role, Tier
 from protocol.errors import LocalProtocolError
 from protocol.text import is_user_id, plain
@@ -39,7 +39,10 @@ _ROLES = ", ".join(role.name.lower() for role in Role)
 
 
 def client_options(command: F) -> F:
-    """Add ``--url`` and ``--token`` (or ROOMCAST_TOKEN)."""
+    """Add ``--url``, ``--token`` (or ROOMCAST_TOKEN) and ``--ca``."""
+    command = click.option(
+        "--ca", metavar="FILE", help="PEM file of the authority that signed the broker's certificate (TLS)."
+    )(command)
     command = click.option(
         "--token",
         envvar="ROOMCAST_TOKEN",
@@ -84,14 +87,24 @@ def run_command(main: Callable[[], Any]) -> Any:
 
 
 @asynccontextmanager
-async def connected_client(url: str, token: str | None) -> AsyncIterator[tuple[Client, ClientEvents]]:
-    """Context of a connected client and its later events; ClickException, in one line, if it cannot connect."""
+async def connected_client(
+    url: str, token: str | None, ca: str | None = None
+) -> AsyncIterator[tuple[Client, ClientEvents]]:
+    """Context of a connected client and its later events; ClickException, in one line, if it cannot connect.
+
+    ``ca``: PEM file of the authority that signed the broker's certificate; None uses the system's authorities.
+    """
     try:
         address = Address.parse(url)
     except ValueError as error:
         raise click.UsageError(f"--url {url}: {error}") from error
+    if ca is not None:
+        try:
+            tls_context(ca)
+        except ValueError as error:
+            raise click.UsageError(f"--ca {error}") from error
     try:
-        async with open_client(url, token, open_timeout_s=0) as client:
+        async with open_client(url, token, ca=ca, open_timeout_s=0) as client:
             events = client.events()
             await _first_link(client, events, address, token)
             yield client, events
@@ -103,12 +116,25 @@ async def _first_link(client: Client, events: ClientEvents, address: Address, to
     async for event in events:
         if isinstance(event, Connected):
             return
+        if isinstance(event, Disconnected) and event.certificate:
+            raise click.ClickException(_no_trust(address, event.certificate))
         if isinstance(event, Disconnected):
             raise click.ClickException(_no_link(address, token, event.code, event.reason))
     closed = client.closed
     raise click.ClickException(
         _no_link(address, token, closed.code if closed else None, closed.reason if closed else "the link was closed")
     )
+
+
+def _no_trust(address: Address, why: str) -> str:
+    """Describe a refused certificate and the way out."""
+    if "mismatch" in why:
+        way_out = "connect to a name that the certificate contains"
+    elif "expired" in why or "not yet valid" in why:
+        way_out = "the certificate has to be renewed (or the clock of this machine set)"
+    else:
+        way_out = "name the file of its authority: --ca FILE"
+    return f"the certificate of the broker at {address.host_and_port} is not accepted ({plain(why)}); {way_out}"
 
 
 def _no_link(address: Address, token: str | None, code: int | None, reason: str) -> str:

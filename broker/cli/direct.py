@@ -199,6 +199,7 @@ def check_messages(
 def direct(
     url: str,
     token: str | None,
+    ca: str | None,
     user: str | None,
     batch: str,
     text: str | None,
@@ -236,7 +237,7 @@ def direct(
         check_messages(Recipients(values, recipients.lines), _name_of(path), batch, kind, template, expires_whole_s)
     shown_token = development_token(user, "app") if token is None else token
     job = _BatchJob(batch, kind, template, values, expires_whole_s, follow)
-    state = run_command(partial(_run, job, url, shown_token))
+    state = run_command(partial(_run, job, url, shown_token, ca))
     if as_object:
         click.echo(json.dumps({"batch": batch, "users": len(values), **_counts(state)}))
     else:
@@ -267,8 +268,8 @@ def _read(path: str) -> Recipients:
         raise click.UsageError(str(error)) from error
 
 
-async def _run(job: _BatchJob, url: str, token: str) -> BatchState:
-    async with connected_client(url, token) as (client, events):
+async def _run(job: _BatchJob, url: str, token: str, ca: str | None) -> BatchState:
+    async with connected_client(url, token, ca) as (client, events):
         events.stop()  # direct messages to this user are not acknowledged here
         try:
             async with trio.open_nursery() as nursery:

@@ -52,13 +52,15 @@ def message_type(text: str) -> int:
 
 
 class PostTemplate(NamedTuple):
-    """Type and text of the posts; ``{n}`` in ``text`` stands for the number of the message, from 1 on."""
+    """Type and text of the posts; ``{n}`` in ``text`` and ``order_id`` is the number of the message, from 1 on."""
 
     type: int
     text: str
+    order_id: str = "{n}"
+    """Idempotency key of gifts."""
 
-    def payload(self, number: int, user: str, order: str) -> Any:
-        """Return the payload of message ``number``; ``order`` makes the order id of a gift unique.
+    def payload(self, number: int, user: str) -> Any:
+        """Return the payload of message ``number``.
 
         Any: the payload of a custom type is JSON if the text is valid JSON, else text.
         """
@@ -72,7 +74,7 @@ class PostTemplate(NamedTuple):
         if self.type == MessageType.LIKE:
             return LikePayload(int(text or 1))
         if self.type == MessageType.GIFT:
-            return GiftPayload(f"{order}-{number}", user, user, text, 1, GIFT_CENTS)
+            return GiftPayload(self.order_id.replace("{n}", str(number)), user, user, text, 1, GIFT_CENTS)
         try:
             return json.loads(text)
         except ValueError:
@@ -136,12 +138,25 @@ def report_of(result: PostResult, type: int) -> PostReport:
     "--type", "kind", type=message_type, default="danmaku", metavar="TYPE",
     help="danmaku (default), emote, like, announcement, gift, or the number of a custom type.",
 )  # fmt: skip
+@click.option(
+    "--order-id", metavar="ID",
+    help="Idempotency key of a gift, a random one if not given: the same id again publishes nothing new.",
+)  # fmt: skip
 @click.option("--count", type=click.IntRange(1, 1_000_000), default=1, show_default=True, help="How many messages.")
 @click.option(
     "--rate", type=click.FloatRange(0.01, 10_000), default=1.0, show_default=True, help="Messages a second."
 )  # fmt: skip
 def say(
-    room: str, text: str, url: str, token: str | None, user: str | None, kind: int, count: int, rate: float
+    room: str,
+    text: str,
+    url: str,
+    token: str | None,
+    ca: str | None,
+    user: str | None,
+    kind: int,
+    order_id: str | None,
+    count: int,
+    rate: float,
 ) -> None:
     """Post TEXT to ROOM and print the result; exit code 1 if it is not shown.
 
@@ -152,21 +167,25 @@ def say(
         raise click.UsageError("TEXT is missing")
     if kind == MessageType.LIKE and text and not text.replace("{n}", "1").isdecimal():
         raise click.UsageError("TEXT of a like is the number of likes")
+    if order_id is not None and kind != MessageType.GIFT:
+        raise click.UsageError("--order-id is for --type gift")
+    if order_id is not None and count > 1 and "{n}" not in order_id:
+        raise click.UsageError("with --count, --order-id contains {n}: each gift is an order of its own")
     if token is not None and user is not None:
         raise click.UsageError("--as is for development; a token contains the identity")
     if token is None:
         token = development_token(user, _ROLES.get(MessageType(kind), "viewer") if kind in _TYPES.values() else "app")
-    reports = run_command(partial(_say, room, PostTemplate(kind, text), url, token, count, rate))
+    template = PostTemplate(kind, text, order_id or f"{secrets.token_hex(6)}-{{n}}")
+    reports = run_command(partial(_say, room, template, url, token, ca, count, rate))
     if not all(report.is_good for report in reports):
         raise SystemExit(1)
 
 
 async def _say(
-    room_name: str, template: PostTemplate, url: str, token: str, count: int, rate: float
+    room_name: str, template: PostTemplate, url: str, token: str, ca: str | None, count: int, rate: float
 ) -> list[PostReport]:
     reports: list[PostReport] = []
-    order = secrets.token_hex(6)
-    async with connected_client(url, token) as (client, events):
+    async with connected_client(url, token, ca) as (client, events):
         events.stop()  # direct messages are left to `roomcast tail`
         user = client.user.user_id if client.user is not None else ""
         room = await join_room(client, room_name)
@@ -174,7 +193,7 @@ async def _say(
         begun = trio.current_time()
         async with trio.open_nursery() as nursery:
             for number in itertools.count(1):
-                payload = template.payload(number, user, order)
+                payload = template.payload(number, user)
                 await slots.acquire_on_behalf_of(number)
                 nursery.start_soon(_post, room, template.type, payload, number, count, reports, slots)
                 if number == count:

@@ -64,19 +64,25 @@ TailEvent = RoomEvent | ClientEvent | Joined
 )
 @click.option("--json", "as_objects", is_flag=True, help="One JSON object a line.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=inf, help="End after this time.")
-def tail(room: str, url: str, token: str | None, tier: str, as_objects: bool, seconds: float) -> None:
+def tail(room: str, url: str, token: str | None, ca: str | None, tier: str, as_objects: bool, seconds: float) -> None:
     """Print the messages of ROOM until Ctrl-C. Without a token it joins as a guest, if the broker admits guests."""
     print_event = _json_printer(room) if as_objects else EventPrinter(room).print
-    run_command(partial(_watch, room, url, token, Tier(int(tier)), seconds, print_event))
+    run_command(partial(_watch, room, url, token, ca, Tier(int(tier)), seconds, print_event))
 
 
 async def _watch(
-    room_name: str, url: str, token: str | None, tier: Tier, seconds: float, print_event: Callable[[TailEvent], None]
+    room_name: str,
+    url: str,
+    token: str | None,
+    ca: str | None,
+    tier: Tier,
+    seconds: float,
+    print_event: Callable[[TailEvent], None],
 ) -> None:
     with trio.move_on_after(seconds) as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_end_on_signal, scope)
-            async with connected_client(url, token) as (client, events):
+            async with connected_client(url, token, ca) as (client, events):
                 room = await join_room(client, room_name, tier)
                 if room.snapshot is not None:
                     print_event(room.snapshot)

@@ -9,6 +9,7 @@ from .credentials import TokenSource
 from .directs import ClientEvents
 from .events import (
     BatchRefused,
+    CertificateRefused,
     ClientClosed,
     ClientEvent,
     Connected,
@@ -39,6 +40,7 @@ __all__ = [
     "BatchRefused",
     "BatchState",
     "BytePipe",
+    "CertificateRefused",
     "Client",
     "ClientClosed",
     "ClientEvent",

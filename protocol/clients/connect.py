@@ -6,6 +6,7 @@ leaves it as it is, not wrapped in a group.
 
 from __future__ import annotations
 
+import os
 import random
 import ssl
 import time
@@ -23,7 +24,7 @@ from .core import ClientCore
 from .credentials import Credentials, TokenSource
 from .inbox import MAX_INBOX_BYTES, MAX_INBOX_ITEMS
 from .link import Hello
-from .transports import Address, Connector, connector
+from .transports import Address, Connector, connector, tls_context
 
 __all__ = ["open_client"]
 
@@ -32,6 +33,10 @@ FEATURES: Final = Feature.LZ4 | Feature.LZ4_DICT_1 | Feature.BATCH
 HANDSHAKE_TIMEOUT_S = 10.0
 """Timeout of each of three steps: the application's token, the connection, and HELLO with AUTH."""
 OPEN_TIMEOUT_S = 30.0
+NOT_IN_TRIO: Final = (
+    "open_client runs on Trio, and Trio is not running here: start the program with trio.run(main), or, from asyncio, "
+    "run the client in a thread of its own with asyncio.to_thread(trio.run, main)"
+)
 
 
 @asynccontextmanager
@@ -43,6 +48,7 @@ async def open_client(
     agent: str = AGENT,
     reconnect: bool = True,
     rng: random.Random | None = None,
+    ca: str | os.PathLike[str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
     connect: Connector | None = None,
     wall_ms: Callable[[], int] | None = None,
@@ -55,15 +61,23 @@ async def open_client(
 
     ``url``: see `Address.parse`. ``token`` None asks for guest access; an async function returns a token of the
     platform whenever one is needed, which is seldom: later links use tickets of the broker while they are valid.
-    ``features``: bits of `Feature`. With ``reconnect`` False the client ends with its first link. ``rng`` decides
-    jitter and message ids (seed it in tests only). ``connect`` replaces the network, ``wall_ms`` the clock.
-    ``open_timeout_s``: how long to wait for the first authenticated link, over any number of attempts; 0 enters the
-    block at once. ``inbox_*`` bound each room's unread events and the client's own.
+    ``ca``: PEM file with the authorities that may have signed the broker's certificate, instead of the system's;
+    ``ssl_context`` replaces all settings of TLS. ``features``: bits of `Feature`. With ``reconnect`` False the client
+    ends with its first link. ``rng`` decides jitter and message ids (seed it in tests only). ``connect`` replaces the
+    network, ``wall_ms`` the clock. ``open_timeout_s``: how long to wait for the first authenticated link, over any
+    number of attempts; 0 enters the block at once. ``inbox_*`` bound each room's unread events and the client's own.
 
-    Raises ValueError for the url, LocalProtocolError for token, features or agent, ClientClosed where the broker
-    refuses the client finally (or, without ``reconnect``, at all), trio.TooSlowError after ``open_timeout_s``.
+    Raises RuntimeError outside of Trio, ValueError for ``url`` and ``ca``, LocalProtocolError for token, features or
+    agent, ClientClosed where the broker refuses the client finally (or, without ``reconnect``, at all),
+    CertificateRefused, and trio.TooSlowError, with the reason of the last failure, after ``open_timeout_s``.
     """
+    if not trio.lowlevel.in_trio_run():
+        raise RuntimeError(NOT_IN_TRIO)
     address = Address.parse(url)
+    if ca is not None:
+        if ssl_context is not None:
+            raise ValueError("ca and ssl_context cannot be given together")
+        ssl_context = tls_context(ca)
     credentials = Credentials(token)
     if credentials.wants_tickets:
         features |= Feature.TICKET
@@ -90,8 +104,7 @@ async def open_client(
             nursery.start_soon(core.run_background)  # not `start`: the shield would block its cancellation
             try:
                 if open_timeout_s:
-                    with trio.fail_after(open_timeout_s):
-                        await core.wait_connected()
+                    await core.wait_opened(open_timeout_s)
                 yield Client(core)
             except BaseException as error:
                 failure = error

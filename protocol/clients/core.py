@@ -34,6 +34,7 @@ from .batches import BatchSender
 from .credentials import Credentials
 from .directs import Directs
 from .events import (
+    CertificateRefused,
     ClientClosed,
     ClientEvent,
     Connected,
@@ -92,6 +93,8 @@ class ClientCore:
         self.batches = BatchSender(self, rng)
         self.inbox: Inbox[ClientEvent] = Inbox(inbox_items, inbox_bytes)
         self.directs = Directs(self.inbox, self._acknowledge)
+        self._failure: Ending | None = None
+        """Ending of the last link."""
         self._stopped = trio.Event()
         self._changed = trio.lowlevel.ParkingLot()
         self.closed: ClientClosed | None = None
@@ -123,6 +126,19 @@ class ClientCore:
         """See `Client.set_token`."""
         self.check(Auth(token))
         self._credentials = Credentials(token)
+
+    async def wait_opened(self, timeout_s: float) -> None:
+        """Wait for the first link. Raises ClientClosed, CertificateRefused, and trio.TooSlowError with the reason."""
+        with trio.move_on_after(timeout_s):
+            await trio.lowlevel.checkpoint()
+            while not self.is_connected:
+                self.raise_if_closed()
+                if self._failure is not None and self._failure.certificate:
+                    raise CertificateRefused(f"{self._address.host_and_port}: {self._failure.reason}")
+                await self._changed.park()
+            return
+        why = self._failure.reason if self._failure is not None else "no attempt has ended"
+        raise trio.TooSlowError(f"no link to {self._address.host_and_port} within {timeout_s:g} s: {why}")
 
     async def wait_connected(self) -> None:
         """Wait until a link is open and authenticated. Raises ClientClosed."""
@@ -265,6 +281,7 @@ class ClientCore:
 
     def _on_link_closed(self, ending: Ending) -> None:
         """Resolve every open request of the link and pass its ending to the state machine."""
+        self._failure = ending
         self._signal(ending.signal, ending)
         self.posts.resolve_unknown()
         self.batches.resolve_unknown()
@@ -272,7 +289,7 @@ class ClientCore:
         self.rooms.link_closed()
         comes_back = self._machine.state is ReconnectState.WAITING and self._may_reconnect
         retry_in_s = self._machine.delay_s if comes_back else None
-        self.inbox.put_lossy(Disconnected(ending.code, ending.reason, retry_in_s))
+        self.inbox.put_lossy(Disconnected(ending.code, ending.reason, retry_in_s, ending.certificate))
         self._changed.unpark_all()
 
     def close(self, code: int | None, reason: str) -> None:

@@ -15,6 +15,7 @@ from ..resume import StreamPosition as Position
 
 __all__ = [
     "BatchRefused",
+    "CertificateRefused",
     "ClientClosed",
     "ClientEvent",
     "Connected",
@@ -185,6 +186,8 @@ class Disconnected(NamedTuple):
     """The close code the broker sent."""
     reason: str
     retry_in_s: float | None
+    certificate: str = ""
+    """Why the broker's certificate was not accepted; "" for every other reason."""
 
 
 class Pulse(NamedTuple):
@@ -220,6 +223,14 @@ class ClientClosed(Exception):
         super().__init__(reason if code is None else f"{code}: {reason}")
         self.code = code
         self.reason = reason
+
+
+class CertificateRefused(Exception):
+    """The first connection found a certificate of the broker that this machine does not accept.
+
+    ``open_client`` raises it at once, because such a certificate is a matter of configuration; a client that had a
+    link before tries again.
+    """
 
 
 class Refusal(Exception):

@@ -64,10 +64,13 @@ class Ending(NamedTuple):
     retry_after_ms: int = 0
     jitter_ms: int = 0
     hosts: tuple[str, ...] = ()
+    certificate: str = ""
+    """Why the peer's certificate was not accepted; "" for every other ending."""
 
     @classmethod
     def of_pipe(cls, lost: PipeLost) -> Ending:
-        return cls(Signal.REFUSED if lost.refused else Signal.LOST, lost.code, lost.reason)
+        signal = Signal.REFUSED if lost.refused else Signal.LOST
+        return cls(signal, lost.code, lost.reason, certificate=lost.certificate)
 
 
 class Hello(NamedTuple):

@@ -24,7 +24,7 @@ from wsproto.utilities import LocalProtocolError as WebSocketMisuse
 
 from .exceptions import first_leaf
 
-__all__ = ["SUBPROTOCOL", "Address", "BytePipe", "Connector", "PipeLost", "StreamPipe", "connector"]
+__all__ = ["SUBPROTOCOL", "Address", "BytePipe", "Connector", "PipeLost", "StreamPipe", "connector", "tls_context"]
 
 SUBPROTOCOL = "roomcast.v1"
 """WebSocket subprotocol of the binary encoding."""
@@ -47,13 +47,15 @@ class PipeLost(Exception):
     """The pipe cannot be opened or has ended.
 
     ``code``: the close code that the peer sent, None if it sent none. ``refused``: the peer refused the connection.
+    ``certificate``: why the peer's certificate is not accepted, "" for every other reason.
     """
 
-    def __init__(self, code: int | None, reason: str, *, refused: bool = False) -> None:
+    def __init__(self, code: int | None, reason: str, *, refused: bool = False, certificate: str = "") -> None:
         super().__init__(reason if code is None else f"{code}: {reason}")
         self.code = code
         self.reason = reason
         self.refused = refused
+        self.certificate = certificate
 
 
 class Address(NamedTuple):
@@ -302,6 +304,27 @@ def _reason_of(error: BaseException, otherwise: str) -> str:
     return (str(cause) or otherwise)[:200]
 
 
+def _tls_failure(error: trio.BrokenResourceError) -> PipeLost:
+    cause = error.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        why = cause.verify_message.rstrip(".")
+        return PipeLost(None, f"the certificate is not accepted: {why}"[:200], certificate=why[:200])
+    return PipeLost(None, _reason_of(error, "TLS failed"))
+
+
+def tls_context(ca: str | os.PathLike[str]) -> ssl.SSLContext:
+    """Return a context that accepts only certificates of the authorities in the PEM file ``ca``.
+
+    Raises ValueError, naming the file, if it cannot be read or contains no certificate.
+    """
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except ssl.SSLError:
+        raise ValueError(f"{os.fspath(ca)}: contains no certificate in PEM form") from None
+    except OSError as error:
+        raise ValueError(f"{os.fspath(ca)}: {error.strerror}") from None
+
+
 def connector(ssl_context: ssl.SSLContext | None = None) -> Connector:
     """Return the connector of real networks. ``ssl_context``: for TLS addresses; None uses the system's defaults."""
     context = ssl_context
@@ -327,7 +350,7 @@ def connector(ssl_context: ssl.SSLContext | None = None) -> Connector:
             return pipe
         except trio.BrokenResourceError as error:
             await trio.aclose_forcefully(stream)
-            raise PipeLost(None, _reason_of(error, "TLS failed")) from error
+            raise _tls_failure(error) from error
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise

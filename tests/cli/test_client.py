@@ -1,11 +1,19 @@
 from __future__ import annotations
 
 import getpass
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
 
 import click
 import pytest
+import trio
+import trustme
 
 from broker.cli.client import connected_client, development_token, run_command
+from protocol.clients import CertificateRefused, open_client
 
 
 def test_the_development_identity_is_the_login_name_unless_another_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,6 +59,52 @@ async def test_the_error_without_a_broker_says_how_to_start_one() -> None:
     with pytest.raises(click.ClickException, match=r"no broker at 127.0.0.1:1 .*roomcast serve"):
         async with connected_client("roomcast://127.0.0.1:1", None):
             pass
+
+
+CERTIFICATES = {
+    "another authority": ({}, r"not accepted \(.*\); name the file of its authority: --ca FILE$"),
+    "another name": (
+        {"name": "other.example"},
+        r"not accepted \(.*\); connect to a name that the certificate contains$",
+    ),
+    "expired": ({"not_after": datetime(2020, 1, 1, tzinfo=UTC)}, r"the certificate has to be renewed"),
+}
+
+
+@pytest.mark.parametrize("case", CERTIFICATES)
+@pytest.mark.parametrize("scheme", ["roomcasts", "wss"])
+async def test_a_refused_certificate_is_one_line_with_the_way_out(case: str, scheme: str, tmp_path: Path) -> None:
+    options, message = CERTIFICATES[case]
+    authority = trustme.CA()
+    certificate = authority.issue_cert(options.get("name", "localhost"), not_after=options.get("not_after"))
+    trusted = trustme.CA() if case == "another authority" else authority
+    ca = tmp_path / "ca.pem"
+    trusted.cert_pem.write_to_path(ca)
+    async with tls_port(certificate) as port:
+        with pytest.raises(click.ClickException, match=message) as caught:
+            async with connected_client(f"{scheme}://localhost:{port}", None, str(ca)):
+                raise AssertionError("connected")
+        assert "\n" not in caught.value.message
+        assert f"the certificate of the broker at localhost:{port}" in caught.value.message
+        with pytest.raises(CertificateRefused, match=f"^localhost:{port}: the certificate is not accepted: "):
+            async with open_client(f"{scheme}://localhost:{port}", ca=ca):
+                raise AssertionError("connected")
+
+
+@asynccontextmanager
+async def tls_port(certificate: trustme.LeafCert) -> AsyncIterator[int]:
+    """A port that makes TLS handshakes and nothing else."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+
+    async def handle(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            await trio.SSLStream(stream, context, server_side=True).do_handshake()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, handle, 0)
+        yield listeners[0].socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
 
 
 async def test_an_invalid_address_is_a_usage_error() -> None:

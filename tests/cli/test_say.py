@@ -57,14 +57,14 @@ def test_an_unknown_outcome_is_not_good(sent: bool) -> None:
     ],
 )
 def test_a_template_makes_payloads_that_the_wire_accepts(template: PostTemplate) -> None:
-    check_payload(template.type, template.payload(1, "anna", "order"))
+    check_payload(template.type, template.payload(1, "anna"))
 
 
 def test_a_text_may_contain_its_number_and_gifts_are_different_orders() -> None:
-    assert PostTemplate(MessageType.DANMAKU, "{n} hi").payload(3, "a", "o").text == "3 hi"
-    orders = {PostTemplate(MessageType.GIFT, "rocket").payload(n, "a", "o").order_id for n in range(5)}
-    assert len(orders) == 5
-    assert PostTemplate(130, '{"sku": {n}}').payload(3, "a", "o") == {"sku": 3}
+    assert PostTemplate(MessageType.DANMAKU, "{n} hi").payload(3, "a").text == "3 hi"
+    orders = [PostTemplate(MessageType.GIFT, "rocket", "o-{n}").payload(n, "a").order_id for n in range(3)]
+    assert orders == ["o-0", "o-1", "o-2"]
+    assert PostTemplate(130, '{"sku": {n}}').payload(3, "a") == {"sku": 3}
 
 
 def test_types_are_given_by_name_and_custom_types_by_number() -> None:
@@ -84,6 +84,10 @@ def test_types_are_given_by_name_and_custom_types_by_number() -> None:
         (("lobby", "hi", "--as", "anna:king"), "USER:ROLE"),
         (("lobby", "hi", "--url", "http://x"), "'http' is not one of"),
         (("lobby", "hi", "--type", "shout"), "neither one of"),
+        (("lobby", "hi", "--order-id", "o-1"), "--order-id is for --type gift"),
+        (("lobby", "rose", "--type", "gift", "--count", "2", "--order-id", "o-1"), "contains {n}"),
+        (("lobby", "hi", "--ca", "no-such-file.pem"), "--ca no-such-file.pem: No such file or directory"),
+        (("lobby", "hi", "--ca", __file__), "contains no certificate in PEM form"),
     ],
 )
 def test_a_wrong_command_line_is_a_usage_error(arguments: tuple[str, ...], message: str) -> None:

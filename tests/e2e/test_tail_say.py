@@ -45,6 +45,9 @@ async def test_announcements_gifts_and_likes_are_posted_and_printed() -> None:
         gift = await roomcast("say", "lobby", "rocket", "--type", "gift", "--as", "bob", "--url", broker.url)
         assert gift.out == "published as event 2 of the room\n"
         assert "bob gave rocket x1" in await tail.out.until("$$")
+        order = ["say", "lobby", "rose", "--type", "gift", "--order-id", "o-1", "--as", "bob", "--url", broker.url]
+        first, again = await roomcast(*order), await roomcast(*order)
+        assert first.out == again.out == "published as event 3 of the room\n"
         liked = await roomcast("say", "lobby", "7", "--type", "like", "--as", "bob", "--url", broker.url)
         assert (liked.status, liked.out) == (0, "counted: 7 likes\n")
         await tail.out.until("7 likes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -71,6 +72,23 @@ async def test_opening_gives_up_after_its_deadline(autojump_clock: Any) -> None:
             raise AssertionError("entered")
     assert trio.current_time() - start == pytest.approx(20)
     assert len(network.attempts) > 2
+
+
+async def test_the_timeout_of_opening_says_why(autojump_clock: Any) -> None:
+    network = Network()
+    network.plan = [NO_ROUTE] * 100
+    with pytest.raises(trio.TooSlowError, match=r"^no link to broker:7400 within 5 s: no route$"):
+        async with open_client(URL, connect=network, open_timeout_s=5):
+            raise AssertionError("entered")
+
+
+def test_without_trio_the_client_says_what_it_needs() -> None:
+    async def main() -> None:
+        async with open_client(URL):
+            raise AssertionError("entered")
+
+    with pytest.raises(RuntimeError, match=r"runs on Trio.*trio\.run\(main\).*asyncio\.to_thread\(trio\.run, main\)"):
+        asyncio.run(main())
 
 
 async def test_a_broker_that_bars_us_makes_opening_fail_with_its_code(autojump_clock: Any) -> None:

@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -220,6 +221,19 @@ async def test_tls_over_tcp(authority: trustme.CA) -> None:
         await pump(broker, trio.SSLStream(stream, theirs, server_side=True, https_compatible=True))
 
     async with listening(handle) as port, open_client(f"roomcasts://localhost:{port}", ssl_context=ours) as client:
+        await talk(client)
+
+
+async def test_the_authority_can_be_named_as_a_file(authority: trustme.CA, tmp_path: Path) -> None:
+    theirs, _ = contexts(authority, "localhost")
+    broker = TinyBroker()
+    ca = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(ca)
+
+    async def handle(stream: trio.SocketStream) -> None:
+        await pump(broker, trio.SSLStream(stream, theirs, server_side=True, https_compatible=True))
+
+    async with listening(handle) as port, open_client(f"roomcasts://localhost:{port}", ca=ca) as client:
         await talk(client)
 
 
