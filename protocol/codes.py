@@ -268,6 +268,8 @@ class CloseCode(IntEnum):
     KICKED = 4410
     CLIENT_DONE = 4411
     """The client closed the link on purpose."""
+    REPLACED = 4412
+    """A newer link of the user took the place of this one, which was silent for longest."""
 
 
 class ReconnectAdvice(Enum):

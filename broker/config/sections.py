@@ -31,6 +31,9 @@ __all__ = [
 KIB = 1024
 MIB = 1024 * KIB
 
+HEARTBEAT_TOLERANCE = 1.25
+"""Part of ``link.heartbeat_s`` after which a heartbeat is late; below 2, the least part after which a link is cut."""
+
 PolicyName = Literal["roomcast", "tencent", "rongcloud", "nim", "goim", "off"]
 RoleName = Literal["guest", "viewer", "vip", "moderator", "assistant", "host", "app"]
 LaneName = Literal["control", "commerce", "paid", "chat"]
@@ -70,7 +73,7 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     rooms_per_connection: Annotated[int, Meta(ge=1, le=256)] = 16
     """Rooms one connection may be in at a time."""
     connections_per_user: Annotated[int, Meta(ge=1, le=10_000)] = 5
-    """Connections one user id may hold: phone, tablet, a few tabs."""
+    """Connections one user id may hold (phone, tablet, a few tabs); one more replaces the one silent for longest."""
     allowed_origins: Annotated[tuple[WebOrigin, ...], Meta(max_length=256)] = ()
     """Web origins that may open a WebSocket, compared exactly (https://live.example.com); others are refused."""
     errors_per_minute: Annotated[int, Meta(ge=1, le=100_000)] = 60
@@ -80,7 +83,8 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     app_frames_per_s: Annotated[int, Meta(ge=0, le=1_000_000)] = 5000
     """The same for a link of the platform's backend (role app), 0 = no limit."""
     app_connections_per_user: Annotated[int, Meta(ge=1, le=100_000)] = 100
-    """Connections one user id of the role app may hold: every process of a backend has some."""
+    """Connections one user id of the role app may hold: every process of a backend has some. One more replaces only
+    one that has missed its heartbeat, else it is refused."""
     write_timeout_s: Annotated[float, Meta(ge=0.1, le=3600)] = 10.0
     """A viewer that is behind and takes no byte for so long is cut with a resumable code (NATS: 10)."""
     drain_s: Annotated[float, Meta(ge=0, le=600)] = 10.0
@@ -92,6 +96,11 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """SO_SNDBUF; left alone, Linux grows it to 4 MiB a socket and hides a slow viewer for minutes."""
     notsent_lowat_bytes: Annotated[int, Meta(ge=KIB, le=4 * MIB)] = 16 * KIB
     """TCP_NOTSENT_LOWAT; more than this unsent in the kernel means the viewer is behind."""
+
+    @property
+    def heartbeat_late_s(self) -> float:
+        """Silence after which a client has missed its heartbeat: a WebSocket is probed, a link may be replaced."""
+        return HEARTBEAT_TOLERANCE * self.heartbeat_s
 
 
 class AdmissionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -298,6 +298,9 @@ class Transport:
             if self.owner is not None:
                 self.owner.on_drained(queue.take_missed())
 
+    def probe(self) -> None:
+        """Ask a silent peer for a byte where the transport has a frame for that (WebSocket)."""
+
     # ---- ending
 
     def close_frame(self, code: int, reason: str) -> bytes:

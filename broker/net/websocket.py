@@ -349,11 +349,16 @@ class WebSocketTransport(Transport):
         reason = _REASONS.get(code, "WebSocket protocol error")
         self.finish(ws_close(code, reason), CloseCode.BAD_TRANSPORT, reason)
 
+    def probe(self) -> None:
+        """Send a Ping: a browser answers it even if its page never sends anything."""
+        self.write(_PING, Lane.CONTROL)
+
     def close_frame(self, code: int, reason: str) -> bytes:
         """Return a Close frame: close codes of the protocol are WebSocket close codes as they are."""
         return ws_close(code, reason)
 
 
+_PING = b"\x89\x00"
 _REASONS = {
     CloseReason.UNSUPPORTED_DATA: "wrong kind of message for this subprotocol",
     CloseReason.INVALID_FRAME_PAYLOAD_DATA: "text is not UTF-8",

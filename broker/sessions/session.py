@@ -238,10 +238,17 @@ class Session:
         if left_s <= 0:
             self.close(CloseCode.TOKEN_EXPIRED, "the token has expired")
             return
-        silent_until = self.transport.heard_at + config.heartbeat_cut_s
+        heard_at = self.transport.heard_at
+        silent_until = heard_at + config.heartbeat_cut_s
         if silent_until <= now:
             self.close(CloseCode.HEARTBEAT_MISSED, f"silent for {config.heartbeat_cut_s:g} s")
             return
+        if self.transport.framing is not _TCP:
+            probe_at = heard_at + config.heartbeat_late_s
+            if now < probe_at:
+                silent_until = probe_at
+            else:
+                self.transport.probe()
         self._context.poller.rewheel(self.transport, min(silent_until, now + left_s))
 
     # ---- sending
@@ -297,6 +304,18 @@ class Session:
         except LocalProtocolError:
             final_bytes = b""
         self.transport.close(code, reason, final_bytes)
+
+    def replace(self) -> None:
+        """End the link in favour of a newer one of its user: LEFT for each room, and GOAWAY, both with REPLACED."""
+        why = "a newer link of this user replaced this one"
+        for room, _ in self.memberships:
+            self.send(Left(LeaveReason.REPLACED, why), room.number)
+        self.close(CloseCode.REPLACED, why)
+
+    @property
+    def heard_at(self) -> float:
+        """When the last byte came from the client, monotonic seconds."""
+        return self.transport.heard_at
 
     # ---- rooms
 
@@ -405,9 +424,12 @@ class Session:
             self.close(CloseCode.AUTH_FAILED, str(error))
             return
         is_app = grant.is_app
-        if not context.users.add(grant.user_id, self, is_app=is_app):
-            self.close(CloseCode.TOO_MANY_FOR_USER, f"at most {context.users.most(is_app=is_app)} links a user")
-            return
+        while not context.users.add(grant.user_id, self, is_app=is_app):
+            silent = context.users.longest_silent(grant.user_id)
+            if is_app and now - silent.heard_at <= context.config.heartbeat_late_s:
+                self.close(CloseCode.TOO_MANY_FOR_USER, f"at most {context.users.most(is_app=is_app)} links a user")
+                return
+            silent.replace()
         self._is_app = is_app
         self._grant = grant
         self.transport.authenticated = True
@@ -415,7 +437,7 @@ class Session:
         # When the time to log in is over, the wheel asks for the next deadline; a token or the heartbeat may end
         # before.
         config = context.config
-        if min(context.auth.seconds_left(grant), config.heartbeat_cut_s) < config.handshake_timeout_s:
+        if min(context.auth.seconds_left(grant), config.heartbeat_late_s) < config.handshake_timeout_s:
             self.on_deadline(now)
         ticket, ticket_ms = context.auth.ticket(grant) if self._features & _TICKET else ("", 0)
         self.send(Authenticated(grant.user_id, grant.name, int(grant.expires_at * 1000), ticket, ticket_ms))

@@ -22,10 +22,17 @@ class UserSession(Protocol):
     ) -> None:
         """Frame and write a message; on a link that has ended nothing happens. ``packed``: its body, packed already."""
 
+    @property
+    def heard_at(self) -> float:
+        """When the last byte came from the client, monotonic seconds."""
+
+    def replace(self) -> None:
+        """End the session in favour of a newer one of its user, and remove it from the registry."""
+
 
 class UserRegistry:
     """Open sessions by user id. More sessions of one user than ``max_per_user`` (of the role APP:
-    ``max_per_app``) are refused."""
+    ``max_per_app``) are not added."""
 
     def __init__(self, max_per_user: int, max_per_app: int | None = None) -> None:
         self.max_per_user = max_per_user
@@ -59,6 +66,10 @@ class UserRegistry:
             return False
         self._sessions[user_id] = (*sessions, session)
         return True
+
+    def longest_silent(self, user_id: str) -> UserSession:
+        """Return the session of a user that was heard least recently, the oldest of several. KeyError without one."""
+        return min(self._sessions[user_id], key=lambda session: session.heard_at)
 
     def remove(self, user_id: str, session: UserSession) -> None:
         """Remove a session that has ended; one that is not registered is ignored."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,6 +13,7 @@ import trio
 from broker.auth.tokens import Authenticator
 from broker.config.schema import load
 from broker.core.limits.overload import OverloadStage
+from broker.sessions.session import Session
 from protocol.codes import CloseCode, ErrorCode, Feature, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.frames import build_frame, pack_body
 from protocol.messages import (
@@ -38,6 +40,7 @@ from protocol.messages import (
 )
 from tests.support.broker import RawLink, joined_link, raw_link, running_broker
 from tests.support.tokens import SECRET
+from tests.support.websocket import JSON_UPGRADE, PONG, TEXT, masked
 
 pytestmark = pytest.mark.integration
 
@@ -307,6 +310,11 @@ async def test_a_backend_has_links_and_frames_of_its_own() -> None:
         await more.send((Auth("dev:shop:app"), 0, 0))
         goaway = await more.expect_close()
         assert (goaway.code, goaway.reason) == (CloseCode.TOO_MANY_FOR_USER, "at most 3 links a user")
+        oldest = next(each for each in broker.context.sessions if isinstance(each, Session))
+        oldest.transport.heard_at -= 1.25 * broker.config.link.heartbeat_s + 1
+        async with raw_link(broker) as another:
+            await another.login("dev:shop:app")
+        assert not oldest.is_open, "one that has missed its heartbeat is replaced"
         ann = await links.enter_async_context(raw_link(broker))
         await ann.login("dev:ann")
         for link_of, paused in ((app, 0), (ann, 1)):
@@ -409,12 +417,53 @@ async def test_a_silent_link_is_cut() -> None:
         assert (await ann.expect_close()).code == CloseCode.HEARTBEAT_MISSED
 
 
-async def test_links_of_one_user_are_bounded() -> None:
-    async with running_broker(link={"connections_per_user": 1}) as broker, joined_link(broker, "dev:ann"):
-        async with raw_link(broker) as second:
-            await second.hello()
-            await second.send((Auth("dev:ann"), 0, 0))
-            assert (await second.expect_close()).code == CloseCode.TOO_MANY_FOR_USER
+async def test_a_page_that_only_listens_keeps_its_websocket_and_a_dead_one_is_cut() -> None:
+    async with running_broker() as broker:
+        stream = await trio.open_tcp_stream("127.0.0.1", broker.addresses[0][1])
+        async with stream:
+            texts = [
+                {"op": "HELLO", "body": {"magic": MAGIC, "version_min": 1, "version_max": 1}},
+                {"op": "AUTH", "body": {"token": "dev:eve"}},
+            ]
+            upgrade = JSON_UPGRADE.replace(b"Host: x", b"Host: localhost")
+            await stream.send_all(upgrade + masked(TEXT, json.dumps(texts).encode()))
+            received = b""
+            with trio.fail_after(20):
+                while b"eve" not in received:
+                    received += await stream.receive_some(65536)
+                (session,) = (each for each in broker.context.sessions if isinstance(each, Session))
+                config, transport = broker.config.link, session.transport
+                now = broker.poller.refresh_clock()
+                transport.heard_at = silent_since = now - 1.25 * config.heartbeat_s - 1
+                session.on_deadline(now)
+                assert await stream.receive_some(65536) == b"\x89\x00", "a Ping frame"
+                await stream.send_all(masked(PONG))
+                while transport.heard_at == silent_since:  # noqa: ASYNC110 - a read has no event
+                    await trio.sleep(0.001)
+                transport.heard_at = now - config.heartbeat_cut_s - 1
+                session.on_deadline(now)
+                assert broker.context.closed == {CloseCode.HEARTBEAT_MISSED: 1}
+
+
+async def test_the_newest_link_of_a_user_replaces_the_one_that_was_silent_for_longest() -> None:
+    async with (
+        running_broker(link={"connections_per_user": 2}) as broker,
+        joined_link(broker, "dev:ann") as (first, room),
+        joined_link(broker, "dev:ann") as (second, _),
+    ):
+        await first.send((Ping(1), 0, 1))
+        await first.expect(Pong)
+        async with joined_link(broker, "dev:ann") as (third, _):
+            frame, left = await second.expect(Left)
+            assert (frame.room, left.reason) == (room, LeaveReason.REPLACED)
+            assert (await second.expect_close()).code == CloseCode.REPLACED
+            for link in (first, third):
+                await link.send((Ping(1), 0, 2))
+                await link.expect(Pong)
+            assert len(broker.users.sessions("ann")) == 2
+            found = broker.hub.room(room)
+            assert found is not None
+            assert found.state.online == 2
 
 
 @pytest.mark.parametrize("is_durable", [False, True])

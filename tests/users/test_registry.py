@@ -16,6 +16,12 @@ USERS = ["ann", "bob", "eva"]
 
 
 class FakeSession:
+    def __init__(self, heard_at: float = 0.0) -> None:
+        self.heard_at = heard_at
+
+    def replace(self) -> None:
+        raise AssertionError("the registry ends no session")
+
     def send(
         self, message: Message, room: int = 0, sequence: int = 0, lane: Lane | None = None, packed: bytes | None = None
     ) -> None:
@@ -43,6 +49,15 @@ def test_the_registry_holds_what_was_added_and_not_removed(
             assert (each in registry) == bool(model[each])
         assert len(registry) == sum(map(bool, model.values()))
         assert registry.session_count == sum(map(len, model.values()))
+
+
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=5))
+def test_the_session_that_was_heard_least_recently_is_known(times: list[float]) -> None:
+    registry = UserRegistry(5)
+    sessions = [FakeSession(at) for at in times]
+    for session in sessions:
+        registry.add("ann", session)
+    assert registry.longest_silent("ann") is sessions[times.index(min(times))], "the oldest of several"
 
 
 @given(st.integers(0, 2**53 - 1), st.integers(0, 65535), st.integers(0, 2**50), free_values)
