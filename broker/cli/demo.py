@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from broker.demo.runner import DemoResult, Runner
     from broker.demo.screen import Snapshot
 
-__all__ = ["demo"]
+__all__ = ["demo", "run_demo"]
 
 FRAME_S = 0.2
 LINE_S = 2.0
@@ -45,7 +45,7 @@ def demo(seconds: float, viewers: int, as_json: bool, seed: int) -> None:
     with the acknowledgements of senders and the messages of viewers; exit code 1 if they differ. Ctrl-C ends early.
     """
     configure(LogConfig(level="error", format="text"))
-    result = trio.run(_run_demo, seconds, viewers, seed, not as_json and _can_draw())
+    result = trio.run(run_demo, seconds, viewers, seed, not as_json and _can_draw())
     if result is None:
         raise SystemExit(130)
     if as_json:
@@ -64,7 +64,7 @@ def _can_draw() -> bool:
     return console.is_terminal and not console.is_dumb_terminal
 
 
-async def _run_demo(seconds: float, viewers: int, seed: int, on_screen: bool) -> DemoResult | None:
+async def run_demo(seconds: float, viewers: int, seed: int, on_screen: bool) -> DemoResult | None:
     """Return the result, or None if a second signal interrupted the counting."""
     from broker.demo.runner import Runner
 
@@ -126,7 +126,7 @@ async def _print_progress(runner: Runner) -> None:
 
 
 def _summarize(result: DemoResult) -> None:
-    """Print the result as text, with whole lines where standard output is no terminal."""
+    """Print the result as text."""
     from rich.console import Console
     from rich.text import Text
 
@@ -135,23 +135,22 @@ def _summarize(result: DemoResult) -> None:
     console = Console(highlight=False)
     summary = result.to_json()
     latency, links, accounting = summary["latency_ms"], summary["reconnects"], result.accounting
-    soft_wrap = not console.is_terminal
-    console.print("messages by lane:", soft_wrap=soft_wrap)
+    console.print("messages by lane:", soft_wrap=True)
     console.print(lanes_table(result.accounts), width=min(console.width, 70))
     console.print(
         f"{result.viewers} viewers, {result.seconds:.0f} s: {summary['offered']:,} messages offered, "
         f"{result.received:,} delivered; latency p50 {latency['p50']} ms, p99 {latency['p99']} ms",
-        soft_wrap=soft_wrap,
+        soft_wrap=True,
     )
     console.print(
         f"a message can carry several: {accounting.gifts:,} gifts in {accounting.gift_messages:,} messages, "
         f"{result.likes:,} likes in {accounting.like_messages:,} messages",
-        soft_wrap=soft_wrap,
+        soft_wrap=True,
     )
     console.print(
         f"{links['cut']} links cut, {links['back']} back, {links['recovered']} without a gap; "
         f"highest overload stage {result.peak_stage}",
-        soft_wrap=soft_wrap,
+        soft_wrap=True,
     )
     if result.balanced:
         text = "balanced: the counts of broker, senders and viewers agree in every lane"

@@ -39,6 +39,8 @@ __all__ = [
 
 Status = Literal["ok", "warn", "absent"]
 
+PIPE_COLUMNS = 200
+"""Width where standard output is no terminal."""
 _OLDEST_YEAR = 2025
 """A clock that was never set shows 1970 or the date of the firmware."""
 _ENOUGH_VIEWERS = 10_000
@@ -119,7 +121,7 @@ def check_tcp_memory(tcp_mem: str | None, page_bytes: int, send_buffer_bytes: in
     if numbers is None:
         return _unknown("tcp_mem")
     total = numbers[2] * page_bytes
-    # Linux doubles SO_SNDBUF for its own bookkeeping (socket(7)).
+    # Linux doubles SO_SNDBUF for its own overhead (socket(7)).
     slow = total // (2 * send_buffer_bytes)
     enough = slow >= _ENOUGH_SLOW_VIEWERS
     return Check(
@@ -206,7 +208,10 @@ def _print(checks: list[Check]) -> None:
         if check.remedy:
             text.append(f"\n{check.remedy}", style="cyan")
         table.add_row(Text(check.status, style=styles[check.status]), Text(check.name, no_wrap=True), text)
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PIPE_COLUMNS)  # a remedy must stay on one line
+    console.print(table)
 
 
 def _read_sysctl(name: str) -> str | None:

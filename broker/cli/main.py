@@ -26,7 +26,7 @@ class LazyCommand(NamedTuple):
     needs: str = ""
 
 
-INSTALL_BENCH = "In a clone of the repository: pip install -e '.[bench]'"
+INSTALL_BENCH = "In a clone: pip install -e '.[bench]'"
 
 COMMANDS: dict[str, LazyCommand] = {
     "serve": LazyCommand("broker.cli.serve:serve", "Run the broker."),

@@ -196,7 +196,7 @@ class Runner:
             deliveries_per_s=(last.received - first.received) / span_s,
             p50_ms=latency.percentile(0.50), p99_ms=latency.percentile(0.99),
             interval_ms=max((round(room.state.interval_s * 1000) for room in rooms), default=0),
-            stage=int(broker.monitor.stage), likes=self._likes(), gifts=accounting.gifts,
+            stage=int(broker.monitor.stage), likes=self.total_likes(), gifts=accounting.gifts,
             gift_messages=accounting.gift_messages, cut=report.cut, back=report.back,
             recovered=report.recovered, stalled=self.stalled, accounts=broker.hub.accounts(),
             senders={group: _counts_of(accounting, group) for group in (QUIET, FLOODERS, PLATFORM, HOST)},
@@ -388,8 +388,9 @@ class Runner:
             while not self._is_complete():
                 await self._load.reported.park()
         return DemoResult(
-            self._differences(), broker.hub.accounts(), seconds, self.viewers, self._likes(), self.total_accounting(),
-            self._load.report().received, self._latency, self._load.report(), self.stalled, self.peak_stage,
+            self._differences(), broker.hub.accounts(), seconds, self.viewers, self.total_likes(),
+            self.total_accounting(), self._load.report().received, self._latency, self._load.report(),
+            self.stalled, self.peak_stage,
         )  # fmt: skip
 
     def _is_all_answered(self) -> bool:
@@ -410,13 +411,14 @@ class Runner:
             and self._stalled_viewer.has_returned(last)
         )
 
-    def _likes(self) -> int:
+    def total_likes(self) -> int:
+        """Return the likes that the broker counted."""
         assert self.broker is not None
         return sum(room.state.like_total for room in self.broker.hub)
 
     def _differences(self) -> list[str]:
         assert self.broker is not None
-        found = differences(self.broker.hub.accounts(), self._likes(), self.total_accounting(), self.references)
+        found = differences(self.broker.hub.accounts(), self.total_likes(), self.total_accounting(), self.references)
         found += self._load.failures()
         holes = self._load.report().holes
         if holes:

@@ -51,5 +51,5 @@ def test_a_run_without_the_extra_names_the_command_that_installs_it(arguments: l
     done = roomcast(*arguments)
     assert done.returncode == 1
     assert "numpy" in done.stderr
-    assert "In a clone of the repository: pip install -e '.[bench]'" in done.stderr
+    assert "In a clone: pip install -e '.[bench]'" in done.stderr
     assert "Traceback" not in done.stderr

@@ -31,7 +31,7 @@ def run(monkeypatch: pytest.MonkeyPatch, found: DemoResult | None, *arguments: s
     async def run_demo(*_: Any) -> DemoResult | None:
         return found
 
-    monkeypatch.setattr(command, "_run_demo", run_demo)
+    monkeypatch.setattr(command, "run_demo", run_demo)
     return CliRunner().invoke(main, ["demo", *arguments])
 
 
@@ -90,7 +90,7 @@ def test_a_terminal_without_a_cursor_gets_progress_lines(monkeypatch: pytest.Mon
         chosen.append(on_screen)
         return result_of([])
 
-    monkeypatch.setattr(command, "_run_demo", run_demo)
+    monkeypatch.setattr(command, "run_demo", run_demo)
     monkeypatch.setattr("rich.console.Console.is_terminal", True)
     for name in (terminal, "xterm"):
         monkeypatch.setenv("TERM", name)

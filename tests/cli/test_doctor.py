@@ -110,6 +110,12 @@ def test_json_and_table_have_the_same_checks() -> None:
         assert check.detail in table.output
 
 
+def test_in_a_pipe_a_remedy_stays_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = CliRunner().invoke(main, ["doctor", "--set", "listen.port=0"], env={"COLUMNS": "40"})
+    assert "In a clone: pip install -e '.[bench]'" in result.output
+
+
 def test_wrong_settings_are_reported_as_checks(tmp_path: Path) -> None:
     path = tmp_path / "broken.toml"
     path.write_text("[listen]\nport = 70000\nx = '[bold]'\n")

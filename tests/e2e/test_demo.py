@@ -46,8 +46,8 @@ async def test_a_short_demo_balances_and_prints_one_json_line() -> None:
 
 async def test_a_miscount_of_the_broker_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     class MiscountingRunner(Runner):
-        def _likes(self) -> int:
-            return super()._likes() + 1
+        def total_likes(self) -> int:
+            return super().total_likes() + 1
 
     monkeypatch.setattr(runner, "COMPARE_S", 0.5)
     with trio.fail_after(90):
