@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,8 +12,17 @@ import click
 
 from broker.config.files import user_path
 from broker.config.schema import Config, ConfigError, load, to_toml
+from broker.config.sections import POLICY_FIELDS
 
-__all__ = ["ConfigProblems", "UserPath", "check_config", "config_options", "load_or_fail", "print_config"]
+__all__ = [
+    "ConfigProblems",
+    "UserPath",
+    "check_config",
+    "config_options",
+    "load_or_fail",
+    "policy_values",
+    "print_config",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])  # Any: click commands have every signature.
 
@@ -94,6 +104,19 @@ def check_config(file: Path | None) -> None:
 @click.option("--defaults", is_flag=True, help="Print the defaults and ignore the file and the environment.")
 @click.option("--comments/--no-comments", default=True, help="Explain every setting.")
 def print_config(config_path: Path | None, settings: tuple[str, ...], defaults: bool, comments: bool) -> None:
-    """Print the settings in force as a TOML file; secrets are left out."""
+    """Print the settings in force as a TOML file, with what the policy sets as comments; secrets are left out."""
     config = Config() if defaults else load_or_fail(config_path, settings)
-    click.echo(to_toml(config, comments), nl=False)
+    click.echo(to_toml(config, comments, policy_values(config)), nl=False)
+
+
+def policy_values(config: Config) -> dict[str, str]:
+    """Return what is in force for each setting that is left to the policy, by dotted name."""
+    from broker.core.rooms.policies import value_in_force
+    from broker.server import policy_of  # imports all of the broker, which no other command here needs
+
+    policy, found = policy_of(config), {}
+    for name in POLICY_FIELDS:
+        value = value_in_force(policy, name)
+        shown = "no limit" if value is None else json.dumps(value)
+        found[f"room.{name}"] = f"{shown} (policy {config.room.policy})"
+    return found

@@ -311,11 +311,12 @@ def _did_you_mean(word: str) -> str:
 # ---- writing ------------------------------------------------------------------------------------
 
 
-def write_toml(struct: msgspec.Struct, *, comments: bool = True) -> str:
+def write_toml(struct: msgspec.Struct, *, comments: bool = True, in_force: Mapping[str, str] | None = None) -> str:
     """``struct`` as TOML that `Layers.add` reads back to an equal struct.
 
-    Fields that are None cannot be written in TOML: with ``comments`` they stand as a comment, else they are
-    left out. Secrets are never written. Cost is that of the text; meant for people, not for hot paths.
+    Fields that are None cannot be written in TOML: with ``comments`` they stand as a comment, with what ``in_force``
+    says of them by dotted path; else they are left out. Secrets are never written. Cost is that of the text; meant for
+    people, not for hot paths.
     """
     lines: list[str] = []
     for field in msgspec.structs.fields(type(struct)):
@@ -325,7 +326,7 @@ def write_toml(struct: msgspec.Struct, *, comments: bool = True) -> str:
         if _is_struct(field.type):
             if comments:
                 lines += [f"# {line}".rstrip() for line in _doc(field.type)]
-            lines += [f"[{field.name}]", *_table(value, comments), ""]
+            lines += [f"[{field.name}]", *_table(value, comments, f"{field.name}.", in_force or {}), ""]
         elif element is not None:
             if comments and not value:
                 lines += [f"# {field_docs(type(struct)).get(field.name, '')}".rstrip(), f"# [[{field.name}]]"]
@@ -335,7 +336,9 @@ def write_toml(struct: msgspec.Struct, *, comments: bool = True) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _table(struct: msgspec.Struct, comments: bool) -> Iterator[str]:
+def _table(
+    struct: msgspec.Struct, comments: bool, prefix: str = "", in_force: Mapping[str, str] | None = None
+) -> Iterator[str]:
     for field in msgspec.structs.fields(type(struct)):
         value = getattr(struct, field.name)
         hidden = value is not None and _leaf(field.type).secret
@@ -344,7 +347,8 @@ def _table(struct: msgspec.Struct, comments: bool) -> Iterator[str]:
         if value is not None and not hidden:
             yield f"{field.name} = {_value(value)}"
         elif comments:
-            yield f"# {field.name} is {'set, and not shown' if hidden else 'not set'}"
+            of = (in_force or {}).get(f"{prefix}{field.name}", "")
+            yield f"# {field.name} is {'set, and not shown' if hidden else 'not set'}{of and f': {of}'}"
 
 
 def _doc(kind: type[msgspec.Struct]) -> list[str]:

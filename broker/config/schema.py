@@ -164,12 +164,14 @@ def problems_of(config: Config) -> list[str]:
     return [str(Problem(paths[0], rule)) for paths, rule in _conflicts(config)]
 
 
-def to_toml(config: Config, comments: bool = True) -> str:
+def to_toml(config: Config, comments: bool = True, in_force: Mapping[str, str] | None = None) -> str:
     """``config`` as TOML that `load` reads back; with ``comments``, every field's meaning, range and default.
+
+    ``in_force``: what the comments say of settings that are not set, by dotted name.
 
     The secret itself is never written, so a config whose secret is not in a file does not come back whole.
     """
-    return write_toml(config, comments=comments)
+    return write_toml(config, comments=comments, in_force=in_force)
 
 
 def without_limit(config: Config) -> list[str]:

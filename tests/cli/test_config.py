@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from broker.cli.config import policy_values
 from broker.cli.main import main
 from broker.config.schema import Config, load, to_toml
+from broker.config.sections import POLICY_FIELDS
+from broker.core.rooms.policies import POLICIES, value_in_force
 
 SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -66,7 +71,25 @@ def test_print_config_prints_what_load_reads(tmp_path: Path) -> None:
 def test_print_config_defaults_ignores_file_and_environment(broken: Path) -> None:
     result = run("print-config", "--defaults", "--config", broken, env={"ROOMCAST_NONSENSE": "1"})
     assert result.exit_code == 0
-    assert result.output == to_toml(Config())
+    assert result.output == to_toml(Config(), in_force=policy_values(Config()))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_print_config_shows_the_value_in_force_of_each_setting_that_a_policy_sets(policy: str) -> None:
+    output = run("print-config", "--set", f"room.policy={policy}").output
+    for name in POLICY_FIELDS:
+        (shown,) = re.findall(rf"^# {name} is not set: (.+) \(policy {policy}\)$", output, re.MULTILINE)
+        value = value_in_force(POLICIES[policy], name)
+        if name == "user_joins_burst" and value is not None:
+            value = max(value, 2 * Config().link.rooms_per_connection)
+        assert shown == ("no limit" if value is None else json.dumps(value))
+
+
+def test_print_config_shows_what_follows_from_other_settings() -> None:
+    output = run("print-config", "--set", "room.admit_per_window=80", "--set", "link.rooms_per_connection=40").output
+    assert "admit_per_window = 80\n" in output
+    assert "# reserved is not set: 16 (policy roomcast)\n" in output
+    assert "# user_joins_burst is not set: 80 (policy roomcast)\n" in output
 
 
 def test_print_config_fails_on_settings_that_are_wrong(broken: Path) -> None:

@@ -35,7 +35,7 @@ from ..chat.coalesce import Coalescer, Pick
 from ..limits.rate_limit import UNLIMITED, Rate
 from ..limits.room_quota import EXEMPT_LANES, RESERVED_LANES, WindowAdmission
 
-__all__ = ["DEFAULT_POLICY", "POLICIES", "OverQuota", "Pick", "Policy", "policy_from"]
+__all__ = ["DEFAULT_POLICY", "POLICIES", "OverQuota", "Pick", "Policy", "policy_from", "value_in_force"]
 
 T = TypeVar("T")
 
@@ -217,6 +217,7 @@ _TABLE = (
 POLICIES: Mapping[str, Policy] = {policy.name: policy for policy in _TABLE}
 """Every policy by its name."""
 
+_RATES = ("user_chat", "user_joins", "staff_posts", "app_posts")
 _PLAIN_OVERRIDES = {field.name for field in fields(Policy)} - {"name", "reason", "source"}
 
 
@@ -234,7 +235,7 @@ def policy_from(name: str, overrides: Mapping[str, Any] | None = None) -> Policy
     if policy is None:
         raise ValueError(f"there is no policy {name!r}, but {', '.join(POLICIES)}")
     changes = dict(overrides or {})
-    for field in ("user_chat", "user_joins", "staff_posts", "app_posts"):
+    for field in _RATES:
         per_s, burst = changes.pop(f"{field}_per_s", None), changes.pop(f"{field}_burst", None)
         if per_s is not None or burst is not None:
             own: Rate = getattr(policy, field)
@@ -254,3 +255,18 @@ def policy_from(name: str, overrides: Mapping[str, Any] | None = None) -> Policy
     if "tick_max_ms" in changes and "tick_ms" not in changes:
         changes["tick_ms"] = min(policy.tick_ms, changes["tick_max_ms"])
     return replace(policy, **changes)
+
+
+def value_in_force(policy: Policy, override: str) -> float | bool | None:
+    """Return the value that ``override``, a name of `policy_from`, would replace in a policy; None = no limit."""
+    if override == "likes_per_s":
+        rate, part = policy.user_likes, "per_s"
+    else:
+        field = next((each for each in _RATES if override in (f"{each}_per_s", f"{each}_burst")), None)
+        if field is None:
+            value: float | bool = getattr(policy, override)
+            return value
+        rate, part = getattr(policy, field), override.removeprefix(f"{field}_")
+    if rate.unlimited:
+        return None
+    return rate.burst if part == "burst" else rate.per_s

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.config.sections import POLICY_FIELDS
 from broker.core.chat.coalesce import Coalescer, Offer, PendingDanmaku, Pick
 from broker.core.limits.rate_limit import UNLIMITED, Rate
 from broker.core.limits.room_quota import WindowAdmission
-from broker.core.rooms.policies import DEFAULT_POLICY, POLICIES, OverQuota, Policy, policy_from
+from broker.core.rooms.policies import DEFAULT_POLICY, POLICIES, OverQuota, Policy, policy_from, value_in_force
 from protocol.codes import Lane, MessageType, Outcome, Tier
 
 ANCHORS = ("tencent", "rongcloud", "nim", "goim")
@@ -289,3 +290,14 @@ def test_an_override_takes_along_what_hangs_on_it(
 def test_what_does_not_fit_together_is_refused_by_name(policy: str, overrides: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         policy_from(policy, overrides)
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+@pytest.mark.parametrize("name", POLICY_FIELDS)
+def test_the_value_in_force_changes_nothing_as_an_override(policy: Policy, name: str) -> None:
+    value = value_in_force(policy, name)
+    if value is None:
+        field = name.removesuffix("_per_s").removesuffix("_burst")
+        assert getattr(policy, "user_likes" if field == "likes" else field).unlimited
+    else:
+        assert policy_from(policy.name, {name: value}) == policy
