@@ -125,14 +125,14 @@ class GrantReader:
     def read(self, claims: Mapping[str, Any]) -> Grant:
         """Return the grant that ``claims`` describe. Every claim is checked; AuthError names the first that is
         wrong."""
-        user_id = _user_id(claims["sub"])
+        user_id = _user_id(claims["sub"], "claim sub")
         name = claims.get("name", "")
         if type(name) is not str or not is_display_name(name):
-            raise AuthError("name is not up to 64 characters without controls")
-        role = _role(claims.get("role", "viewer"))
+            raise AuthError("claim name is not up to 64 characters without controls")
+        role = _role(claims.get("role", "viewer"), "claim role")
         rooms = claims["rooms"]
         if type(rooms) is not list or len(rooms) > MAX_ROOMS_PER_TOKEN:
-            raise AuthError(f"rooms is not a list of up to {MAX_ROOMS_PER_TOKEN} entries")
+            raise AuthError(f"claim rooms is not a list of up to {MAX_ROOMS_PER_TOKEN} entries")
         entries = tuple([_room_grant(entry, role) for entry in rooms])
         expires_at = seconds_claim(claims, "exp")
         return Grant(user_id, user_id if is_blank(name) else name, role, self._shared(entries), expires_at)
@@ -149,34 +149,34 @@ def parse_role(text: str) -> Role | None:
     return _ROLES.get(text)
 
 
-def _user_id(value: Any) -> str:
+def _user_id(value: Any, name: str) -> str:
     if type(value) is not str or not is_user_id(value):
-        raise AuthError("user id is not 1 to 64 printable characters")
+        raise AuthError(f"{name} is not a user id: 1 to 64 printable characters, no outer white space")
     return value
 
 
-def _role(value: Any) -> Role:
+def _role(value: Any, name: str) -> Role:
     role = _ROLES.get(value) if type(value) is str else None
     if role is None:
-        raise AuthError("role is not one of " + ", ".join(_ROLES))
+        raise AuthError(f"{name} is not one of " + ", ".join(_ROLES))
     return role
 
 
 def _room_grant(value: Any, default: Role) -> RoomGrant:
     """Return one entry of ``rooms``. Unknown keys are refused: a misspelt ``allow`` would grant more than was meant."""
     if type(value) is not dict or not value.keys() <= _ENTRY_KEYS:
-        raise AuthError("an entry of rooms is not {pattern, role, allow}")
+        raise AuthError("an entry of claim rooms is not {pattern, role, allow}")
     pattern = value.get("pattern")
     if type(pattern) is not str or not is_room_pattern(pattern):
-        raise AuthError("pattern of a room is not a room's name, or the beginning of one and *")
-    role = _role(value["role"]) if "role" in value else default
+        raise AuthError("a pattern of claim rooms is not a room's name, or the beginning of one and *")
+    role = _role(value["role"], "a role of claim rooms") if "role" in value else default
     if "allow" not in value:
         return _new(RoomGrant, (pattern, role, None))
     allow = value["allow"]
     if type(allow) is not list or len(allow) > MAX_ALLOW:
-        raise AuthError(f"allow is not a list of up to {MAX_ALLOW} names of types")
+        raise AuthError(f"an allow of claim rooms is not a list of up to {MAX_ALLOW} names of types")
     if not all(type(name) is str and _TYPE_NAME.fullmatch(name) for name in allow):
-        raise AuthError("allow holds what is not the name of a type")
+        raise AuthError("an allow of claim rooms holds what is not the name of a type")
     return RoomGrant(pattern, role, frozenset(allow))
 
 
@@ -192,14 +192,14 @@ def seconds_claim(claims: Mapping[str, Any], claim: str) -> int:
     """Return a NumericDate of RFC 7519 as Unix seconds. NaN and infinity, which Python's JSON reads, are refused."""
     value = claims[claim]
     if type(value) not in (int, float) or not 0 < value <= _LATEST_S:
-        raise AuthError(f"{claim} is not a time in Unix seconds")
+        raise AuthError(f"claim {claim} is not a time in Unix seconds")
     return int(value)
 
 
 def development_grant(token: str) -> Grant:
     """Return the grant of ``dev:USER`` or ``dev:USER:ROLE``; AuthError for a wrong name or role."""
     user, _, role_name = token.removeprefix(DEV_PREFIX).partition(":")
-    user_id, role = _user_id(user), _role(role_name or "viewer")
+    user_id, role = _user_id(user, "user"), _role(role_name or "viewer", "role")
     return Grant(user_id, user_id, role, (RoomGrant("*", role),))
 
 

@@ -121,6 +121,16 @@ class Hs256Key:
                     "verify_iat": False,
                 },
             )
+        except jwt.MissingRequiredClaimError as error:
+            raise BadToken(f"claim {error.claim} is missing") from None
+        except jwt.InvalidAudienceError:
+            raise BadToken("claim aud does not name this broker (auth.audience)") from None
+        except jwt.InvalidIssuerError:
+            raise BadToken("claim iss is not the issuer (auth.issuer)") from None
+        except jwt.exceptions.InvalidSubjectError:
+            raise BadToken("claim sub is not text") from None
+        except jwt.InvalidSignatureError:
+            raise BadToken("the signature is not that of this broker's secret") from None
         except (jwt.PyJWTError, ValueError, RecursionError) as error:
             # The message may quote the token, its class does not.
             raise BadToken(f"token is not valid: {type(error).__name__}") from None

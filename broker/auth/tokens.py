@@ -202,7 +202,7 @@ class Authenticator:
         if cached is not None:
             if self.seconds_left(cached) <= 0:
                 del self._cache[digest]
-                raise AuthError("token has expired")
+                raise AuthError("claim exp: the token has expired")
             self.from_cache += 1
             return cached
         audience, issuer = self._config.audience, self._config.issuer
@@ -234,8 +234,8 @@ class Authenticator:
     def _check_times(self, claims: Mapping[str, Any], grant: Grant) -> None:
         now, leeway_s = self._clock(), self._config.leeway_s
         if grant.expires_at + leeway_s <= now:
-            raise AuthError("token has expired")
+            raise AuthError("claim exp: the token has expired")
         latest = now + leeway_s
         for claim in ("nbf", "iat"):
             if claim in claims and seconds_claim(claims, claim) > latest:
-                raise AuthError(f"token is not valid yet ({claim})")
+                raise AuthError(f"claim {claim}: the token is not valid yet")

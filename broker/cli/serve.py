@@ -79,10 +79,6 @@ def serve(
     config = read()
     log_file = _log_file()
     configure(config.log, log_file)
-    if config.development:
-        click.echo("development mode: loopback only, no identity is checked; set auth.secret to leave it", err=True)
-    if config.ledger.ephemeral:
-        click.echo("ephemeral: nothing is kept on disk; a restart loses acknowledged messages", err=True)
     try:
         trio.run(_serve, config, read, log_file)
     except (LedgerRefused, OSError) as error:
@@ -120,9 +116,18 @@ async def _serve(config: Config, read: Callable[[], Config], log_file: LogFile |
             nursery.start_soon(_stop_on_signal, signals, broker, nursery)
             nursery.start_soon(_reload_on_signal, hangups, broker, read, log_file)
             await nursery.start(broker.run)
+            _warn(config)
             _announce(broker.addresses)
             await broker.stopped.wait()
             nursery.cancel_scope.cancel()
+
+
+def _warn(config: Config) -> None:
+    """Print what a person who tries the broker must know, once it serves: an error alone stands on the terminal."""
+    if config.development:
+        click.echo("development mode: loopback only, no identity is checked; set auth.secret to leave it", err=True)
+    if config.ledger.ephemeral:
+        click.echo("ephemeral: nothing is kept on disk; a restart loses acknowledged messages", err=True)
 
 
 def _announce(addresses: tuple[tuple[str, int], ...]) -> None:

@@ -198,6 +198,58 @@ def test_a_bad_token_is_refused_with_the_one_public_text(case: str) -> None:
     assert str(caught.value) == "authentication failed"
     assert caught.value.detail.isprintable()
     assert len(caught.value.detail) < 120
+
+
+CLAIMS = {
+    "exp": ("exp", "expired"), "nbf": ("nbf",), "iat": ("issued",),
+    "aud": ("audience", "another audience", "no audience"),
+    "sub": ("sub", "no sub"), "name": ("name",), "role": ("role", "unknown role"),
+    "rooms": ("room", "rooms", "no rooms", "too many rooms", "pattern", "allow"),
+}  # fmt: skip
+"""How the cases of `BAD_TOKENS` begin that are about a claim."""
+
+
+@pytest.mark.parametrize(
+    ("claim", "case"),
+    [
+        (claim, case)
+        for claim, heads in CLAIMS.items()
+        for case in BAD_TOKENS
+        if case in heads or case.startswith(tuple(f"{head} " for head in heads))
+    ],
+)
+def test_the_log_names_the_claim_that_is_missing_or_wrong(claim: str, case: str) -> None:
+    with pytest.raises(AuthError) as caught:
+        authenticator().verify(BAD_TOKENS[case])
+    assert re.search(rf"\bclaim {claim}\b", caught.value.detail), (case, caught.value.detail)
+
+
+@pytest.mark.parametrize("claim", ["exp", "sub", "aud", "rooms"])
+def test_a_missing_claim_is_called_missing(claim: str) -> None:
+    for known_header in (False, True):  # the fast path is taken for a header that was seen before
+        auth = authenticator()
+        if known_header:
+            auth.verify(with_claims())
+        with pytest.raises(AuthError) as caught:
+            auth.verify(without(claim))
+        assert caught.value.detail == f"claim {claim} is missing"
+
+
+def test_another_secret_and_another_issuer_are_named() -> None:
+    details = []
+    for auth, token in (
+        (authenticator(), BAD_TOKENS["another secret"]),
+        (authenticator(issuer="platform"), with_claims(iss="other")),
+        (authenticator(issuer="platform"), with_claims()),
+    ):
+        with pytest.raises(AuthError) as caught:
+            auth.verify(token)
+        details.append(caught.value.detail)
+    assert details == [
+        "the signature is not that of this broker's secret",
+        "claim iss is not the issuer (auth.issuer)",
+        "claim iss is missing",
+    ]
     assert (auth.refused, auth.verified, auth.from_cache) == (1, 0, 0)
 
 
