@@ -148,6 +148,8 @@ class TickEntry(NamedTuple):
     count: int = 1  # type: ignore[assignment]  # hides tuple.count
     senders: tuple[str, ...] = ()
     """Up to three further user ids, in order of arrival."""
+    role: Role = Role.VIEWER
+    """Of the first sender, in this room."""
 
 
 class RoomPulse(NamedTuple):
@@ -475,7 +477,7 @@ def _pair(first: Rule, second: Rule) -> Rule:
 
 
 _account = record(Account, (_count,) * 6)
-_entry = record(TickEntry, (integer(1, 255), _id, _name, any_value, integer(1), array_of(_id, 3)))
+_entry = record(TickEntry, (integer(1, 255), _id, _name, any_value, integer(1), array_of(_id, 3), member_of(Role)))
 _custom_type = record(CustomType, (integer(CUSTOM_TYPE_MIN, CUSTOM_TYPE_MAX), _id, member_of(Lane)))
 _result = record(AckResult, (_u32, member_of(Outcome), _count))
 _pulse = record(RoomPulse, (_u32, _count, _ms))

@@ -41,7 +41,7 @@ from protocol.clients.events import (
     StreamEvent,
     TickAccount,
 )
-from protocol.codes import CloseCode, Lane, MessageType, RoomPhase, Tier
+from protocol.codes import CloseCode, Lane, MessageType, Role, RoomPhase, Tier
 from protocol.messages import Account, Joined
 from protocol.payloads import PAYLOAD_KINDS, AnnouncementPayload, GiftPayload, PhasePayload
 from protocol.text import plain
@@ -234,8 +234,8 @@ class EventPrinter:
         yield "--", f"joined {self._room} as {role}; {_people(joined)}, {joined.likes} likes", {"fg": "green"}
         if joined.phase is not RoomPhase.LIVE:
             yield "--", f"the room is {joined.phase.name.lower()}", {"fg": "yellow"}
-        for type, user_id, name, payload, count, senders in joined.recent:
-            line = _danmaku(Danmaku(type, user_id, name, payload, count, senders, 0, 0))
+        for type, user_id, name, payload, count, senders, sender_role in joined.recent:
+            line = _danmaku(Danmaku(type, user_id, name, payload, count, senders, 0, 0, sender_role))
             yield "  ", line, {"dim": True}
 
     def _on_state(self, state: State) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -265,7 +265,8 @@ def _danmaku(item: Danmaku) -> str:
         text = f"[{plain(item.text)}]"
     else:
         text = f"type {item.type}: {plain(str(item.payload))}"
-    return f"{plain(item.name or item.user_id)}: {text}{times}"
+    role = f" ({item.role.name.lower()})" if item.role >= Role.MODERATOR else ""
+    return f"{plain(item.name or item.user_id)}{role}: {text}{times}"
 
 
 def _event(event: StreamEvent) -> tuple[str, str, dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..codes import ErrorCode, Lane, LeaveReason, Outcome
+from ..codes import ErrorCode, Lane, LeaveReason, Outcome, Role
 from ..messages import Account, Direct, Joined, RoomPulse, State
 from ..payloads import DanmakuPayload, EmotePayload
 from ..resume import StreamPosition as Position
@@ -91,6 +91,8 @@ class Danmaku(NamedTuple):
     """Up to three further user ids."""
     at_ms: int
     tick: int
+    role: Role = Role.VIEWER
+    """Of the first sender, in this room."""
 
     @property
     def text(self) -> str:

@@ -232,9 +232,10 @@ class RoomMembership:
 
     def on_tick(self, number: int, tick: Tick) -> None:
         """Process one frame of a tick."""
-        for type, user_id, name, payload, count, senders in tick.entries:
+        for type, user_id, name, payload, count, senders, role in tick.entries:
             record = payload_record(type, payload)
-            self.inbox.put_lossy(Danmaku(type, user_id, name, record, count, senders, tick.at_ms, number), chat=count)
+            danmaku = Danmaku(type, user_id, name, record, count, senders, tick.at_ms, number, role)
+            self.inbox.put_lossy(danmaku, chat=count)
         self.interval_ms = tick.interval_ms
         if any(tick.account):
             self.account = Account(*map(sum, zip(self.account, tick.account, strict=True)))

@@ -62,7 +62,15 @@ def test_bodies_have_names_and_payloads_keep_their_arrays() -> None:
     tick = Tick(5, 100, 0, (TickEntry(1, "u", "小明", DanmakuPayload("多少钱"), 2, ("v",)),), Account(2, 1, 1))
     body = json.loads(dump(Opcode.TICK, Lane.CHAT, 3, 7, tick))["body"]
     assert body["entries"] == [
-        {"type": 1, "user_id": "u", "name": "小明", "payload": ["多少钱", None], "count": 2, "senders": ["v"]}
+        {
+            "type": 1,
+            "user_id": "u",
+            "name": "小明",
+            "payload": ["多少钱", None],
+            "count": 2,
+            "senders": ["v"],
+            "role": 1,
+        }
     ]
     assert body["account"]["merged"] == 1
 
@@ -175,7 +183,7 @@ def test_a_servers_text_may_be_larger_than_a_clients() -> None:
         (Pong(0, 0, (RoomPulse(0, 0, 0),) * 1024), Lane.CONTROL),
         (Tick(0, 0, 0, (TickEntry(1, "u", "", None),) * 1024), Lane.CHAT),
         (Tick(0, 0, 0, (TickEntry(1, "u", "", ("\x01" * 50,)),) * 1000), Lane.CHAT),
-        (Tick(0, 0, 0, (TickEntry(1, "u", "", (None,) * 55),) * 1000), Lane.CHAT),
+        (Tick(0, 0, 0, (TickEntry(1, "u", "", (None,) * 54),) * 1000), Lane.CHAT),
         (Tick(0, 0, 0, (TickEntry(1, "u", "", (-5.0e-324,) * 6),) * 1000), Lane.CHAT),
         (State(0, 1, 0, 0, 0, 0, 0, 0, 0, (), (), 0, (Account(),) * 5), Lane.AMBIENT),  # type: ignore[arg-type]
     ],

@@ -5,6 +5,8 @@ budget lets a human read (`ReadingBudget`). When that is not all of them, FAIR s
 score first (`fairness`): one flooder cannot crowd out a hundred quiet people, and no user needs to be
 recognised as a flooder.
 
+The danmaku of the room's staff are always shown, on top of the budgets, each as an entry of its own.
+
 Every message offered is counted once and answered once: SHED at the offer, else in the window's fates.
 Nothing is carried from one window to the next. Bounded by entries, bytes of text and tickets.
 
@@ -22,7 +24,7 @@ from operator import attrgetter
 from random import Random
 from typing import Any, Generic, TypeVar
 
-from protocol.codes import Outcome, Tier
+from protocol.codes import Outcome, Role, Tier
 from protocol.messages import Account
 
 from .fairness import QUIET_BELOW, FairnessScores, ReadingBudget
@@ -51,7 +53,7 @@ class PendingDanmaku:
 
     __slots__ = (
         "_cost", "_key", "_order", "_rated", "_score", "_tickets",
-        "at", "count", "extra", "folded", "name", "senders", "style", "text", "type", "user_id",
+        "at", "count", "extra", "folded", "name", "role", "senders", "style", "text", "type", "user_id",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +66,7 @@ class PendingDanmaku:
         extra: object = None,
         at: float = 0.0,
         folded: str | None = None,
+        role: Role = Role.VIEWER,
     ) -> None:
         self.type = type
         self.user_id = user_id
@@ -73,6 +76,7 @@ class PendingDanmaku:
         self.extra = extra
         self.at = at
         self.folded = folded
+        self.role = role
         self.count = 1
         self.senders: tuple[str, ...] = ()
 
@@ -182,6 +186,8 @@ class Coalescer(Generic[T]):
         """By type and folded text; without merging, by order of arrival."""
         self._heaviest: list[tuple[float, int, int, PendingDanmaku]] | None = None
         self._displaced: list[T] = []
+        self._always: list[PendingDanmaku] = []
+        self._always_bytes = 0
         self._order = self._admitted = self._undecided = self._tickets = self._bytes = 0
 
     @property
@@ -197,7 +203,25 @@ class Coalescer(Generic[T]):
     @property
     def pending_bytes(self) -> int:
         """Memory held for the open window, rounded up; payloads in ``extra`` are the caller's to bound."""
-        return self._bytes + TICKET_BYTES * self._tickets
+        return self._bytes + self._always_bytes + TICKET_BYTES * (self._tickets + len(self._always))
+
+    @property
+    def takes_always(self) -> bool:
+        """Whether `offer_always` may be called: there are ``max_items`` places for such items too."""
+        return len(self._always) < self._max_items
+
+    def offer_always(self, item: PendingDanmaku, ticket: T, now: float) -> None:
+        """Put one message of the room's staff into the open window: every tier shows it. ``now`` as in `offer`."""
+        if now < self._now:
+            raise ValueError(f"time went back from {self._now} to {now}")
+        self._now = now
+        self._admitted += 1
+        self._undecided += 1
+        item._order = self._order
+        item._tickets = [ticket]
+        self._order += 1
+        self._always.append(item)
+        self._always_bytes += ITEM_BYTES + 4 * len(item.text)
 
     def offer(self, item: PendingDanmaku, ticket: T, now: float, over_quota: bool = False) -> Offer:
         """Put one message into the open window; ``item`` is its own from now on.
@@ -310,16 +334,17 @@ class Coalescer(Generic[T]):
         live = [item for item in held if item.at >= oldest_at]
         expired = [item for item in held if item.at < oldest_at]
         quiet = self._rank(live) if self._is_limited else 0
+        always = self._always
         taken = len(live)
-        cut = self._cut(live, expired)
+        cut = self._cut(always + live, expired)
         per_tier: dict[int, TierCut] = {}
         for tier, budget in self._budgets.items():  # widest first
             taken = budget.take(now, scale, taken, min(quiet, taken))
-            if taken < len(cut.entries):
-                cut = self._cut(live[:taken], expired)
+            if len(always) + taken < len(cut.entries):
+                cut = self._cut(always + live[:taken], expired)
             per_tier[tier] = cut
-        shown = len(per_tier[Tier.FULL].entries)
-        fates: list[tuple[T, Outcome]] = []
+        shown = len(per_tier[Tier.FULL].entries) - len(always)
+        fates: list[tuple[T, Outcome]] = [(item._tickets[0], _ACCEPTED) for item in always]
         for item in live[:shown]:
             tickets = item._tickets
             fates.append((tickets[0], _ACCEPTED))
@@ -328,7 +353,7 @@ class Coalescer(Generic[T]):
         fates += [(ticket, _SAMPLED_OUT) for item in live[shown:] for ticket in item._tickets]
         fates += [(ticket, _SAMPLED_OUT) for ticket in self._displaced]
         fates += [(ticket, Outcome.EXPIRED) for item in expired for ticket in item._tickets]
-        for item in held:
+        for item in (*held, *always):
             item._tickets = []  # entries live on in snapshots, reply addresses must not
 
         if self._is_fair:

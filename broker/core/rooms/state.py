@@ -184,17 +184,23 @@ class RoomState(Generic[T]):
         if not is_staff and self._unique and self._duplicates.is_duplicate(user_id, folded or "", now):
             return (Reply(ticket, Outcome.REJECTED, ErrorCode.DUPLICATE_TEXT),)
         style = payload[1] if kind == _DANMAKU else None
-        item = PendingDanmaku(kind, user_id, author.name, text, style, None, now, folded)
+        item = PendingDanmaku(kind, user_id, author.name, text, style, None, now, folded, author.role)
         effects = self._offer(ticket, item, now)
         if not effects and self._unique and not is_staff:
             self._duplicates.mark(user_id, folded or "", now)
         return effects
 
     def _offer(self, ticket: T, item: PendingDanmaku, now: float) -> Sequence[Effect[T]]:
-        """Offer a danmaku to the window; the effects are empty where it was taken in."""
+        """Offer a danmaku to the window; the effects are empty where it was taken in. Those of the room's staff are
+        never sampled out."""
         over_quota = not self._admission.try_admit(_CHAT, now)
         if over_quota and self._policy.over_quota is _DROP_NEWEST:
             return (Reply(ticket, Outcome.LIMITED, _retry_ms(self._admission.retry_after_s(now))),)
+        if _MODERATOR <= item.role < _APP:
+            if not self._window.takes_always:
+                return (Reply(ticket, Outcome.LIMITED, BUSY_RETRY_MS),)
+            self._window.offer_always(item, ticket, now)
+            return _NOTHING
         if self.stage >= _COMMERCE_ONLY:
             account = self._accounts[Lane.CHAT]
             account.admitted += 1
@@ -266,7 +272,7 @@ class RoomState(Generic[T]):
             return (Reply(ticket, Outcome.LIMITED, _retry_ms(wait_s)),)
         if rule.lane is Lane.CHAT:
             item = PendingDanmaku(
-                post.type, author.user_id, author.name, repr(post.payload), extra=post.payload, at=now
+                post.type, author.user_id, author.name, repr(post.payload), extra=post.payload, at=now, role=author.role
             )
             return self._offer(ticket, item, now)
         return self._refused(ticket, author, rule.lane, now) or self._publish(
@@ -578,7 +584,7 @@ def _entry(item: PendingDanmaku) -> TickEntry:
         payload = (item.text,)
     else:
         payload = (item.text, item.style)
-    return _new(TickEntry, (item.type, item.user_id, item.name, payload, item.count, item.senders))
+    return _new(TickEntry, (item.type, item.user_id, item.name, payload, item.count, item.senders, item.role))
 
 
 def _retry_ms(wait_s: float) -> int:

@@ -203,6 +203,39 @@ def test_oldest_first_and_random_do_not_ask_who_speaks() -> None:
     assert 850 < sum(shown[str(i)] for i in range(50)) < 1150
 
 
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 9), st.sampled_from("abc"), st.booleans()), max_size=60),
+    st.integers(1, 20),
+    st.sampled_from(Pick),
+    st.sampled_from([0.0, 0.5, 1.0]),
+    st.booleans(),
+)
+def test_what_is_always_shown_is_in_every_tier_whatever_else_is_said(
+    said: list[tuple[bool, int, str, bool]], max_items: int, pick: Pick, scale: float, is_late: bool
+) -> None:
+    window = coalescer(max_items=max_items, pick=pick)
+    always: list[int] = []
+    answered: list[int] = []
+    for ticket, (is_staff, user, text, over_quota) in enumerate(said):
+        item = danmaku(text, f"u{user}")
+        if is_staff and window.takes_always:
+            window.offer_always(item, ticket, 0.0)
+            always.append(ticket)
+        elif window.offer(item, ticket, 0.0, over_quota) is Offer.SHED:
+            answered.append(ticket)
+    assert len(always) <= max_items
+    closed = window.close(9.0 if is_late else 0.1, scale)
+    fates = dict(closed.fates)
+    assert sorted([*answered, *fates]) == list(range(len(said))), "each is answered once"
+    assert all(fates[ticket] is Outcome.ACCEPTED for ticket in always)
+    for cut in closed.per_tier.values():
+        assert cut.account.admitted == sum(cut.account[1:]) == len(said)
+        staff = [entry.text for entry in cut.entries if entry.count == 1]
+        for ticket in always:
+            staff.remove(said[ticket][2])
+    assert (window.pending, window.pending_bytes, window.takes_always) == (0, 0, True)
+
+
 # ---- bounds -------------------------------------------------------------------------------------
 
 

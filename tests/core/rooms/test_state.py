@@ -190,6 +190,43 @@ def test_the_app_has_a_bound_all_the_same() -> None:
     assert fates == [Outcome.ACCEPTED] * 9 + [Outcome.LIMITED] * 3
 
 
+@pytest.mark.parametrize("role", [Role.MODERATOR, Role.ASSISTANT, Role.HOST])
+@pytest.mark.parametrize("stage", [OverloadStage.NORMAL, OverloadStage.COMMERCE_ONLY])
+@pytest.mark.parametrize("policy", ["roomcast", "nim", "goim", "off"])
+def test_danmaku_of_staff_are_shown_in_any_flood_and_say_whose_they_are(
+    policy: str, stage: OverloadStage, role: Role
+) -> None:
+    room, staff = a_room(policy), Person("max", role)
+    room.stage = stage
+    fates: dict[int, Outcome] = {}
+    shown: list[list[str]] = [[], [], []]
+    for second in range(4):
+        now = 1.0 + second
+        for n in range(300):
+            fates |= outcomes(room.post(1000 * second + n, Person(f"u{n}"), danmaku(f"text {n}"), now, 0))
+        for n in (998, 999):
+            effects = room.post(1000 * second + n, staff, danmaku(f"staff {second} {n}"), now, 0)
+            assert effects == ()
+        same = room.post(1000 * second + 997, staff, danmaku("text 1"), now, 0)
+        assert same == ()
+        for effect in room.tick(now + 0.5, 0):
+            fates |= outcomes([effect])
+            for tier, tick in enumerate(effect.ticks if isinstance(effect, TickOut) else ()):
+                shown[tier] += [entry.payload[0] for entry in tick.entries if entry.role is role]
+                assert tick.account.admitted == sum(tick.account[1:])
+                assert {entry.role for entry in tick.entries} <= {role, Role.VIEWER}
+    posted = [text for n in range(4) for text in (f"staff {n} 998", f"staff {n} 999", "text 1")]
+    assert shown == [posted] * 3
+    assert all(fates[1000 * n + m] is Outcome.ACCEPTED for n in range(4) for m in (997, 998, 999))
+    assert _balanced(room)
+
+
+def test_so_many_danmaku_of_staff_wait_and_more_come_later() -> None:
+    room = a_room(queue_max=3, staff_posts_burst=10)
+    replies = [room.post(n, Person("max", Role.HOST), danmaku(f"text {n}"), 1.0, 0) for n in range(5)]
+    assert replies == [()] * 3 + [(Reply(n, Outcome.LIMITED, 1000),) for n in (3, 4)]
+
+
 def test_the_app_is_no_viewer() -> None:
     room = a_room()
     room.enter("shop", "Shop", Role.APP, 1.0)
