@@ -21,7 +21,7 @@ from broker.net.protocol_detection import release_admission
 from broker.net.transport import Owner, Transport
 from broker.net.websocket import LOOPBACK
 from protocol.codes import CloseCode
-from tests.support.poller import RememberingOwner, descriptors, make_credentials, transport_settings
+from tests.support.poller import RecordingOwner, descriptors, make_credentials, transport_settings
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -37,7 +37,7 @@ class RunningListener:
             "unauthenticated_share": 1.0,
         } | connection_limits
         self.connection_limits = ConnectionLimits(**rules)
-        self.owners: list[RememberingOwner] = []
+        self.owners: list[RecordingOwner] = []
         self.poller = Poller(write_timeout_s=10.0)
         transports = transport_settings(
             self.poller,
@@ -50,7 +50,7 @@ class RunningListener:
         self.clients: list[socket.socket] = []
 
     def make_echo(self, transport: Transport) -> Owner:
-        owner = RememberingOwner(transport)
+        owner = RecordingOwner(transport)
         owner.echo()
         self.owners.append(owner)
         return owner

@@ -14,7 +14,7 @@ from broker.net.transport import TcpTransport, Transport
 from protocol.codes import CloseCode, Lane
 from tests.support.poller import (
     Harness,
-    RememberingOwner,
+    RecordingOwner,
     connection_harness,
     descriptors,
     transport_settings,
@@ -177,7 +177,7 @@ def test_a_replaced_link_keeps_what_it_waited_for(harness: Harness) -> None:
     old, _, client = harness.add(TcpTransport)
     harness.poller.pause_reading(old, harness.clock.now + 100.0)
     new = TcpTransport(old.sock, harness.transports, old.address)
-    owner = RememberingOwner(new)
+    owner = RecordingOwner(new)
     new.owner = owner
     harness.poller.replace(old, new)
     client.send(b"x")
@@ -194,7 +194,7 @@ def test_a_descriptor_that_is_used_again_within_a_batch_belongs_to_the_new_conne
 ) -> None:
     (_, first, first_client), (victim, second, second_client) = harness.add(TcpTransport), harness.add(TcpTransport)
     number = victim.fd
-    found: list[RememberingOwner] = []
+    found: list[RecordingOwner] = []
 
     def replace_the_second(_: object) -> None:
         server, _ = harness.pair()
@@ -271,12 +271,12 @@ class Sitters:
         self.gone: list[Transport] = []
         transports = transport_settings(poller, budget_bytes=1 << 20, on_released=self.gone.append)
         self.clients: list[socket.socket] = []
-        self.owners: list[RememberingOwner] = []
+        self.owners: list[RecordingOwner] = []
         for _ in range(count):
             server, client = socket.socketpair()
             server.setblocking(False)
             transport = TcpTransport(server, transports, "127.0.0.1")
-            transport.owner = RememberingOwner(transport)
+            transport.owner = RecordingOwner(transport)
             self.owners.append(transport.owner)
             self.clients.append(client)
             poller.add(transport, trio.current_time() + 60.0)

@@ -279,7 +279,7 @@ def test_a_refused_http_or_websocket_client_gets_503_and_retry_after() -> None:
 
 
 def test_a_refused_client_that_says_nothing_is_closed_with_its_place_in_the_overflow() -> None:
-    with connection_harness(connection_limits=full_gate(), patience_s=1.0) as harness:
+    with connection_harness(connection_limits=full_gate(), detect_timeout_s=1.0) as harness:
         for _ in range(1 + OVERFLOW_MAX):
             harness.greet()
         assert harness.connection_limits.overflow == OVERFLOW_MAX

@@ -19,7 +19,7 @@ from broker.net.tls import (
 )
 from broker.net.transport import TcpTransport, Transport
 from broker.net.websocket import WebSocketJsonTransport, WebSocketTransport, ws_frame
-from tests.support.poller import Credentials, Harness, connection_harness, make_credentials, shake_hands
+from tests.support.poller import Credentials, Harness, connection_harness, do_handshakes, make_credentials
 from tests.support.websocket import BINARY, HELLO, JSON_UPGRADE, TEXT, UPGRADE, masked, status, v2
 
 
@@ -204,7 +204,7 @@ def test_a_long_write_is_taken_in_parts(credentials: Credentials) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 100_000)
     one = wrap(credentials.server, server)
     other = credentials.client.wrap_socket(client, server_hostname="127.0.0.1", do_handshake_on_connect=False)
-    shake_hands(one, other)
+    do_handshakes(one, other)
     data = random.Random(1).randbytes(1_000_000)
     sent = one.send(data)
     assert 0 < sent < len(data)

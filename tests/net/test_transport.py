@@ -22,10 +22,10 @@ from protocol.codes import CloseCode, Lane
 from tests.support.poller import (
     Credentials,
     Harness,
-    RememberingOwner,
+    RecordingOwner,
     connection_harness,
+    do_handshakes,
     make_credentials,
-    shake_hands,
 )
 
 KINDS = [(kind, tls) for tls in (False, True) for kind in (TcpTransport, WebSocketTransport, WebSocketJsonTransport)]
@@ -38,7 +38,7 @@ class Link:
 
     harness: Harness
     transport: Transport
-    owner: RememberingOwner
+    owner: RecordingOwner
     client: socket.socket
     codec: FrameProtocol = field(default_factory=lambda: FrameProtocol(client=True, extensions=[]))
 
@@ -96,7 +96,7 @@ def make_link(
             client, server_hostname="127.0.0.1", do_handshake_on_connect=False, suppress_ragged_eofs=False
         )
         harness.clients.append(client)
-        shake_hands(server, client)
+        do_handshakes(server, client)
     transport = kind(server, harness.transports, "127.0.0.1")
     harness.adopt(transport)
     return Link(harness, transport, harness.owners[-1], client)

@@ -28,7 +28,7 @@ from broker.net.websocket import (
     ws_frame,
 )
 from protocol.codes import CloseCode
-from tests.support.poller import Harness, RememberingOwner, connection_harness
+from tests.support.poller import Harness, RecordingOwner, connection_harness
 from tests.support.websocket import BINARY, CLOSE, CONTINUATION, KEY, PING, PONG, TEXT, masked
 
 # ---- the handshake
@@ -282,7 +282,7 @@ def harness() -> Iterator[Harness]:
         yield found
 
 
-def hear(harness: Harness, kind: type[WebSocketTransport], *pieces: bytes) -> tuple[RememberingOwner, bytes]:
+def hear(harness: Harness, kind: type[WebSocketTransport], *pieces: bytes) -> tuple[RecordingOwner, bytes]:
     """Let a client say ``pieces``, each in its own read; returns the owner and what the client was sent."""
     transport, owner, client = harness.add(kind)
     for piece in pieces:

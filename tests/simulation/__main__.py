@@ -1,12 +1,12 @@
 """Run worlds of the simulation by their seeds.
 
-A world is a whole broker, its disk, its network and a few people with our own clients, in virtual time; the seed
-decides every delay, fault and crash (tests/simulation/faults.py lists them). The same seed is the same world, line
-by line, so a failing seed is the whole report of a bug.
+A world is a whole broker, its disk, its network and some users with the project's own client, in virtual time; the
+seed decides every delay, fault and crash (tests/simulation/faults.py lists them). The same seed gives the same world
+and the same log, so a failing seed is a complete bug report.
 
-    python -m tests.simulation 1000-1499        run these worlds; one line a world that fails, and what happened in all
-    python -m tests.simulation 1017             run one world again; prints the hash of its log
-    python -m tests.simulation --log 1017       the same with its log: what was broken when, and who saw what
+    python -m tests.simulation 1000-1499        run these worlds; print each failure, then how often each event occurred
+    python -m tests.simulation 1017             run one world; print the hash of its log
+    python -m tests.simulation --log 1017       the same with its log: every fault, and what every client received
 
 Exit status 1 if a world failed.
 """
@@ -24,13 +24,13 @@ from tests.simulation.scenario import simulate
 
 
 def seeds(text: str) -> range:
-    """``7`` or ``1-500``."""
+    """Parse ``7`` or ``1-500``."""
     first, _, last = text.partition("-")
     return range(int(first), int(last or first) + 1)
 
 
 def main(arguments: list[str]) -> int:
-    """Run what the command line names."""
+    """Run the worlds that the command line names; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.simulation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -40,10 +40,10 @@ def main(arguments: list[str]) -> int:
     numbers = [seed for some in options.seeds for seed in some]
     failed: list[int] = []
     happened: Counter[str] = Counter()
-    begun = time.perf_counter()
+    started = time.perf_counter()
     gc.collect()
     gc.freeze()
-    gc.disable()  # a tenth of the time; a world's rubbish is taken away between worlds
+    gc.disable()  # a tenth of the time; cycles are collected between worlds
     for count, seed in enumerate(numbers):
         if count % 20 == 0:
             gc.collect()
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
                 print(f"seed {seed} {world.digest[:16]} {len(world.log)} lines", flush=True)
     for what, times in sorted(happened.items()):
         print(f"{times:8} {what}")
-    took_s = time.perf_counter() - begun
+    took_s = time.perf_counter() - started
     print(f"{len(numbers)} worlds, {len(failed)} failed, {took_s / len(numbers):.3f} s each")
     if failed:
         print("again: python -m tests.simulation", *failed)

@@ -1,8 +1,8 @@
-"""The people of the simulated show. Each acts through our own client, and judges at once what it is shown.
+"""Users of the simulated world. Each acts through the project's own client and checks what it receives at once.
 
-What anybody is told must be on the disk already; a stream has no hole but those that are named, and they are named
-only where the ledger does not have the events any more; nothing comes twice. What can only be judged when all is over
-is written down here and read by `tests.simulation.checks`.
+A delivered event must be on the disk already; a stream has no gap except reported ones, and a gap is reported only
+where the ledger does not have the events any more; nothing is delivered twice. What can only be checked at the end is
+recorded here and read by `tests.simulation.checks`.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ __all__ = ["Actors", "Gift", "Reader", "Sent", "is_end"]
 URL, WEBSOCKET_URL = "roomcast://127.0.0.1:7400", "ws://127.0.0.1:7400/"
 ROOMS = ("lobby", "直播间")
 SIDE = "side-room"
-"""Where one comes and goes, so that it falls idle in between."""
+"""Room that is joined and left again, so that it is idle in between."""
 USERS = ("ann", "bob")
 DEVICES = ("ann", "ann:viewer", "bob")
-"""Tokens of the users' devices; Ann has two, which share her inbox."""
+"""Devices by token; Ann has two, which share her inbox."""
 GIFTS, NEWS, CODES, CHAT, LIKES, VISITS = 8, 6, 12, 9, 6, 5
 """Gifts, announcements, danmaku and taps of likes in each room; messages to users; visits to the side room."""
 RETRY_S = 10.0
 SHORT_MS = 3000
+"""Time until a short-lived message expires."""
 EXPIRY_LATE_MS = 15_000
 """How late maintenance may be under the faults of this world."""
-"""Expiry of a message that is not worth much after a while."""
 
 
 @dataclass
 class Gift:
-    """A gift that was acknowledged: where it is in the ledger."""
+    """A gift that was acknowledged, with its place in the ledger."""
 
     room: str
     offset: int
@@ -62,34 +62,34 @@ class Gift:
 
 @dataclass
 class Sent:
-    """A message to a user that is durable."""
+    """A durable message to a user."""
 
     direct_id: int
-    """0 where a repetition was answered, which does not say it."""
+    """0 for a repetition, whose answer does not have it."""
     texts: tuple[str, ...]
-    """What was asked for under one key; the first to be durable counts."""
+    """Texts sent under one key; the first durable one is the message."""
     may_expire: bool
 
 
 @dataclass
 class Reader:
-    """What one viewer has seen of one room."""
+    """What one viewer has received of one room."""
 
     name: str
     room: str
     sees_all: bool = True
-    """Whether its own client drops nothing."""
+    """Whether its client drops nothing."""
     epoch: int = 0
     offset: int = 0
-    """All up to here was seen, or its loss was told."""
+    """Everything up to here was received or reported as a gap."""
     is_new: bool = False
-    """It has seen nothing yet."""
+    """Nothing was received yet."""
     waiting: int = 0
-    """Danmaku shown, each as often as it counts, whose tick's account has not come."""
+    """Danmaku received, by their counts, whose tick's account was not received yet."""
 
 
 class Actors:
-    """Everybody, and what they wrote down."""
+    """All users and their records."""
 
     def __init__(self, world: World, disk: Disk) -> None:
         self.world = world
@@ -98,26 +98,26 @@ class Actors:
         self.connections = 0
         self.gifts: dict[str, Gift] = {}
         self.news: dict[str, tuple[str, int]] = {}
-        """Announcements by text's beginning: room and offset."""
+        """Announcements by the first part of the text: room and offset."""
         self.readers: list[Reader] = []
         self.sent: dict[str, list[Sent]] = {user: [] for user in USERS}
         self.shown: dict[str, list[tuple[int, str]]] = {device: [] for device in DEVICES}
-        self.passed: set[tuple[str, int]] = set()
+        self.seen_elsewhere: set[tuple[str, int]] = set()
+        """Messages by user and number that only the short-lived device received."""
         self.expires: dict[tuple[str, str], int] = {}
-        """When a message to a user expires, by its text."""
-        """Messages by user and number that only a passer-by has seen."""
+        """Expiry of a message by user and text, in Unix milliseconds."""
         self.likers: list[JoinedRoom] = []
         self.likes: Counter[JoinedRoom] = Counter()
-        """Likes given, by who gave them where."""
+        """Likes given, by client and room."""
         self.like_totals: dict[str, int] = {}
-        """What the rooms say at the end."""
-        self.under_way = len(ROOMS) * (GIFTS + NEWS + CHAT + LIKES) + CODES + VISITS + 1
-        """What somebody still has to do, and to hear that it is done."""
+        """Totals of the rooms at the end."""
+        self.remaining = len(ROOMS) * (GIFTS + NEWS + CHAT + LIKES) + CODES + VISITS + 1
+        """Actions that are not acknowledged yet."""
 
     # ---- the network
 
     async def connect(self, nursery: trio.Nursery, address: Address) -> BytePipe:
-        """Come to the door."""
+        """Connect to the running broker."""
         await self.world.pause(0.1)
         self.connections += 1
         wire = None
@@ -133,7 +133,7 @@ class Actors:
 
     @asynccontextmanager
     async def client(self, token: str, inbox_items: int = 2000) -> AsyncIterator[Client]:
-        """A client of ours that never gives up."""
+        """Open a client that reconnects without limit."""
         is_websocket = token in self.world.conditions.websockets
         async with open_client(
             WEBSOCKET_URL if is_websocket else URL,
@@ -149,18 +149,18 @@ class Actors:
     async def join(
         self, client: Client, name: str, tier: Tier = Tier.FULL, position: Position | None = None
     ) -> JoinedRoom:
-        """Come into a room, however often it takes."""
+        """Join a room; retry until it succeeds."""
         while True:
             try:
                 return await client.join(name, tier, position=position, timeout_s=RETRY_S)
             except (RoomRefused, trio.TooSlowError) as error:
-                self.world.note("not in", name, repr(error))
+                self.world.trace("join failed", name, repr(error))
                 await trio.sleep(1.0)
 
-    # ---- who watches
+    # ---- viewers
 
     async def view(self, device: str, *tiers: Tier, inbox_items: int = 2000) -> None:
-        """One device: watch the rooms, the first with the first tier, and read one's messages."""
+        """Run one device: watch a room for each tier, and read the user's messages."""
         async with self.client(f"dev:{device}", inbox_items) as client, trio.open_nursery() as nursery:
             if device in DEVICES:
                 nursery.start_soon(self.read, device, client)
@@ -168,7 +168,7 @@ class Actors:
                 nursery.start_soon(self.watch, device, client, name, tier, inbox_items < 2000)
 
     async def watch(self, device: str, client: Client, name: str, tier: Tier, is_slow: bool) -> None:
-        """Watch a room, at one's own speed; slow: with a small inbox, and often away."""
+        """Watch a room; a slow viewer has a small inbox and often pauses."""
         reader = Reader(f"{device} in {name}", name, sees_all=not is_slow)
         self.readers.append(reader)
         room = await self.join(client, name, tier)
@@ -176,14 +176,14 @@ class Actors:
             if not is_slow:
                 self.likers.append(room)
                 nursery.start_soon(self.like, room)
-            self.enter(reader, room)
+            self.on_joined(reader, room)
             async for event in room:
-                self.take(reader, room, event)
+                self.on_event(reader, room, event)
                 if self.world.chance(0.2 if is_slow else 0.05):
                     await self.world.pause(12.0 if is_slow else 1.0)
 
-    def enter(self, reader: Reader, room: JoinedRoom) -> None:
-        """Begin where the first answer says that the room stands, or go on where one was."""
+    def on_joined(self, reader: Reader, room: JoinedRoom) -> None:
+        """Start at the position of the first snapshot, or continue from the last position."""
         assert room.snapshot is not None
         if reader.epoch:
             self.change_epoch(reader, room.snapshot.epoch)
@@ -191,23 +191,25 @@ class Actors:
             reader.epoch, reader.offset = room.snapshot.epoch, room.snapshot.offset
             reader.is_new = True
 
-    def take(self, reader: Reader, room: JoinedRoom, event: object) -> None:
-        """Judge what one is shown."""
+    def on_event(self, reader: Reader, room: JoinedRoom, event: object) -> None:
+        """Check one event."""
         match event:
             case StreamEvent():
-                if reader.is_new:  # it may have been in twice before we could look at the first answer
+                if reader.is_new:  # the client may have rejoined before the first snapshot was read
                     reader.offset, reader.is_new = min(reader.offset, event.offset - 1), False
                 assert event.offset == reader.offset + 1, f"{reader.name}: {event.offset} after {reader.offset}"
-                stream = self.disk.books.get((room.name, reader.epoch), [])
-                assert event.offset <= len(stream), f"{reader.name} was told of {event.offset}, which is not durable"
+                stream = self.disk.streams.get((room.name, reader.epoch), [])
+                assert event.offset <= len(stream), f"{reader.name} received {event.offset}, which is not durable"
                 written = unpack_body(stream[event.offset - 1].body)
                 assert written == (event.type, event.at_ms, event.user_id, event.name, event.payload), reader.name
                 reader.offset = event.offset
-                self.world.note("saw", reader.name, event.offset)
+                self.world.trace("received", reader.name, event.offset)
             case Gap():
-                self.take_gap(reader, room.name, event)
+                self.on_gap(reader, room.name, event)
             case Rejoined():
-                self.world.happen("recovered" if event.recovered else "rejoined", reader.name, event.snapshot.offset)
+                self.world.count_event(
+                    "recovered" if event.recovered else "rejoined", reader.name, event.snapshot.offset
+                )
                 reader.waiting = 0
                 self.change_epoch(reader, event.snapshot.epoch)
             case Danmaku():
@@ -223,73 +225,75 @@ class Actors:
                     assert lane.admitted == sum(lane[1:]), (reader.name, event)
 
     def change_epoch(self, reader: Reader, epoch: int) -> None:
-        """The stream begins anew: if the last thing in it was its end, or nothing, since the disk failed at first."""
+        """Check a new epoch: the old stream is empty, as its first commit failed, or ends with the end of the room."""
         if epoch != reader.epoch:
-            stream = self.disk.books.get((reader.room, reader.epoch))
-            assert not stream or is_end(stream[-1]), "a stream with events was given up"
+            stream = self.disk.streams.get((reader.room, reader.epoch))
+            assert not stream or is_end(stream[-1]), "a stream with events was replaced"
             reader.epoch, reader.offset = epoch, 0
 
-    def take_gap(self, reader: Reader, name: str, gap: Gap) -> None:
-        """A hole that is named: only where the ledger does not have it, or it is more than a RESUME may cost."""
-        self.world.happen("gap", reader.name, gap.first, gap.last, gap.epoch_changed)
+    def on_gap(self, reader: Reader, name: str, gap: Gap) -> None:
+        """Check a gap: the ledger does not have its events, or they are more than a RESUME may send."""
+        self.world.count_event("gap", reader.name, gap.first, gap.last, gap.epoch_changed)
         assert gap.first == reader.offset + 1, (reader.name, reader.offset, gap)
-        stream = self.disk.books.get((name, reader.epoch), [])
+        stream = self.disk.streams.get((name, reader.epoch), [])
         if gap.last >= gap.first and not gap.epoch_changed:
-            lost = sum(len(written.body) for written in stream[gap.first - 1 : gap.last])
-            is_dear = lost > self.world.conditions.critical_bytes // 2
-            assert is_dear or self.disk.stored_from(name, reader.epoch) > gap.first, f"{reader.name}: needless {gap}"
+            nbytes = sum(len(written.body) for written in stream[gap.first - 1 : gap.last])
+            is_expensive = nbytes > self.world.conditions.critical_bytes // 2
+            assert is_expensive or self.disk.stored_from(name, reader.epoch) > gap.first, (
+                f"{reader.name}: needless {gap}"
+            )
         reader.offset = max(reader.offset, gap.last)
 
     async def visit(self) -> None:
-        """Come into the side room, say something, go, and come back later to the position where one was."""
-        reader = Reader(f"walker in {SIDE}", SIDE)
+        """Join the side room, post, leave, and resume later from the last position."""
+        reader = Reader(f"visitor in {SIDE}", SIDE)
         self.readers.append(reader)
         position: Position | None = None
-        async with self.client("dev:walker:host") as client:
+        async with self.client("dev:visitor:host") as client:
             for number in range(VISITS):
                 room = await self.join(client, SIDE, position=position)
-                self.enter(reader, room)
+                self.on_joined(reader, room)
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self.walk_through, reader, room)
+                    nursery.start_soon(self.read_events, reader, room)
                     await self.announce(room, f"visit {number}")
                     if self.world.rng.random() < 0.4:
                         await self.pause_room(room, f"pause {number}")
                     last = self.news[f"visit {number}"][1]
                     with trio.move_on_after(60.0):
-                        while reader.offset < last:  # noqa: ASYNC110 - it looks now and then
+                        while reader.offset < last:  # noqa: ASYNC110 - a reader has no event
                             await trio.sleep(0.1)
-                    assert reader.offset >= last, f"{reader.name} has not heard what it said itself"
+                    assert reader.offset >= last, f"{reader.name} has not received its own announcement"
                     if self.world.rng.random() < 0.15:
                         await self.end_room(room, f"end {number}")
                     await room.leave()
                 position = Position(reader.epoch, reader.offset)
-                self.under_way -= 1
+                self.remaining -= 1
                 await self.world.pause(3.0)
             room = await self.join(client, SIDE, position=position)
-            self.enter(reader, room)
-            await self.walk_through(reader, room)
+            self.on_joined(reader, room)
+            await self.read_events(reader, room)
 
-    async def walk_through(self, reader: Reader, room: JoinedRoom) -> None:
+    async def read_events(self, reader: Reader, room: JoinedRoom) -> None:
         async for event in room:
-            self.take(reader, room, event)
+            self.on_event(reader, room, event)
 
-    # ---- who speaks
+    # ---- senders
 
     async def like(self, room: JoinedRoom) -> None:
-        """Tap."""
+        """Give likes."""
         for _ in range(LIKES // 2):
             await self.world.pause(4.0)
             count = self.world.rng.randint(1, 5)
             self.likes[room] += count
             room.like(count)
-            self.under_way -= 1
+            self.remaining -= 1
 
     async def chat(self) -> None:
-        """Say what nobody has to keep."""
+        """Post danmaku, which are not durable."""
         async with self.client("dev:fan") as client, trio.open_nursery() as nursery:
             for name in ROOMS:
                 room = await self.join(client, name)
-                nursery.start_soon(self.pass_over, room)
+                nursery.start_soon(self.discard_events, room)
                 nursery.start_soon(self.chatter, room)
 
     async def chatter(self, room: JoinedRoom) -> None:
@@ -297,21 +301,21 @@ class Actors:
             await self.world.pause(1.5)
             text = self.world.rng.choice(("666", "好看", f"number {self.world.rng.randrange(99)}"))
             result = await room.post_danmaku(text, timeout_s=RETRY_S)
-            self.world.note("chat", room.name, result.outcome)
-            self.under_way -= 1
+            self.world.trace("chat", room.name, result.outcome)
+            self.remaining -= 1
 
     async def shop(self) -> None:
         """Send gifts to both rooms, each until it is acknowledged."""
         async with self.client("dev:shop:app") as client, trio.open_nursery() as nursery:
             for name in ROOMS:
                 room = await self.join(client, name)
-                nursery.start_soon(self.pass_over, room)
+                nursery.start_soon(self.discard_events, room)
                 for number in range(GIFTS):
                     await self.world.pause(1.5)
                     nursery.start_soon(self.give, room, f"{name} {number}")
 
     async def give(self, room: JoinedRoom, order: str) -> None:
-        """Post one gift; now and then the platform repeats it, or posts another one under the same order id."""
+        """Post one gift; the platform may repeat it, or post another one under the same order id."""
         giver = self.world.rng.choice("xyz")
         count = self.world.rng.randint(1, 3)
         is_reused = False
@@ -325,47 +329,47 @@ class Actors:
                 else:
                     assert known.offset == result.offset, f"{order} is at {known.offset} and at {result.offset}"
                 assert not is_reused, f"{order} was accepted with other content"
-                self.world.note("acked", order, result.offset)
+                self.world.trace("acked", order, result.offset)
                 if not self.world.chance(0.3):
                     break
-                self.world.happen("repeated")
+                self.world.count_event("repeated")
                 if self.world.chance(0.5):
                     is_reused, count = True, 100
             elif is_reused and result.outcome is Outcome.REJECTED:
                 assert result.error_code == ErrorCode.KEY_REUSED, result
-                self.world.happen("reused key refused")
+                self.world.count_event("reused key refused")
                 break
             else:
                 assert result.outcome in (None, Outcome.LIMITED), result
                 await trio.sleep(max(0.1, result.retry_after_ms / 1000))
-        self.under_way -= 1
+        self.remaining -= 1
 
     async def host(self) -> None:
-        """Talk now and then."""
+        """Post announcements."""
         async with self.client("dev:max:host") as client, trio.open_nursery() as nursery:
             for name in ROOMS:
                 room = await self.join(client, name)
-                nursery.start_soon(self.pass_over, room)
+                nursery.start_soon(self.discard_events, room)
                 nursery.start_soon(self.talk, room)
                 if name == ROOMS[0]:
-                    nursery.start_soon(self.storm, room)
+                    nursery.start_soon(self.burst, room)
 
     async def talk(self, room: JoinedRoom) -> None:
         for number in range(NEWS):
             await self.world.pause(3.0)
             await self.announce(room, f"news {number} of {room.name}")
-            self.under_way -= 1
+            self.remaining -= 1
 
-    async def storm(self, room: JoinedRoom) -> None:
-        """Say a lot at once: who is slow falls behind now."""
+    async def burst(self, room: JoinedRoom) -> None:
+        """Post many announcements at once, so that slow viewers are backlogged."""
         await trio.sleep(self.world.rng.uniform(3, 15))
         async with trio.open_nursery() as nursery:
-            for number in range(self.world.conditions.storm):
-                nursery.start_soon(self.announce, room, f"storm {number}", 450)
-        self.under_way -= 1
+            for number in range(self.world.conditions.burst):
+                nursery.start_soon(self.announce, room, f"burst {number}", 450)
+        self.remaining -= 1
 
     async def announce(self, room: JoinedRoom, what: str, length: int = 0) -> None:
-        """Post one announcement under one name until it is acknowledged; now and then another text under that name."""
+        """Post one announcement under one id until it is acknowledged; at times another text under that id."""
         length = length or self.world.rng.choice((1, 50, 450))
         is_reused = False
         while True:
@@ -388,7 +392,7 @@ class Actors:
                 await trio.sleep(max(0.1, result.retry_after_ms / 1000))
 
     async def pause_room(self, room: JoinedRoom, what: str) -> None:
-        """Pause the room, and let it go on; a crash in between leaves it paused, until somebody lets it go on."""
+        """Pause the room, then continue it; after a crash in between it stays paused until it is continued."""
         for phase in (RoomPhase.PAUSED, RoomPhase.LIVE):
             while True:
                 result = await room.post(
@@ -398,42 +402,44 @@ class Actors:
                     break
                 assert result.outcome in (None, Outcome.LIMITED), (what, result)
                 await trio.sleep(max(0.1, result.retry_after_ms / 1000))
-            self.world.happen(f"phase {phase.name}")
+            self.world.count_event(f"phase {phase.name}")
 
     async def end_room(self, room: JoinedRoom, what: str) -> None:
-        """End the room for good: whoever comes then finds a new stream. What has ended already is not ended again."""
+        """End the room, unless it has ended: the next member joins a new stream."""
         while room.is_active:
             result = await room.post(
                 MessageType.ROOM_PHASE, (RoomPhase.ENDED,), client_msg_id=what, retry=True, timeout_s=RETRY_S
             )
             if result.outcome is Outcome.ACCEPTED:
-                self.world.happen("phase ENDED")
+                self.world.count_event("phase ENDED")
                 return
             await trio.sleep(max(0.1, result.retry_after_ms / 1000))
 
-    async def pass_over(self, room: JoinedRoom) -> None:
+    async def discard_events(self, room: JoinedRoom) -> None:
         async for _ in room:
             pass
 
     # ---- messages to users
 
     async def read(self, device: str, client: Client) -> None:
-        """Read one's messages."""
+        """Read the messages of a device."""
         shown = self.shown[device]
         async for event in client.events():
             if isinstance(event, Direct) and event.direct_id:
-                self.world.note("message", device, event.direct_id)
+                self.world.trace("message", device, event.direct_id)
                 is_next = not shown or event.direct_id > shown[-1][0]
                 expires_at_ms = self.expires.get((device.split(":")[0], event.payload), inf)
                 is_late = self.world.wall_ms() > expires_at_ms + EXPIRY_LATE_MS
-                assert self.world.happened["clock leaps"] or not is_late, f"{device}: {event} came after its expiry"
+                assert self.world.happened["clock leaps"] or not is_late, (
+                    f"{device}: {event} was delivered after its expiry"
+                )
                 assert is_next, f"{device}: {event.direct_id} after {shown[-1]}"
                 shown.append((event.direct_id, event.payload))
                 if self.world.chance(0.1):
                     await self.world.pause(1.0)
 
-    async def passer_by(self) -> None:
-        """A device that is new each time, and reads for a while."""
+    async def short_lived_device(self) -> None:
+        """Run devices of Bob, one after the other, that read for a while."""
         while True:
             await self.world.pause(8.0)
             newest = 0
@@ -441,9 +447,11 @@ class Actors:
                 async with self.client("dev:bob") as client:
                     async for event in client.events():
                         if isinstance(event, Direct) and event.direct_id:
-                            assert event.direct_id > newest, "a message came twice to one device, or out of order"
+                            assert event.direct_id > newest, (
+                                "a message was delivered twice to one device, or out of order"
+                            )
                             newest = event.direct_id
-                            self.passed.add(("bob", event.direct_id))
+                            self.seen_elsewhere.add(("bob", event.direct_id))
 
     async def platform(self) -> None:
         """Send messages to users, each with a key, until it is known to be durable."""
@@ -454,45 +462,45 @@ class Actors:
             texts: list[str] = []
             while True:
                 texts.append(f"code {number}, try {len(texts)}")
-                settled = await self.send(user, f"key {number}", texts[-1], may_expire)
-                if isinstance(settled, Committed):
-                    self.sent[user].append(Sent(settled.direct_ids[0], tuple(texts), may_expire))
+                result = await self.send(user, f"key {number}", texts[-1], may_expire)
+                if isinstance(result, Committed):
+                    self.sent[user].append(Sent(result.direct_ids[0], tuple(texts), may_expire))
                     break
-                if isinstance(settled, Repeated):
-                    (first,) = settled.first.values()
+                if isinstance(result, Repeated):
+                    (first,) = result.first.values()
                     assert first.fingerprint in [_fingerprint(user, f"key {number}", text) for text in texts[:-1]]
-                    assert bool(settled.reused) == (first.fingerprint != _fingerprint(user, f"key {number}", texts[-1]))
+                    assert bool(result.reused) == (first.fingerprint != _fingerprint(user, f"key {number}", texts[-1]))
                     self.sent[user].append(Sent(0, tuple(texts), may_expire))
                     break
                 await trio.sleep(0.2)
-            self.under_way -= 1
+            self.remaining -= 1
 
     async def send(self, user: str, key: str, text: str, may_expire: bool) -> LedgerResult | None:
-        """Ask for one message; None where there is no answer."""
+        """Send one message; None if there is no result in time."""
         broker_run = self.broker_run
         if broker_run is None or not broker_run.is_up:
             return None
         inboxes = broker_run.broker.inboxes
         assert inboxes is not None
-        told: list[LedgerResult] = []
+        results: list[LedgerResult] = []
         expires_at_ms = self.world.wall_ms() + SHORT_MS if may_expire else None
         if expires_at_ms is not None:
             self.expires[user, text] = min(expires_at_ms, self.expires.get((user, text), expires_at_ms))
         done = trio.Event()
 
-        def on_done(settled: LedgerResult) -> None:
-            told.append(settled)
+        def on_done(result: LedgerResult) -> None:
+            results.append(result)
             done.set()
 
         if inboxes.send(user, 200, text, on_done, key=key, expires_at_ms=expires_at_ms) is not SubmitResult.QUEUED:
             return None
         with trio.move_on_after(RETRY_S):
             await done.wait()
-        return told[0] if told else None
+        return results[0] if results else None
 
 
 def is_end(written: Written) -> bool:
-    """Whether this event was the end of its room."""
+    """Return whether this event is the end of its room."""
     return written.kind == MessageType.ROOM_PHASE and unpack_body(written.body)[4][0] == RoomPhase.ENDED
 
 

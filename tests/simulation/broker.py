@@ -1,7 +1,7 @@
-"""A broker in the simulated world: the real `Broker`, started, drained and killed, on the world's disk and network.
+"""Broker in the simulated world: the real `Broker`, started, drained and killed, on the world's disk and network.
 
-Only its edges are made here: an epoll over simulated wires, a listener that is handed connections, and the ledger
-without its thread (`tests.simulation.disk`).
+Only its edges are replaced: an epoll over simulated wires, a listener that is given connections, and the ledger without
+its thread (`tests.simulation.disk`).
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class SimPoller(Poller):
     """The poller over simulated wires."""
 
     def _make_epoll(self) -> select.epoll:
-        """Take an epoll of the simulated network."""
+        """Make an epoll of the simulated network."""
         self.epoll = SimEpoll()
         return cast(select.epoll, self.epoll)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """As the real one, where the epoll is no descriptor to wait for."""
+        """Run as the real poller does, waiting for the simulated epoll."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._maintenance)
@@ -54,7 +54,7 @@ class SimPoller(Poller):
 
 
 class SimListener(Listener):
-    """The listener without sockets: the network hands over connections."""
+    """Listener without sockets: the network passes connections to it."""
 
     is_open = False
 
@@ -70,8 +70,8 @@ class SimListener(Listener):
         self.is_open = False
 
 
-class _Unwatched(trio.abc.Instrument):
-    """Instead of the loop's watch: it reads real clocks, and here no step takes time."""
+class _NoLoopMonitor(trio.abc.Instrument):
+    """Replacement of the loop monitor, which reads real clocks: here no step takes time."""
 
     slow_steps = pauses = 0
 
@@ -80,7 +80,7 @@ class _Unwatched(trio.abc.Instrument):
 
 
 class SimBroker(Broker):
-    """The broker with its edges in the simulated world."""
+    """Broker with its edges in the simulated world."""
 
     def __init__(self, world: World, disk: Disk) -> None:
         conditions = world.conditions
@@ -107,13 +107,13 @@ class SimBroker(Broker):
         super().__init__(
             config, rng=random.Random(world.rng.getrandbits(64)), wall_ms=world.wall_ms, monotonic=world.now
         )
-        self.loop_monitor = _Unwatched()  # type: ignore[assignment]
+        self.loop_monitor = _NoLoopMonitor()  # type: ignore[assignment]
 
     def _make_ledger(self) -> Ledger:
         return SimLedger(self.disk, self.results, self.clock)
 
     def _make_fanout(self) -> FanOut:
-        # It measures its slices with a clock that stands still within a step: every sweep is one slice.
+        # The virtual clock does not advance within a step: every pass is one slice.
         return FanOut(self.world.now)
 
     def _make_poller(self, kind: type[Poller] = SimPoller) -> Poller:
@@ -143,7 +143,7 @@ class BrokerRun:
         self.world = world
         self.number = number
         self.is_up = False
-        """It takes connections."""
+        """Whether it accepts connections."""
         self.is_over = False
         self.wires: list[Wire] = []
         self.broker = SimBroker(world, disk)
@@ -151,16 +151,16 @@ class BrokerRun:
         disk.on_death = self.kill
 
     async def run(self) -> None:
-        """Live until killed, drained, or refused by the disk."""
-        self.world.note("broker_run", self.number)
+        """Run until killed, drained, or refused by the disk."""
+        self.world.trace("broker_run", self.number)
         try:
             with self._scope:
                 async with trio.open_nursery() as self._nursery:
                     await self._nursery.start(self.broker.run)
                     self.is_up = True
-                    self.world.note("up", self.number)
+                    self.world.trace("up", self.number)
         except* (LedgerRefused, Killed, sqlite3.Error) as group:
-            self.world.happen("not up", *sorted({type(error).__name__ for error in _leaves(group)}))
+            self.world.count_event("not up", *sorted({type(error).__name__ for error in _leaves(group)}))
         finally:
             self._end()
 
@@ -169,25 +169,25 @@ class BrokerRun:
         self._nursery.start_soon(self.broker.drain)
 
     def accept(self, number: int) -> Wire | None:
-        """Take a connection, if the door is open."""
+        """Accept a connection; None if the listener is closed."""
         broker = self.broker
         if not self.is_up or not broker.listener.is_open:
             return None
         wire = Wire(self.world, number, broker.epoll)
-        broker.epoll.introduce(wire)
+        broker.epoll.add_wire(wire)
         self.wires.append(wire)
-        socket: Any = SimSocket(wire, self.world)  # Any: as much of a socket as is needed
+        socket: Any = SimSocket(wire, self.world)  # Any: only the part of a socket that is used
         broker.listener.admit(socket, f"10.0.0.{number % 250}", self.world.now())
         return wire
 
     def transports(self) -> Iterator[Transport]:
-        """All connections that the broker holds now."""
+        """Iterate over the connections that the broker holds."""
         return (cast(Transport, connection) for connection in self.broker.poller)
 
     def kill(self) -> None:
-        """SIGKILL: nobody says goodbye, nothing more is written."""
+        """SIGKILL: no frame is sent and nothing more is written."""
         if not self.is_over:
-            self.world.happen("killed", self.number)
+            self.world.count_event("killed", self.number)
             ledger: Any = self.broker.ledger
             ledger.die()
             self._end()
@@ -197,8 +197,8 @@ class BrokerRun:
         if not self.is_over:
             self.is_over = True
             self.is_up = False
-            self.world.note("over", self.number)
-            for language, links in self.broker.listener.detector.opened.items():
-                self.world.happened[f"links: {language}"] += links
+            self.world.trace("over", self.number)
+            for framing, links in self.broker.listener.detector.opened.items():
+                self.world.happened[f"links: {framing}"] += links
             for wire in self.wires:
                 wire.cut()

@@ -1,4 +1,4 @@
-"""What must be true of the simulated show: at every moment (`look`), and when all is over (`check`)."""
+"""Checks of the simulated world: at every moment (`check_invariants`) and at the end (`check`)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from protocol.frames import unpack_body
 from tests.simulation.actors import DEVICES, EXPIRY_LATE_MS, GIFTS, NEWS, ROOMS, SIDE, USERS, VISITS, Actors, is_end
 from tests.simulation.disk import Written
 
-__all__ = ["check", "look", "what_is_missing"]
+__all__ = ["check", "check_invariants", "unfinished"]
 
-"""Upkeep looks every second; while the disk fails, every ten."""
 FRAME_BYTES = 2048
-"""Above any frame of the show: what a bound may be exceeded by."""
+"""Above any frame of the scenario: a queue may exceed its bound by one frame."""
 
 
-def look(actors: Actors) -> None:
-    """The broker's accounts and bounds, now."""
+def check_invariants(actors: Actors) -> None:
+    """Check the broker's accounts and bounds."""
     broker_run = actors.broker_run
     if broker_run is None or not broker_run.is_up:
         return
@@ -44,15 +43,15 @@ def look(actors: Actors) -> None:
     assert links <= len(broker.context.sessions), "links are counted that have ended"
     for room in broker.hub:
         if room.state.phase is RoomPhase.ENDED:
-            continue  # it is being left
+            continue  # its members are leaving
         sessions = [cast_to(Session, session) for session in broker.context.sessions]
         roles = [member.role for session in sessions for each, member in session.memberships if each is room]
         assert len(roles) == len(room.members), (room.name, roles)
         assert len(roles) - roles.count(Role.APP) == room.state.online, (room.name, roles)
 
 
-def what_is_missing(actors: Actors) -> str | None:
-    """What has not come true yet; None: all is well."""
+def unfinished(actors: Actors) -> str | None:
+    """Return the first promise that is not kept yet; None if all are."""
     broker_run = actors.broker_run
     if broker_run is None or not broker_run.is_up:
         return "the broker is not up"
@@ -60,17 +59,17 @@ def what_is_missing(actors: Actors) -> str | None:
     inboxes, ledger = broker.inboxes, broker.ledger
     assert inboxes is not None
     assert ledger is not None
-    if actors.under_way:
-        return f"{actors.under_way} things are still to be done"
+    if actors.remaining:
+        return f"{actors.remaining} actions are not acknowledged"
     if ledger.waiting or inboxes.unsaved_count:
-        return "something waits for the ledger"
+        return "the ledger has a backlog"
     for reader in actors.readers:
-        stream = actors.disk.books.get((reader.room, reader.epoch), [])
+        stream = actors.disk.streams.get((reader.room, reader.epoch), [])
         if reader.offset != len(stream):
-            return f"{reader.name} has seen {reader.offset} of {len(stream)}"
+            return f"{reader.name} has received {reader.offset} of {len(stream)}"
     side = broker.hub.find(SIDE)
     if side is None or side.state.phase is not _last_phase(actors, SIDE, side.state.epoch):
-        return f"the phase of {SIDE} is not what it was"
+        return f"the phase of {SIDE} is not the last one of its stream"
     if inboxes.pending_users:
         return f"messages are pending: {sorted(inboxes.pending_users)}"
     for liker in actors.likers:
@@ -78,14 +77,14 @@ def what_is_missing(actors: Actors) -> str | None:
             return "likes wait to be sent"
         room = broker.hub.find(liker.name)
         if room is None:
-            return f"nobody is in {liker.name} yet"
+            return f"{liker.name} has no member yet"
         assert room.state.phase is RoomPhase.LIVE
         actors.like_totals[liker.name] = room.state.like_total
     return None
 
 
 def check(actors: Actors) -> None:
-    """Compare what everybody saw and was told with what is on the disk."""
+    """Compare what the clients received and what was acknowledged with the disk."""
     _check_events(actors)
     _check_likes(actors)
     ledger = Ledger(actors.disk.path)
@@ -98,22 +97,24 @@ def check(actors: Actors) -> None:
 
 
 def _streams(actors: Actors, room: str) -> list[list[Written]]:
-    """The streams of a room, one after the other; all but the last have ended."""
-    streams = [stream for (name, _), stream in actors.disk.books.items() if name == room and stream]
-    assert all(is_end(stream[-1]) for stream in streams[:-1]), f"{room} began anew although it had events"
+    """Return the streams of a room in order; all but the last have ended."""
+    streams = [stream for (name, _), stream in actors.disk.streams.items() if name == room and stream]
+    assert all(is_end(stream[-1]) for stream in streams[:-1]), (
+        f"{room} has a new stream although the old one has not ended"
+    )
     assert room == SIDE or len(streams) <= 1, f"{room} has ended"
     return streams
 
 
 def _last_phase(actors: Actors, room: str, epoch: int) -> RoomPhase:
-    """What the room's stream says of its phase."""
-    stream = actors.disk.books.get((room, epoch), ())
+    """Return the last phase in the room's stream."""
+    stream = actors.disk.streams.get((room, epoch), ())
     phases = [unpack_body(each.body)[4][0] for each in stream if each.kind == MessageType.ROOM_PHASE]
     return RoomPhase(phases[-1]) if phases else RoomPhase.LIVE
 
 
 def _check_events(actors: Actors) -> None:
-    """Gifts and announcements: acknowledged means there, once, where it was said to be."""
+    """Check gifts and announcements: each acknowledged one is stored once, at its offset."""
     for name in ROOMS:
         stream = [written for stream in _streams(actors, name) for written in stream]
         given = {order: gift for order, gift in actors.gifts.items() if gift.room == name}
@@ -125,7 +126,7 @@ def _check_events(actors: Actors) -> None:
                 assert count == sum(there.values()), f"{name} {offset}: {count} gifts, acknowledged were {there}"
         for order, gift in given.items():
             assert stream[gift.offset - 1].kind == MessageType.GIFT, (order, gift)
-    for room, wanted in ((ROOMS[0], NEWS + actors.world.conditions.storm), (ROOMS[1], NEWS), (SIDE, VISITS)):
+    for room, wanted in ((ROOMS[0], NEWS + actors.world.conditions.burst), (ROOMS[1], NEWS), (SIDE, VISITS)):
         texts = [
             unpack_body(written.body)[4][0]
             for stream in _streams(actors, room)
@@ -140,7 +141,7 @@ def _check_events(actors: Actors) -> None:
 
 
 def _check_likes(actors: Actors) -> None:
-    """A like counts once; a crash may lose some, since nobody was promised that they last."""
+    """Check likes: each counts at most once; only a crash may drop some."""
     happened = actors.world.happened
     for name in ROOMS:
         rooms = [room for room in actors.likers if room.name == name]
@@ -154,14 +155,14 @@ def _check_likes(actors: Actors) -> None:
 
 
 def _check_entries(actors: Actors, ledger: Ledger) -> None:
-    """What the ledger has kept is what was written."""
+    """Check that stored entries are those that were written."""
     for entry, _, _ in ledger.entries():
-        written = actors.disk.books[entry.room, entry.epoch][entry.offset - 1]
+        written = actors.disk.streams[entry.room, entry.epoch][entry.offset - 1]
         assert (entry.kind, entry.body) == written, entry
 
 
 def _check_messages(actors: Actors, ledger: Ledger) -> None:
-    """Every message to a user: there once, seen by it, on each device in order; or expired, if it might."""
+    """Check messages to users: each is stored once, and either received, or expired if it has an expiry."""
     for user in USERS:
         sent = actors.sent[user]
         stored = [ledger.direct(user, number) for number in range(1, len(sent) + 1)]
@@ -169,18 +170,18 @@ def _check_messages(actors: Actors, ledger: Ledger) -> None:
         seen = {text for device in DEVICES if device.split(":")[0] == user for _, text in actors.shown[device]}
         for message in sent:
             there = [direct for direct in stored if direct is not None and _text(direct) in message.texts]
-            assert len(there) == 1, f"{user}: {message} is there {len(there)} times"
+            assert len(there) == 1, f"{user}: {message} is stored {len(there)} times"
             direct = there[0]
             assert message.direct_id in (0, direct.direct_id)
             if direct.state is not DirectState.ACKED:
                 actors.world.happened["message expired"] += 1
-                assert message.may_expire, f"{user} has not had {message}: {direct.state}"
+                assert message.may_expire, f"{user} has not received {message}: {direct.state}"
                 # While the clock is not trusted, nothing expires.
                 is_known = direct.state is DirectState.EXPIRED or actors.world.happened["clock leaps"]
                 assert is_known or direct.expires_at_ms > actors.world.wall_ms() - EXPIRY_LATE_MS, message
             else:
-                passed = (user, direct.direct_id) in actors.passed
-                assert _text(direct) in seen or passed, f"{user} has not seen {message}"
+                seen_elsewhere = (user, direct.direct_id) in actors.seen_elsewhere
+                assert _text(direct) in seen or seen_elsewhere, f"{user} has not received {message}"
     for device, messages in actors.shown.items():
         sent_texts = {text for message in actors.sent[device.split(":")[0]] for text in message.texts}
         assert {text for _, text in messages} <= sent_texts, device

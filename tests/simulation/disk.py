@@ -1,12 +1,12 @@
-"""The disk of the simulated world, with a real ledger on it: files in memory, faults and time from the seed.
+"""Disk of the simulated world with a real ledger: files in memory; faults and time from the seed.
 
-Everything of the ledger is the broker's own code: store, writer, maintenance, opening, limits. Only the thread is
-missing: `SimLedger` lets the writer's steps happen at times that the world decides. A commit may take long, fail (no
-space, an error, a failed fsync), or be the moment at which the process dies; then what was under way is on the disk or
-not, as the seed decides, and so is what a failed commit has left behind. What was reported durable is always there.
+The ledger is the broker's own code: store, writer, maintenance, opening, limits. Only the thread is replaced:
+`SimLedger` runs the writer's steps at times that the world decides. A commit may be slow, fail (no space, an error, a
+failed fsync), or kill the process; the seed then decides whether that commit, or an earlier failed one, is on the disk.
+What was reported durable is always there.
 
-`Disk.books` is what everything is judged by: each event as it was found in the file after the commit, whatever the
-code says about it, and whatever retention removes later.
+`Disk.streams` is the reference of all checks: each event as it was read from the file after the commit, independent of
+the code under test and of retention.
 """
 
 from __future__ import annotations
@@ -32,72 +32,72 @@ __all__ = ["Disk", "Killed", "SimLedger", "Written"]
 R = TypeVar("R")
 
 QUICK_S, SLOW_S = 0.01, 3.0
-"""Most that an usual commit takes, and a slow one."""
+"""Longest duration of a usual commit and of a slow one."""
 FAILURES = ("SQLITE_FULL", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_WRITE", "SQLITE_READONLY")
 RETRY_S = 0.5
 
 
 class Killed(BaseException):
-    """The process is dead from here on."""
+    """Raised where the process is killed."""
 
 
 class Written(NamedTuple):
-    """One event as it was found in the file."""
+    """One event as read from the file."""
 
     kind: int
     body: bytes
 
 
 class Disk:
-    """What outlives a process. ``on_death``: kills the process that is at work."""
+    """State that survives a process. ``on_death`` kills the running process."""
 
     def __init__(self, world: World, directory: Path) -> None:
         self.world = world
         self.directory = directory
         self.path = database_path(directory)
-        self.books: dict[tuple[str, int], list[Written]] = {}
-        """Every stream, by room and epoch; the event with offset n is number n - 1."""
+        self.streams: dict[tuple[str, int], list[Written]] = {}
+        """Every stream, by room and epoch; the event with offset n has index n - 1."""
         self.on_death: Callable[[], None] = lambda: None
         self.may_kill = True
-        """Whether a commit may be the end: not while a ledger is being closed."""
+        """Whether a commit may kill the process: not while a ledger is being closed."""
         self._fails_until = 0.0
         self._failure = FAILURES[0]
         self._seq = 0
 
-    # ---- what goes wrong
+    # ---- faults
 
     def check(self, sql: str) -> None:
-        """Fail, if this is a commit and the disk takes none now."""
+        """Raise if this is a commit and the disk is failing."""
         if sql == "COMMIT" and self.world.now() < self._fails_until and not self.world.healed:
             raise disk_error(self._failure)
 
     def before_commit(self) -> None:
-        """A commit begins: it may fail, or be the end."""
+        """Fail the commit or kill the process, as the seed decides."""
         world, conditions = self.world, self.world.conditions
         if world.chance(conditions.disk_failures):
             self._failure = world.rng.choice(FAILURES)
             self._fails_until = world.now() + world.rng.choice((0.0, 0.2, 3.0))
-            world.happen(f"disk fails: {self._failure}")
+            world.count_event(f"disk fails: {self._failure}")
             raise disk_error(self._failure)
         self.check("COMMIT")
         if self.may_kill and world.chance(conditions.kills_at_commit / 2):
-            world.happen("killed before a commit")
+            world.count_event("killed before a commit")
             self._die()
 
     def after_commit(self, connection: sqlite3.Connection) -> None:
-        """The commit is on the disk; the process may die before it says so."""
-        self.keep_books(connection)
+        """Record the commit; the process may be killed before it reports it."""
+        self.read_new_entries(connection)
         if self.may_kill and self.world.chance(self.world.conditions.kills_at_commit / 2):
-            self.world.happen("killed after a commit")
+            self.world.count_event("killed after a commit")
             self._die()
 
     def _die(self) -> None:
         self.on_death()
         raise Killed
 
-    # ---- what is there
+    # ---- contents
 
-    def keep_books(self, connection: sqlite3.Connection) -> None:
+    def read_new_entries(self, connection: sqlite3.Connection) -> None:
         rows = connection.execute(
             "SELECT seq, room, epoch, offset, kind, body FROM entries JOIN streams USING (stream) WHERE seq > ?"
             " ORDER BY seq",
@@ -105,13 +105,13 @@ class Disk:
         ).fetchall()
         for seq, room, epoch, offset, kind, body in rows:
             self._seq = seq
-            stream = self.books.setdefault((room, epoch), [])
+            stream = self.streams.setdefault((room, epoch), [])
             assert offset == len(stream) + 1, f"{room} {epoch}: offset {offset} after {len(stream)}"
             stream.append(Written(kind, body))
-            self.world.note("durable", room, offset)
+            self.world.trace("durable", room, offset)
 
     def stored_from(self, room: str, epoch: int) -> int:
-        """The first offset of a stream that retention has left."""
+        """Return the first offset of a stream that retention has kept."""
         connection = sqlite3.connect(self.path)
         try:
             row = connection.execute(
@@ -120,11 +120,11 @@ class Disk:
             ).fetchone()
         finally:
             connection.close()
-        return row[0] if row[0] is not None else len(self.books.get((room, epoch), ())) + 1
+        return row[0] if row[0] is not None else len(self.streams.get((room, epoch), ())) + 1
 
 
 class Connection:
-    """A connection to a database on this disk."""
+    """A database connection on this disk."""
 
     def __init__(self, connection: sqlite3.Connection, check: Callable[[str], None]) -> None:
         self._connection = connection
@@ -145,7 +145,7 @@ class SimStore(Store):
         self._disk = disk
         self._batch: Sequence[Submission] = ()
         self.leftover: Sequence[Submission] = ()
-        """What a failed commit has written; the next good one goes over it."""
+        """Submissions of a failed commit; the next successful one replaces them."""
         super().__init__(path)
         real = self._connection
         self._real = real
@@ -166,31 +166,31 @@ class SimStore(Store):
         self._disk.after_commit(self._real)
 
     def abandon(self) -> None:
-        """The process has died: what a failed commit has left behind may be there when the next one looks."""
+        """Close as a killed process does: the data of a failed commit may be present afterwards."""
         leftover, self.leftover = self.leftover, ()
         if self._real.in_transaction:
             self._real.execute("ROLLBACK")
         elif leftover and self._disk.world.chance(self._disk.world.conditions.leftovers):
-            self._disk.world.happen("a failed commit is there after all")
+            self._disk.world.count_event("data of a failed commit present")
             self._disk.may_kill = False
             self._finish = lambda: self._real.execute("COMMIT")  # type: ignore[method-assign,assignment]
             super().commit(leftover)
-            self._disk.keep_books(self._real)
+            self._disk.read_new_entries(self._real)
         self._real.close()
 
 
 class _Queue(SimpleQueue):  # type: ignore[type-arg]
-    """The writer's queue, with a bell instead of a thread that waits at it."""
+    """The writer's queue with a callback on each put in place of a waiting thread."""
 
-    def __new__(cls, ring: Callable[[], None]) -> _Queue:
+    def __new__(cls, on_put: Callable[[], None]) -> _Queue:
         return super().__new__(cls)
 
-    def __init__(self, ring: Callable[[], None]) -> None:
-        self._ring = ring
+    def __init__(self, on_put: Callable[[], None]) -> None:
+        self._wake_writer = on_put
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         super().put(item)
-        self._ring()
+        self._wake_writer()
 
 
 class SimLedger(Ledger):
@@ -224,14 +224,14 @@ class SimLedger(Ledger):
         return self._store
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Open, serve until cancelled, then write what waits and close; dead, do nothing of it."""
+        """Open, serve until cancelled, then write the queue and close; after a kill, neither."""
         world, disk = self._world, self._disk
         await world.pause(0.05)
         disk.may_kill = True
         self._is_stepping = True
         writer = self._writer = self._open()
         self._is_stepping = False
-        writer.queue = _Queue(self._ring)
+        writer.queue = _Queue(self._wake_writer)
         assert self._reader is not None
         self._reader._connection = Connection(self._reader._connection, self._check_read)  # type: ignore[assignment]
         self._is_open = True
@@ -256,11 +256,11 @@ class SimLedger(Ledger):
 
     def _die_at_start(self) -> None:
         if not self._is_gone:
-            self._world.happen("killed while starting")
+            self._world.count_event("killed while starting")
             self._disk.on_death()
 
     def die(self) -> None:
-        """The process is gone: nothing more is written or told."""
+        """Kill: nothing more is written or reported."""
         if not self._is_gone:
             self._is_gone = True
             if not self._is_stepping:
@@ -274,26 +274,26 @@ class SimLedger(Ledger):
             self._store.abandon()
 
     async def ask(self, question: Callable[..., R], *args: Any) -> R:
-        """A trip to the reading thread takes time."""
+        """Answer a query after the delay of a thread."""
         await self._world.pause(0.02)
         return self._ask(question, args)
 
     def _check_read(self, sql: str) -> None:
         if self._world.chance(self._world.conditions.read_errors):
-            self._world.happen("a read fails")
+            self._world.count_event("a read fails")
             raise disk_error("SQLITE_IOERR_READ")
 
-    # ---- the writer's life, step by step
+    # ---- the writer's steps
 
-    def _ring(self) -> None:
+    def _wake_writer(self) -> None:
         if not self._is_busy:
             self._is_busy = True
             slow = self._world.chance(self._world.conditions.slow_commits)
             if slow:
-                self._world.happen("slow commit")
-            self._world.soon(SLOW_S if slow else QUICK_S, self._go_on)
+                self._world.count_event("slow commit")
+            self._world.soon(SLOW_S if slow else QUICK_S, self._run_step)
 
-    def _go_on(self) -> None:
+    def _run_step(self) -> None:
         self._is_busy = False
         if self._is_gone or self._writer is None:
             return
@@ -307,22 +307,22 @@ class SimLedger(Ledger):
             self._is_stepping = False
         if self._writer.state is not LedgerState.READY:
             self._is_busy = True
-            self._world.soon(RETRY_S, self._go_on)
+            self._world.soon(RETRY_S, self._run_step)
         elif not self._writer.queue.empty():
-            self._ring()
+            self._wake_writer()
 
     def _step(self) -> None:
-        """What the thread does between two looks at its queue."""
+        """Run one step of the writer's thread."""
         writer = self._writer
         assert writer is not None
         was_ready = writer.state is LedgerState.READY
         writer.step(wait=False)
         if writer.state is LedgerState.READY and not was_ready:
-            self._world.happen("disk recovers")
+            self._world.count_event("disk recovers")
 
     def _run_maintenance(self) -> None:
         if not self._is_gone:
-            self._ring()
+            self._wake_writer()
             self._world.later(1.0, self._run_maintenance)
 
     def _deliver(self, results: list[tuple[Waiting, LedgerResult]]) -> None:
@@ -333,7 +333,7 @@ class SimLedger(Ledger):
             self._call_back_all()
 
     def _call_back_some(self) -> None:
-        """The loop takes results in slices; the process may die between two."""
+        """Deliver results in slices, as the event loop does; the process may be killed between two."""
         for _ in range(self._world.rng.randint(1, 8)):
             if self._answered and not self._is_gone:
                 self._call_back(*self._answered.popleft())

@@ -1,8 +1,8 @@
-"""What a seed breaks, and how large its broker is: every seed draws its own mixture.
+"""Fault rates and sizes of a world: every seed draws its own mixture.
 
-A world in which everything fails all the time hides the faults that need a quiet hour first. So each kind of fault is
-absent from a third of the worlds, and the bounds of the broker (rings, queues, retention) are tiny in some of them
-and as usual in others.
+A world in which everything fails all the time hides bugs that need an undisturbed period first. So each kind of fault
+is absent from a third of the worlds, and the bounds of the broker (history, queues, retention) are tiny in some worlds
+and usual in others.
 """
 
 from __future__ import annotations
@@ -16,41 +16,41 @@ MONTH_S = 30 * 86_400.0
 
 
 class Conditions(NamedTuple):
-    """Of one world. Rates are per virtual second, chances per occasion."""
+    """Conditions of one world. Rates are per virtual second, probabilities per occasion."""
 
     # the network
     cuts: float
-    """A link breaks and both ends hear of it; what was under way is lost."""
-    holes: float
-    """A link carries nothing any more, and nobody hears of it."""
+    """A link breaks and both ends notice; bytes in flight are lost."""
+    black_holes: float
+    """A link carries nothing any more, and neither end is informed."""
     stalls: float
     refusals: float
-    """Chance that a connection is refused."""
+    """Probability that a connection is refused."""
     websockets: tuple[str, ...]
-    """Who comes by WebSocket, by token."""
+    """Tokens of the clients that use WebSocket."""
     link_bytes: int
-    """What a direction of a link holds."""
+    """Capacity of one direction of a link."""
     # the disk
     disk_failures: float
-    """Chance that a commit fails: no space, an error, or a failed fsync. It goes on for a while."""
+    """Probability that a commit fails: no space, an error, or a failed fsync. The disk may keep failing for a while."""
     leftovers: float
-    """Chance that what such a commit has written is there after a crash all the same."""
+    """Probability that the data of a failed commit is present after a crash."""
     read_errors: float
     slow_commits: float
     # the process
     kills: float
     kills_at_commit: float
-    """Chance that it dies in a commit: the seed decides whether that is on the disk."""
+    """Probability that the process dies in a commit: the seed decides whether the commit is on the disk."""
     kills_at_start: float
     restarts: float
     """SIGTERM, a drain, and a new process."""
     room_crashes: float
-    """The code of one room fails: that room is closed, and goes on where it stood when somebody asks for it."""
-    # the clock on the wall
+    """The code of one room raises: that room is closed and restored when a client joins it again."""
+    # the wall clock
     leaps: float
     # the broker
-    storm: int
-    """Announcements that come all at once, some time."""
+    burst: int
+    """Announcements posted at once at a random time."""
     history_entries: int
     history_s: float
     idle_close_s: float
@@ -59,37 +59,37 @@ class Conditions(NamedTuple):
     paid_budget_per_s: int
     critical_bytes: int
     total_bytes: int
-    """Of all queues; near it the broker sheds load."""
+    """Limit of all queues together; near it the broker sheds load."""
     inbox_users: int
-    """Users whose pending messages are remembered; the others are looked up at each login."""
+    """Users whose pending messages are cached; for others every login queries the ledger."""
     ledger_items: int
     max_batch: int
 
     @classmethod
     def of(cls, rng: random.Random) -> Conditions:
-        """Draw one."""
+        """Draw the conditions of a world."""
 
-        def now_and_then(most: float) -> float:
+        def some_rate(most: float) -> float:
             return rng.choice((0.0, 0.3, 1.0)) * most
 
         return cls(
-            cuts=now_and_then(0.8),
-            holes=now_and_then(0.1),
-            stalls=now_and_then(0.6),
-            refusals=now_and_then(0.1),
+            cuts=some_rate(0.8),
+            black_holes=some_rate(0.1),
+            stalls=some_rate(0.6),
+            refusals=some_rate(0.1),
             websockets=rng.choice(((), ("dev:bob",), ("dev:ann:viewer", "dev:eve"))),
             link_bytes=rng.choice((1024, 4096, 64 * 1024)),
-            disk_failures=now_and_then(0.04),
-            leftovers=now_and_then(1.0),
-            read_errors=now_and_then(0.1),
-            slow_commits=now_and_then(0.04),
-            kills=now_and_then(0.15),
-            kills_at_commit=now_and_then(0.02),
-            kills_at_start=now_and_then(0.3),
-            restarts=now_and_then(0.1),
-            room_crashes=now_and_then(0.1),
-            leaps=now_and_then(0.1),
-            storm=rng.choice((0, 0, 12)),
+            disk_failures=some_rate(0.04),
+            leftovers=some_rate(1.0),
+            read_errors=some_rate(0.1),
+            slow_commits=some_rate(0.04),
+            kills=some_rate(0.15),
+            kills_at_commit=some_rate(0.02),
+            kills_at_start=some_rate(0.3),
+            restarts=some_rate(0.1),
+            room_crashes=some_rate(0.1),
+            leaps=some_rate(0.1),
+            burst=rng.choice((0, 0, 12)),
             history_entries=rng.choice((0, 3, 512)),
             history_s=rng.choice((1.0, 120.0)),
             idle_close_s=rng.choice((0.5, 3.0, 900.0)),

@@ -1,7 +1,7 @@
-"""Links of the simulated network: bytes take time, come in pieces, stand still, are cut, or vanish without a word.
+"""Links of the simulated network: bytes are delayed, split, stalled, cut, or dropped silently.
 
-One end is a socket as the broker's transports use it (``send`` takes what fits, ``recv`` gives what is there) under an
-epoll of its own, `SimEpoll`; the other is the client's `BytePipe`. A cut loses what is under way; nothing is ever
+One end is a socket as the broker's transports use it (``send`` accepts what fits, ``recv`` returns what has arrived)
+under an epoll of its own, `SimEpoll`; the other is the client's `BytePipe`. A cut drops the bytes in flight; nothing is
 reordered or changed within a link, as TCP promises.
 """
 
@@ -19,11 +19,11 @@ from tests.simulation.world import World
 __all__ = ["SimEpoll", "SimPipe", "SimSocket", "SimStream", "Wire"]
 
 DELAY_S = 0.05
-"""Most that bytes are under way."""
+"""Longest delay of bytes in flight."""
 
 
 class Line:
-    """One direction: bytes under way, then bytes that wait to be read."""
+    """One direction of a link: bytes in flight, then bytes that wait to be read."""
 
     def __init__(self, world: World, on_change: Callable[[], object]) -> None:
         self._world = world
@@ -35,37 +35,37 @@ class Line:
         self.held = 0
         self.stalled_until = 0.0
         self.is_ended = False
-        """Nothing more will be put in."""
+        """No more bytes will be sent."""
 
     @property
     def free(self) -> int:
-        """Bytes that it takes now."""
+        """Bytes that can be sent now."""
         return self._capacity - self.held
 
     @property
     def is_at_end(self) -> bool:
-        """Everything was read, and the other end has finished."""
+        """Whether the other end has finished and everything was read."""
         return self.is_ended and not self.held
 
     def put(self, data: bytes) -> None:
-        """Send bytes on their way."""
+        """Send bytes."""
         self.held += len(data)
         self._chunks.append(data)
         self._go()
 
     def end(self) -> None:
-        """The last byte has been put in."""
+        """Mark the end of the stream."""
         self.is_ended = True
         self._go()
 
-    def lose(self) -> None:
-        """What is under way will not come."""
+    def abort(self) -> None:
+        """Drop the bytes in flight and end the stream."""
         self._chunks.clear()
         self.held = len(self.arrived)
         self.is_ended = True
 
     def take(self, most: int) -> bytes:
-        """Read."""
+        """Return at most ``most`` bytes that have arrived."""
         data = bytes(self.arrived[:most])
         del self.arrived[:most]
         self.held -= len(data)
@@ -95,7 +95,7 @@ class Line:
 
 
 class Wire:
-    """One connection. ``epoll`` is that of the broker's end; the client waits at ``readable`` and ``writable``."""
+    """One connection. ``epoll`` belongs to the broker's end; the client waits at ``readable`` and ``writable``."""
 
     def __init__(self, world: World, number: int, epoll: SimEpoll) -> None:
         self.number = number
@@ -104,25 +104,25 @@ class Wire:
         self.readable = trio.lowlevel.ParkingLot()
         self.writable = trio.lowlevel.ParkingLot()
         self._world = world
-        self.up = Line(world, epoll.look)
+        self.up = Line(world, epoll.wake)
         self.down = Line(world, self.readable.unpark_all)
 
     def changed(self) -> None:
-        """It has ended, one way or another: let everybody look."""
+        """Wake both ends: the connection has changed."""
         self.readable.unpark_all()
         self.writable.unpark_all()
-        self.epoll.look()
+        self.epoll.wake()
 
     def cut(self) -> None:
-        """Lose everything under way, both ways, and let both ends know."""
+        """Drop all bytes in flight in both directions and notify both ends."""
         if not self.is_cut:
             self.is_cut = True
-            self.up.lose()
-            self.down.lose()
+            self.up.abort()
+            self.down.abort()
             self.changed()
 
     def stall(self, seconds: float) -> None:
-        """Let nothing through towards the client, or towards both, for a while."""
+        """Hold back bytes to the client, or in both directions, for some seconds."""
         until = self._world.now() + seconds
         self.down.stalled_until = until
         if self._world.rng.random() < 0.5:
@@ -130,14 +130,14 @@ class Wire:
 
 
 class SimPipe:
-    """A client's end."""
+    """The client's end of a connection."""
 
     def __init__(self, world: World, wire: Wire) -> None:
         self._world = world
         self.wire = wire
 
     async def send(self, data: bytes) -> None:
-        """Write all of it, in as many pieces as the link has room for."""
+        """Write all of ``data``, in as many pieces as the link has space for."""
         line = self.wire.up
         await trio.lowlevel.checkpoint()
         while data:
@@ -151,7 +151,7 @@ class SimPipe:
                 await self.wire.writable.park()
 
     async def receive(self) -> bytes:
-        """Return what is there, or a part of it."""
+        """Return bytes that have arrived, at least one."""
         line = self.wire.down
         if line.arrived:
             await trio.lowlevel.checkpoint()
@@ -160,11 +160,11 @@ class SimPipe:
                 raise PipeLost(None, "the link broke")
             await self.wire.readable.park()
         data = line.take(self._world.rng.randint(1, 4096))
-        self.wire.epoll.has_room(self.wire)
+        self.wire.epoll.on_space(self.wire)
         return data
 
     async def aclose(self, code: int | None = None) -> None:
-        """End it: after what is under way where there is a close code, else at once."""
+        """Close: after the bytes in flight where there is a close code, else at once."""
         await trio.lowlevel.checkpoint()
         if code is None:
             self.wire.cut()
@@ -173,7 +173,7 @@ class SimPipe:
 
 
 class SimStream(trio.abc.Stream):
-    """A client's end as a stream, for what speaks WebSocket over it."""
+    """The client's end as a stream, for WebSocket."""
 
     def __init__(self, pipe: SimPipe) -> None:
         self._pipe = pipe
@@ -200,7 +200,7 @@ class SimStream(trio.abc.Stream):
 
 
 class SimSocket:
-    """The broker's end, as much of a socket as a `Transport` uses."""
+    """The broker's end: the part of a socket that a `Transport` uses."""
 
     def __init__(self, wire: Wire, world: World) -> None:
         self._wire = wire
@@ -241,30 +241,30 @@ class SimSocket:
 
     def close(self) -> None:
         wire = self._wire
-        wire.up.lose()
+        wire.up.abort()
         wire.down.end()
         wire.changed()
 
 
 class SimEpoll:
-    """As much of an epoll as the broker's `Poller` uses, over wires."""
+    """The part of an epoll that the broker's `Poller` uses, over wires."""
 
     def __init__(self) -> None:
         self._wires: dict[int, Wire] = {}
         self._interests: dict[int, int] = {}
-        self._look = trio.Event()
+        self._woken = trio.Event()
 
-    def introduce(self, wire: Wire) -> None:
-        """Make a wire known, as the kernel knows a descriptor."""
+    def add_wire(self, wire: Wire) -> None:
+        """Register a wire under its descriptor number."""
         self._wires[wire.number] = wire
 
     def register(self, fd: int, events: int) -> None:
         self._interests[fd] = events
-        self.look()
+        self.wake()
 
     def modify(self, fd: int, events: int) -> None:
         self._interests[fd] = events
-        self.look()
+        self.wake()
 
     def unregister(self, fd: int) -> None:
         del self._interests[fd]
@@ -273,26 +273,26 @@ class SimEpoll:
     def close(self) -> None:
         self._interests.clear()
 
-    def look(self) -> None:
-        """Something may be ready."""
-        self._look.set()
+    def wake(self) -> None:
+        """Wake `wait`: a wire may be ready."""
+        self._woken.set()
 
-    def has_room(self, wire: Wire) -> None:
-        """Something was read at the other end."""
+    def on_space(self, wire: Wire) -> None:
+        """Wake `wait` if the broker waits for space on this wire."""
         if self._interests.get(wire.number, 0) & select.EPOLLOUT:
-            self._look.set()
+            self._woken.set()
 
     async def wait(self) -> None:
-        """Wait until something may be ready."""
-        await self._look.wait()
+        """Wait until a wire may be ready."""
+        await self._woken.wait()
 
     def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
-        """What is ready now."""
-        self._look = trio.Event()
+        """Return descriptors and events that are ready now."""
+        self._woken = trio.Event()
         ready = []
         for fd, interest in self._interests.items():
             wire = self._wires[fd]
-            events = select.EPOLLERR if wire.is_cut else 0  # told whether one is interested or not
+            events = select.EPOLLERR if wire.is_cut else 0  # reported without registration, as epoll does
             if interest & select.EPOLLIN and (wire.up.arrived or wire.up.is_at_end):
                 events |= select.EPOLLIN
             if interest & select.EPOLLOUT and wire.down.free > 0:

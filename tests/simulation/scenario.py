@@ -1,7 +1,7 @@
-"""A show in the simulated world: who comes, what goes wrong, when the world heals, and the checks.
+"""Scenario of the simulated world: the clients, the faults, the end of the faults, and the checks.
 
-For `TROUBLE_S` the seed's weather breaks links, disk, clock and process, at any step. Then nothing is broken on purpose
-any more, and within `HEAL_S` everything that was promised must have come true.
+For `FAULTS_S` the seed's conditions break links, disk, clock and process, at any step. Then no fault is injected any
+more, and within `HEAL_S` every promise must have been kept.
 """
 
 from __future__ import annotations
@@ -23,67 +23,74 @@ from tests.simulation.disk import Disk
 from tests.simulation.world import World, run_world
 from tests.support.faulty_disk import MEMORY
 
-__all__ = ["Show", "simulate"]
+__all__ = ["Scenario", "simulate"]
 
-TROUBLE_S = 15.0
-"""Virtual seconds in which things go wrong."""
+FAULTS_S = 15.0
+"""Virtual seconds during which faults are injected."""
 HEAL_S = 300.0
-"""Virtual seconds within which everything must have come true: longer than any backoff."""
-LOOK_S = 0.5
-"""How often the accounts and bounds of the broker are looked at."""
+"""Virtual seconds within which every promise must have been kept: longer than any backoff."""
+CHECK_INTERVAL_S = 0.5
+"""Virtual seconds between two checks of the broker's accounts and bounds."""
 LEAPS_MS = (-40 * 86_400_000, -3_600_000, -61_000, 61_000, 3_600_000, 40 * 86_400_000)
 
 
-class Show:
-    """One world's course."""
+class Scenario:
+    """Course of one world."""
 
     def __init__(self, world: World, directory: Path) -> None:
         self.world = world
         self.disk = Disk(world, directory)
         self.actors = Actors(world, self.disk)
-        self.lives = 0
+        self.run_count = 0
 
-    async def keep_alive(self) -> None:
-        """Start the broker, and again whenever it is over."""
+    async def run_brokers(self) -> None:
+        """Run one broker after another."""
         while True:
             await self.world.pause(1.0)
-            self.lives += 1
-            broker_run = self.actors.broker_run = BrokerRun(self.world, self.disk, self.lives)
+            self.run_count += 1
+            broker_run = self.actors.broker_run = BrokerRun(self.world, self.disk, self.run_count)
             await broker_run.run()
 
     async def run(self) -> None:
-        """The whole show, and the checks."""
+        """Run the clients and the faults, then the checks."""
         world, actors = self.world, self.actors
-        self.start_trouble()
+        self.start_faults()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.keep_alive)
+            nursery.start_soon(self.run_brokers)
             nursery.start_soon(actors.view, "ann", Tier.FULL, Tier.MEDIUM)
             nursery.start_soon(actors.view, "ann:viewer")
             nursery.start_soon(actors.view, "bob", Tier.FULL, Tier.LOW)
             nursery.start_soon(partial(actors.view, "eve", Tier.LOW, inbox_items=3))
-            for part in (actors.visit, actors.chat, actors.shop, actors.host, actors.platform, actors.passer_by):
+            for part in (
+                actors.visit,
+                actors.chat,
+                actors.shop,
+                actors.host,
+                actors.platform,
+                actors.short_lived_device,
+            ):
                 nursery.start_soon(part)
-            await trio.sleep(TROUBLE_S)
+            await trio.sleep(FAULTS_S)
             world.healed = True
-            world.note("healed")
+            world.trace("healed")
             with trio.move_on_after(HEAL_S):
-                while (missing := checks.what_is_missing(actors)) is not None:  # noqa: ASYNC110 - it looks now and then
-                    await trio.sleep(LOOK_S)
-            assert missing is None, f"{HEAL_S:g} s after all was well: {missing}"
-            checks.look(actors)
+                while (missing := checks.unfinished(actors)) is not None:  # noqa: ASYNC110 - the conditions have no event
+                    await trio.sleep(CHECK_INTERVAL_S)
+            assert missing is None, f"{HEAL_S:g} s after the last fault: {missing}"
+            checks.check_invariants(actors)
             nursery.cancel_scope.cancel()
         if actors.broker_run is not None:
             actors.broker_run.kill()
         checks.check(actors)
 
-    # ---- trouble
+    # ---- faults
 
-    def start_trouble(self) -> None:
-        """Let every kind of trouble come at random times, as often as the weather says."""
+    def start_faults(self) -> None:
+        """Schedule every kind of fault at random times, at the rates of the conditions."""
         conditions = self.world.conditions
         for rate, what in (
             (conditions.cuts, self._cut),
-            (conditions.holes, self._swallow),
+            (conditions.black_holes, self._black_hole),
             (conditions.stalls, self._stall),
             (conditions.kills, self._kill),
             (conditions.restarts, self._restart),
@@ -92,7 +99,7 @@ class Show:
         ):
             if rate:
                 self._again(rate, what, is_first=True)
-        self._look()
+        self._check_invariants()
 
     def _again(self, rate: float, what: Callable[[BrokerRun], None], is_first: bool = False) -> None:
         if self.world.healed:
@@ -106,17 +113,17 @@ class Show:
         wires = [wire for wire in broker_run.wires if not wire.is_cut]
         if wires:
             wire = self.world.rng.choice(wires)
-            self.world.happen("cut", wire.number)
+            self.world.count_event("cut", wire.number)
             wire.cut()
 
     def _stall(self, broker_run: BrokerRun, most_s: float = 8.0) -> None:
         wires = [wire for wire in broker_run.wires if not wire.is_cut]
         if wires:
             wire = self.world.rng.choice(wires)
-            self.world.happen("stall", wire.number)
+            self.world.count_event("stall", wire.number)
             wire.stall(self.world.rng.uniform(0, most_s))
 
-    def _swallow(self, broker_run: BrokerRun) -> None:
+    def _black_hole(self, broker_run: BrokerRun) -> None:
         self._stall(broker_run, 1000.0)
 
     def _kill(self, broker_run: BrokerRun) -> None:
@@ -124,36 +131,36 @@ class Show:
 
     def _restart(self, broker_run: BrokerRun) -> None:
         if broker_run.is_up:
-            self.world.happen("drain", broker_run.number)
+            self.world.count_event("drain", broker_run.number)
             broker_run.drain()
 
     def _crash_room(self, broker_run: BrokerRun) -> None:
         rooms = list(broker_run.broker.hub)
         if rooms:
             room = self.world.rng.choice(rooms)
-            self.world.happen("room crashed", room.name, room.journal.pending)
+            self.world.count_event("room crashed", room.name, room.journal.pending)
             broker_run.broker.hub.crash(room)
 
     def _leap(self, broker_run: BrokerRun) -> None:
         by_ms = self.world.rng.choice(LEAPS_MS)
-        self.world.happen("clock leaps", by_ms)
+        self.world.count_event("clock leaps", by_ms)
         self.world.wall_leap_ms += by_ms
 
-    def _look(self) -> None:
-        checks.look(self.actors)
-        self.world.later(LOOK_S, self._look)
+    def _check_invariants(self) -> None:
+        checks.check_invariants(self.actors)
+        self.world.later(CHECK_INTERVAL_S, self._check_invariants)
 
 
 def simulate(seed: int, **conditions: float) -> World:
-    """One world from one seed; AssertionError and the like if something that must be true was not.
+    """Run the world of a seed; raises (mostly AssertionError) where a promise was broken.
 
-    ``weather``: what shall not be as the seed says, by the names of `Conditions`.
+    :param conditions: values that replace those of the seed, by the names of `Conditions`.
     """
     with tempfile.TemporaryDirectory(prefix="sim-", dir=MEMORY) as name:
 
         async def main(world: World) -> None:
-            world.conditions = world.conditions._replace(**conditions)  # type: ignore[arg-type]  # as the caller says
+            world.conditions = world.conditions._replace(**conditions)  # type: ignore[arg-type]
             with mock.patch.object(inboxes, "MAX_USERS", world.conditions.inbox_users):
-                await Show(world, Path(name)).run()
+                await Scenario(world, Path(name)).run()
 
         return run_world(seed, main)

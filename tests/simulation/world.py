@@ -1,9 +1,8 @@
-"""The world of the simulation: one seed decides every delay, loss, stall, fault and crash, and all is written down.
+"""World of the simulation: one seed decides every delay, loss, stall, fault and crash, and every event is logged.
 
-Time is an `Agenda`: when no task can go on, it leaps to whatever comes next, a task's deadline or a thing that the
-world itself has planned (`World.later`), which costs microseconds. Tasks are scheduled in an order that the seed
-decides, and no thread, socket or real clock takes part. So the same seed gives the same log, line by line;
-`World.digest` is its hash.
+Time is an `Agenda`: when every task waits, it jumps to the next deadline of a task or the next call that the world has
+scheduled (`World.later`), which costs microseconds. The seed decides the order in which tasks are scheduled, and no
+thread, socket or real clock takes part. So the same seed gives the same log; `World.digest` is its hash.
 """
 
 from __future__ import annotations
@@ -28,19 +27,19 @@ from tests.simulation.faults import Conditions
 
 __all__ = ["World", "run_world"]
 
-BEGUN_MS = 1_790_000_000_000
+START_MS = 1_790_000_000_000
 
 _CODES = frozenset(map(int, CloseCode))
-DISTURBED = frozenset({
+EXPECTED_ERRORS = frozenset({
     "ledger degraded: nothing durable is acknowledged",
     "the ledger could not answer",
     "room crashed",
 })  # fmt: skip
-"""What the broker may log as an error, since the seed has broken it."""
+"""Errors that the broker may log, because the seed causes them."""
 
 
 class Agenda(trio.abc.Clock):
-    """Virtual time, and what the world does when its time has come."""
+    """Virtual clock with a schedule of calls."""
 
     def __init__(self, on_failure: Callable[[BaseException], None]) -> None:
         self.now = 0.0
@@ -49,17 +48,17 @@ class Agenda(trio.abc.Clock):
         self._numbers = itertools.count()
 
     def plan(self, at: float, call: Callable[..., None], *args: Any) -> None:
-        """Call at a time; in the order of the planning where times are equal."""
+        """Schedule ``call`` at the virtual time ``at`` (seconds); calls at the same time keep their order."""
         heapq.heappush(self._plans, (at, next(self._numbers), call, args))
 
     def start_clock(self) -> None:
-        """It never runs by itself."""
+        """Do nothing: the clock advances only when every task waits."""
 
     def current_time(self) -> float:
         return self.now
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
-        """Trio asks this when no task can go on: do what comes first, without sleeping."""
+        """Advance to the earliest call or deadline. Trio calls this when every task waits."""
         if self._plans and self._plans[0][0] <= deadline:
             at, _, call, args = heapq.heappop(self._plans)
             self.now = max(self.now, at)
@@ -68,14 +67,14 @@ class Agenda(trio.abc.Clock):
             except BaseException as error:
                 self._on_failure(error)
         elif deadline == math.inf:
-            raise RuntimeError("nothing will ever happen again")
+            raise RuntimeError("no task has a deadline and no call is scheduled")
         else:
             self.now = max(self.now, deadline)
         return 0.0
 
 
 class World:
-    """The seed's randomness, the virtual time, the weather and the log."""
+    """Randomness, virtual time, conditions and log of one seed."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -83,11 +82,11 @@ class World:
         self.conditions = Conditions.of(self.rng)
         self.log: list[str] = []
         self.happened: Counter[str] = Counter()
-        """How often each thing that a seed is there for has happened: proof that it is tried at all."""
+        """How often each fault and each rare event occurred: proof that the seeds reach them."""
         self.errors: list[str] = []
-        """What the broker itself reported as its own failure: there must be none, whatever the world does to it."""
+        """Failures of its own code that the broker logged: there must be none under any fault."""
         self.healed = False
-        """Nothing is broken any more on purpose: what was promised must come true now."""
+        """No fault is injected any more: every promise must be kept from here on."""
         self.wall_leap_ms = 0
         self.failure: BaseException | None = None
         self.scope = trio.CancelScope()
@@ -101,83 +100,85 @@ class World:
     # ---- time
 
     def now(self) -> float:
-        """Monotonic seconds."""
+        """Return monotonic seconds."""
         return self.agenda.now
 
     def wall_ms(self) -> int:
-        """Wall time, which may have leapt."""
-        return BEGUN_MS + round(self.agenda.now * 1000) + self.wall_leap_ms
+        """Return wall time in Unix milliseconds, including every injected jump."""
+        return START_MS + round(self.agenda.now * 1000) + self.wall_leap_ms
 
     def later(self, delay_s: float, call: Callable[..., None], *args: Any) -> None:
-        """Let something happen; a failure of it ends the world."""
+        """Schedule ``call`` in ``delay_s`` seconds; an exception in it ends the world."""
         self.agenda.plan(self.agenda.now + delay_s, call, *args)
 
     def soon(self, most_s: float, call: Callable[..., None], *args: Any) -> None:
-        """As `later`, at a random time up to ``most_s`` from now."""
+        """Schedule ``call`` at a random time within ``most_s`` seconds."""
         self.later(self.rng.uniform(0, most_s), call, *args)
 
     async def pause(self, most_s: float) -> None:
-        """Let a random time pass."""
+        """Sleep for a random time of at most ``most_s`` seconds."""
         await trio.sleep(self.rng.uniform(0, most_s))
 
-    # ---- fate
+    # ---- randomness
 
     def chance(self, probability: float) -> bool:
-        """Whether something goes wrong now; never once the world is healed."""
+        """Return whether a fault of this probability occurs now; False once the world is healed."""
         return self.rng.random() < probability and not self.healed
 
     # ---- the log
 
-    def note(self, what: str, *details: object) -> None:
-        """Write a line of the log."""
+    def trace(self, what: str, *details: object) -> None:
+        """Append a line to the log."""
         self.log.append(f"{self.agenda.now:.6f} {what} " + " ".join(map(str, details)))
 
-    def happen(self, what: str, *details: object) -> None:
-        """Write a line of the log, and count it among what the seeds are there for."""
+    def count_event(self, what: str, *details: object) -> None:
+        """Append a line to the log and count the event in `happened`."""
         self.happened[what] += 1
-        self.note(what, *details)
+        self.trace(what, *details)
 
     @property
     def digest(self) -> str:
-        """Hash of the log."""
+        """SHA-256 of the log."""
         return hashlib.sha256("\n".join(self.log).encode()).hexdigest()
 
 
-def _overhear(world: World, logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Take what the broker logs; a failure of its own code counts."""
-    words = event.get("event")
+def _capture_log(
+    world: World, logger: object, method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Record log events of the broker; an unexpected error becomes a failure of the world."""
+    text = event.get("event")
     code = event.get("code")
     reason = CloseCode(code).name if code in _CODES else event.get("reason", "")
     if method == "debug":
-        world.happened[f"log: {words} {reason}"] += 1
+        world.happened[f"log: {text} {reason}"] += 1
     elif method in ("exception", "error", "critical"):
-        if words in DISTURBED:
-            world.note("ERROR", words)
+        if text in EXPECTED_ERRORS:
+            world.trace("ERROR", text)
         else:
             details = "".join(traceback.format_exception(sys.exception())) if sys.exception() else event
-            world.errors.append(f"{words} {details}")
-            world.note("ERROR", words, details)
+            world.errors.append(f"{text} {details}")
+            world.trace("ERROR", text, details)
     else:
-        world.happen(f"log: {words} {reason}")
+        world.count_event(f"log: {text} {reason}")
     raise structlog.DropEvent
 
 
 def run_world(seed: int, main: Callable[[World], Awaitable[Any]]) -> World:
-    """Run ``main`` in a fresh world; what it raises is raised, with the log's last lines and how to see it again."""
+    """Run ``main`` in a new world; an exception of it is raised with the last log lines and a command."""
     import trio._core._run as scheduler
 
     world = World(seed)
 
-    async def live() -> None:
+    async def run() -> None:
         with world.scope:
             await main(world)
 
-    structlog.configure(processors=[partial(_overhear, world)], cache_logger_on_first_use=False)
+    structlog.configure(processors=[partial(_capture_log, world)], cache_logger_on_first_use=False)
     before = scheduler._ALLOW_DETERMINISTIC_SCHEDULING
     scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
     scheduler._r.seed(seed)
     try:
-        trio.run(live, clock=world.agenda)
+        trio.run(run, clock=world.agenda)
         if world.failure is not None:
             raise world.failure
         assert world.errors == [], world.errors[0]

@@ -1,4 +1,4 @@
-"""A real broker on a real loopback port, and a link to it that speaks frames without any of our client's comfort."""
+"""A real broker on a real loopback port, and a raw link that sends and receives frames without the client."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from tests.support.integration import require_marker
 M = TypeVar("M")
 
 DEADLINE_S = 20.0
-"""How long any single expectation may take: generous, it only ends a hang."""
+"""Longest wait for one expected frame: far beyond what a test needs, it only ends a hang."""
 
 
 def configuration(**overrides: Any) -> Config:
-    """A development configuration on a free port; ``overrides`` are nested parts, as in TOML."""
+    """Return a development configuration on a free port; ``overrides`` are nested sections, as in TOML."""
     listen = {"port": 0, **overrides.pop("listen", {})}
     return load(None, {}, {"listen": listen, **overrides})
 
@@ -58,7 +58,7 @@ async def running_broker(
 
 
 class RawLink:
-    """One TCP link: frames out, frames in, in order; nothing is filtered but what `expect` skips."""
+    """One TCP link that sends and receives frames in order; only `expect` skips frames."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
@@ -71,16 +71,16 @@ class RawLink:
     def _frame(self, message: Message, room: int, sequence: int) -> bytes:
         try:
             return self.connection.send(message, room, sequence)
-        except LocalProtocolError:  # our own side knows better; this link is here to find out what the broker says
+        except LocalProtocolError:  # an invalid frame: the test asks how the broker answers it
             return encode(message, room, sequence, Lane.CONTROL)
 
     async def send_bytes(self, data: bytes) -> None:
-        """Write anything at all; from here on every frame of the broker is taken as it comes."""
+        """Write any bytes; from here on every frame of the broker is accepted in any state."""
         self.connection.local_state = LinkState.OPEN
         await self.stream.send_all(data)
 
     async def next_frame(self) -> Frame | None:
-        """The next frame, or None at the end of the stream."""
+        """Return the next frame, or None at the end of the stream."""
         with trio.fail_after(DEADLINE_S):
             while True:
                 event = self.connection.next_event()
@@ -96,7 +96,7 @@ class RawLink:
                 self.connection.receive_data(data)
 
     async def expect(self, kind: type[M]) -> tuple[Frame, M]:
-        """The next frame whose message is of ``kind``; others are skipped, the end is a failure."""
+        """Return the next frame whose message is of ``kind``; others are skipped, the end fails."""
         while True:
             frame = await self.next_frame()
             assert frame is not None, f"the link ended while waiting for {kind.__name__}"
@@ -105,7 +105,7 @@ class RawLink:
             assert not isinstance(frame.message, GoAway), f"{frame.message} while waiting for {kind.__name__}"
 
     async def expect_close(self) -> GoAway:
-        """Read on until GOAWAY and the end of the stream."""
+        """Read until GOAWAY and the end of the stream."""
         goaway = None
         while True:
             frame = await self.next_frame()
@@ -137,7 +137,7 @@ class RawLink:
 
 @asynccontextmanager
 async def raw_link(broker: Broker) -> AsyncIterator[RawLink]:
-    """A fresh TCP link to ``broker``."""
+    """Open a TCP link to ``broker``."""
     stream = await trio.open_tcp_stream(*broker.addresses[0])
     async with stream:
         yield RawLink(stream)
@@ -145,7 +145,7 @@ async def raw_link(broker: Broker) -> AsyncIterator[RawLink]:
 
 @asynccontextmanager
 async def joined_link(broker: Broker, token: str, room: str = "lobby") -> AsyncIterator[tuple[RawLink, int]]:
-    """A link that has logged in with ``token`` and joined ``room``; yields it and the room's number."""
+    """Open a link, log in with ``token`` and join ``room``; yields the link and the room's number."""
     async with raw_link(broker) as link:
         await link.login(token)
         number, _ = await link.join(room)

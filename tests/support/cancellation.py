@@ -1,4 +1,4 @@
-"""Cancelling an operation at every step it makes: an instrument, and a loop that tries one step after the other."""
+"""Cancellation of an operation at every step: an instrument, and a loop over the steps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class CancelAtStep(trio.abc.Instrument):
         self._is_armed = True
 
     def disarm(self) -> None:
-        """The operation is over."""
+        """Stop counting: the operation is over."""
         self._is_armed = False
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
@@ -41,27 +41,27 @@ Operation = Callable[[CancelAtStep], Awaitable[None]]
 
 
 def cancel_at_every_step(operation: Operation, least: int, *, clock: trio.abc.Clock | None = None) -> int:
-    """Run ``operation`` again and again, cancelled one step later each time, until it comes to its end.
+    """Run ``operation`` repeatedly, cancelled one step later each time, until it completes.
 
-    It runs its work in ``instrument.scope``. Returns the steps it has; at least ``least`` (else it was not the work
-    that was cancelled). Afterwards no descriptor, and no thread but Trio's idle ones, may be left.
+    It runs its work in ``instrument.scope``. Returns the number of its steps, which must be more than ``least``
+    (otherwise something else was cancelled). Afterwards no descriptor, and no thread but Trio's idle ones, may be left.
     """
-    gc.collect()  # what others have left behind is none of ours
+    gc.collect()  # free what earlier tests have left
     descriptors = -1
     for step in range(1, MAX_STEPS + 1):
         instrument = CancelAtStep(step)
         trio.run(operation, instrument, clock=clock, instruments=[instrument])
         for thread in threading.enumerate():
             if not thread.name.startswith(("Trio", "trio", "MainThread", "pytest", "Thread-")):
-                thread.join(5)  # it may be in its very last moment
-                assert not thread.is_alive(), f"{thread.name} was left behind after step {step}"
+                thread.join(5)  # it may be about to end
+                assert not thread.is_alive(), f"{thread.name} is left after step {step}"
         left = len(os.listdir("/proc/self/fd"))
         if left > descriptors:
-            gc.collect()  # a traceback may hold a socket that nobody uses any more
+            gc.collect()  # a traceback may hold a socket that is not used any more
             left = len(os.listdir("/proc/self/fd"))
-        assert left <= descriptors or step == 1, f"descriptors were left behind after step {step}"
+        assert left <= descriptors or step == 1, f"descriptors are left after step {step}"
         descriptors = left
         if not instrument.scope.cancelled_caught:
-            assert step > least, "the operation ends before it has begun"
+            assert step > least, "the operation has fewer steps than expected"
             return step - 1
     return MAX_STEPS

@@ -21,7 +21,7 @@ async def login(broker: Broker, user: str) -> AsyncIterator[RawLink]:
 
 
 async def nothing_more(link: RawLink) -> None:
-    """No message is under way to this link."""
+    """Check that the broker sends no message to this link before it answers a PING."""
     await link.send((Ping(1), 0, 77))
     while True:
         frame = await link.next_frame()
@@ -36,7 +36,7 @@ async def ack(link: RawLink, direct_id: int) -> None:
 
 
 async def acked(broker: Broker, user: str, direct_id: int) -> None:
-    """Wait until the ledger knows that a message was seen."""
+    """Wait until the ledger has the acknowledgement of a message."""
     await until_state(broker, user, direct_id, DirectState.ACKED)
 
 
@@ -48,8 +48,8 @@ async def until_state(broker: Broker, user: str, direct_id: int, state: DirectSt
 
 
 async def until_nothing_pends(broker: Broker) -> None:
-    """Wait until the broker has forgotten every inbox: what the disk knows, its own task learns a moment later."""
+    """Wait until the broker has removed every inbox: its task gets the results after the commit."""
     assert broker.inboxes is not None
     with trio.fail_after(20):
-        while broker.inboxes.pending_users:  # noqa: ASYNC110 - it has no event for this
+        while broker.inboxes.pending_users:  # noqa: ASYNC110 - there is no event for this
             await trio.sleep(0.001)

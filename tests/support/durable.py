@@ -1,4 +1,4 @@
-"""A broker that keeps a ledger on a disk whose failures the test chooses."""
+"""A broker with a ledger on a disk whose failures the test chooses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUICK = Pace(idle_s=0.005, maintenance_s=0.05, retry_first_s=0.005, retry_most_s
 
 
 class DurableBroker(Broker):
-    """A broker whose ledger is on a `FaultyStore` and loses no time between its commits."""
+    """Broker whose ledger is on a `FaultyStore` and commits without pauses."""
 
     store: FaultyStore | None = None
     """The opened disk; None before `run`."""
@@ -33,14 +33,14 @@ class DurableBroker(Broker):
 
 @asynccontextmanager
 async def durable_broker(directory: Path, **overrides: Any) -> AsyncIterator[Broker]:
-    """Run a broker that keeps its ledger in ``directory``, on a disk that fails when a test demands it."""
+    """Run a broker with its ledger in ``directory``, on a disk that fails when the test requests it."""
     ledger = {"data_dir": str(directory), **overrides.pop("ledger", {})}
     async with running_broker(ledger=ledger, kind=DurableBroker, **overrides) as broker:
         yield broker
 
 
 def disk(broker: Broker) -> FaultyStore:
-    """The disk under a broker."""
+    """Return the disk of a broker."""
     assert isinstance(broker, DurableBroker)
     assert broker.store is not None
     return broker.store
@@ -51,7 +51,7 @@ def gift(order: str, user: str = "ann", count: int = 1) -> tuple[Any, ...]:
 
 
 async def announce(link: RawLink, room: int, number: int) -> AckResult:
-    """Post one announcement and return its fate."""
+    """Post one announcement and return its result."""
     await link.post(room, number, MessageType.ANNOUNCEMENT, (f"news {number}",))
     while not (results := (await link.expect(Ack))[1].results):
         pass

@@ -1,4 +1,4 @@
-"""What the ledger's tests share: where to put a ledger, how to fill one, and a disk that fails on demand."""
+"""Helpers of the ledger's tests: directories, filled ledgers, and a disk that fails on request."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from broker.ledger.schema import mark_path
 from broker.ledger.store import Store
 
 MEMORY = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
-"""Where fsync costs nothing: for tests that ask what is written, not whether the disk keeps it."""
+"""A file system in memory, where fsync is free: for tests of what is written, not of the disk."""
 
 
 @contextmanager
 def quick_directory() -> Iterator[Path]:
-    """A fresh directory, in memory where there is one."""
+    """Yield a new directory, in memory where possible."""
     with tempfile.TemporaryDirectory(prefix="ledger-", dir=MEMORY) as name:
         yield Path(name)
 
 
 def event(number: int, room: str = "lobby", epoch: int = 7, at_ms: int = 1000) -> Submission:
-    """A submission of one event whose body says its number."""
+    """Return a submission of one event whose body contains its number."""
     return Submission((Entry(room, epoch, 1, 4, at_ms, b"event %d" % number),))
 
 
@@ -52,7 +52,7 @@ def write_mark(store: Store) -> None:
 
 
 def crashed_copy(directory: Path, target: Path) -> Path:
-    """The files as a killed process leaves them: database and log, without the shared memory."""
+    """Copy the files as a killed process leaves them: database and log, without the shared memory."""
     target.mkdir()
     for path in directory.iterdir():
         if not path.name.endswith("-shm"):
@@ -61,7 +61,7 @@ def crashed_copy(directory: Path, target: Path) -> Path:
 
 
 def bodies(path: Path) -> list[bytes]:
-    """Bodies of all entries, checked."""
+    """Return the bodies of all entries of a verified ledger."""
     reader = Reader(path)
     try:
         reader.verify_all()
@@ -71,14 +71,14 @@ def bodies(path: Path) -> list[bytes]:
 
 
 def disk_error(name: str) -> sqlite3.OperationalError:
-    """An error as SQLite's module raises it for one of its codes."""
+    """Return an error as ``sqlite3`` raises it for the code ``name``."""
     error = sqlite3.OperationalError(f"made by a test: {name}")
     error.sqlite_errorname = name
     return error
 
 
 class FaultyStore(Store):
-    """A store on a disk that can be told to fail at the commit, or to hang there."""
+    """Store whose commits fail (``fault``) or block (``stuck``) on request."""
 
     def __init__(self, path: Path) -> None:
         self.fault: sqlite3.Error | None = None

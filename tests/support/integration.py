@@ -18,7 +18,7 @@ _running: list[pytest.Item] = []
 
 
 def enter(item: pytest.Item) -> None:
-    """Begin the check for a test."""
+    """Start the check for a test."""
     _running[:] = [item]
 
 
@@ -37,7 +37,7 @@ def require_marker(what: str) -> None:
 
 
 def watch_processes() -> None:
-    """From now on every start of a process requires the marker."""
+    """Require the marker for every start of a process from now on."""
 
     def audit(event: str, arguments: tuple[Any, ...]) -> None:
         if event in ("subprocess.Popen", "os.posix_spawn", "os.fork", "os.system"):

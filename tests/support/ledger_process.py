@@ -17,7 +17,7 @@ ROOMS = 5
 
 
 def start(directory: Path, first: int, *options: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    """A publisher that goes on with event ``first``."""
+    """Start a publisher that continues with event ``first``."""
     command = [sys.executable, "-m", "tests.support.ledger_publisher", str(directory)]
     command += ["--first", str(first), "--rooms", str(ROOMS), *options]
     return subprocess.Popen(
@@ -31,7 +31,7 @@ def start(directory: Path, first: int, *options: str, prefix: tuple[str, ...] = 
 
 
 def take_acks(output: IO[str], acked: dict[int, int], count: int) -> None:
-    """Read lines until ``count`` events were acknowledged (or the end), and note number and offset."""
+    """Read lines until ``count`` events were acknowledged (or the end), and record number and offset."""
     while count:
         line = output.readline()
         if not line:
@@ -43,7 +43,7 @@ def take_acks(output: IO[str], acked: dict[int, int], count: int) -> None:
 
 
 def read_all(directory: Path) -> list[StoredEntry]:
-    """Every entry, with the whole file verified."""
+    """Return every entry of a verified ledger."""
     reader = Reader(database_path(directory))
     try:
         reader.verify_all()
@@ -53,7 +53,7 @@ def read_all(directory: Path) -> list[StoredEntry]:
 
 
 def check(entries: list[StoredEntry], acked: dict[int, int]) -> None:
-    """What was acknowledged is there, at its offset, once; and every room's offsets are without a hole."""
+    """Check that each acknowledged event is stored once at its offset, and no room has a gap."""
     found = Counter(int(entry.body) for entry in entries)
     assert [number for number, count in found.items() if count > 1] == []
     offsets = {int(entry.body): entry.offset for entry in entries}
@@ -65,7 +65,7 @@ def check(entries: list[StoredEntry], acked: dict[int, int]) -> None:
 
 
 def first_open(acked: dict[int, int]) -> int:
-    """The lowest number that was not acknowledged: from there on a client tries again."""
+    """Return the lowest number that was not acknowledged: a client retries from there."""
     number = 0
     while number in acked:
         number += 1

@@ -1,8 +1,8 @@
-"""A process that publishes to a ledger until it is killed, and says on standard output what was acknowledged.
+"""Process that publishes to a ledger until it is killed, and prints what was acknowledged.
 
 It submits events FIRST, FIRST + 1, ... with one key each, room by room in turn, WINDOW at a time. Lines: ``opening``,
-``ready``, then ``NUMBER OFFSET`` for each one that is durable, by its first commit or by an earlier life. With
-``--lie`` it does not wait for the disk, to show that the tests would notice.
+``ready``, then ``NUMBER OFFSET`` for each one that is durable, committed by this run or an earlier one. With ``--lie``
+it does not wait for the disk, to show that the tests detect that.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class LyingStore(Store):
 
 
 class Publisher:
-    """Keeps a window of submissions under way; ``stop`` when ``count`` are acknowledged."""
+    """Keeps a window of submissions pending; sets ``stop`` when ``count`` are acknowledged."""
 
     def __init__(self, ledger: Ledger, options: argparse.Namespace, stop: trio.Event) -> None:
         self._ledger = ledger
@@ -44,20 +44,20 @@ class Publisher:
         number = self._next
         self._next += 1
         entry = Entry(f"room-{number % self._rooms}", 7, 2, 5, 1000, b"%d" % number)
-        verdict = self._ledger.record(
-            (entry,), lambda settled: self.on_settled(number, settled), (make_key("publisher", str(number)),)
+        submitted = self._ledger.record(
+            (entry,), lambda ledger_result: self.on_result(number, ledger_result), (make_key("publisher", str(number)),)
         )
-        assert verdict is SubmitResult.QUEUED, verdict
+        assert submitted is SubmitResult.QUEUED, submitted
 
-    def on_settled(self, number: int, settled: LedgerResult) -> None:
-        match settled:
+    def on_result(self, number: int, ledger_result: LedgerResult) -> None:
+        match ledger_result:
             case Committed(offsets):
                 say(f"{number} {offsets[0]}")
             case Repeated(first):
                 (result,) = first.values()
                 say(f"{number} {result.offset}")
             case LedgerError():
-                say(f"failed {number} {settled}")
+                say(f"failed {number} {ledger_result}")
                 return
         self._left -= 1
         if self._left:

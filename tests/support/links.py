@@ -1,4 +1,4 @@
-"""Ends of a link in a chosen state, and what comes out of them."""
+"""Ends of a link in a chosen state, and the events that they return."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def end(
     ours: LinkState = LinkState.OPEN,
     encoding: Encoding = Encoding.BINARY,
 ) -> Connection:
-    """The end of ``side`` of a link that has come so far."""
+    """Return the end of ``side`` of a link whose ends are in the states ``peer`` and ``ours``."""
     connection = Connection(side, encoding)
     connection.peer_state = peer
     connection.local_state = ours
@@ -34,7 +34,7 @@ def end(
 
 
 def drain(connection: Connection) -> Outcome:
-    """All that `next_event` has to say; the error must be latched and must not change."""
+    """Return all events of `next_event`; an error must be raised again unchanged by each later call."""
     found: Outcome = []
     failure: RemoteProtocolError | None = None
     while failure is None:
@@ -50,13 +50,13 @@ def drain(connection: Connection) -> Outcome:
     with pytest.raises(RemoteProtocolError) as again:
         connection.next_event()
     assert (again.value.code, again.value.reason) == (failure.code, failure.reason)
-    assert again.value is not failure, "one exception raised twice would gather tracebacks"
+    assert again.value is not failure, "an exception that is raised twice accumulates tracebacks"
     found.append((int(failure.code), failure.reason))
     return found
 
 
 def feed(connection: Connection, pieces: Iterable[bytes]) -> Outcome:
-    """Give the pieces one by one, reading everything in between."""
+    """Feed the pieces one by one and return the events of each."""
     found: Outcome = []
     for piece in pieces:
         connection.receive_data(piece)
@@ -67,7 +67,7 @@ def feed(connection: Connection, pieces: Iterable[bytes]) -> Outcome:
 
 
 def is_close(event: object) -> bool:
-    """Whether an element of an `Outcome` is the end of the link."""
+    """Return whether an element of an `Outcome` is the end of the link."""
     return not isinstance(event, (Frame, Refused))
 
 
@@ -80,7 +80,7 @@ def roundtrip(
     encoding: Encoding = Encoding.BINARY,
     peer: LinkState = LinkState.OPEN,
 ) -> Outcome:
-    """What the other side reads when ``sender``, being in state ``peer``, has sent one message."""
+    """Return what the other side reads when ``sender``, in state ``peer``, has sent one message."""
     connection = end(other(sender), peer=peer, encoding=encoding)
     data = encode(message, room, sequence, lane, encoding)
     if encoding is Encoding.JSON:
@@ -91,5 +91,5 @@ def roundtrip(
 
 
 def state_before(opcode: Opcode) -> LinkState:
-    """A state in which a side may send ``opcode``."""
+    """Return a state in which a side may send ``opcode``."""
     return {Opcode.HELLO: LinkState.SILENT, Opcode.AUTH: LinkState.GREETED}.get(opcode, LinkState.OPEN)

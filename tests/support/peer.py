@@ -1,7 +1,7 @@
-"""A scripted broker for the client's tests: the server's side of the protocol over memory streams.
+"""Scripted broker for the client's tests: the server's side of the protocol over memory streams.
 
-`Network` is the connector given to the client: each attempt is answered by the next plan (a failure, or a new pair
-of streams whose other end `accept` returns as a `Peer`).
+`Network` is the client's connector: each attempt gets the next item of the plan (a failure, or a new pair of streams
+whose other end `accept` returns as a `Peer`).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def tick(*texts: str, **changes: Any) -> Tick:
 
 
 class Peer:
-    """The broker's end of one link."""
+    """Broker's end of one link."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
@@ -74,7 +74,7 @@ class Peer:
         await self.stream.send_all(data)
 
     async def next_frame(self) -> Frame | None:
-        """The client's next frame, None at the end of its bytes."""
+        """Return the client's next frame, None at the end of the stream."""
         while True:
             found = self.connection.next_event()
             if found is not NEED_DATA:
@@ -87,10 +87,10 @@ class Peer:
             self.connection.receive_data(bytes(received))
 
     async def expect(self, opcode: Opcode) -> Frame:
-        """The client's next frame, which must be of this opcode; heartbeats in between are skipped."""
+        """Return the client's next frame, which must have this opcode; heartbeats are skipped."""
         while True:
             frame = await self.next_frame()
-            assert frame is not None, f"the client left, {opcode.name} was expected"
+            assert frame is not None, f"the client has closed the link, {opcode.name} was expected"
             if frame.opcode is Opcode.PING and opcode is not Opcode.PING:
                 continue
             assert frame.opcode is opcode, frame
@@ -123,11 +123,11 @@ class Peer:
         await self.stream.aclose()
 
     async def vanish(self) -> None:
-        """End the link without a word."""
+        """Close the link without GOAWAY."""
         await self.stream.aclose()
 
     async def rest(self) -> list[Frame]:
-        """All the client still says before it closes."""
+        """Return the client's frames up to the end of the stream."""
         frames = []
         while (frame := await self.next_frame()) is not None:
             frames.append(frame)
@@ -135,7 +135,7 @@ class Peer:
 
 
 class Network:
-    """Connector of the tests. ``plan``: how the next attempts go; an empty plan means they succeed."""
+    """Connector of the tests. ``plan``: failures of the next attempts (None: success); an empty plan means success."""
 
     def __init__(self, pair: Callable[[], tuple[Any, Any]] = trio.testing.memory_stream_pair) -> None:
         self.plan: list[Exception | None] = []
@@ -154,7 +154,7 @@ class Network:
         return StreamPipe(ours)
 
     async def accept(self) -> Peer:
-        """The broker's end of the next link."""
+        """Return the broker's end of the next link."""
         with trio.fail_after(1000):
             return await self._receive.receive()
 
@@ -164,7 +164,7 @@ NO_ROUTE = PipeLost(None, "no route")
 
 @asynccontextmanager
 async def client_of(network: Network, **options: Any) -> AsyncIterator[Client]:
-    """A client on ``network`` that has not waited for its welcome."""
+    """Open a client on ``network`` without waiting for its connection."""
     options.setdefault("open_timeout_s", 0)
     options.setdefault("rng", random.Random(5))
     async with open_client(URL, connect=network, **options) as client:
@@ -173,7 +173,7 @@ async def client_of(network: Network, **options: Any) -> AsyncIterator[Client]:
 
 @asynccontextmanager
 async def linked(*, hello: ServerHello | None = None, **options: Any) -> AsyncIterator[tuple[Client, Peer, Network]]:
-    """A client with a welcomed link, its peer and its network."""
+    """Open a client with an authenticated link; yields it, its peer and its network."""
     network = Network()
     async with client_of(network, **options) as client:
         peer = await network.accept()
@@ -183,7 +183,7 @@ async def linked(*, hello: ServerHello | None = None, **options: Any) -> AsyncIt
 
 
 async def take(events: Any, kind: type[M]) -> M:
-    """The next event, which must be of this kind."""
+    """Return the next event, which must be of this kind."""
     with trio.fail_after(1000):
         found = await anext(events)
     assert isinstance(found, kind), found
@@ -191,7 +191,7 @@ async def take(events: Any, kind: type[M]) -> M:
 
 
 async def take_until(events: Any, kind: type[M]) -> M:
-    """The next event of this kind."""
+    """Return the next event of this kind."""
     with trio.fail_after(1000):
         async for found in events:
             if isinstance(found, kind):
@@ -200,7 +200,7 @@ async def take_until(events: Any, kind: type[M]) -> M:
 
 
 async def quiet(peer: Peer) -> None:
-    """The client has said nothing."""
+    """Check that the client sends nothing for a second."""
     with trio.move_on_after(1) as scope:
         frame = await peer.next_frame()
         raise AssertionError(frame)
@@ -208,14 +208,14 @@ async def quiet(peer: Peer) -> None:
 
 
 async def join(client: Client, peer: Peer, name: str = "lobby", **changes: Any) -> JoinedRoom:
-    """Join a room, which the peer admits."""
+    """Join a room; the peer accepts."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: peer.admit(**changes))
         return await client.join(name)
 
 
 class Running:
-    """A post that runs beside the test."""
+    """Post that runs concurrently with the test."""
 
     def __init__(
         self, nursery: trio.Nursery, room: JoinedRoom, post: Callable[[JoinedRoom], Awaitable[PostResult]]
@@ -243,5 +243,5 @@ class Posting(Running):
 
 
 async def count_likes(peer: Peer, count: int) -> None:
-    """Answer the next post: so many likes were counted."""
+    """Answer the next post with ``count`` counted likes."""
     await peer.ack(await peer.expect(Opcode.POST), Outcome.ACCEPTED, count)

@@ -1,6 +1,6 @@
-"""A poller with a hand-driven clock, real loopback sockets, and owners that remember: the stage of the link tests.
+"""Harness of the link tests: a poller with a manual clock, real loopback sockets, and owners that record events.
 
-Nothing here sleeps: `Harness.until` turns the poller and waits in `select` for the kernel only.
+Nothing sleeps: `Harness.until` turns the poller and waits in `select` for the kernel only.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from broker.net.transport import Framing, Owner, Transport, TransportSettings
 from broker.net.websocket import ws_frame
 from protocol.codes import CloseCode
 
-PATIENCE_S = 10.0
-"""Real seconds after which a test gives up."""
+TIMEOUT_S = 10.0
+"""Real seconds after which a test fails."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def make_credentials() -> Credentials:
     return Credentials(server_context(cert, key), client, cert, key)
 
 
-def shake_hands(*ends: ssl.SSLSocket) -> None:
+def do_handshakes(*ends: ssl.SSLSocket) -> None:
     """Let both ends of a TLS connection finish their handshake."""
     waiting = list(ends)
     while waiting:
@@ -67,7 +67,7 @@ def shake_hands(*ends: ssl.SSLSocket) -> None:
 
 
 class Clock:
-    """Monotonic seconds that a test moves."""
+    """Monotonic clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -76,8 +76,8 @@ class Clock:
         return self.now
 
 
-class RememberingOwner:
-    """An owner that remembers everything; ``on_data_do`` may answer."""
+class RecordingOwner:
+    """Owner that records all events; ``on_data_do`` may answer."""
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
@@ -116,9 +116,9 @@ class RememberingOwner:
         self.closed.append((code, reason))
 
     def echo(self) -> None:
-        """Answer every message with itself."""
+        """Send every message back."""
 
-        def say(data: bytes | str) -> None:
+        def send_back(data: bytes | str) -> None:
             if isinstance(data, str):
                 self.transport.write(ws_frame(data.encode(), text=True))
             elif self.transport.framing is Framing.WEBSOCKET:
@@ -126,7 +126,7 @@ class RememberingOwner:
             else:
                 self.transport.write(data)
 
-        self.on_data_do = say
+        self.on_data_do = send_back
 
 
 def transport_settings(
@@ -141,7 +141,7 @@ def transport_settings(
 
 
 class Harness:
-    """One poller with everything a connection needs, driven by the test's own thread."""
+    """One poller with everything that a connection needs, driven by the test's thread."""
 
     def __init__(
         self,
@@ -151,17 +151,17 @@ class Harness:
         tls: ssl.SSLContext | None = None,
         origins: frozenset[str] = frozenset(),
         trusted: Networks | None = None,
-        patience_s: float = 5.0,
+        detect_timeout_s: float = 5.0,
     ) -> None:
         self.clock = Clock()
         self.budget = ByteBudget(1 << 30)
         self.connection_limits = connection_limits or ConnectionLimits(
             max_connections=10_000, per_address=0, accept_per_s=1e6, unauthenticated_share=1.0
         )
-        self.owners: list[RememberingOwner] = []
+        self.owners: list[RecordingOwner] = []
         self.gone: list[Transport] = []
         self.ready = True
-        self.patience_s = patience_s
+        self.detect_timeout_s = detect_timeout_s
         self.detector = DetectorSettings(
             connection_limits=self.connection_limits,
             make_session=self.make_owner,
@@ -176,7 +176,7 @@ class Harness:
         self.clients: list[socket.socket] = []
 
     def make_owner(self, transport: Transport) -> Owner:
-        owner = RememberingOwner(transport)
+        owner = RecordingOwner(transport)
         self.owners.append(owner)
         return owner
 
@@ -187,7 +187,7 @@ class Harness:
     # ---- connections
 
     def pair(self) -> tuple[socket.socket, socket.socket]:
-        """Two ends of a loopback TCP connection, both non-blocking: the broker's and the client's."""
+        """Return the broker's and the client's end of a loopback TCP connection, both non-blocking."""
         client = socket.create_connection(self.listening.getsockname())
         server, _ = self.listening.accept()
         for sock in (server, client):
@@ -197,7 +197,7 @@ class Harness:
         return server, client
 
     def narrow_pair(self) -> tuple[socket.socket, socket.socket]:
-        """Two ends of a Unix stream that is full after a few KiB; a TCP window so small would open in 200 ms steps."""
+        """Return two ends of a Unix stream that is full after a few KiB: so small a TCP window opens every 200 ms."""
         server, client = socket.socketpair()
         for sock in (server, client):
             sock.setblocking(False)
@@ -205,8 +205,8 @@ class Harness:
         self.clients.append(client)
         return server, client
 
-    def add(self, kind: type[Transport]) -> tuple[Transport, RememberingOwner, socket.socket]:
-        """A transport of ``kind`` that is admitted, owned and polled."""
+    def add(self, kind: type[Transport]) -> tuple[Transport, RecordingOwner, socket.socket]:
+        """Add an admitted transport of ``kind`` with an owner."""
         server, client = self.pair()
         transport = kind(server, self.transports, "127.0.0.1")
         self.adopt(transport)
@@ -218,15 +218,15 @@ class Harness:
         transport.owner = self.make_owner(transport)
 
     def greet(self, *, is_proxied: bool = False) -> tuple[ProtocolDetector, socket.socket]:
-        """A newcomer, as the listener would take it."""
+        """Add a new connection in protocol detection, as the listener does."""
         server, client = self.pair()
         address = "" if is_proxied else "127.0.0.1"
         admission = self.connection_limits.enter(address, 0.0)
         refusal = admission if isinstance(admission, Refuse) else None
-        due = self.clock.now + self.patience_s
-        greeting = ProtocolDetector(server, self.transports, address, self.detector, refusal, is_proxied=is_proxied)
-        self.poller.add(greeting, due)
-        return greeting, client
+        due = self.clock.now + self.detect_timeout_s
+        detector = ProtocolDetector(server, self.transports, address, self.detector, refusal, is_proxied=is_proxied)
+        self.poller.add(detector, due)
+        return detector, client
 
     # ---- time
 
@@ -235,7 +235,7 @@ class Harness:
             self.poller.turn()
 
     def later(self, passed_s: float) -> None:
-        """Let time pass, in steps as small as the poller's own."""
+        """Advance the clock in steps of the poller's timer interval."""
         end = self.clock.now + passed_s
         while self.clock.now < end:
             self.clock.now = min(end, self.clock.now + 0.25)
@@ -243,18 +243,18 @@ class Harness:
             self.turn()
 
     def until(self, is_so: Callable[[], object], *socks: socket.socket) -> None:
-        """Turn the poller until ``is_so``; ``socks`` are what else it may wait for."""
-        end = time.monotonic() + PATIENCE_S
+        """Turn the poller until ``is_so`` is true; ``socks`` are waited for besides the poller."""
+        end = time.monotonic() + TIMEOUT_S
         while True:
             self.turn()
             if is_so():
                 return
-            assert time.monotonic() < end, "it never became so"
+            assert time.monotonic() < end, "timeout: the condition is still false"
             watched = [self.poller.fileno(), *(sock.fileno() for sock in socks)]
             select.select([fd for fd in watched if fd >= 0], [], [], 0.02)
 
     def read_all(self, client: socket.socket) -> bytes:
-        """Everything the client is sent up to the end of the stream."""
+        """Return everything that the client receives up to the end of the stream."""
         got = bytearray()
 
         def is_at_end() -> bool:
@@ -271,7 +271,7 @@ class Harness:
         return bytes(got)
 
     def read(self, client: socket.socket, size: int) -> bytes:
-        """The next ``size`` bytes the client is sent."""
+        """Return the next ``size`` bytes that the client receives."""
         got = bytearray()
 
         def is_enough() -> bool:
@@ -288,18 +288,18 @@ class Harness:
         return bytes(got)
 
     def ask(self, *pieces: bytes, **kwargs: Any) -> bytes:
-        """Send ``pieces`` as a newcomer; returns everything said until the broker ends the connection."""
+        """Send ``pieces`` on a new connection; return what the broker sends before it ends the connection."""
         _, client = self.greet(**kwargs)
         for piece in pieces:
-            with suppress(ConnectionError):  # it has been answered already
+            with suppress(ConnectionError):  # the broker may have closed it already
                 client.sendall(piece)
             self.turn()
-        said = self.read_all(client)
+        received = self.read_all(client)
         client.close()
-        return said
+        return received
 
     def close(self) -> None:
-        """End everything and check that nothing is left."""
+        """Close all connections and check that nothing is left."""
         for client in self.clients:
             client.close()
         self.until(lambda: not len(self.poller) or self._give_up())
@@ -315,7 +315,7 @@ class Harness:
         self.poller.close()
 
     def _give_up(self) -> bool:
-        """Transports that are behind do not see the end of their peer before they write."""
+        """Abort transports with a backlog: they notice the end of their peer only when they write."""
         for transport in self.poller:
             transport.abort("test over")
         return True
@@ -323,7 +323,7 @@ class Harness:
 
 @contextmanager
 def connection_harness(**kwargs: Any) -> Iterator[Harness]:
-    """A `Harness` that is taken down and checked at the end, with no descriptor left behind."""
+    """Run a `Harness`; at the end it is closed and no descriptor may be left."""
     before = descriptors()
     harness = Harness(**kwargs)
     yield harness
@@ -333,5 +333,5 @@ def connection_harness(**kwargs: Any) -> Iterator[Harness]:
 
 
 def descriptors() -> int:
-    """Open descriptors of this process."""
+    """Return the number of open descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))

@@ -1,4 +1,4 @@
-"""The ``roomcast`` command as a process of its own, as a user starts it."""
+"""The ``roomcast`` command as a process, as a user starts it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Our environment without settings of roomcast, with ``more``."""
+    """Return the environment without settings of roomcast, with ``more``."""
     return {key: value for key, value in os.environ.items() if not key.startswith("ROOMCAST_")} | more
 
 
 class Finished(NamedTuple):
-    """What a command left behind."""
+    """Exit status and output of a command."""
 
     status: int
     out: str
@@ -50,7 +50,7 @@ async def roomcast(*arguments: str, **more: str) -> Finished:
 
 
 class Lines:
-    """The lines of a stream as they come; what was read stays in ``text``."""
+    """Lines of a stream; everything read is kept in ``text``."""
 
     def __init__(self, stream: trio.abc.ReceiveStream) -> None:
         self._stream = stream
@@ -58,7 +58,7 @@ class Lines:
         self.text = ""
 
     async def next(self) -> str:
-        """The next whole line; EOFError at the end."""
+        """Return the next whole line; EOFError at the end."""
         with trio.fail_after(DEADLINE_S):
             while "\n" not in self._rest:
                 data = (await self._stream.receive_some()).decode()
@@ -69,15 +69,15 @@ class Lines:
         line, _, self._rest = self._rest.partition("\n")
         return line
 
-    async def until(self, words: str) -> str:
-        """The next line that holds ``words``."""
-        while words not in (line := await self.next()):
+    async def until(self, text: str) -> str:
+        """Return the next line that contains ``text``."""
+        while text not in (line := await self.next()):
             pass
         return line
 
 
 class Running:
-    """A command that runs; it is killed if a test forgets it."""
+    """A running command; it is killed at the end of the test."""
 
     def __init__(self, process: trio.Process) -> None:
         assert process.stdout is not None
@@ -91,25 +91,25 @@ class Running:
         self.process.send_signal(number)
 
     async def wait(self, seconds: float = DEADLINE_S) -> int:
-        """The exit status."""
+        """Wait for the exit status."""
         with trio.fail_after(seconds):
             return await self.process.wait()
 
 
 class Serving(Running):
-    """A broker process; ``announced`` is its JSON line."""
+    """A broker process; ``announced`` is the JSON object that it prints."""
 
     announced: dict[str, Any]
 
     @property
     def port(self) -> int:
-        """Where it listens on 127.0.0.1."""
+        """Port on 127.0.0.1."""
         port: int = self.announced["addresses"][0][1]
         return port
 
     @property
     def url(self) -> str:
-        """Its address for native TCP."""
+        """URL for native TCP."""
         return f"roomcast://127.0.0.1:{self.port}"
 
 
@@ -122,7 +122,7 @@ async def running(*arguments: str, **more: str) -> AsyncIterator[Running]:
 
 @asynccontextmanager
 async def serving(*arguments: str, prefix: Sequence[str] = (), **more: str) -> AsyncIterator[Serving]:
-    """Start ``roomcast serve`` on a free port, by default keeping nothing, and wait until it serves.
+    """Start ``roomcast serve`` on a free port, by default with ``--ephemeral``, and wait until it serves.
 
     ``prefix``: a command that runs it, such as unshare.
     """
@@ -152,7 +152,7 @@ async def _process(arguments: list[str], env: dict[str, str]) -> AsyncIterator[t
 
 
 async def healthz(broker: Serving) -> tuple[int, dict[str, object]]:
-    """Status and words of the health check, as a load balancer asks for them."""
+    """Return status and body of the health check, as a load balancer requests it."""
     async with await trio.open_tcp_stream("127.0.0.1", broker.port) as stream:
         await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         answer = b""
@@ -164,7 +164,7 @@ async def healthz(broker: Serving) -> tuple[int, dict[str, object]]:
 
 
 async def read_all(room: JoinedRoom) -> None:
-    """Pass a room's events over until the link has gone."""
+    """Read and discard a room's events until the client is closed."""
     with suppress(ClientClosed):
         async for _ in room:
             pass

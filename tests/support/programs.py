@@ -1,7 +1,7 @@
-"""Programs that some tests need: looked for, and missed aloud.
+"""Programs that some tests need.
 
 A test that needs one calls `needs`: without the program it is skipped with the reason, unless ``ROOMCAST_REQUIRE``
-(comma-separated names) lists it; then its absence is a failure, so that CI cannot lose a test in silence.
+(comma-separated names) lists it; then its absence is a failure, so that CI cannot skip a test silently.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ COMMANDS = {
 
 
 def needs(name: str) -> str:
-    """The path of a program, or skip (or fail, see above). ``name``: one of `COMMANDS`."""
+    """Return the path of a program, or skip (or fail, see above). ``name``: one of `COMMANDS`."""
     for command in COMMANDS[name]:
         path = shutil.which(command)
         if path is not None:

@@ -2,7 +2,7 @@
 
 Messages are drawn in the form in which a receiver gets them (tuples, enum members, typed payloads of a POST), so that
 ``decode(encode(message)) == message`` can be asked for as it stands. They obey every rule of their fields, up to the
-edges; client messages also fit a client's body.
+limits; client messages also fit into a client's body.
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ _TEXT = st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp"))
 
 
 def texts(low: int, high: int) -> Strategy:
-    """Text that the rule ``fields.text(low, high)`` takes."""
+    """Draw text that the rule ``fields.text(low, high)`` accepts."""
     return st.text(_TEXT, min_size=low, max_size=high)
 
 
 def seen_texts(high: int) -> Strategy:
-    """Text that the rule ``fields.characters(high, 4 * high)`` takes."""
+    """Draw text that the rule ``fields.characters(high, 4 * high)`` accepts."""
     return texts(1, high).filter(lambda text: not is_blank(text))
 
 
@@ -112,7 +112,7 @@ free_values: Strategy = st.recursive(_scalars, _containers, max_leaves=8)
 
 @st.composite
 def nested(draw: st.DrawFn, depth: int) -> Any:
-    """A free value of exactly ``depth`` arrays and maps inside each other."""
+    """Draw a free value of exactly ``depth`` nested arrays and maps."""
     value = draw(_scalars)
     for _ in range(depth):
         value = draw(st.sampled_from([(value,), {"k": value}, (1, value), {"a": 1, "b": value}]))
@@ -133,7 +133,7 @@ payloads: dict[int, Strategy] = {
     ),
     MessageType.ROOM_PHASE: st.builds(PhasePayload, st.sampled_from(RoomPhase)),
 }
-"""Typed payloads of the built-in types that have a shape of their own."""
+"""Typed payloads of the built-in types."""
 
 custom_types = st.integers(128, 255)
 message_types = st.integers(1, 255)
@@ -141,7 +141,7 @@ message_types = st.integers(1, 255)
 
 @st.composite
 def posts(draw: st.DrawFn) -> Post:
-    """A POST as a server sees it: the payload typed, or free for a custom type."""
+    """Draw a POST as a server receives it: the payload typed, or free for a custom type."""
     kind = draw(st.sampled_from([*payloads, 128, 255]))
     return Post(int(kind), draw(texts(0, 64)), draw(payloads.get(kind, free_values)))
 
@@ -233,14 +233,14 @@ MESSAGES: dict[tuple[Side, Opcode], Strategy] = {
 
 
 def messages(side: Side, *but: Opcode) -> Strategy:
-    """Any message that ``side`` may send, except of the opcodes in ``but``."""
+    """Draw a message that ``side`` may send, except of the opcodes in ``but``."""
     return st.one_of(
         [strategy for (sender, opcode), strategy in MESSAGES.items() if sender is side and opcode not in but]
     )
 
 
 def lanes_of(side: Side, message: Message) -> Strategy:
-    """Lanes that ``side`` may put into the header of ``message``."""
+    """Draw a lane that ``side`` may put into the header of ``message``."""
     if side is Side.CLIENT:
         return st.just(Lane.CONTROL)
     return st.sampled_from(sorted(OPCODE_LANES[opcode_of(message)]))
@@ -248,7 +248,7 @@ def lanes_of(side: Side, message: Message) -> Strategy:
 
 @st.composite
 def splits(draw: st.DrawFn, data: bytes, most: int = 8) -> list[bytes]:
-    """``data`` cut into pieces, some of which may be empty."""
+    """Draw ``data`` cut into pieces, some of which may be empty."""
     cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=most)))
     return [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 

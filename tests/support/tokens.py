@@ -1,4 +1,4 @@
-"""Tokens made by hand, without the library that the broker verifies them with."""
+"""Tokens made without the library with which the broker verifies them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def b64(raw: bytes) -> str:
 
 
 def sign(header: Any, claims: Any, secret: str = SECRET, digest: str = "sha256") -> str:
-    """A token made without the library under test; bytes and str are taken as they are."""
+    """Return a token made without the library under test; bytes and str are used unchanged."""
     parts = [part if isinstance(part, bytes) else json.dumps(part).encode() for part in (header, claims)]
     signed = ".".join(map(b64, parts))
     return f"{signed}.{b64(hmac.digest(secret.encode(), signed.encode(), digest))}"

@@ -1,4 +1,4 @@
-"""First bytes of connections and WebSocket frames, made by hand so that they may be wrong."""
+"""First bytes of connections and WebSocket frames, built by hand so that they may be invalid."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 def masked(
     opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, key: bytes = b"\x11\x22\x33\x44"
 ) -> bytes:
-    """A client's frame, made by hand so that it may be wrong."""
+    """Return a client's frame, built by hand so that it may be invalid."""
     first = bytes((fin << 7 | rsv << 4 | opcode,))
     size = len(payload)
     if size < 126:
@@ -37,9 +37,9 @@ UPGRADE = (
 JSON_UPGRADE = UPGRADE.replace(b"roomcast.v1", b"roomcast.json.v1")
 
 
-def status(said: bytes) -> int:
-    assert said.startswith(b"HTTP/1.1 "), said
-    return int(said[9:12])
+def status(answer: bytes) -> int:
+    assert answer.startswith(b"HTTP/1.1 "), answer
+    return int(answer[9:12])
 
 
 def v2(source: str, command: int = 0x21) -> bytes:

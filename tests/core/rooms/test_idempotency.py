@@ -16,7 +16,7 @@ KEYS = st.builds(
 WINDOW_S = 10.0
 
 
-class FirstResultsMachine(RuleBasedStateMachine):
+class IdempotencyMachine(RuleBasedStateMachine):
     """A result is never wrong, is there for a window unless the table is full, and is gone after two."""
 
     def __init__(self) -> None:
@@ -79,8 +79,8 @@ class FirstResultsMachine(RuleBasedStateMachine):
         assert self.results.open == len(self.open)
 
 
-TestFirstResults = FirstResultsMachine.TestCase
-TestFirstResults.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestIdempotency = IdempotencyMachine.TestCase
+TestIdempotency.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 
 
 def test_a_full_table_forgets_the_oldest_and_counts_them() -> None:
