@@ -105,7 +105,7 @@ class _Run:
         self.sync_probes: list[list[float]] = []
         self.evidence_parts: dict[str, Any] = {}
 
-    # ---- coming in
+    # ---- connecting
 
     def connect_all(self) -> None:
         """Start the broker, the viewers and the publishers, and wait until all of them have joined."""
@@ -299,9 +299,9 @@ class _Run:
         parts = self.evidence_parts
         if self.options.fault == "drop-entry":
             delete_last_entry(self.ledger_folder)
-        durable = read_ledger(self.ledger_folder)
-        more = check_ledger(parts["publisher"], parts["final"], durable, rooms=self.scenario.rooms)
-        parts["durable"] = {part: value for part, value in durable.items() if part != "rooms"}
+        ledger = read_ledger(self.ledger_folder)
+        more = check_ledger(parts["publisher"], parts["final"], ledger, rooms=self.scenario.rooms)
+        parts["ledger"] = {part: value for part, value in ledger.items() if part != "rooms"}
         parts["sync_floor"] = sync_floor(self.sync_probes)._asdict()
         parts["findings"] = parts["findings"].combined(more)
 

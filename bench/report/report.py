@@ -296,7 +296,7 @@ def _floor(run: Result) -> str:
 def _ledger(run: Result) -> str:
     """Return the ledger's counters, its verification and the figures of the disk alone."""
     ledger = run["ledger"]
-    durable, disk = ledger["verified"], ledger["sync_floor"]
+    verified, disk = ledger["verified"], ledger["sync_floor"]
     rows = [
         ["submissions completed during the schedule", ledger["submissions"]],
         ["refused because the queue was full", ledger["refused"]],
@@ -308,9 +308,9 @@ def _ledger(run: Result) -> str:
         ["the disk alone: serial fdatasync a second", float(disk["per_s"])],
         ["the disk alone: one fdatasync, p50, ms", float(disk["p50_ms"])],
         ["the disk alone: one fdatasync, p99, ms", float(disk["p99_ms"])],
-        ["entries verified after the end of the broker", durable["entries"]],
-        ["size, bytes", durable["bytes"]],
-        ["damage", durable["damage"] or "none"],
+        ["entries verified after the end of the broker", verified["entries"]],
+        ["size, bytes", verified["bytes"]],
+        ["damage", verified["damage"] or "none"],
     ]
     return _table(["", ""], rows) + (
         '<p class="size">The disk was timed in the ledger\'s directory before the schedule and after it, 4 KiB and a '

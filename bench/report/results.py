@@ -223,7 +223,7 @@ def _durable(scenario: Scenario, evidence: dict[str, Any]) -> dict[str, float]:
 
 def _ledger(evidence: dict[str, Any]) -> dict[str, Any] | None:
     """Return the ledger's counters over the schedule, its verified totals and the disk alone; None without a ledger."""
-    if "durable" not in evidence:
+    if "ledger" not in evidence:
         return None
     before, after = evidence["before"]["ledger"], evidence["after"]["ledger"]
     spent = {part: after[part] - before[part] for part in ("submissions", "failed", "refused", "commits", "commit_s")}
@@ -233,7 +233,7 @@ def _ledger(evidence: dict[str, Any]) -> dict[str, Any] | None:
         "events_a_commit": round(spent["submissions"] / commits, 1),
         "mean_commit_ms": round(spent["commit_s"] / commits * 1e3, 3),
         "slowest_commit_ms": round(after["slowest_commit_s"] * 1e3, 1),
-        "verified": evidence["durable"],
+        "verified": evidence["ledger"],
         "sync_floor": evidence["sync_floor"],
     }
 

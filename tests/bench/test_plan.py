@@ -15,7 +15,7 @@ def test_the_headline_scenarios_fit_into_ten_minutes_with_room_to_spare() -> Non
 
 
 @pytest.mark.parametrize("name", scenario_names())
-def test_a_run_takes_longer_than_its_schedule_and_a_twin_counts(name: str) -> None:
+def test_a_run_takes_longer_than_its_schedule_and_its_reference_run_counts(name: str) -> None:
     scenario = load_scenario(name)
     least = scenario.seconds / 10 if scenario.way == "memory" else scenario.seconds
     assert rough_s(scenario) > least * (2 if scenario.reference else 1)
@@ -47,7 +47,7 @@ def test_goals_are_judged_at_the_scenarios_own_size_or_for_longer() -> None:
         assert not has_own_size(own, resize(own, smaller))
 
 
-def test_a_twin_of_another_length_is_shortened_too() -> None:
+def test_a_reference_run_of_another_length_is_shortened_too() -> None:
     own: Scenario = msgspec.structs.replace(load_scenario("slow-viewers"), reference={"seconds": 30.0})
     plan = fitted([own], rough_s(own) - 20)
     assert plan is not None

@@ -24,7 +24,7 @@ def test_base36_is_what_int_reads(number: int) -> None:
     assert int(base36(number), 36) == number
 
 
-def test_refrains_have_no_stamp_and_phrases_are_printable() -> None:
+def test_repeated_phrases_have_no_stamp_and_all_texts_are_printable() -> None:
     assert all(read_stamp(text) is None for text in (*REPEATED_PHRASES, *PHRASES))
     assert all(text.isprintable() for text in (*REPEATED_PHRASES, *PHRASES))
 
