@@ -17,6 +17,7 @@ __all__ = [
     "CUSTOM_TYPE_MAX",
     "CUSTOM_TYPE_MIN",
     "MESSAGE_TYPES",
+    "TRY_AGAIN",
     "CloseCode",
     "Codec",
     "ErrorCode",
@@ -136,6 +137,12 @@ class Outcome(IntEnum):
     """Refused finally; detail = an `ErrorCode`."""
     EXPIRED = 6
     """Too old at its tick because the broker was overloaded."""
+    UNAVAILABLE = 7
+    """Not done, because the broker cannot keep it now (its disk is full or fails); detail = milliseconds to wait."""
+
+
+TRY_AGAIN = frozenset({Outcome.LIMITED, Outcome.UNAVAILABLE})
+"""Outcomes of a post that had no effect and may be sent again after a wait, with the same key."""
 
 
 class LeaveReason(IntEnum):

@@ -183,7 +183,7 @@ async def test_a_full_disk_does_not_keep_a_broker_from_ending(directory: Path) -
     async with durable_broker(directory) as broker, joined_link(broker, "dev:max:host") as (host, room):
         await announce(host, room, 1)
         disk(broker).fault = disk_error("SQLITE_FULL")
-        assert (await announce(host, room, 2)).outcome is Outcome.LIMITED
+        assert (await announce(host, room, 2)).outcome is Outcome.UNAVAILABLE
         async with draining(broker):
             assert (await host.expect_close()).code == CloseCode.GOING_AWAY
             await host.stream.aclose()

@@ -115,6 +115,10 @@ def report_of(result: PostResult, type: int) -> PostReport:
             return PostReport(False, "sampled out: more messages than a viewer can read; others were shown")
         case Outcome.LIMITED:
             return PostReport(False, f"limited: too fast, try again in {result.retry_after_ms / 1000:.1f} s")
+        case Outcome.UNAVAILABLE:
+            wait = f"{result.retry_after_ms / 1000:.1f} s"
+            why = "the broker's disk does not take it now (/healthz says why)"
+            return PostReport(False, f"not kept: {why}; again in {wait}")
         case Outcome.HELD:
             return PostReport(False, "held: it waits for a moderator")
         case Outcome.EXPIRED:

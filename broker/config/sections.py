@@ -287,7 +287,7 @@ class LedgerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     direct_expiry_h: Annotated[float, Meta(ge=0.001, le=8760)] = 72.0
     """How long a must-deliver message waits for its user if its sender does not say."""
     queue_items: Annotated[int, Meta(ge=1, le=10_000_000)] = 20_000
-    """Requests that may wait for the disk; one more is LIMITED with a time to retry."""
+    """Requests that may wait for the disk; one more is UNAVAILABLE with a time to retry."""
     queue_bytes: Annotated[int, Meta(ge=MIB, le=1024 * 1024 * MIB)] = 64 * MIB
     """The same in bytes."""
     resume_events: Annotated[int, Meta(ge=0, le=1_000_000)] = 2000

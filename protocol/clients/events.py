@@ -44,8 +44,8 @@ class PostResult(NamedTuple):
 
     ``outcome`` None: unknown, because the link ended or the timeout passed before the broker's answer. Then ``sent``
     False means that the post did not arrive; True means that it may have, and a second attempt is safe only with the
-    same ``client_msg_id``. A known outcome is final except LIMITED (post again after ``retry_after_ms``) and HELD (a
-    moderator decides).
+    same ``client_msg_id``. A known outcome is final except LIMITED and UNAVAILABLE (post again after
+    ``retry_after_ms``) and HELD (a moderator decides).
     """
 
     outcome: Outcome | None

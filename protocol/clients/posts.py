@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import trio
 
-from ..codes import ErrorCode, MessageType, Outcome
+from ..codes import TRY_AGAIN, ErrorCode, MessageType, Outcome
 from ..messages import AckResult, ErrorReply, Message, Post
 from ..reconnect import backoff_s
 from .events import PostResult
@@ -71,7 +71,7 @@ class Posts:
         if waiter is None:
             return False
         result = PostResult(entry.outcome, waiter.client_msg_id)
-        if entry.outcome is Outcome.LIMITED:
+        if entry.outcome in TRY_AGAIN:
             result = result._replace(retry_after_ms=entry.detail)
         elif entry.outcome is Outcome.REJECTED:
             result = result._replace(error_code=entry.detail)
@@ -153,7 +153,7 @@ class PostSender:
         for repetition in range(LIMITED_RETRIES + 1 if has_key else 1):
             result = await self._send(room, message, retry, deadline, is_sent)
             is_sent = is_sent or result.sent
-            if result.outcome is not Outcome.LIMITED:
+            if result.outcome not in TRY_AGAIN:
                 break
             wait_s = result.retry_after_ms / 1000 or backoff_s(repetition, self._rng)
             if repetition == LIMITED_RETRIES or trio.current_time() + wait_s >= deadline:

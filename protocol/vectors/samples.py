@@ -182,6 +182,7 @@ _FROM_SERVER: list[tuple[str, Message, Lane, int, int]] = [
             AckResult(5, Outcome.ACCEPTED), AckResult(6, Outcome.MERGED), AckResult(7, Outcome.SAMPLED_OUT),
             AckResult(8, Outcome.LIMITED, 1500), AckResult(9, Outcome.HELD),
             AckResult(10, Outcome.REJECTED, int(ErrorCode.DUPLICATE_TEXT)), AckResult(11, Outcome.EXPIRED),
+            AckResult(12, Outcome.UNAVAILABLE, 2000),
         )),
         Lane.CONTROL, 3, 0,
     ),

@@ -29,6 +29,8 @@ def test_an_outcome_is_described() -> None:
     assert text_of(PostResult(Outcome.ACCEPTED, "m")) == "shown"
     assert text_of(PostResult(Outcome.ACCEPTED, "m", counted=1), MessageType.LIKE) == "counted: 1 like"
     assert text_of(PostResult(Outcome.ACCEPTED, "m", offset=7), MessageType.GIFT) == "published as event 7 of the room"
+    kept = text_of(PostResult(Outcome.UNAVAILABLE, "m", retry_after_ms=2000))
+    assert kept == "not kept: the broker's disk does not take it now (/healthz says why); again in 2.0 s"
     assert text_of(PostResult(Outcome.LIMITED, "m", retry_after_ms=870)) == "limited: too fast, try again in 0.9 s"
     assert "DUPLICATE_TEXT" in text_of(PostResult(Outcome.REJECTED, "m", error_code=ErrorCode.DUPLICATE_TEXT))
     wrong = PostResult(Outcome.REJECTED, "m", error_code=101, field="payload.text", message="must be text")

@@ -42,7 +42,7 @@ class PublishingRoom:
         assert (status, words["status"], words["ledger"]) == (200, "degraded", "degraded")
         assert trouble in str(words["ledger_reason"])
         assert (await self.room.post_danmaku(f"still talking of {trouble}")).outcome is Outcome.ACCEPTED
-        assert await self.announce() is Outcome.LIMITED
+        assert await self.announce() is Outcome.UNAVAILABLE
         told = json.loads(await self.broker.err.until('"ledger degraded'))
         assert (told["kind"], told["level"]) == (trouble, "error")
 
@@ -69,7 +69,7 @@ async def test_a_disk_that_is_locked_or_fills_up_while_running_recovers_without_
 
             stranger = sqlite3.connect(database_path(directory), isolation_level=None)
             stranger.execute("BEGIN IMMEDIATE")
-            assert await stage.announce() is Outcome.LIMITED
+            assert await stage.announce() is Outcome.UNAVAILABLE
             await stage.is_degraded_by("locked by another process")
             stranger.close()
             await stage.is_ready_again()

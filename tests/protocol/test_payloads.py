@@ -93,7 +93,7 @@ def test_a_custom_payload_is_judged_as_a_free_value(value: Any) -> None:
         (MessageType.LIKE, (0,), "payload.count"),
         (MessageType.LIKE, (MAX_LIKES_PER_POST + 1,), "payload.count"),
         (MessageType.LIKE, (True,), "payload.count"),
-        (MessageType.ANNOUNCEMENT, ("a\rb",), "payload.text"),
+        (MessageType.ANNOUNCEMENT, ("a\x0bb",), "payload.text"),
         (MessageType.ANNOUNCEMENT, ("x" * 501,), "payload.text"),
         (MessageType.GIFT, ("", "u", "n", "g", 1, 1), "payload.order_id"),
         (MessageType.GIFT, ("o", "u", "n", "g", 0, 1), "payload.count"),

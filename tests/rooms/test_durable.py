@@ -150,7 +150,7 @@ async def test_a_full_disk_refuses_what_must_not_be_lost_and_lets_the_chat_go_on
         assert (await announce(host, room, 1)).outcome is Outcome.ACCEPTED
         disk(broker).fault = disk_error("SQLITE_FULL")
         limited = await announce(host, room, 2)
-        assert limited.outcome is Outcome.LIMITED
+        assert limited.outcome is Outcome.UNAVAILABLE
         assert limited.detail > 0
         ready, words = broker.status()
         assert ready
@@ -158,7 +158,7 @@ async def test_a_full_disk_refuses_what_must_not_be_lost_and_lets_the_chat_go_on
         assert "disk full" in words["ledger_reason"]
         await host.post(room, 3, MessageType.DANMAKU, ("still talking", None))
         assert (await host.expect(Ack))[1].results == ((3, Outcome.ACCEPTED, 0),)
-        assert (await announce(host, room, 4)).outcome is Outcome.LIMITED
+        assert (await announce(host, room, 4)).outcome is Outcome.UNAVAILABLE
         disk(broker).fault = None
         while broker.ledger.state is not LedgerState.READY:  # noqa: ASYNC110 - another thread brings it about
             await trio.sleep(0.001)

@@ -23,7 +23,7 @@ from protocol.clients import Address, BytePipe, Client, PipeLost, open_client
 from protocol.clients.events import Danmaku, Gap, Position, Rejoined, RoomRefused, StreamEvent, TickAccount
 from protocol.clients.room import JoinedRoom
 from protocol.clients.transports import run_websocket
-from protocol.codes import ErrorCode, MessageType, Outcome, RoomPhase, Tier
+from protocol.codes import TRY_AGAIN, ErrorCode, MessageType, Outcome, RoomPhase, Tier
 from protocol.frames import pack_body, unpack_body
 from protocol.messages import Direct, State
 from protocol.payloads import GiftPayload
@@ -340,7 +340,7 @@ class Actors:
                 self.world.count_event("reused key refused")
                 break
             else:
-                assert result.outcome in (None, Outcome.LIMITED), result
+                assert result.outcome is None or result.outcome in TRY_AGAIN, result
                 await trio.sleep(max(0.1, result.retry_after_ms / 1000))
         self.remaining -= 1
 
@@ -388,7 +388,7 @@ class Actors:
                 assert result.error_code == ErrorCode.KEY_REUSED, result
                 return
             else:
-                assert result.outcome in (None, Outcome.LIMITED), (what, result)
+                assert result.outcome is None or result.outcome in TRY_AGAIN, (what, result)
                 await trio.sleep(max(0.1, result.retry_after_ms / 1000))
 
     async def pause_room(self, room: JoinedRoom, what: str) -> None:
@@ -400,7 +400,7 @@ class Actors:
                 )
                 if result.outcome is Outcome.ACCEPTED:
                     break
-                assert result.outcome in (None, Outcome.LIMITED), (what, result)
+                assert result.outcome is None or result.outcome in TRY_AGAIN, (what, result)
                 await trio.sleep(max(0.1, result.retry_after_ms / 1000))
             self.world.count_event(f"phase {phase.name}")
 

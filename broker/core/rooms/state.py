@@ -355,7 +355,7 @@ class RoomState(Generic[T]):
         """The ledger could not make a record durable: its senders may try again after ``retry_after_ms``."""
         if record.event.type == MessageType.ROOM_PHASE:
             self._phase_settled(self.phase)
-        return self._stream.refused(record, Outcome.LIMITED, retry_after_ms)
+        return self._stream.refused(record, Outcome.UNAVAILABLE, retry_after_ms)
 
     def _release(self, released: Sequence[PaidItem[PendingReply[T]]], now: float, at_ms: int) -> list[Effect[T]]:
         effects: list[Effect[T]] = []

@@ -58,7 +58,7 @@ def test_a_refused_event_was_never_there() -> None:
     room = a_room()
     record = the_record(room.post(1, HOST, announcement("m1"), 1.0, 5))
     assert room.post(2, HOST, announcement("m1"), 1.0, 5) == ()
-    assert room.refused(record, 1500) == [Reply(1, Outcome.LIMITED, 1500), Reply(2, Outcome.LIMITED, 1500)]
+    assert room.refused(record, 1500) == [Reply(1, Outcome.UNAVAILABLE, 1500), Reply(2, Outcome.UNAVAILABLE, 1500)]
     assert room.accounts()[Lane.CONTROL] == (0, 0, 0, 0, 0, 0)
     again = the_record(room.post(3, HOST, announcement("m1"), 1.0, 5))
     assert room.committed(again, 1, 1.1)[0] == Reply(3, Outcome.ACCEPTED, 1)

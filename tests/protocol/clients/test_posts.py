@@ -22,6 +22,7 @@ RESULTS = [
     (Outcome.MERGED, 0, {}),
     (Outcome.SAMPLED_OUT, 0, {}),
     (Outcome.LIMITED, 800, {"retry_after_ms": 800}),
+    (Outcome.UNAVAILABLE, 800, {"retry_after_ms": 800}),
     (Outcome.HELD, 0, {}),
     (Outcome.REJECTED, int(ErrorCode.DUPLICATE_TEXT), {"error_code": 204}),
     (Outcome.EXPIRED, 0, {}),
@@ -166,13 +167,16 @@ def keyed_posts() -> dict[str, Callable[[JoinedRoom], Awaitable[PostResult]]]:
     }
 
 
+@pytest.mark.parametrize("outcome", [Outcome.LIMITED, Outcome.UNAVAILABLE])
 @pytest.mark.parametrize("name", keyed_posts())
-async def test_a_limited_post_with_a_key_is_posted_again_after_the_wait(name: str, autojump_clock: Any) -> None:
+async def test_a_post_with_a_key_is_posted_again_after_the_wait(
+    name: str, outcome: Outcome, autojump_clock: Any
+) -> None:
     async with linked() as (client, peer, _), trio.open_nursery() as nursery:
         room = await join(client, peer)
         posting = Running(nursery, room, keyed_posts()[name])
         first = await peer.expect(Opcode.POST)
-        await peer.ack(first, Outcome.LIMITED, 700)
+        await peer.ack(first, outcome, 700)
         limited_at = trio.current_time()
         second = await peer.expect(Opcode.POST)
         assert 0.7 <= trio.current_time() - limited_at < 0.8
