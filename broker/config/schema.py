@@ -23,6 +23,7 @@ import msgspec
 
 from broker.config.files import FileError, read_bytes_of, read_text_of
 from broker.config.loader import Layers, Problem, nested, write_toml
+from broker.config.origins import origin_problem
 from broker.config.sections import (
     AdmissionConfig,
     AuthConfig,
@@ -277,6 +278,10 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         if not is_room_pattern(pattern):
             rule = f"expected a room's name, or the beginning of one and *, got {pattern!r}"
             yield (f"auth.guest_access[{index}]",), rule
+
+    for index, origin in enumerate(link.allowed_origins):
+        if problem := origin_problem(origin):
+            yield (f"link.allowed_origins[{index}]",), f"{problem}, got {origin!r}"
 
     if link.heartbeat_cut_s <= 2 * link.heartbeat_s:
         rule = f"expected more than 2 x link.heartbeat_s ({2 * link.heartbeat_s:g}), got {link.heartbeat_cut_s:g}"

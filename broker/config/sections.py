@@ -56,9 +56,13 @@ class ListenConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     tls_key: Annotated[str, Meta(min_length=1)] | None = None
     """PEM file with the private key of tls_cert."""
     proxy_protocol: bool = False
-    """Expect a PROXY v2 header from the addresses in trusted_proxies, so that limits see the real client."""
+    """Expect a PROXY header (v1 or v2) from the addresses in trusted_proxies; only GET /healthz needs none."""
     trusted_proxies: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
-    """Networks (CIDR) whose word about a client's address is believed, and no other."""
+    """Networks (CIDR) of proxies that may name a client's address, so that limits see the real client: in a PROXY
+    header with proxy_protocol, else in client_address_header. No other peer is believed."""
+    client_address_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
+    """Header in which trusted_proxies name the client of a WebSocket; name the one that your proxy sets, for it passes
+    on the other as a client sent it."""
 
 
 class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -74,7 +74,8 @@ class Listener:
             health=status,
             origins=_origins(config),
             tls=_tls(config),
-            trusted=Networks(listen.trusted_proxies if listen.proxy_protocol else ()),
+            trusted=Networks(listen.trusted_proxies),
+            address_header=listen.client_address_header.encode(),
         )
         self.addresses: tuple[tuple[str, int], ...] = ()
         self.accept_errors = 0
@@ -167,9 +168,9 @@ class Listener:
     def admit(self, accepted: socket.socket, address: str, now: float) -> None:
         """Take an accepted connection: count it against the limits and detect its protocol, or close it."""
         detector, connection_limits = self.detector, self._connection_limits
-        is_proxied = address in detector.trusted if detector.trusted else False
-        if is_proxied:
-            address = ""
+        proxy = ""
+        if detector.trusted and address in detector.trusted:
+            proxy, address = address, ""
         admission = connection_limits.enter(address, now)
         if admission is Admission.DROP:
             accepted.close()
@@ -178,7 +179,10 @@ class Listener:
         timeout_s = self._config.link.handshake_timeout_s
         due = now + (timeout_s if refusal is None else min(timeout_s, REFUSED_S))
         accepted.setblocking(False)
-        connection = ProtocolDetector(accepted, self.transports, address, detector, refusal, is_proxied=is_proxied)
+        is_proxied = bool(proxy) and self._config.listen.proxy_protocol
+        connection = ProtocolDetector(
+            accepted, self.transports, address, detector, refusal, is_proxied=is_proxied, proxy=proxy
+        )
         try:
             self.transports.poller.add(connection, due)
         except OSError:

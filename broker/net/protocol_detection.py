@@ -5,12 +5,15 @@
     a method's initial              HTTP: a WebSocket handshake, or one answer
     0x16, if TLS is configured      a TLS handshake, and then this table again
     0x0D or "PROXY ", if the peer   a PROXY header, and then this table again; from a trusted proxy the
-    is a trusted proxy              header is required, from any other peer it is noise
+    is a trusted proxy              header is required but for a health check, from any other peer it is noise
     anything else                   closed
 
 A connection that the limits refused gets its answer in its own protocol: GOAWAY with a time to return, or 503 with
 Retry-After. The deadline was set when the connection was accepted; no byte moves it, and the transport that takes over
 keeps it, up to the end of the log-in.
+
+Where a trusted proxy sends no PROXY header, a header of the WebSocket handshake names the client, and a native
+connection counts as the proxy's.
 
 No byte of a client comes back in an answer, and at most `MAX_HEAD_BYTES` and a read are held.
 """
@@ -26,13 +29,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
+import structlog
+
 from broker.core.net.connection_limits import Admission, ConnectionLimits, Refuse
+from broker.core.net.forwarded import client_address
 from broker.core.net.proxy_header import MAX_BYTES, HeaderState, Networks, parse
 from broker.net.http1 import (
     MAX_HEAD_BYTES,
     METHOD_INITIALS,
     Health,
     HttpRefusal,
+    HttpRequest,
     answer,
     could_be_http,
     find_end,
@@ -49,8 +56,11 @@ from protocol.messages import GoAway
 
 __all__ = ["DetectorSettings", "ProtocolDetector", "release_admission"]
 
+log = structlog.get_logger("roomcast.connections")
+
 NATIVE_FIRST = 0x00
 TLS_FIRST = 0x16
+_NO_PROXY_HEADER = "a PROXY header is required here"
 
 
 @dataclass(slots=True)
@@ -63,7 +73,9 @@ class DetectorSettings:
     origins: frozenset[str] = frozenset()
     tls: ssl.SSLContext | None = None
     trusted: Networks = field(default_factory=Networks)
-    """Proxies that must send the client's address; empty = PROXY headers are noise."""
+    """Proxies that may name the client's address; empty = PROXY headers are noise."""
+    address_header: bytes = b"x-forwarded-for"
+    """Header in which they name the client of a WebSocket if they send no PROXY header."""
     opened: Counter[str] = field(default_factory=Counter)
     """Connections by detected protocol: native, websocket, json (tls counts the handshakes under them)."""
     answered: Counter[int] = field(default_factory=Counter)
@@ -72,16 +84,21 @@ class DetectorSettings:
     """Refusals by the limits that were answered."""
     noise: int = 0
     """Connections closed without a known protocol: bad first bytes, bad TLS, bad PROXY header."""
+    unnamed: int = 0
+    """WebSockets of a trusted proxy that named no client: they count as the proxy's."""
 
 
 class ProtocolDetector(Transport):
     """A connection before its protocol is known.
 
     ``refusal``: the limits' answer, if it was a refusal.
-    ``is_proxied``: the peer is a trusted proxy and its header comes first; the address is "" until then.
+    ``proxy``: the address of the peer, if it is a trusted proxy; the connection's address is "" until it is known.
+    ``is_proxied``: a PROXY header comes first, or a health check of the proxy.
     """
 
-    __slots__ = ("_buffer", "_detector", "_peeks", "_searched", "in_overflow", "is_proxied", "refusal")
+    __slots__ = (
+        "_buffer", "_detector", "_peeks", "_searched", "in_overflow", "is_proxied", "only_health", "proxy", "refusal",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -92,11 +109,15 @@ class ProtocolDetector(Transport):
         refusal: Refuse | None = None,
         *,
         is_proxied: bool = False,
+        proxy: str = "",
     ) -> None:
         super().__init__(sock, settings, address)
         self.refusal = refusal
         self.in_overflow = refusal is not None
         self.is_proxied = is_proxied
+        self.only_health = False
+        """Whether nothing but an HTTP request is taken: the trusted proxy sent no PROXY header."""
+        self.proxy = proxy
         self._detector = detector
         self._buffer = bytearray()
         self._searched = 0
@@ -140,7 +161,14 @@ class ProtocolDetector(Transport):
         self._buffer += data
         header = parse(self._buffer)
         if header is HeaderState.MALFORMED:
-            self._end_noise("a PROXY header is required here")
+            is_tls = self._buffer[0] == TLS_FIRST and self._detector.tls is not None
+            if is_tls or could_be_http(self._buffer):
+                del self._buffer[held:]  # the rest is still on the socket
+                self.is_proxied = False
+                self.only_health = True
+                self.on_readable()
+            else:
+                self._end_noise(_NO_PROXY_HEADER)
             return
         try:
             if isinstance(header, HeaderState):
@@ -154,6 +182,11 @@ class ProtocolDetector(Transport):
         self._buffer.clear()
         self.is_proxied = False
         self._peeks = self._detector.tls is not None
+        self._reveal(address)
+
+    def _reveal(self, address: str) -> None:
+        """Count the connection for its address, which was not known when it was accepted."""
+        self.proxy = ""
         if self.refusal is None:
             admission = self._detector.connection_limits.reveal(address, self.settings.poller.now)
             if admission is Admission.ADMIT:
@@ -161,9 +194,25 @@ class ProtocolDetector(Transport):
             elif isinstance(admission, Refuse):
                 self.refusal = admission
 
+    def _reveal_named(self, request: HttpRequest) -> None:
+        """Count a request of a trusted proxy for the client that its header names; the proxy's own health checks count
+        for no address."""
+        detector = self._detector
+        values = request.all(detector.address_header)
+        if not values:
+            if not is_upgrade(request):
+                return
+            detector.unnamed += 1
+            log.warning(
+                "a trusted proxy names no client", proxy=self.proxy, header=detector.address_header.decode(),
+                effect="its viewers count as one address",
+            )  # fmt: skip
+        is_rfc7239 = detector.address_header == b"forwarded"
+        self._reveal(client_address(values, self.proxy, detector.trusted, is_rfc7239=is_rfc7239))
+
     def on_bytes(self, data: bytes) -> None:
         """Choose the protocol by the first byte."""
-        if not self._buffer and data[0] == NATIVE_FIRST:
+        if not self._buffer and data[0] == NATIVE_FIRST and not self.only_health:
             self._become_native(data)
             return
         self._buffer += data
@@ -179,6 +228,8 @@ class ProtocolDetector(Transport):
     # ---- native
 
     def _become_native(self, data: bytes) -> None:
+        if self.proxy:
+            self._reveal(self.proxy)
         refusal = self.refusal
         if refusal is None:
             self._hand_over(TcpTransport, "native", b"", data)
@@ -201,6 +252,12 @@ class ProtocolDetector(Transport):
                 self._answer(refuse(431))
             return
         request = read_head(bytes(buffer[:end]))
+        if isinstance(request, HttpRequest):
+            if self.only_health and is_upgrade(request):
+                self._end_noise(_NO_PROXY_HEADER)
+                return
+            if self.proxy:
+                self._reveal_named(request)
         refusal = self.refusal
         if isinstance(request, HttpRefusal):
             self._answer(request)
@@ -258,6 +315,7 @@ class ProtocolDetector(Transport):
             return
         handshake = TlsHandshake(self.sock, self.settings, self.address, self._detector, self.refusal)
         handshake.in_overflow = self.in_overflow
+        handshake.only_health, handshake.proxy = self.only_health, self.proxy
         self._replace_by(handshake)
         handshake.on_readable()
 

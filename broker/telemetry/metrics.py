@@ -138,6 +138,8 @@ METRICS: tuple[Metric, ...] = (
              f"{_DETECTOR}:answered", label="status"),
     _counter("refusals_answered", "Refused connections that got their answer.", "listener.detector.refused",
              f"{_DETECTOR}:refused"),
+    _counter("unnamed_clients", "WebSockets of a trusted proxy that named no client.", "listener.detector.unnamed",
+             f"{_DETECTOR}:unnamed"),
     _counter("noise", "Connections closed without a known protocol.", "listener.detector.noise", f"{_DETECTOR}:noise"),
     _counter("connection_crashes", "Connections ended by a defect of the broker.", "poller.crashes",
              f"{_POLLER}:crashes"),

@@ -184,15 +184,38 @@ def test_a_trusted_proxy_is_a_network(network: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "origin",
     ["https://a.example.com/", "https://A.example.com", "a.example.com", "null", "*", "https://*.example.com",
-     "https://u@a.example.com", "https://a.example.com\n", "https://", "https://a b"],
+     "https://u@a.example.com", "https://a.example.com\n", "https://", "https://a b", "https://a.example.com/live",
+     "https://a.example.com?x", "https://a.example.com#x", "wss://a.example.com", "file://a"],
 )  # fmt: skip
 def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
     with pytest.raises(ConfigError, match=r"such as https://live\.example\.com"):
         load(None, {}, {"link": {"allowed_origins": [origin]}})
 
 
+@pytest.mark.parametrize(
+    ("origin", "why"),
+    [
+        ("https://a.example:443", "browsers leave this port out: https://a.example"),
+        ("http://a.example:80", "browsers leave this port out: http://a.example"),
+        ("http://[::1]:80", "browsers leave this port out"),
+        ("https://a.example:", "browsers leave this port out"),
+        ("https://a.example:0", "0 is no port"),
+        ("https://a.example:65536", "65536 is no port"),
+        ("https://a.example:08443", "08443 is no port"),
+        ("http://[0:0::1]:8080", r"browsers send \[::1\]"),
+        ("http://[::g]", "such as https"),
+        ("http://1.2.3.400", "is no IPv4 address"),
+        ("http://1.2.3", "is no IPv4 address"),
+        ("https://书.example", "ASCII form"),
+    ],
+)
+def test_an_origin_in_another_form_than_browsers_send_is_refused_with_its_field(origin: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=r"link\.allowed_origins\[1\]: .*" + why):
+        load(None, {}, {"link": {"allowed_origins": ["https://live.example.com", origin]}})
+
+
 def test_an_origin_that_browsers_send_is_taken() -> None:
-    origins = ("https://live.example.com", "http://localhost:8000", "http://[::1]:80", "capacitor://localhost")
+    origins = ("https://live.example.com", "http://localhost:8000", "http://[::1]:8080", "capacitor://localhost")
     assert load(None, {"ROOMCAST_LINK__ALLOWED_ORIGINS": ", ".join(origins)}).link.allowed_origins == origins
 
 

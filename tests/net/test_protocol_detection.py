@@ -340,6 +340,66 @@ def test_from_a_trusted_proxy_the_header_is_required(proxied: Harness, data: byt
     assert proxied.detector.noise == 1
 
 
+@pytest.mark.parametrize("step", [1, 1000])
+@pytest.mark.parametrize("start", [b"GET", b"PUT", b"HEAD"])
+def test_a_health_check_of_a_trusted_proxy_needs_no_header(proxied: Harness, start: bytes, step: int) -> None:
+    check = start + b" /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    pieces = [check[at : at + step] for at in range(0, len(check), step)]
+    assert status(proxied.ask(*pieces, is_proxied=True)) == (405 if start == b"PUT" else 200)
+    assert (proxied.detector.noise, proxied.connection_limits.addresses) == (0, 0)
+
+
+def forwarded(*addresses: str, upgrade: bytes = UPGRADE) -> bytes:
+    lines = "".join(f"X-Forwarded-For: {address}\r\n" for address in addresses)
+    return upgrade[:-2] + lines.encode() + b"\r\n"
+
+
+def test_viewers_behind_a_web_proxy_count_by_their_own_addresses(proxied: Harness) -> None:
+    for number in range(5):
+        _, client = proxied.greet(proxy="127.0.0.1")
+        client.sendall(forwarded(f"198.51.100.1, 203.0.113.{number}", "127.0.0.2"))
+    proxied.until(lambda: len(proxied.owners) == 5)
+    assert [owner.transport.address for owner in proxied.owners] == [f"203.0.113.{number}" for number in range(5)]
+    _, client = proxied.greet(proxy="127.0.0.1")
+    client.sendall(forwarded("203.0.113.1"))
+    proxied.until(lambda: len(proxied.owners) == 6)
+    assert status(proxied.ask(forwarded("203.0.113.1"), proxy="127.0.0.1")) == 503
+    assert proxied.connection_limits.addresses == 5
+
+
+def test_only_the_named_header_of_a_trusted_proxy_counts(harness: Harness) -> None:
+    harness.detector.trusted = Networks(["127.0.0.0/8"])
+    harness.detector.address_header = b"forwarded"
+    claimed = forwarded("192.0.2.1")
+    for upgrade, proxy in ((claimed, "127.0.0.1"), (claimed, ""), (UPGRADE, "127.0.0.1")):
+        _, client = harness.greet(proxy=proxy)
+        client.sendall(upgrade)
+    _, client = harness.greet(proxy="127.0.0.1")
+    client.sendall(claimed[:-2] + b"Forwarded: for=203.0.113.7\r\n\r\n")
+    harness.until(lambda: len(harness.owners) == 4)
+    assert sorted(owner.transport.address for owner in harness.owners) == ["127.0.0.1"] * 3 + ["203.0.113.7"]
+    assert harness.detector.unnamed == 2
+
+
+def test_a_proxy_that_names_no_client_is_reported(harness: Harness) -> None:
+    harness.detector.trusted = Networks(["127.0.0.0/8"])
+    with structlog.testing.capture_logs() as lines:
+        _, client = harness.greet(proxy="127.0.0.1")
+        client.sendall(UPGRADE)
+        harness.until(lambda: harness.owners)
+    assert [(line["event"], line["proxy"]) for line in lines] == [("a trusted proxy names no client", "127.0.0.1")]
+    assert status(harness.ask(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", proxy="127.0.0.1")) == 200
+    assert harness.detector.unnamed == 1, "a health check of the proxy itself is no client"
+
+
+def test_a_native_link_through_a_trusted_proxy_counts_as_the_proxys(harness: Harness) -> None:
+    harness.detector.trusted = Networks(["127.0.0.0/8"])
+    _, client = harness.greet(proxy="127.0.0.1")
+    client.sendall(HELLO)
+    harness.until(lambda: harness.owners)
+    assert harness.owners[0].transport.address == "127.0.0.1"
+
+
 def test_nobody_else_is_believed(harness: Harness) -> None:
     assert harness.ask(v2("203.0.113.9") + HELLO) == b""
     assert status(harness.ask(b"PROXY TCP4 203.0.113.9 127.0.0.1 1 2\r\n" + UPGRADE)) == 400

@@ -217,14 +217,16 @@ class Harness:
         self.poller.add(transport, self.clock.now + 60.0)
         transport.owner = self.make_owner(transport)
 
-    def greet(self, *, is_proxied: bool = False) -> tuple[ProtocolDetector, socket.socket]:
+    def greet(self, *, is_proxied: bool = False, proxy: str = "") -> tuple[ProtocolDetector, socket.socket]:
         """Add a new connection in protocol detection, as the listener does."""
         server, client = self.pair()
-        address = "" if is_proxied else "127.0.0.1"
+        address = "" if is_proxied or proxy else "127.0.0.1"
         admission = self.connection_limits.enter(address, 0.0)
         refusal = admission if isinstance(admission, Refuse) else None
         due = self.clock.now + self.detect_timeout_s
-        detector = ProtocolDetector(server, self.transports, address, self.detector, refusal, is_proxied=is_proxied)
+        detector = ProtocolDetector(
+            server, self.transports, address, self.detector, refusal, is_proxied=is_proxied, proxy=proxy
+        )
         self.poller.add(detector, due)
         return detector, client
 
