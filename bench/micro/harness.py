@@ -80,7 +80,7 @@ class ClientProcess:
         return await self.receive()
 
     async def send(self, do: str, **fields: Any) -> None:
-        """Send one command; `receive` waits for what it says."""
+        """Send one command; `receive` waits for its answer."""
         assert self._process.stdin is not None
         await self._process.stdin.send_all(json.dumps({"do": do, **fields}).encode() + b"\n")
 

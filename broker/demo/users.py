@@ -151,7 +151,7 @@ class DemoUser:
         connect: Connector | None = None,
         inbox_items: int = INBOX_ITEMS,
     ) -> None:
-        """``user``: USER or USER:ROLE, as a broker in development mode takes them."""
+        """``user``: USER or USER:ROLE, as a broker in development mode accepts them."""
         self.url = url
         self.tier = tier
         self.user = user
