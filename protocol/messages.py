@@ -236,6 +236,8 @@ class Ping(NamedTuple):
     client_ms: int
     renew: bool = False
     """Requests a new ticket in the answer (with `Feature.TICKET`)."""
+    token: str | None = None
+    """A newer token of the same user: the link lasts until its end."""
 
 
 class Resume(NamedTuple):
@@ -391,7 +393,9 @@ class Pong(NamedTuple):
     missed_chat: int = 0
     """Danmaku that the broker did not send to this slow link since it was opened."""
     ticket: str = ""
-    """New ticket, if the PING requested one."""
+    """New ticket, if the PING requested one or contained a token."""
+    expires_at_ms: int = 0
+    """New end of the link, if the PING contained a token; 0 = not included."""
 
 
 class ErrorReply(NamedTuple):
@@ -496,7 +500,7 @@ _RULES: dict[tuple[Side, Opcode], tuple[type[Any], tuple[Rule, ...]]] = {
     (Side.CLIENT, Opcode.LEAVE): (Leave, ()),
     (Side.CLIENT, Opcode.POST): (Post, (integer(1, 255), text(0, 64), any_value, optional(room_name))),
     (Side.CLIENT, Opcode.ACK): (DirectAck, (_count,)),
-    (Side.CLIENT, Opcode.PING): (Ping, (_ms, boolean)),
+    (Side.CLIENT, Opcode.PING): (Ping, (_ms, boolean, optional(text(1, 4000)))),
     (Side.CLIENT, Opcode.RESUME): (Resume, (room_name, member_of(Tier), _count, _count)),
     (Side.CLIENT, Opcode.GOAWAY): (GoAway, _GOAWAY_RULES),
     (Side.CLIENT, Opcode.BATCH): (
@@ -526,7 +530,7 @@ _RULES: dict[tuple[Side, Opcode], tuple[type[Any], tuple[Rule, ...]]] = {
         ),
     ),
     (Side.SERVER, Opcode.DIRECT): (Direct, (_count, integer(1, 255), _ms, any_value)),
-    (Side.SERVER, Opcode.PONG): (Pong, (_ms, _ms, array_of(_pulse, MAX_PULSES), _count, text(0, 4000))),
+    (Side.SERVER, Opcode.PONG): (Pong, (_ms, _ms, array_of(_pulse, MAX_PULSES), _count, text(0, 4000), _ms)),
     (Side.SERVER, Opcode.ERROR): (ErrorReply, (integer(100, 999), _reason, _name, _ms)),
     (Side.SERVER, Opcode.GOAWAY): (GoAway, _GOAWAY_RULES),
     (Side.SERVER, Opcode.RESUME): (Resumed, (boolean, _count, record(Joined, _JOINED_RULES))),

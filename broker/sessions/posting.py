@@ -115,6 +115,10 @@ class RoomSenders:
         sender.room.keep_open(now)
         guard(sender.room, sender.post, sequence, post, now)
 
+    def members(self) -> list[tuple[str, Member]]:
+        """Return the rooms by name, each with this link as its sender."""
+        return [(name, sender.member) for name, sender in self._by_name.items()]
+
     def close(self) -> None:
         """Forget all rooms: the link has ended."""
         for sender in self._by_name.values():

@@ -518,12 +518,43 @@ class Session:
         ping = frame.message
         assert isinstance(ping, Ping)
         rooms = tuple(room.state.pulse(room.number) for room, _ in self.memberships)
-        ticket = ""
+        ticket, expires_at_ms = "", 0
         now = self._context.poller.now
-        if ping.renew and self._grant is not None and self._features & _TICKET and now >= self._renew_at:
+        if ping.token is not None and self._grant is not None:
+            refusal = self._renew_grant(self._grant, ping.token, now)
+            if refusal:
+                self.refuse(ErrorCode.NOT_ALLOWED, refusal, frame.sequence, "token")
+                return
+            expires_at_ms = int(self._grant.expires_at * 1000)
+            if self._features & _TICKET:
+                ticket, _ = self._context.auth.ticket(self._grant)
+        elif ping.renew and self._grant is not None and self._features & _TICKET and now >= self._renew_at:
             ticket, _ = self._context.auth.ticket(self._grant)
             self._renew_at = now + self._context.renew_every_s
-        self.send(Pong(ping.client_ms, self._context.unix_ms(), rooms, self._missed_chat, ticket), 0, frame.sequence)
+        pong = Pong(ping.client_ms, self._context.unix_ms(), rooms, self._missed_chat, ticket, expires_at_ms)
+        self.send(pong, 0, frame.sequence)
+
+    def _renew_grant(self, grant: Grant, token: str, now: float) -> str:
+        """Replace the grant by that of a newer token, or return why not. What the link does now must be granted."""
+        context = self._context
+        try:
+            renewed = context.auth.verify(token)
+        except AuthError as error:
+            context.connection_limits.login_failed(self.transport.address, now)
+            return str(error)
+        if renewed.user_id != grant.user_id or renewed.is_app is not self._is_app:
+            return "the token is not of the same user and kind"
+        members = [(room.name, member) for room, member in self.memberships]
+        if self._senders is not None:
+            members += self._senders.members()
+        for name, member in members:
+            entry = renewed.room_grant(name)
+            may_post = None if entry is None else context.types.permitted(entry.role, entry.allow)
+            if entry is None or (entry.role, may_post) != (member.role, member.may_post):
+                return "the token grants other rights in a room of this link"
+        self._grant = renewed
+        self.on_deadline(now)
+        return ""
 
     def _on_goaway(self, frame: Frame) -> None:
         self.transport.close(CloseCode.CLIENT_DONE, "the client closed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..messages import BatchState
 from .client import Client
 from .connect import open_client
-from .credentials import TokenSource
+from .credentials import TokenSource, new_guest_token
 from .directs import ClientEvents
 from .events import (
     BatchRefused,
@@ -70,5 +70,6 @@ __all__ = [
     "TickAccount",
     "TokenSource",
     "connector",
+    "new_guest_token",
     "open_client",
 ]

@@ -59,8 +59,9 @@ async def open_client(
 ) -> AsyncIterator[Client]:
     """Open a client for the length of an ``async with`` block; at its end GOAWAY is sent, within CLOSE_TIMEOUT_S.
 
-    ``url``: see `Address.parse`. ``token`` None asks for guest access; an async function returns a token of the
-    platform whenever one is needed, which is seldom: later links use tickets of the broker while they are valid.
+    ``url``: see `Address.parse`. ``token`` None asks for guest access, for all clients of this process as one guest
+    (`new_guest_token` makes another); an async function returns a token of the platform whenever one is needed: for
+    the first link, before its end, and for later links when no ticket of the broker is valid.
     ``ca``: PEM file with the authorities that may have signed the broker's certificate, instead of the system's;
     ``ssl_context`` replaces all settings of TLS. ``features``: bits of `Feature`. With ``reconnect`` False the client
     ends with its first link. ``rng`` decides jitter and message ids (seed it in tests only). ``connect`` replaces the

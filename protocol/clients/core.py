@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import trio
@@ -49,6 +50,7 @@ from .inbox import Inbox
 from .link import Ending, Hello, Link
 from .membership import RoomMembership
 from .posts import Posts, PostSender
+from .renewal import TokenRenewal
 from .room_table import RoomTable
 from .transports import Address, Connector, PipeLost
 
@@ -91,6 +93,7 @@ class ClientCore:
         self._post_sender = PostSender(self, self.posts, rng)
         self.rooms = RoomTable(self.posts, rng, self.spawn)
         self.batches = BatchSender(self, rng)
+        self._renewal = TokenRenewal(self, partial(self._next_token, renews=True), rng)
         self.inbox: Inbox[ClientEvent] = Inbox(inbox_items, inbox_bytes)
         self.directs = Directs(self.inbox, self._acknowledge)
         self._failure: Ending | None = None
@@ -267,11 +270,15 @@ class ClientCore:
         finally:
             self.link = None
 
-    async def _next_token(self) -> str | Ending | None:
-        """Return the token for the next link; a failure of the application's call counts as a failed connection."""
+    async def _next_token(self, *, renews: bool = False) -> str | Ending | None:
+        """Return the token for the next link, or a newer one for this link (``renews``).
+
+        A failure of the application's call counts as a failed connection.
+        """
+        credentials = self._credentials
         try:
             with trio.fail_after(self._handshake_timeout_s):
-                token = await self._credentials.next(trio.current_time())
+                token = await (credentials.newer() if renews else credentials.next(trio.current_time()))
             self._checker.check(Auth(token))
         except trio.TooSlowError:
             return Ending(Signal.LOST, None, f"no token within {self._handshake_timeout_s:g} s")
@@ -343,6 +350,8 @@ class ClientCore:
         self._signal(Signal.AUTHENTICATED)
         self.user, self.server = link.user, link.hello
         self._credentials.accepted(link.user, trio.current_time())
+        if self._credentials.wants_tickets:
+            link.spawn(self._renewal.run, link, link.user.expires_at_ms, self._handshake_timeout_s)
         link.renew_at = self._credentials.renew_at()
         self.clock_offset_ms = link.clock.offset_ms
         server = link.hello.server if link.hello is not None else ""
@@ -358,6 +367,9 @@ class ClientCore:
 
     def on_pong(self, pong: Pong, rtt_s: float | None) -> None:
         self.rooms.on_pulse(pong.rooms)
+        if self._renewal.on_pong(pong) and self.user is not None:
+            self.user = self.user._replace(expires_at_ms=pong.expires_at_ms)
+            self._credentials.renewed()
         if pong.ticket and self.link is not None:
             self._credentials.on_ticket(pong.ticket, trio.current_time())
             self.link.renew_at = self._credentials.renew_at()
@@ -378,6 +390,7 @@ class ClientCore:
                 self.posts.on_error(sequence, message)
                 or self.rooms.on_error(sequence, message)
                 or self.batches.on_answer(sequence, message)
+                or self._renewal.on_error(sequence, message)
             ):
                 self.inbox.put_lossy(Fault(message.code, message.message, message.field, message.retry_after_ms))
         elif isinstance(message, BatchState):

@@ -12,6 +12,7 @@ Nothing here reads a clock.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Awaitable, Callable
 from math import inf
 
@@ -20,17 +21,29 @@ from ..messages import Authenticated
 from ..reconnect import Signal
 from .link import Ending
 
-__all__ = ["Credentials", "TokenSource"]
+__all__ = ["GUEST_TOKEN", "Credentials", "TokenSource", "new_guest_token"]
 
 TokenSource = Callable[[], Awaitable[str | None]]
 """Async function of the application that returns a token; an exception fails only this attempt."""
+
+
+def new_guest_token() -> str:
+    """Return the token of a new guest. An application that keeps it has the same guest after a restart."""
+    return f"guest:{secrets.token_urlsafe(18)}"
+
+
+GUEST_TOKEN = new_guest_token()
+"""Token of every client of this process that has no other: reconnects and reloads are one guest."""
 
 REFUSALS = 2
 """Tokens of the application that are refused in a row before the client ends."""
 
 
 class Credentials:
-    """Credentials of one client. ``token``: text, None for a guest, or an async function that returns one."""
+    """Credentials of one client. ``token``: text, an async function that returns one, or None for this process's guest.
+
+    An async function may return None, which asks for a new guest on each link.
+    """
 
     __slots__ = (
         "_is_ticket",
@@ -44,7 +57,7 @@ class Credentials:
     )
 
     def __init__(self, token: str | TokenSource | None) -> None:
-        self._token = None if callable(token) else token
+        self._token = GUEST_TOKEN if token is None else None if callable(token) else token
         self._source = token if callable(token) else None
         self._ticket = ""
         self._ticket_s = 0.0
@@ -81,6 +94,19 @@ class Credentials:
         if ticket and self._source is not None:
             self._ticket = ticket
             self._ticket_until = now + self._ticket_s
+
+    async def newer(self) -> str | None:
+        """Return a new token for an open link: None without a call of the application, which may raise anything."""
+        if self._source is None:
+            return None
+        self._token = await self._source()
+        self._is_untested = True
+        return self._token
+
+    def renewed(self) -> None:
+        """Process the broker's acceptance of a token on an open link."""
+        self._refusals = 0
+        self._is_untested = False
 
     def renew_at(self) -> float:
         """Return when to request a new ticket (monotonic seconds): at half of its time; inf without one."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from math import inf
 from typing import NamedTuple, Protocol
 
@@ -180,6 +180,15 @@ class Link:
         self._outbox_bytes += len(data)
         self._wake_writer.unpark_all()
 
+    def renew_token(self, token: str, sequence: int) -> None:
+        """Send a PING with a newer token; the answer is a PONG with its end, or an ERROR for ``sequence``."""
+        self._ping(token, sequence)
+
+    def _ping(self, token: str | None = None, sequence: int = 0) -> None:
+        client_ms = self._wall_ms()
+        self._pinged = client_ms, trio.current_time()
+        self.send(Ping(client_ms, self._pinged[1] >= self.renew_at, token), 0, sequence)
+
     def acknowledge_direct(self, direct_id: int) -> None:
         """Acknowledge every DIRECT up to ``direct_id``; only the newest of several unsent ones is sent."""
         if self.user is not None:
@@ -214,11 +223,16 @@ class Link:
 
     # ---- running
 
+    def spawn(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Start a task that ends with the link at the latest. Only while `run` runs."""
+        self._nursery.start_soon(task, *args)
+
     async def run(self) -> Ending:
         """Run the link and return why it ended; the pipe is closed then, also when cancelled."""
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
                     self.send(
                         ClientHello(MAGIC, VERSION, VERSION, self._client_hello.features, self._client_hello.agent)
                     )
@@ -338,7 +352,5 @@ class Link:
             return
         await trio.sleep(self._heartbeat_s * self._rng.uniform(0.1, 1.0))
         while True:
-            client_ms = self._wall_ms()
-            self._pinged = client_ms, trio.current_time()
-            self.send(Ping(client_ms, self._pinged[1] >= self.renew_at))
+            self._ping()
             await trio.sleep(self._heartbeat_s)

@@ -179,7 +179,7 @@ MESSAGES: dict[tuple[Side, Opcode], Strategy] = {
     (Side.CLIENT, Opcode.LEAVE): st.builds(Leave),
     (Side.CLIENT, Opcode.POST): posts(),
     (Side.CLIENT, Opcode.ACK): st.builds(DirectAck, counts),
-    (Side.CLIENT, Opcode.PING): st.builds(Ping, counts, st.booleans()),
+    (Side.CLIENT, Opcode.PING): st.builds(Ping, counts, st.booleans(), st.none() | texts(1, 200)),
     (Side.CLIENT, Opcode.RESUME): st.builds(Resume, room_names, _tiers, counts, counts),
     (Side.CLIENT, Opcode.GOAWAY): _goaways,
     (Side.CLIENT, Opcode.BATCH): st.builds(
@@ -222,7 +222,7 @@ MESSAGES: dict[tuple[Side, Opcode], Strategy] = {
     ),
     (Side.SERVER, Opcode.DIRECT): st.builds(Direct, counts, message_types, counts, free_values),
     (Side.SERVER, Opcode.PONG): st.builds(
-        Pong, counts, counts, _tuples(st.builds(RoomPulse, u32, counts, counts), 3), counts, texts(0, 200)
+        Pong, counts, counts, _tuples(st.builds(RoomPulse, u32, counts, counts), 3), counts, texts(0, 200), counts
     ),
     (Side.SERVER, Opcode.ERROR): st.builds(ErrorReply, st.integers(100, 999), reasons, names, counts),
     (Side.SERVER, Opcode.GOAWAY): _goaways,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.clients import ClientClosed, Connected, Disconnected, open_client
-from protocol.clients.credentials import Credentials
+from protocol.clients.credentials import GUEST_TOKEN, Credentials, new_guest_token
 from protocol.clients.link import Ending
 from protocol.codes import CloseCode, Feature, Opcode
 from protocol.errors import LocalProtocolError
@@ -262,7 +263,7 @@ def test_a_no_is_final_only_after_two_tokens_in_a_row(happened: list[str], rng: 
                 assert classified == ending
             else:
                 assert (classified.signal, classified.code) == (Signal.LOST, None)
-                assert (await Credentials(None).next(0.0)) is None
+                assert (await Credentials(None).next(0.0)) == GUEST_TOKEN
 
     trio.run(run)
 
@@ -272,3 +273,18 @@ def test_the_end_of_a_fixed_token_is_not_changed() -> None:
         for code in (AUTH_FAILED, TOKEN_EXPIRED, 4000, None):
             ending = Ending(Signal.GOAWAY, code, "x")
             assert Credentials(token).classify(ending) is ending
+
+
+async def test_reconnects_and_later_clients_without_a_token_are_one_guest(autojump_clock: Any) -> None:
+    tokens = []
+    for _ in range(2):
+        network = Network()
+        async with client_of(network):
+            for _ in range(3):
+                peer = await network.accept()
+                tokens.append(await shown(peer))
+                await welcome(peer)
+                await peer.vanish()
+    assert len(set(tokens)) == 1
+    assert re.fullmatch(r"guest:[A-Za-z0-9_-]{22,64}", tokens[0] or "")
+    assert new_guest_token() not in (new_guest_token(), tokens[0])
