@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from enum import IntEnum
@@ -11,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from broker.config.sections import LinkConfig, RoomConfig
+from broker.core.limits.rate_limit import Rate
+from broker.core.rooms.policies import DEFAULT_POLICY, POLICIES
 from protocol import codes, compression, fields, frames, json_mode, messages, payloads
 from protocol.codes import (
     MESSAGE_TYPES,
@@ -34,7 +38,7 @@ from protocol.connection import Encoding, Frame, encode
 from protocol.fields import RECORDS
 from protocol.frames import parse_header
 from protocol.messages import MESSAGE_KINDS, OPCODE_LANES, Join, Missed, Post, Side
-from protocol.payloads import DanmakuPayload
+from protocol.payloads import AnnouncementPayload, DanmakuPayload, GiftPayload, PhasePayload
 from protocol.state import ANSWERS, TRANSITIONS, LinkState
 from protocol.vectors.samples import SESSION
 from tests.support.links import drain, end
@@ -260,6 +264,8 @@ def test_the_dictionary_is_that_of_the_code() -> None:
         len(DICTIONARY_1),
         hashlib.sha256(DICTIONARY_1).hexdigest(),
     )
+    (block,) = code_blocks("Dictionary 1")
+    assert bytes.fromhex("".join(block)) == DICTIONARY_1
 
 
 # ---- bytes
@@ -302,6 +308,51 @@ def test_the_example_of_a_header_is_a_danmaku() -> None:
     message = Post(1, "m-1", DanmakuPayload("主播好美"))
     assert drain(server) == [Frame(Opcode.POST, Lane.CONTROL, 3, 5, message)]
     assert encode(message, 3, 5, Lane.CONTROL) == data
+
+
+def test_the_examples_of_types_4_to_6_are_what_the_code_writes() -> None:
+    examples: list[tuple[int, AnnouncementPayload | GiftPayload | PhasePayload]] = [
+        (4, AnnouncementPayload("今天八折")),
+        (5, GiftPayload("o-1", "u-2", "Ming", "rose", 3, 100)),
+        (6, PhasePayload(RoomPhase.PAUSED)),
+    ]
+    title = "Examples of types 4 to 6"
+    for number, (block, (kind, payload)) in enumerate(zip(code_blocks(title), examples, strict=True)):
+        message = Post(kind, f"m-{number + 2}", payload)
+        assert bytes_of(block) == encode(message, 3, number + 6, Lane.CONTROL)
+        text = json.loads(encode(message, 3, number + 6, Lane.CONTROL, Encoding.JSON))["body"]["payload"]
+        assert f"`{json.dumps(text, ensure_ascii=False, separators=(',', ':'))}`" in "\n".join(SECTIONS[title])
+
+
+def test_the_defaults_of_a_server_are_those_of_the_code() -> None:
+    link, room, policy = LinkConfig(), RoomConfig(), POLICIES[DEFAULT_POLICY]
+
+    def rate(each: Rate) -> str:
+        return f"{each.burst:g} at once, then {each.per_s:g} a second"
+
+    expected = {
+        "deadline from connecting to AUTH": f"{link.handshake_timeout_s:g} s",
+        "frames a link may send in the long run": f"{link.frames_per_s} a second",
+        "failed requests": f"{link.errors_per_minute} a minute",
+        "rooms of one link": f"{link.rooms_per_connection}",
+        "links of one user": f"{link.connections_per_user}",
+        "events kept for RESUME": f"{room.history_entries}, for {room.history_s:g} s",
+        "rooms that one user newly joins": rate(policy.user_joins),
+        "new rooms that one address opens": f"{room.new_rooms_per_minute} a minute",
+        "danmaku in the answer to JOIN": f"{room.snapshot_danmaku}",
+        "danmaku of one viewer in a room": rate(policy.user_chat),
+        "the same danmaku of one user": f"once in {policy.duplicate_window_s:g} s",
+        "messages that a room admits": f"{policy.admit_per_window} in {policy.window_ms} ms, {policy.reserved} of them",
+        "danmaku shown to a viewer of the tier FULL": f"{policy.chat_budget_per_s} a second",
+        "likes of one user that count": f"{policy.user_likes.per_s:g} a second",
+        "posts of one MODERATOR, ASSISTANT or HOST in a room": rate(policy.staff_posts),
+        "posts of an APP in a room, without gifts": rate(policy.app_posts),
+        "gifts shown to a viewer": f"{policy.paid_budget_per_s} entries a second",
+    }
+    found = dict(tables("Constants")[1])
+    for name, value in expected.items():
+        assert re.match(rf"{re.escape(value)}(;|$| )", found.pop(name)), name
+    assert found.keys() == {"heartbeat, cut", "queue of a link with a backlog"}
 
 
 def test_the_transcript_is_what_the_code_writes() -> None:

@@ -23,8 +23,8 @@ LIFETIME_S = 3600
 Answer = Callable[[Peer, Frame, int], Awaitable[bool]]
 
 
-class Broker:
-    """Broker of one client: answers every PING, counts links, and records when a PING had a token."""
+class ScriptedBroker:
+    """ScriptedBroker of one client: answers every PING, counts links, and records when a PING had a token."""
 
     def __init__(self, answer: Answer) -> None:
         self.network = Network()
@@ -106,7 +106,7 @@ class Source:
 
 
 @asynccontextmanager
-async def client_of(broker: Broker, token: Any) -> AsyncIterator[Client]:
+async def client_of(broker: ScriptedBroker, token: Any) -> AsyncIterator[Client]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(broker.run)
         async with open_client(
@@ -117,7 +117,7 @@ async def client_of(broker: Broker, token: Any) -> AsyncIterator[Client]:
 
 
 async def test_a_token_is_renewed_before_each_of_its_ends_and_the_link_stays(autojump_clock: Any) -> None:
-    broker, source = Broker(accept), Source()
+    broker, source = ScriptedBroker(accept), Source()
     async with client_of(broker, source) as client:
         await trio.sleep(10 * LIFETIME_S)
         assert broker.links == 1
@@ -132,7 +132,7 @@ async def test_a_token_is_renewed_before_each_of_its_ends_and_the_link_stays(aut
 
 
 async def test_a_source_that_fails_is_called_again_before_the_end(autojump_clock: Any) -> None:
-    broker, source = Broker(accept), Source(2, 3)
+    broker, source = ScriptedBroker(accept), Source(2, 3)
     async with client_of(broker, source):
         await trio.sleep(LIFETIME_S)
         assert (broker.links, [token for _, token in broker.renewals]) == (1, ["token 4"])
@@ -142,7 +142,7 @@ async def test_a_source_that_fails_is_called_again_before_the_end(autojump_clock
 async def test_without_a_renewal_the_client_reconnects_with_the_newer_token_at_the_end(
     answer: Answer, autojump_clock: Any
 ) -> None:
-    broker, source = Broker(answer), Source()
+    broker, source = ScriptedBroker(answer), Source()
     async with client_of(broker, source) as client:
         await trio.sleep(LIFETIME_S - 1)
         assert (broker.links, len(broker.renewals)) == (1, 1), "one attempt"
@@ -155,7 +155,7 @@ async def test_without_a_renewal_the_client_reconnects_with_the_newer_token_at_t
 
 @pytest.mark.parametrize("token", ["fixed", None])
 async def test_a_token_without_a_source_is_not_renewed(token: str | None, autojump_clock: Any) -> None:
-    broker = Broker(accept)
+    broker = ScriptedBroker(accept)
     async with client_of(broker, token):
         await trio.sleep(LIFETIME_S - 1)
         assert (broker.links, broker.renewals) == (1, [])
