@@ -237,6 +237,7 @@ class Hub:
         """Write the totals of every room that has changed; the ledger commits them together."""
         if self._room_store is None:
             return
+        self._room_store.write_again()
         for count, room in enumerate(self, 1):
             try:
                 if room.state.phase is not RoomPhase.ENDED:

@@ -73,6 +73,8 @@ class RoomStore:
         self.ledger = ledger
         self._unix_ms = unix_ms
         self._checkpoints: dict[str, RoomCheckpoint] = {}
+        self._unwritten: dict[tuple[str, int], RoomCheckpointed | RoomEnded] = {}
+        """Last rows of closed rooms that the ledger could not take, by room and epoch: `write_again`."""
 
     # ---- records (Any: a record's reply addresses are the room's own business)
 
@@ -110,9 +112,11 @@ class RoomStore:
         """Submit the new epoch of a room; no client may learn it before it is durable."""
         return self.ledger.record((RoomOpened(room, epoch, self._unix_ms()),), on_result)
 
-    def checkpoint(self, room: str, epoch: int, totals: bytes) -> None:
-        """Write the totals of an open room."""
-        self._write(RoomCheckpointed(room, epoch, self._unix_ms(), totals))
+    def checkpoint(
+        self, room: str, epoch: int, totals: bytes, on_result: Callable[[LedgerResult], None]
+    ) -> SubmitResult:
+        """Submit the totals of an open room."""
+        return self.ledger.record((RoomCheckpointed(room, epoch, self._unix_ms(), totals),), on_result)
 
     def close(self, room: str, checkpoint: RoomCheckpoint) -> None:
         """Keep the checkpoint of a room whose task has ended and whose stream goes on."""
@@ -120,7 +124,7 @@ class RoomStore:
         self._checkpoints[room] = checkpoint
         if len(self._checkpoints) > MAX_CHECKPOINTS:
             del self._checkpoints[next(iter(self._checkpoints))]
-        self.checkpoint(room, checkpoint.epoch, checkpoint.totals)
+        self._write(RoomCheckpointed(room, checkpoint.epoch, self._unix_ms(), checkpoint.totals))
 
     def end(self, room: str, epoch: int) -> None:
         """Write that a stream has ended; the next room of that name begins a new epoch."""
@@ -128,8 +132,11 @@ class RoomStore:
         self._write(RoomEnded(room, epoch, self._unix_ms()))
 
     def take(self, room: str) -> RoomCheckpoint | None:
-        """Remove and return the checkpoint of a room that is opened now."""
-        return self._checkpoints.pop(room, None)
+        """Remove and return the checkpoint of a room that is opened now. From here on the room writes it."""
+        checkpoint = self._checkpoints.pop(room, None)
+        if checkpoint is not None:
+            self._unwritten.pop((room, checkpoint.epoch), None)
+        return checkpoint
 
     def find(self, room: str) -> RoomCheckpoint | None:
         """Return the checkpoint of a room without a task, and keep it."""
@@ -156,8 +163,20 @@ class RoomStore:
         if found:
             log.info("rooms restored", rooms=len(found), events=sum(len(each.events) for each in found.values()))
 
-    def _write(self, item: Item) -> None:
-        self.ledger.record((item,), _on_written)
+    def write_again(self) -> None:
+        """Submit again what the ledger could not take of closed rooms. Called with the checkpoints of the open ones."""
+        unwritten, self._unwritten = self._unwritten, {}
+        for item in unwritten.values():
+            self._write(item)
+
+    def _write(self, item: RoomCheckpointed | RoomEnded) -> None:
+        if self.ledger.record((item,), partial(self._on_written, item)) is not SubmitResult.QUEUED:
+            self._unwritten[item.room, item.epoch] = item
+
+    def _on_written(self, item: RoomCheckpointed | RoomEnded, result: LedgerResult) -> None:
+        is_current = isinstance(item, RoomEnded) or self._checkpoints.get(item.room) is not None
+        if isinstance(result, LedgerError) and is_current:
+            self._unwritten.setdefault((item.room, item.epoch), item)
 
 
 class RoomJournal:
@@ -190,6 +209,9 @@ class RoomJournal:
         self._on_crash = on_crash
         self._totals = state.totals()
         """What the last checkpoint holds."""
+        self._submitted = self._totals if state.is_unused else b""
+        """Of them, what the ledger has taken. A room that goes on writes them once more: the ledger may not have had
+        the space when the room was closed."""
         self._last_offset = state.last_offset
         """Of the last committed event."""
         self._all_answered: trio.Event | None = None
@@ -245,7 +267,8 @@ class RoomJournal:
             match result:
                 case Committed(offsets):
                     self._last_offset = offsets[0]
-                    self._totals = totals or self._totals
+                    if totals:
+                        self._totals = self._submitted = totals
                     effects = self.state.committed(record, offsets[0], now)
                 case Repeated():
                     known = self._store.first_results(self._room, record, result)
@@ -269,14 +292,19 @@ class RoomJournal:
     # ---- checkpoints
 
     def checkpoint(self) -> None:
-        """Write phase and totals, if they have changed since the last time."""
+        """Submit phase and totals, if they are not what the ledger has taken last."""
         if self._store is not None:
             if not self._has_durable_epoch and self._waiting_for_epoch is None:
                 self.open_epoch()
-            totals = self.state.totals()
-            if totals != self._totals:
-                self._totals = totals
-                self._store.checkpoint(self._room, self.state.epoch, totals)
+            totals = self._totals = self.state.totals()
+            if totals != self._submitted:
+                result = self._store.checkpoint(self._room, self.state.epoch, totals, self._on_checkpoint)
+                if result is SubmitResult.QUEUED:
+                    self._submitted = totals
+
+    def _on_checkpoint(self, result: LedgerResult) -> None:
+        if isinstance(result, LedgerError):
+            self._submitted = b""  # the next one writes them again
 
     def keep_totals(self) -> None:
         """Keep phase and totals for the last checkpoint while they are those of an open room."""
@@ -295,12 +323,6 @@ class RoomJournal:
         if with_events and state.last_offset == last_offset:
             events = state.events_since(state.epoch, state.first_offset - 1, self._clock())
         return RoomCheckpoint(state.epoch, last_offset, self._totals, tuple(events or ()))
-
-
-def _on_written(result: LedgerResult) -> None:
-    """Log a failure at debug level: no request waits for these, and the ledger has logged what the disk did."""
-    if isinstance(result, LedgerError):
-        log.debug("a room's checkpoint was not written", why=str(result))
 
 
 def _key(room: str, key: OperationKey, asked: PendingReply[Any]) -> Key:

@@ -1,0 +1,98 @@
+"""Checkpoints of rooms that the ledger could not take are written as soon as it can."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import pytest
+
+from broker.core.rooms.policies import policy_from
+from broker.core.rooms.state import RoomRules, RoomState
+from broker.ledger import (
+    Committed,
+    FailureKind,
+    Ledger,
+    LedgerError,
+    LedgerResult,
+    RoomCheckpointed,
+    RoomEnded,
+    SubmitResult,
+)
+from broker.rooms.room_store import RoomCheckpoint, RoomJournal, RoomStore
+from protocol.codes import MessageType, Role
+from protocol.messages import Post
+from tests.support.rooms import Person
+
+FAILURE = LedgerError(FailureKind.DISK_FULL, "made by a test")
+
+
+class FailingLedger:
+    """Ledger that refuses a submission (``refuses``), or answers it with ``result``."""
+
+    def __init__(self) -> None:
+        self.refuses = False
+        self.result: LedgerResult = Committed(())
+        self.written: list[Any] = []
+        self._waiting: list[Callable[[LedgerResult], None]] = []
+
+    def record(
+        self, items: Sequence[Any], on_done: Callable[[LedgerResult], None], keys: Sequence[Any] = ()
+    ) -> SubmitResult:
+        if self.refuses:
+            return SubmitResult.UNAVAILABLE
+        if isinstance(self.result, Committed):
+            self.written += items
+        self._waiting.append(on_done)
+        return SubmitResult.QUEUED
+
+    def deliver(self) -> None:
+        """Report the results, which a ledger never does within `record`."""
+        waiting, self._waiting = self._waiting, []
+        for on_done in waiting:
+            on_done(self.result)
+
+
+def fail(ledger: FailingLedger, how: str) -> None:
+    ledger.refuses = how == "refused"
+    ledger.result = FAILURE if how == "failed" else Committed(())
+
+
+@pytest.mark.parametrize("how", ["refused", "failed"])
+def test_totals_that_were_not_written_are_written_by_the_next_checkpoint(how: str) -> None:
+    ledger = FailingLedger()
+    state: RoomState[str] = RoomState(RoomRules(policy_from("roomcast"), {}, durable=True), 7, random.Random(1), 0.0)
+    journal = RoomJournal(
+        RoomStore(cast(Ledger, ledger), lambda: 1000), "lobby", state, lambda: 0.0,
+        perform=lambda effects: None, on_phase=lambda: None, on_crash=lambda: None,
+    )  # fmt: skip
+    state.post("a", Person("ann", Role.VIEWER), Post(MessageType.LIKE, "", (3,)), 0.0, 1000)
+    fail(ledger, how)
+    journal.checkpoint()
+    ledger.deliver()
+    assert ledger.written == []
+    fail(ledger, "")
+    journal.checkpoint()
+    assert ledger.written == [RoomCheckpointed("lobby", 7, 1000, state.totals())]
+    journal.checkpoint()
+    assert len(ledger.written) == 1, "unchanged totals are written once"
+
+
+@pytest.mark.parametrize("how", ["refused", "failed"])
+def test_the_last_row_of_a_closed_room_is_written_again(how: str) -> None:
+    ledger = FailingLedger()
+    store = RoomStore(cast(Ledger, ledger), lambda: 1000)
+    fail(ledger, how)
+    store.close("idle", RoomCheckpoint(7, 3, b"totals"))
+    store.close("reopened", RoomCheckpoint(8, 3, b"old"))
+    store.end("ended", 9)
+    ledger.deliver()
+    store.take("reopened")
+    store.write_again()
+    ledger.deliver()
+    fail(ledger, "")
+    store.write_again()
+    assert ledger.written == [RoomCheckpointed("idle", 7, 1000, b"totals"), RoomEnded("ended", 9, 1000)]
+    store.write_again()
+    assert len(ledger.written) == 2
