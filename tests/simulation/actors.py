@@ -30,7 +30,7 @@ from protocol.payloads import GiftPayload
 from tests.simulation.broker import BrokerRun
 from tests.simulation.disk import Disk, Written
 from tests.simulation.network import SimPipe, SimStream
-from tests.simulation.world import World
+from tests.simulation.world import World, credential
 
 __all__ = ["Actors", "Gift", "Reader", "Sent", "is_end"]
 
@@ -116,16 +116,20 @@ class Actors:
 
     # ---- the network
 
-    async def connect(self, nursery: trio.Nursery, address: Address) -> BytePipe:
-        """Connect to the running broker."""
+    async def open_pipe(self, source: str = "") -> SimPipe:
+        """Connect to the running broker from the address ``source``; PipeLost if it accepts no connection."""
         await self.world.pause(0.1)
         self.connections += 1
         wire = None
         if self.broker_run is not None and not self.world.chance(self.world.conditions.refusals):
-            wire = self.broker_run.accept(self.connections)
+            wire = self.broker_run.accept(self.connections, source)
         if wire is None:
             raise PipeLost(None, "connection refused")
-        pipe = SimPipe(self.world, wire)
+        return SimPipe(self.world, wire)
+
+    async def connect(self, nursery: trio.Nursery, address: Address) -> BytePipe:
+        """Connector of the clients."""
+        pipe = await self.open_pipe()
         if not address.is_websocket:
             return pipe
         websocket: BytePipe = await nursery.start(run_websocket, SimStream(pipe), address)
@@ -137,7 +141,7 @@ class Actors:
         is_websocket = token in self.world.conditions.websockets
         async with open_client(
             WEBSOCKET_URL if is_websocket else URL,
-            token,
+            credential(self.world, token),
             rng=random.Random(self.world.rng.getrandbits(64)),
             connect=self.connect,
             wall_ms=self.world.wall_ms,

@@ -10,11 +10,21 @@ import random
 import select
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import trio
 
-from broker.config.schema import AdmissionConfig, Config, LedgerConfig, LinkConfig, QueueConfig, RoomConfig
+from broker.config.schema import (
+    AdmissionConfig,
+    AuthConfig,
+    Config,
+    LedgerConfig,
+    LinkConfig,
+    QueueConfig,
+    RoomConfig,
+    TypeConfig,
+)
 from broker.ledger import Ledger, LedgerRefused
 from broker.net.listener import Listener
 from broker.net.poller import Poller
@@ -23,12 +33,54 @@ from broker.rooms.fanout import FanOut
 from broker.server import Broker
 from protocol.codes import CloseCode
 from tests.simulation.disk import Disk, Killed, SimLedger
+from tests.simulation.faults import Conditions
 from tests.simulation.network import SimEpoll, SimSocket, Wire
 from tests.simulation.world import World
+from tests.support.tokens import SECRET
 
 __all__ = ["BrokerRun", "SimBroker"]
 
 DRAIN_S = 2.0
+TICKET_S = 20
+FAILED_LOGINS, NEW_ROOMS, UNUSED_CLOSE_S, STAFF_BURST, JOINS = 10, 4, 5.0, 60, 8
+"""Limits of the simulated broker: low, so that a probe reaches them with few messages."""
+GUEST_ROOMS = ("lobby", "probe-guests-*")
+DIRECT_TYPE, CHAT_TYPE, HOST_TYPE = 200, 201, 202
+TYPES = (
+    TypeConfig(id=DIRECT_TYPE, name="coupon", lane="commerce", roles=("app",), max_bytes=256),
+    TypeConfig(id=CHAT_TYPE, name="poll_vote", lane="chat", roles=("viewer", "host"), rate_per_s=1000, burst=100),
+    TypeConfig(id=HOST_TYPE, name="host_only", lane="commerce", roles=("host",)),
+)
+
+
+def configuration(conditions: Conditions, directory: Path) -> Config:
+    """Return the configuration of a world's broker."""
+    return Config(
+        link=LinkConfig(
+            heartbeat_s=4.0, heartbeat_cut_s=10.0, write_timeout_s=5.0, drain_s=DRAIN_S, connections_per_user=1000
+        ),
+        admission=AdmissionConfig(max_connections=1000, failed_logins_per_minute=FAILED_LOGINS),
+        room=RoomConfig(
+            history_entries=conditions.history_entries,
+            history_s=conditions.history_s,
+            idle_close_s=conditions.idle_close_s,
+            paid_budget_per_s=conditions.paid_budget_per_s,
+            new_rooms_per_minute=NEW_ROOMS,
+            unused_close_s=UNUSED_CLOSE_S,
+            staff_posts_per_s=20.0,
+            staff_posts_burst=STAFF_BURST,
+            user_joins_per_s=1.0,
+            user_joins_burst=JOINS,
+        ),
+        queue=QueueConfig(
+            queue_bytes=4096, critical_bytes=conditions.critical_bytes, total_bytes=conditions.total_bytes
+        ),
+        auth=AuthConfig()
+        if conditions.development
+        else AuthConfig(secret=SECRET, guest_access=GUEST_ROOMS, ticket_s=TICKET_S),
+        ledger=LedgerConfig(data_dir=str(directory)),
+        types=TYPES,
+    )
 
 
 class SimPoller(Poller):
@@ -83,29 +135,15 @@ class SimBroker(Broker):
     """Broker with its edges in the simulated world."""
 
     def __init__(self, world: World, disk: Disk) -> None:
-        conditions = world.conditions
         self.world = world
         self.disk = disk
         self.listener: SimListener
         self.epoll: SimEpoll
-        config = Config(
-            link=LinkConfig(
-                heartbeat_s=4.0, heartbeat_cut_s=10.0, write_timeout_s=5.0, drain_s=DRAIN_S, connections_per_user=1000
-            ),
-            admission=AdmissionConfig(max_connections=1000),
-            room=RoomConfig(
-                history_entries=conditions.history_entries,
-                history_s=conditions.history_s,
-                idle_close_s=conditions.idle_close_s,
-                paid_budget_per_s=conditions.paid_budget_per_s,
-            ),
-            queue=QueueConfig(
-                queue_bytes=4096, critical_bytes=conditions.critical_bytes, total_bytes=conditions.total_bytes
-            ),
-            ledger=LedgerConfig(data_dir=str(disk.directory)),
-        )
         super().__init__(
-            config, rng=random.Random(world.rng.getrandbits(64)), wall_ms=world.wall_ms, monotonic=world.now
+            configuration(world.conditions, disk.directory),
+            rng=random.Random(world.rng.getrandbits(64)),
+            wall_ms=world.wall_ms,
+            monotonic=world.now,
         )
         self.loop_monitor = _NoLoopMonitor()  # type: ignore[assignment]
 
@@ -168,8 +206,8 @@ class BrokerRun:
         """SIGTERM."""
         self._nursery.start_soon(self.broker.drain)
 
-    def accept(self, number: int) -> Wire | None:
-        """Accept a connection; None if the listener is closed."""
+    def accept(self, number: int, address: str = "") -> Wire | None:
+        """Accept a connection from ``address``; None if the listener is closed."""
         broker = self.broker
         if not self.is_up or not broker.listener.is_open:
             return None
@@ -177,7 +215,7 @@ class BrokerRun:
         broker.epoll.add_wire(wire)
         self.wires.append(wire)
         socket: Any = SimSocket(wire, self.world)  # Any: only the part of a socket that is used
-        broker.listener.admit(socket, f"10.0.0.{number % 250}", self.world.now())
+        broker.listener.admit(socket, address or f"10.0.0.{number % 250}", self.world.now())
         return wire
 
     def transports(self) -> Iterator[Transport]:

@@ -10,7 +10,13 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-__all__ = ["Conditions"]
+__all__ = ["PROBES", "Conditions"]
+
+PROBES = (
+    "addresses", "batches", "clock", "combos", "duplicates", "ended", "expiry", "guests", "joins", "json", "keys",
+    "leave", "likes", "logins", "origins", "reload", "rooms", "snapshot", "staff", "tickets",
+)  # fmt: skip
+"""Names of the probes in `tests.simulation.probes` and `tests.simulation.access_probes`; a world runs two of them."""
 
 MONTH_S = 30 * 86_400.0
 
@@ -49,6 +55,12 @@ class Conditions(NamedTuple):
     # the wall clock
     leaps: float
     # the broker
+    development: bool
+    """Whether it has no secret: names instead of tokens, and clients of this machine only."""
+    probes: tuple[str, ...]
+    """Probes that run after the last fault."""
+    restores: bool
+    """Whether a backup of the ledger is restored at the end."""
     burst: int
     """Announcements posted at once at a random time."""
     history_entries: int
@@ -89,6 +101,9 @@ class Conditions(NamedTuple):
             restarts=some_rate(0.1),
             room_crashes=some_rate(0.1),
             leaps=some_rate(0.1),
+            development=rng.random() < 0.2,
+            probes=tuple(rng.sample(PROBES, 2)),
+            restores=rng.random() < 0.3,
             burst=rng.choice((0, 0, 12)),
             history_entries=rng.choice((0, 3, 512)),
             history_s=rng.choice((1.0, 120.0)),

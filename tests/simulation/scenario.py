@@ -17,9 +17,11 @@ import trio
 from broker.users import inbox as inboxes
 from protocol.codes import Tier
 from tests.simulation import checks
+from tests.simulation.access_probes import ACCESS_PROBES
 from tests.simulation.actors import Actors
 from tests.simulation.broker import BrokerRun
 from tests.simulation.disk import Disk
+from tests.simulation.probes import STREAM_PROBES, run_probes
 from tests.simulation.world import World, run_world
 from tests.support.faulty_disk import MEMORY
 
@@ -31,6 +33,7 @@ HEAL_S = 300.0
 """Virtual seconds within which every promise must have been kept: longer than any backoff."""
 CHECK_INTERVAL_S = 0.5
 """Virtual seconds between two checks of the broker's accounts and bounds."""
+PROBES = STREAM_PROBES | ACCESS_PROBES
 LEAPS_MS = (-40 * 86_400_000, -3_600_000, -61_000, 61_000, 3_600_000, 40 * 86_400_000)
 
 
@@ -73,6 +76,7 @@ class Scenario:
             await trio.sleep(FAULTS_S)
             world.healed = True
             world.trace("healed")
+            await run_probes(world, actors, PROBES)
             with trio.move_on_after(HEAL_S):
                 while (missing := checks.unfinished(actors)) is not None:  # noqa: ASYNC110 - the conditions have no event
                     await trio.sleep(CHECK_INTERVAL_S)

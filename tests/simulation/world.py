@@ -24,8 +24,9 @@ import trio
 
 from protocol.codes import CloseCode
 from tests.simulation.faults import Conditions
+from tests.support.tokens import GOOD, HS256, sign
 
-__all__ = ["World", "run_world"]
+__all__ = ["World", "credential", "run_world"]
 
 START_MS = 1_790_000_000_000
 
@@ -140,6 +141,22 @@ class World:
     def digest(self) -> str:
         """SHA-256 of the log."""
         return hashlib.sha256("\n".join(self.log).encode()).hexdigest()
+
+
+TEN_YEARS_S = 315_360_000
+
+
+def credential(world: World, identity: str, lifetime_s: int = TEN_YEARS_S, **claims: Any) -> str:
+    """Return the token of ``identity``, ``dev:USER`` or ``dev:USER:ROLE``; in development mode ``identity`` itself.
+
+    :param lifetime_s: seconds until the token expires; by default beyond every jump of the clock.
+    :param claims: further claims, which replace the usual ones.
+    """
+    if world.conditions.development:
+        return identity
+    _, user, *role = identity.split(":")
+    ends = START_MS // 1000 + int(world.now()) + lifetime_s
+    return sign(HS256, {**GOOD, "sub": user, "role": role[0] if role else "viewer", "exp": ends, **claims})
 
 
 def _capture_log(
