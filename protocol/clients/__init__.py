@@ -33,6 +33,7 @@ from .events import (
 from .likes import Likes
 from .membership import Membership
 from .room import JoinedRoom
+from .room_posts import UnjoinedRoom
 from .transports import Address, BytePipe, Connector, PipeLost, StreamPipe, connector
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "StreamPipe",
     "TickAccount",
     "TokenSource",
+    "UnjoinedRoom",
     "connector",
     "new_guest_token",
     "open_client",

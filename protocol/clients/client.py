@@ -25,7 +25,9 @@ from .batches import BATCH_TIMEOUT_S
 from .core import ClientCore
 from .directs import ClientEvents
 from .events import ClientClosed, Position
+from .posts import UnjoinedTarget
 from .room import JoinedRoom
+from .room_posts import UnjoinedRoom
 
 __all__ = ["Client", "core_of"]
 
@@ -134,6 +136,14 @@ class Client:
         if room.snapshot is None:
             raise room.end_error or ClientClosed(None, "closed by this side")
         return handle
+
+    def room(self, room_name: str) -> UnjoinedRoom:
+        """Return a room to post to without joining it, for a client with the role APP. LocalProtocolError for the name.
+
+        A backend posts gifts this way: it is not counted in the room, and `max_rooms` does not limit it.
+        """
+        self._core.check(Join(room_name))
+        return UnjoinedRoom(self._core.post_sender, UnjoinedTarget(self._core, room_name))
 
     def events(self) -> ClientEvents:
         """Return the events outside the rooms: Direct, Connected, Disconnected, Pulse, MessagesMissed, Fault.

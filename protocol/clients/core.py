@@ -90,7 +90,7 @@ class ClientCore:
         self._checker = Connection(Side.CLIENT)
         self.link: Link | None = None
         self.posts = Posts()
-        self._post_sender = PostSender(self, self.posts, rng)
+        self.post_sender = PostSender(self, self.posts, rng)
         self.rooms = RoomTable(self.posts, rng, self.spawn)
         self.batches = BatchSender(self, rng)
         self._renewal = TokenRenewal(self, partial(self._next_token, renews=True), rng)
@@ -99,7 +99,8 @@ class ClientCore:
         self._failure: Ending | None = None
         """Ending of the last link."""
         self._stopped = trio.Event()
-        self._changed = trio.lowlevel.ParkingLot()
+        self.changed = trio.lowlevel.ParkingLot()
+        """Woken by every change of the link."""
         self.closed: ClientClosed | None = None
         """Why the client has ended, None while it is running."""
         self.user: Authenticated | None = None
@@ -138,7 +139,7 @@ class ClientCore:
                 self.raise_if_closed()
                 if self._failure is not None and self._failure.certificate:
                     raise CertificateRefused(f"{self._address.host_and_port}: {self._failure.reason}")
-                await self._changed.park()
+                await self.changed.park()
             return
         why = self._failure.reason if self._failure is not None else "no attempt has ended"
         raise trio.TooSlowError(f"no link to {self._address.host_and_port} within {timeout_s:g} s: {why}")
@@ -148,7 +149,7 @@ class ClientCore:
         await trio.lowlevel.checkpoint()
         while not self.is_connected:
             self.raise_if_closed()
-            await self._changed.park()
+            await self.changed.park()
 
     def raise_if_closed(self) -> None:
         """Raise ClientClosed after the end of the client."""
@@ -171,7 +172,7 @@ class ClientCore:
             await self.wait_connected()
             if self.link is not None and self.link.is_open:
                 return self.link
-            await self._changed.park()  # the link is ending; the state machine gets its signal next
+            await self.changed.park()  # the link is ending; the state machine gets its signal next
 
     def next_sequence(self) -> int:
         """Return a request number of this client."""
@@ -183,7 +184,7 @@ class ClientCore:
         self, room: RoomMembership, type: int, payload: Any, client_msg_id: str | None, retry: bool, timeout_s: float
     ) -> PostResult:
         """See `JoinedRoom.post`."""
-        return await self._post_sender.post(room, type, payload, client_msg_id, retry, timeout_s)
+        return await self.post_sender.post(room, type, payload, client_msg_id, retry, timeout_s)
 
     def leave(self, room: RoomMembership) -> None:
         """Send LEAVE for ``room``; the answer ends it. Never waits."""
@@ -297,7 +298,7 @@ class ClientCore:
         comes_back = self._machine.state is ReconnectState.WAITING and self._may_reconnect
         retry_in_s = self._machine.delay_s if comes_back else None
         self.inbox.put_lossy(Disconnected(ending.code, ending.reason, retry_in_s, ending.certificate))
-        self._changed.unpark_all()
+        self.changed.unpark_all()
 
     def close(self, code: int | None, reason: str) -> None:
         """End the client: every room's iteration ends, with an error unless the application closed the client."""
@@ -307,7 +308,7 @@ class ClientCore:
         self._signal(Signal.CLOSE)
         self.rooms.close(lambda: None if self._is_closing else ClientClosed(code, reason))
         self.inbox.close()
-        self._changed.unpark_all()
+        self.changed.unpark_all()
         self._stopped.set()
 
     async def run_background(self) -> None:
@@ -356,7 +357,7 @@ class ClientCore:
         self.clock_offset_ms = link.clock.offset_ms
         server = link.hello.server if link.hello is not None else ""
         self.inbox.put_lossy(Connected(link.user.user_id, link.user.name, link.user.expires_at_ms, server, attempts))
-        self._changed.unpark_all()
+        self.changed.unpark_all()
 
     async def before_frame(self, frame: Frame) -> None:
         if frame.opcode is Opcode.DIRECT:

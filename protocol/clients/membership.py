@@ -113,6 +113,8 @@ class RoomMembership:
         self.likes = LikeSender(self)
         self.handle: Any = None
         """`room.JoinedRoom` of the application. Any: its module imports this one."""
+        self.room_name = None
+        """A POST says the room by its number."""
         self.state = _WANTED
         self.number = 0
         self.snapshot: Joined | None = None

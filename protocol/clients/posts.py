@@ -20,12 +20,34 @@ from ..messages import AckResult, ErrorReply, Message, Post
 from ..reconnect import backoff_s
 from .events import PostResult
 from .link import Link
-from .membership import RoomMembership
 
-__all__ = ["LIMITED_RETRIES", "PostOwner", "PostSender", "Posts", "Waiter"]
+__all__ = ["LIMITED_RETRIES", "PostOwner", "PostSender", "PostTarget", "Posts", "UnjoinedTarget", "Waiter"]
 
 LIMITED_RETRIES = 8
 """Most repetitions of a post with a key after LIMITED."""
+
+
+class PostTarget(Protocol):
+    """Room that posts go to."""
+
+    @property
+    def room_name(self) -> str | None:
+        """Name for the body of a POST; None where the header's number says the room."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the room can be posted to, now or after a reconnect."""
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether the room can be posted to now."""
+
+    @property
+    def changed(self) -> trio.lowlevel.ParkingLot:
+        """Woken by every change of these."""
 
 
 class Waiter:
@@ -33,7 +55,7 @@ class Waiter:
 
     __slots__ = ("client_msg_id", "done", "result", "room", "type")
 
-    def __init__(self, room: RoomMembership, type: int, client_msg_id: str) -> None:
+    def __init__(self, room: PostTarget, type: int, client_msg_id: str) -> None:
         self.room = room
         self.type = type
         self.client_msg_id = client_msg_id
@@ -100,7 +122,7 @@ class Posts:
         )
         return True
 
-    def resolve_unknown(self, room: RoomMembership | None = None) -> None:
+    def resolve_unknown(self, room: PostTarget | None = None) -> None:
         """End the open POSTs of ``room``, or all of them, with an unknown result."""
         for waiter in self._waiters.values():
             if room is None or waiter.room is room:
@@ -116,6 +138,13 @@ class PostOwner(Protocol):
     @property
     def is_closed(self) -> bool: ...
 
+    @property
+    def is_connected(self) -> bool: ...
+
+    @property
+    def changed(self) -> trio.lowlevel.ParkingLot:
+        """Woken by every change of the link."""
+
     def raise_if_closed(self) -> None:
         """Raise ClientClosed after the end of the client."""
 
@@ -124,6 +153,28 @@ class PostOwner(Protocol):
 
     def next_sequence(self) -> int:
         """Return a request number."""
+
+
+class UnjoinedTarget:
+    """Target of posts that name their room: it is there as long as the link is."""
+
+    number = 0
+
+    def __init__(self, owner: PostOwner, room_name: str) -> None:
+        self._owner = owner
+        self.room_name = room_name
+
+    @property
+    def is_active(self) -> bool:
+        return not self._owner.is_closed
+
+    @property
+    def is_joined(self) -> bool:
+        return self._owner.is_connected
+
+    @property
+    def changed(self) -> trio.lowlevel.ParkingLot:
+        return self._owner.changed
 
 
 class PostSender:
@@ -137,14 +188,14 @@ class PostSender:
         self._generated_ids = 0
 
     async def post(
-        self, room: RoomMembership, type: int, payload: Any, client_msg_id: str | None, retry: bool, timeout_s: float
+        self, room: PostTarget, type: int, payload: Any, client_msg_id: str | None, retry: bool, timeout_s: float
     ) -> PostResult:
         """See `JoinedRoom.post`. Any: a payload is any value."""
         has_key = client_msg_id is not None or type == MessageType.GIFT
         if client_msg_id is None:
             self._generated_ids += 1
             client_msg_id = f"{self._nonce}-{self._generated_ids}"
-        message = Post(int(type), client_msg_id, payload)
+        message = Post(int(type), client_msg_id, payload, room.room_name)
         self._owner.check(message)
         self._owner.raise_if_closed()
         await trio.lowlevel.checkpoint()
@@ -162,9 +213,7 @@ class PostSender:
                 await trio.sleep(wait_s)
         return result
 
-    async def _send(
-        self, room: RoomMembership, message: Post, retry: bool, deadline: float, was_sent: bool
-    ) -> PostResult:
+    async def _send(self, room: PostTarget, message: Post, retry: bool, deadline: float, was_sent: bool) -> PostResult:
         """Send ``message`` until it has a result, with ``retry`` on any number of links. ``was_sent``: before."""
         owner = self._owner
         is_sent, result = was_sent, None
@@ -183,7 +232,8 @@ class PostSender:
                 link.send(message, room.number, sequence)
                 is_sent = True
                 result = await self._posts.wait(sequence, Waiter(room, message.type, message.client_msg_id))
-                if retry and result is not None and result.error_code == ErrorCode.NOT_JOINED and room.is_active:
+                is_left = result is not None and result.error_code == ErrorCode.NOT_JOINED and not message.room_name
+                if retry and is_left and room.is_active:
                     result = None  # the room has crashed and is being rejoined: this says nothing about the post
                 elif result is not None or not retry:
                     break

@@ -6,22 +6,20 @@ from typing import Any
 
 import trio
 
-from ..codes import MessageType, RoomPhase, Tier
+from ..codes import RoomPhase, Tier
 from ..messages import Account, Joined
-from ..payloads import AnnouncementPayload, DanmakuPayload, EmotePayload, GiftPayload, PhasePayload
 from .events import Position, PostResult, RoomEvent
 from .likes import Likes
 from .membership import Membership, RoomMembership
+from .room_posts import POST_TIMEOUT_S, RoomPosts
 
 __all__ = ["JoinedRoom"]
 
 LEAVE_TIMEOUT_S = 5.0
 """Timeout of the answer to LEAVE; the room ends without it."""
-POST_TIMEOUT_S = 30.0
-"""Default timeout of a post: far longer than a tick."""
 
 
-class JoinedRoom:
+class JoinedRoom(RoomPosts):
     """A room of a client, returned by `Client.join`; iterate over it for its events.
 
     The iteration ends when the client leaves; it raises ClientClosed or RoomRefused where that is the reason.
@@ -123,75 +121,6 @@ class JoinedRoom:
 
     # ---- posts
 
-    async def post_danmaku(
-        self,
-        text: str,
-        style: tuple[int, int, int] | None = None,
-        *,
-        client_msg_id: str | None = None,
-        retry: bool = False,
-        timeout_s: float = POST_TIMEOUT_S,
-    ) -> PostResult:
-        """Post a danmaku of 1 to 100 characters; ``style``: (mode 0-2, color 0xRRGGBB, size 0-2). See `post`."""
-        payload = DanmakuPayload(text, style)
-        return await self.post(
-            MessageType.DANMAKU, payload, client_msg_id=client_msg_id, retry=retry, timeout_s=timeout_s
-        )
-
-    async def post_emote(self, emote_id: str, *, timeout_s: float = POST_TIMEOUT_S) -> PostResult:
-        """Post an emote by its id. See `post`."""
-        return await self.post(MessageType.EMOTE, EmotePayload(emote_id), timeout_s=timeout_s)
-
-    async def post_announcement(
-        self,
-        text: str,
-        *,
-        client_msg_id: str | None = None,
-        retry: bool = False,
-        timeout_s: float = POST_TIMEOUT_S,
-    ) -> PostResult:
-        """Post an announcement of 1 to 500 characters (staff only). See `post`."""
-        payload = AnnouncementPayload(text)
-        return await self.post(
-            MessageType.ANNOUNCEMENT, payload, client_msg_id=client_msg_id, retry=retry, timeout_s=timeout_s
-        )
-
-    async def post_gift(
-        self,
-        order_id: str,
-        user_id: str,
-        gift_id: str,
-        *,
-        price_cents: int,
-        count: int = 1,
-        name: str = "",
-        target: str = "",
-        retry: bool = True,
-        timeout_s: float = POST_TIMEOUT_S,
-    ) -> PostResult:
-        """Post a gift that the platform has charged (role APP only). See `post`.
-
-        ``order_id`` is the idempotency key: a repeated order is published once and gets the first result. So ``retry``
-        is on. ``user_id``, ``name``: the giver. ``price_cents``: price of one gift, of which there are ``count``.
-        ``target``: user id of the receiver, "" for the host.
-        """
-        payload = GiftPayload(order_id, user_id, name, gift_id, count, price_cents, target)
-        return await self.post(MessageType.GIFT, payload, retry=retry, timeout_s=timeout_s)
-
-    async def set_phase(
-        self,
-        phase: RoomPhase,
-        *,
-        client_msg_id: str | None = None,
-        retry: bool = False,
-        timeout_s: float = POST_TIMEOUT_S,
-    ) -> PostResult:
-        """Pause, continue or end the room (roles ASSISTANT, HOST and APP). See `post`."""
-        payload = PhasePayload(phase)
-        return await self.post(
-            MessageType.ROOM_PHASE, payload, client_msg_id=client_msg_id, retry=retry, timeout_s=timeout_s
-        )
-
     async def post(
         self,
         type: int,
@@ -201,17 +130,7 @@ class JoinedRoom:
         retry: bool = False,
         timeout_s: float = POST_TIMEOUT_S,
     ) -> PostResult:
-        """Post one message and return its result.
-
-        ``payload``: the record of `protocol.payloads` for ``type``, any msgpack value for types 128-255. Without
-        ``retry`` the end of the link gives a result whose outcome is None; with it the same ``client_msg_id``
-        (generated if not given) is posted again on the next link. A post with a key (a ``client_msg_id`` or the
-        ``order_id`` of a gift) that the broker answers with LIMITED is posted again after the wait that the broker
-        named, at most `posts.LIMITED_RETRIES` times. There is a result within ``timeout_s``.
-
-        Raises LocalProtocolError, with nothing sent, naming the field and the rule that the message breaks, and
-        ClientClosed after the client's end. When cancelled, the message may or may not have been sent.
-        """
+        """Post one message and return its result. See `RoomPosts.post`."""
         membership = self._membership
         return await membership.owner.post(membership, type, payload, client_msg_id, retry, timeout_s)
 

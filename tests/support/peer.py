@@ -15,6 +15,7 @@ import trio
 import trio.testing
 
 from protocol.clients import Address, BytePipe, Client, JoinedRoom, PipeLost, PostResult, StreamPipe, open_client
+from protocol.clients.room_posts import RoomPosts
 from protocol.codes import Lane, Opcode, Outcome, Role, RoomPhase, Tier
 from protocol.connection import NEED_DATA, Connection, Frame
 from protocol.messages import (
@@ -218,13 +219,13 @@ class Running:
     """Post that runs concurrently with the test."""
 
     def __init__(
-        self, nursery: trio.Nursery, room: JoinedRoom, post: Callable[[JoinedRoom], Awaitable[PostResult]]
+        self, nursery: trio.Nursery, room: RoomPosts, post: Callable[[RoomPosts], Awaitable[PostResult]]
     ) -> None:
         self.result: PostResult | None = None
         self.done = trio.Event()
         nursery.start_soon(self._run, room, post)
 
-    async def _run(self, room: JoinedRoom, post: Callable[[JoinedRoom], Awaitable[PostResult]]) -> None:
+    async def _run(self, room: RoomPosts, post: Callable[[RoomPosts], Awaitable[PostResult]]) -> None:
         self.result = await post(room)
         self.done.set()
 

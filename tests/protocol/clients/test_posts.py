@@ -9,8 +9,9 @@ import pytest
 import trio
 import trio.testing
 
-from protocol.clients import Fault, JoinedRoom, PostResult
+from protocol.clients import Fault, PostResult
 from protocol.clients.posts import LIMITED_RETRIES
+from protocol.clients.room_posts import RoomPosts
 from protocol.codes import ErrorCode, LeaveReason, MessageType, Opcode, Outcome, RoomPhase
 from protocol.errors import LocalProtocolError
 from protocol.messages import Ack, AckResult, ErrorReply, Left, Post, Resumed
@@ -155,7 +156,7 @@ async def test_message_ids_differ(autojump_clock: Any) -> None:
 GIFT = GiftPayload("o-1", "u2", "Bo", "rose", 3, 100)
 
 
-def keyed_posts() -> dict[str, Callable[[JoinedRoom], Awaitable[PostResult]]]:
+def keyed_posts() -> dict[str, Callable[[RoomPosts], Awaitable[PostResult]]]:
     """Every post with a key: of the application, or the order id of a gift."""
     return {
         "danmaku": lambda room: room.post_danmaku("hi", client_msg_id="m1"),
@@ -254,3 +255,50 @@ async def test_a_bad_gift_is_refused_here(bad: dict[str, Any], autojump_clock: A
         with pytest.raises(LocalProtocolError, match=rf"payload\.{next(iter(bad))}"):
             await room.post_gift(**(good | bad))
         await quiet(peer)
+
+
+# ---- without joining
+
+
+async def test_a_room_can_be_posted_to_without_joining_it(autojump_clock: Any) -> None:
+    async with linked() as (client, peer, _), trio.open_nursery() as nursery:
+        room = client.room("lobby")
+        posting = Running(nursery, room, lambda room: room.post_gift("o-1", "u2", "rose", price_cents=100))
+        post = await peer.expect(Opcode.POST)
+        assert isinstance(post.message, Post)
+        assert (post.room, post.message.room_name) == (0, "lobby")
+        await peer.ack(post, Outcome.LIMITED, 400)
+        again = await peer.expect(Opcode.POST)
+        assert (again.room, again.message) == (0, post.message)
+        await peer.ack(again, Outcome.ACCEPTED, 7)
+        assert (await posting.wait_result()).offset == 7
+        assert client.rooms == {}
+
+
+@pytest.mark.parametrize("retry", [False, True])
+async def test_a_post_without_joining_over_a_lost_link(retry: bool, autojump_clock: Any) -> None:
+    async with linked() as (client, peer, network), trio.open_nursery() as nursery:
+        posting = Running(nursery, client.room("lobby"), lambda room: room.post(MessageType.GIFT, GIFT, retry=retry))
+        post = await peer.expect(Opcode.POST)
+        await peer.vanish()
+        if not retry:
+            assert (await posting.wait_result()).is_lost
+            return
+        peer = await network.accept()
+        await peer.welcome()
+        again = await peer.expect(Opcode.POST)
+        assert again.message == post.message
+        await peer.ack(again, Outcome.ACCEPTED, 1)
+        assert (await posting.wait_result()).offset == 1
+
+
+@pytest.mark.parametrize("code", [ErrorCode.NOT_JOINED, ErrorCode.ROOM_NOT_GRANTED])
+async def test_a_refusal_without_joining_is_final(code: ErrorCode, autojump_clock: Any) -> None:
+    async with linked() as (client, peer, _), trio.open_nursery() as nursery:
+        posting = Running(nursery, client.room("lobby"), lambda room: room.post(MessageType.GIFT, GIFT, retry=True))
+        post = await peer.expect(Opcode.POST)
+        await peer.send(ErrorReply(code, "no", "room"), 0, post.sequence)
+        result = await posting.wait_result()
+        assert (result.outcome, result.error_code) == (Outcome.REJECTED, code)
+        with pytest.raises(LocalProtocolError, match="room_name"):
+            client.room("no spaces")

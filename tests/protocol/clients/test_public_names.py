@@ -8,12 +8,17 @@ from tests.support.peer import join, linked
 
 CLIENT = {
     "batch_state", "clock_offset_ms", "closed", "dropped", "dropped_directs", "events", "is_connected", "join",
-    "rooms", "send_direct", "server", "server_ms", "set_token", "unexpected_frames", "user", "wait_connected",
+    "room", "rooms", "send_direct", "server", "server_ms", "set_token", "unexpected_frames", "user", "wait_connected",
 }  # fmt: skip
 ROOM = {
     "account", "dropped", "duplicates", "gaps", "interval_ms", "is_active", "is_joined", "leave", "like", "likes",
     "membership", "name", "number", "online", "phase", "position", "post", "post_announcement", "post_danmaku",
     "post_emote", "post_gift", "recovered", "set_phase", "snapshot", "tier", "users",
+}  # fmt: skip
+
+
+UNJOINED_ROOM = {
+    "name", "post", "post_announcement", "post_danmaku", "post_emote", "post_gift", "set_phase",
 }  # fmt: skip
 
 
@@ -26,5 +31,6 @@ async def test_clients_and_rooms_have_these_public_names(autojump_clock: Any) ->
         room = await join(client, peer)
         assert public_names(client) == CLIENT
         assert public_names(room) == ROOM
+        assert public_names(client.room("lobby")) == UNJOINED_ROOM
         assert not hasattr(client, "__dict__"), "no attribute can be added"
         assert not hasattr(room, "__dict__")
