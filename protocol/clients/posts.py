@@ -10,6 +10,7 @@ LIMITED at once, because only it knows whether the message is still worth sendin
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any, Protocol
 
@@ -25,6 +26,8 @@ __all__ = ["LIMITED_RETRIES", "PostOwner", "PostSender", "PostTarget", "Posts", 
 
 LIMITED_RETRIES = 8
 """Most repetitions of a post with a key after LIMITED."""
+LIMITED_JITTER = 0.1
+"""Random part that is added to the broker's wait, so that posts limited together do not come back together."""
 
 
 class PostTarget(Protocol):
@@ -200,23 +203,21 @@ class PostSender:
         self._owner.raise_if_closed()
         await trio.lowlevel.checkpoint()
         deadline = trio.current_time() + timeout_s
-        is_sent, result = False, PostResult(None, client_msg_id, sent=False)
-        for repetition in range(LIMITED_RETRIES + 1 if has_key else 1):
-            result = await self._send(room, message, retry, deadline, is_sent)
-            is_sent = is_sent or result.sent
-            if result.outcome not in TRY_AGAIN:
+        for repetition in itertools.count():
+            result = await self._send(room, message, retry, deadline)
+            if not has_key or result.outcome not in TRY_AGAIN or repetition == LIMITED_RETRIES:
                 break
             wait_s = result.retry_after_ms / 1000 or backoff_s(repetition, self._rng)
-            if repetition == LIMITED_RETRIES or trio.current_time() + wait_s >= deadline:
+            wait_s *= self._rng.uniform(1, 1 + LIMITED_JITTER)
+            if trio.current_time() + wait_s >= deadline:
                 break
-            if has_key:
-                await trio.sleep(wait_s)
+            await trio.sleep(wait_s)
         return result
 
-    async def _send(self, room: PostTarget, message: Post, retry: bool, deadline: float, was_sent: bool) -> PostResult:
-        """Send ``message`` until it has a result, with ``retry`` on any number of links. ``was_sent``: before."""
+    async def _send(self, room: PostTarget, message: Post, retry: bool, deadline: float) -> PostResult:
+        """Send ``message`` until it has a result, with ``retry`` on any number of links."""
         owner = self._owner
-        is_sent, result = was_sent, None
+        is_sent, result = False, None
         with trio.CancelScope(deadline=deadline):
             while room.is_active:
                 link = owner.link

@@ -1,4 +1,4 @@
-"""Cancelling at every step of every operation: nothing is left behind, no frame is cut, the client lives on."""
+"""Cancelling at every step of every operation: no request stays open, no frame is cut, the client works on."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class CancelAtStep(trio.abc.Instrument):
 
 
 async def broker(network: Network, peers: list[Peer]) -> None:
-    """Welcomes every link and answers everything; each answer also needs a little time."""
+    """Authenticate every link and answer every request, each after a short time."""
     async with trio.open_nursery() as nursery:
         while True:
             peer = await network.accept()
@@ -104,7 +104,7 @@ OPERATIONS = [op_join, op_post, op_post_with_retry, op_leave, op_leave_and_join,
 
 
 async def cancel_operation(
-    operation: Callable[[Client, JoinedRoom], Awaitable[None]], step: int, instrument: CancelAtStep, loses_link: bool
+    operation: Callable[[Client, JoinedRoom], Awaitable[None]], step: int, instrument: CancelAtStep, link_ends: bool
 ) -> bool:
     """Run ``operation`` and cancel it at ``step``; returns whether it came that far."""
     network, peers = Network(), list[Peer]()
@@ -112,7 +112,7 @@ async def cancel_operation(
         nursery.start_soon(broker, network, peers)
         async with client_of(network, open_timeout_s=5) as client:
             room = await client.join("lobby")
-            if loses_link:
+            if link_ends:
                 nursery.start_soon(peers[0].stream.aclose)
             async with trio.open_nursery() as inner:
 
@@ -141,15 +141,15 @@ async def cancel_operation(
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-@pytest.mark.parametrize("loses_link", [False, True], ids=["calm", "while the link is lost"])
+@pytest.mark.parametrize("link_ends", [False, True], ids=["calm", "while the link ends"])
 def test_cancelling_an_operation_at_any_step_leaves_the_client_working(
-    operation: Callable[[Client, JoinedRoom], Awaitable[None]], loses_link: bool
+    operation: Callable[[Client, JoinedRoom], Awaitable[None]], link_ends: bool
 ) -> None:
     for step in range(1, MAX_STEPS):
         instrument = CancelAtStep()
         clock = trio.testing.MockClock(autojump_threshold=0)
         was_cancelled = trio.run(
-            cancel_operation, operation, step, instrument, loses_link, clock=clock, instruments=[instrument]
+            cancel_operation, operation, step, instrument, link_ends, clock=clock, instruments=[instrument]
         )
         if not was_cancelled and step > 1:
             break

@@ -1,4 +1,4 @@
-"""The client against a scripted broker: how it begins and how it ends."""
+"""The client against a scripted broker: opening and closing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_hello_auth_and_join_leave_in_one_write(autojump_clock: Any) -> No
         await peer.send(joined(), 3, join_frame.sequence)
 
 
-async def test_the_client_knows_who_it_is_and_says_so(autojump_clock: Any) -> None:
+async def test_the_client_reports_its_identity_and_the_broker(autojump_clock: Any) -> None:
     async with linked() as (client, _, _):
         assert client.is_connected
         assert client.user is not None
@@ -47,7 +47,7 @@ async def test_the_client_knows_who_it_is_and_says_so(autojump_clock: Any) -> No
         assert connected == Connected("u1", "Ann", 0, "scripted", 0)
 
 
-async def test_opening_waits_for_the_first_welcome(autojump_clock: Any) -> None:
+async def test_opening_waits_for_the_first_authenticated_link(autojump_clock: Any) -> None:
     network = Network()
 
     async def broker() -> None:
@@ -63,7 +63,7 @@ async def test_opening_waits_for_the_first_welcome(autojump_clock: Any) -> None:
             assert trio.current_time() >= 3
 
 
-async def test_opening_gives_up_after_its_deadline(autojump_clock: Any) -> None:
+async def test_opening_ends_with_its_timeout(autojump_clock: Any) -> None:
     network = Network()
     network.plan = [NO_ROUTE] * 100
     start = trio.current_time()
@@ -91,7 +91,7 @@ def test_without_trio_the_client_says_what_it_needs() -> None:
         asyncio.run(main())
 
 
-async def test_a_broker_that_bars_us_makes_opening_fail_with_its_code(autojump_clock: Any) -> None:
+async def test_a_terminal_code_makes_opening_fail_with_it(autojump_clock: Any) -> None:
     network = Network()
 
     async def broker() -> None:
@@ -139,7 +139,7 @@ async def test_leaving_the_block_sends_goaway(autojump_clock: Any) -> None:
         await room.post_danmaku("x")
 
 
-async def test_leaving_the_block_sends_the_last_likes(autojump_clock: Any) -> None:
+async def test_leaving_the_block_sends_the_remaining_likes(autojump_clock: Any) -> None:
     network = Network()
     async with trio.open_nursery() as nursery:
         async with client_of(network) as client:
@@ -186,7 +186,7 @@ async def test_a_goaway_that_the_peer_does_not_read_has_a_timeout(autojump_clock
     assert trio.current_time() - start < 5
 
 
-async def test_a_closed_client_can_be_left_before_it_began(autojump_clock: Any) -> None:
+async def test_a_client_can_be_closed_before_its_first_link(autojump_clock: Any) -> None:
     network = Network()
     async with client_of(network):
         pass

@@ -1,4 +1,4 @@
-"""What a client shows when it comes back: a ticket while it has one, else what its application says."""
+"""Token of each link: a ticket while one is valid, else the one that the application returns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AUTH_FAILED, TOKEN_EXPIRED = int(CloseCode.AUTH_FAILED), int(CloseCode.TOKEN_EXP
 
 
 class Application:
-    """Gives tokens 1, 2, 3 ...; fails as often as ``failures`` says first."""
+    """Source of the tokens 1, 2, 3 ...; the first calls raise ``failures``."""
 
     def __init__(self, *failures: Exception) -> None:
         self.failures = list(failures)
@@ -38,8 +38,8 @@ class Application:
         return f"token {self.calls}"
 
 
-async def shown(peer: Peer) -> str | None:
-    """What the client shows on a new link."""
+async def token_sent(peer: Peer) -> str | None:
+    """Return the token that the client sends on a new link."""
     hello = await peer.expect(Opcode.HELLO)
     assert isinstance(hello.message, ClientHello)
     auth = await peer.expect(Opcode.AUTH)
@@ -52,17 +52,17 @@ async def welcome(peer: Peer, ticket: str = "", ticket_ms: int = 600_000) -> Non
     await peer.send(Authenticated("u1", "Ann", 0, ticket, ticket_ms if ticket else 0))
 
 
-async def test_a_client_comes_back_with_its_newest_ticket_and_asks_the_application_once(autojump_clock: Any) -> None:
+async def test_a_client_reconnects_with_its_newest_ticket_and_calls_the_application_once(autojump_clock: Any) -> None:
     network, application = Network(), Application()
     async with client_of(network, token=application) as client:
         peer = await network.accept()
-        assert await shown(peer) == "token 1"
+        assert await token_sent(peer) == "token 1"
         for number in range(1, 6):
             await welcome(peer, f"ticket {number}")
             await client.wait_connected()
             await peer.goaway(4000)
             peer = await network.accept()
-            assert await shown(peer) == f"ticket {number}"
+            assert await token_sent(peer) == f"ticket {number}"
         assert application.calls == 1
 
 
@@ -71,40 +71,40 @@ async def test_after_a_refused_ticket_the_application_is_called(autojump_clock: 
     async with client_of(network, token=application) as client:
         events = client.events()
         peer = await network.accept()
-        await shown(peer)
+        await token_sent(peer)
         await welcome(peer, "ticket 1")
         await take_until(events, Connected)
         await peer.vanish()
         peer = await network.accept()
-        assert await shown(peer) == "ticket 1"
+        assert await token_sent(peer) == "ticket 1"
         await peer.send(server_hello())
         await peer.goaway(AUTH_FAILED)
         peer = await network.accept()
-        assert await shown(peer) == "token 2"
+        assert await token_sent(peer) == "token 2"
         await welcome(peer)
         await take_until(events, Connected)
         await peer.vanish()
-        assert await shown(await network.accept()) == "token 3", "no ticket was given this time"
+        assert await token_sent(await network.accept()) == "token 3", "no ticket was given this time"
         assert client.closed is None
 
 
-async def test_a_ticket_that_is_over_is_not_shown(autojump_clock: Any) -> None:
+async def test_an_expired_ticket_is_not_sent(autojump_clock: Any) -> None:
     network, application = Network(), Application()
     async with client_of(network, token=application) as client:
         peer = await network.accept()
-        await shown(peer)
+        await token_sent(peer)
         await welcome(peer, "ticket 1", ticket_ms=20_000)
         await client.wait_connected()
         await trio.sleep(20)
         await peer.vanish()
-        assert await shown(await network.accept()) == "token 2"
+        assert await token_sent(await network.accept()) == "token 2"
 
 
 async def test_a_long_link_renews_its_ticket_at_half_time(autojump_clock: Any) -> None:
     network, application = Network(), Application()
     async with client_of(network, token=application) as client:
         peer = await network.accept()
-        await shown(peer)
+        await token_sent(peer)
         await welcome(peer, "ticket 1", ticket_ms=200_000)
         await client.wait_connected()
         begun = trio.current_time()
@@ -121,11 +121,11 @@ async def test_a_long_link_renews_its_ticket_at_half_time(autojump_clock: Any) -
             await peer.send(Pong(ping.message.client_ms, 0, (), 0, ticket), 0, ping.sequence)
         await trio.testing.wait_all_tasks_blocked()
         await peer.vanish()
-        assert await shown(await network.accept()) == "renewed 3"
+        assert await token_sent(await network.accept()) == "renewed 3"
         assert application.calls == 1
 
 
-async def test_only_a_client_with_a_call_wants_tickets(autojump_clock: Any) -> None:
+async def test_only_a_client_with_a_call_requests_tickets(autojump_clock: Any) -> None:
     for token, wants in ((Application(), True), ("token", False), (None, False)):
         network = Network()
         async with client_of(network, token=token):
@@ -135,7 +135,7 @@ async def test_only_a_client_with_a_call_wants_tickets(autojump_clock: Any) -> N
             assert bool(hello.message.features & Feature.TICKET) is wants
 
 
-async def test_an_application_that_fails_is_asked_again_like_a_network(autojump_clock: Any) -> None:
+async def test_a_failed_call_of_the_application_is_repeated_like_a_failed_connection(autojump_clock: Any) -> None:
     network = Network()
     application = Application(OSError("no route"), ValueError("bug"), ExceptionGroup("two", [OSError(), ValueError()]))
     async with client_of(network, token=application) as client:
@@ -145,7 +145,7 @@ async def test_an_application_that_fails_is_asked_again_like_a_network(autojump_
             assert lost.code is None
             assert words in lost.reason
             assert lost.retry_in_s is not None
-        assert await shown(await network.accept()) == "token 1"
+        assert await token_sent(await network.accept()) == "token 1"
 
 
 async def test_a_token_without_an_answer_is_sent_again(autojump_clock: Any) -> None:
@@ -154,20 +154,20 @@ async def test_a_token_without_an_answer_is_sent_again(autojump_clock: Any) -> N
     async with client_of(network, token=application) as client:
         for _ in range(2):
             peer = await network.accept()
-            assert await shown(peer) == "token 1"
+            assert await token_sent(peer) == "token 1"
             await peer.vanish()
         peer = await network.accept()
-        assert await shown(peer) == "token 1"
+        assert await token_sent(peer) == "token 1"
         await welcome(peer)
         await client.wait_connected()
         await peer.vanish()
-        assert await shown(await network.accept()) == "token 2", (
+        assert await token_sent(await network.accept()) == "token 2", (
             "it was accepted once; the application may have a newer"
         )
 
 
 @pytest.mark.parametrize("bad", ["", "a\nb", "x" * 4001, 7])
-async def test_a_token_that_no_broker_would_take_is_not_shown(bad: Any, autojump_clock: Any) -> None:
+async def test_an_invalid_token_is_not_sent(bad: Any, autojump_clock: Any) -> None:
     network = Network()
 
     async def application() -> Any:
@@ -190,29 +190,29 @@ async def test_a_call_of_the_application_has_a_timeout(autojump_clock: Any) -> N
         assert trio.current_time() == pytest.approx(begun + 3)
 
 
-async def test_two_tokens_of_the_application_refused_in_a_row_are_a_no(autojump_clock: Any) -> None:
+async def test_two_tokens_of_the_application_refused_in_a_row_end_the_client(autojump_clock: Any) -> None:
     network, application = Network(), Application()
     async with client_of(network, token=application) as client:
         for number in (1, 2):
             peer = await network.accept()
-            assert await shown(peer) == f"token {number}"
+            assert await token_sent(peer) == f"token {number}"
             await peer.goaway(AUTH_FAILED)
         with pytest.raises(ClientClosed) as raised:
             await client.wait_connected()
         assert raised.value.code == AUTH_FAILED
 
 
-async def test_an_expired_token_asks_for_the_next_one(autojump_clock: Any) -> None:
+async def test_after_an_expired_token_the_application_is_called(autojump_clock: Any) -> None:
     network, application = Network(), Application()
     async with client_of(network, token=application) as client:
         for number in range(1, 6):
             peer = await network.accept()
-            assert await shown(peer) == f"token {number}", "the ticket ended with the token"
+            assert await token_sent(peer) == f"token {number}", "the ticket ended with the token"
             await welcome(peer, "ticket")
             await client.wait_connected()
             await trio.testing.wait_all_tasks_blocked()
             await peer.goaway(TOKEN_EXPIRED)
-        await shown(await network.accept())
+        await token_sent(await network.accept())
         assert client.closed is None
 
 
@@ -221,7 +221,7 @@ async def test_any_other_terminal_code_ends_a_client_with_a_call_too(code: int, 
     network = Network()
     async with client_of(network, token=Application()) as client:
         peer = await network.accept()
-        await shown(peer)
+        await token_sent(peer)
         await welcome(peer, "ticket")
         await client.wait_connected()
         await peer.goaway(code)
@@ -234,8 +234,8 @@ async def test_any_other_terminal_code_ends_a_client_with_a_call_too(code: int, 
 @given(
     st.lists(st.sampled_from(["welcome", "ticket", "refused", "expired", "lost"]), max_size=30), st.randoms()
 )  # fmt: skip
-def test_a_no_is_final_only_after_two_tokens_in_a_row(happened: list[str], rng: random.Random) -> None:
-    """The rule again, as a model that counts tokens shown and refused since the last welcome."""
+def test_a_refusal_is_final_only_after_two_tokens_in_a_row(happened: list[str], rng: random.Random) -> None:
+    """Model of the rule that counts the tokens refused since the last accepted one."""
 
     async def run() -> None:
         application = Application()
@@ -282,7 +282,7 @@ async def test_reconnects_and_later_clients_without_a_token_are_one_guest(autoju
         async with client_of(network):
             for _ in range(3):
                 peer = await network.accept()
-                tokens.append(await shown(peer))
+                tokens.append(await token_sent(peer))
                 await welcome(peer)
                 await peer.vanish()
     assert len(set(tokens)) == 1

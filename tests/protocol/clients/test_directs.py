@@ -16,7 +16,7 @@ from protocol.messages import DirectAck, Ping, Pong, RoomPulse
 from tests.support.peer import Network, client_of, join, linked, quiet, take, take_until
 
 
-async def test_a_direct_message_is_acknowledged_when_it_was_shown(autojump_clock: Any) -> None:
+async def test_a_direct_message_is_acknowledged_when_it_was_processed(autojump_clock: Any) -> None:
     async with linked() as (client, peer, _):
         events = client.events()
         for direct_id in (1, 2):
@@ -27,7 +27,7 @@ async def test_a_direct_message_is_acknowledged_when_it_was_shown(autojump_clock
         assert (await peer.expect(Opcode.ACK)).message == DirectAck(1)
 
 
-async def test_a_repeated_direct_message_is_shown_once_and_acknowledged_again(autojump_clock: Any) -> None:
+async def test_a_repeated_direct_message_is_delivered_once_and_acknowledged_again(autojump_clock: Any) -> None:
     async with linked() as (client, peer, network):
         events = client.events()
         await peer.send(Direct(1, 200, 5, "coupon"))
@@ -45,7 +45,7 @@ async def test_a_repeated_direct_message_is_shown_once_and_acknowledged_again(au
         assert (found.direct_id, found.at_ms) == (1, 6)
 
 
-async def test_however_many_wait_to_be_shown_none_is_shown_twice(autojump_clock: Any) -> None:
+async def test_however_many_are_unread_none_is_delivered_twice(autojump_clock: Any) -> None:
     count = SEEN_DIRECTS + 100
     async with linked() as (client, peer, network):
         events = client.events()
@@ -60,10 +60,10 @@ async def test_however_many_wait_to_be_shown_none_is_shown_twice(autojump_clock:
         assert found == list(range(1, count + 3))
 
 
-async def test_an_old_acknowledgement_never_covers_a_message_that_was_not_shown(autojump_clock: Any) -> None:
+async def test_an_old_acknowledgement_never_covers_an_unprocessed_message(autojump_clock: Any) -> None:
     async with linked() as (client, peer, network):
         events = client.events()
-        await peer.send(Direct(100, 200, 5, "of a broker that then lost its memory"))
+        await peer.send(Direct(100, 200, 5, "of a broker that then restarted"))
         await take_until(events, Direct)
         for _ in range(2):
             await peer.vanish()
@@ -84,7 +84,7 @@ async def test_after_a_dropped_direct_message_no_later_one_is_taken(autojump_clo
         assert [(await take_until(events, Direct)).direct_id for _ in range(2)] == [1, 2]
         await peer.send(Direct(5, 200, 5, "coupon"))
         await trio.testing.wait_all_tasks_blocked()
-        assert client.dropped_directs == 3, "an acknowledgement of 5 would lose 3 and 4"
+        assert client.dropped_directs == 3, "an acknowledgement of 5 would cover 3 and 4"
         await peer.vanish()
         peer = await network.accept()
         await peer.welcome()
@@ -128,5 +128,5 @@ async def test_heartbeats_measure_the_brokers_clock(autojump_clock: Any) -> None
         await trio.sleep(4)
         await peer.send(Pong(second.message.client_ms, round(trio.current_time() * 1000) + ahead_ms))
         assert (await take_until(events, Pulse)).rtt_ms == pytest.approx(4000)
-        assert client.clock_offset_ms == pytest.approx(ahead_ms, abs=1), "the quicker round trip knows better"
+        assert client.clock_offset_ms == pytest.approx(ahead_ms, abs=1), "the sample of the shorter round trip is used"
         assert client.server_ms() == pytest.approx(trio.current_time() * 1000 + ahead_ms, abs=1)

@@ -52,7 +52,7 @@ class InboxMachine(RuleBasedStateMachine):
             assert found.is_local
             self.missed_chat += found.chat
         elif isinstance(found, str):
-            # Nothing kept is skipped, and what stood before it was taken or dropped.
+            # No reliable event is skipped, and those before it were taken or dropped.
             kept = [text for must, text in self.model if must]
             assert found == kept[0]
             self.model = self.model[self.model.index((True, found)) + 1 :]
@@ -92,7 +92,7 @@ def test_the_oldest_danmaku_goes_first_and_is_reported_first() -> None:
     assert found == [MessagesMissed(30, 0, is_local=True), "keep", 3, 4, None]
 
 
-def test_events_that_must_be_kept_push_out_all_danmaku_and_then_fill_it() -> None:
+def test_events_that_must_be_kept_displace_all_danmaku_and_then_fill_it() -> None:
     inbox: Inbox[Any] = Inbox(max_items=2)
     inbox.put_lossy("chat", chat=1)
     full = []
@@ -104,13 +104,13 @@ def test_events_that_must_be_kept_push_out_all_danmaku_and_then_fill_it() -> Non
 
 
 @given(st.recursive(st.text() | st.integers() | st.none(), lambda inner: st.tuples(inner, inner), max_leaves=8))
-def test_weight_grows_with_every_part(value: Any) -> None:
+def test_size_grows_with_every_part(value: Any) -> None:
     assert size_of((value,)) > size_of(value)
     assert size_of({"key": value}) > size_of(value)
 
 
 @pytest.mark.parametrize("size", [(0, 1), (1, 0)])
-def test_an_inbox_without_room_is_a_mistake(size: tuple[int, int]) -> None:
+def test_an_inbox_without_space_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="at least one"):
         Inbox(*size)
 
@@ -143,7 +143,7 @@ async def test_a_cancelled_take_takes_nothing() -> None:
     assert len(inbox) == 1
 
 
-async def test_closing_frees_whoever_waits_for_space() -> None:
+async def test_closing_wakes_every_task_that_waits_for_space() -> None:
     inbox: Inbox[int] = Inbox(max_items=1)
     inbox.put(1)
     async with trio.open_nursery() as nursery:

@@ -1,4 +1,4 @@
-"""Likes of a client against a scripted broker: summed, never lost without a word, never sent twice."""
+"""Likes of a client against a scripted broker: summed, always accounted for, never sent twice."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _resumed(recovered: bool = True, gap_from: int = 0, **changes: Any) -> Any:
     return Resumed(recovered, gap_from, joined(**changes))
 
 
-async def test_leaving_sends_the_last_likes_first(autojump_clock: Any) -> None:
+async def test_leaving_sends_the_remaining_likes_first(autojump_clock: Any) -> None:
     async with linked() as (client, peer, _), trio.open_nursery() as nursery:
         room = await join(client, peer)
         room.like(2)

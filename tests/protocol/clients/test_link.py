@@ -19,7 +19,7 @@ from tests.support.peer import server_hello
 
 
 class RecordingPipe:
-    """Keeps every write; ``say`` is what the peer says."""
+    """Keeps every write; ``say`` adds bytes of the peer."""
 
     def __init__(self) -> None:
         self.writes: list[bytes] = []
@@ -43,19 +43,19 @@ class RecordingPipe:
         self.closed.append(code)
 
 
-class Quiet:
-    """A receiver that asks for 200 rooms at once and otherwise only remembers."""
+class Recorder:
+    """Receiver that requests 200 rooms at once and records the frames."""
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
-        self.is_welcome = False
+        self.is_authenticated = False
 
     def link_opened(self, link: Link) -> None:
         for number in range(200):
             link.send(Join(f"{number:064}"), 0, number + 1)
 
     def link_authenticated(self, link: Link) -> None:
-        self.is_welcome = True
+        self.is_authenticated = True
 
     async def before_frame(self, frame: Frame) -> None:
         pass
@@ -67,7 +67,7 @@ class Quiet:
         pass
 
 
-def make_link(pipe: RecordingPipe, receiver: Quiet) -> Link:
+def make_link(pipe: RecordingPipe, receiver: Recorder) -> Link:
     hello = Hello(None, 0, "test")
     return Link(pipe, hello, receiver, rng=random.Random(1), wall_ms=lambda: 0, handshake_timeout_s=5)
 
@@ -77,7 +77,7 @@ async def run(link: Link, endings: list[Ending]) -> None:
 
 
 async def test_writes_are_joined_up_to_their_size_and_hold_whole_frames(autojump_clock: Any) -> None:
-    pipe, receiver, endings = RecordingPipe(), Quiet(), list[Ending]()
+    pipe, receiver, endings = RecordingPipe(), Recorder(), list[Ending]()
     link = make_link(pipe, receiver)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run, link, endings)
@@ -98,10 +98,10 @@ async def test_writes_are_joined_up_to_their_size_and_hold_whole_frames(autojump
     assert endings[0].signal is Signal.LOST
 
 
-async def test_any_split_of_the_peers_bytes_is_understood(autojump_clock: Any) -> None:
+async def test_the_peers_bytes_may_be_split_anywhere(autojump_clock: Any) -> None:
     server = Connection(Side.SERVER)
     server.receive_data(b"")
-    pipe, receiver, endings = RecordingPipe(), Quiet(), list[Ending]()
+    pipe, receiver, endings = RecordingPipe(), Recorder(), list[Ending]()
     link = make_link(pipe, receiver)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run, link, endings)
@@ -113,14 +113,14 @@ async def test_any_split_of_the_peers_bytes_is_understood(autojump_clock: Any) -
         for byte in server.send(server_hello()) + server.send(Authenticated("u1", "Ann")):
             pipe.say(bytes((byte,)))
             await trio.testing.wait_all_tasks_blocked()
-        assert receiver.is_welcome
+        assert receiver.is_authenticated
         pipe._send.close()
     assert endings == [Ending(Signal.LOST, None, "over")]
     assert pipe.closed == [None]
 
 
-async def test_after_its_end_a_link_says_nothing(autojump_clock: Any) -> None:
-    pipe, receiver, endings = RecordingPipe(), Quiet(), list[Ending]()
+async def test_after_its_end_a_link_sends_nothing(autojump_clock: Any) -> None:
+    pipe, receiver, endings = RecordingPipe(), Recorder(), list[Ending]()
     link = make_link(pipe, receiver)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run, link, endings)
@@ -135,7 +135,7 @@ async def test_after_its_end_a_link_says_nothing(autojump_clock: Any) -> None:
     assert endings[0].reason == "first"
 
 
-def test_the_quickest_round_trip_gives_the_clock() -> None:
+def test_the_shortest_round_trip_gives_the_clock() -> None:
     clock = ClockOffset()
     clock.add(1000, 0, 4.0)
     assert clock.offset_ms == pytest.approx(3000)

@@ -1,4 +1,4 @@
-"""A client's rooms against any broker: whatever it says, in whatever order, nothing raises and nothing is stuck."""
+"""A client's rooms against any broker: frames of any kind in any order raise nothing and leave no request open."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.peer import event, joined, tick
 LIVE = (Membership.WANTED, Membership.REQUESTED, Membership.JOINED)
 
 
-def test_every_membership_can_end_and_gone_is_for_good() -> None:
+def test_every_membership_can_end_and_ended_is_final() -> None:
     for membership in Membership:
         assert MEMBERSHIPS[membership, RoomSignal.CLOSE] is Membership.ENDED
     assert {after for (before, _), after in MEMBERSHIPS.items() if before is Membership.ENDED} == {Membership.ENDED}
@@ -49,7 +49,7 @@ def test_what_the_application_gives_up_never_becomes_joined() -> None:
     assert reached == {Membership.CANCELLED, Membership.LEAVING, Membership.ENDED}
 
 
-def test_a_signal_that_makes_no_sense_is_refused_and_changes_nothing() -> None:
+def test_a_signal_without_a_transition_is_refused_and_changes_nothing() -> None:
     room = RoomMembership(Mute(), "a", Tier.FULL, None, Inbox())
     for membership in Membership:
         for signal in RoomSignal:
@@ -61,7 +61,7 @@ def test_a_signal_that_makes_no_sense_is_refused_and_changes_nothing() -> None:
 
 
 class Mute:
-    """A room's voice that says nothing."""
+    """Owner that does nothing."""
 
     async def post(self, *args: Any) -> PostResult:
         raise NotImplementedError
@@ -74,7 +74,7 @@ class Mute:
 
 
 class Wire:
-    """Stands for a link: keeps what is sent."""
+    """Stand-in for a link that records the messages."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[Message, int, int]] = []
@@ -94,7 +94,7 @@ offsets = st.integers(0, 8)
 
 
 class RoomsMachine(RuleBasedStateMachine):
-    """Application, links and a broker that says anything at any time."""
+    """Application, links and a broker that sends any frame at any time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class RoomsMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.wire is not None)
     @rule()
-    def lose(self) -> None:
+    def end_link(self) -> None:
         self.wire = None
         self.rooms.link_closed()
 
@@ -172,7 +172,7 @@ class RoomsMachine(RuleBasedStateMachine):
         _, _, sequence = self.wire.sent.pop(0)
         self.rooms.on_error(sequence, ErrorReply(code, "no"))
 
-    # ---- the broker, saying anything
+    # ---- the broker, any frame
 
     @precondition(lambda self: self.wire is not None and not self.wire.is_ended)
     @rule(name=names, number=numbers, sequence=st.integers(0, 6), offset=offsets, is_resumed=st.booleans())
@@ -208,7 +208,7 @@ class RoomsMachine(RuleBasedStateMachine):
                 assert self.rooms._by_number[room.number] is room
 
     @invariant()
-    def nothing_is_asked_of_no_link(self) -> None:
+    def without_a_link_no_request_is_open(self) -> None:
         if self.wire is None:
             assert not self.rooms._pending
             assert all(room.state is Membership.WANTED for room in self.rooms)
@@ -269,19 +269,19 @@ def take_a_step(machine: RoomsMachine, rng: random.Random) -> None:
 
 
 def test_long_runs_find_what_short_ones_do_not() -> None:
-    """The same machine, walked at random from fixed seeds: cheap enough for rare meetings."""
+    """The same machine, run at random from fixed seeds: cheap enough for rare sequences."""
     for seed in range(100):
         rng, machine = random.Random(seed), RoomsMachine()
         for _ in range(100):
             take_a_step(machine, rng)
             machine.names_and_numbers_belong_to_rooms_that_have_not_ended()
-            machine.nothing_is_asked_of_no_link()
+            machine.without_a_link_no_request_is_open()
             machine.every_open_request_has_a_room()
             machine.events_come_once_and_in_order_and_no_hole_is_silent()
 
 
 def test_opcodes_of_requests_are_kept_apart() -> None:
-    """An ERROR to a LEAVE ends the room, never its successor's JOIN."""
+    """An ERROR that answers LEAVE ends that room, never a later JOIN."""
     rooms = RoomTable(Posts(), random.Random(1), lambda task, *args: None)
     wire = Wire()
     rooms.link_opened(wire)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The reconnect machine: it never stops for a wrong reason, and it never hammers a broker."""
+"""The reconnect machine: it stops only for a terminal code, and it never overloads a broker."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def reopen(made: Reconnect, now: float) -> None:
 
 
 def drive_to_connecting(made: Reconnect, now: float) -> None:
-    """Let time and the network do their worst; no code, no close."""
+    """Run the machine through endings without a terminal code."""
     for _ in range(3):
         if made.state is ReconnectState.CONNECTING:
             return
@@ -85,7 +85,7 @@ def test_only_a_terminal_code_or_the_users_close_ends_the_machine() -> None:
             drive_to_connecting(made, 2.0)
 
 
-def test_every_ending_of_a_live_link_is_understood_in_every_state_that_has_one() -> None:
+def test_every_ending_of_an_open_link_has_a_transition_in_every_state_that_has_one() -> None:
     legal = {
         Signal.LOST: {ReconnectState.CONNECTING, ReconnectState.HANDSHAKING, ReconnectState.OPEN},
         Signal.REFUSED: {ReconnectState.CONNECTING, ReconnectState.HANDSHAKING},
@@ -96,7 +96,7 @@ def test_every_ending_of_a_live_link_is_understood_in_every_state_that_has_one()
         assert {state for state, known in TRANSITIONS if known is signal} == states
 
 
-def test_closed_is_for_good() -> None:
+def test_closed_is_final() -> None:
     for signal, code in product(SIGNALS, (None, 1006, 4000, 4200, 4408)):
         made = machine(ReconnectState.CLOSED)
         if signal is Signal.CLOSE:
@@ -138,7 +138,7 @@ def test_after_any_history_without_a_terminal_code_it_connects_again(
 
 
 @given(st.integers(0, 2**32), st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=64))
-def test_the_first_address_is_tried_again_however_bad_the_list_of_hosts(seed: int, hosts: list[str]) -> None:
+def test_the_first_address_is_tried_again_whatever_the_list_of_hosts(seed: int, hosts: list[str]) -> None:
     made = opened(seed=seed)
     made.handle(Signal.GOAWAY, 1.0, code=4000, hosts=hosts)
     tried = []
@@ -148,7 +148,7 @@ def test_the_first_address_is_tried_again_however_bad_the_list_of_hosts(seed: in
         made.handle(Signal.LOST, 2.0)
     assert sorted(tried) == sorted([*hosts, CONFIGURED_HOST])
     assert tried[-1] == CONFIGURED_HOST
-    assert made.host == tried[0], "round and round"
+    assert made.host == tried[0], "the list starts again"
 
 
 def test_a_host_that_works_is_kept() -> None:
@@ -195,7 +195,7 @@ def test_a_code_that_says_now_still_has_jitter() -> None:
     assert len(delays) == 50
 
 
-def test_a_broker_that_cuts_every_link_now_is_not_hammered() -> None:
+def test_a_broker_that_cuts_every_link_now_is_not_overloaded() -> None:
     made = opened()
     waited_s = 0.0
     for _ in range(20):
@@ -216,7 +216,7 @@ def test_the_brokers_numbers_are_honoured() -> None:
     assert max(delays) - min(delays) > 8, "the drain is spread over the window"
 
 
-def test_no_broker_can_park_a_client_for_ever() -> None:
+def test_no_broker_can_delay_a_client_without_bound() -> None:
     made = opened()
     made.handle(Signal.GOAWAY, 1.0, code=4200, retry_after_ms=2**53, jitter_ms=2**53)
     assert made.delay_s <= 2 * MAX_PEER_DELAY_S

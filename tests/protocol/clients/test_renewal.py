@@ -24,7 +24,7 @@ Answer = Callable[[Peer, Frame, int], Awaitable[bool]]
 
 
 class ScriptedBroker:
-    """ScriptedBroker of one client: answers every PING, counts links, and records when a PING had a token."""
+    """Broker of one client that answers every PING, counts links, and records the tokens of PINGs."""
 
     def __init__(self, answer: Answer) -> None:
         self.network = Network()
@@ -87,7 +87,7 @@ async def ignore(peer: Peer, frame: Frame, now_ms: int) -> bool:
     return False
 
 
-async def say_nothing(peer: Peer, frame: Frame, now_ms: int) -> bool:
+async def send_nothing(peer: Peer, frame: Frame, now_ms: int) -> bool:
     return False
 
 
@@ -138,7 +138,7 @@ async def test_a_source_that_fails_is_called_again_before_the_end(autojump_clock
         assert (broker.links, [token for _, token in broker.renewals]) == (1, ["token 4"])
 
 
-@pytest.mark.parametrize("answer", [refuse, ignore, say_nothing])
+@pytest.mark.parametrize("answer", [refuse, ignore, send_nothing])
 async def test_without_a_renewal_the_client_reconnects_with_the_newer_token_at_the_end(
     answer: Answer, autojump_clock: Any
 ) -> None:

@@ -1,4 +1,4 @@
-"""The client loses its link in every way there is, and comes back without losing or repeating an event."""
+"""Every kind of lost link: the client reconnects, and no event is lost or repeated."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_an_abrupt_loss_is_followed_by_a_new_link_after_a_jittered_delay(a
         assert (await take(client.events(), Connected)).attempts == 1
 
 
-async def test_it_backs_off_while_the_broker_is_away_and_never_stops(autojump_clock: Any) -> None:
+async def test_it_backs_off_while_there_is_no_broker_and_never_stops(autojump_clock: Any) -> None:
     async with linked() as (client, peer, network):
         network.plan = [NO_ROUTE, OSError("custom"), trio.BrokenResourceError()] * 15
         await peer.vanish()
@@ -98,7 +98,7 @@ async def test_a_silent_broker_is_cut(autojump_clock: Any) -> None:
         assert len(pings) >= 2
 
 
-async def test_any_frame_counts_as_a_sign_of_life(autojump_clock: Any) -> None:
+async def test_any_frame_ends_the_silence(autojump_clock: Any) -> None:
     network = Network()
     async with client_of(network) as client:
         peer = await network.accept()
@@ -124,7 +124,7 @@ async def test_no_broker_can_set_an_absurd_heartbeat(autojump_clock: Any) -> Non
         assert trio.current_time() - start > 2, "pings are a second apart at least"
 
 
-async def test_a_handshake_has_a_deadline(autojump_clock: Any) -> None:
+async def test_a_handshake_has_a_timeout(autojump_clock: Any) -> None:
     network = Network()
     async with client_of(network, handshake_timeout_s=6) as client:
         peer = await network.accept()
@@ -138,7 +138,7 @@ async def test_a_handshake_has_a_deadline(autojump_clock: Any) -> None:
         await client.wait_connected()
 
 
-async def test_connecting_has_a_deadline(autojump_clock: Any) -> None:
+async def test_connecting_has_a_timeout(autojump_clock: Any) -> None:
     async def connect(nursery: trio.Nursery, address: Any) -> Any:
         await trio.sleep_forever()
 
@@ -147,7 +147,7 @@ async def test_connecting_has_a_deadline(autojump_clock: Any) -> None:
         assert "6 s" in lost.reason
 
 
-async def test_another_protocol_version_is_no_reason_to_stay_away(autojump_clock: Any) -> None:
+async def test_another_protocol_version_is_not_final(autojump_clock: Any) -> None:
     network = Network()
     async with client_of(network) as client:
         peer = await network.accept()
@@ -172,7 +172,7 @@ NONSENSE = [
 
 @pytest.mark.parametrize("nonsense", NONSENSE)
 @pytest.mark.parametrize("when", ["at once", "later"])
-async def test_nonsense_from_the_broker_loses_the_link_and_nothing_else(
+async def test_invalid_bytes_of_the_broker_end_the_link_and_nothing_else(
     nonsense: bytes, when: str, autojump_clock: Any
 ) -> None:
     network = Network()
@@ -193,7 +193,7 @@ async def test_nonsense_from_the_broker_loses_the_link_and_nothing_else(
         await client.wait_connected()
 
 
-async def test_the_terminal_word_of_a_broker_is_heard_though_writing_fails_first(autojump_clock: Any) -> None:
+async def test_a_terminal_goaway_is_read_though_writing_fails_first(autojump_clock: Any) -> None:
     network = Network()
     async with client_of(network) as client:
         peer = await network.accept()
@@ -208,11 +208,11 @@ async def test_the_terminal_word_of_a_broker_is_heard_though_writing_fails_first
         assert caught.value.code == 4410
 
 
-# ---- the broker's word
+# ---- close codes
 
 
 @pytest.mark.parametrize("code", [1000, 1006, 3999, 4000, 4001, 4199, 4200, 4399, 4600, 4999])
-async def test_it_comes_back_after(code: int, autojump_clock: Any) -> None:
+async def test_it_reconnects_after(code: int, autojump_clock: Any) -> None:
     async with linked() as (client, peer, network):
         await peer.goaway(code)
         lost = await take_until(client.events(), Disconnected)
@@ -222,7 +222,7 @@ async def test_it_comes_back_after(code: int, autojump_clock: Any) -> None:
 
 
 @pytest.mark.parametrize("code", [4400, 4408, 4410, 4599])
-async def test_it_stays_away_after(code: int, autojump_clock: Any) -> None:
+async def test_it_ends_after(code: int, autojump_clock: Any) -> None:
     async with linked() as (client, peer, network):
         room = await join(client, peer)
         await peer.goaway(code)
@@ -270,7 +270,7 @@ async def test_without_reconnect_the_first_loss_is_the_end(autojump_clock: Any) 
 # ---- resume
 
 
-async def test_it_resumes_from_the_last_event_and_drops_what_comes_twice(autojump_clock: Any) -> None:
+async def test_it_resumes_from_the_last_event_and_drops_repeated_events(autojump_clock: Any) -> None:
     async with linked() as (client, peer, network):
         room = await join(client, peer, epoch=7, offset=10)
         for offset in (11, 12):
@@ -305,7 +305,7 @@ async def test_unread_events_do_not_come_twice(autojump_clock: Any) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 4])
-async def test_a_hole_is_reported_before_what_follows_it(size: int, autojump_clock: Any) -> None:
+async def test_a_gap_is_reported_before_the_events_after_it(size: int, autojump_clock: Any) -> None:
     async with linked() as (client, peer, _):
         room = await join(client, peer, offset=4)
         await peer.send(event(), 3, 5 + size, Lane.COMMERCE)
@@ -346,7 +346,7 @@ async def test_another_epoch_is_a_gap_whatever_the_broker_claims(claim: bool, au
         assert not (await take(room, Rejoined)).recovered
         assert await take(room, Gap) == Gap(1, 2, epoch_changed=True)
         await peer.send(event(), 3, 3, Lane.COMMERCE)
-        assert (await take(room, StreamEvent)).offset == 3, "a low offset of a new epoch is no duplicate"
+        assert (await take(room, StreamEvent)).offset == 3, "a low offset of a new epoch is not a duplicate"
 
 
 async def test_a_stream_that_went_backwards_is_a_new_one(autojump_clock: Any) -> None:
@@ -377,7 +377,7 @@ async def test_a_position_of_another_process_is_resumed(autojump_clock: Any) -> 
         assert (await take(room, StreamEvent)).offset == 31
 
 
-async def test_all_rooms_are_asked_for_in_the_first_write(autojump_clock: Any) -> None:
+async def test_all_rooms_are_requested_in_the_first_write(autojump_clock: Any) -> None:
     async with linked() as (client, peer, network):
         for number in range(1, 5):
             await join(client, peer, f"room{number}", number=number)
@@ -403,7 +403,7 @@ async def test_a_room_that_is_refused_on_return_ends_its_iteration(autojump_cloc
         assert client.is_connected
 
 
-async def test_a_room_that_is_full_for_now_is_asked_for_again(autojump_clock: Any) -> None:
+async def test_a_room_that_is_full_for_now_is_requested_again(autojump_clock: Any) -> None:
     async with linked() as (client, peer, network):
         room = await join(client, peer)
         await peer.vanish()
@@ -414,7 +414,7 @@ async def test_a_room_that_is_full_for_now_is_asked_for_again(autojump_clock: An
             await peer.send(ErrorReply(ErrorCode.ROOM_FULL, "full"), 0, frame.sequence)
         await resume(peer)
         await take(room, Rejoined)
-        assert trio.current_time() - start > 15, "it asks more and more rarely"
+        assert trio.current_time() - start > 15, "it backs off"
 
 
 async def test_a_delay_of_an_earlier_link_does_not_shorten_a_later_one(autojump_clock: Any) -> None:
@@ -458,7 +458,7 @@ async def test_a_join_before_the_first_link_waits_for_it(autojump_clock: Any) ->
         await peer.admit()
 
 
-async def test_a_room_left_while_the_link_is_down_is_not_asked_for_again(autojump_clock: Any) -> None:
+async def test_a_room_left_while_the_link_is_down_is_not_requested_again(autojump_clock: Any) -> None:
     async with linked() as (client, peer, network):
         room = await join(client, peer)
         await peer.vanish()
@@ -474,7 +474,7 @@ async def test_a_room_left_while_the_link_is_down_is_not_asked_for_again(autojum
 # ---- posts across a loss
 
 
-async def test_a_post_under_way_when_the_link_is_lost_has_no_known_outcome(autojump_clock: Any) -> None:
+async def test_an_open_post_of_a_lost_link_has_no_known_outcome(autojump_clock: Any) -> None:
     async with linked() as (client, peer, _), trio.open_nursery() as nursery:
         room = await join(client, peer)
         posting = Posting(nursery, room, client_msg_id="m1")
@@ -502,7 +502,7 @@ async def test_a_post_with_retry_is_sent_again_under_the_same_id(autojump_clock:
         assert (await posting.wait_result()).outcome is Outcome.MERGED
 
 
-async def test_a_post_with_retry_still_has_its_deadline(autojump_clock: Any) -> None:
+async def test_a_post_with_retry_still_has_its_timeout(autojump_clock: Any) -> None:
     async with linked() as (client, peer, network), trio.open_nursery() as nursery:
         room = await join(client, peer)
         network.plan = [NO_ROUTE] * 100
@@ -514,7 +514,7 @@ async def test_a_post_with_retry_still_has_its_deadline(autojump_clock: Any) -> 
         assert trio.current_time() - start == pytest.approx(12)
 
 
-async def test_a_post_under_way_when_the_client_is_barred_has_no_known_outcome(autojump_clock: Any) -> None:
+async def test_an_open_post_of_a_client_that_ends_has_no_known_outcome(autojump_clock: Any) -> None:
     async with linked() as (client, peer, _), trio.open_nursery() as nursery:
         room = await join(client, peer)
         posting = Posting(nursery, room, retry=True)
@@ -523,7 +523,7 @@ async def test_a_post_under_way_when_the_client_is_barred_has_no_known_outcome(a
         assert (await posting.wait_result()).is_lost
 
 
-async def test_a_new_token_is_shown_on_the_next_link(autojump_clock: Any) -> None:
+async def test_a_new_token_is_sent_on_the_next_link(autojump_clock: Any) -> None:
     async with linked(token="old") as (client, peer, network):
         client.set_token("new")
         await peer.vanish()

@@ -81,7 +81,7 @@ async def test_a_refused_join_raises_the_error_of_the_broker(autojump_clock: Any
         assert client.rooms == {}
 
 
-async def test_join_has_a_deadline_and_leaves_nothing_behind(autojump_clock: Any) -> None:
+async def test_join_has_a_timeout_and_leaves_no_request_open(autojump_clock: Any) -> None:
     async with linked() as (client, peer, _):
         with pytest.raises(trio.TooSlowError):
             await client.join("lobby", timeout_s=5)
@@ -123,7 +123,7 @@ async def test_leave_waits_for_the_answer_and_ends_the_iteration(autojump_clock:
         await room.leave()
 
 
-async def test_leave_does_not_wait_for_ever(autojump_clock: Any) -> None:
+async def test_leave_has_a_timeout(autojump_clock: Any) -> None:
     async with linked() as (client, peer, _):
         room = await join(client, peer)
         start = trio.current_time()

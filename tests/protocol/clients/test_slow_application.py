@@ -1,4 +1,4 @@
-"""An application that reads too slowly: what is dropped, what holds the broker back, what must go on regardless."""
+"""An application that reads too slowly: which events are dropped, when reading stops, and what still works."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_danmaku_are_dropped_oldest_first_and_the_next_event_says_so(autoj
         assert [(await take(room, Danmaku)).text for _ in range(ITEMS)] == [str(n) for n in range(20, 30)]
 
 
-async def test_commerce_is_never_dropped_and_holds_the_reader_back(autojump_clock: Any) -> None:
+async def test_commerce_is_never_dropped_and_stops_the_reader(autojump_clock: Any) -> None:
     async with linked(inbox_items=ITEMS) as (client, peer, _):
         room = await join(client, peer)
         for offset in range(1, 51):
@@ -58,7 +58,7 @@ async def test_commerce_is_never_dropped_and_holds_the_reader_back(autojump_cloc
         assert offsets == list(range(1, 51))
 
 
-async def test_bytes_hold_the_reader_back_too(autojump_clock: Any) -> None:
+async def test_bytes_stop_the_reader_too(autojump_clock: Any) -> None:
     async with linked(inbox_bytes=20_000) as (client, peer, _):
         room = await join(client, peer)
         for offset in range(1, 11):
@@ -68,7 +68,7 @@ async def test_bytes_hold_the_reader_back_too(autojump_clock: Any) -> None:
         assert [(await take(room, StreamEvent)).offset for _ in range(10)] == list(range(1, 11))
 
 
-async def test_a_held_link_is_not_taken_for_a_dead_one(autojump_clock: Any) -> None:
+async def test_a_link_that_is_not_read_is_not_taken_for_a_dead_one(autojump_clock: Any) -> None:
     network = Network()
     async with client_of(network, inbox_items=ITEMS) as client:
         peer = await network.accept()
@@ -84,7 +84,7 @@ async def test_a_held_link_is_not_taken_for_a_dead_one(autojump_clock: Any) -> N
             assert (await take(room, StreamEvent)).offset == offset
 
 
-async def test_a_held_link_that_the_broker_cuts_is_resumed(autojump_clock: Any) -> None:
+async def test_a_link_that_is_not_read_and_closed_by_the_broker_is_resumed(autojump_clock: Any) -> None:
     async with linked(inbox_items=ITEMS) as (client, peer, network):
         room = await join(client, peer)
         for offset in range(1, 41):
@@ -235,13 +235,13 @@ async def test_posts_wait_for_a_full_outbox(autojump_clock: Any) -> None:
         await peer.vanish()
         await take_until(client.events(), Disconnected)
         await trio.testing.wait_all_tasks_blocked()
-        assert len(results) == 100, "neither those in the outbox nor those before it wait any longer"
+        assert len(results) == 100, "posts in the outbox and before it end too"
         assert all(result.is_lost for result in results)
         assert sum(result.sent for result in results) < 30
         assert trio.current_time() - start < 5
 
 
-async def test_who_stops_reading_holds_nothing_back_and_acknowledges_nothing(autojump_clock: Any) -> None:
+async def test_an_application_that_stops_reading_stops_no_link_and_acknowledges_nothing(autojump_clock: Any) -> None:
     async with linked(inbox_items=ITEMS) as (client, peer, _):
         events = client.events()
         await take_until(events, Connected)

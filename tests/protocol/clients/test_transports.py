@@ -1,4 +1,4 @@
-"""Real sockets on loopback: TCP, TLS and WebSocket pipes, and servers that are anything but brokers."""
+"""Real sockets on loopback: TCP, TLS and WebSocket pipes, and servers that are not brokers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_addresses_are_read(url: str, address: Address) -> None:
     ["", "localhost:7400", "http://h", "ws://", "ws://u:p@h", "roomcast://h/path", "roomcast://h?x=1", "ws://h#f",
      "ws://h:0", "ws://h:70000", "ws://h:x", "roomcast://[::1"],
 )  # fmt: skip
-def test_what_is_no_address_is_refused(url: str) -> None:
+def test_an_invalid_address_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         Address.parse(url)
 
@@ -83,7 +83,7 @@ def test_a_broker_may_not_name_anything_else(host: str) -> None:
 
 
 class TinyBroker:
-    """Welcomes, admits to room 3 and accepts what is posted, publishing it as an event."""
+    """Broker that authenticates, joins room 3, and accepts posts and publishes them as events."""
 
     def __init__(self) -> None:
         self.connection = Connection(Side.SERVER)
@@ -251,7 +251,7 @@ async def test_websocket_over_tls(authority: trustme.CA) -> None:
 async def upgraded(
     stream: trio.abc.Stream, broker: TinyBroker, last: Any = None, protocol: str | None = SUBPROTOCOL
 ) -> None:
-    """A broker on plain wsproto, which can also say what trio-websocket would not: ``last`` is sent after welcome."""
+    """A broker on plain wsproto, which can also send what trio-websocket refuses: ``last`` after AUTH."""
     websocket = WSConnection(ConnectionType.SERVER)
     while received := await stream.receive_some(65536):
         websocket.receive_data(bytes(received))
@@ -270,7 +270,7 @@ async def upgraded(
                     await stream.send_all(websocket.send(last))
 
 
-async def test_a_certificate_of_another_host_is_no_reason_to_give_up(authority: trustme.CA) -> None:
+async def test_a_certificate_of_another_host_is_not_final(authority: trustme.CA) -> None:
     theirs, ours = contexts(authority, "other.example")
 
     async def handle(stream: trio.SocketStream) -> None:
@@ -289,7 +289,7 @@ async def first_loss(url: str, **options: Any) -> Disconnected:
     raise AssertionError
 
 
-# ---- servers that are no brokers
+# ---- servers that are not brokers
 
 UPGRADE = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 ANSWERS: dict[str, bytes] = {
@@ -310,7 +310,7 @@ ANSWERS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS.keys())
 @pytest.mark.parametrize("stays", [False, True], ids=["then leaves", "then stays"])
-async def test_a_websocket_server_that_says_anything_else_loses_the_attempt(answer: bytes, stays: bool) -> None:
+async def test_a_websocket_server_with_any_other_answer_fails_the_attempt(answer: bytes, stays: bool) -> None:
     async def handle(stream: trio.SocketStream) -> None:
         await stream.receive_some(65536)
         await stream.send_all(answer)
@@ -318,7 +318,7 @@ async def test_a_websocket_server_that_says_anything_else_loses_the_attempt(answ
             await trio.sleep_forever()
 
     async with listening(handle) as port:
-        # Only a server that says nothing and stays is found out by the deadline; the others at once.
+        # Only a server that sends nothing and stays needs the timeout; the others fail at once.
         deadline_s = 8.0 if answer else 0.1
         lost = await first_loss(f"ws://127.0.0.1:{port}/", handshake_timeout_s=deadline_s)
         assert ("within 0.1 s" in lost.reason) == (stays and not answer)
@@ -368,7 +368,7 @@ async def test_what_ends_a_websocket_ends_the_link_with_its_code(last: Any, code
     assert lost.retry_in_s is not None
 
 
-async def test_a_websocket_that_breaks_off_has_no_code() -> None:
+async def test_a_websocket_without_a_close_frame_has_no_code() -> None:
     async def handle(stream: trio.SocketStream) -> None:
         with trio.move_on_after(10):
             broker = TinyBroker()
@@ -401,7 +401,7 @@ async def test_a_terminal_close_frame_is_final() -> None:
     "frame",
     [b"\x82\xff" + b"\xff" * 8, b"\xf2\x05hello", b"\x82\x83masked!", b"\x89\x7e\x01\x00" + b"p" * 256, b"\xff" * 40],
 )
-async def test_broken_websocket_frames_lose_the_link_and_nothing_else(frame: bytes) -> None:
+async def test_broken_websocket_frames_end_the_link_and_nothing_else(frame: bytes) -> None:
     async def handle(stream: trio.SocketStream) -> None:
         websocket = WSConnection(ConnectionType.SERVER)
         websocket.receive_data(bytes(await stream.receive_some(65536)))
@@ -467,7 +467,7 @@ async def test_a_port_without_a_listener_is_reported_with_the_message_of_the_sys
 
 
 async def test_messages_that_wait_are_read_though_writing_fails_meanwhile() -> None:
-    """As above, with the last words behind messages that the library has not handed over yet."""
+    """As above, with the close frame behind messages that the library has not delivered yet."""
     ours, theirs = trio.testing.memory_stream_pair()
     websocket = WSConnection(ConnectionType.SERVER)
     async with trio.open_nursery() as nursery:
@@ -496,7 +496,7 @@ async def test_messages_that_wait_are_read_though_writing_fails_meanwhile() -> N
 
 
 @pytest.mark.parametrize("code", [None, 4411])
-async def test_closing_a_pipe_is_quick_even_if_the_peer_does_nothing(code: int | None, autojump_clock: Any) -> None:
+async def test_closing_a_pipe_is_quick_even_without_an_answer(code: int | None, autojump_clock: Any) -> None:
     ours, _theirs = trio.testing.lockstep_stream_pair()
     pipe = StreamPipe(ours)
     start = trio.current_time()
