@@ -19,7 +19,7 @@ import trio
 
 from broker.ledger import Committed, LedgerResult, Repeated, SubmitResult
 from broker.ledger.entries import make_key
-from protocol.clients import Address, BytePipe, Client, PipeLost, open_client
+from protocol.clients import Address, BatchRefused, BytePipe, Client, PipeLost, open_client
 from protocol.clients.events import Danmaku, Gap, Position, Rejoined, RoomRefused, StreamEvent, TickAccount
 from protocol.clients.room import JoinedRoom
 from protocol.clients.transports import run_websocket
@@ -41,8 +41,9 @@ SIDE = "side-room"
 USERS = ("ann", "bob")
 DEVICES = ("ann", "ann:viewer", "bob")
 """Devices by token; Ann has two, which share her inbox."""
-GIFTS, NEWS, CODES, CHAT, LIKES, VISITS = 8, 6, 12, 9, 6, 5
-"""Gifts, announcements, danmaku and taps of likes in each room; messages to users; visits to the side room."""
+GIFTS, NEWS, CODES, CHAT, LIKES, VISITS, BATCHES = 8, 6, 12, 9, 6, 5, 3
+"""Gifts, announcements, danmaku and taps of likes in each room; messages to users; visits to the side room; batches of
+messages to all users."""
 RETRY_S = 10.0
 SHORT_MS = 3000
 """Time until a short-lived message expires."""
@@ -111,7 +112,7 @@ class Actors:
         """Likes given, by client and room."""
         self.like_totals: dict[str, int] = {}
         """Totals of the rooms at the end."""
-        self.remaining = len(ROOMS) * (GIFTS + NEWS + CHAT + LIKES) + CODES + VISITS + 1
+        self.remaining = len(ROOMS) * (GIFTS + NEWS + CHAT + LIKES) + CODES + VISITS + BATCHES + 1
         """Actions that are not acknowledged yet."""
 
     # ---- the network
@@ -478,6 +479,38 @@ class Actors:
                     break
                 await trio.sleep(0.2)
             self.remaining -= 1
+
+    async def mail(self) -> None:
+        """Send batches to all users, each until it is durable; at times another text under the name of a batch."""
+        async with self.client("dev:mail:app") as client:
+            for number in range(BATCHES):
+                await self.world.pause(4.0)
+                batch, values = f"batch {number}", {user: {"name": user} for user in USERS}
+                while True:
+                    try:
+                        state = await client.send_direct(
+                            f"{batch} for {{name}}", values, batch=batch, type=200, timeout_s=RETRY_S
+                        )
+                    except (trio.TooSlowError, BatchRefused) as error:
+                        self.world.trace("batch again", batch, repr(error))
+                        continue
+                    assert (state.sent + state.repeated, state.failed) == (len(USERS), 0), state
+                    break
+                for user in USERS:
+                    self.sent[user].append(Sent(0, (f"{batch} for {user}",), False))
+                if self.world.chance(0.3):
+                    refusal: BatchRefused | None = None
+                    try:
+                        await client.send_direct("other {name}", values, batch=batch, type=200, timeout_s=RETRY_S)
+                    except trio.TooSlowError:
+                        pass
+                    except BatchRefused as error:
+                        refusal = error
+                    else:
+                        raise AssertionError(f"{batch} was accepted with another text")
+                    assert refusal is None or refusal.code in (ErrorCode.KEY_REUSED, ErrorCode.OVERLOADED), refusal
+                self.world.count_event("batch sent")
+                self.remaining -= 1
 
     async def send(self, user: str, key: str, text: str, may_expire: bool) -> LedgerResult | None:
         """Send one message; None if there is no result in time."""

@@ -110,6 +110,14 @@ class Disk:
             stream.append(Written(kind, body))
             self.world.trace("durable", room, offset)
 
+    def skip_existing(self) -> None:
+        """Leave out of `streams` what the file holds already: the entries of a restored ledger."""
+        connection = sqlite3.connect(self.path)
+        try:
+            (self._seq,) = connection.execute("SELECT max(seq) FROM entries").fetchone()
+        finally:
+            connection.close()
+
     def stored_from(self, room: str, epoch: int) -> int:
         """Return the first offset of a stream that retention has kept."""
         connection = sqlite3.connect(self.path)

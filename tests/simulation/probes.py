@@ -52,10 +52,15 @@ class Prober:
         self.world = world
         self.actors = actors
         self._prefix = f"{name}-{attempt}"
+        self._attempt = attempt
 
     def room(self, part: str = "a") -> str:
         """Return the name of a room of this attempt."""
         return f"probe-{self._prefix}-{part}"
+
+    def address(self, number: int) -> str:
+        """Return an address of this attempt, which no other client has."""
+        return f"203.0.{self._attempt}.{number}"
 
     def user(self, part: str) -> str:
         """Return the id of a user of this attempt."""
@@ -254,6 +259,13 @@ async def probe_keys(p: Prober) -> None:
         for number, changed in zip(numbers, (gift._replace(count=2), gift._replace(user_id="payer")), strict=True):
             reused = await p.post(shop, number, MessageType.GIFT, changed)
             assert reused[1:] == (Outcome.REJECTED, ErrorCode.KEY_REUSED), reused
+    await p.kill()
+    async with p.link("host", "host") as host:  # now the ledger answers
+        room, _ = await host.join(names[0])
+        again = await p.post(host, room, MessageType.ROOM_PHASE, (RoomPhase.PAUSED,), "k")
+        assert again[1:] == paused[1:], f"a repeated key after a restart: {again}, at first {paused}"
+        other = await p.post(host, room, MessageType.ANNOUNCEMENT, ("two",), "k")
+        assert other[1:] == (Outcome.REJECTED, ErrorCode.KEY_REUSED), other
     kind = int(MessageType.ANNOUNCEMENT)
     async with p.link("u", "host") as one, p.link(f"u {p.user('')[1:]} {kind}", "host") as two:
         name = p.room("c")

@@ -22,6 +22,8 @@ from protocol.messages import (
     GoAway,
     Join,
     Joined,
+    Leave,
+    Left,
     Message,
     Ping,
     Resume,
@@ -171,7 +173,7 @@ class RawLink:
         sequence = self.sequence()
         await self.send((message, room, sequence))
         while True:
-            frame, found = await self.answer(ErrorReply, *kinds)  # type: ignore[arg-type]
+            frame, found = await self.answer(ErrorReply, *kinds)
             if frame.sequence == sequence:
                 return frame, found  # type: ignore[return-value]
 
@@ -192,6 +194,10 @@ class RawLink:
             assert found.code in NOT_NOW, (name, found)
             raise LinkEnded(f"refused: {found}")
         return found[0], found[1]
+
+    async def leave(self, room: int) -> None:
+        """Leave a room."""
+        await self.request(Leave(), Left, room=room)
 
     async def aclose(self) -> None:
         """End the link."""

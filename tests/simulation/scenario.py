@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import trio
@@ -21,6 +22,7 @@ from tests.simulation.access_probes import ACCESS_PROBES
 from tests.simulation.actors import Actors
 from tests.simulation.broker import BrokerRun
 from tests.simulation.disk import Disk
+from tests.simulation.epilogue import Backup, check_changed_copies, check_files, run_restored
 from tests.simulation.probes import STREAM_PROBES, run_probes
 from tests.simulation.world import World, run_world
 from tests.support.faulty_disk import MEMORY
@@ -42,7 +44,11 @@ class Scenario:
 
     def __init__(self, world: World, directory: Path) -> None:
         self.world = world
-        self.disk = Disk(world, directory)
+        self.spare = directory / "spare"
+        """For copies of the ledger."""
+        for path in (self.spare, directory / "data", self.spare / "restored"):
+            path.mkdir(mode=0o700)
+        self.disk = Disk(world, directory / "data")
         self.actors = Actors(world, self.disk)
         self.run_count = 0
 
@@ -57,6 +63,7 @@ class Scenario:
     async def run(self) -> None:
         """Run the clients and the faults, then the checks."""
         world, actors = self.world, self.actors
+        backup: Backup | None = None
         self.start_faults()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.run_brokers)
@@ -70,12 +77,15 @@ class Scenario:
                 actors.shop,
                 actors.host,
                 actors.platform,
+                actors.mail,
                 actors.short_lived_device,
             ):
                 nursery.start_soon(part)
             await trio.sleep(FAULTS_S)
             world.healed = True
             world.trace("healed")
+            if world.conditions.restores:
+                backup = Backup(self.disk, self.spare)
             await run_probes(world, actors, PROBES)
             with trio.move_on_after(HEAL_S):
                 while (missing := checks.unfinished(actors)) is not None:  # noqa: ASYNC110 - the conditions have no event
@@ -86,6 +96,10 @@ class Scenario:
         if actors.broker_run is not None:
             actors.broker_run.kill()
         checks.check(actors)
+        check_files(self.disk.directory)
+        check_changed_copies(world, self.disk.path, self.spare / "changed")
+        if backup is not None:
+            await run_restored(world, actors, backup, self.spare / "restored", lambda: world.rng.getrandbits(48))
 
     # ---- faults
 
@@ -155,7 +169,7 @@ class Scenario:
         self.world.later(CHECK_INTERVAL_S, self._check_invariants)
 
 
-def simulate(seed: int, **conditions: float) -> World:
+def simulate(seed: int, **conditions: Any) -> World:
     """Run the world of a seed; raises (mostly AssertionError) where a promise was broken.
 
     :param conditions: values that replace those of the seed, by the names of `Conditions`.
@@ -163,7 +177,7 @@ def simulate(seed: int, **conditions: float) -> World:
     with tempfile.TemporaryDirectory(prefix="sim-", dir=MEMORY) as name:
 
         async def main(world: World) -> None:
-            world.conditions = world.conditions._replace(**conditions)  # type: ignore[arg-type]
+            world.conditions = world.conditions._replace(**conditions)
             with mock.patch.object(inboxes, "MAX_USERS", world.conditions.inbox_users):
                 await Scenario(world, Path(name)).run()
 
