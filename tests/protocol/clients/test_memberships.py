@@ -251,7 +251,7 @@ def take_a_step(machine: RoomsMachine, rng: random.Random) -> None:
     if machine.wire is None:
         choices = [machine.connect]
     elif machine.wire.is_ended or rng.random() < 0.05:
-        choices = [machine.lose]
+        choices = [machine.end_link]
     else:
         choices = [
             lambda: machine.claim(name, number, rng.randint(0, 6), offset, is_good),
