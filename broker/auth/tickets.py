@@ -32,19 +32,23 @@ KEY_BYTES = 32
 
 
 def ticket_key(directory: Path) -> bytes:
-    """Return the key in ``directory``; make it if there is none. The caller holds the lock of the directory.
+    """Return the key in ``directory``; make it if there is none, or if others could read it. The caller holds the lock
+    of the directory.
 
     If the file can neither be read nor written: a key of this process alone, and a warning.
     """
     path = directory / FILE_NAME
     try:
         try:
-            key = path.read_bytes()
+            key, mode = path.read_bytes(), path.stat().st_mode
         except FileNotFoundError:
             return _make(path)
-        if len(key) == KEY_BYTES:
+        if mode & 0o077:
+            log.warning("other users had access to the key for tickets; making a new one", path=str(path))
+        elif len(key) == KEY_BYTES:
             return key
-        log.warning("the key for tickets is broken; making a new one", path=str(path))
+        else:
+            log.warning("the key for tickets is broken; making a new one", path=str(path))
         return _make(path)
     except OSError as error:
         log.warning("no key for tickets can be kept; they end with this process", path=str(path), why=error.strerror)

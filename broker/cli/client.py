@@ -17,8 +17,10 @@ from typing import Any, TypeVar
 
 import click
 import trio
+from click.core import ParameterSource
 
 from broker.auth.grants import DEV_PREFIX, parse_role
+from broker.config.files import FileError, read_text_of
 from protocol.clients.client import Client
 from protocol.clients.connect import open_client
 from protocol.clients.directs import ClientEvents
@@ -39,15 +41,26 @@ _ROLES = ", ".join(role.name.lower() for role in Role)
 
 
 def client_options(command: F) -> F:
-    """Add ``--url``, ``--token`` (or ROOMCAST_TOKEN) and ``--ca``."""
+    """Add ``--url``, ``--token``, ``--token-file`` (or ROOMCAST_TOKEN) and ``--ca``.
+
+    A command line that everybody can see holds no token but one of development mode, which is no secret.
+    """
     command = click.option(
         "--ca", metavar="FILE", help="PEM file of the authority that signed the broker's certificate (TLS)."
     )(command)
     command = click.option(
         "--token",
         envvar="ROOMCAST_TOKEN",
-        callback=lambda _ctx, _param, value: value and value.strip(),  # a file of it may end with CR LF
-        help="Token (or ROOMCAST_TOKEN); `roomcast token` makes one.",
+        callback=_token,
+        help="Token of development mode, dev:USER:ROLE; others in ROOMCAST_TOKEN or --token-file.",
+    )(command)
+    command = click.option(
+        "--token-file",
+        metavar="FILE",
+        is_eager=True,  # `_token` reads it
+        expose_value=False,
+        callback=_token_file,
+        help="File with the token; `roomcast token` makes one.",
     )(command)
     return click.option(
         "--url",
@@ -56,6 +69,38 @@ def client_options(command: F) -> F:
         metavar="URL",
         help="roomcast://, roomcasts://, ws:// or wss://.",
     )(command)
+
+
+_TOKEN_FILE = "roomcast.token_file"
+
+
+def _token_file(context: click.Context, _parameter: click.Parameter, name: str | None) -> None:
+    """Read the file of ``--token-file`` into the context."""
+    if name is None:
+        return
+    try:
+        context.meta[_TOKEN_FILE] = read_text_of(name).strip()
+    except FileError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _token(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Return the token of ``--token-file``, of ``--token`` or of the environment."""
+    is_given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+    from_file: str | None = context.meta.get(_TOKEN_FILE)
+    if from_file is not None:
+        if is_given:
+            raise click.UsageError("give either --token or --token-file, not both")
+        return from_file
+    if value is None:
+        return None
+    token = value.strip()  # a file of it may end with CR LF
+    if is_given and not token.startswith(DEV_PREFIX):
+        raise click.UsageError(
+            "--token: every user of this machine can see a token on a command line. Name its file (--token-file FILE)"
+            " or set ROOMCAST_TOKEN"
+        )
+    return token
 
 
 def development_token(user: str | None, default_role: str) -> str:
@@ -141,12 +186,12 @@ def _no_link(address: Address, token: str | None, code: int | None, reason: str)
     where = address.host_and_port
     if code == CloseCode.AUTH_FAILED:
         if token is None:
-            return f"the broker at {where} admits no guests and needs a token: --token or ROOMCAST_TOKEN"
+            return f"the broker at {where} admits no guests and needs a token: --token-file or ROOMCAST_TOKEN"
         if token.startswith(DEV_PREFIX):
             role = token.removeprefix(DEV_PREFIX).partition(":")[2]
             if role and parse_role(role) is None:
                 return f"--token {plain(token)}: there is no role {plain(role)}; there are {_ROLES}"
-            return f"the broker at {where} is not in development mode and wants a token: --token or ROOMCAST_TOKEN"
+            return f"the broker at {where} is not in development mode and wants a token: --token-file or ROOMCAST_TOKEN"
         return f"the broker at {where} does not take this token (expired, for another broker, or not its secret)"
     if code == CloseCode.TOKEN_EXPIRED:
         return f"the token has expired; the broker at {where} wants a new one"

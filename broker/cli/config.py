@@ -11,7 +11,7 @@ from typing import IO, Any, TypeVar
 import click
 
 from broker.config.files import user_path
-from broker.config.schema import Config, ConfigError, load, to_toml
+from broker.config.schema import ENV_PREFIX, SECRET_SETTINGS, Config, ConfigError, load, to_toml
 from broker.config.sections import POLICY_FIELDS
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "load_or_fail",
     "policy_values",
     "print_config",
+    "secret_on_command_line",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])  # Any: click commands have every signature.
@@ -72,6 +73,14 @@ def config_options(command: F) -> F:
     )(command)
 
 
+def secret_on_command_line(option: str) -> click.UsageError:
+    """Return the error for ``option`` with a secret: the list of processes and the shell's history show it."""
+    return click.UsageError(
+        f"{option}: every user of this machine can see a secret on a command line. Put it in a file of mode 600 and"
+        f" name that (--set auth.secret_file=FILE, or --secret-file FILE), or set {ENV_PREFIX}AUTH__SECRET"
+    )
+
+
 def load_or_fail(config_path: Path | None, settings: Sequence[str] = (), flags: dict[str, Any] | None = None) -> Config:
     """Return the settings from the file, the environment, ``--set`` and then ``flags`` (dotted keys, None = not given).
 
@@ -82,6 +91,8 @@ def load_or_fail(config_path: Path | None, settings: Sequence[str] = (), flags: 
         key, equals, value = setting.partition("=")
         if not equals or not key.strip():
             raise click.UsageError(f"--set takes KEY=VALUE, got {setting!r}")
+        if key.strip() in SECRET_SETTINGS:
+            raise secret_on_command_line(f"--set {key.strip()}")
         overrides[key.strip()] = value
     overrides.update({key: value for key, value in (flags or {}).items() if value is not None})
     try:

@@ -10,7 +10,7 @@ import click
 
 from broker.auth.grants import RoomGrant, parse_role
 from broker.auth.tokens import Authenticator
-from broker.cli.config import config_options, load_or_fail
+from broker.cli.config import config_options, load_or_fail, secret_on_command_line
 from broker.config.schema import Config, ConfigError, load
 from protocol.codes import Role
 from protocol.text import is_room_pattern, is_user_id
@@ -56,6 +56,11 @@ def room_entry(text: str) -> tuple[str, Role | None]:
     return pattern, role
 
 
+def _refuse_secret(_context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        raise secret_on_command_line("--secret")
+
+
 @click.command("token")
 @config_options
 @click.option("--user", required=True, type=user_id, metavar="USER", help="User id, up to 64 characters.")
@@ -79,7 +84,7 @@ def room_entry(text: str) -> tuple[str, Role | None]:
     help="How long the token is valid.",
 )
 @click.option("--secret-file", help="File with the secret, instead of the configured one.")
-@click.option("--secret", help="The secret itself: others on this machine can see it in the list of processes.")
+@click.option("--secret", hidden=True, callback=_refuse_secret, expose_value=False)
 def token(
     config_path: Path | None,
     settings: tuple[str, ...],
@@ -89,12 +94,11 @@ def token(
     rooms: tuple[tuple[str, Role | None], ...],
     ttl_s: float,
     secret_file: str | None,
-    secret: str | None,
 ) -> None:
     """Print a token that a broker with the same secret accepts."""
     config = load_or_fail(config_path, settings)
-    if secret is not None or secret_file is not None:
-        config = _with_secret(config, secret, secret_file)
+    if secret_file is not None:
+        config = _with_secret(config, secret_file)
     if config.development:
         raise click.ClickException(
             "a token needs the broker's secret: --secret-file, --config or ROOMCAST_AUTH__SECRET.\n"
@@ -108,10 +112,9 @@ def token(
         raise click.ClickException(str(error)) from error
 
 
-def _with_secret(config: Config, secret: str | None, secret_file: str | None) -> Config:
-    """Return the settings that a token needs, with the secret of the flags in place of the configured one."""
+def _with_secret(config: Config, secret_file: str) -> Config:
+    """Return the settings that a token needs, with the secret of the flag in place of the configured one."""
     flags = {
-        "auth.secret": secret,
         "auth.secret_file": secret_file,
         "auth.audience": config.auth.audience,
         "auth.issuer": config.auth.issuer,

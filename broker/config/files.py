@@ -9,11 +9,22 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["FileError", "clean_text", "openssl_path", "read_bytes_of", "read_text_of", "text_of", "user_path"]
+__all__ = [
+    "FileError",
+    "clean_text",
+    "exposure",
+    "openssl_path",
+    "read_bytes_of",
+    "read_text_of",
+    "text_of",
+    "user_path",
+]
 
 _MARK = b"\xef\xbb\xbf"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
@@ -54,6 +65,24 @@ def read_bytes_of(name: str | Path) -> bytes:
     except OSError as error:
         raise FileError(str(name), error.strerror or str(error), error.errno or errno.EIO) from error
     return _without_mark(data, str(name))
+
+
+def exposure(name: str | Path) -> str:
+    """Return how to protect a secret's file that other users can read; "" if they cannot, or it is no regular file.
+
+    A file below a directory that other users may not enter is not exposed, whatever its own mode.
+    """
+    path = user_path(name)
+    try:
+        path = path.resolve()
+        found = path.stat()
+        can_read = stat.S_ISREG(found.st_mode) and found.st_mode & (stat.S_IRGRP | stat.S_IROTH)
+        can_enter = all(parent.stat().st_mode & (stat.S_IXGRP | stat.S_IXOTH) for parent in path.parents)
+    except OSError:
+        return ""
+    if not (can_read and can_enter):
+        return ""
+    return f"{name} can be read by other users of this machine: `chmod 600 {shlex.quote(str(name))}`"
 
 
 def read_text_of(name: str | Path) -> str:

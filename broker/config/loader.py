@@ -25,7 +25,7 @@ from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, Union,
 
 import msgspec
 
-__all__ = ["Layers", "Problem", "field_docs", "nested", "write_toml"]
+__all__ = ["Layers", "Problem", "field_docs", "nested", "secret_paths", "write_toml"]
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -116,6 +116,11 @@ def _paths(kind: type[msgspec.Struct], prefix: str = "") -> dict[str, Any]:
         else:
             found[path] = field.type
     return found
+
+
+def secret_paths(kind: type[msgspec.Struct]) -> frozenset[str]:
+    """Return the dotted paths of the fields of ``kind`` that are secrets."""
+    return frozenset(path for path, field in _paths(kind).items() if _leaf(field).secret)
 
 
 class Layers(Generic[S]):

@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from broker.config.files import FileError, read_bytes_of, read_text_of
-from broker.config.loader import Layers, Problem, nested, write_toml
+from broker.config.files import FileError, exposure, read_bytes_of, read_text_of
+from broker.config.loader import Layers, Problem, nested, secret_paths, write_toml
 from broker.config.origins import origin_problem
 from broker.config.sections import (
     AdmissionConfig,
@@ -42,6 +42,7 @@ __all__ = [
     "ENV_IGNORED",
     "ENV_PREFIX",
     "MIN_SECRET_BYTES",
+    "SECRET_SETTINGS",
     "AdmissionConfig",
     "AuthConfig",
     "Config",
@@ -129,6 +130,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return {int(t): t.name.lower() for t in MessageType} | {custom.id: custom.name for custom in self.types}
 
 
+SECRET_SETTINGS = secret_paths(Config)
+"""Settings that no output shows, and that a command line may not contain."""
+
+
 def load(
     path: Path | None = None,
     env: Mapping[str, str] | None = None,
@@ -141,14 +146,17 @@ def load(
     every problem that could be found, and nothing is half done. Reads up to four files.
     """
     layers = Layers(Config)
+    wrong: list[Problem] = []
     if path is not None:
-        layers.add(_read_toml(path))
+        table = _read_toml(path)
+        layers.add(table)
+        wrong += _exposed(table, path)
     layers.add_environment(env or {}, ENV_PREFIX, ENV_IGNORED)
     for key, value in (overrides or {}).items():
         if value is not None:
             layers.add(nested(key, value), "a flag", text_values=True)
     config = layers.build()
-    wrong = list(layers.problems)
+    wrong += layers.problems
     config, more = _with_secret(config)
     wrong += more
     wrong += _unreadable(config)
@@ -215,6 +223,15 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError([f"{path}: is not TOML: {error}"]) from error
 
 
+def _exposed(table: Mapping[str, Any], path: Path) -> Iterator[Problem]:
+    """A problem for each secret in a configuration file that other users can read."""
+    for secret in sorted(SECRET_SETTINGS):
+        section, _, name = secret.partition(".")
+        part = table.get(section)
+        if isinstance(part, Mapping) and name in part and (rule := exposure(path)):
+            yield Problem(secret, rule)
+
+
 def _with_secret(config: Config) -> tuple[Config, list[Problem]]:
     """``config`` with the content of its secret file as its secret."""
     name = config.auth.secret_file
@@ -227,6 +244,8 @@ def _with_secret(config: Config) -> tuple[Config, list[Problem]]:
     except FileError as error:
         rule = str(error) if error.is_text else f"{name} is not text; make one with `openssl rand -hex 32`"
         return config, [Problem("auth.secret_file", rule)]
+    if rule := exposure(name):
+        return config, [Problem("auth.secret_file", rule)]
     auth = msgspec.structs.replace(config.auth, secret=secret)
     return msgspec.structs.replace(config, auth=auth), []
 
@@ -234,11 +253,15 @@ def _with_secret(config: Config) -> tuple[Config, list[Problem]]:
 def _unreadable(config: Config) -> Iterator[Problem]:
     for key in ("tls_cert", "tls_key"):
         name = getattr(config.listen, key)
+        if name is None:
+            continue
         try:
-            if name is not None:
-                read_bytes_of(name)
+            read_bytes_of(name)
         except FileError as error:
             yield Problem(f"listen.{key}", str(error))
+        else:
+            if key == "tls_key" and (rule := exposure(name)):
+                yield Problem("listen.tls_key", rule)
 
 
 def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from broker.ledger.entries import LedgerRefused
 from broker.ledger.head import open_private, sync_path
+from broker.ledger.privacy import make_private
 
 __all__ = ["lock_directory", "unlock_directory"]
 
@@ -32,6 +33,7 @@ def lock_directory(directory: Path) -> int:
         os.close(descriptor)
         why = f"{directory}: is in use by process {holder}; each broker needs a data directory of its own"
         raise LedgerRefused(why) from error
+    make_private(directory)
     with suppress(OSError):  # a full disk: who holds the lock cannot be read then, no more
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -11,8 +11,10 @@ import click
 import pytest
 import trio
 import trustme
+from click.testing import CliRunner
 
 from broker.cli.client import connected_client, development_token, run_command
+from broker.cli.main import main
 from protocol.clients import CertificateRefused, open_client
 
 
@@ -111,3 +113,19 @@ async def test_an_invalid_address_is_a_usage_error() -> None:
     with pytest.raises(click.UsageError, match="'http' is not one of"):
         async with connected_client("http://127.0.0.1", None):
             pass
+
+
+@pytest.mark.parametrize("command", [["say", "lobby", "hi"], ["tail", "lobby"]])
+def test_a_token_on_a_command_line_is_refused_and_one_in_a_file_is_used(command: list[str], tmp_path: Path) -> None:
+    def run(*options: str) -> str:
+        result = CliRunner().invoke(main, [*command, "--url", "roomcast://127.0.0.1:1", *options], env={})
+        assert result.exit_code in (1, 2)
+        return " ".join(result.stderr.split())
+
+    file = tmp_path / "token"
+    file.write_text("\ufeffdev:ann:app\r\n", encoding="utf-8")
+    assert "every user of this machine can see a token" in run("--token", "eyJhbGciOiJIUzI1NiJ9.e30.x")
+    assert "either --token or --token-file" in run("--token", "dev:ann", "--token-file", str(file))
+    assert "cannot read /no/such" in run("--token-file", "/no/such")
+    assert "no broker at 127.0.0.1:1" in run("--token-file", str(file))
+    assert "no broker at 127.0.0.1:1" in run("--token", "dev:ann:app")

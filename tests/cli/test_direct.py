@@ -114,7 +114,7 @@ def test_only_announcements_and_custom_types_are_for_one_user() -> None:
         (["--values", "-"], "go together"),
         (["--batch", ""], "must be 1 to 64 characters, not 0"),
         (["--batch", "m" * 65], "must be 1 to 64 characters, not 65"),
-        (["--token", "t", "--as", "shop"], "--as is for development"),
+        (["--token", "dev:t", "--as", "shop"], "--as is for development"),
         (["--template", "x", "--values", "/nowhere/codes.csv"], "/nowhere/codes.csv: No such file"),
         (["--template", "x", "--values", "-", "--expires", "soon"], "is not a time"),
     ],

@@ -82,7 +82,7 @@ def test_types_are_given_by_name_and_custom_types_by_number() -> None:
     [
         (("lobby",), "TEXT is missing"),
         (("lobby", "many", "--type", "like"), "TEXT of a like"),
-        (("lobby", "hi", "--token", "t", "--as", "anna"), "--as is for development"),
+        (("lobby", "hi", "--token", "dev:t", "--as", "anna"), "--as is for development"),
         (("lobby", "hi", "--as", "anna:king"), "USER:ROLE"),
         (("lobby", "hi", "--url", "http://x"), "'http' is not one of"),
         (("lobby", "hi", "--type", "shout"), "neither one of"),

@@ -14,6 +14,7 @@ from broker.config.schema import AuthConfig
 from protocol.codes import Role
 
 SECRET = "0123456789abcdef0123456789abcdef"
+IN_ENVIRONMENT = {"ROOMCAST_AUTH__SECRET": SECRET}
 
 
 def run(*arguments: object, env: dict[str, str] | None = None) -> Result:
@@ -28,8 +29,6 @@ def grant_of(result: Result, config: AuthConfig | None = None) -> Grant:
 def test_a_token_contains_what_the_options_say() -> None:
     grant = grant_of(
         run(
-            "--secret",
-            SECRET,
             "--user",
             "u1",
             "--name",
@@ -40,6 +39,7 @@ def test_a_token_contains_what_the_options_say() -> None:
             "a",
             "--room",
             "live-*:host",
+            env=IN_ENVIRONMENT,
         )
     )
     assert (grant.user_id, grant.name, grant.role) == ("u1", "小明", Role.VIP)
@@ -47,12 +47,12 @@ def test_a_token_contains_what_the_options_say() -> None:
 
 
 def test_without_rooms_every_room_is_granted() -> None:
-    assert grant_of(run("--user", "u1", "--secret", SECRET)).rooms == (RoomGrant("*", Role.VIEWER),)
+    assert grant_of(run("--user", "u1", env=IN_ENVIRONMENT)).rooms == (RoomGrant("*", Role.VIEWER),)
 
 
 def test_the_token_is_valid_for_the_ttl() -> None:
     auth = Authenticator(AuthConfig(secret=SECRET, leeway_s=0))
-    left = auth.seconds_left(auth.verify(run("--user", "u", "--secret", SECRET, "--ttl", "15m").stdout.strip()))
+    left = auth.seconds_left(auth.verify(run("--user", "u", "--ttl", "15m", env=IN_ENVIRONMENT).stdout.strip()))
     assert 800 < left <= 900
 
 
@@ -65,11 +65,13 @@ def test_the_secret_is_found_in_every_place(tmp_path: Path) -> None:
     special = AuthConfig(secret=SECRET, audience="shop", issuer="platform")
     grant_of(run("--user", "u", "--secret-file", secret), plain)
     grant_of(run("--user", "u", env={"ROOMCAST_AUTH__SECRET": SECRET}), plain)
-    grant_of(run("--user", "u", "--set", f"auth.secret={SECRET}"), plain)
+    grant_of(run("--user", "u", "--set", f"auth.secret_file={secret}"), plain)
     grant_of(run("--user", "u", "--config", config), special)
     other = SECRET[::-1]
+    other_file = tmp_path / "other"
+    other_file.write_text(other)
     grant_of(
-        run("--user", "u", "--config", config, "--secret", other),
+        run("--user", "u", "--config", config, "--secret-file", other_file),
         AuthConfig(secret=other, audience="shop", issuer="platform"),
     )
 
@@ -93,7 +95,8 @@ def test_without_a_secret_the_error_shows_the_development_token() -> None:
         (["--user", "u", "--room", "a:hots"], "did you mean host? A room of this name is a:hots:viewer"),
         (["--user", "u", "--ttl", "soon"], "is not a time such as"),
         (["--user", "u", "--ttl", "999999999d"], "exp is not a time"),
-        (["--user", "u", "--secret", "short"], "auth.secret: 5 bytes are too few"),
+        (["--user", "u", "--secret", SECRET], "--secret: every user of this machine can see a secret"),
+        (["--user", "u", "--set", f"auth.secret={SECRET}"], "--set auth.secret: every user of this machine"),
         (["--user", "u", "--secret-file", "/no/such"], "auth.secret_file: cannot read /no/such"),
         ([], "Missing option '--user'"),
     ],

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import os
+import shlex
 import ssl
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -200,3 +202,44 @@ def test_a_variable_that_is_not_utf_8_is_one_problem(name: str) -> None:
         load(None, {f"ROOMCAST_{name}": "x" * 40 + "\udcff"})
     path = name.lower().replace("__", ".")
     assert caught.value.problems == [f"{path}: expected UTF-8 text (from ROOMCAST_{name})"]
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that every user of the machine may enter, unlike those of pytest."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o444])
+@pytest.mark.parametrize("setting", ["auth.secret_file", "auth.secret", "listen.tls_key"])
+def test_a_secret_that_other_users_can_read_is_refused_with_the_command_that_mends_it(
+    setting: str, mode: int, open_directory: Path
+) -> None:
+    credentials = make_credentials()
+    secret, key, config = (open_directory / name for name in ("a secret", "key.pem", "roomcast.toml"))
+    secret.write_text(SECRET)
+    key.write_bytes(credentials.key.read_bytes())
+    config.write_text(
+        (f"[auth]\nsecret = '{SECRET}'\n" if setting == "auth.secret" else f"[auth]\nsecret_file = '{secret}'\n")
+        + f"[listen]\ntls_cert = '{credentials.cert}'\ntls_key = '{key}'\n"
+    )
+    for each in (secret, key, config):
+        each.chmod(0o600)
+    assert load(config, {}).auth.secret == SECRET
+    exposed = {"auth.secret_file": secret, "auth.secret": config, "listen.tls_key": key}[setting]
+    exposed.chmod(mode)
+    rule = f"{setting}: {exposed} can be read by other users of this machine: `chmod 600 {shlex.quote(str(exposed))}`"
+    with pytest.raises(ConfigError) as refused:
+        load(config, {})
+    assert refused.value.problems == [rule]
+    open_directory.chmod(0o700)
+    assert load(config, {}).auth.secret == SECRET, "nobody else can reach the file"
+
+
+def test_a_configuration_without_secrets_may_be_read_by_everybody(open_directory: Path) -> None:
+    config = open_directory / "roomcast.toml"
+    config.write_text("[listen]\nport = 1\n")
+    config.chmod(0o644)
+    assert load(config, {}).listen.port == 1

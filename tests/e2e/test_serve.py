@@ -88,7 +88,7 @@ async def test_with_a_secret_it_serves_without_the_notice_and_takes_tokens_only(
     secret = "0123456789abcdef0123456789abcdef"
     async with serving(ROOMCAST_AUTH__SECRET=secret) as broker:
         made = await roomcast("token", "--user", "anna", ROOMCAST_AUTH__SECRET=secret)
-        said = await roomcast("say", "lobby", "hi", "--url", broker.url, "--token", made.out.strip())
+        said = await roomcast("say", "lobby", "hi", "--url", broker.url, ROOMCAST_TOKEN=made.out)
         assert (said.status, said.out) == (0, "shown\n")
         for token, words in (
             ("dev:anna:king", "there is no role king; there are guest, viewer"),
