@@ -162,7 +162,7 @@ async def _first_link(client: Client, events: ClientEvents, address: Address, to
         if isinstance(event, Connected):
             return
         if isinstance(event, Disconnected) and event.certificate:
-            raise click.ClickException(_no_trust(address, event.certificate))
+            raise click.ClickException(_untrusted(address, event.certificate))
         if isinstance(event, Disconnected):
             raise click.ClickException(_no_link(address, token, event.code, event.reason))
     closed = client.closed
@@ -171,15 +171,15 @@ async def _first_link(client: Client, events: ClientEvents, address: Address, to
     )
 
 
-def _no_trust(address: Address, why: str) -> str:
-    """Describe a refused certificate and the way out."""
+def _untrusted(address: Address, why: str) -> str:
+    """Describe a certificate that is not accepted, and the remedy."""
     if "mismatch" in why:
-        way_out = "connect to a name that the certificate contains"
+        remedy = "connect to a name that the certificate contains"
     elif "expired" in why or "not yet valid" in why:
-        way_out = "the certificate has to be renewed (or the clock of this machine set)"
+        remedy = "the certificate has to be renewed (or the clock of this machine set)"
     else:
-        way_out = "name the file of its authority: --ca FILE"
-    return f"the certificate of the broker at {address.host_and_port} is not accepted ({plain(why)}); {way_out}"
+        remedy = "name the file of its authority: --ca FILE"
+    return f"the certificate of the broker at {address.host_and_port} is not accepted ({plain(why)}); {remedy}"
 
 
 def _no_link(address: Address, token: str | None, code: int | None, reason: str) -> str:

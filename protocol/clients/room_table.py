@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import trio
 
-from ..codes import ErrorCode, Opcode
+from ..codes import ErrorCode, LeaveReason, Opcode
 from ..connection import Frame
 from ..messages import ErrorReply, Event, Join, Joined, Leave, Left, Resume, Resumed, RoomPulse, State, Tick
 from ..reconnect import MAX_PEER_DELAY_S, MIN_BACKOFF_S, Signal, backoff_s
@@ -89,11 +89,12 @@ class RoomTable:
 
     def forget(self, room: RoomMembership) -> None:
         """End a room without the broker's answer."""
-        room.signal(RoomSignal.CLOSE)
-        self._remove_if_ended(room)
+        if room.state is not Membership.ENDED:
+            room.signal(RoomSignal.CLOSE)
+            self._remove_if_ended(room)
 
-    def _remove_if_ended(self, room: RoomMembership) -> None:
-        """Remove a room that has ended; the result of its open posts is unknown."""
+    def _remove_if_ended(self, room: RoomMembership, *, answers_follow: bool = False) -> None:
+        """Remove a room that has ended; the result of its open posts is unknown, or follows (``answers_follow``)."""
         if room.state is Membership.ENDED:
             if self._by_name.get(room.name) is room:
                 del self._by_name[room.name]
@@ -102,7 +103,8 @@ class RoomTable:
             # An unanswered JOIN is kept: its answer must not be matched with a later request.
             for known in [known for known, pending in self._pending.items() if pending == (room, Opcode.LEAVE)]:
                 del self._pending[known]
-            self._posts.resolve_unknown(room)
+            if not answers_follow:
+                self._posts.resolve_unknown(room)
 
     # ---- links
 
@@ -248,6 +250,9 @@ class RoomTable:
     def _on_left(self, room: RoomMembership, number: int, left: Left) -> None:
         del self._by_number[number]
         room.on_left(left)
-        self._posts.resolve_unknown(room)
+        # After a requested LEAVE the broker still answers the posts before it: results belong to the link.
+        answers_follow = left.reason is LeaveReason.REQUESTED
+        if not answers_follow:
+            self._posts.resolve_unknown(room)
         self._request_later(room, retry_after_ms=0)
-        self._remove_if_ended(room)
+        self._remove_if_ended(room, answers_follow=answers_follow)

@@ -138,6 +138,25 @@ async def test_a_post_to_a_crashed_room_is_posted_again_after_the_rejoin(autojum
         assert (await posting.wait_result()).outcome is Outcome.ACCEPTED
 
 
+@pytest.mark.parametrize("link_ends", [False, True])
+async def test_a_post_before_a_leave_is_still_answered_after_it(link_ends: bool, autojump_clock: Any) -> None:
+    async with linked() as (client, peer, _), trio.open_nursery() as nursery:
+        room = await join(client, peer)
+        posting = Posting(nursery, room)
+        post = await peer.expect(Opcode.POST)
+        nursery.start_soon(room.leave)
+        leave = await peer.expect(Opcode.LEAVE)
+        await peer.send(Left(LeaveReason.REQUESTED), 3, leave.sequence)
+        await trio.sleep(1)
+        assert client.rooms == {}
+        if link_ends:
+            await peer.vanish()
+            assert (await posting.wait_result()).is_lost
+            return
+        await peer.ack(post, Outcome.SAMPLED_OUT)
+        assert (await posting.wait_result()).outcome is Outcome.SAMPLED_OUT
+
+
 async def test_message_ids_differ(autojump_clock: Any) -> None:
     async with linked() as (client, peer, _), trio.open_nursery() as nursery:
         room = await join(client, peer)
