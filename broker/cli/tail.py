@@ -33,6 +33,7 @@ from protocol.clients.events import (
     Gap,
     MessagesMissed,
     Pulse,
+    RecentJoin,
     Rejoined,
     RoomEvent,
     RoomLeft,
@@ -40,6 +41,7 @@ from protocol.clients.events import (
     State,
     StreamEvent,
     TickAccount,
+    TopLiker,
 )
 from protocol.codes import CloseCode, Lane, MessageType, Role, RoomPhase, Tier
 from protocol.messages import Account, Joined
@@ -139,7 +141,7 @@ def as_json(event: TailEvent) -> dict[str, Any]:
     return {"event": name, **fields}
 
 
-_PAYLOADS = frozenset(PAYLOAD_KINDS.values())
+_PAYLOADS = frozenset({*PAYLOAD_KINDS.values(), RecentJoin, TopLiker})
 """Records that are arrays in JSON, as on the wire and in `roomcast ledger export`."""
 
 

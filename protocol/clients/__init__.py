@@ -22,6 +22,7 @@ from .events import (
     Position,
     PostResult,
     Pulse,
+    RecentJoin,
     Rejoined,
     RoomEvent,
     RoomLeft,
@@ -29,6 +30,7 @@ from .events import (
     State,
     StreamEvent,
     TickAccount,
+    TopLiker,
 )
 from .likes import Likes
 from .membership import Membership
@@ -61,6 +63,7 @@ __all__ = [
     "Position",
     "PostResult",
     "Pulse",
+    "RecentJoin",
     "Rejoined",
     "RoomEvent",
     "RoomLeft",
@@ -70,6 +73,7 @@ __all__ = [
     "StreamPipe",
     "TickAccount",
     "TokenSource",
+    "TopLiker",
     "UnjoinedRoom",
     "connector",
     "new_guest_token",

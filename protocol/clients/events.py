@@ -28,6 +28,7 @@ __all__ = [
     "Position",
     "PostResult",
     "Pulse",
+    "RecentJoin",
     "Refusal",
     "Rejoined",
     "RoomEvent",
@@ -36,6 +37,7 @@ __all__ = [
     "State",
     "StreamEvent",
     "TickAccount",
+    "TopLiker",
 ]
 
 
@@ -113,6 +115,20 @@ class StreamEvent(NamedTuple):
     name: str
     payload: Any
     """`AnnouncementPayload`, `GiftPayload` or `PhasePayload`; custom types: any value."""
+
+
+class TopLiker(NamedTuple):
+    """Entry of ``State.top_likers``."""
+
+    user_id: str
+    likes: int
+
+
+class RecentJoin(NamedTuple):
+    """Entry of ``State.joins``."""
+
+    user_id: str
+    name: str
 
 
 class TickAccount(NamedTuple):

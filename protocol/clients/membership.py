@@ -18,7 +18,19 @@ from ..errors import LocalProtocolError
 from ..messages import Account, Event, Joined, Left, Resumed, RoomPulse, State, Tick
 from ..payloads import LikePayload, PhasePayload, payload_record
 from ..resume import Arrival, arrival, full_offset, missing
-from .events import Danmaku, Gap, Position, PostResult, Rejoined, RoomEvent, RoomLeft, StreamEvent, TickAccount
+from .events import (
+    Danmaku,
+    Gap,
+    Position,
+    PostResult,
+    RecentJoin,
+    Rejoined,
+    RoomEvent,
+    RoomLeft,
+    StreamEvent,
+    TickAccount,
+    TopLiker,
+)
 from .inbox import Inbox
 from .likes import LikeSender
 
@@ -247,7 +259,8 @@ class RoomMembership:
         """Process the newest counters."""
         self.online, self.users = state.online, state.users
         self.interval_ms, self.phase = state.interval_ms, state.phase
-        self.inbox.put_lossy(state, ambient=1)
+        top_likers, joins = tuple(map(TopLiker._make, state.top_likers)), tuple(map(RecentJoin._make, state.joins))
+        self.inbox.put_lossy(state._replace(top_likers=top_likers, joins=joins), ambient=1)
 
     def on_pulse(self, pulse: RoomPulse) -> None:
         """Process the room's counters of a PONG."""

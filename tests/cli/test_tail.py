@@ -15,6 +15,7 @@ from protocol.clients.events import (
     Gap,
     MessagesMissed,
     Pulse,
+    RecentJoin,
     Rejoined,
     RoomLeft,
     State,
@@ -141,7 +142,8 @@ def test_every_event_is_one_json_object_with_its_kind(event: TailEvent) -> None:
 
 
 def test_json_has_names_of_enums_and_accounts_by_lane() -> None:
-    state = as_json(STATE)
+    state = as_json(STATE._replace(joins=(RecentJoin("eve", "Eve"),)))
+    assert state["joins"] == [["eve", "Eve"]]
     assert state["phase"] == "live"
     assert state["accounts"]["chat"]["shown"] == 1
     danmaku = as_json(Danmaku(1, "bob", "Bob", DanmakuPayload("好看"), 2, ("eve",), 0, 1))

@@ -220,9 +220,11 @@ async def test_a_tick_becomes_danmaku_and_an_account(autojump_clock: Any) -> Non
 async def test_counters_come_as_state(autojump_clock: Any) -> None:
     async with linked() as (client, peer, _):
         room = await join(client, peer)
-        state = WireState(1_000_000, RoomPhase.PAUSED, 1, 200, 50, 40, 60, 55, 1234)
+        state = WireState(1_000_000, RoomPhase.PAUSED, 1, 200, 50, 40, 60, 55, 1234, (("u2", 7),), (("u3", "Cy"),))
         await peer.send(state, 3, 1)
-        assert await take(room, State) == state
+        found = await take(room, State)
+        assert found == state
+        assert (found.top_likers[0].likes, found.joins[0].name) == (7, "Cy")  # type: ignore[attr-defined]
         assert (room.online, room.interval_ms, room.phase) == (50, 200, RoomPhase.PAUSED)
 
 
