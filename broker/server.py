@@ -7,6 +7,7 @@ the environment.
 
 from __future__ import annotations
 
+import errno
 import gc
 import random
 import resource
@@ -57,13 +58,19 @@ __all__ = ["Broker", "tune_process"]
 log = structlog.get_logger("roomcast.server")
 
 SAMPLE_S = 0.25
+MIN_CONNECTIONS = 64
+"""A broker that could hold fewer, for want of descriptors, does not serve."""
+FEW_CONNECTIONS = 1000
+"""A broker that can hold fewer, for want of descriptors, warns."""
+MAX_DESCRIPTORS = 1 << 20
+"""Descriptors where the process has no limit: fs.nr_open of Linux."""
 
 
 class Broker:
     """One broker process. ``await nursery.start(broker.run)`` returns when it serves; `addresses` then holds where.
 
     Construct it inside ``trio.run``: every part is there afterwards, and `stats` and `status` work before `run`.
-    OSError if the TLS files cannot be used.
+    OSError if the TLS files cannot be used, or the process has too few descriptors.
 
     ``rng``, ``wall_ms`` and ``monotonic`` replace chance and the clocks; the metrics count what ``log_file`` drops.
     What touches disk and network is made by the methods ``_make_...``, so that a simulation can put its own there.
@@ -360,13 +367,30 @@ def unix_ms() -> int:
 def connection_limit(config: Config) -> int:
     """Connections this process may hold: the configured number, or what the descriptors allow less the reserve.
 
-    Raises the soft limit of descriptors to the hard one first.
+    Raises the soft limit of descriptors to the hard one first, and warns if they do not suffice for the configured
+    number. OSError (EMFILE) if they do not even suffice for the reserve and `MIN_CONNECTIONS`, or the fewer that are
+    configured.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    room = max(1, hard - config.admission.descriptor_reserve)
-    return min(config.admission.max_connections or room, room)
+    if soft != hard:
+        with suppress(OSError, ValueError):  # an endless hard limit is above what the kernel gives
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    descriptors = MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+    reserve, wanted = config.admission.descriptor_reserve, config.admission.max_connections
+    needed = reserve + min(wanted or MIN_CONNECTIONS, MIN_CONNECTIONS)
+    if descriptors < needed:
+        raise OSError(
+            errno.EMFILE,
+            f"{descriptors} file descriptors are too few, {needed} are needed (admission.descriptor_reserve is {reserve}):"
+            " raise the limit (`ulimit -n`, LimitNOFILE= of systemd, --ulimit nofile= of a container)",
+        )
+    most = descriptors - reserve
+    enough = wanted or FEW_CONNECTIONS
+    if most < enough:
+        remedy = f"raise the limit to {reserve + enough}"
+        log.warning("few file descriptors", descriptors=descriptors, connections=most, wanted=enough, remedy=remedy)
+    return min(wanted or most, most)
 
 
 def policy_of(config: Config) -> Policy:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import resource
 from pathlib import Path
 
 import pytest
+import structlog.testing
 
 from broker.core.limits.overload import OverloadStage
-from broker.server import Broker
+from broker.server import MAX_DESCRIPTORS, Broker, connection_limit
 from broker.telemetry.metrics import METRICS, collect
 from tests.support.broker import configuration
 
@@ -32,3 +35,56 @@ async def test_tls_files_that_cannot_be_used_are_an_error_of_the_constructor(tmp
     empty.write_text("no certificate")
     with pytest.raises(OSError, match="SSL"):
         Broker(configuration(listen={"tls_cert": str(empty), "tls_key": str(empty)}))
+
+
+def limits(monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, *, can_raise: bool = True) -> list[tuple[int, int]]:
+    """Replace the process's limits of descriptors; returns what is set."""
+    changed: list[tuple[int, int]] = []
+
+    def change(_: int, wanted: tuple[int, int]) -> None:
+        if not can_raise:
+            raise ValueError("not allowed to raise maximum limit")
+        changed.append(wanted)
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", change)
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "admission", "expected"),
+    [
+        (1024, 4096, {}, 4096 - 256),
+        (4096, 4096, {"max_connections": 100}, 100),
+        (276, 276, {"max_connections": 20}, 20),
+        (1024, resource.RLIM_INFINITY, {}, MAX_DESCRIPTORS - 256),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, {"max_connections": 500}, 500),
+        (320, 320, {}, 64),
+        (100, 100, {"descriptor_reserve": 36}, 64),
+        (500, 500, {"max_connections": 5000}, 244),
+    ],
+)
+def test_as_many_connections_as_the_descriptors_allow(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, admission: dict[str, int], expected: int
+) -> None:
+    changed = limits(monkeypatch, soft, hard)
+    with structlog.testing.capture_logs() as lines:
+        assert connection_limit(configuration(admission=admission)) == expected
+    assert changed == ([(hard, hard)] if soft != hard else [])
+    wanted = admission.get("max_connections", 1000)
+    assert [line["event"] for line in lines] == (["few file descriptors"] if expected < wanted else [])
+
+
+@pytest.mark.parametrize(("descriptors", "admission"), [(319, {}), (275, {"max_connections": 20}), (20, {})])
+def test_with_too_few_descriptors_a_broker_does_not_serve(
+    monkeypatch: pytest.MonkeyPatch, descriptors: int, admission: dict[str, int]
+) -> None:
+    limits(monkeypatch, descriptors, descriptors)
+    with pytest.raises(OSError, match=f"{descriptors} file descriptors are too few") as refused:
+        Broker(configuration(admission=admission))
+    assert refused.value.errno == errno.EMFILE
+
+
+def test_a_hard_limit_that_cannot_be_reached_leaves_the_soft_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits(monkeypatch, 2000, resource.RLIM_INFINITY, can_raise=False)
+    assert connection_limit(configuration()) == 2000 - 256
