@@ -382,8 +382,8 @@ def connection_limit(config: Config) -> int:
     if descriptors < needed:
         raise OSError(
             errno.EMFILE,
-            f"{descriptors} file descriptors are too few, {needed} are needed (admission.descriptor_reserve is {reserve}):"
-            " raise the limit (`ulimit -n`, LimitNOFILE= of systemd, --ulimit nofile= of a container)",
+            f"{descriptors} file descriptors are too few, {needed} are needed (admission.descriptor_reserve is"
+            f" {reserve}): raise the limit (`ulimit -n`, LimitNOFILE= of systemd, --ulimit nofile= of a container)",
         )
     most = descriptors - reserve
     enough = wanted or FEW_CONNECTIONS
