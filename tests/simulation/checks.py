@@ -7,6 +7,7 @@ from typing import cast as cast_to
 
 from broker.ledger import DirectState
 from broker.ledger import Reader as Ledger
+from broker.rooms.room import MAX_JOINED_EVENTS
 from broker.sessions.session import Session
 from protocol.codes import MessageType, Role, RoomPhase
 from protocol.frames import unpack_body
@@ -16,7 +17,9 @@ from tests.simulation.disk import Written
 __all__ = ["check", "check_invariants", "unfinished"]
 
 FRAME_BYTES = 2048
-"""Above any frame of the scenario: a queue may exceed its bound by one frame."""
+"""Above any frame of the scenario."""
+BEGUN_BYTES = MAX_JOINED_EVENTS * 600
+"""A queue may exceed its bound by the buffer that is written in part: events of one commit, at most so many bytes."""
 
 
 def check_invariants(actors: Actors) -> None:
@@ -29,14 +32,15 @@ def check_invariants(actors: Actors) -> None:
         assert account.admitted == sum(account[1:]), account
         assert min(account) >= 0, account
     queued = 0
-    limits = broker.listener.transports.queue_limits
+    limits = broker.config.queue
     for transport in broker_run.transports():
         queue = transport.queue
         if queue is not None:
             queued += queue.nbytes
             assert queue.critical_nbytes <= limits.critical_bytes, queue.critical_nbytes
-            assert queue.nbytes <= limits.queue_bytes + limits.critical_bytes + FRAME_BYTES, queue.nbytes
+            assert queue.nbytes <= limits.queue_bytes + limits.critical_bytes + BEGUN_BYTES, queue.nbytes
     assert broker.budget.used_bytes == queued, (broker.budget.used_bytes, queued)
+    assert queued <= actors.world.conditions.total_bytes + FRAME_BYTES, f"{queued} bytes in all queues"
     assert broker.ledger is not None
     assert broker.ledger.waiting <= actors.world.conditions.ledger_items
     links = broker.users.session_count

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trio
 
-from broker.ledger import LedgerCut, LedgerDamaged, Reader, database_path
+from broker.ledger import LedgerCut, LedgerDamaged, LedgerRefused, Reader, database_path
 from broker.ledger.backup import back_up
 from broker.ledger.head import Head
 from broker.ledger.restore import restore
@@ -84,17 +84,28 @@ def _is_damaged(path: Path) -> bool:
 class Backup:
     """Copies of a ledger that were made while it was in use: a verified backup, and the file alone."""
 
-    def __init__(self, disk: Disk, directory: Path) -> None:
+    def __init__(self, directory: Path) -> None:
         self.path = directory / "backup.db"
         self.bare = directory / "bare.db"
-        reader = Reader(disk.path)
-        try:
-            back_up(reader, self.path)
-            target = sqlite3.connect(self.bare)
-            reader.connection.backup(target)
-            target.close()
-        finally:
-            reader.close()
+
+    @classmethod
+    async def make(cls, disk: Disk, directory: Path) -> Backup:
+        """Copy a ledger as soon as there is one."""
+        backup = cls(directory)
+        while True:
+            try:
+                reader = Reader(disk.path)
+            except LedgerRefused:
+                await trio.sleep(0.5)
+                continue
+            try:
+                back_up(reader, backup.path)
+                target = sqlite3.connect(backup.bare)
+                reader.connection.backup(target)
+                target.close()
+            finally:
+                reader.close()
+            return backup
 
 
 def _head(path: Path) -> Head:

@@ -8,9 +8,9 @@ and usual in others.
 from __future__ import annotations
 
 import random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["PROBES", "Conditions"]
+__all__ = ["PROBES", "QUIET", "Conditions"]
 
 PROBES = (
     "addresses", "batches", "clock", "combos", "duplicates", "ended", "expiry", "guests", "joins", "json", "keys",
@@ -116,3 +116,15 @@ class Conditions(NamedTuple):
             ledger_items=rng.choice((4, 20_000, 20_000)),
             max_batch=rng.choice((1, 8, 500)),
         )
+
+
+QUIET: dict[str, Any] = dict(
+    dict.fromkeys(
+        ("cuts", "black_holes", "stalls", "refusals", "disk_failures", "read_errors", "slow_commits", "kills",
+         "kills_at_commit", "kills_at_start", "restarts", "room_crashes", "leaps"), 0.0
+    ),
+    development=False, probes=(), restores=False, burst=0, link_bytes=64 * 1024, history_entries=512,
+    history_s=120.0, idle_close_s=900.0, entries_s=MONTH_S, paid_budget_per_s=5, critical_bytes=1024 * 1024,
+    total_bytes=1 << 30, ledger_items=20_000,
+)  # fmt: skip
+"""Conditions without faults and with usual bounds: for a planted bug that a probe finds."""

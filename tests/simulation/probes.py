@@ -16,7 +16,7 @@ import trio
 from broker.ledger import Committed, DirectState, LedgerResult, LedgerState, SubmitResult
 from broker.server import Broker
 from protocol.clients import PipeLost
-from protocol.codes import ErrorCode, MessageType, Outcome, RoomPhase, Tier
+from protocol.codes import CloseCode, ErrorCode, MessageType, Outcome, RoomPhase, Tier
 from protocol.frames import unpack_body
 from protocol.messages import (
     AckResult,
@@ -408,7 +408,8 @@ async def probe_expiry(p: Prober) -> None:
         await link.collect(2.0)
         assert p.broker.inboxes is not None
         state = await p.broker.inboxes.state(shown, number)
-        assert state is DirectState.ACKED, f"a message that was shown is {state}"
+        # Maintenance may have come between the expiry and the acknowledgement.
+        assert state in (DirectState.ACKED, DirectState.EXPIRED), f"a message that was shown is {state}"
     await trio.sleep(LATE_S)
     async with p.link("late") as link:
         frames = [frame.message for frame in await link.collect(2.0) if isinstance(frame.message, Direct)]
@@ -436,7 +437,7 @@ async def probe_clock(p: Prober) -> None:
                 async with p.connect() as other:
                     await other.login(p.token("short", lifetime_s=600))
         except LinkEnded as ended:
-            if ended.goaway is not None and "token" in ended.goaway.reason:
+            if ended.goaway is not None and ended.goaway.code in (CloseCode.AUTH_FAILED, CloseCode.TOKEN_EXPIRED):
                 raise AssertionError(f"a token is judged by the wrong clock: {ended.goaway}") from ended
             raise
         finally:

@@ -81,11 +81,12 @@ class Scenario:
                 actors.short_lived_device,
             ):
                 nursery.start_soon(part)
-            await trio.sleep(FAULTS_S)
+            await trio.sleep(FAULTS_S / 2)
+            if world.conditions.restores:
+                backup = await Backup.make(self.disk, self.spare)
+            await trio.sleep(FAULTS_S / 2)
             world.healed = True
             world.trace("healed")
-            if world.conditions.restores:
-                backup = Backup(self.disk, self.spare)
             await run_probes(world, actors, PROBES)
             with trio.move_on_after(HEAL_S):
                 while (missing := checks.unfinished(actors)) is not None:  # noqa: ASYNC110 - the conditions have no event

@@ -143,7 +143,7 @@ def test_a_table_that_compares_no_content_is_found(monkeypatch: pytest.MonkeyPat
 
 def test_a_ledger_without_a_bound_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SimLedger, "waiting", property(lambda self: self._waiting_items * 10_000))
-    assert fails(range(1, 4))
+    assert fails(range(1, 4), slow_commits=0.5)
 
 
 def test_an_in_memory_history_with_a_gap_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
