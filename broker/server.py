@@ -24,11 +24,11 @@ import trio
 
 from broker.auth.tickets import ticket_key
 from broker.auth.tokens import Authenticator
-from broker.config.schema import RELOADABLE, Config, changed_settings, reloaded, without_limit
+from broker.config.schema import RELOADABLE, AdmissionConfig, Config, changed_settings, reloaded, without_limit
 from broker.core.clock import TrustedClock
 from broker.core.limits.overload import ByteBudget, OverloadMonitor, OverloadStage
 from broker.core.limits.rate_limit import Rate
-from broker.core.net.connection_limits import ConnectionLimits
+from broker.core.net.connection_limits import ConnectionLimits, ConnectionLimitSettings
 from broker.core.net.send_queue import QueueLimits
 from broker.core.rooms.policies import Policy, policy_from
 from broker.core.rooms.state import RoomRules
@@ -126,14 +126,7 @@ class Broker:
             unix_ms=wall_ms, rng=rng, room_store=self.room_store,
             results=self.results,
         )  # fmt: skip
-        self.connection_limits = ConnectionLimits(
-            max_connections=self.max_connections,
-            per_address=config.admission.per_address,
-            accept_per_s=config.admission.accept_per_s,
-            unauthenticated_share=config.admission.unauthenticated_share,
-            address_share=config.admission.address_share,
-            failed_logins_per_minute=config.admission.failed_logins_per_minute,
-        )
+        self.connection_limits = ConnectionLimits(**limits_of(config.admission, self.max_connections))
         self.monitor = OverloadMonitor()
         self.loop_monitor = LoopMonitor()
         self._cancel: trio.CancelScope | None = None
@@ -271,9 +264,14 @@ class Broker:
         changed = changed_settings(self.config, config)
         if config.development != self.config.development:
             raise ValueError("auth.secret: a broker does not enter or leave development mode while it runs")
+        max_connections = connection_limit(config)
         self.listener.reload(config)
         self.context.auth.reload(config.auth)
         self.context.use_limits(reloaded(self.config.link, config.link, "link"))
+        self.context.max_viewers = config.room.max_viewers
+        self.max_connections = max_connections
+        self.connection_limits.use(**limits_of(config.admission, max_connections))
+        self.hub.use_limits(reloaded(self.config.room, config.room, "room"), config.open_roles)
         for_restart = [name for name in changed if name not in RELOADABLE]
         log.info("configuration reloaded", changed=[name for name in changed if name in RELOADABLE])
         if for_restart:
@@ -391,6 +389,18 @@ def connection_limit(config: Config) -> int:
         remedy = f"raise the limit to {reserve + enough}"
         log.warning("few file descriptors", descriptors=descriptors, connections=most, wanted=enough, remedy=remedy)
     return min(wanted or most, most)
+
+
+def limits_of(admission: AdmissionConfig, max_connections: int) -> ConnectionLimitSettings:
+    """Return the limits of connections of a configuration, with ``max_connections`` as the descriptors allow it."""
+    return ConnectionLimitSettings(
+        max_connections=max_connections,
+        per_address=admission.per_address,
+        accept_per_s=admission.accept_per_s,
+        unauthenticated_share=admission.unauthenticated_share,
+        address_share=admission.address_share,
+        failed_logins_per_minute=admission.failed_logins_per_minute,
+    )
 
 
 def policy_of(config: Config) -> Policy:

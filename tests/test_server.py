@@ -12,7 +12,9 @@ import structlog.testing
 from broker.core.limits.overload import OverloadStage
 from broker.server import MAX_DESCRIPTORS, Broker, connection_limit
 from broker.telemetry.metrics import METRICS, collect
-from tests.support.broker import configuration
+from protocol.codes import CloseCode, ErrorCode, Tier
+from protocol.messages import MAGIC, ClientHello, ErrorReply, Join
+from tests.support.broker import configuration, joined_link, raw_link, running_broker
 
 
 @pytest.mark.parametrize("is_durable", [False, True])
@@ -88,3 +90,27 @@ def test_with_too_few_descriptors_a_broker_does_not_serve(
 def test_a_hard_limit_that_cannot_be_reached_leaves_the_soft_one(monkeypatch: pytest.MonkeyPatch) -> None:
     limits(monkeypatch, 2000, resource.RLIM_INFINITY, can_raise=False)
     assert connection_limit(configuration()) == 2000 - 256
+
+
+@pytest.mark.integration
+async def test_limits_of_connections_and_rooms_are_reloaded_and_the_log_names_what_is_not() -> None:
+    async with running_broker() as broker, joined_link(broker, "dev:ann") as (ann, _):
+        limits = {"max_rooms": 1, "max_viewers": 1, "reopen_ended_s": 5.0, "policy": "goim"}
+        with structlog.testing.capture_logs() as lines:
+            for_restart = broker.reload(configuration(room=limits, admission={"per_address": 1}))
+        assert for_restart == ["room.reopen_ended_s", "room.policy"]
+        events = {line["event"]: line for line in lines}
+        assert events["settings that need a restart"]["settings"] == for_restart
+        assert events["configuration reloaded"]["changed"] == [
+            "admission.per_address", "room.max_rooms", "room.max_viewers",
+        ]  # fmt: skip
+        await ann.send((Join("another", Tier.FULL), 0, 2))
+        assert (await ann.expect(ErrorReply))[1].code == ErrorCode.TOO_MANY_ROOMS_OPEN
+        async with raw_link(broker) as bob:
+            await bob.send((ClientHello(MAGIC, 1, 1), 0, 0))
+            assert (await bob.expect_close()).code == CloseCode.TOO_MANY_FROM_ADDRESS
+        broker.reload(configuration(room={"max_viewers": 1}))
+        async with raw_link(broker) as bob:
+            await bob.login("dev:bob")
+            await bob.send((Join("lobby", Tier.FULL), 0, 1))
+            assert (await bob.expect(ErrorReply))[1].code == ErrorCode.ROOM_FULL

@@ -75,6 +75,10 @@ RELOADABLE = frozenset(
         "log.level", "auth.secret", "auth.secret_file", "auth.issuer", "auth.leeway_s", "auth.guest_access",
         "auth.cache_tokens", "listen.tls_cert", "listen.tls_key", "link.frames_per_s", "link.errors_per_minute",
         "link.connections_per_user", "link.allowed_origins", "link.app_frames_per_s", "link.app_connections_per_user",
+        "admission.max_connections", "admission.per_address", "admission.accept_per_s",
+        "admission.unauthenticated_share", "admission.address_share", "admission.failed_logins_per_minute",
+        "admission.descriptor_reserve", "room.max_rooms", "room.create_on_join", "room.open_roles",
+        "room.new_rooms_per_minute", "room.unused_close_s", "room.idle_close_s", "room.max_viewers",
     }
 )  # fmt: skip
 """Settings that take effect on SIGHUP; the others need a restart."""

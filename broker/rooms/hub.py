@@ -82,7 +82,7 @@ class Hub:
         self._past_accounts: tuple[Account, ...] = (Account(),) * len(Lane)
         self._ended = EndedRooms(config.reopen_ended_s)
         self.join_limit = JoinLimit(rules.policy.user_joins)
-        self._new_rooms = Gcra(Rate(config.new_rooms_per_minute / 60, config.new_rooms_per_minute))
+        self._new_rooms = _new_rooms(config)
         """New rooms that viewers opened, by address."""
         self.opened = 0
         self.crashed = 0
@@ -92,6 +92,13 @@ class Hub:
 
     def __iter__(self) -> Iterator[Room]:
         return iter(list(self._by_name.values()))
+
+    def use_limits(self, config: RoomConfig, open_roles: frozenset[Role]) -> None:
+        """Apply other limits of rooms from now on; open rooms stay, and keep the times after which they close."""
+        if config.new_rooms_per_minute != self._config.new_rooms_per_minute:
+            self._new_rooms = _new_rooms(config)
+        self._config = config
+        self._open_roles = open_roles
 
     def room(self, number: int) -> Room | None:
         """Return the open room with a number."""
@@ -310,3 +317,7 @@ class Hub:
             self.crashed += 1
             log.exception("room crashed", room=room.name, number=room.number)
             room.crash()
+
+
+def _new_rooms(config: RoomConfig) -> Gcra:
+    return Gcra(Rate(config.new_rooms_per_minute / 60, config.new_rooms_per_minute))

@@ -28,6 +28,7 @@ import ipaddress
 from dataclasses import dataclass
 from enum import Enum
 from math import ceil
+from typing import TypedDict
 
 from broker.core.limits.rate_limit import UNLIMITED, Gcra, Rate
 from broker.core.net.proxy_header import plain_address
@@ -38,6 +39,7 @@ __all__ = [
     "UNAUTHENTICATED_MIN",
     "Admission",
     "AdmissionResult",
+    "ConnectionLimitSettings",
     "ConnectionLimits",
     "Refuse",
     "address_key",
@@ -86,18 +88,18 @@ _ADDRESS_HANDSHAKES = Refuse(CloseCode.TOO_MANY_FROM_ADDRESS, RETRY_AFTER_MS[Clo
 class AddressTable:
     """How many of one pool each address holds. ``most``: for one address; None = not bounded."""
 
-    __slots__ = ("_counts", "_most")
+    __slots__ = ("_counts", "most")
 
     def __init__(self, most: int | None) -> None:
         self._counts: dict[str | bytes, int] = {}
-        self._most = most
+        self.most = most
 
     def __len__(self) -> int:
         return len(self._counts)
 
     def is_full(self, key: str | bytes) -> bool:
         """Return whether an address holds as many as it may; "" never does."""
-        return bool(key) and self._most is not None and self._counts.get(key, 0) >= self._most
+        return bool(key) and self.most is not None and self._counts.get(key, 0) >= self.most
 
     def add(self, key: str | bytes) -> None:
         """Count one more; "" is not counted."""
@@ -112,6 +114,17 @@ class AddressTable:
                 self._counts[key] = count
             else:
                 del self._counts[key]
+
+
+class ConnectionLimitSettings(TypedDict):
+    """Parameters of `ConnectionLimits`."""
+
+    max_connections: int
+    per_address: int
+    accept_per_s: float
+    unauthenticated_share: float
+    address_share: float
+    failed_logins_per_minute: int
 
 
 class ConnectionLimits:
@@ -138,21 +151,18 @@ class ConnectionLimits:
         address_share: float = 1.0,
         failed_logins_per_minute: int = 60,
     ) -> None:
-        if max_connections < 1 or per_address < 0 or not 0 < unauthenticated_share <= 1 or not 0 < address_share <= 1:
-            raise ValueError("at least one connection must be possible")
-        self.max_connections = max_connections
-        self.max_unauthenticated = min(
-            max_connections, max(UNAUTHENTICATED_MIN, int(max_connections * unauthenticated_share))
+        self._accepts = self._address_accepts = self._failed_logins = Gcra(UNLIMITED)
+        self._held = AddressTable(None)
+        self._unauthenticated = AddressTable(None)
+        self._overflow = AddressTable(None)
+        self.use(
+            max_connections=max_connections,
+            per_address=per_address,
+            accept_per_s=accept_per_s,
+            unauthenticated_share=unauthenticated_share,
+            address_share=address_share,
+            failed_logins_per_minute=failed_logins_per_minute,
         )
-        self._accepts = Gcra(Rate(accept_per_s, max(1, int(accept_per_s * BURST_S))))
-        share_per_s = accept_per_s * address_share
-        self._address_accepts = Gcra(
-            UNLIMITED if address_share == 1 else Rate(share_per_s, max(1, int(share_per_s * ADDRESS_BURST_S)))
-        )
-        self._failed_logins = Gcra(Rate(failed_logins_per_minute / 60, failed_logins_per_minute))
-        self._held = AddressTable(per_address or None)
-        self._unauthenticated = AddressTable(max(1, int(self.max_unauthenticated * address_share)))
-        self._overflow = AddressTable(max(1, int(OVERFLOW_MAX * address_share)))
         self._closed: Refuse | None = None
         self.held = 0
         """Admitted connections, without the overflow."""
@@ -166,6 +176,35 @@ class ConnectionLimits:
         """Connections closed without an answer so far."""
         self.refused: dict[CloseCode, int] = dict.fromkeys((*RETRY_AFTER_MS, CloseCode.GOING_AWAY), 0)
         """Connections refused so far, without the dropped ones."""
+
+    def use(
+        self,
+        *,
+        max_connections: int,
+        per_address: int,
+        accept_per_s: float,
+        unauthenticated_share: float,
+        address_share: float,
+        failed_logins_per_minute: int,
+    ) -> None:
+        """Apply other limits from now on. No connection ends; what was counted against a rate that changes is
+        forgotten."""
+        if max_connections < 1 or per_address < 0 or not 0 < unauthenticated_share <= 1 or not 0 < address_share <= 1:
+            raise ValueError("at least one connection must be possible")
+        self.max_connections = max_connections
+        self.max_unauthenticated = min(
+            max_connections, max(UNAUTHENTICATED_MIN, int(max_connections * unauthenticated_share))
+        )
+        self._accepts = _limiter(self._accepts, Rate(accept_per_s, max(1, int(accept_per_s * BURST_S))))
+        share_per_s = accept_per_s * address_share
+        share = UNLIMITED if address_share == 1 else Rate(share_per_s, max(1, int(share_per_s * ADDRESS_BURST_S)))
+        self._address_accepts = _limiter(self._address_accepts, share)
+        self._failed_logins = _limiter(
+            self._failed_logins, Rate(failed_logins_per_minute / 60, failed_logins_per_minute)
+        )
+        self._held.most = per_address or None
+        self._unauthenticated.most = max(1, int(self.max_unauthenticated * address_share))
+        self._overflow.most = max(1, int(OVERFLOW_MAX * address_share))
 
     @property
     def addresses(self) -> int:
@@ -264,6 +303,11 @@ class ConnectionLimits:
         self._overflow.add(key)
         self.refused[refusal.code] += 1
         return refusal
+
+
+def _limiter(current: Gcra, rate: Rate) -> Gcra:
+    """Return a limiter of ``rate``: the current one, with what it has counted, if it is that."""
+    return current if current.rate == rate else Gcra(rate)
 
 
 def address_key(address: str) -> str | bytes:

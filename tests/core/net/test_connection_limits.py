@@ -11,6 +11,7 @@ from broker.core.net.connection_limits import (
     Admission,
     AdmissionResult,
     ConnectionLimits,
+    ConnectionLimitSettings,
     Refuse,
 )
 from protocol.codes import CloseCode, ReconnectAdvice, reconnect_advice
@@ -305,3 +306,24 @@ class LimitsMachine(RuleBasedStateMachine):
 
 TestGate = LimitsMachine.TestCase
 TestGate.settings = settings(max_examples=40)
+
+
+def test_other_limits_apply_from_now_on_and_what_is_there_stays() -> None:
+    chosen = ConnectionLimitSettings(
+        max_connections=1000, per_address=2, accept_per_s=1e6, unauthenticated_share=1.0, address_share=1.0,
+        failed_logins_per_minute=1,
+    )  # fmt: skip
+    limits = ConnectionLimits(**chosen)
+    for _ in range(2):
+        assert limits.enter("203.0.113.1", 0.0) is Admission.ADMIT
+    limits.login_failed("203.0.113.1", 0.0)
+    limits.use(**{**chosen, "per_address": 3})
+    assert limits.login_wait_s("203.0.113.1", 0.0) > 0, "a rate that stays keeps what it has counted"
+    assert limits.enter("203.0.113.1", 0.0) is Admission.ADMIT
+    assert isinstance(limits.enter("203.0.113.1", 0.0), Refuse)
+    limits.use(**{**chosen, "max_connections": 1, "failed_logins_per_minute": 9})
+    assert limits.login_wait_s("203.0.113.1", 0.0) == 0
+    refused = limits.enter("203.0.113.2", 0.0)
+    assert isinstance(refused, Refuse)
+    assert refused.code is CloseCode.TOO_MANY_CONNECTIONS
+    assert (limits.held, limits.addresses) == (3, 1)
