@@ -89,7 +89,14 @@ def test_the_beginning_of_a_name_and_a_star_is_a_pattern_of_it(name: str, length
 
 
 def gift(**fields: Any) -> None:
-    values = {"order_id": "o-1", "user_id": "ann", "name": "Ann", "gift_id": "rose", "count": 1, "price_cents": 1}
+    values: dict[str, Any] = {
+        "order_id": "o-1",
+        "user_id": "ann",
+        "name": "Ann",
+        "gift_id": "rose",
+        "count": 1,
+        "price_cents": 1,
+    }
     check_payload(5, GiftPayload(**values | fields))
 
 

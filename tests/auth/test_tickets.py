@@ -167,7 +167,7 @@ def test_a_directory_that_cannot_be_written_only_costs_the_tickets_their_next_li
 # ---- on links
 
 
-CONFIGURED = {"auth": {"secret": SECRET}}
+CONFIGURED: dict[str, Any] = {"auth": {"secret": SECRET}}
 
 
 async def given(broker: Broker, token: str, features: int = int(Feature.TICKET)) -> Authenticated:

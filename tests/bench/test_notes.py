@@ -49,7 +49,7 @@ def test_a_limit_of_generator_or_machine_is_a_note(headline: dict[str, float], w
 def test_resumes_are_reported_by_where_they_were_served_from() -> None:
     reports = [{"unicast_frames": {"recovered": 70}}, {"unicast_frames": {"recovered": 30, "not recovered": 2}}]
     before, after = {"histories": 1, "by_ledger": 1}, {"histories": 51, "by_ledger": 41}
-    ledger = {"before": {"ledger": before}, "final": {"ledger": after}}
+    ledger: dict[str, Any] = {"before": {"ledger": before}, "final": {"ledger": after}}
     assert "102 resumes: 60 from the rooms' history, 40 from the ledger (in 50 queries), 2 could not" in notes_of(
         {}, reports=reports, **ledger
     )

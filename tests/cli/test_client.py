@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -63,7 +64,7 @@ async def test_the_error_without_a_broker_says_how_to_start_one() -> None:
             pass
 
 
-CERTIFICATES = {
+CERTIFICATES: dict[str, tuple[dict[str, Any], str]] = {
     "another authority": ({}, r"not accepted \(.*\); name the file of its authority: --ca FILE$"),
     "another name": (
         {"name": "other.example"},

@@ -13,6 +13,7 @@ import trio
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from protocol.messages import Tick
 from tests.support.broker import joined_link, running_broker
 
 pytestmark = pytest.mark.integration
@@ -85,7 +86,7 @@ async def test_the_websockets_library_joins_talks_and_hears() -> None:
         while True:
             frame = await ann.next_frame()
             assert frame is not None
-            if frame.opcode == TICK and frame.message.entries:
+            if isinstance(frame.message, Tick) and frame.message.entries:
                 assert frame.message.entries[0].payload == ("来自陌生人",)
                 break
 

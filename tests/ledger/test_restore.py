@@ -187,8 +187,8 @@ def test_a_good_ledger_begins_another_history_in_place() -> None:
 @given(st.lists(st.integers(0, 4), max_size=4))
 def test_numbers_only_rise_over_any_number_of_restores(sent: list[int]) -> None:
     with quick_directory() as directory:
-        store = Store(database_path(directory / "0")) if (directory / "0").mkdir() is None else None
-        assert store is not None
+        (directory / "0").mkdir()
+        store = Store(database_path(directory / "0"))
         last = 0
         for number, count in enumerate(sent):
             for _ in range(count):

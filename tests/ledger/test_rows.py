@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,8 @@ def refused(content: bytes, change: Any) -> str:
     with quick_directory() as directory:
         path = database_path(directory)
         path.write_bytes(content)
-        connection = sqlite3.connect(path, isolation_level=None)
-        change(connection)
-        connection.close()
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            change(connection)  # raises where SQLite refuses the change
         reader = Reader(path)
         try:
             reader.verify_all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog.testing
@@ -110,7 +111,7 @@ async def leap_and_return(directory: Path, wall: WallClock, told: list[LedgerRes
         await trio.to_thread.run_sync(time.sleep, 0.2)
 
 
-def token_broker(wall: WallClock) -> tuple[dict[str, dict[str, object]], Authenticator]:
+def token_broker(wall: WallClock) -> tuple[dict[str, Any], Authenticator]:
     config = AuthConfig(secret=SECRET)
     return {"auth": {"secret": SECRET}}, Authenticator(config, clock=lambda: wall() / 1000)
 

@@ -274,7 +274,7 @@ class FailingListener(socket.socket):
         if self.errors:
             number = self.errors.pop(0)
             raise OSError(number, os.strerror(number))
-        return super()._accept()
+        return super()._accept()  # type: ignore[misc]  # the typeshed has no private names
 
 
 def failing_listener(sock: socket.socket, errors: list[int]) -> FailingListener:
@@ -317,7 +317,7 @@ async def test_a_new_connection_that_went_away_is_no_error(autojump_clock: trio.
         assert running.connection_limits.admitted == 1
     assert running.listener.accept_errors == 0
     for transport in running.poller:
-        transport.abort("test over")
+        transport.abort("test over", CloseCode.CLOSED_BY_PEER)
     bad.close()
     sock.close()
     running.poller.close()

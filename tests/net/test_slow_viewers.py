@@ -11,7 +11,7 @@ import trio
 from broker.core.net.send_queue import QueueMissed
 from protocol.codes import CloseCode, MessageType, Outcome
 from protocol.messages import Ack, Direct, Event, Missed, Ping, Pong, State, Tick
-from tests.support.broker import RawLink, joined_link, running_broker
+from tests.support.broker import RawLink, joined_link, running_broker, sessions_of
 
 pytestmark = pytest.mark.integration
 
@@ -33,7 +33,7 @@ async def test_a_viewer_behind_is_shown_a_later_part_and_learns_what_it_missed()
     ):
         await _shrink(slow)
         sent = 0
-        session = next(each for each in broker.context.sessions if each.grant and each.grant.user_id == "slow")
+        session = next(each for each in sessions_of(broker) if each.grant and each.grant.user_id == "slow")
         with trio.fail_after(30):
             while session.transport.queue is None or not session.transport.queue.keyframe:
                 await ann.post(room, sent, MessageType.DANMAKU, (f"{sent:05} " + "很长的一条弹幕" * 10, None))
@@ -104,7 +104,7 @@ async def test_counters_after_a_gap_are_newer_than_those_before_it_and_older_tha
         while state.likes < 1:
             frame, state = await ann.expect(State)
         heard = [frame.sequence]
-        (session,) = broker.context.sessions
+        (session,) = sessions_of(broker)
         session.on_drained(QueueMissed(chat_frames=0, chat_weight=0, ambient_frames=3, superseded=0))
         _, direct = await ann.expect(Direct)
         assert direct.type == MessageType.MISSED
@@ -148,7 +148,7 @@ async def test_stalled_links_together_stay_below_the_bound_and_the_slowest_are_c
 async def test_answers_to_a_link_that_does_not_read_are_bounded() -> None:
     async with running_broker(link={**SMALL, "frames_per_s": 0}) as broker, joined_link(broker, "dev:ann") as (ann, _):
         await _shrink(ann)
-        (session,) = broker.context.sessions
+        (session,) = sessions_of(broker)
         highest = 0
         with trio.move_on_after(1.5):
             while True:

@@ -349,7 +349,7 @@ def test_the_defaults_of_a_server_are_those_of_the_code() -> None:
         "posts of an APP in a room, without gifts": rate(policy.app_posts),
         "gifts shown to a viewer": f"{policy.paid_budget_per_s} entries a second",
     }
-    found = dict(tables("Constants")[1])
+    found = {name: value for name, value in tables("Constants")[1]}
     for name, value in expected.items():
         assert re.match(rf"{re.escape(value)}(;|$| )", found.pop(name)), name
     assert found.keys() == {"heartbeat, cut", "queue of a link with a backlog"}

@@ -113,7 +113,7 @@ async def test_a_room_that_fails_to_publish_a_commit_ends_alone(
 @pytest.mark.parametrize("is_restarted", [False, True])
 async def test_an_order_is_one_order_in_every_room_and_means_its_content(directory: Path, is_restarted: bool) -> None:
     async def fates(broker: Broker) -> list[AckResult]:
-        found = []
+        found: list[AckResult] = []
         async with joined_link(broker, "dev:shop:app", "lobby") as (shop, lobby):
             other, _ = await shop.join("other", sequence=100)
             posts = [(lobby, gift("o1")), (other, gift("o1")), (lobby, gift("o1", "eve")), (lobby, gift("o1", count=2))]

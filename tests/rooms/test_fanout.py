@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from broker.net.poller import Poller
-from broker.net.transport import Framing, Part, TcpTransport, TransportSettings
+from broker.net.transport import Framing, Part, TcpTransport, Transport, TransportSettings
 from broker.rooms.encoding import TIERS, Bundle, Content, Prepared, prepare, variant_of
 from broker.rooms.fanout import MAX_JOINED_BYTES, FanOut, Outbox
 from broker.rooms.members import SLOW_PATH, Member, Members
@@ -32,7 +32,7 @@ class Seat:
     """The least a room needs of a session."""
 
     def __init__(self, transport: TcpTransport) -> None:
-        self.transport = transport
+        self.transport: Transport = transport
         self.closed: list[int] = []
         self.seats: list[tuple[Members, Member]] = []
         transport.owner = self
@@ -50,6 +50,7 @@ class Seat:
     def on_drained(self, missed: Any) -> None: ...
     def on_left(self, room: Any, reason: Any, message: str) -> None: ...
     def reply_acks(self, room: int, results: Any) -> None: ...
+    def on_deadline(self, now: float) -> None: ...
 
     def on_overflow(self) -> None:
         self.transport.close(4001, "slow")
@@ -100,7 +101,7 @@ def received(sock: socket.socket, link: Connection | None = None) -> list[Frame]
     """What has arrived; give one ``link`` where a frame may come in pieces."""
     sock.setblocking(False)
     link = link or open_client()
-    frames = []
+    frames: list[Frame] = []
     while True:
         try:
             data = sock.recv(1 << 20)
@@ -395,7 +396,7 @@ class Rounds(RuleBasedStateMachine):
         for _ in range(count):
             sink = Sink()
             session = SimpleNamespace(transport=sink)
-            member = Member(session, "u", "U", Role.VIEWER, frozenset(), variant)  # type: ignore[arg-type]
+            member = Member(session, "u", "U", Role.VIEWER, frozenset(), variant)
             session.on_backlog = partial(self.members.use_slow_path, member)
             sink.session = session
             self.members.add(member)

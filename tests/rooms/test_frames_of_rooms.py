@@ -61,8 +61,9 @@ def take_content(content: Content) -> None:
     by_tier = [[content]] * len(TIERS)
     prepared = prepare([BINARY, JSON], by_tier, 3)
     binary = strict_client(Encoding.BINARY)
-    assert prepared.frames[BINARY] is not None
-    binary.receive_data(prepared.frames[BINARY])
+    data = prepared.frames[BINARY]
+    assert data is not None
+    binary.receive_data(data)
     frames = 0
     while (event := binary.next_event()) is not NEED_DATA:
         assert type(event) is Frame, event

@@ -22,12 +22,12 @@ from protocol.clients.events import Gap, Rejoined, RoomLeft, StreamEvent
 from protocol.codes import CloseCode, LeaveReason, MessageType, Outcome
 from protocol.connection import Frame
 from protocol.messages import Ack, Event, Left, Post
-from tests.support.broker import joined_link, running_broker
+from tests.support.broker import joined_link, running_broker, sessions_of
 from tests.support.durable import durable_broker
 
 pytestmark = pytest.mark.integration
 
-UNLIMITED = {"link": {"frames_per_s": 0}, "room": {"admit_per_window": 100_000, "tick_ms": 20}}
+UNLIMITED: dict[str, Any] = {"link": {"frames_per_s": 0}, "room": {"admit_per_window": 100_000, "tick_ms": 20}}
 
 
 class Sometimes:
@@ -223,7 +223,7 @@ async def test_a_link_that_fails_under_a_sweep_ends_alone(where: str, monkeypatc
     ):
         bad.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         if where == "on_closed":
-            session = next(each for each in broker.context.sessions if each.grant and each.grant.user_id == "bad")
+            session = next(each for each in sessions_of(broker) if each.grant and each.grant.user_id == "bad")
             session.transport.sock.shutdown(socket.SHUT_RDWR)  # as a reset between two turns
         number = 0
         with trio.fail_after(60):

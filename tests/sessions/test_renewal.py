@@ -10,7 +10,7 @@ from broker.auth.grants import RoomGrant
 from broker.server import Broker
 from protocol.codes import CloseCode, ErrorCode, Feature, MessageType, Outcome, Role
 from protocol.messages import Ack, AckResult, Auth, Authenticated, ErrorReply, Ping, Pong, Post
-from tests.support.broker import RawLink, raw_link, running_broker
+from tests.support.broker import RawLink, raw_link, running_broker, sessions_of
 from tests.support.durable import gift
 from tests.support.tokens import SECRET
 
@@ -50,7 +50,7 @@ async def test_the_end_of_the_first_token_does_not_end_a_renewed_link_and_that_o
     async with running_broker(**CONFIGURED) as broker, raw_link(broker) as link:
         auth = broker.context.auth
         await login(link, token_of(broker, ttl_s=600))
-        (session,) = broker.context.sessions
+        (session,) = sessions_of(broker)
         await link.send((Ping(1, False, token_of(broker, ttl_s=6000)), 0, 1))
         _, pong = await link.expect(Pong)
         assert session.grant is not None
@@ -74,7 +74,7 @@ async def test_any_other_token_is_refused_and_the_link_keeps_its_own(case: str) 
     async with running_broker(**CONFIGURED) as broker, raw_link(broker) as link:
         await login(link, token_of(broker))
         number, _ = await link.join()
-        (session,) = broker.context.sessions
+        (session,) = sessions_of(broker)
         grant = session.grant
         expired = {"expired": {"ttl_s": -3600}}
         token = "garbage" if case == "garbage" else token_of(broker, **(BAD | expired)[case])

@@ -6,6 +6,7 @@ import json
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -19,6 +20,7 @@ from protocol.frames import build_frame, pack_body
 from protocol.messages import (
     MAGIC,
     Ack,
+    AckResult,
     Auth,
     ClientHello,
     DirectAck,
@@ -256,7 +258,7 @@ async def test_limits_say_how_long_to_wait() -> None:
     async with running_broker() as broker, joined_link(broker, "dev:ann") as (ann, room):
         for number in range(6):
             await ann.post(room, number, MessageType.DANMAKU, (f"text {number}", None))
-        outcomes = {}
+        outcomes: dict[int, AckResult] = {}
         while len(outcomes) < 6:
             outcomes |= {result.sequence: result for result in (await ann.expect(Ack))[1].results}
         limited = [result for result in outcomes.values() if result.outcome is Outcome.LIMITED]
@@ -268,7 +270,7 @@ async def test_the_same_text_of_the_same_user_is_refused() -> None:
     async with running_broker() as broker, joined_link(broker, "dev:ann") as (ann, room):
         for number in (1, 2):
             await ann.post(room, number, MessageType.DANMAKU, ("Again", None))
-        results = {}
+        results: dict[int, AckResult] = {}
         while len(results) < 2:
             results |= {result.sequence: result for result in (await ann.expect(Ack))[1].results}
         assert results[1].outcome is Outcome.ACCEPTED
@@ -327,7 +329,7 @@ async def test_a_backend_has_links_and_frames_of_its_own() -> None:
 async def test_many_failed_log_ins_of_an_address_stop_its_unknown_tokens_only() -> None:
     config = load(None, {}, {"auth": {"secret": SECRET}})
     known, unknown = (Authenticator(config.auth).issue(user) for user in ("ann", "bob"))
-    failing = {"auth": {"secret": SECRET}, "admission": {"failed_logins_per_minute": 2}}
+    failing: dict[str, Any] = {"auth": {"secret": SECRET}, "admission": {"failed_logins_per_minute": 2}}
     async with running_broker(**failing) as broker:
         async with raw_link(broker) as link:
             await link.login(known)

@@ -11,6 +11,7 @@ import trio
 
 from broker.config.schema import Config, load
 from broker.server import Broker
+from broker.sessions.session import Session
 from protocol.codes import Lane, Tier
 from protocol.connection import NEED_DATA, Connection, Frame, encode
 from protocol.errors import LocalProtocolError
@@ -55,6 +56,11 @@ async def running_broker(
             yield broker
         finally:
             nursery.cancel_scope.cancel()
+
+
+def sessions_of(broker: Broker) -> list[Session]:
+    """Return the open sessions: the broker's shutdown knows less of them than a test."""
+    return [each for each in broker.context.sessions if isinstance(each, Session)]
 
 
 class RawLink:

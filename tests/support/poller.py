@@ -319,7 +319,7 @@ class Harness:
     def _give_up(self) -> bool:
         """Abort transports with a backlog: they notice the end of their peer only when they write."""
         for transport in self.poller:
-            transport.abort("test over")
+            transport.abort("test over", CloseCode.CLOSED_BY_PEER)
         return True
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from broker.core.limits.rate_limit import Rate
 from broker.core.rooms.types import CustomRule
@@ -20,7 +20,7 @@ class Person:
     user_id: str
     role: Role = Role.VIEWER
     may_post: frozenset[int] = EVERYTHING
+    name: str = field(init=False)
 
-    @property
-    def name(self) -> str:
-        return self.user_id.title()
+    def __post_init__(self) -> None:
+        self.name = self.user_id.title()

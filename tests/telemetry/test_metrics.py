@@ -63,16 +63,17 @@ def incremented(module: str, source: str) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(source)):
         targets: list[ast.expr] = []
+        read: str | None = None
         if isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add):
             targets = [node.target]
         elif isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp) and isinstance(node.value.op, ast.Add):
-            targets = node.targets
+            targets, read = node.targets, ast.unparse(node.value)
         for target in targets:
             while isinstance(target, ast.Subscript):
                 target = target.value
             if not isinstance(target, ast.Attribute) or target.attr.startswith("_"):
                 continue
-            if isinstance(node, ast.AugAssign) or ast.unparse(target) in ast.unparse(node.value):
+            if read is None or ast.unparse(target) in read:
                 found.add(f"{module}:{target.attr}")
     return found
 

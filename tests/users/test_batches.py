@@ -107,7 +107,7 @@ async def test_a_batch_belongs_to_no_link(directory: Path) -> None:
             await shop.send((SendDirect("may", NEWS, TEMPLATE, codes("ann")), 0, 1))
             await shop.stream.aclose()
         async with backend(broker, "dev:other:app") as other, login(broker, "ann") as ann:
-            state = await ask(other, SendDirect("may", NEWS, TEMPLATE, codes("ann")))
+            state: BatchState = await ask(other, SendDirect("may", NEWS, TEMPLATE, codes("ann")))
             assert state.sent + state.repeated == 1
             await ann.expect(Direct)
             await nothing_more(ann)

@@ -106,7 +106,12 @@ def test_staff_may_post_more_at_once_than_viewers() -> None:
     ],
 )
 def test_staff_and_the_app_have_limits_of_their_own(role: Role, make: Callable[[int], Post]) -> None:
-    limits = {"staff_posts_burst": 5, "staff_posts_per_s": 2.0, "app_posts_burst": 9, "app_posts_per_s": 4.0}
+    limits: dict[str, Any] = {
+        "staff_posts_burst": 5,
+        "staff_posts_per_s": 2.0,
+        "app_posts_burst": 9,
+        "app_posts_per_s": 4.0,
+    }
     room, author = a_room(**limits), Person("max", role)
     burst, wait_ms = (9, 250) if role is Role.APP else (5, 500)
     fates = [outcomes(room.post(number, author, make(number), 1.0, 0)) for number in range(burst + 2)]

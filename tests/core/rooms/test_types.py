@@ -29,7 +29,7 @@ CUSTOM = {
 TYPES = TypeRules(CUSTOM)
 allows = st.none() | st.frozensets(st.sampled_from(["coupon", "poll", "vote", "announcement"]))
 kinds = st.sampled_from([*CUSTOM, 203, MessageType.ANNOUNCEMENT])
-texts = st.text(st.characters(codec="ascii", exclude_categories=("Cc",)), min_size=1, max_size=25)
+texts = st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1, max_size=25)
 
 
 class Answers:

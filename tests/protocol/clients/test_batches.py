@@ -26,7 +26,7 @@ async def part(peer: Peer) -> tuple[Frame, SendDirect]:
     return frame, frame.message
 
 
-async def progress(peer: Peer, **counts: int) -> None:
+async def progress(peer: Peer, **counts: Any) -> None:
     frame, message = await part(peer)
     assert not message.values
     await peer.send(BatchState(message.batch, 0, 0, 0, 0, 0, 0)._replace(**counts), 0, frame.sequence)
