@@ -73,6 +73,8 @@ class SessionContext:
     """ERROR replies to one link."""
     features: int = field(init=False)
     """Bits of `Feature` this broker has."""
+    durable_types: frozenset[int] = field(init=False)
+    """Types of messages whose answer waits for the ledger; none without one."""
     renew_every_s: float = field(init=False)
     """Least time between two renewed tickets of one link, in seconds."""
     draining: bool = False
@@ -88,6 +90,7 @@ class SessionContext:
 
     def __post_init__(self) -> None:
         self.batches = IncomingBatches(self.inboxes, self.types)
+        self.durable_types = frozenset() if self.history is None else self.types.critical
         self.use_limits(self.config)
         self.renew_every_s = min(RENEW_EVERY_S, self.auth.ticket_s / 10)
         self.features = int(

@@ -23,6 +23,7 @@ from broker.rooms.room import Room
 from broker.sessions.context import SessionContext
 from broker.sessions.joining import PendingJoin
 from broker.sessions.posting import RoomSenders
+from broker.sessions.waiting import WaitingPosts
 from protocol.codes import (
     CloseCode,
     ErrorCode,
@@ -31,11 +32,13 @@ from protocol.codes import (
     LeaveReason,
     MessageType,
     Opcode,
+    Outcome,
     Tier,
 )
 from protocol.compression import best_codec
 from protocol.connection import NEED_DATA, Connection, Encoding, Frame, Refused
 from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.frames import pack_body
 from protocol.messages import (
     MAX_ACK_RESULTS,
     VERSION,
@@ -68,6 +71,8 @@ MAX_WAITING_ANSWERS = 64 * 1024
 """Bytes of lanes 0-2 that wait for a link above which it is read once in `BACKLOG_READ_S` only: every request makes
 one more answer."""
 BACKLOG_READ_S = 1.0
+WAITING_RETRY_MS = 500
+"""When to repeat a post that was refused because too many of its link wait for the ledger."""
 MAX_JOINED = 64
 """Answers in one write; a RESUME may have hundreds."""
 
@@ -95,6 +100,7 @@ class Session:
         "_out",
         "_renew_at",
         "_senders",
+        "_waiting",
         "free_returns",
         "memberships",
         "pending_joins",
@@ -121,6 +127,8 @@ class Session:
         self._frame_tat = 0.0
         self._is_app = False
         """Whether this is a link of the platform's backend, which has limits of its own."""
+        self._waiting: WaitingPosts | None = None
+        """Posts that the ledger has not answered; None before the first of them."""
         self._missed_chat = 0
         self._senders: RoomSenders | None = None
         """Rooms that this link of the app posts to without joining them."""
@@ -286,6 +294,8 @@ class Session:
         now = context.poller.now
         limit = context.error_limit
         self._error_tat = limit.charge(self._error_tat, now)
+        if self._waiting is not None:
+            self._waiting.answered(room, sequence)
         self.send(ErrorReply(code, message, field, wait_ms), room, sequence)
         if limit.wait_s(self._error_tat, now):
             self.close(CloseCode.TOO_MANY_ERRORS, f"more than {self._context.config.errors_per_minute} errors a minute")
@@ -321,6 +331,10 @@ class Session:
 
     def reply_acks(self, room: int, results: list[AckResult]) -> None:
         """Send outcomes of POSTs: with the read or the ledger results that are being handled, or now."""
+        waits = self._waiting
+        if waits is not None and waits.count:
+            for result in results:
+                waits.answered(room, result[0])
         acks = self._acks
         if acks is None and self._context.results.defer(self._flush_answers, answers=True):
             acks = self._acks = {}
@@ -361,6 +375,8 @@ class Session:
     def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:
         """Send LEFT: the room has removed this session."""
         self.memberships = tuple(each for each in self.memberships if each[0] is not room)
+        if self._waiting is not None:
+            self._waiting.forget(room.number)
         self.send(Left(reason, message), room.number)
 
     def _leave(self, room: Room, member: Member, now: float) -> None:
@@ -378,6 +394,12 @@ class Session:
 
     def _on_post(self, frame: Frame) -> None:
         _, _, number, sequence, post = frame
+        if post.type in self._context.durable_types:  # type: ignore[union-attr]
+            if self._waiting is None:
+                self._waiting = WaitingPosts()
+            if not self._waiting.add(number, sequence, len(pack_body((post.payload,)))):  # type: ignore[union-attr]
+                self._send_acks(number, [AckResult(sequence, Outcome.LIMITED, WAITING_RETRY_MS)])
+                return
         for room, member in self.memberships:
             if room.number == number:
                 try:

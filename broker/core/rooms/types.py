@@ -37,6 +37,13 @@ class TypeRules:
         self.custom = custom
         self._permitted: dict[tuple[Role, frozenset[str] | None], frozenset[int]] = {}
 
+    @property
+    def critical(self) -> frozenset[int]:
+        """Types of the lanes 0 to 2."""
+        lanes = {int(kind): rule.lane for kind, rule in MESSAGE_TYPES.items()}
+        lanes |= {kind: rule.lane for kind, rule in self.custom.items()}
+        return frozenset(kind for kind, lane in lanes.items() if lane <= Lane.PAID)
+
     def permitted(self, role: Role, allow: frozenset[str] | None) -> frozenset[int]:
         """Return the types that a role may send, narrowed to the names in its token's ``allow`` (None: all)."""
         key = (role, allow)
