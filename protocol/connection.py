@@ -202,7 +202,7 @@ class Connection:
         buffer, position = self._buffer, self._position
         available = len(buffer) - position
         if available >= HEADER_BYTES and self.peer_state is _OPEN and self.side is _SERVER:
-            danmaku = self._quick_danmaku(buffer, position, available)
+            danmaku = self.quick_danmaku(buffer, position, available)
             if danmaku is not None:
                 return danmaku
         try:
@@ -226,7 +226,7 @@ class Connection:
             self._failure = (code, reason)
         self._buffer, self._position, self._texts = b"", 0, None
 
-    def _quick_danmaku(self, buffer: bytes | bytearray, position: int, available: int) -> Frame | None:
+    def quick_danmaku(self, buffer: bytes | bytearray, position: int, available: int) -> Frame | None:
         """Read a complete, uncompressed, unstyled danmaku at ``position``; None for anything else.
 
         Most frames of a busy room are of this kind. `_read_binary` gives the same result (a test compares them), three

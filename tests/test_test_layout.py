@@ -72,23 +72,11 @@ NAMED_TUPLE = {"_make", "_replace", "_asdict", "_fields", "_field_defaults"}
 
 EXCEPTIONS = {
     # What still reaches into the code under test, by file; a row leaves with its reason, none comes.
-    "auth/test_tokens.py": {"_cache", "_config"},  # neither tokens nor the secret are kept
     "cli/test_serve.py": {"_open", "_serve"},  # a signal in the middle of the start
-    "core/rooms/test_presence.py": {"_connections", "_left"},  # bounds of the memory
-    "core/structures/test_hyperloglog.py": {"_raise_to"},  # registers that no input fills
-    "net/test_pause_recovery.py": {"_stream"},  # a socket option of the client
-    "net/test_tls.py": {"_start_tls"},  # a reset between two system calls
-    "net/test_websocket.py": {"_reader", "_rest"},  # what a closed connection keeps
-    "protocol/clients/test_directs.py": {"_samples"},
     "protocol/clients/test_inbox.py": {"_lossy", "_missed_chat", "_reliable"},  # invariants of a state machine
-    "protocol/clients/test_link.py": {"_send"},
     "protocol/clients/test_memberships.py": {"_by_number", "_pending"},  # invariants of a state machine
-    "protocol/test_connection.py": {"_quick_danmaku"},  # the quick path beside its slow twin
-    "rooms/test_fanout.py": {"_slice", "_take"},
     "rooms/test_room_crash.py": {"_on_post"},  # a planted defect
     "simulation/disk.py": {"_connection"},  # the reader's connection to a disk that fails
-    "simulation/test_planted_bugs.py": {"_clock", "_wall_ms"},  # planted defects
-    "simulation/test_simulation.py": {"_count_chat"},  # planted defects
     "simulation/world.py": {"_ALLOW_DETERMINISTIC_SCHEDULING", "_r"},  # the scheduler of Trio
 }
 

@@ -150,7 +150,7 @@ class ProtocolDetector(Transport):
         elif self.is_proxied:
             self._read_proxy_header(data)
         elif data[0] == TLS_FIRST and self._detector.tls is not None:
-            self._start_tls(self._detector.tls)
+            self.start_tls(self._detector.tls)
         else:
             self._peeks = False
             super().on_readable()
@@ -306,7 +306,7 @@ class ProtocolDetector(Transport):
         if rest:
             transport.on_bytes(rest)
 
-    def _start_tls(self, context: ssl.SSLContext) -> None:
+    def start_tls(self, context: ssl.SSLContext) -> None:
         sock = self.sock
         try:
             self.sock = wrap(context, sock)

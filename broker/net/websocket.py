@@ -205,6 +205,11 @@ class WebSocketTransport(Transport):
         self._reader: _Reader | None = None
         self._overhead_tat = 0.0
 
+    @property
+    def is_mid_message(self) -> bool:
+        """Whether a decoder or bytes of an unfinished message are kept."""
+        return self._reader is not None or self._rest != b""
+
     def on_bytes(self, data: bytes) -> None:
         """Read frames in any split and pass on their messages."""
         if self._reader is None:

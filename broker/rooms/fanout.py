@@ -258,13 +258,19 @@ class FanOut:
         """Run sweeps until cancelled."""
         task_status.started()
         while True:
-            outbox = self._take()
-            if outbox is None:
+            if self.turn():
+                await trio.lowlevel.checkpoint()
+            else:
                 self._work = trio.Event()
                 await self._work.wait()
-                continue
-            self._slice(outbox)
-            await trio.lowlevel.checkpoint()
+
+    def turn(self) -> bool:
+        """Write for one slice, the most urgent room first; return whether there was anything to write."""
+        outbox = self._take()
+        if outbox is None:
+            return False
+        self._slice(outbox)
+        return True
 
     def _take(self) -> Outbox | None:
         for lane, ready in enumerate(self._ready):

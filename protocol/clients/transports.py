@@ -139,17 +139,17 @@ class StreamPipe:
     """A pipe over any Trio stream: TCP, TLS over TCP, or a memory stream in tests."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
-        self._stream = stream
+        self.stream = stream
 
     async def send(self, data: bytes) -> None:
         try:
-            await self._stream.send_all(data)
+            await self.stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise PipeLost(None, _reason_of(error, "the connection broke")) from error
 
     async def receive(self) -> bytes:
         try:
-            received = await self._stream.receive_some(READ_BYTES)
+            received = await self.stream.receive_some(READ_BYTES)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise PipeLost(None, _reason_of(error, "the connection broke")) from error
         if not received:
@@ -160,11 +160,11 @@ class StreamPipe:
         if code is not None:
             with trio.move_on_after(CLOSE_HANDSHAKE_S, shield=True):
                 try:
-                    await self._stream.aclose()
+                    await self.stream.aclose()
                 except trio.BrokenResourceError:
                     pass
                 return
-        await trio.aclose_forcefully(self._stream)
+        await trio.aclose_forcefully(self.stream)
 
 
 class WebSocketPipe:

@@ -18,6 +18,7 @@ from broker.auth.tokens import Authenticator
 from broker.config.schema import AuthConfig
 from protocol.codes import Role
 from protocol.text import is_room_pattern
+from tests.support.objects import reachable
 from tests.support.strategies import user_ids
 from tests.support.tokens import GOOD, HS256, NOW, SECRET, Clock, b64, sign
 
@@ -394,8 +395,11 @@ def test_neither_tokens_nor_the_secret_are_kept_where_they_can_be_read() -> None
     auth = authenticator()
     token = with_claims()
     auth.verify(token)
-    assert token not in str(auth._cache)
-    assert SECRET not in repr(auth._config) + repr(auth)
+    held = [each for each in reachable(auth) if isinstance(each, str)]
+    assert "u1" in held
+    assert token not in held
+    assert SECRET not in repr(auth)
+    assert [each for each in reachable(auth) if isinstance(each, AuthConfig) and SECRET in repr(each)] == []
 
 
 def test_a_leeway_of_zero_is_exact() -> None:

@@ -61,7 +61,7 @@ class Lift:
         pipe = await self._dial(nursery, address)
         if self.attempts == 1:  # so that it can be full while nobody reads
             assert isinstance(pipe, StreamPipe)
-            pipe._stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)  # type: ignore[attr-defined]
+            pipe.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)  # type: ignore[attr-defined]
         self._pipes.append(pipe)
         return Carried(self, pipe)
 

@@ -177,7 +177,7 @@ def test_a_client_that_resets_between_the_peek_and_the_wrap_is_forgotten(harness
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
     assert harness.detector.tls is not None
-    greeting._start_tls(harness.detector.tls)
+    greeting.start_tls(harness.detector.tls)
     harness.turn()
     assert len(harness.poller) == 0
     assert harness.gone != []

@@ -359,8 +359,7 @@ def test_the_quick_way_and_wsproto_read_the_same_in_any_split(
             assert owner.data == b"".join(expected)
         answers = b"".join(bytes((0x8A, len(each))) + each for each in pings)
         assert harness.read(client, len(answers)) == answers
-        assert transport._reader is None, "an idle link keeps no decoder"
-        assert transport._rest == b""
+        assert not transport.is_mid_message, "an idle link keeps neither decoder nor bytes"
 
 
 def test_text_of_several_bytes_a_character_may_be_split_anywhere(harness: Harness) -> None:

@@ -138,7 +138,7 @@ class SlowConnection(Connection):
     def _quick_alike(self, buffer: bytes | bytearray, position: int, available: int) -> Frame | None:
         return None
 
-    def _quick_danmaku(self, buffer: bytes | bytearray, position: int, available: int) -> Frame | None:
+    def quick_danmaku(self, buffer: bytes | bytearray, position: int, available: int) -> Frame | None:
         return None
 
 
@@ -202,8 +202,8 @@ def test_the_quick_path_reads_what_the_slow_one_reads(body: bytes, room: int, se
 def test_the_quick_path_takes_both_forms_of_a_plain_danmaku(payload: tuple[Any, ...]) -> None:
     server = end(Side.SERVER)
     frame = encode(Post(1, "m", payload), 3, 5, Lane.CONTROL)
-    assert server._quick_danmaku(frame, 0, len(frame)) == _without_quick_path(frame)[0]
-    assert server._quick_danmaku(frame, 0, len(frame) - 1) is None
+    assert server.quick_danmaku(frame, 0, len(frame)) == _without_quick_path(frame)[0]
+    assert server.quick_danmaku(frame, 0, len(frame) - 1) is None
 
 
 @pytest.mark.parametrize("at", range(HEADER_BYTES))

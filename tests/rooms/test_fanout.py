@@ -124,11 +124,11 @@ def prepared(members: Members, contents: list[Content]) -> Prepared:
 
 
 def run_all(fanout: FanOut, outbox: Outbox | None = None, contents: list[Content] | None = None) -> None:
-    """Walk until nothing is left, after publishing ``contents`` if there are any."""
+    """Write until nothing is left, after publishing ``contents`` if there are any."""
     if outbox is not None and contents is not None:
         fanout.submit(outbox, prepared(outbox.members, contents))
-    while (outbox := fanout._take()) is not None:
-        fanout._slice(outbox)
+    while fanout.turn():
+        pass
 
 
 def test_each_member_gets_its_own_tier_and_codec(transports: TransportSettings) -> None:

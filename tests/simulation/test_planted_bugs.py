@@ -21,6 +21,7 @@ from broker import server
 from broker.auth import tokens
 from broker.auth.grants import RoomGrant
 from broker.auth.tickets import Tickets
+from broker.auth.tokens import Authenticator
 from broker.config.schema import Config
 from broker.core.chat.fold import fold
 from broker.core.commerce import gifts
@@ -35,7 +36,7 @@ from broker.core.rooms.ended import EndedRooms
 from broker.core.rooms.idempotency import OperationKey
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.types import TypeRules
-from broker.ledger import Ledger, Reader, make_key, schema
+from broker.ledger import Reader, make_key, schema
 from broker.ledger.maintenance import Maintenance
 from broker.ledger.transaction import Transaction
 from broker.net import protocol_detection
@@ -51,8 +52,11 @@ from broker.users.batches import IncomingBatches
 from broker.users.inbox import Inboxes
 from protocol.codes import ErrorCode, Role
 from protocol.messages import BatchState
+from tests.simulation.broker import SimBroker
+from tests.simulation.disk import Disk, SimLedger
 from tests.simulation.faults import QUIET
 from tests.simulation.scenario import simulate
+from tests.simulation.world import World
 
 pytestmark = pytest.mark.integration
 
@@ -137,24 +141,30 @@ def a_key_without_content(patch: Patch) -> None:
 @bug(3, "clock")
 def expiry_and_retention_by_the_raw_wall_clock(patch: Patch) -> None:
     def raw(init: Any) -> Any:
-        def start(self: Ledger, *args: Any, unix_ms: Any, distrust: Any, **kwargs: Any) -> None:
-            init(self, *args, unix_ms=unix_ms.__self__._wall_ms, distrust=lambda: "", **kwargs)
+        def start(self: SimLedger, disk: Disk, results: Any, clock: Any) -> None:
+            wall = SimpleNamespace(
+                now_ms=disk.world.wall_ms, distrust=lambda: "", start=clock.start, trusted=clock.trusted
+            )
+            init(self, disk, results, wall)
 
         return start
 
-    wrap(patch, Ledger, "__init__", raw)
+    wrap(patch, SimLedger, "__init__", raw)
 
 
 @bug(3, "clock")
 def tokens_by_the_raw_wall_clock(patch: Patch) -> None:
-    def raw(run: Any) -> Any:
-        async def go(self: Any, *args: Any, **kwargs: Any) -> None:
-            self.context.auth._clock = lambda: self.clock._wall_ms() / 1000
-            await run(self, *args, **kwargs)
+    def raw(init: Any) -> Any:
+        def start(self: SimBroker, world: World, disk: Disk) -> None:
+            def by_the_wall(config: Any, *, clock: Any, rng: Any) -> Authenticator:
+                return Authenticator(config, clock=lambda: world.wall_ms() / 1000, rng=rng)
 
-        return go
+            patch.setattr(server, "Authenticator", by_the_wall)
+            init(self, world, disk)
 
-    wrap(patch, server.Broker, "run", raw)
+        return start
+
+    wrap(patch, SimBroker, "__init__", raw)
 
 
 @bug(3, "expiry")

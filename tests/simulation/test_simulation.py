@@ -5,16 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from broker.core.chat.coalesce import Coalescer
 from broker.core.clock import TrustedClock
 from broker.core.rooms.effects import Record
 from broker.core.rooms.history import History
 from broker.core.rooms.idempotency import IdempotencyTable, OperationKey, StoredResult
-from broker.core.rooms.state import RoomState
 from broker.ledger import Committed, LedgerResult, Reader, Repeated, SubmitResult
 from broker.ledger.maintenance import Maintenance
 from broker.ledger.transaction import Transaction
@@ -204,8 +205,14 @@ def test_likes_that_are_sent_again_are_found(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_room_that_does_not_count_what_it_merges_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    count = RoomState._count_chat
-    monkeypatch.setattr(RoomState, "_count_chat", lambda self, cut: count(self, cut._replace(shown=0)))
+    close = Coalescer.close
+
+    def uncounted(self: Any, *args: Any) -> Any:
+        window = close(self, *args)
+        cuts = {tier: replace(cut, account=cut.account._replace(shown=0)) for tier, cut in window.per_tier.items()}
+        return replace(window, per_tier=cuts)
+
+    monkeypatch.setattr(Coalescer, "close", uncounted)
     assert fails(range(1, 4))
 
 

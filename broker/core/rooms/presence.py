@@ -84,6 +84,16 @@ class Presence:
         self._next_notice_at = -inf
 
     @property
+    def entries(self) -> int:
+        """Users and guests in the table, those here and those remembered for `uniques`."""
+        return len(self._connections)
+
+    @property
+    def entries_left(self) -> int:
+        """Users who left lately and are not announced again."""
+        return len(self._left)
+
+    @property
     def uniques(self) -> int:
         """Different users and guests so far; some microseconds once it is an estimate."""
         if self._uniques_exact or self._sketch is None:

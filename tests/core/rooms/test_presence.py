@@ -129,7 +129,7 @@ def test_beyond_the_limit_only_those_who_are_here_are_remembered() -> None:
     for n in range(5000):
         room.enter(f"user-{n}", "", Role.VIEWER, float(n))
         room.leave(f"user-{n}", float(n))
-    assert len(room._connections) == 0
+    assert room.entries == 0
     assert room.users == 0
 
 
@@ -225,7 +225,7 @@ class Room(RuleBasedStateMachine):
         assert room.users == len(self.logged_in)
         assert room.peak == self.peak
         assert room.uniques == len(self.ever)
-        assert len(room._connections) <= sum(count > 0 for count in self.here.values()) + self.exact
+        assert room.entries <= sum(count > 0 for count in self.here.values()) + self.exact
 
 
 TestRoom = Room.TestCase
@@ -242,4 +242,4 @@ def test_the_table_of_those_who_left_is_bounded(max_left: int, moves: list[tuple
         elif here[user_id]:
             room.leave(user_id, 0.0)
             here[user_id] -= 1
-        assert len(room._left) <= max_left + 1
+        assert room.entries_left <= max_left + 1

@@ -59,5 +59,5 @@ def test_the_root_mean_square_error_of_many_sets_is_the_stated_one() -> None:
 def test_registers_that_are_all_full_have_an_estimate_too() -> None:
     sketch = HyperLogLog()
     for index in range(1 << 14):
-        sketch._raise_to(index, 51)
+        sketch.add_rank(index, 51)
     assert sketch.estimate() > 10**18

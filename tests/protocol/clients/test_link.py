@@ -24,10 +24,10 @@ class RecordingPipe:
     def __init__(self) -> None:
         self.writes: list[bytes] = []
         self.closed: list[int | None] = []
-        self._send, self._receive = trio.open_memory_channel[bytes](100)
+        self.sender, self._receive = trio.open_memory_channel[bytes](100)
 
     def say(self, data: bytes) -> None:
-        self._send.send_nowait(data)
+        self.sender.send_nowait(data)
 
     async def send(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint()
@@ -114,7 +114,7 @@ async def test_the_peers_bytes_may_be_split_anywhere(autojump_clock: Any) -> Non
             pipe.say(bytes((byte,)))
             await trio.testing.wait_all_tasks_blocked()
         assert receiver.is_authenticated
-        pipe._send.close()
+        pipe.sender.close()
     assert endings == [Ending(Signal.LOST, None, "over")]
     assert pipe.closed == [None]
 
