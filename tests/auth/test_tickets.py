@@ -29,6 +29,7 @@ from tests.support.broker import raw_link, running_broker
 from tests.support.durable import durable_broker
 from tests.support.strategies import room_names
 from tests.support.tokens import NOW, SECRET, Clock
+from tests.support.until import until
 
 KEY = b"k" * 32
 
@@ -261,8 +262,7 @@ async def test_our_client_comes_back_after_a_restart_without_asking_its_applicat
                     (directory / FILE_NAME).unlink()
                 async with durable_broker(directory, **again) as broker:
                     auth = broker.context.auth
-                    while not auth.verified + auth.from_tickets:  # noqa: ASYNC110 - no event counts these
-                        await trio.sleep(0.01)
+                    await until(lambda auth=auth: auth.verified + auth.from_tickets)  # type: ignore[misc]
                     await client.wait_connected()
                     assert client.user is not None
                     assert (client.user.user_id, asked) == ("ann", 2 if life == 2 else 1)

@@ -20,6 +20,7 @@ from protocol.messages import Ack, AckResult, ErrorReply, Event, Join, Left, Res
 from tests.support.broker import joined_link, raw_link
 from tests.support.durable import announce, disk, durable_broker, gift
 from tests.support.faulty_disk import disk_error
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -51,8 +52,7 @@ async def test_nothing_is_acknowledged_or_shown_before_it_is_on_the_disk(directo
         stuck = disk(broker).stuck = threading.Event()
         await host.post(room, 1, MessageType.ANNOUNCEMENT, ("news",))
         state = broker.hub.room(room).state  # type: ignore[union-attr]
-        while not broker.stats().accounts[Lane.CONTROL].admitted:  # noqa: ASYNC110 - until the post has been read
-            await trio.sleep(0.001)
+        await until(lambda: broker.stats().accounts[Lane.CONTROL].admitted)
         await trio.to_thread.run_sync(disk(broker).reached.wait)
         assert state.last_offset == 0
         assert broker.stats().accounts[Lane.CONTROL] == (1, 0, 0, 0, 0, 1)
@@ -73,8 +73,7 @@ async def test_what_one_commit_makes_durable_is_answered_in_one_frame(directory:
         stuck = disk(broker).stuck = threading.Event()
         for number in (1, 2, 3):
             await host.post(room, number, MessageType.ANNOUNCEMENT, (f"news {number}",))
-        while broker.stats().accounts[Lane.CONTROL].admitted < 3:  # noqa: ASYNC110 - until all have been read
-            await trio.sleep(0.001)
+        await until(lambda: broker.stats().accounts[Lane.CONTROL].admitted >= 3)
         sweeps = broker.fanout.sweeps
         stuck.set()
         results: list[tuple[int, Outcome, int]] = []
@@ -160,8 +159,7 @@ async def test_a_full_disk_refuses_what_must_not_be_lost_and_lets_the_chat_go_on
         assert (await host.expect(Ack))[1].results == ((3, Outcome.ACCEPTED, 0),)
         assert (await announce(host, room, 4)).outcome is Outcome.UNAVAILABLE
         disk(broker).fault = None
-        while broker.ledger.state is not LedgerState.READY:  # noqa: ASYNC110 - another thread brings it about
-            await trio.sleep(0.001)
+        await until(lambda: broker.ledger.state is LedgerState.READY)
         assert await announce(host, room, 2) == (2, Outcome.ACCEPTED, 2), "the refused one took no offset"
         assert broker.status()[1]["status"] == "ok"
         assert broker.stats().balanced
@@ -174,8 +172,7 @@ async def test_a_broker_that_lost_what_it_promised_is_not_ready(directory: Path)
         store.forget_a_commit()
         store.fault = disk_error("SQLITE_IOERR_FSYNC")
         await announce(host, room, 1)
-        while broker.ledger.state is not LedgerState.DAMAGED:  # noqa: ASYNC110 - another thread brings it about
-            await trio.sleep(0.001)
+        await until(lambda: broker.ledger.state is LedgerState.DAMAGED)
         ready, words = broker.status()
         assert not ready
         assert words["ledger"] == "damaged"
@@ -214,9 +211,7 @@ async def test_an_idle_room_that_was_paused_is_paused_when_somebody_comes(direct
         async with joined_link(broker, "dev:max:host") as (host, room):
             await host.post(room, 1, MessageType.ROOM_PHASE, (RoomPhase.PAUSED,))
             await host.expect(Event)
-        with trio.fail_after(20):
-            while len(broker.hub):  # noqa: ASYNC110 - the hub has no event for it, and needs none
-                await trio.sleep(0.01)
+        await until(lambda: len(broker.hub) == 0)
     async with durable_broker(directory) as broker, raw_link(broker) as ann:
         await ann.login("dev:ann")
         assert (await ann.join())[1].phase is RoomPhase.PAUSED
@@ -243,9 +238,7 @@ async def test_an_idle_room_goes_on_where_it_stood(directory: Path) -> None:
         async with joined_link(broker, "dev:max:host") as (host, room):
             await announce(host, room, 1)
             epoch = broker.hub.room(room).state.epoch  # type: ignore[union-attr]
-        with trio.fail_after(20):
-            while len(broker.hub):  # noqa: ASYNC110 - the hub has no event for it, and needs none
-                await trio.sleep(0.01)
+        await until(lambda: len(broker.hub) == 0)
         async with joined_link(broker, "dev:max:host") as (host, room):
             assert broker.hub.room(room).state.epoch == epoch  # type: ignore[union-attr]
             assert await announce(host, room, 2) == (2, Outcome.ACCEPTED, 2)
@@ -309,9 +302,7 @@ async def test_an_unused_room_that_a_viewer_opened_ends_soon_and_keeps_no_checkp
             await ann.expect(Ack)
         async with joined_link(broker, "dev:ann", "unused"):
             pass
-        with trio.fail_after(20):
-            while broker.hub.find("unused") is not None:  # noqa: ASYNC110 - its end has no event
-                await trio.sleep(0.01)
+        await until(lambda: broker.hub.find("unused") is None)
         assert not broker.room_store.knows("unused")
         assert broker.hub.find("kept") is not None
         assert broker.hub.find("used") is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import trio
 
 from broker.auth.tokens import Authenticator
 from broker.config.schema import load
@@ -26,6 +25,7 @@ from protocol.messages import (
 )
 from tests.support.broker import RawLink, joined_link, raw_link, running_broker
 from tests.support.tokens import SECRET
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -57,8 +57,7 @@ async def test_an_ended_room_stays_ended_for_viewers_until_staff_open_it(tmp_pat
             await end_room(host, room)
             assert (await ann.expect(Left))[1].reason is LeaveReason.ROOM_ENDED
             assert await refused_join(broker, "dev:bob", *requests) == [ErrorCode.ROOM_ENDED] * 2
-        while len(broker.hub):  # noqa: ASYNC110 - the hub has no event for it
-            await trio.sleep(0.001)
+        await until(lambda: len(broker.hub) == 0)
         assert await refused_join(broker, "dev:bob:vip", *requests) == [ErrorCode.ROOM_ENDED] * 2
     async with running_broker(ledger=ledger) as broker:
         if is_durable:

@@ -33,6 +33,7 @@ from protocol.messages import (
 from tests.support.broker import DEADLINE_S, RawLink, joined_link, raw_link, running_broker
 from tests.support.durable import gift
 from tests.support.tokens import SECRET
+from tests.support.until import until
 from tests.support.websocket import JSON_UPGRADE, TEXT, masked
 
 pytestmark = pytest.mark.integration
@@ -191,9 +192,7 @@ async def test_a_link_that_ends_leaves_nothing_behind() -> None:
             await app.expect(Ack)
         room = broker.hub.find("lobby")
         assert room is not None
-        with trio.fail_after(DEADLINE_S):
-            while room.senders:  # noqa: ASYNC110 - nothing reports it
-                await trio.sleep(0.01)
+        await until(lambda: not room.senders)
 
 
 async def test_a_batch_of_a_link_in_no_room_is_sent_and_counts_nobody(tmp_path: Path) -> None:

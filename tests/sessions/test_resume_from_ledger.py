@@ -17,6 +17,7 @@ from protocol.messages import Ack, ErrorReply, Event, Resume, Resumed
 from tests.support.broker import RawLink, joined_link, raw_link
 from tests.support.durable import announce, disk, durable_broker
 from tests.support.faulty_disk import disk_error
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -203,12 +204,9 @@ async def test_a_link_that_goes_while_it_waits_leaves_nothing_behind(directory: 
             async with raw_link(broker) as ann:
                 await ann.login("dev:ann")
                 await ann.send((Resume("lobby", Tier.FULL, found.state.epoch, 0), 0, 9))
-                while not broker.queries and not broker.ledger.read_limiter.statistics().tasks_waiting:  # type: ignore[union-attr] # noqa: ASYNC110
-                    await trio.sleep(0.001)
-            while len(broker.context.sessions) > 1:  # noqa: ASYNC110 - the set has no event
-                await trio.sleep(0.001)
-        while broker.queries.asked < 1:  # type: ignore[union-attr] # noqa: ASYNC110
-            await trio.sleep(0.001)
+                await until(lambda: broker.queries or broker.ledger.read_limiter.statistics().tasks_waiting)  # type: ignore[union-attr]
+            await until(lambda: len(broker.context.sessions) <= 1)
+        await until(lambda: broker.queries.asked >= 1)  # type: ignore[union-attr]
         assert len(found.members) == 1
         assert await announce(host, room, 8)
 

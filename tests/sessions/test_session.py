@@ -42,6 +42,7 @@ from protocol.messages import (
 )
 from tests.support.broker import RawLink, joined_link, raw_link, running_broker
 from tests.support.tokens import SECRET
+from tests.support.until import until
 from tests.support.websocket import JSON_UPGRADE, PONG, TEXT, masked
 
 pytestmark = pytest.mark.integration
@@ -81,9 +82,7 @@ async def test_equal_texts_of_one_tick_merge_and_say_so() -> None:
             await cat.post(room, 3, MessageType.DANMAKU, ("６ ６ ６", None))
             found = broker.hub.room(room)
             assert found is not None
-            with trio.fail_after(20):
-                while found.state.accounts()[Lane.CHAT].admitted < 3:  # noqa: ASYNC110 - an account has no event
-                    await trio.sleep(0.001)
+            await until(lambda: found.state.accounts()[Lane.CHAT].admitted >= 3)
             broker.hub.flush(found)
             while not (tick := (await ann.expect(Tick))[1]).entries:
                 pass
@@ -173,9 +172,7 @@ async def test_an_idle_room_is_closed_and_forgotten() -> None:
     async with running_broker(room={"idle_close_s": 0.1}) as broker:
         async with joined_link(broker, "dev:ann"):
             assert len(broker.hub) == 1
-        with trio.fail_after(20):
-            while len(broker.hub):  # noqa: ASYNC110 - the hub has no event for it, and needs none
-                await trio.sleep(0.01)
+        await until(lambda: len(broker.hub) == 0)
 
 
 async def test_leaving_is_answered_and_further_posts_are_refused() -> None:
@@ -440,8 +437,7 @@ async def test_a_page_that_only_listens_keeps_its_websocket_and_a_dead_one_is_cu
                 session.on_deadline(now)
                 assert await stream.receive_some(65536) == b"\x89\x00", "a Ping frame"
                 await stream.send_all(masked(PONG))
-                while transport.heard_at == silent_since:  # noqa: ASYNC110 - a read has no event
-                    await trio.sleep(0.001)
+                await until(lambda: transport.heard_at != silent_since)
                 transport.heard_at = now - config.heartbeat_cut_s - 1
                 session.on_deadline(now)
                 assert broker.context.closed == {CloseCode.HEARTBEAT_MISSED: 1}

@@ -11,6 +11,7 @@ from broker.ledger import DirectState
 from broker.server import Broker
 from protocol.messages import Direct, DirectAck, Ping, Pong
 from tests.support.broker import RawLink, raw_link
+from tests.support.until import until
 
 
 @asynccontextmanager
@@ -50,6 +51,4 @@ async def until_state(broker: Broker, user: str, direct_id: int, state: DirectSt
 async def until_nothing_pends(broker: Broker) -> None:
     """Wait until the broker has removed every inbox: its task gets the results after the commit."""
     assert broker.inboxes is not None
-    with trio.fail_after(20):
-        while broker.inboxes.pending_users:  # noqa: ASYNC110 - there is no event for this
-            await trio.sleep(0.001)
+    await until(lambda: not broker.inboxes.pending_users)

@@ -14,6 +14,7 @@ from broker.core.limits.overload import OverloadStage
 from broker.server import SAMPLE_S
 from broker.telemetry.loop_monitor import LOG_EVERY_S, SLOW_STEP_S, LoopMonitor
 from tests.support.broker import running_broker
+from tests.support.until import until
 
 
 class Times:
@@ -73,9 +74,7 @@ async def test_a_broker_names_what_blocks_it_and_does_not_shed_load_for_it() -> 
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(block)
-            with trio.fail_after(20):
-                while not broker.loop_monitor.pauses:  # noqa: ASYNC110 - the sampler looks now and then
-                    await trio.sleep(0.01)
+            await until(lambda: broker.loop_monitor.pauses)
             assert broker.stats().slow_steps >= 1
             assert broker.stats().stage is OverloadStage.NORMAL
     assert any(line["event"] == "the loop was held up" and "block" in line["task"] for line in lines)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-import trio
 
 from broker.auth.grants import RoomGrant
 from broker.ledger import DirectState, Reader, database_path
@@ -21,6 +20,7 @@ from tests.support.broker import RawLink, raw_link, running_broker
 from tests.support.directs import ack, acked, login, nothing_more
 from tests.support.durable import disk, durable_broker
 from tests.support.faulty_disk import disk_error
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -198,9 +198,7 @@ async def test_a_disk_that_fails_is_reported_and_nothing_is_shown(directory: Pat
         assert (error.code, error.retry_after_ms) == (ErrorCode.OVERLOADED, 1000)
         await nothing_more(ann)
         disk(broker).fault = None
-        with trio.fail_after(20):
-            while not broker.ledger.status()[0]:  # type: ignore[union-attr]  # noqa: ASYNC110 - it has no event for it
-                await trio.sleep(0.005)
+        await until(lambda: broker.ledger.status()[0])  # type: ignore[union-attr]
         assert (await ask(shop, part)).sent == 1
         await ann.expect(Direct)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
 
 from broker.ledger import Committed, DirectState, FailureKind, LedgerError, LedgerResult, Reader, Repeated, SubmitResult
 from broker.server import Broker
@@ -20,6 +19,7 @@ from tests.support.broker import RawLink, raw_link
 from tests.support.directs import ack, acked, login, nothing_more, until_nothing_pends, until_state
 from tests.support.durable import disk, durable_broker
 from tests.support.faulty_disk import disk_error
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -244,8 +244,7 @@ async def test_messages_that_could_not_be_read_come_when_they_can_be(
             async with raw_link(broker) as link:
                 await link.login("dev:ann")
                 assert broker.queries is not None
-                while not broker.queries.failed:  # noqa: ASYNC110 - a counter has no event
-                    await trio.sleep(0.001)
+                await until(lambda: broker.queries.failed)
                 broken.undo()
                 assert (await link.expect(Direct))[1].direct_id == 1
 
