@@ -145,7 +145,8 @@ async def test_a_gift_posted_again_after_a_restart_is_the_same_gift(directory: P
 
 async def test_a_full_disk_refuses_what_must_not_be_lost_and_lets_the_chat_go_on(directory: Path) -> None:
     async with durable_broker(directory) as broker, joined_link(broker, "dev:max:host") as (host, room):
-        assert broker.ledger is not None
+        ledger = broker.ledger
+        assert ledger is not None
         assert (await announce(host, room, 1)).outcome is Outcome.ACCEPTED
         disk(broker).fault = disk_error("SQLITE_FULL")
         limited = await announce(host, room, 2)
@@ -159,7 +160,7 @@ async def test_a_full_disk_refuses_what_must_not_be_lost_and_lets_the_chat_go_on
         assert (await host.expect(Ack))[1].results == ((3, Outcome.ACCEPTED, 0),)
         assert (await announce(host, room, 4)).outcome is Outcome.UNAVAILABLE
         disk(broker).fault = None
-        await until(lambda: broker.ledger.state is LedgerState.READY)
+        await until(lambda: ledger.state is LedgerState.READY)
         assert await announce(host, room, 2) == (2, Outcome.ACCEPTED, 2), "the refused one took no offset"
         assert broker.status()[1]["status"] == "ok"
         assert broker.stats().balanced
@@ -167,12 +168,13 @@ async def test_a_full_disk_refuses_what_must_not_be_lost_and_lets_the_chat_go_on
 
 async def test_a_broker_that_lost_what_it_promised_is_not_ready(directory: Path) -> None:
     async with durable_broker(directory) as broker, joined_link(broker, "dev:max:host") as (host, room):
-        assert broker.ledger is not None
+        ledger = broker.ledger
+        assert ledger is not None
         store = disk(broker)
         store.forget_a_commit()
         store.fault = disk_error("SQLITE_IOERR_FSYNC")
         await announce(host, room, 1)
-        await until(lambda: broker.ledger.state is LedgerState.DAMAGED)
+        await until(lambda: ledger.state is LedgerState.DAMAGED)
         ready, words = broker.status()
         assert not ready
         assert words["ledger"] == "damaged"

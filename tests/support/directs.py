@@ -50,5 +50,6 @@ async def until_state(broker: Broker, user: str, direct_id: int, state: DirectSt
 
 async def until_nothing_pends(broker: Broker) -> None:
     """Wait until the broker has removed every inbox: its task gets the results after the commit."""
-    assert broker.inboxes is not None
-    await until(lambda: not broker.inboxes.pending_users)
+    inboxes = broker.inboxes
+    assert inboxes is not None
+    await until(lambda: not inboxes.pending_users)

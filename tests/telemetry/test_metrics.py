@@ -44,6 +44,8 @@ NOT_COUNTERS = {
     "broker.rooms.fanout:cost_s": "part of one sweep",
     "broker.rooms.fanout:published": "number of a content",
     "broker.rooms.room_store:pending": "records of one room in flight",
+    "broker.sessions.waiting:count": "posts of one link in flight",
+    "broker.sessions.waiting:nbytes": "posts of one link in flight",
     "broker.ledger.rows:rows": "part of one checksum",
     "broker.ledger.rows:states": "rows of one table by state",
     "broker.ledger.rows:sum": "part of one checksum",

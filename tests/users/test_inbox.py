@@ -243,8 +243,9 @@ async def test_messages_that_could_not_be_read_come_when_they_can_be(
             broken.setattr(Reader, "inbox", cannot)
             async with raw_link(broker) as link:
                 await link.login("dev:ann")
-                assert broker.queries is not None
-                await until(lambda: broker.queries.failed)
+                queries = broker.queries
+                assert queries is not None
+                await until(lambda: queries.failed)
                 broken.undo()
                 assert (await link.expect(Direct))[1].direct_id == 1
 
