@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from protocol.clients import open_client
 from tests.support.processes import roomcast, serving
+from tests.support.websocket import UPGRADE, status
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -78,3 +80,40 @@ async def test_both_families_are_served_on_the_address_for_all() -> None:
 async def test_the_variables_of_a_service_of_kubernetes_do_not_stop_it() -> None:
     async with serving(ROOMCAST_SERVICE_HOST="10.0.0.7", ROOMCAST_PORT="tcp://10.0.0.7:7400") as broker:
         assert broker.port > 0
+
+
+async def test_viewers_behind_a_web_proxy_have_limits_of_their_own() -> None:
+    settings = ("listen.trusted_proxies=127.0.0.0/8", "admission.per_address=2", "auth.guest_access=*")
+    flags = [part for setting in settings for part in ("--set", setting)]
+    async with serving(*flags, ROOMCAST_AUTH__SECRET="0123456789abcdef0123456789abcdef") as broker:
+        with ExitStack() as links:
+
+            def answer(client: str) -> int:
+                link = links.enter_context(socket.create_connection(("127.0.0.1", broker.port), timeout=5))
+                link.sendall(UPGRADE[:-2] + f"X-Forwarded-For: {client}\r\n\r\n".encode())
+                return status(link.recv(300))
+
+            clients = ["203.0.113.1", "203.0.113.2", "192.0.2.9, 203.0.113.1", "2001:db8::1", "203.0.113.1"]
+            assert [answer(client) for client in clients] == [101, 101, 101, 101, 503]
+
+
+def test_with_too_few_descriptors_it_says_so_and_does_not_serve(tmp_path: Path) -> None:
+    command = f"ulimit -n 200; exec {shlex.quote(ROOMCAST)} serve --ephemeral --port 0"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "200 file descriptors are too few, 320 are needed" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("locale", [{"LANG": "C", "PYTHONIOENCODING": "ascii"}, {"LC_ALL": "POSIX"}])
+async def test_commands_and_log_lines_are_whole_where_streams_are_ascii(locale: dict[str, str]) -> None:
+    async with serving(**locale) as broker:
+        said = await roomcast("say", "房间", "好", "--as", "安娜", "--url", broker.url, **locale)
+        assert (said.status, said.out) == (0, "shown\n")
+        assert "房间" in await broker.err.until("room opened")
+        for command in (["print-config"], ["check-config"], ["token", "--user", "安娜"], ["say", "好", "--as", "\n"]):
+            done = await roomcast(*command, **locale)
+            assert "Traceback" not in done.err
+        verified = await roomcast("ledger", "verify", "--data-dir", "没有", **locale)
+        assert verified.status == 1
+        assert "there is no ledger" in verified.err
