@@ -16,12 +16,15 @@ from __future__ import annotations
 import codecs
 import re
 import socket
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 from wsproto.frame_protocol import CloseReason, FrameDecoder, Header, Opcode, ParseFailed
 from wsproto.utilities import generate_accept_token
 
 from broker.core.limits.rate_limit import Rate, SingleGcra
+from broker.core.net.forwarded import client_address
+from broker.core.net.proxy_header import Networks
 from broker.net.http1 import HttpRefusal, HttpRequest, refuse
 from broker.net.transport import Framing, Transport, TransportSettings
 from protocol.codes import CloseCode, Lane
@@ -67,6 +70,17 @@ _is_loopback_origin = re.compile(
     rb"(?i)https?://(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?"
 ).fullmatch
 
+_LOOPBACK_NETWORKS = Networks(("127.0.0.0/8", "::1/128"))
+
+
+def _names_another_machine(values: Sequence[bytes], header: bytes) -> bool:
+    """Whether a proxy on this machine names a client elsewhere."""
+    if not values:
+        return False
+    client = client_address(values, "127.0.0.1", _LOOPBACK_NETWORKS, is_rfc7239=header == b"forwarded")
+    return client not in _LOOPBACK_NETWORKS
+
+
 BINARY_SUBPROTOCOL = b"roomcast.v1"
 JSON_SUBPROTOCOL = b"roomcast.json.v1"
 _SINGLE = (b"upgrade", b"sec-websocket-key", b"sec-websocket-version", b"origin")
@@ -91,10 +105,10 @@ def upgrade(request: HttpRequest, origins: frozenset[str]) -> Upgrade | HttpRefu
     """Judge a WebSocket handshake by RFC 6455 section 4.2.1, strictly.
 
     ``origins``: web origins that may connect, compared exactly; "*" among them admits all. With `LOOPBACK` among them
-    (development mode, where any client may take any name) Host and Origin must be of this machine: no web page of
-    another site can use a local broker, and no proxy opens it to others. A request without Origin comes from no browser
-    and passes. Without a subprotocol, ``?enc=json`` chooses JSON and anything else binary. The
-    response consists of fixed bytes and the accept token. About 8 us.
+    (development mode, where any client may take any name) Host, Origin and the client that a proxy names must be of
+    this machine: no web page of another site can use a local broker, and no proxy opens it to others. A request without
+    Origin comes from no browser and passes. Without a subprotocol, ``?enc=json`` chooses JSON and anything else binary.
+    The response consists of fixed bytes and the accept token. About 8 us.
     """
     if request.method != b"GET" or request.version != b"1.1":
         return refuse(400, "A WebSocket handshake is a GET of HTTP/1.1.")
@@ -114,7 +128,11 @@ def upgrade(request: HttpRequest, origins: frozenset[str]) -> Upgrade | HttpRefu
         return refuse(400, "Sec-WebSocket-Key is not 16 bytes in base64.")
     origin = values.get(b"origin")
     if LOOPBACK in origins:
-        if not _is_loopback(values.get(b"host", [b""])[0]) or (origin and not _is_loopback_origin(origin[0])):
+        if (
+            not _is_loopback(values.get(b"host", [b""])[0])
+            or (origin and not _is_loopback_origin(origin[0]))
+            or any(_names_another_machine(values.get(name, ()), name) for name in (b"x-forwarded-for", b"forwarded"))
+        ):
             return refuse(403, "In development mode only pages and clients of this machine connect; set auth.secret.")
     elif origin and "*" not in origins and origin[0].decode("latin-1") not in origins:
         return refuse(403)

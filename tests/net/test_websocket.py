@@ -220,6 +220,27 @@ def test_in_development_mode_no_other_site_and_no_proxy_connects(foreign: bytes)
     assert isinstance(judged(request(Host=b"localhost", Origin=b"null"), LOOPBACK), HttpRefusal)
 
 
+@pytest.mark.parametrize(
+    ("header", "value", "is_local"),
+    [
+        (b"x-forwarded-for", b"127.0.0.1", True),
+        (b"x-forwarded-for", b"::1, 127.0.0.1", True),
+        (b"forwarded", b'for="[::1]:4711"', True),
+        (b"x-forwarded-for", b"203.0.113.9", False),
+        (b"x-forwarded-for", b"203.0.113.9, 127.0.0.1", False),
+        (b"forwarded", b"for=203.0.113.9;proto=https", False),
+    ],
+)
+def test_in_development_mode_a_proxy_of_this_machine_admits_only_this_machine(
+    header: bytes, value: bytes, is_local: bool
+) -> None:
+    handshake = request(Host=b"localhost:7400")
+    named = handshake._replace(headers=[*handshake.headers, (header, value)])
+    result = judged(named, LOOPBACK)
+    assert isinstance(result, Upgrade) == is_local
+    assert isinstance(judged(named), Upgrade), "with a secret the header decides nothing here"
+
+
 @pytest.mark.parametrize("origin", LOOK_ALIKES)
 def test_an_origin_that_only_looks_alike_is_refused(origin: bytes) -> None:
     refusal = judged(request(Origin=origin), ALLOWED)
