@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
@@ -59,7 +60,7 @@ async def test_a_link_with_too_many_posts_before_the_ledger_is_limited_and_goes_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiting, "MAX_POSTS", 3)
-    overrides = {"ledger": {"data_dir": str(tmp_path / "data")}}
+    overrides: dict[str, Any] = {"ledger": {"data_dir": str(tmp_path / "data")}}
     async with (
         running_broker(**overrides) as broker,
         joined_link(broker, "dev:shop:app") as (app, room),

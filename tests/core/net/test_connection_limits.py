@@ -317,11 +317,13 @@ def test_other_limits_apply_from_now_on_and_what_is_there_stays() -> None:
     for _ in range(2):
         assert limits.enter("203.0.113.1", 0.0) is Admission.ADMIT
     limits.login_failed("203.0.113.1", 0.0)
-    limits.use(**{**chosen, "per_address": 3})
+    chosen["per_address"] = 3
+    limits.use(**chosen)
     assert limits.login_wait_s("203.0.113.1", 0.0) > 0, "a rate that stays keeps what it has counted"
     assert limits.enter("203.0.113.1", 0.0) is Admission.ADMIT
     assert isinstance(limits.enter("203.0.113.1", 0.0), Refuse)
-    limits.use(**{**chosen, "max_connections": 1, "failed_logins_per_minute": 9})
+    chosen["per_address"], chosen["max_connections"], chosen["failed_logins_per_minute"] = 2, 1, 9
+    limits.use(**chosen)
     assert limits.login_wait_s("203.0.113.1", 0.0) == 0
     refused = limits.enter("203.0.113.2", 0.0)
     assert isinstance(refused, Refuse)
