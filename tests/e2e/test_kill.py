@@ -10,9 +10,10 @@ import json
 import random
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -22,7 +23,7 @@ from protocol.clients.events import Gap, StreamEvent
 from protocol.clients.room import JoinedRoom
 from protocol.codes import MessageType, Outcome
 from protocol.payloads import GiftPayload
-from tests.support.processes import Running, Serving, roomcast, running, serving
+from tests.support.processes import Running, restarting, roomcast, running, serving
 
 pytestmark = pytest.mark.integration
 
@@ -115,27 +116,44 @@ class Show:
         assert {order: place for order, place in self.acked.items() if slots.get(order) != place} == {}
 
 
-@asynccontextmanager
-async def broker_in(directory: Path, port: str) -> AsyncIterator[Serving]:
+def options(directory: Path, port: str) -> list[str]:
     """A broker with a ledger on a fixed port, without pacing or limits of its own."""
-    storm = (
-        "--set",
-        "room.paid_budget_per_s=0",
-        "--set",
-        "room.admit_per_window=100000",
-        "--set",
-        "link.frames_per_s=0",
-    )
-    async with serving("--data-dir", str(directory), "--port", port, "--log-level", "warning", *storm) as broker:
-        yield broker
+    settings = ("room.paid_budget_per_s=0", "room.admit_per_window=100000", "link.frames_per_s=0")
+    without_limits = [part for setting in settings for part in ("--set", setting)]
+    return ["--data-dir", str(directory), "--port", port, "--log-level", "warning", *without_limits]
 
 
-async def storm(directory: Path, kills: int, rng: random.Random) -> Show:
+Restart = Callable[[], Awaitable[None]]
+
+
+@asynccontextmanager
+async def started_anew(*options: str) -> AsyncIterator[Restart]:
+    """A broker that is killed and started as a user starts it."""
+    async with AsyncExitStack() as stack:
+        broker = await stack.enter_async_context(serving(*options))
+
+        async def restart() -> None:
+            nonlocal broker
+            broker.process.kill()
+            await broker.process.wait()
+            broker = await stack.enter_async_context(serving(*options))
+
+        yield restart
+
+
+@asynccontextmanager
+async def forked(*options: str) -> AsyncIterator[Restart]:
+    """A broker that is killed and started without the cost of starting Python."""
+    async with restarting(*options) as broker:
+        yield broker.restart
+
+
+async def storm(directory: Path, kills: int, rng: random.Random, kind: Callable[..., Any] = started_anew) -> Show:
     """Kill the broker so many times in the middle of the storm; the clients never restart."""
     show, port = Show(), free_port()
     url = f"roomcast://127.0.0.1:{port}"
     async with AsyncExitStack() as stack:
-        broker = await stack.enter_async_context(broker_in(directory, port))
+        restart = await stack.enter_async_context(kind(*options(directory, port)))
         shop = await stack.enter_async_context(open_client(url, "dev:shop:app", rng=Eager(1)))
         viewer = await stack.enter_async_context(open_client(url, "dev:ann", rng=Eager(2)))
         nursery = await stack.enter_async_context(trio.open_nursery())
@@ -147,9 +165,7 @@ async def storm(directory: Path, kills: int, rng: random.Random) -> Show:
                 nursery.start_soon(show.give, room)
         for _ in range(kills):
             await show.more_acks(rng.randint(20, 200))
-            broker.process.kill()
-            await broker.process.wait()
-            broker = await stack.enter_async_context(broker_in(directory, port))
+            await restart()
         await show.more_acks(100)
         show.is_over = True
         with trio.fail_after(60):
@@ -184,7 +200,7 @@ async def test_a_gift_storm_survives_kill_9(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_fifty_kills_under_load_lose_no_gift_and_show_none_twice(tmp_path: Path) -> None:
-    show = await storm(tmp_path / "data", 50, random.Random(2))
+    show = await storm(tmp_path / "data", 50, random.Random(2), forked)
     show.check()
     await check_ledger(tmp_path / "data", show)
 
@@ -204,7 +220,10 @@ async def test_tail_shows_an_unbroken_sequence_over_a_kill(tmp_path: Path) -> No
     async with AsyncExitStack() as stack:
         tail: Running | None = None
         for life in range(2):
-            async with broker_in(directory, port) as broker, open_client(url, "dev:max:host", rng=Eager(life)) as host:
+            async with (
+                serving(*options(directory, port)) as broker,
+                open_client(url, "dev:max:host", rng=Eager(life)) as host,
+            ):
                 if tail is None:
                     tail = await stack.enter_async_context(
                         running("tail", "lobby", "--json", "--url", url, "--token", "dev:ann")

@@ -16,7 +16,7 @@ import trio
 from protocol.clients import ClientClosed
 from protocol.clients.room import JoinedRoom
 
-__all__ = ["Finished", "Serving", "command", "environment", "healthz", "read_all", "roomcast", "serving"]
+__all__ = ["Finished", "Serving", "command", "environment", "healthz", "read_all", "restarting", "roomcast", "serving"]
 
 DEADLINE_S = 60
 """Far beyond anything a test needs; a loaded machine may take a second to start Python."""
@@ -134,10 +134,32 @@ async def serving(*arguments: str, prefix: Sequence[str] = (), **more: str) -> A
         yield broker
 
 
+class Restarting(Serving):
+    """A broker that `restart` kills and starts again, from a process that has imported it already."""
+
+    async def restart(self) -> None:
+        """Kill the broker with SIGKILL, start it again with the same arguments and wait until it serves."""
+        assert self.process.stdin is not None
+        await self.process.stdin.send_all(b"\n")
+        self.announced = json.loads(await self.out.next())
+
+
 @asynccontextmanager
-async def _process(arguments: list[str], env: dict[str, str]) -> AsyncIterator[trio.Process]:
+async def restarting(*arguments: str) -> AsyncIterator[Restarting]:
+    """Start ``roomcast serve`` with the arguments and wait until it serves."""
+    program = [sys.executable, "-m", "tests.support.restarting", "serve", *arguments]
+    async with _process(program, environment(), stdin=subprocess.PIPE) as process:
+        broker = Restarting(process)
+        broker.announced = json.loads(await broker.out.next())
+        yield broker
+
+
+@asynccontextmanager
+async def _process(
+    arguments: list[str], env: dict[str, str], stdin: int = subprocess.DEVNULL
+) -> AsyncIterator[trio.Process]:
     process = await trio.lowlevel.open_process(
-        arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+        arguments, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
     )
     try:
         yield process
@@ -146,9 +168,9 @@ async def _process(arguments: list[str], env: dict[str, str]) -> AsyncIterator[t
             process.kill()
         with trio.move_on_after(10, shield=True):
             await process.wait()
-        for stream in (process.stdout, process.stderr):
-            assert stream is not None
-            await trio.aclose_forcefully(stream)
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                await trio.aclose_forcefully(stream)
 
 
 async def healthz(broker: Serving) -> tuple[int, dict[str, object]]:
