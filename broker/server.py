@@ -73,7 +73,7 @@ class Broker:
     OSError if the TLS files cannot be used, or the process has too few descriptors.
 
     ``rng``, ``wall_ms`` and ``monotonic`` replace chance and the clocks; the metrics count what ``log_file`` drops.
-    What touches disk and network is made by the methods ``_make_...``, so that a simulation can put its own there.
+    The methods ``_make_...`` make what touches disk and network, so that a simulation can replace it.
     """
 
     def __init__(

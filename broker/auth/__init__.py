@@ -1,1 +1,1 @@
-"""Who a connection is: tokens, grants, tickets."""
+"""Authentication of a connection: tokens, grants, tickets."""

@@ -1,4 +1,4 @@
-"""How layers of settings become one checked struct, and how a struct becomes commented TOML again.
+"""Conversion of layers of settings into one checked struct, and of a struct into commented TOML.
 
 Knows nothing about roomcast: it takes any msgspec struct whose fields are leaves, nested structs (a
 TOML table each) or tuples of structs (an array of tables). A layer is a table of values: the file, the
@@ -6,10 +6,10 @@ environment, the flags. Later layers win, key by key. Every value is checked whe
 one run reports all problems, each with its full path, its rule and where it came from.
 
 The field itself says what it is: its docstring (the string below it) becomes the comment, the bounds in
-`msgspec.Meta` become the rule, ``examples`` speaks for a pattern, and ``extra={"secret": True}`` keeps the
+`msgspec.Meta` become the rule, ``examples`` replaces a pattern in messages, and ``extra={"secret": True}`` keeps the
 value out of messages and output.
 
-Must never: read files or the environment by itself, or print a secret.
+It reads neither files nor the environment, and never prints a secret.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SERVICE_VARIABLE = re.compile(
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong: the full path of the key, the rule it breaks, and who said it (if not the file)."""
+    """One error: the full path of the key, the rule it breaks, and where the value came from (if not the file)."""
 
     path: str
     rule: str
@@ -124,7 +124,7 @@ def secret_paths(kind: type[msgspec.Struct]) -> frozenset[str]:
 
 
 class Layers(Generic[S]):
-    """Collects values for the struct ``kind``, layer after layer, and every problem on the way in ``problems``."""
+    """Collector of values for the struct ``kind``, layer after layer, with every problem in ``problems``."""
 
     def __init__(self, kind: type[S]) -> None:
         self.problems: list[Problem] = []
@@ -133,15 +133,15 @@ class Layers(Generic[S]):
         self._tree: dict[str, Any] = {}
 
     def add(self, table: Mapping[str, Any], origin: str = "", *, text_values: bool = False) -> None:
-        """Lay ``table`` over what is there.
+        """Add ``table`` as the next layer.
 
         With ``text_values`` strings are read as numbers, switches (true/false/yes/no/on/off/1/0) or
         comma-separated lists where the field wants one; without, TOML's own types are demanded.
         """
-        self._walk(self._kind, table, "", self._tree, origin, text_values)
+        self._merge(self._kind, table, "", self._tree, origin, text_values)
 
     def add_environment(self, env: Mapping[str, str], prefix: str, ignored: frozenset[str]) -> None:
-        """Lay the variables that begin with ``prefix`` over what is there: ``PREFIX_LISTEN__PORT`` is ``listen.port``.
+        """Add the variables that begin with ``prefix`` as the next layer: ``PREFIX_LISTEN__PORT`` is ``listen.port``.
 
         A variable with the prefix that names no setting and is not ``ignored`` is a problem: it is a typing
         error that would otherwise be silently without effect. The variables that Kubernetes sets for a service of that
@@ -164,7 +164,7 @@ class Layers(Generic[S]):
         """The struct from all values that passed; defaults stand in for the others."""
         return msgspec.convert(self._tree, self._kind)
 
-    def _walk(
+    def _merge(
         self, kind: Any, table: Mapping[str, Any], prefix: str, into: dict[str, Any], origin: str, text_values: bool
     ) -> None:
         fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
@@ -175,7 +175,7 @@ class Layers(Generic[S]):
             elif _is_struct(fields[key]):
                 if isinstance(value, Mapping):
                     inner = into.setdefault(key, {})
-                    self._walk(fields[key], value, f"{path}.", inner, origin, text_values)
+                    self._merge(fields[key], value, f"{path}.", inner, origin, text_values)
                 else:
                     self.problems.append(Problem(path, f"expected a table, got {_shown(value)}", origin))
             else:
@@ -212,14 +212,14 @@ class Layers(Generic[S]):
             return None
         before = len(self.problems)
         kept: dict[str, Any] = {}
-        self._walk(kind, item, f"{path}.", kept, origin, False)
+        self._merge(kind, item, f"{path}.", kept, origin, False)
         for field in msgspec.structs.fields(kind):
             if field.required and field.name not in item:
                 self.problems.append(Problem(f"{path}.{field.name}", "is required", origin))
         return kept if len(self.problems) == before else None
 
     def _unknown(self, key: str, prefix: str, siblings: list[str]) -> str:
-        """What to say of an unknown key: a near key of the same table, a near one elsewhere, else the list."""
+        """Return the text for an unknown key: a near key of the same table, a near one elsewhere, else the list."""
         near = _nearest(key, siblings)
         if near:
             return "unknown key" + _did_you_mean(f"{prefix}{near}")
@@ -261,7 +261,7 @@ def nested(path: str, value: Any) -> dict[str, Any]:
 
 
 def _from_text(leaf: _Leaf, text: str) -> Any:
-    """What a string from the environment or a flag means for this field; unchanged where it means nothing."""
+    """Return the value of a string from the environment or a flag for this field; unchanged if it is no such value."""
     if get_origin(leaf.bare) is tuple:
         if text.lstrip().startswith("["):
             try:

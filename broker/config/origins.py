@@ -1,6 +1,7 @@
 """Check of web origins: whether a browser could send one (RFC 6454, as the URL standard serializes it).
 
-A setting that no browser sends refuses every page without a word, so each is compared with what a browser would send.
+An origin that no browser sends admits no page, and nothing reports it; so each is compared
+with the form that browsers use.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class ConfigError(Exception):
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Everything. Only `load` checks values and how they fit together; building it directly checks nothing."""
+    """The whole configuration. Only `load` checks values and their combinations; the constructor checks nothing."""
 
     listen: ListenConfig = msgspec.field(default_factory=ListenConfig)
     link: LinkConfig = msgspec.field(default_factory=LinkConfig)
@@ -165,7 +165,7 @@ def load(
     wrong += more
     wrong += _unreadable(config)
     bad = {problem.path for problem in wrong}
-    # A check between fields says nothing of use while one of its fields stands at a default for want of a good value.
+    # A check between fields is skipped while one of its fields has a default because its own value was refused.
     wrong += [Problem(paths[0], rule) for paths, rule in _conflicts(config) if not any(_touches(p, bad) for p in paths)]
     if wrong:
         raise ConfigError([str(problem) for problem in wrong])
@@ -173,7 +173,7 @@ def load(
 
 
 def problems_of(config: Config) -> list[str]:
-    """What is wrong between the fields of a ``config`` that was built in code; no file is read."""
+    """Return the conflicts between the fields of a ``config`` that was built in code; no file is read."""
     return [str(Problem(paths[0], rule)) for paths, rule in _conflicts(config)]
 
 
@@ -269,7 +269,7 @@ def _unreadable(config: Config) -> Iterator[Problem]:
 
 
 def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
-    """What is wrong between fields: (the paths it is about, the first one to blame; the rule)."""
+    """Yield the conflicts between fields: (the paths concerned, the one to report first; the rule)."""
     listen, link, auth = config.listen, config.link, config.auth
 
     if (listen.tls_cert is None) != (listen.tls_key is None):

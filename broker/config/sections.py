@@ -37,7 +37,7 @@ HEARTBEAT_TOLERANCE = 1.25
 PolicyName = Literal["roomcast", "tencent", "rongcloud", "nim", "goim", "off"]
 RoleName = Literal["guest", "viewer", "vip", "moderator", "assistant", "host", "app"]
 LaneName = Literal["control", "commerce", "paid", "chat"]
-"""Lanes of custom types. Lane 4 is the counters' alone: of two messages of any kind none is the other's newer total."""
+"""Lanes of custom types. Lane 4 is for counters only: there the newest total replaces older ones."""
 
 
 # No path, user, wildcard or capital letter: a browser never sends those, so such an entry could never match.
@@ -45,7 +45,7 @@ WebOrigin = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9+.-]*://[^/\s@*A-Z]+\Z", 
 
 
 class ListenConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where viewers connect; one port speaks the native protocol and WebSocket."""
+    """Listening address; one port serves the native protocol and WebSocket."""
 
     host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
     """Address to bind; anything but loopback demands a secret in [auth]."""
@@ -59,21 +59,21 @@ class ListenConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Expect a PROXY header (v1 or v2) from the addresses in trusted_proxies; only GET /healthz needs none."""
     trusted_proxies: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
     """Networks (CIDR) of proxies that may name a client's address, so that limits see the real client: in a PROXY
-    header with proxy_protocol, else in client_address_header. No other peer is believed."""
+    header with proxy_protocol, else in client_address_header. From any other peer both are ignored."""
     client_address_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
     """Header in which trusted_proxies name the client of a WebSocket; name the one that your proxy sets, for it passes
     on the other as a client sent it."""
 
 
 class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The life of one connection."""
+    """Limits and intervals of one connection."""
 
     handshake_timeout_s: Annotated[float, Meta(ge=0.05, le=60)] = 5.0
-    """One deadline from accept to AUTH, not restarted by bytes: a slow loris lives no longer (goim: 5)."""
+    """One deadline from accept to AUTH, which no byte extends: a client that sends slowly is closed too (goim: 5)."""
     heartbeat_s: Annotated[float, Meta(ge=0.05, le=3600)] = 30.0
     """How often a client pings; below the idle timeout of mobile carriers' NAT (Bilibili: 30)."""
     heartbeat_cut_s: Annotated[float, Meta(ge=0.1, le=7200)] = 75.0
-    """Silence that cuts a link; more than two heartbeats, so that one lost ping cuts no link."""
+    """Silence after which a link is closed; more than two heartbeats, so that one missing ping closes no link."""
     rooms_per_connection: Annotated[int, Meta(ge=1, le=256)] = 16
     """Rooms one connection may be in at a time."""
     connections_per_user: Annotated[int, Meta(ge=1, le=10_000)] = 5
@@ -90,7 +90,7 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """Connections one user id of the role app may hold: every process of a backend has some. One more replaces only
     one that has missed its heartbeat, else it is refused."""
     write_timeout_s: Annotated[float, Meta(ge=0.1, le=3600)] = 10.0
-    """A viewer that is behind and takes no byte for so long is cut with a resumable code (NATS: 10)."""
+    """A viewer that is behind and takes no byte for so long is closed with a resumable code (NATS: 10)."""
     drain_s: Annotated[float, Meta(ge=0, le=600)] = 10.0
     """On shutdown, clients get return times spread over so many seconds."""
     drain_limit_s: Annotated[float, Meta(ge=1, le=3600)] = 30.0
@@ -108,7 +108,7 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class AdmissionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Who gets a connection at all."""
+    """Limits of all connections together, and of one address."""
 
     max_connections: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
     """Connections held at a time; 0 = as many as the descriptors allow, less the reserve."""
@@ -150,7 +150,7 @@ class RoomConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     max_viewers: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
     """Viewers in one room, 0 = no limit; one more is refused with ROOM_FULL."""
     policy: PolicyName = "roomcast"
-    """What is admitted and shown: roomcast's own rule, one of four services' published rules, or no limits (off)."""
+    """Rules of what is admitted and shown: roomcast's own, the published ones of four services, or no limits (off)."""
     admit_per_window: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     """Messages a room admits in one window."""
     window_ms: Annotated[int, Meta(ge=10, le=60_000)] | None = None
@@ -191,7 +191,7 @@ class RoomConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     likes_per_s: Annotated[float, Meta(ge=0.001, le=100_000)] | None = None
     """Likes of one user that count a second."""
     snapshot_danmaku: Annotated[int, Meta(ge=0, le=64)] = 20
-    """Latest danmaku in the answer to JOIN, so that a room is never empty at first sight."""
+    """Latest danmaku in the answer to JOIN, so that a viewer does not see an empty room first."""
     history_entries: Annotated[int, Meta(ge=0, le=65_536)] = 512
     """Events of lanes 0 to 2 kept for viewers who resume, if they are not older than history_s."""
     history_s: Annotated[float, Meta(ge=0, le=86_400)] = 120.0
@@ -212,7 +212,7 @@ POLICY_FIELDS = (
 
 
 class QueueConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What waits for viewers that are behind."""
+    """Bounds of the queues of viewers that are behind."""
 
     frames: Annotated[int, Meta(ge=1, le=65_536)] = 32
     """Frames one slow viewer's queue holds before its chat is dropped."""
@@ -226,7 +226,7 @@ class QueueConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class AuthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Who viewers are: tokens (JWT, HS256) that the platform signs with a shared secret."""
+    """Authentication: tokens (JWT, HS256) that the platform signs with a shared secret."""
 
     secret: Annotated[str, Meta(max_length=4096, extra={"secret": True})] | None = None
     """Signing secret, 32 bytes or more; better in secret_file or in ROOMCAST_AUTH__SECRET."""
@@ -276,12 +276,12 @@ class TypeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class LedgerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What survives a crash: gifts, announcements, must-deliver messages, and where every room stands."""
+    """The ledger, which survives a crash: gifts, announcements, must-deliver messages and the position of each room."""
 
     data_dir: Annotated[str, Meta(min_length=1)] | None = None
     """Directory of the ledger; not set = roomcast-data beside the configuration file, without one here."""
     ephemeral: bool = False
-    """Keep nothing: quick to try, but what was acknowledged is gone after a crash or restart, and rooms begin anew."""
+    """Keep nothing: quick to try, but a crash or restart forgets what was acknowledged, and rooms begin new epochs."""
     retention_days: Annotated[float, Meta(ge=0.01, le=36_500)] = 30.0
     """How long entries and idempotency keys are kept; the oldest go first, what remains can still be verified."""
     max_bytes: Annotated[int, Meta(ge=0, le=1024**5)] = 0
@@ -305,7 +305,7 @@ class LedgerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         return self.data_dir is not None and not self.ephemeral
 
     def directory(self, config_path: Path | None) -> Path | None:
-        """Where the ledger is; None where nothing is kept. ``config_path``: the file these settings came from."""
+        """Return the directory of the ledger; None where nothing is kept. ``config_path``: file of these settings."""
         if self.ephemeral:
             return None
         if self.data_dir is not None:
@@ -314,7 +314,7 @@ class LedgerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the broker says about itself, on standard error."""
+    """Log lines of the broker, on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe line that is written; nothing is logged per message at any level."""

@@ -53,7 +53,7 @@ class Pollable(Protocol):
 
     @property
     def address(self) -> str:
-        """Where the peer is, for the log."""
+        """Address of the peer, for the log."""
 
     fd: int
     """The descriptor; -1 once it has left the poller."""

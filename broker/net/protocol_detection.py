@@ -65,7 +65,7 @@ _NO_PROXY_HEADER = "a PROXY header is required here"
 
 @dataclass(slots=True)
 class DetectorSettings:
-    """What all detectors of a listener share, and the counters they write."""
+    """Settings that all detectors of a listener share, and the counters they write."""
 
     connection_limits: ConnectionLimits
     make_session: Callable[[Transport], Owner]

@@ -94,7 +94,7 @@ def server_context(cert: Path | str, key: Path | str) -> ssl.SSLContext:
 
 
 def wrap(context: ssl.SSLContext, sock: socket.socket) -> TlsSocket:
-    """Put TLS on an accepted socket; ``sock`` loses its descriptor to it. Nothing is read or written yet.
+    """Put TLS on an accepted socket; it takes over the descriptor of ``sock``. Nothing is read or written yet.
 
     OSError or ValueError if the peer has gone already; the descriptor may then be closed.
     """

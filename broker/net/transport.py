@@ -103,7 +103,7 @@ class Owner(Protocol):
 
 @dataclass(slots=True)
 class TransportSettings:
-    """What all transports of one poller share."""
+    """Settings that all transports of one poller share, and their budget of bytes."""
 
     poller: Poller
     queue_limits: QueueLimits

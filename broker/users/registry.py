@@ -15,7 +15,7 @@ __all__ = ["UserRegistry", "UserSession"]
 
 
 class UserSession(Protocol):
-    """What is known of a user's session here."""
+    """A user's session as the registry knows it."""
 
     def send(
         self, message: Message, room: int = 0, sequence: int = 0, lane: Lane | None = None, packed: bytes | None = None

@@ -17,7 +17,7 @@ most, so that no address can use up what is there for all. Failed log-ins have a
 
 The rate of accepting all is not a refusal: `pace` returns how long to leave new connections in the kernel's backlog.
 
-IPv6 hands every household 2**64 addresses, so there "one address" means one /64. The tables of addresses have one
+IPv6 gives each subscriber 2**64 addresses, so there "one address" means one /64. The tables of addresses have one
 entry for each address that holds a connection, thus at most as many as there are connections; those of rates forget
 an address once it is back within its rate.
 """

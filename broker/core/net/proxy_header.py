@@ -1,8 +1,8 @@
-"""The PROXY protocol header: what address a trusted proxy says it speaks for.
+"""Parser of the PROXY protocol header, in which a trusted proxy names the address of its client.
 
 A proxy in front (HAProxy, a cloud's balancer) hides the viewers' addresses; it may put them before the first byte of
 each connection, in the binary version 2 or the text version 1 (haproxy.org, "The PROXY protocol"). `parse` reads such
-a header from bytes that arrive in any split and says how many of them it was; `Networks` says whose word counts.
+a header from bytes that arrive in any split and returns its length; `Networks` holds the trusted proxies.
 
 It decides nothing about admission, and holds no bytes: the caller does, at most `MAX_BYTES` of them. A header from
 other peers must never be parsed: a peer that may send one may claim any address.
@@ -32,14 +32,14 @@ _ADDRESS_BYTES = {0x11: 12, 0x12: 12, 0x21: 36, 0x22: 36, 0x31: 216, 0x32: 216}
 
 
 class HeaderState(Enum):
-    """What bytes are when they are no header yet."""
+    """State of bytes that are no header yet."""
 
     NEED_MORE = "need more"
     MALFORMED = "malformed"
 
 
 class ProxyHeader(NamedTuple):
-    """A whole header. ``address`` None: the proxy speaks for itself (a health check), or the family has no
+    """A whole header. ``address`` None: the proxy connects for itself (a health check), or the family has no
     addresses."""
 
     address: str | None
@@ -50,7 +50,7 @@ def parse(data: bytes | bytearray) -> ProxyHeader | HeaderState:
     """Read a header at the start of ``data``, which holds everything received so far.
 
     NEED_MORE only while fewer than `MAX_BYTES` are there and all of them fit a header; MALFORMED as early as that can
-    be known. Bytes after the header are not looked at. O(len of the header).
+    be known. Bytes after the header are not inspected. O(len of the header).
     """
     if data[: len(_V2_SIGNATURE)] == _V2_SIGNATURE[: len(data)]:
         return _parse_v2(data)
@@ -105,7 +105,7 @@ def _is_port(field: str) -> bool:
 
 
 def plain_address(address: str) -> str:
-    """Return ``address`` without a zone, and an IPv4 address that came in IPv6 clothes as the IPv4 address it is."""
+    """Return ``address`` without a zone, and an IPv4 address mapped into IPv6 as the IPv4 address."""
     if ":" not in address:
         return address
     address = address.partition("%")[0]

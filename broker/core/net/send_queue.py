@@ -1,8 +1,8 @@
-"""What a viewer that is behind still has to get, and what it will never get.
+"""Send queue of a viewer that is behind, and the account of what it drops.
 
-A queue exists only while a socket is full, and holds references to bytes that all viewers share. What is urgent
-overtakes what is not: a sale goes before the chat that waits, but never enters a frame already begun. Lanes 0 to 2
-are one line among themselves: they carry the offsets of one stream per room, which must reach the viewer in order.
+A queue exists only while a socket is full, and holds references to bytes that all viewers share. Urgent
+frames overtake others: a sale goes before the chat that waits, but never enters a frame already begun. Lanes 0 to 2
+keep their order among themselves: they carry the offsets of one stream per room, which must reach the viewer in order.
 
     when it is full            what happens
     bound of frames or bytes   the oldest of lane 4, then of lane 3, is dropped; keyframe mode begins
@@ -37,7 +37,7 @@ MAX_BUFFERS = 256
 
 
 class QueueResult(Enum):
-    """What became of an offer."""
+    """Result of an offer."""
 
     QUEUED = "queued"
     SHED = "shed"
@@ -47,7 +47,7 @@ class QueueResult(Enum):
 
 
 class QueueMissed(NamedTuple):
-    """What this viewer alone did not get. A counter that gave way to a newer one is superseded, not missed."""
+    """Account of what this viewer alone did not get. A counter that a newer one replaced is not missed."""
 
     chat_frames: int = 0
     chat_weight: int = 0
