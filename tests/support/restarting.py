@@ -28,7 +28,7 @@ def run(arguments: list[str]) -> None:
         if not child:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             main(arguments, prog_name="roomcast")
-            os._exit(0)
+            sys.exit(0)
         is_wanted = sys.stdin.readline()
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
