@@ -60,8 +60,8 @@ def serve(
     continues every room where it ended; `roomcast ledger` reads the file.
 
     SIGTERM or SIGINT drains: the broker gives each client a time to reconnect. A second signal ends it at once. SIGHUP
-    reads the configuration again: log level, secrets, certificates and limits of connections take effect, open
-    connections stay.
+    reads the configuration again: log level, secrets, certificates, and limits of connections and rooms take effect,
+    open connections stay, and the log names what needs a restart.
     """
     flags = {
         "listen.host": host,

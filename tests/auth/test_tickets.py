@@ -141,7 +141,7 @@ def test_no_ticket_is_longer_than_a_token_may_be() -> None:
     assert 0 < len(ticket) <= MAX_TOKEN_BYTES
 
 
-def test_the_key_is_made_once_readable_for_nobody_else_and_a_broken_one_is_replaced(tmp_path: Path) -> None:
+def test_the_key_is_made_once_readable_for_no_other_user_and_a_broken_one_is_replaced(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         key = ticket_key(tmp_path)
@@ -214,7 +214,7 @@ async def test_a_ping_that_wants_a_ticket_gets_one_and_no_other() -> None:
             async with raw_link(broker) as link:
                 await link.hello(features)
                 await link.send((Ping(1, True), 0, 1))
-                assert (await link.expect(Pong))[1].ticket == "", "before AUTH there is nobody to give one to"
+                assert (await link.expect(Pong))[1].ticket == "", "before AUTH no user is known to give one to"
                 await link.send((Auth(token), 0, 0), (Ping(1, renew), 0, 2))
                 _, pong = await link.expect(Pong)
                 assert (pong.ticket != "") is (features == 4 and renew)

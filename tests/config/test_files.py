@@ -235,10 +235,10 @@ def test_a_secret_that_other_users_can_read_is_refused_with_the_command_that_men
         load(config, {})
     assert refused.value.problems == [rule]
     open_directory.chmod(0o700)
-    assert load(config, {}).auth.secret == SECRET, "nobody else can reach the file"
+    assert load(config, {}).auth.secret == SECRET, "no other user can reach the file"
 
 
-def test_a_configuration_without_secrets_may_be_read_by_everybody(open_directory: Path) -> None:
+def test_a_configuration_without_secrets_may_be_read_by_all_users(open_directory: Path) -> None:
     config = open_directory / "roomcast.toml"
     config.write_text("[listen]\nport = 1\n")
     config.chmod(0o644)

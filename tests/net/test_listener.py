@@ -68,7 +68,7 @@ def config(host: str = "127.0.0.1", **listen: Any) -> Config:
 
 
 @asynccontextmanager
-async def open_house(settings: Config | None = None, **connection_limits: Any) -> AsyncIterator[RunningListener]:
+async def running_listener(settings: Config | None = None, **connection_limits: Any) -> AsyncIterator[RunningListener]:
     before = descriptors()
     async with trio.open_nursery() as nursery:
         running = RunningListener(settings or config(), **connection_limits)
@@ -107,7 +107,7 @@ async def read_all(client: socket.socket) -> bytes:
 
 
 async def test_localhost_is_bound_in_both_families_on_one_port() -> None:
-    async with open_house(config("localhost")) as running:
+    async with running_listener(config("localhost")) as running:
         ports = {port for _, port in running.listener.addresses}
         assert len(ports) == 1
         assert "127.0.0.1" in {host for host, _ in running.listener.addresses}
@@ -133,7 +133,7 @@ async def test_a_host_that_is_nowhere_is_an_error_at_the_start() -> None:
 
 
 async def test_accepted_sockets_have_the_options_of_the_listening_one() -> None:
-    async with open_house() as running:
+    async with running_listener() as running:
         running.connect(b"\x00")
         await until(lambda: running.owners)
         sock = running.owners[0].transport.sock
@@ -147,7 +147,7 @@ async def test_accepted_sockets_have_the_options_of_the_listening_one() -> None:
 
 async def test_tls_files_of_the_configuration_are_used() -> None:
     credentials = make_credentials()
-    async with open_house(config(tls_cert=str(credentials.cert), tls_key=str(credentials.key))) as running:
+    async with running_listener(config(tls_cert=str(credentials.cert), tls_key=str(credentials.key))) as running:
 
         def visit() -> bytes:
             with (
@@ -167,12 +167,12 @@ async def test_without_a_secret_any_origin_may_connect_and_with_one_only_those_l
     assert RunningListener(strict).listener.detector.origins == {origin}
 
 
-# ---- a stranger
+# ---- a hostile peer
 
 
 @pytest.mark.parametrize("subprotocol", ["roomcast.v1", "roomcast.json.v1", None])
 async def test_the_websockets_library_connects_and_hears_its_echo(subprotocol: Any) -> None:
-    async with open_house() as running:
+    async with running_listener() as running:
         host, port = running.listener.addresses[0]
         messages: list[Any] = [bytes(1), bytes(range(256)) * 40, b"x" * 65_000]
         if subprotocol == "roomcast.json.v1":
@@ -195,7 +195,7 @@ async def test_the_websockets_library_connects_and_hears_its_echo(subprotocol: A
 
 
 async def test_the_websockets_library_hears_our_close_code() -> None:
-    async with open_house() as running:
+    async with running_listener() as running:
         host, port = running.listener.addresses[0]
 
         def visit() -> tuple[int, str]:
@@ -223,7 +223,7 @@ async def test_the_websockets_library_hears_our_close_code() -> None:
 
 
 async def test_new_connections_beyond_the_rate_wait_in_the_backlog(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_house(accept_per_s=10.0) as running:
+    async with running_listener(accept_per_s=10.0) as running:
         for _ in range(30):
             running.connect()
         await trio.sleep(1.05)
@@ -233,7 +233,7 @@ async def test_new_connections_beyond_the_rate_wait_in_the_backlog(autojump_cloc
 
 
 async def test_when_full_a_few_learn_why_and_the_rest_is_dropped() -> None:
-    async with open_house(max_connections=2) as running:
+    async with running_listener(max_connections=2) as running:
         inside = [running.connect(b"\x00") for _ in range(2)]
         await until(lambda: len(running.owners) == 2)
         refused = [running.connect(HEALTH) for _ in range(OVERFLOW_MAX)]
@@ -251,13 +251,13 @@ async def test_when_full_a_few_learn_why_and_the_rest_is_dropped() -> None:
 
 async def test_only_a_trusted_proxy_is_asked_for_its_header() -> None:
     header = b"PROXY TCP4 203.0.113.9 127.0.0.1 1 2\r\n"
-    async with open_house(config(proxy_protocol=True, trusted_proxies=("127.0.0.0/8",))) as running:
+    async with running_listener(config(proxy_protocol=True, trusted_proxies=("127.0.0.0/8",))) as running:
         running.connect(header + b"\x00")
         await until(lambda: running.owners)
         assert running.owners[0].transport.address == "203.0.113.9"
         assert await read_all(running.connect(b"\x00")) == b""
         assert (await read_all(running.connect(HEALTH))).startswith(b"HTTP/1.1 200"), "a health check needs no header"
-    async with open_house(config(proxy_protocol=True, trusted_proxies=("10.0.0.0/8",))) as running:
+    async with running_listener(config(proxy_protocol=True, trusted_proxies=("10.0.0.0/8",))) as running:
         assert (await read_all(running.connect(header + HEALTH))).startswith(b"HTTP/1.1 400")
         assert (await read_all(running.connect(HEALTH))).startswith(b"HTTP/1.1 200")
 
@@ -324,7 +324,7 @@ async def test_a_new_connection_that_went_away_is_no_error(autojump_clock: trio.
 
 
 async def test_when_descriptors_run_out_those_admitted_are_served_and_new_connections_come_in_later() -> None:
-    async with open_house() as running:
+    async with running_listener() as running:
         insider = running.connect(b"\x00")
         await until(lambda: running.owners)
         waiting = [socket.socket() for _ in range(3)]
@@ -351,7 +351,7 @@ async def test_when_descriptors_run_out_those_admitted_are_served_and_new_connec
 # ---- the end
 
 
-async def test_after_stop_nobody_comes_in_and_those_inside_stay() -> None:
+async def test_after_stop_no_connection_is_accepted_and_open_ones_stay() -> None:
     before = descriptors()
     async with trio.open_nursery() as nursery:
         running = RunningListener(config())

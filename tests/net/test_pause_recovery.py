@@ -41,7 +41,7 @@ def _nothing_waits_for_company(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class Lift:
     """A network that can be taken away: cut, so that every link breaks and none can be made; or silent, so that nothing
-    arrives and nobody is told.
+    arrives and no peer is notified.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Lift:
             await trio.lowlevel.checkpoint()
             raise PipeLost(None, "no network in a lift")
         pipe = await self._dial(nursery, address)
-        if self.attempts == 1:  # so that it can be full while nobody reads
+        if self.attempts == 1:  # so that it can be full while no task reads
             assert isinstance(pipe, StreamPipe)
             pipe.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)  # type: ignore[attr-defined]
         self._pipes.append(pipe)

@@ -74,12 +74,12 @@ def test_deadlines_ask_the_owner_of_the_poller_and_may_be_moved(harness: Harness
 
 
 def stand_still(harness: Harness, seconds: float) -> None:
-    """The process is stopped for so long and goes on: housekeeping may well come before the first read."""
+    """The process is stopped for so long and goes on: maintenance may run before the first read."""
     harness.clock.now += seconds
     harness.poller.run_timers()
 
 
-def test_time_in_which_the_loop_stood_still_counts_against_nobody(harness: Harness) -> None:
+def test_time_in_which_the_loop_was_paused_counts_against_no_connection(harness: Harness) -> None:
     transport, owner, client = harness.add(TcpTransport)
     cut_s = 20.0
 

@@ -230,9 +230,9 @@ def test_a_slow_loris_is_gone_at_the_deadline_whatever_it_sends(harness: Harness
         for client, text in zip(loris, texts, strict=True):
             client.send(text[second : second + 1])
         harness.later(0.2)
-    assert len(harness.gone) == 0, "nobody is cut before the deadline"
+    assert len(harness.gone) == 0, "no connection is cut before the deadline"
     harness.later(1.2)
-    assert len(harness.gone) == 5, "no byte has moved the deadline, and nobody lingers after it"
+    assert len(harness.gone) == 5, "no byte has moved the deadline, and no connection lingers after it"
     said = [harness.read_all(client) for client in loris]
     assert said[0] == said[1] == b""
     assert status(said[2]) == status(said[3]) == status(said[4]) == 408
@@ -400,7 +400,7 @@ def test_a_native_link_through_a_trusted_proxy_counts_as_the_proxys(harness: Har
     assert harness.owners[0].transport.address == "127.0.0.1"
 
 
-def test_nobody_else_is_believed(harness: Harness) -> None:
+def test_a_header_of_any_other_peer_is_ignored(harness: Harness) -> None:
     assert harness.ask(v2("203.0.113.9") + HELLO) == b""
     assert status(harness.ask(b"PROXY TCP4 203.0.113.9 127.0.0.1 1 2\r\n" + UPGRADE)) == 400
     assert harness.owners == []

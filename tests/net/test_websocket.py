@@ -262,14 +262,14 @@ def test_the_allowed_origin_and_clients_without_one_pass() -> None:
 
 @given(st.one_of(st.binary(max_size=300), st.sampled_from([125, 126, 65535, 65536]).map(bytes)))
 def test_a_prepared_message_is_what_another_library_reads(payload: bytes) -> None:
-    client = open_stranger()
+    client = other_client()
     client.receive_data(ws_frame(payload))
     assert client.events_received() == [Frame(StrangerOpcode.BINARY, payload)]
     client.receive_data(ws_frame(payload.hex().encode(), text=True))
     assert client.events_received() == [Frame(StrangerOpcode.TEXT, payload.hex().encode())]
 
 
-def open_stranger() -> ClientProtocol:
+def other_client() -> ClientProtocol:
     """The `websockets` library's client without I/O, after the handshake."""
     client = ClientProtocol(parse_uri("ws://localhost/"), max_size=None)
     found = client.connect()

@@ -47,7 +47,7 @@ async def take(link: RawLink, count: int) -> list[tuple[int, str]]:
     return found
 
 
-async def test_a_message_reaches_every_device_of_its_user_and_nobody_else(directory: Path) -> None:
+async def test_a_message_reaches_every_device_of_its_user_and_no_other(directory: Path) -> None:
     async with durable_broker(directory) as broker, login(broker, "ann") as phone, login(broker, "ann") as tablet:
         async with login(broker, "bob") as bob:
             assert await send(broker, "ann", "code 1") == Committed((), (1,))

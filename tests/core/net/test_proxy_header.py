@@ -64,7 +64,7 @@ def test_every_beginning_of_a_header_needs_more(header: bytes) -> None:
         b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n",
     ],
 )
-def test_a_proxy_that_speaks_for_itself_names_nobody(header: bytes) -> None:
+def test_a_proxy_that_connects_for_itself_names_no_client(header: bytes) -> None:
     assert parse(header) == ProxyHeader(None, len(header))
 
 
@@ -75,7 +75,7 @@ def test_a_proxy_that_speaks_for_itself_names_nobody(header: bytes) -> None:
         b"\x00\x00\x00\x10",
         b"\x16\x03\x01",
         b"\r\n\r\n\x00\r\nQUIX",
-        SIGNATURE + struct.pack("!BBH", 0x11, 0x11, 12) + bytes(12),  # version 1 in version 2's clothes
+        SIGNATURE + struct.pack("!BBH", 0x11, 0x11, 12) + bytes(12),  # version 1 after the signature of version 2
         SIGNATURE + struct.pack("!BBH", 0x22, 0x11, 12) + bytes(12),  # no such command
         SIGNATURE + struct.pack("!BBH", 0x21, 0x11, 11) + bytes(11),  # too short for its family
         SIGNATURE + struct.pack("!BBH", 0x21, 0x41, 300) + bytes(300),  # no such family
@@ -101,7 +101,7 @@ def test_anything_else_is_malformed(data: bytes) -> None:
 
 
 @given(st.one_of(st.binary(max_size=600), st.binary(max_size=600).map(lambda rest: SIGNATURE + b"\x21" + rest)))
-def test_no_bytes_raise_and_nobody_waits_for_more_than_the_cap(data: bytes) -> None:
+def test_no_bytes_raise_and_no_parser_waits_for_more_than_the_cap(data: bytes) -> None:
     found = parse(data)
     if found is NEED_MORE:
         assert len(data) < MAX_BYTES
@@ -112,7 +112,7 @@ def test_no_bytes_raise_and_nobody_waits_for_more_than_the_cap(data: bytes) -> N
             assert parse(data[:size]) is NEED_MORE, "a split changed the verdict"
 
 
-def test_an_ipv4_address_in_ipv6_clothes_is_the_same_address() -> None:
+def test_an_ipv4_address_mapped_into_ipv6_is_the_same_address() -> None:
     assert plain_address("::ffff:192.0.2.1") == "192.0.2.1"
     assert plain_address("fe80::1%eth0") == "fe80::1"
     assert plain_address("2001:db8::1") == "2001:db8::1"

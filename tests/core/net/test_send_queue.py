@@ -131,7 +131,7 @@ def test_a_counter_is_shed_when_lanes_0_to_2_fill_the_queue() -> None:
     assert drained(queue) == b"<gift><gift>"
 
 
-def test_a_chat_buffer_beyond_the_bound_alone_is_shed_and_nobody_is_behind() -> None:
+def test_a_chat_buffer_beyond_the_bound_alone_is_shed_and_the_viewer_is_not_behind() -> None:
     queue = SendQueue(QueueLimits(queue_bytes=10))
     assert queue.offer(b"x" * 11, Lane.CHAT, weight=3) is QueueResult.SHED
     assert queue.empty
