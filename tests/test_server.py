@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import structlog.testing
+import trio
 
 from broker.core.limits.overload import OverloadStage
 from broker.server import MAX_DESCRIPTORS, Broker, connection_limit
@@ -114,3 +115,13 @@ async def test_limits_of_connections_and_rooms_are_reloaded_and_the_log_names_wh
             await bob.login("dev:bob")
             await bob.send((Join("lobby", Tier.FULL), 0, 1))
             assert (await bob.expect(ErrorReply))[1].code == ErrorCode.ROOM_FULL
+
+
+@pytest.mark.integration
+async def test_a_busy_machine_is_no_overload_of_a_broker_in_a_test_and_a_refused_join_fails_at_once() -> None:
+    async with running_broker() as broker, raw_link(broker) as link:
+        assert broker.loop_monitor.judge(0.4) == 0.0
+        await link.login("dev:ann")
+        broker.hub.set_stage(OverloadStage.REFUSE_JOINS)
+        with trio.fail_after(5), pytest.raises(AssertionError, match=r"lobby cannot be joined.*takes no more viewers"):
+            await link.join()
