@@ -22,8 +22,10 @@ from typing import Any
 import structlog
 import trio
 
+from broker.auth.api_keys import ApiKeys
 from broker.auth.tickets import ticket_key
 from broker.auth.tokens import Authenticator
+from broker.config.files import user_path
 from broker.config.schema import RELOADABLE, AdmissionConfig, Config, changed_settings, reloaded, without_limit
 from broker.core.clock import TrustedClock
 from broker.core.limits.overload import ByteBudget, OverloadMonitor, OverloadStage
@@ -34,6 +36,8 @@ from broker.core.rooms.policies import Policy, policy_from
 from broker.core.rooms.state import RoomRules
 from broker.core.rooms.types import CustomRule
 from broker.drain import drain
+from broker.http.app import ApiParts, make_app
+from broker.http.serving import serve_api
 from broker.ledger import Ledger, LedgerLimits, LedgerState, Pace, ResultBatch, Retention
 from broker.ledger.queries import LedgerQueries
 from broker.ledger.store import Store
@@ -41,6 +45,8 @@ from broker.net.listener import Listener
 from broker.net.poller import Poller
 from broker.net.protocol_detection import release_admission
 from broker.net.transport import Transport, TransportSettings
+from broker.operations.calls import Operations
+from broker.operations.parts import BrokerControl, Parts
 from broker.rooms.fanout import FanOut
 from broker.rooms.hub import Hub
 from broker.rooms.room_store import RoomHistory, RoomStore
@@ -48,7 +54,7 @@ from broker.sessions.context import SessionContext
 from broker.sessions.session import Session
 from broker.telemetry.logs import LogFile, report_left_out
 from broker.telemetry.loop_monitor import LoopMonitor
-from broker.telemetry.metrics import Stats
+from broker.telemetry.metrics import Stats, collect, counters_of, render
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
 from protocol.codes import Lane, Role
@@ -58,6 +64,8 @@ __all__ = ["Broker", "tune_process"]
 log = structlog.get_logger("roomcast.server")
 
 SAMPLE_S = 0.25
+API_REQUESTS = Rate(2000.0, 4000)
+"""Requests of one backend's key to the control API."""
 MIN_CONNECTIONS = 64
 """A broker that could hold fewer, for want of descriptors, does not serve."""
 FEW_CONNECTIONS = 1000
@@ -73,6 +81,7 @@ class Broker:
     OSError if the TLS files cannot be used, or the process has too few descriptors.
 
     ``rng``, ``wall_ms`` and ``monotonic`` replace chance and the clocks; the metrics count what ``log_file`` drops.
+    ``read_config`` reads the configuration again, for the operation ``broker.reload``.
     The methods ``_make_...`` make what touches disk and network, so that a simulation can replace it.
     """
 
@@ -84,10 +93,13 @@ class Broker:
         wall_ms: Callable[[], int] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         log_file: LogFile | None = None,
+        read_config: Callable[[], Config] | None = None,
     ) -> None:
         self.config = config
         self.log_file = log_file
         self.addresses: tuple[tuple[str, int], ...] = ()
+        self.api_urls: tuple[str, ...] = ()
+        """Where the control API listens; empty = there is none."""
         self.draining = False
         self.stopped = trio.Event()
         """Set when `run` has ended, with or without an error."""
@@ -150,6 +162,29 @@ class Broker:
             inboxes=self.inboxes,
         )
         self.listener = self._make_listener(transports)
+        self._read_config = read_config
+        self._started_at = clock()
+        self._nursery: trio.Nursery | None = None
+        self.operations = Operations(
+            Parts(self.hub, self.users, rules.types, self.ledger, self._control(), clock, wall_ms)
+        )
+        self._api_keys = self._read_api_keys(config)
+
+    def _control(self) -> BrokerControl:
+        return BrokerControl(
+            status=self.status,
+            counters=lambda: counters_of(self),
+            reload=self._reload_again,
+            drain=self._begin_drain,
+            connections=lambda: len(self.context.sessions),
+            uptime_ms=lambda: round((self._clock() - self._started_at) * 1000),
+        )
+
+    def _read_api_keys(self, config: Config) -> ApiKeys | None:
+        """Return the keys of the control API; None = none is needed, in development mode."""
+        if config.api.listen is None or config.api.key_file is None:
+            return None
+        return ApiKeys.read(user_path(config.api.key_file), lambda: self.clock.now_ms() / 1000)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled or drained."""
@@ -157,6 +192,7 @@ class Broker:
         try:
             async with self._kept(), trio.open_nursery() as nursery:
                 self._cancel = nursery.cancel_scope
+                self._nursery = nursery
                 await nursery.start(self.fanout.run)
                 await nursery.start(self.hub.run)
                 if self.queries is not None:
@@ -166,6 +202,9 @@ class Broker:
                 await nursery.start(self.poller.run)
                 nursery.start_soon(self._sample)
                 self.addresses = await nursery.start(self.listener.run)
+                if self.config.api.listen is not None:
+                    self.api_urls = tuple(await nursery.start(self._serve_api, self.config.api.listen))
+                    log.info("control API serving", urls=self.api_urls)
                 if unbounded := without_limit(self.config):
                     log.warning("settings of 0 switch limits off", settings=unbounded)
                 log.info("serving", addresses=self.addresses, max_connections=self.max_connections)
@@ -190,6 +229,18 @@ class Broker:
                 await self.inboxes.load()
             yield
             nursery.cancel_scope.cancel()
+
+    async def _serve_api(self, listen: str, task_status: trio.TaskStatus[list[str]]) -> None:
+        parts = ApiParts(
+            operations=self.operations,
+            keys=lambda: self._api_keys,
+            requests=API_REQUESTS,
+            status=self.status,
+            metrics=lambda: render(collect(self)),
+            is_draining=lambda: self.draining,
+            clock=self._clock,
+        )
+        await serve_api(make_app(parts), listen, trio.sleep_forever, task_status=task_status)
 
     def _make_ledger(self) -> Ledger | None:
         return ledger_of(self.config, self.clock, self.results)
@@ -265,7 +316,9 @@ class Broker:
         if config.development != self.config.development:
             raise ValueError("auth.secret: a broker does not enter or leave development mode while it runs")
         max_connections = connection_limit(config)
+        api_keys = self._read_api_keys(config)
         self.listener.reload(config)
+        self._api_keys = api_keys
         self.context.auth.reload(config.auth)
         self.context.use_limits(reloaded(self.config.link, config.link, "link"))
         self.context.max_viewers = config.room.max_viewers
@@ -278,7 +331,20 @@ class Broker:
             log.warning("settings that need a restart", settings=for_restart)
         return for_restart
 
+    def _reload_again(self) -> tuple[list[str], list[str]]:
+        """Read the configuration and apply it; return what changed and holds now, and what needs a restart."""
+        if self._read_config is None:
+            raise ValueError("this broker was started by a program; call Broker.reload there")
+        config = self._read_config()
+        changed = changed_settings(self.config, config)
+        needs_restart = self.reload(config)
+        return [name for name in changed if name not in needs_restart], needs_restart
+
     # ---- the end
+
+    def _begin_drain(self) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(self.drain)
 
     async def drain(self) -> None:
         """Shut down in order (`broker.drain`), then let `run` return. Idempotent; cancel `run` to hasten it.

@@ -28,19 +28,24 @@ __all__ = [
     "MAX_DEPTH",
     "MAX_INT",
     "RECORDS",
+    "RECORD_SCHEMAS",
+    "SCHEMA_PREFIX",
     "FieldError",
     "Rule",
     "any_value",
     "array_of",
     "boolean",
     "characters",
+    "described",
     "display_name",
     "integer",
     "map_of",
     "member_of",
+    "name_of",
     "optional",
     "record",
     "room_name",
+    "schema_of",
     "text",
     "type_name",
     "user_id",
@@ -50,6 +55,7 @@ __all__ = [
 # The body of a message is untrusted: `Any` below means "not yet checked".
 Rule = Callable[[Any], Any]
 R = TypeVar("R", bound=tuple[Any, ...])
+AnyRule = TypeVar("AnyRule", bound=Callable[[Any], Any])
 
 MAX_DEPTH = 16
 """Nesting of a free value: a recursive parser needs a bound, and 16 is far above what payloads use."""
@@ -59,6 +65,11 @@ MAX_INT = 2**53 - 1
 
 RECORDS: dict[type[Any], tuple[str, ...]] = {}
 """Types of the fields of every record made by `record`: a few dozen, filled when modules are imported."""
+RECORD_SCHEMAS: dict[str, dict[str, Any]] = {}
+"""JSON schemas of the same records, by name."""
+SCHEMA_PREFIX = "#/components/schemas/"
+_SCHEMAS: dict[Rule, dict[str, Any]] = {}
+"""JSON schemas of rules, by rule."""
 
 _MIN_FREE_INT, _MAX_FREE_INT = -(2**63), 2**64 - 1
 _new = tuple.__new__
@@ -78,6 +89,18 @@ class FieldError(Exception):
         self.code = code
 
 
+def described(rule: AnyRule, doc: str, schema: dict[str, Any]) -> AnyRule:
+    """Give a rule its type as SPEC.md writes it and its JSON schema; return it."""
+    rule.__doc__ = doc
+    _SCHEMAS[rule] = schema
+    return rule
+
+
+def schema_of(rule: Rule) -> dict[str, Any]:
+    """Return the JSON schema of the values that a rule takes as JSON; of a record, a reference to `RECORD_SCHEMAS`."""
+    return dict(_SCHEMAS.get(rule, {}))
+
+
 def type_name(rule: Rule) -> str:
     """Return the type of ``rule`` as SPEC.md writes it: ``integer 0..255``, ``array of 0..64 text 1..255``."""
     return (rule.__doc__ or "").partition(":")[0]
@@ -94,8 +117,11 @@ def integer(low: int, high: int = MAX_INT) -> Rule:
             return int(value)
         raise FieldError(rule)
 
-    check.__doc__ = f"integer {low}..{'' if high == MAX_INT else high}"
-    return check
+    return described(
+        check,
+        f"integer {low}..{'' if high == MAX_INT else high}",
+        {"type": "integer", "minimum": low, "maximum": high},
+    )
 
 
 def boolean(value: Any) -> bool:
@@ -103,6 +129,9 @@ def boolean(value: Any) -> bool:
     if type(value) is not bool:
         raise FieldError("must be true or false")
     return value
+
+
+_SCHEMAS[boolean] = {"type": "boolean"}
 
 
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -128,8 +157,8 @@ def text(low: int, high: int, *, lines: bool = False) -> Rule:
             raise FieldError(f"{rule} without control characters")
         raise FieldError(rule)
 
-    check.__doc__ = f"{'lines' if lines else 'text'} {low}..{high}"
-    return check
+    name = "lines" if lines else "text"
+    return described(check, f"{name} {low}..{high}", {"type": "string", "minLength": low, "maxLength": high})
 
 
 def _with_line_feeds(value: str) -> str:
@@ -162,8 +191,8 @@ def characters(high: int, max_bytes: int, *, lines: bool = False) -> Rule:
             raise FieldError("must have a character that can be seen")
         return shown
 
-    check.__doc__ = f"{'character lines' if lines else 'characters'} 1..{high}"
-    return check
+    name = "character lines" if lines else "characters"
+    return described(check, f"{name} 1..{high}", {"type": "string", "minLength": 1, "maxLength": max_bytes})
 
 
 def room_name(value: Any) -> str:
@@ -192,6 +221,11 @@ def display_name(value: Any) -> str:
     raise FieldError("must be a name: up to 64 characters without controls, also of the direction of writing")
 
 
+_NAME_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 64}
+_SCHEMAS[room_name] = _SCHEMAS[user_id] = _NAME_SCHEMA
+_SCHEMAS[user_id_or_empty] = _SCHEMAS[display_name] = {"type": "string", "maxLength": 64}
+
+
 def member_of(kind: type[IntEnum]) -> Rule:
     """Return the rule of the number of a member of ``kind``; its result is the member."""
     members = {int(member): member for member in kind}
@@ -205,8 +239,26 @@ def member_of(kind: type[IntEnum]) -> Rule:
                 return member
         raise FieldError(rule)
 
-    check.__doc__ = kind.__name__
-    return check
+    return described(check, kind.__name__, {"type": "integer", "enum": list(members)})
+
+
+def name_of(kind: type[IntEnum]) -> Rule:
+    """Return the rule of a member of ``kind`` by its name in lower case, or its number; its result is the member."""
+    names = {member.name.lower(): member for member in kind}
+    by_number = member_of(kind)
+    rule = f"must be one of {', '.join(names)}"
+
+    def check(value: Any) -> IntEnum:
+        member = names.get(value) if type(value) is str else None
+        if member is not None:
+            return member
+        try:
+            found: IntEnum = by_number(value)
+        except FieldError:
+            raise FieldError(rule) from None
+        return found
+
+    return described(check, f"name of {kind.__name__}", {"type": "string", "enum": list(names)})
 
 
 def optional(rule: Rule) -> Rule:
@@ -215,8 +267,9 @@ def optional(rule: Rule) -> Rule:
     def check(value: Any) -> Any:
         return None if value is None else rule(value)
 
-    check.__doc__ = f"nil or {type_name(rule)}"
-    return check
+    inner = schema_of(rule)
+    schema = {"anyOf": [inner, {"type": "null"}]}
+    return described(check, f"nil or {type_name(rule)}", schema)
 
 
 def array_of(rule: Rule, high: int) -> Rule:
@@ -233,8 +286,11 @@ def array_of(rule: Rule, high: int) -> Rule:
         except FieldError:
             return tuple(_located(rule, element, f"[{index}]") for index, element in enumerate(value))
 
-    check.__doc__ = f"array of 0..{high} {type_name(rule)}"
-    return check
+    return described(
+        check,
+        f"array of 0..{high} {type_name(rule)}",
+        {"type": "array", "items": schema_of(rule), "maxItems": high},
+    )
 
 
 def map_of(key_rule: Rule, value_rule: Rule, high: int) -> Rule:
@@ -252,8 +308,16 @@ def map_of(key_rule: Rule, value_rule: Rule, high: int) -> Rule:
             for index, (key, each) in enumerate(value.items())
         }
 
-    check.__doc__ = f"map of 0..{high} {type_name(key_rule)} to {type_name(value_rule)}"
-    return check
+    return described(
+        check,
+        f"map of 0..{high} {type_name(key_rule)} to {type_name(value_rule)}",
+        {
+            "type": "object",
+            "propertyNames": schema_of(key_rule),
+            "additionalProperties": schema_of(value_rule),
+            "maxProperties": high,
+        },
+    )
 
 
 def record(kind: type[R], rules: tuple[Rule, ...]) -> Callable[[Any], R]:
@@ -295,9 +359,22 @@ def record(kind: type[R], rules: tuple[Rule, ...]) -> Callable[[Any], R]:
             ],
         )
 
-    check.__doc__ = kind.__name__
     RECORDS[kind] = tuple(map(type_name, rules))
-    return check
+    RECORD_SCHEMAS[kind.__name__] = {
+        "type": "object",
+        "properties": {
+            name: schema_of(rule) | ({"default": defaults[name]} if _is_plain(defaults.get(name, rule)) else {})
+            for name, rule in zip(names, rules, strict=True)
+        },
+        "required": list(names[:required]),
+        "additionalProperties": False,
+    }
+    return described(check, kind.__name__, {"$ref": SCHEMA_PREFIX + kind.__name__})
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a default can stand in a schema as it is."""
+    return value is None or type(value) in (bool, int, str)
 
 
 def _located(rule: Rule, value: Any, name: str) -> Any:

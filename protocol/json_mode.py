@@ -24,6 +24,7 @@ __all__ = [
     "JsonFrame",
     "dump",
     "parse",
+    "parse_value",
     "read_frame",
 ]
 
@@ -83,14 +84,19 @@ def parse(data: str, max_bytes: int = MAX_CLIENT_TEXT_BYTES) -> list[Any]:
     if len(data) > max_bytes or (not data.isascii() and len(data.encode("utf-8", "replace")) > max_bytes):
         raise RemoteProtocolError(CloseCode.FRAME_TOO_LARGE, f"text is above {max_bytes} bytes")
     try:
-        value = json.loads(data, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
-        frames = _frozen(value, MAX_TEXT_DEPTH)
+        frames = parse_value(data)
     except (ValueError, RecursionError) as error:
         raise RemoteProtocolError(CloseCode.BAD_BODY, "text is not JSON within its caps") from error
     found = list(frames) if type(frames) is tuple else [frames]
     if not found:
         raise RemoteProtocolError(CloseCode.BAD_BODY, "text contains no frame")
     return found
+
+
+def parse_value(data: str) -> Any:
+    """Parse one JSON value within the caps of `parse` but that of its size; arrays become tuples. ValueError,
+    RecursionError."""
+    return _frozen(json.loads(data, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant), MAX_TEXT_DEPTH)
 
 
 def read_frame(value: Any) -> JsonFrame:

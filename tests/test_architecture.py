@@ -96,9 +96,13 @@ def test_every_module_has_a_layer_and_imports_only_downwards() -> None:
     assert wrong == []
 
 
-def test_the_top_of_the_broker_shows_at_most_16_entries() -> None:
-    top = [entry for entry in (ROOT / "broker").iterdir() if entry.name not in ("__pycache__", "py.typed")]
-    assert len(top) <= 16, sorted(entry.name for entry in top)
+def test_the_top_of_the_broker_shows_at_most_16_entries_of_code() -> None:
+    top = [
+        entry.name
+        for entry in (ROOT / "broker").iterdir()
+        if entry.suffix == ".py" or (entry.is_dir() and any(entry.glob("*.py")))
+    ]
+    assert len(top) <= 16, sorted(top)
 
 
 def test_there_are_no_import_cycles() -> None:
@@ -156,6 +160,8 @@ DOORS = {
     "msgpack": ("protocol.frames", "protocol.connection", "bench"),
     "trio_websocket": ("protocol.clients",),
     "h11": (),
+    "anycorn": ("broker.http.serving",),
+    "starlette": ("broker.http",),
     "click": ("broker.cli.main", "broker.cli", "bench"),
     "rich": ("broker.cli.main", "broker.cli", "broker.demo", "bench"),
     "hdrh": ("bench",),

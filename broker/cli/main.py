@@ -35,6 +35,8 @@ COMMANDS: dict[str, LazyCommand] = {
     "say": LazyCommand("broker.cli.say:say", "Post messages to a room."),
     "direct": LazyCommand("broker.cli.direct:direct", "Send users messages that must arrive."),
     "token": LazyCommand("broker.cli.token:token", "Make a token for a user."),
+    "call": LazyCommand("broker.cli.call:call", "Call an operation of the control API."),
+    "key": LazyCommand("broker.cli.key:key", "Make keys for the control API."),
     "ledger": LazyCommand("broker.cli.ledger:ledger", "Verify, export, replay or copy the ledger."),
     "check-config": LazyCommand("broker.cli.config:check_config", "Report every error in a configuration file."),
     "print-config": LazyCommand("broker.cli.config:print_config", "Print the settings, explained, as TOML."),

@@ -107,7 +107,7 @@ async def _serve(config: Config, read: Callable[[], Config], log_file: LogFile |
     from broker.server import Broker, tune_process
 
     tune_process()
-    broker = Broker(config, log_file=log_file)
+    broker = Broker(config, log_file=log_file, read_config=read)
     async with trio.open_nursery() as nursery:
         with (
             trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
@@ -117,7 +117,7 @@ async def _serve(config: Config, read: Callable[[], Config], log_file: LogFile |
             nursery.start_soon(_reload_on_signal, hangups, broker, read, log_file)
             await nursery.start(broker.run)
             _warn(config)
-            _announce(broker.addresses)
+            _announce(broker.addresses, broker.api_urls)
             await broker.stopped.wait()
             nursery.cancel_scope.cancel()
 
@@ -130,9 +130,14 @@ def _warn(config: Config) -> None:
         click.echo("ephemeral: nothing is kept on disk; a restart loses acknowledged messages", err=True)
 
 
-def _announce(addresses: tuple[tuple[str, int], ...]) -> None:
+def _announce(addresses: tuple[tuple[str, int], ...], api_urls: tuple[str, ...]) -> None:
     """Print the line on standard output that reports the addresses to the process that started the broker."""
-    line = {"event": "serving", "pid": os.getpid(), "addresses": [list(address[:2]) for address in addresses]}
+    line = {
+        "event": "serving",
+        "pid": os.getpid(),
+        "addresses": [list(address[:2]) for address in addresses],
+        "api": list(api_urls),
+    }
     try:
         if sys.stdout is None:  # Python found it closed
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))

@@ -26,6 +26,7 @@ from broker.config.loader import Layers, Problem, nested, secret_paths, write_to
 from broker.config.origins import origin_problem
 from broker.config.sections import (
     AdmissionConfig,
+    ApiConfig,
     AuthConfig,
     LedgerConfig,
     LinkConfig,
@@ -72,7 +73,8 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 RELOADABLE = frozenset(
     {
-        "log.level", "auth.secret", "auth.secret_file", "auth.issuer", "auth.leeway_s", "auth.guest_access",
+        "log.level", "api.key_file",
+        "auth.secret", "auth.secret_file", "auth.issuer", "auth.leeway_s", "auth.guest_access",
         "auth.cache_tokens", "listen.tls_cert", "listen.tls_key", "link.frames_per_s", "link.errors_per_minute",
         "link.connections_per_user", "link.allowed_origins", "link.app_frames_per_s", "link.app_connections_per_user",
         "admission.max_connections", "admission.per_address", "admission.accept_per_s",
@@ -102,6 +104,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     queue: QueueConfig = msgspec.field(default_factory=QueueConfig)
     auth: AuthConfig = msgspec.field(default_factory=AuthConfig)
     ledger: LedgerConfig = msgspec.field(default_factory=LedgerConfig)
+    api: ApiConfig = msgspec.field(default_factory=ApiConfig)
     log: LogConfig = msgspec.field(default_factory=LogConfig)
     types: tuple[TypeConfig, ...] = ()
     """Message types of the deployment's own, any number of these tables."""
@@ -291,6 +294,13 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         if listen.proxy_protocol:
             rule = "set auth.secret_file first: viewers behind a proxy come from other machines"
             yield ("listen.proxy_protocol", *secrets), rule
+    api = config.api
+    if api.listen is not None:
+        host, _, port = api.listen.rpartition(":")
+        if not api.listen.startswith("unix:") and not (host and port.isdigit() and int(port) < 65536):
+            yield ("api.listen",), f"expected HOST:PORT or unix:PATH, got {api.listen!r}"
+        elif api.key_file is None and not (config.development and api.is_local):
+            yield ("api.key_file", "api.listen"), "is required: `roomcast key create` makes one"
     if auth.secret is not None:
         where = "auth.secret" if auth.secret_file is None else "auth.secret_file"
         size = len(auth.secret.encode())

@@ -18,6 +18,7 @@ from protocol.codes import Lane, Role, TypeRule
 __all__ = [
     "POLICY_FIELDS",
     "AdmissionConfig",
+    "ApiConfig",
     "AuthConfig",
     "LedgerConfig",
     "LinkConfig",
@@ -311,6 +312,22 @@ class LedgerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         if self.data_dir is not None:
             return user_path(self.data_dir)
         return (Path() if config_path is None else config_path.parent) / "roomcast-data"
+
+
+class ApiConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The control API: HTTP for the platform's backend, on a listener of its own."""
+
+    listen: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    """HOST:PORT or unix:PATH; not set = no control API. Anything but loopback or a socket file demands key_file."""
+    key_file: Annotated[str, Meta(min_length=1)] | None = None
+    """File of the backends' keys (roomcast key create); in development mode none is needed."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect."""
+        if self.listen is None or self.listen.startswith("unix:"):
+            return True
+        return self.listen.rpartition(":")[0].strip("[]") in ("127.0.0.1", "::1", "localhost")
 
 
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

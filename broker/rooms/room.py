@@ -93,6 +93,7 @@ class Room:
         self.ended = LeaveReason.ROOM_ENDED, ""
         """Why the room has ended, once it has."""
         self.has_crashed = False
+        self.opened_at_ms = unix_ms()
         self._wake = trio.Event()
         self._armed_until = inf
         self._ticking = False
@@ -116,6 +117,11 @@ class Room:
         """Start the time again after which the room closes without members: it is posted to."""
         if self.state.empty_since is not None:
             self.state.empty_since = now
+
+    def remove(self, member: Member, reason: LeaveReason, message: str, now: float) -> None:
+        """Remove a member against its will; its session is informed."""
+        self.leave(member, now)
+        member.session.on_left(self, reason, message)
 
     def snapshot(self, member: Member) -> Joined:
         """Return the room as a member gets it that joins now."""

@@ -20,7 +20,7 @@ from broker.core.limits.overload import OverloadStage
 from protocol.codes import CloseCode, ErrorCode, Lane
 from protocol.messages import Account
 
-__all__ = ["METRICS", "Metric", "MetricValue", "Reading", "Stats", "collect", "render"]
+__all__ = ["METRICS", "Metric", "MetricValue", "Reading", "Stats", "collect", "counters_of", "render"]
 
 Kind = Literal["counter", "gauge"]
 
@@ -224,6 +224,12 @@ METRICS: tuple[Metric, ...] = (
              "broker.ledger.queries:failed"),
     _of_part("directs_delivered", "Direct messages written to links.", "inboxes", "delivered",
              "broker.users.inbox:delivered"),
+    # Operations.
+    _counter("calls", "Calls of operations.", "operations.called", "broker.operations.calls:called"),
+    _counter("calls_refused", "Calls refused, by error code.", "operations.refused",
+             "broker.operations.calls:refused", label="code"),
+    _counter("calls_failed", "Calls whose handler had a defect.", "operations.failed",
+             "broker.operations.calls:failed"),
     # Logs.
     _of_part("log_lines_dropped", "Log lines dropped because nothing read standard error.", "log_file", "dropped",
              "broker.telemetry.logs:dropped"),
@@ -234,6 +240,7 @@ _ENUMS: dict[str, type[IntEnum]] = {
     "roomcast_connections_closed_total": CloseCode,
     "roomcast_connections_refused_total": CloseCode,
     "roomcast_error_replies_total": ErrorCode,
+    "roomcast_calls_refused_total": ErrorCode,
 }
 
 
@@ -310,6 +317,17 @@ def collect(broker: Any) -> list[tuple[Metric, list[MetricValue]]]:
     """Read all metrics of a broker. O(rooms)."""
     reading = Reading(broker)
     return [(metric, read(metric, reading)) for metric in METRICS]
+
+
+def counters_of(broker: Any) -> dict[str, int]:
+    """Return every number by its name and labels as in the text format, rounded. Any: as in `Reading`."""
+    found = {}
+    for metric, values in collect(broker):
+        for value in values:
+            labels = ",".join(f'{name}="{label}"' for name, label in value.labels)
+            if abs(value.value) < 2**53:
+                found[f"{metric.name}{{{labels}}}" if labels else metric.name] = round(value.value)
+    return found
 
 
 def render(metrics: Iterable[tuple[Metric, Iterable[MetricValue]]]) -> str:

@@ -185,7 +185,12 @@ def words_of_default(value: Any) -> str:
     return f'`"{value}"`' if isinstance(value, str) else str(int(value))
 
 
-OURS = {kind: types for kind, types in RECORDS.items() if kind.__module__.startswith("protocol.")}
+OURS = {
+    kind: types
+    for kind, types in RECORDS.items()
+    # Operations have a reference page of their own, made from their table.
+    if kind.__module__.startswith("protocol.") and not kind.__module__.startswith("protocol.operations.")
+}
 KINDS = {kind.__name__: kind for kind in (*OURS, Missed)}
 DESCRIBED = [title.strip("`") for title in SECTIONS if title.startswith("`")]
 

@@ -28,7 +28,7 @@ from broker.core.rooms.history import History, RecentDanmaku
 from broker.core.rooms.idempotency import OperationKey, StoredResult, order_key, post_key
 from broker.core.rooms.likes import LikeCounter
 from broker.core.rooms.policies import OverQuota, Policy
-from broker.core.rooms.presence import Presence
+from broker.core.rooms.presence import Presence, PresenceCounts
 from broker.core.rooms.stream import BUSY_RETRY_MS, EXPECTED_EVENT_BYTES, StoredEvent, Stream
 from broker.core.rooms.types import CustomRule, TypeRules
 from protocol.codes import CUSTOM_TYPE_MIN, ErrorCode, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
@@ -510,6 +510,10 @@ class RoomState(Generic[T]):
         """Whether nothing was ever posted here; that users came in does not count."""
         was_posted = any(lane.admitted for lane in self.accounts()[: Lane.AMBIENT])
         return not (self.last_offset or self._likes.total or was_posted)
+
+    def counts(self) -> tuple[PresenceCounts, int]:
+        """Return who is in the room, and the sum of likes."""
+        return self._presence.counts(), self._likes.total
 
     def snapshot(self, name: str, role: Role, tier: Tier) -> Joined:
         """Return the answer to a JOIN: the room called ``name`` as it is now, for a member with a role and a tier."""

@@ -1,0 +1,158 @@
+"""Keys of backends: ``rk_<id>_<secret>``. The broker knows only their SHA-256, from a key file.
+
+The file is TOML, private to its owner, with a table for each key::
+
+    [[key]]
+    id = "shop"
+    sha256 = "..."                 # of the whole key, hexadecimal
+    scopes = ["rooms:write", "messages:write"]
+    rooms = ["live-*"]             # patterns, as in tokens; default all
+    expires_at = 1790000000        # Unix seconds; 0 or absent = never
+    note = "order service"
+
+Two keys with the same rights make a rotation: the new one is added, the backend changes, the old one is removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from broker.config.files import exposure, read_text_of
+from protocol.operations import Scope
+from protocol.text import is_room_pattern
+
+__all__ = ["ApiKey", "ApiKeys", "KeyFileError", "key_table", "new_key", "parse_keys"]
+
+MAX_KEYS = 1000
+MAX_PATTERNS = 64
+_is_key = re.compile(r"rk_([a-z0-9][a-z0-9-]{0,31})_[A-Za-z0-9_-]{32,64}").fullmatch
+_is_id = re.compile(r"[a-z0-9][a-z0-9-]{0,31}").fullmatch
+_is_digest = re.compile(r"[0-9a-f]{64}").fullmatch
+_FIELDS = frozenset({"id", "sha256", "scopes", "rooms", "expires_at", "note"})
+
+
+class KeyFileError(ValueError):
+    """Error of a key file; the message names the key and the field."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """One key. ``expires_at``: Unix seconds, 0 = never; ``rooms``: patterns."""
+
+    id: str
+    digest: bytes
+    scopes: frozenset[Scope]
+    rooms: tuple[str, ...] = ("*",)
+    expires_at: int = 0
+    note: str = ""
+
+    def grants(self, room: str) -> bool:
+        """Return whether the key is for a room."""
+        return any(
+            pattern == room or (pattern.endswith("*") and room.startswith(pattern[:-1])) for pattern in self.rooms
+        )
+
+
+class ApiKeys:
+    """The keys of one file. ``unix_s``: the trusted clock."""
+
+    def __init__(self, keys: Mapping[str, ApiKey], unix_s: Callable[[], float]) -> None:
+        self._keys = dict(keys)
+        self._unix_s = unix_s
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @classmethod
+    def read(cls, path: Path, unix_s: Callable[[], float]) -> ApiKeys:
+        """Read a key file. FileError, KeyFileError, the latter also where others than its owner can read it."""
+        if rule := exposure(path):
+            raise KeyFileError(rule)
+        return cls(parse_keys(read_text_of(path), str(path)), unix_s)
+
+    def verify(self, key: str) -> tuple[ApiKey | None, str]:
+        """Return the key that a backend presents; or None and why it is refused, for the log.
+
+        The comparison takes the same time for every wrong secret of a known id.
+        """
+        found = _is_key(key)
+        known = None if found is None else self._keys.get(found[1])
+        digest = hashlib.sha256(key.encode(errors="replace")).digest()
+        if not secrets.compare_digest(digest, bytes(32) if known is None else known.digest):
+            return None, "no key" if not key else "not a key" if found is None else "unknown key"
+        assert known is not None
+        if known.expires_at and self._unix_s() >= known.expires_at:
+            return None, f"key {known.id} has expired"
+        return known, ""
+
+
+def new_key(id: str) -> tuple[str, str]:
+    """Return a new key called ``id`` and its SHA-256 in hexadecimal. KeyFileError for an id that is none."""
+    if _is_id(id) is None:
+        raise KeyFileError(f"id {id!r} is not 1 to 32 lower-case letters, digits and -")
+    key = f"rk_{id}_{secrets.token_urlsafe(24)}"
+    return key, hashlib.sha256(key.encode()).hexdigest()
+
+
+def key_table(key: ApiKey) -> str:
+    """Return the table of a key as TOML, with an empty line before it."""
+    lines = ["", "[[key]]", f'id = "{key.id}"', f'sha256 = "{key.digest.hex()}"']
+    lines.append("scopes = [" + ", ".join(f'"{scope}"' for scope in sorted(key.scopes)) + "]")
+    lines.append("rooms = [" + ", ".join(f'"{room}"' for room in key.rooms) + "]")
+    if key.expires_at:
+        lines.append(f"expires_at = {key.expires_at}")
+    if key.note:
+        lines.append(f'note = "{key.note}"')
+    return "\n".join(lines) + "\n"
+
+
+def parse_keys(text: str, where: str) -> dict[str, ApiKey]:
+    """Return the keys of a key file by id. KeyFileError names the first that is wrong."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise KeyFileError(f"{where}: {error}") from None
+    tables = document.pop("key", [])
+    if document or not isinstance(tables, list):
+        raise KeyFileError(f"{where}: has only tables [[key]]")
+    if len(tables) > MAX_KEYS:
+        raise KeyFileError(f"{where}: has more than {MAX_KEYS} keys")
+    found: dict[str, ApiKey] = {}
+    for number, table in enumerate(tables, 1):
+        key = _parse_key(table, f"{where}: key {number}")
+        if key.id in found:
+            raise KeyFileError(f"{where}: key {number}: id {key.id} is there twice")
+        found[key.id] = key
+    return found
+
+
+def _parse_key(table: Any, where: str) -> ApiKey:
+    # Any: what TOML holds.
+    def require(holds: object, rule: str) -> None:
+        if not holds:
+            raise KeyFileError(f"{where}: {rule}")
+
+    require(isinstance(table, dict), "is no table")
+    unknown = sorted(set(table) - _FIELDS)
+    require(not unknown, f"unknown field {', '.join(unknown)}")
+    id, digest, scopes = table.get("id"), table.get("sha256"), table.get("scopes")
+    require(isinstance(id, str) and _is_id(id), "id must be 1 to 32 lower-case letters, digits and -")
+    require(isinstance(digest, str) and _is_digest(digest), "sha256 must be 64 hexadecimal digits in lower case")
+    names = {scope.value for scope in Scope}
+    require(isinstance(scopes, list) and scopes, "scopes must be a list of at least one scope")
+    wrong = [each for each in scopes if each not in names]
+    require(not wrong, f"scopes: {wrong[:1]} is not one of {', '.join(sorted(names))}")
+    rooms = table.get("rooms", ["*"])
+    require(isinstance(rooms, list) and len(rooms) <= MAX_PATTERNS, f"rooms must be a list of up to {MAX_PATTERNS}")
+    require(all(isinstance(each, str) and is_room_pattern(each) for each in rooms), "rooms must hold patterns of rooms")
+    note, expires_at = table.get("note", ""), table.get("expires_at", 0)
+    require(isinstance(note, str) and len(note) <= 128 and note.isprintable(), "note must be up to 128 characters")
+    require(type(expires_at) is int and 0 <= expires_at < 2**40, "expires_at must be Unix seconds")
+    return ApiKey(id, bytes.fromhex(digest), frozenset(map(Scope, scopes)), tuple(rooms), expires_at, note)

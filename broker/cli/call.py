@@ -1,0 +1,114 @@
+"""``roomcast call``: one operation of the control API from the command line."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from protocol.operations import BY_NAME, OPERATIONS
+
+__all__ = ["call"]
+
+TIMEOUT_S = 30.0
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("name")
+@click.argument("fields", nargs=-1, metavar="[FIELD=VALUE]...")
+@click.option("--url", default="http://127.0.0.1:7401", show_default=True, help="Control API; unix:PATH for a socket.")
+@click.option("--key-file", help="File with the key; else the environment variable ROOMCAST_API_KEY.")
+@click.option("--idempotency-key", default="", help="Makes asking again harmless, where the operation takes one.")
+@click.option("--dry-run", is_flag=True, help="Have the call judged, and not done.")
+def call(
+    name: str, fields: tuple[str, ...], url: str, key_file: str | None, idempotency_key: str, dry_run: bool
+) -> None:
+    """Call the operation NAME, such as rooms.open, and print its result as JSON.
+
+    A VALUE is JSON where it is some, else text: room=live-1 limit=10 payload='["hi"]'. NAME list prints all operations.
+    """
+    if name == "list":
+        for row in OPERATIONS:
+            click.echo(f"{row.name:24} {' '.join(row.request._fields):40} {row.summary}")
+        return
+    if name not in BY_NAME:
+        raise click.BadParameter(f"{name!r} is no operation; `roomcast call list` prints them", param_hint="NAME")
+    arguments: dict[str, Any] = {}
+    for field in fields:
+        key, separator, value = field.partition("=")
+        if not separator:
+            raise click.BadParameter(f"{field!r} is not FIELD=VALUE", param_hint="FIELD=VALUE")
+        arguments[key] = _value(value)
+    status, body = _post(url, name, json.dumps(arguments), _headers(key_file, idempotency_key), dry_run)
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        raise click.ClickException(f"{url} answered {status} and no JSON: is it a control API?") from None
+    if status != 200:
+        where = f"{answer['field']}: " if answer.get("field") else ""
+        raise click.ClickException(f"{answer.get('code')} ({status}): {where}{answer.get('rule')}")
+    click.echo(json.dumps(answer, ensure_ascii=False, indent=2))
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _headers(key_file: str | None, idempotency_key: str) -> dict[str, str]:
+    from broker.config.files import FileError, read_text_of
+
+    headers = {"Content-Type": "application/json"}
+    try:
+        key = os.environ.get("ROOMCAST_API_KEY", "") if key_file is None else read_text_of(key_file).strip()
+    except FileError as error:
+        raise click.ClickException(str(error)) from error
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    if idempotency_key:
+        headers["Idempotency-Key"] = idempotency_key
+    return headers
+
+
+class _SocketConnection(http.client.HTTPConnection):
+    """HTTP over a socket file."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the file."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(TIMEOUT_S)
+        self.sock.connect(self._path)
+
+
+def _post(url: str, name: str, body: str, headers: dict[str, str], dry_run: bool) -> tuple[int, bytes]:
+    """Send one request; ClickException where there is no answer."""
+    if url.startswith("unix:"):
+        connection: http.client.HTTPConnection = _SocketConnection(url.removeprefix("unix:"))
+    else:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or parts.hostname is None:
+            raise click.BadParameter(
+                f"{url!r} is not http://HOST:PORT, https://HOST:PORT or unix:PATH", param_hint="--url"
+            )
+        kind = http.client.HTTPConnection if parts.scheme == "http" else http.client.HTTPSConnection
+        connection = kind(parts.hostname, parts.port, timeout=TIMEOUT_S)
+    subject, _, verb = name.partition(".")
+    try:
+        connection.request("POST", f"/v1/{subject}/{verb}{'?dry_run=1' if dry_run else ''}", body, headers)
+        response = connection.getresponse()
+        return response.status, response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise click.ClickException(f"no answer from {url}: {error}") from error
+    finally:
+        connection.close()

@@ -1,0 +1,78 @@
+"""``roomcast key``: keys of backends for the control API."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from broker.auth.api_keys import ApiKey, KeyFileError, key_table, new_key, parse_keys
+from broker.config.files import FileError, read_text_of, user_path
+from broker.ledger.head import open_private
+from protocol.operations import Scope
+from protocol.text import is_room_pattern
+
+__all__ = ["key"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def key() -> None:
+    """Make and list the keys with which backends call the control API."""
+
+
+@key.command()
+@click.argument("id")
+@click.option("--file", "file", required=True, help="Key file (api.key_file); made if it is not there.")
+@click.option(
+    "--scope", "scopes", multiple=True, type=click.Choice([scope.value for scope in Scope]), required=True,
+    help="What the key may do; may be repeated.",
+)  # fmt: skip
+@click.option("--room", "rooms", multiple=True, help="Room, or a prefix and *; may be repeated. All if not given.")
+@click.option("--note", default="", help="What it is for.")
+def create(id: str, file: str, scopes: tuple[str, ...], rooms: tuple[str, ...], note: str) -> None:
+    """Add a key called ID to the key file, and print it: it is shown once, the file has only its SHA-256.
+
+    A running broker takes it over at SIGHUP.
+    """
+    path = user_path(file)
+    for room in rooms:
+        if not is_room_pattern(room):
+            raise click.BadParameter(f"{room!r} is no room, or the beginning of one and *", param_hint="--room")
+    try:
+        text = read_text_of(path) if path.exists() else ""
+        known = parse_keys(text, str(path))
+        if id in known:
+            raise KeyFileError(f"{path}: has a key {id} already; take another id for the second key of a rotation")
+        secret, digest = new_key(id)
+        table = key_table(ApiKey(id, bytes.fromhex(digest), frozenset(map(Scope, scopes)), rooms or ("*",), note=note))
+        parse_keys(text + table, str(path))
+        _append(path, table)
+    except (FileError, KeyFileError) as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or path}: {error.strerror}") from error
+    click.echo(secret)
+
+
+@key.command("list")
+@click.option("--file", "file", required=True, help="Key file (api.key_file).")
+def list_(file: str) -> None:
+    """Print the keys of a key file: id, scopes, rooms and note."""
+    path = user_path(file)
+    try:
+        found = parse_keys(read_text_of(path), str(path))
+    except (FileError, KeyFileError) as error:
+        raise click.ClickException(str(error)) from error
+    for each in found.values():
+        click.echo(f"{each.id} {','.join(sorted(each.scopes))} {','.join(each.rooms)} {each.note}".rstrip())
+
+
+def _append(path: Path, table: str) -> None:
+    """Append to a file that only its owner can read."""
+    descriptor = open_private(path, os.O_WRONLY | os.O_APPEND)
+    try:
+        os.write(descriptor, table.encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

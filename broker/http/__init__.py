@@ -1,0 +1,1 @@
+"""The platform's side: the control API over HTTP."""

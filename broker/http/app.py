@@ -1,0 +1,236 @@
+"""The control API as an ASGI application: one route a row of the table of operations.
+
+A request is one JSON object, its answer the result record as an object; failures are `broker.http.problems`. Who calls
+is known from ``Authorization: Bearer rk_...``; in development mode no key is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import structlog
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from broker.auth.api_keys import ApiKey, ApiKeys
+from broker.core.limits.rate_limit import Gcra, Rate
+from broker.http.json_body import MAX_BODY_BYTES, parse_body, unknown_field
+from broker.http.openapi import document, reference_page
+from broker.http.problems import HttpProblem, problem_of
+from broker.operations.caller import Caller, OperationError
+from broker.operations.calls import Operations, as_json
+from protocol.codes import Role
+from protocol.fields import schema_of
+from protocol.operations import BY_NAME, KeyUse, OperationRow, Scope
+
+__all__ = ["ApiParts", "make_app"]
+
+log = structlog.get_logger("roomcast.api")
+
+MAX_KEY_CHARS = 128
+MAX_ADDRESSES = 20_000
+REFUSALS = Rate(1.0, 20)
+"""Requests without a valid key from one address: in the long run, and at once."""
+_ALL_SCOPES = frozenset(Scope)
+_LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
+
+
+@dataclass(frozen=True, slots=True)
+class ApiParts:
+    """What the control API uses. ``keys`` returns None in development mode; ``is_draining``: nothing is taken in."""
+
+    operations: Operations
+    keys: Callable[[], ApiKeys | None]
+    requests: Rate
+    status: Callable[[], tuple[bool, dict[str, object]]]
+    metrics: Callable[[], str]
+    is_draining: Callable[[], bool]
+    clock: Callable[[], float]
+
+
+class _Api:
+    """The routes' shared state: limits by key and by address."""
+
+    def __init__(self, parts: ApiParts) -> None:
+        self._parts = parts
+        self._limit = Gcra(parts.requests, MAX_ADDRESSES)
+        self._refusals = Gcra(REFUSALS, MAX_ADDRESSES)
+
+    # ---- who calls
+
+    def authenticate(self, request: Request) -> ApiKey | None:
+        """Return the key of a request, None in development mode. Problem 401 without a valid one."""
+        keys = self._parts.keys()
+        address = _address(request)
+        if keys is None:
+            host = request.headers.get("host", "").lower()
+            if request.client is not None and _host_name(host) not in _LOOPBACK_HOSTS:
+                raise HttpProblem(403, "NOT_ALLOWED", "in development mode only this machine is served", "Host")
+            origin = request.headers.get("origin")
+            if origin is not None and _host_name(origin.partition("://")[2]) not in _LOOPBACK_HOSTS:
+                raise HttpProblem(403, "NOT_ALLOWED", "in development mode only this machine is served", "Origin")
+            return None
+        now = self._parts.clock()
+        wait_s = self._refusals.wait_s(address, now)
+        if wait_s:
+            raise HttpProblem(
+                429, "RATE_LIMITED", "too many requests without a valid key", "", round(wait_s * 1000) + 1
+            )
+        scheme, _, presented = request.headers.get("authorization", "").partition(" ")
+        key, why = keys.verify(presented.strip() if scheme.lower() == "bearer" else "")
+        if key is None:
+            self._refusals.try_acquire(address, now)
+            log.info("api key refused", address=address, why=why)
+            raise HttpProblem(401, "AUTH_FAILED", "give a valid key: Authorization: Bearer rk_...", "Authorization")
+        return key
+
+    def limit(self, key: ApiKey | None) -> None:
+        """Charge one request to its key. Problem 429 above the rate."""
+        wait_s = self._limit.try_acquire("" if key is None else key.id, self._parts.clock())
+        if wait_s:
+            raise HttpProblem(429, "RATE_LIMITED", "too many requests of this key", "", round(wait_s * 1000) + 1)
+
+    # ---- routes
+
+    async def call(self, request: Request) -> Response:
+        """Answer ``POST /v1/<subject>/<operation>``."""
+        request_id = secrets.token_hex(8)
+        operation = f"{request.path_params['subject']}.{request.path_params['operation']}"
+        try:
+            key = self.authenticate(request)
+            row = BY_NAME.get(operation)
+            if row is None:
+                raise HttpProblem(404, "UNKNOWN_OPERATION", "is no operation", "operation")
+            if request.method != "POST":
+                raise HttpProblem(405, "NOT_ALLOWED", "an operation is called with POST")
+            self.limit(key)
+            if self._parts.is_draining():
+                raise HttpProblem(503, "OVERLOADED", "the broker drains", "", 1000)
+            arguments = parse_body(await _body(request))
+            wrong = unknown_field(arguments, schema_of(row.read))
+            if wrong:
+                raise HttpProblem(400, "BAD_FIELD", "is no field of this operation", wrong)
+            caller = self.caller(request, key, row)
+            result, is_replayed = await self._parts.operations.call(caller, row, arguments)
+        except OperationError as error:
+            return problem_of(error).response(request_id)
+        except HttpProblem as problem:
+            return problem.response(request_id)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except Exception:
+            log.exception("request failed", request_id=request_id, operation=operation)
+            return HttpProblem(500, "INTERNAL_ERROR", "the broker has a defect; its log has the request id").response(
+                request_id
+            )
+        headers = {"X-Request-Id": request_id, "Cache-Control": "no-store"}
+        if is_replayed:
+            headers["Idempotent-Replayed"] = "true"
+        body = json.dumps(as_json(result), ensure_ascii=False, separators=(",", ":")).encode()
+        return Response(body, 200, headers, media_type="application/json")
+
+    def caller(self, request: Request, key: ApiKey | None, row: OperationRow) -> Caller:
+        """Return who calls. Problem BAD_FIELD for an idempotency key that is none, or where none is taken."""
+        idempotency = request.headers.get("idempotency-key", "")
+        if idempotency and (len(idempotency) > MAX_KEY_CHARS or not idempotency.isprintable()):
+            raise HttpProblem(400, "BAD_FIELD", f"must be 1 to {MAX_KEY_CHARS} printable characters", "Idempotency-Key")
+        if idempotency and row.key is KeyUse.NONE and row.changes:
+            raise HttpProblem(400, "BAD_FIELD", "this operation takes no key", "Idempotency-Key")
+        dry_run = request.query_params.get("dry_run", "") in ("1", "true")
+        address = _address(request)
+        if key is None:
+            return Caller(
+                "dev", "dev", address, lambda room: Role.APP, frozenset({Role.APP}), _ALL_SCOPES, key=idempotency,
+                dry_run=dry_run,
+            )  # fmt: skip
+        return Caller(
+            key.id, key.id, address, lambda room: Role.APP if key.grants(room) else None, frozenset({Role.APP}),
+            key.scopes, idempotency, dry_run,
+        )  # fmt: skip
+
+    async def live(self, request: Request) -> Response:
+        """Answer ``GET /healthz``: the process serves."""
+        return JSONResponse({"status": "ok"}, headers={"Cache-Control": "no-store"})
+
+    async def ready(self, request: Request) -> Response:
+        """Answer ``GET /readyz``: whether viewers should be sent here."""
+        ready, fields = self._parts.status()
+        return JSONResponse(fields, 200 if ready else 503, {"Cache-Control": "no-store"})
+
+    async def metrics(self, request: Request) -> Response:
+        """Answer ``GET /metrics`` in the Prometheus text format."""
+        return PlainTextResponse(self._parts.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def openapi(self, request: Request) -> Response:
+        """Answer ``GET /v1/openapi.json``."""
+        return JSONResponse(document())
+
+    async def docs(self, request: Request) -> Response:
+        """Answer ``GET /docs``: the reference page, with nothing from elsewhere."""
+        return HTMLResponse(
+            reference_page(), headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+        )
+
+
+def make_app(parts: ApiParts) -> Starlette:
+    """Return the control API as an ASGI application."""
+    api = _Api(parts)
+
+    def guarded(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        async def checked(request: Request) -> Response:
+            try:
+                api.limit(api.authenticate(request))
+            except HttpProblem as problem:
+                return problem.response(secrets.token_hex(8))
+            return await answer(request)
+
+        return checked
+
+    async def unknown(request: Request, error: Exception) -> Response:
+        return HttpProblem(404, "UNKNOWN_OPERATION", "there is nothing at this path").response(secrets.token_hex(8))
+
+    methods = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]
+    return Starlette(
+        routes=[
+            Route("/healthz", api.live),
+            Route("/readyz", api.ready),
+            Route("/metrics", guarded(api.metrics)),
+            Route("/v1/openapi.json", api.openapi),
+            Route("/docs", api.docs),
+            Route("/v1/{subject}/{operation}", api.call, methods=methods),
+        ],
+        exception_handlers={404: unknown, 405: unknown},
+    )
+
+
+async def _body(request: Request) -> bytes:
+    """Read a request's body. Problem 413 above `MAX_BODY_BYTES`, 415 where it is not JSON."""
+    length = request.headers.get("content-length")
+    if length is not None and length.isdigit() and int(length) > MAX_BODY_BYTES:
+        raise HttpProblem(413, "PAYLOAD_TOO_LARGE", f"the body is above {MAX_BODY_BYTES} bytes")
+    body = bytearray()
+    async with aclosing(request.stream()) as stream:
+        async for chunk in stream:
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                raise HttpProblem(413, "PAYLOAD_TOO_LARGE", f"the body is above {MAX_BODY_BYTES} bytes")
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if body and media_type != "application/json":
+        raise HttpProblem(415, "BAD_FIELD", "must be application/json", "Content-Type")
+    return bytes(body)
+
+
+def _address(request: Request) -> str:
+    return "unix" if request.client is None else request.client.host
+
+
+def _host_name(host: str) -> str:
+    """Return a Host header or the rest of an origin without its port."""
+    name = host.partition("/")[0]
+    return name.partition("]")[0] + "]" if name.startswith("[") else name.partition(":")[0]

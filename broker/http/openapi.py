@@ -1,0 +1,186 @@
+"""OpenAPI 3.1 of the control API, and its reference page: both are made from the table of operations."""
+
+from __future__ import annotations
+
+import html
+import json
+from functools import cache
+from typing import Any
+
+from broker.http.problems import STATUS
+from broker.operations.calls import as_json
+from protocol.codes import ErrorCode
+from protocol.fields import RECORD_SCHEMAS, SCHEMA_PREFIX, schema_of
+from protocol.operations import EDITION, OPERATIONS, KeyUse, OperationRow
+
+__all__ = ["document", "reference_page"]
+
+_COMMON = (
+    ErrorCode.BAD_FIELD,
+    ErrorCode.NOT_ALLOWED,
+    ErrorCode.ROOM_NOT_GRANTED,
+    ErrorCode.KEY_REUSED,
+    ErrorCode.RATE_LIMITED,
+    ErrorCode.OVERLOADED,
+    ErrorCode.PAYLOAD_TOO_LARGE,
+)
+_REASONS = {
+    400: "A field breaks its rule", 401: "No valid key", 403: "The key may not do this", 404: "Not found",
+    409: "Not in the present state", 413: "The body is too large", 415: "The body is not JSON",
+    429: "Too many requests", 500: "A defect of the broker", 503: "Not now",
+}  # fmt: skip
+
+
+@cache
+def document() -> dict[str, Any]:
+    """Return the OpenAPI document. Any: JSON."""
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "roomcast control API", "version": str(EDITION)},
+        "security": [{"key": []}],
+        "paths": {_path(row): {"post": _operation(row)} for row in OPERATIONS},
+        "components": {
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "rk_<id>_<secret>"}},
+            "schemas": _schemas(),
+        },
+    }
+
+
+def _path(row: OperationRow) -> str:
+    subject, _, verb = row.name.partition(".")
+    return f"/v1/{subject}/{verb}"
+
+
+def _operation(row: OperationRow) -> dict[str, Any]:
+    statuses = sorted({STATUS[code] for code in (*_COMMON, *row.errors)} | {401, 415, 500})
+    parameters: list[dict[str, Any]] = []
+    if row.key is not KeyUse.NONE:
+        parameters.append(
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "required": row.key is KeyUse.REQUIRED,
+                "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"},
+            }
+        )
+    if row.changes:
+        parameters.append({"name": "dry_run", "in": "query", "schema": {"type": "string", "enum": ["0", "1"]}})
+    return {
+        "operationId": row.name,
+        "tags": [row.subject],
+        "summary": row.summary,
+        "description": _description(row),
+        "parameters": parameters,
+        "requestBody": {
+            "required": bool(_required(row)),
+            "content": {"application/json": {"schema": schema_of(row.read), "example": as_json(row.example[0])}},
+        },
+        "responses": {
+            "200": {
+                "description": "Done",
+                "content": {
+                    "application/json": {"schema": schema_of(row.read_result), "example": as_json(row.example[1])}
+                },
+            },
+            **{str(status): _problem(_REASONS[status]) for status in statuses},
+        },
+    }
+
+
+def _required(row: OperationRow) -> list[str]:
+    required: list[str] = RECORD_SCHEMAS[row.request.__name__]["required"]
+    return required
+
+
+def _description(row: OperationRow) -> str:
+    parts = [f"Scope: {row.scope}." if row.scope else "Not for backends."]
+    parts.append(f"{row.rate.per_s:g} calls a second of a caller, {row.rate.burst} at once.")
+    if row.durable:
+        parts.append("Answered when it is on disk, where the broker has a ledger.")
+    return " ".join(parts)
+
+
+def _problem(reason: str) -> dict[str, Any]:
+    return {
+        "description": reason,
+        "content": {"application/problem+json": {"schema": {"$ref": SCHEMA_PREFIX + "Problem"}}},
+    }
+
+
+def _schemas() -> dict[str, Any]:
+    """Return the schemas of all records that the operations use, and that of a problem."""
+    found: dict[str, Any] = {
+        "Problem": {
+            "type": "object",
+            "required": ["type", "title", "status", "code", "rule", "request_id"],
+            "properties": {
+                "type": {"type": "string"},
+                "title": {"type": "string"},
+                "status": {"type": "integer"},
+                "code": {"type": "string"},
+                "rule": {"type": "string"},
+                "field": {"type": "string"},
+                "retry_after_ms": {"type": "integer"},
+                "request_id": {"type": "string"},
+            },
+        }
+    }
+    waiting = [schema for row in OPERATIONS for schema in (schema_of(row.read), schema_of(row.read_result))]
+    while waiting:
+        for name in _references(waiting.pop()):
+            if name not in found:
+                found[name] = RECORD_SCHEMAS[name]
+                waiting.append(RECORD_SCHEMAS[name])
+    return found
+
+
+def _references(schema: Any) -> list[str]:
+    if isinstance(schema, dict):
+        reference = schema.get("$ref")
+        inner = [name for value in schema.values() for name in _references(value)]
+        return [reference.removeprefix(SCHEMA_PREFIX), *inner] if isinstance(reference, str) else inner
+    if isinstance(schema, list):
+        return [name for value in schema for name in _references(value)]
+    return []
+
+
+@cache
+def reference_page() -> str:
+    """Return the reference page as HTML."""
+    rows = "".join(_section(row) for row in OPERATIONS)
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><title>roomcast control API</title>"
+        "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem}"
+        "pre{background:#f4f4f5;padding:.75rem;overflow-x:auto}table{border-collapse:collapse}"
+        "td,th{border-bottom:1px solid #ddd;padding:.2rem .8rem .2rem 0;text-align:left;vertical-align:top}</style>"
+        f"<h1>roomcast control API</h1><p>Edition {EDITION}. Send one JSON object with "
+        "<code>Authorization: Bearer rk_...</code>; failures are <code>application/problem+json</code>. "
+        "The same as <a href=/v1/openapi.json>OpenAPI 3.1</a>.</p>" + rows + "</html>"
+    )
+
+
+def _section(row: OperationRow) -> str:
+    fields = RECORD_SCHEMAS[row.request.__name__]
+    lines = "".join(
+        f"<tr><td><code>{html.escape(name)}</code><td>{html.escape(_type(schema))}"
+        f"<td>{'required' if name in fields['required'] else ''}"
+        for name, schema in fields["properties"].items()
+    )
+    example = html.escape(json.dumps(as_json(row.example[0]), ensure_ascii=False))
+    result = html.escape(json.dumps(as_json(row.example[1]), ensure_ascii=False, indent=1))
+    return (
+        f"<h2 id={row.name}><code>POST {_path(row)}</code></h2><p>{html.escape(row.summary)} "
+        f"{html.escape(_description(row))}</p><table>{lines}</table><pre>{example}</pre><pre>{result}</pre>"
+    )
+
+
+def _type(schema: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        return str(schema["$ref"]).removeprefix(SCHEMA_PREFIX)
+    if "anyOf" in schema:
+        return " or ".join(_type(option) for option in schema["anyOf"])
+    if "enum" in schema:
+        return " | ".join(map(str, schema["enum"]))
+    if schema.get("type") == "array":
+        return f"array of {_type(schema['items'])}"
+    return str(schema.get("type", "any value"))

@@ -1,0 +1,91 @@
+"""Failures of the control API as ``application/problem+json`` (RFC 9457), and the status of each error code."""
+
+from __future__ import annotations
+
+import json
+from math import ceil
+from typing import Any
+
+from starlette.responses import Response
+
+from broker.operations.caller import OperationError
+from protocol.codes import ErrorCode
+
+__all__ = ["STATUS", "HttpProblem", "problem_of"]
+
+STATUS: dict[ErrorCode, int] = {
+    ErrorCode.BAD_FIELD: 400,
+    ErrorCode.UNKNOWN_TYPE: 400,
+    ErrorCode.PAYLOAD_TOO_LARGE: 413,
+    ErrorCode.NOT_JOINED: 409,
+    ErrorCode.ALREADY_JOINED: 409,
+    ErrorCode.OUT_OF_STATE: 409,
+    ErrorCode.UNKNOWN_ROOM: 404,
+    ErrorCode.KEY_REUSED: 409,
+    ErrorCode.NOT_ALLOWED: 403,
+    ErrorCode.ROOM_NOT_GRANTED: 403,
+    ErrorCode.TOO_MANY_ROOMS: 409,
+    ErrorCode.DUPLICATE_TEXT: 409,
+    ErrorCode.ROOM_PAUSED: 409,
+    ErrorCode.ROOM_ENDED: 409,
+    ErrorCode.NOT_KEPT: 409,
+    ErrorCode.RATE_LIMITED: 429,
+    ErrorCode.ROOM_FULL: 503,
+    ErrorCode.OVERLOADED: 503,
+    ErrorCode.TOO_MANY_ROOMS_OPEN: 503,
+}
+"""HTTP status by error code; a test compares it with all codes."""
+
+_TITLES = {
+    400: "The request is wrong",
+    401: "Authentication failed",
+    403: "Not allowed",
+    404: "Not found",
+    405: "Use POST",
+    409: "Not in the present state",
+    413: "The body is too large",
+    415: "The body is not JSON",
+    429: "Too many requests",
+    500: "Internal error",
+    503: "Not now",
+}
+
+
+class HttpProblem(Exception):
+    """Failure of a request. ``code``: the wire's name of the error, or one of HTTP's own."""
+
+    def __init__(self, status: int, code: str, rule: str, field: str = "", retry_after_ms: int = 0) -> None:
+        super().__init__(rule)
+        self.status = status
+        self.code = code
+        self.rule = rule
+        self.field = field
+        self.retry_after_ms = retry_after_ms
+
+    def response(self, request_id: str) -> Response:
+        """Return the answer."""
+        fields: dict[str, Any] = {
+            "type": f"urn:roomcast:error:{self.code.lower()}",
+            "title": _TITLES[self.status],
+            "status": self.status,
+            "code": self.code,
+            "rule": self.rule,
+            "request_id": request_id,
+        }
+        if self.field:
+            fields["field"] = self.field
+        headers = {"X-Request-Id": request_id, "Cache-Control": "no-store"}
+        if self.retry_after_ms:
+            fields["retry_after_ms"] = self.retry_after_ms
+            headers["Retry-After"] = str(ceil(self.retry_after_ms / 1000))
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        if self.status == 405:
+            headers["Allow"] = "POST"
+        body = json.dumps(fields, ensure_ascii=False).encode()
+        return Response(body, self.status, headers, media_type="application/problem+json")
+
+
+def problem_of(error: OperationError) -> HttpProblem:
+    """Return the failure of a refused operation."""
+    return HttpProblem(STATUS[error.code], error.code.name, error.rule, error.field, error.retry_after_ms)

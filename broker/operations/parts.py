@@ -1,0 +1,58 @@
+"""The parts of a broker that handlers use."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from broker.core.rooms.types import TypeRules
+from broker.ledger import Ledger
+from broker.operations.caller import Caller, OperationError
+from broker.rooms.hub import Hub
+from broker.rooms.room import Room
+from broker.users.registry import UserRegistry
+from protocol.codes import ErrorCode
+
+__all__ = ["BrokerControl", "Handler", "Parts"]
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerControl:
+    """What operations may ask of the composition root.
+
+    ``status``: readiness and the fields of ``/healthz``; ``counters``: by metric name; ``reload``: reads the
+    configuration again and returns what changed and what needs a restart, ValueError or OSError where it cannot;
+    ``drain``: begins the shutdown; ``connections``: open ones.
+    """
+
+    status: Callable[[], tuple[bool, dict[str, Any]]]
+    counters: Callable[[], dict[str, int]]
+    reload: Callable[[], tuple[list[str], list[str]]]
+    drain: Callable[[], None]
+    connections: Callable[[], int]
+    uptime_ms: Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Parts of one broker, made by the composition root. ``ledger`` None: nothing is kept."""
+
+    hub: Hub
+    users: UserRegistry
+    types: TypeRules
+    ledger: Ledger | None
+    control: BrokerControl
+    clock: Callable[[], float]
+    unix_ms: Callable[[], int]
+
+    def room(self, name: str) -> Room:
+        """Return an open room; OperationError UNKNOWN_ROOM where there is none."""
+        room = self.hub.find(name)
+        if room is None:
+            raise OperationError(ErrorCode.UNKNOWN_ROOM, "is not open", "room")
+        return room
+
+
+# Any: each handler takes its own record and returns its own.
+Handler = Callable[[Parts, Caller, Any], Any | Awaitable[Any]]

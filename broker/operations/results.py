@@ -1,0 +1,55 @@
+"""Results of posts that no link has made: an operation waits for them."""
+
+from __future__ import annotations
+
+import trio
+
+from broker.core.rooms.types import TypeRules
+from broker.operations.caller import Caller
+from broker.rooms.members import Member, RoomRef
+from protocol.codes import LeaveReason, Role
+from protocol.messages import AckResult
+
+__all__ = ["PostResults"]
+
+
+class PostResults:
+    """Receiver of the results of some posts, numbered from 1, in any rooms.
+
+    Each room answers each post exactly once; `wait` returns when all have been answered.
+    """
+
+    def __init__(self) -> None:
+        self._results: dict[int, AckResult] = {}
+        self._expected = 0
+        self._done: trio.Event | None = None
+
+    def author(self, types: TypeRules, caller: Caller, role: Role, user: str, name: str) -> Member:
+        """Return who posts: the caller, or the user for whom it does."""
+        return Member(self, user, name, role, types.permitted(role, None), 0)  # type: ignore[arg-type]
+
+    def expect(self) -> int:
+        """Return the number of one more post."""
+        self._expected += 1
+        return self._expected
+
+    def refuse(self, result: AckResult) -> None:
+        """Set the result of a post that no room has taken."""
+        self._results[result.sequence] = result
+
+    def reply_acks(self, room: int, results: list[AckResult]) -> None:
+        """Take results; called by rooms."""
+        for result in results:
+            self._results[result.sequence] = result
+        if self._done is not None and len(self._results) >= self._expected:
+            self._done.set()
+
+    def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:
+        """Ignore the end of a room: its posts are answered all the same."""
+
+    async def wait(self) -> list[AckResult]:
+        """Return the results in the order of the posts."""
+        if len(self._results) < self._expected:
+            self._done = trio.Event()
+            await self._done.wait()
+        return [self._results[number] for number in range(1, self._expected + 1)]

@@ -1,0 +1,199 @@
+"""Handlers of the operations on rooms."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from math import ceil
+
+import trio
+
+from broker.ledger import Reader
+from broker.ledger.replay import event_of
+from broker.operations.caller import Caller, OperationError
+from broker.operations.parts import Handler, Parts
+from broker.operations.results import PostResults
+from broker.rooms.room import Room
+from protocol.codes import ErrorCode, Lane, MessageType, Outcome, Role, RoomPhase
+from protocol.messages import AckResult, Event, Post
+from protocol.operations.rooms import (
+    CloseRoom,
+    EventView,
+    GetRoom,
+    HistoryPage,
+    ListRooms,
+    MembersPage,
+    MemberView,
+    OpenRoom,
+    RoomHistoryRequest,
+    RoomMembers,
+    RoomPage,
+    RoomStats,
+    RoomStatsRequest,
+    RoomSummary,
+    RoomView,
+    SetPhase,
+)
+from protocol.text import is_room_pattern
+
+__all__ = ["HANDLERS", "open_for", "raise_for"]
+
+SLICE = 5000
+"""Members that are read between two checkpoints of the event loop."""
+MAX_HISTORY_BYTES = 512 * 1024
+
+
+def open_for(parts: Parts, name: str, *, reopens: bool = True) -> Room:
+    """Return the room, opened if need be. OperationError: ROOM_ENDED, TOO_MANY_ROOMS_OPEN, OVERLOADED."""
+    opened = parts.hub.open(name, reopens=reopens)
+    if isinstance(opened, ErrorCode):
+        retry_after_ms = 1000 if opened is ErrorCode.OVERLOADED else 0
+        raise OperationError(opened, "cannot be opened", "room", retry_after_ms)
+    return opened
+
+
+def raise_for(result: AckResult) -> None:
+    """Raise OperationError for a result that is no acceptance."""
+    if result.outcome is Outcome.LIMITED:
+        raise OperationError(ErrorCode.RATE_LIMITED, "too many at a time", retry_after_ms=result.detail)
+    if result.outcome is Outcome.REJECTED:
+        raise OperationError(ErrorCode(result.detail), "was refused by the room")
+
+
+def view(room: Room) -> RoomView:
+    """Return a room as clients of the control API see it."""
+    state = room.state
+    counts, likes = state.counts()
+    return RoomView(
+        room.name, state.phase, state.epoch, state.last_offset, room.opened_at_ms, counts.online, counts.users,
+        counts.uniques, counts.peak, likes, round(state.interval_s * 1000),
+    )  # fmt: skip
+
+
+async def _open(parts: Parts, caller: Caller, request: OpenRoom) -> RoomView:
+    room = open_for(parts, request.room, reopens=request.reopen)
+    durable = trio.Event()
+    if room.journal.when_durable(durable.set):
+        await durable.wait()
+    return view(room)
+
+
+def _get(parts: Parts, caller: Caller, request: GetRoom) -> RoomView:
+    return view(parts.room(request.room))
+
+
+def _list(parts: Parts, caller: Caller, request: ListRooms) -> RoomPage:
+    if not is_room_pattern(request.pattern):
+        raise OperationError(ErrorCode.BAD_FIELD, "must be a room name, the beginning of one and *, or *", "pattern")
+    is_prefix, prefix = request.pattern.endswith("*"), request.pattern.removesuffix("*")
+    after = request.cursor or ""
+
+    def matching() -> Iterator[Room]:
+        for room in parts.hub:
+            name = room.name
+            fits = name.startswith(prefix) if is_prefix else name == prefix
+            if name > after and fits and request.phase in (None, room.state.phase) and caller.role_in(name) is not None:
+                yield room
+
+    found = heapq.nsmallest(request.limit + 1, matching(), key=lambda room: room.name)
+    items = tuple(
+        RoomSummary(room.name, room.state.phase, counts.online, counts.peak, likes)
+        for room in found[: request.limit]
+        for counts, likes in (room.state.counts(),)
+    )
+    return RoomPage(items, items[-1].room if len(found) > request.limit else None)
+
+
+async def _set_phase(parts: Parts, caller: Caller, request: SetPhase) -> RoomView:
+    room = parts.room(request.room)
+    if room.state.phase is RoomPhase.ENDED:
+        raise OperationError(ErrorCode.ROOM_ENDED, "has ended", "room")
+    results = PostResults()
+    author = results.author(parts.types, caller, Role.APP, caller.id, caller.name)
+    post = Post(MessageType.ROOM_PHASE, caller.key, (int(request.phase),))
+    room.post(author, results.expect(), post, parts.clock())
+    (result,) = await results.wait()
+    raise_for(result)
+    return view(room)
+
+
+async def _close(parts: Parts, caller: Caller, request: CloseRoom) -> RoomView:
+    return await _set_phase(parts, caller, SetPhase(request.room, RoomPhase.ENDED, request.reason))
+
+
+async def _members(parts: Parts, caller: Caller, request: RoomMembers) -> MembersPage:
+    room = parts.room(request.room)
+    after = _member_cursor(request.cursor)
+    users: dict[str, MemberView] = {}
+    for count, member in enumerate(room.members.all(), 1):
+        if member.index >= 0 and member.role is not Role.APP and request.role in (None, member.role):
+            known = users.get(member.user_id)
+            links = 1 if known is None else known.links + 1
+            users[member.user_id] = MemberView(member.user_id, member.name, member.role, links)
+        if count % SLICE == 0:
+            await trio.lowlevel.checkpoint()
+    following = (each for each in users.values() if _order(each) > after)
+    found = heapq.nsmallest(request.limit + 1, following, key=_order)
+    items = tuple(found[: request.limit])
+    cursor = f"{items[-1].role:d}:{items[-1].user}" if len(found) > request.limit else None
+    counts, _ = room.state.counts()
+    return MembersPage(items, cursor, counts.online, counts.users)
+
+
+def _order(member: MemberView) -> tuple[int, str]:
+    return -member.role, member.user
+
+
+def _member_cursor(cursor: str | None) -> tuple[int, str]:
+    if cursor is None:
+        return -len(Role), ""
+    role, _, user = cursor.partition(":")
+    if role not in {str(int(each)) for each in Role}:
+        raise OperationError(ErrorCode.BAD_FIELD, "is no cursor of this operation", "cursor")
+    return -int(role), user
+
+
+async def _history(parts: Parts, caller: Caller, request: RoomHistoryRequest) -> HistoryPage:
+    room = parts.room(request.room)
+    epoch, last = room.state.epoch, room.state.last_offset
+    stop = min(request.after + request.limit, last)
+    items: list[EventView] = []
+    if request.after < last:
+        stored = room.missing(epoch, request.after, parts.clock())
+        if stored is not None:
+            items = [_event_view(each.offset, each.lane, each.event) for each in stored[: request.limit]]
+        elif parts.ledger is not None:
+            arguments = (request.room, epoch, request.after, stop, request.limit, MAX_HISTORY_BYTES)
+            for entry in await parts.ledger.ask(Reader.history, *arguments) or ():
+                event = event_of(entry)
+                if event is not None and entry.lane is not None:
+                    items.append(_event_view(entry.offset, Lane(entry.lane), event))
+    has_gap = request.after < last and (not items or items[0].offset != request.after + 1)
+    return HistoryPage(tuple(items), epoch, last, has_gap)
+
+
+def _event_view(offset: int, lane: Lane, event: Event) -> EventView:
+    return EventView(offset, int(lane), event.type, event.at_ms, event.user_id, event.name, event.payload)
+
+
+def _stats(parts: Parts, caller: Caller, request: RoomStatsRequest) -> RoomStats:
+    room = parts.room(request.room)
+    state = room.state
+    counts, likes = state.counts()
+    lanes = {lane.name.lower(): account._asdict() for lane, account in zip(Lane, state.accounts(), strict=True)}
+    return RoomStats(
+        room.name, counts.online, counts.users, counts.uniques, counts.peak, likes, lanes, int(state.stage),
+        ceil(state.interval_s * 1000),
+    )  # fmt: skip
+
+
+HANDLERS: dict[str, Handler] = {
+    "rooms.open": _open,
+    "rooms.get": _get,
+    "rooms.list": _list,
+    "rooms.set_phase": _set_phase,
+    "rooms.close": _close,
+    "rooms.members": _members,
+    "rooms.history": _history,
+    "rooms.stats": _stats,
+}

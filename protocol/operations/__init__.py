@@ -1,0 +1,19 @@
+"""The table of operations: every request with an answer, declared once.
+
+From it are made the frames CALL and RESULT, the HTTP control API, OpenAPI, the clients, ``roomcast call`` and the
+tables of SPEC.md. A handler of each stands in ``broker/operations/<subject>.py``.
+"""
+
+from __future__ import annotations
+
+from . import brokers, messages, rooms, users
+from .rows import KeyUse, OperationRow, RateLimit, Scope
+
+__all__ = ["BY_NAME", "BY_NUMBER", "EDITION", "OPERATIONS", "KeyUse", "OperationRow", "RateLimit", "Scope"]
+
+EDITION = 1
+"""Edition of the table; operations and fields are only added."""
+
+OPERATIONS: tuple[OperationRow, ...] = (*rooms.ROWS, *messages.ROWS, *users.ROWS, *brokers.ROWS)
+BY_NAME: dict[str, OperationRow] = {row.name: row for row in OPERATIONS}
+BY_NUMBER: dict[int, OperationRow] = {row.number: row for row in OPERATIONS}

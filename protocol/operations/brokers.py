@@ -1,0 +1,96 @@
+"""Operations on the broker itself: their records and rows."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..fields import array_of, boolean, integer, map_of, record, text
+from .rows import OperationRow, RateLimit, Scope, row
+
+__all__ = [
+    "ROWS",
+    "BrokerStatus",
+    "Counters",
+    "DrainBroker",
+    "Draining",
+    "GetStats",
+    "GetStatus",
+    "ReloadConfig",
+    "Reloaded",
+]
+
+
+class GetStatus(NamedTuple):
+    """Ask whether the broker is ready."""
+
+
+class BrokerStatus(NamedTuple):
+    """Readiness, as ``/readyz`` says it. ``edition``: of the table of operations; ``reason``: why it is not ready."""
+
+    ready: bool
+    status: str
+    version: str
+    edition: int
+    uptime_ms: int
+    connections: int
+    rooms: int
+    reason: str = ""
+
+
+class GetStats(NamedTuple):
+    """Ask for all counters."""
+
+
+class Counters(NamedTuple):
+    """Counters by metric name, labels in braces, as in ``/metrics``; rounded to integers."""
+
+    counters: dict[str, int]
+
+
+class ReloadConfig(NamedTuple):
+    """Read the configuration again, as SIGHUP does."""
+
+
+class Reloaded(NamedTuple):
+    """Settings that changed and hold now, and those that need a restart."""
+
+    changed: tuple[str, ...]
+    needs_restart: tuple[str, ...]
+
+
+class DrainBroker(NamedTuple):
+    """Shut down in order: clients are sent away over ``link.drain_s``."""
+
+
+class Draining(NamedTuple):
+    """The broker drains. ``connections``: how many are open."""
+
+    connections: int
+
+
+_setting = array_of(text(1, 128), 1000)
+_count = integer(0)
+_status = record(BrokerStatus, (boolean, text(1, 32), text(1, 64), _count, _count, _count, _count, text(0, 512)))
+_counters = record(Counters, (map_of(text(1, 256), integer(-(2**53) + 1), 10_000),))
+_reloaded = record(Reloaded, (_setting, _setting))
+_draining = record(Draining, (_count,))
+
+ROWS: tuple[OperationRow, ...] = (
+    row(
+        60, "broker.status", GetStatus, (), BrokerStatus, _status, "Return whether the broker is ready.",
+        scope=Scope.ADMIN, changes=False, example=(GetStatus(), BrokerStatus(True, "ok", "0.1.0", 1, 1000, 2, 1)),
+    ),
+    row(
+        61, "broker.stats", GetStats, (), Counters, _counters, "Return all counters.",
+        scope=Scope.ADMIN, rate=RateLimit(2, 10), changes=False,
+        example=(GetStats(), Counters({"roomcast_connections": 2})),
+    ),
+    row(
+        62, "broker.reload", ReloadConfig, (), Reloaded, _reloaded, "Read the configuration again.",
+        scope=Scope.ADMIN, rate=RateLimit(1, 5), example=(ReloadConfig(), Reloaded(("log.level",), ())),
+    ),
+    row(
+        63, "broker.drain", DrainBroker, (), Draining, _draining, "Shut the broker down in order.",
+        scope=Scope.ADMIN, rate=RateLimit(1, 5), example=(DrainBroker(), Draining(2)),
+    ),
+)  # fmt: skip

@@ -1,0 +1,277 @@
+"""Operations on rooms: their records and rows."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ..codes import ErrorCode, Role, RoomPhase
+from ..fields import (
+    any_value,
+    array_of,
+    boolean,
+    display_name,
+    integer,
+    map_of,
+    name_of,
+    optional,
+    record,
+    room_name,
+    text,
+    user_id,
+    user_id_or_empty,
+)
+from .rows import DIRECTION, STAFF, KeyUse, OperationRow, RateLimit, Scope, cursor, page_of, page_size, row
+
+__all__ = [
+    "ROWS",
+    "CloseRoom",
+    "EventView",
+    "GetRoom",
+    "HistoryPage",
+    "ListRooms",
+    "MemberView",
+    "MembersPage",
+    "OpenRoom",
+    "RoomHistoryRequest",
+    "RoomMembers",
+    "RoomPage",
+    "RoomStats",
+    "RoomStatsRequest",
+    "RoomSummary",
+    "RoomView",
+    "SetPhase",
+]
+
+_count = integer(0)
+_reason = text(0, 256)
+_room_pattern = text(1, 65)
+
+
+class OpenRoom(NamedTuple):
+    """Open a room, or find it open. ``reopen``: also one that was ended."""
+
+    room: str
+    reopen: bool = True
+
+
+class GetRoom(NamedTuple):
+    """Name an open room."""
+
+    room: str
+
+
+class RoomView(NamedTuple):
+    """One open room. ``uniques``: an estimate."""
+
+    room: str
+    phase: RoomPhase
+    epoch: int
+    last_offset: int
+    opened_at_ms: int
+    online: int
+    users: int
+    uniques: int
+    peak: int
+    likes: int
+    tick_ms: int
+
+
+class ListRooms(NamedTuple):
+    """Ask for open rooms: a name, the beginning of one with ``*``, or ``*``. Sorted by name."""
+
+    pattern: str = "*"
+    phase: RoomPhase | None = None
+    limit: int = 100
+    cursor: str | None = None
+
+
+class RoomSummary(NamedTuple):
+    """One line of a list of rooms."""
+
+    room: str
+    phase: RoomPhase
+    online: int
+    peak: int
+    likes: int
+
+
+class RoomPage(NamedTuple):
+    """A page of rooms. ``next``: cursor of the following page, null = the end."""
+
+    items: tuple[RoomSummary, ...]
+    next: str | None
+
+
+class SetPhase(NamedTuple):
+    """Pause, resume or end a room."""
+
+    room: str
+    phase: RoomPhase
+    reason: str = ""
+
+
+class CloseRoom(NamedTuple):
+    """End a room; its members leave with the reason."""
+
+    room: str
+    reason: str = ""
+
+
+class RoomMembers(NamedTuple):
+    """Ask for the members of a room. ``role``: only these."""
+
+    room: str
+    role: Role | None = None
+    limit: int = 100
+    cursor: str | None = None
+
+
+class MemberView(NamedTuple):
+    """A user in a room. ``links``: connections there."""
+
+    user: str
+    name: str
+    role: Role
+    links: int
+
+
+class MembersPage(NamedTuple):
+    """A page of members, the highest role first, then by user id."""
+
+    items: tuple[MemberView, ...]
+    next: str | None
+    online: int
+    users: int
+
+
+class RoomHistoryRequest(NamedTuple):
+    """Ask for events of lanes 0 to 2 after an offset of the present epoch."""
+
+    room: str
+    after: int = 0
+    limit: int = 100
+
+
+class EventView(NamedTuple):
+    """One event of a room's stream."""
+
+    offset: int
+    lane: int
+    type: int
+    at_ms: int
+    user: str
+    name: str
+    payload: Any
+
+
+class HistoryPage(NamedTuple):
+    """Events in the order of their offsets.
+
+    ``gap``: whether the first one does not follow ``after``; ``last_offset``: of the stream.
+    """
+
+    items: tuple[EventView, ...]
+    epoch: int
+    last_offset: int
+    gap: bool
+
+
+class RoomStatsRequest(NamedTuple):
+    """Ask for a room's counters."""
+
+    room: str
+
+
+class RoomStats(NamedTuple):
+    """Counters of one room since it was opened. ``lanes``: by lane and result, see Account in SPEC.md."""
+
+    room: str
+    online: int
+    users: int
+    uniques: int
+    peak: int
+    likes: int
+    lanes: dict[str, dict[str, int]]
+    stage: int
+    tick_ms: int
+
+
+_phase = name_of(RoomPhase)
+_view = record(
+    RoomView,
+    (room_name, _phase, *(_count,) * 9),
+)
+_summary = record(RoomSummary, (room_name, _phase, _count, _count, _count))
+_rooms = record(RoomPage, page_of(_summary))
+_member = record(MemberView, (user_id, display_name, name_of(Role), _count))
+_members = record(MembersPage, (*page_of(_member), _count, _count))
+_event = record(EventView, (_count, integer(0, 2), integer(1, 255), _count, user_id_or_empty, display_name, any_value))
+_history = record(HistoryPage, (array_of(_event, 1000), _count, _count, boolean))
+_stats = record(
+    RoomStats,
+    (
+        room_name, _count, _count, _count, _count, _count,
+        map_of(text(1, 16), map_of(text(1, 16), _count, 8), 5), integer(0, 4), _count,
+    ),
+)  # fmt: skip
+
+_EXAMPLE_VIEW = RoomView("live-1", RoomPhase.LIVE, 7, 0, 1_790_000_000_000, 0, 0, 0, 0, 0, 100)
+_READ = RateLimit(20, 40)
+
+ROWS: tuple[OperationRow, ...] = (
+    row(
+        1, "rooms.open", OpenRoom, (room_name, boolean), RoomView, _view,
+        "Open a room, or return it if it is open.",
+        scope=Scope.ROOMS_WRITE, roles=DIRECTION, durable=True, rate=RateLimit(50, 200),
+        errors=(ErrorCode.ROOM_ENDED, ErrorCode.TOO_MANY_ROOMS_OPEN),
+        example=(OpenRoom("live-1"), _EXAMPLE_VIEW),
+    ),
+    row(
+        2, "rooms.get", GetRoom, (room_name,), RoomView, _view, "Return one open room.",
+        scope=Scope.ROOMS_READ, roles=STAFF, rate=_READ, changes=False, errors=(ErrorCode.UNKNOWN_ROOM,),
+        example=(GetRoom("live-1"), _EXAMPLE_VIEW),
+    ),
+    row(
+        3, "rooms.list", ListRooms, (_room_pattern, optional(_phase), page_size, cursor), RoomPage, _rooms,
+        "List open rooms by name.",
+        scope=Scope.ROOMS_READ, rate=_READ, changes=False,
+        example=(
+            ListRooms("live-*"),
+            RoomPage((RoomSummary("live-1", RoomPhase.LIVE, 0, 0, 0),), None),
+        ),
+    ),
+    row(
+        4, "rooms.set_phase", SetPhase, (room_name, _phase, _reason), RoomView, _view, "Pause, resume or end a room.",
+        scope=Scope.ROOMS_WRITE, roles=DIRECTION, key=KeyUse.OPTIONAL, durable=True,
+        errors=(ErrorCode.UNKNOWN_ROOM, ErrorCode.ROOM_ENDED),
+        example=(SetPhase("live-1", RoomPhase.PAUSED), _EXAMPLE_VIEW._replace(phase=RoomPhase.PAUSED, last_offset=1)),
+    ),
+    row(
+        5, "rooms.close", CloseRoom, (room_name, _reason), RoomView, _view, "End a room for its members.",
+        scope=Scope.ROOMS_WRITE, roles=DIRECTION, durable=True, errors=(ErrorCode.UNKNOWN_ROOM,),
+        example=(CloseRoom("live-1"), _EXAMPLE_VIEW._replace(phase=RoomPhase.ENDED, last_offset=1)),
+    ),
+    row(
+        6, "rooms.members", RoomMembers, (room_name, optional(name_of(Role)), page_size, cursor), MembersPage, _members,
+        "List the users in a room.",
+        scope=Scope.ROOMS_READ, roles=STAFF, rate=_READ, changes=False, errors=(ErrorCode.UNKNOWN_ROOM,),
+        example=(RoomMembers("live-1"), MembersPage((MemberView("ann", "Ann", Role.VIEWER, 1),), None, 1, 1)),
+    ),
+    row(
+        7, "rooms.history", RoomHistoryRequest, (room_name, _count, page_size), HistoryPage, _history,
+        "Return events of lanes 0 to 2 after an offset.",
+        scope=Scope.ROOMS_READ, roles=STAFF, rate=_READ, changes=False, errors=(ErrorCode.UNKNOWN_ROOM,),
+        example=(
+            RoomHistoryRequest("live-1"),
+            HistoryPage((EventView(1, 0, 4, 1_790_000_000_000, "max", "Max", ("欢迎",)),), 7, 1, False),
+        ),
+    ),
+    row(
+        8, "rooms.stats", RoomStatsRequest, (room_name,), RoomStats, _stats, "Return the counters of a room.",
+        scope=Scope.ROOMS_READ, roles=STAFF, rate=_READ, changes=False, errors=(ErrorCode.UNKNOWN_ROOM,),
+        example=(
+            RoomStatsRequest("live-1"),
+            RoomStats("live-1", 1, 1, 1, 1, 0, {"chat": {"admitted": 2, "shown": 2}}, 0, 100),
+        ),
+    ),
+)  # fmt: skip

@@ -1,0 +1,136 @@
+"""One row of the table of operations: what a request with an answer needs, and who may ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum, StrEnum
+from typing import Any, NamedTuple
+
+from ..codes import ErrorCode, Role
+from ..fields import Rule, array_of, integer, optional, record, text
+
+__all__ = [
+    "DEFAULT_RATE",
+    "DIRECTION",
+    "EVERY_MEMBER",
+    "MAX_PAGE",
+    "STAFF",
+    "KeyUse",
+    "OperationRow",
+    "RateLimit",
+    "Scope",
+    "cursor",
+    "page_of",
+    "page_size",
+    "row",
+]
+
+MAX_PAGE = 1000
+"""Most items of one page; a page has fewer where they would not fit the answer."""
+
+
+class Scope(StrEnum):
+    """What a backend's key may do."""
+
+    ROOMS_READ = "rooms:read"
+    ROOMS_WRITE = "rooms:write"
+    MESSAGES_WRITE = "messages:write"
+    DIRECTS_WRITE = "directs:write"
+    USERS_READ = "users:read"
+    USERS_WRITE = "users:write"
+    HOOKS_WRITE = "hooks:write"
+    ADMIN = "admin"
+    """Everything, and the operations of the broker itself."""
+
+
+class KeyUse(Enum):
+    """Whether an operation takes an idempotency key."""
+
+    NONE = "none"
+    """It changes nothing, or asking again changes nothing more."""
+    OPTIONAL = "optional"
+    REQUIRED = "required"
+
+
+class RateLimit(NamedTuple):
+    """Calls of one caller: in the long run, and at once."""
+
+    per_s: float
+    burst: int
+
+
+DEFAULT_RATE = RateLimit(10, 20)
+STAFF = frozenset({Role.MODERATOR, Role.ASSISTANT, Role.HOST, Role.APP})
+DIRECTION = frozenset({Role.ASSISTANT, Role.HOST, Role.APP})
+EVERY_MEMBER = frozenset(Role)
+
+
+class OperationRow(NamedTuple):
+    """Declaration of one operation.
+
+    ``name``: ``subject.verb``; ``number``: on the binary wire, never reused. ``read``: the rule that makes ``request``
+    of an array or object, ``read_result`` that of ``result``. ``scope``: of a backend's key, None = not for backends.
+    ``roles``: of a viewer's link in the room (or in any of its rooms, where the request names none), empty = not for
+    viewers. ``durable``: answered after the ledger's commit. ``changes``: whether it changes anything. ``errors``:
+    codes beyond those that any operation may give.
+    """
+
+    number: int
+    name: str
+    request: type[Any]
+    read: Callable[[Any], Any]
+    result: type[Any]
+    read_result: Callable[[Any], Any]
+    summary: str
+    scope: Scope | None
+    roles: frozenset[Role]
+    room: bool
+    key: KeyUse
+    rate: RateLimit
+    durable: bool
+    changes: bool
+    since: int
+    errors: tuple[ErrorCode, ...]
+    example: tuple[Any, Any]
+    """A request and its result."""
+
+    @property
+    def subject(self) -> str:
+        """First part of the name."""
+        return self.name.partition(".")[0]
+
+
+def row(
+    number: int,
+    name: str,
+    request: type[Any],
+    rules: tuple[Rule, ...],
+    result: type[Any],
+    read_result: Callable[[Any], Any],
+    summary: str,
+    *,
+    scope: Scope | None,
+    example: tuple[Any, Any],
+    roles: frozenset[Role] = frozenset(),
+    key: KeyUse = KeyUse.NONE,
+    rate: RateLimit = DEFAULT_RATE,
+    durable: bool = False,
+    changes: bool = True,
+    since: int = 1,
+    errors: tuple[ErrorCode, ...] = (),
+) -> OperationRow:
+    """Return the row of an operation whose request has one of ``rules`` a field."""
+    names: tuple[str, ...] = request._fields
+    return OperationRow(
+        number, name, request, record(request, rules), result, read_result, summary, scope, roles, "room" in names,
+        key, rate, durable, changes, since, errors, example,
+    )  # fmt: skip
+
+
+page_size: Rule = integer(1, MAX_PAGE)
+cursor: Rule = optional(text(1, 256))
+
+
+def page_of(item: Rule) -> tuple[Rule, Rule]:
+    """Return the rules of the two fields of a page: its items, and the cursor of the next one, null = the end."""
+    return array_of(item, MAX_PAGE), cursor

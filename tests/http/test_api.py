@@ -1,0 +1,226 @@
+"""The control API over real HTTP: keys, refusals, hostile requests, a socket file, the whole way to a viewer."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from broker.server import Broker
+from protocol.messages import Event, Left
+from tests.support.broker import joined_link, running_broker
+
+pytestmark = pytest.mark.integration
+
+KEY_FILE = """
+[[key]]
+id = "shop"
+sha256 = "{digest}"
+scopes = ["rooms:write", "rooms:read", "messages:write", "users:write"]
+rooms = ["live-*"]
+
+[[key]]
+id = "old"
+sha256 = "{digest_old}"
+scopes = ["admin"]
+expires_at = 1
+"""
+
+
+@asynccontextmanager
+async def api(**overrides: Any) -> AsyncIterator[tuple[Broker, httpx.AsyncClient]]:
+    """A broker with a control API on a free port, and a client for it."""
+    listen = overrides.pop("listen_api", "127.0.0.1:0")
+    async with running_broker(api={"listen": listen, **overrides.pop("api", {})}, **overrides) as broker:
+        transport = httpx.AsyncHTTPTransport(uds=listen.removeprefix("unix:")) if listen.startswith("unix:") else None
+        url = "http://localhost" if transport else broker.api_urls[0]
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=20, transport=transport) as client:
+            yield broker, client
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, str, str]:
+    """A key file, a good key and an expired one."""
+    import hashlib
+
+    good, old = "rk_shop_" + "a" * 32, "rk_old_" + "b" * 32
+    path = tmp_path / "keys.toml"
+    digests = {
+        "digest": hashlib.sha256(good.encode()).hexdigest(),
+        "digest_old": hashlib.sha256(old.encode()).hexdigest(),
+    }
+    path.write_text(KEY_FILE.format(**digests))
+    path.chmod(0o600)
+    return path, good, old
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+async def test_a_backend_publishes_a_viewer_sees_it_and_is_kicked() -> None:
+    async with api() as (broker, client), joined_link(broker, "dev:ann", "live-1") as (ann, _):
+        answer = await client.post("/v1/messages/publish", json={"room": "live-1", "type": 4, "payload": ["欢迎"]})
+        assert (answer.status_code, answer.json()) == (
+            200, {"outcome": "accepted", "offset": 1, "code": None, "retry_after_ms": None},
+        )  # fmt: skip
+        _, event = await ann.expect(Event)
+        assert event.payload == ("欢迎",)
+        kicked = await client.post("/v1/users/kick", json={"room": "live-1", "user": "ann", "reason": "spam"})
+        assert kicked.json() == {"links": 1}
+        _, left = await ann.expect(Left)
+        assert left.message == "spam"
+
+
+async def test_keys_are_judged(keys: tuple[Path, str, str]) -> None:
+    path, good, old = keys
+    secret = {"auth": {"secret": "x" * 32}}
+    async with api(api={"key_file": str(path)}, **secret) as (_, client):
+        body = {"room": "live-1"}
+        assert (await client.post("/v1/rooms/open", json=body, headers=bearer(good))).status_code == 200
+        for headers in ({}, bearer("rk_shop_" + "c" * 32), bearer(old), bearer("x"), {"Authorization": good}):
+            answer = await client.post("/v1/rooms/open", json=body, headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (401, "AUTH_FAILED")
+            assert answer.headers["www-authenticate"] == "Bearer"
+        wrong_room = await client.post("/v1/rooms/open", json={"room": "other"}, headers=bearer(good))
+        assert (wrong_room.status_code, wrong_room.json()["field"]) == (403, "room")
+        wrong_scope = await client.post("/v1/broker/status", json={}, headers=bearer(good))
+        assert (wrong_scope.status_code, wrong_scope.json()["code"]) == (403, "NOT_ALLOWED")
+        assert (await client.get("/metrics")).status_code == 401
+        assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_many_requests_without_a_key_from_one_address_are_refused_early(keys: tuple[Path, str, str]) -> None:
+    path, *_ = keys
+    async with api(api={"key_file": str(path)}, auth={"secret": "x" * 32}) as (_, client):
+        statuses = [(await client.post("/v1/rooms/list", json={})).status_code for _ in range(25)]
+        assert statuses[0] == 401
+        assert statuses[-1] == 429
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status", "field"),
+    [
+        (b'{"room": "live-1", "rom": 1}', "application/json", 400, "rom"),
+        (b'{"room": 5}', "application/json", 400, "room"),
+        (b"{}", "application/json", 400, "room"),
+        (b'{"room": "a", "room": "b"}', "application/json", 400, None),
+        (b'{"room": NaN}', "application/json", 400, None),
+        (b"[" * 100_000, "application/json", 400, None),
+        (b'{"room": "\\ud800"}', "application/json", 400, "room"),
+        (b"\xff\xfe", "application/json", 400, None),
+        (b"[]", "application/json", 400, None),
+        (b'{"room": "live-1"}', "text/plain", 415, "Content-Type"),
+    ],
+)
+async def test_bad_bodies_are_named(body: bytes, content_type: str, status: int, field: str | None) -> None:
+    async with api() as (_, client):
+        answer = await client.post("/v1/rooms/open", content=body, headers={"Content-Type": content_type})
+        problem = answer.json()
+        assert (answer.status_code, problem.get("field")) == (status, field), problem
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["x-request-id"] == problem["request_id"]
+
+
+@pytest.mark.parametrize("is_announced", [True, False])
+async def test_a_body_above_one_mebibyte_is_refused(is_announced: bool) -> None:
+    async with api() as (broker, _):
+        port = int(broker.api_urls[0].rpartition(":")[2])
+        size = "Content-Length: 1048577" if is_announced else "Transfer-Encoding: chunked"
+        head = f"POST /v1/rooms/open HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{size}\r\n\r\n"
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        await stream.send_all(head.encode())
+        if not is_announced:
+            for _ in range(17):
+                await stream.send_all(b"10000\r\n" + b" " * 65536 + b"\r\n")
+        with trio.fail_after(20):
+            answer = await stream.receive_some()
+        assert answer.startswith(b"HTTP/1.1 413")
+        await trio.aclose_forcefully(stream)
+
+
+async def test_other_methods_and_paths_are_problems_too() -> None:
+    async with api() as (_, client):
+        assert (await client.get("/v1/rooms/open")).status_code == 405
+        assert (await client.post("/v1/rooms/burn", json={})).status_code == 404
+        assert (await client.get("/v2")).json()["status"] == 404
+
+
+async def test_an_idempotency_key_replays_the_answer() -> None:
+    async with api() as (_, client):
+        body = {"room": "live-1", "type": 4, "payload": ["once"]}
+        headers = {"Idempotency-Key": "k-1"}
+        first = await client.post("/v1/messages/publish", json=body, headers=headers)
+        again = await client.post("/v1/messages/publish", json=body, headers=headers)
+        assert again.json() == first.json()
+        assert (first.headers.get("idempotent-replayed"), again.headers["idempotent-replayed"]) == (None, "true")
+        other = await client.post("/v1/messages/publish", json=body | {"payload": ["twice"]}, headers=headers)
+        assert (other.status_code, other.json()["code"]) == (409, "KEY_REUSED")
+
+
+async def test_development_mode_serves_this_machine_only() -> None:
+    async with api() as (_, client):
+        for headers in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}):
+            answer = await client.post("/v1/rooms/list", json={}, headers=headers)
+            assert answer.status_code == 403
+
+
+async def test_a_socket_file_is_private_to_its_group_and_removed(tmp_path: Path) -> None:
+    path = tmp_path / "api.sock"
+    async with api(listen_api=f"unix:{path}") as (_, client):
+        assert (await client.post("/v1/rooms/list", json={})).status_code == 200
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o660
+    assert not await trio.Path(path).exists()
+
+
+HOSTILE = [
+    b"GET / HTTP/1.1\r\nHost: x\r\nConnection: \xff\xfe\r\n\r\n",
+    b"POST /v1/rooms/open HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    b"POST /v1/rooms/open HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
+    b"GET /healthz HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+    b"POST /v1/rooms/open HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
+    b"",
+]
+
+
+async def test_hostile_requests_leave_the_broker_alive() -> None:
+    async with api() as (broker, client):
+        port = int(broker.api_urls[0].rpartition(":")[2])
+        for data in HOSTILE:
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            await stream.send_all(data)
+            with trio.move_on_after(0.3):
+                await stream.receive_some()
+            await trio.aclose_forcefully(stream)
+        assert (await client.get("/healthz")).status_code == 200
+        assert (await client.post("/v1/rooms/list", json={})).status_code == 200
+
+
+async def test_a_broker_that_drains_takes_no_calls() -> None:
+    async with api() as (broker, client):
+        broker.draining = True
+        answer = await client.post("/v1/rooms/list", json={})
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        broker.draining = False
+
+
+async def test_the_documents_are_served() -> None:
+    async with api() as (_, client):
+        assert (await client.get("/v1/openapi.json")).json()["openapi"] == "3.1.0"
+        page = await client.get("/docs")
+        assert "rooms.open" in page.text or "/v1/rooms/open" in page.text
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+        assert "roomcast_connections" in (await client.get("/metrics")).text
+        assert json.loads((await client.get("/readyz")).text)["status"] == "ok"

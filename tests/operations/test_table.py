@@ -1,0 +1,196 @@
+"""The table of operations: every row whole, every row with a handler, every field of every row judged."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from broker.http.json_body import unknown_field
+from broker.http.openapi import document, reference_page
+from broker.http.problems import STATUS
+from broker.operations.caller import Caller, OperationError
+from broker.operations.calls import HANDLERS, as_json
+from broker.server import Broker
+from protocol.codes import ErrorCode, Role
+from protocol.fields import RECORD_SCHEMAS, FieldError, schema_of
+from protocol.json_mode import parse_value
+from protocol.operations import BY_NAME, BY_NUMBER, OPERATIONS, KeyUse, OperationRow, Scope
+from tests.support.broker import configuration, running_broker
+
+rows = pytest.mark.parametrize("row", OPERATIONS, ids=lambda row: row.name)
+
+
+def backend(*scopes: Scope, rooms: Callable[[str], Role | None] = lambda room: Role.APP, key: str = "") -> Caller:
+    return Caller("shop", "Shop", "127.0.0.1", rooms, frozenset({Role.APP}), frozenset(scopes), key)
+
+
+def viewer(role: Role) -> Caller:
+    return Caller("ann", "Ann", "127.0.0.1", lambda room: role, frozenset({role}))
+
+
+def test_names_and_numbers_are_unique_and_every_row_has_a_handler() -> None:
+    assert len(BY_NAME) == len(BY_NUMBER) == len(OPERATIONS)
+    assert HANDLERS.keys() == BY_NAME.keys()
+
+
+def test_every_error_code_has_a_status() -> None:
+    assert STATUS.keys() == set(ErrorCode)
+
+
+@rows
+def test_the_example_is_read_and_written(row: OperationRow) -> None:
+    request, result = row.example
+    assert row.read(tuple(request)) == request
+    as_object = parse_value(json.dumps(as_json(request)))
+    assert row.read(as_object) == request
+    assert unknown_field(as_object, schema_of(row.read)) == ""
+    assert row.read_result(parse_value(json.dumps(as_json(result)))) == result
+
+
+@rows
+def test_a_wrong_value_in_any_field_names_the_field(row: OperationRow) -> None:
+    whole = as_json(row.example[0])
+    for name, schema in RECORD_SCHEMAS[row.request.__name__]["properties"].items():
+        if schema == {}:
+            continue  # any value
+        wrong_values: list[Any] = [["x", {"y": 1}], {"deep": [[[]]]}, 2**70, True, "\x00", "x" * 100_000]
+        for wrong in wrong_values:
+            if schema.get("type") == "boolean" and wrong is True:
+                continue
+            with pytest.raises(FieldError) as caught:
+                row.read(parse_value(json.dumps(whole | {name: wrong})))
+            assert caught.value.field.split(".")[0].split("[")[0] == name
+    for name in RECORD_SCHEMAS[row.request.__name__]["required"]:
+        with pytest.raises(FieldError) as caught:
+            row.read({key: value for key, value in whole.items() if key != name})
+        assert caught.value.field == name
+    assert unknown_field({**whole, "unknown": 1}, schema_of(row.read)) == "unknown"
+
+
+@rows
+async def test_a_key_without_the_scope_and_a_viewer_without_the_role_are_refused(row: OperationRow) -> None:
+    broker = Broker(configuration(), rng=random.Random(1))
+    others = {scope for scope in Scope} - {row.scope, Scope.ADMIN}
+    with pytest.raises(OperationError) as caught:
+        await broker.operations.call(backend(*others), row, as_json(row.example[0]))
+    assert caught.value.code is ErrorCode.NOT_ALLOWED
+    for role in set(Role) - row.roles:
+        with pytest.raises(OperationError) as caught:
+            await broker.operations.call(viewer(role), row, as_json(row.example[0]))
+        assert caught.value.code is ErrorCode.NOT_ALLOWED
+    if row.room:
+        with pytest.raises(OperationError) as caught:
+            await broker.operations.call(backend(Scope.ADMIN, rooms=lambda room: None), row, as_json(row.example[0]))
+        assert caught.value.code is ErrorCode.ROOM_NOT_GRANTED
+
+
+@rows
+async def test_more_calls_than_the_rate_are_refused_with_the_wait(row: OperationRow, mock_clock: MockClock) -> None:
+    broker = Broker(configuration(), rng=random.Random(1))
+    caller = Caller("shop", "", "", lambda room: Role.APP, frozenset(), frozenset({Scope.ADMIN}), dry_run=True)
+    for _ in range(row.rate.burst):
+        with suppress(OperationError):  # the room is not open
+            await broker.operations.call(caller, row, tuple(row.example[0]))
+    with pytest.raises(OperationError) as caught:
+        await broker.operations.call(caller, row, tuple(row.example[0]))
+    assert caught.value.code is ErrorCode.RATE_LIMITED
+    assert caught.value.retry_after_ms > 0
+
+
+async def call(broker: Broker, name: str, *arguments: Any, caller: Caller | None = None) -> Any:
+    result, _ = await broker.operations.call(caller or backend(Scope.ADMIN), BY_NAME[name], arguments)
+    return result
+
+
+@pytest.mark.integration
+async def test_every_row_answers_with_its_own_record() -> None:
+    async with running_broker() as broker:
+        await call(broker, "rooms.open", "live-1")
+        for row in OPERATIONS:
+            if row.name in ("broker.drain", "broker.reload", "rooms.close", "rooms.set_phase"):
+                continue
+            result = await call(broker, row.name, *row.example[0])
+            assert row.read_result(parse_value(json.dumps(as_json(result)))) == result, row.name
+
+
+@pytest.mark.integration
+async def test_a_key_has_one_effect_and_one_answer() -> None:
+    row = BY_NAME["messages.publish"]
+    async with running_broker() as broker:
+        caller = backend(Scope.MESSAGES_WRITE, key="k1")
+        results: list[Any] = []
+
+        async def publish() -> None:
+            results.append(await broker.operations.call(caller, row, ("live-1", 4, ("hi",))))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(publish)
+        assert sorted(replayed for _, replayed in results) == [False, True, True]
+        assert len({result for result, _ in results}) == 1
+        with pytest.raises(OperationError) as caught:
+            await broker.operations.call(caller, row, ("live-1", 4, ("other",)))
+        assert caught.value.code is ErrorCode.KEY_REUSED
+        assert broker.hub.find("live-1").state.last_offset == 1  # type: ignore[union-attr]
+
+
+@pytest.mark.integration
+async def test_a_dry_run_changes_nothing() -> None:
+    async with running_broker() as broker:
+        caller = Caller("shop", "Shop", "", lambda room: Role.APP, frozenset(), frozenset({Scope.ADMIN}), dry_run=True)
+        for row in OPERATIONS:
+            if row.changes:
+                await broker.operations.call(caller, row, tuple(row.example[0]))
+        assert len(broker.hub) == 0
+        assert not broker.draining
+
+
+@pytest.mark.integration
+async def test_lists_page_through_everything_once() -> None:
+    async with running_broker() as broker:
+        names = sorted(f"live-{number}" for number in range(25))
+        for name in names:
+            await call(broker, "rooms.open", name)
+        await call(broker, "rooms.open", "other")
+        found, cursor = [], None
+        while True:
+            page = await call(broker, "rooms.list", "live-*", None, 10, cursor)
+            found += [item.room for item in page.items]
+            cursor = page.next
+            if cursor is None:
+                break
+        assert found == names
+
+
+@pytest.mark.integration
+async def test_many_messages_have_a_result_each() -> None:
+    async with running_broker() as broker:
+        items = (
+            ("live-1", 4, ("one",)),
+            ("live-1", 250, ("no such type",)),
+            ("live-1", 4, ("two",)),
+            ("live-1", 1, ()),
+        )
+        result = await call(broker, "messages.publish_many", items)
+        assert [each.outcome.name for each in result.items] == ["ACCEPTED", "REJECTED", "ACCEPTED", "REJECTED"]
+        assert [each.code for each in result.items] == [None, ErrorCode.UNKNOWN_TYPE, None, ErrorCode.BAD_FIELD]
+        assert result.accepted == 2
+
+
+def test_openapi_names_every_operation_and_every_reference_leads_somewhere() -> None:
+    found = document()
+    assert {path["post"]["operationId"] for path in found["paths"].values()} == BY_NAME.keys()
+    text = json.dumps(found)
+    for name in {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}:
+        assert name in found["components"]["schemas"]
+    for row in OPERATIONS:
+        assert row.name in reference_page()
+        parameters = found["paths"]["/v1/" + row.name.replace(".", "/")]["post"]["parameters"]
+        assert ("Idempotency-Key" in str(parameters)) == (row.key is not KeyUse.NONE)
