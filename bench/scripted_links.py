@@ -13,7 +13,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -46,7 +46,7 @@ from broker.rooms.room import Room
 from broker.telemetry.logs import configure
 from protocol.codes import CloseCode, LeaveReason, MessageType, Outcome, Role, Tier
 from protocol.frames import HEADER_BYTES
-from protocol.messages import AckResult, Post
+from protocol.messages import AckResult, FirstResult, Post
 from protocol.payloads import check_payload
 
 __all__ = ["Pipe", "run_memory"]
@@ -183,7 +183,7 @@ class Viewer:
         self.link.code = code
         self.leave()
 
-    def reply_acks(self, room: int, results: list[AckResult]) -> None:
+    def reply_acks(self, room: int, results: list[AckResult], firsts: Sequence[FirstResult] = ()) -> None:
         """Scripted viewers post nothing."""
 
     def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:
@@ -200,7 +200,7 @@ class PostingUser:
         self.amounts: Counter[tuple[str, str]] = Counter()
         self.answered = Latencies()
 
-    def reply_acks(self, room: int, results: list[AckResult]) -> None:
+    def reply_acks(self, room: int, results: list[AckResult], firsts: Sequence[FirstResult] = ()) -> None:
         for sequence, outcome, detail in results:
             kind, amount, due = self.unanswered.pop(sequence)
             name = Outcome(outcome).name.lower()

@@ -37,6 +37,7 @@ __all__ = [
     "MAX_ACK_RESULTS",
     "MAX_DIRECT_BYTES",
     "MAX_ENTRIES",
+    "MAX_FIRSTS",
     "MAX_LISTED",
     "MAX_PULSES",
     "MAX_RECENT_BYTES",
@@ -57,6 +58,7 @@ __all__ = [
     "DirectAck",
     "ErrorReply",
     "Event",
+    "FirstResult",
     "GoAway",
     "Join",
     "Joined",
@@ -87,6 +89,8 @@ MAGIC = "roomcast"
 MAX_ENTRIES = 1024
 """Elements of one array on the wire; a longer tick is split into several frames."""
 MAX_ACK_RESULTS = 1024
+MAX_FIRSTS = 64
+"""First uses in one ACK, and its results if it has any."""
 MAX_PULSES = 1024
 """Rooms in one heartbeat answer."""
 MAX_LISTED = 64
@@ -136,6 +140,15 @@ class AckResult(NamedTuple):
     sequence: int
     outcome: Outcome
     detail: int = 0
+
+
+class FirstResult(NamedTuple):
+    """First use of the key of the POST with ``sequence``: where the post took effect that had it first."""
+
+    sequence: int
+    room_name: str
+    epoch: int
+    offset: int
 
 
 class TickEntry(NamedTuple):
@@ -328,6 +341,8 @@ class Ack(NamedTuple):
     """Results of POSTs in the room of the header."""
 
     results: tuple[AckResult, ...]
+    firsts: tuple[FirstResult, ...] = ()
+    """First uses of the keys of those results that answer a repetition, or another post under a known key."""
 
 
 class Event(NamedTuple):
@@ -484,6 +499,7 @@ _account = record(Account, (_count,) * 6)
 _entry = record(TickEntry, (integer(1, 255), _id, _name, any_value, integer(1), array_of(_id, 3), member_of(Role)))
 _custom_type = record(CustomType, (integer(CUSTOM_TYPE_MIN, CUSTOM_TYPE_MAX), _id, member_of(Lane)))
 _result = record(AckResult, (_u32, member_of(Outcome), _count))
+_first = record(FirstResult, (_u32, room_name, _count, _count))
 _pulse = record(RoomPulse, (_u32, _count, _ms))
 _JOINED_RULES: tuple[Rule, ...] = (
     room_name, _count, _count, member_of(Role), member_of(RoomPhase), member_of(Tier), _ms,
@@ -518,7 +534,7 @@ _RULES: dict[tuple[Side, Opcode], tuple[type[Any], tuple[Rule, ...]]] = {
     (Side.SERVER, Opcode.AUTH): (Authenticated, (_id, _name, _ms, text(0, 4000), _ms)),
     (Side.SERVER, Opcode.JOIN): (Joined, _JOINED_RULES),
     (Side.SERVER, Opcode.LEAVE): (Left, (member_of(LeaveReason), _reason)),
-    (Side.SERVER, Opcode.ACK): (Ack, (array_of(_result, MAX_ACK_RESULTS),)),
+    (Side.SERVER, Opcode.ACK): (Ack, (array_of(_result, MAX_ACK_RESULTS), array_of(_first, MAX_FIRSTS))),
     (Side.SERVER, Opcode.EVENT): (Event, (integer(1, 255), _ms, text(0, 64), _name, any_value)),
     (Side.SERVER, Opcode.TICK): (Tick, (_ms, _ms, integer(0, 4), array_of(_entry, MAX_ENTRIES), _account)),
     (Side.SERVER, Opcode.STATE): (

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -29,7 +29,7 @@ from broker.net.transport import Framing, Part, TcpTransport, Transport, Transpo
 from broker.rooms.encoding import variant_of
 from broker.rooms.members import Member
 from protocol.codes import CloseCode, Codec, LeaveReason, Role, Tier
-from protocol.messages import AckResult
+from protocol.messages import AckResult, FirstResult
 
 if TYPE_CHECKING:
     from broker.rooms.hub import Hub
@@ -207,7 +207,7 @@ class SharedViewer:
     def on_closed(self, code: int, reason: str) -> None:
         self.all_viewers.closed += 1
 
-    def reply_acks(self, room: int, results: list[AckResult]) -> None:
+    def reply_acks(self, room: int, results: list[AckResult], firsts: Sequence[FirstResult] = ()) -> None:
         """These viewers post nothing."""
 
     def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:

@@ -24,6 +24,7 @@ from broker.cli.config import UserPath, config_options, load_or_fail
 from broker.ledger import LedgerRefused, Reader, StoredEntry, open_directory
 from broker.ledger.backup import back_up
 from broker.ledger.chain import verify as verify_chain
+from broker.ledger.orders import order_of
 from broker.ledger.replay import RoomReplay, event_of, replay
 from broker.ledger.restore import restore
 
@@ -163,11 +164,14 @@ def export(
 
 
 def as_json_line(entry: StoredEntry) -> dict[str, Any]:
-    """Return one entry for NDJSON: an event with its fields, a fact with its body in base64."""
+    """Return one entry for NDJSON: an event or an order with its fields, another fact with its body in base64."""
     line: dict[str, Any] = {"seq": entry.seq, "room": entry.room, "epoch": entry.epoch}
     if entry.lane is not None:
         line |= {"offset": entry.offset, "lane": entry.lane}
     line |= {"kind": entry.kind, "at_ms": entry.at_ms}
+    order = order_of(entry)
+    if order is not None:
+        return line | {"order": order._asdict()}
     event = event_of(entry)
     if event is None:
         return line | {"body": _binary(entry.body)}
@@ -229,9 +233,10 @@ def moment_ms(text: str) -> int:
 def _line(entry: StoredEntry, begun_ms: int) -> str:
     since_s = (entry.at_ms - begun_ms) // 1000
     line = as_json_line(entry)
-    content = {key: line[key] for key in ("user_id", "payload", "body") if key in line}
+    content = {key: line[key] for key in ("user_id", "payload", "order", "body") if key in line}
     clock = f"{since_s // 3600:02d}:{since_s // 60 % 60:02d}:{since_s % 60:02d}"
-    return f"{clock} #{entry.offset} kind {entry.kind} {json.dumps(content, ensure_ascii=False, default=_binary)}"
+    place = "order" if "order" in line else f"#{entry.offset}"
+    return f"{clock} {place} kind {entry.kind} {json.dumps(content, ensure_ascii=False, default=_binary)}"
 
 
 def _summary(found: RoomReplay) -> str:
@@ -239,7 +244,8 @@ def _summary(found: RoomReplay) -> str:
     text = (
         f"{found.room or '(no room)'} epoch {found.epoch}: {found.events:,} events, offsets {found.first_offset} to "
         f"{found.last_offset}, since {begun}, {found.phase.name.lower()}; {found.gifts:,} gifts of "
-        f"{found.gift_cents / 100:,.2f}, {found.announcements:,} announcements, {found.facts:,} facts"
+        f"{found.gift_cents / 100:,.2f} ({found.orders:,} orders of {found.order_cents / 100:,.2f}), "
+        f"{found.announcements:,} announcements, {found.facts:,} facts"
     )
     return text + (f"; {found.holes:,} OFFSETS MISSING" if found.holes else "")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from broker.ledger.entries import FACT_KIND_MIN, StoredEntry
+from broker.ledger.orders import order_of
 from protocol.codes import MessageType, RoomPhase
 from protocol.errors import RemoteProtocolError
 from protocol.frames import unpack_body
@@ -52,6 +53,10 @@ class RoomReplay:
     """Gift events; a combo is one."""
     gift_units: int = 0
     gift_cents: int = 0
+    orders: int = 0
+    """Orders behind the gifts; 0 where they were written before orders were facts."""
+    order_units: int = 0
+    order_cents: int = 0
     by_type: Counter[int] = field(default_factory=Counter)
     cents_by_user: Counter[str] = field(default_factory=Counter)
 
@@ -59,6 +64,11 @@ class RoomReplay:
         """Fold one entry in; ValueError if it comes twice or out of order."""
         if entry.lane is None:
             self.facts += 1
+            order = order_of(entry)
+            if order is not None:
+                self.orders += 1
+                self.order_units += order.count
+                self.order_cents += order.count * order.price_cents
             return
         if self.events and entry.offset <= self.last_offset:
             raise ValueError(f"room {self.room}: offset {entry.offset} after {self.last_offset}")
@@ -110,6 +120,9 @@ class RoomReplay:
             "gifts": self.gifts,
             "gift_units": self.gift_units,
             "gift_cents": self.gift_cents,
+            "orders": self.orders,
+            "order_units": self.order_units,
+            "order_cents": self.order_cents,
             "top_givers": [list(giver) for giver in self.cents_by_user.most_common(top)],
             "by_type": {str(kind): count for kind, count in sorted(self.by_type.items())},
         }

@@ -26,6 +26,7 @@ from broker.core.limits.rate_limit import Gcra, Rate
 from broker.core.net.connection_limits import address_key
 from broker.core.rooms.accounts import closed, sum_of
 from broker.core.rooms.ended import EndedRooms
+from broker.core.rooms.idempotency import MAX_ORDERS, ORDER_WINDOW_S, IdempotencyTable
 from broker.core.rooms.state import RoomRules, RoomState
 from broker.ledger import ResultBatch
 from broker.rooms.fanout import FanOut
@@ -80,6 +81,7 @@ class Hub:
         self._stage = OverloadStage.NORMAL
         self._past_counters = Counter[str]()
         self._past_accounts: tuple[Account, ...] = (Account(),) * len(Lane)
+        self._orders: IdempotencyTable[PostRef] = IdempotencyTable(ORDER_WINDOW_S, MAX_ORDERS)
         self._ended = EndedRooms(config.reopen_ended_s)
         self.join_limit = JoinLimit(rules.policy.user_joins)
         self._new_rooms = _new_rooms(config)
@@ -166,7 +168,7 @@ class Hub:
         if checkpoint is None:
             checkpoint = self._crashed.pop(name, None) if room_store is None else room_store.take(name)
         epoch = self._rng.getrandbits(48) if checkpoint is None else checkpoint.epoch
-        state: RoomState[PostRef] = RoomState(self._rules, epoch, self._rng, self._clock())
+        state: RoomState[PostRef] = RoomState(self._rules, epoch, self._rng, self._clock(), name, self._orders)
         state.stage = self._stage
         if checkpoint is not None:
             state.restore(checkpoint.last_offset, checkpoint.totals, checkpoint.events, self._clock())
@@ -226,6 +228,7 @@ class Hub:
         for room in self._by_number.values():
             counters.update(room.state.event_counters())
         counters["limiter_full"] += self.join_limit.full_refusals
+        counters["keys_lost"] += self._orders.forgotten
         return counters
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

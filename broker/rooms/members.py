@@ -7,13 +7,13 @@ viewers every further object is a miss of the processor's caches.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from broker.net.transport import Transport
 from broker.rooms.encoding import VARIANTS
 from protocol.codes import LeaveReason, Role
-from protocol.messages import AckResult
+from protocol.messages import AckResult, FirstResult
 
 __all__ = ["SLOW_PATH", "Member", "Members", "RoomRef", "Subscriber"]
 
@@ -35,8 +35,8 @@ class Subscriber(Protocol):
 
     transport: Transport
 
-    def reply_acks(self, room: int, results: list[AckResult]) -> None:
-        """Answer POSTs of this session."""
+    def reply_acks(self, room: int, results: list[AckResult], firsts: Sequence[FirstResult] = ()) -> None:
+        """Answer POSTs of this session; ``firsts``: for those whose key was used before."""
 
     def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:
         """Handle that the room has removed this session."""

@@ -25,7 +25,7 @@ from broker.rooms.fanout import FanOut, Outbox
 from broker.rooms.members import Member, Members
 from broker.rooms.room_store import RoomJournal, RoomStore
 from protocol.codes import Lane, LeaveReason, MessageType, Outcome, RoomPhase
-from protocol.messages import AckResult, Joined, Post
+from protocol.messages import AckResult, FirstResult, Joined, Post
 
 __all__ = ["PostRef", "Room"]
 
@@ -248,8 +248,9 @@ class Room:
     def _perform(self, effects: Iterable[Effect[PostRef]]) -> None:
         for effect in effects:
             match effect:
-                case Reply((member, sequence), outcome, detail):
-                    member.session.reply_acks(self.number, [AckResult(sequence, outcome, detail)])
+                case Reply((member, sequence), outcome, detail, first):
+                    repeat = () if first is None else (FirstResult(sequence, *first),)
+                    member.session.reply_acks(self.number, [AckResult(sequence, outcome, detail)], repeat)
                 case Outcomes(outcomes):
                     self._reply_all(outcomes)
                 case Publish(event, lane, offset):

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import structlog
 import trio
 
-from broker.core.rooms.effects import Effect, PendingReply, Record
-from broker.core.rooms.idempotency import KEY_REUSED, OperationKey, StoredResult
+from broker.core.rooms.effects import Effect, Record
+from broker.core.rooms.idempotency import KEY_REUSED, FirstUse, OperationKey, StoredResult
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
 from broker.ledger import (
@@ -38,10 +38,11 @@ from broker.ledger import (
     SubmitResult,
     make_key,
 )
+from broker.ledger.orders import ORDER_KIND, Order, pack_order
 from broker.ledger.queries import LedgerQueries
 from broker.ledger.replay import event_of
 from protocol.codes import Lane, MessageType, Outcome, RoomPhase
-from protocol.frames import pack_body
+from protocol.frames import pack_body, unpack_body
 
 __all__ = ["RoomCheckpoint", "RoomHistory", "RoomJournal", "RoomStore"]
 
@@ -81,7 +82,7 @@ class RoomStore:
     def record(
         self, room: str, epoch: int, record: Record[Any], totals: bytes, on_result: Callable[[LedgerResult], None]
     ) -> SubmitResult:
-        """Submit a record to the ledger; ``totals`` are written with a change of phase."""
+        """Submit a record to the ledger, with its orders; ``totals`` are written with a change of phase."""
         event = record.event
         items: list[Item] = [Entry(room, epoch, record.lane, event.type, event.at_ms, pack_body(event))]
         if event.type == MessageType.ROOM_PHASE:
@@ -89,7 +90,11 @@ class RoomStore:
                 items.append(RoomEnded(room, epoch, event.at_ms))
             else:
                 items.append(RoomCheckpointed(room, epoch, event.at_ms, totals))
-        keys = [_key(room, asked.key, asked) for asked in record.asked if asked.key is not None]
+        for asked in record.asked:
+            if asked.gift is not None:
+                order = Order(*asked.gift, shown_as=event.payload[0])
+                items.append(Entry(room, epoch, None, ORDER_KIND, event.at_ms, pack_order(order)))
+        keys = [_key(room, epoch, asked.key, asked.outcome) for asked in record.asked if asked.key is not None]
         return self.ledger.record(items, on_result, keys)
 
     def first_results(self, room: str, record: Record[Any], repeated: Repeated) -> dict[OperationKey, StoredResult]:
@@ -98,12 +103,18 @@ class RoomStore:
         for asked in record.asked:
             if asked.key is None:
                 continue
-            digest = _key(room, asked.key, asked).digest
+            digest = _key(room, 0, asked.key, asked.outcome).digest
             stored = repeated.first.get(digest)
+            if stored is None:
+                continue
+            first = None
+            if stored.answer:
+                first_room, epoch = unpack_body(stored.answer)
+                first = FirstUse(first_room, epoch, stored.offset)
             if digest in repeated.reused:
-                found[asked.key] = KEY_REUSED
-            elif stored is not None:
-                found[asked.key] = StoredResult(Outcome(stored.outcome), stored.offset)
+                found[asked.key] = KEY_REUSED._replace(first=first)
+            else:
+                found[asked.key] = StoredResult(Outcome(stored.outcome), stored.offset, first)
         return found
 
     # ---- epochs and checkpoints
@@ -325,12 +336,11 @@ class RoomJournal:
         return RoomCheckpoint(state.epoch, last_offset, self._totals, tuple(events or ()))
 
 
-def _key(room: str, key: OperationKey, asked: PendingReply[Any]) -> Key:
-    """Return the ledger's key. An order has one name in every room, and its room is part of what it does; anything else
-    belongs to the room it was sent to."""
-    if asked.order_id:
-        return make_key(*key.parts, content=key.fingerprint + room.encode(), outcome=asked.outcome)
-    return make_key("room", room, *key.parts, content=key.fingerprint, outcome=asked.outcome)
+def _key(room: str, epoch: int, key: OperationKey, outcome: Outcome) -> Key:
+    """Return the ledger's key. An order has one name in every room, and its room is part of its content; anything else
+    belongs to the room it was sent to. A repetition learns the room and the epoch of the first."""
+    parts = key.parts if key.is_order else ("room", room, *key.parts)
+    return make_key(*parts, content=key.fingerprint, outcome=outcome, answer=pack_body((room, epoch)))
 
 
 def _read_checkpoints(reader: Reader, since_ms: int, history_entries: int) -> dict[str, RoomCheckpoint]:

@@ -7,7 +7,7 @@ LIVE by a post. A post that the room's crash leaves unanswered is LIMITED, so th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from broker.auth.grants import Grant, RoomGrant
@@ -16,7 +16,7 @@ from broker.rooms.members import Member, RoomRef
 from broker.rooms.room import Room
 from broker.sessions.context import SessionContext
 from protocol.codes import ErrorCode, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
-from protocol.messages import AckResult, Post
+from protocol.messages import AckResult, FirstResult, Post
 
 __all__ = ["MAX_SENDERS", "Poster", "RoomSenders"]
 
@@ -39,7 +39,7 @@ class Poster(Protocol):
     def address(self) -> str:
         """The client's address."""
 
-    def reply_acks(self, room: int, results: list[AckResult]) -> None:
+    def reply_acks(self, room: int, results: list[AckResult], firsts: Sequence[FirstResult] = ()) -> None:
         """Answer POSTs of this session."""
 
     def error(self, code: ErrorCode, message: str, room: int, sequence: int, field: str = "") -> None:
@@ -73,11 +73,11 @@ class RoomSender:
         self._open[sequence] = self._open.get(sequence, 0) + 1
         self.room.post(self.member, sequence, post, now)
 
-    def reply_acks(self, room: int, results: list[AckResult]) -> None:
+    def reply_acks(self, room: int, results: list[AckResult], firsts: Sequence[FirstResult] = ()) -> None:
         """Answer posts; a result that comes after the room's crash has nobody to go to."""
         due = [result for result in results if self._take(result.sequence)]
         if due:
-            self._poster.reply_acks(0, due)
+            self._poster.reply_acks(0, due, firsts)
 
     def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:
         """Answer what the room leaves unanswered: later, with the same key."""

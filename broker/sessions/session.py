@@ -8,7 +8,7 @@ violation ends its own link with a close code or is answered with ERROR; a defec
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import structlog
@@ -20,6 +20,7 @@ from broker.net.websocket import ws_frame
 from broker.rooms.encoding import variant_of
 from broker.rooms.members import Member, RoomRef
 from broker.rooms.room import Room
+from broker.sessions.acks import acks_of
 from broker.sessions.context import SessionContext
 from broker.sessions.joining import PendingJoin
 from broker.sessions.posting import RoomSenders
@@ -40,9 +41,7 @@ from protocol.connection import NEED_DATA, Connection, Encoding, Frame, Refused
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.frames import pack_body
 from protocol.messages import (
-    MAX_ACK_RESULTS,
     VERSION,
-    Ack,
     AckResult,
     Auth,
     Authenticated,
@@ -50,6 +49,7 @@ from protocol.messages import (
     Direct,
     DirectAck,
     ErrorReply,
+    FirstResult,
     GoAway,
     Join,
     Left,
@@ -93,6 +93,7 @@ class Session:
         "_context",
         "_error_tat",
         "_features",
+        "_firsts",
         "_frame_tat",
         "_grant",
         "_is_app",
@@ -130,6 +131,8 @@ class Session:
         self._waiting: WaitingPosts | None = None
         """Posts that the ledger has not answered; None before the first of them."""
         self._missed_chat = 0
+        self._firsts: dict[int, list[FirstResult]] = {}
+        """By room: first uses of keys, for the repetitions among the answers that wait."""
         self._senders: RoomSenders | None = None
         """Rooms that this link of the app posts to without joining them."""
         self._renew_at = 0.0
@@ -329,8 +332,10 @@ class Session:
 
     # ---- rooms
 
-    def reply_acks(self, room: int, results: list[AckResult]) -> None:
+    def reply_acks(self, room: int, results: list[AckResult], firsts: Sequence[FirstResult] = ()) -> None:
         """Send outcomes of POSTs: with the read or the ledger results that are being handled, or now."""
+        if firsts:
+            self._firsts.setdefault(room, []).extend(firsts)
         waits = self._waiting
         if waits is not None and waits.count:
             for result in results:
@@ -348,8 +353,8 @@ class Session:
             self._send_acks(room, results)
 
     def _send_acks(self, room: int, results: list[AckResult]) -> None:
-        for start in range(0, len(results), MAX_ACK_RESULTS):
-            self.send(Ack(tuple(results[start : start + MAX_ACK_RESULTS])), room)
+        for ack in acks_of(results, self._firsts.pop(room, ())):
+            self.send(ack, room)
 
     def _flush_answers(self) -> None:
         """Write the acks that were deferred to the end of a slice of ledger results."""

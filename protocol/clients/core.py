@@ -383,8 +383,9 @@ class ClientCore:
     def on_frame(self, link: Link, frame: Frame) -> None:
         message = frame.message
         if isinstance(message, Ack):
+            firsts = {first.sequence: first for first in message.firsts}
             for result in message.results:
-                self.rooms.unexpected_frames += not self.posts.on_result(result)
+                self.rooms.unexpected_frames += not self.posts.on_result(result, firsts.get(result.sequence))
         elif isinstance(message, ErrorReply):
             sequence = frame.sequence
             if not (

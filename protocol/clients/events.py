@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..codes import ErrorCode, Lane, LeaveReason, Outcome, Role
-from ..messages import Account, Direct, Joined, RoomPulse, State
+from ..messages import Account, Direct, FirstResult, Joined, RoomPulse, State
 from ..payloads import DanmakuPayload, EmotePayload
 from ..resume import StreamPosition as Position
 
@@ -63,6 +63,8 @@ class PostResult(NamedTuple):
     """Field whose rule was broken, where the broker named one."""
     message: str = ""
     sent: bool = True
+    first: FirstResult | None = None
+    """Where the key was used before; None: this was its first use."""
 
     @property
     def is_lost(self) -> bool:

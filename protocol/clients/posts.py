@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import trio
 
 from ..codes import TRY_AGAIN, ErrorCode, MessageType, Outcome
-from ..messages import AckResult, ErrorReply, Message, Post
+from ..messages import AckResult, ErrorReply, FirstResult, Message, Post
 from ..reconnect import backoff_s
 from .events import PostResult
 from .link import Link
@@ -90,12 +90,12 @@ class Posts:
             self._waiters.pop(sequence, None)
         return waiter.result
 
-    def on_result(self, entry: AckResult) -> bool:
-        """Process one entry of an ACK; False if no POST waits for it."""
+    def on_result(self, entry: AckResult, first: FirstResult | None = None) -> bool:
+        """Process one entry of an ACK; False if no POST waits for it. ``first``: the first use of its key, if any."""
         waiter = self._waiters.get(entry.sequence)
         if waiter is None:
             return False
-        result = PostResult(entry.outcome, waiter.client_msg_id)
+        result = PostResult(entry.outcome, waiter.client_msg_id, first=first)
         if entry.outcome in TRY_AGAIN:
             result = result._replace(retry_after_ms=entry.detail)
         elif entry.outcome is Outcome.REJECTED:

@@ -33,6 +33,7 @@ from ..messages import (
     DirectAck,
     ErrorReply,
     Event,
+    FirstResult,
     GoAway,
     Join,
     Joined,
@@ -188,6 +189,14 @@ _FROM_SERVER: list[tuple[str, Message, Lane, int, int]] = [
         Lane.CONTROL, 3, 0,
     ),
     ("ack-empty", Ack(()), Lane.CONTROL, 3, 0),
+    (
+        "ack-repeated",
+        Ack(
+            (AckResult(5, Outcome.ACCEPTED, 44), AckResult(6, Outcome.REJECTED, int(ErrorCode.KEY_REUSED))),
+            (FirstResult(5, "lobby", 7, 44), FirstResult(6, "直播间-8", MAX_SAFE, 1)),
+        ),
+        Lane.CONTROL, 3, 0,
+    ),
     (
         "event-announcement",
         Event(MessageType.ANNOUNCEMENT, AT_MS, "u-8", "host", AnnouncementPayload("Sale at 20:00")),

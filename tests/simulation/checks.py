@@ -128,8 +128,14 @@ def _check_events(actors: Actors) -> None:
                 count = unpack_body(written.body)[4][4]
                 there = {order: gift.count for order, gift in given.items() if gift.offset == offset}
                 assert count == sum(there.values()), f"{name} {offset}: {count} gifts, acknowledged were {there}"
+        facts = {fact.order_id: (event, fact) for room, event, fact in actors.disk.orders if room == name}
+        assert len(facts) == sum(room == name for room, _, _ in actors.disk.orders), "an order is a fact once"
+        assert facts.keys() == given.keys()
         for order, gift in given.items():
+            event, fact = facts[order]
             assert stream[gift.offset - 1].kind == MessageType.GIFT, (order, gift)
+            assert stream[gift.offset - 1] is event, (order, gift)
+            assert (fact.user_id, fact.count) == (gift.giver, gift.count), (order, gift, fact)
     for room, wanted in ((ROOMS[0], NEWS + actors.world.conditions.burst), (ROOMS[1], NEWS), (SIDE, VISITS)):
         texts = [
             unpack_body(written.body)[4][0]
@@ -161,6 +167,8 @@ def _check_likes(actors: Actors) -> None:
 def _check_entries(actors: Actors, ledger: Ledger) -> None:
     """Check that stored entries are those that were written."""
     for entry, _, _ in ledger.entries():
+        if entry.lane is None:
+            continue
         written = actors.disk.streams[entry.room, entry.epoch][entry.offset - 1]
         assert (entry.kind, entry.body) == written, entry
 

@@ -22,8 +22,10 @@ import trio
 from broker.core.clock import TrustedClock
 from broker.ledger import Ledger, LedgerLimits, LedgerResult, LedgerState, ResultBatch, Retention, database_path
 from broker.ledger.entries import Submission
+from broker.ledger.orders import ORDER_KIND, Order
 from broker.ledger.store import Store
 from broker.ledger.writer import LedgerSignal, Pace, Waiting
+from protocol.frames import unpack_body
 from tests.simulation.world import World
 from tests.support.faulty_disk import disk_error
 
@@ -56,6 +58,8 @@ class Disk:
         self.directory = directory
         self.path = database_path(directory)
         self.streams: dict[tuple[str, int], list[Written]] = {}
+        self.orders: list[tuple[str, Written, Order]] = []
+        """Room, event and order of each order's fact."""
         """Every stream, by room and epoch; the event with offset n has index n - 1."""
         self.on_death: Callable[[], None] = lambda: None
         self.may_kill = True
@@ -99,12 +103,16 @@ class Disk:
 
     def read_new_entries(self, connection: sqlite3.Connection) -> None:
         rows = connection.execute(
-            "SELECT seq, room, epoch, offset, kind, body FROM entries JOIN streams USING (stream) WHERE seq > ?"
+            "SELECT seq, room, epoch, offset, lane, kind, body FROM entries JOIN streams USING (stream) WHERE seq > ?"
             " ORDER BY seq",
             (self._seq,),
         ).fetchall()
-        for seq, room, epoch, offset, kind, body in rows:
+        for seq, room, epoch, offset, lane, kind, body in rows:
             self._seq = seq
+            if lane is None:
+                if kind == ORDER_KIND:
+                    self.orders.append((room, self.streams[room, epoch][-1], Order(*unpack_body(body))))
+                continue
             stream = self.streams.setdefault((room, epoch), [])
             assert offset == len(stream) + 1, f"{room} {epoch}: offset {offset} after {len(stream)}"
             stream.append(Written(kind, body))

@@ -30,6 +30,7 @@ from protocol.messages import (
     DirectAck,
     ErrorReply,
     Event,
+    FirstResult,
     GoAway,
     Join,
     Joined,
@@ -206,7 +207,11 @@ MESSAGES: dict[tuple[Side, Opcode], Strategy] = {
     (Side.SERVER, Opcode.AUTH): st.builds(Authenticated, ids, names, counts, texts(0, 200), counts),
     (Side.SERVER, Opcode.JOIN): joined,
     (Side.SERVER, Opcode.LEAVE): st.builds(Left, st.sampled_from(LeaveReason), reasons),
-    (Side.SERVER, Opcode.ACK): st.builds(Ack, _tuples(st.builds(AckResult, u32, st.sampled_from(Outcome), counts), 5)),
+    (Side.SERVER, Opcode.ACK): st.builds(
+        Ack,
+        _tuples(st.builds(AckResult, u32, st.sampled_from(Outcome), counts), 5),
+        _tuples(st.builds(FirstResult, u32, room_names, counts, counts), 5),
+    ),
     (Side.SERVER, Opcode.EVENT): st.builds(Event, message_types, counts, names, names, free_values),
     (Side.SERVER, Opcode.TICK): st.builds(Tick, counts, counts, st.integers(0, 4), _tuples(entries, 3), accounts),
     (Side.SERVER, Opcode.STATE): st.builds(

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Generic, NamedTuple, TypeVar
 
-from broker.core.rooms.idempotency import OperationKey
+from broker.core.rooms.idempotency import FirstUse, OperationKey
 from protocol.codes import Lane, LeaveReason, Outcome
 from protocol.messages import Event, State, Tick
+from protocol.payloads import GiftPayload
 
 __all__ = ["Effect", "End", "Outcomes", "PendingReply", "Publish", "Record", "Reply", "TickOut"]
 
@@ -17,11 +18,12 @@ T = TypeVar("T")
 
 
 class Reply(NamedTuple, Generic[T]):
-    """Answer one POST at once. ``detail`` as in `AckResult`."""
+    """Answer one POST at once. ``detail`` as in `AckResult`; ``first``: its key was used there before."""
 
     ticket: T
     outcome: Outcome
     detail: int = 0
+    first: FirstUse | None = None
 
 
 class Outcomes(NamedTuple, Generic[T]):
@@ -60,14 +62,13 @@ class End(NamedTuple):
 class PendingReply(NamedTuple, Generic[T]):
     """Whom a recorded event answers, and how once it is durable. ``key`` makes a repetition harmless.
 
-    A combo answers several: ``order_id`` and ``count`` are then this one's part of it.
+    A combo answers several: ``gift`` is this one's part of it, as it was ordered.
     """
 
     ticket: T
     outcome: Outcome
     key: OperationKey | None = None
-    order_id: str = ""
-    count: int = 0  # type: ignore[assignment]  # hides tuple.count
+    gift: GiftPayload | None = None
 
 
 class Record(NamedTuple, Generic[T]):

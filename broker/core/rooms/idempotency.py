@@ -25,8 +25,11 @@ from protocol.payloads import GiftPayload
 
 __all__ = [
     "KEY_REUSED",
+    "MAX_ORDERS",
     "MAX_WAITING",
+    "ORDER_WINDOW_S",
     "WINDOW_S",
+    "FirstUse",
     "IdempotencyTable",
     "OperationKey",
     "StoredResult",
@@ -41,11 +44,26 @@ MAX_WAITING = 16
 """Repetitions that wait for one open key; a client that repeats it more often is LIMITED for a second."""
 
 
+ORDER_WINDOW_S = 86_400.0
+"""How long a broker remembers an order without asking a ledger."""
+MAX_ORDERS = 100_000
+"""Orders that a broker remembers so, about 300 bytes each."""
+
+
+class FirstUse(NamedTuple):
+    """Where the operation took effect that used a key first."""
+
+    room: str
+    epoch: int
+    offset: int
+
+
 class StoredResult(NamedTuple):
-    """What came of an operation; ``detail`` as in `AckResult`."""
+    """What came of an operation; ``detail`` as in `AckResult`. ``first`` makes it the answer to a repetition."""
 
     outcome: Outcome
     detail: int
+    first: FirstUse | None = None
 
 
 KEY_REUSED = StoredResult(Outcome.REJECTED, ErrorCode.KEY_REUSED)
@@ -59,6 +77,11 @@ class OperationKey(NamedTuple):
     """Kind, user, type, id: as many as name it. A tuple, so that no two operations share a name."""
     fingerprint: bytes
     """Of the content."""
+
+    @property
+    def is_order(self) -> bool:
+        """Whether it names an order, which is one order in all rooms."""
+        return self.parts[0] == "order"
 
 
 class IdempotencyTable(Generic[T]):
@@ -89,16 +112,17 @@ class IdempotencyTable(Generic[T]):
         return len(self._open)
 
     def result(self, key: OperationKey, now: float) -> StoredResult | None:
-        """Return the result of ``key`` if it is known, `KEY_REUSED` if its content is another."""
+        """Return the result of ``key`` if it is known, `KEY_REUSED` (and of which use) if its content is another."""
         if now >= self._turn_at:
             self._turn(now)
         parts, fingerprint = key
         found = self._young.get(parts) or self._old.get(parts) or self._open.get(parts)
         if found is None:
             return None
+        result = found[1] if type(found[1]) is StoredResult else None
         if found[0] != fingerprint:
-            return KEY_REUSED
-        return found[1] if type(found[1]) is StoredResult else None
+            return KEY_REUSED if result is None else KEY_REUSED._replace(first=result.first)
+        return result
 
     def wait(self, key: OperationKey, ticket: T) -> bool | None:
         """Let ``ticket`` wait if ``key`` is open: True. None: it is not open. False: too many wait already."""
@@ -127,11 +151,16 @@ class IdempotencyTable(Generic[T]):
             self._old, self._young = self._young, {}
             self._turn_at = now + self._window_s
         self._young[parts] = fingerprint, result
-        return self._open.pop(parts, (b"", []))[1]
+        return self.forget(key)
 
     def forget(self, key: OperationKey) -> list[T]:
         """Close the key of an operation that has failed and may be tried again; return the tickets that waited."""
-        return self._open.pop(key.parts, (b"", []))[1]
+        parts, fingerprint = key
+        found = self._open.get(parts)
+        if found is None or found[0] != fingerprint:
+            return []  # it was forgotten before, and may be open again with other content
+        del self._open[parts]
+        return found[1]
 
     def _turn(self, now: float) -> None:
         in_time = now < self._turn_at + self._window_s
@@ -148,13 +177,14 @@ def post_key(user_id: str, post: Post) -> OperationKey | None:
     return OperationKey(parts, _fingerprint((post.payload,)))
 
 
-def order_key(payload: Any) -> OperationKey:
-    """Return the key of a gift: an order is one order, in every room and by every sender. Any: a GiftPayload's fields.
+def order_key(payload: Any, room: str) -> OperationKey:
+    """Return the key of a gift to ``room``: an order is one order, in every room and by every sender. Any: a
+    GiftPayload's fields.
 
     The display name is no part of what is bought: it may have changed when the platform repeats the order.
     """
     gift = GiftPayload(*payload)
-    return OperationKey(("order", gift.order_id), _fingerprint(gift._replace(name="")))
+    return OperationKey(("order", gift.order_id), _fingerprint((room, *gift._replace(name=""))))
 
 
 def _fingerprint(content: tuple[Any, ...]) -> bytes:

@@ -11,10 +11,9 @@ decision on a path that takes 200,000 messages a second.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from math import ceil, inf
 from random import Random
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from broker.core.chat.coalesce import Coalescer, Offer, PendingDanmaku, TierCut
 from broker.core.chat.duplicates import DuplicateFilter
@@ -25,12 +24,21 @@ from broker.core.limits.post_limits import PostLimits
 from broker.core.rooms.accounts import RoomAccounts
 from broker.core.rooms.effects import Effect, End, Outcomes, PendingReply, Record, Reply, TickOut
 from broker.core.rooms.history import History, RecentDanmaku
-from broker.core.rooms.idempotency import OperationKey, StoredResult, order_key, post_key
+from broker.core.rooms.idempotency import (
+    MAX_ORDERS,
+    ORDER_WINDOW_S,
+    IdempotencyTable,
+    OperationKey,
+    StoredResult,
+    order_key,
+    post_key,
+)
 from broker.core.rooms.likes import LikeCounter
-from broker.core.rooms.policies import OverQuota, Policy
+from broker.core.rooms.policies import OverQuota
 from broker.core.rooms.presence import Presence, PresenceCounts
+from broker.core.rooms.rules import Author, RoomRules
 from broker.core.rooms.stream import BUSY_RETRY_MS, EXPECTED_EVENT_BYTES, StoredEvent, Stream
-from broker.core.rooms.types import CustomRule, TypeRules
+from broker.core.rooms.tick_entry import tick_entry
 from protocol.codes import CUSTOM_TYPE_MIN, ErrorCode, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
@@ -45,46 +53,29 @@ STATE_EVERY_S = 2.0
 """Counters are pushed at most so often, and only when one has changed (as Agora debounces)."""
 
 
-class Author(Protocol):
-    """Who posts: what a room needs to know of a member."""
-
-    user_id: str
-    name: str
-    role: Role
-    may_post: frozenset[int]
-
-
-@dataclass(frozen=True, slots=True)
-class RoomRules:
-    """What all rooms of a broker have in common."""
-
-    policy: Policy
-    custom: Mapping[int, CustomRule]
-    history_entries: int = 512
-    history_s: float = 120.0
-    snapshot_danmaku: int = 20
-    durable: bool = False
-    """Whether events of lanes 0 to 2 wait for a ledger (`Record`); else they are published at once."""
-    types: TypeRules = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "types", TypeRules(self.custom))
-
-
-_DANMAKU_TYPES = (MessageType.DANMAKU, MessageType.EMOTE)
 # Looking an Enum member up is a call on Python 3.11 (0.2 us), and a flood passes here 200,000 times a second.
 _DANMAKU, _CHAT, _LIVE, _MODERATOR = MessageType.DANMAKU, Lane.CHAT, RoomPhase.LIVE, Role.MODERATOR
 _APP = Role.APP
 _DROP_NEWEST, _COMMERCE_ONLY, _SHED = OverQuota.DROP_NEWEST, OverloadStage.COMMERCE_ONLY, Offer.SHED
-_new = tuple.__new__
 _NOTHING: tuple[Effect[Any], ...] = ()
 _TOTALS_VERSION = 1
 
 
 class RoomState(Generic[T]):
-    """State of one room. All times: ``now`` monotonic seconds, ``at_ms`` Unix milliseconds."""
+    """State of one room. All times: ``now`` monotonic seconds, ``at_ms`` Unix milliseconds.
 
-    def __init__(self, rules: RoomRules, epoch: int, rng: Random, now: float) -> None:
+    ``orders``: orders of all rooms of the broker; None: this room is the only one.
+    """
+
+    def __init__(
+        self,
+        rules: RoomRules,
+        epoch: int,
+        rng: Random,
+        now: float,
+        name: str = "",
+        orders: IdempotencyTable[T] | None = None,
+    ) -> None:
         policy = rules.policy
         self._rules = rules
         self.epoch = epoch
@@ -101,7 +92,11 @@ class RoomState(Generic[T]):
         self.interval_s = policy.tick_ms / 1000
         self.empty_since: float | None = now
         self._accounts = RoomAccounts()
-        self._stream: Stream[T] = Stream(self._history, self._accounts, rules.durable)
+        self._stream: Stream[T] = Stream(
+            self._history, self._accounts, rules.durable, name,
+            IdempotencyTable(ORDER_WINDOW_S, MAX_ORDERS) if orders is None else orders,
+        )  # fmt: skip
+        self._name = name
         self._wanted = RoomPhase.LIVE
         """The phase that posts are judged by: changes count from when they are asked for, not from their commit."""
         self._phases_under_way = 0
@@ -247,7 +242,7 @@ class RoomState(Generic[T]):
 
     def _post_gift(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
         item: PaidItem[PendingReply[T]] = PaidItem.from_gift(post.payload, now)
-        key = order_key(post.payload)
+        key = order_key(post.payload, self._name)
         known = self._stream.known(key, ticket, now)
         if known is not None:
             return known
@@ -256,7 +251,7 @@ class RoomState(Generic[T]):
             return refused
         self._stream.begin(key)
         self._stream.admit(Lane.PAID)
-        asked = PendingReply(ticket, Outcome.ACCEPTED, key, item.order_id, item.count)
+        asked = PendingReply(ticket, Outcome.ACCEPTED, key, GiftPayload(*post.payload))
         return self._release(self._paid.offer(item, asked, now), now, at_ms)
 
     def _post_custom(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
@@ -322,6 +317,7 @@ class RoomState(Generic[T]):
         """Take nothing more in: the room has ended, whatever the reason. ``comes_back``: not for good."""
         self._comes_back = comes_back
         self.phase = self._wanted = RoomPhase.ENDED
+        self._stream.forget_orders()
 
     def _phase_settled(self, phase: RoomPhase) -> None:
         """A change of phase is durable, or will not be (``phase`` is then what it was)."""
@@ -346,7 +342,8 @@ class RoomState(Generic[T]):
             self._phase_settled(self.phase)
         elif left and record.event.type == MessageType.GIFT:
             payload = GiftPayload(*record.event.payload)
-            payload = payload._replace(order_id=left[0].order_id, count=sum(each.count for each in left))
+            gifts = [each.gift for each in left if each.gift is not None]
+            payload = payload._replace(order_id=gifts[0].order_id, count=sum(gift.count for gift in gifts))
             left = (left[0]._replace(outcome=Outcome.ACCEPTED), *left[1:])
             effects += self._stream.record(record.event._replace(payload=payload), record.lane, left, now)
         return effects
@@ -437,7 +434,7 @@ class RoomState(Generic[T]):
     def _ticks(self, cuts: Mapping[int, TierCut], at_ms: int) -> tuple[Tick, ...]:
         full = cuts[Tier.FULL]
         self._count_chat(full.account)
-        entries = {id(item): _entry(item) for item in full.entries}
+        entries = {id(item): tick_entry(item) for item in full.entries}
         self._recent.extend(entries.values())
         interval_ms = round(self.interval_s * 1000)
         made: dict[int, Tick] = {}
@@ -578,17 +575,6 @@ class RoomState(Generic[T]):
     def sweep(self, now: float) -> None:
         """Forget limiter keys that no longer matter; cheap, call it now and then."""
         self._limits.sweep(now)
-
-
-def _entry(item: PendingDanmaku) -> TickEntry:
-    payload: Any
-    if item.type not in _DANMAKU_TYPES:
-        payload = item.extra
-    elif item.style is None:
-        payload = (item.text,)
-    else:
-        payload = (item.text, item.style)
-    return _new(TickEntry, (item.type, item.user_id, item.name, payload, item.count, item.senders, item.role))
 
 
 def _retry_ms(wait_s: float) -> int:

@@ -17,7 +17,7 @@ from typing import Generic, NamedTuple, TypeVar
 from broker.core.rooms.accounts import RoomAccounts
 from broker.core.rooms.effects import Effect, PendingReply, Publish, Record, Reply
 from broker.core.rooms.history import History
-from broker.core.rooms.idempotency import KEY_REUSED, IdempotencyTable, OperationKey, StoredResult
+from broker.core.rooms.idempotency import FirstUse, IdempotencyTable, OperationKey, StoredResult
 from protocol.codes import Lane, Outcome
 from protocol.messages import Event
 
@@ -40,17 +40,28 @@ class StoredEvent(NamedTuple):
 class Stream(Generic[T]):
     """Offsets, memory and idempotency of lanes 0 to 2. ``T`` is the reply address of one POST."""
 
-    __slots__ = ("_accounts", "_durable", "_first", "history")
+    __slots__ = ("_accounts", "_durable", "_first", "_open_orders", "_orders", "_room", "history")
 
-    def __init__(self, history: History[StoredEvent], accounts: RoomAccounts, durable: bool) -> None:
+    def __init__(
+        self,
+        history: History[StoredEvent],
+        accounts: RoomAccounts,
+        durable: bool,
+        room: str,
+        orders: IdempotencyTable[T],
+    ) -> None:
         self.history = history
         self._accounts = accounts
         self._durable = durable
         self._first: IdempotencyTable[T] = IdempotencyTable()
+        self._room = room
+        self._orders = orders
+        """Orders of all rooms."""
+        self._open_orders: dict[OperationKey, None] = {}
 
     @property
     def keys_lost(self) -> int:
-        """Idempotency keys forgotten before their time."""
+        """Idempotency keys forgotten before their time, orders not counted."""
         return self._first.forgotten
 
     # ---- idempotency
@@ -59,10 +70,11 @@ class Stream(Generic[T]):
         """The answer to an operation that was asked for before; empty while that is under way, None if it is new."""
         if key is None:
             return None
-        first = self._first.result(key, now)
+        table = self._table(key)
+        first = table.result(key, now)
         if first is not None:
             return (Reply(ticket, *first),)
-        waits = self._first.wait(key, ticket)
+        waits = table.wait(key, ticket)
         if waits is None:
             return None
         return () if waits else (Reply(ticket, Outcome.LIMITED, BUSY_RETRY_MS),)
@@ -70,7 +82,26 @@ class Stream(Generic[T]):
     def begin(self, key: OperationKey | None) -> None:
         """The operation is new and has been taken in; one of its outcomes below will come."""
         if key is not None:
-            self._first.begin(key)
+            table = self._table(key)
+            table.begin(key)
+            if table is self._orders:
+                self._open_orders[key] = None
+
+    def forget_orders(self) -> None:
+        """Close the keys of all orders under way: the room takes nothing more, and they may be posted again."""
+        for key in self._open_orders:
+            self._orders.forget(key)
+        self._open_orders.clear()
+
+    def _table(self, key: OperationKey) -> IdempotencyTable[T]:
+        return self._orders if key.is_order else self._first
+
+    def _close(self, key: OperationKey, result: StoredResult, now: float) -> list[T]:
+        """Store a result, but for a refusal, which may be otherwise next time; return the tickets that waited."""
+        self._open_orders.pop(key, None)
+        table = self._table(key)
+        is_stored = result.outcome in (Outcome.ACCEPTED, Outcome.MERGED)
+        return table.complete(key, result, now) if is_stored else table.forget(key)
 
     # ---- events
 
@@ -99,8 +130,10 @@ class Stream(Generic[T]):
         account.merged += record.weight - 1
         self.history.append(StoredEvent(offset, record.lane, record.event), EXPECTED_EVENT_BYTES, now)
         effects: list[Effect[T]] = []
+        first = FirstUse(self._room, self.history.epoch, offset)
         for asked in record.asked:
-            self._answer(effects, asked, StoredResult(asked.outcome, offset), now)
+            effects.append(Reply(asked.ticket, asked.outcome, offset))
+            self._answer_waiting(effects, asked, StoredResult(asked.outcome, offset, first), now)
         effects += (Publish(record.event, record.lane, offset), *record.then)
         return effects
 
@@ -118,7 +151,8 @@ class Stream(Generic[T]):
             else:
                 account.admitted -= 1
                 account.held -= 1
-                self._answer(effects, asked, result, now)
+                effects.append(Reply(asked.ticket, *result))
+                self._answer_waiting(effects, asked, result, now)
         return effects, tuple(left)
 
     def refused(self, record: Record[T], outcome: Outcome, detail: int) -> list[Effect[T]]:
@@ -129,13 +163,12 @@ class Stream(Generic[T]):
         effects: list[Effect[T]] = []
         for asked in record.asked:
             effects.append(Reply(asked.ticket, outcome, detail))
-            if asked.key is not None:
-                effects += [Reply(ticket, outcome, detail) for ticket in self._first.forget(asked.key)]
+            self._answer_waiting(effects, asked, StoredResult(outcome, detail), 0.0)
         return effects
 
-    def _answer(self, effects: list[Effect[T]], asked: PendingReply[T], result: StoredResult, now: float) -> None:
-        effects.append(Reply(asked.ticket, *result))
+    def _answer_waiting(
+        self, effects: list[Effect[T]], asked: PendingReply[T], result: StoredResult, now: float
+    ) -> None:
+        """Close the key of a post that is answered, and answer those that repeated it meanwhile."""
         if asked.key is not None:
-            is_stored = result != KEY_REUSED
-            waiting = self._first.complete(asked.key, result, now) if is_stored else self._first.forget(asked.key)
-            effects += [Reply(ticket, *result) for ticket in waiting]
+            effects += [Reply(ticket, *result) for ticket in self._close(asked.key, result, now)]

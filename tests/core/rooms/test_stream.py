@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from broker.core.rooms.effects import End, Publish, Record, Reply
-from broker.core.rooms.idempotency import KEY_REUSED, OperationKey, StoredResult
+from broker.core.rooms.idempotency import KEY_REUSED, FirstUse, OperationKey, StoredResult
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import RoomRules, RoomState
 from broker.core.rooms.stream import StoredEvent
@@ -22,11 +22,13 @@ from protocol.payloads import AnnouncementPayload, GiftPayload, PhasePayload
 from tests.support.rooms import CUSTOM, Person
 
 HOST, APP = Person("max", Role.HOST), Person("shop", Role.APP)
+FIRST = FirstUse("show", 77, 1)
+"""Where the first event of `a_room` is."""
 
 
 def a_room(**overrides: Any) -> RoomState[int]:
     rules = RoomRules(policy=policy_from("roomcast", overrides), custom=CUSTOM, durable=True)
-    return RoomState(rules, epoch=77, rng=random.Random(1), now=0.0)
+    return RoomState(rules, epoch=77, rng=random.Random(1), now=0.0, name="show")
 
 
 def announcement(message_id: str = "") -> Post:
@@ -69,9 +71,11 @@ def test_who_asks_again_waits_for_the_same_result_and_then_gets_it_at_once() -> 
     record = the_record(room.post(1, HOST, announcement("m1"), 1.0, 5))
     assert room.post(2, HOST, announcement("m1"), 1.0, 5) == ()
     replies = [each for each in room.committed(record, 1, 1.1) if isinstance(each, Reply)]
-    assert replies == [Reply(1, Outcome.ACCEPTED, 1), Reply(2, Outcome.ACCEPTED, 1)]
-    assert room.post(3, HOST, announcement("m1"), 200.0, 5) == (Reply(3, Outcome.ACCEPTED, 1),)
-    assert room.post(4, Person("eve", Role.HOST), announcement("m1"), 200.0, 5) != (Reply(4, Outcome.ACCEPTED, 1),)
+    assert replies == [Reply(1, Outcome.ACCEPTED, 1), Reply(2, Outcome.ACCEPTED, 1, FIRST)]
+    assert room.post(3, HOST, announcement("m1"), 200.0, 5) == (Reply(3, Outcome.ACCEPTED, 1, FIRST),)
+    assert room.post(4, Person("eve", Role.HOST), announcement("m1"), 200.0, 5) != (
+        Reply(4, Outcome.ACCEPTED, 1, FIRST),
+    )
 
 
 KEYED = [
@@ -99,12 +103,12 @@ def test_a_key_means_its_content(first: Post, second: Post, is_committed: bool) 
     before = room.accounts()
     answer = room.post(2, APP, second, 1.0, 5)
     if second == first:
-        assert answer == ((Reply(2, Outcome.ACCEPTED, 1),) if is_committed else ())
+        assert answer == ((Reply(2, Outcome.ACCEPTED, 1, FIRST),) if is_committed else ())
     elif second.type == first.type:
-        assert answer == (Reply(2, Outcome.REJECTED, ErrorCode.KEY_REUSED),)
+        assert answer == (Reply(2, Outcome.REJECTED, ErrorCode.KEY_REUSED, FIRST if is_committed else None),)
         assert room.accounts() == before
         again = room.post(3, APP, first, 1.0, 5)
-        assert again == ((Reply(3, Outcome.ACCEPTED, 1),) if is_committed else ()), "the first is as it was"
+        assert again == ((Reply(3, Outcome.ACCEPTED, 1, FIRST),) if is_committed else ()), "the first is as it was"
     else:
         assert the_record(answer).event.type == second.type, "another type is another operation"
 
@@ -244,7 +248,7 @@ class DurableRoomMachine(RuleBasedStateMachine):
             elif isinstance(effect, Reply):
                 key = self.open.pop(effect.ticket)
                 if effect.outcome in (Outcome.ACCEPTED, Outcome.MERGED) and key:
-                    assert self.ledger[key][1] == (effect.outcome, effect.detail), "the first result, always"
+                    assert self.ledger[key][1][:2] == (effect.outcome, effect.detail), "the first result, always"
             elif isinstance(effect, Publish):
                 self.published.append(effect.offset)
                 assert self.events[effect.offset - 1] == effect.event
@@ -292,7 +296,9 @@ class DurableRoomMachine(RuleBasedStateMachine):
                 self.ledger[asked.key.parts] = asked.key.fingerprint, result
         if record.event.type == MessageType.GIFT:
             self.units += record.event.payload.count
-            assert record.event.payload.count == sum(asked.count for asked in record.asked)
+            assert record.event.payload.count == sum(
+                asked.gift.count for asked in record.asked if asked.gift is not None
+            )
         self.perform(self.room.committed(record, len(self.events), self.now))
 
     @precondition(lambda self: self.under_way)

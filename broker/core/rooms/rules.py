@@ -1,0 +1,39 @@
+"""What a room needs to know of its broker and of who posts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from broker.core.rooms.policies import Policy
+from broker.core.rooms.types import CustomRule, TypeRules
+from protocol.codes import Role
+
+__all__ = ["Author", "RoomRules"]
+
+
+class Author(Protocol):
+    """Who posts: what a room needs to know of a member."""
+
+    user_id: str
+    name: str
+    role: Role
+    may_post: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class RoomRules:
+    """What all rooms of a broker have in common."""
+
+    policy: Policy
+    custom: Mapping[int, CustomRule]
+    history_entries: int = 512
+    history_s: float = 120.0
+    snapshot_danmaku: int = 20
+    durable: bool = False
+    """Whether events of lanes 0 to 2 wait for a ledger (`Record`); else they are published at once."""
+    types: TypeRules = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "types", TypeRules(self.custom))
