@@ -10,6 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from click.testing import CliRunner
+
+from bench.cli import bench as command
 
 pytestmark = pytest.mark.integration
 
@@ -99,6 +102,6 @@ def test_in_a_pipe_no_line_is_cut_off_whatever_columns_says() -> None:
     ],
 )
 def test_invalid_options_are_reported_before_anything_runs(arguments: list[str], words: str) -> None:
-    done = bench(*arguments)
-    assert done.returncode == 2
+    done = CliRunner().invoke(command, arguments, prog_name="bench", env={"COLUMNS": "200"})
+    assert done.exit_code == 2
     assert words in done.stderr
