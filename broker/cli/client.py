@@ -43,7 +43,8 @@ _ROLES = ", ".join(role.name.lower() for role in Role)
 def client_options(command: F) -> F:
     """Add ``--url``, ``--token``, ``--token-file`` (or ROOMCAST_TOKEN) and ``--ca``.
 
-    A command line that everybody can see holds no token but one of development mode, which is no secret.
+    A command line, which every user of the machine can see, holds no token but one of development
+    mode, which is no secret.
     """
     command = click.option(
         "--ca", metavar="FILE", help="PEM file of the authority that signed the broker's certificate (TLS)."

@@ -53,7 +53,7 @@ class LoadProcesses:
         self._leaving = False
 
     async def open(self, port: int, room: str, size: int, seed: int, nursery: trio.Nursery) -> None:
-        """Start processes for ``size`` (>= 1) viewers of ``room``; `report` tells how many have joined."""
+        """Start processes for ``size`` (>= 1) viewers of ``room``; `report` says how many have joined."""
         self.size = size
         observers = min(OBSERVERS, size // 4)
         parts = min(max(1, os.cpu_count() or 1), -(-(size - observers) // USERS_PER_PROCESS))

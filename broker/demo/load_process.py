@@ -5,7 +5,7 @@ JSON lines on standard input, reports are JSON lines on standard output; the pro
 
     {"do": "rates", "at_s": 3.2, "rates": [...]}   post at these rates (`PhaseRates`); the demo is 3.2 s old
     {"do": "cut", "share": 0.33}                   cut this share of the links, once all their posts are answered
-    {"do": "stop"}                                 post nothing more; ``all_answered`` tells when every result is known
+    {"do": "stop"}                                 post nothing more; ``all_answered`` says when every result is known
     {"do": "leave"}                                leave the room and end
 """
 

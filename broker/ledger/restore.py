@@ -2,7 +2,7 @@
 
 What the lost history has given out cannot be known: a client may hold an offset or an inbox number that is not in the
 file. So a restored ledger has a new lineage: every open room begins a new epoch (with its phase and totals), and inbox
-numbers continue far above the ones in the file. A client that resumes is told of a gap and gets a snapshot.
+numbers continue far above the ones in the file. A client that resumes learns of a gap and gets a snapshot.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""SIGTERM with a full house: all hear when to return, what was acknowledged is on the disk, and it ends with 0."""
+"""SIGTERM with many viewers: all get the time to reconnect, what was acknowledged is on the disk, exit status 0."""
 
 from __future__ import annotations
 

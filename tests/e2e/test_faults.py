@@ -67,11 +67,11 @@ async def test_a_disk_that_is_locked_or_fills_up_while_running_recovers_without_
             stage = PublishingRoom(broker, room)
             assert await stage.announce() is Outcome.ACCEPTED
 
-            stranger = sqlite3.connect(database_path(directory), isolation_level=None)
-            stranger.execute("BEGIN IMMEDIATE")
+            other = sqlite3.connect(database_path(directory), isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
             assert await stage.announce() is Outcome.UNAVAILABLE
             await stage.is_degraded_by("locked by another process")
-            stranger.close()
+            other.close()
             await stage.is_ready_again()
 
             fill(disk / "ballast")

@@ -18,8 +18,8 @@ VIEWERS = 60
 HEARTBEAT_S = 1.5
 CUT_S = 4.0
 STOPPED_S = 2.8
-"""Less than what a client forgives, which has heard a tick just before; more than a broker would that counted it, since
-it may have heard the last PING long before."""
+"""Less than what a client tolerates that has received a tick just before; more than a broker would that counted it,
+as it may have received the last PING long before."""
 
 
 class Viewers:

@@ -61,7 +61,7 @@ async def test_the_websockets_library_joins_talks_and_hears() -> None:
         with connect(f"ws://127.0.0.1:{port}/", subprotocols=["roomcast.v1"], compression=None) as link:  # type: ignore[list-item]
             assert link.subprotocol == "roomcast.v1"
             link.send(
-                binary(HELLO, ["roomcast", 1, 1]) + binary(AUTH, ["dev:stranger"]) + binary(JOIN, ["lobby"], sequence=4)
+                binary(HELLO, ["roomcast", 1, 1]) + binary(AUTH, ["dev:eve"]) + binary(JOIN, ["lobby"], sequence=4)
             )
             joined = _until(link, JOIN)
             link.send(binary(POST, [1, "m1", ["来自陌生人"]], room=joined[1], sequence=5))

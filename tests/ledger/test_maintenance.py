@@ -1,4 +1,4 @@
-"""House-keeping: what is removed, what stays, and that what stays can still be verified."""
+"""Maintenance: what is removed, what stays, and that what stays can still be verified."""
 
 from __future__ import annotations
 

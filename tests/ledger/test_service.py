@@ -352,16 +352,16 @@ async def test_a_disk_that_becomes_read_only_refuses_and_recovers(tmp_path: Path
 
 async def test_a_file_locked_by_another_program_degrades_and_recovers(directory: Path) -> None:
     async with running(directory) as run:
-        stranger = sqlite3.connect(database_path(directory), isolation_level=None)
-        stranger.execute("BEGIN IMMEDIATE")
+        other = sqlite3.connect(database_path(directory), isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
         run.store.connection.execute("PRAGMA busy_timeout=1")
         run.send()
         await run.ledger.flush()
         error = run.results[0][1]
         assert isinstance(error, LedgerError)
         assert error.kind is FailureKind.LOCKED
-        stranger.execute("ROLLBACK")
-        stranger.close()
+        other.execute("ROLLBACK")
+        other.close()
         await run.until(lambda: run.ledger.state is LedgerState.READY)
         run.send()
         await run.ledger.flush()

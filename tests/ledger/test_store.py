@@ -141,7 +141,7 @@ class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.root = Path(tempfile.mkdtemp(prefix="ledger-", dir=MEMORY))
-        self.lives = 0
+        self.restarts = 0
         self.directory = self.root / "0"
         self.directory.mkdir()
         self.model = Model()
@@ -175,14 +175,14 @@ class StoreMachine(RuleBasedStateMachine):
         """The process is killed, now or after its log was moved into the database; another takes over."""
         if moved:
             self.store.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        self.lives += 1
-        copy = crashed_copy(self.directory, self.root / str(self.lives))
+        self.restarts += 1
+        copy = crashed_copy(self.directory, self.root / str(self.restarts))
         self.store.close()
         self.directory = copy
         self.store = FaultyStore(database_path(copy))
 
     @rule()
-    def keep_house(self) -> None:
+    def run_maintenance(self) -> None:
         """Everything here is young: maintenance must change nothing."""
         assert not Maintenance(self.store, Retention()).step(10_000)
 

@@ -40,7 +40,7 @@ def harness(credentials: Credentials) -> Iterator[Harness]:
 
 
 def greet_in_tls(harness: Harness, credentials: Credentials, *, first: bytes = b"") -> ssl.SSLSocket:
-    """A newcomer that has finished a TLS handshake with the greeting."""
+    """A client that has finished its TLS handshake and sent HELLO."""
     _, client = harness.greet(is_proxied=bool(first))
     client.send(first)
     wrapped = credentials.client.wrap_socket(

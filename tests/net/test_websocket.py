@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.client import ClientProtocol
 from websockets.frames import Frame
-from websockets.frames import Opcode as StrangerOpcode
+from websockets.frames import Opcode as PeerOpcode
 from websockets.uri import parse_uri
 
 from broker.net.http1 import HttpRefusal, HttpRequest, read_head
@@ -264,9 +264,9 @@ def test_the_allowed_origin_and_clients_without_one_pass() -> None:
 def test_a_prepared_message_is_what_another_library_reads(payload: bytes) -> None:
     client = other_client()
     client.receive_data(ws_frame(payload))
-    assert client.events_received() == [Frame(StrangerOpcode.BINARY, payload)]
+    assert client.events_received() == [Frame(PeerOpcode.BINARY, payload)]
     client.receive_data(ws_frame(payload.hex().encode(), text=True))
-    assert client.events_received() == [Frame(StrangerOpcode.TEXT, payload.hex().encode())]
+    assert client.events_received() == [Frame(PeerOpcode.TEXT, payload.hex().encode())]
 
 
 def other_client() -> ClientProtocol:

@@ -98,7 +98,7 @@ class IdempotencyTable(Generic[T]):
         self._half = max_keys // 2
         self._turn_at = -inf
         self._open: dict[tuple[str, ...], tuple[bytes, list[T]]] = {}
-        # Two generations, as in `recent`: a result lives for one to two windows, whichever way it is turned.
+        # Two generations, as in `recent`: a result is kept for one to two windows.
         self._young: dict[tuple[str, ...], tuple[bytes, StoredResult]] = {}
         self._old: dict[tuple[str, ...], tuple[bytes, StoredResult]] = {}
 

@@ -40,7 +40,7 @@ class LeakyBucket:
 
 
 # Quarter messages a second and times on a 1/1024 s grid: a decision is never nearer to its edge than 4 us, while
-# the limiter forgives at most 0.5 us, so the float arithmetic must agree with the fractions exactly.
+# the limiter allows at most 0.5 us too much, so the float arithmetic must agree with the fractions exactly.
 rates = st.builds(Rate, st.integers(1, 200).map(lambda q: q / 4), st.integers(1, 40))
 steps = st.integers(-200, 4096)
 starts = st.integers(0, 2**36)
@@ -195,7 +195,7 @@ def test_repeated_sweeps_meet_every_key() -> None:
 
 
 class Table(RuleBasedStateMachine):
-    """A small table under newcomers, sweeps and time: bounded, and sweeping is invisible."""
+    """A small table under new keys, sweeps and time: bounded, and sweeping is invisible."""
 
     @initialize(rate=rates)
     def start(self, rate: Rate) -> None:

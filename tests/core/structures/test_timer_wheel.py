@@ -38,14 +38,14 @@ def test_a_removed_item_never_comes_out() -> None:
 
 def test_an_exchanged_item_comes_out_in_the_place_of_the_other() -> None:
     wheel: TimerWheel[Item] = TimerWheel(0.0)
-    old, new, stranger = Item("old"), Item("new"), Item("stranger")
+    old, new, other = Item("old"), Item("new"), Item("stranger")
     wheel.add(old, 5.0)
     wheel.exchange(old, new)
-    wheel.exchange(stranger, old)
+    wheel.exchange(other, old)
     assert len(wheel) == 1
     assert wheel.expire(4.9) == []
     assert wheel.expire(6.0) == [new]
-    assert old.wheel_slot == stranger.wheel_slot == -1
+    assert old.wheel_slot == other.wheel_slot == -1
 
 
 def test_adding_again_moves_the_item() -> None:
