@@ -27,6 +27,7 @@ from protocol.clients.core import ClientCore
 from protocol.clients.directs import Directs
 from protocol.codes import MessageType
 from tests.simulation.disk import SimLedger
+from tests.simulation.faults import PROBES
 from tests.simulation.scenario import simulate
 
 pytestmark = pytest.mark.integration
@@ -72,7 +73,7 @@ EXPECTED_EVENTS = (
     "disk recovers", "a read fails", "slow commit", "cut", "stall", "drained", "clock leaps", "message expired",
     "recovered", "gap", "room ended ROOM_IDLE", "rooms restored", "SLOW_VIEWER", "HEARTBEAT_MISSED", "GOING_AWAY",
     "repeated", "reused key refused", "not up", "phase PAUSED", "phase ENDED", "room crashed", "overload stage",
-    "links: native", "links: websocket",
+    "links: native", "links: websocket", "batch sent", "restored", *(f"probe {name}" for name in PROBES),
 )  # fmt: skip
 """Events that must occur in five hundred worlds: otherwise the conditions have become too mild."""
 

@@ -26,7 +26,7 @@ from protocol.codes import CloseCode
 from tests.simulation.faults import Conditions
 from tests.support.tokens import GOOD, HS256, sign
 
-__all__ = ["World", "credential", "run_world"]
+__all__ = ["TEN_YEARS_S", "World", "credential", "run_world"]
 
 START_MS = 1_790_000_000_000
 
