@@ -111,7 +111,7 @@ class Conditions(NamedTuple):
             entries_s=rng.choice((3.0, MONTH_S, MONTH_S)),
             paid_budget_per_s=rng.choice((1, 5)),
             critical_bytes=rng.choice((4096, 16 * 1024, 1024 * 1024)),
-            total_bytes=rng.choice((2048, 1 << 30, 1 << 30)),
+            total_bytes=rng.choice((2048, 8192, 1 << 30, 1 << 30)),
             inbox_users=rng.choice((1, 200_000)),
             ledger_items=rng.choice((4, 20_000, 20_000)),
             max_batch=rng.choice((1, 8, 500)),

@@ -124,7 +124,7 @@ class Prober:
             yield link
 
     async def post(self, link: RawLink, room: int, kind: int, payload: Any, key: str = "") -> AckResult:
-        """Post until the result is not LIMITED; `LinkEnded` if there is none in time."""
+        """Post until the result is not LIMITED or UNAVAILABLE; `LinkEnded` if there is none in time."""
         for _ in range(20):
             sequence = link.sequence()
             await link.send((Post(kind, key, payload), room, sequence))
@@ -134,7 +134,7 @@ class Prober:
             results = link.acks.pop(sequence, [])
             if not results:
                 break
-            if results[0].outcome is not Outcome.LIMITED:
+            if results[0].outcome not in (Outcome.LIMITED, Outcome.UNAVAILABLE):
                 return results[0]
             await link.collect(max(0.1, results[0].detail / 1000))
         raise LinkEnded("the post has no result")

@@ -36,7 +36,7 @@ FIXED = (
     31,  # an inbox whose last message had expired was never removed
     53,  # one failed read made a RESUME skip events that the ledger had
 )
-"""Seeds that found a bug. (Each bug also has a unit test.)"""
+"""Seeds that found a bug when they were added. The worlds have changed since; each bug has a unit test, too."""
 
 
 @pytest.mark.parametrize("seed", FIXED)
