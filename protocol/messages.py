@@ -328,6 +328,8 @@ class Joined(NamedTuple):
     """The last danmaku shown, oldest first, in at most `MAX_RECENT_BYTES`."""
     is_recent_cut: bool = False
     """Whether older ones were omitted because of their size."""
+    announcement: Event | None = None
+    """The last announcement; its bytes count among those of ``recent``."""
 
 
 class Left(NamedTuple):
@@ -501,9 +503,11 @@ _custom_type = record(CustomType, (integer(CUSTOM_TYPE_MIN, CUSTOM_TYPE_MAX), _i
 _result = record(AckResult, (_u32, member_of(Outcome), _count))
 _first = record(FirstResult, (_u32, room_name, _count, _count))
 _pulse = record(RoomPulse, (_u32, _count, _ms))
+_EVENT_RULES: tuple[Rule, ...] = (integer(1, 255), _ms, text(0, 64), _name, any_value)
+_event = record(Event, _EVENT_RULES)
 _JOINED_RULES: tuple[Rule, ...] = (
     room_name, _count, _count, member_of(Role), member_of(RoomPhase), member_of(Tier), _ms,
-    _count, _count, _count, _count, _count, array_of(_entry, MAX_LISTED), boolean,
+    _count, _count, _count, _count, _count, array_of(_entry, MAX_LISTED), boolean, optional(_event),
 )  # fmt: skip
 _GOAWAY_RULES: tuple[Rule, ...] = (integer(1000, 4999), _reason, _ms, _ms, array_of(text(1, 255), MAX_LISTED))
 
@@ -535,7 +539,7 @@ _RULES: dict[tuple[Side, Opcode], tuple[type[Any], tuple[Rule, ...]]] = {
     (Side.SERVER, Opcode.JOIN): (Joined, _JOINED_RULES),
     (Side.SERVER, Opcode.LEAVE): (Left, (member_of(LeaveReason), _reason)),
     (Side.SERVER, Opcode.ACK): (Ack, (array_of(_result, MAX_ACK_RESULTS), array_of(_first, MAX_FIRSTS))),
-    (Side.SERVER, Opcode.EVENT): (Event, (integer(1, 255), _ms, text(0, 64), _name, any_value)),
+    (Side.SERVER, Opcode.EVENT): (Event, _EVENT_RULES),
     (Side.SERVER, Opcode.TICK): (Tick, (_ms, _ms, integer(0, 4), array_of(_entry, MAX_ENTRIES), _account)),
     (Side.SERVER, Opcode.STATE): (
         State,

@@ -236,6 +236,13 @@ _FROM_SERVER: list[tuple[str, Message, Lane, int, int]] = [
         Lane.CONTROL, 0, 0,
     ),
     ("goaway-bare", GoAway(CloseCode.SLOW_VIEWER), Lane.CONTROL, 0, 0),
+    (
+        "join-announcement",
+        _SNAPSHOT._replace(
+            announcement=Event(MessageType.ANNOUNCEMENT, AT_MS, "u-8", "host", AnnouncementPayload("Sale at 20:00"))
+        ),
+        Lane.CONTROL, 3, 1,
+    ),
     ("resume-recovered", Resumed(True, 42, _SNAPSHOT), Lane.CONTROL, 3, 16),
     ("resume-with-gap", Resumed(False, 1, _SNAPSHOT._replace(recent=())), Lane.CONTROL, 3, 16),
     ("batch", BatchState("may-coupons", 1, 1), Lane.CONTROL, 0, 18),

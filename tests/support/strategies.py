@@ -157,6 +157,7 @@ def _tuples(element: Strategy, high: int) -> Strategy:
     return st.lists(element, max_size=high).map(tuple)
 
 
+_events = st.builds(Event, message_types, counts, names, names, free_values)
 joined = st.builds(
     Joined,
     room_names,
@@ -167,6 +168,8 @@ joined = st.builds(
     st.sampled_from(Tier),
     *[counts] * 6,
     _tuples(entries, 2),
+    st.booleans(),
+    st.none() | _events,
 )
 _tiers = st.sampled_from(Tier)
 _goaways = st.builds(GoAway, st.integers(1000, 4999), reasons, counts, counts, _tuples(texts(1, 255), 2))
@@ -212,7 +215,7 @@ MESSAGES: dict[tuple[Side, Opcode], Strategy] = {
         _tuples(st.builds(AckResult, u32, st.sampled_from(Outcome), counts), 5),
         _tuples(st.builds(FirstResult, u32, room_names, counts, counts), 5),
     ),
-    (Side.SERVER, Opcode.EVENT): st.builds(Event, message_types, counts, names, names, free_values),
+    (Side.SERVER, Opcode.EVENT): _events,
     (Side.SERVER, Opcode.TICK): st.builds(Tick, counts, counts, st.integers(0, 4), _tuples(entries, 3), accounts),
     (Side.SERVER, Opcode.STATE): st.builds(
         State,

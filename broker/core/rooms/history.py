@@ -90,7 +90,7 @@ class RecentDanmaku(Generic[E]):
     kept until the next danmaku.
     """
 
-    __slots__ = ("_items", "_max_bytes", "_size_of", "_snapshot")
+    __slots__ = ("_items", "_max_bytes", "_size_of", "_snapshot", "_taken_bytes")
 
     def __init__(self, max_items: int, max_bytes: int, size_of: Callable[[E], int]) -> None:
         if max_items < 0 or max_bytes < 0:
@@ -99,6 +99,7 @@ class RecentDanmaku(Generic[E]):
         self._max_bytes = max_bytes
         self._size_of = size_of
         self._snapshot: tuple[tuple[E, ...], bool] | None = None
+        self._taken_bytes = 0
 
     def __len__(self) -> int:
         return len(self._items)
@@ -108,10 +109,14 @@ class RecentDanmaku(Generic[E]):
         self._items.extend(items)
         self._snapshot = None
 
-    def snapshot(self) -> tuple[tuple[E, ...], bool]:
-        """Return the newest ones, oldest first, and whether older ones were left out for their size."""
-        if self._snapshot is None:
-            left = self._max_bytes
+    def snapshot(self, taken_bytes: int = 0) -> tuple[tuple[E, ...], bool]:
+        """Return the newest ones, oldest first, and whether older ones were left out for their size.
+
+        ``taken_bytes``: what of ``max_bytes`` is taken by something else.
+        """
+        if self._snapshot is None or self._taken_bytes != taken_bytes:
+            self._taken_bytes = taken_bytes
+            left = self._max_bytes - taken_bytes
             found: list[E] = []
             for item in reversed(self._items):
                 left -= self._size_of(item)

@@ -367,24 +367,29 @@ class RoomState(Generic[T]):
     # ---- what outlives the process
 
     def totals(self, phase: RoomPhase | None = None) -> bytes:
-        """Return what a checkpoint keeps beside the stream: phase (or the one it is about to have), likes, peak."""
-        return pack_body((_TOTALS_VERSION, int(phase or self.phase), self._likes.total, self._presence.peak))
+        """Return what a checkpoint keeps beside the stream: phase (or the one it is about to have), likes, peak, the
+        last announcement."""
+        last = self._stream.announcement
+        return pack_body((_TOTALS_VERSION, int(phase or self.phase), self._likes.total, self._presence.peak, last))
 
     def restore(self, last_offset: int, totals: bytes, events: Sequence[StoredEvent], now: float) -> None:
         """Continue from a checkpoint. ``events``: the newest ones, without a hole, up to ``last_offset``."""
         history = self._history
         history.last_offset = last_offset - len(events)
-        for each in events:
-            history.append(each, EXPECTED_EVENT_BYTES, now)
         try:
-            version, phase, likes, peak, *_ = unpack_body(totals)
+            version, phase, likes, peak, *more = unpack_body(totals)
             if version == _TOTALS_VERSION:
                 if phase != RoomPhase.ENDED:
                     self.phase = self._wanted = RoomPhase(phase)
                 self._likes.total = likes
                 self._presence.peak = peak
-        except (RemoteProtocolError, ValueError):
+                if more and more[0] is not None:
+                    self._stream.keep(Event(*more[0]))
+        except (RemoteProtocolError, TypeError, ValueError):
             pass  # no totals, or those of a later version: the room begins with what the stream says
+        for each in events:
+            history.append(each, EXPECTED_EVENT_BYTES, now)
+            self._stream.keep(each.event)
 
     # ---- ticks
 
@@ -518,7 +523,7 @@ class RoomState(Generic[T]):
         return Joined(
             name, self.epoch, self._history.last_offset, role, self.phase, tier, round(self.interval_s * 1000),
             presence.online, presence.users, presence.uniques, presence.peak, self._likes.total,
-            *self._recent.snapshot(),
+            *self._recent.snapshot(self._stream.announcement_bytes), self._stream.announcement,
         )  # fmt: skip
 
     def event_counters(self) -> dict[str, int]:

@@ -18,7 +18,8 @@ from broker.core.rooms.accounts import RoomAccounts
 from broker.core.rooms.effects import Effect, PendingReply, Publish, Record, Reply
 from broker.core.rooms.history import History
 from broker.core.rooms.idempotency import FirstUse, IdempotencyTable, OperationKey, StoredResult
-from protocol.codes import Lane, Outcome
+from protocol.codes import Lane, MessageType, Outcome
+from protocol.frames import pack_body
 from protocol.messages import Event
 
 __all__ = ["BUSY_RETRY_MS", "EXPECTED_EVENT_BYTES", "StoredEvent", "Stream"]
@@ -40,7 +41,17 @@ class StoredEvent(NamedTuple):
 class Stream(Generic[T]):
     """Offsets, memory and idempotency of lanes 0 to 2. ``T`` is the reply address of one POST."""
 
-    __slots__ = ("_accounts", "_durable", "_first", "_open_orders", "_orders", "_room", "history")
+    __slots__ = (
+        "_accounts",
+        "_durable",
+        "_first",
+        "_open_orders",
+        "_orders",
+        "_room",
+        "announcement",
+        "announcement_bytes",
+        "history",
+    )
 
     def __init__(
         self,
@@ -55,6 +66,10 @@ class Stream(Generic[T]):
         self._durable = durable
         self._first: IdempotencyTable[T] = IdempotencyTable()
         self._room = room
+        self.announcement: Event | None = None
+        """The last one, for those who join later."""
+        self.announcement_bytes = 0
+        """Its size on the wire."""
         self._orders = orders
         """Orders of all rooms."""
         self._open_orders: dict[OperationKey, None] = {}
@@ -130,12 +145,19 @@ class Stream(Generic[T]):
         account.merged += record.weight - 1
         self.history.append(StoredEvent(offset, record.lane, record.event), EXPECTED_EVENT_BYTES, now)
         effects: list[Effect[T]] = []
+        self.keep(record.event)
         first = FirstUse(self._room, self.history.epoch, offset)
         for asked in record.asked:
             effects.append(Reply(asked.ticket, asked.outcome, offset))
             self._answer_waiting(effects, asked, StoredResult(asked.outcome, offset, first), now)
         effects += (Publish(record.event, record.lane, offset), *record.then)
         return effects
+
+    def keep(self, event: Event) -> None:
+        """Keep what someone who joins later needs of an event of the stream."""
+        if event.type == MessageType.ANNOUNCEMENT:
+            self.announcement = event
+            self.announcement_bytes = len(pack_body(event))
 
     def repeated(
         self, record: Record[T], first: Mapping[OperationKey, StoredResult], now: float

@@ -17,8 +17,9 @@ from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import RoomRules, RoomState
 from broker.core.rooms.stream import StoredEvent
 from protocol.codes import ErrorCode, Lane, MessageType, Outcome, Role, RoomPhase, Tier
-from protocol.messages import Event, Post
-from protocol.payloads import AnnouncementPayload, GiftPayload, PhasePayload
+from protocol.frames import pack_body
+from protocol.messages import MAX_RECENT_BYTES, Event, Post
+from protocol.payloads import AnnouncementPayload, DanmakuPayload, GiftPayload, PhasePayload
 from tests.support.rooms import CUSTOM, Person
 
 HOST, APP = Person("max", Role.HOST), Person("shop", Role.APP)
@@ -205,6 +206,38 @@ def test_a_room_goes_on_where_its_last_life_ended() -> None:
     assert again.events_since(77, 0, 500.0) == past
     record = the_record(again.post(1, HOST, announcement(), 500.0, 5))
     assert again.committed(record, 2, 500.0)[0] == Reply(1, Outcome.ACCEPTED, 2)
+
+
+def test_who_joins_late_gets_the_last_announcement_after_a_restart_too() -> None:
+    room = a_room()
+    assert room.snapshot("lobby", Role.VIEWER, Tier.FULL).announcement is None
+    for offset, text in enumerate(["one", "two"], 1):
+        post = Post(MessageType.ANNOUNCEMENT, text, AnnouncementPayload(text))
+        record = the_record(room.post(offset, HOST, post, 1.0, 5))
+        room.committed(record, offset, 1.0)
+    last = room.snapshot("lobby", Role.VIEWER, Tier.FULL).announcement
+    assert last is not None
+    assert (last.user_id, last.payload) == ("max", ("two",))
+    past = room.events_since(77, 0, 1.0)
+    assert past is not None
+    for totals, events in ((room.totals(), []), (room.totals(), past), (b"", past), (a_room().totals(), past)):
+        again = a_room()
+        again.restore(2, totals, events, 500.0)
+        assert again.snapshot("lobby", Role.VIEWER, Tier.FULL).announcement == last
+
+
+def test_the_last_announcement_takes_its_bytes_from_those_of_recent_danmaku() -> None:
+    room = a_room(chat_budget_per_s=0)
+    for number in range(20):
+        text = chr(0x4E00 + number) * 100
+        room.post(number, Person(f"u{number}"), Post(MessageType.DANMAKU, "", DanmakuPayload(text)), 1.0, 5)
+    room.tick(2.0, 5)
+    room.committed(the_record(room.post(99, HOST, announcement(), 2.0, 5)), 1, 2.0)
+    joined = room.snapshot("lobby", Role.VIEWER, Tier.FULL)
+    assert joined.announcement is not None
+    taken = len(pack_body(joined.announcement)) + sum(len(pack_body(entry)) for entry in joined.recent)
+    assert joined.recent
+    assert taken <= MAX_RECENT_BYTES
 
 
 @pytest.mark.parametrize("totals", [b"", b"\x90", b"\x94\x63\x01\x02\x03", b"nonsense"])
