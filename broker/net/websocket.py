@@ -1,4 +1,4 @@
-"""WebSocket, the server's side (RFC 6455): judge the handshake, read masked frames, write unmasked ones.
+"""WebSocket, the server's side (RFC 6455): validate the handshake, read masked frames, write unmasked ones.
 
 Messages out are not masked, so `ws_frame` makes one immutable ``bytes`` for all viewers. Messages in are, nearly
 always, one short unfragmented frame that came whole: that one is read here in a few lines. Everything else (fragments,

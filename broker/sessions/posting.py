@@ -74,7 +74,7 @@ class RoomSender:
         self.room.post(self.member, sequence, post, now)
 
     def reply_acks(self, room: int, results: list[AckResult], firsts: Sequence[FirstResult] = ()) -> None:
-        """Answer posts; a result that comes after the room's crash has nobody to go to."""
+        """Answer posts; a result that comes after the room's crash has no recipient."""
         due = [result for result in results if self._take(result.sequence)]
         if due:
             self._poster.reply_acks(0, due, firsts)

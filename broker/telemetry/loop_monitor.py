@@ -1,4 +1,4 @@
-"""The event loop seen from inside: which step held it up, and whether the whole process was stopped.
+"""Monitor of the event loop: which step blocked it, and whether the whole process was paused.
 
 Everything shares one loop, so one long step delays every connection. The monitor measures every step of every task (1.5
 us each, where a busy broker's steps work for a millisecond) and names the task of one that took longer than
@@ -40,7 +40,7 @@ class LoopMonitor(trio.abc.Instrument):
         """Steps that took longer than `SLOW_STEP_S`."""
         self.slowest_step_s = 0.0
         self.pauses = 0
-        """Times at which the loop stood still without working."""
+        """Times at which the loop was paused without working."""
         self.paused_s = 0.0
         self._clock = clock
         self._cpu_clock = cpu_clock
@@ -68,7 +68,7 @@ class LoopMonitor(trio.abc.Instrument):
             return
         self._logged_at = now
         unlogged, self._unlogged = self._unlogged, 0
-        log.warning("the loop was held up", task=name, took_ms=round(took_s * 1000), unlogged=unlogged)
+        log.warning("event loop blocked", task=name, took_ms=round(took_s * 1000), unlogged=unlogged)
 
     def judge(self, late_s: float) -> float:
         """The lag that counts as overload, of a sampler that woke ``late_s`` too late since its last call here."""
@@ -77,5 +77,5 @@ class LoopMonitor(trio.abc.Instrument):
             return late_s
         self.pauses += 1
         self.paused_s += late_s
-        log.warning("the loop stood still", for_s=round(late_s, 3), cpu_s=round(self._cpu_s - before, 3))
+        log.warning("event loop paused", for_s=round(late_s, 3), cpu_s=round(self._cpu_s - before, 3))
         return 0.0

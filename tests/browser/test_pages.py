@@ -58,7 +58,7 @@ link.onmessage = event => {
   const frame = JSON.parse(event.data);
   if (frame.op === "JOIN") say({op: "POST", room: frame.room, seq: 2, body: [1, "m", ["来自浏览器"]]});
   if (frame.op === "TICK") for (const entry of frame.body.entries) document.body.append(entry.payload[0]);
-  if (frame.op === "ACK") document.title = "fate " + frame.body.results[0].outcome;
+  if (frame.op === "ACK") document.title = "outcome " + frame.body.results[0].outcome;
 };
 </script>"""
 
@@ -88,7 +88,7 @@ async def test_a_page_joins_and_talks_over_its_own_websocket(tmp_path: Path) -> 
 
             async def look() -> None:
                 seen = await trio.to_thread.run_sync(dom, page, tmp_path / "profile")
-                assert "<title>fate 0</title>" in seen
+                assert "<title>outcome 0</title>" in seen
                 assert "来自浏览器" in seen.split("</script>")[1]
                 nursery.cancel_scope.cancel()
 

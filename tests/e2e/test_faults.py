@@ -28,7 +28,7 @@ class PublishingRoom:
         self.acked: list[str] = []
 
     async def announce(self, words: str = "") -> Outcome | None:
-        """One announcement; its fate."""
+        """Post one announcement and return its result."""
         text = f"news {len(self.acked)} {words}"
         result = await self.room.post(MessageType.ANNOUNCEMENT, (text,), timeout_s=20)
         if result.outcome is Outcome.ACCEPTED:

@@ -80,7 +80,7 @@ async def test_a_broker_that_was_stopped_goes_on_as_if_no_time_had_passed() -> N
             await trio.sleep(STOPPED_S)
             ticks, answers = viewers.ticks, len(said)
             broker.signal(signal.SIGCONT)
-            await broker.err.until("the loop stood still")
+            await broker.err.until("event loop paused")
             status, words = await healthz(broker)
             assert status == 200, words  # counted as lag, the stop would be the highest stage of overload
             with trio.fail_after(30):

@@ -111,7 +111,7 @@ async def test_a_room_that_fails_to_publish_a_commit_ends_alone(
 
 @pytest.mark.parametrize("is_restarted", [False, True])
 async def test_an_order_is_one_order_in_every_room_and_means_its_content(directory: Path, is_restarted: bool) -> None:
-    async def fates(broker: Broker) -> list[AckResult]:
+    async def results_of(broker: Broker) -> list[AckResult]:
         found: list[AckResult] = []
         async with joined_link(broker, "dev:shop:app", "lobby") as (shop, lobby):
             other, _ = await shop.join("other", sequence=100)
@@ -123,12 +123,12 @@ async def test_an_order_is_one_order_in_every_room_and_means_its_content(directo
 
     reused = [AckResult(number, Outcome.REJECTED, ErrorCode.KEY_REUSED) for number in (2, 3, 4)]
     async with durable_broker(directory) as broker:
-        assert await fates(broker) == [AckResult(1, Outcome.ACCEPTED, 1), *reused]
+        assert await results_of(broker) == [AckResult(1, Outcome.ACCEPTED, 1), *reused]
         if not is_restarted:
-            assert await fates(broker) == [AckResult(1, Outcome.ACCEPTED, 1), *reused]
+            assert await results_of(broker) == [AckResult(1, Outcome.ACCEPTED, 1), *reused]
     if is_restarted:
         async with durable_broker(directory) as broker:
-            assert await fates(broker) == [AckResult(1, Outcome.ACCEPTED, 1), *reused]
+            assert await results_of(broker) == [AckResult(1, Outcome.ACCEPTED, 1), *reused]
 
 
 async def test_a_gift_posted_again_after_a_restart_is_the_same_gift(directory: Path) -> None:

@@ -120,7 +120,7 @@ async def test_viewers_of_a_room_that_crashes_again_and_again_miss_no_event(
                     assert result.outcome is Outcome.ACCEPTED
                     published[f"news {number}"] = result.offset
                     if where == "tick" and number % 3 == 0:
-                        await stage.post_danmaku(f"hello {number}")  # its fate comes with a tick, or not at all
+                        await stage.post_danmaku(f"hello {number}")  # its result comes with a tick, or not at all
                 await done.wait()
             nursery.cancel_scope.cancel()
             assert broker.stats().rooms_crashed == defect.failures > 0

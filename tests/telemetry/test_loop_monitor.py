@@ -77,5 +77,5 @@ async def test_a_broker_names_what_blocks_it_and_does_not_shed_load_for_it() -> 
             await until(lambda: broker.loop_monitor.pauses)
             assert broker.stats().slow_steps >= 1
             assert broker.stats().stage is OverloadStage.NORMAL
-    assert any(line["event"] == "the loop was held up" and "block" in line["task"] for line in lines)
-    assert any(line["event"] == "the loop stood still" for line in lines)
+    assert any(line["event"] == "event loop blocked" and "block" in line["task"] for line in lines)
+    assert any(line["event"] == "event loop paused" for line in lines)

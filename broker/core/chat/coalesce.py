@@ -7,7 +7,7 @@ recognised as a flooder.
 
 The danmaku of the room's staff are always shown, on top of the budgets, each as an entry of its own.
 
-Every message offered is counted once and answered once: SHED at the offer, else in the window's fates.
+Every message offered is counted once and answered once: SHED at the offer, else in the window's outcomes.
 Nothing is carried from one window to the next. Bounded by entries, bytes of text and tickets.
 
 It never decides whether a message may be posted at all (rate limits, moderation) and knows no viewers.
@@ -97,7 +97,7 @@ class Offer(Enum):
     ADMITTED = "admitted"
     MERGED = "merged"
     SHED = "shed"
-    """Lost at once; the caller answers SAMPLED_OUT itself, the window still counts it."""
+    """Dropped at once; the caller answers SAMPLED_OUT itself, the window still counts it."""
 
 
 _ADMITTED, _MERGED, _SHED = Offer  # looking an Enum member up is a call on Python 3.11
@@ -128,15 +128,15 @@ class TierCut:
 class Window(Generic[T]):
     """A closed window. Tiers that show the same share one `TierCut` object, so compare by identity.
 
-    ``fates``: every ticket of the window once, except those that were SHED; by the widest tier.
+    ``outcomes``: every ticket of the window once, except those that were SHED; by the widest tier.
     """
 
     per_tier: dict[int, TierCut]
-    fates: list[tuple[T, Outcome]]
+    outcomes: list[tuple[T, Outcome]]
 
 
 class Coalescer(Generic[T]):
-    """The danmaku window of one room; ``T`` is the caller's reply address, handed back with its fate.
+    """The danmaku window of one room; ``T`` is the caller's reply address, returned with its outcome.
 
     ``budgets``: danmaku per second of each tier; 0 or absent = no limit of its own. A smaller tier shows a
     subset of the larger one, so it is also bound by the larger one's budget.
@@ -192,12 +192,12 @@ class Coalescer(Generic[T]):
 
     @property
     def pending(self) -> int:
-        """Messages whose fate is open (``held`` in an account); 0 after `close`."""
+        """Messages whose outcome is open (``held`` in an account); 0 after `close`."""
         return self._undecided
 
     @property
     def shed(self) -> int:
-        """Messages the open window has already lost; its account will call them sampled."""
+        """Messages that the open window has already dropped; its account counts them as sampled."""
         return self._admitted - self._undecided
 
     @property
@@ -344,22 +344,22 @@ class Coalescer(Generic[T]):
                 cut = self._cut(always + live[:taken], expired)
             per_tier[tier] = cut
         shown = len(per_tier[Tier.FULL].entries) - len(always)
-        fates: list[tuple[T, Outcome]] = [(item._tickets[0], _ACCEPTED) for item in always]
+        outcomes: list[tuple[T, Outcome]] = [(item._tickets[0], _ACCEPTED) for item in always]
         for item in live[:shown]:
             tickets = item._tickets
-            fates.append((tickets[0], _ACCEPTED))
+            outcomes.append((tickets[0], _ACCEPTED))
             if len(tickets) > 1:
-                fates += [(ticket, _MERGED_INTO) for ticket in tickets[1:]]
-        fates += [(ticket, _SAMPLED_OUT) for item in live[shown:] for ticket in item._tickets]
-        fates += [(ticket, _SAMPLED_OUT) for ticket in self._displaced]
-        fates += [(ticket, Outcome.EXPIRED) for item in expired for ticket in item._tickets]
+                outcomes += [(ticket, _MERGED_INTO) for ticket in tickets[1:]]
+        outcomes += [(ticket, _SAMPLED_OUT) for item in live[shown:] for ticket in item._tickets]
+        outcomes += [(ticket, _SAMPLED_OUT) for ticket in self._displaced]
+        outcomes += [(ticket, Outcome.EXPIRED) for item in expired for ticket in item._tickets]
         for item in (*held, *always):
             item._tickets = []  # entries live on in snapshots, reply addresses must not
 
         if self._is_fair:
             self._scores.close_window([item._rated for item in live[:shown]], now)
         self._open()
-        return Window(per_tier, fates)
+        return Window(per_tier, outcomes)
 
     def _rank(self, live: list[PendingDanmaku]) -> int:
         """Sort ``live``, first to be shown first, and return how many of its head are of quiet senders."""

@@ -75,7 +75,7 @@ class PaidItem(Generic[T]):
             self.order_id, self.user_id, self.name, self.gift_id, self.count, self.price_cents, self.target
         )
 
-    def fates(self) -> list[tuple[T, Outcome]]:
+    def outcomes(self) -> list[tuple[T, Outcome]]:
         """What becomes of each order's ticket: the first is ACCEPTED, the others are MERGED."""
         return [(ticket, Outcome.MERGED if index else Outcome.ACCEPTED) for index, ticket in enumerate(self.tickets)]
 

@@ -11,7 +11,7 @@ refused* with a short wait: evicting one would give a fresh burst to the user wi
 which is exactly the peer that a limit is for. To get there, ``max_keys`` different users must speak within
 the time that one burst takes to leak (3 s for chat).
 
-``now`` that goes back is treated as standing still. A refusal changes nothing. Never: a timer, a clock, a
+``now`` that goes back is treated as unchanged. A refusal changes nothing. Never: a timer, a clock, a
 random choice.
 """
 
@@ -95,7 +95,7 @@ class Gcra:
         self._latest = -inf
         self._tats: dict[Hashable, float] = {}
         self._to_visit: list[Hashable] = []
-        """Keys that the sweep under way has not looked at; refilled from the table when empty."""
+        """Keys that the sweep under way has not checked; refilled from the table when empty."""
 
     def __len__(self) -> int:
         """Keys held, stale ones that no sweep has met included; never above ``max_keys``."""
@@ -173,10 +173,10 @@ class Gcra:
         return allowed
 
     def sweep(self, now: float, limit: int = 1000) -> int:
-        """Look at up to ``limit`` keys and forget the stale ones; return how many went.
+        """Check up to ``limit`` keys, forget the stale ones and return their number.
 
-        Successive calls walk round the whole table: ceil(len / limit) + 1 calls visit every key that is there
-        throughout. Never changes an answer. About 0.1 us a key; once a round it lists all keys (1 ms for 100,000).
+        Successive calls cover the whole table: ceil(len / limit) + 1 calls visit every key that is there
+        throughout. Never changes an answer. About 0.1 us a key; once a pass it lists all keys (1 ms for 100,000).
         """
         if now < self._latest:
             now = self._latest

@@ -27,9 +27,9 @@ class Reply(NamedTuple, Generic[T]):
 
 
 class Outcomes(NamedTuple, Generic[T]):
-    """Answer the POSTs that a tick has decided."""
+    """Answer the POSTs of a tick."""
 
-    fates: list[tuple[T, Outcome]]
+    outcomes: list[tuple[T, Outcome]]
 
 
 class Publish(NamedTuple):

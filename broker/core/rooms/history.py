@@ -1,7 +1,7 @@
-"""What a room remembers for those who come back, and for those who come in.
+"""In-memory history of a room: events for clients that resume, recent danmaku for clients that join.
 
 `History` holds the last events of lanes 0 to 2 by offset: 1, 2, 3 ... without a hole, within one epoch (one
-life of the room). Whoever returns with a position gets exactly what was appended after it, or None:
+run of the room). A client that returns with a position gets exactly what was appended after it, or None:
 "that cannot be complete". There is no third answer, so a part is never taken for the whole.
 
 `RecentDanmaku` holds the last danmaku shown, for the snapshot of a JOIN; it promises nothing.
@@ -22,7 +22,7 @@ E = TypeVar("E")
 
 
 class History(Generic[E]):
-    """The stream of one room, as far as it is remembered. Entries are the caller's and are not looked into.
+    """The stream of one room, as far as it is remembered. Entries are the caller's and are not inspected.
 
     ``max_entries`` 0 keeps nothing: offsets are still given out, and only who is up to date can resume.
     An entry leaves when there are too many, too many bytes, or when it is older than ``max_age_s``.

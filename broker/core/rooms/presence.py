@@ -130,7 +130,7 @@ class Presence:
     def leave(self, user_id: str, now: float) -> bool:
         """One connection less; return whether it was the user's last one.
 
-        ValueError for a user who is not here, with nothing changed: the caller has lost count.
+        ValueError for a user who is not here, with nothing changed: the caller's count is wrong.
         """
         marks = self._connections.get(user_id, 0)
         if not marks:

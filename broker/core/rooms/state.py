@@ -310,17 +310,17 @@ class RoomState(Generic[T]):
         then = (End(LeaveReason.ROOM_ENDED),) if phase is RoomPhase.ENDED else ()
         recorded = self._stream.record(event, Lane.CONTROL, asked, now, then)
         if not self._rules.durable:
-            self._phase_settled(phase)
+            self._complete_phase(phase)
         return [*effects, *recorded]
 
     def close(self, *, comes_back: bool = False) -> None:
-        """Take nothing more in: the room has ended, whatever the reason. ``comes_back``: not for good."""
+        """Accept nothing more: the room has ended, whatever the reason. ``comes_back``: not for good."""
         self._comes_back = comes_back
         self.phase = self._wanted = RoomPhase.ENDED
         self._stream.forget_orders()
 
-    def _phase_settled(self, phase: RoomPhase) -> None:
-        """A change of phase is durable, or will not be (``phase`` is then what it was)."""
+    def _complete_phase(self, phase: RoomPhase) -> None:
+        """Complete a change of phase: it is durable, or failed (``phase`` is then the present one)."""
         self._phases_under_way -= 1
         if self.phase is not RoomPhase.ENDED:
             self.phase = phase
@@ -330,7 +330,7 @@ class RoomState(Generic[T]):
     def committed(self, record: Record[T], offset: int, now: float) -> Sequence[Effect[T]]:
         """The ledger has made a record durable at ``offset``: what follows."""
         if record.event.type == MessageType.ROOM_PHASE:
-            self._phase_settled(RoomPhase(record.event.payload[0]))
+            self._complete_phase(RoomPhase(record.event.payload[0]))
         return self._stream.committed(record, offset, now)
 
     def repeated(
@@ -339,7 +339,7 @@ class RoomState(Generic[T]):
         """The ledger knew some keys of a record and has written nothing: what follows."""
         effects, left = self._stream.repeated(record, first, now)
         if record.event.type == MessageType.ROOM_PHASE:
-            self._phase_settled(self.phase)
+            self._complete_phase(self.phase)
         elif left and record.event.type == MessageType.GIFT:
             payload = GiftPayload(*record.event.payload)
             gifts = [each.gift for each in left if each.gift is not None]
@@ -351,7 +351,7 @@ class RoomState(Generic[T]):
     def refused(self, record: Record[T], retry_after_ms: int) -> Sequence[Effect[T]]:
         """The ledger could not make a record durable: its senders may try again after ``retry_after_ms``."""
         if record.event.type == MessageType.ROOM_PHASE:
-            self._phase_settled(self.phase)
+            self._complete_phase(self.phase)
         return self._stream.refused(record, Outcome.UNAVAILABLE, retry_after_ms)
 
     def _release(self, released: Sequence[PaidItem[PendingReply[T]]], now: float, at_ms: int) -> list[Effect[T]]:
@@ -359,7 +359,7 @@ class RoomState(Generic[T]):
         for item in released:
             event = Event(MessageType.GIFT, at_ms, item.user_id, item.name, item.payload())
             asked = [
-                each if each.outcome is outcome else each._replace(outcome=outcome) for each, outcome in item.fates()
+                each if each.outcome is outcome else each._replace(outcome=outcome) for each, outcome in item.outcomes()
             ]
             effects += self._stream.record(event, Lane.PAID, asked, now)
         return effects
@@ -430,8 +430,8 @@ class RoomState(Generic[T]):
             self._ticked_at = now
             self._tick_number += 1
             ticks = self._ticks(window.per_tier, at_ms)
-            if window.fates:
-                effects.append(Outcomes(window.fates))
+            if window.outcomes:
+                effects.append(Outcomes(window.outcomes))
         if ticks or state is not None:
             effects.append(TickOut(self._tick_number, ticks, state, self._state_number))
         return effects

@@ -5,7 +5,7 @@ the old one is thrown away whole, because every mark in it is older than a windo
 time, so answers are exact; there is no timer, no scan, and every call is O(1).
 
 Bound: ``max_keys`` marks in both generations together. A young generation that reaches half of that turns old
-early, and the old one is forgotten before its time: marks may be lost, oldest first, never invented. ``forgotten``
+early, and the old one is forgotten before its time: marks may be forgotten, oldest first, never invented. ``forgotten``
 counts the marks thrown away early, so that the loss can be seen. ``now`` that goes back stands still.
 """
 

@@ -1,7 +1,7 @@
 """Deadlines of a hundred thousand connections without a timer for each.
 
 A cycle of slots, one per ``slot_s``; an item waits in the slot of its due time and `expire` hands out the slots that
-have passed. A deadline that moves often (a heartbeat) is not moved on each sign of life: when its slot comes up the
+have passed. A deadline that moves often (a heartbeat) is not moved on each byte received: when its slot comes up the
 owner checks the real deadline and adds the item again. Cost per item and turn of the wheel: one set operation.
 """
 

@@ -60,7 +60,7 @@ def test_equal_text_is_one_entry_with_its_first_author_and_three_further_senders
     (entry,) = closed.per_tier[Tier.FULL].entries
     assert (entry.user_id, entry.text, entry.count, entry.senders) == ("a", "６６６", 7, ("b", "c", "d"))
     assert closed.per_tier[Tier.FULL].account == (7, 1, 6, 0, 0, 0)
-    assert dict(closed.fates) == {0: Outcome.ACCEPTED} | dict.fromkeys(range(1, 7), Outcome.MERGED)
+    assert dict(closed.outcomes) == {0: Outcome.ACCEPTED} | dict.fromkeys(range(1, 7), Outcome.MERGED)
 
 
 def test_the_same_text_of_another_type_or_in_the_next_window_is_not_merged() -> None:
@@ -148,7 +148,7 @@ def test_what_is_older_than_expire_s_is_not_shown() -> None:
     closed = window.close(3.5)
     assert texts(closed) == ["just in time"]
     assert closed.per_tier[Tier.LOW].account == (3, 1, 0, 0, 2, 0)
-    assert dict(closed.fates) == {0: Outcome.EXPIRED, 1: Outcome.EXPIRED, 2: Outcome.ACCEPTED}
+    assert dict(closed.outcomes) == {0: Outcome.EXPIRED, 1: Outcome.EXPIRED, 2: Outcome.ACCEPTED}
 
 
 # ---- who is shown -------------------------------------------------------------------------------
@@ -225,9 +225,9 @@ def test_what_is_always_shown_is_in_every_tier_whatever_else_is_said(
             answered.append(ticket)
     assert len(always) <= max_items
     closed = window.close(9.0 if is_late else 0.1, scale)
-    fates = dict(closed.fates)
-    assert sorted([*answered, *fates]) == list(range(len(said))), "each is answered once"
-    assert all(fates[ticket] is Outcome.ACCEPTED for ticket in always)
+    outcomes = dict(closed.outcomes)
+    assert sorted([*answered, *outcomes]) == list(range(len(said))), "each is answered once"
+    assert all(outcomes[ticket] is Outcome.ACCEPTED for ticket in always)
     for cut in closed.per_tier.values():
         assert cut.account.admitted == sum(cut.account[1:]) == len(said)
         staff = [entry.text for entry in cut.entries if entry.count == 1]
@@ -247,8 +247,8 @@ def test_a_full_window_gives_the_place_of_the_last_of_a_flooder_to_a_quiet_sende
     assert (window.pending, window.shed) == (3, 2)
     closed = window.close(0.0)
     assert texts(closed) == ["1", "2", "hello"]
-    assert dict(closed.fates)[2] is Outcome.SAMPLED_OUT
-    assert 3 not in dict(closed.fates)  # answered at the offer
+    assert dict(closed.outcomes)[2] is Outcome.SAMPLED_OUT
+    assert 3 not in dict(closed.outcomes)  # answered at the offer
     assert closed.per_tier[Tier.FULL].account == (5, 3, 0, 2, 0, 0)
 
 
@@ -281,7 +281,7 @@ def test_over_quota_merges_or_takes_the_place_of_a_heavier_sender_or_is_shed() -
     assert window.offer(danmaku("hi", "other"), 5, 0.0, over_quota=True) is Offer.SHED  # nobody is heavier
     closed = window.close(0.0)
     assert texts(closed) == ["1", "hello"]
-    assert dict(closed.fates)[1] is Outcome.SAMPLED_OUT
+    assert dict(closed.outcomes)[1] is Outcome.SAMPLED_OUT
     assert coalescer().offer(danmaku("x"), 0, 0.0, over_quota=True) is Offer.SHED
 
 
@@ -375,8 +375,8 @@ def test_every_message_is_counted_once_and_answered_once_within_the_bounds(
         else:
             now += float(step[1])
             closed = window.close(now, float(step[2]))
-            answered += [ticket for ticket, _ in closed.fates]
-            fates = Counter(outcome for _, outcome in closed.fates)
+            answered += [ticket for ticket, _ in closed.outcomes]
+            outcomes = Counter(outcome for _, outcome in closed.outcomes)
             shown_before: set[int] | None = None
             for tier, cut in closed.per_tier.items():
                 account = cut.account
@@ -388,9 +388,9 @@ def test_every_message_is_counted_once_and_answered_once_within_the_bounds(
                 assert shown_before is None or shown <= shown_before
                 shown_before = shown
             full = closed.per_tier[Tier.FULL].account
-            assert (fates[Outcome.ACCEPTED], fates[Outcome.MERGED]) == (full.shown, full.merged)
-            assert fates[Outcome.EXPIRED] == full.expired
-            assert fates[Outcome.SAMPLED_OUT] <= full.sampled
+            assert (outcomes[Outcome.ACCEPTED], outcomes[Outcome.MERGED]) == (full.shown, full.merged)
+            assert outcomes[Outcome.EXPIRED] == full.expired
+            assert outcomes[Outcome.SAMPLED_OUT] <= full.sampled
         assert admitted[Tier.FULL] + window.pending + window.shed == len(offered)
     assert sorted(answered) == sorted(offered)
     assert set(admitted.values()) <= {len(offered)}

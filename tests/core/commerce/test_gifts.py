@@ -50,7 +50,7 @@ def test_the_same_gift_that_waits_becomes_a_combo() -> None:
     assert pacer.pending == 6
     combo, *others = pacer.release(1.0)
     assert (combo.count, combo.price_cents, combo.merged) == (16, 100, 2)
-    assert combo.fates() == [(0, Outcome.ACCEPTED), (1, Outcome.MERGED), (2, Outcome.MERGED)]
+    assert combo.outcomes() == [(0, Outcome.ACCEPTED), (1, Outcome.MERGED), (2, Outcome.MERGED)]
     assert combo.payload() == ("order of a", "a", "A", "rose", 16, 100, "host")
     assert [item.count for item in others] == [1, 1, 1]
     assert pacer.pending == 0
@@ -132,7 +132,7 @@ def test_money_out_equals_money_in_in_order_and_in_time(
         for item in released:
             sums[0] -= item.count
             sums[1] -= item.count * item.price_cents
-            answered.extend(ticket for ticket, _ in item.fates())
+            answered.extend(ticket for ticket, _ in item.outcomes())
             firsts.append(item.tickets[0])
             assert now - item.at <= max_wait_s + 1e-6
 

@@ -245,7 +245,7 @@ class SlowViewer(RuleBasedStateMachine):
         super().__init__()
         self.queue = SendQueue(QueueLimits(FRAMES, QUEUE_BYTES, CRITICAL_BYTES, CRITICAL_FRAMES))
         self.offered: list[tuple[Lane, int, int]] = []  # lane, weight, key by frame number
-        self.fate: dict[int, QueueResult] = {}
+        self.result: dict[int, QueueResult] = {}
         self.received: list[int] = []
         self.stream = bytearray()
         self.newest: dict[int, int] = {}
@@ -261,7 +261,7 @@ class SlowViewer(RuleBasedStateMachine):
         was_keyframe = queue.keyframe
         verdict = queue.offer(self.frame(number, size), lane, weight, key)
         self.offered.append((lane, weight, key))
-        self.fate[number] = verdict
+        self.result[number] = verdict
         if lane <= Lane.PAID:
             fits = before[2] < CRITICAL_FRAMES and before[3] + size <= CRITICAL_BYTES
             assert verdict is (QueueResult.QUEUED if fits else QueueResult.OVERFLOW)
@@ -300,7 +300,7 @@ class SlowViewer(RuleBasedStateMachine):
     def send_part_directly(self) -> None:
         number = len(self.offered)
         self.offered.append((Lane.CONTROL, 0, 0))
-        self.fate[number] = QueueResult.QUEUED
+        self.result[number] = QueueResult.QUEUED
         data = self.frame(number, 40)
         self.stream += data[:9]
         self.queue.push_rest(memoryview(data)[9:])
@@ -344,7 +344,7 @@ class SlowViewer(RuleBasedStateMachine):
             for key in {0} if lane < Lane.AMBIENT else {1, 2, 3}:
                 of_lane = [n for n in self.received if self.offered[n][0] is lane and key in (0, self.offered[n][2])]
                 assert of_lane == sorted(set(of_lane))
-                assert all(self.fate[n] is not QueueResult.OVERFLOW for n in of_lane)
+                assert all(self.result[n] is not QueueResult.OVERFLOW for n in of_lane)
 
     def teardown(self) -> None:
         queue = self.queue
@@ -360,7 +360,7 @@ class SlowViewer(RuleBasedStateMachine):
             if number not in received:
                 lost[lane].append(number)
         for lane in (Lane.CONTROL, Lane.COMMERCE, Lane.PAID):
-            assert all(self.fate[number] is QueueResult.OVERFLOW for number in lost[lane])
+            assert all(self.result[number] is QueueResult.OVERFLOW for number in lost[lane])
         weights = {lane: sum(self.offered[n][1] for n in lost[lane]) for lane in Lane}
         assert self.missed["chat_frames"] == len(lost[Lane.CHAT])
         assert self.missed["chat_weight"] == weights[Lane.CHAT]

@@ -99,7 +99,7 @@ def test_one_lane_that_is_off_unbalances_the_room() -> None:
 @dataclass
 class Move:
     lane: Lane
-    fate: str | None
+    column: str | None
     """None: one more is admitted."""
 
 
@@ -108,11 +108,11 @@ def test_a_room_stays_balanced_through_any_sequence(moves: list[Move]) -> None:
     room = RoomAccounts()
     for move in moves:
         account = room[move.lane]
-        if move.fate is None:
+        if move.column is None:
             account.admitted += 1
             account.held += 1
         elif account.held:
             account.held -= 1
-            setattr(account, move.fate, getattr(account, move.fate) + 1)
+            setattr(account, move.column, getattr(account, move.column) + 1)
         assert room.balanced
-    assert [a.admitted for a in room] == [sum(m.lane is lane and m.fate is None for m in moves) for lane in Lane]
+    assert [a.admitted for a in room] == [sum(m.lane is lane and m.column is None for m in moves) for lane in Lane]

@@ -96,8 +96,8 @@ def test_rongclouds_allowlist_fills_both_quotas_and_twenty_more() -> None:
 @pytest.mark.parametrize("policy", ["tencent", "rongcloud"])
 def test_the_newest_are_lost(policy: str) -> None:
     admission = POLICIES[policy].admission()
-    fates = [admission.try_admit(lane, now) for now, lane in ALL_HIGH]
-    assert fates == [True] * 40 + [False] * 60
+    outcomes = [admission.try_admit(lane, now) for now, lane in ALL_HIGH]
+    assert outcomes == [True] * 40 + [False] * 60
     assert POLICIES[policy].over_quota is OverQuota.DROP_NEWEST
 
 
@@ -176,7 +176,7 @@ def test_goims_queue_holds_two_batches_and_discards_the_newest() -> None:
     window: Coalescer[int] = POLICIES["goim"].coalescer(random.Random(7))
     offers = [window.offer(danmaku(n, 0.0), n, 0.0) for n in range(100)]
     assert offers == [Offer.ADMITTED] * 40 + [Offer.SHED] * 60
-    assert window.close(0.0).fates == [(n, Outcome.ACCEPTED) for n in range(40)]
+    assert window.close(0.0).outcomes == [(n, Outcome.ACCEPTED) for n in range(40)]
 
 
 @pytest.mark.parametrize("policy", POLICIES)

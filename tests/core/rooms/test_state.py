@@ -53,7 +53,7 @@ def outcomes(effects: Any) -> dict[int, Outcome]:
         if isinstance(effect, Reply):
             answers = [(effect.ticket, effect.outcome)]
         elif isinstance(effect, Outcomes):
-            answers = effect.fates
+            answers = effect.outcomes
         for ticket, outcome in answers:
             assert ticket not in found
             found[ticket] = outcome
@@ -114,8 +114,8 @@ def test_staff_and_the_app_have_limits_of_their_own(role: Role, make: Callable[[
     }
     room, author = a_room(**limits), Person("max", role)
     burst, wait_ms = (9, 250) if role is Role.APP else (5, 500)
-    fates = [outcomes(room.post(number, author, make(number), 1.0, 0)) for number in range(burst + 2)]
-    limited = [number for number, found in enumerate(fates) if found.get(number) is Outcome.LIMITED]
+    results = [outcomes(room.post(number, author, make(number), 1.0, 0)) for number in range(burst + 2)]
+    limited = [number for number, found in enumerate(results) if found.get(number) is Outcome.LIMITED]
     assert limited == [burst, burst + 1]
     (reply,) = room.post(99, author, make(99), 1.0, 0)
     assert isinstance(reply, Reply)
@@ -167,16 +167,16 @@ def test_custom_types_follow_their_registry() -> None:
 
 def test_what_the_app_posts_on_lanes_0_to_2_is_paced_and_not_refused() -> None:
     room, app = a_room(), Person("shop", Role.APP)
-    fates: dict[int, Outcome] = {}
+    results: dict[int, Outcome] = {}
     for number in range(300):
-        fates |= outcomes(room.post(number, app, gift(f"u{number}"), 1.0, 0))
-        fates |= outcomes(room.post(1000 + number, app, Post(200, f"id-{number}", {"sku": number}), 1.0, 0))
+        results |= outcomes(room.post(number, app, gift(f"u{number}"), 1.0, 0))
+        results |= outcomes(room.post(1000 + number, app, Post(200, f"id-{number}", {"sku": number}), 1.0, 0))
     now = 1.0
     while (due := room.next_due(now)) is not None:
         now = due
-        fates |= outcomes(room.tick(now, 0))
-    assert len(fates) == 600
-    assert set(fates.values()) == {Outcome.ACCEPTED}
+        results |= outcomes(room.tick(now, 0))
+    assert len(results) == 600
+    assert set(results.values()) == {Outcome.ACCEPTED}
     assert now <= 1.0 + 3.0
     assert _balanced(room)
 
@@ -191,8 +191,8 @@ def test_other_roles_and_other_policies_keep_the_quota_of_the_room() -> None:
 
 def test_the_app_has_a_bound_all_the_same() -> None:
     room, app = a_room(app_posts_burst=9, app_posts_per_s=4.0), Person("shop", Role.APP)
-    fates = [outcomes(room.post(n, app, Post(200, f"id-{n}", {}), 1.0, 0))[n] for n in range(12)]
-    assert fates == [Outcome.ACCEPTED] * 9 + [Outcome.LIMITED] * 3
+    results = [outcomes(room.post(n, app, Post(200, f"id-{n}", {}), 1.0, 0))[n] for n in range(12)]
+    assert results == [Outcome.ACCEPTED] * 9 + [Outcome.LIMITED] * 3
 
 
 @pytest.mark.parametrize("role", [Role.MODERATOR, Role.ASSISTANT, Role.HOST])
@@ -203,26 +203,26 @@ def test_danmaku_of_staff_are_shown_in_any_flood_and_say_whose_they_are(
 ) -> None:
     room, staff = a_room(policy), Person("max", role)
     room.stage = stage
-    fates: dict[int, Outcome] = {}
+    results: dict[int, Outcome] = {}
     shown: list[list[str]] = [[], [], []]
     for second in range(4):
         now = 1.0 + second
         for n in range(300):
-            fates |= outcomes(room.post(1000 * second + n, Person(f"u{n}"), danmaku(f"text {n}"), now, 0))
+            results |= outcomes(room.post(1000 * second + n, Person(f"u{n}"), danmaku(f"text {n}"), now, 0))
         for n in (998, 999):
             effects = room.post(1000 * second + n, staff, danmaku(f"staff {second} {n}"), now, 0)
             assert effects == ()
         same = room.post(1000 * second + 997, staff, danmaku("text 1"), now, 0)
         assert same == ()
         for effect in room.tick(now + 0.5, 0):
-            fates |= outcomes([effect])
+            results |= outcomes([effect])
             for tier, tick in enumerate(effect.ticks if isinstance(effect, TickOut) else ()):
                 shown[tier] += [entry.payload[0] for entry in tick.entries if entry.role is role]
                 assert tick.account.admitted == sum(tick.account[1:])
                 assert {entry.role for entry in tick.entries} <= {role, Role.VIEWER}
     posted = [text for n in range(4) for text in (f"staff {n} 998", f"staff {n} 999", "text 1")]
     assert shown == [posted] * 3
-    assert all(fates[1000 * n + m] is Outcome.ACCEPTED for n in range(4) for m in (997, 998, 999))
+    assert all(results[1000 * n + m] is Outcome.ACCEPTED for n in range(4) for m in (997, 998, 999))
     assert _balanced(room)
 
 
@@ -357,7 +357,7 @@ class RoomMachine(RuleBasedStateMachine):
         if isinstance(effect, Reply):
             self.answered(effect.ticket, effect.outcome, effect.detail)
         elif isinstance(effect, Outcomes):
-            for ticket, outcome in effect.fates:
+            for ticket, outcome in effect.outcomes:
                 self.answered(ticket, outcome, 0)
         elif isinstance(effect, Publish):
             self.offsets.append(effect.offset)
