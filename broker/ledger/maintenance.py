@@ -28,6 +28,9 @@ SCAN_ROWS = 2000
 """Messages that one step checks for their age."""
 FREE_PAGES = 64
 """Pages given back to the file system in one step."""
+EXPIRY_GRACE_MS = 5000
+"""How long after its expiry a message still counts as pending: it was shown in time, and its acknowledgement is on its
+way."""
 DIRECT_EXPIRED = "direct.expired"
 """Topic of the outbox row that reports to the platform a message that expired."""
 _EXPIRE = (
@@ -110,7 +113,7 @@ class Maintenance:
         rows = self._connection.execute(
             "SELECT id, user, direct_id, batch FROM directs WHERE state = 0 AND expires_at_ms <= ?"
             " ORDER BY expires_at_ms LIMIT ?",
-            (wall_ms, BATCH_ROWS),
+            (wall_ms - EXPIRY_GRACE_MS, BATCH_ROWS),
         ).fetchall()
         for each, user, direct_id, batch in rows:
             self._connection.execute(_EXPIRE, (each,))

@@ -24,7 +24,7 @@ from broker.ledger import (
     make_key,
 )
 from broker.ledger.entries import Submission
-from broker.ledger.maintenance import Maintenance
+from broker.ledger.maintenance import EXPIRY_GRACE_MS, Maintenance
 from broker.ledger.store import Store
 from tests.support.faulty_disk import bodies, event, quick_directory
 
@@ -106,15 +106,15 @@ def test_a_message_nobody_fetched_expires_and_the_platform_learns_it(store: Stor
         [Submission((DirectEntry("ann", 1, 1, 100, b"code", "sale"), DirectEntry("ann", 1, 1, 300, b"later")))]
     )
     maintenance = Maintenance(store, Retention())
-    assert not maintenance.step(99)
-    assert maintenance.step(100)
+    assert not maintenance.step(99 + EXPIRY_GRACE_MS)
+    assert maintenance.step(100 + EXPIRY_GRACE_MS)
     reader = ask(store)
     assert [direct.direct_id for direct in reader.inbox("ann", 0)] == [2]
     direct = reader.direct("ann", 1)
     assert direct is not None
     assert direct.state is DirectState.EXPIRED
     assert reader.batch_progress("sale") == {DirectState.PENDING: 0, DirectState.ACKED: 0, DirectState.EXPIRED: 1}
-    (told,) = reader.outbox_due(100)
+    (told,) = reader.outbox_due(DAY_MS)
     assert told.topic == "direct.expired"
     assert json.loads(told.body) == {"user": "ann", "direct_id": 1, "batch": "sale"}
     assert maintenance.expired == 1
@@ -208,8 +208,10 @@ def test_removed_rows_give_their_pages_back(store: Store) -> None:
 
 
 def test_a_message_that_was_shown_is_acknowledged_even_after_its_expiry(store: Store) -> None:
-    store.commit([Submission((DirectEntry("ann", 1, 1, 100, b"code"),)), Submission((DirectAcked("ann", 1, 101),))])
-    assert not Maintenance(store, Retention()).step(200)
+    store.commit([Submission((DirectEntry("ann", 1, 1, 100, b"code"),))])
+    assert not Maintenance(store, Retention()).step(101), "maintenance comes before the acknowledgement"
+    store.commit([Submission((DirectAcked("ann", 1, 102),))])
+    assert not Maintenance(store, Retention()).step(200 + EXPIRY_GRACE_MS)
     reader = ask(store)
     direct = reader.direct("ann", 1)
     assert direct is not None

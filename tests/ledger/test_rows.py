@@ -31,7 +31,7 @@ from broker.ledger import (
     open_directory,
 )
 from broker.ledger.entries import Submission
-from broker.ledger.maintenance import Maintenance
+from broker.ledger.maintenance import EXPIRY_GRACE_MS, Maintenance
 from broker.ledger.rows import TABLES, Tallies, direct_checksum
 from broker.ledger.store import Store
 from tests.support.faulty_disk import event, quick_directory, write_mark
@@ -60,7 +60,7 @@ def ledger() -> Iterator[bytes]:
                 Submission((OutboxLater(1, 2, 99), OutboxLater(2, 3, None))),
             ]
         )
-        assert Maintenance(store, Retention()).step(21)
+        assert Maintenance(store, Retention()).step(21 + EXPIRY_GRACE_MS)
         store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         store.close()
         yield database_path(directory).read_bytes()
