@@ -67,7 +67,11 @@ TailEvent = RoomEvent | ClientEvent | Joined
 @click.option("--json", "as_objects", is_flag=True, help="One JSON object a line.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=inf, help="End after this time.")
 def tail(room: str, url: str, token: str | None, ca: str | None, tier: str, as_objects: bool, seconds: float) -> None:
-    """Print the messages of ROOM until Ctrl-C. Without a token it joins as a guest, if the broker admits guests."""
+    """Print the messages of ROOM until Ctrl-C. Without a token it joins as a guest, if the broker admits guests.
+
+    A line has the local time and a mark: none for danmaku, ** announcement or phase, $$ gift, * custom event, -> direct
+    message, ++ users joined, -- link, room and counters, !! something missed, not shown, refused or disconnected.
+    """
     print_event = _json_printer(room) if as_objects else EventPrinter(room).print
     run_command(partial(_watch, room, url, token, ca, Tier(int(tier)), seconds, print_event))
 
