@@ -107,6 +107,8 @@ class PendingJoin:
                 return
         member = self._enter(room, room_grant)
         snapshot = room.snapshot(member)
+        if events is not None:
+            snapshot = snapshot._replace(announcement=None)  # the client has it, or it is among the events
         first = gap_from(StreamPosition(request.epoch, request.offset), snapshot.epoch)
         self._joiner.send(Resumed(events is not None, first, snapshot), room.number, self._sequence)
         for event in events or ():

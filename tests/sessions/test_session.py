@@ -124,6 +124,14 @@ async def test_an_announcement_has_an_offset_and_comes_back_on_resume() -> None:
             assert (frame.sequence, resumed.recovered, resumed.snapshot.offset) == (9, True, 2)
             offsets = [(await ann.expect(Event))[0].sequence for _ in range(2)]
             assert offsets == [1, 2]
+            assert resumed.snapshot.announcement is None, "it is among the events"
+            _, other = await ann.join("other", sequence=10)
+            assert other.announcement is None
+            await ann.send((Leave(), frame.room, 11))
+            await ann.expect(Left)
+            _, late = await ann.join(sequence=12)
+            assert late.announcement is not None
+            assert late.announcement.payload == ("news 2",)
 
 
 async def test_a_resume_in_another_epoch_is_not_recovered_and_says_from_where() -> None:
