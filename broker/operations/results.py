@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import trio
 
 from broker.core.rooms.types import TypeRules
 from broker.operations.caller import Caller
 from broker.rooms.members import Member, RoomRef
 from protocol.codes import LeaveReason, Role
-from protocol.messages import AckResult
+from protocol.messages import AckResult, FirstResult
 
 __all__ = ["PostResults"]
 
@@ -37,8 +39,8 @@ class PostResults:
         """Set the result of a post that no room has taken."""
         self._results[result.sequence] = result
 
-    def reply_acks(self, room: int, results: list[AckResult]) -> None:
-        """Take results; called by rooms."""
+    def reply_acks(self, room: int, results: list[AckResult], firsts: Sequence[FirstResult] = ()) -> None:
+        """Take results; called by rooms. ``firsts`` are not kept."""
         for result in results:
             self._results[result.sequence] = result
         if self._done is not None and len(self._results) >= self._expected:

@@ -182,11 +182,13 @@ async def check_ledger(directory: Path, show: Show) -> None:
     assert verified.status == 0, verified.err
     exported = await roomcast("ledger", "export", "--data-dir", str(directory))
     lines = [json.loads(line) for line in exported.out.splitlines()]
-    orders = Counter(line["payload"][0] for line in lines)
+    events = [line for line in lines if "payload" in line]
+    orders = Counter(line["payload"][0] for line in events)
     assert max(orders.values()) == 1
     assert set(show.acked) <= set(orders)
+    assert Counter(line["order"]["order_id"] for line in lines if "order" in line) == orders
     for room in ROOMS:
-        offsets = [line["offset"] for line in lines if line["room"] == room]
+        offsets = [line["offset"] for line in events if line["room"] == room]
         assert offsets == list(range(1, len(offsets) + 1))
     assert len({line["epoch"] for line in lines}) == len(ROOMS), "a room began anew"
 
