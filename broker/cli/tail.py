@@ -70,7 +70,7 @@ def tail(room: str, url: str, token: str | None, ca: str | None, tier: str, as_o
     """Print the messages of ROOM until Ctrl-C. Without a token it joins as a guest, if the broker admits guests.
 
     A line has the local time and a mark: none for danmaku, ** announcement or phase, $$ gift, * custom event, -> direct
-    message, ++ users joined, -- link, room and counters, !! something missed, not shown, refused or disconnected.
+    message, ++ users joined, -- link, room and counters, .. danmaku not shown, !! missed, refused or disconnected.
     """
     print_event = _json_printer(room) if as_objects else EventPrinter(room).print
     run_command(partial(_watch, room, url, token, ca, Tier(int(tier)), seconds, print_event))

@@ -96,7 +96,7 @@ def server_context(cert: Path | str, key: Path | str) -> ssl.SSLContext:
 def wrap(context: ssl.SSLContext, sock: socket.socket) -> TlsSocket:
     """Put TLS on an accepted socket; it takes over the descriptor of ``sock``. Nothing is read or written yet.
 
-    OSError or ValueError if the peer has gone already; the descriptor may then be closed.
+    OSError or ValueError if the peer has already disconnected; the descriptor may then be closed.
     """
     wrapped = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
     assert isinstance(wrapped, TlsSocket), "contexts come from server_context"

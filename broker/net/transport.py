@@ -212,7 +212,7 @@ class Transport:
                 self.start_backlog(parts, sent)
 
     def _try_send(self, data: bytes) -> int:
-        """How much the socket took; all of it where the peer has gone, for then nothing is left to do."""
+        """Return how many bytes the socket took; all of them where the peer has disconnected."""
         try:
             return self.send(data)
         except BlockingIOError:
@@ -390,7 +390,7 @@ class Transport:
     # ---- reading
 
     def on_readable(self) -> None:
-        """Read once and pass it on; the poller comes back while there is more."""
+        """Read once and pass it on; the poller calls again while there is more."""
         try:
             data = self.sock.recv(RECEIVE_BYTES)
         except BlockingIOError:

@@ -111,7 +111,7 @@ class Hub:
         return self._by_name.get(name)
 
     def epoch_of(self, name: str) -> int | None:
-        """Return the epoch in which a room's stream stands, open or not; None where it would begin a new one."""
+        """Return the present epoch of a room's stream, open or not; None where the room would begin a new one."""
         room = self._by_name.get(name)
         if room is not None:
             return room.state.epoch

@@ -1,4 +1,4 @@
-"""Durability of rooms: how a `Record` is written to the ledger, and where every room's stream stands.
+"""Durability of rooms: how a `Record` is written to the ledger, and the position of every room's stream.
 
 A room's stream has one epoch for as long as its offsets go on: through idle times, crashes and restarts. Only a room
 that was ended begins a new one. So a client that returns with a position gets what is missing, or learns exactly what
@@ -57,7 +57,7 @@ MAX_RESTORED_HISTORIES = 1000
 
 
 class RoomCheckpoint(NamedTuple):
-    """Where the stream of a room without a task stands."""
+    """Position and totals of the stream of a room without a task."""
 
     epoch: int
     last_offset: int

@@ -1,9 +1,9 @@
 """Batches of must-deliver messages from the platform's links: BATCH in, and one answer for each.
 
-A part is judged and filled as a whole before its first message goes to the ledger, so that a fault sends nothing of it.
-It is answered when the ledger has answered all of it. A user who has a message of the batch already gets none, so a
-client that does not know the result of a part sends it again. Must never block: every wait is a callback, and the link
-may be gone when it comes; what was handed to the ledger is sent all the same.
+A part is checked and filled as a whole before its first message goes to the ledger, so that a fault sends nothing of
+it. It is answered when the ledger has answered all of it. A user who has a message of the batch already gets none, so
+a client that does not know the result of a part sends it again. Must never block: every wait is a callback, and the
+link may have ended when it comes; what was handed to the ledger is sent all the same.
 
 Bounds: `MAX_IN_FLIGHT` parts of one link; what waits for the disk is bounded by the ledger.
 """

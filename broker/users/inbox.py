@@ -188,7 +188,7 @@ class Inboxes:
         """Put a message into a user's inbox; ``on_done`` gets the ledger's result, with its number when it is durable.
 
         ``kind``: message type; ``payload``: any value of the wire, up to 4 KiB packed (else ValueError); ``key``
-        makes asking again harmless: the first result comes back, its answer being the number.
+        makes a repeated call harmless: it gets the first result, with the number of the first message.
         """
         # Any: payloads of custom types are any value.
         body = pack_body((payload,))
@@ -211,7 +211,8 @@ class Inboxes:
         """Send one text to many users, each with its own ``values``; returns when all are durable or have failed.
 
         Every user's message is made before the first is sent (TemplateError, ValueError: none is). Sending a batch
-        again sends only what is missing. Waits for space where the ledger is full. Cancelled, it goes on unwatched.
+        again sends only what is missing. Waits for space where the ledger is full. After a cancellation
+        the sending continues without a result.
         """
         messages = [(user, fill(template, own)) for user, own in values.items()]
         for _, payload in messages:

@@ -1,4 +1,4 @@
-"""What a room shows of its danmaku: one window between two ticks.
+"""Merging and sampling of danmaku: one window of a room, between two ticks.
 
 Equal texts (after `fold`) become one entry with a count. Of the entries each tier shows what its
 budget lets a human read (`ReadingBudget`). When that is not all of them, FAIR shows those of the lowest

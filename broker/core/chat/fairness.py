@@ -1,20 +1,20 @@
-"""How much of a room's attention each sender has had lately: the lower, the sooner they are shown.
+"""Fairness among senders: a score of each sender's recent messages, the lowest shown first, and the reading budget.
 
 The score of a message is the number of its sender's messages shown lately (fading), plus what the sender
 tried before it in the open window. Picking the lowest scores first is then fair queueing: the k-th
 message of one sender comes after the first of all others. Repeated attempts weigh a little even when nothing
-was shown for them, so who floods unseen still stands behind who waits.
+was shown for them, so a flooder whose messages are not shown still comes after a sender who waits.
 
 It counts; it refuses no message. Both tables are bounded: see their constants for what is forgotten.
 
 The reading budget says how many danmaku a tier may show now: a token bucket, and a part of it that floods cannot take.
 
 One second's worth may be saved up, so the first messages after a quiet second are all shown. In a flood that
-is not enough to be fair: the loud take every token of every tick, so of four quiet people who happen to
-speak in one tick only two would be seen. So the quiet are shown as if the loud were not there: they have
+is not enough to be fair: flooders take every token of every tick, so of four quiet senders that happen to
+post in one tick only two would be shown. So quiet senders are shown as if there were no flooders: they have
 a bucket of their own beside the common one, and may overdraw the common one by half a second's worth,
-which the loud then wait for. Over any time t a tier shows at most ``rate * (t + 1.5 s)``, and without loud
-senders ``rate * (t + 1 s)``. In a flood of 5,000/s, 98 % to 100 % of 15 quiet messages a second are shown in a
+which the flooders then wait for. Over any time t a tier shows at most ``rate * (t + 1.5 s)``, and without
+flooders ``rate * (t + 1 s)``. In a flood of 5,000/s, 98 % to 100 % of 15 quiet messages a second are shown in a
 budget of 20 and ticks of 100 ms; by the bucket alone 77 % to 86 %.
 
 It knows numbers only, neither senders nor texts.

@@ -1,9 +1,9 @@
-"""When a paid event goes out: gifts stay readable, and none is ever lost.
+"""Pacing of gifts: they are published at a rate that viewers can read, and none is ever dropped.
 
-Ten a second can be read, so ten a second go out; the others wait. Meanwhile the same gift by the same user to the same
-target grows into one combo: counts and amounts are summed, every sender is answered. No order waits longer than
-``max_wait_s``, and at the bounds of the backlog it flows faster than it can be read: the budget is about
-reading, the money is about everything.
+Viewers can read ten a second, so ten a second are published; the others wait. Meanwhile the same gift by the same
+user to the same target grows into one combo: counts and amounts are summed, every sender is answered. No order waits
+longer than ``max_wait_s``, and at the bounds of the backlog orders are published faster than viewers can read:
+completeness comes before readability.
 
 ``admitted = shown + merged + held`` holds at any time. It never drops, reorders or refuses a gift, and never
 decides whether one was paid.

@@ -1,17 +1,17 @@
-"""Overload: when the broker has too much to do, who waits and who is turned away, and how fast the rooms tick.
+"""Overload control: stages of load shedding, the interval of ticks and the budget of queued bytes.
 
 Three pure parts:
 
 - `OverloadMonitor` turns three measurements into one of five stages. It rises at once, to whatever stage the worst
   measurement demands, and falls one stage at a time, after ``quiet_s`` seconds in which every measurement stayed below
-  the lower threshold of the present stage. So it can neither flap nor hold a broker down for long.
+  the lower threshold of the present stage. So it neither flaps nor stays high for long.
 - `TickPacer` stretches a room's tick when sweeping its viewers takes more than its share of the time, and
   shrinks it again when that is over.
 - `ByteBudget` counts the bytes that wait in queues and histories, the first of the three measurements.
 
 What each stage means is the table `STAGE_RULES`; when each stage begins and ends is the table `THRESHOLDS`. Each stage
-contains the ones below it: what is given up first is missed least, and control and commerce are never given up.
-Nothing here drops anything; it says what others must do.
+contains the ones below it: what is shed first is missed least, and control and commerce are never shed.
+Nothing here drops anything: the callers apply the rules of the stage.
 """
 
 from __future__ import annotations
@@ -188,12 +188,12 @@ class OverloadMonitor:
 
 
 class TickPacer:
-    """How long one room waits between ticks.
+    """Interval between the ticks of one room.
 
     A sweep may take ``share`` of the interval. A sweep that took more stretches the interval to fit at once, up to
     ``max_ms``, in overload up to ``overload_max_ms`` if that is more; one that took clearly less (below 80 % of its
     share) shrinks it by at most 30 %. From 2 s back to 100 ms that takes nine sweeps and 6.5 s, so a room is back at
-    its base within 10 s. Between the two the interval stands, which keeps a steady room from swinging.
+    its base within 10 s. Between the two the interval is unchanged, which keeps a steady room from swinging.
     """
 
     __slots__ = ("_base_s", "_max_s", "_overload_max_s", "_share", "interval_s")

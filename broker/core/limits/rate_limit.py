@@ -8,7 +8,7 @@ and holds ``burst``, needs no timer, and knows the exact instant at which a refu
 A key whose TAT has passed is the same as a key never seen, so forgetting it changes no answer; `Gcra.sweep`
 does that a few keys at a time. When the table holds ``max_keys`` keys that are all in use, *new keys are
 refused* with a short wait: evicting one would give a fresh burst to the user with the most identities,
-which is exactly the peer that a limit is for. To get there, ``max_keys`` different users must speak within
+which is exactly the peer that a limit is for. To get there, ``max_keys`` different users must post within
 the time that one burst takes to leak (3 s for chat).
 
 ``now`` that goes back is treated as unchanged. A refusal changes nothing. Never: a timer, a clock, a
@@ -202,7 +202,7 @@ class SingleGcra:
     """One limit for callers that keep their own state: one float, the TAT, 0.0 before the first message.
 
     For limits of single connections: a connection pays for a float, the object is shared by all of them. A message is
-    charged whether it passes or not, because the caller has read it already; so a peer that goes on sending above the
+    charged whether it passes or not, because the caller has read it already; so a peer that keeps sending above the
     rate waits for all that it sent.
     """
 

@@ -1,17 +1,17 @@
-"""Room admission: how many messages a room lets in per window, and which lanes find room first.
+"""Quota of a room: how many messages it admits per window, and how many of them are reserved for urgent lanes.
 
-A live room is a firehose with one nozzle. Time is cut into fixed windows, laid end to end from the first
-message on; each window lets in ``per_window`` messages, of which ``reserved`` are kept for the reserved lanes
+Time is divided into consecutive fixed windows from the first message on; each window
+admits ``per_window`` messages, of which ``reserved`` are kept for the reserved lanes
 (control, commerce, paid). So the reserved lanes may use the whole window, the others only what is shared:
 
     others <= per_window - reserved     and     others + reserved lanes <= per_window
 
 Reserved lanes fill their reserve first and the shared part after, first come first served. Exempt lanes are
-always let in, and count like reserved ones: when commerce is busy, chat yields, never the other way round.
+always admitted, and count like reserved ones: when commerce is busy, chat yields, never the other way round.
 
 Fixed windows rather than GCRA because the figures of the services that publish theirs are per window (RongCloud:
 40 in 200 ms, 20 of them reserved; Tencent Cloud Chat: 40 in 1 s) and because "how many are left in this window" is a
-plain number. The known price: two windows may meet in a burst of twice the size.
+plain number. The known cost: a burst across two windows may have twice the size.
 
 What happens to a message that is not let in is the policy's business (`policies.OverQuota`), not this module's.
 """

@@ -1,6 +1,6 @@
 """Parser of the header by which a trusted web proxy names the client: ``X-Forwarded-For`` or ``Forwarded`` (RFC 7239).
 
-A proxy appends the address of its peer to what came; what stands before was sent by the peer itself, which may claim
+A proxy appends the address of its peer to what came; what precedes it was sent by the peer itself, which may claim
 any address. The header is therefore read from the right, and only past elements that name trusted proxies. Only one
 of the two headers may be read: a proxy that writes one of them passes on the other as a client sent it.
 """

@@ -1,10 +1,10 @@
-"""Likes of one room: summed as they come, sent to the viewers once a second.
+"""Totals of likes of one room: summed as they come, sent to the viewers once a second.
 
-Likes are the loudest thing in a live room and the least worth keeping one by one: only the sum is shown. So a like
+Likes are the most frequent message and only their sum is shown. So a like
 costs one dict update, and the room publishes at most one update an interval: how many came, how many there are in
 all, and who gave most meanwhile. The totals are exact, always; the top is of the present interval only.
 
-The per-user cap (20 likes a second) is the caller's `rate_limit.Gcra.take`; only what it lets through comes here.
+The per-user cap (20 likes a second) is the caller's `rate_limit.Gcra.take`; only what it admits comes here.
 
 Bound: the present interval remembers at most ``max_likers`` users. Likes of a user beyond that count in full but
 cannot reach the top of this interval; ``unranked`` says how many likes that were.

@@ -1,11 +1,11 @@
 """The stream of one room: how an event of lanes 0 to 2 gets its offset, becomes durable, and is answered once.
 
-Write-ahead made visible: `record` returns the effect `Record`, and nothing of the event happens before the ledger says
+Write-ahead: `record` returns the effect `Record`, and nothing of the event happens before the ledger has reported
 that it is on the disk. Then comes exactly one of `committed` (it has an offset: remember it, answer, publish),
 `repeated` (a key was known: answer with the first result) and `refused` (the disk did not take it: answer "later").
 Without a ledger (``durable`` false) `record` commits at once.
 
-Offsets are given by whoever commits, not here: so a commit that fails leaves no hole. While an event waits for its
+The committer assigns the offsets, not this module: so a commit that fails leaves no hole. While an event waits for its
 commit it counts as ``held``.
 """
 

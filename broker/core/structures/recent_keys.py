@@ -1,12 +1,12 @@
-"""Recent keys: when was this key last marked, if that was less than a window ago?
+"""Table of recent keys: when a key was last marked, if that was less than a window ago.
 
-Two generations of dicts. Marks go to the young one; once it has lived for a window it becomes the old one and
+Two generations of dicts. Marks go to the young one; once it is a window old it becomes the old one and
 the old one is thrown away whole, because every mark in it is older than a window by then. Each mark keeps its
 time, so answers are exact; there is no timer, no scan, and every call is O(1).
 
 Bound: ``max_keys`` marks in both generations together. A young generation that reaches half of that turns old
 early, and the old one is forgotten before its time: marks may be forgotten, oldest first, never invented. ``forgotten``
-counts the marks thrown away early, so that the loss can be seen. ``now`` that goes back stands still.
+counts the marks thrown away early, so that the loss can be seen. ``now`` that goes back counts as unchanged.
 """
 
 from __future__ import annotations
