@@ -40,12 +40,13 @@ def free_port() -> int:
 
 
 class Terminal:
-    """A folder, two ports, and the programs that were started in it."""
+    """A folder, three ports, and the programs that were started in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = free_port()
         self.api_port = free_port()
+        self.tls_port = free_port()
         self.running: list[tuple[str, subprocess.Popen[str], Path]] = []
         bin_folder = folder / "bin"
         bin_folder.mkdir()
@@ -64,6 +65,7 @@ class Terminal:
         text = re.sub(r"^(roomcast (?:tail|say|direct) )", rf"\1--url roomcast://127.0.0.1:{self.port} ", text)
         text = re.sub(r"^(roomcast call )(?!list)", rf"\1--url http://127.0.0.1:{self.api_port} ", text)
         text = text.replace("127.0.0.1:7401", f"127.0.0.1:{self.api_port}")
+        text = text.replace("7443", str(self.tls_port))
         return text.replace("127.0.0.1:7400", f"127.0.0.1:{self.port}")
 
     def start(self, command: str) -> None:
