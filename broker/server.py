@@ -159,6 +159,7 @@ class Broker:
             compress=rules.policy.compress,
             results=self.results,
             history=self.history,
+            resume_bytes=config.queue.critical_bytes // 2,
             inboxes=self.inboxes,
         )
         self.listener = self._make_listener(transports)

@@ -40,14 +40,14 @@ def post(parts: Parts, caller: Caller, request: PublishMessage, results: PostRes
         parts.hub.crash(room)
 
 
-def published(result: AckResult) -> Published:
+def published(result: AckResult, repeated: bool) -> Published:
     """Return a result as clients of the control API see it."""
     outcome, detail = result.outcome, result.detail
     if outcome is Outcome.LIMITED:
         return Published(outcome, retry_after_ms=detail)
     if outcome is Outcome.REJECTED:
         return Published(outcome, code=detail)
-    return Published(outcome, detail or None)
+    return Published(outcome, detail or None, repeated=repeated)
 
 
 async def _publish(parts: Parts, caller: Caller, request: PublishMessage) -> Published:
@@ -56,7 +56,7 @@ async def _publish(parts: Parts, caller: Caller, request: PublishMessage) -> Pub
     (result,) = await results.wait()
     if result.outcome is Outcome.LIMITED:
         raise OperationError(ErrorCode.RATE_LIMITED, "the room takes no more now", "room", result.detail)
-    return published(result)
+    return published(result, bool(results.repeated))
 
 
 async def _publish_many(parts: Parts, caller: Caller, request: PublishMany) -> PublishedMany:
@@ -73,7 +73,8 @@ async def _publish_many(parts: Parts, caller: Caller, request: PublishMany) -> P
                 results.refuse(AckResult(results.expect(), Outcome.REJECTED, int(error.code)))
         if number % SLICE == 0:
             await trio.lowlevel.checkpoint()
-    items = tuple(map(published, await results.wait()))
+    answers = await results.wait()
+    items = tuple(published(each, each.sequence in results.repeated) for each in answers)
     return PublishedMany(items, sum(each.outcome is Outcome.ACCEPTED for each in items))
 
 

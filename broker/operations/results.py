@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import trio
 
 from broker.core.rooms.types import TypeRules
+from broker.net.transport import Transport
 from broker.operations.caller import Caller
 from broker.rooms.members import Member, RoomRef
 from protocol.codes import LeaveReason, Role
@@ -18,17 +19,22 @@ __all__ = ["PostResults"]
 class PostResults:
     """Receiver of the results of some posts, numbered from 1, in any rooms.
 
-    Each room answers each post exactly once; `wait` returns when all have been answered.
+    Each room answers each post exactly once; `wait` returns when all have been answered. ``repeated``: those whose key
+    was used before.
     """
 
+    transport: Transport
+    """Never set: it is no member, so nothing is sent to it."""
+
     def __init__(self) -> None:
+        self.repeated: set[int] = set()
         self._results: dict[int, AckResult] = {}
         self._expected = 0
         self._done: trio.Event | None = None
 
     def author(self, types: TypeRules, caller: Caller, role: Role, user: str, name: str) -> Member:
         """Return who posts: the caller, or the user for whom it does."""
-        return Member(self, user, name, role, types.permitted(role, None), 0)  # type: ignore[arg-type]
+        return Member(self, user, name, role, types.permitted(role, None), 0)
 
     def expect(self) -> int:
         """Return the number of one more post."""
@@ -40,9 +46,10 @@ class PostResults:
         self._results[result.sequence] = result
 
     def reply_acks(self, room: int, results: list[AckResult], firsts: Sequence[FirstResult] = ()) -> None:
-        """Take results; called by rooms. ``firsts`` are not kept."""
+        """Take results; called by rooms."""
         for result in results:
             self._results[result.sequence] = result
+        self.repeated.update(first.sequence for first in firsts)
         if self._done is not None and len(self._results) >= self._expected:
             self._done.set()
 

@@ -61,6 +61,8 @@ class SessionContext:
     """Collects the acks to one session while the ledger delivers results."""
     history: RoomHistory | None = None
     """History on the disk; None: no ledger."""
+    resume_bytes: int = 512 * 1024
+    """Most bytes of events that one RESUME brings back; a client that missed more gets the gap."""
     inboxes: Inboxes | None = None
     """Must-deliver messages; None: no ledger."""
     batches: IncomingBatches = field(init=False)

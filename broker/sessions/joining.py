@@ -23,6 +23,7 @@ from broker.rooms.members import Member
 from broker.rooms.room import Room
 from broker.sessions.context import SessionContext
 from protocol.codes import ErrorCode, Lane, Role, Tier
+from protocol.frames import HEADER_BYTES, pack_body
 from protocol.messages import Join, Message, Resume, Resumed
 from protocol.resume import StreamPosition, gap_from
 
@@ -31,6 +32,8 @@ __all__ = ["Joiner", "PendingJoin"]
 RETRY_MS = 1000
 """When to send the request again if the ledger could not be asked, or did not answer."""
 ROOM_FULL_RETRY_MS = 5000
+MAX_EVENT_BYTES = 5 * 1024
+"""Above what one event can take; fewer events than this allows are not measured."""
 
 
 class Joiner(Protocol):
@@ -105,6 +108,8 @@ class PendingJoin:
                 events = (*self._events, *newest)
             elif self._read_history(room, request):
                 return
+        if events is not None and not _fits(events, self._context.resume_bytes):
+            events = None  # they would fill the queue and end the link, and the next RESUME would be the same
         member = self._enter(room, room_grant)
         snapshot = room.snapshot(member)
         if events is not None:
@@ -227,3 +232,10 @@ class PendingJoin:
         self._joiner.memberships = (*self._joiner.memberships, (room, member))
         room.enter(member, self._context.poller.now)
         return member
+
+
+def _fits(events: Sequence[StoredEvent], max_bytes: int) -> bool:
+    """Return whether the packed events are at most ``max_bytes``. O(events), and only for many."""
+    if len(events) * MAX_EVENT_BYTES <= max_bytes:
+        return True
+    return sum(len(pack_body(each.event)) + HEADER_BYTES for each in events) <= max_bytes

@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..codes import ErrorCode, Outcome
-from ..fields import any_value, array_of, display_name, integer, name_of, optional, record, room_name, text, user_id
+from ..fields import (
+    any_value,
+    array_of,
+    boolean,
+    display_name,
+    integer,
+    name_of,
+    optional,
+    record,
+    room_name,
+    text,
+    user_id,
+)
 from .rows import KeyUse, OperationRow, RateLimit, Scope, row
 
 __all__ = ["ROWS", "PublishMany", "PublishMessage", "Published", "PublishedMany"]
@@ -31,13 +43,15 @@ class PublishMessage(NamedTuple):
 class Published(NamedTuple):
     """What became of a message.
 
-    ``offset``: of its event, where it has one; ``code``: why it was rejected; ``retry_after_ms``: when to try again.
+    ``offset``: of its event, where it has one; ``code``: why it was rejected; ``retry_after_ms``: when to try again;
+    ``repeated``: whether its order or client_msg_id was used before, so that nothing was done again.
     """
 
     outcome: Outcome
     offset: int | None = None
     code: int | None = None
     retry_after_ms: int | None = None
+    repeated: bool = False
 
 
 class PublishMany(NamedTuple):
@@ -55,7 +69,9 @@ class PublishedMany(NamedTuple):
 
 _PUBLISH_RULES = (room_name, integer(1, 255), any_value, text(0, 64), optional(user_id), display_name)
 _publish = record(PublishMessage, _PUBLISH_RULES)
-_published = record(Published, (name_of(Outcome), optional(integer(0)), optional(integer(0)), optional(integer(0))))
+_published = record(
+    Published, (name_of(Outcome), optional(integer(0)), optional(integer(0)), optional(integer(0)), boolean)
+)
 _published_many = record(PublishedMany, (array_of(_published, MAX_MANY), integer(0)))
 
 ROWS: tuple[OperationRow, ...] = (

@@ -70,7 +70,7 @@ async def test_a_backend_publishes_a_viewer_sees_it_and_is_kicked() -> None:
     async with api() as (broker, client), joined_link(broker, "dev:ann", "live-1") as (ann, _):
         answer = await client.post("/v1/messages/publish", json={"room": "live-1", "type": 4, "payload": ["欢迎"]})
         assert (answer.status_code, answer.json()) == (
-            200, {"outcome": "accepted", "offset": 1, "code": None, "retry_after_ms": None},
+            200, {"outcome": "accepted", "offset": 1, "code": None, "retry_after_ms": None, "repeated": False},
         )  # fmt: skip
         _, event = await ann.expect(Event)
         assert event.payload == ("欢迎",)
@@ -164,6 +164,19 @@ async def test_an_idempotency_key_replays_the_answer() -> None:
         assert (first.headers.get("idempotent-replayed"), again.headers["idempotent-replayed"]) == (None, "true")
         other = await client.post("/v1/messages/publish", json=body | {"payload": ["twice"]}, headers=headers)
         assert (other.status_code, other.json()["code"]) == (409, "KEY_REUSED")
+
+
+async def test_an_order_is_one_order_over_http_and_restarts(tmp_path: Path) -> None:
+    gift = {"room": "live-1", "type": 5, "payload": ["order-1", "ann", "Ann", "rose", 1, 100, ""]}
+    offsets = []
+    for is_again in (False, True):
+        async with api(ledger={"data_dir": str(tmp_path / "data")}) as (_, client):
+            answer = (await client.post("/v1/messages/publish", json=gift)).json()
+            assert (answer["outcome"], answer["repeated"]) == ("accepted", is_again)
+            offsets.append(answer["offset"])
+            other = await client.post("/v1/messages/publish", json=gift | {"room": "live-2"})
+            assert other.json()["outcome"] == "rejected"
+    assert offsets[0] == offsets[1]
 
 
 async def test_development_mode_serves_this_machine_only() -> None:

@@ -14,7 +14,7 @@ from broker.ledger import Reader, queries
 from broker.server import Broker
 from protocol.codes import ErrorCode, MessageType, Tier
 from protocol.messages import Ack, ErrorReply, Event, Resume, Resumed
-from tests.support.broker import RawLink, joined_link, raw_link
+from tests.support.broker import RawLink, joined_link, raw_link, running_broker
 from tests.support.durable import announce, disk, durable_broker
 from tests.support.faulty_disk import disk_error
 from tests.support.until import until
@@ -49,6 +49,31 @@ async def test_what_the_room_has_forgotten_comes_from_the_disk(directory: Path) 
             assert await offsets(ann, 8) == [3, 4, 5, 6, 7, 8, 9, 10]
             await announce(host, room, 11)
             assert await offsets(ann, 1) == [11]
+
+
+@pytest.mark.parametrize("is_durable", [True, False])
+async def test_more_bytes_than_a_link_may_have_waiting_are_a_gap_and_no_endless_loop(
+    directory: Path, is_durable: bool
+) -> None:
+    queue = {"queue_bytes": 65_536, "critical_bytes": 65_536}
+    run = durable_broker(directory, queue=queue) if is_durable else running_broker(queue=queue)
+    async with run as broker, joined_link(broker, "dev:shop:app") as (app, room):
+        for number in range(1, 41):
+            await app.post(room, number, MessageType.ANNOUNCEMENT, ("很" * 490 + str(number),))
+            await app.expect(Ack)
+        epoch = broker.hub.epoch_of("lobby")
+        assert epoch is not None
+        for after, recovered in ((0, False), (35, True)):
+            async with raw_link(broker) as ann:
+                await ann.login("dev:ann")
+                await ann.send((Resume("lobby", Tier.FULL, epoch, after), 0, 9))
+                _, answer = await ann.expect(Resumed)
+                assert answer.recovered is recovered
+                if recovered:
+                    assert await offsets(ann, 6) == [36, 37, 38, 39, 40, 41]
+                await announce(app, room, 100 + after)
+                frame, _ = await ann.expect(Event)
+                assert frame.sequence == 41 + int(recovered)
 
 
 async def test_what_is_published_meanwhile_comes_after_what_was_missed(directory: Path) -> None:
