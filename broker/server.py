@@ -293,7 +293,7 @@ class Broker:
             await trio.sleep(SAMPLE_S)
             report_left_out()
             now = self._clock()
-            lag_s = self.loop_monitor.judge(max(0.0, now - sampled_at - SAMPLE_S))
+            lag_s = self.loop_monitor.overload_lag_s(max(0.0, now - sampled_at - SAMPLE_S))
             share = (self.fanout.busy_s - busy_s) / max(now - sampled_at, 1e-6)
             sampled_at, busy_s = now, self.fanout.busy_s
             before = self.monitor.transition

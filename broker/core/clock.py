@@ -1,4 +1,4 @@
-"""One clock for everything irreversible: the wall clock, as far as it agrees with monotonic time and with the past.
+"""Trusted clock for everything irreversible: the wall clock, as far as it agrees with monotonic time and with the past.
 
 Expiry, retention and token checks use Unix time, and a wall clock may be wrong for a while. `TrustedClock` follows the
 wall clock in small steps. When the wall clock leaps against monotonic time, the trusted time goes on as before; a leap

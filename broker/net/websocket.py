@@ -191,12 +191,12 @@ def ws_close(code: int, reason: str = "") -> bytes:
 class _Reader:
     """wsproto's frame decoder and the message it is in the middle of; exists only while there is one."""
 
-    __slots__ = ("body", "decoder", "fragments", "judged", "size", "utf8")
+    __slots__ = ("body", "decoder", "fragments", "is_header_checked", "size", "utf8")
 
     def __init__(self) -> None:
         self.decoder = FrameDecoder(client=False)
-        self.judged = False
-        """Whether the header of the frame under way has been judged."""
+        self.is_header_checked = False
+        """Whether the header of the frame under way has been checked."""
         self.fragments = 0
         """Frames of the message under way, 0 = none is."""
         self.size = 0
@@ -206,7 +206,7 @@ class _Reader:
 
     @property
     def idle(self) -> bool:
-        return not (self.fragments or self.judged or len(self.decoder.buffer))
+        return not (self.fragments or self.is_header_checked or len(self.decoder.buffer))
 
 
 class WebSocketTransport(Transport):
@@ -287,17 +287,17 @@ class WebSocketTransport(Transport):
         decoder.receive_bytes(data)
         try:
             while not self.state:
-                if not reader.judged:
+                if not reader.is_header_checked:
                     if not decoder.parse_header():
                         break
                     header = decoder.header
                     assert header is not None, "parse_header returned it"
                     self._judge(reader, header)
-                    reader.judged = True
+                    reader.is_header_checked = True
                 frame = decoder.process_buffer()
                 if frame is None:
                     break
-                reader.judged = not frame.frame_finished
+                reader.is_header_checked = not frame.frame_finished
                 payload = frame.payload
                 assert isinstance(payload, bytes), "a decoder without a message layer yields bytes"
                 if frame.opcode.iscontrol():

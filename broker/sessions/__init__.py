@@ -1,1 +1,1 @@
-"""What one connection means: dispatch of frames, joining, replies."""
+"""Sessions: dispatch of frames, joining, replies."""

@@ -1,4 +1,4 @@
-"""What every session of one broker shares: the parts behind it, and the counters that all of them write.
+"""Context that all sessions of one broker share: the parts behind it, and the counters that all of them write.
 
 Plain references, made by the composition root. What is the same for all sessions and expensive to make (the answer to
 HELLO, what a role may post) is made once here.

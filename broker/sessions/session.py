@@ -1,4 +1,4 @@
-"""One connection above its bytes: HELLO, AUTH, JOIN, POST, LEAVE. It has no task of its own.
+"""Session of one connection, above its bytes: HELLO, AUTH, JOIN, POST, LEAVE. It has no task of its own.
 
 The poller calls with data; everything here is synchronous and returns at once, so a session delays no other. A peer's
 violation ends its own link with a close code or is answered with ERROR; a defect of the broker ends this one session

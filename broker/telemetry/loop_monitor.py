@@ -70,8 +70,8 @@ class LoopMonitor(trio.abc.Instrument):
         unlogged, self._unlogged = self._unlogged, 0
         log.warning("event loop blocked", task=name, took_ms=round(took_s * 1000), unlogged=unlogged)
 
-    def judge(self, late_s: float) -> float:
-        """The lag that counts as overload, of a sampler that woke ``late_s`` too late since its last call here."""
+    def overload_lag_s(self, late_s: float) -> float:
+        """Return the lag that counts as overload, of a sampler that woke ``late_s`` too late since its last call."""
         before, self._cpu_s = self._cpu_s, self._cpu_clock()
         if late_s <= PAUSE_S or self._cpu_s - before > late_s * PAUSED_CPU_SHARE:
             return late_s

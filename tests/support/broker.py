@@ -52,9 +52,9 @@ class LoopOfTests(LoopMonitor):
     A test of overload sets the stage (`Hub.set_stage`).
     """
 
-    def judge(self, late_s: float) -> float:
+    def overload_lag_s(self, late_s: float) -> float:
         """Count pauses as ever; no lag counts as overload."""
-        super().judge(late_s)
+        super().overload_lag_s(late_s)
         return 0.0
 
 

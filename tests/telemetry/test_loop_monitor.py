@@ -58,10 +58,10 @@ def test_only_time_in_which_the_loop_worked_is_overload(late_s: float, worked_s:
     times = Times()
     times.cpu += worked_s
     with structlog.testing.capture_logs() as lines:
-        assert times.loop_monitor.judge(late_s) == judged_s
+        assert times.loop_monitor.overload_lag_s(late_s) == judged_s
     stopped = judged_s < late_s
     assert (times.loop_monitor.pauses, len(lines)) == (stopped, stopped)
-    assert times.loop_monitor.judge(0.0) == 0.0
+    assert times.loop_monitor.overload_lag_s(0.0) == 0.0
 
 
 @pytest.mark.integration

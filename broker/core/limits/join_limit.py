@@ -1,4 +1,4 @@
-"""Limit of joins per user: may this JOIN or RESUME pass now, and if not, when?
+"""Limit of joins per user: whether a JOIN or RESUME may pass now, and if not, when.
 
 What costs is a room that is new to the user: a snapshot for it, and a line for the other members. So the limit counts
 those only:

@@ -105,7 +105,7 @@ THRESHOLDS: dict[OverloadSignal, Threshold] = {
 
 
 class Transition(NamedTuple):
-    """The latest change of stage. ``value`` is the signal's as it was judged; ``at`` is monotonic seconds.
+    """The latest change of stage. ``value`` is the signal's as it was evaluated; ``at`` is monotonic seconds.
 
     When the stage falls, ``signal`` is the one that is nearest to its lower threshold.
     """
@@ -120,7 +120,7 @@ class Transition(NamedTuple):
 class OverloadMonitor:
     """The broker's stage. ``quiet_s`` > 0: calm needed per step down; ``smoothing_s`` > 0: memory of lag and share.
 
-    A stall is judged by its length, not by how often it was sampled: the smoothing is over time, so one late
+    A stall is evaluated by its length, not by how often it was sampled: the smoothing is over time, so one late
     call after a stall of two seconds weighs as much as ten within it, and one garbage collection of 100 ms does
     nothing. From stage 4 back to 0 takes four quiet times, 20 s.
     """

@@ -1,4 +1,4 @@
-"""Rate limits per key (a user in a room, an address): may this message pass now, and if not, when?
+"""Rate limits per key (a user in a room, an address): whether a message may pass now, and if not, when.
 
 The algorithm is GCRA, the generic cell rate algorithm of ITU-T I.371: one float per key, the *theoretical
 arrival time* (TAT) at which the key's bucket is empty again. A message may pass when that time, pushed back by

@@ -1,4 +1,4 @@
-"""Limits of connections, judged before a byte of a new one is read.
+"""Limits of connections, checked before a byte of a new one is read.
 
     condition, in this order                               refusal
     the broker is not shutting down                        GOING_AWAY

@@ -1,4 +1,4 @@
-"""What a room decides and its task performs. `RoomState` returns effects; it never acts.
+"""Effects: what a room decides and its task performs. `RoomState` returns them and never acts itself.
 
 ``T`` is the caller's reply address of one POST, handed back untouched.
 """

@@ -230,7 +230,7 @@ def policy_from(name: str, overrides: Mapping[str, Any] | None = None) -> Policy
     ``admit_per_window``, ``tick_ms`` <= ``tick_max_ms``, likes may burst for one second.
     Unknown names and numbers that do not fit together: ValueError.
     """
-    # Any: the values are what the fields are; dataclasses.replace and __post_init__ judge them.
+    # Any: the values are what the fields are; dataclasses.replace and __post_init__ check them.
     policy = POLICIES.get(name)
     if policy is None:
         raise ValueError(f"there is no policy {name!r}, but {', '.join(POLICIES)}")

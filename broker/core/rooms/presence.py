@@ -1,4 +1,4 @@
-"""Presence of one room: how many are here, how many ever were, and who just came in.
+"""Presence of one room: users and links present, users ever present, and a sample of those who just joined.
 
 Counters first, a list never: pushing members to members costs viewers squared. A *user* may have many connections
 (tabs, devices); joins and leaves are the user's, from the first connection to the last.

@@ -98,7 +98,7 @@ class RoomState(Generic[T]):
         )  # fmt: skip
         self._name = name
         self._wanted = RoomPhase.LIVE
-        """The phase that posts are judged by: changes count from when they are asked for, not from their commit."""
+        """Phase against which posts are checked: changes count from when they are requested, not from their commit."""
         self._phases_under_way = 0
         self._comes_back = False
         self._policy = policy

@@ -1,4 +1,4 @@
-"""Rules of message types: who may send which, and how large. One judge for POST, BATCH and whatever else comes."""
+"""Rules of message types: who may send which, and how large. POST, BATCH and all other requests use them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deadlines of a hundred thousand connections without a timer for each.
+"""Timer wheel: deadlines of a hundred thousand connections without a timer for each.
 
 A cycle of slots, one per ``slot_s``; an item waits in the slot of its due time and `expire` hands out the slots that
 have passed. A deadline that moves often (a heartbeat) is not moved on each byte received: when its slot comes up the
