@@ -1,6 +1,6 @@
 """``roomcast ledger``: verify, export, replay, back up and restore the ledger of a broker.
 
-All but ``restore`` read one moment of the file beside a running broker and change nothing. All judge a ledger as the
+All but ``restore`` read one moment of the file beside a running broker and change nothing. All check a ledger as the
 broker does at its start. Exit status 1 means that the file does not contain what was written; the message names the
 first difference.
 """
