@@ -132,12 +132,13 @@ def _warn(config: Config) -> None:
 
 def _announce(addresses: tuple[tuple[str, int], ...], api_urls: tuple[str, ...]) -> None:
     """Print the line on standard output that reports the addresses to the process that started the broker."""
-    line = {
+    line: dict[str, Any] = {
         "event": "serving",
         "pid": os.getpid(),
         "addresses": [list(address[:2]) for address in addresses],
-        "api": list(api_urls),
     }
+    if api_urls:
+        line["api"] = list(api_urls)
     try:
         if sys.stdout is None:  # Python found it closed
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))

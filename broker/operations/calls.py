@@ -33,6 +33,8 @@ log = structlog.get_logger("roomcast.operations")
 
 HANDLERS: dict[str, Handler] = {**rooms.HANDLERS, **messages.HANDLERS, **users.HANDLERS, **brokers.HANDLERS}
 KEY_S = 600.0
+CALL_S = 30.0
+"""Longest wait of a call, for a disk that does not answer."""
 MAX_KEYS = 20_000
 MAX_CALLERS = 20_000
 """Callers whose rate is known, for each operation."""
@@ -119,7 +121,11 @@ class Operations:
     async def _run(self, caller: Caller, row: OperationRow, request: Any) -> Any:
         try:
             result = HANDLERS[row.name](self._parts, caller, request)
-            return await result if inspect.isawaitable(result) else result
+            if not inspect.isawaitable(result):
+                return result
+            with trio.move_on_after(CALL_S):
+                return await result
+            raise OperationError(ErrorCode.OVERLOADED, "no answer in time; ask again with the same key", "", 1000)
         except OperationError:
             raise
         except Exception:
