@@ -167,7 +167,7 @@ class Broker:
         self._started_at = clock()
         self._nursery: trio.Nursery | None = None
         self.operations = Operations(
-            Parts(self.hub, self.users, rules.types, self.ledger, self._control(), clock, wall_ms)
+            Parts(self.hub, self.users, rules.types, self.ledger, self.inboxes, self._control(), clock, wall_ms)
         )
         self._api_keys = self._read_api_keys(config)
 

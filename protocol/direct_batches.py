@@ -19,7 +19,7 @@ from .frames import MAX_CLIENT_BODY_BYTES, pack_body
 from .messages import MAX_DIRECT_BYTES, MAX_RECIPIENTS, SendDirect
 from .payloads import check_payload
 
-__all__ = ["TemplateError", "fields_of", "fill", "frames_of", "payload_for", "payloads_of"]
+__all__ = ["TemplateError", "direct_payload", "fields_of", "fill", "frames_of", "payload_for", "payloads_of"]
 
 Values = Mapping[str, Mapping[str, str]]
 
@@ -66,7 +66,22 @@ def payload_for(kind: int, template: Any, values: Mapping[str, str]) -> Any:
     Any: a template is a payload, and those of custom types are any value. Raises TemplateError for a missing value, and
     FieldError (its field is a path below "payload") where the result is not a payload of that type or too large.
     """
-    payload = check_payload(kind, fill(template, values))
+    return _bounded(check_payload(kind, fill(template, values)))
+
+
+def direct_payload(kind: int, payload: Any) -> Any:
+    """Return the payload of a message of type ``kind`` to one user. FieldError: as in `payloads_of`."""
+    _check_type(kind)
+    return _bounded(check_payload(kind, payload))
+
+
+def _check_type(kind: int) -> None:
+    if kind < CUSTOM_TYPE_MIN and kind != MessageType.ANNOUNCEMENT:
+        raise FieldError("must be ANNOUNCEMENT or a custom type", "type")
+
+
+def _bounded(payload: Any) -> Any:
+    """Return a payload of at most `MAX_DIRECT_BYTES`; FieldError for others."""
     try:
         nbytes = len(pack_body((payload,))) - 1
     except UnicodeEncodeError:
@@ -82,8 +97,7 @@ def payloads_of(message: SendDirect) -> list[tuple[str, Any]]:
     Memory is bounded by `MAX_DIRECT_BYTES` for each of the part's users.
     """
     kind = message.type
-    if kind < CUSTOM_TYPE_MIN and kind != MessageType.ANNOUNCEMENT:
-        raise FieldError("must be ANNOUNCEMENT or a custom type", "type")
+    _check_type(kind)
     found = []
     for index, (user, own) in enumerate(message.values.items()):
         try:

@@ -239,7 +239,7 @@ class KeyResult(NamedTuple):
 
     outcome: int
     offset: int
-    """Offset of its first event, 0 if it had none."""
+    """Offset of its first event; where it had none the number of its first direct message, or 0."""
     answer: bytes
     fingerprint: bytes
 

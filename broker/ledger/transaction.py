@@ -200,8 +200,9 @@ class Transaction:
                 self._stage_other(item)
         if keys:
             at_ms = next((at_ms for item in submission.items if (at_ms := getattr(item, "at_ms", 0))), 0)
+            number = next(iter(offsets or direct_ids), 0)
             for key in keys:
-                self._stage_key(key, offsets[0] if offsets else 0, at_ms)
+                self._stage_key(key, number, at_ms)
         return Committed(tuple(offsets), tuple(direct_ids))
 
     def _stage_entry(self, item: Entry) -> int:

@@ -19,7 +19,7 @@ import structlog
 import trio
 
 from broker.core.limits.rate_limit import Gcra, Rate
-from broker.operations import brokers, messages, rooms, users
+from broker.operations import brokers, directs, messages, rooms, users
 from broker.operations.caller import Caller, OperationError
 from broker.operations.parts import Handler, Parts
 from protocol.codes import ErrorCode
@@ -31,7 +31,13 @@ __all__ = ["HANDLERS", "Operations"]
 
 log = structlog.get_logger("roomcast.operations")
 
-HANDLERS: dict[str, Handler] = {**rooms.HANDLERS, **messages.HANDLERS, **users.HANDLERS, **brokers.HANDLERS}
+HANDLERS: dict[str, Handler] = {
+    **rooms.HANDLERS,
+    **messages.HANDLERS,
+    **users.HANDLERS,
+    **brokers.HANDLERS,
+    **directs.HANDLERS,
+}
 KEY_S = 600.0
 CALL_S = 30.0
 """Longest wait of a call, for a disk that does not answer."""

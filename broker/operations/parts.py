@@ -11,6 +11,7 @@ from broker.ledger import Ledger
 from broker.operations.caller import Caller, OperationError
 from broker.rooms.hub import Hub
 from broker.rooms.room import Room
+from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
 from protocol.codes import ErrorCode
 
@@ -36,12 +37,13 @@ class BrokerControl:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Parts of one broker, made by the composition root. ``ledger`` None: nothing is kept."""
+    """Parts of one broker, made by the composition root. ``ledger`` and ``inboxes`` None: nothing is kept."""
 
     hub: Hub
     users: UserRegistry
     types: TypeRules
     ledger: Ledger | None
+    inboxes: Inboxes | None
     control: BrokerControl
     clock: Callable[[], float]
     unix_ms: Callable[[], int]

@@ -126,7 +126,8 @@ class Model:
                     self.ended.add((room, epoch))
                     self.checkpoints.pop((room, epoch), None)
         for key in submission.keys:
-            self.first[key.digest] = KeyResult(key.outcome, offsets[0] if offsets else 0, key.answer, key.fingerprint)
+            number = offsets[0] if offsets else direct_ids[0] if direct_ids else 0
+            self.first[key.digest] = KeyResult(key.outcome, number, key.answer, key.fingerprint)
         return Committed(tuple(offsets), tuple(direct_ids))
 
     def _open(self, room: str, epoch: int) -> None:

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from protocol.fields import RECORD_SCHEMAS, FieldError, schema_of
 from protocol.json_mode import parse_value
 from protocol.operations import BY_NAME, BY_NUMBER, OPERATIONS, KeyUse, OperationRow, Scope
 from tests.support.broker import configuration, running_broker
+from tests.support.durable import durable_broker
 
 rows = pytest.mark.parametrize("row", OPERATIONS, ids=lambda row: row.name)
 
@@ -110,8 +112,8 @@ async def call(broker: Broker, name: str, *arguments: Any, caller: Caller | None
 
 
 @pytest.mark.integration
-async def test_every_row_answers_with_its_own_record() -> None:
-    async with running_broker() as broker:
+async def test_every_row_answers_with_its_own_record(directory: Path) -> None:
+    async with durable_broker(directory) as broker:
         await call(broker, "rooms.open", "live-1")
         for row in OPERATIONS:
             if row.name in ("broker.drain", "broker.reload", "rooms.close", "rooms.set_phase"):

@@ -1,0 +1,147 @@
+"""Handlers of the operations on must-deliver messages to users."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Awaitable, Sequence
+from typing import Any, TypeVar
+
+import structlog
+import trio
+
+from broker.ledger import Committed, DirectState, LedgerDamaged, LedgerRefused, LedgerResult, Repeated, SubmitResult
+from broker.operations.caller import Caller, OperationError
+from broker.operations.parts import Handler, Parts
+from broker.users.inbox import BatchResult, Inboxes
+from protocol.codes import ErrorCode, Role
+from protocol.direct_batches import direct_payload, payloads_of
+from protocol.fields import FieldError
+from protocol.messages import SendDirect
+from protocol.operations.directs import (
+    DirectProgress,
+    DirectStateRequest,
+    DirectStateView,
+    DirectStatus,
+    ProgressRequest,
+    SendManyDirects,
+    SendOneDirect,
+    SentDirect,
+    SentDirects,
+)
+
+__all__ = ["HANDLERS"]
+
+log = structlog.get_logger("roomcast.operations")
+
+AGAIN_MS = 1000
+"""When to call again where the ledger could not take it: some commits later."""
+
+T = TypeVar("T")
+
+
+def _inboxes(parts: Parts) -> Inboxes:
+    if parts.inboxes is None:
+        raise OperationError(ErrorCode.NOT_KEPT, "this broker keeps nothing: start it with a data directory")
+    return parts.inboxes
+
+
+def _later() -> OperationError:
+    return OperationError(ErrorCode.OVERLOADED, "the ledger cannot take it now", retry_after_ms=AGAIN_MS)
+
+
+def _check_types(parts: Parts, kind: int, payloads: Sequence[tuple[str, Any]], field: str) -> None:
+    """Raise OperationError where the type may not be sent, or a payload is above the size of its type."""
+    permitted = parts.types.permitted(Role.APP, None)
+    for _, payload in payloads:
+        code = parts.types.refusal(kind, payload, permitted)
+        if code is not None:
+            raise OperationError(code, "is not accepted", field if code is ErrorCode.PAYLOAD_TOO_LARGE else "type")
+
+
+async def _send(parts: Parts, caller: Caller, request: SendOneDirect) -> SentDirect:
+    inboxes = _inboxes(parts)
+    try:
+        payload = direct_payload(request.type, request.payload)
+    except FieldError as error:
+        raise OperationError(error.code, error.rule, error.field) from None
+    _check_types(parts, request.type, ((request.user, payload),), "payload")
+    results: list[LedgerResult] = []
+    is_done = trio.Event()
+
+    def on_done(result: LedgerResult) -> None:
+        results.append(result)
+        is_done.set()
+
+    expires_at_ms = None if request.expires_s is None else parts.unix_ms() + request.expires_s * 1000
+    key = f"call {caller.key}" if caller.key else ""
+    submitted = inboxes.send(request.user, request.type, payload, on_done, key=key, expires_at_ms=expires_at_ms)
+    if submitted is not SubmitResult.QUEUED:
+        raise _later()
+    await is_done.wait()
+    (result,) = results
+    if isinstance(result, Committed):
+        return SentDirect(result.direct_ids[0])
+    if not isinstance(result, Repeated):
+        raise _later()
+    if result.reused:
+        raise OperationError(ErrorCode.KEY_REUSED, "was used before with other content", "key")
+    (first,) = result.first.values()
+    return SentDirect(first.offset, repeated=True)
+
+
+async def _send_many(parts: Parts, caller: Caller, request: SendManyDirects) -> SentDirects:
+    inboxes = _inboxes(parts)
+    if (request.values is None) == (request.users is None):
+        raise OperationError(ErrorCode.BAD_FIELD, "must be given, or users, and not both", "values")
+    values = {user: {} for user in request.users or ()} if request.values is None else request.values
+    if not values:
+        field = "users" if request.values is None else "values"
+        raise OperationError(ErrorCode.BAD_FIELD, "must name at least one user", field)
+    try:
+        payloads = payloads_of(SendDirect(request.batch, request.type, request.template, values, request.expires_s))
+    except FieldError as error:
+        raise OperationError(error.code, error.rule, error.field) from None
+    _check_types(parts, request.type, payloads, "template")
+    results: list[BatchResult] = []
+    is_done = trio.Event()
+
+    def on_done(result: BatchResult) -> None:
+        results.append(result)
+        is_done.set()
+
+    if not inboxes.send_part(request.batch, request.type, payloads, request.expires_s, on_done):
+        raise _later()
+    await is_done.wait()
+    (result,) = results
+    if result.reused:
+        rule = f"{result.reused} users have another message of this batch"
+        raise OperationError(ErrorCode.KEY_REUSED, rule, "batch")
+    return SentDirects(request.batch, result.sent, result.repeated, result.failed)
+
+
+async def _read(question: Awaitable[T]) -> T:
+    """Return the ledger's answer; OperationError OVERLOADED where it cannot be read."""
+    try:
+        return await question
+    except (LedgerRefused, LedgerDamaged, sqlite3.Error) as error:
+        log.error("the ledger cannot be read", error=str(error))
+        raise _later() from None
+
+
+async def _progress(parts: Parts, caller: Caller, request: ProgressRequest) -> DirectProgress:
+    found = await _read(_inboxes(parts).progress(request.batch))
+    counts = (found[state] for state in (DirectState.PENDING, DirectState.ACKED, DirectState.EXPIRED))
+    return DirectProgress(request.batch, *counts)
+
+
+async def _state(parts: Parts, caller: Caller, request: DirectStateRequest) -> DirectStateView:
+    found = await _read(_inboxes(parts).state(request.user, request.id))
+    return DirectStateView(None if found is None else DirectStatus[found.name])
+
+
+HANDLERS: dict[str, Handler] = {
+    "directs.send": _send,
+    "directs.send_many": _send_many,
+    "directs.progress": _progress,
+    "directs.state": _state,
+}

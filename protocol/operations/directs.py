@@ -1,0 +1,146 @@
+"""Operations on must-deliver messages to users: their records and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from ..codes import ErrorCode
+from ..fields import any_value, array_of, boolean, integer, map_of, name_of, optional, record, text, user_id
+from ..messages import MAX_EXPIRY_S, MAX_RECIPIENTS, MAX_TEMPLATE_FIELDS
+from .rows import KeyUse, OperationRow, RateLimit, Scope, row
+
+__all__ = [
+    "ROWS",
+    "DirectProgress",
+    "DirectStateRequest",
+    "DirectStateView",
+    "DirectStatus",
+    "ProgressRequest",
+    "SendManyDirects",
+    "SendOneDirect",
+    "SentDirect",
+    "SentDirects",
+]
+
+
+class DirectStatus(IntEnum):
+    """State of a must-deliver message: not acknowledged yet, acknowledged by a link of its user, or expired."""
+
+    PENDING = 0
+    ACKED = 1
+    EXPIRED = 2
+
+
+class SendOneDirect(NamedTuple):
+    """Send one message to a user. ``type``: ANNOUNCEMENT or a custom type; ``expires_s``: as configured by default."""
+
+    user: str
+    type: int
+    payload: Any
+    expires_s: int | None = None
+
+
+class SentDirect(NamedTuple):
+    """A message that is durable. ``id``: its number in the user's inbox; ``repeated``: whether an earlier call with the
+    same key sent it, so that nothing was done again.
+    """
+
+    id: int
+    repeated: bool = False
+
+
+class SendManyDirects(NamedTuple):
+    """Send one message to each of up to 1,024 users, as in BATCH.
+
+    ``template``: a payload in whose strings ``{name}`` stands for a value; ``values``: by user and name; ``users``: in
+    place of ``values``, where the template has no fields. A user gets one message of a batch.
+    """
+
+    batch: str
+    type: int
+    template: Any
+    values: Mapping[str, Mapping[str, str]] | None = None
+    users: tuple[str, ...] | None = None
+    expires_s: int | None = None
+
+
+class SentDirects(NamedTuple):
+    """Users whose message is durable now, was before, and could not be written: send the same again for those."""
+
+    batch: str
+    sent: int
+    repeated: int
+    failed: int
+
+
+class ProgressRequest(NamedTuple):
+    """Name a batch."""
+
+    batch: str
+
+
+class DirectProgress(NamedTuple):
+    """Messages of a batch by their state."""
+
+    batch: str
+    pending: int
+    acked: int
+    expired: int
+
+
+class DirectStateRequest(NamedTuple):
+    """Name a message by its user and number."""
+
+    user: str
+    id: int
+
+
+class DirectStateView(NamedTuple):
+    """State of a message; null = it is unknown, or not kept any more."""
+
+    state: DirectStatus | None
+
+
+_count = integer(0)
+_batch = text(1, 64)
+_expires = optional(integer(1, MAX_EXPIRY_S))
+_values = map_of(user_id, map_of(text(1, 32), text(0, 4096, lines=True), MAX_TEMPLATE_FIELDS), MAX_RECIPIENTS)
+_sent = record(SentDirect, (_count, boolean))
+_sent_many = record(SentDirects, (_batch, _count, _count, _count))
+_progress = record(DirectProgress, (_batch, _count, _count, _count))
+_state = record(DirectStateView, (optional(name_of(DirectStatus)),))
+_UNAVAILABLE = (ErrorCode.NOT_KEPT, ErrorCode.OVERLOADED)
+_REFUSED = (*_UNAVAILABLE, ErrorCode.UNKNOWN_TYPE, ErrorCode.PAYLOAD_TOO_LARGE)
+
+ROWS: tuple[OperationRow, ...] = (
+    row(
+        80, "directs.send", SendOneDirect, (user_id, integer(1, 255), any_value, _expires), SentDirect, _sent,
+        "Send a user a message that must arrive.",
+        scope=Scope.DIRECTS_WRITE, key=KeyUse.OPTIONAL, durable=True, rate=RateLimit(1000, 2000), errors=_REFUSED,
+        example=(SendOneDirect("ann", 4, ("您的订单已发货",)), SentDirect(1)),
+    ),
+    row(
+        81, "directs.send_many", SendManyDirects,
+        (_batch, integer(1, 255), any_value, optional(_values), optional(array_of(user_id, MAX_RECIPIENTS)), _expires),
+        SentDirects, _sent_many, "Send each of up to 1,024 users one message of a batch.",
+        scope=Scope.DIRECTS_WRITE, durable=True, rate=RateLimit(20, 40), errors=(*_REFUSED, ErrorCode.KEY_REUSED),
+        example=(
+            SendManyDirects("may", 4, ("您的优惠码 {code}",), {"ann": {"code": "C-1"}}),
+            SentDirects("may", 1, 0, 0),
+        ),
+    ),
+    row(
+        82, "directs.progress", ProgressRequest, (_batch,), DirectProgress, _progress,
+        "Count the messages of a batch by their state.",
+        scope=Scope.DIRECTS_WRITE, rate=RateLimit(2, 10), changes=False, errors=_UNAVAILABLE,
+        example=(ProgressRequest("may"), DirectProgress("may", 1, 0, 0)),
+    ),
+    row(
+        83, "directs.state", DirectStateRequest, (user_id, _count), DirectStateView, _state,
+        "Return whether a message is pending, acknowledged or expired.",
+        scope=Scope.DIRECTS_WRITE, rate=RateLimit(50, 100), changes=False, errors=_UNAVAILABLE,
+        example=(DirectStateRequest("ann", 1), DirectStateView(DirectStatus.PENDING)),
+    ),
+)  # fmt: skip
