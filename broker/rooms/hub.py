@@ -239,6 +239,8 @@ class Hub:
                 task_status.started()
                 while True:
                     await trio.sleep(CHECKPOINT_S)
+                    self.join_limit.sweep(self._clock())
+                    self._new_rooms.sweep(self._clock())
                     await self._checkpoint_all()
             finally:
                 self._nursery = None

@@ -131,8 +131,8 @@ class Session:
         self._waiting: WaitingPosts | None = None
         """Posts that the ledger has not answered; None before the first of them."""
         self._missed_chat = 0
-        self._firsts: dict[int, list[FirstResult]] = {}
-        """By room: first uses of keys, for the repetitions among the answers that wait."""
+        self._firsts: dict[int, list[FirstResult]] | None = None
+        """By room: first uses of keys, for the repetitions among the answers that wait; None: there are none."""
         self._senders: RoomSenders | None = None
         """Rooms that this link of the app posts to without joining them."""
         self._renew_at = 0.0
@@ -287,8 +287,7 @@ class Session:
                 self._write_out()
 
     def _framed(self, data: bytes) -> bytes:
-        framing = self.transport.framing
-        return data if framing is Framing.TCP else ws_frame(data, text=framing is Framing.WEBSOCKET_JSON)
+        return data if self.transport.framing is _TCP else ws_frame(data, text=self.transport.framing is _JSON)
 
     def error(self, code: ErrorCode, message: str, room: int, sequence: int, field: str = "", wait_ms: int = 0) -> None:
         """Answer a failed request; a link with too many errors a minute is ended."""
@@ -335,7 +334,8 @@ class Session:
     def reply_acks(self, room: int, results: list[AckResult], firsts: Sequence[FirstResult] = ()) -> None:
         """Send outcomes of POSTs: with the read or the ledger results that are being handled, or now."""
         if firsts:
-            self._firsts.setdefault(room, []).extend(firsts)
+            found = self._firsts = self._firsts or {}
+            found.setdefault(room, []).extend(firsts)
         waits = self._waiting
         if waits is not None and waits.count:
             for result in results:
@@ -353,7 +353,7 @@ class Session:
             self._send_acks(room, results)
 
     def _send_acks(self, room: int, results: list[AckResult]) -> None:
-        for ack in acks_of(results, self._firsts.pop(room, ())):
+        for ack in acks_of(results, self._firsts.pop(room, ()) if self._firsts else ()):
             self.send(ack, room)
 
     def _flush_answers(self) -> None:

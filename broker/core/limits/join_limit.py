@@ -22,6 +22,8 @@ __all__ = ["MAX_RETURNS", "RETURN_WINDOW_S", "JoinLimit"]
 
 RETURN_WINDOW_S = 120.0
 """As long as a room keeps its events for those who resume (``room.history_s``)."""
+SWEEP_USERS = 10_000
+"""Users that one sweep checks."""
 MAX_RETURNS = 65_536
 """Marks of (user, room), about 120 bytes each."""
 
@@ -35,10 +37,18 @@ class JoinLimit:
         self._joins = Gcra(rate)
         self._left = RecentKeys[tuple[str, str]](RETURN_WINDOW_S, MAX_RETURNS)
 
+    def __len__(self) -> int:
+        """Return the number of users whose joins are remembered."""
+        return len(self._joins)
+
     @property
     def full_refusals(self) -> int:
         """Joins refused because the table of users was full."""
         return self._joins.full_refusals
+
+    def sweep(self, now: float) -> None:
+        """Forget users whose limit is at rest, some at a time; about 0.1 us a user, and no answer changes."""
+        self._joins.sweep(now, SWEEP_USERS)
 
     def left(self, user_id: str, room_name: str, now: float) -> None:
         """Remember that a user was in a room until ``now`` (monotonic seconds)."""

@@ -31,6 +31,19 @@ def test_only_rooms_new_to_a_viewer_count_and_a_told_wait_is_enough(asked: list[
     assert all(count <= BURST + now * PER_S + 1 for count in passed.values())
 
 
+@given(st.lists(st.tuples(st.integers(0, 4000), st.sampled_from("abc")), max_size=40))
+def test_a_sweep_forgets_users_at_rest_and_changes_no_answer(asked: list[tuple[int, str]]) -> None:
+    swept, kept, now = JoinLimit(Rate(PER_S, BURST)), JoinLimit(Rate(PER_S, BURST)), 0.0
+    for gap_ms, user in asked:
+        now += gap_ms / 1000
+        swept.sweep(now)
+        wait_s = swept.wait_s(user, Role.VIEWER, now, is_free=False)
+        assert wait_s == kept.wait_s(user, Role.VIEWER, now, is_free=False)
+    swept.sweep(now + BURST / PER_S + 1)
+    swept.sweep(now + BURST / PER_S + 1)
+    assert len(swept) == 0
+
+
 def test_a_room_that_was_left_is_returned_to_within_the_window() -> None:
     limit = JoinLimit(Rate(PER_S, BURST))
     limit.left("ann", "lobby", 10.0)
