@@ -52,7 +52,7 @@ from broker.rooms.hub import Hub
 from broker.rooms.room_store import RoomHistory, RoomStore
 from broker.sessions.context import SessionContext
 from broker.sessions.session import Session
-from broker.telemetry.logs import LogFile, report_left_out
+from broker.telemetry.logs import LogFile, configure, report_left_out
 from broker.telemetry.loop_monitor import LoopMonitor
 from broker.telemetry.metrics import Stats, collect, counters_of, render
 from broker.users.inbox import Inboxes
@@ -81,7 +81,7 @@ class Broker:
     OSError if the TLS files cannot be used, or the process has too few descriptors.
 
     ``rng``, ``wall_ms`` and ``monotonic`` replace chance and the clocks; the metrics count what ``log_file`` drops.
-    ``read_config`` reads the configuration again, for the operation ``broker.reload``.
+    ``read_config`` reads the configuration again, for `reload_files`.
     The methods ``_make_...`` make what touches disk and network, so that a simulation can replace it.
     """
 
@@ -141,7 +141,6 @@ class Broker:
         self.connection_limits = ConnectionLimits(**limits_of(config.admission, self.max_connections))
         self.monitor = OverloadMonitor()
         self.loop_monitor = LoopMonitor()
-        self._cancel: trio.CancelScope | None = None
         self.poller = self._make_poller()
         queue = config.queue
         limits = QueueLimits(queue.frames, queue.queue_bytes, queue.critical_bytes)
@@ -175,7 +174,7 @@ class Broker:
         return BrokerControl(
             status=self.status,
             counters=lambda: counters_of(self),
-            reload=self._reload_again,
+            reload=self.reload_files,
             drain=self._begin_drain,
             connections=lambda: len(self.context.sessions),
             uptime_ms=lambda: round((self._clock() - self._started_at) * 1000),
@@ -192,7 +191,6 @@ class Broker:
         trio.lowlevel.add_instrument(self.loop_monitor)
         try:
             async with self._kept(), trio.open_nursery() as nursery:
-                self._cancel = nursery.cancel_scope
                 self._nursery = nursery
                 await nursery.start(self.fanout.run)
                 await nursery.start(self.hub.run)
@@ -313,6 +311,22 @@ class Broker:
 
         Open connections stay. OSError or ValueError, with nothing changed, if certificates or secret cannot be used.
         """
+        return self._apply(config)[1]
+
+    def reload_files(self) -> tuple[list[str], list[str]]:
+        """Read the configuration again and apply it, the settings of the log too; return the names of the changed
+        settings that hold now, and of those that need a restart.
+
+        ConfigError, OSError or ValueError, with nothing changed, if it cannot be used.
+        """
+        if self._read_config is None:
+            raise ValueError("this broker was started by a program; call Broker.reload there")
+        config = self._read_config()
+        result = self._apply(config)
+        configure(config.log, self.log_file)
+        return result
+
+    def _apply(self, config: Config) -> tuple[list[str], list[str]]:
         changed = changed_settings(self.config, config)
         if config.development != self.config.development:
             raise ValueError("auth.secret: a broker does not enter or leave development mode while it runs")
@@ -326,20 +340,12 @@ class Broker:
         self.max_connections = max_connections
         self.connection_limits.use(**limits_of(config.admission, max_connections))
         self.hub.use_limits(reloaded(self.config.room, config.room, "room"), config.open_roles)
+        in_force = [name for name in changed if name in RELOADABLE]
         for_restart = [name for name in changed if name not in RELOADABLE]
-        log.info("configuration reloaded", changed=[name for name in changed if name in RELOADABLE])
+        log.info("configuration reloaded", changed=in_force)
         if for_restart:
             log.warning("settings that need a restart", settings=for_restart)
-        return for_restart
-
-    def _reload_again(self) -> tuple[list[str], list[str]]:
-        """Read the configuration and apply it; return what changed and holds now, and what needs a restart."""
-        if self._read_config is None:
-            raise ValueError("this broker was started by a program; call Broker.reload there")
-        config = self._read_config()
-        changed = changed_settings(self.config, config)
-        needs_restart = self.reload(config)
-        return [name for name in changed if name not in needs_restart], needs_restart
+        return in_force, for_restart
 
     # ---- the end
 
@@ -365,8 +371,8 @@ class Broker:
             sessions=self.context.sessions,
             clock=self._clock,
         )
-        if self._cancel is not None:
-            self._cancel.cancel()
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
 
 
 def ledger_of(

@@ -15,8 +15,9 @@ import click
 import structlog
 import trio
 
+from broker.auth.api_keys import KeyFileError
 from broker.cli.config import ConfigProblems, config_options, load_or_fail
-from broker.config.schema import Config
+from broker.config.schema import Config, ConfigError
 from broker.ledger.entries import LedgerRefused
 from broker.telemetry.logs import LogFile, configure
 from protocol.clients.exceptions import first_leaf
@@ -75,18 +76,27 @@ def serve(
     def read() -> Config:
         return load_or_fail(config_path, settings, flags).placed(config_path)
 
+    def read_again() -> Config:
+        """Read as at the start; the running broker reports the errors of a configuration itself."""
+        try:
+            return read()
+        except ConfigProblems as error:
+            raise ConfigError(error.problems) from error
+        except click.ClickException as error:
+            raise ConfigError([str(error)]) from error
+
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the broker serves; SIGHUP must never end it
     config = read()
     log_file = _log_file()
     configure(config.log, log_file)
     try:
-        trio.run(_serve, config, read, log_file)
-    except (LedgerRefused, OSError) as error:
+        trio.run(_serve, config, read_again, log_file)
+    except (LedgerRefused, KeyFileError, OSError) as error:
         raise _cannot_serve(config, error) from error
     except BaseExceptionGroup as group:
         # Not `except*`: before Python 3.11.4 it puts what is raised here into a group, which click prints with a
         # traceback.
-        expected, others = group.split((LedgerRefused, OSError))
+        expected, others = group.split((LedgerRefused, KeyFileError, OSError))
         if expected is None or others is not None:
             raise
         raise _cannot_serve(config, first_leaf(expected)) from group
@@ -114,7 +124,7 @@ async def _serve(config: Config, read: Callable[[], Config], log_file: LogFile |
             trio.open_signal_receiver(signal.SIGHUP) as hangups,
         ):
             nursery.start_soon(_stop_on_signal, signals, broker, nursery)
-            nursery.start_soon(_reload_on_signal, hangups, broker, read, log_file)
+            nursery.start_soon(_reload_on_signal, hangups, broker)
             await nursery.start(broker.run)
             _warn(config)
             _announce(broker.addresses, broker.api_urls)
@@ -164,20 +174,15 @@ def _cannot_serve(config: Config, error: Exception) -> click.ClickException:
     return click.ClickException(why)
 
 
-async def _reload_on_signal(
-    hangups: AsyncIterator[int], broker: Any, read: Callable[[], Config], log_file: LogFile | None
-) -> None:
+async def _reload_on_signal(hangups: AsyncIterator[int], broker: Any) -> None:
     """Read the configuration again at every SIGHUP; an invalid one changes nothing."""
     async for _ in hangups:
         try:
-            config = read()
-            broker.reload(config)
-        except ConfigProblems as error:
+            broker.reload_files()
+        except ConfigError as error:
             log.error("configuration not reloaded", problems=error.problems)
-        except (click.ClickException, OSError, ValueError) as error:
+        except (OSError, ValueError) as error:
             log.error("configuration not reloaded", problems=[str(error)])
-        else:
-            configure(config.log, log_file)
 
 
 async def _stop_on_signal(signals: AsyncIterator[int], broker: Any, nursery: trio.Nursery) -> None:

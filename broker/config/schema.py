@@ -86,7 +86,7 @@ RELOADABLE = frozenset(
 """Settings that take effect on SIGHUP; the others need a restart."""
 
 
-class ConfigError(Exception):
+class ConfigError(ValueError):
     """The settings are wrong; ``problems`` says all of it, one line each."""
 
     def __init__(self, problems: list[str]) -> None:
@@ -299,7 +299,9 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         host, _, port = api.listen.rpartition(":")
         if not api.listen.startswith("unix:") and not (host and port.isdigit() and int(port) < 65536):
             yield ("api.listen",), f"expected HOST:PORT or unix:PATH, got {api.listen!r}"
-        elif api.key_file is None and not (config.development and api.is_local):
+        elif api.key_file is None and not (
+            config.development and (api.listen.startswith("unix:") or is_loopback(host.strip("[]")))
+        ):
             yield ("api.key_file", "api.listen"), "is required: `roomcast key create` makes one"
     if auth.secret is not None:
         where = "auth.secret" if auth.secret_file is None else "auth.secret_file"

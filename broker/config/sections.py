@@ -322,13 +322,6 @@ class ApiConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     key_file: Annotated[str, Meta(min_length=1)] | None = None
     """File of the backends' keys (roomcast key create); in development mode none is needed."""
 
-    @property
-    def is_local(self) -> bool:
-        """Whether only this machine can connect."""
-        if self.listen is None or self.listen.startswith("unix:"):
-            return True
-        return self.listen.rpartition(":")[0].strip("[]") in ("127.0.0.1", "::1", "localhost")
-
 
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Log lines of the broker, on standard error."""

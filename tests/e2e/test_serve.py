@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -158,3 +159,36 @@ async def test_sighup_reloads_what_can_be_reloaded_and_never_ends_the_broker(tmp
         assert not await is_refused(broker.url, secrets[1])
         broker.signal(signal.SIGTERM)
         assert await broker.wait() == 0
+
+
+async def test_the_operation_reload_does_what_sighup_does(tmp_path: Path) -> None:
+    file = tmp_path / "roomcast.toml"
+    head = '[ledger]\nephemeral = true\n[listen]\nport = 0\n[api]\nlisten = "127.0.0.1:0"\n'
+    file.write_text(head)
+    async with serving("--config", str(file)) as broker:
+        url = broker.announced["api"][0]
+        file.write_text(head + '[log]\nlevel = "debug"\n')
+        done = await roomcast("call", "broker.reload", "--url", url)
+        assert (done.status, json.loads(done.out)["changed"]) == (0, ["log.level"])
+        async with open_client(broker.url, "dev:ann"):
+            pass
+        assert "debug" in await broker.err.until("link closed")
+        for wrong in ("not TOML", head + "[log]\nlevel = 5\n"):
+            file.write_text(wrong)
+            done = await roomcast("call", "broker.reload", "--url", url)
+            assert (done.status, "OUT_OF_STATE (409)" in done.err) == (1, True), done.err
+
+
+@pytest.mark.parametrize("content", ["not TOML", "[[key]]\nid = 5\n", None])
+async def test_a_key_file_that_cannot_be_used_ends_the_start_with_one_line(tmp_path: Path, content: str | None) -> None:
+    keys = tmp_path / "keys.toml"
+    if content is not None:
+        keys.write_text(content)
+        keys.chmod(0o600)
+    done = await roomcast(
+        "serve", "--port", "0", "--ephemeral", "--set", "api.listen=127.0.0.1:0", "--set", f"api.key_file={keys}"
+    )
+    assert done.status == 1
+    assert done.err.strip().splitlines()[-1].startswith("Error: ")
+    assert "keys.toml" in done.err
+    assert "Traceback" not in done.err
