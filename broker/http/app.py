@@ -23,6 +23,7 @@ from broker.core.limits.rate_limit import Gcra, Rate
 from broker.http.json_body import MAX_BODY_BYTES, parse_body, unknown_field
 from broker.http.openapi import document, reference_page
 from broker.http.problems import HttpProblem, problem_of
+from broker.net.loopback import FORWARDED_HEADERS, is_of_this_machine
 from broker.operations.caller import Caller, OperationError
 from broker.operations.calls import Operations, as_json
 from protocol.codes import Role
@@ -38,7 +39,6 @@ MAX_ADDRESSES = 20_000
 REFUSALS = Rate(1.0, 20)
 """Requests without a valid key from one address: in the long run, and at once."""
 _ALL_SCOPES = frozenset(Scope)
-_LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +69,8 @@ class _Api:
         keys = self._parts.keys()
         address = _address(request)
         if keys is None:
-            host = request.headers.get("host", "").lower()
-            if request.client is not None and _host_name(host) not in _LOOPBACK_HOSTS:
+            if request.client is not None and not _is_of_this_machine(request):
                 raise HttpProblem(403, "NOT_ALLOWED", "in development mode only this machine is served", "Host")
-            origin = request.headers.get("origin")
-            if origin is not None and _host_name(origin.partition("://")[2]) not in _LOOPBACK_HOSTS:
-                raise HttpProblem(403, "NOT_ALLOWED", "in development mode only this machine is served", "Origin")
             return None
         now = self._parts.clock()
         wait_s = self._refusals.wait_s(address, now)
@@ -230,7 +226,10 @@ def _address(request: Request) -> str:
     return "unix" if request.client is None else request.client.host
 
 
-def _host_name(host: str) -> str:
-    """Return a Host header or the rest of an origin without its port."""
-    name = host.partition("/")[0]
-    return name.partition("]")[0] + "]" if name.startswith("[") else name.partition(":")[0]
+def _is_of_this_machine(request: Request) -> bool:
+    headers = request.headers
+    origin = headers.get("origin")
+    forwarded = [[each.encode("latin-1") for each in headers.getlist(name.decode())] for name in FORWARDED_HEADERS]
+    return is_of_this_machine(
+        headers.get("host", "").encode("latin-1"), None if origin is None else origin.encode("latin-1"), forwarded
+    )

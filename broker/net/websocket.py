@@ -16,16 +16,14 @@ from __future__ import annotations
 import codecs
 import re
 import socket
-from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 from wsproto.frame_protocol import CloseReason, FrameDecoder, Header, Opcode, ParseFailed
 from wsproto.utilities import generate_accept_token
 
 from broker.core.limits.rate_limit import Rate, SingleGcra
-from broker.core.net.forwarded import client_address
-from broker.core.net.proxy_header import Networks
 from broker.net.http1 import HttpRefusal, HttpRequest, refuse
+from broker.net.loopback import FORWARDED_HEADERS, is_of_this_machine
 from broker.net.transport import Framing, Transport, TransportSettings
 from protocol.codes import CloseCode, Lane
 from protocol.frames import MAX_FRAME_BYTES
@@ -65,22 +63,6 @@ _IS_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==").fullmatch
 
 LOOPBACK = "loopback"
 """In place of origins: those of this machine, whatever their port."""
-_is_loopback = re.compile(rb"(?i)(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?").fullmatch
-_is_loopback_origin = re.compile(
-    rb"(?i)https?://(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?"
-).fullmatch
-
-_LOOPBACK_NETWORKS = Networks(("127.0.0.0/8", "::1/128"))
-
-
-def _names_another_machine(values: Sequence[bytes], header: bytes) -> bool:
-    """Whether a proxy on this machine names a client elsewhere."""
-    if not values:
-        return False
-    client = client_address(values, "127.0.0.1", _LOOPBACK_NETWORKS, is_rfc7239=header == b"forwarded")
-    return client not in _LOOPBACK_NETWORKS
-
-
 BINARY_SUBPROTOCOL = b"roomcast.v1"
 JSON_SUBPROTOCOL = b"roomcast.json.v1"
 _SINGLE = (b"upgrade", b"sec-websocket-key", b"sec-websocket-version", b"origin")
@@ -128,11 +110,8 @@ def upgrade(request: HttpRequest, origins: frozenset[str]) -> Upgrade | HttpRefu
         return refuse(400, "Sec-WebSocket-Key is not 16 bytes in base64.")
     origin = values.get(b"origin")
     if LOOPBACK in origins:
-        if (
-            not _is_loopback(values.get(b"host", [b""])[0])
-            or (origin and not _is_loopback_origin(origin[0]))
-            or any(_names_another_machine(values.get(name, ()), name) for name in (b"x-forwarded-for", b"forwarded"))
-        ):
+        forwarded = [values.get(name, []) for name in FORWARDED_HEADERS]
+        if not is_of_this_machine(values.get(b"host", [b""])[0], origin[0] if origin else None, forwarded):
             return refuse(403, "In development mode only pages and clients of this machine connect; set auth.secret.")
     elif origin and "*" not in origins and origin[0].decode("latin-1") not in origins:
         return refuse(403)

@@ -181,7 +181,12 @@ async def test_an_order_is_one_order_over_http_and_restarts(tmp_path: Path) -> N
 
 async def test_development_mode_serves_this_machine_only() -> None:
     async with api() as (_, client):
-        for headers in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}):
+        for headers in (
+            {"Host": "evil.example"},
+            {"Origin": "https://evil.example"},
+            {"X-Forwarded-For": "203.0.113.7"},
+            {"Forwarded": "for=203.0.113.7"},
+        ):
             answer = await client.post("/v1/rooms/list", json={}, headers=headers)
             assert answer.status_code == 403
 
