@@ -12,6 +12,7 @@ __all__ = [
     "INVISIBLE",
     "MAX_NAME_CHARS",
     "count_graphemes",
+    "fits_room_pattern",
     "is_blank",
     "is_display_name",
     "is_displayable",
@@ -90,6 +91,11 @@ def is_room_name(text: str) -> bool:
 def is_room_pattern(text: str) -> bool:
     """Return whether ``text`` is the name of a room, the beginning of one and ``*``, or ``*``."""
     return text == "*" or is_room_name(text.removesuffix("*"))
+
+
+def fits_room_pattern(pattern: str, name: str) -> bool:
+    """Return whether the room ``name`` is meant by ``pattern``, for which `is_room_pattern` holds."""
+    return pattern == name or (pattern[-1] == "*" and name.startswith(pattern[:-1]))
 
 
 def is_user_id(text: str) -> bool:

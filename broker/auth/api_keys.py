@@ -26,7 +26,7 @@ from typing import Any
 
 from broker.config.files import exposure, read_text_of
 from protocol.operations import Scope
-from protocol.text import is_room_pattern
+from protocol.text import fits_room_pattern, is_room_pattern
 
 __all__ = ["ApiKey", "ApiKeys", "KeyFileError", "key_table", "new_key", "parse_keys"]
 
@@ -55,9 +55,7 @@ class ApiKey:
 
     def grants(self, room: str) -> bool:
         """Return whether the key is for a room."""
-        return any(
-            pattern == room or (pattern.endswith("*") and room.startswith(pattern[:-1])) for pattern in self.rooms
-        )
+        return any(fits_room_pattern(pattern, room) for pattern in self.rooms)
 
 
 class ApiKeys:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from protocol.codes import Role
-from protocol.text import is_blank, is_display_name, is_room_pattern, is_user_id
+from protocol.text import fits_room_pattern, is_blank, is_display_name, is_room_pattern, is_user_id
 
 __all__ = [
     "DEV_PREFIX",
@@ -78,8 +78,7 @@ class RoomGrant(NamedTuple):
 
     def fits(self, room_name: str) -> bool:
         """Return whether ``room_name`` matches the pattern."""
-        pattern = self.pattern
-        return pattern == room_name or (pattern[-1] == "*" and room_name.startswith(pattern[:-1]))
+        return fits_room_pattern(self.pattern, room_name)
 
 
 @dataclass(slots=True)

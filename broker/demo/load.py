@@ -101,7 +101,7 @@ class LoadProcesses:
                 pass  # the process has ended; `failures` names it
 
     async def close(self) -> None:
-        """Tell every process to leave and wait for their ends, at most `LEAVE_S`."""
+        """Ask every process to disconnect its clients, and wait for their ends, at most `LEAVE_S`."""
         self._leaving = True
         await self.send(do="leave")
         with trio.move_on_after(LEAVE_S):

@@ -53,20 +53,19 @@ def restore(
         path = database_path(directory)
         if source is None:
             lost = _check(path, HeadFile.read(mark_path(directory)), accept_loss)
-            restored = _begin_history(path, now_ms, lost, new_epoch)
+            restored, head = _begin_history(path, now_ms, lost, new_epoch)
         else:
             if path.exists():
                 raise LedgerRefused(f"{path}: is there already; move the files of {directory} away first")
-            lost = ""
-            done: list[Restored] = []
+            done: list[tuple[Restored, Head]] = []
             reader = Reader(source)
             try:
                 reader.verify_all()
-                copy_ledger(reader, path, lambda copy: done.append(_begin_history(copy, now_ms, lost, new_epoch)))
+                copy_ledger(reader, path, lambda copy: done.append(_begin_history(copy, now_ms, "", new_epoch)))
             finally:
                 reader.close()
-            (restored,) = done
-        _write_mark(directory)
+            ((restored, head),) = done
+        _write_mark(directory, head)
     finally:
         unlock_directory(lock)
     return restored
@@ -92,7 +91,7 @@ def _check(path: Path, mark: Head | None, accept_loss: bool) -> str:
     return lost
 
 
-def _begin_history(path: Path, now_ms: int, lost: str, new_epoch: Callable[[], int]) -> Restored:
+def _begin_history(path: Path, now_ms: int, lost: str, new_epoch: Callable[[], int]) -> tuple[Restored, Head]:
     store = Store(path)
     try:
         body = json.dumps({"lost": lost}, ensure_ascii=False).encode()
@@ -100,19 +99,14 @@ def _begin_history(path: Path, now_ms: int, lost: str, new_epoch: Callable[[], i
             rooms = transaction.begin_lineage(os.urandom(LINEAGE_BYTES), new_epoch, now_ms)
             transaction.stage(Submission((Entry("", 0, None, LEDGER_RESTORED, now_ms, body),)), {})
             transaction.has_changed = True
-        entries = store.head.seq
+        head = store.head
         store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     finally:
         store.close()
-    return Restored(entries, rooms, lost)
+    return Restored(head.seq, rooms, lost), head
 
 
-def _write_mark(directory: Path) -> None:
-    reader = Reader(database_path(directory))
-    try:
-        head = reader.ends()[0]
-    finally:
-        reader.close()
+def _write_mark(directory: Path, head: Head) -> None:
     marks = HeadFile(mark_path(directory))
     try:
         marks.write(head)

@@ -41,6 +41,14 @@ class Caller:
     dry_run: bool = False
 
     @property
+    def own_key(self) -> str:
+        """The idempotency key with the caller's id, under which the ledger knows it; "" = none.
+
+        Callers choose their keys: two of them may choose the same. (An id has no colon where it is a backend's.)
+        """
+        return f"{self.id}:{self.key}" if self.key else ""
+
+    @property
     def is_backend(self) -> bool:
         """Whether it has a backend's key."""
         return self.scopes is not None

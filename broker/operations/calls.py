@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections import OrderedDict
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import structlog
@@ -80,16 +80,6 @@ class Operations:
             if caller.key and row.key is not KeyUse.NONE:
                 return await self._once(caller, row, request)
             return await self._run(caller, row, request), False
-        except OperationError as error:
-            self.refused[error.code] = self.refused.get(error.code, 0) + 1
-            raise
-
-    def start(self, caller: Caller, row: OperationRow, arguments: Any) -> Any | Awaitable[Any]:
-        """As `call` without a key, but a handler that waits for nothing answers at once: the result or an awaitable."""
-        self.called += 1
-        try:
-            request = self._judge(caller, row, arguments)
-            return HANDLERS[row.name](self._parts, caller, request)
         except OperationError as error:
             self.refused[error.code] = self.refused.get(error.code, 0) + 1
             raise

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
 import structlog
-import trio
 
 from broker.ledger import Committed, DirectState, LedgerDamaged, LedgerRefused, LedgerResult, Repeated, SubmitResult
+from broker.ledger.pending import PendingResult
 from broker.operations.caller import Caller, OperationError
 from broker.operations.parts import Handler, Parts
 from broker.users.inbox import BatchResult, Inboxes
@@ -65,20 +65,13 @@ async def _send(parts: Parts, caller: Caller, request: SendOneDirect) -> SentDir
     except FieldError as error:
         raise OperationError(error.code, error.rule, error.field) from None
     _check_types(parts, request.type, ((request.user, payload),), "payload")
-    results: list[LedgerResult] = []
-    is_done = trio.Event()
-
-    def on_done(result: LedgerResult) -> None:
-        results.append(result)
-        is_done.set()
-
+    pending = PendingResult[LedgerResult]()
     expires_at_ms = None if request.expires_s is None else parts.unix_ms() + request.expires_s * 1000
-    key = f"call {caller.key}" if caller.key else ""
-    submitted = inboxes.send(request.user, request.type, payload, on_done, key=key, expires_at_ms=expires_at_ms)
+    key = f"call {caller.own_key}" if caller.key else ""
+    submitted = inboxes.send(request.user, request.type, payload, pending.set, key=key, expires_at_ms=expires_at_ms)
     if submitted is not SubmitResult.QUEUED:
         raise _later()
-    await is_done.wait()
-    (result,) = results
+    result = await pending.wait()
     if isinstance(result, Committed):
         return SentDirect(result.direct_ids[0])
     if not isinstance(result, Repeated):
@@ -102,17 +95,10 @@ async def _send_many(parts: Parts, caller: Caller, request: SendManyDirects) -> 
     except FieldError as error:
         raise OperationError(error.code, error.rule, error.field) from None
     _check_types(parts, request.type, payloads, "template")
-    results: list[BatchResult] = []
-    is_done = trio.Event()
-
-    def on_done(result: BatchResult) -> None:
-        results.append(result)
-        is_done.set()
-
-    if not inboxes.send_part(request.batch, request.type, payloads, request.expires_s, on_done):
+    pending = PendingResult[BatchResult]()
+    if not inboxes.send_part(request.batch, request.type, payloads, request.expires_s, pending.set):
         raise _later()
-    await is_done.wait()
-    (result,) = results
+    result = await pending.wait()
     if result.reused:
         rule = f"{result.reused} users have another message of this batch"
         raise OperationError(ErrorCode.KEY_REUSED, rule, "batch")

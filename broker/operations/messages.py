@@ -32,8 +32,8 @@ def post(parts: Parts, caller: Caller, request: PublishMessage, results: PostRes
         raise OperationError(error.code, error.rule, error.field or "payload") from None
     room = open_for(parts, request.room)
     user = caller.id if request.as_user is None else request.as_user
-    author = results.author(parts.types, caller, Role.APP, user, request.name or user)
-    message = Post(request.type, request.client_msg_id or caller.key, payload)
+    author = results.author(parts.types, user, request.name or user)
+    message = Post(request.type, request.client_msg_id or caller.own_key, payload)
     try:
         room.post(author, results.expect(), message, parts.clock())
     except Exception:

@@ -8,7 +8,6 @@ import trio
 
 from broker.core.rooms.types import TypeRules
 from broker.net.transport import Transport
-from broker.operations.caller import Caller
 from broker.rooms.members import Member, RoomRef
 from protocol.codes import LeaveReason, Role
 from protocol.messages import AckResult, FirstResult
@@ -32,9 +31,9 @@ class PostResults:
         self._expected = 0
         self._done: trio.Event | None = None
 
-    def author(self, types: TypeRules, caller: Caller, role: Role, user: str, name: str) -> Member:
-        """Return who posts: the caller, or the user for whom it does."""
-        return Member(self, user, name, role, types.permitted(role, None), 0)
+    def author(self, types: TypeRules, user: str, name: str) -> Member:
+        """Return who posts: the caller, or the user for whom it does, with the role APP."""
+        return Member(self, user, name, Role.APP, types.permitted(Role.APP, None), 0)
 
     def expect(self) -> int:
         """Return the number of one more post."""

@@ -34,7 +34,7 @@ from protocol.operations.rooms import (
     RoomView,
     SetPhase,
 )
-from protocol.text import is_room_pattern
+from protocol.text import fits_room_pattern, is_room_pattern
 
 __all__ = ["HANDLERS", "open_for", "raise_for"]
 
@@ -85,13 +85,12 @@ def _get(parts: Parts, caller: Caller, request: GetRoom) -> RoomView:
 def _list(parts: Parts, caller: Caller, request: ListRooms) -> RoomPage:
     if not is_room_pattern(request.pattern):
         raise OperationError(ErrorCode.BAD_FIELD, "must be a room name, the beginning of one and *, or *", "pattern")
-    is_prefix, prefix = request.pattern.endswith("*"), request.pattern.removesuffix("*")
     after = request.cursor or ""
 
     def matching() -> Iterator[Room]:
         for room in parts.hub:
             name = room.name
-            fits = name.startswith(prefix) if is_prefix else name == prefix
+            fits = fits_room_pattern(request.pattern, name)
             if name > after and fits and request.phase in (None, room.state.phase) and caller.role_in(name) is not None:
                 yield room
 
@@ -109,7 +108,7 @@ async def _set_phase(parts: Parts, caller: Caller, request: SetPhase) -> RoomVie
     if room.state.phase is RoomPhase.ENDED:
         raise OperationError(ErrorCode.ROOM_ENDED, "has ended", "room")
     results = PostResults()
-    author = results.author(parts.types, caller, Role.APP, caller.id, caller.name)
+    author = results.author(parts.types, caller.id, caller.name)
     post = Post(MessageType.ROOM_PHASE, caller.key, (int(request.phase),))
     room.post(author, results.expect(), post, parts.clock())
     (result,) = await results.wait()

@@ -324,9 +324,8 @@ def counters_of(broker: Any) -> dict[str, int]:
     found = {}
     for metric, values in collect(broker):
         for value in values:
-            labels = ",".join(f'{name}="{label}"' for name, label in value.labels)
             if abs(value.value) < 2**53:
-                found[f"{metric.name}{{{labels}}}" if labels else metric.name] = round(value.value)
+                found[_series(metric, value)] = round(value.value)
     return found
 
 
@@ -336,9 +335,14 @@ def render(metrics: Iterable[tuple[Metric, Iterable[MetricValue]]]) -> str:
     for metric, samples in metrics:
         lines += [f"# HELP {metric.name} {_escape(metric.help)}", f"# TYPE {metric.name} {metric.kind}"]
         for sample in samples:
-            labels = ",".join(f'{name}="{_escape(value, quotes=True)}"' for name, value in sample.labels)
-            lines.append(f"{metric.name}{f'{{{labels}}}' if labels else ''} {_number(sample.value)}")
+            lines.append(f"{_series(metric, sample)} {_number(sample.value)}")
     return "\n".join(lines) + "\n"
+
+
+def _series(metric: Metric, sample: MetricValue) -> str:
+    """Return the name of a sample with its labels."""
+    labels = ",".join(f'{name}="{_escape(value, quotes=True)}"' for name, value in sample.labels)
+    return f"{metric.name}{{{labels}}}" if labels else metric.name
 
 
 def _escape(text: str, *, quotes: bool = False) -> str:

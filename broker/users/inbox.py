@@ -35,6 +35,7 @@ from broker.ledger import (
     SubmitResult,
     make_key,
 )
+from broker.ledger.pending import PendingResult
 from broker.ledger.queries import LedgerQueries
 from broker.users.registry import UserRegistry, UserSession
 from protocol.codes import Lane
@@ -218,20 +219,14 @@ class Inboxes:
         for _, payload in messages:
             if len(pack_body((payload,))) - 1 > MAX_PAYLOAD_BYTES:
                 raise ValueError(f"a payload is above {MAX_PAYLOAD_BYTES} bytes")
-        results: list[BatchResult] = []
-        is_done = trio.Event()
-
-        def on_done(result: BatchResult) -> None:
-            results.append(result)
-            is_done.set()
-
-        while messages and not self.send_part(batch, kind, messages, expires_s, on_done):
+        if not messages:
+            return BatchResult(0, 0, 0)
+        pending = PendingResult[BatchResult]()
+        while not self.send_part(batch, kind, messages, expires_s, pending.set):
             if self._ledger.state is not LedgerState.READY:
                 return BatchResult(0, 0, len(messages))
             await self._ledger.flush()
-        if messages:
-            await is_done.wait()
-        return results[0] if results else BatchResult(0, 0, 0)
+        return await pending.wait()
 
     def send_part(
         self,

@@ -66,6 +66,16 @@ def ledger() -> Iterator[bytes]:
         yield database_path(directory).read_bytes()
 
 
+def rows_of(content: bytes, table: str, path: Path) -> list[dict[str, Any]]:
+    """All rows of a table, by column; ``at`` is the rowid."""
+    path.write_bytes(content)
+    connection = sqlite3.connect(path)
+    try:
+        return rows(connection, table)
+    finally:
+        connection.close()
+
+
 def rows(connection: sqlite3.Connection, table: str) -> list[dict[str, Any]]:
     cursor = connection.execute(f"SELECT rowid AS at, * FROM {table}" if has_rowid(table) else f"SELECT * FROM {table}")
     names = [column[0] for column in cursor.description]
@@ -112,11 +122,7 @@ def test_the_ledger_itself_verifies(ledger: bytes) -> None:
 
 @pytest.mark.parametrize("table", TABLES_AND_HEAD)
 def test_every_changed_value_is_found(ledger: bytes, table: str, tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-    path.write_bytes(ledger)
-    connection = sqlite3.connect(path)
-    found = rows(connection, table)
-    connection.close()
+    found = rows_of(ledger, table, tmp_path / "ledger.db")
     assert found, f"no row of {table} to change"
     missed = []
     for row in found:
@@ -138,11 +144,7 @@ def test_every_changed_value_is_found(ledger: bytes, table: str, tmp_path: Path)
 
 @pytest.mark.parametrize("table", TABLES_AND_HEAD)
 def test_every_missing_row_is_found(ledger: bytes, table: str, tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-    path.write_bytes(ledger)
-    connection = sqlite3.connect(path)
-    found = rows(connection, table)
-    connection.close()
+    found = rows_of(ledger, table, tmp_path / "ledger.db")
     key, name = {"keys": ("digest", "digest"), "inboxes": ("user", "user")}.get(table, ("at", "rowid"))
     for row in found:
         sql = f"DELETE FROM {table} WHERE {name} = ?"

@@ -144,6 +144,17 @@ async def test_a_key_has_one_effect_and_one_answer() -> None:
 
 
 @pytest.mark.integration
+async def test_the_same_key_of_two_backends_names_two_operations() -> None:
+    async with running_broker() as broker:
+        for id in ("shop", "desk"):
+            caller = Caller(id, id, "", lambda room: Role.APP, scopes=frozenset({Scope.MESSAGES_WRITE}), key="1")
+            arguments = "live-1", 4, (f"from {id}",), "", "ann"
+            result, replayed = await broker.operations.call(caller, BY_NAME["messages.publish"], arguments)
+            assert (result.outcome.name, result.repeated, replayed) == ("ACCEPTED", False, False)
+        assert broker.hub.find("live-1").state.last_offset == 2  # type: ignore[union-attr]
+
+
+@pytest.mark.integration
 async def test_a_dry_run_changes_nothing() -> None:
     async with running_broker() as broker:
         caller = Caller("shop", "Shop", "", lambda room: Role.APP, frozenset(), frozenset({Scope.ADMIN}), dry_run=True)
