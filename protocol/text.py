@@ -18,6 +18,7 @@ __all__ = [
     "is_displayable",
     "is_room_name",
     "is_room_pattern",
+    "is_tenant",
     "is_user_id",
     "plain",
 ]
@@ -26,6 +27,8 @@ MAX_NAME_CHARS = 64
 """Code points of a room's name, a user's id and a display name."""
 _NAME_PUNCTUATION = frozenset("-_.:@")
 _is_ascii_room_name = re.compile(r"[A-Za-z0-9\-_.:@]{1,64}").fullmatch
+
+_is_tenant = re.compile(r"[a-z0-9_-]{1,32}").fullmatch
 
 _INVISIBLE = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
@@ -96,6 +99,11 @@ def is_room_pattern(text: str) -> bool:
 def fits_room_pattern(pattern: str, name: str) -> bool:
     """Return whether the room ``name`` is meant by ``pattern``, for which `is_room_pattern` holds."""
     return pattern == name or (pattern[-1] == "*" and name.startswith(pattern[:-1]))
+
+
+def is_tenant(text: str) -> bool:
+    """Return whether ``text`` may be the id of a tenant: 1 to 32 of ``a-z``, ``0-9``, ``_`` and ``-``."""
+    return _is_tenant(text) is not None
 
 
 def is_user_id(text: str) -> bool:

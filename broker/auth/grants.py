@@ -6,6 +6,7 @@ Claims of a token::
     rooms  [{"pattern": "live-*", "role": "host", "allow": ["danmaku"]}]  required; [] = no room
     role   role in rooms whose entry names none (default "viewer")
     name   what others see, up to 64 characters (default: the user id)
+    tenant whose user this is: 1 to 32 of a-z 0-9 _ - (default "", the only tenant of most brokers)
 
 ``rooms`` is required, so that a forgotten or misspelt claim grants nothing. The first entry whose pattern matches the
 room counts: a name, a prefix with ``*`` at its end, or ``*``. ``allow`` narrows the types that may be posted there; it
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from protocol.codes import Role
-from protocol.text import fits_room_pattern, is_blank, is_display_name, is_room_pattern, is_user_id
+from protocol.text import fits_room_pattern, is_blank, is_display_name, is_room_pattern, is_tenant, is_user_id
 
 __all__ = [
     "DEV_PREFIX",
@@ -95,6 +96,7 @@ class Grant:
     role: Role
     rooms: tuple[RoomGrant, ...]
     expires_at: int = 0
+    tenant: str = ""
 
     @property
     def is_app(self) -> bool:
@@ -134,7 +136,8 @@ class GrantReader:
             raise AuthError(f"claim rooms is not a list of up to {MAX_ROOMS_PER_TOKEN} entries")
         entries = tuple([_room_grant(entry, role) for entry in rooms])
         expires_at = seconds_claim(claims, "exp")
-        return Grant(user_id, user_id if is_blank(name) else name, role, self._shared(entries), expires_at)
+        tenant = _tenant(claims.get("tenant", ""))
+        return Grant(user_id, user_id if is_blank(name) else name, role, self._shared(entries), expires_at, tenant)
 
     def _shared(self, entries: tuple[RoomGrant, ...]) -> tuple[RoomGrant, ...]:
         """Return an equal tuple seen before, so that 10,000 viewers of one room hold one list of rooms."""
@@ -151,6 +154,12 @@ def parse_role(text: str) -> Role | None:
 def _user_id(value: Any, name: str) -> str:
     if type(value) is not str or not is_user_id(value):
         raise AuthError(f"{name} is not a user id: 1 to 64 printable characters, no outer white space")
+    return value
+
+
+def _tenant(value: Any) -> str:
+    if type(value) is not str or not (value == "" or is_tenant(value)):
+        raise AuthError("claim tenant is not 1 to 32 of a-z, 0-9, _ and -")
     return value
 
 

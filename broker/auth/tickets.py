@@ -118,6 +118,7 @@ class Tickets:
                 "name": grant.name,
                 "role": grant.role.name.lower(),
                 "rooms": [entry_claim(entry) for entry in grant.rooms],
+                "tenant": grant.tenant,
             },
         )
         return (ticket, (ends - now_s) * 1000) if len(ticket) <= MAX_TOKEN_BYTES else ("", 0)

@@ -43,7 +43,9 @@ def authenticator(clock: Clock | None = None, key: bytes = KEY, **settings: Any)
 allowed = st.none() | st.frozensets(st.sampled_from(["danmaku", "like", "coupon"]), max_size=3)
 rooms = st.lists(st.builds(RoomGrant, room_names, st.sampled_from(Role), allowed), max_size=4).map(tuple)
 users = st.text(st.characters(categories=("L", "N")), min_size=1, max_size=64)
-grants = st.builds(Grant, users, users, st.sampled_from(Role), rooms, st.integers(int(NOW) + 1, int(NOW) + 10**6))
+tenants = st.sampled_from(["", "acme", "a_b-1"])
+ends = st.integers(int(NOW) + 1, int(NOW) + 10**6)
+grants = st.builds(Grant, users, users, st.sampled_from(Role), rooms, ends, tenants)
 
 
 @settings(max_examples=60)

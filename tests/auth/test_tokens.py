@@ -116,6 +116,11 @@ BAD_TOKENS: dict[str, str] = {
     "claims are no JSON": sign(HS256, b"{"),
     "claims are deeply nested": sign(HS256, b'{"sub":' + b"[" * 1400),
     "development user": "dev:alice:app",
+    "tenant in capitals": with_claims(tenant="Acme"),
+    "tenant is no text": with_claims(tenant=7),
+    "tenant is null": with_claims(tenant=None),
+    "tenant is too long": with_claims(tenant="a" * 33),
+    "tenant with a separator": with_claims(tenant="a/b"),
     # times
     "expired": with_claims(exp=int(NOW) - 31),
     "expired at the second the leeway ends": with_claims(exp=int(NOW) - 30),
@@ -591,3 +596,8 @@ def test_one_changed_character_is_refused(position: int, character: str) -> None
     if changed != token:
         with pytest.raises(AuthError):
             authenticator().verify(changed)
+
+
+@pytest.mark.parametrize(("claims", "tenant"), [({}, ""), ({"tenant": ""}, ""), ({"tenant": "acme-1"}, "acme-1")])
+def test_the_tenant_of_a_token_is_on_its_grant(claims: dict[str, str], tenant: str) -> None:
+    assert authenticator().verify(with_claims(**claims)).tenant == tenant
