@@ -37,6 +37,8 @@ __all__ = [
     "OutboxDone",
     "OutboxEntry",
     "OutboxLater",
+    "RecordPut",
+    "RecordRemoved",
     "Repeated",
     "RoomCheckpointed",
     "RoomEnded",
@@ -44,6 +46,7 @@ __all__ = [
     "StoredDirect",
     "StoredEntry",
     "StoredOutbox",
+    "StoredRecord",
     "StoredRoom",
     "Submission",
     "SubmitResult",
@@ -147,6 +150,28 @@ class OutboxLater(NamedTuple):
     due_at_ms: int | None
 
 
+class RecordPut(NamedTuple):
+    """A small value that survives restarts, under three names; it replaces the one that was there.
+
+    ``kind`` says whose it is ("room.rules"), ``subject`` what it is about (a room, a user; "" = the broker), ``name``
+    which one of the subject ("" where there is one). The owner of a kind bounds how many it keeps.
+    """
+
+    kind: str
+    subject: str
+    name: str
+    at_ms: int
+    body: bytes
+
+
+class RecordRemoved(NamedTuple):
+    """The value under these names goes; nothing happens where there is none."""
+
+    kind: str
+    subject: str
+    name: str
+
+
 Item = (
     Entry
     | RoomOpened
@@ -157,6 +182,8 @@ Item = (
     | OutboxEntry
     | OutboxDone
     | OutboxLater
+    | RecordPut
+    | RecordRemoved
 )
 
 
@@ -209,7 +236,7 @@ class Submission:
 
 _BODIES: dict[type, int] = {
     kind: kind._fields.index("totals" if kind is RoomCheckpointed else "body")
-    for kind in (Entry, RoomCheckpointed, DirectEntry, OutboxEntry)
+    for kind in (Entry, RoomCheckpointed, DirectEntry, OutboxEntry, RecordPut)
 }
 
 
@@ -344,6 +371,16 @@ class StoredDirect(NamedTuple):
     at_ms: int
     expires_at_ms: int
     state: DirectState
+    body: bytes
+
+
+class StoredRecord(NamedTuple):
+    """One value of records."""
+
+    kind: str
+    subject: str
+    name: str
+    at_ms: int
     body: bytes
 
 

@@ -24,6 +24,7 @@ from broker.ledger.entries import (
     StoredDirect,
     StoredEntry,
     StoredOutbox,
+    StoredRecord,
     StoredRoom,
 )
 from broker.ledger.head import Head, HeadFile
@@ -37,6 +38,7 @@ from broker.ledger.rows import (
     key_checksum,
     outbox_checksum,
     read_head,
+    record_checksum,
     stream_checksum,
 )
 from broker.ledger.schema import connect, database_path, failure_kind_of, mark_path, refusal_of, require_ledger
@@ -56,6 +58,7 @@ _STREAM = "SELECT stream, room, epoch, last_offset, opened_at_ms, used_at_ms, en
 _INBOX = "SELECT user, last_id, acked_id, at_ms, crc FROM inboxes"
 _DIRECT = "SELECT user, direct_id, kind, at_ms, expires_at_ms, state, batch, body, crc FROM directs"
 _OUTBOX = "SELECT id, topic, at_ms, due_at_ms, attempts, body, crc FROM outbox"
+_RECORD = "SELECT kind, subject, name, at_ms, body, crc FROM records"
 _PENDING = "FROM directs JOIN inboxes USING (user) WHERE state = 0 AND direct_id > acked_id"
 """What had expired before a later message was acknowledged waits for maintenance, not for its user."""
 
@@ -263,6 +266,25 @@ class Reader:
         )
         return [self._outbox(row) for row in rows]
 
+    # ---- records
+
+    @_reports_damage
+    def records(
+        self, kind: str, subject: str | None = None, *, after: tuple[str, str] = ("", ""), limit: int = 100_000
+    ) -> list[StoredRecord]:
+        """Return the records of a kind, or of one subject of it, ordered by subject and name.
+
+        ``after``: subject and name of the last record of the page before; ("", "") also gives the record with those
+        names.
+        """
+        where = "kind = ?" if subject is None else "kind = ? AND subject = ?"
+        names: tuple[str, ...] = (kind,) if subject is None else (kind, subject)
+        if after != ("", ""):
+            where += " AND (subject, name) > (?, ?)"
+            names += after
+        rows = self._connection.execute(f"{_RECORD} WHERE {where} ORDER BY subject, name LIMIT ?", (*names, limit))
+        return [self._record(row) for row in rows]
+
     # ---- the whole ledger
 
     def ends(self) -> tuple[Head, ChainHead]:
@@ -373,6 +395,9 @@ class Reader:
         for row in execute(_OUTBOX):
             self._outbox(row)
             found["outbox"].add(row[-1])
+        for row in execute(_RECORD):
+            self._record(row)
+            found["records"].add(row[-1])
         for table in TABLES:
             rows, expected = found[table].rows, sealed[table].rows
             if rows != expected:
@@ -427,6 +452,11 @@ class Reader:
         if outbox_checksum(topic, at_ms, due_at_ms, attempts, body) != crc:
             raise LedgerDamaged(f"{self.path}: outbox row {each} is not what was written (checksum)")
         return StoredOutbox(each, topic, at_ms, due_at_ms or 0, attempts, body)
+
+    def _record(self, row: tuple[Any, ...]) -> StoredRecord:
+        if record_checksum(*row[:5]) != row[5]:
+            raise LedgerDamaged(f"{self.path}: record {row[0]} of {row[1]} is not what was written (checksum)")
+        return StoredRecord(*row[:5])
 
 
 def open_directory(directory: Path) -> Reader:

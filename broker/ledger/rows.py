@@ -34,12 +34,13 @@ __all__ = [
     "key_checksum",
     "outbox_checksum",
     "read_head",
+    "record_checksum",
     "state_mark",
     "stream_checksum",
     "write_head",
 ]
 
-TABLES = ("streams", "checkpoints", "keys", "inboxes", "directs", "outbox")
+TABLES = ("streams", "checkpoints", "keys", "inboxes", "directs", "outbox", "records")
 CRC_MASK = 0xFFFFFFFF
 ACKED_MARK = 0x9E3779B1
 """What a direct message's checksum grows by when it is acknowledged; SQL adds it, so that an acknowledgement of many
@@ -87,6 +88,12 @@ def outbox_checksum(topic: str, at_ms: int, due_at_ms: int | None, attempts: int
     """Return the checksum of a row of outbox."""
     due = -1 if due_at_ms is None else due_at_ms
     return zlib.crc32(b"%d %d %d %b\0%b" % (at_ms, due, attempts, topic.encode(), body))
+
+
+def record_checksum(kind: str, subject: str, name: str, at_ms: int, body: bytes) -> int:
+    """Return the checksum of a row of records."""
+    fields = at_ms, kind.encode(), subject.encode(), name.encode(), body
+    return zlib.crc32(b"%d %b\0%b\0%b\0%b" % fields)
 
 
 class Tally:

@@ -84,6 +84,10 @@ CREATE TABLE outbox (
     topic TEXT NOT NULL, at_ms INTEGER NOT NULL, due_at_ms INTEGER, attempts INTEGER NOT NULL, body BLOB NOT NULL,
     crc INTEGER NOT NULL);
 CREATE INDEX outbox_due ON outbox (due_at_ms) WHERE due_at_ms IS NOT NULL;
+
+CREATE TABLE records (
+    kind TEXT NOT NULL, subject TEXT NOT NULL, name TEXT NOT NULL, at_ms INTEGER NOT NULL, body BLOB NOT NULL,
+    crc INTEGER NOT NULL, PRIMARY KEY (kind, subject, name)) WITHOUT ROWID;
 """
 
 MIGRATIONS: tuple[str, ...] = (_VERSION_1,)

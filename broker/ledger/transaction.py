@@ -27,6 +27,8 @@ from broker.ledger.entries import (
     OutboxDone,
     OutboxEntry,
     OutboxLater,
+    RecordPut,
+    RecordRemoved,
     Repeated,
     RoomCheckpointed,
     RoomEnded,
@@ -43,6 +45,7 @@ from broker.ledger.rows import (
     inbox_checksum,
     key_checksum,
     outbox_checksum,
+    record_checksum,
     stream_checksum,
     write_head,
 )
@@ -250,6 +253,10 @@ class Transaction:
                     self._remove_outbox(each)
             case OutboxLater(each, attempts, due_at_ms):
                 self._delay_outbox(each, attempts, due_at_ms)
+            case RecordPut(kind, subject, name, at_ms, body):
+                self.put_record(kind, subject, name, at_ms, body)
+            case RecordRemoved(kind, subject, name):
+                self.remove_record(kind, subject, name)
             case RoomOpened(room, epoch, at_ms):
                 self.open_stream(room, epoch, at_ms).used_at_ms = at_ms
             case RoomCheckpointed(room, epoch, at_ms, totals):
@@ -399,6 +406,26 @@ class Transaction:
             self.connection.execute(
                 "UPDATE outbox SET attempts = ?, due_at_ms = ?, crc = ? WHERE id = ?", (attempts, due_at_ms, crc, each)
             )
+
+    # ---- records
+
+    def put_record(self, kind: str, subject: str, name: str, at_ms: int, body: bytes) -> None:
+        """Write a record over the one under its names."""
+        self.remove_record(kind, subject, name)
+        crc = record_checksum(kind, subject, name, at_ms, body)
+        self.tallies["records"].add(crc)
+        self.connection.execute(
+            "INSERT INTO records (kind, subject, name, at_ms, body, crc) VALUES (?, ?, ?, ?, ?, ?)",
+            (kind, subject, name, at_ms, body, crc),
+        )
+
+    def remove_record(self, kind: str, subject: str, name: str) -> None:
+        """Delete the record under these names, where there is one."""
+        rows = self.connection.execute(
+            "DELETE FROM records WHERE kind = ? AND subject = ? AND name = ? RETURNING crc", (kind, subject, name)
+        ).fetchall()
+        for (crc,) in rows:
+            self.tallies["records"].remove(crc)
 
     # ---- the end
 

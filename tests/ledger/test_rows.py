@@ -22,6 +22,7 @@ from broker.ledger import (
     OutboxEntry,
     OutboxLater,
     Reader,
+    RecordPut,
     Retention,
     RoomCheckpointed,
     RoomEnded,
@@ -37,6 +38,8 @@ from broker.ledger.store import Store
 from tests.support.faulty_disk import event, quick_directory, write_mark
 
 TABLES_AND_HEAD = (*TABLES, "entries", "head")
+KEY_COLUMNS = {"keys": "digest", "inboxes": "user", "records": "at_ms"}
+"""A column that names one row of the test's ledger, in tables without rowid."""
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,9 @@ def ledger() -> Iterator[bytes]:
                 Submission((DirectAcked("ann", 1, 12),)),
                 Submission((OutboxEntry("gift", 5, b"a"), OutboxEntry("gift", 5, b"b"))),
                 Submission((OutboxLater(1, 2, 99), OutboxLater(2, 3, None))),
+                Submission(
+                    (RecordPut("room.rules", "lobby", "", 13, b"slow"), RecordPut("pin", "lobby", "a", 14, b"x"))
+                ),
             ]
         )
         assert Maintenance(store, Retention()).step(21 + EXPIRY_GRACE_MS)
@@ -83,7 +89,7 @@ def rows(connection: sqlite3.Connection, table: str) -> list[dict[str, Any]]:
 
 
 def has_rowid(table: str) -> bool:
-    return table not in ("keys", "inboxes")
+    return table not in KEY_COLUMNS
 
 
 def changed(value: Any) -> Any:
@@ -126,7 +132,7 @@ def test_every_changed_value_is_found(ledger: bytes, table: str, tmp_path: Path)
     assert found, f"no row of {table} to change"
     missed = []
     for row in found:
-        key = {"keys": "digest", "inboxes": "user"}.get(table, "at")
+        key = KEY_COLUMNS.get(table, "at")
         for column, value in row.items():
             # What SQLite gives by itself: the rowid, the counter of the outbox and the row number of directs.
             if column in ("at", "one") or (table in ("directs", "outbox") and column == "id"):
@@ -145,7 +151,8 @@ def test_every_changed_value_is_found(ledger: bytes, table: str, tmp_path: Path)
 @pytest.mark.parametrize("table", TABLES_AND_HEAD)
 def test_every_missing_row_is_found(ledger: bytes, table: str, tmp_path: Path) -> None:
     found = rows_of(ledger, table, tmp_path / "ledger.db")
-    key, name = {"keys": ("digest", "digest"), "inboxes": ("user", "user")}.get(table, ("at", "rowid"))
+    key = KEY_COLUMNS.get(table, "at")
+    name = "rowid" if key == "at" else key
     for row in found:
         sql = f"DELETE FROM {table} WHERE {name} = ?"
         assert refused(ledger, lambda connection, sql=sql, value=row[key]: connection.execute(sql, (value,))), row

@@ -26,6 +26,8 @@ from broker.ledger import (
     OutboxEntry,
     OutboxLater,
     Reader,
+    RecordPut,
+    RecordRemoved,
     Repeated,
     Retention,
     RoomCheckpointed,
@@ -46,6 +48,8 @@ users = st.sampled_from(["ann", "bob"])
 moments = st.integers(1, 10_000)
 texts = st.binary(max_size=12)
 outbox_ids = st.integers(1, 6)
+record_kinds = st.sampled_from(["room.rules", "pin"])
+record_names = st.sampled_from(["", "a"])
 
 items: st.SearchStrategy[Item] = st.one_of(
     st.builds(Entry, rooms, epochs, st.sampled_from([0, 1, 2]), st.integers(1, 255), moments, texts),
@@ -55,6 +59,8 @@ items: st.SearchStrategy[Item] = st.one_of(
     st.builds(OutboxEntry, st.just("gift"), moments, texts),
     st.builds(OutboxDone, st.tuples(outbox_ids)),
     st.builds(OutboxLater, outbox_ids, st.integers(1, 3), st.none() | moments),
+    st.builds(RecordPut, record_kinds, rooms, record_names, moments, texts),
+    st.builds(RecordRemoved, record_kinds, rooms, record_names),
     st.builds(RoomOpened, rooms, epochs, moments),
     st.builds(RoomCheckpointed, rooms, epochs, moments, texts),
     st.builds(RoomEnded, rooms, epochs, moments),
@@ -81,6 +87,7 @@ class Model:
         self.inboxes: dict[str, list[tuple[DirectEntry, DirectState]]] = {"ann": [], "bob": []}
         self.outbox: dict[int, tuple[int | None, int, bytes]] = {}
         self.last_outbox_id = 0
+        self.records: dict[tuple[str, str, str], tuple[int, bytes]] = {}
 
     def submit(self, submission: Submission) -> Committed | Repeated:
         known = {key.digest: self.first[key.digest] for key in submission.keys if key.digest in self.first}
@@ -106,6 +113,10 @@ class Model:
                 case DirectAcked(user, direct_id):
                     inbox = self.inboxes[user]
                     inbox[:direct_id] = [(direct, DirectState.ACKED) for direct, _ in inbox[:direct_id]]
+                case RecordPut(kind, subject, name, at_ms, body):
+                    self.records[kind, subject, name] = at_ms, body
+                case RecordRemoved(kind, subject, name):
+                    self.records.pop((kind, subject, name), None)
                 case OutboxEntry(_, at_ms, body):
                     self.last_outbox_id += 1
                     self.outbox[self.last_outbox_id] = (at_ms, 0, body)
@@ -216,6 +227,14 @@ class StoreMachine(RuleBasedStateMachine):
                     assert (stored.body, stored.state) == (direct.body, state)
             due = {row.id: (row.due_at_ms, row.attempts, row.body) for row in reader.outbox_due(2**50)}
             assert due == {each: row for each, row in model.outbox.items() if row[0] is not None}
+            for kind in ("room.rules", "pin"):
+                rows = [(*names, *value) for names, value in sorted(model.records.items()) if names[0] == kind]
+                assert [tuple(record) for record in reader.records(kind)] == rows
+                for position, (_, subject, name, *_) in enumerate(rows):
+                    page = reader.records(kind, after=(subject, name), limit=2) if subject else []
+                    assert [tuple(record) for record in page] == rows[position + 1 : position + 3]
+                    of_subject = [row for row in rows if row[1] == subject]
+                    assert [tuple(record) for record in reader.records(kind, subject)] == of_subject
         finally:
             reader.close()
 
