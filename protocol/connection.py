@@ -43,16 +43,8 @@ from .frames import (
     parse_header,
     unpack_body,
 )
-from .messages import (
-    MESSAGE_KINDS,
-    OPCODE_LANES,
-    VERSION,
-    Message,
-    Post,
-    Side,
-    opcode_of,
-    reader_of,
-)
+from .message_rules import MESSAGE_KINDS, OPCODE_LANES, opcode_of, reader_of
+from .messages import VERSION, Message, Post, Side
 from .payloads import MAX_DANMAKU_CHARS, DanmakuPayload, check_payload
 from .state import ANSWERS, TRANSITIONS, LinkState
 from .text import is_blank

@@ -26,7 +26,8 @@ from protocol.compression import decompress
 from protocol.errors import RemoteProtocolError
 from protocol.fields import FieldError
 from protocol.frames import HEADER_BYTES, parse_header, unpack_body
-from protocol.messages import Event, Joined, Side, State, Tick, reader_of
+from protocol.message_rules import reader_of
+from protocol.messages import Event, Joined, Side, State, Tick
 
 __all__ = [
     "FLOOR_SEQUENCE",

@@ -44,7 +44,8 @@ from protocol.codes import CloseCode, MessageType, Opcode, Tier
 from protocol.errors import RemoteProtocolError
 from protocol.fields import FieldError
 from protocol.frames import HEADER_BYTES, parse_header, unpack_body
-from protocol.messages import Direct, ErrorReply, GoAway, Joined, Resumed, Side, reader_of
+from protocol.message_rules import reader_of
+from protocol.messages import Direct, ErrorReply, GoAway, Joined, Resumed, Side
 
 __all__ = ["Viewers", "main"]
 

@@ -17,7 +17,8 @@ from protocol.compression import compress
 from protocol.connection import Encoding, encode
 from protocol.errors import LocalProtocolError
 from protocol.frames import build_frame, pack_body
-from protocol.messages import MAX_ENTRIES, Account, Message, Tick, opcode_of
+from protocol.message_rules import opcode_of
+from protocol.messages import MAX_ENTRIES, Account, Message, Tick
 
 __all__ = ["TIERS", "VARIANTS", "Bundle", "Content", "Prepared", "prepare", "variant_of"]
 

@@ -17,7 +17,8 @@ from ..codes import MESSAGE_TYPES, CloseCode, Codec, MessageType
 from ..compression import DICTIONARY_1, compress
 from ..connection import Encoding, encode
 from ..frames import build_frame, pack_body
-from ..messages import Side, opcode_of
+from ..message_rules import opcode_of
+from ..messages import Side
 from ..state import LinkState
 from .malformed import MALFORMED, Malformed
 from .samples import SAMPLES, SESSION, Sample

@@ -15,7 +15,8 @@ from protocol.direct_batches import TemplateError, fill, frames_of, payload_for,
 from protocol.errors import LocalProtocolError
 from protocol.fields import FieldError
 from protocol.frames import MAX_CLIENT_BODY_BYTES, pack_body
-from protocol.messages import MAX_DIRECT_BYTES, MAX_RECIPIENTS, SendDirect, Side, reader_of
+from protocol.message_rules import reader_of
+from protocol.messages import MAX_DIRECT_BYTES, MAX_RECIPIENTS, SendDirect, Side
 from protocol.payloads import AnnouncementPayload
 from tests.support.strategies import ids, texts, user_ids
 

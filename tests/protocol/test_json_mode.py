@@ -19,19 +19,8 @@ from protocol.json_mode import (
     dump,
     parse,
 )
-from protocol.messages import (
-    OPCODE_LANES,
-    Account,
-    Join,
-    Pong,
-    Post,
-    RoomPulse,
-    Side,
-    State,
-    Tick,
-    TickEntry,
-    opcode_of,
-)
+from protocol.message_rules import OPCODE_LANES, opcode_of
+from protocol.messages import Account, Join, Pong, Post, RoomPulse, Side, State, Tick, TickEntry
 from protocol.payloads import DanmakuPayload
 from protocol.state import LinkState
 from tests.support.links import drain, end, is_close, other, roundtrip

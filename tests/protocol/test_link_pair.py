@@ -14,7 +14,8 @@ from protocol.codes import Codec, Opcode
 from protocol.connection import NEED_DATA, Connection, Encoding, Frame, encode
 from protocol.errors import LocalProtocolError
 from protocol.frames import HEADER_BYTES, MAX_CLIENT_BODY_BYTES, MAX_FRAME_BYTES
-from protocol.messages import MESSAGE_KINDS, Message, Side, opcode_of
+from protocol.message_rules import MESSAGE_KINDS, opcode_of
+from protocol.messages import Message, Side
 from protocol.state import ANSWERS, TRANSITIONS, LinkState
 from protocol.vectors.samples import SESSION
 from tests.support.links import other

@@ -12,20 +12,8 @@ from protocol.codes import CloseCode, Lane, Opcode, Outcome, Tier
 from protocol.connection import Encoding, Frame
 from protocol.fields import FieldError
 from protocol.frames import pack_body, unpack_body
-from protocol.messages import (
-    MESSAGE_KINDS,
-    OPCODE_LANES,
-    VERSION,
-    Ack,
-    ClientHello,
-    Join,
-    Pong,
-    Post,
-    Side,
-    common_version,
-    opcode_of,
-    reader_of,
-)
+from protocol.message_rules import MESSAGE_KINDS, OPCODE_LANES, opcode_of, reader_of
+from protocol.messages import VERSION, Ack, ClientHello, Join, Pong, Post, Side, common_version
 from protocol.payloads import check_payload
 from protocol.state import TRANSITIONS
 from tests.support.links import roundtrip, state_before

@@ -37,7 +37,8 @@ from protocol.compression import DICTIONARY_1
 from protocol.connection import Encoding, Frame, encode
 from protocol.fields import RECORDS
 from protocol.frames import parse_header
-from protocol.messages import MESSAGE_KINDS, OPCODE_LANES, Join, Missed, Post, Side
+from protocol.message_rules import MESSAGE_KINDS, OPCODE_LANES
+from protocol.messages import Join, Missed, Post, Side
 from protocol.payloads import AnnouncementPayload, DanmakuPayload, GiftPayload, PhasePayload
 from protocol.state import ANSWERS, TRANSITIONS, LinkState
 from protocol.vectors.samples import SESSION

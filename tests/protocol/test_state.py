@@ -10,10 +10,9 @@ import pytest
 from protocol.codes import CloseCode, Lane, Opcode, Outcome
 from protocol.connection import Encoding, Frame, encode
 from protocol.errors import LocalProtocolError
+from protocol.message_rules import MESSAGE_KINDS, OPCODE_LANES
 from protocol.messages import (
     MAGIC,
-    MESSAGE_KINDS,
-    OPCODE_LANES,
     Ack,
     AckResult,
     Auth,

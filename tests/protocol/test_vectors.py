@@ -14,7 +14,8 @@ from protocol.codes import CloseCode, Codec, ErrorCode, Lane, Opcode
 from protocol.connection import NEED_DATA, Connection, Encoding, Frame, Refused, encode
 from protocol.errors import RemoteProtocolError
 from protocol.frames import parse_header
-from protocol.messages import MESSAGE_KINDS, SendDirect, Side
+from protocol.message_rules import MESSAGE_KINDS
+from protocol.messages import SendDirect, Side
 from protocol.payloads import PAYLOAD_KINDS, check_payload
 from protocol.state import LinkState
 from protocol.vectors.generate import documents, dump

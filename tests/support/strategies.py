@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from protocol.codes import Lane, LeaveReason, MessageType, Opcode, Outcome, Role, RoomPhase, Tier
 from protocol.fields import MAX_DEPTH, MAX_INT
+from protocol.message_rules import OPCODE_LANES, opcode_of
 from protocol.messages import (
     MAGIC,
-    OPCODE_LANES,
     Account,
     Ack,
     AckResult,
@@ -49,7 +49,6 @@ from protocol.messages import (
     State,
     Tick,
     TickEntry,
-    opcode_of,
 )
 from protocol.payloads import (
     AnnouncementPayload,

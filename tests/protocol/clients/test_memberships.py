@@ -22,7 +22,8 @@ from protocol.clients.room_table import RoomTable
 from protocol.codes import Lane, LeaveReason, Opcode, Tier
 from protocol.connection import Frame
 from protocol.errors import LocalProtocolError
-from protocol.messages import ErrorReply, Join, Leave, Left, Message, Resume, Resumed, opcode_of
+from protocol.message_rules import opcode_of
+from protocol.messages import ErrorReply, Join, Leave, Left, Message, Resume, Resumed
 from tests.support.peer import event, joined, tick
 
 LIVE = (Membership.WANTED, Membership.REQUESTED, Membership.JOINED)

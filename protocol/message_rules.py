@@ -1,0 +1,188 @@
+"""Rules of every message body: what a reader accepts of each field, by side and opcode.
+
+The order of the rules is that of the record's fields. A body that does not fit is refused with the field and the rule.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .codes import CUSTOM_TYPE_MAX, CUSTOM_TYPE_MIN, Lane, LeaveReason, Opcode, Outcome, Role, RoomPhase, Tier
+from .fields import (
+    FieldError,
+    Rule,
+    any_value,
+    array_of,
+    boolean,
+    integer,
+    map_of,
+    member_of,
+    optional,
+    record,
+    room_name,
+    text,
+    type_name,
+    user_id,
+)
+from .messages import (
+    MAGIC,
+    MAX_ACK_RESULTS,
+    MAX_CUSTOM_TYPES,
+    MAX_ENTRIES,
+    MAX_EXPIRY_S,
+    MAX_FIRSTS,
+    MAX_LISTED,
+    MAX_PULSES,
+    MAX_RECIPIENTS,
+    MAX_TEMPLATE_FIELDS,
+    Account,
+    Ack,
+    AckResult,
+    Auth,
+    Authenticated,
+    BatchState,
+    ClientHello,
+    CustomType,
+    Direct,
+    DirectAck,
+    ErrorReply,
+    Event,
+    FirstResult,
+    GoAway,
+    Join,
+    Joined,
+    Leave,
+    Left,
+    Message,
+    Ping,
+    Pong,
+    Post,
+    Resume,
+    Resumed,
+    RoomPulse,
+    SendDirect,
+    ServerHello,
+    Side,
+    State,
+    Tick,
+    TickEntry,
+)
+
+__all__ = ["MESSAGE_KINDS", "OPCODE_LANES", "opcode_of", "reader_of"]
+
+UINT32 = 0xFFFF_FFFF
+
+
+_u32 = integer(0, UINT32)
+_count = integer(0)
+_ms = integer(0)
+_name = text(0, 64)
+_id = text(1, 64)
+_reason = text(0, 256)
+
+
+def _literal(expected: str) -> Rule:
+    def check(value: Any) -> str:
+        if value != expected or type(value) is not str:
+            raise FieldError(f"must be {expected!r}")
+        return expected
+
+    check.__doc__ = f'"{expected}"'
+    return check
+
+
+def _pair(first: Rule, second: Rule) -> Rule:
+    def check(value: Any) -> tuple[Any, Any]:
+        if not isinstance(value, (tuple, list)) or len(value) != 2:
+            raise FieldError("must be an array of 2 fields")
+        return first(value[0]), second(value[1])
+
+    check.__doc__ = f"pair of {type_name(first)} and {type_name(second)}"
+    return check
+
+
+_account = record(Account, (_count,) * 6)
+_entry = record(TickEntry, (integer(1, 255), _id, _name, any_value, integer(1), array_of(_id, 3), member_of(Role)))
+_custom_type = record(CustomType, (integer(CUSTOM_TYPE_MIN, CUSTOM_TYPE_MAX), _id, member_of(Lane)))
+_result = record(AckResult, (_u32, member_of(Outcome), _count))
+_first = record(FirstResult, (_u32, room_name, _count, _count))
+_pulse = record(RoomPulse, (_u32, _count, _ms))
+_EVENT_RULES: tuple[Rule, ...] = (integer(1, 255), _ms, text(0, 64), _name, any_value)
+_event = record(Event, _EVENT_RULES)
+_JOINED_RULES: tuple[Rule, ...] = (
+    room_name, _count, _count, member_of(Role), member_of(RoomPhase), member_of(Tier), _ms,
+    _count, _count, _count, _count, _count, array_of(_entry, MAX_LISTED), boolean, optional(_event),
+)  # fmt: skip
+_GOAWAY_RULES: tuple[Rule, ...] = (integer(1000, 4999), _reason, _ms, _ms, array_of(text(1, 255), MAX_LISTED))
+
+_RULES: dict[tuple[Side, Opcode], tuple[type[Any], tuple[Rule, ...]]] = {
+    (Side.CLIENT, Opcode.HELLO): (
+        ClientHello, (_literal(MAGIC), integer(1, 255), integer(1, 255), _u32, text(0, 128))
+    ),
+    (Side.CLIENT, Opcode.AUTH): (Auth, (optional(text(1, 4000)),)),
+    (Side.CLIENT, Opcode.JOIN): (Join, (room_name, member_of(Tier))),
+    (Side.CLIENT, Opcode.LEAVE): (Leave, ()),
+    (Side.CLIENT, Opcode.POST): (Post, (integer(1, 255), text(0, 64), any_value, optional(room_name))),
+    (Side.CLIENT, Opcode.ACK): (DirectAck, (_count,)),
+    (Side.CLIENT, Opcode.PING): (Ping, (_ms, boolean, optional(text(1, 4000)))),
+    (Side.CLIENT, Opcode.RESUME): (Resume, (room_name, member_of(Tier), _count, _count)),
+    (Side.CLIENT, Opcode.GOAWAY): (GoAway, _GOAWAY_RULES),
+    (Side.CLIENT, Opcode.BATCH): (
+        SendDirect,
+        (
+            _id, integer(1, 255), any_value,
+            map_of(user_id, map_of(text(1, 32), text(0, 4096, lines=True), MAX_TEMPLATE_FIELDS), MAX_RECIPIENTS),
+            optional(integer(1, MAX_EXPIRY_S)),
+        ),
+    ),
+    (Side.SERVER, Opcode.HELLO): (
+        ServerHello,
+        (integer(1, 255), _u32, _ms, _ms, _ms, integer(1), array_of(_custom_type, MAX_CUSTOM_TYPES), _name),
+    ),
+    (Side.SERVER, Opcode.AUTH): (Authenticated, (_id, _name, _ms, text(0, 4000), _ms)),
+    (Side.SERVER, Opcode.JOIN): (Joined, _JOINED_RULES),
+    (Side.SERVER, Opcode.LEAVE): (Left, (member_of(LeaveReason), _reason)),
+    (Side.SERVER, Opcode.ACK): (Ack, (array_of(_result, MAX_ACK_RESULTS), array_of(_first, MAX_FIRSTS))),
+    (Side.SERVER, Opcode.EVENT): (Event, _EVENT_RULES),
+    (Side.SERVER, Opcode.TICK): (Tick, (_ms, _ms, integer(0, 4), array_of(_entry, MAX_ENTRIES), _account)),
+    (Side.SERVER, Opcode.STATE): (
+        State,
+        (
+            _ms, member_of(RoomPhase), integer(0, 4), _ms, _count, _count, _count, _count, _count,
+            array_of(_pair(_id, _count), MAX_LISTED), array_of(_pair(_id, _name), MAX_LISTED), _count,
+            array_of(_account, len(Lane)),
+        ),
+    ),
+    (Side.SERVER, Opcode.DIRECT): (Direct, (_count, integer(1, 255), _ms, any_value)),
+    (Side.SERVER, Opcode.PONG): (Pong, (_ms, _ms, array_of(_pulse, MAX_PULSES), _count, text(0, 4000), _ms)),
+    (Side.SERVER, Opcode.ERROR): (ErrorReply, (integer(100, 999), _reason, _name, _ms)),
+    (Side.SERVER, Opcode.GOAWAY): (GoAway, _GOAWAY_RULES),
+    (Side.SERVER, Opcode.RESUME): (Resumed, (boolean, _count, record(Joined, _JOINED_RULES))),
+    (Side.SERVER, Opcode.BATCH): (BatchState, (_id, *(_count,) * 3, *(optional(_count),) * 3)),
+}  # fmt: skip
+
+MESSAGE_KINDS: dict[tuple[Side, Opcode], type[Any]] = {key: kind for key, (kind, _) in _RULES.items()}
+"""The NamedTuple of every body, by the side that sends it and its opcode."""
+
+_READERS: dict[tuple[Side, Opcode], Any] = {key: record(kind, rules) for key, (kind, rules) in _RULES.items()}
+_OPCODES: dict[type[Any], Opcode] = {kind: opcode for (_, opcode), kind in MESSAGE_KINDS.items()}
+
+_CONTROL = frozenset({Lane.CONTROL})
+OPCODE_LANES: dict[Opcode, frozenset[Lane]] = {
+    **dict.fromkeys(Opcode, _CONTROL),
+    Opcode.EVENT: frozenset({Lane.CONTROL, Lane.COMMERCE, Lane.PAID}),
+    Opcode.TICK: frozenset({Lane.CHAT}),
+    Opcode.STATE: frozenset({Lane.AMBIENT}),
+    Opcode.DIRECT: frozenset({Lane.COMMERCE}),
+}
+"""Lanes that a frame of a server may have, by opcode; frames of a client have lane 0."""
+
+
+def opcode_of(message: Message) -> Opcode:
+    """Return the opcode of ``message``."""
+    return _OPCODES[type(message)]
+
+
+def reader_of(side: Side, opcode: Opcode) -> Any:
+    """Return the rule that turns a body sent by ``side`` into its message; None if that side never sends it."""
+    return _READERS.get((side, opcode))
