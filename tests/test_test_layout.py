@@ -76,7 +76,6 @@ EXCEPTIONS = {
     "cli/test_serve.py": {"_open", "_serve"},  # a signal in the middle of the start
     "protocol/clients/test_inbox.py": {"_lossy", "_missed_chat", "_reliable"},  # invariants of a state machine
     "protocol/clients/test_memberships.py": {"_by_number", "_pending"},  # invariants of a state machine
-    "rooms/test_room_crash.py": {"_on_post"},  # a planted defect
     "simulation/disk.py": {"_connection"},  # the reader's connection to a disk that fails
     "simulation/world.py": {"_ALLOW_DETERMINISTIC_SCHEDULING", "_r"},  # the scheduler of Trio
 }

@@ -158,7 +158,8 @@ METRICS: tuple[Metric, ...] = (
     _gauge("users", "Users with an open session.", "users.__len__"),
     # Sessions.
     _counter("posts", "POSTs received.", "context.posts", f"{_SESSION}:posts"),
-    _counter("error_replies", "ERROR replies, by error code.", "context.errors", f"{_SESSION}:errors", label="code"),
+    _counter("error_replies", "ERROR replies, by error code.", "context.errors", "broker.sessions.link:errors",
+             label="code"),
     _counter("missed_chat", "Danmaku that slow viewers missed.", "context.missed_chat", f"{_SESSION}:missed_chat"),
     # Rooms.
     _gauge("rooms", "Open rooms.", "hub.__len__"),

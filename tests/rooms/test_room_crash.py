@@ -15,6 +15,8 @@ import trio
 from broker.core.rooms.state import RoomState
 from broker.rooms.room_store import RoomJournal
 from broker.server import Broker
+from broker.sessions import requests
+from broker.sessions.link import SessionLink
 from broker.sessions.session import Session
 from protocol.clients import open_client
 from protocol.clients import room as subscription
@@ -173,15 +175,15 @@ async def test_a_room_whose_whole_state_is_broken_harms_no_other(
 async def test_a_handler_that_fails_once_in_a_thousand_calls_costs_one_link_each_time_and_nobody_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    handle = Session._on_post
+    handle = requests.on_post
     defect = Sometimes(handle, 1000)
     failing = defect.bind()
 
-    def on_post(session: Session, frame: Frame) -> None:
+    def on_post(session: SessionLink, frame: Frame) -> None:
         assert session.user_id is not None
         (failing if session.user_id.startswith("noisy") else handle)(session, frame)
 
-    monkeypatch.setattr(Session, "_on_post", on_post)
+    monkeypatch.setattr("broker.sessions.session.on_post", on_post)
     offset = ended = 0
     async with (
         running_broker(**UNLIMITED) as broker,

@@ -320,7 +320,7 @@ def answers_that_are_dropped_after_leave(patch: Patch) -> None:
 
 @bug(8, "leave")
 def answers_that_are_sent_twice(patch: Patch) -> None:
-    wrap(patch, Session, "_send_acks", lambda send: lambda self, room, acks: send(self, room, acks * 2))
+    wrap(patch, Session, "send_acks", lambda send: lambda self, room, acks: send(self, room, acks * 2))
 
 
 @bug(8, "duplicates")

@@ -1,0 +1,285 @@
+"""State of one connection above its bytes, and everything that is written to it: answers, ACKs, ERROR, GOAWAY.
+
+The answers to the bytes of one read, or of one slice of ledger results, leave in one write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import structlog
+
+from broker.auth.grants import Grant, RoomGrant
+from broker.net.transport import Framing, Transport
+from broker.net.websocket import ws_frame
+from broker.rooms.encoding import variant_of
+from broker.rooms.members import Member, RoomRef
+from broker.rooms.room import Room
+from broker.sessions.acks import acks_of
+from broker.sessions.context import SessionContext
+from broker.sessions.posting import RoomSenders
+from broker.sessions.waiting import WaitingPosts
+from protocol.codes import CloseCode, ErrorCode, Lane, LeaveReason, Tier
+from protocol.compression import best_codec
+from protocol.connection import Connection, Encoding
+from protocol.errors import LocalProtocolError
+from protocol.messages import AckResult, ErrorReply, FirstResult, GoAway, Left, Message, Side
+
+__all__ = ["SessionLink"]
+
+log = structlog.get_logger("roomcast.session")
+
+MAX_JOINED = 64
+"""Answers in one write; a RESUME may have hundreds."""
+
+# Looking an Enum member up is a call on Python 3.11, and these stand on the path of every message.
+_TCP, _JSON = Framing.TCP, Framing.WEBSOCKET_JSON
+_CONTROL, _LAST_CRITICAL = Lane.CONTROL, Lane.PAID
+_SERVER, _BINARY = Side.SERVER, Encoding.BINARY
+
+
+class SessionLink:
+    """One connection as requests see it: who it is, where it is a member, and how it is answered. All synchronous."""
+
+    __slots__ = (
+        "_acks",
+        "_connection",
+        "_error_tat",
+        "_firsts",
+        "_out",
+        "context",
+        "features",
+        "free_returns",
+        "grant",
+        "is_app",
+        "memberships",
+        "missed_chat",
+        "pending_joins",
+        "renew_at",
+        "senders",
+        "transport",
+        "waiting_posts",
+    )
+
+    def __init__(self, transport: Transport, context: SessionContext) -> None:
+        self.transport = transport
+        self.context = context
+        self._connection = Connection(_SERVER, Encoding.JSON if transport.framing is _JSON else _BINARY)
+        self.features = 0
+        """Bits of `Feature` that both sides have; on a JSON link without those of codecs."""
+        self.grant: Grant | None = None
+        """What the token grants; None before AUTH."""
+        self.memberships: tuple[tuple[Room, Member], ...] = ()
+        self.pending_joins: tuple[str, ...] = ()
+        """Rooms whose JOIN or RESUME waits for the ledger."""
+        self.free_returns = context.config.rooms_per_connection
+        """JOINs and RESUMEs that cost nothing if they return to a room."""
+        self._acks: dict[int, list[AckResult]] | None = None
+        """Answers to POSTs by room, while bytes are being handled."""
+        self._out: list[bytes] | None = None
+        """Frames for one write at the end of that."""
+        self._error_tat = 0.0
+        self.is_app = False
+        """Whether this is a link of the platform's backend, which has limits of its own."""
+        self.waiting_posts: WaitingPosts | None = None
+        """Posts that the ledger has not answered; None before the first of them."""
+        self.missed_chat = 0
+        """Danmaku that this viewer missed."""
+        self._firsts: dict[int, list[FirstResult]] | None = None
+        """By room: first uses of keys, for the repetitions among the answers that wait; None: there are none."""
+        self.senders: RoomSenders | None = None
+        """Rooms that this link of the app posts to without joining them."""
+        self.renew_at = 0.0
+        """From when on a PING gets a new ticket (monotonic seconds)."""
+
+    def send(
+        self, message: Message, room: int = 0, sequence: int = 0, lane: Lane | None = None, packed: bytes | None = None
+    ) -> None:
+        """Frame and write one message of this session's own: now, or with what else answers the same bytes.
+
+        ``packed``: the message's packed body, where the caller has it already.
+        """
+        if self.transport.state:
+            return
+        data = self._connection.send(message, room, sequence, lane, packed)
+        framing = self.transport.framing
+        if framing is not _TCP:
+            data = ws_frame(data, text=framing is _JSON)
+        out = self._out
+        if out is None or (lane is not None and lane > _LAST_CRITICAL):
+            self._write_out()
+            self.transport.write(data, _CONTROL if lane is None else lane)
+        else:
+            out.append(data)
+            if len(out) == MAX_JOINED:
+                self._write_out()
+
+    def _framed(self, data: bytes) -> bytes:
+        return data if self.transport.framing is _TCP else ws_frame(data, text=self.transport.framing is _JSON)
+
+    def error(self, code: ErrorCode, message: str, room: int, sequence: int, field: str = "", wait_ms: int = 0) -> None:
+        """Answer a failed request; a link with too many errors a minute is ended."""
+        context = self.context
+        context.errors[code] += 1
+        now = context.poller.now
+        limit = context.error_limit
+        self._error_tat = limit.charge(self._error_tat, now)
+        if self.waiting_posts is not None:
+            self.waiting_posts.answered(room, sequence)
+        self.send(ErrorReply(code, message, field, wait_ms), room, sequence)
+        if limit.wait_s(self._error_tat, now):
+            self.close(CloseCode.TOO_MANY_ERRORS, f"more than {self.context.config.errors_per_minute} errors a minute")
+
+    def refuse(self, code: ErrorCode, message: str, sequence: int, field: str = "", wait_ms: int = 0) -> None:
+        """Answer a failed request that is about no room."""
+        self.error(code, message, 0, sequence, field, wait_ms)
+
+    def close(self, code: int, reason: str, retry_after_ms: int = 0, jitter_ms: int = 0) -> None:
+        """Send GOAWAY and end the link."""
+        if self.transport.state:
+            return
+        self._flush()
+        try:
+            final_bytes = self._framed(self._connection.send(GoAway(code, reason, retry_after_ms, jitter_ms)))
+        except LocalProtocolError:
+            final_bytes = b""
+        self.transport.close(code, reason, final_bytes)
+
+    def replace(self) -> None:
+        """End the link in favour of a newer one of its user: LEFT for each room, and GOAWAY, both with REPLACED."""
+        why = "a newer link of this user replaced this one"
+        for room, _ in self.memberships:
+            self.send(Left(LeaveReason.REPLACED, why), room.number)
+        self.close(CloseCode.REPLACED, why)
+
+    @property
+    def heard_at(self) -> float:
+        """When the last byte came from the client, monotonic seconds."""
+        return self.transport.heard_at
+
+    def on_deadline(self, now: float) -> None:
+        """End the link, or set the next deadline: log-in, heartbeat, or the token's end."""
+        config = self.context.config
+        grant = self.grant
+        if grant is None:
+            self.close(CloseCode.HANDSHAKE_TIMEOUT, f"no AUTH within {config.handshake_timeout_s:g} s")
+            return
+        left_s = self.context.auth.seconds_left(grant)
+        if left_s <= 0:
+            self.close(CloseCode.TOKEN_EXPIRED, "the token has expired")
+            return
+        heard_at = self.transport.heard_at
+        silent_until = heard_at + config.heartbeat_cut_s
+        if silent_until <= now:
+            self.close(CloseCode.HEARTBEAT_MISSED, f"silent for {config.heartbeat_cut_s:g} s")
+            return
+        if self.transport.framing is not _TCP:
+            probe_at = heard_at + config.heartbeat_late_s
+            if now < probe_at:
+                silent_until = probe_at
+            else:
+                self.transport.probe()
+        self.context.poller.rewheel(self.transport, min(silent_until, now + left_s))
+
+    def reply_acks(self, room: int, results: list[AckResult], firsts: Sequence[FirstResult] = ()) -> None:
+        """Send outcomes of POSTs: with the read or the ledger results that are being handled, or now."""
+        if firsts:
+            found = self._firsts = self._firsts or {}
+            found.setdefault(room, []).extend(firsts)
+        waits = self.waiting_posts
+        if waits is not None and waits.count:
+            for result in results:
+                waits.answered(room, result[0])
+        acks = self._acks
+        if acks is None and self.context.results.defer(self._flush_answers, answers=True):
+            acks = self._acks = {}
+        if acks is not None:
+            waiting = acks.get(room)
+            if waiting is None:
+                acks[room] = results
+            else:
+                waiting += results
+        else:
+            self.send_acks(room, results)
+
+    def send_acks(self, room: int, results: list[AckResult]) -> None:
+        """Write outcomes of POSTs."""
+        for ack in acks_of(results, self._firsts.pop(room, ()) if self._firsts else ()):
+            self.send(ack, room)
+
+    def _flush_answers(self) -> None:
+        """Write the acks that were deferred to the end of a slice of ledger results."""
+        with self.replying():
+            pass
+
+    def _flush(self) -> None:
+        """Write the answers to the bytes of this read; from here on everything is written at once."""
+        acks, self._acks = self._acks, None
+        if acks:
+            for room, results in acks.items():
+                self.send_acks(room, results)
+        self._write_out()
+        self._out = None
+
+    def _write_out(self) -> None:
+        out = self._out
+        if out:
+            data = out[0] if len(out) == 1 else b"".join(out)
+            out.clear()
+            self.transport.write(data, _CONTROL)
+
+    @contextmanager
+    def replying(self) -> Iterator[None]:
+        """Collect the replies inside the block, outside of a read, into one write; an exception ends this session
+        alone."""
+        self._out = []
+        try:
+            yield
+        except Exception:
+            log.exception("session failed", address=self.transport.address)
+            self.close(CloseCode.INTERNAL_ERROR, "internal error")
+        finally:
+            self._flush()
+
+    def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:
+        """Send LEFT: the room has removed this session."""
+        self.memberships = tuple(each for each in self.memberships if each[0] is not room)
+        if self.waiting_posts is not None:
+            self.waiting_posts.forget(room.number)
+        self.send(Left(reason, message), room.number)
+
+    def leave(self, room: Room, member: Member, now: float) -> None:
+        """Leave a room."""
+        self.context.hub.join_limit.left(member.user_id, room.name, now)
+        self.guard(room, room.leave, member, now)
+
+    def guard(self, room: Room, call: Callable[..., None], *args: object) -> None:
+        """Call into a room; its failure is the room's end, not this session's."""
+        try:
+            call(*args)
+        except Exception:
+            self.context.hub.crash(room)
+
+    @property
+    def user_id(self) -> str | None:
+        """The authenticated user; None before that."""
+        return None if self.grant is None else self.grant.user_id
+
+    @property
+    def address(self) -> str:
+        """The client's address, behind a trusted proxy too."""
+        return self.transport.address
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection still exists."""
+        return not self.transport.state
+
+    def new_member(self, room_grant: RoomGrant, tier: Tier) -> Member:
+        """Return a member for this session, in the form in which its connection receives."""
+        grant = self.grant
+        assert grant is not None
+        may_post = self.context.types.permitted(room_grant.role, room_grant.allow)
+        variant = variant_of(self.transport.framing, best_codec(self.features), tier)
+        return Member(self, grant.user_id, grant.name, room_grant.role, may_post, variant)

@@ -1,0 +1,220 @@
+"""Requests of a connection by opcode: HELLO, AUTH, JOIN, RESUME, POST, LEAVE, ACK, BATCH, PING, GOAWAY.
+
+Each function answers one frame at once, or leaves it to what waits for the ledger.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import structlog
+
+from broker.auth.grants import AuthError, Grant
+from broker.net.transport import Framing
+from broker.sessions.joining import PendingJoin
+from broker.sessions.link import SessionLink
+from broker.sessions.posting import RoomSenders
+from broker.sessions.waiting import WaitingPosts
+from protocol.codes import CloseCode, ErrorCode, Feature, LeaveReason, Opcode, Outcome
+from protocol.connection import Frame, Refused
+from protocol.frames import pack_body
+from protocol.messages import (
+    VERSION,
+    AckResult,
+    Auth,
+    Authenticated,
+    ClientHello,
+    DirectAck,
+    Join,
+    Left,
+    Ping,
+    Pong,
+    Resume,
+    SendDirect,
+    common_version,
+)
+
+__all__ = ["REQUESTS", "on_post", "on_refused"]
+
+log = structlog.get_logger("roomcast.session")
+
+WAITING_RETRY_MS = 500
+"""When to repeat a post that was refused because too many of its link wait for the ledger."""
+_JSON = Framing.WEBSOCKET_JSON
+_CODECS = int(Feature.LZ4 | Feature.LZ4_DICT_1)
+_TICKET = int(Feature.TICKET)
+
+
+def on_post(link: SessionLink, frame: Frame) -> None:
+    """Give a message to its room, or answer why not."""
+    _, _, number, sequence, post = frame
+    context = link.context
+    if post.type in context.durable_types:  # type: ignore[union-attr]
+        if link.waiting_posts is None:
+            link.waiting_posts = WaitingPosts()
+        if not link.waiting_posts.add(number, sequence, len(pack_body((post.payload,)))):  # type: ignore[union-attr]
+            link.send_acks(number, [AckResult(sequence, Outcome.LIMITED, WAITING_RETRY_MS)])
+            return
+    for room, member in link.memberships:
+        if room.number == number:
+            try:
+                room.post(member, sequence, post, context.poller.now)  # type: ignore[arg-type]
+            except Exception:
+                context.hub.crash(room)
+            return
+    if not number and post.room_name is not None:  # type: ignore[union-attr]
+        if link.senders is None:
+            link.senders = RoomSenders(link, context)
+        link.senders.post(sequence, post, link.guard)  # type: ignore[arg-type]
+        return
+    link.error(ErrorCode.NOT_JOINED, "join the room first", number, sequence, "room")
+
+
+def on_refused(link: SessionLink, refused: Refused) -> None:
+    """Answer a frame that is well-formed and breaks a rule."""
+    where = f"{refused.opcode.name}.{refused.field}" if refused.field else refused.opcode.name
+    link.error(refused.code, f"{where} {refused.rule}"[:256], refused.room, refused.sequence, refused.field[:64])
+
+
+def _on_hello(link: SessionLink, frame: Frame) -> None:
+    hello = frame.message
+    assert isinstance(hello, ClientHello)
+    context = link.context
+    if common_version(hello) is None:
+        link.close(CloseCode.UNSUPPORTED_VERSION, f"this broker speaks version {VERSION}")
+        return
+    features = hello.features & context.features
+    link.features = features & ~_CODECS if link.transport.framing is _JSON else features
+    link.send(context.hello(features))
+
+
+def _on_auth(link: SessionLink, frame: Frame) -> None:
+    message = frame.message
+    assert isinstance(message, Auth)
+    context = link.context
+    address, now, limits = link.transport.address, context.poller.now, context.connection_limits
+    wait_s = limits.login_wait_s(address, now)
+    if wait_s and not context.auth.knows(message.token):
+        link.close(CloseCode.TOO_MANY_FROM_ADDRESS, "too many failed log-ins", math.ceil(wait_s * 1000))
+        return
+    try:
+        grant = context.auth.verify(message.token)
+    except AuthError as error:
+        limits.login_failed(address, now)
+        log.info("auth refused", address=address, why=error.detail)
+        link.close(CloseCode.AUTH_FAILED, str(error))
+        return
+    is_app = grant.is_app
+    while not context.users.add(grant.user_id, link, is_app=is_app):
+        silent = context.users.longest_silent(grant.user_id)
+        if is_app and now - silent.heard_at <= context.config.heartbeat_late_s:
+            link.close(CloseCode.TOO_MANY_FOR_USER, f"at most {context.users.most(is_app=is_app)} links a user")
+            return
+        silent.replace()
+    link.is_app = is_app
+    link.grant = grant
+    link.transport.authenticated = True
+    limits.authenticated(address)
+    # When the time to log in is over, the wheel asks for the next deadline; a token or the heartbeat may end
+    # before.
+    config = context.config
+    if min(context.auth.seconds_left(grant), config.heartbeat_late_s) < config.handshake_timeout_s:
+        link.on_deadline(now)
+    ticket, ticket_ms = context.auth.ticket(grant) if link.features & _TICKET else ("", 0)
+    link.send(Authenticated(grant.user_id, grant.name, int(grant.expires_at * 1000), ticket, ticket_ms))
+    if context.inboxes is not None:
+        context.inboxes.arrive(grant.user_id, link)
+
+
+def _on_join(link: SessionLink, frame: Frame) -> None:
+    request = frame.message
+    assert isinstance(request, (Join, Resume))
+    PendingJoin(link, link.context, request, frame.sequence).proceed()
+
+
+def _on_leave(link: SessionLink, frame: Frame) -> None:
+    for room, member in link.memberships:
+        if room.number == frame.room:
+            link.memberships = tuple(each for each in link.memberships if each[0] is not room)
+            link.leave(room, member, link.context.poller.now)
+            link.send(Left(LeaveReason.REQUESTED), frame.room, frame.sequence)
+            return
+    link.error(ErrorCode.NOT_JOINED, "join the room first", frame.room, frame.sequence, "room")
+
+
+def _on_direct_ack(link: SessionLink, frame: Frame) -> None:
+    """The user has seen its messages up to here; without a ledger there are none that need it."""
+    message, grant, inboxes = frame.message, link.grant, link.context.inboxes
+    if inboxes is not None and grant is not None:
+        assert isinstance(message, DirectAck)
+        inboxes.acknowledge(grant.user_id, link, message.direct_id)
+
+
+def _on_batch(link: SessionLink, frame: Frame) -> None:
+    message = frame.message
+    assert isinstance(message, SendDirect)
+    assert link.grant is not None, "the link's state table lets BATCH pass only after AUTH"
+    link.context.batches.take(link, link.grant, frame.sequence, message)
+
+
+def _on_ping(link: SessionLink, frame: Frame) -> None:
+    ping = frame.message
+    assert isinstance(ping, Ping)
+    rooms = tuple(room.state.pulse(room.number) for room, _ in link.memberships)
+    ticket, expires_at_ms = "", 0
+    now = link.context.poller.now
+    if ping.token is not None and link.grant is not None:
+        refusal = _renew_grant(link, link.grant, ping.token, now)
+        if refusal:
+            link.refuse(ErrorCode.NOT_ALLOWED, refusal, frame.sequence, "token")
+            return
+        expires_at_ms = int(link.grant.expires_at * 1000)
+        if link.features & _TICKET:
+            ticket, _ = link.context.auth.ticket(link.grant)
+    elif ping.renew and link.grant is not None and link.features & _TICKET and now >= link.renew_at:
+        ticket, _ = link.context.auth.ticket(link.grant)
+        link.renew_at = now + link.context.renew_every_s
+    pong = Pong(ping.client_ms, link.context.unix_ms(), rooms, link.missed_chat, ticket, expires_at_ms)
+    link.send(pong, 0, frame.sequence)
+
+
+def _renew_grant(link: SessionLink, grant: Grant, token: str, now: float) -> str:
+    """Replace the grant by that of a newer token, or return why not. What the link does now must be granted."""
+    context = link.context
+    try:
+        renewed = context.auth.verify(token)
+    except AuthError as error:
+        context.connection_limits.login_failed(link.transport.address, now)
+        return str(error)
+    if renewed.user_id != grant.user_id or renewed.is_app is not link.is_app:
+        return "the token is not of the same user and kind"
+    members = [(room.name, member) for room, member in link.memberships]
+    if link.senders is not None:
+        members += link.senders.members()
+    for name, member in members:
+        entry = renewed.room_grant(name)
+        may_post = None if entry is None else context.types.permitted(entry.role, entry.allow)
+        if entry is None or (entry.role, may_post) != (member.role, member.may_post):
+            return "the token grants other rights in a room of this link"
+    link.grant = renewed
+    link.on_deadline(now)
+    return ""
+
+
+def _on_goaway(link: SessionLink, frame: Frame) -> None:
+    link.transport.close(CloseCode.CLIENT_DONE, "the client closed")
+
+
+REQUESTS: dict[Opcode, Callable[[SessionLink, Frame], None]] = {
+    Opcode.HELLO: _on_hello,
+    Opcode.AUTH: _on_auth,
+    Opcode.JOIN: _on_join,
+    Opcode.RESUME: _on_join,
+    Opcode.LEAVE: _on_leave,
+    Opcode.ACK: _on_direct_ack,
+    Opcode.BATCH: _on_batch,
+    Opcode.PING: _on_ping,
+    Opcode.GOAWAY: _on_goaway,
+}
+"""What answers a frame of each opcode but POST."""
