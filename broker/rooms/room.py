@@ -100,11 +100,11 @@ class Room:
 
     # ---- members
 
-    def enter(self, member: Member, now: float) -> None:
-        """Add a member. It gets what is published from now on."""
+    def enter(self, member: Member, now: float, resumes: bool = False) -> None:
+        """Add a member. It gets what is published from now on. ``resumes``: it was a member of this stream before."""
         self._publish_events()
         self.members.add(member)
-        self.state.enter(member.user_id, member.name, member.role, now)
+        self.state.enter(member.user_id, member.name, member.role, now, resumes)
         self._nudge(now)
 
     def leave(self, member: Member, now: float) -> None:

@@ -230,7 +230,9 @@ class PendingJoin:
         """Make the session a member: what is published from now on reaches it."""
         member = self._joiner.new_member(room_grant, self._request.tier)
         self._joiner.memberships = (*self._joiner.memberships, (room, member))
-        room.enter(member, self._context.poller.now)
+        request = self._request
+        resumes = isinstance(request, Resume) and request.epoch == room.state.epoch
+        room.enter(member, self._context.poller.now, resumes)
         return member
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -318,8 +319,12 @@ def tls_context(ca: str | os.PathLike[str]) -> ssl.SSLContext:
     Raises ValueError, naming the file, if it cannot be read or contains no certificate.
     """
     try:
-        return ssl.create_default_context(cafile=ca)
-    except ssl.SSLError:
+        # ASCII: what is not is a byte order mark, which OpenSSL does not skip, or in a comment.
+        text = Path(os.path.expanduser(ca)).read_text(encoding="ascii", errors="ignore")
+        if not text:
+            raise ValueError  # the context would accept the system's authorities
+        return ssl.create_default_context(cadata=text)
+    except (ssl.SSLError, ValueError):
         raise ValueError(f"{os.fspath(ca)}: contains no certificate in PEM form") from None
     except OSError as error:
         raise ValueError(f"{os.fspath(ca)}: {error.strerror}") from None

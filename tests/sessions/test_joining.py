@@ -22,6 +22,7 @@ from protocol.messages import (
     Pong,
     Resume,
     Resumed,
+    State,
 )
 from tests.support.broker import RawLink, joined_link, raw_link, running_broker
 from tests.support.tokens import SECRET
@@ -105,6 +106,29 @@ async def test_a_guest_that_resumes_gets_no_more_than_a_guest_that_joins(tmp_pat
         while not isinstance(frame.message, Pong):  # type: ignore[union-attr]
             assert not isinstance(frame.message, Event)  # type: ignore[union-attr]
             frame = await guest.next_frame()
+
+
+async def test_who_resumes_the_present_stream_is_not_announced_as_new(tmp_path: Path) -> None:
+    """After a restart all viewers come back at once: none of them is new."""
+    async with running_broker(ledger={"data_dir": str(tmp_path)}) as broker, joined_link(broker, "dev:ann"):
+        epoch = broker.hub.room(1).state.epoch  # type: ignore[union-attr]
+    async with (
+        running_broker(ledger={"data_dir": str(tmp_path)}) as broker,
+        raw_link(broker) as ann,
+        raw_link(broker) as bob,
+        raw_link(broker) as carl,
+    ):
+        for link, user, position in ((ann, "ann", epoch), (bob, "bob", epoch - 1)):
+            await link.login(f"dev:{user}")
+            await link.send((Resume("lobby", Tier.FULL, position, 0), 0, 5))
+            await link.expect(Resumed)
+        await carl.login("dev:carl")
+        await carl.join("lobby")
+        assert broker.hub.room(1).state.epoch == epoch  # type: ignore[union-attr]
+        joins: set[str] = set()
+        while "carl" not in joins:
+            joins |= {user for user, _ in (await ann.expect(State))[1].joins}
+        assert joins == {"bob", "carl"}
 
 
 async def test_rooms_of_a_link_are_bounded() -> None:

@@ -176,8 +176,12 @@ async def test_a_link_remembers_so_many_rooms(monkeypatch: pytest.MonkeyPatch) -
             assert (await answer(app))[1].outcome is Outcome.ACCEPTED
         senders = [len(room.senders) for room in broker.hub]
         assert sum(senders) == 2
-        for number, room in enumerate(("room-3", "room-3", "room-4", "room-4", "room-5"), 10):
-            await post_to(app, room, number, MessageType.DANMAKU, (f"text {number}",))
+        # One write: a tick between two of them would answer what came before.
+        names = "room-3", "room-3", "room-4", "room-4", "room-5"
+        posts = [
+            Post(MessageType.DANMAKU, f"m{number}", (f"text {number}",), name) for number, name in enumerate(names)
+        ]
+        await app.send(*((post, 0, number) for number, post in enumerate(posts, 10)))
         found: dict[int, Outcome] = {}
         while 14 not in found:
             found |= {each.sequence: each.outcome for each in (await app.expect(Ack))[1].results}

@@ -10,7 +10,7 @@ Counters first, a list never: pushing members to members costs viewers squared. 
   HyperLogLog estimate with 0.81 % standard error. It never falls.
 - Join notices ("Ann came in"): at most 5 named ones a second, the rest as "+n". Higher roles are named first, guests
   only counted. A user who returns within 60 s of leaving (a reload, a lost link) causes no notice, so no user causes
-  more than one a minute.
+  more than one a minute. Nor does one who resumes the present stream: after a restart all viewers do.
 
 Memory: one dict entry from user id to a small integer, no object per user: about 55 bytes besides the id itself,
 which the session holds anyway. The integer is twice the number of connections, plus 1 if the user is logged in. While
@@ -108,8 +108,11 @@ class Presence:
     def counts(self) -> PresenceCounts:
         return PresenceCounts(self.online, self.users, self.uniques, self.peak)
 
-    def enter(self, user_id: str, display_name: str, role: Role, now: float) -> bool:
-        """One more connection of ``user_id``; return whether it is their first one now. About 1 us."""
+    def enter(self, user_id: str, display_name: str, role: Role, now: float, resumes: bool = False) -> bool:
+        """Count one more connection of ``user_id``; return whether it is their first one now. About 1 us.
+
+        ``resumes``: it continues a connection to this stream, so that it causes no join notice.
+        """
         self.online += 1
         if self.online > self.peak:
             self.peak = self.online
@@ -123,7 +126,7 @@ class Presence:
             return False
         if known is None:
             self._count_unique(user_id)
-        if not self._left.is_recent(user_id, now):
+        if not resumes and not self._left.is_recent(user_id, now):
             self._note(user_id, display_name, role, now)
         return True
 

@@ -133,12 +133,15 @@ class RoomState(Generic[T]):
 
     # ---- members
 
-    def enter(self, user_id: str, name: str, role: Role, now: float) -> None:
-        """Add one connection of a user. The app's are not counted and not shown: it is no viewer."""
+    def enter(self, user_id: str, name: str, role: Role, now: float, resumes: bool = False) -> None:
+        """Add one connection of a user. The app's are not counted and not shown: it is no viewer.
+
+        ``resumes``: it continues a connection to this stream.
+        """
         self.empty_since = None
         self._members += 1
         if role is not _APP:
-            self._presence.enter(user_id, name, role, now)
+            self._presence.enter(user_id, name, role, now, resumes)
 
     def leave(self, user_id: str, role: Role, now: float) -> None:
         """Remove one connection of a user, which came with ``role``."""

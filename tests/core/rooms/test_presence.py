@@ -23,6 +23,15 @@ def test_a_user_with_three_tabs_comes_once_and_leaves_once() -> None:
     assert room.take_joins(1.0) == ([("ann", "Ann")], 0)
 
 
+def test_a_connection_that_resumes_counts_and_causes_no_notice() -> None:
+    room = Presence()
+    assert room.enter("ann", "Ann", Role.VIEWER, 0.0, resumes=True)
+    assert room.counts() == PresenceCounts(online=1, users=1, uniques=1, peak=1)
+    assert room.take_joins(0.0) == ([], 0)
+    room.enter("bob", "Bob", Role.VIEWER, 0.0)
+    assert room.take_joins(0.0) == ([("bob", "Bob")], 0)
+
+
 def test_at_most_five_joins_a_second_are_named_and_the_rest_is_a_number() -> None:
     room = Presence()
     for n in range(12):

@@ -30,7 +30,7 @@ from protocol.clients import (
     connector,
     open_client,
 )
-from protocol.clients.transports import MAX_UPGRADE_BYTES, SUBPROTOCOL, WebSocketPipe, run_websocket
+from protocol.clients.transports import MAX_UPGRADE_BYTES, SUBPROTOCOL, WebSocketPipe, run_websocket, tls_context
 from protocol.codes import CloseCode, Lane, Opcode, Outcome
 from protocol.connection import NEED_DATA, Connection, Frame
 from protocol.messages import Ack, AckResult, Authenticated, Post, Side
@@ -224,17 +224,34 @@ async def test_tls_over_tcp(authority: trustme.CA) -> None:
         await talk(client)
 
 
-async def test_the_authority_can_be_named_as_a_file(authority: trustme.CA, tmp_path: Path) -> None:
+@pytest.mark.parametrize("saved_as", ["as it is", "with a byte order mark", "with CR LF", "below ~"])
+async def test_the_authority_can_be_named_as_a_file(
+    authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved_as: str
+) -> None:
     theirs, _ = contexts(authority, "localhost")
     broker = TinyBroker()
-    ca = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(ca)
+    content = authority.cert_pem.bytes()
+    if saved_as == "with a byte order mark":
+        content = b"\xef\xbb\xbf" + content
+    elif saved_as == "with CR LF":
+        content = content.replace(b"\n", b"\r\n")
+    (tmp_path / "ca.pem").write_bytes(content)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ca = "~/ca.pem" if saved_as == "below ~" else tmp_path / "ca.pem"
 
     async def handle(stream: trio.SocketStream) -> None:
         await pump(broker, trio.SSLStream(stream, theirs, server_side=True, https_compatible=True))
 
     async with listening(handle) as port, open_client(f"roomcasts://localhost:{port}", ca=ca) as client:
         await talk(client)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf", b"hello", b"\xff\xfe\x00", "证书".encode()])
+def test_a_file_without_certificate_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(content)
+    with pytest.raises(ValueError, match=r"ca\.pem: contains no certificate in PEM form"):
+        tls_context(ca)
 
 
 async def test_websocket_over_tls(authority: trustme.CA) -> None:
