@@ -323,30 +323,43 @@ def write_toml(struct: msgspec.Struct, *, comments: bool = True, in_force: Mappi
     says of them by dotted path; else they are left out. Secrets are never written. Cost is that of the text; meant for
     people, not for hot paths.
     """
-    lines: list[str] = []
+    lines = [line for part in _tables(struct, comments, "", in_force or {}) if part for line in (*part, "")]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _tables(struct: msgspec.Struct, comments: bool, prefix: str, in_force: Mapping[str, str]) -> Iterator[list[str]]:
+    """Yield the lines of each table below ``struct``, a nested one after the one that it is in."""
     for field in msgspec.structs.fields(type(struct)):
         value = getattr(struct, field.name)
         leaf = _leaf(field.type)
+        path = f"{prefix}{field.name}"
         element = _element_struct(leaf.bare)
         if _is_struct(field.type):
-            if comments:
-                lines += [f"# {line}".rstrip() for line in _doc(field.type)]
-            lines += [f"[{field.name}]", *_table(value, comments, f"{field.name}.", in_force or {}), ""]
+            doc = [f"# {line}".rstrip() for line in _doc(field.type)] if comments else []
+            lines = [*doc, f"[{path}]", *_table(value, comments, f"{path}.", in_force)]
+            # TOML needs no line for a table that has only tables.
+            yield lines if len(lines) > len(doc) + 1 else doc
+            yield from _tables(value, comments, f"{path}.", in_force)
         elif element is not None:
             if comments and not value:
-                lines += [f"# {field_docs(type(struct)).get(field.name, '')}".rstrip(), f"# [[{field.name}]]"]
-                lines += [f"# {inner.name}: {_comment(element, inner)}" for inner in msgspec.structs.fields(element)]
+                yield [
+                    f"# {field_docs(type(struct)).get(field.name, '')}".rstrip(),
+                    f"# [[{path}]]",
+                    *(f"# {inner.name}: {_comment(element, inner)}" for inner in msgspec.structs.fields(element)),
+                ]
             for item in value:
-                lines += [f"[[{field.name}]]", *_table(item, comments), ""]
-    return "\n".join(lines).rstrip() + "\n"
+                yield [f"[[{path}]]", *_table(item, comments)]
 
 
 def _table(
     struct: msgspec.Struct, comments: bool, prefix: str = "", in_force: Mapping[str, str] | None = None
 ) -> Iterator[str]:
     for field in msgspec.structs.fields(type(struct)):
+        leaf = _leaf(field.type)
+        if _is_struct(field.type) or _element_struct(leaf.bare) is not None:
+            continue
         value = getattr(struct, field.name)
-        hidden = value is not None and _leaf(field.type).secret
+        hidden = value is not None and leaf.secret
         if comments:
             yield f"# {_comment(type(struct), field)}".rstrip()
         if value is not None and not hidden:

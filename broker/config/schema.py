@@ -36,6 +36,7 @@ from broker.config.sections import (
     RoomConfig,
     TypeConfig,
 )
+from broker.config.webhooks import WebhookConfig, is_loopback, webhook_conflicts, webhook_file_problems
 from protocol.codes import MESSAGE_TYPES, MessageType, Role, TypeRule
 from protocol.text import is_room_pattern
 
@@ -55,6 +56,7 @@ __all__ = [
     "QueueConfig",
     "RoomConfig",
     "TypeConfig",
+    "WebhookConfig",
     "is_loopback",
     "load",
     "problems_of",
@@ -105,6 +107,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     auth: AuthConfig = msgspec.field(default_factory=AuthConfig)
     ledger: LedgerConfig = msgspec.field(default_factory=LedgerConfig)
     api: ApiConfig = msgspec.field(default_factory=ApiConfig)
+    webhooks: WebhookConfig = msgspec.field(default_factory=WebhookConfig)
     log: LogConfig = msgspec.field(default_factory=LogConfig)
     types: tuple[TypeConfig, ...] = ()
     """Message types of the deployment's own, any number of these tables."""
@@ -207,16 +210,6 @@ _ZERO_IS_NO_LIMIT = {
 }
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether binding ``host`` keeps other machines out; a name other than localhost counts as not."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _touches(path: str, bad: set[str]) -> bool:
     return any(b == path or b.startswith((f"{path}.", f"{path}[")) or path.startswith(f"{b}.") for b in bad)
 
@@ -269,6 +262,8 @@ def _unreadable(config: Config) -> Iterator[Problem]:
         else:
             if key == "tls_key" and (rule := exposure(name)):
                 yield Problem("listen.tls_key", rule)
+    for path, rule in webhook_file_problems(config.webhooks):
+        yield Problem(path, rule)
 
 
 def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -336,6 +331,8 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         small, large = getattr(getattr(config, part), low_name), getattr(getattr(config, part), high_name)
         if small is not None and large is not None and small > large:
             yield (low, high), f"expected at most {high} ({large}), got {small}"
+
+    yield from webhook_conflicts(config.webhooks)
 
     builtin = {t.name.lower() for t in MessageType}
     ids, names = Counter(t.id for t in config.types), Counter(t.name for t in config.types)

@@ -1,0 +1,1 @@
+"""Webhooks: signed requests to the platform, of events and of questions."""
