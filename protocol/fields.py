@@ -22,7 +22,7 @@ from operator import call
 from typing import Any, TypeVar
 
 from .codes import ErrorCode
-from .text import count_graphemes, is_blank, is_display_name, is_room_name, is_user_id
+from .text import count_graphemes, is_blank, is_display_name, is_room_name, is_room_pattern, is_user_id
 
 __all__ = [
     "MAX_DEPTH",
@@ -40,12 +40,16 @@ __all__ = [
     "display_name",
     "integer",
     "map_of",
+    "member_id",
     "member_of",
     "name_of",
     "optional",
     "record",
+    "renamed",
     "room_name",
+    "room_pattern",
     "schema_of",
+    "scoped",
     "text",
     "type_name",
     "user_id",
@@ -70,6 +74,8 @@ RECORD_SCHEMAS: dict[str, dict[str, Any]] = {}
 SCHEMA_PREFIX = "#/components/schemas/"
 _SCHEMAS: dict[Rule, dict[str, Any]] = {}
 """JSON schemas of rules, by rule."""
+_RENAMES: dict[Rule, Callable[[Any, Callable[[str], str]], Any]] = {}
+"""How the names within a value of a rule are replaced; a rule whose values hold none is not in it."""
 
 _MIN_FREE_INT, _MAX_FREE_INT = -(2**63), 2**64 - 1
 _new = tuple.__new__
@@ -104,6 +110,18 @@ def schema_of(rule: Rule) -> dict[str, Any]:
 def type_name(rule: Rule) -> str:
     """Return the type of ``rule`` as SPEC.md writes it: ``integer 0..255``, ``array of 0..64 text 1..255``."""
     return (rule.__doc__ or "").partition(":")[0]
+
+
+def scoped(rule: AnyRule) -> AnyRule:
+    """Mark the texts of ``rule`` as names that belong to a tenant (rooms, users, batches); return the rule."""
+    _RENAMES[rule] = lambda value, rename: rename(value)
+    return rule
+
+
+def renamed(rule: Rule, value: Any, rename: Callable[[str], str]) -> Any:
+    """Return ``value``, which ``rule`` has accepted, with ``rename`` applied to every name in it (`scoped`)."""
+    replace = _RENAMES.get(rule)
+    return value if replace is None else replace(value, rename)
 
 
 def integer(low: int, high: int = MAX_INT) -> Rule:
@@ -209,6 +227,21 @@ def user_id(value: Any) -> str:
     raise FieldError("must be a user id: 1 to 64 printable characters, no white space at either end")
 
 
+def member_id(value: Any) -> str:
+    """user id: `text.is_user_id`, of who is or was in a room, as the other members know it.
+
+    It is no address: nothing is looked up by it outside of that room, so it is not `scoped`.
+    """
+    return user_id(value)
+
+
+def room_pattern(value: Any) -> str:
+    """room pattern: `text.is_room_pattern`."""
+    if type(value) is str and is_room_pattern(value):
+        return value
+    raise FieldError("must be a room name, the beginning of one and *, or *")
+
+
 def user_id_or_empty(value: Any) -> str:
     """user id or empty: `text.is_user_id`, or the empty string."""
     return "" if type(value) is str and not value else user_id(value)
@@ -222,7 +255,10 @@ def display_name(value: Any) -> str:
 
 
 _NAME_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 64}
-_SCHEMAS[room_name] = _SCHEMAS[user_id] = _NAME_SCHEMA
+_SCHEMAS[room_name] = _SCHEMAS[user_id] = _SCHEMAS[member_id] = _NAME_SCHEMA
+_SCHEMAS[room_pattern] = {"type": "string", "minLength": 1, "maxLength": 65}
+for _rule in (room_name, room_pattern, user_id):
+    scoped(_rule)
 _SCHEMAS[user_id_or_empty] = _SCHEMAS[display_name] = {"type": "string", "maxLength": 64}
 
 
@@ -269,6 +305,8 @@ def optional(rule: Rule) -> Rule:
 
     inner = schema_of(rule)
     schema = {"anyOf": [inner, {"type": "null"}]}
+    if rule in _RENAMES:
+        _RENAMES[check] = lambda value, rename: None if value is None else renamed(rule, value, rename)
     return described(check, f"nil or {type_name(rule)}", schema)
 
 
@@ -286,6 +324,8 @@ def array_of(rule: Rule, high: int) -> Rule:
         except FieldError:
             return tuple(_located(rule, element, f"[{index}]") for index, element in enumerate(value))
 
+    if rule in _RENAMES:
+        _RENAMES[check] = lambda value, rename: tuple(renamed(rule, each, rename) for each in value)
     return described(
         check,
         f"array of 0..{high} {type_name(rule)}",
@@ -308,6 +348,10 @@ def map_of(key_rule: Rule, value_rule: Rule, high: int) -> Rule:
             for index, (key, each) in enumerate(value.items())
         }
 
+    if key_rule in _RENAMES or value_rule in _RENAMES:
+        _RENAMES[check] = lambda value, rename: {
+            renamed(key_rule, key, rename): renamed(value_rule, each, rename) for key, each in value.items()
+        }
     return described(
         check,
         f"map of 0..{high} {type_name(key_rule)} to {type_name(value_rule)}",
@@ -359,6 +403,10 @@ def record(kind: type[R], rules: tuple[Rule, ...]) -> Callable[[Any], R]:
             ],
         )
 
+    if any(rule in _RENAMES for rule in rules):
+        _RENAMES[check] = lambda value, rename: _new(
+            kind, [renamed(rule, each, rename) for rule, each in zip(rules, value, strict=True)]
+        )
     RECORDS[kind] = tuple(map(type_name, rules))
     RECORD_SCHEMAS[kind.__name__] = {
         "type": "object",

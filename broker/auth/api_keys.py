@@ -7,6 +7,7 @@ The file is TOML, private to its owner, with a table for each key::
     sha256 = "..."                 # of the whole key, hexadecimal
     scopes = ["rooms:write", "messages:write"]
     rooms = ["live-*"]             # patterns, as in tokens; default all
+    tenant = "acme"                # whose rooms and users it is for; "" or absent = the default tenant
     expires_at = 1790000000        # Unix seconds; 0 or absent = never
     note = "order service"
 
@@ -26,7 +27,7 @@ from typing import Any
 
 from broker.config.files import exposure, read_text_of
 from protocol.operations import Scope
-from protocol.text import fits_room_pattern, is_room_pattern
+from protocol.text import fits_room_pattern, is_room_pattern, is_tenant
 
 __all__ = ["ApiKey", "ApiKeys", "KeyFileError", "key_table", "new_key", "parse_keys"]
 
@@ -35,7 +36,7 @@ MAX_PATTERNS = 64
 _is_key = re.compile(r"rk_([a-z0-9][a-z0-9-]{0,31})_[A-Za-z0-9_-]{32,64}").fullmatch
 _is_id = re.compile(r"[a-z0-9][a-z0-9-]{0,31}").fullmatch
 _is_digest = re.compile(r"[0-9a-f]{64}").fullmatch
-_FIELDS = frozenset({"id", "sha256", "scopes", "rooms", "expires_at", "note"})
+_FIELDS = frozenset({"id", "sha256", "scopes", "rooms", "expires_at", "note", "tenant"})
 
 
 class KeyFileError(ValueError):
@@ -44,7 +45,7 @@ class KeyFileError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """One key. ``expires_at``: Unix seconds, 0 = never; ``rooms``: patterns."""
+    """One key. ``expires_at``: Unix seconds, 0 = never; ``rooms``: patterns, of rooms of its tenant."""
 
     id: str
     digest: bytes
@@ -52,6 +53,7 @@ class ApiKey:
     rooms: tuple[str, ...] = ("*",)
     expires_at: int = 0
     note: str = ""
+    tenant: str = ""
 
     def grants(self, room: str) -> bool:
         """Return whether the key is for a room."""
@@ -104,6 +106,8 @@ def key_table(key: ApiKey) -> str:
     lines = ["", "[[key]]", f'id = "{key.id}"', f'sha256 = "{key.digest.hex()}"']
     lines.append("scopes = [" + ", ".join(f'"{scope}"' for scope in sorted(key.scopes)) + "]")
     lines.append("rooms = [" + ", ".join(f'"{room}"' for room in key.rooms) + "]")
+    if key.tenant:
+        lines.append(f'tenant = "{key.tenant}"')
     if key.expires_at:
         lines.append(f"expires_at = {key.expires_at}")
     if key.note:
@@ -153,4 +157,8 @@ def _parse_key(table: Any, where: str) -> ApiKey:
     note, expires_at = table.get("note", ""), table.get("expires_at", 0)
     require(isinstance(note, str) and len(note) <= 128 and note.isprintable(), "note must be up to 128 characters")
     require(type(expires_at) is int and 0 <= expires_at < 2**40, "expires_at must be Unix seconds")
-    return ApiKey(id, bytes.fromhex(digest), frozenset(map(Scope, scopes)), tuple(rooms), expires_at, note)
+    tenant = table.get("tenant", "")
+    require(
+        isinstance(tenant, str) and (not tenant or is_tenant(tenant)), "tenant must be 1 to 32 of a-z, 0-9, _ and -"
+    )
+    return ApiKey(id, bytes.fromhex(digest), frozenset(map(Scope, scopes)), tuple(rooms), expires_at, note, tenant)

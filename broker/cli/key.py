@@ -29,8 +29,9 @@ def key() -> None:
     help="What the key may do; may be repeated.",
 )  # fmt: skip
 @click.option("--room", "rooms", multiple=True, help="Room, or a prefix and *; may be repeated. All if not given.")
+@click.option("--tenant", default="", help="Tenant whose rooms and users it is for. The default tenant if not given.")
 @click.option("--note", default="", help="What it is for.")
-def create(id: str, file: str, scopes: tuple[str, ...], rooms: tuple[str, ...], note: str) -> None:
+def create(id: str, file: str, scopes: tuple[str, ...], rooms: tuple[str, ...], tenant: str, note: str) -> None:
     """Add a key called ID to the key file, and print it: it is shown once, the file has only its SHA-256.
 
     A running broker takes it over at SIGHUP.
@@ -45,7 +46,9 @@ def create(id: str, file: str, scopes: tuple[str, ...], rooms: tuple[str, ...], 
         if id in known:
             raise KeyFileError(f"{path}: has a key {id} already; take another id for the second key of a rotation")
         secret, digest = new_key(id)
-        table = key_table(ApiKey(id, bytes.fromhex(digest), frozenset(map(Scope, scopes)), rooms or ("*",), note=note))
+        granted = frozenset(map(Scope, scopes))
+        made = ApiKey(id, bytes.fromhex(digest), granted, rooms or ("*",), note=note, tenant=tenant)
+        table = key_table(made)
         parse_keys(text + table, str(path))
         _append(path, table)
     except (FileError, KeyFileError) as error:
@@ -58,14 +61,15 @@ def create(id: str, file: str, scopes: tuple[str, ...], rooms: tuple[str, ...], 
 @key.command("list")
 @click.option("--file", "file", required=True, help="Key file (api.key_file).")
 def list_(file: str) -> None:
-    """Print the keys of a key file: id, scopes, rooms and note."""
+    """Print the keys of a key file: id, scopes, rooms, tenant and note."""
     path = user_path(file)
     try:
         found = parse_keys(read_text_of(path), str(path))
     except (FileError, KeyFileError) as error:
         raise click.ClickException(str(error)) from error
     for each in found.values():
-        click.echo(f"{each.id} {','.join(sorted(each.scopes))} {','.join(each.rooms)} {each.note}".rstrip())
+        tenant = f"tenant={each.tenant} " if each.tenant else ""
+        click.echo(f"{each.id} {','.join(sorted(each.scopes))} {','.join(each.rooms)} {tenant}{each.note}".rstrip())
 
 
 def _append(path: Path, table: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from broker.core.tenants.names import qualify, split_name
 from protocol.codes import ErrorCode, Role
 from protocol.operations import Scope
 
@@ -26,19 +27,31 @@ class OperationError(Exception):
 class Caller:
     """Who calls: a viewer's link, or a backend with a key.
 
-    ``id``: the user id, or the id of the key; ``name``: what others see; ``role_in``: its role in a room, None = the
-    room is not granted; ``roles``: in any room; ``scopes``: of a backend's key, None = a viewer; ``key``: idempotency
-    key, "" = none; ``dry_run``: the call is judged and not done.
+    ``id``: the user id, or the id of the key; ``name``: what others see; ``grants``: its role in a room of its tenant
+    by plain name, None = the room is not granted; ``roles``: in any room; ``scopes``: of a backend's key, None = a
+    viewer; ``key``: idempotency key, "" = none; ``dry_run``: the call is judged and not done; ``tenant``: whose rooms
+    and users it can name, "" = the default one.
     """
 
     id: str
     name: str
     address: str
-    role_in: Callable[[str], Role | None]
+    grants: Callable[[str], Role | None]
     roles: frozenset[Role] = frozenset()
     scopes: frozenset[Scope] | None = None
     key: str = ""
     dry_run: bool = False
+    tenant: str = ""
+
+    def role_in(self, room: str) -> Role | None:
+        """Return the caller's role in a room by qualified name; None = it is not granted, or another tenant's."""
+        tenant, name = split_name(room)
+        return self.grants(name) if tenant == self.tenant else None
+
+    @property
+    def account(self) -> str:
+        """Its id, qualified: what limits and idempotency keys know it by."""
+        return qualify(self.tenant, self.id)
 
     @property
     def own_key(self) -> str:

@@ -1,7 +1,8 @@
 """One call of an operation, whatever face it came through: read, judged, limited, answered once.
 
-The order of the checks: the request's fields, who may ask, the room, the rate, the idempotency key, then the handler. A
-refusal is an `OperationError` and has changed nothing. Handlers that wait for nothing answer at once.
+The order of the checks: the request's fields, who may ask, the room, the rate, the idempotency key, then the handler.
+Handlers get and return qualified names (`broker.core.tenants.names`), callers plain ones. A refusal is an
+`OperationError` and has changed nothing. Handlers that wait for nothing answer at once.
 
 Idempotency keys are kept for `KEY_S` seconds in memory, at most `MAX_KEYS`; what a handler makes durable under the key
 (posts, direct messages) the ledger knows for longer and over restarts.
@@ -13,17 +14,19 @@ import hashlib
 import inspect
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import structlog
 import trio
 
 from broker.core.limits.rate_limit import Gcra, Rate
+from broker.core.tenants.names import plain_name, qualify
 from broker.operations import brokers, directs, messages, rooms, users
 from broker.operations.caller import Caller, OperationError
 from broker.operations.parts import Handler, Parts
 from protocol.codes import ErrorCode
-from protocol.fields import FieldError
+from protocol.fields import FieldError, renamed
 from protocol.frames import pack_body
 from protocol.operations import KeyUse, OperationRow, Scope
 
@@ -78,8 +81,12 @@ class Operations:
             if caller.dry_run and row.changes:
                 return row.example[1], False
             if caller.key and row.key is not KeyUse.NONE:
-                return await self._once(caller, row, request)
-            return await self._run(caller, row, request), False
+                result, is_replayed = await self._once(caller, row, request)
+            else:
+                result, is_replayed = await self._run(caller, row, request), False
+            if caller.tenant:
+                result = renamed(row.read_result, result, plain_name)
+            return result, is_replayed
         except OperationError as error:
             self.refused[error.code] = self.refused.get(error.code, 0) + 1
             raise
@@ -90,11 +97,17 @@ class Operations:
             request = row.read(arguments)
         except FieldError as error:
             raise OperationError(error.code, error.rule, error.field) from None
+        if caller.tenant:
+            request = renamed(row.read, request, partial(qualify, caller.tenant))
         if caller.scopes is not None:
             if row.scope is None or not caller.scopes & {row.scope, Scope.ADMIN}:
                 raise OperationError(ErrorCode.NOT_ALLOWED, "is not in the scopes of this key", "operation")
         elif not row.roles:
             raise OperationError(ErrorCode.NOT_ALLOWED, "is for backends", "operation")
+        if caller.tenant and row.subject == "broker":
+            raise OperationError(
+                ErrorCode.NOT_ALLOWED, "is for keys of no tenant: it is about all of them", "operation"
+            )
         if row.room:
             role = caller.role_in(request.room)
             if role is None:
@@ -108,7 +121,7 @@ class Operations:
         limit = self._limits.get(row.name)
         if limit is None:
             limit = self._limits[row.name] = Gcra(Rate(*row.rate), MAX_CALLERS)
-        wait_s = limit.try_acquire(caller.id, self._parts.clock())
+        wait_s = limit.try_acquire(caller.account, self._parts.clock())
         if wait_s:
             retry_after_ms = max(1, round(wait_s * 1000))
             raise OperationError(ErrorCode.RATE_LIMITED, "too many calls", retry_after_ms=retry_after_ms)
@@ -131,7 +144,7 @@ class Operations:
 
     async def _once(self, caller: Caller, row: OperationRow, request: Any) -> tuple[Any, bool]:
         """Run a call whose key is new; wait for, or return, the answer of one whose key is known."""
-        name = caller.id, row.name, caller.key
+        name = caller.account, row.name, caller.key
         fingerprint = hashlib.sha256(pack_body(tuple(request))).digest()[:8]
         while (known := self._known(name)) is not None:
             if known.fingerprint != fingerprint:

@@ -8,6 +8,7 @@ from math import ceil
 
 import trio
 
+from broker.core.tenants.names import plain_name
 from broker.ledger import Reader
 from broker.ledger.replay import event_of
 from broker.operations.caller import Caller, OperationError
@@ -34,7 +35,7 @@ from protocol.operations.rooms import (
     RoomView,
     SetPhase,
 )
-from protocol.text import fits_room_pattern, is_room_pattern
+from protocol.text import fits_room_pattern
 
 __all__ = ["HANDLERS", "open_for", "raise_for"]
 
@@ -83,15 +84,13 @@ def _get(parts: Parts, caller: Caller, request: GetRoom) -> RoomView:
 
 
 def _list(parts: Parts, caller: Caller, request: ListRooms) -> RoomPage:
-    if not is_room_pattern(request.pattern):
-        raise OperationError(ErrorCode.BAD_FIELD, "must be a room name, the beginning of one and *, or *", "pattern")
     after = request.cursor or ""
 
     def matching() -> Iterator[Room]:
         for room in parts.hub:
             name = room.name
-            fits = fits_room_pattern(request.pattern, name)
-            if name > after and fits and request.phase in (None, room.state.phase) and caller.role_in(name) is not None:
+            fits = fits_room_pattern(request.pattern, name) and plain_name(name) > after
+            if fits and request.phase in (None, room.state.phase) and caller.role_in(name) is not None:
                 yield room
 
     found = heapq.nsmallest(request.limit + 1, matching(), key=lambda room: room.name)
@@ -100,7 +99,7 @@ def _list(parts: Parts, caller: Caller, request: ListRooms) -> RoomPage:
         for room in found[: request.limit]
         for counts, likes in (room.state.counts(),)
     )
-    return RoomPage(items, items[-1].room if len(found) > request.limit else None)
+    return RoomPage(items, plain_name(items[-1].room) if len(found) > request.limit else None)
 
 
 async def _set_phase(parts: Parts, caller: Caller, request: SetPhase) -> RoomView:

@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from ..codes import ErrorCode
-from ..fields import any_value, array_of, boolean, integer, map_of, name_of, optional, record, text, user_id
+from ..fields import any_value, array_of, boolean, integer, map_of, name_of, optional, record, scoped, text, user_id
 from ..messages import MAX_EXPIRY_S, MAX_RECIPIENTS, MAX_TEMPLATE_FIELDS
 from .rows import KeyUse, OperationRow, RateLimit, Scope, row
 
@@ -104,7 +104,7 @@ class DirectStateView(NamedTuple):
 
 
 _count = integer(0)
-_batch = text(1, 64)
+_batch = scoped(text(1, 64))
 _expires = optional(integer(1, MAX_EXPIRY_S))
 _values = map_of(user_id, map_of(text(1, 32), text(0, 4096, lines=True), MAX_TEMPLATE_FIELDS), MAX_RECIPIENTS)
 _sent = record(SentDirect, (_count, boolean))

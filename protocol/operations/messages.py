@@ -11,12 +11,12 @@ from ..fields import (
     boolean,
     display_name,
     integer,
+    member_id,
     name_of,
     optional,
     record,
     room_name,
     text,
-    user_id,
 )
 from .rows import KeyUse, OperationRow, RateLimit, Scope, row
 
@@ -67,7 +67,7 @@ class PublishedMany(NamedTuple):
     accepted: int
 
 
-_PUBLISH_RULES = (room_name, integer(1, 255), any_value, text(0, 64), optional(user_id), display_name)
+_PUBLISH_RULES = (room_name, integer(1, 255), any_value, text(0, 64), optional(member_id), display_name)
 _publish = record(PublishMessage, _PUBLISH_RULES)
 _published = record(
     Published, (name_of(Outcome), optional(integer(0)), optional(integer(0)), optional(integer(0)), boolean)

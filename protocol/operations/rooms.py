@@ -12,12 +12,13 @@ from ..fields import (
     display_name,
     integer,
     map_of,
+    member_id,
     name_of,
     optional,
     record,
     room_name,
+    room_pattern,
     text,
-    user_id,
     user_id_or_empty,
 )
 from .rows import DIRECTION, STAFF, KeyUse, OperationRow, RateLimit, Scope, cursor, page_of, page_size, row
@@ -44,7 +45,6 @@ __all__ = [
 
 _count = integer(0)
 _reason = text(0, 256)
-_room_pattern = text(1, 65)
 
 
 class OpenRoom(NamedTuple):
@@ -203,7 +203,7 @@ _view = record(
 )
 _summary = record(RoomSummary, (room_name, _phase, _count, _count, _count))
 _rooms = record(RoomPage, page_of(_summary))
-_member = record(MemberView, (user_id, display_name, name_of(Role), _count))
+_member = record(MemberView, (member_id, display_name, name_of(Role), _count))
 _members = record(MembersPage, (*page_of(_member), _count, _count))
 _event = record(EventView, (_count, integer(0, 2), integer(1, 255), _count, user_id_or_empty, display_name, any_value))
 _history = record(HistoryPage, (array_of(_event, 1000), _count, _count, boolean))
@@ -232,7 +232,7 @@ ROWS: tuple[OperationRow, ...] = (
         example=(GetRoom("live-1"), _EXAMPLE_VIEW),
     ),
     row(
-        3, "rooms.list", ListRooms, (_room_pattern, optional(_phase), page_size, cursor), RoomPage, _rooms,
+        3, "rooms.list", ListRooms, (room_pattern, optional(_phase), page_size, cursor), RoomPage, _rooms,
         "List open rooms by name.",
         scope=Scope.ROOMS_READ, rate=_READ, changes=False,
         example=(

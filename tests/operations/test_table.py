@@ -20,7 +20,7 @@ from broker.operations.caller import Caller, OperationError
 from broker.operations.calls import HANDLERS, as_json
 from broker.server import Broker
 from protocol.codes import ErrorCode, Role
-from protocol.fields import RECORD_SCHEMAS, FieldError, schema_of
+from protocol.fields import RECORD_SCHEMAS, FieldError, renamed, schema_of
 from protocol.json_mode import parse_value
 from protocol.operations import BY_NAME, BY_NUMBER, OPERATIONS, KeyUse, OperationRow, Scope
 from tests.support.broker import configuration, running_broker
@@ -207,3 +207,21 @@ def test_openapi_names_every_operation_and_every_reference_leads_somewhere() -> 
         assert row.name in reference_page()
         parameters = found["paths"]["/v1/" + row.name.replace(".", "/")]["post"]["parameters"]
         assert ("Idempotency-Key" in str(parameters)) == (row.key is not KeyUse.NONE)
+
+
+@rows
+def test_every_name_in_a_request_belongs_to_the_tenant_of_the_caller(row: OperationRow) -> None:
+    """Names of rooms, users and batches are qualified by the rule of their field, wherever they stand."""
+    found: list[str] = []
+
+    def rename(name: str) -> str:
+        found.append(name)
+        return f"acme\x1f{name}"
+
+    request = renamed(row.read, row.example[0], rename)
+    for field in ("room", "rooms", "user", "users", "batch", "pattern", "endpoint"):
+        value = getattr(request, field, None)
+        for each in (value,) if isinstance(value, str) else value or ():
+            assert each.startswith("acme\x1f"), f"{row.name}: {field} is not scoped"
+    assert renamed(row.read, request, lambda name: name.removeprefix("acme\x1f")) == row.example[0]
+    assert all("\x1f" not in name for name in found)

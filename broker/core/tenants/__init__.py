@@ -1,0 +1,1 @@
+"""Tenants: the names of what belongs to one, and its quotas."""
