@@ -24,6 +24,7 @@ import contextlib
 import math
 import socket
 import ssl
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -190,7 +191,7 @@ class ProtocolDetector(Transport):
         if self.refusal is None:
             admission = self._detector.connection_limits.reveal(address, self.settings.poller.now)
             if admission is Admission.ADMIT:
-                self.address = address
+                self.address = sys.intern(address)
             elif isinstance(admission, Refuse):
                 self.refusal = admission
 

@@ -11,6 +11,7 @@ Subclasses add the inbound side: plain frames on TCP here, WebSocket messages in
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -174,7 +175,7 @@ class Transport:
         self.fd = sock.fileno()
         self.send: Callable[[bytes | memoryview], int] = sock.send
         self.settings = settings
-        self.address = address
+        self.address = sys.intern(address)  # viewers behind one address share the text
         self.queue: SendQueue | None = None
         self.owner: Owner | None = None
         self.authenticated = False
