@@ -37,7 +37,8 @@ from broker.core.rooms.state import RoomRules
 from broker.core.rooms.types import CustomRule
 from broker.drain import drain
 from broker.http.app import ApiParts, make_app
-from broker.http.serving import serve_api
+from broker.http.connection import HttpCounters
+from broker.http.serving import HttpServer, api_limits
 from broker.ledger import Ledger, LedgerLimits, LedgerState, Pace, ResultBatch, Retention
 from broker.ledger.queries import LedgerQueries
 from broker.ledger.store import Store
@@ -168,6 +169,8 @@ class Broker:
         self.operations = Operations(
             Parts(self.hub, self.users, rules.types, self.ledger, self.inboxes, self._control(), clock, wall_ms)
         )
+        self.api_limits = api_limits(config.api.max_connections)
+        self.api_counters = HttpCounters()
         self._api_keys = self._read_api_keys(config)
 
     def _control(self) -> BrokerControl:
@@ -239,7 +242,7 @@ class Broker:
             is_draining=lambda: self.draining,
             clock=self._clock,
         )
-        await serve_api(make_app(parts), listen, trio.sleep_forever, task_status=task_status)
+        await HttpServer(make_app(parts), listen, self.api_limits, self.api_counters).run(task_status=task_status)
 
     def _make_ledger(self) -> Ledger | None:
         return ledger_of(self.config, self.clock, self.results)
@@ -449,6 +452,8 @@ def connection_limit(config: Config) -> int:
             soft = hard
     descriptors = MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
     reserve, wanted = config.admission.descriptor_reserve, config.admission.max_connections
+    if config.api.listen is not None:
+        reserve += config.api.max_connections
     needed = reserve + min(wanted or MIN_CONNECTIONS, MIN_CONNECTIONS)
     if descriptors < needed:
         raise OSError(

@@ -321,6 +321,9 @@ class ApiConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """HOST:PORT or unix:PATH; not set = no control API. Anything but loopback or a socket file demands key_file."""
     key_file: Annotated[str, Meta(min_length=1)] | None = None
     """File of the backends' keys (roomcast key create); in development mode none is needed."""
+    max_connections: Annotated[int, Meta(ge=2, le=10_000)] = 128
+    """Connections of backends at a time, of which one address may use half; each needs a file descriptor. One more is
+    answered by 503."""
 
 
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
+from math import ceil
 
 import structlog
 from starlette.applications import Starlette
@@ -35,9 +36,12 @@ __all__ = ["ApiParts", "make_app"]
 log = structlog.get_logger("roomcast.api")
 
 MAX_KEY_CHARS = 128
+DRAIN_RETRY_MS = 1000
 MAX_ADDRESSES = 20_000
 REFUSALS = Rate(1.0, 20)
 """Requests without a valid key from one address: in the long run, and at once."""
+MAX_BODIES_BYTES = 32 * 1024 * 1024
+"""Bodies of all requests together that are being read or worked on; one more is OVERLOADED."""
 _ALL_SCOPES = frozenset(Scope)
 
 
@@ -61,11 +65,12 @@ class _Api:
         self._parts = parts
         self._limit = Gcra(parts.requests, MAX_ADDRESSES)
         self._refusals = Gcra(REFUSALS, MAX_ADDRESSES)
+        self._body_bytes = 0
 
     # ---- who calls
 
-    def authenticate(self, request: Request) -> ApiKey | None:
-        """Return the key of a request, None in development mode. Problem 401 without a valid one."""
+    def authenticate(self, request: Request, request_id: str) -> ApiKey | None:
+        """Return the key of a request, None in development mode. Problem 401 without a valid one; the log has why."""
         keys = self._parts.keys()
         address = _address(request)
         if keys is None:
@@ -82,7 +87,7 @@ class _Api:
         key, why = keys.verify(presented.strip() if scheme.lower() == "bearer" else "")
         if key is None:
             self._refusals.try_acquire(address, now)
-            log.info("api key refused", address=address, why=why)
+            log.info("api key refused", address=address, why=why, request_id=request_id)
             raise HttpProblem(401, "AUTH_FAILED", "give a valid key: Authorization: Bearer rk_...", "Authorization")
         return key
 
@@ -92,44 +97,80 @@ class _Api:
         if wait_s:
             raise HttpProblem(429, "RATE_LIMITED", "too many requests of this key", "", round(wait_s * 1000) + 1)
 
+    def limits_of(self, key: ApiKey | None, caller: Caller | None, row: OperationRow | None) -> dict[str, str]:
+        """Return the headers of the draft of the HTTPAPI group: the limit of the key's requests, and of its calls of
+        this operation. Each policy has ``q`` at once, which come back in ``w`` seconds; ``r`` are left, all again in
+        ``t`` seconds."""
+        rate = self._parts.requests
+        left, whole_s = self._limit.left("" if key is None else key.id, self._parts.clock())
+        policies = [f'"key";q={rate.burst};w={ceil(rate.burst / rate.per_s)}']
+        limits = [f'"key";r={left};t={ceil(whole_s)}']
+        if row is not None and caller is not None:
+            left, whole_s = self._parts.operations.left(caller, row)
+            policies.append(f'"operation";q={row.rate.burst};w={ceil(row.rate.burst / row.rate.per_s)}')
+            limits.append(f'"operation";r={left};t={ceil(whole_s)}')
+        return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(limits)}
+
     # ---- routes
 
     async def call(self, request: Request) -> Response:
         """Answer ``POST /v1/<subject>/<operation>``."""
         request_id = secrets.token_hex(8)
-        operation = f"{request.path_params['subject']}.{request.path_params['operation']}"
         try:
-            key = self.authenticate(request)
-            row = BY_NAME.get(operation)
+            key = self.authenticate(request, request_id)
+        except HttpProblem as problem:
+            return problem.response(request_id)
+        row = BY_NAME.get(f"{request.path_params['subject']}.{request.path_params['operation']}")
+        caller: Caller | None = None
+        try:
+            self.limit(key)
             if row is None:
                 raise HttpProblem(404, "UNKNOWN_OPERATION", "is no operation", "operation")
             if request.method != "POST":
                 raise HttpProblem(405, "NOT_ALLOWED", "an operation is called with POST")
-            self.limit(key)
             if self._parts.is_draining():
-                raise HttpProblem(503, "OVERLOADED", "the broker drains", "", 1000)
-            arguments = parse_body(await _body(request))
-            wrong = unknown_field(arguments, schema_of(row.read))
-            if wrong:
-                raise HttpProblem(400, "BAD_FIELD", "is no field of this operation", wrong)
+                raise HttpProblem(503, "OVERLOADED", "the broker drains", "", DRAIN_RETRY_MS)
             caller = self.caller(request, key, row)
-            result, is_replayed = await self._parts.operations.call(caller, row, arguments)
+            with self._body_budget() as reserve:
+                arguments = parse_body(await _body(request, reserve))
+                wrong = unknown_field(arguments, schema_of(row.read))
+                if wrong:
+                    raise HttpProblem(400, "BAD_FIELD", "is no field of this operation", wrong)
+                result, is_replayed = await self._parts.operations.call(caller, row, arguments)
         except OperationError as error:
-            return problem_of(error).response(request_id)
+            return problem_of(error).response(request_id, self.limits_of(key, caller, row))
         except HttpProblem as problem:
-            return problem.response(request_id)
+            return problem.response(request_id, self.limits_of(key, caller, row))
         except ClientDisconnect:
-            return Response(status_code=400)
+            return Response(status_code=400)  # to nobody: the connection has ended
         except Exception:
-            log.exception("request failed", request_id=request_id, operation=operation)
+            log.exception("request failed", request_id=request_id, path=request.url.path[:128])
             return HttpProblem(500, "INTERNAL_ERROR", "the broker has a defect; its log has the request id").response(
                 request_id
             )
-        headers = {"X-Request-Id": request_id, "Cache-Control": "no-store"}
+        headers = {"X-Request-Id": request_id, "Cache-Control": "no-store", **self.limits_of(key, caller, row)}
         if is_replayed:
             headers["Idempotent-Replayed"] = "true"
         body = json.dumps(as_json(result), ensure_ascii=False, separators=(",", ":")).encode()
         return Response(body, 200, headers, media_type="application/json")
+
+    @contextmanager
+    def _body_budget(self) -> Iterator[Callable[[int], None]]:
+        """Yield a function that reserves bytes of one request's body until the block ends. Problem 503 where all
+        bodies together are too much."""
+        reserved = 0
+
+        def reserve(size: int) -> None:
+            nonlocal reserved
+            if self._body_bytes + size > MAX_BODIES_BYTES:
+                raise HttpProblem(503, "OVERLOADED", "too many bodies at a time", "", 1000)
+            reserved += size
+            self._body_bytes += size
+
+        try:
+            yield reserve
+        finally:
+            self._body_bytes -= reserved
 
     def caller(self, request: Request, key: ApiKey | None, row: OperationRow) -> Caller:
         """Return who calls. Problem BAD_FIELD for an idempotency key that is none, or where none is taken."""
@@ -180,16 +221,21 @@ def make_app(parts: ApiParts) -> Starlette:
 
     def guarded(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def checked(request: Request) -> Response:
+            request_id = secrets.token_hex(8)
             try:
-                api.limit(api.authenticate(request))
+                api.limit(api.authenticate(request, request_id))
             except HttpProblem as problem:
-                return problem.response(secrets.token_hex(8))
+                return problem.response(request_id)
             return await answer(request)
 
         return checked
 
     async def unknown(request: Request, error: Exception) -> Response:
         return HttpProblem(404, "UNKNOWN_OPERATION", "there is nothing at this path").response(secrets.token_hex(8))
+
+    async def wrong_method(request: Request, error: Exception) -> Response:
+        problem = HttpProblem(405, "NOT_ALLOWED", "this path is read with GET", allow="GET, HEAD")
+        return problem.response(secrets.token_hex(8))
 
     methods = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]
     return Starlette(
@@ -201,11 +247,11 @@ def make_app(parts: ApiParts) -> Starlette:
             Route("/docs", api.docs),
             Route("/v1/{subject}/{operation}", api.call, methods=methods),
         ],
-        exception_handlers={404: unknown, 405: unknown},
+        exception_handlers={404: unknown, 405: wrong_method},
     )
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, reserve: Callable[[int], None]) -> bytes:
     """Read a request's body. Problem 413 above `MAX_BODY_BYTES`, 415 where it is not JSON."""
     length = request.headers.get("content-length")
     if length is not None and length.isdigit() and int(length) > MAX_BODY_BYTES:
@@ -216,6 +262,7 @@ async def _body(request: Request) -> bytes:
             body += chunk
             if len(body) > MAX_BODY_BYTES:
                 raise HttpProblem(413, "PAYLOAD_TOO_LARGE", f"the body is above {MAX_BODY_BYTES} bytes")
+            reserve(len(chunk))
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if body and media_type != "application/json":
         raise HttpProblem(415, "BAD_FIELD", "must be application/json", "Content-Type")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
@@ -41,7 +42,8 @@ _TITLES = {
     401: "Authentication failed",
     403: "Not allowed",
     404: "Not found",
-    405: "Use POST",
+    405: "Another method is needed",
+    408: "Too slow",
     409: "Not in the present state",
     413: "The body is too large",
     415: "The body is not JSON",
@@ -52,18 +54,21 @@ _TITLES = {
 
 
 class HttpProblem(Exception):
-    """Failure of a request. ``code``: the wire's name of the error, or one of HTTP's own."""
+    """Failure of a request. ``code``: the wire's name of the error, or one of HTTP's own; ``allow``: methods of 405."""
 
-    def __init__(self, status: int, code: str, rule: str, field: str = "", retry_after_ms: int = 0) -> None:
+    def __init__(
+        self, status: int, code: str, rule: str, field: str = "", retry_after_ms: int = 0, *, allow: str = "POST"
+    ) -> None:
         super().__init__(rule)
+        self.allow = allow
         self.status = status
         self.code = code
         self.rule = rule
         self.field = field
         self.retry_after_ms = retry_after_ms
 
-    def response(self, request_id: str) -> Response:
-        """Return the answer."""
+    def response(self, request_id: str, limits: Mapping[str, str] | None = None) -> Response:
+        """Return the answer. ``limits``: headers of the rate limits, where the caller is known."""
         fields: dict[str, Any] = {
             "type": f"urn:roomcast:error:{self.code.lower()}",
             "title": _TITLES[self.status],
@@ -74,14 +79,14 @@ class HttpProblem(Exception):
         }
         if self.field:
             fields["field"] = self.field
-        headers = {"X-Request-Id": request_id, "Cache-Control": "no-store"}
+        headers = {"X-Request-Id": request_id, "Cache-Control": "no-store", **(limits or {})}
         if self.retry_after_ms:
             fields["retry_after_ms"] = self.retry_after_ms
             headers["Retry-After"] = str(ceil(self.retry_after_ms / 1000))
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         if self.status == 405:
-            headers["Allow"] = "POST"
+            headers["Allow"] = self.allow
         body = json.dumps(fields, ensure_ascii=False).encode()
         return Response(body, self.status, headers, media_type="application/problem+json")
 

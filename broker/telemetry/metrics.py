@@ -231,6 +231,17 @@ METRICS: tuple[Metric, ...] = (
              "broker.operations.calls:refused", label="code"),
     _counter("calls_failed", "Calls whose handler had a defect.", "operations.failed",
              "broker.operations.calls:failed"),
+    # The control API over HTTP.
+    _gauge("api_connections", "Open connections of backends.", "api_limits.held"),
+    _counter("api_connections_refused", "Connections of backends refused by a limit.", "api_limits.refused",
+             label="code"),
+    _counter("api_connections_dropped", "Connections of backends closed unanswered: too many were refused.",
+             "api_limits.dropped"),
+    _counter("api_requests", "Requests of backends.", "api_counters.requests", "broker.http.connection:requests"),
+    _counter("api_malformed", "Connections of backends ended because what came is not HTTP or above a bound.",
+             "api_counters.malformed", "broker.http.connection:malformed"),
+    _counter("api_too_slow", "Connections of backends ended because they neither sent nor took their bytes in time.",
+             "api_counters.too_slow", "broker.http.connection:too_slow"),
     # Logs.
     _of_part("log_lines_dropped", "Log lines dropped because nothing read standard error.", "log_file", "dropped",
              "broker.telemetry.logs:dropped"),
@@ -240,6 +251,7 @@ _BY_NAME = {metric.name: metric for metric in METRICS}
 _ENUMS: dict[str, type[IntEnum]] = {
     "roomcast_connections_closed_total": CloseCode,
     "roomcast_connections_refused_total": CloseCode,
+    "roomcast_api_connections_refused_total": CloseCode,
     "roomcast_error_replies_total": ErrorCode,
     "roomcast_calls_refused_total": ErrorCode,
 }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import trio
 
 from broker.server import Broker
 from protocol.messages import Event, Left
+from protocol.operations import BY_NAME
 from tests.support.broker import joined_link, running_broker
 
 pytestmark = pytest.mark.integration
@@ -117,6 +120,10 @@ async def test_many_requests_without_a_key_from_one_address_are_refused_early(ke
         (b"[" * 100_000, "application/json", 400, None),
         (b'{"room": "\\ud800"}', "application/json", 400, "room"),
         (b"\xff\xfe", "application/json", 400, None),
+        (b'\xef\xbb\xbf{"room": "live-1"}', "application/json", 400, None),
+        (b'{"room": 1e999}', "application/json", 400, "room"),
+        (b'{"room": ' + b"9" * 5000 + b"}", "application/json", 400, None),
+        (b'{"room": "live-1", "rules": {"a": [[[[]]]]}}', "application/json", 400, "rules"),
         (b"[]", "application/json", 400, None),
         (b'{"room": "live-1"}', "text/plain", 415, "Content-Type"),
     ],
@@ -149,9 +156,26 @@ async def test_a_body_above_one_mebibyte_is_refused(is_announced: bool) -> None:
 
 async def test_other_methods_and_paths_are_problems_too() -> None:
     async with api() as (_, client):
-        assert (await client.get("/v1/rooms/open")).status_code == 405
+        for method, path, allow in (("GET", "/v1/rooms/open", "POST"), ("POST", "/healthz", "GET, HEAD")):
+            answer = await client.request(method, path)
+            assert (answer.status_code, answer.headers["allow"]) == (405, allow)
         assert (await client.post("/v1/rooms/burn", json={})).status_code == 404
         assert (await client.get("/v2")).json()["status"] == 404
+
+
+async def test_answers_say_how_much_of_the_limits_is_left() -> None:
+    rate = BY_NAME["broker.drain"].rate
+    async with api() as (_, client):
+        for left in (rate.burst - 1, rate.burst - 2):
+            answer = await client.post("/v1/broker/drain?dry_run=1", json={})
+            policies = f'"key";q=4000;w=2, "operation";q={rate.burst};w={ceil(rate.burst / rate.per_s)}'
+            assert answer.headers["ratelimit-policy"] == policies
+            key, operation = answer.headers["ratelimit"].split(", ")
+            assert re.fullmatch(r'"key";r=(3999|4000);t=[01]', key)
+            assert left <= int(re.fullmatch(r'"operation";r=(\d+);t=\d', operation)[1]) < rate.burst  # type: ignore[index]
+        wrong = await client.post("/v1/broker/status", json={"x": 1})
+        assert "ratelimit" in wrong.headers
+        assert wrong.headers["x-request-id"] != answer.headers["x-request-id"]
 
 
 async def test_an_idempotency_key_replays_the_answer() -> None:

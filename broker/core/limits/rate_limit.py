@@ -141,6 +141,16 @@ class Gcra:
         over_s = self._tats.get(key, -inf) + self._interval_s - self._tolerance_s - max(now, self._latest)
         return over_s if over_s > 0.0 else 0.0
 
+    def left(self, key: Hashable, now: float) -> tuple[int, float]:
+        """Return how many ``key`` may take at once, and the seconds until that is a whole burst again; takes nothing.
+
+        Without a limit: (the burst, 0.0).
+        """
+        ahead_s = self._tats.get(key, -inf) - max(now, self._latest)
+        if ahead_s <= 0.0 or not self._interval_s:
+            return self._burst, 0.0
+        return max(0, int((self._tolerance_s - ahead_s) * self._per_s)), ahead_s
+
     def take(self, key: Hashable, now: float, want: int) -> int:
         """Take as many of ``want`` as pass now (0..want) and return how many; for likes, which come in counts.
 

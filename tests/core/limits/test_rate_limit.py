@@ -294,3 +294,16 @@ def test_an_unlimited_single_limit_never_waits_whatever_the_clock_does() -> None
     tat = limit.charge(0.0, 100.0, 10**9)
     assert limit.wait_s(tat, 100.0) == limit.wait_s(tat, 5.0) == 0.0
     assert tat == 0.0, "no state of its own is made for it"
+
+
+@given(rates, starts, st.lists(st.tuples(st.integers(0, 4096), st.integers(1, 50)), min_size=1, max_size=20))
+def test_what_is_left_is_what_can_be_taken(rate: Rate, start: int, calls: list[tuple[int, int]]) -> None:
+    limiter = Gcra(rate)
+    now = start / 1024
+    for step, count in calls:
+        now += step / 1024
+        limiter.take("a", now, count)
+    left, whole_s = limiter.left("a", now)
+    assert limiter.left("a", now + whole_s) == (rate.burst, 0.0)
+    assert limiter.left("unseen", now) == (rate.burst, 0.0)
+    assert limiter.take("a", now, rate.burst + 1) == left
