@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from broker.core.tenants.names import plain_name, qualify, split_name
 from protocol.codes import Role
 from protocol.text import fits_room_pattern, is_blank, is_display_name, is_room_pattern, is_tenant, is_user_id
 
@@ -88,7 +89,9 @@ class Grant:
 
     (A dataclass that Python itself freezes takes four times as long to make.)
 
-    ``expires_at``: Unix seconds, 0 = never; a connection may outlive it by the leeway (`Authenticator.seconds_left`).
+    ``user_id``: qualified by the tenant, see `broker.core.tenants.names`; patterns of ``rooms`` are plain names of that
+    tenant. ``expires_at``: Unix seconds, 0 = never; a connection may outlive it by the leeway
+    (`Authenticator.seconds_left`).
     """
 
     user_id: str
@@ -99,14 +102,25 @@ class Grant:
     tenant: str = ""
 
     @property
+    def plain_id(self) -> str:
+        """The user id as its tenant knows it: for frames, tokens and members of a room."""
+        return plain_name(self.user_id)
+
+    @property
     def is_app(self) -> bool:
         """Whether this is the platform's own backend, in some room at least."""
         return self.role is Role.APP or any(entry.role is Role.APP for entry in self.rooms)
 
     def room_grant(self, room_name: str) -> RoomGrant | None:
-        """Return the first entry that matches ``room_name``; None = not granted. O(entries): asked at JOIN only."""
+        """Return the first entry that matches the room with the qualified name ``room_name``; None = not granted.
+
+        O(entries): asked at JOIN only.
+        """
+        tenant, name = split_name(room_name)
+        if tenant != self.tenant:
+            return None
         for entry in self.rooms:
-            if entry.fits(room_name):
+            if entry.fits(name):
                 return entry
         return None
 
@@ -137,7 +151,9 @@ class GrantReader:
         entries = tuple([_room_grant(entry, role) for entry in rooms])
         expires_at = seconds_claim(claims, "exp")
         tenant = _tenant(claims.get("tenant", ""))
-        return Grant(user_id, user_id if is_blank(name) else name, role, self._shared(entries), expires_at, tenant)
+        if is_blank(name):
+            name = user_id
+        return Grant(qualify(tenant, user_id), name, role, self._shared(entries), expires_at, tenant)
 
     def _shared(self, entries: tuple[RoomGrant, ...]) -> tuple[RoomGrant, ...]:
         """Return an equal tuple seen before, so that 10,000 viewers of one room hold one list of rooms."""

@@ -114,7 +114,7 @@ class Tickets:
                 "aud": self._audience,
                 "exp": ends,
                 "ends": grant.expires_at,
-                "sub": grant.user_id,
+                "sub": grant.plain_id,
                 "name": grant.name,
                 "role": grant.role.name.lower(),
                 "rooms": [entry_claim(entry) for entry in grant.rooms],

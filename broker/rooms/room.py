@@ -19,6 +19,7 @@ from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.rooms.effects import Effect, End, Outcomes, Publish, Record, Reply, TickOut
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
+from broker.core.tenants.names import plain_name
 from broker.ledger import ResultBatch
 from broker.rooms.encoding import TIERS, Content, prepare
 from broker.rooms.fanout import FanOut, Outbox
@@ -125,7 +126,7 @@ class Room:
 
     def snapshot(self, member: Member) -> Joined:
         """Return the room as a member gets it that joins now."""
-        return self.state.snapshot(self.name, member.role, TIERS[member.variant % len(TIERS)])
+        return self.state.snapshot(plain_name(self.name), member.role, TIERS[member.variant % len(TIERS)])
 
     def missing(self, epoch: int, offset: int, now: float) -> Sequence[StoredEvent] | None:
         """Return the events after a position, or None where they are not all there any more."""

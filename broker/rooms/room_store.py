@@ -21,6 +21,7 @@ from broker.core.rooms.effects import Effect, Record
 from broker.core.rooms.idempotency import KEY_REUSED, FirstUse, OperationKey, StoredResult
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
+from broker.core.tenants.names import plain_name
 from broker.ledger import (
     Committed,
     Entry,
@@ -340,7 +341,7 @@ def _key(room: str, epoch: int, key: OperationKey, outcome: Outcome) -> Key:
     """Return the ledger's key. An order has one name in every room, and its room is part of its content; anything else
     belongs to the room it was sent to. A repetition learns the room and the epoch of the first."""
     parts = key.parts if key.is_order else ("room", room, *key.parts)
-    return make_key(*parts, content=key.fingerprint, outcome=outcome, answer=pack_body((room, epoch)))
+    return make_key(*parts, content=key.fingerprint, outcome=outcome, answer=pack_body((plain_name(room), epoch)))
 
 
 def _read_checkpoints(reader: Reader, since_ms: int, history_entries: int) -> dict[str, RoomCheckpoint]:

@@ -251,7 +251,8 @@ class SessionLink:
 
     def leave(self, room: Room, member: Member, now: float) -> None:
         """Leave a room."""
-        self.context.hub.join_limit.left(member.user_id, room.name, now)
+        if self.grant is not None:
+            self.context.hub.join_limit.left(self.grant.user_id, room.name, now)
         self.guard(room, room.leave, member, now)
 
     def guard(self, room: Room, call: Callable[..., None], *args: object) -> None:
@@ -263,7 +264,7 @@ class SessionLink:
 
     @property
     def user_id(self) -> str | None:
-        """The authenticated user; None before that."""
+        """The authenticated user by qualified name; None before that."""
         return None if self.grant is None else self.grant.user_id
 
     @property
@@ -282,4 +283,4 @@ class SessionLink:
         assert grant is not None
         may_post = self.context.types.permitted(room_grant.role, room_grant.allow)
         variant = variant_of(self.transport.framing, best_codec(self.features), tier)
-        return Member(self, grant.user_id, grant.name, room_grant.role, may_post, variant)
+        return Member(self, grant.plain_id, grant.name, room_grant.role, may_post, variant)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from broker.auth.grants import Grant, RoomGrant
+from broker.core.tenants.names import qualify
 from broker.net.transport import Transport
 from broker.rooms.members import Member, RoomRef
 from broker.rooms.room import Room
@@ -103,8 +104,10 @@ class RoomSenders:
 
     def post(self, sequence: int, post: Post, guard: Callable[..., None]) -> None:
         """Process a POST that names its room. ``guard`` calls into a room, whose failure is its own end."""
-        name = post.room_name
-        assert name is not None, "the caller has seen a name"
+        grant = self._poster.grant
+        assert grant is not None, "the link's state table lets POST pass only after AUTH"
+        assert post.room_name is not None, "the caller has seen a name"
+        name = qualify(grant.tenant, post.room_name)
         sender = self._by_name.pop(name, None)
         if sender is None or sender.room.state.phase is RoomPhase.ENDED:
             sender = self._open(name, sequence, post)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
 from broker.auth.grants import AuthError, Grant
+from broker.core.tenants.names import qualify
 from broker.net.transport import Framing
 from broker.sessions.joining import PendingJoin
 from broker.sessions.link import SessionLink
@@ -122,7 +124,7 @@ def _on_auth(link: SessionLink, frame: Frame) -> None:
     if min(context.auth.seconds_left(grant), config.heartbeat_late_s) < config.handshake_timeout_s:
         link.on_deadline(now)
     ticket, ticket_ms = context.auth.ticket(grant) if link.features & _TICKET else ("", 0)
-    link.send(Authenticated(grant.user_id, grant.name, int(grant.expires_at * 1000), ticket, ticket_ms))
+    link.send(Authenticated(grant.plain_id, grant.name, int(grant.expires_at * 1000), ticket, ticket_ms))
     if context.inboxes is not None:
         context.inboxes.arrive(grant.user_id, link)
 
@@ -130,6 +132,9 @@ def _on_auth(link: SessionLink, frame: Frame) -> None:
 def _on_join(link: SessionLink, frame: Frame) -> None:
     request = frame.message
     assert isinstance(request, (Join, Resume))
+    assert link.grant is not None, "the link's state table lets JOIN and RESUME pass only after AUTH"
+    if link.grant.tenant:
+        request = request._replace(room_name=qualify(link.grant.tenant, request.room_name))
     PendingJoin(link, link.context, request, frame.sequence).proceed()
 
 
@@ -155,6 +160,10 @@ def _on_batch(link: SessionLink, frame: Frame) -> None:
     message = frame.message
     assert isinstance(message, SendDirect)
     assert link.grant is not None, "the link's state table lets BATCH pass only after AUTH"
+    if link.grant.tenant:
+        own = partial(qualify, link.grant.tenant)
+        values = {own(user): each for user, each in message.values.items()}
+        message = message._replace(batch=own(message.batch), values=values)
     link.context.batches.take(link, link.grant, frame.sequence, message)
 
 

@@ -23,6 +23,7 @@ import structlog
 
 from broker.config.schema import LogConfig
 from broker.core.limits.log_sampler import LogSampler
+from broker.core.tenants.names import SEPARATOR, split_name
 
 __all__ = ["LogFile", "configure", "report_left_out"]
 
@@ -98,6 +99,8 @@ class LogFile:
 
 
 _sampler = LogSampler()
+_NAMES = ("room", "user", "batch")
+"""Fields that hold qualified names."""
 _sampling = threading.Lock()
 """The ledger's thread writes lines too."""
 
@@ -108,6 +111,15 @@ def _sample(_logger: object, method: str, line: structlog.typing.EventDict) -> s
         with _sampling:
             if not _sampler.admits(str(line.get("event", "")), monotonic()):
                 raise structlog.DropEvent
+    return line
+
+
+def _split_names(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Write qualified names as plain ones, with the tenant in a field of its own."""
+    for field in _NAMES:
+        value = line.get(field)
+        if type(value) is str and SEPARATOR in value:
+            line["tenant"], line[field] = split_name(value)
     return line
 
 
@@ -130,6 +142,7 @@ def configure(config: LogConfig, file: LogFile | None = None) -> None:
         processors=[
             structlog.processors.add_log_level,
             _sample,
+            _split_names,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             renderer,

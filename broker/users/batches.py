@@ -16,6 +16,7 @@ from typing import Protocol
 
 from broker.auth.grants import Grant
 from broker.core.rooms.types import TypeRules
+from broker.core.tenants.names import plain_name
 from broker.ledger import DirectState
 from broker.users.inbox import BatchResult, Inboxes
 from protocol.codes import ErrorCode, Lane, Role
@@ -123,7 +124,7 @@ class IncomingBatches:
             why = f"{result.reused} users have another message of this batch"
             link.refuse(ErrorCode.KEY_REUSED, why, sequence, "batch")
         else:
-            link.send(BatchState(batch, result.sent, result.repeated, result.failed), 0, sequence)
+            link.send(BatchState(plain_name(batch), result.sent, result.repeated, result.failed), 0, sequence)
 
     def _on_progress(self, link: Sender, sequence: int, batch: str, found: Mapping[DirectState, int] | None) -> None:
         self._end(link)
@@ -131,4 +132,4 @@ class IncomingBatches:
             self._later(link, sequence)
         else:
             counts = (found[state] for state in (DirectState.PENDING, DirectState.ACKED, DirectState.EXPIRED))
-            link.send(BatchState(batch, 0, 0, 0, *counts), 0, sequence)
+            link.send(BatchState(plain_name(batch), 0, 0, 0, *counts), 0, sequence)

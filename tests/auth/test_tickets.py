@@ -21,6 +21,7 @@ from broker.auth.grants import AuthError, Grant, RoomGrant
 from broker.auth.tickets import FILE_NAME, MAX_TOKEN_BYTES, derived_key, ticket_key
 from broker.auth.tokens import Authenticator
 from broker.config.schema import AuthConfig
+from broker.core.tenants.names import qualify
 from broker.server import Broker
 from protocol.clients import open_client
 from protocol.codes import CloseCode, Feature, Role
@@ -45,7 +46,16 @@ rooms = st.lists(st.builds(RoomGrant, room_names, st.sampled_from(Role), allowed
 users = st.text(st.characters(categories=("L", "N")), min_size=1, max_size=64)
 tenants = st.sampled_from(["", "acme", "a_b-1"])
 ends = st.integers(int(NOW) + 1, int(NOW) + 10**6)
-grants = st.builds(Grant, users, users, st.sampled_from(Role), rooms, ends, tenants)
+
+
+@st.composite
+def _grants(draw: st.DrawFn) -> Grant:
+    tenant = draw(tenants)
+    user = qualify(tenant, draw(users))
+    return Grant(user, draw(users), draw(st.sampled_from(Role)), draw(rooms), draw(ends), tenant)
+
+
+grants = _grants()
 
 
 @settings(max_examples=60)
@@ -75,7 +85,7 @@ def test_a_ticket_is_what_pyjwt_writes_and_reads(grant: Grant) -> None:
     ticket, _ = auth.ticket(grant)
     key = derived_key(KEY, SECRET.encode())
     claims = json.loads(jwt.PyJWS().decode(ticket, key, algorithms=["HS256"]))
-    assert (claims["sub"], claims["ends"]) == (grant.user_id, grant.expires_at)
+    assert (claims["sub"], claims["tenant"], claims["ends"]) == (grant.plain_id, grant.tenant, grant.expires_at)
     body = json.dumps(claims, separators=(",", ":"), ensure_ascii=False).encode()
     headers = {"typ": "ticket"}
     assert jwt.PyJWS().encode(body, key, algorithm="HS256", headers=headers) == ticket

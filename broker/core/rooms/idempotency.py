@@ -18,6 +18,7 @@ from hashlib import sha256
 from math import inf
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from broker.core.tenants.names import qualify, tenant_of
 from protocol.codes import ErrorCode, Outcome
 from protocol.frames import pack_body
 from protocol.messages import Post
@@ -178,13 +179,15 @@ def post_key(user_id: str, post: Post) -> OperationKey | None:
 
 
 def order_key(payload: Any, room: str) -> OperationKey:
-    """Return the key of a gift to ``room``: an order is one order, in every room and by every sender. Any: a
-    GiftPayload's fields.
+    """Return the key of a gift to ``room`` (its qualified name): an order is one order, in every room of the tenant and
+    by every sender. Any: a GiftPayload's fields.
 
     The display name is no part of what is bought: it may have changed when the platform repeats the order.
     """
     gift = GiftPayload(*payload)
-    return OperationKey(("order", gift.order_id), _fingerprint((room, *gift._replace(name=""))))
+    return OperationKey(
+        ("order", qualify(tenant_of(room), gift.order_id)), _fingerprint((room, *gift._replace(name="")))
+    )
 
 
 def _fingerprint(content: tuple[Any, ...]) -> bytes:

@@ -39,6 +39,7 @@ from broker.core.rooms.presence import Presence, PresenceCounts
 from broker.core.rooms.rules import Author, RoomRules
 from broker.core.rooms.stream import BUSY_RETRY_MS, EXPECTED_EVENT_BYTES, StoredEvent, Stream
 from broker.core.rooms.tick_entry import tick_entry
+from broker.core.tenants.names import plain_name
 from protocol.codes import CUSTOM_TYPE_MIN, ErrorCode, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
@@ -64,7 +65,7 @@ _TOTALS_VERSION = 1
 class RoomState(Generic[T]):
     """State of one room. All times: ``now`` monotonic seconds, ``at_ms`` Unix milliseconds.
 
-    ``orders``: orders of all rooms of the broker; None: this room is the only one.
+    ``name``: qualified by its tenant; ``orders``: of all rooms of the broker; None: this room is the only one.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class RoomState(Generic[T]):
         self.empty_since: float | None = now
         self._accounts = RoomAccounts()
         self._stream: Stream[T] = Stream(
-            self._history, self._accounts, rules.durable, name,
+            self._history, self._accounts, rules.durable, plain_name(name),
             IdempotencyTable(ORDER_WINDOW_S, MAX_ORDERS) if orders is None else orders,
         )  # fmt: skip
         self._name = name

@@ -1,0 +1,211 @@
+"""Tenants over the wire: the same names in two tenants are two rooms, two users, two inboxes, two orders."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.core.tenants.names import qualify
+from broker.server import Broker
+from protocol.codes import ErrorCode, Feature, MessageType, Outcome, Tier
+from protocol.messages import (
+    Ack,
+    Auth,
+    Authenticated,
+    BatchState,
+    Direct,
+    ErrorReply,
+    Event,
+    Join,
+    Joined,
+    Ping,
+    Pong,
+    Post,
+    Resume,
+    Resumed,
+    SendDirect,
+    State,
+    Tick,
+)
+from tests.support.broker import RawLink, raw_link
+from tests.support.directs import ack, nothing_more
+from tests.support.durable import durable_broker, gift
+from tests.support.tenants import tenant_link, token
+from tests.support.tokens import SECRET
+
+pytestmark = pytest.mark.integration
+
+TENANTS = ("", "acme", "globex")
+
+
+@asynccontextmanager
+async def shared_broker(directory: Path, **overrides: Any) -> AsyncIterator[Broker]:
+    async with durable_broker(directory, auth={"secret": SECRET}, **overrides) as broker:
+        yield broker
+
+
+async def answers(link: RawLink, sequence: int) -> Ack:
+    """Return the ACK that answers a post."""
+    while True:
+        _, found = await link.expect(Ack)
+        if any(each.sequence == sequence for each in found.results):
+            return found
+
+
+async def test_the_same_room_name_is_a_room_of_each_tenant(directory: Path) -> None:
+    async with shared_broker(directory) as broker, AsyncExitStack() as stack:
+        links = {each: await stack.enter_async_context(tenant_link(broker, each, "ann")) for each in TENANTS}
+        numbers = {}
+        for tenant, link in links.items():
+            numbers[tenant], joined = await link.join("live-1")
+            assert (joined.room_name, joined.online) == ("live-1", 1)
+        assert len(set(numbers.values())) == 3
+        for number, (tenant, link) in enumerate(links.items()):
+            await link.post(numbers[tenant], 10 + number, MessageType.DANMAKU, (f"from {tenant}", None))
+            await link.post(numbers[tenant], 20 + number, MessageType.LIKE, (3,))
+        for tenant, link in links.items():
+            _, tick = await link.expect(Tick)
+            assert [(entry.user_id, entry.payload[0]) for entry in tick.entries] == [("ann", f"from {tenant}")]
+            while (state := (await link.expect(State))[1]).likes != 3:
+                assert state.online == 1
+        assert {room.name for room in broker.hub} == {qualify(each, "live-1") for each in TENANTS}
+
+
+async def test_a_room_number_of_another_tenant_is_no_way_in(directory: Path) -> None:
+    async with (
+        shared_broker(directory) as broker,
+        tenant_link(broker, "acme", "ann", "host") as ann,
+        tenant_link(broker, "globex", "bob", "host") as bob,
+    ):
+        number, _ = await ann.join("live-1")
+        own, _ = await bob.join("other")
+        await bob.post(number, 5, MessageType.ANNOUNCEMENT, ("intruder",))
+        await bob.post(own, 6, MessageType.ANNOUNCEMENT, ("own",))
+        assert (await answers(bob, 6)).results[0].outcome is Outcome.ACCEPTED
+        room = broker.hub.find(qualify("acme", "live-1"))
+        assert room is not None
+        assert (room.state.last_offset, room.state.online) == (0, 1)
+
+
+async def test_a_position_of_another_tenant_brings_nothing_back(directory: Path) -> None:
+    async with (
+        shared_broker(directory) as broker,
+        tenant_link(broker, "acme", "max", "host") as host,
+        tenant_link(broker, "globex", "bob", "host") as bob,
+    ):
+        number, joined = await host.join("live-1")
+        await host.post(number, 3, MessageType.ANNOUNCEMENT, ("secret",))
+        await answers(host, 3)
+        await bob.send((Resume("live-1", Tier.FULL, joined.epoch, 0), 0, 2))
+        _, resumed = await bob.expect(Resumed)
+        assert (resumed.recovered, resumed.snapshot.room_name, resumed.snapshot.offset) == (False, "live-1", 0)
+        assert resumed.snapshot.epoch != joined.epoch
+        assert resumed.snapshot.announcement is None
+        await bob.send((Resume("live-2", Tier.FULL, joined.epoch, 0), 0, 3))
+        _, unknown = await bob.expect(Resumed)
+        assert not unknown.recovered
+
+
+async def test_directs_reach_only_the_user_of_the_tenant_and_only_it_acknowledges(directory: Path) -> None:
+    async with shared_broker(directory) as broker, AsyncExitStack() as stack:
+        links = {each: await stack.enter_async_context(tenant_link(broker, each, "ann")) for each in TENANTS}
+        app = await stack.enter_async_context(tenant_link(broker, "acme", "shop", "app"))
+        await app.send((SendDirect("may", 4, ("for acme",), {"ann": {}}), 0, 9))
+        _, state = await app.expect(BatchState)
+        assert (state.batch, state.sent) == ("may", 1)
+        _, direct = await links["acme"].expect(Direct)
+        assert direct.payload == ("for acme",)
+        for tenant in ("", "globex"):
+            await ack(links[tenant], direct.direct_id)
+            await nothing_more(links[tenant])
+        other = await stack.enter_async_context(tenant_link(broker, "globex", "shop", "app"))
+        await other.send((SendDirect("may", 4, (), {}), 0, 4))
+        _, seen = await other.expect(BatchState)
+        assert (seen.pending, seen.acked, seen.expired) == (0, 0, 0)
+        await other.send((SendDirect("may", 4, ("for globex",), {"ann": {}}), 0, 5))
+        _, sent = await other.expect(BatchState)
+        assert (sent.sent, sent.repeated) == (1, 0)
+        assert broker.inboxes is not None
+        assert broker.inboxes.pending_users == {qualify("acme", "ann"), qualify("globex", "ann")}
+
+
+async def test_an_order_id_is_one_order_of_its_tenant(directory: Path) -> None:
+    async with shared_broker(directory) as broker, AsyncExitStack() as stack:
+        for tenant in TENANTS:
+            app = await stack.enter_async_context(tenant_link(broker, tenant, "shop", "app"))
+            for sequence in (1, 2):
+                await app.send((Post(MessageType.GIFT, "", gift("order-1"), "live-1"), 0, sequence))
+                answer = await answers(app, sequence)
+                assert [each.outcome for each in answer.results] == [Outcome.ACCEPTED]
+                assert [(each.room_name, each.sequence) for each in answer.firsts] == [("live-1", 2)] * (sequence == 2)
+            room = broker.hub.find(qualify(tenant, "live-1"))
+            assert room is not None
+            assert room.state.last_offset == 1
+
+
+async def test_rooms_come_back_to_their_tenants_after_a_restart(directory: Path) -> None:
+    epochs: dict[str, int] = {}
+    for run in (1, 2):
+        async with shared_broker(directory) as broker:
+            for tenant in TENANTS:
+                async with tenant_link(broker, tenant, "max", "host") as host:
+                    number, joined = await host.join("live-1")
+                    assert epochs.setdefault(tenant, joined.epoch) == joined.epoch
+                    assert joined.offset == run - 1
+                    await host.post(number, run, MessageType.ANNOUNCEMENT, (f"run {run}",))
+                    await answers(host, run)
+                    async with tenant_link(broker, tenant, "ann") as ann:
+                        await ann.send((Resume("live-1", Tier.FULL, joined.epoch, 0), 0, 2))
+                        assert (await ann.expect(Resumed))[1].recovered
+                        assert (await ann.expect(Event))[1].payload == ("run 1",)
+    assert len(set(epochs.values())) == 3
+
+
+async def test_a_ticket_keeps_its_tenant(directory: Path) -> None:
+    async with shared_broker(directory) as broker:
+        async with raw_link(broker) as link:
+            await link.hello(Feature.TICKET)
+            await link.send((Auth(token("acme", "ann")), 0, 0))
+            _, first = await link.expect(Authenticated)
+            assert first.user_id == "ann"
+        assert first.ticket
+        async with raw_link(broker) as link:
+            assert (await link.login(first.ticket)).user_id == "ann"
+            await link.join("live-1")
+            assert broker.hub.find(qualify("acme", "live-1")) is not None
+            assert broker.hub.find("live-1") is None
+
+
+async def test_a_link_is_not_renewed_by_a_token_of_another_tenant(directory: Path) -> None:
+    async with shared_broker(directory) as broker, tenant_link(broker, "acme", "ann") as ann:
+        await ann.send((Ping(1, token=token("globex", "ann")), 0, 3))
+        _, refused = await ann.expect(ErrorReply)
+        assert (refused.code, refused.field) == (ErrorCode.NOT_ALLOWED, "token")
+        await ann.send((Ping(1, token=token("acme", "ann")), 0, 4))
+        assert (await ann.expect(Pong))[0].sequence == 4
+
+
+async def test_the_limit_of_links_is_of_the_user_of_one_tenant(directory: Path) -> None:
+    async with shared_broker(directory, link={"connections_per_user": 1}) as broker, AsyncExitStack() as stack:
+        links = [await stack.enter_async_context(tenant_link(broker, each, "ann")) for each in TENANTS]
+        for link in links:
+            await nothing_more(link)
+        assert len(broker.users) == 3
+
+
+@pytest.mark.parametrize("name", ["acme\x1flive-1", "\x1flive-1"])
+async def test_no_client_can_say_a_qualified_name(directory: Path, name: str) -> None:
+    async with (
+        shared_broker(directory) as broker,
+        tenant_link(broker, "acme", "ann") as ann,
+        tenant_link(broker, "", "bob") as bob,
+    ):
+        await ann.join("live-1")
+        await bob.send((Join(name), 0, 4))
+        while (frame := await bob.next_frame()) is not None and frame.sequence != 4:
+            assert not isinstance(frame.message, Joined)
+        assert len(broker.hub) == 1
