@@ -99,7 +99,7 @@ def test_a_broker_that_is_cancelled_while_it_drains_cuts_no_frame_and_keeps_its_
     reader.close()
     assert offsets == list(range(1, len(offsets) + 1))
     assert acked <= set(offsets)
-    assert len(acked) > len(posted) // 2, "most of them were told before the end"
+    assert len(acked) > len(posted) // 2, "most results came before the end"
 
 
 @pytest.mark.slow
@@ -118,7 +118,7 @@ def test_a_ledger_that_is_cancelled_while_it_starts_can_be_opened_again(director
 
 @pytest.mark.slow
 def test_questions_and_waits_that_are_cancelled_leave_the_ledger_whole(directory: Path) -> None:
-    told: list[LedgerResult] = []
+    results: list[LedgerResult] = []
     sent = 0
 
     async def ask(instrument: CancelAtStep) -> None:
@@ -130,7 +130,8 @@ def test_questions_and_waits_that_are_cancelled_leave_the_ledger_whole(directory
                 instrument.arm()
                 for _ in range(3):
                     sent += (
-                        ledger.record((Entry("lobby", 7, 1, 4, unix_ms(), b"x"),), told.append) is SubmitResult.QUEUED
+                        ledger.record((Entry("lobby", 7, 1, 4, unix_ms(), b"x"),), results.append)
+                        is SubmitResult.QUEUED
                     )
                     await ledger.ask(Reader.rooms)
                 await ledger.flush()
@@ -140,8 +141,8 @@ def test_questions_and_waits_that_are_cancelled_leave_the_ledger_whole(directory
             nursery.cancel_scope.cancel()
 
     cancel_at_every_step(ask, 8)
-    assert len(told) == len(bodies(database_path(directory))) == sent
-    assert all(isinstance(settled, Committed) for settled in told)
+    assert len(results) == len(bodies(database_path(directory))) == sent
+    assert all(isinstance(settled, Committed) for settled in results)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The end of a broker: nobody is let in, everybody is told when to return, and nothing that hangs can prevent it."""
+"""The end of a broker: no connection is accepted, every client learns when to return, and nothing can hang it."""
 
 from __future__ import annotations
 

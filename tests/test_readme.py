@@ -18,9 +18,9 @@ ROWS = [line.strip("|").split("|") for line in SECTION.splitlines() if line.star
 
 def test_every_log_line_of_the_table_of_faults_is_one_that_the_broker_writes() -> None:
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "broker").rglob("*.py"))
-    told = [line for row in ROWS for line in re.findall("`([^`]+)`", row[2]) if not line.startswith("Error: ")]
-    assert len(told) > 12
-    assert [line for line in told if f'"{line}"' not in sources] == []
+    quoted = [line for row in ROWS for line in re.findall("`([^`]+)`", row[2]) if not line.startswith("Error: ")]
+    assert len(quoted) > 12
+    assert [line for line in quoted if f'"{line}"' not in sources] == []
 
 
 def test_every_setting_of_the_table_of_faults_is_one() -> None:

@@ -142,7 +142,7 @@ class _Api:
         except HttpProblem as problem:
             return problem.response(request_id, self.limits_of(key, caller, row))
         except ClientDisconnect:
-            return Response(status_code=400)  # to nobody: the connection has ended
+            return Response(status_code=400)  # not sent: the connection has ended
         except Exception:
             log.exception("request failed", request_id=request_id, path=request.url.path[:128])
             return HttpProblem(500, "INTERNAL_ERROR", "the broker has a defect; its log has the request id").response(

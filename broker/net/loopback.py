@@ -1,7 +1,7 @@
 """Check of development mode: requests come from this machine, neither by a page of another site nor through a proxy.
 
 Without a secret any client may take any name. A web page of any origin can reach a local broker through its visitor's
-browser, and a proxy on this machine can open it to others: Host, Origin and the client that a proxy names tell.
+browser, and a proxy on this machine can open it to others: Host, Origin and the client that a proxy names decide.
 """
 
 from __future__ import annotations

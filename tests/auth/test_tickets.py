@@ -184,7 +184,7 @@ CONFIGURED: dict[str, Any] = {"auth": {"secret": SECRET}}
 
 
 async def given(broker: Broker, token: str, features: int = int(Feature.TICKET)) -> Authenticated:
-    """What a link is told that shows ``token``."""
+    """What a link gets that authenticates with ``token``."""
     async with raw_link(broker) as link:
         await link.hello(features)
         await link.send((Auth(token), 0, 0))
@@ -202,16 +202,16 @@ async def refused(broker: Broker, token: str) -> bool:
 async def test_only_a_link_that_asks_is_given_a_ticket() -> None:
     async with running_broker(ledger={"ephemeral": True}, **CONFIGURED) as broker:
         token = broker.context.auth.issue("ann", role=Role.HOST)
-        told = await given(broker, token)
-        assert 590_000 < told.ticket_ms <= 600_000
+        granted = await given(broker, token)
+        assert 590_000 < granted.ticket_ms <= 600_000
         assert (await given(broker, token, features=3))[3:] == ("", 0)
-        again = await given(broker, told.ticket)
-        assert again[:3] == told[:3]
+        again = await given(broker, granted.ticket)
+        assert again[:3] == granted[:3]
         async with raw_link(broker) as link:
-            await link.login(told.ticket)
+            await link.login(granted.ticket)
             assert (await link.join())[1].role is Role.HOST
     async with running_broker(ledger={"ephemeral": True}, **CONFIGURED) as broker:
-        assert await refused(broker, told.ticket), "a broker that keeps nothing forgets its key too"
+        assert await refused(broker, granted.ticket), "a broker that keeps nothing forgets its key too"
     async with running_broker(ledger={"ephemeral": True}, auth={"secret": SECRET, "ticket_s": 0}) as broker:
         async with raw_link(broker) as link:
             assert not (await link.hello(int(Feature.TICKET))).features & Feature.TICKET

@@ -69,9 +69,9 @@ async def test_every_user_gets_its_code_once_over_a_kill_in_the_middle(tmp_path:
             await broker.wait()
             async with serving("--data-dir", str(data), "--port", port) as second:
                 assert await sending.wait() == 0
-                told = json.loads(await sending.out.next())
-                assert told["sent"] + told["repeated"] == told["users"] == USERS
-                assert told["pending"] + told["acked"] == USERS
+                progress = json.loads(await sending.out.next())
+                assert progress["sent"] + progress["repeated"] == progress["users"] == USERS
+                assert progress["pending"] + progress["acked"] == USERS
                 await sending.err.until("link lost; trying again")
                 await sending.err.until("2,000 of 2,000")
 

@@ -26,7 +26,7 @@ WINDOW_S = 8.0
 
 
 class Viewers:
-    """Viewers over TCP and WebSocket, and what the broker's goodbye told each of them."""
+    """Viewers over TCP and WebSocket, and the GOODBYE of each of them."""
 
     def __init__(self, broker: Serving) -> None:
         self.urls = (broker.url, f"ws://127.0.0.1:{broker.port}/")
@@ -53,7 +53,7 @@ async def give(room: JoinedRoom, acked: list[str], worker: int) -> None:
     with suppress(ClientClosed):
         for number in count(1):
             order = f"order-{worker}-{number}"
-            gift = GiftPayload(order, f"user-{number}", "somebody", "rose", 1, 100)
+            gift = GiftPayload(order, f"user-{number}", "Viewer", "rose", 1, 100)
             result = await room.post(MessageType.GIFT, gift, timeout_s=20)
             if result.outcome in (Outcome.ACCEPTED, Outcome.MERGED):
                 acked.append(order)
@@ -90,7 +90,7 @@ async def test_every_viewer_is_sent_away_with_returns_spread_over_the_window(tmp
                         status, words = await healthz(broker)
                         assert (status, words["status"]) == (503, "draining")
             drained = json.loads(await broker.err.until('"drained"'))
-            assert drained["cut"] == 0, "even the silent one could be told"
+            assert drained["cut"] == 0, "the silent one got its GOODBYE too"
             assert drained["ledger_waiting"] == 0
         assert await broker.wait(20) == 0
     assert len(viewers.goodbyes) == VIEWERS

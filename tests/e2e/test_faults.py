@@ -43,8 +43,8 @@ class PublishingRoom:
         assert trouble in str(words["ledger_reason"])
         assert (await self.room.post_danmaku(f"still talking of {trouble}")).outcome is Outcome.ACCEPTED
         assert await self.announce() is Outcome.UNAVAILABLE
-        told = json.loads(await self.broker.err.until('"ledger degraded'))
-        assert (told["kind"], told["level"]) == (trouble, "error")
+        line = json.loads(await self.broker.err.until('"ledger degraded'))
+        assert (line["kind"], line["level"]) == (trouble, "error")
 
     async def is_ready_again(self) -> None:
         """Without a restart."""

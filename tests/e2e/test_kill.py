@@ -33,7 +33,7 @@ WINDOW = 8
 
 
 class Eager(random.Random):
-    """Comes back as soon as a client may: these tests kill more often than a broker dies in a year."""
+    """Comes back as soon as a client may: these tests kill more often than any operator."""
 
     def random(self) -> float:
         return 0.0
@@ -70,7 +70,7 @@ class Show:
         while not self.is_over:
             self._orders += 1
             order = f"order-{self._orders}"
-            gift = GiftPayload(order, f"user-{self._orders}", "somebody", "rose", 1, 100)
+            gift = GiftPayload(order, f"user-{self._orders}", "Viewer", "rose", 1, 100)
             while True:
                 result = await room.post(MessageType.GIFT, gift, retry=True, timeout_s=60)
                 if result.outcome in (Outcome.ACCEPTED, Outcome.MERGED):

@@ -1,4 +1,4 @@
-"""SIGSTOP and SIGCONT: a broker that was away cuts nobody for it, storms nobody, and is not overloaded by it."""
+"""SIGSTOP and SIGCONT: a broker that was stopped closes no link for it, sends no burst, and is not overloaded by it."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def test_a_broker_that_was_stopped_goes_on_as_if_no_time_had_passed() -> N
                 while len(said) < answers + 10:  # noqa: ASYNC110 - as above
                     await trio.sleep(0.01)
             assert set(said[answers:]) == {Outcome.ACCEPTED}
-            # What was said is what is told: one tick a message, and a few that stood in line when the process stopped.
+            # What was posted is what arrives: one tick a message, and a few that were queued when the process stopped.
             assert viewers.ticks - ticks <= VIEWERS * (len(said) - answers + 5)
             await trio.sleep(CUT_S)
             assert viewers.lost == []

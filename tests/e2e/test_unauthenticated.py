@@ -43,7 +43,7 @@ def frames(data: bytes) -> Iterator[tuple[int, int, int, Any]]:
     while data:
         length = int.from_bytes(data[:4], "big")
         assert data[4] == 1
-        assert data[5] & 0x0F == 0, "nobody asked for compression"
+        assert data[5] & 0x0F == 0, "compression was not asked for"
         yield (
             int.from_bytes(data[6:8], "big"),
             int.from_bytes(data[8:12], "big"),

@@ -65,7 +65,7 @@ def test_each_acknowledgement_follows_a_sync_of_the_log(tmp_path: Path) -> None:
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert len(re.findall(r"^\d+ \d+$", output, re.MULTILINE)) == 100
-    told = synced = unsynced = 0
+    acknowledged = synced = unsynced = 0
     for line in trace.read_text().splitlines():
         if "pwrite64(" in line and "ledger.db-wal" in line:
             unsynced += 1
@@ -74,7 +74,7 @@ def test_each_acknowledgement_follows_a_sync_of_the_log(tmp_path: Path) -> None:
         ):
             synced, unsynced = synced + 1, 0
         elif re.search(r'write\(1<[^>]*>, "\d+ \d+', line):
-            told += 1
-            assert unsynced == 0, f"told before the log was synced: {line}"
-            assert synced >= told, f"told without a sync of its own: {line}"
-    assert told == 100
+            acknowledged += 1
+            assert unsynced == 0, f"acknowledged before the log was synced: {line}"
+            assert synced >= acknowledged, f"acknowledged without a sync of its own: {line}"
+    assert acknowledged == 100

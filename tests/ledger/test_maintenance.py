@@ -114,9 +114,9 @@ def test_a_message_nobody_fetched_expires_and_the_platform_learns_it(store: Stor
     assert direct is not None
     assert direct.state is DirectState.EXPIRED
     assert reader.batch_progress("sale") == {DirectState.PENDING: 0, DirectState.ACKED: 0, DirectState.EXPIRED: 1}
-    (told,) = reader.outbox_due(DAY_MS)
-    assert told.topic == "direct.expired"
-    assert json.loads(told.body) == {"user": "ann", "direct_id": 1, "batch": "sale"}
+    (expired,) = reader.outbox_due(DAY_MS)
+    assert expired.topic == "direct.expired"
+    assert json.loads(expired.body) == {"user": "ann", "direct_id": 1, "batch": "sale"}
     assert maintenance.expired == 1
     reader.close()
 

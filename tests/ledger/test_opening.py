@@ -202,7 +202,7 @@ def flips(size: int, count: int, rng: random.Random) -> list[int]:
 
 
 def survives(path: Path, bit: int, read: Callable[[Path], list[bytes]], truth: list[bytes]) -> bool:
-    """Whether a file with one flipped bit is either refused or still tells the truth; False would be a lie."""
+    """Return whether a file with one flipped bit is refused, or is read as it was written."""
     data = bytearray(path.read_bytes())
     data[bit // 8] ^= 1 << bit % 8
     changed = path.with_name("changed.db")

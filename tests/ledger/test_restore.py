@@ -1,4 +1,4 @@
-"""A restored ledger is another history: new epochs, inbox numbers that were never given out, and what it was told."""
+"""A restored ledger is another history: new epochs, inbox numbers that were never given out, and the facts of it."""
 
 from __future__ import annotations
 

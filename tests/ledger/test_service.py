@@ -52,7 +52,7 @@ class RunningLedger:
         return self._stores[-1]
 
     def send(self, room: str = "lobby", body: bytes | None = None, key: str = "") -> SubmitResult:
-        """Submit the next event; what becomes of it ends in ``told``."""
+        """Submit the next event; its result is appended to ``results``."""
         number = self._sent
         self._sent += 1
         entry = Entry(room, 7, 1, 4, 1000, b"event %d" % number if body is None else body)

@@ -33,7 +33,7 @@ def _nothing_waits_for_company(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class WallClock:
-    """The real one, and how far somebody has set it off."""
+    """The real one, and by how much it was set off."""
 
     def __init__(self) -> None:
         self.off_ms = 0
@@ -85,20 +85,20 @@ async def test_a_leap_of_the_wall_clock_changes_nothing(directory: Path, leap_ms
 
 async def test_a_message_that_waits_in_an_inbox_outlives_a_leap(directory: Path) -> None:
     wall = WallClock()
-    told: list[LedgerResult] = []
+    results: list[LedgerResult] = []
     with structlog.testing.capture_logs() as lines:
-        await leap_and_return(directory, wall, told)
+        await leap_and_return(directory, wall, results)
     found = [line["event"] for line in lines]
     assert found.count("the clock is not trusted: nothing expires and nothing is removed") == 1
     assert found.count("the clock is trusted again") == 1
 
 
-async def leap_and_return(directory: Path, wall: WallClock, told: list[LedgerResult]) -> None:
+async def leap_and_return(directory: Path, wall: WallClock, results: list[LedgerResult]) -> None:
     async with durable_broker(directory, wall_ms=wall) as broker:
         assert broker.inboxes is not None
         assert broker.ledger is not None
         expires_at_ms = wall() + HOUR_MS // 2
-        broker.inboxes.send("ann", MessageType.ANNOUNCEMENT, ("code",), told.append, expires_at_ms=expires_at_ms)
+        broker.inboxes.send("ann", MessageType.ANNOUNCEMENT, ("code",), results.append, expires_at_ms=expires_at_ms)
         await broker.ledger.flush()
         await trio.to_thread.run_sync(time.sleep, 0.1)  # maintenance has seen the right time
         wall.off_ms = HOUR_MS

@@ -1,4 +1,4 @@
-"""A viewer that does not read: bounded, told afterwards what it missed, cut in the end, and invisible to the others."""
+"""A viewer that does not read: bounded, informed of what it missed, closed in the end, and no burden on the others."""
 
 from __future__ import annotations
 

@@ -139,8 +139,8 @@ def test_dictionary_1_never_changes() -> None:
 
 @each_codec
 def test_encode_compresses_where_it_pays_and_says_so_in_the_header(codec: Codec) -> None:
-    crowd = tuple(TickEntry(1, f"user-{n}", "viewer", ("多少钱",)) for n in range(40))
-    tick = Tick(5, 100, 0, crowd, Account(40, 40))
+    entries = tuple(TickEntry(1, f"user-{n}", "viewer", ("多少钱",)) for n in range(40))
+    tick = Tick(5, 100, 0, entries, Account(40, 40))
     frame = encode(tick, 3, 9, Lane.CHAT, codec=codec)
     assert parse_header(frame).codec is codec.value
     assert len(frame) < len(encode(tick, 3, 9, Lane.CHAT)) / 3

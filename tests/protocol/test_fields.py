@@ -1,4 +1,4 @@
-"""Rules take what they say, refuse the rest with a path, and never let a stranger choose the words."""
+"""Rules take what they say, refuse the rest with a path, and never repeat what the peer has sent."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def test_parse_header_undoes_build_frame_at_any_offset(
     assert header == Header(16 + len(body), codec, lane, opcode, room, sequence)
     assert type(header) is Header
     assert frame[HEADER_BYTES:] == body
-    assert frame[0] == 0, "the first byte tells a native link from HTTP, TLS and PROXY"
+    assert frame[0] == 0, "the first byte distinguishes a native link from HTTP, TLS and PROXY"
 
 
 @given(st.binary(min_size=16, max_size=16))

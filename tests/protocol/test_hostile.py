@@ -1,4 +1,4 @@
-"""What strangers try: every malformed input has its own answer, and none of them costs more than its bytes.
+"""What attackers send: every malformed input has its own answer, and none of them costs more than its bytes.
 
 Work is counted in calls and elements, not in time: a count does not depend on the machine.
 """

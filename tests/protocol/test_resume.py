@@ -38,8 +38,8 @@ def test_what_is_missing_is_what_was_not_read_and_does_not_follow(
     lost = missing(before, now, recovered)
     if same_stream:
         unread = set(range(before.offset + 1, now.offset + 1))
-        told = set(range(lost.first, lost.last + 1)) if lost is not None else set()
-        assert told == (set() if recovered else unread)
+        missed = set(range(lost.first, lost.last + 1)) if lost is not None else set()
+        assert missed == (set() if recovered else unread)
         assert lost is None or not lost.epoch_changed
     else:
         assert lost == Missing(1, now.offset, True)

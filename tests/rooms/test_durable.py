@@ -1,4 +1,4 @@
-"""A broker with a ledger on real sockets: what was acknowledged survives, and nothing is told before it is durable."""
+"""A broker with a ledger on real sockets: what was acknowledged survives, and nothing is shown before it is durable."""
 
 from __future__ import annotations
 

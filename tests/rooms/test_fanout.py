@@ -1,4 +1,4 @@
-"""The sweep: everybody gets the bytes of their own form once, urgent things first, and a full socket hurts nobody."""
+"""The sweep: every member gets the bytes of its variant once, urgent ones first, and a full socket delays no other."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from tests.support.poller import transport_settings
 Pair = tuple[Member, socket.socket]
 
 
-class Seat:
+class Subscriber:
     """The least a room needs of a session."""
 
     def __init__(self, transport: TcpTransport) -> None:
         self.transport: Transport = transport
         self.closed: list[int] = []
-        self.seats: list[tuple[Members, Member]] = []
+        self.added: list[tuple[Members, Member]] = []
         transport.owner = self
 
-    def sit(self, members: Members, member: Member) -> None:
+    def join(self, members: Members, member: Member) -> None:
         members.add(member)
-        self.seats.append((members, member))
+        self.added.append((members, member))
 
     def on_data(self, data: bytes) -> None: ...
     def on_text(self, text: str) -> None: ...
     def on_backlog(self) -> None:
-        for members, member in self.seats:
+        for members, member in self.added:
             members.use_slow_path(member)
 
     def on_drained(self, missed: Any) -> None: ...
@@ -57,7 +57,7 @@ class Seat:
 
     def on_closed(self, code: int, reason: str) -> None:
         self.closed.append(code)
-        for members, member in self.seats:
+        for members, member in self.added:
             members.remove(member)
 
 
@@ -79,16 +79,16 @@ def a_member(
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
     transport = TcpTransport(ours, transports, "test")
     transports.poller.add(transport, 1e9)
-    seat = Seat(transport)
+    subscriber = Subscriber(transport)
     variant = variant_of(Framing.TCP, codec, tier)
-    return Member(seat, "u", "U", Role.VIEWER, frozenset(), variant), theirs
+    return Member(subscriber, "u", "U", Role.VIEWER, frozenset(), variant), theirs
 
 
-def add_all(members: Members, *newcomers: Member) -> None:
+def add_all(members: Members, *others: Member) -> None:
     """Let members in."""
-    for member in newcomers:
-        assert isinstance(member.session, Seat)
-        member.session.sit(members, member)
+    for member in others:
+        assert isinstance(member.session, Subscriber)
+        member.session.join(members, member)
 
 
 def open_client() -> Connection:
@@ -246,7 +246,7 @@ def test_an_announcement_joins_the_tick_in_flight_and_is_everywhere_one_pass_lat
     members, fanout = Members(), FanOut(clock=lambda: 1.0)
     add_all(members, *(member for member, _ in pairs))
     outbox = Outbox(members)
-    run_all(fanout, outbox, event(1))  # everybody has settled
+    run_all(fanout, outbox, event(1))  # every member is up to date
     done: list[str] = []
     fanout.submit(
         outbox, prepared(members, [Content(Tick(1, 100, 0, ()), Lane.CHAT, 1)]), lambda cost: done.append("tick")

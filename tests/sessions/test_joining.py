@@ -188,7 +188,7 @@ async def test_coming_back_to_rooms_costs_nothing_of_the_limit_of_joins() -> Non
         async with raw_link(broker) as link:
             await link.login("dev:ann")
             await link.send((Resume("d", Tier.FULL, 1, 0), 0, 9))
-            assert (await link.expect(ErrorReply))[1].code == ErrorCode.RATE_LIMITED, "nobody was in it"
+            assert (await link.expect(ErrorReply))[1].code == ErrorCode.RATE_LIMITED, "it had no members"
 
 
 async def test_leaving_and_joining_in_a_loop_costs_joins() -> None:

@@ -213,7 +213,9 @@ async def test_a_disk_that_cannot_be_read_for_a_moment_makes_no_gap(
                     async with raw_link(broker) as bob:
                         await bob.login("dev:bob")
                         await bob.send((Resume("lobby", Tier.FULL, epoch, 0), 0, 9))
-                        assert not (await bob.expect(Resumed))[1].recovered, "nobody waits for a broken disk for ever"
+                        assert not (await bob.expect(Resumed))[1].recovered, (
+                            "no client waits for a broken disk for ever"
+                        )
             await ann.send((Resume("lobby", Tier.FULL, epoch, 0), 0, 10))
             assert (await ann.expect(Resumed))[1].recovered
             assert await offsets(ann, 7) == list(range(1, 8))

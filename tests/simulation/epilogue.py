@@ -1,6 +1,6 @@
 """End of a world: its files, changed copies of its ledger, and a ledger that was restored from a backup.
 
-A copy of the ledger that somebody has changed must not verify, and an older one beside the newest high-water mark must
+A copy of the ledger that was changed must not verify, and an older one beside the newest high-water mark must
 not be served. A restored ledger is another history: its rooms have new epochs, a position of the old history is never
 recovered, and inbox numbers never repeat.
 """

@@ -46,7 +46,7 @@ class Conditions(NamedTuple):
     # the process
     kills: float
     kills_at_commit: float
-    """Probability that the process dies in a commit: the seed decides whether the commit is on the disk."""
+    """Probability that the process is killed in a commit: the seed decides whether the commit is on the disk."""
     kills_at_start: float
     restarts: float
     """SIGTERM, a drain, and a new process."""

@@ -2,7 +2,7 @@
 
 A child is forked from a process that has imported the broker already, so a restart costs no start of Python: tests that
 kill a broker fifty times are quicker by a second each. The child is the whole broker of the arguments, alone in a
-process of its own, and it dies of SIGKILL. Its standard output and standard error are those of this process.
+process of its own, and SIGKILL ends it. Its standard output and standard error are those of this process.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Log lines whose reader stands still: nobody waits for it, the memory is bounded, and what was dropped is counted."""
+"""Log lines whose reader has stopped: no task waits for it, the memory is bounded, and what was dropped is counted."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_reader_that_stalls_holds_nobody_up_and_hears_later_what_it_missed() -
     line = "x" * 999 + "\n"
     count = 3 * MAX_WAITING_CHARS // len(line)
     for _ in range(count):
-        file.write(line)  # nobody reads: this would hang for ever
+        file.write(line)  # without a reader this would hang for ever
     assert file.waiting_chars <= MAX_WAITING_CHARS
 
     def finish() -> None:
@@ -76,10 +76,10 @@ def test_a_reader_that_stalls_holds_nobody_up_and_hears_later_what_it_missed() -
             lines.append(read)
             if "log lines dropped" in read:
                 threading.Thread(target=finish).start()
-    told = sum(json.loads(read)["count"] for read in lines if read.startswith("{"))
-    assert lines.count(line) + told == count
-    assert told > count // 2
-    assert file.dropped == told
+    reported = sum(json.loads(read)["count"] for read in lines if read.startswith("{"))
+    assert lines.count(line) + reported == count
+    assert reported > count // 2
+    assert file.dropped == reported
     assert lines[-1] == "at last\n"
 
 
@@ -88,7 +88,7 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
     os.close(reader)
     file = LogFile(writer)
     for _ in range(10):
-        file.write("nobody hears this\n")
+        file.write("this is never read\n")
     file.close()
     assert not file.is_running
     os.close(writer)

@@ -30,11 +30,11 @@ FAR_MS = 2**50
 async def send(broker: Broker, user: str, text: str, **options: Any) -> LedgerResult:
     """Send one message and wait until it is settled."""
     assert broker.inboxes is not None
-    told: list[LedgerResult] = []
-    assert broker.inboxes.send(user, COUPON, {"text": text}, told.append, **options) is SubmitResult.QUEUED
+    results: list[LedgerResult] = []
+    assert broker.inboxes.send(user, COUPON, {"text": text}, results.append, **options) is SubmitResult.QUEUED
     assert broker.ledger is not None
     await broker.ledger.flush()
-    return told[0]
+    return results[0]
 
 
 async def take(link: RawLink, count: int) -> list[tuple[int, str]]:
@@ -145,8 +145,8 @@ async def test_an_expired_message_is_not_delivered_and_the_platform_learns_it(di
         await until_state(broker, "ann", 1, DirectState.EXPIRED)
         async with login(broker, "ann") as link:
             assert await take(link, 1) == [(2, "in time")]
-        (told,) = await broker.ledger.ask(Reader.outbox_due, FAR_MS)
-        assert told.topic == "direct.expired"
+        (row,) = await broker.ledger.ask(Reader.outbox_due, FAR_MS)
+        assert row.topic == "direct.expired"
 
 
 async def test_an_inbox_whose_messages_all_expired_is_forgotten(directory: Path) -> None:

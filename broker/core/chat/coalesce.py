@@ -2,7 +2,7 @@
 
 Equal texts (after `fold`) become one entry with a count. Of the entries each tier shows what its
 budget lets a human read (`ReadingBudget`). When that is not all of them, FAIR shows those of the lowest
-score first (`fairness`): one flooder cannot crowd out a hundred quiet people, and no user needs to be
+score first (`fairness`): one flooder cannot displace a hundred quiet users, and no user needs to be
 recognised as a flooder.
 
 The danmaku of the room's staff are always shown, on top of the budgets, each as an entry of its own.

@@ -1,4 +1,4 @@
-"""The danmaku window of a room: merging, budgets, fairness, bounds, and one answer for everybody."""
+"""The danmaku window of a room: merging, budgets, fairness, bounds, and one answer for each post."""
 
 from __future__ import annotations
 
@@ -278,7 +278,7 @@ def test_over_quota_merges_or_takes_the_place_of_a_heavier_sender_or_is_shed() -
     assert window.offer(danmaku("1", "new"), 2, 0.0, over_quota=True) is Offer.MERGED
     assert window.offer(danmaku("3", "loud"), 3, 0.0, over_quota=True) is Offer.SHED
     assert window.offer(danmaku("hello", "quiet"), 4, 0.0, over_quota=True) is Offer.ADMITTED
-    assert window.offer(danmaku("hi", "other"), 5, 0.0, over_quota=True) is Offer.SHED  # nobody is heavier
+    assert window.offer(danmaku("hi", "other"), 5, 0.0, over_quota=True) is Offer.SHED  # no other is heavier
     closed = window.close(0.0)
     assert texts(closed) == ["1", "hello"]
     assert dict(closed.outcomes)[1] is Outcome.SAMPLED_OUT

@@ -42,7 +42,7 @@ def test_both_tables_are_bounded_and_the_longest_unseen_is_forgotten_first(monke
     standings.close_window(["a", "b", "c"], 0.0)
     for sender in "efgh":
         standings.attempt(sender, 0.0)
-    standings.close_window(["c"], 0.0)  # who tried once and was not shown takes nobody's place
+    standings.close_window(["c"], 0.0)  # who tried once and was not shown takes no other's place
     standings.close_window(["a", "d"], 0.1)
     assert [standings.attempt(sender, 0.2) for sender in ("b", "a", "c")] == [0, 2, 2]
     assert standings.attempt("a", 0.2) == 3

@@ -205,10 +205,10 @@ def test_the_log_names_the_signal_that_held_the_stage_up() -> None:
 
 # ---- any life -----------------------------------------------------------------------------------
 
-lives = st.lists(st.tuples(measurements, st.integers(-3, 30)), max_size=40)
+runs = st.lists(st.tuples(measurements, st.integers(-3, 30)), max_size=40)
 
 
-@given(lives)
+@given(runs)
 def test_in_any_life_it_rises_freely_and_falls_by_one_a_quiet_time(
     life: list[tuple[tuple[float, float, float], int]],
 ) -> None:
@@ -233,7 +233,7 @@ def test_in_any_life_it_rises_freely_and_falls_by_one_a_quiet_time(
 
 
 @settings(max_examples=50)
-@given(lives, measurements)
+@given(runs, measurements)
 def test_steady_measurements_end_in_a_steady_stage(
     life: list[tuple[tuple[float, float, float], int]], values: tuple[float, float, float]
 ) -> None:

@@ -57,7 +57,7 @@ def test_it_equals_a_leaky_bucket_per_key_on_any_schedule(
     limiter = Gcra(rate)
     twins = {key: LeakyBucket(rate) for key in "ab"}
     latest = start
-    limiter.sweep(start / 1024)  # tells it the time
+    limiter.sweep(start / 1024)  # sets its time
     for step, key, whole, count, sweep in calls:
         tick = latest + step
         latest = max(latest, tick)

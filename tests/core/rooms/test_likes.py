@@ -43,7 +43,7 @@ def test_deltas_add_up_to_the_total_and_every_top_is_the_true_one(
     start: int, sent: list[tuple[int, str | None, int]]
 ) -> None:
     likes = LikeCounter(start)
-    tick, told, came, interval = 0, start, start, Counter[str]()
+    tick, reported, came, interval = 0, start, start, Counter[str]()
     for step, user_id, count in sent:
         tick += step
         if user_id is not None:
@@ -56,11 +56,11 @@ def test_deltas_add_up_to_the_total_and_every_top_is_the_true_one(
             update = likes.take(tick / 64)
             assert (update is not None) == due
             if update is not None:
-                told += update.delta
-                assert update.total == told
+                reported += update.delta
+                assert update.total == reported
                 assert update.top == tuple(interval.most_common(3))
                 interval.clear()
-        assert likes.total == came == told + likes.delta
+        assert likes.total == came == reported + likes.delta
 
 
 @given(st.lists(st.integers(0, 200), max_size=60))

@@ -456,7 +456,7 @@ class RoomMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "room"):
             self.perform(self.room.tick(self.now, 0, last=True))
-            assert self.open == set(), "in the end everybody has an answer"
+            assert self.open == set(), "in the end every post has an answer"
             assert self.gifts_out == self.gifts_in
             chat = self.room.accounts()[Lane.CHAT]
             assert chat.held == 0

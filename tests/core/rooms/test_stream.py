@@ -185,9 +185,9 @@ def test_a_combo_with_a_known_order_goes_on_without_it() -> None:
     known = combo.asked[0].key
     assert known is not None
     assert known.parts == ("order", "a")
-    told = room.repeated(combo, {known: StoredResult(Outcome.ACCEPTED, 33)}, 9.0)
-    assert told[0] == Reply(10, Outcome.ACCEPTED, 33)
-    (rest,) = [each for each in told if isinstance(each, Record)]
+    replies = room.repeated(combo, {known: StoredResult(Outcome.ACCEPTED, 33)}, 9.0)
+    assert replies[0] == Reply(10, Outcome.ACCEPTED, 33)
+    (rest,) = [each for each in replies if isinstance(each, Record)]
     assert (rest.event.payload.order_id, rest.event.payload.count) == ("b", 6)
     assert [(each.ticket, each.outcome) for each in rest.asked] == [(11, Outcome.ACCEPTED), (12, Outcome.MERGED)]
 
@@ -354,7 +354,7 @@ class DurableRoomMachine(RuleBasedStateMachine):
         self.perform(self.room.tick(self.now, 0, last=True))
         while self.under_way:
             self.commit()
-        assert self.open == {}, "in the end everybody has an answer"
+        assert self.open == {}, "in the end every post has an answer"
         assert all(account.held == 0 for account in self.room.accounts())
         phases = [event.payload[0] for event in self.events if event.type == MessageType.ROOM_PHASE]
         assert self.room.phase == (phases[-1] if phases else RoomPhase.LIVE)

@@ -38,7 +38,7 @@ def test_a_removed_item_never_comes_out() -> None:
 
 def test_an_exchanged_item_comes_out_in_the_place_of_the_other() -> None:
     wheel: TimerWheel[Item] = TimerWheel(0.0)
-    old, new, other = Item("old"), Item("new"), Item("stranger")
+    old, new, other = Item("old"), Item("new"), Item("absent")
     wheel.add(old, 5.0)
     wheel.exchange(old, new)
     wheel.exchange(other, old)

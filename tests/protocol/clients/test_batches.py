@@ -70,7 +70,7 @@ async def test_a_frame_without_an_answer_is_sent_again_on_the_next_link(autojump
         known |= first.values.keys()
         await peer.send(BatchState("may", len(known)), 0, frame.sequence)
         _, second = await part(peer)
-        known |= second.values.keys()  # written down, and then the broker dies
+        known |= second.values.keys()  # committed, and then the broker is killed
         await peer.vanish()
         peer = await network.accept()
         await peer.welcome(KNOWS)
