@@ -22,6 +22,7 @@ __all__ = [
     "Codec",
     "ErrorCode",
     "Feature",
+    "KeyCause",
     "Lane",
     "LeaveReason",
     "MessageType",
@@ -167,6 +168,16 @@ class MessageType(IntEnum):
     ROOM_PHASE = 6
     JOINED = 7
     MISSED = 8
+    KEYS_CHANGED = 16
+
+
+class KeyCause(IntEnum):
+    """Why a key of a room has changed."""
+
+    SET = 0
+    DELETED = 1
+    EXPIRED = 2
+    OWNER_LEFT = 3
 
 
 CUSTOM_TYPE_MIN = 128
@@ -198,6 +209,7 @@ MESSAGE_TYPES: dict[int, TypeRule] = {
     MessageType.ROOM_PHASE: TypeRule(Lane.CONTROL, 1024, _SENIOR_STAFF),
     MessageType.JOINED: TypeRule(Lane.AMBIENT, 4096, frozenset()),
     MessageType.MISSED: TypeRule(Lane.CONTROL, 4096, frozenset()),
+    MessageType.KEYS_CHANGED: TypeRule(Lane.COMMERCE, 4096, frozenset()),
 }
 """Lane, size cap and senders of every built-in message type; every queue and policy uses this table."""
 
@@ -216,6 +228,8 @@ class ErrorCode(IntEnum):
     UNKNOWN_ROOM = 107
     KEY_REUSED = 108
     """The order id, client_msg_id or batch was used before with other content; nothing has changed."""
+    STALE = 109
+    """What the request compares with has changed; nothing was done."""
 
     NOT_ALLOWED = 201
     """The role may not do this."""
@@ -227,6 +241,8 @@ class ErrorCode(IntEnum):
     ROOM_ENDED = 206
     NOT_KEPT = 207
     """This broker has no ledger, which the request needs."""
+    TOO_MANY_KEYS = 208
+    """The keys of the room, or of all rooms, take the space there is."""
 
     RATE_LIMITED = 301
     ROOM_FULL = 302

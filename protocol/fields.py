@@ -38,6 +38,7 @@ __all__ = [
     "characters",
     "described",
     "display_name",
+    "free_value",
     "integer",
     "map_of",
     "member_id",
@@ -445,6 +446,16 @@ def any_value(value: Any) -> Any:
         return value
     _check_free((value,), MAX_DEPTH)
     return value
+
+
+def free_value(depth: int) -> Rule:
+    """Return the rule of a free value, as `any_value`, whose arrays and maps are nested at most ``depth`` deep."""
+
+    def check(value: Any) -> Any:
+        _check_free((value,), depth)
+        return value
+
+    return described(check, "any", {})
 
 
 def _check_free(values: Iterable[Any], depth: int) -> None:

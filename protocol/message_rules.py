@@ -31,6 +31,7 @@ from .messages import (
     MAX_ENTRIES,
     MAX_EXPIRY_S,
     MAX_FIRSTS,
+    MAX_KEYS,
     MAX_LISTED,
     MAX_PULSES,
     MAX_RECIPIENTS,
@@ -59,6 +60,7 @@ from .messages import (
     Post,
     Resume,
     Resumed,
+    RoomKey,
     RoomPulse,
     SendDirect,
     ServerHello,
@@ -109,9 +111,11 @@ _first = record(FirstResult, (_u32, room_name, _count, _count))
 _pulse = record(RoomPulse, (_u32, _count, _ms))
 _EVENT_RULES: tuple[Rule, ...] = (integer(1, 255), _ms, text(0, 64), _name, any_value)
 _event = record(Event, _EVENT_RULES)
+_room_key = record(RoomKey, (text(1, 128), any_value, _count, optional(_ms), optional(user_id)))
 _JOINED_RULES: tuple[Rule, ...] = (
     room_name, _count, _count, member_of(Role), member_of(RoomPhase), member_of(Tier), _ms,
     _count, _count, _count, _count, _count, array_of(_entry, MAX_LISTED), boolean, optional(_event),
+    array_of(_room_key, MAX_KEYS), _count,
 )  # fmt: skip
 _GOAWAY_RULES: tuple[Rule, ...] = (integer(1000, 4999), _reason, _ms, _ms, array_of(text(1, 255), MAX_LISTED))
 

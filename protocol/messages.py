@@ -22,6 +22,7 @@ __all__ = [
     "MAX_DIRECT_BYTES",
     "MAX_ENTRIES",
     "MAX_FIRSTS",
+    "MAX_KEYS",
     "MAX_LISTED",
     "MAX_PULSES",
     "MAX_RECENT_BYTES",
@@ -53,6 +54,7 @@ __all__ = [
     "Post",
     "Resume",
     "Resumed",
+    "RoomKey",
     "RoomPulse",
     "SendDirect",
     "ServerHello",
@@ -77,6 +79,8 @@ MAX_LISTED = 64
 """Short lists: recent danmaku of a snapshot, named joins, top likers, hosts."""
 MAX_RECENT_BYTES = 32 * 1024
 """Recent danmaku of a snapshot, packed."""
+MAX_KEYS = 100
+"""Keys of one room."""
 MAX_RECIPIENTS = 1024
 """Users of one BATCH; its body of 4 KiB rarely holds more than a hundred."""
 MAX_TEMPLATE_FIELDS = 32
@@ -158,6 +162,16 @@ class CustomType(NamedTuple):
     type: int
     name: str
     lane: Lane
+
+
+class RoomKey(NamedTuple):
+    """One key of a room. ``owner``: the user that it belongs to. ``expires_at_ms``: by the broker's clock."""
+
+    name: str
+    value: Any
+    version: int
+    expires_at_ms: int | None = None
+    owner: str | None = None
 
 
 class Missed(NamedTuple):
@@ -309,6 +323,10 @@ class Joined(NamedTuple):
     """Whether older ones were omitted because of their size."""
     announcement: Event | None = None
     """The last announcement; its bytes count among those of ``recent``."""
+    keys: tuple[RoomKey, ...] = ()
+    """Keys of the room by name, as of ``offset``. Empty in the answer to a RESUME that recovered: the events say."""
+    keys_more: int = 0
+    """Keys that ``keys`` leaves out, for their size or because the RESUME recovered: ``keys.get`` returns them."""
 
 
 class Left(NamedTuple):

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .codes import MessageType, RoomPhase
+from .codes import KeyCause, MessageType, RoomPhase
 from .fields import (
     FieldError,
     Rule,
     any_value,
+    array_of,
+    boolean,
     characters,
     display_name,
+    free_value,
     integer,
     member_of,
     optional,
@@ -23,20 +26,27 @@ from .fields import (
     user_id,
     user_id_or_empty,
 )
+from .messages import MAX_KEYS
 
 __all__ = [
     "MAX_DANMAKU_BYTES",
     "MAX_DANMAKU_CHARS",
     "MAX_GIFT_COUNT",
+    "MAX_KEYS_AT_ONCE",
+    "MAX_KEY_NAME_BYTES",
+    "MAX_KEY_VALUE_BYTES",
     "MAX_LIKES_PER_POST",
     "PAYLOAD_KINDS",
     "AnnouncementPayload",
     "DanmakuPayload",
     "EmotePayload",
     "GiftPayload",
+    "KeyChange",
+    "KeysPayload",
     "LikePayload",
     "PhasePayload",
     "check_payload",
+    "key_value",
     "payload_record",
 ]
 
@@ -46,6 +56,15 @@ MAX_DANMAKU_BYTES = 1000
 """UTF-8 bytes: 100 emoji with a skin tone have 800, 40 families of four have 1,000."""
 MAX_LIKES_PER_POST = 1000
 MAX_GIFT_COUNT = 1_000_000
+
+
+MAX_KEY_NAME_BYTES = 128
+MAX_KEY_VALUE_BYTES = 4096
+"""Of the packed value."""
+MAX_KEYS_AT_ONCE = 10
+"""Keys that one command sets. What falls due together may be more."""
+MAX_KEY_DEPTH = 12
+"""Nesting of a key's value: the payload of an event has three levels around it."""
 
 
 class DanmakuPayload(NamedTuple):
@@ -83,6 +102,27 @@ class PhasePayload(NamedTuple):
     phase: RoomPhase
 
 
+class KeyChange(NamedTuple):
+    """Change of one key of a room; ``value`` and what follows ``cause`` are those of a SET key.
+
+    ``version``: of the name, never used before; ``owner`` with ``delete_on_leave``: the key goes with its owner.
+    """
+
+    name: str
+    version: int
+    value: Any
+    cause: KeyCause
+    expires_at_ms: int | None = None
+    owner: str | None = None
+    delete_on_leave: bool = False
+
+
+class KeysPayload(NamedTuple):
+    """Keys that have changed at once."""
+
+    changes: tuple[KeyChange, ...]
+
+
 def _style(value: Any) -> tuple[Any, ...]:
     """style: three small integers."""
     if not isinstance(value, (tuple, list)) or len(value) != 3:
@@ -92,6 +132,11 @@ def _style(value: Any) -> tuple[Any, ...]:
 
 _id = text(1, 64)
 _count = integer(0)
+key_value: Rule = free_value(MAX_KEY_DEPTH)
+"""Rule of a key's value."""
+_key_change = record(
+    KeyChange, (text(1, 128), _count, key_value, member_of(KeyCause), optional(_count), optional(user_id), boolean)
+)
 
 _RULES: dict[int, tuple[type[Any], tuple[Rule, ...]]] = {
     MessageType.DANMAKU: (DanmakuPayload, (characters(MAX_DANMAKU_CHARS, MAX_DANMAKU_BYTES), optional(_style))),
@@ -103,6 +148,7 @@ _RULES: dict[int, tuple[type[Any], tuple[Rule, ...]]] = {
         (_id, user_id, display_name, _id, integer(1, MAX_GIFT_COUNT), _count, user_id_or_empty),
     ),
     MessageType.ROOM_PHASE: (PhasePayload, (member_of(RoomPhase),)),
+    MessageType.KEYS_CHANGED: (KeysPayload, (array_of(_key_change, MAX_KEYS),)),
 }
 
 PAYLOAD_KINDS: dict[int, type[Any]] = {number: kind for number, (kind, _) in _RULES.items()}
@@ -130,7 +176,17 @@ _FIELD_TYPES: dict[type[Any], tuple[type | tuple[type, ...], ...]] = {
     AnnouncementPayload: (str,),
     GiftPayload: (str, str, str, str, int, int, str),
     PhasePayload: (int,),
+    KeysPayload: (tuple,),
 }
+_CHANGE_TYPES: tuple[type | tuple[type, ...], ...] = (
+    str,
+    int,
+    object,
+    int,
+    (int, type(None)),
+    (str, type(None)),
+    bool,
+)
 
 
 def payload_record(message_type: int, payload: Any) -> Any:
@@ -148,7 +204,19 @@ def payload_record(message_type: int, payload: Any) -> Any:
         return payload
     if kind is PhasePayload:
         return PhasePayload(RoomPhase(fields[0])) if fields[0] in _PHASES else payload
+    if kind is KeysPayload:
+        changes = tuple(change for each in fields[0] if (change := _key_change_of(each)) is not None)
+        return KeysPayload(changes) if len(changes) == len(fields[0]) else payload
     return kind(*fields)
 
 
+def _key_change_of(fields: Any) -> KeyChange | None:
+    """Return a received change of a key; None where it has not the form of one. Any: it is not checked yet."""
+    if type(fields) is not tuple or len(fields) < 4 or not all(map(isinstance, fields, _CHANGE_TYPES)):
+        return None
+    change = KeyChange(*fields[: len(KeyChange._fields)])
+    return change._replace(cause=KeyCause(change.cause)) if change.cause in _CAUSES else None
+
+
+_CAUSES = frozenset(int(cause) for cause in KeyCause)
 _PHASES = frozenset(int(phase) for phase in RoomPhase)

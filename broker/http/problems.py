@@ -30,6 +30,8 @@ STATUS: dict[ErrorCode, int] = {
     ErrorCode.ROOM_PAUSED: 409,
     ErrorCode.ROOM_ENDED: 409,
     ErrorCode.NOT_KEPT: 409,
+    ErrorCode.STALE: 409,
+    ErrorCode.TOO_MANY_KEYS: 409,
     ErrorCode.RATE_LIMITED: 429,
     ErrorCode.ROOM_FULL: 503,
     ErrorCode.OVERLOADED: 503,

@@ -32,6 +32,7 @@ from .events import (
     TickAccount,
     TopLiker,
 )
+from .keys import RoomMap
 from .likes import Likes
 from .membership import Membership
 from .room import JoinedRoom
@@ -67,6 +68,7 @@ __all__ = [
     "Rejoined",
     "RoomEvent",
     "RoomLeft",
+    "RoomMap",
     "RoomRefused",
     "State",
     "StreamEvent",

@@ -116,7 +116,7 @@ class StreamEvent(NamedTuple):
     user_id: str
     name: str
     payload: Any
-    """`AnnouncementPayload`, `GiftPayload` or `PhasePayload`; custom types: any value."""
+    """`AnnouncementPayload`, `GiftPayload`, `KeysPayload` or `PhasePayload`; custom types: any value."""
 
 
 class TopLiker(NamedTuple):

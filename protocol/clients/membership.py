@@ -16,7 +16,7 @@ import trio
 from ..codes import Lane, LeaveReason, MessageType, RoomPhase, Tier
 from ..errors import LocalProtocolError
 from ..messages import Account, Event, Joined, Left, Resumed, RoomPulse, State, Tick
-from ..payloads import LikePayload, PhasePayload, payload_record
+from ..payloads import KeysPayload, LikePayload, PhasePayload, payload_record
 from ..resume import Arrival, arrival, full_offset, missing
 from .events import (
     Danmaku,
@@ -32,6 +32,7 @@ from .events import (
     TopLiker,
 )
 from .inbox import Inbox
+from .keys import RoomMap
 from .likes import LikeSender
 
 __all__ = ["MEMBERSHIPS", "Membership", "MembershipOwner", "RoomMembership", "RoomSignal"]
@@ -136,6 +137,7 @@ class RoomMembership:
         self.users = 0
         self.interval_ms = 0
         self.phase = RoomPhase.LIVE
+        self.keys = RoomMap()
         self.duplicates = 0
         self.gaps = 0
         self.refusals = 0
@@ -217,6 +219,8 @@ class RoomMembership:
             self.recovered = recovered
         if not recovered:
             self.position = now
+        if not recovered or is_first:
+            self.keys.restart(snapshot.keys, snapshot.keys_more)
         if not is_first:
             self.inbox.put(Rejoined(snapshot, recovered))
         if lost is not None:
@@ -238,6 +242,8 @@ class RoomMembership:
         payload = payload_record(event.type, event.payload)
         if event.type == MessageType.ROOM_PHASE and isinstance(payload, PhasePayload):
             self.phase = payload.phase
+        elif isinstance(payload, KeysPayload):
+            self.keys.apply(payload.changes)
         self.inbox.put(StreamEvent(offset, lane, event.type, event.at_ms, event.user_id, event.name, payload))
 
     def _put_gap(self, first: int, last: int, epoch_changed: bool) -> None:

@@ -9,6 +9,7 @@ import trio
 from ..codes import RoomPhase, Tier
 from ..messages import Account, Joined
 from .events import Position, PostResult, RoomEvent
+from .keys import RoomMap
 from .likes import Likes
 from .membership import Membership, RoomMembership
 from .room_posts import POST_TIMEOUT_S, RoomPosts
@@ -93,6 +94,11 @@ class JoinedRoom(RoomPosts):
     def interval_ms(self) -> int:
         """Newest interval between ticks."""
         return self._membership.interval_ms
+
+    @property
+    def keys(self) -> RoomMap:
+        """Live map of the room's keys."""
+        return self._membership.keys
 
     @property
     def account(self) -> Account:

@@ -11,6 +11,7 @@ from ..codes import (
     CloseCode,
     ErrorCode,
     Feature,
+    KeyCause,
     Lane,
     LeaveReason,
     MessageType,
@@ -46,6 +47,7 @@ from ..messages import (
     Post,
     Resume,
     Resumed,
+    RoomKey,
     RoomPulse,
     SendDirect,
     ServerHello,
@@ -59,6 +61,8 @@ from ..payloads import (
     DanmakuPayload,
     EmotePayload,
     GiftPayload,
+    KeyChange,
+    KeysPayload,
     LikePayload,
     PhasePayload,
 )
@@ -156,6 +160,13 @@ _FROM_CLIENT: list[tuple[str, Message, int, int]] = [
     ("batch-progress", SendDirect("may-coupons", MessageType.ANNOUNCEMENT, None, {}), 0, 20),
 ]
 
+_KEYS = KeysPayload(
+    (
+        KeyChange("seat-1", AT_MS, {"user": "u-2"}, KeyCause.SET, AT_MS + 60_000, "u-2", True),
+        KeyChange("price", AT_MS, None, KeyCause.DELETED),
+    )
+)
+
 _FROM_SERVER: list[tuple[str, Message, Lane, int, int]] = [
     (
         "hello",
@@ -243,6 +254,15 @@ _FROM_SERVER: list[tuple[str, Message, Lane, int, int]] = [
         ),
         Lane.CONTROL, 3, 1,
     ),
+    (
+        "join-keys",
+        _SNAPSHOT._replace(
+            keys=(RoomKey("price", 1999, AT_MS), RoomKey("seat-1", {"user": "u-2"}, AT_MS + 1, AT_MS + 60_000, "u-2")),
+            keys_more=1,
+        ),
+        Lane.CONTROL, 3, 1,
+    ),
+    ("event-keys", Event(MessageType.KEYS_CHANGED, AT_MS, "u-8", "host", _KEYS), Lane.COMMERCE, 3, 45),
     ("resume-recovered", Resumed(True, 42, _SNAPSHOT), Lane.CONTROL, 3, 16),
     ("resume-with-gap", Resumed(False, 1, _SNAPSHOT._replace(recent=())), Lane.CONTROL, 3, 16),
     ("batch", BatchState("may-coupons", 1, 1), Lane.CONTROL, 0, 18),

@@ -22,6 +22,7 @@ from protocol.codes import (
     Codec,
     ErrorCode,
     Feature,
+    KeyCause,
     Lane,
     LeaveReason,
     MessageType,
@@ -101,7 +102,7 @@ def test_every_link_inside_the_page_leads_somewhere() -> None:
 # ---- numbers
 
 ENUMS: list[type[IntEnum]] = [
-    Codec, LeaveReason, Role, RoomPhase, Lane, Outcome, Tier, ErrorCode, CloseCode, MessageType,
+    Codec, KeyCause, LeaveReason, Role, RoomPhase, Lane, Outcome, Tier, ErrorCode, CloseCode, MessageType,
 ]  # fmt: skip
 
 

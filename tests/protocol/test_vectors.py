@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 import protocol.vectors
-from protocol.codes import CloseCode, Codec, ErrorCode, Lane, Opcode
+from protocol.codes import MESSAGE_TYPES, CloseCode, Codec, ErrorCode, Lane, Opcode
 from protocol.connection import NEED_DATA, Connection, Encoding, Frame, Refused, encode
 from protocol.errors import RemoteProtocolError
 from protocol.frames import parse_header
 from protocol.message_rules import MESSAGE_KINDS
-from protocol.messages import SendDirect, Side
+from protocol.messages import Event, SendDirect, Side
 from protocol.payloads import PAYLOAD_KINDS, check_payload
 from protocol.state import LinkState
 from protocol.vectors.generate import documents, dump
@@ -54,7 +54,9 @@ def test_every_message_and_payload_is_among_the_vectors() -> None:
         (side, kind) for (side, _), kind in MESSAGE_KINDS.items()
     }
     posted = {each.message.type for each in SAMPLES if type(each.message).__name__ == "Post"}  # type: ignore[union-attr]
-    assert set(PAYLOAD_KINDS) | {128, 255} <= posted
+    assert {kind for kind in PAYLOAD_KINDS if MESSAGE_TYPES[kind].post_roles} | {128, 255} <= posted
+    sent = {each.message.type for each in SAMPLES if type(each.message) is Event}
+    assert {kind for kind in PAYLOAD_KINDS if not MESSAGE_TYPES[kind].post_roles} <= sent
     compressed = [vector for vector in MESSAGES if "compressed" in vector]
     assert compressed
     assert all(set(vector["compressed"]) == {"LZ4", "LZ4_DICT_1"} for vector in compressed)

@@ -11,8 +11,8 @@ CLIENT = {
     "room", "rooms", "send_direct", "server", "server_ms", "set_token", "unexpected_frames", "user", "wait_connected",
 }  # fmt: skip
 ROOM = {
-    "account", "dropped", "duplicates", "gaps", "interval_ms", "is_active", "is_joined", "leave", "like", "likes",
-    "membership", "name", "number", "online", "phase", "position", "post", "post_announcement", "post_danmaku",
+    "account", "dropped", "duplicates", "gaps", "interval_ms", "is_active", "is_joined", "keys", "leave", "like",
+    "likes", "membership", "name", "number", "online", "phase", "position", "post", "post_announcement", "post_danmaku",
     "post_emote", "post_gift", "recovered", "set_phase", "snapshot", "tier", "users",
 }  # fmt: skip
 

@@ -20,12 +20,14 @@ from protocol.clients import (
     Position,
     PostResult,
     Rejoined,
+    RoomMap,
     RoomRefused,
     StreamEvent,
 )
-from protocol.codes import ErrorCode, Lane, Opcode, Outcome, Tier
+from protocol.codes import ErrorCode, KeyCause, Lane, MessageType, Opcode, Outcome, Tier
 from protocol.connection import encode
-from protocol.messages import Authenticated, ErrorReply, GoAway, Join, Pong, Resume, Resumed
+from protocol.messages import Authenticated, ErrorReply, GoAway, Join, Pong, Resume, Resumed, RoomKey
+from protocol.payloads import KeyChange, KeysPayload
 from tests.support.peer import (
     NO_ROUTE,
     Network,
@@ -530,3 +532,45 @@ async def test_a_new_token_is_sent_on_the_next_link(autojump_clock: Any) -> None
         peer = await network.accept()
         await peer.expect(Opcode.HELLO)
         assert (await peer.expect(Opcode.AUTH)).message == ("new",)
+
+
+def keys_changed(name: str, version: int, value: Any, cause: KeyCause = KeyCause.SET) -> Any:
+    return event(type=MessageType.KEYS_CHANGED, payload=KeysPayload((KeyChange(name, version, value, cause),)))
+
+
+async def test_the_keys_of_a_room_are_live_and_survive_a_lost_link(autojump_clock: Any) -> None:
+    async with linked() as (client, peer, network):
+        room = await join(client, peer, keys=(RoomKey("price", 100, 1), RoomKey("old", "x", 2)))
+        assert {name: key.value for name, key in room.keys.items()} == {"price": 100, "old": "x"}
+        await peer.send(keys_changed("price", 3, 90), 3, 1, Lane.COMMERCE)
+        await take(room, StreamEvent)
+        assert room.keys["price"] == RoomKey("price", 90, 3)
+        await peer.vanish()
+        peer = await back(network)
+        await resume(peer, offset=2, keys_more=2)
+        await peer.send(keys_changed("old", 4, None, KeyCause.DELETED), 3, 2, Lane.COMMERCE)
+        await take_until(room, StreamEvent)
+        assert dict(room.keys) == {"price": RoomKey("price", 90, 3)}
+        await peer.vanish()
+        peer = await back(network)
+        await resume(peer, recovered=False, gap_from=3, offset=9, keys=(RoomKey("new", 1, 8),), keys_more=3)
+        await take_until(room, Gap)
+        assert dict(room.keys) == {"new": RoomKey("new", 1, 8)}
+        assert room.keys.missing == 3
+
+
+async def test_a_client_that_begins_with_a_position_knows_that_it_has_no_keys_yet(autojump_clock: Any) -> None:
+    async with linked() as (client, peer, _):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(resume, peer, True, 3, 0)
+            room = await client.join("lobby", position=Position(7, 0))
+        assert (dict(room.keys), room.keys.missing) == ({}, 0)
+
+
+def test_keys_that_are_fetched_bring_nothing_back_that_was_deleted() -> None:
+    keys = RoomMap()
+    keys.restart((RoomKey("a", 1, 1),), 2)
+    keys.apply((KeyChange("b", 5, None, KeyCause.DELETED), KeyChange("a", 6, 2, KeyCause.SET)))
+    keys.merge((RoomKey("a", 1, 1), RoomKey("b", 1, 2), RoomKey("c", 1, 3)), is_all=True)
+    assert {name: key.version for name, key in keys.items()} == {"a": 6, "c": 3}
+    assert keys.missing == 0
