@@ -12,6 +12,7 @@ import pytest
 import structlog.testing
 import trio
 
+from broker.core.rooms.posting import Posting
 from broker.core.rooms.state import RoomState
 from broker.rooms.room_store import RoomJournal
 from broker.server import Broker
@@ -82,8 +83,9 @@ async def test_viewers_of_a_room_that_crashes_again_and_again_miss_no_event(
     """``post``: nothing has happened yet. ``committed``: on the disk, not shown. ``tick``: in the room's own task."""
     if where == "committed" and not kept:
         pytest.skip("nothing is committed later than it is posted")
-    defect = Sometimes(getattr(RoomState, where), 3 if where == "tick" else 7)
-    monkeypatch.setattr(RoomState, where, defect.bind())
+    owner = Posting if where == "post" else RoomState
+    defect = Sometimes(getattr(owner, where), 3 if where == "tick" else 7)
+    monkeypatch.setattr(owner, where, defect.bind())
     wanted, published = 30, dict[str, int]()
     seen: list[tuple[int, str]] = []
     done = trio.Event()
@@ -136,7 +138,7 @@ async def test_viewers_of_a_room_that_crashes_again_and_again_miss_no_event(
 async def test_a_crash_is_counted_and_logged_once_however_often_the_room_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(RoomState, "post", lambda *args: 1 / 0)
+    monkeypatch.setattr(Posting, "post", lambda *args: 1 / 0)
     with structlog.testing.capture_logs() as lines:
         async with running_broker() as broker, joined_link(broker, "dev:ann") as (ann, room):
             await ann.send_bytes(b"")

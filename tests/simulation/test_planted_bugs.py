@@ -32,9 +32,10 @@ from broker.core.limits.post_limits import PostLimits
 from broker.core.limits.rate_limit import UNLIMITED, Gcra
 from broker.core.net.connection_limits import AddressTable, ConnectionLimits
 from broker.core.net.send_queue import QueueLimits
-from broker.core.rooms import state
+from broker.core.rooms import posting, state
 from broker.core.rooms.ended import EndedRooms
 from broker.core.rooms.idempotency import OperationKey
+from broker.core.rooms.posting import Posting
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.types import TypeRules
 from broker.ledger import Reader, make_key, schema
@@ -46,7 +47,7 @@ from broker.rooms import hub, room_store
 from broker.rooms.hub import Hub
 from broker.rooms.room import Room
 from broker.rooms.room_store import RoomJournal
-from broker.sessions import joining, session
+from broker.sessions import joining, link
 from broker.sessions.context import SessionContext
 from broker.sessions.session import Session
 from broker.users.batches import IncomingBatches
@@ -109,12 +110,12 @@ def a_combo_above_the_range_of_its_count(patch: Patch) -> None:
 
 @bug(2, "keys")
 def a_key_without_the_type(patch: Patch) -> None:
-    wrap(patch, state, "post_key", lambda key: lambda user, post: _renamed(key(user, post), lambda p: (*p[:2], p[3])))
+    wrap(patch, posting, "post_key", lambda key: lambda user, post: _renamed(key(user, post), lambda p: (*p[:2], p[3])))
 
 
 @bug(2, "keys")
 def a_key_joined_by_spaces(patch: Patch) -> None:
-    wrap(patch, state, "post_key", lambda key: lambda user, post: _renamed(key(user, post), lambda p: (" ".join(p),)))
+    wrap(patch, posting, "post_key", lambda key: lambda user, post: _renamed(key(user, post), lambda p: (" ".join(p),)))
 
 
 def _renamed(key: OperationKey | None, name: Callable[[tuple[str, ...]], tuple[str, ...]]) -> OperationKey | None:
@@ -133,7 +134,7 @@ def an_order_for_each_room(patch: Patch) -> None:
 @bug(2, "keys")
 def a_key_without_content(patch: Patch) -> None:
     for name in ("post_key", "order_key"):
-        wrap(patch, state, name, lambda key: lambda *args: key(*args) and key(*args)._replace(fingerprint=b""))
+        wrap(patch, posting, name, lambda key: lambda *args: key(*args) and key(*args)._replace(fingerprint=b""))
 
 
 # ---- 3: time
@@ -328,12 +329,12 @@ def duplicates_of_texts_that_were_not_shown(patch: Patch) -> None:
     def mark(post: Any) -> Any:
         def always(self: Any, ticket: Any, author: Any, message: Any, now: float, at_ms: int) -> Any:
             effects = post(self, ticket, author, message, now, at_ms)
-            self._duplicates.mark(author.user_id, fold(message.payload[0]), now)
+            self.duplicates.mark(author.user_id, fold(message.payload[0]), now)
             return effects
 
         return always
 
-    wrap(patch, RoomState, "_post_danmaku", mark)
+    wrap(patch, Posting, "_danmaku", mark)
 
 
 # ---- 9: ended rooms
@@ -475,7 +476,7 @@ def staff_without_a_limit(patch: Patch) -> None:
 
 @bug(19, "json")
 def a_json_link_that_gets_binary_frames(patch: Patch) -> None:
-    wrap(patch, session, "variant_of", lambda variant: lambda framing, *args: variant(Framing.WEBSOCKET, *args))
+    wrap(patch, link, "variant_of", lambda variant: lambda framing, *args: variant(Framing.WEBSOCKET, *args))
 
 
 @bug(20, "combos")
