@@ -45,7 +45,7 @@ def test_a_data_directory_is_private_once_it_is_in_use(tmp_path: Path, file_mode
 
 
 def test_a_directory_with_other_files_keeps_its_mode_and_theirs(tmp_path: Path) -> None:
-    directory = make(tmp_path / "shared", (*OWN, "notes.txt"), 0o644, 0o755)
+    directory = make(tmp_path / "with a space", (*OWN, "notes.txt"), 0o644, 0o755)
     with structlog.testing.capture_logs() as lines:
         make_private(directory)
     assert (mode_of(directory), mode_of(directory / "notes.txt")) == (0o755, 0o644)
