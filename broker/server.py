@@ -334,10 +334,11 @@ class Broker:
         if config.development != self.config.development:
             raise ValueError("auth.secret: a broker does not enter or leave development mode while it runs")
         max_connections = connection_limit(config)
+        keyring = self.context.auth.keyring_of(config.auth)
         api_keys = self._read_api_keys(config)
         self.listener.reload(config)
         self._api_keys = api_keys
-        self.context.auth.reload(config.auth)
+        self.context.auth.use(config.auth, keyring)
         self.context.use_limits(reloaded(self.config.link, config.link, "link"))
         self.context.max_viewers = config.room.max_viewers
         self.max_connections = max_connections

@@ -163,6 +163,7 @@ DOORS = {
         "bench",
     ),
     "httpx": ("broker.webhooks.sender",),
+    "cryptography": ("broker.auth.keys",),
     "regex": ("protocol.text",),
     "lz4": ("protocol.compression", "bench"),
     "msgpack": ("protocol.frames", "protocol.connection", "bench"),

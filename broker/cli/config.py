@@ -106,6 +106,13 @@ def load_or_fail(config_path: Path | None, settings: Sequence[str] = (), flags: 
 def check_config(file: Path | None) -> None:
     """Read FILE and the environment and report every error; exit code 1 if there is one."""
     config = load_or_fail(file)
+    if config.auth.keys_file is not None:
+        from broker.auth.keys import KeyProblem, read_public_keys  # only a file of keys needs the library
+
+        try:
+            read_public_keys(config.auth.keys_file)
+        except KeyProblem as problem:
+            raise ConfigProblems(ConfigError([f"auth.keys_file: {problem}"])) from problem
     mode = "development mode, loopback only" if config.development else "tokens are checked"
     click.echo(f"ok: {file or 'defaults and environment'} ({config.listen.host}:{config.listen.port}, {mode})")
 

@@ -76,7 +76,8 @@ S = TypeVar("S", bound=msgspec.Struct)
 RELOADABLE = frozenset(
     {
         "log.level", "api.key_file",
-        "auth.secret", "auth.secret_file", "auth.issuer", "auth.leeway_s", "auth.guest_access",
+        "auth.secret", "auth.secret_file", "auth.previous_secret", "auth.previous_secret_file", "auth.keys_file",
+        "auth.issuer", "auth.leeway_s", "auth.guest_access",
         "auth.cache_tokens", "listen.tls_cert", "listen.tls_key", "link.frames_per_s", "link.errors_per_minute",
         "link.connections_per_user", "link.allowed_origins", "link.app_frames_per_s", "link.app_connections_per_user",
         "admission.max_connections", "admission.per_address", "admission.accept_per_s",
@@ -114,8 +115,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @property
     def development(self) -> bool:
-        """Whether there is no secret: any client may take any name, on the loopback interface only."""
-        return self.auth.secret is None and self.auth.secret_file is None
+        """Whether there is neither secret nor key: any client may take any name, on the loopback interface only."""
+        return self.auth.development
 
     @property
     def open_roles(self) -> frozenset[Role]:
@@ -167,8 +168,9 @@ def load(
             layers.add(nested(key, value), "a flag", text_values=True)
     config = layers.build()
     wrong += layers.problems
-    config, more = _with_secret(config)
-    wrong += more
+    for setting in ("secret", "previous_secret"):
+        config, more = _with_secret(config, setting)
+        wrong += more
     wrong += _unreadable(config)
     bad = {problem.path for problem in wrong}
     # A check between fields is skipped while one of its fields has a default because its own value was refused.
@@ -232,21 +234,21 @@ def _exposed(table: Mapping[str, Any], path: Path) -> Iterator[Problem]:
             yield Problem(secret, rule)
 
 
-def _with_secret(config: Config) -> tuple[Config, list[Problem]]:
-    """``config`` with the content of its secret file as its secret."""
-    name = config.auth.secret_file
+def _with_secret(config: Config, setting: str) -> tuple[Config, list[Problem]]:
+    """``config`` with the content of a secret's file as the secret. ``setting``: secret or previous_secret."""
+    name = getattr(config.auth, f"{setting}_file")
     if name is None:
         return config, []
-    if config.auth.secret is not None:
-        return config, [Problem("auth.secret", "set either this or auth.secret_file, not both")]
+    if getattr(config.auth, setting) is not None:
+        return config, [Problem(f"auth.{setting}", f"set either this or auth.{setting}_file, not both")]
     try:
         secret = read_text_of(name).strip()
     except FileError as error:
         rule = str(error) if error.is_text else f"{name} is not text; make one with `openssl rand -hex 32`"
-        return config, [Problem("auth.secret_file", rule)]
+        return config, [Problem(f"auth.{setting}_file", rule)]
     if rule := exposure(name):
-        return config, [Problem("auth.secret_file", rule)]
-    auth = msgspec.structs.replace(config.auth, secret=secret)
+        return config, [Problem(f"auth.{setting}_file", rule)]
+    auth = msgspec.structs.replace(config.auth, **{setting: secret})
     return msgspec.structs.replace(config, auth=auth), []
 
 
@@ -282,13 +284,13 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         paths = ("listen.trusted_proxies", "listen.proxy_protocol")
         yield paths, "is required with listen.proxy_protocol: else any client could claim any address"
     if config.development:
-        secrets = ("auth.secret", "auth.secret_file")
+        sources = ("auth.secret", "auth.secret_file", "auth.keys_file")
         if not is_loopback(listen.host):
             rule = f"{listen.host} is not loopback: set auth.secret_file, without a secret any client may take any name"
-            yield ("listen.host", *secrets), rule
+            yield ("listen.host", *sources), rule
         if listen.proxy_protocol:
             rule = "set auth.secret_file first: viewers behind a proxy come from other machines"
-            yield ("listen.proxy_protocol", *secrets), rule
+            yield ("listen.proxy_protocol", *sources), rule
     api = config.api
     if api.listen is not None:
         host, _, port = api.listen.rpartition(":")
@@ -298,15 +300,20 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             config.development and (api.listen.startswith("unix:") or is_loopback(host.strip("[]")))
         ):
             yield ("api.key_file", "api.listen"), "is required: `roomcast key create` makes one"
-    if auth.secret is not None:
-        where = "auth.secret" if auth.secret_file is None else "auth.secret_file"
-        size = len(auth.secret.encode())
+    for setting in ("secret", "previous_secret"):
+        secret = getattr(auth, setting)
+        if secret is None:
+            continue
+        where = f"auth.{setting}" if getattr(auth, f"{setting}_file") is None else f"auth.{setting}_file"
+        size = len(secret.encode())
         if size < MIN_SECRET_BYTES:
             yield (where,), f"{size} bytes are too few, HS256 needs {MIN_SECRET_BYTES} or more: `openssl rand -hex 32`"
-        if auth.secret != auth.secret.strip():
+        if secret != secret.strip():
             yield (where,), "has white space at an end, which is easily lost elsewhere: take it off"
-        if auth.secret.lstrip().startswith(("-----BEGIN", "ssh-")):
-            yield (where,), "this is a key pair's file, not a shared secret: `openssl rand -hex 32`"
+        if secret.lstrip().startswith(("-----BEGIN", "ssh-", "{")):
+            yield (where,), "this is a key pair's file, not a shared secret: `openssl rand -hex 32`, or auth.keys_file"
+    if auth.previous_secret is not None and auth.secret is None:
+        yield ("auth.previous_secret", "auth.secret", "auth.secret_file"), "is for a rotation: set auth.secret_file too"
 
     for index, pattern in enumerate(auth.guest_access):
         if not is_room_pattern(pattern):

@@ -227,12 +227,19 @@ class QueueConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class AuthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Authentication: tokens (JWT, HS256) that the platform signs with a shared secret."""
+    """Authentication: tokens (JWT) that the platform signs, with a shared secret (HS256) or with private keys (RS256,
+    ES256, EdDSA)."""
 
     secret: Annotated[str, Meta(max_length=4096, extra={"secret": True})] | None = None
     """Signing secret, 32 bytes or more; better in secret_file or in ROOMCAST_AUTH__SECRET."""
     secret_file: Annotated[str, Meta(min_length=1)] | None = None
     """File that holds the secret, as in `openssl rand -hex 32 > secret`; white space around it is not part of it."""
+    previous_secret: Annotated[str, Meta(max_length=4096, extra={"secret": True})] | None = None
+    """The secret before the last change: its tokens are accepted too, until you take it away."""
+    previous_secret_file: Annotated[str, Meta(min_length=1)] | None = None
+    """File that holds the previous secret."""
+    keys_file: Annotated[str, Meta(min_length=1)] | None = None
+    """File of public keys that verify tokens: PEM (one or more blocks), or a JSON Web Key Set."""
     audience: Annotated[str, Meta(min_length=1, max_length=255)] = "roomcast"
     """The aud that a token must name: tokens for other services are worth nothing here."""
     issuer: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
@@ -247,9 +254,16 @@ class AuthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     ticket_s: Annotated[float, Meta(ge=0, le=86_400)] = 600.0
     """How long a client may come back with the broker's ticket in place of a new token of the platform's, 0 = never."""
 
+    @property
+    def development(self) -> bool:
+        """Whether nothing is there to verify tokens with: any client may take any name, on loopback only."""
+        sources = (self.secret, self.secret_file, self.previous_secret, self.previous_secret_file, self.keys_file)
+        return all(source is None for source in sources)
+
     def __repr__(self) -> str:
-        """As the default, but for the secret: this ends in logs and tracebacks."""
-        shown = ("***" if f == "secret" and self.secret else repr(getattr(self, f)) for f in self.__struct_fields__)
+        """As the default, but for the secrets: this ends in logs and tracebacks."""
+        secrets = ("secret", "previous_secret")
+        shown = ("***" if f in secrets and getattr(self, f) else repr(getattr(self, f)) for f in self.__struct_fields__)
         return "AuthConfig(" + ", ".join(map("=".join, zip(self.__struct_fields__, shown, strict=True))) + ")"
 
 

@@ -15,6 +15,7 @@ from broker.auth.grants import RoomGrant
 from broker.auth.tokens import Authenticator
 from broker.config.schema import AuthConfig
 from protocol.codes import Role
+from tests.support.keys import ALGORITHMS, key_pair, pem, private_pem
 from tests.support.tokens import SECRET, Clock, sign
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,7 @@ GOLDEN = sign(b'{"alg":"HS256","typ":"JWT"}', msgspec.json.encode(CLAIMS))
 
 def program(language: str, clock: str) -> str:
     """The program of the guide, with the golden time in place of the present one."""
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", GUIDE, re.DOTALL | re.MULTILINE)
+    found = re.findall(rf"^```{language}\n(.*?)^```$", GUIDE, re.DOTALL | re.MULTILINE)[0]
     assert found.count(clock) == 1
     return str(found).replace(clock, str(END - 3600))
 
@@ -58,6 +59,21 @@ def test_the_program_in_python_makes_it(tmp_path: Path) -> None:
     # Not token.py: `token` is a module of the standard library.
     (tmp_path / "make.py").write_text(program("python", "int(time.time())"), encoding="utf-8")
     assert output([sys.executable, "-X", "utf8", "make.py"], tmp_path) == GOLDEN
+
+
+@pytest.mark.integration
+def test_the_program_with_a_private_key_makes_a_token_that_its_public_key_verifies(tmp_path: Path) -> None:
+    (tmp_path / "private.pem").write_text(private_pem(key_pair("EdDSA")))
+    (tmp_path / "public.pem").write_text(pem(key_pair("EdDSA")))
+    text = re.findall(r"^```python\n(.*?)^```$", GUIDE, re.DOTALL | re.MULTILINE)[1]
+    (tmp_path / "make.py").write_text(text.replace("int(time.time())", str(END - 3600)), encoding="utf-8")
+    auth = Authenticator(AuthConfig(keys_file=str(tmp_path / "public.pem")), Clock(END - 60))
+    assert auth.verify(output([sys.executable, "make.py"], tmp_path)).user_id == "ann"
+
+
+def test_every_algorithm_of_the_guide_is_one() -> None:
+    rows = re.findall(r"^\| (\w+) \| .+ \| about \d+ us \|$", GUIDE, re.MULTILINE)
+    assert rows == ["HS256", *ALGORITHMS]
 
 
 @pytest.mark.integration

@@ -252,7 +252,7 @@ def test_another_secret_and_another_issuer_are_named() -> None:
             auth.verify(token)
         details.append(caught.value.detail)
     assert details == [
-        "the signature is not that of this broker's secret",
+        "the signature is not that of this broker's secret or keys",
         "claim iss is not the issuer (auth.issuer)",
         "claim iss is missing",
     ]

@@ -12,6 +12,7 @@ from broker.cli.main import main
 from broker.config.schema import Config, load, to_toml
 from broker.config.sections import POLICY_FIELDS
 from broker.core.rooms.policies import POLICIES, value_in_force
+from tests.support.keys import key_pair, pem, private_pem
 
 SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -50,6 +51,18 @@ def test_check_config_prints_the_mode_of_a_valid_file(tmp_path: Path) -> None:
     path.write_text(f"[listen]\nhost = '0.0.0.0'\n[auth]\nsecret = '{SECRET}'\n")
     assert run("check-config", path).output == f"ok: {path} (0.0.0.0:7400, tokens are checked)\n"
     assert "development mode, loopback only" in run("check-config").output
+
+
+def test_check_config_names_what_is_wrong_with_a_file_of_keys(tmp_path: Path) -> None:
+    path, keys = tmp_path / "roomcast.toml", tmp_path / "keys"
+    path.write_text(f"[auth]\nkeys_file = '{keys}'\n")
+    assert run("check-config", path).stderr == f"auth.keys_file: cannot read {keys}: No such file or directory\n"
+    keys.write_text(private_pem(key_pair("EdDSA")))
+    result = run("check-config", path)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"auth.keys_file: {keys}: key 1: is a private key")
+    keys.write_text(pem(key_pair("EdDSA")))
+    assert "tokens are checked" in run("check-config", path).output
 
 
 def test_check_config_names_a_missing_file(tmp_path: Path) -> None:

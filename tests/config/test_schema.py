@@ -243,6 +243,7 @@ def test_the_secret_comes_from_its_file(tmp_path: Path) -> None:
         (b"\n", "auth.secret_file: 0 bytes are too few, HS256 needs 32 or more: `openssl rand -hex 32`"),
         (b"\xff" * 40, "is not text"),
         (b"-----BEGIN PUBLIC KEY-----\nabcdefghijklmnop", "a key pair's file"),
+        (b'{"kty": "oct", "k": "AAAAAAAAAAAAAAAAAAAAA"}', "a key pair's file"),
         (None, "No such file"),
     ],
 )
@@ -266,6 +267,26 @@ def test_two_secrets_are_one_too_many(tmp_path: Path) -> None:
     assert found == "auth.secret: set either this or auth.secret_file, not both"
 
 
+def test_the_previous_secret_is_read_and_checked_as_the_secret_is(tmp_path: Path) -> None:
+    for name in ("new", "old"):
+        (tmp_path / name).write_text(name * 11)
+        (tmp_path / name).chmod(0o600)
+    files = f"[auth]\nsecret_file = '{tmp_path / 'new'}'\nprevious_secret_file = '{tmp_path / 'old'}'"
+    config = load_text(tmp_path, files)
+    assert (config.auth.secret, config.auth.previous_secret) == ("new" * 11, "old" * 11)
+    assert "old" * 11 not in repr(config) + to_toml(config)
+    (tmp_path / "old").write_text("short")
+    (found,) = problems(tmp_path, files)
+    assert found.startswith("auth.previous_secret_file: 5 bytes are too few")
+    (found,) = problems(tmp_path, f"[auth]\nprevious_secret = '{SECRET}'")
+    assert found == "auth.previous_secret: is for a rotation: set auth.secret_file too"
+
+
+def test_a_file_of_keys_is_enough_to_leave_development_mode(tmp_path: Path) -> None:
+    config = load_text(tmp_path, "[listen]\nhost = '0.0.0.0'\n[auth]\nkeys_file = 'keys.pem'")
+    assert not config.development
+
+
 def test_a_secret_is_in_no_text_that_leaves_the_process(tmp_path: Path) -> None:
     config = load(None, {"ROOMCAST_AUTH__SECRET": SECRET})
     assert SECRET not in repr(config) + to_toml(config)
@@ -273,7 +294,7 @@ def test_a_secret_is_in_no_text_that_leaves_the_process(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(None, {"ROOMCAST_AUTH__SECRET": short})
     assert short not in str(caught.value)
-    assert repr(AuthConfig()).startswith("AuthConfig(secret=None, secret_file=None, audience='roomcast'")
+    assert repr(AuthConfig()).startswith("AuthConfig(secret=None, secret_file=None, previous_secret=None,")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from broker.cli.client import connected_client
 from broker.config.schema import AuthConfig
 from protocol.clients import ClientClosed, Disconnected, open_client
 from protocol.codes import CloseCode, Outcome
-from tests.support.processes import roomcast, serving
+from tests.support.processes import roomcast, running, serving
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -157,6 +157,19 @@ async def test_sighup_reloads_what_can_be_reloaded_and_never_ends_the_broker(tmp
             broker.signal(signal.SIGHUP)
             await broker.err.until("configuration not reloaded")
         assert not await is_refused(broker.url, secrets[1])
+        broker.signal(signal.SIGTERM)
+        assert await broker.wait() == 0
+
+
+async def test_sighup_before_the_broker_serves_does_not_end_it(tmp_path: Path) -> None:
+    """The broker waits for its configuration, which is a pipe."""
+    pipe = tmp_path / "roomcast.toml"
+    os.mkfifo(pipe)
+    async with running("serve", "--port", "0", "--config", str(pipe)) as broker:
+        with await trio.to_thread.run_sync(pipe.open, "wb", abandon_on_cancel=True) as configuration:
+            broker.signal(signal.SIGHUP)
+            configuration.write(b"[ledger]\nephemeral = true\n")
+        assert json.loads(await broker.out.next())["addresses"]
         broker.signal(signal.SIGTERM)
         assert await broker.wait() == 0
 
