@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import hmac
 import random
 import resource
 import sys
@@ -42,6 +43,7 @@ from broker.http.serving import HttpServer, api_limits
 from broker.ledger import Ledger, LedgerLimits, LedgerState, Pace, ResultBatch, Retention
 from broker.ledger.queries import LedgerQueries
 from broker.ledger.store import Store
+from broker.net.event_stream import EventStreamTransport
 from broker.net.listener import Listener
 from broker.net.poller import Poller
 from broker.net.protocol_detection import release_admission
@@ -53,6 +55,7 @@ from broker.rooms.hub import Hub
 from broker.rooms.room_store import RoomHistory, RoomStore
 from broker.sessions.context import SessionContext
 from broker.sessions.session import Session
+from broker.sessions.watching import WatchSession
 from broker.telemetry.logs import LogFile, configure, report_left_out
 from broker.telemetry.loop_monitor import LoopMonitor
 from broker.telemetry.metrics import Stats, collect, counters_of, render
@@ -224,7 +227,9 @@ class Broker:
             return
         async with trio.open_nursery() as nursery:
             await nursery.start(self.ledger.run)
-            self.context.auth.use_ticket_key(ticket_key(self.ledger.directory))
+            key = ticket_key(self.ledger.directory)
+            self.context.auth.use_ticket_key(key)
+            self.hub.event_ids.use_key(hmac.digest(key, b"event ids", "sha256"))
             await self.room_store.load(self.config.room.history_entries, self.config.room.history_s)
             self.hub.restore_ended(await self.room_store.ended_ago_s(self.config.room.reopen_ended_s))
             if self.inboxes is not None:
@@ -254,10 +259,17 @@ class Broker:
         return kind(write_timeout_s=self.config.link.write_timeout_s)
 
     def _make_listener(self, transports: TransportSettings, kind: type[Listener] = Listener) -> Listener:
-        return kind(self.config, transports, self.connection_limits, self._make_session, status=self.status)
+        return kind(
+            self.config, transports, self.connection_limits, self._make_session, status=self.status, watch=self._watch
+        )
 
     def _make_session(self, transport: Transport) -> Session:
         return Session(transport, self.context)
+
+    def _watch(self, transport: EventStreamTransport) -> None:
+        session = WatchSession(transport, self.context)
+        transport.owner = session
+        session.start()
 
     def _on_released(self, transport: Transport) -> None:
         release_admission(self.connection_limits, transport)

@@ -134,6 +134,7 @@ _TEXTS = {
     408: "The request took too long.",
     414: f"A target has at most {MAX_TARGET_BYTES} bytes.",
     426: "This port speaks WebSocket (subprotocol roomcast.v1) and the native protocol.",
+    410: "This room has ended.",
     431: f"A head has at most {MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers.",
     503: "Too many connections; try again later.",
 }

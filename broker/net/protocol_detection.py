@@ -35,6 +35,7 @@ import structlog
 from broker.core.net.connection_limits import Admission, ConnectionLimits, Refuse
 from broker.core.net.forwarded import client_address
 from broker.core.net.proxy_header import MAX_BYTES, HeaderState, Networks, parse
+from broker.net.event_stream import EventStreamTransport, WatchRequest, is_watch, watch_request
 from broker.net.http1 import (
     MAX_HEAD_BYTES,
     METHOD_INITIALS,
@@ -71,6 +72,8 @@ class DetectorSettings:
     connection_limits: ConnectionLimits
     make_session: Callable[[Transport], Owner]
     health: Health
+    watch: Callable[[EventStreamTransport], None] | None = None
+    """Gives a stream of events its owner and starts it; None: there are no such streams."""
     origins: frozenset[str] = frozenset()
     tls: ssl.SSLContext | None = None
     trusted: Networks = field(default_factory=Networks)
@@ -78,7 +81,7 @@ class DetectorSettings:
     address_header: bytes = b"x-forwarded-for"
     """Header in which they name the client of a WebSocket if they send no PROXY header."""
     opened: Counter[str] = field(default_factory=Counter)
-    """Connections by detected protocol: native, websocket, json (tls counts the handshakes under them)."""
+    """Connections by detected protocol: native, websocket, json, watch (tls counts the handshakes under them)."""
     answered: Counter[int] = field(default_factory=Counter)
     """HTTP answers, by status."""
     refused: int = 0
@@ -201,7 +204,7 @@ class ProtocolDetector(Transport):
         detector = self._detector
         values = request.all(detector.address_header)
         if not values:
-            if not is_upgrade(request):
+            if not _is_viewer(request):
                 return
             detector.unnamed += 1
             log.warning(
@@ -254,7 +257,7 @@ class ProtocolDetector(Transport):
             return
         request = read_head(bytes(buffer[:end]))
         if isinstance(request, HttpRequest):
-            if self.only_health and is_upgrade(request):
+            if self.only_health and _is_viewer(request):
                 self._end_noise(_NO_PROXY_HEADER)
                 return
             if self.proxy:
@@ -262,9 +265,15 @@ class ProtocolDetector(Transport):
         refusal = self.refusal
         if isinstance(request, HttpRefusal):
             self._answer(request)
-        elif refusal is not None and (refusal.code != CloseCode.GOING_AWAY or is_upgrade(request)):
+        elif refusal is not None and (refusal.code != CloseCode.GOING_AWAY or _is_viewer(request)):
             self._detector.refused += 1
             self._answer(refuse(503, headers=[("Retry-After", str(math.ceil(refusal.retry_after_ms / 1000)))]))
+        elif self._detector.watch is not None and is_watch(request):
+            asked = watch_request(request, self._detector.origins)
+            if isinstance(asked, HttpRefusal):
+                self._answer(asked)
+            else:
+                self._become_stream(asked, self._detector.watch)
         elif not is_upgrade(request):
             self._finish_http(answer(request, self._detector.health))
         else:
@@ -307,6 +316,12 @@ class ProtocolDetector(Transport):
         if rest:
             transport.on_bytes(rest)
 
+    def _become_stream(self, asked: WatchRequest, watch: Callable[[EventStreamTransport], None]) -> None:
+        transport = EventStreamTransport(self.sock, self.settings, self.address, asked)
+        self._replace_by(transport)
+        self._detector.opened["watch"] += 1
+        watch(transport)
+
     def start_tls(self, context: ssl.SSLContext) -> None:
         sock = self.sock
         try:
@@ -323,6 +338,11 @@ class ProtocolDetector(Transport):
     def _replace_by(self, transport: Transport) -> None:
         self.poller.replace(self, transport)
         self.state = TransportState.CLOSED
+
+
+def _is_viewer(request: HttpRequest) -> bool:
+    """Return whether a request means to become a viewer's connection."""
+    return is_upgrade(request) or is_watch(request)
 
 
 class TlsHandshake(ProtocolDetector):

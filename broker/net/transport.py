@@ -45,6 +45,7 @@ class Framing(IntEnum):
     TCP = 0
     WEBSOCKET = 1
     WEBSOCKET_JSON = 2
+    EVENT_STREAM = 3
 
 
 class TransportState(IntEnum):

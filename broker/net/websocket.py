@@ -36,6 +36,7 @@ __all__ = [
     "WebSocketJsonTransport",
     "WebSocketTransport",
     "is_upgrade",
+    "origin_refusal",
     "upgrade",
     "ws_close",
     "ws_frame",
@@ -108,13 +109,9 @@ def upgrade(request: HttpRequest, origins: frozenset[str]) -> Upgrade | HttpRefu
         return refuse(426 if version else 400, "Only WebSocket version 13 is spoken.", _VERSION_HEADERS)
     if not _IS_KEY(values.get(b"sec-websocket-key", [b""])[0]):
         return refuse(400, "Sec-WebSocket-Key is not 16 bytes in base64.")
-    origin = values.get(b"origin")
-    if LOOPBACK in origins:
-        forwarded = [values.get(name, []) for name in FORWARDED_HEADERS]
-        if not is_of_this_machine(values.get(b"host", [b""])[0], origin[0] if origin else None, forwarded):
-            return refuse(403, "In development mode only pages and clients of this machine connect; set auth.secret.")
-    elif origin and "*" not in origins and origin[0].decode("latin-1") not in origins:
-        return refuse(403)
+    refusal = origin_refusal(request, origins)
+    if refusal is not None:
+        return refusal
     subprotocol = b""
     json = False
     offered = [name.strip(b" \t") for value in values.get(b"sec-websocket-protocol", ()) for name in value.split(b",")]
@@ -127,6 +124,20 @@ def upgrade(request: HttpRequest, origins: frozenset[str]) -> Upgrade | HttpRefu
         json = b"enc=json" in request.target.partition(b"?")[2].split(b"&")
     token = generate_accept_token(values[b"sec-websocket-key"][0])
     return Upgrade(_RESPONSE + token + _SUBPROTOCOLS[subprotocol] + b"\r\n\r\n", json)
+
+
+def origin_refusal(request: HttpRequest, origins: frozenset[str]) -> HttpRefusal | None:
+    """Judge where a viewer's request comes from; None = it may connect. ``origins`` as in `upgrade`."""
+    origin = request.all(b"origin")
+    if len(origin) > 1:
+        return refuse(400, "Origin is there twice.")
+    if LOOPBACK in origins:
+        forwarded = [request.all(name) for name in FORWARDED_HEADERS]
+        if not is_of_this_machine((request.all(b"host") or [b""])[0], origin[0] if origin else None, forwarded):
+            return refuse(403, "In development mode only pages and clients of this machine connect; set auth.secret.")
+    elif origin and "*" not in origins and origin[0].decode("latin-1") not in origins:
+        return refuse(403)
+    return None
 
 
 _VERSION_HEADERS = (("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket"))

@@ -1,15 +1,16 @@
 """Encoding of what a room publishes: once per variant, never per viewer.
 
-A *variant* is one way to write the same content: framing (TCP, WebSocket, JSON) x codec x tier. There are 27; a room
-encodes only those in use. A member knows its variant as a small integer, so the fan-out finds its bytes with one list
-lookup.
+A *variant* is one way to write the same content: framing (TCP, WebSocket, JSON, events) x codec x tier. There are
+36; a room encodes only those in use. A member knows its variant as a small integer, so the fan-out finds its bytes with
+one list lookup.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from broker.net.event_stream import event
 from broker.net.transport import Framing, Part
 from broker.net.websocket import ws_frame
 from protocol.codes import Codec, Lane, Tier
@@ -18,7 +19,7 @@ from protocol.connection import Encoding, encode
 from protocol.errors import LocalProtocolError
 from protocol.frames import build_frame, pack_body
 from protocol.message_rules import opcode_of
-from protocol.messages import MAX_ENTRIES, Account, Message, Tick
+from protocol.messages import MAX_ENTRIES, Account, Event, Message, Tick
 
 __all__ = ["TIERS", "VARIANTS", "Bundle", "Content", "Prepared", "prepare", "variant_of"]
 
@@ -29,7 +30,7 @@ VARIANTS = len(Framing) * _CODECS * len(TIERS)
 
 
 def variant_of(framing: Framing, codec: Codec, tier: Tier) -> int:
-    """Return the number of a variant, 0 to 26."""
+    """Return the number of a variant, 0 to 35."""
     return (framing * _CODECS + codec) * len(TIERS) + _TIER_INDEX[tier]
 
 
@@ -58,8 +59,15 @@ class Prepared(NamedTuple):
     bundles: list[Bundle | None]
 
 
-def prepare(variants: Iterable[int], by_tier: Sequence[Sequence[Content]], room: int) -> Prepared:
-    """Encode content once per variant in use. ``by_tier``: what each of `TIERS` gets; tiers may share one object."""
+def _no_id(offset: int) -> str:
+    return ""
+
+
+def prepare(
+    variants: Iterable[int], by_tier: Sequence[Sequence[Content]], room: int, event_id: Callable[[int], str] = _no_id
+) -> Prepared:
+    """Encode content once per variant in use. ``by_tier``: what each of `TIERS` gets; tiers may share one object;
+    ``event_id``: returns the id of an offset, for streams of events."""
     frames: list[bytes | None] = [None] * (VARIANTS + 1)
     bundles: list[Bundle | None] = [None] * (VARIANTS + 1)
     made: dict[tuple[int, int], Bundle] = {}
@@ -73,21 +81,28 @@ def prepare(variants: Iterable[int], by_tier: Sequence[Sequence[Content]], room:
         key = (form, id(contents))
         bundle = made.get(key)
         if bundle is None:
-            bundle = made[key] = _bundle(form, contents, room, packed)
+            bundle = made[key] = _bundle(form, contents, room, packed, event_id)
         frames[variant] = bundle.joined
         bundles[variant] = bundle
     return Prepared(lane, frames, bundles)
 
 
 def _bundle(
-    form: int, contents: Sequence[Content], room: int, packed: dict[int, list[tuple[Message, bytes]]]
+    form: int,
+    contents: Sequence[Content],
+    room: int,
+    packed: dict[int, list[tuple[Message, bytes]]],
+    event_id: Callable[[int], str],
 ) -> Bundle:
     number, codec = divmod(form, _CODECS)
     framing = Framing(number)
     parts = []
     for content in contents:
         if framing is Framing.WEBSOCKET_JSON:
-            data = b"".join(_json_frames(content, room))
+            data = b"".join([ws_frame(frame, text=True) for frame in _json_frames(content, room)])
+        elif framing is Framing.EVENT_STREAM:
+            named = event_id(content.sequence) if type(content.message) is Event else ""
+            data = b"".join([event(frame, named) for frame in _json_frames(content, room)])
         else:
             pieces = packed.get(id(content))
             if pieces is None:
@@ -145,4 +160,4 @@ def _json_frames(content: Content, room: int) -> Iterable[bytes]:
         for half in _halves(message):
             yield from _json_frames(content._replace(message=half), room)
     else:
-        yield ws_frame(data, text=True)
+        yield data

@@ -12,6 +12,7 @@ last viewer has left. So no address can fill the table of rooms, or push other r
 from __future__ import annotations
 
 import random
+import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from math import inf
@@ -26,6 +27,7 @@ from broker.core.limits.rate_limit import Gcra, Rate
 from broker.core.net.connection_limits import address_key
 from broker.core.rooms.accounts import closed, sum_of
 from broker.core.rooms.ended import EndedRooms
+from broker.core.rooms.event_ids import EventIds
 from broker.core.rooms.idempotency import MAX_ORDERS, ORDER_WINDOW_S, IdempotencyTable
 from broker.core.rooms.state import RoomRules, RoomState
 from broker.ledger import ResultBatch
@@ -63,6 +65,8 @@ class Hub:
         room_store: RoomStore | None = None,
         results: ResultBatch | None = None,
     ) -> None:
+        self.event_ids = EventIds(secrets.token_bytes(32))
+        """Ids of events for watchers, the same over a restart if the key is."""
         self._results = results or ResultBatch()
         self._room_store = room_store
         self._config = config
@@ -184,6 +188,7 @@ class Hub:
             clock=self._clock,
             unix_ms=self._unix_ms,
             room_store=room_store,
+            event_ids=self.event_ids,
             on_crash=self.crash,
         )
         if checkpoint is None:

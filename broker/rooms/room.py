@@ -17,6 +17,7 @@ import trio
 
 from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.rooms.effects import Effect, End, Outcomes, Publish, Record, Reply, TickOut
+from broker.core.rooms.event_ids import EventIds
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
 from broker.core.tenants.names import plain_name
@@ -65,6 +66,7 @@ class Room:
         clock: Callable[[], float],
         unix_ms: Callable[[], int],
         room_store: RoomStore | None = None,
+        event_ids: EventIds | None = None,
         on_crash: Callable[[Room], None] | None = None,
     ) -> None:
         self.name = name
@@ -84,6 +86,7 @@ class Room:
         self._is_by_viewer = unused_close_s < inf
         self._clock = clock
         self._unix_ms = unix_ms
+        self._event_ids = event_ids
         self._on_crash = on_crash
         self.journal = RoomJournal(
             room_store, name, state, clock, perform=self._perform, on_phase=self._on_phase, on_crash=self._crashed
@@ -127,6 +130,10 @@ class Room:
     def snapshot(self, member: Member) -> Joined:
         """Return the room as a member gets it that joins now."""
         return self.state.snapshot(plain_name(self.name), member.role, TIERS[member.variant % len(TIERS)])
+
+    def event_id(self, offset: int) -> str:
+        """Return the id of an event for streams of events, "" where there are none."""
+        return "" if self._event_ids is None else self._event_ids.of(self.name, self.state.epoch, offset)
 
     def missing(self, epoch: int, offset: int, now: float) -> Sequence[StoredEvent] | None:
         """Return the events after a position, or None where they are not all there any more."""
@@ -296,7 +303,7 @@ class Room:
         variants = self.members.variants()
         if not variants:
             return False
-        self._fanout.submit(self._outbox, prepare(variants, by_tier, self.number), on_done)
+        self._fanout.submit(self._outbox, prepare(variants, by_tier, self.number, self.event_id), on_done)
         return True
 
     def _send_tick(self, out: TickOut) -> None:

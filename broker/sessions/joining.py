@@ -73,13 +73,26 @@ class Joiner(Protocol):
 class PendingJoin:
     """One JOIN or RESUME on its way. `proceed` answers it, now or after the ledger has."""
 
-    __slots__ = ("_context", "_events", "_has_waited", "_history_ended", "_joiner", "_request", "_sequence")
+    __slots__ = (
+        "_context",
+        "_events",
+        "_has_waited",
+        "_history_ended",
+        "_is_signed",
+        "_joiner",
+        "_request",
+        "_sequence",
+    )
 
-    def __init__(self, joiner: Joiner, context: SessionContext, request: Join | Resume, sequence: int) -> None:
+    def __init__(
+        self, joiner: Joiner, context: SessionContext, request: Join | Resume, sequence: int, *, is_signed: bool = False
+    ) -> None:
+        """``is_signed``: the position of a RESUME is one that this broker gave."""
         self._joiner = joiner
         self._context = context
         self._request = request
         self._sequence = sequence
+        self._is_signed = is_signed
         self._has_waited = False
         self._events: tuple[StoredEvent, ...] = ()
         """Missed events that the ledger has given so far."""
@@ -101,12 +114,14 @@ class PendingJoin:
             self._joiner.send(room.snapshot(member), room.number, self._sequence)
             return
         events: Sequence[StoredEvent] | None = None
-        # A guest's position cannot be trusted: any guest could read the room's past with an offset of 0.
-        if not self._history_ended and room_grant.role is not Role.GUEST:
+        # A guest's position cannot be trusted: any guest could read the room's past with an offset of 0. One that is
+        # signed can, for as long as the room has the events in memory.
+        is_guest = room_grant.role is Role.GUEST
+        if not self._history_ended and (self._is_signed or not is_guest):
             newest = room.missing(request.epoch, request.offset + len(self._events), self._context.poller.now)
             if newest is not None:
                 events = (*self._events, *newest)
-            elif self._read_history(room, request):
+            elif not is_guest and self._read_history(room, request):
                 return
         if events is not None and not _fits(events, self._context.resume_bytes):
             events = None  # they would fill the queue and end the link, and the next RESUME would be the same

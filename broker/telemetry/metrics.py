@@ -159,6 +159,7 @@ METRICS: tuple[Metric, ...] = (
     # Sessions.
     _counter("posts", "POSTs received.", "context.posts", f"{_SESSION}:posts"),
     _counter("error_replies", "ERROR replies, by error code.", "context.errors", "broker.sessions.link:errors",
+             "broker.sessions.watching:errors",
              label="code"),
     _counter("missed_chat", "Danmaku that slow viewers missed.", "context.missed_chat", f"{_SESSION}:missed_chat"),
     # Rooms.

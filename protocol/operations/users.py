@@ -31,7 +31,8 @@ class GetUser(NamedTuple):
 
 
 class UserLink(NamedTuple):
-    """One open connection of a user. ``address``: its last part is masked; ``transport``: tcp, websocket or json."""
+    """One open connection of a user. ``address``: its last part is masked; ``transport``: tcp, websocket,
+    websocket_json or event_stream."""
 
     address: str
     transport: str

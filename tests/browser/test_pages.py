@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from protocol.messages import State, Tick
+from protocol.codes import MessageType
+from protocol.messages import Event, State, Tick
 from tests.support.broker import joined_link, running_broker
 from tests.support.programs import needs
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -61,6 +63,51 @@ link.onmessage = event => {
   if (frame.op === "ACK") document.title = "outcome " + frame.body.results[0].outcome;
 };
 </script>"""
+
+
+WATCHING = """<!doctype html><title>waiting</title><body><img src="http://127.0.0.1:HOLD/"><script>
+const source = new EventSource("http://127.0.0.1:PORT/watch/lobby");
+source.onmessage = event => {
+  const frame = JSON.parse(event.data);
+  if (frame.op === "JOIN") document.title = "joined " + frame.body.room_name;
+  if (frame.op === "EVENT") document.body.append(frame.body.payload[0] + " at " + event.lastEventId.split(":")[1]);
+};
+</script>"""
+
+
+@pytest.mark.slow
+async def test_a_page_watches_a_room_as_events(tmp_path: Path) -> None:
+    needs("chromium")
+    async with running_broker() as broker, joined_link(broker, "dev:ann:host") as (ann, number):
+        has_posted = trio.Event()
+
+        async def hold(stream: trio.SocketStream) -> None:
+            async with stream:
+                if (await stream.receive_some(4096)).startswith(b"GET /page"):
+                    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nConnection: close\r\n\r\n"
+                    await stream.send_all(head + html.encode())
+                    return
+                await has_posted.wait()
+                await stream.send_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+
+        async with trio.open_nursery() as nursery:
+            listeners = await nursery.start(partial(trio.serve_tcp, hold, 0, host="127.0.0.1"))
+            port = listeners[0].socket.getsockname()[1]
+            html = WATCHING.replace("PORT", str(broker.addresses[0][1])).replace("HOLD", str(port))
+
+            async def look() -> None:
+                seen = await trio.to_thread.run_sync(dom, f"http://127.0.0.1:{port}/page", tmp_path / "profile")
+                assert "<title>joined lobby</title>" in seen
+                assert "欢迎 at 1" in seen.split("</script>")[1]
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(look)
+            await until(lambda: broker.listener.detector.opened["watch"] == 1)
+            await ann.post(number, 1, MessageType.ANNOUNCEMENT, ["欢迎"])
+            await ann.expect(Event)
+            _, state = await ann.expect(State)  # a second later: the page has its own copy by then
+            assert state.online == 2
+            has_posted.set()
 
 
 @pytest.mark.slow
