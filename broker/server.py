@@ -24,6 +24,7 @@ import structlog
 import trio
 
 from broker.auth.api_keys import ApiKeys
+from broker.auth.jwks import JwksSource
 from broker.auth.tickets import ticket_key
 from broker.auth.tokens import Authenticator
 from broker.config.files import user_path
@@ -149,11 +150,17 @@ class Broker:
         queue = config.queue
         limits = QueueLimits(queue.frames, queue.queue_bytes, queue.critical_bytes)
         transports = TransportSettings(self.poller, limits, self.budget, self._on_released)
+        self.jwks = JwksSource(config.auth, lambda keys: self.context.auth.use_url_keys(keys), clock)
         self.context = SessionContext(
             config=config.link,
             hub=self.hub,
             users=self.users,
-            auth=Authenticator(config.auth, clock=lambda: self.clock.now_ms() / 1000, rng=rng),
+            auth=Authenticator(
+                config.auth,
+                clock=lambda: self.clock.now_ms() / 1000,
+                rng=rng,
+                request_keys=self.jwks.request,
+            ),
             connection_limits=self.connection_limits,
             poller=self.poller,
             unix_ms=wall_ms,
@@ -205,6 +212,7 @@ class Broker:
                 if self.inboxes is not None:
                     await nursery.start(self.inboxes.run)
                 await nursery.start(self.poller.run)
+                await nursery.start(self.jwks.run)
                 nursery.start_soon(self._sample)
                 self.addresses = await nursery.start(self.listener.run)
                 if self.config.api.listen is not None:
@@ -280,6 +288,11 @@ class Broker:
         ready = not self.draining and stage < OverloadStage.REFUSE_JOINS
         state = "draining" if self.draining else "ok" if ready else "overloaded"
         fields: dict[str, Any] = {"status": state, "stage": int(stage)}
+        if self.jwks.is_stale:
+            ready = False
+            fields["keys"] = "stale"
+            if state == "ok":
+                fields["status"] = "degraded"
         if self.ledger is not None:
             keeps, more = self.ledger.status()
             fields |= more
@@ -347,10 +360,12 @@ class Broker:
             raise ValueError("auth.secret: a broker does not enter or leave development mode while it runs")
         max_connections = connection_limit(config)
         keyring = self.context.auth.keyring_of(config.auth)
+        jwks_context = self.jwks.context_of(config.auth)
         api_keys = self._read_api_keys(config)
         self.listener.reload(config)
         self._api_keys = api_keys
         self.context.auth.use(config.auth, keyring)
+        self.jwks.use(config.auth, jwks_context)
         self.context.use_limits(reloaded(self.config.link, config.link, "link"))
         self.context.max_viewers = config.room.max_viewers
         self.max_connections = max_connections

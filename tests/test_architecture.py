@@ -162,7 +162,7 @@ DOORS = {
         "broker.config.loader",
         "bench",
     ),
-    "httpx": ("broker.webhooks.sender",),
+    "httpx": ("broker.webhooks.sender", "broker.auth.jwks"),
     "cryptography": ("broker.auth.keys",),
     "regex": ("protocol.text",),
     "lz4": ("protocol.compression", "bench"),

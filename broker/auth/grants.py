@@ -33,6 +33,7 @@ __all__ = [
     "AuthError",
     "Grant",
     "GrantReader",
+    "KeysPending",
     "RoomGrant",
     "development_grant",
     "entry_claim",
@@ -69,6 +70,10 @@ class AuthError(Exception):
     def __init__(self, detail: str) -> None:
         super().__init__("authentication failed")
         self.detail = detail
+
+
+class KeysPending(AuthError):
+    """The token names a key that the broker does not have yet, and a newer set of keys is being fetched."""
 
 
 class RoomGrant(NamedTuple):

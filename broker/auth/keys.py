@@ -171,16 +171,28 @@ def _algorithm_of(key: Any) -> str | None:
 class Keyring:
     """The keys with which tokens are verified. Immutable but for the headers it remembers."""
 
-    __slots__ = ("_by_header", "_keys", "_may_grow")
+    __slots__ = ("_by_header", "_has_url", "_keys", "_public", "_secrets")
 
-    def __init__(self, secrets: Sequence[bytes], public: Sequence[PublicKey] = (), *, may_grow: bool = False) -> None:
-        """``may_grow``: a newer set may have keys that this one has not."""
-        self._keys: tuple[TokenKey, ...] = (*map(Hs256Key, secrets), *public)
-        self._may_grow = may_grow
+    def __init__(
+        self,
+        secrets: Sequence[bytes],
+        public: Sequence[PublicKey] = (),
+        of_url: Sequence[PublicKey] = (),
+        *,
+        has_url: bool = False,
+    ) -> None:
+        """``of_url``: the keys of a URL, which may have others later (``has_url``)."""
+        self._secrets, self._public = secrets, public
+        self._keys: tuple[TokenKey, ...] = (*map(Hs256Key, secrets), *public, *(of_url if has_url else ()))
+        self._has_url = has_url
         self._by_header: dict[str, tuple[TokenKey, ...]] = {}
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    def with_url_keys(self, keys: Sequence[PublicKey]) -> Keyring:
+        """Return the same with other keys of the URL."""
+        return Keyring(self._secrets, self._public, keys, has_url=self._has_url)
 
     def claims(self, token: str, audience: str, issuer: str | None) -> dict[str, Any]:
         """Return the claims of a good token, but for its times. BadToken for any other, UnknownKey among them."""
@@ -210,7 +222,7 @@ class Keyring:
             named = [key for key in able if key.key_id == key_id]
             able = named or [key for key in able if key.key_id is None]
         if not able:
-            if self._may_grow and algorithm in _ALGORITHM_OF.values():
+            if self._has_url and algorithm in _ALGORITHM_OF.values():
                 raise UnknownKey("header kid names no key of this broker")
             raise BadToken("header kid and alg name no key of this broker")
         if len(able) > MAX_TRIED:

@@ -32,6 +32,7 @@ from broker.auth.grants import (
     AuthError,
     Grant,
     GrantReader,
+    KeysPending,
     RoomGrant,
     development_grant,
     entry_claim,
@@ -39,8 +40,8 @@ from broker.auth.grants import (
     returning_guest_grant,
     seconds_claim,
 )
-from broker.auth.jws import BadToken, Hs256Key
-from broker.auth.keys import Keyring, read_public_keys
+from broker.auth.jws import BadToken, Hs256Key, PublicKey
+from broker.auth.keys import Keyring, UnknownKey, read_public_keys
 from broker.auth.tickets import MAX_TOKEN_BYTES, Tickets
 from broker.config.schema import MIN_SECRET_BYTES, AuthConfig
 from protocol.codes import Role
@@ -60,13 +61,19 @@ class Authenticator:
         config: AuthConfig,
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
+        request_keys: Callable[[], bool] = lambda: False,
     ) -> None:
-        """ValueError if a configured secret is missing or short (`broker.config.schema.load` prevents it), KeyProblem
+        """``request_keys``: called when a token names an unknown key; returns whether newer keys may come soon, for
+        `use_url_keys`.
+
+        ValueError if a configured secret is missing or short (`broker.config.schema.load` prevents it), KeyProblem
         if the file of keys cannot be used."""
         self.verified = self.from_cache = self.from_tickets = self.guests = self.refused = 0
         self.development = config.development
         secret = (config.secret or "").encode() or (secrets.token_bytes(MIN_SECRET_BYTES) if self.development else b"")
         self._guest_secret = secret or secrets.token_bytes(MIN_SECRET_BYTES)
+        self._request_keys = request_keys
+        self._url_keys: tuple[PublicKey, ...] = ()
         self.use(config, self.keyring_of(config))
         self._clock = clock
         self._rng = rng or secrets.SystemRandom()
@@ -84,7 +91,8 @@ class Authenticator:
         shared = [secret.encode() for secret in (config.secret, config.previous_secret) if secret is not None]
         if any(len(secret) < MIN_SECRET_BYTES for secret in shared):
             raise ValueError(f"an HS256 secret has at least {MIN_SECRET_BYTES} bytes")
-        return Keyring(shared, () if config.keys_file is None else read_public_keys(config.keys_file))
+        public = () if config.keys_file is None else read_public_keys(config.keys_file)
+        return Keyring(shared, public, self._url_keys, has_url=config.jwks_url is not None)
 
     def use(self, config: AuthConfig, keyring: Keyring) -> None:
         """Check tokens by another configuration from now on, with its keys (`keyring_of`).
@@ -99,6 +107,17 @@ class Authenticator:
         self._keyring = keyring
         self._config = config
         self._cache: dict[bytes, Grant] = {}
+
+    def use_url_keys(self, keys: tuple[PublicKey, ...]) -> None:
+        """Take the keys of ``auth.jwks_url`` in place of those before; tokens verified before are verified again."""
+        self._url_keys = keys
+        self._keyring = self._keyring.with_url_keys(keys)
+        self._cache.clear()
+
+    @property
+    def keys(self) -> int:
+        """Secrets and public keys that verify tokens."""
+        return len(self._keyring)
 
     @property
     def cached(self) -> int:
@@ -222,6 +241,8 @@ class Authenticator:
         try:
             claims = self._keyring.claims(token, self._config.audience, self._config.issuer)
         except BadToken as error:
+            if isinstance(error, UnknownKey) and self._request_keys():
+                raise KeysPending(str(error)) from None
             raise AuthError(str(error)) from None
         grant = self._grants.read(claims)
         self._check_times(claims, grant)

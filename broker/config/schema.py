@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -77,6 +78,7 @@ RELOADABLE = frozenset(
     {
         "log.level", "api.key_file",
         "auth.secret", "auth.secret_file", "auth.previous_secret", "auth.previous_secret_file", "auth.keys_file",
+        "auth.jwks_url", "auth.jwks_ca_file", "auth.jwks_refresh_s", "auth.jwks_min_refresh_s", "auth.jwks_max_age_s",
         "auth.issuer", "auth.leeway_s", "auth.guest_access",
         "auth.cache_tokens", "listen.tls_cert", "listen.tls_key", "link.frames_per_s", "link.errors_per_minute",
         "link.connections_per_user", "link.allowed_origins", "link.app_frames_per_s", "link.app_connections_per_user",
@@ -284,7 +286,7 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         paths = ("listen.trusted_proxies", "listen.proxy_protocol")
         yield paths, "is required with listen.proxy_protocol: else any client could claim any address"
     if config.development:
-        sources = ("auth.secret", "auth.secret_file", "auth.keys_file")
+        sources = ("auth.secret", "auth.secret_file", "auth.keys_file", "auth.jwks_url")
         if not is_loopback(listen.host):
             rule = f"{listen.host} is not loopback: set auth.secret_file, without a secret any client may take any name"
             yield ("listen.host", *sources), rule
@@ -314,6 +316,12 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             yield (where,), "this is a key pair's file, not a shared secret: `openssl rand -hex 32`, or auth.keys_file"
     if auth.previous_secret is not None and auth.secret is None:
         yield ("auth.previous_secret", "auth.secret", "auth.secret_file"), "is for a rotation: set auth.secret_file too"
+
+    if auth.jwks_url is not None and (problem := _url_problem(auth.jwks_url)):
+        yield ("auth.jwks_url",), problem
+    if auth.jwks_max_age_s < auth.jwks_refresh_s:
+        rule = f"expected at least auth.jwks_refresh_s ({auth.jwks_refresh_s:g}), got {auth.jwks_max_age_s:g}"
+        yield ("auth.jwks_max_age_s", "auth.jwks_refresh_s"), rule
 
     for index, pattern in enumerate(auth.guest_access):
         if not is_room_pattern(pattern):
@@ -350,6 +358,22 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             yield (f"types[{index}].name",), f"{custom.name} is a built-in type"
         elif names[custom.name] > 1:
             yield (f"types[{index}].name",), f"{custom.name} is given to {names[custom.name]} types"
+
+
+def _url_problem(url: str) -> str:
+    """Return what is wrong with the URL of a key set; "" if nothing is. Its text may contain a password."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return "is not a URL"
+    if not host or port == 0 or not url.isprintable() or " " in url or parts.fragment:
+        return "is not a URL such as https://login.example.com/jwks.json"
+    if parts.username is not None or parts.password is not None:
+        return "has a user name or password, which ends in logs: keys of a set are public"
+    if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)):
+        return ""
+    return "is not https: whoever changes the answer on its way could sign tokens (http:// is for loopback)"
 
 
 def changed_settings(before: Config, after: Config) -> list[str]:

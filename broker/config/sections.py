@@ -240,6 +240,16 @@ class AuthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """File that holds the previous secret."""
     keys_file: Annotated[str, Meta(min_length=1)] | None = None
     """File of public keys that verify tokens: PEM (one or more blocks), or a JSON Web Key Set."""
+    jwks_url: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
+    """URL of a JSON Web Key Set with more of them: https://, or http:// on loopback; fetched in the background."""
+    jwks_ca_file: Annotated[str, Meta(min_length=1)] | None = None
+    """PEM file of the authorities that the URL's certificate is verified by; not set = those of the system."""
+    jwks_refresh_s: Annotated[float, Meta(ge=1, le=86_400)] = 300.0
+    """How often the URL is fetched; a key that is taken out of it is good for so long."""
+    jwks_min_refresh_s: Annotated[float, Meta(ge=1, le=3600)] = 30.0
+    """A token that names an unknown key has the URL fetched, but not more often than this."""
+    jwks_max_age_s: Annotated[float, Meta(ge=1, le=31_536_000)] = 86_400.0
+    """While the URL fails, the last good keys are used; after so long the broker reports that it is not ready."""
     audience: Annotated[str, Meta(min_length=1, max_length=255)] = "roomcast"
     """The aud that a token must name: tokens for other services are worth nothing here."""
     issuer: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
@@ -257,8 +267,8 @@ class AuthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     @property
     def development(self) -> bool:
         """Whether nothing is there to verify tokens with: any client may take any name, on loopback only."""
-        sources = (self.secret, self.secret_file, self.previous_secret, self.previous_secret_file, self.keys_file)
-        return all(source is None for source in sources)
+        secrets = (self.secret, self.secret_file, self.previous_secret, self.previous_secret_file)
+        return all(source is None for source in (*secrets, self.keys_file, self.jwks_url))
 
     def __repr__(self) -> str:
         """As the default, but for the secrets: this ends in logs and tracebacks."""

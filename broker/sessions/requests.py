@@ -11,7 +11,7 @@ from functools import partial
 
 import structlog
 
-from broker.auth.grants import AuthError, Grant
+from broker.auth.grants import AuthError, Grant, KeysPending
 from broker.core.tenants.names import qualify
 from broker.net.transport import Framing
 from broker.sessions.joining import PendingJoin
@@ -43,6 +43,8 @@ log = structlog.get_logger("roomcast.session")
 
 WAITING_RETRY_MS = 500
 """When to repeat a post that was refused because too many of its link wait for the ledger."""
+KEYS_RETRY_MS = 1000
+"""When to come back with a token whose key is being fetched."""
 _JSON = Framing.WEBSOCKET_JSON
 _CODECS = int(Feature.LZ4 | Feature.LZ4_DICT_1)
 _TICKET = int(Feature.TICKET)
@@ -102,6 +104,9 @@ def _on_auth(link: SessionLink, frame: Frame) -> None:
         return
     try:
         grant = context.auth.verify(message.token)
+    except KeysPending:
+        link.close(CloseCode.OVERLOADED, "the keys of the platform are being fetched", KEYS_RETRY_MS)
+        return
     except AuthError as error:
         limits.login_failed(address, now)
         log.info("auth refused", address=address, why=error.detail)

@@ -155,6 +155,11 @@ METRICS: tuple[Metric, ...] = (
              f"{_AUTH}:from_tickets"),
     _counter("guests", "Log-ins as a guest.", "context.auth.guests", f"{_AUTH}:guests"),
     _counter("tokens_refused", "Log-ins refused.", "context.auth.refused", f"{_AUTH}:refused"),
+    _gauge("token_keys", "Secrets and public keys that verify tokens.", "context.auth.keys"),
+    _counter("key_fetches", "Fetches of auth.jwks_url that brought a usable set of keys.", "jwks.fetched",
+             "broker.auth.jwks:fetched"),
+    _counter("key_fetch_failures", "Fetches of auth.jwks_url that failed.", "jwks.failed", "broker.auth.jwks:failed"),
+    _gauge("keys_age_seconds", "Time since the last good fetch of auth.jwks_url.", "jwks.age_s"),
     _gauge("users", "Users with an open session.", "users.__len__"),
     # Sessions.
     _counter("posts", "POSTs received.", "context.posts", f"{_SESSION}:posts"),

@@ -208,7 +208,7 @@ def test_two_secrets_are_active_during_a_rotation() -> None:
 
 def test_an_unknown_kid_is_its_own_error_only_where_a_newer_set_may_have_the_key() -> None:
     keys = parse_public_keys(ALL_JWKS).keys
-    ring = Keyring((SECRET.encode(),), keys, may_grow=True)
+    ring = Keyring((SECRET.encode(),), keys, has_url=True)
     with pytest.raises(UnknownKey):
         ring.claims(signed("RS256", kid="k-9"), "roomcast", None)
     for token in (sign({"alg": "none", "kid": "k-9"}, GOOD), sign({"alg": "HS512", "kid": "k-9"}, GOOD)):

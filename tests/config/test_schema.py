@@ -282,6 +282,42 @@ def test_the_previous_secret_is_read_and_checked_as_the_secret_is(tmp_path: Path
     assert found == "auth.previous_secret: is for a rotation: set auth.secret_file too"
 
 
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("https://login.example.com/jwks.json", None),
+        ("https://login.example.com:8443/a?b=c", None),
+        ("http://127.0.0.1:8080/jwks.json", None),
+        ("http://[::1]/jwks.json", None),
+        ("http://login.example.com/jwks.json", "is not https"),
+        ("ftp://login.example.com/jwks.json", "is not https"),
+        ("file:///etc/keys", "is not a URL"),
+        ("login.example.com/jwks.json", "is not a URL"),
+        ("https://", "is not a URL"),
+        ("https://a b/", "is not a URL"),
+        ("https://a:99999/", "is not a URL"),
+        ("https://[::1/", "is not a URL"),
+        ("https://ann:hunter2@login.example.com/", "has a user name or password"),
+    ],
+)
+def test_the_url_of_keys_is_https_or_on_loopback(url: str, problem: str | None) -> None:
+    try:
+        config = load(None, {}, {"auth.jwks_url": url, "listen.host": "0.0.0.0"})
+    except ConfigError as error:
+        (found,) = error.problems
+        assert problem is not None
+        assert found.startswith(f"auth.jwks_url: {problem}")
+        assert "hunter2" not in found
+    else:
+        assert problem is None
+        assert not config.development
+
+
+def test_keys_of_a_url_do_not_age_faster_than_they_are_fetched() -> None:
+    with pytest.raises(ConfigError, match=r"^auth\.jwks_max_age_s: expected at least auth\.jwks_refresh_s \(300\)"):
+        load(None, {}, {"auth.jwks_max_age_s": 60})
+
+
 def test_a_file_of_keys_is_enough_to_leave_development_mode(tmp_path: Path) -> None:
     config = load_text(tmp_path, "[listen]\nhost = '0.0.0.0'\n[auth]\nkeys_file = 'keys.pem'")
     assert not config.development
