@@ -139,7 +139,10 @@ class Outcome(IntEnum):
     EXPIRED = 6
     """Too old at its tick because the broker was overloaded."""
     UNAVAILABLE = 7
-    """Not done, because the broker cannot keep it now (its disk is full or fails); detail = milliseconds to wait."""
+    """Not done, because the broker cannot keep it now (its disk is full or fails), or cannot have it checked; detail =
+    milliseconds to wait."""
+    MASKED = 8
+    """Shown as ACCEPTED or MERGED says, with another text than the sender's; detail as there."""
 
 
 TRY_AGAIN = frozenset({Outcome.LIMITED, Outcome.UNAVAILABLE})
@@ -243,6 +246,8 @@ class ErrorCode(IntEnum):
     """This broker has no ledger, which the request needs."""
     TOO_MANY_KEYS = 208
     """The keys of the room, or of all rooms, take the space there is."""
+    BLOCKED = 209
+    """The platform has refused this message."""
 
     RATE_LIMITED = 301
     ROOM_FULL = 302

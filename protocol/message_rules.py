@@ -34,10 +34,12 @@ from .messages import (
     MAX_KEYS,
     MAX_LISTED,
     MAX_PULSES,
+    MAX_REASONS,
     MAX_RECIPIENTS,
     MAX_TEMPLATE_FIELDS,
     Account,
     Ack,
+    AckReason,
     AckResult,
     Auth,
     Authenticated,
@@ -108,6 +110,7 @@ _entry = record(TickEntry, (integer(1, 255), _id, _name, any_value, integer(1), 
 _custom_type = record(CustomType, (integer(CUSTOM_TYPE_MIN, CUSTOM_TYPE_MAX), _id, member_of(Lane)))
 _result = record(AckResult, (_u32, member_of(Outcome), _count))
 _first = record(FirstResult, (_u32, room_name, _count, _count))
+_ack_reason = record(AckReason, (_u32, text(0, 256)))
 _pulse = record(RoomPulse, (_u32, _count, _ms))
 _EVENT_RULES: tuple[Rule, ...] = (integer(1, 255), _ms, text(0, 64), _name, any_value)
 _event = record(Event, _EVENT_RULES)
@@ -146,7 +149,9 @@ _RULES: dict[tuple[Side, Opcode], tuple[type[Any], tuple[Rule, ...]]] = {
     (Side.SERVER, Opcode.AUTH): (Authenticated, (_id, _name, _ms, text(0, 4000), _ms)),
     (Side.SERVER, Opcode.JOIN): (Joined, _JOINED_RULES),
     (Side.SERVER, Opcode.LEAVE): (Left, (member_of(LeaveReason), _reason)),
-    (Side.SERVER, Opcode.ACK): (Ack, (array_of(_result, MAX_ACK_RESULTS), array_of(_first, MAX_FIRSTS))),
+    (Side.SERVER, Opcode.ACK): (
+        Ack, (array_of(_result, MAX_ACK_RESULTS), array_of(_first, MAX_FIRSTS), array_of(_ack_reason, MAX_REASONS))
+    ),
     (Side.SERVER, Opcode.EVENT): (Event, _EVENT_RULES),
     (Side.SERVER, Opcode.TICK): (Tick, (_ms, _ms, integer(0, 4), array_of(_entry, MAX_ENTRIES), _account)),
     (Side.SERVER, Opcode.STATE): (

@@ -25,12 +25,14 @@ __all__ = [
     "MAX_KEYS",
     "MAX_LISTED",
     "MAX_PULSES",
+    "MAX_REASONS",
     "MAX_RECENT_BYTES",
     "MAX_RECIPIENTS",
     "MAX_TEMPLATE_FIELDS",
     "VERSION",
     "Account",
     "Ack",
+    "AckReason",
     "AckResult",
     "Auth",
     "Authenticated",
@@ -72,6 +74,7 @@ MAX_ENTRIES = 1024
 """Elements of one array on the wire; a longer tick is split into several frames."""
 MAX_ACK_RESULTS = 1024
 MAX_FIRSTS = 64
+MAX_REASONS = 64
 """First uses in one ACK, and its results if it has any."""
 MAX_PULSES = 1024
 """Rooms in one heartbeat answer."""
@@ -132,6 +135,13 @@ class FirstResult(NamedTuple):
     room_name: str
     epoch: int
     offset: int
+
+
+class AckReason(NamedTuple):
+    """Why the POST with ``sequence`` has its result, in words for its user."""
+
+    sequence: int
+    text: str
 
 
 class TickEntry(NamedTuple):
@@ -342,6 +352,8 @@ class Ack(NamedTuple):
     results: tuple[AckResult, ...]
     firsts: tuple[FirstResult, ...] = ()
     """First uses of the keys of those results that answer a repetition, or another post under a known key."""
+    reasons: tuple[AckReason, ...] = ()
+    """Reasons that the platform gives for some of the results."""
 
 
 class Event(NamedTuple):

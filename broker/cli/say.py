@@ -109,6 +109,8 @@ def report_of(result: PostResult, type: int) -> PostReport:
             if result.offset:
                 return PostReport(True, f"published as event {result.offset} of the room")
             return PostReport(True, "shown")
+        case Outcome.MASKED:
+            return PostReport(True, "shown, with another text: the platform has replaced it")
         case Outcome.MERGED:
             return PostReport(True, "merged: counted into an equal one that is shown")
         case Outcome.SAMPLED_OUT:
@@ -118,6 +120,8 @@ def report_of(result: PostResult, type: int) -> PostReport:
         case Outcome.UNAVAILABLE:
             wait = f"{result.retry_after_ms / 1000:.1f} s"
             why = "the broker's disk does not take it now (/healthz says why)"
+            if type == MessageType.DANMAKU:  # is never on the disk
+                why = "the platform, which checks it, does not answer now"
             return PostReport(False, f"not kept: {why}; again in {wait}")
         case Outcome.HELD:
             return PostReport(False, "held: it waits for a moderator")

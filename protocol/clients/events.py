@@ -62,6 +62,7 @@ class PostResult(NamedTuple):
     field: str = ""
     """Field whose rule was broken, where the broker named one."""
     message: str = ""
+    """What is wrong, or why the platform has refused it, for the user."""
     sent: bool = True
     first: FirstResult | None = None
     """Where the key was used before; None: this was its first use."""

@@ -90,20 +90,23 @@ class Posts:
             self._waiters.pop(sequence, None)
         return waiter.result
 
-    def on_result(self, entry: AckResult, first: FirstResult | None = None) -> bool:
-        """Process one entry of an ACK; False if no POST waits for it. ``first``: the first use of its key, if any."""
+    def on_result(self, entry: AckResult, first: FirstResult | None = None, reason: str = "") -> bool:
+        """Process one entry of an ACK; False if no POST waits for it.
+
+        ``first``: the first use of its key, if any; ``reason``: the platform's, "" = none.
+        """
         waiter = self._waiters.get(entry.sequence)
         if waiter is None:
             return False
-        result = PostResult(entry.outcome, waiter.client_msg_id, first=first)
+        result = PostResult(entry.outcome, waiter.client_msg_id, message=reason, first=first)
         if entry.outcome in TRY_AGAIN:
             result = result._replace(retry_after_ms=entry.detail)
         elif entry.outcome is Outcome.REJECTED:
             result = result._replace(error_code=entry.detail)
         elif entry.outcome is Outcome.ACCEPTED and waiter.type == MessageType.LIKE:
             result = result._replace(counted=entry.detail)
-        elif entry.outcome in (Outcome.ACCEPTED, Outcome.MERGED):  # a gift in a combo: the offset of its event
-            result = result._replace(offset=entry.detail)
+        elif entry.outcome in (Outcome.ACCEPTED, Outcome.MERGED, Outcome.MASKED):
+            result = result._replace(offset=entry.detail)  # of a gift in a combo: that of its event
         waiter.resolve(result)
         return True
 

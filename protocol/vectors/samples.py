@@ -24,6 +24,7 @@ from ..messages import (
     MAGIC,
     Account,
     Ack,
+    AckReason,
     AckResult,
     Auth,
     Authenticated,
@@ -200,6 +201,14 @@ _FROM_SERVER: list[tuple[str, Message, Lane, int, int]] = [
         Lane.CONTROL, 3, 0,
     ),
     ("ack-empty", Ack(()), Lane.CONTROL, 3, 0),
+    (
+        "ack-reasons",
+        Ack(
+            (AckResult(5, Outcome.REJECTED, int(ErrorCode.BLOCKED)), AckResult(6, Outcome.MASKED, 44)), (),
+            (AckReason(5, "不文明用语"), AckReason(6, "")),
+        ),
+        Lane.CONTROL, 3, 0,
+    ),
     (
         "ack-repeated",
         Ack(

@@ -16,9 +16,9 @@ def run(*arguments: str, env: dict[str, str] | None = None) -> Result:
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
-def test_only_shown_merged_and_counted_posts_are_good(outcome: Outcome) -> None:
+def test_only_shown_merged_masked_and_counted_posts_are_good(outcome: Outcome) -> None:
     report = report_of(PostResult(outcome, "m", error_code=ErrorCode.ROOM_PAUSED), MessageType.DANMAKU)
-    assert report.is_good == (outcome in (Outcome.ACCEPTED, Outcome.MERGED))
+    assert report.is_good == (outcome in (Outcome.ACCEPTED, Outcome.MERGED, Outcome.MASKED))
     assert report.text
 
 
@@ -29,8 +29,13 @@ def test_an_outcome_is_described() -> None:
     assert text_of(PostResult(Outcome.ACCEPTED, "m")) == "shown"
     assert text_of(PostResult(Outcome.ACCEPTED, "m", counted=1), MessageType.LIKE) == "counted: 1 like"
     assert text_of(PostResult(Outcome.ACCEPTED, "m", offset=7), MessageType.GIFT) == "published as event 7 of the room"
-    kept = text_of(PostResult(Outcome.UNAVAILABLE, "m", retry_after_ms=2000))
+    kept = text_of(PostResult(Outcome.UNAVAILABLE, "m", retry_after_ms=2000), MessageType.GIFT)
     assert kept == "not kept: the broker's disk does not take it now (/healthz says why); again in 2.0 s"
+    unchecked = text_of(PostResult(Outcome.UNAVAILABLE, "m", retry_after_ms=2000))
+    assert unchecked == "not kept: the platform, which checks it, does not answer now; again in 2.0 s"
+    blocked = PostResult(Outcome.REJECTED, "m", error_code=ErrorCode.BLOCKED, message="spam")
+    assert text_of(blocked) == "rejected: spam (BLOCKED)"
+    assert text_of(PostResult(Outcome.MASKED, "m")).startswith("shown, with another text")
     assert text_of(PostResult(Outcome.LIMITED, "m", retry_after_ms=870)) == "limited: too fast, try again in 0.9 s"
     assert "DUPLICATE_TEXT" in text_of(PostResult(Outcome.REJECTED, "m", error_code=ErrorCode.DUPLICATE_TEXT))
     wrong = PostResult(Outcome.REJECTED, "m", error_code=101, field="payload.text", message="must be text")

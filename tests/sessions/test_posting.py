@@ -218,7 +218,7 @@ async def test_a_json_link_posts_to_a_room_by_its_name() -> None:
         post = {"type": 5, "client_msg_id": "", "payload": gift("o-1"), "room_name": "lobby"}
         assert await json_post(broker, post) == {
             "op": "ACK", "lane": 0, "room": 0, "seq": 0,
-            "body": {"results": [{"sequence": 7, "outcome": 0, "detail": 1}], "firsts": []},
+            "body": {"results": [{"sequence": 7, "outcome": 0, "detail": 1}], "firsts": [], "reasons": []},
         }  # fmt: skip
         assert (await ann.expect(Event))[1].payload[0] == "o-1"
 
