@@ -62,6 +62,7 @@ from broker.telemetry.loop_monitor import LoopMonitor
 from broker.telemetry.metrics import Stats, collect, counters_of, render
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
+from broker.webhooks.questions import Questions
 from protocol.codes import Lane, Role
 
 __all__ = ["Broker", "tune_process"]
@@ -135,6 +136,8 @@ class Broker:
             self.history = RoomHistory(self.queries, config.ledger.resume_events, config.queue.critical_bytes // 2)
             self.inboxes = Inboxes(self.ledger, self.queries, self.users, wall_ms, config.ledger.direct_expiry_h * 3600)
         self._clock: Callable[[], float] = clock
+        self.questions = Questions.of(config.webhooks, unix_ms=wall_ms, rng=rng)
+        """Questions to the platform; None where none is configured."""
         self.max_connections = connection_limit(config)
         self.budget = ByteBudget(config.queue.total_bytes)
         self.fanout = self._make_fanout()
@@ -171,6 +174,7 @@ class Broker:
             history=self.history,
             resume_bytes=config.queue.critical_bytes // 2,
             inboxes=self.inboxes,
+            questions=self.questions,
         )
         self.listener = self._make_listener(transports)
         self._read_config = read_config
@@ -211,6 +215,8 @@ class Broker:
                     await nursery.start(self.queries.run)
                 if self.inboxes is not None:
                     await nursery.start(self.inboxes.run)
+                if self.questions is not None:
+                    await nursery.start(self.questions.run)
                 await nursery.start(self.poller.run)
                 await nursery.start(self.jwks.run)
                 nursery.start_soon(self._sample)

@@ -348,6 +348,16 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             yield (low, high), f"expected at most {high} ({large}), got {small}"
 
     yield from webhook_conflicts(config.webhooks)
+    connect = config.webhooks.questions.connect
+    if connect.endpoint is not None and connect.deadline_ms >= link.handshake_timeout_s * 1000:
+        rule = (
+            f"expected less than link.handshake_timeout_s ({link.handshake_timeout_s:g} s), got {connect.deadline_ms}"
+        )
+        yield ("webhooks.questions.connect.deadline_ms", "link.handshake_timeout_s"), rule
+    is_guest = connect.endpoint is not None and connect.on_failure == "allow"
+    if is_guest and not auth.guest_access and not config.development:
+        paths = "webhooks.questions.connect.on_failure", "auth.guest_access"
+        yield paths, "allow makes guests, and auth.guest_access names no room"
 
     builtin = {t.name.lower() for t in MessageType}
     ids, names = Counter(t.id for t in config.types), Counter(t.name for t in config.types)

@@ -24,6 +24,7 @@ from protocol.text import is_room_pattern
 
 __all__ = [
     "AppCallConfig",
+    "ConnectQuestionConfig",
     "EndpointConfig",
     "QuestionConfig",
     "QuestionsConfig",
@@ -42,7 +43,7 @@ MAX_KEYS = 2
 _is_event_pattern = re.compile(r"\*|[a-z][a-z_]{0,31}\.(\*|[a-z][a-z_]{0,31})").fullmatch
 
 EndpointName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}\Z", examples=["shop"])]
-QuestionRole = Literal["guest", "viewer", "vip", "moderator", "assistant", "host", "app"]
+QuestionRole = Literal["guest", "viewer", "vip", "moderator", "assistant", "host"]
 
 
 class EndpointConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -65,7 +66,7 @@ class EndpointConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 
 class QuestionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One kind of question, which the platform answers before the broker goes on."""
+    """May this user enter, or what becomes of this message: the platform answers before the broker goes on."""
 
     endpoint: EndpointName | None = None
     """Name of the endpoint that answers; not set = it is not asked."""
@@ -75,10 +76,23 @@ class QuestionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """The answer where the endpoint gives none: in time, or at all."""
     max_in_flight: Annotated[int, Meta(ge=1, le=1024)] = 32
     """Questions that wait for an answer at a time; one more has the on_failure answer at once."""
-    exempt_roles: Annotated[tuple[QuestionRole, ...], Meta(max_length=7)] = ("moderator", "assistant", "host", "app")
-    """Roles that are never asked about: staff and the platform itself."""
+    exempt_roles: Annotated[tuple[QuestionRole, ...], Meta(max_length=6)] = ("moderator", "assistant", "host")
+    """Roles that are not asked about; the platform itself (app) never is."""
     sample: Annotated[float, Meta(ge=0, le=1)] = 1.0
     """Part of the cases that are asked about, 1 = all, 0 = none; the others are allowed. Chosen by chance."""
+
+
+class ConnectQuestionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who is this: asked about a connection whose token the broker itself refuses, or that has none."""
+
+    endpoint: EndpointName | None = None
+    """Name of the endpoint that answers; not set = it is not asked."""
+    deadline_ms: Annotated[int, Meta(ge=10, le=10_000)] = 300
+    """Time for an answer, from the question's start; below link.handshake_timeout_s."""
+    on_failure: Literal["allow", "deny"] = "deny"
+    """What happens where the endpoint gives no answer: allow = a guest in the rooms of auth.guest_access."""
+    max_in_flight: Annotated[int, Meta(ge=1, le=1024)] = 32
+    """Questions that wait for an answer at a time; one more has the on_failure answer at once."""
 
 
 class AppCallConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -95,8 +109,8 @@ class AppCallConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 class QuestionsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Questions to the platform, which wait for an answer."""
 
-    connect: QuestionConfig = msgspec.field(default_factory=QuestionConfig)
-    """Who is this: for a token that the broker cannot verify."""
+    connect: ConnectQuestionConfig = msgspec.field(default_factory=ConnectQuestionConfig)
+    """Who is this: asked about a connection whose token the broker itself refuses, or that has none."""
     join: QuestionConfig = msgspec.field(default_factory=QuestionConfig)
     """May this user enter this room."""
     message: QuestionConfig = msgspec.field(default_factory=QuestionConfig)
@@ -204,10 +218,13 @@ def webhook_conflicts(config: WebhookConfig) -> Iterator[tuple[tuple[str, ...], 
     questions = config.questions
     for kind in questions.__struct_fields__:
         name = getattr(questions, kind).endpoint
-        if name is not None and name not in times:
-            known = ", ".join(times) or "there are none"
-            rule = f"{name} is no endpoint; known: {known}"
-            yield (f"webhooks.questions.{kind}.endpoint", "webhooks.endpoints"), rule
+        if name is None:
+            continue
+        paths = (f"webhooks.questions.{kind}.endpoint", "webhooks.endpoints")
+        if name not in times:
+            yield paths, f"{name} is no endpoint; known: {', '.join(times) or 'there are none'}"
+        elif config.endpoint(name).tenant is not None:
+            yield paths, f"{name} belongs to a tenant: questions are about all of them"
 
 
 def _url_problem(endpoint: EndpointConfig) -> str:

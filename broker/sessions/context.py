@@ -24,7 +24,8 @@ from broker.rooms.room_store import RoomHistory
 from broker.users.batches import IncomingBatches
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
-from protocol.codes import Feature
+from broker.webhooks.questions import Questions
+from protocol.codes import Feature, MessageType
 from protocol.messages import VERSION, CustomType, ServerHello
 
 __all__ = ["OpenSession", "SessionContext"]
@@ -65,6 +66,8 @@ class SessionContext:
     """Most bytes of events that one RESUME brings back; a client that missed more gets the gap."""
     inboxes: Inboxes | None = None
     """Must-deliver messages; None: no ledger."""
+    questions: Questions | None = None
+    """Questions to the platform; None: there are none."""
     batches: IncomingBatches = field(init=False)
     """Incoming must-deliver messages."""
     frame_limit: SingleGcra = field(init=False)
@@ -77,6 +80,8 @@ class SessionContext:
     """Bits of `Feature` this broker has."""
     durable_types: frozenset[int] = field(init=False)
     """Types of messages whose answer waits for the ledger; none without one."""
+    reviewed_types: frozenset[int] = field(init=False)
+    """Types of messages that the platform is asked about."""
     renew_every_s: float = field(init=False)
     """Least time between two renewed tickets of one link, in seconds."""
     draining: bool = False
@@ -93,6 +98,8 @@ class SessionContext:
     def __post_init__(self) -> None:
         self.batches = IncomingBatches(self.inboxes, self.types)
         self.durable_types = frozenset() if self.history is None else self.types.critical
+        is_reviewed = self.questions is not None and self.questions.message is not None
+        self.reviewed_types = frozenset({int(MessageType.DANMAKU), *self.types.custom} if is_reviewed else ())
         self.use_limits(self.config)
         self.renew_every_s = min(RENEW_EVERY_S, self.auth.ticket_s / 10)
         self.features = int(

@@ -19,12 +19,13 @@ from broker.rooms.room import Room
 from broker.sessions.acks import acks_of
 from broker.sessions.context import SessionContext
 from broker.sessions.posting import RoomSenders
+from broker.sessions.reviews import ReviewedPosts
 from broker.sessions.waiting import WaitingPosts
 from protocol.codes import CloseCode, ErrorCode, Lane, LeaveReason, Tier
 from protocol.compression import best_codec
 from protocol.connection import Connection, Encoding
 from protocol.errors import LocalProtocolError
-from protocol.messages import AckResult, ErrorReply, FirstResult, GoAway, Left, Message, Side
+from protocol.messages import Ack, AckReason, AckResult, ErrorReply, FirstResult, GoAway, Left, Message, Side
 
 __all__ = ["SessionLink"]
 
@@ -53,10 +54,12 @@ class SessionLink:
         "free_returns",
         "grant",
         "is_app",
+        "is_asked_about",
         "memberships",
         "missed_chat",
         "pending_joins",
         "renew_at",
+        "reviews",
         "senders",
         "transport",
         "waiting_posts",
@@ -90,6 +93,10 @@ class SessionLink:
         """By room: first uses of keys, for the repetitions among the answers that wait; None: there are none."""
         self.senders: RoomSenders | None = None
         """Rooms that this link of the app posts to without joining them."""
+        self.reviews: ReviewedPosts | None = None
+        """Posts that wait for the platform's answer; None before the first of them."""
+        self.is_asked_about = False
+        """Whether the platform is asked who this is: no byte is handled until it has answered."""
         self.renew_at = 0.0
         """From when on a PING gets a new ticket (monotonic seconds)."""
 
@@ -187,6 +194,8 @@ class SessionLink:
         if firsts:
             found = self._firsts = self._firsts or {}
             found.setdefault(room, []).extend(firsts)
+        if self.reviews is not None:
+            results = self.reviews.with_masks(room, results)
         waits = self.waiting_posts
         if waits is not None and waits.count:
             for result in results:
@@ -202,6 +211,15 @@ class SessionLink:
                 waiting += results
         else:
             self.send_acks(room, results)
+
+    def reply_with_reason(self, room: int, result: AckResult, reason: str) -> None:
+        """Send the outcome of a POST, with the platform's reason where it has given one."""
+        if not reason:
+            self.reply_acks(room, [result])
+            return
+        if self.waiting_posts is not None:
+            self.waiting_posts.answered(room, result.sequence)
+        self.send(Ack((result,), (), (AckReason(result.sequence, reason),)), room)
 
     def send_acks(self, room: int, results: list[AckResult]) -> None:
         """Write outcomes of POSTs."""
@@ -245,6 +263,8 @@ class SessionLink:
     def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:
         """Send LEFT: the room has removed this session."""
         self.memberships = tuple(each for each in self.memberships if each[0] is not room)
+        if self.reviews is not None:
+            self.reviews.forget(room.number)
         if self.waiting_posts is not None:
             self.waiting_posts.forget(room.number)
         self.send(Left(reason, message), room.number)

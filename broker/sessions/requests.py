@@ -17,6 +17,7 @@ from broker.net.transport import Framing
 from broker.sessions.joining import PendingJoin
 from broker.sessions.link import SessionLink
 from broker.sessions.posting import RoomSenders
+from broker.sessions.reviews import ReviewedPosts
 from broker.sessions.waiting import WaitingPosts
 from protocol.codes import CloseCode, ErrorCode, Feature, LeaveReason, Opcode, Outcome
 from protocol.connection import Frame, Refused
@@ -62,6 +63,11 @@ def on_post(link: SessionLink, frame: Frame) -> None:
             return
     for room, member in link.memberships:
         if room.number == number:
+            if context.reviewed_types:
+                if link.reviews is None:
+                    link.reviews = ReviewedPosts(link, context)
+                if link.reviews.take(room, member, sequence, post):  # type: ignore[arg-type]
+                    return
             try:
                 room.post(member, sequence, post, context.poller.now)  # type: ignore[arg-type]
             except Exception:
@@ -147,6 +153,8 @@ def _on_leave(link: SessionLink, frame: Frame) -> None:
     for room, member in link.memberships:
         if room.number == frame.room:
             link.memberships = tuple(each for each in link.memberships if each[0] is not room)
+            if link.reviews is not None:
+                link.reviews.leave(room.number)
             link.leave(room, member, link.context.poller.now)
             link.send(Left(LeaveReason.REQUESTED), frame.room, frame.sequence)
             return

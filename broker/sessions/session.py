@@ -132,6 +132,8 @@ class Session(SessionLink):
         self.memberships = ()
         if self.senders is not None:
             self.senders.close()
+        if self.reviews is not None:
+            self.reviews.close()
         grant, self.grant = self.grant, None
         if grant is not None:
             context.users.remove(grant.user_id, self)

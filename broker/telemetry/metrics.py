@@ -248,6 +248,13 @@ METRICS: tuple[Metric, ...] = (
              "api_counters.malformed", "broker.http.connection:malformed"),
     _counter("api_too_slow", "Connections of backends ended because they neither sent nor took their bytes in time.",
              "api_counters.too_slow", "broker.http.connection:too_slow"),
+    # Questions to the platform.
+    Metric("roomcast_questions_total", "counter", "Cases for the platform, by kind and what became of them.",
+           lambda reading: {} if reading.broker.questions is None else reading.broker.questions.results,
+           ("broker.core.webhooks.questions:results", "broker.webhooks.questions:results"), "result"),
+    Metric("roomcast_questions_in_flight", "gauge", "Questions that the platform has not answered.",
+           lambda reading: 0 if reading.broker.questions is None else reading.broker.questions.in_flight,
+           ("broker.core.webhooks.questions:in_flight",)),
     # Logs.
     _of_part("log_lines_dropped", "Log lines dropped because nothing read standard error.", "log_file", "dropped",
              "broker.telemetry.logs:dropped"),

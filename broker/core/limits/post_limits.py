@@ -37,6 +37,12 @@ class PostLimits:
         lane, limit = self._custom[type]
         return self._app if role is Role.APP and lane <= Lane.PAID else limit
 
+    def wait_s(self, type: int, role: Role, user_id: str, now: float) -> float:
+        """Return the seconds until a danmaku or custom message of a user may pass, and take nothing; 0.0 = now."""
+        if type in self._custom:
+            return self.of_custom(type, role).wait_s(user_id, now)
+        return (self.of_staff(role) if role >= Role.MODERATOR else self.chat).wait_s(user_id, now)
+
     @property
     def full_refusals(self) -> int:
         """Posts refused because a limiter's table of users was full."""

@@ -116,6 +116,10 @@ class RoomState(Generic[T]):
     def stage(self, stage: OverloadStage) -> None:
         self._posting.stage = stage
 
+    def post_wait_s(self, kind: int, author: Author, now: float) -> float:
+        """Return the seconds until a danmaku or custom message of an author would pass its rate; 0.0 = now."""
+        return self._posting.limits.wait_s(kind, author.role, author.user_id, now)
+
     # ---- members
 
     def enter(self, user_id: str, name: str, role: Role, now: float, resumes: bool = False) -> None:

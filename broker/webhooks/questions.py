@@ -1,0 +1,276 @@
+"""Questions to the platform: asked over HTTP by tasks of their own, answered by a callback or to a caller that waits.
+
+``ask.connect``: who is this; ``ask.join``: may this user enter; ``ask.message``: what becomes of this message;
+``ask.app``: a viewer's call to the application. Rooms and sessions are synchronous: they start a question and go on.
+How many are in flight, and what an answer says, `broker.core.webhooks.questions` decides. Each kind has its own
+connections, so that a slow answer to one delays no other.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import ssl
+from collections.abc import Callable, Hashable, Mapping
+from random import Random
+from typing import Any, NamedTuple, TypeVar
+
+import structlog
+import trio
+
+from broker.config.webhooks import AppCallConfig, ConnectQuestionConfig, QuestionConfig, WebhookConfig
+from broker.core.webhooks.questions import (
+    Answer,
+    AnswerError,
+    MessageAnswer,
+    QuestionPool,
+    QuestionRules,
+    Start,
+    app_answer,
+    connect_answer,
+    join_answer,
+    message_answer,
+)
+from broker.webhooks.sender import WebhookSender, client_context
+from protocol.codes import MessageType, Role
+
+__all__ = ["Asker", "Case", "Questions"]
+
+log = structlog.get_logger("roomcast.questions")
+
+A = TypeVar("A")
+
+
+class Case(NamedTuple):
+    """What is asked about. ``who``: user or address, for its share; ``room``: "" = none; ``data``: JSON values."""
+
+    who: Hashable
+    tenant: str
+    room: str
+    data: Mapping[str, Any]
+    role: Role | None = None
+
+
+class Asker:
+    """Questions of one kind."""
+
+    def __init__(
+        self,
+        kind: str,
+        sender: WebhookSender,
+        pool: QuestionPool,
+        deadline_ms: int,
+        *,
+        unix_ms: Callable[[], int],
+        allows_on_failure: bool = False,
+    ) -> None:
+        self.kind = kind
+        self.pool = pool
+        self.deadline_ms = deadline_ms
+        self.allows_on_failure = allows_on_failure
+        self._sender = sender
+        self._unix_ms = unix_ms
+        self._nursery: trio.Nursery | None = None
+        self._is_paused = False
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Be ready to ask until cancelled; then close the connections."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                await self._sender.aclose()
+
+    def start(self, case: Case) -> Start:
+        """Return whether `answer` is to be called for a case, or what becomes of it at once."""
+        return self.pool.start(case.who, case.role, self._unix_ms())
+
+    def ask(
+        self,
+        case: Case,
+        read: Callable[[int, bytes], A],
+        on_answer: Callable[[A | None], None],
+    ) -> Start:
+        """Decide about a case; where it is asked about, ``on_answer`` is called later: None = there was no answer.
+
+        :param read: makes the answer of the status and body, or raises AnswerError.
+        :param on_answer: is synchronous; its failure is logged and ends nothing.
+        """
+        if self._nursery is None:
+            self.pool.results[Start.PAUSED.value] += 1
+            return Start.PAUSED
+        start = self.start(case)
+        if start is Start.ASK:
+            self._nursery.start_soon(self._deliver, case, read, on_answer)
+        return start
+
+    async def _deliver(
+        self, case: Case, read: Callable[[int, bytes], A], on_answer: Callable[[A | None], None]
+    ) -> None:
+        answer = await self.answer(case, read)
+        try:
+            on_answer(answer)
+        except Exception:
+            log.exception("question failed", kind=self.kind)
+
+    async def answer(self, case: Case, read: Callable[[int, bytes], A]) -> A | None:
+        """Ask about a case that `start` has decided to ask about; return the answer, None where there is none."""
+        is_ended = False
+        try:
+            question_id = f"ask_{secrets.token_hex(12)}"
+            reply = await self._sender.post(question_id, self._body(question_id, case), self.deadline_ms / 1000)
+            answer: A | None = None
+            failure = reply.detail
+            if reply.failure is not None:
+                result = reply.failure.value
+            else:
+                try:
+                    answer = read(reply.status, reply.body)
+                    result = _result_of(answer)
+                except AnswerError as error:
+                    result, failure = "invalid", str(error)
+            is_ended = True
+            self.pool.end(case.who, result, self._unix_ms(), is_failure=answer is None)
+            self._report(failure)
+            return answer
+        finally:
+            if not is_ended:
+                self.pool.cancel(case.who)
+
+    def _report(self, failure: str) -> None:
+        """Log the change between an endpoint that answers and one that is left alone."""
+        is_paused = self.pool.is_paused
+        if is_paused and not self._is_paused:
+            log.warning("questions paused: the endpoint fails", kind=self.kind, why=failure)
+        elif self._is_paused and not is_paused:
+            log.info("questions resumed", kind=self.kind)
+        self._is_paused = is_paused
+
+    def _body(self, question_id: str, case: Case) -> bytes:
+        question = {
+            "id": question_id,
+            "type": f"ask.{self.kind}",
+            "created_at_ms": self._unix_ms(),
+            "tenant": case.tenant,
+            **({"room": case.room} if case.room else {}),
+            "data": {"deadline_ms": self.deadline_ms, **case.data},
+        }
+        return json.dumps(question, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _result_of(answer: object) -> str:
+    if isinstance(answer, MessageAnswer):
+        return answer.action.value
+    if isinstance(answer, Answer):
+        return "allow" if answer.is_allowed else "deny"
+    return "answer"
+
+
+class Questions:
+    """All kinds of questions of one broker; a kind that is not configured is None."""
+
+    def __init__(self, config: WebhookConfig, *, unix_ms: Callable[[], int], rng: Random) -> None:
+        """FileError, ValueError or OSError where files that the configuration names cannot be used."""
+        context = client_context(config.ca_file)
+        kinds = config.questions
+
+        def asker(kind: str, settings: QuestionConfig | ConnectQuestionConfig | AppCallConfig) -> Asker | None:
+            if settings.endpoint is None:
+                return None
+            return _asker(kind, settings, config, context, unix_ms, rng)
+
+        self.connect = asker("connect", kinds.connect)
+        self.join = asker("join", kinds.join)
+        self.message = asker("message", kinds.message)
+        self.app = asker("app", kinds.app)
+
+    @classmethod
+    def of(cls, config: WebhookConfig, *, unix_ms: Callable[[], int], rng: Random) -> Questions | None:
+        """Return the questions of a configuration; None where it has none."""
+        kinds = config.questions
+        if all(getattr(kinds, kind).endpoint is None for kind in kinds.__struct_fields__):
+            return None
+        return cls(config, unix_ms=unix_ms, rng=rng)
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Be ready to ask until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for asker in self._askers():
+                await nursery.start(asker.run)
+            task_status.started()
+
+    @property
+    def results(self) -> dict[str, int]:
+        """Cases by kind and what became of them, as ``message.block``; counts only grow."""
+        return {f"{each.kind}.{name}": count for each in self._askers() for name, count in each.pool.results.items()}
+
+    @property
+    def in_flight(self) -> int:
+        """Questions without an answer yet."""
+        return sum(each.pool.in_flight for each in self._askers())
+
+    def _askers(self) -> list[Asker]:
+        return [each for each in (self.connect, self.join, self.message, self.app) if each is not None]
+
+    def ask_connect(self, token: str | None, address: str, on_answer: Callable[[Answer | None], None]) -> Start:
+        """Ask who a connection is that presents ``token``."""
+        assert self.connect is not None, "the caller has seen that it is configured"
+        case = Case(address, "", "", {"token": token, "address": address})
+        return self.connect.ask(case, connect_answer, on_answer)
+
+    def ask_join(
+        self, tenant: str, room: str, user: str, name: str, role: Role, on_answer: Callable[[Answer | None], None]
+    ) -> Start:
+        """Ask whether a user may enter a room. Names are plain."""
+        assert self.join is not None, "the caller has seen that it is configured"
+        data = {"user": user, "name": name, "role": role.name.lower()}
+        return self.join.ask(Case((tenant, user), tenant, room, data, role), join_answer, on_answer)
+
+    def ask_message(
+        self,
+        tenant: str,
+        room: str,
+        user: str,
+        name: str,
+        role: Role,
+        kind: int,
+        payload: Any,
+        on_answer: Callable[[MessageAnswer | None], None],
+    ) -> Start:
+        """Ask what becomes of a message. Names are plain. Any: a payload that is valid on the wire."""
+        assert self.message is not None, "the caller has seen that it is configured"
+        data = {"user": user, "name": name, "role": role.name.lower(), "message_type": kind, "payload": payload}
+        if kind == MessageType.DANMAKU:
+            data["text"] = payload[0]
+        case = Case((tenant, user), tenant, room, data, role)
+        return self.message.ask(case, lambda status, body: message_answer(status, body, kind, payload), on_answer)
+
+    async def call_app(self, case: Case) -> Any:
+        """Return what the application answers to a case that ``app.start`` has decided to ask about; in a tuple, None
+        where it does not answer."""
+        assert self.app is not None, "the caller has seen that it is configured"
+        return await self.app.answer(case, lambda status, body: (app_answer(status, body),))
+
+
+def _asker(
+    kind: str,
+    settings: QuestionConfig | ConnectQuestionConfig | AppCallConfig,
+    config: WebhookConfig,
+    context: ssl.SSLContext,
+    unix_ms: Callable[[], int],
+    rng: Random,
+) -> Asker:
+    assert settings.endpoint is not None
+    endpoint = config.endpoint(settings.endpoint)
+    sender = WebhookSender.of(endpoint, config, context, unix_ms, settings.max_in_flight)
+    exempt, sample = frozenset[Role](), 1.0
+    if isinstance(settings, QuestionConfig):
+        exempt = frozenset({Role.APP, *(Role[name.upper()] for name in settings.exempt_roles)})
+        sample = settings.sample
+    allows = not isinstance(settings, AppCallConfig) and settings.on_failure == "allow"
+    pool = QuestionPool(QuestionRules(settings.max_in_flight, exempt, sample), rng)
+    return Asker(kind, sender, pool, settings.deadline_ms, unix_ms=unix_ms, allows_on_failure=allows)
