@@ -144,7 +144,7 @@ class Broker:
         self.hub = Hub(
             config.room, rules, self.fanout, open_roles=config.open_roles, clock=clock,
             unix_ms=wall_ms, rng=rng, room_store=self.room_store,
-            results=self.results,
+            results=self.results, trusted=self.clock,
         )  # fmt: skip
         self.connection_limits = ConnectionLimits(**limits_of(config.admission, self.max_connections))
         self.monitor = OverloadMonitor()

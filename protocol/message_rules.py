@@ -16,6 +16,7 @@ from .fields import (
     boolean,
     integer,
     map_of,
+    member_id,
     member_of,
     optional,
     record,
@@ -72,7 +73,7 @@ from .messages import (
     TickEntry,
 )
 
-__all__ = ["MESSAGE_KINDS", "OPCODE_LANES", "opcode_of", "reader_of"]
+__all__ = ["MESSAGE_KINDS", "OPCODE_LANES", "opcode_of", "reader_of", "room_key"]
 
 UINT32 = 0xFFFF_FFFF
 
@@ -114,11 +115,12 @@ _ack_reason = record(AckReason, (_u32, text(0, 256)))
 _pulse = record(RoomPulse, (_u32, _count, _ms))
 _EVENT_RULES: tuple[Rule, ...] = (integer(1, 255), _ms, text(0, 64), _name, any_value)
 _event = record(Event, _EVENT_RULES)
-_room_key = record(RoomKey, (text(1, 128), any_value, _count, optional(_ms), optional(user_id)))
+room_key: Rule = record(RoomKey, (text(1, 128), any_value, _count, optional(_ms), optional(member_id)))
+"""Rule of a key of a room."""
 _JOINED_RULES: tuple[Rule, ...] = (
     room_name, _count, _count, member_of(Role), member_of(RoomPhase), member_of(Tier), _ms,
     _count, _count, _count, _count, _count, array_of(_entry, MAX_LISTED), boolean, optional(_event),
-    array_of(_room_key, MAX_KEYS), _count,
+    array_of(room_key, MAX_KEYS), _count,
 )  # fmt: skip
 _GOAWAY_RULES: tuple[Rule, ...] = (integer(1000, 4999), _reason, _ms, _ms, array_of(text(1, 255), MAX_LISTED))
 

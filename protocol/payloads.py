@@ -19,6 +19,7 @@ from .fields import (
     display_name,
     free_value,
     integer,
+    member_id,
     member_of,
     optional,
     record,
@@ -135,7 +136,7 @@ _count = integer(0)
 key_value: Rule = free_value(MAX_KEY_DEPTH)
 """Rule of a key's value."""
 _key_change = record(
-    KeyChange, (text(1, 128), _count, key_value, member_of(KeyCause), optional(_count), optional(user_id), boolean)
+    KeyChange, (text(1, 128), _count, key_value, member_of(KeyCause), optional(_count), optional(member_id), boolean)
 )
 
 _RULES: dict[int, tuple[type[Any], tuple[Rule, ...]]] = {

@@ -18,6 +18,7 @@ from broker.ledger.chain import ChainHead, checked, verify
 from broker.ledger.entries import (
     DirectState,
     FailureKind,
+    KeyResult,
     LedgerCut,
     LedgerDamaged,
     LedgerRefused,
@@ -42,6 +43,7 @@ from broker.ledger.rows import (
     stream_checksum,
 )
 from broker.ledger.schema import connect, database_path, failure_kind_of, mark_path, refusal_of, require_ledger
+from broker.ledger.transaction import read_keys
 
 __all__ = ["Reader", "open_directory"]
 
@@ -265,6 +267,12 @@ class Reader:
             (now_ms, limit),
         )
         return [self._outbox(row) for row in rows]
+
+    # ---- keys
+
+    def first_result(self, digest: bytes) -> KeyResult | None:
+        """Return what the first submission with a key came to; None: the key is not known, or not kept any more."""
+        return read_keys(self._connection, (digest,)).get(digest)
 
     # ---- records
 

@@ -57,6 +57,8 @@ def raise_for(result: AckResult) -> None:
     """Raise OperationError for a result that is no acceptance."""
     if result.outcome is Outcome.LIMITED:
         raise OperationError(ErrorCode.RATE_LIMITED, "too many at a time", retry_after_ms=result.detail)
+    if result.outcome is Outcome.UNAVAILABLE:
+        raise OperationError(ErrorCode.OVERLOADED, "the ledger cannot take it now", retry_after_ms=result.detail)
     if result.outcome is Outcome.REJECTED:
         raise OperationError(ErrorCode(result.detail), "was refused by the room")
 

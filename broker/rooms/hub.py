@@ -21,6 +21,7 @@ import structlog
 import trio
 
 from broker.config.schema import RoomConfig
+from broker.core.clock import TrustedClock
 from broker.core.limits.join_limit import JoinLimit
 from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.limits.rate_limit import Gcra, Rate
@@ -29,6 +30,7 @@ from broker.core.rooms.accounts import closed, sum_of
 from broker.core.rooms.ended import EndedRooms
 from broker.core.rooms.event_ids import EventIds
 from broker.core.rooms.idempotency import MAX_ORDERS, ORDER_WINDOW_S, IdempotencyTable
+from broker.core.rooms.keys import KeySpace
 from broker.core.rooms.state import RoomRules, RoomState
 from broker.ledger import ResultBatch
 from broker.rooms.fanout import FanOut
@@ -64,11 +66,15 @@ class Hub:
         rng: random.Random,
         room_store: RoomStore | None = None,
         results: ResultBatch | None = None,
+        trusted: TrustedClock | None = None,
     ) -> None:
         self.event_ids = EventIds(secrets.token_bytes(32))
         """Ids of events for watchers, the same over a restart if the key is."""
         self._results = results or ResultBatch()
         self._room_store = room_store
+        self.key_space = KeySpace() if room_store is None else room_store.key_space
+        self._trusted = TrustedClock(unix_ms, clock) if trusted is None else trusted
+        """By it keys expire."""
         self._config = config
         self._rules = rules
         self._fanout = fanout
@@ -172,10 +178,13 @@ class Hub:
         if checkpoint is None:
             checkpoint = self._crashed.pop(name, None) if room_store is None else room_store.take(name)
         epoch = self._rng.getrandbits(48) if checkpoint is None else checkpoint.epoch
-        state: RoomState[PostRef] = RoomState(self._rules, epoch, self._rng, self._clock(), name, self._orders)
+        state: RoomState[PostRef] = RoomState(
+            self._rules, epoch, self._rng, self._clock(), name, self._orders, self.key_space
+        )  # fmt: skip
         state.stage = self._stage
         if checkpoint is not None:
             state.restore(checkpoint.last_offset, checkpoint.totals, checkpoint.events, self._clock())
+            state.keys.restore(*checkpoint.keys, self._clock(), is_counted=True)
         room = Room(
             name,
             self._last_number,
@@ -190,6 +199,7 @@ class Hub:
             room_store=room_store,
             event_ids=self.event_ids,
             on_crash=self.crash,
+            trusted=self._trusted,
         )
         if checkpoint is None:
             room.journal.open_epoch()
@@ -279,6 +289,8 @@ class Hub:
             log.info("room ended", room=room.name, number=room.number, reason=room.ended[0].name)
         finally:
             del self._by_number[room.number]
+            if room.ended[0] is LeaveReason.ROOM_ENDED and not room.has_crashed:
+                room.state.keys.clear()
             if self._by_name.get(room.name) is room:
                 del self._by_name[room.name]
                 self._keep_checkpoint(room)
@@ -304,7 +316,10 @@ class Hub:
             if checkpoint is not None:
                 self._crashed[room.name] = checkpoint
                 if len(self._crashed) > MAX_CRASHED:
-                    del self._crashed[next(iter(self._crashed))]
+                    forgotten = self._crashed.pop(next(iter(self._crashed)))
+                    self.key_space.take(-forgotten.keys.nbytes)
+            else:
+                room.state.keys.clear()
         elif room.state.phase is RoomPhase.ENDED and (room.ended[0] is LeaveReason.ROOM_ENDED or room.is_left_unused):
             room_store.end(room.name, room.state.epoch)
         elif (checkpoint := self._checkpoint(room)) is not None:

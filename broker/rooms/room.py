@@ -15,9 +15,13 @@ from math import inf
 
 import trio
 
+from broker.core.clock import TrustedClock
 from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.rooms.effects import Effect, End, Outcomes, Publish, Record, Reply, TickOut
 from broker.core.rooms.event_ids import EventIds
+from broker.core.rooms.idempotency import OperationKey
+from broker.core.rooms.key_changes import KeyDecision
+from broker.core.rooms.keys import KeyDelete, KeyRefused, KeySet
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
 from broker.core.tenants.names import plain_name
@@ -44,6 +48,7 @@ PostRef = tuple[Member, int]
 """Reply address of one POST: the member, and the client's number for it. The reply belongs to the link: it is sent also
 after the member has left. A plain tuple, as every message makes one."""
 
+_KEYS = MessageType.KEYS_CHANGED
 _DATED_BY_TICK = frozenset({MessageType.DANMAKU, MessageType.EMOTE, MessageType.LIKE})
 """Types whose time is that of the tick which shows them, so that the clock is not read for each."""
 _new = tuple.__new__
@@ -68,6 +73,7 @@ class Room:
         room_store: RoomStore | None = None,
         event_ids: EventIds | None = None,
         on_crash: Callable[[Room], None] | None = None,
+        trusted: TrustedClock | None = None,
     ) -> None:
         self.name = name
         self.number = number
@@ -88,6 +94,7 @@ class Room:
         self._unix_ms = unix_ms
         self._event_ids = event_ids
         self._on_crash = on_crash
+        self._trusted = TrustedClock(unix_ms, clock) if trusted is None else trusted
         self.journal = RoomJournal(
             room_store, name, state, clock, perform=self._perform, on_phase=self._on_phase, on_crash=self._crashed
         )
@@ -155,6 +162,20 @@ class Room:
                 self._perform(state.tick(now, self._unix_ms()))
         elif now + state.interval_s < self._armed_until or (self._has_batches and state.batch_full):
             self._nudge(now)
+
+    def change_keys(
+        self, author: Member, sequence: int, items: Sequence[KeySet | KeyDelete], key: OperationKey | None
+    ) -> KeyDecision | KeyRefused:
+        """Set and delete keys, all or none; a decision that changes anything is answered as a post of ``author`` is."""
+        now = self._clock()
+        ticket, now_ms = (author, sequence), self._trusted.now_ms()
+        decision = self.state.key_changes.command(
+            ticket, author.user_id, author.name, items, key, now, now_ms, self._unix_ms()
+        )
+        if isinstance(decision, KeyDecision):
+            self._perform(decision.effects)
+            self._nudge(now)
+        return decision
 
     def set_phase(self, phase: RoomPhase, user_id: str) -> None:
         """Pause, resume or end the room."""
@@ -231,13 +252,16 @@ class Room:
         if empty_since is not None:
             closes_at = empty_since + self._close_after_s
             due = closes_at if due is None else min(due, closes_at)
-        return inf if due is None else due
+        return min(inf if due is None else due, self.state.keys.next_due)
 
     def _live(self, now: float) -> None:
         empty_since = self.state.empty_since
         if empty_since is not None and now >= empty_since + self._close_after_s:
             self.end(LeaveReason.ROOM_IDLE)
             return
+        if now >= self.state.keys.next_due:
+            trusted_ms = None if self._trusted.distrust() else self._trusted.now_ms()
+            self._perform(self.state.key_changes.due(now, trusted_ms, self._unix_ms()))
         if not self._ticking:
             due = self.state.next_due(now)
             if due is not None and due <= now:
@@ -245,9 +269,13 @@ class Room:
 
     def _nudge(self, now: float) -> None:
         """Wake the task if it would sleep past the next thing to do."""
-        if not self._ticking and self.state.phase is not RoomPhase.ENDED:
-            due = self.state.next_due(now)
-            if (due is not None and due < self._armed_until) or self.state.empty_since is not None:
+        state = self.state
+        if state.keys.next_due < self._armed_until:
+            self._armed_until = now
+            self._wake.set()
+        elif not self._ticking and state.phase is not RoomPhase.ENDED:
+            due = state.next_due(now)
+            if (due is not None and due < self._armed_until) or state.empty_since is not None:
                 self._armed_until = now
                 self._wake.set()
 
@@ -263,6 +291,8 @@ class Room:
                     self._reply_all(outcomes)
                 case Publish(event, lane, offset):
                     self._publish(Content(event, lane, offset))
+                    if event.type == _KEYS:
+                        self._nudge(self._clock())
                 case Record():
                     self.journal.record(effect)
                 case TickOut():

@@ -10,7 +10,7 @@ are not acknowledged to any client, so losing the last one breaks no promise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ import trio
 
 from broker.core.rooms.effects import Effect, Record
 from broker.core.rooms.idempotency import KEY_REUSED, FirstUse, OperationKey, StoredResult
+from broker.core.rooms.keys import KeySpace
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
 from broker.core.tenants.names import plain_name
@@ -42,10 +43,11 @@ from broker.ledger import (
 from broker.ledger.orders import ORDER_KIND, Order, pack_order
 from broker.ledger.queries import LedgerQueries
 from broker.ledger.replay import event_of
+from broker.rooms.key_records import StoredKeys, key_items, key_removals, read_room_keys
 from protocol.codes import Lane, MessageType, Outcome, RoomPhase
 from protocol.frames import pack_body, unpack_body
 
-__all__ = ["RoomCheckpoint", "RoomHistory", "RoomJournal", "RoomStore"]
+__all__ = ["KeyReused", "RoomCheckpoint", "RoomHistory", "RoomJournal", "RoomStore"]
 
 log = structlog.get_logger("roomcast.room_store")
 
@@ -66,13 +68,20 @@ class RoomCheckpoint(NamedTuple):
     """Phase, likes and peak, as `RoomState.totals` packs them."""
     events: tuple[StoredEvent, ...] = ()
     """The newest events, without a hole, up to ``last_offset``."""
+    keys: StoredKeys = StoredKeys()
+
+
+class KeyReused(Exception):
+    """An idempotency key was used before with other content."""
 
 
 class RoomStore:
     """Writes the records of all rooms; holds the checkpoints of those that are not open."""
 
-    def __init__(self, ledger: Ledger, unix_ms: Callable[[], int]) -> None:
+    def __init__(self, ledger: Ledger, unix_ms: Callable[[], int], key_space: KeySpace | None = None) -> None:
         self.ledger = ledger
+        self.key_space = KeySpace() if key_space is None else key_space
+        """Space of the keys of all rooms, with a task or without."""
         self._unix_ms = unix_ms
         self._checkpoints: dict[str, RoomCheckpoint] = {}
         self._unwritten: dict[tuple[str, int], RoomCheckpointed | RoomEnded] = {}
@@ -81,14 +90,25 @@ class RoomStore:
     # ---- records (Any: a record's reply addresses are the room's own business)
 
     def record(
-        self, room: str, epoch: int, record: Record[Any], totals: bytes, on_result: Callable[[LedgerResult], None]
+        self,
+        room: str,
+        epoch: int,
+        record: Record[Any],
+        totals: bytes,
+        on_result: Callable[[LedgerResult], None],
+        key_names: Collection[str] = (),
     ) -> SubmitResult:
-        """Submit a record to the ledger, with its orders; ``totals`` are written with a change of phase."""
+        """Submit a record to the ledger, with its orders and keys.
+
+        ``totals`` are written with a change of phase; ``key_names``: keys of the room, which go when it ends.
+        """
         event = record.event
         items: list[Item] = [Entry(room, epoch, record.lane, event.type, event.at_ms, pack_body(event))]
+        items += key_items(room, event)
         if event.type == MessageType.ROOM_PHASE:
             if event.payload[0] == RoomPhase.ENDED:
                 items.append(RoomEnded(room, epoch, event.at_ms))
+                items += key_removals(room, key_names)
             else:
                 items.append(RoomCheckpointed(room, epoch, event.at_ms, totals))
         for asked in record.asked:
@@ -118,6 +138,20 @@ class RoomStore:
                 found[asked.key] = StoredResult(Outcome(stored.outcome), stored.offset, first)
         return found
 
+    async def first_use(self, room: str, epoch: int, key: OperationKey) -> FirstUse | None:
+        """Return where an operation took effect whose key the ledger knows; `KeyReused` where its content differs.
+
+        What `Ledger.ask` raises.
+        """
+        digest, fingerprint, *_ = _key(room, epoch, key, Outcome.ACCEPTED)
+        stored = await self.ledger.ask(Reader.first_result, digest)
+        if stored is None:
+            return None
+        if stored.fingerprint != fingerprint:
+            raise KeyReused
+        first_room, first_epoch = unpack_body(stored.answer)
+        return FirstUse(first_room, first_epoch, stored.offset)
+
     # ---- epochs and checkpoints
 
     def open_epoch(self, room: str, epoch: int, on_result: Callable[[LedgerResult], None]) -> SubmitResult:
@@ -135,8 +169,15 @@ class RoomStore:
         self._checkpoints.pop(room, None)
         self._checkpoints[room] = checkpoint
         if len(self._checkpoints) > MAX_CHECKPOINTS:
-            del self._checkpoints[next(iter(self._checkpoints))]
+            oldest = next(iter(self._checkpoints))
+            self._forget_keys(oldest, self._checkpoints.pop(oldest).keys)
         self._write(RoomCheckpointed(room, checkpoint.epoch, self._unix_ms(), checkpoint.totals))
+
+    def _forget_keys(self, room: str, keys: StoredKeys) -> None:
+        """Remove the keys of a room that nothing knows any more. A ledger that cannot write keeps them until then."""
+        self.key_space.take(-keys.nbytes)
+        if keys.last_version:
+            self.ledger.record(key_removals(room, [key.name for key in keys.keys]), lambda result: None)
 
     def end(self, room: str, epoch: int) -> None:
         """Write that a stream has ended; the next room of that name begins a new epoch."""
@@ -171,6 +212,12 @@ class RoomStore:
         """Read the checkpoints of all rooms. At the start, before connections are accepted."""
         since_ms = self._unix_ms() - round(history_s * 1000)
         found = await self.ledger.ask(_read_checkpoints, since_ms, history_entries)
+        for room, keys in (await self.ledger.ask(read_room_keys)).items():
+            self.key_space.take(keys.nbytes)
+            if room in found:
+                found[room] = found[room]._replace(keys=keys)
+            else:
+                self._forget_keys(room, keys)
         self._checkpoints.update(found)
         if found:
             log.info("rooms restored", rooms=len(found), events=sum(len(each.events) for each in found.values()))
@@ -262,10 +309,12 @@ class RoomJournal:
         phase = RoomPhase(record.event.payload[0]) if record.event.type == MessageType.ROOM_PHASE else None
         totals = b"" if phase is None else self.state.totals(phase)
         on_result = partial(self._on_result, record, totals)
-        if self._store.record(self._room, self.state.epoch, record, totals, on_result) is SubmitResult.QUEUED:
+        names = self.state.keys.names if phase is RoomPhase.ENDED else ()
+        submitted = self._store.record(self._room, self.state.epoch, record, totals, on_result, names)
+        if submitted is SubmitResult.QUEUED:
             self.pending += 1
         else:
-            self._perform(self.state.refused(record, RECORD_RETRY_MS))
+            self._perform(self.state.refused(record, RECORD_RETRY_MS, self._clock()))
 
     def _on_result(self, record: Record[Any], totals: bytes, result: LedgerResult) -> None:
         """Perform what a result means. Results come in the order of the records.
@@ -286,7 +335,7 @@ class RoomJournal:
                     known = self._store.first_results(self._room, record, result)
                     effects = self.state.repeated(record, known, now)
                 case _:
-                    effects = self.state.refused(record, RECORD_RETRY_MS)
+                    effects = self.state.refused(record, RECORD_RETRY_MS, now)
             self._perform(effects)
             if totals:
                 self._on_phase()
@@ -294,6 +343,12 @@ class RoomJournal:
             self._on_crash()
         if not self.pending and self._all_answered is not None:
             self._all_answered.set()
+
+    async def first_use(self, key: OperationKey) -> FirstUse | None:
+        """Return where an operation took effect whose key the ledger knows. KeyReused, and what `Ledger.ask` raises."""
+        if self._store is None:
+            return None
+        return await self._store.first_use(self._room, self.state.epoch, key)
 
     async def wait_answered(self) -> None:
         """Wait until the ledger has answered every record of this room."""
@@ -334,7 +389,8 @@ class RoomJournal:
         events: Sequence[StoredEvent] | None = None
         if with_events and state.last_offset == last_offset:
             events = state.events_since(state.epoch, state.first_offset - 1, self._clock())
-        return RoomCheckpoint(state.epoch, last_offset, self._totals, tuple(events or ()))
+        keys = StoredKeys(state.keys.dump(), state.keys.last_version)
+        return RoomCheckpoint(state.epoch, last_offset, self._totals, tuple(events or ()), keys)
 
 
 def _key(room: str, epoch: int, key: OperationKey, outcome: Outcome) -> Key:

@@ -18,11 +18,11 @@ from typing import Protocol
 
 from broker.auth.grants import Grant, RoomGrant
 from broker.core.limits.overload import STAGE_RULES
-from broker.core.rooms.stream import StoredEvent
+from broker.core.rooms.stream import StoredEvent, kept_bytes
 from broker.rooms.members import Member
 from broker.rooms.room import Room
 from broker.sessions.context import SessionContext
-from protocol.codes import ErrorCode, Lane, Role, Tier
+from protocol.codes import ErrorCode, Lane, MessageType, Role, Tier
 from protocol.frames import HEADER_BYTES, pack_body
 from protocol.messages import Join, Message, Resume, Resumed
 from protocol.resume import StreamPosition, gap_from
@@ -33,7 +33,8 @@ RETRY_MS = 1000
 """When to send the request again if the ledger could not be asked, or did not answer."""
 ROOM_FULL_RETRY_MS = 5000
 MAX_EVENT_BYTES = 5 * 1024
-"""Above what one event can take; fewer events than this allows are not measured."""
+"""Above what one event can take, but for changes of keys; fewer events than this allows are not measured."""
+_KEYS = MessageType.KEYS_CHANGED
 
 
 class Joiner(Protocol):
@@ -128,7 +129,9 @@ class PendingJoin:
         member = self._enter(room, room_grant)
         snapshot = room.snapshot(member)
         if events is not None:
-            snapshot = snapshot._replace(announcement=None)  # the client has it, or it is among the events
+            # The client has them, or they are among the events.
+            left_out = len(snapshot.keys) + snapshot.keys_more
+            snapshot = snapshot._replace(announcement=None, keys=(), keys_more=left_out)
         first = gap_from(StreamPosition(request.epoch, request.offset), snapshot.epoch)
         self._joiner.send(Resumed(events is not None, first, snapshot), room.number, self._sequence)
         for event in events or ():
@@ -253,6 +256,7 @@ class PendingJoin:
 
 def _fits(events: Sequence[StoredEvent], max_bytes: int) -> bool:
     """Return whether the packed events are at most ``max_bytes``. O(events), and only for many."""
-    if len(events) * MAX_EVENT_BYTES <= max_bytes:
+    most = sum(kept_bytes(each.event) if each.event.type == _KEYS else MAX_EVENT_BYTES for each in events)
+    if most <= max_bytes:
         return True
     return sum(len(pack_body(each.event)) + HEADER_BYTES for each in events) <= max_bytes

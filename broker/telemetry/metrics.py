@@ -183,6 +183,8 @@ METRICS: tuple[Metric, ...] = (
            _messages("expired"), (f"{_STATE}:expired",), "lane"),
     Metric("roomcast_messages_held", "gauge", "Messages that wait, by lane.", _messages("held"),
            (f"{_POSTING}:held", f"{_STREAM}:held"), "lane"),
+    _of_rooms("keys_changed", "Keys of rooms set, deleted or expired.", "broker.core.rooms.keys:changed"),
+    _gauge("keys_bytes", "Bytes of the keys of all rooms, with a task or without.", "hub.key_space.nbytes"),
     _of_rooms("duplicates", "Danmaku refused because the same text was shown before.",
               "broker.core.chat.duplicates:refused"),
     _of_rooms("duplicate_marks_lost", "Marks of texts forgotten early because the table was full.",

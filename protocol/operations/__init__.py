@@ -6,7 +6,7 @@ tables of SPEC.md. A handler of each stands in ``broker/operations/<subject>.py`
 
 from __future__ import annotations
 
-from . import brokers, directs, messages, rooms, users
+from . import brokers, directs, keys, messages, rooms, users
 from .rows import KeyUse, OperationRow, RateLimit, Scope
 
 __all__ = ["BY_NAME", "BY_NUMBER", "EDITION", "OPERATIONS", "KeyUse", "OperationRow", "RateLimit", "Scope"]
@@ -14,6 +14,13 @@ __all__ = ["BY_NAME", "BY_NUMBER", "EDITION", "OPERATIONS", "KeyUse", "Operation
 EDITION = 1
 """Edition of the table; operations and fields are only added."""
 
-OPERATIONS: tuple[OperationRow, ...] = (*rooms.ROWS, *messages.ROWS, *users.ROWS, *brokers.ROWS, *directs.ROWS)
+OPERATIONS: tuple[OperationRow, ...] = (
+    *rooms.ROWS,
+    *messages.ROWS,
+    *users.ROWS,
+    *brokers.ROWS,
+    *directs.ROWS,
+    *keys.ROWS,
+)
 BY_NAME: dict[str, OperationRow] = {row.name: row for row in OPERATIONS}
 BY_NUMBER: dict[int, OperationRow] = {row.number: row for row in OPERATIONS}

@@ -71,12 +71,13 @@ class KeyDelete(NamedTuple):
 
 
 class KeyRefused(NamedTuple):
-    """Why a command was not decided; nothing has changed. ``index``: of the item at fault."""
+    """Why a command was not decided; nothing has changed. ``item``: index of the one at fault."""
 
     code: ErrorCode
     field: str
     rule: str
-    index: int = 0  # type: ignore[assignment]  # hides tuple.index
+    item: int = 0
+    retry_after_ms: int = 0
 
 
 class KeyRecord(NamedTuple):
@@ -136,12 +137,14 @@ class RoomKeys:
 
     __slots__ = (
         "_bytes", "_check_at", "_is_present", "_keys", "_last_version", "_leaving", "_owners", "_reserved", "_snapshot",
-        "_space", "_under_way",
+        "_space", "_under_way", "changed",
     )  # fmt: skip
 
     def __init__(self, is_present: Callable[[str], bool], space: KeySpace | None = None) -> None:
         self._is_present = is_present
         self._space = KeySpace() if space is None else space
+        self.changed = 0
+        """Changes so far, those of single keys."""
         self._keys: dict[str, KeyRecord] = {}
         self._bytes = 0
         """Of the keys."""
@@ -304,6 +307,10 @@ class RoomKeys:
         version = max(self._last_version + 1, now_ms or 0)
         return self._reserve([KeyChange(name, version, None, cause) for name, cause in found])
 
+    def postpone(self, now: float) -> None:
+        """Let `due` be called later: the room is about to end."""
+        self._check_at = now + RETRY_S
+
     def left(self, user: str, now: float) -> None:
         """A user's last connection has left the room: its keys go after the grace, unless it returns."""
         if user in self._owners:
@@ -315,6 +322,7 @@ class RoomKeys:
     def apply(self, changes: Iterable[KeyChange], now: float) -> None:
         """Fold changes that are durable; their reservations end."""
         for change in changes:
+            self.changed += 1
             self._end_reservation(change)
             before = self._keys.pop(change.name, None)
             if before is not None:

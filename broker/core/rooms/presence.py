@@ -105,6 +105,10 @@ class Presence:
         """Whether `uniques` is a count rather than an estimate."""
         return self._uniques_exact
 
+    def has(self, user_id: str) -> bool:
+        """Return whether a user has a connection now."""
+        return self._connections.get(user_id, 0) > 1
+
     def counts(self) -> PresenceCounts:
         return PresenceCounts(self.online, self.users, self.uniques, self.peak)
 

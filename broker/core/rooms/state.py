@@ -27,12 +27,14 @@ from broker.core.rooms.idempotency import (
     OperationKey,
     StoredResult,
 )
+from broker.core.rooms.key_changes import KeyChanges
+from broker.core.rooms.keys import KeySpace, RoomKeys
 from broker.core.rooms.likes import LikeCounter
 from broker.core.rooms.phases import RoomPhases
 from broker.core.rooms.posting import Posting
 from broker.core.rooms.presence import Presence, PresenceCounts
 from broker.core.rooms.rules import Author, RoomRules
-from broker.core.rooms.stream import EXPECTED_EVENT_BYTES, StoredEvent, Stream
+from broker.core.rooms.stream import StoredEvent, Stream, kept_bytes
 from broker.core.rooms.tick_entry import tick_entry
 from broker.core.tenants.names import plain_name
 from protocol.codes import Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
@@ -55,7 +57,8 @@ _TOTALS_VERSION = 1
 class RoomState(Generic[T]):
     """State of one room. All times: ``now`` monotonic seconds, ``at_ms`` Unix milliseconds.
 
-    ``name``: qualified by its tenant; ``orders``: of all rooms of the broker; None: this room is the only one.
+    ``name``: qualified by its tenant; ``orders`` and ``key_space``: of all rooms of the broker; None: this room is
+    the only one.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class RoomState(Generic[T]):
         now: float,
         name: str = "",
         orders: IdempotencyTable[T] | None = None,
+        key_space: KeySpace | None = None,
     ) -> None:
         policy = rules.policy
         self._rules = rules
@@ -96,6 +100,8 @@ class RoomState(Generic[T]):
         )
         self.post = self._posting.post
         """Decide what one POST becomes: `Posting.post` itself, as a method in between would cost a call a message."""
+        self.keys = RoomKeys(self._presence.has, key_space)
+        self.key_changes: KeyChanges[T] = KeyChanges(self.keys, self._stream, self._phases, rules.durable)
         self._tick_number = 0
         self._state_number = 0
         self._ticked_at = -inf
@@ -135,7 +141,8 @@ class RoomState(Generic[T]):
     def leave(self, user_id: str, role: Role, now: float) -> None:
         """Remove one connection of a user, which came with ``role``."""
         if role is not _APP:
-            self._presence.leave(user_id, now)
+            if self._presence.leave(user_id, now):
+                self.keys.left(user_id, now)
         self._members -= 1
         if not self._members:
             self.empty_since = now
@@ -167,6 +174,8 @@ class RoomState(Generic[T]):
         """The ledger has made a record durable at ``offset``: what follows."""
         if record.event.type == MessageType.ROOM_PHASE:
             self._phases.complete(RoomPhase(record.event.payload[0]))
+        elif record.event.type == MessageType.KEYS_CHANGED:
+            self.key_changes.committed(record, now)
         return self._stream.committed(record, offset, now)
 
     def repeated(
@@ -176,6 +185,8 @@ class RoomState(Generic[T]):
         effects, left = self._stream.repeated(record, first, now)
         if record.event.type == MessageType.ROOM_PHASE:
             self._phases.complete(self.phase)
+        elif record.event.type == MessageType.KEYS_CHANGED:
+            self.key_changes.given_up(record, now)
         elif left and record.event.type == MessageType.GIFT:
             payload = GiftPayload(*record.event.payload)
             gifts = [each.gift for each in left if each.gift is not None]
@@ -184,10 +195,12 @@ class RoomState(Generic[T]):
             effects += self._stream.record(record.event._replace(payload=payload), record.lane, left, now)
         return effects
 
-    def refused(self, record: Record[T], retry_after_ms: int) -> Sequence[Effect[T]]:
+    def refused(self, record: Record[T], retry_after_ms: int, now: float) -> Sequence[Effect[T]]:
         """The ledger could not make a record durable: its senders may try again after ``retry_after_ms``."""
         if record.event.type == MessageType.ROOM_PHASE:
             self._phases.complete(self.phase)
+        elif record.event.type == MessageType.KEYS_CHANGED:
+            self.key_changes.given_up(record, now)
         return self._stream.refused(record, Outcome.UNAVAILABLE, retry_after_ms)
 
     # ---- what outlives the process
@@ -214,7 +227,7 @@ class RoomState(Generic[T]):
         except (RemoteProtocolError, TypeError, ValueError):
             pass  # no totals, or those of a later version: the room begins with what the stream says
         for each in events:
-            history.append(each, EXPECTED_EVENT_BYTES, now)
+            history.append(each, kept_bytes(each.event), now)
             self._stream.keep(each.event)
 
     # ---- ticks
@@ -352,6 +365,7 @@ class RoomState(Generic[T]):
             name, self.epoch, self._history.last_offset, role, self.phase, tier, round(self.interval_s * 1000),
             presence.online, presence.users, presence.uniques, presence.peak, self._likes.total,
             *self._recent.snapshot(self._stream.announcement_bytes), self._stream.announcement,
+            *self.keys.snapshot(),
         )  # fmt: skip
 
     def event_counters(self) -> dict[str, int]:
@@ -364,6 +378,7 @@ class RoomState(Generic[T]):
             "limiter_full": self._posting.limits.full_refusals,
             "keys_lost": self._stream.keys_lost,
             "likes_unranked": self._likes.unranked,
+            "keys_changed": self.keys.changed,
         }
 
     def pulse(self, number: int) -> RoomPulse:

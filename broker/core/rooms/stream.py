@@ -22,7 +22,7 @@ from protocol.codes import Lane, MessageType, Outcome
 from protocol.frames import pack_body
 from protocol.messages import Event
 
-__all__ = ["BUSY_RETRY_MS", "EXPECTED_EVENT_BYTES", "StoredEvent", "Stream"]
+__all__ = ["BUSY_RETRY_MS", "StoredEvent", "Stream", "kept_bytes"]
 
 T = TypeVar("T")
 
@@ -36,6 +36,11 @@ class StoredEvent(NamedTuple):
     offset: int
     lane: Lane
     event: Event
+
+
+def kept_bytes(event: Event) -> int:
+    """Return what an event costs to keep: measured where it may be large, else as expected."""
+    return len(pack_body(event)) if event.type == MessageType.KEYS_CHANGED else EXPECTED_EVENT_BYTES
 
 
 class Stream(Generic[T]):
@@ -143,7 +148,7 @@ class Stream(Generic[T]):
         account.held -= record.weight
         account.shown += 1
         account.merged += record.weight - 1
-        self.history.append(StoredEvent(offset, record.lane, record.event), EXPECTED_EVENT_BYTES, now)
+        self.history.append(StoredEvent(offset, record.lane, record.event), kept_bytes(record.event), now)
         effects: list[Effect[T]] = []
         self.keep(record.event)
         first = FirstUse(self._room, self.history.epoch, offset)

@@ -67,7 +67,7 @@ def test_all_items_are_set_or_none() -> None:
     keys = room_keys()
     put(keys, KeySet("a", 1))
     found = refusal(keys, KeySet("b", 1), KeySet("a", 2, version=0))
-    assert (found.code, found.index) == (ErrorCode.STALE, 1)
+    assert (found.code, found.item) == (ErrorCode.STALE, 1)
     assert [view.name for view in keys.views()] == ["a"]
     assert refusal(keys, KeySet("b", 1), KeySet("b", 2)).code is ErrorCode.BAD_FIELD
     changes = put(keys, KeySet("b", 1), KeySet("c", 2))

@@ -61,7 +61,7 @@ def test_a_refused_event_was_never_there() -> None:
     room = a_room()
     record = the_record(room.post(1, HOST, announcement("m1"), 1.0, 5))
     assert room.post(2, HOST, announcement("m1"), 1.0, 5) == ()
-    assert room.refused(record, 1500) == [Reply(1, Outcome.UNAVAILABLE, 1500), Reply(2, Outcome.UNAVAILABLE, 1500)]
+    assert room.refused(record, 1500, 1.0) == [Reply(1, Outcome.UNAVAILABLE, 1500), Reply(2, Outcome.UNAVAILABLE, 1500)]
     assert room.accounts()[Lane.CONTROL] == (0, 0, 0, 0, 0, 0)
     again = the_record(room.post(3, HOST, announcement("m1"), 1.0, 5))
     assert room.committed(again, 1, 1.1)[0] == Reply(3, Outcome.ACCEPTED, 1)
@@ -145,7 +145,7 @@ def test_a_change_of_phase_is_obeyed_at_once_and_reported_when_it_is_durable() -
     room.committed(pause, 1, 1.1)
     assert room.phase is RoomPhase.PAUSED
     resume = the_record(room.post(3, HOST, Post(MessageType.ROOM_PHASE, "", PhasePayload(RoomPhase.LIVE)), 1.2, 5))
-    room.refused(resume, 1000)
+    room.refused(resume, 1000, 1.0)
     assert room.phase is RoomPhase.PAUSED
     assert room.post(4, Person("ann"), danmaku, 1.3, 5) == (Reply(4, Outcome.REJECTED, ErrorCode.ROOM_PAUSED),)
 
@@ -154,7 +154,7 @@ def test_a_refused_gift_changes_no_phase() -> None:
     room = a_room()
     record = the_record(room.post(1, APP, gift("o1"), 1.0, 5))
     pause = the_record(room.set_phase(RoomPhase.PAUSED, "max", 1.0, 5))
-    room.refused(record, 1000)
+    room.refused(record, 1000, 1.0)
     assert room.post(2, Person("ann"), Post(MessageType.DANMAKU, "", ("hi", None)), 1.0, 5) == (
         Reply(2, Outcome.REJECTED, ErrorCode.ROOM_PAUSED),
     )
@@ -339,7 +339,7 @@ class DurableRoomMachine(RuleBasedStateMachine):
     def disk_fails(self) -> None:
         """Everything under way fails, as in the ledger."""
         while self.under_way:
-            self.perform(self.room.refused(self.under_way.popleft(), 1000))
+            self.perform(self.room.refused(self.under_way.popleft(), 1000, self.now))
 
     @invariant()
     def every_lane_adds_up(self) -> None:

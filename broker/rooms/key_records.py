@@ -1,0 +1,76 @@
+"""Keys of rooms in the ledger: a record a key, and one of the highest version, written with their event."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from broker.core.rooms.keys import KeyRecord, key_bytes
+from broker.ledger import Item, Reader, RecordPut, RecordRemoved
+from protocol.codes import KeyCause, MessageType
+from protocol.errors import RemoteProtocolError
+from protocol.frames import pack_body, unpack_body
+from protocol.messages import Event
+
+__all__ = ["StoredKeys", "key_items", "key_removals", "read_room_keys"]
+
+KIND = "room.key"
+_VERSION = ""
+"""Name of the record that has the highest version; the name of a key is never empty."""
+PAGE = 1000
+
+
+class StoredKeys(NamedTuple):
+    """Keys of a room without a task. ``last_version``: the highest that was given."""
+
+    keys: tuple[KeyRecord, ...] = ()
+    last_version: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the keys, as a `KeySpace` counts them."""
+        return sum(key_bytes(key.name, key.value, key.owner) for key in self.keys)
+
+
+def key_items(room: str, event: Event) -> list[Item]:
+    """Return what an event writes beside itself; nothing unless keys have changed."""
+    if event.type != MessageType.KEYS_CHANGED:
+        return []
+    items: list[Item] = []
+    for change in event.payload.changes:
+        if change.cause is KeyCause.SET:
+            body = change.value, change.version, change.expires_at_ms, change.owner, change.delete_on_leave
+            items.append(RecordPut(KIND, room, change.name, event.at_ms, pack_body(body)))
+        else:
+            items.append(RecordRemoved(KIND, room, change.name))
+            items.append(RecordPut(KIND, room, _VERSION, event.at_ms, pack_body((change.version,))))
+    return items
+
+
+def key_removals(room: str, names: Collection[str]) -> list[Item]:
+    """Return what removes the keys of a room that has ended."""
+    return [RecordRemoved(KIND, room, name) for name in (*names, _VERSION)]
+
+
+def read_room_keys(reader: Reader) -> dict[str, StoredKeys]:
+    """Return the keys of all rooms. Runs in the ledger's reading thread."""
+    found: dict[str, list[KeyRecord]] = {}
+    versions: dict[str, int] = {}
+    after = "", ""
+    while True:
+        page = reader.records(KIND, after=after, limit=PAGE)
+        for record in page:
+            try:
+                body = unpack_body(record.body)
+                if record.name == _VERSION:
+                    versions[record.subject] = body[0]
+                else:
+                    found.setdefault(record.subject, []).append(KeyRecord(record.name, *body[:5]))
+            except (RemoteProtocolError, TypeError, IndexError):
+                continue  # of a later version
+        if len(page) < PAGE:
+            break
+        after = page[-1].subject, page[-1].name
+    return {
+        room: StoredKeys(tuple(found.get(room, ())), versions.get(room, 0)) for room in found.keys() | versions.keys()
+    }
