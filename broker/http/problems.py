@@ -24,6 +24,7 @@ STATUS: dict[ErrorCode, int] = {
     ErrorCode.UNKNOWN_ROOM: 404,
     ErrorCode.KEY_REUSED: 409,
     ErrorCode.NOT_ALLOWED: 403,
+    ErrorCode.BLOCKED: 403,
     ErrorCode.ROOM_NOT_GRANTED: 403,
     ErrorCode.TOO_MANY_ROOMS: 409,
     ErrorCode.DUPLICATE_TEXT: 409,
