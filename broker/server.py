@@ -12,13 +12,14 @@ import gc
 import hmac
 import random
 import resource
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import trio
@@ -50,6 +51,7 @@ from broker.net.poller import Poller
 from broker.net.protocol_detection import release_admission
 from broker.net.transport import Transport, TransportSettings
 from broker.operations.calls import Operations
+from broker.operations.in_process import call_in_process
 from broker.operations.parts import BrokerControl, Parts
 from broker.rooms.fanout import FanOut
 from broker.rooms.hub import Hub
@@ -65,7 +67,10 @@ from broker.users.registry import UserRegistry
 from broker.webhooks.questions import Questions
 from protocol.codes import Lane, Role
 
-__all__ = ["Broker", "tune_process"]
+if TYPE_CHECKING:
+    from protocol.clients import Address, BytePipe, Client, TokenSource
+
+__all__ = ["Broker", "roomcast_broker", "tune_process"]
 
 log = structlog.get_logger("roomcast.server")
 
@@ -87,7 +92,8 @@ class Broker:
     OSError if the TLS files cannot be used, or the process has too few descriptors.
 
     ``rng``, ``wall_ms`` and ``monotonic`` replace chance and the clocks; the metrics count what ``log_file`` drops.
-    ``read_config`` reads the configuration again, for `reload_files`.
+    ``read_config`` reads the configuration again, for `reload_files`. ``listens`` False: no port and no control API,
+    only `call` and `connect`.
     The methods ``_make_...`` make what touches disk and network, so that a simulation can replace it.
     """
 
@@ -100,6 +106,7 @@ class Broker:
         monotonic: Callable[[], float] = time.monotonic,
         log_file: LogFile | None = None,
         read_config: Callable[[], Config] | None = None,
+        listens: bool = True,
     ) -> None:
         self.config = config
         self.log_file = log_file
@@ -178,6 +185,7 @@ class Broker:
         )
         self.listener = self._make_listener(transports)
         self._read_config = read_config
+        self._listens = listens
         self._started_at = clock()
         self._nursery: trio.Nursery | None = None
         self.operations = Operations(
@@ -220,8 +228,9 @@ class Broker:
                 await nursery.start(self.poller.run)
                 await nursery.start(self.jwks.run)
                 nursery.start_soon(self._sample)
-                self.addresses = await nursery.start(self.listener.run)
-                if self.config.api.listen is not None:
+                if self._listens:
+                    self.addresses = await nursery.start(self.listener.run)
+                if self._listens and self.config.api.listen is not None:
                     self.api_urls = tuple(await nursery.start(self._serve_api, self.config.api.listen))
                     log.info("control API serving", urls=self.api_urls)
                 if unbounded := without_limit(self.config):
@@ -310,6 +319,34 @@ class Broker:
             if not keeps and state == "ok":
                 fields["status"] = "degraded"
         return ready, fields
+
+    async def call(
+        self, operation: str, /, *, idempotency_key: str = "", dry_run: bool = False, tenant: str = "", **fields: Any
+    ) -> Any:
+        """Call an operation of the control API from the program that the broker runs in, with every scope; return its
+        result record. ``fields``: those of the request. Any: each operation has its own.
+
+        OperationError (code, field, rule, retry_after_ms) where it is refused, ValueError for what is no operation.
+        """
+        return await call_in_process(
+            self.operations, operation, fields, idempotency_key=idempotency_key, dry_run=dry_run, tenant=tenant
+        )
+
+    @asynccontextmanager
+    async def connect(self, token: str | TokenSource | None = None, **options: Any) -> AsyncIterator[Client]:
+        """Open a client of this broker in the same process, over a pair of connected sockets: no port is needed.
+
+        ``options``: those of `protocol.open_client`.
+        """
+        from protocol.clients import StreamPipe, open_client  # what serves only does not import what connects
+
+        async def pipe(nursery: trio.Nursery, address: Address) -> BytePipe:
+            ours, theirs = socket.socketpair()
+            self.listener.admit(theirs, "", self._clock())
+            return StreamPipe(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+
+        async with open_client("roomcast://in-process", token, connect=pipe, **options) as client:
+            yield client
 
     def stats(self) -> Stats:
         """Return the counters of this moment. O(rooms)."""
@@ -410,6 +447,44 @@ class Broker:
         )
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def roomcast_broker(config: Config | None = None, *, listens: bool = True) -> AsyncIterator[Broker]:
+    """Run a broker for the length of an ``async with`` block, which begins when it serves.
+
+    At the end of the block the broker drains; where an exception ends the block, it stops at once, and the exception
+    is raised as it is. If the broker itself fails, the block is cancelled and the failure raised in a group. Without a
+    ``config`` nothing is kept. ``listens``: see `Broker`. OSError if it cannot start.
+    """
+    broker = Broker(config or Config(), listens=listens)
+    failure: BaseException | None = None
+    has_crashed = False
+
+    async def run(task_status: trio.TaskStatus[None]) -> None:
+        nonlocal has_crashed
+        try:
+            await broker.run(task_status)
+        except Exception:
+            has_crashed = True
+            raise
+
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(run)
+            try:
+                yield broker
+                await broker.drain()
+            except BaseException as error:
+                failure = error
+                raise
+            finally:
+                nursery.cancel_scope.cancel()
+        return
+    except BaseExceptionGroup:
+        if has_crashed or failure is None:
+            raise
+    raise failure
 
 
 def ledger_of(

@@ -169,11 +169,14 @@ def test_a_user_of_a_direct_batch_sees_the_message(terminal: Terminal) -> None:
 
 
 def test_the_program_that_embeds_a_broker_works(terminal: Terminal) -> None:
-    (program,) = blocks(ROOT / "broker" / "guides" / "embed.md", "python")
+    program, test_of_an_application = blocks(ROOT / "broker" / "guides" / "embed.md", "python")
     (terminal.folder / "program.py").write_text(program)
     out = terminal.run("python program.py")
     assert "1 posts" in out
     assert "accepted" in out.lower()
+    assert "UNKNOWN_ROOM room is not open" in out
+    (terminal.folder / "test_shop.py").write_text(test_of_an_application)
+    assert "1 passed" in terminal.run("python -m pytest -o trio_mode=true test_shop.py")
 
 
 def test_the_program_of_readme_works(terminal: Terminal) -> None:

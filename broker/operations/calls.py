@@ -95,7 +95,7 @@ class Operations:
     def left(self, caller: Caller, row: OperationRow) -> tuple[int, float]:
         """Return how many calls of an operation a caller has left, and the seconds until it has a whole burst."""
         limit = self._limits.get(row.name)
-        return (row.rate.burst, 0.0) if limit is None else limit.left(caller.id, self._parts.clock())
+        return (row.rate.burst, 0.0) if limit is None else limit.left(caller.account, self._parts.clock())
 
     def _judge(self, caller: Caller, row: OperationRow, arguments: Any) -> Any:
         """Return the request; OperationError where the caller may not make it."""
