@@ -7,11 +7,9 @@ the environment.
 
 from __future__ import annotations
 
-import errno
 import gc
 import hmac
 import random
-import resource
 import socket
 import sys
 import time
@@ -29,11 +27,11 @@ from broker.auth.jwks import JwksSource
 from broker.auth.tickets import ticket_key
 from broker.auth.tokens import Authenticator
 from broker.config.files import user_path
-from broker.config.schema import RELOADABLE, AdmissionConfig, Config, changed_settings, reloaded, without_limit
+from broker.config.schema import RELOADABLE, Config, changed_settings, reloaded, without_limit
 from broker.core.clock import TrustedClock
 from broker.core.limits.overload import ByteBudget, OverloadMonitor, OverloadStage
 from broker.core.limits.rate_limit import Rate
-from broker.core.net.connection_limits import ConnectionLimits, ConnectionLimitSettings
+from broker.core.net.connection_limits import ConnectionLimits
 from broker.core.net.send_queue import QueueLimits
 from broker.core.rooms.policies import Policy, policy_from
 from broker.core.rooms.state import RoomRules
@@ -45,6 +43,7 @@ from broker.http.serving import HttpServer, api_limits
 from broker.ledger import Ledger, LedgerLimits, LedgerState, Pace, ResultBatch, Retention
 from broker.ledger.queries import LedgerQueries
 from broker.ledger.store import Store
+from broker.net.descriptors import connection_limit, limits_of
 from broker.net.event_stream import EventStreamTransport
 from broker.net.listener import Listener
 from broker.net.poller import Poller
@@ -77,12 +76,6 @@ log = structlog.get_logger("roomcast.server")
 SAMPLE_S = 0.25
 API_REQUESTS = Rate(2000.0, 4000)
 """Requests of one backend's key to the control API."""
-MIN_CONNECTIONS = 64
-"""A broker that could hold fewer, for want of descriptors, does not serve."""
-FEW_CONNECTIONS = 1000
-"""A broker that can hold fewer, for want of descriptors, warns."""
-MAX_DESCRIPTORS = 1 << 20
-"""Descriptors where the process has no limit: fs.nr_open of Linux."""
 
 
 class Broker:
@@ -545,49 +538,6 @@ def tune_process() -> None:
 def unix_ms() -> int:
     """Wall time in Unix milliseconds; for people and tokens, never for timers or order."""
     return time.time_ns() // 1_000_000
-
-
-def connection_limit(config: Config) -> int:
-    """Connections this process may hold: the configured number, or what the descriptors allow less the reserve.
-
-    Raises the soft limit of descriptors to the hard one first, and warns if they do not suffice for the configured
-    number. OSError (EMFILE) if they do not even suffice for the reserve and `MIN_CONNECTIONS`, or the fewer that are
-    configured.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with suppress(OSError, ValueError):  # an endless hard limit is above what the kernel gives
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-    descriptors = MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
-    reserve, wanted = config.admission.descriptor_reserve, config.admission.max_connections
-    if config.api.listen is not None:
-        reserve += config.api.max_connections
-    needed = reserve + min(wanted or MIN_CONNECTIONS, MIN_CONNECTIONS)
-    if descriptors < needed:
-        raise OSError(
-            errno.EMFILE,
-            f"{descriptors} file descriptors are too few, {needed} are needed (admission.descriptor_reserve is"
-            f" {reserve}): raise the limit (`ulimit -n`, LimitNOFILE= of systemd, --ulimit nofile= of a container)",
-        )
-    most = descriptors - reserve
-    enough = wanted or FEW_CONNECTIONS
-    if most < enough:
-        remedy = f"raise the limit to {reserve + enough}"
-        log.warning("few file descriptors", descriptors=descriptors, connections=most, wanted=enough, remedy=remedy)
-    return min(wanted or most, most)
-
-
-def limits_of(admission: AdmissionConfig, max_connections: int) -> ConnectionLimitSettings:
-    """Return the limits of connections of a configuration, with ``max_connections`` as the descriptors allow it."""
-    return ConnectionLimitSettings(
-        max_connections=max_connections,
-        per_address=admission.per_address,
-        accept_per_s=admission.accept_per_s,
-        unauthenticated_share=admission.unauthenticated_share,
-        address_share=admission.address_share,
-        failed_logins_per_minute=admission.failed_logins_per_minute,
-    )
 
 
 def policy_of(config: Config) -> Policy:

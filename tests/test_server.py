@@ -11,7 +11,8 @@ import structlog.testing
 import trio
 
 from broker.core.limits.overload import OverloadStage
-from broker.server import MAX_DESCRIPTORS, Broker, connection_limit
+from broker.net.descriptors import MAX_DESCRIPTORS, connection_limit
+from broker.server import Broker
 from broker.telemetry.metrics import METRICS, collect
 from protocol.codes import CloseCode, ErrorCode, Tier
 from protocol.messages import MAGIC, ClientHello, ErrorReply, Join
