@@ -25,6 +25,7 @@ __all__ = [
     "KeyCause",
     "Lane",
     "LeaveReason",
+    "MediaKind",
     "MessageType",
     "Opcode",
     "Outcome",
@@ -171,7 +172,19 @@ class MessageType(IntEnum):
     ROOM_PHASE = 6
     JOINED = 7
     MISSED = 8
+    MEDIA = 9
+    PINS_CHANGED = 10
+    MESSAGES_DELETED = 11
     KEYS_CHANGED = 16
+
+
+class MediaKind(IntEnum):
+    """Kind of a medium that a message refers to."""
+
+    IMAGE = 1
+    AUDIO = 2
+    VIDEO = 3
+    FILE = 4
 
 
 class KeyCause(IntEnum):
@@ -212,6 +225,9 @@ MESSAGE_TYPES: dict[int, TypeRule] = {
     MessageType.ROOM_PHASE: TypeRule(Lane.CONTROL, 1024, _SENIOR_STAFF),
     MessageType.JOINED: TypeRule(Lane.AMBIENT, 4096, frozenset()),
     MessageType.MISSED: TypeRule(Lane.CONTROL, 4096, frozenset()),
+    MessageType.MEDIA: TypeRule(Lane.COMMERCE, 4096, _STAFF),
+    MessageType.PINS_CHANGED: TypeRule(Lane.COMMERCE, 4096, frozenset()),
+    MessageType.MESSAGES_DELETED: TypeRule(Lane.COMMERCE, 4096, _STAFF),
     MessageType.KEYS_CHANGED: TypeRule(Lane.COMMERCE, 4096, frozenset()),
 }
 """Lane, size cap and senders of every built-in message type; every queue and policy uses this table."""

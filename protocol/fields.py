@@ -39,6 +39,8 @@ __all__ = [
     "described",
     "display_name",
     "free_value",
+    "hex_digest",
+    "https_url",
     "integer",
     "map_of",
     "member_id",
@@ -484,3 +486,29 @@ def _check_free(values: Iterable[Any], depth: int) -> None:
                 _check_free(value, depth - 1)
         elif not isinstance(value, IntEnum):
             raise FieldError("must hold only nil, booleans, numbers, strings, arrays and maps")
+
+
+_URL = re.compile(r"https://[A-Za-z0-9.\-\[\]:]+(?:[/?#][!#$%&'()*+,\-./0-9:;=?@A-Z\[\]_a-z~]*)?")
+MAX_URL_CHARS = 1024
+
+
+def _https_url(value: Any) -> str:
+    if type(value) is str and len(value) <= MAX_URL_CHARS and _URL.fullmatch(value):
+        return value
+    raise FieldError(f"must be an https URL of at most {MAX_URL_CHARS} ASCII characters, without a user")
+
+
+https_url = described(
+    _https_url, "https URL", {"type": "string", "format": "uri", "pattern": "^https://", "maxLength": MAX_URL_CHARS}
+)
+"""Rule of an address on the web: other schemes (``javascript:``, ``data:``, ``http:``) are refused."""
+
+
+def _hex_digest(value: Any) -> str:
+    if type(value) is str and re.fullmatch("[0-9a-f]{64}", value):
+        return value
+    raise FieldError("must be 64 digits 0-9a-f")
+
+
+hex_digest = described(_hex_digest, "SHA-256", {"type": "string", "pattern": "^[0-9a-f]{64}$"})
+"""Rule of a SHA-256 in hexadecimal."""

@@ -34,6 +34,7 @@ from .messages import (
     MAX_FIRSTS,
     MAX_KEYS,
     MAX_LISTED,
+    MAX_PINS,
     MAX_PULSES,
     MAX_REASONS,
     MAX_RECIPIENTS,
@@ -59,6 +60,7 @@ from .messages import (
     Left,
     Message,
     Ping,
+    PinnedMessage,
     Pong,
     Post,
     Resume,
@@ -73,7 +75,7 @@ from .messages import (
     TickEntry,
 )
 
-__all__ = ["MESSAGE_KINDS", "OPCODE_LANES", "opcode_of", "reader_of", "room_key"]
+__all__ = ["MESSAGE_KINDS", "OPCODE_LANES", "opcode_of", "pinned_message", "reader_of", "room_key"]
 
 UINT32 = 0xFFFF_FFFF
 
@@ -117,10 +119,12 @@ _EVENT_RULES: tuple[Rule, ...] = (integer(1, 255), _ms, text(0, 64), _name, any_
 _event = record(Event, _EVENT_RULES)
 room_key: Rule = record(RoomKey, (text(1, 128), any_value, _count, optional(_ms), optional(member_id)))
 """Rule of a key of a room."""
+pinned_message = record(PinnedMessage, (_id, integer(1, 255), any_value, text(0, 64), _name, _ms, _ms, _count))
+"""Rule of one pinned message."""
 _JOINED_RULES: tuple[Rule, ...] = (
     room_name, _count, _count, member_of(Role), member_of(RoomPhase), member_of(Tier), _ms,
     _count, _count, _count, _count, _count, array_of(_entry, MAX_LISTED), boolean, optional(_event),
-    array_of(room_key, MAX_KEYS), _count,
+    array_of(room_key, MAX_KEYS), _count, array_of(pinned_message, MAX_PINS),
 )  # fmt: skip
 _GOAWAY_RULES: tuple[Rule, ...] = (integer(1000, 4999), _reason, _ms, _ms, array_of(text(1, 255), MAX_LISTED))
 

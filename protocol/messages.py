@@ -24,6 +24,7 @@ __all__ = [
     "MAX_FIRSTS",
     "MAX_KEYS",
     "MAX_LISTED",
+    "MAX_PINS",
     "MAX_PULSES",
     "MAX_REASONS",
     "MAX_RECENT_BYTES",
@@ -52,6 +53,7 @@ __all__ = [
     "Message",
     "Missed",
     "Ping",
+    "PinnedMessage",
     "Pong",
     "Post",
     "Resume",
@@ -82,6 +84,8 @@ MAX_LISTED = 64
 """Short lists: recent danmaku of a snapshot, named joins, top likers, hosts."""
 MAX_RECENT_BYTES = 32 * 1024
 """Recent danmaku of a snapshot, packed."""
+MAX_PINS = 3
+"""Pinned messages of one room."""
 MAX_KEYS = 100
 """Keys of one room."""
 MAX_RECIPIENTS = 1024
@@ -182,6 +186,23 @@ class RoomKey(NamedTuple):
     version: int
     expires_at_ms: int | None = None
     owner: str | None = None
+
+
+class PinnedMessage(NamedTuple):
+    """One pinned message of a room.
+
+    ``type``, ``payload``, ``user_id``, ``name``, ``at_ms``: of the message; ``expires_at_ms``: when the broker unpins
+    it, by its own clock, 0 = never; ``offset``: of the event that it is a copy of, 0 = of none.
+    """
+
+    id: str
+    type: int
+    payload: Any
+    user_id: str
+    name: str
+    at_ms: int
+    expires_at_ms: int = 0
+    offset: int = 0
 
 
 class Missed(NamedTuple):
@@ -337,6 +358,9 @@ class Joined(NamedTuple):
     """Keys of the room by name, as of ``offset``. Empty in the answer to a RESUME that recovered: the events say."""
     keys_more: int = 0
     """Keys that ``keys`` leaves out, for their size or because the RESUME recovered: ``keys.get`` returns them."""
+    pinned: tuple[PinnedMessage, ...] = ()
+    """Pinned messages, oldest pin first; their bytes count among those of ``recent``. Empty in the answer to a RESUME
+    that recovered: the events say."""
 
 
 class Left(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .codes import KeyCause, MessageType, RoomPhase
+from .codes import KeyCause, MediaKind, MessageType, RoomPhase
 from .fields import (
     FieldError,
     Rule,
@@ -18,6 +18,8 @@ from .fields import (
     characters,
     display_name,
     free_value,
+    hex_digest,
+    https_url,
     integer,
     member_id,
     member_of,
@@ -27,25 +29,31 @@ from .fields import (
     user_id,
     user_id_or_empty,
 )
-from .messages import MAX_KEYS
+from .message_rules import pinned_message
+from .messages import MAX_KEYS, MAX_PINS, PinnedMessage
 
 __all__ = [
     "MAX_DANMAKU_BYTES",
     "MAX_DANMAKU_CHARS",
+    "MAX_DELETED_AT_ONCE",
     "MAX_GIFT_COUNT",
     "MAX_KEYS_AT_ONCE",
     "MAX_KEY_NAME_BYTES",
     "MAX_KEY_VALUE_BYTES",
     "MAX_LIKES_PER_POST",
+    "MAX_MEDIA_BYTES",
     "PAYLOAD_KINDS",
     "AnnouncementPayload",
     "DanmakuPayload",
+    "DeletedPayload",
     "EmotePayload",
     "GiftPayload",
     "KeyChange",
     "KeysPayload",
     "LikePayload",
+    "MediaPayload",
     "PhasePayload",
+    "PinsPayload",
     "check_payload",
     "key_value",
     "payload_record",
@@ -64,6 +72,9 @@ MAX_KEY_VALUE_BYTES = 4096
 """Of the packed value."""
 MAX_KEYS_AT_ONCE = 10
 """Keys that one command sets. What falls due together may be more."""
+MAX_DELETED_AT_ONCE = 100
+"""Events that one MESSAGES_DELETED names."""
+MAX_MEDIA_BYTES = 2**40
 MAX_KEY_DEPTH = 12
 """Nesting of a key's value: the payload of an event has three levels around it."""
 
@@ -101,6 +112,41 @@ class GiftPayload(NamedTuple):
 
 class PhasePayload(NamedTuple):
     phase: RoomPhase
+
+
+class MediaPayload(NamedTuple):
+    """A medium by reference: the broker stores none. ``sha256``: of its bytes, in hexadecimal, for whoever loads it."""
+
+    url: str
+    kind: MediaKind
+    size_bytes: int
+    sha256: str
+    caption: str = ""
+
+
+class PinsPayload(NamedTuple):
+    """All pinned messages of the room after a change, oldest pin first."""
+
+    pinned: tuple[PinnedMessage, ...]
+
+
+class DeletedPayload(NamedTuple):
+    """Messages that are deleted; `covers` says which.
+
+    ``offsets``: exactly these events. Without them: every message before this event that is later than ``after_ms``, of
+    ``user_id`` where it is given. ``reason``: for people.
+    """
+
+    offsets: tuple[int, ...] = ()
+    user_id: str = ""
+    after_ms: int = 0
+    reason: str = ""
+
+    def covers(self, offset: int, user_id: str, at_ms: int) -> bool:
+        """Return whether a message before this event is deleted. ``offset``: of an event; 0 = it has none (danmaku)."""
+        if self.offsets:
+            return offset in self.offsets
+        return at_ms > self.after_ms and self.user_id in ("", user_id)
 
 
 class KeyChange(NamedTuple):
@@ -149,6 +195,15 @@ _RULES: dict[int, tuple[type[Any], tuple[Rule, ...]]] = {
         (_id, user_id, display_name, _id, integer(1, MAX_GIFT_COUNT), _count, user_id_or_empty),
     ),
     MessageType.ROOM_PHASE: (PhasePayload, (member_of(RoomPhase),)),
+    MessageType.MEDIA: (
+        MediaPayload,
+        (https_url, member_of(MediaKind), integer(0, MAX_MEDIA_BYTES), hex_digest, text(0, 200, lines=True)),
+    ),
+    MessageType.PINS_CHANGED: (PinsPayload, (array_of(pinned_message, MAX_PINS),)),
+    MessageType.MESSAGES_DELETED: (
+        DeletedPayload,
+        (array_of(integer(1), MAX_DELETED_AT_ONCE), user_id_or_empty, _count, text(0, 256)),
+    ),
     MessageType.KEYS_CHANGED: (KeysPayload, (array_of(_key_change, MAX_KEYS),)),
 }
 
@@ -177,6 +232,9 @@ _FIELD_TYPES: dict[type[Any], tuple[type | tuple[type, ...], ...]] = {
     AnnouncementPayload: (str,),
     GiftPayload: (str, str, str, str, int, int, str),
     PhasePayload: (int,),
+    MediaPayload: (str, int, int, str, str),
+    PinsPayload: (tuple,),
+    DeletedPayload: (tuple, str, int, str),
     KeysPayload: (tuple,),
 }
 _CHANGE_TYPES: tuple[type | tuple[type, ...], ...] = (
@@ -205,6 +263,11 @@ def payload_record(message_type: int, payload: Any) -> Any:
         return payload
     if kind is PhasePayload:
         return PhasePayload(RoomPhase(fields[0])) if fields[0] in _PHASES else payload
+    if kind is MediaPayload:
+        return MediaPayload(fields[0], MediaKind(fields[1]), *fields[2:]) if fields[1] in _MEDIA_KINDS else payload
+    if kind is PinsPayload:
+        pinned = tuple(pin for each in fields[0] if (pin := _pin_of(each)) is not None)
+        return PinsPayload(pinned) if len(pinned) == len(fields[0]) else payload
     if kind is KeysPayload:
         changes = tuple(change for each in fields[0] if (change := _key_change_of(each)) is not None)
         return KeysPayload(changes) if len(changes) == len(fields[0]) else payload
@@ -219,5 +282,17 @@ def _key_change_of(fields: Any) -> KeyChange | None:
     return change._replace(cause=KeyCause(change.cause)) if change.cause in _CAUSES else None
 
 
+_PIN_TYPES: tuple[type, ...] = (str, int, object, str, str, int, int, int)
+
+
+def _pin_of(fields: Any) -> PinnedMessage | None:
+    """Return a received pinned message; None where it has not the form of one. Any: it is not checked yet."""
+    if type(fields) is not tuple or len(fields) < 6 or not all(map(isinstance, fields, _PIN_TYPES)):
+        return None
+    pin = PinnedMessage(*fields[: len(PinnedMessage._fields)])
+    return pin._replace(payload=payload_record(pin.type, pin.payload))
+
+
+_MEDIA_KINDS = frozenset(int(kind) for kind in MediaKind)
 _CAUSES = frozenset(int(cause) for cause in KeyCause)
 _PHASES = frozenset(int(phase) for phase in RoomPhase)

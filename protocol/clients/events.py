@@ -117,7 +117,8 @@ class StreamEvent(NamedTuple):
     user_id: str
     name: str
     payload: Any
-    """`AnnouncementPayload`, `GiftPayload`, `KeysPayload` or `PhasePayload`; custom types: any value."""
+    """Record of the type in `protocol.payloads`, as `AnnouncementPayload` or `DeletedPayload`; custom types: any
+    value."""
 
 
 class TopLiker(NamedTuple):

@@ -15,8 +15,8 @@ import trio
 
 from ..codes import Lane, LeaveReason, MessageType, RoomPhase, Tier
 from ..errors import LocalProtocolError
-from ..messages import Account, Event, Joined, Left, Resumed, RoomPulse, State, Tick
-from ..payloads import KeysPayload, LikePayload, PhasePayload, payload_record
+from ..messages import Account, Event, Joined, Left, PinnedMessage, Resumed, RoomPulse, State, Tick
+from ..payloads import KeysPayload, LikePayload, PhasePayload, PinsPayload, payload_record
 from ..resume import Arrival, arrival, full_offset, missing
 from .events import (
     Danmaku,
@@ -138,6 +138,7 @@ class RoomMembership:
         self.interval_ms = 0
         self.phase = RoomPhase.LIVE
         self.keys = RoomMap()
+        self.pinned: tuple[PinnedMessage, ...] = ()
         self.duplicates = 0
         self.gaps = 0
         self.refusals = 0
@@ -221,6 +222,7 @@ class RoomMembership:
             self.position = now
         if not recovered or is_first:
             self.keys.restart(snapshot.keys, snapshot.keys_more)
+            self.pinned = snapshot.pinned
         if not is_first:
             self.inbox.put(Rejoined(snapshot, recovered))
         if lost is not None:
@@ -244,6 +246,8 @@ class RoomMembership:
             self.phase = payload.phase
         elif isinstance(payload, KeysPayload):
             self.keys.apply(payload.changes)
+        elif isinstance(payload, PinsPayload):
+            self.pinned = payload.pinned
         self.inbox.put(StreamEvent(offset, lane, event.type, event.at_ms, event.user_id, event.name, payload))
 
     def _put_gap(self, first: int, last: int, epoch_changed: bool) -> None:
@@ -281,6 +285,7 @@ class RoomMembership:
 
 
 def _with_records(snapshot: Joined) -> Joined:
-    """Return ``snapshot`` with the payloads of its recent danmaku as records."""
+    """Return ``snapshot`` with the payloads of its recent danmaku and pinned messages as records."""
     recent = tuple(entry._replace(payload=payload_record(entry.type, entry.payload)) for entry in snapshot.recent)
-    return snapshot._replace(recent=recent)
+    pinned = tuple(pin._replace(payload=payload_record(pin.type, pin.payload)) for pin in snapshot.pinned)
+    return snapshot._replace(recent=recent, pinned=pinned)

@@ -7,7 +7,7 @@ from typing import Any
 import trio
 
 from ..codes import RoomPhase, Tier
-from ..messages import Account, Joined
+from ..messages import Account, Joined, PinnedMessage
 from .events import Position, PostResult, RoomEvent
 from .keys import RoomMap
 from .likes import Likes
@@ -99,6 +99,11 @@ class JoinedRoom(RoomPosts):
     def keys(self) -> RoomMap:
         """Live map of the room's keys."""
         return self._membership.keys
+
+    @property
+    def pinned(self) -> tuple[PinnedMessage, ...]:
+        """Messages that are pinned now, oldest pin first."""
+        return self._membership.pinned
 
     @property
     def account(self) -> Account:

@@ -14,6 +14,7 @@ from ..codes import (
     KeyCause,
     Lane,
     LeaveReason,
+    MediaKind,
     MessageType,
     Outcome,
     Role,
@@ -44,6 +45,7 @@ from ..messages import (
     Message,
     Missed,
     Ping,
+    PinnedMessage,
     Pong,
     Post,
     Resume,
@@ -60,12 +62,15 @@ from ..messages import (
 from ..payloads import (
     AnnouncementPayload,
     DanmakuPayload,
+    DeletedPayload,
     EmotePayload,
     GiftPayload,
     KeyChange,
     KeysPayload,
     LikePayload,
+    MediaPayload,
     PhasePayload,
+    PinsPayload,
 )
 
 __all__ = ["SAMPLES", "SESSION", "Sample", "Step"]
@@ -87,6 +92,7 @@ AT_MS = 1_764_547_200_000
 MAX_U32 = 2**32 - 1
 MAX_SAFE = 2**53 - 1
 
+_MEDIA = MediaPayload("https://cdn.example/a.jpg", MediaKind.IMAGE, 48_213, "ab" * 32, "the red one")
 _GIFT = GiftPayload("order-7", "u-1", "小明", "rocket", 2, 9900, "")
 _SHOWN = (
     TickEntry(MessageType.DANMAKU, "u-2", "viewer 2", DanmakuPayload("多少钱"), 3, ("u-4", "u-9")),
@@ -129,6 +135,8 @@ _FROM_CLIENT: list[tuple[str, Message, int, int]] = [
     ),
     ("post-gift", Post(MessageType.GIFT, "g-1", _GIFT), 3, 11),
     ("post-room-phase", Post(MessageType.ROOM_PHASE, "p-1", PhasePayload(RoomPhase.PAUSED)), 3, 12),
+    ("post-media", Post(MessageType.MEDIA, "v-1", _MEDIA), 3, 23),
+    ("post-deleted", Post(MessageType.MESSAGES_DELETED, "d-1", DeletedPayload((), "u-9", AT_MS, "spam")), 3, 24),
     ("post-custom", Post(128, "x-1", {"a": (1, -2, 2.5, None, False), "b": {"深": "层"}}), MAX_U32, 13),
     ("post-custom-nil", Post(255, "", None), 3, 14),
     ("post-gift-by-room-name", Post(MessageType.GIFT, "g-1", _GIFT, "lobby"), 0, 21),
@@ -160,6 +168,11 @@ _FROM_CLIENT: list[tuple[str, Message, int, int]] = [
     ),
     ("batch-progress", SendDirect("may-coupons", MessageType.ANNOUNCEMENT, None, {}), 0, 20),
 ]
+
+_PINNED = (
+    PinnedMessage("41", MessageType.ANNOUNCEMENT, AnnouncementPayload("Sale at 20:00"), "u-8", "host", AT_MS, 0, 41),
+    PinnedMessage("rules", 128, {"text": "be kind"}, "app", "app", AT_MS, AT_MS + 60_000),
+)
 
 _KEYS = KeysPayload(
     (
@@ -270,6 +283,19 @@ _FROM_SERVER: list[tuple[str, Message, Lane, int, int]] = [
             keys_more=1,
         ),
         Lane.CONTROL, 3, 1,
+    ),
+    (
+        "join-pinned",
+        _SNAPSHOT._replace(pinned=_PINNED),
+        Lane.CONTROL, 3, 1,
+    ),
+    ("event-pins", Event(MessageType.PINS_CHANGED, AT_MS, "u-8", "host", PinsPayload(_PINNED)), Lane.COMMERCE, 3, 46),
+    ("event-unpinned", Event(MessageType.PINS_CHANGED, AT_MS, "", "", PinsPayload(())), Lane.COMMERCE, 3, 47),
+    ("event-media", Event(MessageType.MEDIA, AT_MS, "u-8", "host", _MEDIA), Lane.COMMERCE, 3, 48),
+    (
+        "event-deleted",
+        Event(MessageType.MESSAGES_DELETED, AT_MS, "u-8", "host", DeletedPayload((41, 42), reason="an advertisement")),
+        Lane.COMMERCE, 3, 49,
     ),
     ("event-keys", Event(MessageType.KEYS_CHANGED, AT_MS, "u-8", "host", _KEYS), Lane.COMMERCE, 3, 45),
     ("resume-recovered", Resumed(True, 42, _SNAPSHOT), Lane.CONTROL, 3, 16),

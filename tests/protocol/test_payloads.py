@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.codes import MESSAGE_TYPES, MessageType, RoomPhase
+from protocol.codes import MESSAGE_TYPES, MediaKind, MessageType, RoomPhase
 from protocol.fields import FieldError
 from protocol.frames import pack_body, unpack_body
 from protocol.messages import Post
@@ -55,6 +55,8 @@ def test_the_very_largest_posts_fit() -> None:
         MessageType.ANNOUNCEMENT: (rose * 500,),
         MessageType.GIFT: (rose * 64, rose * 64, rose * 64, rose * 64, 1_000_000, 2**53 - 1, rose * 64),
         MessageType.ROOM_PHASE: (RoomPhase.ENDED,),
+        MessageType.MEDIA: ("https://" + "a" * 1016, MediaKind.FILE, 2**40, "f" * 64, rose * 200),
+        MessageType.MESSAGES_DELETED: ((2**53 - 1,) * 100, rose * 64, 2**53 - 1, rose * 256),
     }
     assert set(largest) == set(payloads)
     for kind, payload in largest.items():
@@ -101,6 +103,32 @@ def test_a_custom_payload_is_judged_as_a_free_value(value: Any) -> None:
         (MessageType.GIFT, ("o", "u", "n", "g", 1, 9.99), "payload.price_cents"),
         (MessageType.GIFT, ("o", "u", "n", "g", 1), "payload.price_cents"),
         (MessageType.ROOM_PHASE, (4,), "payload.phase"),
+        *(
+            (MessageType.MEDIA, (url, 1, 1, "0" * 64), "payload.url")
+            for url in (
+                "http://a/b",
+                "javascript:alert(1)",
+                "data:image/png;base64,AA",
+                "https://",
+                "https://u:p@a/",
+                "//a/b",
+                "https://a/ b",
+                "https://a/\u4e2d",
+                'https://a/"><script>',
+                "https://" + "a" * 1017,
+                "HTTPS://a",
+                1,
+                "",
+            )
+        ),
+        (MessageType.MEDIA, ("https://a", 0, 1, "0" * 64), "payload.kind"),
+        (MessageType.MEDIA, ("https://a", 1, -1, "0" * 64), "payload.size_bytes"),
+        (MessageType.MEDIA, ("https://a", 1, 1, "0" * 63), "payload.sha256"),
+        (MessageType.MEDIA, ("https://a", 1, 1, "F" * 64), "payload.sha256"),
+        (MessageType.MEDIA, ("https://a", 1, 1, "0" * 64 + "\n"), "payload.sha256"),
+        (MessageType.MESSAGES_DELETED, ((0,),), "payload.offsets[0]"),
+        (MessageType.MESSAGES_DELETED, ((1,) * 101,), "payload.offsets"),
+        (MessageType.MESSAGES_DELETED, ((), "", -1), "payload.after_ms"),
     ],
 )
 def test_a_bad_payload_is_refused_with_its_path(kind: int, payload: Any, field: str) -> None:

@@ -25,6 +25,7 @@ from protocol.codes import (
     KeyCause,
     Lane,
     LeaveReason,
+    MediaKind,
     MessageType,
     Opcode,
     Outcome,
@@ -102,7 +103,7 @@ def test_every_link_inside_the_page_leads_somewhere() -> None:
 # ---- numbers
 
 ENUMS: list[type[IntEnum]] = [
-    Codec, KeyCause, LeaveReason, Role, RoomPhase, Lane, Outcome, Tier, ErrorCode, CloseCode, MessageType,
+    Codec, KeyCause, MediaKind, LeaveReason, Role, RoomPhase, Lane, Outcome, Tier, ErrorCode, CloseCode, MessageType,
 ]  # fmt: skip
 
 
@@ -232,7 +233,18 @@ def test_payloads_stand_with_their_type() -> None:
 def test_every_type_that_a_record_uses_is_explained() -> None:
     described = "\n".join(SECTIONS["5 Bodies"])
     simple = (
-        {"any", "boolean", "style", "room name", "user id", "user id or empty", "display name", '"roomcast"'}
+        {
+            "any",
+            "boolean",
+            "style",
+            "room name",
+            "user id",
+            "user id or empty",
+            "display name",
+            '"roomcast"',
+            "https URL",
+            "SHA-256",
+        }
         | set(KINDS)
         | set(SECTIONS)
     )

@@ -13,7 +13,7 @@ from unicodedata import normalize
 
 from hypothesis import strategies as st
 
-from protocol.codes import Lane, LeaveReason, MessageType, Opcode, Outcome, Role, RoomPhase, Tier
+from protocol.codes import Lane, LeaveReason, MediaKind, MessageType, Opcode, Outcome, Role, RoomPhase, Tier
 from protocol.fields import MAX_DEPTH, MAX_INT
 from protocol.message_rules import OPCODE_LANES, opcode_of
 from protocol.messages import (
@@ -54,9 +54,11 @@ from protocol.messages import (
 from protocol.payloads import (
     AnnouncementPayload,
     DanmakuPayload,
+    DeletedPayload,
     EmotePayload,
     GiftPayload,
     LikePayload,
+    MediaPayload,
     PhasePayload,
 )
 from protocol.text import is_blank, is_display_name, is_room_name, is_user_id
@@ -133,6 +135,21 @@ payloads: dict[int, Strategy] = {
         GiftPayload, ids, user_ids, display_names, ids, st.integers(1, 1_000_000), counts, st.just("") | user_ids
     ),
     MessageType.ROOM_PHASE: st.builds(PhasePayload, st.sampled_from(RoomPhase)),
+    MessageType.MEDIA: st.builds(
+        MediaPayload,
+        st.sampled_from(["https://cdn.example/a.jpg", "https://[::1]:8443/x?y=1&z=%20#f", "https://a"]),
+        st.sampled_from(MediaKind),
+        st.integers(0, 2**40),
+        st.text("0123456789abcdef", min_size=64, max_size=64),
+        texts(0, 200),
+    ),
+    MessageType.MESSAGES_DELETED: st.builds(
+        DeletedPayload,
+        st.lists(st.integers(1, MAX_INT), max_size=100).map(tuple),
+        st.just("") | user_ids,
+        counts,
+        texts(0, 256),
+    ),
 }
 """Typed payloads of the built-in types."""
 

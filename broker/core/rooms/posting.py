@@ -27,7 +27,7 @@ from broker.core.rooms.phases import RoomPhases
 from broker.core.rooms.policies import OverQuota
 from broker.core.rooms.rules import Author, RoomRules
 from broker.core.rooms.stream import BUSY_RETRY_MS, Stream
-from protocol.codes import CUSTOM_TYPE_MIN, ErrorCode, Lane, MessageType, Outcome, Role, RoomPhase
+from protocol.codes import CUSTOM_TYPE_MIN, MESSAGE_TYPES, ErrorCode, Lane, MessageType, Outcome, Role, RoomPhase
 from protocol.messages import Event, Post
 from protocol.payloads import GiftPayload
 
@@ -95,6 +95,8 @@ class Posting(Generic[T]):
             MessageType.LIKE: self._like,
             MessageType.ANNOUNCEMENT: self._event,
             MessageType.GIFT: self._gift,
+            MessageType.MEDIA: self._event,
+            MessageType.MESSAGES_DELETED: self._event,
             MessageType.ROOM_PHASE: self._phase,
             **dict.fromkeys(rules.custom, self._custom),
         }
@@ -168,7 +170,8 @@ class Posting(Generic[T]):
     def _event(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
         key = post_key(author.user_id, post)
         answer = self._answer_to_staff(ticket, author, key, now)
-        return self._publish(ticket, author, post, key, Lane.CONTROL, now, at_ms) if answer is None else answer
+        lane = MESSAGE_TYPES[post.type].lane
+        return self._publish(ticket, author, post, key, lane, now, at_ms) if answer is None else answer
 
     def _answer_to_staff(
         self, ticket: T, author: Author, key: OperationKey | None, now: float

@@ -38,9 +38,12 @@ class StoredEvent(NamedTuple):
     event: Event
 
 
+_LARGE = frozenset({MessageType.KEYS_CHANGED, MessageType.PINS_CHANGED, MessageType.MEDIA})
+
+
 def kept_bytes(event: Event) -> int:
     """Return what an event costs to keep: measured where it may be large, else as expected."""
-    return len(pack_body(event)) if event.type == MessageType.KEYS_CHANGED else EXPECTED_EVENT_BYTES
+    return len(pack_body(event)) if event.type in _LARGE else EXPECTED_EVENT_BYTES
 
 
 class Stream(Generic[T]):

@@ -12,8 +12,8 @@ CLIENT = {
 }  # fmt: skip
 ROOM = {
     "account", "dropped", "duplicates", "gaps", "interval_ms", "is_active", "is_joined", "keys", "leave", "like",
-    "likes", "membership", "name", "number", "online", "phase", "position", "post", "post_announcement", "post_danmaku",
-    "post_emote", "post_gift", "recovered", "set_phase", "snapshot", "tier", "users",
+    "likes", "membership", "name", "number", "online", "phase", "pinned", "position", "post", "post_announcement",
+    "post_danmaku", "post_emote", "post_gift", "recovered", "set_phase", "snapshot", "tier", "users",
 }  # fmt: skip
 
 
