@@ -49,6 +49,10 @@ from protocol.codes import Role
 __all__ = ["Authenticator"]
 
 
+VOUCHED_S = 86_400
+"""How long a connection may last that the platform has vouched for without saying how long."""
+
+
 class Authenticator:
     """Verifies tokens and issues them.
 
@@ -168,6 +172,23 @@ class Authenticator:
                 token.startswith(GUEST_PREFIX) or hashlib.sha256(token.encode(errors="replace")).digest() in self._cache
             )
         )
+
+    def grant_of(self, claims: Mapping[str, Any]) -> Grant:
+        """Return the grant of a user that the platform itself vouches for, by claims as in a token; AuthError.
+
+        ``rooms`` and ``sub`` are required as there; without ``exp`` it holds for a day.
+        """
+        try:
+            grant = self._grants.read({"exp": int(self._clock()) + VOUCHED_S, **claims})
+        except KeyError as error:
+            raise AuthError(f"claim {error.args[0]} is missing") from None
+        if self.seconds_left(grant) <= 0:
+            raise AuthError("claim exp: is over")
+        return grant
+
+    def is_ticket(self, token: str | None) -> bool:
+        """Return whether ``token`` is, by its form, a ticket of a broker: the platform cannot know it."""
+        return token is not None and self._tickets.is_ticket(token)
 
     def issue(
         self,

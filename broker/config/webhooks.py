@@ -26,7 +26,8 @@ __all__ = [
     "AppCallConfig",
     "ConnectQuestionConfig",
     "EndpointConfig",
-    "QuestionConfig",
+    "JoinQuestionConfig",
+    "MessageQuestionConfig",
     "QuestionsConfig",
     "WebhookConfig",
     "is_loopback",
@@ -65,8 +66,8 @@ class EndpointConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Tenant whose events it receives; not set = the default tenant."""
 
 
-class QuestionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """May this user enter, or what becomes of this message: the platform answers before the broker goes on."""
+class MessageQuestionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What becomes of this message: asked about each danmaku and each message of an own type."""
 
     endpoint: EndpointName | None = None
     """Name of the endpoint that answers; not set = it is not asked."""
@@ -79,7 +80,25 @@ class QuestionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     exempt_roles: Annotated[tuple[QuestionRole, ...], Meta(max_length=6)] = ("moderator", "assistant", "host")
     """Roles that are not asked about; the platform itself (app) never is."""
     sample: Annotated[float, Meta(ge=0, le=1)] = 1.0
-    """Part of the cases that are asked about, 1 = all, 0 = none; the others are allowed. Chosen by chance."""
+    """Part of the messages that are asked about, 1 = all, 0 = none; the others are allowed. Chosen by chance."""
+
+
+class JoinQuestionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """May this user enter this room: asked about each JOIN and RESUME."""
+
+    endpoint: EndpointName | None = None
+    """Name of the endpoint that answers; not set = it is not asked."""
+    deadline_ms: Annotated[int, Meta(ge=10, le=10_000)] = 300
+    """Time for an answer, from the question's start."""
+    on_failure: Literal["allow", "deny"] = "deny"
+    """The answer where the endpoint gives none: in time, or at all."""
+    max_in_flight: Annotated[int, Meta(ge=1, le=1024)] = 32
+    """Questions that wait for an answer at a time; one more has the on_failure answer at once."""
+    exempt_roles: Annotated[tuple[QuestionRole, ...], Meta(max_length=6)] = ("moderator", "assistant", "host")
+    """Roles that are not asked about; the platform itself (app) never is."""
+    remember_s: Annotated[float, Meta(ge=0, le=3600)] = 0.0
+    """How long a user who was allowed may come back to the room without a question, 0 = no time: each is asked about.
+    It saves the endpoint from the wave of questions when all viewers reconnect."""
 
 
 class ConnectQuestionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -111,9 +130,9 @@ class QuestionsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
     connect: ConnectQuestionConfig = msgspec.field(default_factory=ConnectQuestionConfig)
     """Who is this: asked about a connection whose token the broker itself refuses, or that has none."""
-    join: QuestionConfig = msgspec.field(default_factory=QuestionConfig)
+    join: JoinQuestionConfig = msgspec.field(default_factory=JoinQuestionConfig)
     """May this user enter this room."""
-    message: QuestionConfig = msgspec.field(default_factory=QuestionConfig)
+    message: MessageQuestionConfig = msgspec.field(default_factory=MessageQuestionConfig)
     """What becomes of this message: allow, mask, block or hold."""
     app: AppCallConfig = msgspec.field(default_factory=AppCallConfig)
     """Calls of viewers to the platform."""

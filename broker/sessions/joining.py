@@ -1,10 +1,10 @@
 """JOIN and RESUME of a room: admission, waiting for the ledger, membership, missed events.
 
-A request waits for the ledger in two cases: the room's epoch is not durable yet (a position in an epoch that a crash
-would forget is worth nothing), or a RESUME needs events that the room's in-memory history has no longer. A connection
-that waits is not yet a member: what is published meanwhile would arrive before what was missed. Once the ledger has
-answered, membership begins in the same synchronous step in which the newest events are taken from the room, so nothing
-comes twice and nothing is skipped.
+A request waits for the platform where it is asked who may enter, and for the ledger in two cases: the room's epoch is
+not durable yet (a position in an epoch that a crash would forget is worth nothing), or a RESUME needs events that the
+room's in-memory history has no longer. A connection that waits is not yet a member: what is published meanwhile would
+arrive before what was missed. Once the ledger has answered, membership begins in the same synchronous step in which
+the newest events are taken from the room, so nothing comes twice and nothing is skipped.
 
 Nothing here waits by itself: every wait is a callback, and the connection may have ended when it comes.
 """
@@ -19,6 +19,8 @@ from typing import Protocol
 from broker.auth.grants import Grant, RoomGrant
 from broker.core.limits.overload import STAGE_RULES
 from broker.core.rooms.stream import StoredEvent, kept_bytes
+from broker.core.tenants.names import plain_name
+from broker.core.webhooks.questions import Answer, Start
 from broker.rooms.members import Member
 from broker.rooms.room import Room
 from broker.sessions.context import SessionContext
@@ -79,6 +81,7 @@ class PendingJoin:
         "_events",
         "_has_waited",
         "_history_ended",
+        "_is_allowed",
         "_is_signed",
         "_joiner",
         "_request",
@@ -95,6 +98,8 @@ class PendingJoin:
         self._sequence = sequence
         self._is_signed = is_signed
         self._has_waited = False
+        self._is_allowed = context.questions is None or context.questions.join is None
+        """Whether the platform has allowed it, or is not asked."""
         self._events: tuple[StoredEvent, ...] = ()
         """Missed events that the ledger has given so far."""
         self._history_ended = False
@@ -212,6 +217,13 @@ class PendingJoin:
             wait_s = self._charge(grant.user_id, room_grant.role)
             if wait_s:
                 refusal = ErrorCode.RATE_LIMITED, "too many joins", math.ceil(wait_s * 1000)
+        if refusal is None and not self._is_allowed:
+            assert room_grant is not None
+            start = self._ask(grant, room_grant.role)
+            if start is Start.ASK:
+                self._wait()
+                return None
+            refusal = self._refusal_of(start)
         if refusal is None:
             assert room_grant is not None
             opened = hub.open(name, joining=room_grant.role, address=joiner.address)
@@ -232,6 +244,43 @@ class PendingJoin:
         code, message, wait_ms = refusal
         joiner.refuse(code, message, self._sequence, "room_name", wait_ms)
         return None
+
+    def _ask(self, grant: Grant, role: Role) -> Start:
+        """Ask the platform whether the user may enter."""
+        questions = self._context.questions
+        assert questions is not None
+        room_name = plain_name(self._request.room_name)
+        return questions.ask_join(grant.tenant, room_name, grant.plain_id, grant.name, role, self._on_answer)
+
+    def _refusal_of(self, start: Start) -> tuple[ErrorCode, str, int] | None:
+        """Return why a request is refused that was not asked about; None: it goes on."""
+        if start is Start.BUSY:
+            return ErrorCode.RATE_LIMITED, "too many joins wait for the platform", RETRY_MS
+        if start is Start.EXEMPT or self._is_allowed_on_failure:
+            self._is_allowed = True
+            return None
+        return ErrorCode.OVERLOADED, "the platform does not answer now", RETRY_MS
+
+    @property
+    def _is_allowed_on_failure(self) -> bool:
+        questions = self._context.questions
+        return questions is not None and questions.join is not None and questions.join.allows_on_failure
+
+    def _on_answer(self, answer: Answer | None) -> None:
+        """The platform has answered, or has not in time."""
+        if not self._stop_waiting():
+            return
+        self._context.poller.refresh_clock()
+        with self._joiner.replying():
+            if answer is None and not self._is_allowed_on_failure:
+                why = "the platform does not answer now"
+                self._joiner.refuse(ErrorCode.OVERLOADED, why, self._sequence, "room_name", RETRY_MS)
+            elif answer is not None and not answer.is_allowed:
+                why = answer.reason or "the platform does not allow it"
+                self._joiner.refuse(ErrorCode.NOT_ALLOWED, why, self._sequence, "room_name")
+            else:
+                self._is_allowed = True
+                self.proceed()
 
     def _charge(self, user_id: str, role: Role) -> float:
         """Take one join of the user, or one of the link's free returns; returns the seconds to wait."""

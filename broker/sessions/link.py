@@ -221,6 +221,22 @@ class SessionLink:
             self.waiting_posts.answered(room, result.sequence)
         self.send(Ack((result,), (), (AckReason(result.sequence, reason),)), room)
 
+    def wait_for_login(self, longest_s: float) -> None:
+        """Leave the connection unread, and what it has sent unhandled, until `go_on`."""
+        self.is_asked_about = True
+        poller = self.context.poller
+        poller.pause_reading(self.transport, poller.now + longest_s + 1.0)
+
+    def go_on(self) -> None:
+        """Handle what the connection has sent while it was asked about."""
+        self.is_asked_about = False
+        self.context.poller.resume_reading(self.transport)
+        self.handle()
+
+    def handle(self) -> None:
+        """Handle the bytes that have come; the session does."""
+        raise NotImplementedError
+
     def send_acks(self, room: int, results: list[AckResult]) -> None:
         """Write outcomes of POSTs."""
         for ack in acks_of(results, self._firsts.pop(room, ()) if self._firsts else ()):

@@ -5,17 +5,17 @@ Each function answers one frame at once, or leaves it to what waits for the ledg
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 
 import structlog
 
-from broker.auth.grants import AuthError, Grant, KeysPending
+from broker.auth.grants import AuthError, Grant
 from broker.core.tenants.names import qualify
 from broker.net.transport import Framing
 from broker.sessions.joining import PendingJoin
 from broker.sessions.link import SessionLink
+from broker.sessions.login import on_auth
 from broker.sessions.posting import RoomSenders
 from broker.sessions.reviews import ReviewedPosts
 from broker.sessions.waiting import WaitingPosts
@@ -25,8 +25,6 @@ from protocol.frames import pack_body
 from protocol.messages import (
     VERSION,
     AckResult,
-    Auth,
-    Authenticated,
     ClientHello,
     DirectAck,
     Join,
@@ -44,8 +42,6 @@ log = structlog.get_logger("roomcast.session")
 
 WAITING_RETRY_MS = 500
 """When to repeat a post that was refused because too many of its link wait for the ledger."""
-KEYS_RETRY_MS = 1000
-"""When to come back with a token whose key is being fetched."""
 _JSON = Framing.WEBSOCKET_JSON
 _CODECS = int(Feature.LZ4 | Feature.LZ4_DICT_1)
 _TICKET = int(Feature.TICKET)
@@ -97,47 +93,6 @@ def _on_hello(link: SessionLink, frame: Frame) -> None:
     features = hello.features & context.features
     link.features = features & ~_CODECS if link.transport.framing is _JSON else features
     link.send(context.hello(features))
-
-
-def _on_auth(link: SessionLink, frame: Frame) -> None:
-    message = frame.message
-    assert isinstance(message, Auth)
-    context = link.context
-    address, now, limits = link.transport.address, context.poller.now, context.connection_limits
-    wait_s = limits.login_wait_s(address, now)
-    if wait_s and not context.auth.knows(message.token):
-        link.close(CloseCode.TOO_MANY_FROM_ADDRESS, "too many failed log-ins", math.ceil(wait_s * 1000))
-        return
-    try:
-        grant = context.auth.verify(message.token)
-    except KeysPending:
-        link.close(CloseCode.OVERLOADED, "the keys of the platform are being fetched", KEYS_RETRY_MS)
-        return
-    except AuthError as error:
-        limits.login_failed(address, now)
-        log.info("auth refused", address=address, why=error.detail)
-        link.close(CloseCode.AUTH_FAILED, str(error))
-        return
-    is_app = grant.is_app
-    while not context.users.add(grant.user_id, link, is_app=is_app):
-        silent = context.users.longest_silent(grant.user_id)
-        if is_app and now - silent.heard_at <= context.config.heartbeat_late_s:
-            link.close(CloseCode.TOO_MANY_FOR_USER, f"at most {context.users.most(is_app=is_app)} links a user")
-            return
-        silent.replace()
-    link.is_app = is_app
-    link.grant = grant
-    link.transport.authenticated = True
-    limits.authenticated(address)
-    # When the time to log in is over, the wheel asks for the next deadline; a token or the heartbeat may end
-    # before.
-    config = context.config
-    if min(context.auth.seconds_left(grant), config.heartbeat_late_s) < config.handshake_timeout_s:
-        link.on_deadline(now)
-    ticket, ticket_ms = context.auth.ticket(grant) if link.features & _TICKET else ("", 0)
-    link.send(Authenticated(grant.plain_id, grant.name, int(grant.expires_at * 1000), ticket, ticket_ms))
-    if context.inboxes is not None:
-        context.inboxes.arrive(grant.user_id, link)
 
 
 def _on_join(link: SessionLink, frame: Frame) -> None:
@@ -230,7 +185,7 @@ def _on_goaway(link: SessionLink, frame: Frame) -> None:
 
 REQUESTS: dict[Opcode, Callable[[SessionLink, Frame], None]] = {
     Opcode.HELLO: _on_hello,
-    Opcode.AUTH: _on_auth,
+    Opcode.AUTH: on_auth,
     Opcode.JOIN: _on_join,
     Opcode.RESUME: _on_join,
     Opcode.LEAVE: _on_leave,

@@ -45,14 +45,19 @@ class Session(SessionLink):
     def on_data(self, data: bytes) -> None:
         """Take bytes of a binary link."""
         self._connection.receive_data(data)
-        self._drain()
-        if self.transport.framing is _WEBSOCKET and self._connection.mid_frame:
+        self.handle()
+
+    def handle(self) -> None:
+        """Handle the bytes that have come."""
+        if not self.is_asked_about:
+            self._drain()
+        if self.transport.framing is _WEBSOCKET and self._connection.mid_frame and not self.is_asked_about:
             self.close(CloseCode.BAD_TRANSPORT, "a message holds a whole number of frames")
 
     def on_text(self, text: str) -> None:
         """Take a message of a JSON link."""
         self._connection.receive_text(text)
-        self._drain()
+        self.handle()
 
     def _drain(self) -> None:
         """Handle every event there is; answers to POSTs gather into one ACK per room, all answers into one write."""
@@ -73,6 +78,8 @@ class Session(SessionLink):
                         on_post(self, event)
                     else:
                         REQUESTS[event[0]](self, event)
+                        if self.is_asked_about:
+                            break
                 elif type(event) is Refused:
                     on_refused(self, event)
         except RemoteProtocolError as error:
@@ -84,7 +91,7 @@ class Session(SessionLink):
             self._flush()
         context = self.context
         context.posts += posts
-        if frames:
+        if frames and not self.is_asked_about:
             self._throttle(frames)
 
     def _throttle(self, frames: int) -> None:

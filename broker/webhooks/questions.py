@@ -18,7 +18,14 @@ from typing import Any, NamedTuple, TypeVar
 import structlog
 import trio
 
-from broker.config.webhooks import AppCallConfig, ConnectQuestionConfig, QuestionConfig, WebhookConfig
+from broker.config.webhooks import (
+    AppCallConfig,
+    ConnectQuestionConfig,
+    JoinQuestionConfig,
+    MessageQuestionConfig,
+    WebhookConfig,
+)
+from broker.core.structures.recent_keys import RecentKeys
 from broker.core.webhooks.questions import (
     Answer,
     AnswerError,
@@ -39,6 +46,10 @@ __all__ = ["Asker", "Case", "Questions"]
 log = structlog.get_logger("roomcast.questions")
 
 A = TypeVar("A")
+Settings = ConnectQuestionConfig | JoinQuestionConfig | MessageQuestionConfig | AppCallConfig
+
+MAX_REMEMBERED = 200_000
+"""Users in rooms that were allowed and may come back without a question, about 150 bytes each."""
 
 
 class Case(NamedTuple):
@@ -178,11 +189,15 @@ class Questions:
         context = client_context(config.ca_file)
         kinds = config.questions
 
-        def asker(kind: str, settings: QuestionConfig | ConnectQuestionConfig | AppCallConfig) -> Asker | None:
+        def asker(kind: str, settings: Settings) -> Asker | None:
             if settings.endpoint is None:
                 return None
             return _asker(kind, settings, config, context, unix_ms, rng)
 
+        self._unix_ms = unix_ms
+        remember_s = kinds.join.remember_s
+        self._allowed = RecentKeys[tuple[str, str, str]](remember_s, MAX_REMEMBERED) if remember_s else None
+        """Tenant, room and user of JOINs that were allowed lately; None: none is remembered."""
         self.connect = asker("connect", kinds.connect)
         self.join = asker("join", kinds.join)
         self.message = asker("message", kinds.message)
@@ -227,8 +242,17 @@ class Questions:
     ) -> Start:
         """Ask whether a user may enter a room. Names are plain."""
         assert self.join is not None, "the caller has seen that it is configured"
+        allowed, key = self._allowed, (tenant, room, user)
+        if allowed is not None and allowed.is_recent(key, self._unix_ms() / 1000):
+            return Start.EXEMPT
+
+        def on_join(answer: Answer | None) -> None:
+            if allowed is not None and answer is not None and answer.is_allowed:
+                allowed.mark(key, self._unix_ms() / 1000)
+            on_answer(answer)
+
         data = {"user": user, "name": name, "role": role.name.lower()}
-        return self.join.ask(Case((tenant, user), tenant, room, data, role), join_answer, on_answer)
+        return self.join.ask(Case((tenant, user), tenant, room, data, role), join_answer, on_join)
 
     def ask_message(
         self,
@@ -258,7 +282,7 @@ class Questions:
 
 def _asker(
     kind: str,
-    settings: QuestionConfig | ConnectQuestionConfig | AppCallConfig,
+    settings: Settings,
     config: WebhookConfig,
     context: ssl.SSLContext,
     unix_ms: Callable[[], int],
@@ -268,8 +292,9 @@ def _asker(
     endpoint = config.endpoint(settings.endpoint)
     sender = WebhookSender.of(endpoint, config, context, unix_ms, settings.max_in_flight)
     exempt, sample = frozenset[Role](), 1.0
-    if isinstance(settings, QuestionConfig):
+    if isinstance(settings, JoinQuestionConfig | MessageQuestionConfig):
         exempt = frozenset({Role.APP, *(Role[name.upper()] for name in settings.exempt_roles)})
+    if isinstance(settings, MessageQuestionConfig):
         sample = settings.sample
     allows = not isinstance(settings, AppCallConfig) and settings.on_failure == "allow"
     pool = QuestionPool(QuestionRules(settings.max_in_flight, exempt, sample), rng)

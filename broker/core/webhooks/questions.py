@@ -183,7 +183,7 @@ def connect_answer(status: int, body: bytes) -> Answer:
     claims = fields.get("claims", {})
     if type(claims) is not dict or (action == "allow" and not claims):
         raise AnswerError("claims is no object")
-    return Answer(action == "allow", _reason_of(fields), claims)
+    return Answer(action == "allow", _reason_of(fields), _with_lists(claims))
 
 
 def message_answer(status: int, body: bytes, kind: int, payload: Any) -> MessageAnswer:
@@ -219,6 +219,15 @@ def app_answer(status: int, body: bytes) -> Any:
         raise AnswerError(f"the answer {error.rule}") from None
     if len(pack_body((value,))) - 1 > MAX_APP_BYTES:
         raise AnswerError(f"the answer has more than {MAX_APP_BYTES} bytes")
+    return value
+
+
+def _with_lists(value: Any) -> Any:
+    """Return a JSON value with lists for its arrays, as claims of a token have them."""
+    if type(value) is tuple:
+        return [_with_lists(each) for each in value]
+    if type(value) is dict:
+        return {key: _with_lists(each) for key, each in value.items()}
     return value
 
 

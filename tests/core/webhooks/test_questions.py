@@ -222,6 +222,8 @@ def test_no_content_allows_a_join_and_a_message_and_names_no_user() -> None:
 
 def test_claims_are_an_object_of_who_is_allowed() -> None:
     assert connect_answer(200, b'{"action":"allow","claims":{"sub":"ann"}}') == Answer(True, "", {"sub": "ann"})
+    lists = connect_answer(200, b'{"action":"allow","claims":{"rooms":[{"allow":["like"]}]}}')
+    assert lists.claims == {"rooms": [{"allow": ["like"]}]}
     assert connect_answer(200, b'{"action":"deny","reason":"banned"}') == Answer(False, "banned")
     for body in (b'{"action":"allow"}', b'{"action":"allow","claims":[]}', b'{"action":"allow","claims":{}}'):
         with pytest.raises(AnswerError, match="claims"):
