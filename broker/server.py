@@ -13,7 +13,7 @@ import random
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +40,7 @@ from broker.drain import drain
 from broker.http.app import ApiParts, make_app
 from broker.http.connection import HttpCounters
 from broker.http.serving import HttpServer, api_limits
-from broker.ledger import Ledger, LedgerLimits, LedgerState, Pace, ResultBatch, Retention
+from broker.ledger import Ledger, LedgerLimits, LedgerState, OutboxEntry, Pace, ResultBatch, Retention
 from broker.ledger.queries import LedgerQueries
 from broker.ledger.store import Store
 from broker.net.descriptors import connection_limit, limits_of
@@ -54,6 +54,7 @@ from broker.operations.in_process import call_in_process
 from broker.operations.parts import BrokerControl, Parts
 from broker.rooms.fanout import FanOut
 from broker.rooms.hub import Hub
+from broker.rooms.reports import RoomReports
 from broker.rooms.room_store import RoomHistory, RoomStore
 from broker.sessions.context import SessionContext
 from broker.sessions.session import Session
@@ -63,7 +64,9 @@ from broker.telemetry.loop_monitor import LoopMonitor
 from broker.telemetry.metrics import Stats, collect, counters_of, render
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
+from broker.webhooks.events import WebhookEvents
 from broker.webhooks.questions import Questions
+from broker.webhooks.service import WebhookDeliveries
 from protocol.codes import Lane, Role
 
 if TYPE_CHECKING:
@@ -124,9 +127,15 @@ class Broker:
         )
         self.results = ResultBatch()
         """Joins what rooms and sessions send for one slice of ledger results."""
+        custom = {number: (rule.name, rule.lane) for number, rule in rules.custom.items()}
+        self.webhook_events = WebhookEvents(custom)
         self.ledger = self._make_ledger()
         """The durable part; None: this broker has no data directory."""
-        self.room_store = None if self.ledger is None else RoomStore(self.ledger, wall_ms)
+        self.webhooks = self.room_store = None
+        if self.ledger is not None:
+            self.webhooks = WebhookDeliveries(config.webhooks, self.ledger, self.webhook_events, wall_ms, rng)
+            reports = RoomReports(self.webhook_events, self.webhooks.submit, wall_ms)
+            self.room_store = RoomStore(self.ledger, wall_ms, reports=reports)
         self.users = UserRegistry(config.link.connections_per_user)
         """Open sessions by user."""
         self.queries = self.history = self.inboxes = None
@@ -134,7 +143,10 @@ class Broker:
             self.queries = LedgerQueries(self.ledger)
             # Half of what may wait for one connection: a RESUME must not fill the queue and end the connection again.
             self.history = RoomHistory(self.queries, config.ledger.resume_events, config.queue.critical_bytes // 2)
-            self.inboxes = Inboxes(self.ledger, self.queries, self.users, wall_ms, config.ledger.direct_expiry_h * 3600)
+            self.inboxes = Inboxes(
+                self.ledger, self.queries, self.users, wall_ms, config.ledger.direct_expiry_h * 3600,
+                self.webhook_events.direct_acked,
+            )  # fmt: skip
         self._clock: Callable[[], float] = clock
         self.questions = Questions.of(config.webhooks, unix_ms=wall_ms, rng=rng)
         """Questions to the platform; None where none is configured."""
@@ -181,6 +193,7 @@ class Broker:
         self._listens = listens
         self._started_at = clock()
         self._nursery: trio.Nursery | None = None
+        self._reported_status = "ok"
         self.operations = Operations(
             Parts(self.hub, self.users, rules.types, self.ledger, self.inboxes, self._control(), clock, wall_ms)
         )
@@ -218,6 +231,8 @@ class Broker:
                     await nursery.start(self.inboxes.run)
                 if self.questions is not None:
                     await nursery.start(self.questions.run)
+                if self.webhooks is not None:
+                    await nursery.start(self.webhooks.run)
                 await nursery.start(self.poller.run)
                 await nursery.start(self.jwks.run)
                 nursery.start_soon(self._sample)
@@ -266,7 +281,7 @@ class Broker:
         await HttpServer(make_app(parts), listen, self.api_limits, self.api_counters).run(task_status=task_status)
 
     def _make_ledger(self) -> Ledger | None:
-        return ledger_of(self.config, self.clock, self.results)
+        return ledger_of(self.config, self.clock, self.results, report_expired=self.webhook_events.direct_expired)
 
     def _make_fanout(self) -> FanOut:
         return FanOut()
@@ -358,6 +373,7 @@ class Broker:
             lag_s = self.loop_monitor.overload_lag_s(max(0.0, now - sampled_at - SAMPLE_S))
             share = (self.fanout.busy_s - busy_s) / max(now - sampled_at, 1e-6)
             sampled_at, busy_s = now, self.fanout.busy_s
+            self._report_status()
             before = self.monitor.transition
             stage = self.monitor.observe(self.budget.ratio, lag_s, share, now)
             change = self.monitor.transition
@@ -367,6 +383,14 @@ class Broker:
                     lag_ms=round(lag_s * 1000), queue_ratio=round(self.budget.ratio, 3), sweep_share=round(share, 3),
                 )  # fmt: skip
                 self.hub.set_stage(stage)
+
+    def _report_status(self) -> None:
+        """Report by webhook when the status changes."""
+        _, fields = self.status()
+        status = str(fields["status"])
+        if status != self._reported_status and self.webhooks is not None:
+            self.webhooks.report_status(status, str(fields.get("ledger_reason") or fields.get("clock") or ""))
+        self._reported_status = status
 
     # ---- reload
 
@@ -398,8 +422,11 @@ class Broker:
         keyring = self.context.auth.keyring_of(config.auth)
         jwks_context = self.jwks.context_of(config.auth)
         api_keys = self._read_api_keys(config)
+        webhook_files = None if self.webhooks is None else self.webhooks.read(config.webhooks)
         self.listener.reload(config)
         self._api_keys = api_keys
+        if self.webhooks is not None and webhook_files is not None:
+            self.webhooks.use(webhook_files)
         self.context.auth.use(config.auth, keyring)
         self.jwks.use(config.auth, jwks_context)
         self.context.use_limits(reloaded(self.config.link, config.link, "link"))
@@ -487,11 +514,13 @@ def ledger_of(
     *,
     pace: Pace | None = None,
     open_store: Callable[[Path], Store] = Store,
+    report_expired: Callable[[str, int, str, int], Sequence[OutboxEntry]] = lambda user, direct_id, batch, at_ms: (),
 ) -> Ledger | None:
     """Return the ledger of a configuration; None where it has none.
 
     :param pace: intervals of the writer, when not its defaults.
     :param open_store: opens the database; tests give a disk that fails.
+    :param report_expired: what the outbox gets for a message that expired.
     """
     settings = config.ledger
     if settings.data_dir is None or not settings.is_kept:
@@ -513,6 +542,7 @@ def ledger_of(
         limits=LedgerLimits(settings.queue_items, settings.queue_bytes),
         pace=pace,
         open_store=open_store,
+        report_expired=report_expired,
         close_timeout_s=config.link.drain_limit_s / 3,
         results=results,
     )

@@ -85,6 +85,8 @@ RELOADABLE = frozenset(
         "admission.max_connections", "admission.per_address", "admission.accept_per_s",
         "admission.unauthenticated_share", "admission.address_share", "admission.failed_logins_per_minute",
         "admission.descriptor_reserve", "room.max_rooms", "room.create_on_join", "room.open_roles",
+        "webhooks.endpoints", "webhooks.ca_file", "webhooks.connect_timeout_s", "webhooks.timeout_s",
+        "webhooks.max_connections", "webhooks.patience_h", "webhooks.max_waiting", "webhooks.dead_letter_bytes",
         "room.new_rooms_per_minute", "room.unused_close_s", "room.idle_close_s", "room.max_viewers",
     }
 )  # fmt: skip

@@ -41,7 +41,7 @@ SECRET_PREFIX = "whsec_"
 KEY_BYTES = range(24, 65)
 """Sizes of a key that the specification asks for."""
 MAX_KEYS = 2
-_is_event_pattern = re.compile(r"\*|[a-z][a-z_]{0,31}\.(\*|[a-z][a-z_]{0,31})").fullmatch
+_is_event_pattern = re.compile(r"\*|[a-z][a-z_]{0,31}\.(\*|[a-z][a-z0-9_]{0,31})").fullmatch
 
 EndpointName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}\Z", examples=["shop"])]
 QuestionRole = Literal["guest", "viewer", "vip", "moderator", "assistant", "host"]
@@ -149,6 +149,12 @@ class WebhookConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Time for one request with an event, from connecting to the end of the answer."""
     max_connections: Annotated[int, Meta(ge=1, le=256)] = 8
     """Connections to one endpoint for events; questions have their own, max_in_flight of each kind."""
+    patience_h: Annotated[float, Meta(ge=0.001, le=720)] = 24.0
+    """How long an event is tried again; then it is a dead letter, which `roomcast webhooks retry` sends once more."""
+    max_waiting: Annotated[int, Meta(ge=1, le=100_000_000)] = 2_000_000
+    """Events that may wait for one endpoint; beyond, new ones are dropped and counted."""
+    dead_letter_bytes: Annotated[int, Meta(ge=0, le=1024**4)] = 64 * 1024 * 1024
+    """Size of the dead letters of one endpoint; beyond, the oldest go, 0 = soon all do. See ledger.outbox_days, too."""
     questions: QuestionsConfig = msgspec.field(default_factory=QuestionsConfig)
     """Questions to the platform."""
     endpoints: tuple[EndpointConfig, ...] = ()

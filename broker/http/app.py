@@ -26,9 +26,10 @@ from broker.http.openapi import document, reference_page
 from broker.http.problems import HttpProblem, problem_of
 from broker.net.loopback import FORWARDED_HEADERS, is_of_this_machine
 from broker.operations.caller import Caller, OperationError
-from broker.operations.calls import Operations, as_json
+from broker.operations.calls import Operations
 from protocol.codes import Role
 from protocol.fields import schema_of
+from protocol.json_values import as_json
 from protocol.operations import BY_NAME, KeyUse, OperationRow, Scope
 
 __all__ = ["ApiParts", "make_app"]

@@ -8,9 +8,9 @@ from functools import cache
 from typing import Any
 
 from broker.http.problems import STATUS
-from broker.operations.calls import as_json
 from protocol.codes import ErrorCode
 from protocol.fields import RECORD_SCHEMAS, SCHEMA_PREFIX, schema_of
+from protocol.json_values import as_json
 from protocol.operations import EDITION, OPERATIONS, KeyUse, OperationRow
 
 __all__ = ["document", "reference_page"]

@@ -34,6 +34,8 @@ __all__ = [
     "LedgerError",
     "LedgerRefused",
     "LedgerResult",
+    "OutboxAgain",
+    "OutboxCounts",
     "OutboxDone",
     "OutboxEntry",
     "OutboxLater",
@@ -55,8 +57,8 @@ __all__ = [
 
 MAX_BODY_BYTES = 256 * 1024
 """Body of one item; the wire allows 64 KiB, the rest is for facts of the broker's own."""
-MAX_ITEMS = 1000
-"""Items of one submission: they are one transaction."""
+MAX_ITEMS = 5000
+"""Items of one submission: they are one transaction. The 256 orders of a combo are reported to up to 16 endpoints."""
 MAX_SUBMISSION_BYTES = 4 * 1024 * 1024
 FACT_KIND_MIN = 1000
 """Entries that are no event of a room's stream have kinds from here on; below are the wire's message types."""
@@ -129,11 +131,17 @@ class DirectAcked(NamedTuple):
 
 
 class OutboxEntry(NamedTuple):
-    """Something the platform must hear of; it stays until it is done."""
+    """A report to one endpoint of the platform; it stays until it is done.
+
+    ``line``: reports of one line go out in their order. The row gets the number of the submission's first event, as a
+    key does (`KeyResult.offset`).
+    """
 
     topic: str
     at_ms: int
     body: bytes
+    endpoint: str = ""
+    line: str = ""
 
 
 class OutboxDone(NamedTuple):
@@ -143,11 +151,19 @@ class OutboxDone(NamedTuple):
 
 
 class OutboxLater(NamedTuple):
-    """An attempt has failed: try again at ``due_at_ms``, or never again (None: a dead letter)."""
+    """An attempt has failed: try again at ``due_at_ms``, or never again (None: a dead letter). ``reason``: why."""
 
     id: int
     attempts: int
     due_at_ms: int | None
+    reason: str = ""
+
+
+class OutboxAgain(NamedTuple):
+    """Dead letters that are to be tried again: each goes to the end of its line, with a new id."""
+
+    ids: tuple[int, ...]
+    at_ms: int
 
 
 class RecordPut(NamedTuple):
@@ -182,6 +198,7 @@ Item = (
     | OutboxEntry
     | OutboxDone
     | OutboxLater
+    | OutboxAgain
     | RecordPut
     | RecordRemoved
 )
@@ -210,13 +227,17 @@ def make_key(*parts: str, content: bytes = b"", outcome: int = 0, answer: bytes 
 class Submission:
     """Items that become durable together, and the keys that make them idempotent. Never changed once made."""
 
-    __slots__ = ("items", "keys", "nbytes")
+    __slots__ = ("has_reports", "items", "keys", "nbytes")
 
     def __init__(self, items: tuple[Item, ...], keys: tuple[Key, ...] = ()) -> None:
         if not 1 <= len(items) <= MAX_ITEMS or len(keys) > MAX_ITEMS:
             raise ValueError(f"a submission has 1 to {MAX_ITEMS} items and at most as many keys, not {len(items)}")
         nbytes = ITEM_OVERHEAD_BYTES * (1 + len(items) + len(keys))
+        self.has_reports = False
+        """Whether it adds to the outbox."""
         for item in items:
+            if type(item) is OutboxEntry or type(item) is OutboxAgain:
+                self.has_reports = True
             place = _BODIES.get(type(item))
             if place is not None:
                 size = len(item[place])  # type: ignore[arg-type]  # the table says where each kind has its body
@@ -385,11 +406,27 @@ class StoredRecord(NamedTuple):
 
 
 class StoredOutbox(NamedTuple):
-    """One outbox row that waits."""
+    """One row of the outbox. ``number``: of the submission's first event or direct message, 0 = it had none.
+
+    ``due_at_ms`` None: a dead letter; ``reason``: of the last failure.
+    """
 
     id: int
+    endpoint: str
+    line: str
     topic: str
+    number: int
     at_ms: int
-    due_at_ms: int
+    due_at_ms: int | None
     attempts: int
+    reason: str
     body: bytes
+
+
+class OutboxCounts(NamedTuple):
+    """Rows of one endpoint: those that wait and when the oldest was written (0 = none waits), and dead letters."""
+
+    waiting: int
+    oldest_at_ms: int
+    dead: int
+    dead_bytes: int

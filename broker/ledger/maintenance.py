@@ -10,12 +10,11 @@ removed for a while, so that an hour's mistake does not empty the inboxes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from broker.ledger.entries import DirectState
+from broker.ledger.entries import DirectState, OutboxEntry
 from broker.ledger.rows import CRC_MASK, state_mark
 from broker.ledger.store import Store
 from broker.ledger.transaction import Transaction
@@ -31,8 +30,6 @@ FREE_PAGES = 64
 EXPIRY_GRACE_MS = 5000
 """How long after its expiry a message still counts as pending: it was shown in time, and its acknowledgement is on its
 way."""
-DIRECT_EXPIRED = "direct.expired"
-"""Topic of the outbox row that reports to the platform a message that expired."""
 _EXPIRE = (
     f"UPDATE directs SET state = {DirectState.EXPIRED:d},"
     f" crc = (crc + {state_mark(DirectState.EXPIRED)}) & {CRC_MASK} WHERE id = ?"
@@ -68,7 +65,17 @@ class Checkpoint(NamedTuple):
 class Maintenance:
     """Maintenance of one store, called by its thread."""
 
-    def __init__(self, store: Store, retention: Retention) -> None:
+    def __init__(
+        self,
+        store: Store,
+        retention: Retention,
+        report_expired: Callable[
+            [str, int, str, int], Sequence[OutboxEntry]
+        ] = lambda user, direct_id, batch, at_ms: (),
+    ) -> None:
+        """``report_expired`` returns what the outbox gets for a message that expired, by its user, number and batch,
+        and the time; it is called in the store's thread."""
+        self._report_expired = report_expired
         self._connection = store.connection
         self._store = store
         self._retention = retention
@@ -117,8 +124,8 @@ class Maintenance:
         ).fetchall()
         for each, user, direct_id, batch in rows:
             self._connection.execute(_EXPIRE, (each,))
-            body = json.dumps({"user": user, "direct_id": direct_id, "batch": batch}, ensure_ascii=False).encode()
-            transaction.add_outbox(DIRECT_EXPIRED, wall_ms, body)
+            for report in self._report_expired(user, direct_id, batch, wall_ms):
+                transaction.add_outbox(report, direct_id)
         transaction.tallies.move_directs(len(rows), DirectState.PENDING, DirectState.EXPIRED)
         self.expired += len(rows)
         return len(rows)

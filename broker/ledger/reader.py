@@ -22,6 +22,7 @@ from broker.ledger.entries import (
     LedgerCut,
     LedgerDamaged,
     LedgerRefused,
+    OutboxCounts,
     StoredDirect,
     StoredEntry,
     StoredOutbox,
@@ -59,7 +60,7 @@ _ENTRY = (
 _STREAM = "SELECT stream, room, epoch, last_offset, opened_at_ms, used_at_ms, ended_at_ms, crc FROM streams"
 _INBOX = "SELECT user, last_id, acked_id, at_ms, crc FROM inboxes"
 _DIRECT = "SELECT user, direct_id, kind, at_ms, expires_at_ms, state, batch, body, crc FROM directs"
-_OUTBOX = "SELECT id, topic, at_ms, due_at_ms, attempts, body, crc FROM outbox"
+_OUTBOX = "SELECT id, endpoint, line, topic, number, at_ms, due_at_ms, attempts, reason, body, crc FROM outbox"
 _RECORD = "SELECT kind, subject, name, at_ms, body, crc FROM records"
 _PENDING = "FROM directs JOIN inboxes USING (user) WHERE state = 0 AND direct_id > acked_id"
 """What had expired before a later message was acknowledged waits for maintenance, not for its user."""
@@ -260,13 +261,48 @@ class Reader:
         return {state: 0 for state in DirectState} | {DirectState(state): count for state, count in rows}
 
     @_reports_damage
-    def outbox_due(self, now_ms: int, limit: int = 100) -> list[StoredOutbox]:
-        """Rows whose time has come, longest due first."""
+    def outbox_waiting(
+        self, endpoint: str, after: int, limit: int, max_bytes: int, line: str | None = None
+    ) -> tuple[list[StoredOutbox], bool]:
+        """Return what waits for an endpoint (in one line of it) with ids above ``after``, in order, and whether that
+        is all. Ends after the row with which the bodies exceed ``max_bytes``."""
+        names = (endpoint,) if line is None else (endpoint, line)
         rows = self._connection.execute(
-            f"{_OUTBOX} WHERE due_at_ms <= ? ORDER BY due_at_ms, id LIMIT ?",
-            (now_ms, limit),
+            f"{_OUTBOX} WHERE endpoint = ?{'' if line is None else ' AND line = ?'} AND id > ?"
+            " AND due_at_ms IS NOT NULL ORDER BY id LIMIT ?",
+            (*names, after, limit),
         )
+        found: list[StoredOutbox] = []
+        for row in rows:
+            found.append(self._outbox(row))
+            max_bytes -= len(found[-1].body)
+            if max_bytes < 0:
+                return found, False
+        return found, len(found) < limit
+
+    @_reports_damage
+    def outbox_page(self, endpoint: str | None, dead: bool, after: int, limit: int) -> list[StoredOutbox]:
+        """Return rows with ids above ``after`` in order: dead letters, or what waits; ``endpoint`` None = of all."""
+        where = "id > ? AND due_at_ms IS NULL" if dead else "id > ? AND due_at_ms IS NOT NULL"
+        names: tuple[Any, ...] = (after,)
+        if endpoint is not None:
+            where, names = f"{where} AND endpoint = ?", (after, endpoint)
+        rows = self._connection.execute(f"{_OUTBOX} WHERE {where} ORDER BY id LIMIT ?", (*names, limit))
         return [self._outbox(row) for row in rows]
+
+    @_reports_damage
+    def outbox_counts(self, endpoint: str) -> OutboxCounts:
+        """Count the rows of an endpoint. O(rows of it), from an index."""
+        execute = self._connection.execute
+        waiting = execute(
+            "SELECT count(*), min(id) FROM outbox WHERE endpoint = ? AND due_at_ms IS NOT NULL", (endpoint,)
+        ).fetchone()
+        oldest = execute("SELECT at_ms FROM outbox WHERE id = ?", (waiting[1],)).fetchone()
+        dead = execute(
+            "SELECT count(*), coalesce(sum(length(body)), 0) FROM outbox WHERE endpoint = ? AND due_at_ms IS NULL",
+            (endpoint,),
+        ).fetchone()
+        return OutboxCounts(waiting[0], 0 if oldest is None else oldest[0], *dead)
 
     # ---- keys
 
@@ -456,10 +492,9 @@ class Reader:
         return StoredDirect(user, direct_id, kind, at_ms, expires_at_ms, DirectState(state), body)
 
     def _outbox(self, row: tuple[Any, ...]) -> StoredOutbox:
-        each, topic, at_ms, due_at_ms, attempts, body, crc = row
-        if outbox_checksum(topic, at_ms, due_at_ms, attempts, body) != crc:
-            raise LedgerDamaged(f"{self.path}: outbox row {each} is not what was written (checksum)")
-        return StoredOutbox(each, topic, at_ms, due_at_ms or 0, attempts, body)
+        if outbox_checksum(*row[1:-1]) != row[-1]:
+            raise LedgerDamaged(f"{self.path}: outbox row {row[0]} is not what was written (checksum)")
+        return StoredOutbox(*row[:-1])
 
     def _record(self, row: tuple[Any, ...]) -> StoredRecord:
         if record_checksum(*row[:5]) != row[5]:

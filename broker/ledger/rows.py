@@ -84,10 +84,21 @@ def state_mark(state: int) -> int:
     return state * ACKED_MARK & CRC_MASK
 
 
-def outbox_checksum(topic: str, at_ms: int, due_at_ms: int | None, attempts: int, body: bytes) -> int:
+def outbox_checksum(
+    endpoint: str,
+    line: str,
+    topic: str,
+    number: int,
+    at_ms: int,
+    due_at_ms: int | None,
+    attempts: int,
+    reason: str,
+    body: bytes,
+) -> int:
     """Return the checksum of a row of outbox."""
     due = -1 if due_at_ms is None else due_at_ms
-    return zlib.crc32(b"%d %d %d %b\0%b" % (at_ms, due, attempts, topic.encode(), body))
+    texts = endpoint.encode(), line.encode(), topic.encode(), reason.encode()
+    return zlib.crc32(b"%d %d %d %d %b\0%b\0%b\0%b\0%b" % (number, at_ms, due, attempts, *texts, body))
 
 
 def record_checksum(kind: str, subject: str, name: str, at_ms: int, body: bytes) -> int:

@@ -81,9 +81,11 @@ CREATE INDEX directs_by_batch ON directs (batch, state) WHERE batch <> '';
 
 CREATE TABLE outbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    topic TEXT NOT NULL, at_ms INTEGER NOT NULL, due_at_ms INTEGER, attempts INTEGER NOT NULL, body BLOB NOT NULL,
-    crc INTEGER NOT NULL);
-CREATE INDEX outbox_due ON outbox (due_at_ms) WHERE due_at_ms IS NOT NULL;
+    endpoint TEXT NOT NULL, line TEXT NOT NULL, topic TEXT NOT NULL, number INTEGER NOT NULL, at_ms INTEGER NOT NULL,
+    due_at_ms INTEGER, attempts INTEGER NOT NULL, reason TEXT NOT NULL, body BLOB NOT NULL, crc INTEGER NOT NULL);
+CREATE INDEX outbox_waiting ON outbox (endpoint, id) WHERE due_at_ms IS NOT NULL;
+CREATE INDEX outbox_lines ON outbox (endpoint, line, id) WHERE due_at_ms IS NOT NULL;
+CREATE INDEX outbox_dead ON outbox (endpoint, id) WHERE due_at_ms IS NULL;
 
 CREATE TABLE records (
     kind TEXT NOT NULL, subject TEXT NOT NULL, name TEXT NOT NULL, at_ms INTEGER NOT NULL, body BLOB NOT NULL,

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import structlog
 import trio
 
-from broker.ledger.entries import Item, Key, LedgerRefused, LedgerResult, Submission, SubmitResult
+from broker.ledger.entries import Item, Key, LedgerRefused, LedgerResult, OutboxEntry, Submission, SubmitResult
 from broker.ledger.head import HeadFile, TrustedTimeFile, sync_path
 from broker.ledger.lock import lock_directory, unlock_directory
 from broker.ledger.maintenance import Maintenance, Retention
@@ -79,6 +79,9 @@ class Ledger:
         pace: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
         open_store: Callable[[Path], Store] = Store,
+        report_expired: Callable[
+            [str, int, str, int], Sequence[OutboxEntry]
+        ] = lambda user, direct_id, batch, at_ms: (),
         close_timeout_s: float = CLOSE_TIMEOUT_S,
         results: ResultBatch | None = None,
     ) -> None:
@@ -94,6 +97,7 @@ class Ledger:
         self._pace = pace or Pace()
         self._clock = clock
         self._open_store = open_store
+        self._report_expired = report_expired
         self._close_timeout_s = close_timeout_s
         self._writer: Writer | None = None
         self._is_open = False
@@ -106,6 +110,8 @@ class Ledger:
         self._answered: deque[tuple[Waiting, LedgerResult]] = deque()
         self._wake = trio.Event()
         self._flushed: trio.Event | None = None
+        self.reported = trio.Event()
+        """Set, and replaced by another, when a commit has added to the outbox."""
         self._token: trio.lowlevel.TrioToken | None = None
         self._reader: Reader | None = None
         self.read_limiter = trio.CapacityLimiter(1)
@@ -256,6 +262,9 @@ class Ledger:
     def _call_back(self, waiting: Waiting, settled: LedgerResult) -> None:
         self._waiting_items -= 1
         self._waiting_bytes -= waiting.submission.nbytes
+        if waiting.submission.has_reports:
+            self.reported.set()
+            self.reported = trio.Event()
         try:
             waiting.on_done(settled)
         except Exception:
@@ -281,7 +290,7 @@ class Ledger:
             raise refusal_of(self.path, error) from error
         marks: HeadFile | None = None
         try:
-            maintenance = Maintenance(store, self._retention)
+            maintenance = Maintenance(store, self._retention, self._report_expired)
             maintenance.checkpoint()
             store.probe()
             marks = HeadFile(mark_path(self.directory))

@@ -24,6 +24,7 @@ from broker.ledger.entries import (
     Key,
     KeyResult,
     LedgerDamaged,
+    OutboxAgain,
     OutboxDone,
     OutboxEntry,
     OutboxLater,
@@ -68,7 +69,8 @@ _STREAMS = (
 _CHECKPOINTS = "INSERT OR REPLACE INTO checkpoints (stream, at_ms, totals, crc) VALUES "
 _INBOXES = "INSERT OR REPLACE INTO inboxes (user, last_id, acked_id, at_ms, crc) VALUES "
 _DIRECTS = "INSERT INTO directs (user, direct_id, kind, at_ms, expires_at_ms, state, batch, body, crc) VALUES "
-_OUTBOX = "INSERT INTO outbox (topic, at_ms, due_at_ms, attempts, body, crc) VALUES "
+_OUTBOX = "INSERT INTO outbox (endpoint, line, topic, number, at_ms, due_at_ms, attempts, reason, body, crc) VALUES "
+_OUTBOX_ROW = "endpoint, line, topic, number, at_ms, due_at_ms, attempts, reason, body, crc"
 _SELECT_STREAM = (
     "SELECT s.stream, s.room, s.epoch, s.last_offset, s.opened_at_ms, s.used_at_ms, s.ended_at_ms, s.crc, c.crc"
     " FROM streams AS s LEFT JOIN checkpoints AS c USING (stream)"
@@ -199,6 +201,8 @@ class Transaction:
                     offsets.append(offset)
             elif type(item) is DirectEntry:
                 direct_ids.append(self._stage_direct(item))
+            elif type(item) is OutboxEntry:
+                self.add_outbox(item, next(iter(offsets or direct_ids), 0))
             else:
                 self._stage_other(item)
         if keys:
@@ -244,15 +248,16 @@ class Transaction:
 
     def _stage_other(self, item: Item) -> None:
         match item:
-            case OutboxEntry(topic, at_ms, body):
-                self.add_outbox(topic, at_ms, body)
             case DirectAcked(user, direct_id, at_ms):
                 self._acknowledge(user, direct_id, at_ms)
             case OutboxDone(ids):
                 for each in ids:
                     self._remove_outbox(each)
-            case OutboxLater(each, attempts, due_at_ms):
-                self._delay_outbox(each, attempts, due_at_ms)
+            case OutboxLater():
+                self._delay_outbox(item)
+            case OutboxAgain(ids, at_ms):
+                for each in ids:
+                    self._renew_outbox(each, at_ms)
             case RecordPut(kind, subject, name, at_ms, body):
                 self.put_record(kind, subject, name, at_ms, body)
             case RecordRemoved(kind, subject, name):
@@ -384,11 +389,12 @@ class Transaction:
             inbox.acked_id = min(direct_id, inbox.last_id)
             inbox.at_ms = at_ms
 
-    def add_outbox(self, topic: str, at_ms: int, body: bytes) -> None:
+    def add_outbox(self, entry: OutboxEntry, number: int = 0) -> None:
         """Add a row to the outbox, due at once."""
-        crc = outbox_checksum(topic, at_ms, at_ms, 0, body)
+        topic, at_ms, body, endpoint, line = entry
+        crc = outbox_checksum(endpoint, line, topic, number, at_ms, at_ms, 0, "", body)
         self.tallies["outbox"].add(crc)
-        self._outbox.append((topic, at_ms, at_ms, 0, body, crc))
+        self._outbox.append((endpoint, line, topic, number, at_ms, at_ms, 0, "", body, crc))
 
     def _remove_outbox(self, each: int) -> None:
         self._write_outbox()
@@ -396,16 +402,28 @@ class Transaction:
         for (crc,) in rows:
             self.tallies["outbox"].remove(crc)
 
-    def _delay_outbox(self, each: int, attempts: int, due_at_ms: int | None) -> None:
+    def _delay_outbox(self, later: OutboxLater) -> None:
         self._write_outbox()
-        row = self.connection.execute("SELECT topic, at_ms, body, crc FROM outbox WHERE id = ?", (each,)).fetchone()
+        each, attempts, due_at_ms, reason = later
+        row = self.connection.execute(f"SELECT {_OUTBOX_ROW} FROM outbox WHERE id = ?", (each,)).fetchone()
         if row is not None:
-            topic, at_ms, body, before = row
-            crc = outbox_checksum(topic, at_ms, due_at_ms, attempts, body)
+            endpoint, line, topic, number, at_ms, _, _, _, body, before = row
+            crc = outbox_checksum(endpoint, line, topic, number, at_ms, due_at_ms, attempts, reason, body)
             self.tallies["outbox"].replace(before, crc)
             self.connection.execute(
-                "UPDATE outbox SET attempts = ?, due_at_ms = ?, crc = ? WHERE id = ?", (attempts, due_at_ms, crc, each)
+                "UPDATE outbox SET attempts = ?, due_at_ms = ?, reason = ?, crc = ? WHERE id = ?",
+                (attempts, due_at_ms, reason, crc, each),
             )
+
+    def _renew_outbox(self, each: int, at_ms: int) -> None:
+        self._write_outbox()
+        row = self.connection.execute(
+            "SELECT topic, body, endpoint, line, number FROM outbox WHERE id = ? AND due_at_ms IS NULL", (each,)
+        ).fetchone()
+        if row is not None:
+            topic, body, endpoint, line, number = row
+            self._remove_outbox(each)
+            self.add_outbox(OutboxEntry(topic, at_ms, body, endpoint, line), number)
 
     # ---- records
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections import OrderedDict
-from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -177,16 +176,3 @@ class Operations:
         while self._answers and next(iter(self._answers.values())).at < oldest_at:
             self._answers.popitem(last=False)
         return self._answers.get(name)
-
-
-def as_json(value: Any) -> Any:
-    """Return a result as JSON has it: records as objects, names of enumerations in lower case. Any: plain values."""
-    names = getattr(value, "_fields", None)
-    if names is not None:
-        return {name: as_json(each) for name, each in zip(names, value, strict=True)}
-    if isinstance(value, (tuple, list)):
-        return [as_json(each) for each in value]
-    if isinstance(value, Mapping):
-        return {key: as_json(each) for key, each in value.items()}
-    name = getattr(value, "name", None)
-    return value if name is None else str(name).lower()

@@ -83,6 +83,7 @@ class Hub:
         self._clock = clock
         self._unix_ms = unix_ms
         self._rng = rng
+        self._reports = None if room_store is None else room_store.reports
         self._by_name: dict[str, Room] = {}
         self._by_number: dict[int, Room] = {}
         self._last_number = 0
@@ -200,6 +201,7 @@ class Hub:
             event_ids=self.event_ids,
             on_crash=self.crash,
             trusted=self._trusted,
+            reporter=None if self._reports is None else self._reports.of(name, epoch),
         )
         if checkpoint is None:
             room.journal.open_epoch()
@@ -257,6 +259,8 @@ class Hub:
                     self.join_limit.sweep(self._clock())
                     self._new_rooms.sweep(self._clock())
                     await self._checkpoint_all()
+                    if self._reports is not None:
+                        self._reports.flush(self._clock())
             finally:
                 self._nursery = None
 
@@ -321,7 +325,7 @@ class Hub:
             else:
                 room.state.keys.clear()
         elif room.state.phase is RoomPhase.ENDED and (room.ended[0] is LeaveReason.ROOM_ENDED or room.is_left_unused):
-            room_store.end(room.name, room.state.epoch)
+            room_store.end(room.name, room.state.epoch, unused=room.is_left_unused)
         elif (checkpoint := self._checkpoint(room)) is not None:
             room_store.close(room.name, checkpoint)
 

@@ -29,6 +29,7 @@ from broker.ledger import ResultBatch
 from broker.rooms.encoding import TIERS, Content, prepare
 from broker.rooms.fanout import FanOut, Outbox
 from broker.rooms.members import Member, Members
+from broker.rooms.reports import VACATED_AFTER_S, RoomReporter
 from broker.rooms.room_store import RoomJournal, RoomStore
 from protocol.codes import Lane, LeaveReason, MessageType, Outcome, RoomPhase
 from protocol.messages import AckResult, FirstResult, Joined, Post
@@ -74,6 +75,7 @@ class Room:
         event_ids: EventIds | None = None,
         on_crash: Callable[[Room], None] | None = None,
         trusted: TrustedClock | None = None,
+        reporter: RoomReporter | None = None,
     ) -> None:
         self.name = name
         self.number = number
@@ -95,6 +97,7 @@ class Room:
         self._event_ids = event_ids
         self._on_crash = on_crash
         self._trusted = TrustedClock(unix_ms, clock) if trusted is None else trusted
+        self._reporter = reporter
         self.journal = RoomJournal(
             room_store, name, state, clock, perform=self._perform, on_phase=self._on_phase, on_crash=self._crashed
         )
@@ -116,12 +119,16 @@ class Room:
         self._publish_events()
         self.members.add(member)
         self.state.enter(member.user_id, member.name, member.role, now, resumes)
+        if self._reporter is not None:
+            self._reporter.entered(member.user_id, member.name, member.role)
         self._nudge(now)
 
     def leave(self, member: Member, now: float) -> None:
         """Remove a member; a sweep in flight skips it from now on."""
         self.members.remove(member)
         self.state.leave(member.user_id, member.role, now)
+        if self._reporter is not None:
+            self._reporter.left(member.user_id, member.name, member.role)
         self._nudge(now)
 
     def keep_open(self, now: float) -> None:
@@ -251,11 +258,15 @@ class Room:
         empty_since = self.state.empty_since
         if empty_since is not None:
             closes_at = empty_since + self._close_after_s
+            if self._reporter is not None and self._reporter.is_occupied:
+                closes_at = min(closes_at, empty_since + VACATED_AFTER_S)
             due = closes_at if due is None else min(due, closes_at)
         return min(inf if due is None else due, self.state.keys.next_due)
 
     def _live(self, now: float) -> None:
         empty_since = self.state.empty_since
+        if self._reporter is not None and empty_since is not None and now >= empty_since + VACATED_AFTER_S:
+            self._reporter.vacated()
         if empty_since is not None and now >= empty_since + self._close_after_s:
             self.end(LeaveReason.ROOM_IDLE)
             return
@@ -287,6 +298,8 @@ class Room:
                 case Reply((member, sequence), outcome, detail, first):
                     repeat = () if first is None else (FirstResult(sequence, *first),)
                     member.session.reply_acks(self.number, [AckResult(sequence, outcome, detail)], repeat)
+                    if outcome is Outcome.LIMITED and self._reporter is not None:
+                        self._reporter.over_limits(member.user_id)
                 case Outcomes(outcomes):
                     self._reply_all(outcomes)
                 case Publish(event, lane, offset):
@@ -337,6 +350,8 @@ class Room:
         return True
 
     def _send_tick(self, out: TickOut) -> None:
+        if self._reporter is not None:
+            self._reporter.ticked(out.ticks)
         extra = () if out.state is None else (Content(out.state, Lane.AMBIENT, out.state_number),)
         by_tier: list[list[Content]] = []
         for tick in out.ticks:

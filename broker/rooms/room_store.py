@@ -31,6 +31,7 @@ from broker.ledger import (
     Ledger,
     LedgerError,
     LedgerResult,
+    OutboxEntry,
     Reader,
     Repeated,
     RoomCheckpointed,
@@ -44,6 +45,7 @@ from broker.ledger.orders import ORDER_KIND, Order, pack_order
 from broker.ledger.queries import LedgerQueries
 from broker.ledger.replay import event_of
 from broker.rooms.key_records import StoredKeys, key_items, key_removals, read_room_keys
+from broker.rooms.reports import RoomReports
 from protocol.codes import Lane, MessageType, Outcome, RoomPhase
 from protocol.frames import pack_body, unpack_body
 
@@ -78,14 +80,23 @@ class KeyReused(Exception):
 class RoomStore:
     """Writes the records of all rooms; holds the checkpoints of those that are not open."""
 
-    def __init__(self, ledger: Ledger, unix_ms: Callable[[], int], key_space: KeySpace | None = None) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        unix_ms: Callable[[], int],
+        key_space: KeySpace | None = None,
+        reports: RoomReports | None = None,
+    ) -> None:
         self.ledger = ledger
+        self.reports = reports
         self.key_space = KeySpace() if key_space is None else key_space
         """Space of the keys of all rooms, with a task or without."""
         self._unix_ms = unix_ms
         self._checkpoints: dict[str, RoomCheckpoint] = {}
         self._unwritten: dict[tuple[str, int], RoomCheckpointed | RoomEnded] = {}
         """Last rows of closed rooms that the ledger could not take, by room and epoch: `write_again`."""
+        self._reports_of_ends: dict[tuple[str, int], tuple[OutboxEntry, ...]] = {}
+        """What is reported of streams whose end is not written yet."""
 
     # ---- records (Any: a record's reply addresses are the room's own business)
 
@@ -115,6 +126,8 @@ class RoomStore:
             if asked.gift is not None:
                 order = Order(*asked.gift, shown_as=event.payload[0])
                 items.append(Entry(room, epoch, None, ORDER_KIND, event.at_ms, pack_order(order)))
+        if self.reports is not None:
+            items += self.reports.recorded(room, epoch, record)
         keys = [_key(room, epoch, asked.key, asked.outcome) for asked in record.asked if asked.key is not None]
         return self.ledger.record(items, on_result, keys)
 
@@ -156,7 +169,9 @@ class RoomStore:
 
     def open_epoch(self, room: str, epoch: int, on_result: Callable[[LedgerResult], None]) -> SubmitResult:
         """Submit the new epoch of a room; no client may learn it before it is durable."""
-        return self.ledger.record((RoomOpened(room, epoch, self._unix_ms()),), on_result)
+        now_ms = self._unix_ms()
+        rows = () if self.reports is None else self.reports.opened(room, epoch, now_ms)
+        return self.ledger.record((RoomOpened(room, epoch, now_ms), *rows), on_result)
 
     def checkpoint(
         self, room: str, epoch: int, totals: bytes, on_result: Callable[[LedgerResult], None]
@@ -179,10 +194,16 @@ class RoomStore:
         if keys.last_version:
             self.ledger.record(key_removals(room, [key.name for key in keys.keys]), lambda result: None)
 
-    def end(self, room: str, epoch: int) -> None:
-        """Write that a stream has ended; the next room of that name begins a new epoch."""
+    def end(self, room: str, epoch: int, *, unused: bool) -> None:
+        """Write that a stream has ended; the next room of that name begins a new epoch.
+
+        ``unused``: nothing was posted in it; else the event that ended it has been written, and reported with it.
+        """
         self._checkpoints.pop(room, None)
-        self._write(RoomEnded(room, epoch, self._unix_ms()))
+        now_ms = self._unix_ms()
+        if unused and self.reports is not None:
+            self._reports_of_ends[room, epoch] = self.reports.ended_unused(room, epoch, now_ms)
+        self._write(RoomEnded(room, epoch, now_ms))
 
     def take(self, room: str) -> RoomCheckpoint | None:
         """Remove and return the checkpoint of a room that is opened now. From here on the room writes it."""
@@ -229,13 +250,16 @@ class RoomStore:
             self._write(item)
 
     def _write(self, item: RoomCheckpointed | RoomEnded) -> None:
-        if self.ledger.record((item,), partial(self._on_written, item)) is not SubmitResult.QUEUED:
+        rows = self._reports_of_ends.get((item.room, item.epoch), ())
+        if self.ledger.record((item, *rows), partial(self._on_written, item)) is not SubmitResult.QUEUED:
             self._unwritten[item.room, item.epoch] = item
 
     def _on_written(self, item: RoomCheckpointed | RoomEnded, result: LedgerResult) -> None:
         is_current = isinstance(item, RoomEnded) or self._checkpoints.get(item.room) is not None
         if isinstance(result, LedgerError) and is_current:
             self._unwritten.setdefault((item.room, item.epoch), item)
+        else:
+            self._reports_of_ends.pop((item.room, item.epoch), None)
 
 
 class RoomJournal:

@@ -97,6 +97,17 @@ def _of_part(name: str, help: str, part: str, path: str, *sources: str) -> Metri
     return Metric(f"roomcast_{name}_total", "counter", help, read, sources)
 
 
+def _of_webhooks(name: str, kind: Kind, help: str, attribute: str, *sources: str) -> Metric:
+    """Return a row with a number for each endpoint; none where the broker has no ledger."""
+
+    def read(reading: Reading) -> Mapping[str, float]:
+        webhooks = reading.broker.webhooks
+        values: Mapping[str, float] = {} if webhooks is None else getattr(webhooks, attribute)
+        return values
+
+    return Metric(f"roomcast_webhook_{name}", kind, help, read, sources, "endpoint")
+
+
 def _messages(result: str) -> Callable[[Reading], Mapping[str, int]]:
     def read(reading: Reading) -> Mapping[str, int]:
         return {Lane(lane).name.lower(): getattr(each, result) for lane, each in enumerate(reading.accounts)}
@@ -108,6 +119,7 @@ _POSTING, _STATE, _STREAM = "broker.core.rooms.posting", "broker.core.rooms.stat
 _AUTH, _LIMITS = "broker.auth.tokens", "broker.core.net.connection_limits"
 _DETECTOR, _POLLER = "broker.net.protocol_detection", "broker.net.poller"
 _SESSION, _FANOUT, _WRITER = "broker.sessions.session", "broker.rooms.fanout", "broker.ledger.writer"
+_HOOKS = "broker.webhooks.deliveries"
 _LOOP, _HUB = "broker.telemetry.loop_monitor", "broker.rooms.hub"
 
 METRICS: tuple[Metric, ...] = (
@@ -257,6 +269,22 @@ METRICS: tuple[Metric, ...] = (
     Metric("roomcast_questions_in_flight", "gauge", "Questions that the platform has not answered.",
            lambda reading: 0 if reading.broker.questions is None else reading.broker.questions.in_flight,
            ("broker.core.webhooks.questions:in_flight",)),
+    # Webhooks.
+    _of_webhooks("deliveries_total", "counter", "Events that an endpoint has taken.", "delivered",
+                 f"{_HOOKS}:delivered"),
+    _of_webhooks("failures_total", "counter", "Attempts to deliver an event that failed.", "failures",
+                 f"{_HOOKS}:failures"),
+    _of_webhooks("openings_total", "counter", "Times at which an endpoint failed so often that it was only tried.",
+                 "openings", "broker.core.webhooks.breaker:opened"),
+    _of_webhooks("dead_letters_total", "counter", "Events that were given up.", "dead_letters", f"{_HOOKS}:dead"),
+    _of_webhooks("dead_letters_removed_total", "counter", "Dead letters removed because they were too large together.",
+                 "dead_letters_removed", f"{_HOOKS}:dead_removed"),
+    _of_webhooks("dropped_total", "counter", "Events not written, because too much waits or the ledger takes nothing.",
+                 "dropped", "broker.webhooks.events:dropped", "broker.webhooks.service:dropped"),
+    _of_webhooks("in_flight", "gauge", "Deliveries under way.", "in_flight", "broker.core.webhooks.lines:in_flight"),
+    _of_webhooks("waiting", "gauge", "Events that wait in the ledger, some seconds ago.", "waiting",
+                 "broker.core.webhooks.lines:rows", "broker.core.webhooks.lines:bytes"),
+    _of_webhooks("oldest_age_seconds", "gauge", "Age of the event that waits longest.", "oldest_age_s"),
     # Logs.
     _of_part("log_lines_dropped", "Log lines dropped because nothing read standard error.", "log_file", "dropped",
              "broker.telemetry.logs:dropped"),

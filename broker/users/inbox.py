@@ -25,10 +25,12 @@ from broker.ledger import (
     DirectAcked,
     DirectEntry,
     DirectState,
+    Item,
     Ledger,
     LedgerError,
     LedgerResult,
     LedgerState,
+    OutboxEntry,
     Reader,
     Repeated,
     StoredDirect,
@@ -142,7 +144,10 @@ class Inboxes:
         users: UserRegistry,
         unix_ms: Callable[[], int],
         expiry_s: float,
+        report_acked: Callable[[str, int, int], Sequence[OutboxEntry]] = lambda user, direct_id, at_ms: (),
     ) -> None:
+        """``report_acked`` returns what the outbox gets for an acknowledgement, by user, number and time."""
+        self._report_acked = report_acked
         self._ledger = ledger
         self._users = users
         self._queries = queries
@@ -297,7 +302,9 @@ class Inboxes:
             return
         pending.saving = direct_id
         on_done = partial(self._on_saved, user, pending, direct_id)
-        if self._ledger.record((DirectAcked(user, direct_id, self._unix_ms()),), on_done) is not SubmitResult.QUEUED:
+        now_ms = self._unix_ms()
+        items: tuple[Item, ...] = (DirectAcked(user, direct_id, now_ms), *self._report_acked(user, direct_id, now_ms))
+        if self._ledger.record(items, on_done) is not SubmitResult.QUEUED:
             self._unsaved[user] = direct_id
 
     def _on_saved(self, user: str, pending: _Pending, direct_id: int, result: LedgerResult) -> None:

@@ -105,7 +105,12 @@ def test_a_message_nobody_fetched_expires_and_the_platform_learns_it(store: Stor
     store.commit(
         [Submission((DirectEntry("ann", 1, 1, 100, b"code", "sale"), DirectEntry("ann", 1, 1, 300, b"later")))]
     )
-    maintenance = Maintenance(store, Retention())
+
+    def report(user: str, direct_id: int, batch: str, at_ms: int) -> tuple[OutboxEntry, ...]:
+        body = json.dumps({"user": user, "direct_id": direct_id, "batch": batch}).encode()
+        return (OutboxEntry("direct.expired", at_ms, body, "shop", user),)
+
+    maintenance = Maintenance(store, Retention(), report)
     assert not maintenance.step(99 + EXPIRY_GRACE_MS)
     assert maintenance.step(100 + EXPIRY_GRACE_MS)
     reader = ask(store)
@@ -114,8 +119,8 @@ def test_a_message_nobody_fetched_expires_and_the_platform_learns_it(store: Stor
     assert direct is not None
     assert direct.state is DirectState.EXPIRED
     assert reader.batch_progress("sale") == {DirectState.PENDING: 0, DirectState.ACKED: 0, DirectState.EXPIRED: 1}
-    (expired,) = reader.outbox_due(DAY_MS)
-    assert expired.topic == "direct.expired"
+    (expired,) = reader.outbox_page("shop", False, 0, 10)
+    assert (expired.topic, expired.line, expired.number) == ("direct.expired", "ann", 1)
     assert json.loads(expired.body) == {"user": "ann", "direct_id": 1, "batch": "sale"}
     assert maintenance.expired == 1
     reader.close()
@@ -157,7 +162,8 @@ def test_the_outbox_forgets_what_was_never_taken(store: Store) -> None:
     while maintenance.step(DAY_MS + 1):
         pass
     reader = ask(store)
-    assert [row.body for row in reader.outbox_due(2 * DAY_MS)] == [b"young"]
+    assert [row.body for row in reader.outbox_page(None, False, 0, 10)] == [b"young"]
+    assert reader.outbox_page(None, True, 0, 10) == []
     reader.verify_all()
     reader.close()
 

@@ -22,6 +22,7 @@ from broker.ledger import (
     Entry,
     KeyResult,
     LedgerDamaged,
+    OutboxAgain,
     OutboxDone,
     OutboxEntry,
     OutboxLater,
@@ -33,6 +34,7 @@ from broker.ledger import (
     RoomCheckpointed,
     RoomEnded,
     RoomOpened,
+    StoredOutbox,
     database_path,
     make_key,
 )
@@ -56,9 +58,10 @@ items: st.SearchStrategy[Item] = st.one_of(
     st.builds(Entry, rooms, epochs, st.none(), st.integers(1000, 1005), moments, texts),
     st.builds(DirectEntry, users, st.integers(1, 255), moments, st.just(2**50), texts, st.sampled_from(["", "b1"])),
     st.builds(DirectAcked, users, st.integers(0, 8), moments),
-    st.builds(OutboxEntry, st.just("gift"), moments, texts),
+    st.builds(OutboxEntry, st.just("gift"), moments, texts, st.sampled_from(["shop", "crm"]), rooms),
     st.builds(OutboxDone, st.tuples(outbox_ids)),
-    st.builds(OutboxLater, outbox_ids, st.integers(1, 3), st.none() | moments),
+    st.builds(OutboxLater, outbox_ids, st.integers(1, 3), st.none() | moments, st.sampled_from(["", "status 500"])),
+    st.builds(OutboxAgain, st.tuples(outbox_ids), moments),
     st.builds(RecordPut, record_kinds, rooms, record_names, moments, texts),
     st.builds(RecordRemoved, record_kinds, rooms, record_names),
     st.builds(RoomOpened, rooms, epochs, moments),
@@ -85,7 +88,7 @@ class Model:
         self.checkpoints: dict[tuple[str, int], bytes] = {}
         self.first: dict[bytes, KeyResult] = {}
         self.inboxes: dict[str, list[tuple[DirectEntry, DirectState]]] = {"ann": [], "bob": []}
-        self.outbox: dict[int, tuple[int | None, int, bytes]] = {}
+        self.outbox: dict[int, StoredOutbox] = {}
         self.last_outbox_id = 0
         self.records: dict[tuple[str, str, str], tuple[int, bytes]] = {}
 
@@ -117,16 +120,23 @@ class Model:
                     self.records[kind, subject, name] = at_ms, body
                 case RecordRemoved(kind, subject, name):
                     self.records.pop((kind, subject, name), None)
-                case OutboxEntry(_, at_ms, body):
-                    self.last_outbox_id += 1
-                    self.outbox[self.last_outbox_id] = (at_ms, 0, body)
+                case OutboxEntry(topic, at_ms, body, endpoint, line):
+                    number = offsets[0] if offsets else direct_ids[0] if direct_ids else 0
+                    self._report(StoredOutbox(0, endpoint, line, topic, number, at_ms, at_ms, 0, "", body))
                 case OutboxDone(ids):
                     for each in ids:
                         if each <= self.last_outbox_id:
                             self.outbox.pop(each, None)
-                case OutboxLater(each, attempts, due_at_ms):
+                case OutboxLater(each, attempts, due_at_ms, reason):
                     if each in self.outbox:
-                        self.outbox[each] = (due_at_ms, attempts, self.outbox[each][2])
+                        self.outbox[each] = self.outbox[each]._replace(
+                            due_at_ms=due_at_ms, attempts=attempts, reason=reason
+                        )
+                case OutboxAgain(ids, at_ms):
+                    for each in ids:
+                        if each in self.outbox and self.outbox[each].due_at_ms is None:
+                            row = self.outbox.pop(each)
+                            self._report(row._replace(at_ms=at_ms, due_at_ms=at_ms, attempts=0, reason=""))
                 case RoomOpened(room, epoch):
                     self._open(room, epoch)
                 case RoomCheckpointed(room, epoch, _, totals):
@@ -140,6 +150,10 @@ class Model:
             number = offsets[0] if offsets else direct_ids[0] if direct_ids else 0
             self.first[key.digest] = KeyResult(key.outcome, number, key.answer, key.fingerprint)
         return Committed(tuple(offsets), tuple(direct_ids))
+
+    def _report(self, row: StoredOutbox) -> None:
+        self.last_outbox_id += 1
+        self.outbox[self.last_outbox_id] = row._replace(id=self.last_outbox_id)
 
     def _open(self, room: str, epoch: int) -> None:
         if (room, epoch) not in self.offsets:
@@ -225,8 +239,20 @@ class StoreMachine(RuleBasedStateMachine):
                     stored = reader.direct(user, number)
                     assert stored is not None
                     assert (stored.body, stored.state) == (direct.body, state)
-            due = {row.id: (row.due_at_ms, row.attempts, row.body) for row in reader.outbox_due(2**50)}
-            assert due == {each: row for each, row in model.outbox.items() if row[0] is not None}
+            dead = [row for row in model.outbox.values() if row.due_at_ms is None]
+            waiting = [row for row in model.outbox.values() if row.due_at_ms is not None]
+            assert reader.outbox_page(None, True, 0, 100) == dead
+            assert reader.outbox_page(None, False, 0, 100) == waiting
+            for endpoint in ("shop", "crm"):
+                of_endpoint = [row for row in waiting if row.endpoint == endpoint]
+                assert reader.outbox_waiting(endpoint, 0, 100, 1000) == (of_endpoint, True)
+                assert reader.outbox_waiting(endpoint, 0, 1, 1000) == (of_endpoint[:1], not of_endpoint)
+                of_room = [row for row in of_endpoint if row.line == "lobby"]
+                assert reader.outbox_waiting(endpoint, 2, 100, 1000, "lobby")[0] == [r for r in of_room if r.id > 2]
+                dead_bodies = [row.body for row in dead if row.endpoint == endpoint]
+                oldest = of_endpoint[0].at_ms if of_endpoint else 0
+                counts = len(of_endpoint), oldest, len(dead_bodies), sum(map(len, dead_bodies))
+                assert reader.outbox_counts(endpoint) == counts
             for kind in ("room.rules", "pin"):
                 rows = [(*names, *value) for names, value in sorted(model.records.items()) if names[0] == kind]
                 assert [tuple(record) for record in reader.records(kind)] == rows
@@ -309,9 +335,9 @@ def test_the_tail_is_verified_against_what_was_acknowledged(store: FaultyStore) 
 def test_bodies_and_submissions_are_bounded() -> None:
     with pytest.raises(ValueError, match="above"):
         event(1).__class__((Entry("lobby", 7, 1, 4, 1, bytes(MAX_BODY_BYTES + 1)),))
-    with pytest.raises(ValueError, match="1 to 1000 items"):
+    with pytest.raises(ValueError, match="1 to 5000 items"):
         Submission(())
-    with pytest.raises(ValueError, match="1 to 1000 items"):
+    with pytest.raises(ValueError, match="1 to 5000 items"):
         Submission((Entry("lobby", 7, 1, 4, 1, b""),) * (MAX_ITEMS + 1))
     with pytest.raises(ValueError, match="bytes is above"):
         Submission((Entry("lobby", 7, 1, 4, 1, bytes(MAX_BODY_BYTES)),) * 20)

@@ -17,11 +17,12 @@ from broker.http.json_body import unknown_field
 from broker.http.openapi import document, reference_page
 from broker.http.problems import STATUS
 from broker.operations.caller import Caller, OperationError
-from broker.operations.calls import HANDLERS, as_json
+from broker.operations.calls import HANDLERS
 from broker.server import Broker
 from protocol.codes import ErrorCode, Role
 from protocol.fields import RECORD_SCHEMAS, FieldError, renamed, schema_of
 from protocol.json_mode import parse_value
+from protocol.json_values import as_json
 from protocol.operations import BY_NAME, BY_NUMBER, OPERATIONS, KeyUse, OperationRow, Scope
 from tests.support.broker import configuration, running_broker
 from tests.support.durable import durable_broker

@@ -86,7 +86,7 @@ def test_the_last_row_of_a_closed_room_is_written_again(how: str) -> None:
     fail(ledger, how)
     store.close("idle", RoomCheckpoint(7, 3, b"totals"))
     store.close("reopened", RoomCheckpoint(8, 3, b"old"))
-    store.end("ended", 9)
+    store.end("ended", 9, unused=False)
     ledger.deliver()
     store.take("reopened")
     store.write_again()

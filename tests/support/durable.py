@@ -24,7 +24,10 @@ class DurableBroker(Broker):
     """The opened disk; None before `run`."""
 
     def _make_ledger(self) -> Ledger | None:
-        return ledger_of(self.config, self.clock, self.results, pace=QUICK, open_store=self._open_store)
+        return ledger_of(
+            self.config, self.clock, self.results, pace=QUICK, open_store=self._open_store,
+            report_expired=self.webhook_events.direct_expired,
+        )  # fmt: skip
 
     def _open_store(self, path: Path) -> FaultyStore:
         self.store = self.store or FaultyStore(path)

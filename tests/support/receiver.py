@@ -58,8 +58,8 @@ class Receiver:
                     if data is None:
                         return
                     await stream.send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
+        except (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError):
+            pass  # the sender has given up
 
 
 async def _read_request(stream: trio.abc.Stream) -> Received | None:
