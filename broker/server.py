@@ -195,7 +195,17 @@ class Broker:
         self._nursery: trio.Nursery | None = None
         self._reported_status = "ok"
         self.operations = Operations(
-            Parts(self.hub, self.users, rules.types, self.ledger, self.inboxes, self._control(), clock, wall_ms)
+            Parts(
+                self.hub,
+                self.users,
+                rules.types,
+                self.ledger,
+                self.inboxes,
+                self._control(),
+                clock,
+                wall_ms,
+                self.webhooks,
+            )
         )
         self.api_limits = api_limits(config.api.max_connections)
         self.api_counters = HttpCounters()

@@ -13,16 +13,22 @@ import click
 
 from protocol.operations import BY_NAME, OPERATIONS
 
-__all__ = ["call"]
+__all__ = ["ask", "call", "key_option", "url_option"]
 
 TIMEOUT_S = 30.0
+
+
+url_option = click.option(
+    "--url", default="http://127.0.0.1:7401", show_default=True, help="Control API; unix:PATH for a socket."
+)
+key_option = click.option("--key-file", help="File with the key; else the environment variable ROOMCAST_API_KEY.")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("name")
 @click.argument("fields", nargs=-1, metavar="[FIELD=VALUE]...")
-@click.option("--url", default="http://127.0.0.1:7401", show_default=True, help="Control API; unix:PATH for a socket.")
-@click.option("--key-file", help="File with the key; else the environment variable ROOMCAST_API_KEY.")
+@url_option
+@key_option
 @click.option("--idempotency-key", default="", help="Makes asking again harmless, where the operation takes one.")
 @click.option("--dry-run", is_flag=True, help="Have the call judged, and not done.")
 def call(
@@ -44,6 +50,20 @@ def call(
         if not separator:
             raise click.BadParameter(f"{field!r} is not FIELD=VALUE", param_hint="FIELD=VALUE")
         arguments[key] = _value(value)
+    answer = ask(url, key_file, name, arguments, idempotency_key=idempotency_key, dry_run=dry_run)
+    click.echo(json.dumps(answer, ensure_ascii=False, indent=2))
+
+
+def ask(
+    url: str,
+    key_file: str | None,
+    name: str,
+    arguments: dict[str, Any],
+    *,
+    idempotency_key: str = "",
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Call an operation and return its result; ClickException where it is refused. Any: JSON."""
     status, body = _post(url, name, json.dumps(arguments), _headers(key_file, idempotency_key), dry_run)
     try:
         answer = json.loads(body)
@@ -52,7 +72,8 @@ def call(
     if status != 200:
         where = f"{answer['field']}: " if answer.get("field") else ""
         raise click.ClickException(f"{answer.get('code')} ({status}): {where}{answer.get('rule')}")
-    click.echo(json.dumps(answer, ensure_ascii=False, indent=2))
+    result: dict[str, Any] = answer
+    return result
 
 
 def _value(text: str) -> Any:

@@ -36,6 +36,8 @@ COMMANDS: dict[str, LazyCommand] = {
     "direct": LazyCommand("broker.cli.direct:direct", "Send users messages that must arrive."),
     "token": LazyCommand("broker.cli.token:token", "Make a token for a user."),
     "call": LazyCommand("broker.cli.call:call", "Call an operation of the control API."),
+    "webhooks": LazyCommand("broker.cli.webhooks:webhooks", "List, test, retry or drop what webhooks deliver."),
+    "listen-webhooks": LazyCommand("broker.cli.listen_webhooks:listen_webhooks", "Receive webhooks here, for trying."),
     "key": LazyCommand("broker.cli.key:key", "Make keys for the control API."),
     "ledger": LazyCommand("broker.cli.ledger:ledger", "Verify, export, replay or copy the ledger."),
     "check-config": LazyCommand("broker.cli.config:check_config", "Report every error in a configuration file."),

@@ -12,6 +12,7 @@ from protocol.codes import ErrorCode
 from protocol.fields import RECORD_SCHEMAS, SCHEMA_PREFIX, schema_of
 from protocol.json_values import as_json
 from protocol.operations import EDITION, OPERATIONS, KeyUse, OperationRow
+from protocol.webhook_events import EVENTS, EventRow, envelope_schema
 
 __all__ = ["document", "reference_page"]
 
@@ -39,6 +40,7 @@ def document() -> dict[str, Any]:
         "info": {"title": "roomcast control API", "version": str(EDITION)},
         "security": [{"key": []}],
         "paths": {_path(row): {"post": _operation(row)} for row in OPERATIONS},
+        "webhooks": {row.type: {"post": _webhook(row)} for row in EVENTS},
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "rk_<id>_<secret>"}},
             "schemas": _schemas(),
@@ -87,6 +89,38 @@ def _operation(row: OperationRow) -> dict[str, Any]:
     }
 
 
+def _webhook(row: EventRow) -> dict[str, Any]:
+    """Return the description of an event as the receiver gets it."""
+    return {
+        "operationId": f"event.{row.type}",
+        "tags": ["webhooks"],
+        "summary": row.summary,
+        "description": "Signed as Standard Webhooks: verify webhook-signature before you trust the body.",
+        "security": [],
+        "parameters": [
+            {"name": name, "in": "header", "required": True, "schema": {"type": "string"}}
+            for name in ("webhook-id", "webhook-timestamp", "webhook-signature")
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": envelope_schema(row), "example": _example(row)}},
+        },
+        "responses": {
+            "2XX": {"description": "Taken. Any other answer, or none, is tried again."},
+            "410": {"description": "Gone: nothing more is sent until an operator enables the endpoint."},
+        },
+    }
+
+
+def _example(row: EventRow) -> dict[str, Any]:
+    fields: dict[str, Any] = {"id": "ev_3f0c2a", "type": row.type, "created_at_ms": 1_800_000_000_000, "tenant": ""}
+    if row.in_room:
+        fields |= {"room": "live-1", "epoch": 7}
+    if row.has_offset:
+        fields["offset"] = 12
+    return {**fields, "data": as_json(row.example)}
+
+
 def _required(row: OperationRow) -> list[str]:
     required: list[str] = RECORD_SCHEMAS[row.request.__name__]["required"]
     return required
@@ -126,6 +160,7 @@ def _schemas() -> dict[str, Any]:
         }
     }
     waiting = [schema for row in OPERATIONS for schema in (schema_of(row.read), schema_of(row.read_result))]
+    waiting += [schema_of(row.read) for row in EVENTS]
     while waiting:
         for name in _references(waiting.pop()):
             if name not in found:

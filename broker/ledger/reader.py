@@ -8,8 +8,9 @@ a time.
 from __future__ import annotations
 
 import functools
+import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -288,6 +289,14 @@ class Reader:
         if endpoint is not None:
             where, names = f"{where} AND endpoint = ?", (after, endpoint)
         rows = self._connection.execute(f"{_OUTBOX} WHERE {where} ORDER BY id LIMIT ?", (*names, limit))
+        return [self._outbox(row) for row in rows]
+
+    @_reports_damage
+    def outbox_rows(self, ids: Sequence[int]) -> list[StoredOutbox]:
+        """Return the rows with these ids that there are, in order."""
+        rows = self._connection.execute(
+            f"{_OUTBOX} WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id", (json.dumps(list(ids)),)
+        )
         return [self._outbox(row) for row in rows]
 
     @_reports_damage

@@ -21,7 +21,7 @@ import trio
 
 from broker.core.limits.rate_limit import Gcra, Rate
 from broker.core.tenants.names import plain_name, qualify
-from broker.operations import brokers, directs, keys, messages, rooms, users
+from broker.operations import brokers, directs, hooks, keys, messages, rooms, users
 from broker.operations.caller import Caller, OperationError
 from broker.operations.parts import Handler, Parts
 from protocol.codes import ErrorCode
@@ -40,6 +40,7 @@ HANDLERS: dict[str, Handler] = {
     **brokers.HANDLERS,
     **directs.HANDLERS,
     **keys.HANDLERS,
+    **hooks.HANDLERS,
 }
 KEY_S = 600.0
 CALL_S = 30.0

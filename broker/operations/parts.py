@@ -13,6 +13,7 @@ from broker.rooms.hub import Hub
 from broker.rooms.room import Room
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
+from broker.webhooks.service import WebhookDeliveries
 from protocol.codes import ErrorCode
 
 __all__ = ["BrokerControl", "Handler", "Parts"]
@@ -47,6 +48,8 @@ class Parts:
     control: BrokerControl
     clock: Callable[[], float]
     unix_ms: Callable[[], int]
+    webhooks: WebhookDeliveries | None = None
+    """None where nothing is kept."""
 
     def room(self, name: str) -> Room:
         """Return an open room; OperationError UNKNOWN_ROOM where there is none."""

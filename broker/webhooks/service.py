@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -264,6 +264,10 @@ class WebhookDeliveries:
     async def page(self, endpoint: str | None, dead: bool, after: int, limit: int) -> list[StoredOutbox]:
         """Return rows of the outbox, of one endpoint or all. LedgerRefused."""
         return await self._ledger.ask(Reader.outbox_page, endpoint, dead, after, limit)
+
+    async def rows(self, ids: Sequence[int]) -> list[StoredOutbox]:
+        """Return the rows of the outbox with these ids that there are. LedgerRefused."""
+        return await self._ledger.ask(Reader.outbox_rows, ids)
 
     def retry(self, ids: tuple[int, ...], on_done: Callable[[LedgerResult], None]) -> SubmitResult:
         """Try dead letters again: they go to the end of their lines."""

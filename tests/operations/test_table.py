@@ -26,6 +26,7 @@ from protocol.json_values import as_json
 from protocol.operations import BY_NAME, BY_NUMBER, OPERATIONS, KeyUse, OperationRow, Scope
 from tests.support.broker import configuration, running_broker
 from tests.support.durable import durable_broker
+from tests.support.webhooks import hook_settings
 
 rows = pytest.mark.parametrize("row", OPERATIONS, ids=lambda row: row.name)
 
@@ -114,7 +115,8 @@ async def call(broker: Broker, name: str, *arguments: Any, caller: Caller | None
 
 @pytest.mark.integration
 async def test_every_row_answers_with_its_own_record(directory: Path) -> None:
-    async with durable_broker(directory) as broker:
+    hooks = hook_settings(directory, "http://127.0.0.1:9/hook", "direct.expired")
+    async with durable_broker(directory, webhooks=hooks) as broker:
         await call(broker, "rooms.open", "live-1")
         for row in OPERATIONS:
             if row.name in ("broker.drain", "broker.reload", "rooms.close", "rooms.set_phase"):
