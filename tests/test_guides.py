@@ -40,13 +40,14 @@ def free_port() -> int:
 
 
 class Terminal:
-    """A folder, three ports, and the programs that were started in it."""
+    """A folder, four ports, and the programs that were started in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = free_port()
         self.api_port = free_port()
         self.tls_port = free_port()
+        self.hook_port = free_port()
         self.running: list[tuple[str, subprocess.Popen[str], Path]] = []
         bin_folder = folder / "bin"
         bin_folder.mkdir()
@@ -63,7 +64,9 @@ class Terminal:
     def localize(self, text: str) -> str:
         """The text with this terminal's ports in place of the default ones."""
         text = re.sub(r"^(roomcast (?:tail|say|direct) )", rf"\1--url roomcast://127.0.0.1:{self.port} ", text)
-        text = re.sub(r"^(roomcast call )(?!list)", rf"\1--url http://127.0.0.1:{self.api_port} ", text)
+        api = rf"\1--url http://127.0.0.1:{self.api_port} "
+        text = re.sub(r"^(roomcast (?:call|webhooks \w+) )(?!list)", api, text)
+        text = re.sub(r"(127\.0\.0\.1:|--port )7500", rf"\g<1>{self.hook_port}", text)
         text = text.replace("127.0.0.1:7401", f"127.0.0.1:{self.api_port}")
         text = text.replace("7443", str(self.tls_port))
         return text.replace("127.0.0.1:7400", f"127.0.0.1:{self.port}")
@@ -79,6 +82,8 @@ class Terminal:
         self.running.append((command, process, output))
         if command.startswith("roomcast serve"):
             self.wait_for(output, '"event": "serving"')
+        elif command.startswith("roomcast listen-webhooks"):
+            self.wait_for(output, "listening on")
         elif command.startswith("roomcast tail"):
             self.wait_for(output, " -- joined ")
         else:
@@ -144,7 +149,7 @@ def test_every_command_works(guide: Path, terminal: Terminal) -> None:
         for line, number in zip(lines, numbers, strict=True):
             if is_checked_elsewhere(line):
                 continue
-            if line.startswith(("roomcast serve", "roomcast tail")) or (number is not None and number != last):
+            if line.startswith(("roomcast serve", "roomcast tail", "roomcast listen-webhooks")) or (number is not None and number != last):
                 terminal.start(line)
             else:
                 terminal.run(line)
