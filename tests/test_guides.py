@@ -149,7 +149,9 @@ def test_every_command_works(guide: Path, terminal: Terminal) -> None:
         for line, number in zip(lines, numbers, strict=True):
             if is_checked_elsewhere(line):
                 continue
-            if line.startswith(("roomcast serve", "roomcast tail", "roomcast listen-webhooks")) or (number is not None and number != last):
+            if line.startswith(("roomcast serve", "roomcast tail", "roomcast listen-webhooks")) or (
+                number is not None and number != last
+            ):
                 terminal.start(line)
             else:
                 terminal.run(line)

@@ -29,6 +29,7 @@ BENCHES: dict[str, tuple[str, str, str]] = {
     "stalled": ("stalled", "stalled", "latency of healthy viewers beside a stalled one"),
     "core": ("core", "core", "codec, window, limits and queue, one by one"),
     "soak": ("soak", "soak", "memory while viewers join, post and leave (10 minutes)"),
+    "webhooks": ("webhooks", "webhooks", "events a second delivered in order to a local receiver"),
     "ledger": ("ledger", "ledger", "durable events a second with fsync, beside the disk's own rate of syncs"),
 }
 """Name -> (module, function, what it measures). Modules are imported by the process that runs them."""

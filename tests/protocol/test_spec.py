@@ -192,7 +192,8 @@ OURS = {
     kind: types
     for kind, types in RECORDS.items()
     # Operations have a reference page of their own, made from their table.
-    if kind.__module__.startswith("protocol.") and not kind.__module__.startswith("protocol.operations.")
+    if kind.__module__.startswith("protocol.")
+    and not kind.__module__.startswith(("protocol.operations.", "protocol.webhook_events"))
 }
 KINDS = {kind.__name__: kind for kind in (*OURS, Missed)}
 DESCRIBED = [title.strip("`") for title in SECTIONS if title.startswith("`")]
