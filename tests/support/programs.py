@@ -18,13 +18,16 @@ COMMANDS = {
     "node": ("node",),
     "redis": ("redis-server",),
     "faketime": ("faketime",),
+    "haproxy": ("haproxy",),
+    "nginx": ("nginx",),
+    "systemd-analyze": ("systemd-analyze",),
 }
 
 
 def needs(name: str) -> str:
     """Return the path of a program, or skip (or fail, see above). ``name``: one of `COMMANDS`."""
     for command in COMMANDS[name]:
-        path = shutil.which(command)
+        path = shutil.which(command, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
         if path is not None:
             return path
     reason = f"{name} is not installed ({' or '.join(COMMANDS[name])})"
