@@ -166,6 +166,11 @@ class Broker:
         limits = QueueLimits(queue.frames, queue.queue_bytes, queue.critical_bytes)
         transports = TransportSettings(self.poller, limits, self.budget, self._on_released)
         self.jwks = JwksSource(config.auth, lambda keys: self.context.auth.use_url_keys(keys), clock)
+        self._started_at = clock()
+        self.operations = Operations(Parts(
+            self.hub, self.users, rules.types, self.ledger, self.inboxes, self._control(), clock, wall_ms,
+            self.webhooks,
+        ))  # fmt: skip
         self.context = SessionContext(
             config=config.link,
             hub=self.hub,
@@ -182,6 +187,7 @@ class Broker:
             types=rules.types,
             max_viewers=config.room.max_viewers,
             compress=rules.policy.compress,
+            operations=self.operations,
             results=self.results,
             history=self.history,
             resume_bytes=config.queue.critical_bytes // 2,
@@ -191,22 +197,8 @@ class Broker:
         self.listener = self._make_listener(transports)
         self._read_config = read_config
         self._listens = listens
-        self._started_at = clock()
         self._nursery: trio.Nursery | None = None
         self._reported_status = "ok"
-        self.operations = Operations(
-            Parts(
-                self.hub,
-                self.users,
-                rules.types,
-                self.ledger,
-                self.inboxes,
-                self._control(),
-                clock,
-                wall_ms,
-                self.webhooks,
-            )
-        )
         self.api_limits = api_limits(config.api.max_connections)
         self.api_counters = HttpCounters()
         self._api_keys = self._read_api_keys(config)
@@ -243,6 +235,7 @@ class Broker:
                     await nursery.start(self.questions.run)
                 if self.webhooks is not None:
                     await nursery.start(self.webhooks.run)
+                await nursery.start(self.context.call_tasks.run)
                 await nursery.start(self.poller.run)
                 await nursery.start(self.jwks.run)
                 nursery.start_soon(self._sample)

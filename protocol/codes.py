@@ -72,6 +72,8 @@ class Opcode(IntEnum):
     GOAWAY = 14
     RESUME = 15
     BATCH = 16
+    CALL = 17
+    RESULT = 18
 
 
 class Codec(IntEnum):
@@ -91,6 +93,8 @@ class Feature(IntFlag):
     """The server issues tickets: tokens for reconnecting."""
     BATCH = 8
     """The opcode BATCH is supported."""
+    CALL = 16
+    """The opcodes CALL and RESULT are supported: the table of operations."""
 
 
 class Tier(IntEnum):
@@ -234,7 +238,10 @@ MESSAGE_TYPES: dict[int, TypeRule] = {
 
 
 class ErrorCode(IntEnum):
-    """Reason why one request failed; the link stays open. 1xx it is wrong, 2xx it is not allowed, 3xx not now."""
+    """Reason why one request failed; the link stays open.
+
+    1xx it is wrong, 2xx it is not allowed, 3xx not now, 4xx the broker has a defect.
+    """
 
     BAD_FIELD = 101
     """A field breaks its rule; the ERROR names field and rule."""
@@ -249,6 +256,7 @@ class ErrorCode(IntEnum):
     """The order id, client_msg_id or batch was used before with other content; nothing has changed."""
     STALE = 109
     """What the request compares with has changed; nothing was done."""
+    UNKNOWN_OPERATION = 110
 
     NOT_ALLOWED = 201
     """The role may not do this."""
@@ -270,6 +278,9 @@ class ErrorCode(IntEnum):
     OVERLOADED = 303
     TOO_MANY_ROOMS_OPEN = 304
     """The broker has as many rooms as it may."""
+
+    INTERNAL_ERROR = 401
+    """The request met a defect of the broker, whose log has it; the effect of the request is unknown."""
 
 
 class CloseCode(IntEnum):

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, NoReturn
 from .codes import CloseCode, Lane, Opcode
 from .errors import LocalProtocolError, RemoteProtocolError
 from .frames import MAX_FRAME_BYTES, MAX_ITEMS
+from .json_values import as_json
+from .operations import BY_NUMBER
 
 __all__ = [
     "MAX_CLIENT_TEXT_BYTES",
@@ -38,6 +40,7 @@ MAX_TEXT_DEPTH = 32
 
 _FRAME_KEYS = frozenset({"op", "lane", "room", "seq", "body"})
 _LANES = tuple(Lane)
+_OF_OPERATIONS = frozenset({Opcode.CALL, Opcode.RESULT})
 _UINT32 = 0xFFFF_FFFF
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _measure = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -57,7 +60,14 @@ class JsonFrame(NamedTuple):
 
 def dump(opcode: Opcode, lane: Lane, room: int, sequence: int, message: tuple[Any, ...]) -> bytes:
     """Return one frame as UTF-8 JSON. Raises LocalProtocolError above MAX_SERVER_TEXT_BYTES."""
-    fields = {"op": opcode.name, "lane": int(lane), "room": room, "seq": sequence & _UINT32, "body": _named(message)}
+    body = _named(message)
+    if opcode in _OF_OPERATIONS:
+        row = BY_NUMBER.get(message[0])
+        if row is not None:
+            body["operation"] = row.name
+        if opcode is Opcode.RESULT:
+            body["result"] = as_json(message[1])
+    fields = {"op": opcode.name, "lane": int(lane), "room": room, "seq": sequence & _UINT32, "body": body}
     data = _encode(fields).encode()
     if len(data) > MAX_SERVER_TEXT_BYTES:
         raise LocalProtocolError(f"JSON frame of {len(data)} bytes is above {MAX_SERVER_TEXT_BYTES}")

@@ -16,7 +16,6 @@ from .fields import (
     boolean,
     integer,
     map_of,
-    member_id,
     member_of,
     optional,
     record,
@@ -32,6 +31,7 @@ from .messages import (
     MAX_ENTRIES,
     MAX_EXPIRY_S,
     MAX_FIRSTS,
+    MAX_KEY_CHARS,
     MAX_KEYS,
     MAX_LISTED,
     MAX_PINS,
@@ -46,6 +46,7 @@ from .messages import (
     Auth,
     Authenticated,
     BatchState,
+    Call,
     ClientHello,
     CustomType,
     Direct,
@@ -60,12 +61,11 @@ from .messages import (
     Left,
     Message,
     Ping,
-    PinnedMessage,
     Pong,
     Post,
+    Result,
     Resume,
     Resumed,
-    RoomKey,
     RoomPulse,
     SendDirect,
     ServerHello,
@@ -74,10 +74,13 @@ from .messages import (
     Tick,
     TickEntry,
 )
+from .operations import BY_NAME, BY_NUMBER
+from .shared_rules import pinned_message, room_key
 
-__all__ = ["MESSAGE_KINDS", "OPCODE_LANES", "opcode_of", "pinned_message", "reader_of", "room_key"]
+__all__ = ["MESSAGE_KINDS", "OPCODE_LANES", "opcode_of", "reader_of"]
 
 UINT32 = 0xFFFF_FFFF
+MAX_OPERATION = 0xFFFF
 
 
 _u32 = integer(0, UINT32)
@@ -108,6 +111,26 @@ def _pair(first: Rule, second: Rule) -> Rule:
     return check
 
 
+_operation_name = text(1, 64)
+
+
+def _operation(value: Any) -> int | str:
+    """operation: its number, or its name. A known name becomes the number."""
+    if type(value) is int and 0 < value <= MAX_OPERATION:
+        return value
+    if type(value) is not str:
+        raise FieldError(f"must be a number from 1 to {MAX_OPERATION}, or a name")
+    row = BY_NAME.get(value)
+    return _operation_name(value) if row is None else row.number
+
+
+def _arguments(value: Any) -> Any:
+    """arguments: an array or a map; the operation checks its fields."""
+    if isinstance(value, (tuple, list, dict)):
+        return value
+    raise FieldError("must be an array or a map of fields")
+
+
 _account = record(Account, (_count,) * 6)
 _entry = record(TickEntry, (integer(1, 255), _id, _name, any_value, integer(1), array_of(_id, 3), member_of(Role)))
 _custom_type = record(CustomType, (integer(CUSTOM_TYPE_MIN, CUSTOM_TYPE_MAX), _id, member_of(Lane)))
@@ -117,10 +140,6 @@ _ack_reason = record(AckReason, (_u32, text(0, 256)))
 _pulse = record(RoomPulse, (_u32, _count, _ms))
 _EVENT_RULES: tuple[Rule, ...] = (integer(1, 255), _ms, text(0, 64), _name, any_value)
 _event = record(Event, _EVENT_RULES)
-room_key: Rule = record(RoomKey, (text(1, 128), any_value, _count, optional(_ms), optional(member_id)))
-"""Rule of a key of a room."""
-pinned_message = record(PinnedMessage, (_id, integer(1, 255), any_value, text(0, 64), _name, _ms, _ms, _count))
-"""Rule of one pinned message."""
 _JOINED_RULES: tuple[Rule, ...] = (
     room_name, _count, _count, member_of(Role), member_of(RoomPhase), member_of(Tier), _ms,
     _count, _count, _count, _count, _count, array_of(_entry, MAX_LISTED), boolean, optional(_event),
@@ -148,6 +167,7 @@ _RULES: dict[tuple[Side, Opcode], tuple[type[Any], tuple[Rule, ...]]] = {
             optional(integer(1, MAX_EXPIRY_S)),
         ),
     ),
+    (Side.CLIENT, Opcode.CALL): (Call, (_operation, text(0, MAX_KEY_CHARS), _arguments)),
     (Side.SERVER, Opcode.HELLO): (
         ServerHello,
         (integer(1, 255), _u32, _ms, _ms, _ms, integer(1), array_of(_custom_type, MAX_CUSTOM_TYPES), _name),
@@ -174,12 +194,29 @@ _RULES: dict[tuple[Side, Opcode], tuple[type[Any], tuple[Rule, ...]]] = {
     (Side.SERVER, Opcode.GOAWAY): (GoAway, _GOAWAY_RULES),
     (Side.SERVER, Opcode.RESUME): (Resumed, (boolean, _count, record(Joined, _JOINED_RULES))),
     (Side.SERVER, Opcode.BATCH): (BatchState, (_id, *(_count,) * 3, *(optional(_count),) * 3)),
+    (Side.SERVER, Opcode.RESULT): (Result, (_operation, any_value)),
 }  # fmt: skip
 
 MESSAGE_KINDS: dict[tuple[Side, Opcode], type[Any]] = {key: kind for key, (kind, _) in _RULES.items()}
 """The NamedTuple of every body, by the side that sends it and its opcode."""
 
 _READERS: dict[tuple[Side, Opcode], Any] = {key: record(kind, rules) for key, (kind, rules) in _RULES.items()}
+_read_result = _READERS[Side.SERVER, Opcode.RESULT]
+
+
+def _read_typed_result(value: Any) -> Result:
+    """Return a RESULT with the record of its operation; of an operation or form that is newer, the value as it came."""
+    found: Result = _read_result(value)
+    row = BY_NUMBER.get(found.operation)  # type: ignore[arg-type]
+    if row is None:
+        return found
+    try:
+        return Result(row.number, row.read_result(found.result))
+    except FieldError:
+        return found
+
+
+_READERS[Side.SERVER, Opcode.RESULT] = _read_typed_result
 _OPCODES: dict[type[Any], Opcode] = {kind: opcode for (_, opcode), kind in MESSAGE_KINDS.items()}
 
 _CONTROL = frozenset({Lane.CONTROL})

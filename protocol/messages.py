@@ -19,10 +19,12 @@ from .codes import CUSTOM_TYPE_MAX, CUSTOM_TYPE_MIN, Lane, LeaveReason, Outcome,
 __all__ = [
     "MAGIC",
     "MAX_ACK_RESULTS",
+    "MAX_CALLS",
     "MAX_DIRECT_BYTES",
     "MAX_ENTRIES",
     "MAX_FIRSTS",
     "MAX_KEYS",
+    "MAX_KEY_CHARS",
     "MAX_LISTED",
     "MAX_PINS",
     "MAX_PULSES",
@@ -38,6 +40,7 @@ __all__ = [
     "Auth",
     "Authenticated",
     "BatchState",
+    "Call",
     "ClientHello",
     "CustomType",
     "Direct",
@@ -56,6 +59,7 @@ __all__ = [
     "PinnedMessage",
     "Pong",
     "Post",
+    "Result",
     "Resume",
     "Resumed",
     "RoomKey",
@@ -93,6 +97,10 @@ MAX_RECIPIENTS = 1024
 MAX_TEMPLATE_FIELDS = 32
 MAX_DIRECT_BYTES = 4096
 """Payload of one DIRECT that is kept until it is acknowledged, packed."""
+MAX_CALLS = 32
+"""CALLs of one link that may wait for their answer."""
+MAX_KEY_CHARS = 128
+"""Idempotency key of a CALL."""
 MAX_CUSTOM_TYPES = CUSTOM_TYPE_MAX - CUSTOM_TYPE_MIN + 1
 
 MAX_EXPIRY_S = 31_536_000
@@ -303,6 +311,20 @@ class SendDirect(NamedTuple):
     """How long the broker keeps a message for its user, in seconds; None: as configured."""
 
 
+class Call(NamedTuple):
+    """Call of an operation of the table. The header's sequence is the client's number for the answer.
+
+    The header names a joined room, which then stands for the field ``room`` of the arguments, or 0.
+    """
+
+    operation: int | str
+    """Number; its name in JSON mode. A reader turns a name that it knows into the number."""
+    key: str
+    """Idempotency key; "" = none."""
+    arguments: Any
+    """Fields of the operation's request: an array in their order, or a map by name."""
+
+
 # ---- server to client ---------------------------------------------------------------------------
 
 
@@ -494,10 +516,18 @@ class BatchState(NamedTuple):
     expired: int | None = None
 
 
+class Result(NamedTuple):
+    """Result of the CALL with the header's sequence. A CALL that failed is answered by ERROR."""
+
+    operation: int | str
+    result: Any
+    """Result record of the operation; as it came where this reader does not know it."""
+
+
 Message = (
-    ClientHello | Auth | Join | Leave | Post | DirectAck | Ping | Resume | SendDirect
+    ClientHello | Auth | Join | Leave | Post | DirectAck | Ping | Resume | SendDirect | Call
     | ServerHello | Authenticated | Joined | Left | Ack | Event | Tick | State | Direct | Pong | ErrorReply
-    | GoAway | Resumed | BatchState
+    | GoAway | Resumed | BatchState | Result
 )  # fmt: skip
 
 

@@ -29,8 +29,8 @@ from .fields import (
     user_id,
     user_id_or_empty,
 )
-from .message_rules import pinned_message
 from .messages import MAX_KEYS, MAX_PINS, PinnedMessage
+from .shared_rules import pinned_message
 
 __all__ = [
     "MAX_DANMAKU_BYTES",

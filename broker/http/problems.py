@@ -23,6 +23,7 @@ STATUS: dict[ErrorCode, int] = {
     ErrorCode.OUT_OF_STATE: 409,
     ErrorCode.UNKNOWN_ROOM: 404,
     ErrorCode.KEY_REUSED: 409,
+    ErrorCode.UNKNOWN_OPERATION: 404,
     ErrorCode.NOT_ALLOWED: 403,
     ErrorCode.BLOCKED: 403,
     ErrorCode.ROOM_NOT_GRANTED: 403,
@@ -37,6 +38,7 @@ STATUS: dict[ErrorCode, int] = {
     ErrorCode.ROOM_FULL: 503,
     ErrorCode.OVERLOADED: 503,
     ErrorCode.TOO_MANY_ROOMS_OPEN: 503,
+    ErrorCode.INTERNAL_ERROR: 500,
 }
 """HTTP status by error code; a test compares it with all codes."""
 

@@ -30,7 +30,9 @@ class Caller:
     ``id``: the user id, or the id of the key; ``name``: what others see; ``grants``: its role in a room of its tenant
     by plain name, None = the room is not granted; ``roles``: in any room; ``scopes``: of a backend's key, None = a
     viewer; ``key``: idempotency key, "" = none; ``dry_run``: the call is judged and not done; ``tenant``: whose rooms
-    and users it can name, "" = the default one.
+    and users it can name, "" = the default one; ``is_in``: whether its link has joined a room, by qualified name;
+    ``allows``: names of the message types that its token allows in a room of its tenant by plain name, or, without a
+    name, in any of its rooms; None = every type of its role.
     """
 
     id: str
@@ -42,16 +44,22 @@ class Caller:
     key: str = ""
     dry_run: bool = False
     tenant: str = ""
+    is_in: Callable[[str], bool] = lambda room: False
+    allows: Callable[[str | None], frozenset[str] | None] = lambda room: None
 
     def role_in(self, room: str) -> Role | None:
         """Return the caller's role in a room by qualified name; None = it is not granted, or another tenant's."""
         tenant, name = split_name(room)
         return self.grants(name) if tenant == self.tenant else None
 
+    def allowed_in(self, room: str) -> frozenset[str] | None:
+        """Return the names of the types that it may post in a room by qualified name; None = those of its role."""
+        return self.allows(split_name(room)[1])
+
     @property
     def account(self) -> str:
-        """Its id, qualified: what limits and idempotency keys know it by."""
-        return qualify(self.tenant, self.id)
+        """Its id, qualified: what limits and idempotency keys know it by. No id of a key has a space."""
+        return qualify(self.tenant, self.id if self.scopes is not None else f"user {self.id}")
 
     @property
     def own_key(self) -> str:
@@ -59,7 +67,9 @@ class Caller:
 
         Callers choose their keys: two of them may choose the same. (An id has no colon where it is a backend's.)
         """
-        return f"{self.id}:{self.key}" if self.key else ""
+        if not self.key or self.scopes is not None:
+            return f"{self.id}:{self.key}" if self.key else ""
+        return f"{len(self.account)} {self.account}:{self.key}"
 
     @property
     def is_backend(self) -> bool:

@@ -2,7 +2,8 @@
 
 The order of the checks: the request's fields, who may ask, the room, the rate, the idempotency key, then the handler.
 Handlers get and return qualified names (`broker.core.tenants.names`), callers plain ones. A refusal is an
-`OperationError` and has changed nothing. Handlers that wait for nothing answer at once.
+`OperationError` and has changed nothing. Handlers that wait for nothing answer at once,
+without a task.
 
 Idempotency keys are kept for `KEY_S` seconds in memory, at most `MAX_KEYS`; what a handler makes durable under the key
 (posts, direct messages) the ledger knows for longer and over restarts.
@@ -11,9 +12,10 @@ Idempotency keys are kept for `KEY_S` seconds in memory, at most `MAX_KEYS`; wha
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections import OrderedDict
+from collections.abc import Coroutine
 from functools import partial
+from types import CoroutineType
 from typing import Any, NamedTuple
 
 import structlog
@@ -27,9 +29,9 @@ from broker.operations.parts import Handler, Parts
 from protocol.codes import ErrorCode
 from protocol.fields import FieldError, renamed
 from protocol.frames import pack_body
-from protocol.operations import KeyUse, OperationRow, Scope
+from protocol.operations import STAFF, KeyUse, OperationRow, Scope
 
-__all__ = ["HANDLERS", "Operations"]
+__all__ = ["HANDLERS", "CallAnswer", "Operations"]
 
 log = structlog.get_logger("roomcast.operations")
 
@@ -50,7 +52,21 @@ MAX_CALLERS = 20_000
 """Callers whose rate is known, for each operation."""
 
 
-class _Answer(NamedTuple):
+AT_ONCE_RETRY_MS = 100
+"""When to call again where too many calls of one caller wait."""
+
+
+class CallAnswer(NamedTuple):
+    """Result of a call. Any: the result record of its row."""
+
+    result: Any
+    is_replayed: bool = False
+    """Whether it is the repeated answer to an idempotency key."""
+    packed: bytes = b""
+    """The result as msgpack, where the caller gave a bound for it."""
+
+
+class _KeyedCall(NamedTuple):
     """The call that had a key first. ``result`` None: it is under way, ``done`` is set when it is not."""
 
     fingerprint: bytes
@@ -65,7 +81,9 @@ class Operations:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._limits: dict[str, Gcra] = {}
-        self._answers: OrderedDict[tuple[str, str, str], _Answer] = OrderedDict()
+        self._answers: OrderedDict[tuple[str, str, str], _KeyedCall] = OrderedDict()
+        self._waiting: dict[tuple[str, str], int] = {}
+        """Calls of each caller that wait now, for rows with a bound on them."""
         self.called = 0
         self.refused: dict[int, int] = {}
         self.failed = 0
@@ -76,26 +94,67 @@ class Operations:
 
         ``arguments``: the request as an array or object, unchecked (Any). OperationError where it is refused.
         """
+        found = self.begin(caller, row, arguments)
+        answer = found if isinstance(found, CallAnswer) else await found
+        return answer.result, answer.is_replayed
+
+    def begin(
+        self, caller: Caller, row: OperationRow, arguments: Any, max_bytes: int = 0
+    ) -> CallAnswer | Coroutine[Any, Any, CallAnswer]:
+        """Answer one call at once, or return what waits for its answer, which must be awaited.
+
+        ``max_bytes``: most bytes of the packed result, 0 = any number; a page has fewer items then than asked for.
+        OperationError where the call is refused; awaiting raises it too.
+        """
         self.called += 1
         try:
             request = self._judge(caller, row, arguments)
             if caller.dry_run and row.changes:
-                return row.example[1], False
+                return CallAnswer(row.example[1])
             if caller.key and row.key is not KeyUse.NONE:
-                result, is_replayed = await self._once(caller, row, request)
-            else:
-                result, is_replayed = await self._run(caller, row, request), False
-            if caller.tenant:
-                result = renamed(row.read_result, result, plain_name)
-            return result, is_replayed
+                return self._once(caller, row, request, max_bytes)
+            found = self._start(caller, row, request)
+            if type(found) is not CoroutineType:
+                answer = self._answer(caller, row, found, max_bytes)
+                if answer is not None:
+                    return answer
+            return self._finish(caller, row, request, found, max_bytes)
         except OperationError as error:
-            self.refused[error.code] = self.refused.get(error.code, 0) + 1
+            self._count(error)
             raise
 
     def left(self, caller: Caller, row: OperationRow) -> tuple[int, float]:
         """Return how many calls of an operation a caller has left, and the seconds until it has a whole burst."""
         limit = self._limits.get(row.name)
         return (row.rate.burst, 0.0) if limit is None else limit.left(caller.account, self._parts.clock())
+
+    def _count(self, error: OperationError) -> None:
+        self.refused[error.code] = self.refused.get(error.code, 0) + 1
+
+    async def _finish(self, caller: Caller, row: OperationRow, request: Any, found: Any, max_bytes: int) -> CallAnswer:
+        """Return the answer of a started call; shorter pages are read until one fits ``max_bytes``."""
+        try:
+            while True:
+                result = await found if type(found) is CoroutineType else found
+                answer = self._answer(caller, row, result, max_bytes)
+                if answer is not None:
+                    return answer
+                request = _shorter(row, request, result, max_bytes)
+                found = self._start(caller, row, request)
+        except OperationError as error:
+            self._count(error)
+            raise
+
+    def _answer(
+        self, caller: Caller, row: OperationRow, result: Any, max_bytes: int, *, is_replayed: bool = False
+    ) -> CallAnswer | None:
+        """Return the answer with this result; None where it is above ``max_bytes``."""
+        if caller.tenant:
+            result = renamed(row.read_result, result, plain_name)
+        if not max_bytes:
+            return CallAnswer(result, is_replayed)
+        packed = pack_body(result)
+        return CallAnswer(result, is_replayed, packed) if len(packed) <= max_bytes else None
 
     def _judge(self, caller: Caller, row: OperationRow, arguments: Any) -> Any:
         """Return the request; OperationError where the caller may not make it."""
@@ -120,10 +179,14 @@ class Operations:
                 raise OperationError(ErrorCode.ROOM_NOT_GRANTED, "is not granted", "room")
             if not caller.is_backend and role not in row.roles:
                 raise OperationError(ErrorCode.NOT_ALLOWED, "is not for your role in this room", "operation")
+            if row.joined and not caller.is_backend and role not in STAFF and not caller.is_in(request.room):
+                raise OperationError(ErrorCode.NOT_JOINED, "join the room first", "room")
         elif not caller.is_backend and not caller.roles & row.roles:
             raise OperationError(ErrorCode.NOT_ALLOWED, "is not for your role", "operation")
         if row.key is KeyUse.REQUIRED and not caller.key:
             raise OperationError(ErrorCode.BAD_FIELD, "is required", "key")
+        if row.key is KeyUse.NONE and caller.key and row.changes:
+            raise OperationError(ErrorCode.BAD_FIELD, "is not taken by this operation", "key")
         limit = self._limits.get(row.name)
         if limit is None:
             limit = self._limits[row.name] = Gcra(Rate(*row.rate), MAX_CALLERS)
@@ -133,47 +196,143 @@ class Operations:
             raise OperationError(ErrorCode.RATE_LIMITED, "too many calls", retry_after_ms=retry_after_ms)
         return request
 
-    async def _run(self, caller: Caller, row: OperationRow, request: Any) -> Any:
+    def _start(self, caller: Caller, row: OperationRow, request: Any) -> Any:
+        """Run a handler: its result, or the coroutine that returns it."""
+        waiting = caller.account, row.name
+        if row.at_once and self._waiting.get(waiting, 0) >= row.at_once:
+            rule = f"at most {row.at_once} calls of it at a time"
+            raise OperationError(ErrorCode.RATE_LIMITED, rule, "operation", AT_ONCE_RETRY_MS)
         try:
-            result = HANDLERS[row.name](self._parts, caller, request)
-            if not inspect.isawaitable(result):
-                return result
+            found = HANDLERS[row.name](self._parts, caller, request)
+        except OperationError:
+            raise
+        except Exception:
+            self._report(caller, row)
+            raise
+        if type(found) is not CoroutineType:
+            return found
+        if row.at_once:
+            self._waiting[waiting] = self._waiting.get(waiting, 0) + 1
+        return self._wait(caller, row, found)
+
+    async def _wait(self, caller: Caller, row: OperationRow, handler: Coroutine[Any, Any, Any]) -> Any:
+        try:
             with trio.move_on_after(CALL_S):
-                return await result
+                return await handler
             raise OperationError(ErrorCode.OVERLOADED, "no answer in time; ask again with the same key", "", 1000)
         except OperationError:
             raise
         except Exception:
-            self.failed += 1
-            log.exception("operation failed", operation=row.name, caller=caller.id)
+            self._report(caller, row)
             raise
+        finally:
+            if row.at_once:
+                waiting = caller.account, row.name
+                self._waiting[waiting] -= 1
+                if not self._waiting[waiting]:
+                    del self._waiting[waiting]
 
-    async def _once(self, caller: Caller, row: OperationRow, request: Any) -> tuple[Any, bool]:
+    def _report(self, caller: Caller, row: OperationRow) -> None:
+        self.failed += 1
+        log.exception("operation failed", operation=row.name, caller=caller.id)
+
+    def _once(
+        self, caller: Caller, row: OperationRow, request: Any, max_bytes: int
+    ) -> CallAnswer | Coroutine[Any, Any, CallAnswer]:
         """Run a call whose key is new; wait for, or return, the answer of one whose key is known."""
         name = caller.account, row.name, caller.key
         fingerprint = hashlib.sha256(pack_body(tuple(request))).digest()[:8]
-        while (known := self._known(name)) is not None:
+        known = self._known(name)
+        if known is not None:
             if known.fingerprint != fingerprint:
                 raise OperationError(ErrorCode.KEY_REUSED, "was used before with other content", "key")
             if known.result is not None:
-                return known.result, True
-            await known.done.wait()
-        answer = _Answer(fingerprint, self._parts.clock(), None, trio.Event())
-        self._answers[name] = answer
+                return self._keyed_answer(caller, row, known.result, max_bytes, is_replayed=True)
+            return self._after(known, caller, row, request, max_bytes)
+        first = self._answers[name] = _KeyedCall(fingerprint, self._parts.clock(), None, trio.Event())
         try:
-            result = await self._run(caller, row, request)
+            found = self._start(caller, row, request)
         except BaseException:
-            self._answers.pop(name, None)
-            answer.done.set()
+            self._forget(name, first)
             raise
-        self._answers[name] = answer._replace(result=result)
-        answer.done.set()
+        if type(found) is CoroutineType:
+            return self._complete(caller, name, first, row, found, max_bytes)
+        return self._store(caller, name, first, row, found, max_bytes)
+
+    async def _after(
+        self, known: _KeyedCall, caller: Caller, row: OperationRow, request: Any, max_bytes: int
+    ) -> CallAnswer:
+        """Wait for the call that had the key first; run this one if that one failed."""
+        await known.done.wait()
+        try:
+            answer = self._once(caller, row, request, max_bytes)
+        except OperationError as error:
+            self._count(error)
+            raise
+        return answer if isinstance(answer, CallAnswer) else await answer
+
+    async def _complete(
+        self,
+        caller: Caller,
+        name: tuple[str, str, str],
+        first: _KeyedCall,
+        row: OperationRow,
+        waiting: Any,
+        max_bytes: int,
+    ) -> CallAnswer:
+        try:
+            result = await waiting
+        except OperationError as error:
+            self._count(error)
+            self._forget(name, first)
+            raise
+        except BaseException:
+            self._forget(name, first)
+            raise
+        return self._store(caller, name, first, row, result, max_bytes)
+
+    def _store(
+        self,
+        caller: Caller,
+        name: tuple[str, str, str],
+        first: _KeyedCall,
+        row: OperationRow,
+        result: Any,
+        max_bytes: int,
+    ) -> CallAnswer:
+        self._answers[name] = first._replace(result=result)
+        first.done.set()
         if len(self._answers) > MAX_KEYS:
             self._answers.popitem(last=False)
-        return result, False
+        return self._keyed_answer(caller, row, result, max_bytes)
 
-    def _known(self, name: tuple[str, str, str]) -> _Answer | None:
+    def _forget(self, name: tuple[str, str, str], first: _KeyedCall) -> None:
+        self._answers.pop(name, None)
+        first.done.set()
+
+    def _keyed_answer(
+        self, caller: Caller, row: OperationRow, result: Any, max_bytes: int, *, is_replayed: bool = False
+    ) -> CallAnswer:
+        answer = self._answer(caller, row, result, max_bytes, is_replayed=is_replayed)
+        if answer is None:
+            raise _too_large(max_bytes)
+        return answer
+
+    def _known(self, name: tuple[str, str, str]) -> _KeyedCall | None:
         oldest_at = self._parts.clock() - KEY_S
         while self._answers and next(iter(self._answers.values())).at < oldest_at:
             self._answers.popitem(last=False)
         return self._answers.get(name)
+
+
+def _shorter(row: OperationRow, request: Any, result: Any, max_bytes: int) -> Any:
+    """Return a request for fewer items, whose page may fit; OperationError where it asks for one, or for no page."""
+    limit = getattr(request, "limit", 1)
+    if row.changes or limit <= 1:
+        raise _too_large(max_bytes)
+    items = max(1, min(limit, len(result.items)))
+    return request._replace(limit=max(1, min(items - 1, items * max_bytes * 7 // (8 * len(pack_body(result))))))
+
+
+def _too_large(max_bytes: int) -> OperationError:
+    return OperationError(ErrorCode.PAYLOAD_TOO_LARGE, f"the result is above {max_bytes} bytes", "result")

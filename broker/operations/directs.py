@@ -49,9 +49,9 @@ def _later() -> OperationError:
     return OperationError(ErrorCode.OVERLOADED, "the ledger cannot take it now", retry_after_ms=AGAIN_MS)
 
 
-def _check_types(parts: Parts, kind: int, payloads: Sequence[tuple[str, Any]], field: str) -> None:
+def _check_types(parts: Parts, caller: Caller, kind: int, payloads: Sequence[tuple[str, Any]], field: str) -> None:
     """Raise OperationError where the type may not be sent, or a payload is above the size of its type."""
-    permitted = parts.types.permitted(Role.APP, None)
+    permitted = parts.types.permitted(Role.APP, caller.allows(None))
     for _, payload in payloads:
         code = parts.types.refusal(kind, payload, permitted)
         if code is not None:
@@ -64,7 +64,7 @@ async def _send(parts: Parts, caller: Caller, request: SendOneDirect) -> SentDir
         payload = direct_payload(request.type, request.payload)
     except FieldError as error:
         raise OperationError(error.code, error.rule, error.field) from None
-    _check_types(parts, request.type, ((request.user, payload),), "payload")
+    _check_types(parts, caller, request.type, ((request.user, payload),), "payload")
     pending = PendingResult[LedgerResult]()
     expires_at_ms = None if request.expires_s is None else parts.unix_ms() + request.expires_s * 1000
     key = f"call {caller.own_key}" if caller.key else ""
@@ -94,7 +94,7 @@ async def _send_many(parts: Parts, caller: Caller, request: SendManyDirects) -> 
         payloads = payloads_of(SendDirect(request.batch, request.type, request.template, values, request.expires_s))
     except FieldError as error:
         raise OperationError(error.code, error.rule, error.field) from None
-    _check_types(parts, request.type, payloads, "template")
+    _check_types(parts, caller, request.type, payloads, "template")
     pending = PendingResult[BatchResult]()
     if not inboxes.send_part(request.batch, request.type, payloads, request.expires_s, pending.set):
         raise _later()

@@ -22,7 +22,9 @@ SLICE = 100
 
 def post(parts: Parts, caller: Caller, request: PublishMessage, results: PostResults) -> None:
     """Post one message; its result comes through ``results``. OperationError where no room has taken it."""
-    code = parts.types.refusal(request.type, request.payload, parts.types.permitted(Role.APP, None))
+    code = parts.types.refusal(
+        request.type, request.payload, parts.types.permitted(Role.APP, caller.allowed_in(request.room))
+    )
     if code is not None:
         field = "payload" if code is ErrorCode.PAYLOAD_TOO_LARGE else "type"
         raise OperationError(code, "is not accepted", field)
@@ -63,8 +65,10 @@ async def _publish_many(parts: Parts, caller: Caller, request: PublishMany) -> P
     results = PostResults()
     for number, each in enumerate(request.items, 1):
         try:
-            if caller.role_in(each.room) is None:
-                raise OperationError(ErrorCode.ROOM_NOT_GRANTED, "is not granted to this key", "room")
+            role = caller.role_in(each.room)
+            if role is not Role.APP:
+                code = ErrorCode.ROOM_NOT_GRANTED if role is None else ErrorCode.NOT_ALLOWED
+                raise OperationError(code, "is not granted", "room")
             post(parts, caller, each, results)
         except OperationError as error:
             if error.code is ErrorCode.OVERLOADED:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,4 +60,4 @@ class Parts:
 
 
 # Any: each handler takes its own record and returns its own.
-Handler = Callable[[Parts, Caller, Any], Any | Awaitable[Any]]
+Handler = Callable[[Parts, Caller, Any], Any | Coroutine[Any, Any, Any]]

@@ -173,7 +173,8 @@ async def _history(parts: Parts, caller: Caller, request: RoomHistoryRequest) ->
 
 
 def _event_view(offset: int, lane: Lane, event: Event) -> EventView:
-    return EventView(offset, int(lane), event.type, event.at_ms, event.user_id, event.name, event.payload)
+    payload = tuple(event.payload) if isinstance(event.payload, tuple) else event.payload  # as the ledger has it
+    return EventView(offset, int(lane), event.type, event.at_ms, event.user_id, event.name, payload)
 
 
 def _stats(parts: Parts, caller: Caller, request: RoomStatsRequest) -> RoomStats:

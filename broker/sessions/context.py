@@ -19,8 +19,10 @@ from broker.core.rooms.types import TypeRules
 from broker.ledger import ResultBatch
 from broker.net.poller import Poller
 from broker.net.transport import Transport
+from broker.operations.calls import Operations
 from broker.rooms.hub import Hub
 from broker.rooms.room_store import RoomHistory
+from broker.sessions.calls import CallTasks
 from broker.users.batches import IncomingBatches
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
@@ -58,6 +60,7 @@ class SessionContext:
     types: TypeRules
     max_viewers: int
     compress: bool
+    operations: Operations
     results: ResultBatch
     """Collects the acks to one session while the ledger delivers results."""
     history: RoomHistory | None = None
@@ -68,6 +71,8 @@ class SessionContext:
     """Must-deliver messages; None: no ledger."""
     questions: Questions | None = None
     """Questions to the platform; None: there are none."""
+    call_tasks: CallTasks = field(default_factory=CallTasks)
+    """Calls of operations that wait, of all links."""
     batches: IncomingBatches = field(init=False)
     """Incoming must-deliver messages."""
     frame_limit: SingleGcra = field(init=False)
@@ -104,6 +109,7 @@ class SessionContext:
         self.renew_every_s = min(RENEW_EVERY_S, self.auth.ticket_s / 10)
         self.features = int(
             Feature.BATCH
+            | Feature.CALL
             | (Feature.TICKET if self.auth.gives_tickets else Feature(0))
             | (Feature.LZ4 | Feature.LZ4_DICT_1 if self.compress else Feature(0))
         )

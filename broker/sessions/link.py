@@ -17,6 +17,7 @@ from broker.rooms.encoding import variant_of
 from broker.rooms.members import Member, RoomRef
 from broker.rooms.room import Room
 from broker.sessions.acks import acks_of
+from broker.sessions.calls import LinkCalls
 from broker.sessions.context import SessionContext
 from broker.sessions.posting import RoomSenders
 from broker.sessions.reviews import ReviewedPosts
@@ -33,6 +34,8 @@ log = structlog.get_logger("roomcast.session")
 
 MAX_JOINED = 64
 """Answers in one write; a RESUME may have hundreds."""
+MAX_JOINED_BYTES = 16 * 1024
+"""A larger answer is written at once, so that what the client has not taken is known."""
 
 # Looking an Enum member up is a call on Python 3.11, and these stand on the path of every message.
 _TCP, _JSON = Framing.TCP, Framing.WEBSOCKET_JSON
@@ -49,6 +52,7 @@ class SessionLink:
         "_error_tat",
         "_firsts",
         "_out",
+        "calls",
         "context",
         "features",
         "free_returns",
@@ -97,6 +101,8 @@ class SessionLink:
         """Posts that wait for the platform's answer; None before the first of them."""
         self.is_asked_about = False
         """Whether the platform is asked who this is: no byte is handled until it has answered."""
+        self.calls: LinkCalls | None = None
+        """Calls of operations; None before the first."""
         self.renew_at = 0.0
         """From when on a PING gets a new ticket (monotonic seconds)."""
 
@@ -119,7 +125,7 @@ class SessionLink:
             self.transport.write(data, _CONTROL if lane is None else lane)
         else:
             out.append(data)
-            if len(out) == MAX_JOINED:
+            if len(out) == MAX_JOINED or len(data) > MAX_JOINED_BYTES:
                 self._write_out()
 
     def _framed(self, data: bytes) -> bytes:
@@ -307,6 +313,20 @@ class SessionLink:
     def address(self) -> str:
         """The client's address, behind a trusted proxy too."""
         return self.transport.address
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes of lanes 0-2 that the client has not taken."""
+        queue = self.transport.queue
+        return 0 if queue is None else queue.critical_nbytes
+
+    def joined_name(self, number: int) -> str | None:
+        """Return the name of a joined room by its number; None = the link is not in it."""
+        return next((room.name for room, _ in self.memberships if room.number == number), None)
+
+    def is_in(self, room: str) -> bool:
+        """Return whether the link has joined a room by name."""
+        return any(joined.name == room for joined, _ in self.memberships)
 
     @property
     def is_open(self) -> bool:

@@ -1,4 +1,4 @@
-"""Requests of a connection by opcode: HELLO, AUTH, JOIN, RESUME, POST, LEAVE, ACK, BATCH, PING, GOAWAY.
+"""Requests of a connection by opcode: HELLO, AUTH, JOIN, RESUME, POST, LEAVE, ACK, BATCH, CALL, PING, GOAWAY.
 
 Each function answers one frame at once, or leaves it to what waits for the ledger.
 """
@@ -13,6 +13,7 @@ import structlog
 from broker.auth.grants import AuthError, Grant
 from broker.core.tenants.names import qualify
 from broker.net.transport import Framing
+from broker.sessions.calls import LinkCalls
 from broker.sessions.joining import PendingJoin
 from broker.sessions.link import SessionLink
 from broker.sessions.login import on_auth
@@ -135,6 +136,13 @@ def _on_batch(link: SessionLink, frame: Frame) -> None:
     link.context.batches.take(link, link.grant, frame.sequence, message)
 
 
+def _on_call(link: SessionLink, frame: Frame) -> None:
+    calls = link.calls
+    if calls is None:
+        calls = link.calls = LinkCalls(link, link.context.operations, link.context.call_tasks)
+    calls.take(frame.room, frame.sequence, frame.message)  # type: ignore[arg-type]
+
+
 def _on_ping(link: SessionLink, frame: Frame) -> None:
     ping = frame.message
     assert isinstance(ping, Ping)
@@ -191,6 +199,7 @@ REQUESTS: dict[Opcode, Callable[[SessionLink, Frame], None]] = {
     Opcode.LEAVE: _on_leave,
     Opcode.ACK: _on_direct_ack,
     Opcode.BATCH: _on_batch,
+    Opcode.CALL: _on_call,
     Opcode.PING: _on_ping,
     Opcode.GOAWAY: _on_goaway,
 }

@@ -100,8 +100,7 @@ class Session(SessionLink):
         now, limit = context.poller.now, context.app_frame_limit if self.is_app else context.frame_limit
         self._frame_tat = limit.charge(self._frame_tat, now, frames)
         wait_s = limit.wait_s(self._frame_tat, now)
-        queue = self.transport.queue
-        if queue is not None and queue.critical_nbytes > MAX_WAITING_ANSWERS:
+        if self.unread_bytes > MAX_WAITING_ANSWERS:
             wait_s = max(wait_s, BACKLOG_READ_S)
         if wait_s and not self.transport.state:
             context.poller.pause_reading(self.transport, now + wait_s)
@@ -141,6 +140,8 @@ class Session(SessionLink):
             self.senders.close()
         if self.reviews is not None:
             self.reviews.close()
+        if self.calls is not None:
+            self.calls.close()
         grant, self.grant = self.grant, None
         if grant is not None:
             context.users.remove(grant.user_id, self)

@@ -251,6 +251,8 @@ METRICS: tuple[Metric, ...] = (
              "broker.operations.calls:refused", label="code"),
     _counter("calls_failed", "Calls whose handler had a defect.", "operations.failed",
              "broker.operations.calls:failed"),
+    _gauge("calls_waiting", "Calls of links that wait for their result.", "context.call_tasks.running",
+           "broker.sessions.calls:running"),
     # The control API over HTTP.
     _gauge("api_connections", "Open connections of backends.", "api_limits.held"),
     _counter("api_connections_refused", "Connections of backends refused by a limit.", "api_limits.refused",

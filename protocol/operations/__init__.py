@@ -7,9 +7,9 @@ tables of SPEC.md. A handler of each stands in ``broker/operations/<subject>.py`
 from __future__ import annotations
 
 from . import brokers, directs, hooks, keys, messages, rooms, users
-from .rows import KeyUse, OperationRow, RateLimit, Scope
+from .rows import STAFF, KeyUse, OperationRow, RateLimit, Scope
 
-__all__ = ["BY_NAME", "BY_NUMBER", "EDITION", "OPERATIONS", "KeyUse", "OperationRow", "RateLimit", "Scope"]
+__all__ = ["BY_NAME", "BY_NUMBER", "EDITION", "OPERATIONS", "STAFF", "KeyUse", "OperationRow", "RateLimit", "Scope"]
 
 EDITION = 1
 """Edition of the table; operations and fields are only added."""

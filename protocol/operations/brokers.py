@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..fields import array_of, boolean, integer, map_of, record, text
-from .rows import OperationRow, RateLimit, Scope, row
+from .rows import PLATFORM, OperationRow, RateLimit, Scope, row
 
 __all__ = [
     "ROWS",
@@ -78,7 +78,8 @@ _draining = record(Draining, (_count,))
 ROWS: tuple[OperationRow, ...] = (
     row(
         60, "broker.status", GetStatus, (), BrokerStatus, _status, "Return whether the broker is ready.",
-        scope=Scope.ADMIN, changes=False, example=(GetStatus(), BrokerStatus(True, "ok", "0.1.0", 1, 1000, 2, 1)),
+        scope=Scope.ADMIN, roles=PLATFORM, changes=False,
+        example=(GetStatus(), BrokerStatus(True, "ok", "0.1.0", 1, 1000, 2, 1)),
     ),
     row(
         61, "broker.stats", GetStats, (), Counters, _counters, "Return all counters.",

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ..codes import ErrorCode
 from ..fields import any_value, array_of, boolean, integer, map_of, name_of, optional, record, scoped, text, user_id
 from ..messages import MAX_EXPIRY_S, MAX_RECIPIENTS, MAX_TEMPLATE_FIELDS
-from .rows import KeyUse, OperationRow, RateLimit, Scope, row
+from .rows import PLATFORM, KeyUse, OperationRow, RateLimit, Scope, row
 
 __all__ = [
     "ROWS",
@@ -118,14 +118,16 @@ ROWS: tuple[OperationRow, ...] = (
     row(
         80, "directs.send", SendOneDirect, (user_id, integer(1, 255), any_value, _expires), SentDirect, _sent,
         "Send a user a message that must arrive.",
-        scope=Scope.DIRECTS_WRITE, key=KeyUse.OPTIONAL, durable=True, rate=RateLimit(1000, 2000), errors=_REFUSED,
+        scope=Scope.DIRECTS_WRITE, roles=PLATFORM, key=KeyUse.OPTIONAL, durable=True, rate=RateLimit(1000, 2000),
+        errors=_REFUSED,
         example=(SendOneDirect("ann", 4, ("您的订单已发货",)), SentDirect(1)),
     ),
     row(
         81, "directs.send_many", SendManyDirects,
         (_batch, integer(1, 255), any_value, optional(_values), optional(array_of(user_id, MAX_RECIPIENTS)), _expires),
         SentDirects, _sent_many, "Send each of up to 1,024 users one message of a batch.",
-        scope=Scope.DIRECTS_WRITE, durable=True, rate=RateLimit(20, 40), errors=(*_REFUSED, ErrorCode.KEY_REUSED),
+        scope=Scope.DIRECTS_WRITE, roles=PLATFORM, durable=True, rate=RateLimit(500, 1000), at_once=4,
+        errors=(*_REFUSED, ErrorCode.KEY_REUSED),
         example=(
             SendManyDirects("may", 4, ("您的优惠码 {code}",), {"ann": {"code": "C-1"}}),
             SentDirects("may", 1, 0, 0),
@@ -134,13 +136,13 @@ ROWS: tuple[OperationRow, ...] = (
     row(
         82, "directs.progress", ProgressRequest, (_batch,), DirectProgress, _progress,
         "Count the messages of a batch by their state.",
-        scope=Scope.DIRECTS_WRITE, rate=RateLimit(2, 10), changes=False, errors=_UNAVAILABLE,
+        scope=Scope.DIRECTS_WRITE, roles=PLATFORM, rate=RateLimit(2, 10), changes=False, errors=_UNAVAILABLE,
         example=(ProgressRequest("may"), DirectProgress("may", 1, 0, 0)),
     ),
     row(
         83, "directs.state", DirectStateRequest, (user_id, _count), DirectStateView, _state,
         "Return whether a message is pending, acknowledged or expired.",
-        scope=Scope.DIRECTS_WRITE, rate=RateLimit(50, 100), changes=False, errors=_UNAVAILABLE,
+        scope=Scope.DIRECTS_WRITE, roles=PLATFORM, rate=RateLimit(50, 100), changes=False, errors=_UNAVAILABLE,
         example=(DirectStateRequest("ann", 1), DirectStateView(DirectStatus.PENDING)),
     ),
 )  # fmt: skip

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from ..codes import ErrorCode
 from ..fields import array_of, boolean, integer, member_id, optional, record, room_name, text
-from ..message_rules import room_key
 from ..messages import MAX_EXPIRY_S, MAX_KEYS, RoomKey
 from ..payloads import MAX_KEYS_AT_ONCE, key_value
+from ..shared_rules import room_key
 from .rows import DIRECTION, EVERY_MEMBER, KeyUse, OperationRow, RateLimit, Scope, cursor, row
 
 __all__ = ["ROWS", "DeleteKey", "DeletedKey", "GetKeys", "KeyItem", "KeyPage", "KeyVersion", "SetKey", "SetKeys"]

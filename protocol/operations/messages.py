@@ -18,7 +18,7 @@ from ..fields import (
     room_name,
     text,
 )
-from .rows import KeyUse, OperationRow, RateLimit, Scope, row
+from .rows import PLATFORM, KeyUse, OperationRow, RateLimit, Scope, row
 
 __all__ = ["ROWS", "PublishMany", "PublishMessage", "Published", "PublishedMany"]
 
@@ -78,7 +78,7 @@ ROWS: tuple[OperationRow, ...] = (
     row(
         20, "messages.publish", PublishMessage, _PUBLISH_RULES, Published, _published,
         "Publish a message of any type to a room; the room is opened if need be.",
-        scope=Scope.MESSAGES_WRITE, key=KeyUse.OPTIONAL, durable=True, rate=RateLimit(2000, 4000),
+        scope=Scope.MESSAGES_WRITE, roles=PLATFORM, key=KeyUse.OPTIONAL, durable=True, rate=RateLimit(2000, 4000),
         errors=(
             ErrorCode.UNKNOWN_TYPE, ErrorCode.PAYLOAD_TOO_LARGE, ErrorCode.ROOM_ENDED, ErrorCode.TOO_MANY_ROOMS_OPEN,
             ErrorCode.OVERLOADED,
@@ -88,7 +88,8 @@ ROWS: tuple[OperationRow, ...] = (
     row(
         21, "messages.publish_many", PublishMany, (array_of(_publish, MAX_MANY),), PublishedMany, _published_many,
         "Publish up to 1,000 messages; each has its own result.",
-        scope=Scope.MESSAGES_WRITE, durable=True, rate=RateLimit(50, 100), errors=(ErrorCode.OVERLOADED,),
+        scope=Scope.MESSAGES_WRITE, roles=PLATFORM, durable=True, rate=RateLimit(50, 100),
+        errors=(ErrorCode.OVERLOADED,),
         example=(
             PublishMany((PublishMessage("live-1", 4, ("欢迎",)),)),
             PublishedMany((Published(Outcome.ACCEPTED, 1),), 1),

@@ -21,7 +21,21 @@ from ..fields import (
     text,
     user_id_or_empty,
 )
-from .rows import DIRECTION, STAFF, KeyUse, OperationRow, RateLimit, Scope, cursor, page_of, page_size, row
+from .rows import (
+    DIRECTION,
+    EVERY_MEMBER,
+    LOGGED_IN,
+    PLATFORM,
+    STAFF,
+    KeyUse,
+    OperationRow,
+    RateLimit,
+    Scope,
+    cursor,
+    page_of,
+    page_size,
+    row,
+)
 
 __all__ = [
     "ROWS",
@@ -228,13 +242,14 @@ ROWS: tuple[OperationRow, ...] = (
     ),
     row(
         2, "rooms.get", GetRoom, (room_name,), RoomView, _view, "Return one open room.",
-        scope=Scope.ROOMS_READ, roles=STAFF, rate=_READ, changes=False, errors=(ErrorCode.UNKNOWN_ROOM,),
+        scope=Scope.ROOMS_READ, roles=EVERY_MEMBER, joined=True, rate=_READ, changes=False,
+        errors=(ErrorCode.UNKNOWN_ROOM,),
         example=(GetRoom("live-1"), _EXAMPLE_VIEW),
     ),
     row(
         3, "rooms.list", ListRooms, (room_pattern, optional(_phase), page_size, cursor), RoomPage, _rooms,
         "List open rooms by name.",
-        scope=Scope.ROOMS_READ, rate=_READ, changes=False,
+        scope=Scope.ROOMS_READ, roles=PLATFORM, rate=_READ, changes=False,
         example=(
             ListRooms("live-*"),
             RoomPage((RoomSummary("live-1", RoomPhase.LIVE, 0, 0, 0),), None),
@@ -254,13 +269,15 @@ ROWS: tuple[OperationRow, ...] = (
     row(
         6, "rooms.members", RoomMembers, (room_name, optional(name_of(Role)), page_size, cursor), MembersPage, _members,
         "List the users in a room.",
-        scope=Scope.ROOMS_READ, roles=STAFF, rate=_READ, changes=False, errors=(ErrorCode.UNKNOWN_ROOM,),
+        scope=Scope.ROOMS_READ, roles=LOGGED_IN, joined=True, rate=_READ, changes=False,
+        errors=(ErrorCode.UNKNOWN_ROOM,),
         example=(RoomMembers("live-1"), MembersPage((MemberView("ann", "Ann", Role.VIEWER, 1),), None, 1, 1)),
     ),
     row(
         7, "rooms.history", RoomHistoryRequest, (room_name, _count, page_size), HistoryPage, _history,
         "Return events of lanes 0 to 2 after an offset.",
-        scope=Scope.ROOMS_READ, roles=STAFF, rate=_READ, changes=False, errors=(ErrorCode.UNKNOWN_ROOM,),
+        scope=Scope.ROOMS_READ, roles=LOGGED_IN, joined=True, rate=_READ, changes=False,
+        errors=(ErrorCode.UNKNOWN_ROOM,),
         example=(
             RoomHistoryRequest("live-1"),
             HistoryPage((EventView(1, 0, 4, 1_790_000_000_000, "max", "Max", ("欢迎",)),), 7, 1, False),

@@ -13,7 +13,9 @@ __all__ = [
     "DEFAULT_RATE",
     "DIRECTION",
     "EVERY_MEMBER",
+    "LOGGED_IN",
     "MAX_PAGE",
+    "PLATFORM",
     "STAFF",
     "KeyUse",
     "OperationRow",
@@ -63,6 +65,8 @@ DEFAULT_RATE = RateLimit(10, 20)
 STAFF = frozenset({Role.MODERATOR, Role.ASSISTANT, Role.HOST, Role.APP})
 DIRECTION = frozenset({Role.ASSISTANT, Role.HOST, Role.APP})
 EVERY_MEMBER = frozenset(Role)
+LOGGED_IN = EVERY_MEMBER - {Role.GUEST}
+PLATFORM = frozenset({Role.APP})
 
 
 class OperationRow(NamedTuple):
@@ -70,9 +74,10 @@ class OperationRow(NamedTuple):
 
     ``name``: ``subject.verb``; ``number``: on the binary wire, never reused. ``read``: the rule that makes ``request``
     of an array or object, ``read_result`` that of ``result``. ``scope``: of a backend's key, None = not for backends.
-    ``roles``: of a viewer's link in the room (or in any of its rooms, where the request names none), empty = not for
-    viewers. ``durable``: answered after the ledger's commit. ``changes``: whether it changes anything. ``errors``:
-    codes beyond those that any operation may give.
+    ``roles``: of a viewer's link in the room (or of its token, where the request names none), empty = not for viewers.
+    ``joined``: a viewer below STAFF must have joined the room. ``at_once``: most calls of one caller that wait at a
+    time, 0 = as many as its link or key may have. ``durable``: answered after the ledger's commit. ``changes``: whether
+    it changes anything. ``errors``: codes beyond those that any operation may give.
     """
 
     number: int
@@ -85,8 +90,10 @@ class OperationRow(NamedTuple):
     scope: Scope | None
     roles: frozenset[Role]
     room: bool
+    joined: bool
     key: KeyUse
     rate: RateLimit
+    at_once: int
     durable: bool
     changes: bool
     since: int
@@ -112,8 +119,10 @@ def row(
     scope: Scope | None,
     example: tuple[Any, Any],
     roles: frozenset[Role] = frozenset(),
+    joined: bool = False,
     key: KeyUse = KeyUse.NONE,
     rate: RateLimit = DEFAULT_RATE,
+    at_once: int = 0,
     durable: bool = False,
     changes: bool = True,
     since: int = 1,
@@ -123,7 +132,7 @@ def row(
     names: tuple[str, ...] = request._fields
     return OperationRow(
         number, name, request, record(request, rules), result, read_result, summary, scope, roles, "room" in names,
-        key, rate, durable, changes, since, errors, example,
+        joined, key, rate, at_once, durable, changes, since, errors, example,
     )  # fmt: skip
 
 

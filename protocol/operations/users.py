@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ..codes import ErrorCode
 from ..fields import array_of, boolean, integer, record, room_name, text, user_id
-from .rows import DIRECTION, OperationRow, RateLimit, Scope, row
+from .rows import DIRECTION, PLATFORM, OperationRow, RateLimit, Scope, row
 
 __all__ = [
     "ROWS",
@@ -85,13 +85,13 @@ _kicked = record(Kicked, (integer(0),))
 ROWS: tuple[OperationRow, ...] = (
     row(
         40, "users.get", GetUser, (user_id,), UserView, _view, "Return the open connections of a user.",
-        scope=Scope.USERS_READ, rate=RateLimit(50, 100), changes=False,
+        scope=Scope.USERS_READ, roles=PLATFORM, rate=RateLimit(50, 100), changes=False,
         example=(GetUser("ann"), UserView("ann", (UserLink("203.0.113.*", "websocket", ("live-1",)),), ("live-1",))),
     ),
     row(
         41, "users.disconnect", DisconnectUser, (user_id, _reason, boolean), DisconnectedUser, _disconnected,
         "End all connections of a user.",
-        scope=Scope.USERS_WRITE, rate=RateLimit(50, 100),
+        scope=Scope.USERS_WRITE, roles=PLATFORM, rate=RateLimit(50, 100),
         example=(DisconnectUser("ann", "spam"), DisconnectedUser(1)),
     ),
     row(

@@ -52,6 +52,10 @@ def _batch(*, batch: object = "b", kind: object = 4, values: object = None, expi
     return _packed(Opcode.BATCH, batch, kind, ("{code}",), given, expires_s)
 
 
+def _call(operation: object, key: object = "", arguments: object = ()) -> bytes:
+    return _packed(Opcode.CALL, operation, key, arguments)
+
+
 def _custom(payload: bytes) -> bytes:
     """Return a POST of custom type 128 with these bytes as its payload."""
     return _frame(Opcode.POST, b"\x93\xcc\x80\xa1m" + payload)
@@ -72,7 +76,7 @@ _HEADERS = [
     Malformed("length-above-cap", C, SILENT, _frame(1, b"", length=MAX_FRAME_BYTES + 1), CloseCode.FRAME_TOO_LARGE),
     Malformed("length-4-gib", C, OPEN, _frame(5, b"", length=2**32 - 1), CloseCode.FRAME_TOO_LARGE),
     Malformed("opcode-0", C, SILENT, _frame(0, HELLO), CloseCode.UNKNOWN_OPCODE),
-    Malformed("opcode-17", C, OPEN, _frame(17, b"\x90"), CloseCode.UNKNOWN_OPCODE),
+    Malformed("opcode-19", C, OPEN, _frame(19, b"\x90"), CloseCode.UNKNOWN_OPCODE),
     Malformed("opcode-65535", S, OPEN, _frame(65535, b"\x90"), CloseCode.UNKNOWN_OPCODE),
     Malformed("flags-reserved-bit", C, SILENT, _frame(1, HELLO, flags=0x80), FRAME),
     Malformed("flags-lane-5", S, OPEN, _frame(8, b"\x90", flags=0x50), FRAME),
@@ -92,6 +96,10 @@ _STATES = [
     Malformed("join-before-auth", C, GREETED, _packed(Opcode.JOIN, "lobby"), STATE),
     Malformed("batch-before-auth", C, GREETED, _batch(), STATE),
     Malformed("server-tells-a-batch-before-auth", S, GREETED, _packed(Opcode.BATCH, "b"), STATE),
+    Malformed("call-before-auth", C, GREETED, _call(2, "", ("a",)), STATE),
+    Malformed("client-sends-result", C, OPEN, _packed(Opcode.RESULT, 2, ()), STATE),
+    Malformed("server-sends-result-before-auth", S, GREETED, _packed(Opcode.RESULT, 2, ()), STATE),
+    Malformed("server-calls", S, OPEN, _call(2), STATE),
     Malformed("post-before-auth", C, GREETED, _post(1, ("hi",)), STATE),
     Malformed("second-hello", C, GREETED, _frame(1, HELLO), STATE),
     Malformed("second-auth", C, OPEN, _packed(Opcode.AUTH, None), STATE),
@@ -215,6 +223,20 @@ _REFUSED = [
     Malformed("batch-expires-0", C, OPEN, _batch(expires_s=0), FIELD, "expires_s"),
     Malformed("batch-two-fields", C, OPEN, _packed(Opcode.BATCH, "b", 4), FIELD, "template"),
     Malformed("batch-stuffed", C, OPEN, _batch(values={"u": {"code": "x" * 4096}}), LARGE, "body"),
+    Malformed("call-operation-0", C, OPEN, _call(0), FIELD, "operation"),
+    Malformed("call-operation-65536", C, OPEN, _call(65_536), FIELD, "operation"),
+    Malformed("call-operation-true", C, OPEN, _call(True), FIELD, "operation"),
+    Malformed("call-operation-nil", C, OPEN, _call(None), FIELD, "operation"),
+    Malformed("call-name-empty", C, OPEN, _call(""), FIELD, "operation"),
+    Malformed("call-name-65", C, OPEN, _call("a" * 65), FIELD, "operation"),
+    Malformed("call-name-escape", C, OPEN, _call("\x1b[2J"), FIELD, "operation"),
+    Malformed("call-key-nil", C, OPEN, _call(2, None), FIELD, "key"),
+    Malformed("call-key-129", C, OPEN, _call(2, "k" * 129), FIELD, "key"),
+    Malformed("call-key-line-feed", C, OPEN, _call(2, "k\n"), FIELD, "key"),
+    Malformed("call-arguments-nil", C, OPEN, _call(2, "", None), FIELD, "arguments"),
+    Malformed("call-arguments-string", C, OPEN, _call(2, "", "lobby"), FIELD, "arguments"),
+    Malformed("call-two-fields", C, OPEN, _packed(Opcode.CALL, 2, ""), FIELD, "arguments"),
+    Malformed("call-stuffed", C, OPEN, _call(20, "", ("lobby", 4, ("x" * 4096,))), LARGE, "body"),
     Malformed("ping-float", C, OPEN, _packed(Opcode.PING, 0.5), FIELD, "client_ms"),
 ]
 
@@ -262,6 +284,9 @@ _FROM_SERVER = [
     Malformed("leave-unknown-reason", S, OPEN, _packed(Opcode.LEAVE, 77), BODY),
     Malformed("error-code-99", S, OPEN, _packed(Opcode.ERROR, 99, ""), BODY),
     Malformed("batch-state-negative", S, OPEN, _packed(Opcode.BATCH, "b", 0, 0, -1), BODY),
+    Malformed("result-operation-0", S, OPEN, _packed(Opcode.RESULT, 0, ()), BODY),
+    Malformed("result-without-a-result", S, OPEN, _packed(Opcode.RESULT, 2), BODY),
+    Malformed("result-nested-18-deep", S, OPEN, _frame(Opcode.RESULT, b"\x92\x02" + _nested(18)), BODY),
     Malformed("auth-ticket-nil", S, GREETED, _packed(Opcode.AUTH, "u", "", 0, None), BODY),
     Malformed("pong-no-fields", S, OPEN, _packed(Opcode.PONG), BODY),
     Malformed("custom-type-127", S, SILENT, _packed(Opcode.HELLO, 1, 0, 0, 1, 1, 1, ((127, "x", 1),)), BODY),
@@ -289,6 +314,8 @@ _TEXTS = [
     Malformed("text-nested-without-end", C, OPEN, "[" * 5000, BODY),
     Malformed("text-integer-of-5000-digits", C, OPEN, '{"op":"PING","body":[' + "9" * 5000 + "]}", BODY),
     Malformed("text-lone-surrogate", C, OPEN, '{"op":"JOIN","body":["\\ud800"]}', BODY),
+    Malformed("text-call-operation-float", C, OPEN, '{"op":"CALL","body":[2.0,"",{}]}', FIELD, "operation"),
+    Malformed("text-call-arguments-string", C, OPEN, '{"op":"CALL","body":["rooms.get","","a"]}', FIELD, "arguments"),
     Malformed("text-number", C, OPEN, "7", FRAME),
     Malformed("text-array-in-array", C, OPEN, "[[]]", FRAME),
     Malformed("text-no-op", C, OPEN, '{"body":[0]}', CloseCode.UNKNOWN_OPCODE),

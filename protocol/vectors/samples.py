@@ -30,6 +30,7 @@ from ..messages import (
     Auth,
     Authenticated,
     BatchState,
+    Call,
     ClientHello,
     CustomType,
     Direct,
@@ -48,6 +49,7 @@ from ..messages import (
     PinnedMessage,
     Pong,
     Post,
+    Result,
     Resume,
     Resumed,
     RoomKey,
@@ -59,6 +61,8 @@ from ..messages import (
     Tick,
     TickEntry,
 )
+from ..operations.rooms import HistoryPage, MembersPage, MemberView
+from ..operations.users import Kicked
 from ..payloads import (
     AnnouncementPayload,
     DanmakuPayload,
@@ -167,6 +171,11 @@ _FROM_CLIENT: list[tuple[str, Message, int, int]] = [
         19,
     ),
     ("batch-progress", SendDirect("may-coupons", MessageType.ANNOUNCEMENT, None, {}), 0, 20),
+    ("call", Call(42, "", ("lobby", "u-9", "spam")), 0, 21),
+    ("call-joined-room", Call(7, "", (None, 41)), 3, 22),
+    ("call-with-key", Call(20, "order-17", {"room": "lobby", "type": 4, "payload": ("欢迎",)}), 0, 23),
+    ("call-newer-than-the-reader", Call(65_535, "", ()), 0, 24),
+    ("call-by-a-name-newer-than-the-reader", Call("lottery.draw", "", {}), 0, 25),
 ]
 
 _PINNED = (
@@ -303,6 +312,15 @@ _FROM_SERVER: list[tuple[str, Message, Lane, int, int]] = [
     ("batch", BatchState("may-coupons", 1, 1), Lane.CONTROL, 0, 18),
     ("batch-failed", BatchState("b", 0, 0, 1), Lane.CONTROL, 0, 19),
     ("batch-progress", BatchState("may-coupons", 0, 0, 0, 40, 2, 1), Lane.CONTROL, 0, 20),
+    ("result", Result(42, Kicked(1)), Lane.CONTROL, 0, 21),
+    ("result-joined-room", Result(7, HistoryPage((), 7, 41, False)), Lane.CONTROL, 3, 22),
+    (
+        "result-page",
+        Result(6, MembersPage((MemberView("u-1", "小明", Role.HOST, 2),), "5:u-1", 3, 2)),
+        Lane.CONTROL, 0, 26,
+    ),
+    ("result-newer-than-the-reader", Result(65_535, {"a": (1,)}), Lane.CONTROL, 0, 24),
+    ("error-of-a-call", ErrorReply(ErrorCode.UNKNOWN_OPERATION, "is no operation", "operation"), Lane.CONTROL, 0, 24),
 ]  # fmt: skip
 
 SAMPLES: tuple[Sample, ...] = (
@@ -335,7 +353,7 @@ SESSION: tuple[Step, ...] = (
         C,
         "the client sends the handshake and JOIN in one write",
         (
-            _frame("hello", C, ClientHello(MAGIC, 1, 1, 3, "demo/1")),
+            _frame("hello", C, ClientHello(MAGIC, 1, 1, 19, "demo/1")),
             _frame("auth", C, Auth("token")),
             _frame("join", C, Join("lobby", Tier.FULL), sequence=1),
         ),
@@ -344,7 +362,7 @@ SESSION: tuple[Step, ...] = (
         S,
         "the server answers in the same order",
         (
-            _frame("hello", S, ServerHello(1, 3, AT_MS, 30_000, 75_000, 8, (), "roomcast")),
+            _frame("hello", S, ServerHello(1, 19, AT_MS, 30_000, 75_000, 8, (), "roomcast")),
             _frame("auth", S, Authenticated("u-1", "Ming", 0)),
             _frame(
                 "join",
@@ -380,6 +398,16 @@ SESSION: tuple[Step, ...] = (
             ),
             _frame("ack", S, Ack((AckResult(2, Outcome.ACCEPTED),)), room=3),
         ),
+    ),
+    Step(
+        C,
+        "a CALL of rooms.history, operation 7, for the joined room of the header: events after offset 41",
+        (_frame("call", C, Call(7, "", (None, 41)), room=3, sequence=3),),
+    ),
+    Step(
+        S,
+        "its RESULT: there are none",
+        (_frame("result", S, Result(7, HistoryPage((), 7, 41, False)), room=3, sequence=3),),
     ),
     Step(C, "closing the link", (_frame("goaway", C, GoAway(CloseCode.CLIENT_DONE, "bye")),)),
 )

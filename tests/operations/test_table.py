@@ -52,9 +52,9 @@ def test_every_error_code_has_a_status() -> None:
 def test_the_example_is_read_and_written(row: OperationRow) -> None:
     request, result = row.example
     assert row.read(tuple(request)) == request
-    as_object = parse_value(json.dumps(as_json(request)))
-    assert row.read(as_object) == request
-    assert unknown_field(as_object, schema_of(row.read)) == ""
+    fields = parse_value(json.dumps(as_json(request)))
+    assert row.read(fields) == request
+    assert unknown_field(fields, schema_of(row.read)) == ""
     assert row.read_result(parse_value(json.dumps(as_json(result)))) == result
 
 

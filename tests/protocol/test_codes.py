@@ -79,7 +79,7 @@ def test_every_close_code_is_a_private_websocket_code_in_a_known_range(code: Clo
 
 @pytest.mark.parametrize("code", ErrorCode)
 def test_every_error_code_is_in_a_known_range(code: ErrorCode) -> None:
-    assert 100 < code < 400
+    assert 100 < code < 500
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,8 @@ from protocol.connection import Encoding, Frame, encode
 from protocol.fields import RECORDS
 from protocol.frames import parse_header
 from protocol.message_rules import MESSAGE_KINDS, OPCODE_LANES
-from protocol.messages import Join, Missed, Post, Side
+from protocol.messages import Call, Join, Missed, Post, Result, Side
+from protocol.operations.users import Kicked, KickUser
 from protocol.payloads import AnnouncementPayload, DanmakuPayload, GiftPayload, PhasePayload
 from protocol.state import ANSWERS, TRANSITIONS, LinkState
 from protocol.vectors.samples import SESSION
@@ -148,7 +149,7 @@ def test_message_types_their_lanes_caps_and_roles_are_those_of_the_code() -> Non
 
 def test_the_ranges_of_close_codes_are_those_of_the_code() -> None:
     texts = {ReconnectAdvice.NOW: "reconnects now", ReconnectAdvice.BACKOFF: "reconnects with backoff"}
-    rows = table("21 Closing and reconnecting")
+    rows = table("22 Closing and reconnecting")
     for codes_, advice in rows[:-1]:
         for code in map(int, codes_.split("-")):
             assert advice.startswith(texts.get(reconnect_advice(code), "does not reconnect"))
@@ -245,6 +246,8 @@ def test_every_type_that_a_record_uses_is_explained() -> None:
             '"roomcast"',
             "https URL",
             "SHA-256",
+            "operation",
+            "arguments",
         }
         | set(KINDS)
         | set(SECTIONS)
@@ -344,6 +347,12 @@ def test_the_examples_of_types_4_to_6_are_what_the_code_writes() -> None:
         assert f"`{json.dumps(text, ensure_ascii=False, separators=(',', ':'))}`" in "\n".join(SECTIONS[title])
 
 
+def test_the_examples_of_a_call_and_its_result_are_what_the_code_writes() -> None:
+    call, result = code_blocks("19 Operations")
+    assert bytes_of(call) == encode(Call(42, "", KickUser("lobby", "u-9", "spam")), 0, 21, Lane.CONTROL)
+    assert bytes_of(result) == encode(Result(42, Kicked(1)), 0, 21, Lane.CONTROL)
+
+
 def test_the_defaults_of_a_server_are_those_of_the_code() -> None:
     link, room, policy = LinkConfig(), RoomConfig(), POLICIES[DEFAULT_POLICY]
 
@@ -376,9 +385,9 @@ def test_the_defaults_of_a_server_are_those_of_the_code() -> None:
 
 
 def test_the_transcript_is_what_the_code_writes() -> None:
-    blocks = code_blocks("26 A session, byte by byte")
+    blocks = code_blocks("27 A session, byte by byte")
     assert len(blocks) == len(SESSION)
-    said = [line for line in SECTIONS["26 A session, byte by byte"] if line.startswith("**")]
+    said = [line for line in SECTIONS["27 A session, byte by byte"] if line.startswith("**")]
     for step, block, words in zip(SESSION, blocks, said, strict=True):
         written = b"".join(encode(each.message, each.room, each.sequence, each.lane) for each in step.frames)
         assert bytes_of(block) == written
@@ -387,7 +396,7 @@ def test_the_transcript_is_what_the_code_writes() -> None:
 
 
 def test_the_example_of_json_mode_is_what_the_code_writes() -> None:
-    ((line,),) = code_blocks("23 JSON mode")
+    ((line,),) = code_blocks("24 JSON mode")
     assert encode(Join("lobby"), 0, 1, Lane.CONTROL, Encoding.JSON).decode() == line
 
 
@@ -403,9 +412,9 @@ def test_numbers_in_the_text_are_those_of_the_code() -> None:
     bodies = "\n".join(SECTIONS["5 Bodies"])
     assert f"{frames.MAX_ITEMS:,} elements" in bodies
     assert f"nested at most {fields.MAX_DEPTH} deep" in bodies
-    text = "\n".join(SECTIONS["23 JSON mode"])
+    text = "\n".join(SECTIONS["24 JSON mode"])
     for number in (json_mode.MAX_CLIENT_TEXT_BYTES, json_mode.MAX_SERVER_TEXT_BYTES, frames.MAX_ITEMS):
         assert f"{number:,}" in text
     assert f"{json_mode.MAX_TEXT_DEPTH} levels" in text
-    assert f"{compression.MIN_COMPRESS_BYTES} bytes" in "\n".join(SECTIONS["22 Compression"])
+    assert f"{compression.MIN_COMPRESS_BYTES} bytes" in "\n".join(SECTIONS["23 Compression"])
     assert f"at most {frames.MAX_BODY_BYTES:,}" in "\n".join(SECTIONS["Reading a block"])

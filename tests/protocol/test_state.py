@@ -18,6 +18,7 @@ from protocol.messages import (
     Auth,
     Authenticated,
     BatchState,
+    Call,
     ClientHello,
     Direct,
     DirectAck,
@@ -32,6 +33,7 @@ from protocol.messages import (
     Ping,
     Pong,
     Post,
+    Result,
     Resume,
     Resumed,
     SendDirect,
@@ -40,6 +42,7 @@ from protocol.messages import (
     State,
     Tick,
 )
+from protocol.operations.users import DisconnectedUser
 from protocol.payloads import DanmakuPayload
 from protocol.state import ANSWERS, TRANSITIONS, LinkState
 from tests.support.links import drain, end, other
@@ -56,6 +59,7 @@ ONE_OF_EACH: dict[tuple[Side, Opcode], Any] = {
     (Side.CLIENT, Opcode.RESUME): Resume("a", 20, 1, 0),  # type: ignore[arg-type]
     (Side.CLIENT, Opcode.GOAWAY): GoAway(4411),
     (Side.CLIENT, Opcode.BATCH): SendDirect("b", 4, ("hi",), {"u": {}}),
+    (Side.CLIENT, Opcode.CALL): Call(2, "", ("a",)),
     (Side.SERVER, Opcode.HELLO): ServerHello(1, 0, 0, 1, 1, 1),
     (Side.SERVER, Opcode.AUTH): Authenticated("u", ""),
     (Side.SERVER, Opcode.JOIN): _JOINED,
@@ -70,6 +74,7 @@ ONE_OF_EACH: dict[tuple[Side, Opcode], Any] = {
     (Side.SERVER, Opcode.GOAWAY): GoAway(4000),
     (Side.SERVER, Opcode.RESUME): Resumed(True, 1, _JOINED),
     (Side.SERVER, Opcode.BATCH): BatchState("b"),
+    (Side.SERVER, Opcode.RESULT): Result(41, DisconnectedUser(1)),
 }
 EVERY = list(product(Side, LinkState, Opcode))
 

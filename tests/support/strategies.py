@@ -25,6 +25,7 @@ from protocol.messages import (
     Auth,
     Authenticated,
     BatchState,
+    Call,
     ClientHello,
     CustomType,
     Direct,
@@ -41,6 +42,7 @@ from protocol.messages import (
     Ping,
     Pong,
     Post,
+    Result,
     Resume,
     Resumed,
     RoomPulse,
@@ -51,6 +53,7 @@ from protocol.messages import (
     Tick,
     TickEntry,
 )
+from protocol.operations import BY_NAME, BY_NUMBER, OPERATIONS
 from protocol.payloads import (
     AnnouncementPayload,
     DanmakuPayload,
@@ -174,6 +177,8 @@ def _tuples(element: Strategy, high: int) -> Strategy:
     return st.lists(element, max_size=high).map(tuple)
 
 
+_unknown_operations = st.integers(60_000, 65_535) | texts(1, 64).filter(lambda name: name not in BY_NAME)
+_operations = st.sampled_from(sorted(BY_NUMBER)) | _unknown_operations
 _events = st.builds(Event, message_types, counts, names, names, free_values)
 joined = st.builds(
     Joined,
@@ -212,6 +217,9 @@ MESSAGES: dict[tuple[Side, Opcode], Strategy] = {
             user_ids, st.dictionaries(texts(1, 32), texts(0, 20) | st.just("two\nlines"), max_size=3), max_size=3
         ),
         st.none() | st.integers(1, 31_536_000),
+    ),
+    (Side.CLIENT, Opcode.CALL): st.builds(
+        Call, _operations, texts(0, 128), _tuples(free_values, 3) | st.dictionaries(st.text(max_size=8), free_values)
     ),
     (Side.SERVER, Opcode.HELLO): st.builds(
         ServerHello,
@@ -254,6 +262,8 @@ MESSAGES: dict[tuple[Side, Opcode], Strategy] = {
     (Side.SERVER, Opcode.GOAWAY): _goaways,
     (Side.SERVER, Opcode.RESUME): st.builds(Resumed, st.booleans(), counts, joined),
     (Side.SERVER, Opcode.BATCH): st.builds(BatchState, ids, *[counts] * 3, *[st.none() | counts] * 3),
+    (Side.SERVER, Opcode.RESULT): st.builds(Result, _unknown_operations, free_values)
+    | st.sampled_from([Result(row.number, row.example[1]) for row in OPERATIONS]),
 }
 """Messages by the side that sends them and their opcode."""
 
