@@ -175,6 +175,25 @@ def test_a_user_of_a_direct_batch_sees_the_message(terminal: Terminal) -> None:
     assert terminal.run("python program.py").startswith("1 ")
 
 
+def test_the_application_of_the_questions_answers_them(terminal: Terminal) -> None:
+    guide = ROOT / "broker" / "guides" / "questions.md"
+    port = str(free_port())
+    (secret,), (settings,), (program,), (session,) = (
+        blocks(guide, language) for language in ("sh", "toml", "python", "text")
+    )
+    terminal.run(secret.strip())
+    (terminal.folder / "roomcast.toml").write_text(settings.replace("7402", port).replace("= 300", "= 5000"))
+    (terminal.folder / "program.py").write_text(program.replace("7402", port))
+    application, serve, *says = session.splitlines()
+    assert application == "python app.py"
+    terminal.running.append((application, *_start_program(terminal)))
+    terminal.start(serve)
+    for line in says:
+        command, _, expected = line.partition("#")
+        output = terminal.run(f"{command.strip()} 2>&1 || true")
+        assert expected.strip() in output, line
+
+
 def test_the_program_that_embeds_a_broker_works(terminal: Terminal) -> None:
     program, test_of_an_application = blocks(ROOT / "broker" / "guides" / "embed.md", "python")
     (terminal.folder / "program.py").write_text(program)
