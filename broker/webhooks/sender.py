@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -101,6 +101,7 @@ class WebhookSender:
         connect_timeout_s: float,
     ) -> None:
         self._url = httpx.URL(url)
+        self._host = self._url.netloc.decode("ascii")
         self._keys = keys
         self._unix_ms = unix_ms
         self._connect_timeout_s = connect_timeout_s
@@ -187,8 +188,10 @@ class WebhookSender:
         request = httpx.Request(
             "POST",
             self._url,
-            content=body,
+            stream=_Body(body),
             headers={
+                "host": self._host,
+                "content-length": str(len(body)),
                 "content-type": "application/json",
                 "accept-encoding": "identity",
                 "user-agent": "roomcast",
@@ -222,6 +225,22 @@ class WebhookSender:
         finally:
             if response is not None:
                 await response.aclose()
+
+
+class _Body(httpx.AsyncByteStream):
+    """Body of one request. (That of httpx is a generator, which a failed write would leave unfinished.)"""
+
+    def __init__(self, data: bytes) -> None:
+        self._parts = [data]
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the body, once."""
+        if not self._parts:
+            raise StopAsyncIteration
+        return self._parts.pop()
 
 
 def _reason(error: BaseException) -> str:
