@@ -163,6 +163,8 @@ class LeaveReason(IntEnum):
     KICKED = 3
     ROOM_CRASHED = 4
     REPLACED = 5
+    NOT_GRANTED = 6
+    """The link has sent AUTH again, with a token that does not grant the room."""
 
 
 class MessageType(IntEnum):

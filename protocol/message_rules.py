@@ -67,6 +67,7 @@ from .messages import (
     Resume,
     Resumed,
     RoomPulse,
+    RoomRole,
     SendDirect,
     ServerHello,
     Side,
@@ -137,6 +138,7 @@ _custom_type = record(CustomType, (integer(CUSTOM_TYPE_MIN, CUSTOM_TYPE_MAX), _i
 _result = record(AckResult, (_u32, member_of(Outcome), _count))
 _first = record(FirstResult, (_u32, room_name, _count, _count))
 _ack_reason = record(AckReason, (_u32, text(0, 256)))
+_room_role = record(RoomRole, (_u32, member_of(Role)))
 _pulse = record(RoomPulse, (_u32, _count, _ms))
 _EVENT_RULES: tuple[Rule, ...] = (integer(1, 255), _ms, text(0, 64), _name, any_value)
 _event = record(Event, _EVENT_RULES)
@@ -172,7 +174,10 @@ _RULES: dict[tuple[Side, Opcode], tuple[type[Any], tuple[Rule, ...]]] = {
         ServerHello,
         (integer(1, 255), _u32, _ms, _ms, _ms, integer(1), array_of(_custom_type, MAX_CUSTOM_TYPES), _name),
     ),
-    (Side.SERVER, Opcode.AUTH): (Authenticated, (_id, _name, _ms, text(0, 4000), _ms)),
+    (Side.SERVER, Opcode.AUTH): (
+        Authenticated,
+        (_id, _name, _ms, text(0, 4000), _ms, array_of(_room_role, MAX_PULSES)),
+    ),
     (Side.SERVER, Opcode.JOIN): (Joined, _JOINED_RULES),
     (Side.SERVER, Opcode.LEAVE): (Left, (member_of(LeaveReason), _reason)),
     (Side.SERVER, Opcode.ACK): (

@@ -64,6 +64,7 @@ __all__ = [
     "Resumed",
     "RoomKey",
     "RoomPulse",
+    "RoomRole",
     "SendDirect",
     "ServerHello",
     "Side",
@@ -342,6 +343,13 @@ class ServerHello(NamedTuple):
     server: str = ""
 
 
+class RoomRole(NamedTuple):
+    """Role of the client in a room that its link has joined, by number."""
+
+    room: int
+    role: Role
+
+
 class Authenticated(NamedTuple):
     """Answer to AUTH with the identity of the client; ``expires_at_ms`` 0 = never."""
 
@@ -352,6 +360,8 @@ class Authenticated(NamedTuple):
     """Token of the broker for reconnecting (with `Feature.TICKET`); empty = none."""
     ticket_ms: int = 0
     """How long a ticket of this link is valid after it was issued."""
+    rooms: tuple[RoomRole, ...] = ()
+    """To AUTH on an open link: the roles under the new token. The link has left its other rooms."""
 
 
 class Joined(NamedTuple):

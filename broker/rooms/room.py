@@ -31,7 +31,7 @@ from broker.rooms.fanout import FanOut, Outbox
 from broker.rooms.members import Member, Members
 from broker.rooms.reports import VACATED_AFTER_S, RoomReporter
 from broker.rooms.room_store import RoomJournal, RoomStore
-from protocol.codes import Lane, LeaveReason, MessageType, Outcome, RoomPhase
+from protocol.codes import Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase
 from protocol.messages import AckResult, FirstResult, Joined, Post
 
 __all__ = ["PostRef", "Room"]
@@ -130,6 +130,14 @@ class Room:
         if self._reporter is not None:
             self._reporter.left(member.user_id, member.name, member.role)
         self._nudge(now)
+
+    def change_rights(self, member: Member, name: str, role: Role, may_post: frozenset[int], now: float) -> None:
+        """Give a member the name and the rights of a new token; it keeps its place in the stream."""
+        if (role is Role.GUEST, role is Role.APP) != (member.role is Role.GUEST, member.role is Role.APP):
+            self.state.leave(member.user_id, member.role, now)  # guests and the app are counted otherwise
+            self.state.enter(member.user_id, name, role, now, resumes=True)
+            self._nudge(now)
+        member.name, member.role, member.may_post = name, role, may_post
 
     def keep_open(self, now: float) -> None:
         """Start the time again after which the room closes without members: it is posted to."""

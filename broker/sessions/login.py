@@ -13,6 +13,7 @@ import structlog
 from broker.auth.grants import AuthError, Grant, KeysPending
 from broker.core.webhooks.questions import Answer, Start
 from broker.sessions.link import SessionLink
+from broker.sessions.renewal import KEYS_RETRY_MS, change_token
 from broker.webhooks.questions import Asker, Questions
 from protocol.codes import CloseCode, Feature
 from protocol.connection import Frame
@@ -22,17 +23,18 @@ __all__ = ["on_auth"]
 
 log = structlog.get_logger("roomcast.session")
 
-KEYS_RETRY_MS = 1000
-"""When to come back with a token whose key is being fetched."""
 ASK_RETRY_MS = 1000
 """When to come back where the platform could not be asked."""
 _TICKET = int(Feature.TICKET)
 
 
 def on_auth(link: SessionLink, frame: Frame) -> None:
-    """Log a connection in, refuse it, or ask the platform who it is."""
+    """Log a connection in, refuse it, or ask the platform who it is; one that is logged in gets its new rights."""
     message = frame.message
     assert isinstance(message, Auth)
+    if link.grant is not None:
+        change_token(link, message.token, frame.sequence)
+        return
     context = link.context
     address, now, limits = link.transport.address, context.poller.now, context.connection_limits
     wait_s = limits.login_wait_s(address, now)

@@ -122,6 +122,20 @@ class RoomSenders:
         """Return the rooms by name, each with this link as its sender."""
         return [(name, sender.member) for name, sender in self._by_name.items()]
 
+    def regrant(self, grant: Grant) -> None:
+        """Give this link the rights of a new token in each room, and forget those where it is no sender any more.
+
+        Posts that have no answer yet get theirs all the same.
+        """
+        for name, sender in list(self._by_name.items()):
+            entry = grant.room_grant(name)
+            if entry is None or entry.role is not Role.APP:
+                del self._by_name[name]
+                sender.room.senders.pop(sender.member, None)
+            else:
+                sender.member.name = grant.name
+                sender.member.may_post = self._context.types.permitted(entry.role, entry.allow)
+
     def close(self) -> None:
         """Forget all rooms: the link has ended."""
         for sender in self._by_name.values():

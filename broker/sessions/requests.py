@@ -10,7 +10,6 @@ from functools import partial
 
 import structlog
 
-from broker.auth.grants import AuthError, Grant
 from broker.core.tenants.names import qualify
 from broker.net.transport import Framing
 from broker.sessions.calls import LinkCalls
@@ -18,6 +17,7 @@ from broker.sessions.joining import PendingJoin
 from broker.sessions.link import SessionLink
 from broker.sessions.login import on_auth
 from broker.sessions.posting import RoomSenders
+from broker.sessions.renewal import renew_token
 from broker.sessions.reviews import ReviewedPosts
 from broker.sessions.waiting import WaitingPosts
 from protocol.codes import CloseCode, ErrorCode, Feature, LeaveReason, Opcode, Outcome
@@ -150,9 +150,7 @@ def _on_ping(link: SessionLink, frame: Frame) -> None:
     ticket, expires_at_ms = "", 0
     now = link.context.poller.now
     if ping.token is not None and link.grant is not None:
-        refusal = _renew_grant(link, link.grant, ping.token, now)
-        if refusal:
-            link.refuse(ErrorCode.NOT_ALLOWED, refusal, frame.sequence, "token")
+        if not renew_token(link, ping.token, frame.sequence):
             return
         expires_at_ms = int(link.grant.expires_at * 1000)
         if link.features & _TICKET:
@@ -162,29 +160,6 @@ def _on_ping(link: SessionLink, frame: Frame) -> None:
         link.renew_at = now + link.context.renew_every_s
     pong = Pong(ping.client_ms, link.context.unix_ms(), rooms, link.missed_chat, ticket, expires_at_ms)
     link.send(pong, 0, frame.sequence)
-
-
-def _renew_grant(link: SessionLink, grant: Grant, token: str, now: float) -> str:
-    """Replace the grant by that of a newer token, or return why not. What the link does now must be granted."""
-    context = link.context
-    try:
-        renewed = context.auth.verify(token)
-    except AuthError as error:
-        context.connection_limits.login_failed(link.transport.address, now)
-        return str(error)
-    if renewed.user_id != grant.user_id or renewed.is_app is not link.is_app:
-        return "the token is not of the same user and kind"
-    members = [(room.name, member) for room, member in link.memberships]
-    if link.senders is not None:
-        members += link.senders.members()
-    for name, member in members:
-        entry = renewed.room_grant(name)
-        may_post = None if entry is None else context.types.permitted(entry.role, entry.allow)
-        if entry is None or (entry.role, may_post) != (member.role, member.may_post):
-            return "the token grants other rights in a room of this link"
-    link.grant = renewed
-    link.on_deadline(now)
-    return ""
 
 
 def _on_goaway(link: SessionLink, frame: Frame) -> None:

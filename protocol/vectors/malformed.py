@@ -102,7 +102,6 @@ _STATES = [
     Malformed("server-calls", S, OPEN, _call(2), STATE),
     Malformed("post-before-auth", C, GREETED, _post(1, ("hi",)), STATE),
     Malformed("second-hello", C, GREETED, _frame(1, HELLO), STATE),
-    Malformed("second-auth", C, OPEN, _packed(Opcode.AUTH, None), STATE),
     Malformed("client-sends-tick", C, OPEN, _packed(Opcode.TICK, 0, 0, 0, ()), STATE),
     Malformed("client-sends-error", C, OPEN, _packed(Opcode.ERROR, 101, ""), STATE),
     Malformed("frame-after-goaway", C, CLOSED, _packed(Opcode.PING, 0), STATE),

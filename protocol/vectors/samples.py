@@ -54,6 +54,7 @@ from ..messages import (
     Resumed,
     RoomKey,
     RoomPulse,
+    RoomRole,
     SendDirect,
     ServerHello,
     Side,
@@ -198,6 +199,7 @@ _FROM_SERVER: list[tuple[str, Message, Lane, int, int]] = [
     ),
     ("hello-bare", ServerHello(1, 0, 0, 30_000, 75_000, 1), Lane.CONTROL, 0, 0),
     ("auth", Authenticated("u-1", "小明", AT_MS + 3_600_000), Lane.CONTROL, 0, 0),
+    ("auth-again", Authenticated("u-1", "小明", AT_MS, "", 0, (RoomRole(3, Role.MODERATOR),)), Lane.CONTROL, 0, 9),
     ("auth-guest", Authenticated("guest-5f3a", ""), Lane.CONTROL, 0, 0),
     (
         "auth-ticket",

@@ -390,7 +390,6 @@ FATAL: dict[str, tuple[Callable[[RawLink], Awaitable[None]], CloseCode]] = {
         _raw(_hello(1, 1) + build_frame(2, 0, 0, 0, pack_body(("not a token",)))),
         CloseCode.AUTH_FAILED,
     ),
-    "a second auth": (_after_login(build_frame(2, 0, 0, 0, pack_body((None,)))), CloseCode.OUT_OF_STATE),
     "a client's frame with a lane": (_after_login(build_frame(11, 3, 0, 0, pack_body((1,)))), CloseCode.BAD_FRAME),
     "a compressed client frame": (_after_login(build_frame(11, 0, 0, 0, bytes(9), 1)), CloseCode.BAD_FRAME),
     "a tick from a client": (_after_login(build_frame(8, 0, 0, 0, b"\x90")), CloseCode.OUT_OF_STATE),
