@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ import trio
 
 from broker.auth.api_keys import ApiKeys
 from broker.auth.jwks import JwksSource
+from broker.auth.tenant_keys import TenantKeys
 from broker.auth.tickets import ticket_key
 from broker.auth.tokens import Authenticator
 from broker.config.files import user_path
@@ -33,9 +33,8 @@ from broker.core.limits.overload import ByteBudget, OverloadMonitor, OverloadSta
 from broker.core.limits.rate_limit import Rate
 from broker.core.net.connection_limits import ConnectionLimits
 from broker.core.net.send_queue import QueueLimits
-from broker.core.rooms.policies import Policy, policy_from
 from broker.core.rooms.state import RoomRules
-from broker.core.rooms.types import CustomRule
+from broker.core.tenants.quotas import Tenants
 from broker.drain import drain
 from broker.http.app import ApiParts, make_app
 from broker.http.connection import HttpCounters
@@ -56,6 +55,7 @@ from broker.rooms.fanout import FanOut
 from broker.rooms.hub import Hub
 from broker.rooms.reports import RoomReports
 from broker.rooms.room_store import RoomHistory, RoomStore
+from broker.rooms.settings import custom_rule, policy_of, quotas_of
 from broker.sessions.context import SessionContext
 from broker.sessions.session import Session
 from broker.sessions.watching import WatchSession
@@ -67,7 +67,6 @@ from broker.users.registry import UserRegistry
 from broker.webhooks.events import WebhookEvents
 from broker.webhooks.questions import Questions
 from broker.webhooks.service import WebhookDeliveries
-from protocol.codes import Lane, Role
 
 if TYPE_CHECKING:
     from protocol.clients import Address, BytePipe, Client, TokenSource
@@ -119,7 +118,7 @@ class Broker:
         clock = trio.current_time
         rules = RoomRules(
             policy=policy_of(config),
-            custom={rule.type: rule for rule in map(_custom_rule, config.types)},
+            custom={rule.type: rule for rule in map(custom_rule, config.types)},
             history_entries=config.room.history_entries,
             history_s=config.room.history_s,
             snapshot_danmaku=config.room.snapshot_danmaku,
@@ -156,7 +155,7 @@ class Broker:
         self.hub = Hub(
             config.room, rules, self.fanout, open_roles=config.open_roles, clock=clock,
             unix_ms=wall_ms, rng=rng, room_store=self.room_store,
-            results=self.results, trusted=self.clock,
+            results=self.results, trusted=self.clock, tenants=Tenants(quotas_of(config.tenants)),
         )  # fmt: skip
         self.connection_limits = ConnectionLimits(**limits_of(config.admission, self.max_connections))
         self.monitor = OverloadMonitor()
@@ -180,6 +179,7 @@ class Broker:
                 clock=lambda: self.clock.now_ms() / 1000,
                 rng=rng,
                 request_keys=self.jwks.request,
+                tenants=TenantKeys.read(config.tenants),
             ),
             connection_limits=self.connection_limits,
             poller=self.poller,
@@ -424,14 +424,16 @@ class Broker:
         max_connections = connection_limit(config)
         keyring = self.context.auth.keyring_of(config.auth)
         jwks_context = self.jwks.context_of(config.auth)
+        tenant_keys = TenantKeys.read(config.tenants)
         api_keys = self._read_api_keys(config)
         webhook_files = None if self.webhooks is None else self.webhooks.read(config.webhooks)
         self.listener.reload(config)
         self._api_keys = api_keys
         if self.webhooks is not None and webhook_files is not None:
             self.webhooks.use(webhook_files)
-        self.context.auth.use(config.auth, keyring)
+        self.context.auth.use(config.auth, keyring, tenant_keys)
         self.jwks.use(config.auth, jwks_context)
+        self.hub.tenants.use(quotas_of(config.tenants))
         self.context.use_limits(reloaded(self.config.link, config.link, "link"))
         self.context.max_viewers = config.room.max_viewers
         self.max_connections = max_connections
@@ -571,23 +573,3 @@ def tune_process() -> None:
 def unix_ms() -> int:
     """Wall time in Unix milliseconds; for people and tokens, never for timers or order."""
     return time.time_ns() // 1_000_000
-
-
-def policy_of(config: Config) -> Policy:
-    """Return the policy in force. Unless its burst of joins is set, a user may fill two links with rooms at once."""
-    policy = policy_from(config.room.policy, config.room.policy_overrides())
-    joins, two_links = policy.user_joins, 2 * config.link.rooms_per_connection
-    if joins.unlimited or config.room.user_joins_burst is not None or joins.burst >= two_links:
-        return policy
-    return replace(policy, user_joins=Rate(joins.per_s, two_links))
-
-
-def _custom_rule(entry: Any) -> CustomRule:
-    return CustomRule(
-        type=entry.id,
-        name=entry.name,
-        lane=Lane[entry.lane.upper()],
-        max_bytes=entry.max_bytes,
-        rate=Rate(entry.rate_per_s, entry.burst),
-        roles=frozenset(Role[role.upper()] for role in entry.roles),
-    )

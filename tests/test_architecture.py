@@ -158,6 +158,7 @@ DOORS = {
         "broker.auth.jws",
         "broker.config.schema",
         "broker.config.sections",
+        "broker.config.tenants",
         "broker.config.webhooks",
         "broker.config.loader",
         "bench",

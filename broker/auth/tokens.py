@@ -42,6 +42,7 @@ from broker.auth.grants import (
 )
 from broker.auth.jws import BadToken, Hs256Key, PublicKey
 from broker.auth.keys import Keyring, UnknownKey, read_public_keys
+from broker.auth.tenant_keys import TenantKeys
 from broker.auth.tickets import MAX_TOKEN_BYTES, Tickets
 from broker.config.schema import MIN_SECRET_BYTES, AuthConfig
 from protocol.codes import Role
@@ -66,9 +67,10 @@ class Authenticator:
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
         request_keys: Callable[[], bool] = lambda: False,
+        tenants: TenantKeys | None = None,
     ) -> None:
         """``request_keys``: called when a token names an unknown key; returns whether newer keys may come soon, for
-        `use_url_keys`.
+        `use_url_keys`. ``tenants``: those that tokens may name; None: any.
 
         ValueError if a configured secret is missing or short (`broker.config.schema.load` prevents it), KeyProblem
         if the file of keys cannot be used."""
@@ -78,7 +80,7 @@ class Authenticator:
         self._guest_secret = secret or secrets.token_bytes(MIN_SECRET_BYTES)
         self._request_keys = request_keys
         self._url_keys: tuple[PublicKey, ...] = ()
-        self.use(config, self.keyring_of(config))
+        self.use(config, self.keyring_of(config), tenants)
         self._clock = clock
         self._rng = rng or secrets.SystemRandom()
         self._grants = GrantReader()
@@ -98,8 +100,8 @@ class Authenticator:
         public = () if config.keys_file is None else read_public_keys(config.keys_file)
         return Keyring(shared, public, self._url_keys, has_url=config.jwks_url is not None)
 
-    def use(self, config: AuthConfig, keyring: Keyring) -> None:
-        """Check tokens by another configuration from now on, with its keys (`keyring_of`).
+    def use(self, config: AuthConfig, keyring: Keyring, tenants: TenantKeys | None = None) -> None:
+        """Check tokens by another configuration from now on, with its keys (`keyring_of`) and its tenants.
 
         Tokens that were verified before are verified again; connections and tickets stay as they are.
         """
@@ -109,6 +111,7 @@ class Authenticator:
             self._guest_secret = config.secret.encode()
         self._signer = Hs256Key(self._guest_secret) if config.secret is not None or self.development else None
         self._keyring = keyring
+        self._tenants = tenants
         self._config = config
         self._cache: dict[bytes, Grant] = {}
 
@@ -197,6 +200,7 @@ class Authenticator:
         role: Role = Role.VIEWER,
         rooms: Sequence[RoomGrant] | None = None,
         ttl_s: float = 86_400.0,
+        tenant: str = "",
     ) -> str:
         """Return a token that `verify` accepts for ``ttl_s`` from now; ``rooms`` None = every room in ``role``.
 
@@ -217,6 +221,8 @@ class Authenticator:
         }
         if name:
             claims["name"] = name
+        if tenant:
+            claims["tenant"] = tenant
         if self._config.issuer is not None:
             claims["iss"] = self._config.issuer
         try:
@@ -249,6 +255,7 @@ class Authenticator:
 
         if self._tickets.is_ticket(token):
             grant = self._tickets.verify(token, self._clock())
+            self._check_tenant(grant)
             self.from_tickets += 1
             return grant
         digest = hashlib.sha256(token.encode()).digest()
@@ -259,13 +266,17 @@ class Authenticator:
                 raise AuthError("claim exp: the token has expired")
             self.from_cache += 1
             return cached
+        own = None if self._tenants is None else self._tenants.keyring_for(token)
         try:
-            claims = self._keyring.claims(token, self._config.audience, self._config.issuer)
+            claims = (own or self._keyring).claims(token, self._config.audience, self._config.issuer)
         except BadToken as error:
             if isinstance(error, UnknownKey) and self._request_keys():
                 raise KeysPending(str(error)) from None
             raise AuthError(str(error)) from None
         grant = self._grants.read(claims)
+        self._check_tenant(grant)
+        if self._tenants is not None and self._tenants.own(grant.tenant) is not own:
+            raise AuthError("claim tenant: the token is not signed with a key of this tenant")
         self._check_times(claims, grant)
         self.verified += 1
         if self._config.cache_tokens:
@@ -273,6 +284,10 @@ class Authenticator:
                 del self._cache[next(iter(self._cache))]
             self._cache[digest] = grant
         return grant
+
+    def _check_tenant(self, grant: Grant) -> None:
+        if self._tenants is not None and grant.tenant not in self._tenants:
+            raise AuthError("claim tenant: there is no such tenant")
 
     def _guest(self, token: str | None) -> Grant:
         if not self._guest_rooms:

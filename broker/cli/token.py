@@ -83,6 +83,7 @@ def _refuse_secret(_context: click.Context, _parameter: click.Parameter, value: 
     show_default=True,
     help="How long the token is valid.",
 )
+@click.option("--tenant", default="", help="Tenant whose user this is. The default tenant if not given.")
 @click.option("--secret-file", help="File with the secret, instead of the configured one.")
 @click.option("--secret", hidden=True, callback=_refuse_secret, expose_value=False)
 def token(
@@ -93,10 +94,18 @@ def token(
     role: str,
     rooms: tuple[tuple[str, Role | None], ...],
     ttl_s: float,
+    tenant: str,
     secret_file: str | None,
 ) -> None:
     """Print a token that a broker with the same secret accepts."""
     config = load_or_fail(config_path, settings)
+    if secret_file is None and tenant:
+        own = next((each for each in config.tenants if each.name == tenant), None)
+        if own is None:
+            raise click.BadParameter(f"no table [[tenants]] is called {tenant!r}", param_hint="--tenant")
+        secret_file = own.secret_file
+        if secret_file is None and own.has_own_keys:
+            raise click.ClickException(f"tenant {tenant} has public keys alone: it signs its tokens itself")
     if secret_file is not None:
         config = _with_secret(config, secret_file)
     if config.development:
@@ -107,7 +116,7 @@ def token(
     default = Role[role.upper()]
     entries = [RoomGrant(pattern, default if of is None else of) for pattern, of in rooms] or None
     try:
-        click.echo(Authenticator(config.auth).issue(user, name, default, entries, ttl_s))
+        click.echo(Authenticator(config.auth).issue(user, name, default, entries, ttl_s, tenant))
     except ValueError as error:
         raise click.ClickException(str(error)) from error
 

@@ -37,6 +37,7 @@ from broker.config.sections import (
     RoomConfig,
     TypeConfig,
 )
+from broker.config.tenants import TenantConfig, tenant_conflicts, tenant_file_problems
 from broker.config.webhooks import WebhookConfig, is_loopback, webhook_conflicts, webhook_file_problems
 from protocol.codes import MESSAGE_TYPES, MessageType, Role, TypeRule
 from protocol.text import is_room_pattern
@@ -56,6 +57,7 @@ __all__ = [
     "LogConfig",
     "QueueConfig",
     "RoomConfig",
+    "TenantConfig",
     "TypeConfig",
     "WebhookConfig",
     "is_loopback",
@@ -87,7 +89,7 @@ RELOADABLE = frozenset(
         "admission.descriptor_reserve", "room.max_rooms", "room.create_on_join", "room.open_roles",
         "webhooks.endpoints", "webhooks.ca_file", "webhooks.connect_timeout_s", "webhooks.timeout_s",
         "webhooks.max_connections", "webhooks.patience_h", "webhooks.max_waiting", "webhooks.dead_letter_bytes",
-        "room.new_rooms_per_minute", "room.unused_close_s", "room.idle_close_s", "room.max_viewers",
+        "room.new_rooms_per_minute", "room.unused_close_s", "room.idle_close_s", "room.max_viewers", "tenants",
     }
 )  # fmt: skip
 """Settings that take effect on SIGHUP; the others need a restart."""
@@ -116,6 +118,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     log: LogConfig = msgspec.field(default_factory=LogConfig)
     types: tuple[TypeConfig, ...] = ()
     """Message types of the deployment's own, any number of these tables."""
+    tenants: tuple[TenantConfig, ...] = ()
+    """Platforms that share this broker, any number of these tables; none = the default tenant alone."""
 
     @property
     def development(self) -> bool:
@@ -270,6 +274,8 @@ def _unreadable(config: Config) -> Iterator[Problem]:
                 yield Problem("listen.tls_key", rule)
     for path, rule in webhook_file_problems(config.webhooks):
         yield Problem(path, rule)
+    for path, rule in tenant_file_problems(config.tenants):
+        yield Problem(path, rule)
 
 
 def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -360,6 +366,11 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     if is_guest and not auth.guest_access and not config.development:
         paths = "webhooks.questions.connect.on_failure", "auth.guest_access"
         yield paths, "allow makes guests, and auth.guest_access names no room"
+    yield from tenant_conflicts(
+        config.tenants,
+        development=config.development,
+        endpoints=[endpoint.tenant for endpoint in config.webhooks.endpoints],
+    )
 
     builtin = {t.name.lower() for t in MessageType}
     ids, names = Counter(t.id for t in config.types), Counter(t.name for t in config.types)

@@ -164,6 +164,7 @@ class Operations:
             raise OperationError(error.code, error.rule, error.field) from None
         if caller.tenant:
             request = renamed(row.read, request, partial(qualify, caller.tenant))
+            self._charge_tenant(caller)
         if caller.scopes is not None:
             if row.scope is None or not caller.scopes & {row.scope, Scope.ADMIN}:
                 raise OperationError(ErrorCode.NOT_ALLOWED, "is not in the scopes of this key", "operation")
@@ -195,6 +196,15 @@ class Operations:
             retry_after_ms = max(1, round(wait_s * 1000))
             raise OperationError(ErrorCode.RATE_LIMITED, "too many calls", retry_after_ms=retry_after_ms)
         return request
+
+    def _charge_tenant(self, caller: Caller) -> None:
+        use = self._parts.hub.tenants.find(caller.tenant)
+        if use is None:
+            raise OperationError(ErrorCode.NOT_ALLOWED, "the tenant of this key is not configured", "tenant")
+        wait_s = use.call_wait_s(self._parts.clock())
+        if wait_s:
+            retry_after_ms = max(1, round(wait_s * 1000))
+            raise OperationError(ErrorCode.RATE_LIMITED, "quota of the tenant: calls", "", retry_after_ms)
 
     def _start(self, caller: Caller, row: OperationRow, request: Any) -> Any:
         """Run a handler: its result, or the coroutine that returns it."""

@@ -65,6 +65,7 @@ async def _send(parts: Parts, caller: Caller, request: SendOneDirect) -> SentDir
     except FieldError as error:
         raise OperationError(error.code, error.rule, error.field) from None
     _check_types(parts, caller, request.type, ((request.user, payload),), "payload")
+    parts.charge_messages(caller, 1)
     pending = PendingResult[LedgerResult]()
     expires_at_ms = None if request.expires_s is None else parts.unix_ms() + request.expires_s * 1000
     key = f"call {caller.own_key}" if caller.key else ""
@@ -95,6 +96,7 @@ async def _send_many(parts: Parts, caller: Caller, request: SendManyDirects) -> 
     except FieldError as error:
         raise OperationError(error.code, error.rule, error.field) from None
     _check_types(parts, caller, request.type, payloads, "template")
+    parts.charge_messages(caller, len(payloads))
     pending = PendingResult[BatchResult]()
     if not inboxes.send_part(request.batch, request.type, payloads, request.expires_s, pending.set):
         raise _later()

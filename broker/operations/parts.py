@@ -58,6 +58,17 @@ class Parts:
             raise OperationError(ErrorCode.UNKNOWN_ROOM, "is not open", "room")
         return room
 
+    def charge_messages(self, caller: Caller, count: int) -> None:
+        """Count messages to users for the caller's tenant; OperationError RATE_LIMITED above its quota.
+
+        Messages to rooms are counted by the rooms.
+        """
+        use = self.hub.tenants.find(caller.tenant)
+        wait_s = 0.0 if use is None else use.message_wait_s(self.clock(), count)
+        if wait_s:
+            retry_after_ms = max(1, round(wait_s * 1000))
+            raise OperationError(ErrorCode.RATE_LIMITED, "quota of the tenant: messages", "", retry_after_ms)
+
 
 # Any: each handler takes its own record and returns its own.
 Handler = Callable[[Parts, Caller, Any], Any | Coroutine[Any, Any, Any]]

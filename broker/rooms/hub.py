@@ -32,6 +32,8 @@ from broker.core.rooms.event_ids import EventIds
 from broker.core.rooms.idempotency import MAX_ORDERS, ORDER_WINDOW_S, IdempotencyTable
 from broker.core.rooms.keys import KeySpace
 from broker.core.rooms.state import RoomRules, RoomState
+from broker.core.tenants.names import tenant_of
+from broker.core.tenants.quotas import Tenants
 from broker.ledger import ResultBatch
 from broker.rooms.fanout import FanOut
 from broker.rooms.room import PostRef, Room
@@ -67,9 +69,12 @@ class Hub:
         room_store: RoomStore | None = None,
         results: ResultBatch | None = None,
         trusted: TrustedClock | None = None,
+        tenants: Tenants | None = None,
     ) -> None:
         self.event_ids = EventIds(secrets.token_bytes(32))
         """Ids of events for watchers, the same over a restart if the key is."""
+        self.tenants = Tenants() if tenants is None else tenants
+        """Quotas of all tenants but the default one."""
         self._results = results or ResultBatch()
         self._room_store = room_store
         self.key_space = KeySpace() if room_store is None else room_store.key_space
@@ -143,8 +148,8 @@ class Hub:
 
         A refusal is a value: UNKNOWN_ROOM (the role opens no new rooms), RATE_LIMITED (too many new rooms of one
         address, see `new_room_wait_s`), ROOM_ENDED (for viewers, until staff or the platform open the room again or
-        ``room.reopen_ended_s`` have passed), TOO_MANY_ROOMS_OPEN, or OVERLOADED where the hub has no task, or the
-        ledger has not yet answered every record of the room's last run.
+        ``room.reopen_ended_s`` have passed), TOO_MANY_ROOMS_OPEN (of the broker or of the tenant), or OVERLOADED where
+        the hub has no task, or the ledger has not yet answered every record of the room's last run.
         """
         room = self._by_name.get(name)
         if room is not None and room.state.phase is not RoomPhase.ENDED:
@@ -174,6 +179,10 @@ class Hub:
         is_by_viewer = joining is not None and joining < Role.MODERATOR and not is_known
         if is_by_viewer and self._new_rooms.try_acquire(address_key(address), self._clock()):
             return ErrorCode.RATE_LIMITED
+        tenant = tenant_of(name)
+        use = self.tenants.find(tenant)
+        if tenant and (use is None or not use.try_open_room()):
+            return ErrorCode.TOO_MANY_ROOMS_OPEN
         self._last_number += 1
         policy = self._rules.policy
         if checkpoint is None:
@@ -202,6 +211,7 @@ class Hub:
             on_crash=self.crash,
             trusted=self._trusted,
             reporter=None if self._reports is None else self._reports.of(name, epoch),
+            tenant=use,
         )
         if checkpoint is None:
             room.journal.open_epoch()
@@ -295,6 +305,8 @@ class Hub:
             del self._by_number[room.number]
             if room.ended[0] is LeaveReason.ROOM_ENDED and not room.has_crashed:
                 room.state.keys.clear()
+            if room.tenant is not None:
+                room.tenant.rooms -= 1
             if self._by_name.get(room.name) is room:
                 del self._by_name[room.name]
                 self._keep_checkpoint(room)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from math import inf
+from math import ceil, inf
 
 import trio
 
@@ -25,6 +25,7 @@ from broker.core.rooms.keys import KeyDelete, KeyRefused, KeySet
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
 from broker.core.tenants.names import plain_name
+from broker.core.tenants.quotas import TenantUse
 from broker.ledger import ResultBatch
 from broker.rooms.encoding import TIERS, Content, prepare
 from broker.rooms.fanout import FanOut, Outbox
@@ -76,8 +77,12 @@ class Room:
         on_crash: Callable[[Room], None] | None = None,
         trusted: TrustedClock | None = None,
         reporter: RoomReporter | None = None,
+        tenant: TenantUse | None = None,
     ) -> None:
         self.name = name
+        """Qualified by its tenant."""
+        self.tenant = tenant
+        """Quotas of its tenant; None: the default one, which has none."""
         self.number = number
         self.state = state
         self.members = Members()
@@ -166,6 +171,12 @@ class Room:
     def post(self, member: Member, sequence: int, post: Post, now: float) -> None:
         """Process one POST; its outcome reaches the member's session now, with a tick, or with the ledger's result."""
         state = self.state
+        if self.tenant is not None:
+            wait_s = self.tenant.message_wait_s(now)
+            if wait_s:
+                result = AckResult(sequence, Outcome.LIMITED, max(1, ceil(wait_s * 1000)))
+                member.session.reply_acks(self.number, [result])
+                return
         at_ms = 0 if post[0] in _DATED_BY_TICK else self._unix_ms()
         effects = state.post((member, sequence), member, post, now, at_ms)
         if effects:

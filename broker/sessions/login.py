@@ -25,6 +25,8 @@ log = structlog.get_logger("roomcast.session")
 
 ASK_RETRY_MS = 1000
 """When to come back where the platform could not be asked."""
+QUOTA_RETRY_MS = 5000
+"""When to come back where the tenant has as many connections as it may."""
 _TICKET = int(Feature.TICKET)
 
 
@@ -74,6 +76,8 @@ def _admit(link: SessionLink, grant: Grant) -> None:
             link.close(CloseCode.TOO_MANY_FOR_USER, f"at most {context.users.most(is_app=is_app)} links a user")
             return
         silent.replace()
+    if grant.tenant and not _connect(link, grant):
+        return
     link.is_app = is_app
     link.grant = grant
     link.transport.authenticated = True
@@ -87,6 +91,21 @@ def _admit(link: SessionLink, grant: Grant) -> None:
     link.send(Authenticated(grant.plain_id, grant.name, int(grant.expires_at * 1000), ticket, ticket_ms))
     if context.inboxes is not None:
         context.inboxes.arrive(grant.user_id, link)
+
+
+def _connect(link: SessionLink, grant: Grant) -> bool:
+    """Count a connection that logs in for its tenant; above the quota it is ended."""
+    context = link.context
+    use = context.hub.tenants.find(grant.tenant)
+    if use is not None and use.try_connect():
+        return True
+    context.users.remove(grant.user_id, link)
+    if use is None:
+        _refuse_login(link, AuthError("claim tenant: there is no such tenant"))
+    else:
+        why = f"quota of the tenant: at most {use.quotas.connections} connections"
+        link.close(CloseCode.TOO_MANY_CONNECTIONS, why, QUOTA_RETRY_MS)
+    return False
 
 
 def _ask(link: SessionLink, questions: Questions, asker: Asker, token: str | None, error: AuthError) -> None:

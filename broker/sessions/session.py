@@ -145,6 +145,8 @@ class Session(SessionLink):
         grant, self.grant = self.grant, None
         if grant is not None:
             context.users.remove(grant.user_id, self)
+            if grant.tenant:
+                context.hub.tenants.disconnect(grant.tenant)
             if context.inboxes is not None:
                 context.inboxes.leave(grant.user_id, self)
         log.debug("link closed", code=int(code), reason=reason, address=self.transport.address)

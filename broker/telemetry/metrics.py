@@ -120,6 +120,7 @@ _AUTH, _LIMITS = "broker.auth.tokens", "broker.core.net.connection_limits"
 _DETECTOR, _POLLER = "broker.net.protocol_detection", "broker.net.poller"
 _SESSION, _FANOUT, _WRITER = "broker.sessions.session", "broker.rooms.fanout", "broker.ledger.writer"
 _HOOKS = "broker.webhooks.deliveries"
+_QUOTAS = "broker.core.tenants.quotas"
 _LOOP, _HUB = "broker.telemetry.loop_monitor", "broker.rooms.hub"
 
 METRICS: tuple[Metric, ...] = (
@@ -287,6 +288,16 @@ METRICS: tuple[Metric, ...] = (
     _of_webhooks("waiting", "gauge", "Events that wait in the ledger, some seconds ago.", "waiting",
                  "broker.core.webhooks.lines:rows", "broker.core.webhooks.lines:bytes"),
     _of_webhooks("oldest_age_seconds", "gauge", "Age of the event that waits longest.", "oldest_age_s"),
+    # Tenants.
+    _gauge("tenant_connections", "Connections that are logged in, by tenant.", "hub.tenants.connections",
+           f"{_QUOTAS}:connections", label="tenant"),
+    _gauge("tenant_rooms", "Open rooms, by tenant.", "hub.tenants.rooms", f"{_QUOTAS}:rooms", label="tenant"),
+    _counter("tenant_messages", "Messages within the quota, by tenant.", "hub.tenants.messages",
+             f"{_QUOTAS}:messages", label="tenant"),
+    _counter("tenant_calls", "Calls within the quota, by tenant.", "hub.tenants.calls", f"{_QUOTAS}:calls",
+             label="tenant"),
+    _counter("tenant_refused", "Connections, rooms, messages and calls above the quota, by tenant.",
+             "hub.tenants.refused", f"{_QUOTAS}:refused", label="tenant"),
     # Logs.
     _of_part("log_lines_dropped", "Log lines dropped because nothing read standard error.", "log_file", "dropped",
              "broker.telemetry.logs:dropped"),

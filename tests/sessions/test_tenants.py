@@ -7,13 +7,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from broker.config.tenants import TenantConfig
 from broker.core.tenants.names import qualify
 from broker.server import Broker
-from protocol.codes import ErrorCode, Feature, MessageType, Outcome, Tier
+from protocol.codes import CloseCode, ErrorCode, Feature, MessageType, Outcome, RoomPhase, Tier
 from protocol.messages import (
     Ack,
+    AckResult,
     Auth,
     Authenticated,
     BatchState,
@@ -36,6 +39,7 @@ from tests.support.directs import ack, nothing_more
 from tests.support.durable import durable_broker, gift
 from tests.support.tenants import tenant_link, token
 from tests.support.tokens import SECRET
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -44,7 +48,8 @@ TENANTS = ("", "acme", "globex")
 
 @asynccontextmanager
 async def shared_broker(directory: Path, **overrides: Any) -> AsyncIterator[Broker]:
-    async with durable_broker(directory, auth={"secret": SECRET}, **overrides) as broker:
+    tenants = overrides.pop("tenants", [{"name": name} for name in TENANTS if name])
+    async with durable_broker(directory, auth={"secret": SECRET}, tenants=tenants, **overrides) as broker:
         yield broker
 
 
@@ -209,3 +214,83 @@ async def test_no_client_can_say_a_qualified_name(directory: Path, name: str) ->
         while (frame := await bob.next_frame()) is not None and frame.sequence != 4:
             assert not isinstance(frame.message, Joined)
         assert len(broker.hub) == 1
+
+
+async def test_a_token_of_an_unknown_tenant_ends_the_link(directory: Path) -> None:
+    async with shared_broker(directory) as broker, raw_link(broker) as link:
+        await link.hello()
+        await link.send((Auth(token("initech", "ann")), 0, 0))
+        assert (await link.expect_close()).code == CloseCode.AUTH_FAILED
+        assert len(broker.users) == 0
+
+
+async def test_a_tenant_has_its_quota_of_connections_and_others_are_not_concerned(directory: Path) -> None:
+    tenants = [{"name": "acme", "max_connections": 1}, {"name": "globex"}]
+    async with shared_broker(directory, tenants=tenants) as broker:
+        async with tenant_link(broker, "acme", "ann"), raw_link(broker) as second:
+            await second.hello()
+            await second.send((Auth(token("acme", "bob")), 0, 0))
+            closed = await second.expect_close()
+            assert closed.code == CloseCode.TOO_MANY_CONNECTIONS
+            assert "quota of the tenant" in closed.reason
+            assert closed.retry_after_ms > 0
+            assert "acme\x1fbob" not in broker.users
+            for tenant in ("globex", ""):
+                async with tenant_link(broker, tenant, "bob"):
+                    pass
+        acme = broker.hub.tenants.find("acme")
+        assert acme is not None
+        await until(lambda: acme.connections == 0)
+        async with tenant_link(broker, "acme", "bob"):
+            assert (acme.connections, dict(acme.refused)) == (1, {"connections": 1})
+
+
+async def test_a_tenant_has_its_quota_of_rooms(directory: Path) -> None:
+    tenants = [{"name": "acme", "max_rooms": 1}, {"name": "globex"}]
+    async with (
+        shared_broker(directory, tenants=tenants) as broker,
+        tenant_link(broker, "acme", "ann", "host") as ann,
+        tenant_link(broker, "globex", "bob", "host") as bob,
+    ):
+        number, _ = await ann.join("live-1")
+        await ann.send((Join("live-2", Tier.FULL), 0, 4))
+        _, refused = await ann.expect(ErrorReply)
+        assert (refused.code, refused.field) == (ErrorCode.TOO_MANY_ROOMS_OPEN, "room_name")
+        await bob.join("live-2")
+        await ann.post(number, 5, MessageType.ROOM_PHASE, (int(RoomPhase.ENDED),))
+        await until(lambda: broker.hub.find(qualify("acme", "live-1")) is None)
+        await ann.join("live-2")
+
+
+async def test_a_tenant_has_its_quota_of_messages_in_all_its_rooms(directory: Path) -> None:
+    tenants = [{"name": "acme", "messages_per_s": 1}, {"name": "globex"}]
+    async with (
+        shared_broker(directory, tenants=tenants) as broker,
+        tenant_link(broker, "acme", "ann", "host") as ann,
+        tenant_link(broker, "globex", "bob", "host") as bob,
+    ):
+        for link, limited in ((ann, True), (bob, False)):
+            outcomes: list[AckResult] = []
+            for number in range(1, 5):
+                room, _ = await link.join(f"live-{number}", sequence=number)
+                await link.post(room, 10 + number, MessageType.ANNOUNCEMENT, ("hi",))
+                outcomes += (await answers(link, 10 + number)).results
+            assert (outcomes[-1].outcome is Outcome.LIMITED) is limited
+            assert all(each.detail > 0 for each in outcomes if each.outcome is Outcome.LIMITED)
+
+
+async def test_a_reload_brings_tenants_and_quotas_and_takes_them_away(directory: Path) -> None:
+    async with (
+        shared_broker(directory, tenants=[{"name": "acme"}]) as broker,
+        tenant_link(broker, "acme", "ann") as ann,
+    ):
+        changed = msgspec.structs.replace(broker.config, tenants=(TenantConfig(name="globex", max_connections=1),))
+        assert broker.reload(changed) == []
+        async with tenant_link(broker, "globex", "bob"):
+            pass
+        await ann.send((Join("live-1", Tier.FULL), 0, 4))
+        assert (await ann.expect(ErrorReply))[1].code == ErrorCode.TOO_MANY_ROOMS_OPEN
+        async with raw_link(broker) as link:
+            await link.hello()
+            await link.send((Auth(token("acme", "bob")), 0, 0))
+            assert (await link.expect_close()).code == CloseCode.AUTH_FAILED

@@ -1,0 +1,44 @@
+"""What a configuration says of rooms, message types and tenants, in the words of the pure code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from broker.config.schema import Config, TenantConfig, TypeConfig
+from broker.core.limits.rate_limit import Rate
+from broker.core.rooms.policies import Policy, policy_from
+from broker.core.rooms.types import CustomRule
+from broker.core.tenants.quotas import Quotas
+from protocol.codes import Lane, Role
+
+__all__ = ["custom_rule", "policy_of", "quotas_of"]
+
+
+def policy_of(config: Config) -> Policy:
+    """Return the policy in force. Unless its burst of joins is set, a user may fill two links with rooms at once."""
+    policy = policy_from(config.room.policy, config.room.policy_overrides())
+    joins, two_links = policy.user_joins, 2 * config.link.rooms_per_connection
+    if joins.unlimited or config.room.user_joins_burst is not None or joins.burst >= two_links:
+        return policy
+    return replace(policy, user_joins=Rate(joins.per_s, two_links))
+
+
+def quotas_of(tenants: Iterable[TenantConfig]) -> dict[str, Quotas]:
+    """Return the quotas of each tenant by name."""
+    return {
+        each.name: Quotas(each.max_connections, each.max_rooms, each.messages_per_s, each.calls_per_s)
+        for each in tenants
+    }
+
+
+def custom_rule(entry: TypeConfig) -> CustomRule:
+    """Return the rule of a message type of the deployment's own."""
+    return CustomRule(
+        type=entry.id,
+        name=entry.name,
+        lane=Lane[entry.lane.upper()],
+        max_bytes=entry.max_bytes,
+        rate=Rate(entry.rate_per_s, entry.burst),
+        roles=frozenset(Role[role.upper()] for role in entry.roles),
+    )
