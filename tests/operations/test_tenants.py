@@ -1,0 +1,271 @@
+"""No path across tenants, over the whole table of operations.
+
+Tenant acme has a room with members, events and keys, users with links and messages that wait, and batches; the examples
+of the rows name exactly these. Then another tenant calls every row with them. What acme has is the same before and
+after, its clients hear nothing, and the caller gets what it gets from a broker on which acme has never been.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from broker.core.tenants.names import SEPARATOR, qualify, tenant_of
+from broker.operations.caller import Caller, OperationError
+from broker.server import Broker
+from protocol.codes import ErrorCode, Outcome, Role
+from protocol.json_values import as_json
+from protocol.messages import Direct, Ping, Pong, State
+from protocol.operations import BY_NAME, OPERATIONS, KeyUse, OperationRow, Scope
+from tests.support.broker import RawLink
+from tests.support.durable import durable_broker
+from tests.support.tenants import backend, tenant_link
+from tests.support.tokens import SECRET
+
+pytestmark = pytest.mark.integration
+
+OWNER = "acme"
+TENANTS = [{"name": "acme"}, {"name": "globex"}]
+KEY = "the-key-of-all"
+OF_THE_BROKER = frozenset({"broker.drain", "broker.reload", "broker.stats", "broker.status"})
+MASKED = frozenset({"epoch", "opened_at_ms", "at_ms", "applied_at_ms", "expires_at_ms", "revoked_at_ms", "version"})
+"""Fields that are chance or time."""
+
+
+@asynccontextmanager
+async def shared_broker(directory: Path) -> AsyncIterator[Broker]:
+    async with durable_broker(directory, auth={"secret": SECRET}, tenants=TENANTS) as broker:
+        yield broker
+
+
+def places(directory: Path, *names: str) -> list[Path]:
+    """Make directories for ledgers."""
+    found = [directory / name for name in names]
+    for place in found:
+        place.mkdir()
+    return found
+
+
+def viewer(tenant: str, role: Role) -> Caller:
+    """A viewer's link of a tenant, with a role in every room."""
+    return Caller("ann", "Ann", "127.0.0.1", lambda room: role, frozenset({role}), tenant=tenant)
+
+
+async def answer(broker: Broker, caller: Caller, row: OperationRow, request: Any) -> Any:
+    """Return what a caller gets, without what is chance or time."""
+    with trio.fail_after(20):
+        try:
+            result, _ = await broker.operations.call(caller, row, tuple(request))
+        except OperationError as error:
+            return error.code.name, error.field, error.rule
+    text = repr(result)
+    assert SEPARATOR not in text, f"{row.name} returns a qualified name: {text}"
+    return masked(as_json(result))
+
+
+def masked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: "*" if name in MASKED else masked(each) for name, each in value.items()}
+    return [masked(each) for each in value] if isinstance(value, list) else value
+
+
+async def populate(broker: Broker, tenant: str) -> None:
+    """Give a tenant something of everything that the examples of the table name."""
+    for name, *request in (
+        ("rooms.open", "live-1"),
+        ("messages.publish", "live-1", 4, ("secret",)),
+        ("directs.send", "ann", 4, ("secret",)),
+        ("directs.send_many", "may", 4, ("secret",), None, ("ann", "bob")),
+    ):
+        row = BY_NAME[name]
+        app = backend(tenant, key=KEY if row.key is not KeyUse.NONE else "")
+        await broker.operations.call(app, row, request)
+    for row in OPERATIONS:
+        ends = row.name in ("rooms.close", "rooms.set_phase", "users.kick", "users.disconnect")
+        if row.changes and not ends and row.name not in OF_THE_BROKER:
+            await answer(broker, backend(tenant), row, row.example[0])
+    await at_rest(broker)
+
+
+async def at_rest(broker: Broker) -> None:
+    """Wait until the ledger has all that the broker writes by itself."""
+    for room in broker.hub:
+        room.journal.checkpoint()
+    assert broker.ledger is not None
+    await broker.ledger.flush()
+
+
+def rows_of(directory: Path, tenant: str) -> str:
+    """Return a digest of all rows of the ledger that name something of a tenant."""
+    mark, digest = f"{tenant}{SEPARATOR}".encode(), hashlib.sha256()
+    with sqlite3.connect(f"file:{directory / 'ledger.db'}?mode=ro", uri=True) as connection:
+        for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"):
+            for row in sorted(map(repr, connection.execute(f'SELECT * FROM "{table}"'))):
+                if mark in row.encode() or repr(mark.decode())[1:-1] in row:
+                    digest.update(f"{table} {row}\n".encode())
+    return digest.hexdigest()
+
+
+def memory_of(broker: Broker, tenant: str) -> list[Any]:
+    """Return what the broker holds of a tenant."""
+    found: list[Any] = []
+    for room in broker.hub:
+        if tenant_of(room.name) == tenant:
+            state = room.state
+            found.append((room.name, state.epoch, state.last_offset, state.phase, state.counts(), state.accounts()))
+            found.append(sorted(member.user_id for member in room.members.all()))
+            found.append(state.totals())
+            found.append([tuple(view) for view in state.keys.views()])
+    assert broker.inboxes is not None
+    users = {user for user in broker.inboxes.pending_users if tenant_of(user) == tenant}
+    found.append(sorted((user, len(broker.users.sessions(user))) for user in users))
+    use = broker.hub.tenants.find(tenant)
+    if use is not None:
+        found.append((use.connections, use.rooms, use.messages, use.calls, dict(use.refused)))
+    return found
+
+
+async def heard(link: RawLink) -> list[Any]:
+    """Return what a link was sent until the broker answers its PING, without counters."""
+    await link.send((Ping(1), 0, 4711))
+    found: list[Any] = []
+    while True:
+        frame = await link.next_frame()
+        assert frame is not None, "the link has ended"
+        if isinstance(frame.message, Pong) and frame.sequence == 4711:
+            return found
+        if not isinstance(frame.message, State):
+            found.append(frame.message)
+
+
+def intruders() -> list[tuple[str, Caller]]:
+    callers = [(f"backend of {tenant or 'the default tenant'}", backend(tenant)) for tenant in ("", "globex")]
+    roles = (Role.GUEST, Role.VIEWER, Role.HOST, Role.APP)
+    return callers + [(f"{role.name} of globex", viewer("globex", role)) for role in roles]
+
+
+@pytest.mark.parametrize(("name", "intruder"), intruders(), ids=lambda value: value if isinstance(value, str) else "")
+async def test_no_operation_reaches_what_another_tenant_has(directory: Path, name: str, intruder: Caller) -> None:
+    answers: list[dict[str, Any]] = []
+    for place, with_owner in zip(places(directory, "with", "without"), (True, False), strict=True):
+        found: dict[str, Any] = {}
+        async with shared_broker(place) as broker, tenant_link(broker, OWNER, "ann") as ann:
+            if with_owner:
+                await populate(broker, OWNER)
+                await ann.join("live-1")
+                await heard(ann)
+                await at_rest(broker)
+            for row in OPERATIONS:
+                if row.name in OF_THE_BROKER and not intruder.tenant:
+                    continue  # the operator's own
+                caller = replace(intruder, key=KEY if row.key is not KeyUse.NONE else "")
+                before = rows_of(place, OWNER), memory_of(broker, OWNER)
+                found[row.name] = await answer(broker, caller, row, row.example[0])
+                await at_rest(broker)
+                after = rows_of(place, OWNER), memory_of(broker, OWNER)
+                assert after == before, f"{row.name} by {name} changes what {OWNER} has"
+            if with_owner:
+                assert await heard(ann) == []
+        answers.append(found)
+    for row_name, found_answer in answers[0].items():
+        assert found_answer == answers[1][row_name], f"{row_name} by {name} shows what {OWNER} has"
+
+
+async def test_the_owner_itself_sees_and_changes_it(directory: Path) -> None:
+    """The population is one that the property would notice: the same rows by the owner answer otherwise."""
+    answers: list[dict[str, Any]] = []
+    for place, tenant in zip(places(directory, "own", "other"), (OWNER, "globex"), strict=True):
+        async with shared_broker(place) as broker:
+            await populate(broker, OWNER)
+            before = rows_of(place, OWNER), memory_of(broker, OWNER)
+            found = {}
+            for row in OPERATIONS:
+                if row.name not in OF_THE_BROKER:
+                    found[row.name] = await answer(broker, backend(tenant), row, row.example[0])
+            await at_rest(broker)
+            assert ((rows_of(place, OWNER), memory_of(broker, OWNER)) == before) is (tenant != OWNER)
+        answers.append(found)
+    differ = {name for name in answers[0] if answers[0][name] != answers[1][name]}
+    assert differ >= {"rooms.get", "rooms.history", "directs.progress"}
+
+
+@pytest.mark.parametrize("row", [row for row in OPERATIONS if row.name.startswith("broker.")], ids=lambda row: row.name)
+async def test_the_broker_itself_is_for_keys_of_no_tenant(directory: Path, row: OperationRow) -> None:
+    async with shared_broker(directory) as broker:
+        with pytest.raises(OperationError) as caught:
+            await broker.operations.call(backend("acme"), row, tuple(row.example[0]))
+        assert caught.value.code is ErrorCode.NOT_ALLOWED
+        assert not broker.draining
+
+
+async def test_a_key_of_a_tenant_that_is_not_configured_is_refused(directory: Path) -> None:
+    async with shared_broker(directory) as broker:
+        with pytest.raises(OperationError) as caught:
+            await broker.operations.call(backend("initech"), BY_NAME["rooms.open"], ("live-1",))
+        assert (caught.value.code, caught.value.field) == (ErrorCode.NOT_ALLOWED, "tenant")
+        assert len(broker.hub) == 0
+
+
+async def test_an_idempotency_key_is_of_one_tenant(directory: Path) -> None:
+    async with shared_broker(directory) as broker:
+        for tenant in ("", "acme", "globex"):
+            caller = backend(tenant, key="k1")
+            result, replayed = await broker.operations.call(
+                caller, BY_NAME["messages.publish"], ("live-1", 4, (f"from {tenant}",))
+            )
+            assert (result.outcome, result.repeated, replayed) == (Outcome.ACCEPTED, False, False)
+            sent, replayed = await broker.operations.call(
+                caller, BY_NAME["directs.send"], ("ann", 4, (f"from {tenant}",))
+            )
+            assert (sent.repeated, replayed) == (False, False)
+            async with tenant_link(broker, tenant, "ann") as ann:
+                assert (await ann.expect(Direct))[1].payload == (f"from {tenant}",)
+
+
+async def test_a_list_of_rooms_has_those_of_the_tenant_alone_and_pages_through_them(directory: Path) -> None:
+    async with shared_broker(directory) as broker:
+        for tenant in ("", "acme", "globex"):
+            for number in range(3):
+                await broker.operations.call(backend(tenant), BY_NAME["rooms.open"], (f"live-{number}",))
+        for tenant in ("", "acme", "globex"):
+            seen, cursor = [], None
+            while True:
+                page, _ = await broker.operations.call(backend(tenant), BY_NAME["rooms.list"], ("*", None, 2, cursor))
+                seen += [item.room for item in page.items]
+                cursor = page.next
+                if cursor is None:
+                    break
+            assert seen == ["live-0", "live-1", "live-2"]
+
+
+async def test_a_tenant_has_its_quota_of_calls_and_of_messages_to_users(directory: Path) -> None:
+    tenants = [{"name": "acme", "calls_per_s": 1, "messages_per_s": 0}, {"name": "globex", "messages_per_s": 1}]
+    async with durable_broker(directory, auth={"secret": SECRET}, tenants=tenants) as broker:
+        row = BY_NAME["rooms.list"]
+        for _ in range(2):
+            await broker.operations.call(backend("acme"), row, ())
+        with pytest.raises(OperationError) as caught:
+            await broker.operations.call(backend("acme", id="another-key"), row, ())
+        assert (caught.value.code, caught.value.rule) == (ErrorCode.RATE_LIMITED, "quota of the tenant: calls")
+        assert caught.value.retry_after_ms > 0
+        await broker.operations.call(
+            backend("globex"), BY_NAME["directs.send_many"], ("b", 4, ("x",), None, ("a", "b"))
+        )
+        with pytest.raises(OperationError) as caught:
+            await broker.operations.call(backend("globex"), BY_NAME["directs.send"], ("ann", 4, ("x",)))
+        assert (caught.value.code, caught.value.rule) == (ErrorCode.RATE_LIMITED, "quota of the tenant: messages")
+        assert broker.inboxes is not None
+        assert qualify("globex", "ann") not in broker.inboxes.pending_users
+        assert (await broker.operations.call(backend(""), BY_NAME["directs.send"], ("ann", 4, ("x",))))[0].id == 1
+
+
+def test_every_scope_is_one_of_the_backend_of_these_tests() -> None:
+    assert backend("acme").scopes == frozenset(Scope)
