@@ -280,6 +280,8 @@ class ErrorCode(IntEnum):
     OVERLOADED = 303
     TOO_MANY_ROOMS_OPEN = 304
     """The broker has as many rooms as it may."""
+    LOCKED = 305
+    """Another caller holds the lock."""
 
     INTERNAL_ERROR = 401
     """The request met a defect of the broker, whose log has it; the effect of the request is unknown."""

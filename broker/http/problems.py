@@ -38,6 +38,7 @@ STATUS: dict[ErrorCode, int] = {
     ErrorCode.ROOM_FULL: 503,
     ErrorCode.OVERLOADED: 503,
     ErrorCode.TOO_MANY_ROOMS_OPEN: 503,
+    ErrorCode.LOCKED: 409,
     ErrorCode.INTERNAL_ERROR: 500,
 }
 """HTTP status by error code; a test compares it with all codes."""
