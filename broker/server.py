@@ -53,6 +53,7 @@ from broker.operations.in_process import call_in_process
 from broker.operations.parts import BrokerControl, Parts
 from broker.rooms.fanout import FanOut
 from broker.rooms.hub import Hub
+from broker.rooms.locks import Locks
 from broker.rooms.reports import RoomReports
 from broker.rooms.room_store import RoomHistory, RoomStore
 from broker.rooms.settings import custom_rule, policy_of, quotas_of
@@ -166,8 +167,9 @@ class Broker:
         transports = TransportSettings(self.poller, limits, self.budget, self._on_released)
         self.jwks = JwksSource(config.auth, lambda keys: self.context.auth.use_url_keys(keys), clock)
         self._started_at = clock()
+        self.locks = Locks(self.ledger, clock, self.clock)
         self.operations = Operations(Parts(
-            self.hub, self.users, rules.types, self.ledger, self.inboxes, self._control(), clock, wall_ms,
+            self.hub, self.users, rules.types, self.ledger, self.inboxes, self.locks, self._control(), clock, wall_ms,
             self.webhooks,
         ))  # fmt: skip
         self.context = SessionContext(
@@ -265,6 +267,7 @@ class Broker:
             self.context.auth.use_ticket_key(key)
             self.hub.event_ids.use_key(hmac.digest(key, b"event ids", "sha256"))
             await self.room_store.load(self.config.room.history_entries, self.config.room.history_s)
+            await self.locks.load()
             self.hub.restore_ended(await self.room_store.ended_ago_s(self.config.room.reopen_ended_s))
             if self.inboxes is not None:
                 await self.inboxes.load()

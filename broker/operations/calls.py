@@ -23,7 +23,7 @@ import trio
 
 from broker.core.limits.rate_limit import Gcra, Rate
 from broker.core.tenants.names import plain_name, qualify
-from broker.operations import brokers, directs, hooks, keys, messages, rooms, users
+from broker.operations import brokers, directs, hooks, keys, locks, messages, rooms, users
 from broker.operations.caller import Caller, OperationError
 from broker.operations.parts import Handler, Parts
 from protocol.codes import ErrorCode
@@ -43,6 +43,7 @@ HANDLERS: dict[str, Handler] = {
     **directs.HANDLERS,
     **keys.HANDLERS,
     **hooks.HANDLERS,
+    **locks.HANDLERS,
 }
 KEY_S = 600.0
 CALL_S = 30.0

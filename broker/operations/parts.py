@@ -10,6 +10,7 @@ from broker.core.rooms.types import TypeRules
 from broker.ledger import Ledger
 from broker.operations.caller import Caller, OperationError
 from broker.rooms.hub import Hub
+from broker.rooms.locks import Locks
 from broker.rooms.room import Room
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
@@ -45,6 +46,7 @@ class Parts:
     types: TypeRules
     ledger: Ledger | None
     inboxes: Inboxes | None
+    locks: Locks
     control: BrokerControl
     clock: Callable[[], float]
     unix_ms: Callable[[], int]

@@ -6,7 +6,7 @@ tables of SPEC.md. A handler of each stands in ``broker/operations/<subject>.py`
 
 from __future__ import annotations
 
-from . import brokers, directs, hooks, keys, messages, rooms, users
+from . import brokers, directs, hooks, keys, locks, messages, rooms, users
 from .rows import STAFF, KeyUse, OperationRow, RateLimit, Scope
 
 __all__ = ["BY_NAME", "BY_NUMBER", "EDITION", "OPERATIONS", "STAFF", "KeyUse", "OperationRow", "RateLimit", "Scope"]
@@ -22,6 +22,7 @@ OPERATIONS: tuple[OperationRow, ...] = (
     *directs.ROWS,
     *keys.ROWS,
     *hooks.ROWS,
+    *locks.ROWS,
 )
 BY_NAME: dict[str, OperationRow] = {row.name: row for row in OPERATIONS}
 BY_NUMBER: dict[int, OperationRow] = {row.number: row for row in OPERATIONS}

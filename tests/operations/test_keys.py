@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
 from broker.core.rooms.key_changes import KEY_CHANGES
 from broker.operations.caller import Caller, OperationError
-from broker.server import Broker
 from protocol.codes import ErrorCode, KeyCause, Role, Tier
 from protocol.messages import Event, Resume, Resumed
 from protocol.operations import BY_NAME, Scope
 from protocol.payloads import KeysPayload, payload_record
+from tests.support.api import API, call, client_of, ok
 from tests.support.broker import RawLink, joined_link, raw_link, running_broker
 from tests.support.durable import disk, durable_broker
 from tests.support.faulty_disk import disk_error
 from tests.support.until import until
 
 pytestmark = pytest.mark.integration
-
-
-@asynccontextmanager
-async def client_of(broker: Broker) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=broker.api_urls[0], trust_env=False) as client:
-        yield client
-
-
-async def call(client: httpx.AsyncClient, operation: str, /, key: str = "", **fields: Any) -> httpx.Response:
-    headers = {"Idempotency-Key": key} if key else {}
-    return await client.post(f"/v1/{operation.replace('.', '/')}", json=fields, headers=headers)
-
-
-async def ok(client: httpx.AsyncClient, operation: str, /, key: str = "", **fields: Any) -> Any:
-    answer = await call(client, operation, key, **fields)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-API = {"listen": "127.0.0.1:0"}
 
 
 async def changes_of(link: RawLink) -> dict[str, KeyCause]:

@@ -119,7 +119,14 @@ async def test_every_row_answers_with_its_own_record(directory: Path) -> None:
     async with durable_broker(directory, webhooks=hooks) as broker:
         await call(broker, "rooms.open", "live-1")
         for row in OPERATIONS:
-            if row.name in ("broker.drain", "broker.reload", "rooms.close", "rooms.set_phase"):
+            if row.name in (
+                "broker.drain",
+                "broker.reload",
+                "rooms.close",
+                "rooms.set_phase",
+                "locks.renew",
+                "locks.release",
+            ):
                 continue
             result = await call(broker, row.name, *row.example[0])
             assert row.read_result(parse_value(json.dumps(as_json(result)))) == result, row.name

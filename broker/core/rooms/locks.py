@@ -20,7 +20,7 @@ from typing import NamedTuple, TypeVar
 
 from protocol.codes import ErrorCode
 
-__all__ = ["LockFreed", "LockGrant", "LockLimits", "LockName", "LockRefused", "LockTable", "Waiter"]
+__all__ = ["LockFreed", "LockGrant", "LockLimits", "LockName", "LockRefused", "LockRequest", "LockTable"]
 
 K = TypeVar("K")
 
@@ -70,7 +70,7 @@ class LockRefused(NamedTuple):
     retry_after_ms: int = 0
 
 
-class Waiter:
+class LockRequest:
     """One request that waits. ``grant``: the fact to record, once it is its turn."""
 
     __slots__ = ("grant", "name", "owner", "ttl_ms")
@@ -103,7 +103,7 @@ class LockTable:
         self._limits = limits or LockLimits()
         self._held: OrderedDict[LockName, _Held] = OrderedDict()
         self._by_fence: dict[int, LockName] = {}
-        self._queues: dict[LockName, deque[Waiter]] = {}
+        self._queues: dict[LockName, deque[LockRequest]] = {}
         self._of_tenant: Counter[tuple[str, bool]] = Counter()
         """Locks and (True) waiters by tenant."""
         self._of_owner: Counter[tuple[str, str]] = Counter()
@@ -130,7 +130,7 @@ class LockTable:
 
     def acquire(
         self, name: LockName, owner: str, ttl_ms: int, now: float, now_ms: int, *, waits: bool
-    ) -> LockGrant | Waiter | LockRefused:
+    ) -> LockGrant | LockRequest | LockRefused:
         """Return the grant to record; where the lock is taken, the place in its queue if the caller ``waits``."""
         self._drop_if_expired(name, now)
         is_free = name not in self._held and name not in self._queues
@@ -143,7 +143,7 @@ class LockTable:
             return refusal
         if is_free:
             return self._grant(name, owner, ttl_ms, now, now_ms)
-        waiter = Waiter(name, owner, ttl_ms)
+        waiter = LockRequest(name, owner, ttl_ms)
         self._queues.setdefault(name, deque()).append(waiter)
         self._count(name.tenant, owner, True, 1)
         return waiter
@@ -223,7 +223,7 @@ class LockTable:
 
     # ---- queues and time
 
-    def advance(self, name: LockName, now: float, now_ms: int) -> Waiter | None:
+    def advance(self, name: LockName, now: float, now_ms: int) -> LockRequest | None:
         """Give a lock that is free to whoever waits longest; returns it with its ``grant``."""
         self._drop_if_expired(name, now)
         queue = self._queues.get(name)
@@ -234,17 +234,22 @@ class LockTable:
         waiter.grant = self._grant(name, waiter.owner, waiter.ttl_ms, now, now_ms)
         return waiter
 
-    def cancel(self, waiter: Waiter) -> None:
+    def cancel(self, waiter: LockRequest) -> None:
         """Remove a request that waits no more. One that has its grant is not in the queue: `give_up` that."""
         queue = self._queues.get(waiter.name)
         if queue is not None and waiter in queue:
             queue.remove(waiter)
             self._dequeued(waiter, queue)
 
-    def _dequeued(self, waiter: Waiter, queue: deque[Waiter]) -> None:
+    def _dequeued(self, waiter: LockRequest, queue: deque[LockRequest]) -> None:
         self._count(waiter.name.tenant, waiter.owner, True, -1)
         if not queue:
             del self._queues[waiter.name]
+
+    def first(self, name: LockName) -> LockRequest | None:
+        """Return the request that is served next."""
+        queue = self._queues.get(name)
+        return queue[0] if queue else None
 
     def next_due(self, name: LockName) -> float:
         """When `advance` may find the lock free because its time has passed; infinity = it is not taken."""

@@ -13,8 +13,8 @@ from broker.core.rooms.locks import (
     LockLimits,
     LockName,
     LockRefused,
+    LockRequest,
     LockTable,
-    Waiter,
 )
 from protocol.codes import ErrorCode
 
@@ -80,7 +80,7 @@ def test_requests_are_served_in_order_and_nobody_overtakes() -> None:
     table = LockTable()
     first = take(table)
     waiters = [table.acquire(LOCK, owner, 1000, 0.0, 0, waits=True) for owner in ("bob", "cid", "dan")]
-    assert all(isinstance(each, Waiter) for each in waiters)
+    assert all(isinstance(each, LockRequest) for each in waiters)
     table.cancel(waiters[1])  # type: ignore[arg-type]
     freed = table.release(first.fence, "ann", 1.0)
     assert isinstance(freed, LockFreed)
@@ -103,7 +103,7 @@ def test_bounds_are_shares_of_tenants_owners_and_locks() -> None:
     refused(table.acquire(LockName("a", "r", "3"), "ann", 1, 0.0, 0, waits=False), ErrorCode.RATE_LIMITED)
     take(table, LockName("a", "r", "3"), owner="bob")
     refused(table.acquire(LockName("a", "r", "4"), "cid", 1, 0.0, 0, waits=False), ErrorCode.RATE_LIMITED)
-    assert isinstance(table.acquire(LockName("a", "r", "1"), "cid", 1, 0.0, 0, waits=True), Waiter)
+    assert isinstance(table.acquire(LockName("a", "r", "1"), "cid", 1, 0.0, 0, waits=True), LockRequest)
     refused(table.acquire(LockName("a", "r", "1"), "dan", 1, 0.0, 0, waits=True), ErrorCode.RATE_LIMITED)
     take(table, LockName("b", "r", "1"))
     refused(table.acquire(LockName("b", "r", "2"), "ann", 1, 0.0, 0, waits=False), ErrorCode.RATE_LIMITED)
@@ -155,7 +155,7 @@ class LockMachine(RuleBasedStateMachine):
         self.ends: dict[LockGrant, float] = {}
         self.given: list[int] = []
         self.name_of: dict[int, LockName] = {}
-        self.waiting: dict[LockName, list[Waiter]] = {LOCK: [], OTHER: []}
+        self.waiting: dict[LockName, list[LockRequest]] = {LOCK: [], OTHER: []}
 
     def decided(self, grant: LockGrant) -> None:
         self.ends[grant] = self.now + grant.ttl_ms / 1000
@@ -175,7 +175,7 @@ class LockMachine(RuleBasedStateMachine):
         if isinstance(found, LockGrant):
             assert not self.waiting[name]
             self.newly(found)
-        elif isinstance(found, Waiter):
+        elif isinstance(found, LockRequest):
             self.waiting[name].append(found)
         else:
             assert found.code is ErrorCode.LOCKED
