@@ -7,6 +7,7 @@ is known from ``Authorization: Bearer rk_...``; in development mode no key is ne
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
@@ -21,8 +22,8 @@ from starlette.routing import Route
 
 from broker.auth.api_keys import ApiKey, ApiKeys
 from broker.core.limits.rate_limit import Gcra, Rate
-from broker.http.json_body import MAX_BODY_BYTES, parse_body, unknown_field
-from broker.http.openapi import document, reference_page
+from broker.http.json_body import MAX_BODY_BYTES, parse_body, wrong_field
+from broker.http.openapi import DRY_RUN, document, reference_page
 from broker.http.problems import HttpProblem, problem_of
 from broker.net.loopback import FORWARDED_HEADERS, is_of_this_machine
 from broker.operations.caller import Caller, OperationError
@@ -36,7 +37,7 @@ __all__ = ["ApiParts", "make_app"]
 
 log = structlog.get_logger("roomcast.api")
 
-MAX_KEY_CHARS = 128
+_is_idempotency_key = re.compile(r"[!-~]{1,128}").fullmatch
 DRAIN_RETRY_MS = 1000
 MAX_ADDRESSES = 20_000
 REFUSALS = Rate(1.0, 20)
@@ -134,9 +135,9 @@ class _Api:
             caller = self.caller(request, key, row)
             with self._body_budget() as reserve:
                 arguments = parse_body(await _body(request, reserve))
-                wrong = unknown_field(arguments, schema_of(row.read))
-                if wrong:
-                    raise HttpProblem(400, "BAD_FIELD", "is no field of this operation", wrong)
+                wrong = wrong_field(arguments, schema_of(row.read))
+                if wrong is not None:
+                    raise HttpProblem(400, "BAD_FIELD", wrong[1], wrong[0])
                 result, is_replayed = await self._parts.operations.call(caller, row, arguments)
         except OperationError as error:
             return problem_of(error).response(request_id, self.limits_of(key, caller, row))
@@ -176,11 +177,11 @@ class _Api:
     def caller(self, request: Request, key: ApiKey | None, row: OperationRow) -> Caller:
         """Return who calls. Problem BAD_FIELD for an idempotency key that is none, or where none is taken."""
         idempotency = request.headers.get("idempotency-key", "")
-        if idempotency and (len(idempotency) > MAX_KEY_CHARS or not idempotency.isprintable()):
-            raise HttpProblem(400, "BAD_FIELD", f"must be 1 to {MAX_KEY_CHARS} printable characters", "Idempotency-Key")
+        if "idempotency-key" in request.headers and not _is_idempotency_key(idempotency):
+            raise HttpProblem(400, "BAD_FIELD", "must be 1 to 128 visible ASCII characters", "Idempotency-Key")
         if idempotency and row.key is KeyUse.NONE and row.changes:
             raise HttpProblem(400, "BAD_FIELD", "this operation takes no key", "Idempotency-Key")
-        dry_run = request.query_params.get("dry_run", "") in ("1", "true")
+        dry_run = _dry_run(request, row)
         address = _address(request)
         if key is None:
             return Caller(
@@ -250,6 +251,18 @@ def make_app(parts: ApiParts) -> Starlette:
         ],
         exception_handlers={404: unknown, 405: wrong_method},
     )
+
+
+def _dry_run(request: Request, row: OperationRow) -> bool:
+    """Return whether a call is only judged. Problem BAD_FIELD for any other parameter, or value: a call that was meant
+    to be judged is not to be done."""
+    found = request.query_params.multi_items()
+    for name, value in found:
+        if name != "dry_run" or not row.changes or len(found) > 1:
+            raise HttpProblem(400, "BAD_FIELD", "is no parameter of this operation, or there twice", name[:64])
+        if value not in DRY_RUN:
+            raise HttpProblem(400, "BAD_FIELD", f"must be one of {', '.join(DRY_RUN)}", name)
+    return bool(found) and DRY_RUN[found[0][1]]
 
 
 async def _body(request: Request, reserve: Callable[[int], None]) -> bytes:

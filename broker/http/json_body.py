@@ -1,4 +1,4 @@
-"""JSON bodies of requests: read within caps, with unknown fields refused by name."""
+"""JSON bodies of requests: read within caps, with fields that no record has refused by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from broker.http.problems import HttpProblem
 from protocol.fields import RECORD_SCHEMAS, SCHEMA_PREFIX
 from protocol.json_mode import parse_value
 
-__all__ = ["MAX_BODY_BYTES", "parse_body", "unknown_field"]
+__all__ = ["MAX_BODY_BYTES", "parse_body", "wrong_field"]
 
 MAX_BODY_BYTES = 1024 * 1024
 
@@ -33,26 +33,30 @@ def parse_body(body: bytes) -> dict[str, Any]:
     return value
 
 
-def unknown_field(value: Any, schema: dict[str, Any], path: str = "") -> str:
-    """Return the path of the first field that no record has, "" = none. ``value``: parsed JSON."""
+def wrong_field(value: Any, schema: dict[str, Any], path: str = "") -> tuple[str, str] | None:
+    """Return the path and the rule of the first field that no record has, or that holds a number in place of a name;
+    None = there is none. ``value``: parsed JSON. The wire's reader judges the rest."""
     reference = schema.get("$ref")
     if reference is not None:
         schema = RECORD_SCHEMAS[reference.removeprefix(SCHEMA_PREFIX)]
         if type(value) is dict:
             for name, each in value.items():
-                inner = f"{path}.{name}" if path else name
+                inner = f"{path}.{name}" if path else name or '""'
                 if name not in schema["properties"]:
-                    return inner[:64]
-                found = unknown_field(each, schema["properties"][name], inner)
-                if found:
+                    return inner[:64], "is no field of this operation"
+                found = wrong_field(each, schema["properties"][name], inner)
+                if found is not None:
                     return found
-        return ""
-    if schema.get("type") == "array" and type(value) is tuple:
+        return None
+    kind = schema.get("type")
+    if kind == "string" and "enum" in schema and type(value) is int:
+        return path, f"must be one of {', '.join(schema['enum'])}"
+    if kind == "array" and type(value) is tuple:
         for index, each in enumerate(value):
-            found = unknown_field(each, schema["items"], f"{path}[{index}]")
-            if found:
+            found = wrong_field(each, schema["items"], f"{path}[{index}]")
+            if found is not None:
                 return found
     for option in schema.get("anyOf", ()):
         if value is not None and option != {"type": "null"}:
-            return unknown_field(value, option, path)
-    return ""
+            return wrong_field(value, option, path)
+    return None

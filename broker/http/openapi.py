@@ -14,8 +14,10 @@ from protocol.json_values import as_json
 from protocol.operations import EDITION, OPERATIONS, KeyUse, OperationRow
 from protocol.webhook_events import EVENTS, EventRow, envelope_schema
 
-__all__ = ["document", "reference_page"]
+__all__ = ["DRY_RUN", "document", "reference_page"]
 
+DRY_RUN = {"0": False, "1": True, "false": False, "true": True}
+"""Values of the parameter ``dry_run``."""
 _COMMON = (
     ErrorCode.BAD_FIELD,
     ErrorCode.NOT_ALLOWED,
@@ -27,7 +29,8 @@ _COMMON = (
 )
 _REASONS = {
     400: "A field breaks its rule", 401: "No valid key", 403: "The key may not do this", 404: "Not found",
-    409: "Not in the present state", 413: "The body is too large", 415: "The body is not JSON",
+    408: "The body came too slowly", 409: "Not in the present state", 413: "The body is too large",
+    415: "The body is not JSON",
     429: "Too many requests", 500: "A defect of the broker", 503: "Not now",
 }  # fmt: skip
 
@@ -54,7 +57,7 @@ def _path(row: OperationRow) -> str:
 
 
 def _operation(row: OperationRow) -> dict[str, Any]:
-    statuses = sorted({STATUS[code] for code in (*_COMMON, *row.errors)} | {401, 415, 500})
+    statuses = sorted({STATUS[code] for code in (*_COMMON, *row.errors)} | {401, 408, 415, 500})
     parameters: list[dict[str, Any]] = []
     if row.key is not KeyUse.NONE:
         parameters.append(
@@ -66,7 +69,7 @@ def _operation(row: OperationRow) -> dict[str, Any]:
             }
         )
     if row.changes:
-        parameters.append({"name": "dry_run", "in": "query", "schema": {"type": "string", "enum": ["0", "1"]}})
+        parameters.append({"name": "dry_run", "in": "query", "schema": {"type": "string", "enum": list(DRY_RUN)}})
     return {
         "operationId": row.name,
         "tags": [row.subject],

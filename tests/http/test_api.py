@@ -115,6 +115,7 @@ async def test_many_requests_without_a_key_from_one_address_are_refused_early(ke
         (b'{"room": "live-1", "rom": 1}', "application/json", 400, "rom"),
         (b'{"room": 5}', "application/json", 400, "room"),
         (b"{}", "application/json", 400, "room"),
+        (b'{"room": "live-1", "": 1}', "application/json", 400, '""'),
         (b'{"room": "a", "room": "b"}', "application/json", 400, None),
         (b'{"room": NaN}', "application/json", 400, None),
         (b"[" * 100_000, "application/json", 400, None),
@@ -152,6 +153,27 @@ async def test_a_body_above_one_mebibyte_is_refused(is_announced: bool) -> None:
             answer = await stream.receive_some()
         assert answer.startswith(b"HTTP/1.1 413")
         await trio.aclose_forcefully(stream)
+
+
+@pytest.mark.parametrize("query", ["dry_run=yes", "dry_run=", "dry_run=1&dry_run=0", "dryrun=1", "x"])
+async def test_a_parameter_that_is_none_is_refused_by_name(query: str) -> None:
+    async with api() as (broker, client):
+        answer = await client.post(f"/v1/rooms/open?{query}", json={"room": "live-1"})
+        assert (answer.status_code, answer.json()["field"]) == (400, query.partition("=")[0])
+        assert len(broker.hub) == 0
+        assert (await client.post("/v1/rooms/list?dry_run=1", json={})).status_code == 400
+        for value, rooms in (("true", 0), ("false", 1)):
+            await client.post(f"/v1/rooms/open?dry_run={value}", json={"room": "live-1"})
+            assert len(broker.hub) == rooms
+
+
+async def test_a_number_in_place_of_a_name_and_an_empty_key_are_refused() -> None:
+    async with api() as (_, client):
+        answer = await client.post("/v1/rooms/set_phase", json={"room": "live-1", "phase": 2})
+        assert (answer.status_code, answer.json()["field"]) == (400, "phase")
+        for key in ("", "a b", "x" * 129):
+            answer = await client.post("/v1/rooms/open", json={"room": "live-1"}, headers={"Idempotency-Key": key})
+            assert (answer.status_code, answer.json()["field"]) == (400, "Idempotency-Key")
 
 
 async def test_other_methods_and_paths_are_problems_too() -> None:

@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from broker.http.json_body import unknown_field
+from broker.http.json_body import wrong_field
 from broker.http.openapi import document, reference_page
 from broker.http.problems import STATUS
 from broker.operations.caller import Caller, OperationError
@@ -54,7 +54,7 @@ def test_the_example_is_read_and_written(row: OperationRow) -> None:
     assert row.read(tuple(request)) == request
     fields = parse_value(json.dumps(as_json(request)))
     assert row.read(fields) == request
-    assert unknown_field(fields, schema_of(row.read)) == ""
+    assert wrong_field(fields, schema_of(row.read)) is None
     assert row.read_result(parse_value(json.dumps(as_json(result)))) == result
 
 
@@ -75,7 +75,7 @@ def test_a_wrong_value_in_any_field_names_the_field(row: OperationRow) -> None:
         with pytest.raises(FieldError) as caught:
             row.read({key: value for key, value in whole.items() if key != name})
         assert caught.value.field == name
-    assert unknown_field({**whole, "unknown": 1}, schema_of(row.read)) == "unknown"
+    assert wrong_field({**whole, "unknown": 1}, schema_of(row.read)) == ("unknown", "is no field of this operation")
 
 
 @rows
