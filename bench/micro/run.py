@@ -21,6 +21,7 @@ BENCHES: dict[str, tuple[str, str, str]] = {
     "fanout-tcp": ("fanout", "fanout_tcp", "CPU of a frame delivered over TCP, against the bare send loop"),
     "fanout-ws": ("fanout", "fanout_ws", "the same over WebSocket"),
     "inbound": ("inbound", "inbound", "danmaku received by one core, one a read and pipelined"),
+    "calls": ("calls", "calls", "calls of a pure read answered by one core, one a read and pipelined"),
     "memory-tcp": ("memory", "memory_tcp", "memory of an idle TCP viewer"),
     "memory-ws": ("memory", "memory_ws", "memory of an idle WebSocket viewer"),
     "connect-tcp": ("connect", "connect_tcp", "connect + auth + join over TCP"),

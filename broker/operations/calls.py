@@ -123,6 +123,9 @@ class Operations:
         except OperationError as error:
             self._count(error)
             raise
+        except Exception:
+            self._report(caller, row)
+            raise
 
     def left(self, caller: Caller, row: OperationRow) -> tuple[int, float]:
         """Return how many calls of an operation a caller has left, and the seconds until it has a whole burst."""
@@ -144,6 +147,9 @@ class Operations:
                 found = self._start(caller, row, request)
         except OperationError as error:
             self._count(error)
+            raise
+        except Exception:
+            self._report(caller, row)
             raise
 
     def _answer(
@@ -213,13 +219,7 @@ class Operations:
         if row.at_once and self._waiting.get(waiting, 0) >= row.at_once:
             rule = f"at most {row.at_once} calls of it at a time"
             raise OperationError(ErrorCode.RATE_LIMITED, rule, "operation", AT_ONCE_RETRY_MS)
-        try:
-            found = HANDLERS[row.name](self._parts, caller, request)
-        except OperationError:
-            raise
-        except Exception:
-            self._report(caller, row)
-            raise
+        found = HANDLERS[row.name](self._parts, caller, request)
         if type(found) is not CoroutineType:
             return found
         if row.at_once:
@@ -231,11 +231,6 @@ class Operations:
             with trio.move_on_after(CALL_S):
                 return await handler
             raise OperationError(ErrorCode.OVERLOADED, "no answer in time; ask again with the same key", "", 1000)
-        except OperationError:
-            raise
-        except Exception:
-            self._report(caller, row)
-            raise
         finally:
             if row.at_once:
                 waiting = caller.account, row.name
@@ -293,12 +288,12 @@ class Operations:
     ) -> CallAnswer:
         try:
             result = await waiting
-        except OperationError as error:
-            self._count(error)
+        except BaseException as error:
             self._forget(name, first)
-            raise
-        except BaseException:
-            self._forget(name, first)
+            if isinstance(error, OperationError):
+                self._count(error)
+            elif isinstance(error, Exception):
+                self._report(caller, row)
             raise
         return self._store(caller, name, first, row, result, max_bytes)
 

@@ -9,6 +9,8 @@ from .credentials import TokenSource, new_guest_token
 from .directs import ClientEvents
 from .events import (
     BatchRefused,
+    CallLost,
+    CallRefused,
     CertificateRefused,
     ClientClosed,
     ClientEvent,
@@ -44,6 +46,8 @@ __all__ = [
     "BatchRefused",
     "BatchState",
     "BytePipe",
+    "CallLost",
+    "CallRefused",
     "CertificateRefused",
     "Client",
     "ClientClosed",

@@ -22,6 +22,7 @@ from ..codes import MessageType, Tier
 from ..errors import LocalProtocolError
 from ..messages import Authenticated, BatchState, Join, Resume, ServerHello
 from .batches import BATCH_TIMEOUT_S
+from .calls import CALL_TIMEOUT_S, request_of
 from .core import ClientCore
 from .directs import ClientEvents
 from .events import ClientClosed, Position
@@ -154,6 +155,28 @@ class Client:
         core = self._core
         core.directs.has_reader = True
         return ClientEvents(core.inbox, core.directs)
+
+    async def call(
+        self,
+        operation: str | tuple[Any, ...],
+        /,
+        *,
+        key: str | None = None,
+        timeout_s: float = CALL_TIMEOUT_S,
+        **arguments: Any,
+    ) -> Any:
+        """Call an operation and return its result record: ``await client.call("rooms.get", room="live-1")``, or with a
+        request record, ``client.call(GetRoom("live-1"))`` (`protocol.operations`).
+
+        ``key``: idempotency key, up to 128 characters. Within ``timeout_s`` a call that only reads, or has a key,
+        survives lost links: it is sent again with the same key. (Any: each operation has records of its own.)
+
+        Raises CallRefused with ``code``, ``field``, ``rule`` and ``retry_after_ms``; CallLost where the link of a call
+        without a key ended before the answer; trio.TooSlowError, ClientClosed, and LocalProtocolError for arguments
+        that the operation does not take.
+        """
+        row, request = request_of(operation, arguments)
+        return await self._core.calls.call(row, request, key, timeout_s)
 
     async def send_direct(
         self,

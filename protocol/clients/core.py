@@ -27,11 +27,13 @@ from ..messages import (
     ErrorReply,
     Message,
     Pong,
+    Result,
     ServerHello,
     Side,
 )
 from ..reconnect import Reconnect, ReconnectState, Signal
 from .batches import BatchSender
+from .calls import CallSender
 from .credentials import Credentials
 from .directs import Directs
 from .events import (
@@ -93,6 +95,7 @@ class ClientCore:
         self.post_sender = PostSender(self, self.posts, rng)
         self.rooms = RoomTable(self.posts, rng, self.spawn)
         self.batches = BatchSender(self, rng)
+        self.calls = CallSender(self)
         self._renewal = TokenRenewal(self, partial(self._next_token, renews=True), rng)
         self.inbox: Inbox[ClientEvent] = Inbox(inbox_items, inbox_bytes)
         self.directs = Directs(self.inbox, self._acknowledge)
@@ -293,6 +296,7 @@ class ClientCore:
         self._signal(ending.signal, ending)
         self.posts.resolve_unknown()
         self.batches.resolve_unknown()
+        self.calls.resolve_unknown()
         self.directs.link_closed()
         self.rooms.link_closed()
         comes_back = self._machine.state is ReconnectState.WAITING and self._may_reconnect
@@ -395,9 +399,12 @@ class ClientCore:
                 self.posts.on_error(sequence, message)
                 or self.rooms.on_error(sequence, message)
                 or self.batches.on_answer(sequence, message)
+                or self.calls.on_answer(sequence, message)
                 or self._renewal.on_error(sequence, message)
             ):
                 self.inbox.put_lossy(Fault(message.code, message.message, message.field, message.retry_after_ms))
+        elif isinstance(message, Result):
+            self.rooms.unexpected_frames += not self.calls.on_answer(frame.sequence, message)
         elif isinstance(message, BatchState):
             self.rooms.unexpected_frames += not self.batches.on_answer(frame.sequence, message)
         elif not isinstance(message, Direct):

@@ -15,6 +15,8 @@ from ..resume import StreamPosition as Position
 
 __all__ = [
     "BatchRefused",
+    "CallLost",
+    "CallRefused",
     "CertificateRefused",
     "ClientClosed",
     "ClientEvent",
@@ -268,6 +270,23 @@ class Refusal(Exception):
 
 class RoomRefused(Refusal):
     """The broker refused to let the client join a room."""
+
+
+class CallRefused(Refusal):
+    """The broker refused a call of an operation; ``rule`` says which rule ``field`` breaks."""
+
+    @property
+    def rule(self) -> str:
+        """The rule in words."""
+        return self.message
+
+
+class CallLost(Exception):
+    """The link ended before the answer to a call without a key: whether it had an effect is unknown."""
+
+    def __init__(self, operation: str) -> None:
+        super().__init__(f"{operation}: the link ended before the answer; give a key to repeat a call safely")
+        self.operation = operation
 
 
 class BatchRefused(Refusal):

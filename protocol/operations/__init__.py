@@ -6,10 +6,23 @@ tables of SPEC.md. A handler of each stands in ``broker/operations/<subject>.py`
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import brokers, directs, hooks, keys, locks, messages, rooms, users
 from .rows import STAFF, KeyUse, OperationRow, RateLimit, Scope
 
-__all__ = ["BY_NAME", "BY_NUMBER", "EDITION", "OPERATIONS", "STAFF", "KeyUse", "OperationRow", "RateLimit", "Scope"]
+__all__ = [
+    "BY_NAME",
+    "BY_NUMBER",
+    "BY_REQUEST",
+    "EDITION",
+    "OPERATIONS",
+    "STAFF",
+    "KeyUse",
+    "OperationRow",
+    "RateLimit",
+    "Scope",
+]
 
 EDITION = 1
 """Edition of the table; operations and fields are only added."""
@@ -25,4 +38,6 @@ OPERATIONS: tuple[OperationRow, ...] = (
     *locks.ROWS,
 )
 BY_NAME: dict[str, OperationRow] = {row.name: row for row in OPERATIONS}
+BY_REQUEST: dict[type[tuple[Any, ...]], OperationRow] = {row.request: row for row in OPERATIONS}
+"""Rows by the record of their request, which no two share."""
 BY_NUMBER: dict[int, OperationRow] = {row.number: row for row in OPERATIONS}

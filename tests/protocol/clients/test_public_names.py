@@ -7,7 +7,7 @@ from typing import Any
 from tests.support.peer import join, linked
 
 CLIENT = {
-    "batch_state", "clock_offset_ms", "closed", "dropped", "dropped_directs", "events", "is_connected", "join",
+    "batch_state", "call", "clock_offset_ms", "closed", "dropped", "dropped_directs", "events", "is_connected", "join",
     "room", "rooms", "send_direct", "server", "server_ms", "set_token", "unexpected_frames", "user", "wait_connected",
 }  # fmt: skip
 ROOM = {
