@@ -13,15 +13,14 @@ import random
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 import trio
 
-from broker.auth.api_keys import ApiKeys
+from broker.auth.api_keys import ApiKey, ApiKeys
 from broker.auth.jwks import JwksSource
 from broker.auth.tenant_keys import TenantKeys
 from broker.auth.tickets import ticket_key
@@ -39,9 +38,9 @@ from broker.drain import drain
 from broker.http.app import ApiParts, make_app
 from broker.http.connection import HttpCounters
 from broker.http.serving import HttpServer, api_limits
-from broker.ledger import Ledger, LedgerLimits, LedgerState, OutboxEntry, Pace, ResultBatch, Retention
+from broker.ledger import Ledger, LedgerState, ResultBatch
+from broker.ledger.configured import ledger_of
 from broker.ledger.queries import LedgerQueries
-from broker.ledger.store import Store
 from broker.net.descriptors import connection_limit, limits_of
 from broker.net.event_stream import EventStreamTransport
 from broker.net.listener import Listener
@@ -431,7 +430,7 @@ class Broker:
         api_keys = self._read_api_keys(config)
         webhook_files = None if self.webhooks is None else self.webhooks.read(config.webhooks)
         self.listener.reload(config)
-        self._api_keys = api_keys
+        keys_before, self._api_keys = _keys_of(self._api_keys), api_keys
         if self.webhooks is not None and webhook_files is not None:
             self.webhooks.use(webhook_files)
         self.context.auth.use(config.auth, keyring, tenant_keys)
@@ -442,6 +441,8 @@ class Broker:
         self.max_connections = max_connections
         self.connection_limits.use(**limits_of(config.admission, max_connections))
         self.hub.use_limits(reloaded(self.config.room, config.room, "room"), config.open_roles)
+        if keys_before != _keys_of(api_keys) and "api.key_file" not in changed:
+            changed.append("api.key_file")  # the same file, with other keys
         in_force = [name for name in changed if name in RELOADABLE]
         for_restart = [name for name in changed if name not in RELOADABLE]
         log.info("configuration reloaded", changed=in_force)
@@ -515,47 +516,6 @@ async def roomcast_broker(config: Config | None = None, *, listens: bool = True)
     raise failure
 
 
-def ledger_of(
-    config: Config,
-    clock: TrustedClock,
-    results: ResultBatch,
-    *,
-    pace: Pace | None = None,
-    open_store: Callable[[Path], Store] = Store,
-    report_expired: Callable[[str, int, str, int], Sequence[OutboxEntry]] = lambda user, direct_id, batch, at_ms: (),
-) -> Ledger | None:
-    """Return the ledger of a configuration; None where it has none.
-
-    :param pace: intervals of the writer, when not its defaults.
-    :param open_store: opens the database; tests give a disk that fails.
-    :param report_expired: what the outbox gets for a message that expired.
-    """
-    settings = config.ledger
-    if settings.data_dir is None or not settings.is_kept:
-        return None
-    kept_s = settings.retention_days * 86_400
-    return Ledger(
-        Path(settings.data_dir),
-        unix_ms=clock.now_ms,
-        distrust=clock.distrust,
-        on_open=clock.start,
-        trusted=clock.trusted,
-        retention=Retention(
-            entries_s=kept_s,
-            keys_s=kept_s,
-            idle_rooms_s=settings.room_idle_days * 86_400,
-            outbox_s=settings.outbox_days * 86_400,
-            max_bytes=settings.max_bytes,
-        ),
-        limits=LedgerLimits(settings.queue_items, settings.queue_bytes),
-        pace=pace,
-        open_store=open_store,
-        report_expired=report_expired,
-        close_timeout_s=config.link.drain_limit_s / 3,
-        results=results,
-    )
-
-
 def tune_process() -> None:
     """Set the garbage collector and the interpreter's lock to a broker's work; once, before the process serves.
 
@@ -576,3 +536,7 @@ def tune_process() -> None:
 def unix_ms() -> int:
     """Wall time in Unix milliseconds; for people and tokens, never for timers or order."""
     return time.time_ns() // 1_000_000
+
+
+def _keys_of(keys: ApiKeys | None) -> Mapping[str, ApiKey]:
+    return {} if keys is None else keys.keys

@@ -29,13 +29,14 @@ from broker.config.files import exposure, read_text_of
 from protocol.operations import Scope
 from protocol.text import fits_room_pattern, is_room_pattern, is_tenant
 
-__all__ = ["ApiKey", "ApiKeys", "KeyFileError", "key_table", "new_key", "parse_keys"]
+__all__ = ["ApiKey", "ApiKeys", "KeyFileError", "key_table", "new_key", "parse_keys", "without_key"]
 
 MAX_KEYS = 1000
 MAX_PATTERNS = 64
 _is_key = re.compile(r"rk_([a-z0-9][a-z0-9-]{0,31})_[A-Za-z0-9_-]{32,64}").fullmatch
 _is_id = re.compile(r"[a-z0-9][a-z0-9-]{0,31}").fullmatch
 _is_digest = re.compile(r"[0-9a-f]{64}").fullmatch
+_key_header = re.compile(r"^[ \t]*\[\[[ \t]*key[ \t]*\]\]", re.MULTILINE)
 _FIELDS = frozenset({"id", "sha256", "scopes", "rooms", "expires_at", "note", "tenant"})
 
 
@@ -64,11 +65,11 @@ class ApiKeys:
     """The keys of one file. ``unix_s``: the trusted clock."""
 
     def __init__(self, keys: Mapping[str, ApiKey], unix_s: Callable[[], float]) -> None:
-        self._keys = dict(keys)
+        self.keys = dict(keys)
         self._unix_s = unix_s
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self.keys)
 
     @classmethod
     def read(cls, path: Path, unix_s: Callable[[], float]) -> ApiKeys:
@@ -83,7 +84,7 @@ class ApiKeys:
         The comparison takes the same time for every wrong secret of a known id.
         """
         found = _is_key(key)
-        known = None if found is None else self._keys.get(found[1])
+        known = None if found is None else self.keys.get(found[1])
         digest = hashlib.sha256(key.encode(errors="replace")).digest()
         if not secrets.compare_digest(digest, bytes(32) if known is None else known.digest):
             return None, "no key" if not key else "not a key" if found is None else "unknown key"
@@ -133,6 +134,28 @@ def parse_keys(text: str, where: str) -> dict[str, ApiKey]:
             raise KeyFileError(f"{where}: key {number}: id {key.id} is there twice")
         found[key.id] = key
     return found
+
+
+def without_key(text: str, id: str, where: str) -> str:
+    """Return the text of a key file without the table of one key. KeyFileError if it has none, or is wrong."""
+    known = parse_keys(text, where)
+    if id not in known:
+        raise KeyFileError(f"{where}: has no key {id}; it has {', '.join(sorted(known)) or 'none'}")
+    # Between two headers are one table and the comments above the next: those stay.
+    left, *tables = _key_header.split(text)
+    for table, each in zip(tables, known, strict=True):
+        left += f"[[key]]{table}" if each != id else _comments_after(table)
+    assert parse_keys(left, where) == {each: key for each, key in known.items() if each != id}
+    return left
+
+
+def _comments_after(table: str) -> str:
+    """Return the empty lines and comments at the end of a table."""
+    lines = table.splitlines(keepends=True)
+    end = len(lines)
+    while end > 1 and (not lines[end - 1].strip() or lines[end - 1].lstrip().startswith("#")):
+        end -= 1
+    return "".join(lines[end:])
 
 
 def _parse_key(table: Any, where: str) -> ApiKey:

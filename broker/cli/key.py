@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from broker.auth.api_keys import ApiKey, KeyFileError, key_table, new_key, parse_keys
+from broker.auth.api_keys import ApiKey, KeyFileError, key_table, new_key, parse_keys, without_key
 from broker.config.files import FileError, read_text_of, user_path
 from broker.ledger.head import open_private
 from protocol.operations import Scope
@@ -18,7 +18,7 @@ __all__ = ["key"]
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def key() -> None:
-    """Make and list the keys with which backends call the control API."""
+    """Make, list and remove the keys with which backends call the control API."""
 
 
 @key.command()
@@ -70,6 +70,31 @@ def list_(file: str) -> None:
     for each in found.values():
         tenant = f"tenant={each.tenant} " if each.tenant else ""
         click.echo(f"{each.id} {','.join(sorted(each.scopes))} {','.join(each.rooms)} {tenant}{each.note}".rstrip())
+
+
+@key.command()
+@click.argument("id")
+@click.option("--file", "file", required=True, help="Key file (api.key_file).")
+def remove(id: str, file: str) -> None:
+    """Remove the key called ID from the key file: the end of a rotation.
+
+    A running broker takes it over at SIGHUP, or by broker.reload.
+    """
+    path = user_path(file)
+    try:
+        left = without_key(read_text_of(path), id, str(path))
+        beside = path.with_name(path.name + ".new")
+        descriptor = open_private(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            os.write(descriptor, left.encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        beside.replace(path)
+    except (FileError, KeyFileError) as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or path}: {error.strerror}") from error
 
 
 def _append(path: Path, table: str) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from broker.ledger import Ledger, Pace
-from broker.server import Broker, ledger_of
+from broker.ledger.configured import ledger_of
+from broker.server import Broker
 from protocol.codes import MessageType
 from protocol.messages import Ack, AckResult
 from tests.support.broker import RawLink, running_broker

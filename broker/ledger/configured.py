@@ -1,0 +1,58 @@
+"""The ledger that a configuration asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from broker.config.schema import Config
+from broker.core.clock import TrustedClock
+from broker.ledger.entries import OutboxEntry
+from broker.ledger.maintenance import Retention
+from broker.ledger.result_batch import ResultBatch
+from broker.ledger.service import Ledger, LedgerLimits
+from broker.ledger.store import Store
+from broker.ledger.writer import Pace
+
+__all__ = ["ledger_of"]
+
+
+def ledger_of(
+    config: Config,
+    clock: TrustedClock,
+    results: ResultBatch,
+    *,
+    pace: Pace | None = None,
+    open_store: Callable[[Path], Store] = Store,
+    report_expired: Callable[[str, int, str, int], Sequence[OutboxEntry]] = lambda user, direct_id, batch, at_ms: (),
+) -> Ledger | None:
+    """Return the ledger of a configuration; None where it has none.
+
+    :param pace: intervals of the writer, when not its defaults.
+    :param open_store: opens the database; tests give a disk that fails.
+    :param report_expired: what the outbox gets for a message that expired.
+    """
+    settings = config.ledger
+    if settings.data_dir is None or not settings.is_kept:
+        return None
+    kept_s = settings.retention_days * 86_400
+    return Ledger(
+        Path(settings.data_dir),
+        unix_ms=clock.now_ms,
+        distrust=clock.distrust,
+        on_open=clock.start,
+        trusted=clock.trusted,
+        retention=Retention(
+            entries_s=kept_s,
+            keys_s=kept_s,
+            idle_rooms_s=settings.room_idle_days * 86_400,
+            outbox_s=settings.outbox_days * 86_400,
+            max_bytes=settings.max_bytes,
+        ),
+        limits=LedgerLimits(settings.queue_items, settings.queue_bytes),
+        pace=pace,
+        open_store=open_store,
+        report_expired=report_expired,
+        close_timeout_s=config.link.drain_limit_s / 3,
+        results=results,
+    )
