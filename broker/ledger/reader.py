@@ -44,7 +44,15 @@ from broker.ledger.rows import (
     record_checksum,
     stream_checksum,
 )
-from broker.ledger.schema import connect, database_path, failure_kind_of, mark_path, refusal_of, require_ledger
+from broker.ledger.schema import (
+    DELETION_KIND,
+    connect,
+    database_path,
+    failure_kind_of,
+    mark_path,
+    refusal_of,
+    require_ledger,
+)
 from broker.ledger.transaction import read_keys
 
 __all__ = ["Reader", "open_directory"]
@@ -198,6 +206,16 @@ class Reader:
                 return None
             found.append(entry)
         return found if len(found) == last - after else None
+
+    @_reports_damage
+    def deletions(self, room: str, epoch: int, after: int, limit: int) -> list[StoredEntry]:
+        """Return the events of a stream after an offset that delete messages, in order; at most ``limit``."""
+        rows = self._connection.execute(
+            f"{_ENTRY} WHERE s.room = ? AND s.epoch = ? AND e.offset > ? AND e.kind = {DELETION_KIND}"
+            " ORDER BY e.offset LIMIT ?",
+            (room, epoch, after, limit),
+        )
+        return [self._entry(row) for row in rows]
 
     @_reports_damage
     def latest(self, room: str, epoch: int, since_ms: int, limit: int) -> list[StoredEntry]:

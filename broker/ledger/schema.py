@@ -22,6 +22,7 @@ from broker.ledger.rows import HeadRow, write_head
 
 __all__ = [
     "APPLICATION_ID",
+    "DELETION_KIND",
     "MIGRATIONS",
     "connect",
     "database_path",
@@ -41,7 +42,11 @@ MIN_SQLITE = (3, 35, 0)
 BUSY_TIMEOUT_S = 1.0
 """How long a commit waits for another process that holds the file (a curious `sqlite3`, a copy)."""
 
-_VERSION_1 = """
+DELETION_KIND = 11
+"""Kind of the events that delete messages (`MessageType.MESSAGES_DELETED`). They have an index, because every page of a
+room's history needs those that follow it."""
+
+_VERSION_1 = f"""
 CREATE TABLE head (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     batch INTEGER NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL,
@@ -62,6 +67,7 @@ CREATE TABLE entries (
     stream INTEGER NOT NULL, offset INTEGER, lane INTEGER, kind INTEGER NOT NULL, at_ms INTEGER NOT NULL,
     body BLOB NOT NULL, crc INTEGER NOT NULL, hash BLOB NOT NULL);
 CREATE UNIQUE INDEX entries_by_offset ON entries (stream, offset) WHERE offset IS NOT NULL;
+CREATE INDEX entries_of_deletions ON entries (stream, offset) WHERE kind = {DELETION_KIND};
 
 CREATE TABLE keys (
     digest BLOB PRIMARY KEY, fingerprint BLOB NOT NULL, outcome INTEGER NOT NULL, offset INTEGER NOT NULL,

@@ -2,36 +2,56 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import trio
 
+from broker.core.rooms.deletions import UNDELETABLE
+from broker.core.rooms.pins import PinChange
+from broker.core.tenants.names import plain_name
 from broker.operations.caller import Caller, OperationError
 from broker.operations.parts import Handler, Parts
 from broker.operations.results import PostResults
-from broker.operations.rooms import open_for
-from protocol.codes import ErrorCode, Outcome, Role
+from broker.operations.rooms import events_of, open_for, pins_of, raise_for
+from broker.rooms.room import Room
+from protocol.codes import ErrorCode, MessageType, Outcome, Role
 from protocol.fields import FieldError
-from protocol.messages import AckResult, Post
-from protocol.operations.messages import Published, PublishedMany, PublishMany, PublishMessage
-from protocol.payloads import check_payload
+from protocol.messages import MAX_PINS, AckResult, PinnedMessage, Post
+from protocol.operations.messages import (
+    DeletedMessages,
+    DeleteMessages,
+    PinMessage,
+    PinnedMessages,
+    Published,
+    PublishedMany,
+    PublishMany,
+    PublishMessage,
+    UnpinMessage,
+)
+from protocol.payloads import DeletedPayload, check_payload
 
 __all__ = ["HANDLERS"]
 
+_PINS = frozenset({int(MessageType.PINS_CHANGED)})
 SLICE = 100
 """Messages that are posted between two checkpoints of the event loop."""
 
 
-def post(parts: Parts, caller: Caller, request: PublishMessage, results: PostResults) -> None:
-    """Post one message; its result comes through ``results``. OperationError where no room has taken it."""
-    code = parts.types.refusal(
-        request.type, request.payload, parts.types.permitted(Role.APP, caller.allowed_in(request.room))
-    )
+def checked_payload(parts: Parts, caller: Caller, room: str, kind: int, payload: Any) -> Any:
+    """Return the payload of a message that the caller may publish in a room, as its record. Any: of its type."""
+    code = parts.types.refusal(kind, payload, parts.types.permitted(Role.APP, caller.allowed_in(room)))
     if code is not None:
         field = "payload" if code is ErrorCode.PAYLOAD_TOO_LARGE else "type"
         raise OperationError(code, "is not accepted", field)
     try:
-        payload = check_payload(request.type, request.payload)
+        return check_payload(kind, payload)
     except FieldError as error:
         raise OperationError(error.code, error.rule, error.field or "payload") from None
+
+
+def post(parts: Parts, caller: Caller, request: PublishMessage, results: PostResults) -> None:
+    """Post one message; its result comes through ``results``. OperationError where no room has taken it."""
+    payload = checked_payload(parts, caller, request.room, request.type, request.payload)
     room = open_for(parts, request.room)
     user = caller.id if request.as_user is None else request.as_user
     author = results.author(parts.types, user, request.name or user)
@@ -82,4 +102,81 @@ async def _publish_many(parts: Parts, caller: Caller, request: PublishMany) -> P
     return PublishedMany(items, sum(each.outcome is Outcome.ACCEPTED for each in items))
 
 
-HANDLERS: dict[str, Handler] = {"messages.publish": _publish, "messages.publish_many": _publish_many}
+async def _change_pins(
+    parts: Parts, caller: Caller, room: Room, change: PinChange, ttl_ms: int | None
+) -> PinnedMessages:
+    results = PostResults()
+    author = results.author(parts.types, caller.id, caller.name)
+    author.may_post = _PINS
+    room.pin(author, results.expect(), change, ttl_ms, caller.own_key)
+    (result,) = await results.wait()
+    raise_for(result)
+    return PinnedMessages(pins_of(room))
+
+
+async def _pin(parts: Parts, caller: Caller, request: PinMessage) -> PinnedMessages:
+    room = parts.room(request.room)
+    if (request.offset is None) == (request.type is None):
+        raise OperationError(ErrorCode.BAD_FIELD, "must be given, or type, and not both", "offset")
+    name = request.id or ("" if request.offset is None else str(request.offset))
+    if not name:
+        raise OperationError(ErrorCode.BAD_FIELD, "must be given for a message of its own", "id")
+    if request.offset is not None:
+        pin = await _pin_of_event(parts, room, name, request.offset)
+    else:
+        assert request.type is not None
+        if request.type in UNDELETABLE:
+            raise OperationError(ErrorCode.UNKNOWN_TYPE, "cannot be pinned", "type")
+        payload = checked_payload(parts, caller, request.room, request.type, request.payload)
+        if request.as_user is not None and not caller.is_backend:
+            raise OperationError(ErrorCode.NOT_ALLOWED, "is for backends", "as_user")
+        user = caller.id if request.as_user is None else request.as_user
+        pin = PinnedMessage(name, request.type, payload, user, request.name or user, parts.unix_ms())
+    pins = room.state.kept.pins.pinned
+    if len(pins) >= MAX_PINS and all(each.id != name for each in pins):
+        raise OperationError(ErrorCode.OUT_OF_STATE, f"has {MAX_PINS} pinned messages: unpin one", "room")
+    return await _change_pins(parts, caller, room, PinChange(pin), request.ttl_ms)
+
+
+async def _pin_of_event(parts: Parts, room: Room, name: str, offset: int) -> PinnedMessage:
+    """Return the pin of an event of the room's stream."""
+    found = () if offset > room.state.last_offset else await events_of(parts, room, offset - 1, offset)
+    if not found or found[0].event.type in UNDELETABLE:
+        raise OperationError(ErrorCode.BAD_FIELD, "names no message that is kept and can be pinned", "offset")
+    event = found[0].event
+    return PinnedMessage(name, event.type, event.payload, event.user_id, event.name, event.at_ms, 0, offset)
+
+
+async def _unpin(parts: Parts, caller: Caller, request: UnpinMessage) -> PinnedMessages:
+    room = parts.room(request.room)
+    if all(each.id != request.id for each in room.state.kept.pins.pinned):
+        raise OperationError(ErrorCode.BAD_FIELD, "names no pinned message", "id")
+    return await _change_pins(parts, caller, room, PinChange(None, request.id), None)
+
+
+async def _delete(parts: Parts, caller: Caller, request: DeleteMessages) -> DeletedMessages:
+    room = parts.room(request.room)
+    if request.ids is not None and (request.user is not None or request.after_ms is not None):
+        raise OperationError(ErrorCode.BAD_FIELD, "must not be given together with user or after_ms", "ids")
+    if not request.ids and request.user is None and request.after_ms is None:
+        raise OperationError(ErrorCode.BAD_FIELD, "must name at least one, or user or after_ms be given", "ids")
+    for index, offset in enumerate(request.ids or ()):
+        if offset > room.state.last_offset:
+            raise OperationError(ErrorCode.BAD_FIELD, "names no event", f"ids[{index}]")
+    payload = DeletedPayload(request.ids or (), plain_name(request.user or ""), request.after_ms or 0, request.reason)
+    deleted = room.state.kept.count_covered(payload)
+    results = PostResults()
+    author = results.author(parts.types, caller.id, caller.name)
+    room.post(author, results.expect(), Post(MessageType.MESSAGES_DELETED, caller.own_key, payload), parts.clock())
+    (result,) = await results.wait()
+    raise_for(result)
+    return DeletedMessages(deleted, result.detail)
+
+
+HANDLERS: dict[str, Handler] = {
+    "messages.publish": _publish,
+    "messages.publish_many": _publish_many,
+    "messages.pin": _pin,
+    "messages.unpin": _unpin,
+    "messages.delete": _delete,
+}

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from enum import IntEnum
 from math import ceil
+from typing import Any
 
 import trio
 
+from broker.core.rooms.stream import StoredEvent
 from broker.core.tenants.names import plain_name
-from broker.ledger import Reader
-from broker.ledger.replay import event_of
 from broker.operations.caller import Caller, OperationError
 from broker.operations.parts import Handler, Parts
 from broker.operations.results import PostResults
 from broker.rooms.room import Room
+from broker.rooms.room_store import read_page
 from protocol.codes import ErrorCode, Lane, MessageType, Outcome, Role, RoomPhase
-from protocol.messages import AckResult, Event, Post
+from protocol.messages import AckResult, Event, PinnedMessage, Post
 from protocol.operations.rooms import (
     CloseRoom,
     EventView,
@@ -37,7 +39,7 @@ from protocol.operations.rooms import (
 )
 from protocol.text import fits_room_pattern
 
-__all__ = ["HANDLERS", "open_for", "raise_for"]
+__all__ = ["HANDLERS", "events_of", "open_for", "pins_of", "raise_for"]
 
 SLICE = 5000
 """Members that are read between two checkpoints of the event loop."""
@@ -63,13 +65,28 @@ def raise_for(result: AckResult) -> None:
         raise OperationError(ErrorCode(result.detail), "was refused by the room")
 
 
+def plain_value(value: Any) -> Any:
+    """Return a payload as it is on the wire: records as arrays, members of enumerations as numbers. Any: a payload."""
+    if isinstance(value, (tuple, list)):
+        return tuple(map(plain_value, value))
+    if isinstance(value, Mapping):
+        return {key: plain_value(each) for key, each in value.items()}
+    return int(value) if isinstance(value, IntEnum) else value
+
+
+def pins_of(room: Room) -> tuple[PinnedMessage, ...]:
+    """Return what is pinned in a room."""
+    pinned = room.state.kept.pins.pinned
+    return tuple(pin._replace(type=int(pin.type), payload=plain_value(pin.payload)) for pin in pinned)
+
+
 def view(room: Room) -> RoomView:
     """Return a room as clients of the control API see it."""
     state = room.state
     counts, likes = state.counts()
     return RoomView(
         room.name, state.phase, state.epoch, state.last_offset, room.opened_at_ms, counts.online, counts.users,
-        counts.uniques, counts.peak, likes, round(state.interval_s * 1000),
+        counts.uniques, counts.peak, likes, round(state.interval_s * 1000), pins_of(room),
     )  # fmt: skip
 
 
@@ -157,24 +174,32 @@ async def _history(parts: Parts, caller: Caller, request: RoomHistoryRequest) ->
     room = parts.room(request.room)
     epoch, last = room.state.epoch, room.state.last_offset
     stop = min(request.after + request.limit, last)
-    items: list[EventView] = []
-    if request.after < last:
-        stored = room.missing(epoch, request.after, parts.clock())
-        if stored is not None:
-            items = [_event_view(each.offset, each.lane, each.event) for each in stored[: request.limit]]
-        elif parts.ledger is not None:
-            arguments = (request.room, epoch, request.after, stop, request.limit, MAX_HISTORY_BYTES)
-            for entry in await parts.ledger.ask(Reader.history, *arguments) or ():
-                event = event_of(entry)
-                if event is not None and entry.lane is not None:
-                    items.append(_event_view(entry.offset, Lane(entry.lane), event))
-    has_gap = request.after < last and (not items or items[0].offset != request.after + 1)
-    return HistoryPage(tuple(items), epoch, last, has_gap)
+    events = await events_of(parts, room, request.after, stop)
+    wanted = None if request.types is None else frozenset(request.types)
+    items = tuple(
+        _event_view(each.offset, each.lane, each.event)
+        for each in events or ()
+        if wanted is None or each.event.type in wanted
+    )
+    return HistoryPage(items, epoch, last, events is None, stop if stop < last else None)
+
+
+async def events_of(parts: Parts, room: Room, after: int, last: int) -> Sequence[StoredEvent] | None:
+    """Return the events ``after + 1`` to ``last`` of a room, deleted ones redacted; None where they are not kept."""
+    if after >= last:
+        return ()
+    epoch = room.state.epoch
+    stored = room.missing(epoch, after, parts.clock())
+    if stored is not None:
+        return stored[: last - after]
+    if parts.ledger is None:
+        return None
+    return await parts.ledger.ask(read_page, room.name, epoch, after, last, MAX_HISTORY_BYTES)
 
 
 def _event_view(offset: int, lane: Lane, event: Event) -> EventView:
-    payload = tuple(event.payload) if isinstance(event.payload, tuple) else event.payload  # as the ledger has it
-    return EventView(offset, int(lane), event.type, event.at_ms, event.user_id, event.name, payload)
+    payload = plain_value(event.payload)
+    return EventView(offset, int(lane), int(event.type), event.at_ms, event.user_id, event.name, payload)
 
 
 def _stats(parts: Parts, caller: Caller, request: RoomStatsRequest) -> RoomStats:

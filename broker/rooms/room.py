@@ -22,6 +22,7 @@ from broker.core.rooms.event_ids import EventIds
 from broker.core.rooms.idempotency import OperationKey
 from broker.core.rooms.key_changes import KeyDecision
 from broker.core.rooms.keys import KeyDelete, KeyRefused, KeySet
+from broker.core.rooms.pins import PinChange
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
 from broker.core.tenants.names import plain_name
@@ -203,6 +204,13 @@ class Room:
             self._nudge(now)
         return decision
 
+    def pin(self, author: Member, sequence: int, change: PinChange, ttl_ms: int | None, client_msg_id: str) -> None:
+        """Pin or unpin a message, as a post of ``author``. ``ttl_ms``: how long it is pinned; None = without an end."""
+        if change.pin is not None and ttl_ms is not None:
+            change = PinChange(change.pin._replace(expires_at_ms=self._trusted.now_ms() + ttl_ms))
+        self.post(author, sequence, Post(MessageType.PINS_CHANGED, client_msg_id, change), self._clock())
+        self._nudge(self._clock())
+
     def set_phase(self, phase: RoomPhase, user_id: str) -> None:
         """Pause, resume or end the room."""
         self._perform(self.state.set_phase(phase, user_id, self._clock(), self._unix_ms()))
@@ -280,7 +288,7 @@ class Room:
             if self._reporter is not None and self._reporter.is_occupied:
                 closes_at = min(closes_at, empty_since + VACATED_AFTER_S)
             due = closes_at if due is None else min(due, closes_at)
-        return min(inf if due is None else due, self.state.keys.next_due)
+        return min(inf if due is None else due, self.state.expiry_due_at)
 
     def _live(self, now: float) -> None:
         empty_since = self.state.empty_since
@@ -289,9 +297,9 @@ class Room:
         if empty_since is not None and now >= empty_since + self._close_after_s:
             self.end(LeaveReason.ROOM_IDLE)
             return
-        if now >= self.state.keys.next_due:
+        if now >= self.state.expiry_due_at:
             trusted_ms = None if self._trusted.distrust() else self._trusted.now_ms()
-            self._perform(self.state.key_changes.due(now, trusted_ms, self._unix_ms()))
+            self._perform(self.state.expire(now, trusted_ms, self._unix_ms()))
         if not self._ticking:
             due = self.state.next_due(now)
             if due is not None and due <= now:
@@ -300,7 +308,7 @@ class Room:
     def _nudge(self, now: float) -> None:
         """Wake the task if it would sleep past the next thing to do."""
         state = self.state
-        if state.keys.next_due < self._armed_until:
+        if state.expiry_due_at < self._armed_until:
             self._armed_until = now
             self._wake.set()
         elif not self._ticking and state.phase is not RoomPhase.ENDED:

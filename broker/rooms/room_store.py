@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import structlog
 import trio
 
+from broker.core.rooms.deletions import without_deleted
 from broker.core.rooms.effects import Effect, Record
 from broker.core.rooms.idempotency import KEY_REUSED, FirstUse, OperationKey, StoredResult
 from broker.core.rooms.keys import KeySpace
@@ -49,7 +50,7 @@ from broker.rooms.reports import RoomReports
 from protocol.codes import Lane, MessageType, Outcome, RoomPhase
 from protocol.frames import pack_body, unpack_body
 
-__all__ = ["KeyReused", "RoomCheckpoint", "RoomHistory", "RoomJournal", "RoomStore"]
+__all__ = ["KeyReused", "RoomCheckpoint", "RoomHistory", "RoomJournal", "RoomStore", "read_page"]
 
 log = structlog.get_logger("roomcast.room_store")
 
@@ -111,7 +112,7 @@ class RoomStore:
     ) -> SubmitResult:
         """Submit a record to the ledger, with its orders and keys.
 
-        ``totals`` are written with a change of phase; ``key_names``: keys of the room, which go when it ends.
+        ``totals`` are written with a change of phase or pins; ``key_names``: keys of the room, which go when it ends.
         """
         event = record.event
         items: list[Item] = [Entry(room, epoch, record.lane, event.type, event.at_ms, pack_body(event))]
@@ -120,8 +121,8 @@ class RoomStore:
             if event.payload[0] == RoomPhase.ENDED:
                 items.append(RoomEnded(room, epoch, event.at_ms))
                 items += key_removals(room, key_names)
-            else:
-                items.append(RoomCheckpointed(room, epoch, event.at_ms, totals))
+        if totals and not (event.type == MessageType.ROOM_PHASE and event.payload[0] == RoomPhase.ENDED):
+            items.append(RoomCheckpointed(room, epoch, event.at_ms, totals))
         for asked in record.asked:
             if asked.gift is not None:
                 order = Order(*asked.gift, shown_as=event.payload[0])
@@ -331,7 +332,8 @@ class RoomJournal:
         """Submit an event to the ledger; its effects are performed with the ledger's result, or a refusal's now."""
         assert self._store is not None, "only a room with a ledger has durable rules"
         phase = RoomPhase(record.event.payload[0]) if record.event.type == MessageType.ROOM_PHASE else None
-        totals = b"" if phase is None else self.state.totals(phase)
+        changes_totals = record.event.type in (MessageType.ROOM_PHASE, MessageType.PINS_CHANGED)
+        totals = self.state.totals(record.event) if changes_totals else b""
         on_result = partial(self._on_result, record, totals)
         names = self.state.keys.names if phase is RoomPhase.ENDED else ()
         submitted = self._store.record(self._room, self.state.epoch, record, totals, on_result, names)
@@ -361,7 +363,7 @@ class RoomJournal:
                 case _:
                     effects = self.state.refused(record, RECORD_RETRY_MS, now)
             self._perform(effects)
-            if totals:
+            if totals or record.event.type == MessageType.MESSAGES_DELETED:
                 self._on_phase()
         except Exception:
             self._on_crash()
@@ -456,6 +458,31 @@ def _stored_events(entries: Sequence[StoredEntry]) -> list[StoredEvent]:
     return events
 
 
+DELETIONS_PAGE = 1000
+
+
+def read_page(
+    reader: Reader, room: str, epoch: int, after: int, last: int, max_bytes: int
+) -> Sequence[StoredEvent] | None:
+    """Return the events ``after + 1`` to ``last``, with those redacted that are deleted by now.
+
+    None where they are not all kept, or are more than ``max_bytes``. Runs in the ledger's reading thread.
+    """
+    entries = reader.history(room, epoch, after, last, last - after, max_bytes)
+    if entries is None:
+        return None
+    later: list[Any] = []
+    position = last
+    while True:
+        found = reader.deletions(room, epoch, position, DELETIONS_PAGE)
+        later += [event.payload for each in found if (event := event_of(each)) is not None]
+        if len(found) < DELETIONS_PAGE:
+            break
+        position = found[-1].offset
+    events = _stored_events(entries)
+    return without_deleted(events, later) if len(events) == last - after else None
+
+
 class RoomHistory:
     """Reads the events of a room that its in-memory history has no longer. Never waits.
 
@@ -492,5 +519,5 @@ class RoomHistory:
 def _read_events(
     reader: Reader, room: str, epoch: int, after: int, last: int, max_events: int, max_bytes: int
 ) -> Sequence[StoredEvent]:
-    events = _stored_events(reader.history(room, epoch, after, last, max_events, max_bytes) or ())
+    events = without_deleted(_stored_events(reader.history(room, epoch, after, last, max_events, max_bytes) or ()))
     return events if len(events) == last - after else ()

@@ -17,10 +17,25 @@ from ..fields import (
     record,
     room_name,
     text,
+    user_id,
 )
-from .rows import PLATFORM, KeyUse, OperationRow, RateLimit, Scope, row
+from ..messages import MAX_EXPIRY_S, MAX_PINS, PinnedMessage
+from ..payloads import MAX_DELETED_AT_ONCE
+from ..shared_rules import pinned_message
+from .rows import PLATFORM, STAFF, KeyUse, OperationRow, RateLimit, Scope, row
 
-__all__ = ["ROWS", "PublishMany", "PublishMessage", "Published", "PublishedMany"]
+__all__ = [
+    "ROWS",
+    "DeleteMessages",
+    "DeletedMessages",
+    "PinMessage",
+    "PinnedMessages",
+    "PublishMany",
+    "PublishMessage",
+    "Published",
+    "PublishedMany",
+    "UnpinMessage",
+]
 
 MAX_MANY = 1000
 
@@ -67,12 +82,67 @@ class PublishedMany(NamedTuple):
     accepted: int
 
 
+class PinMessage(NamedTuple):
+    """Pin a message: the event at ``offset``, or one of its own with ``type`` and ``payload``.
+
+    ``id``: names the pin, by default the offset; it replaces the pin of that id. ``ttl_ms``: how long it is pinned,
+    null = until it is unpinned; ``as_user`` and ``name``: who is shown as the author of a message of its own.
+    """
+
+    room: str
+    id: str = ""
+    offset: int | None = None
+    type: int | None = None
+    payload: Any = None
+    ttl_ms: int | None = None
+    as_user: str | None = None
+    name: str = ""
+
+
+class UnpinMessage(NamedTuple):
+    """Unpin the message that was pinned under an id."""
+
+    room: str
+    id: str
+
+
+class PinnedMessages(NamedTuple):
+    """What is pinned now, oldest pin first."""
+
+    pinned: tuple[PinnedMessage, ...]
+
+
+class DeleteMessages(NamedTuple):
+    """Delete messages of a room: the events with these offsets (``ids``), or those of ``user``, or those later than
+    ``after_ms``, or both of the last.
+
+    Danmaku have no offset: they go by user and time. ``reason``: for people, every member gets it.
+    """
+
+    room: str
+    ids: tuple[int, ...] | None = None
+    user: str | None = None
+    after_ms: int | None = None
+    reason: str = ""
+
+
+class DeletedMessages(NamedTuple):
+    """``deleted``: how many events and danmaku that the broker had in memory; ``offset``: of the event that says so."""
+
+    deleted: int
+    offset: int
+
+
 _PUBLISH_RULES = (room_name, integer(1, 255), any_value, text(0, 64), optional(member_id), display_name)
 _publish = record(PublishMessage, _PUBLISH_RULES)
 _published = record(
     Published, (name_of(Outcome), optional(integer(0)), optional(integer(0)), optional(integer(0)), boolean)
 )
 _published_many = record(PublishedMany, (array_of(_published, MAX_MANY), integer(0)))
+_pinned = record(PinnedMessages, (array_of(pinned_message, MAX_PINS),))
+_deleted = record(DeletedMessages, (integer(0), integer(0)))
+_ROOM_ERRORS = (ErrorCode.UNKNOWN_ROOM, ErrorCode.ROOM_ENDED, ErrorCode.OVERLOADED)
+_PIN = PinnedMessage("1", 4, ("欢迎",), "max", "Max", 1_790_000_000_000, 1_790_000_060_000, 1)
 
 ROWS: tuple[OperationRow, ...] = (
     row(
@@ -94,5 +164,33 @@ ROWS: tuple[OperationRow, ...] = (
             PublishMany((PublishMessage("live-1", 4, ("欢迎",)),)),
             PublishedMany((Published(Outcome.ACCEPTED, 1),), 1),
         ),
+    ),
+    row(
+        22, "messages.pin", PinMessage,
+        (
+            room_name, text(0, 64), optional(integer(1)), optional(integer(1, 255)), any_value,
+            optional(integer(1000, MAX_EXPIRY_S * 1000)), optional(member_id), display_name,
+        ),
+        PinnedMessages, _pinned, "Pin a message for all members of a room, now and later.",
+        scope=Scope.MESSAGES_WRITE, roles=STAFF, key=KeyUse.OPTIONAL, durable=True, rate=RateLimit(10, 40),
+        errors=(*_ROOM_ERRORS, ErrorCode.UNKNOWN_TYPE, ErrorCode.PAYLOAD_TOO_LARGE, ErrorCode.OUT_OF_STATE),
+        example=(PinMessage("live-1", "", 1, ttl_ms=60_000), PinnedMessages((_PIN,))),
+    ),
+    row(
+        23, "messages.unpin", UnpinMessage, (room_name, text(1, 64)), PinnedMessages, _pinned, "Unpin a message.",
+        scope=Scope.MESSAGES_WRITE, roles=STAFF, key=KeyUse.OPTIONAL, durable=True, rate=RateLimit(10, 40),
+        errors=(*_ROOM_ERRORS, ErrorCode.OUT_OF_STATE),
+        example=(UnpinMessage("live-1", "1"), PinnedMessages(())),
+    ),
+    row(
+        24, "messages.delete", DeleteMessages,
+        (
+            room_name, optional(array_of(integer(1), MAX_DELETED_AT_ONCE)), optional(user_id), optional(integer(0)),
+            text(0, 256),
+        ),
+        DeletedMessages, _deleted, "Delete messages by offset, by user or by time.",
+        scope=Scope.MESSAGES_WRITE, roles=STAFF, key=KeyUse.OPTIONAL, durable=True, rate=RateLimit(20, 100),
+        errors=_ROOM_ERRORS,
+        example=(DeleteMessages("live-1", user="bob", reason="advertising"), DeletedMessages(2, 3)),
     ),
 )  # fmt: skip

@@ -21,6 +21,8 @@ from ..fields import (
     text,
     user_id_or_empty,
 )
+from ..messages import MAX_PINS, PinnedMessage
+from ..shared_rules import pinned_message
 from .rows import (
     DIRECTION,
     EVERY_MEMBER,
@@ -75,7 +77,7 @@ class GetRoom(NamedTuple):
 
 
 class RoomView(NamedTuple):
-    """One open room. ``uniques``: an estimate."""
+    """One open room. ``uniques``: an estimate; ``pinned``: pinned messages, oldest pin first."""
 
     room: str
     phase: RoomPhase
@@ -88,6 +90,7 @@ class RoomView(NamedTuple):
     peak: int
     likes: int
     tick_ms: int
+    pinned: tuple[PinnedMessage, ...] = ()
 
 
 class ListRooms(NamedTuple):
@@ -159,11 +162,12 @@ class MembersPage(NamedTuple):
 
 
 class RoomHistoryRequest(NamedTuple):
-    """Ask for events of lanes 0 to 2 after an offset of the present epoch."""
+    """Ask for events of lanes 0 to 2 after an offset of the present epoch. ``types``: only these."""
 
     room: str
     after: int = 0
     limit: int = 100
+    types: tuple[int, ...] | None = None
 
 
 class EventView(NamedTuple):
@@ -181,13 +185,15 @@ class EventView(NamedTuple):
 class HistoryPage(NamedTuple):
     """Events in the order of their offsets.
 
-    ``gap``: whether the first one does not follow ``after``; ``last_offset``: of the stream.
+    ``gap``: whether events after ``after`` are not kept any more; ``last_offset``: of the stream; ``next``: what to ask
+    after for the following page, null = the end.
     """
 
     items: tuple[EventView, ...]
     epoch: int
     last_offset: int
     gap: bool
+    next: int | None = None
 
 
 class RoomStatsRequest(NamedTuple):
@@ -213,14 +219,14 @@ class RoomStats(NamedTuple):
 _phase = name_of(RoomPhase)
 _view = record(
     RoomView,
-    (room_name, _phase, *(_count,) * 9),
+    (room_name, _phase, *(_count,) * 9, array_of(pinned_message, MAX_PINS)),
 )
 _summary = record(RoomSummary, (room_name, _phase, _count, _count, _count))
 _rooms = record(RoomPage, page_of(_summary))
 _member = record(MemberView, (member_id, display_name, name_of(Role), _count))
 _members = record(MembersPage, (*page_of(_member), _count, _count))
 _event = record(EventView, (_count, integer(0, 2), integer(1, 255), _count, user_id_or_empty, display_name, any_value))
-_history = record(HistoryPage, (array_of(_event, 1000), _count, _count, boolean))
+_history = record(HistoryPage, (array_of(_event, 1000), _count, _count, boolean, optional(_count)))
 _stats = record(
     RoomStats,
     (
@@ -274,7 +280,8 @@ ROWS: tuple[OperationRow, ...] = (
         example=(RoomMembers("live-1"), MembersPage((MemberView("ann", "Ann", Role.VIEWER, 1),), None, 1, 1)),
     ),
     row(
-        7, "rooms.history", RoomHistoryRequest, (room_name, _count, page_size), HistoryPage, _history,
+        7, "rooms.history", RoomHistoryRequest,
+        (room_name, _count, page_size, optional(array_of(integer(1, 255), 32))), HistoryPage, _history,
         "Return events of lanes 0 to 2 after an offset.",
         scope=Scope.ROOMS_READ, roles=LOGGED_IN, joined=True, rate=_READ, changes=False,
         errors=(ErrorCode.UNKNOWN_ROOM,),

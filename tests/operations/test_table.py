@@ -62,7 +62,7 @@ def test_the_example_is_read_and_written(row: OperationRow) -> None:
 def test_a_wrong_value_in_any_field_names_the_field(row: OperationRow) -> None:
     whole = as_json(row.example[0])
     for name, schema in RECORD_SCHEMAS[row.request.__name__]["properties"].items():
-        if schema == {}:
+        if set(schema) <= {"default"}:
             continue  # any value
         wrong_values: list[Any] = [["x", {"y": 1}], {"deep": [[[]]]}, 2**70, True, "\x00", "x" * 100_000]
         for wrong in wrong_values:

@@ -12,7 +12,7 @@ Both are bounded, and forget the oldest first.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -45,6 +45,14 @@ class History(Generic[E]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def __iter__(self) -> Iterator[E]:
+        return (entry for _, _, entry in self._entries)
+
+    def replace(self, change: Callable[[E], E]) -> None:
+        """Put ``change(entry)`` in place of each entry. Linear in the entries kept."""
+        for index, (at, nbytes, entry) in enumerate(self._entries):
+            self._entries[index] = at, nbytes, change(entry)
 
     @property
     def first_offset(self) -> int:
@@ -107,6 +115,14 @@ class RecentDanmaku(Generic[E]):
     def extend(self, items: Iterable[E]) -> None:
         """Add danmaku that were shown, oldest first."""
         self._items.extend(items)
+        self._snapshot = None
+
+    def __iter__(self) -> Iterator[E]:
+        return iter(self._items)
+
+    def remove(self, is_removed: Callable[[E], bool]) -> None:
+        """Remove some."""
+        self._items = deque((item for item in self._items if not is_removed(item)), self._items.maxlen)
         self._snapshot = None
 
     def snapshot(self, taken_bytes: int = 0) -> tuple[tuple[E, ...], bool]:

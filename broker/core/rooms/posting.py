@@ -9,7 +9,7 @@ This is the path that takes 200,000 messages a second: a decision is one method 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import ceil
+from math import ceil, inf
 from random import Random
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -24,6 +24,7 @@ from broker.core.rooms.effects import Effect, PendingReply, Reply
 from broker.core.rooms.idempotency import OperationKey, order_key, post_key
 from broker.core.rooms.likes import LikeCounter
 from broker.core.rooms.phases import RoomPhases
+from broker.core.rooms.pins import RoomPins, pins_event
 from broker.core.rooms.policies import OverQuota
 from broker.core.rooms.rules import Author, RoomRules
 from broker.core.rooms.stream import BUSY_RETRY_MS, Stream
@@ -64,6 +65,7 @@ class Posting(Generic[T]):
         accounts: RoomAccounts,
         likes: LikeCounter,
         phases: RoomPhases,
+        pins: RoomPins,
         set_phase: PhaseSetter[T],
     ) -> None:
         policy = rules.policy
@@ -73,6 +75,7 @@ class Posting(Generic[T]):
         self._accounts = accounts
         self._likes = likes
         self._phases = phases
+        self._pins = pins
         self._set_phase = set_phase
         self._policy = policy
         self.stage = OverloadStage.NORMAL
@@ -96,7 +99,8 @@ class Posting(Generic[T]):
             MessageType.ANNOUNCEMENT: self._event,
             MessageType.GIFT: self._gift,
             MessageType.MEDIA: self._event,
-            MessageType.MESSAGES_DELETED: self._event,
+            MessageType.MESSAGES_DELETED: self._delete,
+            MessageType.PINS_CHANGED: self._pin,
             MessageType.ROOM_PHASE: self._phase,
             **dict.fromkeys(rules.custom, self._custom),
         }
@@ -191,6 +195,42 @@ class Posting(Generic[T]):
         self._stream.begin(key)
         asked = (PendingReply(ticket, Outcome.ACCEPTED, key),)
         return self._set_phase(RoomPhase(post.payload[0]), author.user_id, now, at_ms, asked)
+
+    def _delete(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
+        key = post_key(author.user_id, post)
+        answer = self._answer_to_staff(ticket, author, key, now)
+        if answer is None:
+            self._pins.begin_deletion()
+            answer = self._publish(ticket, author, post, key, Lane.COMMERCE, now, at_ms)
+        return answer
+
+    def _pin(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
+        """Change the pinned messages. The payload is a `PinChange`: the broker makes such posts for operations."""
+        key = post_key(author.user_id, post)
+        answer = self._answer_to_staff(ticket, author, key, now)
+        if answer is not None:
+            return answer
+        if self._pins.is_busy:
+            return (Reply(ticket, Outcome.LIMITED, BUSY_RETRY_MS),)
+        pinned = self._pins.changed(post.payload)
+        if pinned is None:
+            return (Reply(ticket, Outcome.REJECTED, ErrorCode.OUT_OF_STATE),)
+        self._stream.begin(key)
+        asked = (PendingReply(ticket, Outcome.ACCEPTED, key),)
+        return self._set_pins(pins_event(pinned, author.user_id, author.name, at_ms), asked, now)
+
+    def unpin_expired(self, now: float, now_ms: int | None, at_ms: int) -> Sequence[Effect[T]]:
+        """Unpin the messages whose time has passed, see `RoomState.expire`."""
+        if self._phases.wanted is RoomPhase.ENDED:
+            self._pins.due_at = inf
+            return ()
+        left = self._pins.expired(now, now_ms)
+        return () if left is None else self._set_pins(pins_event(left, "", "", at_ms), (), now)
+
+    def _set_pins(self, event: Event, asked: tuple[PendingReply[T], ...], now: float) -> Sequence[Effect[T]]:
+        self._pins.begin()
+        self._stream.admit(Lane.COMMERCE)
+        return self._stream.record(event, Lane.COMMERCE, asked, now)
 
     def _gift(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
         item: PaidItem[PendingReply[T]] = PaidItem.from_gift(post.payload, now)

@@ -19,7 +19,7 @@ from broker.core.chat.coalesce import TierCut
 from broker.core.limits.overload import STAGE_RULES, OverloadStage
 from broker.core.rooms.accounts import RoomAccounts
 from broker.core.rooms.effects import Effect, End, Outcomes, PendingReply, Record, TickOut
-from broker.core.rooms.history import History, RecentDanmaku
+from broker.core.rooms.history import History
 from broker.core.rooms.idempotency import (
     MAX_ORDERS,
     ORDER_WINDOW_S,
@@ -27,6 +27,7 @@ from broker.core.rooms.idempotency import (
     OperationKey,
     StoredResult,
 )
+from broker.core.rooms.kept import KeptMessages
 from broker.core.rooms.key_changes import KeyChanges
 from broker.core.rooms.keys import KeySpace, RoomKeys
 from broker.core.rooms.likes import LikeCounter
@@ -40,7 +41,7 @@ from broker.core.tenants.names import plain_name
 from protocol.codes import Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
-from protocol.messages import MAX_RECENT_BYTES, Account, Event, Joined, RoomPulse, State, Tick, TickEntry
+from protocol.messages import Account, Event, Joined, RoomPulse, State, Tick
 from protocol.payloads import GiftPayload
 
 __all__ = ["Author", "RoomRules", "RoomState", "StoredEvent"]
@@ -80,15 +81,14 @@ class RoomState(Generic[T]):
         """Connections, those of the app included."""
         self._likes = LikeCounter()
         self._history: History[StoredEvent] = History(epoch, rules.history_entries, rules.history_s)
-        self._recent: RecentDanmaku[TickEntry] = RecentDanmaku(
-            rules.snapshot_danmaku, MAX_RECENT_BYTES, lambda entry: len(pack_body(entry))
-        )
+        self.kept = KeptMessages(self._history, rules.snapshot_danmaku)
+        """What those who join later get of its messages."""
         self.interval_s = policy.tick_ms / 1000
         self.empty_since: float | None = now
         self._accounts = RoomAccounts()
         self._stream: Stream[T] = Stream(
             self._history, self._accounts, rules.durable, plain_name(name),
-            IdempotencyTable(ORDER_WINDOW_S, MAX_ORDERS) if orders is None else orders,
+            IdempotencyTable(ORDER_WINDOW_S, MAX_ORDERS) if orders is None else orders, self.kept.apply,
         )  # fmt: skip
         self._policy = policy
         self.has_tick = policy.tick_ms > 0
@@ -96,7 +96,7 @@ class RoomState(Generic[T]):
         self.has_batches = policy.batch_max > 0
         """Whether a tick may come early because a batch is full."""
         self._posting: Posting[T] = Posting(
-            rules, rng, name, self._stream, self._accounts, self._likes, self._phases, self.set_phase
+            rules, rng, name, self._stream, self._accounts, self._likes, self._phases, self.kept.pins, self.set_phase
         )
         self.post = self._posting.post
         """Decide what one POST becomes: `Posting.post` itself, as a method in between would cost a call a message."""
@@ -183,6 +183,7 @@ class RoomState(Generic[T]):
     ) -> Sequence[Effect[T]]:
         """The ledger knew some keys of a record and has written nothing: what follows."""
         effects, left = self._stream.repeated(record, first, now)
+        self.kept.give_up(record.event, now)
         if record.event.type == MessageType.ROOM_PHASE:
             self._phases.complete(self.phase)
         elif record.event.type == MessageType.KEYS_CHANGED:
@@ -201,15 +202,23 @@ class RoomState(Generic[T]):
             self._phases.complete(self.phase)
         elif record.event.type == MessageType.KEYS_CHANGED:
             self.key_changes.given_up(record, now)
+        else:
+            self.kept.give_up(record.event, now)
         return self._stream.refused(record, Outcome.UNAVAILABLE, retry_after_ms)
 
     # ---- what outlives the process
 
-    def totals(self, phase: RoomPhase | None = None) -> bytes:
-        """Return what a checkpoint keeps beside the stream: phase (or the one it is about to have), likes, peak, the
-        last announcement."""
-        last = self._stream.announcement
-        return pack_body((_TOTALS_VERSION, int(phase or self.phase), self._likes.total, self._presence.peak, last))
+    def totals(self, event: Event | None = None) -> bytes:
+        """Return what a checkpoint keeps beside the stream: phase, likes, peak, kept messages.
+
+        ``event``: one that is written with it, and whose phase or pins count already.
+        """
+        phase, kept = int(self.phase), self.kept.dump()
+        if event is not None and event.type == MessageType.ROOM_PHASE:
+            phase = event.payload[0]
+        elif event is not None and event.type == MessageType.PINS_CHANGED:
+            kept = (*kept[:-1], event.payload[0])
+        return pack_body((_TOTALS_VERSION, int(phase), self._likes.total, self._presence.peak, *kept))
 
     def restore(self, last_offset: int, totals: bytes, events: Sequence[StoredEvent], now: float) -> None:
         """Continue from a checkpoint. ``events``: the newest ones, without a hole, up to ``last_offset``."""
@@ -222,13 +231,29 @@ class RoomState(Generic[T]):
                     self._phases.restore(RoomPhase(phase))
                 self._likes.total = likes
                 self._presence.peak = peak
-                if more and more[0] is not None:
-                    self._stream.keep(Event(*more[0]))
+                self.kept.restore(tuple(more), now)
         except (RemoteProtocolError, TypeError, ValueError):
             pass  # no totals, or those of a later version: the room begins with what the stream says
         for each in events:
             history.append(each, kept_bytes(each.event), now)
-            self._stream.keep(each.event)
+            self.kept.apply(each, now)
+
+    # ---- what falls due by the trusted clock
+
+    @property
+    def expiry_due_at(self) -> float:
+        """When `expire` should run next: monotonic seconds, infinite while nothing expires."""
+        return min(self.keys.next_due, self.kept.pins.due_at)
+
+    def expire(self, now: float, now_ms: int | None, at_ms: int) -> list[Effect[T]]:
+        """Delete keys and unpin messages that are due. ``now_ms``: trusted Unix milliseconds, None while they are not
+        trusted; ``at_ms``: those of the events."""
+        effects: list[Effect[T]] = []
+        if now >= self.keys.next_due:
+            effects += self.key_changes.due(now, now_ms, at_ms)
+        if now >= self.kept.pins.due_at:
+            effects += self._posting.unpin_expired(now, now_ms, at_ms)
+        return effects
 
     # ---- ticks
 
@@ -281,7 +306,7 @@ class RoomState(Generic[T]):
         full = cuts[Tier.FULL]
         self._count_chat(full.account)
         entries = {id(item): tick_entry(item) for item in full.entries}
-        self._recent.extend(entries.values())
+        self.kept.show(entries.values(), at_ms)
         interval_ms = round(self.interval_s * 1000)
         made: dict[int, Tick] = {}
         for cut in cuts.values():
@@ -361,11 +386,11 @@ class RoomState(Generic[T]):
     def snapshot(self, name: str, role: Role, tier: Tier) -> Joined:
         """Return the answer to a JOIN: the room called ``name`` as it is now, for a member with a role and a tier."""
         presence = self._presence
+        recent, is_recent_cut, announcement, pinned = self.kept.snapshot()
         return Joined(
             name, self.epoch, self._history.last_offset, role, self.phase, tier, round(self.interval_s * 1000),
             presence.online, presence.users, presence.uniques, presence.peak, self._likes.total,
-            *self._recent.snapshot(self._stream.announcement_bytes), self._stream.announcement,
-            *self.keys.snapshot(),
+            recent, is_recent_cut, announcement, *self.keys.snapshot(), pinned,
         )  # fmt: skip
 
     def event_counters(self) -> dict[str, int]:

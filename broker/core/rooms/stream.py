@@ -11,7 +11,7 @@ commit it counts as ``held``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from broker.core.rooms.accounts import RoomAccounts
@@ -53,11 +53,10 @@ class Stream(Generic[T]):
         "_accounts",
         "_durable",
         "_first",
+        "_follow",
         "_open_orders",
         "_orders",
         "_room",
-        "announcement",
-        "announcement_bytes",
         "history",
     )
 
@@ -68,16 +67,15 @@ class Stream(Generic[T]):
         durable: bool,
         room: str,
         orders: IdempotencyTable[T],
+        follow: Callable[[StoredEvent, float], None] = lambda stored, now: None,
     ) -> None:
         self.history = history
         self._accounts = accounts
         self._durable = durable
         self._first: IdempotencyTable[T] = IdempotencyTable()
         self._room = room
-        self.announcement: Event | None = None
-        """The last one, for those who join later."""
-        self.announcement_bytes = 0
-        """Its size on the wire."""
+        self._follow = follow
+        """Called with each event that is in the stream."""
         self._orders = orders
         """Orders of all rooms."""
         self._open_orders: dict[OperationKey, None] = {}
@@ -151,21 +149,16 @@ class Stream(Generic[T]):
         account.held -= record.weight
         account.shown += 1
         account.merged += record.weight - 1
-        self.history.append(StoredEvent(offset, record.lane, record.event), kept_bytes(record.event), now)
+        stored = StoredEvent(offset, record.lane, record.event)
+        self.history.append(stored, kept_bytes(record.event), now)
+        self._follow(stored, now)
         effects: list[Effect[T]] = []
-        self.keep(record.event)
         first = FirstUse(self._room, self.history.epoch, offset)
         for asked in record.asked:
             effects.append(Reply(asked.ticket, asked.outcome, offset))
             self._answer_waiting(effects, asked, StoredResult(asked.outcome, offset, first), now)
         effects += (Publish(record.event, record.lane, offset), *record.then)
         return effects
-
-    def keep(self, event: Event) -> None:
-        """Keep what someone who joins later needs of an event of the stream."""
-        if event.type == MessageType.ANNOUNCEMENT:
-            self.announcement = event
-            self.announcement_bytes = len(pack_body(event))
 
     def repeated(
         self, record: Record[T], first: Mapping[OperationKey, StoredResult], now: float

@@ -1,0 +1,144 @@
+"""Operations that pin and delete messages: over HTTP, live, in snapshots, after RESUME and over restarts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from protocol.codes import MessageType, Tier
+from protocol.messages import Event, Resume, Resumed
+from protocol.payloads import DeletedPayload, PinsPayload, payload_record
+from tests.support.api import API, call, client_of, ok
+from tests.support.broker import RawLink, joined_link, raw_link, running_broker
+from tests.support.durable import durable_broker
+from tests.support.until import until
+
+pytestmark = pytest.mark.integration
+
+NEWS = int(MessageType.ANNOUNCEMENT)
+
+
+async def announce(client: httpx.AsyncClient, text: str, user: str = "max") -> int:
+    result = await ok(client, "messages.publish", room="live-1", type=NEWS, payload=[text], as_user=user)
+    offset: int = result["offset"]
+    return offset
+
+
+async def next_of(link: RawLink, kind: MessageType) -> Any:
+    while True:
+        _, event = await link.expect(Event)
+        if event.type == kind:
+            return payload_record(event.type, event.payload)
+
+
+async def refused(client: httpx.AsyncClient, operation: str, /, **fields: Any) -> tuple[int, str, str]:
+    answer = await call(client, operation, **fields)
+    body = answer.json()
+    return answer.status_code, body["code"], body.get("field", "")
+
+
+async def test_messages_pin_and_messages_unpin_are_seen_live_and_by_those_who_join_later() -> None:
+    async with (
+        running_broker(api=API) as broker,
+        client_of(broker) as client,
+        joined_link(broker, "dev:ann", "live-1") as (ann, _),
+    ):
+        offset = await announce(client, "Sale at 20:00")
+        pinned = (await ok(client, "messages.pin", room="live-1", offset=offset))["pinned"]
+        assert [(pin["id"], pin["payload"], pin["user_id"]) for pin in pinned] == [("1", ["Sale at 20:00"], "max")]
+        assert [pin.offset for pin in (await next_of(ann, MessageType.PINS_CHANGED)).pinned] == [offset]
+        own: dict[str, Any] = {"type": NEWS, "payload": ["Be kind"], "name": "Rules", "as_user": "mod"}
+        await ok(client, "messages.pin", room="live-1", id="rules", ttl_ms=1000, **own)
+        assert [pin.id for pin in (await next_of(ann, MessageType.PINS_CHANGED)).pinned] == ["1", "rules"]
+        async with joined_link(broker, "dev:bob", "live-1") as (bob, _):
+            assert [pin["id"] for pin in (await ok(client, "rooms.get", room="live-1"))["pinned"]] == ["1", "rules"]
+            assert [pin.id for pin in (await next_of(bob, MessageType.PINS_CHANGED)).pinned] == ["1"], "its time passed"
+        await ok(client, "messages.unpin", room="live-1", id="1")
+        await next_of(ann, MessageType.PINS_CHANGED)
+        assert await next_of(ann, MessageType.PINS_CHANGED) == PinsPayload(())
+        assert await refused(client, "messages.unpin", room="live-1", id="1") == (400, "BAD_FIELD", "id")
+        assert await refused(client, "messages.pin", room="live-1", offset=99) == (400, "BAD_FIELD", "offset")
+        assert await refused(client, "messages.pin", room="live-1") == (400, "BAD_FIELD", "offset")
+        own_text: dict[str, Any] = {"room": "live-1", "type": NEWS, "payload": ["x"]}
+        assert await refused(client, "messages.pin", **own_text) == (400, "BAD_FIELD", "id")
+        bad: dict[str, Any] = {"room": "live-1", "id": "x", "type": NEWS, "payload": [1]}
+        assert await refused(client, "messages.pin", **bad) == (400, "BAD_FIELD", "payload.text")
+        assert await refused(client, "messages.pin", room="nowhere", offset=1) == (404, "UNKNOWN_ROOM", "room")
+        for name in "abc":
+            await ok(client, "messages.pin", room="live-1", id=name, **own)
+        assert await refused(client, "messages.pin", room="live-1", id="d", **own) == (409, "OUT_OF_STATE", "room")
+
+
+async def test_messages_delete_removes_what_history_and_resume_give() -> None:
+    async with (
+        running_broker(api=API) as broker,
+        client_of(broker) as client,
+        joined_link(broker, "dev:ann", "live-1") as (ann, _),
+    ):
+        for text, user in (("text 1", "max"), ("text 2", "bob"), ("text 3", "bob"), ("text 4", "max")):
+            await announce(client, text, user)
+        gone = await ok(client, "messages.delete", room="live-1", ids=[1], reason="wrong price")
+        assert gone == {"deleted": 1, "offset": 5}
+        assert await next_of(ann, MessageType.MESSAGES_DELETED) == DeletedPayload((1,), reason="wrong price")
+        assert (await ok(client, "messages.delete", room="live-1", user="bob"))["deleted"] == 2
+        page = await ok(client, "rooms.history", room="live-1")
+        assert [(item["offset"], item["type"]) for item in page["items"]] == [
+            (1, 11), (2, 11), (3, 11), (4, 4), (5, 11), (6, 11),
+        ]  # fmt: skip
+        assert not any(text in str(page) for text in ("text 1", "text 2", "text 3"))
+        news = await ok(client, "rooms.history", room="live-1", types=[NEWS], limit=3)
+        assert (news["items"], news["next"]) == ([], 3)
+        news = await ok(client, "rooms.history", room="live-1", types=[NEWS], after=3)
+        assert ([item["payload"] for item in news["items"]], news["next"]) == ([["text 4"]], None)
+        async with raw_link(broker) as cy:
+            await cy.login("dev:cy")
+            await cy.send((Resume("live-1", Tier.FULL, page["epoch"], 0), 0, 9))
+            _, resumed = await cy.expect(Resumed)
+            assert resumed.recovered
+            assert await next_of(cy, MessageType.MESSAGES_DELETED) == DeletedPayload((1,))
+        assert (await ok(client, "messages.delete", room="live-1", after_ms=0))["deleted"] == 1
+        assert await refused(client, "messages.delete", room="live-1") == (400, "BAD_FIELD", "ids")
+        assert await refused(client, "messages.delete", room="live-1", ids=[]) == (400, "BAD_FIELD", "ids")
+        assert await refused(client, "messages.delete", room="live-1", ids=[1], user="x") == (400, "BAD_FIELD", "ids")
+        assert await refused(client, "messages.delete", room="live-1", ids=[1, 99]) == (400, "BAD_FIELD", "ids[1]")
+
+
+async def test_deletions_and_pins_hold_over_restarts_and_for_what_only_the_ledger_has(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"api": API, "room": {"history_entries": 2}}
+    async with durable_broker(tmp_path, **settings) as broker, client_of(broker) as client:
+        for number in range(6):
+            await announce(client, f"secret {number}", "bob")
+        await ok(client, "messages.pin", room="live-1", offset=1, id="kept")
+        await ok(client, "messages.pin", room="live-1", offset=2, id="deleted")
+        await ok(client, "messages.delete", room="live-1", ids=[2, 3])
+        room = broker.hub.find("live-1")
+        assert room is not None
+        await until(lambda: len(room.state.kept.pins.pinned) == 1)
+        page = await ok(client, "rooms.history", room="live-1", limit=4)
+        assert [item["type"] for item in page["items"]] == [4, 11, 11, 4], "deletions after the page count"
+    async with durable_broker(tmp_path, **settings) as broker, client_of(broker) as client:
+        view = await ok(client, "rooms.open", room="live-1")
+        assert [(pin["id"], pin["payload"]) for pin in view["pinned"]] == [("kept", ["secret 0"])]
+        page = await ok(client, "rooms.history", room="live-1", limit=4)
+        assert [item["type"] for item in page["items"]] == [4, 11, 11, 4]
+        async with joined_link(broker, "dev:ann", "live-1") as (ann, _):
+            await ok(client, "messages.delete", room="live-1", user="bob")
+            assert (await next_of(ann, MessageType.PINS_CHANGED)).pinned == ()
+        page = await ok(client, "rooms.history", room="live-1")
+        assert "secret" not in str(page)
+
+
+async def test_media_by_reference_are_published_and_checked() -> None:
+    media = {"url": "https://cdn.example/a.jpg", "kind": 1, "size_bytes": 10, "sha256": "ab" * 32}
+    async with running_broker(api=API) as broker, client_of(broker) as client:
+        publish: dict[str, Any] = {"room": "live-1", "type": int(MessageType.MEDIA)}
+        result = await ok(client, "messages.publish", payload=media, **publish)
+        assert (result["outcome"], result["offset"]) == ("accepted", 1)
+        for field, value in (("url", "http://cdn.example/a.jpg"), ("kind", 9), ("sha256", "ab")):
+            answer = await refused(client, "messages.publish", payload=media | {field: value}, **publish)
+            assert answer == (400, "BAD_FIELD", f"payload.{field}")
+        page = await ok(client, "rooms.history", room="live-1")
+        assert page["items"][0]["lane"] == 1
