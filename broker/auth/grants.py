@@ -122,8 +122,10 @@ class Grant:
         O(entries): asked at JOIN only.
         """
         tenant, name = split_name(room_name)
-        if tenant != self.tenant:
-            return None
+        return self.grant_of(name) if tenant == self.tenant else None
+
+    def grant_of(self, name: str) -> RoomGrant | None:
+        """Return the first entry that matches the room that its own tenant calls ``name``; None = not granted."""
         for entry in self.rooms:
             if entry.fits(name):
                 return entry

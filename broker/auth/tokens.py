@@ -185,6 +185,9 @@ class Authenticator:
             grant = self._grants.read({"exp": int(self._clock()) + VOUCHED_S, **claims})
         except KeyError as error:
             raise AuthError(f"claim {error.args[0]} is missing") from None
+        self._check_tenant(grant)
+        if self._tenants is not None and self._tenants.own(grant.tenant) is not None:
+            raise AuthError("claim tenant: the tenant has keys of its own, and trusts no others")
         if self.seconds_left(grant) <= 0:
             raise AuthError("claim exp: is over")
         return grant

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import click
 
 from broker.cli.config import UserPath, config_options, load_or_fail
+from broker.core.tenants.names import qualify, shown_name, split_name
 from broker.ledger import LedgerRefused, Reader, StoredEntry, open_directory
 from broker.ledger.backup import back_up
 from broker.ledger.chain import verify as verify_chain
@@ -144,6 +145,7 @@ def verify(
 @data_options
 @copy_option
 @click.option("--room", help="Only this room.")
+@click.option("--tenant", help='Only this tenant, "" = the default one; with --room: whose room it is.')
 @click.option("--after", type=click.IntRange(0), default=0, show_default=True, help="Only entries after this number.")
 @click.option("--output", type=click.File("w", encoding="utf-8", atomic=True), default="-", help="File, - = stdout.")
 def export(
@@ -152,6 +154,7 @@ def export(
     data_dir: Path | None,
     copy: Path | None,
     room: str | None,
+    tenant: str | None,
     after: int,
     output: Any,
 ) -> None:
@@ -159,13 +162,23 @@ def export(
     # Any: click's file object.
     with opened(config_path, settings, data_dir, copy) as reader:
         for entry in entries_of(reader, after):
-            if room is None or entry.room == room:
+            if _is_selected(entry, room, tenant):
                 output.write(json.dumps(as_json_line(entry), ensure_ascii=False, default=_binary) + "\n")
+
+
+def _is_selected(entry: StoredEntry, room: str | None, tenant: str | None) -> bool:
+    """Return whether an entry is of the room and tenant of the options; a room is the default tenant's without one."""
+    of_tenant, name = split_name(entry.room)
+    if room is None:
+        return tenant is None or of_tenant == tenant
+    return (of_tenant, name) == (tenant or "", room)
 
 
 def as_json_line(entry: StoredEntry) -> dict[str, Any]:
     """Return one entry for NDJSON: an event or an order with its fields, another fact with its body in base64."""
-    line: dict[str, Any] = {"seq": entry.seq, "room": entry.room, "epoch": entry.epoch}
+    tenant, room = split_name(entry.room)
+    line: dict[str, Any] = {"seq": entry.seq, **({"tenant": tenant} if tenant else {}), "room": room}
+    line |= {"epoch": entry.epoch}
     if entry.lane is not None:
         line |= {"offset": entry.offset, "lane": entry.lane}
     line |= {"kind": entry.kind, "at_ms": entry.at_ms}
@@ -188,6 +201,7 @@ def _binary(value: object) -> str:
 @data_options
 @copy_option
 @click.option("--room", help="Only this room, and every event of it.")
+@click.option("--tenant", help='Only this tenant, "" = the default one; with --room: whose room it is.')
 @click.option("--until", help="Stop at this time: Unix milliseconds, or as in 2026-11-22T20:15:00+08:00.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a room instead of the table.")
 def replay_(
@@ -196,6 +210,7 @@ def replay_(
     data_dir: Path | None,
     copy: Path | None,
     room: str | None,
+    tenant: str | None,
     until: str | None,
     as_json: bool,
 ) -> None:
@@ -206,7 +221,7 @@ def replay_(
         def selected() -> Iterator[StoredEntry]:
             begun_ms: int | None = None
             for entry in entries_of(reader):
-                if (room is not None and entry.room != room) or (until_ms is not None and entry.at_ms > until_ms):
+                if not _is_selected(entry, room, tenant) or (until_ms is not None and entry.at_ms > until_ms):
                     continue
                 if room is not None and not as_json:
                     begun_ms = entry.at_ms if begun_ms is None else begun_ms
@@ -215,7 +230,7 @@ def replay_(
 
         rooms = replay(selected())
     if room is not None and not rooms:
-        raise click.ClickException(f"{reader.path} has no entry of room {room}")
+        raise click.ClickException(f"{reader.path} has no entry of room {shown_name(qualify(tenant or '', room))}")
     for found in rooms.values():
         click.echo(json.dumps(found.as_json(), ensure_ascii=False) if as_json else _summary(found))
 
@@ -242,8 +257,9 @@ def _line(entry: StoredEntry, begun_ms: int) -> str:
 def _summary(found: RoomReplay) -> str:
     begun = datetime.fromtimestamp(found.first_ms / 1000, UTC).isoformat(timespec="seconds") if found.events else "-"
     text = (
-        f"{found.room or '(no room)'} epoch {found.epoch}: {found.events:,} events, offsets {found.first_offset} to "
-        f"{found.last_offset}, since {begun}, {found.phase.name.lower()}; {found.gifts:,} gifts of "
+        f"{shown_name(found.room) or '(no room)'} epoch {found.epoch}: {found.events:,} events, "
+        f"offsets {found.first_offset} to {found.last_offset}, since {begun}, {found.phase.name.lower()}; "
+        f"{found.gifts:,} gifts of "
         f"{found.gift_cents / 100:,.2f} ({found.orders:,} orders of {found.order_cents / 100:,.2f}), "
         f"{found.announcements:,} announcements, {found.facts:,} facts"
     )

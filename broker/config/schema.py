@@ -38,7 +38,13 @@ from broker.config.sections import (
     TypeConfig,
 )
 from broker.config.tenants import TenantConfig, tenant_conflicts, tenant_file_problems
-from broker.config.webhooks import WebhookConfig, is_loopback, webhook_conflicts, webhook_file_problems
+from broker.config.webhooks import (
+    WebhookConfig,
+    is_loopback,
+    question_tenants,
+    webhook_conflicts,
+    webhook_file_problems,
+)
 from protocol.codes import MESSAGE_TYPES, MessageType, Role, TypeRule
 from protocol.text import is_room_pattern
 
@@ -370,6 +376,7 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         config.tenants,
         development=config.development,
         endpoints=[endpoint.tenant for endpoint in config.webhooks.endpoints],
+        questions=question_tenants(config.webhooks),
     )
 
     builtin = {t.name.lower() for t in MessageType}

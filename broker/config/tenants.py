@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated
 
 import msgspec
@@ -64,11 +64,16 @@ def tenant_file_problems(tenants: Sequence[TenantConfig]) -> Iterator[tuple[str,
 
 
 def tenant_conflicts(
-    tenants: Sequence[TenantConfig], *, development: bool, endpoints: Sequence[str | None] = ()
+    tenants: Sequence[TenantConfig],
+    *,
+    development: bool,
+    endpoints: Sequence[str | None] = (),
+    questions: Mapping[str, str | None] | None = None,
 ) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield the conflicts of the tables: (the paths concerned, the one to report first; the rule).
 
-    ``endpoints``: the tenant of each webhook endpoint, None = the default one.
+    ``endpoints``: the tenant of each webhook endpoint, None = the default one; ``questions``: that of the endpoint of
+    each kind of question.
     """
     times = Counter(tenant.name for tenant in tenants)
     if len(tenants) > MAX_TENANTS:
@@ -82,3 +87,7 @@ def tenant_conflicts(
     for index, name in enumerate(endpoints):
         if name is not None and name not in times:
             yield (f"webhooks.endpoints[{index}].tenant", "tenants"), f"no table [[tenants]] is called {name!r}"
+    for kind, name in (questions or {}).items():
+        if name is not None:
+            rule = f"expected an endpoint of no tenant, got one of {name!r}: it is asked about the users of all tenants"
+            yield (f"webhooks.questions.{kind}.endpoint",), rule

@@ -225,7 +225,10 @@ def make_app(parts: ApiParts) -> Starlette:
         async def checked(request: Request) -> Response:
             request_id = secrets.token_hex(8)
             try:
-                api.limit(api.authenticate(request, request_id))
+                key = api.authenticate(request, request_id)
+                api.limit(key)
+                if key is not None and key.tenant:
+                    raise HttpProblem(403, "NOT_ALLOWED", "is for keys of no tenant: it is about all of them")
             except HttpProblem as problem:
                 return problem.response(request_id)
             return await answer(request)

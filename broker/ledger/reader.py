@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from broker.core.tenants.names import shown_name
 from broker.ledger.chain import ChainHead, checked, verify
 from broker.ledger.entries import (
     DirectState,
@@ -163,7 +164,9 @@ class Reader:
             _, room, epoch, last_offset, _, used_at_ms, _, _ = self._stream(row[:8])
             at_ms, totals, crc = row[8:]
             if crc is not None and checkpoint_checksum(row[0], at_ms, totals) != crc:
-                raise LedgerDamaged(f"{self.path}: the checkpoint of room {room} is not what was written (checksum)")
+                raise LedgerDamaged(
+                    f"{self.path}: the checkpoint of room {shown_name(room)} is not what was written (checksum)"
+                )
             found.append(StoredRoom(room, epoch, last_offset, used_at_ms, b"" if totals is None else totals))
         return found
 
@@ -492,7 +495,9 @@ class Reader:
             " AND e.offset IS NOT NULL) AS top FROM streams AS s WHERE top <> last_offset"
         )
         for room, last_offset, top in rows:
-            raise LedgerDamaged(f"{self.path}: room {room} ends at offset {last_offset}, its last event has {top}")
+            raise LedgerDamaged(
+                f"{self.path}: room {shown_name(room)} ends at offset {last_offset}, its last event has {top}"
+            )
 
     # ---- rows
 
@@ -504,7 +509,9 @@ class Reader:
 
     def _stream(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
         if stream_checksum(*row[:7]) != row[7]:
-            raise LedgerDamaged(f"{self.path}: stream {row[2]} of room {row[1]} is not what was written (checksum)")
+            raise LedgerDamaged(
+                f"{self.path}: stream {row[2]} of room {shown_name(row[1])} is not what was written (checksum)"
+            )
         return row
 
     def _inbox(self, row: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from broker.core.tenants.names import shown_name, split_name
 from broker.ledger.entries import FACT_KIND_MIN, StoredEntry
 from broker.ledger.orders import order_of
 from protocol.codes import MessageType, RoomPhase
@@ -34,7 +35,7 @@ def event_of(entry: StoredEntry) -> Event | None:
 
 @dataclass(slots=True)
 class RoomReplay:
-    """One epoch of one room, as far as its entries show."""
+    """One epoch of one room, as far as its entries show. ``room``: its qualified name."""
 
     room: str
     epoch: int
@@ -71,7 +72,7 @@ class RoomReplay:
                 self.order_cents += order.count * order.price_cents
             return
         if self.events and entry.offset <= self.last_offset:
-            raise ValueError(f"room {self.room}: offset {entry.offset} after {self.last_offset}")
+            raise ValueError(f"room {shown_name(self.room)}: offset {entry.offset} after {self.last_offset}")
         if not self.events:
             self.first_offset, self.first_ms = entry.offset, entry.at_ms
         else:
@@ -105,8 +106,10 @@ class RoomReplay:
 
     def as_json(self, top: int = 5) -> dict[str, Any]:
         """Everything for people and programs, the ``top`` givers included."""
+        tenant, name = split_name(self.room)
         return {
-            "room": self.room,
+            **({"tenant": tenant} if tenant else {}),
+            "room": name,
             "epoch": self.epoch,
             "offsets": [self.first_offset, self.last_offset],
             "first_ms": self.first_ms,

@@ -13,6 +13,7 @@ from functools import lru_cache
 from itertools import chain as flatten
 from typing import Any
 
+from broker.core.tenants.names import shown_name
 from broker.ledger.chain import canonical, link
 from broker.ledger.entries import (
     Committed,
@@ -301,7 +302,7 @@ class Transaction:
         for row in self.connection.execute(f"{_SELECT_STREAM} WHERE {where}", parameters).fetchall():
             room, epoch = row[1], row[2]
             if row[7] != stream_checksum(*row[:7]):
-                raise LedgerDamaged(f"stream {epoch} of room {room} is not what was written (checksum)")
+                raise LedgerDamaged(f"stream {epoch} of room {shown_name(room)} is not what was written (checksum)")
             stream = self.streams.get((room, epoch))
             if stream is None:
                 stream = self.streams[room, epoch] = StreamRow(*row)

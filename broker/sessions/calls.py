@@ -237,12 +237,12 @@ class LinkCalls:
 
 def _caller_of(link: CallerLink, grant: Grant) -> Caller:
     def grants(room: str) -> Role | None:
-        entry = grant.room_grant(room)
+        entry = grant.grant_of(room)
         return None if entry is None else entry.role
 
     def allows(room: str | None) -> frozenset[str] | None:
         if room is not None:
-            return (grant.room_grant(room) or RoomGrant("", Role.GUEST)).allow
+            return (grant.grant_of(room) or RoomGrant("", Role.GUEST)).allow
         names: frozenset[str] = frozenset()
         for entry in grant.rooms:
             if entry.allow is None:

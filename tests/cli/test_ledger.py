@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from broker.cli.main import main
+from broker.core.tenants.names import plain_name
 from broker.ledger import Entry, OutboxEntry, database_path
 from broker.ledger.entries import LEDGER_RESTORED, Submission
 from broker.ledger.head import Head, HeadFile
@@ -223,3 +224,35 @@ def test_a_backup_is_verified_and_never_overwrites(directory: Path, tmp_path: Pa
     opened = run("verify", "--data-dir", target.parent)
     assert (opened.exit_code, "roomcast ledger restore" in opened.output) == (1, True)
     assert run("backup", "--data-dir", directory, target).exit_code == 1
+
+
+def test_export_and_replay_say_whose_a_room_is(tmp_path: Path) -> None:
+    store = Store(database_path(tmp_path))
+    marks = HeadFile(tmp_path / "ledger.head")
+    for room in ("lobby", "acme\x1flobby", "acme\x1fother"):
+        store.commit([event(MessageType.ANNOUNCEMENT, 0, "max", (plain_name(room),), room=room, lane=Lane.CONTROL)])
+    marks.write(store.head)
+    marks.close()
+    store.close()
+
+    def lines(*options: str) -> list[tuple[str, str]]:
+        result = run("export", "--data-dir", tmp_path, *options)
+        assert result.exit_code == 0, result.output
+        found = [json.loads(line) for line in result.output.splitlines()]
+        return [(line.get("tenant", ""), line["room"]) for line in found]
+
+    assert lines() == [("", "lobby"), ("acme", "lobby"), ("acme", "other")]
+    assert lines("--tenant", "acme") == [("acme", "lobby"), ("acme", "other")]
+    assert lines("--tenant", "") == [("", "lobby")]
+    assert lines("--room", "lobby") == [("", "lobby")]
+    assert lines("--room", "lobby", "--tenant", "acme") == [("acme", "lobby")]
+    replayed = run("replay", "--data-dir", tmp_path, "--tenant", "acme").output
+    assert "lobby of tenant acme epoch 7" in replayed
+    found = [json.loads(line) for line in run("replay", "--json", "--data-dir", tmp_path).output.splitlines()]
+    assert [(each.get("tenant"), each["room"]) for each in found] == [
+        (None, "lobby"),
+        ("acme", "lobby"),
+        ("acme", "other"),
+    ]
+    missing = run("replay", "--data-dir", tmp_path, "--room", "none", "--tenant", "acme")
+    assert "no entry of room none of tenant acme" in missing.output

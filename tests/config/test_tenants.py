@@ -88,3 +88,14 @@ def test_tenants_change_without_a_restart(tmp_path: Path) -> None:
     before, after = (load_text(tmp_path, f"[[tenants]]\nname = '{name}'") for name in ("acme", "globex"))
     assert changed_settings(before, after) == ["tenants"]
     assert "tenants" in RELOADABLE
+
+
+def test_an_endpoint_of_a_tenant_answers_no_questions(tmp_path: Path) -> None:
+    secret = tmp_path / "hook.secret"
+    secret.touch(0o600)
+    secret.write_text("whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
+    hook = f"[[webhooks.endpoints]]\nname = 'shop'\nurl = 'https://example.com'\nsecret_file = '{secret}'\n"
+    text = f"[webhooks.questions.join]\nendpoint = 'shop'\n{hook}"
+    load_text(tmp_path, text)
+    with pytest.raises(ConfigError, match=r"webhooks.questions.join.endpoint: expected an endpoint of no tenant"):
+        load_text(tmp_path, f"{text}tenant = 'acme'\n[[tenants]]\nname = 'acme'")

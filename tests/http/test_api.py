@@ -288,3 +288,36 @@ async def test_the_documents_are_served() -> None:
         assert "default-src 'none'" in page.headers["content-security-policy"]
         assert "roomcast_connections" in (await client.get("/metrics")).text
         assert json.loads((await client.get("/readyz")).text)["status"] == "ok"
+
+
+async def test_a_key_of_a_tenant_is_for_its_rooms_alone(tmp_path: Path) -> None:
+    import hashlib
+
+    path, names = tmp_path / "keys.toml", ("acme", "globex", "none")
+    keys = {name: f"rk_{name}_" + name[0] * 32 for name in names}
+    path.write_text(
+        "".join(
+            f'[[key]]\nid = "{name}"\nsha256 = "{hashlib.sha256(key.encode()).hexdigest()}"\n'
+            f'scopes = ["admin"]\nrooms = ["live-*"]\n' + (f'tenant = "{name}"\n' if name != "none" else "")
+            for name, key in keys.items()
+        )
+    )
+    path.chmod(0o600)
+    secret = {"auth": {"secret": "x" * 32}, "tenants": [{"name": "acme"}]}
+    async with api(api={"key_file": str(path)}, **secret) as (broker, client):
+        found = {}
+        for name, key in keys.items():
+            opened = await client.post("/v1/rooms/open", json={"room": "live-1"}, headers=bearer(key))
+            listed = await client.post("/v1/rooms/list", json={}, headers=bearer(key))
+            other = await client.post("/v1/rooms/open", json={"room": "shop"}, headers=bearer(key))
+            metrics = await client.get("/metrics", headers=bearer(key))
+            status = await client.post("/v1/broker/status", json={}, headers=bearer(key))
+            answers = opened, listed, other, metrics, status
+            found[name] = [answer.status_code for answer in answers]
+            if opened.status_code == 200:
+                assert opened.json()["room"] == "live-1"
+                assert [item["room"] for item in listed.json()["items"]] == ["live-1"]
+        assert found == {
+            "acme": [200, 200, 403, 403, 403], "globex": [403, 403, 403, 403, 403], "none": [200, 200, 403, 200, 200],
+        }  # fmt: skip
+        assert {room.name for room in broker.hub} == {"live-1", "acme\x1flive-1"}

@@ -20,6 +20,7 @@ from protocol.messages import (
     Auth,
     Authenticated,
     BatchState,
+    Call,
     Direct,
     ErrorReply,
     Event,
@@ -28,12 +29,14 @@ from protocol.messages import (
     Ping,
     Pong,
     Post,
+    Result,
     Resume,
     Resumed,
     SendDirect,
     State,
     Tick,
 )
+from protocol.operations import BY_NAME
 from tests.support.broker import RawLink, raw_link
 from tests.support.directs import ack, nothing_more
 from tests.support.durable import durable_broker, gift
@@ -294,3 +297,22 @@ async def test_a_reload_brings_tenants_and_quotas_and_takes_them_away(directory:
             await link.hello()
             await link.send((Auth(token("acme", "bob")), 0, 0))
             assert (await link.expect_close()).code == CloseCode.AUTH_FAILED
+
+
+async def test_a_call_over_a_link_is_of_its_tenant(directory: Path) -> None:
+    async with shared_broker(directory) as broker, AsyncExitStack() as stack:
+        links = {each: await stack.enter_async_context(tenant_link(broker, each, "max", "host")) for each in TENANTS}
+        numbers = {tenant: (await link.join("live-1"))[0] for tenant, link in links.items()}
+        pause = Call(BY_NAME["rooms.set_phase"].number, "k1", ("live-1", int(RoomPhase.PAUSED)))
+        await links["acme"].send((pause, numbers["acme"], 5))
+        assert (await links["acme"].expect(Result))[1].result.phase is RoomPhase.PAUSED
+        for tenant, link in links.items():
+            await link.send((Call(BY_NAME["rooms.get"].number, "", ("live-1",)), 0, 6))
+            _, view = await link.expect(Result)
+            assert (view.result.room, view.result.phase is RoomPhase.PAUSED) == ("live-1", tenant == "acme")
+            await link.send((Call(BY_NAME["rooms.members"].number, "", ("live-1",)), 0, 7))
+            assert [member.user for member in (await link.expect(Result))[1].result.items] == ["max"]
+        await links["globex"].send((Call(BY_NAME["rooms.open"].number, "", ("live-2",)), 0, 8))
+        await links["globex"].expect(Result)
+        await links["acme"].send((Call(BY_NAME["rooms.get"].number, "", ("live-2",)), 0, 9))
+        assert (await links["acme"].expect(ErrorReply))[1].code == ErrorCode.UNKNOWN_ROOM

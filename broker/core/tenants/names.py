@@ -13,7 +13,7 @@ Inside one room users have their plain ids: a room has one tenant, so have all w
 
 from __future__ import annotations
 
-__all__ = ["SEPARATOR", "plain_name", "qualify", "split_name", "tenant_of"]
+__all__ = ["SEPARATOR", "plain_name", "qualify", "shown_name", "split_name", "tenant_of"]
 
 SEPARATOR = "\x1f"
 """Unit separator: `protocol.text` refuses it in names of rooms, user ids, and whatever else names something."""
@@ -38,6 +38,12 @@ def split_name(qualified: str) -> tuple[str, str]:
 def plain_name(qualified: str) -> str:
     """Return the name as its tenant knows it."""
     return qualified.partition(SEPARATOR)[2] if SEPARATOR in qualified else qualified
+
+
+def shown_name(qualified: str) -> str:
+    """Return the name for people: that of another tenant than the default one says whose it is."""
+    tenant, name = split_name(qualified)
+    return f"{name} of tenant {tenant}" if tenant else name
 
 
 def tenant_of(qualified: str) -> str:
