@@ -1,7 +1,7 @@
 """A receiver of webhooks in a process of its own, as quick as Python allows: it takes all and checks the order.
 
-It prints its port, and at the end of its standard input one line of JSON: events, distinct ones, and how many came
-after a later one of their room.
+It prints a line of JSON with its port, and at the end of its standard input one with the events, the distinct ones, and
+how many came after a later one of their room.
 """
 
 from __future__ import annotations
@@ -57,9 +57,11 @@ async def main() -> None:
     """Receive until standard input ends."""
     loop = asyncio.get_running_loop()
     server = await loop.create_server(_Receiver, "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
+    port = server.sockets[0].getsockname()[1]
+    print(json.dumps({"event": "listening", "port": port}), flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
-    print(json.dumps([_Receiver.events, len(_Receiver.ids), _Receiver.misplaced]), flush=True)
+    counts = {"events": _Receiver.events, "distinct": len(_Receiver.ids), "misplaced": _Receiver.misplaced}
+    print(json.dumps({"event": "received", **counts}), flush=True)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ from broker.config.schema import LogConfig
 from broker.config.webhooks import EndpointConfig, WebhookConfig
 from broker.ledger import Entry, Ledger, OutboxEntry, SubmitResult
 from broker.telemetry.logs import configure
+from broker.webhooks.event_sender import EventSender
 from broker.webhooks.events import WebhookEvents, unstored_event
-from broker.webhooks.sender import WebhookSender
 from broker.webhooks.service import WebhookDeliveries
 from protocol.codes import Lane, MessageType
 from protocol.webhook_events import MessagePublishedData
@@ -58,10 +58,11 @@ async def webhooks(smoke: bool) -> list[Result]:
         assert receiver.stdin is not None
         receiver.stdin.close()
         assert receiver.stdout is not None
-        events, distinct, misplaced = json.loads(receiver.stdout.readline())
+        received = json.loads(receiver.stdout.readline())
+    distinct, misplaced = received["distinct"], received["misplaced"]
     if distinct != count or misplaced:
         raise RuntimeError(f"{distinct} of {count} events arrived, {misplaced} out of order")
-    detail = {"rooms": ROOMS, "events": count, "repeated": events - distinct, "cpu_us": round(cpu_us, 1)}
+    detail = {"rooms": ROOMS, "events": count, "repeated": received["events"] - distinct, "cpu_us": round(cpu_us, 1)}
     return [
         Result(
             "webhooks", f"events a second in order, {ROOMS} rooms, receiver in another process", delivered_per_s, "/s",
@@ -87,16 +88,16 @@ def _config(directory: Path, receiver: subprocess.Popen[str]) -> WebhookConfig:
     secret = directory / "secret"
     secret.touch(mode=0o600)
     secret.write_text("whsec_" + base64.b64encode(bytes(32)).decode())
-    url = f"http://127.0.0.1:{int(receiver.stdout.readline())}/hook"
+    url = f"http://127.0.0.1:{json.loads(receiver.stdout.readline())['port']}/hook"
     endpoint = EndpointConfig(name="bench", url=url, secret_file=str(secret), events=("message.published",))
     return WebhookConfig(endpoints=(endpoint,))
 
 
 async def _sender_alone(config: WebhookConfig, count: int) -> float:
     """Return the posts a second over all connections, of events that are not stored."""
-    context = WebhookDeliveries.read(config).context
+    _, context, keys = WebhookDeliveries.read(config)
     assert context is not None
-    sender = WebhookSender.of(config.endpoints[0], config, context, _unix_ms)
+    sender = EventSender(config.endpoints[0], config, keys["bench"], context, _unix_ms)
     posts = iter(range(count // 4))
 
     async def post() -> None:

@@ -36,8 +36,9 @@ from broker.ledger import (
     StoredOutbox,
     SubmitResult,
 )
+from broker.webhooks.event_sender import EventSender
 from broker.webhooks.events import event_body, event_id
-from broker.webhooks.sender import SendFailure, WebhookReply, WebhookSender
+from broker.webhooks.sender import SendFailure, WebhookReply
 
 __all__ = ["DeliverySettings", "EndpointDeliveries", "describe_reply"]
 
@@ -79,7 +80,7 @@ class EndpointDeliveries:
     def __init__(
         self,
         endpoint: EndpointConfig,
-        sender: WebhookSender,
+        sender: EventSender,
         ledger: Ledger,
         settings: DeliverySettings,
         unix_ms: Callable[[], int],
@@ -113,6 +114,8 @@ class EndpointDeliveries:
         self._nursery: trio.Nursery | None = None
         self._readable = trio.Event()
         self._timed = trio.Event()
+        self._armed_ms = inf
+        """When `_wait_due` starts the next delivery."""
 
     @property
     def in_flight(self) -> int:
@@ -171,35 +174,56 @@ class EndpointDeliveries:
     async def _wait_due(self) -> None:
         """Start deliveries when their time has come, or the breaker's."""
         while True:
-            breaker_ms = self.breaker.due_ms
-            due_ms = inf
-            if breaker_ms is not None and self._has_space:
-                due_ms = max(self._lines.next_due_ms(), breaker_ms)
+            self._armed_ms = self._next_start_ms()
             self._timed = trio.Event()
-            with trio.move_on_at(due_ms / 1000):
+            with trio.move_on_at(self._armed_ms / 1000):
                 await self._timed.wait()
+            self._armed_ms = -inf
             self._pump()
+
+    def _next_start_ms(self) -> float:
+        """Return when the next delivery may start if nothing else happens."""
+        breaker_ms = self.breaker.due_ms
+        if breaker_ms is None or not self._has_space:
+            return inf
+        return max(self._lines.next_due_ms(), breaker_ms)
 
     @property
     def _has_space(self) -> bool:
         """Whether one more delivery may be under way."""
         return self._lines.in_flight < self._settings.max_in_flight and len(self._unwritten) < MAX_UNWRITTEN
 
-    def _pump(self) -> None:
-        """Start what may start now."""
-        nursery = self._nursery
+    def _next_row(self) -> StoredOutbox | None:
+        """Return a delivery that starts now; None if none may."""
         now_ms = _now_ms()
-        lines = self._lines
-        while (
-            nursery is not None and self._has_space and lines.next_due_ms() <= now_ms and self.breaker.try_start(now_ms)
+        if (
+            self._nursery is not None
+            and self._has_space
+            and self._lines.next_due_ms() <= now_ms
+            and self.breaker.try_start(now_ms)
         ):
-            row = lines.start(now_ms)
-            assert row is not None
-            nursery.start_soon(self._deliver, row)
-        self._readable.set()
-        self._timed.set()
+            return self._lines.start(now_ms)
+        return None
 
-    async def _deliver(self, row: StoredOutbox) -> None:
+    def _pump(self) -> None:
+        """Start what may start now, and wake the tasks that have something to do."""
+        while (row := self._next_row()) is not None:
+            assert self._nursery is not None
+            self._nursery.start_soon(self._deliver, row)
+        if self._lines.wants_read:
+            self._readable.set()
+        if self._next_start_ms() < self._armed_ms:
+            self._timed.set()
+
+    async def _deliver(self, first: StoredOutbox) -> None:
+        """Make one delivery, then others as long as any is due: a task for each would cost more."""
+        row: StoredOutbox | None = first
+        while row is not None:
+            await self._deliver_one(row)
+            row = self._next_row()
+        self._pump()
+
+    async def _deliver_one(self, row: StoredOutbox) -> None:
         try:
             reply = await self.sender.post(event_id(row), event_body(row), self._settings.timeout_s)
         except Exception:
@@ -210,7 +234,8 @@ class EndpointDeliveries:
         else:
             self._on_failure(row, reply)
         self._write()
-        self._pump()
+        if self._lines.wants_read:
+            self._readable.set()
 
     # ---- results
 

@@ -25,7 +25,16 @@ from broker.config.files import openssl_path
 from broker.config.webhooks import EndpointConfig, WebhookConfig, read_webhook_keys
 from broker.webhooks.signing import sign
 
-__all__ = ["MAX_REPLY_BYTES", "SendFailure", "WebhookReply", "WebhookSender", "client_context"]
+__all__ = [
+    "KEEPALIVE_S",
+    "MAX_REPLY_BYTES",
+    "SendFailure",
+    "WebhookReply",
+    "WebhookSender",
+    "client_context",
+    "failure_reason",
+    "read_retry_after",
+]
 
 MAX_REPLY_BYTES = 64 * 1024
 MAX_RETRY_AFTER_S = 86_400.0
@@ -212,16 +221,18 @@ class WebhookSender:
             if len(reply) > MAX_REPLY_BYTES:
                 detail = f"status {response.status_code} with more than {MAX_REPLY_BYTES} bytes"
                 return WebhookReply(0, failure=SendFailure.TOO_LARGE, detail=detail)
-            return WebhookReply(response.status_code, bytes(reply), _retry_after_s(response.headers))
+            return WebhookReply(
+                response.status_code, bytes(reply), read_retry_after(response.headers.get("retry-after", ""))
+            )
         except httpx.ConnectTimeout:
             detail = f"no connection within {self._connect_timeout_s:g} s"
             return WebhookReply(0, failure=SendFailure.TIMEOUT, detail=detail)
         except httpx.ConnectError as error:
-            return WebhookReply(0, failure=SendFailure.CONNECT, detail=_reason(error))
+            return WebhookReply(0, failure=SendFailure.CONNECT, detail=failure_reason(error))
         except httpx.TransportError as error:
             if response is None and isinstance(error, _CUT_OFF):
                 return None
-            return WebhookReply(0, failure=SendFailure.BROKEN, detail=_reason(error))
+            return WebhookReply(0, failure=SendFailure.BROKEN, detail=failure_reason(error))
         finally:
             if response is not None:
                 await response.aclose()
@@ -243,7 +254,7 @@ class _Body(httpx.AsyncByteStream):
         return self._parts.pop()
 
 
-def _reason(error: BaseException) -> str:
+def failure_reason(error: BaseException) -> str:
     """Return the first text in a chain of exceptions: the outermost ones of a failed handshake have none."""
     cause: BaseException | None = error
     while cause is not None and not str(cause):
@@ -251,7 +262,6 @@ def _reason(error: BaseException) -> str:
     return str(cause)[:200] if cause is not None else type(error).__name__
 
 
-def _retry_after_s(headers: httpx.Headers) -> float | None:
+def read_retry_after(text: str) -> float | None:
     """Return the seconds of the header Retry-After; None where it has none, or a date."""
-    text = headers.get("retry-after", "")
     return min(float(text), MAX_RETRY_AFTER_S) if text.isascii() and text.isdigit() and len(text) <= 12 else None

@@ -28,8 +28,9 @@ from broker.ledger import (
     SubmitResult,
 )
 from broker.webhooks.deliveries import DeliverySettings, EndpointDeliveries, describe_reply
+from broker.webhooks.event_sender import EventSender
 from broker.webhooks.events import WebhookEvents, unstored_event
-from broker.webhooks.sender import WebhookSender, client_context
+from broker.webhooks.sender import client_context
 from protocol.webhook_events import BrokerDegradedData, WebhookTestData
 
 __all__ = ["EndpointStatus", "WebhookDeliveries", "WebhookFiles", "WebhookTrial"]
@@ -123,13 +124,15 @@ class WebhookDeliveries:
         for endpoint in config.endpoints:
             if endpoint.name not in self._deliveries:
                 assert context is not None
-                self._deliveries[endpoint.name] = self._made(endpoint, config, context)
+                self._deliveries[endpoint.name] = self._made(endpoint, config, keys[endpoint.name], context)
                 self._start(endpoint.name)
         self._changed.set()
         self._changed = trio.Event()
 
-    def _made(self, endpoint: EndpointConfig, config: WebhookConfig, context: ssl.SSLContext) -> EndpointDeliveries:
-        sender = WebhookSender.of(endpoint, config, context, self._unix_ms)
+    def _made(
+        self, endpoint: EndpointConfig, config: WebhookConfig, keys: tuple[bytes, ...], context: ssl.SSLContext
+    ) -> EndpointDeliveries:
+        sender = EventSender(endpoint, config, keys, context, self._unix_ms)
         settings = DeliverySettings(
             RetrySchedule(patience_ms=round(config.patience_h * 3_600_000)),
             config.timeout_s,

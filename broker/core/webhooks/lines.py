@@ -111,6 +111,13 @@ class Lines(Generic[R]):
         self._is_at_end = True  # unless `wake` comes meanwhile, or the page is not the last
         return Read(None, self._scanned, self._max_rows - self.rows)
 
+    @property
+    def wants_read(self) -> bool:
+        """Whether `next_read` would return a page."""
+        return not self._reads and (
+            bool(self._refills) or not (self._is_at_end or self.rows >= self._max_rows or self.bytes >= self._max_bytes)
+        )
+
     def add(self, read: Read, rows: Sequence[R], is_all: bool) -> None:
         """Take the result of a read; ``is_all``: there was nothing after it in the ledger."""
         self._reads = False
