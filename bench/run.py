@@ -7,6 +7,7 @@ run started ends.
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import secrets
@@ -40,6 +41,8 @@ QUIET_S = 2.5
 """Time without counters after which none follow: they are sent at most two seconds after a change."""
 QUIET_DEADLINE_S = 60.0
 SECRET_BYTES = 32
+AWAY_PORT = 9
+"""Where a receiver of webhooks is away: nothing listens there."""
 
 StatusCallback = Callable[[str], None]
 
@@ -153,6 +156,7 @@ class _Run:
             "auth": {"secret": self.secret, "guest_access": ["*"]} if self.scenario.auth != "dev" else {},
             "log": {"level": "warning"},
             "ledger": {} if self.ledger_folder is None else {"data_dir": str(self.ledger_folder)},
+            "webhooks": self._webhooks(),
         }
         for part, values in self.scenario.broker.items():
             if isinstance(values, dict):
@@ -160,6 +164,21 @@ class _Run:
             else:
                 base[part] = values
         return {part: values for part, values in base.items() if values}
+
+    def _webhooks(self) -> dict[str, Any]:
+        """Return the section of an endpoint, and start its receiver where it is present."""
+        if self.scenario.webhooks == "none":
+            return {}
+        port = AWAY_PORT
+        if self.scenario.webhooks == "present":
+            receiver = self.processes.start("receiver", "bench.micro.hook_receiver")
+            port = receiver.wait("listening", 30)["port"]
+        secret = self.processes.folder / "hook.secret"
+        secret.touch(mode=0o600)
+        secret.write_text("whsec_" + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode())
+        url = f"http://127.0.0.1:{port}/hook"
+        endpoint = {"name": "bench", "url": url, "secret_file": str(secret), "events": ["*"]}
+        return {"endpoints": [endpoint]}
 
     def _split(self, total: int) -> list[tuple[int, int]]:
         """Divide ``total`` among the viewer processes: [(first, count)]."""

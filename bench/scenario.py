@@ -147,6 +147,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     durable: bool = False
     """The broker keeps a ledger, which is verified and added up when the broker has ended. The disk alone is timed in
     the same directory and run."""
+    webhooks: Literal["none", "present", "away"] = "none"
+    """Every durable message is reported to a receiver on this machine: one that takes it, or a port that refuses."""
     floor_sweeps: Annotated[int, Meta(ge=0, le=50)] = 5
     broker: dict[str, Any] = {}
     """Settings of the broker, as in its own TOML (`roomcast print-config`). Any: checked by the broker's own loader."""
@@ -221,6 +223,8 @@ def read_scenario(text: str, name: str) -> Scenario:
         raise ScenarioError(f"scenario {name}: more rooms than viewers")
     if scenario.durable and scenario.way == "memory":
         raise ScenarioError(f"scenario {name}: way memory has no broker process, so nothing can be durable")
+    if scenario.webhooks != "none" and not scenario.durable:
+        raise ScenarioError(f"scenario {name}: webhooks need a ledger: durable = true")
     return scenario
 
 
