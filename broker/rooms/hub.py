@@ -16,6 +16,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from math import inf
+from operator import add
 
 import structlog
 import trio
@@ -31,7 +32,7 @@ from broker.core.rooms.ended import EndedRooms
 from broker.core.rooms.event_ids import EventIds
 from broker.core.rooms.idempotency import MAX_ORDERS, ORDER_WINDOW_S, IdempotencyTable
 from broker.core.rooms.keys import KeySpace
-from broker.core.rooms.state import RoomRules, RoomState
+from broker.core.rooms.state import EVENT_COUNTERS, RoomRules, RoomState
 from broker.core.tenants.names import tenant_of
 from broker.core.tenants.quotas import Tenants
 from broker.ledger import ResultBatch
@@ -95,7 +96,7 @@ class Hub:
         self._crashed: dict[str, RoomCheckpoint] = {}
         self._nursery: trio.Nursery | None = None
         self._stage = OverloadStage.NORMAL
-        self._past_counters = Counter[str]()
+        self._past_counts: tuple[int, ...] = (0,) * len(EVENT_COUNTERS)
         self._past_accounts: tuple[Account, ...] = (Account(),) * len(Lane)
         self._orders: IdempotencyTable[PostRef] = IdempotencyTable(ORDER_WINDOW_S, MAX_ORDERS)
         self._ended = EndedRooms(config.reopen_ended_s)
@@ -244,16 +245,17 @@ class Hub:
 
     def accounts(self) -> tuple[Account, ...]:
         """Return the five lanes' accounts over all rooms, those that have ended included."""
-        lanes = self._past_accounts
+        lanes = [list(account) for account in self._past_accounts]
         for room in self._by_number.values():
-            lanes = sum_of(lanes, room.state.accounts())
-        return lanes
+            room.state.add_accounts_to(lanes)
+        return tuple(Account(*lane) for lane in lanes)
 
     def counters(self) -> Counter[str]:
         """Return what all rooms have counted beside their accounts, those that have ended included."""
-        counters = self._past_counters.copy()
+        sums = self._past_counts
         for room in self._by_number.values():
-            counters.update(room.state.event_counters())
+            sums = tuple(map(add, sums, room.state.event_counts()))
+        counters = Counter(dict(zip(EVENT_COUNTERS, sums, strict=True)))
         counters["limiter_full"] += self.join_limit.full_refusals
         counters["keys_lost"] += self._orders.forgotten
         return counters
@@ -311,7 +313,7 @@ class Hub:
                 del self._by_name[room.name]
                 self._keep_checkpoint(room)
             try:
-                self._past_counters.update(room.state.event_counters())
+                self._past_counts = tuple(map(add, self._past_counts, room.state.event_counts()))
                 self._past_accounts = sum_of(self._past_accounts, closed(room.state.accounts()))
             except Exception:
                 log.exception("the account of a room is not counted", room=room.name, number=room.number)

@@ -84,6 +84,17 @@ class RoomAccounts:
         """Lane 0 first."""
         return tuple(account.as_tuple() for account in self._lanes)
 
+    def add_to(self, totals: list[list[int]]) -> None:
+        """Add the counters to those of several rooms, lane by lane. Cheap where a lane was never used."""
+        for lane, total in zip(self._lanes, totals, strict=True):
+            if lane.admitted:
+                total[0] += lane.admitted
+                total[1] += lane.shown
+                total[2] += lane.merged
+                total[3] += lane.sampled
+                total[4] += lane.expired
+                total[5] += lane.held
+
 
 def sum_of(one: tuple[Account, ...], other: tuple[Account, ...]) -> tuple[Account, ...]:
     """Return the accounts of two rooms, added lane by lane; balanced ones stay balanced."""
