@@ -235,6 +235,17 @@ def test_the_program_of_readme_works(terminal: Terminal) -> None:
     terminal.wait_for(terminal.running[1][2], "好看")
 
 
+def test_the_program_for_backends_works(terminal: Terminal) -> None:
+    (program,) = blocks(ROOT / "broker" / "guides" / "backends.md", "python")
+    program = program.replace("roomcast_client", "protocol").replace(":7401", f":{terminal.api_port}")
+    (terminal.folder / "program.py").write_text(program, encoding="utf-8")
+    terminal.start(f"roomcast serve --set api.listen=127.0.0.1:{terminal.api_port}")
+    published, room, refused = terminal.run("python program.py").splitlines()
+    assert published.startswith("Published(")
+    assert room == "live-1 0"
+    assert refused.startswith("UNKNOWN_ROOM room is not open 0 ")
+
+
 def _start_program(terminal: Terminal) -> tuple[subprocess.Popen[str], Path]:
     output = terminal.folder / "program-output"
     with output.open("w") as file:

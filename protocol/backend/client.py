@@ -1,0 +1,159 @@
+"""Transports of the control API's client over httpx: synchronous, and asynchronous under Trio or asyncio."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from types import TracebackType
+from typing import Any
+
+import anyio
+import httpx
+
+from .async_operations import AsyncOperationCalls
+from .calls import ApiCall, BackendError, NoAnswer
+from .operations import OperationCalls
+
+__all__ = ["AsyncBackend", "Backend"]
+
+TIMEOUT_S = 35.0
+"""Longer than the 30 s after which the broker itself gives a call up."""
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+def _target(url: str) -> tuple[str, str | None]:
+    """Return the base URL and the path of the socket file, where ``url`` is ``unix:PATH``."""
+    if url.startswith("unix:"):
+        return "http://localhost", url.removeprefix("unix:")
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"{url!r} is not http://HOST:PORT, https://HOST:PORT or unix:PATH")
+    return url.rstrip("/"), None
+
+
+def _headers(key: str | None) -> dict[str, str]:
+    return {} if key is None else {"Authorization": f"Bearer {key}"}
+
+
+def _failure(error: httpx.HTTPError) -> tuple[NoAnswer, bool]:
+    """Return the error of the client, and whether the broker may have received the request."""
+    return NoAnswer(f"{type(error).__name__}: {error}"), not isinstance(error, _NOT_SENT)
+
+
+class Backend(OperationCalls):
+    """Client of the control API for synchronous programs. A context manager; its connections are kept and reused.
+
+    One for a process, from any thread.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        """Create a client; it connects with its first call.
+
+        :param url: ``http://HOST:PORT``, ``https://HOST:PORT`` or ``unix:PATH``; ValueError for anything else.
+        :param key: key of the backend, ``rk_...``; None: the broker is in development mode.
+        :param timeout_s: longest time of one call, all its tries included.
+        :param ssl_context: for https; None: the authorities of the system.
+        """
+        super().__init__(self._call)
+        base, path = _target(url)
+        self._timeout_s = timeout_s
+        transport = httpx.HTTPTransport(
+            uds=path, verify=ssl_context or (ssl.create_default_context() if base.startswith("https") else False)
+        )
+        self._client = httpx.Client(
+            base_url=base, headers=_headers(key), transport=transport, trust_env=False, timeout=timeout_s
+        )
+
+    def __enter__(self) -> Backend:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _call(self, name: str, request: Any, key: str | None) -> Any:
+        # Any: records of the operation.
+        call, ends_at = ApiCall(name, request, key), time.monotonic() + self._timeout_s
+        while True:
+            was_sent = True
+            try:
+                left_s = max(0.001, ends_at - time.monotonic())
+                reply = self._client.post(call.path, content=call.body, headers=call.headers, timeout=left_s)
+                return call.result(reply.status_code, reply.headers, reply.content)
+            except httpx.HTTPError as error:
+                failure: BackendError
+                failure, was_sent = _failure(error)
+            except BackendError as error:
+                failure = error
+            wait_s = call.wait_s(failure, was_sent=was_sent, left_s=ends_at - time.monotonic())
+            if wait_s is None:
+                raise failure
+            time.sleep(wait_s)
+
+
+class AsyncBackend(AsyncOperationCalls):
+    """Client of the control API under Trio or asyncio: as `Backend`, with methods to await.
+
+    An asynchronous context manager; its connections are kept and reused.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        """Create a client with the parameters of `Backend`; it connects with its first call."""
+        super().__init__(self._call)
+        base, path = _target(url)
+        self._timeout_s = timeout_s
+        transport = httpx.AsyncHTTPTransport(
+            uds=path, verify=ssl_context or (ssl.create_default_context() if base.startswith("https") else False)
+        )
+        self._client = httpx.AsyncClient(
+            base_url=base, headers=_headers(key), transport=transport, trust_env=False, timeout=timeout_s
+        )
+
+    async def __aenter__(self) -> AsyncBackend:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def _call(self, name: str, request: Any, key: str | None) -> Any:
+        # Any: records of the operation.
+        call, ends_at = ApiCall(name, request, key), time.monotonic() + self._timeout_s
+        while True:
+            was_sent = True
+            try:
+                left_s = max(0.001, ends_at - time.monotonic())
+                reply = await self._client.post(call.path, content=call.body, headers=call.headers, timeout=left_s)
+                return call.result(reply.status_code, reply.headers, reply.content)
+            except httpx.HTTPError as error:
+                failure: BackendError
+                failure, was_sent = _failure(error)
+            except BackendError as error:
+                failure = error
+            wait_s = call.wait_s(failure, was_sent=was_sent, left_s=ends_at - time.monotonic())
+            if wait_s is None:
+                raise failure
+            await anyio.sleep(wait_s)

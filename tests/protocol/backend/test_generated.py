@@ -1,0 +1,49 @@
+"""What `.ci/client.py` writes is what is checked in: methods of the backend's client, and the reference page."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from protocol.backend import AsyncBackend, Backend
+from protocol.operations import OPERATIONS
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("client_generator", ROOT / ".ci" / "client.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", ["operations.py", "async_operations.py"])
+def test_the_methods_are_those_of_the_table(name: str, generator: ModuleType) -> None:
+    text = (ROOT / "protocol" / "backend" / name).read_text(encoding="utf-8")
+    assert text == generator.operations_module(is_async=name.startswith("async")), "run python .ci/client.py"
+
+
+def test_the_reference_page_is_that_of_the_docstrings(generator: ModuleType) -> None:
+    text = (ROOT / "broker" / "guides" / "python-reference.md").read_text(encoding="utf-8")
+    assert text == generator.reference_page(), "run python .ci/client.py"
+    for row in OPERATIONS:
+        assert f"\n`{row.name}(" in text
+
+
+@pytest.mark.parametrize("row", OPERATIONS, ids=lambda row: row.name)
+def test_every_operation_is_a_method_with_the_fields_of_its_request(row: object) -> None:
+    for backend in (Backend("http://127.0.0.1:1"), AsyncBackend("http://127.0.0.1:1")):
+        subject, _, verb = row.name.partition(".")  # type: ignore[attr-defined]
+        method = getattr(getattr(backend, subject), verb)
+        names = [name for name in inspect.signature(method).parameters if name != "idempotency_key"]
+        assert tuple(names) == row.request._fields  # type: ignore[attr-defined]
+        assert inspect.iscoroutinefunction(method) is isinstance(backend, AsyncBackend)
