@@ -54,7 +54,7 @@ class Lane(IntEnum):
 
 
 class Opcode(IntEnum):
-    """Kind of a frame (header bytes 6-7)."""
+    """Kind of a frame (header bytes 6-7). 16 is not used any more."""
 
     HELLO = 1
     AUTH = 2
@@ -71,7 +71,6 @@ class Opcode(IntEnum):
     ERROR = 13
     GOAWAY = 14
     RESUME = 15
-    BATCH = 16
     CALL = 17
     RESULT = 18
 
@@ -85,14 +84,12 @@ class Codec(IntEnum):
 
 
 class Feature(IntFlag):
-    """Bits that both sides exchange in HELLO; the link uses those that both have."""
+    """Bits that both sides exchange in HELLO; the link uses those that both have. 8 is not used any more."""
 
     LZ4 = 1
     LZ4_DICT_1 = 2
     TICKET = 4
     """The server issues tickets: tokens for reconnecting."""
-    BATCH = 8
-    """The opcode BATCH is supported."""
     CALL = 16
     """The opcodes CALL and RESULT are supported: the table of operations."""
 

@@ -16,10 +16,12 @@ from .codes import CUSTOM_TYPE_MIN, MessageType
 from .errors import LocalProtocolError
 from .fields import FieldError
 from .frames import MAX_CLIENT_BODY_BYTES, pack_body
-from .messages import MAX_DIRECT_BYTES, MAX_RECIPIENTS, SendDirect
+from .messages import MAX_DIRECT_BYTES, MAX_RECIPIENTS, Call
+from .operations import BY_REQUEST
+from .operations.directs import SendManyDirects
 from .payloads import check_payload
 
-__all__ = ["TemplateError", "direct_payload", "fields_of", "fill", "frames_of", "payload_for", "payloads_of"]
+__all__ = ["TemplateError", "direct_payload", "fields_of", "fill", "parts_of", "payload_for", "payloads_of"]
 
 Values = Mapping[str, Mapping[str, str]]
 
@@ -91,17 +93,16 @@ def _bounded(payload: Any) -> Any:
     return payload
 
 
-def payloads_of(message: SendDirect) -> list[tuple[str, Any]]:
+def payloads_of(kind: int, template: Any, values: Values) -> list[tuple[str, Any]]:
     """Return (user id, payload) of every recipient of a part. FieldError names the field and the rule, not the value.
 
     Memory is bounded by `MAX_DIRECT_BYTES` for each of the part's users.
     """
-    kind = message.type
     _check_type(kind)
     found = []
-    for index, (user, own) in enumerate(message.values.items()):
+    for index, (user, own) in enumerate(values.items()):
         try:
-            found.append((user, payload_for(kind, message.template, own)))
+            found.append((user, payload_for(kind, template, own)))
         except TemplateError:
             raise FieldError("must have a value for every field of the template", f"values[{index}]") from None
         except FieldError as error:
@@ -109,34 +110,36 @@ def payloads_of(message: SendDirect) -> list[tuple[str, Any]]:
     return found
 
 
-def frames_of(
+def parts_of(
     batch: str, kind: int, template: Any, values: Values, expires_s: int | None = None
-) -> Iterator[SendDirect]:
-    """Cut a batch into parts that fit a client's body, each user in exactly one, in the given order.
+) -> Iterator[SendManyDirects]:
+    """Cut a batch into requests of ``directs.send_many`` that fit a CALL, each user in exactly one, in the given order.
 
     The fields are not checked. LocalProtocolError if template and values of one recipient exceed a body, or a string
     has half of a surrogate pair.
     """
     # A map of more than 15 entries has a head of 3 bytes instead of 1.
-    room = MAX_CLIENT_BODY_BYTES - _packed_bytes(SendDirect(batch, kind, template, {}, expires_s)) - 2
+    empty = SendManyDirects(batch, kind, template, {}, None, expires_s)
+    room = MAX_CLIENT_BODY_BYTES - _packed_bytes(Call(BY_REQUEST[SendManyDirects].number, "", empty)) - 2
     part: dict[str, Mapping[str, str]] = {}
     used = 0
     for user, own in values.items():
         own = dict(own)
         nbytes = _packed_bytes((user, own)) - 1
         if nbytes > room:
-            raise LocalProtocolError(f"BATCH: template and values of {user!r} are above {MAX_CLIENT_BODY_BYTES} bytes")
+            why = f"template and values of {user!r} are above {MAX_CLIENT_BODY_BYTES} bytes"
+            raise LocalProtocolError(f"directs.send_many: {why}")
         if used + nbytes > room or len(part) == MAX_RECIPIENTS:
-            yield SendDirect(batch, kind, template, part, expires_s)
+            yield empty._replace(values=part)
             part, used = {}, 0
         part[user] = own
         used += nbytes
     if part:
-        yield SendDirect(batch, kind, template, part, expires_s)
+        yield empty._replace(values=part)
 
 
 def _packed_bytes(value: tuple[Any, ...]) -> int:
     try:
         return len(pack_body(value))
     except UnicodeEncodeError:
-        raise LocalProtocolError("BATCH: a string has half of a surrogate pair") from None
+        raise LocalProtocolError("directs.send_many: a string has half of a surrogate pair") from None

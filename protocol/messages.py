@@ -10,7 +10,6 @@ integer cents. The length of a text is counted in Unicode code points.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -39,7 +38,6 @@ __all__ = [
     "AckResult",
     "Auth",
     "Authenticated",
-    "BatchState",
     "Call",
     "ClientHello",
     "CustomType",
@@ -65,7 +63,6 @@ __all__ = [
     "RoomKey",
     "RoomPulse",
     "RoomRole",
-    "SendDirect",
     "ServerHello",
     "Side",
     "State",
@@ -94,7 +91,7 @@ MAX_PINS = 3
 MAX_KEYS = 100
 """Keys of one room."""
 MAX_RECIPIENTS = 1024
-"""Users of one BATCH; its body of 4 KiB rarely holds more than a hundred."""
+"""Users of one call of directs.send_many; a CALL of 4 KiB rarely holds more than a hundred."""
 MAX_TEMPLATE_FIELDS = 32
 MAX_DIRECT_BYTES = 4096
 """Payload of one DIRECT that is kept until it is acknowledged, packed."""
@@ -295,23 +292,6 @@ class Resume(NamedTuple):
     offset: int
 
 
-class SendDirect(NamedTuple):
-    """Part of a batch of must-deliver messages: ``template`` is filled for each user with its own strings.
-
-    A user gets one message of a batch, however often a part is sent. Without users it requests the state of the batch.
-    """
-
-    batch: str
-    type: int
-    """ANNOUNCEMENT, or a custom type."""
-    template: Any
-    """Payload of that type in whose strings ``{name}`` stands for a value."""
-    values: Mapping[str, Mapping[str, str]]
-    """Values by user id and name."""
-    expires_s: int | None = None
-    """How long the broker keeps a message for its user, in seconds; None: as configured."""
-
-
 class Call(NamedTuple):
     """Call of an operation of the table. The header's sequence is the client's number for the answer.
 
@@ -510,22 +490,6 @@ class Resumed(NamedTuple):
     snapshot: Joined
 
 
-class BatchState(NamedTuple):
-    """Answer to a part of a batch: numbers of its users by whether their message is durable now, was before, or is not.
-
-    ``failed``: the same part is to be sent again, some seconds later. The last three count the messages of the whole
-    batch, and are set only for a part without users, because counting is expensive.
-    """
-
-    batch: str
-    sent: int = 0
-    repeated: int = 0
-    failed: int = 0
-    pending: int | None = None
-    acked: int | None = None
-    expired: int | None = None
-
-
 class Result(NamedTuple):
     """Result of the CALL with the header's sequence. A CALL that failed is answered by ERROR."""
 
@@ -535,9 +499,9 @@ class Result(NamedTuple):
 
 
 Message = (
-    ClientHello | Auth | Join | Leave | Post | DirectAck | Ping | Resume | SendDirect | Call
+    ClientHello | Auth | Join | Leave | Post | DirectAck | Ping | Resume | Call
     | ServerHello | Authenticated | Joined | Left | Ack | Event | Tick | State | Direct | Pong | ErrorReply
-    | GoAway | Resumed | BatchState | Result
+    | GoAway | Resumed | Result
 )  # fmt: skip
 
 

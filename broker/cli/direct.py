@@ -25,15 +25,15 @@ import trio
 from broker.cli.client import client_options, connected_client, development_token, run_command
 from broker.cli.token import duration_s
 from broker.config.files import FileError, clean_text, read_text_of, text_of
+from protocol.clients.calls import request_of
 from protocol.clients.client import Client
-from protocol.clients.events import BatchRefused, ClientClosed
+from protocol.clients.events import BatchState, CallRefused, ClientClosed
 from protocol.clients.exceptions import first_leaf
 from protocol.codes import CUSTOM_TYPE_MAX, CUSTOM_TYPE_MIN, ErrorCode, MessageType
-from protocol.connection import Connection
-from protocol.direct_batches import TemplateError, fields_of, frames_of, payload_for
+from protocol.direct_batches import TemplateError, fields_of, parts_of, payload_for
 from protocol.errors import LocalProtocolError
 from protocol.fields import FieldError
-from protocol.messages import BatchState, Side
+from protocol.operations.directs import DirectProgress
 from protocol.text import is_user_id, plain
 
 __all__ = ["Recipients", "direct", "read_values"]
@@ -166,10 +166,9 @@ def check_messages(
             payload_for(kind, template, own)
         except (TemplateError, FieldError) as error:
             raise _line_error(name, recipients.lines[user], str(error)) from None
-    checker = Connection(Side.CLIENT)
     try:
-        for frame in frames_of(batch, kind, template, recipients.values, expires_s):
-            checker.check(frame)
+        for part in parts_of(batch, kind, template, recipients.values, expires_s):
+            request_of(part, {})
     except LocalProtocolError as error:
         raise click.UsageError(f"{name}: {error}; nothing was sent") from None
 
@@ -277,7 +276,7 @@ async def _run(job: _BatchJob, url: str, token: str, ca: str | None) -> BatchSta
                 state = await _send(job, client)
                 nursery.cancel_scope.cancel()
             return state
-        except* BatchRefused as group:
+        except* CallRefused as group:
             refused = first_leaf(group)
             raise click.ClickException(f"batch {job.batch}: {_reason(refused)}") from refused
         except* ClientClosed as group:
@@ -290,7 +289,7 @@ async def _run(job: _BatchJob, url: str, token: str, ca: str | None) -> BatchSta
 _AGAIN = "; some messages may be sent: run the same command again to send the rest"
 
 
-def _reason(refused: BatchRefused) -> str:
+def _reason(refused: CallRefused) -> str:
     if refused.code == ErrorCode.NOT_ALLOWED:
         return "the token does not have the role app (roomcast token --role app)"
     if refused.code == ErrorCode.NOT_KEPT:
@@ -308,15 +307,15 @@ async def _send(job: _BatchJob, client: Client) -> BatchState:
         state = await client.send_direct(job.template, part, batch=job.batch, type=job.kind, expires_s=job.expires_s)
         sent, repeated = sent + state.sent, repeated + state.repeated
         click.echo(f"{sent + repeated:,} of {len(users):,} on the broker's disk ({repeated:,} before)", err=True)
-    state = await client.batch_state(job.batch)
+    found = await client.batch_state(job.batch)
     printed = None
-    while job.follow and state.pending:
-        if state != printed:
-            printed = state
-            click.echo(_progress(state), err=True)
+    while job.follow and found.pending:
+        if found != printed:
+            printed = found
+            click.echo(_progress(found), err=True)
         await trio.sleep(FOLLOW_S)
-        state = await client.batch_state(job.batch)
-    return state._replace(sent=sent, repeated=repeated)
+        found = await client.batch_state(job.batch)
+    return BatchState(job.batch, sent, repeated, found.pending, found.acked, found.expired)
 
 
 async def _report_link(client: Client) -> None:
@@ -331,11 +330,11 @@ async def _report_link(client: Client) -> None:
 
 def _counts(state: BatchState) -> dict[str, int]:
     fields = ("sent", "repeated", "pending", "acked", "expired")
-    return {field: getattr(state, field) or 0 for field in fields}
+    return {field: getattr(state, field) for field in fields}
 
 
-def _progress(state: BatchState) -> str:
-    return f"{state.pending or 0:,} pending, {state.acked or 0:,} acknowledged, {state.expired or 0:,} expired"
+def _progress(state: BatchState | DirectProgress) -> str:
+    return f"{state.pending:,} pending, {state.acked:,} acknowledged, {state.expired:,} expired"
 
 
 def _summary(state: BatchState, users: int) -> str:

@@ -16,7 +16,6 @@ from broker.users.inbox import BatchResult, Inboxes
 from protocol.codes import ErrorCode, Role
 from protocol.direct_batches import direct_payload, payloads_of
 from protocol.fields import FieldError
-from protocol.messages import SendDirect
 from protocol.operations.directs import (
     DirectProgress,
     DirectStateRequest,
@@ -49,9 +48,14 @@ def _later() -> OperationError:
     return OperationError(ErrorCode.OVERLOADED, "the ledger cannot take it now", retry_after_ms=AGAIN_MS)
 
 
+def _permitted(parts: Parts, caller: Caller) -> frozenset[int]:
+    """Return the types that a caller may send to users: those of any of its rooms."""
+    return parts.types.permitted(Role.APP, caller.allows(None))
+
+
 def _check_types(parts: Parts, caller: Caller, kind: int, payloads: Sequence[tuple[str, Any]], field: str) -> None:
     """Raise OperationError where the type may not be sent, or a payload is above the size of its type."""
-    permitted = parts.types.permitted(Role.APP, caller.allows(None))
+    permitted = _permitted(parts, caller)
     for _, payload in payloads:
         code = parts.types.refusal(kind, payload, permitted)
         if code is not None:
@@ -92,7 +96,7 @@ async def _send_many(parts: Parts, caller: Caller, request: SendManyDirects) -> 
         field = "users" if request.values is None else "values"
         raise OperationError(ErrorCode.BAD_FIELD, "must name at least one user", field)
     try:
-        payloads = payloads_of(SendDirect(request.batch, request.type, request.template, values, request.expires_s))
+        payloads = payloads_of(request.type, request.template, values)
     except FieldError as error:
         raise OperationError(error.code, error.rule, error.field) from None
     _check_types(parts, caller, request.type, payloads, "template")

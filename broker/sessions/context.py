@@ -23,7 +23,6 @@ from broker.operations.calls import Operations
 from broker.rooms.hub import Hub
 from broker.rooms.room_store import RoomHistory
 from broker.sessions.calls import CallTasks
-from broker.users.batches import IncomingBatches
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
 from broker.webhooks.questions import Questions
@@ -73,8 +72,6 @@ class SessionContext:
     """Questions to the platform; None: there are none."""
     call_tasks: CallTasks = field(default_factory=CallTasks)
     """Calls of operations that wait, of all links."""
-    batches: IncomingBatches = field(init=False)
-    """Incoming must-deliver messages."""
     frame_limit: SingleGcra = field(init=False)
     """Frames of one link, in bursts of two seconds."""
     app_frame_limit: SingleGcra = field(init=False)
@@ -101,15 +98,13 @@ class SessionContext:
     _hello: ServerHello | None = None
 
     def __post_init__(self) -> None:
-        self.batches = IncomingBatches(self.inboxes, self.types)
         self.durable_types = frozenset() if self.history is None else self.types.critical
         is_reviewed = self.questions is not None and self.questions.message is not None
         self.reviewed_types = frozenset({int(MessageType.DANMAKU), *self.types.custom} if is_reviewed else ())
         self.use_limits(self.config)
         self.renew_every_s = min(RENEW_EVERY_S, self.auth.ticket_s / 10)
         self.features = int(
-            Feature.BATCH
-            | Feature.CALL
+            Feature.CALL
             | (Feature.TICKET if self.auth.gives_tickets else Feature(0))
             | (Feature.LZ4 | Feature.LZ4_DICT_1 if self.compress else Feature(0))
         )

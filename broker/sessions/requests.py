@@ -1,4 +1,4 @@
-"""Requests of a connection by opcode: HELLO, AUTH, JOIN, RESUME, POST, LEAVE, ACK, BATCH, CALL, PING, GOAWAY.
+"""Requests of a connection by opcode: HELLO, AUTH, JOIN, RESUME, POST, LEAVE, ACK, CALL, PING, GOAWAY.
 
 Each function answers one frame at once, or leaves it to what waits for the ledger.
 """
@@ -6,7 +6,6 @@ Each function answers one frame at once, or leaves it to what waits for the ledg
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import structlog
 
@@ -33,7 +32,6 @@ from protocol.messages import (
     Ping,
     Pong,
     Resume,
-    SendDirect,
     common_version,
 )
 
@@ -125,17 +123,6 @@ def _on_direct_ack(link: SessionLink, frame: Frame) -> None:
         inboxes.acknowledge(grant.user_id, link, message.direct_id)
 
 
-def _on_batch(link: SessionLink, frame: Frame) -> None:
-    message = frame.message
-    assert isinstance(message, SendDirect)
-    assert link.grant is not None, "the link's state table lets BATCH pass only after AUTH"
-    if link.grant.tenant:
-        own = partial(qualify, link.grant.tenant)
-        values = {own(user): each for user, each in message.values.items()}
-        message = message._replace(batch=own(message.batch), values=values)
-    link.context.batches.take(link, link.grant, frame.sequence, message)
-
-
 def _on_call(link: SessionLink, frame: Frame) -> None:
     calls = link.calls
     if calls is None:
@@ -173,7 +160,6 @@ REQUESTS: dict[Opcode, Callable[[SessionLink, Frame], None]] = {
     Opcode.RESUME: _on_join,
     Opcode.LEAVE: _on_leave,
     Opcode.ACK: _on_direct_ack,
-    Opcode.BATCH: _on_batch,
     Opcode.CALL: _on_call,
     Opcode.PING: _on_ping,
     Opcode.GOAWAY: _on_goaway,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from ..messages import BatchState
 from .client import Client
 from .connect import open_client
 from .credentials import TokenSource, new_guest_token
 from .directs import ClientEvents
 from .events import (
-    BatchRefused,
+    BatchState,
     CallLost,
     CallRefused,
     CertificateRefused,
@@ -43,7 +42,6 @@ from .transports import Address, BytePipe, Connector, PipeLost, StreamPipe, conn
 
 __all__ = [
     "Address",
-    "BatchRefused",
     "BatchState",
     "BytePipe",
     "CallLost",

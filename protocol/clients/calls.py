@@ -82,15 +82,17 @@ class CallSender:
         """CALLs without an answer."""
         return len(self._waiting)
 
-    async def call(self, row: OperationRow, request: Any, key: str | None, timeout_s: float) -> Any:
-        """See `Client.call`."""
+    async def call(
+        self, row: OperationRow, request: Any, key: str | None, timeout_s: float, *, repeats: bool = False
+    ) -> Any:
+        """See `Client.call`. ``repeats``: the call may be repeated without a key."""
         if key is not None and row.key is KeyUse.NONE:
             raise LocalProtocolError(f"{row.name} takes no key")
         if row.key is KeyUse.REQUIRED and not key:
             raise LocalProtocolError(f"{row.name} needs a key")
         message = Call(row.number, key or "", request)
         self._owner.check(message)
-        may_repeat = not row.changes or bool(key)
+        may_repeat = repeats or not row.changes or bool(key)
         with trio.fail_after(timeout_s):
             async with self._slots:
                 while True:

@@ -20,12 +20,13 @@ import trio
 
 from ..codes import MessageType, Tier
 from ..errors import LocalProtocolError
-from ..messages import Authenticated, BatchState, Join, Resume, ServerHello
+from ..messages import Authenticated, Join, Resume, ServerHello
+from ..operations.directs import DirectProgress
 from .batches import BATCH_TIMEOUT_S
 from .calls import CALL_TIMEOUT_S, request_of
 from .core import ClientCore
 from .directs import ClientEvents
-from .events import ClientClosed, Position
+from .events import BatchState, ClientClosed, Position
 from .posts import UnjoinedTarget
 from .room import JoinedRoom
 from .room_posts import UnjoinedRoom
@@ -196,14 +197,14 @@ class Client:
         the call survives lost links.
 
         The result counts these users (``sent`` now, ``repeated``: had it before) and, in the last three numbers, the
-        whole batch. Raises LocalProtocolError with nothing sent, naming the user or field and the rule; BatchRefused,
+        whole batch. Raises LocalProtocolError with nothing sent, naming the user or field and the rule; CallRefused,
         trio.TooSlowError and ClientClosed, where a part may have been sent.
         """
         return await self._core.batches.send(template, values, batch, type, expires_s, timeout_s)
 
-    async def batch_state(self, batch: str, *, timeout_s: float = BATCH_TIMEOUT_S) -> BatchState:
+    async def batch_state(self, batch: str, *, timeout_s: float = BATCH_TIMEOUT_S) -> DirectProgress:
         """Return how many messages of a batch are pending, acknowledged and expired. Raises as `send_direct`."""
-        return await self._core.batches.state(batch, timeout_s)
+        return await self._core.batches.progress(batch, timeout_s)
 
 
 def core_of(client: Client) -> ClientCore:

@@ -29,7 +29,7 @@ from .transports import Address, Connector, connector, tls_context
 __all__ = ["open_client"]
 
 AGENT: Final = "roomcast-python/0.1"
-FEATURES: Final = Feature.LZ4 | Feature.LZ4_DICT_1 | Feature.BATCH | Feature.CALL
+FEATURES: Final = Feature.LZ4 | Feature.LZ4_DICT_1 | Feature.CALL
 HANDSHAKE_TIMEOUT_S = 10.0
 """Timeout of each of three steps: the application's token, the connection, and HELLO with AUTH."""
 OPEN_TIMEOUT_S = 30.0

@@ -22,7 +22,6 @@ from ..messages import (
     Ack,
     Auth,
     Authenticated,
-    BatchState,
     Direct,
     ErrorReply,
     Message,
@@ -94,8 +93,8 @@ class ClientCore:
         self.posts = Posts()
         self.post_sender = PostSender(self, self.posts, rng)
         self.rooms = RoomTable(self.posts, rng, self.spawn)
-        self.batches = BatchSender(self, rng)
         self.calls = CallSender(self)
+        self.batches = BatchSender(self.calls, rng)
         self._renewal = TokenRenewal(self, partial(self._next_token, renews=True), rng)
         self.inbox: Inbox[ClientEvent] = Inbox(inbox_items, inbox_bytes)
         self.directs = Directs(self.inbox, self._acknowledge)
@@ -163,7 +162,7 @@ class ClientCore:
         """Return a membership that is not requested yet."""
         return RoomMembership(self, room_name, tier, position, Inbox(*self._inbox_size))
 
-    # ---- `batches.BatchOwner`, `posts.PostOwner`
+    # ---- `calls.CallOwner`, `posts.PostOwner`
 
     def check(self, message: Message) -> None:
         """See `Connection.check`."""
@@ -295,7 +294,6 @@ class ClientCore:
         self._failure = ending
         self._signal(ending.signal, ending)
         self.posts.resolve_unknown()
-        self.batches.resolve_unknown()
         self.calls.resolve_unknown()
         self.directs.link_closed()
         self.rooms.link_closed()
@@ -398,15 +396,12 @@ class ClientCore:
             if not (
                 self.posts.on_error(sequence, message)
                 or self.rooms.on_error(sequence, message)
-                or self.batches.on_answer(sequence, message)
                 or self.calls.on_answer(sequence, message)
                 or self._renewal.on_error(sequence, message)
             ):
                 self.inbox.put_lossy(Fault(message.code, message.message, message.field, message.retry_after_ms))
         elif isinstance(message, Result):
             self.rooms.unexpected_frames += not self.calls.on_answer(frame.sequence, message)
-        elif isinstance(message, BatchState):
-            self.rooms.unexpected_frames += not self.batches.on_answer(frame.sequence, message)
         elif not isinstance(message, Direct):
             self.rooms.on_frame(frame)
         elif message.type == MessageType.MISSED and not message.direct_id:

@@ -14,7 +14,7 @@ from ..payloads import DanmakuPayload, EmotePayload
 from ..resume import StreamPosition as Position
 
 __all__ = [
-    "BatchRefused",
+    "BatchState",
     "CallLost",
     "CallRefused",
     "CertificateRefused",
@@ -80,6 +80,19 @@ class PostResult(NamedTuple):
 
 
 _ERROR_CODES = frozenset(int(code) for code in ErrorCode)
+
+
+class BatchState(NamedTuple):
+    """Result of a batch of must-deliver messages: of these users, those who got it now, and those who had it before;
+    and the messages of the whole batch by their state.
+    """
+
+    batch: str
+    sent: int = 0
+    repeated: int = 0
+    pending: int = 0
+    acked: int = 0
+    expired: int = 0
 
 
 # ---- from a room ----------------------------------------------------------------------------------
@@ -287,7 +300,3 @@ class CallLost(Exception):
     def __init__(self, operation: str) -> None:
         super().__init__(f"{operation}: the link ended before the answer; give a key to repeat a call safely")
         self.operation = operation
-
-
-class BatchRefused(Refusal):
-    """The broker refused a batch or a part of it; parts that it accepted before are sent."""

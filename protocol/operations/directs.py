@@ -52,7 +52,7 @@ class SentDirect(NamedTuple):
 
 
 class SendManyDirects(NamedTuple):
-    """Send one message to each of up to 1,024 users, as in BATCH.
+    """Send one message to each of up to 1,024 users: a part of a batch.
 
     ``template``: a payload in whose strings ``{name}`` stands for a value; ``values``: by user and name; ``users``: in
     place of ``values``, where the template has no fields. A user gets one message of a batch.
@@ -136,7 +136,7 @@ ROWS: tuple[OperationRow, ...] = (
     row(
         82, "directs.progress", ProgressRequest, (_batch,), DirectProgress, _progress,
         "Count the messages of a batch by their state.",
-        scope=Scope.DIRECTS_WRITE, roles=PLATFORM, rate=RateLimit(2, 10), changes=False, errors=_UNAVAILABLE,
+        scope=Scope.DIRECTS_WRITE, roles=PLATFORM, rate=RateLimit(20, 50), changes=False, errors=_UNAVAILABLE,
         example=(ProgressRequest("may"), DirectProgress("may", 1, 0, 0)),
     ),
     row(

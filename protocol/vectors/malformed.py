@@ -47,11 +47,6 @@ def _post(kind: object, payload: object, client_msg_id: object = "m") -> bytes:
     return _packed(Opcode.POST, kind, client_msg_id, payload)
 
 
-def _batch(*, batch: object = "b", kind: object = 4, values: object = None, expires_s: object = None) -> bytes:
-    given = {"u": {"code": "1"}} if values is None else values
-    return _packed(Opcode.BATCH, batch, kind, ("{code}",), given, expires_s)
-
-
 def _call(operation: object, key: object = "", arguments: object = ()) -> bytes:
     return _packed(Opcode.CALL, operation, key, arguments)
 
@@ -76,6 +71,7 @@ _HEADERS = [
     Malformed("length-above-cap", C, SILENT, _frame(1, b"", length=MAX_FRAME_BYTES + 1), CloseCode.FRAME_TOO_LARGE),
     Malformed("length-4-gib", C, OPEN, _frame(5, b"", length=2**32 - 1), CloseCode.FRAME_TOO_LARGE),
     Malformed("opcode-0", C, SILENT, _frame(0, HELLO), CloseCode.UNKNOWN_OPCODE),
+    Malformed("opcode-16", C, OPEN, _frame(16, b"\x90"), CloseCode.UNKNOWN_OPCODE),
     Malformed("opcode-19", C, OPEN, _frame(19, b"\x90"), CloseCode.UNKNOWN_OPCODE),
     Malformed("opcode-65535", S, OPEN, _frame(65535, b"\x90"), CloseCode.UNKNOWN_OPCODE),
     Malformed("flags-reserved-bit", C, SILENT, _frame(1, HELLO, flags=0x80), FRAME),
@@ -94,8 +90,6 @@ _STATES = [
     Malformed("auth-before-hello", C, SILENT, _packed(Opcode.AUTH, None), STATE),
     Malformed("ping-before-hello", C, SILENT, _packed(Opcode.PING, 0), STATE),
     Malformed("join-before-auth", C, GREETED, _packed(Opcode.JOIN, "lobby"), STATE),
-    Malformed("batch-before-auth", C, GREETED, _batch(), STATE),
-    Malformed("server-tells-a-batch-before-auth", S, GREETED, _packed(Opcode.BATCH, "b"), STATE),
     Malformed("call-before-auth", C, GREETED, _call(2, "", ("a",)), STATE),
     Malformed("client-sends-result", C, OPEN, _packed(Opcode.RESULT, 2, ()), STATE),
     Malformed("server-sends-result-before-auth", S, GREETED, _packed(Opcode.RESULT, 2, ()), STATE),
@@ -210,18 +204,6 @@ _REFUSED = [
     Malformed("resume-offset-above-2-53", C, OPEN, _packed(Opcode.RESUME, "a", 20, 1, 2**53), FIELD, "offset"),
     Malformed("ack-negative", C, OPEN, _packed(Opcode.ACK, -1), FIELD, "direct_id"),
     Malformed("ping-renew-number", C, OPEN, _packed(Opcode.PING, 0, 1), FIELD, "renew"),
-    Malformed("batch-name-empty", C, OPEN, _batch(batch=""), FIELD, "batch"),
-    Malformed("batch-type-0", C, OPEN, _batch(kind=0), FIELD, "type"),
-    Malformed("batch-values-array", C, OPEN, _batch(values=()), FIELD, "values"),
-    Malformed("batch-values-nil", C, OPEN, _packed(Opcode.BATCH, "b", 4, (), None), FIELD, "values"),
-    Malformed("batch-user-empty", C, OPEN, _batch(values={"": {}}), FIELD, "values[0]"),
-    Malformed("batch-user-line-feed", C, OPEN, _batch(values={"a": {}, "b\n": {}}), FIELD, "values[1]"),
-    Malformed("batch-own-values-array", C, OPEN, _batch(values={"u": ("1",)}), FIELD, "values[0]"),
-    Malformed("batch-value-number", C, OPEN, _batch(values={"u": {"code": 1}}), FIELD, "values[0][0]"),
-    Malformed("batch-value-escape", C, OPEN, _batch(values={"u": {"code": "\x1b"}}), FIELD, "values[0][0]"),
-    Malformed("batch-expires-0", C, OPEN, _batch(expires_s=0), FIELD, "expires_s"),
-    Malformed("batch-two-fields", C, OPEN, _packed(Opcode.BATCH, "b", 4), FIELD, "template"),
-    Malformed("batch-stuffed", C, OPEN, _batch(values={"u": {"code": "x" * 4096}}), LARGE, "body"),
     Malformed("call-operation-0", C, OPEN, _call(0), FIELD, "operation"),
     Malformed("call-operation-65536", C, OPEN, _call(65_536), FIELD, "operation"),
     Malformed("call-operation-true", C, OPEN, _call(True), FIELD, "operation"),
@@ -282,7 +264,6 @@ _FROM_SERVER = [
     Malformed("ack-result-not-array", S, OPEN, _packed(Opcode.ACK, (1,)), BODY),
     Malformed("leave-unknown-reason", S, OPEN, _packed(Opcode.LEAVE, 77), BODY),
     Malformed("error-code-99", S, OPEN, _packed(Opcode.ERROR, 99, ""), BODY),
-    Malformed("batch-state-negative", S, OPEN, _packed(Opcode.BATCH, "b", 0, 0, -1), BODY),
     Malformed("result-operation-0", S, OPEN, _packed(Opcode.RESULT, 0, ()), BODY),
     Malformed("result-without-a-result", S, OPEN, _packed(Opcode.RESULT, 2), BODY),
     Malformed("result-nested-18-deep", S, OPEN, _frame(Opcode.RESULT, b"\x92\x02" + _nested(18)), BODY),

@@ -29,7 +29,6 @@ from ..messages import (
     AckResult,
     Auth,
     Authenticated,
-    BatchState,
     Call,
     ClientHello,
     CustomType,
@@ -55,13 +54,13 @@ from ..messages import (
     RoomKey,
     RoomPulse,
     RoomRole,
-    SendDirect,
     ServerHello,
     Side,
     State,
     Tick,
     TickEntry,
 )
+from ..operations.directs import DirectProgress, SentDirects
 from ..operations.rooms import HistoryPage, MembersPage, MemberView
 from ..operations.users import Kicked
 from ..payloads import (
@@ -154,24 +153,23 @@ _FROM_CLIENT: list[tuple[str, Message, int, int]] = [
     ("resume-largest-integers", Resume("a", Tier.FULL, MAX_SAFE, MAX_SAFE), 0, 17),
     ("goaway", GoAway(CloseCode.CLIENT_DONE, "bye"), 0, 0),
     (
-        "batch",
-        SendDirect(
-            "may-coupons",
-            MessageType.ANNOUNCEMENT,
-            ("{who}，您的优惠码：{code}",),
-            {"u-1": {"who": "小明", "code": "C-1"}, "u-2": {"who": "Ann", "code": "C-2"}},
-            86_400,
+        "call-send-many",
+        Call(
+            81,
+            "",
+            (
+                "may-coupons",
+                MessageType.ANNOUNCEMENT,
+                ("{who}，您的优惠码：{code}",),
+                {"u-1": {"who": "小明", "code": "C-1"}, "u-2": {"who": "Ann", "code": "C-2"}},
+                None,
+                86_400,
+            ),
         ),
         0,
         18,
     ),
-    (
-        "batch-custom",
-        SendDirect("b", 129, {"sku": "{sku}", "n": 1, "tags": ("{a}{b}",)}, {"u": {"sku": "", "a": "1", "b": "2"}}),
-        0,
-        19,
-    ),
-    ("batch-progress", SendDirect("may-coupons", MessageType.ANNOUNCEMENT, None, {}), 0, 20),
+    ("call-progress", Call(82, "", ("may-coupons",)), 0, 20),
     ("call", Call(42, "", ("lobby", "u-9", "spam")), 0, 21),
     ("call-joined-room", Call(7, "", (None, 41)), 3, 22),
     ("call-with-key", Call(20, "order-17", {"room": "lobby", "type": 4, "payload": ("欢迎",)}), 0, 23),
@@ -311,9 +309,9 @@ _FROM_SERVER: list[tuple[str, Message, Lane, int, int]] = [
     ("event-keys", Event(MessageType.KEYS_CHANGED, AT_MS, "u-8", "host", _KEYS), Lane.COMMERCE, 3, 45),
     ("resume-recovered", Resumed(True, 42, _SNAPSHOT), Lane.CONTROL, 3, 16),
     ("resume-with-gap", Resumed(False, 1, _SNAPSHOT._replace(recent=())), Lane.CONTROL, 3, 16),
-    ("batch", BatchState("may-coupons", 1, 1), Lane.CONTROL, 0, 18),
-    ("batch-failed", BatchState("b", 0, 0, 1), Lane.CONTROL, 0, 19),
-    ("batch-progress", BatchState("may-coupons", 0, 0, 0, 40, 2, 1), Lane.CONTROL, 0, 20),
+    ("result-send-many", Result(81, SentDirects("may-coupons", 1, 1, 0)), Lane.CONTROL, 0, 18),
+    ("result-send-many-failed", Result(81, SentDirects("b", 0, 0, 1)), Lane.CONTROL, 0, 19),
+    ("result-progress", Result(82, DirectProgress("may-coupons", 40, 2, 1)), Lane.CONTROL, 0, 20),
     ("result", Result(42, Kicked(1)), Lane.CONTROL, 0, 21),
     ("result-joined-room", Result(7, HistoryPage((), 7, 41, False)), Lane.CONTROL, 3, 22),
     (

@@ -23,6 +23,7 @@ from protocol.connection import Connection
 from protocol.errors import LocalProtocolError
 from protocol.fields import FieldError, room_name
 from protocol.messages import Join, Side
+from protocol.operations import BY_NAME
 from protocol.payloads import GiftPayload, check_payload
 from protocol.text import is_room_name, is_user_id
 from tests.support.strategies import room_names, user_ids
@@ -101,9 +102,7 @@ def gift(**fields: Any) -> None:
 
 
 def sent_to(user: str) -> None:
-    from protocol.messages import SendDirect
-
-    Connection(Side.CLIENT).check(SendDirect("may", 4, ("hi",), {user: {}}))
+    BY_NAME["directs.send_many"].read(("may", 4, ("hi",), {user: {}}))
 
 
 def command(*arguments: str) -> Callable[[str], bool]:
@@ -119,7 +118,7 @@ USER_PLACES: dict[str, Callable[[str], bool]] = {
     "a token": accepts(lambda text: grant(sub=text), AuthError),
     "payer of a gift": accepts(lambda text: gift(user_id=text), FieldError),
     "target of a gift": accepts(lambda text: gift(target=text), FieldError),
-    "BATCH": accepts(sent_to, LocalProtocolError),
+    "directs.send_many": accepts(sent_to, FieldError),
 }
 WITHOUT_COLON: dict[str, Callable[[str], bool]] = {
     "a development token": accepts(lambda text: development_grant(f"dev:{text}"), AuthError),

@@ -76,7 +76,7 @@ def test_a_wrong_message_is_found_before_the_first_is_sent() -> None:
         check_messages(recipients, "list", "may", NEWS, ("{code}" * 501,), None)
     del values["bob"]
     check_messages(recipients, "list", "may", NEWS, ("{code}",), None)
-    with pytest.raises(click.UsageError, match=r"BATCH.batch"):
+    with pytest.raises(click.UsageError, match=r"directs.send_many.batch"):
         check_messages(recipients, "list", "m" * 65, NEWS, ("{code}",), None)
 
 

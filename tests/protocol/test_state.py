@@ -17,7 +17,6 @@ from protocol.messages import (
     AckResult,
     Auth,
     Authenticated,
-    BatchState,
     Call,
     ClientHello,
     Direct,
@@ -36,7 +35,6 @@ from protocol.messages import (
     Result,
     Resume,
     Resumed,
-    SendDirect,
     ServerHello,
     Side,
     State,
@@ -58,7 +56,6 @@ ONE_OF_EACH: dict[tuple[Side, Opcode], Any] = {
     (Side.CLIENT, Opcode.PING): Ping(1),
     (Side.CLIENT, Opcode.RESUME): Resume("a", 20, 1, 0),  # type: ignore[arg-type]
     (Side.CLIENT, Opcode.GOAWAY): GoAway(4411),
-    (Side.CLIENT, Opcode.BATCH): SendDirect("b", 4, ("hi",), {"u": {}}),
     (Side.CLIENT, Opcode.CALL): Call(2, "", ("a",)),
     (Side.SERVER, Opcode.HELLO): ServerHello(1, 0, 0, 1, 1, 1),
     (Side.SERVER, Opcode.AUTH): Authenticated("u", ""),
@@ -73,7 +70,6 @@ ONE_OF_EACH: dict[tuple[Side, Opcode], Any] = {
     (Side.SERVER, Opcode.ERROR): ErrorReply(101, ""),
     (Side.SERVER, Opcode.GOAWAY): GoAway(4000),
     (Side.SERVER, Opcode.RESUME): Resumed(True, 1, _JOINED),
-    (Side.SERVER, Opcode.BATCH): BatchState("b"),
     (Side.SERVER, Opcode.RESULT): Result(41, DisconnectedUser(1)),
 }
 EVERY = list(product(Side, LinkState, Opcode))

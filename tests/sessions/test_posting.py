@@ -19,7 +19,7 @@ from protocol.codes import ErrorCode, MessageType, Outcome, Role, RoomPhase
 from protocol.messages import (
     Ack,
     AckResult,
-    BatchState,
+    Call,
     ErrorReply,
     Event,
     Join,
@@ -27,9 +27,10 @@ from protocol.messages import (
     Ping,
     Pong,
     Post,
-    SendDirect,
+    Result,
     State,
 )
+from protocol.operations.directs import SentDirects
 from tests.support.broker import DEADLINE_S, RawLink, joined_link, raw_link, running_broker
 from tests.support.durable import gift
 from tests.support.tokens import SECRET
@@ -206,8 +207,8 @@ async def test_a_batch_of_a_link_in_no_room_is_sent_and_counts_nobody(tmp_path: 
         raw_link(broker) as app,
     ):
         await app.login("dev:shop:app")
-        await app.send((SendDirect("b", MessageType.ANNOUNCEMENT, ("hi {n}",), {"ann": {"n": "Ann"}}), 0, 1))
-        assert (await app.expect(BatchState))[1].sent == 1
+        await app.send((Call(81, "", ("b", MessageType.ANNOUNCEMENT, ("hi {n}",), {"ann": {"n": "Ann"}})), 0, 1))
+        assert (await app.expect(Result))[1].result == SentDirects("b", 1, 0, 0)
         room = broker.hub.find("lobby")
         assert room is not None
         assert room.state.online == 1

@@ -19,7 +19,6 @@ from protocol.messages import (
     AckResult,
     Auth,
     Authenticated,
-    BatchState,
     Call,
     Direct,
     ErrorReply,
@@ -32,11 +31,11 @@ from protocol.messages import (
     Result,
     Resume,
     Resumed,
-    SendDirect,
     State,
     Tick,
 )
 from protocol.operations import BY_NAME
+from protocol.operations.directs import DirectProgress, SentDirects
 from tests.support.broker import RawLink, raw_link
 from tests.support.directs import ack, nothing_more
 from tests.support.durable import durable_broker, gift
@@ -122,21 +121,18 @@ async def test_directs_reach_only_the_user_of_the_tenant_and_only_it_acknowledge
     async with shared_broker(directory) as broker, AsyncExitStack() as stack:
         links = {each: await stack.enter_async_context(tenant_link(broker, each, "ann")) for each in TENANTS}
         app = await stack.enter_async_context(tenant_link(broker, "acme", "shop", "app"))
-        await app.send((SendDirect("may", 4, ("for acme",), {"ann": {}}), 0, 9))
-        _, state = await app.expect(BatchState)
-        assert (state.batch, state.sent) == ("may", 1)
+        await app.send((Call(81, "", ("may", 4, ("for acme",), {"ann": {}})), 0, 9))
+        assert (await app.expect(Result))[1].result == SentDirects("may", 1, 0, 0)
         _, direct = await links["acme"].expect(Direct)
         assert direct.payload == ("for acme",)
         for tenant in ("", "globex"):
             await ack(links[tenant], direct.direct_id)
             await nothing_more(links[tenant])
         other = await stack.enter_async_context(tenant_link(broker, "globex", "shop", "app"))
-        await other.send((SendDirect("may", 4, (), {}), 0, 4))
-        _, seen = await other.expect(BatchState)
-        assert (seen.pending, seen.acked, seen.expired) == (0, 0, 0)
-        await other.send((SendDirect("may", 4, ("for globex",), {"ann": {}}), 0, 5))
-        _, sent = await other.expect(BatchState)
-        assert (sent.sent, sent.repeated) == (1, 0)
+        await other.send((Call(82, "", ("may",)), 0, 4))
+        assert (await other.expect(Result))[1].result == DirectProgress("may", 0, 0, 0)
+        await other.send((Call(81, "", ("may", 4, ("for globex",), {"ann": {}})), 0, 5))
+        assert (await other.expect(Result))[1].result == SentDirects("may", 1, 0, 0)
         assert broker.inboxes is not None
         assert broker.inboxes.pending_users == {qualify("acme", "ann"), qualify("globex", "ann")}
 

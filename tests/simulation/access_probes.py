@@ -10,17 +10,20 @@ import trio
 from protocol.codes import CloseCode, ErrorCode, MessageType, Outcome, Tier
 from protocol.connection import Frame
 from protocol.messages import (
-    BatchState,
+    Call,
     Direct,
     DirectAck,
     ErrorReply,
     Event,
     Join,
+    Leave,
     Ping,
     Pong,
+    Result,
     Resume,
-    SendDirect,
 )
+from protocol.operations import BY_NAME
+from protocol.operations.directs import SendManyDirects
 from tests.simulation.broker import (
     DIRECT_TYPE,
     FAILED_LOGINS,
@@ -36,6 +39,8 @@ from tests.support.websocket import JSON_UPGRADE
 
 __all__ = ["ACCESS_PROBES"]
 
+ANSWERS_S = 20.0
+SEND_MANY, PROGRESS = BY_NAME["directs.send_many"].number, BY_NAME["directs.progress"].number
 CLOSED = frozenset({CloseCode.AUTH_FAILED, CloseCode.TOKEN_EXPIRED})
 
 
@@ -153,12 +158,12 @@ async def probe_guests(p: Prober) -> None:
 
 
 async def probe_batches(p: Prober) -> None:
-    """BATCH keeps the rules of a type: role, size, and the types that the token allows; each user gets one message."""
+    """Batches keep the rules of a type: role, size, types that the token allows; each user gets one message."""
     users = {p.user("one"): {"name": "One"}, p.user("two"): {"name": "Two"}}
-    message = SendDirect(p.room(), DIRECT_TYPE, "for {name}", users)
+    message = SendManyDirects(p.room(), DIRECT_TYPE, "for {name}", users)
 
-    async def refused(link: RawLink, wrong: SendDirect, code: ErrorCode) -> None:
-        _, found = await link.request(wrong, BatchState)
+    async def refused(link: RawLink, wrong: SendManyDirects, code: ErrorCode) -> None:
+        _, found = await link.request(Call(SEND_MANY, "", wrong), Result)
         assert isinstance(found, ErrorReply), f"{wrong} was sent"
         if found.code in NOT_NOW:
             raise LinkEnded(str(found))
@@ -177,11 +182,11 @@ async def probe_batches(p: Prober) -> None:
                 await refused(narrow, message, ErrorCode.NOT_ALLOWED)
         async with p.link("one") as one:
             for _ in range(2):
-                _, found = await app.request(message, BatchState)
-                if isinstance(found, ErrorReply) or found.failed:
+                _, found = await app.request(Call(SEND_MANY, "", message), Result)
+                if isinstance(found, ErrorReply) or found.result.failed:
                     raise LinkEnded(str(found))
-            assert isinstance(found, BatchState)
-            assert (found.sent, found.repeated) == (0, 2), f"a batch was sent twice: {found}"
+            assert isinstance(found, Result)
+            assert (found.result.sent, found.result.repeated) == (0, 2), f"a batch was sent twice: {found}"
             await refused(app, message._replace(template="other {name}"), ErrorCode.KEY_REUSED)
             await one.collect(1.0)
             got = [frame.message for frame in await _replayed(p) if isinstance(frame.message, Direct)]
@@ -192,8 +197,36 @@ async def probe_batches(p: Prober) -> None:
             _, direct = await two.answer(Direct)
             await two.send((DirectAck(direct.direct_id), 0, 0))
             await two.collect(1.0)
-        _, found = await app.request(message._replace(values={}), BatchState)
-        assert isinstance(found, ErrorReply) or found.acked == 2, f"the state of the batch: {found}"
+        _, found = await app.request(Call(PROGRESS, "", (message.batch,)), Result)
+        assert isinstance(found, ErrorReply) or found.result.acked == 2, f"the state of the batch: {found}"
+
+
+async def probe_calls(p: Prober) -> None:
+    """Each CALL has one answer: reads of a member, wrong ones, and those under way when the link leaves the room."""
+    async with p.link("caller") as link:
+        room, joined = await link.join(p.room())
+        calls = (
+            (Call(2, "", ()), room), (Call(7, "", (None, 0, 5)), room), (Call(6, "", (joined.room_name,)), 0),
+            (Call(2, "", ("no-such-room",)), 0), (Call(4, "", (None, "paused")), room), (Call(9_999, "", ()), 0),
+            (Call("rooms.explode", "", {}), 0), (Call(2, "", (5,)), 0), (Call(6, "", ({},)), room),
+            (Call(3, "", ()), 0), (Call(60, "", ()), 0), (Call(7, "", (None, 0)), room),
+        )  # fmt: skip
+        wanted = {link.sequence(): call for call in calls}
+        leaving = link.sequence()
+        await link.send(*((call, number, each) for each, (call, number) in wanted.items()), (Leave(), room, leaving))
+        answers: dict[int, list[Result | ErrorReply]] = {}
+        for frame in await link.collect(ANSWERS_S):
+            if isinstance(frame.message, (Result, ErrorReply)) and frame.sequence in wanted:
+                answers.setdefault(frame.sequence, []).append(frame.message)
+        assert answers.keys() == wanted.keys(), f"calls without an answer: {wanted.keys() - answers.keys()}"
+        assert all(len(found) == 1 for found in answers.values()), f"a call was answered twice: {answers}"
+        for number, (found,) in answers.items():
+            operation = wanted[number][0].operation
+            if isinstance(found, Result):
+                assert operation in (2, 6, 7), f"{wanted[number]} was carried out: {found}"
+                assert found.operation == operation
+            else:
+                assert found.code != ErrorCode.INTERNAL_ERROR, found
 
 
 async def _replayed(p: Prober) -> list[Frame]:
@@ -277,6 +310,7 @@ async def probe_reload(p: Prober) -> None:
 ACCESS_PROBES: dict[str, Probe] = {
     "addresses": probe_addresses,
     "batches": probe_batches,
+    "calls": probe_calls,
     "guests": probe_guests,
     "joins": probe_joins,
     "logins": probe_logins,

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 __all__ = ["PROBES", "QUIET", "Conditions"]
 
 PROBES = (
-    "addresses", "batches", "clock", "combos", "duplicates", "ended", "expiry", "guests", "joins", "json", "keys",
-    "leave", "likes", "logins", "origins", "reload", "rooms", "snapshot", "staff", "tickets",
+    "addresses", "batches", "calls", "clock", "combos", "duplicates", "ended", "expiry", "guests", "joins", "json",
+    "keys", "leave", "likes", "logins", "origins", "reload", "rooms", "snapshot", "staff", "tickets",
 )  # fmt: skip
 """Names of the probes in `tests.simulation.probes` and `tests.simulation.access_probes`; a world runs two of them."""
 

@@ -43,17 +43,20 @@ from broker.ledger.maintenance import Maintenance
 from broker.ledger.transaction import Transaction
 from broker.net import protocol_detection
 from broker.net.transport import Framing, TransportSettings
+from broker.operations import directs
+from broker.operations.calls import HANDLERS
 from broker.rooms import hub, room_store
 from broker.rooms.hub import Hub
 from broker.rooms.room import Room
 from broker.rooms.room_store import RoomJournal
 from broker.sessions import joining, link
+from broker.sessions.calls import LinkCalls
 from broker.sessions.context import SessionContext
 from broker.sessions.session import Session
-from broker.users.batches import IncomingBatches
 from broker.users.inbox import Inboxes
 from protocol.codes import ErrorCode, Role
-from protocol.messages import BatchState
+from protocol.operations import BY_NAME, BY_NUMBER
+from protocol.operations.directs import SentDirects
 from tests.simulation.broker import SimBroker
 from tests.simulation.disk import Disk, SimLedger
 from tests.simulation.faults import QUIET
@@ -262,7 +265,7 @@ def guests_in_every_room(patch: Patch) -> None:
 
 @bug(7, "batches")
 def batches_of_types_that_the_role_may_not_send(patch: Patch) -> None:
-    patch.setattr(IncomingBatches, "_permitted", lambda self, grant: frozenset(range(256)))
+    patch.setattr(directs, "_permitted", lambda parts, caller: frozenset(range(256)))
 
 
 @bug(7, "batches")
@@ -279,13 +282,8 @@ def batches_above_the_size_of_their_type(patch: Patch) -> None:
 
 @bug(7, "batches")
 def batches_of_viewers(patch: Patch) -> None:
-    def as_app(take: Any) -> Any:
-        def answer(self: Any, link: Any, grant: Any, *args: Any) -> None:
-            take(self, link, replace(grant, role=Role.APP), *args)
-
-        return answer
-
-    wrap(patch, IncomingBatches, "take", as_app)
+    row = BY_NAME["directs.send_many"]
+    patch.setitem(BY_NUMBER, row.number, row._replace(roles=frozenset(Role)))
 
 
 @bug(7, "batches")
@@ -295,13 +293,28 @@ def batches_without_keys(patch: Patch) -> None:
 
 @bug(7)
 def a_batch_that_is_answered_before_its_commit(patch: Patch) -> None:
-    def early(begin: Any) -> Any:
-        def send(self: Any, inboxes: Any, link: Any, grant: Any, sequence: int, message: Any) -> None:
-            link.send(BatchState(message.batch, len(message.values)), 0, sequence)
+    def early(parts: Any, caller: Any, request: Any) -> SentDirects:
+        return SentDirects(request.batch, len(request.values), 0, 0)
 
-        return send
+    patch.setitem(HANDLERS, "directs.send_many", early)
 
-    wrap(patch, IncomingBatches, "_send", early)
+
+@bug(7, "calls")
+def calls_of_viewers_that_change_a_room(patch: Patch) -> None:
+    row = BY_NAME["rooms.set_phase"]
+    patch.setitem(BY_NUMBER, row.number, row._replace(roles=frozenset(Role)))
+
+
+@bug(8, "calls")
+def calls_that_are_answered_twice(patch: Patch) -> None:
+    def twice(reply: Any) -> Any:
+        def answer(self: Any, *args: Any) -> None:
+            reply(self, *args)
+            reply(self, *args)
+
+        return answer
+
+    wrap(patch, LinkCalls, "_reply", twice)
 
 
 # ---- 8: answers

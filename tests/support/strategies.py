@@ -24,7 +24,6 @@ from protocol.messages import (
     AckResult,
     Auth,
     Authenticated,
-    BatchState,
     Call,
     ClientHello,
     CustomType,
@@ -46,7 +45,6 @@ from protocol.messages import (
     Resume,
     Resumed,
     RoomPulse,
-    SendDirect,
     ServerHello,
     Side,
     State,
@@ -208,16 +206,6 @@ MESSAGES: dict[tuple[Side, Opcode], Strategy] = {
     (Side.CLIENT, Opcode.PING): st.builds(Ping, counts, st.booleans(), st.none() | texts(1, 200)),
     (Side.CLIENT, Opcode.RESUME): st.builds(Resume, room_names, _tiers, counts, counts),
     (Side.CLIENT, Opcode.GOAWAY): _goaways,
-    (Side.CLIENT, Opcode.BATCH): st.builds(
-        SendDirect,
-        ids,
-        message_types,
-        free_values,
-        st.dictionaries(
-            user_ids, st.dictionaries(texts(1, 32), texts(0, 20) | st.just("two\nlines"), max_size=3), max_size=3
-        ),
-        st.none() | st.integers(1, 31_536_000),
-    ),
     (Side.CLIENT, Opcode.CALL): st.builds(
         Call, _operations, texts(0, 128), _tuples(free_values, 3) | st.dictionaries(st.text(max_size=8), free_values)
     ),
@@ -261,7 +249,6 @@ MESSAGES: dict[tuple[Side, Opcode], Strategy] = {
     (Side.SERVER, Opcode.ERROR): st.builds(ErrorReply, st.integers(100, 999), reasons, names, counts),
     (Side.SERVER, Opcode.GOAWAY): _goaways,
     (Side.SERVER, Opcode.RESUME): st.builds(Resumed, st.booleans(), counts, joined),
-    (Side.SERVER, Opcode.BATCH): st.builds(BatchState, ids, *[counts] * 3, *[st.none() | counts] * 3),
     (Side.SERVER, Opcode.RESULT): st.builds(Result, _unknown_operations, free_values)
     | st.sampled_from([Result(row.number, row.example[1]) for row in OPERATIONS]),
 }

@@ -1,4 +1,4 @@
-"""Rules of message types: who may send which, and how large. POST, BATCH and all other requests use them."""
+"""Rules of message types: who may send which, and how large. POST, operations and all other requests use them."""
 
 from __future__ import annotations
 

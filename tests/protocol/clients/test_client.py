@@ -27,7 +27,7 @@ async def test_hello_auth_and_join_leave_in_one_write(autojump_clock: Any) -> No
         hello, auth = await peer.expect(Opcode.HELLO), await peer.expect(Opcode.AUTH)
         assert isinstance(hello.message, ClientHello)
         assert hello.message.agent == "test/1"
-        assert hello.message.features == Feature.LZ4 | Feature.LZ4_DICT_1 | Feature.BATCH | Feature.CALL
+        assert hello.message.features == Feature.LZ4 | Feature.LZ4_DICT_1 | Feature.CALL
         assert auth.message == Auth("secret")
         join_frame = await peer.expect(Opcode.JOIN)
         assert join_frame.message == Join("lobby", Tier.LOW)
