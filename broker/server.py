@@ -147,8 +147,6 @@ class Broker:
                 self.webhook_events.direct_acked,
             )  # fmt: skip
         self._clock: Callable[[], float] = clock
-        self.questions = Questions.of(config.webhooks, unix_ms=wall_ms, rng=rng)
-        """Questions to the platform; None where none is configured."""
         self.max_connections = connection_limit(config)
         self.budget = ByteBudget(config.queue.total_bytes)
         self.fanout = self._make_fanout()
@@ -167,9 +165,11 @@ class Broker:
         self.jwks = JwksSource(config.auth, lambda keys: self.context.auth.use_url_keys(keys), clock)
         self._started_at = clock()
         self.locks = Locks(self.ledger, clock, self.clock)
+        self.questions = Questions.of(config.webhooks, unix_ms=wall_ms, rng=rng)
+        """Questions to the platform; None where none is configured."""
         self.operations = Operations(Parts(
             self.hub, self.users, rules.types, self.ledger, self.inboxes, self.locks, self._control(), clock, wall_ms,
-            self.webhooks,
+            self.webhooks, self.questions,
         ))  # fmt: skip
         self.context = SessionContext(
             config=config.link,

@@ -23,7 +23,7 @@ import trio
 
 from broker.core.limits.rate_limit import Gcra, Rate
 from broker.core.tenants.names import plain_name, qualify
-from broker.operations import brokers, directs, hooks, keys, locks, messages, rooms, users
+from broker.operations import app, brokers, directs, hooks, keys, locks, messages, rooms, users
 from broker.operations.caller import Caller, OperationError
 from broker.operations.parts import Handler, Parts
 from protocol.codes import ErrorCode
@@ -36,6 +36,7 @@ __all__ = ["HANDLERS", "CallAnswer", "Operations"]
 log = structlog.get_logger("roomcast.operations")
 
 HANDLERS: dict[str, Handler] = {
+    **app.HANDLERS,
     **rooms.HANDLERS,
     **messages.HANDLERS,
     **users.HANDLERS,

@@ -14,6 +14,7 @@ from broker.rooms.locks import Locks
 from broker.rooms.room import Room
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
+from broker.webhooks.questions import Questions
 from broker.webhooks.service import WebhookDeliveries
 from protocol.codes import ErrorCode
 
@@ -39,7 +40,10 @@ class BrokerControl:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Parts of one broker, made by the composition root. ``ledger`` and ``inboxes`` None: nothing is kept."""
+    """Parts of one broker, made by the composition root.
+
+    ``ledger`` and ``inboxes`` None: nothing is kept; ``questions`` None: the platform is asked nothing.
+    """
 
     hub: Hub
     users: UserRegistry
@@ -52,6 +56,7 @@ class Parts:
     unix_ms: Callable[[], int]
     webhooks: WebhookDeliveries | None = None
     """None where nothing is kept."""
+    questions: Questions | None = None
 
     def room(self, name: str) -> Room:
         """Return an open room; OperationError UNKNOWN_ROOM where there is none."""
