@@ -156,7 +156,7 @@ class _Run:
             "auth": {"secret": self.secret, "guest_access": ["*"]} if self.scenario.auth != "dev" else {},
             "log": {"level": "warning"},
             "ledger": {} if self.ledger_folder is None else {"data_dir": str(self.ledger_folder)},
-            "webhooks": self._webhooks(),
+            "webhooks.endpoints": self._endpoints(),
         }
         for part, values in self.scenario.broker.items():
             if isinstance(values, dict):
@@ -165,10 +165,10 @@ class _Run:
                 base[part] = values
         return {part: values for part, values in base.items() if values}
 
-    def _webhooks(self) -> dict[str, Any]:
-        """Return the section of an endpoint, and start its receiver where it is present."""
+    def _endpoints(self) -> list[dict[str, Any]]:
+        """Return the endpoint of webhooks, and start its receiver where it is present."""
         if self.scenario.webhooks == "none":
-            return {}
+            return []
         port = AWAY_PORT
         if self.scenario.webhooks == "present":
             receiver = self.processes.start("receiver", "bench.micro.hook_receiver")
@@ -177,8 +177,7 @@ class _Run:
         secret.touch(mode=0o600)
         secret.write_text("whsec_" + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode())
         url = f"http://127.0.0.1:{port}/hook"
-        endpoint = {"name": "bench", "url": url, "secret_file": str(secret), "events": ["*"]}
-        return {"endpoints": [endpoint]}
+        return [{"name": "bench", "url": url, "secret_file": str(secret), "events": ["*"]}]
 
     def _split(self, total: int) -> list[tuple[int, int]]:
         """Divide ``total`` among the viewer processes: [(first, count)]."""
