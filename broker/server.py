@@ -286,7 +286,7 @@ class Broker:
         await HttpServer(make_app(parts), listen, self.api_limits, self.api_counters).run(task_status=task_status)
 
     def _make_ledger(self) -> Ledger | None:
-        return ledger_of(self.config, self.clock, self.results, report_expired=self.webhook_events.direct_expired)
+        return ledger_of(self.config, self.clock, self.results, reports=self.webhook_events)
 
     def _make_fanout(self) -> FanOut:
         return FanOut()

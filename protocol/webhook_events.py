@@ -70,8 +70,8 @@ class RoomVacatedData(NamedTuple):
 
 
 class RoomEndedData(NamedTuple):
-    """The stream is over. ``reason``: ``ended`` by staff or the platform, or ``unused``: nothing was posted in it;
-    ``user``: who ended it, empty where the broker did."""
+    """The stream is over. ``reason``: ``ended`` by staff or the platform, ``unused``: nothing was posted in it, or
+    ``idle``: nothing has been for days; ``user``: who ended it, empty where the broker did."""
 
     reason: str
     user: str = ""

@@ -361,7 +361,8 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         if small is not None and large is not None and small > large:
             yield (low, high), f"expected at most {high} ({large}), got {small}"
 
-    yield from webhook_conflicts(config.webhooks)
+    builtin = {t.name.lower() for t in MessageType}
+    yield from webhook_conflicts(config.webhooks, builtin | {t.name for t in config.types})
     connect = config.webhooks.questions.connect
     if connect.endpoint is not None and connect.deadline_ms >= link.handshake_timeout_s * 1000:
         rule = (
@@ -379,7 +380,6 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         questions=question_tenants(config.webhooks),
     )
 
-    builtin = {t.name.lower() for t in MessageType}
     ids, names = Counter(t.id for t in config.types), Counter(t.name for t in config.types)
     for index, custom in enumerate(config.types):
         if ids[custom.id] > 1:

@@ -12,7 +12,7 @@ import binascii
 import ipaddress
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -21,6 +21,7 @@ from msgspec import Meta
 
 from broker.config.files import FileError, exposure, read_bytes_of, read_text_of
 from protocol.text import is_room_pattern
+from protocol.webhook_events import topics_of
 
 __all__ = [
     "AppCallConfig",
@@ -42,6 +43,8 @@ SECRET_PREFIX = "whsec_"
 KEY_BYTES = range(24, 65)
 """Sizes of a key that the specification asks for."""
 MAX_KEYS = 2
+MAX_ENDPOINTS = 16
+"""One fact is at most as many rows of the outbox."""
 _is_event_pattern = re.compile(r"\*|[a-z][a-z_]{0,31}\.(\*|[a-z][a-z0-9_]{0,31})").fullmatch
 
 EndpointName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}\Z", examples=["shop"])]
@@ -228,8 +231,14 @@ def webhook_file_problems(config: WebhookConfig) -> Iterator[tuple[str, str]]:
             yield f"webhooks.endpoints[{index}].secret_file", str(error)
 
 
-def webhook_conflicts(config: WebhookConfig) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield the conflicts inside the section: (the paths concerned, the one to report first; the rule)."""
+def webhook_conflicts(config: WebhookConfig, message_types: Collection[str]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the conflicts inside the section: (the paths concerned, the one to report first; the rule).
+
+    :param message_types: names of all types of messages, the deployment's own too.
+    """
+    if len(config.endpoints) > MAX_ENDPOINTS:
+        rule = f"expected at most {MAX_ENDPOINTS} endpoints, got {len(config.endpoints)}"
+        yield ("webhooks.endpoints",), rule
     times = Counter(endpoint.name for endpoint in config.endpoints)
     for index, endpoint in enumerate(config.endpoints):
         path = f"webhooks.endpoints[{index}]"
@@ -243,6 +252,8 @@ def webhook_conflicts(config: WebhookConfig) -> Iterator[tuple[tuple[str, ...], 
                     (f"{path}.events[{number}]",),
                     f"expected a name such as room.opened, room.* or *, got {pattern!r}",
                 )
+            elif not topics_of((pattern,), message_types, message_types):
+                yield (f"{path}.events[{number}]",), f"there is no event {pattern!r}; the guide webhooks.md lists them"
         for number, pattern in enumerate(endpoint.rooms):
             if not is_room_pattern(pattern):
                 rule = f"expected a room's name, or the beginning of one and *, got {pattern!r}"

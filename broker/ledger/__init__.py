@@ -39,7 +39,7 @@ from broker.ledger.entries import (
     SubmitResult,
     make_key,
 )
-from broker.ledger.maintenance import Retention
+from broker.ledger.maintenance import LedgerReports, Retention
 from broker.ledger.reader import Reader, open_directory
 from broker.ledger.result_batch import ResultBatch
 from broker.ledger.schema import database_path
@@ -63,6 +63,7 @@ __all__ = [
     "LedgerError",
     "LedgerLimits",
     "LedgerRefused",
+    "LedgerReports",
     "LedgerResult",
     "LedgerState",
     "LedgerStats",

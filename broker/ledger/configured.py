@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from broker.config.schema import Config
 from broker.core.clock import TrustedClock
-from broker.ledger.entries import OutboxEntry
-from broker.ledger.maintenance import Retention
+from broker.ledger.maintenance import LedgerReports, Retention
 from broker.ledger.result_batch import ResultBatch
 from broker.ledger.service import Ledger, LedgerLimits
 from broker.ledger.store import Store
@@ -24,13 +23,13 @@ def ledger_of(
     *,
     pace: Pace | None = None,
     open_store: Callable[[Path], Store] = Store,
-    report_expired: Callable[[str, int, str, int], Sequence[OutboxEntry]] = lambda user, direct_id, batch, at_ms: (),
+    reports: LedgerReports | None = None,
 ) -> Ledger | None:
     """Return the ledger of a configuration; None where it has none.
 
     :param pace: intervals of the writer, when not its defaults.
     :param open_store: opens the database; tests give a disk that fails.
-    :param report_expired: what the outbox gets for a message that expired.
+    :param reports: what the outbox gets for what the ledger does by itself.
     """
     settings = config.ledger
     if settings.data_dir is None or not settings.is_kept:
@@ -52,7 +51,7 @@ def ledger_of(
         limits=LedgerLimits(settings.queue_items, settings.queue_bytes),
         pace=pace,
         open_store=open_store,
-        report_expired=report_expired,
+        reports=reports,
         close_timeout_s=config.link.drain_limit_s / 3,
         results=results,
     )

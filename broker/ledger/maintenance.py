@@ -19,7 +19,7 @@ from broker.ledger.rows import CRC_MASK, state_mark
 from broker.ledger.store import Store
 from broker.ledger.transaction import Transaction
 
-__all__ = ["Maintenance", "Retention"]
+__all__ = ["LedgerReports", "Maintenance", "Retention"]
 
 BATCH_ROWS = 500
 """Rows that one step of one kind removes: some milliseconds."""
@@ -62,6 +62,18 @@ class Checkpoint(NamedTuple):
     moved: int
 
 
+class LedgerReports:
+    """What the outbox gets for what maintenance does; here nothing. Called in the store's thread. Times in Unix ms."""
+
+    def direct_expired(self, user: str, direct_id: int, batch: str, at_ms: int) -> Sequence[OutboxEntry]:
+        """Return the rows for a message that was not acknowledged in time."""
+        return ()
+
+    def room_ended_idle(self, room: str, epoch: int, at_ms: int) -> Sequence[OutboxEntry]:
+        """Return the rows for a stream that ends because nothing has happened in it for long."""
+        return ()
+
+
 class Maintenance:
     """Maintenance of one store, called by its thread."""
 
@@ -69,13 +81,9 @@ class Maintenance:
         self,
         store: Store,
         retention: Retention,
-        report_expired: Callable[
-            [str, int, str, int], Sequence[OutboxEntry]
-        ] = lambda user, direct_id, batch, at_ms: (),
+        reports: LedgerReports | None = None,
     ) -> None:
-        """``report_expired`` returns what the outbox gets for a message that expired, by its user, number and batch,
-        and the time; it is called in the store's thread."""
-        self._report_expired = report_expired
+        self._reports = reports or LedgerReports()
         self._connection = store.connection
         self._store = store
         self._retention = retention
@@ -124,7 +132,7 @@ class Maintenance:
         ).fetchall()
         for each, user, direct_id, batch in rows:
             self._connection.execute(_EXPIRE, (each,))
-            for report in self._report_expired(user, direct_id, batch, wall_ms):
+            for report in self._reports.direct_expired(user, direct_id, batch, wall_ms):
                 transaction.add_outbox(report, direct_id)
         transaction.tallies.move_directs(len(rows), DirectState.PENDING, DirectState.EXPIRED)
         self.expired += len(rows)
@@ -194,6 +202,8 @@ class Maintenance:
         idle = transaction.find_streams("s.ended_at_ms IS NULL AND s.used_at_ms < ? LIMIT ?", (horizon_ms, BATCH_ROWS))
         for stream in idle:
             transaction.end_stream(stream, wall_ms)
+            for report in self._reports.room_ended_idle(stream.room, stream.epoch, wall_ms) if stream.room else ():
+                transaction.add_outbox(report)
         removed = transaction.remove_streams(
             "ended_at_ms < ? AND NOT EXISTS (SELECT 1 FROM entries WHERE entries.stream = s.stream) LIMIT ?",
             (wall_ms - _ms(self._retention.entries_s), BATCH_ROWS),

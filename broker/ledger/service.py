@@ -22,10 +22,10 @@ from typing import Any, TypeVar
 import structlog
 import trio
 
-from broker.ledger.entries import Item, Key, LedgerRefused, LedgerResult, OutboxEntry, Submission, SubmitResult
+from broker.ledger.entries import Item, Key, LedgerRefused, LedgerResult, Submission, SubmitResult
 from broker.ledger.head import HeadFile, TrustedTimeFile, sync_path
 from broker.ledger.lock import lock_directory, unlock_directory
-from broker.ledger.maintenance import Maintenance, Retention
+from broker.ledger.maintenance import LedgerReports, Maintenance, Retention
 from broker.ledger.reader import Reader, open_directory
 from broker.ledger.result_batch import ResultBatch
 from broker.ledger.schema import database_path, is_uninitialized, mark_path, refusal_of
@@ -79,9 +79,7 @@ class Ledger:
         pace: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
         open_store: Callable[[Path], Store] = Store,
-        report_expired: Callable[
-            [str, int, str, int], Sequence[OutboxEntry]
-        ] = lambda user, direct_id, batch, at_ms: (),
+        reports: LedgerReports | None = None,
         close_timeout_s: float = CLOSE_TIMEOUT_S,
         results: ResultBatch | None = None,
     ) -> None:
@@ -97,7 +95,7 @@ class Ledger:
         self._pace = pace or Pace()
         self._clock = clock
         self._open_store = open_store
-        self._report_expired = report_expired
+        self._reports = reports
         self._close_timeout_s = close_timeout_s
         self._writer: Writer | None = None
         self._is_open = False
@@ -290,7 +288,7 @@ class Ledger:
             raise refusal_of(self.path, error) from error
         marks: HeadFile | None = None
         try:
-            maintenance = Maintenance(store, self._retention, self._report_expired)
+            maintenance = Maintenance(store, self._retention, self._reports)
             maintenance.checkpoint()
             store.probe()
             marks = HeadFile(mark_path(self.directory))

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 from broker.config.webhooks import EndpointConfig
 from broker.core.tenants.names import plain_name, split_name
-from broker.ledger import OutboxEntry, StoredOutbox
+from broker.ledger import LedgerReports, OutboxEntry, StoredOutbox
 from protocol.codes import MESSAGE_TYPES, Lane, MessageType
 from protocol.json_values import as_json
 from protocol.text import fits_room_pattern
-from protocol.webhook_events import EVENTS_BY_TYPE, DirectAckedData, DirectExpiredData, topics_of
+from protocol.webhook_events import EVENTS_BY_TYPE, DirectAckedData, DirectExpiredData, RoomEndedData, topics_of
 
 __all__ = ["WebhookEvents", "event_body", "event_id", "unstored_event"]
 
@@ -34,7 +34,7 @@ class _Route(NamedTuple):
     rooms: tuple[str, ...]
 
 
-class WebhookEvents:
+class WebhookEvents(LedgerReports):
     """The events of one broker. Counter ``dropped`` only grows: events that were not written.
 
     ``type_names``: names of all types of messages by number; ``lanes``: their lanes. `use` changes the endpoints; all
@@ -126,6 +126,10 @@ class WebhookEvents:
         """Return the rows for a must-deliver message that expired."""
         data = DirectExpiredData(plain_name(user), direct_id, plain_name(batch))
         return self.of_user("direct.expired", user, data, at_ms)
+
+    def room_ended_idle(self, room: str, epoch: int, at_ms: int) -> tuple[OutboxEntry, ...]:
+        """Return the rows for a stream that ends because nothing has happened in it for long."""
+        return self.of_room("room.ended", room, epoch, RoomEndedData("idle"), at_ms)
 
     def _rows(
         self,

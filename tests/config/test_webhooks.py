@@ -135,6 +135,8 @@ def test_a_secret_file_of_all_users_and_one_that_is_missing_are_refused(tmp_path
     [
         ('events = ["room"]', "", "webhooks.endpoints[0].events[0]: expected a name such as room.opened"),
         ('events = ["room.*.x"]', "", "webhooks.endpoints[0].events[0]: expected a name such as room.opened"),
+        ('events = ["room.opend"]', "", "webhooks.endpoints[0].events[0]: there is no event 'room.opend'"),
+        ('events = ["message.sale"]', "", "webhooks.endpoints[0].events[0]: there is no event 'message.sale'"),
         ('rooms = ["a*b"]', "", "webhooks.endpoints[0].rooms[0]: expected a room's name"),
         ('event = ["*"]', "", "webhooks.endpoints[0].event: unknown key; did you mean webhooks.endpoints[0].events?"),
         (

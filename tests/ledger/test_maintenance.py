@@ -13,6 +13,7 @@ from broker.ledger import (
     DirectEntry,
     DirectState,
     Entry,
+    LedgerReports,
     OutboxEntry,
     OutboxLater,
     Reader,
@@ -106,11 +107,12 @@ def test_a_message_nobody_fetched_expires_and_the_platform_learns_it(store: Stor
         [Submission((DirectEntry("ann", 1, 1, 100, b"code", "sale"), DirectEntry("ann", 1, 1, 300, b"later")))]
     )
 
-    def report(user: str, direct_id: int, batch: str, at_ms: int) -> tuple[OutboxEntry, ...]:
-        body = json.dumps({"user": user, "direct_id": direct_id, "batch": batch}).encode()
-        return (OutboxEntry("direct.expired", at_ms, body, "shop", user),)
+    class Reports(LedgerReports):
+        def direct_expired(self, user: str, direct_id: int, batch: str, at_ms: int) -> tuple[OutboxEntry, ...]:
+            body = json.dumps({"user": user, "direct_id": direct_id, "batch": batch}).encode()
+            return (OutboxEntry("direct.expired", at_ms, body, "shop", user),)
 
-    maintenance = Maintenance(store, Retention(), report)
+    maintenance = Maintenance(store, Retention(), Reports())
     assert not maintenance.step(99 + EXPIRY_GRACE_MS)
     assert maintenance.step(100 + EXPIRY_GRACE_MS)
     reader = ask(store)
@@ -151,6 +153,20 @@ def test_an_old_pending_message_holds_up_no_others(store: Store) -> None:
         maintenance.step(DAY_MS)
     reader = ask(store)
     assert store.connection.execute("SELECT user, count(*) FROM directs").fetchall() == [("eve", 1)]
+    reader.verify_all()
+    reader.close()
+
+
+def test_a_stream_that_ends_because_it_is_idle_is_reported(store: Store) -> None:
+    class Reports(LedgerReports):
+        def room_ended_idle(self, room: str, epoch: int, at_ms: int) -> tuple[OutboxEntry, ...]:
+            return (OutboxEntry("room.ended", at_ms, f"{room} {epoch}".encode(), "shop", room),)
+
+    store.commit([Submission((Entry("lobby", 7, 2, 5, 1, b""), Entry("", 0, None, 1000, 1, b"")))])
+    maintenance = Maintenance(store, Retention(idle_rooms_s=10), Reports())
+    assert maintenance.step(DAY_MS)
+    reader = ask(store)
+    assert [row.body for row in reader.outbox_page("shop", False, 0, 10)] == [b"lobby 7"]
     reader.verify_all()
     reader.close()
 

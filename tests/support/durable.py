@@ -27,7 +27,7 @@ class DurableBroker(Broker):
     def _make_ledger(self) -> Ledger | None:
         return ledger_of(
             self.config, self.clock, self.results, pace=QUICK, open_store=self._open_store,
-            report_expired=self.webhook_events.direct_expired,
+            reports=self.webhook_events,
         )  # fmt: skip
 
     def _open_store(self, path: Path) -> FaultyStore:
