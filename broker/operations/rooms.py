@@ -10,8 +10,11 @@ from typing import Any
 
 import trio
 
+from broker.core.rooms.policies import Policy
+from broker.core.rooms.room_rules import RuleError, RuleValue, checked_rules, rules_in_force
 from broker.core.rooms.stream import StoredEvent
 from broker.core.tenants.names import plain_name
+from broker.ledger.pending import PendingResult
 from broker.operations.caller import Caller, OperationError
 from broker.operations.parts import Handler, Parts
 from broker.operations.results import PostResults
@@ -35,7 +38,9 @@ from protocol.operations.rooms import (
     RoomStatsRequest,
     RoomSummary,
     RoomView,
+    RulesSet,
     SetPhase,
+    SetRules,
 )
 from protocol.text import fits_room_pattern
 
@@ -43,6 +48,7 @@ __all__ = ["HANDLERS", "events_of", "open_for", "pins_of", "raise_for"]
 
 SLICE = 5000
 """Members that are read between two checkpoints of the event loop."""
+AGAIN_MS = 1000
 MAX_HISTORY_BYTES = 512 * 1024
 
 
@@ -87,15 +93,53 @@ def view(room: Room) -> RoomView:
     return RoomView(
         room.name, state.phase, state.epoch, state.last_offset, room.opened_at_ms, counts.online, counts.users,
         counts.uniques, counts.peak, likes, round(state.interval_s * 1000), pins_of(room),
+        rules_in_force(state.policy),
     )  # fmt: skip
 
 
 async def _open(parts: Parts, caller: Caller, request: OpenRoom) -> RoomView:
+    _check_rules(parts.hub.policy, request.rules or {})
     room = open_for(parts, request.room, reopens=request.reopen)
     durable = trio.Event()
     if room.journal.when_durable(durable.set):
         await durable.wait()
+    if request.rules:
+        await _change_rules(parts, room, request.rules)
     return view(room)
+
+
+def _check_rules(base: Policy, changes: Mapping[str, RuleValue | None]) -> None:
+    """Raise OperationError where rules cannot be set."""
+    try:
+        checked_rules(base, {}, changes)
+    except RuleError as error:
+        raise _rule_refused(error) from None
+
+
+def _rule_refused(error: RuleError) -> OperationError:
+    return OperationError(ErrorCode.BAD_FIELD, error.why, f"rules.{error.rule}" if error.rule else "rules")
+
+
+async def _change_rules(parts: Parts, room: Room, changes: Mapping[str, RuleValue | None]) -> None:
+    """Set rules of a room and wait until they are durable."""
+    try:
+        room.set_rules(changes)
+    except RuleError as error:
+        raise _rule_refused(error) from None
+    written = PendingResult[bool]()
+    room.journal.write_totals(written.set)
+    if not await written.wait():
+        rule = "the rules hold, but cannot be made durable now"
+        raise OperationError(ErrorCode.OVERLOADED, rule, retry_after_ms=AGAIN_MS)
+
+
+async def _set_rules(parts: Parts, caller: Caller, request: SetRules) -> RulesSet:
+    room = parts.room(request.room)
+    if room.state.phase is RoomPhase.ENDED:
+        raise OperationError(ErrorCode.ROOM_ENDED, "has ended", "room")
+    applied_at_ms = parts.unix_ms()
+    await _change_rules(parts, room, request.rules)
+    return RulesSet(rules_in_force(room.state.policy), applied_at_ms)
 
 
 def _get(parts: Parts, caller: Caller, request: GetRoom) -> RoomView:
@@ -215,6 +259,7 @@ def _stats(parts: Parts, caller: Caller, request: RoomStatsRequest) -> RoomStats
 
 HANDLERS: dict[str, Handler] = {
     "rooms.open": _open,
+    "rooms.set_rules": _set_rules,
     "rooms.get": _get,
     "rooms.list": _list,
     "rooms.set_phase": _set_phase,

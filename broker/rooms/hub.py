@@ -32,6 +32,7 @@ from broker.core.rooms.ended import EndedRooms
 from broker.core.rooms.event_ids import EventIds
 from broker.core.rooms.idempotency import MAX_ORDERS, ORDER_WINDOW_S, IdempotencyTable
 from broker.core.rooms.keys import KeySpace
+from broker.core.rooms.policies import Policy
 from broker.core.rooms.state import EVENT_COUNTERS, RoomRules, RoomState
 from broker.core.tenants.names import tenant_of
 from broker.core.tenants.quotas import Tenants
@@ -119,6 +120,11 @@ class Hub:
         self._config = config
         self._open_roles = open_roles
 
+    @property
+    def policy(self) -> Policy:
+        """Limits of the rooms that have none of their own."""
+        return self._rules.policy
+
     def room(self, number: int) -> Room | None:
         """Return the open room with a number."""
         return self._by_number.get(number)
@@ -185,7 +191,6 @@ class Hub:
         if tenant and (use is None or not use.try_open_room()):
             return ErrorCode.TOO_MANY_ROOMS_OPEN
         self._last_number += 1
-        policy = self._rules.policy
         if checkpoint is None:
             checkpoint = self._crashed.pop(name, None) if room_store is None else room_store.take(name)
         epoch = self._rng.getrandbits(48) if checkpoint is None else checkpoint.epoch
@@ -201,7 +206,7 @@ class Hub:
             self._last_number,
             state,
             self._fanout,
-            TickPacer(policy.tick_ms, policy.tick_max_ms),
+            TickPacer(state.policy.tick_ms, state.policy.tick_max_ms),
             self._results,
             idle_close_s=self._config.idle_close_s,
             unused_close_s=self._config.unused_close_s if is_by_viewer else inf,

@@ -9,7 +9,7 @@ A room knows members (`members`), not sessions; calls from sessions are synchron
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from math import ceil, inf
 
@@ -23,6 +23,7 @@ from broker.core.rooms.idempotency import OperationKey
 from broker.core.rooms.key_changes import KeyDecision
 from broker.core.rooms.keys import KeyDelete, KeyRefused, KeySet
 from broker.core.rooms.pins import PinChange
+from broker.core.rooms.room_rules import RuleValue
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
 from broker.core.tenants.names import plain_name
@@ -210,6 +211,16 @@ class Room:
             change = PinChange(change.pin._replace(expires_at_ms=self._trusted.now_ms() + ttl_ms))
         self.post(author, sequence, Post(MessageType.PINS_CHANGED, client_msg_id, change), self._clock())
         self._nudge(self._clock())
+
+    def set_rules(self, changes: Mapping[str, RuleValue | None]) -> None:
+        """Set rules of this room, see `RoomState.set_rules`; the interval between ticks follows with the next one."""
+        self.state.set_rules(changes)
+        policy = self.state.policy
+        if self._has_tick:
+            self._pacer = TickPacer(policy.tick_ms, policy.tick_max_ms)
+            self._pacer.interval_s = self.state.interval_s
+        self._armed_until = inf
+        self._wake.set()
 
     def set_phase(self, phase: RoomPhase, user_id: str) -> None:
         """Pause, resume or end the room."""

@@ -395,6 +395,25 @@ class RoomJournal:
                 if result is SubmitResult.QUEUED:
                     self._submitted = totals
 
+    def write_totals(self, on_done: Callable[[bool], None]) -> None:
+        """Submit the totals now; ``on_done`` gets whether they are durable. Without a ledger they are kept as they are.
+
+        What is not durable now is in the next checkpoint.
+        """
+        if self._store is None:
+            on_done(True)
+            return
+        totals = self._totals = self.state.totals()
+
+        def on_result(result: LedgerResult) -> None:
+            self._on_checkpoint(result)
+            on_done(not isinstance(result, LedgerError))
+
+        if self._store.checkpoint(self._room, self.state.epoch, totals, on_result) is SubmitResult.QUEUED:
+            self._submitted = totals
+        else:
+            on_done(False)
+
     def _on_checkpoint(self, result: LedgerResult) -> None:
         if isinstance(result, LedgerError):
             self._submitted = b""  # the next one writes them again

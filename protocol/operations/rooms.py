@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 
 from ..codes import ErrorCode, Role, RoomPhase
 from ..fields import (
+    FieldError,
     any_value,
     array_of,
     boolean,
+    described,
     display_name,
     integer,
     map_of,
@@ -56,7 +58,9 @@ __all__ = [
     "RoomStatsRequest",
     "RoomSummary",
     "RoomView",
+    "RulesSet",
     "SetPhase",
+    "SetRules",
 ]
 
 _count = integer(0)
@@ -64,10 +68,11 @@ _reason = text(0, 256)
 
 
 class OpenRoom(NamedTuple):
-    """Open a room, or find it open. ``reopen``: also one that was ended."""
+    """Open a room, or find it open. ``reopen``: also one that was ended; ``rules``: as in `SetRules`."""
 
     room: str
     reopen: bool = True
+    rules: dict[str, float | bool | None] | None = None
 
 
 class GetRoom(NamedTuple):
@@ -77,7 +82,8 @@ class GetRoom(NamedTuple):
 
 
 class RoomView(NamedTuple):
-    """One open room. ``uniques``: an estimate; ``pinned``: pinned messages, oldest pin first."""
+    """One open room. ``uniques``: an estimate; ``pinned``: pinned messages, oldest pin first; ``rules``: in
+    force here, null = no limit."""
 
     room: str
     phase: RoomPhase
@@ -91,6 +97,7 @@ class RoomView(NamedTuple):
     likes: int
     tick_ms: int
     pinned: tuple[PinnedMessage, ...] = ()
+    rules: dict[str, float | bool | None] | None = None
 
 
 class ListRooms(NamedTuple):
@@ -125,6 +132,23 @@ class SetPhase(NamedTuple):
     room: str
     phase: RoomPhase
     reason: str = ""
+
+
+class SetRules(NamedTuple):
+    """Set rules of one room, under the names that the configuration has; null = as the broker has it.
+
+    What is left out stays as it is. Rules hold at once, until the room is ended.
+    """
+
+    room: str
+    rules: dict[str, float | bool | None]
+
+
+class RulesSet(NamedTuple):
+    """Rules in force now, null = no limit."""
+
+    rules: dict[str, float | bool | None]
+    applied_at_ms: int
 
 
 class CloseRoom(NamedTuple):
@@ -217,9 +241,24 @@ class RoomStats(NamedTuple):
 
 
 _phase = name_of(RoomPhase)
+
+
+def _check_rule(value: Any) -> Any:
+    if value is None or type(value) is bool or (type(value) in (int, float) and 0 <= value <= 1_000_000):
+        return value
+    raise FieldError("must be a number from 0 to 1,000,000, true, false or null")
+
+
+_rule = described(
+    _check_rule,
+    "number or boolean or nil",
+    {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1_000_000}, {"type": "boolean"}, {"type": "null"}]},
+)
+_rules = map_of(text(1, 32), _rule, 32)
+_rules_set = record(RulesSet, (_rules, _count))
 _view = record(
     RoomView,
-    (room_name, _phase, *(_count,) * 9, array_of(pinned_message, MAX_PINS)),
+    (room_name, _phase, *(_count,) * 9, array_of(pinned_message, MAX_PINS), optional(_rules)),
 )
 _summary = record(RoomSummary, (room_name, _phase, _count, _count, _count))
 _rooms = record(RoomPage, page_of(_summary))
@@ -240,11 +279,21 @@ _READ = RateLimit(20, 40)
 
 ROWS: tuple[OperationRow, ...] = (
     row(
-        1, "rooms.open", OpenRoom, (room_name, boolean), RoomView, _view,
+        1, "rooms.open", OpenRoom, (room_name, boolean, optional(_rules)), RoomView, _view,
         "Open a room, or return it if it is open.",
         scope=Scope.ROOMS_WRITE, roles=DIRECTION, durable=True, rate=RateLimit(50, 200),
         errors=(ErrorCode.ROOM_ENDED, ErrorCode.TOO_MANY_ROOMS_OPEN),
         example=(OpenRoom("live-1"), _EXAMPLE_VIEW),
+    ),
+    row(
+        9, "rooms.set_rules", SetRules, (room_name, _rules), RulesSet, _rules_set,
+        "Set limits of one room, in place of the broker's.",
+        scope=Scope.ROOMS_WRITE, roles=DIRECTION, durable=True,
+        errors=(ErrorCode.UNKNOWN_ROOM, ErrorCode.ROOM_ENDED, ErrorCode.OVERLOADED),
+        example=(
+            SetRules("live-1", {"user_chat_per_s": 0.2, "merge": None}),
+            RulesSet({"user_chat_per_s": 0.2, "merge": True}, 1_790_000_000_000),
+        ),
     ),
     row(
         2, "rooms.get", GetRoom, (room_name,), RoomView, _view, "Return one open room.",

@@ -142,3 +142,26 @@ async def test_media_by_reference_are_published_and_checked() -> None:
             assert answer == (400, "BAD_FIELD", f"payload.{field}")
         page = await ok(client, "rooms.history", room="live-1")
         assert page["items"][0]["lane"] == 1
+
+
+async def test_rooms_set_rules_hold_at_once_and_over_restarts(tmp_path: Path) -> None:
+    slow = {"user_chat_per_s": 0.2, "user_chat_burst": 1}
+    both = {"tick_ms": 500, "tick_max_ms": 100}
+    async with durable_broker(tmp_path, api=API) as broker, client_of(broker) as client:
+        await ok(client, "rooms.open", room="live-1", rules={"merge": False})
+        before = (await ok(client, "rooms.get", room="live-1"))["rules"]
+        answer = await ok(client, "rooms.set_rules", room="live-1", rules=slow)
+        assert answer["rules"] == before | slow | {"merge": False}
+        assert answer["applied_at_ms"] > 0
+        for rules, field in (({"x": 1}, "rules.x"), ({"merge": 3}, "rules.merge"), (both, "rules")):
+            refusal = await refused(client, "rooms.set_rules", room="live-1", rules=rules)
+            assert refusal == (400, "BAD_FIELD", field)
+        assert await refused(client, "rooms.open", room="new", rules={"x": 1}) == (400, "BAD_FIELD", "rules.x")
+        assert broker.hub.find("new") is None, "nothing was opened"
+        assert await refused(client, "rooms.set_rules", room="nowhere", rules={}) == (404, "UNKNOWN_ROOM", "room")
+        wanted = (await ok(client, "rooms.get", room="live-1"))["rules"]
+    async with durable_broker(tmp_path, api=API) as broker, client_of(broker) as client:
+        assert (await ok(client, "rooms.open", room="live-1"))["rules"] == wanted
+        await ok(client, "rooms.close", room="live-1")
+    async with durable_broker(tmp_path, api=API) as broker, client_of(broker) as client:
+        assert (await ok(client, "rooms.open", room="live-1"))["rules"]["merge"] is True

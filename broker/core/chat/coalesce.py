@@ -164,24 +164,38 @@ class Coalescer(Generic[T]):
         self._max_tickets = max_tickets or 32 * max_items
         if max_items < 1 or self._max_tickets <= max_items or expire_s <= 0:
             raise ValueError("bounds and times must be positive, and max_tickets above max_items")
-        self._merge = merge
+        self._next: tuple[bool, Mapping[int, float]] | None = None
+        """Rules of the next window, where they are others."""
         self._is_fair = pick is Pick.FAIR
         self._is_random = pick is Pick.RANDOM
         self._rng = rng
         self._expire_s = expire_s
         self._scores = FairnessScores(sender_memory_s)
+        self._apply(merge, budgets)
+        self._now = -inf
+        self._open()
+
+    def use_rules(self, merge: bool, budgets: Mapping[int, float]) -> None:
+        """Apply other rules: to an empty window now, else from the next one."""
+        self._next = merge, budgets
+        if not self._admitted:
+            self._open()
+
+    def _apply(self, merge: bool, budgets: Mapping[int, float]) -> None:
         if not set(budgets) <= set(Tier) or min(budgets.values(), default=0.0) < 0:
             raise ValueError(f"budgets must be of known tiers and not negative: {dict(budgets)}")
+        self._merge = merge
         self._budgets: dict[int, ReadingBudget] = {}
         rate = inf
         for tier in sorted(Tier, reverse=True):
             rate = min(rate, budgets.get(tier) or inf)
             self._budgets[tier] = ReadingBudget(rate)
         self._is_limited = rate < inf
-        self._now = -inf
-        self._open()
 
     def _open(self) -> None:
+        if self._next is not None:
+            self._apply(*self._next)
+            self._next = None
         self._items: dict[tuple[int, str] | int, PendingDanmaku] = {}
         """By type and folded text; without merging, by order of arrival."""
         self._heaviest: list[tuple[float, int, int, PendingDanmaku]] | None = None

@@ -24,11 +24,21 @@ __all__ = ["DuplicateFilter"]
 class DuplicateFilter:
     """One room's memory of who said what; ``window_s`` 0 = off."""
 
-    __slots__ = ("_recent", "refused")
+    __slots__ = ("_forgotten_before", "_max_keys", "_recent", "_window_s", "refused")
 
     def __init__(self, window_s: float = 30.0, max_keys: int = 65_536) -> None:
         self.refused = 0
+        self._window_s = window_s
+        self._max_keys = max_keys
+        self._forgotten_before = 0
         self._recent = RecentKeys[int](window_s, max_keys) if window_s > 0 else None
+
+    def use_window(self, window_s: float) -> None:
+        """Apply another window from now on; the marks of the present one are forgotten."""
+        if window_s != self._window_s:
+            self._forgotten_before = self.forgotten
+            self._window_s = window_s
+            self._recent = RecentKeys[int](window_s, self._max_keys) if window_s > 0 else None
 
     def __len__(self) -> int:
         return len(self._recent) if self._recent else 0
@@ -36,7 +46,7 @@ class DuplicateFilter:
     @property
     def forgotten(self) -> int:
         """Marks thrown away before their time because the table was full."""
-        return self._recent.forgotten if self._recent else 0
+        return self._forgotten_before + (self._recent.forgotten if self._recent else 0)
 
     def is_duplicate(self, user_id: str, normalized_text: str, now: float) -> bool:
         """Return whether a message of ``user_id`` with this text was taken in less than a window ago: refuse it."""

@@ -89,8 +89,8 @@ class PaidPacer(Generic[T]):
     """
 
     __slots__ = (
-        "_at", "_burst", "_bytes", "_max_bytes", "_max_items", "_max_wait_s", "_rate_per_s", "_tokens", "_waiting",
-        "pending",
+        "_at", "_burst", "_bytes", "_capacity", "_max_bytes", "_max_items", "_max_wait_s", "_rate_per_s", "_tokens",
+        "_waiting", "pending",
     )  # fmt: skip
 
     def __init__(
@@ -104,7 +104,8 @@ class PaidPacer(Generic[T]):
         if rate_per_s < 0 or burst < 1 or max_items < 0 or max_bytes < 0 or max_wait_s < 0:
             raise ValueError("rate and bounds must not be negative, and burst must be at least 1")
         self._rate_per_s = rate_per_s
-        self._burst = float(burst) if rate_per_s else inf
+        self._capacity = float(burst)
+        self._burst = self._capacity if rate_per_s else inf
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._max_wait_s = max_wait_s
@@ -114,6 +115,13 @@ class PaidPacer(Generic[T]):
         self._bytes = 0
         self.pending = 0
         """Orders that wait (``held`` in an account), merged ones included."""
+
+    def use_rate(self, rate_per_s: float) -> None:
+        """Apply another rate from now on; 0 = no pacing."""
+        if rate_per_s != self._rate_per_s:
+            self._rate_per_s = rate_per_s
+            self._burst = self._capacity if rate_per_s else inf
+            self._tokens = min(self._tokens, self._burst) if rate_per_s else inf
 
     @property
     def waiting(self) -> int:
@@ -163,6 +171,8 @@ class PaidPacer(Generic[T]):
         """When `release` will return something if nothing else comes; None = nothing waits."""
         if not self._waiting:
             return None
+        if not self._rate_per_s:
+            return now
         self._refill(now)
         token_at = now + max(0.0, 1.0 - self._tokens) / self._rate_per_s
         return max(now, min(token_at, self._oldest().at + self._max_wait_s))

@@ -72,6 +72,11 @@ class WindowAdmission:
         """A room that lets everything in and still counts it."""
         return cls(_LIMITLESS, inf, 0)
 
+    def continues(self, earlier: WindowAdmission) -> WindowAdmission:
+        """Take over the counts of the admission that this one replaces; return this one."""
+        self.admitted, self.refused = earlier.admitted, earlier.refused
+        return self
+
     def try_admit(self, lane: int, now: float) -> bool:
         """Let one message of ``lane`` in (True, counted as admitted) or not (False, counted as refused).
 

@@ -35,7 +35,16 @@ from ..chat.coalesce import Coalescer, Pick
 from ..limits.rate_limit import UNLIMITED, Rate
 from ..limits.room_quota import EXEMPT_LANES, RESERVED_LANES, WindowAdmission
 
-__all__ = ["DEFAULT_POLICY", "POLICIES", "OverQuota", "Pick", "Policy", "policy_from", "value_in_force"]
+__all__ = [
+    "DEFAULT_POLICY",
+    "POLICIES",
+    "OverQuota",
+    "Pick",
+    "Policy",
+    "policy_from",
+    "value_in_force",
+    "with_overrides",
+]
 
 T = TypeVar("T")
 
@@ -144,10 +153,15 @@ class Policy:
 
     def coalescer(self, rng: Random) -> Coalescer[T]:
         """A new room's danmaku window."""
+        return Coalescer(max_items=self.queue_max, merge=self.merge, pick=self.pick, budgets=self.budgets, rng=rng)
+
+    @property
+    def budgets(self) -> dict[int, float]:
+        """Danmaku a second of each tier; 0 or absent = no limit of its own."""
         budgets: dict[int, float] = {Tier.FULL: self.chat_budget_per_s}
         if self.tiers:
             budgets |= {tier: int(tier) for tier in Tier if tier is not Tier.FULL}
-        return Coalescer(max_items=self.queue_max, merge=self.merge, pick=self.pick, budgets=budgets, rng=rng)
+        return budgets
 
 
 _TABLE = (
@@ -234,7 +248,12 @@ def policy_from(name: str, overrides: Mapping[str, Any] | None = None) -> Policy
     policy = POLICIES.get(name)
     if policy is None:
         raise ValueError(f"there is no policy {name!r}, but {', '.join(POLICIES)}")
-    changes = dict(overrides or {})
+    return with_overrides(policy, overrides or {})
+
+
+def with_overrides(policy: Policy, overrides: Mapping[str, Any]) -> Policy:
+    """Return a policy with single fields replaced, see `policy_from`."""
+    changes = dict(overrides)
     for field in _RATES:
         per_s, burst = changes.pop(f"{field}_per_s", None), changes.pop(f"{field}_burst", None)
         if per_s is not None or burst is not None:

@@ -25,7 +25,7 @@ from broker.core.rooms.idempotency import OperationKey, order_key, post_key
 from broker.core.rooms.likes import LikeCounter
 from broker.core.rooms.phases import RoomPhases
 from broker.core.rooms.pins import RoomPins, pins_event
-from broker.core.rooms.policies import OverQuota
+from broker.core.rooms.policies import OverQuota, Policy
 from broker.core.rooms.rules import Author, RoomRules
 from broker.core.rooms.stream import BUSY_RETRY_MS, Stream
 from protocol.codes import CUSTOM_TYPE_MIN, MESSAGE_TYPES, ErrorCode, Lane, MessageType, Outcome, Role, RoomPhase
@@ -218,6 +218,18 @@ class Posting(Generic[T]):
         self._stream.begin(key)
         asked = (PendingReply(ticket, Outcome.ACCEPTED, key),)
         return self._set_pins(pins_event(pinned, author.user_id, author.name, at_ms), asked, now)
+
+    def use_policy(self, policy: Policy) -> None:
+        """Apply other limits from now on, to the open window of danmaku from its end."""
+        before, self._policy = self._policy, policy
+        if (policy.admit_per_window, policy.reserved) != (before.admit_per_window, before.reserved):
+            self.admission = policy.admission().continues(self.admission)
+        self.limits.use_rates(policy.user_chat, policy.user_likes, policy.staff_posts, policy.app_posts)
+        self._unique = policy.duplicate_window_s > 0
+        self.duplicates.use_window(policy.duplicate_window_s)
+        self._folds = policy.merge or self._unique
+        self.window.use_rules(policy.merge, policy.budgets)
+        self.paid.use_rate(policy.paid_budget_per_s)
 
     def unpin_expired(self, now: float, now_ms: int | None, at_ms: int) -> Sequence[Effect[T]]:
         """Unpin the messages whose time has passed, see `RoomState.expire`."""

@@ -32,8 +32,10 @@ from broker.core.rooms.key_changes import KeyChanges
 from broker.core.rooms.keys import KeySpace, RoomKeys
 from broker.core.rooms.likes import LikeCounter
 from broker.core.rooms.phases import RoomPhases
+from broker.core.rooms.policies import Policy
 from broker.core.rooms.posting import Posting
 from broker.core.rooms.presence import Presence, PresenceCounts
+from broker.core.rooms.room_rules import RuleValue, checked_rules
 from broker.core.rooms.rules import Author, RoomRules
 from broker.core.rooms.stream import StoredEvent, Stream, kept_bytes
 from broker.core.rooms.tick_entry import tick_entry
@@ -96,7 +98,10 @@ class RoomState(Generic[T]):
             self._history, self._accounts, rules.durable, plain_name(name),
             IdempotencyTable(ORDER_WINDOW_S, MAX_ORDERS) if orders is None else orders, self.kept.apply,
         )  # fmt: skip
-        self._policy = policy
+        self.policy = policy
+        """Limits in force here."""
+        self.own_rules: dict[str, RuleValue] = {}
+        """Rules of this room that replace those of the broker's policy."""
         self.has_tick = policy.tick_ms > 0
         """Whether a tick waits for an interval; else each message is shown by a tick of its own."""
         self.has_batches = policy.batch_max > 0
@@ -127,6 +132,17 @@ class RoomState(Generic[T]):
     @stage.setter
     def stage(self, stage: OverloadStage) -> None:
         self._posting.stage = stage
+
+    def set_rules(self, changes: Mapping[str, RuleValue | None]) -> None:
+        """Set rules of this room, None = as the broker has it; they hold from now on. RuleError: nothing changed."""
+        self.own_rules, policy = checked_rules(self._rules.policy, self.own_rules, changes)
+        self._use_policy(policy)
+
+    def _use_policy(self, policy: Policy) -> None:
+        self.policy = policy
+        self._posting.use_policy(policy)
+        if self.has_tick:
+            self.interval_s = max(policy.tick_ms / 1000, min(self.interval_s, policy.tick_max_ms / 1000))
 
     def post_wait_s(self, kind: int, author: Author, now: float) -> float:
         """Return the seconds until a danmaku or custom message of an author would pass its rate; 0.0 = now."""
@@ -215,7 +231,8 @@ class RoomState(Generic[T]):
     # ---- what outlives the process
 
     def totals(self, event: Event | None = None) -> bytes:
-        """Return what a checkpoint keeps beside the stream: phase, likes, peak, kept messages.
+        """Return what a checkpoint keeps beside the stream: phase, likes, peak, kept messages,
+        rules of its own.
 
         ``event``: one that is written with it, and whose phase or pins count already.
         """
@@ -224,7 +241,8 @@ class RoomState(Generic[T]):
             phase = event.payload[0]
         elif event is not None and event.type == MessageType.PINS_CHANGED:
             kept = (*kept[:-1], event.payload[0])
-        return pack_body((_TOTALS_VERSION, int(phase), self._likes.total, self._presence.peak, *kept))
+        totals = (_TOTALS_VERSION, int(phase), self._likes.total, self._presence.peak, *kept, self.own_rules)
+        return pack_body(totals)
 
     def restore(self, last_offset: int, totals: bytes, events: Sequence[StoredEvent], now: float) -> None:
         """Continue from a checkpoint. ``events``: the newest ones, without a hole, up to ``last_offset``."""
@@ -237,7 +255,9 @@ class RoomState(Generic[T]):
                     self._phases.restore(RoomPhase(phase))
                 self._likes.total = likes
                 self._presence.peak = peak
-                self.kept.restore(tuple(more), now)
+                self.kept.restore(tuple(more[:3]), now)
+                if len(more) > 3 and isinstance(more[3], Mapping):
+                    self.set_rules(more[3])
         except (RemoteProtocolError, TypeError, ValueError):
             pass  # no totals, or those of a later version: the room begins with what the stream says
         for each in events:
@@ -383,7 +403,7 @@ class RoomState(Generic[T]):
     def is_unused(self) -> bool:
         """Whether nothing was ever posted here; that users came in does not count."""
         was_posted = any(lane.admitted for lane in self.accounts()[: Lane.AMBIENT])
-        return not (self.last_offset or self._likes.total or was_posted)
+        return not (self.last_offset or self._likes.total or was_posted or self.own_rules)
 
     def counts(self) -> tuple[PresenceCounts, int]:
         """Return who is in the room, and the sum of likes."""
@@ -450,7 +470,7 @@ class RoomState(Generic[T]):
     @property
     def batch_full(self) -> bool:
         """Whether the policy's batch has gathered, so that the tick need not wait."""
-        batch = self._policy.batch_max
+        batch = self.policy.batch_max
         return batch > 0 and self._posting.window.pending >= batch
 
     @property
