@@ -272,7 +272,10 @@ async def _main(path: Path) -> None:
     broker = Broker(config)
     async with trio.open_nursery() as nursery:
         await nursery.start(broker.run)
-        emit("serving", address=list(broker.addresses[0]), max_connections=broker.max_connections)
+        emit(
+            "serving", address=list(broker.addresses[0]), max_connections=broker.max_connections,
+            api_urls=list(broker.api_urls),
+        )  # fmt: skip
         observer = Observer(broker, nursery)
         nursery.start_soon(observer.sample)
         nursery.start_soon(observer.run_commands)

@@ -102,6 +102,8 @@ class _Run:
         self.lifetime_s = READY_S + scenario.seconds + DRAIN_S + 2 * REPORT_S + 120
         self.broker: Child
         self.publisher: Child
+        self.caller: Child | None = None
+        """Calls the control API during the schedule, in scenarios that want it."""
         self.viewers: list[Child] = []
         self.notes: list[str] = []
         self.ledger_folder = processes.make_folder("ledger", options.ledger_place) if scenario.durable else None
@@ -138,9 +140,23 @@ class _Run:
         self.publisher = self.processes.start("publishers", "bench.load.publishers")
         self.publisher.send_spec(msgspec.to_builtins(self._publisher_spec(host, port)))
         self.publisher.wait("ready", 60)
+        if scenario.api_calls_per_s:
+            self._start_caller(serving["api_urls"][0])
         self.evidence_parts["joining"] = {
             "wall_s": joined_s, "broker_cpu_s": join_cpu_s, "rss_empty_mib": empty, "rss_full_mib": full,
         }  # fmt: skip
+
+    def _start_caller(self, url: str) -> None:
+        scenario = self.scenario
+        self.caller = self.processes.start("api-calls", "bench.load.api_calls")
+        address, _, port = url.removeprefix("http://").rpartition(":")
+        self.caller.send_spec(
+            {
+                "host": address, "port": int(port), "per_s": scenario.api_calls_per_s, "seconds": scenario.seconds,
+                "connections": scenario.api_connections, "lifetime_s": self.lifetime_s,
+            }
+        )  # fmt: skip
+        self.caller.wait("ready", 30)
 
     def _settings(self) -> dict[str, Any]:
         """Return the broker's configuration: what every run needs, with the scenario's settings on top."""
@@ -287,6 +303,8 @@ class _Run:
         start_us = now_us() + 200_000
         self.publisher.send_command("start", at_us=start_us)
         begun = time.monotonic() + 0.2
+        if self.caller is not None:
+            self.caller.send_command("start", at_us=start_us)
         for cut in sorted(scenario.cuts, key=lambda cut: cut.at):
             self._wait_until(begun + cut.at * scenario.seconds)
             self.report_status(f"{cut.share:.0%} of the links are cut")
@@ -300,6 +318,11 @@ class _Run:
         self.evidence_parts |= {"before": before, "after": after, "start_us": start_us, "end_us": end_us}
         self.report_status("waiting for the last answers")
         self.publisher.wait("done", 30)
+        if self.caller is not None:
+            answers = self.caller.wait("done", 60)["answers"]
+            self.notes.append(f"calls of the control API answered, by status: {answers}")
+            if not answers.get("200"):
+                raise BenchFailure(f"no call of the control API was done: {answers}")
 
     def _probe_disk(self) -> None:
         """Time the disk alone in the ledger's directory, while the broker writes nothing."""

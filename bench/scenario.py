@@ -139,6 +139,9 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Moderators have no user limits, so few links can post much."""
     streams: tuple[Stream, ...] = ()
     cuts: tuple[Cut, ...] = ()
+    api_calls_per_s: Annotated[float, Meta(ge=0, le=100_000)] = 0.0
+    """Calls of the control API a second beside the streams; the broker needs ``[broker.api]``, and ``auth`` dev."""
+    api_connections: Annotated[int, Meta(ge=1, le=64)] = 8
     stalled_share: Share = 0.0
     throttled_share: Share = 0.0
     throttle_bytes_per_s: Positive = 2048

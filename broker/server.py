@@ -76,8 +76,6 @@ __all__ = ["Broker", "roomcast_broker", "tune_process"]
 log = structlog.get_logger("roomcast.server")
 
 SAMPLE_S = 0.25
-API_REQUESTS = Rate(2000.0, 4000)
-"""Requests of one backend's key to the control API."""
 
 
 class Broker:
@@ -277,7 +275,7 @@ class Broker:
         parts = ApiParts(
             operations=self.operations,
             keys=lambda: self._api_keys,
-            requests=API_REQUESTS,
+            requests=Rate(self.config.api.requests_per_s, round(2 * self.config.api.requests_per_s)),
             status=self.status,
             metrics=lambda: render(collect(self)),
             is_draining=lambda: self.draining,

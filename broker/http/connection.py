@@ -30,6 +30,9 @@ IDLE_S = 15.0
 HEAD_S = 10.0
 BODY_S = 20.0
 SEND_S = 20.0
+PAUSE_S = 0.2
+"""How long a connection is not read after a refusal for its rate or its key: whoever goes on all the same costs the
+viewers five requests a second and connection."""
 LINGER_S = 1.0
 """How long an ended connection is still read."""
 MAX_BODY_LEFT = 256 * 1024
@@ -43,6 +46,9 @@ _STATUS_ERRORS = {
     501: "Not known here",
     505: "HTTP/1.1 is spoken here",
 }
+
+
+_PAUSES = frozenset({401, 429})
 
 
 class _TooSlow(Exception):
@@ -81,14 +87,18 @@ class HttpConnection:
         self._is_answered = False
         """The request was answered here, whatever the application says."""
         self._is_head = False
+        self._status = 0
+        """Of the last response."""
         self._start: Any = None
         """The ASGI message that starts the response, until its first bytes of body."""
 
     async def run(self) -> None:
         """Serve requests until either side ends the connection. Closes the socket; raises only Cancelled."""
         try:
-            while await self._serve_one():
-                await trio.lowlevel.checkpoint()
+            may_follow = await self._serve_one()
+            while may_follow:
+                await trio.sleep(PAUSE_S if self._status in _PAUSES else 0)
+                may_follow = await self._serve_one()
         except _TooSlow:
             if not self._is_silent:
                 self._counters.too_slow += 1
@@ -223,6 +233,7 @@ class HttpConnection:
         data = b""
         start, self._start = self._start, None
         if start is not None:
+            self._status = start["status"]
             headers = [(bytes(name), bytes(value)) for name, value in start["headers"]]
             if not self._skip_buffered_body():
                 headers.append((b"connection", b"close"))

@@ -9,7 +9,7 @@ from broker.config.schema import load
 
 DEMANDED = {
     "calm", "one-room-100k", "thousand-rooms", "chat-flood", "like-storm", "gift-rain", "join-storm", "reconnect-storm",
-    "slow-viewers", "mixed", "soak", "durable-gifts",
+    "slow-viewers", "mixed", "soak", "durable-gifts", "api-storm",
 }  # fmt: skip
 
 

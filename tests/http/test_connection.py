@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock
 
 from broker.core.net.connection_limits import ConnectionLimits
-from broker.http.connection import MAX_HEAD_BYTES, AsgiApp, HttpConnection, HttpCounters
+from broker.http.connection import MAX_HEAD_BYTES, PAUSE_S, AsgiApp, HttpConnection, HttpCounters
 from broker.http.serving import HttpServer, api_limits
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -98,6 +98,16 @@ async def test_a_body_is_asked_for_only_when_it_is_read() -> None:
         answer = await read_all(stream)
         assert answer.startswith(b"HTTP/1.1 401")
         assert b"connection: close" in answer.lower()
+
+
+async def test_a_connection_pauses_after_a_refusal_for_its_key_or_rate(mock_clock: MockClock) -> None:
+    mock_clock.autojump_threshold = 0
+    async with connection(deaf) as (stream, _):
+        begun = trio.current_time()
+        await stream.send_all(GET * 3)
+        await stream.send_eof()
+        assert (await read_all(stream)).count(b"HTTP/1.1 401") == 3
+        assert trio.current_time() - begun == pytest.approx(3 * PAUSE_S)
 
 
 async def test_the_answer_arrives_though_the_body_was_not_read(mock_clock: MockClock) -> None:

@@ -33,7 +33,7 @@ async def test_the_document_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     digest = hashlib.sha256(KEY.encode()).hexdigest()
     keys.write_text(f'[[key]]\nid = "shop"\nsha256 = "{digest}"\nscopes = ["admin"]\n')
     keys.chmod(0o600)
-    api = {"listen": "127.0.0.1:0", "key_file": str(keys)}
+    api = {"listen": "127.0.0.1:0", "key_file": str(keys), "requests_per_s": 10_000}
     auth = {"secret": "x" * 32}
     ledger = {"data_dir": str(tmp_path / "data")}
     async with running_broker(api=api, auth=auth, ledger=ledger) as broker:
