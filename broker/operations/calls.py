@@ -216,14 +216,14 @@ class Operations:
 
     def _start(self, caller: Caller, row: OperationRow, request: Any) -> Any:
         """Run a handler: its result, or the coroutine that returns it."""
-        waiting = caller.account, row.name
-        if row.at_once and self._waiting.get(waiting, 0) >= row.at_once:
+        if row.at_once and self._waiting.get((caller.account, row.name), 0) >= row.at_once:
             rule = f"at most {row.at_once} calls of it at a time"
             raise OperationError(ErrorCode.RATE_LIMITED, rule, "operation", AT_ONCE_RETRY_MS)
         found = HANDLERS[row.name](self._parts, caller, request)
         if type(found) is not CoroutineType:
             return found
         if row.at_once:
+            waiting = caller.account, row.name
             self._waiting[waiting] = self._waiting.get(waiting, 0) + 1
         return self._wait(caller, row, found)
 

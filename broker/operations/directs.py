@@ -116,7 +116,7 @@ async def _read(question: Awaitable[T]) -> T:
     try:
         return await question
     except (LedgerRefused, LedgerDamaged, sqlite3.Error) as error:
-        log.error("the ledger cannot be read", error=str(error))
+        log.warning("the ledger cannot be read", why=str(error))
         raise _later() from None
 
 
