@@ -427,10 +427,13 @@ class Broker:
         tenant_keys = TenantKeys.read(config.tenants)
         api_keys = self._read_api_keys(config)
         webhook_files = None if self.webhooks is None else self.webhooks.read(config.webhooks)
+        question_senders = {} if self.questions is None else self.questions.read(config.webhooks)
         self.listener.reload(config)
         keys_before, self._api_keys = _keys_of(self._api_keys), api_keys
         if self.webhooks is not None and webhook_files is not None:
             self.webhooks.use(webhook_files)
+        if self.questions is not None:
+            self.questions.use(question_senders)
         self.context.auth.use(config.auth, keyring, tenant_keys)
         self.jwks.use(config.auth, jwks_context)
         self.hub.tenants.use(quotas_of(config.tenants))

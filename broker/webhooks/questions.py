@@ -68,6 +68,7 @@ class Asker:
     def __init__(
         self,
         kind: str,
+        endpoint: str,
         sender: WebhookSender,
         pool: QuestionPool,
         deadline_ms: int,
@@ -76,6 +77,8 @@ class Asker:
         allows_on_failure: bool = False,
     ) -> None:
         self.kind = kind
+        self.endpoint = endpoint
+        """Name of the endpoint that answers."""
         self.pool = pool
         self.deadline_ms = deadline_ms
         self.allows_on_failure = allows_on_failure
@@ -95,6 +98,12 @@ class Asker:
             self._nursery = None
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 await self._sender.aclose()
+
+    def use_sender(self, sender: WebhookSender) -> None:
+        """Ask by another sender from now on; questions under way end with the one before."""
+        before, self._sender = self._sender, sender
+        if self._nursery is not None:
+            self._nursery.start_soon(before.aclose)
 
     def start(self, case: Case) -> Start:
         """Return whether `answer` is to be called for a case, or what becomes of it at once."""
@@ -218,6 +227,27 @@ class Questions:
                 await nursery.start(asker.run)
             task_status.started()
 
+    def read(self, config: WebhookConfig) -> dict[str, WebhookSender]:
+        """Return the senders of a configuration by kind of question, for `use`; raises as the constructor.
+
+        A kind whose endpoint the configuration has no longer goes on as it is, until the restart that it needs.
+        """
+        context = client_context(config.ca_file)
+        names = {endpoint.name for endpoint in config.endpoints}
+        return {
+            each.kind: WebhookSender.of(
+                config.endpoint(each.endpoint), config, context, self._unix_ms, each.pool.rules.max_in_flight
+            )
+            for each in self._askers()
+            if each.endpoint in names
+        }
+
+    def use(self, senders: Mapping[str, WebhookSender]) -> None:
+        """Ask the endpoints of another configuration from now on, with the secrets of now."""
+        for each in self._askers():
+            if each.kind in senders:
+                each.use_sender(senders[each.kind])
+
     @property
     def results(self) -> dict[str, int]:
         """Cases by kind and what became of them, as ``message.block``; counts only grow."""
@@ -298,4 +328,4 @@ def _asker(
         sample = settings.sample
     allows = not isinstance(settings, AppCallConfig) and settings.on_failure == "allow"
     pool = QuestionPool(QuestionRules(settings.max_in_flight, exempt, sample), rng)
-    return Asker(kind, sender, pool, settings.deadline_ms, unix_ms=unix_ms, allows_on_failure=allows)
+    return Asker(kind, settings.endpoint, sender, pool, settings.deadline_ms, unix_ms=unix_ms, allows_on_failure=allows)

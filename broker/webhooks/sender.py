@@ -118,6 +118,7 @@ class WebhookSender:
         self._limiter = trio.CapacityLimiter(max_connections)
         self._idle: deque[tuple[float, httpx.AsyncHTTPTransport]] = deque()
         """Kept connections with the time of their last use, the latest at the right."""
+        self._is_closed = False
 
     @classmethod
     def of(
@@ -143,7 +144,8 @@ class WebhookSender:
         self._keys = keys
 
     async def aclose(self) -> None:
-        """Close all connections that are kept."""
+        """Close all connections; requests under way end first."""
+        self._is_closed = True
         while self._idle:
             await self._idle.pop()[1].aclose()
 
@@ -184,7 +186,7 @@ class WebhookSender:
             is_whole = reply is not None and reply.failure is None
             return reply
         finally:
-            if is_whole:
+            if is_whole and not self._is_closed:
                 self._idle.append((trio.current_time(), transport))
             else:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):

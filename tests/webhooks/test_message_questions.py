@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from broker.server import Broker
 from broker.sessions.reviews import MAX_REVIEWED
 from protocol.codes import ErrorCode, LeaveReason, MessageType, Outcome
 from protocol.messages import Ack, AckResult, Leave, Left, Post, Tick
-from tests.support.broker import RawLink, joined_link, running_broker
+from tests.support.broker import RawLink, configuration, joined_link, running_broker
 from tests.support.questions import SECRET, answering, misbehaving, questions_to
 from tests.support.receiver import Receiver, receiver
 from tests.support.until import until
@@ -302,3 +303,40 @@ async def test_a_link_that_goes_while_it_is_asked_about_has_one_answer_or_none(h
         await say(bob, other, "still here")
         results, _, _ = await results_of(bob, 1)
         assert results[0].outcome is Outcome.ACCEPTED
+
+
+async def test_a_reload_changes_secret_and_url_and_a_question_under_way_has_its_answer(tmp_path: Path) -> None:
+    released = trio.Event()
+
+    async def slow(question: dict[str, Any]) -> Any:
+        await released.wait()
+        return by_text(question)
+
+    async with (
+        receiver(answering(slow)) as old,
+        receiver(answering(by_text)) as new,
+        running_broker(**asked(old, tmp_path)) as broker,
+        joined_link(broker, "dev:ann") as (ann, room),
+        joined_link(broker, "dev:bob") as (bob, _),
+    ):
+        await say(ann, room, "block")
+        await until(lambda: len(old.requests) == 1)
+        config = configuration(**asked(new, tmp_path))
+        other = "whsec_" + base64.b64encode(b"n" * 32).decode()
+        (tmp_path / "webhook-secret").write_text(f"{other}\n{SECRET}\n", encoding="utf-8")
+        assert broker.reload(config) == []
+        await say(bob, room, "hold")
+        results, _, _ = await results_of(bob, 1)
+        assert results[0].outcome is Outcome.HELD
+        (request,) = new.requests
+        for secret in (other, SECRET):
+            Webhook(secret).verify(request.body, request.headers)
+        released.set()
+        results, _, _ = await results_of(ann, 1)
+        assert results[0].detail == ErrorCode.BLOCKED
+        (tmp_path / "webhook-secret").write_text("nonsense", encoding="utf-8")
+        with pytest.raises(ValueError, match="begins with whsec_"):
+            broker.reload(config)
+        await say(bob, room, "block", first=2)
+        results, _, _ = await results_of(bob, 1)
+        assert results[0].detail == ErrorCode.BLOCKED
