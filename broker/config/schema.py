@@ -41,7 +41,6 @@ from broker.config.tenants import TenantConfig, tenant_conflicts, tenant_file_pr
 from broker.config.webhooks import (
     WebhookConfig,
     is_loopback,
-    question_tenants,
     webhook_conflicts,
     webhook_file_problems,
 )
@@ -375,9 +374,7 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         yield paths, "allow makes guests, and auth.guest_access names no room"
     yield from tenant_conflicts(
         config.tenants,
-        development=config.development,
         endpoints=[endpoint.tenant for endpoint in config.webhooks.endpoints],
-        questions=question_tenants(config.webhooks),
     )
 
     ids, names = Counter(t.id for t in config.types), Counter(t.name for t in config.types)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import msgspec
@@ -66,28 +66,18 @@ def tenant_file_problems(tenants: Sequence[TenantConfig]) -> Iterator[tuple[str,
 def tenant_conflicts(
     tenants: Sequence[TenantConfig],
     *,
-    development: bool,
     endpoints: Sequence[str | None] = (),
-    questions: Mapping[str, str | None] | None = None,
 ) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield the conflicts of the tables: (the paths concerned, the one to report first; the rule).
 
-    ``endpoints``: the tenant of each webhook endpoint, None = the default one; ``questions``: that of the endpoint of
-    each kind of question.
+    ``endpoints``: the tenant of each webhook endpoint, None = the default one.
     """
     times = Counter(tenant.name for tenant in tenants)
     if len(tenants) > MAX_TENANTS:
         yield ("tenants",), f"expected at most {MAX_TENANTS} tenants, got {len(tenants)}"
-    if tenants and development:
-        rule = "set auth.secret_file first: in development mode any client may take any name"
-        yield ("tenants", "auth.secret", "auth.secret_file", "auth.keys_file"), rule
     for index, tenant in enumerate(tenants):
         if times[tenant.name] > 1:
             yield (f"tenants[{index}].name",), f"{tenant.name} is given to {times[tenant.name]} tenants"
     for index, name in enumerate(endpoints):
         if name is not None and name not in times:
             yield (f"webhooks.endpoints[{index}].tenant", "tenants"), f"no table [[tenants]] is called {name!r}"
-    for kind, name in (questions or {}).items():
-        if name is not None:
-            rule = f"expected an endpoint of no tenant, got one of {name!r}: it is asked about the users of all tenants"
-            yield (f"webhooks.questions.{kind}.endpoint",), rule

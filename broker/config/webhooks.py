@@ -32,7 +32,6 @@ __all__ = [
     "QuestionsConfig",
     "WebhookConfig",
     "is_loopback",
-    "question_tenants",
     "read_webhook_keys",
     "webhook_conflicts",
     "webhook_file_problems",
@@ -170,12 +169,6 @@ class WebhookConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             if endpoint.name == name:
                 return endpoint
         raise KeyError(name)
-
-
-def question_tenants(config: WebhookConfig) -> dict[str, str | None]:
-    """Return the tenant of the endpoint of each kind of question, None = it has none."""
-    tenants = {endpoint.name: endpoint.tenant for endpoint in config.endpoints}
-    return {kind: tenants.get(getattr(config.questions, kind).endpoint) for kind in config.questions.__struct_fields__}
 
 
 def is_loopback(host: str) -> bool:

@@ -12,7 +12,7 @@ from broker.ledger.replay import event_of
 from broker.operations.caller import Caller, OperationError
 from broker.operations.parts import Handler, Parts
 from broker.operations.results import PostResults
-from broker.operations.rooms import open_for, raise_for
+from broker.operations.rooms import open_for, raise_for, room_of
 from broker.rooms.room import Room
 from broker.rooms.room_store import KeyReused
 from protocol.codes import ErrorCode, KeyCause
@@ -27,15 +27,8 @@ EVENT_BYTES = 64 * 1024
 AGAIN_MS = 1000
 
 
-def _room(parts: Parts, name: str) -> Room:
-    """Return a room that is open, or that has a checkpoint to open it from."""
-    if parts.hub.find(name) is None and parts.hub.epoch_of(name) is not None:
-        return open_for(parts, name)
-    return parts.room(name)
-
-
 def _get(parts: Parts, caller: Caller, request: GetKeys) -> KeyPage:
-    keys = _room(parts, request.room).state.keys
+    keys = room_of(parts, request.room).state.keys
     wanted = None if request.names is None else frozenset(request.names)
     items: list[RoomKey] = []
     left = PAGE_BYTES
@@ -125,7 +118,7 @@ async def _set_many(parts: Parts, caller: Caller, request: SetKeys) -> KeyVersio
 
 
 async def _delete(parts: Parts, caller: Caller, request: DeleteKey) -> DeletedKey:
-    room = _room(parts, request.room)
+    room = room_of(parts, request.room)
     changes = await _change(parts, caller, room, (KeyDelete(request.name, request.version),))
     return DeletedKey(any(change.cause is KeyCause.DELETED for change in changes))
 

@@ -12,7 +12,7 @@ from broker.core.tenants.names import plain_name
 from broker.operations.caller import Caller, OperationError
 from broker.operations.parts import Handler, Parts
 from broker.operations.results import PostResults
-from broker.operations.rooms import events_of, open_for, pins_of, raise_for
+from broker.operations.rooms import events_of, open_for, pins_of, raise_for, room_of
 from broker.rooms.room import Room
 from protocol.codes import ErrorCode, MessageType, Outcome, Role
 from protocol.fields import FieldError
@@ -115,7 +115,7 @@ async def _change_pins(
 
 
 async def _pin(parts: Parts, caller: Caller, request: PinMessage) -> PinnedMessages:
-    room = parts.room(request.room)
+    room = room_of(parts, request.room)
     if (request.offset is None) == (request.type is None):
         raise OperationError(ErrorCode.BAD_FIELD, "must be given, or type, and not both", "offset")
     name = request.id or ("" if request.offset is None else str(request.offset))
@@ -148,14 +148,14 @@ async def _pin_of_event(parts: Parts, room: Room, name: str, offset: int) -> Pin
 
 
 async def _unpin(parts: Parts, caller: Caller, request: UnpinMessage) -> PinnedMessages:
-    room = parts.room(request.room)
+    room = room_of(parts, request.room)
     if all(each.id != request.id for each in room.state.kept.pins.pinned):
         raise OperationError(ErrorCode.BAD_FIELD, "names no pinned message", "id")
     return await _change_pins(parts, caller, room, PinChange(None, request.id), None)
 
 
 async def _delete(parts: Parts, caller: Caller, request: DeleteMessages) -> DeletedMessages:
-    room = parts.room(request.room)
+    room = room_of(parts, request.room)
     if request.ids is not None and (request.user is not None or request.after_ms is not None):
         raise OperationError(ErrorCode.BAD_FIELD, "must not be given together with user or after_ms", "ids")
     if not request.ids and request.user is None and request.after_ms is None:

@@ -44,7 +44,7 @@ from protocol.operations.rooms import (
 )
 from protocol.text import fits_room_pattern
 
-__all__ = ["HANDLERS", "events_of", "open_for", "pins_of", "raise_for"]
+__all__ = ["HANDLERS", "events_of", "open_for", "pins_of", "raise_for", "room_of"]
 
 SLICE = 5000
 """Members that are read between two checkpoints of the event loop."""
@@ -59,6 +59,17 @@ def open_for(parts: Parts, name: str, *, reopens: bool = True) -> Room:
         retry_after_ms = 1000 if opened is ErrorCode.OVERLOADED else 0
         raise OperationError(opened, "cannot be opened", "room", retry_after_ms)
     return opened
+
+
+def room_of(parts: Parts, name: str) -> Room:
+    """Return a room that is open, or whose stream goes on: it is opened then. UNKNOWN_ROOM
+    otherwise.
+
+    After a restart no room is open before a client joins it, and the platform goes on with it all the same.
+    """
+    if parts.hub.find(name) is None and parts.hub.epoch_of(name) is not None:
+        return open_for(parts, name)
+    return parts.room(name)
 
 
 def raise_for(result: AckResult) -> None:
@@ -166,7 +177,7 @@ def _list(parts: Parts, caller: Caller, request: ListRooms) -> RoomPage:
 
 
 async def _set_phase(parts: Parts, caller: Caller, request: SetPhase) -> RoomView:
-    room = parts.room(request.room)
+    room = room_of(parts, request.room)
     if room.state.phase is RoomPhase.ENDED:
         raise OperationError(ErrorCode.ROOM_ENDED, "has ended", "room")
     results = PostResults()

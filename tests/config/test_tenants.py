@@ -10,10 +10,10 @@ from broker.config.schema import RELOADABLE, Config, ConfigError, changed_settin
 from tests.support.tokens import SECRET
 
 
-def load_text(tmp_path: Path, text: str, secret: str | None = SECRET) -> Config:
+def load_text(tmp_path: Path, text: str) -> Config:
     path = tmp_path / "roomcast.toml"
     path.write_text(text, encoding="utf-8")
-    return load(path, {}, {"auth.secret": secret})
+    return load(path, {}, {"auth.secret": SECRET})
 
 
 def secret_file(tmp_path: Path, content: str = SECRET) -> Path:
@@ -69,11 +69,6 @@ def test_a_secret_that_is_short_or_that_others_can_read_is_refused(
     assert SECRET not in str(caught.value)
 
 
-def test_development_mode_has_no_tenants(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="in development mode any client may take any name"):
-        load_text(tmp_path, "[[tenants]]\nname = 'acme'", secret=None)
-
-
 def test_an_endpoint_of_a_tenant_that_is_not_there_is_refused(tmp_path: Path) -> None:
     secret = tmp_path / "hook.secret"
     secret.touch(0o600)
@@ -97,5 +92,5 @@ def test_an_endpoint_of_a_tenant_answers_no_questions(tmp_path: Path) -> None:
     hook = f"[[webhooks.endpoints]]\nname = 'shop'\nurl = 'https://example.com'\nsecret_file = '{secret}'\n"
     text = f"[webhooks.questions.join]\nendpoint = 'shop'\n{hook}"
     load_text(tmp_path, text)
-    with pytest.raises(ConfigError, match=r"webhooks.questions.join.endpoint: expected an endpoint of no tenant"):
+    with pytest.raises(ConfigError, match=r"webhooks\.questions\.join\.endpoint: shop belongs to a tenant"):
         load_text(tmp_path, f"{text}tenant = 'acme'\n[[tenants]]\nname = 'acme'")

@@ -150,7 +150,7 @@ def test_a_secret_file_of_all_users_and_one_that_is_missing_are_refused(tmp_path
         ("", "[webhooks.questions.leave]", "webhooks.questions.leave: unknown key"),
         ("", '[webhooks.questions.app]\nendpoint = "x"', "webhooks.questions.app.endpoint: x is no endpoint"),
         (
-            'tenant = "a"', '[webhooks.questions.join]\nendpoint = "shop"',
+            'tenant = "a"', '[webhooks.questions.join]\nendpoint = "shop"\n[[tenants]]\nname = "a"',
             "webhooks.questions.join.endpoint: shop belongs to a tenant: questions are about all of them",
         ),
         (

@@ -111,7 +111,7 @@ async def test_endpoints_get_what_they_ask_for(directory: Path) -> None:
         settings = hook_settings(directory, rooms.url, "room.*", rooms=["lob*"])
         settings["endpoints"] += hook_settings(directory, gifts.url, "gift.accepted", name="gifts")["endpoints"]
         async with (
-            durable_broker(directory, webhooks=settings) as broker,
+            durable_broker(directory, webhooks=settings, tenants=[{"name": "acme"}]) as broker,
             joined_link(broker, "dev:shop:app") as (app, room),
             joined_link(broker, "dev:max:host", "quiet"),
         ):

@@ -1,0 +1,85 @@
+"""Idempotency keys over kill -9: every row with a key whose effect is durable has one effect and one answer."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.operations.caller import OperationError
+from broker.server import Broker
+from protocol.codes import ErrorCode
+from protocol.json_values import as_json
+from protocol.operations import BY_NAME, OPERATIONS, KeyUse, OperationRow
+from tests.support.durable import durable_broker
+from tests.support.faulty_disk import crashed_copy
+from tests.support.tenants import backend
+from tests.support.tokens import SECRET
+
+pytestmark = pytest.mark.integration
+
+ROWS = [row for row in OPERATIONS if row.key is not KeyUse.NONE and row.durable]
+ANSWERS_MAY_DIFFER = frozenset({"messages.pin", "messages.unpin", "messages.delete", "locks.acquire"})
+"""Rows whose repetition after a restart has no second effect, and may have another answer: a pin would end at another
+time, what is to be unpinned or deleted is gone, the lock is held."""
+SETTINGS: dict[str, Any] = {"auth": {"secret": SECRET}, "tenants": [{"name": "acme"}]}
+
+
+async def call(broker: Broker, tenant: str, row: OperationRow, request: Any, key: str) -> Any:
+    result, replayed = await broker.operations.call(backend(tenant, key), row, tuple(request))
+    assert not replayed, "only the ledger can know the key"
+    return as_json(result)
+
+
+async def prepare(broker: Broker, tenant: str, row: OperationRow) -> None:
+    """Make what the example of a row needs."""
+    await broker.operations.call(backend(tenant), BY_NAME["rooms.open"], ("live-1",))
+    await broker.operations.call(backend(tenant), BY_NAME["messages.publish"], ("live-1", 4, ("before",)))
+    needed = {"keys.delete": "keys.set", "messages.unpin": "messages.pin"}.get(row.name)
+    if needed is not None:
+        before = BY_NAME[needed]
+        await broker.operations.call(backend(tenant), before, tuple(before.example[0]))
+
+
+def effects(directory: Path) -> list[int]:
+    """Return the numbers of events, records and messages in a ledger."""
+    with sqlite3.connect(f"file:{directory / 'ledger.db'}?mode=ro", uri=True) as connection:
+        return [
+            connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            for table in ("entries", "directs", "records")
+        ]
+
+
+def without_marks(result: Any) -> Any:
+    """Return a result without what says that it is repeated, and what is as it is now."""
+    marks = ("repeated", "opened_at_ms", "online", "users", "uniques", "peak")
+    return {name: each for name, each in result.items() if name not in marks}
+
+
+@pytest.mark.parametrize("tenant", ["", "acme"])
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+async def test_a_key_has_one_effect_over_kill_9(directory: Path, row: OperationRow, tenant: str) -> None:
+    first_place, second_place = directory / "first", directory / "second"
+    first_place.mkdir()
+    request = row.example[0]
+    async with durable_broker(first_place, **SETTINGS) as broker:
+        await prepare(broker, tenant, row)
+        first = await call(broker, tenant, row, request, "k1")
+        crashed_copy(first_place, second_place)
+    async with durable_broker(second_place, **SETTINGS) as broker:
+        before = effects(second_place)
+        try:
+            second = await call(broker, tenant, row, request, "k1")
+        except OperationError:
+            assert row.name in ANSWERS_MAY_DIFFER
+        else:
+            assert row.name in ANSWERS_MAY_DIFFER or without_marks(second) == without_marks(first)
+        assert broker.ledger is not None
+        await broker.ledger.flush()
+        assert effects(second_place) == before
+        if row.name in ("messages.publish", "directs.send"):
+            with pytest.raises(OperationError) as caught:
+                await call(broker, tenant, row, request._replace(payload=("other",)), "k1")
+            assert (caught.value.code, caught.value.field) == (ErrorCode.KEY_REUSED, "key")
