@@ -11,25 +11,40 @@ The file is TOML, private to its owner, with a table for each key::
     expires_at = 1790000000        # Unix seconds; 0 or absent = never
     note = "order service"
 
+A key for HTTP Message Signatures (`broker.auth.signatures`) has ``hmac`` in place of ``sha256``: its secret in
+base64url, which both sides must know. It is not taken as a Bearer key.
+
 Two keys with the same rights make a rotation: the new one is added, the backend changes, the old one is removed.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 import secrets
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from broker.auth.signatures import MAX_AGE_S, NonceTable, SignatureRefused, Signed
 from broker.config.files import exposure, read_text_of
 from protocol.operations import Scope
 from protocol.text import fits_room_pattern, is_room_pattern, is_tenant
 
-__all__ = ["ApiKey", "ApiKeys", "KeyFileError", "key_table", "new_key", "parse_keys", "without_key"]
+__all__ = [
+    "ApiKey",
+    "ApiKeys",
+    "KeyFileError",
+    "key_table",
+    "new_key",
+    "new_secret",
+    "parse_keys",
+    "secret_text",
+    "without_key",
+]
 
 MAX_KEYS = 1000
 MAX_PATTERNS = 64
@@ -37,7 +52,8 @@ _is_key = re.compile(r"rk_([a-z0-9][a-z0-9-]{0,31})_[A-Za-z0-9_-]{32,64}").fullm
 _is_id = re.compile(r"[a-z0-9][a-z0-9-]{0,31}").fullmatch
 _is_digest = re.compile(r"[0-9a-f]{64}").fullmatch
 _key_header = re.compile(r"^[ \t]*\[\[[ \t]*key[ \t]*\]\]", re.MULTILINE)
-_FIELDS = frozenset({"id", "sha256", "scopes", "rooms", "expires_at", "note", "tenant"})
+_is_secret = re.compile(r"[A-Za-z0-9_-]{43,86}").fullmatch
+_FIELDS = frozenset({"id", "sha256", "hmac", "scopes", "rooms", "expires_at", "note", "tenant"})
 
 
 class KeyFileError(ValueError):
@@ -46,7 +62,8 @@ class KeyFileError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """One key. ``expires_at``: Unix seconds, 0 = never; ``rooms``: patterns, of rooms of its tenant."""
+    """One key. ``expires_at``: Unix seconds, 0 = never; ``rooms``: patterns, of rooms of its tenant; ``digest``: of a
+    Bearer key; ``secret``: of a key for signatures."""
 
     id: str
     digest: bytes
@@ -55,6 +72,7 @@ class ApiKey:
     expires_at: int = 0
     note: str = ""
     tenant: str = ""
+    secret: bytes = field(default=b"", repr=False)
 
     def grants(self, room: str) -> bool:
         """Return whether the key is for a room."""
@@ -93,6 +111,24 @@ class ApiKeys:
             return None, f"key {known.id} has expired"
         return known, ""
 
+    def verify_signature(self, signed: Signed, nonces: NonceTable) -> ApiKey:
+        """Return the key that has signed a request, whose nonce is used from now on. SignatureRefused otherwise."""
+        known, now = self.keys.get(signed.key_id), self._unix_s()
+        is_made = signed.is_made_with(bytes(32) if known is None else known.secret or bytes(32))
+        if known is None or not known.secret or not is_made:
+            raise SignatureRefused("unknown key, or a signature of another secret or request")
+        if known.expires_at and now >= known.expires_at:
+            raise SignatureRefused(f"key {known.id} has expired")
+        if abs(now - signed.created) > MAX_AGE_S or (signed.expires and signed.expires <= now):
+            raise SignatureRefused(f"created {now - signed.created:.0f} s before the broker's clock, or expired")
+        nonces.use(known.id, signed.nonce, now)
+        return known
+
+
+def new_secret() -> bytes:
+    """Return the secret of a new key for signatures."""
+    return secrets.token_bytes(32)
+
 
 def new_key(id: str) -> tuple[str, str]:
     """Return a new key called ``id`` and its SHA-256 in hexadecimal. KeyFileError for an id that is none."""
@@ -102,9 +138,15 @@ def new_key(id: str) -> tuple[str, str]:
     return key, hashlib.sha256(key.encode()).hexdigest()
 
 
+def secret_text(secret: bytes) -> str:
+    """Return the secret of a signing key as text: base64url without padding."""
+    return base64.urlsafe_b64encode(secret).decode().rstrip("=")
+
+
 def key_table(key: ApiKey) -> str:
     """Return the table of a key as TOML, with an empty line before it."""
-    lines = ["", "[[key]]", f'id = "{key.id}"', f'sha256 = "{key.digest.hex()}"']
+    is_for = f'hmac = "{secret_text(key.secret)}"' if key.secret else f'sha256 = "{key.digest.hex()}"'
+    lines = ["", "[[key]]", f'id = "{key.id}"', is_for]
     lines.append("scopes = [" + ", ".join(f'"{scope}"' for scope in sorted(key.scopes)) + "]")
     lines.append("rooms = [" + ", ".join(f'"{room}"' for room in key.rooms) + "]")
     if key.tenant:
@@ -169,7 +211,14 @@ def _parse_key(table: Any, where: str) -> ApiKey:
     require(not unknown, f"unknown field {', '.join(unknown)}")
     id, digest, scopes = table.get("id"), table.get("sha256"), table.get("scopes")
     require(isinstance(id, str) and _is_id(id), "id must be 1 to 32 lower-case letters, digits and -")
-    require(isinstance(digest, str) and _is_digest(digest), "sha256 must be 64 hexadecimal digits in lower case")
+    hmac_text = table.get("hmac")
+    require((digest is None) is not (hmac_text is None), "needs either sha256 or hmac")
+    if hmac_text is None:
+        require(isinstance(digest, str) and _is_digest(digest), "sha256 must be 64 hexadecimal digits in lower case")
+        secret = b""
+    else:
+        require(isinstance(hmac_text, str) and _is_secret(hmac_text), "hmac must be 32 to 64 bytes in base64url")
+        secret = base64.urlsafe_b64decode(hmac_text + "=" * (-len(hmac_text) % 4))
     names = {scope.value for scope in Scope}
     require(isinstance(scopes, list) and scopes, "scopes must be a list of at least one scope")
     wrong = [each for each in scopes if each not in names]
@@ -184,4 +233,5 @@ def _parse_key(table: Any, where: str) -> ApiKey:
     require(
         isinstance(tenant, str) and (not tenant or is_tenant(tenant)), "tenant must be 1 to 32 of a-z, 0-9, _ and -"
     )
-    return ApiKey(id, bytes.fromhex(digest), frozenset(map(Scope, scopes)), tuple(rooms), expires_at, note, tenant)
+    made = b"" if secret else bytes.fromhex(digest)
+    return ApiKey(id, made, frozenset(map(Scope, scopes)), tuple(rooms), expires_at, note, tenant, secret)

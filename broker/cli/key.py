@@ -7,7 +7,16 @@ from pathlib import Path
 
 import click
 
-from broker.auth.api_keys import ApiKey, KeyFileError, key_table, new_key, parse_keys, without_key
+from broker.auth.api_keys import (
+    ApiKey,
+    KeyFileError,
+    key_table,
+    new_key,
+    new_secret,
+    parse_keys,
+    secret_text,
+    without_key,
+)
 from broker.config.files import FileError, read_text_of, user_path
 from broker.ledger.head import open_private
 from protocol.operations import Scope
@@ -30,9 +39,14 @@ def key() -> None:
 )  # fmt: skip
 @click.option("--room", "rooms", multiple=True, help="Room, or a prefix and *; may be repeated. All if not given.")
 @click.option("--tenant", default="", help="Tenant whose rooms and users it is for. The default tenant if not given.")
+@click.option("--signing", is_flag=True, help="A secret for HTTP Message Signatures in place of a Bearer key.")
 @click.option("--note", default="", help="What it is for.")
-def create(id: str, file: str, scopes: tuple[str, ...], rooms: tuple[str, ...], tenant: str, note: str) -> None:
+def create(
+    id: str, file: str, scopes: tuple[str, ...], rooms: tuple[str, ...], tenant: str, signing: bool, note: str
+) -> None:
     """Add a key called ID to the key file, and print it: it is shown once, the file has only its SHA-256.
+
+    With --signing it is a secret in base64url that never goes over the wire; the file has it, as the broker needs it.
 
     A running broker takes it over at SIGHUP.
     """
@@ -45,9 +59,10 @@ def create(id: str, file: str, scopes: tuple[str, ...], rooms: tuple[str, ...], 
         known = parse_keys(text, str(path))
         if id in known:
             raise KeyFileError(f"{path}: has a key {id} already; take another id for the second key of a rotation")
-        secret, digest = new_key(id)
+        shown, digest = new_key(id)
+        secret = new_secret() if signing else b""
         granted = frozenset(map(Scope, scopes))
-        made = ApiKey(id, bytes.fromhex(digest), granted, rooms or ("*",), note=note, tenant=tenant)
+        made = ApiKey(id, bytes.fromhex(digest), granted, rooms or ("*",), note=note, tenant=tenant, secret=secret)
         table = key_table(made)
         parse_keys(text + table, str(path))
         _append(path, table)
@@ -55,7 +70,7 @@ def create(id: str, file: str, scopes: tuple[str, ...], rooms: tuple[str, ...], 
         raise click.ClickException(str(error)) from error
     except OSError as error:
         raise click.ClickException(f"{error.filename or path}: {error.strerror}") from error
-    click.echo(secret)
+    click.echo(secret_text(secret) if signing else shown)
 
 
 @key.command("list")

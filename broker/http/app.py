@@ -21,6 +21,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from broker.auth.api_keys import ApiKey, ApiKeys
+from broker.auth.signatures import NonceTable, SignatureRefused, is_digest_of, read_signature
 from broker.core.limits.rate_limit import Gcra, Rate
 from broker.http.json_body import MAX_BODY_BYTES, parse_body, wrong_field
 from broker.http.openapi import DRY_RUN, document, reference_page
@@ -67,6 +68,7 @@ class _Api:
         self._parts = parts
         self._limit = Gcra(parts.requests, MAX_ADDRESSES)
         self._refusals = Gcra(REFUSALS, MAX_ADDRESSES)
+        self._nonces = NonceTable()
         self._body_bytes = 0
 
     # ---- who calls
@@ -85,6 +87,8 @@ class _Api:
             raise HttpProblem(
                 429, "RATE_LIMITED", "too many requests without a valid key", "", round(wait_s * 1000) + 1
             )
+        if "signature-input" in request.headers:
+            return self._signer(request, keys, address, request_id)
         scheme, _, presented = request.headers.get("authorization", "").partition(" ")
         key, why = keys.verify(presented.strip() if scheme.lower() == "bearer" else "")
         if key is None:
@@ -92,6 +96,21 @@ class _Api:
             log.info("api key refused", address=address, why=why, request_id=request_id)
             raise HttpProblem(401, "AUTH_FAILED", "give a valid key: Authorization: Bearer rk_...", "Authorization")
         return key
+
+    def _signer(self, request: Request, keys: ApiKeys, address: str, request_id: str) -> ApiKey:
+        """Return the key that has signed a request; its body is to be compared with the digest that is signed."""
+        query = request.scope["query_string"]
+        target = request.scope["raw_path"] + (b"?" + query if query else b"")
+        try:
+            signed = read_signature(request.method, target.decode("latin-1"), request.headers.raw)
+            return keys.verify_signature(signed, self._nonces)
+        except SignatureRefused as refused:
+            log.info("signature refused", address=address, why=str(refused), request_id=request_id)
+            if refused.retry_after_s:
+                wait_ms = round(refused.retry_after_s * 1000)
+                raise HttpProblem(429, "RATE_LIMITED", "too many signed requests", "Signature", wait_ms) from None
+            self._refusals.try_acquire(address, self._parts.clock())
+            raise HttpProblem(401, "AUTH_FAILED", "must be a valid signature (RFC 9421)", "Signature") from None
 
     def limit(self, key: ApiKey | None) -> None:
         """Charge one request to its key. Problem 429 above the rate."""
@@ -134,7 +153,11 @@ class _Api:
                 raise HttpProblem(503, "OVERLOADED", "the broker drains", "", DRAIN_RETRY_MS)
             caller = self.caller(request, key, row)
             with self._body_budget() as reserve:
-                arguments = parse_body(await _body(request, reserve))
+                body = await _body(request, reserve)
+                if key is not None and key.secret and not is_digest_of(request.headers.raw, body):
+                    log.info("signature refused", address=caller.address, why="digest", request_id=request_id)
+                    raise HttpProblem(401, "AUTH_FAILED", "is not that of the body", "Content-Digest")
+                arguments = parse_body(body)
                 wrong = wrong_field(arguments, schema_of(row.read))
                 if wrong is not None:
                     raise HttpProblem(400, "BAD_FIELD", wrong[1], wrong[0])
@@ -153,8 +176,8 @@ class _Api:
         headers = {"X-Request-Id": request_id, "Cache-Control": "no-store", **self.limits_of(key, caller, row)}
         if is_replayed:
             headers["Idempotent-Replayed"] = "true"
-        body = json.dumps(as_json(result), ensure_ascii=False, separators=(",", ":")).encode()
-        return Response(body, 200, headers, media_type="application/json")
+        answer = json.dumps(as_json(result), ensure_ascii=False, separators=(",", ":")).encode()
+        return Response(answer, 200, headers, media_type="application/json")
 
     @contextmanager
     def _body_budget(self) -> Iterator[Callable[[int], None]]:

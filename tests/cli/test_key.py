@@ -86,3 +86,14 @@ def test_what_cannot_be_removed_is_one_line_and_changes_nothing(
     assert message in result.output
     assert len(result.output.splitlines()) == 1
     assert (file.read_text() if file.exists() else None) == content
+
+
+def test_a_signing_key_is_a_secret_that_the_file_has_too(tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    made = run("create", "signer", "--file", path, "--scope", "rooms:read", "--signing")
+    assert made.exit_code == 0, made.output
+    secret = made.output.strip()
+    assert len(secret) == 43
+    assert f'hmac = "{secret}"' in path.read_text()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "signer rooms:read" in run("list", "--file", path).output

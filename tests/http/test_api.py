@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import json
 import os
 import re
 import stat
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from math import ceil
@@ -99,6 +103,35 @@ async def test_keys_are_judged(keys: tuple[Path, str, str]) -> None:
         assert (wrong_scope.status_code, wrong_scope.json()["code"]) == (403, "NOT_ALLOWED")
         assert (await client.get("/metrics")).status_code == 401
         assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_a_signed_request_is_a_key(tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text(f'[[key]]\nid = "shop"\nhmac = "{"c" * 43}"\nscopes = ["admin"]\n')
+    path.chmod(0o600)
+    secret = base64.urlsafe_b64decode("c" * 43 + "=")
+    async with api(api={"key_file": str(path)}, auth={"secret": "x" * 32}) as (_, client):
+
+        def sign(nonce: str, body: bytes) -> dict[str, str]:
+            digest = f"sha-256=:{base64.b64encode(hashlib.sha256(body).digest()).decode()}:"
+            covered = f'("@method" "@path" "content-digest");created={int(time.time())};keyid="shop";nonce="{nonce}"'
+            lines = '"@method": POST', '"@path": /v1/rooms/open', f'"content-digest": {digest}'
+            base = "\n".join((*lines, f'"@signature-params": {covered}'))
+            made = base64.b64encode(hmac.digest(secret, base.encode(), "sha256")).decode()
+            return {
+                "Content-Digest": digest, "Signature-Input": f"a={covered}", "Signature": f"a=:{made}:",
+                "Content-Type": "application/json",
+            }  # fmt: skip
+
+        body = b'{"room": "live-1"}'
+        for headers, sent, status, field in (
+            (sign("nonce-001", body), body, 200, None),
+            (sign("nonce-001", body), body, 401, "Signature"),
+            (sign("nonce-002", body), body.replace(b"1", b"2"), 401, "Content-Digest"),
+            (sign("nonce-003", body) | {"Signature": "a=:AAAA:"}, body, 401, "Signature"),
+        ):
+            answer = await client.post("/v1/rooms/open", content=sent, headers=headers)
+            assert (answer.status_code, answer.json().get("field")) == (status, field)
 
 
 async def test_many_requests_without_a_key_from_one_address_are_refused_early(keys: tuple[Path, str, str]) -> None:
