@@ -64,6 +64,7 @@ from broker.telemetry.loop_monitor import LoopMonitor
 from broker.telemetry.metrics import Stats, collect, counters_of, render
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
+from broker.users.revocations import Revocations
 from broker.webhooks.events import WebhookEvents
 from broker.webhooks.questions import Questions
 from broker.webhooks.service import WebhookDeliveries
@@ -165,9 +166,10 @@ class Broker:
         self.locks = Locks(self.ledger, clock, self.clock)
         self.questions = Questions.of(config.webhooks, unix_ms=wall_ms, rng=rng)
         """Questions to the platform; None where none is configured."""
+        self.revocations = Revocations(self.ledger)
         self.operations = Operations(Parts(
             self.hub, self.users, rules.types, self.ledger, self.inboxes, self.locks, self._control(), clock, wall_ms,
-            self.webhooks, self.questions,
+            self.revocations, self.webhooks, self.questions,
         ))  # fmt: skip
         self.context = SessionContext(
             config=config.link,
@@ -178,6 +180,7 @@ class Broker:
                 clock=lambda: self.clock.now_ms() / 1000,
                 rng=rng,
                 request_keys=self.jwks.request,
+                is_revoked=self.revocations.is_revoked,
                 tenants=TenantKeys.read(config.tenants),
             ),
             connection_limits=self.connection_limits,
@@ -265,6 +268,7 @@ class Broker:
             self.hub.event_ids.use_key(hmac.digest(key, b"event ids", "sha256"))
             await self.room_store.load(self.config.room.history_entries, self.config.room.history_s)
             await self.locks.load()
+            await self.revocations.load()
             self.hub.restore_ended(await self.room_store.ended_ago_s(self.config.room.reopen_ended_s))
             if self.inboxes is not None:
                 await self.inboxes.load()

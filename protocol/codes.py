@@ -326,6 +326,8 @@ class CloseCode(IntEnum):
     """The client closed the link on purpose."""
     REPLACED = 4412
     """A newer link of the user took the place of this one, which was silent for longest."""
+    TOKEN_REVOKED = 4413
+    """The platform has revoked the tokens of this user that were issued before a time."""
 
 
 class ReconnectAdvice(Enum):

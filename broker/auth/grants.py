@@ -35,6 +35,7 @@ __all__ = [
     "GrantReader",
     "KeysPending",
     "RoomGrant",
+    "TokenRevoked",
     "development_grant",
     "entry_claim",
     "guest_grant",
@@ -76,6 +77,10 @@ class KeysPending(AuthError):
     """The token names a key that the broker does not have yet, and a newer set of keys is being fetched."""
 
 
+class TokenRevoked(AuthError):
+    """The token is good, but for the platform that has revoked it."""
+
+
 class RoomGrant(NamedTuple):
     """Role of a user in the rooms that ``pattern`` matches. ``allow`` None: every type that the role may post."""
 
@@ -105,6 +110,8 @@ class Grant:
     rooms: tuple[RoomGrant, ...]
     expires_at: int = 0
     tenant: str = ""
+    issued_at: int = 0
+    """Unix seconds; 0 = the token does not say. For revocations alone."""
 
     @property
     def plain_id(self) -> str:
@@ -160,7 +167,8 @@ class GrantReader:
         tenant = _tenant(claims.get("tenant", ""))
         if is_blank(name):
             name = user_id
-        return Grant(qualify(tenant, user_id), name, role, self._shared(entries), expires_at, tenant)
+        issued_at = seconds_claim(claims, "iat") if "iat" in claims else 0
+        return Grant(qualify(tenant, user_id), name, role, self._shared(entries), expires_at, tenant, issued_at)
 
     def _shared(self, entries: tuple[RoomGrant, ...]) -> tuple[RoomGrant, ...]:
         """Return an equal tuple seen before, so that 10,000 viewers of one room hold one list of rooms."""

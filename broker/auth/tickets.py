@@ -119,6 +119,7 @@ class Tickets:
                 "role": grant.role.name.lower(),
                 "rooms": [entry_claim(entry) for entry in grant.rooms],
                 "tenant": grant.tenant,
+                **({"iat": grant.issued_at} if grant.issued_at else {}),
             },
         )
         return (ticket, (ends - now_s) * 1000) if len(ticket) <= MAX_TOKEN_BYTES else ("", 0)

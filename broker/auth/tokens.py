@@ -34,6 +34,7 @@ from broker.auth.grants import (
     GrantReader,
     KeysPending,
     RoomGrant,
+    TokenRevoked,
     development_grant,
     entry_claim,
     guest_grant,
@@ -68,9 +69,11 @@ class Authenticator:
         rng: random.Random | None = None,
         request_keys: Callable[[], bool] = lambda: False,
         tenants: TenantKeys | None = None,
+        is_revoked: Callable[[str, str, int], bool] = lambda tenant, user_id, issued_at_s: False,
     ) -> None:
         """``request_keys``: called when a token names an unknown key; returns whether newer keys may come soon, for
-        `use_url_keys`. ``tenants``: those that tokens may name; None: any.
+        `use_url_keys`. ``tenants``: those that tokens may name; None: any. ``is_revoked``: of a tenant, a
+        qualified user id and the Unix seconds at which a token was issued.
 
         ValueError if a configured secret is missing or short (`broker.config.schema.load` prevents it), KeyProblem
         if the file of keys cannot be used."""
@@ -79,6 +82,7 @@ class Authenticator:
         secret = (config.secret or "").encode() or (secrets.token_bytes(MIN_SECRET_BYTES) if self.development else b"")
         self._guest_secret = secret or secrets.token_bytes(MIN_SECRET_BYTES)
         self._request_keys = request_keys
+        self._is_revoked = is_revoked
         self._url_keys: tuple[PublicKey, ...] = ()
         self.use(config, self.keyring_of(config), tenants)
         self._clock = clock
@@ -162,7 +166,10 @@ class Authenticator:
         digest, never tokens; when full the oldest goes.
         """
         try:
-            return self._verify(token)
+            grant = self._verify(token)
+            if grant.expires_at and self._is_revoked(grant.tenant, grant.user_id, grant.issued_at):
+                raise TokenRevoked("the token was revoked")
+            return grant
         except AuthError:
             self.refused += 1
             raise

@@ -14,6 +14,7 @@ from broker.rooms.locks import Locks
 from broker.rooms.room import Room
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
+from broker.users.revocations import Revocations
 from broker.webhooks.questions import Questions
 from broker.webhooks.service import WebhookDeliveries
 from protocol.codes import ErrorCode
@@ -54,6 +55,7 @@ class Parts:
     control: BrokerControl
     clock: Callable[[], float]
     unix_ms: Callable[[], int]
+    revocations: Revocations
     webhooks: WebhookDeliveries | None = None
     """None where nothing is kept."""
     questions: Questions | None = None

@@ -10,7 +10,7 @@ import math
 
 import structlog
 
-from broker.auth.grants import AuthError, Grant, KeysPending
+from broker.auth.grants import AuthError, Grant, KeysPending, TokenRevoked
 from broker.core.webhooks.questions import Answer, Start
 from broker.sessions.link import SessionLink
 from broker.sessions.renewal import KEYS_RETRY_MS, change_token
@@ -48,6 +48,9 @@ def on_auth(link: SessionLink, frame: Frame) -> None:
     except KeysPending:
         link.close(CloseCode.OVERLOADED, "the keys of the platform are being fetched", KEYS_RETRY_MS)
         return
+    except TokenRevoked as error:
+        _refuse_login(link, error, CloseCode.TOKEN_REVOKED)
+        return
     except AuthError as error:
         questions = context.questions
         if questions is None or questions.connect is None or context.auth.is_ticket(message.token):
@@ -58,11 +61,11 @@ def on_auth(link: SessionLink, frame: Frame) -> None:
     _admit(link, grant)
 
 
-def _refuse_login(link: SessionLink, error: AuthError) -> None:
+def _refuse_login(link: SessionLink, error: AuthError, code: CloseCode = CloseCode.AUTH_FAILED) -> None:
     address = link.transport.address
     link.context.connection_limits.login_failed(address, link.context.poller.now)
     log.info("auth refused", address=address, why=error.detail)
-    link.close(CloseCode.AUTH_FAILED, str(error))
+    link.close(code, str(error) if code is CloseCode.AUTH_FAILED else error.detail)
 
 
 def _admit(link: SessionLink, grant: Grant) -> None:

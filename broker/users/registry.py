@@ -55,6 +55,10 @@ class UserRegistry:
         """Return a user's open sessions, the oldest first."""
         return self._sessions.get(user_id, ())
 
+    def all_sessions(self) -> list[UserSession]:
+        """Return every open session of this moment. O(sessions)."""
+        return [session for sessions in self._sessions.values() for session in sessions]
+
     def most(self, *, is_app: bool) -> int:
         """Return how many sessions a user may have."""
         return self.max_per_app if is_app else self.max_per_user

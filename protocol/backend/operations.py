@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..codes import Role, RoomPhase
+from ..operations.app import AppAnswer, CallApp
 from ..operations.brokers import (
     BrokerStatus,
     Counters,
@@ -41,7 +42,17 @@ from ..operations.hooks import (
 )
 from ..operations.keys import DeletedKey, DeleteKey, GetKeys, KeyItem, KeyPage, KeyVersion, SetKey, SetKeys
 from ..operations.locks import AcquireLock, LockLease, ReleasedLock, ReleaseLock, RenewLock
-from ..operations.messages import Published, PublishedMany, PublishMany, PublishMessage
+from ..operations.messages import (
+    DeletedMessages,
+    DeleteMessages,
+    PinMessage,
+    PinnedMessages,
+    Published,
+    PublishedMany,
+    PublishMany,
+    PublishMessage,
+    UnpinMessage,
+)
 from ..operations.rooms import (
     CloseRoom,
     GetRoom,
@@ -55,8 +66,11 @@ from ..operations.rooms import (
     RoomStats,
     RoomStatsRequest,
     RoomView,
+    RulesSet,
     SetPhase,
+    SetRules,
 )
+from ..operations.tokens import RevokeTokens, TokensRevoked
 from ..operations.users import DisconnectedUser, DisconnectUser, GetUser, Kicked, KickUser, UserView
 
 __all__ = ["Call", "OperationCalls"]
@@ -71,9 +85,14 @@ class RoomsCalls:
     def __init__(self, call: Call) -> None:
         self._call = call
 
-    def open(self, *, room: str, reopen: bool = True) -> RoomView:
+    def open(self, *, room: str, reopen: bool = True, rules: dict[str, float | bool | None] | None = None) -> RoomView:
         """Open a room, or return it if it is open. Scope: rooms:write."""
-        result: RoomView = self._call("rooms.open", OpenRoom(room, reopen), None)
+        result: RoomView = self._call("rooms.open", OpenRoom(room, reopen, rules), None)
+        return result
+
+    def set_rules(self, *, room: str, rules: dict[str, float | bool | None]) -> RulesSet:
+        """Set limits of one room, in place of the broker's. Scope: rooms:write."""
+        result: RulesSet = self._call("rooms.set_rules", SetRules(room, rules), None)
         return result
 
     def get(self, *, room: str) -> RoomView:
@@ -107,9 +126,11 @@ class RoomsCalls:
         result: MembersPage = self._call("rooms.members", RoomMembers(room, role, limit, cursor), None)
         return result
 
-    def history(self, *, room: str, after: int = 0, limit: int = 100) -> HistoryPage:
+    def history(
+        self, *, room: str, after: int = 0, limit: int = 100, types: tuple[int, ...] | None = None
+    ) -> HistoryPage:
         """Return events of lanes 0 to 2 after an offset. Scope: rooms:read."""
-        result: HistoryPage = self._call("rooms.history", RoomHistoryRequest(room, after, limit), None)
+        result: HistoryPage = self._call("rooms.history", RoomHistoryRequest(room, after, limit, types), None)
         return result
 
     def stats(self, *, room: str) -> RoomStats:
@@ -146,6 +167,46 @@ class MessagesCalls:
         result: PublishedMany = self._call("messages.publish_many", PublishMany(items), None)
         return result
 
+    def pin(
+        self,
+        *,
+        room: str,
+        id: str = "",
+        offset: int | None = None,
+        type: int | None = None,
+        payload: Any = None,
+        ttl_ms: int | None = None,
+        as_user: str | None = None,
+        name: str = "",
+        idempotency_key: str | None = None,
+    ) -> PinnedMessages:
+        """Pin a message for all members of a room, now and later. Scope: messages:write."""
+        result: PinnedMessages = self._call(
+            "messages.pin", PinMessage(room, id, offset, type, payload, ttl_ms, as_user, name), idempotency_key
+        )
+        return result
+
+    def unpin(self, *, room: str, id: str, idempotency_key: str | None = None) -> PinnedMessages:
+        """Unpin a message. Scope: messages:write."""
+        result: PinnedMessages = self._call("messages.unpin", UnpinMessage(room, id), idempotency_key)
+        return result
+
+    def delete(
+        self,
+        *,
+        room: str,
+        ids: tuple[int, ...] | None = None,
+        user: str | None = None,
+        after_ms: int | None = None,
+        reason: str = "",
+        idempotency_key: str | None = None,
+    ) -> DeletedMessages:
+        """Delete messages by offset, by user or by time. Scope: messages:write."""
+        result: DeletedMessages = self._call(
+            "messages.delete", DeleteMessages(room, ids, user, after_ms, reason), idempotency_key
+        )
+        return result
+
 
 class UsersCalls:
     """Operations on users."""
@@ -166,6 +227,13 @@ class UsersCalls:
     def kick(self, *, room: str, user: str, reason: str = "") -> Kicked:
         """Remove a user from a room. Scope: users:write."""
         result: Kicked = self._call("users.kick", KickUser(room, user, reason), None)
+        return result
+
+    def revoke(self, *, user: str | None = None, issued_before_ms: int = 0) -> TokensRevoked:
+        """Revoke the tokens and tickets of a user, or of all users, that were issued before a time. Scope:
+        users:write.
+        """
+        result: TokensRevoked = self._call("users.revoke", RevokeTokens(user, issued_before_ms), None)
         return result
 
 
@@ -341,6 +409,18 @@ class LocksCalls:
         return result
 
 
+class AppCalls:
+    """Operations on app."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def call(self, *, method: str, body: Any = None, idempotency_key: str | None = None) -> AppAnswer:
+        """Call the platform's application, which answers. For viewers' links."""
+        result: AppAnswer = self._call("app.call", CallApp(method, body), idempotency_key)
+        return result
+
+
 class OperationCalls:
     """All operations, by subject."""
 
@@ -353,3 +433,4 @@ class OperationCalls:
         self.keys = KeysCalls(call)
         self.hooks = HooksCalls(call)
         self.locks = LocksCalls(call)
+        self.app = AppCalls(call)

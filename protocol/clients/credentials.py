@@ -35,6 +35,8 @@ def new_guest_token() -> str:
 GUEST_TOKEN = new_guest_token()
 """Token of every client of this process that has no other: reconnects and reloads are one guest."""
 
+_WANT_A_TOKEN = (CloseCode.AUTH_FAILED, CloseCode.TOKEN_EXPIRED, CloseCode.TOKEN_REVOKED)
+"""Ends after which another token may be accepted."""
 REFUSALS = 2
 """Tokens of the application that are refused in a row before the client ends."""
 
@@ -114,13 +116,13 @@ class Credentials:
 
     def classify(self, ending: Ending) -> Ending:
         """Return the ending for the reconnect machine: LOST without a code where another token may be accepted."""
-        if self._source is None or ending.code not in (CloseCode.AUTH_FAILED, CloseCode.TOKEN_EXPIRED):
+        if self._source is None or ending.code not in _WANT_A_TOKEN:
             return ending
         self._ticket = ""
         if self._is_ticket:
             return Ending(Signal.LOST, None, f"the broker refused the ticket: {ending.reason}")
         self._is_untested = False
-        if ending.code == CloseCode.AUTH_FAILED:
+        if ending.code != CloseCode.TOKEN_EXPIRED:
             self._refusals += 1
             if self._refusals >= REFUSALS:
                 return ending

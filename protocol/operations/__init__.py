@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import app, brokers, directs, hooks, keys, locks, messages, rooms, users
+from . import app, brokers, directs, hooks, keys, locks, messages, rooms, tokens, users
 from .rows import STAFF, KeyUse, OperationRow, RateLimit, Scope
 
 __all__ = [
@@ -31,6 +31,7 @@ OPERATIONS: tuple[OperationRow, ...] = (
     *rooms.ROWS,
     *messages.ROWS,
     *users.ROWS,
+    *tokens.ROWS,
     *brokers.ROWS,
     *directs.ROWS,
     *keys.ROWS,

@@ -36,7 +36,7 @@ OWNER = "acme"
 TENANTS = [{"name": "acme"}, {"name": "globex"}]
 KEY = "the-key-of-all"
 OF_THE_BROKER = frozenset({"broker.drain", "broker.reload", "broker.stats", "broker.status"})
-ENDS = frozenset({"rooms.close", "rooms.set_phase", "users.kick", "users.disconnect"})
+ENDS = frozenset({"rooms.close", "rooms.set_phase", "users.kick", "users.disconnect", "users.revoke"})
 """Rows that end what others need."""
 MASKED = frozenset(
     {"epoch", "opened_at_ms", "at_ms", "applied_at_ms", "expires_at_ms", "revoked_at_ms", "version", "fence"}
@@ -130,6 +130,7 @@ def memory_of(broker: Broker, tenant: str) -> list[Any]:
     assert broker.inboxes is not None
     users = {user for user in broker.inboxes.pending_users if tenant_of(user) == tenant}
     found.append(sorted((user, len(broker.users.sessions(user))) for user in users))
+    found.append([each for each in broker.revocations.table.all() if each.tenant == tenant])
     use = broker.hub.tenants.find(tenant)
     if use is not None:
         found.append((use.connections, use.rooms, use.messages, use.calls, dict(use.refused)))

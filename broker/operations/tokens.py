@@ -1,0 +1,58 @@
+"""Handler of the revocation of tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+
+from broker.core.tenants.names import plain_name
+from broker.core.users.revocations import Revocation
+from broker.operations.caller import Caller, OperationError
+from broker.operations.parts import Handler, Parts
+from protocol.codes import CloseCode, ErrorCode
+from protocol.operations.tokens import RevokeTokens, TokensRevoked
+
+__all__ = ["HANDLERS"]
+
+AHEAD_MS = 30_000
+"""How far the caller's clock may be ahead."""
+SLICE = 200
+"""Connections that are ended before the loop runs again."""
+RETRY_MS = 1000
+
+
+async def _revoke(parts: Parts, caller: Caller, request: RevokeTokens) -> TokensRevoked:
+    now_ms = parts.unix_ms()
+    before_ms = request.issued_before_ms or now_ms
+    if before_ms > now_ms + AHEAD_MS:
+        raise OperationError(ErrorCode.BAD_FIELD, "must not lie in the future", "issued_before_ms")
+    user = "" if request.user is None else plain_name(request.user)
+    is_kept = await parts.revocations.revoke(Revocation(caller.tenant, user, before_ms))
+    links = 0
+    for number, session in enumerate(parts.users.all_sessions() if request.user is None else _of(parts, request.user)):
+        links += _end_revoked(parts, session)
+        if number % SLICE == SLICE - 1:
+            await trio.lowlevel.checkpoint()
+    if not is_kept:
+        rule = "holds until a restart, the ledger does not take it now; ask again"
+        raise OperationError(ErrorCode.OVERLOADED, rule, "", RETRY_MS)
+    return TokensRevoked(before_ms, links)
+
+
+def _of(parts: Parts, user: str) -> tuple[Any, ...]:
+    return parts.users.sessions(user)
+
+
+def _end_revoked(parts: Parts, session: Any) -> bool:
+    """End a connection whose token is revoked; returns whether it is."""
+    grant = session.grant
+    if grant is None or not grant.expires_at:
+        return False
+    if not parts.revocations.is_revoked(grant.tenant, grant.user_id, grant.issued_at):
+        return False
+    session.close(CloseCode.TOKEN_REVOKED, "the token was revoked")
+    return True
+
+
+HANDLERS: dict[str, Handler] = {"users.revoke": _revoke}
