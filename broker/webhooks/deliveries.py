@@ -125,7 +125,10 @@ class EndpointDeliveries:
     # ---- tasks
 
     async def run(self) -> None:
-        """Deliver until cancelled; what came of the last deliveries is submitted then."""
+        """Deliver until cancelled; what came of the last deliveries is submitted then. May be run again."""
+        self._lines = Lines()
+        self._attempts.clear()
+        self.breaker.gave_up()
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ log = structlog.get_logger("roomcast.webhooks")
 POLL_S = 1.0
 """How often the outbox is read without a commit of this process that says so: what expires is written by the ledger."""
 MAINTAIN_S = 10.0
+BEGIN_ANEW_S = 1.0
+"""After deliveries that failed by a defect."""
 UNSTORED_TRIES = 3
 """Attempts of an event that is not in the ledger."""
 
@@ -175,8 +178,14 @@ class WebhookDeliveries:
             scope.cancel()
 
     async def _run_one(self, deliveries: EndpointDeliveries, scope: trio.CancelScope) -> None:
+        """Run the deliveries to one endpoint; a defect in them begins them anew, and touches nothing else."""
         with scope:
-            await deliveries.run()
+            while True:
+                try:
+                    await deliveries.run()
+                except Exception:
+                    log.exception("webhooks: deliveries failed by a defect", endpoint=deliveries.endpoint.name)
+                    await trio.sleep(BEGIN_ANEW_S)
 
     async def _maintain(self) -> None:
         """Count what waits, stop writing for endpoints for which too much does, and bound the dead letters."""
@@ -187,7 +196,7 @@ class WebhookDeliveries:
             for name, deliveries in list(self._deliveries.items()):
                 try:
                     await deliveries.maintain()
-                except (LedgerRefused, OSError) as error:
+                except (LedgerRefused, sqlite3.Error) as error:
                     log.warning("webhooks: the outbox cannot be counted", endpoint=name, why=str(error))
                 if self._settings is not None and deliveries.counts.waiting >= self._settings.max_waiting:
                     full.append(name)

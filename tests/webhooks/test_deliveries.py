@@ -439,6 +439,28 @@ async def test_a_degraded_broker_says_so_without_its_ledger(directory: Path) -> 
         assert event_of(shop.requests[1])["data"] == {"status": "ok", "reason": ""}
 
 
+async def test_a_defect_in_deliveries_begins_them_anew_and_ends_nothing_else(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "BEGIN_ANEW_S", 0.01)
+    monkeypatch.setattr("broker.webhooks.deliveries.describe_reply", lambda reply: {}[reply])
+    status = 500
+
+    async def answer(received: Received, stream: trio.abc.Stream) -> bytes:
+        return http_reply(status)
+
+    async with (
+        receiver(answer) as shop,
+        durable_broker(directory, webhooks=hook_settings(directory, shop.url, "room.opened")) as broker,
+    ):
+        broker.hub.open("lobby")
+        broker.hub.open("other")
+        await until(lambda: len(shop.requests) >= 6)
+        status = 200
+        await until(lambda: deliveries(broker).delivered == 2)
+        assert {event["room"] for event in events_of(shop)} == {"lobby", "other"}
+
+
 async def test_a_reload_changes_endpoints_and_loses_nothing(directory: Path) -> None:
     async with receiver() as shop, receiver() as crm:
         settings = hook_settings(directory, "http://127.0.0.1:9/hook", "room.opened")
