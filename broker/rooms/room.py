@@ -306,6 +306,8 @@ class Room:
         if self._reporter is not None and empty_since is not None and now >= empty_since + VACATED_AFTER_S:
             self._reporter.vacated()
         if empty_since is not None and now >= empty_since + self._close_after_s:
+            if self._reporter is not None:
+                self._reporter.vacated()
             self.end(LeaveReason.ROOM_IDLE)
             return
         if now >= self.state.expiry_due_at:

@@ -96,6 +96,26 @@ async def test_a_room_reports_what_happens_in_order(directory: Path) -> None:
         await until_nothing_waits(broker)
 
 
+async def test_a_room_is_vacated_some_seconds_after_its_last_member_has_left(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.rooms.room.VACATED_AFTER_S", 0.2)
+    async with (
+        receiver() as shop,
+        durable_broker(directory, webhooks=hook_settings(directory, shop.url, "room.*")) as broker,
+    ):
+        async with joined_link(broker, "dev:ann"):
+            pass
+        async with joined_link(broker, "dev:bob"):
+            await until(lambda: types(shop) == ["room.opened", "room.occupied"])
+        await until(lambda: "room.vacated" in types(shop))
+        (event,) = [event for event in events_of(shop) if event["type"] == "room.vacated"]
+        check_data(event)
+        async with joined_link(broker, "dev:ann"):
+            await until(lambda: types(shop)[-1] == "room.occupied")
+        assert types(shop).count("room.occupied") == 2
+
+
 async def test_nothing_is_written_that_no_endpoint_asks_for(directory: Path) -> None:
     settings = hook_settings(directory, "http://127.0.0.1:9/hook", "direct.expired", rooms=["vip-*"])
     async with (
