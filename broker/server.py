@@ -26,7 +26,7 @@ from broker.auth.tenant_keys import TenantKeys
 from broker.auth.tickets import ticket_key
 from broker.auth.tokens import Authenticator
 from broker.config.files import user_path
-from broker.config.schema import RELOADABLE, Config, changed_settings, reloaded, without_limit
+from broker.config.schema import RELOADABLE, Config, changed_settings, reloaded, settings_of, without_limit
 from broker.core.clock import TrustedClock
 from broker.core.limits.overload import ByteBudget, OverloadMonitor, OverloadStage
 from broker.core.limits.rate_limit import Rate
@@ -212,6 +212,8 @@ class Broker:
             reload=self.reload_files,
             drain=self._begin_drain,
             connections=lambda: len(self.context.sessions),
+            sessions=lambda: list(self.context.sessions),
+            settings=lambda: settings_of(self.config),
             uptime_ms=lambda: round((self._clock() - self._started_at) * 1000),
         )
 

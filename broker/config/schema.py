@@ -68,6 +68,7 @@ __all__ = [
     "is_loopback",
     "load",
     "problems_of",
+    "settings_of",
     "to_toml",
     "without_limit",
 ]
@@ -206,6 +207,16 @@ def to_toml(config: Config, comments: bool = True, in_force: Mapping[str, str] |
     The secret itself is never written, so a config whose secret is not in a file does not come back whole.
     """
     return write_toml(config, comments=comments, in_force=in_force)
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """Return the settings that are set or have a default, by dotted name, without secrets. Any: TOML values."""
+    tables = tomllib.loads(to_toml(config, comments=False))
+    return {
+        f"{section}.{name}" if isinstance(table, dict) else section: value
+        for section, table in tables.items()
+        for name, value in (table.items() if isinstance(table, dict) else (("", table),))
+    }
 
 
 def without_limit(config: Config) -> list[str]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+from typing import Any
+from urllib.parse import urlsplit
+
+import trio
 
 from broker.operations.caller import Caller, OperationError
 from broker.operations.parts import Handler, Parts
@@ -10,16 +14,24 @@ from protocol.codes import ErrorCode
 from protocol.operations import EDITION
 from protocol.operations.brokers import (
     BrokerStatus,
+    ConnectionList,
+    ConnectionView,
     Counters,
     DrainBroker,
     Draining,
+    EffectiveConfig,
+    GetConfig,
     GetStats,
     GetStatus,
+    ListConnections,
     ReloadConfig,
     Reloaded,
 )
 
 __all__ = ["HANDLERS"]
+
+SLICE = 5000
+"""Connections that are read between two checkpoints of the event loop."""
 
 
 def _status(parts: Parts, caller: Caller, request: GetStatus) -> BrokerStatus:
@@ -49,9 +61,49 @@ def _drain(parts: Parts, caller: Caller, request: DrainBroker) -> Draining:
     return Draining(connections)
 
 
+def _config(parts: Parts, caller: Caller, request: GetConfig) -> EffectiveConfig:
+    return EffectiveConfig({name: _shown(value) for name, value in sorted(parts.control.settings().items())})
+
+
+def _shown(value: Any) -> Any:
+    """Return a setting without what may be secret: the path of a URL, and who logs in there. Any: TOML values."""
+    if isinstance(value, str) and "://" in value:
+        parsed = urlsplit(value)
+        return f"{parsed.scheme}://{parsed.netloc.rpartition('@')[2]}"
+    if isinstance(value, list):
+        return tuple(map(_shown, value))
+    if isinstance(value, dict):
+        return {name: _shown(each) for name, each in value.items()}
+    return value
+
+
+async def _connections(parts: Parts, caller: Caller, request: ListConnections) -> ConnectionList:
+    items: list[ConnectionView] = []
+    total = 0
+    now, now_ms = parts.clock(), parts.unix_ms()
+    for count, session in enumerate(reversed(parts.control.sessions()), 1):
+        transport = session.transport
+        if request.address is None or transport.address == request.address:
+            total += 1
+            if len(items) < request.limit:
+                grant = session.grant
+                items.append(
+                    ConnectionView(
+                        "" if grant is None else grant.plain_id, "" if grant is None else grant.tenant,
+                        transport.address, transport.framing.name.lower(), session.agent,
+                        now_ms - round(max(0.0, now - session.opened_at) * 1000), len(session.memberships),
+                    )
+                )  # fmt: skip
+        if count % SLICE == 0:
+            await trio.lowlevel.checkpoint()
+    return ConnectionList(tuple(items), total)
+
+
 HANDLERS: dict[str, Handler] = {
     "broker.status": _status,
     "broker.stats": _stats,
     "broker.reload": _reload,
     "broker.drain": _drain,
+    "broker.config": _config,
+    "broker.connections": _connections,
 }

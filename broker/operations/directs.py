@@ -11,8 +11,10 @@ import structlog
 from broker.ledger import Committed, DirectState, LedgerDamaged, LedgerRefused, LedgerResult, Repeated, SubmitResult
 from broker.ledger.pending import PendingResult
 from broker.operations.caller import Caller, OperationError
+from broker.operations.kept import ask, later, required
 from broker.operations.parts import Handler, Parts
 from broker.users.inbox import BatchResult, Inboxes
+from broker.users.settings import opted_out
 from protocol.codes import ErrorCode, Role
 from protocol.direct_batches import direct_payload, payloads_of
 from protocol.fields import FieldError
@@ -32,9 +34,6 @@ __all__ = ["HANDLERS"]
 
 log = structlog.get_logger("roomcast.operations")
 
-AGAIN_MS = 1000
-"""When to call again where the ledger could not take it: some commits later."""
-
 T = TypeVar("T")
 
 
@@ -42,10 +41,6 @@ def _inboxes(parts: Parts) -> Inboxes:
     if parts.inboxes is None:
         raise OperationError(ErrorCode.NOT_KEPT, "this broker keeps nothing: start it with a data directory")
     return parts.inboxes
-
-
-def _later() -> OperationError:
-    return OperationError(ErrorCode.OVERLOADED, "the ledger cannot take it now", retry_after_ms=AGAIN_MS)
 
 
 def _permitted(parts: Parts, caller: Caller) -> frozenset[int]:
@@ -69,18 +64,22 @@ async def _send(parts: Parts, caller: Caller, request: SendOneDirect) -> SentDir
     except FieldError as error:
         raise OperationError(error.code, error.rule, error.field) from None
     _check_types(parts, caller, request.type, ((request.user, payload),), "payload")
+    if request.marketing:
+        against = await ask(required(parts.ledger), opted_out, (request.user,))
+        if against:
+            return SentDirect(0, suppressed=True)
     parts.charge_messages(caller, 1)
     pending = PendingResult[LedgerResult]()
     expires_at_ms = None if request.expires_s is None else parts.unix_ms() + request.expires_s * 1000
     key = f"call {caller.own_key}" if caller.key else ""
     submitted = inboxes.send(request.user, request.type, payload, pending.set, key=key, expires_at_ms=expires_at_ms)
     if submitted is not SubmitResult.QUEUED:
-        raise _later()
+        raise later()
     result = await pending.wait()
     if isinstance(result, Committed):
         return SentDirect(result.direct_ids[0])
     if not isinstance(result, Repeated):
-        raise _later()
+        raise later()
     if result.reused:
         raise OperationError(ErrorCode.KEY_REUSED, "was used before with other content", "key")
     (first,) = result.first.values()
@@ -103,7 +102,7 @@ async def _send_many(parts: Parts, caller: Caller, request: SendManyDirects) -> 
     parts.charge_messages(caller, len(payloads))
     pending = PendingResult[BatchResult]()
     if not inboxes.send_part(request.batch, request.type, payloads, request.expires_s, pending.set):
-        raise _later()
+        raise later()
     result = await pending.wait()
     if result.reused:
         rule = f"{result.reused} users have another message of this batch"
@@ -117,7 +116,7 @@ async def _read(question: Awaitable[T]) -> T:
         return await question
     except (LedgerRefused, LedgerDamaged, sqlite3.Error) as error:
         log.warning("the ledger cannot be read", why=str(error))
-        raise _later() from None
+        raise later() from None
 
 
 async def _progress(parts: Parts, caller: Caller, request: ProgressRequest) -> DirectProgress:

@@ -10,6 +10,7 @@ from broker.core.rooms.keys import KeyDelete, KeyRefused, KeySet, key_bytes
 from broker.ledger import LedgerDamaged, LedgerRefused, Reader
 from broker.ledger.replay import event_of
 from broker.operations.caller import Caller, OperationError
+from broker.operations.kept import later
 from broker.operations.parts import Handler, Parts
 from broker.operations.results import PostResults
 from broker.operations.rooms import open_for, raise_for, room_of
@@ -24,7 +25,6 @@ __all__ = ["HANDLERS"]
 
 PAGE_BYTES = 32 * 1024
 EVENT_BYTES = 64 * 1024
-AGAIN_MS = 1000
 
 
 def _get(parts: Parts, caller: Caller, request: GetKeys) -> KeyPage:
@@ -58,7 +58,7 @@ async def _change(
         except KeyReused:
             raise OperationError(ErrorCode.KEY_REUSED, "was used before with other content", "key") from None
         except (LedgerRefused, LedgerDamaged, sqlite3.Error) as error:
-            raise _later() from error
+            raise later() from error
         if first is not None:
             return await _changes_at(parts, room, first.epoch, first.offset)
     results = PostResults()
@@ -74,10 +74,6 @@ async def _change(
     if decision.changes is not None:
         return decision.changes
     return await _changes_at(parts, room, room.state.epoch, result.detail)
-
-
-def _later() -> OperationError:
-    return OperationError(ErrorCode.OVERLOADED, "the ledger cannot be asked now", retry_after_ms=AGAIN_MS)
 
 
 async def _changes_at(parts: Parts, room: Room, epoch: int, offset: int) -> tuple[KeyChange, ...]:

@@ -28,7 +28,8 @@ class BrokerControl:
 
     ``status``: readiness and the fields of ``/healthz``; ``counters``: by metric name; ``reload``: reads the
     configuration again and returns what changed and what needs a restart, ValueError or OSError where it cannot;
-    ``drain``: begins the shutdown; ``connections``: open ones.
+    ``drain``: begins the shutdown; ``connections``: open ones;
+    ``sessions``: theirs, the oldest first; ``settings``: in force, by dotted name, without secrets.
     """
 
     status: Callable[[], tuple[bool, dict[str, Any]]]
@@ -36,6 +37,8 @@ class BrokerControl:
     reload: Callable[[], tuple[list[str], list[str]]]
     drain: Callable[[], None]
     connections: Callable[[], int]
+    sessions: Callable[[], list[Any]]
+    settings: Callable[[], dict[str, Any]]
     uptime_ms: Callable[[], int]
 
 

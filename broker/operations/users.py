@@ -5,10 +5,28 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
-from broker.operations.caller import Caller
+from broker.core.rooms.bans import RoomBan
+from broker.operations.caller import Caller, OperationError
+from broker.operations.kept import ask, keep, required
 from broker.operations.parts import Handler, Parts
-from protocol.codes import CloseCode, LeaveReason
-from protocol.operations.users import DisconnectedUser, DisconnectUser, GetUser, Kicked, KickUser, UserLink, UserView
+from broker.rooms.ban_records import ban_item, ban_removal
+from broker.users.settings import UserSettings, preferences_item, read_settings, tags_item
+from protocol.codes import CloseCode, ErrorCode, LeaveReason
+from protocol.operations.users import (
+    DisconnectedUser,
+    DisconnectUser,
+    GetUser,
+    Kicked,
+    KickUser,
+    Preferences,
+    SetPreferences,
+    SetTags,
+    UserBan,
+    UserLink,
+    UserTags,
+    UserView,
+    Visibility,
+)
 
 __all__ = ["HANDLERS", "masked_address"]
 
@@ -29,13 +47,28 @@ def _rooms_of(session: Any) -> tuple[str, ...]:
     return tuple(sorted(room.name for room, _ in session.memberships))
 
 
-def _get(parts: Parts, caller: Caller, request: GetUser) -> UserView:
+async def _get(parts: Parts, caller: Caller, request: GetUser) -> UserView:
     sessions: tuple[Any, ...] = parts.users.sessions(request.user)
+    now, now_ms = parts.clock(), parts.unix_ms()
     links = tuple(
-        UserLink(masked_address(session.transport.address), session.transport.framing.name.lower(), _rooms_of(session))
+        UserLink(
+            masked_address(session.transport.address), session.transport.framing.name.lower(), _rooms_of(session),
+            session.agent, now_ms - round(max(0.0, now - session.opened_at) * 1000),
+        )
         for session in sessions
-    )
-    return UserView(request.user, links, tuple(sorted({room for link in links for room in link.rooms})))
+    )  # fmt: skip
+    rooms = tuple(sorted({room for link in links for room in link.rooms}))
+    settings = UserSettings() if parts.ledger is None else await ask(parts.ledger, read_settings, request.user)
+    bans = parts.hub.bans.of_user(request.user, parts.hub.trusted.now_ms())
+    return UserView(
+        request.user, links, rooms, _preferences(settings), settings.tags,
+        tuple(UserBan(ban.room, ban.until_ms, ban.reason) for ban in bans[:1000]),
+    )  # fmt: skip
+
+
+def _preferences(settings: UserSettings) -> Preferences:
+    visibility = Visibility.__members__.get((settings.visibility or "").upper())
+    return Preferences(settings.marketing, settings.recommendation, visibility)
 
 
 def _disconnect(parts: Parts, caller: Caller, request: DisconnectUser) -> DisconnectedUser:
@@ -46,8 +79,10 @@ def _disconnect(parts: Parts, caller: Caller, request: DisconnectUser) -> Discon
     return DisconnectedUser(len(sessions))
 
 
-def _kick(parts: Parts, caller: Caller, request: KickUser) -> Kicked:
+async def _kick(parts: Parts, caller: Caller, request: KickUser) -> Kicked:
     room = parts.room(request.room)
+    if request.ban_s is not None:
+        await _ban(parts, request, request.ban_s)
     sessions: tuple[Any, ...] = parts.users.sessions(request.user)
     members = [member for session in sessions for joined, member in session.memberships if joined is room]
     for member in members:
@@ -55,4 +90,40 @@ def _kick(parts: Parts, caller: Caller, request: KickUser) -> Kicked:
     return Kicked(len(members))
 
 
-HANDLERS: dict[str, Handler] = {"users.get": _get, "users.disconnect": _disconnect, "users.kick": _kick}
+async def _ban(parts: Parts, request: KickUser, seconds: int) -> None:
+    """Keep a user out of a room, or lift its ban (0 seconds): it holds once it is durable."""
+    bans, now_ms = parts.hub.bans, parts.hub.trusted.now_ms()
+    ban = RoomBan(request.room, request.user, now_ms + seconds * 1000, request.reason)
+    if parts.ledger is not None:
+        await keep(parts.ledger, (ban_item(ban, now_ms) if seconds else ban_removal(ban),))
+    if not seconds:
+        bans.remove(request.room, request.user)
+    elif not bans.add(ban, now_ms):
+        raise OperationError(ErrorCode.OVERLOADED, "the broker has as many bans as it may", "ban_s", 60_000)
+
+
+async def _set_preferences(parts: Parts, caller: Caller, request: SetPreferences) -> Preferences:
+    ledger = required(parts.ledger)
+    settings = await ask(ledger, read_settings, request.user)
+    if request.marketing is not None:
+        settings = settings._replace(marketing=request.marketing)
+    if request.recommendation is not None:
+        settings = settings._replace(recommendation=request.recommendation)
+    if request.visibility is not None:
+        settings = settings._replace(visibility=request.visibility.name.lower())
+    await keep(ledger, (preferences_item(request.user, settings, parts.unix_ms()),))
+    return _preferences(settings)
+
+
+async def _set_tags(parts: Parts, caller: Caller, request: SetTags) -> UserTags:
+    await keep(required(parts.ledger), (tags_item(request.user, request.tags, parts.unix_ms()),))
+    return UserTags(request.tags)
+
+
+HANDLERS: dict[str, Handler] = {
+    "users.get": _get,
+    "users.disconnect": _disconnect,
+    "users.kick": _kick,
+    "users.set_preferences": _set_preferences,
+    "users.set_tags": _set_tags,
+}

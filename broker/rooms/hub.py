@@ -28,6 +28,7 @@ from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.limits.rate_limit import Gcra, Rate
 from broker.core.net.connection_limits import address_key
 from broker.core.rooms.accounts import closed, sum_of
+from broker.core.rooms.bans import BanTable
 from broker.core.rooms.ended import EndedRooms
 from broker.core.rooms.event_ids import EventIds
 from broker.core.rooms.idempotency import MAX_ORDERS, ORDER_WINDOW_S, IdempotencyTable
@@ -80,8 +81,9 @@ class Hub:
         self._results = results or ResultBatch()
         self._room_store = room_store
         self.key_space = KeySpace() if room_store is None else room_store.key_space
-        self._trusted = TrustedClock(unix_ms, clock) if trusted is None else trusted
-        """By it keys expire."""
+        self.trusted = TrustedClock(unix_ms, clock) if trusted is None else trusted
+        """By it keys and bans expire."""
+        self.bans = BanTable() if room_store is None else room_store.bans
         self._config = config
         self._rules = rules
         self._fanout = fanout
@@ -215,7 +217,7 @@ class Hub:
             room_store=room_store,
             event_ids=self.event_ids,
             on_crash=self.crash,
-            trusted=self._trusted,
+            trusted=self.trusted,
             reporter=None if self._reports is None else self._reports.of(name, epoch),
             tenant=use,
         )

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import structlog
 import trio
 
+from broker.core.rooms.bans import BanTable
 from broker.core.rooms.deletions import without_deleted
 from broker.core.rooms.effects import Effect, Record
 from broker.core.rooms.idempotency import KEY_REUSED, FirstUse, OperationKey, StoredResult
@@ -42,9 +43,11 @@ from broker.ledger import (
     SubmitResult,
     make_key,
 )
+from broker.ledger.entries import MAX_ITEMS
 from broker.ledger.orders import ORDER_KIND, Order, pack_order
 from broker.ledger.queries import LedgerQueries
 from broker.ledger.replay import event_of
+from broker.rooms.ban_records import ban_removal, read_bans
 from broker.rooms.key_records import StoredKeys, key_items, key_removals, read_room_keys
 from broker.rooms.reports import RoomReports
 from protocol.codes import Lane, MessageType, Outcome, RoomPhase
@@ -92,6 +95,8 @@ class RoomStore:
         self.reports = reports
         self.key_space = KeySpace() if key_space is None else key_space
         """Space of the keys of all rooms, with a task or without."""
+        self.bans = BanTable()
+        """Users who may not enter a room for a while."""
         self._unix_ms = unix_ms
         self._checkpoints: dict[str, RoomCheckpoint] = {}
         self._unwritten: dict[tuple[str, int], RoomCheckpointed | RoomEnded] = {}
@@ -234,6 +239,10 @@ class RoomStore:
         """Read the checkpoints of all rooms. At the start, before connections are accepted."""
         since_ms = self._unix_ms() - round(history_s * 1000)
         found = await self.ledger.ask(_read_checkpoints, since_ms, history_entries)
+        self.bans.restore(await self.ledger.ask(read_bans))
+        ended = self.bans.sweep(self._unix_ms())
+        for start in range(0, len(ended), MAX_ITEMS):
+            self.ledger.record([ban_removal(ban) for ban in ended[start : start + MAX_ITEMS]], lambda result: None)
         for room, keys in (await self.ledger.ask(read_room_keys)).items():
             self.key_space.take(keys.nbytes)
             if room in found:

@@ -34,6 +34,7 @@ __all__ = ["Joiner", "PendingJoin"]
 RETRY_MS = 1000
 """When to send the request again if the ledger could not be asked, or did not answer."""
 ROOM_FULL_RETRY_MS = 5000
+MAX_BAN_WAIT_MS = 86_400_000
 MAX_EVENT_BYTES = 5 * 1024
 """Above what one event can take, but for changes of keys; fewer events than this allows are not measured."""
 _KEYS = MessageType.KEYS_CHANGED
@@ -203,10 +204,14 @@ class PendingJoin:
         hub, config, name = context.hub, context.config, self._request.room_name
         room_grant = grant.room_grant(name)
         busy_s = STAGE_RULES[hub.stage].join_retry_after_s
+        now_ms = hub.trusted.now_ms() if len(hub.bans) else 0
         taken = len(joiner.memberships) + len(joiner.pending_joins)
         refusal: tuple[ErrorCode, str, int] | None = None
         if room_grant is None:
             refusal = ErrorCode.ROOM_NOT_GRANTED, "the token does not grant this room", 0
+        elif (ban := hub.bans.find(name, grant.user_id, now_ms)) is not None:
+            wait_ms = min(ban.until_ms - now_ms, MAX_BAN_WAIT_MS)
+            refusal = ErrorCode.NOT_ALLOWED, f"banned from this room: {ban.reason}"[:256], wait_ms
         elif taken >= config.rooms_per_connection:
             refusal = ErrorCode.TOO_MANY_ROOMS, f"at most {config.rooms_per_connection} rooms a link", 0
         elif busy_s and isinstance(self._request, Join) and room_grant.role < Role.MODERATOR:

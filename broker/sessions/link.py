@@ -52,6 +52,7 @@ class SessionLink:
         "_error_tat",
         "_firsts",
         "_out",
+        "agent",
         "calls",
         "context",
         "features",
@@ -61,6 +62,7 @@ class SessionLink:
         "is_asked_about",
         "memberships",
         "missed_chat",
+        "opened_at",
         "pending_joins",
         "renew_at",
         "reviews",
@@ -103,6 +105,10 @@ class SessionLink:
         """Whether the platform is asked who this is: no byte is handled until it has answered."""
         self.calls: LinkCalls | None = None
         """Calls of operations; None before the first."""
+        self.agent = ""
+        """What the client calls itself."""
+        self.opened_at = context.poller.now
+        """When the connection began (monotonic seconds)."""
         self.renew_at = 0.0
         """From when on a PING gets a new ticket (monotonic seconds)."""
 

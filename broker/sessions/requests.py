@@ -6,6 +6,7 @@ Each function answers one frame at once, or leaves it to what waits for the ledg
 from __future__ import annotations
 
 from collections.abc import Callable
+from sys import intern
 
 import structlog
 
@@ -89,6 +90,7 @@ def _on_hello(link: SessionLink, frame: Frame) -> None:
     if common_version(hello) is None:
         link.close(CloseCode.UNSUPPORTED_VERSION, f"this broker speaks version {VERSION}")
         return
+    link.agent = intern(hello.agent)
     features = hello.features & context.features
     link.features = features & ~_CODECS if link.transport.framing is _JSON else features
     link.send(context.hello(features))

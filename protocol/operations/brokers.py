@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ..fields import array_of, boolean, integer, map_of, record, text
-from .rows import PLATFORM, OperationRow, RateLimit, Scope, row
+from ..fields import any_value, array_of, boolean, integer, map_of, optional, record, text
+from .rows import MAX_PAGE, PLATFORM, OperationRow, RateLimit, Scope, page_size, row
 
 __all__ = [
     "ROWS",
     "BrokerStatus",
+    "ConnectionList",
+    "ConnectionView",
     "Counters",
     "DrainBroker",
     "Draining",
+    "EffectiveConfig",
+    "GetConfig",
     "GetStats",
     "GetStatus",
+    "ListConnections",
     "ReloadConfig",
     "Reloaded",
 ]
@@ -68,12 +73,54 @@ class Draining(NamedTuple):
     connections: int
 
 
+class GetConfig(NamedTuple):
+    """Ask for the settings in force."""
+
+
+class EffectiveConfig(NamedTuple):
+    """Settings in force by dotted name, without secrets; of a URL only scheme and host."""
+
+    settings: dict[str, Any]
+
+
+class ListConnections(NamedTuple):
+    """Ask for open connections, the newest first. ``address``: only those of this client address."""
+
+    address: str | None = None
+    limit: int = 100
+
+
+class ConnectionView(NamedTuple):
+    """One open connection. ``user``: "" before it has logged in; ``rooms``: how many it is in."""
+
+    user: str
+    tenant: str
+    address: str
+    transport: str
+    agent: str
+    since_ms: int
+    rooms: int
+
+
+class ConnectionList(NamedTuple):
+    """Open connections. ``total``: how many there are, also beyond the limit."""
+
+    items: tuple[ConnectionView, ...]
+    total: int
+
+
 _setting = array_of(text(1, 128), 1000)
 _count = integer(0)
 _status = record(BrokerStatus, (boolean, text(1, 32), text(1, 64), _count, _count, _count, _count, text(0, 512)))
 _counters = record(Counters, (map_of(text(1, 256), integer(-(2**53) + 1), 10_000),))
 _reloaded = record(Reloaded, (_setting, _setting))
 _draining = record(Draining, (_count,))
+
+_config = record(EffectiveConfig, (map_of(text(1, 256), any_value, 10_000),))
+_connection = record(
+    ConnectionView, (text(0, 64), text(0, 64), text(0, 64), text(1, 16), text(0, 128), _count, _count)
+)  # fmt: skip
+_connections = record(ConnectionList, (array_of(_connection, MAX_PAGE), _count))
 
 ROWS: tuple[OperationRow, ...] = (
     row(
@@ -93,5 +140,19 @@ ROWS: tuple[OperationRow, ...] = (
     row(
         63, "broker.drain", DrainBroker, (), Draining, _draining, "Shut the broker down in order.",
         scope=Scope.ADMIN, rate=RateLimit(1, 5), example=(DrainBroker(), Draining(2)),
+    ),
+    row(
+        64, "broker.config", GetConfig, (), EffectiveConfig, _config, "Return the settings in force, without secrets.",
+        scope=Scope.ADMIN, rate=RateLimit(2, 10), changes=False,
+        example=(GetConfig(), EffectiveConfig({"listen.port": 7400})),
+    ),
+    row(
+        65, "broker.connections", ListConnections, (optional(text(1, 64)), page_size), ConnectionList, _connections,
+        "List open connections.",
+        scope=Scope.ADMIN, rate=RateLimit(2, 10), changes=False,
+        example=(
+            ListConnections("203.0.113.7"),
+            ConnectionList((ConnectionView("ann", "", "203.0.113.7", "websocket", "", 1_790_000_000_000, 1),), 1),
+        ),
     ),
 )  # fmt: skip

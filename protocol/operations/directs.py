@@ -34,12 +34,15 @@ class DirectStatus(IntEnum):
 
 
 class SendOneDirect(NamedTuple):
-    """Send one message to a user. ``type``: ANNOUNCEMENT or a custom type; ``expires_s``: as configured by default."""
+    """Send one message to a user. ``type``: ANNOUNCEMENT or a custom type; ``expires_s``: as configured by default;
+    ``marketing``: not to a user whose preference is against it.
+    """
 
     user: str
     type: int
     payload: Any
     expires_s: int | None = None
+    marketing: bool = False
 
 
 class SentDirect(NamedTuple):
@@ -49,6 +52,8 @@ class SentDirect(NamedTuple):
 
     id: int
     repeated: bool = False
+    suppressed: bool = False
+    """The user wants no marketing: nothing was sent, and ``id`` is 0."""
 
 
 class SendManyDirects(NamedTuple):
@@ -107,7 +112,7 @@ _count = integer(0)
 _batch = scoped(text(1, 64))
 _expires = optional(integer(1, MAX_EXPIRY_S))
 _values = map_of(user_id, map_of(text(1, 32), text(0, 4096, lines=True), MAX_TEMPLATE_FIELDS), MAX_RECIPIENTS)
-_sent = record(SentDirect, (_count, boolean))
+_sent = record(SentDirect, (_count, boolean, boolean))
 _sent_many = record(SentDirects, (_batch, _count, _count, _count))
 _progress = record(DirectProgress, (_batch, _count, _count, _count))
 _state = record(DirectStateView, (optional(name_of(DirectStatus)),))
@@ -116,7 +121,8 @@ _REFUSED = (*_UNAVAILABLE, ErrorCode.UNKNOWN_TYPE, ErrorCode.PAYLOAD_TOO_LARGE)
 
 ROWS: tuple[OperationRow, ...] = (
     row(
-        80, "directs.send", SendOneDirect, (user_id, integer(1, 255), any_value, _expires), SentDirect, _sent,
+        80, "directs.send", SendOneDirect, (user_id, integer(1, 255), any_value, _expires, boolean), SentDirect,
+        _sent,
         "Send a user a message that must arrive.",
         scope=Scope.DIRECTS_WRITE, roles=PLATFORM, key=KeyUse.OPTIONAL, durable=True, rate=RateLimit(1000, 2000),
         errors=_REFUSED,

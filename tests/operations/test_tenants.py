@@ -35,11 +35,22 @@ pytestmark = pytest.mark.integration
 OWNER = "acme"
 TENANTS = [{"name": "acme"}, {"name": "globex"}]
 KEY = "the-key-of-all"
-OF_THE_BROKER = frozenset({"broker.drain", "broker.reload", "broker.stats", "broker.status"})
+OF_THE_BROKER = frozenset(row.name for row in OPERATIONS if row.subject == "broker")
 ENDS = frozenset({"rooms.close", "rooms.set_phase", "users.kick", "users.disconnect", "users.revoke"})
 """Rows that end what others need."""
 MASKED = frozenset(
-    {"epoch", "opened_at_ms", "at_ms", "applied_at_ms", "expires_at_ms", "revoked_at_ms", "version", "fence"}
+    {
+        "epoch",
+        "opened_at_ms",
+        "at_ms",
+        "applied_at_ms",
+        "expires_at_ms",
+        "revoked_at_ms",
+        "since_ms",
+        "until_ms",
+        "version",
+        "fence",
+    }
 )
 """Fields that are chance or time."""
 

@@ -1,0 +1,78 @@
+"""Operations on users: connections, preferences, tags and bans."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol.codes import ErrorCode
+from protocol.messages import ErrorReply, Join, Left
+from tests.support.api import API, call, client_of, ok
+from tests.support.broker import joined_link, raw_link, running_broker
+from tests.support.durable import durable_broker
+
+pytestmark = pytest.mark.integration
+
+
+async def test_a_user_is_returned_with_links_preferences_tags_and_bans(directory: Path) -> None:
+    async with durable_broker(directory, api=API) as broker, client_of(broker) as client:
+        async with joined_link(broker, "dev:ann"):
+            await ok(client, "users.set_preferences", user="ann", marketing=False)
+            preferences = await ok(client, "users.set_preferences", user="ann", visibility="hidden")
+            assert preferences == {"marketing": False, "recommendation": None, "visibility": "hidden"}
+            assert await ok(client, "users.set_tags", user="ann", tags=["gold", "新"]) == {"tags": ["gold", "新"]}
+            await ok(client, "rooms.open", room="other")
+            await ok(client, "users.kick", room="other", user="ann", reason="spam", ban_s=600)
+            view = await ok(client, "users.get", user="ann")
+            (link,) = view["links"]
+            assert (link["agent"], link["transport"], link["rooms"]) == ("test", "tcp", ["lobby"])
+            assert abs(link["since_ms"] - broker.clock.now_ms()) < 20_000
+            assert (view["preferences"], view["tags"]) == (preferences, ["gold", "新"])
+            assert [(ban["room"], ban["reason"]) for ban in view["bans"]] == [("other", "spam")]
+    async with durable_broker(directory, api=API) as broker, client_of(broker) as client:
+        view = await ok(client, "users.get", user="ann")
+        assert (view["preferences"], view["tags"], len(view["bans"])) == (preferences, ["gold", "新"], 1)
+        refused = await call(client, "users.set_preferences", user="ann", visibility="nowhere")
+        assert (refused.status_code, refused.json()["field"]) == (400, "visibility")
+
+
+async def test_a_banned_user_is_removed_and_cannot_come_back_until_the_ban_is_lifted() -> None:
+    async with running_broker(api=API) as broker, client_of(broker) as client:
+        async with joined_link(broker, "dev:ann") as (link, number):
+            assert await ok(client, "users.kick", room="lobby", user="ann", reason="spam", ban_s=600) == {"links": 1}
+            frame, _ = await link.expect(Left)
+            assert frame.room == number
+            await link.send((Join("lobby"), 0, 7))
+            _, refused = await link.expect(ErrorReply)
+            assert refused.code == ErrorCode.NOT_ALLOWED
+            assert "spam" in refused.message
+            assert 0 < refused.retry_after_ms <= 600_000
+            await ok(client, "users.kick", room="lobby", user="ann", ban_s=0)
+            await link.join("lobby", sequence=8)
+        async with raw_link(broker) as other:
+            await other.login("dev:bob")
+            await other.join("lobby")
+
+
+async def test_a_user_who_wants_no_marketing_gets_none(directory: Path) -> None:
+    async with durable_broker(directory, api=API) as broker, client_of(broker) as client:
+        await ok(client, "users.set_preferences", user="ann", marketing=False)
+        news: dict[str, Any] = {"user": "ann", "type": 4, "payload": ["50 % off"]}
+        assert await ok(client, "directs.send", **news, marketing=True) == {
+            "id": 0, "repeated": False, "suppressed": True,
+        }  # fmt: skip
+        assert (await ok(client, "directs.send", **news))["id"] > 0
+        await ok(client, "users.set_preferences", user="ann", marketing=True)
+        assert (await ok(client, "directs.send", **news, marketing=True))["suppressed"] is False
+
+
+async def test_without_a_ledger_nothing_is_kept_and_the_answer_says_so() -> None:
+    async with running_broker(api=API) as broker, client_of(broker) as client:
+        for answer in (
+            await call(client, "users.set_preferences", user="ann"),
+            await call(client, "users.set_tags", user="ann", tags=[]),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (409, "NOT_KEPT")
+        assert (await ok(client, "users.get", user="ann"))["links"] == []
