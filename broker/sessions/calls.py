@@ -36,6 +36,8 @@ MAX_UNREAD_BYTES = 256 * 1024
 
 _PREFIXES = {row.number: pack_body((row.number, None))[:-1] for row in BY_NUMBER.values()}
 """First bytes of a RESULT's body by operation: what comes before the result."""
+_ROOM_PLACES = {row.number: row.request._fields.index("room") for row in BY_NUMBER.values() if row.room}
+"""Index of the field ``room`` of a request by operation."""
 _MAX_RESULT_BYTES = MAX_BODY_BYTES - max(map(len, _PREFIXES.values()))
 
 
@@ -212,7 +214,7 @@ class LinkCalls:
             given = arguments.get("room")
             filled: Any = {**arguments, "room": name}
         else:
-            place = row.request._fields.index("room")
+            place = _ROOM_PLACES[row.number]
             if len(arguments) < place:
                 return arguments  # a field before it is missing, which the operation reports
             given = arguments[place] if place < len(arguments) else None

@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from enum import Enum
+from functools import cache
 from math import ceil
 from random import Random
 from typing import Any, TypeVar
@@ -278,14 +279,23 @@ def with_overrides(policy: Policy, overrides: Mapping[str, Any]) -> Policy:
 
 def value_in_force(policy: Policy, override: str) -> float | bool | None:
     """Return the value that ``override``, a name of `policy_from`, would replace in a policy; None = no limit."""
-    if override == "likes_per_s":
-        rate, part = policy.user_likes, "per_s"
-    else:
-        field = next((each for each in _RATES if override in (f"{each}_per_s", f"{each}_burst")), None)
-        if field is None:
-            value: float | bool = getattr(policy, override)
-            return value
-        rate, part = getattr(policy, field), override.removeprefix(f"{field}_")
-    if rate.unlimited:
+    field, part = _place_of(override)
+    found: Any = getattr(policy, field)
+    if not part:
+        value: float | bool = found
+        return value
+    if found.unlimited:
         return None
-    return rate.burst if part == "burst" else rate.per_s
+    rate: float = found.burst if part == "burst" else found.per_s
+    return rate
+
+
+@cache
+def _place_of(override: str) -> tuple[str, str]:
+    """Return the field of a policy that an override is in, and the part of it where that is a rate."""
+    if override == "likes_per_s":
+        return "user_likes", "per_s"
+    for field in _RATES:
+        if override in (f"{field}_per_s", f"{field}_burst"):
+            return field, override.removeprefix(f"{field}_")
+    return override, ""

@@ -24,6 +24,7 @@ _TICKS = frozenset({"tick_ms", "tick_max_ms"})
 MAX_TICK_MS = 10_000
 MAX_SECONDS = 3600.0
 ROOM_RULES: frozenset[str] = frozenset(_COUNTS) | _RATES | _SECONDS | _FLAGS
+_SORTED = tuple(sorted(ROOM_RULES))
 
 
 class RuleError(ValueError):
@@ -63,7 +64,7 @@ def checked_rules(
 
 def rules_in_force(policy: Policy) -> dict[str, RuleValue | None]:
     """Return the value of each rule under a policy; None = no limit."""
-    return {name: value_in_force(policy, name) for name in sorted(ROOM_RULES)}
+    return {name: value_in_force(policy, name) for name in _SORTED}
 
 
 def _why_not(name: str, value: RuleValue) -> str:
