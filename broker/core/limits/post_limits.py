@@ -51,7 +51,8 @@ class PostLimits:
     @property
     def full_refusals(self) -> int:
         """Posts refused because a limiter's table of users was full."""
-        return sum(limit.full_refusals for limit in self._all())
+        found = self.chat.full_refusals + self.likes.full_refusals + self._staff.full_refusals + self._app.full_refusals
+        return found + sum([limit.full_refusals for _, limit in self._custom.values()]) if self._custom else found
 
     def sweep(self, now: float) -> None:
         """Forget keys that no longer matter; cheap, call it now and then."""
