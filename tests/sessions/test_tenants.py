@@ -39,7 +39,7 @@ from protocol.operations.directs import DirectProgress, SentDirects
 from tests.support.broker import RawLink, raw_link
 from tests.support.directs import ack, nothing_more
 from tests.support.durable import durable_broker, gift
-from tests.support.tenants import tenant_link, token
+from tests.support.tenants import backend, tenant_link, token
 from tests.support.tokens import SECRET
 from tests.support.until import until
 
@@ -312,3 +312,18 @@ async def test_a_call_over_a_link_is_of_its_tenant(directory: Path) -> None:
         await links["globex"].expect(Result)
         await links["acme"].send((Call(BY_NAME["rooms.get"].number, "", ("live-2",)), 0, 9))
         assert (await links["acme"].expect(ErrorReply))[1].code == ErrorCode.UNKNOWN_ROOM
+
+
+async def test_a_revocation_ends_the_links_of_the_user_of_its_own_tenant(directory: Path) -> None:
+    async with shared_broker(directory) as broker, AsyncExitStack() as stack:
+        links = {each: await stack.enter_async_context(tenant_link(broker, each, "ann")) for each in TENANTS}
+        before_ms = broker.clock.now_ms() + 1000
+        revoked, _ = await broker.operations.call(backend("acme"), BY_NAME["users.revoke"], ("ann", before_ms))
+        assert revoked.links == 1
+        assert (await links["acme"].expect_close()).code == CloseCode.TOKEN_REVOKED
+        for tenant in ("", "globex"):
+            await nothing_more(links[tenant])
+        async with raw_link(broker) as link:
+            await link.hello()
+            await link.send((Auth(token("acme", "ann")), 0, 0))
+            assert (await link.expect_close()).code in (CloseCode.TOKEN_REVOKED, CloseCode.AUTH_FAILED)
