@@ -9,11 +9,15 @@ from ..codes import Role, RoomPhase
 from ..operations.app import AppAnswer, CallApp
 from ..operations.brokers import (
     BrokerStatus,
+    ConnectionList,
     Counters,
     DrainBroker,
     Draining,
+    EffectiveConfig,
+    GetConfig,
     GetStats,
     GetStatus,
+    ListConnections,
     ReloadConfig,
     Reloaded,
 )
@@ -71,7 +75,19 @@ from ..operations.rooms import (
     SetRules,
 )
 from ..operations.tokens import RevokeTokens, TokensRevoked
-from ..operations.users import DisconnectedUser, DisconnectUser, GetUser, Kicked, KickUser, UserView
+from ..operations.users import (
+    DisconnectedUser,
+    DisconnectUser,
+    GetUser,
+    Kicked,
+    KickUser,
+    Preferences,
+    SetPreferences,
+    SetTags,
+    UserTags,
+    UserView,
+    Visibility,
+)
 
 __all__ = ["AsyncCall", "AsyncOperationCalls"]
 
@@ -226,9 +242,28 @@ class AsyncUsersCalls:
         result: DisconnectedUser = await self._call("users.disconnect", DisconnectUser(user, reason, reconnect), None)
         return result
 
-    async def kick(self, *, room: str, user: str, reason: str = "") -> Kicked:
+    async def kick(self, *, room: str, user: str, reason: str = "", ban_s: int | None = None) -> Kicked:
         """Remove a user from a room. Scope: users:write."""
-        result: Kicked = await self._call("users.kick", KickUser(room, user, reason), None)
+        result: Kicked = await self._call("users.kick", KickUser(room, user, reason, ban_s), None)
+        return result
+
+    async def set_preferences(
+        self,
+        *,
+        user: str,
+        marketing: bool | None = None,
+        recommendation: bool | None = None,
+        visibility: Visibility | None = None,
+    ) -> Preferences:
+        """Set preferences of a user. Scope: users:write."""
+        result: Preferences = await self._call(
+            "users.set_preferences", SetPreferences(user, marketing, recommendation, visibility), None
+        )
+        return result
+
+    async def set_tags(self, *, user: str, tags: tuple[str, ...]) -> UserTags:
+        """Set the tags of a user. Scope: users:write."""
+        result: UserTags = await self._call("users.set_tags", SetTags(user, tags), None)
         return result
 
     async def revoke(self, *, user: str | None = None, issued_before_ms: int = 0) -> TokensRevoked:
@@ -265,6 +300,16 @@ class AsyncBrokerCalls:
         result: Draining = await self._call("broker.drain", DrainBroker(), None)
         return result
 
+    async def config(self) -> EffectiveConfig:
+        """Return the settings in force, without secrets. Scope: admin."""
+        result: EffectiveConfig = await self._call("broker.config", GetConfig(), None)
+        return result
+
+    async def connections(self, *, address: str | None = None, limit: int = 100) -> ConnectionList:
+        """List open connections. Scope: admin."""
+        result: ConnectionList = await self._call("broker.connections", ListConnections(address, limit), None)
+        return result
+
 
 class AsyncDirectsCalls:
     """Operations on directs."""
@@ -273,11 +318,18 @@ class AsyncDirectsCalls:
         self._call = call
 
     async def send(
-        self, *, user: str, type: int, payload: Any, expires_s: int | None = None, idempotency_key: str | None = None
+        self,
+        *,
+        user: str,
+        type: int,
+        payload: Any,
+        expires_s: int | None = None,
+        marketing: bool = False,
+        idempotency_key: str | None = None,
     ) -> SentDirect:
         """Send a user a message that must arrive. Scope: directs:write."""
         result: SentDirect = await self._call(
-            "directs.send", SendOneDirect(user, type, payload, expires_s), idempotency_key
+            "directs.send", SendOneDirect(user, type, payload, expires_s, marketing), idempotency_key
         )
         return result
 

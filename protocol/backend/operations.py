@@ -9,11 +9,15 @@ from ..codes import Role, RoomPhase
 from ..operations.app import AppAnswer, CallApp
 from ..operations.brokers import (
     BrokerStatus,
+    ConnectionList,
     Counters,
     DrainBroker,
     Draining,
+    EffectiveConfig,
+    GetConfig,
     GetStats,
     GetStatus,
+    ListConnections,
     ReloadConfig,
     Reloaded,
 )
@@ -71,7 +75,19 @@ from ..operations.rooms import (
     SetRules,
 )
 from ..operations.tokens import RevokeTokens, TokensRevoked
-from ..operations.users import DisconnectedUser, DisconnectUser, GetUser, Kicked, KickUser, UserView
+from ..operations.users import (
+    DisconnectedUser,
+    DisconnectUser,
+    GetUser,
+    Kicked,
+    KickUser,
+    Preferences,
+    SetPreferences,
+    SetTags,
+    UserTags,
+    UserView,
+    Visibility,
+)
 
 __all__ = ["Call", "OperationCalls"]
 
@@ -224,9 +240,28 @@ class UsersCalls:
         result: DisconnectedUser = self._call("users.disconnect", DisconnectUser(user, reason, reconnect), None)
         return result
 
-    def kick(self, *, room: str, user: str, reason: str = "") -> Kicked:
+    def kick(self, *, room: str, user: str, reason: str = "", ban_s: int | None = None) -> Kicked:
         """Remove a user from a room. Scope: users:write."""
-        result: Kicked = self._call("users.kick", KickUser(room, user, reason), None)
+        result: Kicked = self._call("users.kick", KickUser(room, user, reason, ban_s), None)
+        return result
+
+    def set_preferences(
+        self,
+        *,
+        user: str,
+        marketing: bool | None = None,
+        recommendation: bool | None = None,
+        visibility: Visibility | None = None,
+    ) -> Preferences:
+        """Set preferences of a user. Scope: users:write."""
+        result: Preferences = self._call(
+            "users.set_preferences", SetPreferences(user, marketing, recommendation, visibility), None
+        )
+        return result
+
+    def set_tags(self, *, user: str, tags: tuple[str, ...]) -> UserTags:
+        """Set the tags of a user. Scope: users:write."""
+        result: UserTags = self._call("users.set_tags", SetTags(user, tags), None)
         return result
 
     def revoke(self, *, user: str | None = None, issued_before_ms: int = 0) -> TokensRevoked:
@@ -263,6 +298,16 @@ class BrokerCalls:
         result: Draining = self._call("broker.drain", DrainBroker(), None)
         return result
 
+    def config(self) -> EffectiveConfig:
+        """Return the settings in force, without secrets. Scope: admin."""
+        result: EffectiveConfig = self._call("broker.config", GetConfig(), None)
+        return result
+
+    def connections(self, *, address: str | None = None, limit: int = 100) -> ConnectionList:
+        """List open connections. Scope: admin."""
+        result: ConnectionList = self._call("broker.connections", ListConnections(address, limit), None)
+        return result
+
 
 class DirectsCalls:
     """Operations on directs."""
@@ -271,10 +316,19 @@ class DirectsCalls:
         self._call = call
 
     def send(
-        self, *, user: str, type: int, payload: Any, expires_s: int | None = None, idempotency_key: str | None = None
+        self,
+        *,
+        user: str,
+        type: int,
+        payload: Any,
+        expires_s: int | None = None,
+        marketing: bool = False,
+        idempotency_key: str | None = None,
     ) -> SentDirect:
         """Send a user a message that must arrive. Scope: directs:write."""
-        result: SentDirect = self._call("directs.send", SendOneDirect(user, type, payload, expires_s), idempotency_key)
+        result: SentDirect = self._call(
+            "directs.send", SendOneDirect(user, type, payload, expires_s, marketing), idempotency_key
+        )
         return result
 
     def send_many(
