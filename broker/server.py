@@ -47,6 +47,7 @@ from broker.net.listener import Listener
 from broker.net.poller import Poller
 from broker.net.protocol_detection import release_admission
 from broker.net.transport import Transport, TransportSettings
+from broker.operations.broadcast_runs import BroadcastRuns
 from broker.operations.calls import Operations
 from broker.operations.in_process import call_in_process
 from broker.operations.parts import BrokerControl, Parts
@@ -166,10 +167,11 @@ class Broker:
         self.locks = Locks(self.ledger, clock, self.clock)
         self.questions = Questions.of(config.webhooks, unix_ms=wall_ms, rng=rng)
         """Questions to the platform; None where none is configured."""
+        self.broadcasts = BroadcastRuns()
         self.revocations = Revocations(self.ledger)
         self.operations = Operations(Parts(
-            self.hub, self.users, rules.types, self.ledger, self.inboxes, self.locks, self._control(), clock, wall_ms,
-            self.revocations, self.webhooks, self.questions,
+            self.hub, self.users, rules.types, self.ledger, self.inboxes, self.locks, self.broadcasts,
+            self._control(), clock, wall_ms, self.revocations, self.webhooks, self.questions,
         ))  # fmt: skip
         self.context = SessionContext(
             config=config.link,
@@ -239,6 +241,7 @@ class Broker:
                     await nursery.start(self.questions.run)
                 if self.webhooks is not None:
                     await nursery.start(self.webhooks.run)
+                await nursery.start(self.broadcasts.run)
                 await nursery.start(self.context.call_tasks.run)
                 await nursery.start(self.poller.run)
                 await nursery.start(self.jwks.run)

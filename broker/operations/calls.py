@@ -23,7 +23,7 @@ import trio
 
 from broker.core.limits.rate_limit import Gcra, Rate
 from broker.core.tenants.names import plain_name, qualify
-from broker.operations import app, brokers, directs, hooks, keys, locks, messages, rooms, tokens, users
+from broker.operations import app, broadcasts, brokers, directs, hooks, keys, locks, messages, rooms, tokens, users
 from broker.operations.caller import Caller, OperationError
 from broker.operations.parts import Handler, Parts
 from protocol.codes import ErrorCode
@@ -39,6 +39,7 @@ HANDLERS: dict[str, Handler] = {
     **app.HANDLERS,
     **rooms.HANDLERS,
     **messages.HANDLERS,
+    **broadcasts.HANDLERS,
     **users.HANDLERS,
     **tokens.HANDLERS,
     **brokers.HANDLERS,

@@ -8,6 +8,7 @@ from typing import Any
 
 from broker.core.rooms.types import TypeRules
 from broker.ledger import Ledger
+from broker.operations.broadcast_runs import BroadcastRuns
 from broker.operations.caller import Caller, OperationError
 from broker.rooms.hub import Hub
 from broker.rooms.locks import Locks
@@ -55,6 +56,7 @@ class Parts:
     ledger: Ledger | None
     inboxes: Inboxes | None
     locks: Locks
+    broadcasts: BroadcastRuns
     control: BrokerControl
     clock: Callable[[], float]
     unix_ms: Callable[[], int]

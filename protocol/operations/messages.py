@@ -16,6 +16,7 @@ from ..fields import (
     optional,
     record,
     room_name,
+    room_pattern,
     text,
     user_id,
 )
@@ -26,6 +27,10 @@ from .rows import PLATFORM, STAFF, KeyUse, OperationRow, RateLimit, Scope, row
 
 __all__ = [
     "ROWS",
+    "BroadcastMessage",
+    "BroadcastProgress",
+    "BroadcastStarted",
+    "BroadcastStateRequest",
     "DeleteMessages",
     "DeletedMessages",
     "PinMessage",
@@ -38,6 +43,7 @@ __all__ = [
 ]
 
 MAX_MANY = 1000
+MAX_SPREAD_MS = 600_000
 
 
 class PublishMessage(NamedTuple):
@@ -112,6 +118,46 @@ class PinnedMessages(NamedTuple):
     pinned: tuple[PinnedMessage, ...]
 
 
+class BroadcastMessage(NamedTuple):
+    """Publish one message to many open rooms, by ``pattern`` or by name (``rooms``).
+
+    ``spread_ms``: over how long it is spread, so that the rooms do not get it all at once; ``id``: names the broadcast,
+    the broker chooses one by default; ``type``, ``payload``, ``as_user`` and ``name``: as in `PublishMessage`.
+    """
+
+    type: int
+    payload: Any
+    pattern: str | None = None
+    rooms: tuple[str, ...] | None = None
+    spread_ms: int = 0
+    id: str = ""
+    as_user: str | None = None
+    name: str = ""
+
+
+class BroadcastStarted(NamedTuple):
+    """A broadcast that runs now, or did before under the same id. ``rooms``: how many it goes to."""
+
+    id: str
+    rooms: int
+
+
+class BroadcastStateRequest(NamedTuple):
+    """Name a broadcast."""
+
+    id: str
+
+
+class BroadcastProgress(NamedTuple):
+    """How far a broadcast is. ``missed``: rooms that did not take it, once it is done."""
+
+    id: str
+    rooms: int
+    reached: int
+    missed: int
+    done: bool
+
+
 class DeleteMessages(NamedTuple):
     """Delete messages of a room: the events with these offsets (``ids``), or those of ``user``, or those later than
     ``after_ms``, or both of the last.
@@ -141,6 +187,9 @@ _published = record(
 _published_many = record(PublishedMany, (array_of(_published, MAX_MANY), integer(0)))
 _pinned = record(PinnedMessages, (array_of(pinned_message, MAX_PINS),))
 _deleted = record(DeletedMessages, (integer(0), integer(0)))
+_count = integer(0)
+_started = record(BroadcastStarted, (text(1, 64), _count))
+_progress = record(BroadcastProgress, (text(1, 64), _count, _count, _count, boolean))
 _ROOM_ERRORS = (ErrorCode.UNKNOWN_ROOM, ErrorCode.ROOM_ENDED, ErrorCode.OVERLOADED)
 _PIN = PinnedMessage("1", 4, ("欢迎",), "max", "Max", 1_790_000_000_000, 1_790_000_060_000, 1)
 
@@ -164,6 +213,27 @@ ROWS: tuple[OperationRow, ...] = (
             PublishMany((PublishMessage("live-1", 4, ("欢迎",)),)),
             PublishedMany((Published(Outcome.ACCEPTED, 1),), 1),
         ),
+    ),
+    row(
+        25, "messages.broadcast", BroadcastMessage,
+        (
+            integer(1, 255), any_value, optional(room_pattern), optional(array_of(room_name, MAX_MANY)),
+            integer(0, MAX_SPREAD_MS), text(0, 48), optional(member_id), display_name,
+        ),
+        BroadcastStarted, _started, "Publish one message to many open rooms, spread over time.",
+        scope=Scope.MESSAGES_WRITE, roles=PLATFORM, key=KeyUse.OPTIONAL, rate=RateLimit(2, 10),
+        errors=(
+            ErrorCode.UNKNOWN_TYPE, ErrorCode.PAYLOAD_TOO_LARGE, ErrorCode.ROOM_NOT_GRANTED, ErrorCode.KEY_REUSED,
+        ),
+        example=(
+            BroadcastMessage(4, ("欢迎",), "live-*", spread_ms=2000, id="welcome"), BroadcastStarted("welcome", 2),
+        ),
+    ),
+    row(
+        26, "messages.broadcast_state", BroadcastStateRequest, (text(1, 64),), BroadcastProgress, _progress,
+        "Return how far a broadcast is.",
+        scope=Scope.MESSAGES_WRITE, roles=PLATFORM, rate=RateLimit(20, 40), changes=False,
+        example=(BroadcastStateRequest("welcome"), BroadcastProgress("welcome", 2, 1, 0, False)),
     ),
     row(
         22, "messages.pin", PinMessage,

@@ -50,6 +50,9 @@ MASKED = frozenset(
         "until_ms",
         "version",
         "fence",
+        "reached",
+        "missed",
+        "done",
     }
 )
 """Fields that are chance or time."""
