@@ -5,8 +5,9 @@ answer must be taken within `SEND_S`, an idle connection ends after `IDLE_S`. Th
 own task, so a request costs no other. What a peer sends can end its own connection only; a defect of the application is
 logged and answered by 500.
 
-A body that the application did not read ends the connection: at most `MAX_BODY_LEFT` of it are read first, so that the
-answer is not destroyed by a reset.
+A body that the application did not read ends the connection, unless it is short and has come already: at most
+`MAX_BODY_LEFT` bytes are read first, so that the answer is not destroyed by a reset. A body has at most `MAX_PIECES`
+pieces: chunks of one byte cost as much as long ones, and the event loop runs between any two.
 """
 
 from __future__ import annotations
@@ -36,12 +37,17 @@ viewers five requests a second and connection."""
 LINGER_S = 1.0
 """How long an ended connection is still read."""
 MAX_BODY_LEFT = 256 * 1024
+MAX_PIECES = 8192
+"""Chunks and reads of one body."""
+MAX_SKIPPED_PIECES = 16
+"""Pieces of an unread body that are discarded without letting the event loop run."""
 
 # Any: what ASGI passes are dictionaries.
 AsgiApp = Callable[[Any, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
 _STATUS_ERRORS = {
     400: "The request is wrong",
     408: "Too slow",
+    413: "The body has too many pieces",
     431: "The head is too large",
     501: "Not known here",
     505: "HTTP/1.1 is spoken here",
@@ -87,6 +93,8 @@ class HttpConnection:
         self._is_answered = False
         """The request was answered here, whatever the application says."""
         self._is_head = False
+        self._pieces = 0
+        """Pieces of the request's body so far."""
         self._status = 0
         """Of the last response."""
         self._start: Any = None
@@ -129,6 +137,7 @@ class HttpConnection:
         self._deadline = trio.current_time() + BODY_S
         self._is_reading_body = True
         self._is_head = request.method == b"HEAD"
+        self._pieces = 0
         self._start = None
         target, _, query = request.target.partition(b"?")
         path = unquote_to_bytes(target).decode(errors="replace")
@@ -206,6 +215,10 @@ class HttpConnection:
         """Return the next piece of the body; after its end, that the peer has left, once it has."""
         http = self._http
         if http.their_state is h11.SEND_BODY:
+            self._pieces += 1
+            if self._pieces > MAX_PIECES:
+                raise h11.RemoteProtocolError("too many pieces of a body", 413)
+            await trio.lowlevel.checkpoint()
             try:
                 event = await self._next_event()
             except _TooSlow:
@@ -248,9 +261,11 @@ class HttpConnection:
     # ---- the end
 
     def _skip_buffered_body(self) -> bool:
-        """Discard the body as far as it has come; returns whether it is whole."""
+        """Discard a short body as far as it has come; returns whether it is whole."""
         http = self._http
-        while http.their_state is h11.SEND_BODY and not http.they_are_waiting_for_100_continue:
+        for _ in range(MAX_SKIPPED_PIECES):
+            if http.their_state is not h11.SEND_BODY or http.they_are_waiting_for_100_continue:
+                break
             if http.next_event() is h11.NEED_DATA:
                 try:
                     data = self._sock.recv(RECEIVE_BYTES)

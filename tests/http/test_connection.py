@@ -13,7 +13,15 @@ import trio
 from trio.testing import MockClock
 
 from broker.core.net.connection_limits import ConnectionLimits
-from broker.http.connection import MAX_HEAD_BYTES, PAUSE_S, AsgiApp, HttpConnection, HttpCounters
+from broker.http.connection import (
+    MAX_BODY_LEFT,
+    MAX_HEAD_BYTES,
+    MAX_PIECES,
+    PAUSE_S,
+    AsgiApp,
+    HttpConnection,
+    HttpCounters,
+)
 from broker.http.serving import HttpServer, api_limits
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -115,6 +123,59 @@ async def test_the_answer_arrives_though_the_body_was_not_read(mock_clock: MockC
     async with connection(deaf) as (stream, _):
         await stream.send_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n" + b"x" * 100_000)
         assert (await read_all(stream)).endswith(b"no")
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+SMALL_CHUNK = b"1\r\nx\r\n"
+
+
+class EndlessSocket(socket.socket):
+    """A peer that always has sent more: chunks of one byte. What it is asked for beyond ``limit`` bytes is an error."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(socket.AF_INET, socket.SOCK_STREAM)
+        self._head = CHUNKED
+        self._limit = limit
+        self.taken = 0
+        self.answer = b""
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        data, self._head = (self._head or SMALL_CHUNK * (size // len(SMALL_CHUNK))), b""
+        self.taken += len(data)
+        assert self.taken <= self._limit, "the connection is read without an end"
+        return data
+
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        self.answer += bytes(data)
+        return len(data)
+
+    def shutdown(self, how: int, /) -> None:
+        pass
+
+
+async def test_an_unread_body_without_an_end_is_read_up_to_a_bound() -> None:
+    with EndlessSocket(limit=2 * MAX_BODY_LEFT) as peer:
+        await HttpConnection(peer, deaf, None, HttpCounters()).run()
+    assert peer.answer.startswith(b"HTTP/1.1 401 ")
+    assert b"connection: close" in peer.answer.lower()
+
+
+async def test_a_body_in_too_many_pieces_is_refused_and_others_run_meanwhile() -> None:
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    with EndlessSocket(limit=2 * MAX_BODY_LEFT + MAX_PIECES * len(SMALL_CHUNK)) as peer:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            await HttpConnection(peer, echo, None, HttpCounters()).run()
+            nursery.cancel_scope.cancel()
+    assert peer.answer.startswith(b"HTTP/1.1 413 ")
+    assert turns > MAX_PIECES / 2
 
 
 @pytest.mark.parametrize(
