@@ -23,7 +23,7 @@ import trio
 from broker.auth.api_keys import ApiKey, ApiKeys
 from broker.auth.jwks import JwksSource
 from broker.auth.tenant_keys import TenantKeys
-from broker.auth.tickets import ticket_key
+from broker.auth.ticket_keys import TicketKeyFile
 from broker.auth.tokens import Authenticator
 from broker.config.files import user_path
 from broker.config.schema import RELOADABLE, Config, changed_settings, reloaded, settings_of, without_limit
@@ -202,6 +202,8 @@ class Broker:
         self._read_config = read_config
         self._listens = listens
         self._nursery: trio.Nursery | None = None
+        self.ticket_keys: TicketKeyFile | None = None
+        """Keys for tickets; None: they are of this process alone."""
         self._reported_status = "ok"
         self.api_limits = api_limits(config.api.max_connections)
         self.api_counters = HttpCounters()
@@ -217,6 +219,7 @@ class Broker:
             sessions=lambda: list(self.context.sessions),
             settings=lambda: settings_of(self.config),
             uptime_ms=lambda: round((self._clock() - self._started_at) * 1000),
+            ticket_keys=lambda: self.ticket_keys if self.context.auth.gives_tickets else None,
         )
 
     def _read_api_keys(self, config: Config) -> ApiKeys | None:
@@ -268,9 +271,9 @@ class Broker:
             return
         async with trio.open_nursery() as nursery:
             await nursery.start(self.ledger.run)
-            key = ticket_key(self.ledger.directory)
-            self.context.auth.use_ticket_key(key)
-            self.hub.event_ids.use_key(hmac.digest(key, b"event ids", "sha256"))
+            auth = self.context.auth
+            self.ticket_keys = TicketKeyFile(self.ledger.directory, auth.ticket_s, auth.use_ticket_keys)
+            self.hub.event_ids.use_key(hmac.digest(self.ticket_keys.load().base, b"event ids", "sha256"))
             await self.room_store.load(self.config.room.history_entries, self.config.room.history_s)
             await self.locks.load()
             await self.revocations.load()

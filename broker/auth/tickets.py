@@ -4,71 +4,24 @@ A ticket holds the same grant with the same end, for a shorter time. It is signe
 key and the platform's secret (a new secret ends the tickets made under the old one), and has an audience and a header
 of its own: a ticket is never taken for a token, nor a token for a ticket. Guests and development identities get none.
 
-The broker's key is random, made once and kept in the data directory. If the file is lost, only the tickets in use end.
-It is not part of the ledger's database, so that a copy of the database holds no key.
+The broker's keys are random and kept in the data directory (`broker.auth.ticket_keys`); one signs, and the ones it
+replaced verify until their last ticket has ended.
 """
 
 from __future__ import annotations
 
 import hmac
-import os
-import secrets
-from pathlib import Path
-
-import structlog
+from contextlib import suppress
+from typing import Any
 
 from broker.auth.grants import AuthError, Grant, GrantReader, entry_claim
 from broker.auth.jws import BadToken, Hs256Key
-from broker.ledger.head import sync_path
+from broker.auth.ticket_keys import TicketKeys
 
-__all__ = ["FILE_NAME", "KEY_BYTES", "MAX_TOKEN_BYTES", "Tickets", "derived_key", "ticket_key"]
-
-log = structlog.get_logger("roomcast.auth")
+__all__ = ["MAX_TOKEN_BYTES", "Tickets", "derived_key"]
 
 MAX_TOKEN_BYTES = 4000
 """Cap of tokens and tickets, checked before anything is parsed; the same as that of the AUTH message."""
-FILE_NAME = "ticket.key"
-KEY_BYTES = 32
-
-
-def ticket_key(directory: Path) -> bytes:
-    """Return the key in ``directory``; make it if there is none, or if others could read it. The caller holds the lock
-    of the directory.
-
-    If the file can neither be read nor written: a key of this process alone, and a warning.
-    """
-    path = directory / FILE_NAME
-    try:
-        try:
-            key, mode = path.read_bytes(), path.stat().st_mode
-        except FileNotFoundError:
-            return _make(path)
-        if mode & 0o077:
-            log.warning("other users had access to the key for tickets; making a new one", path=str(path))
-        elif len(key) == KEY_BYTES:
-            return key
-        else:
-            log.warning("the key for tickets is broken; making a new one", path=str(path))
-        return _make(path)
-    except OSError as error:
-        log.warning("no key for tickets can be kept; they end with this process", path=str(path), why=error.strerror)
-        return secrets.token_bytes(KEY_BYTES)
-
-
-def _make(path: Path) -> bytes:
-    """Write a new key atomically; at no moment can another user read it."""
-    key = secrets.token_bytes(KEY_BYTES)
-    draft = path.with_suffix(".new")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, key)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.replace(draft, path)
-    sync_path(path.parent)
-    return key
 
 
 def derived_key(key: bytes, secret: bytes) -> bytes:
@@ -88,11 +41,17 @@ class Tickets:
         """Whether connections may have tickets at all."""
         self._header = ""
         """How every ticket begins; "" = none are issued."""
-        self.use_key(secrets.token_bytes(KEY_BYTES))
+        self.use_keys(TicketKeys.new())
 
-    def use_key(self, key: bytes) -> None:
-        """Sign with this key of the broker from now on; before the first call the key is a random one."""
-        self._key = Hs256Key(derived_key(key, self._secret))
+    def use_keys(self, keys: TicketKeys) -> None:
+        """Sign and verify with these keys of the broker from now on; before the first call they are random ones."""
+        self._key, *replaced = (Hs256Key(derived_key(key.secret, self._secret)) for key in keys.keys)
+        self._replaced = tuple(
+            (each, key.ends_at_ms / 1000)
+            for each, key in zip(replaced, keys.keys[1:], strict=True)
+            if key.ends_at_ms is not None
+        )
+        """Keys that only verify, each with the Unix seconds until which it does."""
         if self.are_issued:
             self._header = self._key.header(typ="ticket")
 
@@ -126,12 +85,20 @@ class Tickets:
 
     def verify(self, ticket: str, now_s: float) -> Grant:
         """Return the grant of a valid ticket of this broker; AuthError otherwise. As quick as a token."""
-        try:
-            claims = self._key.body(ticket)
-        except BadToken as error:
-            raise AuthError(f"ticket is not valid: {error}") from None
+        claims = self._claims(ticket, now_s)
         if claims.get("aud") != self._audience:
             raise AuthError("ticket is for another broker")
         if claims["exp"] <= now_s:
             raise AuthError("ticket has expired")
         return self._grants.read({**claims, "exp": claims["ends"]})
+
+    def _claims(self, ticket: str, now_s: float) -> Any:
+        """Return the claims of a ticket that one of the keys has signed; Any: JSON."""
+        try:
+            return self._key.body(ticket)
+        except BadToken as error:
+            for key, ends_at_s in self._replaced:
+                if ends_at_s > now_s:
+                    with suppress(BadToken):
+                        return key.body(ticket)
+            raise AuthError(f"ticket is not valid: {error}") from None

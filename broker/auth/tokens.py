@@ -44,6 +44,7 @@ from broker.auth.grants import (
 from broker.auth.jws import BadToken, Hs256Key, PublicKey
 from broker.auth.keys import Keyring, UnknownKey, read_public_keys
 from broker.auth.tenant_keys import TenantKeys
+from broker.auth.ticket_keys import TicketKeys
 from broker.auth.tickets import MAX_TOKEN_BYTES, Tickets
 from broker.config.schema import MIN_SECRET_BYTES, AuthConfig
 from protocol.codes import Role
@@ -145,14 +146,14 @@ class Authenticator:
         """How long a ticket is good, in seconds."""
         return self._config.ticket_s
 
-    def use_ticket_key(self, key: bytes) -> None:
-        """Sign tickets with this key of the broker from now on; before that it is a random one of this process.
+    def use_ticket_keys(self, keys: TicketKeys) -> None:
+        """Sign tickets with these keys of the broker from now on; before that they are random ones of this process.
 
-        Without a secret of the platform, the ids of returning guests come from it too.
+        Without a secret of the platform, the ids of returning guests come from the base key.
         """
-        self._tickets.use_key(key)
+        self._tickets.use_keys(keys)
         if self._config.secret is None:
-            self._guest_secret = hmac.digest(key, b"guests", "sha256")
+            self._guest_secret = hmac.digest(keys.base, b"guests", "sha256")
 
     def ticket(self, grant: Grant) -> tuple[str, int]:
         """Return a ticket for ``grant`` and its lifetime in milliseconds; ("", 0) if there is none."""

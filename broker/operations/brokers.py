@@ -6,9 +6,12 @@ import importlib.metadata
 from typing import Any
 from urllib.parse import urlsplit
 
+import structlog
 import trio
 
+from broker.auth.ticket_keys import MAX_KEYS
 from broker.operations.caller import Caller, OperationError
+from broker.operations.kept import AGAIN_MS, required
 from broker.operations.parts import Handler, Parts
 from protocol.codes import ErrorCode
 from protocol.operations import EDITION
@@ -26,9 +29,13 @@ from protocol.operations.brokers import (
     ListConnections,
     ReloadConfig,
     Reloaded,
+    RotatedKeys,
+    RotateKeys,
 )
 
 __all__ = ["HANDLERS"]
+
+log = structlog.get_logger("roomcast.operations")
 
 SLICE = 5000
 """Connections that are read between two checkpoints of the event loop."""
@@ -99,6 +106,22 @@ async def _connections(parts: Parts, caller: Caller, request: ListConnections) -
     return ConnectionList(tuple(items), total)
 
 
+async def _rotate_keys(parts: Parts, caller: Caller, request: RotateKeys) -> RotatedKeys:
+    required(parts.ledger)
+    file = parts.control.ticket_keys()
+    if file is None:
+        raise OperationError(ErrorCode.OUT_OF_STATE, "this broker issues no tickets", "kind")
+    try:
+        rotated = await file.rotate(parts.unix_ms())
+    except OSError as error:
+        log.warning("the key for tickets cannot be written", why=str(error))
+        raise OperationError(ErrorCode.OVERLOADED, "the key cannot be written now", "", AGAIN_MS) from None
+    if isinstance(rotated, int):
+        rule = f"there are {MAX_KEYS} valid keys; one more when the tickets of the oldest have ended"
+        raise OperationError(ErrorCode.RATE_LIMITED, rule, "kind", rotated)
+    return RotatedKeys(request.kind, rotated.keys[1].ends_at_ms or 0, len(rotated.keys))
+
+
 HANDLERS: dict[str, Handler] = {
     "broker.status": _status,
     "broker.stats": _stats,
@@ -106,4 +129,5 @@ HANDLERS: dict[str, Handler] = {
     "broker.drain": _drain,
     "broker.config": _config,
     "broker.connections": _connections,
+    "broker.rotate_keys": _rotate_keys,
 }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from broker.auth.ticket_keys import TicketKeyFile
 from broker.core.rooms.types import TypeRules
 from broker.ledger import Ledger
 from broker.operations.broadcast_runs import BroadcastRuns
@@ -30,7 +31,8 @@ class BrokerControl:
     ``status``: readiness and the fields of ``/healthz``; ``counters``: by metric name; ``reload``: reads the
     configuration again and returns what changed and what needs a restart, ValueError or OSError where it cannot;
     ``drain``: begins the shutdown; ``connections``: open ones;
-    ``sessions``: theirs, the oldest first; ``settings``: in force, by dotted name, without secrets.
+    ``sessions``: theirs, the oldest first; ``settings``: in force, by dotted name, without secrets; ``ticket_keys``:
+    the file of keys for tickets, None where no tickets are issued.
     """
 
     status: Callable[[], tuple[bool, dict[str, Any]]]
@@ -41,6 +43,7 @@ class BrokerControl:
     sessions: Callable[[], list[Any]]
     settings: Callable[[], dict[str, Any]]
     uptime_ms: Callable[[], int]
+    ticket_keys: Callable[[], TicketKeyFile | None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,12 @@ from ..operations.brokers import (
     GetConfig,
     GetStats,
     GetStatus,
+    KeyKind,
     ListConnections,
     ReloadConfig,
     Reloaded,
+    RotatedKeys,
+    RotateKeys,
 )
 from ..operations.directs import (
     DirectProgress,
@@ -47,6 +50,10 @@ from ..operations.hooks import (
 from ..operations.keys import DeletedKey, DeleteKey, GetKeys, KeyItem, KeyPage, KeyVersion, SetKey, SetKeys
 from ..operations.locks import AcquireLock, LockLease, ReleasedLock, ReleaseLock, RenewLock
 from ..operations.messages import (
+    BroadcastMessage,
+    BroadcastProgress,
+    BroadcastStarted,
+    BroadcastStateRequest,
     DeletedMessages,
     DeleteMessages,
     PinMessage,
@@ -183,6 +190,32 @@ class MessagesCalls:
         result: PublishedMany = self._call("messages.publish_many", PublishMany(items), None)
         return result
 
+    def broadcast(
+        self,
+        *,
+        type: int,
+        payload: Any,
+        pattern: str | None = None,
+        rooms: tuple[str, ...] | None = None,
+        spread_ms: int = 0,
+        id: str = "",
+        as_user: str | None = None,
+        name: str = "",
+        idempotency_key: str | None = None,
+    ) -> BroadcastStarted:
+        """Publish one message to many open rooms, spread over time. Scope: messages:write."""
+        result: BroadcastStarted = self._call(
+            "messages.broadcast",
+            BroadcastMessage(type, payload, pattern, rooms, spread_ms, id, as_user, name),
+            idempotency_key,
+        )
+        return result
+
+    def broadcast_state(self, *, id: str) -> BroadcastProgress:
+        """Return how far a broadcast is. Scope: messages:write."""
+        result: BroadcastProgress = self._call("messages.broadcast_state", BroadcastStateRequest(id), None)
+        return result
+
     def pin(
         self,
         *,
@@ -306,6 +339,11 @@ class BrokerCalls:
     def connections(self, *, address: str | None = None, limit: int = 100) -> ConnectionList:
         """List open connections. Scope: admin."""
         result: ConnectionList = self._call("broker.connections", ListConnections(address, limit), None)
+        return result
+
+    def rotate_keys(self, *, kind: KeyKind, idempotency_key: str | None = None) -> RotatedKeys:
+        """Make a new key for tickets. Scope: admin."""
+        result: RotatedKeys = self._call("broker.rotate_keys", RotateKeys(kind), idempotency_key)
         return result
 
 

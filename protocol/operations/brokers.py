@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Any, NamedTuple
 
-from ..fields import any_value, array_of, boolean, integer, map_of, optional, record, text
-from .rows import MAX_PAGE, PLATFORM, OperationRow, RateLimit, Scope, page_size, row
+from ..codes import ErrorCode
+from ..fields import any_value, array_of, boolean, integer, map_of, name_of, optional, record, text
+from .rows import MAX_PAGE, PLATFORM, KeyUse, OperationRow, RateLimit, Scope, page_size, row
 
 __all__ = [
     "ROWS",
@@ -19,9 +21,12 @@ __all__ = [
     "GetConfig",
     "GetStats",
     "GetStatus",
+    "KeyKind",
     "ListConnections",
     "ReloadConfig",
     "Reloaded",
+    "RotateKeys",
+    "RotatedKeys",
 ]
 
 
@@ -109,6 +114,27 @@ class ConnectionList(NamedTuple):
     total: int
 
 
+class KeyKind(IntEnum):
+    """Keys that the broker makes itself."""
+
+    TICKETS = 0
+
+
+class RotateKeys(NamedTuple):
+    """Make a new key of a kind; the one before is valid until everything that it has signed has ended."""
+
+    kind: KeyKind
+
+
+class RotatedKeys(NamedTuple):
+    """The new key signs. ``previous_until_ms``: Unix time until which the one before is valid; ``valid``: how many
+    keys are, the new one included."""
+
+    kind: KeyKind
+    previous_until_ms: int
+    valid: int
+
+
 _setting = array_of(text(1, 128), 1000)
 _count = integer(0)
 _status = record(BrokerStatus, (boolean, text(1, 32), text(1, 64), _count, _count, _count, _count, text(0, 512)))
@@ -154,5 +180,12 @@ ROWS: tuple[OperationRow, ...] = (
             ListConnections("203.0.113.7"),
             ConnectionList((ConnectionView("ann", "", "203.0.113.7", "websocket", "", 1_790_000_000_000, 1),), 1),
         ),
+    ),
+    row(
+        66, "broker.rotate_keys", RotateKeys, (name_of(KeyKind),), RotatedKeys,
+        record(RotatedKeys, (name_of(KeyKind), _count, _count)), "Make a new key for tickets.",
+        scope=Scope.ADMIN, key=KeyUse.OPTIONAL, durable=True, rate=RateLimit(1, 5),
+        errors=(ErrorCode.NOT_KEPT, ErrorCode.OUT_OF_STATE, ErrorCode.OVERLOADED),
+        example=(RotateKeys(KeyKind.TICKETS), RotatedKeys(KeyKind.TICKETS, 1_790_000_600_000, 2)),
     ),
 )  # fmt: skip

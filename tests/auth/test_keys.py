@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from broker.auth.grants import AuthError, Grant
 from broker.auth.jws import BadToken, TokenKey
 from broker.auth.keys import MAX_KEYS, KeyProblem, Keyring, UnknownKey, parse_public_keys, read_public_keys
+from broker.auth.ticket_keys import TicketKeys
 from broker.auth.tokens import Authenticator
 from broker.config.schema import AuthConfig
 from tests.support.keys import ALGORITHMS, jwk, jwks, key_pair, pem, private_pem, signed
@@ -326,7 +327,7 @@ def test_any_text_is_read_to_keys_and_reasons(text: str) -> None:
 def test_without_a_secret_there_are_tickets_and_guests_and_no_tokens_of_the_brokers_own(keys_file: Path) -> None:
     def after_restart(key: bytes) -> Authenticator:
         auth = authenticator(keys_file, ALL_PEM, guest_access=("lobby",))
-        auth.use_ticket_key(key)
+        auth.use_ticket_keys(TicketKeys.new(key))
         return auth
 
     one, two, other = after_restart(b"k" * 32), after_restart(b"k" * 32), after_restart(b"o" * 32)

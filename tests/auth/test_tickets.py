@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from broker.auth import tickets
 from broker.auth.grants import AuthError, Grant, RoomGrant
-from broker.auth.tickets import FILE_NAME, MAX_TOKEN_BYTES, derived_key, ticket_key
+from broker.auth.ticket_keys import FILE_NAME, MAX_KEYS, TicketKey, TicketKeyFile, TicketKeys
+from broker.auth.tickets import MAX_TOKEN_BYTES, derived_key
 from broker.auth.tokens import Authenticator
 from broker.config.schema import AuthConfig
 from broker.core.tenants.names import qualify
@@ -37,8 +38,13 @@ KEY = b"k" * 32
 
 def authenticator(clock: Clock | None = None, key: bytes = KEY, **settings: Any) -> Authenticator:
     found = Authenticator(AuthConfig(**{"secret": SECRET, **settings}), clock or Clock(), random.Random(1))
-    found.use_ticket_key(key)
+    found.use_ticket_keys(TicketKeys.new(key))
     return found
+
+
+def ticket_key(directory: Path) -> bytes:
+    """Return the key that signs tickets of a broker that starts with this data directory."""
+    return TicketKeyFile(directory, 600, lambda keys: None).load().keys[0].secret
 
 
 allowed = st.none() | st.frozensets(st.sampled_from(["danmaku", "like", "coupon"]), max_size=3)
@@ -176,6 +182,123 @@ def test_a_directory_that_cannot_be_written_only_costs_the_tickets_their_next_li
     first = ticket_key(tmp_path / "missing")
     assert len(first) == 32
     assert ticket_key(tmp_path / "missing") != first
+
+
+# ---- rotation
+
+
+@st.composite
+def _ticket_keys(draw: st.DrawFn) -> TicketKeys:
+    secret, time_ms = st.binary(min_size=32, max_size=32), st.integers(0, 2**53)
+    first = draw(st.builds(TicketKey, secret, time_ms, st.none()))
+    others = draw(st.lists(st.builds(TicketKey, secret, time_ms, time_ms), max_size=MAX_KEYS - 1))
+    return TicketKeys(draw(secret), (first, *others))
+
+
+@for_all(_ticket_keys())
+def test_keys_are_read_as_they_were_written(keys: TicketKeys) -> None:
+    assert TicketKeys.decode(keys.encode()) == keys
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda each: st.lists(each, max_size=3) | st.dictionaries(st.sampled_from(["version", "base", "keys"]), each),
+    max_leaves=8,
+)
+
+
+@for_all(st.binary(max_size=80) | json_values.map(lambda each: json.dumps(each).encode()))
+def test_what_is_no_file_of_keys_is_refused(content: bytes) -> None:
+    try:
+        keys = TicketKeys.decode(content)
+    except ValueError:
+        return
+    assert content == keys.base == keys.keys[0].secret, "only a single key of 32 bytes has no structure"
+
+
+@settings(max_examples=60)
+@for_all(st.data())
+def test_each_ticket_is_valid_to_its_end_over_rotations_and_restarts_and_no_key_longer(data: st.DataObject) -> None:
+    """A model of a broker: tickets are issued, keys rotated, and it restarts with other lifetimes."""
+    clock = Clock()
+    keys, lifetime_s = TicketKeys.new().signing_for(600_000), 600
+    issued: list[tuple[str, float]] = []
+    replaced: dict[bytes, int] = {}
+    for action in data.draw(st.lists(st.sampled_from(["issue", "rotate", "restart", "wait"]), max_size=40)):
+        auth = authenticator(clock, ticket_s=lifetime_s)
+        auth.use_ticket_keys(keys)
+        now_ms = int(clock.now * 1000)
+        if action == "issue":
+            ticket, ticket_ms = auth.ticket(Grant("ann", "ann", Role.VIEWER, (), int(NOW) + 10**7))
+            issued.append((ticket, int(clock.now) + ticket_ms / 1000))
+        elif action == "rotate":
+            wait_ms = keys.wait_ms(now_ms)
+            if wait_ms:
+                assert len(keys.keys) == MAX_KEYS
+                clock.now += wait_ms / 1000
+                now_ms += wait_ms
+                assert keys.wait_ms(now_ms) == 0
+            keys = keys.rotated(data.draw(st.binary(min_size=32, max_size=32)), now_ms, lifetime_s * 1000)
+            assert len(keys.keys) <= MAX_KEYS
+            replaced[keys.keys[1].secret] = now_ms
+        elif action == "restart":
+            lifetime_s = data.draw(st.integers(1, 86_400))
+            keys = TicketKeys.decode(keys.encode()).signing_for(lifetime_s * 1000)
+        else:
+            clock.now += data.draw(st.integers(1, 100_000))
+        auth = authenticator(clock, ticket_s=lifetime_s)
+        auth.use_ticket_keys(keys)
+        for ticket, ends_at in issued:
+            if clock.now < ends_at:
+                assert auth.verify(ticket).user_id == "ann"
+            else:
+                with pytest.raises(AuthError):
+                    auth.verify(ticket)
+        for key in keys.keys[1:]:
+            assert key.ends_at_ms is not None
+            assert key.ends_at_ms <= replaced[key.secret] + 86_400_000
+
+
+def test_a_replaced_key_signs_nothing_that_is_valid_after_its_end() -> None:
+    """What a thief of the key signs after the last ticket has ended is refused, whatever end it claims."""
+    clock = Clock()
+    old = TicketKeys.new()
+    keys = old.rotated(b"n" * 32, int(NOW * 1000), 600_000)
+    thief, auth = authenticator(clock, ticket_s=86_400), authenticator(clock)
+    thief.use_ticket_keys(old)
+    auth.use_ticket_keys(keys)
+    clock.now = NOW + 599
+    forged, _ = thief.ticket(Grant("ann", "ann", Role.HOST, (), int(NOW) + 10**6))
+    assert auth.verify(forged).role is Role.HOST
+    clock.now = NOW + 600
+    with pytest.raises(AuthError):
+        auth.verify(forged)
+
+
+def test_a_file_of_one_key_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / FILE_NAME
+    path.write_bytes(KEY)
+    path.chmod(0o600)
+    assert ticket_key(tmp_path) == KEY
+    assert TicketKeys.decode(path.read_bytes()) == TicketKeys(KEY, (TicketKey(KEY, 600_000),))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_a_key_that_cannot_be_written_is_not_used(tmp_path: Path) -> None:
+    used: list[TicketKeys] = []
+    directory = tmp_path / "data"
+    directory.mkdir()
+    file = TicketKeyFile(directory, 600, used.append)
+    keys = file.load()
+    content = (directory / FILE_NAME).read_bytes()
+    directory.rename(tmp_path / "away")
+    with pytest.raises(OSError, match="No such file"):
+        await file.rotate(int(NOW * 1000))
+    (tmp_path / "away").rename(directory)
+    assert (used, (directory / FILE_NAME).read_bytes()) == ([keys], content)
+    rotated = await file.rotate(int(NOW * 1000))
+    assert used[1:] == [rotated]
+    assert TicketKeyFile(directory, 600, used.append).load() == rotated
 
 
 # ---- on links

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import structlog.testing
 
-from broker.auth.tickets import FILE_NAME, ticket_key
+from broker.auth.ticket_keys import FILE_NAME, TicketKeyFile
 from broker.ledger.lock import lock_directory, unlock_directory
 from broker.ledger.privacy import make_private
 
@@ -78,12 +78,13 @@ def test_a_mode_that_cannot_be_changed_is_reported(tmp_path: Path, monkeypatch: 
 
 def test_a_key_for_tickets_that_others_could_read_is_replaced(tmp_path: Path) -> None:
     directory = make(tmp_path / "data", (), 0o600, 0o700)
-    key = ticket_key(directory)
-    assert ticket_key(directory) == key
+    file = TicketKeyFile(directory, 600, lambda keys: None)
+    keys = file.load()
+    assert file.load() == keys
     (directory / FILE_NAME).chmod(0o640)
     with structlog.testing.capture_logs() as lines:
         unlock_directory(lock_directory(directory))
-        replaced = ticket_key(directory)
-    assert replaced != key
+        replaced = file.load()
+    assert replaced.keys[0].secret != keys.keys[0].secret
     assert mode_of(directory / FILE_NAME) == 0o600
     assert [line["event"] for line in lines] == ["other users had access to the key for tickets; making a new one"]

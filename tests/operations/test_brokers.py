@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import stat
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from broker.auth.ticket_keys import FILE_NAME, MAX_KEYS
+from broker.server import Broker
 from protocol.operations import BY_NAME
-from tests.support.api import API, client_of, ok
+from tests.support.api import API, call, client_of, ok
 from tests.support.broker import joined_link, raw_link, running_broker
+from tests.support.durable import durable_broker
 from tests.support.tenants import backend
 from tests.support.tokens import SECRET
 
@@ -43,3 +50,63 @@ async def test_connections_are_listed_the_newest_first_and_by_address() -> None:
         limited = await ok(client, "broker.connections", limit=1)
         assert (len(limited["items"]), limited["total"]) == (1, 2)
         assert (await ok(client, "broker.connections", address="192.0.2.1"))["items"] == []
+
+
+def ticket_of(broker: Broker) -> str:
+    auth = broker.context.auth
+    return auth.ticket(auth.verify(auth.issue("ann", ttl_s=3600)))[0]
+
+
+async def test_a_rotated_key_signs_and_those_before_are_valid_over_restarts_until_their_tickets_end(
+    directory: Path,
+) -> None:
+    tickets: list[str] = []
+    clock = {"now_ms": 1_800_000_000_000}
+    settings: dict[str, Any] = {"auth": {"secret": SECRET}, "wall_ms": lambda: clock["now_ms"]}
+    for run in range(2):
+        async with durable_broker(directory, **settings) as broker:
+            caller, row = replace(backend(""), key=f"rotation {run}"), BY_NAME["broker.rotate_keys"]
+            tickets.append(ticket_of(broker))
+            rotated, _ = await broker.operations.call(caller, row, ("tickets",))
+            assert (rotated, True) == await broker.operations.call(caller, row, ("tickets",))
+            assert rotated.valid == run + 2
+            assert 0 <= rotated.previous_until_ms - clock["now_ms"] - 600_000 < 60_000
+            assert stat.S_IMODE((directory / FILE_NAME).stat().st_mode) == 0o600
+            tickets.append(ticket_of(broker))
+            assert len({each.rpartition(".")[2] for each in tickets}) == len(tickets)
+            for ticket in tickets:
+                assert broker.context.auth.verify(ticket).user_id == "ann"
+        clock["now_ms"] += 60_000
+
+
+async def test_keys_are_rotated_over_http_up_to_a_bound_and_refusals_name_the_reason(directory: Path) -> None:
+    async with durable_broker(directory, api=API) as broker, client_of(broker) as client:
+        refused = await call(client, "broker.rotate_keys", kind="passwords")
+        assert (refused.status_code, refused.json()["code"], refused.json()["field"]) == (400, "BAD_FIELD", "kind")
+        now_ms, file = broker.clock.now_ms(), directory / FILE_NAME
+        found = await ok(client, "broker.rotate_keys", kind="tickets")
+        assert (found["kind"], found["valid"]) == ("tickets", 2)
+        assert 600_000 <= found["previous_until_ms"] - now_ms < 630_000
+        assert broker.ticket_keys is not None
+        for _ in range(MAX_KEYS - 2):
+            await broker.ticket_keys.rotate(now_ms)
+        content = file.read_bytes()
+        refused = await call(client, "broker.rotate_keys", kind="tickets")
+        assert (refused.status_code, refused.json()["code"]) == (429, "RATE_LIMITED")
+        assert 0 < refused.json()["retry_after_ms"] <= 600_000
+        assert file.read_bytes() == content
+    async with durable_broker(directory, api=API, auth={"ticket_s": 0}) as broker, client_of(broker) as client:
+        refused = await call(client, "broker.rotate_keys", kind="tickets")
+        assert (refused.status_code, refused.json()["code"], refused.json()["field"]) == (409, "OUT_OF_STATE", "kind")
+    async with running_broker(api=API) as broker, client_of(broker) as client:
+        refused = await call(client, "broker.rotate_keys", kind="tickets")
+        assert (refused.status_code, refused.json()["code"]) == (409, "NOT_KEPT")
+
+
+async def test_a_key_that_cannot_be_written_is_refused_with_a_wait(directory: Path) -> None:
+    async with durable_broker(directory, api=API) as broker, client_of(broker) as client:
+        (directory / "ticket.new").mkdir()
+        refused = await call(client, "broker.rotate_keys", kind="tickets")
+        assert (refused.status_code, refused.json()["code"]) == (503, "OVERLOADED")
+        (directory / "ticket.new").rmdir()
+        assert (await ok(client, "broker.rotate_keys", kind="tickets"))["valid"] == 2

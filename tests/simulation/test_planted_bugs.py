@@ -9,10 +9,8 @@ from __future__ import annotations
 import gc
 import itertools
 import os
-import secrets
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -21,6 +19,7 @@ import pytest
 from broker import server
 from broker.auth import tokens
 from broker.auth.grants import RoomGrant
+from broker.auth.ticket_keys import TicketKeyFile
 from broker.auth.tickets import Tickets
 from broker.auth.tokens import Authenticator
 from broker.config.schema import Config
@@ -414,10 +413,7 @@ def a_database_that_others_may_read(patch: Patch) -> None:
 
 @bug(12, "tickets")
 def a_ticket_key_that_is_not_kept(patch: Patch) -> None:
-    def random_key(directory: Path) -> bytes:
-        return secrets.token_bytes(32)
-
-    patch.setattr(server, "ticket_key", random_key)
+    patch.setattr(TicketKeyFile, "_read", lambda file: None)
 
 
 # ---- 13: development mode
