@@ -9,8 +9,9 @@ from broker.core.rooms.bans import RoomBan
 from broker.operations.caller import Caller, OperationError
 from broker.operations.kept import ask, keep, required
 from broker.operations.parts import Handler, Parts
+from broker.operations.rooms import room_of
 from broker.rooms.ban_records import ban_item, ban_removal
-from broker.users.settings import UserSettings, preferences_item, read_settings, tags_item
+from broker.users.settings import UserSettings, preference_items, read_settings, tags_item
 from protocol.codes import CloseCode, ErrorCode, LeaveReason
 from protocol.operations.users import (
     DisconnectedUser,
@@ -80,7 +81,7 @@ def _disconnect(parts: Parts, caller: Caller, request: DisconnectUser) -> Discon
 
 
 async def _kick(parts: Parts, caller: Caller, request: KickUser) -> Kicked:
-    room = parts.room(request.room)
+    room = room_of(parts, request.room)
     if request.ban_s is not None:
         await _ban(parts, request, request.ban_s)
     sessions: tuple[Any, ...] = parts.users.sessions(request.user)
@@ -104,15 +105,12 @@ async def _ban(parts: Parts, request: KickUser, seconds: int) -> None:
 
 async def _set_preferences(parts: Parts, caller: Caller, request: SetPreferences) -> Preferences:
     ledger = required(parts.ledger)
-    settings = await ask(ledger, read_settings, request.user)
-    if request.marketing is not None:
-        settings = settings._replace(marketing=request.marketing)
-    if request.recommendation is not None:
-        settings = settings._replace(recommendation=request.recommendation)
-    if request.visibility is not None:
-        settings = settings._replace(visibility=request.visibility.name.lower())
-    await keep(ledger, (preferences_item(request.user, settings, parts.unix_ms()),))
-    return _preferences(settings)
+    visibility = None if request.visibility is None else request.visibility.name.lower()
+    wanted = {"marketing": request.marketing, "recommendation": request.recommendation, "visibility": visibility}
+    changes = {name: value for name, value in wanted.items() if value is not None}
+    if changes:
+        await keep(ledger, preference_items(request.user, changes, parts.unix_ms()))
+    return _preferences(await ask(ledger, read_settings, request.user))
 
 
 async def _set_tags(parts: Parts, caller: Caller, request: SetTags) -> UserTags:

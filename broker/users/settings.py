@@ -1,15 +1,18 @@
-"""What a platform sets for a user and the ledger keeps: preferences and tags. Read on demand, a record a user."""
+"""What a platform sets for a user and the ledger keeps: preferences and tags. Read on demand.
+
+Each preference is a record of its own, so that two calls which set different ones at a time both have their effect.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from broker.ledger import Reader, RecordPut
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
 
-__all__ = ["UserSettings", "opted_out", "preferences_item", "read_settings", "tags_item"]
+__all__ = ["UserSettings", "opted_out", "preference_items", "read_settings", "tags_item"]
 
 PREFERENCES, TAGS = "user.preferences", "user.tags"
 
@@ -23,9 +26,9 @@ class UserSettings(NamedTuple):
     tags: tuple[str, ...] = ()
 
 
-def preferences_item(user: str, settings: UserSettings, at_ms: int) -> RecordPut:
-    """Return the record of a user's preferences."""
-    return RecordPut(PREFERENCES, user, "", at_ms, pack_body(settings[:3]))
+def preference_items(user: str, changes: Mapping[str, bool | str], at_ms: int) -> list[RecordPut]:
+    """Return the records of preferences that are set for a user, by the names of `UserSettings`."""
+    return [RecordPut(PREFERENCES, user, name, at_ms, pack_body((value,))) for name, value in changes.items()]
 
 
 def tags_item(user: str, tags: Sequence[str], at_ms: int) -> RecordPut:
@@ -35,18 +38,16 @@ def tags_item(user: str, tags: Sequence[str], at_ms: int) -> RecordPut:
 
 def read_settings(reader: Reader, user: str) -> UserSettings:
     """Return the settings of a user. Runs in the ledger's reading thread."""
-    found = UserSettings()
+    found: dict[str, Any] = {}
     for record in (*reader.records(PREFERENCES, user), *reader.records(TAGS, user)):
+        name = "tags" if record.kind == TAGS else record.name
         try:
-            body = unpack_body(record.body)
-            found = (
-                found._replace(tags=body[0])
-                if record.kind == TAGS
-                else UserSettings(body[0], body[1], body[2], found.tags)
-            )
+            value = unpack_body(record.body)[0]
         except (RemoteProtocolError, TypeError, IndexError):
             continue  # of a later version
-    return found
+        if name in UserSettings._fields:
+            found[name] = value
+    return UserSettings(**found)
 
 
 def opted_out(reader: Reader, users: Sequence[str]) -> frozenset[str]:

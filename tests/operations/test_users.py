@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from protocol.codes import ErrorCode
 from protocol.messages import ErrorReply, Join, Left
@@ -36,6 +38,28 @@ async def test_a_user_is_returned_with_links_preferences_tags_and_bans(directory
         assert (view["preferences"], view["tags"], len(view["bans"])) == (preferences, ["gold", "新"], 1)
         refused = await call(client, "users.set_preferences", user="ann", visibility="nowhere")
         assert (refused.status_code, refused.json()["field"]) == (400, "visibility")
+
+
+async def test_preferences_that_are_set_at_a_time_all_hold(directory: Path) -> None:
+    async with durable_broker(directory, api=API) as broker, client_of(broker) as client:
+        async with trio.open_nursery() as nursery:
+            for number in range(10):
+                for changes in ({"marketing": False}, {"recommendation": True}, {"visibility": "hidden"}):
+                    nursery.start_soon(partial(ok, client, "users.set_preferences", user=f"user-{number}", **changes))
+        for number in range(10):
+            view = await ok(client, "users.get", user=f"user-{number}")
+            assert view["preferences"] == {"marketing": False, "recommendation": True, "visibility": "hidden"}
+
+
+async def test_a_ban_is_set_and_lifted_after_a_restart_before_the_first_viewer(directory: Path) -> None:
+    async with durable_broker(directory, api=API) as broker, client_of(broker) as client:
+        await ok(client, "rooms.open", room="lobby")
+        await ok(client, "users.kick", room="lobby", user="ann", ban_s=600)
+    async with durable_broker(directory, api=API) as broker, client_of(broker) as client:
+        await ok(client, "users.kick", room="lobby", user="ann", ban_s=0)
+        await ok(client, "users.kick", room="lobby", user="bob", ban_s=600)
+        assert (await ok(client, "users.get", user="ann"))["bans"] == []
+        assert (await call(client, "users.kick", room="nowhere", user="ann")).status_code == 404
 
 
 async def test_a_banned_user_is_removed_and_cannot_come_back_until_the_ban_is_lifted() -> None:
