@@ -188,11 +188,20 @@ class Reader:
 
     @_reports_damage
     def history(
-        self, room: str, epoch: int, after: int, last: int, max_entries: int = 2000, max_bytes: int = 512 * 1024
+        self,
+        room: str,
+        epoch: int,
+        after: int,
+        last: int,
+        max_entries: int = 2000,
+        max_bytes: int = 512 * 1024,
+        *,
+        fits: bool = False,
     ) -> list[StoredEntry] | None:
         """The events with offsets ``after + 1`` to ``last``, all of them, in order.
 
         None where that cannot be had: some are removed, were never written, or they are more than the bounds allow.
+        ``fits``: the first of them that are within ``max_bytes``, and at least one, in place of all or none.
         """
         if not 0 <= last - after <= max_entries:
             return None
@@ -205,8 +214,10 @@ class Reader:
         for row in rows:
             entry = self._entry(row)
             nbytes += len(entry.body)
-            if entry.offset != after + 1 + len(found) or nbytes > max_bytes:
+            if entry.offset != after + 1 + len(found):
                 return None
+            if nbytes > max_bytes and (found or not fits):
+                return found if fits else None
             found.append(entry)
         return found if len(found) == last - after else None
 

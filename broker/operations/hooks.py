@@ -35,6 +35,7 @@ from protocol.operations.hooks import (
 __all__ = ["HANDLERS"]
 
 AGAIN_MS = 1000
+MAX_CURSOR_DIGITS = 18
 PAGE = 1000
 """Dead letters that are renewed by one submission."""
 
@@ -81,10 +82,10 @@ async def _test(parts: Parts, caller: Caller, request: SendTestEvent) -> HookTes
 
 async def _deliveries(parts: Parts, caller: Caller, request: ListDeliveries) -> DeliveriesPage:
     webhooks = _webhooks(parts)
-    try:
-        after = int(request.cursor or 0)
-    except ValueError:
-        raise OperationError(ErrorCode.BAD_FIELD, "is not the cursor of an answer", "cursor") from None
+    cursor = request.cursor or "0"
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= MAX_CURSOR_DIGITS):
+        raise OperationError(ErrorCode.BAD_FIELD, "is not the cursor of an answer", "cursor")
+    after = int(cursor)
     dead = request.state is DeliveryStatus.DEAD
     endpoint = None if request.endpoint is None else _endpoint(webhooks, caller, request.endpoint)
     rows = await _read(webhooks.page, endpoint, dead, after, request.limit)

@@ -10,7 +10,7 @@ from broker.core.rooms.keys import KeyDelete, KeyRefused, KeySet, key_bytes
 from broker.ledger import LedgerDamaged, LedgerRefused, Reader
 from broker.ledger.replay import event_of
 from broker.operations.caller import Caller, OperationError
-from broker.operations.kept import later
+from broker.operations.kept import ask, later
 from broker.operations.parts import Handler, Parts
 from broker.operations.results import PostResults
 from broker.operations.rooms import open_for, raise_for, room_of
@@ -81,7 +81,7 @@ async def _changes_at(parts: Parts, room: Room, epoch: int, offset: int) -> tupl
     stored = room.missing(epoch, offset - 1, parts.clock())
     event = stored[0].event if stored else None
     if event is None and parts.ledger is not None:
-        entries = await parts.ledger.ask(Reader.history, room.name, epoch, offset - 1, offset, 1, EVENT_BYTES)
+        entries = await ask(parts.ledger, Reader.history, room.name, epoch, offset - 1, offset, 1, EVENT_BYTES)
         event = event_of(entries[0]) if entries else None
     payload = None if event is None else payload_record(event.type, event.payload)
     if not isinstance(payload, KeysPayload):

@@ -128,8 +128,9 @@ async def _pin(parts: Parts, caller: Caller, request: PinMessage) -> PinnedMessa
         if request.type in UNDELETABLE:
             raise OperationError(ErrorCode.UNKNOWN_TYPE, "cannot be pinned", "type")
         payload = checked_payload(parts, caller, request.room, request.type, request.payload)
-        if request.as_user is not None and not caller.is_backend:
-            raise OperationError(ErrorCode.NOT_ALLOWED, "is for backends", "as_user")
+        if not caller.is_backend and (request.as_user is not None or request.name):
+            field = "name" if request.as_user is None else "as_user"
+            raise OperationError(ErrorCode.NOT_ALLOWED, "is for backends", field)
         user = caller.id if request.as_user is None else request.as_user
         pin = PinnedMessage(name, request.type, payload, user, request.name or user, parts.unix_ms())
     pins = room.state.kept.pins.pinned

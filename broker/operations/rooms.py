@@ -16,6 +16,7 @@ from broker.core.rooms.stream import StoredEvent
 from broker.core.tenants.names import plain_name
 from broker.ledger.pending import PendingResult
 from broker.operations.caller import Caller, OperationError
+from broker.operations.kept import ask
 from broker.operations.parts import Handler, Parts
 from broker.operations.results import PostResults
 from broker.rooms.room import Room
@@ -145,7 +146,7 @@ async def _change_rules(parts: Parts, room: Room, changes: Mapping[str, RuleValu
 
 
 async def _set_rules(parts: Parts, caller: Caller, request: SetRules) -> RulesSet:
-    room = parts.room(request.room)
+    room = room_of(parts, request.room)
     if room.state.phase is RoomPhase.ENDED:
         raise OperationError(ErrorCode.ROOM_ENDED, "has ended", "room")
     applied_at_ms = parts.unix_ms()
@@ -182,7 +183,7 @@ async def _set_phase(parts: Parts, caller: Caller, request: SetPhase) -> RoomVie
         raise OperationError(ErrorCode.ROOM_ENDED, "has ended", "room")
     results = PostResults()
     author = results.author(parts.types, caller.id, caller.name)
-    post = Post(MessageType.ROOM_PHASE, caller.key, (int(request.phase),))
+    post = Post(MessageType.ROOM_PHASE, caller.own_key, (int(request.phase),))
     room.post(author, results.expect(), post, parts.clock())
     (result,) = await results.wait()
     raise_for(result)
@@ -230,6 +231,8 @@ async def _history(parts: Parts, caller: Caller, request: RoomHistoryRequest) ->
     epoch, last = room.state.epoch, room.state.last_offset
     stop = min(request.after + request.limit, last)
     events = await events_of(parts, room, request.after, stop)
+    if events:
+        stop = events[-1].offset
     wanted = None if request.types is None else frozenset(request.types)
     items = tuple(
         _event_view(each.offset, each.lane, each.event)
@@ -240,7 +243,10 @@ async def _history(parts: Parts, caller: Caller, request: RoomHistoryRequest) ->
 
 
 async def events_of(parts: Parts, room: Room, after: int, last: int) -> Sequence[StoredEvent] | None:
-    """Return the events ``after + 1`` to ``last`` of a room, deleted ones redacted; None where they are not kept."""
+    """Return the events ``after + 1`` to ``last`` of a room, deleted ones redacted; None where they are not kept.
+
+    Those in the ledger have `MAX_HISTORY_BYTES`, so that fewer may come, and at least one.
+    """
     if after >= last:
         return ()
     epoch = room.state.epoch
@@ -249,7 +255,7 @@ async def events_of(parts: Parts, room: Room, after: int, last: int) -> Sequence
         return stored[: last - after]
     if parts.ledger is None:
         return None
-    return await parts.ledger.ask(read_page, room.name, epoch, after, last, MAX_HISTORY_BYTES)
+    return await ask(parts.ledger, read_page, room.name, epoch, after, last, MAX_HISTORY_BYTES)
 
 
 def _event_view(offset: int, lane: Lane, event: Event) -> EventView:

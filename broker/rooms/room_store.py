@@ -494,9 +494,10 @@ def read_page(
 ) -> Sequence[StoredEvent] | None:
     """Return the events ``after + 1`` to ``last``, with those redacted that are deleted by now.
 
-    None where they are not all kept, or are more than ``max_bytes``. Runs in the ledger's reading thread.
+    The first of them that are within ``max_bytes``; None where one of these is not kept. Runs in the ledger's reading
+    thread.
     """
-    entries = reader.history(room, epoch, after, last, last - after, max_bytes)
+    entries = reader.history(room, epoch, after, last, last - after, max_bytes, fits=True)
     if entries is None:
         return None
     later: list[Any] = []
@@ -508,7 +509,7 @@ def read_page(
             break
         position = found[-1].offset
     events = _stored_events(entries)
-    return without_deleted(events, later) if len(events) == last - after else None
+    return without_deleted(events, later) if len(events) == len(entries) else None
 
 
 class RoomHistory:

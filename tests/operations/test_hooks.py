@@ -144,6 +144,14 @@ async def test_events_of_another_tenant_are_not_seen_retried_or_dropped(director
                 await call(run.broker, "hooks.deliveries", *arguments, tenant="acme")
 
 
+@pytest.mark.parametrize("cursor", ["x", "-1", "1_0", "\u0663", "9" * 64])
+async def test_a_cursor_that_no_answer_gave_is_refused_by_name(directory: Path, cursor: str) -> None:
+    async with durable_broker(directory, webhooks=hook_settings(directory, "http://127.0.0.1:9/")) as broker:
+        with pytest.raises(OperationError) as refused:
+            await call(broker, "hooks.deliveries", None, DeliveryStatus.WAITING, 10, cursor)
+        assert (refused.value.code, refused.value.field) == (ErrorCode.BAD_FIELD, "cursor")
+
+
 async def test_what_waits_can_be_dropped(directory: Path) -> None:
     async with failing(directory) as run:
         run.broker.hub.open("lobby")

@@ -8,8 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from protocol.codes import MessageType, Tier
-from protocol.messages import Event, Resume, Resumed
+from broker.operations import rooms
+from protocol.codes import ErrorCode, MessageType, Tier
+from protocol.messages import Call, ErrorReply, Event, Result, Resume, Resumed
+from protocol.operations import BY_NAME
 from protocol.payloads import DeletedPayload, PinsPayload, payload_record
 from tests.support.api import API, call, client_of, ok
 from tests.support.broker import RawLink, joined_link, raw_link, running_broker
@@ -131,6 +133,44 @@ async def test_deletions_and_pins_hold_over_restarts_and_for_what_only_the_ledge
         assert "secret" not in str(page)
 
 
+async def test_a_page_of_history_ends_where_its_bytes_do_and_the_next_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rooms, "MAX_HISTORY_BYTES", 1000)
+    settings: dict[str, Any] = {"api": API, "room": {"history_entries": 2}}
+    async with durable_broker(tmp_path, **settings) as broker, client_of(broker) as client:
+        texts = [f"{number:02} " + "x" * 480 for number in range(12)]
+        for text in texts:
+            await announce(client, text)
+        found: list[str] = []
+        after = pages = 0
+        while True:
+            page = await ok(client, "rooms.history", room="live-1", after=after, limit=1000)
+            assert not page["gap"]
+            found += [item["payload"][0] for item in page["items"]]
+            pages += 1
+            if page["next"] is None:
+                break
+            after = page["next"]
+        assert found == texts
+        assert pages > 4
+        monkeypatch.setattr(rooms, "MAX_HISTORY_BYTES", 1)
+        assert (await ok(client, "rooms.history", room="live-1"))["next"] == 1, "a page has at least one event"
+
+
+async def test_a_moderator_pins_under_its_own_name() -> None:
+    async with running_broker() as broker, joined_link(broker, "dev:mod:moderator", "live-1") as (link, _):
+        row = BY_NAME["messages.pin"]
+        pin: dict[str, Any] = {"room": "live-1", "id": "x", "type": NEWS, "payload": ["hi"]}
+        for field, value in (("name", "Host"), ("as_user", "host")):
+            await link.send((Call(row.number, "", pin | {field: value}), 0, 5))
+            _, error = await link.expect(ErrorReply)
+            assert (error.code, error.field) == (ErrorCode.NOT_ALLOWED, field)
+        await link.send((Call(row.number, "", pin), 0, 6))
+        _, answer = await link.expect(Result)
+        assert row.read_result(answer.result).pinned[0].name == "mod"
+
+
 async def test_media_by_reference_are_published_and_checked() -> None:
     media = {"url": "https://cdn.example/a.jpg", "kind": 1, "size_bytes": 10, "sha256": "ab" * 32}
     async with running_broker(api=API) as broker, client_of(broker) as client:
@@ -161,6 +201,9 @@ async def test_rooms_set_rules_hold_at_once_and_over_restarts(tmp_path: Path) ->
         assert await refused(client, "rooms.set_rules", room="nowhere", rules={}) == (404, "UNKNOWN_ROOM", "room")
         wanted = (await ok(client, "rooms.get", room="live-1"))["rules"]
     async with durable_broker(tmp_path, api=API) as broker, client_of(broker) as client:
+        answer = await ok(client, "rooms.set_rules", room="live-1", rules={"user_chat_burst": 2})
+        assert answer["rules"] == wanted | {"user_chat_burst": 2}, "before the first viewer"
+        await ok(client, "rooms.set_rules", room="live-1", rules={"user_chat_burst": 1})
         assert (await ok(client, "rooms.open", room="live-1"))["rules"] == wanted
         await ok(client, "rooms.close", room="live-1")
     async with durable_broker(tmp_path, api=API) as broker, client_of(broker) as client:
