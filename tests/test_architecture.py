@@ -167,7 +167,7 @@ DOORS = {
         "broker.config.loader",
         "bench",
     ),
-    "httpx": ("broker.webhooks.sender", "broker.auth.jwks", "protocol.backend"),
+    "httpx": ("broker.auth.jwks", "protocol.backend"),
     "anyio": ("protocol.backend",),
     "cryptography": ("broker.auth.keys",),
     "regex": ("protocol.text",),

@@ -26,8 +26,8 @@ from broker.config.schema import LogConfig
 from broker.config.webhooks import EndpointConfig, WebhookConfig
 from broker.ledger import Entry, Ledger, OutboxEntry, SubmitResult
 from broker.telemetry.logs import configure
-from broker.webhooks.event_sender import EventSender
 from broker.webhooks.events import WebhookEvents, unstored_event
+from broker.webhooks.sender import WebhookSender
 from broker.webhooks.service import WebhookDeliveries
 from protocol.codes import Lane, MessageType
 from protocol.webhook_events import MessagePublishedData
@@ -97,7 +97,7 @@ async def _sender_alone(config: WebhookConfig, count: int) -> float:
     """Return the posts a second over all connections, of events that are not stored."""
     _, context, keys = WebhookDeliveries.read(config)
     assert context is not None
-    sender = EventSender(config.endpoints[0], config, keys["bench"], context, _unix_ms)
+    sender = WebhookSender(config.endpoints[0], config, keys["bench"], context, _unix_ms)
     posts = iter(range(count // 4))
 
     async def post() -> None:

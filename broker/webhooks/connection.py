@@ -1,8 +1,9 @@
 """One HTTP/1.1 connection to an endpoint: a request, and its answer up to a size.
 
 The one request that the broker sends needs no client library: a POST of a few fields to a fixed URL, without redirects,
-cookies, proxies or compressed bodies. A general client takes 0.8 to 1 ms of CPU for it, this 0.2 ms; with the order of
-events in a room that decides how many an endpoint can take. Parsing stays with h11.
+cookies, proxies or compressed bodies. A general client takes 0.8 to 1 ms of CPU for it, this 0.2 ms: that decides how
+many questions a core can ask and, with the order of events in a room, how many events an endpoint can take. Parsing
+stays with h11.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from urllib.parse import urlsplit
 
 import h11
 import trio
+
+from broker.webhooks.connecting import Connector
 
 __all__ = ["AnswerBroken", "EndpointConnection", "HttpAnswer", "HttpTarget"]
 
@@ -64,25 +67,26 @@ class HttpAnswer(NamedTuple):
 class EndpointConnection:
     """An open connection. ``used_at``: when it was opened, or its last answer ended, by Trio's clock."""
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+    def __init__(self, stream: trio.abc.Stream, socket: trio.socket.SocketType) -> None:
         self._stream = stream
+        self._socket = socket
+        """The socket below the stream."""
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
         self.used_at = trio.current_time()
 
     @classmethod
-    async def open(cls, target: HttpTarget, context: ssl.SSLContext) -> EndpointConnection:
+    async def open(cls, target: HttpTarget, context: ssl.SSLContext, connector: Connector) -> EndpointConnection:
         """Connect. OSError, ssl.SSLError or trio.BrokenResourceError where that fails."""
+        tcp = await connector.open(target.address, target.port)
         if not target.is_tls:
-            return cls(await trio.open_tcp_stream(target.address, target.port))
-        stream = await trio.open_ssl_over_tcp_stream(
-            target.address, target.port, ssl_context=context, https_compatible=True
-        )
+            return cls(tcp, tcp.socket)
+        stream = trio.SSLStream(tcp, context, server_hostname=target.address, https_compatible=True)
         try:
             await stream.do_handshake()
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
-        return cls(stream)
+        return cls(stream, tcp.socket)
 
     async def post(self, target: HttpTarget, fields: list[tuple[str, str]], body: bytes, max_bytes: int) -> HttpAnswer:
         """Send a request and return its answer, of whose body at most ``max_bytes`` are read.
@@ -134,7 +138,7 @@ class EndpointConnection:
             raise AnswerBroken(str(error) or "not HTTP", began) from None
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise AnswerBroken(str(error.__cause__ or error) or type(error).__name__, began) from None
-        if http.our_state is h11.DONE and http.their_state is h11.DONE:
+        if http.our_state is h11.DONE and http.their_state is h11.DONE and not http.trailing_data[0]:
             http.start_next_cycle()
             self.used_at = trio.current_time()
         return HttpAnswer(status, retry_after, bytes(received))
@@ -143,6 +147,12 @@ class EndpointConnection:
     def is_reusable(self) -> bool:
         """Whether another request may follow."""
         return self._http.our_state is h11.IDLE and self._http.their_state is h11.IDLE
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the receiver has ended a connection that waits for a request, or has sent what nothing asked for:
+        that would be read as the answer to the next request."""
+        return self._socket.is_readable()
 
     async def aclose(self) -> None:
         """Close it at once, without the closing alert of TLS."""

@@ -36,9 +36,8 @@ from broker.ledger import (
     StoredOutbox,
     SubmitResult,
 )
-from broker.webhooks.event_sender import EventSender
 from broker.webhooks.events import event_body, event_id
-from broker.webhooks.sender import SendFailure, WebhookReply
+from broker.webhooks.sender import SendFailure, WebhookReply, WebhookSender
 
 __all__ = ["DeliverySettings", "EndpointDeliveries", "describe_reply"]
 
@@ -80,7 +79,7 @@ class EndpointDeliveries:
     def __init__(
         self,
         endpoint: EndpointConfig,
-        sender: EventSender,
+        sender: WebhookSender,
         ledger: Ledger,
         settings: DeliverySettings,
         unix_ms: Callable[[], int],
@@ -137,8 +136,6 @@ class EndpointDeliveries:
         finally:
             self._nursery = None
             self._write()
-            with trio.move_on_after(1, shield=True):
-                await self.sender.aclose()
 
     def wake(self) -> None:
         """The ledger may have new rows: read on."""

@@ -24,6 +24,7 @@ from broker.config.webhooks import (
     JoinQuestionConfig,
     MessageQuestionConfig,
     WebhookConfig,
+    read_webhook_keys,
 )
 from broker.core.structures.recent_keys import RecentKeys
 from broker.core.webhooks.questions import (
@@ -235,9 +236,7 @@ class Questions:
         context = client_context(config.ca_file)
         names = {endpoint.name for endpoint in config.endpoints}
         return {
-            each.kind: WebhookSender.of(
-                config.endpoint(each.endpoint), config, context, self._unix_ms, each.pool.rules.max_in_flight
-            )
+            each.kind: _sender(each.endpoint, config, context, self._unix_ms, each.pool.rules.max_in_flight)
             for each in self._askers()
             if each.endpoint in names
         }
@@ -310,6 +309,14 @@ class Questions:
         return await self.app.answer(case, lambda status, body: (app_answer(status, body),))
 
 
+def _sender(
+    name: str, config: WebhookConfig, context: ssl.SSLContext, unix_ms: Callable[[], int], max_connections: int
+) -> WebhookSender:
+    endpoint = config.endpoint(name)
+    keys = read_webhook_keys(endpoint.secret_file)
+    return WebhookSender(endpoint, config, keys, context, unix_ms, max_connections)
+
+
 def _asker(
     kind: str,
     settings: Settings,
@@ -319,8 +326,7 @@ def _asker(
     rng: Random,
 ) -> Asker:
     assert settings.endpoint is not None
-    endpoint = config.endpoint(settings.endpoint)
-    sender = WebhookSender.of(endpoint, config, context, unix_ms, settings.max_in_flight)
+    sender = _sender(settings.endpoint, config, context, unix_ms, settings.max_in_flight)
     exempt, sample = frozenset[Role](), 1.0
     if isinstance(settings, JoinQuestionConfig | MessageQuestionConfig):
         exempt = frozenset({Role.APP, *(Role[name.upper()] for name in settings.exempt_roles)})

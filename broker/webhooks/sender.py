@@ -2,48 +2,34 @@
 
 What a receiver does cannot hurt: no redirect is followed, no cookie kept, no proxy of the environment used, no
 compressed body unpacked; an answer is read up to `MAX_REPLY_BYTES`, and connecting and the whole request have a
-deadline. A request that was cut off on a kept connection before any byte of an answer is sent again on another one:
-such a connection may have ended while the request was on its way, and the id lets the receiver see a repetition.
-
-Only this module imports httpx, and uses its transport without its client, which follows redirects and keeps cookies.
-Each connection is a transport of its own: one with many asks the kernel about every idle one for each request.
+deadline, the lookup of the name included. A request that was cut off on a kept connection before any byte of an answer
+is sent again on another one: such a connection may have ended while the request was on its way, and the id lets the
+receiver see a repetition.
 """
 
 from __future__ import annotations
 
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-import httpx
 import trio
 
 from broker.config.files import openssl_path
-from broker.config.webhooks import EndpointConfig, WebhookConfig, read_webhook_keys
+from broker.config.webhooks import EndpointConfig, WebhookConfig
+from broker.webhooks.connecting import Connector
+from broker.webhooks.connection import AnswerBroken, EndpointConnection, HttpTarget
 from broker.webhooks.signing import sign
 
-__all__ = [
-    "KEEPALIVE_S",
-    "MAX_REPLY_BYTES",
-    "SendFailure",
-    "WebhookReply",
-    "WebhookSender",
-    "client_context",
-    "failure_reason",
-    "read_retry_after",
-]
+__all__ = ["MAX_REPLY_BYTES", "SendFailure", "WebhookReply", "WebhookSender", "client_context"]
 
 MAX_REPLY_BYTES = 64 * 1024
 MAX_RETRY_AFTER_S = 86_400.0
-CLOSE_S = 1.0
-"""Longest wait for the end of a connection that is closed, such as for the peer's part of the end of TLS."""
-_CUT_OFF_DETAIL = "the connection ended before an answer, or the answer was not HTTP"
-_CUT_OFF = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 KEEPALIVE_S = 4.0
 """Below the five seconds after which servers of Node end an idle connection."""
-_LIMITS = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_S)
+_FIELDS = (("Content-Type", "application/json"), ("Accept-Encoding", "identity"), ("User-Agent", "roomcast"))
 
 
 class SendFailure(StrEnum):
@@ -100,53 +86,34 @@ class WebhookSender:
 
     def __init__(
         self,
-        url: str,
-        keys: tuple[bytes, ...],
-        *,
-        context: ssl.SSLContext,
-        unix_ms: Callable[[], int],
-        max_connections: int,
-        connect_timeout_s: float,
-    ) -> None:
-        self._url = httpx.URL(url)
-        self._host = self._url.netloc.decode("ascii")
-        self._keys = keys
-        self._unix_ms = unix_ms
-        self._connect_timeout_s = connect_timeout_s
-        self._context = context
-        self._limiter = trio.CapacityLimiter(max_connections)
-        self._idle: deque[tuple[float, httpx.AsyncHTTPTransport]] = deque()
-        """Kept connections with the time of their last use, the latest at the right."""
-        self._is_closed = False
-
-    @classmethod
-    def of(
-        cls,
         endpoint: EndpointConfig,
         config: WebhookConfig,
+        keys: tuple[bytes, ...],
         context: ssl.SSLContext,
         unix_ms: Callable[[], int],
         max_connections: int | None = None,
-    ) -> WebhookSender:
-        """Return the sender of a configured endpoint. FileError or ValueError where its secret file cannot be used."""
-        return cls(
-            endpoint.url,
-            read_webhook_keys(endpoint.secret_file),
-            context=context,
-            unix_ms=unix_ms,
-            max_connections=max_connections or config.max_connections,
-            connect_timeout_s=config.connect_timeout_s,
-        )
+    ) -> None:
+        """:param max_connections: not set = that of the configuration."""
+        self._target = HttpTarget.of(endpoint.url)
+        self._context = context
+        self._keys = keys
+        self._unix_ms = unix_ms
+        self._connect_timeout_s = config.connect_timeout_s
+        self._connector = Connector()
+        self._limiter = trio.CapacityLimiter(max_connections or config.max_connections)
+        self._kept: deque[EndpointConnection] = deque()
+        """Open connections that wait for a request, the latest used at the right."""
+        self._is_closed = False
 
     def use_keys(self, keys: tuple[bytes, ...]) -> None:
         """Sign with other keys from the next request on."""
         self._keys = keys
 
     async def aclose(self) -> None:
-        """Close all connections; requests under way end first."""
+        """Close all connections, those of requests under way once these end."""
         self._is_closed = True
-        while self._idle:
-            await self._idle.pop()[1].aclose()
+        while self._kept:
+            await self._kept.pop().aclose()
 
     async def post(self, message_id: str, body: bytes, timeout_s: float) -> WebhookReply:
         """Send one signed request and return what came of it; raises only what cancels the caller.
@@ -157,105 +124,57 @@ class WebhookSender:
         """
         with trio.move_on_after(timeout_s):
             async with self._limiter:
-                await self._close_unused()
-                while True:
-                    is_kept = bool(self._idle)
-                    reply = await self._use_connection(message_id, body, timeout_s)
+                oldest = trio.current_time() - KEEPALIVE_S
+                while self._kept and self._kept[0].used_at < oldest:
+                    await self._kept.popleft().aclose()
+                while True:  # until the kept connections are used up: a new one gives a reply
+                    reply = await self._try(message_id, body, timeout_s)
                     if reply is not None:
                         return reply
-                    if not is_kept:
-                        return WebhookReply(0, failure=SendFailure.BROKEN, detail=_CUT_OFF_DETAIL)
         return WebhookReply(0, failure=SendFailure.TIMEOUT, detail=f"no answer within {timeout_s:g} s")
 
-    async def _close_unused(self) -> None:
-        """Close the connections that nothing has used for long."""
-        oldest = trio.current_time() - KEEPALIVE_S
-        while self._idle and self._idle[0][0] < oldest:
-            await self._idle.popleft()[1].aclose()
-
-    async def _use_connection(self, message_id: str, body: bytes, timeout_s: float) -> WebhookReply | None:
-        """Send over a kept connection or a new one, which is kept if the answer is whole; None as in `_try`."""
-        if self._idle:
-            _, transport = self._idle.pop()
+    async def _try(self, message_id: str, body: bytes, timeout_s: float) -> WebhookReply | None:
+        """Return what came of one request; None where a kept connection ended before an answer began."""
+        is_new = not self._kept
+        if is_new:
+            opened = await self._open(min(self._connect_timeout_s, timeout_s))
+            if isinstance(opened, WebhookReply):
+                return opened
+            connection = opened
         else:
-            transport = httpx.AsyncHTTPTransport(verify=self._context, trust_env=False, limits=_LIMITS)
-        is_whole = False
-        try:
-            reply = await self._try(transport, message_id, body, timeout_s)
-            is_whole = reply is not None and reply.failure is None
-            return reply
-        finally:
-            if is_whole and not self._is_closed:
-                self._idle.append((trio.current_time(), transport))
-            else:
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):
-                    await transport.aclose()
-
-    async def _try(
-        self, transport: httpx.AsyncHTTPTransport, message_id: str, body: bytes, timeout_s: float
-    ) -> WebhookReply | None:
-        """Return what came of one request; None where the connection ended before an answer began."""
-        request = httpx.Request(
-            "POST",
-            self._url,
-            stream=_Body(body),
-            headers={
-                "host": self._host,
-                "content-length": str(len(body)),
-                "content-type": "application/json",
-                "accept-encoding": "identity",
-                "user-agent": "roomcast",
-                **sign(self._keys, message_id, self._unix_ms() // 1000, body),
-            },
-            extensions={"timeout": {"connect": min(self._connect_timeout_s, timeout_s)}},
-        )
-        response: httpx.Response | None = None
-        try:
-            response = await transport.handle_async_request(request)
-            reply = bytearray()
-            assert isinstance(response.stream, httpx.AsyncByteStream)
-            with trio.CancelScope() as reading:
-                async for chunk in response.stream:
-                    reply += chunk
-                    if len(reply) > MAX_REPLY_BYTES:
-                        reading.cancel()  # leaving the loop would leave the generators below to the garbage collector
-            if len(reply) > MAX_REPLY_BYTES:
-                detail = f"status {response.status_code} with more than {MAX_REPLY_BYTES} bytes"
-                return WebhookReply(0, failure=SendFailure.TOO_LARGE, detail=detail)
-            return WebhookReply(
-                response.status_code, bytes(reply), read_retry_after(response.headers.get("retry-after", ""))
-            )
-        except httpx.ConnectTimeout:
-            detail = f"no connection within {self._connect_timeout_s:g} s"
-            return WebhookReply(0, failure=SendFailure.TIMEOUT, detail=detail)
-        except httpx.ConnectError as error:
-            return WebhookReply(0, failure=SendFailure.CONNECT, detail=failure_reason(error))
-        except httpx.TransportError as error:
-            if response is None and isinstance(error, _CUT_OFF):
+            connection = self._kept.pop()
+            if connection.is_stale:
+                await connection.aclose()
                 return None
-            return WebhookReply(0, failure=SendFailure.BROKEN, detail=failure_reason(error))
+        signed = sign(self._keys, message_id, self._unix_ms() // 1000, body)
+        try:
+            answer = await connection.post(self._target, [*_FIELDS, *signed.items()], body, MAX_REPLY_BYTES)
+        except AnswerBroken as error:
+            if not is_new and not error.began:
+                return None
+            return WebhookReply(0, failure=SendFailure.BROKEN, detail=str(error)[:200])
         finally:
-            if response is not None:
-                await response.aclose()
+            if connection.is_reusable and not self._is_closed:
+                self._kept.append(connection)
+            else:
+                with trio.CancelScope(shield=True):  # it closes without waiting
+                    await connection.aclose()
+        if answer.body is None:
+            detail = f"status {answer.status} with more than {MAX_REPLY_BYTES} bytes"
+            return WebhookReply(0, failure=SendFailure.TOO_LARGE, detail=detail)
+        return WebhookReply(answer.status, answer.body, _retry_after_s(answer.retry_after))
+
+    async def _open(self, timeout_s: float) -> EndpointConnection | WebhookReply:
+        """Return a new connection, or why there is none."""
+        try:
+            with trio.move_on_after(timeout_s):
+                return await EndpointConnection.open(self._target, self._context, self._connector)
+        except (OSError, trio.BrokenResourceError) as error:
+            return WebhookReply(0, failure=SendFailure.CONNECT, detail=_failure_reason(error))
+        return WebhookReply(0, failure=SendFailure.TIMEOUT, detail=f"no connection within {timeout_s:g} s")
 
 
-class _Body(httpx.AsyncByteStream):
-    """Body of one request. (That of httpx is a generator, which a failed write would leave unfinished.)"""
-
-    def __init__(self, data: bytes) -> None:
-        self._parts = [data]
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        """Return the body, once."""
-        if not self._parts:
-            raise StopAsyncIteration
-        return self._parts.pop()
-
-
-def failure_reason(error: BaseException) -> str:
+def _failure_reason(error: BaseException) -> str:
     """Return the first text in a chain of exceptions: the outermost ones of a failed handshake have none."""
     cause: BaseException | None = error
     while cause is not None and not str(cause):
@@ -263,6 +182,6 @@ def failure_reason(error: BaseException) -> str:
     return str(cause)[:200] if cause is not None else type(error).__name__
 
 
-def read_retry_after(text: str) -> float | None:
+def _retry_after_s(text: str) -> float | None:
     """Return the seconds of the header Retry-After; None where it has none, or a date."""
     return min(float(text), MAX_RETRY_AFTER_S) if text.isascii() and text.isdigit() and len(text) <= 12 else None

@@ -29,9 +29,8 @@ from broker.ledger import (
     SubmitResult,
 )
 from broker.webhooks.deliveries import DeliverySettings, EndpointDeliveries, describe_reply
-from broker.webhooks.event_sender import EventSender
 from broker.webhooks.events import WebhookEvents, unstored_event
-from broker.webhooks.sender import client_context
+from broker.webhooks.sender import WebhookSender, client_context
 from protocol.webhook_events import BrokerDegradedData, WebhookTestData
 
 __all__ = ["EndpointStatus", "WebhookDeliveries", "WebhookFiles", "WebhookTrial"]
@@ -135,7 +134,7 @@ class WebhookDeliveries:
     def _made(
         self, endpoint: EndpointConfig, config: WebhookConfig, keys: tuple[bytes, ...], context: ssl.SSLContext
     ) -> EndpointDeliveries:
-        sender = EventSender(endpoint, config, keys, context, self._unix_ms)
+        sender = WebhookSender(endpoint, config, keys, context, self._unix_ms)
         settings = DeliverySettings(
             RetrySchedule(patience_ms=round(config.patience_h * 3_600_000)),
             config.timeout_s,
@@ -179,13 +178,17 @@ class WebhookDeliveries:
 
     async def _run_one(self, deliveries: EndpointDeliveries, scope: trio.CancelScope) -> None:
         """Run the deliveries to one endpoint; a defect in them begins them anew, and touches nothing else."""
-        with scope:
-            while True:
-                try:
-                    await deliveries.run()
-                except Exception:
-                    log.exception("webhooks: deliveries failed by a defect", endpoint=deliveries.endpoint.name)
-                    await trio.sleep(BEGIN_ANEW_S)
+        try:
+            with scope:
+                while True:
+                    try:
+                        await deliveries.run()
+                    except Exception:
+                        log.exception("webhooks: deliveries failed by a defect", endpoint=deliveries.endpoint.name)
+                        await trio.sleep(BEGIN_ANEW_S)
+        finally:
+            with trio.CancelScope(shield=True):  # it closes without waiting
+                await deliveries.sender.aclose()
 
     async def _maintain(self) -> None:
         """Count what waits, stop writing for endpoints for which too much does, and bound the dead letters."""
