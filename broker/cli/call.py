@@ -6,11 +6,14 @@ import http.client
 import json
 import os
 import socket
+from collections.abc import Iterator
+from inspect import cleandoc
 from typing import Any
 from urllib.parse import urlsplit
 
 import click
 
+from protocol.json_values import as_json
 from protocol.operations import BY_NAME, OPERATIONS
 
 __all__ = ["ask", "call", "key_option", "url_option"]
@@ -36,11 +39,11 @@ def call(
 ) -> None:
     """Call the operation NAME, such as rooms.open, and print its result as JSON.
 
-    A VALUE is JSON where it is some, else text: room=live-1 limit=10 payload='["hi"]'. NAME list prints all operations.
+    A VALUE is JSON where it is some, else text: room=live-1 limit=10 payload='["hi"]'. `call list` prints all
+    operations, `call list keys` those of a subject and `call list keys.set` one, with fields and an example.
     """
     if name == "list":
-        for row in OPERATIONS:
-            click.echo(f"{row.name:24} {' '.join(row.request._fields):40} {row.summary}")
+        click.echo("\n".join(_listing(fields)))
         return
     if name not in BY_NAME:
         raise click.BadParameter(f"{name!r} is no operation; `roomcast call list` prints them", param_hint="NAME")
@@ -64,16 +67,34 @@ def ask(
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Call an operation and return its result; ClickException where it is refused. Any: JSON."""
-    status, body = _post(url, name, json.dumps(arguments), _headers(key_file, idempotency_key), dry_run)
+    headers = _headers(key_file, idempotency_key)
+    status, body = _post(url, name, json.dumps(arguments), headers, dry_run)
     try:
         answer = json.loads(body)
     except ValueError:
         raise click.ClickException(f"{url} answered {status} and no JSON: is it a control API?") from None
     if status != 200:
         where = f"{answer['field']}: " if answer.get("field") else ""
-        raise click.ClickException(f"{answer.get('code')} ({status}): {where}{answer.get('rule')}")
+        wait = f"; try again in {answer['retry_after_ms'] / 1000:g} s" if answer.get("retry_after_ms") else ""
+        keyless = status == 401 and "Authorization" not in headers
+        rule = "this broker wants a key: --key-file or ROOMCAST_API_KEY" if keyless else f"{where}{answer.get('rule')}"
+        raise click.ClickException(f"{answer.get('code')} ({status}): {rule}{wait}")
     result: dict[str, Any] = answer
     return result
+
+
+def _listing(subjects: tuple[str, ...]) -> Iterator[str]:
+    """Yield the lines of `call list`: all operations, or those that are named or whose subject is."""
+    for row in OPERATIONS:
+        if not subjects:
+            yield f"{row.name:24} {' '.join(row.request._fields):40} {row.summary}"
+        elif row.name in subjects or row.subject in subjects:
+            example = json.dumps(as_json(row.example[0]), ensure_ascii=False)
+            yield from (row.name, *(f"  {line}" for line in cleandoc(row.request.__doc__ or "").splitlines()))
+            yield f"  scope {row.scope}, example {example}" if row.scope else f"  example {example}"
+    unknown = [each for each in subjects if all(each not in (row.name, row.subject) for row in OPERATIONS)]
+    if unknown:
+        raise click.BadParameter(f"{unknown[0]!r} is no operation and no subject of some", param_hint="NAME")
 
 
 def _value(text: str) -> Any:

@@ -196,6 +196,8 @@ def _no_link(address: Address, token: str | None, code: int | None, reason: str)
         return f"the broker at {where} does not take this token (expired, for another broker, or not its secret)"
     if code == CloseCode.TOKEN_EXPIRED:
         return f"the token has expired; the broker at {where} wants a new one"
+    if code == CloseCode.TOKEN_REVOKED:
+        return f"the token was revoked; the broker at {where} wants a new one"
     if code is not None:
         return f"the broker at {where} closed the link: {_code_name(code)}, {plain(reason)}"
     if "refused" in reason.lower() or "all attempts to connect" in reason.lower():
@@ -227,6 +229,8 @@ async def join_room(client: Client, room_name: str, tier: Tier = Tier.FULL) -> J
     except RoomRefused as refused:
         code = next((each for each in ErrorCode if each == refused.code), None)
         why = _REFUSALS.get(code, "") if code is not None else ""
+        if code is ErrorCode.OVERLOADED and refused.message:
+            why = f"{plain(refused.message)}; try again soon"
         raise click.ClickException(f"room {room_name}: {why or plain(refused.message)}") from refused
     except ClientClosed as closed:
         raise click.ClickException(f"the broker closed the link: {plain(closed.reason)}") from closed

@@ -43,9 +43,19 @@ from protocol.clients.events import (
     TickAccount,
     TopLiker,
 )
-from protocol.codes import CloseCode, Lane, MessageType, Role, RoomPhase, Tier
+from protocol.codes import CloseCode, KeyCause, Lane, MessageType, Role, RoomPhase, Tier
 from protocol.messages import Account, Joined
-from protocol.payloads import PAYLOAD_KINDS, AnnouncementPayload, GiftPayload, PhasePayload
+from protocol.payloads import (
+    PAYLOAD_KINDS,
+    AnnouncementPayload,
+    DeletedPayload,
+    GiftPayload,
+    KeyChange,
+    KeysPayload,
+    MediaPayload,
+    PhasePayload,
+    PinsPayload,
+)
 from protocol.text import plain
 
 __all__ = ["EventPrinter", "as_json", "tail"]
@@ -69,7 +79,7 @@ TailEvent = RoomEvent | ClientEvent | Joined
 def tail(room: str, url: str, token: str | None, ca: str | None, tier: str, as_objects: bool, seconds: float) -> None:
     """Print the messages of ROOM until Ctrl-C. Without a token it joins as a guest, if the broker admits guests.
 
-    A line has the local time and a mark: none for danmaku, ** announcement or phase, $$ gift, * custom event, -> direct
+    A line has the local time and a mark: none for danmaku, ** announcement or phase, $$ gift, * other event, -> direct
     message, ++ users joined, -- link, room and counters, .. danmaku not shown, !! missed, refused or disconnected.
     """
     print_event = _json_printer(room) if as_objects else EventPrinter(room).print
@@ -285,8 +295,33 @@ def _event(event: StreamEvent) -> tuple[str, str, dict[str, Any]]:
             return "$$", f"{plain(name or user_id)} gave {what}", {"fg": "magenta", "bold": True}
         case PhasePayload(phase):
             return "**", f"the room is {phase.name.lower()} now", {"fg": "yellow", "bold": True}
+        case MediaPayload(url, kind, _, _, caption):
+            what = f"{kind.name.lower()} {plain(url)}" + (f" {plain(caption)}" if caption else "")
+            return "* ", what, {"fg": "cyan"}
+        case PinsPayload(pinned):
+            ids = ", ".join(plain(each.id) for each in pinned)
+            return "* ", f"pinned messages: {ids or 'none'}", {"fg": "cyan"}
+        case DeletedPayload():
+            return "* ", _deleted(event.payload), {"fg": "cyan"}
+        case KeysPayload(changes):
+            return "* ", "keys: " + ", ".join(map(_key_change, changes)), {"fg": "cyan"}
     who = plain(event.name or event.user_id)
     return "* ", f"{event.lane.name.lower()} type {event.type} of {who}: {plain(str(event.payload))}", {"fg": "cyan"}
+
+
+def _deleted(deleted: DeletedPayload) -> str:
+    reason = f": {plain(deleted.reason)}" if deleted.reason else ""
+    if deleted.offsets:
+        return f"deleted events {', '.join(map(str, deleted.offsets))}{reason}"
+    whose = f"messages of {plain(deleted.user_id)}" if deleted.user_id else "messages"
+    since = time.strftime(" after %H:%M:%S", time.localtime(deleted.after_ms / 1000)) if deleted.after_ms else ""
+    return f"deleted {whose}{since}{reason}"
+
+
+def _key_change(change: KeyChange) -> str:
+    if change.cause is KeyCause.SET:
+        return f"{plain(change.name)} = {plain(json.dumps(_plain_json(change.value), ensure_ascii=False))}"
+    return f"{plain(change.name)} {change.cause.name.lower().replace('_', ' ')}"
 
 
 def _lost(account: Account) -> str:

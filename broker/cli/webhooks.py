@@ -12,6 +12,13 @@ from broker.cli.call import ask, key_option, url_option
 __all__ = ["webhooks"]
 
 PAGE = 1000
+_STATES = {
+    "closed": "delivering",
+    "open": "paused after failures",
+    "trial": "trying one event",
+    "disabled": "disabled: it answered 410",
+}
+"""What the states of an endpoint's circuit breaker mean."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,11 +34,15 @@ def webhooks() -> None:
 @key_option
 def list_webhooks(endpoint: str | None, waiting: bool, limit: int, url: str, key_file: str | None) -> None:
     """Print every endpoint, then the oldest events that were given up."""
-    for each in ask(url, key_file, "hooks.list", {})["items"]:
+    endpoints = ask(url, key_file, "hooks.list", {})["items"]
+    if not endpoints:
+        click.echo("no endpoints: [[webhooks.endpoints]] of the configuration names them")
+    for each in endpoints:
         if endpoint in (None, each["name"]):
             failure = f", last failure: {each['last_failure']}" if each["last_failure"] else ""
+            state = _STATES.get(each["state"], each["state"])
             click.echo(
-                f"{each['name']}  {each['origin']}  {each['state']}  waiting {each['waiting']}"
+                f"{each['name']}  {each['origin']}  {state}  waiting {each['waiting']}"
                 f" (oldest {each['oldest_ms'] / 1000:.0f} s)  dead {each['dead']}  delivered {each['delivered']}"
                 f"  failures {each['failures']}{failure}"
             )

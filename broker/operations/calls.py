@@ -177,7 +177,8 @@ class Operations:
             self._charge_tenant(caller)
         if caller.scopes is not None:
             if row.scope is None or not caller.scopes & {row.scope, Scope.ADMIN}:
-                raise OperationError(ErrorCode.NOT_ALLOWED, "is not in the scopes of this key", "operation")
+                rule = f"needs a key with the scope {row.scope}" if row.scope else "is not for backends"
+                raise OperationError(ErrorCode.NOT_ALLOWED, rule, "operation")
         elif not row.roles:
             raise OperationError(ErrorCode.NOT_ALLOWED, "is for backends", "operation")
         if caller.tenant and row.subject == "broker":

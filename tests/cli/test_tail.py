@@ -22,9 +22,20 @@ from protocol.clients.events import (
     StreamEvent,
     TickAccount,
 )
-from protocol.codes import Lane, LeaveReason, MessageType, Role, RoomPhase, Tier
-from protocol.messages import Account, Joined, TickEntry
-from protocol.payloads import AnnouncementPayload, DanmakuPayload, EmotePayload, GiftPayload, PhasePayload
+from protocol.codes import KeyCause, Lane, LeaveReason, MediaKind, MessageType, Role, RoomPhase, Tier
+from protocol.messages import Account, Joined, PinnedMessage, TickEntry
+from protocol.payloads import (
+    AnnouncementPayload,
+    DanmakuPayload,
+    DeletedPayload,
+    EmotePayload,
+    GiftPayload,
+    KeyChange,
+    KeysPayload,
+    MediaPayload,
+    PhasePayload,
+    PinsPayload,
+)
 
 JOINED = Joined(
     "lobby", 7, 3, Role.GUEST, RoomPhase.LIVE, Tier.FULL, 100, 5, 4, 9, 6, 33,
@@ -32,6 +43,9 @@ JOINED = Joined(
 )  # fmt: skip
 STATE = State(0, RoomPhase.LIVE, 0, 100, 5, 4, 9, 6, 34, (), (("eve", "Eve"),), 2, (Account(1, 1),) * 5)
 GIFT = GiftPayload("order", "bob", "Bob", "rocket", 5, 200, "host")
+KEYS = (KeyChange("price", 1, {"cents": 5}, KeyCause.SET), KeyChange("seat", 2, None, KeyCause.OWNER_LEFT))
+PINS = tuple(PinnedMessage(id, 4, ("hi",), "h", "Host", 0) for id in ("p1", "p2"))
+MEDIUM = MediaPayload("https://a.example/b", MediaKind.IMAGE, 9, "0" * 64, "new")
 
 
 def lines(*events: TailEvent) -> list[str]:
@@ -50,6 +64,18 @@ def lines(*events: TailEvent) -> list[str]:
         (StreamEvent(5, Lane.PAID, 5, 0, "", "", GIFT), "$$ Bob gave rocket x5 to host, 10.00"),
         (StreamEvent(6, Lane.CONTROL, 6, 0, "", "", PhasePayload(RoomPhase.PAUSED)), "** the room is paused now"),
         (StreamEvent(7, Lane.COMMERCE, 140, 0, "", "Shop", {"sku": 1}), "*  commerce type 140 of Shop: {'sku': 1}"),
+        (
+            StreamEvent(8, Lane.COMMERCE, 16, 0, "", "", KeysPayload(KEYS)),
+            '*  keys: price = {"cents": 5}, seat owner left',
+        ),
+        (StreamEvent(9, Lane.CONTROL, 10, 0, "", "", PinsPayload(())), "*  pinned messages: none"),
+        (StreamEvent(9, Lane.CONTROL, 10, 0, "", "", PinsPayload(PINS)), "*  pinned messages: p1, p2"),
+        (
+            StreamEvent(9, Lane.CONTROL, 11, 0, "", "", DeletedPayload((3, 4), reason="spam")),
+            "*  deleted events 3, 4: spam",
+        ),
+        (StreamEvent(9, Lane.CONTROL, 11, 0, "", "", DeletedPayload(user_id="eve")), "*  deleted messages of eve"),
+        (StreamEvent(9, Lane.COMMERCE, 9, 0, "", "", MEDIUM), "*  image https://a.example/b new"),
         (TickAccount(1, 0, 100, 0, Account(9, 2, 3, 4, 0, 0)), ".. of 9 danmaku: 2 shown (3 merged), 4 sampled out"),
         (TickAccount(1, 0, 100, 0, Account(3, 0, 0, 0, 2, 1)), ".. of 3 danmaku: 0 shown, 2 expired, 1 held"),
         (MessagesMissed(4, 1, False), "!! this link is too slow: missed 4 danmaku"),

@@ -1,0 +1,37 @@
+"""`roomcast call list`, which needs no broker, and the texts of refusals."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from broker.cli.call import call
+from protocol.operations import OPERATIONS
+
+
+def listing(*names: str) -> str:
+    result = CliRunner().invoke(call, ["list", *names])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_list_has_one_line_an_operation() -> None:
+    assert [line.split()[0] for line in listing().splitlines()] == [row.name for row in OPERATIONS]
+
+
+def test_list_of_a_subject_has_its_operations_alone() -> None:
+    names = [line for line in listing("keys").splitlines() if not line.startswith(" ")]
+    assert names == [row.name for row in OPERATIONS if row.subject == "keys"]
+
+
+def test_list_of_one_operation_explains_its_fields_and_has_an_example() -> None:
+    text = listing("users.kick")
+    assert "ban_s" in text
+    assert 'scope users:write, example {"room": ' in text
+
+
+@pytest.mark.parametrize("name", ["keyz", "keys.sett"])
+def test_list_of_what_is_unknown_is_a_wrong_command_line(name: str) -> None:
+    result = CliRunner().invoke(call, ["list", name])
+    assert result.exit_code == 2
+    assert f"'{name}' is no operation and no subject of some" in result.output
