@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from functools import cache
+from inspect import cleandoc
 from typing import Any
 
 from broker.http.problems import STATUS
-from protocol.codes import ErrorCode
+from protocol.codes import MESSAGE_TYPES, ErrorCode, MessageType, Role
 from protocol.fields import RECORD_SCHEMAS, SCHEMA_PREFIX, schema_of
 from protocol.json_values import as_json
 from protocol.operations import EDITION, OPERATIONS, KeyUse, OperationRow
+from protocol.payloads import PAYLOAD_KINDS
 from protocol.webhook_events import EVENTS, EventRow, envelope_schema
 
 __all__ = ["DRY_RUN", "document", "reference_page"]
@@ -74,7 +77,7 @@ def _operation(row: OperationRow) -> dict[str, Any]:
         "operationId": row.name,
         "tags": [row.subject],
         "summary": row.summary,
-        "description": _description(row),
+        "description": "\n\n".join(filter(None, (_description(row), _fields_in_words(row).replace("``", "`")))),
         "parameters": parameters,
         "requestBody": {
             "required": bool(_required(row)),
@@ -137,6 +140,12 @@ def _description(row: OperationRow) -> str:
     return " ".join(parts)
 
 
+def _fields_in_words(row: OperationRow) -> str:
+    """Return what the fields of the request mean; "" where their names say it."""
+    words = cleandoc(row.request.__doc__ or "")
+    return " ".join(words.split()) if "``" in words else ""
+
+
 def _problem(reason: str) -> dict[str, Any]:
     return {
         "description": reason,
@@ -193,7 +202,7 @@ def reference_page() -> str:
         "td,th{border-bottom:1px solid #ddd;padding:.2rem .8rem .2rem 0;text-align:left;vertical-align:top}</style>"
         f"<h1>roomcast control API</h1><p>Edition {EDITION}. Send one JSON object with "
         "<code>Authorization: Bearer rk_...</code>; failures are <code>application/problem+json</code>. "
-        "The same as <a href=/v1/openapi.json>OpenAPI 3.1</a>.</p>" + rows + "</html>"
+        "The same as <a href=/v1/openapi.json>OpenAPI 3.1</a>.</p>" + rows + _message_types() + _events() + "</html>"
     )
 
 
@@ -208,7 +217,42 @@ def _section(row: OperationRow) -> str:
     result = html.escape(json.dumps(as_json(row.example[1]), ensure_ascii=False, indent=1))
     return (
         f"<h2 id={row.name}><code>POST {_path(row)}</code></h2><p>{html.escape(row.summary)} "
-        f"{html.escape(_description(row))}</p><table>{lines}</table><pre>{example}</pre><pre>{result}</pre>"
+        f"{html.escape(_description(row))}</p><p>{_as_html(_fields_in_words(row))}</p><table>{lines}</table><pre>{example}</pre><pre>{result}</pre>"
+    )
+
+
+def _as_html(words: str) -> str:
+    return re.sub("``(.*?)``", r"<code>\1</code>", html.escape(words))
+
+
+def _message_types() -> str:
+    """Return the table of the types that a backend may publish, with the fields of their payloads."""
+    lines = "".join(
+        f"<tr><td>{kind:d}<td>{MessageType(kind).name.lower()}<td>{_payload_fields(kind)}<td>{rule.lane.name.lower()}"
+        for kind, rule in MESSAGE_TYPES.items()
+        if Role.APP in rule.post_roles
+    )
+    return (
+        "<h2 id=types>Message types</h2><p>A <code>payload</code> is an array of these fields in their order, or an "
+        "object with their names; what has a default may be left out. 128 to 255 are your own types, with any payload."
+        f"</p><table><tr><th>type<th>name<th>payload<th>lane{lines}</table>"
+    )
+
+
+def _payload_fields(kind: int) -> str:
+    record = PAYLOAD_KINDS[kind]
+    schema = RECORD_SCHEMAS[record.__name__]
+    return ", ".join(
+        f"<code>{name}</code> {html.escape(_type(of))}" + ("" if name in schema["required"] else " (optional)")
+        for name, of in schema["properties"].items()
+    )
+
+
+def _events() -> str:
+    lines = "".join(f"<tr><td><code>{row.type}</code><td>{html.escape(row.summary)}" for row in EVENTS)
+    return (
+        "<h2 id=events>Events of webhooks</h2><p>Their fields are under <code>webhooks</code> of the OpenAPI document."
+        f"</p><table>{lines}</table>"
     )
 
 

@@ -49,8 +49,9 @@ MAX_SPREAD_MS = 600_000
 class PublishMessage(NamedTuple):
     """Publish one message to a room.
 
-    ``type`` and ``payload``: as in POST; ``client_msg_id``: makes asking again harmless; ``as_user`` and ``name``: who
-    is shown as its author, the caller by default.
+    ``type``: number of its message type; ``payload``: the fields of that type, an array or an object;
+    ``client_msg_id``: makes asking again harmless; ``as_user`` and ``name``: who is shown as its author, the caller by
+    default.
     """
 
     room: str
