@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from broker.core.rooms.idempotency import call_id
 from broker.core.tenants.names import qualify, split_name
 from protocol.codes import ErrorCode, Role
 from protocol.operations import Scope
@@ -32,7 +33,8 @@ class Caller:
     viewer; ``key``: idempotency key, "" = none; ``dry_run``: the call is judged and not done; ``tenant``: whose rooms
     and users it can name, "" = the default one; ``is_in``: whether its link has joined a room, by qualified name;
     ``allows``: names of the message types that its token allows in a room of its tenant by plain name, or, without a
-    name, in any of its rooms; None = every type of its role.
+    name, in any of its rooms; None = every type of its role; ``operation`` and ``fingerprint``: of a call with a key,
+    set by `Operations`: the name of the operation, and 8 bytes of its request.
     """
 
     id: str
@@ -46,6 +48,8 @@ class Caller:
     tenant: str = ""
     is_in: Callable[[str], bool] = lambda room: False
     allows: Callable[[str | None], frozenset[str] | None] = lambda room: None
+    operation: str = ""
+    fingerprint: bytes = b""
 
     def role_in(self, room: str) -> Role | None:
         """Return the caller's role in a room by qualified name; None = it is not granted, or another tenant's."""
@@ -63,13 +67,16 @@ class Caller:
 
     @property
     def own_key(self) -> str:
-        """The idempotency key with the caller's id, under which the ledger knows it; "" = none.
+        """The name of a call with an idempotency key: operation, caller and key; "" = it has none.
 
-        Callers choose their keys: two of them may choose the same. (An id has no colon where it is a backend's.)
+        Callers choose their keys: two of them may choose the same. An id may hold any sign, so its length is in front.
         """
-        if not self.key or self.scopes is not None:
-            return f"{self.id}:{self.key}" if self.key else ""
-        return f"{len(self.account)} {self.account}:{self.key}"
+        return f"{self.operation} {len(self.account)} {self.account}:{self.key}" if self.key else ""
+
+    @property
+    def post_id(self) -> str:
+        """The ``client_msg_id`` of the post that such a call makes; "" = it has no key."""
+        return call_id(self.own_key, self.fingerprint) if self.key else ""
 
     @property
     def is_backend(self) -> bool:

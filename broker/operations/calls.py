@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Coroutine
+from dataclasses import replace
 from functools import partial
 from types import CoroutineType
 from typing import Any, NamedTuple
@@ -259,6 +260,7 @@ class Operations:
             if known.result is not None:
                 return self._keyed_answer(caller, row, known.result, max_bytes, is_replayed=True)
             return self._after(known, caller, row, request, max_bytes)
+        caller = replace(caller, operation=row.name, fingerprint=fingerprint)
         first = self._answers[name] = _KeyedCall(fingerprint, self._parts.clock(), None, trio.Event())
         try:
             found = self._start(caller, row, request)

@@ -8,7 +8,16 @@ from typing import Any, TypeVar
 
 import structlog
 
-from broker.ledger import Committed, DirectState, LedgerDamaged, LedgerRefused, LedgerResult, Repeated, SubmitResult
+from broker.ledger import (
+    Committed,
+    DirectState,
+    LedgerDamaged,
+    LedgerRefused,
+    LedgerResult,
+    Repeated,
+    SubmitResult,
+    make_key,
+)
 from broker.ledger.pending import PendingResult
 from broker.operations.caller import Caller, OperationError
 from broker.operations.kept import ask, later, required
@@ -71,7 +80,7 @@ async def _send(parts: Parts, caller: Caller, request: SendOneDirect) -> SentDir
     parts.charge_messages(caller, 1)
     pending = PendingResult[LedgerResult]()
     expires_at_ms = None if request.expires_s is None else parts.unix_ms() + request.expires_s * 1000
-    key = f"call {caller.own_key}" if caller.key else ""
+    key = make_key("direct call", caller.own_key, content=caller.fingerprint) if caller.key else ""
     submitted = inboxes.send(request.user, request.type, payload, pending.set, key=key, expires_at_ms=expires_at_ms)
     if submitted is not SubmitResult.QUEUED:
         raise later()

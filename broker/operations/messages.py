@@ -55,11 +55,16 @@ def post(parts: Parts, caller: Caller, request: PublishMessage, results: PostRes
     room = open_for(parts, request.room)
     user = caller.id if request.as_user is None else request.as_user
     author = results.author(parts.types, user, request.name or user)
-    message = Post(request.type, request.client_msg_id or caller.own_key, payload)
+    message = Post(request.type, request.client_msg_id or caller.post_id, payload)
     try:
         room.post(author, results.expect(), message, parts.clock())
     except Exception:
         parts.hub.crash(room)
+
+
+def has_own_key(caller: Caller, request: PublishMessage) -> bool:
+    """Return whether a message is posted under the idempotency key of its call, and no key of its own."""
+    return bool(caller.key) and not request.client_msg_id and request.type != MessageType.GIFT
 
 
 def published(result: AckResult, repeated: bool) -> Published:
@@ -78,6 +83,8 @@ async def _publish(parts: Parts, caller: Caller, request: PublishMessage) -> Pub
     (result,) = await results.wait()
     if result.outcome is Outcome.LIMITED:
         raise OperationError(ErrorCode.RATE_LIMITED, "the room takes no more now", "room", result.detail)
+    if result.detail == ErrorCode.KEY_REUSED and result.outcome is Outcome.REJECTED and has_own_key(caller, request):
+        raise OperationError(ErrorCode.KEY_REUSED, "was used before with other content", "key")
     return published(result, bool(results.repeated))
 
 
@@ -108,7 +115,7 @@ async def _change_pins(
     results = PostResults()
     author = results.author(parts.types, caller.id, caller.name)
     author.may_post = _PINS
-    room.pin(author, results.expect(), change, ttl_ms, caller.own_key)
+    room.pin(author, results.expect(), change, ttl_ms, caller.post_id)
     (result,) = await results.wait()
     raise_for(result)
     return PinnedMessages(pins_of(room))
@@ -168,7 +175,7 @@ async def _delete(parts: Parts, caller: Caller, request: DeleteMessages) -> Dele
     deleted = room.state.kept.count_covered(payload)
     results = PostResults()
     author = results.author(parts.types, caller.id, caller.name)
-    room.post(author, results.expect(), Post(MessageType.MESSAGES_DELETED, caller.own_key, payload), parts.clock())
+    room.post(author, results.expect(), Post(MessageType.MESSAGES_DELETED, caller.post_id, payload), parts.clock())
     (result,) = await results.wait()
     raise_for(result)
     return DeletedMessages(deleted, result.detail)

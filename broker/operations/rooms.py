@@ -183,7 +183,7 @@ async def _set_phase(parts: Parts, caller: Caller, request: SetPhase) -> RoomVie
         raise OperationError(ErrorCode.ROOM_ENDED, "has ended", "room")
     results = PostResults()
     author = results.author(parts.types, caller.id, caller.name)
-    post = Post(MessageType.ROOM_PHASE, caller.own_key, (int(request.phase),))
+    post = Post(MessageType.ROOM_PHASE, caller.post_id, (int(request.phase),))
     room.post(author, results.expect(), post, parts.clock())
     (result,) = await results.wait()
     raise_for(result)

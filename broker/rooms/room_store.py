@@ -448,9 +448,9 @@ class RoomJournal:
 
 
 def _key(room: str, epoch: int, key: OperationKey, outcome: Outcome) -> Key:
-    """Return the ledger's key. An order has one name in every room, and its room is part of its content; anything else
-    belongs to the room it was sent to. A repetition learns the room and the epoch of the first."""
-    parts = key.parts if key.is_order else ("room", room, *key.parts)
+    """Return the ledger's key. Orders and calls have one name in every room, and their room is part of their content;
+    anything else belongs to the room it was sent to. A repetition learns the room and the epoch of the first."""
+    parts = key.parts if key.is_in_all_rooms else ("room", room, *key.parts)
     return make_key(*parts, content=key.fingerprint, outcome=outcome, answer=pack_body((plain_name(room), epoch)))
 
 

@@ -26,6 +26,7 @@ from broker.ledger import (
     DirectEntry,
     DirectState,
     Item,
+    Key,
     Ledger,
     LedgerError,
     LedgerResult,
@@ -187,14 +188,15 @@ class Inboxes:
         payload: Any,
         on_done: Callable[[LedgerResult], None],
         *,
-        key: str = "",
+        key: str | Key = "",
         batch: str = "",
         expires_at_ms: int | None = None,
     ) -> SubmitResult:
         """Put a message into a user's inbox; ``on_done`` gets the ledger's result, with its number when it is durable.
 
         ``kind``: message type; ``payload``: any value of the wire, up to 4 KiB packed (else ValueError); ``key``
-        makes a repeated call harmless: it gets the first result, with the number of the first message.
+        makes a repeated call harmless: it gets the first result, with the number of the first message. As text it is a
+        key of this user's.
         """
         # Any: payloads of custom types are any value.
         body = pack_body((payload,))
@@ -203,7 +205,10 @@ class Inboxes:
         now_ms = self._unix_ms()
         expires = now_ms + self._expiry_ms if expires_at_ms is None else expires_at_ms
         entry = DirectEntry(user, kind, now_ms, expires, body, batch)
-        keys = (make_key("direct", user, key, content=pack_body((kind, payload))),) if key else ()
+        if isinstance(key, str):
+            keys = (make_key("direct", user, key, content=pack_body((kind, payload))),) if key else ()
+        else:
+            keys = (key,)
         return self._ledger.record((entry,), partial(self._on_committed, entry, payload, on_done), keys)
 
     async def send_batch(

@@ -34,12 +34,15 @@ __all__ = [
     "IdempotencyTable",
     "OperationKey",
     "StoredResult",
+    "call_id",
+    "call_key",
     "order_key",
     "post_key",
 ]
 
 T = TypeVar("T")
 
+_CALL_MARK = "\0"
 WINDOW_S = 600.0
 MAX_WAITING = 16
 """Repetitions that wait for one open key; a client that repeats it more often is LIMITED for a second."""
@@ -78,6 +81,11 @@ class OperationKey(NamedTuple):
     """Kind, user, type, id: as many as name it. A tuple, so that no two operations share a name."""
     fingerprint: bytes
     """Of the content."""
+
+    @property
+    def is_in_all_rooms(self) -> bool:
+        """Whether it names one operation in all rooms, and its room is part of its content."""
+        return self.parts[0] in ("order", "call")
 
     @property
     def is_order(self) -> bool:
@@ -170,10 +178,26 @@ class IdempotencyTable(Generic[T]):
         self._turn_at = (self._turn_at if in_time else now) + self._window_s
 
 
+def call_id(name: str, fingerprint: bytes) -> str:
+    """Return what stands for ``client_msg_id`` in the post of a call that has an idempotency key.
+
+    ``name``: of the call, unique; ``fingerprint``: of its request, 8 bytes. It begins with a control character, which
+    no client's ``client_msg_id`` may hold: what a client sends is never taken for the key of a call.
+    """
+    return f"{_CALL_MARK}{fingerprint.hex()}{name}"
+
+
+def call_key(name: str, fingerprint: bytes) -> OperationKey:
+    """Return the key of a call, which `post_key` makes of its `call_id`."""
+    return OperationKey(("call", name), fingerprint)
+
+
 def post_key(user_id: str, post: Post) -> OperationKey | None:
     """Return the key of a POST, None if its client gave none. The type is part of the name."""
     if not post.client_msg_id:
         return None
+    if post.client_msg_id[0] == _CALL_MARK:
+        return call_key(post.client_msg_id[17:], bytes.fromhex(post.client_msg_id[1:17]))
     parts = "post", user_id, str(int(post.type)), post.client_msg_id
     return OperationKey(parts, _fingerprint((post.payload,)))
 
