@@ -39,12 +39,15 @@ from protocol.messages import (
     Left,
     Message,
     Ping,
+    PinnedMessage,
     Pong,
     Post,
     Result,
     Resume,
     Resumed,
+    RoomKey,
     RoomPulse,
+    RoomRole,
     ServerHello,
     Side,
     State,
@@ -190,6 +193,9 @@ joined = st.builds(
     _tuples(entries, 2),
     st.booleans(),
     st.none() | _events,
+    _tuples(st.builds(RoomKey, texts(1, 128), free_values, counts, st.none() | counts, st.none() | user_ids), 2),
+    counts,
+    _tuples(st.builds(PinnedMessage, ids, message_types, free_values, names, names, *[counts] * 3), 2),
 )
 _tiers = st.sampled_from(Tier)
 _goaways = st.builds(GoAway, st.integers(1000, 4999), reasons, counts, counts, _tuples(texts(1, 255), 2))
@@ -220,7 +226,15 @@ MESSAGES: dict[tuple[Side, Opcode], Strategy] = {
         _tuples(st.builds(CustomType, custom_types, ids, st.sampled_from(Lane)), 3),
         names,
     ),
-    (Side.SERVER, Opcode.AUTH): st.builds(Authenticated, ids, names, counts, texts(0, 200), counts),
+    (Side.SERVER, Opcode.AUTH): st.builds(
+        Authenticated,
+        ids,
+        names,
+        counts,
+        texts(0, 200),
+        counts,
+        _tuples(st.builds(RoomRole, u32, st.sampled_from(Role)), 3),
+    ),
     (Side.SERVER, Opcode.JOIN): joined,
     (Side.SERVER, Opcode.LEAVE): st.builds(Left, st.sampled_from(LeaveReason), reasons),
     (Side.SERVER, Opcode.ACK): st.builds(
