@@ -18,6 +18,7 @@ from typing import Protocol
 
 from broker.auth.grants import Grant, RoomGrant
 from broker.core.limits.overload import STAGE_RULES
+from broker.core.rooms.deletions import without_deleted
 from broker.core.rooms.stream import StoredEvent, kept_bytes
 from broker.core.tenants.names import plain_name
 from broker.core.webhooks.questions import Answer, Start
@@ -127,7 +128,8 @@ class PendingJoin:
         if not self._history_ended and (self._is_signed or not is_guest):
             newest = room.missing(request.epoch, request.offset + len(self._events), self._context.poller.now)
             if newest is not None:
-                events = (*self._events, *newest)
+                # What the ledger gave first may have been deleted since, by an event of what is newer.
+                events = without_deleted((*self._events, *newest)) if self._events else newest
             elif not is_guest and self._read_history(room, request):
                 return
         if events is not None and not _fits(events, self._context.resume_bytes):

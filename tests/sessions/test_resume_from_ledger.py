@@ -13,7 +13,8 @@ import trio
 from broker.ledger import Reader, queries
 from broker.server import Broker
 from protocol.codes import ErrorCode, MessageType, Tier
-from protocol.messages import Ack, ErrorReply, Event, Resume, Resumed
+from protocol.messages import Ack, Call, ErrorReply, Event, Result, Resume, Resumed
+from protocol.operations import BY_NAME
 from tests.support.broker import RawLink, joined_link, raw_link, running_broker
 from tests.support.durable import announce, disk, durable_broker
 from tests.support.faulty_disk import disk_error
@@ -49,6 +50,25 @@ async def test_what_the_room_has_forgotten_comes_from_the_disk(directory: Path) 
             assert await offsets(ann, 8) == [3, 4, 5, 6, 7, 8, 9, 10]
             await announce(host, room, 11)
             assert await offsets(ann, 1) == [11]
+
+
+async def test_what_was_deleted_later_does_not_come_from_the_disk(directory: Path) -> None:
+    async with durable_broker(directory, room=SHORT) as broker, joined_link(broker, "dev:max:host") as (host, room):
+        for number in range(1, 11):
+            await announce(host, room, number)
+        await host.send((Call(BY_NAME["messages.delete"].number, "", {"room": "lobby", "ids": (2, 4)}), 0, 90))
+        await host.expect(Result)
+        for number in range(12, 14):
+            await announce(host, room, number)
+        epoch = broker.hub.room(room).state.epoch  # type: ignore[union-attr]
+        async with raw_link(broker) as ann:
+            await ann.login("dev:ann")
+            await ann.send((Resume("lobby", Tier.FULL, epoch, 0), 0, 9))
+            assert (await ann.expect(Resumed))[1].recovered
+            found = [(await ann.expect(Event))[1] for _ in range(13)]
+        deleted = [number for number, event in enumerate(found, 1) if event.type == MessageType.MESSAGES_DELETED]
+        assert deleted == [2, 4, 11]
+        assert not {"news 2", "news 4"} & {str(each) for event in found for each in event.payload}
 
 
 @pytest.mark.parametrize("is_durable", [True, False])
