@@ -292,6 +292,7 @@ class Broker:
             metrics=lambda: render(collect(self)),
             is_draining=lambda: self.draining,
             clock=self._clock,
+            started_at_s=self.clock.now_ms() / 1000,
         )
         await HttpServer(make_app(parts), listen, self.api_limits, self.api_counters).run(task_status=task_status)
 

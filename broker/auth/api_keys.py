@@ -121,6 +121,8 @@ class ApiKeys:
             raise SignatureRefused(f"key {known.id} has expired")
         if abs(now - signed.created) > MAX_AGE_S or (signed.expires and signed.expires <= now):
             raise SignatureRefused(f"created {now - signed.created:.0f} s before the broker's clock, or expired")
+        if signed.created <= nonces.since:
+            raise SignatureRefused("created before the start of the broker, which knows no nonces of then", 1.0)
         nonces.use(known.id, signed.nonce, now)
         return known
 

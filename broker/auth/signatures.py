@@ -5,7 +5,9 @@ A request is signed over its method, its target and the digest of its body (RFC 
 way (scheme, headers that were not signed) does not matter. Exactly one signature is read.
 
 Nonces have a bounded table with a share for each key: where a share is full a request is refused until the oldest nonce
-has expired, never is one forgotten that could be used again.
+has expired, never is one forgotten that could be used again. They are in memory: a signature from before the start of
+the process is refused, with a time after which the backend may sign and send again. (One whose ``created`` lies in the
+future is not known as such.)
 """
 
 from __future__ import annotations
@@ -138,9 +140,14 @@ def is_digest_of(headers: Headers, body: bytes) -> bool:
 
 
 class NonceTable:
-    """Nonces that were used, each for as long as its signature could be valid: ``total``, and of one key ``share``."""
+    """Nonces that were used, each for as long as its signature could be valid: ``total``, and of one key ``share``.
 
-    def __init__(self, total: int = 400_000, share: int = 200_000) -> None:
+    ``since``: Unix seconds at which it began; what was used before is not known, so that nothing is valid which was
+    signed then.
+    """
+
+    def __init__(self, total: int = 400_000, share: int = 200_000, since: float = 0.0) -> None:
+        self.since = since
         self._total = total
         self._share = share
         self._count = 0

@@ -59,6 +59,8 @@ class ApiParts:
     metrics: Callable[[], str]
     is_draining: Callable[[], bool]
     clock: Callable[[], float]
+    started_at_s: float
+    """Unix seconds."""
 
 
 class _Api:
@@ -68,7 +70,7 @@ class _Api:
         self._parts = parts
         self._limit = Gcra(parts.requests, MAX_ADDRESSES)
         self._refusals = Gcra(REFUSALS, MAX_ADDRESSES)
-        self._nonces = NonceTable()
+        self._nonces = NonceTable(since=parts.started_at_s)
         self._body_bytes = 0
 
     # ---- who calls
@@ -108,7 +110,9 @@ class _Api:
             log.info("signature refused", address=address, why=str(refused), request_id=request_id)
             if refused.retry_after_s:
                 wait_ms = round(refused.retry_after_s * 1000)
-                raise HttpProblem(429, "RATE_LIMITED", "too many signed requests", "Signature", wait_ms) from None
+                raise HttpProblem(
+                    429, "RATE_LIMITED", "cannot be verified now: sign and send it again later", "Signature", wait_ms
+                ) from None
             self._refusals.try_acquire(address, self._parts.clock())
             raise HttpProblem(401, "AUTH_FAILED", "must be a valid signature (RFC 9421)", "Signature") from None
 

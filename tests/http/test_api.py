@@ -114,9 +114,10 @@ async def test_a_signed_request_is_a_key(tmp_path: Path) -> None:
     secret = base64.urlsafe_b64decode("c" * 43 + "=")
     async with api(api={"key_file": str(path)}, auth={"secret": "x" * 32}) as (_, client):
 
-        def sign(nonce: str, body: bytes) -> dict[str, str]:
+        def sign(nonce: str, body: bytes, after_s: int = 2) -> dict[str, str]:
+            created = int(time.time()) + after_s
             digest = f"sha-256=:{base64.b64encode(hashlib.sha256(body).digest()).decode()}:"
-            covered = f'("@method" "@path" "content-digest");created={int(time.time())};keyid="shop";nonce="{nonce}"'
+            covered = f'("@method" "@path" "content-digest");created={created};keyid="shop";nonce="{nonce}"'
             lines = '"@method": POST', '"@path": /v1/rooms/open', f'"content-digest": {digest}'
             base = "\n".join((*lines, f'"@signature-params": {covered}'))
             made = base64.b64encode(hmac.digest(secret, base.encode(), "sha256")).decode()
@@ -131,6 +132,7 @@ async def test_a_signed_request_is_a_key(tmp_path: Path) -> None:
             (sign("nonce-001", body), body, 401, "Signature"),
             (sign("nonce-002", body), body.replace(b"1", b"2"), 401, "Content-Digest"),
             (sign("nonce-003", body) | {"Signature": "a=:AAAA:"}, body, 401, "Signature"),
+            (sign("nonce-004", body, after_s=-100), body, 429, "Signature"),  # the process may have seen it, and ended
         ):
             answer = await client.post("/v1/rooms/open", content=sent, headers=headers)
             assert (answer.status_code, answer.json().get("field")) == (status, field)
