@@ -81,7 +81,7 @@ async def test_the_websockets_library_joins_talks_and_hears() -> None:
         joined, ack, code = await trio.to_thread.run_sync(visit, broker.addresses[0][1])
         assert joined[1:3] == (room, 4)
         assert joined[3][0] == "lobby"
-        assert ack[3] == [[[5, 0, 0]], []]
+        assert ack[3] == [[[5, 0, 0]], [], []]
         assert code == 1000
         while True:
             frame = await ann.next_frame()
