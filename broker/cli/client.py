@@ -193,7 +193,7 @@ def _no_link(address: Address, token: str | None, code: int | None, reason: str)
             if role and parse_role(role) is None:
                 return f"--token {plain(token)}: there is no role {plain(role)}; there are {_ROLES}"
             return f"the broker at {where} is not in development mode and wants a token: --token-file or ROOMCAST_TOKEN"
-        return f"the broker at {where} does not take this token (expired, for another broker, or not its secret)"
+        return f"the broker at {where} does not take this token (expired, or not signed for it); its log says why"
     if code == CloseCode.TOKEN_EXPIRED:
         return f"the token has expired; the broker at {where} wants a new one"
     if code == CloseCode.TOKEN_REVOKED:

@@ -23,17 +23,17 @@ _STATES = {
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def webhooks() -> None:
-    """Webhooks of a running broker: how endpoints fare, and the events that were given up."""
+    """Webhooks of a running broker: the state of each endpoint, and dead letters: events that were given up."""
 
 
 @webhooks.command("list")
 @click.option("--endpoint", help="Events of this endpoint only.")
-@click.option("--waiting", is_flag=True, help="Events that still wait, in place of those that were given up.")
+@click.option("--waiting", is_flag=True, help="Events that still wait, in place of dead letters.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(0, PAGE), help="Most events to list.")
 @url_option
 @key_option
 def list_webhooks(endpoint: str | None, waiting: bool, limit: int, url: str, key_file: str | None) -> None:
-    """Print every endpoint, then the oldest events that were given up."""
+    """Print every endpoint, then the oldest dead letters."""
     endpoints = ask(url, key_file, "hooks.list", {})["items"]
     if not endpoints:
         click.echo("no endpoints: [[webhooks.endpoints]] of the configuration names them")
