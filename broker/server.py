@@ -26,7 +26,7 @@ from broker.auth.tenant_keys import TenantKeys
 from broker.auth.ticket_keys import TicketKeyFile
 from broker.auth.tokens import Authenticator
 from broker.config.files import user_path
-from broker.config.schema import RELOADABLE, Config, changed_settings, reloaded, settings_of, without_limit
+from broker.config.schema import RELOADABLE, Config, changed_settings, settings_of, with_reloadable, without_limit
 from broker.core.clock import TrustedClock
 from broker.core.limits.overload import ByteBudget, OverloadMonitor, OverloadStage
 from broker.core.limits.rate_limit import Rate
@@ -434,6 +434,10 @@ class Broker:
         changed = changed_settings(self.config, config)
         if config.development != self.config.development:
             raise ValueError("auth.secret: a broker does not enter or leave development mode while it runs")
+        running = with_reloadable(self.config, config)
+        policy = policy_of(running)
+        if bool(policy.tick_ms) != bool(self.hub.policy.tick_ms):
+            raise ValueError("room.tick_ms: rooms do not begin or cease to have ticks while the broker runs")
         max_connections = connection_limit(config)
         keyring = self.context.auth.keyring_of(config.auth)
         jwks_context = self.jwks.context_of(config.auth)
@@ -450,11 +454,13 @@ class Broker:
         self.context.auth.use(config.auth, keyring, tenant_keys)
         self.jwks.use(config.auth, jwks_context)
         self.hub.tenants.use(quotas_of(config.tenants))
-        self.context.use_limits(reloaded(self.config.link, config.link, "link"))
+        self.context.use_limits(running.link)
         self.context.max_viewers = config.room.max_viewers
         self.max_connections = max_connections
         self.connection_limits.use(**limits_of(config.admission, max_connections))
-        self.hub.use_limits(reloaded(self.config.room, config.room, "room"), config.open_roles)
+        self.hub.use_limits(running.room, config.open_roles)
+        self.hub.use_policy(policy)
+        self.config = running
         if keys_before != _keys_of(api_keys) and "api.key_file" not in changed:
             changed.append("api.key_file")  # the same file, with other keys
         in_force = [name for name in changed if name in RELOADABLE]

@@ -119,6 +119,33 @@ async def test_limits_of_connections_and_rooms_are_reloaded_and_the_log_names_wh
 
 
 @pytest.mark.integration
+async def test_limits_of_messages_are_reloaded_for_open_rooms_and_each_change_is_reported_once() -> None:
+    async with running_broker() as broker, joined_link(broker, "dev:ann") as (_, number):
+        room = broker.hub.room(number)
+        assert room is not None
+        room.set_rules({"tick_ms": 500, "tick_max_ms": 700})
+        slower = configuration(room={"user_chat_per_s": 0.25, "tick_ms": 200, "tick_max_ms": 600, "policy": "goim"})
+        with structlog.testing.capture_logs() as lines:
+            assert broker.reload(slower) == ["room.policy"]
+            assert broker.reload(slower) == ["room.policy"]
+        reported = [line["changed"] for line in lines if line["event"] == "configuration reloaded"]
+        assert reported == [["room.tick_ms", "room.tick_max_ms", "room.user_chat_per_s"], []]
+        assert (room.state.policy.user_chat.per_s, room.state.policy.tick_ms) == (0.25, 500)
+        assert (broker.config.room.tick_ms, broker.config.room.policy) == (200, "roomcast")
+        room.set_rules({"tick_ms": None, "tick_max_ms": None})
+        assert (room.state.policy.tick_ms, room.state.policy.tick_max_ms) == (200, 600)
+
+
+@pytest.mark.integration
+async def test_ticks_of_rooms_do_not_begin_while_the_broker_runs() -> None:
+    async with running_broker(room={"policy": "off"}) as broker:
+        before = broker.config
+        with pytest.raises(ValueError, match=r"room\.tick_ms"):
+            broker.reload(configuration(room={"policy": "off", "tick_ms": 100, "max_viewers": 9}))
+        assert (broker.config, broker.context.max_viewers) == (before, 0)
+
+
+@pytest.mark.integration
 async def test_a_busy_machine_is_no_overload_of_a_broker_in_a_test_and_a_refused_join_fails_at_once() -> None:
     async with running_broker() as broker, raw_link(broker) as link:
         assert broker.loop_monitor.overload_lag_s(0.4) == 0.0

@@ -96,6 +96,10 @@ RELOADABLE = frozenset(
         "webhooks.endpoints", "webhooks.ca_file", "webhooks.connect_timeout_s", "webhooks.timeout_s",
         "webhooks.max_connections", "webhooks.patience_h", "webhooks.max_waiting", "webhooks.dead_letter_bytes",
         "room.new_rooms_per_minute", "room.unused_close_s", "room.idle_close_s", "room.max_viewers", "tenants",
+        "room.admit_per_window", "room.merge", "room.chat_budget_per_s", "room.paid_budget_per_s", "room.tick_ms",
+        "room.tick_max_ms", "room.duplicate_window_s", "room.user_chat_per_s", "room.user_chat_burst",
+        "room.staff_posts_per_s", "room.staff_posts_burst", "room.app_posts_per_s", "room.app_posts_burst",
+        "room.likes_per_s",
     }
 )  # fmt: skip
 """Settings that take effect on SIGHUP; the others need a restart."""
@@ -426,6 +430,18 @@ def changed_settings(before: Config, after: Config) -> list[str]:
         else:
             found.append(section)
     return found
+
+
+def with_reloadable(before: Config, after: Config) -> Config:
+    """Return the configuration with the `RELOADABLE` settings of ``after`` and all others as before."""
+    sections = {}
+    for name in before.__struct_fields__:
+        old, new = getattr(before, name), getattr(after, name)
+        if isinstance(old, msgspec.Struct):
+            sections[name] = reloaded(old, new, name)
+        else:
+            sections[name] = new if name in RELOADABLE else old
+    return msgspec.structs.replace(before, **sections)
 
 
 def reloaded(before: S, after: S, section: str) -> S:

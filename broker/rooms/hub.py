@@ -115,6 +115,13 @@ class Hub:
     def __iter__(self) -> Iterator[Room]:
         return iter(list(self._by_name.values()))
 
+    def use_policy(self, policy: Policy) -> None:
+        """Apply another policy to all rooms, open ones included. O(rooms)."""
+        if policy != self._rules.policy:
+            self._rules = self._rules.with_policy(policy)
+            for room in self._by_number.values():
+                room.use_broker_policy(policy)
+
     def use_limits(self, config: RoomConfig, open_roles: frozenset[Role]) -> None:
         """Apply other limits of rooms from now on; open rooms stay, and keep the times after which they close."""
         if config.new_rooms_per_minute != self._config.new_rooms_per_minute:

@@ -23,6 +23,7 @@ from broker.core.rooms.idempotency import OperationKey
 from broker.core.rooms.key_changes import KeyDecision
 from broker.core.rooms.keys import KeyDelete, KeyRefused, KeySet
 from broker.core.rooms.pins import PinChange
+from broker.core.rooms.policies import Policy
 from broker.core.rooms.room_rules import RuleValue
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
@@ -215,6 +216,14 @@ class Room:
     def set_rules(self, changes: Mapping[str, RuleValue | None]) -> None:
         """Set rules of this room, see `RoomState.set_rules`; the interval between ticks follows with the next one."""
         self.state.set_rules(changes)
+        self._follow_ticks()
+
+    def use_broker_policy(self, policy: Policy) -> None:
+        """Take another policy of the broker, see `RoomState.use_broker_policy`."""
+        self.state.use_broker_policy(policy)
+        self._follow_ticks()
+
+    def _follow_ticks(self) -> None:
         policy = self.state.policy
         if self._has_tick:
             self._pacer = TickPacer(policy.tick_ms, policy.tick_max_ms)

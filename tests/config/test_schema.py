@@ -30,6 +30,7 @@ from broker.config.schema import (
     to_toml,
     without_limit,
 )
+from broker.core.rooms.room_rules import ROOM_RULES
 from protocol.codes import MESSAGE_TYPES, Lane, MessageType, Role, TypeRule
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -416,6 +417,7 @@ def test_every_reloadable_setting_exists() -> None:
         for name in getattr(getattr(config, section), "__struct_fields__", ())
     }
     assert names | set(config.__struct_fields__) >= RELOADABLE
+    assert {f"room.{rule}" for rule in ROOM_RULES} <= RELOADABLE, "what one room may change, all may without a restart"
 
 
 def test_a_zero_that_switches_a_limit_off_is_named() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from broker.core.rooms.policies import Policy
@@ -37,3 +37,9 @@ class RoomRules:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "types", TypeRules(self.custom))
+
+    def with_policy(self, policy: Policy) -> RoomRules:
+        """Return these rules with another policy, and the same table of types."""
+        changed = replace(self, policy=policy)
+        object.__setattr__(changed, "types", self.types)
+        return changed

@@ -138,6 +138,11 @@ class RoomState(Generic[T]):
         self.own_rules, policy = checked_rules(self._rules.policy, self.own_rules, changes)
         self._use_policy(policy)
 
+    def use_broker_policy(self, policy: Policy) -> None:
+        """Take another policy of the broker, with ticks where the one before had them, under this room's own rules."""
+        self._rules = self._rules.with_policy(policy)
+        self.set_rules({})
+
     def _use_policy(self, policy: Policy) -> None:
         self.policy = policy
         self._posting.use_policy(policy)

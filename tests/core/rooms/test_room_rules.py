@@ -67,6 +67,22 @@ def test_updates_hold_whole_or_not_at_all_while_the_room_works(policy: str, give
     assert all(account.held == 0 for account in room.accounts())
 
 
+@given(st.sampled_from(sorted(POLICIES)), updates, updates)
+def test_rules_of_a_room_hold_over_another_policy_of_the_broker(policy: str, own: Any, broker: Any) -> None:
+    room = a_room(policy)
+    try:
+        room.set_rules(own)
+        _, changed = checked_rules(policy_from(policy), {}, broker)
+    except RuleError:
+        return
+    kept = dict(room.own_rules)
+    _, expected = checked_rules(changed, {}, kept)
+    room.use_broker_policy(changed)
+    assert (room.policy, room.own_rules) == (expected, kept)
+    room.set_rules(dict.fromkeys(kept))
+    assert room.policy == changed, "what a room gives up is the broker's present rule"
+
+
 def test_a_rule_that_is_null_is_the_brokers_again() -> None:
     base = policy_from("roomcast")
     rules, policy = checked_rules(base, {}, {"user_chat_per_s": 0.5, "merge": False})
