@@ -63,6 +63,9 @@ PAGE_ROWS = 1000
 TAIL_ENTRIES = 10_000
 """Entries whose chain is checked when the ledger is opened: a fraction of a second."""
 
+SCAN_ENTRIES = 5000
+"""Entries that `Reader.entries_with` inspects: a few milliseconds, in which no other question is answered."""
+
 _ENTRY = (
     "SELECT e.seq, s.room, s.epoch, coalesce(e.offset, 0), e.lane, e.kind, e.at_ms, e.body, e.crc, e.hash"
     " FROM entries AS e JOIN streams AS s ON s.stream = e.stream"
@@ -249,13 +252,14 @@ class Reader:
     # ---- inboxes, outbox
 
     @_reports_damage
-    def inbox(self, user: str, after: int, limit: int = 1000) -> list[StoredDirect]:
-        """Return pending messages of a user with numbers above ``after``, in order.
+    def inbox(self, user: str, after: int, limit: int = 1000, *, is_pending_only: bool = True) -> list[StoredDirect]:
+        """Return messages of a user with numbers above ``after``, in order: those that are pending, or all.
 
         Maintenance alone decides by the clock that a message has expired; until then it is pending.
         """
         rows = self._connection.execute(
-            f"{_DIRECT} WHERE user = ? AND direct_id > ? AND state = 0 ORDER BY direct_id LIMIT ?",
+            f"{_DIRECT} WHERE user = ? AND direct_id > ?{' AND state = 0' if is_pending_only else ''}"
+            " ORDER BY direct_id LIMIT ?",
             (user, after, limit),
         )
         return [self._direct(row) for row in rows]
@@ -355,22 +359,49 @@ class Reader:
 
     @_reports_damage
     def records(
-        self, kind: str, subject: str | None = None, *, after: tuple[str, str] = ("", ""), limit: int = 100_000
+        self,
+        kind: str,
+        subject: str | None = None,
+        *,
+        text: str | None = None,
+        after: tuple[str, str] = ("", ""),
+        limit: int = 100_000,
     ) -> list[StoredRecord]:
         """Return the records of a kind, or of one subject of it, ordered by subject and name.
 
-        ``after``: subject and name of the last record of the page before; ("", "") also gives the record with those
-        names.
+        ``text``: only those that have it as their name or anywhere in their body. ``after``: subject and name of the
+        last record of the page before; ("", "") also gives the record with those names.
         """
         where = "kind = ?" if subject is None else "kind = ? AND subject = ?"
-        names: tuple[str, ...] = (kind,) if subject is None else (kind, subject)
+        values: tuple[str | bytes, ...] = (kind,) if subject is None else (kind, subject)
+        if text is not None:
+            where, values = f"{where} AND (name = ? OR instr(body, ?) > 0)", (*values, text, text.encode())
         if after != ("", ""):
-            where += " AND (subject, name) > (?, ?)"
-            names += after
-        rows = self._connection.execute(f"{_RECORD} WHERE {where} ORDER BY subject, name LIMIT ?", (*names, limit))
+            where, values = f"{where} AND (subject, name) > (?, ?)", (*values, *after)
+        rows = self._connection.execute(f"{_RECORD} WHERE {where} ORDER BY subject, name LIMIT ?", (*values, limit))
         return [self._record(row) for row in rows]
 
     # ---- the whole ledger
+
+    @_reports_damage
+    def entries_with(self, text: str, after: int, limit: int, max_bytes: int) -> tuple[list[StoredEntry], int | None]:
+        """Return events after entry ``after`` whose body contains ``text``, in order, and the last entry that was
+        inspected, None = that is all. Ends after the event with which the bodies exceed ``max_bytes``.
+        """
+        row = self._head()
+        after = max(after, row.anchor_seq)
+        last = min(row.seq, after + SCAN_ENTRIES)
+        found: list[StoredEntry] = []
+        for each in self._connection.execute(
+            f"{_ENTRY} WHERE e.seq > ? AND e.seq <= ? AND e.offset IS NOT NULL AND instr(e.body, ?) > 0"
+            " ORDER BY e.seq LIMIT ?",
+            (after, last, text.encode(), limit),
+        ):
+            found.append(self._entry(each))
+            max_bytes -= len(found[-1].body)
+            if max_bytes < 0 or len(found) == limit:
+                return found, found[-1].seq if found[-1].seq < row.seq else None
+        return found, last if last < row.seq else None
 
     def ends(self) -> tuple[Head, ChainHead]:
         """Return the head, and the anchor that the first entry follows."""

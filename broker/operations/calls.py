@@ -24,7 +24,20 @@ import trio
 
 from broker.core.limits.rate_limit import Gcra, Rate
 from broker.core.tenants.names import plain_name, qualify
-from broker.operations import app, broadcasts, brokers, directs, hooks, keys, locks, messages, rooms, tokens, users
+from broker.operations import (
+    app,
+    broadcasts,
+    brokers,
+    directs,
+    exports,
+    hooks,
+    keys,
+    locks,
+    messages,
+    rooms,
+    tokens,
+    users,
+)
 from broker.operations.caller import Caller, OperationError
 from broker.operations.parts import Handler, Parts
 from protocol.codes import ErrorCode
@@ -42,6 +55,7 @@ HANDLERS: dict[str, Handler] = {
     **messages.HANDLERS,
     **broadcasts.HANDLERS,
     **users.HANDLERS,
+    **exports.HANDLERS,
     **tokens.HANDLERS,
     **brokers.HANDLERS,
     **directs.HANDLERS,

@@ -7,7 +7,7 @@ from broker.ledger import Reader, RecordPut, RecordRemoved
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
 
-__all__ = ["ban_item", "ban_removal", "read_bans"]
+__all__ = ["KIND", "ban_item", "ban_removal", "read_bans"]
 
 KIND = "room.ban"
 

@@ -12,7 +12,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
 from protocol.messages import Event
 
-__all__ = ["StoredKeys", "key_items", "key_removals", "read_room_keys"]
+__all__ = ["KIND", "StoredKeys", "key_items", "key_removals", "read_room_keys"]
 
 KIND = "room.key"
 _VERSION = ""

@@ -12,7 +12,7 @@ from broker.ledger import Reader, RecordPut
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
 
-__all__ = ["UserSettings", "opted_out", "preference_items", "read_settings", "tags_item"]
+__all__ = ["PREFERENCES", "TAGS", "UserSettings", "opted_out", "preference_items", "read_settings", "tags_item"]
 
 PREFERENCES, TAGS = "user.preferences", "user.tags"
 

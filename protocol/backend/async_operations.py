@@ -85,12 +85,14 @@ from ..operations.tokens import RevokeTokens, TokensRevoked
 from ..operations.users import (
     DisconnectedUser,
     DisconnectUser,
+    ExportUser,
     GetUser,
     Kicked,
     KickUser,
     Preferences,
     SetPreferences,
     SetTags,
+    UserExport,
     UserTags,
     UserView,
     Visibility,
@@ -297,6 +299,11 @@ class AsyncUsersCalls:
     async def set_tags(self, *, user: str, tags: tuple[str, ...]) -> UserTags:
         """Set the tags of a user. Scope: users:write."""
         result: UserTags = await self._call("users.set_tags", SetTags(user, tags), None)
+        return result
+
+    async def export(self, *, user: str, limit: int = 100, cursor: str | None = None) -> UserExport:
+        """Return everything that the broker keeps on a user. Scope: users:read."""
+        result: UserExport = await self._call("users.export", ExportUser(user, limit, cursor), None)
         return result
 
     async def revoke(self, *, user: str | None = None, issued_before_ms: int = 0) -> TokensRevoked:

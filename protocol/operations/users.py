@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..codes import ErrorCode
-from ..fields import array_of, boolean, integer, name_of, optional, record, room_name, text, user_id
-from .rows import DIRECTION, PLATFORM, OperationRow, RateLimit, Scope, row
+from ..fields import (
+    any_value,
+    array_of,
+    boolean,
+    integer,
+    map_of,
+    name_of,
+    optional,
+    record,
+    room_name,
+    text,
+    user_id,
+)
+from .rows import DIRECTION, MAX_PAGE, PLATFORM, OperationRow, RateLimit, Scope, page_size, row
 
 __all__ = [
     "ROWS",
     "DisconnectUser",
     "DisconnectedUser",
+    "ExportKind",
+    "ExportUser",
+    "ExportedItem",
     "GetUser",
     "KickUser",
     "Kicked",
@@ -20,6 +35,7 @@ __all__ = [
     "SetPreferences",
     "SetTags",
     "UserBan",
+    "UserExport",
     "UserLink",
     "UserTags",
     "UserView",
@@ -135,6 +151,51 @@ class UserTags(NamedTuple):
     tags: tuple[str, ...]
 
 
+class ExportKind(IntEnum):
+    """What an item of an export is."""
+
+    PREFERENCE = 0
+    TAGS = 1
+    REVOCATION = 2
+    """The user's tokens that were issued before ``at_ms`` are revoked."""
+    BAN = 3
+    KEY = 4
+    """A key of a room that the user owns."""
+    DIRECT = 5
+    """A must-deliver message to the user."""
+    EVENT = 6
+    """An event of a room by the user, or a gift that the user gave."""
+
+
+class ExportUser(NamedTuple):
+    """Ask for what the broker keeps on a user. ``cursor``: ``next`` of the page before."""
+
+    user: str
+    limit: int = 100
+    cursor: str | None = None
+
+
+class ExportedItem(NamedTuple):
+    """One thing that the broker keeps on a user. ``id``: number of a message to the user, offset of an event, name of a
+    key or preference; ``about``: what else there is, by name; ``type``: of a message or an event; ``data``: its
+    content, null for an event that was deleted."""
+
+    kind: ExportKind
+    room: str | None = None
+    id: str = ""
+    at_ms: int = 0
+    about: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    type: int | None = None
+    data: Any = None
+
+
+class UserExport(NamedTuple):
+    """A page of an export; it may be empty. ``next``: cursor of the next page, null = the end."""
+
+    items: tuple[ExportedItem, ...]
+    next: str | None = None
+
+
 _address = text(0, 64)
 _rooms = array_of(room_name, 1000)
 _link = record(UserLink, (_address, text(1, 16), _rooms, text(0, 128), integer(0)))
@@ -147,6 +208,13 @@ _view = record(
 )  # fmt: skip
 _disconnected = record(DisconnectedUser, (integer(0),))
 _kicked = record(Kicked, (integer(0),))
+
+_export_cursor = optional(text(1, 1024))
+_about = map_of(text(1, 32), any_value, 16)
+_exported = record(
+    ExportedItem,
+    (name_of(ExportKind), optional(room_name), text(0, 128), integer(0), _about, optional(integer(1, 255)), any_value),
+)
 
 _NOT_KEPT = (ErrorCode.NOT_KEPT, ErrorCode.OVERLOADED)
 
@@ -180,5 +248,20 @@ ROWS: tuple[OperationRow, ...] = (
         "Set the tags of a user.",
         scope=Scope.USERS_WRITE, roles=PLATFORM, durable=True, rate=RateLimit(50, 100), errors=_NOT_KEPT,
         example=(SetTags("ann", ("gold",)), UserTags(("gold",))),
+    ),
+    row(
+        46, "users.export", ExportUser, (user_id, page_size, _export_cursor), UserExport,
+        record(UserExport, (array_of(_exported, MAX_PAGE), _export_cursor)),
+        "Return everything that the broker keeps on a user.",
+        scope=Scope.USERS_READ, roles=PLATFORM, rate=RateLimit(50, 100), changes=False, at_once=2, errors=_NOT_KEPT,
+        example=(
+            ExportUser("ann"),
+            UserExport((
+                ExportedItem(ExportKind.TAGS, at_ms=1_790_000_000_000, data=("gold",)),
+                ExportedItem(
+                    ExportKind.BAN, "live-1", "", 1_790_000_000_000, {"until_ms": 1_790_000_600_000, "reason": "spam"},
+                ),
+            )),
+        ),
     ),
 )  # fmt: skip

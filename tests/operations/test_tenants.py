@@ -56,6 +56,8 @@ MASKED = frozenset(
     }
 )
 """Fields that are chance or time."""
+YEAR_2001_MS = 978_307_200_000
+"""Higher numbers are times, and versions and epochs made from them, which payloads of events hold without a name."""
 
 
 @asynccontextmanager
@@ -92,7 +94,9 @@ async def answer(broker: Broker, caller: Caller, row: OperationRow, request: Any
 def masked(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: "*" if name in MASKED else masked(each) for name, each in value.items()}
-    return [masked(each) for each in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [masked(each) for each in value]
+    return "*" if type(value) is int and value > YEAR_2001_MS else value
 
 
 async def populate(broker: Broker, tenant: str) -> None:
@@ -212,7 +216,7 @@ async def test_the_owner_itself_sees_and_changes_it(directory: Path) -> None:
             assert ((rows_of(place, OWNER), memory_of(broker, OWNER)) == before) is (tenant != OWNER)
         answers.append(found)
     differ = {name for name in answers[0] if answers[0][name] != answers[1][name]}
-    assert differ >= {"rooms.get", "rooms.history", "directs.progress"}
+    assert differ >= {"rooms.get", "rooms.history", "directs.progress", "users.export"}
 
 
 @pytest.mark.parametrize("row", [row for row in OPERATIONS if row.name.startswith("broker.")], ids=lambda row: row.name)

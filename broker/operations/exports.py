@@ -1,0 +1,262 @@
+"""Export of everything that the broker keeps on one user, in pages.
+
+What there is, in this order: preferences, tags, the revocation of the user's tokens, bans, keys of rooms that the user
+owns, must-deliver messages whatever their state, and the events of rooms by the user (for gifts: those the user gave)
+within the ledger's retention. Deleted events have no content here either.
+
+A page has at most `PAGE_BYTES` of content, and inspects a bounded part of the ledger: it may be shorter than asked for,
+or empty, and there is more while it has a cursor. A cursor holds the place in the ledger alone: what it leads to is
+filtered by the user again.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from broker.core.rooms.deletions import deletion_of, without_deleted
+from broker.core.rooms.stream import StoredEvent
+from broker.core.tenants.names import SEPARATOR, plain_name, qualify, tenant_of
+from broker.ledger import Reader, StoredEntry
+from broker.ledger.replay import event_of
+from broker.operations.caller import Caller, OperationError
+from broker.operations.kept import ask, required
+from broker.operations.parts import Handler, Parts
+from broker.operations.rooms import plain_value
+from broker.rooms.ban_records import KIND as BAN
+from broker.rooms.key_records import KIND as KEY
+from broker.users.revocations import KIND as REVOCATION
+from broker.users.settings import PREFERENCES, TAGS
+from protocol.codes import ErrorCode, Lane, MessageType
+from protocol.errors import RemoteProtocolError
+from protocol.frames import unpack_body
+from protocol.messages import Event
+from protocol.operations.users import ExportedItem, ExportKind, ExportUser, UserExport
+from protocol.payloads import GiftPayload, payload_record
+
+__all__ = ["HANDLERS", "PAGE_BYTES", "Position", "read_page"]
+
+PAGE_BYTES = 160 * 1024
+"""Content of a page: as JSON, where a character may take six bytes, it is below 1 MiB."""
+ITEM_BYTES = 256
+"""What an item counts besides its content."""
+CHUNK, DIRECTS = 1000, 64
+"""Rows of one query, and messages."""
+
+Place = tuple[int | str, ...]
+
+
+class Position(NamedTuple):
+    """Where a page begins: a section and a place in it, () = its start."""
+
+    section: int = 0
+    place: Place = ()
+
+    def encode(self) -> str:
+        """Return the position as a cursor."""
+        return base64.urlsafe_b64encode(json.dumps([self.section, *self.place]).encode()).decode()
+
+    @classmethod
+    def decode(cls, cursor: str | None) -> Position:
+        """Return the position of a cursor; ValueError where it is none."""
+        if cursor is None:
+            return cls()
+        section, *place = json.loads(base64.b64decode(cursor, b"-_", validate=True))
+        if type(section) is not int or not 0 <= section < len(_SECTIONS):
+            raise ValueError("is of no section")
+        if place and list(map(type, place)) != list(_SECTIONS[section].place):
+            raise ValueError("has another place")
+        for each in place:
+            if isinstance(each, str) and (SEPARATOR in each or not each.encode()):
+                raise ValueError("has a name that is none")
+            if isinstance(each, int) and not 0 <= each < 2**63:
+                raise ValueError("has a number that is too large")
+        return cls(section, tuple(place))
+
+
+class _Found(NamedTuple):
+    """An item, the bytes of its content, and the place after it. ``item`` None: the page ends here."""
+
+    item: ExportedItem | None
+    nbytes: int
+    place: Place
+
+
+Section = Callable[[Reader, str, Place], Iterator[_Found]]
+
+
+def _settings(reader: Reader, user: str, place: Place) -> Iterator[_Found]:
+    kinds = (PREFERENCES, ExportKind.PREFERENCE), (TAGS, ExportKind.TAGS), (REVOCATION, ExportKind.REVOCATION)
+    first = int(place[0]) if place else 0
+    for index, (record_kind, kind) in enumerate(kinds[first:], first):
+        after = (user, str(place[1])) if place and index == first else ("", "")
+        for record in reader.records(record_kind, user, after=after):
+            body = _body(record.body)
+            if body is not None:
+                data = None if kind is ExportKind.REVOCATION else body[0]
+                item = ExportedItem(kind, None, record.name, record.at_ms, data=data)
+                yield _Found(item, len(record.body), (index, record.name))
+
+
+def _bans(reader: Reader, user: str, place: Place) -> Iterator[_Found]:
+    after = qualify(tenant_of(user), str(place[0])) if place else ""
+    for record in reader.records(BAN, text=user, after=(after, user)):
+        body = _body(record.body)
+        if record.name == user and body is not None and len(body) >= 2:
+            about = {"until_ms": body[0], "reason": body[1]}
+            item = ExportedItem(ExportKind.BAN, record.subject, "", record.at_ms, about)
+            yield _Found(item, len(record.body), (plain_name(record.subject),))
+
+
+def _keys(reader: Reader, user: str, place: Place) -> Iterator[_Found]:
+    tenant, owner = tenant_of(user), plain_name(user)
+    after = (qualify(tenant, str(place[0])), str(place[1])) if place else ("", "")
+    while True:
+        found = reader.records(KEY, text=owner, after=after, limit=CHUNK)
+        for record in found:
+            after = record.subject, record.name
+            body = _body(record.body)
+            if body is None or len(body) < 5 or body[3] != owner or tenant_of(record.subject) != tenant:
+                continue
+            about = {"version": body[1], "expires_at_ms": body[2], "delete_on_leave": body[4]}
+            item = ExportedItem(ExportKind.KEY, record.subject, record.name, record.at_ms, about, data=body[0])
+            yield _Found(item, len(record.body), (plain_name(record.subject), record.name))
+        if len(found) < CHUNK:
+            return
+
+
+def _directs(reader: Reader, user: str, place: Place) -> Iterator[_Found]:
+    after = int(place[0]) if place else 0
+    while True:
+        found = reader.inbox(user, after, DIRECTS, is_pending_only=False)
+        if not found:
+            return
+        for stored in found:
+            after = stored.direct_id
+            body = _body(stored.body)
+            about = {"state": stored.state.name.lower(), "expires_at_ms": stored.expires_at_ms}
+            item = ExportedItem(
+                ExportKind.DIRECT, None, str(after), stored.at_ms, about, stored.kind, body[0] if body else None
+            )
+            yield _Found(item, len(stored.body), (after,))
+
+
+def _events(reader: Reader, user: str, place: Place) -> Iterator[_Found]:
+    tenant, author = tenant_of(user), plain_name(user)
+    entries, next_after = reader.entries_with(author, int(place[0]) if place else 0, CHUNK, PAGE_BYTES)
+    own: list[tuple[StoredEntry, StoredEvent]] = []
+    for entry in entries:
+        event = event_of(entry)
+        if event is not None and entry.lane is not None and tenant_of(entry.room) == tenant:
+            stored = StoredEvent(entry.offset, Lane(entry.lane), event)
+            if author in (event.user_id, _giver(event)):
+                own.append((entry, stored))
+    shown = _shown(reader, own)
+    for entry, stored in own:
+        item = _exported(entry, stored, shown[entry.room, entry.epoch, entry.offset])
+        yield _Found(item, len(entry.body), (entry.seq,))
+    if next_after is not None:
+        yield _Found(None, 0, (next_after,))
+
+
+def _giver(event: Event) -> str:
+    payload = payload_record(event.type, event.payload) if event.type == MessageType.GIFT else None
+    return payload.user_id if isinstance(payload, GiftPayload) else ""
+
+
+def _shown(
+    reader: Reader, events: Sequence[tuple[StoredEntry, StoredEvent]]
+) -> dict[tuple[str, int, int], StoredEvent]:
+    """Return events by room, epoch and offset as they are shown after the deletions that followed them."""
+    streams: dict[tuple[str, int], dict[int, StoredEvent]] = {}
+    for entry, stored in events:
+        streams.setdefault((entry.room, entry.epoch), {})[stored.offset] = stored
+    found: dict[tuple[str, int, int], StoredEvent] = {}
+    for (room, epoch), own in streams.items():
+        merged = dict(own)
+        position = min(own)
+        while True:
+            page = reader.deletions(room, epoch, position, CHUNK)
+            for entry in page:
+                event = event_of(entry)
+                if event is not None and entry.lane is not None and deletion_of(event) is not None:
+                    merged.setdefault(entry.offset, StoredEvent(entry.offset, Lane(entry.lane), event))
+            if len(page) < CHUNK:
+                break
+            position = page[-1].offset
+        for each in without_deleted([merged[offset] for offset in sorted(merged)]):
+            if each.offset in own:
+                found[room, epoch, each.offset] = each
+    return found
+
+
+def _exported(entry: StoredEntry, stored: StoredEvent, shown: StoredEvent) -> ExportedItem:
+    about = {"epoch": entry.epoch, "lane": int(stored.lane), "user": stored.event.user_id, "name": stored.event.name}
+    data = plain_value(shown.event.payload)
+    if shown.event.type != stored.event.type:
+        about["deleted"], data = True, None
+    return ExportedItem(
+        ExportKind.EVENT, entry.room, str(entry.offset), entry.at_ms, about, int(stored.event.type), data
+    )
+
+
+def _body(packed: bytes) -> Any:
+    """Return what a row holds; None where it is of a later version. Any: as it was packed."""
+    try:
+        body = unpack_body(packed)
+    except RemoteProtocolError:
+        return None
+    return body or None
+
+
+class _SectionKind(NamedTuple):
+    read: Section
+    place: tuple[type, ...]
+    """Types of its place."""
+
+
+_SECTIONS = (
+    _SectionKind(_settings, (int, str)),
+    _SectionKind(_bans, (str,)),
+    _SectionKind(_keys, (str, str)),
+    _SectionKind(_directs, (int,)),
+    _SectionKind(_events, (int,)),
+)
+
+
+def read_page(
+    reader: Reader, user: str, start: Position, limit: int, max_bytes: int = PAGE_BYTES
+) -> tuple[list[ExportedItem], Position | None]:
+    """Return at most ``limit`` items from a position on, and the position of the next page, None = that is all.
+
+    ``max_bytes``: of content; one item may be above it. Runs in the ledger's reading thread.
+    """
+    items: list[ExportedItem] = []
+    section, place = start
+    with reader.snapshot():
+        while section < len(_SECTIONS):
+            for found in _SECTIONS[section].read(reader, user, place):
+                if found.item is None:
+                    return items, Position(section, found.place)
+                max_bytes -= found.nbytes + ITEM_BYTES
+                if len(items) == limit or (items and max_bytes < 0):
+                    return items, Position(section, place)
+                items.append(found.item)
+                place = found.place
+            section, place = section + 1, ()
+    return items, None
+
+
+async def _export(parts: Parts, caller: Caller, request: ExportUser) -> UserExport:
+    ledger = required(parts.ledger)
+    try:
+        start = Position.decode(request.cursor)
+    except (ValueError, TypeError, RecursionError):
+        raise OperationError(ErrorCode.BAD_FIELD, "is no cursor of this operation", "cursor") from None
+    items, following = await ask(ledger, read_page, request.user, start, request.limit)
+    return UserExport(tuple(items), None if following is None else following.encode())
+
+
+HANDLERS: dict[str, Handler] = {"users.export": _export}
