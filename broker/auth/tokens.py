@@ -187,10 +187,12 @@ class Authenticator:
     def grant_of(self, claims: Mapping[str, Any]) -> Grant:
         """Return the grant of a user that the platform itself vouches for, by claims as in a token; AuthError.
 
-        ``rooms`` and ``sub`` are required as there; without ``exp`` it holds for a day.
+        ``rooms`` and ``sub`` are required as there; without ``exp`` it holds for a day, without ``iat`` it is issued
+        now: a revocation before does not end its tickets.
         """
+        now = int(self._clock())
         try:
-            grant = self._grants.read({"exp": int(self._clock()) + VOUCHED_S, **claims})
+            grant = self._grants.read({"exp": now + VOUCHED_S, "iat": now, **claims})
         except KeyError as error:
             raise AuthError(f"claim {error.args[0]} is missing") from None
         self._check_tenant(grant)

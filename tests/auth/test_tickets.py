@@ -403,3 +403,17 @@ async def test_our_client_comes_back_after_a_restart_without_asking_its_applicat
                     assert client.user is not None
                     assert (client.user.user_id, asked) == ("ann", 2 if life == 2 else 1)
                     assert auth.refused == (life == 2)
+
+
+def test_the_ticket_of_a_user_that_the_platform_vouches_for_holds_after_a_revocation_before() -> None:
+    revoked_before = int(NOW) - 5
+    auth = Authenticator(
+        AuthConfig(secret=SECRET), Clock(), random.Random(1),
+        is_revoked=lambda tenant, user, issued_at: issued_at < revoked_before,
+    )  # fmt: skip
+    auth.use_ticket_keys(TicketKeys.new(KEY))
+    ticket, _ = auth.ticket(auth.grant_of({"sub": "ann", "rooms": []}))
+    assert auth.verify(ticket).user_id == "ann"
+    old, _ = auth.ticket(auth.grant_of({"sub": "ann", "rooms": [], "iat": revoked_before - 1}))
+    with pytest.raises(AuthError, match="revoked"):
+        auth.verify(old)
