@@ -165,8 +165,7 @@ class Broker:
         self.jwks = JwksSource(config.auth, lambda keys: self.context.auth.use_url_keys(keys), clock)
         self._started_at = clock()
         self.locks = Locks(self.ledger, clock, self.clock)
-        self.questions = Questions.of(config.webhooks, unix_ms=wall_ms, rng=rng)
-        """Questions to the platform; None where none is configured."""
+        self.questions = Questions(config.webhooks, unix_ms=wall_ms, rng=rng)
         self.broadcasts = BroadcastRuns()
         self.revocations = Revocations(self.ledger)
         self.operations = Operations(Parts(
@@ -240,8 +239,7 @@ class Broker:
                     await nursery.start(self.queries.run)
                 if self.inboxes is not None:
                     await nursery.start(self.inboxes.run)
-                if self.questions is not None:
-                    await nursery.start(self.questions.run)
+                await nursery.start(self.questions.run)
                 if self.webhooks is not None:
                     await nursery.start(self.webhooks.run)
                 await nursery.start(self.broadcasts.run)
@@ -444,13 +442,13 @@ class Broker:
         tenant_keys = TenantKeys.read(config.tenants)
         api_keys = self._read_api_keys(config)
         webhook_files = None if self.webhooks is None else self.webhooks.read(config.webhooks)
-        question_senders = {} if self.questions is None else self.questions.read(config.webhooks)
+        question_files = self.questions.read(config.webhooks)
         self.listener.reload(config)
         keys_before, self._api_keys = _keys_of(self._api_keys), api_keys
         if self.webhooks is not None and webhook_files is not None:
             self.webhooks.use(webhook_files)
-        if self.questions is not None:
-            self.questions.use(question_senders)
+        self.questions.use(question_files)
+        self.context.use_questions()
         self.context.auth.use(config.auth, keyring, tenant_keys)
         self.jwks.use(config.auth, jwks_context)
         self.hub.tenants.use(quotas_of(config.tenants))

@@ -82,8 +82,8 @@ class SessionContext:
     """Bits of `Feature` this broker has."""
     durable_types: frozenset[int] = field(init=False)
     """Types of messages whose answer waits for the ledger; none without one."""
-    reviewed_types: frozenset[int] = field(init=False)
-    """Types of messages that the platform is asked about."""
+    reviewed_types: frozenset[int] = frozenset()
+    """Types of messages that the platform is asked about, or has been in this run: what waits keeps its order."""
     renew_every_s: float = field(init=False)
     """Least time between two renewed tickets of one link, in seconds."""
     draining: bool = False
@@ -99,8 +99,7 @@ class SessionContext:
 
     def __post_init__(self) -> None:
         self.durable_types = frozenset() if self.history is None else self.types.critical
-        is_reviewed = self.questions is not None and self.questions.message is not None
-        self.reviewed_types = frozenset({int(MessageType.DANMAKU), *self.types.custom} if is_reviewed else ())
+        self.use_questions()
         self.use_limits(self.config)
         self.renew_every_s = min(RENEW_EVERY_S, self.auth.ticket_s / 10)
         self.features = int(
@@ -108,6 +107,11 @@ class SessionContext:
             | (Feature.TICKET if self.auth.gives_tickets else Feature(0))
             | (Feature.LZ4 | Feature.LZ4_DICT_1 if self.compress else Feature(0))
         )
+
+    def use_questions(self) -> None:
+        """Ask about messages from now on, if the platform is asked about them now."""
+        if self.questions is not None and self.questions.message is not None:
+            self.reviewed_types = frozenset({int(MessageType.DANMAKU), *self.types.custom})
 
     def use_limits(self, config: LinkConfig) -> None:
         """Apply the limits of a configuration to all sessions, open ones included."""

@@ -271,7 +271,7 @@ class PendingJoin:
     @property
     def _is_allowed_on_failure(self) -> bool:
         questions = self._context.questions
-        return questions is not None and questions.join is not None and questions.join.allows_on_failure
+        return questions is None or questions.join is None or questions.join.allows_on_failure
 
     def _on_answer(self, answer: Answer | None) -> None:
         """The platform has answered, or has not in time."""

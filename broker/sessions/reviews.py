@@ -112,7 +112,6 @@ class ReviewedPosts:
         """Ask about a post, or decide it; return its result where it is refused at once."""
         questions = self._context.questions
         assert questions is not None
-        assert questions.message is not None
         member, post = waiting.member, waiting.post
         tenant, room_name = split_name(waiting.room.name)
         start = questions.ask_message(
@@ -121,10 +120,15 @@ class ReviewedPosts:
         )  # fmt: skip
         if start is Start.BUSY:
             return AckResult(waiting.sequence, Outcome.LIMITED, RETRY_MS)
-        if start in (Start.FULL, Start.PAUSED) and not questions.message.allows_on_failure:
+        if start in (Start.FULL, Start.PAUSED) and not self._is_allowed_on_failure:
             return AckResult(waiting.sequence, Outcome.UNAVAILABLE, RETRY_MS)
         waiting.is_decided = start is not Start.ASK
         return None
+
+    @property
+    def _is_allowed_on_failure(self) -> bool:
+        questions = self._context.questions
+        return questions is None or questions.message is None or questions.message.allows_on_failure
 
     def _on_answer(self, waiting: _Waiting, answer: MessageAnswer | None) -> None:
         """The platform has answered about a post, or has not in time."""
@@ -133,8 +137,7 @@ class ReviewedPosts:
         waiting.is_decided = True
         sequence = waiting.sequence
         if answer is None:
-            questions = self._context.questions
-            if questions is None or questions.message is None or not questions.message.allows_on_failure:
+            if not self._is_allowed_on_failure:
                 waiting.result = AckResult(sequence, Outcome.UNAVAILABLE, RETRY_MS)
         elif answer.action is MessageAction.BLOCK:
             waiting.result = AckResult(sequence, Outcome.REJECTED, int(ErrorCode.BLOCKED))

@@ -271,10 +271,10 @@ METRICS: tuple[Metric, ...] = (
              "api_counters.too_slow", "broker.http.connection:too_slow"),
     # Questions to the platform.
     Metric("roomcast_questions_total", "counter", "Cases for the platform, by kind and what became of them.",
-           lambda reading: {} if reading.broker.questions is None else reading.broker.questions.results,
+           lambda reading: reading.broker.questions.results,
            ("broker.core.webhooks.questions:results", "broker.webhooks.questions:results"), "result"),
     Metric("roomcast_questions_in_flight", "gauge", "Questions that the platform has not answered.",
-           lambda reading: 0 if reading.broker.questions is None else reading.broker.questions.in_flight,
+           lambda reading: reading.broker.questions.in_flight,
            ("broker.core.webhooks.questions:in_flight",)),
     # Webhooks.
     _of_webhooks("deliveries_total", "counter", "Events that an endpoint has taken.", "delivered",

@@ -3,14 +3,14 @@
 ``ask.connect``: who is this; ``ask.join``: may this user enter; ``ask.message``: what becomes of this message;
 ``ask.app``: a viewer's call to the application. Rooms and sessions are synchronous: they start a question and go on.
 How many are in flight, and what an answer says, `broker.core.webhooks.questions` decides. Each kind has its own
-connections, so that a slow answer to one delays no other.
+connections, so that a slow answer to one delays no other. A reload may change everything about a kind, and whether it
+is asked about at all: questions under way end as they began.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-import ssl
 from collections.abc import Callable, Hashable, Mapping
 from random import Random
 from typing import Any, NamedTuple, TypeVar
@@ -23,6 +23,7 @@ from broker.config.webhooks import (
     ConnectQuestionConfig,
     JoinQuestionConfig,
     MessageQuestionConfig,
+    QuestionsConfig,
     WebhookConfig,
     read_webhook_keys,
 )
@@ -42,7 +43,7 @@ from broker.core.webhooks.questions import (
 from broker.webhooks.sender import WebhookSender, client_context
 from protocol.codes import MessageType, Role
 
-__all__ = ["Asker", "Case", "Questions"]
+__all__ = ["Asker", "Case", "QuestionFiles", "Questions"]
 
 log = structlog.get_logger("roomcast.questions")
 
@@ -63,27 +64,24 @@ class Case(NamedTuple):
     role: Role | None = None
 
 
-class Asker:
-    """Questions of one kind."""
+class QuestionFiles(NamedTuple):
+    """A configuration of questions, and the sender of each kind that is asked about, with the secrets of its files."""
 
-    def __init__(
-        self,
-        kind: str,
-        endpoint: str,
-        sender: WebhookSender,
-        pool: QuestionPool,
-        deadline_ms: int,
-        *,
-        unix_ms: Callable[[], int],
-        allows_on_failure: bool = False,
-    ) -> None:
+    config: QuestionsConfig
+    senders: dict[str, WebhookSender]
+
+
+class Asker:
+    """Questions of one kind. It asks nothing before `use`."""
+
+    def __init__(self, kind: str, settings: Settings, *, unix_ms: Callable[[], int], rng: Random) -> None:
         self.kind = kind
-        self.endpoint = endpoint
-        """Name of the endpoint that answers."""
-        self.pool = pool
-        self.deadline_ms = deadline_ms
-        self.allows_on_failure = allows_on_failure
-        self._sender = sender
+        self.is_active = False
+        """Whether it has an endpoint now."""
+        self.pool = QuestionPool(_rules_of(settings), rng)
+        self._settings = settings
+        self._sender: WebhookSender | None = None
+        """The latest one, closed if it is not active."""
         self._unix_ms = unix_ms
         self._nursery: trio.Nursery | None = None
         self._is_paused = False
@@ -98,13 +96,29 @@ class Asker:
         finally:
             self._nursery = None
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-                await self._sender.aclose()
+                if self._sender is not None:
+                    await self._sender.aclose()
 
-    def use_sender(self, sender: WebhookSender) -> None:
-        """Ask by another sender from now on; questions under way end with the one before."""
-        before, self._sender = self._sender, sender
-        if self._nursery is not None:
+    def use(self, settings: Settings, sender: WebhookSender | None) -> None:
+        """Ask by other settings from now on, None = not at all; questions under way end with the sender before."""
+        before = self._sender
+        self.is_active = sender is not None
+        self._settings = settings
+        self.pool.use_rules(_rules_of(settings))
+        if sender is not None:
+            self._sender = sender
+        if self._nursery is not None and before is not None:
             self._nursery.start_soon(before.aclose)
+
+    @property
+    def deadline_ms(self) -> int:
+        """Time for an answer."""
+        return self._settings.deadline_ms
+
+    @property
+    def allows_on_failure(self) -> bool:
+        """Whether a case is allowed that has no answer."""
+        return not isinstance(self._settings, AppCallConfig) and self._settings.on_failure == "allow"
 
     def start(self, case: Case) -> Start:
         """Return whether `answer` is to be called for a case, or what becomes of it at once."""
@@ -141,6 +155,7 @@ class Asker:
     async def answer(self, case: Case, read: Callable[[int, bytes], A]) -> A | None:
         """Ask about a case that `start` has decided to ask about; return the answer, None where there is none."""
         is_ended = False
+        assert self._sender is not None
         try:
             question_id = f"ask_{secrets.token_hex(12)}"
             reply = await self._sender.post(question_id, self._body(question_id, case), self.deadline_ms / 1000)
@@ -196,69 +211,79 @@ class Questions:
 
     def __init__(self, config: WebhookConfig, *, unix_ms: Callable[[], int], rng: Random) -> None:
         """FileError, ValueError or OSError where files that the configuration names cannot be used."""
-        context = client_context(config.ca_file)
-        kinds = config.questions
-
-        def asker(kind: str, settings: Settings) -> Asker | None:
-            if settings.endpoint is None:
-                return None
-            return _asker(kind, settings, config, context, unix_ms, rng)
-
         self._unix_ms = unix_ms
-        remember_s = kinds.join.remember_s
-        self._allowed = RecentKeys[tuple[str, str, str]](remember_s, MAX_REMEMBERED) if remember_s else None
+        self._askers = {
+            kind: Asker(kind, settings, unix_ms=unix_ms, rng=rng) for kind, settings in _kinds_of(config.questions)
+        }
+        self._remember_s = 0.0
+        self._allowed: RecentKeys[tuple[str, str, str]] | None = None
         """Tenant, room and user of JOINs that were allowed lately; None: none is remembered."""
-        self.connect = asker("connect", kinds.connect)
-        self.join = asker("join", kinds.join)
-        self.message = asker("message", kinds.message)
-        self.app = asker("app", kinds.app)
-
-    @classmethod
-    def of(cls, config: WebhookConfig, *, unix_ms: Callable[[], int], rng: Random) -> Questions | None:
-        """Return the questions of a configuration; None where it has none."""
-        kinds = config.questions
-        if all(getattr(kinds, kind).endpoint is None for kind in kinds.__struct_fields__):
-            return None
-        return cls(config, unix_ms=unix_ms, rng=rng)
+        self.use(self.read(config))
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Be ready to ask until cancelled."""
         async with trio.open_nursery() as nursery:
-            for asker in self._askers():
+            for asker in self._askers.values():
                 await nursery.start(asker.run)
             task_status.started()
 
-    def read(self, config: WebhookConfig) -> dict[str, WebhookSender]:
-        """Return the senders of a configuration by kind of question, for `use`; raises as the constructor.
+    def read(self, config: WebhookConfig) -> QuestionFiles:
+        """Return a configuration with what its files hold, for `use`; raises as the constructor."""
+        asked = {kind: settings for kind, settings in _kinds_of(config.questions) if settings.endpoint is not None}
+        context = client_context(config.ca_file) if asked else None
+        senders = {}
+        for kind, settings in asked.items():
+            assert context is not None
+            assert settings.endpoint is not None
+            endpoint = config.endpoint(settings.endpoint)
+            keys = read_webhook_keys(endpoint.secret_file)
+            senders[kind] = WebhookSender(endpoint, config, keys, context, self._unix_ms, settings.max_in_flight)
+        return QuestionFiles(config.questions, senders)
 
-        A kind whose endpoint the configuration has no longer goes on as it is, until the restart that it needs.
-        """
-        context = client_context(config.ca_file)
-        names = {endpoint.name for endpoint in config.endpoints}
-        return {
-            each.kind: _sender(each.endpoint, config, context, self._unix_ms, each.pool.rules.max_in_flight)
-            for each in self._askers()
-            if each.endpoint in names
-        }
+    def use(self, files: QuestionFiles) -> None:
+        """Ask as another configuration says from now on, with the secrets of now."""
+        for kind, settings in _kinds_of(files.config):
+            self._askers[kind].use(settings, files.senders.get(kind))
+        remember_s = files.config.join.remember_s
+        if remember_s != self._remember_s:
+            self._remember_s = remember_s
+            self._allowed = RecentKeys(remember_s, MAX_REMEMBERED) if remember_s else None
 
-    def use(self, senders: Mapping[str, WebhookSender]) -> None:
-        """Ask the endpoints of another configuration from now on, with the secrets of now."""
-        for each in self._askers():
-            if each.kind in senders:
-                each.use_sender(senders[each.kind])
+    @property
+    def connect(self) -> Asker | None:
+        """Who is this; None: it is not asked now."""
+        return self._active("connect")
+
+    @property
+    def join(self) -> Asker | None:
+        """May this user enter this room; None: it is not asked now."""
+        return self._active("join")
+
+    @property
+    def message(self) -> Asker | None:
+        """What becomes of this message; None: it is not asked now."""
+        return self._active("message")
+
+    @property
+    def app(self) -> Asker | None:
+        """Calls of viewers; None: there are none now."""
+        return self._active("app")
+
+    def _active(self, kind: str) -> Asker | None:
+        asker = self._askers[kind]
+        return asker if asker.is_active else None
 
     @property
     def results(self) -> dict[str, int]:
         """Cases by kind and what became of them, as ``message.block``; counts only grow."""
-        return {f"{each.kind}.{name}": count for each in self._askers() for name, count in each.pool.results.items()}
+        return {
+            f"{each.kind}.{name}": count for each in self._askers.values() for name, count in each.pool.results.items()
+        }
 
     @property
     def in_flight(self) -> int:
         """Questions without an answer yet."""
-        return sum(each.pool.in_flight for each in self._askers())
-
-    def _askers(self) -> list[Asker]:
-        return [each for each in (self.connect, self.join, self.message, self.app) if each is not None]
+        return sum(each.pool.in_flight for each in self._askers.values())
 
     def ask_connect(self, token: str | None, address: str, on_answer: Callable[[Answer | None], None]) -> Start:
         """Ask who a connection is that presents ``token``."""
@@ -269,8 +294,10 @@ class Questions:
     def ask_join(
         self, tenant: str, room: str, user: str, name: str, role: Role, on_answer: Callable[[Answer | None], None]
     ) -> Start:
-        """Ask whether a user may enter a room. Names are plain."""
-        assert self.join is not None, "the caller has seen that it is configured"
+        """Ask whether a user may enter a room; EXEMPT where that is not asked now. Names are plain."""
+        join = self.join
+        if join is None:
+            return Start.EXEMPT
         allowed, key = self._allowed, (tenant, room, user)
         if allowed is not None and allowed.is_recent(key, self._unix_ms() / 1000):
             return Start.EXEMPT
@@ -281,7 +308,7 @@ class Questions:
             on_answer(answer)
 
         data = {"user": user, "name": name, "role": role.name.lower()}
-        return self.join.ask(Case((tenant, user), tenant, room, data, role), join_answer, on_join)
+        return join.ask(Case((tenant, user), tenant, room, data, role), join_answer, on_join)
 
     def ask_message(
         self,
@@ -294,13 +321,16 @@ class Questions:
         payload: Any,
         on_answer: Callable[[MessageAnswer | None], None],
     ) -> Start:
-        """Ask what becomes of a message. Names are plain. Any: a payload that is valid on the wire."""
-        assert self.message is not None, "the caller has seen that it is configured"
+        """Ask what becomes of a message; EXEMPT where that is not asked now. Names are plain. Any: a payload that is
+        valid on the wire."""
+        message = self.message
+        if message is None:
+            return Start.EXEMPT
         data = {"user": user, "name": name, "role": role.name.lower(), "message_type": kind, "payload": payload}
         if kind == MessageType.DANMAKU:
             data["text"] = payload[0]
         case = Case((tenant, user), tenant, room, data, role)
-        return self.message.ask(case, lambda status, body: message_answer(status, body, kind, payload), on_answer)
+        return message.ask(case, lambda status, body: message_answer(status, body, kind, payload), on_answer)
 
     async def call_app(self, case: Case) -> Any:
         """Return what the application answers to a case that ``app.start`` has decided to ask about; in a tuple, None
@@ -309,29 +339,14 @@ class Questions:
         return await self.app.answer(case, lambda status, body: (app_answer(status, body),))
 
 
-def _sender(
-    name: str, config: WebhookConfig, context: ssl.SSLContext, unix_ms: Callable[[], int], max_connections: int
-) -> WebhookSender:
-    endpoint = config.endpoint(name)
-    keys = read_webhook_keys(endpoint.secret_file)
-    return WebhookSender(endpoint, config, keys, context, unix_ms, max_connections)
+def _kinds_of(config: QuestionsConfig) -> list[tuple[str, Settings]]:
+    return [(kind, getattr(config, kind)) for kind in config.__struct_fields__]
 
 
-def _asker(
-    kind: str,
-    settings: Settings,
-    config: WebhookConfig,
-    context: ssl.SSLContext,
-    unix_ms: Callable[[], int],
-    rng: Random,
-) -> Asker:
-    assert settings.endpoint is not None
-    sender = _sender(settings.endpoint, config, context, unix_ms, settings.max_in_flight)
+def _rules_of(settings: Settings) -> QuestionRules:
     exempt, sample = frozenset[Role](), 1.0
     if isinstance(settings, JoinQuestionConfig | MessageQuestionConfig):
         exempt = frozenset({Role.APP, *(Role[name.upper()] for name in settings.exempt_roles)})
     if isinstance(settings, MessageQuestionConfig):
         sample = settings.sample
-    allows = not isinstance(settings, AppCallConfig) and settings.on_failure == "allow"
-    pool = QuestionPool(QuestionRules(settings.max_in_flight, exempt, sample), rng)
-    return Asker(kind, settings.endpoint, sender, pool, settings.deadline_ms, unix_ms=unix_ms, allows_on_failure=allows)
+    return QuestionRules(settings.max_in_flight, exempt, sample)

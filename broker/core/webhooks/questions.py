@@ -79,16 +79,20 @@ class QuestionPool:
     """Questions of one kind that are in flight. ``results`` counts the cases by what became of them; it only grows."""
 
     def __init__(self, rules: QuestionRules, rng: Random) -> None:
-        self.rules = rules
+        self.use_rules(rules)
         self.results: Counter[str] = Counter()
         self.in_flight = 0
         self._rng = rng
-        self._share = max(1, rules.max_in_flight // SHARE)
         self._by_asker: dict[Hashable, int] = {}
         self._failures = 0
         """Failures in a row."""
         self._trial_at_ms = 0
         """When the endpoint may be asked again, while it is paused."""
+
+    def use_rules(self, rules: QuestionRules) -> None:
+        """Decide by other rules from now on; what is in flight stays, even if it is more than they permit."""
+        self.rules = rules
+        self._share = max(1, rules.max_in_flight // SHARE)
 
     @property
     def is_paused(self) -> bool:

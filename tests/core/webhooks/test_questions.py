@@ -59,6 +59,7 @@ class Pool(RuleBasedStateMachine):
             assert start in (Start.ASK, Start.PAUSED)
         if start is Start.ASK:
             self.open.append(who)
+            assert len(self.open) <= self.most
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), is_failure=st.booleans())
@@ -72,13 +73,19 @@ class Pool(RuleBasedStateMachine):
     def cancel(self) -> None:
         self.pool.cancel(self.open.pop())
 
+    @rule(most=st.sampled_from([4, 8, 64]))
+    def use_rules(self, most: int) -> None:
+        """What is in flight stays, even if it is more than other rules permit."""
+        self.most = most
+        self.pool.use_rules(QuestionRules(most, frozenset({Role.HOST})))
+
     @rule(ms=st.integers(0, 2 * TRIAL_EVERY_MS))
     def passes(self, ms: int) -> None:
         self.now_ms += ms
 
     @invariant()
     def counts(self) -> None:
-        assert self.pool.in_flight == len(self.open) <= self.most
+        assert self.pool.in_flight == len(self.open)
 
     def teardown(self) -> None:
         """Whatever has happened, an endpoint that answers is asked again after at most a second."""
