@@ -43,7 +43,7 @@ _FILE = UserPath(dir_okay=False)
 
 
 class ConfigProblems(click.ClickException):
-    """Error that ends the command with exit code 1 and one line per problem."""
+    """Error that ends the command with exit status 1 and one line per problem."""
 
     def __init__(self, error: ConfigError) -> None:
         super().__init__(str(error))
@@ -104,7 +104,7 @@ def load_or_fail(config_path: Path | None, settings: Sequence[str] = (), flags: 
 @click.command("check-config")
 @click.argument("file", type=_FILE, required=False, envvar="ROOMCAST_CONFIG")
 def check_config(file: Path | None) -> None:
-    """Read FILE and the environment and report every error; exit code 1 if there is one."""
+    """Read FILE and the environment and report every error; exit status 1 if there is one."""
     config = load_or_fail(file)
     if config.auth.keys_file is not None:
         from broker.auth.keys import KeyProblem, read_public_keys  # only a file of keys needs the library

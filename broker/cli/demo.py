@@ -2,7 +2,7 @@
 
 In a terminal it draws a screen. Where standard output is no terminal, or one that cannot move its cursor (TERM=dumb),
 it prints progress lines on standard error. Either way the counts of the broker are compared with those of its clients
-at the end, and the exit code says whether they agree.
+at the end, and the exit status says whether they agree.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def demo(seconds: float, viewers: int, as_json: bool, seed: int) -> None:
     """Run a broker with a busy room: quiet, flood, gift storm, a stalled viewer, a reconnect wave.
 
     All viewers are real clients on real sockets, over TCP and WebSocket. At the end the broker's accounts are compared
-    with the acknowledgements of senders and the messages of viewers; exit code 1 if they differ. Ctrl-C ends early.
+    with the acknowledgements of senders and the messages of viewers; exit status 1 if they differ. Ctrl-C ends early.
     """
     configure(LogConfig(level="error", format="text"))
     result = trio.run(run_demo, seconds, viewers, seed, not as_json and _can_draw())

@@ -30,7 +30,7 @@ def key() -> None:
     """Make, list and remove the keys with which backends call the control API."""
 
 
-@key.command()
+@key.command(short_help="Add a key to the key file, and print it.")
 @click.argument("id")
 @click.option("--file", "file", required=True, help="Key file (api.key_file); made if it is not there.")
 @click.option(
@@ -48,7 +48,7 @@ def create(
 
     With --signing it is a secret in base64url that never goes over the wire; the file has it, as the broker needs it.
 
-    A running broker takes it over at SIGHUP.
+    A running broker takes it over at SIGHUP, or `roomcast call broker.reload`.
     """
     path = user_path(file)
     for room in rooms:

@@ -107,7 +107,7 @@ def entries_of(reader: Reader, after: int = 0) -> Iterator[StoredEntry]:
             yield row[0]
 
 
-@ledger.command()
+@ledger.command(short_help="Check the structure, every row and the hash chain.")
 @data_options
 @copy_option
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
@@ -141,7 +141,7 @@ def verify(
     click.echo(f"last entry {row.seq}, hash {row.hash.hex()}, lineage {row.lineage.hex()}")
 
 
-@ledger.command()
+@ledger.command(short_help="Write the entries as NDJSON.")
 @data_options
 @copy_option
 @click.option("--room", help="Only this room.")
@@ -197,7 +197,7 @@ def _binary(value: object) -> str:
     return base64.b64encode(value).decode()
 
 
-@ledger.command("replay")
+@ledger.command("replay", short_help="Replay the ledger and print the state of rooms.")
 @data_options
 @copy_option
 @click.option("--room", help="Only this room, and every event of it.")
@@ -266,7 +266,7 @@ def _summary(found: RoomReplay) -> str:
     return text + (f"; {found.holes:,} OFFSETS MISSING" if found.holes else "")
 
 
-@ledger.command()
+@ledger.command(short_help="Copy the ledger while the broker runs.")
 @data_options
 @click.argument("target", type=UserPath(dir_okay=False))
 def backup(config_path: Path | None, settings: tuple[str, ...], data_dir: Path | None, target: Path) -> None:
@@ -282,7 +282,7 @@ def backup(config_path: Path | None, settings: tuple[str, ...], data_dir: Path |
     click.echo(f"ok: {target} ({size:,} bytes), verified", file=sys.stdout)
 
 
-@ledger.command("restore")
+@ledger.command("restore", short_help="Make a ledger of a copy, while the broker is stopped.")
 @data_options
 @click.argument("copy", type=UserPath(dir_okay=False, exists=True), required=False)
 @click.option("--accept-loss", is_flag=True, help="Go on without what was acknowledged and is missing.")

@@ -3,7 +3,7 @@
 In development mode no token is needed: the identity is the login name, with the role that the type of message needs.
 With a token the identity is the token's.
 
-Exit code 0 only if every message was shown, merged, counted or published, so that scripts can rely on it.
+Exit status 0 only if every message was shown, merged, counted or published, so that scripts can rely on it.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def say(
     count: int,
     rate: float,
 ) -> None:
-    """Post TEXT to ROOM and print the result; exit code 1 if it is not shown.
+    """Post TEXT to ROOM and print the result; exit status 1 if it is not shown.
 
     TEXT is the danmaku, the announcement, the id of the emote or gift, the number of likes, or the JSON of a
     custom type. {n} in it becomes the number of the message.

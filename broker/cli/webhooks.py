@@ -64,7 +64,7 @@ def list_webhooks(endpoint: str | None, waiting: bool, limit: int, url: str, key
 @url_option
 @key_option
 def test(endpoint: str, note: str, url: str, key_file: str | None) -> None:
-    """Send ENDPOINT a signed test event, and print what it answered. Exit code 1 where that was not 2xx."""
+    """Send ENDPOINT a signed test event, and print what it answered. Exit status 1 where that was not 2xx."""
     found = ask(url, key_file, "hooks.test", {"endpoint": endpoint, "note": note})
     click.echo(f"{found['id']}  {found['detail']}  {found['took_ms']} ms")
     if not 200 <= found["status"] <= 299:
