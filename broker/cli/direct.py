@@ -5,7 +5,7 @@ every failure can be repaired by running the same command again, which sends wha
 the broker gives a user one message of a batch, ever. The client reconnects a broken link.
 
 Exit status: 0 all messages are on the broker's disk (with ``--follow``: and have been acknowledged), 1 not all of them
-are, or some have expired, 2 the command line or the list is wrong and nothing was sent.
+are, or some expired or were cancelled, 2 the command line or the list is wrong and nothing was sent.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def check_messages(
     help="announcement, or the number of a custom type (the template is then the JSON of its payload).",
 )  # fmt: skip
 @click.option("--expires", "expires_s", type=duration_s, metavar="TIME", help="How long a message waits for its user.")
-@click.option("--follow", is_flag=True, help="Wait until every message is acknowledged or expired.")
+@click.option("--follow", is_flag=True, help="Wait until no message is pending.")
 @click.option("--json", "as_object", is_flag=True, help="At the end, one JSON object on standard output.")
 def direct(
     url: str,
@@ -215,7 +215,7 @@ def direct(
     prints the counts of the batch. The token needs the role app.
 
     Exit status: 0 all messages are on the broker's disk (with --follow: and acknowledged), 1 not all are, or some
-    expired, 2 the command line or FILE is wrong and nothing was sent.
+    expired or were cancelled, 2 the command line or FILE is wrong and nothing was sent.
     """
     if (text is None) is not (path is None):
         raise click.UsageError("--template and --values go together")
@@ -241,7 +241,7 @@ def direct(
         click.echo(json.dumps({"batch": batch, "users": len(values), **_counts(state)}))
     else:
         click.echo(_summary(state, len(values)))
-    if follow and (state.pending or state.expired):
+    if follow and (state.pending or state.expired or state.cancelled):
         raise SystemExit(1)
 
 
@@ -315,7 +315,7 @@ async def _send(job: _BatchJob, client: Client) -> BatchState:
             click.echo(_progress(found), err=True)
         await trio.sleep(FOLLOW_S)
         found = await client.batch_state(job.batch)
-    return BatchState(job.batch, sent, repeated, found.pending, found.acked, found.expired)
+    return BatchState(job.batch, sent, repeated, *found[1:])
 
 
 async def _report_link(client: Client) -> None:
@@ -329,12 +329,13 @@ async def _report_link(client: Client) -> None:
 
 
 def _counts(state: BatchState) -> dict[str, int]:
-    fields = ("sent", "repeated", "pending", "acked", "expired")
+    fields = ("sent", "repeated", "pending", "acked", "expired", "cancelled")
     return {field: getattr(state, field) for field in fields}
 
 
 def _progress(state: BatchState | DirectProgress) -> str:
-    return f"{state.pending:,} pending, {state.acked:,} acknowledged, {state.expired:,} expired"
+    cancelled = f", {state.cancelled:,} cancelled" if state.cancelled else ""
+    return f"{state.pending:,} pending, {state.acked:,} acknowledged, {state.expired:,} expired{cancelled}"
 
 
 def _summary(state: BatchState, users: int) -> str:

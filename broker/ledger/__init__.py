@@ -4,11 +4,14 @@ Whoever has something that must not be lost hands it to `Ledger.record` and acts
 `Committed`. `Reader` answers questions beside the writer.
 """
 
+from broker.ledger.direct_pages import read_directs
 from broker.ledger.entries import (
+    CANCEL_ROWS,
     FACT_KIND_MIN,
     Committed,
     DirectAcked,
     DirectEntry,
+    DirectsCancelled,
     DirectState,
     Entry,
     FailureKind,
@@ -47,11 +50,13 @@ from broker.ledger.service import Ledger, LedgerLimits
 from broker.ledger.writer import LedgerState, LedgerStats, Pace
 
 __all__ = [
+    "CANCEL_ROWS",
     "FACT_KIND_MIN",
     "Committed",
     "DirectAcked",
     "DirectEntry",
     "DirectState",
+    "DirectsCancelled",
     "Entry",
     "FailureKind",
     "Item",
@@ -91,4 +96,5 @@ __all__ = [
     "database_path",
     "make_key",
     "open_directory",
+    "read_directs",
 ]

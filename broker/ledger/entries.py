@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 __all__ = [
+    "CANCEL_ROWS",
     "FACT_KIND_MIN",
     "LEDGER_RESTORED",
     "MAX_BODY_BYTES",
@@ -24,6 +25,7 @@ __all__ = [
     "DirectAcked",
     "DirectEntry",
     "DirectState",
+    "DirectsCancelled",
     "Entry",
     "FailureKind",
     "Item",
@@ -64,6 +66,8 @@ FACT_KIND_MIN = 1000
 """Entries that are no event of a room's stream have kinds from here on; below are the wire's message types."""
 LEDGER_RESTORED = FACT_KIND_MIN + 1
 """Kind of the fact that the ledger goes on as another history: JSON ``{"lost": what is known to be missing}``."""
+CANCEL_ROWS = 500
+"""Messages of a batch that one item cancels: some milliseconds of a transaction."""
 ITEM_OVERHEAD_BYTES = 200
 """Memory of one queued item besides its body, rounded up."""
 
@@ -128,6 +132,16 @@ class DirectAcked(NamedTuple):
     user: str
     direct_id: int
     at_ms: int
+
+
+class DirectsCancelled(NamedTuple):
+    """Pending messages that are not to be delivered any more: up to `CANCEL_ROWS` of ``batch``, the oldest first, or
+    (``batch`` empty) message ``direct_id`` of ``user``. What is not pending stays as it is.
+    """
+
+    batch: str = ""
+    user: str = ""
+    direct_id: int = 0
 
 
 class OutboxEntry(NamedTuple):
@@ -195,6 +209,7 @@ Item = (
     | RoomCheckpointed
     | DirectEntry
     | DirectAcked
+    | DirectsCancelled
     | OutboxEntry
     | OutboxDone
     | OutboxLater
@@ -276,10 +291,13 @@ class SubmitResult(Enum):
 
 
 class Committed(NamedTuple):
-    """It is on the disk. ``offsets``: of the submission's events, in order; ``direct_ids``: of its directs."""
+    """It is on the disk. ``offsets``: of the submission's events, in order; ``direct_ids``: of its directs;
+    ``cancelled``: user and number of the messages that were pending and are cancelled.
+    """
 
     offsets: tuple[int, ...] = ()
     direct_ids: tuple[int, ...] = ()
+    cancelled: tuple[tuple[str, int], ...] = ()
 
 
 class KeyResult(NamedTuple):
@@ -376,11 +394,12 @@ class StoredEntry(NamedTuple):
 
 
 class DirectState(IntEnum):
-    """Life of a must-deliver message."""
+    """State of a must-deliver message. A pending one becomes one of the others, and stays it."""
 
     PENDING = 0
     ACKED = 1
     EXPIRED = 2
+    CANCELLED = 3
 
 
 class StoredDirect(NamedTuple):
@@ -393,6 +412,7 @@ class StoredDirect(NamedTuple):
     expires_at_ms: int
     state: DirectState
     body: bytes
+    batch: str = ""
 
 
 class StoredRecord(NamedTuple):

@@ -40,14 +40,14 @@ _EXPIRE = (
 class Retention:
     """How long things are kept, in seconds.
 
-    ``max_bytes``: a database above it loses its oldest entries and its acknowledged and expired messages before their
-    time; keys, pending messages and the outbox stay for theirs. 0 = no such bound.
+    ``max_bytes``: a database above it loses its oldest entries and its acknowledged, expired and cancelled messages
+    before their time; keys, pending messages and the outbox stay for theirs. 0 = no such bound.
     """
 
     entries_s: float = 30 * 86_400.0
     keys_s: float = 30 * 86_400.0
     completed_directs_s: float = 7 * 86_400.0
-    """Acknowledged and expired messages: their status can be asked for so long."""
+    """Acknowledged, expired and cancelled messages: their status can be asked for so long."""
     idle_rooms_s: float = 7 * 86_400.0
     """A room without an event for so long is ended; when it is opened again it begins a new epoch."""
     outbox_s: float = 7 * 86_400.0

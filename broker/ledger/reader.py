@@ -562,10 +562,10 @@ class Reader:
         return row
 
     def _direct(self, row: tuple[Any, ...]) -> StoredDirect:
-        user, direct_id, kind, at_ms, expires_at_ms, state, _, body, crc = row
+        user, direct_id, kind, at_ms, expires_at_ms, state, batch, body, crc = row
         if direct_checksum(*row[:8]) != crc:
             raise LedgerDamaged(f"{self.path}: message {direct_id} of {user} is not what was written (checksum)")
-        return StoredDirect(user, direct_id, kind, at_ms, expires_at_ms, DirectState(state), body)
+        return StoredDirect(user, direct_id, kind, at_ms, expires_at_ms, DirectState(state), body, batch)
 
     def _outbox(self, row: tuple[Any, ...]) -> StoredOutbox:
         if outbox_checksum(*row[1:-1]) != row[-1]:

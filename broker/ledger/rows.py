@@ -149,15 +149,16 @@ class Tallies:
 
     @classmethod
     def load(cls, text: str) -> Tallies:
-        """Return the tallies that `dump` has written. ValueError, KeyError, TypeError for anything else."""
+        """Return the tallies that `dump` has written. ValueError, KeyError, IndexError, TypeError for anything else."""
         values = json.loads(text)
         found = cls()
         found.by_table = {table: Tally(*values[table]) for table in TABLES}
-        found.states = list(values["states"])
+        for state, count in enumerate(values["states"]):  # ledgers before CANCELLED have three
+            found.states[state] = count
         return found
 
     def dump(self) -> str:
-        """Return the tallies as JSON: ``{"streams": [rows, sum], ..., "states": [pending, acked, expired]}``."""
+        """Return the tallies as JSON: ``{"streams": [rows, sum], ..., "states": [rows in each DirectState]}``."""
         tables = ", ".join(f'"{table}": [{tally.rows}, {tally.sum}]' for table, tally in self.by_table.items())
         return f'{{{tables}, "states": {self.states}}}'
 

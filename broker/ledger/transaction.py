@@ -16,9 +16,11 @@ from typing import Any
 from broker.core.tenants.names import shown_name
 from broker.ledger.chain import canonical, link
 from broker.ledger.entries import (
+    CANCEL_ROWS,
     Committed,
     DirectAcked,
     DirectEntry,
+    DirectsCancelled,
     DirectState,
     Entry,
     Item,
@@ -48,6 +50,7 @@ from broker.ledger.rows import (
     key_checksum,
     outbox_checksum,
     record_checksum,
+    state_mark,
     stream_checksum,
     write_head,
 )
@@ -70,6 +73,14 @@ _STREAMS = (
 _CHECKPOINTS = "INSERT OR REPLACE INTO checkpoints (stream, at_ms, totals, crc) VALUES "
 _INBOXES = "INSERT OR REPLACE INTO inboxes (user, last_id, acked_id, at_ms, crc) VALUES "
 _DIRECTS = "INSERT INTO directs (user, direct_id, kind, at_ms, expires_at_ms, state, batch, body, crc) VALUES "
+_CANCEL = (
+    f"UPDATE directs SET state = {DirectState.CANCELLED:d},"
+    f" crc = (crc + {state_mark(DirectState.CANCELLED)}) & {CRC_MASK} WHERE "
+)
+_OF_BATCH = (
+    f"id IN (SELECT id FROM directs WHERE batch = ? AND batch <> '' AND state = 0 ORDER BY id LIMIT {CANCEL_ROWS})"
+)
+_OF_USER = "user = ? AND direct_id = ? AND state = 0"
 _OUTBOX = "INSERT INTO outbox (endpoint, line, topic, number, at_ms, due_at_ms, attempts, reason, body, crc) VALUES "
 _OUTBOX_ROW = "endpoint, line, topic, number, at_ms, due_at_ms, attempts, reason, body, crc"
 _SELECT_STREAM = (
@@ -195,6 +206,7 @@ class Transaction:
                 return Repeated(repeated, frozenset(reused))
         offsets: list[int] = []
         direct_ids: list[int] = []
+        cancelled: list[tuple[str, int]] = []
         for item in submission.items:
             if type(item) is Entry:
                 offset = self._stage_entry(item)
@@ -202,6 +214,8 @@ class Transaction:
                     offsets.append(offset)
             elif type(item) is DirectEntry:
                 direct_ids.append(self._stage_direct(item))
+            elif type(item) is DirectsCancelled:
+                cancelled += self._cancel_directs(item)
             elif type(item) is OutboxEntry:
                 self.add_outbox(item, next(iter(offsets or direct_ids), 0))
             else:
@@ -211,7 +225,7 @@ class Transaction:
             number = next(iter(offsets or direct_ids), 0)
             for key in keys:
                 self._stage_key(key, number, at_ms)
-        return Committed(tuple(offsets), tuple(direct_ids))
+        return Committed(tuple(offsets), tuple(direct_ids), tuple(cancelled))
 
     def _stage_entry(self, item: Entry) -> int:
         room, epoch, lane, kind, at_ms, body = item
@@ -389,6 +403,14 @@ class Transaction:
         if inbox.acked_id < direct_id:
             inbox.acked_id = min(direct_id, inbox.last_id)
             inbox.at_ms = at_ms
+
+    def _cancel_directs(self, item: DirectsCancelled) -> list[tuple[str, int]]:
+        """Cancel pending messages; return user and number of each, sorted."""
+        self._write_directs()
+        where, names = (_OF_BATCH, (item.batch,)) if item.batch else (_OF_USER, (item.user, item.direct_id))
+        rows = self.connection.execute(f"{_CANCEL}{where} RETURNING user, direct_id", names).fetchall()
+        self.tallies.move_directs(len(rows), DirectState.PENDING, DirectState.CANCELLED)
+        return sorted(rows)
 
     def add_outbox(self, entry: OutboxEntry, number: int = 0) -> None:
         """Add a row to the outbox, due at once."""

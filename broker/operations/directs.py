@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import structlog
 
 from broker.ledger import (
+    CANCEL_ROWS,
     Committed,
     DirectState,
     LedgerDamaged,
@@ -17,21 +18,27 @@ from broker.ledger import (
     Repeated,
     SubmitResult,
     make_key,
+    read_directs,
 )
 from broker.ledger.pending import PendingResult
 from broker.operations.caller import Caller, OperationError
 from broker.operations.kept import ask, later, required
 from broker.operations.parts import Handler, Parts
-from broker.users.inbox import BatchResult, Inboxes
+from broker.users.inbox import BatchResult, Inboxes, payload_of
 from broker.users.settings import opted_out
 from protocol.codes import ErrorCode, Role
 from protocol.direct_batches import direct_payload, payloads_of
 from protocol.fields import FieldError
 from protocol.operations.directs import (
+    CancelDirects,
+    CancelledDirects,
     DirectProgress,
+    DirectsPage,
     DirectStateRequest,
     DirectStateView,
     DirectStatus,
+    DirectView,
+    ListDirects,
     ProgressRequest,
     SendManyDirects,
     SendOneDirect,
@@ -42,6 +49,11 @@ from protocol.operations.directs import (
 __all__ = ["HANDLERS"]
 
 log = structlog.get_logger("roomcast.operations")
+
+MAX_CANCELLED = 20_000
+"""Messages that one call cancels: some seconds, 500 a commit."""
+MAX_PAGE_BYTES = 32 * 1024
+"""Payloads of one page: an answer to a CALL has at most 64 KiB, and with JSON's escapes payloads grow."""
 
 T = TypeVar("T")
 
@@ -130,7 +142,9 @@ async def _read(question: Awaitable[T]) -> T:
 
 async def _progress(parts: Parts, caller: Caller, request: ProgressRequest) -> DirectProgress:
     found = await _read(_inboxes(parts).progress(request.batch))
-    counts = (found[state] for state in (DirectState.PENDING, DirectState.ACKED, DirectState.EXPIRED))
+    counts = (
+        found[state] for state in (DirectState.PENDING, DirectState.ACKED, DirectState.EXPIRED, DirectState.CANCELLED)
+    )
     return DirectProgress(request.batch, *counts)
 
 
@@ -139,9 +153,51 @@ async def _state(parts: Parts, caller: Caller, request: DirectStateRequest) -> D
     return DirectStateView(None if found is None else DirectStatus[found.name])
 
 
+async def _list(parts: Parts, caller: Caller, request: ListDirects) -> DirectsPage:
+    after = request.cursor or "0"
+    if not (after.isascii() and after.isdecimal() and len(after) <= 16):
+        raise OperationError(ErrorCode.BAD_FIELD, "is no cursor of this operation", "cursor")
+    state = None if request.state is None else DirectState[request.state.name]
+    found, last = await ask(
+        required(parts.ledger), read_directs, request.user, state, int(after), request.limit, MAX_PAGE_BYTES
+    )
+    items = tuple(
+        DirectView(
+            each.direct_id, each.kind, DirectStatus[each.state.name], each.at_ms, each.expires_at_ms,
+            each.batch or None, payload_of(each) if request.payloads else None,
+        )
+        for each in found
+    )  # fmt: skip
+    return DirectsPage(items, None if last is None else str(last))
+
+
+async def _cancel(parts: Parts, caller: Caller, request: CancelDirects) -> CancelledDirects:
+    inboxes = _inboxes(parts)
+    batch, user, number = request
+    if (batch is None) == (user is None):
+        raise OperationError(ErrorCode.BAD_FIELD, "must be given, or user and id, and not both", "batch")
+    if (user is None) != (number is None):
+        raise OperationError(ErrorCode.BAD_FIELD, "must be given with user, and only then", "id")
+    cancelled = 0
+    while cancelled < MAX_CANCELLED:
+        pending = PendingResult[LedgerResult]()
+        submitted = inboxes.cancel(pending.set, batch=batch or "", user=user or "", direct_id=number or 0)
+        if submitted is not SubmitResult.QUEUED:
+            raise later()
+        result = await pending.wait()
+        if not isinstance(result, Committed):
+            raise later()
+        cancelled += len(result.cancelled)
+        if len(result.cancelled) < CANCEL_ROWS:
+            return CancelledDirects(cancelled)
+    return CancelledDirects(cancelled, more=True)
+
+
 HANDLERS: dict[str, Handler] = {
     "directs.send": _send,
     "directs.send_many": _send_many,
     "directs.progress": _progress,
     "directs.state": _state,
+    "directs.list": _list,
+    "directs.cancel": _cancel,
 }

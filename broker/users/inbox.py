@@ -1,10 +1,10 @@
 """Must-deliver messages: each user's inbox is on the disk, and every link of that user gets what is not acknowledged.
 
 A message counts as sent when the ledger has it; then it goes to every link of its user, in order, and again to every
-new link until one of them acknowledges it (an acknowledgement covers all earlier ones) or it expires. A link that is
-behind gets a window of messages and the next when it has acknowledged some, so an inbox of thousands cannot flood it.
-What is in the window is remembered by number only: messages come from the disk, or straight from their commit where the
-link has had everything before.
+new link until one of them acknowledges it (an acknowledgement covers all earlier ones), it expires or is cancelled. A
+link that is behind gets a window of messages and the next when it has acknowledged some, so an inbox of thousands
+cannot flood it. What is in the window is remembered by number only: messages come from the disk, or straight from their
+commit where the link has had everything before.
 
 Bounds: users with something pending are remembered up to `MAX_USERS`; beyond that every login reads the ledger. What
 one link has in flight is bounded by `WINDOW`.
@@ -24,6 +24,7 @@ from broker.ledger import (
     Committed,
     DirectAcked,
     DirectEntry,
+    DirectsCancelled,
     DirectState,
     Item,
     Key,
@@ -47,7 +48,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
 from protocol.messages import MAX_DIRECT_BYTES, Direct
 
-__all__ = ["BatchResult", "Inboxes", "packed_direct"]
+__all__ = ["BatchResult", "Inboxes", "packed_direct", "payload_of"]
 
 log = structlog.get_logger("roomcast.inboxes")
 
@@ -128,11 +129,14 @@ class _Part:
 
 
 class _Cursor:
-    __slots__ = ("is_asking", "sent")
+    """How far one link has come. ``is_outdated``: messages that it asks for were cancelled meanwhile."""
+
+    __slots__ = ("is_asking", "is_outdated", "sent")
 
     def __init__(self, sent: int) -> None:
         self.sent = sent
         self.is_asking = False
+        self.is_outdated = False
 
 
 class Inboxes:
@@ -259,12 +263,30 @@ class Inboxes:
 
         return _Part(payloads, send, on_done).pump()
 
+    def cancel(
+        self, on_done: Callable[[LedgerResult], None], *, batch: str = "", user: str = "", direct_id: int = 0
+    ) -> SubmitResult:
+        """Cancel pending messages: up to `CANCEL_ROWS` of a batch, or one of a user; ``on_done`` gets the ledger's
+        result, which names them.
+
+        From then on no link is sent them. What a link has been sent may still be shown, and stays cancelled.
+        """
+        return self._ledger.record((DirectsCancelled(batch, user, direct_id),), partial(self._on_cancelled, on_done))
+
+    def _on_cancelled(self, on_done: Callable[[LedgerResult], None], result: LedgerResult) -> None:
+        if isinstance(result, Committed):
+            for user, _ in result.cancelled:
+                pending = self._pending.get(user)
+                for cursor in () if pending is None else pending.links.values():
+                    cursor.is_outdated = cursor.is_asking
+        on_done(result)
+
     def ask_progress(self, batch: str, on_done: Callable[[Mapping[DirectState, int] | None], None]) -> bool:
         """As `progress`, without waiting: ``on_done`` gets the answer, None where there is none. False: not now."""
         return self._queries.submit(Reader.batch_progress, (batch,), on_done)
 
     async def state(self, user: str, direct_id: int) -> DirectState | None:
-        """Whether a message is pending, acknowledged or expired; None for one that is not kept (any more)."""
+        """Return the state of a message; None for one that is not kept (any more)."""
         stored = await self._ledger.ask(Reader.direct, user, direct_id)
         return None if stored is None else stored.state
 
@@ -429,15 +451,19 @@ class Inboxes:
         if cursor is None or self._pending.get(user) is not pending:
             return
         cursor.is_asking = False
+        if cursor.is_outdated:
+            cursor.is_outdated = False
+            self._pump(user, pending, link)
+            return
         if messages is None:
             self._unread[user] = None  # logged already
             return
         for stored in messages:
             if stored.direct_id > max(cursor.sent, pending.acked):
                 cursor.sent = stored.direct_id
-                self._deliver(link, Direct(stored.direct_id, stored.kind, stored.at_ms, _payload(stored)))
+                self._deliver(link, Direct(stored.direct_id, stored.kind, stored.at_ms, payload_of(stored)))
         if len(messages) < room:
-            # There is no more up to ``last``: the rest has expired, or was acknowledged by another link.
+            # There is no more up to ``last``: the rest has expired, was cancelled, or acknowledged by another link.
             if pending.last == last:
                 pending.last = cursor.sent
                 if cursor.sent <= pending.acked:
@@ -466,7 +492,8 @@ def _read_pending(reader: Reader, user: str) -> tuple[int, int]:
     return reader.pending_inbox(user) or (0, 0)
 
 
-def _payload(stored: StoredDirect) -> Any:
+def payload_of(stored: StoredDirect) -> Any:
+    """Return what a message says; None, and a line in the log, where its body cannot be read. Any: a payload."""
     try:
         return unpack_body(stored.body)[0]
     except (RemoteProtocolError, IndexError):

@@ -25,9 +25,14 @@ from ..operations.brokers import (
     RotateKeys,
 )
 from ..operations.directs import (
+    CancelDirects,
+    CancelledDirects,
     DirectProgress,
+    DirectsPage,
     DirectStateRequest,
     DirectStateView,
+    DirectStatus,
+    ListDirects,
     ProgressRequest,
     SendManyDirects,
     SendOneDirect,
@@ -398,8 +403,26 @@ class DirectsCalls:
         return result
 
     def state(self, *, user: str, id: int) -> DirectStateView:
-        """Return whether a message is pending, acknowledged or expired. Scope: directs:write."""
+        """Return whether a message is pending, acknowledged, expired or cancelled. Scope: directs:write."""
         result: DirectStateView = self._call("directs.state", DirectStateRequest(user, id), None)
+        return result
+
+    def list(
+        self,
+        *,
+        user: str,
+        state: DirectStatus | None = None,
+        payloads: bool = False,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> DirectsPage:
+        """List the messages of a user. Scope: directs:write."""
+        result: DirectsPage = self._call("directs.list", ListDirects(user, state, payloads, limit, cursor), None)
+        return result
+
+    def cancel(self, *, batch: str | None = None, user: str | None = None, id: int | None = None) -> CancelledDirects:
+        """Cancel messages that are not acknowledged yet. Scope: directs:write."""
+        result: CancelledDirects = self._call("directs.cancel", CancelDirects(batch, user, id), None)
         return result
 
 

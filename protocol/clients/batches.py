@@ -59,7 +59,7 @@ class BatchSender:
         for part in parts:
             sent += await self._send_part(part, timeout_s)
         progress = await self.progress(batch, timeout_s)
-        return BatchState(batch, sent, len(values) - sent, progress.pending, progress.acked, progress.expired)
+        return BatchState(batch, sent, len(values) - sent, *progress[1:])
 
     async def progress(self, batch: str, timeout_s: float) -> DirectProgress:
         """Return how many messages of a batch are in each state."""

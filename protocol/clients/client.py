@@ -203,7 +203,7 @@ class Client:
         return await self._core.batches.send(template, values, batch, type, expires_s, timeout_s)
 
     async def batch_state(self, batch: str, *, timeout_s: float = BATCH_TIMEOUT_S) -> DirectProgress:
-        """Return how many messages of a batch are pending, acknowledged and expired. Raises as `send_direct`."""
+        """Return how many messages of a batch are in each state. Raises as `send_direct`."""
         return await self._core.batches.progress(batch, timeout_s)
 
 

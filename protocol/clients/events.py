@@ -93,6 +93,7 @@ class BatchState(NamedTuple):
     pending: int = 0
     acked: int = 0
     expired: int = 0
+    cancelled: int = 0
 
 
 # ---- from a room ----------------------------------------------------------------------------------

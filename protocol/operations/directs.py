@@ -9,14 +9,19 @@ from typing import Any, NamedTuple
 from ..codes import ErrorCode
 from ..fields import any_value, array_of, boolean, integer, map_of, name_of, optional, record, scoped, text, user_id
 from ..messages import MAX_EXPIRY_S, MAX_RECIPIENTS, MAX_TEMPLATE_FIELDS
-from .rows import PLATFORM, KeyUse, OperationRow, RateLimit, Scope, row
+from .rows import PLATFORM, KeyUse, OperationRow, RateLimit, Scope, cursor, page_of, page_size, row
 
 __all__ = [
     "ROWS",
+    "CancelDirects",
+    "CancelledDirects",
     "DirectProgress",
     "DirectStateRequest",
     "DirectStateView",
     "DirectStatus",
+    "DirectView",
+    "DirectsPage",
+    "ListDirects",
     "ProgressRequest",
     "SendManyDirects",
     "SendOneDirect",
@@ -26,11 +31,14 @@ __all__ = [
 
 
 class DirectStatus(IntEnum):
-    """State of a must-deliver message: not acknowledged yet, acknowledged by a link of its user, or expired."""
+    """State of a must-deliver message: not acknowledged yet, acknowledged by a link of its user, expired, or cancelled
+    by the platform.
+    """
 
     PENDING = 0
     ACKED = 1
     EXPIRED = 2
+    CANCELLED = 3
 
 
 class SendOneDirect(NamedTuple):
@@ -93,6 +101,7 @@ class DirectProgress(NamedTuple):
     pending: int
     acked: int
     expired: int
+    cancelled: int = 0
 
 
 class DirectStateRequest(NamedTuple):
@@ -108,14 +117,64 @@ class DirectStateView(NamedTuple):
     state: DirectStatus | None
 
 
+class ListDirects(NamedTuple):
+    """Ask for the messages of a user. ``state``: only these; ``payloads``: with what they say, fewer at a time."""
+
+    user: str
+    state: DirectStatus | None = None
+    payloads: bool = False
+    limit: int = 100
+    cursor: str | None = None
+
+
+class DirectView(NamedTuple):
+    """One message to a user. ``batch``: null where it was sent alone; ``payload``: null where it was not asked for."""
+
+    id: int
+    type: int
+    state: DirectStatus
+    at_ms: int
+    expires_at_ms: int
+    batch: str | None = None
+    payload: Any = None
+
+
+class DirectsPage(NamedTuple):
+    """Messages in the order of their numbers, as long as the broker keeps them. A page may have fewer than asked for,
+    or none; ``next``: cursor of the following page, null = the end.
+    """
+
+    items: tuple[DirectView, ...]
+    next: str | None
+
+
+class CancelDirects(NamedTuple):
+    """Name what is not to be delivered any more: a batch, or one message by its user and number."""
+
+    batch: str | None = None
+    user: str | None = None
+    id: int | None = None
+
+
+class CancelledDirects(NamedTuple):
+    """Messages that were pending and are cancelled now. ``more``: the batch has further pending ones, call again."""
+
+    cancelled: int
+    more: bool = False
+
+
 _count = integer(0)
 _batch = scoped(text(1, 64))
 _expires = optional(integer(1, MAX_EXPIRY_S))
 _values = map_of(user_id, map_of(text(1, 32), text(0, 4096, lines=True), MAX_TEMPLATE_FIELDS), MAX_RECIPIENTS)
 _sent = record(SentDirect, (_count, boolean, boolean))
 _sent_many = record(SentDirects, (_batch, _count, _count, _count))
-_progress = record(DirectProgress, (_batch, _count, _count, _count))
+_progress = record(DirectProgress, (_batch, *(_count,) * 4))
 _state = record(DirectStateView, (optional(name_of(DirectStatus)),))
+_status = name_of(DirectStatus)
+_listed = record(DirectView, (_count, integer(1, 255), _status, _count, _count, optional(_batch), any_value))
+_page = record(DirectsPage, page_of(_listed))
+_cancelled = record(CancelledDirects, (_count, boolean))
 _UNAVAILABLE = (ErrorCode.NOT_KEPT, ErrorCode.OVERLOADED)
 _REFUSED = (*_UNAVAILABLE, ErrorCode.UNKNOWN_TYPE, ErrorCode.PAYLOAD_TOO_LARGE)
 
@@ -147,8 +206,25 @@ ROWS: tuple[OperationRow, ...] = (
     ),
     row(
         83, "directs.state", DirectStateRequest, (user_id, _count), DirectStateView, _state,
-        "Return whether a message is pending, acknowledged or expired.",
+        "Return whether a message is pending, acknowledged, expired or cancelled.",
         scope=Scope.DIRECTS_WRITE, roles=PLATFORM, rate=RateLimit(50, 100), changes=False, errors=_UNAVAILABLE,
         example=(DirectStateRequest("ann", 1), DirectStateView(DirectStatus.PENDING)),
+    ),
+    row(
+        84, "directs.list", ListDirects, (user_id, optional(_status), boolean, page_size, cursor), DirectsPage, _page,
+        "List the messages of a user.",
+        scope=Scope.DIRECTS_WRITE, roles=PLATFORM, rate=RateLimit(20, 40), changes=False, errors=_UNAVAILABLE,
+        example=(
+            ListDirects("ann", DirectStatus.PENDING),
+            DirectsPage(
+                (DirectView(1, 4, DirectStatus.PENDING, 1_790_000_000_000, 1_790_604_800_000, "may"),), None
+            ),
+        ),
+    ),
+    row(
+        85, "directs.cancel", CancelDirects, (optional(_batch), optional(user_id), optional(integer(1))),
+        CancelledDirects, _cancelled, "Cancel messages that are not acknowledged yet.",
+        scope=Scope.DIRECTS_WRITE, roles=PLATFORM, durable=True, rate=RateLimit(20, 40), at_once=4,
+        errors=_UNAVAILABLE, example=(CancelDirects("may"), CancelledDirects(2)),
     ),
 )  # fmt: skip

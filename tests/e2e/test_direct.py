@@ -103,6 +103,27 @@ async def test_every_user_gets_its_code_once_over_a_kill_in_the_middle(tmp_path:
         assert found[f"user-{number}"] == [(f"C-{number:04}", state)]
 
 
+async def test_what_was_cancelled_stays_cancelled_over_a_kill(tmp_path: Path) -> None:
+    data, listed = tmp_path / "data", codes(tmp_path / "codes.csv", 50)
+    options = ("--data-dir", str(data), "--set", "api.listen=127.0.0.1:0")
+    async with serving(*options) as broker:
+        send = ("direct", "--batch", "may", "--template", TEMPLATE, "--values", listed, "--url", broker.url)
+        assert (await roomcast(*send)).status == 0
+        cancelled = await roomcast("call", "directs.cancel", "batch=may", "--url", broker.announced["api"][0])
+        assert cancelled.status == 0, cancelled.err
+        assert json.loads(cancelled.out) == {"cancelled": 50, "more": False}
+        broker.process.kill()
+        await broker.wait()
+    async with serving(*options) as broker:
+        followed = await roomcast("direct", "--batch", "may", "--url", broker.url, "--follow")
+        assert followed.out == "may: 0 pending, 0 acknowledged, 0 expired, 50 cancelled\n"
+        assert followed.status == 1
+        broker.signal(signal.SIGTERM)
+        assert await broker.wait() == 0
+    assert {state for each in stored(data).values() for _, state in each} == {DirectState.CANCELLED}
+    assert (await roomcast("ledger", "verify", "--data-dir", str(data))).status == 0
+
+
 async def test_follow_ends_when_everybody_has_acknowledged(tmp_path: Path) -> None:
     listed = codes(tmp_path / "codes.csv", 3)
     send = ("direct", "--batch", "may", "--template", TEMPLATE, "--values", listed)

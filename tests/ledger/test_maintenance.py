@@ -11,6 +11,7 @@ from broker.ledger import (
     Committed,
     DirectAcked,
     DirectEntry,
+    DirectsCancelled,
     DirectState,
     Entry,
     LedgerReports,
@@ -120,7 +121,12 @@ def test_a_message_nobody_fetched_expires_and_the_platform_learns_it(store: Stor
     direct = reader.direct("ann", 1)
     assert direct is not None
     assert direct.state is DirectState.EXPIRED
-    assert reader.batch_progress("sale") == {DirectState.PENDING: 0, DirectState.ACKED: 0, DirectState.EXPIRED: 1}
+    assert reader.batch_progress("sale") == {
+        DirectState.PENDING: 0,
+        DirectState.ACKED: 0,
+        DirectState.EXPIRED: 1,
+        DirectState.CANCELLED: 0,
+    }
     (expired,) = reader.outbox_page("shop", False, 0, 10)
     assert (expired.topic, expired.line, expired.number) == ("direct.expired", "ann", 1)
     assert json.loads(expired.body) == {"user": "ann", "direct_id": 1, "batch": "sale"}
@@ -139,6 +145,24 @@ def test_settled_messages_are_removed_and_pending_ones_never(store: Store) -> No
     assert [direct.body for direct in reader.inbox("ann", 0)] == [b"two"]
     reader.close()
     assert store.commit([Submission((DirectEntry("ann", 1, 1, 2**50, b"three"),))]) == [Committed((), (3,))]
+
+
+def test_a_cancelled_message_does_not_expire_and_is_removed_as_others_are(store: Store) -> None:
+    store.commit([Submission((DirectEntry("ann", 1, 1, 100, b"code", "sale"), DirectsCancelled("sale")))])
+
+    class Reports(LedgerReports):
+        def direct_expired(self, user: str, direct_id: int, batch: str, at_ms: int) -> tuple[OutboxEntry, ...]:
+            raise AssertionError("a cancelled message is reported as expired")
+
+    maintenance = Maintenance(store, Retention(completed_directs_s=10), Reports())
+    assert not maintenance.step(200 + EXPIRY_GRACE_MS)
+    while maintenance.step(DAY_MS):
+        pass
+    reader = ask(store)
+    assert reader.direct("ann", 1) is None
+    assert sum(reader.batch_progress("sale").values()) == 0
+    reader.verify_all()
+    reader.close()
 
 
 def test_an_old_pending_message_holds_up_no_others(store: Store) -> None:

@@ -252,3 +252,10 @@ def test_the_checksum_of_a_message_grows_with_its_state(
     assert tallies.remove_directs([(crcs[DirectState.ACKED], DirectState.ACKED)]) == 1
     assert tallies.dump() == Tallies().dump()
     assert tallies.is_empty
+
+
+def test_tallies_of_a_ledger_with_fewer_states_are_read() -> None:
+    tallies = Tallies()
+    tallies.states = [3, 2, 1, 0]
+    written = tallies.dump().replace("[3, 2, 1, 0]", "[3, 2, 1]")
+    assert Tallies.load(written).states == [3, 2, 1, 0]

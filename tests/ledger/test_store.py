@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from broker.ledger import (
+    CANCEL_ROWS,
     Committed,
     DirectAcked,
     DirectEntry,
+    DirectsCancelled,
     DirectState,
     Entry,
     KeyResult,
@@ -37,6 +39,7 @@ from broker.ledger import (
     StoredOutbox,
     database_path,
     make_key,
+    read_directs,
 )
 from broker.ledger.entries import MAX_BODY_BYTES, MAX_ITEMS, Item, Submission
 from broker.ledger.head import Head, HeadFile
@@ -58,6 +61,8 @@ items: st.SearchStrategy[Item] = st.one_of(
     st.builds(Entry, rooms, epochs, st.none(), st.integers(1000, 1005), moments, texts),
     st.builds(DirectEntry, users, st.integers(1, 255), moments, st.just(2**50), texts, st.sampled_from(["", "b1"])),
     st.builds(DirectAcked, users, st.integers(0, 8), moments),
+    st.builds(DirectsCancelled, st.just("b1")),
+    st.builds(DirectsCancelled, st.just(""), users, st.integers(0, 8)),
     st.builds(OutboxEntry, st.just("gift"), moments, texts, st.sampled_from(["shop", "crm"]), rooms),
     st.builds(OutboxDone, st.tuples(outbox_ids)),
     st.builds(OutboxLater, outbox_ids, st.integers(1, 3), st.none() | moments, st.sampled_from(["", "status 500"])),
@@ -99,7 +104,7 @@ class Model:
                 key.digest for key in submission.keys if known.get(key.digest, key).fingerprint != key.fingerprint
             }
             return Repeated(known, frozenset(reused))
-        offsets, direct_ids = [], []
+        offsets, direct_ids, cancelled = [], [], []
         for item in submission.items:
             match item:
                 case Entry(room, epoch, lane, kind, at_ms, body):
@@ -115,7 +120,16 @@ class Model:
                     direct_ids.append(len(inbox))
                 case DirectAcked(user, direct_id):
                     inbox = self.inboxes[user]
-                    inbox[:direct_id] = [(direct, DirectState.ACKED) for direct, _ in inbox[:direct_id]]
+                    for number, (direct, state) in enumerate(inbox[:direct_id]):
+                        if state is DirectState.PENDING:
+                            inbox[number] = direct, DirectState.ACKED
+                case DirectsCancelled(batch, of_user, of_id):
+                    for user, inbox in self.inboxes.items():
+                        for number, (direct, state) in enumerate(inbox, 1):
+                            named = direct.batch == batch if batch else (user, number) == (of_user, of_id)
+                            if named and state is DirectState.PENDING:
+                                inbox[number - 1] = direct, DirectState.CANCELLED
+                                cancelled.append((user, number))
                 case RecordPut(kind, subject, name, at_ms, body):
                     self.records[kind, subject, name] = at_ms, body
                 case RecordRemoved(kind, subject, name):
@@ -149,7 +163,7 @@ class Model:
         for key in submission.keys:
             number = offsets[0] if offsets else direct_ids[0] if direct_ids else 0
             self.first[key.digest] = KeyResult(key.outcome, number, key.answer, key.fingerprint)
-        return Committed(tuple(offsets), tuple(direct_ids))
+        return Committed(tuple(offsets), tuple(direct_ids), tuple(cancelled))
 
     def _report(self, row: StoredOutbox) -> None:
         self.last_outbox_id += 1
@@ -238,7 +252,15 @@ class StoreMachine(RuleBasedStateMachine):
                 for number, (direct, state) in enumerate(inbox, 1):
                     stored = reader.direct(user, number)
                     assert stored is not None
-                    assert (stored.body, stored.state) == (direct.body, state)
+                    assert (stored.body, stored.state, stored.batch) == (direct.body, state, direct.batch)
+                for state in (None, *DirectState):
+                    wanted = [number for number, (_, found) in enumerate(inbox, 1) if state in (None, found)]
+                    listed, next_id = read_directs(reader, user, state, 0, 2, 10_000)
+                    assert [each.direct_id for each in listed] == wanted[:2]
+                    following = [] if next_id is None else read_directs(reader, user, state, next_id, 1000, 10_000)[0]
+                    assert [each.direct_id for each in following] == wanted[2:]
+            of_batch = [state for each in model.inboxes.values() for direct, state in each if direct.batch == "b1"]
+            assert reader.batch_progress("b1") == {state: of_batch.count(state) for state in DirectState}
             dead = [row for row in model.outbox.values() if row.due_at_ms is None]
             waiting = [row for row in model.outbox.values() if row.due_at_ms is not None]
             assert reader.outbox_page(None, True, 0, 100) == dead
@@ -322,6 +344,25 @@ def test_an_acknowledgement_covers_no_later_message(store: FaultyStore) -> None:
     store.commit([hello, hello, Submission((DirectAcked("ann", 99, 5),)), hello])
     reader = Reader(store.path)
     assert [direct.direct_id for direct in reader.inbox("ann", 0)] == [3]
+    reader.close()
+
+
+def test_one_item_cancels_a_bounded_part_of_a_batch(store: FaultyStore) -> None:
+    hello = Submission((DirectEntry("ann", 1, 1, 2**50, b"hello", "b1"),) * (CANCEL_ROWS + 1))
+    cancel = Submission((DirectsCancelled("b1"),))
+    results = store.commit([hello, cancel, cancel, cancel])
+    assert [len(each.cancelled) for each in results if isinstance(each, Committed)] == [0, CANCEL_ROWS, 1, 0]
+
+
+def test_a_page_of_messages_ends_with_the_body_above_its_bytes(store: FaultyStore) -> None:
+    store.commit([Submission((DirectEntry("ann", 1, 1, 2**50, bytes(10)),) * 3)])
+    reader = Reader(store.path)
+    assert [
+        (len(found), last) for found, last in (read_directs(reader, "ann", None, 0, 9, size) for size in (15, 50))
+    ] == [
+        (2, 2),
+        (3, None),
+    ]
     reader.close()
 
 

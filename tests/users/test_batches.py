@@ -93,11 +93,11 @@ async def test_each_user_gets_its_own_message_once_however_often_it_is_sent(dire
         _, direct = await ann.expect(Direct)
         assert (direct.direct_id, direct.type, direct.payload) == (1, NEWS, ("您的优惠码 C-ann",))
         assert await ask(shop, part._replace(values=codes("bob", "cat"))) == SentDirects("may", 1, 1, 0)
-        assert await progress(shop) == (3, 0, 0)
+        assert await progress(shop) == (3, 0, 0, 0)
         await ack(ann, 1)
         await acked(broker, "ann", 1)
-        assert await progress(shop) == (2, 1, 0)
-        assert await progress(shop, "june") == (0, 0, 0)
+        assert await progress(shop) == (2, 1, 0, 0)
+        assert await progress(shop, "june") == (0, 0, 0, 0)
     async with durable_broker(directory) as broker, backend(broker) as shop, login(broker, "bob") as bob:
         assert await ask(shop, part) == SentDirects("may", 0, 2, 0)
         _, direct = await bob.expect(Direct)
@@ -159,7 +159,7 @@ async def test_a_fault_is_named_and_nothing_of_the_part_is_sent(
         error = await ask(shop, SendManyDirects("may", NEWS, TEMPLATE, codes("ann"))._replace(**changes), ErrorReply)
         assert (error.code, error.field) == (code, field)
         assert rule in error.message
-        assert await progress(shop) == (0, 0, 0)
+        assert await progress(shop) == (0, 0, 0, 0)
 
 
 async def test_a_type_of_the_deployments_own_carries_any_payload(directory: Path) -> None:
@@ -192,7 +192,7 @@ async def test_a_part_larger_than_the_ledgers_queue_waits_and_another_learns_whe
         frame, state = await shop.expect(Result)
         assert (frame.sequence + refused, state.result) == (3, SentDirects("may", 8, 0, 0))
         assert await ask(shop, part) == SentDirects("may", 0, 8, 0)
-        assert await progress(shop) == (8, 0, 0)
+        assert await progress(shop) == (8, 0, 0, 0)
 
 
 async def test_a_disk_that_fails_is_reported_and_nothing_is_shown(directory: Path) -> None:
@@ -224,7 +224,7 @@ async def test_a_link_has_few_parts_in_flight_and_an_answer_to_each(directory: P
             (number, 1) for number in range(MAX_IN_FLIGHT)
         ]
         assert (await other.expect(Result))[1].result.sent == 1
-        assert await progress(shop) == (MAX_IN_FLIGHT + 1, 0, 0)
+        assert await progress(shop) == (MAX_IN_FLIGHT + 1, 0, 0, 0)
 
 
 async def test_how_a_batch_stands_is_read_from_its_index_and_not_from_the_whole_table(directory: Path) -> None:

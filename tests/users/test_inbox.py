@@ -147,6 +147,90 @@ async def test_an_expired_message_is_not_delivered(directory: Path) -> None:
         assert await broker.ledger.ask(Reader.outbox_page, None, False, 0, 10) == [], "no endpoint asks for it"
 
 
+async def cancel(broker: Broker, **which: Any) -> tuple[tuple[str, int], ...]:
+    """Cancel messages; return user and number of each."""
+    assert broker.inboxes is not None
+    assert broker.ledger is not None
+    results: list[LedgerResult] = []
+    assert broker.inboxes.cancel(results.append, **which) is SubmitResult.QUEUED
+    await broker.ledger.flush()
+    (result,) = results
+    assert isinstance(result, Committed)
+    return result.cancelled
+
+
+async def test_a_cancelled_message_is_not_delivered_to_the_next_link(directory: Path) -> None:
+    async with durable_broker(directory) as broker:
+        for number in (1, 2, 3):
+            await send(broker, "ann", f"code {number}")
+        assert await cancel(broker, user="ann", direct_id=2) == (("ann", 2),)
+        assert await cancel(broker, user="ann", direct_id=2) == ()
+        async with login(broker, "ann") as link:
+            assert await take(link, 2) == [(1, "code 1"), (3, "code 3")]
+            await ack(link, 3)
+            await acked(broker, "ann", 3)
+            assert broker.inboxes is not None
+            assert await broker.inboxes.state("ann", 2) is DirectState.CANCELLED
+            await until_nothing_pends(broker)
+            assert await cancel(broker, user="ann", direct_id=3) == (), "one that was shown stays acknowledged"
+
+
+async def test_a_live_link_is_not_sent_what_was_cancelled_beyond_its_window(directory: Path) -> None:
+    async with durable_broker(directory) as broker, login(broker, "ann") as link:
+        for number in range(1, WINDOW + 4):
+            await send(broker, "ann", str(number), batch="sale" if number == WINDOW + 2 else "")
+        await take(link, WINDOW)
+        assert await cancel(broker, batch="sale") == (("ann", WINDOW + 2),)
+        await ack(link, WINDOW)
+        assert [number for number, _ in await take(link, 2)] == [WINDOW + 1, WINDOW + 3]
+        await ack(link, WINDOW + 3)
+        await acked(broker, "ann", WINDOW + 3)
+        await nothing_more(link)
+        assert await send(broker, "ann", "next") == Committed((), (WINDOW + 4,))
+        assert await take(link, 1) == [(WINDOW + 4, "next")]
+
+
+async def test_a_message_that_is_cancelled_while_it_is_read_is_not_delivered(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with durable_broker(directory) as broker:
+        assert broker.inboxes is not None
+        for number in (1, 2):
+            await send(broker, "ann", f"code {number}")
+        asked: list[tuple[Any, ...]] = []
+        queries = broker.queries
+        assert queries is not None
+
+        def capture(*query: Any) -> bool:
+            asked.append(query)
+            return True
+
+        with monkeypatch.context() as patch:
+            patch.setattr(queries, "submit", capture)
+            async with login(broker, "ann") as link:
+                await until(lambda: asked)
+                read, arguments, on_done = asked[0]
+                assert broker.ledger is not None
+                found = await broker.ledger.ask(read, *arguments)
+                assert [each.direct_id for each in found] == [1, 2]
+                assert await cancel(broker, user="ann", direct_id=1) == (("ann", 1),)
+                patch.undo()
+                on_done(found)
+                assert await take(link, 1) == [(2, "code 2")]
+
+
+async def test_a_message_that_was_shown_and_cancelled_stays_cancelled(directory: Path) -> None:
+    async with durable_broker(directory) as broker:
+        async with login(broker, "ann") as link:
+            await send(broker, "ann", "code 1")
+            await take(link, 1)
+            assert await cancel(broker, user="ann", direct_id=1) == (("ann", 1),)
+            await ack(link, 1)
+            await until_nothing_pends(broker)
+            assert broker.inboxes is not None
+            assert await broker.inboxes.state("ann", 1) is DirectState.CANCELLED
+
+
 async def test_an_inbox_whose_messages_all_expired_is_forgotten(directory: Path) -> None:
     async with durable_broker(directory) as broker:
         assert broker.inboxes is not None
@@ -196,7 +280,12 @@ async def test_a_batch_sends_each_user_its_own_code_once(directory: Path) -> Non
         await ack(link, 1)
         await acked(broker, "user-7", 1)
         progress = await broker.inboxes.progress("sale")
-        assert progress == {DirectState.PENDING: 299, DirectState.ACKED: 1, DirectState.EXPIRED: 0}
+        assert progress == {
+            DirectState.PENDING: 299,
+            DirectState.ACKED: 1,
+            DirectState.EXPIRED: 0,
+            DirectState.CANCELLED: 0,
+        }
     async with durable_broker(directory) as broker, login(broker, "user-299") as link:
         assert broker.inboxes is not None
         assert await broker.inboxes.send_batch("sale", COUPON, template, users) == BatchResult(0, 300, 0)
