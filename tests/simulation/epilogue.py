@@ -21,10 +21,11 @@ from broker.ledger.restore import restore
 from broker.ledger.schema import mark_path
 from protocol.clients import PipeLost
 from protocol.codes import Tier
-from protocol.messages import ErrorReply, Resume
+from protocol.messages import ErrorReply, Join, Resume
 from tests.simulation.actors import ROOMS, USERS, Actors
 from tests.simulation.broker import BrokerRun
 from tests.simulation.disk import Disk
+from tests.simulation.kept_actors import KEYS_ROOM, Keeper
 from tests.simulation.probes import Prober
 from tests.simulation.raw import LinkEnded
 from tests.simulation.world import World
@@ -117,7 +118,7 @@ def _head(path: Path) -> Head:
 
 
 async def run_restored(
-    world: World, actors: Actors, backup: Backup, directory: Path, new_epoch: Callable[[], int]
+    world: World, actors: Actors, keeper: Keeper, backup: Backup, directory: Path, new_epoch: Callable[[], int]
 ) -> None:
     """Restore the backup, or the older file beside the newest mark; run a broker on it and come back to it."""
     now_ms = world.wall_ms()
@@ -139,7 +140,7 @@ async def run_restored(
         await prober.until_up()
         for _ in range(5):
             try:
-                await _check_restored(prober, actors)
+                await _check_restored(prober, actors, keeper)
             except (LinkEnded, PipeLost) as error:
                 world.trace("restored again", repr(error))
                 await trio.sleep(2.0)
@@ -166,8 +167,12 @@ async def _check_refused(world: World, directory: Path) -> None:
     assert world.happened["not up"] > refused, "a ledger without its last entries is served"
 
 
-async def _check_restored(p: Prober, actors: Actors) -> None:
+async def _check_restored(p: Prober, actors: Actors, keeper: Keeper) -> None:
     async with p.link("back", "host") as link:
+        entered = await link.enter(Join(KEYS_ROOM))
+        if isinstance(entered, ErrorReply):
+            raise LinkEnded(str(entered))
+        keeper.check_restored(entered[1])
         for name in ROOMS:
             (epoch, stream), *_ = [(key[1], stream) for key, stream in actors.disk.streams.items() if key[0] == name]
             for offset in (len(stream), max(0, len(stream) - 2)):

@@ -23,6 +23,7 @@ from tests.simulation.actors import Actors
 from tests.simulation.broker import BrokerRun
 from tests.simulation.disk import Disk
 from tests.simulation.epilogue import Backup, check_changed_copies, check_files, run_restored
+from tests.simulation.kept_actors import Keeper, Pinner
 from tests.simulation.probes import STREAM_PROBES, run_probes
 from tests.simulation.world import World, run_world
 from tests.support.faulty_disk import MEMORY
@@ -64,6 +65,7 @@ class Scenario:
         """Run the clients and the faults, then the checks."""
         world, actors = self.world, self.actors
         backup: Backup | None = None
+        keeper = Keeper(actors)
         self.start_faults()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.run_brokers)
@@ -79,6 +81,8 @@ class Scenario:
                 actors.platform,
                 actors.mail,
                 actors.short_lived_device,
+                keeper.run,
+                Pinner(actors).run,
             ):
                 nursery.start_soon(part)
             await trio.sleep(FAULTS_S / 2)
@@ -97,10 +101,13 @@ class Scenario:
         if actors.broker_run is not None:
             actors.broker_run.kill()
         checks.check(actors)
+        keeper.check_ledger(self.disk.path)
         check_files(self.disk.directory)
         check_changed_copies(world, self.disk.path, self.spare / "changed")
         if backup is not None:
-            await run_restored(world, actors, backup, self.spare / "restored", lambda: world.rng.getrandbits(48))
+            await run_restored(
+                world, actors, keeper, backup, self.spare / "restored", lambda: world.rng.getrandbits(48)
+            )
 
     # ---- faults
 

@@ -34,10 +34,11 @@ from broker.core.net.send_queue import QueueLimits
 from broker.core.rooms import posting, state
 from broker.core.rooms.ended import EndedRooms
 from broker.core.rooms.idempotency import OperationKey
+from broker.core.rooms.keys import RoomKeys
 from broker.core.rooms.posting import Posting
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.types import TypeRules
-from broker.ledger import Reader, make_key, schema
+from broker.ledger import Reader, RecordRemoved, make_key, schema
 from broker.ledger.maintenance import Maintenance
 from broker.ledger.transaction import Transaction
 from broker.net import protocol_detection
@@ -137,6 +138,24 @@ def an_order_for_each_room(patch: Patch) -> None:
 def a_key_without_content(patch: Patch) -> None:
     for name in ("post_key", "order_key"):
         wrap(patch, posting, name, lambda key: lambda *args: key(*args) and key(*args)._replace(fingerprint=b""))
+
+
+@bug(2, kills=0.5, idle_close_s=0.5)
+def keys_of_a_room_that_are_not_kept(patch: Patch) -> None:
+    patch.setattr(room_store, "key_items", lambda room, event: [])
+
+
+@bug(2, restarts=0.3)
+def a_deleted_key_that_comes_back(patch: Patch) -> None:
+    def without_removals(key_items: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda room, event: [item for item in key_items(room, event) if not isinstance(item, RecordRemoved)]
+
+    wrap(patch, room_store, "key_items", without_removals)
+
+
+@bug(2)
+def a_key_whose_version_is_not_compared(patch: Patch) -> None:
+    patch.setattr(RoomKeys, "_has_version", lambda keys, name, version: True)
 
 
 # ---- 3: time

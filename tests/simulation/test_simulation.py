@@ -73,7 +73,9 @@ EXPECTED_EVENTS = (
     "disk recovers", "a read fails", "slow commit", "cut", "stall", "drained", "clock leaps", "message expired",
     "recovered", "gap", "room ended ROOM_IDLE", "rooms restored", "SLOW_VIEWER", "HEARTBEAT_MISSED", "GOING_AWAY",
     "repeated", "reused key refused", "not up", "phase PAUSED", "phase ENDED", "room crashed", "overload stage",
-    "links: native", "links: websocket", "batch sent", "restored", *(f"probe {name}" for name in PROBES),
+    "links: native", "links: websocket", "batch sent", "restored", "restored keys compared",
+    "keys compared", "keys.set acknowledged", "keys.delete acknowledged", "stale version refused", "pins compared",
+    *(f"probe {name}" for name in PROBES),
 )  # fmt: skip
 """Events that must occur in five hundred worlds: otherwise the conditions have become too mild."""
 
