@@ -112,11 +112,20 @@ def _headers(key_file: str | None, idempotency_key: str) -> dict[str, str]:
         key = os.environ.get("ROOMCAST_API_KEY", "") if key_file is None else read_text_of(key_file).strip()
     except FileError as error:
         raise click.ClickException(str(error)) from error
+    if not _is_header_value(key):
+        where = "ROOMCAST_API_KEY" if key_file is None else key_file
+        raise click.ClickException(f"{where} has no key: a key is one word, as `roomcast key create` prints it")
+    if not _is_header_value(idempotency_key):
+        raise click.BadParameter("must be visible ASCII characters", param_hint="--idempotency-key")
     if key:
         headers["Authorization"] = f"Bearer {key}"
     if idempotency_key:
         headers["Idempotency-Key"] = idempotency_key
     return headers
+
+
+def _is_header_value(text: str) -> bool:
+    return all("!" <= each <= "~" for each in text)
 
 
 class _SocketConnection(http.client.HTTPConnection):
@@ -138,13 +147,16 @@ def _post(url: str, name: str, body: str, headers: dict[str, str], dry_run: bool
     if url.startswith("unix:"):
         connection: http.client.HTTPConnection = _SocketConnection(url.removeprefix("unix:"))
     else:
-        parts = urlsplit(url)
+        try:
+            parts, port = urlsplit(url), urlsplit(url).port
+        except ValueError:
+            parts, port = urlsplit(""), None
         if parts.scheme not in ("http", "https") or parts.hostname is None:
             raise click.BadParameter(
                 f"{url!r} is not http://HOST:PORT, https://HOST:PORT or unix:PATH", param_hint="--url"
             )
         kind = http.client.HTTPConnection if parts.scheme == "http" else http.client.HTTPSConnection
-        connection = kind(parts.hostname, parts.port, timeout=TIMEOUT_S)
+        connection = kind(parts.hostname, port, timeout=TIMEOUT_S)
     subject, _, verb = name.partition(".")
     try:
         connection.request("POST", f"/v1/{subject}/{verb}{'?dry_run=1' if dry_run else ''}", body, headers)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
@@ -35,3 +37,26 @@ def test_list_of_what_is_unknown_is_a_wrong_command_line(name: str) -> None:
     result = CliRunner().invoke(call, ["list", name])
     assert result.exit_code == 2
     assert f"'{name}' is no operation and no subject of some" in result.output
+
+
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:7401", "ftp://a", "http://127.0.0.1:port", "http://127.0.0.1:99999", "http://[::1"]
+)
+def test_what_is_no_url_is_a_wrong_command_line(url: str) -> None:
+    result = CliRunner().invoke(call, ["rooms.list", "--url", url])
+    assert result.exit_code == 2
+    assert f"'{url}' is not http://HOST:PORT" in result.output
+
+
+def test_a_file_without_a_key_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    file.write_text('[[key]]\nid = "shop"\n')
+    result = CliRunner().invoke(call, ["rooms.list", "--key-file", str(file)])
+    assert result.exit_code == 1
+    assert f"Error: {file} has no key" in result.output
+
+
+def test_an_idempotency_key_that_no_header_holds_is_a_wrong_command_line() -> None:
+    result = CliRunner().invoke(call, ["rooms.list", "--idempotency-key", "order\n1"])
+    assert result.exit_code == 2
+    assert "must be visible ASCII characters" in result.output
