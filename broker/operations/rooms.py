@@ -22,6 +22,7 @@ from broker.operations.results import PostResults
 from broker.rooms.room import Room
 from broker.rooms.room_store import read_page
 from protocol.codes import ErrorCode, Lane, MessageType, Outcome, Role, RoomPhase
+from protocol.fields import MAX_INT
 from protocol.messages import AckResult, Event, PinnedMessage, Post
 from protocol.operations.rooms import (
     CloseRoom,
@@ -35,6 +36,7 @@ from protocol.operations.rooms import (
     RoomHistoryRequest,
     RoomMembers,
     RoomPage,
+    RoomSort,
     RoomStats,
     RoomStatsRequest,
     RoomSummary,
@@ -159,22 +161,39 @@ def _get(parts: Parts, caller: Caller, request: GetRoom) -> RoomView:
 
 
 def _list(parts: Parts, caller: Caller, request: ListRooms) -> RoomPage:
-    after = request.cursor or ""
+    by_online = request.sort is RoomSort.ONLINE
+    after = _room_cursor(request.cursor, by_online)
+
+    def place(room: Room) -> tuple[int, str]:
+        return -room.state.online if by_online else 0, plain_name(room.name)
 
     def matching() -> Iterator[Room]:
         for room in parts.hub:
             name = room.name
-            fits = fits_room_pattern(request.pattern, name) and plain_name(name) > after
+            fits = fits_room_pattern(request.pattern, name) and place(room) > after
             if fits and request.phase in (None, room.state.phase) and caller.role_in(name) is not None:
                 yield room
 
-    found = heapq.nsmallest(request.limit + 1, matching(), key=lambda room: room.name)
+    found = heapq.nsmallest(request.limit + 1, matching(), key=place)
     items = tuple(
         RoomSummary(room.name, room.state.phase, counts.online, counts.peak, likes)
         for room in found[: request.limit]
         for counts, likes in (room.state.counts(),)
     )
-    return RoomPage(items, plain_name(items[-1].room) if len(found) > request.limit else None)
+    if len(found) <= request.limit:
+        return RoomPage(items, None)
+    name = plain_name(items[-1].room)
+    return RoomPage(items, f"{items[-1].online}:{name}" if by_online else name)
+
+
+def _room_cursor(cursor: str | None, by_online: bool) -> tuple[int, str]:
+    """Return the place after which a page of rooms begins."""
+    if not by_online or cursor is None:
+        return (-MAX_INT if by_online else 0), cursor or ""
+    online, _, name = cursor.partition(":")
+    if not (online.isascii() and online.isdecimal() and len(online) <= 16):
+        raise OperationError(ErrorCode.BAD_FIELD, "is no cursor of this operation", "cursor")
+    return -int(online), name
 
 
 async def _set_phase(parts: Parts, caller: Caller, request: SetPhase) -> RoomView:

@@ -79,6 +79,7 @@ from ..operations.rooms import (
     RoomHistoryRequest,
     RoomMembers,
     RoomPage,
+    RoomSort,
     RoomStats,
     RoomStatsRequest,
     RoomView,
@@ -131,10 +132,16 @@ class RoomsCalls:
         return result
 
     def list(
-        self, *, pattern: str = "*", phase: RoomPhase | None = None, limit: int = 100, cursor: str | None = None
+        self,
+        *,
+        pattern: str = "*",
+        phase: RoomPhase | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        sort: RoomSort = RoomSort.NAME,
     ) -> RoomPage:
-        """List open rooms by name. Scope: rooms:read."""
-        result: RoomPage = self._call("rooms.list", ListRooms(pattern, phase, limit, cursor), None)
+        """List open rooms by name, or by the number of connections. Scope: rooms:read."""
+        result: RoomPage = self._call("rooms.list", ListRooms(pattern, phase, limit, cursor, sort), None)
         return result
 
     def set_phase(

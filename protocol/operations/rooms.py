@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 from ..codes import ErrorCode, Role, RoomPhase
@@ -54,6 +55,7 @@ __all__ = [
     "RoomHistoryRequest",
     "RoomMembers",
     "RoomPage",
+    "RoomSort",
     "RoomStats",
     "RoomStatsRequest",
     "RoomSummary",
@@ -100,13 +102,23 @@ class RoomView(NamedTuple):
     rules: dict[str, float | bool | None] | None = None
 
 
+class RoomSort(IntEnum):
+    """Order of a list of rooms: by name, or those with the most connections first."""
+
+    NAME = 0
+    ONLINE = 1
+
+
 class ListRooms(NamedTuple):
-    """Ask for open rooms: a name, the beginning of one with ``*``, or ``*``. Sorted by name."""
+    """Ask for open rooms: a name, the beginning of one with ``*``, or ``*``. By ``online``, a room whose number changes
+    between two pages may come twice or not at all.
+    """
 
     pattern: str = "*"
     phase: RoomPhase | None = None
     limit: int = 100
     cursor: str | None = None
+    sort: RoomSort = RoomSort.NAME
 
 
 class RoomSummary(NamedTuple):
@@ -302,8 +314,8 @@ ROWS: tuple[OperationRow, ...] = (
         example=(GetRoom("live-1"), _EXAMPLE_VIEW),
     ),
     row(
-        3, "rooms.list", ListRooms, (room_pattern, optional(_phase), page_size, cursor), RoomPage, _rooms,
-        "List open rooms by name.",
+        3, "rooms.list", ListRooms, (room_pattern, optional(_phase), page_size, cursor, name_of(RoomSort)), RoomPage,
+        _rooms, "List open rooms by name, or by the number of connections.",
         scope=Scope.ROOMS_READ, roles=PLATFORM, rate=_READ, changes=False,
         example=(
             ListRooms("live-*"),

@@ -24,7 +24,7 @@ from protocol.fields import RECORD_SCHEMAS, FieldError, renamed, schema_of
 from protocol.json_mode import parse_value
 from protocol.json_values import as_json
 from protocol.operations import BY_NAME, BY_NUMBER, OPERATIONS, KeyUse, OperationRow, Scope
-from tests.support.broker import configuration, running_broker
+from tests.support.broker import configuration, raw_link, running_broker
 from tests.support.durable import durable_broker
 from tests.support.webhooks import hook_settings
 
@@ -196,6 +196,28 @@ async def test_lists_page_through_everything_once() -> None:
             if cursor is None:
                 break
         assert found == names
+
+
+@pytest.mark.integration
+async def test_a_list_of_rooms_by_connections_has_the_largest_first_and_pages() -> None:
+    async with running_broker() as broker:
+        for name in ("live-1", "live-2", "live-3", "live-4"):
+            await call(broker, "rooms.open", name)
+        async with raw_link(broker) as ann, raw_link(broker) as bob:
+            await ann.login("dev:ann")
+            await bob.login("dev:bob")
+            for link, name in ((ann, "live-3"), (bob, "live-3"), (bob, "live-2")):
+                await link.join(name)
+            found: list[tuple[str, int]] = []
+            cursor = None
+            while not found or cursor:
+                page = await call(broker, "rooms.list", "live-*", None, 1, cursor, "online")
+                found += [(item.room, item.online) for item in page.items]
+                cursor = page.next
+            assert found == [("live-3", 2), ("live-2", 1), ("live-1", 0), ("live-4", 0)]
+        with pytest.raises(OperationError) as caught:
+            await call(broker, "rooms.list", "live-*", None, 1, "live-3", "online")
+        assert (caught.value.code, caught.value.field) == (ErrorCode.BAD_FIELD, "cursor")
 
 
 @pytest.mark.integration
