@@ -8,6 +8,7 @@ from broker.ledger.direct_pages import read_directs
 from broker.ledger.entries import (
     CANCEL_ROWS,
     FACT_KIND_MIN,
+    CallAnswered,
     Committed,
     DirectAcked,
     DirectEntry,
@@ -52,6 +53,7 @@ from broker.ledger.writer import LedgerState, LedgerStats, Pace
 __all__ = [
     "CANCEL_ROWS",
     "FACT_KIND_MIN",
+    "CallAnswered",
     "Committed",
     "DirectAcked",
     "DirectEntry",

@@ -21,6 +21,7 @@ __all__ = [
     "LEDGER_RESTORED",
     "MAX_BODY_BYTES",
     "MAX_ITEMS",
+    "CallAnswered",
     "Committed",
     "DirectAcked",
     "DirectEntry",
@@ -202,6 +203,12 @@ class RecordRemoved(NamedTuple):
     name: str
 
 
+class CallAnswered(NamedTuple):
+    """A call has its answer, which the submission's key holds. It writes nothing itself: the key gets its time."""
+
+    at_ms: int
+
+
 Item = (
     Entry
     | RoomOpened
@@ -216,6 +223,7 @@ Item = (
     | OutboxAgain
     | RecordPut
     | RecordRemoved
+    | CallAnswered
 )
 
 
@@ -247,7 +255,7 @@ class Submission:
     def __init__(self, items: tuple[Item, ...], keys: tuple[Key, ...] = ()) -> None:
         if not 1 <= len(items) <= MAX_ITEMS or len(keys) > MAX_ITEMS:
             raise ValueError(f"a submission has 1 to {MAX_ITEMS} items and at most as many keys, not {len(items)}")
-        nbytes = ITEM_OVERHEAD_BYTES * (1 + len(items) + len(keys))
+        nbytes = ITEM_OVERHEAD_BYTES * (1 + len(items) + len(keys)) + sum(len(key.answer) for key in keys)
         self.has_reports = False
         """Whether it adds to the outbox."""
         for item in items:

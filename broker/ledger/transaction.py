@@ -17,6 +17,7 @@ from broker.core.tenants.names import shown_name
 from broker.ledger.chain import canonical, link
 from broker.ledger.entries import (
     CANCEL_ROWS,
+    CallAnswered,
     Committed,
     DirectAcked,
     DirectEntry,
@@ -285,6 +286,8 @@ class Transaction:
                 self.set_checkpoint(stream, at_ms, totals)
             case RoomEnded(room, epoch, at_ms):
                 self.end_stream(self.open_stream(room, epoch, at_ms), at_ms)
+            case CallAnswered():
+                pass
             case _:
                 raise TypeError(f"not an item of the ledger: {item!r}")
 

@@ -5,8 +5,8 @@ Handlers get and return qualified names (`broker.core.tenants.names`), callers p
 `OperationError` and has changed nothing. Handlers that wait for nothing answer at once,
 without a task.
 
-Idempotency keys are kept for `KEY_S` seconds in memory, at most `MAX_KEYS`; what a handler makes durable under the key
-(posts, direct messages) the ledger knows for longer and over restarts.
+Idempotency keys are kept for `KEY_S` seconds in memory, at most `MAX_KEYS`. With a ledger the answers of durable
+operations are known for longer and over restarts: see `broker.operations.answers`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import trio
 
 from broker.core.limits.rate_limit import Gcra, Rate
 from broker.core.tenants.names import plain_name, qualify
+from broker.ledger import Ledger
 from broker.operations import (
     app,
     broadcasts,
@@ -38,8 +39,9 @@ from broker.operations import (
     tokens,
     users,
 )
+from broker.operations.answers import KEPT, find_answer, keep_answer
 from broker.operations.caller import Caller, OperationError
-from broker.operations.parts import Handler, Parts
+from broker.operations.parts import Handler, Parts, Recall
 from protocol.codes import ErrorCode
 from protocol.fields import FieldError, renamed
 from protocol.frames import pack_body
@@ -63,6 +65,7 @@ HANDLERS: dict[str, Handler] = {
     **hooks.HANDLERS,
     **locks.HANDLERS,
 }
+RECALLED: dict[str, Recall] = {**rooms.RECALLED, **messages.RECALLED}
 KEY_S = 600.0
 CALL_S = 30.0
 """Longest wait of a call, for a disk that does not answer."""
@@ -276,14 +279,38 @@ class Operations:
             return self._after(known, caller, row, request, max_bytes)
         caller = replace(caller, operation=row.name, fingerprint=fingerprint)
         first = self._answers[name] = _KeyedCall(fingerprint, self._parts.clock(), None, trio.Event())
+        if self._parts.ledger is not None and row.name in KEPT:
+            kept = self._once_over_restarts(self._parts.ledger, caller, row, request)
+            return self._complete(caller, name, first, row, kept, max_bytes)
         try:
             found = self._start(caller, row, request)
         except BaseException:
             self._forget(name, first)
             raise
         if type(found) is CoroutineType:
-            return self._complete(caller, name, first, row, found, max_bytes)
+            return self._complete(caller, name, first, row, _as_first(found), max_bytes)
         return self._store(caller, name, first, row, found, max_bytes)
+
+    async def _once_over_restarts(
+        self, ledger: Ledger, caller: Caller, row: OperationRow, request: Any
+    ) -> tuple[Any, bool]:
+        """Return the answer that the ledger has, or else run the call and keep its answer; and whether it had one."""
+        stored = None
+        with trio.move_on_after(CALL_S) as reading:
+            stored = await find_answer(ledger, caller, row)
+        if reading.cancelled_caught:
+            raise OperationError(ErrorCode.OVERLOADED, "the ledger cannot be read now", "", 1000)
+        if stored is not None:
+            if stored.result is not None:
+                return stored.result, True
+            if row.name in RECALLED:
+                return RECALLED[row.name](self._parts, request.room, stored.offset), True
+            raise OperationError(ErrorCode.KEY_REUSED, "was used before, and the answer is not kept", "key")
+        found = self._start(caller, row, request)
+        result = await found if type(found) is CoroutineType else found
+        with trio.move_on_after(CALL_S):
+            await keep_answer(ledger, caller, row, result, self._parts.unix_ms())
+        return result, False
 
     async def _after(
         self, known: _KeyedCall, caller: Caller, row: OperationRow, request: Any, max_bytes: int
@@ -303,11 +330,12 @@ class Operations:
         name: tuple[str, str, str],
         first: _KeyedCall,
         row: OperationRow,
-        waiting: Any,
+        waiting: Coroutine[Any, Any, tuple[Any, bool]],
         max_bytes: int,
     ) -> CallAnswer:
+        """Return the answer of a call that waits: for its result, and whether it is one of an earlier run."""
         try:
-            result = await waiting
+            result, is_replayed = await waiting
         except BaseException as error:
             self._forget(name, first)
             if isinstance(error, OperationError):
@@ -315,7 +343,7 @@ class Operations:
             elif isinstance(error, Exception):
                 self._report(caller, row)
             raise
-        return self._store(caller, name, first, row, result, max_bytes)
+        return self._store(caller, name, first, row, result, max_bytes, is_replayed=is_replayed)
 
     def _store(
         self,
@@ -325,12 +353,14 @@ class Operations:
         row: OperationRow,
         result: Any,
         max_bytes: int,
+        *,
+        is_replayed: bool = False,
     ) -> CallAnswer:
         self._answers[name] = first._replace(result=result)
         first.done.set()
         if len(self._answers) > MAX_KEYS:
             self._answers.popitem(last=False)
-        return self._keyed_answer(caller, row, result, max_bytes)
+        return self._keyed_answer(caller, row, result, max_bytes, is_replayed=is_replayed)
 
     def _forget(self, name: tuple[str, str, str], first: _KeyedCall) -> None:
         self._answers.pop(name, None)
@@ -349,6 +379,11 @@ class Operations:
         while self._answers and next(iter(self._answers.values())).at < oldest_at:
             self._answers.popitem(last=False)
         return self._answers.get(name)
+
+
+async def _as_first(waiting: Coroutine[Any, Any, Any]) -> tuple[Any, bool]:
+    """Return the result of a handler, which is no repeated one."""
+    return await waiting, False
 
 
 def _shorter(row: OperationRow, request: Any, result: Any, max_bytes: int) -> Any:

@@ -10,7 +10,7 @@ from broker.core.rooms.deletions import UNDELETABLE
 from broker.core.rooms.pins import PinChange
 from broker.core.tenants.names import plain_name
 from broker.operations.caller import Caller, OperationError
-from broker.operations.parts import Handler, Parts
+from broker.operations.parts import Handler, Parts, Recall
 from broker.operations.results import PostResults
 from broker.operations.rooms import events_of, open_for, pins_of, raise_for, room_of
 from broker.rooms.room import Room
@@ -30,7 +30,7 @@ from protocol.operations.messages import (
 )
 from protocol.payloads import DeletedPayload, check_payload
 
-__all__ = ["HANDLERS"]
+__all__ = ["HANDLERS", "RECALLED"]
 
 _PINS = frozenset({int(MessageType.PINS_CHANGED)})
 SLICE = 100
@@ -181,6 +181,19 @@ async def _delete(parts: Parts, caller: Caller, request: DeleteMessages) -> Dele
     return DeletedMessages(deleted, result.detail)
 
 
+def _pins_again(parts: Parts, room: str, offset: int) -> PinnedMessages:
+    return PinnedMessages(pins_of(room_of(parts, room)))
+
+
+def _deleted_again(parts: Parts, room: str, offset: int) -> DeletedMessages:
+    return DeletedMessages(0, offset)
+
+
+RECALLED: dict[str, Recall] = {
+    "messages.pin": _pins_again,
+    "messages.unpin": _pins_again,
+    "messages.delete": _deleted_again,
+}
 HANDLERS: dict[str, Handler] = {
     "messages.publish": _publish,
     "messages.publish_many": _publish_many,

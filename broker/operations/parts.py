@@ -21,7 +21,7 @@ from broker.webhooks.questions import Questions
 from broker.webhooks.service import WebhookDeliveries
 from protocol.codes import ErrorCode
 
-__all__ = ["BrokerControl", "Handler", "Parts"]
+__all__ = ["BrokerControl", "Handler", "Parts", "Recall"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +89,6 @@ class Parts:
 
 # Any: each handler takes its own record and returns its own.
 Handler = Callable[[Parts, Caller, Any], Any | Coroutine[Any, Any, Any]]
+Recall = Callable[[Parts, str, int], Any]
+"""Makes the answer of a call whose effect is known and whose answer is not kept: of the room, and the offset of its
+event."""

@@ -17,7 +17,7 @@ from broker.core.tenants.names import plain_name
 from broker.ledger.pending import PendingResult
 from broker.operations.caller import Caller, OperationError
 from broker.operations.kept import ask
-from broker.operations.parts import Handler, Parts
+from broker.operations.parts import Handler, Parts, Recall
 from broker.operations.results import PostResults
 from broker.rooms.room import Room
 from broker.rooms.room_store import read_page
@@ -47,7 +47,7 @@ from protocol.operations.rooms import (
 )
 from protocol.text import fits_room_pattern
 
-__all__ = ["HANDLERS", "events_of", "open_for", "pins_of", "raise_for", "room_of"]
+__all__ = ["HANDLERS", "RECALLED", "events_of", "open_for", "pins_of", "raise_for", "room_of"]
 
 SLICE = 5000
 """Members that are read between two checkpoints of the event loop."""
@@ -293,6 +293,11 @@ def _stats(parts: Parts, caller: Caller, request: RoomStatsRequest) -> RoomStats
     )  # fmt: skip
 
 
+def _phase_again(parts: Parts, room: str, offset: int) -> RoomView:
+    return view(room_of(parts, room))
+
+
+RECALLED: dict[str, Recall] = {"rooms.set_phase": _phase_again}
 HANDLERS: dict[str, Handler] = {
     "rooms.open": _open,
     "rooms.set_rules": _set_rules,
