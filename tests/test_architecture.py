@@ -174,7 +174,7 @@ DOORS = {
     "lz4": ("protocol.compression", "bench"),
     "msgpack": ("protocol.frames", "protocol.connection", "bench"),
     "trio_websocket": ("protocol.clients",),
-    "h11": ("broker.http.connection", "broker.webhooks.connection"),
+    "h11": ("broker.http.connection", "broker.webhooks.connection", "bench"),
     "starlette": ("broker.http",),
     "click": ("broker.cli.main", "broker.cli", "bench"),
     "rich": ("broker.cli.main", "broker.cli", "broker.demo", "bench"),
