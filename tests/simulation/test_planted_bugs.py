@@ -31,7 +31,7 @@ from broker.core.limits.post_limits import PostLimits
 from broker.core.limits.rate_limit import UNLIMITED, Gcra
 from broker.core.net.connection_limits import AddressTable, ConnectionLimits
 from broker.core.net.send_queue import QueueLimits
-from broker.core.rooms import posting, state
+from broker.core.rooms import kept, posting
 from broker.core.rooms.ended import EndedRooms
 from broker.core.rooms.idempotency import OperationKey
 from broker.core.rooms.keys import RoomKeys
@@ -100,7 +100,7 @@ def wrap(patch: Patch, owner: Any, name: str, make: Callable[[Any], Any]) -> Non
 
 @bug(1, "snapshot")
 def a_snapshot_above_the_cap(patch: Patch) -> None:
-    patch.setattr(state, "MAX_RECENT_BYTES", 1 << 30)
+    patch.setattr(kept, "MAX_RECENT_BYTES", 1 << 30)
 
 
 @bug(1, "combos")
