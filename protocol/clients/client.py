@@ -30,6 +30,7 @@ from .events import BatchState, ClientClosed, Position
 from .posts import UnjoinedTarget
 from .room import JoinedRoom
 from .room_posts import UnjoinedRoom
+from .typed_calls import typed
 
 __all__ = ["Client", "core_of"]
 
@@ -157,6 +158,7 @@ class Client:
         core.directs.has_reader = True
         return ClientEvents(core.inbox, core.directs)
 
+    @typed
     async def call(
         self,
         operation: str | tuple[Any, ...],
@@ -170,7 +172,8 @@ class Client:
         request record, ``client.call(GetRoom("live-1"))`` (`protocol.operations`).
 
         ``key``: idempotency key, up to 128 characters. Within ``timeout_s`` a call that only reads, or has a key,
-        survives lost links: it is sent again with the same key. (Any: each operation has records of its own.)
+        survives lost links: it is sent again with the same key. (Any: each operation has records of its own, which
+        type checkers know from `TypedCall`.)
 
         Raises CallRefused with ``code``, ``field``, ``rule`` and ``retry_after_ms``; CallLost where the link of a call
         without a key ended before the answer; trio.TooSlowError, ClientClosed, and LocalProtocolError for arguments

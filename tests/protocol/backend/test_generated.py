@@ -32,6 +32,12 @@ def test_the_methods_are_those_of_the_table(name: str, generator: ModuleType) ->
     assert text == generator.operations_module(is_async=name.startswith("async")), "run python .ci/client.py"
 
 
+@pytest.mark.integration
+def test_the_types_of_calls_are_those_of_the_table(generator: ModuleType) -> None:
+    text = (ROOT / "protocol" / "clients" / "typed_calls.py").read_text(encoding="utf-8")
+    assert text == generator.calls_module(), "run python .ci/client.py"
+
+
 def test_the_reference_page_is_that_of_the_docstrings(generator: ModuleType) -> None:
     text = (ROOT / "broker" / "guides" / "python-reference.md").read_text(encoding="utf-8")
     assert text == generator.reference_page(), "run python .ci/client.py"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, assert_type
 
 import pytest
 import trio
@@ -16,7 +16,7 @@ from protocol.errors import LocalProtocolError
 from protocol.messages import MAX_CALLS, Call, ErrorReply, Result
 from protocol.operations import BY_NAME, BY_REQUEST, OPERATIONS
 from protocol.operations.messages import PublishMessage
-from protocol.operations.rooms import GetRoom, HistoryPage
+from protocol.operations.rooms import GetRoom, HistoryPage, RoomView
 from protocol.operations.users import Kicked
 from tests.support.peer import Peer, linked, server_hello
 
@@ -61,7 +61,7 @@ async def test_a_call_by_name_or_by_record_returns_the_result_record(autojump_cl
     async with linked(hello=KNOWS) as (client, peer, _), trio.open_nursery() as nursery:
         by_name = Calling(nursery, client, "users.kick", room="live-1", user="ann")
         frame, call = await asked(peer)
-        assert (frame.room, call) == (0, Call(42, "", ("live-1", "ann", "")))
+        assert (frame.room, call) == (0, Call(42, "", ("live-1", "ann", "", None)))
         await peer.send(Result(42, Kicked(1)), 0, frame.sequence)
         result = await by_name.wait()
         assert isinstance(result, Kicked)
@@ -107,6 +107,22 @@ async def test_a_wrong_call_is_refused_before_it_is_sent(
         with pytest.raises(LocalProtocolError, match=rule):
             await client.call(operation, **arguments)
     assert all(frame.opcode is not Opcode.CALL for frame in await peer.rest())
+
+
+async def test_type_checkers_know_the_result_of_an_operation(autojump_clock: Any) -> None:
+    view = BY_NAME["rooms.get"].example[1]
+    found: list[RoomView] = []
+
+    async def get(client: Client) -> None:
+        found.append(assert_type(await client.call("rooms.get", room="a"), RoomView))
+        found.append(assert_type(await client.call(GetRoom("a")), RoomView))
+
+    async with linked(hello=KNOWS) as (client, peer, _), trio.open_nursery() as nursery:
+        nursery.start_soon(get, client)
+        for _ in range(2):
+            frame, _ = await asked(peer)
+            await peer.send(Result(2, view), 0, frame.sequence)
+    assert found == [view, view]
 
 
 async def test_a_broker_without_operations_is_not_asked(autojump_clock: Any) -> None:
