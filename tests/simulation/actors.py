@@ -24,7 +24,7 @@ from protocol.clients.events import Danmaku, Gap, Position, Rejoined, RoomRefuse
 from protocol.clients.room import JoinedRoom
 from protocol.clients.transports import run_websocket
 from protocol.codes import TRY_AGAIN, ErrorCode, MessageType, Outcome, RoomPhase, Tier
-from protocol.frames import pack_body, unpack_body
+from protocol.frames import HEADER_BYTES, pack_body, unpack_body
 from protocol.messages import Direct, State
 from protocol.payloads import GiftPayload
 from tests.simulation.broker import BrokerRun
@@ -242,7 +242,7 @@ class Actors:
         assert gap.first == reader.offset + 1, (reader.name, reader.offset, gap)
         stream = self.disk.streams.get((name, reader.epoch), [])
         if gap.last >= gap.first and not gap.epoch_changed:
-            nbytes = sum(len(written.body) for written in stream[gap.first - 1 : gap.last])
+            nbytes = sum(len(written.body) + HEADER_BYTES for written in stream[gap.first - 1 : gap.last])
             is_expensive = nbytes > self.world.conditions.critical_bytes // 2
             assert is_expensive or self.disk.stored_from(name, reader.epoch) > gap.first, (
                 f"{reader.name}: needless {gap}"
