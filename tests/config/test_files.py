@@ -27,7 +27,7 @@ SECRET = "0123456789abcdef0123456789abcdef"
 MARK = b"\xef\xbb\xbf"
 
 MACHINE_WRITTEN = {
-    "broker/auth/tickets.py": "the broker's own key: random bytes",
+    "broker/auth/ticket_keys.py": "the broker's own keys: random bytes",
     "broker/cli/doctor.py": "/proc",
     "broker/cli/serve.py": "/dev/null, for writing",
     "broker/config/files.py": "the one that reads files of people",

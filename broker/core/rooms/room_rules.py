@@ -23,6 +23,8 @@ _FLAGS = frozenset({"merge"})
 _TICKS = frozenset({"tick_ms", "tick_max_ms"})
 MAX_TICK_MS = 10_000
 MAX_SECONDS = 3600.0
+MIN_RATE = 0.001
+"""Lowest rate a second, as in the configuration: one in a quarter of an hour."""
 ROOM_RULES: frozenset[str] = frozenset(_COUNTS) | _RATES | _SECONDS | _FLAGS
 _SORTED = tuple(sorted(ROOM_RULES))
 
@@ -79,4 +81,4 @@ def _why_not(name: str, value: RuleValue) -> str:
         return "" if fits else f"must be a whole number from {_COUNTS[name]:,} to {most:,}"
     if name in _SECONDS:
         return "" if 0 <= value <= MAX_SECONDS else f"must be a number from 0 to {MAX_SECONDS:g}"
-    return "" if 0 < value <= 1e6 else "must be a number above 0 and at most 1,000,000"
+    return "" if MIN_RATE <= value <= 1e6 else f"must be a number from {MIN_RATE} to 1,000,000"

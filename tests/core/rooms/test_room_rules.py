@@ -101,6 +101,7 @@ def test_a_rule_that_is_null_is_the_brokers_again() -> None:
         ({"tick_ms": 0}, "tick_ms"),
         ({"tick_ms": 50.5}, "tick_ms"),
         ({"user_chat_per_s": 0}, "user_chat_per_s"),
+        ({"user_chat_per_s": 5e-324}, "user_chat_per_s"),
         ({"user_chat_burst": 0}, "user_chat_burst"),
         ({"duplicate_window_s": 4000}, "duplicate_window_s"),
         ({"tick_ms": 500, "tick_max_ms": 100}, ""),
