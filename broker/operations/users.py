@@ -11,6 +11,8 @@ from broker.operations.kept import ask, keep, required
 from broker.operations.parts import Handler, Parts
 from broker.operations.rooms import room_of
 from broker.rooms.ban_records import ban_item, ban_removal
+from broker.rooms.members import Member
+from broker.rooms.room import Room
 from broker.users.settings import UserSettings, preference_items, read_settings, tags_item
 from protocol.codes import CloseCode, ErrorCode, LeaveReason
 from protocol.operations.users import (
@@ -82,13 +84,22 @@ def _disconnect(parts: Parts, caller: Caller, request: DisconnectUser) -> Discon
 
 async def _kick(parts: Parts, caller: Caller, request: KickUser) -> Kicked:
     room = room_of(parts, request.room)
+    if not caller.is_backend:
+        role = caller.role_in(request.room)
+        if role is None or any(member.role >= role for member in _members(parts, room, request.user)):
+            raise OperationError(ErrorCode.NOT_ALLOWED, "has a role that is not below yours in this room", "user")
     if request.ban_s is not None:
         await _ban(parts, request, request.ban_s)
-    sessions: tuple[Any, ...] = parts.users.sessions(request.user)
-    members = [member for session in sessions for joined, member in session.memberships if joined is room]
+    members = _members(parts, room, request.user)
     for member in members:
         room.remove(member, LeaveReason.KICKED, request.reason, parts.clock())
     return Kicked(len(members))
+
+
+def _members(parts: Parts, room: Room, user: str) -> list[Member]:
+    """Return what a user's links are in a room."""
+    sessions: tuple[Any, ...] = parts.users.sessions(user)
+    return [member for session in sessions for joined, member in session.memberships if joined is room]
 
 
 async def _ban(parts: Parts, request: KickUser, seconds: int) -> None:

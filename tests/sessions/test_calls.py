@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -182,6 +182,25 @@ async def test_a_viewer_called_like_a_key_has_limits_and_keys_of_its_own() -> No
         room = broker.hub.find("live-1")
         assert room is not None
         assert room.state.last_offset == 1
+
+
+async def test_staff_kicks_only_users_whose_role_is_below_its_own() -> None:
+    roles = ("viewer", "moderator", "assistant", "host")
+    async with running_broker() as broker, AsyncExitStack() as links:
+        staff: dict[str, RawLink] = {}
+        for role in roles:
+            for number in (1, 2):
+                link, _ = await links.enter_async_context(joined_link(broker, f"dev:{role}-{number}:{role}"))
+                staff[f"{role}-{number}"] = link
+        for role in ("assistant", "host"):
+            for other in roles:
+                found = await call(staff[f"{role}-1"], "users.kick", "lobby", f"{other}-2", "", 600)
+                if roles.index(other) >= roles.index(role):
+                    assert refused(found) == (ErrorCode.NOT_ALLOWED, "user")
+                else:
+                    assert isinstance(found, Result)
+        banned = [role for role in roles if broker.hub.bans.of_user(f"{role}-2", 0)]
+        assert banned == ["viewer", "moderator", "assistant"]
 
 
 async def test_a_key_where_none_is_taken_is_refused() -> None:
