@@ -26,12 +26,22 @@ def listen_webhooks(port: int, secret_file: str, status: int, count: int) -> Non
     What is not signed by a secret of the file is answered 401 and reported on standard error.
     """
     from broker.config.files import FileError, read_text_of
+    from broker.config.webhooks import webhook_key
 
     try:
         secrets = read_text_of(secret_file).split()
+        for secret in secrets:
+            webhook_key(secret)
     except FileError as error:
         raise click.ClickException(str(error)) from error
-    server = ThreadingHTTPServer(("127.0.0.1", port), _handler(secrets, status))
+    except ValueError as error:
+        raise click.ClickException(f"{secret_file}: {error}") from error
+    if not secrets:
+        raise click.ClickException(f"{secret_file}: has no secret")
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), _handler(secrets, status))
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on 127.0.0.1:{port}: {error.strerror}") from error
     server.verified = 0  # type: ignore[attr-defined]  # counted by the handler
     click.echo(f"listening on http://127.0.0.1:{server.server_port}/", err=True)
     try:

@@ -25,13 +25,21 @@ def _target(url: str) -> tuple[str, str | None]:
     """Return the base URL and the path of the socket file, where ``url`` is ``unix:PATH``."""
     if url.startswith("unix:"):
         return "http://localhost", url.removeprefix("unix:")
-    if not url.startswith(("http://", "https://")):
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        parsed = httpx.URL("")
+    if parsed.scheme not in ("http", "https") or not parsed.host or (parsed.port or 0) > 65535:
         raise ValueError(f"{url!r} is not http://HOST:PORT, https://HOST:PORT or unix:PATH")
     return url.rstrip("/"), None
 
 
 def _headers(key: str | None) -> dict[str, str]:
-    return {} if key is None else {"Authorization": f"Bearer {key}"}
+    if key is None:
+        return {}
+    if not key.isascii() or not key.isprintable() or not key or " " in key:
+        raise ValueError("the key is not printable ASCII without spaces: a file's line end, perhaps")
+    return {"Authorization": f"Bearer {key}"}
 
 
 def _failure(error: httpx.HTTPError) -> tuple[NoAnswer, bool]:
@@ -56,7 +64,8 @@ class Backend(OperationCalls):
         """Create a client; it connects with its first call.
 
         :param url: ``http://HOST:PORT``, ``https://HOST:PORT`` or ``unix:PATH``; ValueError for anything else.
-        :param key: key of the backend, ``rk_...``; None: the broker is in development mode.
+        :param key: key of the backend, ``rk_...``; None: the broker is in development mode. ValueError for what cannot
+            be one.
         :param timeout_s: longest time of one call, all its tries included.
         :param ssl_context: for https; None: the authorities of the system.
         """

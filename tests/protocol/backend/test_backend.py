@@ -82,7 +82,14 @@ async def test_a_call_waits_for_a_broker_that_starts_and_gives_up_in_time(tmp_pa
             await backend.rooms.list()
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:7401", "ftp://127.0.0.1", ""])
+@pytest.mark.parametrize("key", ["", "rk_shop_secret\n", "rk_shop secret", "rk_店"])
+def test_a_key_that_cannot_be_one_is_refused(key: str) -> None:
+    for kind in (Backend, AsyncBackend):
+        with pytest.raises(ValueError, match="the key is not printable ASCII"):
+            kind("http://127.0.0.1:7401", key)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:7401", "ftp://127.0.0.1", "", "http://", "http://a:b", "http://a:99999"])
 def test_a_url_of_another_kind_is_refused(url: str) -> None:
     for kind in (Backend, AsyncBackend):
         with pytest.raises(ValueError, match="is not http://HOST:PORT"):
