@@ -157,7 +157,7 @@ async def _set_rules(parts: Parts, caller: Caller, request: SetRules) -> RulesSe
 
 
 def _get(parts: Parts, caller: Caller, request: GetRoom) -> RoomView:
-    return view(parts.room(request.room))
+    return view(room_of(parts, request.room))
 
 
 def _list(parts: Parts, caller: Caller, request: ListRooms) -> RoomPage:
@@ -214,7 +214,7 @@ async def _close(parts: Parts, caller: Caller, request: CloseRoom) -> RoomView:
 
 
 async def _members(parts: Parts, caller: Caller, request: RoomMembers) -> MembersPage:
-    room = parts.room(request.room)
+    room = room_of(parts, request.room)
     after = _member_cursor(request.cursor)
     users: dict[str, MemberView] = {}
     for count, member in enumerate(room.members.all(), 1):
@@ -246,7 +246,7 @@ def _member_cursor(cursor: str | None) -> tuple[int, str]:
 
 
 async def _history(parts: Parts, caller: Caller, request: RoomHistoryRequest) -> HistoryPage:
-    room = parts.room(request.room)
+    room = room_of(parts, request.room)
     epoch, last = room.state.epoch, room.state.last_offset
     stop = min(request.after + request.limit, last)
     events = await events_of(parts, room, request.after, stop)
@@ -283,7 +283,7 @@ def _event_view(offset: int, lane: Lane, event: Event) -> EventView:
 
 
 def _stats(parts: Parts, caller: Caller, request: RoomStatsRequest) -> RoomStats:
-    room = parts.room(request.room)
+    room = room_of(parts, request.room)
     state = room.state
     counts, likes = state.counts()
     lanes = {lane.name.lower(): account._asdict() for lane, account in zip(Lane, state.accounts(), strict=True)}

@@ -208,3 +208,15 @@ async def test_rooms_set_rules_hold_at_once_and_over_restarts(tmp_path: Path) ->
         await ok(client, "rooms.close", room="live-1")
     async with durable_broker(tmp_path, api=API) as broker, client_of(broker) as client:
         assert (await ok(client, "rooms.open", room="live-1"))["rules"]["merge"] is True
+
+
+async def test_rooms_that_go_on_after_a_restart_are_read_before_a_client_has_joined_them(tmp_path: Path) -> None:
+    reads = ("rooms.get", "rooms.members", "rooms.history", "rooms.stats")
+    async with durable_broker(tmp_path, api=API) as broker, client_of(broker) as client:
+        await announce(client, "welcome")
+        epoch = (await ok(client, "rooms.get", room="live-1"))["epoch"]
+    for name in reads:
+        async with durable_broker(tmp_path, api=API) as broker, client_of(broker) as client:
+            found = await ok(client, name, room="live-1")
+            assert found.get("epoch", epoch) == epoch
+            assert (await call(client, name, room="live-2")).status_code == 404

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from typing import Any
+from enum import IntEnum
+from typing import Any, get_args, get_type_hints
 
 import httpx
 import pytest
@@ -24,8 +25,8 @@ pytestmark = pytest.mark.integration
 
 MANY: dict[str, Any] = {"errors_per_minute": 100_000, "frames_per_s": 0, "app_frames_per_s": 0}
 SHARED = [row for row in OPERATIONS if row.roles and row.scope is not None and row.subject != "app"]
-VARYING = {"uptime_ms": 0}
-"""Fields whose value is that of the moment."""
+VARYING = {"uptime_ms": 0, "since_ms": 0}
+"""Fields whose value is that of the moment, or computed from it."""
 VALUES: tuple[Any, ...] = (
     None, True, 0, 1, -1, 2**53, 1.5, "", "live-1", "no-such", "a/b", "x" * 300, "\u0000", "live-*", (), ("live-1",),
     {}, {"a": {"b": (None,)}}, "paused", "host",
@@ -63,18 +64,31 @@ async def by_call(link: RawLink, row: OperationRow, request: dict[str, Any]) -> 
 
 
 def without_time(found: Any) -> Any:
-    """A result without the fields that vary."""
-    fields = getattr(found, "_fields", ())
-    return found._replace(**{name: VARYING[name] for name in fields if name in VARYING}) if fields else found
+    """A result without the fields that vary, in records within it too."""
+    if hasattr(found, "_fields"):
+        return type(found)(*(VARYING.get(name, without_time(getattr(found, name))) for name in found._fields))
+    return tuple(map(without_time, found)) if isinstance(found, tuple) else found
+
+
+def enumerations(record: type[Any]) -> frozenset[str]:
+    """Fields that hold a member of an enumeration: CALL takes its number, HTTP its name."""
+    hints = get_type_hints(record)
+    return frozenset(
+        name
+        for name, hint in hints.items()
+        if any(isinstance(each, type) and issubclass(each, IntEnum) for each in (hint, *get_args(hint)))
+    )
 
 
 def requests(row: OperationRow, rng: random.Random) -> list[dict[str, Any]]:
     """The example, and copies of it with one field changed or left out."""
     whole = row.example[0]._asdict()
     found = [whole]
+    named = enumerations(type(row.example[0]))
     for name in whole:
         found.append({other: value for other, value in whole.items() if other != name})
-        found += [whole | {name: value} for value in rng.sample(VALUES, 6)]
+        values = rng.sample(VALUES, 6)
+        found += [whole | {name: value} for value in values if name not in named or not isinstance(value, (int, float))]
     return found
 
 
