@@ -94,7 +94,7 @@ RELOADABLE = frozenset(
         "admission.unauthenticated_share", "admission.address_share", "admission.failed_logins_per_minute",
         "admission.descriptor_reserve", "room.max_rooms", "room.create_on_join", "room.open_roles",
         "webhooks.endpoints", "webhooks.ca_file", "webhooks.connect_timeout_s", "webhooks.timeout_s",
-        "webhooks.max_connections", "webhooks.patience_h", "webhooks.max_waiting", "webhooks.dead_letter_bytes",
+        "webhooks.max_connections", "webhooks.retry_for_h", "webhooks.max_waiting", "webhooks.dead_letter_bytes",
         "webhooks.questions",
         "room.new_rooms_per_minute", "room.unused_close_s", "room.idle_close_s", "room.max_viewers", "tenants",
         "room.admit_per_window", "room.merge", "room.chat_budget_per_s", "room.paid_budget_per_s", "room.tick_ms",

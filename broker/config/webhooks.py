@@ -152,7 +152,7 @@ class WebhookConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Time for one request with an event, from connecting to the end of the answer."""
     max_connections: Annotated[int, Meta(ge=1, le=256)] = 8
     """Connections to one endpoint for events; questions have their own, max_in_flight of each kind."""
-    patience_h: Annotated[float, Meta(ge=0.001, le=720)] = 24.0
+    retry_for_h: Annotated[float, Meta(ge=0.001, le=720)] = 24.0
     """How long an event is tried again; then it is a dead letter, which `roomcast webhooks retry` sends once more."""
     max_waiting: Annotated[int, Meta(ge=1, le=100_000_000)] = 2_000_000
     """Events that may wait for one endpoint; beyond, new ones are dropped and counted."""

@@ -271,7 +271,7 @@ class EndpointDeliveries:
             self._unwritten.append(OutboxLater(row.id, attempts, self._unix_ms() + wait_ms, reason))
             self._lines.failed(row, now_ms + wait_ms)
         since_ms = self.breaker.failing_since_ms
-        if since_ms is not None and now_ms - since_ms >= self._schedule.patience_ms:
+        if since_ms is not None and now_ms - since_ms >= self._schedule.retry_for_ms:
             self._give_up_old(reason)
 
     def _give_up_old(self, reason: str) -> None:

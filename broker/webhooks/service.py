@@ -136,7 +136,7 @@ class WebhookDeliveries:
     ) -> EndpointDeliveries:
         sender = WebhookSender(endpoint, config, keys, context, self._unix_ms)
         settings = DeliverySettings(
-            RetrySchedule(patience_ms=round(config.patience_h * 3_600_000)),
+            RetrySchedule(retry_for_ms=round(config.retry_for_h * 3_600_000)),
             config.timeout_s,
             config.max_connections,
             config.dead_letter_bytes,
@@ -352,7 +352,7 @@ class WebhookDeliveries:
 def _shared(config: WebhookConfig) -> tuple[object, ...]:
     """Return the settings that all endpoints share."""
     return (
-        config.ca_file, config.connect_timeout_s, config.timeout_s, config.max_connections, config.patience_h,
+        config.ca_file, config.connect_timeout_s, config.timeout_s, config.max_connections, config.retry_for_h,
         config.dead_letter_bytes,
     )  # fmt: skip
 

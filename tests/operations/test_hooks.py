@@ -84,7 +84,7 @@ async def failing(directory: Path, **more: Any) -> AsyncIterator[Failing]:
 
     now = {"ms": time.time_ns() // 1_000_000}
     async with receiver(answer) as hooks:
-        settings = hook_settings(directory, hooks.url, "room.opened", webhooks={"patience_h": 0.001}, **more)
+        settings = hook_settings(directory, hooks.url, "room.opened", webhooks={"retry_for_h": 0.001}, **more)
         async with durable_broker(directory, webhooks=settings, tenants=TENANTS, wall_ms=lambda: now["ms"]) as broker:
             yield Failing(hooks, broker, now, answers)
 

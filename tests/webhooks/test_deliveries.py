@@ -333,11 +333,11 @@ async def test_what_is_too_old_becomes_a_dead_letter_that_can_be_sent_again(dire
         return http_reply(status)
 
     async with receiver(answer) as shop:
-        settings = hook_settings(directory, shop.url, "message.published", webhooks={"patience_h": 0.001 / 3.6})
-        with pytest.raises(ValueError, match="patience_h"):
+        settings = hook_settings(directory, shop.url, "message.published", webhooks={"retry_for_h": 0.001 / 3.6})
+        with pytest.raises(ValueError, match="retry_for_h"):
             async with durable_broker(directory, webhooks=settings):
                 pass
-        settings["patience_h"] = 0.001
+        settings["retry_for_h"] = 0.001
         now = {"ms": time.time_ns() // 1_000_000}
         async with (
             durable_broker(directory, webhooks=settings, wall_ms=lambda: now["ms"]) as broker,
@@ -368,7 +368,7 @@ async def test_dead_letters_are_bounded_by_their_size(directory: Path, monkeypat
         return http_reply(500)
 
     async with receiver(answer) as shop:
-        limits = {"patience_h": 0.001, "dead_letter_bytes": 300}
+        limits = {"retry_for_h": 0.001, "dead_letter_bytes": 300}
         settings = hook_settings(directory, shop.url, "room.opened", webhooks=limits)
         now = {"ms": time.time_ns() // 1_000_000}
         async with durable_broker(directory, webhooks=settings, wall_ms=lambda: now["ms"]) as broker:

@@ -29,7 +29,7 @@ from protocol.codes import Lane
 
 __all__ = ["QueueLimits", "QueueMissed", "QueueResult", "SendQueue"]
 
-AMBIENT_PATIENCE = 8
+MAX_OVERTAKEN = 8
 """Chat buffers that may overtake a waiting counter: 0.8 s of ticks. On a link of 2 KiB/s with 4 KiB/s of chat and a new
 total every second, the total shown is at most 2 s old; in strict order of lanes it was up to 12 s old."""
 MAX_BUFFERS = 256
@@ -261,7 +261,7 @@ class SendQueue:
         if self._critical:
             yield from self._critical
         chat = self._chat or ()
-        before = len(chat) if not self._ambient else 0 if self.keyframe else AMBIENT_PATIENCE - self._overtaken
+        before = len(chat) if not self._ambient else 0 if self.keyframe else MAX_OVERTAKEN - self._overtaken
         for data, _ in islice(chat, before):
             yield data
         for data, _ in self._ambient.values():
@@ -278,7 +278,7 @@ class SendQueue:
             self.critical_nbytes -= len(data)
             return data
         ambient = self._ambient
-        if self._chat and (not ambient or (not self.keyframe and self._overtaken < AMBIENT_PATIENCE)):
+        if self._chat and (not ambient or (not self.keyframe and self._overtaken < MAX_OVERTAKEN)):
             if ambient:
                 self._overtaken += 1
             return self._chat.popleft()[0]

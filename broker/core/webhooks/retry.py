@@ -12,13 +12,13 @@ __all__ = ["RetrySchedule"]
 class RetrySchedule:
     """Exponential waits with jitter. Times in milliseconds.
 
-    ``patience_ms``: how old a report may be when its last attempt fails; ``max_wait_ms`` bounds what a receiver may
+    ``retry_for_ms``: how old a report may be when its last attempt fails; ``max_wait_ms`` bounds what a receiver may
     ask for by ``Retry-After``.
     """
 
     first_ms: int = 100
     longest_ms: int = 20_000
-    patience_ms: int = 86_400_000
+    retry_for_ms: int = 86_400_000
     max_wait_ms: int = 300_000
 
     def wait_ms(self, attempts: int, rng: random.Random, retry_after_ms: int | None = None) -> int:
@@ -34,4 +34,4 @@ class RetrySchedule:
 
     def is_over(self, at_ms: int, now_ms: int) -> bool:
         """Return whether a report that was written at ``at_ms`` is given up when an attempt fails now."""
-        return now_ms - at_ms >= self.patience_ms
+        return now_ms - at_ms >= self.retry_for_ms

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from broker.core.net.send_queue import AMBIENT_PATIENCE, QueueLimits, QueueMissed, QueueResult, SendQueue
+from broker.core.net.send_queue import MAX_OVERTAKEN, QueueLimits, QueueMissed, QueueResult, SendQueue
 from protocol.codes import Lane
 
 
@@ -334,7 +334,7 @@ class SlowViewer(RuleBasedStateMachine):
         critical = [number for number, lane in zip(numbers, lanes, strict=True) if lane <= Lane.PAID]
         assert numbers[: len(critical)] == sorted(critical)
         if Lane.AMBIENT in lanes:
-            assert lanes[: lanes.index(Lane.AMBIENT)].count(Lane.CHAT) <= AMBIENT_PATIENCE
+            assert lanes[: lanes.index(Lane.AMBIENT)].count(Lane.CHAT) <= MAX_OVERTAKEN
             if self.queue.keyframe:
                 assert lanes == sorted(lanes, key=(0, 0, 0, 2, 1).__getitem__)
 
