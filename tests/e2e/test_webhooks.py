@@ -130,7 +130,7 @@ async def test_the_command_line_lists_retries_and_drops(tmp_path: Path) -> None:
                 assert (await stream.receive_some()).startswith(b"HTTP/1.0 401")
             await listener.err.until("refused: the header webhook-id is missing")
         listed = await roomcast("webhooks", "list", *url)
-        assert listed.out.startswith(f"shop  http://127.0.0.1:{port}  closed  waiting")
+        assert listed.out.startswith(f"shop  http://127.0.0.1:{port}  delivering  waiting")
         assert (await roomcast("webhooks", "retry", "--endpoint", "shop", *url)).out == "retried 0\n"
         assert (await roomcast("webhooks", "retry", "7", *url)).out == "retried 0\n"
         assert (await roomcast("webhooks", "drop", "7", *url)).out == "dropped 0\n"
