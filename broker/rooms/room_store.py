@@ -52,6 +52,7 @@ from broker.rooms.key_records import StoredKeys, key_items, key_removals, read_r
 from broker.rooms.reports import RoomReports
 from protocol.codes import Lane, MessageType, Outcome, RoomPhase
 from protocol.frames import pack_body, unpack_body
+from protocol.messages import Event
 
 __all__ = ["KeyReused", "RoomCheckpoint", "RoomHistory", "RoomJournal", "RoomStore", "read_page"]
 
@@ -302,6 +303,9 @@ class RoomJournal:
         self._on_crash = on_crash
         self._totals = state.totals()
         """What the last checkpoint holds."""
+        self._pending_changes: list[Event] = []
+        """Events that change what a checkpoint holds and whose results are to come, in order: a checkpoint that is
+        submitted meanwhile is written after them, and must not bring back what was before."""
         self._submitted = self._totals if state.is_unused else b""
         """Of them, what the ledger has taken. A room that goes on writes them once more: the ledger may not have had
         the space when the room was closed."""
@@ -342,12 +346,14 @@ class RoomJournal:
         assert self._store is not None, "only a room with a ledger has durable rules"
         phase = RoomPhase(record.event.payload[0]) if record.event.type == MessageType.ROOM_PHASE else None
         changes_totals = record.event.type in (MessageType.ROOM_PHASE, MessageType.PINS_CHANGED)
-        totals = self.state.totals(record.event) if changes_totals else b""
+        totals = self.state.totals(*self._pending_changes, record.event) if changes_totals else b""
         on_result = partial(self._on_result, record, totals)
         names = self.state.keys.names if phase is RoomPhase.ENDED else ()
         submitted = self._store.record(self._room, self.state.epoch, record, totals, on_result, names)
         if submitted is SubmitResult.QUEUED:
             self.pending += 1
+            if changes_totals:
+                self._pending_changes.append(record.event)
         else:
             self._perform(self.state.refused(record, RECORD_RETRY_MS, self._clock()))
 
@@ -359,6 +365,10 @@ class RoomJournal:
         assert self._store is not None
         now = self._clock()
         self.pending -= 1
+        if totals:
+            del self._pending_changes[0]
+            if not isinstance(result, Committed):
+                self._submitted = b""  # a later record may have counted it: the next checkpoint is right
         try:
             match result:
                 case Committed(offsets):
@@ -398,6 +408,8 @@ class RoomJournal:
         if self._store is not None:
             if not self._has_durable_epoch and self._waiting_for_epoch is None:
                 self.open_epoch()
+            if self._pending_changes:
+                return
             totals = self._totals = self.state.totals()
             if totals != self._submitted:
                 result = self._store.checkpoint(self._room, self.state.epoch, totals, self._on_checkpoint)
@@ -412,7 +424,7 @@ class RoomJournal:
         if self._store is None:
             on_done(True)
             return
-        totals = self._totals = self.state.totals()
+        totals = self._totals = self.state.totals(*self._pending_changes)
 
         def on_result(result: LedgerResult) -> None:
             self._on_checkpoint(result)

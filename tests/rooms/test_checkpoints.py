@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from broker.core.rooms.effects import Record
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import RoomRules, RoomState
 from broker.ledger import (
@@ -21,7 +22,8 @@ from broker.ledger import (
     SubmitResult,
 )
 from broker.rooms.room_store import RoomCheckpoint, RoomJournal, RoomStore
-from protocol.codes import MessageType, Role
+from protocol.codes import MessageType, Role, RoomPhase
+from protocol.frames import unpack_body
 from protocol.messages import Post
 from tests.support.rooms import Person
 
@@ -96,3 +98,30 @@ def test_the_last_row_of_a_closed_room_is_written_again(how: str) -> None:
     assert ledger.written == [RoomCheckpointed("idle", 7, 1000, b"totals"), RoomEnded("ended", 9, 1000)]
     store.write_again()
     assert len(ledger.written) == 2
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_checkpoint_does_not_bring_back_the_phase_before_one_that_is_on_its_way(fails: bool) -> None:
+    ledger = FailingLedger()
+    state: RoomState[str] = RoomState(RoomRules(policy_from("roomcast"), {}, durable=True), 7, random.Random(1), 0.0)
+    journal = RoomJournal(
+        RoomStore(cast(Ledger, ledger), lambda: 1000), "lobby", state, lambda: 0.0,
+        perform=lambda effects: None, on_phase=lambda: None, on_crash=lambda: None,
+    )  # fmt: skip
+
+    def phases() -> list[int]:
+        return [unpack_body(item.totals)[1] for item in ledger.written if isinstance(item, RoomCheckpointed)]
+
+    host = Person("max", Role.HOST)
+    (record,) = state.post("a", host, Post(MessageType.ROOM_PHASE, "k", (RoomPhase.PAUSED,)), 0.0, 1000)
+    assert isinstance(record, Record)
+    journal.record(record)
+    state.post("b", Person("ann", Role.VIEWER), Post(MessageType.LIKE, "", (3,)), 0.0, 1000)
+    journal.checkpoint()
+    journal.write_totals(lambda is_durable: None)
+    assert phases() == [RoomPhase.PAUSED] * 2, "with the event, and with the totals that had to be written"
+    ledger.result = FAILURE if fails else Committed((1,))
+    ledger.deliver()
+    ledger.result = Committed(())
+    journal.checkpoint()
+    assert phases()[2:] == ([RoomPhase.LIVE] if fails else [])

@@ -235,17 +235,18 @@ class RoomState(Generic[T]):
 
     # ---- what outlives the process
 
-    def totals(self, event: Event | None = None) -> bytes:
+    def totals(self, *pending: Event) -> bytes:
         """Return what a checkpoint keeps beside the stream: phase, likes, peak, kept messages,
         rules of its own.
 
-        ``event``: one that is written with it, and whose phase or pins count already.
+        ``pending``: events in order that are written before or with it, and whose phase or pins count already.
         """
         phase, kept = int(self.phase), self.kept.dump()
-        if event is not None and event.type == MessageType.ROOM_PHASE:
-            phase = event.payload[0]
-        elif event is not None and event.type == MessageType.PINS_CHANGED:
-            kept = (*kept[:-1], event.payload[0])
+        for event in pending:
+            if event.type == MessageType.ROOM_PHASE:
+                phase = event.payload[0]
+            elif event.type == MessageType.PINS_CHANGED:
+                kept = (*kept[:-1], event.payload[0])
         totals = (_TOTALS_VERSION, int(phase), self._likes.total, self._presence.peak, *kept, self.own_rules)
         return pack_body(totals)
 
