@@ -100,7 +100,7 @@ class RoomOpened(NamedTuple):
 
 
 class RoomEnded(NamedTuple):
-    """The stream is over: the room does not come back after a restart."""
+    """The stream is over: the room does not come back after a restart. Nothing happens to one that is not there."""
 
     room: str
     epoch: int

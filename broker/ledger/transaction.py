@@ -285,7 +285,10 @@ class Transaction:
                 stream.used_at_ms = at_ms
                 self.set_checkpoint(stream, at_ms, totals)
             case RoomEnded(room, epoch, at_ms):
-                self.end_stream(self.open_stream(room, epoch, at_ms), at_ms)
+                # One that was never written needs no end; to open it now would end the stream that followed it.
+                ended = self._find_stream(room, epoch)
+                if ended is not None:
+                    self.end_stream(ended, at_ms)
             case CallAnswered():
                 pass
             case _:
@@ -295,6 +298,19 @@ class Transaction:
 
     def open_stream(self, room: str, epoch: int, at_ms: int) -> StreamRow:
         """Return the stream of a room in an epoch, to be changed here; a new one ends all others of the room."""
+        stream = self._find_stream(room, epoch)
+        if stream is not None:
+            return stream
+        self.find_streams("s.room = ? AND s.ended_at_ms IS NULL", (room,))
+        for other in self.streams.values():
+            if other.room == room and other.ended_at_ms is None:
+                self.end_stream(other, at_ms)
+        stream = self.streams[room, epoch] = StreamRow(self.next_stream, room, epoch, 0, at_ms, at_ms)
+        self.next_stream += 1
+        return stream
+
+    def _find_stream(self, room: str, epoch: int) -> StreamRow | None:
+        """Return the stream of a room in an epoch, to be changed here; None where there is none."""
         stream = self.streams.get((room, epoch))
         if stream is not None:
             return stream
@@ -303,15 +319,7 @@ class Transaction:
             stream = self.streams[room, epoch] = known.copy()
             return stream
         found = self.find_streams("s.room = ? AND s.epoch = ?", (room, epoch))
-        if found:
-            return found[0]
-        self.find_streams("s.room = ? AND s.ended_at_ms IS NULL", (room,))
-        for other in self.streams.values():
-            if other.room == room and other.ended_at_ms is None:
-                self.end_stream(other, at_ms)
-        stream = self.streams[room, epoch] = StreamRow(self.next_stream, room, epoch, 0, at_ms, at_ms)
-        self.next_stream += 1
-        return stream
+        return found[0] if found else None
 
     def find_streams(self, where: str, parameters: tuple[Any, ...]) -> list[StreamRow]:
         """Return the streams of the file that match, to be changed here. LedgerDamaged where one is not as written."""

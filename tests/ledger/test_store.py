@@ -156,8 +156,7 @@ class Model:
                 case RoomCheckpointed(room, epoch, _, totals):
                     self._open(room, epoch)
                     self.checkpoints[room, epoch] = totals
-                case RoomEnded(room, epoch):
-                    self._open(room, epoch)
+                case RoomEnded(room, epoch) if (room, epoch) in self.offsets:
                     self.ended.add((room, epoch))
                     self.checkpoints.pop((room, epoch), None)
         for key in submission.keys:
@@ -398,3 +397,15 @@ def test_the_mark_survives_and_a_torn_one_says_nothing(tmp_path: Path) -> None:
         assert HeadFile.read(path) is None
     path.write_bytes(data[:-1])
     assert HeadFile.read(path) is None
+
+
+def test_the_late_end_of_a_stream_that_was_never_written_ends_no_other(store: FaultyStore) -> None:
+    """The disk was full when the first stream began and ended; its end is submitted again after the next has begun."""
+    store.commit([Submission((RoomOpened("lobby", 2, 20),)), Submission((Entry("lobby", 2, 1, 4, 21, b"news"),))])
+    store.commit([Submission((RoomEnded("lobby", 1, 10),))])
+    reader = Reader(store.path)
+    try:
+        assert [(room.epoch, room.last_offset) for room in reader.rooms()] == [(2, 1)]
+        assert reader.ended_rooms(0) == {}
+    finally:
+        reader.close()
