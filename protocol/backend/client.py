@@ -42,9 +42,22 @@ def _headers(key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def _failure(error: httpx.HTTPError) -> tuple[NoAnswer, bool]:
-    """Return the error of the client, and whether the broker may have received the request."""
-    return NoAnswer(f"{type(error).__name__}: {error}"), not isinstance(error, _NOT_SENT)
+def _verify(base: str, ssl_context: ssl.SSLContext | None) -> ssl.SSLContext | bool:
+    if ssl_context is None and base.startswith("https"):
+        return ssl.create_default_context()
+    return ssl_context or False
+
+
+def _wait_s(call: ApiCall, error: httpx.HTTPError | BackendError, ends_at: float) -> float:
+    """Return the seconds until the next try of ``call``. Raises BackendError where there is none."""
+    if isinstance(error, BackendError):
+        failure, was_sent = error, True
+    else:
+        failure, was_sent = NoAnswer(f"{type(error).__name__}: {error}"), not isinstance(error, _NOT_SENT)
+    wait_s = call.wait_s(failure, was_sent=was_sent, left_s=ends_at - time.monotonic())
+    if wait_s is None:
+        raise failure from None
+    return wait_s
 
 
 class Backend(OperationCalls):
@@ -72,9 +85,7 @@ class Backend(OperationCalls):
         super().__init__(self._call)
         base, path = _target(url)
         self._timeout_s = timeout_s
-        transport = httpx.HTTPTransport(
-            uds=path, verify=ssl_context or (ssl.create_default_context() if base.startswith("https") else False)
-        )
+        transport = httpx.HTTPTransport(uds=path, verify=_verify(base, ssl_context))
         self._client = httpx.Client(
             base_url=base, headers=_headers(key), transport=transport, trust_env=False, timeout=timeout_s
         )
@@ -95,19 +106,12 @@ class Backend(OperationCalls):
         # Any: records of the operation.
         call, ends_at = ApiCall(name, request, key), time.monotonic() + self._timeout_s
         while True:
-            was_sent = True
             try:
                 left_s = max(0.001, ends_at - time.monotonic())
                 reply = self._client.post(call.path, content=call.body, headers=call.headers, timeout=left_s)
                 return call.result(reply.status_code, reply.headers, reply.content)
-            except httpx.HTTPError as error:
-                failure: BackendError
-                failure, was_sent = _failure(error)
-            except BackendError as error:
-                failure = error
-            wait_s = call.wait_s(failure, was_sent=was_sent, left_s=ends_at - time.monotonic())
-            if wait_s is None:
-                raise failure
+            except (httpx.HTTPError, BackendError) as error:
+                wait_s = _wait_s(call, error, ends_at)
             time.sleep(wait_s)
 
 
@@ -129,9 +133,7 @@ class AsyncBackend(AsyncOperationCalls):
         super().__init__(self._call)
         base, path = _target(url)
         self._timeout_s = timeout_s
-        transport = httpx.AsyncHTTPTransport(
-            uds=path, verify=ssl_context or (ssl.create_default_context() if base.startswith("https") else False)
-        )
+        transport = httpx.AsyncHTTPTransport(uds=path, verify=_verify(base, ssl_context))
         self._client = httpx.AsyncClient(
             base_url=base, headers=_headers(key), transport=transport, trust_env=False, timeout=timeout_s
         )
@@ -152,17 +154,10 @@ class AsyncBackend(AsyncOperationCalls):
         # Any: records of the operation.
         call, ends_at = ApiCall(name, request, key), time.monotonic() + self._timeout_s
         while True:
-            was_sent = True
             try:
                 left_s = max(0.001, ends_at - time.monotonic())
                 reply = await self._client.post(call.path, content=call.body, headers=call.headers, timeout=left_s)
                 return call.result(reply.status_code, reply.headers, reply.content)
-            except httpx.HTTPError as error:
-                failure: BackendError
-                failure, was_sent = _failure(error)
-            except BackendError as error:
-                failure = error
-            wait_s = call.wait_s(failure, was_sent=was_sent, left_s=ends_at - time.monotonic())
-            if wait_s is None:
-                raise failure
+            except (httpx.HTTPError, BackendError) as error:
+                wait_s = _wait_s(call, error, ends_at)
             await anyio.sleep(wait_s)
