@@ -15,7 +15,7 @@ import trio
 from ..direct_batches import TemplateError, parts_of, payload_for
 from ..errors import LocalProtocolError
 from ..fields import FieldError
-from ..operations import BY_NAME
+from ..operations import BY_NAME, OperationRow
 from ..operations.directs import DirectProgress, SentDirects
 from ..reconnect import backoff_s
 from .calls import CallSender, request_of
@@ -65,32 +65,28 @@ class BatchSender:
         """Return how many messages of a batch are in each state."""
         _, request = request_of("directs.progress", {"batch": batch})
         with trio.fail_after(timeout_s):
-            while True:
-                try:
-                    found: DirectProgress = await self._calls.call(_PROGRESS, request, None, timeout_s)
-                except CallRefused as refused:
-                    await self._wait_or_raise(refused)
-                else:
-                    return found
+            found: DirectProgress = await self._call(_PROGRESS, request, timeout_s)
+        return found
 
     async def _send_part(self, part: Any, timeout_s: float) -> int:
         """Send one part until all of it is durable; return how many of its messages were not durable before."""
         sent = failures = 0
         with trio.fail_after(timeout_s):
             while True:
-                try:
-                    answer: SentDirects = await self._calls.call(_SEND, part, None, timeout_s, repeats=True)
-                except CallRefused as refused:
-                    await self._wait_or_raise(refused)
-                    continue
+                answer: SentDirects = await self._call(_SEND, part, timeout_s)
                 sent += answer.sent
                 if not answer.failed:
                     return sent
                 await trio.sleep(backoff_s(failures, self._rng))
                 failures += 1
 
-    async def _wait_or_raise(self, refused: CallRefused) -> None:
-        """Wait where the broker refused for now."""
-        if not 300 <= refused.code < 400:
-            raise refused
-        await trio.sleep(max(refused.retry_after_ms / 1000, backoff_s(0, self._rng)))
+    async def _call(self, row: OperationRow, request: Any, timeout_s: float) -> Any:
+        """Call an operation until the broker has answered or refused it for good; CallRefused."""
+        while True:
+            try:
+                return await self._calls.call(row, request, None, timeout_s, repeats=True)
+            except CallRefused as refused:
+                if not 300 <= refused.code < 400:
+                    raise
+                wait_s = max(refused.retry_after_ms / 1000, backoff_s(0, self._rng))
+            await trio.sleep(wait_s)
