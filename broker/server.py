@@ -1,8 +1,8 @@
 """The composition root: builds the parts from a configuration, owns the root nursery and starts them in order.
 
 Order of the start: ledger, fan-out, hub, poller, sampler, then the listeners, so that no connection is accepted before
-the parts that serve it run. The shutdown is in `broker.drain`. Nothing below this module reads configuration files or
-the environment.
+the parts that serve it run. The shutdown is in `broker.sessions.drain`. Nothing below this module reads configuration
+files or the environment.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from broker.core.net.connection_limits import ConnectionLimits
 from broker.core.net.send_queue import QueueLimits
 from broker.core.rooms.state import RoomRules
 from broker.core.tenants.quotas import Tenants
-from broker.drain import drain
 from broker.http.app import ApiParts, make_app
 from broker.http.connection import HttpCounters
 from broker.http.serving import HttpServer, api_limits
@@ -58,6 +57,7 @@ from broker.rooms.reports import RoomReports
 from broker.rooms.room_store import RoomHistory, RoomStore
 from broker.rooms.settings import custom_rule, policy_of, quotas_of
 from broker.sessions.context import SessionContext
+from broker.sessions.drain import drain
 from broker.sessions.session import Session
 from broker.sessions.watching import WatchSession
 from broker.telemetry.logs import LogFile, configure, report_left_out
@@ -475,7 +475,7 @@ class Broker:
             self._nursery.start_soon(self.drain)
 
     async def drain(self) -> None:
-        """Shut down in order (`broker.drain`), then let `run` return. Idempotent; cancel `run` to hasten it.
+        """Shut down in order (`broker.sessions.drain`), then let `run` return. Idempotent; cancel `run` to hasten it.
 
         Takes at most two thirds of ``link.drain_limit_s``; the ledger may take the last one.
         """
