@@ -6,6 +6,7 @@ new ones only at the end. The payload of a custom type (128-255) is any value wi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .codes import KeyCause, MediaKind, MessageType, RoomPhase
@@ -234,18 +235,14 @@ _FIELD_TYPES: dict[type[Any], tuple[type | tuple[type, ...], ...]] = {
     PhasePayload: (int,),
     MediaPayload: (str, int, int, str, str),
     PinsPayload: (tuple,),
+    PinnedMessage: (str, int, object, str, str, int, int, int),
     DeletedPayload: (tuple, str, int, str),
     KeysPayload: (tuple,),
+    KeyChange: (str, int, object, int, (int, type(None)), (str, type(None)), bool),
 }
-_CHANGE_TYPES: tuple[type | tuple[type, ...], ...] = (
-    str,
-    int,
-    object,
-    int,
-    (int, type(None)),
-    (str, type(None)),
-    bool,
-)
+_MEDIA_KINDS = frozenset(int(kind) for kind in MediaKind)
+_CAUSES = frozenset(int(cause) for cause in KeyCause)
+_PHASES = frozenset(int(phase) for phase in RoomPhase)
 
 
 def payload_record(message_type: int, payload: Any) -> Any:
@@ -255,44 +252,45 @@ def payload_record(message_type: int, payload: Any) -> Any:
     checked. A payload without the form of its type, and that of a type without a record, is returned as it is.
     """
     kind = PAYLOAD_KINDS.get(message_type)
-    if kind is None or type(payload) is not tuple:
-        return payload
-    fields = payload[: len(kind._fields)]
-    missing = len(kind._fields) - len(fields)
-    if missing > len(kind._field_defaults) or not all(map(isinstance, fields, _FIELD_TYPES[kind])):
+    fields = None if kind is None else _fields_of(kind, payload)
+    if kind is None or fields is None:
         return payload
     if kind is PhasePayload:
         return PhasePayload(RoomPhase(fields[0])) if fields[0] in _PHASES else payload
     if kind is MediaPayload:
         return MediaPayload(fields[0], MediaKind(fields[1]), *fields[2:]) if fields[1] in _MEDIA_KINDS else payload
-    if kind is PinsPayload:
-        pinned = tuple(pin for each in fields[0] if (pin := _pin_of(each)) is not None)
-        return PinsPayload(pinned) if len(pinned) == len(fields[0]) else payload
-    if kind is KeysPayload:
-        changes = tuple(change for each in fields[0] if (change := _key_change_of(each)) is not None)
-        return KeysPayload(changes) if len(changes) == len(fields[0]) else payload
+    if kind in _ITEM_READERS:
+        items = tuple(map(_ITEM_READERS[kind], fields[0]))
+        return payload if None in items else kind(items)
     return kind(*fields)
 
 
-def _key_change_of(fields: Any) -> KeyChange | None:
-    """Return a received change of a key; None where it has not the form of one. Any: it is not checked yet."""
-    if type(fields) is not tuple or len(fields) < 4 or not all(map(isinstance, fields, _CHANGE_TYPES)):
+def _fields_of(kind: type[Any], value: Any) -> tuple[Any, ...] | None:
+    """Return the fields of a received record that this edition knows; None where it has not the form of ``kind``."""
+    if type(value) is not tuple:
         return None
-    change = KeyChange(*fields[: len(KeyChange._fields)])
-    return change._replace(cause=KeyCause(change.cause)) if change.cause in _CAUSES else None
-
-
-_PIN_TYPES: tuple[type, ...] = (str, int, object, str, str, int, int, int)
-
-
-def _pin_of(fields: Any) -> PinnedMessage | None:
-    """Return a received pinned message; None where it has not the form of one. Any: it is not checked yet."""
-    if type(fields) is not tuple or len(fields) < 6 or not all(map(isinstance, fields, _PIN_TYPES)):
+    fields = value[: len(kind._fields)]
+    missing = len(kind._fields) - len(fields)
+    if missing > len(kind._field_defaults) or not all(map(isinstance, fields, _FIELD_TYPES[kind])):
         return None
-    pin = PinnedMessage(*fields[: len(PinnedMessage._fields)])
+    return fields
+
+
+def _pin_of(value: Any) -> PinnedMessage | None:
+    fields = _fields_of(PinnedMessage, value)
+    if fields is None:
+        return None
+    pin = PinnedMessage(*fields)
     return pin._replace(payload=payload_record(pin.type, pin.payload))
 
 
-_MEDIA_KINDS = frozenset(int(kind) for kind in MediaKind)
-_CAUSES = frozenset(int(cause) for cause in KeyCause)
-_PHASES = frozenset(int(phase) for phase in RoomPhase)
+def _key_change_of(value: Any) -> KeyChange | None:
+    fields = _fields_of(KeyChange, value)
+    if fields is None or fields[3] not in _CAUSES:
+        return None
+    change = KeyChange(*fields)
+    return change._replace(cause=KeyCause(change.cause))
+
+
+_ITEM_READERS: dict[type[Any], Callable[[Any], Any]] = {PinsPayload: _pin_of, KeysPayload: _key_change_of}
+"""Readers of the items of payloads that are one list; None = without their form."""
