@@ -78,8 +78,8 @@ MAX_ENTRIES = 1024
 """Elements of one array on the wire; a longer tick is split into several frames."""
 MAX_ACK_RESULTS = 1024
 MAX_FIRSTS = 64
-MAX_REASONS = 64
 """First uses in one ACK, and its results if it has any."""
+MAX_REASONS = 64
 MAX_PULSES = 1024
 """Rooms in one heartbeat answer."""
 MAX_LISTED = 64
