@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ..codes import ErrorCode
 from ..fields import any_value, array_of, boolean, integer, map_of, name_of, optional, record, scoped, text, user_id
 from ..messages import MAX_EXPIRY_S, MAX_RECIPIENTS, MAX_TEMPLATE_FIELDS
-from .rows import PLATFORM, KeyUse, OperationRow, RateLimit, Scope, cursor, page_of, page_size, row
+from .rows import NEEDS_LEDGER, PLATFORM, KeyUse, OperationRow, RateLimit, Scope, cursor, page_of, page_size, row
 
 __all__ = [
     "ROWS",
@@ -175,8 +175,7 @@ _status = name_of(DirectStatus)
 _listed = record(DirectView, (_count, integer(1, 255), _status, _count, _count, optional(_batch), any_value))
 _page = record(DirectsPage, page_of(_listed))
 _cancelled = record(CancelledDirects, (_count, boolean))
-_UNAVAILABLE = (ErrorCode.NOT_KEPT, ErrorCode.OVERLOADED)
-_REFUSED = (*_UNAVAILABLE, ErrorCode.UNKNOWN_TYPE, ErrorCode.PAYLOAD_TOO_LARGE)
+_REFUSED = (*NEEDS_LEDGER, ErrorCode.UNKNOWN_TYPE, ErrorCode.PAYLOAD_TOO_LARGE)
 
 ROWS: tuple[OperationRow, ...] = (
     row(
@@ -201,19 +200,19 @@ ROWS: tuple[OperationRow, ...] = (
     row(
         82, "directs.progress", ProgressRequest, (_batch,), DirectProgress, _progress,
         "Count the messages of a batch by their state.",
-        scope=Scope.DIRECTS_WRITE, roles=PLATFORM, rate=RateLimit(20, 50), changes=False, errors=_UNAVAILABLE,
+        scope=Scope.DIRECTS_WRITE, roles=PLATFORM, rate=RateLimit(20, 50), changes=False, errors=NEEDS_LEDGER,
         example=(ProgressRequest("may"), DirectProgress("may", 1, 0, 0)),
     ),
     row(
         83, "directs.state", DirectStateRequest, (user_id, _count), DirectStateView, _state,
         "Return whether a message is pending, acknowledged, expired or cancelled.",
-        scope=Scope.DIRECTS_WRITE, roles=PLATFORM, rate=RateLimit(50, 100), changes=False, errors=_UNAVAILABLE,
+        scope=Scope.DIRECTS_WRITE, roles=PLATFORM, rate=RateLimit(50, 100), changes=False, errors=NEEDS_LEDGER,
         example=(DirectStateRequest("ann", 1), DirectStateView(DirectStatus.PENDING)),
     ),
     row(
         84, "directs.list", ListDirects, (user_id, optional(_status), boolean, page_size, cursor), DirectsPage, _page,
         "List the messages of a user.",
-        scope=Scope.DIRECTS_WRITE, roles=PLATFORM, rate=RateLimit(20, 40), changes=False, errors=_UNAVAILABLE,
+        scope=Scope.DIRECTS_WRITE, roles=PLATFORM, rate=RateLimit(20, 40), changes=False, errors=NEEDS_LEDGER,
         example=(
             ListDirects("ann", DirectStatus.PENDING),
             DirectsPage(
@@ -225,6 +224,6 @@ ROWS: tuple[OperationRow, ...] = (
         85, "directs.cancel", CancelDirects, (optional(_batch), optional(user_id), optional(integer(1))),
         CancelledDirects, _cancelled, "Cancel messages that are not acknowledged yet.",
         scope=Scope.DIRECTS_WRITE, roles=PLATFORM, durable=True, rate=RateLimit(20, 40), at_once=4,
-        errors=_UNAVAILABLE, example=(CancelDirects("may"), CancelledDirects(2)),
+        errors=NEEDS_LEDGER, example=(CancelDirects("may"), CancelledDirects(2)),
     ),
 )  # fmt: skip

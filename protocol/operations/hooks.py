@@ -5,9 +5,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
-from ..codes import ErrorCode
 from ..fields import array_of, integer, name_of, optional, record, room_name, scoped, text
-from .rows import MAX_PAGE, OperationRow, RateLimit, Scope, cursor, page_of, page_size, row
+from .rows import MAX_PAGE, NEEDS_LEDGER, OperationRow, RateLimit, Scope, cursor, page_of, page_size, row
 
 __all__ = [
     "ROWS",
@@ -161,12 +160,11 @@ _delivery = record(
 _page = record(DeliveriesPage, page_of(_delivery))
 _retried = record(DeliveriesRetried, (_count,))
 _dropped = record(DeliveriesDropped, (_count,))
-_UNAVAILABLE = (ErrorCode.NOT_KEPT, ErrorCode.OVERLOADED)
 
 ROWS: tuple[OperationRow, ...] = (
     row(
         120, "hooks.list", ListHooks, (), HookEndpoints, _endpoints, "List the endpoints, and how they fare.",
-        scope=Scope.HOOKS_WRITE, changes=False, errors=_UNAVAILABLE,
+        scope=Scope.HOOKS_WRITE, changes=False, errors=NEEDS_LEDGER,
         example=(
             ListHooks(),
             HookEndpoints((HookEndpoint("shop", "https://shop.example", ("room.*",), "closed", 0, 0, 0, 12, 1),)),
@@ -175,13 +173,13 @@ ROWS: tuple[OperationRow, ...] = (
     row(
         121, "hooks.test", SendTestEvent, (_endpoint_name, text(0, 256)), HookTested, _tested,
         "Send an endpoint a signed test event.",
-        scope=Scope.HOOKS_WRITE, rate=RateLimit(1, 5), errors=_UNAVAILABLE,
+        scope=Scope.HOOKS_WRITE, rate=RateLimit(1, 5), errors=NEEDS_LEDGER,
         example=(SendTestEvent("shop", "hello"), HookTested("ev_3f0c2a", 200, "status 200", 12)),
     ),
     row(
         122, "hooks.deliveries", ListDeliveries, (optional(_endpoint_name), name_of(DeliveryStatus), page_size, cursor),
         DeliveriesPage, _page, "List events that wait for an endpoint, or were given up.",
-        scope=Scope.HOOKS_WRITE, changes=False, errors=_UNAVAILABLE,
+        scope=Scope.HOOKS_WRITE, changes=False, errors=NEEDS_LEDGER,
         example=(
             ListDeliveries("shop"),
             DeliveriesPage(
@@ -197,12 +195,12 @@ ROWS: tuple[OperationRow, ...] = (
     row(
         123, "hooks.retry", RetryDeliveries, (_ids, optional(_endpoint_name), _count), DeliveriesRetried, _retried,
         "Send dead letters once more.",
-        scope=Scope.HOOKS_WRITE, durable=True, errors=_UNAVAILABLE,
+        scope=Scope.HOOKS_WRITE, durable=True, errors=NEEDS_LEDGER,
         example=(RetryDeliveries((7,)), DeliveriesRetried(1)),
     ),
     row(
         124, "hooks.drop", DropDeliveries, (_ids,), DeliveriesDropped, _dropped, "Forget events that wait or are dead.",
-        scope=Scope.HOOKS_WRITE, durable=True, errors=_UNAVAILABLE,
+        scope=Scope.HOOKS_WRITE, durable=True, errors=NEEDS_LEDGER,
         example=(DropDeliveries((7,)), DeliveriesDropped(1)),
     ),
 )  # fmt: skip

@@ -15,6 +15,7 @@ __all__ = [
     "EVERY_MEMBER",
     "LOGGED_IN",
     "MAX_PAGE",
+    "NEEDS_LEDGER",
     "PLATFORM",
     "STAFF",
     "KeyUse",
@@ -67,6 +68,8 @@ DIRECTION = frozenset({Role.ASSISTANT, Role.HOST, Role.APP})
 EVERY_MEMBER = frozenset(Role)
 LOGGED_IN = EVERY_MEMBER - {Role.GUEST}
 PLATFORM = frozenset({Role.APP})
+NEEDS_LEDGER = (ErrorCode.NOT_KEPT, ErrorCode.OVERLOADED)
+"""Errors of an operation that is refused without a ledger, or while it cannot be read or written."""
 
 
 class OperationRow(NamedTuple):

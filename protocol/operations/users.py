@@ -19,7 +19,7 @@ from ..fields import (
     text,
     user_id,
 )
-from .rows import DIRECTION, MAX_PAGE, PLATFORM, OperationRow, RateLimit, Scope, page_size, row
+from .rows import DIRECTION, MAX_PAGE, NEEDS_LEDGER, PLATFORM, OperationRow, RateLimit, Scope, page_size, row
 
 __all__ = [
     "ROWS",
@@ -216,7 +216,6 @@ _exported = record(
     (name_of(ExportKind), optional(room_name), text(0, 128), integer(0), _about, optional(integer(1, 255)), any_value),
 )
 
-_NOT_KEPT = (ErrorCode.NOT_KEPT, ErrorCode.OVERLOADED)
 
 ROWS: tuple[OperationRow, ...] = (
     row(
@@ -240,20 +239,20 @@ ROWS: tuple[OperationRow, ...] = (
     row(
         44, "users.set_preferences", SetPreferences, (user_id, *_PREFERENCE_RULES), Preferences, _preferences,
         "Set preferences of a user.",
-        scope=Scope.USERS_WRITE, roles=PLATFORM, durable=True, rate=RateLimit(50, 100), errors=_NOT_KEPT,
+        scope=Scope.USERS_WRITE, roles=PLATFORM, durable=True, rate=RateLimit(50, 100), errors=NEEDS_LEDGER,
         example=(SetPreferences("ann", marketing=False), Preferences(False, None, Visibility.VISIBLE)),
     ),
     row(
         45, "users.set_tags", SetTags, (user_id, _tags), UserTags, record(UserTags, (_tags,)),
         "Set the tags of a user.",
-        scope=Scope.USERS_WRITE, roles=PLATFORM, durable=True, rate=RateLimit(50, 100), errors=_NOT_KEPT,
+        scope=Scope.USERS_WRITE, roles=PLATFORM, durable=True, rate=RateLimit(50, 100), errors=NEEDS_LEDGER,
         example=(SetTags("ann", ("gold",)), UserTags(("gold",))),
     ),
     row(
         46, "users.export", ExportUser, (user_id, page_size, _export_cursor), UserExport,
         record(UserExport, (array_of(_exported, MAX_PAGE), _export_cursor)),
         "Return everything that the broker keeps on a user.",
-        scope=Scope.USERS_READ, roles=PLATFORM, rate=RateLimit(50, 100), changes=False, at_once=2, errors=_NOT_KEPT,
+        scope=Scope.USERS_READ, roles=PLATFORM, rate=RateLimit(50, 100), changes=False, at_once=2, errors=NEEDS_LEDGER,
         example=(
             ExportUser("ann"),
             UserExport((
