@@ -11,18 +11,15 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import h11
 import msgspec
 import trio
 
-from bench.micro.harness import config, serving
+from bench.micro.harness import config, serving, without_rate
 from bench.micro.result import Result, median
 from broker.config.sections import ApiConfig
 from broker.server import Broker
-from protocol.operations import BY_NAME, RateLimit
 
 __all__ = ["api"]
 
@@ -30,7 +27,6 @@ GOAL_SINGLE, GOAL_MANY = 1_000, 20_000
 MANY = 1000
 ROOMS = 20
 TIMEOUT_S = 60.0
-_UNLIMITED = RateLimit(1e6, 1_000_000)
 
 
 async def api(smoke: bool) -> list[Result]:
@@ -42,16 +38,6 @@ async def api(smoke: bool) -> list[Result]:
     ]
 
 
-@contextmanager
-def _without_rate(name: str) -> Iterator[None]:
-    row = BY_NAME[name]
-    BY_NAME[name] = row._replace(rate=_UNLIMITED)
-    try:
-        yield
-    finally:
-        BY_NAME[name] = row
-
-
 async def _one(what: str, name: str, messages: int, links: int, passes: int, goal: int, rounds: int) -> Result:
     settings = msgspec.structs.replace(
         config(policy="off", tick_ms=100, tick_max_ms=100),
@@ -61,7 +47,7 @@ async def _one(what: str, name: str, messages: int, links: int, passes: int, goa
     broker_s: list[float] = []
     floor_s: list[float] = []
     made = links * passes * messages
-    with _without_rate(name):
+    with without_rate(name):
         async with serving(settings) as broker:
             clients = [_connect(broker) for _ in range(links)]
             try:

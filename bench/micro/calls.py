@@ -10,17 +10,15 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import trio
 from msgpack import packb, unpackb
 
-from bench.micro.harness import config, serving
+from bench.micro.harness import config, serving, without_rate
 from bench.micro.result import Result, median
 from bench.micro.wire import HEADER, frame, hello_auth_join
 from protocol.codes import Opcode
-from protocol.operations import BY_NAME, BY_NUMBER, RateLimit
+from protocol.operations import BY_NAME
 
 __all__ = ["calls"]
 
@@ -38,19 +36,10 @@ async def calls(smoke: bool) -> list[Result]:
     ]
 
 
-@contextmanager
-def _without_rate() -> Iterator[None]:
-    BY_NUMBER[ROW.number] = ROW._replace(rate=RateLimit(1e6, 1_000_000))
-    try:
-        yield
-    finally:
-        BY_NUMBER[ROW.number] = ROW
-
-
 async def _one(what: str, links: int, burst: int, passes: int, rounds: int) -> Result:
     broker_s: list[float] = []
     floor_s: list[float] = []
-    with _without_rate():
+    with without_rate(ROW.name):
         async with serving(config()) as broker:
             port = broker.addresses[0][1]
             clients = await trio.to_thread.run_sync(_open, port, links)
@@ -83,7 +72,7 @@ def _open(port: int, links: int) -> list[tuple[socket.socket, int]]:
     for number in range(links):
         sock = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.sendall(hello_auth_join(f"dev:u{number}", "stage"))
+        sock.sendall(hello_auth_join(f"dev:u{number}", "lobby"))
         data, room = b"", 0
         while not room:
             data += sock.recv(65536)
