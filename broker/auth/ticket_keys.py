@@ -9,7 +9,6 @@ end.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 import structlog
 import trio
 
-from broker.ledger.head import sync_path
+from broker.ledger.head import replace_private
 
 __all__ = ["FILE_NAME", "KEY_BYTES", "MAX_KEYS", "TicketKey", "TicketKeyFile", "TicketKeys"]
 
@@ -131,7 +130,7 @@ class TicketKeyFile:
             if found is not None:
                 keys = found.signing_for(self._lifetime_ms)
             if keys != found:
-                self._write(keys)
+                replace_private(self._path, keys.encode())
         except OSError as error:
             path, why = str(self._path), error.strerror
             log.warning("no key for tickets can be kept; they end with this process", path=path, why=why)
@@ -147,7 +146,7 @@ class TicketKeyFile:
             if wait_ms:
                 return wait_ms
             keys = self._keys.rotated(secrets.token_bytes(KEY_BYTES), now_ms, self._lifetime_ms)
-            await trio.to_thread.run_sync(self._write, keys)
+            await trio.to_thread.run_sync(replace_private, self._path, keys.encode())
             self._keys = keys
             self._use(keys)
         log.info("the key for tickets was rotated", keys=len(keys.keys))
@@ -167,15 +166,3 @@ class TicketKeyFile:
         except ValueError:
             log.warning("the key for tickets is broken; making a new one", path=path)
             return None
-
-    def _write(self, keys: TicketKeys) -> None:
-        """Write the file atomically and durably; at no moment can another user read it."""
-        draft = self._path.with_suffix(".new")
-        draft.unlink(missing_ok=True)
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(keys.encode())
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(draft, self._path)
-        sync_path(self._path.parent)

@@ -18,7 +18,7 @@ from broker.auth.api_keys import (
     without_key,
 )
 from broker.config.files import FileError, read_text_of, user_path
-from broker.ledger.head import open_private
+from broker.ledger.head import open_private, replace_private
 from protocol.operations import Scope
 from protocol.text import is_room_pattern
 
@@ -97,15 +97,7 @@ def remove(id: str, file: str) -> None:
     """
     path = user_path(file)
     try:
-        left = without_key(read_text_of(path), id, str(path))
-        beside = path.with_name(path.name + ".new")
-        descriptor = open_private(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        try:
-            os.write(descriptor, left.encode())
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        beside.replace(path)
+        replace_private(path, without_key(read_text_of(path), id, str(path)).encode())
     except (FileError, KeyFileError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:

@@ -18,7 +18,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["LINEAGE_BYTES", "Head", "HeadFile", "TrustedTimeFile", "open_private", "sync_path"]
+__all__ = ["LINEAGE_BYTES", "Head", "HeadFile", "TrustedTimeFile", "open_private", "replace_private", "sync_path"]
 
 _MARK = struct.Struct(">8s8sQQ32s32sI")
 _MAGIC = b"RMCHEAD2"
@@ -89,6 +89,23 @@ def sync_path(path: Path) -> None:
         os.close(descriptor)
 
 
+def replace_private(path: Path, data: bytes, *, is_durable: bool = True) -> None:
+    """Replace the whole content of a file at once; at no moment can another user read it. OSError: the old one stays.
+
+    ``is_durable``: the new content is on the disk when this returns. The draft is ``path`` with ``.new`` behind it.
+    """
+    draft = path.with_name(path.name + ".new")
+    draft.unlink(missing_ok=True)  # another user may have opened one that was left
+    with open(open_private(draft, os.O_WRONLY | os.O_EXCL), "wb") as file:
+        file.write(data)
+        file.flush()
+        if is_durable:
+            os.fsync(file.fileno())
+    draft.replace(path)
+    if is_durable:
+        sync_path(path.parent)
+
+
 class TrustedTimeFile:
     """The last time at which the clock was trusted, Unix milliseconds, and for how many seconds it has been distrusted
     since, in a file of its own.
@@ -109,10 +126,4 @@ class TrustedTimeFile:
 
     def write(self, at_ms: int, held_s: float) -> None:
         """Replace both. OSError if the disk refuses; the old ones stay."""
-        fresh = self._path.with_suffix(".new")
-        descriptor = open_private(fresh, os.O_WRONLY | os.O_TRUNC)
-        try:
-            os.write(descriptor, f"{at_ms} {held_s:.0f}".encode())
-        finally:
-            os.close(descriptor)
-        fresh.replace(self._path)
+        replace_private(self._path, f"{at_ms} {held_s:.0f}".encode(), is_durable=False)

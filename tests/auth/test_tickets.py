@@ -170,7 +170,7 @@ def test_the_key_is_made_once_readable_for_no_other_user_and_a_broken_one_is_rep
     assert stat.S_IMODE((tmp_path / FILE_NAME).stat().st_mode) == 0o600
     assert ticket_key(tmp_path) == key
     (tmp_path / FILE_NAME).write_bytes(key[:7])
-    (tmp_path / "ticket.new").write_bytes(b"left over")
+    (tmp_path / "ticket.key.new").write_bytes(b"left over")
     new = ticket_key(tmp_path)
     assert len(new) == 32
     assert new != key

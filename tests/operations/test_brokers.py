@@ -105,8 +105,8 @@ async def test_keys_are_rotated_over_http_up_to_a_bound_and_refusals_name_the_re
 
 async def test_a_key_that_cannot_be_written_is_refused_with_a_wait(directory: Path) -> None:
     async with durable_broker(directory, api=API) as broker, client_of(broker) as client:
-        (directory / "ticket.new").mkdir()
+        (directory / "ticket.key.new").mkdir()
         refused = await call(client, "broker.rotate_keys", kind="tickets")
         assert (refused.status_code, refused.json()["code"]) == (503, "OVERLOADED")
-        (directory / "ticket.new").rmdir()
+        (directory / "ticket.key.new").rmdir()
         assert (await ok(client, "broker.rotate_keys", kind="tickets"))["valid"] == 2
