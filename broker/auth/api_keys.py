@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.auth.signatures import MAX_AGE_S, NonceTable, SignatureRefused, Signed
-from broker.config.files import exposure, read_text_of
+from broker.config.files import read_secret_text
 from protocol.operations import Scope
 from protocol.text import fits_room_pattern, is_room_pattern, is_tenant
 
@@ -91,10 +91,8 @@ class ApiKeys:
 
     @classmethod
     def read(cls, path: Path, unix_s: Callable[[], float]) -> ApiKeys:
-        """Read a key file. FileError, KeyFileError, the latter also where others than its owner can read it."""
-        if rule := exposure(path):
-            raise KeyFileError(rule)
-        return cls(parse_keys(read_text_of(path), str(path)), unix_s)
+        """Read a key file. FileError, also where other users can read it; KeyFileError."""
+        return cls(parse_keys(read_secret_text(path), str(path)), unix_s)
 
     def verify(self, key: str) -> tuple[ApiKey | None, str]:
         """Return the key that a backend presents; or None and why it is refused, for the log.

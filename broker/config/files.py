@@ -21,6 +21,7 @@ __all__ = [
     "exposure",
     "openssl_path",
     "read_bytes_of",
+    "read_secret_text",
     "read_text_of",
     "text_of",
     "user_path",
@@ -88,6 +89,14 @@ def exposure(name: str | Path) -> str:
 def read_text_of(name: str | Path) -> str:
     """Return the content of a file as `text_of` does. FileError if it cannot be read, or is not UTF-8."""
     return text_of(read_bytes_of(name), str(name))
+
+
+def read_secret_text(name: str | Path) -> str:
+    """Return the content of a secret's file as `read_text_of` does. FileError also if other users can read it."""
+    text = read_text_of(name)
+    if rule := exposure(name):
+        raise FileError(str(name), rule.removeprefix(f"{name} "))
+    return text
 
 
 def text_of(data: bytes, name: str) -> str:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from broker.config.files import FileError, exposure, read_bytes_of, read_text_of
+from broker.config.files import FileError, exposure, read_bytes_of, read_secret_text, read_text_of
 from broker.config.loader import Layers, Problem, nested, secret_paths, write_toml
 from broker.config.origins import origin_problem
 from broker.config.sections import (
@@ -271,11 +271,9 @@ def _with_secret(config: Config, setting: str) -> tuple[Config, list[Problem]]:
     if getattr(config.auth, setting) is not None:
         return config, [Problem(f"auth.{setting}", f"set either this or auth.{setting}_file, not both")]
     try:
-        secret = read_text_of(name).strip()
+        secret = read_secret_text(name).strip()
     except FileError as error:
         rule = str(error) if error.is_text else f"{name} is not text; make one with `openssl rand -hex 32`"
-        return config, [Problem(f"auth.{setting}_file", rule)]
-    if rule := exposure(name):
         return config, [Problem(f"auth.{setting}_file", rule)]
     auth = msgspec.structs.replace(config.auth, **{setting: secret})
     return msgspec.structs.replace(config, auth=auth), []

@@ -63,7 +63,7 @@ def test_a_secret_that_is_short_or_that_others_can_read_is_refused(
         load_text(tmp_path, text)
     path.write_text(SECRET)
     assert load_text(tmp_path, text).tenants[0].secret_file == str(path)
-    monkeypatch.setattr("broker.config.tenants.exposure", lambda name: f"{name} can be read by other users")
+    monkeypatch.setattr("broker.config.files.exposure", lambda name: f"{name} can be read by other users")
     with pytest.raises(ConfigError, match=r"tenants\[0\].secret_file: .* can be read by other users") as caught:
         load_text(tmp_path, text)
     assert SECRET not in str(caught.value)
