@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Awaitable, Sequence
-from typing import Any, TypeVar
-
-import structlog
+from collections.abc import Sequence
+from typing import Any
 
 from broker.ledger import (
     CANCEL_ROWS,
     Committed,
     DirectState,
-    LedgerDamaged,
-    LedgerRefused,
-    LedgerResult,
     Repeated,
-    SubmitResult,
     make_key,
     read_directs,
 )
 from broker.ledger.pending import PendingResult
 from broker.operations.caller import Caller, OperationError
-from broker.operations.kept import ask, later, required
+from broker.operations.kept import ask, commit, later, read, required, submit
 from broker.operations.parts import Handler, Parts
-from broker.users.inbox import BatchResult, Inboxes, payload_of
+from broker.users.inbox import BatchResult, payload_of
 from broker.users.settings import opted_out
 from protocol.codes import ErrorCode, Role
 from protocol.direct_batches import direct_payload, payloads_of
@@ -48,20 +41,10 @@ from protocol.operations.directs import (
 
 __all__ = ["HANDLERS"]
 
-log = structlog.get_logger("roomcast.operations")
-
 MAX_CANCELLED = 20_000
 """Messages that one call cancels: some seconds, 500 a commit."""
 MAX_PAGE_BYTES = 32 * 1024
 """Payloads of one page: an answer to a CALL has at most 64 KiB, and with JSON's escapes payloads grow."""
-
-T = TypeVar("T")
-
-
-def _inboxes(parts: Parts) -> Inboxes:
-    if parts.inboxes is None:
-        raise OperationError(ErrorCode.NOT_KEPT, "this broker keeps nothing: start it with a data directory")
-    return parts.inboxes
 
 
 def _permitted(parts: Parts, caller: Caller) -> frozenset[int]:
@@ -79,7 +62,7 @@ def _check_types(parts: Parts, caller: Caller, kind: int, payloads: Sequence[tup
 
 
 async def _send(parts: Parts, caller: Caller, request: SendOneDirect) -> SentDirect:
-    inboxes = _inboxes(parts)
+    inboxes = required(parts.inboxes)
     try:
         payload = direct_payload(request.type, request.payload)
     except FieldError as error:
@@ -90,13 +73,11 @@ async def _send(parts: Parts, caller: Caller, request: SendOneDirect) -> SentDir
         if against:
             return SentDirect(0, suppressed=True)
     parts.charge_messages(caller, 1)
-    pending = PendingResult[LedgerResult]()
     expires_at_ms = None if request.expires_s is None else parts.unix_ms() + request.expires_s * 1000
     key = make_key("direct call", caller.own_key, content=caller.fingerprint) if caller.key else ""
-    submitted = inboxes.send(request.user, request.type, payload, pending.set, key=key, expires_at_ms=expires_at_ms)
-    if submitted is not SubmitResult.QUEUED:
-        raise later()
-    result = await pending.wait()
+    result = await submit(
+        lambda on_done: inboxes.send(request.user, request.type, payload, on_done, key=key, expires_at_ms=expires_at_ms)
+    )
     if isinstance(result, Committed):
         return SentDirect(result.direct_ids[0])
     if not isinstance(result, Repeated):
@@ -108,7 +89,7 @@ async def _send(parts: Parts, caller: Caller, request: SendOneDirect) -> SentDir
 
 
 async def _send_many(parts: Parts, caller: Caller, request: SendManyDirects) -> SentDirects:
-    inboxes = _inboxes(parts)
+    inboxes = required(parts.inboxes)
     if (request.values is None) == (request.users is None):
         raise OperationError(ErrorCode.BAD_FIELD, "must be given, or users, and not both", "values")
     values = {user: {} for user in request.users or ()} if request.values is None else request.values
@@ -131,17 +112,8 @@ async def _send_many(parts: Parts, caller: Caller, request: SendManyDirects) -> 
     return SentDirects(request.batch, result.sent, result.repeated, result.failed)
 
 
-async def _read(question: Awaitable[T]) -> T:
-    """Return the ledger's answer; OperationError OVERLOADED where it cannot be read."""
-    try:
-        return await question
-    except (LedgerRefused, LedgerDamaged, sqlite3.Error) as error:
-        log.warning("the ledger cannot be read", why=str(error))
-        raise later() from None
-
-
 async def _progress(parts: Parts, caller: Caller, request: ProgressRequest) -> DirectProgress:
-    found = await _read(_inboxes(parts).progress(request.batch))
+    found = await read(required(parts.inboxes).progress(request.batch))
     counts = (
         found[state] for state in (DirectState.PENDING, DirectState.ACKED, DirectState.EXPIRED, DirectState.CANCELLED)
     )
@@ -149,7 +121,7 @@ async def _progress(parts: Parts, caller: Caller, request: ProgressRequest) -> D
 
 
 async def _state(parts: Parts, caller: Caller, request: DirectStateRequest) -> DirectStateView:
-    found = await _read(_inboxes(parts).state(request.user, request.id))
+    found = await read(required(parts.inboxes).state(request.user, request.id))
     return DirectStateView(None if found is None else DirectStatus[found.name])
 
 
@@ -172,7 +144,7 @@ async def _list(parts: Parts, caller: Caller, request: ListDirects) -> DirectsPa
 
 
 async def _cancel(parts: Parts, caller: Caller, request: CancelDirects) -> CancelledDirects:
-    inboxes = _inboxes(parts)
+    inboxes = required(parts.inboxes)
     batch, user, number = request
     if (batch is None) == (user is None):
         raise OperationError(ErrorCode.BAD_FIELD, "must be given, or user and id, and not both", "batch")
@@ -180,13 +152,9 @@ async def _cancel(parts: Parts, caller: Caller, request: CancelDirects) -> Cance
         raise OperationError(ErrorCode.BAD_FIELD, "must be given with user, and only then", "id")
     cancelled = 0
     while cancelled < MAX_CANCELLED:
-        pending = PendingResult[LedgerResult]()
-        submitted = inboxes.cancel(pending.set, batch=batch or "", user=user or "", direct_id=number or 0)
-        if submitted is not SubmitResult.QUEUED:
-            raise later()
-        result = await pending.wait()
-        if not isinstance(result, Committed):
-            raise later()
+        result = await commit(
+            lambda on_done: inboxes.cancel(on_done, batch=batch or "", user=user or "", direct_id=number or 0)
+        )
         cancelled += len(result.cancelled)
         if len(result.cancelled) < CANCEL_ROWS:
             return CancelledDirects(cancelled)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from broker.core.tenants.names import plain_name, qualify
-from broker.ledger import LedgerError, LedgerRefused, LedgerResult, StoredOutbox, SubmitResult
-from broker.ledger.pending import PendingResult
+from broker.ledger import StoredOutbox
 from broker.operations.caller import Caller, OperationError
+from broker.operations.kept import commit, read, required
 from broker.operations.parts import Handler, Parts
 from broker.webhooks.events import event_id
 from broker.webhooks.service import EndpointStatus, WebhookDeliveries
@@ -34,20 +34,9 @@ from protocol.operations.hooks import (
 
 __all__ = ["HANDLERS"]
 
-AGAIN_MS = 1000
 MAX_CURSOR_DIGITS = 18
 PAGE = 1000
 """Dead letters that are renewed by one submission."""
-
-
-def _webhooks(parts: Parts) -> WebhookDeliveries:
-    if parts.webhooks is None:
-        raise OperationError(ErrorCode.NOT_KEPT, "this broker keeps nothing: start it with a data directory")
-    return parts.webhooks
-
-
-def _later() -> OperationError:
-    return OperationError(ErrorCode.OVERLOADED, "the ledger cannot answer now", retry_after_ms=AGAIN_MS)
 
 
 def _of(webhooks: WebhookDeliveries, caller: Caller) -> list[EndpointStatus]:
@@ -63,7 +52,7 @@ def _endpoint(webhooks: WebhookDeliveries, caller: Caller, qualified: str) -> st
 
 
 def _list(parts: Parts, caller: Caller, request: ListHooks) -> HookEndpoints:
-    return HookEndpoints(tuple(_view(status) for status in _of(_webhooks(parts), caller)))
+    return HookEndpoints(tuple(_view(status) for status in _of(required(parts.webhooks), caller)))
 
 
 def _view(status: EndpointStatus) -> HookEndpoint:
@@ -75,31 +64,22 @@ def _view(status: EndpointStatus) -> HookEndpoint:
 
 
 async def _test(parts: Parts, caller: Caller, request: SendTestEvent) -> HookTested:
-    webhooks = _webhooks(parts)
+    webhooks = required(parts.webhooks)
     trial = await webhooks.test(_endpoint(webhooks, caller, request.endpoint), request.note)
     return HookTested(trial.id, trial.status, trial.detail[:256], trial.took_ms)
 
 
 async def _deliveries(parts: Parts, caller: Caller, request: ListDeliveries) -> DeliveriesPage:
-    webhooks = _webhooks(parts)
+    webhooks = required(parts.webhooks)
     cursor = request.cursor or "0"
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= MAX_CURSOR_DIGITS):
         raise OperationError(ErrorCode.BAD_FIELD, "is not the cursor of an answer", "cursor")
     after = int(cursor)
     dead = request.state is DeliveryStatus.DEAD
     endpoint = None if request.endpoint is None else _endpoint(webhooks, caller, request.endpoint)
-    rows = await _read(webhooks.page, endpoint, dead, after, request.limit)
+    rows = await read(webhooks.page(endpoint, dead, after, request.limit))
     items = tuple(_delivery(row) for row in rows if _fields(row)["tenant"] == caller.tenant)
     return DeliveriesPage(items, str(rows[-1].id) if len(rows) == request.limit else None)
-
-
-async def _read(read: Callable[..., Any], *arguments: Any) -> list[StoredOutbox]:
-    # Any: the arguments are those of the query.
-    try:
-        rows: list[StoredOutbox] = await read(*arguments)
-    except (LedgerRefused, sqlite3.Error) as error:
-        raise _later() from error
-    return rows
 
 
 def _fields(row: StoredOutbox) -> dict[str, Any]:
@@ -118,16 +98,16 @@ def _delivery(row: StoredOutbox) -> HookDelivery:
 
 
 async def _retry(parts: Parts, caller: Caller, request: RetryDeliveries) -> DeliveriesRetried:
-    webhooks = _webhooks(parts)
+    webhooks = required(parts.webhooks)
     if bool(request.ids) == (request.endpoint is not None):
         raise OperationError(ErrorCode.BAD_FIELD, "names dead letters, or endpoint names all of one: not both", "ids")
     if request.endpoint is None:
-        rows = await _read(webhooks.rows, request.ids)
+        rows = await read(webhooks.rows(request.ids))
         return DeliveriesRetried(await _renew(webhooks, caller, rows))
     endpoint = _endpoint(webhooks, caller, request.endpoint)
     webhooks.enable(endpoint)
     retried = after = 0
-    while rows := await _read(webhooks.page, endpoint, True, after, PAGE):
+    while rows := await read(webhooks.page(endpoint, True, after, PAGE)):
         after = rows[-1].id
         retried += await _renew(webhooks, caller, [row for row in rows if row.at_ms >= request.since_ms])
     return DeliveriesRetried(retried)
@@ -136,26 +116,17 @@ async def _retry(parts: Parts, caller: Caller, request: RetryDeliveries) -> Deli
 async def _renew(webhooks: WebhookDeliveries, caller: Caller, rows: Sequence[StoredOutbox]) -> int:
     ids = [row.id for row in rows if row.due_at_ms is None and _fields(row)["tenant"] == caller.tenant]
     if ids:
-        await _submitted(webhooks.retry, tuple(ids))
+        await commit(partial(webhooks.retry, tuple(ids)))
     return len(ids)
 
 
 async def _drop(parts: Parts, caller: Caller, request: DropDeliveries) -> DeliveriesDropped:
-    webhooks = _webhooks(parts)
-    rows = await _read(webhooks.rows, request.ids)
+    webhooks = required(parts.webhooks)
+    rows = await read(webhooks.rows(request.ids))
     ids = tuple(row.id for row in rows if _fields(row)["tenant"] == caller.tenant)
     if ids:
-        await _submitted(webhooks.drop, ids)
+        await commit(partial(webhooks.drop, ids))
     return DeliveriesDropped(len(ids))
-
-
-async def _submitted(
-    submit: Callable[[tuple[int, ...], Callable[[LedgerResult], None]], SubmitResult], ids: tuple[int, ...]
-) -> None:
-    """Wait until a submission is durable; OperationError where it is not."""
-    pending = PendingResult[LedgerResult]()
-    if submit(ids, pending.set) is not SubmitResult.QUEUED or isinstance(await pending.wait(), LedgerError):
-        raise _later()
 
 
 HANDLERS: dict[str, Handler] = {

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 
 from broker.core.rooms.key_changes import key_operation
 from broker.core.rooms.keys import KeyDelete, KeyRefused, KeySet, key_bytes
-from broker.ledger import LedgerDamaged, LedgerRefused, Reader
+from broker.ledger import Reader
 from broker.ledger.replay import event_of
 from broker.operations.caller import Caller, OperationError
-from broker.operations.kept import ask, later
+from broker.operations.kept import ask, read
 from broker.operations.parts import Handler, Parts
 from broker.operations.results import PostResults
 from broker.operations.rooms import open_for, raise_for, room_of
@@ -54,11 +53,9 @@ async def _change(
     key = key_operation(caller.account, caller.key, items)
     if key is not None:
         try:
-            first = await room.journal.first_use(key)
+            first = await read(room.journal.first_use(key))
         except KeyReused:
             raise OperationError(ErrorCode.KEY_REUSED, "was used before with other content", "key") from None
-        except (LedgerRefused, LedgerDamaged, sqlite3.Error) as error:
-            raise later() from error
         if first is not None:
             return await _changes_at(parts, room, first.epoch, first.offset)
     results = PostResults()

@@ -16,7 +16,7 @@ from broker.core.rooms.stream import StoredEvent
 from broker.core.tenants.names import plain_name
 from broker.ledger.pending import PendingResult
 from broker.operations.caller import Caller, OperationError
-from broker.operations.kept import ask
+from broker.operations.kept import AGAIN_MS, ask
 from broker.operations.parts import Handler, Parts, Recall
 from broker.operations.results import PostResults
 from broker.rooms.room import Room
@@ -51,7 +51,6 @@ __all__ = ["HANDLERS", "RECALLED", "events_of", "open_for", "pins_of", "raise_fo
 
 SLICE = 5000
 """Members that are read between two checkpoints of the event loop."""
-AGAIN_MS = 1000
 MAX_HISTORY_BYTES = 512 * 1024
 
 
@@ -59,7 +58,7 @@ def open_for(parts: Parts, name: str, *, reopens: bool = True) -> Room:
     """Return the room, opened if need be. OperationError: ROOM_ENDED, TOO_MANY_ROOMS_OPEN, OVERLOADED."""
     opened = parts.hub.open(name, reopens=reopens)
     if isinstance(opened, ErrorCode):
-        retry_after_ms = 1000 if opened is ErrorCode.OVERLOADED else 0
+        retry_after_ms = AGAIN_MS if opened is ErrorCode.OVERLOADED else 0
         raise OperationError(opened, "cannot be opened", "room", retry_after_ms)
     return opened
 
