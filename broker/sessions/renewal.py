@@ -12,7 +12,7 @@ import math
 from broker.auth.grants import AuthError, Grant, KeysPending
 from broker.sessions.link import SessionLink
 from protocol.codes import ErrorCode, Feature, LeaveReason
-from protocol.messages import Authenticated, Left, RoomRole
+from protocol.messages import Authenticated, RoomRole
 
 __all__ = ["KEYS_RETRY_MS", "change_token", "renew_token"]
 
@@ -50,22 +50,16 @@ def change_token(link: SessionLink, token: str | None, sequence: int) -> None:
         return
     context, now = link.context, link.context.poller.now
     _use(link, grant)
-    kept, roles, ended = [], [], []
+    roles = []
     for room, member in link.memberships:
         entry = grant.room_grant(room.name)
         if entry is None:
-            ended.append((room, member))
+            link.leave(room, member, now)
+            link.on_left(room, LeaveReason.NOT_GRANTED, "the new token does not grant this room")
             continue
-        kept.append((room, member))
         may_post = context.types.permitted(entry.role, entry.allow)
         link.guard(room, room.change_rights, member, grant.name, entry.role, may_post, now)
         roles.append(RoomRole(room.number, entry.role))
-    link.memberships = tuple(kept)
-    for room, member in ended:
-        link.leave(room, member, now)
-        if link.waiting_posts is not None:
-            link.waiting_posts.forget(room.number)
-        link.send(Left(LeaveReason.NOT_GRANTED, "the new token does not grant this room"), room.number)
     if link.senders is not None:
         link.senders.regrant(grant)
     ticket, ticket_ms = context.auth.ticket(grant) if link.features & _TICKET else ("", 0)

@@ -10,10 +10,11 @@ import pytest
 import trio
 from standardwebhooks.webhooks import Webhook
 
+from broker.auth.grants import RoomGrant
 from broker.server import Broker
 from broker.sessions.reviews import MAX_REVIEWED
-from protocol.codes import ErrorCode, LeaveReason, MessageType, Outcome
-from protocol.messages import Ack, AckResult, Leave, Left, Post, Tick
+from protocol.codes import ErrorCode, LeaveReason, MessageType, Outcome, Role
+from protocol.messages import Ack, AckResult, Auth, Leave, Left, Post, Tick
 from tests.support.broker import RawLink, configuration, joined_link, running_broker
 from tests.support.questions import SECRET, answering, misbehaving, questions_to
 from tests.support.receiver import Receiver, receiver
@@ -22,6 +23,7 @@ from tests.support.until import until
 pytestmark = pytest.mark.integration
 
 CUSTOM = {"id": 130, "name": "poke", "lane": "chat", "roles": ["viewer"], "rate_per_s": 1000.0, "burst": 1000}
+AUTH = {"secret": "x" * 32}
 QUICK = {"user_chat_per_s": 1000.0, "user_chat_burst": 1000, "duplicate_window_s": 0}
 
 
@@ -303,6 +305,30 @@ async def test_a_link_that_goes_while_it_is_asked_about_has_one_answer_or_none(h
         await say(bob, other, "still here")
         results, _, _ = await results_of(bob, 1)
         assert results[0].outcome is Outcome.ACCEPTED
+
+
+async def test_a_message_that_waits_is_not_shown_in_a_room_that_a_new_token_does_not_grant(tmp_path: Path) -> None:
+    released = trio.Event()
+
+    async def slow(question: dict[str, Any]) -> dict[str, str]:
+        if question["data"]["text"] == "waits":
+            await released.wait()
+        return {"action": "allow"}
+
+    async with receiver(answering(slow)) as running, running_broker(**asked(running, tmp_path), auth=AUTH) as broker:
+        tokens = [broker.context.auth.issue(user) for user in ("ann", "bob")]
+        async with joined_link(broker, tokens[0]) as (ann, room), joined_link(broker, tokens[1]) as (bob, number):
+            await say(ann, room, "waits")
+            await until(lambda: len(running.requests) == 1)
+            elsewhere = [RoomGrant("elsewhere", Role.VIEWER, None)]
+            await ann.send((Auth(broker.context.auth.issue("ann", rooms=elsewhere)), 0, 9))
+            _, left = await ann.expect(Left)
+            assert left.reason is LeaveReason.NOT_GRANTED
+            released.set()
+            await until(lambda: broker.questions is not None and broker.questions.in_flight == 0)
+            await say(bob, number, "shown")
+            _, tick = await bob.expect(Tick)
+            assert [entry.payload[0] for entry in tick.entries] == ["shown"]
 
 
 async def test_a_reload_changes_secret_and_url_and_a_question_under_way_has_its_answer(tmp_path: Path) -> None:
