@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from broker.core.rooms.bans import RoomBan
 from broker.ledger import Reader, RecordPut, RecordRemoved
-from protocol.errors import RemoteProtocolError
-from protocol.frames import pack_body, unpack_body
+from broker.ledger.records import read_records
+from protocol.frames import pack_body
 
 __all__ = ["KIND", "ban_item", "ban_removal", "read_bans"]
 
@@ -24,10 +24,4 @@ def ban_removal(ban: RoomBan) -> RecordRemoved:
 
 def read_bans(reader: Reader) -> list[RoomBan]:
     """Return all recorded bans. Runs in the ledger's reading thread."""
-    found: list[RoomBan] = []
-    for record in reader.records(KIND):
-        try:
-            found.append(RoomBan(record.subject, record.name, *unpack_body(record.body)[:2]))
-        except (RemoteProtocolError, TypeError):
-            continue  # of a later version
-    return found
+    return list(read_records(reader, KIND, lambda record, body: RoomBan(record.subject, record.name, *body[:2])))

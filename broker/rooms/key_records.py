@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 from broker.core.rooms.keys import KeyRecord, key_bytes
-from broker.ledger import Item, Reader, RecordPut, RecordRemoved
+from broker.ledger import Item, Reader, RecordPut, RecordRemoved, StoredRecord
+from broker.ledger.records import read_records
 from protocol.codes import KeyCause, MessageType
-from protocol.errors import RemoteProtocolError
-from protocol.frames import pack_body, unpack_body
+from protocol.frames import pack_body
 from protocol.messages import Event
 
 __all__ = ["KIND", "StoredKeys", "key_items", "key_removals", "read_room_keys"]
@@ -17,7 +17,6 @@ __all__ = ["KIND", "StoredKeys", "key_items", "key_removals", "read_room_keys"]
 KIND = "room.key"
 _VERSION = ""
 """Name of the record that has the highest version; the name of a key is never empty."""
-PAGE = 1000
 
 
 class StoredKeys(NamedTuple):
@@ -47,7 +46,7 @@ def key_items(room: str, event: Event) -> list[Item]:
     return items
 
 
-def key_removals(room: str, names: Collection[str]) -> list[Item]:
+def key_removals(room: str, names: Collection[str]) -> list[RecordRemoved]:
     """Return what removes the keys of a room that has ended."""
     return [RecordRemoved(KIND, room, name) for name in (*names, _VERSION)]
 
@@ -56,21 +55,16 @@ def read_room_keys(reader: Reader) -> dict[str, StoredKeys]:
     """Return the keys of all rooms. Runs in the ledger's reading thread."""
     found: dict[str, list[KeyRecord]] = {}
     versions: dict[str, int] = {}
-    after = "", ""
-    while True:
-        page = reader.records(KIND, after=after, limit=PAGE)
-        for record in page:
-            try:
-                body = unpack_body(record.body)
-                if record.name == _VERSION:
-                    versions[record.subject] = body[0]
-                else:
-                    found.setdefault(record.subject, []).append(KeyRecord(record.name, *body[:5]))
-            except (RemoteProtocolError, TypeError, IndexError):
-                continue  # of a later version
-        if len(page) < PAGE:
-            break
-        after = page[-1].subject, page[-1].name
+    for room, stored in read_records(reader, KIND, _stored):
+        if isinstance(stored, KeyRecord):
+            found.setdefault(room, []).append(stored)
+        else:
+            versions[room] = stored
     return {
         room: StoredKeys(tuple(found.get(room, ())), versions.get(room, 0)) for room in found.keys() | versions.keys()
     }
+
+
+def _stored(record: StoredRecord, body: Sequence[Any]) -> tuple[str, KeyRecord | int]:
+    """Return the room of a record, and its key or its highest version."""
+    return record.subject, body[0] if record.name == _VERSION else KeyRecord(record.name, *body[:5])

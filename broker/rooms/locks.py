@@ -7,16 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import inf
+from typing import Any
 
 import structlog
 import trio
 
 from broker.core.clock import TrustedClock
 from broker.core.rooms.locks import LockFreed, LockGrant, LockName, LockRefused, LockRequest, LockTable
-from broker.ledger import Committed, Item, Ledger, LedgerResult, Reader, RecordPut, RecordRemoved, SubmitResult
+from broker.ledger import (
+    Committed,
+    Item,
+    Ledger,
+    LedgerResult,
+    Reader,
+    RecordPut,
+    RecordRemoved,
+    StoredRecord,
+    SubmitResult,
+)
 from broker.ledger.pending import PendingResult
+from broker.ledger.records import read_records, remove_records
 from protocol.codes import ErrorCode
-from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
 
 __all__ = ["Locks"]
@@ -24,7 +35,6 @@ __all__ = ["Locks"]
 log = structlog.get_logger("roomcast.locks")
 
 KIND, FENCE_KIND = "lock", "lock.fence"
-PAGE = 1000
 SWEEP_EVERY_S = 10.0
 _NOT_KEPT = LockRefused(ErrorCode.OVERLOADED, "the ledger cannot take it now", 1000)
 
@@ -163,8 +173,7 @@ class Locks:
     def _forget(self, freed: Sequence[LockFreed]) -> None:
         """Remove what has ended from the ledger; what it cannot take now is found ended at the next start."""
         if self._ledger is not None:
-            for start in range(0, len(freed), PAGE):
-                self._ledger.record([_removal(each) for each in freed[start : start + PAGE]], lambda result: None)
+            remove_records(self._ledger, [_removal(each) for each in freed])
 
 
 def _put(grant: LockGrant) -> RecordPut:
@@ -185,16 +194,9 @@ def _read_locks(reader: Reader) -> tuple[list[LockGrant], int]:
     last_fence = 0
     for record in reader.records(FENCE_KIND):
         last_fence = unpack_body(record.body)[0]
-    grants: list[LockGrant] = []
-    after = "", ""
-    while True:
-        page = reader.records(KIND, after=after, limit=PAGE)
-        for record in page:
-            try:
-                fence, owner, ttl_ms, expires_at_ms, tenant, *_ = unpack_body(record.body)
-            except (RemoteProtocolError, ValueError):
-                continue  # of a later version
-            grants.append(LockGrant(LockName(tenant, record.subject, record.name), fence, owner, ttl_ms, expires_at_ms))
-        if len(page) < PAGE:
-            return grants, last_fence
-        after = page[-1].subject, page[-1].name
+    return list(read_records(reader, KIND, _grant)), last_fence
+
+
+def _grant(record: StoredRecord, body: Sequence[Any]) -> LockGrant:
+    fence, owner, ttl_ms, expires_at_ms, tenant, *_ = body
+    return LockGrant(LockName(tenant, record.subject, record.name), fence, owner, ttl_ms, expires_at_ms)

@@ -43,9 +43,9 @@ from broker.ledger import (
     SubmitResult,
     make_key,
 )
-from broker.ledger.entries import MAX_ITEMS
 from broker.ledger.orders import ORDER_KIND, Order, pack_order
 from broker.ledger.queries import LedgerQueries
+from broker.ledger.records import remove_records
 from broker.ledger.replay import event_of
 from broker.rooms.ban_records import ban_removal, read_bans
 from broker.rooms.key_records import StoredKeys, key_items, key_removals, read_room_keys
@@ -199,7 +199,7 @@ class RoomStore:
         """Remove the keys of a room that nothing knows any more. A ledger that cannot write keeps them until then."""
         self.key_space.take(-keys.nbytes)
         if keys.last_version:
-            self.ledger.record(key_removals(room, [key.name for key in keys.keys]), lambda result: None)
+            remove_records(self.ledger, key_removals(room, [key.name for key in keys.keys]))
 
     def end(self, room: str, epoch: int, *, unused: bool) -> None:
         """Write that a stream has ended; the next room of that name begins a new epoch.
@@ -241,9 +241,7 @@ class RoomStore:
         since_ms = self._unix_ms() - round(history_s * 1000)
         found = await self.ledger.ask(_read_checkpoints, since_ms, history_entries)
         self.bans.restore(await self.ledger.ask(read_bans))
-        ended = self.bans.sweep(self._unix_ms())
-        for start in range(0, len(ended), MAX_ITEMS):
-            self.ledger.record([ban_removal(ban) for ban in ended[start : start + MAX_ITEMS]], lambda result: None)
+        remove_records(self.ledger, [ban_removal(ban) for ban in self.bans.sweep(self._unix_ms())])
         for room, keys in (await self.ledger.ask(read_room_keys)).items():
             self.key_space.take(keys.nbytes)
             if room in found:

@@ -9,6 +9,7 @@ from broker.core.tenants.names import plain_name, qualify, split_name
 from broker.core.users.revocations import Revocation, RevocationTable
 from broker.ledger import Committed, Item, Ledger, LedgerResult, Reader, RecordPut, RecordRemoved, SubmitResult
 from broker.ledger.pending import PendingResult
+from broker.ledger.records import PAGE, all_records
 from protocol.frames import pack_body
 
 __all__ = ["KIND", "Revocations"]
@@ -16,7 +17,6 @@ __all__ = ["KIND", "Revocations"]
 log = structlog.get_logger("roomcast.users")
 
 KIND = "users.revoked"
-PAGE = 1000
 
 
 class Revocations:
@@ -65,11 +65,4 @@ def _subject(revocation: Revocation) -> str:
 
 def _read(reader: Reader) -> list[Revocation]:
     """Return all recorded revocations. Runs in the ledger's reading thread."""
-    found: list[Revocation] = []
-    after = "", ""
-    while True:
-        page = reader.records(KIND, after=after, limit=PAGE)
-        found += [Revocation(*split_name(record.subject), record.at_ms) for record in page]
-        if len(page) < PAGE:
-            return found
-        after = page[-1].subject, page[-1].name
+    return [Revocation(*split_name(record.subject), record.at_ms) for record in all_records(reader, KIND)]
