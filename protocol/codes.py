@@ -178,6 +178,10 @@ class MessageType(IntEnum):
     MEDIA = 9
     PINS_CHANGED = 10
     MESSAGES_DELETED = 11
+    ACTIVITY = 12
+    """What happens in a sale, a poll, ...; the table of activity events has its payloads."""
+    ACTIVITY_COUNTER = 13
+    """Counters of an activity; a newer one replaces an older one."""
     KEYS_CHANGED = 16
 
 
@@ -232,6 +236,8 @@ MESSAGE_TYPES: dict[int, TypeRule] = {
     MessageType.PINS_CHANGED: TypeRule(Lane.COMMERCE, 4096, frozenset()),
     MessageType.MESSAGES_DELETED: TypeRule(Lane.COMMERCE, 4096, _STAFF),
     MessageType.KEYS_CHANGED: TypeRule(Lane.COMMERCE, 4096, frozenset()),
+    MessageType.ACTIVITY: TypeRule(Lane.COMMERCE, 4096, frozenset()),
+    MessageType.ACTIVITY_COUNTER: TypeRule(Lane.AMBIENT, 4096, frozenset()),
 }
 """Lane, size cap and senders of every built-in message type; every queue and policy uses this table."""
 
@@ -256,6 +262,15 @@ class ErrorCode(IntEnum):
     STALE = 109
     """What the request compares with has changed; nothing was done."""
     UNKNOWN_OPERATION = 110
+    UNKNOWN_ACTIVITY = 111
+    """The room has no sale, packet, poll ... of this id."""
+    UNKNOWN_CLAIM = 112
+    ORDER_USED = 113
+    """The order id belongs to another claim."""
+    BELOW_TAKEN = 114
+    """Less than what is taken already."""
+    BAD_CODE = 115
+    """The text is no code of this pool."""
 
     NOT_ALLOWED = 201
     """The role may not do this."""
@@ -271,6 +286,23 @@ class ErrorCode(IntEnum):
     """The keys of the room, or of all rooms, take the space there is."""
     BLOCKED = 209
     """The platform has refused this message."""
+    CLOSED = 210
+    """The activity takes nothing more."""
+    SOLD_OUT = 211
+    ALREADY_HAVE = 212
+    """The user has as much as one may have."""
+    ALREADY_CONFIRMED = 213
+    EXPIRED = 214
+    CANCELLED = 215
+    RELEASED = 216
+    SALE_CANCELLED = 217
+    EMPTY = 218
+    """All shares of the packet are taken."""
+    EXHAUSTED = 219
+    """All codes of the pool are issued."""
+    NOT_ELIGIBLE = 220
+    """The user does not meet a condition; `field` names it."""
+    NOT_INVITED = 221
 
     RATE_LIMITED = 301
     ROOM_FULL = 302
@@ -279,6 +311,14 @@ class ErrorCode(IntEnum):
     """The broker has as many rooms as it may."""
     LOCKED = 305
     """Another caller holds the lock."""
+    NOT_OPEN = 306
+    """The activity has not begun; `retry_after_ms` says when it does."""
+    ALL_RESERVED = 307
+    """Everything is reserved and may come back."""
+    NOT_RESERVED = 308
+    """The claim still waits for a unit."""
+    PRICE_CHANGED = 309
+    SEAT_TAKEN = 310
 
     INTERNAL_ERROR = 401
     """The request met a defect of the broker, whose log has it; the effect of the request is unknown."""

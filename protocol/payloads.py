@@ -44,6 +44,7 @@ __all__ = [
     "MAX_LIKES_PER_POST",
     "MAX_MEDIA_BYTES",
     "PAYLOAD_KINDS",
+    "ActivityPayload",
     "AnnouncementPayload",
     "DanmakuPayload",
     "DeletedPayload",
@@ -131,6 +132,17 @@ class PinsPayload(NamedTuple):
     pinned: tuple[PinnedMessage, ...]
 
 
+class ActivityPayload(NamedTuple):
+    """What happens in an activity of the room: `protocol.activities` has the record of each event.
+
+    ``event``: its name; ``id``: of the activity, empty where a room has one of its kind; ``data``: an object.
+    """
+
+    event: str
+    id: str
+    data: Any
+
+
 class DeletedPayload(NamedTuple):
     """Messages that are deleted; `covers` says which.
 
@@ -185,6 +197,7 @@ key_value: Rule = free_value(MAX_KEY_DEPTH)
 _key_change = record(
     KeyChange, (text(1, 128), _count, key_value, member_of(KeyCause), optional(_count), optional(member_id), boolean)
 )
+_ACTIVITY_RULES: tuple[Rule, ...] = (text(1, 64), text(0, 64), any_value)
 
 _RULES: dict[int, tuple[type[Any], tuple[Rule, ...]]] = {
     MessageType.DANMAKU: (DanmakuPayload, (characters(MAX_DANMAKU_CHARS, MAX_DANMAKU_BYTES), optional(_style))),
@@ -206,6 +219,8 @@ _RULES: dict[int, tuple[type[Any], tuple[Rule, ...]]] = {
         (array_of(integer(1), MAX_DELETED_AT_ONCE), user_id_or_empty, _count, text(0, 256)),
     ),
     MessageType.KEYS_CHANGED: (KeysPayload, (array_of(_key_change, MAX_KEYS),)),
+    MessageType.ACTIVITY: (ActivityPayload, _ACTIVITY_RULES),
+    MessageType.ACTIVITY_COUNTER: (ActivityPayload, _ACTIVITY_RULES),
 }
 
 PAYLOAD_KINDS: dict[int, type[Any]] = {number: kind for number, (kind, _) in _RULES.items()}
@@ -237,6 +252,7 @@ _FIELD_TYPES: dict[type[Any], tuple[type | tuple[type, ...], ...]] = {
     PinsPayload: (tuple,),
     PinnedMessage: (str, int, object, str, str, int, int, int),
     DeletedPayload: (tuple, str, int, str),
+    ActivityPayload: (str, str, object),
     KeysPayload: (tuple,),
     KeyChange: (str, int, object, int, (int, type(None)), (str, type(None)), bool),
 }

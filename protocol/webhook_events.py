@@ -7,9 +7,10 @@ added.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from .activities import REPORTS
 from .codes import Role
 from .fields import (
     Rule,
@@ -25,6 +26,7 @@ from .fields import (
     user_id,
     user_id_or_empty,
 )
+from .webhook_row import EventRow
 
 __all__ = [
     "EVENTS",
@@ -154,25 +156,6 @@ class WebhookTestData(NamedTuple):
     note: str
 
 
-_Kind = type[Any]
-
-
-class EventRow(NamedTuple):
-    """Declaration of one event. ``is_default``: patterns with a ``*`` mean it too; others must name it.
-
-    ``in_room``: the envelope has room and epoch; ``has_offset``: and the offset of a message in the room's stream.
-    """
-
-    type: str
-    data: _Kind
-    read: Callable[[Any], Any]
-    summary: str
-    example: Any
-    is_default: bool = True
-    in_room: bool = True
-    has_offset: bool = False
-
-
 _count = integer(0)
 _id = text(1, 64)
 _users = record(
@@ -236,6 +219,7 @@ EVENTS: tuple[EventRow, ...] = (
         "webhook.test", WebhookTestData, record(WebhookTestData, (text(0, 256),)),
         "A test that an operator has asked for; every endpoint gets it.", WebhookTestData("hello"), in_room=False,
     ),
+    *REPORTS,
 )  # fmt: skip
 EVENTS_BY_TYPE: dict[str, EventRow] = {row.type: row for row in EVENTS}
 

@@ -1,0 +1,385 @@
+"""Activities of a room as pure state machines, and how their facts become durable.
+
+An *activity* is a sale, a red packet, a poll, the product list ... It takes commands and the time, and says what has
+happened as *facts*. Its state changes by facts alone (`Activity.apply`), so the fold of the facts in the ledger is the
+state. `ActivityRunner` drives one activity: it applies the facts of a batch at once, submits them as one transaction,
+and only then lets the answers out. Where the ledger refuses the batch, its facts are undone in reverse order
+(`Activity.undo`) and every caller of the batch hears that it may ask again.
+
+One batch of an activity is under way at a time; commands that arrive meanwhile wait, and are decided together when the
+ledger has answered. So no answer ever rests on something that is not durable, no class needs reservations of its own,
+and the commands of a busy activity share their commits.
+
+``T`` is the caller's reply address of one command. All times are Unix milliseconds.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+
+from protocol.codes import ErrorCode, Role
+
+__all__ = [
+    "MAX_BATCH_FACTS",
+    "MAX_WAITING",
+    "MAX_WAITING_OF_ONE",
+    "Activity",
+    "ActivityRunner",
+    "Attributes",
+    "Batch",
+    "Fact",
+    "Refusal",
+    "Report",
+    "Requester",
+    "RoomEvent",
+    "Step",
+    "UserMessage",
+]
+
+T = TypeVar("T")
+
+MAX_BATCH_FACTS = 256
+"""Facts of one batch; one step may add more of its own."""
+MAX_WAITING = 10_000
+"""Commands that wait while a batch is under way."""
+MAX_WAITING_OF_ONE = 8
+"""Of one user."""
+LATER_MS = 1000
+"""When to ask again where the ledger could not take a batch, or too many commands wait."""
+FIRST_RETRY_MS = 100
+MAX_RETRY_MS = 5000
+"""When what is due is tried again after the ledger refused it: doubled each time up to this."""
+
+
+class Attributes(NamedTuple):
+    """What the conditions of activities ask of a user, see `eligibility`.
+
+    ``tags``: of the user in the room; ``follows``: whether it follows the host; ``watch_s``: seconds in the room;
+    ``gift_cents``: of its gifts in the room; ``account_age_s``: of its account, None = the token does not say.
+    """
+
+    tags: frozenset[str] = frozenset()
+    follows: bool = False
+    watch_s: int = 0
+    gift_cents: int = 0
+    account_age_s: int | None = None
+
+
+class Requester(NamedTuple):
+    """Who sends a command.
+
+    ``user``: id without its tenant, as all users of a room are of its tenant; ``is_platform``: a backend, or the role
+    APP.
+    """
+
+    user: str
+    name: str
+    role: Role
+    is_platform: bool = False
+    attributes: Attributes = Attributes()
+
+
+class Fact(NamedTuple):
+    """Something that has happened to an activity. ``data``: plain values that the ledger packs (Any: of any fact)."""
+
+    name: str
+    data: tuple[Any, ...] = ()
+
+
+class RoomEvent(NamedTuple):
+    """What every member sees: an event of lane 1. ``data``: its record (Any: the table of activity events has it)."""
+
+    name: str
+    data: Any
+
+
+class UserMessage(NamedTuple):
+    """A must-deliver message to one user, in the transaction of its fact. ``key``: says the same thing only once."""
+
+    user: str
+    name: str
+    key: str
+    data: Any
+
+
+class Report(NamedTuple):
+    """What the platform gets by webhook, in the transaction of its fact."""
+
+    name: str
+    data: Any
+
+
+class Refusal(NamedTuple):
+    """A command that changed nothing. ``rule`` and ``field`` say what is wrong; ``retry_after_ms`` above 0: not now."""
+
+    code: ErrorCode
+    rule: str
+    field: str = ""
+    retry_after_ms: int = 0
+
+
+class Step(NamedTuple, Generic[T]):
+    """What a command, or the time, brings about: all of it or nothing.
+
+    ``facts`` are applied in order; empty: nothing changes. ``answer``: of the command, a result record or a `Refusal`;
+    ``answers``: of commands that have waited. ``event``: at most one, so that a batch has one offset.
+    """
+
+    facts: tuple[Fact, ...] = ()
+    answer: Any = None
+    answers: tuple[tuple[T, Any], ...] = ()
+    event: RoomEvent | None = None
+    messages: tuple[UserMessage, ...] = ()
+    reports: tuple[Report, ...] = ()
+
+
+class Batch(NamedTuple, Generic[T]):
+    """What goes into one transaction, and the answers that follow its commit."""
+
+    facts: tuple[Fact, ...]
+    answers: tuple[tuple[T, Any], ...]
+    event: RoomEvent | None
+    messages: tuple[UserMessage, ...]
+    reports: tuple[Report, ...]
+
+
+class Activity(ABC, Generic[T]):
+    """One activity of a room. It is created by its first fact; until then `exists` is false.
+
+    A subclass keeps two kinds of state: what `apply` makes of facts, which `dump` returns, and what only waits (the
+    claims of a window that is open), which a restart forgets with its callers.
+    """
+
+    kind: ClassVar[str]
+    """First part of the names of its operations, facts and events: "sales"."""
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+
+    @property
+    @abstractmethod
+    def exists(self) -> bool:
+        """Whether its first fact has been applied."""
+
+    @abstractmethod
+    def decide(self, command: Any, requester: Requester, ticket: T, now_ms: int) -> Step[T] | None:
+        """Judge one command at ``now_ms``, when everything due before has been done; change nothing but what waits.
+
+        None: the answer comes with a later step. Any: each kind has its own commands.
+        """
+
+    @abstractmethod
+    def next_due(self) -> int | None:
+        """Return when `due` has something to do, None = never."""
+
+    @abstractmethod
+    def due(self, now_ms: int) -> Step[T] | None:
+        """Return the first thing that has become due, in order of due time; None = nothing has."""
+
+    @abstractmethod
+    def apply(self, fact: Fact) -> None:
+        """Change the state by a fact that was decided in it. It never fails."""
+
+    @abstractmethod
+    def undo(self, fact: Fact) -> None:
+        """Take back the newest fact that was applied: the state is what it was before."""
+
+    @abstractmethod
+    def dump(self) -> tuple[Any, ...]:
+        """Return the state that facts have made, as plain values: equal for equal states."""
+
+    @abstractmethod
+    def view(self, requester: Requester, now_ms: int) -> Any:
+        """Return the record that everybody who joins gets; None = nothing. Staff may get more."""
+
+    def own_view(self, user: str, now_ms: int) -> Any:
+        """Return the record that only this user gets when it joins; None = nothing."""
+        return None
+
+    def counter(self) -> Any:
+        """Return what is pushed when it changes, at most once a second, newest wins; None = nothing."""
+        return None
+
+    def resumed(self, now_ms: int) -> Step[T] | None:
+        """Return what a restart brings about, before anything that is due: deadlines of users are extended, say."""
+        return None
+
+    def ended(self, now_ms: int) -> Step[T] | None:
+        """Return what the end of the room brings about, without an event; None = nothing."""
+        return None
+
+    @property
+    def removable_at(self) -> int | None:
+        """When it may leave memory, None = not yet."""
+        return None
+
+
+class _Waiting(NamedTuple, Generic[T]):
+    command: Any
+    requester: Requester
+    ticket: T
+    at_ms: int
+
+
+class ActivityRunner(Generic[T]):
+    """Commands and timers of one activity, as batches for the ledger.
+
+    The owner calls `command`, `wake` or `end`, then `next_batch` until it is None: a batch without facts is answered
+    at once, one with facts is submitted, and its result reported by `committed` or `refused`.
+    """
+
+    __slots__ = ("_fact_count", "_now_ms", "_of_one", "_retry_at_ms", "_retry_ms", "_under_way", "_waiting", "activity")
+
+    def __init__(self, activity: Activity[T]) -> None:
+        self.activity = activity
+        self._waiting: deque[_Waiting[T]] = deque()
+        self._of_one: dict[str, int] = {}
+        self._under_way: Batch[T] | None = None
+        self._now_ms = 0
+        self._retry_at_ms: int | None = None
+        self._retry_ms = FIRST_RETRY_MS
+        self._fact_count = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no batch is under way and no command waits."""
+        return self._under_way is None and not self._waiting
+
+    def command(self, command: Any, requester: Requester, ticket: T, at_ms: int) -> Refusal | None:
+        """Take a command; its answer comes with a batch. A refusal: too many wait."""
+        share = self._of_one.get(requester.user, 0)
+        if len(self._waiting) >= MAX_WAITING or (share >= MAX_WAITING_OF_ONE and not requester.is_platform):
+            return Refusal(ErrorCode.OVERLOADED, "too many requests wait for this activity", "", LATER_MS)
+        self._of_one[requester.user] = share + 1
+        self._waiting.append(_Waiting(command, requester, ticket, at_ms))
+        return None
+
+    def next_due(self) -> int | None:
+        """Return when `next_batch` should be called, None = only after a command; 0 = at once."""
+        if self._under_way is not None:
+            return None
+        if self._waiting:
+            return 0
+        due = self.activity.next_due()
+        if due is None or self._retry_at_ms is None:
+            return due
+        return max(due, self._retry_at_ms)
+
+    def next_batch(self, now_ms: int) -> Batch[T] | None:
+        """Decide what waits and what is due; None = nothing to do now, or a batch is under way."""
+        if self._under_way is not None:
+            return None
+        steps: list[Step[T]] = []
+        answers: list[tuple[T, Any]] = []
+        self._fact_count = 0
+        has_room = True
+        while has_room and self._waiting:
+            first = self._waiting[0]
+            at_ms = self._advance(min(first.at_ms, now_ms))
+            has_room = self._perform_due(steps, at_ms)
+            if not has_room:
+                break
+            self._take(first)
+            step = self.activity.decide(first.command, first.requester, first.ticket, at_ms)
+            if step is not None:
+                if step.answer is not None:
+                    answers.append((first.ticket, step.answer))
+                has_room = self._add(steps, step)
+        if has_room:
+            self._perform_due(steps, self._advance(now_ms))
+        return self._as_batch(steps, answers)
+
+    def end(self, now_ms: int) -> Batch[T] | None:
+        """Return what the end of the room brings about, with refusals for all who wait; None = nothing.
+
+        No batch may be under way.
+        """
+        gone = Refusal(ErrorCode.ROOM_ENDED, "has ended", "room")
+        answers = [(each.ticket, gone) for each in self._waiting]
+        self._waiting.clear()
+        self._of_one.clear()
+        self._fact_count = 0
+        steps: list[Step[T]] = []
+        step = self.activity.ended(self._advance(now_ms))
+        if step is not None:
+            self._add(steps, step)
+        return self._as_batch(steps, answers)
+
+    def resume(self, now_ms: int) -> Batch[T] | None:
+        """Return what a restart brings about; call it once, before anything else."""
+        self._fact_count = 0
+        steps: list[Step[T]] = []
+        step = self.activity.resumed(self._advance(now_ms))
+        if step is not None:
+            self._add(steps, step)
+        return self._as_batch(steps, ())
+
+    def committed(self) -> Batch[T]:
+        """Return the batch under way, which is durable: its answers may go out."""
+        batch = self._under_way
+        if batch is None:
+            raise ValueError("no batch is under way")
+        self._under_way = None
+        self._retry_at_ms = None
+        self._retry_ms = FIRST_RETRY_MS
+        return batch
+
+    def refused(self, now_ms: int) -> Batch[T]:
+        """Undo the batch under way, which the ledger has refused; return it with what its callers hear instead."""
+        batch = self._under_way
+        if batch is None:
+            raise ValueError("no batch is under way")
+        self._under_way = None
+        for fact in reversed(batch.facts):
+            self.activity.undo(fact)
+        self._retry_at_ms = self._advance(now_ms) + self._retry_ms
+        self._retry_ms = min(2 * self._retry_ms, MAX_RETRY_MS)
+        later = Refusal(ErrorCode.OVERLOADED, "the ledger cannot take it now", "", LATER_MS)
+        return Batch((), tuple((ticket, later) for ticket, _ in batch.answers), None, (), ())
+
+    # ---- inside
+
+    def _advance(self, now_ms: int) -> int:
+        self._now_ms = max(self._now_ms, now_ms)
+        return self._now_ms
+
+    def _take(self, first: _Waiting[T]) -> None:
+        self._waiting.popleft()
+        left = self._of_one.pop(first.requester.user) - 1
+        if left:
+            self._of_one[first.requester.user] = left
+
+    def _perform_due(self, steps: list[Step[T]], now_ms: int) -> bool:
+        """Do what is due; return whether the batch takes more."""
+        if self._retry_at_ms is not None and now_ms < self._retry_at_ms:
+            return True
+        while (step := self.activity.due(now_ms)) is not None:
+            if not self._add(steps, step):
+                return False
+        return True
+
+    def _add(self, steps: list[Step[T]], step: Step[T]) -> bool:
+        for fact in step.facts:
+            self.activity.apply(fact)
+        self._fact_count += len(step.facts)
+        steps.append(step)
+        return step.event is None and self._fact_count < MAX_BATCH_FACTS
+
+    def _as_batch(self, steps: Sequence[Step[T]], answers: Iterable[tuple[T, Any]]) -> Batch[T] | None:
+        answers = (*answers, *(answer for step in steps for answer in step.answers))
+        facts = tuple(fact for step in steps for fact in step.facts)
+        if not facts and not answers:
+            return None
+        batch = Batch(
+            facts,
+            answers,
+            next((step.event for step in steps if step.event is not None), None),
+            tuple(message for step in steps for message in step.messages),
+            tuple(report for step in steps for report in step.reports),
+        )
+        if facts:
+            self._under_way = batch
+        return batch

@@ -1,0 +1,59 @@
+"""The table of activity events: what rooms say of their sales, packets, polls ..., declared once.
+
+On the wire an activity event is the payload ``[name, id, data]`` of the message types ACTIVITY and ACTIVITY_COUNTER, in
+events and in must-deliver messages: ``data`` is an object with the fields of the event's record. Names and fields are
+only added; a client ignores those it does not know. Beside it stand the events that the platform gets by webhook
+(`REPORTS`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ..fields import FieldError
+from ..json_values import as_json
+from .rows import ActivityEventRow, EventRow, Via
+
+__all__ = [
+    "ACTIVITY_EVENTS",
+    "BY_EVENT_NAME",
+    "REPORTS",
+    "ActivityEvent",
+    "ActivityEventRow",
+    "Via",
+    "activity_event",
+    "activity_payload",
+]
+
+ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = ()
+REPORTS: tuple[EventRow, ...] = ()
+BY_EVENT_NAME: dict[str, ActivityEventRow] = {row.name: row for row in ACTIVITY_EVENTS}
+
+
+class ActivityEvent(NamedTuple):
+    """A received activity event. ``data``: its record; an object where this version does not know the event."""
+
+    name: str
+    id: str
+    data: Any
+
+
+def activity_payload(name: str, id: str, data: Any) -> tuple[str, str, Any]:
+    """Return the payload of an activity event. ``data``: its record."""
+    return name, id, as_json(data)
+
+
+def activity_event(payload: Any) -> ActivityEvent | None:
+    """Return a received payload as an event; None where it has not the form of one. Any: it is not checked yet."""
+    if type(payload) is not tuple or len(payload) < 3:
+        return None
+    name, id, data = payload[:3]
+    if not isinstance(name, str) or not isinstance(id, str):
+        return None
+    row = BY_EVENT_NAME.get(name)
+    if row is not None:
+        try:
+            data = row.read(data)
+        except FieldError:
+            pass  # of a later version
+    return ActivityEvent(name, id, data)

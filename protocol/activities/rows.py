@@ -1,0 +1,44 @@
+"""One row of the table of activity events: what members, or one user, learn of an activity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, NamedTuple
+
+from ..webhook_row import EventRow
+
+__all__ = ["ActivityEventRow", "EventRow", "Via"]
+
+
+class Via(Enum):
+    """How an activity event travels."""
+
+    EVENT = "event"
+    """To every member, with an offset: lane 1."""
+    COUNTER = "counter"
+    """To every member, the newest replaces older ones: lane 4, at most one a second for each activity."""
+    HOST_COUNTER = "host counter"
+    """As COUNTER, to the staff of the room alone."""
+    DIRECT = "direct"
+    """To one user, as a must-deliver message."""
+
+
+class ActivityEventRow(NamedTuple):
+    """Declaration of one activity event.
+
+    ``name``: ``subject.past_verb``, whose subject is that of the activity's operations; ``data``: the record of its
+    fields, which `read` makes of an object or array; ``example``: of that record.
+    """
+
+    name: str
+    via: Via
+    data: type[Any]
+    read: Callable[[Any], Any]
+    summary: str
+    example: Any
+
+    @property
+    def subject(self) -> str:
+        """First part of the name."""
+        return self.name.partition(".")[0]

@@ -1,0 +1,200 @@
+"""Driver of one activity as a room drives it, with a ledger that may refuse and a process that may restart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from broker.core.commerce.activity import (
+    Activity,
+    ActivityRunner,
+    Batch,
+    Fact,
+    Refusal,
+    Report,
+    Requester,
+    RoomEvent,
+    UserMessage,
+)
+from protocol.codes import Role
+from protocol.frames import pack_body, unpack_body
+
+__all__ = ["ActivityDriver", "platform", "viewer"]
+
+
+def viewer(user: str, role: Role = Role.VIEWER, **attributes: Any) -> Requester:
+    """Return a user of a room; ``attributes``: of `Attributes`."""
+    asked = Requester(user, user.capitalize(), role)
+    return asked._replace(attributes=asked.attributes._replace(**attributes))
+
+
+platform = Requester("backend", "backend", Role.APP, is_platform=True)
+"""The platform's backend."""
+
+
+class ActivityDriver:
+    """Runs commands of one activity; its tickets are numbers, each answered at most once.
+
+    The facts of every batch that is committed are kept, as the ledger packs them. `check` holds the fold of the facts
+    against the live state; `refuse` holds that a refused batch leaves the state as it was.
+    """
+
+    def __init__(self, make: Callable[[], Activity[int]], at_ms: int = 1_790_000_000_000) -> None:
+        self._make = make
+        self.now_ms = at_ms
+        self.runner: ActivityRunner[int] = ActivityRunner(make())
+        self.answers: dict[int, Any] = {}
+        """First answers by ticket."""
+        self.asked = 0
+        self.lost: set[int] = set()
+        """Tickets of commands that a restart has cut off."""
+        self.facts: list[Fact] = []
+        self.events: list[RoomEvent] = []
+        self.messages: list[UserMessage] = []
+        self.reports: list[Report] = []
+        self._under_way: Batch[int] | None = None
+        self._before: tuple[Any, ...] = ()
+
+    @property
+    def activity(self) -> Any:
+        """The live activity."""
+        return self.runner.activity
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a batch waits for `commit` or `refuse`."""
+        return self._under_way is not None
+
+    def send(self, command: Any, requester: Requester) -> int:
+        """Send a command now and return its ticket; a batch that comes of it waits for `commit` or `refuse`."""
+        self.asked += 1
+        ticket = self.asked
+        refusal = self.runner.command(command, requester, ticket, self.now_ms)
+        if refusal is not None:
+            self._answer(ticket, refusal)
+        self.turn()
+        return ticket
+
+    def ask(self, command: Any, requester: Requester) -> Any:
+        """Send a command, commit everything that comes of it, and return the answer; None: it has none yet."""
+        ticket = self.send(command, requester)
+        self.commit_all()
+        return self.answers.get(ticket)
+
+    def advance(self, ms: int) -> None:
+        """Let time pass and do what is due."""
+        self.now_ms += ms
+        self.turn()
+
+    def pass_time(self, ms: int) -> None:
+        """Let time pass, due time by due time, and commit everything that comes of it."""
+        until = self.now_ms + ms
+        self.commit_all()
+        while (due := self.runner.next_due()) is not None and due <= until:
+            before = self.now_ms
+            self.now_ms = max(self.now_ms, due)
+            self.turn()
+            if not self.is_under_way and self.now_ms == before and self.runner.next_due() == due:
+                raise AssertionError(f"due at {due} and nothing is done")
+            self.commit_all()
+        self.now_ms = until
+        self.turn()
+        self.commit_all()
+
+    def turn(self) -> None:
+        """Take the next batches, as a room's task does."""
+        while self._under_way is None:
+            before = self.activity.dump()
+            batch = self.runner.next_batch(self.now_ms)
+            if batch is None:
+                return
+            if batch.facts:
+                self._under_way, self._before = batch, before
+            else:
+                assert self.activity.dump() == before, "the state has changed without a fact"
+                self._deliver(batch)
+
+    def commit(self) -> None:
+        """Let the ledger commit the batch under way."""
+        assert self._under_way is not None
+        self._under_way = None
+        batch = self.runner.committed()
+        self.facts += [_as_stored(fact) for fact in batch.facts]
+        self._deliver(batch)
+        self.turn()
+
+    def commit_all(self) -> None:
+        """Let the ledger commit until nothing is under way."""
+        while self._under_way is not None:
+            self.commit()
+
+    def refuse(self) -> None:
+        """Let the ledger refuse the batch under way: nothing of it has happened."""
+        assert self._under_way is not None
+        self._under_way = None
+        batch = self.runner.refused(self.now_ms)
+        assert self.activity.dump() == self._before, "undo does not restore the state"
+        self._deliver(batch)
+        self.turn()
+
+    def restart(self) -> None:
+        """Begin again from the facts, as after a crash: callers without an answer are cut off."""
+        self._under_way = None
+        self.lost |= {ticket for ticket in range(1, self.asked + 1) if ticket not in self.answers}
+        self.runner = ActivityRunner(self.folded())
+        batch = self.runner.resume(self.now_ms)
+        if batch is not None and batch.facts:
+            self._under_way, self._before = batch, self.folded().dump()
+        self.turn()
+
+    def end(self) -> None:
+        """End the room, and commit what comes of it."""
+        self.commit_all()
+        batch = self.runner.end(self.now_ms)
+        if batch is not None:
+            assert batch.event is None
+            if batch.facts:
+                self._under_way = batch
+                self.commit_all()
+            else:
+                self._deliver(batch)
+
+    def folded(self) -> Activity[int]:
+        """Return the activity that the facts make."""
+        activity = self._make()
+        for fact in self.facts:
+            activity.apply(fact)
+        return activity
+
+    def check(self) -> None:
+        """Hold that the live state is the fold of the facts, and that each command has one answer at most."""
+        if self._under_way is None:
+            assert self.activity.dump() == self.folded().dump()
+        assert len(self.answers) + len(self.lost) <= self.asked
+
+    def _deliver(self, batch: Batch[int]) -> None:
+        for ticket, answer in batch.answers:
+            self._answer(ticket, answer)
+        if batch.event is not None:
+            self.events.append(batch.event)
+        self.messages += batch.messages
+        self.reports += batch.reports
+
+    def _answer(self, ticket: int, answer: Any) -> None:
+        assert ticket not in self.answers, f"command {ticket} is answered twice"
+        assert ticket not in self.lost
+        assert answer is not None
+        self.answers[ticket] = answer
+
+    def refusal_of(self, command: Any, requester: Requester) -> Refusal:
+        """Send a command that is to be refused, and return the refusal; nothing has changed."""
+        before = self.activity.dump()
+        answer = self.ask(command, requester)
+        assert isinstance(answer, Refusal), answer
+        assert self.activity.dump() == before
+        return answer
+
+
+def _as_stored(fact: Fact) -> Fact:
+    name, data = unpack_body(pack_body((fact.name, fact.data)))
+    return Fact(name, data)
