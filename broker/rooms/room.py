@@ -367,7 +367,7 @@ class Room:
         self._nudge(self._clock())
 
     def _crashed(self) -> None:
-        """Report the exception that is being handled; this room ends, the ledger and other rooms go on."""
+        """ActivityReport the exception that is being handled; this room ends, the ledger and other rooms go on."""
         if self._on_crash is None:
             raise
         self._on_crash(self)

@@ -7,11 +7,11 @@ from typing import Any
 
 from broker.core.commerce.activity import (
     Activity,
+    ActivityRefusal,
+    ActivityReport,
     ActivityRunner,
     Batch,
     Fact,
-    Refusal,
-    Report,
     Requester,
     RoomEvent,
     UserMessage,
@@ -51,7 +51,7 @@ class ActivityDriver:
         self.facts: list[Fact] = []
         self.events: list[RoomEvent] = []
         self.messages: list[UserMessage] = []
-        self.reports: list[Report] = []
+        self.reports: list[ActivityReport] = []
         self._under_way: Batch[int] | None = None
         self._before: tuple[Any, ...] = ()
 
@@ -186,11 +186,11 @@ class ActivityDriver:
         assert answer is not None
         self.answers[ticket] = answer
 
-    def refusal_of(self, command: Any, requester: Requester) -> Refusal:
+    def refusal_of(self, command: Any, requester: Requester) -> ActivityRefusal:
         """Send a command that is to be refused, and return the refusal; nothing has changed."""
         before = self.activity.dump()
         answer = self.ask(command, requester)
-        assert isinstance(answer, Refusal), answer
+        assert isinstance(answer, ActivityRefusal), answer
         assert self.activity.dump() == before
         return answer
 

@@ -27,15 +27,15 @@ __all__ = [
     "MAX_WAITING",
     "MAX_WAITING_OF_ONE",
     "Activity",
+    "ActivityRefusal",
+    "ActivityReport",
     "ActivityRunner",
+    "ActivityStep",
     "Attributes",
     "Batch",
     "Fact",
-    "Refusal",
-    "Report",
     "Requester",
     "RoomEvent",
-    "Step",
     "UserMessage",
 ]
 
@@ -105,14 +105,14 @@ class UserMessage(NamedTuple):
     data: Any
 
 
-class Report(NamedTuple):
+class ActivityReport(NamedTuple):
     """What the platform gets by webhook, in the transaction of its fact."""
 
     name: str
     data: Any
 
 
-class Refusal(NamedTuple):
+class ActivityRefusal(NamedTuple):
     """A command that changed nothing. ``rule`` and ``field`` say what is wrong; ``retry_after_ms`` above 0: not now."""
 
     code: ErrorCode
@@ -121,11 +121,12 @@ class Refusal(NamedTuple):
     retry_after_ms: int = 0
 
 
-class Step(NamedTuple, Generic[T]):
+class ActivityStep(NamedTuple, Generic[T]):
     """What a command, or the time, brings about: all of it or nothing.
 
-    ``facts`` are applied in order; empty: nothing changes. ``answer``: of the command, a result record or a `Refusal`;
-    ``answers``: of commands that have waited. ``event``: at most one, so that a batch has one offset.
+    ``facts`` are applied in order; empty: nothing changes. ``answer``: of the command, a result record or an
+    `ActivityRefusal`; ``answers``: of commands that have waited. ``event``: at most one, so that a batch has one
+    offset.
     """
 
     facts: tuple[Fact, ...] = ()
@@ -133,7 +134,7 @@ class Step(NamedTuple, Generic[T]):
     answers: tuple[tuple[T, Any], ...] = ()
     event: RoomEvent | None = None
     messages: tuple[UserMessage, ...] = ()
-    reports: tuple[Report, ...] = ()
+    reports: tuple[ActivityReport, ...] = ()
 
 
 class Batch(NamedTuple, Generic[T]):
@@ -143,7 +144,7 @@ class Batch(NamedTuple, Generic[T]):
     answers: tuple[tuple[T, Any], ...]
     event: RoomEvent | None
     messages: tuple[UserMessage, ...]
-    reports: tuple[Report, ...]
+    reports: tuple[ActivityReport, ...]
 
 
 class Activity(ABC, Generic[T]):
@@ -165,7 +166,7 @@ class Activity(ABC, Generic[T]):
         """Whether its first fact has been applied."""
 
     @abstractmethod
-    def decide(self, command: Any, requester: Requester, ticket: T, now_ms: int) -> Step[T] | None:
+    def decide(self, command: Any, requester: Requester, ticket: T, now_ms: int) -> ActivityStep[T] | None:
         """Judge one command at ``now_ms``, when everything due before has been done; change nothing but what waits.
 
         None: the answer comes with a later step. Any: each kind has its own commands.
@@ -176,7 +177,7 @@ class Activity(ABC, Generic[T]):
         """Return when `due` has something to do, None = never."""
 
     @abstractmethod
-    def due(self, now_ms: int) -> Step[T] | None:
+    def due(self, now_ms: int) -> ActivityStep[T] | None:
         """Return the first thing that has become due, in order of due time; None = nothing has."""
 
     @abstractmethod
@@ -203,11 +204,11 @@ class Activity(ABC, Generic[T]):
         """Return what is pushed when it changes, at most once a second, newest wins; None = nothing."""
         return None
 
-    def resumed(self, now_ms: int) -> Step[T] | None:
+    def resumed(self, now_ms: int) -> ActivityStep[T] | None:
         """Return what a restart brings about, before anything that is due: deadlines of users are extended, say."""
         return None
 
-    def ended(self, now_ms: int) -> Step[T] | None:
+    def ended(self, now_ms: int) -> ActivityStep[T] | None:
         """Return what the end of the room brings about, without an event; None = nothing."""
         return None
 
@@ -248,11 +249,11 @@ class ActivityRunner(Generic[T]):
         """Whether no batch is under way and no command waits."""
         return self._under_way is None and not self._waiting
 
-    def command(self, command: Any, requester: Requester, ticket: T, at_ms: int) -> Refusal | None:
+    def command(self, command: Any, requester: Requester, ticket: T, at_ms: int) -> ActivityRefusal | None:
         """Take a command; its answer comes with a batch. A refusal: too many wait."""
         share = self._of_one.get(requester.user, 0)
         if len(self._waiting) >= MAX_WAITING or (share >= MAX_WAITING_OF_ONE and not requester.is_platform):
-            return Refusal(ErrorCode.OVERLOADED, "too many requests wait for this activity", "", LATER_MS)
+            return ActivityRefusal(ErrorCode.OVERLOADED, "too many requests wait for this activity", "", LATER_MS)
         self._of_one[requester.user] = share + 1
         self._waiting.append(_Waiting(command, requester, ticket, at_ms))
         return None
@@ -272,7 +273,7 @@ class ActivityRunner(Generic[T]):
         """Decide what waits and what is due; None = nothing to do now, or a batch is under way."""
         if self._under_way is not None:
             return None
-        steps: list[Step[T]] = []
+        steps: list[ActivityStep[T]] = []
         answers: list[tuple[T, Any]] = []
         self._fact_count = 0
         has_room = True
@@ -297,12 +298,12 @@ class ActivityRunner(Generic[T]):
 
         No batch may be under way.
         """
-        gone = Refusal(ErrorCode.ROOM_ENDED, "has ended", "room")
+        gone = ActivityRefusal(ErrorCode.ROOM_ENDED, "has ended", "room")
         answers = [(each.ticket, gone) for each in self._waiting]
         self._waiting.clear()
         self._of_one.clear()
         self._fact_count = 0
-        steps: list[Step[T]] = []
+        steps: list[ActivityStep[T]] = []
         step = self.activity.ended(self._advance(now_ms))
         if step is not None:
             self._add(steps, step)
@@ -311,7 +312,7 @@ class ActivityRunner(Generic[T]):
     def resume(self, now_ms: int) -> Batch[T] | None:
         """Return what a restart brings about; call it once, before anything else."""
         self._fact_count = 0
-        steps: list[Step[T]] = []
+        steps: list[ActivityStep[T]] = []
         step = self.activity.resumed(self._advance(now_ms))
         if step is not None:
             self._add(steps, step)
@@ -337,7 +338,7 @@ class ActivityRunner(Generic[T]):
             self.activity.undo(fact)
         self._retry_at_ms = self._advance(now_ms) + self._retry_ms
         self._retry_ms = min(2 * self._retry_ms, MAX_RETRY_MS)
-        later = Refusal(ErrorCode.OVERLOADED, "the ledger cannot take it now", "", LATER_MS)
+        later = ActivityRefusal(ErrorCode.OVERLOADED, "the ledger cannot take it now", "", LATER_MS)
         return Batch((), tuple((ticket, later) for ticket, _ in batch.answers), None, (), ())
 
     # ---- inside
@@ -352,7 +353,7 @@ class ActivityRunner(Generic[T]):
         if left:
             self._of_one[first.requester.user] = left
 
-    def _perform_due(self, steps: list[Step[T]], now_ms: int) -> bool:
+    def _perform_due(self, steps: list[ActivityStep[T]], now_ms: int) -> bool:
         """Do what is due; return whether the batch takes more."""
         if self._retry_at_ms is not None and now_ms < self._retry_at_ms:
             return True
@@ -361,14 +362,14 @@ class ActivityRunner(Generic[T]):
                 return False
         return True
 
-    def _add(self, steps: list[Step[T]], step: Step[T]) -> bool:
+    def _add(self, steps: list[ActivityStep[T]], step: ActivityStep[T]) -> bool:
         for fact in step.facts:
             self.activity.apply(fact)
         self._fact_count += len(step.facts)
         steps.append(step)
         return step.event is None and self._fact_count < MAX_BATCH_FACTS
 
-    def _as_batch(self, steps: Sequence[Step[T]], answers: Iterable[tuple[T, Any]]) -> Batch[T] | None:
+    def _as_batch(self, steps: Sequence[ActivityStep[T]], answers: Iterable[tuple[T, Any]]) -> Batch[T] | None:
         answers = (*answers, *(answer for step in steps for answer in step.answers))
         facts = tuple(fact for step in steps for fact in step.facts)
         if not facts and not answers:

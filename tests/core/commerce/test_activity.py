@@ -15,12 +15,12 @@ from broker.core.commerce.activity import (
     MAX_RETRY_MS,
     MAX_WAITING_OF_ONE,
     Activity,
+    ActivityRefusal,
     ActivityRunner,
+    ActivityStep,
     Fact,
-    Refusal,
     Requester,
     RoomEvent,
-    Step,
 )
 from protocol.codes import ErrorCode
 from tests.support.activities import ActivityDriver, platform, viewer
@@ -48,22 +48,24 @@ class Sum(Activity[int]):
     def exists(self) -> bool:
         return bool(self.parts)
 
-    def decide(self, command: Any, requester: Requester, ticket: int, now_ms: int) -> Step[int] | None:
+    def decide(self, command: Any, requester: Requester, ticket: int, now_ms: int) -> ActivityStep[int] | None:
         amount, waits = command
         if self.total + amount > MAX_SUM:
-            return Step(answer=Refusal(ErrorCode.CLOSED, "has enough"))
+            return ActivityStep(answer=ActivityRefusal(ErrorCode.CLOSED, "has enough"))
         if waits:
             self._window.append((ticket, amount))
             self._due = self._due or now_ms + WINDOW_MS
             return None
-        return Step((Fact("added", (amount,)),), self.total + amount)
+        return ActivityStep((Fact("added", (amount,)),), self.total + amount)
 
     def next_due(self) -> int | None:
         return 0 if self.total // 100 > self.shown else self._due
 
-    def due(self, now_ms: int) -> Step[int] | None:
+    def due(self, now_ms: int) -> ActivityStep[int] | None:
         if self.total // 100 > self.shown:
-            return Step((Fact("shown", (self.shown, self.total // 100)),), event=RoomEvent("sums.grew", self.total))
+            return ActivityStep(
+                (Fact("shown", (self.shown, self.total // 100)),), event=RoomEvent("sums.grew", self.total)
+            )
         if self._due is None or now_ms < self._due:
             return None
         window, self._window, self._due = self._window, [], None
@@ -72,12 +74,12 @@ class Sum(Activity[int]):
         total = self.total
         for ticket, amount in window:
             if total + amount > MAX_SUM:
-                answers.append((ticket, Refusal(ErrorCode.CLOSED, "has enough")))
+                answers.append((ticket, ActivityRefusal(ErrorCode.CLOSED, "has enough")))
                 continue
             total += amount
             facts.append(Fact("added", (amount,)))
             answers.append((ticket, total))
-        return Step(tuple(facts), answers=tuple(answers))
+        return ActivityStep(tuple(facts), answers=tuple(answers))
 
     def apply(self, fact: Fact) -> None:
         if fact.name == "added":
@@ -102,8 +104,8 @@ class Sum(Activity[int]):
     def view(self, requester: Requester, now_ms: int) -> Any:
         return self.total
 
-    def ended(self, now_ms: int) -> Step[int] | None:
-        return Step((Fact("ended"),))
+    def ended(self, now_ms: int) -> ActivityStep[int] | None:
+        return ActivityStep((Fact("ended"),))
 
 
 class SumMachine(RuleBasedStateMachine):
