@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from broker.core.commerce.activity import (
@@ -19,7 +21,15 @@ from broker.core.commerce.activity import (
 from protocol.codes import Role
 from protocol.frames import pack_body, unpack_body
 
-__all__ = ["ActivityDriver", "platform", "viewer"]
+__all__ = ["ActivityDriver", "commerce_vectors", "platform", "viewer"]
+
+_VECTORS = Path(__file__).parents[1] / "core" / "commerce" / "vectors"
+
+
+def commerce_vectors(name: str) -> dict[str, Any]:
+    """Return a file of ``tests/core/commerce/vectors``; its ``made`` says what its fields are."""
+    vectors: dict[str, Any] = json.loads((_VECTORS / f"{name}.json").read_text("utf-8"))
+    return vectors
 
 
 def viewer(user: str, role: Role = Role.VIEWER, **attributes: Any) -> Requester:
