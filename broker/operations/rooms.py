@@ -106,7 +106,7 @@ def view(room: Room) -> RoomView:
     return RoomView(
         room.name, state.phase, state.epoch, state.last_offset, room.opened_at_ms, counts.online, counts.users,
         counts.uniques, counts.peak, likes, round(state.interval_s * 1000), pins_of(room),
-        rules_in_force(state.policy),
+        rules_in_force(state.policy), state.title, state.tags,
     )  # fmt: skip
 
 
@@ -117,7 +117,13 @@ async def _open(parts: Parts, caller: Caller, request: OpenRoom) -> RoomView:
     if room.journal.when_durable(durable.set):
         await durable.wait()
     if request.rules:
-        await _change_rules(parts, room, request.rules)
+        _use_rules(room, request.rules)
+    if request.title is not None:
+        room.state.title = request.title
+    if request.tags is not None:
+        room.state.tags = tuple(dict.fromkeys(request.tags))
+    if request.rules or request.title is not None or request.tags is not None:
+        await _write_totals(room)
     return view(room)
 
 
@@ -133,16 +139,20 @@ def _rule_refused(error: RuleError) -> OperationError:
     return OperationError(ErrorCode.BAD_FIELD, error.why, f"rules.{error.rule}" if error.rule else "rules")
 
 
-async def _change_rules(parts: Parts, room: Room, changes: Mapping[str, RuleValue | None]) -> None:
-    """Set rules of a room and wait until they are durable."""
+def _use_rules(room: Room, changes: Mapping[str, RuleValue | None]) -> None:
+    """Set rules of a room; OperationError where they cannot be set."""
     try:
         room.set_rules(changes)
     except RuleError as error:
         raise _rule_refused(error) from None
+
+
+async def _write_totals(room: Room) -> None:
+    """Wait until rules, title and tags of a room are durable; OperationError OVERLOADED where they cannot be now."""
     written = PendingResult[bool]()
     room.journal.write_totals(written.set)
     if not await written.wait():
-        rule = "the rules hold, but cannot be made durable now"
+        rule = "the change holds, but cannot be made durable now"
         raise OperationError(ErrorCode.OVERLOADED, rule, retry_after_ms=AGAIN_MS)
 
 
@@ -151,7 +161,8 @@ async def _set_rules(parts: Parts, caller: Caller, request: SetRules) -> RulesSe
     if room.state.phase is RoomPhase.ENDED:
         raise OperationError(ErrorCode.ROOM_ENDED, "has ended", "room")
     applied_at_ms = parts.unix_ms()
-    await _change_rules(parts, room, request.rules)
+    _use_rules(room, request.rules)
+    await _write_totals(room)
     return RulesSet(rules_in_force(room.state.policy), applied_at_ms)
 
 
@@ -170,12 +181,13 @@ def _list(parts: Parts, caller: Caller, request: ListRooms) -> RoomPage:
         for room in parts.hub:
             name = room.name
             fits = fits_room_pattern(request.pattern, name) and place(room) > after
+            fits = fits and (request.tag is None or request.tag in room.state.tags)
             if fits and request.phase in (None, room.state.phase) and caller.role_in(name) is not None:
                 yield room
 
     found = heapq.nsmallest(request.limit + 1, matching(), key=place)
     items = tuple(
-        RoomSummary(room.name, room.state.phase, counts.online, counts.peak, likes)
+        RoomSummary(room.name, room.state.phase, counts.online, counts.peak, likes, room.state.title, room.state.tags)
         for room in found[: request.limit]
         for counts, likes in (room.state.counts(),)
     )

@@ -117,10 +117,16 @@ class AsyncRoomsCalls:
         self._call = call
 
     async def open(
-        self, *, room: str, reopen: bool = True, rules: dict[str, float | bool | None] | None = None
+        self,
+        *,
+        room: str,
+        reopen: bool = True,
+        rules: dict[str, float | bool | None] | None = None,
+        title: str | None = None,
+        tags: tuple[str, ...] | None = None,
     ) -> RoomView:
-        """Open a room, or return it if it is open. Scope: rooms:write."""
-        result: RoomView = await self._call("rooms.open", OpenRoom(room, reopen, rules), None)
+        """Open a room, or return it if it is open, and set its rules, title and tags. Scope: rooms:write."""
+        result: RoomView = await self._call("rooms.open", OpenRoom(room, reopen, rules, title, tags), None)
         return result
 
     async def set_rules(self, *, room: str, rules: dict[str, float | bool | None]) -> RulesSet:
@@ -141,9 +147,10 @@ class AsyncRoomsCalls:
         limit: int = 100,
         cursor: str | None = None,
         sort: RoomSort = RoomSort.NAME,
+        tag: str | None = None,
     ) -> RoomPage:
         """List open rooms by name, or by the number of connections. Scope: rooms:read."""
-        result: RoomPage = await self._call("rooms.list", ListRooms(pattern, phase, limit, cursor, sort), None)
+        result: RoomPage = await self._call("rooms.list", ListRooms(pattern, phase, limit, cursor, sort, tag), None)
         return result
 
     async def set_phase(

@@ -116,9 +116,17 @@ class RoomsCalls:
     def __init__(self, call: Call) -> None:
         self._call = call
 
-    def open(self, *, room: str, reopen: bool = True, rules: dict[str, float | bool | None] | None = None) -> RoomView:
-        """Open a room, or return it if it is open. Scope: rooms:write."""
-        result: RoomView = self._call("rooms.open", OpenRoom(room, reopen, rules), None)
+    def open(
+        self,
+        *,
+        room: str,
+        reopen: bool = True,
+        rules: dict[str, float | bool | None] | None = None,
+        title: str | None = None,
+        tags: tuple[str, ...] | None = None,
+    ) -> RoomView:
+        """Open a room, or return it if it is open, and set its rules, title and tags. Scope: rooms:write."""
+        result: RoomView = self._call("rooms.open", OpenRoom(room, reopen, rules, title, tags), None)
         return result
 
     def set_rules(self, *, room: str, rules: dict[str, float | bool | None]) -> RulesSet:
@@ -139,9 +147,10 @@ class RoomsCalls:
         limit: int = 100,
         cursor: str | None = None,
         sort: RoomSort = RoomSort.NAME,
+        tag: str | None = None,
     ) -> RoomPage:
         """List open rooms by name, or by the number of connections. Scope: rooms:read."""
-        result: RoomPage = self._call("rooms.list", ListRooms(pattern, phase, limit, cursor, sort), None)
+        result: RoomPage = self._call("rooms.list", ListRooms(pattern, phase, limit, cursor, sort, tag), None)
         return result
 
     def set_phase(

@@ -70,11 +70,17 @@ _reason = text(0, 256)
 
 
 class OpenRoom(NamedTuple):
-    """Open a room, or find it open. ``reopen``: also one that was ended; ``rules``: as in `SetRules`."""
+    """Open a room, or find it open. ``reopen``: also one that was ended; ``rules``: as in `SetRules`.
+
+    ``title`` and ``tags`` replace those of the room, "" and [] remove them; null = as they are. A tag that is there
+    twice counts once.
+    """
 
     room: str
     reopen: bool = True
     rules: dict[str, float | bool | None] | None = None
+    title: str | None = None
+    tags: tuple[str, ...] | None = None
 
 
 class GetRoom(NamedTuple):
@@ -100,6 +106,8 @@ class RoomView(NamedTuple):
     tick_ms: int
     pinned: tuple[PinnedMessage, ...] = ()
     rules: dict[str, float | bool | None] | None = None
+    title: str = ""
+    tags: tuple[str, ...] = ()
 
 
 class RoomSort(IntEnum):
@@ -110,8 +118,9 @@ class RoomSort(IntEnum):
 
 
 class ListRooms(NamedTuple):
-    """Ask for open rooms: a name, the beginning of one with ``*``, or ``*``. By ``online``, a room whose number changes
-    between two pages may come twice or not at all.
+    """Ask for open rooms: a name, the beginning of one with ``*``, or ``*``. ``tag``: only rooms that have it.
+
+    By ``online``, a room whose number changes between two pages may come twice or not at all.
     """
 
     pattern: str = "*"
@@ -119,6 +128,7 @@ class ListRooms(NamedTuple):
     limit: int = 100
     cursor: str | None = None
     sort: RoomSort = RoomSort.NAME
+    tag: str | None = None
 
 
 class RoomSummary(NamedTuple):
@@ -129,6 +139,8 @@ class RoomSummary(NamedTuple):
     online: int
     peak: int
     likes: int
+    title: str = ""
+    tags: tuple[str, ...] = ()
 
 
 class RoomPage(NamedTuple):
@@ -267,12 +279,15 @@ _rule = described(
     {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1_000_000}, {"type": "boolean"}, {"type": "null"}]},
 )
 _rules = map_of(text(1, 32), _rule, 32)
+_title = text(0, 128)
+_tag = text(1, 32)
+_tags = array_of(_tag, 16)
 _rules_set = record(RulesSet, (_rules, _count))
 _view = record(
     RoomView,
-    (room_name, _phase, *(_count,) * 9, array_of(pinned_message, MAX_PINS), optional(_rules)),
+    (room_name, _phase, *(_count,) * 9, array_of(pinned_message, MAX_PINS), optional(_rules), _title, _tags),
 )
-_summary = record(RoomSummary, (room_name, _phase, _count, _count, _count))
+_summary = record(RoomSummary, (room_name, _phase, _count, _count, _count, _title, _tags))
 _rooms = record(RoomPage, page_of(_summary))
 _member = record(MemberView, (member_id, display_name, name_of(Role), _count))
 _members = record(MembersPage, (*page_of(_member), _count, _count))
@@ -291,11 +306,14 @@ _READ = RateLimit(20, 40)
 
 ROWS: tuple[OperationRow, ...] = (
     row(
-        1, "rooms.open", OpenRoom, (room_name, boolean, optional(_rules)), RoomView, _view,
-        "Open a room, or return it if it is open.",
+        1, "rooms.open", OpenRoom, (room_name, boolean, optional(_rules), optional(_title), optional(_tags)), RoomView,
+        _view, "Open a room, or return it if it is open, and set its rules, title and tags.",
         scope=Scope.ROOMS_WRITE, roles=DIRECTION, durable=True, rate=RateLimit(50, 200),
         errors=(ErrorCode.ROOM_ENDED, ErrorCode.TOO_MANY_ROOMS_OPEN),
-        example=(OpenRoom("live-1"), _EXAMPLE_VIEW),
+        example=(
+            OpenRoom("live-1", title="Evening sale", tags=("beauty",)),
+            _EXAMPLE_VIEW._replace(title="Evening sale", tags=("beauty",)),
+        ),
     ),
     row(
         9, "rooms.set_rules", SetRules, (room_name, _rules), RulesSet, _rules_set,
@@ -314,8 +332,9 @@ ROWS: tuple[OperationRow, ...] = (
         example=(GetRoom("live-1"), _EXAMPLE_VIEW),
     ),
     row(
-        3, "rooms.list", ListRooms, (room_pattern, optional(_phase), page_size, cursor, name_of(RoomSort)), RoomPage,
-        _rooms, "List open rooms by name, or by the number of connections.",
+        3, "rooms.list", ListRooms,
+        (room_pattern, optional(_phase), page_size, cursor, name_of(RoomSort), optional(_tag)), RoomPage, _rooms,
+        "List open rooms by name, or by the number of connections.",
         scope=Scope.ROOMS_READ, roles=PLATFORM, rate=_READ, changes=False,
         example=(
             ListRooms("live-*"),

@@ -13,7 +13,7 @@ from protocol.codes import ErrorCode, MessageType, Tier
 from protocol.messages import Call, ErrorReply, Event, Result, Resume, Resumed
 from protocol.operations import BY_NAME
 from protocol.payloads import DeletedPayload, PinsPayload, payload_record
-from tests.support.api import API, call, client_of, ok
+from tests.support.api import API, call, client_of, ok, refused
 from tests.support.broker import RawLink, joined_link, raw_link, running_broker
 from tests.support.durable import durable_broker
 from tests.support.until import until
@@ -34,12 +34,6 @@ async def next_of(link: RawLink, kind: MessageType) -> Any:
         _, event = await link.expect(Event)
         if event.type == kind:
             return payload_record(event.type, event.payload)
-
-
-async def refused(client: httpx.AsyncClient, operation: str, /, **fields: Any) -> tuple[int, str, str]:
-    answer = await call(client, operation, **fields)
-    body = answer.json()
-    return answer.status_code, body["code"], body.get("field", "")
 
 
 async def test_messages_pin_and_messages_unpin_are_seen_live_and_by_those_who_join_later() -> None:

@@ -10,7 +10,7 @@ import httpx
 
 from broker.server import Broker
 
-__all__ = ["API", "call", "client_of", "ok"]
+__all__ = ["API", "call", "client_of", "ok", "refused"]
 
 API = {"listen": "127.0.0.1:0"}
 """Section ``[api]`` of a broker with a control API on a free port."""
@@ -34,3 +34,10 @@ async def ok(client: httpx.AsyncClient, operation: str, /, key: str = "", **fiel
     answer = await call(client, operation, key, **fields)
     assert answer.status_code == 200, answer.text
     return answer.json()
+
+
+async def refused(client: httpx.AsyncClient, operation: str, /, **fields: Any) -> tuple[int, str, str]:
+    """Call an operation that must fail; returns status, code and field."""
+    answer = await call(client, operation, **fields)
+    body = answer.json()
+    return answer.status_code, body["code"], body.get("field", "")

@@ -102,6 +102,8 @@ class RoomState(Generic[T]):
         """Limits in force here."""
         self.own_rules: dict[str, RuleValue] = {}
         """Rules of this room that replace those of the broker's policy."""
+        self.title = ""
+        self.tags: tuple[str, ...] = ()
         self.has_tick = policy.tick_ms > 0
         """Whether a tick waits for an interval; else each message is shown by a tick of its own."""
         self.has_batches = policy.batch_max > 0
@@ -236,8 +238,8 @@ class RoomState(Generic[T]):
     # ---- what outlives the process
 
     def totals(self, *pending: Event) -> bytes:
-        """Return what a checkpoint keeps beside the stream: phase, likes, peak, kept messages,
-        rules of its own.
+        """Return what a checkpoint keeps beside the stream: phase, likes, peak, kept messages, rules of its own, title
+        and tags.
 
         ``pending``: events in order that are written before or with it, and whose phase or pins count already.
         """
@@ -248,7 +250,7 @@ class RoomState(Generic[T]):
             elif event.type == MessageType.PINS_CHANGED:
                 kept = (*kept[:-1], event.payload[0])
         totals = (_TOTALS_VERSION, int(phase), self._likes.total, self._presence.peak, *kept, self.own_rules)
-        return pack_body(totals)
+        return pack_body((*totals, self.title, self.tags))
 
     def restore(self, last_offset: int, totals: bytes, events: Sequence[StoredEvent], now: float) -> None:
         """Continue from a checkpoint. ``events``: the newest ones, without a hole, up to ``last_offset``."""
@@ -264,6 +266,8 @@ class RoomState(Generic[T]):
                 self.kept.restore(tuple(more[:3]), now)
                 if len(more) > 3 and isinstance(more[3], Mapping):
                     self.set_rules(more[3])
+                if len(more) > 5 and isinstance(more[4], str):
+                    self.title, self.tags = more[4], tuple(map(str, more[5]))
         except (RemoteProtocolError, TypeError, ValueError):
             pass  # no totals, or those of a later version: the room begins with what the stream says
         for each in events:
@@ -409,7 +413,7 @@ class RoomState(Generic[T]):
     def is_unused(self) -> bool:
         """Whether nothing was ever posted here; that users came in does not count."""
         was_posted = any(lane.admitted for lane in self.accounts()[: Lane.AMBIENT])
-        return not (self.last_offset or self._likes.total or was_posted or self.own_rules)
+        return not (self.last_offset or self._likes.total or was_posted or self.own_rules or self.title or self.tags)
 
     def counts(self) -> tuple[PresenceCounts, int]:
         """Return who is in the room, and the sum of likes."""

@@ -1,0 +1,66 @@
+"""Operations on rooms: titles and tags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.api import API, client_of, ok, refused
+from tests.support.broker import running_broker
+from tests.support.durable import disk, durable_broker
+from tests.support.faulty_disk import disk_error
+
+pytestmark = pytest.mark.integration
+
+
+async def test_rooms_open_sets_title_and_tags_that_hold_over_restarts_until_the_room_is_ended(tmp_path: Path) -> None:
+    async with durable_broker(tmp_path, api=API) as broker, client_of(broker) as client:
+        view = await ok(client, "rooms.open", room="live-1", title="晚间特卖", tags=["beauty", "beauty", "shop-7"])
+        assert (view["title"], view["tags"]) == ("晚间特卖", ["beauty", "shop-7"])
+        view = await ok(client, "rooms.open", room="live-1", tags=["beauty"], rules={"merge": False})
+        assert (view["title"], view["tags"], view["rules"]["merge"]) == ("晚间特卖", ["beauty"], False)
+    async with durable_broker(tmp_path, api=API) as broker, client_of(broker) as client:
+        view = await ok(client, "rooms.get", room="live-1")
+        assert (view["title"], view["tags"], view["rules"]["merge"]) == ("晚间特卖", ["beauty"], False)
+        view = await ok(client, "rooms.open", room="live-1", title="")
+        assert (view["title"], view["tags"]) == ("", ["beauty"])
+        await ok(client, "rooms.close", room="live-1")
+        view = await ok(client, "rooms.open", room="live-1")
+        assert (view["title"], view["tags"]) == ("", [])
+
+
+async def test_titles_and_tags_out_of_bounds_are_refused_by_field() -> None:
+    async with running_broker(api=API) as broker, client_of(broker) as client:
+        for fields, field in (
+            ({"title": "x" * 129}, "title"),
+            ({"title": "a\nb"}, "title"),
+            ({"tags": [str(number) for number in range(17)]}, "tags"),
+            ({"tags": ["a", ""]}, "tags[1]"),
+            ({"tags": ["x" * 33]}, "tags[0]"),
+        ):
+            assert await refused(client, "rooms.open", room="live-1", **fields) == (400, "BAD_FIELD", field)
+        assert broker.hub.find("live-1") is None, "nothing was opened"
+
+
+async def test_a_title_that_cannot_be_made_durable_holds_and_the_answer_says_so(tmp_path: Path) -> None:
+    async with durable_broker(tmp_path, api=API) as broker, client_of(broker) as client:
+        await ok(client, "rooms.open", room="live-1")
+        disk(broker).fault = disk_error("SQLITE_FULL")
+        assert await refused(client, "rooms.open", room="live-1", title="Sale") == (503, "OVERLOADED", "")
+        assert (await ok(client, "rooms.get", room="live-1"))["title"] == "Sale"
+
+
+async def test_rooms_list_returns_the_rooms_with_a_tag() -> None:
+    async with running_broker(api=API) as broker, client_of(broker) as client:
+        for number in range(6):
+            tags = ["even" if number % 2 == 0 else "odd", "all"]
+            await ok(client, "rooms.open", room=f"live-{number}", title=f"Room {number}", tags=tags)
+        found: list[tuple[str, str, list[str]]] = []
+        cursor = None
+        while not found or cursor:
+            page = await ok(client, "rooms.list", tag="even", limit=2, cursor=cursor)
+            found += [(item["room"], item["title"], item["tags"]) for item in page["items"]]
+            cursor = page["next"]
+        assert found == [(f"live-{number}", f"Room {number}", ["even", "all"]) for number in (0, 2, 4)]
+        assert (await ok(client, "rooms.list", tag="none"))["items"] == []
