@@ -12,6 +12,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import MutableSequence, Sequence
 from hashlib import sha256
+from struct import Struct
 from typing import Any
 
 __all__ = [
@@ -34,7 +35,7 @@ SEED_BYTES = 32
 """Bytes of a seed."""
 MAX_BELOW = 2**53
 """Largest bound of `DrawStream.below`: every number drawn is exact in a JavaScript program too."""
-_WORD_BYTES = 8
+_as_words = Struct(">4Q").unpack
 
 
 def pack_u32(number: int) -> bytes:
@@ -82,15 +83,14 @@ class DrawStream:
     Block ``i`` is ``mac(key, name + 00 + u64(i))``, four big-endian words. The rest of a block serves the next call.
     """
 
-    __slots__ = ("_block", "_key", "_next_block", "_prefix", "_read")
+    __slots__ = ("_key", "_next_block", "_prefix", "_words")
 
     def __init__(self, key: bytes, name: str) -> None:
         self._key = key
         self._prefix = name.encode() + b"\0"
         self._next_block = 0
-        self._block = b""
-        self._read = 0
-        """Bytes of the block that are used."""
+        self._words: list[int] = []
+        """What is left of the block, the next word last."""
 
     def below(self, bound: int) -> int:
         """Return a number from 0 to ``bound`` - 1, each equally likely; ``bound`` is 1..MAX_BELOW, else ValueError.
@@ -104,18 +104,12 @@ class DrawStream:
             return 0
         shift = 64 - (bound - 1).bit_length()
         while True:
-            number = self._word() >> shift
+            if not self._words:
+                self._words.extend(_as_words(mac(self._key, self._prefix + pack_u64(self._next_block)))[::-1])
+                self._next_block += 1
+            number = self._words.pop() >> shift
             if number < bound:
                 return number
-
-    def _word(self) -> int:
-        start = self._read
-        if start == len(self._block):
-            self._block = mac(self._key, self._prefix + pack_u64(self._next_block))
-            self._next_block += 1
-            start = 0
-        self._read = start + _WORD_BYTES
-        return int.from_bytes(self._block[start : self._read], "big")
 
 
 def shuffle(items: MutableSequence[Any], stream: DrawStream) -> None:
