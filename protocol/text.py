@@ -20,6 +20,7 @@ __all__ = [
     "is_room_pattern",
     "is_tenant",
     "is_user_id",
+    "masked_name",
     "plain",
 ]
 
@@ -130,3 +131,16 @@ def count_graphemes(text: str) -> int:
     import regex  # only long texts in other scripts need it
 
     return sum(1 for _ in regex.finditer(r"\X", text))
+
+
+def masked_name(name: str) -> str:
+    """Return the first character of ``name``, as people count them, and ``***``: what the public sees of a user.
+
+    The length of the name does not show. An empty name is ``***``.
+    """
+    if name[:2].isascii():
+        return f"{name[:1]}***"
+    import regex  # only names in other scripts need it
+
+    first = regex.match(r"\X", name)
+    return f"{first.group() if first else ''}***"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from protocol.codes import MessageType
 from protocol.fields import FieldError
 from protocol.payloads import check_payload
-from protocol.text import BIDI_CONTROLS, is_blank, is_displayable, plain
+from protocol.text import BIDI_CONTROLS, is_blank, is_displayable, masked_name, plain
 
 
 @given(st.text(st.characters(categories=None)))
@@ -76,3 +76,26 @@ def test_a_text_that_shows_nothing_is_refused(kind: MessageType, text: str) -> N
     assert is_blank(text)
     with pytest.raises(FieldError):
         check_payload(kind, (text,))
+
+
+@pytest.mark.parametrize(
+    ("name", "masked"),
+    [
+        ("", "***"),
+        ("a", "a***"),
+        ("Alice", "A***"),
+        ("\u5c0f\u660e", "\u5c0f***"),
+        ("\U0001f468\u200d\U0001f469\u200d\U0001f467 family", "\U0001f468\u200d\U0001f469\u200d\U0001f467***"),
+        ("e\u0301mile", "e\u0301***"),
+        ("A\u5c0f", "A***"),
+    ],
+)
+def test_a_masked_name_shows_one_character_and_no_length(name: str, masked: str) -> None:
+    assert masked_name(name) == masked
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=64))
+def test_a_masked_name_is_a_prefix_and_three_stars(name: str) -> None:
+    masked = masked_name(name)
+    assert masked.endswith("***")
+    assert name.startswith(masked[:-3])
