@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from broker.core.commerce.primitives import label, mac, pack_text, pack_u32
+from protocol.primitives import label, mac, pack_text, pack_u32
 
 __all__ = ["ALPHABET", "derived_code", "read_code", "shown_code"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-from broker.core.commerce.primitives import DrawStream, label, mac, pack_u64, shuffle
+from protocol.primitives import DrawStream, label, mac, pack_u64, shuffle
 
 __all__ = ["Drop", "SplitMode", "packet_shares", "rain_drops"]
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.commerce.packet_shares import SplitMode, packet_shares, rain_drops
-from broker.core.commerce.primitives import seed_hash
+from protocol.primitives import seed_hash
 from tests.support.activities import commerce_vectors
 
 VECTORS = commerce_vectors("packets")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.commerce.primitives import (
+from protocol.primitives import (
     MAX_BELOW,
     DrawStream,
     digest,
