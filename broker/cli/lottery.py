@@ -1,0 +1,58 @@
+"""``roomcast lottery``: verifies the proof of a lottery, with no broker at hand.
+
+Exit status 1: the proof has a failure, whose name is printed; 2: the file cannot be read.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import click
+
+from broker.cli.config import UserPath
+from protocol.lottery.proof import ProofUnreadable, parse_proof, verify
+from protocol.text import plain
+
+__all__ = ["lottery"]
+
+
+class HexDigest(click.ParamType[str]):
+    """A SHA-256 in hexadecimal."""
+
+    name = "HEX"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return it in lower case."""
+        if not re.fullmatch("[0-9a-f]{64}", value.lower()):
+            self.fail("must be 64 digits 0-9a-f", param, ctx)
+        return value.lower()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def lottery() -> None:
+    """Check the lotteries of rooms."""
+
+
+@lottery.command("verify", short_help="Verify a proof file.")
+@click.argument("file", type=UserPath())
+@click.option("--commitment", type=HexDigest(), help="What your client kept when it was announced.")
+@click.option("--root", type=HexDigest(), help="What your client kept when it closed.")
+def verify_file(file: Path, commitment: str | None, root: str | None) -> None:
+    """Compute the commitment, the root and the winners of a proof again, and name the first that is not as it says.
+
+    `beacon: unchecked` means that the signature of the drand round was not checked: pip install 'roomcast[lottery]',
+    or compare it with a drand mirror. `seen: no` means that nothing was compared with what your client kept: a proof
+    that was made anew as a whole is in order too.
+    """
+    try:
+        document = parse_proof(file.read_bytes())
+    except (OSError, ProofUnreadable) as error:
+        click.echo(f"{file}: cannot be read: {plain(str(error))}", err=True)
+        sys.exit(2)
+    result = verify(document, commitment or "", root or "")
+    if result.failure is not None:
+        click.echo(f"{result.failure}: {plain(result.detail)}")
+        sys.exit(1)
+    click.echo(f"OK\nbeacon: {result.beacon}\nseen: {'yes' if result.is_as_seen else 'no'}")
