@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ..fields import FieldError
 from ..json_values import as_json
+from . import mic
 from .rows import ActivityEventRow, EventRow, Via
 
 __all__ = [
@@ -25,8 +26,8 @@ __all__ = [
     "activity_payload",
 ]
 
-ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = ()
-REPORTS: tuple[EventRow, ...] = ()
+ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = (*mic.ROWS,)
+REPORTS: tuple[EventRow, ...] = (*mic.REPORTS,)
 BY_EVENT_NAME: dict[str, ActivityEventRow] = {row.name: row for row in ACTIVITY_EVENTS}
 
 

@@ -97,11 +97,10 @@ class RoomEvent(NamedTuple):
 
 
 class UserMessage(NamedTuple):
-    """A must-deliver message to one user, in the transaction of its fact. ``key``: says the same thing only once."""
+    """A must-deliver message to one user, in the transaction of its fact."""
 
     user: str
     name: str
-    key: str
     data: Any
 
 
@@ -200,7 +199,7 @@ class Activity(ABC, Generic[T]):
         """Return the record that only this user gets when it joins; None = nothing."""
         return None
 
-    def counter(self) -> Any:
+    def counter(self) -> RoomEvent | None:
         """Return what is pushed when it changes, at most once a second, newest wins; None = nothing."""
         return None
 
