@@ -192,9 +192,9 @@ def words_of_default(value: Any) -> str:
 OURS = {
     kind: types
     for kind, types in RECORDS.items()
-    # Operations have a reference page of their own, made from their table.
+    # Operations and activity events have reference pages of their own, made from their tables.
     if kind.__module__.startswith("protocol.")
-    and not kind.__module__.startswith(("protocol.operations.", "protocol.webhook_events"))
+    and not kind.__module__.startswith(("protocol.operations.", "protocol.activities.", "protocol.webhook_events"))
 }
 KINDS = {kind.__name__: kind for kind in (*OURS, Missed)}
 DESCRIBED = [title.strip("`") for title in SECTIONS if title.startswith("`")]
