@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..fields import FieldError
 from ..json_values import as_json
-from . import mic
+from . import mic, orders, products
 from .rows import ActivityEventRow, EventRow, Via
 
 __all__ = [
@@ -26,7 +26,11 @@ __all__ = [
     "activity_payload",
 ]
 
-ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = (*mic.ROWS,)
+ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = (
+    *mic.ROWS,
+    *products.ROWS,
+    *orders.ROWS,
+)
 REPORTS: tuple[EventRow, ...] = (*mic.REPORTS,)
 BY_EVENT_NAME: dict[str, ActivityEventRow] = {row.name: row for row in ACTIVITY_EVENTS}
 
