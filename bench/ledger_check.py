@@ -40,7 +40,7 @@ def read_ledger(directory: Path) -> dict[str, Any]:
             found["entries"] = reader.verify_all()
             head, anchor = reader.ends()
             found["commits"] = head.batch
-            found["rooms"] = sum_rooms(entry for entry, _, _ in reader.entries(anchor[0]))
+            found["rooms"] = sum_rooms(entry for entry, *_ in reader.entries(anchor[0]))
             found["bytes"] = reader.path.stat().st_size
         finally:
             reader.close()

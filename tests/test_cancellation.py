@@ -95,7 +95,7 @@ def test_a_broker_that_is_cancelled_while_it_drains_cuts_no_frame_and_keeps_its_
     cancel_at_every_step(stop, 10)
     reader = Reader(database_path(directory))
     reader.verify_all()
-    offsets = [entry.offset for entry, _, _ in reader.entries() if entry.offset]
+    offsets = [entry.offset for entry, *_ in reader.entries() if entry.offset]
     reader.close()
     assert offsets == list(range(1, len(offsets) + 1))
     assert acked <= set(offsets)

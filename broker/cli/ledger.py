@@ -24,7 +24,7 @@ from broker.cli.config import UserPath, config_options, load_or_fail
 from broker.core.tenants.names import qualify, shown_name, split_name
 from broker.ledger import LedgerRefused, Reader, StoredEntry, open_directory
 from broker.ledger.backup import back_up
-from broker.ledger.chain import verify as verify_chain
+from broker.ledger.chain import ChainVerifier
 from broker.ledger.orders import order_of
 from broker.ledger.replay import RoomReplay, event_of, replay
 from broker.ledger.restore import restore
@@ -100,11 +100,12 @@ def ledger_directory(config_path: Path | None, settings: tuple[str, ...]) -> Pat
 def entries_of(reader: Reader, after: int = 0) -> Iterator[StoredEntry]:
     """Yield the entries in order of writing and check the hash chain on the way."""
     _, anchor = reader.ends()
-    before = anchor
+    chain = ChainVerifier(anchor, str(reader.path))
     for row in reader.entries(anchor[0]):
-        before = verify_chain([row], before, str(reader.path))
+        chain.take(row)
         if row[0].seq > after:
             yield row[0]
+    chain.finish()
 
 
 @ledger.command(short_help="Check the structure, every row and the hash chain.")
@@ -116,12 +117,13 @@ def verify(
 ) -> None:
     """Check the file's structure, every row of every table, the whole hash chain and the high-water mark."""
     with opened(config_path, settings, data_dir, copy) as reader:
-        entries = reader.verify_all()
+        entries, redacted = reader.verify_all(), reader.redacted()
         with reader.snapshot() as row:
             tables = json.loads(row.tallies)
         findings = {
             "path": str(reader.path),
             "entries": entries,
+            "redacted": redacted,
             "first": row.anchor_seq + 1,
             "last": row.seq,
             "commits": row.batch,
@@ -138,6 +140,8 @@ def verify(
         f"ok: {reader.path}: {entries:,} entries ({findings['first']} to {findings['last']}), "
         f"{findings['rooms']:,} open rooms, every checksum and the hash chain hold"
     )
+    if redacted:
+        click.echo(f"{redacted:,} of them redacted: what they held is removed, and a later entry of the chain says so")
     click.echo(f"last entry {row.seq}, hash {row.hash.hex()}, lineage {row.lineage.hex()}")
 
 

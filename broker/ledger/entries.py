@@ -17,16 +17,21 @@ from typing import NamedTuple
 
 __all__ = [
     "CANCEL_ROWS",
+    "ENTRIES_REDACTED",
     "FACT_KIND_MIN",
     "LEDGER_RESTORED",
     "MAX_BODY_BYTES",
     "MAX_ITEMS",
+    "MAX_REDACTED",
+    "AnswersRemoved",
     "CallAnswered",
     "Committed",
     "DirectAcked",
     "DirectEntry",
     "DirectState",
     "DirectsCancelled",
+    "DirectsRemoved",
+    "EntriesRedacted",
     "Entry",
     "FailureKind",
     "Item",
@@ -42,6 +47,7 @@ __all__ = [
     "OutboxDone",
     "OutboxEntry",
     "OutboxLater",
+    "OutboxRedacted",
     "RecordPut",
     "RecordRemoved",
     "Repeated",
@@ -67,8 +73,12 @@ FACT_KIND_MIN = 1000
 """Entries that are no event of a room's stream have kinds from here on; below are the wire's message types."""
 LEDGER_RESTORED = FACT_KIND_MIN + 1
 """Kind of the fact that the ledger goes on as another history: JSON ``{"lost": what is known to be missing}``."""
+ENTRIES_REDACTED = FACT_KIND_MIN + 3
+"""Kind of the facts that vouch for replaced bodies: see `broker.ledger.redaction`."""
 CANCEL_ROWS = 500
-"""Messages of a batch that one item cancels: some milliseconds of a transaction."""
+"""Messages that one item cancels or removes: some milliseconds of a transaction."""
+MAX_REDACTED = 1000
+"""Entries that one item redacts."""
 ITEM_OVERHEAD_BYTES = 200
 """Memory of one queued item besides its body, rounded up."""
 
@@ -203,6 +213,35 @@ class RecordRemoved(NamedTuple):
     name: str
 
 
+class EntriesRedacted(NamedTuple):
+    """The bodies of entries are replaced, by sequence number; the chain holds, and a fact vouches for the new ones.
+
+    ``by``: why, in a word that names no user. Entries that are not kept any more are left out.
+    """
+
+    by: str
+    at_ms: int
+    bodies: tuple[tuple[int, bytes], ...]
+
+
+class OutboxRedacted(NamedTuple):
+    """The bodies of rows of the outbox are replaced, by id; those that are done are left out."""
+
+    bodies: tuple[tuple[int, bytes], ...]
+
+
+class DirectsRemoved(NamedTuple):
+    """Up to `CANCEL_ROWS` messages of a user go, whatever their state, and its inbox with the last of them."""
+
+    user: str
+
+
+class AnswersRemoved(NamedTuple):
+    """The answers that keys hold go, by digest; the keys stay known."""
+
+    digests: tuple[bytes, ...]
+
+
 class CallAnswered(NamedTuple):
     """A call has its answer, which the submission's key holds. It writes nothing itself: the key gets its time."""
 
@@ -224,6 +263,10 @@ Item = (
     | RecordPut
     | RecordRemoved
     | CallAnswered
+    | EntriesRedacted
+    | OutboxRedacted
+    | DirectsRemoved
+    | AnswersRemoved
 )
 
 
@@ -267,6 +310,10 @@ class Submission:
                 if size > MAX_BODY_BYTES:
                     raise ValueError(f"a body of {size} bytes is above {MAX_BODY_BYTES}")
                 nbytes += size
+            elif isinstance(item, (EntriesRedacted, OutboxRedacted)):
+                if len(item.bodies) > MAX_REDACTED:
+                    raise ValueError(f"at most {MAX_REDACTED} bodies are replaced at once")
+                nbytes += sum(ITEM_OVERHEAD_BYTES + len(body) for _, body in item.bodies)
         if nbytes > MAX_SUBMISSION_BYTES:
             raise ValueError(f"a submission of {nbytes} bytes is above {MAX_SUBMISSION_BYTES}")
         self.items = items

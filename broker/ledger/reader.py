@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from broker.core.tenants.names import shown_name
-from broker.ledger.chain import ChainHead, checked, verify
+from broker.ledger.chain import REDACTED_BYTES, ChainHead, ChainRow, checked, verify
 from broker.ledger.entries import (
     DirectState,
     FailureKind,
@@ -67,7 +67,7 @@ SCAN_ENTRIES = 5000
 """Entries that `Reader.entries_with` inspects: a few milliseconds, in which no other question is answered."""
 
 _ENTRY = (
-    "SELECT e.seq, s.room, s.epoch, coalesce(e.offset, 0), e.lane, e.kind, e.at_ms, e.body, e.crc, e.hash"
+    "SELECT e.seq, s.room, s.epoch, coalesce(e.offset, 0), e.lane, e.kind, e.at_ms, e.body, e.crc, e.hash, e.salt"
     " FROM entries AS e JOIN streams AS s ON s.stream = e.stream"
 )
 _STREAM = "SELECT stream, room, epoch, last_offset, opened_at_ms, used_at_ms, ended_at_ms, crc FROM streams"
@@ -408,8 +408,8 @@ class Reader:
         row = self._head()
         return row.head, row.anchor
 
-    def entries(self, after: int = 0, last: int | None = None) -> Iterator[tuple[StoredEntry, int, bytes]]:
-        """Yield entries in order of writing, each with its checksum and hash, unchecked: `chain.verify` checks them.
+    def entries(self, after: int = 0, last: int | None = None) -> Iterator[ChainRow]:
+        """Yield entries in order of writing, each as a `ChainRow`, unchecked: `chain.verify` checks them.
 
         Within `snapshot`, where retention may remove some meanwhile.
         """
@@ -421,8 +421,14 @@ class Reader:
             if not rows:
                 return
             for row in rows:
-                yield StoredEntry(*row[:8]), row[8], row[9]
+                yield StoredEntry(*row[:8]), *row[8:]
             after = rows[-1][0]
+
+    @_reports_damage
+    def redacted(self) -> int:
+        """Count the entries whose bodies were replaced. O(entries)."""
+        rows = self._connection.execute("SELECT count(*) FROM entries WHERE length(salt) = ?", (REDACTED_BYTES,))
+        return int(rows.fetchone()[0])
 
     @_reports_damage
     def verify_tail(self, mark: Head | None, count: int = TAIL_ENTRIES) -> Head:

@@ -65,7 +65,7 @@ CREATE TABLE checkpoints (
 CREATE TABLE entries (
     seq INTEGER PRIMARY KEY,
     stream INTEGER NOT NULL, offset INTEGER, lane INTEGER, kind INTEGER NOT NULL, at_ms INTEGER NOT NULL,
-    body BLOB NOT NULL, crc INTEGER NOT NULL, hash BLOB NOT NULL);
+    body BLOB NOT NULL, crc INTEGER NOT NULL, hash BLOB NOT NULL, salt BLOB NOT NULL);
 CREATE UNIQUE INDEX entries_by_offset ON entries (stream, offset) WHERE offset IS NOT NULL;
 CREATE INDEX entries_of_deletions ON entries (stream, offset) WHERE kind = {DELETION_KIND};
 

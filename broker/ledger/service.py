@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -200,6 +201,18 @@ class Ledger:
             if self._flushed is None:
                 self._flushed = trio.Event()
             await self._flushed.wait()
+
+    async def scrub(self) -> None:
+        """Wait until nothing that was removed or replaced before is left in the database's file or its log.
+
+        The database is rebuilt in a pause of the submissions, at the latest after `Pace.scrub_within_s`. LedgerRefused
+        when it is not open.
+        """
+        if self._writer is None or not self._is_open:
+            raise LedgerRefused(f"{self.path}: is not open")
+        done = trio.Event()
+        self._writer.scrub_requests.put(partial(self._call_soon, done.set))
+        await done.wait()
 
     # ---- the task
 

@@ -6,6 +6,7 @@ written or removed is counted in the tallies, which the head row seals at the en
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -14,15 +15,18 @@ from itertools import chain as flatten
 from typing import Any
 
 from broker.core.tenants.names import shown_name
-from broker.ledger.chain import canonical, link
+from broker.ledger.chain import SALT_BYTES, canonical, commitment, link
 from broker.ledger.entries import (
     CANCEL_ROWS,
+    AnswersRemoved,
     CallAnswered,
     Committed,
     DirectAcked,
     DirectEntry,
     DirectsCancelled,
+    DirectsRemoved,
     DirectState,
+    EntriesRedacted,
     Entry,
     Item,
     Key,
@@ -32,6 +36,7 @@ from broker.ledger.entries import (
     OutboxDone,
     OutboxEntry,
     OutboxLater,
+    OutboxRedacted,
     RecordPut,
     RecordRemoved,
     Repeated,
@@ -40,6 +45,7 @@ from broker.ledger.entries import (
     RoomOpened,
     Submission,
 )
+from broker.ledger.redaction import redact_entries, redact_outbox, remove_answers
 from broker.ledger.rows import (
     ACKED_MARK,
     CRC_MASK,
@@ -65,7 +71,7 @@ so a batch should take few steps."""
 INBOX_STEP = 1 << 32
 """Inbox numbers of one history: more than any user can get; a number holds 2^21 histories within 53 bits."""
 
-_ENTRIES = "INSERT INTO entries (seq, stream, offset, lane, kind, at_ms, body, crc, hash) VALUES "
+_ENTRIES = "INSERT INTO entries (seq, stream, offset, lane, kind, at_ms, body, crc, hash, salt) VALUES "
 _KEYS = "INSERT INTO keys (digest, fingerprint, outcome, offset, answer, at_ms, crc) VALUES "
 _STREAMS = (
     "INSERT OR REPLACE INTO streams (stream, room, epoch, last_offset, opened_at_ms, used_at_ms, ended_at_ms, crc)"
@@ -236,9 +242,11 @@ class Transaction:
         if lane is not None:
             offset = stream.last_offset = stream.last_offset + 1
         seq = self._seq = self._seq + 1
-        data = canonical(seq, room, epoch, offset, lane, kind, at_ms, body)
-        hashed = self._hash = link(self._hash, data)
-        self._entries.append((seq, stream.id, offset or None, lane, kind, at_ms, body, zlib.crc32(data), hashed))
+        data = canonical(seq, room, epoch, offset, lane, kind, at_ms)
+        salt = os.urandom(SALT_BYTES)
+        hashed = self._hash = link(self._hash, data, commitment(salt, body))
+        crc = zlib.crc32(body, zlib.crc32(data))
+        self._entries.append((seq, stream.id, offset or None, lane, kind, at_ms, body, crc, hashed, salt))
         return offset
 
     def _stage_direct(self, item: DirectEntry) -> int:
@@ -291,6 +299,14 @@ class Transaction:
                     self.end_stream(ended, at_ms)
             case CallAnswered():
                 pass
+            case EntriesRedacted():
+                self._stage_entry(redact_entries(self.connection, item))
+            case OutboxRedacted(bodies):
+                redact_outbox(self.connection, self.tallies["outbox"], bodies)
+            case AnswersRemoved(digests):
+                remove_answers(self.connection, self.tallies["keys"], digests)
+            case DirectsRemoved(user):
+                self._remove_directs(user)
             case _:
                 raise TypeError(f"not an item of the ledger: {item!r}")
 
@@ -422,6 +438,22 @@ class Transaction:
         rows = self.connection.execute(f"{_CANCEL}{where} RETURNING user, direct_id", names).fetchall()
         self.tallies.move_directs(len(rows), DirectState.PENDING, DirectState.CANCELLED)
         return sorted(rows)
+
+    def _remove_directs(self, user: str) -> None:
+        """Delete messages of a user, and its inbox with the last of them; no later message gets a number of these."""
+        self._write_directs()
+        rows = self.connection.execute(
+            "DELETE FROM directs WHERE id IN (SELECT id FROM directs WHERE user = ? LIMIT ?) RETURNING crc, state",
+            (user, CANCEL_ROWS),
+        ).fetchall()
+        self.tallies.remove_directs(rows)
+        inbox = self._inbox(user) if len(rows) < CANCEL_ROWS else None
+        if inbox is not None:
+            del self._inboxes[user]
+            if inbox.crc is not None:
+                self.tallies["inboxes"].remove(inbox.crc)
+                self.connection.execute("DELETE FROM inboxes WHERE user = ?", (user,))
+            self._head = self._head._replace(inbox_base=max(self._head.inbox_base, inbox.last_id))
 
     def add_outbox(self, entry: OutboxEntry, number: int = 0) -> None:
         """Add a row to the outbox, due at once."""

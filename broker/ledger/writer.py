@@ -56,6 +56,9 @@ class Pace:
     """A log of 16 MiB forces one although submissions wait; it is the same few pages many times, so it is short."""
     retry_first_s: float = 0.1
     retry_most_s: float = 2.0
+    scrub_within_s: float = 600.0
+    """How long a scrub waits for a pause in the submissions."""
+    scrub_retry_s: float = 10.0
     slow_commit_s: float = 1.0
     """A commit that takes longer is logged, at most once a minute."""
 
@@ -114,6 +117,7 @@ class LedgerStats:
     recoveries: int = 0
     expired_directs: int = 0
     removed_rows: int = 0
+    scrubs: int = 0
 
 
 class Waiting(NamedTuple):
@@ -150,6 +154,11 @@ class Writer:
         self.stats = LedgerStats()
         self.state = LedgerState.OPENING
         self.reason = ""
+        self.scrub_requests: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        """What is called once nothing of what was removed before is left in the file."""
+        self._scrubbing: list[Callable[[], None]] = []
+        self._scrub_due_at: float | None = None
+        self._scrub_retry_at = -inf
         self._store = store
         self._marks = marks
         self._maintenance = maintenance
@@ -380,6 +389,8 @@ class Writer:
                         self._maintenance_at = now - pace.maintenance_s  # there may be more
                 self.stats.expired_directs = self._maintenance.expired
                 self.stats.removed_rows = self._maintenance.removed
+            if now >= self._scrub_retry_at and (self._scrubbing or not self.scrub_requests.empty()):
+                self._scrub(now, is_idle)
         except sqlite3.Error as error:
             kind = failure_kind_of(error)
             if kind is FailureKind.DAMAGED:
@@ -388,6 +399,7 @@ class Writer:
             # Commits are judged by themselves: a full disk may still have room for them in the log.
             self._log_pages = 0
             self._maintenance_at = now + 10 * pace.maintenance_s
+            self._scrub_retry_at = now + pace.scrub_retry_s
             if now >= self._maintenance_logged_at + 60.0:
                 self._maintenance_logged_at = now
                 log.warning("ledger: maintenance has to wait", kind=kind.value, why=str(error))
@@ -398,6 +410,28 @@ class Writer:
             self._trusted_at = now
             with suppress(OSError):  # a full disk shows in the commits; the old time stays
                 self._keep_trusted()
+
+    def _scrub(self, now: float, is_idle: bool) -> None:
+        """Rebuild the database in a pause of the submissions, or when it has waited for one long enough; then empty the
+        log. Commits wait meanwhile."""
+        if not self._scrubbing:
+            if self._scrub_due_at is None:
+                self._scrub_due_at = now + self._pace.scrub_within_s
+            if not is_idle and now < self._scrub_due_at:
+                return
+            begun, wanted = self._clock(), self.scrub_requests.qsize()
+            self._maintenance.rebuild()
+            self._scrub_due_at = None
+            self._scrubbing = [self.scrub_requests.get() for _ in range(wanted)]
+            log.info("ledger: the database is rebuilt", took_s=round(self._clock() - begun, 3))
+        if self._maintenance.empty_log():
+            self._log_pages = 0
+            self.stats.scrubs += 1
+            scrubbed, self._scrubbing = self._scrubbing, []
+            for call in scrubbed:
+                call()
+        else:
+            self._scrub_retry_at = now + self._pace.scrub_retry_s
 
     def _checkpoint(self) -> None:
         done = self._maintenance.checkpoint()

@@ -243,6 +243,8 @@ METRICS: tuple[Metric, ...] = (
     _of_ledger("expired_directs", "Direct messages that expired.", "expired_directs",
                "broker.ledger.maintenance:expired"),
     _of_ledger("removed_rows", "Rows removed by retention.", "removed_rows", "broker.ledger.maintenance:removed"),
+    _of_ledger("scrubs", "Rebuilds of the database, after which nothing of removed data is in its file.", "scrubs",
+               "broker.ledger.writer:scrubs"),
     _counter("clock_leaps", "Leaps of the wall clock; nothing expires and nothing is removed meanwhile.", "clock.leaps",
              "broker.core.clock:leaps"),
     _of_part("ledger_queries", "Reads for sessions.", "queries", "asked", "broker.ledger.queries:asked"),

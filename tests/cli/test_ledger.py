@@ -79,7 +79,7 @@ def test_verify_finds_a_change_with_a_matching_checksum(directory: Path) -> None
     body = pack_body(
         Event(MessageType.GIFT, BEGUN_MS + 60_000, "ann", "", GiftPayload("o1", "ann", "Ann", "rose", 9, 100))
     )
-    crc = crc32(canonical(2, "lobby", 7, 2, Lane.PAID, MessageType.GIFT, BEGUN_MS + 60_000, body))
+    crc = crc32(canonical(2, "lobby", 7, 2, Lane.PAID, MessageType.GIFT, BEGUN_MS + 60_000) + body)
     connection.execute("UPDATE entries SET body = ?, crc = ? WHERE seq = 2", (body, crc))
     connection.commit()
     connection.close()

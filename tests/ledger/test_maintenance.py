@@ -51,7 +51,7 @@ def test_old_entries_go_and_the_rest_still_verifies(store: Store) -> None:
     while maintenance.step(100 * DAY_MS):
         pass
     reader = ask(store)
-    assert [entry.body for entry, _, _ in reader.entries()] == [b"event %d" % number for number in range(70, 100)]
+    assert [entry.body for entry, *_ in reader.entries()] == [b"event %d" % number for number in range(70, 100)]
     assert reader.verify_all() == 30
     assert reader.history("lobby", 7, 70, 100) is not None
     assert reader.history("lobby", 7, 69, 100) is None, "a part was taken for the whole"
@@ -85,7 +85,7 @@ def test_a_database_above_its_bound_loses_the_oldest_first(store: Store) -> None
     while maintenance.step(2):
         pass
     reader = ask(store)
-    kept = [entry.seq for entry, _, _ in reader.entries()]
+    kept = [entry.seq for entry, *_ in reader.entries()]
     assert kept == list(range(kept[0] if kept else before + 1, before + 1))
     assert len(kept) < 200
     reader.close()

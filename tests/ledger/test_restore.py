@@ -96,7 +96,7 @@ def test_a_restore_is_a_fact_in_the_ledger() -> None:
     with quick_directory() as directory:
         restore(directory / "new", copied(directory), now_ms=NOW_MS)
         reader = open_directory(directory / "new")
-        last = [entry for entry, _, _ in reader.entries()][-1]
+        last = [entry for entry, *_ in reader.entries()][-1]
         assert (last.kind, last.at_ms, json.loads(last.body)) == (LEDGER_RESTORED, NOW_MS, {"lost": ""})
         reader.close()
 

@@ -16,11 +16,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from broker.ledger import (
     CANCEL_ROWS,
+    AnswersRemoved,
     Committed,
     DirectAcked,
     DirectEntry,
     DirectsCancelled,
     DirectState,
+    EntriesRedacted,
     Entry,
     KeyResult,
     LedgerDamaged,
@@ -28,6 +30,7 @@ from broker.ledger import (
     OutboxDone,
     OutboxEntry,
     OutboxLater,
+    OutboxRedacted,
     Reader,
     RecordPut,
     RecordRemoved,
@@ -41,7 +44,8 @@ from broker.ledger import (
     make_key,
     read_directs,
 )
-from broker.ledger.entries import MAX_BODY_BYTES, MAX_ITEMS, Item, Submission
+from broker.ledger.chain import digest_of, pack_redactions
+from broker.ledger.entries import ENTRIES_REDACTED, MAX_BODY_BYTES, MAX_ITEMS, Item, Submission
 from broker.ledger.head import Head, HeadFile
 from broker.ledger.maintenance import Maintenance
 from broker.ledger.transaction import read_keys
@@ -88,6 +92,7 @@ class Model:
 
     def __init__(self) -> None:
         self.entries: list[tuple[Any, ...]] = []
+        self.redacted: set[int] = set()
         self.offsets: dict[tuple[str, int], int] = {}
         self.ended: set[tuple[str, int]] = set()
         self.checkpoints: dict[tuple[str, int], bytes] = {}
@@ -209,6 +214,31 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.verify_tail()
         self.store.probe()
 
+    @rule(
+        seqs=st.lists(st.integers(1, 20), min_size=1, max_size=3, unique=True), ids=st.sets(outbox_ids, max_size=2),
+        body=texts, digests=st.sets(st.sampled_from("abcdef"), max_size=2),
+    )  # fmt: skip
+    def redact(self, seqs: list[int], ids: set[int], body: bytes, digests: set[str]) -> None:
+        """Bodies are replaced; those of what is not there are left out."""
+        model = self.model
+        present = [seq for seq in seqs if seq <= len(model.entries)]
+        fact = pack_redactions("test", [(seq, digest_of(body)) for seq in present])
+        removed = tuple(make_key("gift", name).digest for name in sorted(digests))
+        self.store.commit([Submission((
+            EntriesRedacted("test", 5, tuple((seq, body) for seq in seqs)),
+            OutboxRedacted(tuple((each, body) for each in sorted(ids))),
+            AnswersRemoved(removed),
+        ))])  # fmt: skip
+        for seq in present:
+            model.entries[seq - 1] = (*model.entries[seq - 1][:-1], body)
+        model.redacted.update(present)
+        model.submit(Submission((Entry("", 0, None, ENTRIES_REDACTED, 5, fact),)))
+        for each in ids & model.outbox.keys():
+            model.outbox[each] = model.outbox[each]._replace(body=body)
+        for digest in removed:
+            if digest in model.first:
+                model.first[digest] = model.first[digest]._replace(answer=b"")
+
     @rule(moved=st.booleans())
     def crash(self, moved: bool) -> None:
         """The process is killed, now or after its log was moved into the database; another takes over."""
@@ -231,7 +261,8 @@ class StoreMachine(RuleBasedStateMachine):
         try:
             model = self.model
             assert reader.verify_all() == len(model.entries)
-            assert [tuple(entry) for entry, _, _ in reader.entries()] == model.entries
+            assert reader.redacted() == len(model.redacted)
+            assert [tuple(entry) for entry, *_ in reader.entries()] == model.entries
             for (room, epoch), last in model.offsets.items():
                 history = reader.history(room, epoch, 0, last)
                 assert history is not None
@@ -242,7 +273,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert open_rooms == {
                 stream: (last, model.checkpoints.get(stream, b""))
                 for stream, last in model.offsets.items()
-                if stream not in model.ended
+                if stream not in model.ended and stream[0]
             }
             assert read_keys(reader.connection, list(model.first)) == model.first
             for user, inbox in model.inboxes.items():

@@ -139,7 +139,7 @@ async def test_a_gift_posted_again_after_a_restart_is_the_same_gift(directory: P
                 assert (await shop.expect(Ack))[1].results == ((number, Outcome.ACCEPTED, 1),)
             assert broker.stats().accounts[Lane.PAID].shown == (0 if life else 1)
     reader = Reader(database_path(directory))
-    assert sum(entry.kind == MessageType.GIFT for entry, _, _ in reader.entries()) == 1
+    assert sum(entry.kind == MessageType.GIFT for entry, *_ in reader.entries()) == 1
     reader.close()
 
 

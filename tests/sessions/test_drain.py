@@ -133,7 +133,7 @@ async def test_a_disk_that_hangs_cannot_keep_a_broker_from_ending(directory: Pat
             thread.join(20)
             assert not thread.is_alive(), "it ends when the disk answers at last"
     reader = Reader(database_path(directory))
-    assert len([entry for entry, _, _ in reader.entries() if entry.offset]) == 2, "what waited was written after all"
+    assert len([entry for entry, *_ in reader.entries() if entry.offset]) == 2, "what waited was written after all"
     reader.close()
 
 

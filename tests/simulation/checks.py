@@ -167,7 +167,7 @@ def _check_likes(actors: Actors) -> None:
 
 def _check_entries(actors: Actors, ledger: Ledger) -> None:
     """Check that stored entries are those that were written."""
-    for entry, _, _ in ledger.entries():
+    for entry, *_ in ledger.entries():
         if entry.lane is None:
             continue
         written = actors.disk.streams[entry.room, entry.epoch][entry.offset - 1]

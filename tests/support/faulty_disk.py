@@ -65,7 +65,7 @@ def bodies(path: Path) -> list[bytes]:
     reader = Reader(path)
     try:
         reader.verify_all()
-        return [entry.body for entry, _, _ in reader.entries()]
+        return [entry.body for entry, *_ in reader.entries()]
     finally:
         reader.close()
 

@@ -47,7 +47,7 @@ def read_all(directory: Path) -> list[StoredEntry]:
     reader = Reader(database_path(directory))
     try:
         reader.verify_all()
-        return [entry for entry, _, _ in reader.entries()]
+        return [entry for entry, *_ in reader.entries()]
     finally:
         reader.close()
 
