@@ -7,10 +7,11 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from broker.ledger.entries import LedgerRefused
+from broker.ledger.entries import FailureKind, LedgerDamaged, LedgerRefused
 from broker.ledger.head import open_private, sync_path
 from broker.ledger.reader import Reader
 from broker.ledger.rows import read_head, write_head
+from broker.ledger.schema import connect, failure_kind_of
 
 __all__ = ["back_up", "copy_ledger"]
 
@@ -37,9 +38,10 @@ def back_up(reader: Reader, target: Path) -> int:
 def copy_ledger(reader: Reader, target: Path, finish: Callable[[Path], object]) -> None:
     """Copy the ledger that ``reader`` has open to ``target``.
 
-    It is copied in one step: SQLite begins again whenever the writer commits between two. The copy is made under
-    another name, changed by ``finish(path)``, verified, synced, and then renamed, so that ``target`` is a complete
-    ledger or does not exist. Errors as in `back_up`.
+    It is written anew from what the ledger holds, as it is when this is called: nothing that was removed or replaced
+    comes with it, as it would by a copy of the file. The copy is made under another name, changed by ``finish(path)``,
+    verified, synced, and then renamed, so that ``target`` is a complete ledger or does not exist. Errors as in
+    `back_up`.
     """
     if target.exists():
         raise LedgerRefused(f"{target}: is there already")
@@ -50,15 +52,16 @@ def copy_ledger(reader: Reader, target: Path, finish: Callable[[Path], object]) 
             os.close(open_private(unfinished, os.O_WRONLY))
         except OSError as error:
             raise LedgerRefused(f"{target}: cannot be written: {error.strerror}") from error
+        source = connect(reader.path, readonly=True)
         try:
-            copy = sqlite3.connect(unfinished, isolation_level=None)
-        except sqlite3.OperationalError as error:
+            source.execute("PRAGMA query_only=OFF")  # it counts the copy as a change of the database
+            source.execute("VACUUM INTO ?", (str(unfinished),))
+        except sqlite3.Error as error:
+            if failure_kind_of(error) is FailureKind.DAMAGED:
+                raise LedgerDamaged(f"{reader.path}: {error}") from error
             raise LedgerRefused(f"{target}: cannot be written: {error}") from error
-        try:
-            reader.connection.backup(copy, pages=-1)
-            copy.execute("PRAGMA journal_mode=DELETE")
         finally:
-            copy.close()
+            source.close()
         finish(unfinished)
         verifier = Reader(unfinished)
         try:

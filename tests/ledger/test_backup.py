@@ -6,8 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from broker.ledger import LedgerRefused, Reader, database_path, open_directory
+from broker.ledger import (
+    EntriesRedacted,
+    LedgerRefused,
+    Reader,
+    RecordPut,
+    RecordRemoved,
+    database_path,
+    open_directory,
+)
 from broker.ledger.backup import back_up
+from broker.ledger.entries import Submission
 from broker.ledger.store import Store
 from tests.support.faulty_disk import bodies, event, filled
 
@@ -25,6 +34,24 @@ def test_a_backup_is_a_whole_ledger_of_that_moment(tmp_path: Path) -> None:
     assert [found.name for found in tmp_path.iterdir() if "unfinished" in found.name] == []
     with pytest.raises(LedgerRefused, match="there already"):
         back_up(reader, target)
+    reader.close()
+    store.close()
+
+
+def test_a_backup_has_nothing_of_what_was_replaced_before(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    path = filled(tmp_path / "data", 30)
+    store = Store(path)
+    store.commit(
+        [Submission((EntriesRedacted("test", 1, ((3, b"-"), (30, b"-"))), RecordPut("a", "b", "c", 1, b"text")))]
+    )
+    store.commit([Submission((RecordRemoved("a", "b", "c"),))])
+    reader = Reader(path)
+    target = tmp_path / "copy.db"
+    back_up(reader, target)
+    copied = target.read_bytes()
+    assert (b"event 28" in copied, b"event 29" in copied, b"text" in copied) == (True, False, False)
+    assert bodies(target)[:4] == [b"event 0", b"event 1", b"-", b"event 3"]
     reader.close()
     store.close()
 
