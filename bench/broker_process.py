@@ -31,7 +31,7 @@ from broker.config.schema import load
 from broker.core.net.send_queue import QueueLimits
 from broker.net.poller import Poller
 from broker.net.transport import Framing, TransportSettings
-from broker.rooms.room_store import RoomHistory
+from broker.rooms.room_history import RoomHistory
 from broker.server import Broker, tune_process
 from broker.telemetry.logs import configure
 from protocol.codes import Opcode

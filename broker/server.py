@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -28,6 +29,7 @@ from broker.auth.tokens import Authenticator
 from broker.config.files import user_path
 from broker.config.schema import RELOADABLE, Config, changed_settings, settings_of, with_reloadable, without_limit
 from broker.core.clock import TrustedClock
+from broker.core.commerce.kinds import activity_kinds
 from broker.core.limits.overload import ByteBudget, OverloadMonitor, OverloadStage
 from broker.core.limits.rate_limit import Rate
 from broker.core.net.connection_limits import ConnectionLimits
@@ -54,7 +56,8 @@ from broker.rooms.fanout import FanOut
 from broker.rooms.hub import Hub
 from broker.rooms.locks import Locks
 from broker.rooms.reports import RoomReports
-from broker.rooms.room_store import RoomHistory, RoomStore
+from broker.rooms.room_history import RoomHistory
+from broker.rooms.room_store import RoomStore
 from broker.rooms.settings import custom_rule, policy_of, quotas_of
 from broker.sessions.context import SessionContext
 from broker.sessions.drain import drain
@@ -111,6 +114,7 @@ class Broker:
         self.draining = False
         self.stopped = trio.Event()
         """Set when `run` has ended, with or without an error."""
+        seeds = random.SystemRandom() if rng is None else rng
         rng = rng or random.Random()
         self.clock = TrustedClock(wall_ms or unix_ms, monotonic)
         """Unix time for everything that expires, and for dates."""
@@ -130,21 +134,21 @@ class Broker:
         self.webhook_events = WebhookEvents(custom)
         self.ledger = self._make_ledger()
         """The durable part; None: this broker has no data directory."""
-        self.webhooks = self.room_store = None
-        if self.ledger is not None:
-            self.webhooks = WebhookDeliveries(config.webhooks, self.ledger, self.webhook_events, wall_ms, rng)
-            reports = RoomReports(self.webhook_events, self.webhooks.submit, wall_ms)
-            self.room_store = RoomStore(self.ledger, wall_ms, reports=reports)
         self.users = UserRegistry(config.link.connections_per_user)
         """Open sessions by user."""
-        self.queries = self.history = self.inboxes = None
+        self.webhooks = self.room_store = self.queries = self.history = self.inboxes = None
         if self.ledger is not None:
+            self.webhooks = WebhookDeliveries(config.webhooks, self.ledger, self.webhook_events, wall_ms, rng)
             self.queries = LedgerQueries(self.ledger)
             # Half of what may wait for one connection: a RESUME must not fill the queue and end the connection again.
             self.history = RoomHistory(self.queries, config.ledger.resume_events, config.queue.critical_bytes // 2)
             self.inboxes = Inboxes(
                 self.ledger, self.queries, self.users, wall_ms, config.ledger.direct_expiry_h * 3600,
                 self.webhook_events.direct_acked,
+            )  # fmt: skip
+            self.room_store = RoomStore(
+                self.ledger, wall_ms, reports=RoomReports(self.webhook_events, self.webhooks.submit, wall_ms),
+                directs=self.inboxes, kinds=activity_kinds(partial(seeds.randbytes, 32)),
             )  # fmt: skip
         self._clock: Callable[[], float] = clock
         self.max_connections = connection_limit(config)

@@ -25,6 +25,7 @@ from .fields import (
 from .messages import (
     MAGIC,
     MAX_ACK_RESULTS,
+    MAX_ACTIVITIES,
     MAX_CUSTOM_TYPES,
     MAX_ENTRIES,
     MAX_FIRSTS,
@@ -38,6 +39,7 @@ from .messages import (
     Ack,
     AckReason,
     AckResult,
+    ActivityView,
     Auth,
     Authenticated,
     Call,
@@ -133,12 +135,14 @@ _first = record(FirstResult, (_u32, room_name, _count, _count))
 _ack_reason = record(AckReason, (_u32, text(0, 256)))
 _room_role = record(RoomRole, (_u32, member_of(Role)))
 _pulse = record(RoomPulse, (_u32, _count, _ms))
+_activity_view = record(ActivityView, (text(1, 32), text(0, 64), any_value))
 _EVENT_RULES: tuple[Rule, ...] = (integer(1, 255), _ms, text(0, 64), _name, any_value)
 _event = record(Event, _EVENT_RULES)
 _JOINED_RULES: tuple[Rule, ...] = (
     room_name, _count, _count, member_of(Role), member_of(RoomPhase), member_of(Tier), _ms,
     _count, _count, _count, _count, _count, array_of(_entry, MAX_LISTED), boolean, optional(_event),
     array_of(room_key, MAX_KEYS), _count, array_of(pinned_message, MAX_PINS),
+    array_of(_activity_view, MAX_ACTIVITIES), array_of(_activity_view, MAX_ACTIVITIES), _count,
 )  # fmt: skip
 _GOAWAY_RULES: tuple[Rule, ...] = (integer(1000, 4999), _reason, _ms, _ms, array_of(text(1, 255), MAX_LISTED))
 
@@ -211,7 +215,7 @@ _OPCODES: dict[type[Any], Opcode] = {kind: opcode for (_, opcode), kind in MESSA
 _CONTROL = frozenset({Lane.CONTROL})
 OPCODE_LANES: dict[Opcode, frozenset[Lane]] = {
     **dict.fromkeys(Opcode, _CONTROL),
-    Opcode.EVENT: frozenset({Lane.CONTROL, Lane.COMMERCE, Lane.PAID}),
+    Opcode.EVENT: frozenset({Lane.CONTROL, Lane.COMMERCE, Lane.PAID, Lane.AMBIENT}),
     Opcode.TICK: frozenset({Lane.CHAT}),
     Opcode.STATE: frozenset({Lane.AMBIENT}),
     Opcode.DIRECT: frozenset({Lane.COMMERCE}),

@@ -18,6 +18,7 @@ from .codes import CUSTOM_TYPE_MAX, CUSTOM_TYPE_MIN, Lane, LeaveReason, Outcome,
 __all__ = [
     "MAGIC",
     "MAX_ACK_RESULTS",
+    "MAX_ACTIVITIES",
     "MAX_CALLS",
     "MAX_DIRECT_BYTES",
     "MAX_ENTRIES",
@@ -88,6 +89,8 @@ MAX_RECENT_BYTES = 32 * 1024
 """Recent danmaku of a snapshot, packed."""
 MAX_PINS = 3
 """Pinned messages of one room."""
+MAX_ACTIVITIES = 100
+"""Activities of one room in the answer to a JOIN."""
 MAX_KEYS = 100
 """Keys of one room."""
 MAX_RECIPIENTS = 1024
@@ -344,6 +347,17 @@ class Authenticated(NamedTuple):
     """To AUTH on an open link: the roles under the new token. The link has left its other rooms."""
 
 
+class ActivityView(NamedTuple):
+    """One activity of a room: a sale, a packet, a poll.
+
+    ``kind``: the subject of its operations; ``id``: in its room; ``data``: an object.
+    """
+
+    kind: str
+    id: str
+    data: Any
+
+
 class Joined(NamedTuple):
     """Answer to JOIN and snapshot of the room: enough to draw it without a further request."""
 
@@ -373,6 +387,13 @@ class Joined(NamedTuple):
     pinned: tuple[PinnedMessage, ...] = ()
     """Pinned messages, oldest pin first; their bytes count among those of ``recent``. Empty in the answer to a RESUME
     that recovered: the events say."""
+    activities: tuple[ActivityView, ...] = ()
+    """Activities of the room, as of ``offset``, nearest deadline first, in at most 20 KiB. Empty in the
+    answer to a RESUME that recovered."""
+    own_activities: tuple[ActivityView, ...] = ()
+    """What is this user's own in them, in at most 2 KiB. Empty likewise."""
+    activities_more: int = 0
+    """Activities that ``activities`` leaves out; the operations that list them return all."""
 
 
 class Left(NamedTuple):

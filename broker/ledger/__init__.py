@@ -4,8 +4,10 @@ Whoever has something that must not be lost hands it to `Ledger.record` and acts
 `Committed`. `Reader` answers questions beside the writer.
 """
 
+from broker.ledger.activity_facts import activity_facts
 from broker.ledger.direct_pages import read_directs
 from broker.ledger.entries import (
+    ACTIVITY_FACTS,
     CANCEL_ROWS,
     FACT_KIND_MIN,
     MAX_REDACTED,
@@ -56,6 +58,7 @@ from broker.ledger.service import Ledger, LedgerLimits
 from broker.ledger.writer import LedgerState, LedgerStats, Pace
 
 __all__ = [
+    "ACTIVITY_FACTS",
     "CANCEL_ROWS",
     "FACT_KIND_MIN",
     "MAX_REDACTED",
@@ -105,6 +108,7 @@ __all__ = [
     "StoredRecord",
     "StoredRoom",
     "SubmitResult",
+    "activity_facts",
     "database_path",
     "make_key",
     "open_directory",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 __all__ = [
+    "ACTIVITY_FACTS",
     "CANCEL_ROWS",
     "ENTRIES_REDACTED",
     "FACT_KIND_MIN",
@@ -71,6 +72,8 @@ MAX_ITEMS = 5000
 MAX_SUBMISSION_BYTES = 4 * 1024 * 1024
 FACT_KIND_MIN = 1000
 """Entries that are no event of a room's stream have kinds from here on; below are the wire's message types."""
+ACTIVITY_FACTS = FACT_KIND_MIN + 3
+"""Kind of the facts of a room's activities, of one batch each (`broker.rooms.activity_records`)."""
 LEDGER_RESTORED = FACT_KIND_MIN + 1
 """Kind of the fact that the ledger goes on as another history: JSON ``{"lost": what is known to be missing}``."""
 ENTRIES_REDACTED = FACT_KIND_MIN + 3

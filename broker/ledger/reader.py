@@ -227,12 +227,8 @@ class Reader:
     @_reports_damage
     def deletions(self, room: str, epoch: int, after: int, limit: int) -> list[StoredEntry]:
         """Return the events of a stream after an offset that delete messages, in order; at most ``limit``."""
-        rows = self._connection.execute(
-            f"{_ENTRY} WHERE s.room = ? AND s.epoch = ? AND e.offset > ? AND e.kind = {DELETION_KIND}"
-            " ORDER BY e.offset LIMIT ?",
-            (room, epoch, after, limit),
-        )
-        return [self._entry(row) for row in rows]
+        where = f"s.room = ? AND s.epoch = ? AND e.offset > ? AND e.kind = {DELETION_KIND} ORDER BY e.offset LIMIT ?"
+        return list(stored_entries(self, where, (room, epoch, after, limit)))
 
     @_reports_damage
     def latest(self, room: str, epoch: int, since_ms: int, limit: int) -> list[StoredEntry]:
@@ -582,6 +578,12 @@ class Reader:
         if record_checksum(*row[:5]) != row[5]:
             raise LedgerDamaged(f"{self.path}: record {row[0]} of {row[1]} is not what was written (checksum)")
         return StoredRecord(*row[:5])
+
+
+def stored_entries(reader: Reader, where: str, values: tuple[str | int, ...]) -> Iterator[StoredEntry]:
+    """Yield the entries that a condition of SQL selects, of the tables ``e`` (entries) and ``s`` (their streams)."""
+    for row in reader.connection.execute(f"{_ENTRY} WHERE {where}", values):
+        yield reader._entry(row)
 
 
 def open_directory(directory: Path) -> Reader:

@@ -20,7 +20,7 @@ from broker.operations.kept import AGAIN_MS, ask
 from broker.operations.parts import Handler, Parts, Recall
 from broker.operations.results import PostResults
 from broker.rooms.room import Room
-from broker.rooms.room_store import read_page
+from broker.rooms.room_history import read_page
 from protocol.codes import ErrorCode, Lane, MessageType, Outcome, Role, RoomPhase
 from protocol.fields import MAX_INT
 from protocol.messages import AckResult, Event, PinnedMessage, Post

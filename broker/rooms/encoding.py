@@ -35,12 +35,14 @@ def variant_of(framing: Framing, codec: Codec, tier: Tier) -> int:
 
 
 class Content(NamedTuple):
-    """One message for the whole room; ``weight``: danmaku inside."""
+    """One message for the whole room; ``weight``: danmaku inside; ``part_key``: of lane 4, which counters it has: a
+    queue keeps the newest of each."""
 
     message: Message
     lane: Lane
     sequence: int
     weight: int = 0
+    part_key: int = 0
 
 
 class Bundle(NamedTuple):
@@ -101,14 +103,15 @@ def _bundle(
         if framing is Framing.WEBSOCKET_JSON:
             data = b"".join([ws_frame(frame, text=True) for frame in _json_frames(content, room)])
         elif framing is Framing.EVENT_STREAM:
-            named = event_id(content.sequence) if type(content.message) is Event else ""
+            has_offset = type(content.message) is Event and content.lane < Lane.CHAT
+            named = event_id(content.sequence) if has_offset else ""
             data = b"".join([event(frame, named) for frame in _json_frames(content, room)])
         else:
             pieces = packed.get(id(content))
             if pieces is None:
                 pieces = packed[id(content)] = _pack(content.message)
             data = b"".join(_binary_frames(content, pieces, room, Codec(codec), framing))
-        parts.append(Part(data, content.lane, content.weight, room))
+        parts.append(Part(data, content.lane, content.weight, room | content.part_key << 32))
     joined = parts[0].data if len(parts) == 1 else b"".join(part.data for part in parts)
     return Bundle(joined, tuple(parts))
 

@@ -13,16 +13,19 @@ from __future__ import annotations
 
 import random
 import secrets
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from math import inf
 from operator import add
+from typing import Any
 
 import structlog
 import trio
 
 from broker.config.schema import RoomConfig
 from broker.core.clock import TrustedClock
+from broker.core.commerce.room_activities import RoomActivities
 from broker.core.limits.join_limit import JoinLimit
 from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.limits.rate_limit import Gcra, Rate
@@ -37,7 +40,7 @@ from broker.core.rooms.policies import Policy
 from broker.core.rooms.state import EVENT_COUNTERS, RoomRules, RoomState
 from broker.core.tenants.names import tenant_of
 from broker.core.tenants.quotas import Tenants
-from broker.ledger import ResultBatch
+from broker.ledger import LedgerDamaged, LedgerRefused, ResultBatch
 from broker.rooms.fanout import FanOut
 from broker.rooms.room import PostRef, Room
 from broker.rooms.room_store import RoomCheckpoint, RoomStore
@@ -176,7 +179,7 @@ class Hub:
             room.has_crashed
             or (room_store is not None and room.ended[0] is not LeaveReason.ROOM_ENDED and not room.is_left_unused)
         ):
-            if room.journal.pending:
+            if room.journal.pending or room.is_reading:
                 return ErrorCode.OVERLOADED
             checkpoint = self._checkpoint(room)
         if not reopens or (joining is not None and joining < Role.MODERATOR):
@@ -204,7 +207,8 @@ class Hub:
             checkpoint = self._crashed.pop(name, None) if room_store is None else room_store.take(name)
         epoch = self._rng.getrandbits(48) if checkpoint is None else checkpoint.epoch
         state: RoomState[PostRef] = RoomState(
-            self._rules, epoch, self._rng, self._clock(), name, self._orders, self.key_space
+            self._rules, epoch, self._rng, self._clock(), name, self._orders, self.key_space,
+            self._activities_of(checkpoint),
         )  # fmt: skip
         state.stage = self._stage
         if checkpoint is not None:
@@ -278,6 +282,8 @@ class Hub:
         """Run the rooms' tasks until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            for name in () if self._room_store is None else self._room_store.with_activities():
+                self.open(name)
             try:
                 task_status.started()
                 while True:
@@ -316,6 +322,8 @@ class Hub:
             except Exception:
                 self.crash(room)
             await room.journal.wait_answered()
+            if room.has_crashed:
+                await self._read_activities(room)
             log.info("room ended", room=room.name, number=room.number, reason=room.ended[0].name)
         finally:
             del self._by_number[room.number]
@@ -337,6 +345,27 @@ class Hub:
         now = self._clock()
         for name, ago_s in ended_ago_s.items():
             self._ended.add(name, now - max(0.0, ago_s))
+
+    def _activities_of(self, checkpoint: RoomCheckpoint | None) -> RoomActivities[Any] | None:
+        """Return the activities of a room that is opened; None where nothing is kept."""
+        if self._room_store is None:
+            return None
+        if checkpoint is not None and checkpoint.activities is not None:
+            return checkpoint.activities
+        return RoomActivities(self._room_store.kinds)
+
+    async def _read_activities(self, room: Room) -> None:
+        """Read the activities of a room that has crashed, whose memory is not to be trusted, from the ledger."""
+        steps = room.state.activities
+        if self._room_store is None or steps.activities is None or not len(steps.activities):
+            return
+        room.is_reading = True
+        try:
+            steps.activities = await self._room_store.read_activities(room.name, room.state.epoch)
+        except (LedgerRefused, LedgerDamaged, sqlite3.Error) as error:
+            log.error("the activities of a room cannot be read", room=room.name, why=str(error))
+        finally:
+            room.is_reading = False
 
     def _keep_checkpoint(self, room: Room) -> None:
         """Keep the checkpoint of a closed room, unless the room was ended."""

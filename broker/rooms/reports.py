@@ -86,6 +86,10 @@ class RoomReports:
         """Return what is reported of a stream that ends because nothing was posted in it."""
         return self._events.of_room("room.ended", room, epoch, RoomEndedData("unused"), at_ms)
 
+    def rows(self, kind: str, room: str, epoch: int, data: Any, at_ms: int) -> tuple[OutboxEntry, ...]:
+        """Return the rows of an event of an activity. Any: the table has the type of its data."""
+        return self._events.of_room(kind, room, epoch, data, at_ms)
+
     # ---- reports of their own
 
     def report(self, kind: str, room: str, epoch: int, data: Any) -> None:

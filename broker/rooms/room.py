@@ -12,10 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from math import ceil, inf
+from typing import Any
 
 import trio
 
 from broker.core.clock import TrustedClock
+from broker.core.commerce.activity import Requester, RoomEvent
+from broker.core.commerce.room_activities import ActivityKey, AnswerCommand, PushCounter, RecordBatch
 from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.rooms.effects import Effect, End, Outcomes, Publish, Record, Reply, TickOut
 from broker.core.rooms.event_ids import EventIds
@@ -35,8 +38,10 @@ from broker.rooms.fanout import FanOut, Outbox
 from broker.rooms.members import Member, Members
 from broker.rooms.reports import VACATED_AFTER_S, RoomReporter
 from broker.rooms.room_store import RoomJournal, RoomStore
+from protocol.activities import activity_payload
 from protocol.codes import Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase
-from protocol.messages import AckResult, FirstResult, Joined, Post
+from protocol.messages import AckResult, Event, FirstResult, Joined, Post
+from protocol.payloads import ActivityPayload
 
 __all__ = ["PostRef", "Room"]
 
@@ -115,10 +120,15 @@ class Room:
         self.ended = LeaveReason.ROOM_ENDED, ""
         """Why the room has ended, once it has."""
         self.has_crashed = False
+        self.is_reading = False
+        """Whether its activities are being read from the ledger again, after a crash."""
         self.opened_at_ms = unix_ms()
         self._wake = trio.Event()
         self._armed_until = inf
         self._ticking = False
+        self._counters_sent = 0
+        self._counter_keys: dict[ActivityKey, int] = {}
+        """Numbers of activities with counters, from 1: in a queue the newest counters of each replace older ones."""
 
     # ---- members
 
@@ -159,7 +169,8 @@ class Room:
 
     def snapshot(self, member: Member) -> Joined:
         """Return the room as a member gets it that joins now."""
-        return self.state.snapshot(plain_name(self.name), member.role, TIERS[member.variant % len(TIERS)])
+        tier = TIERS[member.variant % len(TIERS)]
+        return self.state.snapshot(plain_name(self.name), member.role, tier, plain_name(member.user_id))
 
     def event_id(self, offset: int) -> str:
         """Return the id of an event for streams of events, "" where there are none."""
@@ -205,6 +216,22 @@ class Room:
             self._perform(decision.effects)
             self._nudge(now)
         return decision
+
+    # Any: each kind of activity has its own commands and answers.
+    def command_activity(
+        self,
+        key: ActivityKey,
+        command: Any,
+        requester: Requester,
+        on_answer: Callable[[Any], None],
+        *,
+        creates: bool = False,
+    ) -> None:
+        """Give a command to an activity; ``on_answer`` gets its result record or an `ActivityRefusal`."""
+        now = self._clock()
+        steps = self.state.activities
+        self._perform(steps.command(key, command, requester, on_answer, now, self._trusted.now_ms(), creates=creates))
+        self._nudge(now)
 
     def pin(self, author: Member, sequence: int, change: PinChange, ttl_ms: int | None, client_msg_id: str) -> None:
         """Pin or unpin a message, as a post of ``author``. ``ttl_ms``: how long it is pinned; None = without an end."""
@@ -304,7 +331,7 @@ class Room:
         due = None if self._ticking else self.state.next_due(now)
         empty_since = self.state.empty_since
         if empty_since is not None:
-            closes_at = empty_since + self._close_after_s
+            closes_at = inf if self.state.activities.is_busy else empty_since + self._close_after_s
             if self._reporter is not None and self._reporter.is_occupied:
                 closes_at = min(closes_at, empty_since + VACATED_AFTER_S)
             due = closes_at if due is None else min(due, closes_at)
@@ -314,7 +341,8 @@ class Room:
         empty_since = self.state.empty_since
         if self._reporter is not None and empty_since is not None and now >= empty_since + VACATED_AFTER_S:
             self._reporter.vacated()
-        if empty_since is not None and now >= empty_since + self._close_after_s:
+        is_busy = self.state.activities.is_busy
+        if empty_since is not None and not is_busy and now >= empty_since + self._close_after_s:
             if self._reporter is not None:
                 self._reporter.vacated()
             self.end(LeaveReason.ROOM_IDLE)
@@ -359,8 +387,23 @@ class Room:
                     self.journal.record(effect)
                 case TickOut():
                     self._send_tick(effect)
+                case AnswerCommand(ticket, answer):
+                    ticket(answer)
+                case RecordBatch(made):
+                    self.journal.record_batch(made)
+                case PushCounter(key, counter):
+                    self._push_counter(key, counter)
                 case End(reason):
                     self.end(reason)
+
+    def _push_counter(self, key: ActivityKey, counter: RoomEvent) -> None:
+        """Send the counters of an activity to every member; the newest replaces older ones."""
+        payload = ActivityPayload(*activity_payload(counter.name, key[1], counter.data))
+        event = Event(MessageType.ACTIVITY_COUNTER, self._unix_ms(), "", "", payload)
+        self._counters_sent += 1
+        number = self._counter_keys.setdefault(key, len(self._counter_keys) + 1)
+        content = Content(event, Lane.AMBIENT, self._counters_sent, part_key=number)
+        self._broadcast([[content]] * len(TIERS))
 
     def _on_phase(self) -> None:
         """Tick soon: the phase is one of the counters."""

@@ -10,15 +10,15 @@ are not acknowledged to any client, so losing the last one breaks no promise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import structlog
 import trio
 
+from broker.core.commerce.room_activities import ActivityBatch, ActivityKind, RoomActivities
 from broker.core.rooms.bans import BanTable
-from broker.core.rooms.deletions import without_deleted
 from broker.core.rooms.effects import Effect, Record
 from broker.core.rooms.idempotency import KEY_REUSED, FirstUse, OperationKey, StoredResult
 from broker.core.rooms.keys import KeySpace
@@ -27,6 +27,7 @@ from broker.core.rooms.stream import StoredEvent
 from broker.core.tenants.names import plain_name
 from broker.ledger import (
     Committed,
+    DirectEntry,
     Entry,
     Item,
     Key,
@@ -39,22 +40,21 @@ from broker.ledger import (
     RoomCheckpointed,
     RoomEnded,
     RoomOpened,
-    StoredEntry,
     SubmitResult,
     make_key,
 )
 from broker.ledger.orders import ORDER_KIND, Order, pack_order
-from broker.ledger.queries import LedgerQueries
 from broker.ledger.records import remove_records
-from broker.ledger.replay import event_of
+from broker.rooms.activity_records import DirectSink, batch_items, read_activities, read_all_activities
 from broker.rooms.ban_records import ban_removal, read_bans
 from broker.rooms.key_records import StoredKeys, key_items, key_removals, read_room_keys
 from broker.rooms.reports import RoomReports
-from protocol.codes import Lane, MessageType, Outcome, RoomPhase
+from broker.rooms.room_history import stored_events
+from protocol.codes import MessageType, Outcome, RoomPhase
 from protocol.frames import pack_body, unpack_body
 from protocol.messages import Event
 
-__all__ = ["KeyReused", "RoomCheckpoint", "RoomHistory", "RoomJournal", "RoomStore", "read_page"]
+__all__ = ["KeyReused", "RoomCheckpoint", "RoomJournal", "RoomStore"]
 
 log = structlog.get_logger("roomcast.room_store")
 
@@ -76,6 +76,8 @@ class RoomCheckpoint(NamedTuple):
     events: tuple[StoredEvent, ...] = ()
     """The newest events, without a hole, up to ``last_offset``."""
     keys: StoredKeys = StoredKeys()
+    activities: RoomActivities[Any] | None = None
+    """None: there are none."""
 
 
 class KeyReused(Exception):
@@ -91,8 +93,13 @@ class RoomStore:
         unix_ms: Callable[[], int],
         key_space: KeySpace | None = None,
         reports: RoomReports | None = None,
+        directs: DirectSink | None = None,
+        kinds: Mapping[str, ActivityKind] | None = None,
     ) -> None:
+        """``directs``: the inboxes of users; ``kinds``: of activities that rooms may have."""
         self.ledger = ledger
+        self.directs = directs
+        self.kinds = {} if kinds is None else kinds
         self.reports = reports
         self.key_space = KeySpace() if key_space is None else key_space
         """Space of the keys of all rooms, with a task or without."""
@@ -135,8 +142,47 @@ class RoomStore:
                 items.append(Entry(room, epoch, None, ORDER_KIND, event.at_ms, pack_order(order)))
         if self.reports is not None:
             items += self.reports.recorded(room, epoch, record)
+        if record.batches:
+            on_result = self._add_batches(items, room, epoch, record.batches, event.at_ms, on_result)
         keys = [_key(room, epoch, asked.key, asked.outcome) for asked in record.asked if asked.key is not None]
         return self.ledger.record(items, on_result, keys)
+
+    def record_batch(
+        self, room: str, epoch: int, made: ActivityBatch, at_ms: int, on_result: Callable[[LedgerResult], None]
+    ) -> SubmitResult:
+        """Submit a batch of an activity that has no event."""
+        items: list[Item] = []
+        on_result = self._add_batches(items, room, epoch, (made,), at_ms, on_result)
+        return self.ledger.record(items, on_result)
+
+    def _add_batches(
+        self,
+        items: list[Item],
+        room: str,
+        epoch: int,
+        batches: Sequence[ActivityBatch],
+        at_ms: int,
+        on_result: Callable[[LedgerResult], None],
+    ) -> Callable[[LedgerResult], None]:
+        """Add what batches write to the items of a submission; return what is to get its result."""
+        directs: list[DirectEntry] = []
+        report = None if self.reports is None else self.reports.rows
+        for made in batches:
+            facts, messages, rows = batch_items(room, epoch, made, at_ms, self.directs, report)
+            items += (*facts, *messages, *rows)
+            directs += messages
+        return partial(self._on_directs, directs, on_result) if directs else on_result
+
+    def _on_directs(
+        self, directs: Sequence[DirectEntry], on_result: Callable[[LedgerResult], None], result: LedgerResult
+    ) -> None:
+        on_result(result)
+        if isinstance(result, Committed) and self.directs is not None:
+            self.directs.written(directs, result.direct_ids)
+
+    async def read_activities(self, room: str, epoch: int) -> RoomActivities[Any]:
+        """Return the activities of a stream as the ledger has them. What `Ledger.ask` raises."""
+        return await self.ledger.ask(read_activities, self.kinds, room, epoch)
 
     def first_results(self, room: str, record: Record[Any], repeated: Repeated) -> dict[OperationKey, StoredResult]:
         """Return the first results that the ledger has for a record's keys; `KEY_REUSED` where the content differs."""
@@ -212,6 +258,14 @@ class RoomStore:
             self._reports_of_ends[room, epoch] = self.reports.ended_unused(room, epoch, now_ms)
         self._write(RoomEnded(room, epoch, now_ms))
 
+    def with_activities(self) -> list[str]:
+        """Return the rooms without a task whose activities may have something to do."""
+        return [
+            room
+            for room, checkpoint in self._checkpoints.items()
+            if checkpoint.activities is not None and checkpoint.activities.has_deadline
+        ]
+
     def take(self, room: str) -> RoomCheckpoint | None:
         """Remove and return the checkpoint of a room that is opened now. From here on the room writes it."""
         checkpoint = self._checkpoints.pop(room, None)
@@ -248,6 +302,9 @@ class RoomStore:
                 found[room] = found[room]._replace(keys=keys)
             else:
                 self._forget_keys(room, keys)
+        for (room, epoch), activities in (await self.ledger.ask(read_all_activities, self.kinds)).items():
+            if room in found and found[room].epoch == epoch:
+                found[room] = found[room]._replace(activities=activities)
         self._checkpoints.update(found)
         if found:
             log.info("rooms restored", rooms=len(found), events=sum(len(each.events) for each in found.values()))
@@ -387,6 +444,28 @@ class RoomJournal:
         if not self.pending and self._all_answered is not None:
             self._all_answered.set()
 
+    def record_batch(self, made: ActivityBatch) -> None:
+        """Submit a batch of an activity that has no event; its effects are performed with the ledger's result."""
+        assert self._store is not None, "only a room with a ledger has activities"
+        at_ms = 0 if self.state.activities.activities is None else self.state.activities.activities.now_ms
+        on_result = partial(self._on_batch, made)
+        if self._store.record_batch(self._room, self.state.epoch, made, at_ms, on_result) is SubmitResult.QUEUED:
+            self.pending += 1
+        else:
+            self._perform(self.state.activities.refused((made,), self._clock()))
+
+    def _on_batch(self, made: ActivityBatch, result: LedgerResult) -> None:
+        """Perform what the result of a batch means. Results come in the order of the submissions."""
+        self.pending -= 1
+        try:
+            steps = self.state.activities
+            done = steps.committed if isinstance(result, Committed) else steps.refused
+            self._perform(done((made,), self._clock()))
+        except Exception:
+            self._on_crash()
+        if not self.pending and self._all_answered is not None:
+            self._all_answered.set()
+
     async def first_use(self, key: OperationKey) -> FirstUse | None:
         """Return where an operation took effect whose key the ledger knows. KeyReused, and what `Ledger.ask` raises."""
         if self._store is None:
@@ -454,7 +533,9 @@ class RoomJournal:
         if with_events and state.last_offset == last_offset:
             events = state.events_since(state.epoch, state.first_offset - 1, self._clock())
         keys = StoredKeys(state.keys.dump(), state.keys.last_version)
-        return RoomCheckpoint(state.epoch, last_offset, self._totals, tuple(events or ()), keys)
+        activities = state.activities.activities
+        kept = activities if activities is not None and len(activities) else None
+        return RoomCheckpoint(state.epoch, last_offset, self._totals, tuple(events or ()), keys, kept)
 
 
 def _key(room: str, epoch: int, key: OperationKey, outcome: Outcome) -> Key:
@@ -477,86 +558,8 @@ def _read_checkpoints(reader: Reader, since_ms: int, history_entries: int) -> di
             and history_entries
         ):
             with_events += 1
-            events = _stored_events(reader.latest(stored.room, stored.epoch, since_ms, history_entries))
+            events = stored_events(reader.latest(stored.room, stored.epoch, since_ms, history_entries))
         if stored.room not in found:
             found[stored.room] = RoomCheckpoint(stored.epoch, stored.last_offset, stored.totals, tuple(events))
     # The first are forgotten first: those without any event, then the longest unused.
     return dict(sorted(reversed(found.items()), key=lambda each: each[1].last_offset > 0))
-
-
-def _stored_events(entries: Sequence[StoredEntry]) -> list[StoredEvent]:
-    """Return the newest entries without a hole as events of a room's history, cut where one cannot be read."""
-    events: list[StoredEvent] = []
-    for entry in entries:
-        event = event_of(entry)
-        if event is None or entry.lane is None:
-            events.clear()
-        else:
-            events.append(StoredEvent(entry.offset, Lane(entry.lane), event))
-    return events
-
-
-DELETIONS_PAGE = 1000
-
-
-def read_page(
-    reader: Reader, room: str, epoch: int, after: int, last: int, max_bytes: int
-) -> Sequence[StoredEvent] | None:
-    """Return the events ``after + 1`` to ``last``, with those redacted that are deleted by now.
-
-    The first of them that are within ``max_bytes``; None where one of these is not kept. Runs in the ledger's reading
-    thread.
-    """
-    entries = reader.history(room, epoch, after, last, last - after, max_bytes, fits=True)
-    if entries is None:
-        return None
-    later: list[Any] = []
-    position = last
-    while True:
-        found = reader.deletions(room, epoch, position, DELETIONS_PAGE)
-        later += [event.payload for each in found if (event := event_of(each)) is not None]
-        if len(found) < DELETIONS_PAGE:
-            break
-        position = found[-1].offset
-    events = _stored_events(entries)
-    return without_deleted(events, later) if len(events) == len(entries) else None
-
-
-class RoomHistory:
-    """Reads the events of a room that its in-memory history has no longer. Never waits.
-
-    ``max_events`` and ``max_bytes``: bounds of one answer.
-    """
-
-    def __init__(self, queries: LedgerQueries, max_events: int, max_bytes: int) -> None:
-        self._queries = queries
-        self.max_events = max_events
-        self._max_bytes = max_bytes
-
-    @property
-    def may_recover(self) -> bool:
-        """Whether what could not be read now may be readable when it is asked for again."""
-        return self._queries.may_recover
-
-    def read(
-        self,
-        room: str,
-        epoch: int,
-        after: int,
-        last: int,
-        on_done: Callable[[Sequence[StoredEvent] | None], None],
-    ) -> bool:
-        """Ask for the events ``after + 1`` to ``last`` of a room.
-
-        ``on_done`` gets all of them, an empty sequence if they cannot be had, or None if reading failed. Returns False
-        if too many queries wait.
-        """
-        arguments = (room, epoch, after, last, self.max_events, self._max_bytes)
-        return self._queries.submit(_read_events, arguments, on_done, if_damaged=())
-
-
-def _read_events(
-    reader: Reader, room: str, epoch: int, after: int, last: int, max_events: int, max_bytes: int
-) -> Sequence[StoredEvent]:
-    events = without_deleted(_stored_events(reader.history(room, epoch, after, last, max_events, max_bytes) or ()))
-    return events if len(events) == last - after else ()

@@ -21,7 +21,7 @@ from broker.net.poller import Poller
 from broker.net.transport import Transport
 from broker.operations.calls import Operations
 from broker.rooms.hub import Hub
-from broker.rooms.room_store import RoomHistory
+from broker.rooms.room_history import RoomHistory
 from broker.sessions.calls import CallTasks
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry

@@ -139,7 +139,10 @@ class PendingJoin:
         if events is not None:
             # The client has them, or they are among the events.
             left_out = len(snapshot.keys) + snapshot.keys_more
-            snapshot = snapshot._replace(announcement=None, keys=(), keys_more=left_out, pinned=())
+            snapshot = snapshot._replace(
+                announcement=None, keys=(), keys_more=left_out, pinned=(), activities=(), own_activities=(),
+                activities_more=len(snapshot.activities) + snapshot.activities_more,
+            )  # fmt: skip
         first = gap_from(StreamPosition(request.epoch, request.offset), snapshot.epoch)
         self._joiner.send(Resumed(events is not None, first, snapshot), room.number, self._sequence)
         for event in events or ():

@@ -203,17 +203,31 @@ class Inboxes:
         key of this user's.
         """
         # Any: payloads of custom types are any value.
-        body = pack_body((payload,))
-        if len(body) - 1 > MAX_PAYLOAD_BYTES:
-            raise ValueError(f"a payload of {len(body) - 1} bytes is above {MAX_PAYLOAD_BYTES}")
-        now_ms = self._unix_ms()
-        expires = now_ms + self._expiry_ms if expires_at_ms is None else expires_at_ms
-        entry = DirectEntry(user, kind, now_ms, expires, body, batch)
+        entry = self.entry(user, kind, payload, batch, expires_at_ms)
         if isinstance(key, str):
             keys = (make_key("direct", user, key, content=pack_body((kind, payload))),) if key else ()
         else:
             keys = (key,)
         return self._ledger.record((entry,), partial(self._on_committed, entry, payload, on_done), keys)
+
+    def entry(
+        self, user: str, kind: int, payload: Any, batch: str = "", expires_at_ms: int | None = None
+    ) -> DirectEntry:
+        """Return the item of a submission that puts a message into a user's inbox; report its number to `written`.
+
+        ValueError: the payload is above 4 KiB packed.
+        """
+        body = pack_body((payload,))
+        if len(body) - 1 > MAX_PAYLOAD_BYTES:
+            raise ValueError(f"a payload of {len(body) - 1} bytes is above {MAX_PAYLOAD_BYTES}")
+        now_ms = self._unix_ms()
+        expires = now_ms + self._expiry_ms if expires_at_ms is None else expires_at_ms
+        return DirectEntry(user, kind, now_ms, expires, body, batch)
+
+    def written(self, entries: Sequence[DirectEntry], direct_ids: Sequence[int]) -> None:
+        """Deliver messages that are durable. ``direct_ids``: the numbers that the ledger gave them."""
+        for entry, direct_id in zip(entries, direct_ids, strict=True):
+            self._on_new(entry, unpack_body(entry.body)[0], direct_id)
 
     async def send_batch(
         self,

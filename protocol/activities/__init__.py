@@ -12,18 +12,24 @@ from typing import Any, NamedTuple
 
 from ..fields import FieldError
 from ..json_values import as_json
+from ..messages import ActivityView
+from ..payloads import ActivityPayload, payload_record
 from . import mic, orders, products
-from .rows import ActivityEventRow, EventRow, Via
+from .rows import ActivityEventRow, ActivityViewRow, EventRow, Via
 
 __all__ = [
     "ACTIVITY_EVENTS",
     "BY_EVENT_NAME",
+    "BY_KIND",
     "REPORTS",
     "ActivityEvent",
     "ActivityEventRow",
+    "ActivityViewRow",
     "Via",
     "activity_event",
     "activity_payload",
+    "activity_view",
+    "received_payload",
 ]
 
 ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = (
@@ -32,6 +38,8 @@ ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = (
     *orders.ROWS,
 )
 REPORTS: tuple[EventRow, ...] = (*mic.REPORTS,)
+VIEWS: tuple[ActivityViewRow, ...] = ()
+BY_KIND: dict[str, ActivityViewRow] = {row.kind: row for row in VIEWS}
 BY_EVENT_NAME: dict[str, ActivityEventRow] = {row.name: row for row in ACTIVITY_EVENTS}
 
 
@@ -50,7 +58,7 @@ def activity_payload(name: str, id: str, data: Any) -> tuple[str, str, Any]:
 
 def activity_event(payload: Any) -> ActivityEvent | None:
     """Return a received payload as an event; None where it has not the form of one. Any: it is not checked yet."""
-    if type(payload) is not tuple or len(payload) < 3:
+    if not isinstance(payload, tuple) or len(payload) < 3:
         return None
     name, id, data = payload[:3]
     if not isinstance(name, str) or not isinstance(id, str):
@@ -62,3 +70,21 @@ def activity_event(payload: Any) -> ActivityEvent | None:
         except FieldError:
             pass  # of a later version
     return ActivityEvent(name, id, data)
+
+
+def activity_view(view: ActivityView, *, is_own: bool) -> ActivityView:
+    """Return a received view with its record as data, where this version knows it."""
+    row = BY_KIND.get(view.kind)
+    read = None if row is None else row.read_own if is_own else row.read
+    if read is None:
+        return view
+    try:
+        return view._replace(data=read(view.data))
+    except FieldError:
+        return view  # of a later version
+
+
+def received_payload(message_type: int, payload: Any) -> Any:
+    """Return a received payload as the record of its type, as `payload_record`; that of an activity as an event."""
+    found = payload_record(message_type, payload)
+    return activity_event(found) if isinstance(found, ActivityPayload) else found

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ..webhook_row import EventRow
 
-__all__ = ["ActivityEventRow", "EventRow", "Via"]
+__all__ = ["ActivityEventRow", "ActivityViewRow", "EventRow", "Via"]
 
 
 class Via(Enum):
@@ -42,3 +42,19 @@ class ActivityEventRow(NamedTuple):
     def subject(self) -> str:
         """First part of the name."""
         return self.name.partition(".")[0]
+
+
+class ActivityViewRow(NamedTuple):
+    """Declaration of what a member that joins gets of the activities of one kind.
+
+    ``read``: makes the record that everybody gets of an object or array; ``read_own``: that of the user's own part,
+    None = there is none; ``example``: of the first.
+    """
+
+    kind: str
+    data: type[Any]
+    read: Callable[[Any], Any]
+    example: Any
+    own: type[Any] | None = None
+    read_own: Callable[[Any], Any] | None = None
+    own_example: Any = None

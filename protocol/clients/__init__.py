@@ -7,6 +7,7 @@ from .connect import open_client
 from .credentials import TokenSource, new_guest_token
 from .directs import ClientEvents
 from .events import (
+    ActivityCounters,
     BatchState,
     CallLost,
     CallRefused,
@@ -41,6 +42,7 @@ from .room_posts import UnjoinedRoom
 from .transports import Address, BytePipe, Connector, PipeLost, StreamPipe, connector
 
 __all__ = [
+    "ActivityCounters",
     "Address",
     "BatchState",
     "BytePipe",

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
+from ..activities import received_payload
 from ..messages import Direct
-from ..payloads import payload_record
 from .events import ClientEvent
 from .inbox import Inbox
 
@@ -39,7 +39,7 @@ class Directs:
 
     def on_direct(self, direct: Direct) -> None:
         """Process one message."""
-        direct = direct._replace(payload=payload_record(direct.type, direct.payload))
+        direct = direct._replace(payload=received_payload(direct.type, direct.payload))
         if not direct.direct_id:
             self._inbox.put_lossy(direct, ambient=1)
             return

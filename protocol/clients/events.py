@@ -14,6 +14,7 @@ from ..payloads import DanmakuPayload, EmotePayload
 from ..resume import StreamPosition as Position
 
 __all__ = [
+    "ActivityCounters",
     "BatchState",
     "CallLost",
     "CallRefused",
@@ -133,8 +134,20 @@ class StreamEvent(NamedTuple):
     user_id: str
     name: str
     payload: Any
-    """Record of the type in `protocol.payloads`, as `AnnouncementPayload` or `DeletedPayload`; custom types: any
-    value."""
+    """Record of the type in `protocol.payloads`, as `AnnouncementPayload` or `DeletedPayload`; an `ActivityEvent` for
+    the type ACTIVITY; custom types: any value."""
+
+
+class ActivityCounters(NamedTuple):
+    """Counters of an activity; a newer one of the same name and id replaces an older one.
+
+    ``data``: the record of the event in `protocol.activities`.
+    """
+
+    at_ms: int
+    name: str
+    id: str
+    data: Any
 
 
 class TopLiker(NamedTuple):
@@ -200,7 +213,7 @@ class RoomLeft(NamedTuple):
     is_final: bool
 
 
-RoomEvent = Danmaku | StreamEvent | State | TickAccount | Rejoined | Gap | MessagesMissed | RoomLeft
+RoomEvent = Danmaku | StreamEvent | ActivityCounters | State | TickAccount | Rejoined | Gap | MessagesMissed | RoomLeft
 
 
 # ---- from the client ------------------------------------------------------------------------------

@@ -13,12 +13,14 @@ from typing import Any, Protocol
 
 import trio
 
+from ..activities import activity_event, activity_view, received_payload
 from ..codes import Lane, LeaveReason, MessageType, RoomPhase, Tier
 from ..errors import LocalProtocolError
 from ..messages import Account, Event, Joined, Left, PinnedMessage, Resumed, RoomPulse, State, Tick
 from ..payloads import KeysPayload, LikePayload, PhasePayload, PinsPayload, payload_record
 from ..resume import Arrival, arrival, full_offset, missing
 from .events import (
+    ActivityCounters,
     Danmaku,
     Gap,
     Position,
@@ -229,8 +231,14 @@ class RoomMembership:
             self._put_gap(lost.first, lost.last, lost.epoch_changed)
 
     def on_event(self, lane: Lane, sequence: int, event: Event) -> None:
-        """Process an event of lanes 0-2: once, and in order. ``sequence``: the low 32 bits of its offset."""
+        """Process an event of lanes 0-2: once, and in order. ``sequence``: the low 32 bits of its offset. One of lane 4
+        has counters and no offset."""
         if self.position is None:
+            return
+        if lane is Lane.AMBIENT:
+            counters = activity_event(event.payload)
+            if counters is not None:
+                self.inbox.put_lossy(ActivityCounters(event.at_ms, *counters), ambient=1)
             return
         last = self.position.offset
         offset = full_offset(last, sequence)
@@ -241,7 +249,7 @@ class RoomMembership:
         if relation is Arrival.AFTER_GAP:
             self._put_gap(last + 1, offset - 1, epoch_changed=False)
         self.position = Position(self.position.epoch, offset)
-        payload = payload_record(event.type, event.payload)
+        payload = received_payload(event.type, event.payload)
         if event.type == MessageType.ROOM_PHASE and isinstance(payload, PhasePayload):
             self.phase = payload.phase
         elif isinstance(payload, KeysPayload):
@@ -287,5 +295,7 @@ class RoomMembership:
 def _with_records(snapshot: Joined) -> Joined:
     """Return ``snapshot`` with the payloads of its recent danmaku and pinned messages as records."""
     recent = tuple(entry._replace(payload=payload_record(entry.type, entry.payload)) for entry in snapshot.recent)
+    activities = tuple(activity_view(each, is_own=False) for each in snapshot.activities)
+    own = tuple(activity_view(each, is_own=True) for each in snapshot.own_activities)
     pinned = tuple(pin._replace(payload=payload_record(pin.type, pin.payload)) for pin in snapshot.pinned)
-    return snapshot._replace(recent=recent, pinned=pinned)
+    return snapshot._replace(recent=recent, pinned=pinned, activities=activities, own_activities=own)

@@ -160,7 +160,7 @@ class ActivityDriver:
     def end(self) -> None:
         """End the room, and commit what comes of it."""
         self.commit_all()
-        batch = self.runner.end(self.now_ms)
+        batch = self.runner.end()
         if batch is not None:
             assert batch.event is None
             if batch.facts:

@@ -90,7 +90,10 @@ class Fact(NamedTuple):
 
 
 class RoomEvent(NamedTuple):
-    """What every member sees: an event of lane 1. ``data``: its record (Any: the table of activity events has it)."""
+    """What every member sees: an event of lane 1, or counters of lane 4.
+
+    ``data``: its record (Any: the table of activity events has it).
+    """
 
     name: str
     data: Any
@@ -192,10 +195,13 @@ class Activity(ABC, Generic[T]):
         """Return the state that facts have made, as plain values: equal for equal states."""
 
     @abstractmethod
-    def view(self, requester: Requester, now_ms: int) -> Any:
-        """Return the record that everybody who joins gets; None = nothing. Staff may get more."""
+    def view(self, is_staff: bool) -> Any:
+        """Return the record that everybody who joins gets; None = nothing. Staff may get more.
 
-    def own_view(self, user: str, now_ms: int) -> Any:
+        It depends on the state alone, as it is encoded once for all: deadlines, not durations.
+        """
+
+    def own_view(self, user: str) -> Any:
         """Return the record that only this user gets when it joins; None = nothing."""
         return None
 
@@ -292,7 +298,7 @@ class ActivityRunner(Generic[T]):
             self._perform_due(steps, self._advance(now_ms))
         return self._as_batch(steps, answers)
 
-    def end(self, now_ms: int) -> Batch[T] | None:
+    def end(self) -> Batch[T] | None:
         """Return what the end of the room brings about, with refusals for all who wait; None = nothing.
 
         No batch may be under way.
@@ -303,7 +309,7 @@ class ActivityRunner(Generic[T]):
         self._of_one.clear()
         self._fact_count = 0
         steps: list[ActivityStep[T]] = []
-        step = self.activity.ended(self._advance(now_ms))
+        step = self.activity.ended(self._now_ms)
         if step is not None:
             self._add(steps, step)
         return self._as_batch(steps, answers)

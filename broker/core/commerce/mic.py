@@ -451,10 +451,10 @@ class Mic(Activity[T]):
 
     # ---- what users see
 
-    def view(self, requester: Requester, now_ms: int) -> MicSeats:
+    def view(self, is_staff: bool) -> MicSeats:
         return self.seats(lists_queue=False)
 
-    def own_view(self, user: str, now_ms: int) -> MicState | None:
+    def own_view(self, user: str) -> MicState | None:
         return self.state_of(user) if user in self._entries else None
 
     def counter(self) -> RoomEvent | None:

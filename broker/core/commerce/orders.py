@@ -137,7 +137,7 @@ class RoomOrders(Activity[T]):
     def dump(self) -> tuple[Any, ...]:
         return tuple(sorted(self._orders.items())), self._total, tuple(self._new), self._shown
 
-    def view(self, requester: Requester, now_ms: int) -> None:
+    def view(self, is_staff: bool) -> None:
         """Return None: who joins later sees the orders that follow."""
 
 

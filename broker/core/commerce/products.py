@@ -451,7 +451,7 @@ class ProductList(Activity[T]):
 
     # ---- what members see
 
-    def view(self, requester: Requester, now_ms: int) -> ProductsView:
+    def view(self, is_staff: bool) -> ProductsView:
         if self._view is None:
             self._view = self._make_view()
         return self._view

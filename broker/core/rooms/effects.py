@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Generic, NamedTuple, TypeVar
 
+from broker.core.commerce.room_activities import ActivityBatch, AnswerCommand, PushCounter, RecordBatch
 from broker.core.rooms.idempotency import FirstUse, OperationKey
 from protocol.codes import Lane, LeaveReason, Outcome
 from protocol.messages import Event, State, Tick
@@ -18,7 +19,7 @@ T = TypeVar("T")
 
 
 class Reply(NamedTuple, Generic[T]):
-    """Answer one POST at once. ``detail`` as in `AckResult`; ``first``: its key was used there before."""
+    """AnswerCommand one POST at once. ``detail`` as in `AckResult`; ``first``: its key was used there before."""
 
     ticket: T
     outcome: Outcome
@@ -27,7 +28,7 @@ class Reply(NamedTuple, Generic[T]):
 
 
 class Outcomes(NamedTuple, Generic[T]):
-    """Answer the POSTs of a tick."""
+    """AnswerCommand the POSTs of a tick."""
 
     outcomes: list[tuple[T, Outcome]]
 
@@ -75,12 +76,14 @@ class Record(NamedTuple, Generic[T]):
     """Make an event durable; only then answer its requests, publish it and perform ``then``.
 
     The task calls `RoomState.committed`, `repeated` or `refused` with the ledger's result, in the order of the records.
+    ``batches``: of activities, in the same transaction.
     """
 
     event: Event
     lane: Lane
     asked: tuple[PendingReply[T], ...]
     then: tuple[Effect[T], ...]
+    batches: tuple[ActivityBatch, ...] = ()
 
     @property
     def weight(self) -> int:
@@ -88,4 +91,4 @@ class Record(NamedTuple, Generic[T]):
         return max(1, len(self.asked))
 
 
-Effect = Reply[T] | Outcomes[T] | Publish | Record[T] | TickOut | End
+Effect = Reply[T] | Outcomes[T] | Publish | Record[T] | TickOut | End | AnswerCommand | RecordBatch | PushCounter

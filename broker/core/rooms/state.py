@@ -13,12 +13,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import inf
 from random import Random
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from broker.core.chat.coalesce import TierCut
+from broker.core.commerce.room_activities import RoomActivities
 from broker.core.limits.overload import STAGE_RULES, OverloadStage
 from broker.core.rooms.accounts import RoomAccounts
-from broker.core.rooms.effects import Effect, End, Outcomes, PendingReply, Record, TickOut
+from broker.core.rooms.activity_steps import ActivitySteps
+from broker.core.rooms.effects import Effect, Outcomes, PendingReply, Record, TickOut
 from broker.core.rooms.history import History
 from broker.core.rooms.idempotency import (
     MAX_ORDERS,
@@ -40,7 +42,7 @@ from broker.core.rooms.rules import Author, RoomRules
 from broker.core.rooms.stream import StoredEvent, Stream, kept_bytes
 from broker.core.rooms.tick_entry import tick_entry
 from broker.core.tenants.names import plain_name
-from protocol.codes import Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase, Tier
+from protocol.codes import Lane, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
 from protocol.messages import Account, Event, Joined, RoomPulse, State, Tick
@@ -67,7 +69,7 @@ class RoomState(Generic[T]):
     """State of one room. All times: ``now`` monotonic seconds, ``at_ms`` Unix milliseconds.
 
     ``name``: qualified by its tenant; ``orders`` and ``key_space``: of all rooms of the broker; None: this room is
-    the only one.
+    the only one; ``activities``: of this room, as the ledger has them; None: it has none, as nothing is kept.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class RoomState(Generic[T]):
         name: str = "",
         orders: IdempotencyTable[T] | None = None,
         key_space: KeySpace | None = None,
+        activities: RoomActivities[Any] | None = None,
     ) -> None:
         policy = rules.policy
         self._rules = rules
@@ -115,6 +118,7 @@ class RoomState(Generic[T]):
         """Decide what one POST becomes: `Posting.post` itself, as a method in between would cost a call a message."""
         self.keys = RoomKeys(self._presence.has, key_space)
         self.key_changes: KeyChanges[T] = KeyChanges(self.keys, self._stream, self._phases, rules.durable)
+        self.activities: ActivitySteps[T] = ActivitySteps(activities, self._stream, self._phases, now)
         self._tick_number = 0
         self._state_number = 0
         self._ticked_at = -inf
@@ -186,10 +190,11 @@ class RoomState(Generic[T]):
         if phase is RoomPhase.ENDED:
             effects += self.tick(now, at_ms, last=True)
         self._phases.request(phase)
-        event = Event(MessageType.ROOM_PHASE, at_ms, user_id, "", (int(phase),))
         self._stream.admit(Lane.CONTROL)
-        then = (End(LeaveReason.ROOM_ENDED),) if phase is RoomPhase.ENDED else ()
-        recorded = self._stream.record(event, Lane.CONTROL, asked, now, then)
+        event = Event(MessageType.ROOM_PHASE, at_ms, user_id, "", (int(phase),))
+        if phase is RoomPhase.ENDED:
+            return [*effects, *self.activities.end(event, asked, now)]
+        recorded = self._stream.record(event, Lane.CONTROL, asked, now)
         if not self._rules.durable:
             self._phases.complete(phase)
         return [*effects, *recorded]
@@ -205,7 +210,7 @@ class RoomState(Generic[T]):
             self._phases.complete(RoomPhase(record.event.payload[0]))
         elif record.event.type == MessageType.KEYS_CHANGED:
             self.key_changes.committed(record, now)
-        return self._stream.committed(record, offset, now)
+        return [*self._stream.committed(record, offset, now), *self.activities.committed(record.batches, now)]
 
     def repeated(
         self, record: Record[T], first: Mapping[OperationKey, StoredResult], now: float
@@ -233,7 +238,8 @@ class RoomState(Generic[T]):
             self.key_changes.given_up(record, now)
         else:
             self.kept.give_up(record.event, now)
-        return self._stream.refused(record, Outcome.UNAVAILABLE, retry_after_ms)
+        refused = self._stream.refused(record, Outcome.UNAVAILABLE, retry_after_ms)
+        return [*refused, *self.activities.refused(record.batches, now)]
 
     # ---- what outlives the process
 
@@ -279,16 +285,18 @@ class RoomState(Generic[T]):
     @property
     def expiry_due_at(self) -> float:
         """When `expire` should run next: monotonic seconds, infinite while nothing expires."""
-        return min(self.keys.next_due, self.kept.pins.due_at)
+        return min(self.keys.next_due, self.kept.pins.due_at, self.activities.due_at)
 
     def expire(self, now: float, now_ms: int | None, at_ms: int) -> list[Effect[T]]:
-        """Delete keys and unpin messages that are due. ``now_ms``: trusted Unix milliseconds, None while they are not
-        trusted; ``at_ms``: those of the events."""
+        """Delete keys, unpin messages and run the timers of activities that are due. ``now_ms``: trusted Unix
+        milliseconds, None while they are not trusted; ``at_ms``: those of the events."""
         effects: list[Effect[T]] = []
         if now >= self.keys.next_due:
             effects += self.key_changes.due(now, now_ms, at_ms)
         if now >= self.kept.pins.due_at:
             effects += self._posting.unpin_expired(now, now_ms, at_ms)
+        if now >= self.activities.due_at:
+            effects += self.activities.due(now, now_ms)
         return effects
 
     # ---- ticks
@@ -419,14 +427,16 @@ class RoomState(Generic[T]):
         """Return who is in the room, and the sum of likes."""
         return self._presence.counts(), self._likes.total
 
-    def snapshot(self, name: str, role: Role, tier: Tier) -> Joined:
+    def snapshot(self, name: str, role: Role, tier: Tier, user_id: str = "") -> Joined:
         """Return the answer to a JOIN: the room called ``name`` as it is now, for a member with a role and a tier."""
+        views, own_views, left_out = self.activities.snapshot(role >= Role.MODERATOR, user_id)
         presence = self._presence
         recent, is_recent_cut, announcement, pinned = self.kept.snapshot()
         return Joined(
             name, self.epoch, self._history.last_offset, role, self.phase, tier, round(self.interval_s * 1000),
             presence.online, presence.users, presence.uniques, presence.peak, self._likes.total,
-            recent, is_recent_cut, announcement, *self.keys.snapshot(), pinned,
+            recent, is_recent_cut, announcement, *self.keys.snapshot(), pinned, views,
+            own_views, left_out,
         )  # fmt: skip
 
     def add_accounts_to(self, totals: list[list[int]]) -> None:

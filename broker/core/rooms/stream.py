@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
+from broker.core.commerce.room_activities import ActivityBatch
 from broker.core.rooms.accounts import RoomAccounts
 from broker.core.rooms.effects import Effect, PendingReply, Publish, Record, Reply
 from broker.core.rooms.history import History
@@ -38,7 +39,7 @@ class StoredEvent(NamedTuple):
     event: Event
 
 
-_LARGE = frozenset({MessageType.KEYS_CHANGED, MessageType.PINS_CHANGED, MessageType.MEDIA})
+_LARGE = frozenset({MessageType.KEYS_CHANGED, MessageType.PINS_CHANGED, MessageType.MEDIA, MessageType.ACTIVITY})
 
 
 def kept_bytes(event: Event) -> int:
@@ -79,6 +80,11 @@ class Stream(Generic[T]):
         self._orders = orders
         """Orders of all rooms."""
         self._open_orders: dict[OperationKey, None] = {}
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether a ledger commits its events."""
+        return self._durable
 
     @property
     def keys_lost(self) -> int:
@@ -133,10 +139,17 @@ class Stream(Generic[T]):
         account.held += 1
 
     def record(
-        self, event: Event, lane: Lane, asked: Sequence[PendingReply[T]], now: float, then: Sequence[Effect[T]] = ()
+        self,
+        event: Event,
+        lane: Lane,
+        asked: Sequence[PendingReply[T]],
+        now: float,
+        then: Sequence[Effect[T]] = (),
+        batches: Sequence[ActivityBatch] = (),
     ) -> Sequence[Effect[T]]:
-        """Put an admitted event on its way into the stream. ``asked``: whom it answers; ``then``: what follows it."""
-        record = Record(event, lane, tuple(asked), tuple(then))
+        """Put an admitted event on its way into the stream. ``asked``: whom it answers; ``then``: what follows it;
+        ``batches``: of activities, in its transaction."""
+        record = Record(event, lane, tuple(asked), tuple(then), tuple(batches))
         if self._durable:
             return (record,)
         return self.committed(record, self.history.last_offset + 1, now)

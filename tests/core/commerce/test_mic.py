@@ -141,7 +141,7 @@ def test_the_queue_is_in_order_of_requests_and_has_a_bound() -> None:
     assert seats.waiting == MAX_QUEUE
     assert [each.user for each in seats.queue[:2]] == ["u1", "u2"]
     assert [each.user for each in driver.activity.counter().data.first] == [f"u{number}" for number in range(1, 11)]
-    shared = driver.activity.view(HOST, driver.now_ms)
+    shared = driver.activity.view(True)
     assert shared.queue == ()
 
 
@@ -239,7 +239,7 @@ def test_the_token_goes_to_the_invited_user_alone() -> None:
     driver.ask(Withdraw(fence), ANN)
     assert answers[0].rtc_token == TOKEN
     public = [driver.events, driver.messages, driver.reports, driver.activity.counter()]
-    views = [driver.activity.view(HOST, driver.now_ms), driver.activity.own_view("ann", driver.now_ms)]
+    views = [driver.activity.view(True), driver.activity.own_view("ann")]
     others = [answer for answer in driver.answers.values() if answer is not answers[0]]
     assert TOKEN not in repr((public, views, others))
 

@@ -15,7 +15,7 @@ from protocol.activities.orders import ROWS, OrderShown
 from protocol.codes import ErrorCode
 from protocol.json_values import as_json
 from protocol.operations.orders import CountedOrder, OrderStatus
-from tests.support.activities import ActivityDriver, platform, viewer
+from tests.support.activities import ActivityDriver, platform
 
 START_MS = 1_790_000_000_000
 BOUGHT, CANCELLED = OrderStatus.BOUGHT, OrderStatus.CANCELLED
@@ -130,7 +130,7 @@ def test_the_first_of_half_a_second_is_shown_with_the_number_of_the_others() -> 
     driver.ask(order("late", 2, CANCELLED), platform)
     driver.pass_time(10 * SHOWN_EVERY_MS)
     assert driver.activity.counter().data.total == 6
-    assert driver.activity.view(viewer("u"), driver.now_ms) is None
+    assert driver.activity.view(False) is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,15 @@
+"""The kinds of activities that rooms have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from broker.core.commerce.room_activities import ActivityKind
+
+__all__ = ["activity_kinds"]
+
+
+def activity_kinds(random_bytes: Callable[[], bytes]) -> dict[str, ActivityKind]:
+    """Return all kinds by name. ``random_bytes``: returns 32 unguessable bytes, the seed of an activity."""
+    kinds: tuple[ActivityKind, ...] = ()
+    return {kind.name: kind for kind in kinds}

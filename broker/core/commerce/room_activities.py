@@ -1,0 +1,315 @@
+"""The activities of one room: finds the one a command is for, keeps their timers, and bounds how many there are.
+
+Pure: methods return effects, which the room's task performs. ``T`` is the caller's reply address of one command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from math import inf
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from broker.core.commerce.activity import Activity, ActivityRefusal, ActivityRunner, Batch, Fact, Requester, RoomEvent
+from protocol.codes import ErrorCode
+from protocol.frames import pack_body
+from protocol.json_values import as_json
+from protocol.messages import MAX_ACTIVITIES, ActivityView
+
+__all__ = [
+    "MAX_REMOVED",
+    "ActivityBatch",
+    "ActivityEffect",
+    "ActivityKey",
+    "ActivityKind",
+    "AnswerCommand",
+    "PushCounter",
+    "RecordBatch",
+    "RoomActivities",
+]
+
+T = TypeVar("T")
+
+ActivityKey = tuple[str, str]
+"""Kind and id."""
+COUNTER_EVERY_MS = 1000
+MAX_REMOVED = 10_000
+"""Ids of ended activities that are remembered, so that none is used for another one; then creating is refused."""
+MAX_VIEWS_BYTES = 20 * 1024
+MAX_OWN_VIEWS_BYTES = 2 * 1024
+"""Of the views in the answer to a JOIN, packed."""
+KEPT_AFTER_END_MS = 600_000
+"""How long an activity stays in memory after its last deadline."""
+
+
+class ActivityKind(NamedTuple):
+    """One kind of activities.
+
+    ``make``: returns one that does not exist yet, by its id; ``limit``: at most so many in a room; ``shown``: so many
+    of them in the answer to a JOIN.
+    """
+
+    name: str
+    make: Callable[[str], Activity[Any]]
+    limit: int
+    shown: int
+
+
+class ActivityBatch(NamedTuple):
+    """A batch and whose it is."""
+
+    key: ActivityKey
+    # Any: the reply addresses are the caller's.
+    batch: Batch[Any]
+
+
+class AnswerCommand(NamedTuple):
+    """AnswerCommand a command: with a result record or an `ActivityRefusal` (Any)."""
+
+    ticket: Any
+    answer: Any
+
+
+class RecordBatch(NamedTuple):
+    """Make a batch durable; then call `committed` or `refused` with its key. With an event it goes into the stream."""
+
+    made: ActivityBatch
+
+
+class PushCounter(NamedTuple):
+    """Send the counters of an activity to every member; the newest replaces older ones."""
+
+    key: ActivityKey
+    counter: RoomEvent
+
+
+ActivityEffect = AnswerCommand | RecordBatch | PushCounter
+
+
+class RoomActivities(Generic[T]):
+    """Activities by kind and id. All times are Unix milliseconds of the trusted clock."""
+
+    def __init__(self, kinds: Mapping[str, ActivityKind]) -> None:
+        self._kinds = kinds
+        self._runners: dict[ActivityKey, ActivityRunner[T]] = {}
+        self._due: dict[ActivityKey, float] = {}
+        self._removed: dict[ActivityKey, None] = {}
+        self._counters: dict[ActivityKey, tuple[RoomEvent | None, int]] = {}
+        """Last pushed counters, and when."""
+        self._views: dict[bool, tuple[tuple[ActivityView, ...], int]] = {}
+        self.now_ms = 0
+        """The latest time that a command or timer came with."""
+
+    def __len__(self) -> int:
+        return len(self._runners)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the ledger has answered everything."""
+        return all(runner.is_idle for runner in self._runners.values())
+
+    @property
+    def next_due(self) -> float:
+        """When `due` has something to do: Unix milliseconds, infinite = never."""
+        return min(self._due.values(), default=inf)
+
+    @property
+    def has_deadline(self) -> bool:
+        """Whether an activity has something to do at a time, before or after `resume`."""
+        return any(runner.next_due() is not None for runner in self._runners.values())
+
+    def find(self, kind: str, id: str) -> Any:
+        """Return an activity that exists, None where there is none. Any: its class is that of the kind."""
+        runner = self._runners.get((kind, id))
+        return runner.activity if runner is not None and runner.activity.exists else None
+
+    def of_kind(self, kind: str) -> list[Any]:
+        """Return the activities of a kind that exist, in order of creation. Any: as `find`."""
+        return [runner.activity for key, runner in self._runners.items() if key[0] == kind and runner.activity.exists]
+
+    def command(
+        self, key: ActivityKey, command: Any, requester: Requester, ticket: T, now_ms: int, *, creates: bool = False
+    ) -> list[ActivityEffect]:
+        """Take a command for an activity. ``creates``: it may be one that does not exist yet."""
+        now_ms = self._advance(now_ms)
+        runner = self._runners.get(key)
+        if runner is None:
+            refusal = self._refusal_of_new(key) if creates else _unknown(key)
+            if refusal is not None:
+                return [AnswerCommand(ticket, refusal)]
+            runner = self._add(key)
+        refusal = runner.command(command, requester, ticket, now_ms)
+        if refusal is not None:
+            return [AnswerCommand(ticket, refusal)]
+        return self._turn(key, runner, now_ms)
+
+    def due(self, now_ms: int) -> list[ActivityEffect]:
+        """Do everything that has become due."""
+        now_ms = self._advance(now_ms)
+        effects: list[ActivityEffect] = []
+        for key in [key for key, due in self._due.items() if due <= now_ms]:
+            runner = self._runners[key]
+            if self._is_removable(runner, now_ms):
+                self._remove(key)
+            else:
+                effects += self._turn(key, runner, now_ms)
+        return effects
+
+    def committed(self, key: ActivityKey) -> list[ActivityEffect]:
+        """AnswerCommand the callers of a batch that is durable, and go on."""
+        runner = self._runners[key]
+        return _answers(runner.committed()) + self._turn(key, runner, self.now_ms)
+
+    def refused(self, key: ActivityKey) -> list[ActivityEffect]:
+        """Undo a batch that the ledger has refused; its callers hear that they may ask again."""
+        runner = self._runners[key]
+        return _answers(runner.refused(self.now_ms)) + self._turn(key, runner, self.now_ms)
+
+    # ---- restart, and the end of the room
+
+    def fold(self, key: ActivityKey, facts: Iterable[Fact]) -> None:
+        """Apply facts of the ledger, in their order; those of an unknown kind are left out."""
+        if key[0] not in self._kinds:
+            return
+        runner = self._runners.get(key) or self._add(key)
+        for fact in facts:
+            runner.activity.apply(fact)
+        self._views.clear()
+
+    def resume(self, now_ms: int) -> list[ActivityEffect]:
+        """Begin after `fold`: what a restart brings about, and everything that fell due meanwhile."""
+        now_ms = self._advance(now_ms)
+        effects: list[ActivityEffect] = []
+        for key, runner in list(self._runners.items()):
+            if self._is_removable(runner, now_ms):
+                self._remove(key)
+                continue
+            batch = runner.resume(now_ms)
+            if batch is not None:
+                effects += self._out(key, batch)
+            effects += self._turn(key, runner, now_ms)
+        return effects
+
+    def end(self) -> list[ActivityBatch]:
+        """Return what the end of the room brings about, for the transaction of that end. All must be idle."""
+        ended: list[ActivityBatch] = []
+        for key, runner in list(self._runners.items()):
+            batch = runner.end()
+            if batch is not None and batch.facts:
+                ended.append(ActivityBatch(key, batch))
+        return ended
+
+    # ---- what members see
+
+    def views(self, is_staff: bool) -> tuple[tuple[ActivityView, ...], int]:
+        """Return what everybody who joins gets, nearest deadline first, and how many are left out. It is made once for
+        each state."""
+        views = self._views.get(is_staff)
+        if views is None:
+            views = self._views[is_staff] = self._cut(lambda activity: activity.view(is_staff), MAX_VIEWS_BYTES)
+        return views
+
+    def own_views(self, user: str) -> tuple[ActivityView, ...]:
+        """Return what only this user gets when it joins."""
+        return self._cut(lambda activity: activity.own_view(user), MAX_OWN_VIEWS_BYTES)[0] if self._runners else ()
+
+    def _cut(self, view: Callable[[Activity[T]], Any], max_bytes: int) -> tuple[tuple[ActivityView, ...], int]:
+        """Return the views that fit, and how many do not."""
+        left_of = {name: kind.shown for name, kind in self._kinds.items()}
+        found: list[ActivityView] = []
+        left_out = 0
+        for key, runner in sorted(self._runners.items(), key=lambda item: self._due.get(item[0], inf)):
+            data = view(runner.activity) if runner.activity.exists else None
+            if data is None:
+                continue
+            made = ActivityView(*key, as_json(data))
+            nbytes = len(pack_body(made))
+            if left_of[key[0]] and nbytes <= max_bytes and len(found) < MAX_ACTIVITIES:
+                left_of[key[0]] -= 1
+                max_bytes -= nbytes
+                found.append(made)
+            else:
+                left_out += 1
+        return tuple(found), left_out
+
+    # ---- inside
+
+    def _advance(self, now_ms: int) -> int:
+        self.now_ms = max(self.now_ms, now_ms)
+        return self.now_ms
+
+    def _refusal_of_new(self, key: ActivityKey) -> ActivityRefusal | None:
+        if key in self._removed:
+            return ActivityRefusal(ErrorCode.KEY_REUSED, "was used before, for an activity that has ended", "id")
+        kind = self._kinds[key[0]]
+        if sum(each[0] == kind.name for each in self._runners) >= kind.limit:
+            return ActivityRefusal(ErrorCode.OUT_OF_STATE, f"has {kind.limit} {kind.name}", "room")
+        if len(self._removed) >= MAX_REMOVED:
+            return ActivityRefusal(ErrorCode.OUT_OF_STATE, f"has had {MAX_REMOVED} activities", "room")
+        return None
+
+    def _add(self, key: ActivityKey) -> ActivityRunner[T]:
+        runner: ActivityRunner[T] = ActivityRunner(self._kinds[key[0]].make(key[1]))
+        self._runners[key] = runner
+        return runner
+
+    def _remove(self, key: ActivityKey) -> None:
+        del self._runners[key]
+        self._views.clear()
+        self._due.pop(key, None)
+        self._counters.pop(key, None)
+        self._removed[key] = None
+
+    @staticmethod
+    def _is_removable(runner: ActivityRunner[T], now_ms: int) -> bool:
+        at_ms = runner.activity.removable_at
+        return at_ms is not None and at_ms + KEPT_AFTER_END_MS <= now_ms and runner.is_idle
+
+    def _turn(self, key: ActivityKey, runner: ActivityRunner[T], now_ms: int) -> list[ActivityEffect]:
+        effects: list[ActivityEffect] = []
+        self._views.clear()
+        while (batch := runner.next_batch(now_ms)) is not None:
+            effects += self._out(key, batch)
+        effects += self._counter(key, runner, now_ms)
+        self._follow(key, runner)
+        return effects
+
+    def _out(self, key: ActivityKey, batch: Batch[T]) -> list[ActivityEffect]:
+        return [RecordBatch(ActivityBatch(key, batch))] if batch.facts else _answers(batch)
+
+    def _counter(self, key: ActivityKey, runner: ActivityRunner[T], now_ms: int) -> list[ActivityEffect]:
+        if not runner.is_idle:
+            return []  # what is under way may be refused
+        counter = runner.activity.counter()
+        last, pushed_at = self._counters.get(key, (None, -COUNTER_EVERY_MS))
+        if counter is None or counter == last or now_ms < pushed_at + COUNTER_EVERY_MS:
+            return []
+        self._counters[key] = counter, now_ms
+        return [PushCounter(key, counter)]
+
+    def _follow(self, key: ActivityKey, runner: ActivityRunner[T]) -> None:
+        """Take over when the runner has something to do, or forget one that was never created."""
+        activity = runner.activity
+        if not activity.exists and runner.is_idle:
+            self._runners.pop(key, None)
+            self._due.pop(key, None)
+            return
+        due: float = inf
+        if (next_due := runner.next_due()) is not None:
+            due = next_due
+        if activity.removable_at is not None:
+            due = min(due, activity.removable_at + KEPT_AFTER_END_MS)
+        last, pushed_at = self._counters.get(key, (None, 0))
+        if runner.is_idle and activity.counter() not in (None, last):
+            due = min(due, pushed_at + COUNTER_EVERY_MS)
+        if due < inf:
+            self._due[key] = due
+        else:
+            self._due.pop(key, None)
+
+
+def _answers(batch: Batch[Any]) -> list[ActivityEffect]:
+    return [AnswerCommand(ticket, answer) for ticket, answer in batch.answers]
+
+
+def _unknown(key: ActivityKey) -> ActivityRefusal:
+    return ActivityRefusal(ErrorCode.UNKNOWN_ACTIVITY, f"names none of the {key[0]} of this room", "id")

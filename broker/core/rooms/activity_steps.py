@@ -1,0 +1,167 @@
+"""Activities of a room as part of its stream: a batch with an event is a record of the stream, any other is not.
+
+The end of the room waits until no batch of an activity is under way, and ends the activities in its own transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import inf
+from typing import Any, Generic, TypeVar
+
+from broker.core.commerce.activity import ActivityRefusal, Requester
+from broker.core.commerce.room_activities import (
+    ActivityBatch,
+    ActivityEffect,
+    ActivityKey,
+    AnswerCommand,
+    RecordBatch,
+    RoomActivities,
+)
+from broker.core.rooms.effects import Effect, End, PendingReply, Record
+from broker.core.rooms.phases import RoomPhases
+from broker.core.rooms.stream import Stream
+from protocol.activities import activity_payload
+from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, RoomPhase
+from protocol.messages import ActivityView, Event
+from protocol.payloads import ActivityPayload
+
+__all__ = ["ActivitySteps"]
+
+T = TypeVar("T")
+
+DISTRUSTED_S = 1.0
+"""How often the time is read again while it is not trusted."""
+
+
+class ActivitySteps(Generic[T]):
+    """Commands, timers and results of the activities of one room. ``activities`` None: it has none, nothing is kept."""
+
+    __slots__ = ("_ends", "_is_resumed", "_phases", "_seen", "_stream", "activities", "due_at")
+
+    def __init__(
+        self, activities: RoomActivities[Any] | None, stream: Stream[T], phases: RoomPhases, now: float
+    ) -> None:
+        self.activities = activities
+        self._stream = stream
+        self._phases = phases
+        self._ends: list[tuple[Event, tuple[PendingReply[T], ...]]] = []
+        """Ends of the room that wait, and whom each answers."""
+        self._is_resumed = False
+        self._seen = now, 0
+        """Monotonic seconds and Unix milliseconds of the last command or timer."""
+        self.due_at = inf
+        """When `due` should run: monotonic seconds."""
+        if activities is not None and len(activities):
+            self.due_at = now
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an activity has something to do, now or at a time: the room stays open for it."""
+        return self.due_at < inf or (self.activities is not None and not self.activities.is_idle)
+
+    def snapshot(self, is_staff: bool, user: str) -> tuple[tuple[ActivityView, ...], tuple[ActivityView, ...], int]:
+        """Return what a member that joins gets: what everybody gets, its own, and how many are left out."""
+        if self.activities is None or not len(self.activities):
+            return (), (), 0
+        views, left_out = self.activities.views(is_staff)
+        return views, self.activities.own_views(user), left_out
+
+    # Any: each kind has its own commands, and the tickets are the caller's business.
+    def command(
+        self,
+        key: ActivityKey,
+        command: Any,
+        requester: Requester,
+        ticket: Any,
+        now: float,
+        now_ms: int,
+        *,
+        creates: bool = False,
+    ) -> list[Effect[T]]:
+        """Take a command for an activity. ``now_ms``: trusted Unix milliseconds; ``creates``: it may be a new one."""
+        if self._phases.wanted is RoomPhase.ENDED:
+            return [AnswerCommand(ticket, ActivityRefusal(ErrorCode.ROOM_ENDED, "has ended", "room"))]
+        if self.activities is None:
+            return [
+                AnswerCommand(
+                    ticket, ActivityRefusal(ErrorCode.NOT_KEPT, "this broker keeps nothing: start it with a ledger")
+                )
+            ]
+        effects = self._resume(self.activities, now, now_ms)
+        return effects + self._out(
+            self.activities.command(key, command, requester, ticket, now_ms, creates=creates), now
+        )
+
+    def due(self, now: float, now_ms: int | None) -> list[Effect[T]]:
+        """Run what is due. ``now_ms``: trusted Unix milliseconds, None while they are not trusted."""
+        if now_ms is None or self.activities is None or self._phases.wanted is RoomPhase.ENDED:
+            self.due_at = now + DISTRUSTED_S
+            return []
+        return self._resume(self.activities, now, now_ms) + self._out(self.activities.due(now_ms), now)
+
+    def _resume(self, activities: RoomActivities[Any], now: float, now_ms: int) -> list[Effect[T]]:
+        """Read the time; the first time, do what a restart brings about."""
+        self._seen = now, now_ms
+        if self._is_resumed:
+            return []
+        self._is_resumed = True
+        return self._out(activities.resume(now_ms), now)
+
+    def committed(self, batches: Iterable[ActivityBatch], now: float) -> list[Effect[T]]:
+        """The ledger has made batches durable: what follows."""
+        effects: list[Effect[T]] = []
+        for made in batches:
+            assert self.activities is not None
+            effects += self._out(self.activities.committed(made.key), now)
+        return effects + self._end_if_idle(now)
+
+    def refused(self, batches: Iterable[ActivityBatch], now: float) -> list[Effect[T]]:
+        """The ledger has refused batches: what follows."""
+        effects: list[Effect[T]] = []
+        for made in batches:
+            assert self.activities is not None
+            effects += self._out(self.activities.refused(made.key), now)
+        return effects + self._end_if_idle(now)
+
+    def end(self, event: Event, asked: Sequence[PendingReply[T]], now: float) -> list[Effect[T]]:
+        """Record the end of the room as soon as no batch is under way. ``event``: of the stream, admitted."""
+        self._ends.append((event, tuple(asked)))
+        return self._end_if_idle(now)
+
+    def _end_if_idle(self, now: float) -> list[Effect[T]]:
+        activities = self.activities
+        if not self._ends or (activities is not None and not activities.is_idle):
+            return []
+        effects: list[Effect[T]] = []
+        ends, self._ends = self._ends, []
+        for event, asked in ends:
+            batches = () if activities is None else activities.end()
+            then = (End(LeaveReason.ROOM_ENDED),)
+            effects += self._stream.record(event, Lane.CONTROL, asked, now, then, batches)
+            if not self._stream.is_durable:
+                self._phases.complete(RoomPhase.ENDED)
+        return effects
+
+    def _out(self, effects: Iterable[ActivityEffect], now: float) -> list[Effect[T]]:
+        """Put batches with an event on their way into the stream; follow the next timer."""
+        assert self.activities is not None
+        out: list[Effect[T]] = []
+        for effect in effects:
+            if isinstance(effect, RecordBatch) and effect.made.batch.event is not None:
+                out.append(self._record(effect.made))
+            else:
+                out.append(effect)
+        seen, seen_ms = self._seen
+        next_due = self.activities.next_due
+        self.due_at = inf if next_due == inf else max(now, seen + (next_due - seen_ms) / 1000)
+        return out
+
+    def _record(self, made: ActivityBatch) -> Record[T]:
+        shown = made.batch.event
+        assert shown is not None
+        assert self.activities is not None
+        payload = ActivityPayload(*activity_payload(shown.name, made.key[1], shown.data))
+        event = Event(MessageType.ACTIVITY, self.activities.now_ms, "", "", payload)
+        self._stream.admit(Lane.COMMERCE)
+        return Record(event, Lane.COMMERCE, (), (), (made,))

@@ -1,0 +1,67 @@
+"""What the operations on activities share: a command to an activity of a room, and its answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from broker.core.commerce.activity import ActivityRefusal, Attributes, Requester
+from broker.core.commerce.room_activities import ActivityKey
+from broker.ledger.pending import PendingResult
+from broker.operations.caller import Caller, OperationError
+from broker.operations.kept import required
+from broker.operations.parts import Parts
+from broker.operations.rooms import open_for, room_of
+from broker.rooms.room import Room
+from protocol.codes import ErrorCode, Role, RoomPhase
+
+__all__ = ["activities_of", "activity_of", "command"]
+
+
+async def command(
+    parts: Parts,
+    caller: Caller,
+    room_name: str,
+    key: ActivityKey,
+    request: Any,
+    *,
+    creates: bool = False,
+    takes_part: bool = False,
+) -> Any:
+    """Give a command to an activity and return its result, durable. OperationError for a refusal.
+
+    ``creates``: it may be a new activity, and opens the room; ``takes_part``: what a user does who takes part, which a
+    paused room refuses. Any: each kind has its own commands and results.
+    """
+    required(parts.ledger)
+    room = open_for(parts, room_name) if creates else room_of(parts, room_name)
+    if takes_part and room.state.phase is RoomPhase.PAUSED:
+        raise OperationError(ErrorCode.ROOM_PAUSED, "is paused", "room")
+    pending = PendingResult[Any]()
+    room.command_activity(key, request, _requester(caller, room), pending.set, creates=creates)
+    answer = await pending.wait()
+    if isinstance(answer, ActivityRefusal):
+        raise OperationError(answer.code, answer.rule, answer.field, answer.retry_after_ms)
+    return answer
+
+
+def activity_of(parts: Parts, room_name: str, key: ActivityKey) -> Any:
+    """Return an activity for a question that changes nothing. OperationError UNKNOWN_ACTIVITY. Any: of its kind."""
+    required(parts.ledger)
+    activities = room_of(parts, room_name).state.activities.activities
+    found = None if activities is None else activities.find(*key)
+    if found is None:
+        raise OperationError(ErrorCode.UNKNOWN_ACTIVITY, f"names none of the {key[0]} of this room", "id")
+    return found
+
+
+def activities_of(parts: Parts, room_name: str, kind: str) -> list[Any]:
+    """Return the activities of a kind in a room, oldest first. Any: of that kind."""
+    required(parts.ledger)
+    activities = room_of(parts, room_name).state.activities.activities
+    return [] if activities is None else activities.of_kind(kind)
+
+
+def _requester(caller: Caller, room: Room) -> Requester:
+    role = caller.role_in(room.name)
+    is_platform = caller.is_backend or role is Role.APP
+    return Requester(caller.id, caller.name, Role.APP if role is None else role, is_platform, Attributes())
