@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from math import ceil, inf
 from typing import Any
 
@@ -38,9 +39,10 @@ from broker.rooms.fanout import FanOut, Outbox
 from broker.rooms.members import Member, Members
 from broker.rooms.reports import VACATED_AFTER_S, RoomReporter
 from broker.rooms.room_store import RoomJournal, RoomStore
-from protocol.activities import activity_payload
+from protocol.activities import BY_EVENT_NAME, Via, activity_payload
 from protocol.codes import Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase
 from protocol.messages import AckResult, Event, FirstResult, Joined, Post
+from protocol.operations import STAFF
 from protocol.payloads import ActivityPayload
 
 __all__ = ["PostRef", "Room"]
@@ -50,6 +52,8 @@ SWEEP_LIMITERS_S = 10.0
 REMOVE_BATCH = 100
 MAX_WAITING_SWEEPS = 64
 """A room without a tick (policy ``off``) makes one sweep a message; above so many waiting ones it collects them."""
+MAX_STAFF = 100
+"""Members of staff who get what is for staff alone."""
 MAX_JOINED_EVENTS = 32
 """Events of one commit in one content."""
 
@@ -126,6 +130,8 @@ class Room:
         self._wake = trio.Event()
         self._armed_until = inf
         self._ticking = False
+        self._staff: dict[Member, None] = {}
+        """Members whose role is that of staff."""
         self._counters_sent = 0
         self._counter_keys: dict[ActivityKey, int] = {}
         """Numbers of activities with counters, from 1: in a queue the newest counters of each replace older ones."""
@@ -136,6 +142,8 @@ class Room:
         """Add a member. It gets what is published from now on. ``resumes``: it was a member of this stream before."""
         self._publish_events()
         self.members.add(member)
+        if member.role in STAFF:
+            self._staff[member] = None
         self.state.enter(member.user_id, member.name, member.role, now, resumes)
         if self._reporter is not None:
             self._reporter.entered(member.user_id, member.name, member.role)
@@ -144,6 +152,7 @@ class Room:
     def leave(self, member: Member, now: float) -> None:
         """Remove a member; a sweep in flight skips it from now on."""
         self.members.remove(member)
+        self._staff.pop(member, None)
         self.state.leave(member.user_id, member.role, now)
         if self._reporter is not None:
             self._reporter.left(member.user_id, member.name, member.role)
@@ -156,6 +165,10 @@ class Room:
             self.state.enter(member.user_id, name, role, now, resumes=True)
             self._nudge(now)
         member.name, member.role, member.may_post = name, role, may_post
+        if role in STAFF:
+            self._staff[member] = None
+        else:
+            self._staff.pop(member, None)
 
     def keep_open(self, now: float) -> None:
         """Start the time again after which the room closes without members: it is posted to."""
@@ -402,8 +415,21 @@ class Room:
         event = Event(MessageType.ACTIVITY_COUNTER, self._unix_ms(), "", "", payload)
         self._counters_sent += 1
         number = self._counter_keys.setdefault(key, len(self._counter_keys) + 1)
+        row = BY_EVENT_NAME.get(counter.name)
         content = Content(event, Lane.AMBIENT, self._counters_sent, part_key=number)
-        self._broadcast([[content]] * len(TIERS))
+        if row is not None and row.via is Via.HOST_COUNTER:
+            self._send_to_staff(content)
+        else:
+            self._broadcast([[content]] * len(TIERS))
+
+    def _send_to_staff(self, content: Content) -> None:
+        """Send something to `MAX_STAFF` members of staff, one by one."""
+        staff = list(islice(self._staff, MAX_STAFF))
+        prepared = prepare({member.variant for member in staff}, [[content]] * len(TIERS), self.number)
+        for member in staff:
+            bundle = prepared.bundles[member.variant]
+            if bundle is not None and member.index >= 0:
+                member.session.transport.write_parts(bundle.parts)
 
     def _on_phase(self) -> None:
         """Tick soon: the phase is one of the counters."""

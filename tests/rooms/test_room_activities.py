@@ -13,13 +13,14 @@ from broker.core.commerce.room_activities import ActivityKind
 from broker.ledger import LedgerState
 from broker.ledger.pending import PendingResult
 from broker.server import Broker
+from protocol.activities import BY_EVENT_NAME, ActivityEventRow, Via
 from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, RoomPhase, Tier
 from protocol.messages import ActivityView, Direct, Event, Join, Joined, Left
 from tests.support.activities import viewer
 from tests.support.broker import joined_link, raw_link
 from tests.support.durable import disk, durable_broker
 from tests.support.faulty_disk import disk_error
-from tests.support.sum_activity import Sum
+from tests.support.sum_activity import Sum, Total
 from tests.support.until import until
 
 pytestmark = pytest.mark.integration
@@ -147,3 +148,22 @@ async def test_a_room_has_so_many_activities_of_a_kind(directory: Path) -> None:
         await ann.send((Join("lobby", Tier.FULL), 0, 1))
         joined = (await ann.expect(Joined))[1]
         assert (len(joined.activities), joined.activities_more) == (2, 1)
+
+
+async def test_counters_for_the_host_reach_staff_alone(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = ActivityEventRow("sums.counter", Via.HOST_COUNTER, Total, Total._make, "The sum.", Total(1))
+    monkeypatch.setitem(BY_EVENT_NAME, "sums.counter", row)
+    async with (
+        durable_broker(directory) as broker,
+        joined_link(broker, "dev:max:host") as (host, _),
+        joined_link(broker, "dev:bob") as (bob, _),
+    ):
+        assert await add(broker, 10) == 10
+        while True:
+            frame = await host.next_frame()
+            assert frame is not None
+            if isinstance(frame.message, Event):
+                break
+        assert (frame.lane, frame.message.payload) == (Lane.AMBIENT, ("sums.counter", "s", {"total": 10}))
+        assert await add(broker, 100) == 110
+        assert (await bob.expect(Event))[1].payload == ("sums.grew", "s", {"total": 110})
