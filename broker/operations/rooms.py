@@ -30,6 +30,7 @@ from protocol.operations.rooms import (
     GetRoom,
     HistoryPage,
     ListRooms,
+    MemberSort,
     MembersPage,
     MemberView,
     OpenRoom,
@@ -201,10 +202,8 @@ def _room_cursor(cursor: str | None, by_online: bool) -> tuple[int, str]:
     """Return the place after which a page of rooms begins."""
     if not by_online or cursor is None:
         return (-MAX_INT if by_online else 0), cursor or ""
-    online, _, name = cursor.partition(":")
-    if not (online.isascii() and online.isdecimal() and len(online) <= 16):
-        raise OperationError(ErrorCode.BAD_FIELD, "is no cursor of this operation", "cursor")
-    return -int(online), name
+    online, name = _numbered_cursor(cursor)
+    return -online, name
 
 
 async def _set_phase(parts: Parts, caller: Caller, request: SetPhase) -> RoomView:
@@ -226,34 +225,52 @@ async def _close(parts: Parts, caller: Caller, request: CloseRoom) -> RoomView:
 
 async def _members(parts: Parts, caller: Caller, request: RoomMembers) -> MembersPage:
     room = room_of(parts, request.room)
-    after = _member_cursor(request.cursor)
+    by_joined = request.sort is MemberSort.JOINED
+    order = _by_joined if by_joined else _by_role
+    after = _member_cursor(request.cursor, by_joined)
     users: dict[str, MemberView] = {}
     for count, member in enumerate(room.members.all(), 1):
         if member.index >= 0 and member.role is not Role.APP and request.role in (None, member.role):
+            links, joined_at_ms = 1, member.joined_at_ms
             known = users.get(member.user_id)
-            links = 1 if known is None else known.links + 1
-            users[member.user_id] = MemberView(member.user_id, member.name, member.role, links)
+            if known is not None:
+                links, joined_at_ms = known.links + 1, min(known.joined_at_ms, joined_at_ms)
+            users[member.user_id] = MemberView(member.user_id, member.name, member.role, links, joined_at_ms)
         if count % SLICE == 0:
             await trio.lowlevel.checkpoint()
-    following = (each for each in users.values() if _order(each) > after)
-    found = heapq.nsmallest(request.limit + 1, following, key=_order)
+    following = (each for each in users.values() if order(each) > after)
+    found = heapq.nsmallest(request.limit + 1, following, key=order)
     items = tuple(found[: request.limit])
-    cursor = f"{items[-1].role:d}:{items[-1].user}" if len(found) > request.limit else None
+    cursor = None
+    if len(found) > request.limit:
+        place, user = order(items[-1])
+        cursor = f"{abs(place)}:{user}"
     counts, _ = room.state.counts()
     return MembersPage(items, cursor, counts.online, counts.users)
 
 
-def _order(member: MemberView) -> tuple[int, str]:
+def _by_role(member: MemberView) -> tuple[int, str]:
     return -member.role, member.user
 
 
-def _member_cursor(cursor: str | None) -> tuple[int, str]:
+def _by_joined(member: MemberView) -> tuple[int, str]:
+    return member.joined_at_ms, member.user
+
+
+def _member_cursor(cursor: str | None, by_joined: bool) -> tuple[int, str]:
+    """Return the place after which a page of members begins."""
     if cursor is None:
-        return -len(Role), ""
-    role, _, user = cursor.partition(":")
-    if role not in {str(int(each)) for each in Role}:
+        return (-1 if by_joined else -len(Role)), ""
+    place, user = _numbered_cursor(cursor)
+    return (place if by_joined else -place), user
+
+
+def _numbered_cursor(cursor: str) -> tuple[int, str]:
+    """Return the number and the name of a cursor; OperationError where it has no number."""
+    number, _, name = cursor.partition(":")
+    if not (number.isascii() and number.isdecimal() and len(number) <= 16):
         raise OperationError(ErrorCode.BAD_FIELD, "is no cursor of this operation", "cursor")
-    return -int(role), user
+    return int(number), name
 
 
 async def _history(parts: Parts, caller: Caller, request: RoomHistoryRequest) -> HistoryPage:

@@ -45,7 +45,7 @@ class Subscriber(Protocol):
 class Member:
     """One session in one room."""
 
-    __slots__ = ("index", "may_post", "name", "role", "session", "since", "user_id", "variant")
+    __slots__ = ("index", "joined_at_ms", "may_post", "name", "role", "session", "since", "user_id", "variant")
 
     def __init__(
         self, session: Subscriber, user_id: str, name: str, role: Role, may_post: frozenset[int], variant: int
@@ -60,6 +60,8 @@ class Member:
         """Its slot in `Members`; -1 = in none."""
         self.since = 0
         """Number of the last content published before it joined: it gets later ones only."""
+        self.joined_at_ms = 0
+        """When it entered the room, in Unix milliseconds; 0 = it is in none."""
 
 
 Send = Callable[[bytes], int]

@@ -144,6 +144,7 @@ class Room:
         self.members.add(member)
         if member.role in STAFF:
             self._staff[member] = None
+        member.joined_at_ms = self._unix_ms()
         self.state.enter(member.user_id, member.name, member.role, now, resumes)
         if self._reporter is not None:
             self._reporter.entered(member.user_id, member.name, member.role)

@@ -74,6 +74,7 @@ from ..operations.rooms import (
     GetRoom,
     HistoryPage,
     ListRooms,
+    MemberSort,
     MembersPage,
     OpenRoom,
     RoomHistoryRequest,
@@ -166,10 +167,16 @@ class RoomsCalls:
         return result
 
     def members(
-        self, *, room: str, role: Role | None = None, limit: int = 100, cursor: str | None = None
+        self,
+        *,
+        room: str,
+        role: Role | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        sort: MemberSort = MemberSort.ROLE,
     ) -> MembersPage:
-        """List the users in a room. Scope: rooms:read."""
-        result: MembersPage = self._call("rooms.members", RoomMembers(room, role, limit, cursor), None)
+        """List the users in a room, by role or by when they joined. Scope: rooms:read."""
+        result: MembersPage = self._call("rooms.members", RoomMembers(room, role, limit, cursor, sort), None)
         return result
 
     def history(

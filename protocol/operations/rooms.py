@@ -49,6 +49,7 @@ __all__ = [
     "GetRoom",
     "HistoryPage",
     "ListRooms",
+    "MemberSort",
     "MemberView",
     "MembersPage",
     "OpenRoom",
@@ -182,6 +183,13 @@ class CloseRoom(NamedTuple):
     reason: str = ""
 
 
+class MemberSort(IntEnum):
+    """Order of a list of members: the highest role first, or those first who joined first; then by user id."""
+
+    ROLE = 0
+    JOINED = 1
+
+
 class RoomMembers(NamedTuple):
     """Ask for the members of a room. ``role``: only these."""
 
@@ -189,19 +197,23 @@ class RoomMembers(NamedTuple):
     role: Role | None = None
     limit: int = 100
     cursor: str | None = None
+    sort: MemberSort = MemberSort.ROLE
 
 
 class MemberView(NamedTuple):
-    """A user in a room. ``links``: connections there."""
+    """A user in a room. ``links``: connections there; ``joined_at_ms``: when the oldest of them joined. A connection
+    that resumes joins anew.
+    """
 
     user: str
     name: str
     role: Role
     links: int
+    joined_at_ms: int = 0
 
 
 class MembersPage(NamedTuple):
-    """A page of members, the highest role first, then by user id."""
+    """A page of members, in the order that was asked for."""
 
     items: tuple[MemberView, ...]
     next: str | None
@@ -289,7 +301,7 @@ _view = record(
 )
 _summary = record(RoomSummary, (room_name, _phase, _count, _count, _count, _title, _tags))
 _rooms = record(RoomPage, page_of(_summary))
-_member = record(MemberView, (member_id, display_name, name_of(Role), _count))
+_member = record(MemberView, (member_id, display_name, name_of(Role), _count, _count))
 _members = record(MembersPage, (*page_of(_member), _count, _count))
 _event = record(EventView, (_count, integer(0, 2), integer(1, 255), _count, user_id_or_empty, display_name, any_value))
 _history = record(HistoryPage, (array_of(_event, 1000), _count, _count, boolean, optional(_count)))
@@ -353,11 +365,15 @@ ROWS: tuple[OperationRow, ...] = (
         example=(CloseRoom("live-1"), _EXAMPLE_VIEW._replace(phase=RoomPhase.ENDED, last_offset=1)),
     ),
     row(
-        6, "rooms.members", RoomMembers, (room_name, optional(name_of(Role)), page_size, cursor), MembersPage, _members,
-        "List the users in a room.",
+        6, "rooms.members", RoomMembers,
+        (room_name, optional(name_of(Role)), page_size, cursor, name_of(MemberSort)), MembersPage, _members,
+        "List the users in a room, by role or by when they joined.",
         scope=Scope.ROOMS_READ, roles=LOGGED_IN, joined=True, rate=_READ, changes=False,
         errors=(ErrorCode.UNKNOWN_ROOM,),
-        example=(RoomMembers("live-1"), MembersPage((MemberView("ann", "Ann", Role.VIEWER, 1),), None, 1, 1)),
+        example=(
+            RoomMembers("live-1"),
+            MembersPage((MemberView("ann", "Ann", Role.VIEWER, 1, 1_790_000_000_000),), None, 1, 1),
+        ),
     ),
     row(
         7, "rooms.history", RoomHistoryRequest,

@@ -1,13 +1,15 @@
-"""Operations on rooms: titles and tags."""
+"""Operations on rooms: titles and tags, and when members joined."""
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+import trio
 
 from tests.support.api import API, client_of, ok, refused
-from tests.support.broker import running_broker
+from tests.support.broker import raw_link, running_broker
 from tests.support.durable import disk, durable_broker
 from tests.support.faulty_disk import disk_error
 
@@ -64,3 +66,31 @@ async def test_rooms_list_returns_the_rooms_with_a_tag() -> None:
             cursor = page["next"]
         assert found == [(f"live-{number}", f"Room {number}", ["even", "all"]) for number in (0, 2, 4)]
         assert (await ok(client, "rooms.list", tag="none"))["items"] == []
+
+
+async def test_rooms_members_are_listed_by_when_they_joined() -> None:
+    async with running_broker(api=API) as broker, client_of(broker) as client, AsyncExitStack() as stack:
+        before_ms = broker.clock.now_ms()
+        for user in ("zoe", "ann", "max", "zoe"):
+            link = await stack.enter_async_context(raw_link(broker))
+            await link.login(f"dev:{user}")
+            await link.join("live-1")
+            newest_ms = broker.clock.now_ms()
+            while broker.clock.now_ms() == newest_ms:
+                await trio.lowlevel.checkpoint()
+        found: list[tuple[str, int, int]] = []
+        cursor = None
+        while not found or cursor:
+            page = await ok(client, "rooms.members", room="live-1", sort="joined", limit=1, cursor=cursor)
+            found += [(item["user"], item["links"], item["joined_at_ms"]) for item in page["items"]]
+            cursor = page["next"]
+        assert [(user, links) for user, links, _ in found] == [("zoe", 2), ("ann", 1), ("max", 1)]
+        times = [at_ms for _, _, at_ms in found]
+        assert before_ms <= times[0] < times[1] < times[2] <= newest_ms
+        by_role = (await ok(client, "rooms.members", room="live-1"))["items"]
+        assert [(item["user"], item["joined_at_ms"]) for item in by_role] == sorted(
+            (user, at_ms) for user, _, at_ms in found
+        )
+        for sort in ("joined", "role"):
+            bad = {"room": "live-1", "sort": sort, "cursor": "x:ann"}
+            assert await refused(client, "rooms.members", **bad) == (400, "BAD_FIELD", "cursor")
