@@ -12,6 +12,7 @@ import trio
 
 from broker.core.rooms.policies import Policy
 from broker.core.rooms.room_rules import RuleError, RuleValue, checked_rules, rules_in_force
+from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
 from broker.core.tenants.names import plain_name
 from broker.ledger.pending import PendingResult
@@ -19,7 +20,7 @@ from broker.operations.caller import Caller, OperationError
 from broker.operations.kept import AGAIN_MS, ask
 from broker.operations.parts import Handler, Parts, Recall
 from broker.operations.results import PostResults
-from broker.rooms.room import Room
+from broker.rooms.room import PostRef, Room
 from broker.rooms.room_history import read_page
 from protocol.codes import ErrorCode, Lane, MessageType, Outcome, Role, RoomPhase
 from protocol.fields import MAX_INT
@@ -37,6 +38,7 @@ from protocol.operations.rooms import (
     RoomHistoryRequest,
     RoomMembers,
     RoomPage,
+    RoomRatesView,
     RoomSort,
     RoomStats,
     RoomStatsRequest,
@@ -53,6 +55,8 @@ __all__ = ["HANDLERS", "RECALLED", "events_of", "open_for", "pins_of", "raise_fo
 SLICE = 5000
 """Members that are read between two checkpoints of the event loop."""
 MAX_HISTORY_BYTES = 512 * 1024
+SHORTEST_WINDOW_S = 1.0
+"""Over which the rates of a room are returned that was just opened."""
 
 
 def open_for(parts: Parts, name: str, *, reopens: bool = True) -> Room:
@@ -317,8 +321,16 @@ def _stats(parts: Parts, caller: Caller, request: RoomStatsRequest) -> RoomStats
     lanes = {lane.name.lower(): account._asdict() for lane, account in zip(Lane, state.accounts(), strict=True)}
     return RoomStats(
         room.name, counts.online, counts.users, counts.uniques, counts.peak, likes, lanes, int(state.stage),
-        ceil(state.interval_s * 1000),
+        ceil(state.interval_s * 1000), _rates(state, request.window_s, parts.clock()),
     )  # fmt: skip
+
+
+def _rates(state: RoomState[PostRef], window_s: int | None, now: float) -> RoomRatesView | None:
+    if window_s is None:
+        return None
+    lasted_s, counts = state.lately(window_s, now)
+    lasted_s = max(lasted_s, SHORTEST_WINDOW_S)
+    return RoomRatesView(round(lasted_s * 1000), *(round(count / lasted_s, 3) for count in counts))
 
 
 def _phase_again(parts: Parts, room: str, offset: int) -> RoomView:

@@ -37,6 +37,7 @@ from broker.core.rooms.event_ids import EventIds
 from broker.core.rooms.idempotency import MAX_ORDERS, ORDER_WINDOW_S, IdempotencyTable
 from broker.core.rooms.keys import KeySpace
 from broker.core.rooms.policies import Policy
+from broker.core.rooms.rates import SAMPLE_S
 from broker.core.rooms.state import EVENT_COUNTERS, RoomRules, RoomState
 from broker.core.tenants.names import tenant_of
 from broker.core.tenants.quotas import Tenants
@@ -286,8 +287,12 @@ class Hub:
                 self.open(name)
             try:
                 task_status.started()
+                sample_at = self._clock() + SAMPLE_S
                 while True:
                     await trio.sleep(CHECKPOINT_S)
+                    if self._clock() >= sample_at:
+                        sample_at = self._clock() + SAMPLE_S
+                        await self._sample_rates()
                     self.join_limit.sweep(self._clock())
                     self._new_rooms.sweep(self._clock())
                     await self._checkpoint_all()
@@ -295,6 +300,13 @@ class Hub:
                         self._reports.flush(self._clock())
             finally:
                 self._nursery = None
+
+    async def _sample_rates(self) -> None:
+        """Sample what has come into each room, for its rates."""
+        for count, room in enumerate(self, 1):
+            room.state.sample_rates(self._clock())
+            if count % CHECKPOINT_BATCH == 0:
+                await trio.lowlevel.checkpoint()
 
     async def _checkpoint_all(self) -> None:
         """Write the totals of every room that has changed; the ledger commits them together."""

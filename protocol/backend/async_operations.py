@@ -186,9 +186,9 @@ class AsyncRoomsCalls:
         result: HistoryPage = await self._call("rooms.history", RoomHistoryRequest(room, after, limit, types), None)
         return result
 
-    async def stats(self, *, room: str) -> RoomStats:
-        """Return the counters of a room. Scope: rooms:read."""
-        result: RoomStats = await self._call("rooms.stats", RoomStatsRequest(room), None)
+    async def stats(self, *, room: str, window_s: int | None = None) -> RoomStats:
+        """Return the counters of a room, and its rates. Scope: rooms:read."""
+        result: RoomStats = await self._call("rooms.stats", RoomStatsRequest(room, window_s), None)
         return result
 
 

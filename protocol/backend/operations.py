@@ -186,9 +186,9 @@ class RoomsCalls:
         result: HistoryPage = self._call("rooms.history", RoomHistoryRequest(room, after, limit, types), None)
         return result
 
-    def stats(self, *, room: str) -> RoomStats:
-        """Return the counters of a room. Scope: rooms:read."""
-        result: RoomStats = self._call("rooms.stats", RoomStatsRequest(room), None)
+    def stats(self, *, room: str, window_s: int | None = None) -> RoomStats:
+        """Return the counters of a room, and its rates. Scope: rooms:read."""
+        result: RoomStats = self._call("rooms.stats", RoomStatsRequest(room, window_s), None)
         return result
 
 

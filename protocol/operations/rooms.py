@@ -56,6 +56,7 @@ __all__ = [
     "RoomHistoryRequest",
     "RoomMembers",
     "RoomPage",
+    "RoomRatesView",
     "RoomSort",
     "RoomStats",
     "RoomStatsRequest",
@@ -257,9 +258,26 @@ class HistoryPage(NamedTuple):
 
 
 class RoomStatsRequest(NamedTuple):
-    """Ask for a room's counters."""
+    """Ask for a room's counters. ``window_s``: 60 or 900, also for its rates over so many seconds."""
 
     room: str
+    window_s: int | None = None
+
+
+class RoomRatesView(NamedTuple):
+    """What came into a room a second, refused messages not counted: all but likes, of lane 3 (danmaku), of lane 2
+    (gifts), users and guests who came in, and likes.
+
+    ``window_ms``: over how long; up to 5 s more than a minute or a minute more than a quarter of an hour, or less in a
+    room that was opened since then.
+    """
+
+    window_ms: int
+    messages_per_s: float
+    danmaku_per_s: float
+    gifts_per_s: float
+    joins_per_s: float
+    likes_per_s: float
 
 
 class RoomStats(NamedTuple):
@@ -274,6 +292,7 @@ class RoomStats(NamedTuple):
     lanes: dict[str, dict[str, int]]
     stage: int
     tick_ms: int
+    rates: RoomRatesView | None = None
 
 
 _phase = name_of(RoomPhase)
@@ -291,6 +310,23 @@ _rule = described(
     {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1_000_000}, {"type": "boolean"}, {"type": "null"}]},
 )
 _rules = map_of(text(1, 32), _rule, 32)
+
+
+def _check_window(value: Any) -> Any:
+    if type(value) is int and value in (60, 900):
+        return value
+    raise FieldError("must be 60 or 900")
+
+
+def _check_per_s(value: Any) -> Any:
+    if type(value) in (int, float) and value >= 0:
+        return value
+    raise FieldError("must be a number that is not below 0")
+
+
+_window_s = described(_check_window, "integer 60 or 900", {"type": "integer", "enum": [60, 900]})
+_per_s = described(_check_per_s, "number 0..", {"type": "number", "minimum": 0})
+_rates = record(RoomRatesView, (_count, *(_per_s,) * 5))
 _title = text(0, 128)
 _tag = text(1, 32)
 _tags = array_of(_tag, 16)
@@ -310,6 +346,7 @@ _stats = record(
     (
         room_name, _count, _count, _count, _count, _count,
         map_of(text(1, 16), map_of(text(1, 16), _count, 8), 5), integer(0, 4), _count,
+        optional(_rates),
     ),
 )  # fmt: skip
 
@@ -387,11 +424,15 @@ ROWS: tuple[OperationRow, ...] = (
         ),
     ),
     row(
-        8, "rooms.stats", RoomStatsRequest, (room_name,), RoomStats, _stats, "Return the counters of a room.",
+        8, "rooms.stats", RoomStatsRequest, (room_name, optional(_window_s)), RoomStats, _stats,
+        "Return the counters of a room, and its rates.",
         scope=Scope.ROOMS_READ, roles=STAFF, rate=_READ, changes=False, errors=(ErrorCode.UNKNOWN_ROOM,),
         example=(
-            RoomStatsRequest("live-1"),
-            RoomStats("live-1", 1, 1, 1, 1, 0, {"chat": {"admitted": 2, "shown": 2}}, 0, 100),
+            RoomStatsRequest("live-1", 60),
+            RoomStats(
+                "live-1", 1, 1, 1, 1, 0, {"chat": {"admitted": 2, "shown": 2}}, 0, 100,
+                RoomRatesView(60_000, 0.033, 0.033, 0, 0.017, 0),
+            ),
         ),
     ),
 )  # fmt: skip

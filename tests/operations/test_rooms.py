@@ -1,4 +1,4 @@
-"""Operations on rooms: titles and tags, and when members joined."""
+"""Operations on rooms: titles and tags, when members joined, and rates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
+from trio.testing import MockClock
 
+from broker.operations.caller import Caller
+from protocol.codes import MessageType, Role
+from protocol.operations import BY_NAME, Scope
 from tests.support.api import API, client_of, ok, refused
 from tests.support.broker import raw_link, running_broker
 from tests.support.durable import disk, durable_broker
@@ -94,3 +99,37 @@ async def test_rooms_members_are_listed_by_when_they_joined() -> None:
         for sort in ("joined", "role"):
             bad = {"room": "live-1", "sort": sort, "cursor": "x:ann"}
             assert await refused(client, "rooms.members", **bad) == (400, "BAD_FIELD", "cursor")
+
+
+async def test_rooms_stats_returns_rates_of_the_last_minute_and_quarter_of_an_hour(mock_clock: MockClock) -> None:
+    async with running_broker(api=API, room={"idle_close_s": 3600}) as broker:
+        row = BY_NAME["rooms.stats"]
+        caller = Caller("shop", "Shop", "", lambda room: Role.APP, scopes=frozenset(Scope))
+        post = "live-1", MessageType.ANNOUNCEMENT, ("Sale",)
+        found = {}
+        for second in range(330):
+            if second % 3 == 0 and second < 240:
+                await broker.operations.call(caller, BY_NAME["messages.publish"], post)
+            if second in (180, 310):
+                for window_s in (60, 900):
+                    stats, _ = await broker.operations.call(caller, row, ("live-1", window_s))
+                    found[second, window_s] = stats.rates
+            mock_clock.jump(1.0)
+            await trio.testing.wait_all_tasks_blocked()
+        assert (await broker.operations.call(caller, row, ("live-1",)))[0].rates is None
+    assert found[180, 60].messages_per_s == pytest.approx(1 / 3, rel=0.1)
+    assert 60_000 <= found[180, 60].window_ms <= 67_000
+    assert found[310, 60].messages_per_s == 0
+    assert found[180, 900].messages_per_s == pytest.approx(1 / 3, rel=0.1)
+    assert found[310, 900].messages_per_s == pytest.approx(80 / 310, rel=0.1)
+    assert found[310, 900].window_ms == pytest.approx(310_000, abs=3000)
+    assert (found[310, 900].danmaku_per_s, found[310, 900].likes_per_s) == (0, 0)
+
+
+async def test_rooms_stats_has_a_window_of_a_minute_or_a_quarter_of_an_hour() -> None:
+    async with running_broker(api=API) as broker, client_of(broker) as client:
+        await ok(client, "rooms.open", room="live-1")
+        assert (await ok(client, "rooms.stats", room="live-1", window_s=60))["rates"]["window_ms"] >= 1000
+        for window_s in (0, 61, True, "60"):
+            answer = await refused(client, "rooms.stats", room="live-1", window_s=window_s)
+            assert answer == (400, "BAD_FIELD", "window_s")

@@ -36,6 +36,7 @@ NOT_COUNTERS = {
     "broker.core.rooms.history:nbytes": "length of one history",
     "broker.core.rooms.likes:delta": "state that a room publishes",
     "broker.core.rooms.likes:total": "state that a room publishes",
+    "broker.core.rooms.presence:joined": "part of the rates of one room",
     "broker.core.rooms.presence:online": "state that a room publishes",
     "broker.core.rooms.presence:users": "state that a room publishes",
     "broker.net.websocket:body": "part of one message",

@@ -59,7 +59,7 @@ class Presence:
 
     __slots__ = (
         "_connections", "_exact", "_left", "_lowest_named", "_more", "_named", "_next_notice_at", "_pending_since",
-        "_sketch", "_to_sketch", "_uniques_exact", "online", "peak", "users",
+        "_sketch", "_to_sketch", "_uniques_exact", "joined", "online", "peak", "users",
     )  # fmt: skip
 
     def __init__(self, exact_uniques: int = EXACT_UNIQUES, max_left: int = 20_000) -> None:
@@ -71,6 +71,8 @@ class Presence:
         """Different logged-in users now."""
         self.peak = 0
         """Most connections at once so far."""
+        self.joined = 0
+        """Users and guests who came in so far, each time they did; one who resumes did not."""
         self._connections: dict[str, int] = {}
         self._exact = exact_uniques
         self._uniques_exact = True
@@ -130,7 +132,10 @@ class Presence:
             return False
         if known is None:
             self._count_unique(user_id)
-        if not resumes and not self._left.is_recent(user_id, now):
+        if resumes:
+            return True
+        self.joined += 1
+        if not self._left.is_recent(user_id, now):
             self._note(user_id, display_name, role, now)
         return True
 

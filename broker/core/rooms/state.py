@@ -37,6 +37,7 @@ from broker.core.rooms.phases import RoomPhases
 from broker.core.rooms.policies import Policy
 from broker.core.rooms.posting import Posting
 from broker.core.rooms.presence import Presence, PresenceCounts
+from broker.core.rooms.rates import RoomCounts, RoomRates
 from broker.core.rooms.room_rules import RuleValue, checked_rules
 from broker.core.rooms.rules import Author, RoomRules
 from broker.core.rooms.stream import StoredEvent, Stream, kept_bytes
@@ -124,6 +125,7 @@ class RoomState(Generic[T]):
         self._ticked_at = -inf
         self._stated_at = -inf
         self._published: tuple[int, ...] = ()
+        self._rates = RoomRates(self._counted(), now)
 
     @property
     def phase(self) -> RoomPhase:
@@ -279,6 +281,7 @@ class RoomState(Generic[T]):
         for each in events:
             history.append(each, kept_bytes(each.event), now)
             self.kept.apply(each, now)
+        self._rates = RoomRates(self._counted(), now)
 
     # ---- what falls due by the trusted clock
 
@@ -426,6 +429,20 @@ class RoomState(Generic[T]):
     def counts(self) -> tuple[PresenceCounts, int]:
         """Return who is in the room, and the sum of likes."""
         return self._presence.counts(), self._likes.total
+
+    def _counted(self) -> RoomCounts:
+        danmaku = self._accounts[Lane.CHAT].admitted + self._posting.window.pending + self._posting.window.shed
+        gifts = self._accounts[Lane.PAID].admitted
+        others = self._accounts[Lane.CONTROL].admitted + self._accounts[Lane.COMMERCE].admitted
+        return RoomCounts(danmaku + gifts + others, danmaku, gifts, self._presence.joined, self._likes.total)
+
+    def sample_rates(self, now: float) -> None:
+        """Sample what has come in, for `lately`. About 1 us, every `rates.SAMPLE_S`."""
+        self._rates.sample(self._counted(), now)
+
+    def lately(self, window_s: float, now: float) -> tuple[float, RoomCounts]:
+        """Return what has come in over the last ``window_s`` seconds (60 or 900), see `RoomRates.lately`."""
+        return self._rates.lately(self._counted(), window_s, now)
 
     def snapshot(self, name: str, role: Role, tier: Tier, user_id: str = "") -> Joined:
         """Return the answer to a JOIN: the room called ``name`` as it is now, for a member with a role and a tier."""
