@@ -14,7 +14,7 @@ from ..fields import FieldError
 from ..json_values import as_json
 from ..messages import ActivityView
 from ..payloads import ActivityPayload, payload_record
-from . import mic, orders, products
+from . import mic, orders, products, sales
 from .rows import ActivityEventRow, ActivityViewRow, EventRow, Via
 
 __all__ = [
@@ -36,9 +36,10 @@ ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = (
     *mic.ROWS,
     *products.ROWS,
     *orders.ROWS,
+    *sales.ROWS,
 )
-REPORTS: tuple[EventRow, ...] = (*mic.REPORTS,)
-VIEWS: tuple[ActivityViewRow, ...] = ()
+REPORTS: tuple[EventRow, ...] = (*mic.REPORTS, *sales.REPORTS)
+VIEWS: tuple[ActivityViewRow, ...] = (*sales.VIEWS,)
 BY_KIND: dict[str, ActivityViewRow] = {row.kind: row for row in VIEWS}
 BY_EVENT_NAME: dict[str, ActivityEventRow] = {row.name: row for row in ACTIVITY_EVENTS}
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from broker.core.commerce.room_activities import ActivityKind
+from broker.core.commerce.sale import Sale
 
 __all__ = ["activity_kinds"]
 
 
 def activity_kinds(random_bytes: Callable[[], bytes]) -> dict[str, ActivityKind]:
     """Return all kinds by name. ``random_bytes``: returns 32 unguessable bytes, the seed of an activity."""
-    kinds: tuple[ActivityKind, ...] = ()
+    kinds = (ActivityKind("sales", lambda id: Sale(id, random_bytes), limit=20, shown=5),)
     return {kind.name: kind for kind in kinds}
