@@ -14,7 +14,7 @@ from ..fields import FieldError
 from ..json_values import as_json
 from ..messages import ActivityView
 from ..payloads import ActivityPayload, payload_record
-from . import mic, orders, products, sales
+from . import mic, orders, pk, products, sales
 from .rows import ActivityEventRow, ActivityViewRow, EventRow, Via
 
 __all__ = [
@@ -34,12 +34,21 @@ __all__ = [
 
 ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = (
     *mic.ROWS,
+    *pk.ROWS,
     *products.ROWS,
     *orders.ROWS,
     *sales.ROWS,
 )
-REPORTS: tuple[EventRow, ...] = (*mic.REPORTS, *sales.REPORTS)
-VIEWS: tuple[ActivityViewRow, ...] = (*sales.VIEWS,)
+REPORTS: tuple[EventRow, ...] = (
+    *mic.REPORTS,
+    *pk.REPORTS,
+    *sales.REPORTS,
+)
+VIEWS: tuple[ActivityViewRow, ...] = (
+    *mic.VIEWS,
+    *pk.VIEWS,
+    *sales.VIEWS,
+)
 BY_KIND: dict[str, ActivityViewRow] = {row.kind: row for row in VIEWS}
 BY_EVENT_NAME: dict[str, ActivityEventRow] = {row.name: row for row in ACTIVITY_EVENTS}
 

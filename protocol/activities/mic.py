@@ -6,18 +6,22 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from ..fields import array_of, boolean, display_name, integer, member_id, name_of, optional, record
-from .rows import ActivityEventRow, EventRow, Via
+from .rows import ActivityEventRow, ActivityViewRow, EventRow, Via
 
 __all__ = [
     "MAX_FIRST",
+    "MAX_LISTED",
     "MAX_SEATS",
     "REPORTS",
     "ROWS",
+    "VIEWS",
     "LeaveCause",
     "MicInvited",
     "MicQueueChanged",
     "MicRejected",
     "MicSeat",
+    "MicSeats",
+    "MicState",
     "MicStatus",
     "MicWaiting",
     "SeatChangedData",
@@ -25,11 +29,13 @@ __all__ = [
     "SeatMuted",
     "SeatTaken",
     "SeatsChanged",
-    "mic_seat",
-    "mic_waiting",
+    "mic_seats",
+    "mic_state",
 ]
 
 MAX_SEATS = 20
+MAX_LISTED = 100
+"""Users of the queue in one answer."""
 MAX_FIRST = 10
 """Users of the queue in one counter."""
 
@@ -70,6 +76,33 @@ class MicWaiting(NamedTuple):
     number: int
     user: str
     name: str
+
+
+class MicState(NamedTuple):
+    """Step of a user on the way to a seat.
+
+    ``place``: in the queue, 1 = the next, 0 = not queued; ``seat``: that is held or taken, 0 = none; ``fence``: of that
+    holding, which every act of its holder names, 0 = none; ``expires_at_ms``: when it ends by itself, null = it does
+    not.
+    """
+
+    user: str
+    status: MicStatus
+    place: int = 0
+    seat: int = 0
+    fence: int = 0
+    expires_at_ms: int | None = None
+    is_muted: bool = False
+
+
+class MicSeats(NamedTuple):
+    """All seats of a room. ``taken``: who is on the mic, by seat; ``waiting``: users in the queue; ``queue``: the first
+    of them, for staff alone."""
+
+    seats: int
+    taken: tuple[MicSeat, ...]
+    waiting: int
+    queue: tuple[MicWaiting, ...] = ()
 
 
 class SeatTaken(NamedTuple):
@@ -133,10 +166,14 @@ class SeatChangedData(NamedTuple):
 
 _seat = integer(1, MAX_SEATS)
 _cause = name_of(LeaveCause)
-mic_seat = record(MicSeat, (_seat, member_id, display_name, boolean))
-"""Rule of a seat that is taken."""
-mic_waiting = record(MicWaiting, (integer(1), member_id, display_name))
-"""Rule of a user in the queue."""
+_count = integer(0)
+_taken = record(MicSeat, (_seat, member_id, display_name, boolean))
+_waiting = record(MicWaiting, (integer(1), member_id, display_name))
+_seat_or_none = integer(0, MAX_SEATS)
+mic_state = record(MicState, (member_id, name_of(MicStatus), _count, _seat_or_none, _count, optional(_count), boolean))
+"""Rule of the step of a user."""
+mic_seats = record(MicSeats, (_seat_or_none, array_of(_taken, MAX_SEATS), _count, array_of(_waiting, MAX_LISTED)))
+"""Rule of all seats of a room."""
 
 ROWS: tuple[ActivityEventRow, ...] = (
     ActivityEventRow(
@@ -153,7 +190,7 @@ ROWS: tuple[ActivityEventRow, ...] = (
     ),
     ActivityEventRow(
         "mic.seats_changed", Via.EVENT, SeatsChanged,
-        record(SeatsChanged, (integer(0, MAX_SEATS), array_of(mic_seat, MAX_SEATS))),
+        record(SeatsChanged, (_seat_or_none, array_of(_taken, MAX_SEATS))),
         "The number of seats has changed.", SeatsChanged(3, (MicSeat(1, "ann", "Ann"),)),
     ),
     ActivityEventRow(
@@ -166,7 +203,7 @@ ROWS: tuple[ActivityEventRow, ...] = (
     ),
     ActivityEventRow(
         "mic.queue_changed", Via.HOST_COUNTER, MicQueueChanged,
-        record(MicQueueChanged, (integer(0), array_of(mic_waiting, MAX_FIRST))),
+        record(MicQueueChanged, (_count, array_of(_waiting, MAX_FIRST))),
         "Who waits for a seat.", MicQueueChanged(1, (MicWaiting(7, "bob", "Bob"),)),
     ),
 )  # fmt: skip
@@ -176,5 +213,12 @@ REPORTS: tuple[EventRow, ...] = (
         "seat.changed", SeatChangedData,
         record(SeatChangedData, (member_id, _seat, integer(1), optional(_cause))),
         "A user has come on the mic of a room, or left it.", SeatChangedData("ann", 1, 1_790_000_000_000, None),
+    ),
+)  # fmt: skip
+
+VIEWS: tuple[ActivityViewRow, ...] = (
+    ActivityViewRow(
+        "mic", MicSeats, mic_seats, MicSeats(3, (MicSeat(1, "ann", "Ann"),), 4),
+        MicState, mic_state, MicState("bob", MicStatus.QUEUED, 2, expires_at_ms=1_790_000_600_000),
     ),
 )  # fmt: skip

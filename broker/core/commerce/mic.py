@@ -27,11 +27,14 @@ from broker.core.commerce.eligibility import eligibility_of_fact, ineligible
 from protocol.activities.eligibility import Eligibility
 from protocol.activities.mic import (
     MAX_FIRST,
+    MAX_LISTED,
     LeaveCause,
     MicInvited,
     MicQueueChanged,
     MicRejected,
     MicSeat,
+    MicSeats,
+    MicState,
     MicStatus,
     MicWaiting,
     SeatChangedData,
@@ -41,7 +44,7 @@ from protocol.activities.mic import (
     SeatTaken,
 )
 from protocol.codes import ErrorCode
-from protocol.operations.mic import MAX_LISTED, MicAccess, MicSeats, MicState
+from protocol.operations.mic import MicAccess
 
 __all__ = [
     "MAX_QUEUE",

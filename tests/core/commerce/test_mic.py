@@ -30,9 +30,18 @@ from broker.core.commerce.mic import (
     Withdraw,
 )
 from protocol.activities.eligibility import Eligibility
-from protocol.activities.mic import LeaveCause, MicInvited, MicRejected, MicSeat, MicStatus, SeatChangedData
+from protocol.activities.mic import (
+    LeaveCause,
+    MicInvited,
+    MicRejected,
+    MicSeat,
+    MicSeats,
+    MicState,
+    MicStatus,
+    SeatChangedData,
+)
 from protocol.codes import ErrorCode, Role
-from protocol.operations.mic import MicAccess, MicSeats, MicState
+from protocol.operations.mic import MicAccess
 from tests.support.activities import ActivityDriver, viewer
 
 ANN, BOB, CY = viewer("ann"), viewer("bob"), viewer("cy")
