@@ -6,6 +6,7 @@ Claims of a token::
     rooms  [{"pattern": "live-*", "role": "host", "allow": ["danmaku"]}]  required; [] = no room
     role   role in rooms whose entry names none (default "viewer")
     name   what others see, up to 64 characters (default: the user id)
+    account_created  when the account was made, in Unix seconds: a condition of some activities
     tenant whose user this is: 1 to 32 of a-z 0-9 _ - (default "", the only tenant of most brokers)
 
 ``rooms`` is required, so that a forgotten or misspelt claim grants nothing. The first entry whose pattern matches the
@@ -112,6 +113,8 @@ class Grant:
     tenant: str = ""
     issued_at: int = 0
     """Unix seconds; 0 = the token does not say. For revocations alone."""
+    account_created: int = 0
+    """Unix seconds; 0 = the token does not say."""
 
     @property
     def plain_id(self) -> str:
@@ -168,7 +171,9 @@ class GrantReader:
         if is_blank(name):
             name = user_id
         issued_at = seconds_claim(claims, "iat") if "iat" in claims else 0
-        return Grant(qualify(tenant, user_id), name, role, self._shared(entries), expires_at, tenant, issued_at)
+        created = seconds_claim(claims, "account_created") if "account_created" in claims else 0
+        shared = self._shared(entries)
+        return Grant(qualify(tenant, user_id), name, role, shared, expires_at, tenant, issued_at, created)
 
     def _shared(self, entries: tuple[RoomGrant, ...]) -> tuple[RoomGrant, ...]:
         """Return an equal tuple seen before, so that 10,000 viewers of one room hold one list of rooms."""

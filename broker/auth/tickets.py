@@ -79,6 +79,7 @@ class Tickets:
                 "rooms": [entry_claim(entry) for entry in grant.rooms],
                 "tenant": grant.tenant,
                 **({"iat": grant.issued_at} if grant.issued_at else {}),
+                **({"account_created": grant.account_created} if grant.account_created else {}),
             },
         )
         return (ticket, (ends - now_s) * 1000) if len(ticket) <= MAX_TOKEN_BYTES else ("", 0)

@@ -6,6 +6,7 @@ from typing import Any
 
 from broker.core.commerce.activity import ActivityRefusal, Attributes, Requester
 from broker.core.commerce.room_activities import ActivityKey
+from broker.core.tenants.names import qualify
 from broker.ledger.pending import PendingResult
 from broker.operations.caller import Caller, OperationError
 from broker.operations.kept import required
@@ -14,7 +15,7 @@ from broker.operations.rooms import open_for, room_of
 from broker.rooms.room import Room
 from protocol.codes import ErrorCode, Role, RoomPhase
 
-__all__ = ["activities_of", "activity_of", "command"]
+__all__ = ["activities_of", "activity_of", "command", "requester"]
 
 
 async def command(
@@ -37,7 +38,7 @@ async def command(
     if takes_part and room.state.phase is RoomPhase.PAUSED:
         raise OperationError(ErrorCode.ROOM_PAUSED, "is paused", "room")
     pending = PendingResult[Any]()
-    room.command_activity(key, request, _requester(caller, room), pending.set, creates=creates)
+    room.command_activity(key, request, requester(caller, room, parts.unix_ms()), pending.set, creates=creates)
     answer = await pending.wait()
     if isinstance(answer, ActivityRefusal):
         raise OperationError(answer.code, answer.rule, answer.field, answer.retry_after_ms)
@@ -61,7 +62,13 @@ def activities_of(parts: Parts, room_name: str, kind: str) -> list[Any]:
     return [] if activities is None else activities.of_kind(kind)
 
 
-def _requester(caller: Caller, room: Room) -> Requester:
+def requester(caller: Caller, room: Room, now_ms: int) -> Requester:
+    """Return who calls, with what the conditions of activities ask of a user."""
     role = caller.role_in(room.name)
-    is_platform = caller.is_backend or role is Role.APP
-    return Requester(caller.id, caller.name, Role.APP if role is None else role, is_platform, Attributes())
+    if caller.is_backend or role is Role.APP:
+        return Requester(caller.id, caller.name, Role.APP, is_platform=True)
+    user = qualify(caller.tenant, caller.id)
+    watched_ms = room.watch_times.watched_ms(user, caller.joined_at_ms(room.name), now_ms)
+    age_s = max(0, now_ms // 1000 - caller.account_created) if caller.account_created else None
+    attributes = Attributes(watch_s=watched_ms // 1000, account_age_s=age_s)
+    return Requester(caller.id, caller.name, Role.VIEWER if role is None else role, False, attributes)

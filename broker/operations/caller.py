@@ -31,10 +31,12 @@ class Caller:
     ``id``: the user id, or the id of the key; ``name``: what others see; ``grants``: its role in a room of its tenant
     by plain name, None = the room is not granted; ``roles``: in any room; ``scopes``: of a backend's key, None = a
     viewer; ``key``: idempotency key, "" = none; ``dry_run``: the call is judged and not done; ``tenant``: whose rooms
-    and users it can name, "" = the default one; ``is_in``: whether its link has joined a room, by qualified name;
+    and users it can name, "" = the default one; ``joined_at_ms``: when its link has joined a room
+    by qualified name, None = it has not;
     ``allows``: names of the message types that its token allows in a room of its tenant by plain name, or, without a
     name, in any of its rooms; None = every type of its role; ``operation`` and ``fingerprint``: of a call with a key,
-    set by `Operations`: the name of the operation, and 8 bytes of its request.
+    set by `Operations`: the name of the operation, and 8 bytes of its request; ``account_created``: when a user's
+    account was made, in Unix seconds, 0 = its token does not say.
     """
 
     id: str
@@ -46,10 +48,11 @@ class Caller:
     key: str = ""
     dry_run: bool = False
     tenant: str = ""
-    is_in: Callable[[str], bool] = lambda room: False
+    joined_at_ms: Callable[[str], int | None] = lambda room: None
     allows: Callable[[str | None], frozenset[str] | None] = lambda room: None
     operation: str = ""
     fingerprint: bytes = b""
+    account_created: int = 0
 
     def role_in(self, room: str) -> Role | None:
         """Return the caller's role in a room by qualified name; None = it is not granted, or another tenant's."""

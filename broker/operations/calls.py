@@ -209,7 +209,7 @@ class Operations:
                 raise OperationError(ErrorCode.ROOM_NOT_GRANTED, "is not granted", "room")
             if not caller.is_backend and role not in row.roles:
                 raise OperationError(ErrorCode.NOT_ALLOWED, "is not for your role in this room", "operation")
-            if row.joined and not caller.is_backend and role not in STAFF and not caller.is_in(request.room):
+            if row.joined and not caller.is_backend and role not in STAFF and caller.joined_at_ms(request.room) is None:
                 raise OperationError(ErrorCode.NOT_JOINED, "join the room first", "room")
         elif not caller.is_backend and not caller.roles & row.roles:
             raise OperationError(ErrorCode.NOT_ALLOWED, "is not for your role", "operation")

@@ -31,6 +31,7 @@ from broker.core.rooms.policies import Policy
 from broker.core.rooms.room_rules import RuleValue
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
+from broker.core.rooms.watch_times import WatchTimes
 from broker.core.tenants.names import plain_name
 from broker.core.tenants.quotas import TenantUse
 from broker.ledger import ResultBatch
@@ -130,6 +131,8 @@ class Room:
         self._wake = trio.Event()
         self._armed_until = inf
         self._ticking = False
+        self.watch_times = WatchTimes()
+        """What users who left have watched."""
         self._staff: dict[Member, None] = {}
         """Members whose role is that of staff."""
         self._counters_sent = 0
@@ -154,6 +157,8 @@ class Room:
         """Remove a member; a sweep in flight skips it from now on."""
         self.members.remove(member)
         self._staff.pop(member, None)
+        if member.role is not Role.GUEST:
+            self.watch_times.left(member.user_id, member.joined_at_ms, self._unix_ms())
         self.state.leave(member.user_id, member.role, now)
         if self._reporter is not None:
             self._reporter.left(member.user_id, member.name, member.role)

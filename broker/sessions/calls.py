@@ -94,8 +94,8 @@ class CallerLink(Protocol):
     def joined_name(self, number: int) -> str | None:
         """Return the qualified name of a joined room by its number; None = the link is not in it."""
 
-    def is_in(self, room: str) -> bool:
-        """Return whether the link has joined a room by qualified name."""
+    def joined_at_ms(self, room: str) -> int | None:
+        """Return when the link has joined a room by qualified name, Unix milliseconds; None = it has not."""
 
     def send(self, message: Message, room: int = 0, sequence: int = 0, *, packed: bytes | None = None) -> None:
         """Frame and write a message; nothing happens on a link that has ended."""
@@ -233,7 +233,7 @@ class LinkCalls:
         caller = self._caller
         return Caller(
             caller.id, caller.name, caller.address, caller.grants, caller.roles, None, key, False, caller.tenant,
-            caller.is_in, caller.allows,
+            caller.joined_at_ms, caller.allows, account_created=caller.account_created,
         )  # fmt: skip
 
 
@@ -254,5 +254,5 @@ def _caller_of(link: CallerLink, grant: Grant) -> Caller:
 
     return Caller(
         plain_name(grant.user_id), grant.name, link.address, grants, frozenset({grant.role}), tenant=grant.tenant,
-        is_in=link.is_in, allows=allows,
+        joined_at_ms=link.joined_at_ms, allows=allows, account_created=grant.account_created,
     )  # fmt: skip

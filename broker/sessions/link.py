@@ -330,9 +330,9 @@ class SessionLink:
         """Return the name of a joined room by its number; None = the link is not in it."""
         return next((room.name for room, _ in self.memberships if room.number == number), None)
 
-    def is_in(self, room: str) -> bool:
-        """Return whether the link has joined a room by name."""
-        return any(joined.name == room for joined, _ in self.memberships)
+    def joined_at_ms(self, room: str) -> int | None:
+        """Return when the link has joined a room by name, None = it has not."""
+        return next((member.joined_at_ms for joined, member in self.memberships if joined.name == room), None)
 
     @property
     def is_open(self) -> bool:

@@ -59,7 +59,8 @@ issued = st.just(0) | st.integers(1, int(NOW))
 def _grants(draw: st.DrawFn) -> Grant:
     tenant = draw(tenants)
     user = qualify(tenant, draw(users))
-    return Grant(user, draw(users), draw(st.sampled_from(Role)), draw(rooms), draw(ends), tenant, draw(issued))
+    role, created = draw(st.sampled_from(Role)), draw(issued)
+    return Grant(user, draw(users), role, draw(rooms), draw(ends), tenant, draw(issued), created)
 
 
 grants = _grants()

@@ -138,6 +138,8 @@ BAD_TOKENS: dict[str, str] = {
     "nbf in the future": with_claims(nbf=int(NOW) + 31),
     "nbf is text": with_claims(nbf="0"),
     "issued in the future": with_claims(iat=int(NOW) + 31),
+    "account_created is text": with_claims(account_created="2020"),
+    "account_created is 0": with_claims(account_created=0),
     # audience
     "another audience": with_claims(aud="billing"),
     "audience in another case": with_claims(aud="Roomcast"),

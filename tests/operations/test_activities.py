@@ -1,0 +1,42 @@
+"""What activities know of who calls: the time it has watched, and the age of its account."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.operations.activities import requester
+from broker.operations.caller import Caller
+from protocol.codes import Role
+from protocol.operations import Scope
+from tests.support.broker import joined_link
+from tests.support.durable import durable_broker
+from tests.support.until import until
+
+pytestmark = pytest.mark.integration
+
+
+async def test_the_watched_time_of_a_user_goes_on_after_it_has_left(directory: Path) -> None:
+    async with durable_broker(directory) as broker:
+        now_ms = broker.clock.now_ms()
+        async with joined_link(broker, "dev:ann"):
+            room = broker.hub.find("lobby")
+            assert room is not None
+            await trio.sleep(0.02)
+        await until(lambda: not room.state.online)
+        watched = room.watch_times.watched_ms("ann", None, now_ms)
+        assert 20 <= watched <= broker.clock.now_ms() - now_ms
+        caller = Caller(
+            "ann", "Ann", "", lambda room: Role.VIEWER, joined_at_ms=lambda room: now_ms,
+            account_created=now_ms // 1000 - 86_400,
+        )  # fmt: skip
+        left_at_ms = now_ms + watched
+        asked = requester(caller, room, left_at_ms + 60_000)
+        assert (asked.user, asked.role, asked.is_platform) == ("ann", Role.VIEWER, False)
+        assert 60 <= asked.attributes.watch_s <= (60_000 + 2 * watched + 1000) // 1000
+        assert asked.attributes.account_age_s == (left_at_ms + 60_000) // 1000 - caller.account_created
+        backend = requester(replace(caller, scopes=frozenset({Scope.ADMIN})), room, now_ms)
+        assert (backend.role, backend.is_platform) == (Role.APP, True)
