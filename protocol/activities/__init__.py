@@ -14,7 +14,7 @@ from ..fields import FieldError
 from ..json_values import as_json
 from ..messages import ActivityView
 from ..payloads import ActivityPayload, payload_record
-from . import mic, orders, pk, products, sales
+from . import mic, orders, packets, pk, products, rains, sales
 from .rows import ActivityEventRow, ActivityViewRow, EventRow, Via
 
 __all__ = [
@@ -38,16 +38,22 @@ ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = (
     *products.ROWS,
     *orders.ROWS,
     *sales.ROWS,
+    *packets.ROWS,
+    *rains.ROWS,
 )
 REPORTS: tuple[EventRow, ...] = (
     *mic.REPORTS,
     *pk.REPORTS,
     *sales.REPORTS,
+    *packets.REPORTS,
+    *rains.REPORTS,
 )
 VIEWS: tuple[ActivityViewRow, ...] = (
     *mic.VIEWS,
     *pk.VIEWS,
     *sales.VIEWS,
+    *packets.VIEWS,
+    *rains.VIEWS,
 )
 BY_KIND: dict[str, ActivityViewRow] = {row.kind: row for row in VIEWS}
 BY_EVENT_NAME: dict[str, ActivityEventRow] = {row.name: row for row in ACTIVITY_EVENTS}

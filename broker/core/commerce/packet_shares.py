@@ -6,23 +6,15 @@ be recomputed by anyone who knows the seed, which becomes public when the packet
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from broker.core.commerce.activity import ActivityRefusal
+from protocol.activities.packets import OwnPacketShare, SplitMode
+from protocol.codes import ErrorCode
+from protocol.fields import MAX_INT
 from protocol.primitives import DrawStream, label, mac, pack_u64, shuffle
 
-__all__ = ["Drop", "SplitMode", "packet_shares", "rain_drops"]
-
-
-class SplitMode(StrEnum):
-    """How the total of a packet is divided."""
-
-    EQUAL = "equal"
-    """Shares differ by one cent at most; who gets the cent more is drawn."""
-    LUCKY = "lucky"
-    """Each share is drawn from one cent to nearly twice the mean of what is left, so each grab expects the mean."""
-    FIXED = "fixed"
-    """All shares are equal: the number of shares divides the total."""
+__all__ = ["Drop", "PacketShares", "ShareTerms", "packet_shares", "rain_drops"]
 
 
 class Drop(NamedTuple):
@@ -90,3 +82,101 @@ def rain_drops(
         )
         for number in range(drops)
     )
+
+
+class ShareTerms(NamedTuple):
+    """How a total is divided; see `packet_shares`."""
+
+    mode: SplitMode
+    total_cents: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
+    min_cents: int
+    max_cents: int
+
+    def refusal(self) -> ActivityRefusal | None:
+        """Return why a total cannot be divided so; None: it can."""
+        if self.max_cents and self.max_cents < self.min_cents:
+            return _bad("max_cents", f"must be 0 or at least {self.min_cents}")
+        if self.count * self.max_cents > MAX_INT:
+            return _bad("max_cents", "is too much for so many shares")
+        if self.count * self.min_cents > self.total_cents:
+            return _bad("total_cents", f"must be at least {self.count} x {self.min_cents}")
+        if self.max_cents and self.count * self.max_cents < self.total_cents:
+            return _bad("total_cents", f"must be at most {self.count} x {self.max_cents}")
+        if self.mode is SplitMode.FIXED and self.total_cents % self.count:
+            return _bad("count", "must divide the total of fixed shares")
+        return None
+
+
+class PacketShares:
+    """The shares of one packet, and who has taken them: in their order, one a user."""
+
+    __slots__ = ("_cents", "_seed", "_shares", "_taken", "_taken_cents", "terms")
+
+    def __init__(self, terms: ShareTerms, seed: bytes) -> None:
+        self.terms = terms
+        self._seed = seed
+        self._cents: list[int] | None = None
+        """Of all shares; they are computed when the first is taken."""
+        self._taken: list[tuple[str, str, int]] = []
+        """Of each share that is taken, in order: user, masked name, cents."""
+        self._shares: dict[str, int] = {}
+        """Numbers of shares by user."""
+        self._taken_cents = 0
+
+    @property
+    def taken(self) -> int:
+        """How many shares are taken."""
+        return len(self._taken)
+
+    @property
+    def taken_cents(self) -> int:
+        """What they hold together."""
+        return self._taken_cents
+
+    @property
+    def left_cents(self) -> int:
+        """What is not taken."""
+        return self.terms.total_cents - self.taken_cents
+
+    def of(self, user: str) -> OwnPacketShare | None:
+        """Return the share that a user has taken."""
+        share = self._shares.get(user)
+        return None if share is None else OwnPacketShare(share, self._taken[share][2])
+
+    def next_share(self) -> OwnPacketShare | None:
+        """Return the next share that is free; None: all are taken."""
+        share = len(self._taken)
+        if share == self.terms.count:
+            return None
+        if self._cents is None:
+            self._cents = packet_shares(*self.terms, self._seed)
+        return OwnPacketShare(share, self._cents[share])
+
+    def best(self, name: str, cents: int) -> tuple[str, int]:
+        """Return the masked name and the cents of the largest share, of equal ones the first.
+
+        ``name`` and ``cents``: of the last share, which is being taken.
+        """
+        best = max(self._taken, key=lambda taken: taken[2], default=None)
+        return (name, cents) if best is None or best[2] < cents else best[1:]
+
+    def take(self, user: str, name: str, cents: int) -> None:
+        """Apply that a user has taken the next share."""
+        self._shares[user] = len(self._taken)
+        self._taken.append((user, name, cents))
+        self._taken_cents += cents
+
+    def put_back(self) -> None:
+        """Undo the newest `take`."""
+        user, _, cents = self._taken.pop()
+        del self._shares[user]
+        self._taken_cents -= cents
+
+    def dump(self) -> tuple[Any, ...]:
+        """Return who has taken what, in order."""
+        return self.terms, self.taken_cents, tuple(self._taken)
+
+
+def _bad(field: str, rule: str) -> ActivityRefusal:
+    return ActivityRefusal(ErrorCode.BAD_FIELD, rule, field)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.commerce.packet_shares import SplitMode, packet_shares, rain_drops
+from broker.core.commerce.packet_shares import packet_shares, rain_drops
+from protocol.activities.packets import SplitMode
 from protocol.primitives import seed_hash
 from tests.support.activities import commerce_vectors
 
@@ -19,7 +20,7 @@ seeds = st.binary(min_size=32, max_size=32)
 @pytest.mark.parametrize("case", VECTORS["splits"])
 def test_vectors_of_shares(case: dict[str, Any]) -> None:
     seed = bytes.fromhex(case["seed"])
-    mode = SplitMode(case["mode"])
+    mode = SplitMode[case["mode"].upper()]
     shares = packet_shares(mode, case["total_cents"], case["count"], case["min_cents"], case["max_cents"], seed)
     assert shares == case["shares"]
     assert seed_hash(seed).hex() == case["seed_hash"]
