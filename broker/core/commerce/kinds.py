@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from broker.core.commerce.packet import RedPacket
+from broker.core.commerce.rain import Rain
 from broker.core.commerce.room_activities import ActivityKind
 from broker.core.commerce.sale import Sale
 
@@ -12,5 +14,9 @@ __all__ = ["activity_kinds"]
 
 def activity_kinds(random_bytes: Callable[[], bytes]) -> dict[str, ActivityKind]:
     """Return all kinds by name. ``random_bytes``: returns 32 unguessable bytes, the seed of an activity."""
-    kinds = (ActivityKind("sales", lambda id: Sale(id, random_bytes), limit=20, shown=5),)
+    kinds: tuple[ActivityKind, ...] = (
+        ActivityKind("sales", lambda id: Sale(id, random_bytes), limit=20, shown=5),
+        ActivityKind("packets", lambda id: RedPacket(id, random_bytes), limit=100, shown=5),
+        ActivityKind("rains", lambda id: Rain(id, random_bytes), limit=10, shown=5),
+    )
     return {kind.name: kind for kind in kinds}
