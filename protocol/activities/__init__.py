@@ -14,7 +14,7 @@ from ..fields import FieldError
 from ..json_values import as_json
 from ..messages import ActivityView
 from ..payloads import ActivityPayload, payload_record
-from . import mic, orders, packets, pk, products, rains, sales
+from . import mic, orders, packets, pk, polls, products, rains, sales
 from .rows import ActivityEventRow, ActivityViewRow, EventRow, Via
 
 __all__ = [
@@ -40,6 +40,7 @@ ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = (
     *sales.ROWS,
     *packets.ROWS,
     *rains.ROWS,
+    *polls.ROWS,
 )
 REPORTS: tuple[EventRow, ...] = (
     *mic.REPORTS,
@@ -47,6 +48,7 @@ REPORTS: tuple[EventRow, ...] = (
     *sales.REPORTS,
     *packets.REPORTS,
     *rains.REPORTS,
+    *polls.REPORTS,
 )
 VIEWS: tuple[ActivityViewRow, ...] = (
     *mic.VIEWS,
@@ -54,6 +56,8 @@ VIEWS: tuple[ActivityViewRow, ...] = (
     *sales.VIEWS,
     *packets.VIEWS,
     *rains.VIEWS,
+    *products.VIEWS,
+    *polls.VIEWS,
 )
 BY_KIND: dict[str, ActivityViewRow] = {row.kind: row for row in VIEWS}
 BY_EVENT_NAME: dict[str, ActivityEventRow] = {row.name: row for row in ACTIVITY_EVENTS}

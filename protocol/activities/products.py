@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..fields import array_of, boolean, characters, https_url, integer, optional, record, text
-from .rows import ActivityEventRow, Via
+from .rows import ActivityEventRow, ActivityViewRow, Via
 
 __all__ = [
     "MAX_CENTS",
@@ -13,6 +13,7 @@ __all__ = [
     "MAX_LISTED_PRODUCTS",
     "MAX_PRODUCTS",
     "ROWS",
+    "VIEWS",
     "Explaining",
     "Product",
     "ProductClicks",
@@ -178,5 +179,14 @@ ROWS: tuple[ActivityEventRow, ...] = (
     ActivityEventRow(
         "products.clicked", Via.HOST_COUNTER, ProductsClicked, _clicked, "Clicks on products.",
         ProductsClicked(412, (ProductClicks("mug-1", 300), ProductClicks("pan-7", 112))),
+    ),
+)  # fmt: skip
+VIEWS: tuple[ActivityViewRow, ...] = (
+    ActivityViewRow(
+        "products", ProductsView, products_view,
+        ProductsView(
+            Explaining("mug-1", 7, 1_790_000_000_000), _PRODUCT, (ProductRow("mug-1", 3, "Mug", 1990, 10, 1),), 2,
+            more=False,
+        ),
     ),
 )  # fmt: skip
