@@ -85,6 +85,7 @@ def sum_rooms(entries: Iterable[StoredEntry]) -> dict[str, dict[str, Any]]:
             "unreadable": room.unreadable,
             "gifts": room.gift_units,
             **{kind: room.by_type[message_type] for message_type, kind in KINDS.items()},
+            "gift": room.gifts,
         }
     for name, row in rooms.items():
         row["out_of_order"] = disordered[name]

@@ -259,8 +259,8 @@ class Post(NamedTuple):
     """Message to the room of the header. The header's sequence is the client's number for the ACK.
 
     ``payload`` by type: DANMAKU ``[text, style?]``, EMOTE ``[emote_id]``, LIKE ``[count]``, ANNOUNCEMENT
-    ``[text]``, GIFT ``[order_id, user_id, name, gift_id, count, price_cents, target]``, ROOM_PHASE ``[phase]``;
-    custom types: any value.
+    ``[text]``, GIFT ``[order_id, user_id, name, gift_id, count, price_cents, target?, combo?]``,
+    ROOM_PHASE ``[phase]``; custom types: any value.
     """
 
     type: int

@@ -17,6 +17,7 @@ from .fields import (
     array_of,
     boolean,
     characters,
+    described,
     display_name,
     free_value,
     hex_digest,
@@ -26,6 +27,7 @@ from .fields import (
     member_of,
     optional,
     record,
+    schema_of,
     text,
     user_id,
     user_id_or_empty,
@@ -34,6 +36,8 @@ from .messages import MAX_KEYS, MAX_PINS, PinnedMessage
 from .shared_rules import pinned_message
 
 __all__ = [
+    "COMBO_END",
+    "COMBO_START",
     "MAX_DANMAKU_BYTES",
     "MAX_DANMAKU_CHARS",
     "MAX_DELETED_AT_ONCE",
@@ -67,6 +71,9 @@ MAX_DANMAKU_BYTES = 1000
 """UTF-8 bytes: 100 emoji with a skin tone have 800, 40 families of four have 1,000."""
 MAX_LIKES_PER_POST = 1000
 MAX_GIFT_COUNT = 1_000_000
+COMBO_START = 1
+COMBO_END = 2
+"""Bits of ``flags`` of a gift event; one that is both is a combo of its own."""
 
 
 MAX_KEY_NAME_BYTES = 128
@@ -101,7 +108,12 @@ class AnnouncementPayload(NamedTuple):
 
 
 class GiftPayload(NamedTuple):
-    """Gift that the platform has charged; ``order_id`` is its idempotency key, ``price_cents`` the unit price."""
+    """Gift that the platform has charged; ``order_id`` is its idempotency key, ``price_cents`` the unit price.
+
+    An event is a part of a combo: ``count`` = ``added``, and ``order_id`` is that of the first order in it, empty where
+    it adds nothing. ``combo``: id of the combo; in a post, false = the gift is shown by itself. ``seq``: number of the
+    event in it, from 1; ``total``: gifts of the combo so far; ``flags``: `COMBO_START`, `COMBO_END`.
+    """
 
     order_id: str
     user_id: str
@@ -110,6 +122,11 @@ class GiftPayload(NamedTuple):
     count: int  # type: ignore[assignment]  # hides tuple.count
     price_cents: int
     target: str = ""
+    combo: str | bool = True
+    seq: int = 0
+    added: int = 0
+    total: int = 0
+    flags: int = 0
 
 
 class PhasePayload(NamedTuple):
@@ -191,6 +208,14 @@ def _style(value: Any) -> tuple[Any, ...]:
 
 
 _id = text(1, 64)
+_combo_id = text(0, 64)
+
+
+def _read_combo(value: Any) -> str | bool:
+    return value if isinstance(value, bool) else _combo_id(value)
+
+
+_combo = described(_read_combo, "combo", {"anyOf": [schema_of(boolean), schema_of(_combo_id)]})
 _count = integer(0)
 key_value: Rule = free_value(MAX_KEY_DEPTH)
 """Rule of a key's value."""
@@ -206,7 +231,10 @@ _RULES: dict[int, tuple[type[Any], tuple[Rule, ...]]] = {
     MessageType.ANNOUNCEMENT: (AnnouncementPayload, (characters(500, 2000, lines=True),)),
     MessageType.GIFT: (
         GiftPayload,
-        (_id, user_id, display_name, _id, integer(1, MAX_GIFT_COUNT), _count, user_id_or_empty),
+        (
+            *(_id, user_id, display_name, _id, integer(1, MAX_GIFT_COUNT), _count, user_id_or_empty),
+            *(_combo, _count, _count, _count, _count),
+        ),
     ),
     MessageType.ROOM_PHASE: (PhasePayload, (member_of(RoomPhase),)),
     MessageType.MEDIA: (
@@ -246,7 +274,7 @@ _FIELD_TYPES: dict[type[Any], tuple[type | tuple[type, ...], ...]] = {
     EmotePayload: (str,),
     LikePayload: (int,),
     AnnouncementPayload: (str,),
-    GiftPayload: (str, str, str, str, int, int, str),
+    GiftPayload: (str, str, str, str, int, int, str, (str, bool), int, int, int, int),
     PhasePayload: (int,),
     MediaPayload: (str, int, int, str, str),
     PinsPayload: (tuple,),
@@ -256,6 +284,8 @@ _FIELD_TYPES: dict[type[Any], tuple[type | tuple[type, ...], ...]] = {
     KeysPayload: (tuple,),
     KeyChange: (str, int, object, int, (int, type(None)), (str, type(None)), bool),
 }
+_OLD_GIFT_FIELDS = 7
+"""Of a gift event before there were combos: it is a combo of its own."""
 _MEDIA_KINDS = frozenset(int(kind) for kind in MediaKind)
 _CAUSES = frozenset(int(cause) for cause in KeyCause)
 _PHASES = frozenset(int(phase) for phase in RoomPhase)
@@ -271,6 +301,11 @@ def payload_record(message_type: int, payload: Any) -> Any:
     fields = None if kind is None else _fields_of(kind, payload)
     if kind is None or fields is None:
         return payload
+    if kind is GiftPayload and len(fields) <= _OLD_GIFT_FIELDS:
+        gift = GiftPayload(*fields)
+        return gift._replace(
+            combo=gift.order_id, seq=1, added=gift.count, total=gift.count, flags=COMBO_START | COMBO_END
+        )
     if kind is PhasePayload:
         return PhasePayload(RoomPhase(fields[0])) if fields[0] in _PHASES else payload
     if kind is MediaPayload:

@@ -114,8 +114,8 @@ class RoomTotals:
         self.parts: dict[tuple[Tier, int], list[int]] = {}
         self.account = [0] * 6
         """Sum of the accounts of the FULL tier's ticks."""
-        self.events: dict[int, int] = {}
-        """Offset -> lane."""
+        self.events: dict[int, int | None] = {}
+        """Offset -> lane; None = the end of a combo of gifts, which is no message of a sender."""
         self.gifts = 0
         self.gift_cents = 0
         self.likes = 0
@@ -127,7 +127,8 @@ class RoomTotals:
         """Return the totals as JSON."""
         by_lane = [0] * len(Lane)
         for lane in self.events.values():
-            by_lane[lane] += 1
+            if lane is not None:
+                by_lane[lane] += 1
         full = self.ticks[Tier.FULL]
         return {
             "name": self.name,
@@ -287,6 +288,8 @@ class ViewerAccounting:
             return
         totals.events[record.sequence] = int(lane)
         if event.type == MessageType.GIFT:
+            if not event.payload[4]:
+                totals.events[record.sequence] = None
             totals.gifts += event.payload[4]
             totals.gift_cents += event.payload[4] * event.payload[5]
 

@@ -285,14 +285,21 @@ def _danmaku(item: Danmaku) -> str:
     return f"{plain(item.name or item.user_id)}{role}: {text}{times}"
 
 
+def _gift(gift: GiftPayload) -> str:
+    giver, name = plain(gift.name or gift.user_id), plain(gift.gift_id)
+    if not gift.count:
+        return f"{giver} ended a combo of {name} x{gift.total}"
+    to = f" to {plain(gift.target)}" if gift.target else ""
+    combo = f" (combo x{gift.total})" if gift.seq > 1 else ""
+    return f"{giver} gave {name} x{gift.count}{to}, {gift.count * gift.price_cents / 100:.2f}{combo}"
+
+
 def _event(event: StreamEvent) -> tuple[str, str, dict[str, Any]]:
     match event.payload:
         case AnnouncementPayload(text):
             return "**", plain(" / ".join(text.splitlines())), {"fg": "yellow", "bold": True}
-        case GiftPayload(_, user_id, name, gift_id, count, price_cents, target):
-            to = f" to {plain(target)}" if target else ""
-            what = f"{plain(gift_id)} x{count}{to}, {count * price_cents / 100:.2f}"
-            return "$$", f"{plain(name or user_id)} gave {what}", {"fg": "magenta", "bold": True}
+        case GiftPayload():
+            return "$$", _gift(event.payload), {"fg": "magenta", "bold": True}
         case PhasePayload(phase):
             return "**", f"the room is {phase.name.lower()} now", {"fg": "yellow", "bold": True}
         case MediaPayload(url, kind, _, _, caption):

@@ -177,11 +177,13 @@ class ReferenceViewer:
         if event.offset != self.last_offset + 1:
             self.holes += 1
         self.last_offset = event.offset
-        self.events[event.lane] += 1
         if event.type == MessageType.GIFT:
             _, _, _, _, count, price_cents, *_ = event.payload
+            if not count:
+                return  # the end of a combo, which is no message of a sender
             self.gifts += count
             self.gift_cents += count * price_cents
+        self.events[event.lane] += 1
 
 
 class Latency:

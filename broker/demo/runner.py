@@ -347,6 +347,8 @@ class Runner:
 
     def _on_first_event(self, event: RoomEvent) -> None:
         self.references[0].on_event(event)
+        if isinstance(event, StreamEvent) and isinstance(event.payload, GiftPayload) and not event.payload.count:
+            return
         if isinstance(event, (Danmaku, StreamEvent)):
             self.screen.append(event)
 

@@ -167,6 +167,8 @@ def _event_line(event: StreamEvent) -> Text:
         line = Text("◆ ", style="bold magenta")
         line.append(f"{plain(payload.name or payload.user_id)} ", style="magenta")
         line.append(f"{plain(payload.gift_id)} ×{payload.count}", style="bold magenta")
+        if payload.seq > 1:
+            line.append(f"  combo {payload.total}", style="magenta")
         return line
     text = plain(payload.text if isinstance(payload, AnnouncementPayload) else str(payload))
     return Text.assemble(("▌", "bold yellow"), (text, "bold yellow"))

@@ -51,7 +51,7 @@ class RoomReplay:
     phase: RoomPhase = RoomPhase.LIVE
     announcements: int = 0
     gifts: int = 0
-    """Gift events; a combo is one."""
+    """Gift events that add gifts, not the bare ends of combos."""
     gift_units: int = 0
     gift_cents: int = 0
     orders: int = 0
@@ -99,7 +99,7 @@ class RoomReplay:
                 self.announcements += 1
             case MessageType.GIFT:
                 _, user_id, _, _, count, price_cents, *_ = payload
-                self.gifts += 1
+                self.gifts += count > 0
                 self.gift_units += count
                 self.gift_cents += count * price_cents
                 self.cents_by_user[user_id] += count * price_cents

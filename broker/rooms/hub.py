@@ -215,6 +215,7 @@ class Hub:
         if checkpoint is not None:
             state.restore(checkpoint.last_offset, checkpoint.totals, checkpoint.events, self._clock())
             state.keys.restore(*checkpoint.keys, self._clock(), is_counted=True)
+            state.gifts.restore(checkpoint.combos)
         room = Room(
             name,
             self._last_number,

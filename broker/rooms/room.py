@@ -51,6 +51,8 @@ __all__ = ["PostRef", "Room"]
 SWEEP_LIMITERS_S = 10.0
 """How often a room sweeps its limiters."""
 REMOVE_BATCH = 100
+MAX_LAST_TURNS = 10_000
+"""Turns of the event loop in which the fan-out writes the last events of a room that has ended."""
 MAX_WAITING_SWEEPS = 64
 """A room without a tick (policy ``off``) makes one sweep a message; above so many waiting ones it collects them."""
 MAX_STAFF = 100
@@ -117,7 +119,7 @@ class Room:
         self._trusted = TrustedClock(unix_ms, clock) if trusted is None else trusted
         self._reporter = reporter
         self.journal = RoomJournal(
-            room_store, name, state, clock, perform=self._perform, on_phase=self._on_phase, on_crash=self._crashed
+            room_store, name, state, clock, perform=self._perform, on_due=self._on_due, on_crash=self._crashed
         )
         """Its durable side."""
         self._has_tick = state.has_tick
@@ -302,7 +304,14 @@ class Room:
         self._wake.set()
 
     async def remove_all(self) -> None:
-        """Remove every member with the reason, in slices: a hundred thousand frames must not stop the loop."""
+        """Remove every member with the reason, once the last events have been written: gifts that came with the end.
+
+        In slices: a hundred thousand frames must not stop the loop.
+        """
+        for _ in range(MAX_LAST_TURNS):
+            if not len(self._outbox):
+                break
+            await trio.lowlevel.checkpoint()
         reason, message = self.ended
         for count, member in enumerate(self.members.all(), 1):
             if member.index >= 0:
@@ -437,8 +446,8 @@ class Room:
             if bundle is not None and member.index >= 0:
                 member.session.transport.write_parts(bundle.parts)
 
-    def _on_phase(self) -> None:
-        """Tick soon: the phase is one of the counters."""
+    def _on_due(self) -> None:
+        """Tick in time: the phase is one of the counters, and combos go on."""
         self._nudge(self._clock())
 
     def _crashed(self) -> None:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import structlog
 import trio
 
+from broker.core.commerce.gifts import GiftCombo
 from broker.core.commerce.room_activities import ActivityBatch, ActivityKind, RoomActivities
 from broker.core.rooms.bans import BanTable
 from broker.core.rooms.effects import Effect, Record
@@ -47,6 +48,7 @@ from broker.ledger.orders import ORDER_KIND, Order, pack_order
 from broker.ledger.records import remove_records
 from broker.rooms.activity_records import DirectSink, batch_items, read_activities, read_all_activities
 from broker.rooms.ban_records import ban_removal, read_bans
+from broker.rooms.combo_records import combo_items, combo_removals, read_room_combos
 from broker.rooms.key_records import StoredKeys, key_items, key_removals, read_room_keys
 from broker.rooms.reports import RoomReports
 from broker.rooms.room_history import stored_events
@@ -78,6 +80,8 @@ class RoomCheckpoint(NamedTuple):
     keys: StoredKeys = StoredKeys()
     activities: RoomActivities[Any] | None = None
     """None: there are none."""
+    combos: tuple[GiftCombo, ...] = ()
+    """Combos of gifts that have started and not ended."""
 
 
 class KeyReused(Exception):
@@ -130,6 +134,7 @@ class RoomStore:
         event = record.event
         items: list[Item] = [Entry(room, epoch, record.lane, event.type, event.at_ms, pack_body(event))]
         items += key_items(room, event)
+        items += combo_items(room, epoch, record)
         if event.type == MessageType.ROOM_PHASE:
             if event.payload[0] == RoomPhase.ENDED:
                 items.append(RoomEnded(room, epoch, event.at_ms))
@@ -305,6 +310,11 @@ class RoomStore:
         for (room, epoch), activities in (await self.ledger.ask(read_all_activities, self.kinds)).items():
             if room in found and found[room].epoch == epoch:
                 found[room] = found[room]._replace(activities=activities)
+        for (room, epoch), combos in (await self.ledger.ask(read_room_combos)).items():
+            if room in found and found[room].epoch == epoch:
+                found[room] = found[room]._replace(combos=combos)
+            else:
+                remove_records(self.ledger, combo_removals(room, combos))
         self._checkpoints.update(found)
         if found:
             log.info("rooms restored", rooms=len(found), events=sum(len(each.events) for each in found.values()))
@@ -332,8 +342,8 @@ class RoomJournal:
     """The durable side of one open room: its epoch, its records in order, its checkpoints.
 
     Without a store (no ledger) nothing is durable, and a checkpoint exists as long as the hub keeps it. ``perform``
-    gets the effects of every result; ``on_phase`` is called after a change of phase; ``on_crash`` when one of them
-    fails.
+    gets the effects of every result; ``on_due`` is called after one that changes when the room's next tick is due;
+    ``on_crash`` when one of them fails.
     """
 
     def __init__(
@@ -344,7 +354,7 @@ class RoomJournal:
         clock: Callable[[], float],
         *,
         perform: Callable[[Iterable[Effect[Any]]], None],
-        on_phase: Callable[[], None],
+        on_due: Callable[[], None],
         on_crash: Callable[[], None],
     ) -> None:
         self.state = state
@@ -354,7 +364,7 @@ class RoomJournal:
         self._room = room
         self._clock = clock
         self._perform = perform
-        self._on_phase = on_phase
+        self._on_due = on_due
         self._on_crash = on_crash
         self._totals = state.totals()
         """What the last checkpoint holds."""
@@ -437,8 +447,8 @@ class RoomJournal:
                 case _:
                     effects = self.state.refused(record, RECORD_RETRY_MS, now)
             self._perform(effects)
-            if totals or record.event.type == MessageType.MESSAGES_DELETED:
-                self._on_phase()
+            if totals or record.event.type in (MessageType.MESSAGES_DELETED, MessageType.GIFT):
+                self._on_due()
         except Exception:
             self._on_crash()
         if not self.pending and self._all_answered is not None:
@@ -535,7 +545,8 @@ class RoomJournal:
         keys = StoredKeys(state.keys.dump(), state.keys.last_version)
         activities = state.activities.activities
         kept = activities if activities is not None and len(activities) else None
-        return RoomCheckpoint(state.epoch, last_offset, self._totals, tuple(events or ()), keys, kept)
+        totals, combos = self._totals, state.gifts.dump()
+        return RoomCheckpoint(state.epoch, last_offset, totals, tuple(events or ()), keys, kept, combos)
 
 
 def _key(room: str, epoch: int, key: OperationKey, outcome: Outcome) -> Key:

@@ -86,6 +86,7 @@ class RoomPosts(ABC):
         count: int = 1,
         name: str = "",
         target: str = "",
+        combo: bool = True,
         retry: bool = True,
         timeout_s: float = POST_TIMEOUT_S,
     ) -> PostResult:
@@ -93,9 +94,9 @@ class RoomPosts(ABC):
 
         ``order_id`` is the idempotency key: a repeated order is published once and gets the first result. So ``retry``
         is on. ``user_id``, ``name``: the giver. ``price_cents``: price of one gift, of which there are ``count``.
-        ``target``: user id of the receiver, "" for the host.
+        ``target``: user id of the receiver, "" for the host. ``combo``: whether it may be shown as part of a combo.
         """
-        payload = GiftPayload(order_id, user_id, name, gift_id, count, price_cents, target)
+        payload = GiftPayload(order_id, user_id, name, gift_id, count, price_cents, target, combo)
         return await self.post(MessageType.GIFT, payload, retry=retry, timeout_s=timeout_s)
 
     async def set_phase(

@@ -98,6 +98,7 @@ MAX_SAFE = 2**53 - 1
 
 _MEDIA = MediaPayload("https://cdn.example/a.jpg", MediaKind.IMAGE, 48_213, "ab" * 32, "the red one")
 _GIFT = GiftPayload("order-7", "u-1", "小明", "rocket", 2, 9900, "")
+_GIFT_EVENT = _GIFT._replace(combo="order-5", seq=3, added=2, total=9)
 _SHOWN = (
     TickEntry(MessageType.DANMAKU, "u-2", "viewer 2", DanmakuPayload("多少钱"), 3, ("u-4", "u-9")),
     TickEntry(MessageType.DANMAKU, "u-3", "viewer 3", DanmakuPayload("666", (1, 0xFF2D55, 2))),
@@ -245,7 +246,7 @@ _FROM_SERVER: list[tuple[str, Message, Lane, int, int]] = [
         Lane.CONTROL, 3, 42,
     ),
     ("event-custom", Event(128, AT_MS, "", "", {"sku": "A-1", "price_cents": 1999}), Lane.COMMERCE, 3, 43),
-    ("event-gift", Event(MessageType.GIFT, AT_MS, "u-1", "小明", _GIFT), Lane.PAID, 3, 44),
+    ("event-gift", Event(MessageType.GIFT, AT_MS, "u-1", "小明", _GIFT_EVENT), Lane.PAID, 3, 44),
     (
         "event-room-phase",
         Event(MessageType.ROOM_PHASE, AT_MS, "u-8", "host", PhasePayload(RoomPhase.ENDED)),

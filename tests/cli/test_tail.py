@@ -75,6 +75,14 @@ def lines(*events: TailEvent) -> list[str]:
             "*  deleted events 3, 4: spam",
         ),
         (StreamEvent(9, Lane.CONTROL, 11, 0, "", "", DeletedPayload(user_id="eve")), "*  deleted messages of eve"),
+        (
+            StreamEvent(9, Lane.PAID, 5, 0, "b", "Bob", GIFT._replace(combo="o", seq=2, added=5, total=8)),
+            "$$ Bob gave rocket x5 to host, 10.00 (combo x8)",
+        ),
+        (
+            StreamEvent(9, Lane.PAID, 5, 0, "b", "Bob", GIFT._replace(order_id="", count=0, seq=3, total=8, flags=2)),
+            "$$ Bob ended a combo of rocket x8",
+        ),
         (StreamEvent(9, Lane.COMMERCE, 9, 0, "", "", MEDIUM), "*  image https://a.example/b new"),
         (TickAccount(1, 0, 100, 0, Account(9, 2, 3, 4, 0, 0)), ".. of 9 danmaku: 2 shown (3 merged), 4 sampled out"),
         (TickAccount(1, 0, 100, 0, Account(3, 0, 0, 0, 2, 1)), ".. of 3 danmaku: 0 shown, 2 expired, 1 held"),

@@ -246,6 +246,7 @@ def test_every_type_that_a_record_uses_is_explained() -> None:
             '"roomcast"',
             "https URL",
             "SHA-256",
+            "combo",
             "operation",
             "arguments",
         }

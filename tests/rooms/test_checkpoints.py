@@ -67,7 +67,7 @@ def test_totals_that_were_not_written_are_written_by_the_next_checkpoint(how: st
     state: RoomState[str] = RoomState(RoomRules(policy_from("roomcast"), {}, durable=True), 7, random.Random(1), 0.0)
     journal = RoomJournal(
         RoomStore(cast(Ledger, ledger), lambda: 1000), "lobby", state, lambda: 0.0,
-        perform=lambda effects: None, on_phase=lambda: None, on_crash=lambda: None,
+        perform=lambda effects: None, on_due=lambda: None, on_crash=lambda: None,
     )  # fmt: skip
     state.post("a", Person("ann", Role.VIEWER), Post(MessageType.LIKE, "", (3,)), 0.0, 1000)
     fail(ledger, how)
@@ -106,7 +106,7 @@ def test_a_checkpoint_does_not_bring_back_the_phase_before_one_that_is_on_its_wa
     state: RoomState[str] = RoomState(RoomRules(policy_from("roomcast"), {}, durable=True), 7, random.Random(1), 0.0)
     journal = RoomJournal(
         RoomStore(cast(Ledger, ledger), lambda: 1000), "lobby", state, lambda: 0.0,
-        perform=lambda effects: None, on_phase=lambda: None, on_crash=lambda: None,
+        perform=lambda effects: None, on_due=lambda: None, on_crash=lambda: None,
     )  # fmt: skip
 
     def phases() -> list[int]:

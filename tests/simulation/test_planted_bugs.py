@@ -25,7 +25,7 @@ from broker.auth.tokens import Authenticator
 from broker.config.schema import Config
 from broker.core.chat.fold import fold
 from broker.core.commerce import gifts
-from broker.core.commerce.gifts import PaidPacer
+from broker.core.commerce.gifts import ComboPacer
 from broker.core.limits.join_limit import JoinLimit
 from broker.core.limits.post_limits import PostLimits
 from broker.core.limits.rate_limit import UNLIMITED, Gcra
@@ -509,15 +509,16 @@ def a_json_link_that_gets_binary_frames(patch: Patch) -> None:
 
 @bug(20, "combos")
 def a_combo_that_does_not_count_its_orders(patch: Patch) -> None:
-    def forget(offer: Any) -> Any:
-        def merge(self: Any, item: Any, ticket: Any, now: float) -> Any:
-            if (item.user_id, item.gift_id, item.price_cents, item.target) in self._waiting:
-                item.count = 0
-            return offer(self, item, ticket, now)
+    def forget(wait: Any) -> Any:
+        def merge(self: Any, combo: Any, position: int, orders: Any) -> None:
+            others, count = bool(combo.waiting), combo.waiting_count
+            wait(self, combo, position, orders)
+            if others:
+                combo.waiting_count = count
 
         return merge
 
-    wrap(patch, PaidPacer, "offer", forget)
+    wrap(patch, ComboPacer, "_wait", forget)
 
 
 @bug(21)

@@ -136,7 +136,19 @@ payloads: dict[int, Strategy] = {
     MessageType.LIKE: st.builds(LikePayload, st.integers(1, 1000)),
     MessageType.ANNOUNCEMENT: st.builds(AnnouncementPayload, seen_texts(100) | st.just("two\nlines\tand a tab")),
     MessageType.GIFT: st.builds(
-        GiftPayload, ids, user_ids, display_names, ids, st.integers(1, 1_000_000), counts, st.just("") | user_ids
+        GiftPayload,
+        ids,
+        user_ids,
+        display_names,
+        ids,
+        st.integers(1, 1_000_000),
+        counts,
+        st.just("") | user_ids,
+        st.booleans() | texts(0, 64),
+        counts,
+        counts,
+        counts,
+        counts,
     ),
     MessageType.ROOM_PHASE: st.builds(PhasePayload, st.sampled_from(RoomPhase)),
     MessageType.MEDIA: st.builds(

@@ -1,7 +1,7 @@
 """Rates of posts in one room, per user: danmaku, likes, what staff and the app post, and custom types.
 
 The app has one rate for everything of the lanes 0 to 2 except gifts, custom types included: a rate of a custom type is
-for people. Gifts have none: they are paid for, and `gifts.PaidPacer` paces them.
+for people. Gifts have none: they are paid for, and `gifts.ComboPacer` paces them.
 """
 
 from __future__ import annotations

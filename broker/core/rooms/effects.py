@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Generic, NamedTuple, TypeVar
 
+from broker.core.commerce.gifts import GiftCombo, GiftOrder
 from broker.core.commerce.room_activities import ActivityBatch, AnswerCommand, PushCounter, RecordBatch
 from broker.core.rooms.idempotency import FirstUse, OperationKey
-from protocol.codes import Lane, LeaveReason, Outcome
+from protocol.codes import Lane, LeaveReason, MessageType, Outcome
 from protocol.messages import Event, State, Tick
-from protocol.payloads import GiftPayload
 
 __all__ = ["Effect", "End", "Outcomes", "PendingReply", "Publish", "Record", "Reply", "TickOut"]
 
@@ -69,11 +69,13 @@ class PendingReply(NamedTuple, Generic[T]):
     ticket: T
     outcome: Outcome
     key: OperationKey | None = None
-    gift: GiftPayload | None = None
+    gift: GiftOrder | None = None
 
 
 class Record(NamedTuple, Generic[T]):
     """Make an event durable; only then answer its requests, publish it and perform ``then``.
+
+    ``combo``: that of a gift event after it, None once it has ended.
 
     The task calls `RoomState.committed`, `repeated` or `refused` with the ledger's result, in the order of the records.
     ``batches``: of activities, in the same transaction.
@@ -84,11 +86,12 @@ class Record(NamedTuple, Generic[T]):
     asked: tuple[PendingReply[T], ...]
     then: tuple[Effect[T], ...]
     batches: tuple[ActivityBatch, ...] = ()
+    combo: GiftCombo | None = None
 
     @property
     def weight(self) -> int:
-        """Messages inside: the orders of a combo, else one."""
-        return max(1, len(self.asked))
+        """Messages inside: the orders of a gift event, none in an end that adds nothing; else one."""
+        return len(self.asked) if self.event.type == MessageType.GIFT else max(1, len(self.asked))
 
 
 Effect = Reply[T] | Outcomes[T] | Publish | Record[T] | TickOut | End | AnswerCommand | RecordBatch | PushCounter

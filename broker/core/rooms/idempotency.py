@@ -18,6 +18,7 @@ from hashlib import sha256
 from math import inf
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from broker.core.commerce.gifts import GiftOrder
 from broker.core.tenants.names import qualify, tenant_of
 from protocol.codes import ErrorCode, Outcome
 from protocol.frames import pack_body
@@ -206,9 +207,10 @@ def order_key(payload: Any, room: str) -> OperationKey:
     """Return the key of a gift to ``room`` (its qualified name): an order is one order, in every room of the tenant and
     by every sender. Any: a GiftPayload's fields.
 
-    The display name is no part of what is bought: it may have changed when the platform repeats the order.
+    The display name is no part of what is bought, as it may have changed when the platform repeats the order; nor is
+    how the gift is shown.
     """
-    gift = GiftPayload(*payload)
+    gift = GiftOrder.of(GiftPayload(*payload))
     return OperationKey(
         ("order", qualify(tenant_of(room), gift.order_id)), _fingerprint((room, *gift._replace(name="")))
     )

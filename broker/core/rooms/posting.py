@@ -1,7 +1,7 @@
 """What becomes of a POST: the limits, the admission and the queues that decide it, for every message type.
 
 Danmaku and emotes go into the window of the next tick, likes into a counter, everything else into the stream of events
-(gifts through their pacer). What is refused is answered at once, with the reason.
+(gifts as combos). What is refused is answered at once, with the reason.
 
 This is the path that takes 200,000 messages a second: a decision is one method call, and an answer one tuple.
 """
@@ -16,11 +16,11 @@ from typing import Any, Generic, Protocol, TypeVar
 from broker.core.chat.coalesce import Coalescer, Offer, PendingDanmaku
 from broker.core.chat.duplicates import DuplicateFilter
 from broker.core.chat.fold import fold
-from broker.core.commerce.gifts import PaidItem, PaidPacer
+from broker.core.commerce.gifts import ComboPacer, GiftEvent, GiftOrder
 from broker.core.limits.overload import STAGE_RULES, OverloadStage
 from broker.core.limits.post_limits import PostLimits
 from broker.core.rooms.accounts import RoomAccounts
-from broker.core.rooms.effects import Effect, PendingReply, Reply
+from broker.core.rooms.effects import Effect, PendingReply, Record, Reply
 from broker.core.rooms.idempotency import OperationKey, order_key, post_key
 from broker.core.rooms.likes import LikeCounter
 from broker.core.rooms.phases import RoomPhases
@@ -90,8 +90,8 @@ class Posting(Generic[T]):
         self._folds = policy.merge or self._unique
         self.window: Coalescer[T] = policy.coalescer(rng)
         """Danmaku of the next tick."""
-        self.paid: PaidPacer[PendingReply[T]] = PaidPacer(policy.paid_budget_per_s)
-        """Gifts that wait for their turn."""
+        self.gifts: ComboPacer[PendingReply[T]] = ComboPacer(policy.paid_budget_per_s)
+        """Combos of gifts that run."""
         self._posts: dict[int, Callable[[T, Author, Post, float, int], Sequence[Effect[T]]]] = {
             MessageType.DANMAKU: self._danmaku,
             MessageType.EMOTE: self._danmaku,
@@ -229,7 +229,7 @@ class Posting(Generic[T]):
         self.duplicates.use_window(policy.duplicate_window_s)
         self._folds = policy.merge or self._unique
         self.window.use_rules(policy.merge, policy.budgets)
-        self.paid.use_rate(policy.paid_budget_per_s)
+        self.gifts.use_rate(policy.paid_budget_per_s)
 
     def unpin_expired(self, now: float, now_ms: int | None, at_ms: int) -> Sequence[Effect[T]]:
         """Unpin the messages whose time has passed, see `RoomState.expire`."""
@@ -245,8 +245,8 @@ class Posting(Generic[T]):
         return self._stream.record(event, Lane.COMMERCE, asked, now)
 
     def _gift(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
-        item: PaidItem[PendingReply[T]] = PaidItem.from_gift(post.payload, now)
-        key = order_key(post.payload, self._name)
+        gift = GiftPayload(*post.payload)
+        key = order_key(gift, self._name)
         known = self._stream.known(key, ticket, now)
         if known is not None:
             return known
@@ -255,8 +255,8 @@ class Posting(Generic[T]):
             return refused
         self._stream.begin(key)
         self._stream.admit(Lane.PAID)
-        asked = PendingReply(ticket, Outcome.ACCEPTED, key, GiftPayload(*post.payload))
-        return self.release(self.paid.offer(item, asked, now), now, at_ms)
+        asked = PendingReply(ticket, Outcome.ACCEPTED, key, GiftOrder.of(gift))
+        return self.release(self.gifts.offer(gift, asked, now, at_ms), now, at_ms)
 
     def _custom(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
         rule = self._rules.custom[post.type]
@@ -298,16 +298,22 @@ class Posting(Generic[T]):
             return (Reply(ticket, Outcome.LIMITED, retry_ms(self.admission.retry_after_s(now))),)
         return _NOTHING
 
-    def release(self, released: Sequence[PaidItem[PendingReply[T]]], now: float, at_ms: int) -> list[Effect[T]]:
-        """Put gifts that the pacer has released on their way into the stream."""
+    def release(self, released: Sequence[GiftEvent[PendingReply[T]]], now: float, at_ms: int) -> list[Effect[T]]:
+        """Put gift events that are due on their way into the stream."""
         effects: list[Effect[T]] = []
         for item in released:
-            event = Event(MessageType.GIFT, at_ms, item.user_id, item.name, item.payload())
+            payload = item.payload
+            event = Event(MessageType.GIFT, at_ms, payload.user_id, payload.name, payload)
             asked = [
                 each if each.outcome is outcome else each._replace(outcome=outcome) for each, outcome in item.outcomes()
             ]
-            effects += self._stream.record(event, Lane.PAID, asked, now)
+            effects += self._stream.record(event, Lane.PAID, asked, now, combo=item.combo)
         return effects
+
+    def withdrawn(self, record: Record[T], left: Sequence[PendingReply[T]], now: float) -> list[Effect[T]]:
+        """A gift event was not written; ``left``: its orders that are still to be shown, which are shown again."""
+        orders = [(each.gift, each) for each in left if each.gift is not None]
+        return self.release(self.gifts.withdrawn(record.event.payload, orders, now), now, record.event.at_ms)
 
 
 def retry_ms(wait_s: float) -> int:

@@ -16,6 +16,7 @@ from random import Random
 from typing import Any, Generic, TypeVar
 
 from broker.core.chat.coalesce import TierCut
+from broker.core.commerce.gifts import ComboPacer
 from broker.core.commerce.room_activities import RoomActivities
 from broker.core.limits.overload import STAGE_RULES, OverloadStage
 from broker.core.rooms.accounts import RoomAccounts
@@ -47,7 +48,6 @@ from protocol.codes import Lane, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
 from protocol.messages import Account, Event, Joined, RoomPulse, State, Tick
-from protocol.payloads import GiftPayload
 
 __all__ = ["EVENT_COUNTERS", "Author", "RoomRules", "RoomState", "StoredEvent"]
 
@@ -100,7 +100,7 @@ class RoomState(Generic[T]):
         self._accounts = RoomAccounts()
         self._stream: Stream[T] = Stream(
             self._history, self._accounts, rules.durable, plain_name(name),
-            IdempotencyTable(ORDER_WINDOW_S, MAX_ORDERS) if orders is None else orders, self.kept.apply,
+            IdempotencyTable(ORDER_WINDOW_S, MAX_ORDERS) if orders is None else orders, self._follow,
         )  # fmt: skip
         self.policy = policy
         """Limits in force here."""
@@ -126,6 +126,11 @@ class RoomState(Generic[T]):
         self._stated_at = -inf
         self._published: tuple[int, ...] = ()
         self._rates = RoomRates(self._counted(), now)
+
+    @property
+    def gifts(self) -> ComboPacer[PendingReply[T]]:
+        """Combos of gifts that run."""
+        return self._posting.gifts
 
     @property
     def phase(self) -> RoomPhase:
@@ -224,12 +229,8 @@ class RoomState(Generic[T]):
             self._phases.complete(self.phase)
         elif record.event.type == MessageType.KEYS_CHANGED:
             self.key_changes.given_up(record, now)
-        elif left and record.event.type == MessageType.GIFT:
-            payload = GiftPayload(*record.event.payload)
-            gifts = [each.gift for each in left if each.gift is not None]
-            payload = payload._replace(order_id=gifts[0].order_id, count=sum(gift.count for gift in gifts))
-            left = (left[0]._replace(outcome=Outcome.ACCEPTED), *left[1:])
-            effects += self._stream.record(record.event._replace(payload=payload), record.lane, left, now)
+        elif record.event.type == MessageType.GIFT:
+            effects += self._posting.withdrawn(record, left, now)
         return effects
 
     def refused(self, record: Record[T], retry_after_ms: int, now: float) -> Sequence[Effect[T]]:
@@ -240,8 +241,19 @@ class RoomState(Generic[T]):
             self.key_changes.given_up(record, now)
         else:
             self.kept.give_up(record.event, now)
-        refused = self._stream.refused(record, Outcome.UNAVAILABLE, retry_after_ms)
-        return [*refused, *self.activities.refused(record.batches, now)]
+        effects = [
+            *self._stream.refused(record, Outcome.UNAVAILABLE, retry_after_ms),
+            *self.activities.refused(record.batches, now),
+        ]
+        if record.event.type == MessageType.GIFT:
+            effects += self._posting.withdrawn(record, (), now)
+        return effects
+
+    def _follow(self, stored: StoredEvent, now: float) -> None:
+        """Follow an event that is in the stream."""
+        self.kept.apply(stored, now)
+        if stored.event.type == MessageType.GIFT:
+            self._posting.gifts.committed(stored.event.payload, now)
 
     # ---- what outlives the process
 
@@ -311,9 +323,9 @@ class RoomState(Generic[T]):
         due = inf
         if posting.window.pending or posting.window.shed:
             due = now if self.batch_full else self._ticked_at + self.interval_s
-        paid_at = posting.paid.next_release_at(now)
-        if paid_at is not None:
-            due = min(due, paid_at)
+        gifts_at = posting.gifts.next_release_at(now)
+        if gifts_at is not None:
+            due = min(due, gifts_at)
         if self._members:
             due = min(due, self._state_due())
         return None if due == inf else max(due, now)
@@ -335,7 +347,8 @@ class RoomState(Generic[T]):
     def tick(self, now: float, at_ms: int, *, last: bool = False) -> list[Effect[T]]:
         """Close the window and say what is due. ``last``: say everything, the room ends."""
         posting = self._posting
-        effects = posting.release(posting.paid.flush() if last else posting.paid.release(now), now, at_ms)
+        gifts = posting.gifts
+        effects = posting.release(gifts.flush(now, at_ms) if last else gifts.release(now, at_ms), now, at_ms)
         state = self._state_if_due(now, at_ms, last)
         ticks: tuple[Tick, ...] = ()
         if posting.window.pending or posting.window.shed:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
+from broker.core.commerce.gifts import GiftCombo
 from broker.core.commerce.room_activities import ActivityBatch
 from broker.core.rooms.accounts import RoomAccounts
 from broker.core.rooms.effects import Effect, PendingReply, Publish, Record, Reply
@@ -146,10 +147,11 @@ class Stream(Generic[T]):
         now: float,
         then: Sequence[Effect[T]] = (),
         batches: Sequence[ActivityBatch] = (),
+        combo: GiftCombo | None = None,
     ) -> Sequence[Effect[T]]:
         """Put an admitted event on its way into the stream. ``asked``: whom it answers; ``then``: what follows it;
-        ``batches``: of activities, in its transaction."""
-        record = Record(event, lane, tuple(asked), tuple(then), tuple(batches))
+        ``batches``: of activities, in its transaction; ``combo``: as in `Record`."""
+        record = Record(event, lane, tuple(asked), tuple(then), tuple(batches), combo)
         if self._durable:
             return (record,)
         return self.committed(record, self.history.last_offset + 1, now)
@@ -159,9 +161,10 @@ class Stream(Generic[T]):
         if offset != self.history.last_offset + 1:
             raise ValueError(f"offset {offset} was given after {self.history.last_offset}")
         account = self._accounts[record.lane]
-        account.held -= record.weight
-        account.shown += 1
-        account.merged += record.weight - 1
+        if record.weight:
+            account.held -= record.weight
+            account.shown += 1
+            account.merged += record.weight - 1
         stored = StoredEvent(offset, record.lane, record.event)
         self.history.append(stored, kept_bytes(record.event), now)
         self._follow(stored, now)
