@@ -64,6 +64,7 @@ from ..operations.directs import DirectProgress, SentDirects
 from ..operations.rooms import HistoryPage, MembersPage, MemberView
 from ..operations.users import Kicked
 from ..payloads import (
+    ActivityPayload,
     AnnouncementPayload,
     DanmakuPayload,
     DeletedPayload,
@@ -246,6 +247,18 @@ _FROM_SERVER: list[tuple[str, Message, Lane, int, int]] = [
         Lane.CONTROL, 3, 42,
     ),
     ("event-custom", Event(128, AT_MS, "", "", {"sku": "A-1", "price_cents": 1999}), Lane.COMMERCE, 3, 43),
+    (
+        "event-activity",
+        Event(MessageType.ACTIVITY, AT_MS, "", "", ActivityPayload("products.removed", "", {"product": "p-1"})),
+        Lane.COMMERCE, 3, 45,
+    ),
+    (
+        "event-activity-counter",
+        Event(
+            MessageType.ACTIVITY_COUNTER, AT_MS, "", "", ActivityPayload("polls.counts", "poll-1", {"voters": 9})
+        ),
+        Lane.AMBIENT, 3, 6,
+    ),
     ("event-gift", Event(MessageType.GIFT, AT_MS, "u-1", "小明", _GIFT_EVENT), Lane.PAID, 3, 44),
     (
         "event-room-phase",
