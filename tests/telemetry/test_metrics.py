@@ -26,7 +26,11 @@ _POLLER = "broker.net.poller"
 NOT_COUNTERS = {
     "broker.core.chat.coalesce:count": "part of one message",
     "broker.core.chat.coalesce:senders": "part of one message",
-    "broker.core.commerce.gifts:count": "part of one combo",
+    "broker.core.commerce.gifts:in_flight": "part of one combo",
+    "broker.core.commerce.gifts:seq": "part of one combo",
+    "broker.core.commerce.gifts:total": "part of one combo",
+    "broker.core.commerce.gifts:waiting": "combos of one room",
+    "broker.core.commerce.gifts:waiting_count": "part of one combo",
     "broker.core.commerce.gifts:pending": "in roomcast_messages_held of the paid lane",
     "broker.core.net.send_queue:critical_frames": "length of one queue",
     "broker.core.net.send_queue:critical_nbytes": "length of one queue",
