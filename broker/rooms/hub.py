@@ -25,7 +25,7 @@ import trio
 
 from broker.config.schema import RoomConfig
 from broker.core.clock import TrustedClock
-from broker.core.commerce.room_activities import RoomActivities
+from broker.core.commerce.room_activities import ActivityCounts, RoomActivities
 from broker.core.limits.join_limit import JoinLimit
 from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.limits.rate_limit import Gcra, Rate
@@ -110,6 +110,7 @@ class Hub:
         self.join_limit = JoinLimit(rules.policy.user_joins)
         self._new_rooms = _new_rooms(config)
         """New rooms that viewers opened, by address."""
+        self.activity_counts = ActivityCounts()
         self.opened = 0
         self.crashed = 0
 
@@ -280,6 +281,15 @@ class Hub:
         counters["keys_lost"] += self._orders.forgotten
         return counters
 
+    def activities(self) -> Counter[str]:
+        """Return how many activities of each kind the open rooms have."""
+        found: Counter[str] = Counter()
+        for room in self._by_number.values():
+            activities = room.state.activities.activities
+            if activities is not None and len(activities):
+                found += activities.count_by_kind()
+        return found
+
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the rooms' tasks until cancelled."""
         async with trio.open_nursery() as nursery:
@@ -363,9 +373,11 @@ class Hub:
         """Return the activities of a room that is opened; None where nothing is kept."""
         if self._room_store is None:
             return None
-        if checkpoint is not None and checkpoint.activities is not None:
-            return checkpoint.activities
-        return RoomActivities(self._room_store.kinds)
+        activities = None if checkpoint is None else checkpoint.activities
+        if activities is None:
+            activities = RoomActivities(self._room_store.kinds)
+        activities.counts = self.activity_counts
+        return activities
 
     async def _read_activities(self, room: Room) -> None:
         """Read the activities of a room that has crashed, whose memory is not to be trusted, from the ledger."""

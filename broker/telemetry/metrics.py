@@ -121,9 +121,19 @@ _DETECTOR, _POLLER = "broker.net.protocol_detection", "broker.net.poller"
 _SESSION, _FANOUT, _WRITER = "broker.sessions.session", "broker.rooms.fanout", "broker.ledger.writer"
 _HOOKS = "broker.webhooks.deliveries"
 _QUOTAS = "broker.core.tenants.quotas"
+_ACTIVITIES = "broker.core.commerce.room_activities"
 _LOOP, _HUB = "broker.telemetry.loop_monitor", "broker.rooms.hub"
 
 METRICS: tuple[Metric, ...] = (
+    # Activities of rooms.
+    Metric("roomcast_activities", "gauge", "Activities of open rooms.", lambda reading: reading.broker.hub.activities(),
+           label="kind"),
+    _counter("activity_facts", "Facts of activities that are durable.", "hub.activity_counts.facts",
+             f"{_ACTIVITIES}:facts", label="kind"),
+    _counter("activity_refusals", "Commands of activities that changed nothing.", "hub.activity_counts.refusals",
+             f"{_ACTIVITIES}:refusals", label="kind"),
+    _counter("activity_batches_undone", "Batches of activities that the ledger has refused.",
+             "hub.activity_counts.undone", f"{_ACTIVITIES}:undone", label="kind"),
     # Connections.
     _gauge("connections", "Open connections.", "poller.__len__"),
     _gauge("backlogged_connections", "Connections that wait for their socket to take bytes.", "poller.backlogged"),

@@ -5,6 +5,7 @@ Pure: methods return effects, which the room's task performs. ``T`` is the calle
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -18,6 +19,7 @@ from protocol.messages import MAX_ACTIVITIES, ActivityView
 __all__ = [
     "MAX_REMOVED",
     "ActivityBatch",
+    "ActivityCounts",
     "ActivityEffect",
     "ActivityKey",
     "ActivityKind",
@@ -85,11 +87,25 @@ class PushCounter(NamedTuple):
 ActivityEffect = AnswerCommand | RecordBatch | PushCounter
 
 
+class ActivityCounts:
+    """What the activities of all rooms have counted, by kind. All only grow."""
+
+    def __init__(self) -> None:
+        self.facts: Counter[str] = Counter()
+        """Facts that are durable."""
+        self.refusals: Counter[str] = Counter()
+        """Commands that changed nothing."""
+        self.undone: Counter[str] = Counter()
+        """Batches that the ledger has refused."""
+
+
 class RoomActivities(Generic[T]):
     """Activities by kind and id. All times are Unix milliseconds of the trusted clock."""
 
     def __init__(self, kinds: Mapping[str, ActivityKind]) -> None:
         self._kinds = kinds
+        self.counts = ActivityCounts()
+        """Shared by all rooms of a broker."""
         self._runners: dict[ActivityKey, ActivityRunner[T]] = {}
         self._due: dict[ActivityKey, float] = {}
         self._removed: dict[ActivityKey, None] = {}
@@ -111,6 +127,10 @@ class RoomActivities(Generic[T]):
     def next_due(self) -> float:
         """When `due` has something to do: Unix milliseconds, infinite = never."""
         return min(self._due.values(), default=inf)
+
+    def count_by_kind(self) -> Counter[str]:
+        """Return how many activities of each kind exist."""
+        return Counter(key[0] for key, runner in self._runners.items() if runner.activity.exists)
 
     @property
     def has_deadline(self) -> bool:
@@ -135,11 +155,11 @@ class RoomActivities(Generic[T]):
         if runner is None:
             refusal = self._refusal_of_new(key) if creates else _unknown(key)
             if refusal is not None:
-                return [AnswerCommand(ticket, refusal)]
+                return [self._answer(key, ticket, refusal)]
             runner = self._add(key)
         refusal = runner.command(command, requester, ticket, now_ms)
         if refusal is not None:
-            return [AnswerCommand(ticket, refusal)]
+            return [self._answer(key, ticket, refusal)]
         return self._turn(key, runner, now_ms)
 
     def due(self, now_ms: int) -> list[ActivityEffect]:
@@ -157,12 +177,16 @@ class RoomActivities(Generic[T]):
     def committed(self, key: ActivityKey) -> list[ActivityEffect]:
         """AnswerCommand the callers of a batch that is durable, and go on."""
         runner = self._runners[key]
-        return _answers(runner.committed()) + self._turn(key, runner, self.now_ms)
+        batch = runner.committed()
+        self.counts.facts[key[0]] += len(batch.facts)
+        return self._answers(key, batch) + self._turn(key, runner, self.now_ms)
 
     def refused(self, key: ActivityKey) -> list[ActivityEffect]:
         """Undo a batch that the ledger has refused; its callers hear that they may ask again."""
         runner = self._runners[key]
-        return _answers(runner.refused(self.now_ms)) + self._turn(key, runner, self.now_ms)
+        batch = runner.refused(self.now_ms)
+        self.counts.undone[key[0]] += 1
+        return self._answers(key, batch) + self._turn(key, runner, self.now_ms)
 
     # ---- restart, and the end of the room
 
@@ -274,7 +298,15 @@ class RoomActivities(Generic[T]):
         return effects
 
     def _out(self, key: ActivityKey, batch: Batch[T]) -> list[ActivityEffect]:
-        return [RecordBatch(ActivityBatch(key, batch))] if batch.facts else _answers(batch)
+        return [RecordBatch(ActivityBatch(key, batch))] if batch.facts else self._answers(key, batch)
+
+    def _answers(self, key: ActivityKey, batch: Batch[Any]) -> list[ActivityEffect]:
+        return [self._answer(key, ticket, answer) for ticket, answer in batch.answers]
+
+    def _answer(self, key: ActivityKey, ticket: Any, answer: Any) -> AnswerCommand:
+        if isinstance(answer, ActivityRefusal):
+            self.counts.refusals[key[0]] += 1
+        return AnswerCommand(ticket, answer)
 
     def _counter(self, key: ActivityKey, runner: ActivityRunner[T], now_ms: int) -> list[ActivityEffect]:
         if not runner.is_idle:
@@ -305,10 +337,6 @@ class RoomActivities(Generic[T]):
             self._due[key] = due
         else:
             self._due.pop(key, None)
-
-
-def _answers(batch: Batch[Any]) -> list[ActivityEffect]:
-    return [AnswerCommand(ticket, answer) for ticket, answer in batch.answers]
 
 
 def _unknown(key: ActivityKey) -> ActivityRefusal:
