@@ -14,7 +14,7 @@ from ..fields import FieldError
 from ..json_values import as_json
 from ..messages import ActivityView
 from ..payloads import ActivityPayload, payload_record
-from . import mic, orders, packets, pk, polls, products, rains, sales
+from . import coupons, mic, orders, packets, pk, polls, products, rains, sales
 from .rows import ActivityEventRow, ActivityViewRow, EventRow, Via
 
 __all__ = [
@@ -41,6 +41,7 @@ ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = (
     *packets.ROWS,
     *rains.ROWS,
     *polls.ROWS,
+    *coupons.ROWS,
 )
 REPORTS: tuple[EventRow, ...] = (
     *mic.REPORTS,
@@ -49,6 +50,7 @@ REPORTS: tuple[EventRow, ...] = (
     *packets.REPORTS,
     *rains.REPORTS,
     *polls.REPORTS,
+    *coupons.REPORTS,
 )
 VIEWS: tuple[ActivityViewRow, ...] = (
     *mic.VIEWS,
@@ -58,6 +60,7 @@ VIEWS: tuple[ActivityViewRow, ...] = (
     *rains.VIEWS,
     *products.VIEWS,
     *polls.VIEWS,
+    *coupons.VIEWS,
 )
 BY_KIND: dict[str, ActivityViewRow] = {row.kind: row for row in VIEWS}
 BY_EVENT_NAME: dict[str, ActivityEventRow] = {row.name: row for row in ACTIVITY_EVENTS}

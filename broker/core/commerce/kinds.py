@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from broker.core.commerce.coupons import CouponPool
 from broker.core.commerce.packet import RedPacket
 from broker.core.commerce.rain import Rain
 from broker.core.commerce.room_activities import ActivityKind
@@ -17,6 +18,7 @@ def activity_kinds(random_bytes: Callable[[], bytes]) -> dict[str, ActivityKind]
     kinds: tuple[ActivityKind, ...] = (
         ActivityKind("sales", lambda id: Sale(id, random_bytes), limit=20, shown=5),
         ActivityKind("packets", lambda id: RedPacket(id, random_bytes), limit=100, shown=5),
+        ActivityKind("coupons", lambda id: CouponPool(id, random_bytes), limit=20, shown=5),
         ActivityKind("rains", lambda id: Rain(id, random_bytes), limit=10, shown=5),
     )
     return {kind.name: kind for kind in kinds}
