@@ -14,7 +14,7 @@ from ..fields import FieldError
 from ..json_values import as_json
 from ..messages import ActivityView
 from ..payloads import ActivityPayload, payload_record
-from . import coupons, mic, orders, packets, pk, polls, products, rains, sales
+from . import coupons, mic, orders, packets, pk, polls, products, rains, sales, schedules
 from .rows import ActivityEventRow, ActivityViewRow, EventRow, Via
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
 ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = (
     *mic.ROWS,
     *pk.ROWS,
+    *schedules.ROWS,
     *products.ROWS,
     *orders.ROWS,
     *sales.ROWS,
@@ -46,6 +47,7 @@ ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = (
 REPORTS: tuple[EventRow, ...] = (
     *mic.REPORTS,
     *pk.REPORTS,
+    *schedules.REPORTS,
     *sales.REPORTS,
     *packets.REPORTS,
     *rains.REPORTS,
@@ -55,6 +57,7 @@ REPORTS: tuple[EventRow, ...] = (
 VIEWS: tuple[ActivityViewRow, ...] = (
     *mic.VIEWS,
     *pk.VIEWS,
+    *schedules.VIEWS,
     *sales.VIEWS,
     *packets.VIEWS,
     *rains.VIEWS,

@@ -209,6 +209,14 @@ class Activity(ABC, Generic[T]):
         """Return what is pushed when it changes, at most once a second, newest wins; None = nothing."""
         return None
 
+    @property
+    def pending_actions(self) -> tuple[Any, ...]:
+        """What the broker is to do outside of the room, until a command reports that it is done (Any: of each kind).
+
+        It follows from facts alone; while a batch is under way it may hold what the ledger will refuse.
+        """
+        return ()
+
     def resumed(self, now_ms: int) -> ActivityStep[T] | None:
         """Return what a restart brings about, before anything that is due: deadlines of users are extended, say."""
         return None

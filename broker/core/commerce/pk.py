@@ -85,7 +85,7 @@ class Pk(Activity[T]):
         return self._ended_at
 
     @property
-    def outgoing(self) -> tuple[tuple[str, PkMessage], ...]:
+    def pending_actions(self) -> tuple[tuple[str, PkMessage], ...]:
         """Rooms and the messages for them, to be sent again until `Delivered`; only while no batch is under way."""
         return tuple((room, PkMessage(kind, pk, data)) for (pk, kind), (room, data) in self._outbox.items())
 

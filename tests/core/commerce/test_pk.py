@@ -60,7 +60,7 @@ class Rooms:
         """Deliver what a room has for the other, with its answers; return how many wait for an answer."""
         driver = self.drivers[room]
         driver.commit_all()
-        outgoing = driver.activity.outgoing
+        outgoing = driver.activity.pending_actions
         for to, message in outgoing:
             self.answer(room, message, self.hand_over(room, to, message))
         return 0 if room in self.ended else len(outgoing)
@@ -322,17 +322,17 @@ def test_members_see_both_scores_and_staff_the_invitation() -> None:
 def test_a_message_is_repeated_until_it_is_answered() -> None:
     rooms = Rooms()
     rooms["a"].ask(InviteRoom("p", "b", LASTS_MS), HOST)
-    ((to, message),) = rooms["a"].activity.outgoing
+    ((to, message),) = rooms["a"].activity.pending_actions
     assert (to, message.kind) == ("b", "invite")
     for _ in range(3):
         assert rooms.hand_over("a", to, message) == PkHandled()
     assert len(rooms["b"].facts) == 1
     rooms["a"].restart()
     rooms["a"].commit_all()
-    assert (to, message) in rooms["a"].activity.outgoing
+    assert (to, message) in rooms["a"].activity.pending_actions
     rooms["a"].ask(Delivered("p", "invite"), platform)
     rooms["a"].ask(Delivered("p", "invite"), platform)
-    assert rooms["a"].activity.outgoing == ()
+    assert rooms["a"].activity.pending_actions == ()
 
 
 def test_an_acceptance_that_comes_too_late_makes_it_void() -> None:
@@ -468,7 +468,7 @@ class PkMachine(RuleBasedStateMachine):
         self.send(room, InviteRoom(pk, other, 60_000))
         if self.rooms[room].is_under_way:
             self.rooms[room].commit()
-        for to, message in () if self.rooms[room].is_under_way else self.rooms[room].activity.outgoing:
+        for to, message in () if self.rooms[room].is_under_way else self.rooms[room].activity.pending_actions:
             self.rooms.hand_over(room, to, message)
         if not self.rooms[other].is_under_way:
             self.send(other, AnswerInvitation(pk, True))
@@ -493,7 +493,7 @@ class PkMachine(RuleBasedStateMachine):
         driver = self.rooms[room]
         if driver.is_under_way or is_lost:
             return
-        for to, message in driver.activity.outgoing:
+        for to, message in driver.activity.pending_actions:
             answer = self.rooms.hand_over(room, to, message)
             if not is_answer_lost:
                 self.rooms.answer(room, message, answer)
@@ -562,7 +562,7 @@ class PkMachine(RuleBasedStateMachine):
         for room in "ab":
             if room not in rooms.ended:
                 assert rooms.phase(room) is PkPhase.IDLE, "a PK never ends"
-                assert rooms[room].activity.outgoing == ()
+                assert rooms[room].activity.pending_actions == ()
             rooms[room].check()
 
 

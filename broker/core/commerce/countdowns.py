@@ -1,0 +1,109 @@
+"""Countdowns: a label and a deadline that every member sees. Clients count by themselves; no tick is sent."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeVar
+
+from broker.core.commerce.activity import Activity, ActivityRefusal, ActivityStep, Fact, Requester, RoomEvent
+from broker.core.commerce.schedules import MAX_AHEAD_MS
+from protocol.activities.schedules import CountdownStarted, CountdownStopped
+from protocol.codes import ErrorCode
+from protocol.operations.countdowns import CountdownState
+
+__all__ = ["Countdown", "StartCountdown", "StopCountdown"]
+
+T = TypeVar("T")
+
+
+class StartCountdown(NamedTuple):
+    """Begin a countdown."""
+
+    label: str
+    deadline_ms: int
+
+
+class StopCountdown(NamedTuple):
+    """End a countdown before its deadline."""
+
+
+class Countdown(Activity[T]):
+    """One countdown of a room."""
+
+    kind = "countdowns"
+
+    def __init__(self, id: str) -> None:
+        super().__init__(id)
+        self._started: CountdownStarted | None = None
+        self._ended_at: int | None = None
+
+    @property
+    def exists(self) -> bool:
+        return self._started is not None
+
+    @property
+    def removable_at(self) -> int | None:
+        return self._ended_at
+
+    def decide(self, command: Any, requester: Requester, ticket: T, now_ms: int) -> ActivityStep[T]:
+        match command:
+            case StartCountdown():
+                return self._start(command, now_ms)
+            case StopCountdown():
+                return self._stop(now_ms)
+        raise TypeError(command)
+
+    def _start(self, command: StartCountdown, now_ms: int) -> ActivityStep[T]:
+        started = CountdownStarted(*command)
+        if self._started is not None:
+            if started == self._started:
+                return ActivityStep(answer=self.state())
+            return _refuse(ErrorCode.KEY_REUSED, "was used before with another content", "id")
+        if not now_ms < command.deadline_ms <= now_ms + MAX_AHEAD_MS:
+            return _refuse(ErrorCode.BAD_FIELD, f"must be within {MAX_AHEAD_MS} ms from now", "deadline_ms")
+        state = CountdownState(self.id, *command, is_over=False)
+        return ActivityStep((Fact("started", tuple(started)),), state, event=RoomEvent("countdowns.started", started))
+
+    def _stop(self, now_ms: int) -> ActivityStep[T]:
+        if self._started is None:
+            return _refuse(ErrorCode.UNKNOWN_ACTIVITY, "names no countdown of this room", "id")
+        if self._ended_at is not None:
+            return ActivityStep(answer=self.state())
+        event = RoomEvent("countdowns.stopped", CountdownStopped())
+        return ActivityStep((Fact("ended", (now_ms,)),), self.state()._replace(is_over=True), event=event)
+
+    def next_due(self) -> int | None:
+        return self._started.deadline_ms if self._started is not None and self._ended_at is None else None
+
+    def due(self, now_ms: int) -> ActivityStep[T] | None:
+        due = self.next_due()
+        return None if due is None or now_ms < due else ActivityStep((Fact("ended", (now_ms,)),))
+
+    def ended(self, now_ms: int) -> ActivityStep[T] | None:
+        return None if self._ended_at is not None else ActivityStep((Fact("ended", (now_ms,)),))
+
+    def apply(self, fact: Fact) -> None:
+        if fact.name == "started":
+            self._started = CountdownStarted(*fact.data)
+        else:
+            self._ended_at = fact.data[0]
+
+    def undo(self, fact: Fact) -> None:
+        if fact.name == "started":
+            self._started = None
+        else:
+            self._ended_at = None
+
+    def dump(self) -> tuple[Any, ...]:
+        return self._started, self._ended_at
+
+    def view(self, is_staff: bool) -> CountdownStarted | None:
+        return None if self._ended_at is not None else self._started
+
+    def state(self) -> CountdownState:
+        """Return the record of the countdown; it must exist."""
+        assert self._started is not None
+        return CountdownState(self.id, *self._started, is_over=self._ended_at is not None)
+
+
+def _refuse(code: ErrorCode, rule: str, field: str) -> ActivityStep[Any]:
+    return ActivityStep(answer=ActivityRefusal(code, rule, field))
