@@ -168,8 +168,13 @@ def _default(row: OperationRow, name: str) -> str:
     if name not in defaults:
         return ""
     value = defaults[name]
-    text = f"{type(value).__name__}.{value.name}" if isinstance(value, Enum) else repr(value).replace("'", '"')
-    return f" = {text}"
+    kind = type(value).__name__
+    if isinstance(value, Enum):
+        return f" = {kind}.{value.name}"
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        assert value == type(value)(), f"{row.name}: the default of {name} is not that of {kind}"
+        return f" = {kind}()"
+    return f" = {value!r}".replace("'", '"')
 
 
 def _doc(row: OperationRow) -> Iterator[str]:

@@ -9,13 +9,39 @@ from broker.core.commerce.room_activities import ActivityKey
 from broker.core.tenants.names import qualify
 from broker.ledger.pending import PendingResult
 from broker.operations.caller import Caller, OperationError
+from broker.operations.deferred import Deferred
 from broker.operations.kept import required
 from broker.operations.parts import Parts
 from broker.operations.rooms import open_for, room_of
 from broker.rooms.room import Room
 from protocol.codes import ErrorCode, Role, RoomPhase
 
-__all__ = ["activities_of", "activity_of", "command", "requester"]
+__all__ = ["activities_of", "activity_of", "begin", "command", "requester"]
+
+
+def begin(
+    parts: Parts, caller: Caller, room_name: str, key: ActivityKey, request: Any, *, takes_part: bool = False
+) -> Any:
+    """Give a command to an activity; return its result, or a `Deferred` that brings it. OperationError for a refusal.
+
+    As `command`, without a task: for what many users do at the same time.
+    """
+    required(parts.ledger)
+    room = room_of(parts, room_name)
+    if takes_part and room.state.phase is RoomPhase.PAUSED:
+        raise OperationError(ErrorCode.ROOM_PAUSED, "is paused", "room")
+    deferred = Deferred()
+    room.command_activity(
+        key,
+        request,
+        requester(caller, room, parts.unix_ms()),
+        lambda answer: deferred.set(_result(answer)),
+        creates=False,
+    )
+    answer = deferred.answer
+    if isinstance(answer, OperationError):
+        raise answer
+    return deferred if answer is None else answer
 
 
 async def command(
@@ -39,16 +65,16 @@ async def command(
         raise OperationError(ErrorCode.ROOM_PAUSED, "is paused", "room")
     pending = PendingResult[Any]()
     room.command_activity(key, request, requester(caller, room, parts.unix_ms()), pending.set, creates=creates)
-    answer = await pending.wait()
-    if isinstance(answer, ActivityRefusal):
-        raise OperationError(answer.code, answer.rule, answer.field, answer.retry_after_ms)
+    answer = _result(await pending.wait())
+    if isinstance(answer, OperationError):
+        raise answer
     return answer
 
 
 def activity_of(parts: Parts, room_name: str, key: ActivityKey) -> Any:
     """Return an activity for a question that changes nothing. OperationError UNKNOWN_ACTIVITY. Any: of its kind."""
-    required(parts.ledger)
     activities = room_of(parts, room_name).state.activities.activities
+    required(parts.ledger)
     found = None if activities is None else activities.find(*key)
     if found is None:
         raise OperationError(ErrorCode.UNKNOWN_ACTIVITY, f"names none of the {key[0]} of this room", "id")
@@ -57,9 +83,16 @@ def activity_of(parts: Parts, room_name: str, key: ActivityKey) -> Any:
 
 def activities_of(parts: Parts, room_name: str, kind: str) -> list[Any]:
     """Return the activities of a kind in a room, oldest first. Any: of that kind."""
-    required(parts.ledger)
     activities = room_of(parts, room_name).state.activities.activities
+    required(parts.ledger)
     return [] if activities is None else activities.of_kind(kind)
+
+
+def _result(answer: Any) -> Any:
+    """Return the answer of an activity as the result of a call (Any: of each kind), or the error that it raises."""
+    if isinstance(answer, ActivityRefusal):
+        return OperationError(answer.code, answer.rule, answer.field, answer.retry_after_ms)
+    return answer
 
 
 def requester(caller: Caller, room: Room, now_ms: int) -> Requester:

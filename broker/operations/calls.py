@@ -36,16 +36,18 @@ from broker.operations import (
     locks,
     messages,
     rooms,
+    sales,
     tokens,
     users,
 )
 from broker.operations.answers import KEPT, find_answer, keep_answer
 from broker.operations.caller import Caller, OperationError
+from broker.operations.deferred import Deferred
 from broker.operations.parts import Handler, Parts, Recall
 from protocol.codes import ErrorCode
 from protocol.fields import FieldError, renamed
 from protocol.frames import pack_body
-from protocol.operations import STAFF, KeyUse, OperationRow, Scope
+from protocol.operations import STAFF, KeyUse, OperationRow, RateLimit, Scope
 
 __all__ = ["HANDLERS", "CallAnswer", "Operations"]
 
@@ -64,6 +66,7 @@ HANDLERS: dict[str, Handler] = {
     **keys.HANDLERS,
     **hooks.HANDLERS,
     **locks.HANDLERS,
+    **sales.HANDLERS,
 }
 RECALLED: dict[str, Recall] = {**rooms.RECALLED, **messages.RECALLED}
 KEY_S = 600.0
@@ -117,25 +120,31 @@ class Operations:
         ``arguments``: the request as an array or object, unchecked (Any). OperationError where it is refused.
         """
         found = self.begin(caller, row, arguments)
-        answer = found if isinstance(found, CallAnswer) else await found
+        if isinstance(found, Deferred):
+            answer = await self._wait_for(found)
+        else:
+            answer = found if isinstance(found, CallAnswer) else await found
         return answer.result, answer.is_replayed
 
     def begin(
         self, caller: Caller, row: OperationRow, arguments: Any, max_bytes: int = 0
-    ) -> CallAnswer | Coroutine[Any, Any, CallAnswer]:
+    ) -> CallAnswer | Coroutine[Any, Any, CallAnswer] | Deferred:
         """Answer one call at once, or return what waits for its answer, which must be awaited.
 
         ``max_bytes``: most bytes of the packed result, 0 = any number; a page has fewer items then than asked for.
-        OperationError where the call is refused; awaiting raises it too.
+        OperationError where the call is refused; awaiting raises it too. A `Deferred` brings a `CallAnswer` or the
+        OperationError.
         """
         self.called += 1
         try:
             request = self._judge(caller, row, arguments)
             if caller.dry_run and row.changes:
                 return CallAnswer(row.example[1])
-            if caller.key and row.key is not KeyUse.NONE:
+            if caller.key and row.key is not KeyUse.NONE and not row.keeps_keys:
                 return self._once(caller, row, request, max_bytes)
             found = self._start(caller, row, request)
+            if type(found) is Deferred:
+                return self._defer(caller, row, found, max_bytes)
             if type(found) is not CoroutineType:
                 answer = self._answer(caller, row, found, max_bytes)
                 if answer is not None:
@@ -155,6 +164,27 @@ class Operations:
 
     def _count(self, error: OperationError) -> None:
         self.refused[error.code] = self.refused.get(error.code, 0) + 1
+
+    def _defer(self, caller: Caller, row: OperationRow, found: Deferred, max_bytes: int) -> Deferred:
+        """Return what brings the answer of a call whose handler has returned ``found``."""
+        made = Deferred()
+
+        def on_result(result: Any) -> None:
+            if isinstance(result, OperationError):
+                self._count(result)
+                made.set(result)
+            else:
+                made.set(self._answer(caller, row, result, max_bytes) or _too_large(max_bytes))
+
+        found.then(on_result)
+        return made
+
+    @staticmethod
+    async def _wait_for(found: Deferred) -> CallAnswer:
+        with trio.move_on_after(CALL_S):
+            answer: CallAnswer = await found.wait()
+            return answer
+        raise _too_late()
 
     async def _finish(self, caller: Caller, row: OperationRow, request: Any, found: Any, max_bytes: int) -> CallAnswer:
         """Return the answer of a started call; shorter pages are read until one fits ``max_bytes``."""
@@ -217,14 +247,19 @@ class Operations:
             raise OperationError(ErrorCode.BAD_FIELD, "is required", "key")
         if row.key is KeyUse.NONE and caller.key and row.changes:
             raise OperationError(ErrorCode.BAD_FIELD, "is not taken by this operation", "key")
-        limit = self._limits.get(row.name)
-        if limit is None:
-            limit = self._limits[row.name] = Gcra(Rate(*row.rate), MAX_CALLERS)
-        wait_s = limit.try_acquire(caller.account, self._parts.clock())
-        if wait_s:
-            retry_after_ms = max(1, round(wait_s * 1000))
-            raise OperationError(ErrorCode.RATE_LIMITED, "too many calls", retry_after_ms=retry_after_ms)
+        self._charge(row.name, row.rate, caller.account, "too many calls")
+        if row.address_rate is not None and not caller.is_backend:
+            self._charge(f"{row.name} address", row.address_rate, caller.address, "too many calls of this address")
         return request
+
+    def _charge(self, name: str, rate: RateLimit, caller: str, rule: str) -> None:
+        """Count a call; OperationError RATE_LIMITED above the rate."""
+        limit = self._limits.get(name)
+        if limit is None:
+            limit = self._limits[name] = Gcra(Rate(*rate), MAX_CALLERS)
+        wait_s = limit.try_acquire(caller, self._parts.clock())
+        if wait_s:
+            raise OperationError(ErrorCode.RATE_LIMITED, rule, retry_after_ms=max(1, round(wait_s * 1000)))
 
     def _charge_tenant(self, caller: Caller) -> None:
         use = self._parts.hub.tenants.find(caller.tenant)
@@ -252,7 +287,7 @@ class Operations:
         try:
             with trio.move_on_after(CALL_S):
                 return await handler
-            raise OperationError(ErrorCode.OVERLOADED, "no answer in time; ask again with the same key", "", 1000)
+            raise _too_late()
         finally:
             if row.at_once:
                 waiting = caller.account, row.name
@@ -393,6 +428,10 @@ def _shorter(row: OperationRow, request: Any, result: Any, max_bytes: int) -> An
         raise _too_large(max_bytes)
     items = max(1, min(limit, len(result.items)))
     return request._replace(limit=max(1, min(items - 1, items * max_bytes * 7 // (8 * len(pack_body(result))))))
+
+
+def _too_late() -> OperationError:
+    return OperationError(ErrorCode.OVERLOADED, "no answer in time; ask again with the same key", "", 1000)
 
 
 def _too_large(max_bytes: int) -> OperationError:

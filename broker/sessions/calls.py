@@ -1,13 +1,15 @@
 """CALLs of links: one answer each, RESULT or ERROR with the sequence of the CALL.
 
-A call whose handler waits for nothing is answered in the same read, without a task. The others run as tasks of the
-broker: at most `MAX_CALLS` of one link and `MAX_TASKS` of all links. A link that ends cancels its reads; what changes
-something goes on, and its result has no receiver.
+A call whose handler waits for nothing is answered in the same read, without a task; a `Deferred` answer is written
+when it is there, without one too. The others run as tasks of the broker: at most `MAX_TASKS` of all links. At most
+`MAX_CALLS` of one link wait. A link that ends cancels its reads; what changes something goes on, and its result has no
+receiver.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -17,6 +19,7 @@ from broker.auth.grants import Grant, RoomGrant
 from broker.core.tenants.names import plain_name
 from broker.operations.caller import Caller, OperationError
 from broker.operations.calls import CallAnswer, Operations
+from broker.operations.deferred import Deferred
 from protocol.codes import ErrorCode, Role
 from protocol.frames import MAX_BODY_BYTES, pack_body
 from protocol.messages import MAX_CALLS, Call, Message, Result
@@ -147,6 +150,9 @@ class LinkCalls:
         else:
             if type(found) is CallAnswer:
                 self._reply(row, found, room, sequence)
+            elif type(found) is Deferred:
+                self._waiting += 1
+                found.then(partial(self._deferred, row, room, sequence))
             else:
                 self._waiting += 1
                 self._tasks.start(self._wait, row, room, sequence, found)
@@ -183,6 +189,17 @@ class LinkCalls:
                 self._refuse(refusal, room, sequence)
             else:
                 self._fail(room, sequence)
+
+    def _deferred(self, row: OperationRow, room: int, sequence: int, answer: CallAnswer | OperationError) -> None:
+        """Answer a call whose handler has waited without a task."""
+        self._waiting -= 1
+        if not self._link.is_open:
+            return
+        with self._link.replying():
+            if isinstance(answer, OperationError):
+                self._refuse(answer, room, sequence)
+            else:
+                self._reply(row, answer, room, sequence)
 
     # ---- answers
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from ..activities.eligibility import Eligibility
+from ..activities.sales import ClaimState, SaleView
 from ..codes import Role, RoomPhase
 from ..operations.app import AppAnswer, CallApp
 from ..operations.brokers import (
@@ -87,6 +89,28 @@ from ..operations.rooms import (
     RulesSet,
     SetPhase,
     SetRules,
+)
+from ..operations.sales import (
+    CancelClaim,
+    CancelSale,
+    ClaimAnswer,
+    ClaimOutcome,
+    ClaimPage,
+    ClaimSale,
+    CloseSale,
+    ConfirmClaim,
+    CreateSale,
+    LateConfirm,
+    ListClaims,
+    ListSales,
+    MyClaims,
+    ReleaseClaim,
+    RestockSale,
+    SaleEnd,
+    SalePage,
+    SalePrice,
+    SaleStock,
+    SetSalePrice,
 )
 from ..operations.tokens import RevokeTokens, TokensRevoked
 from ..operations.users import (
@@ -574,6 +598,122 @@ class AsyncAppCalls:
         return result
 
 
+class AsyncSalesCalls:
+    """Operations on sales."""
+
+    def __init__(self, call: AsyncCall) -> None:
+        self._call = call
+
+    async def create(
+        self,
+        *,
+        room: str,
+        id: str,
+        sku: str,
+        stock: int,
+        price_cents: int,
+        open_at_ms: int,
+        close_at_ms: int,
+        per_user: int = 1,
+        reserve_ms: int = 15000,
+        waiting_max: int | None = None,
+        first_window_ms: int = 500,
+        window_ms: int = 50,
+        late_confirm: LateConfirm = LateConfirm.IF_STOCK,
+        eligibility: Eligibility = Eligibility(),
+    ) -> SaleView:
+        """Create a flash sale. Scope: commerce:write."""
+        result: SaleView = await self._call(
+            "sales.create",
+            CreateSale(
+                room,
+                id,
+                sku,
+                stock,
+                price_cents,
+                open_at_ms,
+                close_at_ms,
+                per_user,
+                reserve_ms,
+                waiting_max,
+                first_window_ms,
+                window_ms,
+                late_confirm,
+                eligibility,
+            ),
+            None,
+        )
+        return result
+
+    async def claim(
+        self,
+        *,
+        room: str,
+        id: str,
+        quantity: int = 1,
+        price_version: int = 0,
+        keyword: str = "",
+        idempotency_key: str | None = None,
+    ) -> ClaimAnswer:
+        """Claim units of a flash sale. For viewers' links."""
+        result: ClaimAnswer = await self._call(
+            "sales.claim", ClaimSale(room, id, quantity, price_version, keyword), idempotency_key
+        )
+        return result
+
+    async def release(self, *, room: str, id: str, number: int) -> ClaimOutcome:
+        """Release a claim of the caller. For viewers' links."""
+        result: ClaimOutcome = await self._call("sales.release", ReleaseClaim(room, id, number), None)
+        return result
+
+    async def mine(self, *, room: str, id: str, limit: int = 100, cursor: str | None = None) -> ClaimPage:
+        """List the caller's claims of a sale, the newest first. For viewers' links."""
+        result: ClaimPage = await self._call("sales.mine", MyClaims(room, id, limit, cursor), None)
+        return result
+
+    async def confirm(self, *, room: str, id: str, number: int, order: str) -> ClaimOutcome:
+        """Confirm that a claim is paid. Scope: commerce:write."""
+        result: ClaimOutcome = await self._call("sales.confirm", ConfirmClaim(room, id, number, order), None)
+        return result
+
+    async def cancel(self, *, room: str, id: str, number: int) -> ClaimOutcome:
+        """Cancel a claim that is not confirmed. Scope: commerce:write."""
+        result: ClaimOutcome = await self._call("sales.cancel", CancelClaim(room, id, number), None)
+        return result
+
+    async def restock(self, *, room: str, id: str, add: int, idempotency_key: str | None = None) -> SaleStock:
+        """Add units to a sale, or withdraw some. Scope: commerce:write."""
+        result: SaleStock = await self._call("sales.restock", RestockSale(room, id, add), idempotency_key)
+        return result
+
+    async def set_price(self, *, room: str, id: str, price_cents: int) -> SalePrice:
+        """Set the price of a sale. Scope: commerce:write."""
+        result: SalePrice = await self._call("sales.set_price", SetSalePrice(room, id, price_cents), None)
+        return result
+
+    async def close(self, *, room: str, id: str) -> SaleEnd:
+        """Close a sale before its time. Scope: commerce:write."""
+        result: SaleEnd = await self._call("sales.close", CloseSale(room, id), None)
+        return result
+
+    async def cancel_sale(self, *, room: str, id: str) -> SaleEnd:
+        """Cancel a sale: claims that are not confirmed are void. Scope: commerce:write."""
+        result: SaleEnd = await self._call("sales.cancel_sale", CancelSale(room, id), None)
+        return result
+
+    async def list(self, *, room: str, limit: int = 100, cursor: str | None = None) -> SalePage:
+        """List the sales of a room. Scope: commerce:read."""
+        result: SalePage = await self._call("sales.list", ListSales(room, limit, cursor), None)
+        return result
+
+    async def claims(
+        self, *, room: str, id: str, state: ClaimState | None = None, limit: int = 100, cursor: str | None = None
+    ) -> ClaimPage:
+        """List the claims of a sale. Scope: commerce:read."""
+        result: ClaimPage = await self._call("sales.claims", ListClaims(room, id, state, limit, cursor), None)
+        return result
+
+
 class AsyncOperationCalls:
     """All operations, by subject."""
 
@@ -587,3 +727,4 @@ class AsyncOperationCalls:
         self.hooks = AsyncHooksCalls(call)
         self.locks = AsyncLocksCalls(call)
         self.app = AsyncAppCalls(call)
+        self.sales = AsyncSalesCalls(call)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..activities.eligibility import Eligibility
+from ..activities.sales import ClaimState, SaleView
 from ..codes import Role, RoomPhase
 from ..operations.app import AppAnswer, CallApp
 from ..operations.brokers import (
@@ -87,6 +89,28 @@ from ..operations.rooms import (
     RulesSet,
     SetPhase,
     SetRules,
+)
+from ..operations.sales import (
+    CancelClaim,
+    CancelSale,
+    ClaimAnswer,
+    ClaimOutcome,
+    ClaimPage,
+    ClaimSale,
+    CloseSale,
+    ConfirmClaim,
+    CreateSale,
+    LateConfirm,
+    ListClaims,
+    ListSales,
+    MyClaims,
+    ReleaseClaim,
+    RestockSale,
+    SaleEnd,
+    SalePage,
+    SalePrice,
+    SaleStock,
+    SetSalePrice,
 )
 from ..operations.tokens import RevokeTokens, TokensRevoked
 from ..operations.users import (
@@ -566,6 +590,122 @@ class AppCalls:
         return result
 
 
+class SalesCalls:
+    """Operations on sales."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def create(
+        self,
+        *,
+        room: str,
+        id: str,
+        sku: str,
+        stock: int,
+        price_cents: int,
+        open_at_ms: int,
+        close_at_ms: int,
+        per_user: int = 1,
+        reserve_ms: int = 15000,
+        waiting_max: int | None = None,
+        first_window_ms: int = 500,
+        window_ms: int = 50,
+        late_confirm: LateConfirm = LateConfirm.IF_STOCK,
+        eligibility: Eligibility = Eligibility(),
+    ) -> SaleView:
+        """Create a flash sale. Scope: commerce:write."""
+        result: SaleView = self._call(
+            "sales.create",
+            CreateSale(
+                room,
+                id,
+                sku,
+                stock,
+                price_cents,
+                open_at_ms,
+                close_at_ms,
+                per_user,
+                reserve_ms,
+                waiting_max,
+                first_window_ms,
+                window_ms,
+                late_confirm,
+                eligibility,
+            ),
+            None,
+        )
+        return result
+
+    def claim(
+        self,
+        *,
+        room: str,
+        id: str,
+        quantity: int = 1,
+        price_version: int = 0,
+        keyword: str = "",
+        idempotency_key: str | None = None,
+    ) -> ClaimAnswer:
+        """Claim units of a flash sale. For viewers' links."""
+        result: ClaimAnswer = self._call(
+            "sales.claim", ClaimSale(room, id, quantity, price_version, keyword), idempotency_key
+        )
+        return result
+
+    def release(self, *, room: str, id: str, number: int) -> ClaimOutcome:
+        """Release a claim of the caller. For viewers' links."""
+        result: ClaimOutcome = self._call("sales.release", ReleaseClaim(room, id, number), None)
+        return result
+
+    def mine(self, *, room: str, id: str, limit: int = 100, cursor: str | None = None) -> ClaimPage:
+        """List the caller's claims of a sale, the newest first. For viewers' links."""
+        result: ClaimPage = self._call("sales.mine", MyClaims(room, id, limit, cursor), None)
+        return result
+
+    def confirm(self, *, room: str, id: str, number: int, order: str) -> ClaimOutcome:
+        """Confirm that a claim is paid. Scope: commerce:write."""
+        result: ClaimOutcome = self._call("sales.confirm", ConfirmClaim(room, id, number, order), None)
+        return result
+
+    def cancel(self, *, room: str, id: str, number: int) -> ClaimOutcome:
+        """Cancel a claim that is not confirmed. Scope: commerce:write."""
+        result: ClaimOutcome = self._call("sales.cancel", CancelClaim(room, id, number), None)
+        return result
+
+    def restock(self, *, room: str, id: str, add: int, idempotency_key: str | None = None) -> SaleStock:
+        """Add units to a sale, or withdraw some. Scope: commerce:write."""
+        result: SaleStock = self._call("sales.restock", RestockSale(room, id, add), idempotency_key)
+        return result
+
+    def set_price(self, *, room: str, id: str, price_cents: int) -> SalePrice:
+        """Set the price of a sale. Scope: commerce:write."""
+        result: SalePrice = self._call("sales.set_price", SetSalePrice(room, id, price_cents), None)
+        return result
+
+    def close(self, *, room: str, id: str) -> SaleEnd:
+        """Close a sale before its time. Scope: commerce:write."""
+        result: SaleEnd = self._call("sales.close", CloseSale(room, id), None)
+        return result
+
+    def cancel_sale(self, *, room: str, id: str) -> SaleEnd:
+        """Cancel a sale: claims that are not confirmed are void. Scope: commerce:write."""
+        result: SaleEnd = self._call("sales.cancel_sale", CancelSale(room, id), None)
+        return result
+
+    def list(self, *, room: str, limit: int = 100, cursor: str | None = None) -> SalePage:
+        """List the sales of a room. Scope: commerce:read."""
+        result: SalePage = self._call("sales.list", ListSales(room, limit, cursor), None)
+        return result
+
+    def claims(
+        self, *, room: str, id: str, state: ClaimState | None = None, limit: int = 100, cursor: str | None = None
+    ) -> ClaimPage:
+        """List the claims of a sale. Scope: commerce:read."""
+        result: ClaimPage = self._call("sales.claims", ListClaims(room, id, state, limit, cursor), None)
+        return result
+
+
 class OperationCalls:
     """All operations, by subject."""
 
@@ -579,3 +719,4 @@ class OperationCalls:
         self.hooks = HooksCalls(call)
         self.locks = LocksCalls(call)
         self.app = AppCalls(call)
+        self.sales = SalesCalls(call)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, overload
 
+from ..activities.sales import SaleView
 from ..operations.app import AppAnswer, CallApp
 from ..operations.brokers import (
     BrokerStatus,
@@ -81,6 +82,27 @@ from ..operations.rooms import (
     RulesSet,
     SetPhase,
     SetRules,
+)
+from ..operations.sales import (
+    CancelClaim,
+    CancelSale,
+    ClaimAnswer,
+    ClaimOutcome,
+    ClaimPage,
+    ClaimSale,
+    CloseSale,
+    ConfirmClaim,
+    CreateSale,
+    ListClaims,
+    ListSales,
+    MyClaims,
+    ReleaseClaim,
+    RestockSale,
+    SaleEnd,
+    SalePage,
+    SalePrice,
+    SaleStock,
+    SetSalePrice,
 )
 from ..operations.tokens import RevokeTokens, TokensRevoked
 from ..operations.users import (
@@ -252,6 +274,42 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["app.call"] | CallApp, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> AppAnswer: ...
+    @overload
+    async def __call__(self, operation: Literal["sales.create"] | CreateSale, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SaleView: ...
+    @overload
+    async def __call__(self, operation: Literal["sales.claim"] | ClaimSale, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ClaimAnswer: ...
+    @overload
+    async def __call__(self, operation: Literal["sales.release"] | ReleaseClaim, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ClaimOutcome: ...
+    @overload
+    async def __call__(self, operation: Literal["sales.mine"] | MyClaims, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ClaimPage: ...
+    @overload
+    async def __call__(self, operation: Literal["sales.confirm"] | ConfirmClaim, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ClaimOutcome: ...
+    @overload
+    async def __call__(self, operation: Literal["sales.cancel"] | CancelClaim, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ClaimOutcome: ...
+    @overload
+    async def __call__(self, operation: Literal["sales.restock"] | RestockSale, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SaleStock: ...
+    @overload
+    async def __call__(self, operation: Literal["sales.set_price"] | SetSalePrice, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SalePrice: ...
+    @overload
+    async def __call__(self, operation: Literal["sales.close"] | CloseSale, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SaleEnd: ...
+    @overload
+    async def __call__(self, operation: Literal["sales.cancel_sale"] | CancelSale, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SaleEnd: ...
+    @overload
+    async def __call__(self, operation: Literal["sales.list"] | ListSales, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SalePage: ...
+    @overload
+    async def __call__(self, operation: Literal["sales.claims"] | ListClaims, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ClaimPage: ...
     @overload
     async def __call__(self, operation: str | tuple[Any, ...], /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> Any: ...

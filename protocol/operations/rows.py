@@ -82,7 +82,9 @@ class OperationRow(NamedTuple):
     ``roles``: of a viewer's link in the room (or of its token, where the request names none), empty = not for viewers.
     ``joined``: a viewer below STAFF must have joined the room. ``at_once``: most calls of one caller that wait at a
     time, 0 = as many as its link or key may have. ``durable``: answered after the ledger's commit. ``changes``: whether
-    it changes anything. ``errors``: codes beyond those that any operation may give.
+    it changes anything. ``errors``: codes beyond those that any operation may give. ``keeps_keys``: what it changes
+    keeps the keys of its calls itself, with their content and first answer. ``address_rate``: of all viewers of one
+    address together.
     """
 
     number: int
@@ -105,6 +107,8 @@ class OperationRow(NamedTuple):
     errors: tuple[ErrorCode, ...]
     example: tuple[Any, Any]
     """A request and its result."""
+    keeps_keys: bool = False
+    address_rate: RateLimit | None = None
 
     @property
     def subject(self) -> str:
@@ -132,12 +136,14 @@ def row(
     changes: bool = True,
     since: int = 1,
     errors: tuple[ErrorCode, ...] = (),
+    keeps_keys: bool = False,
+    address_rate: RateLimit | None = None,
 ) -> OperationRow:
     """Return the row of an operation whose request has one of ``rules`` a field."""
     names: tuple[str, ...] = request._fields
     return OperationRow(
         number, name, request, record(request, rules), result, read_result, summary, scope, roles, "room" in names,
-        joined, key, rate, at_once, durable, changes, since, errors, example,
+        joined, key, rate, at_once, durable, changes, since, errors, example, keeps_keys, address_rate,
     )  # fmt: skip
 
 

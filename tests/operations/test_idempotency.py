@@ -22,7 +22,7 @@ from tests.support.tokens import SECRET
 
 pytestmark = pytest.mark.integration
 
-ROWS = [row for row in OPERATIONS if row.key is not KeyUse.NONE and row.durable]
+ROWS = [row for row in OPERATIONS if row.key is not KeyUse.NONE and row.durable and row.scope is not None]
 CASES = [(row, tenant) for row in ROWS for tenant in ("", "acme") if not tenant or row.subject != "broker"]
 SETTINGS: dict[str, Any] = {"auth": {"secret": SECRET, "ticket_s": 600}, "tenants": [{"name": "acme"}]}
 
@@ -36,7 +36,9 @@ async def prepare(broker: Broker, tenant: str, row: OperationRow) -> None:
     """Make what the example of a row needs."""
     await broker.operations.call(backend(tenant), BY_NAME["rooms.open"], ("live-1",))
     await broker.operations.call(backend(tenant), BY_NAME["messages.publish"], ("live-1", 4, ("before",)))
-    needed = {"keys.delete": "keys.set", "messages.unpin": "messages.pin"}.get(row.name)
+    needed = {
+        "keys.delete": "keys.set", "messages.unpin": "messages.pin", "sales.restock": "sales.create",
+    }.get(row.name)  # fmt: skip
     if needed is not None:
         before = BY_NAME[needed]
         await broker.operations.call(backend(tenant), before, tuple(before.example[0]))
@@ -73,6 +75,7 @@ def other(row: OperationRow) -> Any:
         "keys.set": {"value": "another"},
         "keys.set_many": {"items": (KeyItem("another", 1),)},
         "keys.delete": {"name": "another"},
+        "sales.restock": {"add": 1},
     }
     return request._replace(**changed[row.name])
 

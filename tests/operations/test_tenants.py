@@ -50,6 +50,8 @@ MASKED = frozenset(
         "until_ms",
         "version",
         "fence",
+        "seed",
+        "seed_hash",
         "reached",
         "missed",
         "done",

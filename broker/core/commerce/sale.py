@@ -83,13 +83,13 @@ class Sale(Activity[T]):
         self._due: tuple[int, Callable[[int], ActivityStep[T]]] | None = None
         """When something is due, and what; None = not known."""
         self._decides: dict[type[Any], Callable[[Any, Requester, int], ActivityStep[T]]] = {
-            said.ConfirmClaim: self._confirm,
-            said.CancelClaim: self._cancel,
-            said.ReleaseClaim: self._release,
-            said.Restock: self._restock,
-            said.SetPrice: self._set_price,
-            said.CloseSale: self._close_early,
-            said.CancelSale: self._cancel_sale,
+            said.ConfirmCommand: self._confirm,
+            said.CancelClaimCommand: self._cancel,
+            said.ReleaseCommand: self._release,
+            said.RestockCommand: self._restock,
+            said.SetPriceCommand: self._set_price,
+            said.CloseSaleCommand: self._close_early,
+            said.CancelSaleCommand: self._cancel_sale,
         }
 
     # ---- what others read
@@ -155,13 +155,13 @@ class Sale(Activity[T]):
 
     def decide(self, command: Any, requester: Requester, ticket: T, now_ms: int) -> ActivityStep[T] | None:
         facts = self._facts
-        if type(command) is said.CreateSale:
+        if type(command) is said.CreateSaleCommand:
             return self._create(command.config, now_ms)
         if facts.config is None:
             return _refuse(said.UNKNOWN_SALE)
         if self._first_due()[0] <= now_ms:
             return _LATER  # the ledger does not take what is due: nothing that may follow from it is decided
-        if type(command) is said.ClaimUnits:
+        if type(command) is said.ClaimCommand:
             return self._claim(command, requester, ticket, now_ms)
         return self._decides[type(command)](command, requester, now_ms)
 
@@ -182,7 +182,9 @@ class Sale(Activity[T]):
         )  # fmt: skip
         return ActivityStep((Fact("created", (plain, seed, now_ms)),), view, event=RoomEvent("sales.scheduled", view))
 
-    def _claim(self, command: said.ClaimUnits, requester: Requester, ticket: T, now_ms: int) -> ActivityStep[T] | None:
+    def _claim(
+        self, command: said.ClaimCommand, requester: Requester, ticket: T, now_ms: int
+    ) -> ActivityStep[T] | None:
         facts, claims, config = self._facts, self._facts.claims, self._facts.terms
         user, request, quantity, price_version, text = requester.user, *command
         window = self._window
@@ -233,7 +235,7 @@ class Sale(Activity[T]):
             return _refuse(ActivityRefusal(ErrorCode.NOT_OPEN, "the sale has not begun", "", wait_ms))
         return _SALE_CANCELLED if self._facts.state is SaleState.CANCELLED else _SALE_CLOSED
 
-    def _confirm(self, command: said.ConfirmClaim, requester: Requester, now_ms: int) -> ActivityStep[T]:
+    def _confirm(self, command: said.ConfirmCommand, requester: Requester, now_ms: int) -> ActivityStep[T]:
         claims = self.claims
         number, order = command
         if not claims.has(number):
@@ -270,7 +272,7 @@ class Sale(Activity[T]):
             and claims.held(user) + quantity <= config.per_user
         )
 
-    def _cancel(self, command: said.CancelClaim, requester: Requester, now_ms: int) -> ActivityStep[T]:
+    def _cancel(self, command: said.CancelClaimCommand, requester: Requester, now_ms: int) -> ActivityStep[T]:
         claims = self.claims
         number = command.number
         if not claims.has(number):
@@ -290,7 +292,7 @@ class Sale(Activity[T]):
             return ActivityStep((fact,), ClaimOutcome(number, ClaimState.CANCELLED))
         return ActivityStep(answer=ClaimOutcome(number, state))
 
-    def _release(self, command: said.ReleaseClaim, requester: Requester, now_ms: int) -> ActivityStep[T]:
+    def _release(self, command: said.ReleaseCommand, requester: Requester, now_ms: int) -> ActivityStep[T]:
         claims = self.claims
         number = command.number
         if not claims.has(number) or claims.user(number) != requester.user:
@@ -305,7 +307,7 @@ class Sale(Activity[T]):
             return _SALE_CANCELLED
         return self._steps.end_claim("claim_released", number, now_ms, outcome, None, "released")
 
-    def _restock(self, command: said.Restock, requester: Requester, now_ms: int) -> ActivityStep[T]:
+    def _restock(self, command: said.RestockCommand, requester: Requester, now_ms: int) -> ActivityStep[T]:
         facts = self._facts
         request, add = command
         known = facts.restocks.get(request)
@@ -330,7 +332,7 @@ class Sale(Activity[T]):
             reports=promoted.reports,
         )
 
-    def _set_price(self, command: said.SetPrice, requester: Requester, now_ms: int) -> ActivityStep[T]:
+    def _set_price(self, command: said.SetPriceCommand, requester: Requester, now_ms: int) -> ActivityStep[T]:
         facts = self._facts
         price_cents = command.price_cents
         if facts.state not in (_SCHEDULED, _OPEN):
@@ -347,7 +349,7 @@ class Sale(Activity[T]):
             event=RoomEvent("sales.price_changed", SalePriceChanged(version, price_cents)),
         )
 
-    def _close_early(self, command: said.CloseSale, requester: Requester, now_ms: int) -> ActivityStep[T]:
+    def _close_early(self, command: said.CloseSaleCommand, requester: Requester, now_ms: int) -> ActivityStep[T]:
         """Close the sale now: what is due at its closing becomes due."""
         facts = self._facts
         if facts.state is _OPEN:
@@ -356,7 +358,7 @@ class Sale(Activity[T]):
             return ActivityStep(answer=SaleEnd(facts.close_at_ms))
         return self._not_open(now_ms)
 
-    def _cancel_sale(self, command: said.CancelSale, requester: Requester, now_ms: int) -> ActivityStep[T]:
+    def _cancel_sale(self, command: said.CancelSaleCommand, requester: Requester, now_ms: int) -> ActivityStep[T]:
         facts = self._facts
         if facts.state is SaleState.SETTLED:
             return _SALE_CLOSED

@@ -107,6 +107,17 @@ class SaleClaims:
             number = self._previous[number - 1]
         return numbers
 
+    def numbers(self, after: int, limit: int, state: ClaimState | None = None) -> list[int]:
+        """Return at most ``limit`` numbers of claims above ``after``. ``state``: of those in it; None = of all."""
+        if state is None:
+            return list(range(after + 1, min(after + limit, len(self._users)) + 1))
+        numbers: list[int] = []
+        index = self._states.find(state, after)
+        while index >= 0 and len(numbers) < limit:
+            numbers.append(index + 1)
+            index = self._states.find(state, index + 1)
+        return numbers
+
     def held(self, user: str) -> int:
         """Return how many units a user has, or waits for."""
         number = self._last_of.get(user, 0)

@@ -23,7 +23,6 @@ __all__ = [
     "EXPIRED",
     "KEY_REUSED",
     "LATER",
-    "MAX_WAITING_CLAIMS",
     "NOT_RESERVED",
     "ORDER_USED",
     "RELEASED",
@@ -33,20 +32,18 @@ __all__ = [
     "UNKNOWN_CLAIM",
     "UNKNOWN_SALE",
     "WINDOW_FULL",
-    "CancelClaim",
-    "CancelSale",
-    "ClaimUnits",
-    "CloseSale",
-    "ConfirmClaim",
-    "CreateSale",
-    "ReleaseClaim",
-    "Restock",
+    "CancelClaimCommand",
+    "CancelSaleCommand",
+    "ClaimCommand",
+    "CloseSaleCommand",
+    "ConfirmCommand",
+    "CreateSaleCommand",
+    "ReleaseCommand",
+    "RestockCommand",
     "SaleConfig",
-    "SetPrice",
+    "SetPriceCommand",
     "config_of_fact",
 ]
-
-MAX_WAITING_CLAIMS = 10_000
 
 
 class SaleConfig(NamedTuple):
@@ -94,11 +91,11 @@ def config_of_fact(data: tuple[Any, ...]) -> SaleConfig:
     )
 
 
-class CreateSale(NamedTuple):
+class CreateSaleCommand(NamedTuple):
     config: SaleConfig
 
 
-class ClaimUnits(NamedTuple):
+class ClaimCommand(NamedTuple):
     """``request``: chosen by the user, the same one gets the same answer; ``price_version``: the price the user has
     seen, 0 = any; ``said``: the keyword, where the sale asks for one."""
 
@@ -108,35 +105,35 @@ class ClaimUnits(NamedTuple):
     said: str = ""
 
 
-class ReleaseClaim(NamedTuple):
+class ReleaseCommand(NamedTuple):
     number: int
 
 
-class ConfirmClaim(NamedTuple):
+class ConfirmCommand(NamedTuple):
     number: int
     order: str
 
 
-class CancelClaim(NamedTuple):
+class CancelClaimCommand(NamedTuple):
     number: int
 
 
-class Restock(NamedTuple):
+class RestockCommand(NamedTuple):
     """``add``: units, below 0 = withdraw; ``request``: the same one counts once."""
 
     request: str
     add: int
 
 
-class SetPrice(NamedTuple):
+class SetPriceCommand(NamedTuple):
     price_cents: int
 
 
-class CloseSale(NamedTuple):
+class CloseSaleCommand(NamedTuple):
     pass
 
 
-class CancelSale(NamedTuple):
+class CancelSaleCommand(NamedTuple):
     pass
 
 

@@ -16,16 +16,16 @@ from broker.core.commerce.activity import MAX_BATCH_FACTS, ActivityRefusal
 from broker.core.commerce.sale import MAX_RESTOCKS, Sale
 from broker.core.commerce.sale_claims import MAX_CLAIMS_OF_ONE, SaleClaims
 from broker.core.commerce.sale_commands import (
-    CancelClaim,
-    CancelSale,
-    ClaimUnits,
-    CloseSale,
-    ConfirmClaim,
-    CreateSale,
-    ReleaseClaim,
-    Restock,
+    CancelClaimCommand,
+    CancelSaleCommand,
+    ClaimCommand,
+    CloseSaleCommand,
+    ConfirmCommand,
+    CreateSaleCommand,
+    ReleaseCommand,
+    RestockCommand,
     SaleConfig,
-    SetPrice,
+    SetPriceCommand,
 )
 from broker.core.commerce.sale_facts import CLAIM_ENDS, RESTART_GRACE_MS
 from broker.core.commerce.sale_steps import MAX_SLICE
@@ -56,14 +56,14 @@ def config(**changes: Any) -> SaleConfig:
 def sale_of(**changes: Any) -> ActivityDriver:
     """Return a driver of a sale that is open."""
     driver = ActivityDriver(lambda: Sale("sale-1", lambda: SEED), START_MS)
-    driver.ask(CreateSale(config(**changes)), platform)
+    driver.ask(CreateSaleCommand(config(**changes)), platform)
     driver.pass_time(1000)
     assert driver.activity.state is SaleState.OPEN
     return driver
 
 
 def claim(driver: ActivityDriver, user: str, request: str = "r1", quantity: int = 1, version: int = 0) -> Any:
-    return driver.ask(ClaimUnits(request, quantity, version), viewer(user))
+    return driver.ask(ClaimCommand(request, quantity, version), viewer(user))
 
 
 class SaleMachine(RuleBasedStateMachine):
@@ -83,7 +83,7 @@ class SaleMachine(RuleBasedStateMachine):
             stock=stock, per_user=per_user, waiting_max=waiting_max, first_window_ms=first_ms, window_ms=window_ms,
             late_confirm=late, reserve_ms=3000, close_at_ms=START_MS + 20_000,
         )  # fmt: skip
-        self.driver.ask(CreateSale(self.config), platform)
+        self.driver.ask(CreateSaleCommand(self.config), platform)
         self.claims: dict[int, tuple[str, str, int]] = {}
         self.driver.pass_time(1000)
 
@@ -94,31 +94,31 @@ class SaleMachine(RuleBasedStateMachine):
         version=st.sampled_from([0, 0, 1, 2]),
     )
     def claim(self, user: str, request: str, quantity: int, version: int) -> None:
-        ticket = self.driver.send(ClaimUnits(request, quantity, version), viewer(user))
+        ticket = self.driver.send(ClaimCommand(request, quantity, version), viewer(user))
         self.claims[ticket] = user, request, quantity
 
     @rule(number=st.integers(1, 6), order=st.sampled_from(["o1", "o2", "o3", "o4"]))
     def confirm(self, number: int, order: str) -> None:
-        self.driver.send(ConfirmClaim(number, order), platform)
+        self.driver.send(ConfirmCommand(number, order), platform)
 
     @rule(number=st.integers(1, 6))
     def cancel(self, number: int) -> None:
-        self.driver.send(CancelClaim(number), platform)
+        self.driver.send(CancelClaimCommand(number), platform)
 
     @rule(number=st.integers(1, 6), user=st.sampled_from("abcde"))
     def release(self, number: int, user: str) -> None:
-        self.driver.send(ReleaseClaim(number), viewer(user))
+        self.driver.send(ReleaseCommand(number), viewer(user))
 
     @rule(request=st.sampled_from(["k1", "k2", "k3"]), add=st.integers(-2, 3))
     def restock(self, request: str, add: int) -> None:
-        self.driver.send(Restock(request, add), platform)
+        self.driver.send(RestockCommand(request, add), platform)
 
     @rule(price_cents=st.sampled_from([990, 1990, 2990]))
     def set_price(self, price_cents: int) -> None:
-        self.driver.send(SetPrice(price_cents), platform)
+        self.driver.send(SetPriceCommand(price_cents), platform)
 
     @precondition(lambda self: self.driver.now_ms > START_MS + 6000)
-    @rule(command=st.sampled_from([CloseSale(), CancelSale()]))
+    @rule(command=st.sampled_from([CloseSaleCommand(), CancelSaleCommand()]))
     def end_early(self, command: Any) -> None:
         self.driver.send(command, platform)
 
@@ -236,12 +236,12 @@ TestSales = SaleMachine.TestCase
 
 def test_creating_again_with_the_same_content_is_no_error() -> None:
     driver = ActivityDriver(lambda: Sale("sale-1", lambda: SEED), START_MS)
-    first = driver.ask(CreateSale(config()), platform)
-    assert driver.ask(CreateSale(config()), platform) == first
-    refusal = driver.refusal_of(CreateSale(config(stock=4)), platform)
+    first = driver.ask(CreateSaleCommand(config()), platform)
+    assert driver.ask(CreateSaleCommand(config()), platform) == first
+    refusal = driver.refusal_of(CreateSaleCommand(config(stock=4)), platform)
     assert (refusal.code, refusal.field) == (ErrorCode.KEY_REUSED, "id")
     driver.restart()
-    assert driver.ask(CreateSale(config()), platform) == first
+    assert driver.ask(CreateSaleCommand(config()), platform) == first
     assert first.seed is None
 
 
@@ -255,25 +255,31 @@ def test_creating_again_with_the_same_content_is_no_error() -> None:
 )
 def test_fields_that_do_not_fit_together_are_refused_by_name(changes: dict[str, Any], field: str) -> None:
     driver = ActivityDriver(lambda: Sale("sale-1", lambda: SEED), START_MS)
-    refusal = driver.refusal_of(CreateSale(config(**changes)), platform)
+    refusal = driver.refusal_of(CreateSaleCommand(config(**changes)), platform)
     assert (refusal.code, refusal.field) == (ErrorCode.BAD_FIELD, field)
     assert not driver.activity.exists
 
 
 def test_a_value_beyond_what_is_exact_is_refused_by_the_command_that_would_make_it() -> None:
     driver = sale_of(stock=9000, price_cents=MAX_CENTS)
-    refusal = driver.refusal_of(Restock("k1", 8), platform)
+    refusal = driver.refusal_of(RestockCommand("k1", 8), platform)
     assert (refusal.code, refusal.field) == (ErrorCode.BAD_FIELD, "add")
-    assert driver.ask(Restock("k1", 7), platform) == SaleStock(9007)
+    assert driver.ask(RestockCommand("k1", 7), platform) == SaleStock(9007)
     driver = sale_of(stock=MAX_STOCK)
-    assert driver.refusal_of(Restock("k1", 1), platform).field == "add"
-    refusal = driver.refusal_of(SetPrice(10**11), platform)
+    assert driver.refusal_of(RestockCommand("k1", 1), platform).field == "add"
+    refusal = driver.refusal_of(SetPriceCommand(10**11), platform)
     assert (refusal.code, refusal.field) == (ErrorCode.BAD_FIELD, "price_cents")
 
 
 def test_commands_for_a_sale_that_does_not_exist() -> None:
     driver = ActivityDriver(lambda: Sale("sale-1", lambda: SEED), START_MS)
-    for command in (ClaimUnits("r1"), ConfirmClaim(1, "o"), CloseSale(), CancelSale(), Restock("k", 1)):
+    for command in (
+        ClaimCommand("r1"),
+        ConfirmCommand(1, "o"),
+        CloseSaleCommand(),
+        CancelSaleCommand(),
+        RestockCommand("k", 1),
+    ):
         assert driver.refusal_of(command, platform).code is ErrorCode.UNKNOWN_ACTIVITY
 
 
@@ -282,15 +288,15 @@ def test_commands_for_a_sale_that_does_not_exist() -> None:
 
 def test_who_does_not_meet_the_conditions_is_refused_with_the_field() -> None:
     driver = sale_of(eligibility=Eligibility(min_role=Role.VIP, keyword="mug", watch_s=60))
-    refusal = driver.refusal_of(ClaimUnits("r1", said="mug"), viewer("a", watch_s=60))
+    refusal = driver.refusal_of(ClaimCommand("r1", said="mug"), viewer("a", watch_s=60))
     assert (refusal.code, refusal.field) == (ErrorCode.NOT_ELIGIBLE, "min_role")
-    refusal = driver.refusal_of(ClaimUnits("r1"), viewer("a", Role.VIP, watch_s=60))
+    refusal = driver.refusal_of(ClaimCommand("r1"), viewer("a", Role.VIP, watch_s=60))
     assert (refusal.code, refusal.field) == (ErrorCode.NOT_ELIGIBLE, "keyword")
-    assert driver.refusal_of(ClaimUnits("r1", said="mug"), viewer("a", Role.VIP, watch_s=59)).field == "watch_s"
-    answer = driver.ask(ClaimUnits("r1", said=" Mug"), viewer("a", Role.VIP, watch_s=60))
+    assert driver.refusal_of(ClaimCommand("r1", said="mug"), viewer("a", Role.VIP, watch_s=59)).field == "watch_s"
+    answer = driver.ask(ClaimCommand("r1", said=" Mug"), viewer("a", Role.VIP, watch_s=60))
     assert answer.state is ClaimState.RESERVED
     driver.restart()
-    assert driver.refusal_of(ClaimUnits("r1"), viewer("b", Role.VIP)).field == "watch_s"
+    assert driver.refusal_of(ClaimCommand("r1"), viewer("b", Role.VIP)).field == "watch_s"
 
 
 @settings(max_examples=40)
@@ -313,7 +319,7 @@ def test_the_order_of_a_window_is_that_of_the_seed_whoever_comes_first(
 
 def test_claims_of_one_user_in_a_window_are_decided_in_order_of_arrival() -> None:
     driver = sale_of(first_window_ms=500, window_ms=50, per_user=3, stock=2)
-    tickets = [driver.send(ClaimUnits(f"r{number}"), viewer("a")) for number in range(3)]
+    tickets = [driver.send(ClaimCommand(f"r{number}"), viewer("a")) for number in range(3)]
     driver.pass_time(500)
     assert [driver.answers[ticket].number for ticket in tickets] == [1, 2, 3]
     assert driver.answers[tickets[2]].place == 1
@@ -321,7 +327,7 @@ def test_claims_of_one_user_in_a_window_are_decided_in_order_of_arrival() -> Non
 
 def test_a_window_is_decided_in_slices_and_holds_the_order() -> None:
     driver = sale_of(stock=2000, waiting_max=100, first_window_ms=500, window_ms=50)
-    tickets = [driver.send(ClaimUnits("r1"), viewer(f"u{number}")) for number in range(2100)]
+    tickets = [driver.send(ClaimCommand("r1"), viewer(f"u{number}")) for number in range(2100)]
     driver.pass_time(500)
     taken = [fact.data for fact in driver.facts if fact.name == "claims_taken"]
     assert all(0 < len(data[3]) <= MAX_SLICE for data in taken)
@@ -333,7 +339,7 @@ def test_a_window_is_decided_in_slices_and_holds_the_order() -> None:
 
 def test_every_asker_of_the_same_claim_gets_the_same_answer() -> None:
     driver = sale_of(first_window_ms=500, window_ms=50)
-    tickets = [driver.send(ClaimUnits("r1"), viewer("a")) for _ in range(MAX_TICKETS + 1)]
+    tickets = [driver.send(ClaimCommand("r1"), viewer("a")) for _ in range(MAX_TICKETS + 1)]
     assert driver.answers[tickets[-1]].code is ErrorCode.OVERLOADED
     driver.pass_time(500)
     answers = {driver.answers[ticket] for ticket in tickets[:-1]}
@@ -341,15 +347,15 @@ def test_every_asker_of_the_same_claim_gets_the_same_answer() -> None:
     assert claim(driver, "a") in answers
     driver.restart()
     assert claim(driver, "a") in answers
-    assert driver.refusal_of(ClaimUnits("r1", 2), viewer("a")).code is ErrorCode.KEY_REUSED
+    assert driver.refusal_of(ClaimCommand("r1", 2), viewer("a")).code is ErrorCode.KEY_REUSED
 
 
 def test_a_user_makes_so_many_claims_of_one_sale() -> None:
     driver = sale_of(stock=1, waiting_max=0)
     for number in range(1, MAX_CLAIMS_OF_ONE + 1):
         assert claim(driver, "a", f"r{number}").number == number
-        assert driver.ask(ReleaseClaim(number), viewer("a")) == ClaimOutcome(number, ClaimState.RELEASED)
-    assert driver.refusal_of(ClaimUnits("one more"), viewer("a")).code is ErrorCode.ALREADY_HAVE
+        assert driver.ask(ReleaseCommand(number), viewer("a")) == ClaimOutcome(number, ClaimState.RELEASED)
+    assert driver.refusal_of(ClaimCommand("one more"), viewer("a")).code is ErrorCode.ALREADY_HAVE
     assert claim(driver, "b").state is ClaimState.RESERVED
 
 
@@ -358,13 +364,13 @@ def test_a_user_makes_so_many_claims_of_one_sale() -> None:
 
 def test_a_refused_window_leaves_nothing_and_its_callers_may_ask_again() -> None:
     driver = sale_of(first_window_ms=500, window_ms=50)
-    ticket = driver.send(ClaimUnits("r1"), viewer("a"))
+    ticket = driver.send(ClaimCommand("r1"), viewer("a"))
     driver.advance(500)
     driver.refuse()
     assert driver.answers[ticket].code is ErrorCode.OVERLOADED
     assert driver.answers[ticket].retry_after_ms
     assert len(driver.activity.claims) == 0
-    again = driver.send(ClaimUnits("r1"), viewer("a"))
+    again = driver.send(ClaimCommand("r1"), viewer("a"))
     driver.pass_time(150)
     assert driver.answers[again].number == 1
 
@@ -374,8 +380,8 @@ def test_nothing_is_decided_while_the_ledger_does_not_take_what_is_due() -> None
     claim(driver, "a")
     driver.advance(15_000)
     driver.refuse()
-    confirmed = driver.send(ConfirmClaim(1, "o1"), platform)
-    claimed = driver.send(ClaimUnits("r1"), viewer("b"))
+    confirmed = driver.send(ConfirmCommand(1, "o1"), platform)
+    claimed = driver.send(ClaimCommand("r1"), viewer("b"))
     for ticket in (confirmed, claimed):
         assert driver.answers[ticket].code is ErrorCode.OVERLOADED
     driver.pass_time(100)
@@ -408,7 +414,7 @@ def test_a_restart_without_reservations_is_no_fact() -> None:
 
 def test_an_opening_and_closing_that_were_missed_happen_at_once() -> None:
     driver = ActivityDriver(lambda: Sale("sale-1", lambda: SEED), START_MS)
-    driver.ask(CreateSale(config()), platform)
+    driver.ask(CreateSaleCommand(config()), platform)
     driver.now_ms += 100_000
     driver.restart()
     driver.commit_all()
@@ -424,11 +430,11 @@ def test_what_the_platform_hears() -> None:
     claim(driver, "a")
     claim(driver, "b")
     claim(driver, "c")
-    driver.ask(ConfirmClaim(1, "o1"), platform)
-    driver.ask(ReleaseClaim(2), viewer("b"))
+    driver.ask(ConfirmCommand(1, "o1"), platform)
+    driver.ask(ReleaseCommand(2), viewer("b"))
     driver.pass_time(15_000)
     claim(driver, "d")
-    driver.ask(CancelClaim(4), platform)
+    driver.ask(CancelClaimCommand(4), platform)
     driver.pass_time(60_000)
     heard = [(report.name, getattr(report.data, "number", None)) for report in driver.reports]
     assert heard == [
@@ -455,41 +461,41 @@ def test_a_repeated_confirmation_and_another_order() -> None:
     claim(driver, "a")
     claim(driver, "a", "r2")
     outcome = ClaimOutcome(1, ClaimState.CONFIRMED)
-    assert driver.ask(ConfirmClaim(1, "o1"), platform) == outcome
+    assert driver.ask(ConfirmCommand(1, "o1"), platform) == outcome
     driver.restart()
     driver.commit_all()
-    assert driver.ask(ConfirmClaim(1, "o1"), platform) == outcome
-    assert driver.refusal_of(ConfirmClaim(1, "o2"), platform).code is ErrorCode.ALREADY_CONFIRMED
-    assert driver.refusal_of(ConfirmClaim(2, "o1"), platform).code is ErrorCode.ORDER_USED
-    assert driver.refusal_of(CancelClaim(1), platform).code is ErrorCode.ALREADY_CONFIRMED
-    assert driver.refusal_of(ReleaseClaim(1), viewer("a")).code is ErrorCode.ALREADY_CONFIRMED
-    assert driver.refusal_of(ConfirmClaim(9, "o9"), platform).code is ErrorCode.UNKNOWN_CLAIM
+    assert driver.ask(ConfirmCommand(1, "o1"), platform) == outcome
+    assert driver.refusal_of(ConfirmCommand(1, "o2"), platform).code is ErrorCode.ALREADY_CONFIRMED
+    assert driver.refusal_of(ConfirmCommand(2, "o1"), platform).code is ErrorCode.ORDER_USED
+    assert driver.refusal_of(CancelClaimCommand(1), platform).code is ErrorCode.ALREADY_CONFIRMED
+    assert driver.refusal_of(ReleaseCommand(1), viewer("a")).code is ErrorCode.ALREADY_CONFIRMED
+    assert driver.refusal_of(ConfirmCommand(9, "o9"), platform).code is ErrorCode.UNKNOWN_CLAIM
 
 
 def test_prices_and_ends_are_answered_the_same_again() -> None:
     driver = sale_of()
-    assert driver.ask(SetPrice(900), platform) == SalePrice(2, 900)
-    assert driver.ask(SetPrice(900), platform) == SalePrice(2, 900)
-    refusal = driver.refusal_of(ClaimUnits("r1", 1, 1), viewer("a"))
+    assert driver.ask(SetPriceCommand(900), platform) == SalePrice(2, 900)
+    assert driver.ask(SetPriceCommand(900), platform) == SalePrice(2, 900)
+    refusal = driver.refusal_of(ClaimCommand("r1", 1, 1), viewer("a"))
     assert refusal.code is ErrorCode.PRICE_CHANGED
     assert "900 cents, version 2" in refusal.rule
-    closed = driver.ask(CloseSale(), platform)
+    closed = driver.ask(CloseSaleCommand(), platform)
     driver.pass_time(10)
-    assert closed == driver.ask(CloseSale(), platform) == SaleEnd(driver.now_ms - 10)
-    assert driver.refusal_of(SetPrice(1), platform).code is ErrorCode.CLOSED
+    assert closed == driver.ask(CloseSaleCommand(), platform) == SaleEnd(driver.now_ms - 10)
+    assert driver.refusal_of(SetPriceCommand(1), platform).code is ErrorCode.CLOSED
     driver = sale_of()
-    cancelled = driver.ask(CancelSale(), platform)
+    cancelled = driver.ask(CancelSaleCommand(), platform)
     driver.pass_time(10)
-    assert cancelled == driver.ask(CancelSale(), platform) == SaleEnd(driver.now_ms - 10)
+    assert cancelled == driver.ask(CancelSaleCommand(), platform) == SaleEnd(driver.now_ms - 10)
 
 
 def test_cancelling_a_big_sale_ends_its_claims_in_batches() -> None:
     driver = sale_of(stock=600, first_window_ms=500)
     for number in range(600):
-        driver.send(ClaimUnits("r1"), viewer(f"u{number}"))
+        driver.send(ClaimCommand("r1"), viewer(f"u{number}"))
     driver.pass_time(500)
     before = len(driver.facts)
-    driver.send(CancelSale(), platform)
+    driver.send(CancelSaleCommand(), platform)
     driver.commit()
     assert len(driver.facts) - before <= MAX_BATCH_FACTS
     assert driver.activity.removable_at is None
@@ -503,7 +509,7 @@ def test_a_restock_reaches_the_whole_waiting_list_in_order() -> None:
     driver = sale_of(stock=1, waiting_max=700)
     for number in range(701):
         claim(driver, f"u{number}")
-    driver.ask(Restock("k1", 650), platform)
+    driver.ask(RestockCommand("k1", 650), platform)
     promoted = [fact.data[0] for fact in driver.facts if fact.name == "claim_promoted"]
     assert promoted == list(range(2, 652))
     view = driver.activity.view()
@@ -521,7 +527,7 @@ def test_restocks_of_one_sale_are_bounded() -> None:
 @pytest.mark.parametrize("first_window_ms", [0, 500])
 def test_the_end_of_the_room_voids_what_is_not_confirmed(first_window_ms: int) -> None:
     driver = sale_of(stock=2, first_window_ms=first_window_ms)
-    tickets = [driver.send(ClaimUnits("r1"), viewer(user)) for user in "abc"]
+    tickets = [driver.send(ClaimCommand("r1"), viewer(user)) for user in "abc"]
     driver.commit_all()
     driver.end()
     if first_window_ms:
@@ -556,7 +562,7 @@ def test_what_members_see() -> None:
     assert driver.activity.own_view("b") is None
     assert driver.activity.counter().data == events.SaleCounts(0, 2, 0, 10)
     assert [each.number for each in driver.activity.claims_of("a")] == list(range(12, 0, -1))
-    driver.ask(CancelSale(), platform)
+    driver.ask(CancelSaleCommand(), platform)
     assert driver.activity.view().seed == SEED.hex()
     assert driver.activity.counter() is None
 
@@ -585,7 +591,7 @@ def test_a_refusal_keeps_nothing() -> None:
     before = driver.activity.dump()
     answers = {claim(driver, f"u{number}").code for number in range(100)}
     assert answers == {ErrorCode.ALL_RESERVED}
-    driver.ask(ConfirmClaim(1, "o1"), platform)
+    driver.ask(ConfirmCommand(1, "o1"), platform)
     assert {claim(driver, f"u{number}").code for number in range(100)} == {ErrorCode.SOLD_OUT}
     assert isinstance(claim(driver, "a", "r2"), ActivityRefusal)
     assert len(driver.activity.dump()[-1][0]) == len(before[-1][0]) == 1

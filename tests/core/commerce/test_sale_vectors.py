@@ -10,16 +10,16 @@ import pytest
 from broker.core.commerce.activity import ActivityRefusal, RoomEvent, UserMessage
 from broker.core.commerce.sale import Sale
 from broker.core.commerce.sale_commands import (
-    CancelClaim,
-    CancelSale,
-    ClaimUnits,
-    CloseSale,
-    ConfirmClaim,
-    CreateSale,
-    ReleaseClaim,
-    Restock,
+    CancelClaimCommand,
+    CancelSaleCommand,
+    ClaimCommand,
+    CloseSaleCommand,
+    ConfirmCommand,
+    CreateSaleCommand,
+    ReleaseCommand,
+    RestockCommand,
     SaleConfig,
-    SetPrice,
+    SetPriceCommand,
 )
 from protocol.activities.eligibility import Eligibility
 from protocol.activities.sales import ClaimState, SaleState
@@ -57,21 +57,21 @@ def config_of(sale: dict[str, Any]) -> SaleConfig:
 def command_of(step: dict[str, Any]) -> Any:
     match step["do"]:
         case "claim":
-            return ClaimUnits(step["request"], step["quantity"], step["price_version"])
+            return ClaimCommand(step["request"], step["quantity"], step["price_version"])
         case "release":
-            return ReleaseClaim(step["claim"])
+            return ReleaseCommand(step["claim"])
         case "confirm":
-            return ConfirmClaim(step["claim"], step["order"])
+            return ConfirmCommand(step["claim"], step["order"])
         case "cancel":
-            return CancelClaim(step["claim"])
+            return CancelClaimCommand(step["claim"])
         case "restock":
-            return Restock(step["key"], step["add"])
+            return RestockCommand(step["key"], step["add"])
         case "price":
-            return SetPrice(step["cents"])
+            return SetPriceCommand(step["cents"])
         case "close":
-            return CloseSale()
+            return CloseSaleCommand()
         case "cancel_sale":
-            return CancelSale()
+            return CancelSaleCommand()
     raise AssertionError(step)
 
 
@@ -128,7 +128,7 @@ def steps_of(case: dict[str, Any], driver: ActivityDriver) -> Iterator[tuple[dic
         if step["do"] not in ("advance", "restart"):
             user = step.get("user")
             command = command_of(step)
-            if isinstance(command, ClaimUnits):
+            if isinstance(command, ClaimCommand):
                 claims[driver.asked + 1] = user, step["request"]
             driver.send(command, platform if user is None else viewer(user))
             driver.commit_all()
@@ -147,7 +147,7 @@ def test_every_step_of_the_history(case: dict[str, Any]) -> None:
     seed = bytes.fromhex(case["sale"]["seed"])
     driver = ActivityDriver(lambda: Sale("sale-1", lambda: seed), case["steps"][0]["at"] - 1)
     driver.now_ms = min(driver.now_ms, case["sale"]["open_at_ms"] - 1)
-    driver.ask(CreateSale(config_of(case["sale"])), platform)
+    driver.ask(CreateSaleCommand(config_of(case["sale"])), platform)
     driver.answers.clear()
     assert [event.name for event in driver.events] == ["sales.scheduled"]
     driver.events.clear()

@@ -1,0 +1,160 @@
+"""Handlers of the operations on flash sales."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from broker.core.commerce import sale_commands as commands
+from broker.core.commerce.sale import Sale
+from broker.operations.activities import activities_of, activity_of, begin, command
+from broker.operations.caller import Caller, OperationError
+from broker.operations.parts import Handler, Parts
+from protocol.activities.sales import SaleView
+from protocol.codes import ErrorCode
+from protocol.operations.sales import (
+    MAX_KEY_CHARS,
+    MAX_WAITING,
+    CancelClaim,
+    CancelSale,
+    ClaimOutcome,
+    ClaimPage,
+    ClaimSale,
+    CloseSale,
+    ConfirmClaim,
+    CreateSale,
+    ListClaims,
+    ListSales,
+    MyClaims,
+    ReleaseClaim,
+    RestockSale,
+    SaleEnd,
+    SalePage,
+    SalePrice,
+    SaleStock,
+    SetSalePrice,
+)
+
+__all__ = ["HANDLERS"]
+
+
+def _key(id: str) -> tuple[str, str]:
+    return Sale.kind, id
+
+
+def _request_of(caller: Caller) -> str:
+    """Return the key of a call, which the sale keeps."""
+    if len(caller.key) > MAX_KEY_CHARS:
+        raise OperationError(ErrorCode.BAD_FIELD, f"must be 1 to {MAX_KEY_CHARS} characters", "key")
+    return caller.key
+
+
+async def _create(parts: Parts, caller: Caller, request: CreateSale) -> SaleView:
+    waiting_max = min(request.stock, MAX_WAITING) if request.waiting_max is None else request.waiting_max
+    config = commands.SaleConfig(
+        request.sku, request.stock, request.per_user, request.price_cents, request.open_at_ms, request.close_at_ms,
+        request.reserve_ms, waiting_max, request.first_window_ms, request.window_ms, request.late_confirm,
+        request.eligibility,
+    )  # fmt: skip
+    view: SaleView = await command(
+        parts, caller, request.room, _key(request.id), commands.CreateSaleCommand(config), creates=True
+    )
+    return view
+
+
+def _claim(parts: Parts, caller: Caller, request: ClaimSale) -> Any:
+    claim = commands.ClaimCommand(_request_of(caller), request.quantity, request.price_version, request.keyword)
+    return begin(parts, caller, request.room, _key(request.id), claim, takes_part=True)
+
+
+async def _release(parts: Parts, caller: Caller, request: ReleaseClaim) -> ClaimOutcome:
+    released = commands.ReleaseCommand(request.number)
+    outcome: ClaimOutcome = await command(parts, caller, request.room, _key(request.id), released)
+    return outcome
+
+
+async def _confirm(parts: Parts, caller: Caller, request: ConfirmClaim) -> ClaimOutcome:
+    confirmed = commands.ConfirmCommand(request.number, request.order)
+    outcome: ClaimOutcome = await command(parts, caller, request.room, _key(request.id), confirmed)
+    return outcome
+
+
+async def _cancel(parts: Parts, caller: Caller, request: CancelClaim) -> ClaimOutcome:
+    cancelled = commands.CancelClaimCommand(request.number)
+    outcome: ClaimOutcome = await command(parts, caller, request.room, _key(request.id), cancelled)
+    return outcome
+
+
+async def _restock(parts: Parts, caller: Caller, request: RestockSale) -> SaleStock:
+    restock = commands.RestockCommand(_request_of(caller), request.add)
+    stock: SaleStock = await command(parts, caller, request.room, _key(request.id), restock)
+    return stock
+
+
+async def _set_price(parts: Parts, caller: Caller, request: SetSalePrice) -> SalePrice:
+    change = commands.SetPriceCommand(request.price_cents)
+    price: SalePrice = await command(parts, caller, request.room, _key(request.id), change)
+    return price
+
+
+async def _close(parts: Parts, caller: Caller, request: CloseSale) -> SaleEnd:
+    end: SaleEnd = await command(parts, caller, request.room, _key(request.id), commands.CloseSaleCommand())
+    return end
+
+
+async def _cancel_sale(parts: Parts, caller: Caller, request: CancelSale) -> SaleEnd:
+    end: SaleEnd = await command(parts, caller, request.room, _key(request.id), commands.CancelSaleCommand())
+    return end
+
+
+def _list(parts: Parts, caller: Caller, request: ListSales) -> SalePage:
+    sales: list[Sale[Any]] = activities_of(parts, request.room, Sale.kind)
+    ids = [sale.id for sale in sales]
+    start = ids.index(request.cursor) + 1 if request.cursor in ids else 0
+    page = sales[start : start + request.limit]
+    has_more = start + len(page) < len(sales)
+    return SalePage(tuple(sale.view() for sale in page), page[-1].id if has_more else None)
+
+
+def _claims(parts: Parts, caller: Caller, request: ListClaims) -> ClaimPage:
+    sale: Sale[Any] = activity_of(parts, request.room, _key(request.id))
+    after = _number_of(request.cursor)
+    return _page(sale, sale.claims.numbers(after, request.limit + 1, request.state), request.limit)
+
+
+def _mine(parts: Parts, caller: Caller, request: MyClaims) -> ClaimPage:
+    sale: Sale[Any] = activity_of(parts, request.room, _key(request.id))
+    before = _number_of(request.cursor) or len(sale.claims) + 1
+    numbers = [number for number in sale.claims.of_user(caller.id) if number < before]
+    return _page(sale, numbers[: request.limit + 1], request.limit)
+
+
+def _page(sale: Sale[Any], numbers: Sequence[int], limit: int) -> ClaimPage:
+    """Return the first claims of ``numbers``, which has one more than fits where there is a next page."""
+    views = tuple(sale.claims.view(number) for number in numbers[:limit])
+    return ClaimPage(views, str(numbers[limit - 1]) if len(numbers) > limit else None)
+
+
+def _number_of(cursor: str | None) -> int:
+    """Return the number of a claim that a cursor holds, 0 = no cursor."""
+    if cursor is None:
+        return 0
+    if not cursor.isascii() or not cursor.isdecimal() or len(cursor) > 9:
+        raise OperationError(ErrorCode.BAD_FIELD, "is no cursor of this operation", "cursor")
+    return int(cursor)
+
+
+HANDLERS: dict[str, Handler] = {
+    "sales.create": _create,
+    "sales.claim": _claim,
+    "sales.release": _release,
+    "sales.mine": _mine,
+    "sales.confirm": _confirm,
+    "sales.cancel": _cancel,
+    "sales.restock": _restock,
+    "sales.set_price": _set_price,
+    "sales.close": _close,
+    "sales.cancel_sale": _cancel_sale,
+    "sales.list": _list,
+    "sales.claims": _claims,
+}
