@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from broker.ledger.entries import DirectState, OutboxEntry
+from broker.ledger.entries import ACTIVITY_FACTS, DirectState, OutboxEntry
 from broker.ledger.rows import CRC_MASK, state_mark
 from broker.ledger.store import Store
 from broker.ledger.transaction import Transaction
@@ -44,6 +44,8 @@ class Retention:
 
     ``max_bytes``: a database above it loses its oldest entries and its acknowledged, expired and cancelled messages
     before their time; keys, pending messages and the outbox stay for theirs. 0 = no such bound.
+
+    Entries from the first fact of an activity on stay as long as its room is not ended.
     """
 
     entries_s: float = 30 * 86_400.0
@@ -178,13 +180,16 @@ class Maintenance:
         return self._count(transaction.tallies.remove_directs(removed))
 
     def _prune_entries(self, transaction: Transaction, wall_ms: int) -> int:
+        """Remove the oldest entries, up to the first fact of an activity of a room that goes on."""
         horizon_ms = wall_ms if self._is_above_max else wall_ms - _ms(self._retention.entries_s)
         rows = self._connection.execute(
-            "SELECT seq, hash, at_ms FROM entries ORDER BY seq LIMIT ?", (BATCH_ROWS,)
+            "SELECT e.seq, e.hash, e.at_ms, e.kind = ? AND s.ended_at_ms IS NULL"
+            " FROM entries AS e JOIN streams AS s ON s.stream = e.stream ORDER BY e.seq LIMIT ?",
+            (ACTIVITY_FACTS, BATCH_ROWS),
         ).fetchall()
         last: tuple[int, bytes] | None = None
-        for seq, hashed, at_ms in rows:
-            if at_ms >= horizon_ms:
+        for seq, hashed, at_ms, is_needed in rows:
+            if at_ms >= horizon_ms or is_needed:
                 break
             last = seq, hashed
         if last is None:

@@ -62,6 +62,8 @@ log = structlog.get_logger("roomcast.room_store")
 
 RECORD_RETRY_MS = 2000
 """When a client repeats what the ledger could not take."""
+SUBMIT_AGAIN_S = 3600.0
+"""How often a room that has something to do at a time submits a checkpoint that has not changed."""
 MAX_CHECKPOINTS = 100_000
 """Checkpoints of rooms without a task, about 300 bytes each; beyond, the longest unused is forgotten."""
 MAX_RESTORED_HISTORIES = 1000
@@ -374,6 +376,8 @@ class RoomJournal:
         self._submitted = self._totals if state.is_unused else b""
         """Of them, what the ledger has taken. A room that goes on writes them once more: the ledger may not have had
         the space when the room was closed."""
+        self._submitted_at = clock()
+        """When a checkpoint was submitted last: monotonic seconds."""
         self._last_offset = state.last_offset
         """Of the last committed event."""
         self._all_answered: trio.Event | None = None
@@ -498,7 +502,11 @@ class RoomJournal:
             if self._pending_changes:
                 return
             totals = self._totals = self.state.totals()
-            if totals != self._submitted:
+            now = self._clock()
+            # The ledger ends a room without an entry for long, also one that waits for a deadline.
+            is_due = self.state.activities.is_busy and now >= self._submitted_at + SUBMIT_AGAIN_S
+            if totals != self._submitted or is_due:
+                self._submitted_at = now
                 result = self._store.checkpoint(self._room, self.state.epoch, totals, self._on_checkpoint)
                 if result is SubmitResult.QUEUED:
                     self._submitted = totals

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from broker.ledger import (
+    ACTIVITY_FACTS,
     Committed,
     DirectAcked,
     DirectEntry,
@@ -56,6 +57,24 @@ def test_old_entries_go_and_the_rest_still_verifies(store: Store) -> None:
     assert reader.history("lobby", 7, 70, 100) is not None
     assert reader.history("lobby", 7, 69, 100) is None, "a part was taken for the whole"
     assert maintenance.removed == 70
+    reader.close()
+
+
+@pytest.mark.parametrize("max_bytes", [0, 1])
+def test_facts_of_an_activity_stay_until_its_room_is_ended(store: Store, max_bytes: int) -> None:
+    store.commit([event(number, at_ms=number * DAY_MS) for number in range(10)])
+    store.commit([Submission((Entry("lobby", 7, None, ACTIVITY_FACTS, 10 * DAY_MS, b"fact"),))])
+    store.commit([event(number, at_ms=number * DAY_MS) for number in range(10, 100)])
+    maintenance = Maintenance(store, Retention(entries_s=30 * 86_400, max_bytes=max_bytes))
+    while maintenance.step(100 * DAY_MS):
+        pass
+    reader = ask(store)
+    assert [entry.body for entry, *_ in reader.entries()][:2] == [b"fact", b"event 10"]
+    assert reader.verify_all() == 91
+    store.commit([Submission((RoomEnded("lobby", 7, 100 * DAY_MS),))])
+    while maintenance.step(100 * DAY_MS):
+        pass
+    assert reader.verify_all() == (0 if max_bytes else 30)
     reader.close()
 
 

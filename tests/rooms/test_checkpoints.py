@@ -8,6 +8,8 @@ from typing import Any, cast
 
 import pytest
 
+from broker.core.commerce.activity import Fact
+from broker.core.commerce.room_activities import ActivityKind, RoomActivities
 from broker.core.rooms.effects import Record
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import RoomRules, RoomState
@@ -21,11 +23,12 @@ from broker.ledger import (
     RoomEnded,
     SubmitResult,
 )
-from broker.rooms.room_store import RoomCheckpoint, RoomJournal, RoomStore
+from broker.rooms.room_store import SUBMIT_AGAIN_S, RoomCheckpoint, RoomJournal, RoomStore
 from protocol.codes import MessageType, Role, RoomPhase
 from protocol.frames import unpack_body
 from protocol.messages import Post
 from tests.support.rooms import Person
+from tests.support.sum_activity import Sum
 
 FAILURE = LedgerError(FailureKind.DISK_FULL, "made by a test")
 
@@ -79,6 +82,25 @@ def test_totals_that_were_not_written_are_written_by_the_next_checkpoint(how: st
     assert ledger.written == [RoomCheckpointed("lobby", 7, 1000, state.totals())]
     journal.checkpoint()
     assert len(ledger.written) == 1, "unchanged totals are written once"
+
+
+def test_a_room_that_waits_for_a_deadline_is_not_idle_for_the_ledger() -> None:
+    ledger = FailingLedger()
+    at = [0.0]
+    activities: RoomActivities[Any] = RoomActivities({"sums": ActivityKind("sums", Sum, 1, 1)})
+    activities.fold(("sums", "s"), [Fact("scheduled", (None, 10**15))])
+    state: RoomState[str] = RoomState(
+        RoomRules(policy_from("roomcast"), {}, durable=True), 7, random.Random(1), 0.0, activities=activities
+    )
+    journal = RoomJournal(
+        RoomStore(cast(Ledger, ledger), lambda: 1000), "lobby", state, lambda: at[0],
+        perform=lambda effects: None, on_due=lambda: None, on_crash=lambda: None,
+    )  # fmt: skip
+    journal.checkpoint()
+    for at[0] in (1.0, SUBMIT_AGAIN_S - 1, SUBMIT_AGAIN_S, SUBMIT_AGAIN_S + 1, 2 * SUBMIT_AGAIN_S):
+        ledger.deliver()
+        journal.checkpoint()
+    assert len(ledger.written) == 2
 
 
 @pytest.mark.parametrize("how", ["refused", "failed"])
