@@ -49,6 +49,7 @@ from broker.net.poller import Poller
 from broker.net.protocol_detection import release_admission
 from broker.net.transport import Transport, TransportSettings
 from broker.operations.broadcast_runs import BroadcastRuns
+from broker.operations.broadcasts import continue_broadcasts
 from broker.operations.calls import Operations
 from broker.operations.in_process import call_in_process
 from broker.operations.parts import BrokerControl, Parts
@@ -170,12 +171,13 @@ class Broker:
         self._started_at = clock()
         self.locks = Locks(self.ledger, clock, self.clock)
         self.questions = Questions(config.webhooks, unix_ms=wall_ms, rng=rng)
-        self.broadcasts = BroadcastRuns()
+        self.broadcasts = BroadcastRuns(self.ledger, wall_ms)
         self.revocations = Revocations(self.ledger)
-        self.operations = Operations(Parts(
+        self._parts = Parts(
             self.hub, self.users, rules.types, self.ledger, self.inboxes, self.locks, self.broadcasts,
             self._control(), clock, wall_ms, self.revocations, self.webhooks, self.questions,
-        ))  # fmt: skip
+        )  # fmt: skip
+        self.operations = Operations(self._parts)
         self.context = SessionContext(
             config=config.link,
             hub=self.hub,
@@ -247,6 +249,7 @@ class Broker:
                 if self.webhooks is not None:
                     await nursery.start(self.webhooks.run)
                 await nursery.start(self.broadcasts.run)
+                continue_broadcasts(self._parts)
                 await nursery.start(self.context.call_tasks.run)
                 await nursery.start(self.poller.run)
                 await nursery.start(self.jwks.run)
@@ -279,6 +282,7 @@ class Broker:
             await self.room_store.load(self.config.room.history_entries, self.config.room.history_s)
             await self.locks.load()
             await self.revocations.load()
+            await self.broadcasts.load()
             self.hub.restore_ended(await self.room_store.ended_ago_s(self.config.room.reopen_ended_s))
             if self.inboxes is not None:
                 await self.inboxes.load()
@@ -486,6 +490,7 @@ class Broker:
         if self.draining:
             return
         self.draining = True
+        self.broadcasts.stop()
         await drain(
             self.config.link,
             connection_limits=self.connection_limits,

@@ -222,9 +222,10 @@ ROWS: tuple[OperationRow, ...] = (
             integer(0, MAX_SPREAD_MS), text(0, 48), optional(member_id), display_name,
         ),
         BroadcastStarted, _started, "Publish one message to many open rooms, spread over time.",
-        scope=Scope.MESSAGES_WRITE, roles=PLATFORM, key=KeyUse.OPTIONAL, rate=RateLimit(2, 10),
+        scope=Scope.MESSAGES_WRITE, roles=PLATFORM, key=KeyUse.OPTIONAL, durable=True, rate=RateLimit(2, 10),
         errors=(
             ErrorCode.UNKNOWN_TYPE, ErrorCode.PAYLOAD_TOO_LARGE, ErrorCode.ROOM_NOT_GRANTED, ErrorCode.KEY_REUSED,
+            ErrorCode.OVERLOADED,
         ),
         example=(
             BroadcastMessage(4, ("欢迎",), "live-*", spread_ms=2000, id="welcome"), BroadcastStarted("welcome", 2),

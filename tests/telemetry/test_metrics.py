@@ -52,7 +52,6 @@ NOT_COUNTERS = {
     "broker.net.websocket:body": "part of one message",
     "broker.net.websocket:fragments": "part of one message",
     "broker.net.websocket:size": "part of one message",
-    "broker.operations.broadcasts:reached": "progress of one broadcast",
     "broker.rooms.fanout:cost_s": "part of one sweep",
     "broker.rooms.fanout:published": "number of a content",
     "broker.rooms.room_store:pending": "records of one room in flight",
