@@ -14,7 +14,7 @@ from ..fields import FieldError
 from ..json_values import as_json
 from ..messages import ActivityView
 from ..payloads import ActivityPayload, payload_record
-from . import coupons, mic, orders, packets, pk, polls, products, rains, sales, schedules
+from . import coupons, lotteries, mic, orders, packets, pk, polls, products, rains, sales, schedules
 from .rows import ActivityEventRow, ActivityViewRow, EventRow, Via
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = (
+    *lotteries.ROWS,
     *mic.ROWS,
     *pk.ROWS,
     *schedules.ROWS,
@@ -45,6 +46,7 @@ ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = (
     *coupons.ROWS,
 )
 REPORTS: tuple[EventRow, ...] = (
+    *lotteries.REPORTS,
     *mic.REPORTS,
     *pk.REPORTS,
     *schedules.REPORTS,
@@ -55,6 +57,7 @@ REPORTS: tuple[EventRow, ...] = (
     *coupons.REPORTS,
 )
 VIEWS: tuple[ActivityViewRow, ...] = (
+    *lotteries.VIEWS,
     *mic.VIEWS,
     *pk.VIEWS,
     *schedules.VIEWS,

@@ -194,7 +194,9 @@ OURS = {
     for kind, types in RECORDS.items()
     # Operations and activity events have reference pages of their own, made from their tables.
     if kind.__module__.startswith("protocol.")
-    and not kind.__module__.startswith(("protocol.operations.", "protocol.activities.", "protocol.webhook_events"))
+    and not kind.__module__.startswith(
+        ("protocol.operations.", "protocol.activities.", "protocol.lottery.", "protocol.webhook_events")
+    )
 }
 KINDS = {kind.__name__: kind for kind in (*OURS, Missed)}
 DESCRIBED = [title.strip("`") for title in SECTIONS if title.startswith("`")]
