@@ -14,7 +14,7 @@ from ..fields import FieldError
 from ..json_values import as_json
 from ..messages import ActivityView
 from ..payloads import ActivityPayload, payload_record
-from . import coupons, lotteries, mic, orders, packets, pk, polls, products, rains, sales, schedules
+from . import coupons, lotteries, mic, orders, packets, pk, polls, products, quizzes, rains, sales, schedules
 from .rows import ActivityEventRow, ActivityViewRow, EventRow, Via
 
 __all__ = [
@@ -44,6 +44,7 @@ ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = (
     *rains.ROWS,
     *polls.ROWS,
     *coupons.ROWS,
+    *quizzes.ROWS,
 )
 REPORTS: tuple[EventRow, ...] = (
     *lotteries.REPORTS,
@@ -55,6 +56,7 @@ REPORTS: tuple[EventRow, ...] = (
     *rains.REPORTS,
     *polls.REPORTS,
     *coupons.REPORTS,
+    *quizzes.REPORTS,
 )
 VIEWS: tuple[ActivityViewRow, ...] = (
     *lotteries.VIEWS,
@@ -67,6 +69,7 @@ VIEWS: tuple[ActivityViewRow, ...] = (
     *products.VIEWS,
     *polls.VIEWS,
     *coupons.VIEWS,
+    *quizzes.VIEWS,
 )
 BY_KIND: dict[str, ActivityViewRow] = {row.kind: row for row in VIEWS}
 BY_EVENT_NAME: dict[str, ActivityEventRow] = {row.name: row for row in ACTIVITY_EVENTS}

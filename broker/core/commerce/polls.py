@@ -157,6 +157,16 @@ class Poll(Activity[T]):
         close_at_ms = self._made.terms.close_at_ms
         return close_at_ms + LATE_ANSWERS_MS if close_at_ms is not None and self.is_quiz else close_at_ms
 
+    @property
+    def voters(self) -> int:
+        """Number of users with a vote."""
+        return len(self._votes)
+
+    @property
+    def answer(self) -> PollRevealed | None:
+        """The right option of a quiz; None before it is revealed."""
+        return self._answer
+
     def voters_for(self, option: int) -> list[str]:
         """Return the users whose valid vote is this option alone."""
         bits = 1 << option

@@ -11,9 +11,8 @@ from hypothesis.strategies import integers, permutations, sampled_from
 
 from broker.core.commerce.activity import Fact
 from broker.core.commerce.orders import MAX_ORDERS, SHOWN_EVERY_MS, CountOrder, RoomOrders
-from protocol.activities.orders import ROWS, OrderShown
+from protocol.activities.orders import OrderShown
 from protocol.codes import ErrorCode
-from protocol.json_values import as_json
 from protocol.operations.orders import CountedOrder, OrderStatus
 from tests.support.activities import ActivityDriver, platform
 
@@ -169,8 +168,3 @@ def test_a_room_counts_so_many_orders() -> None:
     for number in range(MAX_ORDERS):
         driver.activity.apply(Fact("counted", (f"o{number}", 1, 1, "mug", "W***", 1, driver.now_ms)))
     assert driver.refusal_of(order("one-more"), platform).code is ErrorCode.OUT_OF_STATE
-
-
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_examples_of_events_are_read_as_they_were(row: Any) -> None:
-    assert row.read(as_json(row.example)) == row.example

@@ -30,7 +30,6 @@ from protocol.activities.products import (
     MAX_CLICKED,
     MAX_LISTED_PRODUCTS,
     MAX_PRODUCTS,
-    ROWS,
     Explaining,
     Product,
     ProductListed,
@@ -437,8 +436,3 @@ def test_the_list_is_read_in_pages() -> None:
         found += [each.product.id for each in page]
         after = page[-1].product.position, page[-1].product.id
     assert found == ["p4", "p3", "p2", "p1", "p0"]
-
-
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_examples_of_events_are_read_as_they_were(row: Any) -> None:
-    assert row.read(as_json(row.example)) == row.example
