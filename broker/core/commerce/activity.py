@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 from protocol.codes import ErrorCode, Role
 
 __all__ = [
+    "MAX_BATCH_ANSWERS",
     "MAX_BATCH_FACTS",
     "MAX_WAITING",
     "MAX_WAITING_OF_ONE",
@@ -43,6 +44,8 @@ T = TypeVar("T")
 
 MAX_BATCH_FACTS = 256
 """Facts of one batch; one step may add more of its own."""
+MAX_BATCH_ANSWERS = 512
+"""Answers of one batch, and of one turn of a room's task: writing them takes about 5 ms; one step may add more."""
 MAX_WAITING = 10_000
 """Commands that wait while a batch is under way."""
 MAX_WAITING_OF_ONE = 8
@@ -245,7 +248,17 @@ class ActivityRunner(Generic[T]):
     at once, one with facts is submitted, and its result reported by `committed` or `refused`.
     """
 
-    __slots__ = ("_fact_count", "_now_ms", "_of_one", "_retry_at_ms", "_retry_ms", "_under_way", "_waiting", "activity")
+    __slots__ = (
+        "_answer_count",
+        "_fact_count",
+        "_now_ms",
+        "_of_one",
+        "_retry_at_ms",
+        "_retry_ms",
+        "_under_way",
+        "_waiting",
+        "activity",
+    )
 
     def __init__(self, activity: Activity[T]) -> None:
         self.activity = activity
@@ -256,6 +269,7 @@ class ActivityRunner(Generic[T]):
         self._retry_at_ms: int | None = None
         self._retry_ms = FIRST_RETRY_MS
         self._fact_count = 0
+        self._answer_count = 0
 
     @property
     def is_idle(self) -> bool:
@@ -288,7 +302,7 @@ class ActivityRunner(Generic[T]):
             return None
         steps: list[ActivityStep[T]] = []
         answers: list[tuple[T, Any]] = []
-        self._fact_count = 0
+        self._fact_count = self._answer_count = 0
         has_room = True
         while has_room and self._waiting:
             first = self._waiting[0]
@@ -315,7 +329,7 @@ class ActivityRunner(Generic[T]):
         answers = [(each.ticket, gone) for each in self._waiting]
         self._waiting.clear()
         self._of_one.clear()
-        self._fact_count = 0
+        self._fact_count = self._answer_count = 0
         steps: list[ActivityStep[T]] = []
         step = self.activity.ended(self._now_ms)
         if step is not None:
@@ -324,7 +338,7 @@ class ActivityRunner(Generic[T]):
 
     def resume(self, now_ms: int) -> Batch[T] | None:
         """Return what a restart brings about; call it once, before anything else."""
-        self._fact_count = 0
+        self._fact_count = self._answer_count = 0
         steps: list[ActivityStep[T]] = []
         step = self.activity.resumed(self._advance(now_ms))
         if step is not None:
@@ -379,8 +393,9 @@ class ActivityRunner(Generic[T]):
         for fact in step.facts:
             self.activity.apply(fact)
         self._fact_count += len(step.facts)
+        self._answer_count += len(step.answers) + (step.answer is not None)
         steps.append(step)
-        return step.event is None and self._fact_count < MAX_BATCH_FACTS
+        return step.event is None and self._fact_count < MAX_BATCH_FACTS and self._answer_count < MAX_BATCH_ANSWERS
 
     def _as_batch(self, steps: Sequence[ActivityStep[T]], answers: Iterable[tuple[T, Any]]) -> Batch[T] | None:
         answers = (*answers, *(answer for step in steps for answer in step.answers))

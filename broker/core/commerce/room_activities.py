@@ -10,7 +10,16 @@ from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from broker.core.commerce.activity import Activity, ActivityRefusal, ActivityRunner, Batch, Fact, Requester, RoomEvent
+from broker.core.commerce.activity import (
+    MAX_BATCH_ANSWERS,
+    Activity,
+    ActivityRefusal,
+    ActivityRunner,
+    Batch,
+    Fact,
+    Requester,
+    RoomEvent,
+)
 from protocol.codes import ErrorCode
 from protocol.frames import pack_body
 from protocol.json_values import as_json
@@ -289,10 +298,13 @@ class RoomActivities(Generic[T]):
         return at_ms is not None and at_ms + KEPT_AFTER_END_MS <= now_ms and runner.is_idle
 
     def _turn(self, key: ActivityKey, runner: ActivityRunner[T], now_ms: int) -> list[ActivityEffect]:
+        """Take the next batches; what is left after `MAX_BATCH_ANSWERS` is due at once, in another turn."""
         effects: list[ActivityEffect] = []
         self._views.clear()
-        while (batch := runner.next_batch(now_ms)) is not None:
+        answered = 0
+        while answered < MAX_BATCH_ANSWERS and (batch := runner.next_batch(now_ms)) is not None:
             effects += self._out(key, batch)
+            answered += len(batch.answers)
         effects += self._counter(key, runner, now_ms)
         self._follow(key, runner)
         return effects

@@ -9,6 +9,7 @@ from hypothesis.strategies import integers, sampled_from
 
 from broker.core.commerce.activity import (
     FIRST_RETRY_MS,
+    MAX_BATCH_ANSWERS,
     MAX_BATCH_FACTS,
     MAX_RETRY_MS,
     MAX_WAITING_OF_ONE,
@@ -158,3 +159,19 @@ def test_only_a_batch_under_way_has_a_result() -> None:
         runner.committed()
     with pytest.raises(ValueError, match="under way"):
         runner.refused(START_MS)
+
+
+def test_a_batch_has_so_many_answers() -> None:
+    driver = ActivityDriver(Sum)
+    driver.ask((MAX_SUM, False), platform)
+    runner = driver.runner
+    runner.command((1, True), platform, 1, driver.now_ms)
+    for number in range(2, MAX_BATCH_ANSWERS + 50):
+        runner.command((1, False), platform, number, driver.now_ms)
+    first = runner.next_batch(driver.now_ms)
+    assert first is not None
+    assert len(first.answers) == MAX_BATCH_ANSWERS
+    second = runner.next_batch(driver.now_ms)
+    assert second is not None
+    assert len(first.answers) + len(second.answers) == MAX_BATCH_ANSWERS + 49
+    assert runner.next_batch(driver.now_ms) is None
