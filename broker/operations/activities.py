@@ -16,7 +16,7 @@ from broker.operations.rooms import open_for, room_of
 from broker.rooms.room import Room
 from protocol.codes import ErrorCode, Role, RoomPhase
 
-__all__ = ["activities_of", "activity_of", "begin", "command", "requester"]
+__all__ = ["activity_of", "begin", "command", "page_of_kind", "requester"]
 
 
 def begin(
@@ -26,8 +26,8 @@ def begin(
 
     As `command`, without a task: for what many users do at the same time.
     """
-    required(parts.ledger)
     room = room_of(parts, room_name)
+    required(parts.ledger)
     if takes_part and room.state.phase is RoomPhase.PAUSED:
         raise OperationError(ErrorCode.ROOM_PAUSED, "is paused", "room")
     deferred = Deferred()
@@ -81,11 +81,17 @@ def activity_of(parts: Parts, room_name: str, key: ActivityKey) -> Any:
     return found
 
 
-def activities_of(parts: Parts, room_name: str, kind: str) -> list[Any]:
-    """Return the activities of a kind in a room, oldest first. Any: of that kind."""
+def page_of_kind(
+    parts: Parts, room_name: str, kind: str, cursor: str | None, limit: int
+) -> tuple[list[Any], str | None]:
+    """Return a page of the activities of a kind in a room, oldest first, and the cursor of the next one. ``cursor``: id
+    of the last one before the page; an unknown one begins again. Any: of that kind."""
     activities = room_of(parts, room_name).state.activities.activities
     required(parts.ledger)
-    return [] if activities is None else activities.of_kind(kind)
+    found = [] if activities is None else activities.of_kind(kind)
+    start = next((place for place, each in enumerate(found, 1) if each.id == cursor), 0)
+    page = found[start : start + limit]
+    return page, page[-1].id if start + len(page) < len(found) else None
 
 
 def _result(answer: Any) -> Any:

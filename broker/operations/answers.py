@@ -29,6 +29,7 @@ __all__ = ["KEPT", "MAX_ANSWER_BYTES", "StoredAnswer", "find_answer", "keep_answ
 KEPT = frozenset(
     {
         "rooms.set_phase", "messages.pin", "messages.unpin", "messages.delete", "locks.acquire", "broker.rotate_keys",
+        "packets.create", "rains.create", "coupons.create", "coupons.issue", "coupons.issue_many",
     }
 )  # fmt: skip
 MAX_ANSWER_BYTES = 4096

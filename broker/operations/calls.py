@@ -29,12 +29,14 @@ from broker.operations import (
     app,
     broadcasts,
     brokers,
+    coupons,
     directs,
     exports,
     hooks,
     keys,
     locks,
     messages,
+    packets,
     rooms,
     sales,
     tokens,
@@ -67,6 +69,8 @@ HANDLERS: dict[str, Handler] = {
     **hooks.HANDLERS,
     **locks.HANDLERS,
     **sales.HANDLERS,
+    **packets.HANDLERS,
+    **coupons.HANDLERS,
 }
 RECALLED: dict[str, Recall] = {**rooms.RECALLED, **messages.RECALLED}
 KEY_S = 600.0

@@ -7,7 +7,7 @@ from typing import Any
 
 from broker.core.commerce import sale_commands as commands
 from broker.core.commerce.sale import Sale
-from broker.operations.activities import activities_of, activity_of, begin, command
+from broker.operations.activities import activity_of, begin, command, page_of_kind
 from broker.operations.caller import Caller, OperationError
 from broker.operations.parts import Handler, Parts
 from protocol.activities.sales import SaleView
@@ -108,12 +108,8 @@ async def _cancel_sale(parts: Parts, caller: Caller, request: CancelSale) -> Sal
 
 
 def _list(parts: Parts, caller: Caller, request: ListSales) -> SalePage:
-    sales: list[Sale[Any]] = activities_of(parts, request.room, Sale.kind)
-    ids = [sale.id for sale in sales]
-    start = ids.index(request.cursor) + 1 if request.cursor in ids else 0
-    page = sales[start : start + request.limit]
-    has_more = start + len(page) < len(sales)
-    return SalePage(tuple(sale.view() for sale in page), page[-1].id if has_more else None)
+    sales, next = page_of_kind(parts, request.room, Sale.kind, request.cursor, request.limit)
+    return SalePage(tuple(sale.view() for sale in sales), next)
 
 
 def _claims(parts: Parts, caller: Caller, request: ListClaims) -> ClaimPage:

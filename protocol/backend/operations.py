@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..activities.eligibility import Eligibility
+from ..activities.packets import OwnPacketShare, SplitMode
 from ..activities.sales import ClaimState, SaleView
 from ..codes import Role, RoomPhase
 from ..operations.app import AppAnswer, CallApp
@@ -25,6 +26,24 @@ from ..operations.brokers import (
     Reloaded,
     RotatedKeys,
     RotateKeys,
+)
+from ..operations.coupons import (
+    CheckCoupon,
+    CheckedCoupon,
+    ClaimCoupon,
+    ClosedPool,
+    ClosePool,
+    CouponCode,
+    CouponKind,
+    CreatedPool,
+    CreatePool,
+    IssueCoupon,
+    IssueCoupons,
+    IssuedCoupons,
+    MyCoupon,
+    MyCouponCode,
+    UploadCodes,
+    UploadedCodes,
 )
 from ..operations.directs import (
     CancelDirects,
@@ -70,6 +89,20 @@ from ..operations.messages import (
     PublishMany,
     PublishMessage,
     UnpinMessage,
+)
+from ..operations.packets import (
+    CancelledPacket,
+    CancelPacket,
+    CancelRain,
+    CreatedPacket,
+    CreatedRain,
+    CreatePacket,
+    CreateRain,
+    GrabPacket,
+    ListPackets,
+    MyPacketShare,
+    MyShare,
+    PacketPage,
 )
 from ..operations.rooms import (
     CloseRoom,
@@ -706,6 +739,199 @@ class SalesCalls:
         return result
 
 
+class PacketsCalls:
+    """Operations on packets."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def create(
+        self,
+        *,
+        room: str,
+        id: str,
+        order_id: str,
+        total_cents: int,
+        count: int,
+        mode: SplitMode = SplitMode.LUCKY,
+        min_cents: int = 1,
+        max_cents: int = 0,
+        open_at_ms: int = 0,
+        expire_at_ms: int = 0,
+        title: str = "",
+        eligibility: Eligibility = Eligibility(),
+        idempotency_key: str | None = None,
+    ) -> CreatedPacket:
+        """Create a red packet. Scope: commerce:write."""
+        result: CreatedPacket = self._call(
+            "packets.create",
+            CreatePacket(
+                room,
+                id,
+                order_id,
+                total_cents,
+                count,
+                mode,
+                min_cents,
+                max_cents,
+                open_at_ms,
+                expire_at_ms,
+                title,
+                eligibility,
+            ),
+            idempotency_key,
+        )
+        return result
+
+    def grab(self, *, room: str, id: str, keyword: str = "", idempotency_key: str | None = None) -> OwnPacketShare:
+        """Take a share of a red packet. For viewers' links."""
+        result: OwnPacketShare = self._call("packets.grab", GrabPacket(room, id, keyword), idempotency_key)
+        return result
+
+    def mine(self, *, room: str, id: str) -> MyShare:
+        """Return the caller's share of a red packet. For viewers' links."""
+        result: MyShare = self._call("packets.mine", MyPacketShare(room, id), None)
+        return result
+
+    def cancel(self, *, room: str, id: str) -> CancelledPacket:
+        """End a red packet; what was not taken is returned. Scope: commerce:write."""
+        result: CancelledPacket = self._call("packets.cancel", CancelPacket(room, id), None)
+        return result
+
+    def list(self, *, room: str, limit: int = 100, cursor: str | None = None) -> PacketPage:
+        """List the red packets of a room. Scope: commerce:read."""
+        result: PacketPage = self._call("packets.list", ListPackets(room, limit, cursor), None)
+        return result
+
+
+class RainsCalls:
+    """Operations on rains."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def create(
+        self,
+        *,
+        room: str,
+        id: str,
+        order_id: str,
+        total_cents: int,
+        drops: int,
+        count: int,
+        span_ms: int,
+        mode: SplitMode = SplitMode.LUCKY,
+        min_cents: int = 1,
+        max_cents: int = 0,
+        start_at_ms: int = 0,
+        drop_ms: int = 30000,
+        jitter_percent: int = 50,
+        max_per_user: int = 0,
+        title: str = "",
+        eligibility: Eligibility = Eligibility(),
+        idempotency_key: str | None = None,
+    ) -> CreatedRain:
+        """Create a rain of red packets. Scope: commerce:write."""
+        result: CreatedRain = self._call(
+            "rains.create",
+            CreateRain(
+                room,
+                id,
+                order_id,
+                total_cents,
+                drops,
+                count,
+                span_ms,
+                mode,
+                min_cents,
+                max_cents,
+                start_at_ms,
+                drop_ms,
+                jitter_percent,
+                max_per_user,
+                title,
+                eligibility,
+            ),
+            idempotency_key,
+        )
+        return result
+
+    def cancel(self, *, room: str, id: str) -> CancelledPacket:
+        """End a rain of red packets; what was not taken is returned. Scope: commerce:write."""
+        result: CancelledPacket = self._call("rains.cancel", CancelRain(room, id), None)
+        return result
+
+
+class CouponsCalls:
+    """Operations on coupons."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def create(
+        self,
+        *,
+        room: str,
+        id: str,
+        count: int,
+        kind: CouponKind = CouponKind.DERIVED,
+        prefix: str = "",
+        length: int = 15,
+        expire_at_ms: int = 0,
+        title: str = "",
+        template: str = "",
+        claims: bool = True,
+        eligibility: Eligibility = Eligibility(),
+        idempotency_key: str | None = None,
+    ) -> CreatedPool:
+        """Create a pool of coupon codes. Scope: commerce:write."""
+        result: CreatedPool = self._call(
+            "coupons.create",
+            CreatePool(room, id, count, kind, prefix, length, expire_at_ms, title, template, claims, eligibility),
+            idempotency_key,
+        )
+        return result
+
+    def upload(
+        self, *, room: str, id: str, codes: tuple[str, ...], idempotency_key: str | None = None
+    ) -> UploadedCodes:
+        """Add codes to an uploaded pool. Scope: commerce:write."""
+        result: UploadedCodes = self._call("coupons.upload", UploadCodes(room, id, codes), idempotency_key)
+        return result
+
+    def claim(self, *, room: str, id: str, keyword: str = "", idempotency_key: str | None = None) -> CouponCode:
+        """Claim a coupon code. For viewers' links."""
+        result: CouponCode = self._call("coupons.claim", ClaimCoupon(room, id, keyword), idempotency_key)
+        return result
+
+    def issue(self, *, room: str, id: str, user: str, idempotency_key: str | None = None) -> CouponCode:
+        """Give a user a coupon code. Scope: commerce:write."""
+        result: CouponCode = self._call("coupons.issue", IssueCoupon(room, id, user), idempotency_key)
+        return result
+
+    def issue_many(
+        self, *, room: str, id: str, users: tuple[str, ...], idempotency_key: str | None = None
+    ) -> IssuedCoupons:
+        """Give each of many users a coupon code. Scope: commerce:write."""
+        result: IssuedCoupons = self._call("coupons.issue_many", IssueCoupons(room, id, users), idempotency_key)
+        return result
+
+    def check(self, *, room: str, id: str, code: str) -> CheckedCoupon:
+        """Return whose a coupon code is. Scope: commerce:read."""
+        result: CheckedCoupon = self._call("coupons.check", CheckCoupon(room, id, code), None)
+        return result
+
+    def mine(self, *, room: str, id: str) -> MyCouponCode:
+        """Return the caller's coupon code. For viewers' links."""
+        result: MyCouponCode = self._call("coupons.mine", MyCoupon(room, id), None)
+        return result
+
+    def close(self, *, room: str, id: str) -> ClosedPool:
+        """Issue no more codes of a pool. Scope: commerce:write."""
+        result: ClosedPool = self._call("coupons.close", ClosePool(room, id), None)
+        return result
+
+
 class OperationCalls:
     """All operations, by subject."""
 
@@ -720,3 +946,6 @@ class OperationCalls:
         self.locks = LocksCalls(call)
         self.app = AppCalls(call)
         self.sales = SalesCalls(call)
+        self.packets = PacketsCalls(call)
+        self.rains = RainsCalls(call)
+        self.coupons = CouponsCalls(call)

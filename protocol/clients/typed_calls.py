@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, overload
 
+from ..activities.packets import OwnPacketShare
 from ..activities.sales import SaleView
 from ..operations.app import AppAnswer, CallApp
 from ..operations.brokers import (
@@ -22,6 +23,23 @@ from ..operations.brokers import (
     Reloaded,
     RotatedKeys,
     RotateKeys,
+)
+from ..operations.coupons import (
+    CheckCoupon,
+    CheckedCoupon,
+    ClaimCoupon,
+    ClosedPool,
+    ClosePool,
+    CouponCode,
+    CreatedPool,
+    CreatePool,
+    IssueCoupon,
+    IssueCoupons,
+    IssuedCoupons,
+    MyCoupon,
+    MyCouponCode,
+    UploadCodes,
+    UploadedCodes,
 )
 from ..operations.directs import (
     CancelDirects,
@@ -65,6 +83,20 @@ from ..operations.messages import (
     PublishMany,
     PublishMessage,
     UnpinMessage,
+)
+from ..operations.packets import (
+    CancelledPacket,
+    CancelPacket,
+    CancelRain,
+    CreatedPacket,
+    CreatedRain,
+    CreatePacket,
+    CreateRain,
+    GrabPacket,
+    ListPackets,
+    MyPacketShare,
+    MyShare,
+    PacketPage,
 )
 from ..operations.rooms import (
     CloseRoom,
@@ -310,6 +342,51 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["sales.claims"] | ListClaims, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ClaimPage: ...
+    @overload
+    async def __call__(self, operation: Literal["packets.create"] | CreatePacket, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> CreatedPacket: ...
+    @overload
+    async def __call__(self, operation: Literal["packets.grab"] | GrabPacket, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> OwnPacketShare: ...
+    @overload
+    async def __call__(self, operation: Literal["packets.mine"] | MyPacketShare, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> MyShare: ...
+    @overload
+    async def __call__(self, operation: Literal["packets.cancel"] | CancelPacket, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> CancelledPacket: ...
+    @overload
+    async def __call__(self, operation: Literal["packets.list"] | ListPackets, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> PacketPage: ...
+    @overload
+    async def __call__(self, operation: Literal["rains.create"] | CreateRain, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> CreatedRain: ...
+    @overload
+    async def __call__(self, operation: Literal["rains.cancel"] | CancelRain, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> CancelledPacket: ...
+    @overload
+    async def __call__(self, operation: Literal["coupons.create"] | CreatePool, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> CreatedPool: ...
+    @overload
+    async def __call__(self, operation: Literal["coupons.upload"] | UploadCodes, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> UploadedCodes: ...
+    @overload
+    async def __call__(self, operation: Literal["coupons.claim"] | ClaimCoupon, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> CouponCode: ...
+    @overload
+    async def __call__(self, operation: Literal["coupons.issue"] | IssueCoupon, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> CouponCode: ...
+    @overload
+    async def __call__(self, operation: Literal["coupons.issue_many"] | IssueCoupons, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> IssuedCoupons: ...
+    @overload
+    async def __call__(self, operation: Literal["coupons.check"] | CheckCoupon, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> CheckedCoupon: ...
+    @overload
+    async def __call__(self, operation: Literal["coupons.mine"] | MyCoupon, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> MyCouponCode: ...
+    @overload
+    async def __call__(self, operation: Literal["coupons.close"] | ClosePool, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ClosedPool: ...
     @overload
     async def __call__(self, operation: str | tuple[Any, ...], /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> Any: ...

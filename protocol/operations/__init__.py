@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import app, brokers, directs, hooks, keys, locks, messages, rooms, sales, tokens, users
+from . import app, brokers, coupons, directs, hooks, keys, locks, messages, packets, rooms, sales, tokens, users
 from .rows import STAFF, KeyUse, OperationRow, RateLimit, Scope
 
 __all__ = [
@@ -39,6 +39,8 @@ OPERATIONS: tuple[OperationRow, ...] = (
     *locks.ROWS,
     *app.ROWS,
     *sales.ROWS,
+    *packets.ROWS,
+    *coupons.ROWS,
 )
 BY_NAME: dict[str, OperationRow] = {row.name: row for row in OPERATIONS}
 BY_REQUEST: dict[type[tuple[Any, ...]], OperationRow] = {row.request: row for row in OPERATIONS}

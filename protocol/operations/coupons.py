@@ -21,6 +21,7 @@ from ..fields import (
     record,
     room_name,
     text,
+    user_id,
 )
 from .rows import LOGGED_IN, NEEDS_LEDGER, PLATFORM, KeyUse, OperationRow, RateLimit, Scope, row
 
@@ -216,7 +217,6 @@ _time = integer(0)
 _count = integer(0, MAX_CODES)
 _coupon = record(CouponCode, (shown_coupon, _time, boolean))
 _user_coupon = record(UserCoupon, (member_id, shown_coupon))
-_users = array_of(member_id, MAX_ISSUED_AT_ONCE)
 _KNOWN = (ErrorCode.UNKNOWN_ROOM, ErrorCode.UNKNOWN_ACTIVITY, ErrorCode.ROOM_ENDED, *NEEDS_LEDGER)
 _ISSUED = (ErrorCode.EXHAUSTED, ErrorCode.CLOSED, *_KNOWN)
 _AT_MS = 1_790_000_000_000
@@ -241,26 +241,27 @@ ROWS: tuple[OperationRow, ...] = (
     row(
         281, "coupons.upload", UploadCodes, (room_name, _id, array_of(_code, MAX_UPLOADED_AT_ONCE)),
         UploadedCodes, record(UploadedCodes, (_count,)), "Add codes to an uploaded pool.",
-        scope=Scope.COMMERCE_WRITE, roles=PLATFORM, key=KeyUse.REQUIRED, durable=True,
+        scope=Scope.COMMERCE_WRITE, roles=PLATFORM, key=KeyUse.REQUIRED, keeps_keys=True, durable=True,
         errors=(ErrorCode.CLOSED, ErrorCode.KEY_REUSED, *_KNOWN),
         example=(UploadCodes("live-1", "vip", ("A-1", "A-2", "A-3")), UploadedCodes(3)),
     ),
     row(
         282, "coupons.claim", ClaimCoupon, (room_name, _id, text(0, 64)), CouponCode, _coupon,
         "Claim a coupon code.",
-        scope=None, roles=LOGGED_IN, joined=True, key=KeyUse.REQUIRED, durable=True, rate=RateLimit(2, 5),
+        scope=None, roles=LOGGED_IN, joined=True, key=KeyUse.REQUIRED, keeps_keys=True, durable=True,
+        rate=RateLimit(2, 5),
         errors=(ErrorCode.NOT_ELIGIBLE, ErrorCode.ROOM_PAUSED, *_ISSUED),
         example=(ClaimCoupon("live-1", "new-10"), CouponCode(_SHOWN, _AT_MS)),
     ),
     row(
-        283, "coupons.issue", IssueCoupon, (room_name, _id, member_id), CouponCode, _coupon,
+        283, "coupons.issue", IssueCoupon, (room_name, _id, user_id), CouponCode, _coupon,
         "Give a user a coupon code.",
         scope=Scope.COMMERCE_WRITE, roles=PLATFORM, key=KeyUse.REQUIRED, durable=True, rate=RateLimit(200, 400),
         errors=_ISSUED, example=(IssueCoupon("live-1", "new-10", "ann"), CouponCode(_SHOWN, _AT_MS)),
     ),
     row(
-        284, "coupons.issue_many", IssueCoupons, (room_name, _id, _users), IssuedCoupons,
-        record(IssuedCoupons, (array_of(_user_coupon, MAX_ISSUED_AT_ONCE), _users)),
+        284, "coupons.issue_many", IssueCoupons, (room_name, _id, array_of(user_id, MAX_ISSUED_AT_ONCE)), IssuedCoupons,
+        record(IssuedCoupons, (array_of(_user_coupon, MAX_ISSUED_AT_ONCE), array_of(member_id, MAX_ISSUED_AT_ONCE))),
         "Give each of many users a coupon code.",
         scope=Scope.COMMERCE_WRITE, roles=PLATFORM, key=KeyUse.REQUIRED, durable=True, errors=_ISSUED,
         example=(
@@ -285,7 +286,7 @@ ROWS: tuple[OperationRow, ...] = (
     row(
         287, "coupons.close", ClosePool, (room_name, _id), ClosedPool, record(ClosedPool, (_count, _count)),
         "Issue no more codes of a pool.",
-        scope=Scope.COMMERCE_WRITE, roles=PLATFORM, key=KeyUse.REQUIRED, durable=True, errors=_KNOWN,
+        scope=Scope.COMMERCE_WRITE, roles=PLATFORM, durable=True, errors=_KNOWN,
         example=(ClosePool("live-1", "new-10"), ClosedPool(312, 188)),
     ),
 )  # fmt: skip

@@ -215,7 +215,7 @@ _page = record(PacketPage, page_of(_info))
 _CREATE_RATE = RateLimit(10, 50)
 _CREATED = (ErrorCode.KEY_REUSED, ErrorCode.OUT_OF_STATE, ErrorCode.ROOM_ENDED, *NEEDS_LEDGER)
 _KNOWN = (ErrorCode.UNKNOWN_ROOM, ErrorCode.UNKNOWN_ACTIVITY, ErrorCode.ROOM_ENDED, *NEEDS_LEDGER)
-_AT_MS = 1_790_000_000_000
+_AT_MS = 4_102_444_800_000
 _SEED_HASH = "ff0f391f701f9d67fca8be5d0657ae912dbfe11841fdea78349d6bea26131901"
 
 ROWS: tuple[OperationRow, ...] = (
@@ -228,14 +228,15 @@ ROWS: tuple[OperationRow, ...] = (
         scope=Scope.COMMERCE_WRITE, roles=PLATFORM, key=KeyUse.REQUIRED, durable=True, rate=_CREATE_RATE,
         errors=_CREATED,
         example=(
-            CreatePacket("live-1", "packet-1", "order-77", 10_000, 20),
+            CreatePacket("live-1", "packet-1", "order-77", 10_000, 20, open_at_ms=_AT_MS),
             CreatedPacket("packet-1", _AT_MS, _AT_MS + MAX_OPEN_MS, _SEED_HASH),
         ),
     ),
     row(
         261, "packets.grab", GrabPacket, (room_name, _drop_id, text(0, 64)), OwnPacketShare, own_packet_share,
         "Take a share of a red packet.",
-        scope=None, roles=LOGGED_IN, joined=True, key=KeyUse.REQUIRED, durable=True, rate=RateLimit(5, 10),
+        scope=None, roles=LOGGED_IN, joined=True, key=KeyUse.REQUIRED, keeps_keys=True, durable=True,
+        rate=RateLimit(5, 10),
         errors=(
             ErrorCode.NOT_OPEN, ErrorCode.EMPTY, ErrorCode.CANCELLED, ErrorCode.ALREADY_HAVE, ErrorCode.NOT_ELIGIBLE,
             ErrorCode.ROOM_PAUSED, *_KNOWN,
@@ -251,7 +252,7 @@ ROWS: tuple[OperationRow, ...] = (
     row(
         263, "packets.cancel", CancelPacket, (room_name, _id), CancelledPacket, _returned,
         "End a red packet; what was not taken is returned.",
-        scope=Scope.COMMERCE_WRITE, roles=PLATFORM, key=KeyUse.REQUIRED, durable=True, errors=_KNOWN,
+        scope=Scope.COMMERCE_WRITE, roles=PLATFORM, durable=True, errors=_KNOWN,
         example=(CancelPacket("live-1", "packet-1"), CancelledPacket(1312)),
     ),
     row(
@@ -282,14 +283,14 @@ ROWS: tuple[OperationRow, ...] = (
         scope=Scope.COMMERCE_WRITE, roles=PLATFORM, key=KeyUse.REQUIRED, durable=True, rate=_CREATE_RATE,
         errors=_CREATED,
         example=(
-            CreateRain("live-1", "rain-1", "order-78", 60_000, 12, 50, 60_000),
+            CreateRain("live-1", "rain-1", "order-78", 60_000, 12, 50, 60_000, start_at_ms=_AT_MS),
             CreatedRain("rain-1", _AT_MS, _SEED_HASH),
         ),
     ),
     row(
         266, "rains.cancel", CancelRain, (room_name, _id), CancelledPacket, _returned,
         "End a rain of red packets; what was not taken is returned.",
-        scope=Scope.COMMERCE_WRITE, roles=PLATFORM, key=KeyUse.REQUIRED, durable=True, errors=_KNOWN,
+        scope=Scope.COMMERCE_WRITE, roles=PLATFORM, durable=True, errors=_KNOWN,
         example=(CancelRain("live-1", "rain-1"), CancelledPacket(50_212)),
     ),
 )  # fmt: skip

@@ -14,6 +14,7 @@ from broker.server import Broker
 from protocol.codes import ErrorCode
 from protocol.json_values import as_json
 from protocol.operations import BY_NAME, OPERATIONS, KeyUse, OperationRow
+from protocol.operations.coupons import CouponKind, CreatePool
 from protocol.operations.keys import KeyItem
 from tests.support.durable import durable_broker
 from tests.support.faulty_disk import crashed_copy
@@ -39,10 +40,15 @@ async def prepare(broker: Broker, tenant: str, row: OperationRow) -> None:
     await broker.operations.call(backend(tenant), BY_NAME["messages.publish"], ("live-1", 4, ("before",)))
     needed = {
         "keys.delete": "keys.set", "messages.unpin": "messages.pin", "sales.restock": "sales.create",
+        "coupons.issue": "coupons.create", "coupons.issue_many": "coupons.create",
     }.get(row.name)  # fmt: skip
     if needed is not None:
         before = BY_NAME[needed]
-        await broker.operations.call(backend(tenant), before, tuple(before.example[0]))
+        key = "before" if before.key is KeyUse.REQUIRED else ""
+        await broker.operations.call(backend(tenant, key), before, tuple(before.example[0]))
+    if row.name == "coupons.upload":
+        pool = CreatePool("live-1", row.example[0].id, 10, CouponKind.UPLOADED)
+        await broker.operations.call(backend(tenant, "before"), BY_NAME["coupons.create"], tuple(pool))
 
 
 def effects(directory: Path) -> list[int]:
@@ -78,6 +84,12 @@ def other(row: OperationRow) -> Any:
         "keys.set_many": {"items": (KeyItem("another", 1),)},
         "keys.delete": {"name": "another"},
         "sales.restock": {"add": 1},
+        "packets.create": {"title": "another"},
+        "rains.create": {"title": "another"},
+        "coupons.create": {"title": "another"},
+        "coupons.upload": {"codes": ("another",)},
+        "coupons.issue": {"user": "another"},
+        "coupons.issue_many": {"users": ("another",)},
     }
     return request._replace(**changed[row.name])
 

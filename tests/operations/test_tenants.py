@@ -36,7 +36,12 @@ OWNER = "acme"
 TENANTS = [{"name": "acme"}, {"name": "globex"}]
 KEY = "the-key-of-all"
 OF_THE_BROKER = frozenset(row.name for row in OPERATIONS if row.subject == "broker")
-ENDS = frozenset({"rooms.close", "rooms.set_phase", "users.kick", "users.disconnect", "users.revoke", "directs.cancel"})
+ENDS = frozenset(
+    {
+        "rooms.close", "rooms.set_phase", "users.kick", "users.disconnect", "users.revoke", "directs.cancel",
+        "packets.cancel", "rains.cancel",
+    }
+)  # fmt: skip
 """Rows that end what others need."""
 MASKED = frozenset(
     {
@@ -52,6 +57,7 @@ MASKED = frozenset(
         "fence",
         "seed",
         "seed_hash",
+        "code",
         "reached",
         "missed",
         "done",

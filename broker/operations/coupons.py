@@ -1,0 +1,82 @@
+"""Handlers of the operations on pools of coupon codes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from broker.core.commerce.coupons import CouponPool, Upload
+from broker.core.tenants.names import plain_name
+from broker.operations.activities import begin, command
+from broker.operations.caller import Caller
+from broker.operations.parts import Handler, Parts
+from protocol.operations.coupons import (
+    CheckCoupon,
+    ClaimCoupon,
+    ClosePool,
+    CouponCode,
+    CreatedPool,
+    CreatePool,
+    IssueCoupon,
+    IssueCoupons,
+    IssuedCoupons,
+    MyCoupon,
+    UploadCodes,
+    UploadedCodes,
+)
+
+__all__ = ["HANDLERS"]
+
+
+def _key(id: str) -> tuple[str, str]:
+    return CouponPool.kind, id
+
+
+async def _create(parts: Parts, caller: Caller, request: CreatePool) -> CreatedPool:
+    created: CreatedPool = await command(parts, caller, request.room, _key(request.id), request, creates=True)
+    return created
+
+
+async def _upload(parts: Parts, caller: Caller, request: UploadCodes) -> UploadedCodes:
+    upload = Upload(f"{caller.account}:{caller.key}", request.codes)
+    uploaded: UploadedCodes = await command(parts, caller, request.room, _key(request.id), upload)
+    return uploaded
+
+
+def _claim(parts: Parts, caller: Caller, request: ClaimCoupon) -> Any:
+    return begin(parts, caller, request.room, _key(request.id), request, takes_part=True)
+
+
+async def _issue(parts: Parts, caller: Caller, request: IssueCoupon) -> CouponCode:
+    issue = request._replace(user=plain_name(request.user))
+    issued: CouponCode = await command(parts, caller, request.room, _key(request.id), issue)
+    return issued
+
+
+async def _issue_many(parts: Parts, caller: Caller, request: IssueCoupons) -> IssuedCoupons:
+    issue = request._replace(users=tuple(map(plain_name, request.users)))
+    issued: IssuedCoupons = await command(parts, caller, request.room, _key(request.id), issue)
+    return issued
+
+
+def _check(parts: Parts, caller: Caller, request: CheckCoupon) -> Any:
+    return begin(parts, caller, request.room, _key(request.id), request)
+
+
+def _mine(parts: Parts, caller: Caller, request: MyCoupon) -> Any:
+    return begin(parts, caller, request.room, _key(request.id), request)
+
+
+def _close(parts: Parts, caller: Caller, request: ClosePool) -> Any:
+    return begin(parts, caller, request.room, _key(request.id), request)
+
+
+HANDLERS: dict[str, Handler] = {
+    "coupons.create": _create,
+    "coupons.upload": _upload,
+    "coupons.claim": _claim,
+    "coupons.issue": _issue,
+    "coupons.issue_many": _issue_many,
+    "coupons.check": _check,
+    "coupons.mine": _mine,
+    "coupons.close": _close,
+}
