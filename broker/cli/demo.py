@@ -39,7 +39,7 @@ LINE_S = 2.0
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON line on standard output; no screen.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the messages and their times.")
 def demo(seconds: float, viewers: int, as_json: bool, seed: int) -> None:
-    """Run a broker with a busy room: quiet, flood, gift storm, a stalled viewer, a reconnect wave.
+    """Run a broker with a busy room: quiet, flood, gift storm, a stalled viewer, a reconnect wave, and a shop.
 
     All viewers are real clients on real sockets, over TCP and WebSocket. At the end the broker's accounts are compared
     with the acknowledgements of senders and the messages of viewers; exit status 1 if they differ. Ctrl-C ends early.
@@ -52,7 +52,7 @@ def demo(seconds: float, viewers: int, as_json: bool, seed: int) -> None:
         click.echo(json.dumps(result.to_json(), ensure_ascii=False))
     else:
         _summarize(result)
-    if not result.balanced:
+    if not (result.balanced and result.reconciled):
         raise SystemExit(1)
 
 
@@ -152,6 +152,16 @@ def _summarize(result: DemoResult) -> None:
         f"highest overload stage {result.peak_stage}",
         soft_wrap=True,
     )
+    for name, sums in result.commerce.items():
+        said = ", ".join(f"{what.replace('_', ' ')} {count:,}" for what, count in sums.items())
+        console.print(f"{name}: {said}", soft_wrap=True)
+    if result.reconciled:
+        text = "reconciled: money, stock, codes, votes and entries agree in the ledger, the broker and the clients"
+        console.print(Text(text, style="bold green"))
+    else:
+        console.print(Text("NOT reconciled:", style="bold red"))
+        for line in result.commerce_differences:
+            console.print(Text(f"  {line}", style="red"))
     if result.balanced:
         text = "balanced: the counts of broker, senders and viewers agree in every lane"
         console.print(Text(text, style="bold green"))

@@ -14,12 +14,14 @@ import os
 from collections import deque
 from collections.abc import Callable
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import trio
 
-from broker.config.schema import Config, LinkConfig, ListenConfig, RoomConfig
+from broker.config.schema import Config, LedgerConfig, LinkConfig, ListenConfig, RoomConfig
 from broker.demo.accounting import Accounting, Latency, ReferenceViewer, differences
+from broker.demo.commerce import Commerce
 from broker.demo.load import LoadProcesses
 from broker.demo.load_process import FLOODERS, QUIET, Report
 from broker.demo.scenario import ANNOUNCEMENTS, HOST_LINES, ScheduledPhase, Texts, plan, viewer_name
@@ -34,7 +36,7 @@ from protocol.payloads import AnnouncementPayload, DanmakuPayload, GiftPayload
 __all__ = ["HOST", "PLATFORM", "ROOM", "DemoResult", "Runner"]
 
 ROOM = "lobby"
-HOST, PLATFORM = "host", "platform"
+HOST, PLATFORM, ACTIVITIES = "host", "platform", "activities"
 """Groups of senders in `Accounting`."""
 CUT_SHARE = 1 / 3
 JOIN_S = 120.0
@@ -70,6 +72,10 @@ class DemoResult(NamedTuple):
     """Result of a demo."""
 
     differences: list[str]
+    """Of the messages."""
+    commerce_differences: list[str]
+    commerce: dict[str, dict[str, int]]
+    """Sums of each kind of activities."""
     accounts: tuple[Account, ...]
     seconds: float
     viewers: int
@@ -83,7 +89,13 @@ class DemoResult(NamedTuple):
 
     @property
     def balanced(self) -> bool:
+        """Whether every message was counted."""
         return not self.differences
+
+    @property
+    def reconciled(self) -> bool:
+        """Whether money, stock, codes, votes and entries agree in the ledger, the broker and the clients."""
+        return not self.commerce_differences
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as one object. Any: numbers, strings, lists and objects of them."""
@@ -94,7 +106,9 @@ class DemoResult(NamedTuple):
         return {
             "event": "demo",
             "balanced": self.balanced,
-            "differences": self.differences,
+            "differences": [*self.differences, *self.commerce_differences],
+            "reconciled": self.reconciled,
+            "commerce": self.commerce,
             "seconds": round(self.seconds, 1),
             "viewers": self.viewers,
             "lanes": {lane.name.lower(): account._asdict() for lane, account in zip(Lane, self.accounts, strict=True)},
@@ -154,6 +168,7 @@ class Runner:
         """Orders and announcements that are not complete, also between two of their posts."""
         self._host: DemoUser
         self._platform: DemoUser
+        self._commerce: Commerce | None = None
         self._stalled_viewer: StalledViewer | None = None
 
     # ---- state
@@ -170,7 +185,10 @@ class Runner:
 
     def total_accounting(self) -> Accounting:
         """Return the results of the posts of all senders."""
-        return self._load.accounting() + self.accounting
+        activities = Accounting()
+        if self._commerce is not None:
+            activities.counts[ACTIVITIES, "commerce", "accepted"] = self._commerce.event_count
+        return self._load.accounting() + self.accounting + activities
 
     def snapshot(self) -> Snapshot:
         """Return the state at this moment."""
@@ -207,15 +225,25 @@ class Runner:
 
     async def run(self) -> DemoResult:
         """Run all phases, compare the counts and return the result."""
-        broker = self.broker = Broker(_config(self.seconds, self.viewers), rng=Random(self._seed))
+        with TemporaryDirectory(prefix="roomcast-demo-") as directory:
+            return await self._run(directory)
+
+    async def _run(self, directory: str) -> DemoResult:
+        broker = self.broker = Broker(_config(self.seconds, self.viewers, directory), rng=Random(self._seed))
         async with trio.open_nursery() as background:
             await background.start(broker.run)
             self.port = broker.addresses[0][1]
             async with trio.open_nursery() as clients:
                 clients.start_soon(self._sample)
                 await self._connect_all(clients)
-                await self._run_phases(clients)
-                outcome = await self._count()
+                commerce = self._commerce
+                assert commerce is not None
+                async with trio.open_nursery() as playing:
+                    playing.start_soon(commerce.run, self.end_early)
+                    await self._run_phases(clients)
+                    self._set_status("sales and draws end")
+                await commerce.reconcile()
+                outcome = await self._count(commerce)
                 await self._close_all(clients)
             background.cancel_scope.cancel()
         return outcome
@@ -245,7 +273,10 @@ class Runner:
         self._watching.append(stalled_viewer.member)
         for member in (self._host, self._platform, stalled_viewer.member):
             await clients.start(member.run, ROOM)
-        wanted = max(1, self.viewers - len(self._watching))
+        url = f"roomcast://127.0.0.1:{self.port}"
+        commerce = self._commerce = Commerce(url, self.broker, ROOM, self.seconds, self._seed)
+        await commerce.connect(clients)
+        wanted = max(1, self.viewers - len(self._watching) - len(commerce.buyers))
         await self._load.open(self.port, ROOM, wanted, self._seed, clients)
         with trio.move_on_after(JOIN_S):
             while self._load.report().joined < wanted and not self.end_early.is_set() and not self._load.failures():
@@ -368,7 +399,7 @@ class Runner:
 
     # ---- the end
 
-    async def _count(self) -> DemoResult:
+    async def _count(self, commerce: Commerce) -> DemoResult:
         """Wait for every result, then compare until all counts agree or `COMPARE_S` have passed."""
         broker = self.broker
         assert broker is not None
@@ -390,7 +421,8 @@ class Runner:
             while not self._is_complete():
                 await self._load.reported.park()
         return DemoResult(
-            self._differences(), broker.hub.accounts(), seconds, self.viewers, self.total_likes(),
+            self._differences(), commerce.differences, commerce.sums, broker.hub.accounts(), seconds, self.viewers,
+            self.total_likes(),
             self.total_accounting(), self._load.report().received, self._latency, self._load.report(),
             self.stalled, self.peak_stage,
         )  # fmt: skip
@@ -432,6 +464,8 @@ class Runner:
     async def _close_all(self, clients: trio.Nursery) -> None:
         self.status = "clients leave"
         await self._load.close()
+        if self._commerce is not None:
+            await self._commerce.close()
         for member in self._members:
             member.leave()
         with trio.move_on_after(RETURN_S):
@@ -440,13 +474,14 @@ class Runner:
         clients.cancel_scope.cancel()
 
 
-def _config(seconds: float, viewers: int) -> Config:
-    """Return the defaults on any free port, changed where a short demo on one machine requires it."""
+def _config(seconds: float, viewers: int, directory: str) -> Config:
+    """Return the defaults on any free port, with a ledger; changed where a short demo on one machine requires it."""
     is_crowded = viewers > VIEWERS_PER_CPU * (os.cpu_count() or 1)
     return Config(
         listen=ListenConfig(port=0),
         # A short demo cannot wait ten seconds for the stalled viewer, nor until 16 KiB are queued.
         link=LinkConfig(write_timeout_s=max(1.0, min(10.0, seconds / 4)), notsent_lowat_bytes=2048),
+        ledger=LedgerConfig(data_dir=directory),
         room=RoomConfig(tick_ms=200 if is_crowded else None),
     )
 

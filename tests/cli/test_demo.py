@@ -23,7 +23,19 @@ def result_of(differences: list[str]) -> DemoResult:
     latency.add(12)
     accounts = (Account(), Account(), Account(), Account(1, 1), Account())
     return DemoResult(
-        differences, accounts, 5.0, 60, 7, accounting, 1000, latency, Report(cut=3, back=3), StalledState(), 0
+        differences,
+        [],
+        {"sale": {"stock": 15, "amount_cents": 29_850}},
+        accounts,
+        5.0,
+        60,
+        7,
+        accounting,
+        1000,
+        latency,
+        Report(cut=3, back=3),
+        StalledState(),
+        0,
     )
 
 
@@ -60,6 +72,22 @@ def test_a_demo_that_does_not_balance_names_the_differences_and_exits_with_1(mon
     text = run(monkeypatch, result_of(["chat: shown"]))
     assert text.exit_code == 1
     assert "NOT balanced:\n  chat: shown\n" in text.output
+
+
+def test_a_demo_that_does_not_reconcile_names_the_differences_and_exits_with_1(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = result_of([])._replace(commerce_differences=["sale: units: offered 15, sold_and_left 16"])
+    result = run(monkeypatch, found, "--json")
+    assert result.exit_code == 1
+    written = json.loads(result.stdout)
+    assert (written["balanced"], written["reconciled"]) == (True, False)
+    assert written["commerce"] == {"sale": {"stock": 15, "amount_cents": 29_850}}
+    assert written["differences"] == ["sale: units: offered 15, sold_and_left 16"]
+    text = run(monkeypatch, found)
+    assert text.exit_code == 1
+    assert "NOT reconciled:\n  sale: units" in text.output
+    assert "sale: stock 15, amount cents 29,850" in text.output
 
 
 def test_without_json_the_result_is_printed_as_text(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,12 +22,14 @@ async def test_a_short_demo_balances_and_prints_one_json_line() -> None:
     written = json.loads(done.out)
     assert written["differences"] == []
     assert written["balanced"] is True
+    assert written["reconciled"] is True
+    assert written["commerce"]["sale"]["confirmed"] + written["commerce"]["sale"]["left"] == 15
     assert done.status == 0
     assert list(written["lanes"]) == [lane.name.lower() for lane in Lane]
     for account in written["lanes"].values():
         assert account["admitted"] == sum(account.values()) - account["admitted"]
         assert account["held"] == 0
-    for lane in ("control", "paid", "chat", "ambient"):
+    for lane in ("control", "commerce", "paid", "chat", "ambient"):
         assert written["lanes"][lane]["shown"] > 0
     assert written["viewers"] == 60
     assert written["deliveries"] > 1000

@@ -146,6 +146,10 @@ class RoomActivities(Generic[T]):
         """Whether an activity has something to do at a time, before or after `resume`."""
         return any(runner.next_due() is not None for runner in self._runners.values())
 
+    def keys(self) -> list[ActivityKey]:
+        """Return the kinds and ids of all that exist, in order of creation."""
+        return [key for key, runner in self._runners.items() if runner.activity.exists]
+
     def find(self, kind: str, id: str) -> Any:
         """Return an activity that exists, None where there is none. Any: its class is that of the kind."""
         runner = self._runners.get((kind, id))
