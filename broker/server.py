@@ -210,7 +210,7 @@ class Broker:
         self.ticket_keys: TicketKeyFile | None = None
         """Keys for tickets; None: they are of this process alone."""
         self._reported_status = "ok"
-        self.api_limits = api_limits(config.api.max_connections)
+        self.api_limits = ConnectionLimits(**api_limits(config.api.max_connections))
         self.api_counters = HttpCounters()
         self._api_keys = self._read_api_keys(config)
 
@@ -293,7 +293,7 @@ class Broker:
         parts = ApiParts(
             operations=self.operations,
             keys=lambda: self._api_keys,
-            requests=Rate(self.config.api.requests_per_s, round(2 * self.config.api.requests_per_s)),
+            requests=lambda: Rate(self.config.api.requests_per_s, round(2 * self.config.api.requests_per_s)),
             status=self.status,
             metrics=lambda: render(collect(self)),
             is_draining=lambda: self.draining,
@@ -464,6 +464,7 @@ class Broker:
         self.context.max_viewers = config.room.max_viewers
         self.max_connections = max_connections
         self.connection_limits.use(**limits_of(config.admission, max_connections))
+        self.api_limits.use(**api_limits(running.api.max_connections))
         self.hub.use_limits(running.room, config.open_roles)
         self.hub.use_policy(policy)
         self.config = running

@@ -54,7 +54,7 @@ class ApiParts:
 
     operations: Operations
     keys: Callable[[], ApiKeys | None]
-    requests: Rate
+    requests: Callable[[], Rate]
     status: Callable[[], tuple[bool, dict[str, object]]]
     metrics: Callable[[], str]
     is_draining: Callable[[], bool]
@@ -68,7 +68,7 @@ class _Api:
 
     def __init__(self, parts: ApiParts) -> None:
         self._parts = parts
-        self._limit = Gcra(parts.requests, MAX_ADDRESSES)
+        self._requests = Gcra(parts.requests(), MAX_ADDRESSES)
         self._refusals = Gcra(REFUSALS, MAX_ADDRESSES)
         self._nonces = NonceTable(since=parts.started_at_s)
         self._body_bytes = 0
@@ -116,6 +116,12 @@ class _Api:
             self._refusals.try_acquire(address, self._parts.clock())
             raise HttpProblem(401, "AUTH_FAILED", "must be a valid signature (RFC 9421)", "Signature") from None
 
+    @property
+    def _limit(self) -> Gcra:
+        """The limit of the requests of each key, at the rate in force."""
+        self._requests = self._requests.at_rate(self._parts.requests())
+        return self._requests
+
     def limit(self, key: ApiKey | None) -> None:
         """Charge one request to its key. Problem 429 above the rate."""
         wait_s = self._limit.try_acquire("" if key is None else key.id, self._parts.clock())
@@ -126,7 +132,7 @@ class _Api:
         """Return the headers of the draft of the HTTPAPI group: the limit of the key's requests, and of its calls of
         this operation. Each policy has ``q`` at once, which come back in ``w`` seconds; ``r`` are left, all again in
         ``t`` seconds."""
-        rate = self._parts.requests
+        rate = self._parts.requests()
         left, whole_s = self._limit.left("" if key is None else key.id, self._parts.clock())
         policies = [f'"key";q={rate.burst};w={ceil(rate.burst / rate.per_s)}']
         limits = [f'"key";r={left};t={ceil(whole_s)}']

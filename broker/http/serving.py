@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 import trio
 
-from broker.core.net.connection_limits import Admission, ConnectionLimits, Refuse
+from broker.core.net.connection_limits import Admission, ConnectionLimits, ConnectionLimitSettings, Refuse
 from broker.core.net.proxy_header import plain_address
 from broker.http.connection import AsgiApp, HttpConnection, HttpCounters
 from protocol.codes import CloseCode
@@ -27,6 +27,8 @@ __all__ = ["HttpServer", "api_limits"]
 
 log = structlog.get_logger("roomcast.api.server")
 
+FAILED_LOGINS_PER_MINUTE = 60
+"""Not counted here: the application limits requests without a valid key."""
 ACCEPT_PER_S = 2000.0
 ADDRESS_SHARE = 0.5
 """Part of all connections, and of the rate of accepting, that one address may use: on a machine of its own the backend
@@ -40,14 +42,15 @@ SOCKET_UMASK = 0o117
 """Rights of a socket file: 0660."""
 
 
-def api_limits(max_connections: int) -> ConnectionLimits:
+def api_limits(max_connections: int) -> ConnectionLimitSettings:
     """Return the limits of the control API's connections."""
-    return ConnectionLimits(
+    return ConnectionLimitSettings(
         max_connections=max_connections,
         per_address=max(1, int(max_connections * ADDRESS_SHARE)),
         accept_per_s=ACCEPT_PER_S,
         unauthenticated_share=1.0,
         address_share=ADDRESS_SHARE,
+        failed_logins_per_minute=FAILED_LOGINS_PER_MINUTE,
     )
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import trio
 
@@ -26,6 +27,7 @@ from broker.server import Broker
 from protocol.messages import Event, Left
 from protocol.operations import BY_NAME
 from tests.support.broker import joined_link, running_broker
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -364,3 +366,23 @@ async def test_a_key_of_a_tenant_is_for_its_rooms_alone(tmp_path: Path) -> None:
             "acme": [200, 200, 403, 403, 403], "globex": [403, 403, 403, 403, 403], "none": [200, 200, 403, 200, 200],
         }  # fmt: skip
         assert {room.name for room in broker.hub} == {"live-1", "acme\x1flive-1"}
+
+
+async def test_the_bounds_of_requests_and_connections_are_reloaded() -> None:
+    async with api(api={"requests_per_s": 500}) as (broker, client):
+        first = await client.post("/v1/rooms/list", json={})
+        assert '"key";q=1000;w=2' in first.headers["RateLimit-Policy"]
+        bounds = msgspec.structs.replace(broker.config.api, requests_per_s=1.0)
+        assert broker.reload(msgspec.structs.replace(broker.config, api=bounds)) == []
+        statuses = [(await client.post("/v1/rooms/list", json={})).status_code for _ in range(4)]
+        assert statuses[:2] == [200, 200]
+        assert 429 in statuses[2:]
+    async with api() as (broker, _):
+        bounds = msgspec.structs.replace(broker.config.api, max_connections=2)
+        assert broker.reload(msgspec.structs.replace(broker.config, api=bounds)) == []
+        async with (
+            await trio.open_tcp_stream("127.0.0.1", int(broker.api_urls[0].rpartition(":")[2])),
+            httpx.AsyncClient(base_url=broker.api_urls[0], trust_env=False) as second,
+        ):
+            await until(lambda: broker.api_limits.held == 1)
+            assert (await second.get("/healthz")).status_code == 429, "half of two connections are of one address"

@@ -307,7 +307,7 @@ async def ask(stream: trio.SocketStream) -> bytes:
 
 
 async def test_connections_above_the_share_of_an_address_and_the_total_are_refused_with_a_wait() -> None:
-    limits = api_limits(4)
+    limits = ConnectionLimits(**api_limits(4))
     async with server(limits) as port:
         streams = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(2)]
         for stream in streams:
@@ -330,7 +330,7 @@ async def test_connections_above_the_share_of_an_address_and_the_total_are_refus
 
 
 async def test_a_connection_that_ends_makes_place_for_another() -> None:
-    limits = api_limits(2)
+    limits = ConnectionLimits(**api_limits(2))
     async with server(limits) as port:
         for _ in range(5):
             async with await trio.open_tcp_stream("127.0.0.1", port) as stream:

@@ -30,8 +30,8 @@ class PostLimits:
 
     def use_rates(self, chat: Rate, likes: Rate, staff: Rate, app: Rate) -> None:
         """Apply other rates from now on. A limiter whose rate is the same keeps what it knows of its users."""
-        self.chat, self.likes = _with_rate(self.chat, chat), _with_rate(self.likes, likes)
-        self._staff, self._app = _with_rate(self._staff, staff), _with_rate(self._app, app)
+        self.chat, self.likes = self.chat.at_rate(chat), self.likes.at_rate(likes)
+        self._staff, self._app = self._staff.at_rate(staff), self._app.at_rate(app)
 
     def of_staff(self, role: Role) -> Gcra:
         """Return the limiter of MODERATOR and above."""
@@ -61,11 +61,3 @@ class PostLimits:
 
     def _all(self) -> list[Gcra]:
         return [self.chat, self.likes, self._staff, self._app, *(limit for _, limit in self._custom.values())]
-
-
-def _with_rate(limit: Gcra, rate: Rate) -> Gcra:
-    if limit.rate == rate:
-        return limit
-    other = Gcra(rate)
-    other.full_refusals = limit.full_refusals
-    return other

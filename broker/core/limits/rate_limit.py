@@ -97,6 +97,14 @@ class Gcra:
         self._to_visit: list[Hashable] = []
         """Keys that the sweep under way has not checked; refilled from the table when empty."""
 
+    def at_rate(self, rate: Rate) -> Gcra:
+        """Return this limiter if it has that rate, else a new one, which goes on with the count of refusals."""
+        if self.rate == rate:
+            return self
+        other = Gcra(rate, self._max_keys)
+        other.full_refusals = self.full_refusals
+        return other
+
     def __len__(self) -> int:
         """Keys held, stale ones that no sweep has met included; never above ``max_keys``."""
         return len(self._tats)

@@ -195,13 +195,11 @@ class ConnectionLimits:
         self.max_unauthenticated = min(
             max_connections, max(UNAUTHENTICATED_MIN, int(max_connections * unauthenticated_share))
         )
-        self._accepts = _limiter(self._accepts, Rate(accept_per_s, max(1, int(accept_per_s * BURST_S))))
+        self._accepts = self._accepts.at_rate(Rate(accept_per_s, max(1, int(accept_per_s * BURST_S))))
         share_per_s = accept_per_s * address_share
         share = UNLIMITED if address_share == 1 else Rate(share_per_s, max(1, int(share_per_s * ADDRESS_BURST_S)))
-        self._address_accepts = _limiter(self._address_accepts, share)
-        self._failed_logins = _limiter(
-            self._failed_logins, Rate(failed_logins_per_minute / 60, failed_logins_per_minute)
-        )
+        self._address_accepts = self._address_accepts.at_rate(share)
+        self._failed_logins = self._failed_logins.at_rate(Rate(failed_logins_per_minute / 60, failed_logins_per_minute))
         self._held.most = per_address or None
         self._unauthenticated.most = max(1, int(self.max_unauthenticated * address_share))
         self._overflow.most = max(1, int(OVERFLOW_MAX * address_share))
@@ -303,11 +301,6 @@ class ConnectionLimits:
         self._overflow.add(key)
         self.refused[refusal.code] += 1
         return refusal
-
-
-def _limiter(current: Gcra, rate: Rate) -> Gcra:
-    """Return a limiter of ``rate``: the current one, with what it has counted, if it is that."""
-    return current if current.rate == rate else Gcra(rate)
 
 
 def address_key(address: str) -> str | bytes:
