@@ -51,6 +51,7 @@ from broker.net.transport import Transport, TransportSettings
 from broker.operations.broadcast_runs import BroadcastRuns
 from broker.operations.broadcasts import continue_broadcasts
 from broker.operations.calls import Operations
+from broker.operations.erasures import Erasures
 from broker.operations.in_process import call_in_process
 from broker.operations.parts import BrokerControl, Parts
 from broker.rooms.fanout import FanOut
@@ -173,9 +174,14 @@ class Broker:
         self.questions = Questions(config.webhooks, unix_ms=wall_ms, rng=rng)
         self.broadcasts = BroadcastRuns(self.ledger, wall_ms)
         self.revocations = Revocations(self.ledger)
+        self.erasures = None
+        if self.ledger is not None and self.room_store is not None and self.inboxes is not None:
+            self.erasures = Erasures(
+                self.ledger, self.hub, self.room_store, self.users, self.inboxes, self.revocations, wall_ms
+            )
         self._parts = Parts(
             self.hub, self.users, rules.types, self.ledger, self.inboxes, self.locks, self.broadcasts,
-            self._control(), clock, wall_ms, self.revocations, self.webhooks, self.questions,
+            self._control(), clock, wall_ms, self.revocations, self.webhooks, self.questions, self.erasures,
         )  # fmt: skip
         self.operations = Operations(self._parts)
         self.context = SessionContext(
@@ -250,6 +256,8 @@ class Broker:
                     await nursery.start(self.webhooks.run)
                 await nursery.start(self.broadcasts.run)
                 continue_broadcasts(self._parts)
+                if self.erasures is not None:
+                    await nursery.start(self.erasures.run)
                 await nursery.start(self.context.call_tasks.run)
                 await nursery.start(self.poller.run)
                 await nursery.start(self.jwks.run)
@@ -283,6 +291,8 @@ class Broker:
             await self.locks.load()
             await self.revocations.load()
             await self.broadcasts.load()
+            if self.erasures is not None:
+                await self.erasures.load()
             self.hub.restore_ended(await self.room_store.ended_ago_s(self.config.room.reopen_ended_s))
             if self.inboxes is not None:
                 await self.inboxes.load()

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from enum import IntEnum
 from math import isfinite
 from operator import call
@@ -47,6 +48,7 @@ __all__ = [
     "member_of",
     "name_of",
     "optional",
+    "read_received",
     "record",
     "renamed",
     "room_name",
@@ -265,17 +267,32 @@ for _rule in (room_name, room_pattern, user_id):
 _SCHEMAS[user_id_or_empty] = _SCHEMAS[display_name] = {"type": "string", "maxLength": 64}
 
 
+_takes_unknown: ContextVar[bool] = ContextVar("takes_unknown", default=False)
+
+
+def read_received(rule: Rule, value: Any) -> Any:
+    """Return what ``rule`` makes of a value that a broker of another edition may have sent: a member of an enumeration
+    that is not known here stays the text or number that it is. FieldError for anything else."""
+    token = _takes_unknown.set(True)
+    try:
+        return rule(value)
+    finally:
+        _takes_unknown.reset(token)
+
+
 def member_of(kind: type[IntEnum]) -> Rule:
     """Return the rule of the number of a member of ``kind``; its result is the member."""
     members = {int(member): member for member in kind}
     find = members.get
     rule = "must be one of " + ", ".join(f"{m.value} ({m.name})" for m in kind)
 
-    def check(value: Any) -> IntEnum:
+    def check(value: Any) -> int:
         if type(value) is int or isinstance(value, IntEnum):
             member = find(value)
             if member is not None:
                 return member
+            if value >= 0 and _takes_unknown.get():
+                return value
         raise FieldError(rule)
 
     return described(check, kind.__name__, {"type": "integer", "enum": list(members)})
@@ -287,12 +304,14 @@ def name_of(kind: type[IntEnum]) -> Rule:
     by_number = member_of(kind)
     rule = f"must be one of {', '.join(names)}"
 
-    def check(value: Any) -> IntEnum:
+    def check(value: Any) -> int | str:
         member = names.get(value) if type(value) is str else None
         if member is not None:
             return member
+        if type(value) is str and _takes_unknown.get():
+            return value
         try:
-            found: IntEnum = by_number(value)
+            found: int = by_number(value)
         except FieldError:
             raise FieldError(rule) from None
         return found

@@ -17,6 +17,7 @@ from .fields import (
     integer,
     member_of,
     optional,
+    read_received,
     record,
     room_name,
     text,
@@ -204,7 +205,7 @@ def _read_typed_result(value: Any) -> Result:
     if row is None:
         return found
     try:
-        return Result(row.number, row.read_result(found.result))
+        return Result(row.number, read_received(row.read_result, found.result))
     except FieldError:
         return found
 

@@ -25,6 +25,7 @@ from broker.core.tenants.names import qualify, shown_name, split_name
 from broker.ledger import LedgerRefused, Reader, StoredEntry, open_directory
 from broker.ledger.backup import back_up
 from broker.ledger.chain import ChainVerifier
+from broker.ledger.erasures import user_erased_of
 from broker.ledger.orders import order_of
 from broker.ledger.replay import RoomReplay, event_of, replay
 from broker.ledger.restore import restore
@@ -179,7 +180,7 @@ def _is_selected(entry: StoredEntry, room: str | None, tenant: str | None) -> bo
 
 
 def as_json_line(entry: StoredEntry) -> dict[str, Any]:
-    """Return one entry for NDJSON: an event or an order with its fields, another fact with its body in base64."""
+    """Return one entry for NDJSON: an event, order or erasure with its fields, another fact with its body in base64."""
     tenant, room = split_name(entry.room)
     line: dict[str, Any] = {"seq": entry.seq, **({"tenant": tenant} if tenant else {}), "room": room}
     line |= {"epoch": entry.epoch}
@@ -189,6 +190,9 @@ def as_json_line(entry: StoredEntry) -> dict[str, Any]:
     order = order_of(entry)
     if order is not None:
         return line | {"order": order._asdict()}
+    erased = user_erased_of(entry)
+    if erased is not None:
+        return line | {"user_erased": erased._asdict()}
     event = event_of(entry)
     if event is None:
         return line | {"body": _binary(entry.body)}

@@ -76,7 +76,7 @@ ACTIVITY_FACTS = FACT_KIND_MIN + 3
 """Kind of the facts of a room's activities, of one batch each (`broker.rooms.activity_records`)."""
 LEDGER_RESTORED = FACT_KIND_MIN + 1
 """Kind of the fact that the ledger goes on as another history: JSON ``{"lost": what is known to be missing}``."""
-ENTRIES_REDACTED = FACT_KIND_MIN + 3
+ENTRIES_REDACTED = FACT_KIND_MIN + 4
 """Kind of the facts that vouch for replaced bodies: see `broker.ledger.redaction`."""
 CANCEL_ROWS = 500
 """Messages that one item cancels or removes: some milliseconds of a transaction."""

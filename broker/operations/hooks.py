@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 from urllib.parse import urlsplit
 
 from broker.core.tenants.names import plain_name, qualify
@@ -13,7 +11,7 @@ from broker.ledger import StoredOutbox
 from broker.operations.caller import Caller, OperationError
 from broker.operations.kept import commit, read, required
 from broker.operations.parts import Handler, Parts
-from broker.webhooks.events import event_id
+from broker.webhooks.events import event_fields, event_id
 from broker.webhooks.service import EndpointStatus, WebhookDeliveries
 from protocol.codes import ErrorCode
 from protocol.operations.hooks import (
@@ -78,18 +76,12 @@ async def _deliveries(parts: Parts, caller: Caller, request: ListDeliveries) -> 
     dead = request.state is DeliveryStatus.DEAD
     endpoint = None if request.endpoint is None else _endpoint(webhooks, caller, request.endpoint)
     rows = await read(webhooks.page(endpoint, dead, after, request.limit))
-    items = tuple(_delivery(row) for row in rows if _fields(row)["tenant"] == caller.tenant)
+    items = tuple(_delivery(row) for row in rows if event_fields(row)["tenant"] == caller.tenant)
     return DeliveriesPage(items, str(rows[-1].id) if len(rows) == request.limit else None)
 
 
-def _fields(row: StoredOutbox) -> dict[str, Any]:
-    """Return the event of a row. Any: JSON."""
-    fields: dict[str, Any] = json.loads(b"{" + row.body)
-    return fields
-
-
 def _delivery(row: StoredOutbox) -> HookDelivery:
-    fields = _fields(row)
+    fields = event_fields(row)
     room = fields.get("room")
     return HookDelivery(
         row.id, event_id(row), row.topic, row.endpoint, room and qualify(fields["tenant"], room),
@@ -114,7 +106,7 @@ async def _retry(parts: Parts, caller: Caller, request: RetryDeliveries) -> Deli
 
 
 async def _renew(webhooks: WebhookDeliveries, caller: Caller, rows: Sequence[StoredOutbox]) -> int:
-    ids = [row.id for row in rows if row.due_at_ms is None and _fields(row)["tenant"] == caller.tenant]
+    ids = [row.id for row in rows if row.due_at_ms is None and event_fields(row)["tenant"] == caller.tenant]
     if ids:
         await commit(partial(webhooks.retry, tuple(ids)))
     return len(ids)
@@ -123,7 +115,7 @@ async def _renew(webhooks: WebhookDeliveries, caller: Caller, rows: Sequence[Sto
 async def _drop(parts: Parts, caller: Caller, request: DropDeliveries) -> DeliveriesDropped:
     webhooks = required(parts.webhooks)
     rows = await read(webhooks.rows(request.ids))
-    ids = tuple(row.id for row in rows if _fields(row)["tenant"] == caller.tenant)
+    ids = tuple(row.id for row in rows if event_fields(row)["tenant"] == caller.tenant)
     if ids:
         await commit(partial(webhooks.drop, ids))
     return DeliveriesDropped(len(ids))

@@ -11,6 +11,7 @@ from broker.core.rooms.types import TypeRules
 from broker.ledger import Ledger
 from broker.operations.broadcast_runs import BroadcastRuns
 from broker.operations.caller import Caller, OperationError
+from broker.operations.erasures import Erasures
 from broker.rooms.hub import Hub
 from broker.rooms.locks import Locks
 from broker.rooms.room import Room
@@ -67,6 +68,8 @@ class Parts:
     webhooks: WebhookDeliveries | None = None
     """None where nothing is kept."""
     questions: Questions | None = None
+    erasures: Erasures | None = None
+    """None where nothing is kept."""
 
     def room(self, name: str) -> Room:
         """Return an open room; OperationError UNKNOWN_ROOM where there is none."""

@@ -18,6 +18,10 @@ from protocol.codes import CloseCode, ErrorCode, LeaveReason
 from protocol.operations.users import (
     DisconnectedUser,
     DisconnectUser,
+    EraseStarted,
+    EraseStateRequest,
+    EraseUser,
+    ErasureStatus,
     GetUser,
     Kicked,
     KickUser,
@@ -129,10 +133,27 @@ async def _set_tags(parts: Parts, caller: Caller, request: SetTags) -> UserTags:
     return UserTags(request.tags)
 
 
+async def _erase(parts: Parts, caller: Caller, request: EraseUser) -> EraseStarted:
+    erasures = required(parts.erasures)
+    if request.confirm != request.user:
+        raise OperationError(ErrorCode.BAD_FIELD, "must be the user id again", "confirm")
+    job = await erasures.begin(request.user, caller.account)
+    return EraseStarted(job.id)
+
+
+def _erase_state(parts: Parts, caller: Caller, request: EraseStateRequest) -> ErasureStatus:
+    job = required(parts.erasures).find(caller.tenant, request.job)
+    if job is None:
+        raise OperationError(ErrorCode.BAD_FIELD, "names no erasure that is known", "job")
+    return ErasureStatus(job.id, job.state, job.asked_at_ms, job.entries, job.done_at_ms)
+
+
 HANDLERS: dict[str, Handler] = {
     "users.get": _get,
     "users.disconnect": _disconnect,
     "users.kick": _kick,
     "users.set_preferences": _set_preferences,
     "users.set_tags": _set_tags,
+    "users.erase": _erase,
+    "users.erase_state": _erase_state,
 }

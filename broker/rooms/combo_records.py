@@ -10,9 +10,10 @@ from broker.core.rooms.effects import Record
 from broker.ledger import Item, Reader, RecordPut, RecordRemoved, StoredRecord
 from broker.ledger.records import read_records
 from protocol.codes import MessageType
-from protocol.frames import pack_body
+from protocol.errors import RemoteProtocolError
+from protocol.frames import pack_body, unpack_body
 
-__all__ = ["KIND", "combo_items", "combo_removals", "read_room_combos"]
+__all__ = ["KIND", "combo_items", "combo_of", "combo_record", "combo_removals", "read_room_combos"]
 
 KIND = "room.combo"
 
@@ -23,10 +24,24 @@ def combo_items(room: str, epoch: int, record: Record[Any]) -> list[Item]:
     if event.type != MessageType.GIFT:
         return []
     if record.combo is not None:
-        return [RecordPut(KIND, room, record.combo.id, event.at_ms, pack_body((epoch, *record.combo[1:])))]
+        return [combo_record(room, epoch, record.combo, event.at_ms)]
     if event.payload.seq > 1:
         return [RecordRemoved(KIND, room, event.payload.combo)]
     return []
+
+
+def combo_record(room: str, epoch: int, combo: GiftCombo, at_ms: int) -> RecordPut:
+    """Return the record of a combo."""
+    return RecordPut(KIND, room, combo.id, at_ms, pack_body((epoch, *combo[1:])))
+
+
+def combo_of(record: StoredRecord) -> tuple[int, GiftCombo] | None:
+    """Return the epoch and the combo of a record; None where it is of a later version."""
+    try:
+        body = unpack_body(record.body)
+        return body[0], GiftCombo(record.name, *body[1:10])
+    except (RemoteProtocolError, TypeError, IndexError):
+        return None
 
 
 def combo_removals(room: str, combos: Sequence[GiftCombo]) -> list[RecordRemoved]:

@@ -33,6 +33,7 @@ from broker.core.net.connection_limits import address_key
 from broker.core.rooms.accounts import closed, sum_of
 from broker.core.rooms.bans import BanTable
 from broker.core.rooms.ended import EndedRooms
+from broker.core.rooms.erasure import Erasure
 from broker.core.rooms.event_ids import EventIds
 from broker.core.rooms.idempotency import MAX_ORDERS, ORDER_WINDOW_S, IdempotencyTable
 from broker.core.rooms.keys import KeySpace
@@ -252,6 +253,15 @@ class Hub:
             room.journal.checkpoint()
         except Exception:
             self.crash(room)
+
+    def erase(self, room: Room, erasure: Erasure) -> bool:
+        """Keep nothing of a user any more in an open room of its tenant; return whether that is done, see
+        `Room.erase`."""
+        try:
+            return room.erase(erasure)
+        except Exception:
+            self.crash(room)
+            return False
 
     def set_stage(self, stage: OverloadStage) -> None:
         """Set the overload stage of every room."""

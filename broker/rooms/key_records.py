@@ -12,7 +12,7 @@ from protocol.codes import KeyCause, MessageType
 from protocol.frames import pack_body
 from protocol.messages import Event
 
-__all__ = ["KIND", "StoredKeys", "key_items", "key_removals", "read_room_keys"]
+__all__ = ["KIND", "StoredKeys", "key_deletions", "key_items", "key_removals", "read_room_keys"]
 
 KIND = "room.key"
 _VERSION = ""
@@ -30,6 +30,11 @@ class StoredKeys(NamedTuple):
         """Bytes of the keys, as a `KeySpace` counts them."""
         return sum(key_bytes(key.name, key.value, key.owner) for key in self.keys)
 
+    def without(self, keys: Collection[KeyRecord]) -> StoredKeys:
+        """Return them without some; no version of these is given again."""
+        last_version = max([self.last_version, *(key.version for key in keys)])
+        return StoredKeys(tuple(key for key in self.keys if key not in keys), last_version)
+
 
 def key_items(room: str, event: Event) -> list[Item]:
     """Return what an event writes beside itself; nothing unless keys have changed."""
@@ -44,6 +49,12 @@ def key_items(room: str, event: Event) -> list[Item]:
             items.append(RecordRemoved(KIND, room, change.name))
             items.append(RecordPut(KIND, room, _VERSION, event.at_ms, pack_body((change.version,))))
     return items
+
+
+def key_deletions(room: str, keys: Collection[KeyRecord], left: StoredKeys, at_ms: int) -> list[Item]:
+    """Return what deletes keys of a room without a task. ``left``: what it has then."""
+    removals = [RecordRemoved(KIND, room, key.name) for key in keys]
+    return [*removals, RecordPut(KIND, room, _VERSION, at_ms, pack_body((left.last_version,)))]
 
 
 def key_removals(room: str, names: Collection[str]) -> list[RecordRemoved]:

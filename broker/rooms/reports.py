@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from broker.core.rooms.effects import Record
-from broker.core.tenants.names import plain_name
+from broker.core.rooms.erasure import Erasure
+from broker.core.tenants.names import plain_name, tenant_of
 from broker.ledger import OutboxEntry
 from broker.webhooks.events import WebhookEvents
 from protocol.codes import MessageType, Role, RoomPhase
@@ -126,11 +127,21 @@ class RoomReports:
         elif len(self._limited) < MAX_LIMITED and self._events.asks("user.over_limits"):
             self._limited[key] = 1
 
+    def erase(self, erasure: Erasure) -> None:
+        """Report nothing of a user that is collected and not submitted yet."""
+        for (room, _, _), users in self._came.items():
+            if tenant_of(room) == erasure.tenant:
+                users[:] = [each for each in users if each.user != erasure.user]
+        for room, epoch, user in list(self._limited):
+            if (tenant_of(room), user) == (erasure.tenant, erasure.user):
+                del self._limited[room, epoch, user]
+
     def flush(self, now: float) -> None:
         """Submit what has been collected. Called about every second."""
         came, self._came = self._came, {}
         for (room, epoch, kind), users in came.items():
-            self.report(kind, room, epoch, UsersChangedData(tuple(users)))
+            if users:
+                self.report(kind, room, epoch, UsersChangedData(tuple(users)))
         if now >= self._limits_due:
             self._limits_due = now + LIMITS_WINDOW_S
             limited, self._limited = self._limited, {}

@@ -22,6 +22,7 @@ from broker.core.commerce.activity import Requester, RoomEvent
 from broker.core.commerce.room_activities import ActivityKey, AnswerCommand, PushCounter, RecordBatch
 from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.rooms.effects import Effect, End, Outcomes, Publish, Record, Reply, TickOut
+from broker.core.rooms.erasure import Erasure
 from broker.core.rooms.event_ids import EventIds
 from broker.core.rooms.idempotency import OperationKey
 from broker.core.rooms.key_changes import KeyDecision
@@ -286,6 +287,18 @@ class Room:
     def flush(self) -> None:
         """Publish at once what waits, paced or not: the broker is about to stop."""
         self._perform(self.state.tick(self._clock(), self._unix_ms(), last=True))
+
+    def erase(self, erasure: Erasure) -> bool:
+        """Keep nothing of a user any more; return whether that is done. Else call again: the ledger has to answer."""
+        if self.state.phase is RoomPhase.ENDED:
+            return True  # what it holds in memory ends with it
+        now, at_ms = self._clock(), self._unix_ms()
+        self._perform(self.state.release(erasure.user, now, at_ms))
+        effects, is_done = self.state.erase(erasure, now, self._trusted.now_ms(), at_ms)
+        self._perform(effects)
+        self.journal.checkpoint()
+        self._nudge(now)
+        return is_done
 
     def end(self, reason: LeaveReason, message: str = "") -> None:
         """Refuse everything from now on and let the task end; `remove_all` follows."""

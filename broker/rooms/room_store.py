@@ -254,6 +254,17 @@ class RoomStore:
         if keys.last_version:
             remove_records(self.ledger, key_removals(room, [key.name for key in keys.keys]))
 
+    def replace(self, room: str, checkpoint: RoomCheckpoint) -> None:
+        """Put another checkpoint in place of that of a room without a task; its totals are written."""
+        before, self._checkpoints[room] = self._checkpoints[room], checkpoint
+        self.key_space.take(checkpoint.keys.nbytes - before.keys.nbytes)
+        if checkpoint.totals != before.totals:
+            self._write(RoomCheckpointed(room, checkpoint.epoch, self._unix_ms(), checkpoint.totals))
+
+    def names(self) -> list[str]:
+        """Return the names of the rooms without a task of which there is a checkpoint."""
+        return list(self._checkpoints)
+
     def end(self, room: str, epoch: int, *, unused: bool) -> None:
         """Write that a stream has ended; the next room of that name begins a new epoch.
 

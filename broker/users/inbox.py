@@ -308,6 +308,11 @@ class Inboxes:
         """How many messages of a batch are in each state."""
         return await self._ledger.ask(Reader.batch_progress, batch)
 
+    def forget(self, user: str) -> None:
+        """Deliver no more of what a user's inbox had: its messages are being removed."""
+        for table in (self._pending, self._unsaved, self._unread):
+            table.pop(user, None)
+
     # ---- links
 
     def arrive(self, user: str, link: UserSession) -> None:

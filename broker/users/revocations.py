@@ -40,6 +40,11 @@ class Revocations:
         """Return whether a token of the user with this qualified id is revoked."""
         return self.table.is_revoked(tenant, plain_name(user_id), issued_at_s)
 
+    async def erase(self, tenant: str, user: str, before_ms: int) -> bool:
+        """Revoke the tokens of a user (plain id) that is erased, in a form that does not name it; the record of an
+        earlier revocation stays for its caller to remove. Returns as `revoke`."""
+        return await self.revoke(self.table.erase(tenant, user, before_ms))
+
     async def revoke(self, revocation: Revocation) -> bool:
         """Add a revocation: it holds at once; returns whether it also holds after a restart, or there is no ledger."""
         added, removed = self.table.revoke(revocation)

@@ -22,7 +22,10 @@ from protocol.json_values import as_json
 from protocol.text import fits_room_pattern
 from protocol.webhook_events import EVENTS_BY_TYPE, DirectAckedData, DirectExpiredData, RoomEndedData, topics_of
 
-__all__ = ["WebhookEvents", "event_body", "event_id", "unstored_event"]
+__all__ = ["WebhookEvents", "event_body", "event_fields", "event_id", "redacted_body", "unstored_event"]
+
+_WITH_ID = b"\0"
+"""Around the id in the body of a redacted row: no JSON has it."""
 
 
 class _Route(NamedTuple):
@@ -155,19 +158,43 @@ class WebhookEvents(LedgerReports):
 def _stored_body(kind: str, at_ms: int, tenant: str, place: Iterable[tuple[str, Any]], data: Any) -> bytes:
     """Return the JSON of an event after its id and offset: what stands behind ``{"id": ..., "offset": ...,``."""
     fields = {"type": kind, "created_at_ms": at_ms, "tenant": tenant, **dict(place), "data": as_json(data)}
+    return _packed(fields)
+
+
+def _packed(fields: Mapping[str, Any]) -> bytes:
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()[1:]
 
 
 def event_id(row: StoredOutbox) -> str:
     """Return the id of an event: the same for the same fact."""
-    return _id_of(row.number, row.body)
+    return _parts_of(row)[0]
 
 
 def event_body(row: StoredOutbox) -> bytes:
     """Return the JSON of an event as it is sent."""
     event = EVENTS_BY_TYPE.get(row.topic)
     offset = b'"offset":%d,' % row.number if row.number and event is not None and event.has_offset else b""
-    return b'{"id":"%b",%b%b' % (event_id(row).encode(), offset, row.body)
+    made, fields = _parts_of(row)
+    return b'{"id":"%b",%b%b' % (made.encode(), offset, fields)
+
+
+def event_fields(row: StoredOutbox) -> dict[str, Any]:
+    """Return the fields of an event but for its id and offset. Any: JSON."""
+    fields: dict[str, Any] = json.loads(b"{" + _parts_of(row)[1])
+    return fields
+
+
+def redacted_body(row: StoredOutbox, fields: Mapping[str, Any]) -> bytes:
+    """Return the body that a row has with other ``fields`` (see `event_fields`): its event keeps its id."""
+    return b"%b%b%b%b" % (_WITH_ID, event_id(row).encode(), _WITH_ID, _packed(fields))
+
+
+def _parts_of(row: StoredOutbox) -> tuple[str, bytes]:
+    """Return the id of an event, and the JSON of its fields after the opening brace."""
+    if row.body.startswith(_WITH_ID):
+        _, made, fields = row.body.split(_WITH_ID, 2)
+        return made.decode(), fields
+    return _id_of(row.number, row.body), row.body
 
 
 def unstored_event(kind: str, data: Any, at_ms: int, tenant: str = "") -> tuple[str, bytes]:

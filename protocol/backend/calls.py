@@ -12,17 +12,31 @@ import json
 import random
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from ..fields import FieldError
+from ..fields import FieldError, read_received
 from ..json_values import as_json
 from ..operations import BY_NAME, KeyUse
 
-__all__ = ["TRIES", "ApiCall", "ApiError", "BackendError", "NoAnswer"]
+__all__ = ["TRIES", "ApiCall", "ApiError", "AsyncBackendCall", "BackendCall", "BackendError", "NoAnswer"]
 
 TRIES = 5
 FIRST_WAIT_S, MOST_WAIT_S = 0.2, 5.0
 """Wait before the second try, doubled for each further one, where the broker names no time."""
+
+
+class BackendCall(Protocol):
+    """Makes one call: by the operation's name, its request, an idempotency key, and whether it is judged and not
+    done."""
+
+    # Any: records of the operation.
+    def __call__(self, name: str, request: Any, key: str | None, dry_run: bool = False, /) -> Any: ...
+
+
+class AsyncBackendCall(Protocol):
+    """As `BackendCall`, to be awaited."""
+
+    async def __call__(self, name: str, request: Any, key: str | None, dry_run: bool = False, /) -> Any: ...
 
 
 class BackendError(Exception):
@@ -55,16 +69,17 @@ class ApiError(BackendError):
 
 
 class ApiCall:
-    """One call of the operation ``name``. ``key``: idempotency key, None = a random one where the operation takes one.
+    """One call of the operation ``name``. ``key``: idempotency key, None = a random one where the operation takes one;
+    ``dry_run``: the broker judges the call and does nothing.
 
     ``path``, ``body`` and ``headers`` are what to send.
     """
 
-    def __init__(self, name: str, request: Any, key: str | None = None) -> None:
+    def __init__(self, name: str, request: Any, key: str | None = None, *, dry_run: bool = False) -> None:
         # Any: the record of the operation.
         self._row = BY_NAME[name]
         subject, _, verb = name.partition(".")
-        self.path = f"/v1/{subject}/{verb}"
+        self.path = f"/v1/{subject}/{verb}{'?dry_run=1' if dry_run else ''}"
         self.body = json.dumps(as_json(request), ensure_ascii=False, allow_nan=False).encode()
         self.headers = {"Content-Type": "application/json"}
         if self._row.key is not KeyUse.NONE:
@@ -83,7 +98,7 @@ class ApiCall:
         if status != 200:
             raise _refusal(status, headers, answer)
         try:
-            return self._row.read_result(answer)
+            return read_received(self._row.read_result, answer)
         except FieldError as error:
             raise NoAnswer(f"the result of {self._row.name} is of another version: {error}") from None
 

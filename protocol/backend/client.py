@@ -10,9 +10,8 @@ from typing import Any
 import anyio
 import httpx
 
-from .async_operations import AsyncOperationCalls
 from .calls import ApiCall, BackendError, NoAnswer
-from .operations import OperationCalls
+from .operations import AsyncOperationCalls, OperationCalls
 
 __all__ = ["AsyncBackend", "Backend"]
 
@@ -48,16 +47,38 @@ def _verify(base: str, ssl_context: ssl.SSLContext | None) -> ssl.SSLContext | b
     return ssl_context or False
 
 
-def _wait_s(call: ApiCall, error: httpx.HTTPError | BackendError, ends_at: float) -> float:
-    """Return the seconds until the next try of ``call``. Raises BackendError where there is none."""
-    if isinstance(error, BackendError):
-        failure, was_sent = error, True
-    else:
-        failure, was_sent = NoAnswer(f"{type(error).__name__}: {error}"), not isinstance(error, _NOT_SENT)
-    wait_s = call.wait_s(failure, was_sent=was_sent, left_s=ends_at - time.monotonic())
-    if wait_s is None:
-        raise failure from None
-    return wait_s
+class _Attempts:
+    """The tries of one call, until its result or the failure that ends it: what both transports share.
+
+    ``left_s``: of the caller's timeout.
+    """
+
+    def __init__(self, name: str, request: Any, key: str | None, dry_run: bool, timeout_s: float) -> None:
+        # Any: the record of the operation.
+        self._call = ApiCall(name, request, key, dry_run=dry_run)
+        self._ends_at = time.monotonic() + timeout_s
+
+    @property
+    def post(self) -> dict[str, Any]:
+        """Arguments of the next ``post`` of an httpx client."""
+        call = self._call
+        left_s = max(0.001, self._ends_at - time.monotonic())
+        return {"url": call.path, "content": call.body, "headers": call.headers, "timeout": left_s}
+
+    def result(self, reply: httpx.Response) -> Any:
+        """Return the result that an answer holds. BackendError."""
+        return self._call.result(reply.status_code, reply.headers, reply.content)
+
+    def wait_s(self, error: httpx.HTTPError | BackendError) -> float:
+        """Return the seconds until the next try. Raises BackendError where there is none."""
+        if isinstance(error, BackendError):
+            failure, was_sent = error, True
+        else:
+            failure, was_sent = NoAnswer(f"{type(error).__name__}: {error}"), not isinstance(error, _NOT_SENT)
+        wait_s = self._call.wait_s(failure, was_sent=was_sent, left_s=self._ends_at - time.monotonic())
+        if wait_s is None:
+            raise failure from None
+        return wait_s
 
 
 class Backend(OperationCalls):
@@ -102,16 +123,14 @@ class Backend(OperationCalls):
         """Close the connections."""
         self._client.close()
 
-    def _call(self, name: str, request: Any, key: str | None) -> Any:
+    def _call(self, name: str, request: Any, key: str | None, dry_run: bool = False, /) -> Any:
         # Any: records of the operation.
-        call, ends_at = ApiCall(name, request, key), time.monotonic() + self._timeout_s
+        attempts = _Attempts(name, request, key, dry_run, self._timeout_s)
         while True:
             try:
-                left_s = max(0.001, ends_at - time.monotonic())
-                reply = self._client.post(call.path, content=call.body, headers=call.headers, timeout=left_s)
-                return call.result(reply.status_code, reply.headers, reply.content)
+                return attempts.result(self._client.post(**attempts.post))
             except (httpx.HTTPError, BackendError) as error:
-                wait_s = _wait_s(call, error, ends_at)
+                wait_s = attempts.wait_s(error)
             time.sleep(wait_s)
 
 
@@ -150,14 +169,12 @@ class AsyncBackend(AsyncOperationCalls):
         """Close the connections."""
         await self._client.aclose()
 
-    async def _call(self, name: str, request: Any, key: str | None) -> Any:
+    async def _call(self, name: str, request: Any, key: str | None, dry_run: bool = False, /) -> Any:
         # Any: records of the operation.
-        call, ends_at = ApiCall(name, request, key), time.monotonic() + self._timeout_s
+        attempts = _Attempts(name, request, key, dry_run, self._timeout_s)
         while True:
             try:
-                left_s = max(0.001, ends_at - time.monotonic())
-                reply = await self._client.post(call.path, content=call.body, headers=call.headers, timeout=left_s)
-                return call.result(reply.status_code, reply.headers, reply.content)
+                return attempts.result(await self._client.post(**attempts.post))
             except (httpx.HTTPError, BackendError) as error:
-                wait_s = _wait_s(call, error, ends_at)
+                wait_s = attempts.wait_s(error)
             await anyio.sleep(wait_s)

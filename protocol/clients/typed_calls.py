@@ -140,6 +140,10 @@ from ..operations.tokens import RevokeTokens, TokensRevoked
 from ..operations.users import (
     DisconnectedUser,
     DisconnectUser,
+    EraseStarted,
+    EraseStateRequest,
+    EraseUser,
+    ErasureStatus,
     ExportUser,
     GetUser,
     Kicked,
@@ -225,6 +229,12 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["users.export"] | ExportUser, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> UserExport: ...
+    @overload
+    async def __call__(self, operation: Literal["users.erase"] | EraseUser, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> EraseStarted: ...
+    @overload
+    async def __call__(self, operation: Literal["users.erase_state"] | EraseStateRequest, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ErasureStatus: ...
     @overload
     async def __call__(self, operation: Literal["users.revoke"] | RevokeTokens, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> TokensRevoked: ...

@@ -25,6 +25,11 @@ __all__ = [
     "ROWS",
     "DisconnectUser",
     "DisconnectedUser",
+    "EraseStarted",
+    "EraseStateRequest",
+    "EraseUser",
+    "ErasureState",
+    "ErasureStatus",
     "ExportKind",
     "ExportUser",
     "ExportedItem",
@@ -196,6 +201,47 @@ class UserExport(NamedTuple):
     next: str | None = None
 
 
+class EraseUser(NamedTuple):
+    """Erase a user: everything that the broker keeps on it. ``confirm``: the user id again."""
+
+    user: str
+    confirm: str
+
+
+class EraseStarted(NamedTuple):
+    """The job that erases the user; of a user that is being erased, the one that does it."""
+
+    job: str
+
+
+class EraseStateRequest(NamedTuple):
+    """Name an erasure."""
+
+    job: str
+
+
+class ErasureState(IntEnum):
+    """How far an erasure is."""
+
+    REDACTING = 0
+    """It is being removed."""
+    SCRUBBING = 1
+    """The broker and later backups do not have it any more; bytes of it may be left in unused parts of the ledger's
+    file."""
+    DONE = 2
+    """Nothing of it is left in the file."""
+
+
+class ErasureStatus(NamedTuple):
+    """An erasure. ``entries``: of the ledger that were redacted so far; ``done_at_ms``: 0 = it is not done yet."""
+
+    job: str
+    state: ErasureState
+    asked_at_ms: int
+    entries: int
+    done_at_ms: int = 0
+
+
 _address = text(0, 64)
 _rooms = array_of(room_name, 1000)
 _link = record(UserLink, (_address, text(1, 16), _rooms, text(0, 128), integer(0)))
@@ -208,6 +254,9 @@ _view = record(
 )  # fmt: skip
 _disconnected = record(DisconnectedUser, (integer(0),))
 _kicked = record(Kicked, (integer(0),))
+
+_job = text(1, 64)
+_erasure = record(ErasureStatus, (_job, name_of(ErasureState), integer(0), integer(0), integer(0)))
 
 _export_cursor = optional(text(1, 1024))
 _about = map_of(text(1, 32), any_value, 16)
@@ -261,6 +310,21 @@ ROWS: tuple[OperationRow, ...] = (
                     ExportKind.BAN, "live-1", "", 1_790_000_000_000, {"until_ms": 1_790_000_600_000, "reason": "spam"},
                 ),
             )),
+        ),
+    ),
+    row(
+        47, "users.erase", EraseUser, (user_id, user_id), EraseStarted, record(EraseStarted, (_job,)),
+        "Erase everything that the broker keeps on a user.",
+        scope=Scope.USERS_WRITE, roles=PLATFORM, durable=True, rate=RateLimit(10, 100), errors=NEEDS_LEDGER,
+        example=(EraseUser("ann", "ann"), EraseStarted("5f1d9c0a7be2463d")),
+    ),
+    row(
+        48, "users.erase_state", EraseStateRequest, (_job,), ErasureStatus, _erasure,
+        "Return how far an erasure is.",
+        scope=Scope.USERS_READ, roles=PLATFORM, rate=RateLimit(50, 100), changes=False, errors=NEEDS_LEDGER,
+        example=(
+            EraseStateRequest("5f1d9c0a7be2463d"),
+            ErasureStatus("5f1d9c0a7be2463d", ErasureState.DONE, 1_790_000_000_000, 37, 1_790_000_004_000),
         ),
     ),
 )  # fmt: skip

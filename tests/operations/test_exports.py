@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,12 @@ from hypothesis import strategies as st
 from broker.operations.exports import Position
 from broker.server import Broker
 from protocol.codes import MessageType
-from protocol.json_values import as_json
-from protocol.operations import BY_NAME, KeyUse
 from tests.support.api import API, call, client_of, ok
 from tests.support.broker import running_broker
 from tests.support.durable import durable_broker
-from tests.support.tenants import backend
+from tests.support.operating import exported, operate
 from tests.support.tokens import SECRET
 
-ROW = BY_NAME["users.export"]
 MESSAGE_BYTES = 64 * 1024
 
 
@@ -58,13 +54,6 @@ def test_any_other_text_is_no_cursor(cursor: str) -> None:
     assert Position.decode(position.encode()) == position
 
 
-async def operate(broker: Broker, operation: str, *request: Any, tenant: str = "", key: str = "") -> Any:
-    row = BY_NAME[operation]
-    caller = replace(backend(tenant), key=key if row.key is not KeyUse.NONE else "")
-    result, _ = await broker.operations.call(caller, row, request)
-    return result
-
-
 async def populate(broker: Broker, tenant: str = "", *, events: int = 6) -> None:
     """Give ann, and bob beside her, something of everything that a broker keeps."""
     for room in ("live-1", "live-2"):
@@ -85,22 +74,6 @@ async def populate(broker: Broker, tenant: str = "", *, events: int = 6) -> None
     await operate(broker, "messages.publish", "live-1", int(MessageType.GIFT), gift, tenant=tenant)
     assert broker.ledger is not None
     await broker.ledger.flush()
-
-
-async def exported(broker: Broker, user: str, limit: int = 100, *, tenant: str = "", max_bytes: int = 0) -> Any:
-    """Return all items of an export, and how many pages there were."""
-    items: list[Any] = []
-    cursor, pages = None, 0
-    while pages < 1000:
-        begun = broker.operations.begin(backend(tenant), ROW, (user, limit, cursor), max_bytes)
-        page: Any = (await begun).result  # type: ignore[misc]  # it reads the ledger
-        assert len(page.items) <= limit
-        ROW.read_result(json.loads(json.dumps(as_json(page))))
-        items += as_json(page)["items"]
-        cursor, pages = page.next, pages + 1
-        if cursor is None:
-            return items, pages
-    pytest.fail("an export does not end")
 
 
 def of_kind(items: Iterable[Any], kind: str) -> list[Any]:

@@ -150,8 +150,10 @@ async def test_every_row_answers_with_its_own_record(directory: Path) -> None:
                 "coupons.check",
             ) or (row.scope is None and row.room):
                 continue
-            caller = backend(Scope.ADMIN, key=key_of(row))
-            result = await call(broker, row.name, *row.example[0], caller=caller)
+            request, caller = row.example[0], backend(Scope.ADMIN, key=key_of(row))
+            if row.name == "users.erase_state":
+                request = request._replace(job=(await call(broker, "users.erase", "ann", "ann")).job)
+            result = await call(broker, row.name, *request, caller=caller)
             assert row.read_result(parse_value(json.dumps(as_json(result)))) == result, row.name
 
 

@@ -9,16 +9,15 @@ import pytest
 
 from broker.operations.caller import Caller, OperationError
 from broker.server import Broker
-from protocol.codes import CloseCode, ErrorCode, Feature, Role
-from protocol.messages import Auth, Authenticated
+from protocol.codes import CloseCode, ErrorCode, Role
 from protocol.operations import BY_NAME, Scope
-from tests.support.broker import RawLink, raw_link, running_broker
+from tests.support.broker import raw_link, running_broker
+from tests.support.logins import login, refused
 from tests.support.tokens import HS256, SECRET, sign
 
 pytestmark = pytest.mark.integration
 
 CONFIGURED: dict[str, Any] = {"auth": {"secret": SECRET}, "ledger": {"ephemeral": True}}
-TICKET = int(Feature.TICKET)
 
 
 def caller(tenant: str = "") -> Caller:
@@ -35,19 +34,6 @@ def token(broker: Broker, user: str = "ann", age_s: int = 60, **claims: Any) -> 
     now = broker.clock.now_ms() // 1000
     whole = {"sub": user, "aud": "roomcast", "iat": now - age_s, "exp": now + 3600, "rooms": [{"pattern": "*"}]}
     return sign(HS256, whole | claims)
-
-
-async def login(link: RawLink, text: str) -> Authenticated:
-    await link.hello(TICKET)
-    await link.send((Auth(text), 0, 0))
-    return (await link.expect(Authenticated))[1]
-
-
-async def refused(broker: Broker, text: str) -> int:
-    async with raw_link(broker) as link:
-        await link.hello(TICKET)
-        await link.send((Auth(text), 0, 0))
-        return (await link.expect_close()).code
 
 
 async def test_users_revoke_ends_the_tokens_tickets_and_links_of_one_user_and_no_later_token() -> None:

@@ -241,13 +241,16 @@ class ComboPacer(Generic[T]):
         self._adopt(now, at_ms)
         return self._release(now)
 
-    def flush(self, now: float, at_ms: int) -> list[GiftEvent[T]]:
-        """Return what waits, and the ends of all combos: the room ends, or the broker stops.
+    def flush(self, now: float, at_ms: int, user: str | None = None) -> list[GiftEvent[T]]:
+        """Return what waits, and the ends of all combos: the room ends, or the broker stops. ``user``: of its combos,
+        and those with it as their target.
 
         A combo with an event in flight ends all the same, as if that were committed.
         """
         self._adopt(now, at_ms)
         combos = [combo for combo in self._live if not combo.is_over or combo.waiting]
+        if user is not None:
+            combos = [combo for combo in combos if user in (combo.key[0], combo.key[2])]
         combos.sort(key=lambda combo: combo.turn_at if combo.waiting else inf)
         return [self._event(combo, now, is_end=True) for combo in combos]
 

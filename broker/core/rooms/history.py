@@ -120,9 +120,10 @@ class RecentDanmaku(Generic[E]):
     def __iter__(self) -> Iterator[E]:
         return iter(self._items)
 
-    def remove(self, is_removed: Callable[[E], bool]) -> None:
-        """Remove some."""
-        self._items = deque((item for item in self._items if not is_removed(item)), self._items.maxlen)
+    def replace(self, change: Callable[[E], E | None]) -> None:
+        """Put ``change(item)`` in place of each; None = it goes."""
+        changed = (change(item) for item in self._items)
+        self._items = deque((item for item in changed if item is not None), self._items.maxlen)
         self._snapshot = None
 
     def snapshot(self, taken_bytes: int = 0) -> tuple[tuple[E, ...], bool]:

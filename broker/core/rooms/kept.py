@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from broker.core.rooms.deletions import as_shown, deletion_of, is_covered
+from broker.core.rooms.erasure import Erasure
 from broker.core.rooms.history import History, RecentDanmaku
 from broker.core.rooms.pins import RoomPins
 from broker.core.rooms.stream import StoredEvent
@@ -74,6 +75,15 @@ class KeptMessages:
         items, is_cut = self._recent.snapshot(self._announcement_bytes + self.pins.nbytes)
         return tuple(entry for _, entry in items), is_cut, self.announcement, self.pins.pinned
 
+    def erase(self, erasure: Erasure, now: float) -> None:
+        """Keep nothing of a user any more; where a message of the user was pinned, the event that says so is due."""
+        user = erasure.user
+        self._history.replace(erasure.stored)
+        self._recent.replace(lambda item: _without_sender(user, *item))
+        if self.announcement is not None and self.announcement.user_id == user:
+            self._announce_last()
+        self.pins.remove(erasure.is_pinned_of_user, now)
+
     # ---- checkpoints
 
     def dump(self) -> tuple[Any, ...]:
@@ -99,12 +109,23 @@ class KeptMessages:
 
     def _delete(self, payload: DeletedPayload, before: int, now: float) -> None:
         self._history.replace(lambda each: as_shown(each, payload.covers) if each.offset < before else each)
-        self._recent.remove(lambda item: _covers_danmaku(payload, *item))
+        self._recent.replace(lambda item: None if _covers_danmaku(payload, *item) else item)
         last = self.announcement
         if last is not None and payload.covers(self._announced_at, last.user_id, last.at_ms):
-            kept = [each for each in self._history if each.event.type == MessageType.ANNOUNCEMENT]
-            self._announce(kept[-1].event, kept[-1].offset) if kept else self._announce(None, 0)
+            self._announce_last()
         self.pins.delete(payload, now)
+
+    def _announce_last(self) -> None:
+        """Let the last announcement of the history count, where it has one."""
+        kept = [each for each in self._history if each.event.type == MessageType.ANNOUNCEMENT]
+        self._announce(kept[-1].event, kept[-1].offset) if kept else self._announce(None, 0)
+
+
+def _without_sender(user: str, at_ms: int, entry: TickEntry) -> tuple[int, TickEntry] | None:
+    """Return a shown danmaku without one of its senders; None where it is the first one's."""
+    if entry.user_id == user:
+        return None
+    return at_ms, entry._replace(senders=tuple(each for each in entry.senders if each != user))
 
 
 def _covers_danmaku(payload: DeletedPayload, at_ms: int, entry: TickEntry) -> bool:

@@ -96,6 +96,13 @@ class KeyChanges(Generic[T]):
         changes = self.keys.due(now, now_ms)
         return self._record(changes, "", "", (), now, at_ms) if changes else ()
 
+    def delete_owned(self, user: str, now: float, now_ms: int, at_ms: int) -> tuple[Sequence[Effect[T]], bool]:
+        """Delete the keys of a user; return also whether it owns none now."""
+        if self._phases.wanted is RoomPhase.ENDED:
+            return (), True
+        changes, owns_none = self.keys.delete_owned(user, now_ms)
+        return self._record(changes, "", "", (), now, at_ms) if changes else (), owns_none
+
     def _record(
         self,
         changes: tuple[KeyChange, ...],

@@ -307,6 +307,16 @@ class RoomKeys:
         version = max(self._last_version + 1, now_ms or 0)
         return self._reserve([KeyChange(name, version, None, cause) for name, cause in found])
 
+    def delete_owned(self, user: str, now_ms: int) -> tuple[tuple[KeyChange, ...], bool]:
+        """Return the changes that delete the keys of a user, and whether it owns none now.
+
+        Keys with a change under way are left out.
+        """
+        owned = [key.name for key in self._keys.values() if key.owner == user]
+        free = [name for name in owned if not self._under_way[name]]
+        version = max(self._last_version + 1, now_ms)
+        return self._reserve([KeyChange(name, version, None, KeyCause.DELETED) for name in free]), not owned
+
     def postpone(self, now: float) -> None:
         """Let `due` be called later: the room is about to end."""
         self._check_at = now + RETRY_S

@@ -6,6 +6,7 @@ time, and none while a deletion is: else an event could pin again what the event
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 from typing import NamedTuple
 
@@ -110,7 +111,11 @@ class RoomPins:
     def delete(self, deleted: DeletedPayload, now: float) -> None:
         """Unpin what a deletion of the stream covers."""
         self._deleting = max(0, self._deleting - 1)
-        left = tuple(each for each in self.pinned if not deleted.covers(each.offset, each.user_id, each.at_ms))
+        self.remove(lambda pin: deleted.covers(pin.offset, pin.user_id, pin.at_ms), now)
+
+    def remove(self, is_removed: Callable[[PinnedMessage], bool], now: float) -> None:
+        """Unpin some messages now; the event that says so is due."""
+        left = tuple(each for each in self.pinned if not is_removed(each))
         if len(left) < len(self.pinned):
             self._set(left)
             self._is_stale = True

@@ -159,6 +159,12 @@ class Presence:
         self._left.mark(user_id, now)
         return True
 
+    def erase(self, user_id: str, pseudonym: str) -> None:
+        """Remember a user who has left under another id, so that `uniques` stays. One who is here stays as it is."""
+        if self._connections.get(user_id) == 0:
+            self._connections = {pseudonym if user == user_id else user: n for user, n in self._connections.items()}
+        self._named = [named for named in self._named if named[1] != user_id or self.has(user_id)]
+
     @property
     def joins_due_at(self) -> float:
         """When `take_joins` will next return something: inf while no user came."""

@@ -22,6 +22,7 @@ from broker.core.limits.overload import STAGE_RULES, OverloadStage
 from broker.core.rooms.accounts import RoomAccounts
 from broker.core.rooms.activity_steps import ActivitySteps
 from broker.core.rooms.effects import Effect, Outcomes, PendingReply, Record, TickOut
+from broker.core.rooms.erasure import Erasure
 from broker.core.rooms.history import History
 from broker.core.rooms.idempotency import (
     MAX_ORDERS,
@@ -312,6 +313,25 @@ class RoomState(Generic[T]):
             effects += self._posting.unpin_expired(now, now_ms, at_ms)
         if now >= self.activities.due_at:
             effects += self.activities.due(now, now_ms)
+        return effects
+
+    # ---- erasure
+
+    def erase(self, erasure: Erasure, now: float, now_ms: int, at_ms: int) -> tuple[Sequence[Effect[T]], bool]:
+        """Keep nothing of a user any more; return also whether that is done. Else keys of the user are being deleted.
+
+        What waits is not covered: see `release`. ``now_ms``: trusted Unix milliseconds.
+        """
+        self.kept.erase(erasure, now)
+        self._presence.erase(erasure.user, erasure.pseudonym)
+        return self.key_changes.delete_owned(erasure.user, now, now_ms, at_ms)
+
+    def release(self, user: str, now: float, at_ms: int) -> list[Effect[T]]:
+        """Let out what waits of a user: its combos end, and there is a tick if any danmaku wait for one."""
+        posting = self._posting
+        effects = posting.release(posting.gifts.flush(now, at_ms, user), now, at_ms)
+        if posting.window.pending or posting.window.shed:
+            effects += self.tick(now, at_ms)
         return effects
 
     # ---- ticks

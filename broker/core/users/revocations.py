@@ -7,12 +7,16 @@ all of its users, whose tokens of that age have mostly ended.
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import NamedTuple
 
-__all__ = ["MAX_USERS", "Revocation", "RevocationTable"]
+__all__ = ["MAX_USERS", "Revocation", "RevocationTable", "erased_id"]
 
 MAX_USERS = 20_000
 """Users of one tenant with a revocation of their own."""
+
+
+_ERASED = "\x1e"
 
 
 class Revocation(NamedTuple):
@@ -23,12 +27,19 @@ class Revocation(NamedTuple):
     before_ms: int
 
 
+def erased_id(tenant: str, user: str) -> str:
+    """Return what stands for the id of an erased user: its digest, behind a control character that no id has."""
+    return _ERASED + sha256(f"{tenant}\0{user}".encode()).hexdigest()[:32]
+
+
 class RevocationTable:
     """All revocations. O(1) to ask."""
 
     def __init__(self, max_users: int = MAX_USERS) -> None:
         self._max_users = max_users
         self._by_tenant: dict[str, dict[str, int]] = {}
+        self._with_erased: set[str] = set()
+        """Tenants of which a user was erased."""
 
     def __len__(self) -> int:
         return sum(map(len, self._by_tenant.values()))
@@ -43,7 +54,15 @@ class RevocationTable:
         if users is None:
             return False
         issued_ms = issued_at_s * 1000
-        return issued_ms < users.get("", 0) or issued_ms < users.get(user, 0)
+        if issued_ms < users.get("", 0) or issued_ms < users.get(user, 0):
+            return True
+        return tenant in self._with_erased and issued_ms < users.get(erased_id(tenant, user), 0)
+
+    def erase(self, tenant: str, user: str, before_ms: int) -> Revocation:
+        """Forget the revocation of a user; return one of the same tokens, and of all issued before ``before_ms``, that
+        names only its digest, to be added."""
+        before = self._by_tenant.get(tenant, {}).pop(user, 0)
+        return Revocation(tenant, erased_id(tenant, user), max(before, before_ms))
 
     def revoke(self, revocation: Revocation) -> tuple[list[Revocation], list[Revocation]]:
         """Add a revocation; return what holds from now on and did not before, and what is now part of something else.
@@ -51,6 +70,8 @@ class RevocationTable:
         An earlier time for the same user changes nothing.
         """
         users = self._by_tenant.setdefault(revocation.tenant, {})
+        if revocation.user.startswith(_ERASED):
+            self._with_erased.add(revocation.tenant)
         if revocation.before_ms <= max(users.get("", 0), users.get(revocation.user, 0)):
             return [], []
         users[revocation.user] = revocation.before_ms

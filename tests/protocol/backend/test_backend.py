@@ -25,6 +25,7 @@ async def test_a_message_of_the_backend_reaches_a_viewer_and_errors_are_typed() 
         AsyncBackend(broker.api_urls[0]) as backend,
         joined_link(broker, "dev:ann", "live-1") as (link, _),
     ):
+        assert (await backend.rooms.open(room="tried", dry_run=True)).room
         view = await backend.rooms.open(room="live-1")
         assert (view.room, view.phase) == ("live-1", RoomPhase.LIVE)
         await backend.messages.publish(room="live-1", type=4, payload=["欢迎"])
@@ -50,7 +51,9 @@ async def test_the_synchronous_client_over_a_socket_file_with_a_key(tmp_path: Pa
     def program() -> None:
         with Backend(url, KEY) as backend:
             assert KEY not in repr(vars(backend))
+            assert backend.rooms.open(room="tried", dry_run=True).room
             assert backend.rooms.open(room="live-1").room == "live-1"
+            assert [each.room for each in backend.rooms.list().items] == ["live-1"]
             with pytest.raises(ApiError) as refused:
                 backend.messages.publish(room="live-1", type=4, payload=["hi"])
             assert (refused.value.code, refused.value.status) == ("NOT_ALLOWED", 403)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from protocol.backend import ApiError, BackendError, NoAnswer
 from protocol.backend.calls import TRIES, ApiCall
+from protocol.fields import FieldError
 from protocol.json_values import as_json
 from protocol.operations import BY_NAME, OPERATIONS
 from protocol.operations.messages import PublishMany, PublishMessage
@@ -38,6 +39,24 @@ def test_a_result_is_the_record_of_the_operation(row: Any) -> None:
     result = call.result(200, {}, answer)
     assert type(result) is row.result
     assert as_json(result) == json.loads(json.dumps(as_json(row.example[1])))
+
+
+def test_a_member_of_an_enumeration_that_is_not_known_stays_what_it_is() -> None:
+    row = BY_NAME["users.erase_state"]
+    call = ApiCall(row.name, row.example[0])
+    answer = as_json(row.example[1])
+    for state in ("verifying", 77):
+        assert call.result(200, {}, json.dumps(answer | {"state": state}).encode()).state == state
+    for wrong in (-1, None, True, [1]):
+        with pytest.raises(NoAnswer, match="another version"):
+            call.result(200, {}, json.dumps(answer | {"state": wrong}).encode())
+    with pytest.raises(FieldError):
+        row.read_result(answer | {"state": "verifying"})
+
+
+def test_a_dry_run_says_so_in_its_path() -> None:
+    request = PublishMessage("live-1", 4, ("hi",))
+    assert ApiCall("messages.publish", request, dry_run=True).path == "/v1/messages/publish?dry_run=1"
 
 
 def test_an_operation_that_takes_a_key_gets_one_and_a_given_one_is_used() -> None:

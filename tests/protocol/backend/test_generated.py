@@ -13,6 +13,7 @@ from protocol.backend import AsyncBackend, Backend
 from protocol.operations import OPERATIONS
 
 ROOT = Path(__file__).parents[3]
+OPTIONS = ("idempotency_key", "dry_run")
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +27,15 @@ def generator() -> ModuleType:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("name", ["operations.py", "async_operations.py"])
-def test_the_methods_are_those_of_the_table(name: str, generator: ModuleType) -> None:
-    text = (ROOT / "protocol" / "backend" / name).read_text(encoding="utf-8")
-    assert text == generator.operations_module(is_async=name.startswith("async")), "run python .ci/client.py"
+def test_the_methods_are_those_of_the_table(generator: ModuleType) -> None:
+    folder = ROOT / "protocol" / "backend"
+    written = {
+        str(path.relative_to(folder)): path for path in (folder / "operations.py", *folder.glob("subjects/*.py"))
+    }
+    made = generator.backend_modules()
+    assert written.keys() == made.keys(), "run python .ci/client.py"
+    for name, path in written.items():
+        assert path.read_text(encoding="utf-8") == made[name], "run python .ci/client.py"
 
 
 @pytest.mark.integration
@@ -50,6 +56,6 @@ def test_every_operation_is_a_method_with_the_fields_of_its_request(row: object)
     for backend in (Backend("http://127.0.0.1:1"), AsyncBackend("http://127.0.0.1:1")):
         subject, _, verb = row.name.partition(".")  # type: ignore[attr-defined]
         method = getattr(getattr(backend, subject), verb)
-        names = [name for name in inspect.signature(method).parameters if name != "idempotency_key"]
+        names = [name for name in inspect.signature(method).parameters if name not in OPTIONS]
         assert tuple(names) == row.request._fields  # type: ignore[attr-defined]
         assert inspect.iscoroutinefunction(method) is isinstance(backend, AsyncBackend)

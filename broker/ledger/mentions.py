@@ -1,0 +1,141 @@
+"""Rows of the ledger in which a text occurs, in pages. All of it runs in the ledger's reading thread.
+
+A page inspects `SCAN_ROWS` rows of one table at most: a few milliseconds, in which no other question is answered. That
+a text occurs is a matter of bytes: the caller reads what a row says of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from broker.ledger.chain import checked
+from broker.ledger.entries import LedgerDamaged, StoredEntry, StoredOutbox, StoredRecord
+from broker.ledger.reader import Reader
+from broker.ledger.rows import checkpoint_checksum, record_checksum
+
+__all__ = [
+    "SCAN_ROWS", "StoredCheckpoint", "answers_with", "checkpoints_with", "entries_with", "has_directs", "outbox_with",
+    "records_with",
+]  # fmt: skip
+
+SCAN_ROWS = 5000
+MAX_FOUND = 200
+MAX_BYTES = 512 * 1024
+"""Of the bodies of a page; one may be above it."""
+
+
+class StoredCheckpoint(NamedTuple):
+    """Checkpoint of a stream that has not ended."""
+
+    room: str
+    epoch: int
+    used_at_ms: int
+    totals: bytes
+
+
+def entries_with(reader: Reader, text: str, after: int) -> tuple[list[StoredEntry], int, bool]:
+    """Return entries after number ``after`` whose bodies hold ``text``, the last number inspected, and whether that is
+    all."""
+    head, anchor = reader.ends()
+    after = max(after, anchor[0])
+    last = min(head.seq, after + SCAN_ROWS)
+    found: list[StoredEntry] = []
+    nbytes = 0
+    for row in reader.connection.execute(
+        "SELECT e.seq, s.room, s.epoch, coalesce(e.offset, 0), e.lane, e.kind, e.at_ms, e.body, e.crc"
+        " FROM entries AS e JOIN streams AS s ON s.stream = e.stream"
+        " WHERE e.seq > ? AND e.seq <= ? AND instr(e.body, ?) > 0 ORDER BY e.seq LIMIT ?",
+        (after, last, text.encode(), MAX_FOUND),
+    ):
+        entry = StoredEntry(*row[:8])
+        checked(entry, row[8], str(reader.path))
+        found.append(entry)
+        nbytes += len(entry.body)
+        if nbytes > MAX_BYTES or len(found) == MAX_FOUND:
+            return found, entry.seq, entry.seq == head.seq
+    return found, last, last == head.seq
+
+
+def outbox_with(reader: Reader, text: str, line: str, after: int) -> tuple[list[StoredOutbox], int | None]:
+    """Return rows of the outbox after id ``after`` whose bodies hold ``text`` as JSON, or of ``line``, and the last id
+    inspected, None = that is all."""
+    escaped = json.dumps(text, ensure_ascii=False)[1:-1].encode()
+    rows = reader.connection.execute(
+        "SELECT id, line = ? OR instr(body, ?) > 0 FROM outbox WHERE id > ? ORDER BY id LIMIT ?",
+        (line, escaped, after, SCAN_ROWS),
+    ).fetchall()
+    ids = [each for each, holds in rows if holds][:MAX_FOUND]
+    found: list[StoredOutbox] = []
+    nbytes = 0
+    for row in reader.outbox_rows(ids):
+        found.append(row)
+        nbytes += len(row.body)
+        if nbytes > MAX_BYTES:
+            return found, row.id
+    if len(ids) == MAX_FOUND:
+        return found, ids[-1]
+    return found, rows[-1][0] if len(rows) == SCAN_ROWS else None
+
+
+def answers_with(reader: Reader, text: str, after: bytes) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+    """Return keys after digest ``after`` whose answers hold ``text``, each with its answer, and the last digest
+    inspected, None = that is all."""
+    rows = reader.connection.execute(
+        "SELECT digest, CASE WHEN instr(answer, ?) > 0 THEN answer END FROM keys WHERE digest > ? ORDER BY digest"
+        " LIMIT ?",
+        (text.encode(), after, SCAN_ROWS),
+    ).fetchall()
+    found = [(digest, answer) for digest, answer in rows if answer is not None]
+    return found, rows[-1][0] if len(rows) == SCAN_ROWS else None
+
+
+def records_with(
+    reader: Reader, text: str, after: Sequence[str]
+) -> tuple[list[StoredRecord], tuple[str, str, str] | None]:
+    """Return records after kind, subject and name ``after`` that hold ``text`` in their body, or have it in their
+    subject or name, and the names of the last one inspected, None = that is all."""
+    rows: list[tuple[Any, ...]] = reader.connection.execute(
+        "SELECT kind, subject, name, at_ms, body, crc, instr(body, ?) + instr(subject, ?) + instr(name, ?) FROM records"
+        " WHERE (kind, subject, name) > (?, ?, ?) ORDER BY kind, subject, name LIMIT ?",
+        (text.encode(), text, text, *after, SCAN_ROWS),
+    ).fetchall()
+    found: list[StoredRecord] = []
+    nbytes = 0
+    for *columns, crc, holds in rows:
+        if not holds:
+            continue
+        record = StoredRecord(*columns)
+        if record_checksum(*record) != crc:
+            raise LedgerDamaged(f"{reader.path}: record {record.kind} of {record.subject} is not what was written")
+        found.append(record)
+        nbytes += len(record.body)
+        if nbytes > MAX_BYTES or len(found) == MAX_FOUND:
+            return found, record[:3]
+    return found, rows[-1][:3] if len(rows) == SCAN_ROWS else None
+
+
+def checkpoints_with(reader: Reader, text: str, after: int) -> tuple[list[StoredCheckpoint], int | None]:
+    """Return checkpoints of streams after number ``after`` that hold ``text``, and the last number inspected, None =
+    that is all."""
+    rows = reader.connection.execute(
+        "SELECT c.stream, s.room, s.epoch, s.used_at_ms, c.at_ms, c.totals, c.crc, instr(c.totals, ?)"
+        " FROM checkpoints AS c JOIN streams AS s USING (stream) WHERE c.stream > ? ORDER BY c.stream LIMIT ?",
+        (text.encode(), after, SCAN_ROWS // 10),
+    ).fetchall()
+    found: list[StoredCheckpoint] = []
+    for stream, room, epoch, used_at_ms, at_ms, totals, crc, holds in rows:
+        if holds:
+            if checkpoint_checksum(stream, at_ms, totals) != crc:
+                raise LedgerDamaged(f"{reader.path}: the checkpoint of stream {stream} is not what was written")
+            found.append(StoredCheckpoint(room, epoch, used_at_ms, totals))
+            if len(found) == MAX_FOUND:
+                return found, stream
+    return found, rows[-1][0] if len(rows) == SCAN_ROWS // 10 else None
+
+
+def has_directs(reader: Reader, user: str) -> bool:
+    """Return whether anything of a user's inbox is kept."""
+    query = "SELECT 1 FROM directs WHERE user = ? UNION ALL SELECT 1 FROM inboxes WHERE user = ? LIMIT 1"
+    return reader.connection.execute(query, (user, user)).fetchone() is not None

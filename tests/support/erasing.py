@@ -1,0 +1,200 @@
+"""Histories of a user who is erased, beside one who is not, and what must be left of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+from hypothesis import strategies as st
+
+from broker.ledger import Reader
+from broker.server import Broker
+from protocol.codes import LeaveReason, MessageType, RoomPhase
+from protocol.frames import pack_body
+from protocol.operations.users import ErasureState
+from tests.support.broker import running_broker
+from tests.support.durable import DurableBroker
+from tests.support.operating import operate
+from tests.support.until import until
+from tests.support.webhooks import hook_settings
+
+VICTIM, OTHER = 'víc"tor', "bob"
+MARKS = (VICTIM, "víc", "Vic the Great", "secret")
+"""Whatever names the user who is erased, or was written by it."""
+ROOMS = ("live-1", "live-2", "closed")
+
+Step = tuple[str, str, str, int]
+"""What is done, by or for which user, in which room, and a number."""
+KINDS = (
+    "announce", "media", "custom", "gift", "order", "target", "danmaku", "preference", "tags", "ban", "key",
+    "foreign_key", "direct", "pin", "pin_own", "delete", "phase", "revoke", "keyed",
+)  # fmt: skip
+steps = st.tuples(st.sampled_from(KINDS), st.sampled_from([VICTIM, OTHER]), st.sampled_from(ROOMS), st.integers(0, 3))
+histories = st.lists(steps, min_size=1, max_size=12)
+
+EVERYTHING: Sequence[Step] = [
+    (kind, user, room, 1) for kind in KINDS for user in (OTHER, VICTIM) for room in ROOMS[::2]
+]
+
+
+@asynccontextmanager
+async def erasing_broker(directory: Path, kind: type[Broker] = DurableBroker) -> AsyncIterator[Broker]:
+    """Run a broker whose webhooks wait, as nothing takes them."""
+    webhooks = hook_settings(directory.parent, "http://127.0.0.1:9/hook")
+    types = [{"id": 200, "name": "note", "lane": "commerce"}]
+    ledger = {"data_dir": str(directory)}
+    async with running_broker(
+        kind=kind, ledger=ledger, webhooks=webhooks, types=types, tenants=[{"name": "acme"}]
+    ) as broker:
+        yield broker
+
+
+async def populate(broker: Broker, history: Sequence[Step], *, closes: bool = True) -> None:
+    """Do what a history says; the room "closed" is closed, not ended, at its end."""
+    for room in ROOMS:
+        await operate(broker, "rooms.open", room)
+    for number, step in enumerate(history):
+        await _do(broker, *step, f"{number}")
+    if closes:
+        closed = broker.hub.find("closed")
+        assert closed is not None
+        closed.end(LeaveReason.ROOM_IDLE)
+        await until(lambda: broker.hub.find("closed") is None)
+    assert broker.ledger is not None
+    await broker.ledger.flush()
+
+
+async def _do(broker: Broker, kind: str, user: str, room: str, number: int, unique: str) -> None:
+    is_victim = user == VICTIM
+    name, text = ("Vic the Great", f"secret {unique}") if is_victim else ("Bob", f"hello {unique}")
+    publish = "messages.publish"
+    match kind:
+        case "announce":
+            await operate(broker, publish, room, int(MessageType.ANNOUNCEMENT), [text], "", user, name)
+        case "media":
+            medium = f"https://example.com/{text.split()[0]}.png", 1, 10, "ab" * 32, text
+            await operate(broker, publish, room, int(MessageType.MEDIA), medium, "", user, name)
+        case "custom":
+            await operate(broker, publish, room, 200, {"text": text, "n": number}, "", user, name)
+        case "gift":
+            gift = f"order {unique}", user, name, "rose", 1 + number, 100, ""
+            await operate(broker, publish, room, int(MessageType.GIFT), gift)
+        case "order":
+            gift = f"order {unique}", user, name, "rose", 1 + number, 100, ""
+            await operate(broker, publish, room, int(MessageType.GIFT), gift, "", user, name)
+        case "target":
+            gift = f"order {unique}", "carl", "Carl", "rose", 1 + number, 100, user
+            await operate(broker, publish, room, int(MessageType.GIFT), gift)
+        case "danmaku":
+            await operate(broker, publish, room, int(MessageType.DANMAKU), [text], "", user, name)
+        case "preference":
+            await operate(broker, "users.set_preferences", user, False, None, "hidden")
+        case "tags":
+            await operate(broker, "users.set_tags", user, [text])
+        case "ban":
+            await operate(broker, "users.kick", room, user, text, 600)
+        case "key":
+            await operate(broker, "keys.set", room, f"{user}:{number}", {"of": text}, None, None, user)
+        case "foreign_key":
+            await operate(broker, "keys.set", room, f"key {number}", number)
+        case "direct":
+            await operate(broker, "directs.send", user, 4, [f"{text} for {user}"])
+        case "pin":
+            await operate(broker, "messages.pin", room, f"pin {number % 2}", None, 4, [text], None, user, name)
+        case "pin_own":
+            sent = await operate(broker, publish, room, int(MessageType.ANNOUNCEMENT), [text], "", user, name)
+            await operate(broker, "messages.pin", room, f"pin {number % 2}", sent.offset)
+        case "delete":
+            await operate(broker, "messages.delete", room, None, user, None, f"about {text}")
+        case "phase":
+            await operate(broker, "rooms.set_phase", room, int(RoomPhase.PAUSED if number % 2 else RoomPhase.LIVE))
+        case "revoke":
+            await operate(broker, "users.revoke", user)
+        case "keyed":
+            await operate(
+                broker, "messages.pin", room, f"pin {number % 2}", None, 4, [text], None, user, name, key=f"k{unique}"
+            )
+
+
+async def erase(broker: Broker, user: str = VICTIM, tenant: str = "") -> Any:
+    """Erase a user and return the state of the job at its end."""
+    started = await operate(broker, "users.erase", user, user, tenant=tenant)
+    await finished(broker)
+    state = await operate(broker, "users.erase_state", started.job, tenant=tenant)
+    assert state.state is ErasureState.DONE
+    return state
+
+
+async def finished(broker: Broker) -> None:
+    """Wait for the end of all erasures."""
+    assert broker.erasures is not None
+    await until(lambda: broker.erasures is not None and not broker.erasures.unfinished)
+
+
+def marks_in(data: bytes) -> list[bytes]:
+    """Return what is left of the erased user in bytes, with what is around it."""
+    found = []
+    for mark in MARKS:
+        for form in {mark.encode(), json.dumps(mark, ensure_ascii=False)[1:-1].encode()}:
+            place = data.find(form)
+            if place >= 0:
+                found.append(data[max(0, place - 60) : place + 60])
+    return found
+
+
+def marks_in_files(directory: Path) -> list[bytes]:
+    """Return what is left of the erased user in the files of a ledger."""
+    return [
+        found
+        for path in sorted(directory.glob("ledger.*"))
+        if not path.name.endswith("-shm")
+        for found in marks_in(path.read_bytes())
+    ]
+
+
+def marks_in_memory(broker: Broker) -> list[bytes]:
+    """Return what is left of the erased user in what rooms give to those who join or come back."""
+    found = []
+    for room in broker.hub:
+        state = room.state
+        events = state.events_since(state.epoch, state.first_offset - 1, trio.current_time())
+        found += marks_in(
+            pack_body((tuple(events or ()), state.totals(), state.kept.snapshot(), state.keys.snapshot()))
+        )
+    assert broker.room_store is not None
+    for name in broker.room_store.names():
+        checkpoint = broker.room_store.find(name)
+        assert checkpoint is not None
+        found += marks_in(pack_body((checkpoint.totals, tuple(checkpoint.events), checkpoint.keys)))
+    assert broker.inboxes is not None
+    found += [user.encode() for user in broker.inboxes.pending_users if user == VICTIM]
+    return found
+
+
+def is_foreign(values: Sequence[Any]) -> bool:
+    return not marks_in(pack_body(tuple(values)))
+
+
+_OUTBOX = "SELECT id, endpoint, line, topic, number, at_ms, body FROM outbox ORDER BY id"
+"""What no attempt to deliver a row changes."""
+
+
+class Untouched:
+    """What the ledger has of everything but the erased user."""
+
+    def __init__(self, reader: Reader) -> None:
+        reader.verify_all()
+        self.entries = {entry.seq: (entry, hashed) for entry, _, hashed, _ in reader.entries() if is_foreign(entry)}
+        self.hashes = [hashed for _, _, hashed, _ in reader.entries()]
+        rows = reader.connection.execute
+        self.directs = rows("SELECT * FROM directs WHERE user <> ? ORDER BY id", (VICTIM,)).fetchall()
+        self.inboxes = rows("SELECT * FROM inboxes WHERE user <> ? ORDER BY user", (VICTIM,)).fetchall()
+        self.keys = rows("SELECT digest, fingerprint, outcome, offset FROM keys ORDER BY digest").fetchall()
+        self.records = [row for row in rows("SELECT * FROM records").fetchall() if is_foreign(row)]
+        self.outbox = [row for row in rows(_OUTBOX).fetchall() if is_foreign(row)]
+        reports = rows("SELECT topic, count(*) FROM outbox WHERE topic = 'gift.accepted' GROUP BY topic").fetchall()
+        self.gift_reports = reports
