@@ -54,13 +54,13 @@ from broker.operations.calls import Operations
 from broker.operations.erasures import Erasures
 from broker.operations.in_process import call_in_process
 from broker.operations.parts import BrokerControl, Parts
+from broker.rooms.configured import custom_rule, policy_of, quotas_of
 from broker.rooms.fanout import FanOut
 from broker.rooms.hub import Hub
 from broker.rooms.locks import Locks
 from broker.rooms.reports import RoomReports
 from broker.rooms.room_history import RoomHistory
 from broker.rooms.room_store import RoomStore
-from broker.rooms.settings import custom_rule, policy_of, quotas_of
 from broker.sessions.context import SessionContext
 from broker.sessions.drain import drain
 from broker.sessions.session import Session

@@ -130,7 +130,7 @@ def print_config(config_path: Path | None, settings: tuple[str, ...], defaults: 
 def policy_values(config: Config) -> dict[str, str]:
     """Return what is in force for each setting that is left to the policy, by dotted name."""
     from broker.core.rooms.policies import value_in_force
-    from broker.rooms.settings import policy_of  # imports rooms, which no other command here needs
+    from broker.rooms.configured import policy_of  # imports rooms, which no other command here needs
 
     policy, found = policy_of(config), {}
     for name in POLICY_FIELDS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from broker.core.rooms.key_changes import key_operation
-from broker.core.rooms.keys import KeyDelete, KeyRefused, KeySet, key_bytes
+from broker.core.rooms.keys import KeyDelete, KeyRefused, key_bytes
 from broker.ledger import Reader
 from broker.ledger.replay import event_of
 from broker.operations.caller import Caller, OperationError
@@ -44,7 +44,7 @@ def _get(parts: Parts, caller: Caller, request: GetKeys) -> KeyPage:
 
 
 async def _change(
-    parts: Parts, caller: Caller, room: Room, items: Sequence[KeySet | KeyDelete], path: str = ""
+    parts: Parts, caller: Caller, room: Room, items: Sequence[KeyItem | KeyDelete], path: str = ""
 ) -> tuple[KeyChange, ...]:
     """Change keys and return what has changed, or had when the call's idempotency key was used first.
 
@@ -86,26 +86,23 @@ async def _changes_at(parts: Parts, room: Room, epoch: int, offset: int) -> tupl
     return payload.changes
 
 
-def _owner(caller: Caller, item: SetKey | KeyItem) -> str | None:
-    """Return the owner of a key: the caller by default, where it is a user that wants it gone when it leaves."""
+def _with_owner(caller: Caller, item: KeyItem) -> KeyItem:
+    """Return a key to set that the caller owns, where it is a user that wants it gone when it leaves and names none."""
     if item.owner is None and item.delete_on_leave and not caller.is_backend:
-        return caller.id
-    return item.owner
-
-
-def _as_set(caller: Caller, item: SetKey | KeyItem) -> KeySet:
-    return KeySet(item.name, item.value, item.version, item.ttl_ms, _owner(caller, item), item.delete_on_leave)
+        return item._replace(owner=caller.id)
+    return item
 
 
 async def _set(parts: Parts, caller: Caller, request: SetKey) -> KeyVersion:
-    changes = await _change(parts, caller, open_for(parts, request.room), (_as_set(caller, request),))
+    item = _with_owner(caller, KeyItem(*request[1:]))
+    changes = await _change(parts, caller, open_for(parts, request.room), (item,))
     return KeyVersion(changes[0].version)
 
 
 async def _set_many(parts: Parts, caller: Caller, request: SetKeys) -> KeyVersion:
     if not request.items:
         raise OperationError(ErrorCode.BAD_FIELD, "must have an item", "items")
-    items = tuple(_as_set(caller, item) for item in request.items)
+    items = tuple(_with_owner(caller, item) for item in request.items)
     changes = await _change(parts, caller, open_for(parts, request.room), items, "items[{}].")
     return KeyVersion(changes[0].version)
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import trio
 
+from broker.core.rooms.own_rules import RuleError, RuleValue, checked_rules, rules_in_force
 from broker.core.rooms.policies import Policy
-from broker.core.rooms.room_rules import RuleError, RuleValue, checked_rules, rules_in_force
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
 from broker.core.tenants.names import plain_name

@@ -26,10 +26,10 @@ from broker.core.rooms.erasure import Erasure
 from broker.core.rooms.event_ids import EventIds
 from broker.core.rooms.idempotency import OperationKey
 from broker.core.rooms.key_changes import KeyDecision
-from broker.core.rooms.keys import KeyDelete, KeyRefused, KeySet
+from broker.core.rooms.keys import KeyDelete, KeyRefused
+from broker.core.rooms.own_rules import RuleValue
 from broker.core.rooms.pins import PinChange
 from broker.core.rooms.policies import Policy
-from broker.core.rooms.room_rules import RuleValue
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
 from broker.core.rooms.watch_times import WatchTimes
@@ -45,6 +45,7 @@ from protocol.activities import BY_EVENT_NAME, Via, activity_payload
 from protocol.codes import Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase
 from protocol.messages import AckResult, Event, FirstResult, Joined, Post
 from protocol.operations import STAFF
+from protocol.operations.keys import KeyItem
 from protocol.payloads import ActivityPayload
 
 __all__ = ["PostRef", "Room"]
@@ -226,7 +227,7 @@ class Room:
             self._nudge(now)
 
     def change_keys(
-        self, author: Member, sequence: int, items: Sequence[KeySet | KeyDelete], key: OperationKey | None
+        self, author: Member, sequence: int, items: Sequence[KeyItem | KeyDelete], key: OperationKey | None
     ) -> KeyDecision | KeyRefused:
         """Set and delete keys, all or none; a decision that changes anything is answered as a post of ``author`` is."""
         now = self._clock()

@@ -49,7 +49,8 @@ class SetKey(NamedTuple):
 
 
 class KeyItem(NamedTuple):
-    """One key to set, as `SetKey`."""
+    """One key to set. ``version``: the one it must have now, 0 = it must not exist, null = any; ``ttl_ms``: how long it
+    lives; ``owner``: with ``delete_on_leave`` the key goes when this user leaves."""
 
     name: str
     value: Any

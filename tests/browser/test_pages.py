@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
+from broker.server import Broker
 from protocol.codes import MessageType
 from protocol.messages import Event, State, Tick
 from tests.support.broker import joined_link, running_broker
@@ -75,28 +78,36 @@ source.onmessage = event => {
 </script>"""
 
 
+@asynccontextmanager
+async def served(html: str, broker: Broker) -> AsyncIterator[tuple[str, trio.Event]]:
+    """Serve a page for a broker; give its address, and an event: until it is set, the page's image keeps it loading."""
+    is_done = trio.Event()
+
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            if (await stream.receive_some(4096)).startswith(b"GET /page"):
+                head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nConnection: close\r\n\r\n"
+                await stream.send_all(head + page.encode())
+                return
+            await is_done.wait()
+            await stream.send_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        port = listeners[0].socket.getsockname()[1]
+        page = html.replace("PORT", str(broker.addresses[0][1])).replace("HOLD", str(port))
+        yield f"http://127.0.0.1:{port}/page", is_done
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.slow
 async def test_a_page_watches_a_room_as_events(tmp_path: Path) -> None:
     needs("chromium")
     async with running_broker() as broker, joined_link(broker, "dev:ann:host") as (ann, number):
-        has_posted = trio.Event()
-
-        async def hold(stream: trio.SocketStream) -> None:
-            async with stream:
-                if (await stream.receive_some(4096)).startswith(b"GET /page"):
-                    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nConnection: close\r\n\r\n"
-                    await stream.send_all(head + html.encode())
-                    return
-                await has_posted.wait()
-                await stream.send_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
-
-        async with trio.open_nursery() as nursery:
-            listeners = await nursery.start(partial(trio.serve_tcp, hold, 0, host="127.0.0.1"))
-            port = listeners[0].socket.getsockname()[1]
-            html = WATCHING.replace("PORT", str(broker.addresses[0][1])).replace("HOLD", str(port))
+        async with served(WATCHING, broker) as (url, has_posted), trio.open_nursery() as nursery:
 
             async def look() -> None:
-                seen = await trio.to_thread.run_sync(dom, f"http://127.0.0.1:{port}/page", tmp_path / "profile")
+                seen = await trio.to_thread.run_sync(dom, url, tmp_path / "profile")
                 assert "<title>joined lobby</title>" in seen
                 assert "欢迎 at 1" in seen.split("</script>")[1]
                 nursery.cancel_scope.cancel()
@@ -114,27 +125,10 @@ async def test_a_page_watches_a_room_as_events(tmp_path: Path) -> None:
 async def test_a_page_joins_and_talks_over_its_own_websocket(tmp_path: Path) -> None:
     needs("chromium")
     async with running_broker() as broker, joined_link(broker, "dev:ann") as (ann, _):
-        heard_it = trio.Event()
-
-        async def hold(stream: trio.SocketStream) -> None:
-            async with stream:
-                if (await stream.receive_some(4096)).startswith(b"GET /page"):
-                    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nConnection: close\r\n\r\n"
-                    await stream.send_all(head + html.encode())
-                    return
-                await heard_it.wait()
-                await stream.send_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
-
-        async with trio.open_nursery() as nursery:
-            listeners = await nursery.start(partial(trio.serve_tcp, hold, 0, host="127.0.0.1"))
-            ports = {"PORT": broker.addresses[0][1], "HOLD": listeners[0].socket.getsockname()[1]}
-            html = PAGE
-            for word, port in ports.items():
-                html = html.replace(word, str(port))
-            page = f"http://127.0.0.1:{ports['HOLD']}/page"
+        async with served(PAGE, broker) as (url, heard_it), trio.open_nursery() as nursery:
 
             async def look() -> None:
-                seen = await trio.to_thread.run_sync(dom, page, tmp_path / "profile")
+                seen = await trio.to_thread.run_sync(dom, url, tmp_path / "profile")
                 assert "<title>outcome 0</title>" in seen
                 assert "来自浏览器" in seen.split("</script>")[1]
                 nursery.cancel_scope.cancel()

@@ -30,7 +30,7 @@ from broker.config.schema import (
     to_toml,
     without_limit,
 )
-from broker.core.rooms.room_rules import ROOM_RULES
+from broker.core.rooms.own_rules import ROOM_RULES
 from protocol.codes import MESSAGE_TYPES, Lane, MessageType, Role, TypeRule
 
 SECRET = "0123456789abcdef0123456789abcdef"

@@ -10,12 +10,13 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from broker.core.limits.rate_limit import Gcra, Rate
 from broker.core.rooms.effects import Effect, PendingReply, Record
 from broker.core.rooms.idempotency import OperationKey
-from broker.core.rooms.keys import KeyDelete, KeyRefused, KeySet, RoomKeys
+from broker.core.rooms.keys import KeyDelete, KeyRefused, RoomKeys
 from broker.core.rooms.phases import RoomPhases
 from broker.core.rooms.stream import Stream
 from protocol.codes import ErrorCode, Lane, MessageType, Outcome, RoomPhase
 from protocol.frames import pack_body
 from protocol.messages import Event
+from protocol.operations.keys import KeyItem
 from protocol.payloads import KeyChange, KeysPayload
 
 __all__ = ["KEY_CHANGES", "KeyChanges", "KeyDecision", "key_operation"]
@@ -38,7 +39,7 @@ class KeyDecision(NamedTuple):
     effects: Sequence[Effect[Any]]
 
 
-def key_operation(caller: str, key: str, items: Sequence[KeySet | KeyDelete]) -> OperationKey | None:
+def key_operation(caller: str, key: str, items: Sequence[KeyItem | KeyDelete]) -> OperationKey | None:
     """Return the idempotency key of a command; None where its caller gave none."""
     if not key:
         return None
@@ -63,7 +64,7 @@ class KeyChanges(Generic[T]):
         ticket: T,
         user_id: str,
         name: str,
-        items: Sequence[KeySet | KeyDelete],
+        items: Sequence[KeyItem | KeyDelete],
         key: OperationKey | None,
         now: float,
         now_ms: int,

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from protocol.codes import ErrorCode, KeyCause
 from protocol.frames import pack_body
 from protocol.messages import MAX_KEYS, RoomKey
+from protocol.operations.keys import KeyItem
 from protocol.payloads import MAX_KEY_NAME_BYTES, MAX_KEY_VALUE_BYTES, KeyChange
 
 __all__ = [
@@ -32,7 +33,6 @@ __all__ = [
     "KeyDelete",
     "KeyRecord",
     "KeyRefused",
-    "KeySet",
     "KeySpace",
     "RoomKeys",
     "key_bytes",
@@ -50,17 +50,6 @@ LEAVE_GRACE_S = 15.0
 """A viewer who reloads, or changes between Wi-Fi and mobile data, returns within seconds and keeps its keys."""
 RETRY_S = 2.0
 """When what could not be removed is tried again: a change of the key is under way, or the ledger cannot write."""
-
-
-class KeySet(NamedTuple):
-    """Set a key. ``version``: the one it must have now, 0 = it must not exist, None = any; ``ttl_ms`` from now on."""
-
-    name: str
-    value: Any
-    version: int | None = None
-    ttl_ms: int | None = None
-    owner: str | None = None
-    delete_on_leave: bool = False
 
 
 class KeyDelete(NamedTuple):
@@ -203,7 +192,7 @@ class RoomKeys:
 
     # ---- decide
 
-    def decide(self, items: Sequence[KeySet | KeyDelete], now_ms: int) -> tuple[KeyChange, ...] | KeyRefused:
+    def decide(self, items: Sequence[KeyItem | KeyDelete], now_ms: int) -> tuple[KeyChange, ...] | KeyRefused:
         """Return the changes that do all of ``items``, with their space reserved, or why none is done.
 
         Deleting a key that does not exist changes nothing.
@@ -218,7 +207,7 @@ class RoomKeys:
             seen.add(item.name)
             if not self._has_version(item.name, item.version):
                 return KeyRefused(ErrorCode.STALE, "version", "is not the key's present one", index)
-            if isinstance(item, KeySet):
+            if isinstance(item, KeyItem):
                 refusal = self._refusal(item, index)
                 if refusal is not None:
                     return refusal
@@ -244,7 +233,7 @@ class RoomKeys:
             return KeyRefused(ErrorCode.TOO_MANY_KEYS, "value", "the keys of all rooms take the space there is")
         return self._reserve(changes)
 
-    def _refusal(self, item: KeySet, index: int) -> KeyRefused | None:
+    def _refusal(self, item: KeyItem, index: int) -> KeyRefused | None:
         if not 1 <= len(item.name.encode()) <= MAX_KEY_NAME_BYTES:
             return KeyRefused(ErrorCode.BAD_FIELD, "name", f"must have 1 to {MAX_KEY_NAME_BYTES} bytes", index)
         if value_bytes(item.value) > MAX_KEY_VALUE_BYTES:

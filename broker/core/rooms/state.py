@@ -35,12 +35,12 @@ from broker.core.rooms.kept import KeptMessages
 from broker.core.rooms.key_changes import KeyChanges
 from broker.core.rooms.keys import KeySpace, RoomKeys
 from broker.core.rooms.likes import LikeCounter
+from broker.core.rooms.own_rules import RuleValue, checked_rules
 from broker.core.rooms.phases import RoomPhases
 from broker.core.rooms.policies import Policy
 from broker.core.rooms.posting import Posting
 from broker.core.rooms.presence import Presence, PresenceCounts
 from broker.core.rooms.rates import RoomCounts, RoomRates
-from broker.core.rooms.room_rules import RuleValue, checked_rules
 from broker.core.rooms.rules import Author, RoomRules
 from broker.core.rooms.stream import StoredEvent, Stream, kept_bytes
 from broker.core.rooms.tick_entry import tick_entry

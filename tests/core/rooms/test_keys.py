@@ -16,7 +16,6 @@ from broker.core.rooms.keys import (
     KeyDelete,
     KeyRecord,
     KeyRefused,
-    KeySet,
     KeySpace,
     RoomKeys,
     key_bytes,
@@ -25,6 +24,7 @@ from protocol.clients.keys import RoomMap
 from protocol.codes import ErrorCode, KeyCause
 from protocol.fields import FieldError
 from protocol.messages import MAX_KEYS
+from protocol.operations.keys import KeyItem
 from protocol.payloads import KeyChange, key_value
 
 
@@ -32,7 +32,7 @@ def room_keys(*present: str, space: KeySpace | None = None) -> RoomKeys:
     return RoomKeys(lambda user: user in present, space)
 
 
-def put(keys: RoomKeys, *items: KeySet | KeyDelete, now_ms: int = 1000) -> tuple[KeyChange, ...]:
+def put(keys: RoomKeys, *items: KeyItem | KeyDelete, now_ms: int = 1000) -> tuple[KeyChange, ...]:
     """Decide and apply at once, as a room without a ledger does."""
     changes = keys.decide(items, now_ms)
     assert not isinstance(changes, KeyRefused), changes
@@ -40,7 +40,7 @@ def put(keys: RoomKeys, *items: KeySet | KeyDelete, now_ms: int = 1000) -> tuple
     return changes
 
 
-def refusal(keys: RoomKeys, *items: KeySet | KeyDelete, now_ms: int = 1000) -> KeyRefused:
+def refusal(keys: RoomKeys, *items: KeyItem | KeyDelete, now_ms: int = 1000) -> KeyRefused:
     found = keys.decide(items, now_ms)
     assert isinstance(found, KeyRefused), found
     return found
@@ -48,14 +48,14 @@ def refusal(keys: RoomKeys, *items: KeySet | KeyDelete, now_ms: int = 1000) -> K
 
 def test_a_key_is_set_compared_and_deleted() -> None:
     keys = room_keys()
-    (first,) = put(keys, KeySet("price", 100, version=0))
-    assert refusal(keys, KeySet("price", 1, version=0)).code is ErrorCode.STALE
-    (second,) = put(keys, KeySet("price", 90, version=first.version))
+    (first,) = put(keys, KeyItem("price", 100, version=0))
+    assert refusal(keys, KeyItem("price", 1, version=0)).code is ErrorCode.STALE
+    (second,) = put(keys, KeyItem("price", 90, version=first.version))
     assert second.version > first.version
     assert refusal(keys, KeyDelete("price", first.version)).code is ErrorCode.STALE
     put(keys, KeyDelete("price", second.version))
     assert keys.views() == []
-    (third,) = put(keys, KeySet("price", 80, version=0))
+    (third,) = put(keys, KeyItem("price", 80, version=0))
     assert third.version > second.version
 
 
@@ -65,34 +65,34 @@ def test_deleting_what_does_not_exist_changes_nothing() -> None:
 
 def test_all_items_are_set_or_none() -> None:
     keys = room_keys()
-    put(keys, KeySet("a", 1))
-    found = refusal(keys, KeySet("b", 1), KeySet("a", 2, version=0))
+    put(keys, KeyItem("a", 1))
+    found = refusal(keys, KeyItem("b", 1), KeyItem("a", 2, version=0))
     assert (found.code, found.item) == (ErrorCode.STALE, 1)
     assert [view.name for view in keys.views()] == ["a"]
-    assert refusal(keys, KeySet("b", 1), KeySet("b", 2)).code is ErrorCode.BAD_FIELD
-    changes = put(keys, KeySet("b", 1), KeySet("c", 2))
+    assert refusal(keys, KeyItem("b", 1), KeyItem("b", 2)).code is ErrorCode.BAD_FIELD
+    changes = put(keys, KeyItem("b", 1), KeyItem("c", 2))
     assert len({change.version for change in changes}) == 1
 
 
 def test_a_comparison_while_a_change_is_under_way_is_stale() -> None:
     keys = room_keys()
-    changes = keys.decide((KeySet("a", 1, version=0),), 1000)
+    changes = keys.decide((KeyItem("a", 1, version=0),), 1000)
     assert not isinstance(changes, KeyRefused)
-    assert refusal(keys, KeySet("a", 2, version=0)).code is ErrorCode.STALE
-    assert refusal(keys, KeySet("a", 2, version=changes[0].version)).code is ErrorCode.STALE
+    assert refusal(keys, KeyItem("a", 2, version=0)).code is ErrorCode.STALE
+    assert refusal(keys, KeyItem("a", 2, version=changes[0].version)).code is ErrorCode.STALE
     keys.release(changes, 0.0)
-    put(keys, KeySet("a", 2, version=0))
+    put(keys, KeyItem("a", 2, version=0))
 
 
 def test_bounds_are_refused_with_field_and_rule() -> None:
     keys = room_keys()
-    assert refusal(keys, KeySet("a", "x" * 4097)).code is ErrorCode.PAYLOAD_TOO_LARGE
-    assert refusal(keys, KeySet("好" * 43, 1)).field == "name"
-    assert refusal(keys, KeySet("a", 1, delete_on_leave=True)).field == "owner"
+    assert refusal(keys, KeyItem("a", "x" * 4097)).code is ErrorCode.PAYLOAD_TOO_LARGE
+    assert refusal(keys, KeyItem("好" * 43, 1)).field == "name"
+    assert refusal(keys, KeyItem("a", 1, delete_on_leave=True)).field == "owner"
     for number in range(MAX_KEYS):
-        put(keys, KeySet(f"k{number}", number))
-    assert refusal(keys, KeySet("more", 1)).code is ErrorCode.TOO_MANY_KEYS
-    put(keys, KeySet("k0", "again"))
+        put(keys, KeyItem(f"k{number}", number))
+    assert refusal(keys, KeyItem("more", 1)).code is ErrorCode.TOO_MANY_KEYS
+    put(keys, KeyItem("k0", "again"))
 
 
 def test_the_bytes_of_a_room_and_of_all_rooms_are_bounded() -> None:
@@ -100,22 +100,22 @@ def test_the_bytes_of_a_room_and_of_all_rooms_are_bounded() -> None:
     keys, other = room_keys(space=space), room_keys(space=space)
     value = "x" * 4000
     number = 0
-    while not isinstance(changes := keys.decide((KeySet(f"k{number}", value),), 1), KeyRefused):
+    while not isinstance(changes := keys.decide((KeyItem(f"k{number}", value),), 1), KeyRefused):
         keys.apply(changes, 0.0)
         number += 1
     assert changes.code is ErrorCode.TOO_MANY_KEYS
     assert MAX_KEYS_BYTES - 4200 < keys.nbytes <= MAX_KEYS_BYTES
     for each in range(2):
-        put(other, KeySet(f"k{each}", value))
-    assert refusal(other, KeySet("k2", value), KeySet("k3", value)).code is ErrorCode.TOO_MANY_KEYS
+        put(other, KeyItem(f"k{each}", value))
+    assert refusal(other, KeyItem("k2", value), KeyItem("k3", value)).code is ErrorCode.TOO_MANY_KEYS
     keys.clear()
-    put(other, KeySet("k2", value), KeySet("k3", value))
+    put(other, KeyItem("k2", value), KeyItem("k3", value))
     assert space.nbytes == other.nbytes
 
 
 def test_a_key_expires_by_trusted_time_alone() -> None:
     keys = room_keys()
-    put(keys, KeySet("a", 1, ttl_ms=5000), now_ms=1000)
+    put(keys, KeyItem("a", 1, ttl_ms=5000), now_ms=1000)
     assert keys.due(0.0, 1000) == ()
     assert keys.next_due == 5.0
     assert keys.due(5.0, None) == ()
@@ -133,7 +133,7 @@ def test_a_key_expires_by_trusted_time_alone() -> None:
 def test_an_owners_keys_go_a_grace_after_its_last_connection() -> None:
     present = {"ann"}
     keys = RoomKeys(present.__contains__)
-    put(keys, KeySet("seat", "ann", owner="ann", delete_on_leave=True), KeySet("other", 1, owner="ann"))
+    put(keys, KeyItem("seat", "ann", owner="ann", delete_on_leave=True), KeyItem("other", 1, owner="ann"))
     present.clear()
     keys.left("ann", 10.0)
     present.add("ann")
@@ -149,7 +149,7 @@ def test_an_owners_keys_go_a_grace_after_its_last_connection() -> None:
 
 def test_a_key_of_an_absent_owner_waits_for_it_for_the_grace() -> None:
     keys = room_keys()
-    put(keys, KeySet("seat", 1, owner="ann", delete_on_leave=True))
+    put(keys, KeyItem("seat", 1, owner="ann", delete_on_leave=True))
     assert keys.next_due == LEAVE_GRACE_S
     assert [change.name for change in keys.due(LEAVE_GRACE_S, 1000)] == ["seat"]
 
@@ -157,7 +157,7 @@ def test_a_key_of_an_absent_owner_waits_for_it_for_the_grace() -> None:
 def test_the_snapshot_says_how_much_it_leaves_out() -> None:
     keys = room_keys()
     for number in range(8):
-        put(keys, KeySet(f"k{number}", "x" * 4000))
+        put(keys, KeyItem(f"k{number}", "x" * 4000))
     shown, more = keys.snapshot()
     assert [key.name for key in shown] == ["k0", "k1", "k2", "k3"]
     assert more == 4
@@ -196,7 +196,7 @@ class KeysMachine(RuleBasedStateMachine):
         self.viewer = RoomMap()
         self.keys = RoomKeys(self.present.__contains__, self.space)
 
-    def judge(self, items: tuple[KeySet | KeyDelete, ...]) -> None:
+    def judge(self, items: tuple[KeyItem | KeyDelete, ...]) -> None:
         before = self.records.copy()
         under_way = {change.name for changes in self.pending for change in changes}
         found = self.keys.decide(items, self.now_ms)
@@ -217,18 +217,18 @@ class KeysMachine(RuleBasedStateMachine):
         on_leave=st.booleans(),
     )
     def set_key(self, name: str, value: Any, ttl: int | None, owner: str | None, on_leave: bool) -> None:
-        self.judge((KeySet(name, value, None, ttl, owner, on_leave and owner is not None),))
+        self.judge((KeyItem(name, value, None, ttl, owner, on_leave and owner is not None),))
 
     @rule(name=names, value=values, is_right=st.booleans())
     def compare_and_set(self, name: str, value: Any, is_right: bool) -> None:
         key = self.records.get(name)
         current = 0 if key is None else key.version
-        self.judge((KeySet(name, value, current if is_right else current + 1),))
+        self.judge((KeyItem(name, value, current if is_right else current + 1),))
 
     @rule(first=names, second=names, value=values)
     def set_two(self, first: str, second: str, value: Any) -> None:
         if first != second:
-            self.judge((KeySet(first, value), KeySet(second, value, 0)))
+            self.judge((KeyItem(first, value), KeyItem(second, value, 0)))
 
     @rule(name=names)
     def delete(self, name: str) -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broker.core.rooms.own_rules import ROOM_RULES, RuleError, checked_rules, rules_in_force
 from broker.core.rooms.policies import POLICIES, policy_from
-from broker.core.rooms.room_rules import ROOM_RULES, RuleError, checked_rules, rules_in_force
 from broker.core.rooms.rules import RoomRules
 from broker.core.rooms.state import RoomState
 from protocol.codes import MessageType, Outcome, Role
