@@ -32,6 +32,7 @@ from .events import (
     State,
     StreamEvent,
     TickAccount,
+    TokenRefused,
     TopLiker,
 )
 from .keys import RoomMap
@@ -78,6 +79,7 @@ __all__ = [
     "StreamEvent",
     "StreamPipe",
     "TickAccount",
+    "TokenRefused",
     "TokenSource",
     "TopLiker",
     "UnjoinedRoom",

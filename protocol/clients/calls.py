@@ -13,7 +13,7 @@ import trio
 from ..codes import Feature
 from ..errors import LocalProtocolError
 from ..fields import FieldError
-from ..messages import MAX_CALLS, Call, ErrorReply, Message, Result
+from ..messages import MAX_CALLS, Auth, Authenticated, Call, ErrorReply, Message, Result
 from ..operations import BY_NAME, BY_REQUEST, KeyUse, OperationRow
 from .events import CallLost, CallRefused
 from .link import Link
@@ -37,12 +37,15 @@ class CallOwner(Protocol):
         """Return a request number."""
 
 
+Answer = Result | Authenticated | ErrorReply
+
+
 class _Waiter:
     __slots__ = ("answer", "done")
 
     def __init__(self) -> None:
         self.done = trio.Event()
-        self.answer: Result | ErrorReply | None = None
+        self.answer: Answer | None = None
 
 
 # Any: an argument is whatever the operation's rule for the field takes, a result the record of its row.
@@ -105,16 +108,16 @@ class CallSender:
                     if not link.is_open:
                         await trio.lowlevel.checkpoint()
                         continue
-                    answer = await self._request(link, message)
+                    answer = await self.request(link, message)
                     if isinstance(answer, Result):
                         return answer.result
-                    if answer is not None:
+                    if isinstance(answer, ErrorReply):
                         raise CallRefused(answer.code, answer.message, answer.field, answer.retry_after_ms)
                     if not may_repeat:
                         raise CallLost(row.name)
 
-    async def _request(self, link: Link, message: Call) -> Result | ErrorReply | None:
-        """Send a CALL and return its answer, None where the link has ended before."""
+    async def request(self, link: Link, message: Call | Auth) -> Answer | None:
+        """Send a CALL, or AUTH on an open link, and return its answer, None where the link has ended before."""
         sequence = self._owner.next_sequence()
         waiter = self._waiting[sequence] = _Waiter()
         try:
@@ -126,7 +129,7 @@ class CallSender:
 
     # ---- called by the client
 
-    def on_answer(self, sequence: int, answer: Result | ErrorReply) -> bool:
+    def on_answer(self, sequence: int, answer: Answer) -> bool:
         """Process an answer; False if no call waits for it."""
         waiter = self._waiting.get(sequence)
         if waiter is None:

@@ -99,6 +99,18 @@ class Client:
         """Send ``token`` on the next link (an open one keeps its identity). Raises LocalProtocolError."""
         self._core.set_token(token)
 
+    async def change_token(self, token: str, *, timeout_s: float = CALL_TIMEOUT_S) -> Authenticated:
+        """Give the open link a new token of the same user, which may grant other rights; return what the broker says of
+        it, with the client's roles in its rooms.
+
+        The rooms that it does not grant end (LEFT with the reason NOT_GRANTED). The links that follow send this token
+        too. Within ``timeout_s`` the request survives lost links.
+
+        Raises TokenRefused, and the link keeps the token that it has; trio.TooSlowError, ClientClosed, and
+        LocalProtocolError for what cannot be a token.
+        """
+        return await self._core.change_token(token, timeout_s)
+
     async def wait_connected(self) -> None:
         """Wait until a link is open and authenticated. Raises ClientClosed."""
         await self._core.wait_connected()

@@ -46,6 +46,7 @@ from .events import (
     Position,
     PostResult,
     Pulse,
+    TokenRefused,
 )
 from .inbox import Inbox
 from .link import Ending, Hello, Link
@@ -132,6 +133,20 @@ class ClientCore:
         """See `Client.set_token`."""
         self.check(Auth(token))
         self._credentials = Credentials(token)
+
+    async def change_token(self, token: str, timeout_s: float) -> Authenticated:
+        """See `Client.change_token`."""
+        self.check(Auth(token))
+        with trio.fail_after(timeout_s):
+            while True:
+                link = await self.wait_link()
+                answer = await self.calls.request(link, Auth(token))
+                if isinstance(answer, Authenticated):
+                    self._credentials.changed(token)
+                    return answer
+                if isinstance(answer, ErrorReply):
+                    raise TokenRefused(answer.code, answer.message, answer.field, answer.retry_after_ms)
+                await trio.lowlevel.checkpoint()
 
     async def wait_opened(self, timeout_s: float) -> None:
         """Wait for the first link. Raises ClientClosed, CertificateRefused, and trio.TooSlowError with the reason."""
@@ -402,12 +417,24 @@ class ClientCore:
                 self.inbox.put_lossy(Fault(message.code, message.message, message.field, message.retry_after_ms))
         elif isinstance(message, Result):
             self.rooms.unexpected_frames += not self.calls.on_answer(frame.sequence, message)
+        elif isinstance(message, Authenticated):
+            self._on_new_rights(link, frame.sequence, message)
         elif not isinstance(message, Direct):
             self.rooms.on_frame(frame)
         elif message.type == MessageType.MISSED and not message.direct_id:
             self._on_missed(message.payload)
         else:
             self.directs.on_direct(message)
+
+    def _on_new_rights(self, link: Link, sequence: int, user: Authenticated) -> None:
+        """Process the answer to AUTH on an open link: what it says counts from now on."""
+        if not self.calls.on_answer(sequence, user):
+            self.rooms.unexpected_frames += 1
+            return
+        self.user = link.user = user
+        self._credentials.accepted(user, trio.current_time())
+        self._renewal.on_changed(user.expires_at_ms)
+        link.renew_at = self._credentials.renew_at()
 
     def _on_missed(self, payload: Any) -> None:
         """Process the payload of a DIRECT of type MISSED: `messages.Missed`, or any value (hence Any)."""

@@ -110,6 +110,12 @@ class Credentials:
         self._refusals = 0
         self._is_untested = False
 
+    def changed(self, token: str) -> None:
+        """Send another token on the next links, which the broker has accepted on an open one. An async function of the
+        application is called again where a ticket does not serve."""
+        self._token = token
+        self._is_untested = False
+
     def renew_at(self) -> float:
         """Return when to request a new ticket (monotonic seconds): at half of its time; inf without one."""
         return self._ticket_until - self._ticket_s / 2 if self._ticket and self._ticket_s else inf

@@ -40,6 +40,7 @@ __all__ = [
     "State",
     "StreamEvent",
     "TickAccount",
+    "TokenRefused",
     "TopLiker",
 ]
 
@@ -297,6 +298,10 @@ class Refusal(Exception):
 
 class RoomRefused(Refusal):
     """The broker refused to let the client join a room."""
+
+
+class TokenRefused(Refusal):
+    """The broker refused a new token for an open link, which keeps the one it has."""
 
 
 class CallRefused(Refusal):

@@ -279,7 +279,7 @@ class Link:
             self._on_pong(message)
         elif isinstance(message, ServerHello):
             self._on_hello(message)
-        elif isinstance(message, Authenticated):
+        elif isinstance(message, Authenticated) and not self._authenticated.is_set():
             self.user = message
             self._authenticated.set()
             self._receiver.link_authenticated(self)
@@ -288,7 +288,7 @@ class Link:
                 Ending(Signal.GOAWAY, message.code, message.reason, message.retry_after_ms, message.jitter_ms,
                        message.hosts)
             )  # fmt: skip
-        elif frame.opcode is Opcode.HELLO or frame.opcode is Opcode.AUTH:
+        elif frame.opcode is Opcode.HELLO:
             raise AssertionError(frame.opcode)  # unreachable: the connection reads only a server's messages
         else:
             self._receiver.on_frame(self, frame)

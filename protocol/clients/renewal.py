@@ -35,7 +35,9 @@ class RenewalOwner(Protocol):
 class TokenRenewal:
     """Renewal for one client. ``new_token`` calls the application; an `Ending` says why there is no token."""
 
-    __slots__ = ("_answered", "_expires_at_ms", "_new_token", "_owner", "_rng", "_sequence")
+    __slots__ = (
+        "_answered", "_changed", "_changed_to_ms", "_expires_at_ms", "_new_token", "_owner", "_rng", "_sequence",
+    )  # fmt: skip
 
     def __init__(
         self, owner: RenewalOwner, new_token: Callable[[], Awaitable[str | Ending | None]], rng: random.Random
@@ -46,15 +48,21 @@ class TokenRenewal:
         self._sequence = 0
         self._answered = trio.Event()
         self._expires_at_ms = 0
+        self._changed = trio.Event()
+        self._changed_to_ms = 0
 
     async def run(self, link: Link, expires_at_ms: int, timeout_s: float) -> None:
         """Renew the token of ``link`` before each of its ends. ``timeout_s``: how long to wait for an answer."""
         failures = 0
+        self._changed = trio.Event()
         while expires_at_ms:
             left_s = (expires_at_ms - self._owner.server_ms()) / 1000
             if left_s <= 0:
                 return
-            await trio.sleep(min(left_s * self._rng.uniform(EARLIEST, LATEST), MAX_SLEEP_S))
+            with trio.move_on_after(min(left_s * self._rng.uniform(EARLIEST, LATEST), MAX_SLEEP_S)):
+                await self._changed.wait()
+                self._changed, expires_at_ms = trio.Event(), self._changed_to_ms
+                continue
             if left_s > MAX_SLEEP_S:
                 continue
             token = await self._new_token()
@@ -79,6 +87,11 @@ class TokenRenewal:
         self._expires_at_ms = pong.expires_at_ms
         self._answered.set()
         return True
+
+    def on_changed(self, expires_at_ms: int) -> None:
+        """The application has changed the token of the link: from now on it ends then."""
+        self._changed_to_ms = expires_at_ms
+        self._changed.set()
 
     def on_error(self, sequence: int, error: ErrorReply) -> bool:
         """Process an ERROR; False if it does not answer a renewal."""
