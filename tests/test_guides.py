@@ -246,6 +246,20 @@ def test_the_program_for_backends_works(terminal: Terminal) -> None:
     assert refused.startswith("UNKNOWN_ROOM room is not open 0 ")
 
 
+def test_the_program_of_a_flash_sale_buys_a_unit(terminal: Terminal) -> None:
+    guide = ROOT / "broker" / "guides" / "flash-sales.md"
+    (program,) = blocks(guide, "python")
+    run_commands(guide, terminal)
+    (terminal.folder / "program.py").write_text(terminal.localize(program.replace("roomcast_client", "protocol")))
+    assert terminal.run("python program.py").splitlines() == ["RESERVED 1 1990", "sales.claim_confirmed"]
+    for event in ("sales.scheduled", "sales.opened", "sales.restocked"):
+        terminal.wait_for(terminal.running[1][2], event)
+    listed = json.loads(terminal.run("roomcast call sales.list room=lobby"))["items"]
+    assert [(sale["id"], sale["state"], sale["confirmed"]) for sale in listed] == [
+        ("sale-1", "open", 1), ("sale-2", "settled", 0),
+    ]  # fmt: skip
+
+
 def _start_program(terminal: Terminal) -> tuple[subprocess.Popen[str], Path]:
     output = terminal.folder / "program-output"
     with output.open("w") as file:
