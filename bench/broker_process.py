@@ -13,6 +13,7 @@ import gc
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from socket import socket
@@ -27,6 +28,7 @@ from bench.load.links import CODECS
 from bench.load.shared_sockets import SharedViewers
 from bench.load.sockets import listen, server_message
 from bench.measure import now_us
+from bench.micro.harness import without_rate
 from broker.config.schema import load
 from broker.core.net.send_queue import QueueLimits
 from broker.net.poller import Poller
@@ -64,6 +66,8 @@ class Observer:
         self._nursery = nursery
         self._shared: SharedViewers | None = None
         self._shared_poller: Poller | None = None
+        self._lifted = ExitStack()
+        """Operations whose rate is lifted, for the lifetime of this process."""
         self._sweeps = 0
         self._histories = self._by_ledger = 0
         if broker.history is not None:
@@ -95,6 +99,8 @@ class Observer:
                         self._send_stats()
                     case "shared":
                         await self._connect_shared(command)
+                    case "lift":
+                        self._lifted.enter_context(without_rate(command["operation"]))
                     case "floor":
                         await self._floor(command["size_bytes"], command["sweeps"])
                     case "stop":

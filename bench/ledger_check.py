@@ -86,6 +86,7 @@ def sum_rooms(entries: Iterable[StoredEntry]) -> dict[str, dict[str, Any]]:
             "gifts": room.gift_units,
             **{kind: room.by_type[message_type] for message_type, kind in KINDS.items()},
             "gift": room.gifts,
+            "commerce": room.by_type[COMMERCE_TYPE] + room.by_type[int(MessageType.ACTIVITY)],
         }
     for name, row in rooms.items():
         row["out_of_order"] = disordered[name]

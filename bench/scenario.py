@@ -18,6 +18,7 @@ from broker.config.files import FileError, read_text_of, user_path
 __all__ = [
     "SCENARIOS",
     "Cut",
+    "FlashSale",
     "LinkScript",
     "Scenario",
     "ScenarioError",
@@ -91,6 +92,20 @@ class LinkScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     stall_s: Annotated[float, Meta(ge=0)] = 0.0
 
 
+class FlashSale(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A flash sale in the first room, for buyers of its own. The rates of claims are lifted."""
+
+    at: Share = 0.3
+    """When it is created, as a share of the run; it opens a second later."""
+    buyers: Annotated[int, Meta(ge=1, le=15_000)] = 5000
+    claims: Annotated[int, Meta(ge=1, le=1_000_000)] = 50_000
+    """Of all buyers together, each with a key of its own."""
+    stock: Annotated[int, Meta(ge=1, le=100_000)] = 100
+    over_s: Annotated[float, Meta(gt=0, le=600)] = 1.0
+    """In which claims are sent, from the opening on."""
+    first_window_ms: Annotated[int, Meta(ge=0, le=10_000)] = 500
+
+
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Goal for a figure: ``metric`` (a name of the report's headline) at most, or at least, a bound."""
 
@@ -150,6 +165,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     durable: bool = False
     """The broker keeps a ledger, which is verified and added up when the broker has ended. The disk alone is timed in
     the same directory and run."""
+    sale: FlashSale | None = None
     webhooks: Literal["none", "present", "away"] = "none"
     """Every durable message is reported to a receiver on this machine: one that takes it, or a port that refuses."""
     floor_sweeps: Annotated[int, Meta(ge=0, le=50)] = 5
@@ -226,6 +242,8 @@ def read_scenario(text: str, name: str) -> Scenario:
         raise ScenarioError(f"scenario {name}: more rooms than viewers")
     if scenario.durable and scenario.way == "memory":
         raise ScenarioError(f"scenario {name}: way memory has no broker process, so nothing can be durable")
+    if scenario.sale is not None and (scenario.way != "sockets" or not scenario.durable):
+        raise ScenarioError(f"scenario {name}: a sale needs links and a ledger: durable = true")
     if scenario.webhooks != "none" and not scenario.durable:
         raise ScenarioError(f"scenario {name}: webhooks need a ledger: durable = true")
     return scenario

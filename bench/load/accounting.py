@@ -241,6 +241,8 @@ class ViewerAccounting:
             return record
         if isinstance(message, Tick):
             self._first_tick(group, totals, record, message, now)
+        elif isinstance(message, Event) and header.lane is Lane.AMBIENT:
+            record.stream = SINGLE  # counters of an activity, which have no place in the stream
         elif isinstance(message, Event):
             self._first_event(totals, record, message, header.lane)
         elif isinstance(message, State):

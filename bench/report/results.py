@@ -45,6 +45,9 @@ def assemble(
     encoded["ack"] = publisher["answered"]
     encoded["lateness"] = publisher["lateness"]
     encoded["durable"] = publisher["durable"]
+    sale = evidence.get("sale")
+    if sale is not None:
+        encoded |= {"sale window": sale["latencies"]["window"], "sale claim": sale["latencies"]["refused"]}
     latencies = {name: summarise([text]).summary() for name, text in encoded.items()}
     floor = _floor_figures(evidence["floor"])
     headline = _headline(scenario, evidence, latencies, floor)
@@ -163,6 +166,10 @@ def _headline(
         ("ack_p99_ms", "ack", "p99_ms"),
         ("join_p99_ms", "join", "p99_ms"),
         ("rejoin_p99_ms", "rejoin", "p99_ms"),
+        ("window_p50_ms", "sale window", "p50_ms"),
+        ("window_p99_ms", "sale window", "p99_ms"),
+        ("claim_p50_ms", "sale claim", "p50_ms"),
+        ("claim_p99_ms", "sale claim", "p99_ms"),
         ("slow_chat_p99_ms", "slow chat", "p99_ms"),
         ("late_p99_ms", "lateness", "p99_ms"),
         *_DURABLE[: 2 * scenario.durable],
@@ -185,6 +192,9 @@ def _headline(
     found["deliveries_per_s"] = deliveries / window_s
     found["posts_per_s"] = (after["posts"] - before["posts"]) / window_s
     found["broker_cores"] = cpu_s / window_s
+    if "sale" in evidence:
+        found["claims_per_s"] = evidence["sale"]["answered_once"] / evidence["sale"]["took_s"]
+        found["claims_sold"] = evidence["sale"]["view"]["confirmed"]
     if scenario.durable:
         found |= _durable(scenario, evidence)
     if scenario.cuts:

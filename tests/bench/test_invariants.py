@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.report.invariants import check, check_shared
+from bench.report.invariants import check, check_sale, check_shared, with_sale
 
 
 @pytest.fixture
@@ -126,3 +126,40 @@ def test_a_copy_on_the_wrong_socket_is_found() -> None:
     first, second = shared_violations(broker, viewers)
     assert "socket 0, ticks: arrived 11" in first
     assert "socket 1, ticks: arrived 5" in second
+
+
+SALE = {
+    "codes": {"RESERVED": 2, "WAITING": 1, "ALL_RESERVED": 7},
+    "answered_once": 10,
+    "confirmations": {"confirmed": 2},
+    "view": {"stock": 2, "available": 0, "reserved": 0, "confirmed": 2},
+    "events": 5,
+}
+
+
+def test_a_sale_that_adds_up_passes() -> None:
+    findings = check_sale(SALE, claims=10, stock=2)
+    assert findings.violations == []
+    assert findings.checked == 7
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "words"),
+    [
+        ("answered_once", 9, "were sent 10, and were answered once 9"),
+        ("codes", {"RESERVED": 3, "ALL_RESERVED": 7}, "buyers were promised 3, there are 2"),
+        ("confirmations", {"confirmed": 1, "EXPIRED": 1}, "the platform has confirmed 1, buyers were promised 2"),
+        ("view", {"stock": 2, "available": 1, "reserved": 0, "confirmed": 2}, "available, reserved and sold are 3"),
+        ("codes", {"RESERVED": 2, "NOT_OPEN": 8}, "refused with"),
+    ],
+)
+def test_a_sale_that_does_not_add_up_is_found(part: str, change: Any, words: str) -> None:
+    violations = check_sale({**SALE, part: change}, claims=10, stock=2).violations
+    assert any(words in violation for violation in violations), violations
+
+
+def test_the_events_of_a_sale_count_as_commerce_of_the_first_room(agreed: dict[str, Any]) -> None:
+    publisher = with_sale(agreed["publisher"], SALE)
+    assert publisher["sent"][-1] == ["commerce", 0, 5]
+    assert publisher["answers"][-1] == ["commerce", 0, "accepted", 5, 5]
+    assert publisher["sent"][:-1] == agreed["publisher"]["sent"]
