@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from broker.ledger.entries import FACT_KIND_MIN, StoredEntry
+from broker.ledger.entries import FACT_KIND_MIN, Key, StoredEntry, make_key
+from broker.ledger.reader import Reader, stored_entries
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
 
-__all__ = ["ORDER_KIND", "Order", "order_of", "pack_order"]
+__all__ = ["ORDER_KIND", "REFUND_KIND", "Order", "order_of", "pack_order", "refund_key", "stored_order"]
 
 ORDER_KIND = FACT_KIND_MIN + 2
 """Kind of the facts that are orders."""
+REFUND_KIND = FACT_KIND_MIN + 5
+"""Kind of the facts that are refunds of orders: order id, user, cents, reason."""
+MAX_SEQ_AFTER_EVENT = 1100
+"""The orders of an event are among so many entries after it: those of its submission."""
 
 
 class Order(NamedTuple):
@@ -46,3 +51,30 @@ def order_of(entry: StoredEntry) -> Order | None:
         return Order(*body[: len(Order._fields)])
     except (RemoteProtocolError, TypeError):
         return None
+
+
+def refund_key(order: str) -> Key:
+    """Return the key of the refund of an order, by its id qualified with its tenant."""
+    return make_key("refund", order)
+
+
+def stored_order(reader: Reader, room: str, shown_room: str, order: str, order_id: str) -> tuple[int, Order] | None:
+    """Return an order of a room, and the epoch of the stream that shows it; None where the room has none of that id.
+
+    ``room``: by its qualified name, ``shown_room`` as its tenant knows it; ``order``: the id qualified with its tenant.
+    Runs in the ledger's reading thread.
+    """
+    known = reader.first_result(make_key("order", order).digest)
+    if known is None:
+        return None
+    first_room, epoch = unpack_body(known.answer)
+    shown = reader.history(room, epoch, known.offset - 1, known.offset) if first_room == shown_room else None
+    if not shown:
+        return None
+    first, last = shown[0].seq, shown[0].seq + MAX_SEQ_AFTER_EVENT
+    where = f"s.room = ? AND s.epoch = ? AND e.kind = {ORDER_KIND} AND e.seq > ? AND e.seq <= ? ORDER BY e.seq"
+    for entry in stored_entries(reader, where, (room, epoch, first, last)):
+        found = order_of(entry)
+        if found is not None and found.order_id == order_id:
+            return epoch, found
+    return None

@@ -6,6 +6,7 @@ from typing import Any
 
 from broker.core.commerce.activity import ActivityRefusal, Attributes, Requester
 from broker.core.commerce.room_activities import ActivityKey
+from broker.core.commerce.room_rankings import GIFTS
 from broker.core.tenants.names import qualify
 from broker.ledger.pending import PendingResult
 from broker.operations.caller import Caller, OperationError
@@ -109,5 +110,6 @@ def requester(caller: Caller, room: Room, now_ms: int) -> Requester:
     user = qualify(caller.tenant, caller.id)
     watched_ms = room.watch_times.watched_ms(user, caller.joined_at_ms(room.name), now_ms)
     age_s = max(0, now_ms // 1000 - caller.account_created) if caller.account_created else None
-    attributes = Attributes(watch_s=watched_ms // 1000, account_age_s=age_s)
+    gift_cents = max(0, room.state.rankings[GIFTS].score_of(caller.id))
+    attributes = Attributes(watch_s=watched_ms // 1000, gift_cents=gift_cents, account_age_s=age_s)
     return Requester(caller.id, caller.name, Role.VIEWER if role is None else role, False, attributes)

@@ -37,6 +37,7 @@ from broker.operations import (
     locks,
     messages,
     packets,
+    rankings,
     rooms,
     sales,
     tokens,
@@ -71,6 +72,7 @@ HANDLERS: dict[str, Handler] = {
     **sales.HANDLERS,
     **packets.HANDLERS,
     **coupons.HANDLERS,
+    **rankings.HANDLERS,
 }
 RECALLED: dict[str, Recall] = {**rooms.RECALLED, **messages.RECALLED}
 KEY_S = 600.0

@@ -44,7 +44,7 @@ def combo_of(record: StoredRecord) -> tuple[int, GiftCombo] | None:
         return None
 
 
-def combo_removals(room: str, combos: Sequence[GiftCombo]) -> list[RecordRemoved]:
+def combo_removals(room: str, epoch: int, combos: Sequence[GiftCombo]) -> list[RecordRemoved]:
     """Return what removes combos of a stream that has ended."""
     return [RecordRemoved(KIND, room, combo.id) for combo in combos]
 

@@ -45,7 +45,8 @@ from broker.core.tenants.quotas import Tenants
 from broker.ledger import LedgerDamaged, LedgerRefused, ResultBatch
 from broker.rooms.fanout import FanOut
 from broker.rooms.room import PostRef, Room
-from broker.rooms.room_store import RoomCheckpoint, RoomStore
+from broker.rooms.room_checkpoints import RoomCheckpoint
+from broker.rooms.room_store import RoomStore
 from protocol.codes import ErrorCode, Lane, LeaveReason, Role, RoomPhase
 from protocol.messages import Account
 
@@ -215,6 +216,7 @@ class Hub:
         )  # fmt: skip
         state.stage = self._stage
         if checkpoint is not None:
+            state.rankings.restore(checkpoint.scores)
             state.restore(checkpoint.last_offset, checkpoint.totals, checkpoint.events, self._clock())
             state.keys.restore(*checkpoint.keys, self._clock(), is_counted=True)
             state.gifts.restore(checkpoint.combos)
@@ -362,6 +364,7 @@ class Hub:
             del self._by_number[room.number]
             if room.ended[0] is LeaveReason.ROOM_ENDED and not room.has_crashed:
                 room.state.keys.clear()
+                room.journal.remove_scores()
             if room.tenant is not None:
                 room.tenant.rooms -= 1
             if self._by_name.get(room.name) is room:

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import structlog
 import trio
 
-from broker.core.commerce.gifts import GiftCombo
 from broker.core.commerce.room_activities import ActivityBatch, ActivityKind, RoomActivities
+from broker.core.commerce.room_rankings import GIFTS, StoredScore
 from broker.core.rooms.bans import BanTable
 from broker.core.rooms.effects import Effect, Record
 from broker.core.rooms.idempotency import KEY_REUSED, FirstUse, OperationKey, StoredResult
@@ -44,19 +44,20 @@ from broker.ledger import (
     SubmitResult,
     make_key,
 )
-from broker.ledger.orders import ORDER_KIND, Order, pack_order
+from broker.ledger.orders import ORDER_KIND, REFUND_KIND, Order, pack_order, refund_key
 from broker.ledger.records import remove_records
 from broker.rooms.activity_records import DirectSink, batch_items, read_activities, read_all_activities
 from broker.rooms.ban_records import ban_removal, read_bans
-from broker.rooms.combo_records import combo_items, combo_removals, read_room_combos
+from broker.rooms.combo_records import combo_items
 from broker.rooms.key_records import StoredKeys, key_items, key_removals, read_room_keys
 from broker.rooms.reports import RoomReports
-from broker.rooms.room_history import stored_events
+from broker.rooms.room_checkpoints import MAX_CHECKPOINTS, RoomCheckpoint, add_records, read_checkpoints
+from broker.rooms.score_records import MAX_SCORES, score_items, score_removals
 from protocol.codes import MessageType, Outcome, RoomPhase
 from protocol.frames import pack_body, unpack_body
 from protocol.messages import Event
 
-__all__ = ["KeyReused", "RoomCheckpoint", "RoomJournal", "RoomStore"]
+__all__ = ["KeyReused", "RoomJournal", "RoomStore"]
 
 log = structlog.get_logger("roomcast.room_store")
 
@@ -64,26 +65,6 @@ RECORD_RETRY_MS = 2000
 """When a client repeats what the ledger could not take."""
 SUBMIT_AGAIN_S = 3600.0
 """How often a room that has something to do at a time submits a checkpoint that has not changed."""
-MAX_CHECKPOINTS = 100_000
-"""Checkpoints of rooms without a task, about 300 bytes each; beyond, the longest unused is forgotten."""
-MAX_RESTORED_HISTORIES = 1000
-"""Rooms whose newest events are read at the start, so that a wave of resumes after a restart needs no disk."""
-
-
-class RoomCheckpoint(NamedTuple):
-    """Position and totals of the stream of a room without a task."""
-
-    epoch: int
-    last_offset: int
-    totals: bytes
-    """Phase, likes and peak, as `RoomState.totals` packs them."""
-    events: tuple[StoredEvent, ...] = ()
-    """The newest events, without a hole, up to ``last_offset``."""
-    keys: StoredKeys = StoredKeys()
-    activities: RoomActivities[Any] | None = None
-    """None: there are none."""
-    combos: tuple[GiftCombo, ...] = ()
-    """Combos of gifts that have started and not ended."""
 
 
 class KeyReused(Exception):
@@ -234,10 +215,35 @@ class RoomStore:
         return self.ledger.record((RoomOpened(room, epoch, now_ms), *rows), on_result)
 
     def checkpoint(
-        self, room: str, epoch: int, totals: bytes, on_result: Callable[[LedgerResult], None]
+        self,
+        room: str,
+        epoch: int,
+        totals: bytes,
+        on_result: Callable[[LedgerResult], None],
+        scores: Sequence[StoredScore] = (),
     ) -> SubmitResult:
-        """Submit the totals of an open room."""
-        return self.ledger.record((RoomCheckpointed(room, epoch, self._unix_ms(), totals),), on_result)
+        """Submit the totals of an open room, and scores of its rankings."""
+        now_ms = self._unix_ms()
+        items: list[Item] = [RoomCheckpointed(room, epoch, now_ms, totals)]
+        items += score_items(room, epoch, scores, now_ms)
+        return self.ledger.record(items, on_result)
+
+    def refund(
+        self,
+        room: str,
+        epoch: int,
+        order: Order,
+        score: StoredScore | None,
+        qualified: str,
+        reason: str,
+        on_result: Callable[[LedgerResult], None],
+    ) -> SubmitResult:
+        """Submit the refund of an order, once, with the score of its user after it."""
+        now_ms = self._unix_ms()
+        body = pack_body((order.order_id, order.user_id, order.count * order.price_cents, reason))
+        items: list[Item] = [Entry(room, epoch, None, REFUND_KIND, now_ms, body)]
+        items += score_items(room, epoch, () if score is None else (score,), now_ms)
+        return self.ledger.record(items, on_result, (refund_key(qualified),))
 
     def close(self, room: str, checkpoint: RoomCheckpoint) -> None:
         """Keep the checkpoint of a room whose task has ended and whose stream goes on."""
@@ -311,7 +317,7 @@ class RoomStore:
     async def load(self, history_entries: int, history_s: float) -> None:
         """Read the checkpoints of all rooms. At the start, before connections are accepted."""
         since_ms = self._unix_ms() - round(history_s * 1000)
-        found = await self.ledger.ask(_read_checkpoints, since_ms, history_entries)
+        found = await self.ledger.ask(read_checkpoints, since_ms, history_entries)
         self.bans.restore(await self.ledger.ask(read_bans))
         remove_records(self.ledger, [ban_removal(ban) for ban in self.bans.sweep(self._unix_ms())])
         for room, keys in (await self.ledger.ask(read_room_keys)).items():
@@ -323,11 +329,8 @@ class RoomStore:
         for (room, epoch), activities in (await self.ledger.ask(read_all_activities, self.kinds)).items():
             if room in found and found[room].epoch == epoch:
                 found[room] = found[room]._replace(activities=activities)
-        for (room, epoch), combos in (await self.ledger.ask(read_room_combos)).items():
-            if room in found and found[room].epoch == epoch:
-                found[room] = found[room]._replace(combos=combos)
-            else:
-                remove_records(self.ledger, combo_removals(room, combos))
+        for removals in await self.ledger.ask(add_records, found):
+            remove_records(self.ledger, removals)
         self._checkpoints.update(found)
         if found:
             log.info("rooms restored", rooms=len(found), events=sum(len(each.events) for each in found.values()))
@@ -491,6 +494,29 @@ class RoomJournal:
         if not self.pending and self._all_answered is not None:
             self._all_answered.set()
 
+    def refund(
+        self, epoch: int, order: Order, qualified: str, reason: str, on_done: Callable[[LedgerResult], None]
+    ) -> SubmitResult:
+        """Submit the refund of an order, which is taken out of the rankings of its stream with the commit.
+
+        ``epoch``: of the stream that shows it; ``qualified``: its id with its tenant.
+        """
+        assert self._store is not None
+        rankings, user = self.state.rankings, plain_name(order.user_id)
+        is_current = epoch == self.state.epoch
+        cents = order.count * order.price_cents
+
+        def on_result(result: LedgerResult) -> None:
+            if isinstance(result, Committed) and is_current:
+                rankings.add(GIFTS, user, -cents, self._last_offset)
+                self._on_due()
+            on_done(result)
+
+        score = StoredScore(GIFTS, user, rankings[GIFTS].score_of(user) - cents, self._last_offset)
+        return self._store.refund(
+            self._room, self.state.epoch, order, score if is_current else None, qualified, reason, on_result
+        )
+
     async def first_use(self, key: OperationKey) -> FirstUse | None:
         """Return where an operation took effect whose key the ledger knows. KeyReused, and what `Ledger.ask` raises."""
         if self._store is None:
@@ -516,11 +542,21 @@ class RoomJournal:
             now = self._clock()
             # The ledger ends a room without an entry for long, also one that waits for a deadline.
             is_due = self.state.activities.is_busy and now >= self._submitted_at + SUBMIT_AGAIN_S
-            if totals != self._submitted or is_due:
+            scores = self.state.rankings.take_changes(MAX_SCORES, self._last_offset)
+            if totals != self._submitted or is_due or scores:
                 self._submitted_at = now
-                result = self._store.checkpoint(self._room, self.state.epoch, totals, self._on_checkpoint)
+                on_result = partial(self._on_checkpoint, scores=scores)
+                result = self._store.checkpoint(self._room, self.state.epoch, totals, on_result, scores)
                 if result is SubmitResult.QUEUED:
                     self._submitted = totals
+                else:
+                    self.state.rankings.put_back(scores)
+
+    def remove_scores(self) -> None:
+        """Remove the scores of the rankings: the stream has ended."""
+        if self._store is not None:
+            epoch, scores = self.state.epoch, self.state.rankings.dump()
+            remove_records(self._store.ledger, score_removals(self._room, epoch, scores))
 
     def write_totals(self, on_done: Callable[[bool], None]) -> None:
         """Submit the totals now; ``on_done`` gets whether they are durable. Without a ledger they are kept as they are.
@@ -541,9 +577,10 @@ class RoomJournal:
         else:
             on_done(False)
 
-    def _on_checkpoint(self, result: LedgerResult) -> None:
+    def _on_checkpoint(self, result: LedgerResult, scores: Sequence[StoredScore] = ()) -> None:
         if isinstance(result, LedgerError):
             self._submitted = b""  # the next one writes them again
+            self.state.rankings.put_back(scores)
 
     def keep_totals(self) -> None:
         """Keep phase and totals for the last checkpoint while they are those of an open room."""
@@ -564,8 +601,8 @@ class RoomJournal:
         keys = StoredKeys(state.keys.dump(), state.keys.last_version)
         activities = state.activities.activities
         kept = activities if activities is not None and len(activities) else None
-        totals, combos = self._totals, state.gifts.dump()
-        return RoomCheckpoint(state.epoch, last_offset, totals, tuple(events or ()), keys, kept, combos)
+        totals, combos, scores = self._totals, state.gifts.dump(), state.rankings.dump()
+        return RoomCheckpoint(state.epoch, last_offset, totals, tuple(events or ()), keys, kept, combos, scores)
 
 
 def _key(room: str, epoch: int, key: OperationKey, outcome: Outcome) -> Key:
@@ -573,23 +610,3 @@ def _key(room: str, epoch: int, key: OperationKey, outcome: Outcome) -> Key:
     anything else belongs to the room it was sent to. A repetition learns the room and the epoch of the first."""
     parts = key.parts if key.is_in_all_rooms else ("room", room, *key.parts)
     return make_key(*parts, content=key.fingerprint, outcome=outcome, answer=pack_body((plain_name(room), epoch)))
-
-
-def _read_checkpoints(reader: Reader, since_ms: int, history_entries: int) -> dict[str, RoomCheckpoint]:
-    """Read every open stream, the longest unused first. Runs in the ledger's reading thread."""
-    found: dict[str, RoomCheckpoint] = {}
-    with_events = 0
-    for stored in reader.rooms(MAX_CHECKPOINTS):
-        events: Sequence[StoredEvent] = ()
-        if (
-            stored.last_offset
-            and stored.used_at_ms >= since_ms
-            and with_events < MAX_RESTORED_HISTORIES
-            and history_entries
-        ):
-            with_events += 1
-            events = stored_events(reader.latest(stored.room, stored.epoch, since_ms, history_entries))
-        if stored.room not in found:
-            found[stored.room] = RoomCheckpoint(stored.epoch, stored.last_offset, stored.totals, tuple(events))
-    # The first are forgotten first: those without any event, then the longest unused.
-    return dict(sorted(reversed(found.items()), key=lambda each: each[1].last_offset > 0))

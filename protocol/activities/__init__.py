@@ -14,7 +14,7 @@ from ..fields import FieldError
 from ..json_values import as_json
 from ..messages import ActivityView
 from ..payloads import ActivityPayload, payload_record
-from . import coupons, lotteries, mic, orders, packets, pk, polls, products, quizzes, rains, sales, schedules
+from . import coupons, lotteries, mic, orders, packets, pk, polls, products, quizzes, rains, rankings, sales, schedules
 from .rows import ActivityEventRow, ActivityViewRow, EventRow, Via
 
 __all__ = [
@@ -45,6 +45,7 @@ ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = (
     *polls.ROWS,
     *coupons.ROWS,
     *quizzes.ROWS,
+    *rankings.ROWS,
 )
 REPORTS: tuple[EventRow, ...] = (
     *lotteries.REPORTS,
@@ -70,6 +71,7 @@ VIEWS: tuple[ActivityViewRow, ...] = (
     *polls.VIEWS,
     *coupons.VIEWS,
     *quizzes.VIEWS,
+    *rankings.VIEWS,
 )
 BY_KIND: dict[str, ActivityViewRow] = {row.kind: row for row in VIEWS}
 BY_EVENT_NAME: dict[str, ActivityEventRow] = {row.name: row for row in ACTIVITY_EVENTS}

@@ -7,12 +7,14 @@ from .subjects.app import AppCalls, AsyncAppCalls
 from .subjects.broker import AsyncBrokerCalls, BrokerCalls
 from .subjects.coupons import AsyncCouponsCalls, CouponsCalls
 from .subjects.directs import AsyncDirectsCalls, DirectsCalls
+from .subjects.gifts import AsyncGiftsCalls, GiftsCalls
 from .subjects.hooks import AsyncHooksCalls, HooksCalls
 from .subjects.keys import AsyncKeysCalls, KeysCalls
 from .subjects.locks import AsyncLocksCalls, LocksCalls
 from .subjects.messages import AsyncMessagesCalls, MessagesCalls
 from .subjects.packets import AsyncPacketsCalls, PacketsCalls
 from .subjects.rains import AsyncRainsCalls, RainsCalls
+from .subjects.rankings import AsyncRankingsCalls, RankingsCalls
 from .subjects.rooms import AsyncRoomsCalls, RoomsCalls
 from .subjects.sales import AsyncSalesCalls, SalesCalls
 from .subjects.users import AsyncUsersCalls, UsersCalls
@@ -37,6 +39,8 @@ class OperationCalls:
         self.packets = PacketsCalls(call)
         self.rains = RainsCalls(call)
         self.coupons = CouponsCalls(call)
+        self.gifts = GiftsCalls(call)
+        self.rankings = RankingsCalls(call)
 
 
 class AsyncOperationCalls:
@@ -56,3 +60,5 @@ class AsyncOperationCalls:
         self.packets = AsyncPacketsCalls(call)
         self.rains = AsyncRainsCalls(call)
         self.coupons = AsyncCouponsCalls(call)
+        self.gifts = AsyncGiftsCalls(call)
+        self.rankings = AsyncRankingsCalls(call)

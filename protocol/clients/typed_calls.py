@@ -98,6 +98,7 @@ from ..operations.packets import (
     MyShare,
     PacketPage,
 )
+from ..operations.rankings import GetRanking, RankingPage, RefundedGift, RefundGift
 from ..operations.rooms import (
     CloseRoom,
     GetRoom,
@@ -397,6 +398,12 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["coupons.close"] | ClosePool, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ClosedPool: ...
+    @overload
+    async def __call__(self, operation: Literal["gifts.refund"] | RefundGift, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RefundedGift: ...
+    @overload
+    async def __call__(self, operation: Literal["rankings.get"] | GetRanking, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RankingPage: ...
     @overload
     async def __call__(self, operation: str | tuple[Any, ...], /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> Any: ...

@@ -8,7 +8,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import app, brokers, coupons, directs, hooks, keys, locks, messages, packets, rooms, sales, tokens, users
+from . import (
+    app,
+    brokers,
+    coupons,
+    directs,
+    hooks,
+    keys,
+    locks,
+    messages,
+    packets,
+    rankings,
+    rooms,
+    sales,
+    tokens,
+    users,
+)
 from .rows import STAFF, KeyUse, OperationRow, RateLimit, Scope
 
 __all__ = [
@@ -41,6 +56,7 @@ OPERATIONS: tuple[OperationRow, ...] = (
     *sales.ROWS,
     *packets.ROWS,
     *coupons.ROWS,
+    *rankings.ROWS,
 )
 BY_NAME: dict[str, OperationRow] = {row.name: row for row in OPERATIONS}
 BY_REQUEST: dict[type[tuple[Any, ...]], OperationRow] = {row.request: row for row in OPERATIONS}

@@ -23,7 +23,8 @@ from broker.ledger import (
     RoomEnded,
     SubmitResult,
 )
-from broker.rooms.room_store import SUBMIT_AGAIN_S, RoomCheckpoint, RoomJournal, RoomStore
+from broker.rooms.room_checkpoints import RoomCheckpoint
+from broker.rooms.room_store import SUBMIT_AGAIN_S, RoomJournal, RoomStore
 from protocol.codes import MessageType, Role, RoomPhase
 from protocol.frames import unpack_body
 from protocol.messages import Post

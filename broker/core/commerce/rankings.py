@@ -116,6 +116,11 @@ class Ranking:
             self._floor = self._top[-1] if self.ranked > self._size else None
         return _ranked(self._top)
 
+    @property
+    def latest(self) -> tuple[RankedUser, ...]:
+        """The top as far as it is known without a scan."""
+        return _ranked(self._top)
+
     def rank_of(self, user: str, now_ms: int) -> int:
         """Return the rank of a user, 0 = not ranked; outside the top as of the last second."""
         key = self._users.get(user)
@@ -144,6 +149,11 @@ class Ranking:
         key = self._users.get(user)
         return 0 if key is None else -key[0]
 
+    def reached_of(self, user: str) -> int:
+        """Return the offset at which a user reached its score, 0 = it has none."""
+        key = self._users.get(user)
+        return 0 if key is None else key[1]
+
     # ---- pushes
 
     @property
@@ -168,12 +178,12 @@ class Ranking:
         """Return (user, score, reached) of all users with a score."""
         return tuple((user, -key[0], key[1]) for user, key in self._users.items())
 
-    def restore(self, scores: Iterable[tuple[str, int, int]], total: int) -> None:
-        """Go on with scores and the total of `dump`."""
+    def restore(self, scores: Iterable[tuple[str, int, int]]) -> None:
+        """Go on with the scores of `dump`."""
         for user, score, reached in scores:
             self._users[user] = -score, reached, user
+            self.total += score
             self.ranked += score > 0
-        self.total = total
         self._dirty_order = True
         self._top = nsmallest(self._size, (key for key in self._users.values() if key[0] < 0))
         self._floor = self._top[-1] if self.ranked > self._size else None

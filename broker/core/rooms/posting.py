@@ -17,6 +17,7 @@ from broker.core.chat.coalesce import Coalescer, Offer, PendingDanmaku
 from broker.core.chat.duplicates import DuplicateFilter
 from broker.core.chat.fold import fold
 from broker.core.commerce.gifts import ComboPacer, GiftEvent, GiftOrder
+from broker.core.commerce.room_rankings import RoomRankings
 from broker.core.limits.overload import STAGE_RULES, OverloadStage
 from broker.core.limits.post_limits import PostLimits
 from broker.core.rooms.accounts import RoomAccounts
@@ -38,7 +39,7 @@ T = TypeVar("T")
 
 # Looking an Enum member up is a call on Python 3.11 (0.2 us), and a flood passes here 200,000 times a second.
 _DANMAKU, _CHAT, _LIVE, _MODERATOR = MessageType.DANMAKU, Lane.CHAT, RoomPhase.LIVE, Role.MODERATOR
-_APP = Role.APP
+_APP, _GUEST = Role.APP, Role.GUEST
 _DROP_NEWEST, _COMMERCE_ONLY, _SHED = OverQuota.DROP_NEWEST, OverloadStage.COMMERCE_ONLY, Offer.SHED
 _NOTHING: tuple[Effect[Any], ...] = ()
 
@@ -64,6 +65,7 @@ class Posting(Generic[T]):
         stream: Stream[T],
         accounts: RoomAccounts,
         likes: LikeCounter,
+        rankings: RoomRankings,
         phases: RoomPhases,
         pins: RoomPins,
         set_phase: PhaseSetter[T],
@@ -74,6 +76,7 @@ class Posting(Generic[T]):
         self._stream = stream
         self._accounts = accounts
         self._likes = likes
+        self._rankings = rankings
         self._phases = phases
         self._pins = pins
         self._set_phase = set_phase
@@ -166,6 +169,8 @@ class Posting(Generic[T]):
             wait_s = self.limits.likes.try_acquire(author.user_id, now)
             return (Reply(ticket, Outcome.LIMITED, retry_ms(wait_s)),)
         self._likes.add(author.user_id, counted, now)
+        if author.role is not _GUEST:
+            self._rankings.liked(author.user_id, counted)
         account = self._accounts[Lane.AMBIENT]
         account.admitted += 1
         account.held += 1

@@ -16,8 +16,10 @@ from random import Random
 from typing import Any, Generic, TypeVar
 
 from broker.core.chat.coalesce import TierCut
+from broker.core.commerce.activity import RoomEvent
 from broker.core.commerce.gifts import ComboPacer
-from broker.core.commerce.room_activities import RoomActivities
+from broker.core.commerce.room_activities import PushCounter, RoomActivities
+from broker.core.commerce.room_rankings import RoomRankings
 from broker.core.limits.overload import STAGE_RULES, OverloadStage
 from broker.core.rooms.accounts import RoomAccounts
 from broker.core.rooms.activity_steps import ActivitySteps
@@ -49,6 +51,7 @@ from protocol.codes import Lane, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
 from protocol.messages import Account, Event, Joined, RoomPulse, State, Tick
+from protocol.payloads import GiftPayload, payload_record
 
 __all__ = ["EVENT_COUNTERS", "Author", "RoomRules", "RoomState", "StoredEvent"]
 
@@ -93,6 +96,8 @@ class RoomState(Generic[T]):
         self._members = 0
         """Connections, those of the app included."""
         self._likes = LikeCounter()
+        self.rankings = RoomRankings()
+        """Who gave and liked most."""
         self._history: History[StoredEvent] = History(epoch, rules.history_entries, rules.history_s)
         self.kept = KeptMessages(self._history, rules.snapshot_danmaku)
         """What those who join later get of its messages."""
@@ -114,7 +119,16 @@ class RoomState(Generic[T]):
         self.has_batches = policy.batch_max > 0
         """Whether a tick may come early because a batch is full."""
         self._posting: Posting[T] = Posting(
-            rules, rng, name, self._stream, self._accounts, self._likes, self._phases, self.kept.pins, self.set_phase
+            rules,
+            rng,
+            name,
+            self._stream,
+            self._accounts,
+            self._likes,
+            self.rankings,
+            self._phases,
+            self.kept.pins,
+            self.set_phase,
         )
         self.post = self._posting.post
         """Decide what one POST becomes: `Posting.post` itself, as a method in between would cost a call a message."""
@@ -255,6 +269,7 @@ class RoomState(Generic[T]):
         self.kept.apply(stored, now)
         if stored.event.type == MessageType.GIFT:
             self._posting.gifts.committed(stored.event.payload, now)
+            self.rankings.gave(stored.event.payload, stored.offset)
 
     # ---- what outlives the process
 
@@ -294,6 +309,9 @@ class RoomState(Generic[T]):
         for each in events:
             history.append(each, kept_bytes(each.event), now)
             self.kept.apply(each, now)
+            gift = payload_record(MessageType.GIFT, each.event.payload) if each.event.type == MessageType.GIFT else None
+            if isinstance(gift, GiftPayload):
+                self.rankings.gave(gift, each.offset)
         self._rates = RoomRates(self._counted(), now)
 
     # ---- what falls due by the trusted clock
@@ -347,7 +365,7 @@ class RoomState(Generic[T]):
         if gifts_at is not None:
             due = min(due, gifts_at)
         if self._members:
-            due = min(due, self._state_due())
+            due = min(due, self._state_due(), self.rankings.next_push_at)
         return None if due == inf else max(due, now)
 
     def _counters(self) -> tuple[int, ...]:
@@ -369,6 +387,11 @@ class RoomState(Generic[T]):
         posting = self._posting
         gifts = posting.gifts
         effects = posting.release(gifts.flush(now, at_ms) if last else gifts.release(now, at_ms), now, at_ms)
+        if now >= self.rankings.next_push_at:
+            effects += [
+                PushCounter(("rankings", top.kind), RoomEvent("rankings.changed", top))
+                for top in self.rankings.push(now, self.last_offset)
+            ]
         state = self._state_if_due(now, at_ms, last)
         ticks: tuple[Tick, ...] = ()
         if posting.window.pending or posting.window.shed:
@@ -480,6 +503,7 @@ class RoomState(Generic[T]):
     def snapshot(self, name: str, role: Role, tier: Tier, user_id: str = "") -> Joined:
         """Return the answer to a JOIN: the room called ``name`` as it is now, for a member with a role and a tier."""
         views, own_views, left_out = self.activities.snapshot(role >= Role.MODERATOR, user_id)
+        views += self.rankings.views()
         presence = self._presence
         recent, is_recent_cut, announcement, pinned = self.kept.snapshot()
         return Joined(

@@ -137,7 +137,7 @@ class Rankings(RuleBasedStateMachine):
     def restart(self) -> None:
         stored, total = self.ranking.dump(), self.ranking.total
         self.ranking = Ranking(self.size)
-        self.ranking.restore(stored, total)
+        self.ranking.restore(stored)
         self.pushed_ms.clear()
         assert (self.ranking.dump(), self.ranking.total) == (stored, total)
 

@@ -1,0 +1,47 @@
+"""Scores of rankings in the ledger: a record for each user, kind and stream, written with the room's checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from broker.core.commerce.room_rankings import StoredScore
+from broker.ledger import Reader, RecordPut, RecordRemoved, StoredRecord
+from broker.ledger.records import read_records
+from protocol.frames import pack_body
+
+__all__ = ["KIND", "MAX_SCORES", "read_scores", "score_items", "score_removals"]
+
+KIND = "room.score"
+MAX_SCORES = 500
+"""Scores that one checkpoint writes; the others follow with the next ones."""
+
+
+def score_items(room: str, epoch: int, scores: Iterable[StoredScore], at_ms: int) -> list[RecordPut]:
+    """Return what writes scores."""
+    return [
+        RecordPut(KIND, room, _name(epoch, kind, user), at_ms, pack_body((score, reached)))
+        for kind, user, score, reached in scores
+    ]
+
+
+def score_removals(room: str, epoch: int, scores: Iterable[StoredScore]) -> list[RecordRemoved]:
+    """Return what removes the scores of a stream that has ended."""
+    return [RecordRemoved(KIND, room, _name(epoch, score.kind, score.user)) for score in scores]
+
+
+def read_scores(reader: Reader) -> dict[tuple[str, int], tuple[StoredScore, ...]]:
+    """Return the scores of all rooms by room and epoch. Runs in the ledger's reading thread."""
+    found: dict[tuple[str, int], list[StoredScore]] = {}
+    for stream, score in read_records(reader, KIND, _stored):
+        found.setdefault(stream, []).append(score)
+    return {stream: tuple(scores) for stream, scores in found.items()}
+
+
+def _name(epoch: int, kind: str, user: str) -> str:
+    return f"{epoch} {kind} {user}"
+
+
+def _stored(record: StoredRecord, body: Sequence[Any]) -> tuple[tuple[str, int], StoredScore]:
+    epoch, kind, user = record.name.split(" ", 2)
+    return (record.subject, int(epoch)), StoredScore(kind, user, body[0], body[1])
