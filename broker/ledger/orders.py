@@ -12,7 +12,7 @@ from broker.ledger.reader import Reader, stored_entries
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
 
-__all__ = ["ORDER_KIND", "REFUND_KIND", "Order", "order_of", "pack_order", "refund_key", "stored_order"]
+__all__ = ["ORDER_KIND", "REFUND_KIND", "Order", "StoredOrder", "find_order", "order_of", "pack_order"]
 
 ORDER_KIND = FACT_KIND_MIN + 2
 """Kind of the facts that are orders."""
@@ -53,13 +53,26 @@ def order_of(entry: StoredEntry) -> Order | None:
         return None
 
 
-def refund_key(order: str) -> Key:
-    """Return the key of the refund of an order, by its id qualified with its tenant."""
-    return make_key("refund", order)
+class StoredOrder(NamedTuple):
+    """An order in the ledger. ``epoch``: of the stream that shows it; ``refund_key``: of its refund."""
+
+    order: Order
+    epoch: int
+    refund_key: Key
+
+    @property
+    def user(self) -> str:
+        """Who paid."""
+        return self.order.user_id
+
+    @property
+    def cents(self) -> int:
+        """What was paid."""
+        return self.order.count * self.order.price_cents
 
 
-def stored_order(reader: Reader, room: str, shown_room: str, order: str, order_id: str) -> tuple[int, Order] | None:
-    """Return an order of a room, and the epoch of the stream that shows it; None where the room has none of that id.
+def find_order(reader: Reader, room: str, shown_room: str, order: str, order_id: str) -> StoredOrder | None:
+    """Return an order of a room; None where the room has none of that id, or it is not kept any more.
 
     ``room``: by its qualified name, ``shown_room`` as its tenant knows it; ``order``: the id qualified with its tenant.
     Runs in the ledger's reading thread.
@@ -76,5 +89,5 @@ def stored_order(reader: Reader, room: str, shown_room: str, order: str, order_i
     for entry in stored_entries(reader, where, (room, epoch, first, last)):
         found = order_of(entry)
         if found is not None and found.order_id == order_id:
-            return epoch, found
+            return StoredOrder(found, epoch, make_key("refund", order))
     return None

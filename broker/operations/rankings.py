@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 from broker.core.commerce.room_rankings import KINDS
-from broker.core.tenants.names import qualify
-from broker.ledger import Committed, LedgerResult, Repeated, SubmitResult
-from broker.ledger.orders import stored_order
+from broker.core.tenants.names import plain_name, qualify
+from broker.ledger import Committed, Repeated
+from broker.ledger.orders import find_order
 from broker.operations.caller import Caller, OperationError
 from broker.operations.kept import ask, later, required, submit
 from broker.operations.parts import Handler, Parts
@@ -22,11 +22,11 @@ def _get(parts: Parts, caller: Caller, request: GetRanking) -> RankingPage:
     if request.kind not in KINDS:
         raise OperationError(ErrorCode.BAD_FIELD, f"must be one of {', '.join(KINDS)}", "kind")
     state = room_of(parts, request.room).state
-    user = request.user
-    if user is None and not caller.is_backend:
-        user = caller.id
+    user = "" if caller.is_backend else caller.id
+    if request.user is not None:
+        user = plain_name(request.user)
     top, place, around = state.rankings.page(
-        request.kind, request.limit, user or "", request.around, parts.clock(), state.last_offset
+        request.kind, request.limit, user, request.around, parts.clock(), state.last_offset
     )
     return RankingPage(top, place, around)
 
@@ -35,18 +35,13 @@ async def _refund(parts: Parts, caller: Caller, request: RefundGift) -> Refunded
     ledger = required(parts.ledger)
     room = room_of(parts, request.room)
     qualified = qualify(caller.tenant, request.order_id)
-    found = await ask(ledger, stored_order, room.name, request.room, qualified, request.order_id)
+    found = await ask(ledger, find_order, room.name, plain_name(room.name), qualified, request.order_id)
     if found is None:
         raise OperationError(ErrorCode.UNKNOWN_CLAIM, "is no order of this room, or not kept any more", "order_id")
-    epoch, order = found
-    cents = order.count * order.price_cents
-
-    def start(on_done: Callable[[LedgerResult], None]) -> SubmitResult:
-        return room.journal.refund(epoch, order, qualified, request.reason, on_done)
-
-    if not isinstance(await submit(start), Committed | Repeated):
+    result = await submit(partial(room.journal.refund, found, request.reason, parts.unix_ms()))
+    if not isinstance(result, Committed | Repeated):
         raise later()
-    return RefundedGift(order.order_id, order.user_id, cents)
+    return RefundedGift(request.order_id, found.user, found.cents)
 
 
 HANDLERS: dict[str, Handler] = {"gifts.refund": _refund, "rankings.get": _get}

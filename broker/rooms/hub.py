@@ -364,7 +364,8 @@ class Hub:
             del self._by_number[room.number]
             if room.ended[0] is LeaveReason.ROOM_ENDED and not room.has_crashed:
                 room.state.keys.clear()
-                room.journal.remove_scores()
+                if room.state.phase is RoomPhase.ENDED:  # not where the broker stops
+                    room.journal.remove_scores()
             if room.tenant is not None:
                 room.tenant.rooms -= 1
             if self._by_name.get(room.name) is room:

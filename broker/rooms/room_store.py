@@ -44,7 +44,7 @@ from broker.ledger import (
     SubmitResult,
     make_key,
 )
-from broker.ledger.orders import ORDER_KIND, REFUND_KIND, Order, pack_order, refund_key
+from broker.ledger.orders import ORDER_KIND, Order, StoredOrder, pack_order
 from broker.ledger.records import remove_records
 from broker.rooms.activity_records import DirectSink, batch_items, read_activities, read_all_activities
 from broker.rooms.ban_records import ban_removal, read_bans
@@ -52,7 +52,7 @@ from broker.rooms.combo_records import combo_items
 from broker.rooms.key_records import StoredKeys, key_items, key_removals, read_room_keys
 from broker.rooms.reports import RoomReports
 from broker.rooms.room_checkpoints import MAX_CHECKPOINTS, RoomCheckpoint, add_records, read_checkpoints
-from broker.rooms.score_records import MAX_SCORES, score_items, score_removals
+from broker.rooms.score_records import MAX_SCORES, refund_items, score_items, score_removals
 from protocol.codes import MessageType, Outcome, RoomPhase
 from protocol.frames import pack_body, unpack_body
 from protocol.messages import Event
@@ -227,23 +227,6 @@ class RoomStore:
         items: list[Item] = [RoomCheckpointed(room, epoch, now_ms, totals)]
         items += score_items(room, epoch, scores, now_ms)
         return self.ledger.record(items, on_result)
-
-    def refund(
-        self,
-        room: str,
-        epoch: int,
-        order: Order,
-        score: StoredScore | None,
-        qualified: str,
-        reason: str,
-        on_result: Callable[[LedgerResult], None],
-    ) -> SubmitResult:
-        """Submit the refund of an order, once, with the score of its user after it."""
-        now_ms = self._unix_ms()
-        body = pack_body((order.order_id, order.user_id, order.count * order.price_cents, reason))
-        items: list[Item] = [Entry(room, epoch, None, REFUND_KIND, now_ms, body)]
-        items += score_items(room, epoch, () if score is None else (score,), now_ms)
-        return self.ledger.record(items, on_result, (refund_key(qualified),))
 
     def close(self, room: str, checkpoint: RoomCheckpoint) -> None:
         """Keep the checkpoint of a room whose task has ended and whose stream goes on."""
@@ -495,27 +478,24 @@ class RoomJournal:
             self._all_answered.set()
 
     def refund(
-        self, epoch: int, order: Order, qualified: str, reason: str, on_done: Callable[[LedgerResult], None]
+        self, order: StoredOrder, reason: str, at_ms: int, on_done: Callable[[LedgerResult], None]
     ) -> SubmitResult:
-        """Submit the refund of an order, which is taken out of the rankings of its stream with the commit.
-
-        ``epoch``: of the stream that shows it; ``qualified``: its id with its tenant.
-        """
+        """Submit the refund of an order, which leaves the rankings of its stream with the commit."""
         assert self._store is not None
-        rankings, user = self.state.rankings, plain_name(order.user_id)
-        is_current = epoch == self.state.epoch
-        cents = order.count * order.price_cents
+        rankings = self.state.rankings
+        score = None
+        if order.epoch == self.state.epoch:
+            left = rankings[GIFTS].score_of(order.user) - order.cents
+            score = StoredScore(GIFTS, order.user, left, self._last_offset)
 
         def on_result(result: LedgerResult) -> None:
-            if isinstance(result, Committed) and is_current:
-                rankings.add(GIFTS, user, -cents, self._last_offset)
+            if isinstance(result, Committed) and score is not None:
+                rankings.add(GIFTS, order.user, -order.cents, self._last_offset)
                 self._on_due()
             on_done(result)
 
-        score = StoredScore(GIFTS, user, rankings[GIFTS].score_of(user) - cents, self._last_offset)
-        return self._store.refund(
-            self._room, self.state.epoch, order, score if is_current else None, qualified, reason, on_result
-        )
+        items = refund_items(self._room, self.state.epoch, order, reason, score, at_ms)
+        return self._store.ledger.record(items, on_result, (order.refund_key,))
 
     async def first_use(self, key: OperationKey) -> FirstUse | None:
         """Return where an operation took effect whose key the ledger knows. KeyReused, and what `Ledger.ask` raises."""

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from broker.core.commerce.room_rankings import StoredScore
-from broker.ledger import Reader, RecordPut, RecordRemoved, StoredRecord
+from broker.ledger import Entry, Item, Reader, RecordPut, RecordRemoved, StoredRecord
+from broker.ledger.orders import REFUND_KIND, StoredOrder
 from broker.ledger.records import read_records
 from protocol.frames import pack_body
 
-__all__ = ["KIND", "MAX_SCORES", "read_scores", "score_items", "score_removals"]
+__all__ = ["KIND", "MAX_SCORES", "read_scores", "refund_items", "score_items", "score_removals"]
 
 KIND = "room.score"
 MAX_SCORES = 500
@@ -23,6 +24,15 @@ def score_items(room: str, epoch: int, scores: Iterable[StoredScore], at_ms: int
         RecordPut(KIND, room, _name(epoch, kind, user), at_ms, pack_body((score, reached)))
         for kind, user, score, reached in scores
     ]
+
+
+def refund_items(
+    room: str, epoch: int, order: StoredOrder, reason: str, score: StoredScore | None, at_ms: int
+) -> list[Item]:
+    """Return what the refund of an order writes. ``score``: of its user after it, None = it is ranked no more."""
+    body = pack_body((order.order.order_id, order.user, order.cents, reason))
+    fact = Entry(room, epoch, None, REFUND_KIND, at_ms, body)
+    return [fact, *score_items(room, epoch, () if score is None else (score,), at_ms)]
 
 
 def score_removals(room: str, epoch: int, scores: Iterable[StoredScore]) -> list[RecordRemoved]:

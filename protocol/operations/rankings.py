@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ..activities.rankings import MAX_TOP, RankedScore, RankingTop, ranked_score, ranking_top
 from ..codes import ErrorCode
-from ..fields import array_of, integer, member_id, optional, record, room_name, text
+from ..fields import array_of, integer, member_id, optional, record, room_name, text, user_id
 from .rows import LOGGED_IN, PLATFORM, KeyUse, OperationRow, RateLimit, Scope, row
 
 __all__ = ["MAX_AROUND", "ROWS", "GetRanking", "RankingPage", "RefundGift", "RefundedGift"]
@@ -68,7 +68,7 @@ ROWS: tuple[OperationRow, ...] = (
     ),
     row(
         221, "rankings.get", GetRanking,
-        (room_name, text(1, 16), integer(1, MAX_TOP), optional(member_id), integer(0, MAX_AROUND)),
+        (room_name, text(1, 16), integer(1, MAX_TOP), optional(user_id), integer(0, MAX_AROUND)),
         RankingPage,
         record(RankingPage, (ranking_top, optional(ranked_score), array_of(ranked_score, 2 * MAX_AROUND + 1))),
         "Return who gave, liked, shared or invited most in a room, and the rank of one user.",
