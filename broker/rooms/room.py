@@ -440,16 +440,19 @@ class Room:
 
     def _push_counter(self, key: ActivityKey, counter: RoomEvent) -> None:
         """Send the counters of an activity to every member; the newest replaces older ones."""
-        payload = ActivityPayload(*activity_payload(counter.name, key[1], counter.data))
-        event = Event(MessageType.ACTIVITY_COUNTER, self._unix_ms(), "", "", payload)
-        self._counters_sent += 1
-        number = self._counter_keys.setdefault(key, len(self._counter_keys) + 1)
         row = BY_EVENT_NAME.get(counter.name)
-        content = Content(event, Lane.AMBIENT, self._counters_sent, part_key=number)
+        content = self._counter(key, counter)
         if row is not None and row.via is Via.HOST_COUNTER:
             self._send_to_staff(content)
         else:
             self._broadcast([[content]] * len(TIERS))
+
+    def _counter(self, key: ActivityKey, counter: RoomEvent) -> Content:
+        payload = ActivityPayload(*activity_payload(counter.name, key[1], counter.data))
+        event = Event(MessageType.ACTIVITY_COUNTER, self._unix_ms(), "", "", payload)
+        self._counters_sent += 1
+        number = self._counter_keys.setdefault(key, len(self._counter_keys) + 1)
+        return Content(event, Lane.AMBIENT, self._counters_sent, part_key=number)
 
     def _send_to_staff(self, content: Content) -> None:
         """Send something to `MAX_STAFF` members of staff, one by one."""
@@ -499,7 +502,8 @@ class Room:
     def _send_tick(self, out: TickOut) -> None:
         if self._reporter is not None:
             self._reporter.ticked(out.ticks)
-        extra = () if out.state is None else (Content(out.state, Lane.AMBIENT, out.state_number),)
+        extra = [] if out.state is None else [Content(out.state, Lane.AMBIENT, out.state_number)]
+        extra += [self._counter(*counter) for counter in out.counters]
         by_tier: list[list[Content]] = []
         for tick in out.ticks:
             same = next((made for made in by_tier if made[0].message is tick), None)

@@ -48,7 +48,7 @@ ROWS: tuple[ActivityEventRow, ...] = (
         Via.COUNTER,
         RankingTop,
         ranking_top,
-        "The first hundred of a ranking have changed.",
+        "The first ten of a ranking have changed; at most every two seconds.",
         _EXAMPLE,
     ),
 )

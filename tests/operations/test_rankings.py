@@ -16,7 +16,7 @@ from protocol.codes import ErrorCode, MessageType, RoomPhase
 from protocol.messages import Ack, Call, ErrorReply, Event, Result
 from protocol.operations import BY_NAME
 from tests.support.api import API, call, client_of, ok
-from tests.support.broker import RawLink, joined_link
+from tests.support.broker import RawLink, joined_link, raw_link
 from tests.support.durable import durable_broker, gift
 from tests.support.until import until
 
@@ -122,7 +122,7 @@ async def test_viewers_get_the_top_pushed_and_ask_for_their_own_rank(tmp_path: P
         await ann.post(room, 1, MessageType.LIKE, (3,))
         await bob.post(room, 1, MessageType.LIKE, (5,))
         while True:
-            event = activity_event((await ann.expect(Event))[1].payload)
+            event = activity_event((await ann.expect(Event, rankings=True))[1].payload)
             assert event is not None
             assert (event.name, event.id) == ("rankings.changed", "likes")
             assert isinstance(event.data, RankingTop)
@@ -133,7 +133,9 @@ async def test_viewers_get_the_top_pushed_and_ask_for_their_own_rank(tmp_path: P
         await ann.send((Call(number, "", ("lobby", "likes")), room, 7))
         page = (await ann.expect(Result))[1].result
         assert tuple(page.user) == ("ann", 3, 2)
-        async with joined_link(broker, None) as (guest, room):
+        async with raw_link(broker) as guest:
+            await guest.login(None)
+            room, _ = await guest.join()
             await guest.post(room, 1, MessageType.LIKE, (9,))
             await guest.expect(Ack)
             await guest.send((Call(number, "", ("lobby", "likes")), room, 7))

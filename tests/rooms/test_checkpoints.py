@@ -19,6 +19,7 @@ from broker.ledger import (
     Ledger,
     LedgerError,
     LedgerResult,
+    RecordPut,
     RoomCheckpointed,
     RoomEnded,
     SubmitResult,
@@ -26,7 +27,7 @@ from broker.ledger import (
 from broker.rooms.room_checkpoints import RoomCheckpoint
 from broker.rooms.room_store import SUBMIT_AGAIN_S, RoomJournal, RoomStore
 from protocol.codes import MessageType, Role, RoomPhase
-from protocol.frames import unpack_body
+from protocol.frames import pack_body, unpack_body
 from protocol.messages import Post
 from tests.support.rooms import Person
 from tests.support.sum_activity import Sum
@@ -80,9 +81,12 @@ def test_totals_that_were_not_written_are_written_by_the_next_checkpoint(how: st
     assert ledger.written == []
     fail(ledger, "")
     journal.checkpoint()
-    assert ledger.written == [RoomCheckpointed("lobby", 7, 1000, state.totals())]
+    assert ledger.written == [
+        RoomCheckpointed("lobby", 7, 1000, state.totals()),
+        RecordPut("room.score", "lobby", "7 likes ann", 1000, pack_body((3, 0))),
+    ]
     journal.checkpoint()
-    assert len(ledger.written) == 1, "unchanged totals are written once"
+    assert len(ledger.written) == 2, "unchanged totals and scores are written once"
 
 
 def test_a_room_that_waits_for_a_deadline_is_not_idle_for_the_ledger() -> None:

@@ -125,7 +125,7 @@ def test_any_room_content_gives_messages_that_a_strict_client_takes(
                     if event.type != MessageType.GIFT or event.payload.count:
                         check_payload(event.type, event.payload)
                     take_content(Content(event, lane, offset))
-                case TickOut(number, ticks, state, state_number):
+                case TickOut(number, ticks, state, state_number, _):
                     for tick in ticks:
                         take_content(Content(tick, Lane.CHAT, number))
                     if state is not None:

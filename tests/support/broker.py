@@ -22,6 +22,7 @@ from protocol.messages import (
     Authenticated,
     ClientHello,
     ErrorReply,
+    Event,
     GoAway,
     Join,
     Joined,
@@ -117,12 +118,17 @@ class RawLink:
                     return None
                 self.connection.receive_data(data)
 
-    async def expect(self, kind: type[M]) -> tuple[Frame, M]:
-        """Return the next frame whose message is of ``kind``; others are skipped, the end fails."""
+    async def expect(self, kind: type[M], *, rankings: bool = False) -> tuple[Frame, M]:
+        """Return the next frame whose message is of ``kind``; others are skipped, the end fails.
+
+        ``rankings``: whether tops of rankings are expected, which are pushed at any time after likes and gifts.
+        """
         while True:
             frame = await self.next_frame()
             assert frame is not None, f"the link ended while waiting for {kind.__name__}"
-            if isinstance(frame.message, kind):
+            payload = frame.message.payload if isinstance(frame.message, Event) else ()
+            is_push = isinstance(payload, tuple) and payload[:1] == ("rankings.changed",)
+            if isinstance(frame.message, kind) and rankings >= is_push:
                 return frame, frame.message
             assert not isinstance(frame.message, GoAway), f"{frame.message} while waiting for {kind.__name__}"
 

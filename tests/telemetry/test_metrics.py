@@ -30,6 +30,8 @@ NOT_COUNTERS = {
     "broker.core.commerce.gifts:seq": "part of one combo",
     "broker.core.commerce.gifts:total": "part of one combo",
     "broker.core.commerce.gifts:waiting": "combos of one room",
+    "broker.core.commerce.rankings:ranked": "users of one ranking",
+    "broker.core.commerce.rankings:total": "state that a room publishes",
     "broker.core.commerce.gifts:waiting_count": "part of one combo",
     "broker.core.commerce.gifts:pending": "in roomcast_messages_held of the paid lane",
     "broker.core.net.send_queue:critical_frames": "length of one queue",

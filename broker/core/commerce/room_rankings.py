@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from math import inf
 from typing import NamedTuple
 
+from broker.core.commerce.activity import RoomEvent
 from broker.core.commerce.rankings import RankedUser, Ranking
+from broker.core.commerce.room_activities import PushCounter
 from broker.core.tenants.names import plain_name
 from protocol.activities.rankings import RankedScore, RankingTop
 from protocol.json_values import as_json
@@ -21,6 +23,8 @@ from protocol.payloads import GiftPayload
 __all__ = ["GIFTS", "INVITES", "KINDS", "LIKES", "SHARES", "RoomRankings", "StoredScore"]
 
 GIFTS, LIKES, SHARES, INVITES = KINDS = ("gifts", "likes", "shares", "invites")
+PUSHED_TOP = 10
+"""Users of each ranking that are pushed; `rankings.get` has a hundred."""
 SNAPSHOT_TOP = 3
 """Users of each ranking in the answer to a JOIN."""
 
@@ -37,7 +41,7 @@ class StoredScore(NamedTuple):
 class RoomRankings:
     """Rankings by kind. ``now``: monotonic seconds. Users are named as their tenant knows them."""
 
-    __slots__ = ("_by_kind", "_changed", "_dirty", "_likes", "_views", "next_push_at")
+    __slots__ = ("_by_kind", "_changed", "_dirty", "_likes", "_pushed", "_views", "next_push_at")
 
     def __init__(self) -> None:
         self._by_kind = {kind: Ranking(max_users=None) if kind == GIFTS else Ranking() for kind in KINDS}
@@ -47,6 +51,7 @@ class RoomRankings:
         """Kinds that may have something to push."""
         self._dirty: tuple[dict[str, None], ...] = tuple({} for _ in KINDS)
         """Users whose score has changed since it was taken for the ledger, by kind."""
+        self._pushed: dict[str, tuple[RankedUser, ...]] = {}
         self._views: tuple[ActivityView, ...] | None = None
         self.next_push_at = inf
         """When `push` has something to do: monotonic seconds."""
@@ -86,25 +91,25 @@ class RoomRankings:
 
     # ---- what members see
 
-    def push(self, now: float, offset: int) -> list[RankingTop]:
-        """Return the tops to send to every member."""
-        if now < self.next_push_at:
-            return []
+    def push(self, now: float, offset: int) -> tuple[PushCounter, ...]:
+        """Return what to send to every member: the first `PUSHED_TOP` of each ranking in which they have changed."""
         self.count_likes(offset)
         self._views = None
         now_ms = round(now * 1000)
-        pushed: list[RankingTop] = []
+        pushed: list[PushCounter] = []
         for kind in sorted(self._changed):
             ranking = self._by_kind[kind]
             if now_ms >= ranking.next_push_ms:
                 self._changed.discard(kind)
                 top = ranking.push(now_ms)
-                if top is not None:
-                    pushed.append(self._as_record(kind, top))
+                if top is not None and top[:PUSHED_TOP] != self._pushed.get(kind):
+                    self._pushed[kind] = top[:PUSHED_TOP]
+                    data = self._as_record(kind, top[:PUSHED_TOP])
+                    pushed.append(PushCounter(("rankings", kind), RoomEvent("rankings.changed", data)))
                 if ranking.is_partial:
                     self._changed.add(kind)
         self.next_push_at = min((self._by_kind[kind].next_push_ms / 1000 for kind in self._changed), default=inf)
-        return pushed
+        return tuple(pushed)
 
     def views(self) -> tuple[ActivityView, ...]:
         """Return the first users of each ranking that has any, for the answer to a JOIN. Made once for each push."""

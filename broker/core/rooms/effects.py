@@ -43,15 +43,16 @@ class Publish(NamedTuple):
 
 class TickOut(NamedTuple):
     """Send a tick: ``ticks[i]`` is for the i-th of the tiers, widest first; equal ones are one object. ``state`` may
-    ride along.
+    ride along, and so may ``counters``.
 
-    ``ticks`` is empty where only the counters are due.
+    ``ticks`` is empty where only state or counters are due.
     """
 
     number: int
     ticks: tuple[Tick, ...]
     state: State | None
     state_number: int
+    counters: tuple[PushCounter, ...] = ()
 
 
 class End(NamedTuple):

@@ -16,7 +16,6 @@ from random import Random
 from typing import Any, Generic, TypeVar
 
 from broker.core.chat.coalesce import TierCut
-from broker.core.commerce.activity import RoomEvent
 from broker.core.commerce.gifts import ComboPacer
 from broker.core.commerce.room_activities import PushCounter, RoomActivities
 from broker.core.commerce.room_rankings import RoomRankings
@@ -57,6 +56,8 @@ __all__ = ["EVENT_COUNTERS", "Author", "RoomRules", "RoomState", "StoredEvent"]
 
 T = TypeVar("T")
 
+RANKING_WAIT_S = 0.25
+"""So long the top of a ranking that is due waits for other counters: a write costs more than the bytes."""
 STATE_EVERY_S = 2.0
 """Counters are pushed at most so often, and only when one has changed (as Agora debounces)."""
 
@@ -365,7 +366,7 @@ class RoomState(Generic[T]):
         if gifts_at is not None:
             due = min(due, gifts_at)
         if self._members:
-            due = min(due, self._state_due(), self.rankings.next_push_at)
+            due = min(due, self._state_due(), self.rankings.next_push_at + RANKING_WAIT_S)
         return None if due == inf else max(due, now)
 
     def _counters(self) -> tuple[int, ...]:
@@ -387,11 +388,6 @@ class RoomState(Generic[T]):
         posting = self._posting
         gifts = posting.gifts
         effects = posting.release(gifts.flush(now, at_ms) if last else gifts.release(now, at_ms), now, at_ms)
-        if now >= self.rankings.next_push_at:
-            effects += [
-                PushCounter(("rankings", top.kind), RoomEvent("rankings.changed", top))
-                for top in self.rankings.push(now, self.last_offset)
-            ]
         state = self._state_if_due(now, at_ms, last)
         ticks: tuple[Tick, ...] = ()
         if posting.window.pending or posting.window.shed:
@@ -401,8 +397,12 @@ class RoomState(Generic[T]):
             ticks = self._ticks(window.per_tier, at_ms)
             if window.outcomes:
                 effects.append(Outcomes(window.outcomes))
-        if ticks or state is not None:
-            effects.append(TickOut(self._tick_number, ticks, state, self._state_number))
+        counters: tuple[PushCounter, ...] = ()
+        wait_s = 0.0 if ticks or state is not None else RANKING_WAIT_S
+        if now >= self.rankings.next_push_at + wait_s:
+            counters = self.rankings.push(now, self.last_offset)
+        if ticks or state is not None or counters:
+            effects.append(TickOut(self._tick_number, ticks, state, self._state_number, counters))
         return effects
 
     def _ticks(self, cuts: Mapping[int, TierCut], at_ms: int) -> tuple[Tick, ...]:
