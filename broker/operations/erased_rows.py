@@ -35,6 +35,8 @@ from broker.rooms.ban_records import KIND as BAN
 from broker.rooms.combo_records import KIND as COMBO
 from broker.rooms.combo_records import combo_of, combo_record
 from broker.rooms.key_records import KIND as KEY
+from broker.rooms.score_records import KIND as SCORE
+from broker.rooms.score_records import erased_items
 from broker.users.revocations import KIND as REVOCATION
 from broker.users.settings import PREFERENCES, TAGS
 from broker.webhooks.events import event_fields, redacted_body
@@ -158,6 +160,9 @@ def _record_items(record: StoredRecord, erasure: Erasure) -> Iterator[Item]:
     elif kind == COMBO:
         is_own = False
         yield from _combo_items(record, erasure)
+    elif kind == SCORE:
+        is_own = False
+        yield from erased_items(record, erasure)
     else:
         is_own = subject == erasure.qualified and kind.startswith("user")
         changed = body if is_own else erasure.packed(body, subject or qualify(erasure.tenant, "-"))

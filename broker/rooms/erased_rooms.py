@@ -5,13 +5,14 @@ from __future__ import annotations
 from broker.core.rooms.erasure import Erasure
 from broker.rooms.key_records import key_deletions
 from broker.rooms.room_store import RoomStore
+from broker.rooms.score_records import erased_score
 
 __all__ = ["erase_in_checkpoint"]
 
 
 def erase_in_checkpoint(store: RoomStore, room: str, erasure: Erasure, at_ms: int) -> None:
-    """Keep nothing of a user any more in the checkpoint of a room, in memory and in the ledger; its combos and keys in
-    the ledger are records of their own."""
+    """Keep nothing of a user any more in the checkpoint of a room, in memory and in the ledger; its combos, scores and
+    keys in the ledger are records of their own."""
     before = store.find(room)
     if before is None:
         return
@@ -21,6 +22,7 @@ def erase_in_checkpoint(store: RoomStore, room: str, erasure: Erasure, at_ms: in
         events=tuple(map(erasure.stored, before.events)),
         keys=before.keys.without(owned),
         combos=tuple(map(erasure.combo, before.combos)),
+        scores=tuple(erased_score(score, erasure) for score in before.scores),
     )
     store.replace(room, after)
     if owned:

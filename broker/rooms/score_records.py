@@ -6,12 +6,23 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from broker.core.commerce.room_rankings import StoredScore
+from broker.core.rooms.erasure import Erasure
+from broker.core.tenants.names import tenant_of
 from broker.ledger import Entry, Item, Reader, RecordPut, RecordRemoved, StoredRecord
 from broker.ledger.orders import REFUND_KIND, StoredOrder
 from broker.ledger.records import read_records
 from protocol.frames import pack_body
 
-__all__ = ["KIND", "MAX_SCORES", "read_scores", "refund_items", "score_items", "score_removals"]
+__all__ = [
+    "KIND",
+    "MAX_SCORES",
+    "erased_items",
+    "erased_score",
+    "read_scores",
+    "refund_items",
+    "score_items",
+    "score_removals",
+]
 
 KIND = "room.score"
 MAX_SCORES = 500
@@ -33,6 +44,23 @@ def refund_items(
     body = pack_body((order.order.order_id, order.user, order.cents, reason))
     fact = Entry(room, epoch, None, REFUND_KIND, at_ms, body)
     return [fact, *score_items(room, epoch, () if score is None else (score,), at_ms)]
+
+
+def erased_score(score: StoredScore, erasure: Erasure) -> StoredScore:
+    """Return a score under the name that stands for an erased user."""
+    return score._replace(user=erasure.pseudonym) if score.user == erasure.user else score
+
+
+def erased_items(record: StoredRecord, erasure: Erasure) -> list[Item]:
+    """Return what gives a score in the ledger the name that stands for an erased user; nothing if it is another's."""
+    epoch, kind, user = record.name.split(" ", 2)
+    if user != erasure.user or tenant_of(record.subject) != erasure.tenant:
+        return []
+    name = _name(int(epoch), kind, erasure.pseudonym)
+    return [
+        RecordRemoved(KIND, record.subject, record.name),
+        RecordPut(KIND, record.subject, name, record.at_ms, record.body),
+    ]
 
 
 def score_removals(room: str, epoch: int, scores: Iterable[StoredScore]) -> list[RecordRemoved]:

@@ -112,8 +112,7 @@ class Ranking:
         """Return the top, complete unless a scan was made within the last second (`is_partial`)."""
         if self.is_partial and now_ms >= self._scanned_ms + SCAN_EVERY_MS:
             self._scanned_ms = now_ms
-            self._top = nsmallest(self._size, (key for key in self._users.values() if key[0] < 0))
-            self._floor = self._top[-1] if self.ranked > self._size else None
+            self._order_tops()
         return _ranked(self._top)
 
     @property
@@ -154,6 +153,15 @@ class Ranking:
         key = self._users.get(user)
         return 0 if key is None else key[1]
 
+    def rename(self, user: str, name: str) -> bool:
+        """Give the score of a user to another name, which has none; return whether there was one."""
+        key = self._users.pop(user, None)
+        if key is None:
+            return False
+        self._users[name] = key[0], key[1], name
+        self._order_tops()
+        return True
+
     # ---- pushes
 
     @property
@@ -184,6 +192,9 @@ class Ranking:
             self._users[user] = -score, reached, user
             self.total += score
             self.ranked += score > 0
+        self._order_tops()
+
+    def _order_tops(self) -> None:
         self._dirty_order = True
         self._top = nsmallest(self._size, (key for key in self._users.values() if key[0] < 0))
         self._floor = self._top[-1] if self.ranked > self._size else None

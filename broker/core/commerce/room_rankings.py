@@ -89,6 +89,16 @@ class RoomRankings:
             self._changed.add(kind)
             self.next_push_at = min(self.next_push_at, self._by_kind[kind].next_push_ms / 1000)
 
+    def rename(self, user: str, name: str) -> None:
+        """Let another name stand for a user whose data are erased."""
+        for kind, dirty in zip(KINDS, self._dirty, strict=True):
+            dirty.pop(user, None)
+            if self._by_kind[kind].rename(user, name):
+                dirty[name] = None
+                self._follow(kind)
+        self._likes = {name if plain_name(each) == user else each: count for each, count in self._likes.items()}
+        self._views = None
+
     # ---- what members see
 
     def push(self, now: float, offset: int) -> tuple[PushCounter, ...]:

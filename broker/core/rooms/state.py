@@ -343,6 +343,7 @@ class RoomState(Generic[T]):
         """
         self.kept.erase(erasure, now)
         self._presence.erase(erasure.user, erasure.pseudonym)
+        self.rankings.rename(erasure.user, erasure.pseudonym)
         return self.key_changes.delete_owned(erasure.user, now, now_ms, at_ms)
 
     def release(self, user: str, now: float, at_ms: int) -> list[Effect[T]]:

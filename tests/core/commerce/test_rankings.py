@@ -91,6 +91,16 @@ def test_the_users_around_one_are_those_next_to_it() -> None:
     assert ranking.around("nobody", 1, 5_000) == ()
 
 
+def test_another_name_takes_the_place_of_an_erased_user() -> None:
+    ranking = Ranking(size=2)
+    for offset, (user, score) in enumerate([("a", 9), ("b", 8), ("c", 7)], 1):
+        ranking.add(user, score, offset)
+    assert ranking.rename("b", "erased-1")
+    assert not ranking.rename("b", "erased-2")
+    assert pairs(ranking.top(0)) == [["a", 9], ["erased-1", 8]]
+    assert (ranking.score_of("b"), ranking.score_of("erased-1"), ranking.total, ranking.ranked) == (0, 8, 24, 3)
+
+
 def test_what_makes_no_ranking_is_refused() -> None:
     for bad in ({"size": 0}, {"every_ms": -1}, {"max_users": 5}):
         with pytest.raises(ValueError, match="not a ranking"):
