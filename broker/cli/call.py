@@ -24,7 +24,10 @@ TIMEOUT_S = 30.0
 url_option = click.option(
     "--url", default="http://127.0.0.1:7401", show_default=True, help="Control API; unix:PATH for a socket."
 )
-key_option = click.option("--key-file", help="File with the key; else the environment variable ROOMCAST_API_KEY.")
+key_option = click.option(
+    "--key-file",
+    help="File with the key, or ID:SECRET of one that signs requests; else the environment variable ROOMCAST_API_KEY.",
+)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -67,8 +70,10 @@ def ask(
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Call an operation and return its result; ClickException where it is refused. Any: JSON."""
-    headers = _headers(key_file, idempotency_key)
-    status, body = _post(url, name, json.dumps(arguments), headers, dry_run)
+    subject, _, verb = name.partition(".")
+    target, content = f"/v1/{subject}/{verb}{'?dry_run=1' if dry_run else ''}", json.dumps(arguments).encode()
+    headers = _headers(key_file, idempotency_key, target, content)
+    status, body = _post(url, target, content, headers)
     try:
         answer = json.loads(body)
     except ValueError:
@@ -76,7 +81,7 @@ def ask(
     if status != 200:
         where = f"{answer['field']}: " if answer.get("field") else ""
         wait = f"; try again in {answer['retry_after_ms'] / 1000:g} s" if answer.get("retry_after_ms") else ""
-        keyless = status == 401 and "Authorization" not in headers
+        keyless = status == 401 and not {"Authorization", "Signature"} & headers.keys()
         rule = "this broker wants a key: --key-file or ROOMCAST_API_KEY" if keyless else f"{where}{answer.get('rule')}"
         raise click.ClickException(f"{answer.get('code')} ({status}): {rule}{wait}")
     result: dict[str, Any] = answer
@@ -104,7 +109,7 @@ def _value(text: str) -> Any:
         return text
 
 
-def _headers(key_file: str | None, idempotency_key: str) -> dict[str, str]:
+def _headers(key_file: str | None, idempotency_key: str, target: str, content: bytes) -> dict[str, str]:
     from broker.config.files import FileError, read_text_of
 
     headers = {"Content-Type": "application/json"}
@@ -117,7 +122,14 @@ def _headers(key_file: str | None, idempotency_key: str) -> dict[str, str]:
         raise click.ClickException(f"{where} has no key: a key is one word, as `roomcast key create` prints it")
     if not _is_header_value(idempotency_key):
         raise click.BadParameter("must be visible ASCII characters", param_hint="--idempotency-key")
-    if key:
+    if ":" in key:
+        from protocol.backend.signing import RequestSigner  # it brings httpx
+
+        try:
+            headers |= RequestSigner(key).headers("POST", target, content)
+        except ValueError as error:
+            raise click.ClickException(str(error)) from error
+    elif key:
         headers["Authorization"] = f"Bearer {key}"
     if idempotency_key:
         headers["Idempotency-Key"] = idempotency_key
@@ -142,7 +154,7 @@ class _SocketConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _post(url: str, name: str, body: str, headers: dict[str, str], dry_run: bool) -> tuple[int, bytes]:
+def _post(url: str, target: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
     """Send one request; ClickException where there is no answer."""
     if url.startswith("unix:"):
         connection: http.client.HTTPConnection = _SocketConnection(url.removeprefix("unix:"))
@@ -157,9 +169,8 @@ def _post(url: str, name: str, body: str, headers: dict[str, str], dry_run: bool
             )
         kind = http.client.HTTPConnection if parts.scheme == "http" else http.client.HTTPSConnection
         connection = kind(parts.hostname, port, timeout=TIMEOUT_S)
-    subject, _, verb = name.partition(".")
     try:
-        connection.request("POST", f"/v1/{subject}/{verb}{'?dry_run=1' if dry_run else ''}", body, headers)
+        connection.request("POST", target, body, headers)
         response = connection.getresponse()
         return response.status, response.read()
     except (OSError, http.client.HTTPException) as error:

@@ -12,6 +12,7 @@ import httpx
 
 from .calls import ApiCall, BackendError, NoAnswer
 from .operations import AsyncOperationCalls, OperationCalls
+from .signing import RequestSigner, is_signing_key
 
 __all__ = ["AsyncBackend", "Backend"]
 
@@ -33,12 +34,15 @@ def _target(url: str) -> tuple[str, str | None]:
     return url.rstrip("/"), None
 
 
-def _headers(key: str | None) -> dict[str, str]:
+def _credentials(key: str | None) -> tuple[dict[str, str], RequestSigner | None]:
+    """Return the headers of every request, and what signs each, for a key that is not sent."""
     if key is None:
-        return {}
+        return {}, None
     if not key.isascii() or not key.isprintable() or not key or " " in key:
         raise ValueError("the key is not printable ASCII without spaces: a file's line end, perhaps")
-    return {"Authorization": f"Bearer {key}"}
+    if is_signing_key(key):
+        return {}, RequestSigner(key)
+    return {"Authorization": f"Bearer {key}"}, None
 
 
 def _verify(base: str, ssl_context: ssl.SSLContext | None) -> ssl.SSLContext | bool:
@@ -53,8 +57,11 @@ class _Attempts:
     ``left_s``: of the caller's timeout.
     """
 
-    def __init__(self, name: str, request: Any, key: str | None, dry_run: bool, timeout_s: float) -> None:
+    def __init__(
+        self, name: str, request: Any, key: str | None, dry_run: bool, timeout_s: float, signer: RequestSigner | None
+    ) -> None:
         # Any: the record of the operation.
+        self._signer = signer
         self._call = ApiCall(name, request, key, dry_run=dry_run)
         self._ends_at = time.monotonic() + timeout_s
 
@@ -63,7 +70,8 @@ class _Attempts:
         """Arguments of the next ``post`` of an httpx client."""
         call = self._call
         left_s = max(0.001, self._ends_at - time.monotonic())
-        return {"url": call.path, "content": call.body, "headers": call.headers, "timeout": left_s}
+        signed = {} if self._signer is None else self._signer.headers("POST", call.path, call.body)
+        return {"url": call.path, "content": call.body, "headers": call.headers | signed, "timeout": left_s}
 
     def result(self, reply: httpx.Response) -> Any:
         """Return the result that an answer holds. BackendError."""
@@ -98,8 +106,8 @@ class Backend(OperationCalls):
         """Create a client; it connects with its first call.
 
         :param url: ``http://HOST:PORT``, ``https://HOST:PORT`` or ``unix:PATH``; ValueError for anything else.
-        :param key: key of the backend, ``rk_...``; None: the broker is in development mode. ValueError for what cannot
-            be one.
+        :param key: key of the backend, ``rk_...``, or ``ID:SECRET`` of one for signatures, which signs every request
+            (RFC 9421) and is not sent; None: the broker is in development mode. ValueError for what cannot be one.
         :param timeout_s: longest time of one call, all its tries included.
         :param ssl_context: for https; None: the authorities of the system.
         """
@@ -107,8 +115,9 @@ class Backend(OperationCalls):
         base, path = _target(url)
         self._timeout_s = timeout_s
         transport = httpx.HTTPTransport(uds=path, verify=_verify(base, ssl_context))
+        headers, self._signer = _credentials(key)
         self._client = httpx.Client(
-            base_url=base, headers=_headers(key), transport=transport, trust_env=False, timeout=timeout_s
+            base_url=base, headers=headers, transport=transport, trust_env=False, timeout=timeout_s
         )
 
     def __enter__(self) -> Backend:
@@ -125,7 +134,7 @@ class Backend(OperationCalls):
 
     def _call(self, name: str, request: Any, key: str | None, dry_run: bool = False, /) -> Any:
         # Any: records of the operation.
-        attempts = _Attempts(name, request, key, dry_run, self._timeout_s)
+        attempts = _Attempts(name, request, key, dry_run, self._timeout_s, self._signer)
         while True:
             try:
                 return attempts.result(self._client.post(**attempts.post))
@@ -153,8 +162,9 @@ class AsyncBackend(AsyncOperationCalls):
         base, path = _target(url)
         self._timeout_s = timeout_s
         transport = httpx.AsyncHTTPTransport(uds=path, verify=_verify(base, ssl_context))
+        headers, self._signer = _credentials(key)
         self._client = httpx.AsyncClient(
-            base_url=base, headers=_headers(key), transport=transport, trust_env=False, timeout=timeout_s
+            base_url=base, headers=headers, transport=transport, trust_env=False, timeout=timeout_s
         )
 
     async def __aenter__(self) -> AsyncBackend:
@@ -171,7 +181,7 @@ class AsyncBackend(AsyncOperationCalls):
 
     async def _call(self, name: str, request: Any, key: str | None, dry_run: bool = False, /) -> Any:
         # Any: records of the operation.
-        attempts = _Attempts(name, request, key, dry_run, self._timeout_s)
+        attempts = _Attempts(name, request, key, dry_run, self._timeout_s, self._signer)
         while True:
             try:
                 return attempts.result(await self._client.post(**attempts.post))

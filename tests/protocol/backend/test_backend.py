@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import time
 from pathlib import Path
 
 import pytest
 import trio
+from click.testing import CliRunner
 
+from broker.cli.call import call
 from protocol import ApiError, AsyncBackend, Backend, NoAnswer
 from protocol.codes import RoomPhase
 from protocol.messages import Event
@@ -63,6 +67,36 @@ async def test_the_synchronous_client_over_a_socket_file_with_a_key(tmp_path: Pa
 
     async with running_broker(api=api, auth={"secret": "s" * 32}, ledger=EPHEMERAL):
         await trio.to_thread.run_sync(program)
+
+
+async def test_a_key_for_signatures_signs_every_request_and_is_not_sent(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.toml"
+    keys.write_text(f'[[key]]\nid = "signer"\nhmac = "{"c" * 43}"\nscopes = ["rooms:read", "rooms:write"]\n')
+    keys.chmod(0o600)
+    (tmp_path / "key").write_text(f"signer:{'c' * 43}\n")
+    api = {"listen": "127.0.0.1:0", "key_file": str(keys)}
+    # The clock of the broker is behind: what was signed in the second of its start is refused for a while.
+    async with running_broker(
+        api=api, auth={"secret": "s" * 32}, ledger=EPHEMERAL, wall_ms=lambda: time.time_ns() // 1_000_000 - 20_000
+    ) as broker:
+        url = broker.api_urls[0]
+
+        def program() -> None:
+            with Backend(url, f"signer:{'c' * 43}") as backend:
+                assert backend.rooms.open(room="live-1", dry_run=True).room
+                assert backend.rooms.open(room="live-1").room == "live-1"
+                assert [each.room for each in backend.rooms.list().items] == ["live-1"]
+            with Backend(url, f"signer:{'d' * 43}") as backend, pytest.raises(ApiError) as refused:
+                backend.rooms.list()
+            assert (refused.value.code, refused.value.status) == ("AUTH_FAILED", 401)
+            arguments = ["rooms.get", "room=live-1", "--url", url, "--key-file", str(tmp_path / "key")]
+            called = CliRunner().invoke(call, arguments)
+            assert called.exit_code == 0, called.output
+            assert json.loads(called.output)["room"] == "live-1"
+
+        await trio.to_thread.run_sync(program)
+        async with AsyncBackend(url, f"signer:{'c' * 43}") as backend:
+            assert (await backend.rooms.get(room="live-1")).room == "live-1"
 
 
 async def test_a_call_waits_for_a_broker_that_starts_and_gives_up_in_time(tmp_path: Path) -> None:
