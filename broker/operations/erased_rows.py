@@ -28,7 +28,7 @@ from broker.ledger import (
 )
 from broker.ledger.entries import ENTRIES_REDACTED
 from broker.ledger.erasures import USER_ERASED
-from broker.ledger.mentions import answers_with, entries_with, has_directs, outbox_with, records_with
+from broker.ledger.mentions import answers_with, entries_with, has_directs, has_ended, outbox_with, records_with
 from broker.ledger.orders import order_of, pack_order
 from broker.ledger.replay import event_of
 from broker.rooms.ban_records import KIND as BAN
@@ -63,9 +63,18 @@ class Page(NamedTuple):
 def entries_page(reader: Reader, erasure: Erasure, at_ms: int, after: int) -> tuple[Page, bool]:
     """Redact entries after number ``after``; return also whether the page reaches the end of the ledger."""
     found, last, is_end = entries_with(reader, erasure.user, after)
-    bodies = [(entry.seq, body) for entry in found if (body := _entry_body(entry, erasure)) != entry.body]
+    bodies = [
+        (entry.seq, body)
+        for entry in found
+        if not _is_in_use(reader, entry) and (body := _entry_body(entry, erasure)) != entry.body
+    ]
     items: list[Item] = [EntriesRedacted(erasure.pseudonym, at_ms, tuple(bodies))] if bodies else []
     return Page(items, last, len(bodies)), is_end
+
+
+def _is_in_use(reader: Reader, entry: StoredEntry) -> bool:
+    """Return whether activities that run are folded from an entry: they know the user by its id."""
+    return entry.kind == ACTIVITY_FACTS and entry.lane is None and not has_ended(reader, entry.room, entry.epoch)
 
 
 def _entry_body(entry: StoredEntry, erasure: Erasure) -> bytes:
@@ -73,8 +82,6 @@ def _entry_body(entry: StoredEntry, erasure: Erasure) -> bytes:
     if entry.kind in _KEPT and entry.lane is None:
         return entry.body
     if entry.room and tenant_of(entry.room) != erasure.tenant:
-        return entry.body
-    if entry.kind == ACTIVITY_FACTS:
         return entry.body
     event = event_of(entry)
     if event is not None:

@@ -12,13 +12,14 @@ import pytest
 import trio
 from hypothesis import HealthCheck, example, given, settings
 
-from broker.ledger import LedgerState, Reader
+from broker.ledger import ACTIVITY_FACTS, Entry, LedgerState, Reader, RoomEnded
 from broker.ledger.erasures import user_erased_of
 from broker.ledger.orders import order_of
 from broker.ledger.replay import replay
 from broker.operations import erasures
 from broker.operations.caller import OperationError
 from protocol.codes import CloseCode, MessageType
+from protocol.frames import pack_body, unpack_body
 from protocol.operations.users import ErasureState
 from tests.support.broker import raw_link, running_broker
 from tests.support.durable import DurableBroker, disk
@@ -216,3 +217,19 @@ async def test_the_ledger_says_who_let_erase_which_pseudonym_and_when(directory:
         assert (paid.order_id, paid.user_id, paid.name, paid.count) == ("order 1", erased.pseudonym, "", 2)
         gift, _ = (await operate(broker, "rooms.history", "live-1")).items
         assert gift.payload[:2] == ("order 1", erased.pseudonym)
+
+
+async def test_activities_keep_the_id_until_their_room_has_ended(directory: Path) -> None:
+    facts = pack_body(("sales", "s1", (("claimed", (1, VICTIM, 2)), ("claimed", (2, "bob", 1)))))
+    async with erasing_broker(directory) as broker:
+        assert broker.ledger is not None
+        now_ms = broker.clock.now_ms()
+        for room in ("runs", "over"):
+            broker.ledger.record((Entry(room, 7, None, ACTIVITY_FACTS, now_ms, facts),), lambda result: None)
+        broker.ledger.record((RoomEnded("over", 7, now_ms),), lambda result: None)
+        await erase(broker)
+        entries = await broker.ledger.ask(lambda reader: [entry for entry, *_ in reader.entries()])
+        (erased,) = filter(None, map(user_erased_of, entries))
+        bodies = {entry.room: unpack_body(entry.body) for entry in entries if entry.kind == ACTIVITY_FACTS}
+        claims = (("claimed", (1, erased.pseudonym, 2)), ("claimed", (2, "bob", 1)))
+        assert bodies == {"runs": unpack_body(facts), "over": ("sales", "s1", claims)}
