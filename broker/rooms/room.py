@@ -464,7 +464,7 @@ class Room:
                 member.session.transport.write_parts(bundle.parts)
 
     def _on_due(self) -> None:
-        """Tick in time: the phase is one of the counters, and combos go on."""
+        """Tick in time: the phase is one of the counters, and combos and activities go on."""
         self._nudge(self._clock())
 
     def _crashed(self) -> None:

@@ -448,7 +448,7 @@ class RoomJournal:
                 case _:
                     effects = self.state.refused(record, RECORD_RETRY_MS, now)
             self._perform(effects)
-            if totals or record.event.type in (MessageType.MESSAGES_DELETED, MessageType.GIFT):
+            if totals or record.batches or record.event.type in (MessageType.MESSAGES_DELETED, MessageType.GIFT):
                 self._on_due()
         except Exception:
             self._on_crash()
@@ -472,6 +472,7 @@ class RoomJournal:
             steps = self.state.activities
             done = steps.committed if isinstance(result, Committed) else steps.refused
             self._perform(done((made,), self._clock()))
+            self._on_due()
         except Exception:
             self._on_crash()
         if not self.pending and self._all_answered is not None:

@@ -11,15 +11,22 @@ import pytest
 import trio
 
 from broker.core.commerce import rain
-from broker.core.commerce.packet_shares import packet_shares
 from broker.server import Broker
 from protocol.activities import ActivityEvent
-from protocol.activities.packets import OwnPacketShare, PacketScheduled, PacketSettled, PacketView, SplitMode
+from protocol.activities.packets import (
+    OwnPacketShare,
+    PacketScheduled,
+    PacketSettled,
+    PacketState,
+    PacketView,
+    SplitMode,
+)
 from protocol.activities.rains import DropOpened, OwnDrops, RainSettled
 from protocol.clients import CallRefused, Client, JoinedRoom, StreamEvent, open_client
 from protocol.codes import ErrorCode
 from protocol.messages import ActivityView, Joined
 from protocol.operations.packets import GrabPacket, MyPacketShare, MyShare
+from protocol.packet_shares import packet_shares
 from protocol.primitives import seed_hash
 from tests.support.api import API, call, client_of, ok, refused
 from tests.support.broker import running_broker
@@ -213,6 +220,20 @@ async def test_the_end_of_a_room_returns_what_is_not_taken(directory: Path) -> N
             (settled,) = events_of(shop)
             assert settled["data"]["taken_cents"] == share.cents
             assert settled["data"]["returned_cents"] == 1000 - share.cents
+
+
+async def test_a_packet_is_settled_in_time_in_a_room_where_nothing_else_happens(directory: Path) -> None:
+    async with durable_broker(directory, api=API) as broker, client_of(broker) as platform:
+        opens = broker.clock.now_ms() + 60_000
+        await ok(platform, "packets.create", key="k1", **PACKET, open_at_ms=opens)
+        await ok(platform, "packets.cancel", room="live-1", id="p")
+        await ok(platform, "packets.create", key="k2", **PACKET | {"id": "q", "expire_at_ms": opens - 59_900})
+        room = broker.hub.find("live-1")
+        assert room is not None
+        activities = room.state.activities.activities
+        assert activities is not None
+        packets = [activities.find("packets", id) for id in ("p", "q")]
+        await until(lambda: all(packet.state is PacketState.SETTLED for packet in packets))
 
 
 async def test_lists_page_through_all_packets(directory: Path) -> None:
