@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
-from ..fields import boolean, integer, member_id, record, text
+from ..fields import boolean, integer, member_id, optional, record, text
 from .eligibility import Eligibility, eligibility
 from .rows import ActivityEventRow, ActivityViewRow, EventRow, Via
 
@@ -78,12 +78,13 @@ class CouponIssued(NamedTuple):
 
 
 class PoolView(NamedTuple):
-    """A pool as a member that joins gets it. ``exhausted``: all codes are issued."""
+    """A pool as a member that joins gets it. ``exhausted``: all codes are issued; ``eligibility``: null = every user
+    with a login can claim one."""
 
     title: str
     exhausted: bool
     expire_at_ms: int
-    eligibility: Eligibility
+    eligibility: Eligibility | None = None
 
 
 class OwnCoupon(NamedTuple):
@@ -120,7 +121,7 @@ _exhausted = record(PoolExhausted, (_count,))
 _refilled = record(PoolRefilled, (_count,))
 _closed = record(PoolClosed, (boolean,))
 _issued = record(CouponIssued, (shown_coupon, text(0, MAX_COUPON_TEXT + 64, lines=True), _time))
-_view = record(PoolView, (_title, boolean, _time, eligibility))
+_view = record(PoolView, (_title, boolean, _time, optional(eligibility)))
 _own = record(OwnCoupon, (shown_coupon, boolean))
 _issued_data = record(CouponIssuedData, (_id, _count, member_id, shown_coupon))
 _exhausted_data = record(CouponExhaustedData, (_id, _count))
@@ -163,7 +164,7 @@ REPORTS: tuple[EventRow, ...] = (
 
 VIEWS: tuple[ActivityViewRow, ...] = (
     ActivityViewRow(
-        "coupons", PoolView, _view, PoolView("10 off", False, _AT_MS + 86_400_000, Eligibility()),
+        "coupons", PoolView, _view, PoolView("10 off", False, _AT_MS + 86_400_000),
         OwnCoupon, _own, OwnCoupon(_CODE, False),
     ),
 )  # fmt: skip

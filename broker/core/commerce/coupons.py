@@ -34,6 +34,7 @@ from protocol.activities.coupons import (
     PoolState,
     PoolView,
 )
+from protocol.activities.eligibility import Eligibility
 from protocol.codes import ErrorCode
 from protocol.direct_batches import fields_of, fill
 from protocol.operations.coupons import (
@@ -394,7 +395,8 @@ class CouponPool(Activity[T]):
         if self._config is None or self.state is not PoolState.OPEN or not self._config.claims:
             return None
         config = self._config
-        return PoolView(config.title, self._is_exhausted, config.expire_at_ms, config.eligibility)
+        conditions = None if config.eligibility == Eligibility() else config.eligibility
+        return PoolView(config.title, self._is_exhausted, config.expire_at_ms, conditions)
 
     def own_view(self, user: str) -> OwnCoupon | None:
         """Return the user's code."""

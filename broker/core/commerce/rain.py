@@ -21,7 +21,7 @@ from broker.core.commerce.activity import (
 )
 from broker.core.commerce.eligibility import eligibility_of_fact, ineligible
 from broker.core.commerce.packet import SETTLED_AFTER_MS, grab_refusal, id_refusal, not_open
-from broker.core.commerce.packet_shares import Drop, PacketShares, ShareTerms, rain_drops
+from broker.core.commerce.packet_shares import PacketShares, ShareTerms
 from protocol.activities.packets import PacketGrabbedData, SplitMode
 from protocol.activities.rains import (
     MAX_OWN_DROPS,
@@ -45,6 +45,7 @@ from protocol.activities.rains import (
 from protocol.codes import ErrorCode
 from protocol.fields import MAX_INT
 from protocol.operations.packets import CancelledPacket, CancelRain, CreatedRain, CreateRain, MyShare
+from protocol.packet_shares import Drop, rain_drops
 from protocol.primitives import seed_hash
 from protocol.text import masked_name
 

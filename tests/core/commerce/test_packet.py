@@ -12,7 +12,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from broker.core.commerce.activity import ActivityRefusal, Requester
 from broker.core.commerce.packet import SETTLED_AFTER_MS, RedPacket
-from broker.core.commerce.packet_shares import packet_shares
 from protocol.activities.eligibility import Eligibility
 from protocol.activities.packets import OwnPacketShare, PacketState, SplitMode
 from protocol.codes import ErrorCode, Role
@@ -27,6 +26,7 @@ from protocol.operations.packets import (
     MyPacketShare,
     MyShare,
 )
+from protocol.packet_shares import packet_shares
 from protocol.primitives import seed_hash
 from tests.support.activities import ActivityDriver, platform, viewer
 

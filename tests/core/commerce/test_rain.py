@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from broker.core.commerce.packet import SETTLED_AFTER_MS
-from broker.core.commerce.packet_shares import Drop, packet_shares, rain_drops
 from broker.core.commerce.rain import (
     ANNOUNCED_MS,
     MAX_LATE_MS,
@@ -27,6 +26,7 @@ from protocol.activities.rains import MAX_SHOWN_DROPS, RainState
 from protocol.codes import ErrorCode, Role
 from protocol.fields import MAX_INT
 from protocol.operations.packets import CancelledPacket, CancelRain, CreatedRain, CreateRain, MyShare
+from protocol.packet_shares import Drop, packet_shares, rain_drops
 from protocol.primitives import seed_hash
 from tests.support.activities import ActivityDriver, platform, viewer
 
