@@ -247,17 +247,38 @@ def test_the_program_for_backends_works(terminal: Terminal) -> None:
 
 
 def test_the_program_of_a_flash_sale_buys_a_unit(terminal: Terminal) -> None:
-    guide = ROOT / "broker" / "guides" / "flash-sales.md"
-    (program,) = blocks(guide, "python")
-    run_commands(guide, terminal)
-    (terminal.folder / "program.py").write_text(terminal.localize(program.replace("roomcast_client", "protocol")))
-    assert terminal.run("python program.py").splitlines() == ["RESERVED 1 1990", "sales.claim_confirmed"]
+    assert run_program("flash-sales.md", terminal) == ["RESERVED 1 1990", "sales.claim_confirmed"]
     for event in ("sales.scheduled", "sales.opened", "sales.restocked"):
         terminal.wait_for(terminal.running[1][2], event)
     listed = json.loads(terminal.run("roomcast call sales.list room=lobby"))["items"]
     assert [(sale["id"], sale["state"], sale["confirmed"]) for sale in listed] == [
         ("sale-1", "open", 1), ("sale-2", "settled", 0),
     ]  # fmt: skip
+
+
+def run_program(guide: str, terminal: Terminal) -> list[str]:
+    """Follow a guide, run its program and return its lines."""
+    path = ROOT / "broker" / "guides" / guide
+    (program,) = blocks(path, "python")
+    run_commands(path, terminal)
+    (terminal.folder / "program.py").write_text(terminal.localize(program.replace("roomcast_client", "protocol")))
+    return terminal.run("python program.py").splitlines()
+
+
+def test_the_program_of_red_packets_takes_a_share_and_checks_it(terminal: Terminal) -> None:
+    assert run_program("red-packets.md", terminal) == ["True 1000"]
+    for event in ("packets.scheduled", "packets.opened", "packets.expired", "packets.settled", "rains.cancelled"):
+        terminal.wait_for(terminal.running[1][2], event)
+    listed = json.loads(terminal.run("roomcast call packets.list room=lobby"))["items"]
+    assert [(packet["id"], packet["state"], packet["taken"]) for packet in listed] == [
+        ("packet-1", "settled", 0), ("packet-2", "settled", 1),
+    ]  # fmt: skip
+
+
+def test_the_program_of_coupons_claims_a_code_and_has_it_checked(terminal: Terminal) -> None:
+    assert run_program("coupons.md", terminal) == ["coupons.issued True", "ann"]
+    for text in ("coupons.opened", "Your code: NEW-"):
+        terminal.wait_for(terminal.running[1][2], text)
 
 
 def _start_program(terminal: Terminal) -> tuple[subprocess.Popen[str], Path]:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.commerce.packet_shares import packet_shares, rain_drops
 from protocol.activities.packets import SplitMode
+from protocol.packet_shares import packet_shares, rain_drops
 from protocol.primitives import seed_hash
 from tests.support.activities import commerce_vectors
 
