@@ -29,8 +29,6 @@ class Buyer:
         """Activity events of the room, in their order."""
         self.messages: list[ActivityEvent] = []
         """Must-deliver messages to this user, in their order."""
-        self.refusals: list[ErrorCode] = []
-        """Final refusals of its calls."""
         self._url = url
         self._user = user
         self._rng = rng
@@ -70,18 +68,18 @@ class Buyer:
 
     # Any: each operation has records of its own.
     async def call(self, request: Any, key: str | None = None) -> Any:
-        """Call an operation and return its result; call again while it is refused for now.
+        """Call an operation and return its result; None: it was refused for good."""
+        return (await self.try_call(request, key))[0]
 
-        None: it was refused for good, which `refusals` keeps.
-        """
+    async def try_call(self, request: Any, key: str | None = None) -> tuple[Any, ErrorCode | None]:
+        """Call an operation and return its result, or why it was refused for good; call again while it is for now."""
         assert self._client is not None
         while True:
             try:
-                return await self._client.call(request, key=key, timeout_s=CALL_S)
+                return await self._client.call(request, key=key, timeout_s=CALL_S), None
             except CallRefused as refused:
                 if not 300 <= refused.code < 400 or not refused.retry_after_ms:
-                    self.refusals.append(ErrorCode(refused.code))
-                    return None
+                    return None, ErrorCode(refused.code)
                 await trio.sleep(refused.retry_after_ms / 1000 * self._rng.uniform(1.0, 1.2))
 
     async def wait_until(self, found: Callable[[], T | None]) -> T:

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from broker.demo import runner
+from broker.demo.features import FEATURES
 from broker.demo.runner import Runner
 from protocol.codes import Lane
 from tests.support.processes import roomcast, running
@@ -24,6 +25,8 @@ async def test_a_short_demo_balances_and_prints_one_json_line() -> None:
     assert written["balanced"] is True
     assert written["reconciled"] is True
     assert written["commerce"]["sale"]["confirmed"] + written["commerce"]["sale"]["left"] == 15
+    for feature in FEATURES:
+        assert all(count >= 0 for count in written["commerce"][feature.name].values())
     assert done.status == 0
     assert list(written["lanes"]) == [lane.name.lower() for lane in Lane]
     for account in written["lanes"].values():

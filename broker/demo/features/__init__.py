@@ -1,8 +1,10 @@
 """The kinds of activities that the demo plays."""
 
 from broker.demo.features.base import DemoFeature
+from broker.demo.features.coupons import CouponFeature
+from broker.demo.features.packets import PacketFeature, RainFeature
 from broker.demo.features.sales import SaleFeature
 
 __all__ = ["FEATURES"]
 
-FEATURES: tuple[type[DemoFeature], ...] = (SaleFeature,)
+FEATURES: tuple[type[DemoFeature], ...] = (SaleFeature, PacketFeature, RainFeature, CouponFeature)
