@@ -100,6 +100,17 @@ class TrustedClock:
             return wall_ms
         return int(expected_ms)
 
+    def continued_ms(self) -> int:
+        """Return the time for deadlines from before the start of this process, Unix milliseconds.
+
+        That of `now_ms`, but where the wall clock was far ahead at the start the last trusted time goes on until the
+        wall clock is trusted: a deadline that only a wrong clock has passed is not passed.
+        """
+        if not self._is_held():
+            return self.now_ms()
+        assert self._hold is not None
+        return self._hold.trusted_ms + int((self._monotonic() - self._hold.since_s) * 1000)
+
     def distrust(self) -> str:
         """Return why nothing may be expired or removed now; "" = it may."""
         self.now_ms()

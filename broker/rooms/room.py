@@ -19,7 +19,7 @@ import trio
 
 from broker.core.clock import TrustedClock
 from broker.core.commerce.activity import Requester, RoomEvent
-from broker.core.commerce.room_activities import ActivityKey, AnswerCommand, PushCounter, RecordBatch
+from broker.core.commerce.room_activities import ActivityKey, AnswerCommand, PushCounter, RecordBatch, Times
 from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.rooms.effects import Effect, End, Outcomes, Publish, Record, Reply, TickOut
 from broker.core.rooms.erasure import Erasure
@@ -253,8 +253,11 @@ class Room:
         """Give a command to an activity; ``on_answer`` gets its result record or an `ActivityRefusal`."""
         now = self._clock()
         steps = self.state.activities
-        self._perform(steps.command(key, command, requester, on_answer, now, self._trusted.now_ms(), creates=creates))
+        self._perform(steps.command(key, command, requester, on_answer, now, self._times(), creates=creates))
         self._nudge(now)
+
+    def _times(self) -> Times:
+        return Times(self._trusted.now_ms(), self._trusted.continued_ms())
 
     def pin(self, author: Member, sequence: int, change: PinChange, ttl_ms: int | None, client_msg_id: str) -> None:
         """Pin or unpin a message, as a post of ``author``. ``ttl_ms``: how long it is pinned; None = without an end."""
@@ -392,6 +395,8 @@ class Room:
         if now >= self.state.expiry_due_at:
             trusted_ms = None if self._trusted.distrust() else self._trusted.now_ms()
             self._perform(self.state.expire(now, trusted_ms, self._unix_ms()))
+            if now >= self.state.activities.due_at:
+                self._perform(self.state.activities.due(now, self._times()))
         if not self._ticking:
             due = self.state.next_due(now)
             if due is not None and due <= now:

@@ -458,7 +458,7 @@ class RoomJournal:
     def record_batch(self, made: ActivityBatch) -> None:
         """Submit a batch of an activity that has no event; its effects are performed with the ledger's result."""
         assert self._store is not None, "only a room with a ledger has activities"
-        at_ms = 0 if self.state.activities.activities is None else self.state.activities.activities.now_ms
+        at_ms = 0 if self.state.activities.activities is None else self.state.activities.activities.times.now_ms
         on_result = partial(self._on_batch, made)
         if self._store.record_batch(self._room, self.state.epoch, made, at_ms, on_result) is SubmitResult.QUEUED:
             self.pending += 1

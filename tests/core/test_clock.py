@@ -9,6 +9,7 @@ from broker.core.clock import HOLD_S, MAX_START_HOLD_S, MAX_STOP_S, TOLERANCE_S,
 
 BEGIN_MS = 1_800_000_000_000
 HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 
 
 class Clocks:
@@ -128,3 +129,14 @@ def test_an_empty_ledger_compares_nothing() -> None:
     _, clock = made()
     clock.start(0)
     assert clock.distrust() == ""
+
+
+def test_the_time_of_deadlines_from_before_goes_on_while_the_start_is_far_ahead() -> None:
+    wall, mono = [40 * DAY_MS], [0.0]
+    clock = TrustedClock(lambda: wall[0], lambda: mono[0])
+    clock.start(1000)
+    assert (clock.now_ms(), clock.continued_ms()) == (40 * DAY_MS, 1000)
+    mono[0], wall[0] = 5.0, 40 * DAY_MS + 5000
+    assert (clock.now_ms(), clock.continued_ms()) == (40 * DAY_MS + 5000, 6000)
+    mono[0], wall[0] = MAX_START_HOLD_S, 47 * DAY_MS
+    assert clock.continued_ms() == clock.now_ms() == 47 * DAY_MS

@@ -36,6 +36,7 @@ __all__ = [
     "PushCounter",
     "RecordBatch",
     "RoomActivities",
+    "Times",
 ]
 
 T = TypeVar("T")
@@ -50,6 +51,13 @@ MAX_OWN_VIEWS_BYTES = 2 * 1024
 """Of the views in the answer to a JOIN, packed."""
 KEPT_AFTER_END_MS = 600_000
 """How long an activity stays in memory after its last deadline."""
+
+
+class Times(NamedTuple):
+    """Trusted Unix milliseconds: for what began in this process, and for what began before (`TrustedClock`)."""
+
+    now_ms: int
+    continued_ms: int
 
 
 class ActivityKind(NamedTuple):
@@ -121,8 +129,10 @@ class RoomActivities(Generic[T]):
         self._counters: dict[ActivityKey, tuple[RoomEvent | None, int]] = {}
         """Last pushed counters, and when."""
         self._views: dict[bool, tuple[tuple[ActivityView, ...], int]] = {}
-        self.now_ms = 0
-        """The latest time that a command or timer came with."""
+        self._folded: set[ActivityKey] = set()
+        """Those that began before this process."""
+        self.times = Times(0, 0)
+        """The latest that a command or timer came with."""
 
     def __len__(self) -> int:
         return len(self._runners)
@@ -133,9 +143,9 @@ class RoomActivities(Generic[T]):
         return all(runner.is_idle for runner in self._runners.values())
 
     @property
-    def next_due(self) -> float:
-        """When `due` has something to do: Unix milliseconds, infinite = never."""
-        return min(self._due.values(), default=inf)
+    def wait_ms(self) -> float:
+        """Milliseconds from `times` until `due` has something to do, infinite = never."""
+        return min((due - self._time(key) for key, due in self._due.items()), default=inf)
 
     def count_by_kind(self) -> Counter[str]:
         """Return how many activities of each kind exist."""
@@ -160,31 +170,31 @@ class RoomActivities(Generic[T]):
         return [runner.activity for key, runner in self._runners.items() if key[0] == kind and runner.activity.exists]
 
     def command(
-        self, key: ActivityKey, command: Any, requester: Requester, ticket: T, now_ms: int, *, creates: bool = False
+        self, key: ActivityKey, command: Any, requester: Requester, ticket: T, times: Times, *, creates: bool = False
     ) -> list[ActivityEffect]:
         """Take a command for an activity. ``creates``: it may be one that does not exist yet."""
-        now_ms = self._advance(now_ms)
+        self._advance(times)
         runner = self._runners.get(key)
         if runner is None:
             refusal = self._refusal_of_new(key) if creates else _unknown(key)
             if refusal is not None:
                 return [self._answer(key, ticket, refusal)]
             runner = self._add(key)
-        refusal = runner.command(command, requester, ticket, now_ms)
+        refusal = runner.command(command, requester, ticket, self._time(key))
         if refusal is not None:
             return [self._answer(key, ticket, refusal)]
-        return self._turn(key, runner, now_ms)
+        return self._turn(key, runner)
 
-    def due(self, now_ms: int) -> list[ActivityEffect]:
+    def due(self, times: Times) -> list[ActivityEffect]:
         """Do everything that has become due."""
-        now_ms = self._advance(now_ms)
+        self._advance(times)
         effects: list[ActivityEffect] = []
-        for key in [key for key, due in self._due.items() if due <= now_ms]:
+        for key in [key for key, due in self._due.items() if due <= self._time(key)]:
             runner = self._runners[key]
-            if self._is_removable(runner, now_ms):
+            if self._is_removable(key, runner):
                 self._remove(key)
             else:
-                effects += self._turn(key, runner, now_ms)
+                effects += self._turn(key, runner)
         return effects
 
     def committed(self, key: ActivityKey) -> list[ActivityEffect]:
@@ -192,14 +202,14 @@ class RoomActivities(Generic[T]):
         runner = self._runners[key]
         batch = runner.committed()
         self.counts.facts[key[0]] += len(batch.facts)
-        return self._answers(key, batch) + self._turn(key, runner, self.now_ms)
+        return self._answers(key, batch) + self._turn(key, runner)
 
     def refused(self, key: ActivityKey) -> list[ActivityEffect]:
         """Undo a batch that the ledger has refused; its callers hear that they may ask again."""
         runner = self._runners[key]
-        batch = runner.refused(self.now_ms)
+        batch = runner.refused(self._time(key))
         self.counts.undone[key[0]] += 1
-        return self._answers(key, batch) + self._turn(key, runner, self.now_ms)
+        return self._answers(key, batch) + self._turn(key, runner)
 
     # ---- restart, and the end of the room
 
@@ -208,22 +218,23 @@ class RoomActivities(Generic[T]):
         if key[0] not in self._kinds:
             return
         runner = self._runners.get(key) or self._add(key)
+        self._folded.add(key)
         for fact in facts:
             runner.activity.apply(fact)
         self._views.clear()
 
-    def resume(self, now_ms: int) -> list[ActivityEffect]:
+    def resume(self, times: Times) -> list[ActivityEffect]:
         """Begin after `fold`: what a restart brings about, and everything that fell due meanwhile."""
-        now_ms = self._advance(now_ms)
+        self._advance(times)
         effects: list[ActivityEffect] = []
         for key, runner in list(self._runners.items()):
-            if self._is_removable(runner, now_ms):
+            if self._is_removable(key, runner):
                 self._remove(key)
                 continue
-            batch = runner.resume(now_ms)
+            batch = runner.resume(self._time(key))
             if batch is not None:
                 effects += self._out(key, batch)
-            effects += self._turn(key, runner, now_ms)
+            effects += self._turn(key, runner)
         return effects
 
     def end(self) -> list[ActivityBatch]:
@@ -270,9 +281,11 @@ class RoomActivities(Generic[T]):
 
     # ---- inside
 
-    def _advance(self, now_ms: int) -> int:
-        self.now_ms = max(self.now_ms, now_ms)
-        return self.now_ms
+    def _advance(self, times: Times) -> None:
+        self.times = Times(max(self.times.now_ms, times.now_ms), max(self.times.continued_ms, times.continued_ms))
+
+    def _time(self, key: ActivityKey) -> int:
+        return self.times.continued_ms if key in self._folded else self.times.now_ms
 
     def _refusal_of_new(self, key: ActivityKey) -> ActivityRefusal | None:
         if key in self._removed:
@@ -293,23 +306,23 @@ class RoomActivities(Generic[T]):
         del self._runners[key]
         self._views.clear()
         self._due.pop(key, None)
+        self._folded.discard(key)
         self._counters.pop(key, None)
         self._removed[key] = None
 
-    @staticmethod
-    def _is_removable(runner: ActivityRunner[T], now_ms: int) -> bool:
+    def _is_removable(self, key: ActivityKey, runner: ActivityRunner[T]) -> bool:
         at_ms = runner.activity.removable_at
-        return at_ms is not None and at_ms + KEPT_AFTER_END_MS <= now_ms and runner.is_idle
+        return at_ms is not None and at_ms + KEPT_AFTER_END_MS <= self._time(key) and runner.is_idle
 
-    def _turn(self, key: ActivityKey, runner: ActivityRunner[T], now_ms: int) -> list[ActivityEffect]:
+    def _turn(self, key: ActivityKey, runner: ActivityRunner[T]) -> list[ActivityEffect]:
         """Take the next batches; what is left after `MAX_BATCH_ANSWERS` is due at once, in another turn."""
         effects: list[ActivityEffect] = []
         self._views.clear()
         answered = 0
-        while answered < MAX_BATCH_ANSWERS and (batch := runner.next_batch(now_ms)) is not None:
+        while answered < MAX_BATCH_ANSWERS and (batch := runner.next_batch(self._time(key))) is not None:
             effects += self._out(key, batch)
             answered += len(batch.answers)
-        effects += self._counter(key, runner, now_ms)
+        effects += self._counter(key, runner)
         self._follow(key, runner)
         return effects
 
@@ -324,11 +337,12 @@ class RoomActivities(Generic[T]):
             self.counts.refusals[key[0]] += 1
         return AnswerCommand(ticket, answer)
 
-    def _counter(self, key: ActivityKey, runner: ActivityRunner[T], now_ms: int) -> list[ActivityEffect]:
+    def _counter(self, key: ActivityKey, runner: ActivityRunner[T]) -> list[ActivityEffect]:
         if not runner.is_idle:
             return []  # what is under way may be refused
         counter = runner.activity.counter()
         last, pushed_at = self._counters.get(key, (None, -COUNTER_EVERY_MS))
+        now_ms = self._time(key)
         if counter is None or counter == last or now_ms < pushed_at + COUNTER_EVERY_MS:
             return []
         self._counters[key] = counter, now_ms

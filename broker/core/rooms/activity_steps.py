@@ -17,6 +17,7 @@ from broker.core.commerce.room_activities import (
     AnswerCommand,
     RecordBatch,
     RoomActivities,
+    Times,
 )
 from broker.core.rooms.effects import Effect, End, PendingReply, Record
 from broker.core.rooms.phases import RoomPhases
@@ -30,14 +31,15 @@ __all__ = ["ActivitySteps"]
 
 T = TypeVar("T")
 
-DISTRUSTED_S = 1.0
-"""How often the time is read again while it is not trusted."""
+HELD_S = 60.0
+"""How often the time is read again while the wall clock is not trusted for what began before the start."""
+ENDING_S = 1.0
 
 
 class ActivitySteps(Generic[T]):
     """Commands, timers and results of the activities of one room. ``activities`` None: it has none, nothing is kept."""
 
-    __slots__ = ("_ends", "_is_resumed", "_phases", "_seen", "_stream", "activities", "due_at")
+    __slots__ = ("_ends", "_is_resumed", "_phases", "_seen_at", "_stream", "activities", "due_at")
 
     def __init__(
         self, activities: RoomActivities[Any] | None, stream: Stream[T], phases: RoomPhases, now: float
@@ -48,8 +50,8 @@ class ActivitySteps(Generic[T]):
         self._ends: list[tuple[Event, tuple[PendingReply[T], ...]]] = []
         """Ends of the room that wait, and whom each answers."""
         self._is_resumed = False
-        self._seen = now, 0
-        """Monotonic seconds and Unix milliseconds of the last command or timer."""
+        self._seen_at = now
+        """When the last command or timer came: monotonic seconds."""
         self.due_at = inf
         """When `due` should run: monotonic seconds."""
         if activities is not None and len(activities):
@@ -75,11 +77,11 @@ class ActivitySteps(Generic[T]):
         requester: Requester,
         ticket: Any,
         now: float,
-        now_ms: int,
+        times: Times,
         *,
         creates: bool = False,
     ) -> list[Effect[T]]:
-        """Take a command for an activity. ``now_ms``: trusted Unix milliseconds; ``creates``: it may be a new one."""
+        """Take a command for an activity. ``creates``: it may be a new one."""
         if self._phases.wanted is RoomPhase.ENDED:
             return [AnswerCommand(ticket, ActivityRefusal(ErrorCode.ROOM_ENDED, "has ended", "room"))]
         if self.activities is None:
@@ -88,25 +90,25 @@ class ActivitySteps(Generic[T]):
                     ticket, ActivityRefusal(ErrorCode.NOT_KEPT, "this broker keeps nothing: start it with a ledger")
                 )
             ]
-        effects = self._resume(self.activities, now, now_ms)
+        effects = self._resume(self.activities, now, times)
         return effects + self._out(
-            self.activities.command(key, command, requester, ticket, now_ms, creates=creates), now
+            self.activities.command(key, command, requester, ticket, times, creates=creates), now
         )
 
-    def due(self, now: float, now_ms: int | None) -> list[Effect[T]]:
-        """Run what is due. ``now_ms``: trusted Unix milliseconds, None while they are not trusted."""
-        if now_ms is None or self.activities is None or self._phases.wanted is RoomPhase.ENDED:
-            self.due_at = now + DISTRUSTED_S
+    def due(self, now: float, times: Times) -> list[Effect[T]]:
+        """Run what is due."""
+        if self.activities is None or self._phases.wanted is RoomPhase.ENDED:
+            self.due_at = now + ENDING_S
             return []
-        return self._resume(self.activities, now, now_ms) + self._out(self.activities.due(now_ms), now)
+        return self._resume(self.activities, now, times) + self._out(self.activities.due(times), now)
 
-    def _resume(self, activities: RoomActivities[Any], now: float, now_ms: int) -> list[Effect[T]]:
+    def _resume(self, activities: RoomActivities[Any], now: float, times: Times) -> list[Effect[T]]:
         """Read the time; the first time, do what a restart brings about."""
-        self._seen = now, now_ms
+        self._seen_at = now
         if self._is_resumed:
             return []
         self._is_resumed = True
-        return self._out(activities.resume(now_ms), now)
+        return self._out(activities.resume(times), now)
 
     def committed(self, batches: Iterable[ActivityBatch], now: float) -> list[Effect[T]]:
         """The ledger has made batches durable: what follows."""
@@ -152,9 +154,10 @@ class ActivitySteps(Generic[T]):
                 out.append(self._record(effect.made))
             else:
                 out.append(effect)
-        seen, seen_ms = self._seen
-        next_due = self.activities.next_due
-        self.due_at = inf if next_due == inf else max(now, seen + (next_due - seen_ms) / 1000)
+        times = self.activities.times
+        self.due_at = max(now, self._seen_at + self.activities.wait_ms / 1000)
+        if self.due_at < inf and times.continued_ms != times.now_ms:
+            self.due_at = min(self.due_at, now + HELD_S)
         return out
 
     def _record(self, made: ActivityBatch) -> Record[T]:
@@ -162,6 +165,6 @@ class ActivitySteps(Generic[T]):
         assert shown is not None
         assert self.activities is not None
         payload = ActivityPayload(*activity_payload(shown.name, made.key[1], shown.data))
-        event = Event(MessageType.ACTIVITY, self.activities.now_ms, "", "", payload)
+        event = Event(MessageType.ACTIVITY, self.activities.times.now_ms, "", "", payload)
         self._stream.admit(Lane.COMMERCE)
         return Record(event, Lane.COMMERCE, (), (), (made,))

@@ -323,15 +323,13 @@ class RoomState(Generic[T]):
         return min(self.keys.next_due, self.kept.pins.due_at, self.activities.due_at)
 
     def expire(self, now: float, now_ms: int | None, at_ms: int) -> list[Effect[T]]:
-        """Delete keys, unpin messages and run the timers of activities that are due. ``now_ms``: trusted Unix
-        milliseconds, None while they are not trusted; ``at_ms``: those of the events."""
+        """Delete keys and unpin messages that are due. ``now_ms``: trusted Unix milliseconds, None while they are not
+        trusted; ``at_ms``: those of the events."""
         effects: list[Effect[T]] = []
         if now >= self.keys.next_due:
             effects += self.key_changes.due(now, now_ms, at_ms)
         if now >= self.kept.pins.due_at:
             effects += self._posting.unpin_expired(now, now_ms, at_ms)
-        if now >= self.activities.due_at:
-            effects += self.activities.due(now, now_ms)
         return effects
 
     # ---- erasure

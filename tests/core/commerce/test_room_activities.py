@@ -1,0 +1,114 @@
+"""The activities of one room: their times, bounds and what remains of those that have ended."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import inf
+from typing import Any
+
+from broker.core.commerce.activity import ActivityRefusal, Fact
+from broker.core.commerce.room_activities import (
+    KEPT_AFTER_END_MS,
+    ActivityKind,
+    AnswerCommand,
+    PushCounter,
+    RecordBatch,
+    RoomActivities,
+    Times,
+)
+from protocol.codes import ErrorCode
+from tests.support.activities import viewer
+from tests.support.sum_activity import Sum
+
+NOW_MS = 1_790_000_000_000
+AHEAD_MS = 40 * 86_400_000
+KEY = "sums", "s"
+
+
+class EndingSum(Sum):
+    """A sum that may leave memory some time after it has reached ten."""
+
+    @property
+    def removable_at(self) -> int | None:
+        return NOW_MS if self.total >= 10 else None
+
+
+def activities_of(kind: type[Sum] = Sum) -> RoomActivities[int]:
+    return RoomActivities({"sums": ActivityKind("sums", kind, 2, 1)})
+
+
+def at(ms: int) -> Times:
+    return Times(NOW_MS + ms, NOW_MS + ms)
+
+
+def committed(activities: RoomActivities[int], effects: list[Any]) -> list[Any]:
+    """Commit what effects make durable, and return all answers."""
+    answers: list[Any] = []
+    waiting = list(effects)
+    while waiting:
+        effect = waiting.pop(0)
+        if isinstance(effect, RecordBatch):
+            waiting += activities.committed(effect.made.key)
+        elif isinstance(effect, AnswerCommand):
+            answers.append(effect.answer)
+    return answers
+
+
+def test_a_deadline_from_before_the_start_is_not_passed_by_a_clock_that_is_far_ahead() -> None:
+    activities = activities_of()
+    activities.fold(KEY, [Fact("added", (1,)), Fact("scheduled", (None, NOW_MS + 5000))])
+    held = Times(NOW_MS + AHEAD_MS, NOW_MS)
+    assert committed(activities, activities.resume(held)) == []
+    assert activities.find(*KEY).total == 1
+    assert activities.wait_ms == 5000
+    new = "sums", "new"
+    for amount in (3, -100):
+        command = (amount, False)
+        assert committed(activities, activities.command(new, command, viewer("ann"), 1, held, creates=True)) == [3]
+    later = Times(NOW_MS + AHEAD_MS + 100, NOW_MS + 100)
+    committed(activities, activities.due(later))
+    assert (activities.find(*KEY).total, activities.find(*new).total) == (1, 4)
+    committed(activities, activities.due(Times(NOW_MS + AHEAD_MS + 5000, NOW_MS + 5000)))
+    assert activities.find(*KEY).total == 2
+
+
+def test_ids_of_activities_that_have_ended_are_not_used_again() -> None:
+    activities = activities_of(EndingSum)
+    assert committed(activities, activities.command(KEY, (10, False), viewer("ann"), 1, at(0), creates=True)) == [10]
+    activities.due(at(KEPT_AFTER_END_MS - 1))
+    assert activities.keys() == [KEY]
+    activities.due(at(KEPT_AFTER_END_MS))
+    assert (activities.keys(), activities.wait_ms) == ([], inf)
+    for creates, code in ((True, ErrorCode.KEY_REUSED), (False, ErrorCode.UNKNOWN_ACTIVITY)):
+        effects = activities.command(KEY, (1, False), viewer("ann"), 2, at(KEPT_AFTER_END_MS + 1), creates=creates)
+        (answer,) = committed(activities, effects)
+        assert isinstance(answer, ActivityRefusal)
+        assert answer.code is code
+    folded = activities_of(EndingSum)
+    folded.fold(KEY, [Fact("added", (10,))])
+    folded.resume(at(KEPT_AFTER_END_MS))
+    (answer,) = committed(folded, folded.command(KEY, (1, False), viewer("ann"), 3, at(0), creates=True))
+    assert answer.code is ErrorCode.KEY_REUSED
+
+
+def test_counters_are_pushed_at_most_once_a_second() -> None:
+    activities = activities_of()
+    pushed: list[int] = []
+    for ms in range(0, 5000, 100):
+        effects = activities.command(KEY, (1, False), viewer("ann"), ms, at(ms), creates=True)
+        waiting = list(effects)
+        while waiting:
+            effect = waiting.pop(0)
+            if isinstance(effect, RecordBatch):
+                waiting += activities.committed(effect.made.key)
+            elif isinstance(effect, PushCounter):
+                pushed.append(ms)
+    assert len(pushed) == 5
+    assert all(b - a >= 1000 for a, b in pairwise(pushed))
+
+
+def test_what_was_never_created_is_forgotten() -> None:
+    activities = activities_of()
+    (answer,) = committed(activities, activities.command(KEY, (2000, False), viewer("ann"), 1, at(0), creates=True))
+    assert answer.code is ErrorCode.CLOSED
+    assert len(activities) == 0
