@@ -25,6 +25,7 @@ from tests.simulation.disk import Disk
 from tests.simulation.epilogue import Backup, check_changed_copies, check_files, run_restored
 from tests.simulation.kept_actors import Keeper, Pinner
 from tests.simulation.probes import STREAM_PROBES, run_probes
+from tests.simulation.shop_actors import Shop
 from tests.simulation.world import World, run_world
 from tests.support.faulty_disk import MEMORY
 
@@ -65,7 +66,7 @@ class Scenario:
         """Run the clients and the faults, then the checks."""
         world, actors = self.world, self.actors
         backup: Backup | None = None
-        keeper = Keeper(actors)
+        keeper, shop = Keeper(actors), Shop(actors)
         self.start_faults()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.run_brokers)
@@ -83,6 +84,7 @@ class Scenario:
                 actors.short_lived_device,
                 keeper.run,
                 Pinner(actors).run,
+                shop.run,
             ):
                 nursery.start_soon(part)
             await trio.sleep(FAULTS_S / 2)
@@ -102,6 +104,7 @@ class Scenario:
             actors.broker_run.kill()
         checks.check(actors)
         keeper.check_ledger(self.disk.path)
+        shop.check_ledger(self.disk.path)
         check_files(self.disk.directory)
         check_changed_copies(world, self.disk.path, self.spare / "changed")
         if backup is not None:
