@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from broker.core.commerce.activity import ActivityRefusal, Attributes, Requester
@@ -17,7 +18,7 @@ from broker.operations.rooms import open_for, room_of
 from broker.rooms.room import Room
 from protocol.codes import ErrorCode, Role, RoomPhase
 
-__all__ = ["activity_of", "begin", "command", "page_of_kind", "requester"]
+__all__ = ["activity_of", "begin", "command", "page_of_kind", "refuse_from_memory", "requester"]
 
 
 def begin(
@@ -43,6 +44,21 @@ def begin(
     if isinstance(answer, OperationError):
         raise answer
     return deferred if answer is None else answer
+
+
+def refuse_from_memory(
+    parts: Parts, room_name: str, key: ActivityKey, judge: Callable[[Any], ActivityRefusal | None]
+) -> None:
+    """Raise the OperationError of what ``judge`` says of an activity; nothing: a command has to be given.
+
+    For what thousands hear at a time: it costs no command. ``judge`` gets the activity (Any: of its kind).
+    """
+    room = room_of(parts, room_name)
+    activities = room.state.activities.activities
+    if activities is not None and room.state.phase is RoomPhase.LIVE:
+        refusal = activities.refusal_from_memory(key, judge)
+        if refusal is not None:
+            raise _result(refusal)
 
 
 async def command(

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from broker.core.commerce import sale_commands as commands
+from broker.core.commerce.activity import ActivityRefusal
 from broker.core.commerce.sale import Sale
-from broker.operations.activities import activity_of, begin, command, page_of_kind
+from broker.operations.activities import activity_of, begin, command, page_of_kind, refuse_from_memory
 from broker.operations.caller import Caller, OperationError
 from broker.operations.parts import Handler, Parts
 from protocol.activities.sales import SaleView
@@ -63,7 +64,14 @@ async def _create(parts: Parts, caller: Caller, request: CreateSale) -> SaleView
 
 
 def _claim(parts: Parts, caller: Caller, request: ClaimSale) -> Any:
-    claim = commands.ClaimCommand(_request_of(caller), request.quantity, request.price_version, request.keyword)
+    key = _request_of(caller)
+    quantity, price_version = request.quantity, request.price_version
+
+    def judge(sale: Sale[Any]) -> ActivityRefusal | None:
+        return sale.refusal_from_memory(caller.id, quantity, price_version, parts.unix_ms())
+
+    refuse_from_memory(parts, request.room, _key(request.id), judge)
+    claim = commands.ClaimCommand(key, quantity, price_version, request.keyword)
     return begin(parts, caller, request.room, _key(request.id), claim, takes_part=True)
 
 

@@ -165,6 +165,19 @@ class RoomActivities(Generic[T]):
         runner = self._runners.get((kind, id))
         return runner.activity if runner is not None and runner.activity.exists else None
 
+    def refusal_from_memory(
+        self, key: ActivityKey, judge: Callable[[Any], ActivityRefusal | None]
+    ) -> ActivityRefusal | None:
+        """Return what ``judge`` says of an activity (Any: as `find`), of which everything is durable; None: it cannot
+        be refused without a command."""
+        runner = self._runners.get(key)
+        if runner is None or not runner.is_idle or not runner.activity.exists:
+            return None
+        refusal = judge(runner.activity)
+        if refusal is not None:
+            self.counts.refusals[key[0]] += 1
+        return refusal
+
     def of_kind(self, kind: str) -> list[Any]:
         """Return the activities of a kind that exist, in order of creation. Any: as `find`."""
         return [runner.activity for key, runner in self._runners.items() if key[0] == kind and runner.activity.exists]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from protocol.activities.eligibility import Eligibility
 from protocol.activities.sales import (
     MAX_OWN_CLAIMS,
     ClaimConfirmed,
@@ -43,6 +44,7 @@ T = TypeVar("T")
 
 MAX_RESTOCKS = 100_000
 _NEVER = 2**62
+_NO_CONDITIONS = Eligibility()
 _WAITING, _RESERVED, _CONFIRMED = ClaimState.WAITING, ClaimState.RESERVED, ClaimState.CONFIRMED
 _SCHEDULED, _OPEN, _CLOSED = SaleState.SCHEDULED, SaleState.OPEN, SaleState.CLOSED
 
@@ -228,6 +230,24 @@ class Sale(Activity[T]):
         window.add(made, now_ms)
         self._due = None
         return None
+
+    def refusal_from_memory(self, user: str, quantity: int, price_version: int, now_ms: int) -> ActivityRefusal | None:
+        """Return what a first claim of ``user`` hears where nothing is available and no more may wait; None: it is to
+        be decided. It is the same as `decide` would say, for the many who come too late."""
+        facts, claims = self._facts, self._facts.claims
+        if (
+            facts.state is not _OPEN
+            or facts.available > 0
+            or claims.waiting < facts.terms.waiting_max
+            or quantity > facts.terms.per_user
+            or price_version not in (0, facts.price_version)
+            or facts.terms.eligibility != _NO_CONDITIONS
+            or self._first_due()[0] <= now_ms
+            or claims.has_user(user)
+            or (self._window is not None and self._window.has_user(user))
+        ):
+            return None
+        return self._steps.nothing_left()
 
     def _not_open(self, now_ms: int) -> ActivityStep[T]:
         if self._facts.state is _SCHEDULED:

@@ -98,6 +98,10 @@ class SaleClaims:
             number = self._previous[number - 1]
         return number
 
+    def has_user(self, user: str) -> bool:
+        """Whether ``user`` has made a claim."""
+        return user in self._last_of
+
     def of_user(self, user: str) -> list[int]:
         """Return the numbers of a user's claims, newest first."""
         numbers = []

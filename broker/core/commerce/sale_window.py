@@ -73,6 +73,10 @@ class SaleWindow(Generic[T]):
                 return pending
         return None
 
+    def has_user(self, user: str) -> bool:
+        """Whether a claim of ``user`` waits."""
+        return user in self._by_user
+
     def quantity_of(self, user: str) -> int:
         """Return the units that a user's pending claims ask for."""
         claims = self._by_user.get(user)

@@ -595,3 +595,37 @@ def test_a_refusal_keeps_nothing() -> None:
     assert {claim(driver, f"u{number}").code for number in range(100)} == {ErrorCode.SOLD_OUT}
     assert isinstance(claim(driver, "a", "r2"), ActivityRefusal)
     assert len(driver.activity.dump()[-1][0]) == len(before[-1][0]) == 1
+
+
+class MemoryMachine(SaleMachine):
+    """What is refused from memory is what a command would have heard."""
+
+    @precondition(lambda self: not self.driver.is_under_way and self.driver.runner.is_idle)
+    @rule(user=st.sampled_from("abcdexyz"), quantity=st.integers(1, 4), version=st.integers(0, 3))
+    def ask_memory(self, user: str, quantity: int, version: int) -> None:
+        refusal = self.driver.activity.refusal_from_memory(user, quantity, version, self.driver.now_ms)
+        if refusal is not None:
+            ticket = self.driver.send(ClaimCommand("memory", quantity, version), viewer(user))
+            assert self.driver.answers[ticket] == refusal
+
+
+MemoryMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestMemory = MemoryMachine.TestCase
+
+
+def test_who_comes_too_late_is_refused_from_memory() -> None:
+    driver = sale_of(stock=1, waiting_max=1, per_user=2)
+    judge = driver.activity.refusal_from_memory
+    assert judge("a", 1, 0, driver.now_ms) is None, "a unit is available"
+    claim(driver, "a")
+    assert judge("b", 1, 0, driver.now_ms) is None, "a claim may wait"
+    claim(driver, "b")
+    assert judge("c", 1, 0, driver.now_ms).code is ErrorCode.ALL_RESERVED
+    assert judge("a", 1, 0, driver.now_ms) is None, "its request may be known"
+    assert judge("c", 3, 0, driver.now_ms) is None, "it asks for more than one may have"
+    assert judge("c", 1, 7, driver.now_ms) is None, "it has seen another price"
+    assert judge("c", 1, 0, driver.now_ms + 15_000) is None, "a unit is about to return"
+    driver.ask(ConfirmCommand(1, "o1"), platform)
+    assert judge("c", 1, 0, driver.now_ms).code is ErrorCode.SOLD_OUT
+    driver.ask(CloseSaleCommand(), platform)
+    assert judge("c", 1, 0, driver.now_ms) is None
