@@ -35,6 +35,7 @@ from broker.operations import (
     hooks,
     keys,
     locks,
+    lotteries,
     messages,
     packets,
     rankings,
@@ -73,6 +74,7 @@ HANDLERS: dict[str, Handler] = {
     **packets.HANDLERS,
     **coupons.HANDLERS,
     **rankings.HANDLERS,
+    **lotteries.HANDLERS,
 }
 RECALLED: dict[str, Recall] = {**rooms.RECALLED, **messages.RECALLED}
 KEY_S = 600.0

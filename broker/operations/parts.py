@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from broker.auth.ticket_keys import TicketKeyFile
@@ -12,6 +12,7 @@ from broker.ledger import Ledger
 from broker.operations.broadcast_runs import BroadcastRuns
 from broker.operations.caller import Caller, OperationError
 from broker.operations.erasures import Erasures
+from broker.operations.lottery_proofs import LotteryProofs
 from broker.rooms.hub import Hub
 from broker.rooms.locks import Locks
 from broker.rooms.room import Room
@@ -70,6 +71,7 @@ class Parts:
     questions: Questions | None = None
     erasures: Erasures | None = None
     """None where nothing is kept."""
+    lottery_proofs: LotteryProofs = field(default_factory=LotteryProofs)
 
     def room(self, name: str) -> Room:
         """Return an open room; OperationError UNKNOWN_ROOM where there is none."""

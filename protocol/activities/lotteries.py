@@ -43,6 +43,7 @@ __all__ = [
     "lottery_bonuses",
     "lottery_drawn",
     "lottery_entry",
+    "lottery_grades",
     "lottery_terms",
     "lottery_view",
     "lottery_voided",
@@ -212,11 +213,11 @@ _name = text(1, 64)
 _sum = integer(0)
 _index = integer(0, MAX_GRADES - 1)
 _hex_or_empty = text(0, 64)
-_grades = array_of(record(LotteryGrade, (_name, integer(1, MAX_WINNERS_OF_GRADE))), MAX_GRADES)
+lottery_grades = array_of(record(LotteryGrade, (_name, integer(1, MAX_WINNERS_OF_GRADE))), MAX_GRADES)
 lottery_terms = record(
     LotteryTerms,
     (
-        _id, room_name, _time, _time, _grades, integer(1, MAX_WEIGHT), text(0, MAX_RULE_CHARS), _hex_or_empty,
+        _id, room_name, _time, _time, lottery_grades, integer(1, MAX_WEIGHT), text(0, MAX_RULE_CHARS), _hex_or_empty,
         integer(0),
     ),
 )  # fmt: skip
@@ -239,7 +240,7 @@ lottery_entry = record(LotteryEntry, (_id, text(0, 32), integer(1, MAX_WEIGHT), 
 lottery_view = record(
     LotteryView,
     (
-        name_of(LotteryPhase), _time, _time, text(0, 64), hex_digest, _sum, _hex_or_empty, integer(0), _grades,
+        name_of(LotteryPhase), _time, _time, text(0, 64), hex_digest, _sum, _hex_or_empty, integer(0), lottery_grades,
         integer(1, MAX_GRADES),
     ),
 )  # fmt: skip

@@ -11,6 +11,7 @@ from .subjects.gifts import AsyncGiftsCalls, GiftsCalls
 from .subjects.hooks import AsyncHooksCalls, HooksCalls
 from .subjects.keys import AsyncKeysCalls, KeysCalls
 from .subjects.locks import AsyncLocksCalls, LocksCalls
+from .subjects.lotteries import AsyncLotteriesCalls, LotteriesCalls
 from .subjects.messages import AsyncMessagesCalls, MessagesCalls
 from .subjects.packets import AsyncPacketsCalls, PacketsCalls
 from .subjects.rains import AsyncRainsCalls, RainsCalls
@@ -41,6 +42,7 @@ class OperationCalls:
         self.coupons = CouponsCalls(call)
         self.gifts = GiftsCalls(call)
         self.rankings = RankingsCalls(call)
+        self.lotteries = LotteriesCalls(call)
 
 
 class AsyncOperationCalls:
@@ -62,3 +64,4 @@ class AsyncOperationCalls:
         self.coupons = AsyncCouponsCalls(call)
         self.gifts = AsyncGiftsCalls(call)
         self.rankings = AsyncRankingsCalls(call)
+        self.lotteries = AsyncLotteriesCalls(call)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, overload
 
+from ..activities.lotteries import LotteryDrawn, LotteryEntry, LotteryVoided
 from ..activities.packets import OwnPacketShare
 from ..activities.sales import SaleView
 from ..operations.app import AppAnswer, CallApp
@@ -69,6 +70,17 @@ from ..operations.hooks import (
 )
 from ..operations.keys import DeletedKey, DeleteKey, GetKeys, KeyPage, KeyVersion, SetKey, SetKeys
 from ..operations.locks import AcquireLock, LockLease, ReleasedLock, ReleaseLock, RenewLock
+from ..operations.lotteries import (
+    CreateLottery,
+    DrawLottery,
+    EnterLottery,
+    GetLotteryProof,
+    GetMyLotteryEntry,
+    LotteryCreated,
+    LotteryProofPage,
+    MyLotteryEntry,
+    VoidLottery,
+)
 from ..operations.messages import (
     BroadcastMessage,
     BroadcastProgress,
@@ -404,6 +416,24 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["rankings.get"] | GetRanking, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RankingPage: ...
+    @overload
+    async def __call__(self, operation: Literal["lotteries.create"] | CreateLottery, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> LotteryCreated: ...
+    @overload
+    async def __call__(self, operation: Literal["lotteries.enter"] | EnterLottery, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> LotteryEntry: ...
+    @overload
+    async def __call__(self, operation: Literal["lotteries.my_entry"] | GetMyLotteryEntry, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> MyLotteryEntry: ...
+    @overload
+    async def __call__(self, operation: Literal["lotteries.draw"] | DrawLottery, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> LotteryDrawn: ...
+    @overload
+    async def __call__(self, operation: Literal["lotteries.void"] | VoidLottery, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> LotteryVoided: ...
+    @overload
+    async def __call__(self, operation: Literal["lotteries.proof"] | GetLotteryProof, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> LotteryProofPage: ...
     @overload
     async def __call__(self, operation: str | tuple[Any, ...], /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> Any: ...

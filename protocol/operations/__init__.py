@@ -16,6 +16,7 @@ from . import (
     hooks,
     keys,
     locks,
+    lotteries,
     messages,
     packets,
     rankings,
@@ -57,6 +58,7 @@ OPERATIONS: tuple[OperationRow, ...] = (
     *packets.ROWS,
     *coupons.ROWS,
     *rankings.ROWS,
+    *lotteries.ROWS,
 )
 BY_NAME: dict[str, OperationRow] = {row.name: row for row in OPERATIONS}
 BY_REQUEST: dict[type[tuple[Any, ...]], OperationRow] = {row.request: row for row in OPERATIONS}

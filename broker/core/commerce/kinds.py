@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from broker.core.commerce.coupons import CouponPool
+from broker.core.commerce.lottery import Lottery
 from broker.core.commerce.packet import RedPacket
 from broker.core.commerce.rain import Rain
 from broker.core.commerce.room_activities import ActivityKind
@@ -20,5 +21,6 @@ def activity_kinds(random_bytes: Callable[[], bytes]) -> dict[str, ActivityKind]
         ActivityKind("packets", lambda id: RedPacket(id, random_bytes), limit=100, shown=5),
         ActivityKind("coupons", lambda id: CouponPool(id, random_bytes), limit=20, shown=5),
         ActivityKind("rains", lambda id: Rain(id, random_bytes), limit=10, shown=5),
+        ActivityKind("lotteries", lambda id: Lottery(id, random_bytes), limit=10, shown=2),
     )
     return {kind.name: kind for kind in kinds}

@@ -49,10 +49,10 @@ from protocol.lottery.proof import PROOF_FORMAT, LotteryBeacon, LotteryClosed, L
 from protocol.operations.lotteries import LotteryCreated, LotteryProofPage, MyLotteryEntry
 
 __all__ = [
-    "DrawLottery",
-    "EnterLottery",
+    "DrawCommand",
+    "EnterCommand",
     "Lottery",
-    "VoidLottery",
+    "VoidCommand",
 ]
 
 T = TypeVar("T")
@@ -60,16 +60,18 @@ T = TypeVar("T")
 MAX_PENDING_DRAWS = 8
 MAX_LAST_PRIZES = 1000
 """Prizes that are sent with the end of the room."""
+PROOF_PAGE_BYTES = 44 * 1024
+"""Of the ids in one page of a proof: with the terms, a page fits a frame."""
 LATER_MS = 1000
 
 
-class EnterLottery(NamedTuple):
+class EnterCommand(NamedTuple):
     """Enter, or raise the weight of an entry. ``said``: the text of a message, which may be the keyword."""
 
     said: str = ""
 
 
-class DrawLottery(NamedTuple):
+class DrawCommand(NamedTuple):
     """Hand in the value of the beacon, or wait for the draw of a lottery without one.
 
     ``is_checked``: the signature is that of the round; False: that could not be checked.
@@ -80,7 +82,7 @@ class DrawLottery(NamedTuple):
     is_checked: bool
 
 
-class VoidLottery(NamedTuple):
+class VoidCommand(NamedTuple):
     """End it without a draw."""
 
     reason: str
@@ -122,6 +124,10 @@ class Lottery(Activity[T]):
     def phase(self) -> LotteryPhase:
         return self._phase
 
+    @property
+    def is_drawn(self) -> bool:
+        return self._phase is LotteryPhase.DRAWN
+
     def is_keyword(self, folded: str) -> bool:
         """Return whether a text enters its sender. ``folded``: as `fold_keyword` returns it."""
         config = self._config
@@ -135,11 +141,11 @@ class Lottery(Activity[T]):
         config = self._config
         if config is None:
             return _refused(ErrorCode.UNKNOWN_ACTIVITY, "names none of the lotteries of this room", "id")
-        if isinstance(command, EnterLottery):
+        if isinstance(command, EnterCommand):
             return self._enter(config, command, requester, now_ms)
-        if isinstance(command, DrawLottery):
+        if isinstance(command, DrawCommand):
             return self._draw(config, command, requester, ticket, now_ms)
-        assert isinstance(command, VoidLottery)
+        assert isinstance(command, VoidCommand)
         return self._void(config, command, now_ms)
 
     def _create(self, new: NewLottery, requester: Requester, now_ms: int) -> ActivityStep[T]:
@@ -158,7 +164,7 @@ class Lottery(Activity[T]):
         )
 
     def _enter(
-        self, config: LotteryConfig, command: EnterLottery, requester: Requester, now_ms: int
+        self, config: LotteryConfig, command: EnterCommand, requester: Requester, now_ms: int
     ) -> ActivityStep[T]:
         if self._phase is LotteryPhase.ANNOUNCED:
             return _not_open("takes no entries yet", config.terms.open_at_ms - now_ms)
@@ -180,18 +186,14 @@ class Lottery(Activity[T]):
         return ActivityStep((Fact("entered", (id, requester.user, weight)),), LotteryEntry(id, salt, weight))
 
     def _draw(
-        self, config: LotteryConfig, command: DrawLottery, requester: Requester, ticket: T, now_ms: int
+        self, config: LotteryConfig, command: DrawCommand, requester: Requester, ticket: T, now_ms: int
     ) -> ActivityStep[T] | None:
         terms = config.terms
         if self._phase is LotteryPhase.DRAWN:
             return ActivityStep(answer=config.drawn(self._signature, self._entries.winners, self._drawn_at or 0))
-        if self._phase is LotteryPhase.VOIDED:
-            return _refused(ErrorCode.CLOSED, "is void: there is no draw")
-        if command.round != terms.beacon_round:
-            return _refused(ErrorCode.BAD_FIELD, f"must be {terms.beacon_round}", "round")
-        public_at = max(terms.close_at_ms, config.round_ms or 0)
-        if self._phase is not LotteryPhase.CLOSED or now_ms < public_at:
-            return _not_open("cannot be drawn yet", max(LATER_MS, public_at - now_ms))
+        refusal = self.draw_refusal(command.round, now_ms)
+        if refusal is not None:
+            return ActivityStep(answer=refusal)
         if terms.has_beacon:
             if not command.signature:
                 return _refused(ErrorCode.BAD_FIELD, "must be the signature of the round", "signature")
@@ -205,7 +207,22 @@ class Lottery(Activity[T]):
         self._pending.append(ticket)
         return None
 
-    def _void(self, config: LotteryConfig, command: VoidLottery, now_ms: int) -> ActivityStep[T]:
+    def draw_refusal(self, round: int, now_ms: int) -> ActivityRefusal | None:
+        """Return why a lottery that exists cannot be drawn now, whatever the signature is; None: it can, or is."""
+        config = self._config
+        assert config is not None
+        if self._phase is LotteryPhase.DRAWN:
+            return None
+        if self._phase is LotteryPhase.VOIDED:
+            return ActivityRefusal(ErrorCode.CLOSED, "is void: there is no draw")
+        if round != config.terms.beacon_round:
+            return ActivityRefusal(ErrorCode.BAD_FIELD, f"must be {config.terms.beacon_round}", "round")
+        public_at = max(config.terms.close_at_ms, config.round_ms or 0)
+        if self._phase is not LotteryPhase.CLOSED or now_ms < public_at:
+            return ActivityRefusal(ErrorCode.NOT_OPEN, "cannot be drawn yet", "", max(LATER_MS, public_at - now_ms))
+        return None
+
+    def _void(self, config: LotteryConfig, command: VoidCommand, now_ms: int) -> ActivityStep[T]:
         is_final = self._phase in (LotteryPhase.DRAWN, LotteryPhase.VOIDED)
         is_closed = now_ms >= config.terms.close_at_ms
         if is_final or (is_closed and (config.round_ms is None or now_ms >= config.round_ms)):
@@ -443,10 +460,16 @@ class Lottery(Activity[T]):
         index, path = self._entries.place(own.entry)
         return MyLotteryEntry(*own, self._root.hex(), len(self._entries), index, tuple(beside.hex() for beside in path))
 
+    @property
+    def beacon_chain(self) -> str:
+        """Hash of the chain of the beacon; empty without one."""
+        return "" if self._config is None else self._config.terms.beacon_chain
+
     def proof_page(
         self, first: int, count: int, committed_offset: int, closed_offset: int
     ) -> LotteryProofPage | ActivityRefusal:
-        """Return ``count`` entries and winners of the proof, from number ``first`` on; a refusal before the draw.
+        """Return at most ``count`` entries and winners of the proof, from number ``first`` on; a refusal before the
+        draw. Their texts are within `PROOF_PAGE_BYTES`.
 
         ``committed_offset``, ``closed_offset``: of the events that announced and closed it, in the room's stream.
         """
@@ -460,9 +483,19 @@ class Lottery(Activity[T]):
                 0 if is_over else LATER_MS,
             )
         entries, signature = self._entries, self._signature
+        weighed, won = entries.page(first, count), entries.winners_from(first, count)
+        left = PROOF_PAGE_BYTES
+        for index, (id, _) in enumerate(weighed):
+            left -= len(id.encode()) + 16
+            if index < len(won):
+                left -= len(won[index][0].encode()) + 8
+            if left < 0:
+                weighed, won = weighed[:index], won[:index]
+                break
         winners: list[list[str]] = [[] for _ in config.terms.grades]
-        for id, grade in entries.winners_from(first, count):
+        for id, grade in won:
             winners[grade].append(id)
+        following = first + len(weighed)
         beacon = LotteryBeacon(signature.hex(), beacon_value(signature).hex()) if signature else None
         return LotteryProofPage(
             PROOF_FORMAT,
@@ -471,9 +504,9 @@ class Lottery(Activity[T]):
             LotteryClosed(self._root.hex(), len(entries), entries.weight, closed_offset, self._closed_at or 0),
             config.seed.hex(),
             beacon,
-            tuple(entries.page(first, count)),
+            tuple(weighed),
             tuple(map(tuple, winners)),
-            str(first + count) if first + count < len(entries) else None,
+            str(following) if following < len(entries) else None,
         )
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from broker.core.commerce.activity import Fact, Requester
-from broker.core.commerce.lottery import MAX_PENDING_DRAWS, DrawLottery, EnterLottery, Lottery, VoidLottery
+from broker.core.commerce.lottery import MAX_PENDING_DRAWS, DrawCommand, EnterCommand, Lottery, VoidCommand
 from broker.core.commerce.lottery_config import NewLottery, fold_keyword
 from protocol.activities.eligibility import Eligibility
 from protocol.activities.lotteries import (
@@ -73,12 +73,12 @@ def until(driver: ActivityDriver, at_ms: int) -> None:
 
 
 def enter(driver: ActivityDriver, *users: str) -> list[LotteryEntry]:
-    found: list[LotteryEntry] = [driver.ask(EnterLottery(), viewer(user)) for user in users]
+    found: list[LotteryEntry] = [driver.ask(EnterCommand(), viewer(user)) for user in users]
     return found
 
 
 def hand_in(driver: ActivityDriver, who: Requester = platform, **changed: Any) -> Any:
-    ticket = driver.send(DrawLottery(ROUND, SIGNATURE, True)._replace(**changed), who)
+    ticket = driver.send(DrawCommand(ROUND, SIGNATURE, True)._replace(**changed), who)
     driver.pass_time(100)
     return driver.answers.get(ticket)
 
@@ -161,14 +161,14 @@ def test_the_seed_is_in_no_event_before_the_draw_and_the_key_of_blind_ids_in_non
 
 def test_before_it_opens_it_takes_no_entries_and_says_when_it_does() -> None:
     driver = driver_of()
-    refusal = driver.refusal_of(EnterLottery(), ANN)
+    refusal = driver.refusal_of(EnterCommand(), ANN)
     assert (refusal.code, refusal.retry_after_ms) == (ErrorCode.NOT_OPEN, 10_000)
     until(driver, OPEN_MS - 1)
-    assert driver.refusal_of(EnterLottery(), ANN).retry_after_ms == 1
-    assert driver.refusal_of(DrawLottery(0, b"", False), platform).code is ErrorCode.NOT_OPEN
+    assert driver.refusal_of(EnterCommand(), ANN).retry_after_ms == 1
+    assert driver.refusal_of(DrawCommand(0, b"", False), platform).code is ErrorCode.NOT_OPEN
     until(driver, OPEN_MS)
-    assert isinstance(driver.ask(EnterLottery(), ANN), LotteryEntry)
-    assert driver.refusal_of(DrawLottery(0, b"", False), platform).retry_after_ms == CLOSE_MS - OPEN_MS
+    assert isinstance(driver.ask(EnterCommand(), ANN), LotteryEntry)
+    assert driver.refusal_of(DrawCommand(0, b"", False), platform).retry_after_ms == CLOSE_MS - OPEN_MS
 
 
 def test_intervals_are_half_open() -> None:
@@ -176,11 +176,11 @@ def test_intervals_are_half_open() -> None:
     until(driver, CLOSE_MS - 1)
     enter(driver, "ann")
     driver.now_ms = CLOSE_MS
-    ticket = driver.send(EnterLottery(), BOB)
+    ticket = driver.send(EnterCommand(), BOB)
     assert driver.answers[ticket].code is ErrorCode.CLOSED
     driver.pass_time(1000)
-    assert driver.refusal_of(EnterLottery(), BOB).code is ErrorCode.CLOSED
-    assert driver.refusal_of(EnterLottery(), ANN).code is ErrorCode.CLOSED
+    assert driver.refusal_of(EnterCommand(), BOB).code is ErrorCode.CLOSED
+    assert driver.refusal_of(EnterCommand(), ANN).code is ErrorCode.CLOSED
     assert driver.events[2].data.entries == 1
 
 
@@ -197,9 +197,9 @@ def test_entering_again_gives_the_same_entry_and_one_fact() -> None:
     driver = open_driver()
     (first,) = enter(driver, "ann")
     for _ in range(1000):
-        assert driver.ask(EnterLottery(), ANN) == first
+        assert driver.ask(EnterCommand(), ANN) == first
     driver.restart()
-    assert driver.ask(EnterLottery(), ANN) == first
+    assert driver.ask(EnterCommand(), ANN) == first
     assert [fact.name for fact in driver.facts] == ["created", "opened", "entered"]
 
 
@@ -218,7 +218,7 @@ def test_bonuses_raise_the_weight_up_to_the_bound_and_never_lower_it() -> None:
     driver = open_driver(bonuses=bonuses)
 
     def weight(**attributes: Any) -> int:
-        found: int = driver.ask(EnterLottery(), viewer("ann", **attributes)).weight
+        found: int = driver.ask(EnterCommand(), viewer("ann", **attributes)).weight
         return found
 
     assert weight() == 1
@@ -236,10 +236,10 @@ def test_bonuses_raise_the_weight_up_to_the_bound_and_never_lower_it() -> None:
 
 def test_a_message_with_the_keyword_enters_and_a_call_without_it_does_not() -> None:
     driver = open_driver(eligibility=Eligibility(keyword=" Ｌｕｃｋｙ 福袋"))
-    refusal = driver.refusal_of(EnterLottery(), ANN)
+    refusal = driver.refusal_of(EnterCommand(), ANN)
     assert (refusal.code, refusal.field) == (ErrorCode.NOT_ELIGIBLE, "keyword")
-    assert driver.refusal_of(EnterLottery("lucky"), ANN).code is ErrorCode.NOT_ELIGIBLE
-    (entry, again) = driver.ask(EnterLottery("  lUCKY 福袋\t"), ANN), driver.ask(EnterLottery(), ANN)
+    assert driver.refusal_of(EnterCommand("lucky"), ANN).code is ErrorCode.NOT_ELIGIBLE
+    (entry, again) = driver.ask(EnterCommand("  lUCKY 福袋\t"), ANN), driver.ask(EnterCommand(), ANN)
     assert entry == again
     assert driver.activity.is_keyword(fold_keyword("LUCKY 福袋"))
     assert not driver.activity.is_keyword(fold_keyword("lucky"))
@@ -258,17 +258,17 @@ def test_a_message_with_the_keyword_enters_and_a_call_without_it_does_not() -> N
 )
 def test_conditions_are_judged_at_the_entry(conditions: Eligibility, attributes: Any, field: str) -> None:
     driver = open_driver(eligibility=conditions)
-    refusal = driver.refusal_of(EnterLottery(), ANN)
+    refusal = driver.refusal_of(EnterCommand(), ANN)
     assert (refusal.code, refusal.field) == (ErrorCode.NOT_ELIGIBLE, field)
-    assert isinstance(driver.ask(EnterLottery(), viewer("ann", **attributes)), LotteryEntry)
-    guest = driver.refusal_of(EnterLottery(), viewer("guest", Role.GUEST, **attributes))
+    assert isinstance(driver.ask(EnterCommand(), viewer("ann", **attributes)), LotteryEntry)
+    guest = driver.refusal_of(EnterCommand(), viewer("guest", Role.GUEST, **attributes))
     assert (guest.code, guest.field) == (ErrorCode.NOT_ELIGIBLE, "min_role")
 
 
 def test_a_lottery_has_a_bound_of_entries() -> None:
     driver = open_driver(max_entries=2)
     first, _ = enter(driver, "ann", "bob")
-    assert driver.refusal_of(EnterLottery(), viewer("cy")).code is ErrorCode.CLOSED
+    assert driver.refusal_of(EnterCommand(), viewer("cy")).code is ErrorCode.CLOSED
     assert enter(driver, "ann") == [first]
 
 
@@ -337,7 +337,7 @@ def test_only_the_platform_creates_one_in_which_gifts_count() -> None:
 
 def test_what_was_not_created_knows_no_command() -> None:
     driver = ActivityDriver(make, START_MS)
-    for command in (EnterLottery(), DrawLottery(0, b"", True), VoidLottery("x")):
+    for command in (EnterCommand(), DrawCommand(0, b"", True), VoidCommand("x")):
         assert driver.refusal_of(command, platform).code is ErrorCode.UNKNOWN_ACTIVITY
     assert driver.activity.view(False) is None
     assert driver.activity.own_view("ann") is None
@@ -351,10 +351,10 @@ def test_what_was_not_created_knows_no_command() -> None:
 def test_it_can_be_voided_until_it_closes(at_ms: int) -> None:
     driver = driver_of()
     until(driver, at_ms)
-    assert driver.ask(VoidLottery("no time"), HOST) == LotteryVoided("no time", at_ms)
+    assert driver.ask(VoidCommand("no time"), HOST) == LotteryVoided("no time", at_ms)
     assert driver.events[-1].data == LotteryVoided("no time", at_ms)
     assert driver.reports[-1].data == ("bag", "no time", 0)
-    for command in (EnterLottery(), DrawLottery(0, b"", True), VoidLottery("again")):
+    for command in (EnterCommand(), DrawCommand(0, b"", True), VoidCommand("again")):
         assert driver.refusal_of(command, platform).code is ErrorCode.CLOSED
     driver.restart()
     assert phase(driver) is LotteryPhase.VOIDED
@@ -368,10 +368,10 @@ def test_it_can_be_voided_until_it_closes(at_ms: int) -> None:
 def test_without_a_beacon_the_close_is_the_end_of_voiding() -> None:
     driver = open_driver()
     driver.now_ms = CLOSE_MS
-    ticket = driver.send(VoidLottery("I do not like it"), HOST)
+    ticket = driver.send(VoidCommand("I do not like it"), HOST)
     assert driver.answers[ticket].code is ErrorCode.CLOSED
     driver.pass_time(1000)
-    assert driver.refusal_of(VoidLottery("I do not like it"), HOST).code is ErrorCode.CLOSED
+    assert driver.refusal_of(VoidCommand("I do not like it"), HOST).code is ErrorCode.CLOSED
     assert names(driver)[-1] == "drawn"
 
 
@@ -379,13 +379,13 @@ def test_with_a_beacon_it_can_be_voided_until_the_value_can_be_known() -> None:
     driver = open_driver(BEACON)
     until(driver, ROUND_MS - 1)
     assert phase(driver) is LotteryPhase.CLOSED
-    assert driver.ask(VoidLottery("cut"), HOST) == LotteryVoided("cut", ROUND_MS - 1)
+    assert driver.ask(VoidCommand("cut"), HOST) == LotteryVoided("cut", ROUND_MS - 1)
     driver = open_driver(BEACON)
     until(driver, ROUND_MS)
-    assert driver.refusal_of(VoidLottery("cut"), HOST).code is ErrorCode.CLOSED
+    assert driver.refusal_of(VoidCommand("cut"), HOST).code is ErrorCode.CLOSED
     driver = open_driver(OTHER_BEACON)
     until(driver, CLOSE_MS)
-    assert driver.refusal_of(VoidLottery("cut"), HOST).code is ErrorCode.CLOSED
+    assert driver.refusal_of(VoidCommand("cut"), HOST).code is ErrorCode.CLOSED
 
 
 def test_the_end_of_the_room_voids_what_is_not_drawn() -> None:
@@ -428,10 +428,10 @@ def test_a_draw_with_a_beacon_needs_the_signature_of_its_round() -> None:
     early = hand_in_at_once(driver)
     assert (early.code, early.retry_after_ms) == (ErrorCode.NOT_OPEN, 1000)
     until(driver, ROUND_MS)
-    wrong = driver.refusal_of(DrawLottery(ROUND + 1, SIGNATURE, True), platform)
+    wrong = driver.refusal_of(DrawCommand(ROUND + 1, SIGNATURE, True), platform)
     assert (wrong.code, wrong.field) == (ErrorCode.BAD_FIELD, "round")
-    assert driver.refusal_of(DrawLottery(ROUND, b"", True), platform).field == "signature"
-    assert driver.refusal_of(DrawLottery(ROUND, SIGNATURE, False), ANN).code is ErrorCode.NOT_ALLOWED
+    assert driver.refusal_of(DrawCommand(ROUND, b"", True), platform).field == "signature"
+    assert driver.refusal_of(DrawCommand(ROUND, SIGNATURE, False), ANN).code is ErrorCode.NOT_ALLOWED
     drawn = hand_in(driver, ANN)
     assert isinstance(drawn, LotteryDrawn)
     assert drawn.signature == SIGNATURE.hex()
@@ -444,7 +444,7 @@ def test_a_draw_with_a_beacon_needs_the_signature_of_its_round() -> None:
 
 
 def hand_in_at_once(driver: ActivityDriver) -> Any:
-    return driver.ask(DrawLottery(ROUND, SIGNATURE, True), platform)
+    return driver.ask(DrawCommand(ROUND, SIGNATURE, True), platform)
 
 
 def test_the_platform_may_hand_in_what_cannot_be_checked() -> None:
@@ -460,9 +460,9 @@ def test_callers_wait_for_the_draw_together_and_a_second_signature_is_not_drawn_
     driver = open_driver(BEACON)
     enter(driver, *"abc")
     until(driver, ROUND_MS)
-    tickets = [driver.send(DrawLottery(ROUND, SIGNATURE, True), viewer(f"u{n}")) for n in range(MAX_PENDING_DRAWS)]
-    later = driver.ask(DrawLottery(ROUND, SIGNATURE, True), ANN)
-    other = driver.ask(DrawLottery(ROUND, b"\1" * 48, True), ANN)
+    tickets = [driver.send(DrawCommand(ROUND, SIGNATURE, True), viewer(f"u{n}")) for n in range(MAX_PENDING_DRAWS)]
+    later = driver.ask(DrawCommand(ROUND, SIGNATURE, True), ANN)
+    other = driver.ask(DrawCommand(ROUND, b"\1" * 48, True), ANN)
     assert later.code is other.code is ErrorCode.OVERLOADED
     driver.pass_time(100)
     assert len({driver.answers[ticket] for ticket in tickets}) == 1
@@ -472,7 +472,7 @@ def test_a_draw_that_the_ledger_refuses_has_not_happened() -> None:
     driver = open_driver(BEACON)
     enter(driver, *"abc")
     until(driver, ROUND_MS)
-    ticket = driver.send(DrawLottery(ROUND, SIGNATURE, True), platform)
+    ticket = driver.send(DrawCommand(ROUND, SIGNATURE, True), platform)
     while not driver.is_under_way:
         driver.advance(1)
     driver.refuse()
@@ -540,7 +540,7 @@ def test_the_view_has_what_a_late_joiner_needs_and_fits() -> None:
     assert (view.grade_count, len(view.grades)) == (20, 1)
     assert len(pack_body(as_json(view))) <= 1024
     assert driver.activity.counter().data.entries == 0
-    driver.ask(EnterLottery("😀" * 64), ANN)
+    driver.ask(EnterCommand("😀" * 64), ANN)
     assert driver.activity.counter().data.entries == 1
     until(driver, CLOSE_MS + 1000)
     assert driver.activity.counter() is None
@@ -592,7 +592,7 @@ def test_a_hundred_thousand_entries_close_and_draw_within_a_second_and_no_step_i
     for fact in (*step.facts, Fact("opened")):
         lottery.apply(fact)
     for number in range(count):
-        made = lottery.decide(EnterLottery(), viewer(f"user-{number}"), 1, OPEN_MS)
+        made = lottery.decide(EnterCommand(), viewer(f"user-{number}"), 1, OPEN_MS)
         assert made is not None
         lottery.apply(made.facts[0])
     now_ms, total, longest = CLOSE_MS, 0.0, 0.0
@@ -624,12 +624,12 @@ class LotteryMachine(RuleBasedStateMachine):
 
     @rule(user=st.sampled_from("abcdefgh"), follows=st.booleans())
     def enter(self, user: str, follows: bool) -> None:
-        ticket = self.driver.send(EnterLottery(), viewer(user, follows=follows))
+        ticket = self.driver.send(EnterCommand(), viewer(user, follows=follows))
         self.entered[ticket] = user
 
     @rule(who=st.sampled_from([platform, ANN]), signature=st.sampled_from([SIGNATURE, b"\1" * 48]))
     def draw(self, who: Requester, signature: bytes) -> None:
-        self.driver.send(DrawLottery(self.new.terms.beacon_round, signature, True), who)
+        self.driver.send(DrawCommand(self.new.terms.beacon_round, signature, True), who)
 
     @rule()
     def create_again(self) -> None:
@@ -638,7 +638,7 @@ class LotteryMachine(RuleBasedStateMachine):
     @rule(is_meant=st.integers(0, 5))
     def void(self, is_meant: int) -> None:
         if is_meant == 5:
-            self.driver.send(VoidLottery("x"), HOST)
+            self.driver.send(VoidCommand("x"), HOST)
 
     @rule(ms=st.sampled_from([0, 1, 5, 100, 10_000, 30_000, 60_000]))
     def wait(self, ms: int) -> None:
