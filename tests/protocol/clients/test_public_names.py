@@ -7,8 +7,9 @@ from typing import Any
 from tests.support.peer import join, linked
 
 CLIENT = {
-    "batch_state", "call", "clock_offset_ms", "closed", "dropped", "dropped_directs", "events", "is_connected", "join",
-    "room", "rooms", "send_direct", "server", "server_ms", "set_token", "unexpected_frames", "user", "wait_connected",
+    "batch_state", "call", "change_token", "clock_offset_ms", "closed", "dropped", "dropped_directs", "events",
+    "is_connected", "join", "room", "rooms", "send_direct", "server", "server_ms", "set_token", "unexpected_frames",
+    "user", "wait_connected",
 }  # fmt: skip
 ROOM = {
     "account", "dropped", "duplicates", "gaps", "interval_ms", "is_active", "is_joined", "keys", "leave", "like",
