@@ -49,6 +49,8 @@ MAX_REMOVED = 10_000
 MAX_VIEWS_BYTES = 20 * 1024
 MAX_OWN_VIEWS_BYTES = 2 * 1024
 """Of the views in the answer to a JOIN, packed."""
+MAX_KEPT_FACTOR = 10
+"""Activities of a kind in memory, with those that have ended: so many times the limit of those that have not."""
 KEPT_AFTER_END_MS = 600_000
 """How long an activity stays in memory after its last deadline."""
 
@@ -63,8 +65,8 @@ class Times(NamedTuple):
 class ActivityKind(NamedTuple):
     """One kind of activities.
 
-    ``make``: returns one that does not exist yet, by its id; ``limit``: at most so many in a room; ``shown``: so many
-    of them in the answer to a JOIN.
+    ``make``: returns one that does not exist yet, by its id; ``limit``: at most so many in a room that have not ended;
+    ``shown``: so many of them in the answer to a JOIN.
     """
 
     name: str
@@ -304,7 +306,8 @@ class RoomActivities(Generic[T]):
         if key in self._removed:
             return ActivityRefusal(ErrorCode.KEY_REUSED, "was used before, for an activity that has ended", "id")
         kind = self._kinds[key[0]]
-        if sum(each[0] == kind.name for each in self._runners) >= kind.limit:
+        ends = [runner.activity.removable_at for each, runner in self._runners.items() if each[0] == kind.name]
+        if ends.count(None) >= kind.limit or len(ends) >= MAX_KEPT_FACTOR * kind.limit:
             return ActivityRefusal(ErrorCode.OUT_OF_STATE, f"has {kind.limit} {kind.name}", "room")
         if len(self._removed) >= MAX_REMOVED:
             return ActivityRefusal(ErrorCode.OUT_OF_STATE, f"has had {MAX_REMOVED} activities", "room")

@@ -9,6 +9,7 @@ from typing import Any
 from broker.core.commerce.activity import ActivityRefusal, Fact
 from broker.core.commerce.room_activities import (
     KEPT_AFTER_END_MS,
+    MAX_KEPT_FACTOR,
     ActivityKind,
     AnswerCommand,
     PushCounter,
@@ -112,3 +113,21 @@ def test_what_was_never_created_is_forgotten() -> None:
     (answer,) = committed(activities, activities.command(KEY, (2000, False), viewer("ann"), 1, at(0), creates=True))
     assert answer.code is ErrorCode.CLOSED
     assert len(activities) == 0
+
+
+def test_activities_that_have_ended_do_not_count_among_the_open_ones_and_are_bounded_too() -> None:
+    activities = activities_of(EndingSum)
+
+    def create(id: str, amount: int) -> Any:
+        command = amount, False
+        (answer,) = committed(
+            activities, activities.command(("sums", id), command, viewer("ann"), 1, at(0), creates=True)
+        )
+        return answer
+
+    assert [create(id, 1) for id in ("a", "b")] == [1, 1]
+    assert create("c", 1).code is ErrorCode.OUT_OF_STATE
+    assert [create(id, 9) for id in ("a", "b")] == [10, 10], "they have ended"
+    for number in range(2 * MAX_KEPT_FACTOR - 2):
+        assert create(f"n{number}", 10) == 10
+    assert create("more", 1).code is ErrorCode.OUT_OF_STATE
