@@ -2,9 +2,10 @@
 
 from broker.demo.features.base import DemoFeature
 from broker.demo.features.coupons import CouponFeature
+from broker.demo.features.lotteries import LotteryFeature
 from broker.demo.features.packets import PacketFeature, RainFeature
 from broker.demo.features.sales import SaleFeature
 
 __all__ = ["FEATURES"]
 
-FEATURES: tuple[type[DemoFeature], ...] = (SaleFeature, PacketFeature, RainFeature, CouponFeature)
+FEATURES: tuple[type[DemoFeature], ...] = (SaleFeature, PacketFeature, RainFeature, CouponFeature, LotteryFeature)
