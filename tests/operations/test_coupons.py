@@ -140,6 +140,19 @@ async def test_uploaded_codes_and_what_is_wrong_with_a_chunk(directory: Path) ->
         assert await ok(platform, "coupons.close", **pool) == {"issued": 2, "left": 998}
 
 
+async def test_five_hundred_users_get_their_codes_in_one_call_and_keep_them(directory: Path) -> None:
+    users = [f"{'用户' * 30}{number:04}" for number in range(500)]
+    many = {"room": "live-1", "id": "c", "users": users}
+    async with durable_broker(directory, api=API) as broker, client_of(broker) as platform:
+        await ok(platform, "coupons.create", key="k1", **POOL | {"count": 500, "template": "价" * 190 + "{code}"})
+        first = await ok(platform, "coupons.issue_many", key="k2", **many)
+        assert [item["user"] for item in first["items"]] == users
+        assert len({item["code"] for item in first["items"]}) == 500
+    async with durable_broker(directory, api=API) as broker, client_of(broker) as platform:
+        assert await ok(platform, "coupons.issue_many", key="k3", **many) == first
+        assert await ok(platform, "coupons.close", room="live-1", id="c") == {"issued": 500, "left": 0}
+
+
 async def test_many_users_claim_at_once_and_each_code_has_one_user(directory: Path) -> None:
     async with durable_broker(directory, api=API) as broker, client_of(broker) as platform:
         await ok(platform, "coupons.create", key="k1", **POOL | {"count": 20})
