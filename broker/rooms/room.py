@@ -19,7 +19,14 @@ import trio
 
 from broker.core.clock import TrustedClock
 from broker.core.commerce.activity import Requester, RoomEvent
-from broker.core.commerce.room_activities import ActivityKey, AnswerCommand, PushCounter, RecordBatch, Times
+from broker.core.commerce.room_activities import (
+    ActivityKey,
+    AnswerCommand,
+    PushCounter,
+    RecordBatch,
+    StartActions,
+    Times,
+)
 from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.rooms.effects import Effect, End, Outcomes, Publish, Record, Reply, TickOut
 from broker.core.rooms.erasure import Erasure
@@ -48,7 +55,7 @@ from protocol.operations import STAFF
 from protocol.operations.keys import KeyItem
 from protocol.payloads import ActivityPayload
 
-__all__ = ["PostRef", "Room"]
+__all__ = ["OnActions", "PostRef", "Room"]
 
 SWEEP_LIMITERS_S = 10.0
 """How often a room sweeps its limiters."""
@@ -67,10 +74,17 @@ PostRef = tuple[Member, int]
 """Reply address of one POST: the member, and the client's number for it. The reply belongs to the link: it is sent also
 after the member has left. A plain tuple, as every message makes one."""
 
+OnActions = Callable[[str, ActivityKey, tuple[Any, ...]], None]
+"""Does what an activity of a room has to be done outside: name of the room, key and actions (Any: of each kind)."""
+
 _KEYS = MessageType.KEYS_CHANGED
 _DATED_BY_TICK = frozenset({MessageType.DANMAKU, MessageType.EMOTE, MessageType.LIKE})
 """Types whose time is that of the tick which shows them, so that the clock is not read for each."""
 _new = tuple.__new__
+
+
+def _ignore(answer: Any) -> None:
+    """Take the answer to a command that has no caller."""
 
 
 class Room:
@@ -95,6 +109,7 @@ class Room:
         trusted: TrustedClock | None = None,
         reporter: RoomReporter | None = None,
         tenant: TenantUse | None = None,
+        on_actions: OnActions | None = None,
     ) -> None:
         self.name = name
         """Qualified by its tenant."""
@@ -120,6 +135,7 @@ class Room:
         self._on_crash = on_crash
         self._trusted = TrustedClock(unix_ms, clock) if trusted is None else trusted
         self._reporter = reporter
+        self._on_actions = on_actions
         self.journal = RoomJournal(
             room_store, name, state, clock, perform=self._perform, on_due=self._on_due, on_crash=self._crashed
         )
@@ -163,10 +179,17 @@ class Room:
         self._staff.pop(member, None)
         if member.role is not Role.GUEST:
             self.watch_times.left(member.user_id, member.joined_at_ms, self._unix_ms())
-        self.state.leave(member.user_id, member.role, now)
+        if self.state.leave(member.user_id, member.role, now) and self.state.activities.activities is not None:
+            self._user_left(plain_name(member.user_id), now)
         if self._reporter is not None:
             self._reporter.left(member.user_id, member.name, member.role)
         self._nudge(now)
+
+    def _user_left(self, user: str, now: float) -> None:
+        """The last connection of a user has left."""
+        activities = self.state.activities
+        if activities.follows(user):
+            self._perform(activities.user_left(user, _ignore, now, self._times()))
 
     def change_rights(self, member: Member, name: str, role: Role, may_post: frozenset[int], now: float) -> None:
         """Give a member the name and the rights of a new token; it keeps its place in the stream."""
@@ -440,6 +463,9 @@ class Room:
                     self.journal.record_batch(made)
                 case PushCounter(key, counter):
                     self._push_counter(key, counter)
+                case StartActions(key, actions):
+                    if self._on_actions is not None:
+                        self._on_actions(self.name, key, actions)
                 case End(reason):
                     self.end(reason)
 

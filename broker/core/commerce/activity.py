@@ -37,6 +37,7 @@ __all__ = [
     "Fact",
     "Requester",
     "RoomEvent",
+    "UserLeft",
     "UserMessage",
 ]
 
@@ -126,6 +127,10 @@ class ActivityRefusal(NamedTuple):
     retry_after_ms: int = 0
 
 
+class UserLeft(NamedTuple):
+    """Command of the broker itself to an activity that `Activity.follows` a user: its last connection has left."""
+
+
 class ActivityStep(NamedTuple, Generic[T]):
     """What a command, or the time, brings about: all of it or nothing.
 
@@ -212,6 +217,10 @@ class Activity(ABC, Generic[T]):
         """Return what is pushed when it changes, at most once a second, newest wins; None = nothing."""
         return None
 
+    def follows(self, user: str) -> bool:
+        """Return whether it is to get `UserLeft` when the last connection of a user has left the room."""
+        return False
+
     @property
     def pending_actions(self) -> tuple[Any, ...]:
         """What the broker is to do outside of the room, until a command reports that it is done (Any: of each kind).
@@ -251,6 +260,7 @@ class ActivityRunner(Generic[T]):
     __slots__ = (
         "_answer_count",
         "_fact_count",
+        "_is_resuming",
         "_now_ms",
         "_of_one",
         "_retry_at_ms",
@@ -270,6 +280,8 @@ class ActivityRunner(Generic[T]):
         self._retry_ms = FIRST_RETRY_MS
         self._fact_count = 0
         self._answer_count = 0
+        self._is_resuming = False
+        """Whether what a restart brings about is not durable yet."""
 
     @property
     def is_idle(self) -> bool:
@@ -291,7 +303,7 @@ class ActivityRunner(Generic[T]):
             return None
         if self._waiting:
             return 0
-        due = self.activity.next_due()
+        due = 0 if self._is_resuming else self.activity.next_due()
         if due is None or self._retry_at_ms is None:
             return due
         return max(due, self._retry_at_ms)
@@ -304,6 +316,10 @@ class ActivityRunner(Generic[T]):
         answers: list[tuple[T, Any]] = []
         self._fact_count = self._answer_count = 0
         has_room = True
+        if self._is_resuming:
+            if not self._waiting and now_ms < (self._retry_at_ms or 0):
+                return None
+            self._resume(steps, now_ms)
         while has_room and self._waiting:
             first = self._waiting[0]
             at_ms = self._advance(min(first.at_ms, now_ms))
@@ -340,9 +356,7 @@ class ActivityRunner(Generic[T]):
         """Return what a restart brings about; call it once, before anything else."""
         self._fact_count = self._answer_count = 0
         steps: list[ActivityStep[T]] = []
-        step = self.activity.resumed(self._advance(now_ms))
-        if step is not None:
-            self._add(steps, step)
+        self._resume(steps, now_ms)
         return self._as_batch(steps, ())
 
     def committed(self) -> Batch[T]:
@@ -351,6 +365,7 @@ class ActivityRunner(Generic[T]):
         if batch is None:
             raise ValueError("no batch is under way")
         self._under_way = None
+        self._is_resuming = False
         self._retry_at_ms = None
         self._retry_ms = FIRST_RETRY_MS
         return batch
@@ -379,6 +394,13 @@ class ActivityRunner(Generic[T]):
         left = self._of_one.pop(first.requester.user) - 1
         if left:
             self._of_one[first.requester.user] = left
+
+    def _resume(self, steps: list[ActivityStep[T]], now_ms: int) -> None:
+        """Do what a restart brings about; where the ledger refuses it, it comes first in the next batch."""
+        step = self.activity.resumed(self._advance(now_ms))
+        self._is_resuming = step is not None
+        if step is not None:
+            self._add(steps, step)
 
     def _perform_due(self, steps: list[ActivityStep[T]], now_ms: int) -> bool:
         """Do what is due; return whether the batch takes more."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from broker.core.commerce.coupons import CouponPool
 from broker.core.commerce.lottery import Lottery
+from broker.core.commerce.mic import Mic
 from broker.core.commerce.packet import RedPacket
 from broker.core.commerce.rain import Rain
 from broker.core.commerce.room_activities import ActivityKind
@@ -22,5 +23,6 @@ def activity_kinds(random_bytes: Callable[[], bytes]) -> dict[str, ActivityKind]
         ActivityKind("coupons", lambda id: CouponPool(id, random_bytes), limit=20, shown=5),
         ActivityKind("rains", lambda id: Rain(id, random_bytes), limit=10, shown=5),
         ActivityKind("lotteries", lambda id: Lottery(id, random_bytes), limit=10, shown=2),
+        ActivityKind("mic", Mic, limit=1, shown=1, follows_users=True),
     )
     return {kind.name: kind for kind in kinds}

@@ -21,6 +21,7 @@ from broker.core.commerce.activity import (
     Fact,
     Requester,
     RoomEvent,
+    UserLeft,
     UserMessage,
 )
 from broker.core.commerce.eligibility import eligibility_of_fact, ineligible
@@ -49,9 +50,8 @@ from protocol.operations.mic import MicAccess
 __all__ = [
     "MAX_QUEUE",
     "AcceptInvitation",
-    "GoOnMic",
+    "ConfirmOnMic",
     "InviteUser",
-    "LoseConnection",
     "Mic",
     "MuteUser",
     "RejectUser",
@@ -104,7 +104,7 @@ class AcceptInvitation(NamedTuple):
     fence: int
 
 
-class GoOnMic(NamedTuple):
+class ConfirmOnMic(NamedTuple):
     """The user is connected to the media and speaks, or it is back after it had lost its connection."""
 
     fence: int
@@ -125,10 +125,6 @@ class SetSeats(NamedTuple):
     seats: int
     remove: tuple[str, ...] = ()
     conditions: Eligibility | None = None
-
-
-class LoseConnection(NamedTuple):
-    """The last connection of the user has left the room."""
 
 
 _UNMUTED, _MUTED_BY_SELF, _MUTED_BY_STAFF = range(3)
@@ -161,6 +157,8 @@ class Mic(Activity[T]):
         self._last_number = 0
         self._last_fence = 0
         self._ended_at: int | None = None
+        self._absent: set[str] = set()
+        """Users whose connection is lost and who are not back; a restart has lost those of all."""
 
     @property
     def exists(self) -> bool:
@@ -189,12 +187,13 @@ class Mic(Activity[T]):
                 return self._withdraw(user, command.fence)
             case AcceptInvitation():
                 return self._accept(requester, command.fence, now_ms)
-            case GoOnMic():
+            case ConfirmOnMic():
                 return self._go_on_mic(user, command.fence)
             case MuteUser():
                 return self._mute(command, user)
-            case LoseConnection():
-                return self._lose_connection(user, now_ms)
+            case UserLeft():
+                self._absent = {each for each in self._absent if each in self._entries} | {user}
+                return ActivityStep(answer=self.state_of(user))
         raise TypeError(command)
 
     def _request(self, requester: Requester, now_ms: int) -> ActivityStep[T]:
@@ -258,6 +257,7 @@ class Mic(Activity[T]):
             return ActivityStep(answer=entry)
         if entry.status == MicStatus.INVITED:
             return ActivityStep(answer=_NOT_INVITED)
+        self._absent.discard(user)
         on_mic = entry._replace(status=MicStatus.ON_MIC, deadline_ms=None)
         if entry == on_mic:
             return ActivityStep(answer=_state(user, entry))
@@ -293,13 +293,6 @@ class Mic(Activity[T]):
             _state(user, muted),
             event=event if bool(entry.mute) != command.is_muted else None,
         )
-
-    def _lose_connection(self, user: str, now_ms: int) -> ActivityStep[T]:
-        entry = self._entries.get(user)
-        if entry is None or entry.status != MicStatus.ON_MIC or entry.deadline_ms is not None:
-            return ActivityStep(answer=self.state_of(user))
-        lost = entry._replace(deadline_ms=now_ms + GRACE_MS)
-        return ActivityStep((self._change("connection_lost", user, lost),), _state(user, lost))
 
     def _set_seats(self, command: SetSeats) -> ActivityStep[T]:
         holders = {user: entry for user, entry in self._entries.items() if entry.seat}
@@ -353,14 +346,24 @@ class Mic(Activity[T]):
 
     # ---- time
 
+    def follows(self, user: str) -> bool:
+        entry = self._entries.get(user)
+        return entry is not None and entry.status == MicStatus.ON_MIC
+
     def next_due(self) -> int | None:
         if self._ended_at is not None:
             return None
+        if self._unmarked() is not None:
+            return 0
         return min(
             (entry.deadline_ms for entry in self._entries.values() if entry.deadline_ms is not None), default=None
         )
 
     def due(self, now_ms: int) -> ActivityStep[T] | None:
+        user = self._unmarked()
+        if user is not None:
+            absent = self._entries[user]._replace(deadline_ms=now_ms + GRACE_MS)
+            return ActivityStep((self._change("absent", user, absent),))
         due = self.next_due()
         if due is None or now_ms < due:
             return None
@@ -371,6 +374,11 @@ class Mic(Activity[T]):
         if entry.status == MicStatus.ON_MIC:
             return self._leave(user, LeaveCause.CONNECTION_LOST)._replace(answer=None)
         return ActivityStep((self._change("expired", user, None),))
+
+    def _unmarked(self) -> str | None:
+        """Return a user on the mic whose lost connection is no fact yet."""
+        unmarked = (user for user in self._absent if self.follows(user) and self._entries[user].deadline_ms is None)
+        return min(unmarked, default=None)
 
     def resumed(self, now_ms: int) -> ActivityStep[T] | None:
         """Give every user the time to come back: whoever is on the mic has lost its connection with the process."""

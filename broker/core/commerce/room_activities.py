@@ -19,8 +19,9 @@ from broker.core.commerce.activity import (
     Fact,
     Requester,
     RoomEvent,
+    UserLeft,
 )
-from protocol.codes import ErrorCode
+from protocol.codes import ErrorCode, Role
 from protocol.frames import pack_body
 from protocol.json_values import as_json
 from protocol.messages import MAX_ACTIVITIES, ActivityView
@@ -36,6 +37,7 @@ __all__ = [
     "PushCounter",
     "RecordBatch",
     "RoomActivities",
+    "StartActions",
     "Times",
 ]
 
@@ -66,13 +68,14 @@ class ActivityKind(NamedTuple):
     """One kind of activities.
 
     ``make``: returns one that does not exist yet, by its id; ``limit``: at most so many in a room that have not ended;
-    ``shown``: so many of them in the answer to a JOIN.
+    ``shown``: so many of them in the answer to a JOIN; ``follows_users``: it gets `UserLeft`.
     """
 
     name: str
     make: Callable[[str], Activity[Any]]
     limit: int
     shown: int
+    follows_users: bool = False
 
 
 class ActivityBatch(NamedTuple):
@@ -103,7 +106,15 @@ class PushCounter(NamedTuple):
     counter: RoomEvent
 
 
-ActivityEffect = AnswerCommand | RecordBatch | PushCounter
+class StartActions(NamedTuple):
+    """Do what an activity has to be done outside of the room, see `Activity.pending_actions`; those that were started
+    before are among them."""
+
+    key: ActivityKey
+    actions: tuple[Any, ...]
+
+
+ActivityEffect = AnswerCommand | RecordBatch | PushCounter | StartActions
 
 
 class ActivityCounts:
@@ -130,6 +141,8 @@ class RoomActivities(Generic[T]):
         self._removed: dict[ActivityKey, None] = {}
         self._counters: dict[ActivityKey, tuple[RoomEvent | None, int]] = {}
         """Last pushed counters, and when."""
+        self._actions: dict[ActivityKey, tuple[Any, ...]] = {}
+        """Actions that have been started and are not done."""
         self._views: dict[bool, tuple[tuple[ActivityView, ...], int]] = {}
         self._folded: set[ActivityKey] = set()
         """Those that began before this process."""
@@ -155,8 +168,15 @@ class RoomActivities(Generic[T]):
 
     @property
     def has_deadline(self) -> bool:
-        """Whether an activity has something to do at a time, before or after `resume`."""
-        return any(runner.next_due() is not None for runner in self._runners.values())
+        """Whether an activity has something to do at a time or outside of the room, before or after `resume`."""
+        return any(
+            runner.next_due() is not None or runner.activity.pending_actions for runner in self._runners.values()
+        )
+
+    @property
+    def has_actions(self) -> bool:
+        """Whether something is being done outside of the room."""
+        return bool(self._actions)
 
     def keys(self) -> list[ActivityKey]:
         """Return the kinds and ids of all that exist, in order of creation."""
@@ -200,11 +220,34 @@ class RoomActivities(Generic[T]):
             return [self._answer(key, ticket, refusal)]
         return self._turn(key, runner)
 
+    def user_left(self, user: str, ticket: T, times: Times) -> list[ActivityEffect]:
+        """The last connection of a user has left the room: activities that follow it get `UserLeft`."""
+        self._advance(times)
+        effects: list[ActivityEffect] = []
+        for key in self._following(user):
+            runner = self._runners[key]
+            runner.command(UserLeft(), Requester(user, "", Role.VIEWER, is_platform=True), ticket, self._time(key))
+            effects += self._turn(key, runner)
+        return effects
+
+    def follows(self, user: str) -> bool:
+        """Return whether an activity is to hear when the last connection of a user has left the room."""
+        return bool(self._following(user))
+
+    def _following(self, user: str) -> list[ActivityKey]:
+        return [
+            key
+            for key, runner in self._runners.items()
+            if self._kinds[key[0]].follows_users and runner.activity.follows(user)
+        ]
+
     def due(self, times: Times) -> list[ActivityEffect]:
         """Do everything that has become due."""
         self._advance(times)
         effects: list[ActivityEffect] = []
-        for key in [key for key, due in self._due.items() if due <= self._time(key)]:
+        # In order of due time; at equal times in order of creation, as the runners are.
+        due_keys = [key for key in self._runners if self._due.get(key, inf) <= self._time(key)]
+        for key in sorted(due_keys, key=self._due.__getitem__):
             runner = self._runners[key]
             if self._is_removable(key, runner):
                 self._remove(key)
@@ -339,8 +382,22 @@ class RoomActivities(Generic[T]):
             effects += self._out(key, batch)
             answered += len(batch.answers)
         effects += self._counter(key, runner)
+        effects += self._start_actions(key, runner)
         self._follow(key, runner)
         return effects
+
+    def _start_actions(self, key: ActivityKey, runner: ActivityRunner[T]) -> list[ActivityEffect]:
+        """Start actions as soon as the facts that ask for them are durable."""
+        if not runner.is_idle:
+            return []
+        actions = runner.activity.pending_actions
+        if actions == self._actions.get(key, ()):
+            return []
+        if not actions:
+            del self._actions[key]
+            return []
+        self._actions[key] = actions
+        return [StartActions(key, actions)]
 
     def _out(self, key: ActivityKey, batch: Batch[T]) -> list[ActivityEffect]:
         return [RecordBatch(ActivityBatch(key, batch))] if batch.facts else self._answers(key, batch)

@@ -60,7 +60,8 @@ class ActivitySteps(Generic[T]):
     @property
     def is_busy(self) -> bool:
         """Whether an activity has something to do, now or at a time: the room stays open for it."""
-        return self.due_at < inf or (self.activities is not None and not self.activities.is_idle)
+        activities = self.activities
+        return self.due_at < inf or (activities is not None and (activities.has_actions or not activities.is_idle))
 
     def snapshot(self, is_staff: bool, user: str) -> tuple[tuple[ActivityView, ...], tuple[ActivityView, ...], int]:
         """Return what a member that joins gets: what everybody gets, its own, and how many are left out."""
@@ -94,6 +95,17 @@ class ActivitySteps(Generic[T]):
         return effects + self._out(
             self.activities.command(key, command, requester, ticket, times, creates=creates), now
         )
+
+    def follows(self, user: str) -> bool:
+        """Return whether `user_left` has something to do for a user (without its tenant)."""
+        return self.activities is not None and self.activities.follows(user)
+
+    def user_left(self, user: str, ticket: Any, now: float, times: Times) -> list[Effect[T]]:
+        """The last connection of a user (without its tenant) has left the room."""
+        if self.activities is None or self._phases.wanted is RoomPhase.ENDED:
+            return []
+        effects = self._resume(self.activities, now, times)
+        return effects + self._out(self.activities.user_left(user, ticket, times), now)
 
     def due(self, now: float, times: Times) -> list[Effect[T]]:
         """Run what is due."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Generic, NamedTuple, TypeVar
 
 from broker.core.commerce.gifts import GiftCombo, GiftOrder
-from broker.core.commerce.room_activities import ActivityBatch, AnswerCommand, PushCounter, RecordBatch
+from broker.core.commerce.room_activities import ActivityBatch, AnswerCommand, PushCounter, RecordBatch, StartActions
 from broker.core.rooms.idempotency import FirstUse, OperationKey
 from protocol.codes import Lane, LeaveReason, MessageType, Outcome
 from protocol.messages import Event, State, Tick
@@ -95,4 +95,15 @@ class Record(NamedTuple, Generic[T]):
         return len(self.asked) if self.event.type == MessageType.GIFT else max(1, len(self.asked))
 
 
-Effect = Reply[T] | Outcomes[T] | Publish | Record[T] | TickOut | End | AnswerCommand | RecordBatch | PushCounter
+Effect = (
+    Reply[T]
+    | Outcomes[T]
+    | Publish
+    | Record[T]
+    | TickOut
+    | End
+    | AnswerCommand
+    | RecordBatch
+    | PushCounter
+    | StartActions
+)

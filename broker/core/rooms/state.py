@@ -194,14 +194,15 @@ class RoomState(Generic[T]):
         if role is not _APP:
             self._presence.enter(user_id, name, role, now, resumes)
 
-    def leave(self, user_id: str, role: Role, now: float) -> None:
-        """Remove one connection of a user, which came with ``role``."""
-        if role is not _APP:
-            if self._presence.leave(user_id, now):
-                self.keys.left(user_id, now)
+    def leave(self, user_id: str, role: Role, now: float) -> bool:
+        """Remove one connection of a user, which came with ``role``; return whether it was the user's last one."""
+        is_last = role is not _APP and self._presence.leave(user_id, now)
+        if is_last:
+            self.keys.left(user_id, now)
         self._members -= 1
         if not self._members:
             self.empty_since = now
+        return is_last
 
     # ---- events of lanes 0 to 2
 

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis.strategies import booleans, integers, none, sampled_from
 
-from broker.core.commerce.activity import UserMessage
+from broker.core.commerce.activity import UserLeft, UserMessage
 from broker.core.commerce.mic import (
     ACCEPTED_MS,
     GRACE_MS,
@@ -19,9 +19,8 @@ from broker.core.commerce.mic import (
     QUEUED_MS,
     RESUMED_MS,
     AcceptInvitation,
-    GoOnMic,
+    ConfirmOnMic,
     InviteUser,
-    LoseConnection,
     Mic,
     MuteUser,
     RejectUser,
@@ -66,7 +65,7 @@ def invite(driver: ActivityDriver, user: str, token: str | None = TOKEN) -> int:
 def put_on_mic(driver: ActivityDriver, user: str) -> int:
     fence = invite(driver, user)
     driver.ask(AcceptInvitation(fence), viewer(user))
-    assert driver.ask(GoOnMic(fence), viewer(user)).status is MicStatus.ON_MIC
+    assert driver.ask(ConfirmOnMic(fence), viewer(user)).status is MicStatus.ON_MIC
     return fence
 
 
@@ -94,7 +93,7 @@ def test_the_way_from_a_request_to_the_mic_and_off_it() -> None:
     assert access.rtc_token == TOKEN
     assert (access.state.status, access.state.expires_at_ms) == (MicStatus.ACCEPTED, asked_ms + ACCEPTED_MS)
     assert event_names(driver) == []
-    assert driver.ask(GoOnMic(invited.fence), ANN).status is MicStatus.ON_MIC
+    assert driver.ask(ConfirmOnMic(invited.fence), ANN).status is MicStatus.ON_MIC
     assert driver.activity.taken() == (MicSeat(1, "ann", "Ann"),)
     assert driver.ask(Withdraw(invited.fence), ANN) == MicState("ann", MicStatus.NONE)
     assert event_names(driver) == ["mic.seat_taken", "mic.seat_left"]
@@ -154,7 +153,7 @@ def test_the_queue_is_in_order_of_requests_and_has_a_bound() -> None:
     assert shared.queue == ()
 
 
-@pytest.mark.parametrize("command", [AcceptInvitation(1), GoOnMic(1)])
+@pytest.mark.parametrize("command", [AcceptInvitation(1), ConfirmOnMic(1)])
 def test_only_the_invited_go_on(command: Any) -> None:
     driver = driver_with()
     assert driver.refusal_of(command, ANN).code is ErrorCode.NOT_INVITED
@@ -167,7 +166,7 @@ def test_only_the_invited_go_on(command: Any) -> None:
 def test_an_invited_user_accepts_before_it_speaks() -> None:
     driver = driver_with()
     fence = invite(driver, "ann")
-    assert driver.refusal_of(GoOnMic(fence), ANN).code is ErrorCode.NOT_INVITED
+    assert driver.refusal_of(ConfirmOnMic(fence), ANN).code is ErrorCode.NOT_INVITED
 
 
 def test_asking_again_gives_the_same_answer_at_every_step() -> None:
@@ -179,8 +178,8 @@ def test_asking_again_gives_the_same_answer_at_every_step() -> None:
     driver.pass_time(1000)
     assert driver.ask(AcceptInvitation(first.fence), ANN) == access
     assert driver.ask(InviteUser("ann"), HOST) == access.state
-    spoken = driver.ask(GoOnMic(first.fence), ANN)
-    assert driver.ask(GoOnMic(first.fence), ANN) == spoken
+    spoken = driver.ask(ConfirmOnMic(first.fence), ANN)
+    assert driver.ask(ConfirmOnMic(first.fence), ANN) == spoken
     assert driver.ask(AcceptInvitation(first.fence), ANN) == MicAccess(spoken, TOKEN)
     assert driver.ask(InviteUser("ann"), HOST) == spoken
     assert event_names(driver) == ["mic.seat_taken"]
@@ -215,7 +214,7 @@ def test_a_device_of_an_ended_holding_cannot_act_for_the_next_one() -> None:
     driver.ask(RejectUser("ann"), HOST)
     new = invite(driver, "ann")
     assert new > old
-    for command in (AcceptInvitation(old), GoOnMic(old), Withdraw(old), MuteUser(True, None, old)):
+    for command in (AcceptInvitation(old), ConfirmOnMic(old), Withdraw(old), MuteUser(True, None, old)):
         refusal = driver.refusal_of(command, ANN)
         assert refusal.code is ErrorCode.STALE
         assert str(new) in refusal.rule
@@ -243,7 +242,7 @@ def test_the_token_goes_to_the_invited_user_alone() -> None:
     driver.ask(RequestSeat(), BOB)
     fence = invite(driver, "ann")
     answers = [driver.ask(AcceptInvitation(fence), ANN)]
-    driver.ask(GoOnMic(fence), ANN)
+    driver.ask(ConfirmOnMic(fence), ANN)
     driver.ask(MuteUser(True, "ann"), HOST)
     driver.ask(Withdraw(fence), ANN)
     assert answers[0].rtc_token == TOKEN
@@ -278,7 +277,7 @@ def test_an_accepted_invitation_ends_by_itself() -> None:
     driver.pass_time(ACCEPTED_MS - 1)
     assert status_of(driver, "ann") is MicStatus.ACCEPTED
     driver.pass_time(1)
-    assert driver.refusal_of(GoOnMic(fence), ANN).code is ErrorCode.NOT_INVITED
+    assert driver.refusal_of(ConfirmOnMic(fence), ANN).code is ErrorCode.NOT_INVITED
     assert event_names(driver) == []
 
 
@@ -290,7 +289,7 @@ def test_staff_rejects_a_user_at_every_step(steps: int) -> None:
     if steps > 1:
         driver.ask(AcceptInvitation(fence), ANN)
     if steps > 2:
-        driver.ask(GoOnMic(fence), ANN)
+        driver.ask(ConfirmOnMic(fence), ANN)
     assert status_of(driver, "ann") == steps + 1
     assert driver.ask(RejectUser("ann"), HOST) == MicState("ann", MicStatus.NONE)
     assert driver.ask(RejectUser("ann"), HOST) == MicState("ann", MicStatus.NONE)
@@ -308,7 +307,7 @@ def test_the_user_withdraws_at_every_step(steps: int) -> None:
     if fence is not None and steps > 1:
         driver.ask(AcceptInvitation(fence), ANN)
     if fence is not None and steps > 2:
-        driver.ask(GoOnMic(fence), ANN)
+        driver.ask(ConfirmOnMic(fence), ANN)
     assert driver.ask(Withdraw(fence), ANN) == MicState("ann", MicStatus.NONE)
     assert driver.ask(Withdraw(fence), ANN) == MicState("ann", MicStatus.NONE)
     assert event_names(driver) == (["mic.seat_taken", "mic.seat_left"] if steps > 2 else [])
@@ -318,9 +317,9 @@ def test_a_lost_connection_frees_the_seat_after_a_grace() -> None:
     driver = driver_with()
     put_on_mic(driver, "ann")
     driver.pass_time(60_000)
-    driver.ask(LoseConnection(), ANN)
+    driver.ask(UserLeft(), ANN)
     driver.pass_time(5000)
-    driver.ask(LoseConnection(), ANN)
+    driver.ask(UserLeft(), ANN)
     driver.pass_time(GRACE_MS - 5001)
     assert status_of(driver, "ann") is MicStatus.ON_MIC
     driver.pass_time(1)
@@ -332,10 +331,10 @@ def test_a_lost_connection_frees_the_seat_after_a_grace() -> None:
 def test_who_is_back_in_time_with_its_fence_stays() -> None:
     driver = driver_with()
     fence = put_on_mic(driver, "ann")
-    driver.ask(LoseConnection(), ANN)
+    driver.ask(UserLeft(), ANN)
     driver.pass_time(GRACE_MS - 1)
-    assert driver.refusal_of(GoOnMic(fence - 1), ANN).code is ErrorCode.STALE
-    assert driver.ask(GoOnMic(fence), ANN).expires_at_ms is None
+    assert driver.refusal_of(ConfirmOnMic(fence - 1), ANN).code is ErrorCode.STALE
+    assert driver.ask(ConfirmOnMic(fence), ANN).expires_at_ms is None
     driver.pass_time(10 * GRACE_MS)
     assert status_of(driver, "ann") is MicStatus.ON_MIC
     assert event_names(driver) == ["mic.seat_taken"]
@@ -345,8 +344,8 @@ def test_a_lost_connection_changes_nothing_for_others() -> None:
     driver = driver_with()
     driver.ask(RequestSeat(), ANN)
     before = driver.activity.dump()
-    driver.ask(LoseConnection(), ANN)
-    driver.ask(LoseConnection(), BOB)
+    driver.ask(UserLeft(), ANN)
+    driver.ask(UserLeft(), BOB)
     assert driver.activity.dump() == before
 
 
@@ -363,11 +362,36 @@ def test_a_restart_leaves_time_to_come_back() -> None:
     assert driver.activity.state_of("bob").expires_at_ms == driver.now_ms + RESUMED_MS
     driver.pass_time(RESUMED_MS - 1)
     assert driver.ask(AcceptInvitation(invited), BOB).rtc_token == TOKEN
-    assert driver.ask(GoOnMic(speaks), ANN).status is MicStatus.ON_MIC
+    assert driver.ask(ConfirmOnMic(speaks), ANN).status is MicStatus.ON_MIC
     driver.pass_time(GRACE_MS)
     assert [status_of(driver, user) for user in ("ann", "cy", "dan")] == [
         MicStatus.ON_MIC, MicStatus.NONE, MicStatus.QUEUED
     ]  # fmt: skip
+    driver.check()
+
+
+def test_what_a_restart_brings_about_is_tried_again_and_comes_first() -> None:
+    driver = driver_with()
+    put_on_mic(driver, "ann")
+    driver.restart()
+    driver.refuse()
+    assert driver.activity.state_of("ann").expires_at_ms is None
+    driver.send(RequestSeat(), BOB)
+    driver.refuse()
+    assert not driver.is_under_way
+    driver.pass_time(1000)
+    assert [fact.name for fact in driver.facts][-1] == "resumed"
+    assert driver.activity.state_of("ann").expires_at_ms is not None
+    driver.check()
+
+
+def test_a_lost_connection_that_the_ledger_refuses_is_tried_again() -> None:
+    driver = driver_with()
+    put_on_mic(driver, "ann")
+    driver.send(UserLeft(), ANN)
+    driver.refuse()
+    driver.pass_time(1000)
+    assert driver.activity.state_of("ann").expires_at_ms is not None
     driver.check()
 
 
@@ -428,7 +452,7 @@ def test_fewer_seats_than_holders_ask_who_is_to_leave() -> None:
     assert driver.events[0].data.taken == answer.taken
     assert [message.user for message in driver.messages if message.data == MicRejected()] == ["cy"]
     assert driver.reports[-1].data == SeatChangedData("ann", 1, fences["ann"], LeaveCause.REMOVED)
-    assert driver.ask(GoOnMic(fences["bob"]), BOB).seat == 1
+    assert driver.ask(ConfirmOnMic(fences["bob"]), BOB).seat == 1
 
 
 def test_holders_move_to_the_seats_that_are_left() -> None:
@@ -506,7 +530,7 @@ class MicMachine(RuleBasedStateMachine):
 
     @rule(user=users, is_old=sampled_from([False, False, True]))
     def go_on_mic(self, user: str, is_old: bool) -> None:
-        self.driver.send(GoOnMic(self.fence(user, is_old)), viewer(user))
+        self.driver.send(ConfirmOnMic(self.fence(user, is_old)), viewer(user))
 
     @rule(user=users, is_muted=booleans(), by_staff=booleans())
     def mute(self, user: str, is_muted: bool, by_staff: bool) -> None:
@@ -519,7 +543,7 @@ class MicMachine(RuleBasedStateMachine):
 
     @rule(user=users)
     def lose_connection(self, user: str) -> None:
-        self.driver.send(LoseConnection(), viewer(user))
+        self.driver.send(UserLeft(), viewer(user))
 
     @rule(ms=sampled_from([0, 1, 3000, 9_999, 15_000, 600_000]))
     def wait(self, ms: int) -> None:
@@ -551,7 +575,7 @@ class MicMachine(RuleBasedStateMachine):
         if not hasattr(self, "driver"):
             return
         for user in USERS:
-            self.driver.ask(LoseConnection(), viewer(user))
+            self.driver.ask(UserLeft(), viewer(user))
         self.driver.pass_time(QUEUED_MS + 60_000)
         assert all(status_of(self.driver, user) is MicStatus.NONE for user in USERS)
         assert len(self.driver.answers) + len(self.driver.lost) == self.driver.asked
@@ -591,9 +615,9 @@ def play_requests(rng: Random) -> int:
         elif act <= 3:
             driver.send(AcceptInvitation(fence), viewer(user))
         elif act <= 5:
-            driver.send(GoOnMic(fence), viewer(user))
+            driver.send(ConfirmOnMic(fence), viewer(user))
         elif act == 6:
-            driver.send(rng.choice([Withdraw(fence or None), LoseConnection()]), viewer(user))
+            driver.send(rng.choice([Withdraw(fence or None), UserLeft()]), viewer(user))
         else:
             driver.advance(rng.choice([1, 4000, 15_000]))
         if driver.is_under_way and rng.random() < 0.1:
