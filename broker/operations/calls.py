@@ -37,6 +37,7 @@ from broker.operations import (
     locks,
     lotteries,
     messages,
+    mic,
     packets,
     rankings,
     rooms,
@@ -75,6 +76,7 @@ HANDLERS: dict[str, Handler] = {
     **coupons.HANDLERS,
     **rankings.HANDLERS,
     **lotteries.HANDLERS,
+    **mic.HANDLERS,
 }
 RECALLED: dict[str, Recall] = {**rooms.RECALLED, **messages.RECALLED}
 KEY_S = 600.0

@@ -13,6 +13,7 @@ from .subjects.keys import AsyncKeysCalls, KeysCalls
 from .subjects.locks import AsyncLocksCalls, LocksCalls
 from .subjects.lotteries import AsyncLotteriesCalls, LotteriesCalls
 from .subjects.messages import AsyncMessagesCalls, MessagesCalls
+from .subjects.mic import AsyncMicCalls, MicCalls
 from .subjects.packets import AsyncPacketsCalls, PacketsCalls
 from .subjects.rains import AsyncRainsCalls, RainsCalls
 from .subjects.rankings import AsyncRankingsCalls, RankingsCalls
@@ -43,6 +44,7 @@ class OperationCalls:
         self.gifts = GiftsCalls(call)
         self.rankings = RankingsCalls(call)
         self.lotteries = LotteriesCalls(call)
+        self.mic = MicCalls(call)
 
 
 class AsyncOperationCalls:
@@ -65,3 +67,4 @@ class AsyncOperationCalls:
         self.gifts = AsyncGiftsCalls(call)
         self.rankings = AsyncRankingsCalls(call)
         self.lotteries = AsyncLotteriesCalls(call)
+        self.mic = AsyncMicCalls(call)

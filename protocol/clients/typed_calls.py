@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal, Protocol, overload
 
 from ..activities.lotteries import LotteryDrawn, LotteryEntry, LotteryVoided
+from ..activities.mic import MicSeats, MicState
 from ..activities.packets import OwnPacketShare
 from ..activities.sales import SaleView
 from ..operations.app import AppAnswer, CallApp
@@ -95,6 +96,20 @@ from ..operations.messages import (
     PublishMany,
     PublishMessage,
     UnpinMessage,
+)
+from ..operations.mic import (
+    AcceptMic,
+    CancelMic,
+    GetMic,
+    GoOnMic,
+    InviteToMic,
+    LeaveMic,
+    MicAccess,
+    MuteMic,
+    RejectFromMic,
+    RemoveFromMic,
+    RequestMic,
+    SetMicSeats,
 )
 from ..operations.packets import (
     CancelledPacket,
@@ -434,6 +449,39 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["lotteries.proof"] | GetLotteryProof, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> LotteryProofPage: ...
+    @overload
+    async def __call__(self, operation: Literal["mic.set_seats"] | SetMicSeats, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> MicSeats: ...
+    @overload
+    async def __call__(self, operation: Literal["mic.get"] | GetMic, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> MicSeats: ...
+    @overload
+    async def __call__(self, operation: Literal["mic.request"] | RequestMic, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> MicState: ...
+    @overload
+    async def __call__(self, operation: Literal["mic.cancel"] | CancelMic, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> MicState: ...
+    @overload
+    async def __call__(self, operation: Literal["mic.invite"] | InviteToMic, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> MicState: ...
+    @overload
+    async def __call__(self, operation: Literal["mic.reject"] | RejectFromMic, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> MicState: ...
+    @overload
+    async def __call__(self, operation: Literal["mic.accept"] | AcceptMic, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> MicAccess: ...
+    @overload
+    async def __call__(self, operation: Literal["mic.on_mic"] | GoOnMic, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> MicState: ...
+    @overload
+    async def __call__(self, operation: Literal["mic.leave"] | LeaveMic, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> MicState: ...
+    @overload
+    async def __call__(self, operation: Literal["mic.remove"] | RemoveFromMic, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> MicState: ...
+    @overload
+    async def __call__(self, operation: Literal["mic.mute"] | MuteMic, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> MicState: ...
     @overload
     async def __call__(self, operation: str | tuple[Any, ...], /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> Any: ...

@@ -18,6 +18,7 @@ from . import (
     locks,
     lotteries,
     messages,
+    mic,
     packets,
     rankings,
     rooms,
@@ -59,6 +60,7 @@ OPERATIONS: tuple[OperationRow, ...] = (
     *coupons.ROWS,
     *rankings.ROWS,
     *lotteries.ROWS,
+    *mic.ROWS,
 )
 BY_NAME: dict[str, OperationRow] = {row.name: row for row in OPERATIONS}
 BY_REQUEST: dict[type[tuple[Any, ...]], OperationRow] = {row.request: row for row in OPERATIONS}

@@ -71,7 +71,7 @@ def test_a_wrong_value_in_any_field_names_the_field(row: OperationRow) -> None:
         if set(schema) <= {"default"}:
             continue  # any value
         wrong_values: list[Any] = [["x", {"y": 1}], {"deep": [[[]]]}, 2**70, True, "\x00", "x" * 100_000]
-        kind = schema.get("$ref", "").removeprefix(SCHEMA_PREFIX)
+        kind = schema.get("anyOf", [schema])[0].get("$ref", "").removeprefix(SCHEMA_PREFIX)
         if kind and not RECORD_SCHEMAS[kind]["required"]:
             del wrong_values[1]  # an object without any of the fields is the default
         for wrong in wrong_values:
@@ -151,6 +151,7 @@ async def test_every_row_answers_with_its_own_record(directory: Path) -> None:
                 "gifts.refund",
                 "lotteries.draw",
                 "lotteries.proof",
+                "mic.mute",
             ) or (row.scope is None and row.room):
                 continue
             request, caller = row.example[0], backend(Scope.ADMIN, key=key_of(row))
