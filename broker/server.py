@@ -48,12 +48,14 @@ from broker.net.listener import Listener
 from broker.net.poller import Poller
 from broker.net.protocol_detection import release_admission
 from broker.net.transport import Transport, TransportSettings
+from broker.operations.action_runs import ActionRuns
 from broker.operations.broadcast_runs import BroadcastRuns
 from broker.operations.broadcasts import continue_broadcasts
 from broker.operations.calls import Operations
 from broker.operations.erasures import Erasures
 from broker.operations.in_process import call_in_process
 from broker.operations.parts import BrokerControl, Parts
+from broker.rooms.actions import ActionQueue
 from broker.rooms.configured import custom_rule, policy_of, quotas_of
 from broker.rooms.fanout import FanOut
 from broker.rooms.hub import Hub
@@ -156,10 +158,12 @@ class Broker:
         self.max_connections = connection_limit(config)
         self.budget = ByteBudget(config.queue.total_bytes)
         self.fanout = self._make_fanout()
+        actions = ActionQueue()
         self.hub = Hub(
             config.room, rules, self.fanout, open_roles=config.open_roles, clock=clock,
             unix_ms=wall_ms, rng=rng, room_store=self.room_store,
             results=self.results, trusted=self.clock, tenants=Tenants(quotas_of(config.tenants)),
+            actions=actions,
         )  # fmt: skip
         self.connection_limits = ConnectionLimits(**limits_of(config.admission, self.max_connections))
         self.monitor = OverloadMonitor()
@@ -184,6 +188,7 @@ class Broker:
             self._control(), clock, wall_ms, self.revocations, self.webhooks, self.questions, self.erasures,
         )  # fmt: skip
         self.operations = Operations(self._parts)
+        self.action_runs = ActionRuns(actions, self._parts, self.operations, lambda: self._api_keys)
         self.context = SessionContext(
             config=config.link,
             hub=self.hub,
@@ -256,6 +261,7 @@ class Broker:
                     await nursery.start(self.webhooks.run)
                 await nursery.start(self.broadcasts.run)
                 continue_broadcasts(self._parts)
+                await nursery.start(self.action_runs.run)
                 if self.erasures is not None:
                     await nursery.start(self.erasures.run)
                 await nursery.start(self.context.call_tasks.run)

@@ -15,7 +15,6 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Coroutine
 from dataclasses import replace
-from functools import partial
 from types import CoroutineType
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ import structlog
 import trio
 
 from broker.core.limits.rate_limit import Gcra, Rate
-from broker.core.tenants.names import plain_name, qualify
+from broker.core.tenants.names import plain_name
 from broker.ledger import Ledger
 from broker.operations import (
     app,
@@ -42,6 +41,7 @@ from broker.operations import (
     rankings,
     rooms,
     sales,
+    schedules,
     tokens,
     users,
 )
@@ -49,10 +49,11 @@ from broker.operations.answers import KEPT, find_answer, keep_answer
 from broker.operations.caller import Caller, OperationError
 from broker.operations.deferred import Deferred
 from broker.operations.parts import Handler, Parts, Recall
+from broker.operations.rights import check_rights, read_request
 from protocol.codes import ErrorCode
-from protocol.fields import FieldError, renamed
+from protocol.fields import renamed
 from protocol.frames import pack_body
-from protocol.operations import STAFF, KeyUse, OperationRow, RateLimit, Scope
+from protocol.operations import KeyUse, OperationRow, RateLimit
 
 __all__ = ["HANDLERS", "CallAnswer", "Operations"]
 
@@ -77,6 +78,7 @@ HANDLERS: dict[str, Handler] = {
     **rankings.HANDLERS,
     **lotteries.HANDLERS,
     **mic.HANDLERS,
+    **schedules.HANDLERS,
 }
 RECALLED: dict[str, Recall] = {**rooms.RECALLED, **messages.RECALLED}
 KEY_S = 600.0
@@ -226,37 +228,10 @@ class Operations:
 
     def _judge(self, caller: Caller, row: OperationRow, arguments: Any) -> Any:
         """Return the request; OperationError where the caller may not make it."""
-        try:
-            request = row.read(arguments)
-        except FieldError as error:
-            raise OperationError(error.code, error.rule, error.field) from None
+        request = read_request(caller, row, arguments)
         if caller.tenant:
-            request = renamed(row.read, request, partial(qualify, caller.tenant))
             self._charge_tenant(caller)
-        if caller.scopes is not None:
-            if row.scope is None or not caller.scopes & {row.scope, Scope.ADMIN}:
-                rule = f"needs a key with the scope {row.scope}" if row.scope else "is not for backends"
-                raise OperationError(ErrorCode.NOT_ALLOWED, rule, "operation")
-        elif not row.roles:
-            raise OperationError(ErrorCode.NOT_ALLOWED, "is for backends", "operation")
-        if caller.tenant and row.subject == "broker":
-            raise OperationError(
-                ErrorCode.NOT_ALLOWED, "is for keys of no tenant: it is about all of them", "operation"
-            )
-        if row.room:
-            role = caller.role_in(request.room)
-            if role is None:
-                raise OperationError(ErrorCode.ROOM_NOT_GRANTED, "is not granted", "room")
-            if not caller.is_backend and role not in row.roles:
-                raise OperationError(ErrorCode.NOT_ALLOWED, "is not for your role in this room", "operation")
-            if row.joined and not caller.is_backend and role not in STAFF and caller.joined_at_ms(request.room) is None:
-                raise OperationError(ErrorCode.NOT_JOINED, "join the room first", "room")
-        elif not caller.is_backend and not caller.roles & row.roles:
-            raise OperationError(ErrorCode.NOT_ALLOWED, "is not for your role", "operation")
-        if row.key is KeyUse.REQUIRED and not caller.key:
-            raise OperationError(ErrorCode.BAD_FIELD, "is required", "key")
-        if row.key is KeyUse.NONE and caller.key and row.changes:
-            raise OperationError(ErrorCode.BAD_FIELD, "is not taken by this operation", "key")
+        check_rights(caller, row, request)
         self._charge(row.name, row.rate, caller.account, "too many calls")
         if row.address_rate is not None and not caller.is_backend:
             self._charge(f"{row.name} address", row.address_rate, caller.address, "too many calls of this address")

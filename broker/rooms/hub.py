@@ -43,6 +43,7 @@ from broker.core.rooms.state import EVENT_COUNTERS, RoomRules, RoomState
 from broker.core.tenants.names import tenant_of
 from broker.core.tenants.quotas import Tenants
 from broker.ledger import LedgerDamaged, LedgerRefused, ResultBatch
+from broker.rooms.actions import ActionQueue
 from broker.rooms.fanout import FanOut
 from broker.rooms.room import PostRef, Room
 from broker.rooms.room_checkpoints import RoomCheckpoint
@@ -79,11 +80,14 @@ class Hub:
         results: ResultBatch | None = None,
         trusted: TrustedClock | None = None,
         tenants: Tenants | None = None,
+        actions: ActionQueue | None = None,
     ) -> None:
         self.event_ids = EventIds(secrets.token_bytes(32))
         """Ids of events for watchers, the same over a restart if the key is."""
         self.tenants = Tenants() if tenants is None else tenants
         """Quotas of all tenants but the default one."""
+        self._actions = ActionQueue() if actions is None else actions
+        """What activities have to be done outside of their rooms."""
         self._results = results or ResultBatch()
         self._room_store = room_store
         self.key_space = KeySpace() if room_store is None else room_store.key_space
@@ -237,6 +241,7 @@ class Hub:
             trusted=self.trusted,
             reporter=None if self._reports is None else self._reports.of(name, epoch),
             tenant=use,
+            on_actions=self._actions.put,
         )
         if checkpoint is None:
             room.journal.open_epoch()

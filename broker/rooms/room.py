@@ -109,7 +109,7 @@ class Room:
         trusted: TrustedClock | None = None,
         reporter: RoomReporter | None = None,
         tenant: TenantUse | None = None,
-        on_actions: OnActions | None = None,
+        on_actions: OnActions = lambda room, key, actions: None,
     ) -> None:
         self.name = name
         """Qualified by its tenant."""
@@ -464,8 +464,7 @@ class Room:
                 case PushCounter(key, counter):
                     self._push_counter(key, counter)
                 case StartActions(key, actions):
-                    if self._on_actions is not None:
-                        self._on_actions(self.name, key, actions)
+                    self._on_actions(self.name, key, actions)
                 case End(reason):
                     self.end(reason)
 

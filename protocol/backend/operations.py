@@ -5,6 +5,7 @@ from __future__ import annotations
 from .calls import AsyncBackendCall, BackendCall
 from .subjects.app import AppCalls, AsyncAppCalls
 from .subjects.broker import AsyncBrokerCalls, BrokerCalls
+from .subjects.countdowns import AsyncCountdownsCalls, CountdownsCalls
 from .subjects.coupons import AsyncCouponsCalls, CouponsCalls
 from .subjects.directs import AsyncDirectsCalls, DirectsCalls
 from .subjects.gifts import AsyncGiftsCalls, GiftsCalls
@@ -19,6 +20,7 @@ from .subjects.rains import AsyncRainsCalls, RainsCalls
 from .subjects.rankings import AsyncRankingsCalls, RankingsCalls
 from .subjects.rooms import AsyncRoomsCalls, RoomsCalls
 from .subjects.sales import AsyncSalesCalls, SalesCalls
+from .subjects.schedules import AsyncSchedulesCalls, SchedulesCalls
 from .subjects.users import AsyncUsersCalls, UsersCalls
 
 __all__ = ["AsyncOperationCalls", "OperationCalls"]
@@ -45,6 +47,8 @@ class OperationCalls:
         self.rankings = RankingsCalls(call)
         self.lotteries = LotteriesCalls(call)
         self.mic = MicCalls(call)
+        self.schedules = SchedulesCalls(call)
+        self.countdowns = CountdownsCalls(call)
 
 
 class AsyncOperationCalls:
@@ -68,3 +72,5 @@ class AsyncOperationCalls:
         self.rankings = AsyncRankingsCalls(call)
         self.lotteries = AsyncLotteriesCalls(call)
         self.mic = AsyncMicCalls(call)
+        self.schedules = AsyncSchedulesCalls(call)
+        self.countdowns = AsyncCountdownsCalls(call)

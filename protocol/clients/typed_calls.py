@@ -9,6 +9,7 @@ from ..activities.lotteries import LotteryDrawn, LotteryEntry, LotteryVoided
 from ..activities.mic import MicSeats, MicState
 from ..activities.packets import OwnPacketShare
 from ..activities.sales import SaleView
+from ..activities.schedules import JobView
 from ..operations.app import AppAnswer, CallApp
 from ..operations.brokers import (
     BrokerStatus,
@@ -163,6 +164,16 @@ from ..operations.sales import (
     SalePrice,
     SaleStock,
     SetSalePrice,
+)
+from ..operations.schedules import (
+    CancelSchedule,
+    ChangeSchedule,
+    CountdownState,
+    CreateSchedule,
+    ListSchedules,
+    SchedulePage,
+    StartCountdownAt,
+    StopCountdownNow,
 )
 from ..operations.tokens import RevokeTokens, TokensRevoked
 from ..operations.users import (
@@ -482,6 +493,24 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["mic.mute"] | MuteMic, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> MicState: ...
+    @overload
+    async def __call__(self, operation: Literal["schedules.create"] | CreateSchedule, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> JobView: ...
+    @overload
+    async def __call__(self, operation: Literal["schedules.change"] | ChangeSchedule, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> JobView: ...
+    @overload
+    async def __call__(self, operation: Literal["schedules.cancel"] | CancelSchedule, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> JobView: ...
+    @overload
+    async def __call__(self, operation: Literal["schedules.list"] | ListSchedules, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SchedulePage: ...
+    @overload
+    async def __call__(self, operation: Literal["countdowns.start"] | StartCountdownAt, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> CountdownState: ...
+    @overload
+    async def __call__(self, operation: Literal["countdowns.stop"] | StopCountdownNow, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> CountdownState: ...
     @overload
     async def __call__(self, operation: str | tuple[Any, ...], /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> Any: ...

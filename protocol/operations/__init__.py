@@ -23,6 +23,7 @@ from . import (
     rankings,
     rooms,
     sales,
+    schedules,
     tokens,
     users,
 )
@@ -61,6 +62,7 @@ OPERATIONS: tuple[OperationRow, ...] = (
     *rankings.ROWS,
     *lotteries.ROWS,
     *mic.ROWS,
+    *schedules.ROWS,
 )
 BY_NAME: dict[str, OperationRow] = {row.name: row for row in OPERATIONS}
 BY_REQUEST: dict[type[tuple[Any, ...]], OperationRow] = {row.request: row for row in OPERATIONS}

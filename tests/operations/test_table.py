@@ -152,6 +152,12 @@ async def test_every_row_answers_with_its_own_record(directory: Path) -> None:
                 "lotteries.draw",
                 "lotteries.proof",
                 "mic.mute",
+                # An example has no time within 30 days.
+                "schedules.create",
+                "schedules.change",
+                "schedules.cancel",
+                "countdowns.start",
+                "countdowns.stop",
             ) or (row.scope is None and row.room):
                 continue
             request, caller = row.example[0], backend(Scope.ADMIN, key=key_of(row))

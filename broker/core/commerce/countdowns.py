@@ -8,7 +8,7 @@ from broker.core.commerce.activity import Activity, ActivityRefusal, ActivitySte
 from broker.core.commerce.schedules import MAX_AHEAD_MS
 from protocol.activities.schedules import CountdownStarted, CountdownStopped
 from protocol.codes import ErrorCode
-from protocol.operations.countdowns import CountdownState
+from protocol.operations.schedules import CountdownState
 
 __all__ = ["Countdown", "StartCountdown", "StopCountdown"]
 

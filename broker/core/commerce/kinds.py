@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from broker.core.commerce.countdowns import Countdown
 from broker.core.commerce.coupons import CouponPool
 from broker.core.commerce.lottery import Lottery
 from broker.core.commerce.mic import Mic
@@ -11,6 +12,7 @@ from broker.core.commerce.packet import RedPacket
 from broker.core.commerce.rain import Rain
 from broker.core.commerce.room_activities import ActivityKind
 from broker.core.commerce.sale import Sale
+from broker.core.commerce.schedules import Job
 
 __all__ = ["activity_kinds"]
 
@@ -24,5 +26,7 @@ def activity_kinds(random_bytes: Callable[[], bytes]) -> dict[str, ActivityKind]
         ActivityKind("rains", lambda id: Rain(id, random_bytes), limit=10, shown=5),
         ActivityKind("lotteries", lambda id: Lottery(id, random_bytes), limit=10, shown=2),
         ActivityKind("mic", Mic, limit=1, shown=1, follows_users=True),
+        ActivityKind("schedules", Job, limit=100, shown=0),
+        ActivityKind("countdowns", Countdown, limit=20, shown=10),
     )
     return {kind.name: kind for kind in kinds}

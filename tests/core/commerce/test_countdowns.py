@@ -11,7 +11,7 @@ from broker.core.commerce.countdowns import Countdown, StartCountdown, StopCount
 from broker.core.commerce.schedules import MAX_AHEAD_MS
 from protocol.activities.schedules import CountdownStarted
 from protocol.codes import ErrorCode, Role
-from protocol.operations.countdowns import CountdownState
+from protocol.operations.schedules import CountdownState
 from tests.support.activities import ActivityDriver, viewer
 
 HOST = viewer("host", Role.HOST)

@@ -1,0 +1,49 @@
+"""What a call asks for, and whether its caller may make it: the same for calls now and for scheduled ones."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from broker.core.tenants.names import qualify
+from broker.operations.caller import Caller, OperationError
+from protocol.codes import ErrorCode
+from protocol.fields import FieldError, renamed
+from protocol.operations import STAFF, KeyUse, OperationRow, Scope
+
+__all__ = ["check_rights", "read_request"]
+
+
+def read_request(caller: Caller, row: OperationRow, arguments: Any) -> Any:
+    """Return the request record of a call, with qualified names (Any: each row has its own). OperationError."""
+    try:
+        request = row.read(arguments)
+    except FieldError as error:
+        raise OperationError(error.code, error.rule, error.field) from None
+    return renamed(row.read, request, partial(qualify, caller.tenant)) if caller.tenant else request
+
+
+def check_rights(caller: Caller, row: OperationRow, request: Any) -> None:
+    """Raise OperationError where the caller may not make a request (Any: of the row)."""
+    if caller.scopes is not None:
+        if row.scope is None or not caller.scopes & {row.scope, Scope.ADMIN}:
+            rule = f"needs a key with the scope {row.scope}" if row.scope else "is not for backends"
+            raise OperationError(ErrorCode.NOT_ALLOWED, rule, "operation")
+    elif not row.roles:
+        raise OperationError(ErrorCode.NOT_ALLOWED, "is for backends", "operation")
+    if caller.tenant and row.subject == "broker":
+        raise OperationError(ErrorCode.NOT_ALLOWED, "is for keys of no tenant: it is about all of them", "operation")
+    if row.room:
+        role = caller.role_in(request.room)
+        if role is None:
+            raise OperationError(ErrorCode.ROOM_NOT_GRANTED, "is not granted", "room")
+        if not caller.is_backend and role not in row.roles:
+            raise OperationError(ErrorCode.NOT_ALLOWED, "is not for your role in this room", "operation")
+        if row.joined and not caller.is_backend and role not in STAFF and caller.joined_at_ms(request.room) is None:
+            raise OperationError(ErrorCode.NOT_JOINED, "join the room first", "room")
+    elif not caller.is_backend and not caller.roles & row.roles:
+        raise OperationError(ErrorCode.NOT_ALLOWED, "is not for your role", "operation")
+    if row.key is KeyUse.REQUIRED and not caller.key:
+        raise OperationError(ErrorCode.BAD_FIELD, "is required", "key")
+    if row.key is KeyUse.NONE and caller.key and row.changes:
+        raise OperationError(ErrorCode.BAD_FIELD, "is not taken by this operation", "key")

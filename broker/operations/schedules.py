@@ -1,0 +1,93 @@
+"""Handlers of the operations on schedules and countdowns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from broker.core.commerce import countdowns
+from broker.core.commerce import schedules as jobs
+from broker.operations.activities import command
+from broker.operations.caller import Caller, OperationError
+from broker.operations.creators import creator_of
+from broker.operations.kept import required
+from broker.operations.parts import Handler, Parts
+from broker.operations.rights import check_rights, read_request
+from broker.operations.rooms import room_of
+from protocol.codes import ErrorCode
+from protocol.operations import BY_NAME, KeyUse, OperationRow
+from protocol.operations.schedules import (
+    CancelSchedule,
+    ChangeSchedule,
+    CreateSchedule,
+    ListSchedules,
+    SchedulePage,
+    StartCountdownAt,
+    StopCountdownNow,
+)
+
+__all__ = ["HANDLERS"]
+
+
+def _key(id: str) -> tuple[str, str]:
+    return jobs.Job.kind, id
+
+
+async def _create(parts: Parts, caller: Caller, request: CreateSchedule) -> Any:
+    row = BY_NAME.get(request.operation)
+    if row is None or not row.changes:
+        raise OperationError(ErrorCode.BAD_FIELD, "must be an operation that changes something", "operation")
+    _judge(caller, row, request.request)
+    creator = creator_of(caller, request.room, parts.unix_ms())
+    create = jobs.CreateJob(request.operation, request.request, request.at_ms, creator, request.late, request.late_ms)
+    return await command(parts, caller, request.room, _key(request.id), create, creates=True)
+
+
+def _judge(caller: Caller, row: OperationRow, arguments: Any) -> None:
+    """Raise OperationError where the caller could not run the operation now."""
+    runner = replace(caller, key="" if row.key is KeyUse.NONE else "job")
+    try:
+        check_rights(runner, row, read_request(runner, row, arguments))
+    except OperationError as error:
+        field = f"request.{error.field}" if error.field and error.field != "operation" else error.field or "request"
+        raise OperationError(error.code, error.rule, field) from None
+
+
+async def _change(parts: Parts, caller: Caller, request: ChangeSchedule) -> Any:
+    return await command(parts, caller, request.room, _key(request.id), jobs.ChangeJob(request.at_ms, request.version))
+
+
+async def _cancel(parts: Parts, caller: Caller, request: CancelSchedule) -> Any:
+    return await command(parts, caller, request.room, _key(request.id), jobs.CancelJob())
+
+
+def _list(parts: Parts, caller: Caller, request: ListSchedules) -> SchedulePage:
+    required(parts.ledger)
+    activities = room_of(parts, request.room).state.activities.activities
+    views = [] if activities is None else [job.job() for job in activities.of_kind(jobs.Job.kind)]
+    ids = [view.id for view in views]
+    start = ids.index(request.cursor) + 1 if request.cursor in ids else 0
+    found = [view for view in views[start:] if request.state in (None, view.state)]
+    page = tuple(found[: request.limit])
+    return SchedulePage(page, page[-1].id if len(found) > len(page) else None)
+
+
+async def _start(parts: Parts, caller: Caller, request: StartCountdownAt) -> Any:
+    start = countdowns.StartCountdown(request.label, request.deadline_ms)
+    key = countdowns.Countdown.kind, request.id
+    return await command(parts, caller, request.room, key, start, creates=True)
+
+
+async def _stop(parts: Parts, caller: Caller, request: StopCountdownNow) -> Any:
+    key = countdowns.Countdown.kind, request.id
+    return await command(parts, caller, request.room, key, countdowns.StopCountdown())
+
+
+HANDLERS: dict[str, Handler] = {
+    "schedules.create": _create,
+    "schedules.change": _change,
+    "schedules.cancel": _cancel,
+    "schedules.list": _list,
+    "countdowns.start": _start,
+    "countdowns.stop": _stop,
+}
