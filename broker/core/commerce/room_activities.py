@@ -87,7 +87,7 @@ class ActivityBatch(NamedTuple):
 
 
 class AnswerCommand(NamedTuple):
-    """AnswerCommand a command: with a result record or an `ActivityRefusal` (Any)."""
+    """Answer a command: with a result record or an `ActivityRefusal` (Any)."""
 
     ticket: Any
     answer: Any
@@ -256,7 +256,7 @@ class RoomActivities(Generic[T]):
         return effects
 
     def committed(self, key: ActivityKey) -> list[ActivityEffect]:
-        """AnswerCommand the callers of a batch that is durable, and go on."""
+        """Answer the callers of a batch that is durable, and go on."""
         runner = self._runners[key]
         batch = runner.committed()
         self.counts.facts[key[0]] += len(batch.facts)

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Reply(NamedTuple, Generic[T]):
-    """AnswerCommand one POST at once. ``detail`` as in `AckResult`; ``first``: its key was used there before."""
+    """Answer one POST at once. ``detail`` as in `AckResult`; ``first``: its key was used there before."""
 
     ticket: T
     outcome: Outcome
@@ -28,7 +28,7 @@ class Reply(NamedTuple, Generic[T]):
 
 
 class Outcomes(NamedTuple, Generic[T]):
-    """AnswerCommand the POSTs of a tick."""
+    """Answer the POSTs of a tick."""
 
     outcomes: list[tuple[T, Outcome]]
 
