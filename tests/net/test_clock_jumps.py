@@ -55,13 +55,13 @@ async def test_a_leap_of_the_wall_clock_changes_nothing(directory: Path, leap_ms
         _, joined = await ann.join()
         for number in range(1, 4):
             assert await announce(host, room, number) == (number, Outcome.ACCEPTED, number)
-        await shop.post(room, 1, MessageType.GIFT, gift("order-1"))
+        await shop.post(room, 1, MessageType.GIFT, (*gift("order-1"), False))
         assert (await shop.expect(Ack))[1].results == ((1, Outcome.ACCEPTED, 4),)
         before = wall()
         wall.off_ms = leap_ms
         for number in range(4, 7):
             assert await announce(host, room, number) == (number, Outcome.ACCEPTED, number + 1)
-        await shop.post(room, 2, MessageType.GIFT, gift("order-1"))
+        await shop.post(room, 2, MessageType.GIFT, (*gift("order-1"), False))
         assert (await shop.expect(Ack))[1].results == ((2, Outcome.ACCEPTED, 4),), "the same order is the same gift"
         events = [await ann.expect(Event) for _ in range(7)]
         assert [frame.sequence for frame, _ in events] == [1, 2, 3, 4, 5, 6, 7]

@@ -86,7 +86,9 @@ async def test_a_room_reports_what_happens_in_order(directory: Path) -> None:
         for event in events:
             check_data(event)
             assert (event["tenant"], event["room"], event["epoch"]) == ("", "lobby", events[0]["epoch"])
-        assert [event.get("offset") for event in events] == [None, None, 1, 2, 2, 3, 3]
+        assert [event.get("offset") for event in events] == [None, None, 1, 2, 2, 4, 4], (
+            "the end of the combo is no message"
+        )
         assert events[2]["data"] == {
             "type": "announcement", "user": "max", "name": "max", "payload": {"text": "news 1"}, "count": 1, "item": 0,
         }  # fmt: skip
