@@ -67,7 +67,7 @@ async def test_a_link_with_too_many_posts_before_the_ledger_is_limited_and_goes_
         joined_link(broker, "dev:max:host") as (host, _),
     ):
         # All in one read: no result of the ledger can come in between.
-        gifts = [Post(MessageType.GIFT, f"m{n}", (f"order-{n}", "ann", "Ann", "rose", 1, 1, "")) for n in range(5)]
+        gifts = [Post(MessageType.GIFT, f"m{n}", (f"order-{n}", f"u{n}", "Ann", "rose", 1, 1, "")) for n in range(5)]
         await app.send(*[(gift, room, n) for n, gift in enumerate(gifts)], (_danmaku(), room, 9))
         outcomes: dict[int, Outcome] = {}
         with trio.fail_after(20):
