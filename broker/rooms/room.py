@@ -18,12 +18,13 @@ from typing import Any
 import trio
 
 from broker.core.clock import TrustedClock
-from broker.core.commerce.activity import Requester, RoomEvent
+from broker.core.commerce.activity import Attributes, Requester, RoomEvent
 from broker.core.commerce.room_activities import (
     ActivityKey,
     AnswerCommand,
     PushCounter,
     RecordBatch,
+    RoomActivities,
     StartActions,
     Times,
 )
@@ -45,6 +46,7 @@ from broker.core.tenants.quotas import TenantUse
 from broker.ledger import ResultBatch
 from broker.rooms.encoding import TIERS, Content, prepare
 from broker.rooms.fanout import FanOut, Outbox
+from broker.rooms.keyword_entries import KeywordEntries
 from broker.rooms.members import Member, Members
 from broker.rooms.reports import VACATED_AFTER_S, RoomReporter
 from broker.rooms.room_store import RoomJournal, RoomStore
@@ -78,6 +80,7 @@ OnActions = Callable[[str, ActivityKey, tuple[Any, ...]], None]
 """Does what an activity of a room has to be done outside: name of the room, key and actions (Any: of each kind)."""
 
 _KEYS = MessageType.KEYS_CHANGED
+_TEXTS = frozenset({MessageType.DANMAKU})
 _DATED_BY_TICK = frozenset({MessageType.DANMAKU, MessageType.EMOTE, MessageType.LIKE})
 """Types whose time is that of the tick which shows them, so that the clock is not read for each."""
 _new = tuple.__new__
@@ -151,6 +154,7 @@ class Room:
         self._wake = trio.Event()
         self._armed_until = inf
         self._ticking = False
+        self._keyword_entries = KeywordEntries(self.command_activity, clock)
         self.watch_times = WatchTimes()
         """What users who left have watched."""
         self._staff: dict[Member, None] = {}
@@ -239,6 +243,9 @@ class Room:
                 return
         at_ms = 0 if post[0] in _DATED_BY_TICK else self._unix_ms()
         effects = state.post((member, sequence), member, post, now, at_ms)
+        activities = state.activities.activities
+        if activities is not None and activities.listening and post[0] in _TEXTS:
+            self._hear(member, post, effects, activities)
         if effects:
             self._perform(effects)
             if type(effects[0]) is Record:
@@ -248,6 +255,21 @@ class Room:
                 self._perform(state.tick(now, self._unix_ms()))
         elif now + state.interval_s < self._armed_until or (self._has_batches and state.batch_full):
             self._nudge(now)
+
+    def _hear(
+        self, member: Member, post: Post, effects: Sequence[Effect[PostRef]], activities: RoomActivities[Any]
+    ) -> None:
+        """Give a danmaku that the room has admitted to the activities that listen: shown or not, merged or sampled."""
+        if effects and not (isinstance(effects[0], Reply) and effects[0].outcome is Outcome.SAMPLED_OUT):
+            return
+        text = post.payload[0]
+        for key in activities.listening:
+            if activities.find(*key).hears(text) and member.role is not Role.APP:
+                joined_at_ms = member.joined_at_ms or None
+                watched_ms = self.watch_times.watched_ms(member.user_id, joined_at_ms, self._unix_ms())
+                attributes = Attributes(watch_s=watched_ms // 1000)
+                user = plain_name(member.user_id)
+                self._keyword_entries.enter(key, Requester(user, member.name, member.role, False, attributes), text)
 
     def change_keys(
         self, author: Member, sequence: int, items: Sequence[KeyItem | KeyDelete], key: OperationKey | None
@@ -403,7 +425,7 @@ class Room:
             if self._reporter is not None and self._reporter.is_occupied:
                 closes_at = min(closes_at, empty_since + VACATED_AFTER_S)
             due = closes_at if due is None else min(due, closes_at)
-        return min(inf if due is None else due, self.state.expiry_due_at)
+        return min(inf if due is None else due, self.state.expiry_due_at, self._keyword_entries.retry_at)
 
     def _live(self, now: float) -> None:
         empty_since = self.state.empty_since
@@ -415,6 +437,8 @@ class Room:
                 self._reporter.vacated()
             self.end(LeaveReason.ROOM_IDLE)
             return
+        if now >= self._keyword_entries.retry_at:
+            self._keyword_entries.retry()
         if now >= self.state.expiry_due_at:
             trusted_ms = None if self._trusted.distrust() else self._trusted.now_ms()
             self._perform(self.state.expire(now, trusted_ms, self._unix_ms()))

@@ -10,7 +10,7 @@ import trio
 
 from broker.server import Broker
 from protocol.activities.lotteries import LotteryPhase
-from protocol.codes import ErrorCode
+from protocol.codes import ErrorCode, MessageType
 from protocol.lottery.proof import verify
 from protocol.lottery.tree import leaf_hash, root_of_path
 from protocol.messages import Call, Direct, ErrorReply, Event, Result
@@ -195,3 +195,25 @@ async def test_a_signature_is_checked_before_it_is_drawn_with(directory: Path, m
         proof = await proof_of(client)
         assert verify(proof).failure is None
         assert proof["beacon"]["value"] == drawn.value
+
+
+async def test_every_admitted_message_with_the_keyword_enters_its_sender_once(directory: Path) -> None:
+    async with (
+        durable_broker(directory, api=API) as broker,
+        client_of(broker) as client,
+        joined_link(broker, "dev:ann") as (ann, number),
+        joined_link(broker, "dev:bob") as (bob, bobs),
+    ):
+        await create(client, broker, 0, 3000, eligibility={"keyword": "Lucky"})
+        activities = broker.hub.find("lobby").state.activities.activities  # type: ignore[union-attr]
+        assert activities is not None
+        await until(lambda: activities.listening)
+        await bob.post(bobs, 1, MessageType.DANMAKU, ("unlucky", None))
+        for sequence, text in enumerate((" LUCKY", "lucky", "ｌｕｃｋｙ"), 1):
+            await ann.post(number, sequence, MessageType.DANMAKU, (text, None))
+        lottery = activities.find("lotteries", "bag")
+        await until(lambda: lottery.own_view("ann") is not None)
+        proof = await proof_of(client)
+        assert [id for id, _ in proof["entries"]] == [lottery.own_view("ann").entry]
+        assert verify(proof).failure is None
+        assert activities.listening == ()

@@ -238,6 +238,15 @@ class Activity(ABC, Generic[T]):
         return None
 
     @property
+    def is_listening(self) -> bool:
+        """Whether messages of the room may be commands to it now, see `hears`."""
+        return False
+
+    def hears(self, text: str) -> bool:
+        """Return whether a message with this text is a command to it."""
+        return False
+
+    @property
     def removable_at(self) -> int | None:
         """When it may leave memory, None = not yet."""
         return None

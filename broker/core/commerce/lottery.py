@@ -128,10 +128,13 @@ class Lottery(Activity[T]):
     def is_drawn(self) -> bool:
         return self._phase is LotteryPhase.DRAWN
 
-    def is_keyword(self, folded: str) -> bool:
-        """Return whether a text enters its sender. ``folded``: as `fold_keyword` returns it."""
+    @property
+    def is_listening(self) -> bool:
+        return self._phase is LotteryPhase.OPEN and self._config is not None and bool(self._config.keyword)
+
+    def hears(self, text: str) -> bool:
         config = self._config
-        return config is not None and bool(config.keyword) and config.keyword == folded
+        return self.is_listening and config is not None and fold_keyword(text) == config.keyword
 
     # ---- commands
 

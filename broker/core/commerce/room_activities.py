@@ -136,6 +136,8 @@ class RoomActivities(Generic[T]):
         self._kinds = kinds
         self.counts = ActivityCounts()
         """Shared by all rooms of a broker."""
+        self.listening: tuple[ActivityKey, ...] = ()
+        """Activities to which messages of the room may be commands now."""
         self._runners: dict[ActivityKey, ActivityRunner[T]] = {}
         self._due: dict[ActivityKey, float] = {}
         self._removed: dict[ActivityKey, None] = {}
@@ -361,6 +363,10 @@ class RoomActivities(Generic[T]):
         self._runners[key] = runner
         return runner
 
+    def _listen(self, key: ActivityKey, listens: bool) -> None:
+        others = [each for each in self.listening if each != key]
+        self.listening = (*others, key) if listens else tuple(others)
+
     def _remove(self, key: ActivityKey) -> None:
         del self._runners[key]
         self._views.clear()
@@ -424,6 +430,8 @@ class RoomActivities(Generic[T]):
     def _follow(self, key: ActivityKey, runner: ActivityRunner[T]) -> None:
         """Take over when the runner has something to do, or forget one that was never created."""
         activity = runner.activity
+        if activity.is_listening != (key in self.listening):
+            self._listen(key, activity.is_listening)
         if not activity.exists and runner.is_idle:
             self._runners.pop(key, None)
             self._due.pop(key, None)

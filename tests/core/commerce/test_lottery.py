@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from broker.core.commerce.activity import Fact, Requester
 from broker.core.commerce.lottery import MAX_PENDING_DRAWS, DrawCommand, EnterCommand, Lottery, VoidCommand
-from broker.core.commerce.lottery_config import NewLottery, fold_keyword
+from broker.core.commerce.lottery_config import NewLottery
 from protocol.activities.eligibility import Eligibility
 from protocol.activities.lotteries import (
     MAX_REPORTED_WINNERS,
@@ -241,9 +241,13 @@ def test_a_message_with_the_keyword_enters_and_a_call_without_it_does_not() -> N
     assert driver.refusal_of(EnterCommand("lucky"), ANN).code is ErrorCode.NOT_ELIGIBLE
     (entry, again) = driver.ask(EnterCommand("  lUCKY 福袋\t"), ANN), driver.ask(EnterCommand(), ANN)
     assert entry == again
-    assert driver.activity.is_keyword(fold_keyword("LUCKY 福袋"))
-    assert not driver.activity.is_keyword(fold_keyword("lucky"))
-    assert not open_driver().activity.is_keyword("")
+    assert driver.activity.is_listening
+    assert driver.activity.hears("LUCKY 福袋")
+    assert not driver.activity.hears("lucky")
+    assert not open_driver().activity.hears("")
+    until(driver, CLOSE_MS + 1000)
+    assert not driver.activity.is_listening
+    assert not driver.activity.hears("LUCKY 福袋")
 
 
 @pytest.mark.parametrize(
