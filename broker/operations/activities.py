@@ -18,7 +18,10 @@ from broker.operations.rooms import open_for, room_of
 from broker.rooms.room import Room
 from protocol.codes import ErrorCode, Role, RoomPhase
 
-__all__ = ["activity_of", "begin", "command", "page_of_kind", "refuse_from_memory", "requester"]
+__all__ = ["activity_of", "begin", "command", "kept_key", "page_of_kind", "refuse_from_memory", "requester"]
+
+MAX_KEY_CHARS = 64
+"""Characters of an idempotency key that an activity keeps."""
 
 
 def begin(
@@ -109,6 +112,13 @@ def page_of_kind(
     start = next((place for place, each in enumerate(found, 1) if each.id == cursor), 0)
     page = found[start : start + limit]
     return page, page[-1].id if start + len(page) < len(found) else None
+
+
+def kept_key(caller: Caller) -> str:
+    """Return the idempotency key of a call that the activity keeps itself; empty = it has none."""
+    if len(caller.key) > MAX_KEY_CHARS:
+        raise OperationError(ErrorCode.BAD_FIELD, f"must be 1 to {MAX_KEY_CHARS} characters", "key")
+    return caller.key
 
 
 def _result(answer: Any) -> Any:

@@ -38,6 +38,8 @@ from broker.operations import (
     messages,
     mic,
     packets,
+    polls,
+    products,
     rankings,
     rooms,
     sales,
@@ -79,6 +81,8 @@ HANDLERS: dict[str, Handler] = {
     **lotteries.HANDLERS,
     **mic.HANDLERS,
     **schedules.HANDLERS,
+    **products.HANDLERS,
+    **polls.HANDLERS,
 }
 RECALLED: dict[str, Recall] = {**rooms.RECALLED, **messages.RECALLED}
 KEY_S = 600.0

@@ -8,13 +8,12 @@ from typing import Any
 from broker.core.commerce import sale_commands as commands
 from broker.core.commerce.activity import ActivityRefusal
 from broker.core.commerce.sale import Sale
-from broker.operations.activities import activity_of, begin, command, page_of_kind, refuse_from_memory
+from broker.operations.activities import activity_of, begin, command, kept_key, page_of_kind, refuse_from_memory
 from broker.operations.caller import Caller, OperationError
 from broker.operations.parts import Handler, Parts
 from protocol.activities.sales import SaleView
 from protocol.codes import ErrorCode
 from protocol.operations.sales import (
-    MAX_KEY_CHARS,
     MAX_WAITING,
     CancelClaim,
     CancelSale,
@@ -43,13 +42,6 @@ def _key(id: str) -> tuple[str, str]:
     return Sale.kind, id
 
 
-def _request_of(caller: Caller) -> str:
-    """Return the key of a call, which the sale keeps."""
-    if len(caller.key) > MAX_KEY_CHARS:
-        raise OperationError(ErrorCode.BAD_FIELD, f"must be 1 to {MAX_KEY_CHARS} characters", "key")
-    return caller.key
-
-
 async def _create(parts: Parts, caller: Caller, request: CreateSale) -> SaleView:
     waiting_max = min(request.stock, MAX_WAITING) if request.waiting_max is None else request.waiting_max
     config = commands.SaleConfig(
@@ -64,7 +56,7 @@ async def _create(parts: Parts, caller: Caller, request: CreateSale) -> SaleView
 
 
 def _claim(parts: Parts, caller: Caller, request: ClaimSale) -> Any:
-    key = _request_of(caller)
+    key = kept_key(caller)
     quantity, price_version = request.quantity, request.price_version
 
     def judge(sale: Sale[Any]) -> ActivityRefusal | None:
@@ -94,7 +86,7 @@ async def _cancel(parts: Parts, caller: Caller, request: CancelClaim) -> ClaimOu
 
 
 async def _restock(parts: Parts, caller: Caller, request: RestockSale) -> SaleStock:
-    restock = commands.RestockCommand(_request_of(caller), request.add)
+    restock = commands.RestockCommand(kept_key(caller), request.add)
     stock: SaleStock = await command(parts, caller, request.room, _key(request.id), restock)
     return stock
 

@@ -23,6 +23,7 @@ from ..primitives import digest, pack_text, pack_u32
 from .rows import ActivityEventRow, ActivityViewRow, EventRow, Via
 
 __all__ = [
+    "EXAMPLE_SALT",
     "MAX_OPTIONS",
     "REPORTS",
     "ROWS",
@@ -42,6 +43,7 @@ __all__ = [
     "poll_options",
     "poll_salt",
     "poll_terms",
+    "poll_terms_rules",
     "poll_title",
     "poll_view",
     "poll_vote",
@@ -147,19 +149,18 @@ def _salt(value: Any) -> str:
 
 
 poll_salt: Rule = described(_salt, "16 bytes", {"type": "string", "pattern": "^[0-9a-f]{32}$"})
-poll_terms = record(
-    PollTerms,
-    (
-        poll_title, poll_options, _count, optional(_count), integer(1, MAX_OPTIONS), boolean, boolean,
-        optional(hex_digest),
-    ),
+poll_terms_rules: tuple[Rule, ...] = (
+    poll_title, poll_options, _count, optional(_count), integer(1, MAX_OPTIONS), boolean, boolean,
+    optional(hex_digest),
 )  # fmt: skip
+"""Rules of the fields of `PollTerms`."""
+poll_terms = record(PollTerms, poll_terms_rules)
 poll_closed = record(PollClosed, (_count, _counts, _counts))
 _revealed = record(PollRevealed, (poll_option, poll_salt))
 poll_view = record(PollView, (name_of(PollState), poll_terms, _count, _counts, _counts, optional(_revealed)))
 poll_vote = record(PollVote, (array_of(poll_option, MAX_OPTIONS), integer(0)))
 
-_SALT = "000102030405060708090a0b0c0d0e0f"
+EXAMPLE_SALT = "000102030405060708090a0b0c0d0e0f"
 _TERMS = PollTerms("Which colour next?", ("red", "blue"), 1_790_000_000_000, 1_790_000_060_000)
 
 ROWS: tuple[ActivityEventRow, ...] = (
@@ -174,7 +175,7 @@ ROWS: tuple[ActivityEventRow, ...] = (
     ),
     ActivityEventRow(
         "polls.revealed", Via.EVENT, PollRevealed, _revealed, "The right option of a quiz is public.",
-        PollRevealed(1, _SALT),
+        PollRevealed(1, EXAMPLE_SALT),
     ),
 )  # fmt: skip
 REPORTS: tuple[EventRow, ...] = (

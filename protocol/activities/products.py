@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..fields import array_of, boolean, characters, https_url, integer, optional, record, text
+from ..fields import Rule, array_of, boolean, characters, https_url, integer, optional, record, text
 from .rows import ActivityEventRow, ActivityViewRow, Via
 
 __all__ = [
+    "EXAMPLE_PRODUCT",
     "MAX_CENTS",
     "MAX_CLICKED",
     "MAX_LISTED_PRODUCTS",
@@ -27,6 +28,7 @@ __all__ = [
     "explaining",
     "positions",
     "product",
+    "product_rules",
     "products_view",
 ]
 
@@ -135,13 +137,11 @@ _cents = integer(0, MAX_CENTS)
 _position = integer(0)
 _title = characters(100, 400)
 
-product = record(
-    Product,
-    (
-        _id, _version, _title, _cents, _position, optional(https_url), optional(https_url), optional(_count),
-        text(0, 32),
-    ),
+product_rules: tuple[Rule, ...] = (
+    _id, _version, _title, _cents, _position, optional(https_url), optional(https_url), optional(_count), text(0, 32),
 )  # fmt: skip
+"""Rules of the fields of a `Product`."""
+product = record(Product, product_rules)
 """Rule of a `Product`."""
 explaining = record(Explaining, (optional(_id), _count, _count))
 """Rule of an `Explaining`."""
@@ -157,12 +157,14 @@ products_view = record(
 )
 """Rule of a `ProductsView`."""
 
-_PRODUCT = Product("mug-1", 3, "Mug", 1990, 10, "https://shop.example/mug-1", "https://img.example/mug-1.webp", 40)
+EXAMPLE_PRODUCT = Product(
+    "mug-1", 3, "Mug", 1990, 10, "https://shop.example/mug-1", "https://img.example/mug-1.webp", 40
+)
 
 ROWS: tuple[ActivityEventRow, ...] = (
     ActivityEventRow(
         "products.put", Via.EVENT, ProductListed, _listed, "A product is listed or has changed.",
-        ProductListed(_PRODUCT),
+        ProductListed(EXAMPLE_PRODUCT),
     ),
     ActivityEventRow(
         "products.removed", Via.EVENT, ProductRemoved, _removed, "A product has left the list.",
@@ -185,8 +187,8 @@ VIEWS: tuple[ActivityViewRow, ...] = (
     ActivityViewRow(
         "products", ProductsView, products_view,
         ProductsView(
-            Explaining("mug-1", 7, 1_790_000_000_000), _PRODUCT, (ProductRow("mug-1", 3, "Mug", 1990, 10, 1),), 2,
-            more=False,
+            Explaining("mug-1", 7, 1_790_000_000_000), EXAMPLE_PRODUCT,
+            (ProductRow("mug-1", 3, "Mug", 1990, 10, 1),), 2, more=False,
         ),
     ),
 )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ..fields import array_of, boolean, integer, member_id, name_of, optional, record, text
 from .polls import (
+    EXAMPLE_SALT,
     PollClosed,
     PollState,
     PollTerms,
@@ -176,7 +177,6 @@ quiz_view = record(
 )
 _own_view = record(QuizOwnView, (integer(0, MAX_QUESTIONS), optional(poll_option), boolean))
 
-_SALT = "000102030405060708090a0b0c0d0e0f"
 _QUESTION = PollTerms(
     "Which is older?", ("the mug", "the pan"), 1_790_000_000_000, 1_790_000_010_000, hidden=True,
     answer_hash="ebae21c824f57452c6edd98bfd3fbeb0f513a75bb6c3821673207999c82ee842",
@@ -202,7 +202,7 @@ ROWS: tuple[ActivityEventRow, ...] = (
     ActivityEventRow(
         "quizzes.revealed", Via.EVENT, QuizRevealed,
         record(QuizRevealed, (_number, poll_option, poll_salt, _count, _count)),
-        "The right option of a question is public.", QuizRevealed(1, 1, _SALT, 3, 6),
+        "The right option of a question is public.", QuizRevealed(1, 1, EXAMPLE_SALT, 3, 6),
     ),
     ActivityEventRow(
         "quizzes.finished", Via.EVENT, QuizEnd, _end, "A quiz is over.", QuizEnd(3, 3333, 1),

@@ -15,7 +15,11 @@ from .subjects.locks import AsyncLocksCalls, LocksCalls
 from .subjects.lotteries import AsyncLotteriesCalls, LotteriesCalls
 from .subjects.messages import AsyncMessagesCalls, MessagesCalls
 from .subjects.mic import AsyncMicCalls, MicCalls
+from .subjects.orders import AsyncOrdersCalls, OrdersCalls
 from .subjects.packets import AsyncPacketsCalls, PacketsCalls
+from .subjects.polls import AsyncPollsCalls, PollsCalls
+from .subjects.products import AsyncProductsCalls, ProductsCalls
+from .subjects.quizzes import AsyncQuizzesCalls, QuizzesCalls
 from .subjects.rains import AsyncRainsCalls, RainsCalls
 from .subjects.rankings import AsyncRankingsCalls, RankingsCalls
 from .subjects.rooms import AsyncRoomsCalls, RoomsCalls
@@ -49,6 +53,10 @@ class OperationCalls:
         self.mic = MicCalls(call)
         self.schedules = SchedulesCalls(call)
         self.countdowns = CountdownsCalls(call)
+        self.products = ProductsCalls(call)
+        self.orders = OrdersCalls(call)
+        self.polls = PollsCalls(call)
+        self.quizzes = QuizzesCalls(call)
 
 
 class AsyncOperationCalls:
@@ -74,3 +82,7 @@ class AsyncOperationCalls:
         self.mic = AsyncMicCalls(call)
         self.schedules = AsyncSchedulesCalls(call)
         self.countdowns = AsyncCountdownsCalls(call)
+        self.products = AsyncProductsCalls(call)
+        self.orders = AsyncOrdersCalls(call)
+        self.polls = AsyncPollsCalls(call)
+        self.quizzes = AsyncQuizzesCalls(call)

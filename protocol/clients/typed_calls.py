@@ -8,6 +8,9 @@ from typing import Any, Literal, Protocol, overload
 from ..activities.lotteries import LotteryDrawn, LotteryEntry, LotteryVoided
 from ..activities.mic import MicSeats, MicState
 from ..activities.packets import OwnPacketShare
+from ..activities.polls import PollView, PollVote
+from ..activities.products import Explaining
+from ..activities.quizzes import QuizView
 from ..activities.sales import SaleView
 from ..activities.schedules import JobView
 from ..operations.app import AppAnswer, CallApp
@@ -112,6 +115,7 @@ from ..operations.mic import (
     RequestMic,
     SetMicSeats,
 )
+from ..operations.orders import CountedOrder, OrderEvent
 from ..operations.packets import (
     CancelledPacket,
     CancelPacket,
@@ -125,6 +129,34 @@ from ..operations.packets import (
     MyPacketShare,
     MyShare,
     PacketPage,
+)
+from ..operations.polls import CastVote, ClosePoll, CreatePoll, ListPolls, PollPage, PollResults, RevealPoll
+from ..operations.products import (
+    Arrangement,
+    ArrangeProducts,
+    ClicksReported,
+    ExplainingLog,
+    ExplainProduct,
+    ListProducts,
+    ProductLog,
+    ProductPage,
+    ProductVersion,
+    PutProduct,
+    RemoveProduct,
+    ReportClicks,
+    StopExplaining,
+)
+from ..operations.quizzes import (
+    AnswerQuestion,
+    AskQuestion,
+    CancelQuiz,
+    CloseQuestion,
+    CreateQuiz,
+    FinishQuiz,
+    QuizResults,
+    QuizSurvivors,
+    RevealQuestion,
+    SurvivorPage,
 )
 from ..operations.rankings import GetRanking, RankingPage, RefundedGift, RefundGift
 from ..operations.rooms import (
@@ -511,6 +543,78 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["countdowns.stop"] | StopCountdownNow, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> CountdownState: ...
+    @overload
+    async def __call__(self, operation: Literal["products.put"] | PutProduct, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ProductVersion: ...
+    @overload
+    async def __call__(self, operation: Literal["products.arrange"] | ArrangeProducts, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> Arrangement: ...
+    @overload
+    async def __call__(self, operation: Literal["products.explain"] | ExplainProduct, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> Explaining: ...
+    @overload
+    async def __call__(self, operation: Literal["products.stop_explaining"] | StopExplaining, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> Explaining: ...
+    @overload
+    async def __call__(self, operation: Literal["products.report_clicks"] | ReportClicks, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ClicksReported: ...
+    @overload
+    async def __call__(self, operation: Literal["products.list"] | ListProducts, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ProductPage: ...
+    @overload
+    async def __call__(self, operation: Literal["products.log"] | ProductLog, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ExplainingLog: ...
+    @overload
+    async def __call__(self, operation: Literal["products.remove"] | RemoveProduct, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ProductVersion: ...
+    @overload
+    async def __call__(self, operation: Literal["orders.event"] | OrderEvent, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> CountedOrder: ...
+    @overload
+    async def __call__(self, operation: Literal["polls.create"] | CreatePoll, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> PollView: ...
+    @overload
+    async def __call__(self, operation: Literal["polls.vote"] | CastVote, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> PollVote: ...
+    @overload
+    async def __call__(self, operation: Literal["polls.close"] | ClosePoll, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> PollView: ...
+    @overload
+    async def __call__(self, operation: Literal["polls.reveal"] | RevealPoll, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> PollView: ...
+    @overload
+    async def __call__(self, operation: Literal["polls.results"] | PollResults, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> PollView: ...
+    @overload
+    async def __call__(self, operation: Literal["polls.list"] | ListPolls, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> PollPage: ...
+    @overload
+    async def __call__(self, operation: Literal["quizzes.create"] | CreateQuiz, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> QuizView: ...
+    @overload
+    async def __call__(self, operation: Literal["quizzes.ask"] | AskQuestion, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> PollView: ...
+    @overload
+    async def __call__(self, operation: Literal["quizzes.answer"] | AnswerQuestion, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> PollVote: ...
+    @overload
+    async def __call__(self, operation: Literal["quizzes.close"] | CloseQuestion, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> PollView: ...
+    @overload
+    async def __call__(self, operation: Literal["quizzes.reveal"] | RevealQuestion, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> PollView: ...
+    @overload
+    async def __call__(self, operation: Literal["quizzes.finish"] | FinishQuiz, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> QuizView: ...
+    @overload
+    async def __call__(self, operation: Literal["quizzes.cancel"] | CancelQuiz, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> QuizView: ...
+    @overload
+    async def __call__(self, operation: Literal["quizzes.results"] | QuizResults, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> QuizView: ...
+    @overload
+    async def __call__(self, operation: Literal["quizzes.survivors"] | QuizSurvivors, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SurvivorPage: ...
     @overload
     async def __call__(self, operation: str | tuple[Any, ...], /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> Any: ...

@@ -19,7 +19,11 @@ from . import (
     lotteries,
     messages,
     mic,
+    orders,
     packets,
+    polls,
+    products,
+    quizzes,
     rankings,
     rooms,
     sales,
@@ -63,6 +67,10 @@ OPERATIONS: tuple[OperationRow, ...] = (
     *lotteries.ROWS,
     *mic.ROWS,
     *schedules.ROWS,
+    *products.ROWS,
+    *orders.ROWS,
+    *polls.ROWS,
+    *quizzes.ROWS,
 )
 BY_NAME: dict[str, OperationRow] = {row.name: row for row in OPERATIONS}
 BY_REQUEST: dict[type[tuple[Any, ...]], OperationRow] = {row.request: row for row in OPERATIONS}

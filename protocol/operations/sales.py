@@ -34,7 +34,6 @@ from .rows import (
 )
 
 __all__ = [
-    "MAX_KEY_CHARS",
     "MAX_WAITING",
     "ROWS",
     "CancelClaim",
@@ -59,8 +58,6 @@ __all__ = [
     "SetSalePrice",
 ]
 
-MAX_KEY_CHARS = 64
-"""Characters of the idempotency key of a claim, which the sale keeps."""
 MAX_WAITING = 10_000
 
 

@@ -38,12 +38,13 @@ async def prepare(broker: Broker, tenant: str, row: OperationRow) -> None:
     """Make what the example of a row needs."""
     await broker.operations.call(backend(tenant), BY_NAME["rooms.open"], ("live-1",))
     await broker.operations.call(backend(tenant), BY_NAME["messages.publish"], ("live-1", 4, ("before",)))
-    needed = {
-        "keys.delete": "keys.set", "messages.unpin": "messages.pin", "sales.restock": "sales.create",
-        "coupons.issue": "coupons.create", "coupons.issue_many": "coupons.create",
-    }.get(row.name)  # fmt: skip
-    if needed is not None:
-        before = BY_NAME[needed]
+    needed: dict[str, tuple[str, ...]] = {
+        "keys.delete": ("keys.set",), "messages.unpin": ("messages.pin",), "sales.restock": ("sales.create",),
+        "coupons.issue": ("coupons.create",), "coupons.issue_many": ("coupons.create",),
+        "products.explain": ("products.put",), "products.stop_explaining": ("products.put", "products.explain"),
+    }  # fmt: skip
+    for name in needed.get(row.name, ()):
+        before = BY_NAME[name]
         key = "before" if before.key is KeyUse.REQUIRED else ""
         await broker.operations.call(backend(tenant, key), before, tuple(before.example[0]))
     if row.name == "coupons.upload":
@@ -69,7 +70,7 @@ def without_marks(result: Any) -> Any:
 def other(row: OperationRow) -> Any:
     """Return a request with other content than the example's."""
     request = row.example[0]
-    if row.name == "broker.rotate_keys":
+    if row.name in ("broker.rotate_keys", "products.stop_explaining"):
         return None  # it has one request
     changed: dict[str, dict[str, Any]] = {
         "rooms.set_phase": {"reason": "another"},
@@ -90,6 +91,7 @@ def other(row: OperationRow) -> Any:
         "coupons.upload": {"codes": ("another",)},
         "coupons.issue": {"user": "another"},
         "coupons.issue_many": {"users": ("another",)},
+        "products.explain": {"id": "another"},
     }
     return request._replace(**changed[row.name])
 

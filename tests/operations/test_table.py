@@ -158,6 +158,8 @@ async def test_every_row_answers_with_its_own_record(directory: Path) -> None:
                 "schedules.cancel",
                 "countdowns.start",
                 "countdowns.stop",
+                "polls.reveal",
+                "quizzes.cancel",
             ) or (row.scope is None and row.room):
                 continue
             request, caller = row.example[0], backend(Scope.ADMIN, key=key_of(row))

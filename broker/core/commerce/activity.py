@@ -136,7 +136,7 @@ class ActivityStep(NamedTuple, Generic[T]):
 
     ``facts`` are applied in order; empty: nothing changes. ``answer``: of the command, a result record or an
     `ActivityRefusal`; ``answers``: of commands that have waited. ``event``: at most one, so that a batch has one
-    offset.
+    offset. ``weight``: as how many facts the batch counts them where one holds many things; 0 = as they are.
     """
 
     facts: tuple[Fact, ...] = ()
@@ -145,6 +145,7 @@ class ActivityStep(NamedTuple, Generic[T]):
     event: RoomEvent | None = None
     messages: tuple[UserMessage, ...] = ()
     reports: tuple[ActivityReport, ...] = ()
+    weight: int = 0
 
 
 class Batch(NamedTuple, Generic[T]):
@@ -423,7 +424,7 @@ class ActivityRunner(Generic[T]):
     def _add(self, steps: list[ActivityStep[T]], step: ActivityStep[T]) -> bool:
         for fact in step.facts:
             self.activity.apply(fact)
-        self._fact_count += len(step.facts)
+        self._fact_count += step.weight or len(step.facts)
         self._answer_count += len(step.answers) + (step.answer is not None)
         steps.append(step)
         return step.event is None and self._fact_count < MAX_BATCH_FACTS and self._answer_count < MAX_BATCH_ANSWERS

@@ -8,7 +8,11 @@ from broker.core.commerce.countdowns import Countdown
 from broker.core.commerce.coupons import CouponPool
 from broker.core.commerce.lottery import Lottery
 from broker.core.commerce.mic import Mic
+from broker.core.commerce.orders import SHOWN_EVERY_MS, RoomOrders
 from broker.core.commerce.packet import RedPacket
+from broker.core.commerce.polls import Poll
+from broker.core.commerce.products import ProductList
+from broker.core.commerce.quizzes import Quiz
 from broker.core.commerce.rain import Rain
 from broker.core.commerce.room_activities import ActivityKind
 from broker.core.commerce.sale import Sale
@@ -28,5 +32,9 @@ def activity_kinds(random_bytes: Callable[[], bytes]) -> dict[str, ActivityKind]
         ActivityKind("mic", Mic, limit=1, shown=1, follows_users=True),
         ActivityKind("schedules", Job, limit=100, shown=0),
         ActivityKind("countdowns", Countdown, limit=20, shown=10),
+        ActivityKind(ProductList.kind, ProductList, limit=1, shown=1),
+        ActivityKind(RoomOrders.kind, RoomOrders, limit=1, shown=0, counter_every_ms=SHOWN_EVERY_MS),
+        ActivityKind(Poll.kind, Poll, limit=20, shown=2),
+        ActivityKind(Quiz.kind, Quiz, limit=10, shown=2),
     )
     return {kind.name: kind for kind in kinds}

@@ -16,7 +16,7 @@ from protocol.codes import ErrorCode
 from protocol.operations.orders import CountedOrder, OrderStatus
 from protocol.text import masked_name
 
-__all__ = ["MAX_ORDERS", "SHOWN_EVERY_MS", "CountOrder", "RoomOrders"]
+__all__ = ["MAX_ORDERS", "SHOWN_EVERY_MS", "CountOrderCommand", "RoomOrders"]
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ _UNDOABLE = 1024
 """Replaced states that `undo` may need: the facts of one batch."""
 
 
-class CountOrder(NamedTuple):
+class CountOrderCommand(NamedTuple):
     """Count an order, or give a known one a newer status. ``name``: of the buyer."""
 
     order_id: str
@@ -70,7 +70,7 @@ class RoomOrders(Activity[T]):
         """Orders that are bought and not cancelled."""
         return self._total
 
-    def decide(self, command: CountOrder, requester: Requester, ticket: T, now_ms: int) -> ActivityStep[T]:
+    def decide(self, command: CountOrderCommand, requester: Requester, ticket: T, now_ms: int) -> ActivityStep[T]:
         order_id = command.order_id
         order = _Order(*command[1:])._replace(name=masked_name(command.name))
         known = self._orders.get(order_id)

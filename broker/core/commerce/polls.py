@@ -1,14 +1,14 @@
 """A poll: one vote a user, live counts, an exact result. With the hash of an answer it is a quiz.
 
 Votes wait for at most `VOTE_WINDOW_MS`, are decided in their order of arrival and become facts of at most
-`VOTES_OF_A_FACT` votes, whose commit the answers follow. The right option of a quiz is unknown to the broker until it
-is revealed: it comes as a hash. A quiz takes answers until `LATE_ANSWERS_MS` after its deadline, as the network delays
-them.
+`VOTES_OF_A_FACT` votes, one a batch, whose commit the answers follow. The right option of a quiz comes to the broker as
+a hash, so it is unknown until it is revealed. A quiz takes answers until `LATE_ANSWERS_MS` after its deadline, as the
+network delays them.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -44,11 +44,11 @@ __all__ = [
     "MAX_WAITING_VOTES_OF_ONE",
     "VOTES_OF_A_FACT",
     "VOTE_WINDOW_MS",
-    "ClosePoll",
-    "CreatePoll",
+    "ClosePollCommand",
+    "CreatePollCommand",
     "Poll",
-    "RevealAnswer",
-    "Vote",
+    "RevealAnswerCommand",
+    "VoteCommand",
 ]
 
 T = TypeVar("T")
@@ -67,25 +67,25 @@ UNREVEALED_MS = 3_600_000
 """How long a closed quiz waits for its answer."""
 
 
-class CreatePoll(NamedTuple):
+class CreatePollCommand(NamedTuple):
     """Create a poll. ``terms.open_at_ms``: at once where it is past."""
 
     terms: PollTerms
     eligibility: Eligibility = Eligibility()
 
 
-class Vote(NamedTuple):
+class VoteCommand(NamedTuple):
     """Vote for some options. ``request``: the caller's idempotency key, empty = none."""
 
     options: tuple[int, ...]
     request: str = ""
 
 
-class ClosePoll(NamedTuple):
+class ClosePollCommand(NamedTuple):
     """Take no more votes; a poll that is not open yet is cancelled."""
 
 
-class RevealAnswer(NamedTuple):
+class RevealAnswerCommand(NamedTuple):
     """Make the right option of a closed quiz public."""
 
     option: int
@@ -114,7 +114,7 @@ class Poll(Activity[T]):
 
     def __init__(self, id: str) -> None:
         super().__init__(id)
-        self._created: CreatePoll | None = None
+        self._created: CreatePollCommand | None = None
         self._open_at_ms = 0
         self._state = PollState.SCHEDULED
         self._ended_at_ms = 0
@@ -122,9 +122,11 @@ class Poll(Activity[T]):
         self._votes: dict[str, list[_Vote]] = {}
         """All votes by user; the last one is valid."""
         self._counts: list[int] = []
-        self._waiting: list[_Waiting] = []
+        self._waiting: deque[_Waiting] = deque()
         self._waiting_of: Counter[str] = Counter()
         self._decide_at_ms: int | None = None
+        self._closers: list[T] = []
+        """Tickets of who closes the poll, once the votes that wait are decided."""
 
     # ---- state
 
@@ -146,7 +148,7 @@ class Poll(Activity[T]):
         return self._made.terms.answer_hash is not None
 
     @property
-    def _made(self) -> CreatePoll:
+    def _made(self) -> CreatePollCommand:
         if self._created is None:
             raise ValueError("the poll does not exist")
         return self._created
@@ -180,19 +182,20 @@ class Poll(Activity[T]):
     # ---- commands
 
     def decide(self, command: Any, requester: Requester, ticket: T, now_ms: int) -> ActivityStep[T] | None:
-        if isinstance(command, Vote):
+        if isinstance(command, VoteCommand):
             return self._vote(command, requester, ticket, now_ms)
-        if isinstance(command, CreatePoll):
+        if isinstance(command, CreatePollCommand):
             return self._create(command, now_ms)
-        if isinstance(command, ClosePoll):
+        if isinstance(command, ClosePollCommand):
             if self._state is PollState.OPEN:
-                return self._close(now_ms, is_asked=True)
+                self._closers.append(ticket)
+                return None
             if self._state is PollState.SCHEDULED:
                 return ActivityStep((Fact("cancelled", (now_ms,)),), self._shown(PollState.CANCELLED))
             return ActivityStep(answer=self._shown(self._state))
         return self._reveal(command, now_ms)
 
-    def _create(self, command: CreatePoll, now_ms: int) -> ActivityStep[T]:
+    def _create(self, command: CreatePollCommand, now_ms: int) -> ActivityStep[T]:
         if self._created is not None:
             if command == self._created:
                 return ActivityStep(answer=self._shown(self._state))
@@ -211,7 +214,7 @@ class Poll(Activity[T]):
             event=RoomEvent("polls.opened", terms),
         )
 
-    def _reveal(self, command: RevealAnswer, now_ms: int) -> ActivityStep[T]:
+    def _reveal(self, command: RevealAnswerCommand, now_ms: int) -> ActivityStep[T]:
         if not self.is_quiz:
             return _refusal(ErrorCode.OUT_OF_STATE, "is no quiz", "id")
         if self._state not in (PollState.CLOSED, PollState.REVEALED):
@@ -229,7 +232,7 @@ class Poll(Activity[T]):
 
     # ---- votes
 
-    def _vote(self, command: Vote, requester: Requester, ticket: T, now_ms: int) -> ActivityStep[T] | None:
+    def _vote(self, command: VoteCommand, requester: Requester, ticket: T, now_ms: int) -> ActivityStep[T] | None:
         user = requester.user
         bits = 0
         for option in command.options:
@@ -239,7 +242,7 @@ class Poll(Activity[T]):
         known = None if waiting else _answer_of_request(votes, command.request, bits)
         if known is not None:
             return ActivityStep(answer=known)
-        if self._state is not PollState.OPEN:
+        if self._state is not PollState.OPEN or self._closers:
             return ActivityStep(answer=self._not_open(now_ms))
         wrong = self._wrong_options(command.options) or ineligible(self._made.eligibility, requester)
         if wrong is not None:
@@ -289,15 +292,16 @@ class Poll(Activity[T]):
             return ActivityRefusal(ErrorCode.ALREADY_HAVE, f"has voted {MAX_VOTES_OF_ONE} times", "options")
         return None
 
-    def _decide_waiting(self) -> tuple[list[Fact], list[tuple[T, Any]], dict[str, list[_Vote]]]:
-        """Return the facts and answers of the votes that wait, and all votes of their users with them."""
-        waiting, self._waiting = self._waiting, []
-        self._waiting_of.clear()
-        self._decide_at_ms = None
+    def _decide_waiting(self) -> ActivityStep[T]:
+        """Return the first votes that wait as one fact, with their answers."""
         changed: dict[str, list[_Vote]] = {}
         counted: list[tuple[str, int, str]] = []
         answers: list[tuple[T, Any]] = []
-        for user, vote, ticket in waiting:
+        while self._waiting and len(answers) < VOTES_OF_A_FACT:
+            user, vote, ticket = self._waiting.popleft()
+            self._waiting_of[user] -= 1
+            if not self._waiting_of[user]:
+                del self._waiting_of[user]
             votes = changed.setdefault(user, list(self._votes.get(user, ())))
             answer = self._judge(votes, vote)
             if answer is None:
@@ -305,9 +309,10 @@ class Poll(Activity[T]):
                 counted.append((user, *vote))
                 answer = _as_vote(vote, len(votes))
             answers.append((ticket, answer))
-        parts = range(0, len(counted), VOTES_OF_A_FACT)
-        facts = [Fact("voted", (tuple(counted[start : start + VOTES_OF_A_FACT]),)) for start in parts]
-        return facts, answers, changed
+        if not self._waiting:
+            self._decide_at_ms = None
+        facts = (Fact("voted", (tuple(counted),)),) if counted else ()
+        return ActivityStep(facts, answers=tuple(answers), weight=len(answers))
 
     # ---- time
 
@@ -318,6 +323,8 @@ class Poll(Activity[T]):
             return self._open_at_ms
         if self._state is not PollState.OPEN:
             return None
+        if self._closers:
+            return 0
         due = [at_ms for at_ms in (self._decide_at_ms, self._deadline_ms) if at_ms is not None]
         return min(due, default=None)
 
@@ -327,37 +334,36 @@ class Poll(Activity[T]):
             return None
         if self._state is PollState.SCHEDULED:
             return ActivityStep((Fact("opened"),), event=RoomEvent("polls.opened", self.terms))
-        deadline_ms = self._deadline_ms
-        if deadline_ms is not None and deadline_ms <= now_ms:
-            return self._close(now_ms)
-        facts, answers, _ = self._decide_waiting()
-        return ActivityStep(tuple(facts), answers=tuple(answers))
+        return self._decide_waiting() if self._waiting else self._close(now_ms)
 
-    def _close(self, now_ms: int, *, is_asked: bool = False) -> ActivityStep[T]:
-        """Return the close, with the votes that wait."""
-        facts, answers, changed = self._decide_waiting()
-        counts = list(self._counts)
-        voters = len(self._votes)
-        for user, votes in changed.items():
-            before = self._votes.get(user)
-            if votes:
-                voters += before is None
-                _move(counts, before[-1].bits if before else 0, votes[-1].bits)
-        shares = tuple(per_mille(counts))
-        closed = PollClosed(voters, tuple(counts), shares)
-        view = PollView(PollState.CLOSED, self.terms, *closed)
+    def _close(self, now_ms: int) -> ActivityStep[T]:
+        """Return the close; no vote waits."""
+        view = self._shown(PollState.CLOSED)
+        closed = PollClosed(view.voters, view.counts, view.per_mille)
+        answers = tuple((ticket, view) for ticket in self._closers)
+        self._closers.clear()
         return ActivityStep(
-            (*facts, Fact("closed", (now_ms,))),
-            view if is_asked else None,
-            tuple(answers),
-            RoomEvent("polls.closed", closed),
+            (Fact("closed", (now_ms,)),),
+            answers=answers,
+            event=RoomEvent("polls.closed", closed),
             reports=(ActivityReport("poll.closed", PollClosedData(self.id, *closed)),),
         )
 
     def ended(self, now_ms: int) -> ActivityStep[T] | None:
-        if self._state is PollState.OPEN:
-            return self._close(now_ms)._replace(event=None)
-        return ActivityStep((Fact("cancelled", (now_ms,)),)) if self._state is PollState.SCHEDULED else None
+        return self.stopped(now_ms, ActivityRefusal(ErrorCode.ROOM_ENDED, "has ended", "room"))
+
+    def stopped(self, now_ms: int, refusal: ActivityRefusal) -> ActivityStep[T] | None:
+        """Return the close without an event; votes that wait get the refusal. None: it is not open or scheduled."""
+        if self._state is PollState.SCHEDULED:
+            return ActivityStep((Fact("cancelled", (now_ms,)),))
+        if self._state is not PollState.OPEN:
+            return None
+        refused = tuple((each.ticket, refusal) for each in self._waiting)
+        self._waiting.clear()
+        self._waiting_of.clear()
+        self._decide_at_ms = None
+        step = self._close(now_ms)
+        return step._replace(event=None, answers=(*refused, *step.answers))
 
     @property
     def removable_at(self) -> int | None:
@@ -378,7 +384,7 @@ class Poll(Activity[T]):
                 _move(self._counts, before, votes[-1].bits)
         elif name == "created":
             terms = PollTerms(*data[0])
-            self._created = CreatePoll(terms, eligibility_of_fact(data[1]))
+            self._created = CreatePollCommand(terms, eligibility_of_fact(data[1]))
             self._open_at_ms = max(terms.open_at_ms, data[2])
             self._counts = [0] * len(terms.options)
         elif name == "opened":
@@ -471,7 +477,7 @@ def _answer_of_request(votes: Sequence[_Vote], request: str, bits: int) -> PollV
         if vote.request == request:
             if vote.bits == bits:
                 return _as_vote(vote, vote_no)
-            return ActivityRefusal(ErrorCode.KEY_REUSED, "was used before with other content", "request")
+            return ActivityRefusal(ErrorCode.KEY_REUSED, "was used before with other content", "key")
     return None
 
 

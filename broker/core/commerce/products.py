@@ -5,8 +5,8 @@ as STALE, so that updates end in the newest state in whatever order they arrive.
 with its version for as long as the room's stream goes on. An arrangement stands before the positions of the products
 themselves, whichever of the two arrives last.
 
-Clicks wait for at most `CLICK_WINDOW_MS`, then all of them are counted by one fact (`CLICKS_OF_A_FACT` at most each)
-and their answers follow its commit. Bounds: `MAX_PRODUCTS` listed, `MAX_KNOWN` with tombstones.
+Clicks wait for at most `CLICK_WINDOW_MS`, then they are counted by facts of at most `CLICKS_OF_A_FACT` reports, one a
+batch, and their answers follow its commit. Bounds: `MAX_PRODUCTS` listed, `MAX_KNOWN` with tombstones.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ __all__ = [
     "MAX_EXPLAININGS",
     "MAX_KNOWN",
     "REMOVED_CLICKS_MS",
-    "ArrangeProducts",
-    "ExplainProduct",
+    "ArrangeProductsCommand",
+    "ExplainProductCommand",
     "ProductList",
-    "PutProduct",
-    "RemoveProduct",
-    "ReportClicks",
-    "StopExplaining",
+    "PutProductCommand",
+    "RemoveProductCommand",
+    "ReportClicksCommand",
+    "StopExplainingCommand",
 ]
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ MAX_REPORTERS = 1_000_000
 MAX_WAITING_CLICKS = 100_000
 MAX_WAITING_CLICKS_OF_ONE = 8
 CLICK_WINDOW_MS = 1000
-CLICKS_OF_A_FACT = 1000
+CLICKS_OF_A_FACT = 256
 REMOVED_CLICKS_MS = 60_000
 """How long clicks on a removed product are counted: its card is still on screens."""
 MAX_VIEW_BYTES = 5 * 1024
@@ -71,40 +71,40 @@ _UNDOABLE = 1024
 """Replaced states that `undo` may need: the facts of one batch."""
 
 
-class PutProduct(NamedTuple):
+class PutProductCommand(NamedTuple):
     """List a product, or replace it by a newer version."""
 
     product: Product
 
 
-class RemoveProduct(NamedTuple):
+class RemoveProductCommand(NamedTuple):
     """Remove a product from the list. ``version``: above that of the product; a put of up to it stays out."""
 
     id: str
     version: int
 
 
-class ArrangeProducts(NamedTuple):
+class ArrangeProductsCommand(NamedTuple):
     """Replace the arrangement by a newer version."""
 
     version: int
     positions: tuple[ProductPosition, ...]
 
 
-class ExplainProduct(NamedTuple):
+class ExplainProductCommand(NamedTuple):
     """Explain a product. ``request``: the caller's idempotency key, empty = none."""
 
     id: str
     request: str = ""
 
 
-class StopExplaining(NamedTuple):
-    """Explain no product any more. ``request``: as in `ExplainProduct`."""
+class StopExplainingCommand(NamedTuple):
+    """Explain no product any more. ``request``: as in `ExplainProductCommand`."""
 
     request: str = ""
 
 
-class ReportClicks(NamedTuple):
+class ReportClicksCommand(NamedTuple):
     """Clicks of one user. ``report``: above those of its earlier reports in the room; others are not counted."""
 
     id: str
@@ -151,14 +151,14 @@ class ProductList(Activity[T]):
         self._arrangement = 0
         self._arranged: dict[str, int] = {}
         self._log: list[_Period] = []
-        self._requests: dict[tuple[str, str], int] = {}
-        """Numbers of explainings by user and request."""
+        self._requests: dict[tuple[str, str, bool], int] = {}
+        """Numbers of explainings by user and request, and whether one was stopped."""
         self._clicks: dict[str, int] = {}
         self._total_clicks = 0
         self._reports: dict[str, int] = {}
         """Last counted report by user."""
         self._replaced: deque[Any] = deque(maxlen=_UNDOABLE)
-        self._waiting: list[_Click] = []
+        self._waiting: deque[_Click] = deque()
         self._waiting_of: Counter[str] = Counter()
         self._count_at_ms: int | None = None
         self._view: ProductsView | None = None
@@ -219,15 +219,15 @@ class ProductList(Activity[T]):
     # ---- commands
 
     def decide(self, command: Any, requester: Requester, ticket: T, now_ms: int) -> ActivityStep[T] | None:
-        if isinstance(command, ReportClicks):
+        if isinstance(command, ReportClicksCommand):
             return self._report(command, requester.user, ticket, now_ms)
-        if isinstance(command, PutProduct):
+        if isinstance(command, PutProductCommand):
             return self._put(command.product)
-        if isinstance(command, RemoveProduct):
+        if isinstance(command, RemoveProductCommand):
             return self._remove(command, requester.user, now_ms)
-        if isinstance(command, ArrangeProducts):
+        if isinstance(command, ArrangeProductsCommand):
             return self._arrange(command)
-        if isinstance(command, ExplainProduct):
+        if isinstance(command, ExplainProductCommand):
             return self._explain(command.id, command.request, requester.user, now_ms)
         return self._explain(None, command.request, requester.user, now_ms)
 
@@ -250,7 +250,7 @@ class ProductList(Activity[T]):
             event=RoomEvent("products.put", ProductListed(product)),
         )
 
-    def _remove(self, command: RemoveProduct, user: str, now_ms: int) -> ActivityStep[T]:
+    def _remove(self, command: RemoveProductCommand, user: str, now_ms: int) -> ActivityStep[T]:
         id, version = command
         answer = ProductVersion(id, version, listed=False)
         entry = self._entries.get(id)
@@ -275,7 +275,7 @@ class ProductList(Activity[T]):
     def _is_full(self, entry: _Entry | None) -> bool:
         return entry is None and len(self._entries) >= MAX_KNOWN
 
-    def _arrange(self, command: ArrangeProducts) -> ActivityStep[T]:
+    def _arrange(self, command: ArrangeProductsCommand) -> ActivityStep[T]:
         version, positions = command
         answer = Arrangement(version)
         arranged = dict(positions)
@@ -296,11 +296,11 @@ class ProductList(Activity[T]):
         )
 
     def _explain(self, id: str | None, request: str, user: str, now_ms: int) -> ActivityStep[T]:
-        number = self._requests.get((user, request)) if request else None
+        number = self._requests.get((user, request, id is None)) if request else None
         if number is not None:
             first = self._log[number - 1]
             if first.product != id:
-                return _refusal(ErrorCode.KEY_REUSED, "was used before with other content", "request")
+                return _refusal(ErrorCode.KEY_REUSED, "was used before with other content", "key")
             return ActivityStep(answer=Explaining(first.product, number, first.at_ms))
         if id is not None:
             entry = self._entries.get(id)
@@ -319,7 +319,7 @@ class ProductList(Activity[T]):
 
     # ---- clicks
 
-    def _report(self, command: ReportClicks, user: str, ticket: T, now_ms: int) -> ActivityStep[T] | None:
+    def _report(self, command: ReportClicksCommand, user: str, ticket: T, now_ms: int) -> ActivityStep[T] | None:
         id, clicks, report = command
         entry = self._entries.get(id)
         if entry is None or (entry.product is None and now_ms >= entry.removed_at_ms + REMOVED_CLICKS_MS):
@@ -340,30 +340,28 @@ class ProductList(Activity[T]):
             self._count_at_ms = now_ms + CLICK_WINDOW_MS
         return None
 
-    def _count_clicks(self) -> ActivityStep[T] | None:
-        """Return the facts and answers of all reports that wait."""
-        waiting, self._waiting = self._waiting, []
-        self._waiting_of.clear()
-        self._count_at_ms = None
-        last = {each.user: self._reports.get(each.user, -1) for each in waiting}
-        counted: list[tuple[_Click, int]] = []
+    def _count_clicks(self) -> ActivityStep[T]:
+        """Return the first reports that wait as one fact, with their answers."""
+        last: dict[str, int] = {}
+        sums: Counter[str] = Counter()
+        reports: list[tuple[str, int, int]] = []
         answers: list[tuple[T, Any]] = []
-        for each in waiting:
-            before = last[each.user]
-            is_counted = each.report > before
+        while self._waiting and len(answers) < CLICKS_OF_A_FACT:
+            user, id, clicks, report, ticket = self._waiting.popleft()
+            self._waiting_of[user] -= 1
+            if not self._waiting_of[user]:
+                del self._waiting_of[user]
+            before = last.setdefault(user, self._reports.get(user, -1))
+            is_counted = report > before
             if is_counted:
-                last[each.user] = each.report
-                counted.append((each, before))
-            answers.append((each.ticket, ClicksReported(last[each.user], is_counted)))
-        facts: list[Fact] = []
-        for start in range(0, len(counted), CLICKS_OF_A_FACT):
-            part = counted[start : start + CLICKS_OF_A_FACT]
-            sums: Counter[str] = Counter()
-            for each, _ in part:
-                sums[each.id] += each.clicks
-            reports = tuple((each.user, each.report, before) for each, before in part)
-            facts.append(Fact("clicked", (tuple(sums.items()), reports)))
-        return ActivityStep(tuple(facts), answers=tuple(answers)) if waiting else None
+                last[user] = report
+                sums[id] += clicks
+                reports.append((user, report, before))
+            answers.append((ticket, ClicksReported(last[user], is_counted)))
+        if not self._waiting:
+            self._count_at_ms = None
+        facts = (Fact("clicked", (tuple(sums.items()), tuple(reports))),) if reports else ()
+        return ActivityStep(facts, answers=tuple(answers), weight=len(answers))
 
     def next_due(self) -> int | None:
         return self._count_at_ms
@@ -374,10 +372,15 @@ class ProductList(Activity[T]):
         return self._count_clicks()
 
     def ended(self, now_ms: int) -> ActivityStep[T] | None:
-        step = self._count_clicks() or ActivityStep()
-        if self.explaining.product is not None:
-            step = step._replace(facts=(*step.facts, Fact("explaining", (None, now_ms, "", ""))))
-        return step
+        """End the explaining; reports that wait are refused."""
+        gone = ActivityRefusal(ErrorCode.ROOM_ENDED, "has ended", "room")
+        answers = tuple((each.ticket, gone) for each in self._waiting)
+        self._waiting.clear()
+        self._waiting_of.clear()
+        self._count_at_ms = None
+        is_explaining = self.explaining.product is not None
+        facts = (Fact("explaining", (None, now_ms, "", "")),) if is_explaining else ()
+        return ActivityStep(facts, answers=answers)
 
     # ---- facts
 
@@ -395,7 +398,7 @@ class ProductList(Activity[T]):
             period = _Period(*data)
             self._log.append(period)
             if period.request:
-                self._requests[period.user, period.request] = len(self._log)
+                self._requests[period.user, period.request, period.product is None] = len(self._log)
         else:
             for id, count in data[0]:
                 self._clicks[id] = self._clicks.get(id, 0) + count
@@ -417,7 +420,7 @@ class ProductList(Activity[T]):
             self._arrangement, self._arranged = self._replaced.pop()
         elif fact.name == "explaining":
             period = self._log.pop()
-            self._requests.pop((period.user, period.request), None)
+            self._requests.pop((period.user, period.request, period.product is None), None)
         else:
             for id, count in data[0]:
                 self._clicks[id] -= count

@@ -21,7 +21,7 @@ from broker.core.commerce.activity import (
     UserMessage,
 )
 from broker.core.commerce.eligibility import eligibility_of_fact
-from broker.core.commerce.polls import ClosePoll, CreatePoll, Poll, RevealAnswer, Vote
+from broker.core.commerce.polls import ClosePollCommand, CreatePollCommand, Poll, RevealAnswerCommand, VoteCommand
 from protocol.activities.eligibility import Eligibility
 from protocol.activities.polls import PollState, PollTerms, PollVote
 from protocol.activities.quizzes import (
@@ -45,14 +45,14 @@ from protocol.codes import ErrorCode
 
 __all__ = [
     "PAID_AT_ONCE",
-    "AnswerQuestion",
-    "AskQuestion",
-    "CancelQuiz",
-    "CloseQuestion",
-    "CreateQuiz",
-    "FinishQuiz",
+    "AnswerQuestionCommand",
+    "AskQuestionCommand",
+    "CancelQuizCommand",
+    "CloseQuestionCommand",
+    "CreateQuizCommand",
+    "FinishQuizCommand",
     "Quiz",
-    "RevealQuestion",
+    "RevealQuestionCommand",
 ]
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ T = TypeVar("T")
 PAID_AT_ONCE = MAX_PAID
 
 
-class CreateQuiz(NamedTuple):
+class CreateQuizCommand(NamedTuple):
     """Create a quiz. ``eligibility``: of who may answer."""
 
     title: str
@@ -68,14 +68,14 @@ class CreateQuiz(NamedTuple):
     eligibility: Eligibility = Eligibility()
 
 
-class AskQuestion(NamedTuple):
+class AskQuestionCommand(NamedTuple):
     """Ask a question. ``number``: 1 for the first; ``terms``: with an answer's hash and a deadline."""
 
     number: int
     terms: PollTerms
 
 
-class AnswerQuestion(NamedTuple):
+class AnswerQuestionCommand(NamedTuple):
     """Answer a question. ``request``: the caller's idempotency key, empty = none."""
 
     number: int
@@ -83,13 +83,13 @@ class AnswerQuestion(NamedTuple):
     request: str = ""
 
 
-class CloseQuestion(NamedTuple):
+class CloseQuestionCommand(NamedTuple):
     """Take no more answers to a question; one that is not open yet is cancelled."""
 
     number: int
 
 
-class RevealQuestion(NamedTuple):
+class RevealQuestionCommand(NamedTuple):
     """Make the right option of a closed question public."""
 
     number: int
@@ -97,11 +97,11 @@ class RevealQuestion(NamedTuple):
     salt: str
 
 
-class FinishQuiz(NamedTuple):
+class FinishQuizCommand(NamedTuple):
     """End the quiz and divide its prize."""
 
 
-class CancelQuiz(NamedTuple):
+class CancelQuizCommand(NamedTuple):
     """End the quiz without a prize."""
 
 
@@ -112,7 +112,7 @@ class Quiz(Activity[T]):
 
     def __init__(self, id: str) -> None:
         super().__init__(id)
-        self._created: CreateQuiz | None = None
+        self._created: CreateQuizCommand | None = None
         self._state = QuizState.RUNNING
         self._questions: list[Poll[T]] = []
         self._survivors: frozenset[str] | None = None
@@ -145,7 +145,7 @@ class Quiz(Activity[T]):
         return self._winners[: self._paid]
 
     @property
-    def _made(self) -> CreateQuiz:
+    def _made(self) -> CreateQuizCommand:
         if self._created is None:
             raise ValueError("the quiz does not exist")
         return self._created
@@ -163,17 +163,17 @@ class Quiz(Activity[T]):
     # ---- commands
 
     def decide(self, command: Any, requester: Requester, ticket: T, now_ms: int) -> ActivityStep[T] | None:
-        if isinstance(command, CreateQuiz):
+        if isinstance(command, CreateQuizCommand):
             return self._create(command, requester, now_ms)
-        if isinstance(command, FinishQuiz):
-            return self._finish(now_ms)
-        if isinstance(command, CancelQuiz):
+        if isinstance(command, FinishQuizCommand):
+            return self._finish(requester, now_ms)
+        if isinstance(command, CancelQuizCommand):
             return self._cancel(now_ms)
-        if isinstance(command, AskQuestion):
+        if isinstance(command, AskQuestionCommand):
             return self._ask(command, requester, ticket, now_ms)
         return self._to_question(command, requester, ticket, now_ms)
 
-    def _create(self, command: CreateQuiz, requester: Requester, now_ms: int) -> ActivityStep[T]:
+    def _create(self, command: CreateQuizCommand, requester: Requester, now_ms: int) -> ActivityStep[T]:
         if command.prize_cents and not requester.is_platform:
             return _refusal(ErrorCode.NOT_ALLOWED, "only the platform gives money", "prize_cents")
         if self._created is not None:
@@ -189,10 +189,10 @@ class Quiz(Activity[T]):
             event=RoomEvent("quizzes.opened", QuizOpened(title, prize_cents)),
         )
 
-    def _ask(self, command: AskQuestion, requester: Requester, ticket: T, now_ms: int) -> ActivityStep[T] | None:
+    def _ask(self, command: AskQuestionCommand, requester: Requester, ticket: T, now_ms: int) -> ActivityStep[T] | None:
         number, terms = command
         terms = terms._replace(hidden=True, choices=1)
-        created = CreatePoll(terms, self._made.eligibility)
+        created = CreatePollCommand(terms, self._made.eligibility)
         if number <= len(self._questions):
             return self._questions[number - 1].decide(created, requester, ticket, now_ms)
         if self._state is not QuizState.RUNNING:
@@ -218,14 +218,14 @@ class Quiz(Activity[T]):
             return _refusal(ErrorCode.UNKNOWN_ACTIVITY, "names no question of the quiz", "number")
         question = self._questions[number - 1]
         step: ActivityStep[T] | None
-        if isinstance(command, CloseQuestion):
-            step = question.decide(ClosePoll(), requester, ticket, now_ms)
-        elif isinstance(command, RevealQuestion):
-            step = question.decide(RevealAnswer(command.option, command.salt), requester, ticket, now_ms)
+        if isinstance(command, CloseQuestionCommand):
+            step = question.decide(ClosePollCommand(), requester, ticket, now_ms)
+        elif isinstance(command, RevealQuestionCommand):
+            step = question.decide(RevealAnswerCommand(command.option, command.salt), requester, ticket, now_ms)
         elif self._is_out(question, requester.user):
             return _refusal(ErrorCode.NOT_ELIGIBLE, "must have answered every question rightly", "survivor")
         else:
-            step = question.decide(Vote((command.option,), command.request), requester, ticket, now_ms)
+            step = question.decide(VoteCommand((command.option,), command.request), requester, ticket, now_ms)
         return self._step_of(number, step)
 
     def _is_out(self, question: Poll[T], user: str) -> bool:
@@ -233,7 +233,9 @@ class Quiz(Activity[T]):
         is_asked = question.state in (PollState.SCHEDULED, PollState.OPEN)
         return is_asked and self._survivors is not None and user not in self._survivors
 
-    def _finish(self, now_ms: int) -> ActivityStep[T]:
+    def _finish(self, requester: Requester, now_ms: int) -> ActivityStep[T]:
+        if self._made.prize_cents and not requester.is_platform:
+            return _refusal(ErrorCode.NOT_ALLOWED, "only the platform pays a prize", "id")
         if self._state is QuizState.FINISHED:
             return ActivityStep(answer=self.result())
         if self._state is QuizState.CANCELLED:
@@ -253,12 +255,14 @@ class Quiz(Activity[T]):
             return ActivityStep(answer=self.result())
         if self._state is QuizState.FINISHED:
             return _refusal(ErrorCode.CLOSED, "is finished", "id")
-        return self._cancelled(now_ms)._replace(answer=self.result()._replace(state=QuizState.CANCELLED))
+        refusal = ActivityRefusal(ErrorCode.CANCELLED, "was cancelled", "id")
+        step = self._cancelled(now_ms, refusal)
+        return step._replace(answer=self.result()._replace(state=QuizState.CANCELLED))
 
-    def _cancelled(self, now_ms: int) -> ActivityStep[T]:
-        """Return the end of the quiz and of its question, with the answers that wait."""
+    def _cancelled(self, now_ms: int, refusal: ActivityRefusal) -> ActivityStep[T]:
+        """Return the end of the quiz and of its question; answers that wait get the refusal."""
         question = self._question
-        ended = None if question is None else self._step_of(len(self._questions), question.ended(now_ms))
+        ended = None if question is None else self._step_of(len(self._questions), question.stopped(now_ms, refusal))
         prize_cents = self._made.prize_cents
         end = QuizEnd(len(self._survivors or ()), 0, prize_cents)
         step = ActivityStep[T]() if ended is None else ended
@@ -325,7 +329,8 @@ class Quiz(Activity[T]):
     def ended(self, now_ms: int) -> ActivityStep[T] | None:
         if self._state is not QuizState.RUNNING:
             return None
-        return self._cancelled(now_ms)._replace(event=None)
+        gone = ActivityRefusal(ErrorCode.ROOM_ENDED, "has ended", "room")
+        return self._cancelled(now_ms, gone)._replace(event=None)
 
     @property
     def removable_at(self) -> int | None:
@@ -340,7 +345,7 @@ class Quiz(Activity[T]):
         elif name == "paid":
             self._paid += 1
         elif name == "created":
-            self._created = CreateQuiz(data[0], data[1], eligibility_of_fact(data[2]))
+            self._created = CreateQuizCommand(data[0], data[1], eligibility_of_fact(data[2]))
         else:
             self._ended_at_ms = data[0]
             self._state = QuizState.CANCELLED

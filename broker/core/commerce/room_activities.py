@@ -68,7 +68,8 @@ class ActivityKind(NamedTuple):
     """One kind of activities.
 
     ``make``: returns one that does not exist yet, by its id; ``limit``: at most so many in a room that have not ended;
-    ``shown``: so many of them in the answer to a JOIN; ``follows_users``: it gets `UserLeft`.
+    ``shown``: so many of them in the answer to a JOIN; ``follows_users``: it gets `UserLeft`;
+    ``counter_every_ms``: least time between two pushes of its counters.
     """
 
     name: str
@@ -76,6 +77,7 @@ class ActivityKind(NamedTuple):
     limit: int
     shown: int
     follows_users: bool = False
+    counter_every_ms: int = COUNTER_EVERY_MS
 
 
 class ActivityBatch(NamedTuple):
@@ -420,9 +422,10 @@ class RoomActivities(Generic[T]):
         if not runner.is_idle:
             return []  # what is under way may be refused
         counter = runner.activity.counter()
-        last, pushed_at = self._counters.get(key, (None, -COUNTER_EVERY_MS))
+        every_ms = self._kinds[key[0]].counter_every_ms
+        last, pushed_at = self._counters.get(key, (None, -every_ms))
         now_ms = self._time(key)
-        if counter is None or counter == last or now_ms < pushed_at + COUNTER_EVERY_MS:
+        if counter is None or counter == last or now_ms < pushed_at + every_ms:
             return []
         self._counters[key] = counter, now_ms
         return [PushCounter(key, counter)]
@@ -443,7 +446,7 @@ class RoomActivities(Generic[T]):
             due = min(due, activity.removable_at + KEPT_AFTER_END_MS)
         last, pushed_at = self._counters.get(key, (None, 0))
         if runner.is_idle and activity.counter() not in (None, last):
-            due = min(due, pushed_at + COUNTER_EVERY_MS)
+            due = min(due, pushed_at + self._kinds[key[0]].counter_every_ms)
         if due < inf:
             self._due[key] = due
         else:

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from hypothesis.strategies import integers, permutations, sampled_from
 
 from broker.core.commerce.activity import Fact
-from broker.core.commerce.orders import MAX_ORDERS, SHOWN_EVERY_MS, CountOrder, RoomOrders
+from broker.core.commerce.orders import MAX_ORDERS, SHOWN_EVERY_MS, CountOrderCommand, RoomOrders
 from protocol.activities.orders import OrderShown
 from protocol.codes import ErrorCode
 from protocol.operations.orders import CountedOrder, OrderStatus
@@ -20,8 +20,10 @@ START_MS = 1_790_000_000_000
 BOUGHT, CANCELLED = OrderStatus.BOUGHT, OrderStatus.CANCELLED
 
 
-def order(id: str, version: int = 1, status: OrderStatus = BOUGHT, name: str = "Wei", quantity: int = 1) -> CountOrder:
-    return CountOrder(id, version, status, "mug", name, quantity)
+def order(
+    id: str, version: int = 1, status: OrderStatus = BOUGHT, name: str = "Wei", quantity: int = 1
+) -> CountOrderCommand:
+    return CountOrderCommand(id, version, status, "mug", name, quantity)
 
 
 def counted(driver: ActivityDriver) -> list[Fact]:
@@ -95,7 +97,7 @@ TestOrders = OrdersMachine.TestCase
 
 
 @given(reports=permutations([order("a", 1), order("a", 2, CANCELLED), order("b", 2), order("b", 1, CANCELLED)]))
-def test_statuses_in_any_order_end_in_the_newest(reports: list[CountOrder]) -> None:
+def test_statuses_in_any_order_end_in_the_newest(reports: list[CountOrderCommand]) -> None:
     driver = ActivityDriver(RoomOrders)
     for report in reports:
         driver.ask(report, platform)

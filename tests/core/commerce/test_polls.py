@@ -18,11 +18,11 @@ from broker.core.commerce.polls import (
     MAX_WAITING_VOTES_OF_ONE,
     VOTE_WINDOW_MS,
     VOTES_OF_A_FACT,
-    ClosePoll,
-    CreatePoll,
+    ClosePollCommand,
+    CreatePollCommand,
     Poll,
-    RevealAnswer,
-    Vote,
+    RevealAnswerCommand,
+    VoteCommand,
 )
 from protocol.activities.eligibility import Eligibility
 from protocol.activities.polls import (
@@ -59,7 +59,7 @@ def terms(open_ms: int = 0, close_ms: int | None = 10_000, **more: Any) -> PollT
 
 def opened(**more: Any) -> ActivityDriver:
     driver = poll_driver()
-    driver.ask(CreatePoll(terms(**more)), host)
+    driver.ask(CreatePollCommand(terms(**more)), host)
     return driver
 
 
@@ -69,7 +69,7 @@ def quiz(**more: Any) -> ActivityDriver:
 
 def vote(driver: ActivityDriver, user: str, *options: int, request: str = "") -> Any:
     """Vote and return the answer, after the window of the vote if it waits for that."""
-    ticket = driver.send(Vote(options, request), viewer(user))
+    ticket = driver.send(VoteCommand(options, request), viewer(user))
     driver.commit_all()
     if ticket not in driver.answers:
         driver.pass_time(VOTE_WINDOW_MS)
@@ -85,12 +85,12 @@ class PollMachine(RuleBasedStateMachine):
     def begin(self, choices: int, changeable: bool, hidden: bool, is_quiz: bool, open_ms: int) -> None:
         self.driver = poll_driver()
         self.choices, self.changeable = 1 if is_quiz else choices, changeable
-        self.votes: dict[int, tuple[str, Vote]] = {}
+        self.votes: dict[int, tuple[str, VoteCommand]] = {}
         asked = terms(
             open_ms, 1500, choices=self.choices, changeable=changeable, hidden=hidden,
             answer_hash=answer_hash(SALT, 1) if is_quiz else None,
         )  # fmt: skip
-        self.driver.ask(CreatePoll(asked), host)
+        self.driver.ask(CreatePollCommand(asked), host)
 
     @rule(
         user=sampled_from("abcd"),
@@ -98,7 +98,7 @@ class PollMachine(RuleBasedStateMachine):
         request=sampled_from(["", "", "1", "2"]),
     )
     def vote(self, user: str, options: list[int], request: str) -> None:
-        command = Vote(tuple(options), request)
+        command = VoteCommand(tuple(options), request)
         self.votes[self.driver.send(command, viewer(user))] = user, command
 
     @rule(ms=integers(0, 200))
@@ -108,11 +108,11 @@ class PollMachine(RuleBasedStateMachine):
     @rule(sure=integers(0, 5))
     def close(self, sure: int) -> None:
         if not sure:
-            self.driver.send(ClosePoll(), host)
+            self.driver.send(ClosePollCommand(), host)
 
     @rule(option=integers(0, 2))
     def reveal(self, option: int) -> None:
-        self.driver.send(RevealAnswer(option, SALT), host)
+        self.driver.send(RevealAnswerCommand(option, SALT), host)
 
     @precondition(lambda self: self.driver.is_under_way)
     @rule()
@@ -178,26 +178,26 @@ TestPolls = PollMachine.TestCase
 
 def test_a_poll_opens_and_closes_by_the_clock() -> None:
     driver = poll_driver()
-    created = driver.ask(CreatePoll(terms(1000)), host)
+    created = driver.ask(CreatePollCommand(terms(1000)), host)
     assert created == PollView(PollState.SCHEDULED, terms(1000), 0, (0, 0, 0))
     assert driver.activity.view(is_staff=False) is None
-    early = driver.refusal_of(Vote((0,)), viewer("a"))
+    early = driver.refusal_of(VoteCommand((0,)), viewer("a"))
     assert (early.code, early.retry_after_ms) == (ErrorCode.NOT_OPEN, 1000)
     driver.pass_time(1000)
     assert driver.events == [RoomEvent("polls.opened", terms(1000))]
     assert vote(driver, "a", 0) == PollVote((0,), 1)
     driver.pass_time(8999 - VOTE_WINDOW_MS)
-    last = driver.send(Vote((1,)), viewer("b"))
+    last = driver.send(VoteCommand((1,)), viewer("b"))
     driver.pass_time(1)
     assert driver.answers[last] == PollVote((1,), 1)
     assert driver.events[1:] == [RoomEvent("polls.closed", PollClosed(2, (1, 1, 0), (500, 500, 0)))]
-    assert driver.refusal_of(Vote((0,)), viewer("c")).code is ErrorCode.CLOSED
+    assert driver.refusal_of(VoteCommand((0,)), viewer("c")).code is ErrorCode.CLOSED
     assert driver.activity.view(is_staff=False).state is PollState.CLOSED
 
 
 def test_a_poll_opens_at_once_where_its_time_is_past() -> None:
     driver = poll_driver()
-    created = driver.ask(CreatePoll(terms(-5000)), host)
+    created = driver.ask(CreatePollCommand(terms(-5000)), host)
     assert created.state is PollState.OPEN
     assert created.terms.open_at_ms == START_MS
     assert driver.events == [RoomEvent("polls.opened", terms(0))]
@@ -205,20 +205,20 @@ def test_a_poll_opens_at_once_where_its_time_is_past() -> None:
 
 def test_creating_again_answers_again() -> None:
     driver = opened()
-    assert driver.ask(CreatePoll(terms()), host).state is PollState.OPEN
-    assert driver.refusal_of(CreatePoll(terms(changeable=True)), host).code is ErrorCode.KEY_REUSED
+    assert driver.ask(CreatePollCommand(terms()), host).state is PollState.OPEN
+    assert driver.refusal_of(CreatePollCommand(terms(changeable=True)), host).code is ErrorCode.KEY_REUSED
     assert [fact.name for fact in driver.facts] == ["created", "opened"]
 
 
 def test_votes_are_answered_after_the_commit_and_again_from_memory() -> None:
     driver = opened()
-    ticket = driver.send(Vote((2,)), viewer("a"))
+    ticket = driver.send(VoteCommand((2,)), viewer("a"))
     driver.advance(VOTE_WINDOW_MS)
     assert ticket not in driver.answers
     driver.commit()
     assert driver.answers[ticket] == PollVote((2,), 1)
-    assert driver.ask(Vote((2,)), viewer("a")) == PollVote((2,), 1)
-    assert driver.refusal_of(Vote((1,)), viewer("a")).code is ErrorCode.ALREADY_HAVE
+    assert driver.ask(VoteCommand((2,)), viewer("a")) == PollVote((2,), 1)
+    assert driver.refusal_of(VoteCommand((1,)), viewer("a")).code is ErrorCode.ALREADY_HAVE
     assert len(driver.facts) == 3
 
 
@@ -231,7 +231,7 @@ def test_a_changed_vote_replaces_the_first() -> None:
     for _ in range(MAX_VOTES_OF_ONE // 2 - 1):
         vote(driver, "a", 0)
         vote(driver, "a", 1)
-    assert driver.refusal_of(Vote((0,)), viewer("a")).code is ErrorCode.ALREADY_HAVE
+    assert driver.refusal_of(VoteCommand((0,)), viewer("a")).code is ErrorCode.ALREADY_HAVE
 
 
 def test_the_same_request_gets_the_first_answer_after_a_change_and_a_restart() -> None:
@@ -240,15 +240,15 @@ def test_the_same_request_gets_the_first_answer_after_a_change_and_a_restart() -
     assert vote(driver, "a", 1, request="r2") == PollVote((1,), 2)
     driver.restart()
     assert vote(driver, "a", 0, request="r1") == PollVote((0,), 1)
-    assert driver.refusal_of(Vote((2,), "r1"), viewer("a")).code is ErrorCode.KEY_REUSED
+    assert driver.refusal_of(VoteCommand((2,), "r1"), viewer("a")).code is ErrorCode.KEY_REUSED
     assert driver.activity.vote_of("a") == PollVote((1,), 2)
-    driver.ask(ClosePoll(), host)
+    driver.ask(ClosePollCommand(), host)
     assert vote(driver, "a", 0, request="r1") == PollVote((0,), 1)
 
 
 def test_votes_of_one_window_are_decided_in_their_order() -> None:
     driver = opened(changeable=True)
-    tickets = [driver.send(Vote((option,)), viewer("a")) for option in (0, 1, 1, 2)]
+    tickets = [driver.send(VoteCommand((option,)), viewer("a")) for option in (0, 1, 1, 2)]
     driver.pass_time(VOTE_WINDOW_MS)
     assert [driver.answers[ticket] for ticket in tickets] == [
         PollVote((0,), 1), PollVote((1,), 2), PollVote((1,), 2), PollVote((2,), 3),
@@ -259,12 +259,12 @@ def test_votes_of_one_window_are_decided_in_their_order() -> None:
 def test_waiting_votes_are_bounded_and_facts_too() -> None:
     driver = opened()
     for _ in range(MAX_WAITING_VOTES_OF_ONE):
-        driver.send(Vote((0,)), viewer("bot"))
-    assert driver.ask(Vote((0,)), viewer("bot")).code is ErrorCode.OVERLOADED
+        driver.send(VoteCommand((0,)), viewer("bot"))
+    assert driver.ask(VoteCommand((0,)), viewer("bot")).code is ErrorCode.OVERLOADED
     for number in range(VOTES_OF_A_FACT):
-        driver.send(Vote((1,)), viewer(f"u{number}"))
+        driver.send(VoteCommand((1,)), viewer(f"u{number}"))
     driver.pass_time(VOTE_WINDOW_MS)
-    assert [len(fact.data[0]) for fact in driver.facts if fact.name == "voted"] == [VOTES_OF_A_FACT, 1]
+    assert [len(fact.data[0]) for fact in driver.facts if fact.name == "voted"] == [249, 8]
     assert driver.activity.counter() == RoomEvent("polls.counted", PollCounts(257, (1, 256, 0)))
 
 
@@ -272,16 +272,16 @@ def test_waiting_votes_are_bounded_and_facts_too() -> None:
     ("options", "rule"), [((), "1 to 2"), ((0, 1, 2), "1 to 2"), ((1, 1), "each option once"), ((3,), "from 0 to 2")]
 )
 def test_options_that_cannot_be_are_refused(options: tuple[int, ...], rule: str) -> None:
-    refusal = opened(choices=2).refusal_of(Vote(options), viewer("a"))
+    refusal = opened(choices=2).refusal_of(VoteCommand(options), viewer("a"))
     assert (refusal.code, refusal.field) == (ErrorCode.BAD_FIELD, "options")
     assert rule in refusal.rule
 
 
 def test_who_does_not_meet_the_conditions_has_no_vote() -> None:
     driver = poll_driver()
-    driver.ask(CreatePoll(terms(), Eligibility(tags_any=("fan",))), host)
-    assert driver.refusal_of(Vote((0,)), viewer("a")).code is ErrorCode.NOT_ELIGIBLE
-    ticket = driver.send(Vote((0,)), viewer("a", tags=frozenset({"fan"})))
+    driver.ask(CreatePollCommand(terms(), Eligibility(tags_any=("fan",))), host)
+    assert driver.refusal_of(VoteCommand((0,)), viewer("a")).code is ErrorCode.NOT_ELIGIBLE
+    ticket = driver.send(VoteCommand((0,)), viewer("a", tags=frozenset({"fan"})))
     driver.pass_time(VOTE_WINDOW_MS)
     assert driver.answers[ticket] == PollVote((0,), 1)
 
@@ -300,55 +300,58 @@ def test_who_does_not_meet_the_conditions_has_no_vote() -> None:
 )
 def test_terms_that_cannot_be_are_refused(asked: PollTerms, field: str) -> None:
     driver = poll_driver()
-    refusal = driver.refusal_of(CreatePoll(asked), host)
+    refusal = driver.refusal_of(CreatePollCommand(asked), host)
     assert (refusal.code, refusal.field) == (ErrorCode.BAD_FIELD, field)
     assert not driver.activity.exists
 
 
 def test_votes_have_no_keyword() -> None:
-    refusal = poll_driver().refusal_of(CreatePoll(terms(), Eligibility(keyword="go")), host)
+    refusal = poll_driver().refusal_of(CreatePollCommand(terms(), Eligibility(keyword="go")), host)
     assert refusal.field == "eligibility.keyword"
 
 
 def test_a_host_closes_an_open_poll_with_the_votes_that_wait() -> None:
     driver = opened(changeable=True, close_ms=None)
     vote(driver, "a", 0)
-    tickets = [driver.send(Vote((2,)), viewer(user)) for user in "abc"]
-    result = driver.ask(ClosePoll(), host)
+    tickets = [driver.send(VoteCommand((2,)), viewer(user)) for user in "abc"]
+    closing = driver.send(ClosePollCommand(), host)
+    assert driver.refusal_of(VoteCommand((1,)), viewer("late")).code is ErrorCode.CLOSED
+    driver.commit_all()
+    result = driver.answers[closing]
     assert result == PollView(PollState.CLOSED, terms(0, None, changeable=True), 3, (0, 0, 3), (0, 0, 1000))
     assert [driver.answers[ticket].vote_no for ticket in tickets] == [2, 1, 1]
-    assert driver.ask(ClosePoll(), host) == result
+    assert driver.ask(ClosePollCommand(), host) == result
     assert driver.reports[-1].data == PollClosedData("p", 3, (0, 0, 3), (0, 0, 1000))
     assert driver.activity.removable_at == START_MS + VOTE_WINDOW_MS
 
 
 def test_a_poll_that_is_not_open_yet_is_cancelled() -> None:
     driver = poll_driver()
-    driver.ask(CreatePoll(terms(1000)), host)
-    assert driver.ask(ClosePoll(), host).state is PollState.CANCELLED
-    assert driver.ask(ClosePoll(), host).state is PollState.CANCELLED
+    driver.ask(CreatePollCommand(terms(1000)), host)
+    assert driver.ask(ClosePollCommand(), host).state is PollState.CANCELLED
+    assert driver.ask(ClosePollCommand(), host).state is PollState.CANCELLED
     driver.pass_time(60_000)
     assert driver.events == []
-    assert driver.refusal_of(Vote((0,)), viewer("a")).code is ErrorCode.CANCELLED
+    assert driver.refusal_of(VoteCommand((0,)), viewer("a")).code is ErrorCode.CANCELLED
 
 
 def test_a_poll_with_few_votes_has_shares_without_an_invented_order() -> None:
     driver = opened()
     for user, option in (("a", 2), ("b", 1)):
         vote(driver, user, option)
-    result = driver.ask(ClosePoll(), host)
+    result = driver.ask(ClosePollCommand(), host)
     assert (result.counts, result.per_mille) == ((0, 1, 1), (0, 500, 500))
 
 
 @pytest.mark.parametrize("open_ms", [0, 1000])
 def test_the_end_of_the_room_ends_a_poll(open_ms: int) -> None:
     driver = poll_driver()
-    driver.ask(CreatePoll(terms(open_ms)), host)
-    ticket = driver.send(Vote((0,)), viewer("a"))
+    driver.ask(CreatePollCommand(terms(open_ms)), host)
+    ticket = driver.send(VoteCommand((0,)), viewer("a"))
     driver.end()
     assert driver.activity.state is (PollState.CANCELLED if open_ms else PollState.CLOSED)
-    assert driver.answers[ticket] == PollVote((0,), 1) if not open_ms else driver.answers[ticket].retry_after_ms
-    assert [report.data.voters for report in driver.reports] == ([] if open_ms else [1])
+    assert driver.answers[ticket].code is (ErrorCode.NOT_OPEN if open_ms else ErrorCode.ROOM_ENDED)
+    assert [report.data.voters for report in driver.reports] == ([] if open_ms else [0])
 
 
 def test_hidden_counts_are_those_of_staff_until_the_close() -> None:
@@ -357,7 +360,7 @@ def test_hidden_counts_are_those_of_staff_until_the_close() -> None:
     assert driver.activity.counter().data == PollCounts(1, ())
     assert driver.activity.view(is_staff=False).counts == ()
     assert driver.activity.view(is_staff=True).counts == (1, 0, 0)
-    driver.ask(ClosePoll(), host)
+    driver.ask(ClosePollCommand(), host)
     assert driver.activity.view(is_staff=False).counts == (1, 0, 0)
     assert driver.activity.counter() is None
 
@@ -367,28 +370,28 @@ def test_hidden_counts_are_those_of_staff_until_the_close() -> None:
 
 def test_a_quiz_takes_late_answers_and_reveals_what_it_has_committed_to() -> None:
     driver = quiz()
-    early = driver.refusal_of(RevealAnswer(1, SALT), host)
+    early = driver.refusal_of(RevealAnswerCommand(1, SALT), host)
     assert early.code is ErrorCode.OUT_OF_STATE
     driver.pass_time(10_000 + LATE_ANSWERS_MS - 1)
-    ticket = driver.send(Vote((1,)), viewer("late"))
+    ticket = driver.send(VoteCommand((1,)), viewer("late"))
     driver.pass_time(1)
     assert driver.answers[ticket] == PollVote((1,), 1)
-    assert driver.refusal_of(Vote((1,)), viewer("later")).code is ErrorCode.CLOSED
-    for wrong in (RevealAnswer(0, SALT), RevealAnswer(1, SALT[::-1]), RevealAnswer(9, SALT)):
+    assert driver.refusal_of(VoteCommand((1,)), viewer("later")).code is ErrorCode.CLOSED
+    for wrong in (RevealAnswerCommand(0, SALT), RevealAnswerCommand(1, SALT[::-1]), RevealAnswerCommand(9, SALT)):
         assert driver.refusal_of(wrong, host).code is ErrorCode.BAD_FIELD
     assert driver.activity.removable_at > driver.now_ms
-    revealed = driver.ask(RevealAnswer(1, SALT), host)
+    revealed = driver.ask(RevealAnswerCommand(1, SALT), host)
     assert revealed.answer == PollRevealed(1, SALT)
     assert driver.events[-1] == RoomEvent("polls.revealed", PollRevealed(1, SALT))
-    assert driver.ask(RevealAnswer(1, SALT), host) == revealed
+    assert driver.ask(RevealAnswerCommand(1, SALT), host) == revealed
     assert driver.activity.voters_for(1) == ["late"]
-    assert driver.ask(ClosePoll(), host).state is PollState.REVEALED
+    assert driver.ask(ClosePollCommand(), host).state is PollState.REVEALED
 
 
 def test_the_answer_is_nowhere_before_it_is_revealed() -> None:
     driver = quiz()
     vote(driver, "a", 1)
-    driver.ask(ClosePoll(), host)
+    driver.ask(ClosePollCommand(), host)
     shown = [driver.activity.view(is_staff=True), driver.activity.dump(), driver.events, driver.facts]
     assert SALT not in repr(shown)
     assert driver.activity.view(is_staff=True).answer is None
@@ -396,8 +399,8 @@ def test_the_answer_is_nowhere_before_it_is_revealed() -> None:
 
 def test_a_poll_without_a_hash_has_nothing_to_reveal() -> None:
     driver = opened()
-    driver.ask(ClosePoll(), host)
-    assert driver.refusal_of(RevealAnswer(1, SALT), host).code is ErrorCode.OUT_OF_STATE
+    driver.ask(ClosePollCommand(), host)
+    assert driver.refusal_of(RevealAnswerCommand(1, SALT), host).code is ErrorCode.OUT_OF_STATE
 
 
 def test_the_hash_of_an_answer_is_fixed() -> None:
@@ -412,8 +415,8 @@ def test_a_view_fits_its_share_of_a_snapshot() -> None:
     asked = terms(options=options, choices=1, answer_hash=answer_hash(SALT, 9))
     assert sum(len(each.encode()) for each in ("p", asked.title, *options)) <= MAX_TERMS_BYTES
     driver = poll_driver()
-    driver.ask(CreatePoll(asked), platform)
-    driver.ask(ClosePoll(), host)
-    view = driver.ask(RevealAnswer(9, SALT), host)
+    driver.ask(CreatePollCommand(asked), platform)
+    driver.ask(ClosePollCommand(), host)
+    view = driver.ask(RevealAnswerCommand(9, SALT), host)
     assert len(pack_body(as_json(view))) <= 1024
     assert poll_view(as_json(view)) == view
