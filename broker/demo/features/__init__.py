@@ -4,8 +4,18 @@ from broker.demo.features.base import DemoFeature
 from broker.demo.features.coupons import CouponFeature
 from broker.demo.features.lotteries import LotteryFeature
 from broker.demo.features.packets import PacketFeature, RainFeature
+from broker.demo.features.polls import PollFeature
+from broker.demo.features.products import ProductFeature
 from broker.demo.features.sales import SaleFeature
 
 __all__ = ["FEATURES"]
 
-FEATURES: tuple[type[DemoFeature], ...] = (SaleFeature, PacketFeature, RainFeature, CouponFeature, LotteryFeature)
+FEATURES: tuple[type[DemoFeature], ...] = (
+    ProductFeature,
+    SaleFeature,
+    PacketFeature,
+    RainFeature,
+    CouponFeature,
+    LotteryFeature,
+    PollFeature,
+)
