@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from broker.cli.config import UserPath
+from broker.config.files import read_bytes_of
 from protocol.lottery.proof import ProofUnreadable, parse_proof, verify
 from protocol.text import plain
 
@@ -47,7 +48,7 @@ def verify_file(file: Path, commitment: str | None, root: str | None) -> None:
     that was made anew as a whole is in order too.
     """
     try:
-        document = parse_proof(file.read_bytes())
+        document = parse_proof(read_bytes_of(file))
     except (OSError, ProofUnreadable) as error:
         click.echo(f"{file}: cannot be read: {plain(str(error))}", err=True)
         sys.exit(2)

@@ -62,8 +62,8 @@ async def _cancel(parts: Parts, caller: Caller, request: CancelSchedule) -> Any:
 
 
 def _list(parts: Parts, caller: Caller, request: ListSchedules) -> SchedulePage:
-    required(parts.ledger)
     activities = room_of(parts, request.room).state.activities.activities
+    required(parts.ledger)
     views = [] if activities is None else [job.job() for job in activities.of_kind(jobs.Job.kind)]
     ids = [view.id for view in views]
     start = ids.index(request.cursor) + 1 if request.cursor in ids else 0

@@ -272,7 +272,7 @@ ROWS: tuple[OperationRow, ...] = (
         305, "lotteries.proof", GetLotteryProof, (room_name, _id, page_size, cursor), LotteryProofPage, _page,
         "Return the proof of a lottery, in pages that have the members of a proof file.",
         scope=Scope.COMMERCE_READ, roles=EVERY_MEMBER, changes=False, rate=RateLimit(5, 20), at_once=2,
-        errors=(ErrorCode.NOT_OPEN, ErrorCode.CLOSED, *_KNOWN),
+        errors=(ErrorCode.NOT_OPEN, ErrorCode.CLOSED, ErrorCode.UNKNOWN_ACTIVITY, *NEEDS_LEDGER),
         example=(
             GetLotteryProof("live-1", "bag-1"),
             LotteryProofPage(

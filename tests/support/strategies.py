@@ -22,6 +22,7 @@ from protocol.messages import (
     Ack,
     AckReason,
     AckResult,
+    ActivityView,
     Auth,
     Authenticated,
     Call,
@@ -193,6 +194,7 @@ def _tuples(element: Strategy, high: int) -> Strategy:
 _unknown_operations = st.integers(60_000, 65_535) | texts(1, 64).filter(lambda name: name not in BY_NAME)
 _operations = st.sampled_from(sorted(BY_NUMBER)) | _unknown_operations
 _events = st.builds(Event, message_types, counts, names, names, free_values)
+_activity_views = st.builds(ActivityView, texts(1, 32), names, free_values)
 joined = st.builds(
     Joined,
     room_names,
@@ -208,6 +210,9 @@ joined = st.builds(
     _tuples(st.builds(RoomKey, texts(1, 128), free_values, counts, st.none() | counts, st.none() | user_ids), 2),
     counts,
     _tuples(st.builds(PinnedMessage, ids, message_types, free_values, names, names, *[counts] * 3), 2),
+    _tuples(_activity_views, 2),
+    _tuples(_activity_views, 2),
+    counts,
 )
 _tiers = st.sampled_from(Tier)
 _goaways = st.builds(GoAway, st.integers(1000, 4999), reasons, counts, counts, _tuples(texts(1, 255), 2))

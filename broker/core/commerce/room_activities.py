@@ -419,7 +419,7 @@ class RoomActivities(Generic[T]):
         return AnswerCommand(ticket, answer)
 
     def _counter(self, key: ActivityKey, runner: ActivityRunner[T]) -> list[ActivityEffect]:
-        if not runner.is_idle:
+        if not runner.is_idle or not runner.activity.exists:
             return []  # what is under way may be refused
         counter = runner.activity.counter()
         every_ms = self._kinds[key[0]].counter_every_ms

@@ -6,7 +6,7 @@ from itertools import pairwise
 from math import inf
 from typing import Any
 
-from broker.core.commerce.activity import ActivityRefusal, Fact
+from broker.core.commerce.activity import ActivityRefusal, Fact, RoomEvent
 from broker.core.commerce.room_activities import (
     KEPT_AFTER_END_MS,
     MAX_KEPT_FACTOR,
@@ -108,8 +108,20 @@ def test_counters_are_pushed_at_most_once_a_second() -> None:
     assert all(b - a >= 1000 for a, b in pairwise(pushed))
 
 
+class StrictSum(Sum):
+    """A sum whose counters, views and times only one that exists may be asked for."""
+
+    def counter(self) -> RoomEvent | None:
+        assert self.exists
+        return super().counter()
+
+    def view(self, is_staff: bool) -> Any:
+        assert self.exists
+        return super().view(is_staff)
+
+
 def test_what_was_never_created_is_forgotten() -> None:
-    activities = activities_of()
+    activities = activities_of(StrictSum)
     (answer,) = committed(activities, activities.command(KEY, (2000, False), viewer("ann"), 1, at(0), creates=True))
     assert answer.code is ErrorCode.CLOSED
     assert len(activities) == 0

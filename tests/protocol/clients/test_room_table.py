@@ -247,7 +247,11 @@ async def test_online_users_and_phase_are_live_without_reading_events(autojump_c
     ("type", "wire", "record"),
     [
         (4, ("hi", "later"), AnnouncementPayload("hi")),
-        (5, ("o-1", "u2", "Bo", "rose", 3, 100), GiftPayload("o-1", "u2", "Bo", "rose", 3, 100)),
+        (
+            5,
+            ("o-1", "u2", "Bo", "rose", 3, 100),
+            GiftPayload("o-1", "u2", "Bo", "rose", 3, 100, combo="o-1", seq=1, added=3, total=3, flags=3),
+        ),
         (6, (3,), PhasePayload(RoomPhase.ENDED)),
         (200, ("any", 1), ("any", 1)),
     ],
