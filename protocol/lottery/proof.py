@@ -138,9 +138,26 @@ def finish(slices: Iterable[None]) -> None:
 def parse_proof(data: bytes) -> Any:
     """Return the JSON of a proof file; ProofUnreadable where it is none. Any: `verify` checks what it holds."""
     try:
-        return json.loads(data.decode())
+        text = data.decode()
+        _check_depth(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ProofUnreadable(str(error) or "it is nested too deep") from error
+
+
+def _check_depth(text: str) -> None:
+    """Raise ValueError for JSON that is nested deeper than `MAX_DEPTH`. Where a program has raised the limit of
+    recursions, the parser of the standard library would end the process."""
+    depth = 0
+    for sign in re.findall(r"[\[\]{}]", _STRING.sub("", text)):
+        depth += 1 if sign in "[{" else -1
+        if depth > MAX_DEPTH:
+            raise ValueError("it is nested too deep")
+
+
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+MAX_DEPTH = 16
+"""Nesting of a proof file, which needs four levels."""
 
 
 def verify(

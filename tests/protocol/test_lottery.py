@@ -387,3 +387,4 @@ def test_what_is_no_json_in_utf_8_cannot_be_read(data: bytes) -> None:
     with pytest.raises(ProofUnreadable):
         parse_proof(data)
     assert parse_proof(b" {} ") == {}
+    assert parse_proof(b'{"a\\"[[[[[[[[[[[[[[[[[[": ["{{{{{{{{{{{{{{{{{{{{"]}') == {'a"' + "[" * 18: ["{" * 20]}
