@@ -7,13 +7,14 @@ from typing import Any
 
 from broker.core.commerce import countdowns
 from broker.core.commerce import schedules as jobs
-from broker.operations.activities import command
+from broker.operations.activities import activity_of, command
 from broker.operations.caller import Caller, OperationError
 from broker.operations.creators import creator_of
 from broker.operations.kept import required
 from broker.operations.parts import Handler, Parts
 from broker.operations.rights import check_rights, read_request
 from broker.operations.rooms import room_of
+from protocol.activities.schedules import JobView
 from protocol.codes import ErrorCode
 from protocol.operations import BY_NAME, KeyUse, OperationRow
 from protocol.operations.schedules import (
@@ -53,11 +54,40 @@ def _judge(caller: Caller, row: OperationRow, arguments: Any) -> None:
         raise OperationError(error.code, error.rule, field) from None
 
 
+def _judge_job(parts: Parts, caller: Caller, room: str, id: str) -> None:
+    """Raise OperationError where the caller could not run the operation of a job now.
+
+    Such a job is not the caller's to change or cancel: a host could give a price of the platform another time. A job
+    whose operation this version does not have runs for no caller.
+    """
+    job: JobView = activity_of(parts, room, _key(id)).job()
+    row = BY_NAME.get(job.operation)
+    if row is not None:
+        _judge(caller, row, job.request)
+
+
+def _shown(caller: Caller, job: JobView) -> JobView:
+    """Return a job as the caller may see it: without its request where the caller could not run it.
+
+    A request may hold what is for the platform alone, such as coupon codes or the RTC token of a user.
+    """
+    row = BY_NAME.get(job.operation)
+    if row is None:
+        return job._replace(request=None)
+    try:
+        _judge(caller, row, job.request)
+    except OperationError:
+        return job._replace(request=None)
+    return job
+
+
 async def _change(parts: Parts, caller: Caller, request: ChangeSchedule) -> Any:
+    _judge_job(parts, caller, request.room, request.id)
     return await command(parts, caller, request.room, _key(request.id), jobs.ChangeJob(request.at_ms, request.version))
 
 
 async def _cancel(parts: Parts, caller: Caller, request: CancelSchedule) -> Any:
+    _judge_job(parts, caller, request.room, request.id)
     return await command(parts, caller, request.room, _key(request.id), jobs.CancelJob())
 
 
@@ -68,7 +98,7 @@ def _list(parts: Parts, caller: Caller, request: ListSchedules) -> SchedulePage:
     ids = [view.id for view in views]
     start = ids.index(request.cursor) + 1 if request.cursor in ids else 0
     found = [view for view in views[start:] if request.state in (None, view.state)]
-    page = tuple(found[: request.limit])
+    page = tuple(_shown(caller, view) for view in found[: request.limit])
     return SchedulePage(page, page[-1].id if len(found) > len(page) else None)
 
 

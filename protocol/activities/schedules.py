@@ -47,8 +47,9 @@ class LatePolicy(IntEnum):
 class JobView(NamedTuple):
     """A scheduled operation.
 
-    ``version``: grows with every change; ``request``: of the operation; ``fired_at_ms``: null = it has not;
-    ``has_run``: its result is known; ``refusal``: code of the error that it had, null = none.
+    ``version``: grows with every change; ``request``: of the operation, null = the caller could not run it;
+    ``fired_at_ms``: null = it has not; ``has_run``: its result is known; ``refusal``: code of the error that it had,
+    null = none.
     """
 
     id: str

@@ -18,6 +18,7 @@ from protocol.clients import open_client
 from protocol.clients.events import CallRefused
 from protocol.codes import ErrorCode, Role, RoomPhase
 from protocol.operations import Scope
+from protocol.operations.schedules import CancelSchedule, ChangeSchedule
 from tests.support.api import API, client_of, ok, refused
 from tests.support.durable import durable_broker
 from tests.support.until import until
@@ -118,6 +119,27 @@ async def test_what_its_creator_could_not_do_is_not_scheduled(directory: Path) -
                     "schedules.create", room=ROOM, id="j", at_ms=fields["at_ms"], operation="broker.drain", request={}
                 )
             assert caught.value.code == ErrorCode.NOT_ALLOWED
+
+
+async def test_who_could_not_run_a_job_neither_reads_nor_changes_nor_cancels_it(directory: Path) -> None:
+    async with durable_broker(directory, api=API) as broker, client_of(broker) as http:
+        at_ms = soon(broker, 3_600_000)
+        codes = {"room": ROOM, "id": "vip", "codes": ["A-1"]}
+        for id, operation, request in (("codes", "coupons.upload", codes), ("pause", "rooms.set_phase", PAUSE)):
+            await ok(http, "schedules.create", room=ROOM, id=id, operation=operation, request=request, at_ms=at_ms)
+        forbidden: tuple[Any, ...] = (ChangeSchedule(ROOM, "codes", at_ms + 1, 1), CancelSchedule(ROOM, "codes"))
+        for role in ("assistant", "host"):
+            async with open_client(f"roomcast://127.0.0.1:{broker.addresses[0][1]}", f"dev:{role}:{role}") as staff:
+                await staff.join(ROOM)
+                page = await staff.call("schedules.list", room=ROOM)
+                assert [(each.id, each.request) for each in page.items] == [("codes", None), ("pause", PAUSE)]
+                for each in forbidden:
+                    with pytest.raises(CallRefused) as caught:
+                        await staff.call(each)
+                    assert (caught.value.code, caught.value.field) == (ErrorCode.NOT_ALLOWED, "operation")
+        job = await job_of(http, "codes")
+        assert (job["state"], job["version"], job["at_ms"], job["request"]) == ("pending", 1, at_ms, codes)
+        assert (await ok(http, "schedules.cancel", room=ROOM, id="codes"))["state"] == "cancelled"
 
 
 async def test_a_job_of_a_host_runs_with_its_role(directory: Path) -> None:
