@@ -257,12 +257,16 @@ def test_the_program_of_a_flash_sale_buys_a_unit(terminal: Terminal) -> None:
 
 
 def run_program(guide: str, terminal: Terminal) -> list[str]:
-    """Follow a guide, run its program and return its lines."""
+    """Follow a guide, run its programs and return their lines."""
     path = ROOT / "broker" / "guides" / guide
-    (program,) = blocks(path, "python")
+    programs = blocks(path, "python")
+    assert programs
     run_commands(path, terminal)
-    (terminal.folder / "program.py").write_text(terminal.localize(program.replace("roomcast_client", "protocol")))
-    return terminal.run("python program.py").splitlines()
+    lines: list[str] = []
+    for program in programs:
+        (terminal.folder / "program.py").write_text(terminal.localize(program.replace("roomcast_client", "protocol")))
+        lines += terminal.run("python program.py").splitlines()
+    return lines
 
 
 def test_the_program_of_red_packets_takes_a_share_and_checks_it(terminal: Terminal) -> None:
@@ -279,6 +283,21 @@ def test_the_program_of_coupons_claims_a_code_and_has_it_checked(terminal: Termi
     assert run_program("coupons.md", terminal) == ["coupons.issued True", "ann"]
     for text in ("coupons.opened", "Your code: NEW-"):
         terminal.wait_for(terminal.running[1][2], text)
+
+
+def test_the_programs_of_lotteries_check_an_entry_and_a_proof(terminal: Terminal) -> None:
+    assert run_program("lotteries.md", terminal) == ["True mug", "None True"]
+    viewer = terminal.running[1][2]
+    for event in ("announced", "opened", "closed", "drawn", "voided"):
+        terminal.wait_for(viewer, f"lotteries.{event}")
+    proof = json.loads((terminal.folder / "proof.json").read_text())
+    assert len(proof["entries"]) == 1  # the message with the keyword
+    seen = terminal.run(f"roomcast lottery verify proof.json --root {proof['closed']['root']}").split()
+    assert seen == ["OK", "beacon:", "none", "seen:", "yes"]
+    assert terminal.run("roomcast lottery verify proof-2.json").startswith("OK\n")
+    proof["entries"][0][1] = 2
+    (terminal.folder / "proof.json").write_text(json.dumps(proof))
+    assert terminal.run("roomcast lottery verify proof.json || true").startswith("BAD_")
 
 
 def _start_program(terminal: Terminal) -> tuple[subprocess.Popen[str], Path]:
