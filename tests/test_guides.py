@@ -300,6 +300,19 @@ def test_the_programs_of_lotteries_check_an_entry_and_a_proof(terminal: Terminal
     assert terminal.run("roomcast lottery verify proof.json || true").startswith("BAD_")
 
 
+def test_the_programs_of_polls_vote_answer_and_divide_a_prize(terminal: Terminal) -> None:
+    assert run_program("polls.md", terminal) == [
+        "2 1 (0, 1) (0, 1000)", "REVEALED (0, 1) True", "('ann', 'cem')", "('ann',)", "1 10000 0", "quizzes.won 10000",
+    ]  # fmt: skip
+    viewer = terminal.running[1][2]
+    for event in ("polls.opened", "polls.closed", "polls.revealed", "quizzes.asked", "quizzes.cancelled"):
+        terminal.wait_for(viewer, event)
+    listed = json.loads(terminal.run("roomcast call polls.list room=lobby"))["items"]
+    assert [(each["id"], each["poll"]["state"]) for each in listed] == [
+        ("colour", "closed"), ("later", "cancelled"), ("older", "revealed"),
+    ]  # fmt: skip
+
+
 def _start_program(terminal: Terminal) -> tuple[subprocess.Popen[str], Path]:
     output = terminal.folder / "program-output"
     with output.open("w") as file:
