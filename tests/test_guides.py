@@ -313,6 +313,20 @@ def test_the_programs_of_polls_vote_answer_and_divide_a_prize(terminal: Terminal
     ]  # fmt: skip
 
 
+def test_the_programs_of_products_count_clicks_and_show_an_order(terminal: Terminal) -> None:
+    assert run_program("products.md", terminal) == [
+        "[('mug-1', 3, 1490)]", "True", "False", "3", "mug-1 3", "orders.shown 1 2",
+    ]  # fmt: skip
+    viewer = terminal.running[1][2]
+    for event in ("put", "explaining", "arranged", "removed"):
+        terminal.wait_for(viewer, f"products.{event}")
+    (period,) = json.loads(terminal.run("roomcast call products.log room=lobby"))["items"]
+    assert period["product"] == "mug-1"
+    assert period["from_ms"] < period["to_ms"]
+    with pytest.raises(AssertionError, match="STALE"):
+        terminal.run("roomcast call products.put room=lobby id=mug-1 version=2 title=Mug price_cents=1990")
+
+
 def _start_program(terminal: Terminal) -> tuple[subprocess.Popen[str], Path]:
     output = terminal.folder / "program-output"
     with output.open("w") as file:
