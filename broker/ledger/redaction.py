@@ -14,7 +14,10 @@ __all__ = ["redact_entries", "redact_outbox", "remove_answers"]
 
 
 def redact_entries(connection: sqlite3.Connection, item: EntriesRedacted) -> Entry:
-    """Replace bodies of entries that are in the file; return the fact that vouches for them, to be written with it."""
+    """Replace bodies of entries that are in the file; return the fact that vouches for them, to be written with it.
+
+    Facts that vouch for others are left as they are: without them what they vouch for could not be verified any more.
+    """
     digests: list[tuple[int, bytes]] = []
     for seq, body in item.bodies:
         row = connection.execute(
@@ -25,6 +28,8 @@ def redact_entries(connection: sqlite3.Connection, item: EntriesRedacted) -> Ent
         if row is None:
             continue  # retention was quicker
         *fields, before, salt = row
+        if fields[4] == ENTRIES_REDACTED and fields[3] is None:
+            continue
         crc = zlib.crc32(body, zlib.crc32(canonical(seq, *fields)))
         connection.execute(
             "UPDATE entries SET body = ?, crc = ?, salt = ? WHERE seq = ?", (body, crc, commitment(salt, before), seq)

@@ -219,9 +219,9 @@ class StoreMachine(RuleBasedStateMachine):
         body=texts, digests=st.sets(st.sampled_from("abcdef"), max_size=2),
     )  # fmt: skip
     def redact(self, seqs: list[int], ids: set[int], body: bytes, digests: set[str]) -> None:
-        """Bodies are replaced; those of what is not there are left out."""
+        """Bodies are replaced; those of what is not there, and of redactions, are left out."""
         model = self.model
-        present = [seq for seq in seqs if seq <= len(model.entries)]
+        present = [seq for seq in seqs if seq <= len(model.entries) and model.entries[seq - 1][5] != ENTRIES_REDACTED]
         fact = pack_redactions("test", [(seq, digest_of(body)) for seq in present])
         removed = tuple(make_key("gift", name).digest for name in sorted(digests))
         self.store.commit([Submission((
@@ -327,6 +327,16 @@ def store() -> Iterator[FaultyStore]:
         store = FaultyStore(database_path(directory))
         yield store
         store.close()
+
+
+def test_a_redaction_is_not_redacted(store: FaultyStore) -> None:
+    store.commit([event(1)])
+    for seq in (1, 2, 3, 1):
+        store.commit([Submission((EntriesRedacted("test", 5, ((seq, b"left"),)),))])
+    reader = Reader(store.path)
+    assert reader.verify_all() == 5
+    assert reader.redacted() == 1
+    reader.close()
 
 
 def test_a_failed_commit_takes_no_offset_and_no_number(store: FaultyStore) -> None:
