@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.core.limits.rate_limit import Rate
+from broker.http import app
 from protocol.operations import BY_NAME
 from protocol.operations.rows import RateLimit
 from tests.support.broker import running_broker
@@ -26,9 +28,12 @@ LEFT_OUT = "broker/(drain|reload)"
 """They would end the test, or need a file of its own."""
 
 
+@pytest.mark.timeout(900)
 async def test_the_document_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, row in list(BY_NAME.items()):
         monkeypatch.setitem(BY_NAME, name, row._replace(rate=RateLimit(10_000, 100_000)))
+    # It waits as long as a 429 asks for, which would be a second for each request without a key.
+    monkeypatch.setattr(app, "REFUSALS", Rate(10_000, 100_000))
     keys = tmp_path / "keys.toml"
     digest = hashlib.sha256(KEY.encode()).hexdigest()
     keys.write_text(f'[[key]]\nid = "shop"\nsha256 = "{digest}"\nscopes = ["admin"]\n')
@@ -46,7 +51,7 @@ async def test_the_document_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             "--request-timeout", "20", "--workers", "1",
         ]  # fmt: skip
         environment = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
-        with trio.fail_after(100):
+        with trio.fail_after(800):
             done = await trio.run_process(
                 command, check=False, capture_stdout=True, stderr=subprocess.STDOUT, cwd=tmp_path, env=environment
             )
