@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 from .codes import CloseCode, Lane, Opcode
 from .errors import LocalProtocolError, RemoteProtocolError
 from .frames import MAX_FRAME_BYTES, MAX_ITEMS
+from .json_depth import parse_json
 from .json_values import as_json
 from .operations import BY_NUMBER
 
@@ -106,7 +107,8 @@ def parse(data: str, max_bytes: int = MAX_CLIENT_TEXT_BYTES) -> list[Any]:
 def parse_value(data: str) -> Any:
     """Parse one JSON value within the caps of `parse` but that of its size; arrays become tuples. ValueError,
     RecursionError."""
-    return _frozen(json.loads(data, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant), MAX_TEXT_DEPTH)
+    value = parse_json(data, MAX_TEXT_DEPTH, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+    return _frozen(value, MAX_TEXT_DEPTH)
 
 
 def read_frame(value: Any) -> JsonFrame:

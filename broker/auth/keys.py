@@ -8,7 +8,6 @@ URL the one key. Errors never contain a key.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from broker.auth.api_keys import KeyFileError
 from broker.auth.jws import BadSignature, BadToken, Hs256Key, PublicKey, TokenKey, header_of, is_key_id, key_of_jwk
 from broker.config.files import FileError, read_text_of
+from protocol.json_depth import parse_json
 
 __all__ = ["MAX_KEYS", "KeyProblem", "Keyring", "KeysRead", "UnknownKey", "parse_public_keys", "read_public_keys"]
 
@@ -28,6 +28,7 @@ MAX_KEYS = 32
 """Keys of one file or URL."""
 MAX_TRIED = 4
 """Keys that one token is tried with: each costs a signature."""
+MAX_JWKS_DEPTH = 16
 MIN_RSA_BITS, MAX_RSA_BITS = 2048, 8192
 MAX_HEADERS = 64
 """Encoded headers of good tokens that are remembered with their key: in practice one for each key."""
@@ -100,7 +101,7 @@ def _parse_pem(text: str) -> list[tuple[str, Any]]:
 
 def _parse_jwks(text: str) -> list[tuple[str, Any]]:
     try:
-        whole = json.loads(text, object_pairs_hook=_unique)
+        whole = parse_json(text, MAX_JWKS_DEPTH, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise KeyProblem(str(error) if isinstance(error, KeyProblem) else "is not JSON") from None
     keys = [whole] if type(whole) is dict and "kty" in whole else whole.get("keys") if type(whole) is dict else None

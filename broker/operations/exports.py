@@ -32,6 +32,7 @@ from broker.users.settings import PREFERENCES, TAGS
 from protocol.codes import ErrorCode, Lane, MessageType
 from protocol.errors import RemoteProtocolError
 from protocol.frames import unpack_body
+from protocol.json_depth import parse_json
 from protocol.messages import Event
 from protocol.operations.users import ExportedItem, ExportKind, ExportUser, UserExport
 from protocol.payloads import GiftPayload, payload_record
@@ -63,7 +64,7 @@ class Position(NamedTuple):
         """Return the position of a cursor; ValueError where it is none."""
         if cursor is None:
             return cls()
-        section, *place = json.loads(base64.b64decode(cursor, b"-_", validate=True))
+        section, *place = parse_json(base64.b64decode(cursor, b"-_", validate=True).decode(), 1)
         if type(section) is not int or not 0 <= section < len(_SECTIONS):
             raise ValueError("is of no section")
         if place and list(map(type, place)) != list(_SECTIONS[section].place):

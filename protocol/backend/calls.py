@@ -15,12 +15,14 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from ..fields import FieldError, read_received
+from ..json_depth import parse_json
 from ..json_values import as_json
 from ..operations import BY_NAME, KeyUse
 
 __all__ = ["TRIES", "ApiCall", "ApiError", "AsyncBackendCall", "BackendCall", "BackendError", "NoAnswer"]
 
 TRIES = 5
+MAX_ANSWER_DEPTH = 64
 FIRST_WAIT_S, MOST_WAIT_S = 0.2, 5.0
 """Wait before the second try, doubled for each further one, where the broker names no time."""
 
@@ -90,7 +92,7 @@ class ApiCall:
     def result(self, status: int, headers: Mapping[str, str], body: bytes) -> Any:
         """Return the result of an answer. ApiError where the broker refused, NoAnswer for anything else."""
         try:
-            answer = json.loads(body)
+            answer = parse_json(body.decode(), MAX_ANSWER_DEPTH)
         except (ValueError, RecursionError):
             answer = None
         if type(answer) is not dict:

@@ -8,7 +8,6 @@ beacon the operator, who knows the seed, could add entries until one that it lik
 
 from __future__ import annotations
 
-import json
 import re
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -16,6 +15,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from ..fields import FieldError, Rule, array_of, hex_digest, integer
+from ..json_depth import parse_json
 from .drand import KNOWN_CHAINS, beacon_value, check_signature
 from .drawing import Drawing
 from .terms import (
@@ -138,24 +138,11 @@ def finish(slices: Iterable[None]) -> None:
 def parse_proof(data: bytes) -> Any:
     """Return the JSON of a proof file; ProofUnreadable where it is none. Any: `verify` checks what it holds."""
     try:
-        text = data.decode()
-        _check_depth(text)
-        return json.loads(text)
+        return parse_json(data.decode(), MAX_DEPTH)
     except (ValueError, RecursionError) as error:
         raise ProofUnreadable(str(error) or "it is nested too deep") from error
 
 
-def _check_depth(text: str) -> None:
-    """Raise ValueError for JSON that is nested deeper than `MAX_DEPTH`. Where a program has raised the limit of
-    recursions, the parser of the standard library would end the process."""
-    depth = 0
-    for sign in re.findall(r"[\[\]{}]", _STRING.sub("", text)):
-        depth += 1 if sign in "[{" else -1
-        if depth > MAX_DEPTH:
-            raise ValueError("it is nested too deep")
-
-
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 MAX_DEPTH = 16
 """Nesting of a proof file, which needs four levels."""
 
