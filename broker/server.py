@@ -56,7 +56,7 @@ from broker.operations.erasures import Erasures
 from broker.operations.in_process import call_in_process
 from broker.operations.parts import BrokerControl, Parts
 from broker.rooms.actions import ActionQueue
-from broker.rooms.configured import custom_rule, policy_of, quotas_of
+from broker.rooms.configured import custom_rules, names_and_lanes, policy_of, quotas_of
 from broker.rooms.fanout import FanOut
 from broker.rooms.hub import Hub
 from broker.rooms.locks import Locks
@@ -126,7 +126,7 @@ class Broker:
         clock = trio.current_time
         rules = RoomRules(
             policy=policy_of(config),
-            custom={rule.type: rule for rule in map(custom_rule, config.types)},
+            custom=custom_rules(config),
             history_entries=config.room.history_entries,
             history_s=config.room.history_s,
             snapshot_danmaku=config.room.snapshot_danmaku,
@@ -134,8 +134,7 @@ class Broker:
         )
         self.results = ResultBatch()
         """Joins what rooms and sessions send for one slice of ledger results."""
-        custom = {number: (rule.name, rule.lane) for number, rule in rules.custom.items()}
-        self.webhook_events = WebhookEvents(custom)
+        self.webhook_events = WebhookEvents(names_and_lanes(rules.custom))
         self.ledger = self._make_ledger()
         """The durable part; None: this broker has no data directory."""
         self.users = UserRegistry(config.link.connections_per_user)
@@ -458,6 +457,11 @@ class Broker:
             raise ValueError("auth.secret: a broker does not enter or leave development mode while it runs")
         running = with_reloadable(self.config, config)
         policy = policy_of(running)
+        for_restart = [name for name in changed if name not in RELOADABLE]
+        if bool(policy.tick_ms) != bool(self.hub.policy.tick_ms) and "room.policy" in changed:
+            for_restart.append("room.policy")
+            running = with_reloadable(self.config, config, RELOADABLE - {"room.policy"})
+            policy = policy_of(running)
         if bool(policy.tick_ms) != bool(self.hub.policy.tick_ms):
             raise ValueError("room.tick_ms: rooms do not begin or cease to have ticks while the broker runs")
         max_connections = connection_limit(config)
@@ -468,6 +472,11 @@ class Broker:
         webhook_files = None if self.webhooks is None else self.webhooks.read(config.webhooks)
         question_files = self.questions.read(config.webhooks)
         self.listener.reload(config)
+        if "types" in changed:
+            custom = custom_rules(running)
+            self.hub.use_types(custom)
+            self.context.use_types()
+            self.webhook_events.use_types(names_and_lanes(custom))
         keys_before, self._api_keys = _keys_of(self._api_keys), api_keys
         if self.webhooks is not None and webhook_files is not None:
             self.webhooks.use(webhook_files)
@@ -483,11 +492,11 @@ class Broker:
         self.api_limits.use(**api_limits(running.api.max_connections))
         self.hub.use_limits(running.room, config.open_roles)
         self.hub.use_policy(policy)
+        self.context.use_compression(policy.compress)
         self.config = running
         if keys_before != _keys_of(api_keys) and "api.key_file" not in changed:
             changed.append("api.key_file")  # the same file, with other keys
-        in_force = [name for name in changed if name in RELOADABLE]
-        for_restart = [name for name in changed if name not in RELOADABLE]
+        in_force = [name for name in changed if name not in for_restart]
         log.info("configuration reloaded", changed=in_force)
         if for_restart:
             log.warning("settings that need a restart", settings=for_restart)

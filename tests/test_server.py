@@ -5,17 +5,20 @@ from __future__ import annotations
 import errno
 import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog.testing
 import trio
 
 from broker.core.limits.overload import OverloadStage
+from broker.core.rooms.policies import policy_from
 from broker.net.descriptors import MAX_DESCRIPTORS, connection_limit
+from broker.rooms.room import Room
 from broker.server import Broker
 from broker.telemetry.metrics import METRICS, collect
-from protocol.codes import CloseCode, ErrorCode, Tier
-from protocol.messages import MAGIC, ClientHello, ErrorReply, Join
+from protocol.codes import CloseCode, ErrorCode, Feature, Outcome, Tier
+from protocol.messages import MAGIC, Ack, AckResult, ClientHello, ErrorReply, Join
 from tests.support.broker import configuration, joined_link, raw_link, running_broker
 
 
@@ -97,7 +100,7 @@ def test_a_hard_limit_that_cannot_be_reached_leaves_the_soft_one(monkeypatch: py
 @pytest.mark.integration
 async def test_limits_of_connections_and_rooms_are_reloaded_and_the_log_names_what_is_not() -> None:
     async with running_broker() as broker, joined_link(broker, "dev:ann") as (ann, _):
-        limits = {"max_rooms": 1, "max_viewers": 1, "reopen_ended_s": 5.0, "policy": "goim"}
+        limits = {"max_rooms": 1, "max_viewers": 1, "reopen_ended_s": 5.0, "policy": "off"}
         with structlog.testing.capture_logs() as lines:
             for_restart = broker.reload(configuration(room=limits, admission={"per_address": 1}))
         assert for_restart == ["room.reopen_ended_s", "room.policy"]
@@ -124,16 +127,35 @@ async def test_limits_of_messages_are_reloaded_for_open_rooms_and_each_change_is
         room = broker.hub.room(number)
         assert room is not None
         room.set_rules({"tick_ms": 500, "tick_max_ms": 700})
-        slower = configuration(room={"user_chat_per_s": 0.25, "tick_ms": 200, "tick_max_ms": 600, "policy": "goim"})
+        slower = configuration(room={"user_chat_per_s": 0.25, "tick_ms": 200, "tick_max_ms": 600, "history_s": 9.0})
         with structlog.testing.capture_logs() as lines:
-            assert broker.reload(slower) == ["room.policy"]
-            assert broker.reload(slower) == ["room.policy"]
+            assert broker.reload(slower) == ["room.history_s"]
+            assert broker.reload(slower) == ["room.history_s"]
         reported = [line["changed"] for line in lines if line["event"] == "configuration reloaded"]
         assert reported == [["room.tick_ms", "room.tick_max_ms", "room.user_chat_per_s"], []]
         assert (room.state.policy.user_chat.per_s, room.state.policy.tick_ms) == (0.25, 500)
         assert (broker.config.room.tick_ms, broker.config.room.policy) == (200, "roomcast")
         room.set_rules({"tick_ms": None, "tick_max_ms": None})
         assert (room.state.policy.tick_ms, room.state.policy.tick_max_ms) == (200, 600)
+
+
+@pytest.mark.integration
+async def test_a_policy_is_reloaded_by_name_for_open_rooms_and_later_ones() -> None:
+    async with running_broker() as broker, joined_link(broker, "dev:ann") as (_, number):
+        room = broker.hub.room(number)
+        assert room is not None
+        room.set_rules({"user_chat_per_s": 0.5})
+        assert broker.reload(configuration(room={"policy": "goim"})) == []
+        assert room.state.policy.name == "goim"
+        assert (room.state.policy.user_chat.per_s, room.state.has_batches) == (0.5, True)
+        later = broker.hub.open("later")
+        assert isinstance(later, Room)
+        assert later.state.policy == policy_from("goim")
+        assert broker.reload(configuration(room={"policy": "off", "max_viewers": 7})) == ["room.policy"]
+        assert (later.state.policy.name, broker.config.room.policy, broker.context.max_viewers) == ("goim", "goim", 7)
+        assert broker.reload(configuration(room={"policy": "roomcast", "compress": False})) == ["room.compress"]
+        assert later.state.policy == policy_from("roomcast")
+        assert broker.context.features & Feature.LZ4
 
 
 @pytest.mark.integration
@@ -153,3 +175,35 @@ async def test_a_busy_machine_is_no_overload_of_a_broker_in_a_test_and_a_refused
         broker.hub.set_stage(OverloadStage.REFUSE_JOINS)
         with trio.fail_after(5), pytest.raises(AssertionError, match=r"lobby cannot be joined.*takes no more viewers"):
             await link.join()
+
+
+@pytest.mark.integration
+async def test_message_types_are_reloaded_for_open_rooms_and_links() -> None:
+    def types(*entries: tuple[int, str, str, tuple[str, ...]]) -> list[dict[str, Any]]:
+        return [{"id": id, "name": name, "lane": lane, "roles": list(roles)} for id, name, lane, roles in entries]
+
+    before = types((200, "vote", "chat", ("viewer",)), (201, "wave", "commerce", ("viewer",)))
+    after = types((200, "vote", "commerce", ("host",)), (202, "clap", "commerce", ("viewer",)))
+    async with running_broker(types=before) as broker, joined_link(broker, "dev:ann") as (ann, room):
+
+        async def outcome(number: int, kind: int) -> AckResult:
+            await ann.post(room, number, kind, ("x",))
+            while not (results := (await ann.expect(Ack))[1].results):
+                pass
+            return results[0]
+
+        assert (await outcome(1, 201)).outcome is Outcome.ACCEPTED
+        assert broker.reload(configuration(types=after)) == []
+        refused = [(await outcome(number, kind)).detail for number, kind in ((2, 200), (3, 201))]
+        assert refused == [ErrorCode.NOT_ALLOWED, ErrorCode.UNKNOWN_TYPE]
+        assert (await outcome(4, 202)).outcome is Outcome.ACCEPTED, "in the open room, by the open link"
+        assert broker.reload(configuration(types=before)) == []
+        assert [(await outcome(number, kind)).outcome for number, kind in ((5, 201), (6, 202))] == [
+            Outcome.ACCEPTED, Outcome.REJECTED,
+        ]  # fmt: skip
+        assert [each.name for each in broker.context.hello(0).types] == ["vote", "wave"]
+        async with joined_link(broker, "dev:max:host", "later") as (host, later):
+            await host.post(later, 1, 202, ("x",))
+            while not (results := (await host.expect(Ack))[1].results):
+                pass
+            assert results[0].detail == ErrorCode.UNKNOWN_TYPE

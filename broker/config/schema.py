@@ -92,11 +92,11 @@ RELOADABLE = frozenset(
         "link.connections_per_user", "link.allowed_origins", "link.app_frames_per_s", "link.app_connections_per_user",
         "admission.max_connections", "admission.per_address", "admission.accept_per_s",
         "admission.unauthenticated_share", "admission.address_share", "admission.failed_logins_per_minute",
-        "admission.descriptor_reserve", "room.max_rooms", "room.create_on_join", "room.open_roles",
+        "admission.descriptor_reserve", "room.max_rooms", "room.create_on_join", "room.open_roles", "room.policy",
         "webhooks.endpoints", "webhooks.ca_file", "webhooks.connect_timeout_s", "webhooks.timeout_s",
         "webhooks.max_connections", "webhooks.retry_for_h", "webhooks.max_waiting", "webhooks.dead_letter_bytes",
         "webhooks.questions",
-        "room.new_rooms_per_minute", "room.unused_close_s", "room.idle_close_s", "room.max_viewers", "tenants",
+        "room.new_rooms_per_minute", "room.unused_close_s", "room.idle_close_s", "room.max_viewers", "tenants", "types",
         "room.admit_per_window", "room.merge", "room.chat_budget_per_s", "room.paid_budget_per_s", "room.tick_ms",
         "room.tick_max_ms", "room.duplicate_window_s", "room.user_chat_per_s", "room.user_chat_burst",
         "room.staff_posts_per_s", "room.staff_posts_burst", "room.app_posts_per_s", "room.app_posts_burst",
@@ -431,19 +431,19 @@ def changed_settings(before: Config, after: Config) -> list[str]:
     return found
 
 
-def with_reloadable(before: Config, after: Config) -> Config:
-    """Return the configuration with the `RELOADABLE` settings of ``after`` and all others as before."""
+def with_reloadable(before: Config, after: Config, reloadable: frozenset[str] = RELOADABLE) -> Config:
+    """Return the configuration with the ``reloadable`` settings of ``after`` and all others as before."""
     sections = {}
     for name in before.__struct_fields__:
         old, new = getattr(before, name), getattr(after, name)
         if isinstance(old, msgspec.Struct):
-            sections[name] = reloaded(old, new, name)
+            sections[name] = reloaded(old, new, name, reloadable)
         else:
-            sections[name] = new if name in RELOADABLE else old
+            sections[name] = new if name in reloadable else old
     return msgspec.structs.replace(before, **sections)
 
 
-def reloaded(before: S, after: S, section: str) -> S:
-    """Return a section of the configuration with the `RELOADABLE` settings of ``after`` and all others as before."""
-    names = [name for name in before.__struct_fields__ if f"{section}.{name}" in RELOADABLE]
+def reloaded(before: S, after: S, section: str, reloadable: frozenset[str] = RELOADABLE) -> S:
+    """Return a section of the configuration with the ``reloadable`` settings of ``after`` and all others as before."""
+    names = [name for name in before.__struct_fields__ if f"{section}.{name}" in reloadable]
     return msgspec.structs.replace(before, **{name: getattr(after, name) for name in names})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from broker.config.schema import Config, TenantConfig, TypeConfig
@@ -12,7 +12,7 @@ from broker.core.rooms.types import CustomRule
 from broker.core.tenants.quotas import Quotas
 from protocol.codes import Lane, Role
 
-__all__ = ["custom_rule", "policy_of", "quotas_of"]
+__all__ = ["custom_rules", "names_and_lanes", "policy_of", "quotas_of"]
 
 
 def policy_of(config: Config) -> Policy:
@@ -32,8 +32,17 @@ def quotas_of(tenants: Iterable[TenantConfig]) -> dict[str, Quotas]:
     }
 
 
-def custom_rule(entry: TypeConfig) -> CustomRule:
-    """Return the rule of a message type of the deployment's own."""
+def custom_rules(config: Config) -> dict[int, CustomRule]:
+    """Return the rules of the message types of the deployment's own, by number."""
+    return {entry.id: _custom_rule(entry) for entry in config.types}
+
+
+def names_and_lanes(custom: Mapping[int, CustomRule]) -> dict[int, tuple[str, Lane]]:
+    """Return name and lane of each of the deployment's own types."""
+    return {number: (rule.name, rule.lane) for number, rule in custom.items()}
+
+
+def _custom_rule(entry: TypeConfig) -> CustomRule:
     return CustomRule(
         type=entry.id,
         name=entry.name,

@@ -40,6 +40,7 @@ from broker.core.rooms.keys import KeySpace
 from broker.core.rooms.policies import Policy
 from broker.core.rooms.rates import SAMPLE_S
 from broker.core.rooms.state import EVENT_COUNTERS, RoomRules, RoomState
+from broker.core.rooms.types import CustomRule
 from broker.core.tenants.names import tenant_of
 from broker.core.tenants.quotas import Tenants
 from broker.ledger import LedgerDamaged, LedgerRefused, ResultBatch
@@ -130,8 +131,15 @@ class Hub:
         """Apply another policy to all rooms, open ones included. O(rooms)."""
         if policy != self._rules.policy:
             self._rules = self._rules.with_policy(policy)
+            self.join_limit.use_rate(policy.user_joins)
             for room in self._by_number.values():
                 room.use_broker_policy(policy)
+
+    def use_types(self, custom: Mapping[int, CustomRule]) -> None:
+        """Apply other types of the deployment's own to all rooms, open ones included. O(rooms)."""
+        self._rules.types.use(custom)
+        for room in self._by_number.values():
+            room.state.use_types()
 
     def use_limits(self, config: RoomConfig, open_roles: frozenset[Role]) -> None:
         """Apply other limits of rooms from now on; open rooms stay, and keep the times after which they close."""

@@ -323,6 +323,7 @@ class Room:
 
     def _follow_ticks(self) -> None:
         policy = self.state.policy
+        self._has_batches = self.state.has_batches
         if self._has_tick:
             self._pacer = TickPacer(policy.tick_ms, policy.tick_max_ms)
             self._pacer.interval_s = self.state.interval_s

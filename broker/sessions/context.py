@@ -37,12 +37,15 @@ RENEW_EVERY_S = 30.0
 
 
 class OpenSession(Protocol):
-    """What the shutdown needs of an open session."""
+    """What the shutdown and a reload need of an open session."""
 
     transport: Transport
 
     def close(self, code: int, reason: str, retry_after_ms: int = 0, jitter_ms: int = 0) -> None:
         """Send GOAWAY and end the connection."""
+
+    def use_types(self) -> None:
+        """Take what the token permits of the types of messages that there are now."""
 
 
 @dataclass(slots=True)
@@ -98,15 +101,27 @@ class SessionContext:
     _hello: ServerHello | None = None
 
     def __post_init__(self) -> None:
-        self.durable_types = frozenset() if self.history is None else self.types.critical
-        self.use_questions()
+        self.use_types()
         self.use_limits(self.config)
         self.renew_every_s = min(RENEW_EVERY_S, self.auth.ticket_s / 10)
+        self.use_compression(self.compress)
+
+    def use_compression(self, compress: bool) -> None:
+        """Offer links that come from now on compressed ticks, or do not."""
+        self.compress = compress
         self.features = int(
             Feature.CALL
             | (Feature.TICKET if self.auth.gives_tickets else Feature(0))
-            | (Feature.LZ4 | Feature.LZ4_DICT_1 if self.compress else Feature(0))
+            | (Feature.LZ4 | Feature.LZ4_DICT_1 if compress else Feature(0))
         )
+
+    def use_types(self) -> None:
+        """Take the types of messages as they are now, for open sessions too. O(sessions)."""
+        self.durable_types = frozenset() if self.history is None else self.types.critical
+        self.use_questions()
+        self._hello = None
+        for session in self.sessions:
+            session.use_types()
 
     def use_questions(self) -> None:
         """Ask about messages from now on, if the platform is asked about them now."""

@@ -339,6 +339,18 @@ class SessionLink:
         """Whether the connection still exists."""
         return not self.transport.state
 
+    def use_types(self) -> None:
+        """Take what the token permits of the types of messages that there are now."""
+        grant = self.grant
+        if grant is None:
+            return
+        for room, member in self.memberships:
+            entry = grant.room_grant(room.name)
+            if entry is not None:
+                member.may_post = self.context.types.permitted(entry.role, entry.allow)
+        if self.senders is not None:
+            self.senders.regrant(grant)
+
     def new_member(self, room_grant: RoomGrant, tier: Tier) -> Member:
         """Return a member for this session, in the form in which its connection receives."""
         grant = self.grant

@@ -40,25 +40,29 @@ class _Route(NamedTuple):
 class WebhookEvents(LedgerReports):
     """The events of one broker. Counter ``dropped`` only grows: events that were not written.
 
-    ``type_names``: names of all types of messages by number; ``lanes``: their lanes. `use` changes the endpoints; all
-    other methods only read, and may be called from the ledger's thread.
+    ``type_names``: names of all types of messages by number; ``lanes``: their lanes. `use` and `use_types`
+    change it; all other methods only read, and may be called from the ledger's thread.
     """
 
     def __init__(self, custom: Mapping[int, tuple[str, Lane]]) -> None:
-        lanes = {int(kind): rule.lane for kind, rule in MESSAGE_TYPES.items() if rule.lane is not None}
-        self._type_names = {int(kind): MessageType(kind).name.lower() for kind in MESSAGE_TYPES}
-        self._type_names |= {kind: name for kind, (name, _) in custom.items()}
-        lanes |= {kind: lane for kind, (_, lane) in custom.items()}
-        self._durable = frozenset(
-            name for kind, name in self._type_names.items() if lanes.get(kind, Lane.AMBIENT) < Lane.CHAT
-        )
-        self._in_ticks = frozenset(name for kind, name in self._type_names.items() if lanes.get(kind) is Lane.CHAT)
         self._routes: tuple[_Route, ...] = ()
         self._topics: frozenset[str] = frozenset()
         self.asks_for_ticks = False
         """Whether any endpoint asks for messages that are published with a tick."""
         self._full: frozenset[str] = frozenset()
         self.dropped: Counter[str] = Counter()
+        self.use_types(custom)
+
+    def use_types(self, custom: Mapping[int, tuple[str, Lane]]) -> None:
+        """Take the names and lanes of other types of the deployment's own; `use` follows."""
+        lanes = {int(kind): rule.lane for kind, rule in MESSAGE_TYPES.items() if rule.lane is not None}
+        names = {int(kind): MessageType(kind).name.lower() for kind in MESSAGE_TYPES}
+        self._type_names = names | {kind: name for kind, (name, _) in custom.items()}
+        lanes |= {kind: lane for kind, (_, lane) in custom.items()}
+        self._durable = frozenset(
+            name for kind, name in self._type_names.items() if lanes.get(kind, Lane.AMBIENT) < Lane.CHAT
+        )
+        self._in_ticks = frozenset(name for kind, name in self._type_names.items() if lanes.get(kind) is Lane.CHAT)
 
     def use(self, endpoints: Iterable[EndpointConfig]) -> None:
         """Report to these endpoints from now on."""

@@ -159,29 +159,33 @@ class Coalescer(Generic[T]):
         max_bytes: int | None = None,
         max_tickets: int | None = None,
     ) -> None:
-        self._max_items = max_items
-        self._max_bytes = max_bytes or 1024 * max_items
-        self._max_tickets = max_tickets or 32 * max_items
-        if max_items < 1 or self._max_tickets <= max_items or expire_s <= 0:
-            raise ValueError("bounds and times must be positive, and max_tickets above max_items")
-        self._next: tuple[bool, Mapping[int, float]] | None = None
+        self._own_bounds = max_bytes, max_tickets
+        if expire_s <= 0:
+            raise ValueError("the time to expire must be positive")
+        self._next: tuple[bool, Mapping[int, float], Pick, int] | None = None
         """Rules of the next window, where they are others."""
-        self._is_fair = pick is Pick.FAIR
-        self._is_random = pick is Pick.RANDOM
         self._rng = rng
         self._expire_s = expire_s
         self._scores = FairnessScores(sender_memory_s)
-        self._apply(merge, budgets)
+        self._apply(merge, budgets, pick, max_items)
         self._now = -inf
         self._open()
 
-    def use_rules(self, merge: bool, budgets: Mapping[int, float]) -> None:
+    def use_rules(self, merge: bool, budgets: Mapping[int, float], pick: Pick, max_items: int) -> None:
         """Apply other rules: to an empty window now, else from the next one."""
-        self._next = merge, budgets
+        self._next = merge, budgets, pick, max_items
         if not self._admitted:
             self._open()
 
-    def _apply(self, merge: bool, budgets: Mapping[int, float]) -> None:
+    def _apply(self, merge: bool, budgets: Mapping[int, float], pick: Pick, max_items: int) -> None:
+        max_bytes, max_tickets = self._own_bounds
+        self._max_items = max_items
+        self._max_bytes = max_bytes or 1024 * max_items
+        self._max_tickets = max_tickets or 32 * max_items
+        if max_items < 1 or self._max_tickets <= max_items:
+            raise ValueError("bounds must be positive, and max_tickets above max_items")
+        self._is_fair = pick is Pick.FAIR
+        self._is_random = pick is Pick.RANDOM
         if not set(budgets) <= set(Tier) or min(budgets.values(), default=0.0) < 0:
             raise ValueError(f"budgets must be of known tiers and not negative: {dict(budgets)}")
         self._merge = merge

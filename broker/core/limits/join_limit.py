@@ -46,6 +46,10 @@ class JoinLimit:
         """Joins refused because the table of users was full."""
         return self._joins.full_refusals
 
+    def use_rate(self, rate: Rate) -> None:
+        """Apply another rate from now on; a return stays free."""
+        self._joins = self._joins.at_rate(rate)
+
     def sweep(self, now: float) -> None:
         """Forget users whose limit is at rest, some at a time; about 0.1 us a user, and no answer changes."""
         self._joins.sweep(now, SWEEP_USERS)

@@ -15,18 +15,30 @@ __all__ = ["PostLimits"]
 
 
 class PostLimits:
-    """The limiters of one room. ``custom``: lane and rate of each custom type."""
+    """The limiters of one room."""
 
-    __slots__ = ("_app", "_custom", "_staff", "chat", "likes")
+    __slots__ = ("_app", "_custom", "_removed_refusals", "_staff", "chat", "likes")
 
     def __init__(
-        self, chat: Rate, likes: Rate, staff: Rate, app: Rate, custom: Iterable[tuple[int, Lane, Rate]]
+        self, chat: Rate, likes: Rate, staff: Rate, app: Rate, custom: Iterable[tuple[int, Lane, Rate]] = ()
     ) -> None:
+        """``custom``: as in `use_custom`."""
         self.chat = Gcra(chat)
         self.likes = Gcra(likes)
         self._staff = Gcra(staff)
         self._app = Gcra(app)
-        self._custom = {type: (lane, Gcra(rate)) for type, lane, rate in custom}
+        self._custom: dict[int, tuple[Lane, Gcra]] = {}
+        self._removed_refusals = 0
+        self.use_custom(custom)
+
+    def use_custom(self, custom: Iterable[tuple[int, Lane, Rate]]) -> None:
+        """Take other custom types: number, lane and rate of each. A limiter whose rate is the same keeps what it knows
+        of its users."""
+        before, self._custom = self._custom, {}
+        for type, lane, rate in custom:
+            known = before.pop(type, None)
+            self._custom[type] = lane, Gcra(rate) if known is None else known[1].at_rate(rate)
+        self._removed_refusals += sum(limit.full_refusals for _, limit in before.values())
 
     def use_rates(self, chat: Rate, likes: Rate, staff: Rate, app: Rate) -> None:
         """Apply other rates from now on. A limiter whose rate is the same keeps what it knows of its users."""
@@ -51,7 +63,13 @@ class PostLimits:
     @property
     def full_refusals(self) -> int:
         """Posts refused because a limiter's table of users was full."""
-        found = self.chat.full_refusals + self.likes.full_refusals + self._staff.full_refusals + self._app.full_refusals
+        found = (
+            self._removed_refusals
+            + self.chat.full_refusals
+            + self.likes.full_refusals
+            + self._staff.full_refusals
+            + self._app.full_refusals
+        )
         return found + sum([limit.full_refusals for _, limit in self._custom.values()]) if self._custom else found
 
     def sweep(self, now: float) -> None:

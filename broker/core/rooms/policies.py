@@ -152,6 +152,11 @@ class Policy:
             self.exempt_lanes,
         )
 
+    @property
+    def quota(self) -> tuple[object, ...]:
+        """What `admission` is made of."""
+        return self.admit_per_window, self.window_ms, self.reserved, self.allowlist_per_window, self.exempt_lanes
+
     def coalescer(self, rng: Random) -> Coalescer[T]:
         """A new room's danmaku window."""
         return Coalescer(max_items=self.queue_max, merge=self.merge, pick=self.pick, budgets=self.budgets, rng=rng)

@@ -86,7 +86,6 @@ class Posting(Generic[T]):
         self.admission = policy.admission()
         self.limits = PostLimits(
             policy.user_chat, policy.user_likes, policy.staff_posts, policy.app_posts,
-            ((rule.type, rule.lane, rule.rate) for rule in rules.custom.values()),
         )  # fmt: skip
         self._unique = policy.duplicate_window_s > 0
         self.duplicates = DuplicateFilter(policy.duplicate_window_s)
@@ -105,8 +104,8 @@ class Posting(Generic[T]):
             MessageType.MESSAGES_DELETED: self._delete,
             MessageType.PINS_CHANGED: self._pin,
             MessageType.ROOM_PHASE: self._phase,
-            **dict.fromkeys(rules.custom, self._custom),
         }
+        self.use_types()
 
     def post(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
         """Decide what one POST becomes. Its ticket is answered exactly once: by these effects or by a later tick's."""
@@ -224,16 +223,23 @@ class Posting(Generic[T]):
         asked = (PendingReply(ticket, Outcome.ACCEPTED, key),)
         return self._set_pins(pins_event(pinned, author.user_id, author.name, at_ms), asked, now)
 
+    def use_types(self) -> None:
+        """Take the deployment's own types as the rules have them now."""
+        custom = self._rules.types.custom
+        self._posts = {kind: post for kind, post in self._posts.items() if kind < CUSTOM_TYPE_MIN}
+        self._posts |= dict.fromkeys(custom, self._custom)
+        self.limits.use_custom((rule.type, rule.lane, rule.rate) for rule in custom.values())
+
     def use_policy(self, policy: Policy) -> None:
         """Apply other limits from now on, to the open window of danmaku from its end."""
         before, self._policy = self._policy, policy
-        if (policy.admit_per_window, policy.reserved) != (before.admit_per_window, before.reserved):
+        if policy.quota != before.quota:
             self.admission = policy.admission().continues(self.admission)
         self.limits.use_rates(policy.user_chat, policy.user_likes, policy.staff_posts, policy.app_posts)
         self._unique = policy.duplicate_window_s > 0
         self.duplicates.use_window(policy.duplicate_window_s)
         self._folds = policy.merge or self._unique
-        self.window.use_rules(policy.merge, policy.budgets)
+        self.window.use_rules(policy.merge, policy.budgets, policy.pick, policy.queue_max)
         self.gifts.use_rate(policy.paid_budget_per_s)
 
     def unpin_expired(self, now: float, now_ms: int | None, at_ms: int) -> Sequence[Effect[T]]:
@@ -264,7 +270,7 @@ class Posting(Generic[T]):
         return self.release(self.gifts.offer(gift, asked, now, at_ms), now, at_ms)
 
     def _custom(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
-        rule = self._rules.custom[post.type]
+        rule = self._rules.types.custom[post.type]
         key = None
         if rule.lane is not Lane.CHAT:
             key = post_key(author.user_id, post)

@@ -28,6 +28,7 @@ class RoomRules:
 
     policy: Policy
     custom: Mapping[int, CustomRule]
+    """Types of the deployment's own at the start; `types` has those in force."""
     history_entries: int = 512
     history_s: float = 120.0
     snapshot_danmaku: int = 20

@@ -172,8 +172,13 @@ class RoomState(Generic[T]):
         self._rules = self._rules.with_policy(policy)
         self.set_rules({})
 
+    def use_types(self) -> None:
+        """Take the deployment's own types as the rules have them now; the rules are the same for all rooms."""
+        self._posting.use_types()
+
     def _use_policy(self, policy: Policy) -> None:
         self.policy = policy
+        self.has_batches = policy.batch_max > 0
         self._posting.use_policy(policy)
         if self.has_tick:
             self.interval_s = max(policy.tick_ms / 1000, min(self.interval_s, policy.tick_max_ms / 1000))

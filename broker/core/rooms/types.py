@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from broker.core.limits.rate_limit import Rate
-from protocol.codes import MESSAGE_TYPES, ErrorCode, Lane, MessageType, Role
+from protocol.codes import CUSTOM_TYPE_MIN, MESSAGE_TYPES, ErrorCode, Lane, MessageType, Role
 from protocol.frames import pack_body
 
 __all__ = ["CustomRule", "TypeRules"]
@@ -35,7 +35,13 @@ class TypeRules:
 
     def __init__(self, custom: Mapping[int, CustomRule]) -> None:
         self.custom = custom
+        """Rules of the deployment's own types, by number."""
         self._permitted: dict[tuple[Role, frozenset[str] | None], frozenset[int]] = {}
+
+    def use(self, custom: Mapping[int, CustomRule]) -> None:
+        """Take other types of the deployment's own. Whoever holds what `permitted` has returned asks again."""
+        self.custom = custom
+        self._permitted = {}
 
     @property
     def critical(self) -> frozenset[int]:
@@ -69,6 +75,8 @@ class TypeRules:
         if kind not in permitted:
             is_known = rule is not None or (kind in MESSAGE_TYPES and MESSAGE_TYPES[MessageType(kind)].post_roles)
             return ErrorCode.NOT_ALLOWED if is_known else ErrorCode.UNKNOWN_TYPE
+        if rule is None and kind >= CUSTOM_TYPE_MIN:
+            return ErrorCode.UNKNOWN_TYPE
         if rule is not None and len(pack_body((payload,))) - 1 > rule.max_bytes:
             return ErrorCode.PAYLOAD_TOO_LARGE
         return None

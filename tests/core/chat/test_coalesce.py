@@ -444,3 +444,13 @@ def test_a_quiet_senders_first_message_is_shown_in_a_flood(
         1, budget=budget, quiet_users=quiet_users, quota_per_s=quota_per_s, tick_s=tick_s, same_text=same_text
     )
     assert share >= 0.95
+
+
+def test_another_pick_and_another_bound_hold_from_the_next_window() -> None:
+    room = coalescer(merge=False, pick=Pick.FAIR, max_items=3)
+    offer_all(room, [("a", "one"), ("b", "two")])
+    room.use_rules(False, {}, Pick.OLDEST_FIRST, 1)
+    assert offer_all(room, [("c", "three")]) == [Offer.ADMITTED], "the open window goes on as it began"
+    assert len(texts(room.close(0.0))) == 3
+    assert offer_all(room, [("a", "one"), ("b", "two")])[0] is Offer.ADMITTED
+    assert len(texts(room.close(0.0))) == 1
