@@ -295,6 +295,8 @@ class Mic(Activity[T]):
         )
 
     def _set_seats(self, command: SetSeats) -> ActivityStep[T]:
+        if command.conditions is not None and command.conditions.keyword:
+            return _refuse(ErrorCode.BAD_FIELD, "must be empty: requests have no text", "eligibility.keyword")
         holders = {user: entry for user, entry in self._entries.items() if entry.seat}
         removed = {user: holders.pop(user) for user in dict.fromkeys(command.remove) if user in holders}
         if len(holders) > command.seats:

@@ -124,6 +124,13 @@ def test_staff_says_who_may_ask_for_a_seat() -> None:
     assert driver.ask(RequestSeat(), CY).status is MicStatus.QUEUED
 
 
+def test_requests_have_no_text_for_a_keyword() -> None:
+    driver = driver_with()
+    refusal = driver.refusal_of(SetSeats(2, (), Eligibility(keyword="up")), HOST)
+    assert (refusal.code, refusal.field) == (ErrorCode.BAD_FIELD, "eligibility.keyword")
+    assert driver.ask(RequestSeat(), ANN).status is MicStatus.QUEUED
+
+
 def test_a_second_request_is_the_first_one() -> None:
     driver = driver_with()
     driver.ask(RequestSeat(), BOB)
