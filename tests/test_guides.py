@@ -327,6 +327,42 @@ def test_the_programs_of_products_count_clicks_and_show_an_order(terminal: Termi
         terminal.run("roomcast call products.put room=lobby id=mug-1 version=2 title=Mug price_cents=1990")
 
 
+def test_the_program_of_mic_link_takes_a_seat_and_leaves_it(terminal: Terminal) -> None:
+    assert run_program("mic.md", terminal) == [
+        "QUEUED 1", "token of the media service", "ON_MIC 1", "[('ann', True)]", "NONE",
+    ]  # fmt: skip
+    viewer = terminal.running[1][2]
+    for event in ("seats_changed", "seat_taken", "seat_muted", "seat_left"):
+        terminal.wait_for(viewer, f"mic.{event}")
+    seats = json.loads(terminal.run("roomcast call mic.get room=lobby"))
+    assert seats == {"seats": 4, "taken": [], "waiting": 0, "queue": []}
+
+
+def test_schedules_fire_once_over_a_restart_or_are_missed(terminal: Terminal) -> None:
+    assert run_program("schedules.md", terminal) == ["['The sale opens']", "PENDING True", "FIRED True None"]
+    serve, server, _ = terminal.running[0]
+    server.kill()
+    server.wait(DEADLINE_S)
+    until = time.time() + 4.5
+    viewer = terminal.running[1][2]
+    for text in ("The sale opens soon", "It is open", "countdowns.started", "countdowns.stopped"):
+        terminal.wait_for(viewer, text)
+    time.sleep(max(0.0, until - time.time()))
+    terminal.start(serve)
+
+    def jobs() -> dict[str, tuple[str, bool]]:
+        listed = json.loads(terminal.run("roomcast call schedules.list room=lobby"))["items"]
+        return {job["id"]: (job["state"], job["has_run"]) for job in listed}
+
+    terminal.wait_for(viewer, "Welcome back")  # its client has joined again
+    assert jobs() == {
+        "news-1": ("fired", True), "pause-1": ("cancelled", False), "news-2": ("fired", True),
+        "news-3": ("fired", True), "news-4": ("missed", False),
+    }  # fmt: skip
+    assert viewer.read_text().count("Welcome back") == 1
+    assert "Starting now" not in viewer.read_text()
+
+
 def _start_program(terminal: Terminal) -> tuple[subprocess.Popen[str], Path]:
     output = terminal.folder / "program-output"
     with output.open("w") as file:
