@@ -1,0 +1,1 @@
+"""Moderation, the part that decides: words, detectors. Pure: no clock, no input, no output."""

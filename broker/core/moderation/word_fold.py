@@ -1,0 +1,81 @@
+"""The form in which texts are searched for words, and the way back from a place in it to the text.
+
+Each character is folded by itself (compatibility form, case, look-alike letters of other scripts, traditional to
+simplified Chinese), so the folded text is a concatenation and each place in it belongs to one character of the text.
+Spaces, punctuation, symbols, combining marks and invisible characters are left out: inserting them hides no word.
+`broker.core.chat.fold` has the form that is compared for merging; it keeps what a reader tells apart.
+"""
+
+from __future__ import annotations
+
+from unicodedata import category, normalize
+
+from broker.core.chat.fold import COMBINING_MARKS
+from broker.core.moderation.simplified import SIMPLIFIED
+from protocol.text import INVISIBLE
+
+__all__ = ["FOLD", "FOLD_DIGITS", "FoldTable", "places_of"]
+
+MAX_KNOWN = 20_000
+"""Characters that a table remembers; others are folded anew each time."""
+
+
+def _pairs(letters: str, looks: str) -> dict[str, str]:
+    return dict(zip(letters, looks, strict=True))
+
+
+def _run(first: int, looks: str) -> dict[str, str]:
+    return {chr(first + index): look for index, look in enumerate(looks)}
+
+
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+_LOOK_ALIKES = {
+    **_pairs("авекмнорстухіјѕԁһӏԝԛ", "abekmhopctyxijsdhlwq"),  # Cyrillic
+    **_pairs("αβεικνορτυχω", "abeikvoptuxw"),  # Greek
+    **_pairs("ɑɡıøłđħᴀʙᴄᴅᴇɢʜɪᴊᴋʟᴍɴᴏᴘʀᴛᴜᴠᴡʏᴢ", "agioldhabcdeghijklmnoprtuvwyz"),  # Latin
+    **_run(0x1F150, _ALPHABET), **_run(0x1F170, _ALPHABET),  # white on black
+    **_run(0x2776, "123456789"), **_run(0x2780, "123456789"), **_run(0x278A, "123456789"),  # circled digits
+}  # fmt: skip
+_FOR_DIGITS = _pairs("013457@$!|€l", "oieastasiiei")
+
+
+class FoldTable(dict[int, str]):
+    """A table for `str.translate` that folds, filled as characters are met. ``looks``: letters for other characters,
+    before all else."""
+
+    def __init__(self, looks: dict[str, str]) -> None:
+        super().__init__()
+        self._looks = looks
+
+    def __missing__(self, code: int) -> str:
+        folded = "".join(map(self._folded, chr(code)))
+        if len(self) < MAX_KNOWN:
+            self[code] = folded
+        return folded
+
+    def _folded(self, character: str) -> str:
+        character = self._looks.get(character, character)
+        decomposed = normalize("NFKD", normalize("NFKD", character).casefold())
+        return "".join(SIMPLIFIED.get(each, each) for each in map(self._letter, decomposed) if _is_kept(each))
+
+    def _letter(self, character: str) -> str:
+        character = self._looks.get(character, character)
+        return _LOOK_ALIKES.get(character, character)
+
+
+def _is_kept(character: str) -> bool:
+    """Return whether a decomposed character is a part of words: a letter, a digit, a vowel sign of a script."""
+    if not character or INVISIBLE.match(character) or COMBINING_MARKS.match(character):
+        return False
+    return category(character)[0] not in "ZPSC"
+
+
+FOLD = FoldTable({})
+"""Folds texts: ``text.translate(FOLD)``."""
+FOLD_DIGITS = FoldTable(_FOR_DIGITS)
+"""The same, with the letters that digits and signs stand for in Latin words (sh1t, f@ke)."""
+
+
+def places_of(text: str, table: FoldTable) -> list[int]:
+    """Return for each character of the folded text the index of the one of ``text`` that it comes from."""
+    return [index for index, character in enumerate(text) for _ in table[ord(character)]]
