@@ -176,7 +176,7 @@ class Broker:
         self.locks = Locks(self.ledger, clock, self.clock)
         self.questions = Questions(config.webhooks, unix_ms=wall_ms, rng=rng)
         self.broadcasts = BroadcastRuns(self.ledger, wall_ms)
-        self.revocations = Revocations(self.ledger)
+        self.revocations = Revocations(self.ledger, wall_ms)
         self.erasures = None
         if self.ledger is not None and self.room_store is not None and self.inboxes is not None:
             self.erasures = Erasures(

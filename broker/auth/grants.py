@@ -6,6 +6,7 @@ Claims of a token::
     rooms  [{"pattern": "live-*", "role": "host", "allow": ["danmaku"]}]  required; [] = no room
     role   role in rooms whose entry names none (default "viewer")
     name   what others see, up to 64 characters (default: the user id)
+    jti    id of the token, up to 128 characters: by it the platform revokes this token alone
     account_created  when the account was made, in Unix seconds: a condition of some activities
     tenant whose user this is: 1 to 32 of a-z 0-9 _ - (default "", the only tenant of most brokers)
 
@@ -25,6 +26,8 @@ from typing import Any, NamedTuple
 
 from broker.core.tenants.names import plain_name, qualify, split_name
 from protocol.codes import Role
+from protocol.fields import FieldError, text
+from protocol.operations.tokens import MAX_TOKEN_ID_CHARS
 from protocol.text import fits_room_pattern, is_blank, is_display_name, is_room_pattern, is_tenant, is_user_id
 
 __all__ = [
@@ -60,6 +63,7 @@ _TYPE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _is_guest_key = re.compile(r"[A-Za-z0-9_-]{22,64}").fullmatch
 """At least 128 random bits in base64 for URLs."""
 _GUEST_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
+_read_token_id = text(0, MAX_TOKEN_ID_CHARS)
 _new = tuple.__new__
 
 
@@ -115,6 +119,8 @@ class Grant:
     """Unix seconds; 0 = the token does not say. For revocations alone."""
     account_created: int = 0
     """Unix seconds; 0 = the token does not say."""
+    jti: str = ""
+    """Id of the token, "" = it has none. For revocations alone."""
 
     @property
     def plain_id(self) -> str:
@@ -172,8 +178,9 @@ class GrantReader:
             name = user_id
         issued_at = seconds_claim(claims, "iat") if "iat" in claims else 0
         created = seconds_claim(claims, "account_created") if "account_created" in claims else 0
+        jti = _token_id(claims["jti"]) if "jti" in claims else ""
         shared = self._shared(entries)
-        return Grant(qualify(tenant, user_id), name, role, shared, expires_at, tenant, issued_at, created)
+        return Grant(qualify(tenant, user_id), name, role, shared, expires_at, tenant, issued_at, created, jti)
 
     def _shared(self, entries: tuple[RoomGrant, ...]) -> tuple[RoomGrant, ...]:
         """Return an equal tuple seen before, so that 10,000 viewers of one room hold one list of rooms."""
@@ -197,6 +204,14 @@ def _tenant(value: Any) -> str:
     if type(value) is not str or not (value == "" or is_tenant(value)):
         raise AuthError("claim tenant is not 1 to 32 of a-z, 0-9, _ and -")
     return value
+
+
+def _token_id(value: Any) -> str:
+    try:
+        found: str = _read_token_id(value)
+    except FieldError:
+        raise AuthError("claim jti is not text of up to 128 characters without controls") from None
+    return found
 
 
 def _role(value: Any, name: str) -> Role:

@@ -129,7 +129,7 @@ class TokenKey:
             return None
         if claims.get("aud") != audience or claims.get("exp") is None or claims.get("rooms") is None:
             return None
-        if "jti" in claims or (issuer is not None and claims.get("iss") != issuer):
+        if type(claims.get("jti", "")) is not str or (issuer is not None and claims.get("iss") != issuer):
             return None
         return claims
 

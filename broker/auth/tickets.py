@@ -79,6 +79,7 @@ class Tickets:
                 "rooms": [entry_claim(entry) for entry in grant.rooms],
                 "tenant": grant.tenant,
                 **({"iat": grant.issued_at} if grant.issued_at else {}),
+                **({"jti": grant.jti} if grant.jti else {}),
                 **({"account_created": grant.account_created} if grant.account_created else {}),
             },
         )

@@ -70,11 +70,11 @@ class Authenticator:
         rng: random.Random | None = None,
         request_keys: Callable[[], bool] = lambda: False,
         tenants: TenantKeys | None = None,
-        is_revoked: Callable[[str, str, int], bool] = lambda tenant, user_id, issued_at_s: False,
+        is_revoked: Callable[[str, str, int, str], bool] = lambda tenant, user_id, issued_at_s, jti: False,
     ) -> None:
         """``request_keys``: called when a token names an unknown key; returns whether newer keys may come soon, for
         `use_url_keys`. ``tenants``: those that tokens may name; None: any. ``is_revoked``: of a tenant, a
-        qualified user id and the Unix seconds at which a token was issued.
+        qualified user id, the Unix seconds at which a token was issued, and its id.
 
         ValueError if a configured secret is missing or short (`broker.config.schema.load` prevents it), KeyProblem
         if the file of keys cannot be used."""
@@ -168,7 +168,7 @@ class Authenticator:
         """
         try:
             grant = self._verify(token)
-            if grant.expires_at and self._is_revoked(grant.tenant, grant.user_id, grant.issued_at):
+            if grant.expires_at and self._is_revoked(grant.tenant, grant.user_id, grant.issued_at, grant.jti):
                 raise TokenRevoked("the token was revoked")
             return grant
         except AuthError:

@@ -7,7 +7,7 @@ from typing import Any
 import trio
 
 from broker.core.tenants.names import plain_name
-from broker.core.users.revocations import Revocation
+from broker.core.users.revocations import MAX_TOKENS, Revocation, TooManyTokens
 from broker.operations.caller import Caller, OperationError
 from broker.operations.parts import Handler, Parts
 from protocol.codes import CloseCode, ErrorCode
@@ -20,6 +20,7 @@ AHEAD_MS = 30_000
 SLICE = 200
 """Connections that are ended before the loop runs again."""
 RETRY_MS = 1000
+FULL_RETRY_MS = 60_000
 
 
 async def _revoke(parts: Parts, caller: Caller, request: RevokeTokens) -> TokensRevoked:
@@ -27,8 +28,13 @@ async def _revoke(parts: Parts, caller: Caller, request: RevokeTokens) -> Tokens
     before_ms = request.issued_before_ms or now_ms
     if before_ms > now_ms + AHEAD_MS:
         raise OperationError(ErrorCode.BAD_FIELD, "must not lie in the future", "issued_before_ms")
-    user = "" if request.user is None else plain_name(request.user)
-    is_kept = await parts.revocations.revoke(Revocation(caller.tenant, user, before_ms))
+    if request.jti is not None:
+        is_kept = await _revoke_one(parts, caller.tenant, request, request.jti)
+    elif request.expires_at_ms:
+        raise OperationError(ErrorCode.BAD_FIELD, "is for jti alone", "expires_at_ms")
+    else:
+        user = "" if request.user is None else plain_name(request.user)
+        is_kept = await parts.revocations.revoke(Revocation(caller.tenant, user, before_ms))
     links = 0
     for number, session in enumerate(parts.users.all_sessions() if request.user is None else _of(parts, request.user)):
         links += _end_revoked(parts, session)
@@ -40,6 +46,20 @@ async def _revoke(parts: Parts, caller: Caller, request: RevokeTokens) -> Tokens
     return TokensRevoked(before_ms, links)
 
 
+async def _revoke_one(parts: Parts, tenant: str, request: RevokeTokens, jti: str) -> bool:
+    """Revoke one token; returns whether it holds after a restart too."""
+    for field in "user", "issued_before_ms":
+        if getattr(request, field):
+            raise OperationError(ErrorCode.BAD_FIELD, "is not for jti, which names one token", field)
+    if not request.expires_at_ms:
+        raise OperationError(ErrorCode.BAD_FIELD, "must be when the token expires, with jti", "expires_at_ms")
+    try:
+        return await parts.revocations.revoke_token(tenant, jti, request.expires_at_ms)
+    except TooManyTokens:
+        rule = f"{MAX_TOKENS} tokens are revoked one by one and have not expired: revoke by user, or by time"
+        raise OperationError(ErrorCode.OVERLOADED, rule, "jti", FULL_RETRY_MS) from None
+
+
 def _of(parts: Parts, user: str) -> tuple[Any, ...]:
     return parts.users.sessions(user)
 
@@ -49,7 +69,7 @@ def _end_revoked(parts: Parts, session: Any) -> bool:
     grant = session.grant
     if grant is None or not grant.expires_at:
         return False
-    if not parts.revocations.is_revoked(grant.tenant, grant.user_id, grant.issued_at):
+    if not parts.revocations.is_revoked(grant.tenant, grant.user_id, grant.issued_at, grant.jti):
         return False
     session.close(CloseCode.TOKEN_REVOKED, "the token was revoked")
     return True

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import structlog
 import trio
 
 from broker.core.tenants.names import plain_name, qualify, split_name
-from broker.core.users.revocations import Revocation, RevocationTable
+from broker.core.users.revocations import Revocation, RevocationTable, RevokedToken
 from broker.ledger import Committed, Item, Ledger, LedgerResult, Reader, RecordPut, RecordRemoved, SubmitResult
 from broker.ledger.pending import PendingResult
-from broker.ledger.records import PAGE, all_records
+from broker.ledger.records import PAGE, all_records, remove_records
 from protocol.frames import pack_body
 
-__all__ = ["KIND", "Revocations"]
+__all__ = ["KIND", "TOKEN_KIND", "Revocations"]
 
 log = structlog.get_logger("roomcast.users")
 
 KIND = "users.revoked"
+TOKEN_KIND = "tokens.revoked"
+_LATER_MS = 60_000
+"""How long a token is known as revoked beyond its end: longer than any `auth.leeway_s`, for which it is still good."""
 
 
 class Revocations:
     """The revocations of one broker. ``ledger`` None: they end with the process."""
 
-    def __init__(self, ledger: Ledger | None) -> None:
+    def __init__(self, ledger: Ledger | None, unix_ms: Callable[[], int]) -> None:
         self._ledger = ledger
+        self._unix_ms = unix_ms
         self.table = RevocationTable()
 
     async def load(self) -> None:
@@ -33,12 +39,15 @@ class Revocations:
         found = await self._ledger.ask(_read)
         for revocation in found:
             self.table.revoke(revocation)
-        if found:
+        self.table.restore_tokens(await self._ledger.ask(_read_tokens))
+        ended = self.table.end_tokens(self._unix_ms())
+        remove_records(self._ledger, [RecordRemoved(TOKEN_KIND, qualify(each.tenant, each.jti), "") for each in ended])
+        if len(self.table):
             log.info("revocations restored", revocations=len(self.table))
 
-    def is_revoked(self, tenant: str, user_id: str, issued_at_s: int) -> bool:
-        """Return whether a token of the user with this qualified id is revoked."""
-        return self.table.is_revoked(tenant, plain_name(user_id), issued_at_s)
+    def is_revoked(self, tenant: str, user_id: str, issued_at_s: int, jti: str = "") -> bool:
+        """Return whether a token of the user with this qualified id is revoked. ``jti``: of the token, "" = none."""
+        return self.table.is_revoked(tenant, plain_name(user_id), issued_at_s, jti)
 
     async def erase(self, tenant: str, user: str, before_ms: int) -> bool:
         """Revoke the tokens of a user (plain id) that is erased, in a form that does not name it; the record of an
@@ -48,12 +57,28 @@ class Revocations:
     async def revoke(self, revocation: Revocation) -> bool:
         """Add a revocation: it holds at once; returns whether it also holds after a restart, or there is no ledger."""
         added, removed = self.table.revoke(revocation)
-        if self._ledger is None or not added:
+        if not added:
             return True
         items: list[Item] = [
             RecordPut(KIND, _subject(each), "", each.before_ms, pack_body((each.before_ms,))) for each in added
         ]
         items += [RecordRemoved(KIND, _subject(each), "") for each in removed]
+        return await self._keep(items)
+
+    async def revoke_token(self, tenant: str, jti: str, expires_at_ms: int) -> bool:
+        """Revoke the token of a tenant with an id, which expires then. Returns as `revoke`; TooManyTokens."""
+        token = RevokedToken(tenant, jti, expires_at_ms + _LATER_MS)
+        added, ended = self.table.revoke_token(token, self._unix_ms())
+        items: list[Item] = [
+            RecordPut(TOKEN_KIND, qualify(tenant, jti), "", each.ends_ms, pack_body(())) for each in added
+        ]
+        items += [RecordRemoved(TOKEN_KIND, qualify(each.tenant, each.jti), "") for each in ended]
+        return await self._keep(items)
+
+    async def _keep(self, items: Sequence[Item]) -> bool:
+        """Make items durable; returns whether they are, or there is no ledger."""
+        if self._ledger is None:
+            return True
         for start in range(0, len(items), PAGE):
             pending = PendingResult[LedgerResult]()
             if self._ledger.record(items[start : start + PAGE], pending.set) is not SubmitResult.QUEUED:
@@ -66,6 +91,11 @@ class Revocations:
 
 def _subject(revocation: Revocation) -> str:
     return qualify(revocation.tenant, revocation.user)
+
+
+def _read_tokens(reader: Reader) -> list[RevokedToken]:
+    """Return all recorded tokens. Runs in the ledger's reading thread."""
+    return [RevokedToken(*split_name(record.subject), record.at_ms) for record in all_records(reader, TOKEN_KIND)]
 
 
 def _read(reader: Reader) -> list[Revocation]:

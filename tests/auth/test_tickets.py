@@ -410,7 +410,7 @@ def test_the_ticket_of_a_user_that_the_platform_vouches_for_holds_after_a_revoca
     revoked_before = int(NOW) - 5
     auth = Authenticator(
         AuthConfig(secret=SECRET), Clock(), random.Random(1),
-        is_revoked=lambda tenant, user, issued_at: issued_at < revoked_before,
+        is_revoked=lambda tenant, user, issued_at, jti: issued_at < revoked_before,
     )  # fmt: skip
     auth.use_ticket_keys(TicketKeys.new(KEY))
     ticket, _ = auth.ticket(auth.grant_of({"sub": "ann", "rooms": []}))

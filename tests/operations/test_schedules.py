@@ -224,7 +224,7 @@ async def test_a_countdown_is_seen_by_who_joins(directory: Path) -> None:
 
 
 async def test_rights_are_those_of_the_time_when_it_runs() -> None:
-    revocations = Revocations(None)
+    revocations = Revocations(None, lambda: 0)
     host = Caller("ann", "Ann", "127.0.0.1", lambda room: Role.HOST, frozenset({Role.HOST}))
     creator = creator_of(host, ROOM, 5_000_000)
     again = caller_again(creator, "job/j/1", lambda: None, revocations, 6000)

@@ -94,3 +94,40 @@ async def test_a_revocation_survives_a_restart(directory: Path) -> None:
         assert await refused(broker, old) == CloseCode.TOKEN_REVOKED
         async with raw_link(broker) as link:
             assert (await login(link, token(broker, "bob"))).user_id == "bob"
+
+
+async def test_one_token_is_revoked_by_its_id_with_its_tickets_and_links_also_after_a_restart(directory: Path) -> None:
+    settings = CONFIGURED | {"ledger": {"data_dir": str(directory)}}
+    async with running_broker(**settings) as broker, raw_link(broker) as phone, raw_link(broker) as desk:
+        stolen, other = token(broker, jti="t-1"), token(broker, jti="t-2")
+        ticket = (await login(phone, stolen)).ticket
+        await login(desk, other)
+        expires_at_ms = broker.clock.now_ms() + 3_600_000
+        assert (await revoke(broker, jti="t-1", expires_at_ms=expires_at_ms)).links == 1
+        assert (await phone.expect_close()).code == CloseCode.TOKEN_REVOKED
+        assert await refused(broker, stolen) == await refused(broker, ticket) == CloseCode.TOKEN_REVOKED
+        await desk.join()
+        assert not broker.revocations.is_revoked("acme", "acme\x1fann", 1, "t-1")
+        await revoke(broker, jti="ended", expires_at_ms=broker.clock.now_ms() - 59_000)
+    async with running_broker(**settings, wall_ms=lambda: expires_at_ms - 3_590_000) as broker:
+        assert [each.jti for each in broker.revocations.table.tokens()] == ["t-1"]
+        assert await refused(broker, stolen) == await refused(broker, ticket) == CloseCode.TOKEN_REVOKED
+        async with raw_link(broker) as link:
+            assert (await login(link, other)).user_id == "ann"
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"jti": "t"}, "expires_at_ms"),
+        ({"expires_at_ms": 9}, "expires_at_ms"),
+        ({"jti": "t", "expires_at_ms": 9, "user": "ann"}, "user"),
+        ({"jti": "t", "expires_at_ms": 9, "issued_before_ms": 1}, "issued_before_ms"),
+    ],
+)
+async def test_a_token_is_named_by_its_id_and_its_end_alone(fields: dict[str, Any], wrong: str) -> None:
+    async with running_broker(**CONFIGURED) as broker:
+        with pytest.raises(OperationError) as error:
+            await revoke(broker, **fields)
+        assert (error.value.code, error.value.field) == (ErrorCode.BAD_FIELD, wrong)
+        assert len(broker.revocations.table) == 0

@@ -89,11 +89,21 @@ class UsersCalls:
         result: ErasureStatus = self._call("users.erase_state", EraseStateRequest(job), None)
         return result
 
-    def revoke(self, *, user: str | None = None, issued_before_ms: int = 0, dry_run: bool = False) -> TokensRevoked:
-        """Revoke the tokens and tickets of a user, or of all users, that were issued before a time. Scope:
-        users:write.
+    def revoke(
+        self,
+        *,
+        user: str | None = None,
+        issued_before_ms: int = 0,
+        jti: str | None = None,
+        expires_at_ms: int = 0,
+        dry_run: bool = False,
+    ) -> TokensRevoked:
+        """Revoke the tokens and tickets of a user, or of all users, issued before a time, or one token by its id.
+        Scope: users:write.
         """
-        result: TokensRevoked = self._call("users.revoke", RevokeTokens(user, issued_before_ms), None, dry_run)
+        result: TokensRevoked = self._call(
+            "users.revoke", RevokeTokens(user, issued_before_ms, jti, expires_at_ms), None, dry_run
+        )
         return result
 
 
@@ -160,10 +170,18 @@ class AsyncUsersCalls:
         return result
 
     async def revoke(
-        self, *, user: str | None = None, issued_before_ms: int = 0, dry_run: bool = False
+        self,
+        *,
+        user: str | None = None,
+        issued_before_ms: int = 0,
+        jti: str | None = None,
+        expires_at_ms: int = 0,
+        dry_run: bool = False,
     ) -> TokensRevoked:
-        """Revoke the tokens and tickets of a user, or of all users, that were issued before a time. Scope:
-        users:write.
+        """Revoke the tokens and tickets of a user, or of all users, issued before a time, or one token by its id.
+        Scope: users:write.
         """
-        result: TokensRevoked = await self._call("users.revoke", RevokeTokens(user, issued_before_ms), None, dry_run)
+        result: TokensRevoked = await self._call(
+            "users.revoke", RevokeTokens(user, issued_before_ms, jti, expires_at_ms), None, dry_run
+        )
         return result

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.users.revocations import Revocation, RevocationTable
+from broker.core.users.revocations import Revocation, RevocationTable, RevokedToken, TooManyTokens
 
 users = st.sampled_from(["", "ann", "bob", "eve", "kim"])
 tenants = st.sampled_from(["", "acme"])
@@ -60,3 +61,25 @@ def test_the_oldest_of_too_many_holds_for_every_user() -> None:
     assert table.is_revoked("", "kim", 9)
     assert not table.is_revoked("", "kim", 10)
     assert not table.is_revoked("acme", "kim", 9)
+
+
+def test_a_token_is_revoked_by_its_id_until_it_ends_and_the_latest_end_holds() -> None:
+    table = RevocationTable(max_tokens=2)
+    for ends_ms in (100, 50):
+        assert table.revoke_token(RevokedToken("", "a", ends_ms), 10) == ([RevokedToken("", "a", 100)], [])
+    assert table.is_revoked("", "ann", 9, "a")
+    assert not table.is_revoked("", "ann", 9)
+    assert not table.is_revoked("acme", "ann", 9, "a")
+    assert table.revoke_token(RevokedToken("", "over", 10), 10) == ([], [])
+    table.revoke_token(RevokedToken("", "b", 60), 10)
+    with pytest.raises(TooManyTokens):
+        table.revoke_token(RevokedToken("", "c", 70), 59)
+    assert table.revoke_token(RevokedToken("acme", "c", 70), 59)[0], "each tenant has its own space"
+    assert table.revoke_token(RevokedToken("", "c", 70), 60) == (
+        [RevokedToken("", "c", 70)],
+        [RevokedToken("", "b", 60)],
+    )
+    again = RevocationTable()
+    again.restore_tokens(table.tokens())
+    assert sorted(again.end_tokens(70)) == [RevokedToken("", "c", 70), RevokedToken("acme", "c", 70)]
+    assert (again.tokens(), len(again)) == ([RevokedToken("", "a", 100)], 1)
