@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from broker.auth.signatures import MAX_AGE_S, NonceTable, SignatureRefused, Signed
+from broker.auth.signatures import MAX_AGE_S, MAX_AHEAD_S, NonceTable, SignatureRefused, Signed
 from broker.config.files import read_secret_text
 from protocol.operations import Scope
 from protocol.text import fits_room_pattern, is_room_pattern, is_tenant
@@ -117,11 +117,10 @@ class ApiKeys:
             raise SignatureRefused("unknown key, or a signature of another secret or request")
         if known.expires_at and now >= known.expires_at:
             raise SignatureRefused(f"key {known.id} has expired")
-        if abs(now - signed.created) > MAX_AGE_S or (signed.expires and signed.expires <= now):
-            raise SignatureRefused(f"created {now - signed.created:.0f} s before the broker's clock, or expired")
-        if signed.created <= nonces.since:
-            raise SignatureRefused("created before the start of the broker, which knows no nonces of then", 1.0)
-        nonces.use(known.id, signed.nonce, now)
+        age_s = now - signed.created
+        if not -MAX_AHEAD_S <= age_s <= MAX_AGE_S or (signed.expires and signed.expires <= now):
+            raise SignatureRefused(f"created {age_s:.0f} s before the broker's clock, or expired")
+        nonces.use(known.id, signed.nonce, signed.created, now)
         return known
 
 

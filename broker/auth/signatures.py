@@ -1,13 +1,13 @@
 """HTTP Message Signatures (RFC 9421) with ``hmac-sha256``: a backend proves that it has a key without sending it.
 
 A request is signed over its method, its target and the digest of its body (RFC 9530), with a time of at most
-`MAX_AGE_S` before or after the trusted clock and a nonce that is remembered for as long. What a proxy may change on the
-way (scheme, headers that were not signed) does not matter. Exactly one signature is read.
+`MAX_AGE_S` before or `MAX_AHEAD_S` after the trusted clock and a nonce that is remembered for as long. What a proxy may
+change on the way (scheme, headers that were not signed) does not matter. Exactly one signature is read.
 
 Nonces have a bounded table with a share for each key: where a share is full a request is refused until the oldest nonce
-has expired, never is one forgotten that could be used again. They are in memory: a signature from before the start of
-the process is refused, with a time after which the backend may sign and send again. (One whose ``created`` lies in the
-future is not known as such.)
+has expired, never is one forgotten that could be used again. They are in memory: what an earlier process may have
+accepted, which is every signature made up to `MAX_AHEAD_S` after the start of this one, is refused, with a time after
+which the backend may sign and send again.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["MAX_AGE_S", "NonceTable", "SignatureRefused", "Signed", "is_digest_of", "read_signature"]
+__all__ = ["MAX_AGE_S", "MAX_AHEAD_S", "NonceTable", "SignatureRefused", "Signed", "is_digest_of", "read_signature"]
 
 MAX_AGE_S = 300
+MAX_AHEAD_S = 5
+"""How far the clock of a backend may be ahead, and for how long after a start signatures are refused: short, but above
+what time synchronization leaves."""
 MAX_COMPONENTS = 16
 MAX_FIELD_CHARS = 2048
 
@@ -142,8 +145,8 @@ def is_digest_of(headers: Headers, body: bytes) -> bool:
 class NonceTable:
     """Nonces that were used, each for as long as its signature could be valid: ``total``, and of one key ``share``.
 
-    ``since``: Unix seconds at which it began; what was used before is not known, so that nothing is valid which was
-    signed then.
+    ``since``: Unix seconds at which it began; what was used before is not known, so that nothing is valid which could
+    have been used then (`use`).
     """
 
     def __init__(self, total: int = 400_000, share: int = 200_000, since: float = 0.0) -> None:
@@ -156,8 +159,13 @@ class NonceTable:
     def __len__(self) -> int:
         return self._count
 
-    def use(self, key_id: str, nonce: str, now: float) -> None:
-        """Take a nonce of a valid signature. SignatureRefused if it was used, or the share of the key is full."""
+    def use(self, key_id: str, nonce: str, created: int, now: float) -> None:
+        """Take a nonce of a valid signature, made at ``created``. SignatureRefused if it was used or may have been used
+        before the table began, or the share of the key is full."""
+        known_from = self.since + MAX_AHEAD_S
+        if created <= known_from:
+            # The next second that is later, by a clock that is right.
+            raise SignatureRefused("may have been used before the start of the broker", max(1.0, known_from + 1 - now))
         known = self._by_key.setdefault(key_id, OrderedDict())
         while known and next(iter(known.values())) < now:
             known.popitem(last=False)
@@ -168,5 +176,5 @@ class NonceTable:
             wait_s = next(iter(known.values()), now + MAX_AGE_S) - now
             raise SignatureRefused("too many nonces are remembered", max(1.0, wait_s))
         # In order of use: all are kept for the longest time that any could be valid.
-        known[nonce] = now + 2 * MAX_AGE_S
+        known[nonce] = now + MAX_AGE_S + MAX_AHEAD_S
         self._count += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
+import hmac
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.auth.api_keys import ApiKey, ApiKeys, key_table, parse_keys, secret_text
-from broker.auth.signatures import MAX_AGE_S, NonceTable, SignatureRefused, is_digest_of, read_signature
+from broker.auth.signatures import (
+    MAX_AGE_S,
+    MAX_AHEAD_S,
+    NonceTable,
+    SignatureRefused,
+    Signed,
+    is_digest_of,
+    read_signature,
+)
 from protocol.operations import Scope
 
 SECRET = b"s" * 32
@@ -88,7 +97,7 @@ def test_a_query_is_part_of_the_target() -> None:
         ({"key_id": "other"}, "unknown key"),
         ({"nonce": "short"}, "nonce is not"),
         ({"created": NOW - MAX_AGE_S - 1}, "before the broker's clock"),
-        ({"created": NOW + MAX_AGE_S + 1}, "before the broker's clock"),
+        ({"created": NOW + MAX_AHEAD_S + 1}, "before the broker's clock"),
     ],
 )
 def test_what_is_wrong_is_named(options: dict[str, Any], why: str) -> None:
@@ -120,17 +129,43 @@ def test_a_nonce_is_used_once_and_the_table_is_bounded() -> None:
     with pytest.raises(SignatureRefused, match="nonce was used"):
         verify(headers, nonces=nonces)
     for number in range(2):
-        nonces.use("shop", f"n{number}", NOW)
+        nonces.use("shop", f"n{number}", NOW, NOW)
     for key, nonce in (("shop", "n3"), ("desk", "a"), ("desk", "b"), ("more", "c")):
         if key == "desk":
-            nonces.use(key, nonce, NOW)
+            nonces.use(key, nonce, NOW, NOW)
             continue
         with pytest.raises(SignatureRefused, match="too many nonces") as caught:
-            nonces.use(key, nonce, NOW)
+            nonces.use(key, nonce, NOW, NOW)
         assert caught.value.retry_after_s >= 1
     assert len(nonces) == 5
-    nonces.use("shop", "n0", NOW + 2 * MAX_AGE_S + 1)
+    later = NOW + MAX_AGE_S + MAX_AHEAD_S + 1
+    nonces.use("shop", "n0", later, later)
     assert len(nonces) == 3
+
+
+@given(st.integers(-MAX_AGE_S, MAX_AHEAD_S), st.integers(0, MAX_AGE_S), st.integers(0, 999))
+def test_no_signature_is_accepted_again_after_a_restart(created: int, stopped_s: int, started_ms: int) -> None:
+    def accepts(nonces: NonceTable, now: float) -> bool:
+        signed = Signed("shop", NOW + created, 0, "nonce-0001", signature, (b"signed",))
+        try:
+            ApiKeys(KEYS, lambda: now).verify_signature(signed, nonces)
+        except SignatureRefused:
+            return False
+        return True
+
+    signature = hmac.digest(SECRET, b"signed", "sha256")
+    assert accepts(NonceTable(), NOW)
+    started_at_s = NOW + stopped_s + started_ms / 1000
+    after = NonceTable(since=started_at_s)
+    assert not any(accepts(after, started_at_s + wait_s) for wait_s in range(MAX_AGE_S + MAX_AHEAD_S))
+
+
+def test_after_a_restart_the_wait_is_long_enough_for_a_backend_whose_clock_is_right() -> None:
+    nonces = NonceTable(since=NOW + 0.5)
+    with pytest.raises(SignatureRefused, match="before the start of the broker") as caught:
+        nonces.use("shop", "n", NOW + 1, NOW + 1.5)
+    then = NOW + 1.5 + caught.value.retry_after_s
+    nonces.use("shop", "n", int(then), then)
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200))
