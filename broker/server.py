@@ -264,6 +264,7 @@ class Broker:
                 if self.erasures is not None:
                     await nursery.start(self.erasures.run)
                 await nursery.start(self.context.call_tasks.run)
+                await nursery.start(self.context.call_turns.run)
                 await nursery.start(self.poller.run)
                 await nursery.start(self.jwks.run)
                 nursery.start_soon(self._sample)
@@ -521,6 +522,7 @@ class Broker:
             self.config.link,
             connection_limits=self.connection_limits,
             poller=self.poller,
+            call_turns=self.context.call_turns,
             hub=self.hub,
             fanout=self.fanout,
             ledger=self.ledger,

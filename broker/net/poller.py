@@ -239,11 +239,11 @@ class Poller:
                 self.crash(connection, error)
         self._epoll.close()
 
-    async def serve_pending(self, limit_s: float) -> None:
+    async def serve_pending(self, limit_s: float, waits: Callable[[], object] = lambda: False) -> None:
         """Serve everything that has arrived by now, for at most ``limit_s``; called before the broker closes its
-        connections."""
+        connections. ``waits``: whether another task still handles what has been read."""
         until = self._clock() + limit_s
-        while (self._ready or self._epoll.poll(0, 1)) and self._clock() < until:
+        while (self._ready or waits() or self._epoll.poll(0, 1)) and self._clock() < until:
             self.turn()
             await trio.lowlevel.checkpoint()
 

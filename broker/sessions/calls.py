@@ -21,6 +21,7 @@ from broker.operations.caller import Caller, OperationError
 from broker.operations.calls import CallAnswer, Operations
 from broker.operations.deferred import Deferred
 from protocol.codes import ErrorCode, Role
+from protocol.connection import Frame
 from protocol.frames import MAX_BODY_BYTES, pack_body
 from protocol.messages import MAX_CALLS, Call, Message, Result
 from protocol.operations import BY_NUMBER, OperationRow
@@ -113,7 +114,7 @@ class CallerLink(Protocol):
 class LinkCalls:
     """The calls of one link."""
 
-    __slots__ = ("_caller", "_grant", "_link", "_operations", "_reads", "_tasks", "_waiting")
+    __slots__ = ("_caller", "_grant", "_link", "_operations", "_reads", "_tasks", "_waiting", "held")
 
     def __init__(self, link: CallerLink, operations: Operations, tasks: CallTasks) -> None:
         self._link = link
@@ -125,6 +126,8 @@ class LinkCalls:
         """Scopes of the calls that wait and change nothing."""
         self._waiting = 0
         """Calls without an answer."""
+        self.held: Frame | None = None
+        """The CALL that waits for the turn of its link, see `broker.sessions.call_turns`."""
 
     def take(self, room: int, sequence: int, call: Call) -> None:
         """Answer a CALL, now or when its handler has the result."""
@@ -156,6 +159,12 @@ class LinkCalls:
             else:
                 self._waiting += 1
                 self._tasks.start(self._wait, row, room, sequence, found)
+
+    def take_held(self) -> None:
+        """Answer the CALL that has waited, if one has: it is the turn of its link."""
+        frame, self.held = self.held, None
+        if frame is not None:
+            self.take(frame.room, frame.sequence, frame.message)  # type: ignore[arg-type]
 
     def close(self) -> None:
         """Cancel the reads that wait: the link has ended."""

@@ -22,6 +22,7 @@ from broker.net.transport import Transport
 from broker.operations.calls import Operations
 from broker.rooms.hub import Hub
 from broker.rooms.room_history import RoomHistory
+from broker.sessions.call_turns import CallTurns
 from broker.sessions.calls import CallTasks
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
@@ -75,6 +76,8 @@ class SessionContext:
     """Questions to the platform; None: there are none."""
     call_tasks: CallTasks = field(default_factory=CallTasks)
     """Calls of operations that wait, of all links."""
+    call_turns: CallTurns = field(init=False)
+    """Turns of the links whose CALLs wait."""
     frame_limit: SingleGcra = field(init=False)
     """Frames of one link, in bursts of two seconds."""
     app_frame_limit: SingleGcra = field(init=False)
@@ -101,6 +104,7 @@ class SessionContext:
     _hello: ServerHello | None = None
 
     def __post_init__(self) -> None:
+        self.call_turns = CallTurns(self.poller)
         self.use_types()
         self.use_limits(self.config)
         self.renew_every_s = min(RENEW_EVERY_S, self.auth.ticket_s / 10)

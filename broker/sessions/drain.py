@@ -22,6 +22,7 @@ from broker.ledger import Ledger
 from broker.net.poller import Poller
 from broker.rooms.fanout import FanOut
 from broker.rooms.hub import Hub
+from broker.sessions.call_turns import CallTurns
 from broker.sessions.context import OpenSession
 from protocol.codes import CloseCode
 
@@ -40,6 +41,7 @@ async def drain(
     *,
     connection_limits: ConnectionLimits,
     poller: Poller,
+    call_turns: CallTurns,
     hub: Hub,
     fanout: FanOut,
     ledger: Ledger | None,
@@ -56,7 +58,7 @@ async def drain(
     third_s = link.drain_limit_s / 3
     log.info("draining", connections=len(poller))
     connection_limits.close(max(1, window_ms // 2))
-    await poller.serve_pending(LAST_READ_S)
+    await poller.serve_pending(LAST_READ_S, lambda: call_turns.held)
     with trio.move_on_after(third_s) as committing:
         for room in hub:
             hub.flush(room)

@@ -59,7 +59,7 @@ class SessionLink:
         "free_returns",
         "grant",
         "is_app",
-        "is_asked_about",
+        "is_held",
         "memberships",
         "missed_chat",
         "opened_at",
@@ -101,8 +101,8 @@ class SessionLink:
         """Rooms that this link of the app posts to without joining them."""
         self.reviews: ReviewedPosts | None = None
         """Posts that wait for the platform's answer; None before the first of them."""
-        self.is_asked_about = False
-        """Whether the platform is asked who this is: no byte is handled until it has answered."""
+        self.is_held = False
+        """Whether no byte is handled now: the platform is asked who this is, or a CALL waits for its turn."""
         self.calls: LinkCalls | None = None
         """Calls of operations; None before the first."""
         self.agent = ""
@@ -233,15 +233,17 @@ class SessionLink:
             self.waiting_posts.answered(room, result.sequence)
         self.send(Ack((result,), (), (AckReason(result.sequence, reason),)), room)
 
-    def wait_for_login(self, longest_s: float) -> None:
-        """Leave the connection unread, and what it has sent unhandled, until `go_on`."""
-        self.is_asked_about = True
-        poller = self.context.poller
-        poller.pause_reading(self.transport, poller.now + longest_s + 1.0)
+    def hold(self, until: float) -> None:
+        """Leave the connection unread, and what it has sent unhandled, until `go_on`.
+
+        It is read again after ``until`` (monotonic seconds) in any case.
+        """
+        self.is_held = True
+        self.context.poller.pause_reading(self.transport, until)
 
     def go_on(self) -> None:
-        """Handle what the connection has sent while it was asked about."""
-        self.is_asked_about = False
+        """Handle what the connection has sent while it was held."""
+        self.is_held = False
         self.context.poller.resume_reading(self.transport)
         self.handle()
 

@@ -123,7 +123,7 @@ def _ask(link: SessionLink, questions: Questions, asker: Asker, token: str | Non
 
     start = questions.ask_connect(token, link.transport.address, on_answer)
     if start is Start.ASK:
-        link.wait_for_login(asker.deadline_ms / 1000)
+        link.hold(link.context.poller.now + asker.deadline_ms / 1000 + 1.0)
     elif start is Start.BUSY:
         why = "too many log-ins of this address wait for the platform"
         link.close(CloseCode.TOO_MANY_FROM_ADDRESS, why, ASK_RETRY_MS)

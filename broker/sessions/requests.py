@@ -129,7 +129,10 @@ def _on_call(link: SessionLink, frame: Frame) -> None:
     calls = link.calls
     if calls is None:
         calls = link.calls = LinkCalls(link, link.context.operations, link.context.call_tasks)
-    calls.take(frame.room, frame.sequence, frame.message)  # type: ignore[arg-type]
+    if link.context.call_turns.admits(link):
+        calls.take(frame.room, frame.sequence, frame.message)  # type: ignore[arg-type]
+    else:
+        calls.held = frame
 
 
 def _on_ping(link: SessionLink, frame: Frame) -> None:

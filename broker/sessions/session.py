@@ -49,9 +49,9 @@ class Session(SessionLink):
 
     def handle(self) -> None:
         """Handle the bytes that have come."""
-        if not self.is_asked_about:
+        if not self.is_held:
             self._drain()
-        if self.transport.framing is _WEBSOCKET and self._connection.mid_frame and not self.is_asked_about:
+        if self.transport.framing is _WEBSOCKET and self._connection.mid_frame and not self.is_held:
             self.close(CloseCode.BAD_TRANSPORT, "a message holds a whole number of frames")
 
     def on_text(self, text: str) -> None:
@@ -67,6 +67,8 @@ class Session(SessionLink):
         self._out = []
         frames = posts = 0
         try:
+            if self.calls is not None:
+                self.calls.take_held()
             while not transport.state:
                 event = next_event()
                 if event is NEED_DATA:
@@ -78,7 +80,7 @@ class Session(SessionLink):
                         on_post(self, event)
                     else:
                         REQUESTS[event[0]](self, event)
-                        if self.is_asked_about:
+                        if self.is_held:
                             break
                 elif type(event) is Refused:
                     on_refused(self, event)
@@ -91,7 +93,7 @@ class Session(SessionLink):
             self._flush()
         context = self.context
         context.posts += posts
-        if frames and not self.is_asked_about:
+        if frames:
             self._throttle(frames)
 
     def _throttle(self, frames: int) -> None:
@@ -102,7 +104,7 @@ class Session(SessionLink):
         wait_s = limit.wait_s(self._frame_tat, now)
         if self.unread_bytes > MAX_WAITING_ANSWERS:
             wait_s = max(wait_s, BACKLOG_READ_S)
-        if wait_s and not self.transport.state:
+        if wait_s and not self.is_held and not self.transport.state:
             context.poller.pause_reading(self.transport, now + wait_s)
 
     def on_backlog(self) -> None:

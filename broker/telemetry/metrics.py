@@ -270,6 +270,8 @@ METRICS: tuple[Metric, ...] = (
              "broker.operations.calls:failed"),
     _gauge("calls_waiting", "Calls of links that wait for their result.", "context.call_tasks.running",
            "broker.sessions.calls:running"),
+    _gauge("calls_held", "Links whose calls wait for their turn: calls fill their share of the event loop.",
+           "context.call_turns.held"),
     # The control API over HTTP.
     _gauge("api_connections", "Open connections of backends.", "api_limits.held"),
     _counter("api_connections_refused", "Connections of backends refused by a limit.", "api_limits.refused",
