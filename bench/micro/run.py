@@ -22,6 +22,7 @@ BENCHES: dict[str, tuple[str, str, str]] = {
     "fanout-ws": ("fanout", "fanout_ws", "the same over WebSocket"),
     "inbound": ("inbound", "inbound", "danmaku received by one core, one a read and pipelined"),
     "calls": ("calls", "calls", "calls of a pure read answered by one core, one a read and pipelined"),
+    "claims": ("calls", "claims", "claims of a sale that has nothing left, refused from memory by one core"),
     "api": ("api", "api", "messages published over HTTP by one core, one and 1,000 a request"),
     "memory-tcp": ("memory", "memory_tcp", "memory of an idle TCP viewer"),
     "memory-ws": ("memory", "memory_ws", "memory of an idle WebSocket viewer"),
