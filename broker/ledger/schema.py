@@ -10,6 +10,7 @@ commits in a power cut.
 
 from __future__ import annotations
 
+import functools
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -185,13 +186,14 @@ def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
 def require_ledger(connection: sqlite3.Connection, path: Path, migrations: Sequence[str] = MIGRATIONS) -> int:
     """The version of the ledger behind ``connection``; 0 for a new, empty file. Reads only.
 
-    LedgerRefused for a database that is something else or of a newer version.
+    LedgerRefused for a database that is something else, of a newer version, or that a development version wrote before
+    its version had all of its columns.
     """
     if not _has_tables(connection):
         return 0
-    found = connection.execute("PRAGMA application_id").fetchone()[0]
-    if found != APPLICATION_ID:
-        raise LedgerRefused(f"{path}: a database, but no ledger of roomcast (application id {found:#x})")
+    mark = connection.execute("PRAGMA application_id").fetchone()[0]
+    if mark != APPLICATION_ID:
+        raise LedgerRefused(f"{path}: a database, but no ledger of roomcast (application id {mark:#x})")
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > len(migrations):
         raise LedgerRefused(
@@ -200,7 +202,35 @@ def require_ledger(connection: sqlite3.Connection, path: Path, migrations: Seque
         )
     if version < 1:
         raise LedgerDamaged(f"{path}: a ledger without a version")
+    found = _columns(connection)
+    missing = [name for name in _columns_of(tuple(migrations[:version])) if name not in found]
+    if missing:
+        raise LedgerRefused(
+            f"{path}: a ledger of version {version} that an older development version of roomcast wrote: it has no "
+            f"column {missing[0]}, which version {version} of this one needs; nothing was changed; move it away, and "
+            f"{mark_path(path.parent).name} beside it, to begin an empty one, or go on with the roomcast that wrote it"
+        )
     return version
+
+
+@functools.cache
+def _columns_of(migrations: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the columns, as "table.column", of a ledger that these migrations make."""
+    connection = sqlite3.connect(":memory:")
+    try:
+        for script in migrations:
+            connection.executescript(script)
+        return tuple(_columns(connection))
+    finally:
+        connection.close()
+
+
+def _columns(connection: sqlite3.Connection) -> dict[str, None]:
+    """Return the columns of all tables as "table.column", ordered."""
+    rows = connection.execute(
+        "SELECT t.name, c.name FROM sqlite_master AS t, pragma_table_info(t.name) AS c WHERE t.type = 'table'"
+    )
+    return {f"{table}.{column}": None for table, column in rows}
 
 
 def is_uninitialized(path: Path) -> bool:

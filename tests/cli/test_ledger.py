@@ -115,6 +115,19 @@ def test_all_commands_judge_a_ledger_that_lost_its_end_alike(directory: Path, tm
     assert (last["seq"], last["kind"]) == (7, LEDGER_RESTORED)
 
 
+def test_all_commands_refuse_a_ledger_of_an_older_schema_alike(directory: Path, tmp_path: Path) -> None:
+    database = database_path(directory)
+    connection = sqlite3.connect(database)
+    connection.execute("ALTER TABLE entries DROP COLUMN salt")
+    connection.close()
+    commands = ["verify"], ["export"], ["replay"], ["backup", tmp_path / "copy.db"], ["restore"]
+    for command in (*((*each, "--data-dir", directory) for each in commands), ("verify", "--copy", database)):
+        result = run(*command)
+        assert (result.exit_code, len(result.output.splitlines())) == (1, 1), command
+        assert f"{database}: a ledger of version 1 that an older development version" in result.output
+        assert "has no column entries.salt" in result.output
+
+
 def test_a_missing_mark_is_reported(directory: Path) -> None:
     (directory / "ledger.head").unlink()
     result = run("verify", "--data-dir", directory)

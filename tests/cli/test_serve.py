@@ -39,6 +39,12 @@ def newer(directory: Path, stack: ExitStack) -> None:
     connection.close()
 
 
+def older(directory: Path, stack: ExitStack) -> None:
+    connection = sqlite3.connect(filled(directory, 20))
+    connection.execute("ALTER TABLE entries DROP COLUMN salt")
+    connection.close()
+
+
 def changed_in_the_middle(directory: Path, stack: ExitStack) -> None:
     path = filled(directory, 50)
     path.write_bytes(path.read_bytes().replace(b"event 17", b"eVent 17"))
@@ -76,6 +82,7 @@ def _disk(directory: Path) -> Iterator[None]:
 REFUSALS: list[tuple[Damage, str]] = [
     (locked, "ledger.db: locked by another process: "),
     (newer, "ledger.db: written by a newer roomcast (ledger version 99, this one knows 1); nothing was changed"),
+    (older, "ledger.db: a ledger of version 1 that an older development version of roomcast wrote: it has no column"),
     (changed_in_the_middle, "ledger.db: entry 18 is not what was written (checksum)"),
     (cut_in_half, "ledger.db: damaged: "),
     (full, "ledger.db: disk full: "),

@@ -142,6 +142,25 @@ async def test_a_newer_version_is_refused_untouched() -> None:
         assert "newer roomcast" in str(error)
 
 
+def older(path: Path) -> None:
+    """Make a ledger one that was written before entries had a salt."""
+    connection = sqlite3.connect(path)
+    connection.execute("ALTER TABLE entries DROP COLUMN salt")
+    connection.close()
+
+
+async def test_a_ledger_of_an_older_schema_is_refused_untouched_with_the_way_out() -> None:
+    with quick_directory() as directory:
+        path = filled(directory, 3)
+        older(path)
+        error = await refused(directory)
+        assert not isinstance(error, LedgerDamaged)
+        for part in (str(path), "of version 1", "no column entries.salt", "version 1 of this one", "move it away"):
+            assert part in str(error)
+        with pytest.raises(LedgerRefused, match=r"no column entries\.salt"):
+            Reader(path)
+
+
 async def test_a_database_that_is_something_else_is_refused() -> None:
     with quick_directory() as directory:
         connection = sqlite3.connect(database_path(directory))
