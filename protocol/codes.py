@@ -182,6 +182,8 @@ class MessageType(IntEnum):
     """What happens in a sale, a poll, ...; the table of activity events has its payloads."""
     ACTIVITY_COUNTER = 13
     """Counters of an activity; a newer one replaces an older one."""
+    HIGHLIGHT = 14
+    """A paid message, shown for a time that its amount gives it."""
     KEYS_CHANGED = 16
 
 
@@ -229,6 +231,7 @@ MESSAGE_TYPES: dict[int, TypeRule] = {
     MessageType.LIKE: TypeRule(Lane.AMBIENT, 1024, _LOGGED_IN | {Role.GUEST}),
     MessageType.ANNOUNCEMENT: TypeRule(Lane.CONTROL, 4096, _STAFF),
     MessageType.GIFT: TypeRule(Lane.PAID, 4096, frozenset({Role.APP})),
+    MessageType.HIGHLIGHT: TypeRule(Lane.PAID, 4096, frozenset({Role.APP})),
     MessageType.ROOM_PHASE: TypeRule(Lane.CONTROL, 1024, _SENIOR_STAFF),
     MessageType.JOINED: TypeRule(Lane.AMBIENT, 4096, frozenset()),
     MessageType.MISSED: TypeRule(Lane.CONTROL, 4096, frozenset()),

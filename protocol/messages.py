@@ -260,7 +260,7 @@ class Post(NamedTuple):
 
     ``payload`` by type: DANMAKU ``[text, style?]``, EMOTE ``[emote_id]``, LIKE ``[count]``, ANNOUNCEMENT
     ``[text]``, GIFT ``[order_id, user_id, name, gift_id, count, price_cents, target?, combo?]``,
-    ROOM_PHASE ``[phase]``; custom types: any value.
+    HIGHLIGHT ``[order_id, user_id, name, text, cents]``, ROOM_PHASE ``[phase]``; custom types: any value.
     """
 
     type: int

@@ -42,11 +42,15 @@ __all__ = [
     "MAX_DANMAKU_CHARS",
     "MAX_DELETED_AT_ONCE",
     "MAX_GIFT_COUNT",
+    "MAX_HIGHLIGHT_BYTES",
+    "MAX_HIGHLIGHT_CENTS",
+    "MAX_HIGHLIGHT_CHARS",
     "MAX_KEYS_AT_ONCE",
     "MAX_KEY_NAME_BYTES",
     "MAX_KEY_VALUE_BYTES",
     "MAX_LIKES_PER_POST",
     "MAX_MEDIA_BYTES",
+    "ORDER_TYPES",
     "PAYLOAD_KINDS",
     "ActivityPayload",
     "AnnouncementPayload",
@@ -54,6 +58,7 @@ __all__ = [
     "DeletedPayload",
     "EmotePayload",
     "GiftPayload",
+    "HighlightPayload",
     "KeyChange",
     "KeysPayload",
     "LikePayload",
@@ -71,6 +76,12 @@ MAX_DANMAKU_BYTES = 1000
 """UTF-8 bytes: 100 emoji with a skin tone have 800, 40 families of four have 1,000."""
 MAX_LIKES_PER_POST = 1000
 MAX_GIFT_COUNT = 1_000_000
+MAX_HIGHLIGHT_CHARS = 200
+"""Grapheme clusters of the text of a highlight, twice those of a danmaku."""
+MAX_HIGHLIGHT_BYTES = 1000
+MAX_HIGHLIGHT_CENTS = 10**12
+ORDER_TYPES = frozenset({MessageType.GIFT, MessageType.HIGHLIGHT})
+"""Types that the platform has charged: the ``order_id`` of the payload is the idempotency key."""
 COMBO_START = 1
 COMBO_END = 2
 """Bits of ``flags`` of a gift event; one that is both is a combo of its own."""
@@ -127,6 +138,24 @@ class GiftPayload(NamedTuple):
     added: int = 0
     total: int = 0
     flags: int = 0
+
+
+class HighlightPayload(NamedTuple):
+    """Message that a user has paid for and that the platform has charged; ``order_id`` is its idempotency key.
+
+    The broker gives an event the other fields. ``tier``: from 1, the more the higher; ``until_ms``: Unix milliseconds,
+    before which it is shown; ``displaced``: offset of the highlight that leaves for it, 0 = none. A deleted one has
+    neither name nor text.
+    """
+
+    order_id: str
+    user_id: str
+    name: str
+    text: str
+    cents: int
+    tier: int = 0
+    until_ms: int = 0
+    displaced: int = 0
 
 
 class PhasePayload(NamedTuple):
@@ -236,6 +265,13 @@ _RULES: dict[int, tuple[type[Any], tuple[Rule, ...]]] = {
             *(_combo, _count, _count, _count, _count),
         ),
     ),
+    MessageType.HIGHLIGHT: (
+        HighlightPayload,
+        (
+            *(_id, user_id, display_name, characters(MAX_HIGHLIGHT_CHARS, MAX_HIGHLIGHT_BYTES)),
+            *(integer(1, MAX_HIGHLIGHT_CENTS), _count, _count, _count),
+        ),
+    ),
     MessageType.ROOM_PHASE: (PhasePayload, (member_of(RoomPhase),)),
     MessageType.MEDIA: (
         MediaPayload,
@@ -275,6 +311,7 @@ _FIELD_TYPES: dict[type[Any], tuple[type | tuple[type, ...], ...]] = {
     LikePayload: (int,),
     AnnouncementPayload: (str,),
     GiftPayload: (str, str, str, str, int, int, str, (str, bool), int, int, int, int),
+    HighlightPayload: (str, str, str, str, int, int, int, int),
     PhasePayload: (int,),
     MediaPayload: (str, int, int, str, str),
     PinsPayload: (tuple,),

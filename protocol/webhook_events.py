@@ -38,6 +38,7 @@ __all__ = [
     "EventRow",
     "EventUser",
     "GiftAcceptedData",
+    "HighlightAcceptedData",
     "MessagePublishedData",
     "RoomEndedData",
     "RoomOccupiedData",
@@ -103,6 +104,18 @@ class GiftAcceptedData(NamedTuple):
     count: int  # type: ignore[assignment]  # hides tuple.count
     price_cents: int
     target: str = ""
+
+
+class HighlightAcceptedData(NamedTuple):
+    """A paid message is durable. ``tier``: from 1; ``until_ms``: how long it is shown."""
+
+    order_id: str
+    user: str
+    name: str
+    text: str
+    cents: int
+    tier: int
+    until_ms: int
 
 
 class DirectAckedData(NamedTuple):
@@ -190,6 +203,12 @@ EVENTS: tuple[EventRow, ...] = (
         "gift.accepted", GiftAcceptedData,
         record(GiftAcceptedData, (_id, user_id, display_name, _id, integer(1), _count, user_id_or_empty)),
         "An order of a gift is durable.", GiftAcceptedData("o-1", "ann", "Ann", "rose", 2, 100), has_offset=True,
+    ),
+    EventRow(
+        "highlight.accepted", HighlightAcceptedData,
+        record(HighlightAcceptedData, (_id, user_id, display_name, text(0, 1000), integer(1), integer(1), _count)),
+        "A paid message is durable.",
+        HighlightAcceptedData("o-2", "ann", "Ann", "hello", 1_000, 2, 1_790_000_120_000), has_offset=True,
     ),
     EventRow(
         "direct.acked", DirectAckedData, record(DirectAckedData, (user_id, integer(1))),

@@ -22,7 +22,15 @@ from protocol.clients.events import ClientClosed, PostResult
 from protocol.clients.room import JoinedRoom
 from protocol.codes import CUSTOM_TYPE_MAX, CUSTOM_TYPE_MIN, MESSAGE_TYPES, ErrorCode, MessageType, Outcome
 from protocol.errors import LocalProtocolError
-from protocol.payloads import AnnouncementPayload, DanmakuPayload, EmotePayload, GiftPayload, LikePayload
+from protocol.payloads import (
+    ORDER_TYPES,
+    AnnouncementPayload,
+    DanmakuPayload,
+    EmotePayload,
+    GiftPayload,
+    HighlightPayload,
+    LikePayload,
+)
 
 __all__ = ["PostReport", "PostTemplate", "message_type", "report_of", "say"]
 
@@ -30,6 +38,8 @@ MAX_IN_FLIGHT = 256
 """Posts without a result at a time; a faster rate waits for the oldest."""
 GIFT_CENTS = 100
 """Price of one gift of this command."""
+HIGHLIGHT_CENTS = 1000
+"""Price of one paid message of this command."""
 
 _TYPES = {
     kind.name.lower(): kind
@@ -37,7 +47,7 @@ _TYPES = {
     if MESSAGE_TYPES[kind].post_roles and kind is not MessageType.ROOM_PHASE
 }
 """Types that this command posts; pausing or ending a room is not among them."""
-_ROLES = {MessageType.ANNOUNCEMENT: "host", MessageType.GIFT: "app"}
+_ROLES = {MessageType.ANNOUNCEMENT: "host", MessageType.GIFT: "app", MessageType.HIGHLIGHT: "app"}
 
 
 def message_type(text: str) -> int:
@@ -57,7 +67,7 @@ class PostTemplate(NamedTuple):
     type: int
     text: str
     order_id: str = "{n}"
-    """Idempotency key of gifts."""
+    """Idempotency key of gifts and paid messages."""
 
     def payload(self, number: int, user: str) -> Any:
         """Return the payload of message ``number``.
@@ -75,6 +85,8 @@ class PostTemplate(NamedTuple):
             return LikePayload(int(text or 1))
         if self.type == MessageType.GIFT:
             return GiftPayload(self.order_id.replace("{n}", str(number)), user, user, text, 1, GIFT_CENTS)
+        if self.type == MessageType.HIGHLIGHT:
+            return HighlightPayload(self.order_id.replace("{n}", str(number)), user, user, text, HIGHLIGHT_CENTS)
         try:
             return json.loads(text)
         except ValueError:
@@ -144,11 +156,11 @@ def report_of(result: PostResult, type: int) -> PostReport:
 @click.option("--as", "user", metavar="USER[:ROLE]", help="Identity in development mode; the login name if not given.")
 @click.option(
     "--type", "kind", type=message_type, default="danmaku", metavar="TYPE",
-    help="danmaku (default), emote, like, announcement, gift, or the number of a custom type.",
+    help="danmaku (default), emote, like, announcement, gift, highlight, or the number of a custom type.",
 )  # fmt: skip
 @click.option(
     "--order-id", metavar="ID",
-    help="Idempotency key of a gift, a random one if not given: the same id again publishes nothing new.",
+    help="Idempotency key of a gift or highlight, random if not given: the same id again publishes nothing new.",
 )  # fmt: skip
 @click.option("--count", type=click.IntRange(1, 1_000_000), default=1, show_default=True, help="How many messages.")
 @click.option(
@@ -175,10 +187,10 @@ def say(
         raise click.UsageError("TEXT is missing")
     if kind == MessageType.LIKE and text and not text.replace("{n}", "1").isdecimal():
         raise click.UsageError("TEXT of a like is the number of likes")
-    if order_id is not None and kind != MessageType.GIFT:
-        raise click.UsageError("--order-id is for --type gift")
+    if order_id is not None and kind not in ORDER_TYPES:
+        raise click.UsageError("--order-id is for --type gift and --type highlight")
     if order_id is not None and count > 1 and "{n}" not in order_id:
-        raise click.UsageError("with --count, --order-id contains {n}: each gift is an order of its own")
+        raise click.UsageError("with --count, --order-id contains {n}: each is an order of its own")
     if token is not None and user is not None:
         raise click.UsageError("--as is for development; a token contains the identity")
     if token is None:

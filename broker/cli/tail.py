@@ -50,6 +50,7 @@ from protocol.payloads import (
     AnnouncementPayload,
     DeletedPayload,
     GiftPayload,
+    HighlightPayload,
     KeyChange,
     KeysPayload,
     MediaPayload,
@@ -294,12 +295,19 @@ def _gift(gift: GiftPayload) -> str:
     return f"{giver} gave {name} x{gift.count}{to}, {gift.count * gift.price_cents / 100:.2f}{combo}"
 
 
+def _highlight(highlight: HighlightPayload) -> str:
+    who = plain(highlight.name or highlight.user_id)
+    return f"{who} paid {highlight.cents / 100:.2f}: {plain(highlight.text) or '(deleted)'}"
+
+
 def _event(event: StreamEvent) -> tuple[str, str, dict[str, Any]]:
     match event.payload:
         case AnnouncementPayload(text):
             return "**", plain(" / ".join(text.splitlines())), {"fg": "yellow", "bold": True}
         case GiftPayload():
             return "$$", _gift(event.payload), {"fg": "magenta", "bold": True}
+        case HighlightPayload():
+            return "$$", _highlight(event.payload), {"fg": "magenta", "bold": True}
         case PhasePayload(phase):
             return "**", f"the room is {phase.name.lower()} now", {"fg": "yellow", "bold": True}
         case MediaPayload(url, kind, _, _, caption):

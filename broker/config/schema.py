@@ -100,7 +100,7 @@ RELOADABLE = frozenset(
         "room.admit_per_window", "room.merge", "room.chat_budget_per_s", "room.paid_budget_per_s", "room.tick_ms",
         "room.tick_max_ms", "room.duplicate_window_s", "room.user_chat_per_s", "room.user_chat_burst",
         "room.staff_posts_per_s", "room.staff_posts_burst", "room.app_posts_per_s", "room.app_posts_burst",
-        "room.likes_per_s",
+        "room.likes_per_s", "room.highlight_tiers",
     }
 )  # fmt: skip
 """Settings that take effect on SIGHUP; the others need a restart."""
@@ -320,6 +320,9 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         if listen.proxy_protocol:
             rule = "set auth.secret_file first: viewers behind a proxy come from other machines"
             yield ("listen.proxy_protocol", *sources), rule
+    amounts = [min_cents for min_cents, _ in config.room.highlight_tiers]
+    if amounts != sorted(set(amounts)):
+        yield ("room.highlight_tiers",), "the amounts must rise from tier to tier"
     api = config.api
     if api.listen is not None:
         host, _, port = api.listen.rpartition(":")

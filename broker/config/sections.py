@@ -40,6 +40,9 @@ RoleName = Literal["guest", "viewer", "vip", "moderator", "assistant", "host", "
 LaneName = Literal["control", "commerce", "paid", "chat"]
 """Lanes of custom types. Lane 4 is for counters only: there the newest total replaces older ones."""
 
+HighlightTierPair = tuple[Annotated[int, Meta(ge=1, le=10**12)], Annotated[int, Meta(ge=1, le=86_400)]]
+"""Least cents of a tier of paid messages, and the seconds that they are shown."""
+HighlightTiers = Annotated[tuple[HighlightTierPair, ...], Meta(min_length=1, max_length=20)]
 
 # No path, user, wildcard or capital letter: a browser never sends those, so such an entry could never match.
 WebOrigin = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9+.-]*://[^/\s@*A-Z]+\Z", examples=["https://live.example.com"])]
@@ -191,6 +194,10 @@ class RoomConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """The same at once."""
     likes_per_s: Annotated[float, Meta(ge=0.001, le=100_000)] | None = None
     """Likes of one user that count a second."""
+    highlight_tiers: HighlightTiers = (
+        (500, 60), (1_000, 120), (2_000, 300), (5_000, 600), (10_000, 1_800), (50_000, 3_600),
+    )  # fmt: skip
+    """Paid messages: [least cents, seconds that it is shown] of each tier, amounts rising."""
     snapshot_danmaku: Annotated[int, Meta(ge=0, le=64)] = 20
     """Latest danmaku in the answer to JOIN, so that a viewer does not see an empty room first."""
     history_entries: Annotated[int, Meta(ge=0, le=65_536)] = 512

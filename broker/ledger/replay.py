@@ -58,6 +58,8 @@ class RoomReplay:
     """Orders behind the gifts; 0 where they were written before orders were facts."""
     order_units: int = 0
     order_cents: int = 0
+    highlights: int = 0
+    highlight_cents: int = 0
     by_type: Counter[int] = field(default_factory=Counter)
     cents_by_user: Counter[str] = field(default_factory=Counter)
 
@@ -103,6 +105,11 @@ class RoomReplay:
                 self.gift_units += count
                 self.gift_cents += count * price_cents
                 self.cents_by_user[user_id] += count * price_cents
+            case MessageType.HIGHLIGHT:
+                _, user_id, _, _, cents, *_ = payload
+                self.highlights += 1
+                self.highlight_cents += cents
+                self.cents_by_user[user_id] += cents
 
     def as_json(self, top: int = 5) -> dict[str, Any]:
         """Everything for people and programs, the ``top`` givers included."""
@@ -123,6 +130,8 @@ class RoomReplay:
             "gifts": self.gifts,
             "gift_units": self.gift_units,
             "gift_cents": self.gift_cents,
+            "highlights": self.highlights,
+            "highlight_cents": self.highlight_cents,
             "orders": self.orders,
             "order_units": self.order_units,
             "order_cents": self.order_cents,

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from broker.core.rooms.erasure import Erasure
+from broker.core.rooms.erasure import PAID, Erasure
 from broker.core.tenants.names import plain_name, qualify, tenant_of
 from broker.ledger import (
     ACTIVITY_FACTS,
@@ -107,7 +107,7 @@ def outbox_page(reader: Reader, erasure: Erasure, at_ms: int, after: int) -> Pag
         if fields["tenant"] != erasure.tenant:
             continue
         data = fields["data"]
-        is_own = row.topic == "message.published" and data.get("user") == erasure.user and data.get("type") != "gift"
+        is_own = row.topic == "message.published" and data.get("user") == erasure.user and data.get("type") not in PAID
         if row.line == line or is_own:
             removed.append(row.id)
             continue

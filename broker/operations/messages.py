@@ -28,7 +28,7 @@ from protocol.operations.messages import (
     PublishMessage,
     UnpinMessage,
 )
-from protocol.payloads import DeletedPayload, check_payload
+from protocol.payloads import ORDER_TYPES, DeletedPayload, check_payload
 
 __all__ = ["HANDLERS", "RECALLED"]
 
@@ -64,7 +64,7 @@ def post(parts: Parts, caller: Caller, request: PublishMessage, results: PostRes
 
 def has_own_key(caller: Caller, request: PublishMessage) -> bool:
     """Return whether a message is posted under the idempotency key of its call, and no key of its own."""
-    return bool(caller.key) and not request.client_msg_id and request.type != MessageType.GIFT
+    return bool(caller.key) and not request.client_msg_id and request.type not in ORDER_TYPES
 
 
 def published(result: AckResult, repeated: bool) -> Published:

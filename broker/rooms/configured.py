@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from broker.config.schema import Config, TenantConfig, TypeConfig
+from broker.core.commerce.highlights import HighlightTier
 from broker.core.limits.rate_limit import Rate
 from broker.core.rooms.policies import Policy, policy_from
 from broker.core.rooms.types import CustomRule
@@ -17,7 +18,8 @@ __all__ = ["custom_rules", "names_and_lanes", "policy_of", "quotas_of"]
 
 def policy_of(config: Config) -> Policy:
     """Return the policy in force. Unless its burst of joins is set, a user may fill two links with rooms at once."""
-    policy = policy_from(config.room.policy, config.room.policy_overrides())
+    tiers = tuple(HighlightTier(*tier) for tier in config.room.highlight_tiers)
+    policy = policy_from(config.room.policy, config.room.policy_overrides() | {"highlight_tiers": tiers})
     joins, two_links = policy.user_joins, 2 * config.link.rooms_per_connection
     if joins.unlimited or config.room.user_joins_burst is not None or joins.burst >= two_links:
         return policy

@@ -12,7 +12,7 @@ __all__ = ["erase_in_checkpoint"]
 
 def erase_in_checkpoint(store: RoomStore, room: str, erasure: Erasure, at_ms: int) -> None:
     """Keep nothing of a user any more in the checkpoint of a room, in memory and in the ledger; its combos, scores and
-    keys in the ledger are records of their own."""
+    keys in the ledger are records of their own, and its highlights are events."""
     before = store.find(room)
     if before is None:
         return
@@ -22,6 +22,7 @@ def erase_in_checkpoint(store: RoomStore, room: str, erasure: Erasure, at_ms: in
         events=tuple(map(erasure.stored, before.events)),
         keys=before.keys.without(owned),
         combos=tuple(map(erasure.combo, before.combos)),
+        highlights=tuple(map(erasure.highlight, before.highlights)),
         scores=tuple(erased_score(score, erasure) for score in before.scores),
     )
     store.replace(room, after)

@@ -232,6 +232,7 @@ class Hub:
             state.restore(checkpoint.last_offset, checkpoint.totals, checkpoint.events, self._clock())
             state.keys.restore(*checkpoint.keys, self._clock(), is_counted=True)
             state.gifts.restore(checkpoint.combos)
+            state.highlights.restore(checkpoint.highlights)
         room = Room(
             name,
             self._last_number,
@@ -378,7 +379,7 @@ class Hub:
             if room.ended[0] is LeaveReason.ROOM_ENDED and not room.has_crashed:
                 room.state.keys.clear()
                 if room.state.phase is RoomPhase.ENDED:  # not where the broker stops
-                    room.journal.remove_scores()
+                    room.journal.remove_records()
             if room.tenant is not None:
                 room.tenant.rooms -= 1
             if self._by_name.get(room.name) is room:

@@ -24,6 +24,7 @@ from protocol.webhook_events import (
     MAX_EVENT_USERS,
     EventUser,
     GiftAcceptedData,
+    HighlightAcceptedData,
     MessagePublishedData,
     RoomEndedData,
     RoomOccupiedData,
@@ -76,6 +77,9 @@ class RoomReports:
             for asked in record.asked:
                 if asked.gift is not None:
                     rows += events.of_room("gift.accepted", room, epoch, GiftAcceptedData(*asked.gift), at_ms)
+        if event.type == MessageType.HIGHLIGHT and events.asks("highlight.accepted"):
+            highlight = HighlightAcceptedData(*event.payload[:-1])
+            rows += events.of_room("highlight.accepted", room, epoch, highlight, at_ms)
         if event.type == MessageType.ROOM_PHASE and event.payload[0] == RoomPhase.ENDED:
             rows += events.of_room("room.ended", room, epoch, RoomEndedData("ended", event.user_id), at_ms)
         return rows

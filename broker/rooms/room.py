@@ -220,7 +220,8 @@ class Room:
     def snapshot(self, member: Member) -> Joined:
         """Return the room as a member gets it that joins now."""
         tier = TIERS[member.variant % len(TIERS)]
-        return self.state.snapshot(plain_name(self.name), member.role, tier, plain_name(member.user_id))
+        user = plain_name(member.user_id)
+        return self.state.snapshot(plain_name(self.name), member.role, tier, user, self._unix_ms())
 
     def event_id(self, offset: int) -> str:
         """Return the id of an event for streams of events, "" where there are none."""

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from broker.core.commerce.gifts import GiftCombo
+from broker.core.commerce.highlights import HeldHighlight
 from broker.core.commerce.room_activities import RoomActivities
 from broker.core.commerce.room_rankings import StoredScore
 from broker.core.rooms.stream import StoredEvent
 from broker.ledger import Reader, RecordRemoved
 from broker.rooms.combo_records import combo_removals, read_room_combos
+from broker.rooms.highlight_records import highlight_removals, read_room_highlights
 from broker.rooms.key_records import StoredKeys
 from broker.rooms.room_history import stored_events
 from broker.rooms.score_records import read_scores, score_removals
@@ -39,6 +41,8 @@ class RoomCheckpoint(NamedTuple):
     """Combos of gifts that have started and not ended."""
     scores: tuple[StoredScore, ...] = ()
     """Of the rankings."""
+    highlights: tuple[HeldHighlight, ...] = ()
+    """Paid messages that are shown."""
 
 
 def read_checkpoints(reader: Reader, since_ms: int, history_entries: int) -> dict[str, RoomCheckpoint]:
@@ -62,7 +66,7 @@ def read_checkpoints(reader: Reader, since_ms: int, history_entries: int) -> dic
 
 
 def add_records(reader: Reader, found: dict[str, RoomCheckpoint]) -> list[list[RecordRemoved]]:
-    """Add the combos and scores of the streams to their checkpoints; return what removes those of other streams.
+    """Add the combos, scores and highlights of the streams to their checkpoints; return what removes those of others.
 
     Runs in the ledger's reading thread.
     """
@@ -71,6 +75,7 @@ def add_records(reader: Reader, found: dict[str, RoomCheckpoint]) -> list[list[R
     of_streams: tuple[tuple[str, Callable[[Reader], Any], Callable[..., list[RecordRemoved]]], ...] = (
         ("combos", read_room_combos, combo_removals),
         ("scores", read_scores, score_removals),
+        ("highlights", read_room_highlights, highlight_removals),
     )
     for field, read, removals in of_streams:
         for (room, epoch), values in read(reader).items():

@@ -49,6 +49,7 @@ from broker.ledger.records import remove_records
 from broker.rooms.activity_records import DirectSink, batch_items, read_activities, read_all_activities
 from broker.rooms.ban_records import ban_removal, read_bans
 from broker.rooms.combo_records import combo_items
+from broker.rooms.highlight_records import highlight_items, highlight_removals
 from broker.rooms.key_records import StoredKeys, key_items, key_removals, read_room_keys
 from broker.rooms.reports import RoomReports
 from broker.rooms.room_checkpoints import MAX_CHECKPOINTS, RoomCheckpoint, add_records, read_checkpoints
@@ -118,6 +119,7 @@ class RoomStore:
         items: list[Item] = [Entry(room, epoch, record.lane, event.type, event.at_ms, pack_body(event))]
         items += key_items(room, event)
         items += combo_items(room, epoch, record)
+        items += highlight_items(room, epoch, record)
         if event.type == MessageType.ROOM_PHASE:
             if event.payload[0] == RoomPhase.ENDED:
                 items.append(RoomEnded(room, epoch, event.at_ms))
@@ -533,11 +535,13 @@ class RoomJournal:
                 else:
                     self.state.rankings.put_back(scores)
 
-    def remove_scores(self) -> None:
-        """Remove the scores of the rankings: the stream has ended."""
+    def remove_records(self) -> None:
+        """Remove the scores of the rankings and the highlights: the stream has ended."""
         if self._store is not None:
-            epoch, scores = self.state.epoch, self.state.rankings.dump()
-            remove_records(self._store.ledger, score_removals(self._room, epoch, scores))
+            state, name = self.state, self._room
+            removals = score_removals(name, state.epoch, state.rankings.dump())
+            removals += highlight_removals(name, state.epoch, state.highlights.dump())
+            remove_records(self._store.ledger, removals)
 
     def write_totals(self, on_done: Callable[[bool], None]) -> None:
         """Submit the totals now; ``on_done`` gets whether they are durable. Without a ledger they are kept as they are.
@@ -582,8 +586,10 @@ class RoomJournal:
         keys = StoredKeys(state.keys.dump(), state.keys.last_version)
         activities = state.activities.activities
         kept = activities if activities is not None and len(activities) else None
-        totals, combos, scores = self._totals, state.gifts.dump(), state.rankings.dump()
-        return RoomCheckpoint(state.epoch, last_offset, totals, tuple(events or ()), keys, kept, combos, scores)
+        return RoomCheckpoint(
+            state.epoch, last_offset, self._totals, tuple(events or ()), keys, kept, state.gifts.dump(),
+            state.rankings.dump(), state.highlights.dump(),
+        )  # fmt: skip
 
 
 def _key(room: str, epoch: int, key: OperationKey, outcome: Outcome) -> Key:

@@ -14,7 +14,22 @@ from ..fields import FieldError
 from ..json_values import as_json
 from ..messages import ActivityView
 from ..payloads import ActivityPayload, payload_record
-from . import coupons, lotteries, mic, orders, packets, pk, polls, products, quizzes, rains, rankings, sales, schedules
+from . import (
+    coupons,
+    highlights,
+    lotteries,
+    mic,
+    orders,
+    packets,
+    pk,
+    polls,
+    products,
+    quizzes,
+    rains,
+    rankings,
+    sales,
+    schedules,
+)
 from .rows import ActivityEventRow, ActivityViewRow, EventRow, Via
 
 __all__ = [
@@ -72,6 +87,7 @@ VIEWS: tuple[ActivityViewRow, ...] = (
     *coupons.VIEWS,
     *quizzes.VIEWS,
     *rankings.VIEWS,
+    *highlights.VIEWS,
 )
 BY_KIND: dict[str, ActivityViewRow] = {row.kind: row for row in VIEWS}
 BY_EVENT_NAME: dict[str, ActivityEventRow] = {row.name: row for row in ACTIVITY_EVENTS}

@@ -18,6 +18,7 @@ import trio
 
 from ..codes import TRY_AGAIN, ErrorCode, MessageType, Outcome
 from ..messages import AckResult, ErrorReply, FirstResult, Message, Post
+from ..payloads import ORDER_TYPES
 from ..reconnect import backoff_s
 from .events import PostResult
 from .link import Link
@@ -197,7 +198,7 @@ class PostSender:
         self, room: PostTarget, type: int, payload: Any, client_msg_id: str | None, retry: bool, timeout_s: float
     ) -> PostResult:
         """See `JoinedRoom.post`. Any: a payload is any value."""
-        has_key = client_msg_id is not None or type == MessageType.GIFT
+        has_key = client_msg_id is not None or type in ORDER_TYPES
         if client_msg_id is None:
             self._generated_ids += 1
             client_msg_id = f"{self._nonce}-{self._generated_ids}"

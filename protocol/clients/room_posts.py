@@ -6,7 +6,14 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from ..codes import MessageType, RoomPhase
-from ..payloads import AnnouncementPayload, DanmakuPayload, EmotePayload, GiftPayload, PhasePayload
+from ..payloads import (
+    AnnouncementPayload,
+    DanmakuPayload,
+    EmotePayload,
+    GiftPayload,
+    HighlightPayload,
+    PhasePayload,
+)
 from .events import PostResult
 from .posts import PostSender, UnjoinedTarget
 
@@ -35,9 +42,9 @@ class RoomPosts(ABC):
 
         ``payload``: the record of `protocol.payloads` for ``type``, any msgpack value for types 128-255. Without
         ``retry`` the end of the link gives a result whose outcome is None; with it the same ``client_msg_id``
-        (generated if not given) is posted again on the next link. A post with a key (a ``client_msg_id`` or the
-        ``order_id`` of a gift) that the broker answers with LIMITED is posted again after the wait that the broker
-        named, at most `posts.LIMITED_RETRIES` times. There is a result within ``timeout_s``.
+        (generated if not given) is posted again on the next link. A post with a key (a ``client_msg_id`` or an
+        ``order_id``) that the broker answers with LIMITED is posted again after the wait that the broker named, at
+        most `posts.LIMITED_RETRIES` times. There is a result within ``timeout_s``.
 
         Raises LocalProtocolError, with nothing sent, naming the field and the rule that the message breaks, and
         ClientClosed after the client's end. When cancelled, the message may or may not have been sent.
@@ -98,6 +105,25 @@ class RoomPosts(ABC):
         """
         payload = GiftPayload(order_id, user_id, name, gift_id, count, price_cents, target, combo)
         return await self.post(MessageType.GIFT, payload, retry=retry, timeout_s=timeout_s)
+
+    async def post_highlight(
+        self,
+        order_id: str,
+        user_id: str,
+        text: str,
+        *,
+        cents: int,
+        name: str = "",
+        retry: bool = True,
+        timeout_s: float = POST_TIMEOUT_S,
+    ) -> PostResult:
+        """Post a message that the platform has charged (role APP only), of 1 to 200 characters. See `post`.
+
+        ``order_id`` is the idempotency key, as in `post_gift`. ``user_id``, ``name``: who has paid. ``cents``: how
+        much, which decides how long the message is shown; less than the first tier of the broker is REJECTED.
+        """
+        payload = HighlightPayload(order_id, user_id, name, text, cents)
+        return await self.post(MessageType.HIGHLIGHT, payload, retry=retry, timeout_s=timeout_s)
 
     async def set_phase(
         self,

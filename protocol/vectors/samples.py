@@ -70,6 +70,7 @@ from ..payloads import (
     DeletedPayload,
     EmotePayload,
     GiftPayload,
+    HighlightPayload,
     KeyChange,
     KeysPayload,
     LikePayload,
@@ -99,6 +100,7 @@ MAX_SAFE = 2**53 - 1
 
 _MEDIA = MediaPayload("https://cdn.example/a.jpg", MediaKind.IMAGE, 48_213, "ab" * 32, "the red one")
 _GIFT = GiftPayload("order-7", "u-1", "小明", "rocket", 2, 9900, "")
+_HIGHLIGHT = HighlightPayload("order-8", "u-1", "小明", "主播好美", 2000)
 _GIFT_EVENT = _GIFT._replace(combo="order-5", seq=3, added=2, total=9)
 _SHOWN = (
     TickEntry(MessageType.DANMAKU, "u-2", "viewer 2", DanmakuPayload("多少钱"), 3, ("u-4", "u-9")),
@@ -140,6 +142,7 @@ _FROM_CLIENT: list[tuple[str, Message, int, int]] = [
         10,
     ),
     ("post-gift", Post(MessageType.GIFT, "g-1", _GIFT), 3, 11),
+    ("post-highlight", Post(MessageType.HIGHLIGHT, "", _HIGHLIGHT), 3, 11),
     ("post-room-phase", Post(MessageType.ROOM_PHASE, "p-1", PhasePayload(RoomPhase.PAUSED)), 3, 12),
     ("post-media", Post(MessageType.MEDIA, "v-1", _MEDIA), 3, 23),
     ("post-deleted", Post(MessageType.MESSAGES_DELETED, "d-1", DeletedPayload((), "u-9", AT_MS, "spam")), 3, 24),
@@ -260,6 +263,14 @@ _FROM_SERVER: list[tuple[str, Message, Lane, int, int]] = [
         Lane.AMBIENT, 3, 6,
     ),
     ("event-gift", Event(MessageType.GIFT, AT_MS, "u-1", "小明", _GIFT_EVENT), Lane.PAID, 3, 44),
+    (
+        "event-highlight",
+        Event(
+            MessageType.HIGHLIGHT, AT_MS, "u-1", "小明",
+            _HIGHLIGHT._replace(tier=3, until_ms=AT_MS + 300_000, displaced=12),
+        ),
+        Lane.PAID, 3, 45,
+    ),
     (
         "event-room-phase",
         Event(MessageType.ROOM_PHASE, AT_MS, "u-8", "host", PhasePayload(RoomPhase.ENDED)),

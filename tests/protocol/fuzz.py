@@ -277,7 +277,8 @@ def fuzz(frames: int, seed: int) -> Report:
                 state = rng.choice(STATES) if rng.random() < 0.1 else state_for(picked[0])
                 given = b"".join(mutate(each, rng, frames_of[sender]) for each in picked)
                 found = read_bytes(sender, state, [given])
-                if read_bytes(sender, state, cut(given, rng)) != found:
+                in_pieces = read_bytes(sender, state, cut(given, rng))
+                if in_pieces != found and repr(in_pieces) != repr(found):  # NaN is not equal to itself
                     raise Broken("pieces give something else than the whole")
         except Exception as error:
             shown = given.hex() if isinstance(given, bytes) else given

@@ -54,6 +54,7 @@ def test_the_very_largest_posts_fit() -> None:
         MessageType.LIKE: (MAX_LIKES_PER_POST,),
         MessageType.ANNOUNCEMENT: (rose * 500,),
         MessageType.GIFT: (rose * 64, rose * 64, rose * 64, rose * 64, 1_000_000, 2**53 - 1, rose * 64),
+        MessageType.HIGHLIGHT: (rose * 64, rose * 64, rose * 64, rose * 200, 10**12),
         MessageType.ROOM_PHASE: (RoomPhase.ENDED,),
         MessageType.MEDIA: ("https://" + "a" * 1016, MediaKind.FILE, 2**40, "f" * 64, rose * 200),
         MessageType.MESSAGES_DELETED: ((2**53 - 1,) * 100, rose * 64, 2**53 - 1, rose * 256),
@@ -102,6 +103,15 @@ def test_a_custom_payload_is_judged_as_a_free_value(value: Any) -> None:
         (MessageType.GIFT, ("o", "u", "n", "g", 1, -1), "payload.price_cents"),
         (MessageType.GIFT, ("o", "u", "n", "g", 1, 9.99), "payload.price_cents"),
         (MessageType.GIFT, ("o", "u", "n", "g", 1), "payload.price_cents"),
+        *(
+            (MessageType.HIGHLIGHT, ("o", "u", "n", "hi", cents), "payload.cents")
+            for cents in (0, -500, 10**12 + 1, 2**63, 500.0, "500", True, None)
+        ),
+        (MessageType.HIGHLIGHT, ("o", "u", "n", "", 500), "payload.text"),
+        (MessageType.HIGHLIGHT, ("o", "u", "n", "x" * 201, 500), "payload.text"),
+        (MessageType.HIGHLIGHT, ("o", "u", "n", "a\nb", 500), "payload.text"),
+        (MessageType.HIGHLIGHT, ("", "u", "n", "hi", 500), "payload.order_id"),
+        (MessageType.HIGHLIGHT, ("o", "u", "n", "hi", 500, -1), "payload.tier"),
         (MessageType.ROOM_PHASE, (4,), "payload.phase"),
         *(
             (MessageType.MEDIA, (url, 1, 1, "0" * 64), "payload.url")

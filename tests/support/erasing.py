@@ -31,7 +31,7 @@ Step = tuple[str, str, str, int]
 """What is done, by or for which user, in which room, and a number."""
 KINDS = (
     "announce", "media", "custom", "gift", "order", "target", "danmaku", "preference", "tags", "ban", "key",
-    "foreign_key", "direct", "pin", "pin_own", "delete", "phase", "revoke", "keyed", "like",
+    "foreign_key", "direct", "pin", "pin_own", "highlight", "delete", "phase", "revoke", "keyed", "like",
 )  # fmt: skip
 steps = st.tuples(st.sampled_from(KINDS), st.sampled_from([VICTIM, OTHER]), st.sampled_from(ROOMS), st.integers(0, 3))
 histories = st.lists(steps, min_size=1, max_size=12)
@@ -86,6 +86,9 @@ async def _do(broker: Broker, kind: str, user: str, room: str, number: int, uniq
         case "order":
             gift = f"order {unique}", user, name, "rose", 1 + number, 100, ""
             await operate(broker, publish, room, int(MessageType.GIFT), gift, "", user, name)
+        case "highlight":
+            highlight = f"order {unique}", user, name, text, 2_000
+            await operate(broker, publish, room, int(MessageType.HIGHLIGHT), highlight, "", user, name)
         case "target":
             gift = f"order {unique}", "carl", "Carl", "rose", 1 + number, 100, user
             await operate(broker, publish, room, int(MessageType.GIFT), gift)

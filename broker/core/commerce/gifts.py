@@ -23,7 +23,7 @@ from math import inf
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from protocol.codes import Outcome
-from protocol.payloads import COMBO_END, COMBO_START, MAX_GIFT_COUNT, GiftPayload
+from protocol.payloads import COMBO_END, COMBO_START, MAX_GIFT_COUNT, GiftPayload, HighlightPayload
 
 __all__ = ["ComboPacer", "GiftCombo", "GiftEvent", "GiftOrder"]
 
@@ -61,6 +61,16 @@ class GiftOrder(NamedTuple):
         """Return the order in a posted gift."""
         order_id, user_id, name, gift_id, count, price_cents, target, *_ = payload
         return cls(order_id, user_id, name, gift_id, count, price_cents, target)
+
+    @classmethod
+    def of_highlight(cls, payload: HighlightPayload) -> GiftOrder:
+        """Return the order in a posted highlight: one without the id of a gift."""
+        return cls(payload.order_id, payload.user_id, payload.name, "", 1, payload.cents)
+
+    @property
+    def cents(self) -> int:
+        """What is paid."""
+        return self.count * self.price_cents
 
 
 class GiftCombo(NamedTuple):

@@ -18,7 +18,7 @@ from broker.core.tenants.names import plain_name
 from protocol.activities.rankings import RankedScore, RankingTop
 from protocol.json_values import as_json
 from protocol.messages import ActivityView
-from protocol.payloads import GiftPayload
+from protocol.payloads import GiftPayload, HighlightPayload
 
 __all__ = ["GIFTS", "INVITES", "KINDS", "LIKES", "SHARES", "RoomRankings", "StoredScore"]
 
@@ -59,11 +59,12 @@ class RoomRankings:
     def __getitem__(self, kind: str) -> Ranking:
         return self._by_kind[kind]
 
-    def gave(self, gift: GiftPayload, offset: int) -> None:
-        """Count a gift event of the stream; one that its giver's score has already is not counted."""
-        user = plain_name(gift.user_id)
-        if gift.count and offset > self._by_kind[GIFTS].reached_of(user):
-            self.add(GIFTS, user, gift.count * gift.price_cents, offset)
+    def gave(self, paid: GiftPayload | HighlightPayload, offset: int) -> None:
+        """Count a gift event or highlight of the stream; one that its giver's score has already is not counted."""
+        user = plain_name(paid.user_id)
+        cents = paid.count * paid.price_cents if isinstance(paid, GiftPayload) else paid.cents
+        if cents and offset > self._by_kind[GIFTS].reached_of(user):
+            self.add(GIFTS, user, cents, offset)
 
     def liked(self, user: str, count: int) -> None:
         """Count likes, which are ranked with `count_likes`. About 0.2 us."""

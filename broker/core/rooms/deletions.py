@@ -13,7 +13,7 @@ from typing import Any
 from broker.core.rooms.stream import StoredEvent
 from protocol.codes import MessageType
 from protocol.messages import Event
-from protocol.payloads import DeletedPayload, PinsPayload, payload_record
+from protocol.payloads import DeletedPayload, HighlightPayload, PinsPayload, payload_record
 
 __all__ = ["UNDELETABLE", "Deletions", "as_shown", "deletion_of", "is_covered", "redacted", "without_deleted"]
 
@@ -40,7 +40,13 @@ def deletion_of(event: Event) -> DeletedPayload | None:
 
 
 def redacted(stored: StoredEvent) -> StoredEvent:
-    """Return what stands in place of a deleted event: its offset, lane and time, and nothing of its content."""
+    """Return what stands in place of a deleted event: its offset, lane and time, and nothing of its content; of a
+    highlight all but name and text."""
+    if stored.event.type == MessageType.HIGHLIGHT:
+        highlight = payload_record(stored.event.type, stored.event.payload)
+        if isinstance(highlight, HighlightPayload):
+            hidden = highlight._replace(name="", text="")
+            return stored._replace(event=stored.event._replace(name="", payload=hidden))
     payload = DeletedPayload((stored.offset,))
     return stored._replace(event=Event(int(MessageType.MESSAGES_DELETED), stored.event.at_ms, "", "", payload))
 

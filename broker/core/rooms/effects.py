@@ -64,7 +64,7 @@ class End(NamedTuple):
 class PendingReply(NamedTuple, Generic[T]):
     """Whom a recorded event answers, and how once it is durable. ``key`` makes a repetition harmless.
 
-    A combo answers several: ``gift`` is this one's part of it, as it was ordered.
+    ``gift``: what was ordered, of a gift or highlight. A combo answers several orders.
     """
 
     ticket: T
@@ -76,7 +76,8 @@ class PendingReply(NamedTuple, Generic[T]):
 class Record(NamedTuple, Generic[T]):
     """Make an event durable; only then answer its requests, publish it and perform ``then``.
 
-    ``combo``: that of a gift event after it, None once it has ended.
+    ``combo``: that of a gift event after it, None once it has ended; ``left``: orders of highlights that are held no
+    more, in the event of one.
 
     The task calls `RoomState.committed`, `repeated` or `refused` with the ledger's result, in the order of the records.
     ``batches``: of activities, in the same transaction.
@@ -88,6 +89,7 @@ class Record(NamedTuple, Generic[T]):
     then: tuple[Effect[T], ...]
     batches: tuple[ActivityBatch, ...] = ()
     combo: GiftCombo | None = None
+    left: tuple[str, ...] = ()
 
     @property
     def weight(self) -> int:

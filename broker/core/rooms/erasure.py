@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from broker.core.commerce.gifts import GiftCombo
+from broker.core.commerce.highlights import HeldHighlight
 from broker.core.rooms.deletions import redacted
 from broker.core.rooms.stream import StoredEvent
 from broker.core.tenants.names import qualify, tenant_of
@@ -23,15 +24,18 @@ from protocol.payloads import (
     ActivityPayload,
     DeletedPayload,
     GiftPayload,
+    HighlightPayload,
     KeysPayload,
     PinsPayload,
     payload_record,
 )
 
-__all__ = ["Erasure"]
+__all__ = ["PAID", "Erasure"]
 
 _OF_THE_USER: dict[str, Any] = {"name": "", "text": "", "reason": "", "caption": "", "payload": None, "value": None}
 """What an object loses that names the user as its `_OWNERS`."""
+PAID = frozenset({"gift", "highlight"})
+"""Names of the types of messages that are orders: they stay, without the user."""
 _OWNERS = ("user", "user_id", "owner")
 _ANNOUNCEMENT, _PINS = 4, 6
 """Places in what `RoomState.totals` packs."""
@@ -81,6 +85,8 @@ class Erasure:
         match payload:
             case GiftPayload():
                 payload = self._gift(payload)
+            case HighlightPayload(user_id=user) if user == self.user:
+                payload = payload._replace(user_id=self.pseudonym, name="", text="")
             case PinsPayload(pinned):
                 payload = PinsPayload(tuple(pin for pin in pinned if not self.is_pinned_of_user(pin)))
             case DeletedPayload(user_id=user) if user == self.user:
@@ -91,6 +97,8 @@ class Erasure:
                 )
             case ActivityPayload(_, _, data):
                 payload = payload._replace(data=_without(data, self._in_rooms))
+            case HighlightPayload():
+                pass
             case _:
                 if is_author and event.type not in (MessageType.ROOM_PHASE, MessageType.MESSAGES_DELETED):
                     return redacted(StoredEvent(offset, Lane.COMMERCE, event)).event
@@ -130,6 +138,11 @@ class Erasure:
             combo = combo._replace(user_id=self.pseudonym, name="")
         return combo._replace(target=self.pseudonym) if combo.target == self.user else combo
 
+    def highlight(self, highlight: HeldHighlight) -> HeldHighlight:
+        """Return a highlight without the user."""
+        is_own = highlight.user_id == self.user
+        return highlight.hidden()._replace(user_id=self.pseudonym) if is_own else highlight
+
     def is_key_of_user(self, name: str, owner: str | None, cause: KeyCause) -> bool:
         """Return whether a change is of a key of the user: it owns it, or the key is gone and its name had the id."""
         return owner == self.user or (cause is not KeyCause.SET and self._as_word(name) is not None)
@@ -148,7 +161,7 @@ def _without(value: Any, names: Mapping[str, str]) -> Any:
         return tuple(_without(each, names) for each in value)
     if isinstance(value, Mapping):
         is_own = any(isinstance(owner := value.get(field), str) and owner in names for field in _OWNERS)
-        is_paid = value.get("type") == "gift"
+        is_paid = value.get("type") in PAID
         return {
             _without(field, names): _OF_THE_USER[field]
             if is_own and field in _OF_THE_USER and not (is_paid and field == "payload")

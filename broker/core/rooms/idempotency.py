@@ -23,7 +23,6 @@ from broker.core.tenants.names import qualify, tenant_of
 from protocol.codes import ErrorCode, Outcome
 from protocol.frames import pack_body
 from protocol.messages import Post
-from protocol.payloads import GiftPayload
 
 __all__ = [
     "KEY_REUSED",
@@ -203,16 +202,16 @@ def post_key(user_id: str, post: Post) -> OperationKey | None:
     return OperationKey(parts, _fingerprint((post.payload,)))
 
 
-def order_key(payload: Any, room: str) -> OperationKey:
-    """Return the key of a gift to ``room`` (its qualified name): an order is one order, in every room of the tenant and
-    by every sender. Any: a GiftPayload's fields.
+def order_key(order: GiftOrder, room: str, text: str = "") -> OperationKey:
+    """Return the key of an order in ``room`` (its qualified name): an order is one order, in every room of the tenant
+    and by every sender. ``text``: of a highlight.
 
     The display name is no part of what is bought, as it may have changed when the platform repeats the order; nor is
     how the gift is shown.
     """
-    gift = GiftOrder.of(GiftPayload(*payload))
+    content = (room, *order._replace(name=""))
     return OperationKey(
-        ("order", qualify(tenant_of(room), gift.order_id)), _fingerprint((room, *gift._replace(name="")))
+        ("order", qualify(tenant_of(room), order.order_id)), _fingerprint((*content, text) if text else content)
     )
 
 

@@ -33,6 +33,7 @@ from typing import Any, TypeVar
 from protocol.codes import Lane, Tier
 
 from ..chat.coalesce import Coalescer, Pick
+from ..commerce.highlights import DEFAULT_TIERS, HighlightTier, check_tiers
 from ..limits.rate_limit import UNLIMITED, Rate
 from ..limits.room_quota import EXEMPT_LANES, RESERVED_LANES, WindowAdmission
 
@@ -96,6 +97,9 @@ class Policy:
     paid_budget_per_s: int = 0
     """Paid entries that one viewer is shown a second; more wait, they are never dropped. 0 = all at once."""
 
+    highlight_tiers: tuple[HighlightTier, ...] = DEFAULT_TIERS
+    """What a paid message costs at least, by how long it is shown."""
+
     tick_ms: int = 100
     """Shortest interval between two ticks; 0 = every message is a frame of its own."""
     tick_max_ms: int = 1000
@@ -121,6 +125,7 @@ class Policy:
     """Joins of one user, in all rooms together; returning to a room costs nothing (`JoinLimit`)."""
 
     def __post_init__(self) -> None:
+        check_tiers(self.highlight_tiers)
         checks = {
             "admit_per_window": self.admit_per_window >= 0,
             "window_ms": self.window_ms > 0,

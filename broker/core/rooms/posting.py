@@ -17,10 +17,12 @@ from broker.core.chat.coalesce import Coalescer, Offer, PendingDanmaku
 from broker.core.chat.duplicates import DuplicateFilter
 from broker.core.chat.fold import fold
 from broker.core.commerce.gifts import ComboPacer, GiftEvent, GiftOrder
-from broker.core.commerce.room_rankings import RoomRankings
+from broker.core.commerce.highlights import HeldHighlight, Highlights
+from broker.core.commerce.room_rankings import GIFTS, RoomRankings
 from broker.core.limits.overload import STAGE_RULES, OverloadStage
 from broker.core.limits.post_limits import PostLimits
 from broker.core.rooms.accounts import RoomAccounts
+from broker.core.rooms.deletions import deletion_of
 from broker.core.rooms.effects import Effect, PendingReply, Record, Reply
 from broker.core.rooms.idempotency import OperationKey, order_key, post_key
 from broker.core.rooms.likes import LikeCounter
@@ -28,10 +30,11 @@ from broker.core.rooms.phases import RoomPhases
 from broker.core.rooms.pins import RoomPins, pins_event
 from broker.core.rooms.policies import OverQuota, Policy
 from broker.core.rooms.rules import Author, RoomRules
-from broker.core.rooms.stream import BUSY_RETRY_MS, Stream
+from broker.core.rooms.stream import BUSY_RETRY_MS, StoredEvent, Stream
 from protocol.codes import CUSTOM_TYPE_MIN, MESSAGE_TYPES, ErrorCode, Lane, MessageType, Outcome, Role, RoomPhase
+from protocol.fields import MAX_INT
 from protocol.messages import Event, Post
-from protocol.payloads import GiftPayload
+from protocol.payloads import GiftPayload, HighlightPayload
 
 __all__ = ["PhaseSetter", "Posting"]
 
@@ -94,12 +97,15 @@ class Posting(Generic[T]):
         """Danmaku of the next tick."""
         self.gifts: ComboPacer[PendingReply[T]] = ComboPacer(policy.paid_budget_per_s)
         """Combos of gifts that run."""
+        self.highlights = Highlights(policy.highlight_tiers)
+        """Paid messages that are shown."""
         self._posts: dict[int, Callable[[T, Author, Post, float, int], Sequence[Effect[T]]]] = {
             MessageType.DANMAKU: self._danmaku,
             MessageType.EMOTE: self._danmaku,
             MessageType.LIKE: self._like,
             MessageType.ANNOUNCEMENT: self._event,
             MessageType.GIFT: self._gift,
+            MessageType.HIGHLIGHT: self._highlight,
             MessageType.MEDIA: self._event,
             MessageType.MESSAGES_DELETED: self._delete,
             MessageType.PINS_CHANGED: self._pin,
@@ -241,6 +247,7 @@ class Posting(Generic[T]):
         self._folds = policy.merge or self._unique
         self.window.use_rules(policy.merge, policy.budgets, policy.pick, policy.queue_max)
         self.gifts.use_rate(policy.paid_budget_per_s)
+        self.highlights.use_tiers(policy.highlight_tiers)
 
     def unpin_expired(self, now: float, now_ms: int | None, at_ms: int) -> Sequence[Effect[T]]:
         """Unpin the messages whose time has passed, see `RoomState.expire`."""
@@ -257,17 +264,46 @@ class Posting(Generic[T]):
 
     def _gift(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
         gift = GiftPayload(*post.payload)
-        key = order_key(gift, self._name)
+        order = GiftOrder.of(gift)
+        key = order_key(order, self._name)
         known = self._stream.known(key, ticket, now)
         if known is not None:
             return known
-        refused = self._refused(ticket, author, Lane.PAID, now)
+        refused = self._refused_order(ticket, order) or self._refused(ticket, author, Lane.PAID, now)
         if refused:
             return refused
         self._stream.begin(key)
         self._stream.admit(Lane.PAID)
-        asked = PendingReply(ticket, Outcome.ACCEPTED, key, GiftOrder.of(gift))
+        asked = PendingReply(ticket, Outcome.ACCEPTED, key, order)
         return self.release(self.gifts.offer(gift, asked, now, at_ms), now, at_ms)
+
+    def _highlight(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
+        posted = HighlightPayload(*post.payload)
+        order = GiftOrder.of_highlight(posted)
+        key = order_key(order, self._name, posted.text)
+        known = self._stream.known(key, ticket, now)
+        if known is not None:
+            return known
+        if not self.highlights.tier_of(posted.cents) or posted.tier or posted.until_ms or posted.displaced:
+            return (Reply(ticket, Outcome.REJECTED, ErrorCode.BAD_FIELD),)
+        refused = self._refused_order(ticket, order) or self._refused(ticket, author, Lane.PAID, now)
+        if refused:
+            return refused
+        plan = self.highlights.begin(posted.cents, at_ms)
+        if plan is None:
+            return (Reply(ticket, Outcome.LIMITED, BUSY_RETRY_MS),)
+        self._stream.begin(key)
+        self._stream.admit(Lane.PAID)
+        payload = posted._replace(tier=plan.tier, until_ms=plan.until_ms, displaced=plan.displaced)
+        event = Event(MessageType.HIGHLIGHT, at_ms, posted.user_id, posted.name, payload)
+        asked = PendingReply(ticket, Outcome.ACCEPTED, key, order)
+        return self._stream.record(event, Lane.PAID, (asked,), now, left=plan.left)
+
+    def _refused_order(self, ticket: T, order: GiftOrder) -> Sequence[Effect[T]]:
+        """Return the answer to an order with which the sum of the room would be no integer of JSON."""
+        if order.cents <= MAX_INT - self._rankings[GIFTS].total:
+            return _NOTHING
+        return (Reply(ticket, Outcome.REJECTED, ErrorCode.BAD_FIELD),)
 
     def _custom(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
         rule = self._rules.types.custom[post.type]
@@ -321,8 +357,26 @@ class Posting(Generic[T]):
             effects += self._stream.record(event, Lane.PAID, asked, now, combo=item.combo)
         return effects
 
+    def follow(self, stored: StoredEvent, now: float) -> None:
+        """Follow an event that is in the stream."""
+        event = stored.event
+        if event.type == MessageType.GIFT:
+            self.gifts.committed(event.payload, now)
+            self._rankings.gave(event.payload, stored.offset)
+        elif event.type == MessageType.HIGHLIGHT:
+            held = HeldHighlight.of(event.payload, stored.offset, event.at_ms)
+            self.highlights.committed(held, event.payload.displaced)
+            self._rankings.gave(event.payload, stored.offset)
+        elif event.type == MessageType.MESSAGES_DELETED:
+            deletion = deletion_of(event)
+            if deletion is not None:
+                self.highlights.hide(deletion.covers)
+
     def withdrawn(self, record: Record[T], left: Sequence[PendingReply[T]], now: float) -> list[Effect[T]]:
-        """A gift event was not written; ``left``: its orders that are still to be shown, which are shown again."""
+        """A paid event was not written; ``left``: orders of gifts that are still to be shown, which are shown again."""
+        if record.event.type == MessageType.HIGHLIGHT:
+            self.highlights.withdrawn()
+            return []
         orders = [(each.gift, each) for each in left if each.gift is not None]
         return self.release(self.gifts.withdrawn(record.event.payload, orders, now), now, record.event.at_ms)
 

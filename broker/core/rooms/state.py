@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from broker.core.chat.coalesce import TierCut
 from broker.core.commerce.gifts import ComboPacer
+from broker.core.commerce.highlights import Highlights
 from broker.core.commerce.room_activities import PushCounter, RoomActivities
 from broker.core.commerce.room_rankings import RoomRankings
 from broker.core.limits.overload import STAGE_RULES, OverloadStage
@@ -50,7 +51,7 @@ from protocol.codes import Lane, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
 from protocol.messages import Account, Event, Joined, RoomPulse, State, Tick
-from protocol.payloads import GiftPayload, payload_record
+from protocol.payloads import ORDER_TYPES, GiftPayload, HighlightPayload, payload_record
 
 __all__ = ["EVENT_COUNTERS", "Author", "RoomRules", "RoomState", "StoredEvent"]
 
@@ -147,6 +148,11 @@ class RoomState(Generic[T]):
     def gifts(self) -> ComboPacer[PendingReply[T]]:
         """Combos of gifts that run."""
         return self._posting.gifts
+
+    @property
+    def highlights(self) -> Highlights:
+        """Paid messages that are shown."""
+        return self._posting.highlights
 
     @property
     def phase(self) -> RoomPhase:
@@ -251,7 +257,7 @@ class RoomState(Generic[T]):
             self._phases.complete(self.phase)
         elif record.event.type == MessageType.KEYS_CHANGED:
             self.key_changes.given_up(record, now)
-        elif record.event.type == MessageType.GIFT:
+        elif record.event.type in ORDER_TYPES:
             effects += self._posting.withdrawn(record, left, now)
         return effects
 
@@ -267,16 +273,14 @@ class RoomState(Generic[T]):
             *self._stream.refused(record, Outcome.UNAVAILABLE, retry_after_ms),
             *self.activities.refused(record.batches, now),
         ]
-        if record.event.type == MessageType.GIFT:
+        if record.event.type in ORDER_TYPES:
             effects += self._posting.withdrawn(record, (), now)
         return effects
 
     def _follow(self, stored: StoredEvent, now: float) -> None:
         """Follow an event that is in the stream."""
         self.kept.apply(stored, now)
-        if stored.event.type == MessageType.GIFT:
-            self._posting.gifts.committed(stored.event.payload, now)
-            self.rankings.gave(stored.event.payload, stored.offset)
+        self._posting.follow(stored, now)
 
     # ---- what outlives the process
 
@@ -316,9 +320,9 @@ class RoomState(Generic[T]):
         for each in events:
             history.append(each, kept_bytes(each.event), now)
             self.kept.apply(each, now)
-            gift = payload_record(MessageType.GIFT, each.event.payload) if each.event.type == MessageType.GIFT else None
-            if isinstance(gift, GiftPayload):
-                self.rankings.gave(gift, each.offset)
+            paid = payload_record(each.event.type, each.event.payload) if each.event.type in ORDER_TYPES else None
+            if isinstance(paid, GiftPayload | HighlightPayload):
+                self.rankings.gave(paid, each.offset)
         self._rates = RoomRates(self._counted(), now)
 
     # ---- what falls due by the trusted clock
@@ -346,6 +350,7 @@ class RoomState(Generic[T]):
         What waits is not covered: see `release`. ``now_ms``: trusted Unix milliseconds.
         """
         self.kept.erase(erasure, now)
+        self.highlights.replace(erasure.highlight)
         self._presence.erase(erasure.user, erasure.pseudonym)
         self.rankings.rename(erasure.user, erasure.pseudonym)
         return self.key_changes.delete_owned(erasure.user, now, now_ms, at_ms)
@@ -505,10 +510,11 @@ class RoomState(Generic[T]):
         """Return what has come in over the last ``window_s`` seconds (60 or 900), see `RoomRates.lately`."""
         return self._rates.lately(self._counted(), window_s, now)
 
-    def snapshot(self, name: str, role: Role, tier: Tier, user_id: str = "") -> Joined:
-        """Return the answer to a JOIN: the room called ``name`` as it is now, for a member with a role and a tier."""
+    def snapshot(self, name: str, role: Role, tier: Tier, user_id: str = "", at_ms: int = 0) -> Joined:
+        """Return the answer to a JOIN: the room called ``name`` as it is at ``at_ms``, for a member with a role and a
+        tier."""
         views, own_views, left_out = self.activities.snapshot(role >= Role.MODERATOR, user_id)
-        views += self.rankings.views()
+        views += (*self.rankings.views(), *self.highlights.views(at_ms))
         presence = self._presence
         recent, is_recent_cut, announcement, pinned = self.kept.snapshot()
         return Joined(

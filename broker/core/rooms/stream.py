@@ -148,10 +148,11 @@ class Stream(Generic[T]):
         then: Sequence[Effect[T]] = (),
         batches: Sequence[ActivityBatch] = (),
         combo: GiftCombo | None = None,
+        left: tuple[str, ...] = (),
     ) -> Sequence[Effect[T]]:
         """Put an admitted event on its way into the stream. ``asked``: whom it answers; ``then``: what follows it;
-        ``batches``: of activities, in its transaction; ``combo``: as in `Record`."""
-        record = Record(event, lane, tuple(asked), tuple(then), tuple(batches), combo)
+        ``batches``: of activities, in its transaction; ``combo``, ``left``: as in `Record`."""
+        record = Record(event, lane, tuple(asked), tuple(then), tuple(batches), combo, left)
         if self._durable:
             return (record,)
         return self.committed(record, self.history.last_offset + 1, now)

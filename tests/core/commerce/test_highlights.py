@@ -21,7 +21,7 @@ T0 = 1_790_000_000_000
 def add(highlights: Highlights, offset: int, cents: int, at_ms: int = T0, user: str = "ann") -> HighlightPlan:
     plan = highlights.begin(cents, at_ms)
     assert plan is not None
-    held = HeldHighlight(offset, user, user.title(), "hello", cents, plan.tier, at_ms, plan.until_ms)
+    held = HeldHighlight(offset, str(offset), user, user.title(), "hello", cents, plan.tier, at_ms, plan.until_ms)
     highlights.committed(held, plan.displaced)
     return plan
 
@@ -127,7 +127,9 @@ class HighlightHistories(RuleBasedStateMachine):
     def commit(self) -> None:
         cents, plan, at_ms = self.in_flight.pop(0)
         self.offset += 1
-        held = HeldHighlight(self.offset, "ann", "Ann", "hello", cents, plan.tier, at_ms, plan.until_ms)
+        held = HeldHighlight(
+            self.offset, str(self.offset), "ann", "Ann", "hello", cents, plan.tier, at_ms, plan.until_ms
+        )
         self.events.append((held, plan.displaced))
         self.highlights.committed(held, plan.displaced)
 
@@ -162,3 +164,31 @@ class HighlightHistories(RuleBasedStateMachine):
 
 
 TestHighlightHistories = HighlightHistories.TestCase
+
+
+def test_what_left_is_said_once_to_the_next_plan() -> None:
+    highlights = Highlights()
+    add(highlights, 1, 500)
+    add(highlights, 2, 1_000)
+    assert add(highlights, 3, 500, T0 + 60_000).left == ("1",)
+    assert add(highlights, 4, 500, T0 + 60_000).left == ()
+    full = Highlights()
+    for offset in range(1, MAX_HELD + 1):
+        add(full, offset, 500)
+    assert add(full, 51, 500).left == ("1",)
+
+
+def test_the_view_is_made_again_when_one_comes_is_hidden_or_leaves() -> None:
+    highlights = Highlights()
+    assert highlights.views(T0) == ()
+    add(highlights, 1, 500)
+    add(highlights, 2, 1_000, user="acme\x1fbob")
+    (view,) = highlights.views(T0)
+    assert highlights.views(T0)[0] is view
+    assert [each["offset"] for each in view.data["highlights"]] == [2, 1]
+    highlights.hide(lambda offset, user, at_ms: offset == 1)
+    (view,) = highlights.views(T0)
+    assert [each["text"] for each in view.data["highlights"]] == ["hello", ""]
+    (view,) = highlights.views(T0 + 60_000)
+    assert [each["offset"] for each in view.data["highlights"]] == [2]
+    assert highlights.views(T0 + 120_000) == ()

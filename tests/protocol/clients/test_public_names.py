@@ -14,12 +14,12 @@ CLIENT = {
 ROOM = {
     "account", "dropped", "duplicates", "gaps", "interval_ms", "is_active", "is_joined", "keys", "leave", "like",
     "likes", "membership", "name", "number", "online", "phase", "pinned", "position", "post", "post_announcement",
-    "post_danmaku", "post_emote", "post_gift", "recovered", "set_phase", "snapshot", "tier", "users",
+    "post_danmaku", "post_emote", "post_gift", "post_highlight", "recovered", "set_phase", "snapshot", "tier", "users",
 }  # fmt: skip
 
 
 UNJOINED_ROOM = {
-    "name", "post", "post_announcement", "post_danmaku", "post_emote", "post_gift", "set_phase",
+    "name", "post", "post_announcement", "post_danmaku", "post_emote", "post_gift", "post_highlight", "set_phase",
 }  # fmt: skip
 
 
