@@ -6,12 +6,16 @@ be recomputed by anyone who knows the seed, which becomes public when the packet
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from .activities.packets import SplitMode
-from .primitives import DrawStream, label, mac, pack_u64, shuffle
+from .primitives import DrawStream, label, mac, pack_u64, shuffling
 
-__all__ = ["Drop", "packet_shares", "rain_drops"]
+__all__ = ["SLICE", "Drop", "dividing", "packet_shares", "rain_drops"]
+
+SLICE = 4096
+"""Numbers that are drawn in one slice of `dividing`: a packet of half as many shares takes one."""
 
 
 class Drop(NamedTuple):
@@ -28,20 +32,35 @@ def packet_shares(
     """Return ``count`` shares of ``min_cents``..``max_cents`` each (0 = no maximum) whose sum is ``total_cents``.
 
     The caller has checked that ``count * min_cents <= total_cents <= count * max_cents``, and for FIXED that ``count``
-    divides the total. 10,000 lucky shares take about 50 ms.
+    divides the total. 10,000 lucky shares take about 50 ms; `dividing` does it in slices.
     """
-    if mode is SplitMode.FIXED:
-        return [total_cents // count] * count
-    if mode is SplitMode.EQUAL:
-        base, more = divmod(total_cents, count)
-        shares = [base + 1] * more + [base] * (count - more)
-    else:
-        shares = _lucky(total_cents, count, min_cents, max_cents, DrawStream(seed, "roomcast/packet/split/1"))
-    shuffle(shares, DrawStream(seed, "roomcast/packet/order/1"))
+    shares: list[int] = []
+    for _ in dividing(shares, mode, total_cents, count, min_cents, max_cents, seed):
+        pass
     return shares
 
 
-def _lucky(total_cents: int, count: int, min_cents: int, max_cents: int, draw: DrawStream) -> list[int]:
+def dividing(
+    shares: list[int], mode: SplitMode, total_cents: int, count: int, min_cents: int, max_cents: int, seed: bytes
+) -> Iterator[None]:
+    """Append to ``shares`` what `packet_shares` returns. It yields after each slice of about 10 ms."""
+    if mode is SplitMode.FIXED:
+        shares += [total_cents // count] * count
+        return
+    if mode is SplitMode.EQUAL:
+        base, more = divmod(total_cents, count)
+        shares += [base + 1] * more + [base] * (count - more)
+    else:
+        draw = DrawStream(seed, "roomcast/packet/split/1")
+        yield from _lucky(shares, total_cents, count, min_cents, max_cents, draw)
+        if 2 * count > SLICE:
+            yield
+    yield from shuffling(shares, DrawStream(seed, "roomcast/packet/order/1"), SLICE)
+
+
+def _lucky(
+    shares: list[int], total_cents: int, count: int, min_cents: int, max_cents: int, draw: DrawStream
+) -> Iterator[None]:
     """Draw shares by the double average. The later ones vary more, so the caller shuffles them.
 
     ``rest`` and ``most`` are counted above a minimum of one cent: ``left <= rest <= left * most`` holds at each step.
@@ -49,15 +68,15 @@ def _lucky(total_cents: int, count: int, min_cents: int, max_cents: int, draw: D
     above = min_cents - 1
     rest = total_cents - count * above
     most = (max_cents or total_cents) - above
-    shares = []
     for left in range(count, 1, -1):
         low = max(1, rest - (left - 1) * most)
         high = min(most, max(low, 2 * rest // left - 1))
         share = low + draw.below(high - low + 1)
         shares.append(share + above)
         rest -= share
+        if not left % SLICE:
+            yield
     shares.append(rest + above)
-    return shares
 
 
 def rain_drops(

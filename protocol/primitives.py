@@ -10,7 +10,7 @@ Texts are ordered by their UTF-8 bytes. That is the order of code points, in whi
 from __future__ import annotations
 
 import hmac
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Iterator, MutableSequence, Sequence
 from hashlib import sha256
 from struct import Struct
 from typing import Any
@@ -29,6 +29,7 @@ __all__ = [
     "per_mille",
     "seed_hash",
     "shuffle",
+    "shuffling",
 ]
 
 SEED_BYTES = 32
@@ -114,9 +115,17 @@ class DrawStream:
 
 def shuffle(items: MutableSequence[Any], stream: DrawStream) -> None:
     """Put ``items`` (Any: of any type) in an order drawn from ``stream``, each equally likely, in place."""
+    for _ in shuffling(items, stream, len(items)):
+        pass
+
+
+def shuffling(items: MutableSequence[Any], stream: DrawStream, slice: int) -> Iterator[None]:
+    """Do the same as `shuffle`, in slices: it yields after ``slice`` numbers."""
     for last in range(len(items) - 1, 0, -1):
         other = stream.below(last + 1)
         items[last], items[other] = items[other], items[last]
+        if not last % slice:
+            yield
 
 
 def per_mille(counts: Sequence[int]) -> list[int]:

@@ -75,6 +75,8 @@ class RedPacket(Activity[T]):
         self._open_at_ms = 0
         self._expire_at_ms = 0
         self._shares = PacketShares(ShareTerms(SplitMode.LUCKY, 0, 0, 0, 0), b"")
+        self._next_slice_ms = 0
+        """When the next slice of dividing the total is due, which keeps it from opening."""
         self._states: list[tuple[PacketState, int]] = []
         """States and since when, the present one last."""
 
@@ -186,12 +188,12 @@ class RedPacket(Activity[T]):
     # ---- time
 
     def next_due(self) -> int | None:
-        """Return when it opens, ends or is settled."""
+        """Return when it opens, ends or is settled; before it opens the total is divided, in slices."""
         if not self._states:
             return None
         state, since_ms = self._states[-1]
         if state is PacketState.SCHEDULED:
-            return self._open_at_ms
+            return max(self._open_at_ms, self._next_slice_ms)
         if state is PacketState.OPEN:
             return self._expire_at_ms
         return None if state is PacketState.SETTLED else since_ms + SETTLED_AFTER_MS
@@ -202,6 +204,9 @@ class RedPacket(Activity[T]):
         if due_ms is None or now_ms < due_ms:
             return None
         if self.state is PacketState.SCHEDULED:
+            if self._shares.is_dividing():
+                self._next_slice_ms = now_ms + 1
+                return None
             config = self.config
             opened = PacketOpened(config.total_cents, config.count, seed_hash(self._seed).hex(), self._expire_at_ms)
             return ActivityStep((Fact("opened", (now_ms,)),), event=RoomEvent("packets.opened", opened))

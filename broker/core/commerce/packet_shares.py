@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from broker.core.commerce.activity import ActivityRefusal
 from protocol.activities.packets import OwnPacketShare, SplitMode
 from protocol.codes import ErrorCode
 from protocol.fields import MAX_INT
-from protocol.packet_shares import packet_shares
+from protocol.packet_shares import dividing
 
 __all__ = ["PacketShares", "ShareTerms"]
 
 
 class ShareTerms(NamedTuple):
-    """How a total is divided; see `packet_shares`."""
+    """How a total is divided; see `protocol.packet_shares`."""
 
     mode: SplitMode
     total_cents: int
@@ -40,13 +41,14 @@ class ShareTerms(NamedTuple):
 class PacketShares:
     """The shares of one packet, and who has taken them: in their order, one a user."""
 
-    __slots__ = ("_cents", "_seed", "_shares", "_taken", "_taken_cents", "terms")
+    __slots__ = ("_cents", "_dividing", "_shares", "_taken", "_taken_cents", "terms")
 
     def __init__(self, terms: ShareTerms, seed: bytes) -> None:
         self.terms = terms
-        self._seed = seed
-        self._cents: list[int] | None = None
-        """Of all shares; they are computed when the first is taken."""
+        self._cents: list[int] = []
+        """Of all shares, once they are computed."""
+        self._dividing: Iterator[None] | None = dividing(self._cents, *terms, seed)
+        """What computes them; None: it is done."""
         self._taken: list[tuple[str, str, int]] = []
         """Of each share that is taken, in order: user, masked name, cents."""
         self._shares: dict[str, int] = {}
@@ -78,9 +80,17 @@ class PacketShares:
         share = len(self._taken)
         if share == self.terms.count:
             return None
-        if self._cents is None:
-            self._cents = packet_shares(*self.terms, self._seed)
+        while self.is_dividing():
+            pass
         return OwnPacketShare(share, self._cents[share])
+
+    def is_dividing(self) -> bool:
+        """Compute a slice of the shares; return whether another one is left."""
+        if self._dividing is not None:
+            for _ in self._dividing:
+                return True
+            self._dividing = None
+        return False
 
     def best(self, name: str, cents: int) -> tuple[str, int]:
         """Return the masked name and the cents of the largest share, of equal ones the first.

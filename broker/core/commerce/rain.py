@@ -130,6 +130,8 @@ class Rain(Activity[T]):
         self._states: list[tuple[RainState, int]] = []
         """States and since when, the present one last."""
         self._drops: tuple[_RainDrop, ...] = ()
+        self._next_slice_ms = 0
+        """When the next slice of dividing the total of a drop is due, which keeps it from opening."""
         self._begun = 0
         """Drops that are no longer only scheduled; they are the first ones."""
         self._active: dict[int, None] = {}
@@ -252,7 +254,7 @@ class Rain(Activity[T]):
         if self.state is RainState.CANCELLED:
             return self._states[-1][1] + SETTLED_AFTER_MS
         number = self._next_drop()
-        return 0 if number is None else self._drops[number].due_ms
+        return 0 if number is None else max(self._drops[number].due_ms, self._next_slice_ms)
 
     def _next_drop(self) -> int | None:
         """Return the drop that is due first, of equal ones the one that falls first; None: all are over."""
@@ -283,7 +285,7 @@ class Rain(Activity[T]):
         over = DropSettled(drop.packet, drop.plan.seed.hex(), shares.taken, shares.left_cents)
         return _step("drop_settled", number, now_ms, "rains.drop_settled", over)
 
-    def _begin(self, number: int, drop: _RainDrop, now_ms: int) -> ActivityStep[T]:
+    def _begin(self, number: int, drop: _RainDrop, now_ms: int) -> ActivityStep[T] | None:
         """Announce a drop, open it, or, where it is too late, leave it out."""
         cents = drop.plan.cents
         if now_ms < drop.plan.at_ms:
@@ -291,6 +293,9 @@ class Rain(Activity[T]):
             return _step("announced", number, now_ms, "rains.drop_announced", announced)
         if now_ms > drop.plan.at_ms + MAX_LATE_MS:
             return _step("missed", number, now_ms, "rains.drop_missed", DropMissed(drop.packet, cents))
+        if drop.shares.is_dividing():
+            self._next_slice_ms = now_ms + 1
+            return None
         expire_at_ms = now_ms + self.config.drop_ms
         hash = seed_hash(drop.plan.seed).hex()
         opened = DropOpened(drop.packet, cents, self.config.count, hash, expire_at_ms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from itertools import count
 from typing import Any
 
@@ -383,3 +384,28 @@ def test_ten_thousand_users_on_one_packet_get_its_total() -> None:
     assert len(shares) == 2000
     assert sum(share.cents for share in shares) == 1_000_000
     assert all(answer.code is ErrorCode.EMPTY for answer in answers if isinstance(answer, ActivityRefusal))
+
+
+@pytest.mark.parametrize(
+    ("mode", "slices", "expected"),
+    [
+        (SplitMode.LUCKY, 6, "83074116965fe9e29de10d8aeee375f8a9825e098871f537c1afe71f30a5d446"),
+        (SplitMode.EQUAL, 3, "353a8ba8577ce390cb4d38a451ba9fa01856ef378dbe5b178defe306a993c893"),
+    ],
+)
+def test_ten_thousand_shares_are_divided_in_slices_before_the_packet_opens(
+    mode: SplitMode, slices: int, expected: str
+) -> None:
+    """Each slice is a turn of its own; ``expected``: the hash of all shares, divided at once by an older version."""
+    driver = driver_with(mode=mode, total_cents=1_000_007, count=10_000, min_cents=2, max_cents=900)
+    for _ in range(slices - 1):
+        assert driver.activity.state is PacketState.SCHEDULED
+        refusal = driver.ask(GRAB, viewer("ann"))
+        assert refusal.code is ErrorCode.NOT_OPEN
+        assert refusal.retry_after_ms > 0
+        driver.pass_time(1)
+    assert driver.activity.state is PacketState.OPEN
+    cents = driver.ask(GRAB, viewer("ann")).cents
+    shares = packet_shares(mode, 1_000_007, 10_000, 2, 900, SEED)
+    assert cents == shares[0]
+    assert sha256(str(shares).encode()).hexdigest() == expected
