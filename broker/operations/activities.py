@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from broker.core.commerce.activity import ActivityRefusal, Attributes, Requester
 from broker.core.commerce.room_activities import ActivityKey
@@ -12,13 +13,24 @@ from broker.core.tenants.names import qualify
 from broker.ledger.pending import PendingResult
 from broker.operations.caller import Caller, OperationError
 from broker.operations.deferred import Deferred
-from broker.operations.kept import required
+from broker.operations.kept import later, read, required
 from broker.operations.parts import Parts
 from broker.operations.rooms import open_for, room_of
 from broker.rooms.room import Room
 from protocol.codes import ErrorCode, Role, RoomPhase
 
-__all__ = ["activity_of", "begin", "command", "kept_key", "page_of_kind", "refuse_from_memory", "requester"]
+__all__ = [
+    "ask_activity",
+    "begin",
+    "command",
+    "kept_key",
+    "page_of_kind",
+    "read_activity",
+    "refuse_from_memory",
+    "requester",
+]
+
+R = TypeVar("R")
 
 MAX_KEY_CHARS = 64
 """Characters of an idempotency key that an activity keeps."""
@@ -27,12 +39,14 @@ MAX_KEY_CHARS = 64
 def begin(
     parts: Parts, caller: Caller, room_name: str, key: ActivityKey, request: Any, *, takes_part: bool = False
 ) -> Any:
-    """Give a command to an activity; return its result, or a `Deferred` that brings it. OperationError for a refusal.
+    """Give a command to an activity; return its result, or what brings it. OperationError for a refusal.
 
     As `command`, without a task: for what many users do at the same time.
     """
     room = room_of(parts, room_name)
     required(parts.ledger)
+    if _has_left(room, key):
+        return command(parts, caller, room_name, key, request, takes_part=takes_part)
     if takes_part and room.state.phase is RoomPhase.PAUSED:
         raise OperationError(ErrorCode.ROOM_PAUSED, "is paused", "room")
     deferred = Deferred()
@@ -43,6 +57,11 @@ def begin(
         lambda answer: deferred.set(_result(answer)),
         creates=False,
     )
+    return _answer_of(deferred)
+
+
+def _answer_of(deferred: Deferred) -> Any:
+    """Return the answer that is there, or ``deferred``; raise the refusal that is there. Any: of each kind."""
     answer = deferred.answer
     if isinstance(answer, OperationError):
         raise answer
@@ -76,11 +95,11 @@ async def command(
 ) -> Any:
     """Give a command to an activity and return its result, durable. OperationError for a refusal.
 
-    ``creates``: it may be a new activity, and opens the room; ``takes_part``: what a user does who takes part, which a
-    paused room refuses. Any: each kind has its own commands and results.
+    ``creates``: it may be a new activity, and opens the room unless it has ended; ``takes_part``: what a user does who
+    takes part, which a paused room refuses. Any: each kind has its own commands and results.
     """
     required(parts.ledger)
-    room = open_for(parts, room_name) if creates else room_of(parts, room_name)
+    room = await _recalled(parts, room_name, key, creates=creates)
     if takes_part and room.state.phase is RoomPhase.PAUSED:
         raise OperationError(ErrorCode.ROOM_PAUSED, "is paused", "room")
     pending = PendingResult[Any]()
@@ -91,27 +110,84 @@ async def command(
     return answer
 
 
-def activity_of(parts: Parts, room_name: str, key: ActivityKey) -> Any:
-    """Return an activity for a question that changes nothing. OperationError UNKNOWN_ACTIVITY. Any: of its kind."""
-    activities = room_of(parts, room_name).state.activities.activities
+def read_activity(parts: Parts, room_name: str, key: ActivityKey, reader: Callable[[Any], Any]) -> Any:
+    """Return what ``reader`` says of an activity of which everything is durable, or what brings it.
+
+    ``reader`` may raise OperationError. OperationError UNKNOWN_ACTIVITY. Any: each kind has its own class and results.
+    """
+    room = room_of(parts, room_name)
     required(parts.ledger)
-    found = None if activities is None else activities.find(*key)
-    if found is None:
-        raise OperationError(ErrorCode.UNKNOWN_ACTIVITY, f"names none of the {key[0]} of this room", "id")
-    return found
+    if _has_left(room, key):
+        return ask_activity(parts, room_name, key, reader)
+    return _answer_of(_read(room, key, reader))
 
 
-def page_of_kind(
-    parts: Parts, room_name: str, kind: str, cursor: str | None, limit: int
-) -> tuple[list[Any], str | None]:
-    """Return a page of the activities of a kind in a room, oldest first, and the cursor of the next one. ``cursor``: id
-    of the last one before the page; an unknown one begins again. Any: of that kind."""
+def _read(room: Room, key: ActivityKey, reader: Callable[[Any], Any]) -> Deferred:
+    deferred = Deferred()
+
+    def answer(activity: Any) -> None:
+        try:
+            deferred.set(_unknown(key) if activity is None else reader(activity))
+        except OperationError as error:
+            deferred.set(error)
+
+    activities = room.state.activities.activities
+    if activities is None or not activities.read(key, answer):
+        raise _unknown(key)
+    return deferred
+
+
+def _unknown(key: ActivityKey) -> OperationError:
+    return OperationError(ErrorCode.UNKNOWN_ACTIVITY, f"names none of the {key[0]} of this room", "id")
+
+
+async def ask_activity(parts: Parts, room_name: str, key: ActivityKey, reader: Callable[[Any], Any]) -> Any:
+    """Return what ``reader`` says of an activity, see `read_activity`."""
+    required(parts.ledger)
+    room = await _recalled(parts, room_name, key)
+    return await _read(room, key, reader).wait()
+
+
+def _has_left(room: Room, key: ActivityKey) -> bool:
+    activities = room.state.activities.activities
+    return activities is not None and activities.has_left(key)
+
+
+async def _recalled(parts: Parts, room_name: str, key: ActivityKey, *, creates: bool = False) -> Room:
+    """Return a room in which an activity is in memory again that has left it; opened for one that is created."""
+    room = open_for(parts, room_name, reopens=False) if creates else room_of(parts, room_name)
+    while _has_left(room, key):
+        recall = parts.hub.recall(room, key)
+        if recall is None:
+            raise later()
+        await read(recall)
+        room = room_of(parts, room_name)
+    return room
+
+
+async def page_of_kind(
+    parts: Parts, room_name: str, kind: str, cursor: str | None, limit: int, reader: Callable[[Any], R]
+) -> tuple[list[R], str | None]:
+    """Return what ``reader`` says of a page of the activities of a kind in a room, oldest first, and the cursor of the
+    next page. Of each everything is durable (Any: of that kind); those that have left memory are not among them.
+
+    ``cursor``: id of the last one before the page; an unknown one begins again.
+    """
     activities = room_of(parts, room_name).state.activities.activities
     required(parts.ledger)
-    found = [] if activities is None else activities.of_kind(kind)
-    start = next((place for place, each in enumerate(found, 1) if each.id == cursor), 0)
-    page = found[start : start + limit]
-    return page, page[-1].id if start + len(page) < len(found) else None
+    keys = [] if activities is None else activities.keys_of_kind(kind)
+    start = next((place for place, (_, id) in enumerate(keys, 1) if id == cursor), 0)
+    page = keys[start : start + limit]
+    found: list[R] = []
+    for key in page:
+        pending = PendingResult[list[R]]()
+        if activities is not None and activities.read(key, partial(_put, pending, reader)):
+            found += await pending.wait()
+    return found, page[-1][1] if start + len(page) < len(keys) else None
+
+
+def _put(pending: PendingResult[list[R]], reader: Callable[[Any], R], activity: Any) -> None:
+    pending.set([] if activity is None else [reader(activity)])
 
 
 def kept_key(caller: Caller) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import trio
 
 from broker.core.commerce.activity import ActivityRefusal
 from broker.core.commerce.lottery import DrawCommand, EnterCommand, Lottery, VoidCommand
 from broker.core.commerce.lottery_config import NewLottery
 from broker.core.tenants.names import plain_name
-from broker.operations.activities import activity_of, begin, command
+from broker.operations.activities import ask_activity, begin, command, read_activity
 from broker.operations.caller import Caller, OperationError
 from broker.operations.kept import required
 from broker.operations.parts import Handler, Parts
@@ -54,26 +56,32 @@ def _enter(parts: Parts, caller: Caller, request: EnterLottery) -> object:
     return begin(parts, caller, request.room, _key(request.id), EnterCommand(request.keyword), takes_part=True)
 
 
-def _my_entry(parts: Parts, caller: Caller, request: GetMyLotteryEntry) -> MyLotteryEntry:
-    lottery = activity_of(parts, request.room, _key(request.id))
-    mine: MyLotteryEntry | None = lottery.my_entry(caller.id)
-    if mine is None:
-        raise OperationError(ErrorCode.UNKNOWN_CLAIM, "has no entry of yours", "id")
-    return mine
+def _my_entry(parts: Parts, caller: Caller, request: GetMyLotteryEntry) -> Any:
+    def my_entry(lottery: Lottery[Any]) -> MyLotteryEntry:
+        mine = lottery.my_entry(caller.id)
+        if mine is None:
+            raise OperationError(ErrorCode.UNKNOWN_CLAIM, "has no entry of yours", "id")
+        return mine
+
+    return read_activity(parts, request.room, _key(request.id), my_entry)
 
 
 async def _draw(parts: Parts, caller: Caller, request: DrawLottery) -> LotteryDrawn:
-    lottery = activity_of(parts, request.room, _key(request.id))
+    def chains_to_check(lottery: Lottery[Any]) -> tuple[str, ...]:
+        if not signature or lottery.is_drawn:
+            return ()
+        refusal = lottery.draw_refusal(request.round, parts.unix_ms())
+        if refusal is not None:
+            raise OperationError(*refusal)
+        return (lottery.beacon_chain,)
+
     try:
         signature = bytes.fromhex(request.signature)
     except ValueError:
         raise OperationError(ErrorCode.BAD_FIELD, "must be hexadecimal", "signature") from None
     is_checked = False
-    if signature and not lottery.is_drawn:
-        refusal = lottery.draw_refusal(request.round, parts.unix_ms())
-        if refusal is not None:
-            raise OperationError(*refusal)
-        is_checked = await _is_checked(caller, lottery.beacon_chain, request.round, signature)
+    for chain in await ask_activity(parts, request.room, _key(request.id), chains_to_check):
+        is_checked = await _is_checked(caller, chain, request.round, signature)
     drawn: LotteryDrawn = await command(
         parts, caller, request.room, _key(request.id), DrawCommand(request.round, signature, is_checked)
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from broker.core.commerce import mic as commands
 from broker.core.tenants.names import plain_name
-from broker.operations.activities import activity_of, command
+from broker.operations.activities import command, read_activity
 from broker.operations.caller import Caller, OperationError
 from broker.operations.parts import Handler, Parts
 from protocol.activities.mic import MicSeats
@@ -41,9 +41,13 @@ async def _set_seats(parts: Parts, caller: Caller, request: SetMicSeats) -> Any:
     return await command(parts, caller, request.room, _KEY, seats, creates=True)
 
 
-def _get(parts: Parts, caller: Caller, request: GetMic) -> MicSeats:
-    seats: MicSeats = activity_of(parts, request.room, _KEY).seats(lists_queue=_directs(caller, request.room))
-    return seats
+def _get(parts: Parts, caller: Caller, request: GetMic) -> Any:
+    lists_queue = _directs(caller, request.room)
+
+    def seats(mic: commands.Mic[Any]) -> MicSeats:
+        return mic.seats(lists_queue=lists_queue)
+
+    return read_activity(parts, request.room, _KEY, seats)
 
 
 async def _request(parts: Parts, caller: Caller, request: RequestMic) -> Any:

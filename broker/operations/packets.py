@@ -52,9 +52,11 @@ def _cancel(parts: Parts, caller: Caller, request: CancelPacket) -> Any:
     return begin(parts, caller, request.room, (RedPacket.kind, request.id), request)
 
 
-def _list(parts: Parts, caller: Caller, request: ListPackets) -> PacketPage:
-    packets, next = page_of_kind(parts, request.room, RedPacket.kind, request.cursor, request.limit)
-    return PacketPage(tuple(packet.info() for packet in packets), next)
+async def _list(parts: Parts, caller: Caller, request: ListPackets) -> PacketPage:
+    found, next = await page_of_kind(
+        parts, request.room, RedPacket.kind, request.cursor, request.limit, lambda packet: packet.info()
+    )
+    return PacketPage(tuple(found), next)
 
 
 async def _create_rain(parts: Parts, caller: Caller, request: CreateRain) -> CreatedRain:

@@ -8,7 +8,7 @@ from typing import Any
 from broker.core.commerce import polls, quizzes
 from broker.core.commerce.polls import Poll
 from broker.core.commerce.quizzes import Quiz
-from broker.operations.activities import activity_of, begin, command, kept_key, page_of_kind
+from broker.operations.activities import begin, command, kept_key, page_of_kind, read_activity
 from broker.operations.caller import Caller
 from broker.operations.parts import Handler, Parts
 from protocol.activities.polls import PollTerms, PollView
@@ -76,15 +76,23 @@ async def _reveal(parts: Parts, caller: Caller, request: RevealPoll) -> PollView
     return view
 
 
-def _results(parts: Parts, caller: Caller, request: PollResults) -> PollView:
-    poll: Poll[Any] = activity_of(parts, request.room, _poll(request.id))
-    return poll.result(_is_staff(caller, request.room))
-
-
-def _list(parts: Parts, caller: Caller, request: ListPolls) -> PollPage:
+def _results(parts: Parts, caller: Caller, request: PollResults) -> Any:
     is_staff = _is_staff(caller, request.room)
-    page, following = page_of_kind(parts, request.room, Poll.kind, request.cursor, request.limit)
-    return PollPage(tuple(ListedPoll(poll.id, poll.result(is_staff)) for poll in page), following)
+
+    def results(poll: Poll[Any]) -> PollView:
+        return poll.result(is_staff)
+
+    return read_activity(parts, request.room, _poll(request.id), results)
+
+
+async def _list(parts: Parts, caller: Caller, request: ListPolls) -> PollPage:
+    is_staff = _is_staff(caller, request.room)
+
+    def listed(poll: Poll[Any]) -> ListedPoll:
+        return ListedPoll(poll.id, poll.result(is_staff))
+
+    page, following = await page_of_kind(parts, request.room, Poll.kind, request.cursor, request.limit, listed)
+    return PollPage(tuple(page), following)
 
 
 async def _create_quiz(parts: Parts, caller: Caller, request: CreateQuiz) -> QuizView:
@@ -129,17 +137,23 @@ async def _cancel(parts: Parts, caller: Caller, request: CancelQuiz) -> QuizView
     return view
 
 
-def _quiz_results(parts: Parts, caller: Caller, request: QuizResults) -> QuizView:
-    quiz: Quiz[Any] = activity_of(parts, request.room, _quiz(request.id))
-    return quiz.result(is_staff=_is_staff(caller, request.room))
+def _quiz_results(parts: Parts, caller: Caller, request: QuizResults) -> Any:
+    is_staff = _is_staff(caller, request.room)
+
+    def results(quiz: Quiz[Any]) -> QuizView:
+        return quiz.result(is_staff=is_staff)
+
+    return read_activity(parts, request.room, _quiz(request.id), results)
 
 
-def _survivors(parts: Parts, caller: Caller, request: QuizSurvivors) -> SurvivorPage:
-    quiz: Quiz[Any] = activity_of(parts, request.room, _quiz(request.id))
-    users = sorted(quiz.survivors or ())
-    start = bisect_right(users, request.cursor) if request.cursor is not None else 0
-    page = users[start : start + request.limit]
-    return SurvivorPage(tuple(page), page[-1] if start + len(page) < len(users) else None)
+def _survivors(parts: Parts, caller: Caller, request: QuizSurvivors) -> Any:
+    def survivors(quiz: Quiz[Any]) -> SurvivorPage:
+        users = sorted(quiz.survivors or ())
+        start = bisect_right(users, request.cursor) if request.cursor is not None else 0
+        page = users[start : start + request.limit]
+        return SurvivorPage(tuple(page), page[-1] if start + len(page) < len(users) else None)
+
+    return read_activity(parts, request.room, _quiz(request.id), survivors)
 
 
 HANDLERS: dict[str, Handler] = {

@@ -18,7 +18,9 @@ from protocol.operations.products import (
     Arrangement,
     ArrangeProducts,
     ExplainingLog,
+    ExplainingPeriod,
     ExplainProduct,
+    ListedProduct,
     ListProducts,
     ProductLog,
     ProductPage,
@@ -70,11 +72,15 @@ def _report_clicks(parts: Parts, caller: Caller, request: ReportClicks) -> Any:
     return begin(parts, caller, request.room, _LIST, report)
 
 
-def _list(parts: Parts, caller: Caller, request: ListProducts) -> ProductPage:
+async def _list(parts: Parts, caller: Caller, request: ListProducts) -> ProductPage:
     with_clicks = caller.is_backend or caller.role_in(request.room) in STAFF
-    found, _ = page_of_kind(parts, request.room, ProductList.kind, None, 1)
     after = None if request.cursor is None else _place_of(request.cursor)
-    items = found[0].listing(after, request.limit + 1, with_clicks=with_clicks) if found else []
+
+    def listing(products: ProductList[Any]) -> list[ListedProduct]:
+        return products.listing(after, request.limit + 1, with_clicks=with_clicks)
+
+    found, _ = await page_of_kind(parts, request.room, ProductList.kind, None, 1, listing)
+    items = found[0] if found else []
     page = items[: request.limit]
     if len(items) == len(page):
         return ProductPage(tuple(page))
@@ -88,10 +94,14 @@ def _place_of(cursor: str) -> tuple[int, str]:
     return _number(position if colon else ""), id
 
 
-def _log(parts: Parts, caller: Caller, request: ProductLog) -> ExplainingLog:
-    found, _ = page_of_kind(parts, request.room, ProductList.kind, None, 1)
+async def _log(parts: Parts, caller: Caller, request: ProductLog) -> ExplainingLog:
     after = 0 if request.cursor is None else _number(request.cursor)
-    items, following = found[0].periods(after, request.limit) if found else ([], None)
+
+    def periods(products: ProductList[Any]) -> tuple[list[ExplainingPeriod], int | None]:
+        return products.periods(after, request.limit)
+
+    found, _ = await page_of_kind(parts, request.room, ProductList.kind, None, 1, periods)
+    items, following = found[0] if found else ([], None)
     return ExplainingLog(tuple(items), None if following is None else str(following))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from broker.core.commerce import sale_commands as commands
 from broker.core.commerce.activity import ActivityRefusal
 from broker.core.commerce.sale import Sale
-from broker.operations.activities import activity_of, begin, command, kept_key, page_of_kind, refuse_from_memory
+from broker.operations.activities import begin, command, kept_key, page_of_kind, read_activity, refuse_from_memory
 from broker.operations.caller import Caller, OperationError
 from broker.operations.parts import Handler, Parts
 from protocol.activities.sales import SaleView
@@ -107,22 +107,30 @@ async def _cancel_sale(parts: Parts, caller: Caller, request: CancelSale) -> Sal
     return end
 
 
-def _list(parts: Parts, caller: Caller, request: ListSales) -> SalePage:
-    sales, next = page_of_kind(parts, request.room, Sale.kind, request.cursor, request.limit)
-    return SalePage(tuple(sale.view() for sale in sales), next)
+async def _list(parts: Parts, caller: Caller, request: ListSales) -> SalePage:
+    found, next = await page_of_kind(
+        parts, request.room, Sale.kind, request.cursor, request.limit, lambda sale: sale.view()
+    )
+    return SalePage(tuple(found), next)
 
 
-def _claims(parts: Parts, caller: Caller, request: ListClaims) -> ClaimPage:
-    sale: Sale[Any] = activity_of(parts, request.room, _key(request.id))
+def _claims(parts: Parts, caller: Caller, request: ListClaims) -> Any:
     after = _number_of(request.cursor)
-    return _page(sale, sale.claims.numbers(after, request.limit + 1, request.state), request.limit)
+
+    def page(sale: Sale[Any]) -> ClaimPage:
+        return _page(sale, sale.claims.numbers(after, request.limit + 1, request.state), request.limit)
+
+    return read_activity(parts, request.room, _key(request.id), page)
 
 
-def _mine(parts: Parts, caller: Caller, request: MyClaims) -> ClaimPage:
-    sale: Sale[Any] = activity_of(parts, request.room, _key(request.id))
-    before = _number_of(request.cursor) or len(sale.claims) + 1
-    numbers = [number for number in sale.claims.of_user(caller.id) if number < before]
-    return _page(sale, numbers[: request.limit + 1], request.limit)
+def _mine(parts: Parts, caller: Caller, request: MyClaims) -> Any:
+    before = _number_of(request.cursor)
+
+    def page(sale: Sale[Any]) -> ClaimPage:
+        numbers = [number for number in sale.claims.of_user(caller.id) if number < (before or len(sale.claims) + 1)]
+        return _page(sale, numbers[: request.limit + 1], request.limit)
+
+    return read_activity(parts, request.room, _key(request.id), page)
 
 
 def _page(sale: Sale[Any], numbers: Sequence[int], limit: int) -> ClaimPage:

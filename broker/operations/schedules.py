@@ -7,13 +7,11 @@ from typing import Any
 
 from broker.core.commerce import countdowns
 from broker.core.commerce import schedules as jobs
-from broker.operations.activities import activity_of, command
+from broker.operations.activities import ask_activity, command, page_of_kind
 from broker.operations.caller import Caller, OperationError
 from broker.operations.creators import creator_of
-from broker.operations.kept import required
 from broker.operations.parts import Handler, Parts
 from broker.operations.rights import check_rights, read_request
-from broker.operations.rooms import room_of
 from protocol.activities.schedules import JobView
 from protocol.codes import ErrorCode
 from protocol.operations import BY_NAME, KeyUse, OperationRow
@@ -28,6 +26,9 @@ from protocol.operations.schedules import (
 )
 
 __all__ = ["HANDLERS"]
+
+MAX_KEPT_JOBS = 10_000
+"""Above what a room has in memory."""
 
 
 def _key(id: str) -> tuple[str, str]:
@@ -54,13 +55,13 @@ def _judge(caller: Caller, row: OperationRow, arguments: Any) -> None:
         raise OperationError(error.code, error.rule, field) from None
 
 
-def _judge_job(parts: Parts, caller: Caller, room: str, id: str) -> None:
+async def _judge_job(parts: Parts, caller: Caller, room: str, id: str) -> None:
     """Raise OperationError where the caller could not run the operation of a job now.
 
     Such a job is not the caller's to change or cancel: a host could give a price of the platform another time. A job
     whose operation this version does not have runs for no caller.
     """
-    job: JobView = activity_of(parts, room, _key(id)).job()
+    job: JobView = await ask_activity(parts, room, _key(id), jobs.Job.job)
     row = BY_NAME.get(job.operation)
     if row is not None:
         _judge(caller, row, job.request)
@@ -82,19 +83,17 @@ def _shown(caller: Caller, job: JobView) -> JobView:
 
 
 async def _change(parts: Parts, caller: Caller, request: ChangeSchedule) -> Any:
-    _judge_job(parts, caller, request.room, request.id)
+    await _judge_job(parts, caller, request.room, request.id)
     return await command(parts, caller, request.room, _key(request.id), jobs.ChangeJob(request.at_ms, request.version))
 
 
 async def _cancel(parts: Parts, caller: Caller, request: CancelSchedule) -> Any:
-    _judge_job(parts, caller, request.room, request.id)
+    await _judge_job(parts, caller, request.room, request.id)
     return await command(parts, caller, request.room, _key(request.id), jobs.CancelJob())
 
 
-def _list(parts: Parts, caller: Caller, request: ListSchedules) -> SchedulePage:
-    activities = room_of(parts, request.room).state.activities.activities
-    required(parts.ledger)
-    views = [] if activities is None else [job.job() for job in activities.of_kind(jobs.Job.kind)]
+async def _list(parts: Parts, caller: Caller, request: ListSchedules) -> SchedulePage:
+    views, _ = await page_of_kind(parts, request.room, jobs.Job.kind, None, MAX_KEPT_JOBS, jobs.Job.job)
     ids = [view.id for view in views]
     start = ids.index(request.cursor) + 1 if request.cursor in ids else 0
     found = [view for view in views[start:] if request.state in (None, view.state)]

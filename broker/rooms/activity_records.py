@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import structlog
 
-from broker.core.commerce.activity import Fact
-from broker.core.commerce.room_activities import ActivityBatch, ActivityKind, RoomActivities
+from broker.core.commerce.activity import Activity, Fact
+from broker.core.commerce.room_activities import ActivityBatch, ActivityKey, ActivityKind, RoomActivities
 from broker.core.tenants.names import qualify, tenant_of
 from broker.ledger import ACTIVITY_FACTS, DirectEntry, Entry, OutboxEntry, Reader, StoredEntry, activity_facts
 from protocol.activities import activity_payload
@@ -16,7 +16,7 @@ from protocol.codes import MessageType
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
 
-__all__ = ["DirectSink", "batch_items", "read_activities", "read_all_activities"]
+__all__ = ["DirectSink", "batch_items", "read_activities", "read_activity", "read_all_activities"]
 
 log = structlog.get_logger("roomcast.activities")
 
@@ -60,6 +60,19 @@ def read_activities(reader: Reader, kinds: Mapping[str, ActivityKind], room: str
     activities: RoomActivities[Any] = RoomActivities(kinds)
     _fold(activities, activity_facts(reader, room, epoch))
     return activities
+
+
+def read_activity(
+    reader: Reader, kinds: Mapping[str, ActivityKind], room: str, epoch: int, key: ActivityKey
+) -> Activity[Any]:
+    """Return one activity of a stream. Runs in the ledger's reading thread, and unpacks no facts of others."""
+    activity = kinds[key[0]].make(key[1])
+    whose = pack_body((*key, ()))[:-1]
+    for entry in activity_facts(reader, room, epoch):
+        if entry.body.startswith(whose):
+            for name, data in unpack_body(entry.body)[2]:
+                activity.apply(Fact(name, data))
+    return activity
 
 
 def read_all_activities(

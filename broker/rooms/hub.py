@@ -15,7 +15,7 @@ import random
 import secrets
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from math import inf
 from operator import add
 from typing import Any
@@ -25,7 +25,7 @@ import trio
 
 from broker.config.schema import RoomConfig
 from broker.core.clock import TrustedClock
-from broker.core.commerce.room_activities import ActivityCounts, RoomActivities
+from broker.core.commerce.room_activities import ActivityCounts, ActivityKey, RoomActivities, Times
 from broker.core.limits.join_limit import JoinLimit
 from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.limits.rate_limit import Gcra, Rate
@@ -45,6 +45,7 @@ from broker.core.tenants.names import tenant_of
 from broker.core.tenants.quotas import Tenants
 from broker.ledger import LedgerDamaged, LedgerRefused, ResultBatch
 from broker.rooms.actions import ActionQueue
+from broker.rooms.activity_records import read_activity
 from broker.rooms.fanout import FanOut
 from broker.rooms.room import PostRef, Room
 from broker.rooms.room_checkpoints import RoomCheckpoint
@@ -60,6 +61,8 @@ CHECKPOINT_S = 1.0
 """How often totals are written, and so the likes that a kill can cost; one row a changed room, in one commit."""
 CHECKPOINT_BATCH = 200
 """Rooms between two checkpoints of the event loop: 0.5 us for a room without a change."""
+MAX_RECALLS_WAITING = 100
+"""Callers that wait for activities that have left memory: they are read one after the other."""
 MAX_CRASHED = 100
 """Checkpoints of crashed rooms where no ledger keeps them; beyond, the room of the oldest begins a new epoch."""
 
@@ -118,6 +121,7 @@ class Hub:
         self._new_rooms = _new_rooms(config)
         """New rooms that viewers opened, by address."""
         self.activity_counts = ActivityCounts()
+        self._recalls = trio.Lock()
         self.opened = 0
         self.crashed = 0
 
@@ -406,6 +410,22 @@ class Hub:
             activities = RoomActivities(self._room_store.kinds)
         activities.counts = self.activity_counts
         return activities
+
+    def recall(self, room: Room, key: ActivityKey) -> Coroutine[Any, Any, None] | None:
+        """Return what takes an activity of a room from the ledger again that has left memory (`RoomActivities.recall`);
+        awaiting raises what `Ledger.ask` does. None: too many wait for that."""
+        waiting = self._recalls.statistics().tasks_waiting
+        return None if waiting >= MAX_RECALLS_WAITING else self._recall(room, key)
+
+    async def _recall(self, room: Room, key: ActivityKey) -> None:
+        async with self._recalls:
+            steps, store = room.state.activities, self._room_store
+            activities = steps.activities
+            if store is not None and activities is not None and activities.has_left(key):
+                activity = await store.ledger.ask(read_activity, store.kinds, room.name, room.state.epoch, key)
+                if steps.activities is activities:  # the room may have crashed
+                    times = Times(self.trusted.now_ms(), self.trusted.continued_ms())
+                    steps.recall(activity, self._clock(), times)
 
     async def _read_activities(self, room: Room) -> None:
         """Read the activities of a room that has crashed, whose memory is not to be trusted, from the ledger."""

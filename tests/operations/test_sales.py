@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from broker.core.commerce import room_activities
 from broker.operations.caller import Caller, OperationError
+from broker.operations.deferred import Deferred
 from broker.server import Broker
 from protocol.activities import BY_KIND, activity_event
 from protocol.activities.sales import ClaimState, OwnClaims, SaleState, SaleView
@@ -251,6 +254,68 @@ async def test_lists_have_pages(directory: Path) -> None:
 
 
 # ---- many at a time
+
+
+async def test_a_sale_that_has_left_memory_answers_from_the_ledger(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room_activities, "KEPT_AFTER_END_MS", 0)
+    fields = sale_fields()
+    async with durable_broker(directory) as broker:
+        created = await ask(broker, backend(), "sales.create", **fields)
+        await until(lambda: view_of(broker).state is not SaleState.SCHEDULED)
+        first = await claim(broker, "ann")
+        await ask(broker, backend(), "sales.confirm", room=ROOM, id="sale-1", number=1, order="order-1")
+        ended = await ask(broker, backend(), "sales.close", room=ROOM, id="sale-1")
+        await until(lambda: has_left(broker))
+        assert (await ask(broker, backend(), "sales.list", room=ROOM)).items == ()
+        assert await claim(broker, "ann") == first
+    async with durable_broker(directory) as broker:  # from the checkpoint it leaves memory at once
+        (mine,) = (await ask(broker, viewer("ann"), "sales.mine", room=ROOM, id="sale-1")).items
+        assert (mine.number, mine.state) == (1, ClaimState.CONFIRMED)
+        await until(lambda: has_left(broker))
+        assert await code_of(broker, viewer("bob", "r1"), "sales.claim", room=ROOM, id="sale-1") is ErrorCode.CLOSED
+        await until(lambda: has_left(broker))
+        (one,) = (await ask(broker, backend(), "sales.claims", room=ROOM, id="sale-1")).items
+        assert (one.user, one.order) == ("ann", "order-1")
+        assert await ask(broker, backend(), "sales.close", room=ROOM, id="sale-1") == ended
+        await until(lambda: has_left(broker))
+        assert (await ask(broker, backend(), "sales.create", **fields)).seed_hash == created.seed_hash
+        other = fields | {"price_cents": 1}
+        assert await code_of(broker, backend(), "sales.create", **other) is ErrorCode.KEY_REUSED
+        assert await code_of(broker, backend(), "sales.close", room=ROOM, id="sale-2") is ErrorCode.UNKNOWN_ACTIVITY
+
+
+def has_left(broker: Broker) -> bool:
+    """Return whether the sale is in the memory of its room no more."""
+    room = broker.hub.find(ROOM)
+    assert room is not None
+    activities = room.state.activities.activities
+    return activities is not None and activities.has_left(("sales", "sale-1"))
+
+
+async def test_what_is_listed_is_durable(directory: Path) -> None:
+    async with durable_broker(directory) as broker:
+        await create(broker)
+        (opened,) = (await ask(broker, backend(), "sales.list", room=ROOM)).items
+        assert opened.state is SaleState.OPEN
+        disk(broker).fault = disk_error("SQLITE_FULL")
+        pages: dict[str, Any] = {}
+
+        async def read(name: str, **fields: Any) -> None:
+            pages[name] = (await ask(broker, backend(), name, room=ROOM, **fields)).items
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(read, "sales.list"))
+            nursery.start_soon(partial(read, "sales.claims", id="sale-1"))
+            waiting = broker.operations.begin(viewer("ann", "r1"), BY_NAME["sales.claim"], (ROOM, "sale-1"))
+            assert view_of(broker).available == 1, "the claim is decided and not durable"
+            assert isinstance(waiting, Deferred)
+            with pytest.raises(OperationError):
+                await waiting.wait()
+        assert [(sale.available, sale.reserved) for sale in pages["sales.list"]] == [(2, 0)]
+        assert pages["sales.claims"] == ()
+        disk(broker).fault = None
 
 
 async def test_claims_of_a_window_wait_without_a_task_and_are_answered_together(directory: Path) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from protocol.codes import ErrorCode, Role
@@ -273,6 +273,7 @@ class ActivityRunner(Generic[T]):
         "_is_resuming",
         "_now_ms",
         "_of_one",
+        "_readers",
         "_retry_at_ms",
         "_retry_ms",
         "_under_way",
@@ -284,6 +285,8 @@ class ActivityRunner(Generic[T]):
         self.activity = activity
         self._waiting: deque[_Waiting[T]] = deque()
         self._of_one: dict[str, int] = {}
+        self._readers: list[Callable[[Activity[T]], None]] = []
+        """What waits for the result of the batch under way."""
         self._under_way: Batch[T] | None = None
         self._now_ms = 0
         self._retry_at_ms: int | None = None
@@ -306,6 +309,14 @@ class ActivityRunner(Generic[T]):
         self._of_one[requester.user] = share + 1
         self._waiting.append(_Waiting(command, requester, ticket, at_ms))
         return None
+
+    def read(self, reader: Callable[[Activity[T]], None]) -> None:
+        """Call ``reader`` with the activity when everything in it is durable: now, or when the ledger has answered the
+        batch under way."""
+        if self._under_way is None:
+            reader(self.activity)
+        else:
+            self._readers.append(reader)
 
     def next_due(self) -> int | None:
         """Return when `next_batch` should be called, None = only after a command; 0 = at once."""
@@ -378,6 +389,7 @@ class ActivityRunner(Generic[T]):
         self._is_resuming = False
         self._retry_at_ms = None
         self._retry_ms = FIRST_RETRY_MS
+        self._read_waiting()
         return batch
 
     def refused(self, now_ms: int) -> Batch[T]:
@@ -390,6 +402,7 @@ class ActivityRunner(Generic[T]):
             self.activity.undo(fact)
         self._retry_at_ms = self._advance(now_ms) + self._retry_ms
         self._retry_ms = min(2 * self._retry_ms, MAX_RETRY_MS)
+        self._read_waiting()
         later = ActivityRefusal(ErrorCode.OVERLOADED, "the ledger cannot take it now", "", LATER_MS)
         return Batch((), tuple((ticket, later) for ticket, _ in batch.answers), None, (), ())
 
@@ -398,6 +411,11 @@ class ActivityRunner(Generic[T]):
     def _advance(self, now_ms: int) -> int:
         self._now_ms = max(self._now_ms, now_ms)
         return self._now_ms
+
+    def _read_waiting(self) -> None:
+        readers, self._readers = self._readers, []
+        for reader in readers:
+            reader(self.activity)
 
     def _take(self, first: _Waiting[T]) -> None:
         self._waiting.popleft()

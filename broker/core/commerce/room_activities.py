@@ -51,6 +51,8 @@ MAX_REMOVED = 10_000
 MAX_VIEWS_BYTES = 20 * 1024
 MAX_OWN_VIEWS_BYTES = 2 * 1024
 """Of the views in the answer to a JOIN, packed."""
+MAX_RECALLED = 8
+"""Ended activities of a room that are in memory again, because a caller has asked for them."""
 MAX_KEPT_FACTOR = 10
 """Activities of a kind in memory, with those that have ended: so many times the limit of those that have not."""
 KEPT_AFTER_END_MS = 600_000
@@ -143,6 +145,8 @@ class RoomActivities(Generic[T]):
         self._runners: dict[ActivityKey, ActivityRunner[T]] = {}
         self._due: dict[ActivityKey, float] = {}
         self._removed: dict[ActivityKey, None] = {}
+        self._recalled: dict[ActivityKey, int] = {}
+        """Those that have left memory and are in it again, and since when."""
         self._counters: dict[ActivityKey, tuple[RoomEvent | None, int]] = {}
         """Last pushed counters, and when."""
         self._actions: dict[ActivityKey, tuple[Any, ...]] = {}
@@ -191,6 +195,37 @@ class RoomActivities(Generic[T]):
         runner = self._runners.get((kind, id))
         return runner.activity if runner is not None and runner.activity.exists else None
 
+    def has_left(self, key: ActivityKey) -> bool:
+        """Return whether an activity has ended and is not in memory any more: the ledger has it, see `recall`."""
+        return key in self._removed and key not in self._runners
+
+    def recall(self, activity: Activity[T], times: Times) -> None:
+        """Take an activity again that has left memory, as its facts have made it. Another one leaves where
+        `MAX_RECALLED` are there."""
+        self._advance(times)
+        key = activity.kind, activity.id
+        if not self.has_left(key):
+            return
+        idle = [each for each in self._recalled if self._runners[each].is_idle]
+        if len(self._recalled) >= MAX_RECALLED and idle:
+            self._remove(idle[0])
+        runner = self._runners[key] = ActivityRunner(activity)
+        self._recalled[key] = self._time(key)
+        self._follow(key, runner)
+
+    def read(self, key: ActivityKey, reader: Callable[[Any], None]) -> bool:
+        """Call ``reader`` with an activity (Any: as `find`) when all of its state is durable: now, or when the ledger
+        has answered. It gets None where there is none then. Returns False where there is none now."""
+        runner = self._runners.get(key)
+        if runner is None:
+            return False
+        runner.read(lambda activity: reader(activity if activity.exists else None))
+        return True
+
+    def keys_of_kind(self, kind: str) -> list[ActivityKey]:
+        """Return the keys of the activities of a kind that exist, in order of creation. Recalled ones are left out."""
+        return [key for key in self.keys() if key[0] == kind and key not in self._recalled]
+
     def refusal_from_memory(
         self, key: ActivityKey, judge: Callable[[Any], ActivityRefusal | None]
     ) -> ActivityRefusal | None:
@@ -203,10 +238,6 @@ class RoomActivities(Generic[T]):
         if refusal is not None:
             self.counts.refusals[key[0]] += 1
         return refusal
-
-    def of_kind(self, kind: str) -> list[Any]:
-        """Return the activities of a kind that exist, in order of creation. Any: as `find`."""
-        return [runner.activity for key, runner in self._runners.items() if key[0] == kind and runner.activity.exists]
 
     def command(
         self, key: ActivityKey, command: Any, requester: Requester, ticket: T, times: Times, *, creates: bool = False
@@ -291,7 +322,7 @@ class RoomActivities(Generic[T]):
         effects: list[ActivityEffect] = []
         for key, runner in list(self._runners.items()):
             if self._is_removable(key, runner):
-                self._remove(key)
+                self._follow(key, runner)  # `due` removes it
                 continue
             batch = runner.resume(self._time(key))
             if batch is not None:
@@ -328,7 +359,8 @@ class RoomActivities(Generic[T]):
         found: list[ActivityView] = []
         left_out = 0
         for key, runner in sorted(self._runners.items(), key=lambda item: self._due.get(item[0], inf)):
-            data = view(runner.activity) if runner.activity.exists else None
+            is_shown = runner.activity.exists and key not in self._recalled
+            data = view(runner.activity) if is_shown else None
             if data is None:
                 continue
             made = ActivityView(*key, as_json(data))
@@ -353,7 +385,11 @@ class RoomActivities(Generic[T]):
         if key in self._removed:
             return ActivityRefusal(ErrorCode.KEY_REUSED, "was used before, for an activity that has ended", "id")
         kind = self._kinds[key[0]]
-        ends = [runner.activity.removable_at for each, runner in self._runners.items() if each[0] == kind.name]
+        ends = [
+            runner.activity.removable_at
+            for each, runner in self._runners.items()
+            if each[0] == kind.name and each not in self._recalled
+        ]
         if ends.count(None) >= kind.limit or len(ends) >= MAX_KEPT_FACTOR * kind.limit:
             return ActivityRefusal(ErrorCode.OUT_OF_STATE, f"has {kind.limit} {kind.name}", "room")
         if len(self._removed) >= MAX_REMOVED:
@@ -375,11 +411,17 @@ class RoomActivities(Generic[T]):
         self._due.pop(key, None)
         self._folded.discard(key)
         self._counters.pop(key, None)
+        self._recalled.pop(key, None)
         self._removed[key] = None
 
     def _is_removable(self, key: ActivityKey, runner: ActivityRunner[T]) -> bool:
-        at_ms = runner.activity.removable_at
-        return at_ms is not None and at_ms + KEPT_AFTER_END_MS <= self._time(key) and runner.is_idle
+        leaves_at = self._leaves_at(key, runner)
+        return leaves_at is not None and leaves_at <= self._time(key) and runner.is_idle
+
+    def _leaves_at(self, key: ActivityKey, runner: ActivityRunner[T]) -> int | None:
+        """Return when an activity leaves memory, None = not yet known."""
+        ended_at = runner.activity.removable_at
+        return None if ended_at is None else max(ended_at, self._recalled.get(key, 0)) + KEPT_AFTER_END_MS
 
     def _turn(self, key: ActivityKey, runner: ActivityRunner[T]) -> list[ActivityEffect]:
         """Take the next batches; what is left after `MAX_BATCH_ANSWERS` is due at once, in another turn."""
@@ -419,7 +461,7 @@ class RoomActivities(Generic[T]):
         return AnswerCommand(ticket, answer)
 
     def _counter(self, key: ActivityKey, runner: ActivityRunner[T]) -> list[ActivityEffect]:
-        if not runner.is_idle or not runner.activity.exists:
+        if not runner.is_idle or not runner.activity.exists or key in self._recalled:
             return []  # what is under way may be refused
         counter = runner.activity.counter()
         every_ms = self._kinds[key[0]].counter_every_ms
@@ -442,10 +484,10 @@ class RoomActivities(Generic[T]):
         due: float = inf
         if (next_due := runner.next_due()) is not None:
             due = next_due
-        if activity.removable_at is not None:
-            due = min(due, activity.removable_at + KEPT_AFTER_END_MS)
+        if (leaves_at := self._leaves_at(key, runner)) is not None:
+            due = min(due, leaves_at)
         last, pushed_at = self._counters.get(key, (None, 0))
-        if runner.is_idle and activity.counter() not in (None, last):
+        if runner.is_idle and key not in self._recalled and activity.counter() not in (None, last):
             due = min(due, pushed_at + self._kinds[key[0]].counter_every_ms)
         if due < inf:
             self._due[key] = due

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from math import inf
 from typing import Any, Generic, TypeVar
 
-from broker.core.commerce.activity import ActivityRefusal, Requester
+from broker.core.commerce.activity import Activity, ActivityRefusal, Requester
 from broker.core.commerce.room_activities import (
     ActivityBatch,
     ActivityEffect,
@@ -121,6 +121,13 @@ class ActivitySteps(Generic[T]):
             return []
         self._is_resumed = True
         return self._out(activities.resume(times), now)
+
+    def recall(self, activity: Activity[Any], now: float, times: Times) -> None:
+        """Take an activity again that has left memory, see `RoomActivities.recall`."""
+        assert self.activities is not None
+        self._seen_at = now
+        self.activities.recall(activity, times)
+        self._out((), now)
 
     def committed(self, batches: Iterable[ActivityBatch], now: float) -> list[Effect[T]]:
         """The ledger has made batches durable: what follows."""

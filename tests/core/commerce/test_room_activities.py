@@ -10,6 +10,7 @@ from broker.core.commerce.activity import ActivityRefusal, Fact, RoomEvent
 from broker.core.commerce.room_activities import (
     KEPT_AFTER_END_MS,
     MAX_KEPT_FACTOR,
+    MAX_RECALLED,
     ActivityKind,
     AnswerCommand,
     PushCounter,
@@ -80,6 +81,7 @@ def test_ids_of_activities_that_have_ended_are_not_used_again() -> None:
     assert activities.keys() == [KEY]
     activities.due(at(KEPT_AFTER_END_MS))
     assert (activities.keys(), activities.wait_ms) == ([], inf)
+    assert activities.has_left(KEY)
     for creates, code in ((True, ErrorCode.KEY_REUSED), (False, ErrorCode.UNKNOWN_ACTIVITY)):
         effects = activities.command(KEY, (1, False), viewer("ann"), 2, at(KEPT_AFTER_END_MS + 1), creates=creates)
         (answer,) = committed(activities, effects)
@@ -88,8 +90,61 @@ def test_ids_of_activities_that_have_ended_are_not_used_again() -> None:
     folded = activities_of(EndingSum)
     folded.fold(KEY, [Fact("added", (10,))])
     folded.resume(at(KEPT_AFTER_END_MS))
+    folded.due(at(KEPT_AFTER_END_MS))
+    assert folded.has_left(KEY)
     (answer,) = committed(folded, folded.command(KEY, (1, False), viewer("ann"), 3, at(0), creates=True))
     assert answer.code is ErrorCode.KEY_REUSED
+
+
+def test_an_ended_activity_is_in_memory_again_for_a_while_where_it_is_asked_for() -> None:
+    activities = activities_of(EndingSum)
+    names = [f"s{number}" for number in range(MAX_RECALLED + 1)]
+    for name in names:
+        activities.fold(("sums", name), [Fact("added", (10,))])
+    activities.resume(at(KEPT_AFTER_END_MS))
+    activities.due(at(KEPT_AFTER_END_MS))
+    for name in names:
+        key = "sums", name
+        assert (activities.has_left(key), activities.read(key, print)) == (True, False)
+        recalled = EndingSum(name)
+        recalled.apply(Fact("added", (10,)))
+        activities.recall(recalled, at(KEPT_AFTER_END_MS + 5))
+        assert activities.find(*key) is recalled
+        assert committed(activities, activities.command(key, (0, False), viewer("ann"), 1, at(0))) == [10]
+    assert activities.has_left(("sums", names[0]))
+    assert (activities.views(is_staff=False), activities.own_views("ann")) == (((), 0), ())
+    assert activities.keys_of_kind("sums") == []
+    effects = activities.command(KEY, (1, False), viewer("ann"), 2, at(0), creates=True)
+    assert committed(activities, effects) == [1], "they are not counted among those that a room may have"
+    activities.due(at(2 * KEPT_AFTER_END_MS + 4))
+    assert len(activities.keys()) == MAX_RECALLED + 1
+    activities.due(at(2 * KEPT_AFTER_END_MS + 5))
+    assert activities.keys() == [KEY]
+
+
+def test_what_is_read_is_durable() -> None:
+    activities = activities_of()
+    found: list[Any] = []
+
+    def read() -> None:
+        assert activities.read(KEY, lambda activity: found.append(None if activity is None else activity.total))
+
+    activities.command(KEY, (1, False), viewer("ann"), 1, at(0), creates=True)
+    read()
+    activities.command(KEY, (5, False), viewer("ann"), 2, at(0))
+    assert found == []
+    activities.committed(KEY)
+    assert found == [1], "the next batch is decided after that"
+    read()
+    activities.refused(KEY)
+    assert found == [1, 1]
+    read()
+    assert found == [1, 1, 1]
+    activities.command(("sums", "new"), (5, False), viewer("ann"), 3, at(0), creates=True)
+    assert activities.read(("sums", "new"), found.append)
+    activities.refused(("sums", "new"))
+    assert found[-1] is None
+    assert not activities.read(("sums", "new"), found.append)
 
 
 def test_counters_are_pushed_at_most_once_a_second() -> None:
