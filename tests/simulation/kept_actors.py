@@ -30,6 +30,8 @@ STEPS = 12
 NOT_NOW = frozenset({ErrorCode.OVERLOADED, ErrorCode.RATE_LIMITED, ErrorCode.UNKNOWN_ROOM, ErrorCode.NOT_JOINED})
 """Refusals without an effect, after which the same call is made again."""
 IDLE_S = 5.0
+READ_S = 0.001
+"""After a result: what came before it on the same link is read, and not compared with what the change has made."""
 
 
 class _Changer:
@@ -59,6 +61,7 @@ class _Changer:
                         left -= 1
                         self.is_known = False
                         await self.change(client, STEPS - left)
+                        await trio.sleep(READ_S)
                         self.is_known = True
                     if not left:
                         if not self.is_done:

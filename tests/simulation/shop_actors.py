@@ -86,11 +86,11 @@ class Shop:
             await trio.sleep_forever()
 
     async def _has_ended(self, client: Client) -> bool:
+        """Return whether both have ended; a leap of the clock may have taken them out of memory and of the list."""
         sales = await self._do(client, ListSales(SHOP_ROOM))
         packets = await self._do(client, ListPackets(SHOP_ROOM))
-        return (
-            next(sale.state for sale in sales.items if sale.id == SALE) is SaleState.SETTLED
-            and next(packet.state for packet in packets.items if packet.id == PACKET) is PacketState.SETTLED
+        return all(sale.state is SaleState.SETTLED for sale in sales.items) and all(
+            packet.state is PacketState.SETTLED for packet in packets.items
         )
 
     async def _buy(self, user: str, platform: Client) -> None:
