@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 import structlog
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support import integration
 from tests.support.faulty_disk import quick_directory
 
-# Machines that run the tests are shared: an example that takes long says nothing about the code. On CI the same
-# commit gets the same examples, so that a red run speaks about the change; elsewhere every run looks at new ones.
-settings.register_profile("roomcast", deadline=None, derandomize="CI" in os.environ)
-settings.register_profile("quick", settings.get_profile("roomcast"), max_examples=30)
+# Machines that run the tests are shared: an example that takes long says nothing about the code, so no property has a
+# time limit. On CI the same commit gets the same examples, so that a red run speaks about the change; elsewhere every
+# run tries new ones.
+settings.register_profile(
+    "roomcast",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize="CI" in os.environ,
+)
+settings.register_profile("quick", settings.get_profile("roomcast"), max_examples=25)
 settings.load_profile("roomcast")
+
+# Brokers and commands are started hundreds of times, and pytest rewrites every test module in each of its processes:
+# without bytecode each start compiles everything anew, which is two fifths of it.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The quick part of the suite tries fewer examples, where a test does not give their number."""
+    """The quick part of the suite tries fewer examples; see tests/support/examples.py."""
     if "not slow" in config.getoption("markexpr"):
         settings.load_profile("quick")
+    gc.set_threshold(50_000, 10, 50)  # a fifth of the time otherwise: collection makes a million objects and drops none
+
+
+def pytest_collection_finish() -> None:
+    """What was collected lives as long as the process: no garbage collection scans it again."""
+    gc.collect()
+    gc.freeze()
 
 
 integration.watch_processes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,15 @@ import pytest
 from tests.support.integration import require_marker
 
 TESTS = Path(__file__).parent
-TREES = {
-    str(path.relative_to(TESTS)): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(TESTS.rglob("*.py"))
-}
+
+
+@functools.cache
+def trees() -> dict[str, ast.Module]:
+    """Every module of the suite, parsed: by the first test that asks, and once in a process."""
+    return {
+        str(path.relative_to(TESTS)): ast.parse(path.read_text(encoding="utf-8"))
+        for path in sorted(TESTS.rglob("*.py"))
+    }
 
 
 def imported(tree: ast.AST) -> set[str]:
@@ -33,13 +40,13 @@ def test_no_module_imports_from_a_test_module() -> None:
     """What two modules need is in ``tests/support``."""
     found = {
         path: [name for name in imported(tree) if any(part.startswith("test_") for part in name.split(".")[:-1])]
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
     }
     assert {path: names for path, names in found.items() if names} == {}
 
 
 def test_the_support_modules_hold_no_tests() -> None:
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         if path.startswith("support/"):
             assert [
                 node.name
@@ -52,7 +59,7 @@ def test_only_the_support_modules_build_a_broker() -> None:
     """They require the marker ``integration``; the simulation's broker has no sockets."""
     found = {
         path
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Broker"
     }
@@ -98,5 +105,5 @@ def private_names(tree: ast.AST) -> set[str]:
 
 
 def test_tests_reach_no_private_name_but_those_listed() -> None:
-    found = {path: private_names(tree) for path, tree in TREES.items()}
+    found = {path: private_names(tree) for path, tree in trees().items()}
     assert {path: names for path, names in found.items() if names} == EXCEPTIONS

@@ -10,7 +10,7 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.auth.grants import AuthError, Grant
@@ -19,6 +19,7 @@ from broker.auth.keys import MAX_KEYS, KeyProblem, Keyring, UnknownKey, parse_pu
 from broker.auth.ticket_keys import TicketKeys
 from broker.auth.tokens import Authenticator
 from broker.config.schema import AuthConfig
+from tests.support.examples import examples
 from tests.support.keys import ALGORITHMS, jwk, jwks, key_pair, pem, private_pem, signed
 from tests.support.tokens import GOOD, HS256, NOW, SECRET, Clock, b64, sign
 
@@ -121,7 +122,7 @@ def test_no_token_chooses_its_algorithm_or_key(case: str, keys_file: Path) -> No
         assert detail.isprintable()
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(st.sampled_from(ALGORITHMS), st.integers(0, 900), st.sampled_from("AQgw09-_+/=. \n\0"), st.booleans())
 def test_one_changed_character_is_refused(algorithm: str, at: int, character: str, known: bool) -> None:
     ring = Keyring((), parse_public_keys(ALL_JWKS).keys)
@@ -139,7 +140,7 @@ values = st.one_of(st.none(), st.booleans(), st.integers(-1, 2**40), st.floats()
 changes = st.dictionaries(st.sampled_from(["sub", "aud", "exp", "rooms", "iss", "jti", "nbf", "tenant"]), values)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.sampled_from(ALGORITHMS), changes, st.integers(0, 900), st.booleans())
 def test_the_short_way_judges_as_pyjwt_does(algorithm: str, changed: dict[str, Any], at: int, damaged: bool) -> None:
     token = signed(algorithm, GOOD | changed)

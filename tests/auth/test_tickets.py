@@ -13,7 +13,6 @@ import jwt
 import pytest
 import trio
 from hypothesis import given as for_all
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from broker.auth import tickets
@@ -29,6 +28,7 @@ from protocol.codes import CloseCode, Feature, Role
 from protocol.messages import Auth, Authenticated, Ping, Pong
 from tests.support.broker import raw_link, running_broker
 from tests.support.durable import durable_broker
+from tests.support.examples import examples
 from tests.support.strategies import room_names
 from tests.support.tokens import NOW, SECRET, Clock
 from tests.support.until import until
@@ -66,7 +66,7 @@ def _grants(draw: st.DrawFn) -> Grant:
 grants = _grants()
 
 
-@settings(max_examples=60)
+@examples(60)
 @for_all(grants, st.integers(0, 10**6))
 def test_a_ticket_brings_back_the_same_grant_until_it_ends_and_not_a_second_longer(grant: Grant, later_s: int) -> None:
     clock = Clock()
@@ -86,7 +86,7 @@ def test_a_ticket_brings_back_the_same_grant_until_it_ends_and_not_a_second_long
             auth.verify(ticket)
 
 
-@settings(max_examples=40)
+@examples(40)
 @for_all(grants)
 def test_a_ticket_is_what_pyjwt_writes_and_reads(grant: Grant) -> None:
     auth = authenticator()
@@ -127,7 +127,7 @@ def test_a_token_is_no_ticket_and_a_ticket_is_no_token(monkeypatch: pytest.Monke
     assert raised.value.detail == "ticket is for another broker"
 
 
-@settings(max_examples=40)
+@examples(40)
 @for_all(st.integers(0, 10**6), st.binary(min_size=1, max_size=3))
 def test_a_changed_ticket_is_refused(place: int, noise: bytes) -> None:
     auth = authenticator()
@@ -217,7 +217,7 @@ def test_what_is_no_file_of_keys_is_refused(content: bytes) -> None:
     assert content == keys.base == keys.keys[0].secret, "only a single key of 32 bytes has no structure"
 
 
-@settings(max_examples=60)
+@examples(60)
 @for_all(st.data())
 def test_each_ticket_is_valid_to_its_end_over_rotations_and_restarts_and_no_key_longer(data: st.DataObject) -> None:
     """A model of a broker: tickets are issued, keys rotated, and it restarts with other lifetimes."""

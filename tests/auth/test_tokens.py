@@ -9,7 +9,7 @@ from typing import Any
 
 import jwt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.auth.grants import AuthError, Grant, GrantReader, RoomGrant, parse_role
@@ -18,6 +18,7 @@ from broker.auth.tokens import Authenticator
 from broker.config.schema import AuthConfig
 from protocol.codes import Role
 from protocol.text import is_room_pattern
+from tests.support.examples import examples
 from tests.support.objects import reachable
 from tests.support.strategies import user_ids
 from tests.support.tokens import GOOD, HS256, NOW, SECRET, Clock, b64, sign
@@ -567,7 +568,7 @@ _json = st.recursive(
 )
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(
     st.dictionaries(st.sampled_from(["alg", "typ", "kid", "crit", "b64", "x"]), _json),
     st.dictionaries(st.sampled_from([*GOOD, "name", "role", "nbf", "iat", "iss", "jti"]), _json),

@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.measure import MAX_US, Latencies, SecondSeries, merge_series, summarise
+from tests.support.examples import examples
 
 values = st.lists(st.integers(1, 10**8), min_size=1, max_size=60)
 
 
-@settings(deadline=None, max_examples=15)
+@examples(15)
 @given(values, st.sampled_from([2, 3]))
 def test_many_at_once_count_as_one_by_one(numbers: list[int], digits: int) -> None:
     many, single = Latencies(digits), Latencies(digits)
@@ -23,7 +24,7 @@ def test_many_at_once_count_as_one_by_one(numbers: list[int], digits: int) -> No
         assert quick == pytest.approx(exact, rel=2 * 10**-digits, abs=1)
 
 
-@settings(deadline=None, max_examples=15)
+@examples(15)
 @given(values, values)
 def test_merging_is_the_same_as_counting_together(left: list[int], right: list[int]) -> None:
     one, other, both = Latencies(2), Latencies(2), Latencies(2)

@@ -8,12 +8,13 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.cli.direct import Recipients, check_messages, direct_type, read_values, template_of
 from broker.cli.main import main
 from protocol.codes import MessageType
+from tests.support.examples import examples
 
 NEWS = int(MessageType.ANNOUNCEMENT)
 
@@ -33,7 +34,7 @@ def test_both_formats_of_a_list_have_the_same_result() -> None:
         assert read_values(io.StringIO(text), "list").values == expected
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.text())
 def test_any_text_is_a_list_or_a_usage_error(text: str) -> None:
     try:

@@ -5,10 +5,11 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.config.loader import Layers, Problem, field_docs, nested, write_toml
+from tests.support.examples import examples
 
 NONE = frozenset[str]()
 
@@ -183,7 +184,7 @@ _cars = st.builds(
 )
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(_cars, st.booleans())
 def test_what_is_written_is_read_back_equal(car: Car, comments: bool) -> None:
     layers = Layers(Car)
@@ -217,7 +218,7 @@ _junk = st.recursive(
 )
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.dictionaries(st.sampled_from(["engine", "wheels"]) | _text, _junk), st.booleans())
 def test_any_table_gives_problems_or_a_struct_and_never_an_exception(table: dict[str, Any], text_values: bool) -> None:
     layers = Layers(Car)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.demo.accounting import Accounting, Latency, ReferenceViewer, differences
@@ -23,6 +23,7 @@ from protocol.clients.events import (
 )
 from protocol.codes import Lane, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.messages import Account, Joined
+from tests.support.examples import examples
 
 EMPTY = Joined("lobby", 1, 0, Role.VIEWER, RoomPhase.LIVE, Tier.FULL, 100, 0, 0, 0, 0, 0)
 TIERS = (Tier.FULL, Tier.FULL, Tier.MEDIUM, Tier.MEDIUM, Tier.LOW, Tier.LOW)
@@ -130,7 +131,7 @@ def runs(draw: st.DrawFn) -> Run:
     return run
 
 
-few = settings(max_examples=40)
+few = examples(40)
 
 
 @few

@@ -3,7 +3,7 @@ from __future__ import annotations
 from io import StringIO
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
@@ -14,6 +14,7 @@ from protocol.clients.events import Danmaku, StreamEvent
 from protocol.codes import Lane, MessageType
 from protocol.messages import Account
 from protocol.payloads import AnnouncementPayload, DanmakuPayload, GiftPayload
+from tests.support.examples import examples
 
 GIFT = StreamEvent(5, Lane.PAID, MessageType.GIFT, 0, "", "", GiftPayload("o", "u", "小鹿", "火箭", 3, 100, "主播"))
 ANNOUNCEMENT = StreamEvent(6, Lane.CONTROL, MessageType.ANNOUNCEMENT, 0, "h", "h", AnnouncementPayload("欢迎"))
@@ -83,7 +84,7 @@ def test_the_screen_of_a_demo_that_has_just_started() -> None:
     assert "no messages in the last 3 s" in text
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.text(max_size=100), st.text(max_size=64), st.integers(1, 1000))
 def test_texts_of_the_room_are_never_markup(text: str, name: str, count: int) -> None:
     said = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from zlib import crc32
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.ledger.chain import (
@@ -20,6 +20,7 @@ from broker.ledger.chain import (
     verify,
 )
 from broker.ledger.entries import ENTRIES_REDACTED, LedgerDamaged, StoredEntry
+from tests.support.examples import examples
 
 entries = st.builds(
     lambda room, epoch, offset, lane, kind, at_ms, body: StoredEntry(1, room, epoch, offset, lane, kind, at_ms, body),
@@ -58,14 +59,14 @@ def vouching(seq: int, body: bytes) -> StoredEntry:
     return StoredEntry(1, "", 0, 0, None, ENTRIES_REDACTED, 1, fact)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.lists(entries, max_size=8))
 def test_an_untouched_chain_verifies_and_returns_its_end(items: list[StoredEntry]) -> None:
     rows = chained(items)
     assert verify(rows, (0, GENESIS), "book") == ((len(rows), rows[-1][2]) if rows else (0, GENESIS))
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.lists(entries, min_size=1, max_size=8), st.data())
 def test_a_changed_field_is_found_even_if_its_checksum_was_mended(
     items: list[StoredEntry], data: st.DataObject
@@ -83,7 +84,7 @@ def test_a_changed_field_is_found_even_if_its_checksum_was_mended(
             verify(rows, (0, GENESIS), "book")
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.lists(entries, min_size=2, max_size=8), st.data())
 def test_a_missing_or_swapped_entry_is_found(items: list[StoredEntry], data: st.DataObject) -> None:
     rows = chained(items)
@@ -96,13 +97,13 @@ def test_a_missing_or_swapped_entry_is_found(items: list[StoredEntry], data: st.
         verify(rows, (0, GENESIS), "book")
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(entries, entries)
 def test_two_entries_never_share_their_canonical_bytes(one: StoredEntry, other: StoredEntry) -> None:
     assert (canonical(*one[:-1]) == canonical(*other[:-1])) == (one[:-1] == other[:-1])
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.lists(entries, min_size=1, max_size=8), st.binary(max_size=20), st.data())
 def test_a_body_is_replaced_where_a_later_entry_vouches_for_it(
     items: list[StoredEntry], body: bytes, data: st.DataObject
@@ -116,7 +117,7 @@ def test_a_body_is_replaced_where_a_later_entry_vouches_for_it(
         verify(vouched, (0, GENESIS), "book")
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.lists(entries, min_size=1, max_size=8), st.binary(max_size=20), st.data())
 def test_a_replaced_body_that_no_entry_vouches_for_is_found(
     items: list[StoredEntry], body: bytes, data: st.DataObject

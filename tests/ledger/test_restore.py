@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.ledger import (
@@ -30,6 +30,7 @@ from broker.ledger.head import HeadFile
 from broker.ledger.lock import lock_directory, unlock_directory
 from broker.ledger.restore import restore
 from broker.ledger.store import Store
+from tests.support.examples import examples
 from tests.support.faulty_disk import event, filled, quick_directory, write_mark
 
 NOW_MS = 5000
@@ -183,7 +184,7 @@ def test_a_good_ledger_begins_another_history_in_place() -> None:
         reader.close()
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(st.lists(st.integers(0, 4), max_size=4))
 def test_numbers_only_rise_over_any_number_of_restores(sent: list[int]) -> None:
     with quick_directory() as directory:

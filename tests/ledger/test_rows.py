@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.ledger import (
@@ -35,6 +35,7 @@ from broker.ledger.entries import Submission
 from broker.ledger.maintenance import EXPIRY_GRACE_MS, Maintenance
 from broker.ledger.rows import TABLES, Tallies, direct_checksum
 from broker.ledger.store import Store
+from tests.support.examples import examples
 from tests.support.faulty_disk import event, quick_directory, write_mark
 
 TABLES_AND_HEAD = (*TABLES, "entries", "head")
@@ -238,7 +239,7 @@ def test_retention_beside_a_reading_command_does_not_look_like_damage() -> None:
 numbers = st.integers(0, 2**40)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.text(max_size=5), numbers, numbers, numbers, numbers, st.text(max_size=3), st.binary(max_size=8))
 def test_the_checksum_of_a_message_grows_with_its_state(
     user: str, number: int, kind: int, at_ms: int, expires_at_ms: int, batch: str, body: bytes

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -49,6 +48,7 @@ from broker.ledger.entries import ENTRIES_REDACTED, MAX_BODY_BYTES, MAX_ITEMS, I
 from broker.ledger.head import Head, HeadFile
 from broker.ledger.maintenance import Maintenance
 from broker.ledger.transaction import read_keys
+from tests.support.examples import examples
 from tests.support.faulty_disk import MEMORY, FaultyStore, crashed_copy, disk_error, event, quick_directory
 
 rooms = st.sampled_from(["lobby", "直播间", "r3"])
@@ -318,7 +318,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStore = StoreMachine.TestCase
-TestStore.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
+TestStore.settings = examples(15, steps=12)
 
 
 @pytest.fixture

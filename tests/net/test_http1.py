@@ -5,7 +5,7 @@ import time
 
 import h11
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broker.net.http1 import (
@@ -21,6 +21,7 @@ from broker.net.http1 import (
     refuse,
     response,
 )
+from tests.support.examples import examples
 
 
 def head(line: bytes = b"GET / HTTP/1.1", *headers: bytes) -> bytes:
@@ -137,7 +138,7 @@ STARTS = st.one_of(
 )
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(STARTS, st.lists(LINES, max_size=5), st.sampled_from([b"Host: x", b"Accept: */*"]))
 @example(b"GET / HTTP/1.1", [b"Transfer-Encoding: Chunked"], b"Host: x")
 def test_what_is_accepted_h11_accepts_and_reads_the_same(start: bytes, lines: list[bytes], first: bytes) -> None:

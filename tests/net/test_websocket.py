@@ -6,7 +6,7 @@ import tracemalloc
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from websockets.client import ClientProtocol
 from websockets.frames import Frame
@@ -28,6 +28,7 @@ from broker.net.websocket import (
     ws_frame,
 )
 from protocol.codes import CloseCode
+from tests.support.examples import examples
 from tests.support.poller import Harness, RecordingOwner, connection_harness
 from tests.support.websocket import BINARY, CLOSE, CONTINUATION, KEY, PING, PONG, TEXT, masked
 
@@ -338,7 +339,7 @@ PIECES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(PIECES, st.integers(0, 1 << 32), st.sampled_from([WebSocketTransport, WebSocketJsonTransport]))
 def test_the_quick_way_and_wsproto_read_the_same_in_any_split(
     pieces: list[tuple[str, int]], seed: int, kind: type[WebSocketTransport]

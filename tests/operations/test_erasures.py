@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 
 from broker.ledger import ACTIVITY_FACTS, Entry, LedgerState, Reader, RoomEnded
 from broker.ledger.erasures import user_erased_of
@@ -36,6 +36,7 @@ from tests.support.erasing import (
     marks_in_memory,
     populate,
 )
+from tests.support.examples import examples
 from tests.support.faulty_disk import FaultyStore, crashed_copy, disk_error, quick_directory
 from tests.support.logins import login, refused
 from tests.support.operating import exported, operate
@@ -65,7 +66,7 @@ def assert_kept(before: Untouched, after: Untouched) -> None:
     assert after.gift_reports == before.gift_reports
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(12)
 @example(EVERYTHING)
 @given(histories)
 def test_nothing_of_an_erased_user_is_left_and_all_of_the_others(history: Sequence[Step]) -> None:

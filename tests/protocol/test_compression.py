@@ -8,7 +8,7 @@ import tracemalloc
 
 import lz4.block
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.codes import CloseCode, Codec, Lane
@@ -17,6 +17,7 @@ from protocol.connection import Frame, encode
 from protocol.errors import RemoteProtocolError
 from protocol.frames import HEADER_BYTES, MAX_BODY_BYTES, pack_body, parse_header
 from protocol.messages import Account, Side, Tick, TickEntry
+from tests.support.examples import examples
 from tests.support.links import drain, end
 
 LZ4 = [Codec.LZ4, Codec.LZ4_DICT_1]
@@ -33,7 +34,7 @@ def refused(data: bytes, codec: int) -> None:
 
 
 @each_codec
-@settings(max_examples=40)
+@examples(40)
 @given(bodies)
 def test_decompress_undoes_compress(codec: Codec, body: bytes) -> None:
     small = compress(body, codec)

@@ -7,7 +7,7 @@ import weakref
 from typing import Any
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from protocol.codes import CloseCode, ErrorCode, Lane, Opcode, Tier
@@ -41,6 +41,7 @@ from protocol.messages import (
 from protocol.payloads import DanmakuPayload, LikePayload, PhasePayload
 from protocol.state import LinkState
 from protocol.vectors.malformed import MALFORMED, Malformed
+from tests.support.examples import examples
 from tests.support.links import drain, end, feed, is_close, other
 from tests.support.strategies import MESSAGES, free_values, lanes_of, messages, posts, splits, texts, u32
 
@@ -75,7 +76,7 @@ def streams(draw: st.DrawFn) -> tuple[Side, bytes]:
     return sender, data[: len(data) - draw(st.sampled_from([0, 0, 1, 5, 17]))]
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(streams(), st.data())
 def test_any_split_gives_the_same_events_and_the_same_error(stream: tuple[Side, bytes], data: st.DataObject) -> None:
     sender, whole = stream
@@ -84,7 +85,7 @@ def test_any_split_gives_the_same_events_and_the_same_error(stream: tuple[Side, 
     assert read([whole[n : n + 1] for n in range(len(whole))], other(sender)) == expected
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(streams(), st.data())
 def test_it_does_not_matter_when_events_are_read(stream: tuple[Side, bytes], data: st.DataObject) -> None:
     sender, whole = stream
@@ -173,7 +174,7 @@ _bodies = st.one_of(
 ).map(pack_body)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(_bodies | st.binary(max_size=40), u32, u32)
 @example(b"\x93\x01\xa0\x91\xa1a", 0, 0)
 @example(b"\x93\x01\xa0\x91\xa1a\xc0", 0, 0)
@@ -360,7 +361,7 @@ def test_a_broken_link_is_freed_without_the_garbage_collector() -> None:
 # ---- memory
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(streams(), st.data())
 def test_between_calls_at_most_one_incomplete_frame_is_held(stream: tuple[Side, bytes], data: st.DataObject) -> None:
     sender, whole = stream
@@ -437,7 +438,7 @@ def test_a_frame_that_is_too_large_changes_nothing() -> None:
     assert (client.local_state, server.local_state) == (LinkState.SILENT, LinkState.OPEN)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(st.data())
 def test_check_lets_pass_what_the_peer_takes(data: st.DataObject) -> None:
     side = data.draw(st.sampled_from(Side))
@@ -530,7 +531,7 @@ def test_random_bytes_are_events_or_one_named_error(data: bytes, side: Side, pee
         assert not (isinstance(event, Refused) and side is Side.CLIENT), "only a server refuses"
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(st.data())
 def test_a_mutated_frame_is_an_event_or_one_named_error(data: st.DataObject) -> None:
     sender = data.draw(st.sampled_from(Side))

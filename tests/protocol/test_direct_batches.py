@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.codes import MessageType
@@ -18,6 +18,7 @@ from protocol.frames import MAX_CLIENT_BODY_BYTES, pack_body
 from protocol.messages import MAX_DIRECT_BYTES, MAX_RECIPIENTS, Call, Side
 from protocol.operations import BY_NAME
 from protocol.payloads import AnnouncementPayload
+from tests.support.examples import examples
 from tests.support.strategies import ids, texts, user_ids
 
 NEWS = MessageType.ANNOUNCEMENT
@@ -47,7 +48,7 @@ def test_half_of_a_surrogate_pair_is_refused_before_anything_is_sent(
                 payload_for(kind, (template,), next(iter(values.values())))
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(ids, values, texts(0, 400), st.none() | st.integers(1, 31_536_000))
 def test_the_parts_of_a_batch_fit_and_hold_each_user_once(
     batch: str, values: dict[str, dict[str, str]], template: str, expires_s: int | None
@@ -68,7 +69,7 @@ def test_the_parts_of_a_batch_fit_and_hold_each_user_once(
     assert list(found.items()) == list(values.items())
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.integers(1, 3000), st.integers(0, 30))
 def test_parts_are_as_full_as_they_can_be(users: int, width: int) -> None:
     values = {f"u{number}": {"code": "x" * width} for number in range(users)}
@@ -88,7 +89,7 @@ def test_a_user_that_fits_no_frame_is_an_error_and_not_a_loop() -> None:
         list(parts_of("b", CARD, "x" * 4090, {"ann": {}}))
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(values, st.sampled_from(["plain", "{code}", "{who}: {code} {", "{code}{code}"]))
 def test_everybody_gets_the_template_with_their_own_values_or_nobody_gets_anything(
     values: dict[str, dict[str, str]], template: str

@@ -7,7 +7,7 @@ import sys
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.codes import ErrorCode, Tier
@@ -25,6 +25,7 @@ from protocol.fields import (
     record,
     text,
 )
+from tests.support.examples import examples
 from tests.support.strategies import free_values, nested, texts
 
 JUNK = st.one_of(
@@ -195,13 +196,13 @@ def test_the_quick_reader_and_the_slow_one_agree(values: list[Any]) -> None:
     assert judge(tuple(values)) == judge(values)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(free_values)
 def test_a_free_value_is_kept_as_it_is(value: Any) -> None:
     assert any_value(value) is value
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(st.data())
 def test_a_free_value_may_be_16_deep_and_no_deeper(data: st.DataObject) -> None:
     any_value(data.draw(nested(MAX_DEPTH)))

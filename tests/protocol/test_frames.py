@@ -6,7 +6,7 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.codes import CloseCode, Codec, Lane, Opcode
@@ -22,6 +22,7 @@ from protocol.frames import (
     parse_header,
     unpack_body,
 )
+from tests.support.examples import examples
 from tests.support.strategies import free_values, u32
 
 lanes, codecs, opcodes = st.sampled_from(Lane), st.sampled_from(Codec), st.sampled_from(Opcode)
@@ -96,7 +97,7 @@ def test_a_sequence_is_written_modulo_2_to_the_32() -> None:
     assert parse_header(build_frame(Opcode.EVENT, Lane.PAID, 1, 2**32 + 5, b"")).sequence == 5
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.lists(free_values, max_size=4).map(tuple))
 def test_unpack_undoes_pack(body: tuple[Any, ...]) -> None:
     assert unpack_body(pack_body(body)) == body
@@ -113,7 +114,7 @@ def test_any_bytes_are_a_tuple_or_a_bad_body(data: bytes) -> None:
     assert code in (None, CloseCode.BAD_BODY)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.lists(free_values, min_size=1, max_size=3).map(tuple), st.data())
 def test_a_truncated_body_is_a_bad_body(body: tuple[Any, ...], data: st.DataObject) -> None:
     packed = pack_body(body)

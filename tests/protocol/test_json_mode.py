@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.codes import CloseCode, Lane, MessageType, Opcode, Tier
@@ -23,6 +23,7 @@ from protocol.message_rules import OPCODE_LANES, opcode_of
 from protocol.messages import Account, Join, Pong, Post, RoomPulse, Side, State, Tick, TickEntry
 from protocol.payloads import DanmakuPayload
 from protocol.state import LinkState
+from tests.support.examples import examples
 from tests.support.links import drain, end, is_close, other, roundtrip
 from tests.support.strategies import MESSAGES, free_values, lanes_of, messages, nested, u32
 
@@ -65,7 +66,7 @@ def test_bodies_have_names_and_payloads_keep_their_arrays() -> None:
 
 
 @pytest.mark.parametrize("side", Side)
-@settings(max_examples=50)
+@examples(50)
 @given(st.data())
 def test_text_and_bytes_of_a_message_give_the_same_event(side: Side, data: st.DataObject) -> None:
     message = data.draw(messages(side, Opcode.HELLO, Opcode.AUTH))
@@ -78,7 +79,7 @@ def test_text_and_bytes_of_a_message_give_the_same_event(side: Side, data: st.Da
 JUNK_BODIES = st.lists(free_values, max_size=5).map(tuple)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(st.sampled_from(sorted(MESSAGES)), JUNK_BODIES)
 def test_text_and_bytes_of_any_body_are_judged_alike(key: tuple[Side, Opcode], body: tuple[Any, ...]) -> None:
     side, opcode = key
@@ -185,7 +186,7 @@ def test_whatever_fits_a_frame_fits_a_text(message: Any, lane: Lane) -> None:
     assert len(text) <= MAX_SERVER_TEXT_BYTES
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(st.data())
 def test_the_deepest_legal_payload_fits_a_text(data: st.DataObject) -> None:
     entry = TickEntry(130, "u", "", data.draw(nested(16)))
@@ -214,7 +215,7 @@ _json = st.recursive(
 )
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(_json)
 def test_any_json_is_frames_or_a_named_error(value: Any) -> None:
     for each in server_reads(json.dumps(value)):

@@ -6,7 +6,6 @@ from collections import deque
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -18,6 +17,7 @@ from protocol.message_rules import MESSAGE_KINDS, opcode_of
 from protocol.messages import Message, Side
 from protocol.state import ANSWERS, TRANSITIONS, LinkState
 from protocol.vectors.samples import SESSION
+from tests.support.examples import examples
 from tests.support.links import other
 from tests.support.strategies import MESSAGES, lanes_of, u32
 
@@ -119,7 +119,7 @@ class LinkPair(RuleBasedStateMachine):
         assert self.ends[Side.CLIENT].buffered_bytes < MAX_FRAME_BYTES
 
 
-LinkPair.TestCase.settings = settings(max_examples=25, stateful_step_count=25)
+LinkPair.TestCase.settings = examples(25, steps=25)
 TestLinkPair: Any = LinkPair.TestCase
 
 

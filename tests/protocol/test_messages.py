@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.codes import CloseCode, Lane, Opcode, Outcome, Tier
@@ -16,10 +16,11 @@ from protocol.message_rules import MESSAGE_KINDS, OPCODE_LANES, opcode_of, reade
 from protocol.messages import VERSION, Ack, ClientHello, Join, Pong, Post, Side, common_version
 from protocol.payloads import check_payload
 from protocol.state import TRANSITIONS
+from tests.support.examples import examples
 from tests.support.links import roundtrip, state_before
 from tests.support.strategies import MESSAGES, free_values, lanes_of, u32
 
-FEW = settings(max_examples=12)
+FEW = examples(12)
 """Each of these runs once per message: 22 times as many examples in all."""
 EVERY = pytest.mark.parametrize(("side", "opcode"), MESSAGES, ids=lambda each: each.name)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.codes import MESSAGE_TYPES, MediaKind, MessageType, RoomPhase
@@ -23,11 +23,12 @@ from protocol.payloads import (
     check_payload,
     payload_record,
 )
+from tests.support.examples import examples
 from tests.support.strategies import free_values, payloads, texts, too_deep
 
 
 @pytest.mark.parametrize("kind", payloads)
-@settings(max_examples=15)
+@examples(15)
 @given(st.data())
 def test_a_payload_is_read_back_typed_from_an_array_and_from_an_object(kind: int, data: st.DataObject) -> None:
     payload = data.draw(payloads[kind])
@@ -38,7 +39,7 @@ def test_a_payload_is_read_back_typed_from_an_array_and_from_an_object(kind: int
 
 
 @pytest.mark.parametrize("kind", payloads)
-@settings(max_examples=15)
+@examples(15)
 @given(st.data())
 def test_the_largest_honest_post_fits_its_types_cap(kind: int, data: st.DataObject) -> None:
     payload = data.draw(payloads[kind])
@@ -65,14 +66,14 @@ def test_the_very_largest_posts_fit() -> None:
         assert len(pack_body(Post(kind, rose * 64, payload))) <= MESSAGE_TYPES[kind].max_bytes
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(free_values)
 def test_types_without_a_shape_take_any_free_value_as_it_is(value: Any) -> None:
     for kind in (128, 200, 255, MessageType.JOINED, MessageType.MISSED):
         assert check_payload(kind, value) is value
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(too_deep)
 def test_a_custom_payload_is_judged_as_a_free_value(value: Any) -> None:
     with pytest.raises(FieldError) as caught:
@@ -155,7 +156,7 @@ def test_appended_fields_of_a_payload_are_ignored() -> None:
 
 
 @pytest.mark.parametrize("kind", payloads)
-@settings(max_examples=15)
+@examples(15)
 @given(st.data())
 def test_a_received_payload_becomes_its_record_also_from_a_later_edition(kind: int, data: st.DataObject) -> None:
     payload = data.draw(payloads[kind])
@@ -167,7 +168,7 @@ def test_a_received_payload_becomes_its_record_also_from_a_later_edition(kind: i
         assert type(found) is type(payload)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.integers(1, 255), free_values)
 def test_any_other_payload_stays_as_it_is_or_becomes_a_record(kind: int, value: object) -> None:
     found = payload_record(kind, value)

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -23,6 +22,7 @@ from protocol.codes import Codec, Lane, Role, Tier
 from protocol.connection import NEED_DATA, Connection, Frame
 from protocol.messages import Account, Event, Side, Tick, TickEntry
 from protocol.state import LinkState
+from tests.support.examples import examples
 from tests.support.poller import transport_settings
 
 Pair = tuple[Member, socket.socket]
@@ -469,7 +469,7 @@ class Rounds(RuleBasedStateMachine):
 
 
 TestRounds = Rounds.TestCase
-TestRounds.settings = settings(max_examples=50, stateful_step_count=30)
+TestRounds.settings = examples(50, steps=30)
 
 
 async def test_the_scheduler_serves_what_is_submitted_while_it_sleeps(transports: TransportSettings) -> None:

@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import hypothesis.strategies as st
-from hypothesis import example, given, settings
+from hypothesis import example, given
 
 from broker.core.limits.rate_limit import Rate
 from broker.core.rooms.effects import Publish, Record, Reply, TickOut
@@ -21,6 +21,7 @@ from protocol.connection import NEED_DATA, Connection, Encoding, Frame
 from protocol.messages import MAX_ACK_RESULTS, Ack, AckResult, Message, Post, Resumed, Side
 from protocol.payloads import DanmakuPayload, GiftPayload, check_payload
 from protocol.state import LinkState
+from tests.support.examples import examples
 from tests.support.rooms import Person
 
 CUSTOM = {
@@ -87,7 +88,7 @@ actions = st.lists(
 )
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(actions, st.sampled_from([0, 20, 64]))
 @example([*[("custom", 201)] * 12, ("tick", 0.15)] * 4, 20)
 @example([*[("custom", 201)] * 12, ("tick", 0.15)] * 9, 64)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.cli.ledger import as_json_line
@@ -26,6 +26,7 @@ from protocol.messages import Ack, AckResult, FirstResult, Post
 from protocol.payloads import GiftPayload
 from tests.support.broker import RawLink, joined_link, raw_link, running_broker
 from tests.support.durable import durable_broker, gift
+from tests.support.examples import examples
 from tests.support.rooms import CUSTOM, Person
 
 APP = Person("shop", Role.APP)
@@ -51,7 +52,7 @@ _gifts = st.tuples(
 )
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(st.lists(st.tuples(_gifts, st.sampled_from([0.0, 0.05, 1.0])), max_size=80), st.sampled_from([0, 1, 10]))
 def test_every_order_is_a_fact_beside_the_event_that_shows_it_and_the_sums_are_equal(
     said: list[tuple[tuple[int, str, str, int, int], float]], paid_budget_per_s: int

@@ -51,21 +51,14 @@ def test_the_same_seed_gives_the_same_world() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 def test_hundreds_of_worlds() -> None:
-    """Run two processes side by side; their output names the seeds to repeat."""
-    commands = [[sys.executable, "-m", "tests.simulation", seeds] for seeds in ("1000-1249", "1250-1499")]
-    root = Path(__file__).parents[2]
-    runs = [subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) for command in commands]
-    try:
-        outputs = [run.communicate()[0] for run in runs]
-    finally:
-        for run in runs:
-            run.kill()
-    print(*outputs)
-    assert [run.returncode for run in runs] == [0, 0]
-    for what in EXPECTED_EVENTS:
-        assert any(what in output for output in outputs), f"no world in which {what!r}"
+    """Run them in one process beside the other worker of the suite; its output names the seeds to repeat."""
+    command = [sys.executable, "-m", "tests.simulation", "1000-1499"]
+    run = subprocess.run(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True)
+    print(run.stdout)
+    assert run.returncode == 0
+    assert [what for what in EXPECTED_EVENTS if what not in run.stdout] == [], "events that occurred in no world"
 
 
 EXPECTED_EVENTS = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis.strategies import integers, sampled_from
 
@@ -17,6 +16,7 @@ from broker.core.commerce.activity import (
 )
 from protocol.codes import ErrorCode
 from tests.support.activities import ActivityDriver, platform, viewer
+from tests.support.examples import examples
 from tests.support.sum_activity import MAX_SUM, WINDOW_MS, Sum
 
 START_MS = 1_790_000_000_000
@@ -67,7 +67,7 @@ class SumMachine(RuleBasedStateMachine):
         self.driver.check()
 
 
-SumMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
+SumMachine.TestCase.settings = examples(60, steps=30)
 TestSums = SumMachine.TestCase
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis.strategies import sampled_from
 
@@ -13,6 +12,7 @@ from protocol.activities.schedules import CountdownStarted
 from protocol.codes import ErrorCode, Role
 from protocol.operations.schedules import CountdownState
 from tests.support.activities import ActivityDriver, viewer
+from tests.support.examples import examples
 
 HOST = viewer("host", Role.HOST)
 START = 1_790_000_000_000
@@ -117,5 +117,5 @@ class CountdownMachine(RuleBasedStateMachine):
             assert self.driver.activity.view(False) is None
 
 
-CountdownMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=20)
+CountdownMachine.TestCase.settings = examples(30, steps=20)
 TestCountdowns = CountdownMachine.TestCase

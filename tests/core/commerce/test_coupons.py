@@ -6,7 +6,6 @@ from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -35,6 +34,7 @@ from protocol.operations.coupons import (
     UserCoupon,
 )
 from tests.support.activities import ActivityDriver, commerce_vectors, platform, viewer
+from tests.support.examples import examples
 
 KEY = bytes(range(32))
 CLAIM = ClaimCoupon("", "c")
@@ -383,5 +383,5 @@ class PoolMachine(RuleBasedStateMachine):
         assert all(each.field or each.retry_after_ms for each in refused)
 
 
-PoolMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40)
+PoolMachine.TestCase.settings = examples(80, steps=40)
 TestPools = PoolMachine.TestCase

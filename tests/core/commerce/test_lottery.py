@@ -7,7 +7,6 @@ from time import process_time
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -36,6 +35,7 @@ from protocol.lottery.tree import leaf_hash, root_of_path
 from protocol.operations.lotteries import LotteryCreated, LotteryProofPage, MyLotteryEntry
 from protocol.primitives import digest, pack_text
 from tests.support.activities import ActivityDriver, platform, viewer
+from tests.support.examples import examples
 
 START_MS = 1_790_000_000_000
 OPEN_MS, CLOSE_MS = START_MS + 10_000, START_MS + 70_000
@@ -706,5 +706,5 @@ class LotteryMachine(RuleBasedStateMachine):
             assert proof_of(driver) == proof
 
 
-LotteryMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40)
+LotteryMachine.TestCase.settings = examples(80, steps=40)
 TestLotteries = LotteryMachine.TestCase

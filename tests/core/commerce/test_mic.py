@@ -6,7 +6,6 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis.strategies import booleans, integers, none, sampled_from
 
@@ -42,6 +41,7 @@ from protocol.activities.mic import (
 from protocol.codes import ErrorCode, Role
 from protocol.operations.mic import MicAccess
 from tests.support.activities import ActivityDriver, viewer
+from tests.support.examples import examples
 
 ANN, BOB, CY = viewer("ann"), viewer("bob"), viewer("cy")
 HOST = viewer("host", Role.HOST)
@@ -590,7 +590,7 @@ class MicMachine(RuleBasedStateMachine):
         self.driver.check()
 
 
-MicMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
+MicMachine.TestCase.settings = examples(60, steps=40)
 TestMic = MicMachine.TestCase
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis.strategies import integers, permutations, sampled_from
 
@@ -15,6 +15,7 @@ from protocol.activities.orders import OrderShown
 from protocol.codes import ErrorCode
 from protocol.operations.orders import CountedOrder, OrderStatus
 from tests.support.activities import ActivityDriver, platform
+from tests.support.examples import examples
 
 START_MS = 1_790_000_000_000
 BOUGHT, CANCELLED = OrderStatus.BOUGHT, OrderStatus.CANCELLED
@@ -92,7 +93,7 @@ class OrdersMachine(RuleBasedStateMachine):
         self.driver.check()
 
 
-OrdersMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
+OrdersMachine.TestCase.settings = examples(60, steps=40)
 TestOrders = OrdersMachine.TestCase
 
 

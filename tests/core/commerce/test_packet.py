@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -30,6 +30,7 @@ from protocol.operations.packets import (
 from protocol.packet_shares import packet_shares
 from protocol.primitives import seed_hash
 from tests.support.activities import ActivityDriver, platform, viewer
+from tests.support.examples import examples
 
 SEED = bytes(range(32))
 GRAB = GrabPacket("", "p")
@@ -373,7 +374,7 @@ class PacketMachine(RuleBasedStateMachine):
         assert names(driver).count("packets.settled") == 1
 
 
-PacketMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40)
+PacketMachine.TestCase.settings = examples(80, steps=40)
 TestPackets = PacketMachine.TestCase
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from hypothesis.strategies import booleans, integers, sampled_from
 
@@ -36,6 +35,7 @@ from protocol.activities.pk import PkEnded, PkMeasure, PkOutcome, PkPhase, PkSco
 from protocol.codes import ErrorCode, Role
 from protocol.fields import MAX_INT
 from tests.support.activities import ActivityDriver, platform, viewer
+from tests.support.examples import examples
 
 HOST = viewer("host", Role.HOST)
 LASTS_MS = 300_000
@@ -566,5 +566,5 @@ class PkMachine(RuleBasedStateMachine):
             rooms[room].check()
 
 
-PkMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=50)
+PkMachine.TestCase.settings = examples(100, steps=50)
 TestPk = PkMachine.TestCase

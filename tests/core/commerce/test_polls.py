@@ -6,7 +6,6 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis.strategies import booleans, integers, lists, sampled_from
 
@@ -41,6 +40,7 @@ from protocol.codes import ErrorCode, Role
 from protocol.frames import pack_body
 from protocol.json_values import as_json
 from tests.support.activities import ActivityDriver, platform, viewer
+from tests.support.examples import examples
 
 START_MS = 1_790_000_000_000
 SALT = "000102030405060708090a0b0c0d0e0f"
@@ -169,7 +169,7 @@ class PollMachine(RuleBasedStateMachine):
         self.driver.check()
 
 
-PollMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40)
+PollMachine.TestCase.settings = examples(80, steps=40)
 TestPolls = PollMachine.TestCase
 
 

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis.strategies import integers, lists, permutations, randoms, sampled_from, tuples
 
@@ -43,6 +43,7 @@ from protocol.frames import pack_body
 from protocol.json_values import as_json
 from protocol.operations.products import Arrangement, ClicksReported, ExplainingPeriod, ProductVersion
 from tests.support.activities import ActivityDriver, platform, viewer
+from tests.support.examples import examples
 
 IDS = ("a", "b", "～", "😀")
 host = viewer("host", Role.HOST)
@@ -196,7 +197,7 @@ class ProductsMachine(RuleBasedStateMachine):
         self.driver.check()
 
 
-ProductsMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
+ProductsMachine.TestCase.settings = examples(60, steps=40)
 TestProducts = ProductsMachine.TestCase
 
 UPDATES = (

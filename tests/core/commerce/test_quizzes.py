@@ -6,7 +6,6 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis.strategies import integers, sampled_from
 
@@ -40,6 +39,7 @@ from protocol.activities.quizzes import (
 )
 from protocol.codes import ErrorCode, Role
 from tests.support.activities import ActivityDriver, platform, viewer
+from tests.support.examples import examples
 
 SALT = "000102030405060708090a0b0c0d0e0f"
 QUESTION_MS = 1000
@@ -161,7 +161,7 @@ class QuizMachine(RuleBasedStateMachine):
         assert len(paid) == (report.survivors if report.each_cents else 0)
 
 
-QuizMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
+QuizMachine.TestCase.settings = examples(60, steps=40)
 TestQuizzes = QuizMachine.TestCase
 
 

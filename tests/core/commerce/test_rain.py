@@ -6,7 +6,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -29,6 +29,7 @@ from protocol.operations.packets import CancelledPacket, CancelRain, CreatedRain
 from protocol.packet_shares import Drop, packet_shares, rain_drops
 from protocol.primitives import seed_hash
 from tests.support.activities import ActivityDriver, platform, viewer
+from tests.support.examples import examples
 
 SEED = bytes(range(32))
 NOW = 1_790_000_000_000
@@ -345,5 +346,5 @@ class RainMachine(RuleBasedStateMachine):
             assert len(set(numbers)) == len(numbers)
 
 
-RainMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40)
+RainMachine.TestCase.settings = examples(80, steps=40)
 TestRains = RainMachine.TestCase

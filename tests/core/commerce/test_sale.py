@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -39,6 +39,7 @@ from protocol.frames import pack_body
 from protocol.json_values import as_json
 from protocol.operations.sales import ClaimAnswer, ClaimOutcome, LateConfirm, SaleEnd, SalePrice, SaleStock
 from tests.support.activities import ActivityDriver, platform, viewer
+from tests.support.examples import examples
 
 START_MS = 1_790_000_000_000
 SEED = bytes(range(32))
@@ -227,7 +228,7 @@ class SaleMachine(RuleBasedStateMachine):
         assert names.count("sales.settled") + names.count("sales.cancelled") == 1
 
 
-SaleMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+SaleMachine.TestCase.settings = examples(60, steps=40)
 TestSales = SaleMachine.TestCase
 
 
@@ -299,7 +300,7 @@ def test_who_does_not_meet_the_conditions_is_refused_with_the_field() -> None:
     assert driver.refusal_of(ClaimCommand("r1"), viewer("b", Role.VIP)).field == "watch_s"
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.permutations(range(12)), st.binary(min_size=32, max_size=32), st.integers(0, 2**40))
 def test_the_order_of_a_window_is_that_of_the_seed_whoever_comes_first(
     order: list[int], seed: bytes, number: int
@@ -609,7 +610,7 @@ class MemoryMachine(SaleMachine):
             assert self.driver.answers[ticket] == refusal
 
 
-MemoryMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+MemoryMachine.TestCase.settings = examples(40, steps=40)
 TestMemory = MemoryMachine.TestCase
 
 

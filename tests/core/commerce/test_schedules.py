@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis.strategies import booleans, integers, sampled_from
 
@@ -22,6 +21,7 @@ from broker.core.commerce.schedules import (
 from protocol.activities.schedules import JobFiredData, JobMissedData, JobState, JobView, LatePolicy
 from protocol.codes import ErrorCode
 from tests.support.activities import ActivityDriver, platform
+from tests.support.examples import examples
 
 START = 1_790_000_000_000
 CREATOR = ("key", "rk_1")
@@ -284,5 +284,5 @@ class JobMachine(RuleBasedStateMachine):
         self.driver.check()
 
 
-JobMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
+JobMachine.TestCase.settings = examples(60, steps=25)
 TestJobs = JobMachine.TestCase

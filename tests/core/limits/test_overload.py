@@ -4,7 +4,7 @@ from itertools import pairwise
 from math import exp
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.limits.overload import (
@@ -18,6 +18,7 @@ from broker.core.limits.overload import (
     Transition,
 )
 from protocol.codes import Lane
+from tests.support.examples import examples
 
 STEP_S = 0.125
 FOREVER_S = 30.0
@@ -126,7 +127,7 @@ def test_a_short_stall_is_tolerated_and_a_long_one_is_not() -> None:
     assert monitor.observe(0, 2.0, 0, 3.1) is OverloadStage.COMMERCE_ONLY
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(measurements, measurements)
 def test_the_worst_signal_decides(one: tuple[float, float, float], two: tuple[float, float, float]) -> None:
     worst = (max(one[0], two[0]), max(one[1], two[1]), max(one[2], two[2]))
@@ -232,7 +233,7 @@ def test_in_any_life_it_rises_freely_and_falls_by_one_a_quiet_time(
     assert (changes[-1].after if changes else 0) == monitor.stage
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(runs, measurements)
 def test_steady_measurements_end_in_a_steady_stage(
     life: list[tuple[tuple[float, float, float], int]], values: tuple[float, float, float]

@@ -4,11 +4,12 @@ from fractions import Fraction
 from math import floor, inf
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from broker.core.limits.rate_limit import UNLIMITED, Gcra, Rate, SingleGcra
+from tests.support.examples import examples
 
 
 class LeakyBucket:
@@ -226,7 +227,7 @@ class Table(RuleBasedStateMachine):
 
 
 TestTable = Table.TestCase
-TestTable.settings = settings(max_examples=40)
+TestTable.settings = examples(40)
 
 
 @given(rates, st.integers(1, 100))

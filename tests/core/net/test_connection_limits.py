@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
@@ -15,6 +14,7 @@ from broker.core.net.connection_limits import (
     Refuse,
 )
 from protocol.codes import CloseCode, ReconnectAdvice, reconnect_advice
+from tests.support.examples import examples
 
 
 def make_limits(
@@ -305,7 +305,7 @@ class LimitsMachine(RuleBasedStateMachine):
 
 
 TestGate = LimitsMachine.TestCase
-TestGate.settings = settings(max_examples=40)
+TestGate.settings = examples(40)
 
 
 def test_other_limits_apply_from_now_on_and_what_is_there_stays() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from broker.core.net.send_queue import MAX_OVERTAKEN, QueueLimits, QueueMissed, QueueResult, SendQueue
 from protocol.codes import Lane
+from tests.support.examples import examples
 
 
 def written(queue: SendQueue, count: int | None = None, max_bytes: int = 65_536) -> bytes:
@@ -371,4 +371,4 @@ class SlowViewer(RuleBasedStateMachine):
 
 
 TestSlowViewer = SlowViewer.TestCase
-TestSlowViewer.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestSlowViewer.settings = examples(60, steps=40)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from broker.core.rooms.history import History, RecentDanmaku
+from tests.support.examples import examples
 
 
 def history_of(*entries: str, **bounds: float) -> History[str]:
@@ -140,4 +141,4 @@ class RoomWithReturningViewers(RuleBasedStateMachine):
 
 
 TestRoomWithReturningViewers = RoomWithReturningViewers.TestCase
-TestRoomWithReturningViewers.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestRoomWithReturningViewers.settings = examples(40, steps=40)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from broker.core.rooms.idempotency import KEY_REUSED, MAX_WAITING, IdempotencyTable, OperationKey, StoredResult
 from protocol.codes import Outcome
+from tests.support.examples import examples
 
 KEYS = st.builds(
     lambda name, content: OperationKey((name,), content), st.sampled_from("abcdef"), st.sampled_from([b"1", b"2"])
@@ -80,7 +80,7 @@ class IdempotencyMachine(RuleBasedStateMachine):
 
 
 TestIdempotency = IdempotencyMachine.TestCase
-TestIdempotency.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestIdempotency.settings = examples(40, steps=30)
 
 
 def test_a_full_table_forgets_the_oldest_and_counts_them() -> None:

@@ -7,7 +7,7 @@ from math import inf
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.rooms.deletions import UNDELETABLE, Deletions, as_shown, redacted, without_deleted
@@ -19,6 +19,7 @@ from broker.core.rooms.stream import StoredEvent
 from protocol.codes import Lane, MessageType, Outcome, Role, Tier
 from protocol.messages import MAX_PINS, Event, PinnedMessage, Post
 from protocol.payloads import DeletedPayload, PinsPayload, payload_record
+from tests.support.examples import examples
 
 USERS = ("ann", "bob", "cy")
 
@@ -63,7 +64,7 @@ def _stream(given_steps: list[Any]) -> list[StoredEvent]:
     return events
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(steps, st.integers(0, 15))
 def test_an_event_is_redacted_exactly_if_a_later_deletion_covers_it(given_steps: list[Any], cut: int) -> None:
     events = _stream(given_steps)
@@ -81,7 +82,7 @@ def test_an_event_is_redacted_exactly_if_a_later_deletion_covers_it(given_steps:
     assert without_deleted(without_deleted(events)) == without_deleted(events)
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(steps)
 def test_the_history_of_a_room_is_the_redacted_stream_live_and_restored(given_steps: list[Any]) -> None:
     events = _stream(given_steps)
@@ -155,7 +156,7 @@ pin_steps = st.lists(
 )
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(pin_steps)
 def test_pins_are_what_the_durable_events_say_over_refusals_and_restarts(given_steps: list[Any]) -> None:
     """What a ledger has is the truth: a model folds its events, and the room agrees whenever nothing is under way."""

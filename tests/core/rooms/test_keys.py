@@ -6,7 +6,6 @@ from math import inf
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -26,6 +25,7 @@ from protocol.fields import FieldError
 from protocol.messages import MAX_KEYS
 from protocol.operations.keys import KeyItem
 from protocol.payloads import KeyChange, key_value
+from tests.support.examples import examples
 
 
 def room_keys(*present: str, space: KeySpace | None = None) -> RoomKeys:
@@ -316,4 +316,4 @@ class KeysMachine(RuleBasedStateMachine):
 
 
 TestKeys = KeysMachine.TestCase
-TestKeys.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestKeys.settings = examples(60, steps=40)

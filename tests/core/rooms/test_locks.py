@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -17,6 +16,7 @@ from broker.core.rooms.locks import (
     LockTable,
 )
 from protocol.codes import ErrorCode
+from tests.support.examples import examples
 
 LOCK, OTHER = LockName("", "lobby", "host"), LockName("", "lobby", "seat")
 
@@ -266,4 +266,4 @@ class LockMachine(RuleBasedStateMachine):
 
 
 TestLocks = LockMachine.TestCase
-TestLocks.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestLocks.settings = examples(80, steps=40)

@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.rooms.own_rules import ROOM_RULES, RuleError, checked_rules, rules_in_force
@@ -15,6 +15,7 @@ from broker.core.rooms.rules import RoomRules
 from broker.core.rooms.state import RoomState
 from protocol.codes import MessageType, Outcome, Role
 from protocol.messages import Post
+from tests.support.examples import examples
 
 names = st.sampled_from(sorted(ROOM_RULES))
 values = st.none() | st.booleans() | st.integers(0, 2000) | st.floats(0, 2000, allow_nan=False)
@@ -38,7 +39,7 @@ def say(room: RoomState[int], user: str, text: str, now: float) -> Any:
     return room.post(1, Author(user), Post(MessageType.DANMAKU, "", (text, None)), now, 0)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.sampled_from(sorted(POLICIES)), st.lists(updates, max_size=5), st.randoms(use_true_random=False))
 def test_updates_hold_whole_or_not_at_all_while_the_room_works(policy: str, given_updates: Any, rng: Any) -> None:
     room = a_room(policy)

@@ -5,13 +5,14 @@ from collections import Counter
 from math import inf
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from broker.core.rooms.presence import NAMED_JOINS_PER_S, Presence, PresenceCounts
 from broker.core.structures.hyperloglog import STANDARD_ERROR
 from protocol.codes import Role
+from tests.support.examples import examples
 
 
 def test_a_user_with_three_tabs_comes_once_and_leaves_once() -> None:
@@ -238,7 +239,7 @@ class Room(RuleBasedStateMachine):
 
 
 TestRoom = Room.TestCase
-TestRoom.settings = settings(max_examples=40)
+TestRoom.settings = examples(40)
 
 
 @given(st.integers(1, 30), st.lists(st.tuples(users, st.booleans()), max_size=60))

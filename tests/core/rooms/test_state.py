@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -26,6 +26,7 @@ from protocol.payloads import (
     LikePayload,
     PhasePayload,
 )
+from tests.support.examples import examples
 from tests.support.rooms import CUSTOM, Person
 
 
@@ -464,10 +465,10 @@ class RoomMachine(RuleBasedStateMachine):
 
 
 TestRoomMachine = RoomMachine.TestCase
-TestRoomMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestRoomMachine.settings = examples(60, steps=40)
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(
     st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["x", "y"]), st.integers(0, 40)), max_size=40),
     st.integers(1, 3),

@@ -7,7 +7,6 @@ from collections import deque
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -20,6 +19,7 @@ from protocol.codes import ErrorCode, Lane, MessageType, Outcome, Role, RoomPhas
 from protocol.frames import pack_body
 from protocol.messages import MAX_RECENT_BYTES, Event, Post
 from protocol.payloads import AnnouncementPayload, DanmakuPayload, GiftPayload, PhasePayload
+from tests.support.examples import examples
 from tests.support.rooms import CUSTOM, Person
 
 HOST, APP = Person("max", Role.HOST), Person("shop", Role.APP)
@@ -361,4 +361,4 @@ class DurableRoomMachine(RuleBasedStateMachine):
 
 
 TestDurableRoom = DurableRoomMachine.TestCase
-TestDurableRoom.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestDurableRoom.settings = examples(60, steps=30)

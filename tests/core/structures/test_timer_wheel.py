@@ -3,11 +3,11 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from broker.core.structures.timer_wheel import TimerWheel
+from tests.support.examples import examples
 
 
 class Item:
@@ -143,4 +143,4 @@ class WheelMachine(RuleBasedStateMachine):
 
 
 TestWheel = WheelMachine.TestCase
-TestWheel.settings = settings(max_examples=40)
+TestWheel.settings = examples(40)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from math import inf
 from typing import NamedTuple
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from broker.core.webhooks.lines import MIN_REFILL, Lines, Read
+from tests.support.examples import examples
 
 
 class Row(NamedTuple):
@@ -153,7 +153,7 @@ class LinesMachine(RuleBasedStateMachine):
 
 
 TestLines = LinesMachine.TestCase
-TestLines.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestLines.settings = examples(150, steps=60)
 
 
 def test_a_line_that_fails_holds_up_no_other_and_keeps_one_row() -> None:

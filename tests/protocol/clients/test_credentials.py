@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.clients import ClientClosed, Connected, Disconnected, open_client
@@ -18,6 +18,7 @@ from protocol.codes import CloseCode, Feature, Opcode
 from protocol.errors import LocalProtocolError
 from protocol.messages import Auth, Authenticated, ClientHello, Ping, Pong
 from protocol.reconnect import Signal
+from tests.support.examples import examples
 from tests.support.peer import CUT_MS, NO_ROUTE, Network, Peer, client_of, server_hello, take_until
 
 AUTH_FAILED, TOKEN_EXPIRED = int(CloseCode.AUTH_FAILED), int(CloseCode.TOKEN_EXPIRED)
@@ -230,7 +231,7 @@ async def test_any_other_terminal_code_ends_a_client_with_a_call_too(code: int, 
         assert client.closed.code == code
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(
     st.lists(st.sampled_from(["welcome", "ticket", "refused", "expired", "lost"]), max_size=30), st.randoms()
 )  # fmt: skip

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from protocol.clients import MessagesMissed
 from protocol.clients.inbox import Inbox, size_of
+from tests.support.examples import examples
 
 
 class InboxMachine(RuleBasedStateMachine):
@@ -79,7 +80,7 @@ class InboxMachine(RuleBasedStateMachine):
 
 
 TestInbox = InboxMachine.TestCase
-TestInbox.settings = settings(max_examples=40, stateful_step_count=40)
+TestInbox.settings = examples(40, steps=40)
 
 
 def test_the_oldest_danmaku_goes_first_and_is_reported_first() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -24,6 +23,7 @@ from protocol.connection import Frame
 from protocol.errors import LocalProtocolError
 from protocol.message_rules import opcode_of
 from protocol.messages import ErrorReply, Join, Leave, Left, Message, Resume, Resumed
+from tests.support.examples import examples
 from tests.support.peer import event, joined, tick
 
 LIVE = (Membership.WANTED, Membership.REQUESTED, Membership.JOINED)
@@ -242,7 +242,7 @@ class RoomsMachine(RuleBasedStateMachine):
 
 
 TestRooms = RoomsMachine.TestCase
-TestRooms.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+TestRooms.settings = examples(30, steps=30)
 
 
 def take_a_step(machine: RoomsMachine, rng: random.Random) -> None:
