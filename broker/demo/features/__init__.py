@@ -3,10 +3,12 @@
 from broker.demo.features.base import DemoFeature
 from broker.demo.features.coupons import CouponFeature
 from broker.demo.features.lotteries import LotteryFeature
+from broker.demo.features.mic import MicFeature
 from broker.demo.features.packets import PacketFeature, RainFeature
 from broker.demo.features.polls import PollFeature
 from broker.demo.features.products import ProductFeature
 from broker.demo.features.sales import SaleFeature
+from broker.demo.features.schedules import ScheduleFeature
 
 __all__ = ["FEATURES"]
 
@@ -18,4 +20,6 @@ FEATURES: tuple[type[DemoFeature], ...] = (
     CouponFeature,
     LotteryFeature,
     PollFeature,
+    MicFeature,
+    ScheduleFeature,
 )
