@@ -178,7 +178,7 @@ DOORS = {
         "bench",
     ),
     "httpx": ("broker.auth.jwks", "protocol.backend"),
-    "ahocorasick_rs": ("broker.core.moderation.words",),
+    "ahocorasick_rs": ("broker.core.moderation.words", "bench"),
     "anyio": ("protocol.backend",),
     "cryptography": ("broker.auth.keys",),
     "regex": ("protocol.text",),

@@ -31,6 +31,7 @@ BENCHES: dict[str, tuple[str, str, str]] = {
     "batched": ("batched", "batched", "danmaku delivered by one core when ticks join them, and their p99"),
     "stalled": ("stalled", "stalled", "latency of healthy viewers beside a stalled one"),
     "core": ("core", "core", "codec, window, limits and queue, one by one"),
+    "words": ("words", "words", "a message searched for 50,000 words and by the detectors of moderation"),
     "soak": ("soak", "soak", "memory while viewers join, post and leave (10 minutes)"),
     "webhooks": ("webhooks", "webhooks", "events a second delivered in order to a local receiver"),
     "ledger": ("ledger", "ledger", "durable events a second with fsync, beside the disk's own rate of syncs"),

@@ -49,8 +49,9 @@ class _Plain(dict[int, str]):
         character = chr(code)
         plain = "" if INVISIBLE.match(character) else normalize("NFKC", normalize("NFKC", character).casefold())
         plain = "".join(_DIGITS_AND_DOTS.get(each, each) for each in plain)
-        if len(self) < MAX_KNOWN:
-            self[code] = plain
+        if len(self) >= MAX_KNOWN:
+            self.clear()
+        self[code] = plain
         return plain
 
 

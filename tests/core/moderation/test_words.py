@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.moderation import words
+from broker.core.moderation import word_fold, words
+from broker.core.moderation.word_fold import FoldTable
 from broker.core.moderation.words import MAX_WORD_CHARS, MAX_WORDS, WordAction, WordError, WordFilter, WordList, masked
 
 HERE = Path(__file__).parent
@@ -124,3 +125,11 @@ def test_words_that_no_text_can_hold_are_refused(listed: list[str], exceptions: 
     with pytest.raises(WordError) as refused:
         WordFilter([WordList("x", WordAction.FLAG, listed, exceptions)])
     assert str(refused.value) == rule
+
+
+def test_a_table_that_is_full_folds_on() -> None:
+    table = FoldTable({})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(word_fold, "MAX_KNOWN", 3)
+        assert "套現ＡЬ①".translate(table) == "套现aь1"
+        assert len(table) <= 3
