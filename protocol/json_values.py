@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .codes import MessageType
+
 __all__ = ["as_json"]
 
 
 def as_json(value: Any) -> Any:
-    """Return a result as JSON has it: records as objects, names of enumerations in lower case. Any: plain values."""
+    """Return a result as JSON has it: records as objects, names of enumerations in lower case, types of messages as
+    numbers. Any: plain values."""
     names = getattr(value, "_fields", None)
     if names is not None:
         return {name: as_json(each) for name, each in zip(names, value, strict=True)}
@@ -18,4 +21,6 @@ def as_json(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: as_json(each) for key, each in value.items()}
     name = getattr(value, "name", None)
-    return value if name is None else str(name).lower()
+    if name is None:
+        return value
+    return int(value) if isinstance(value, MessageType) else str(name).lower()

@@ -285,6 +285,17 @@ def test_the_program_of_coupons_claims_a_code_and_has_it_checked(terminal: Termi
         terminal.wait_for(terminal.running[1][2], text)
 
 
+def test_the_program_of_gifts_counts_a_combo_and_shows_a_paid_message(terminal: Terminal) -> None:
+    assert run_program("gifts.md", terminal) == [
+        "[('cem', 3, '')]", "True True", "Bob 6 bravo", "gifts 5 49500",
+        "[('bob', 50000, 1), ('ann', 49500, 2)] 99500",
+    ]  # fmt: skip
+    viewer = terminal.running[1][2]
+    for text in ("Ann gave rose x2, 2.00", "Cem paid 20.00: the red one, please", "Bob paid 500.00: bravo"):
+        terminal.wait_for(viewer, text)
+    assert json.loads(terminal.run("roomcast call rankings.get room=lobby kind=gifts"))["ranking"]["total"] == 99_500
+
+
 def test_the_programs_of_lotteries_check_an_entry_and_a_proof(terminal: Terminal) -> None:
     assert run_program("lotteries.md", terminal) == ["True mug", "None True"]
     viewer = terminal.running[1][2]
