@@ -144,6 +144,7 @@ class Observer:
                 "likes": room.state.like_total,
                 "last_offset": room.state.last_offset,
                 "online": room.state.online,
+                "combos": room.state.gifts.running,
             }
             for room in self._broker.hub
         ]

@@ -403,7 +403,7 @@ class _Run:
         return self.broker.wait("stats", 30)
 
     def drain(self) -> None:
-        """Wait until the broker holds no message back and only slow viewers have a backlog."""
+        """Wait until the broker holds no message back, no combo runs, and only slow viewers have a backlog."""
         slow = round((self.scenario.stalled_share + self.scenario.throttled_share) * self.scenario.viewers)
         deadline = time.monotonic() + DRAIN_S
         quiet_polls = 0
@@ -413,7 +413,8 @@ class _Run:
             if any(volume["connecting"] for volume in self._volumes()):
                 continue
             stats = self._stats()
-            held = sum(account[5] for account in stats["accounts"])
+            # The end of a combo comes up to 3 s after its last gift: an event that no account holds before.
+            held = sum(account[5] for account in stats["accounts"]) + sum(room["combos"] for room in stats["rooms"])
             quiet_polls = (
                 quiet_polls + 1 if not held and not stats["fanning_out"] and stats["backlogged"] <= slow else 0
             )

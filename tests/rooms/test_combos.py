@@ -44,8 +44,9 @@ async def test_a_combo_goes_on_after_a_restart_until_its_room_ends(tmp_path: Pat
         ]  # fmt: skip
         before = state_of(broker).gifts.dump()
         assert [(combo.id, combo.seq, combo.total) for combo in before] == [("o1", 1, 2)]
+        assert state_of(broker).gifts.running == 1
     async with durable_broker(tmp_path) as broker, joined_link(broker, "dev:shop:app") as (shop, room):
-        assert state_of(broker).gifts.dump() == before
+        assert (state_of(broker).gifts.dump(), state_of(broker).gifts.running) == (before, 1)
         await shop.post(room, 3, MessageType.GIFT, gift("o3", count=5))
         progress = await shown(shop)
         assert (progress.combo, progress.seq, progress.added, progress.total, progress.flags) == ("o1", 2, 5, 7, 0)

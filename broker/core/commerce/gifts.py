@@ -313,6 +313,11 @@ class ComboPacer(Generic[T]):
 
     # ---- what outlives the room's task
 
+    @property
+    def running(self) -> int:
+        """Combos whose end is not in the stream yet."""
+        return len(self._restored) + len(self._live)
+
     def dump(self) -> tuple[GiftCombo, ...]:
         """Return the combos that have started and not ended, as their events in the stream say."""
         return (

@@ -95,7 +95,7 @@ def test_a_combo_starts_at_once_goes_on_twice_a_second_and_ends_after_three_quie
     (end,) = room.release(13.2)
     assert shown([end]) == [("u1", 3, 0, 8, COMBO_END)]
     assert (end.payload.order_id, end.payload.count, end.outcomes()) == ("", 0, [])
-    assert room.pacer.next_release_at(13.2) is None
+    assert (room.pacer.next_release_at(13.2), room.pacer.running) == (None, 0)
 
 
 def test_a_gift_after_the_window_starts_another_combo() -> None:
