@@ -1,4 +1,4 @@
-"""What `.ci/client.py` writes is what is checked in: methods of the backend's client, and the reference page."""
+"""What `.ci/client.py` writes is what is checked in: methods of the backend's client, and the reference pages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 
+from protocol.activities import ACTIVITY_EVENTS, REPORTS, VIEWS
 from protocol.backend import AsyncBackend, Backend
 from protocol.operations import OPERATIONS
 
@@ -49,6 +50,13 @@ def test_the_reference_page_is_that_of_the_docstrings(generator: ModuleType) -> 
     assert text == generator.reference_page(), "run python .ci/client.py"
     for row in OPERATIONS:
         assert f"\n`{row.name}(" in text
+
+
+def test_the_page_of_activity_events_is_that_of_the_tables(generator: ModuleType) -> None:
+    text = (ROOT / "broker" / "guides" / "activity-events.md").read_text(encoding="utf-8")
+    assert text == generator.events_page(), "run python .ci/client.py"
+    for name in (*(row.name for row in ACTIVITY_EVENTS), *(row.type for row in REPORTS), *(row.kind for row in VIEWS)):
+        assert f"\n| `{name}` |" in text
 
 
 @pytest.mark.parametrize("row", OPERATIONS, ids=lambda row: row.name)
