@@ -22,6 +22,7 @@ from typing import Any
 import trio
 
 from bench.floor import FloorSweep, c_loop, c_sweep, python_sweep
+from bench.in_process import Entries, LongestStep
 from bench.load.accounting import FLOOR_SEQUENCE
 from bench.load.child import CommandReader, emit, set_alarm
 from bench.load.links import CODECS
@@ -68,6 +69,9 @@ class Observer:
         self._shared_poller: Poller | None = None
         self._lifted = ExitStack()
         """Operations whose rate is lifted, for the lifetime of this process."""
+        self._entries = Entries()
+        self._longest = LongestStep()
+        trio.lowlevel.add_instrument(self._longest)
         self._sweeps = 0
         self._histories = self._by_ledger = 0
         if broker.history is not None:
@@ -101,6 +105,10 @@ class Observer:
                         await self._connect_shared(command)
                     case "lift":
                         self._lifted.enter_context(without_rate(command["operation"]))
+                    case "enter":
+                        nursery = self._nursery
+                        room, id, count, after_s = (command[part] for part in ("room", "id", "count", "after_s"))
+                        nursery.start_soon(self._entries.enter, self._broker, room, id, count, after_s)
                     case "floor":
                         await self._floor(command["size_bytes"], command["sweeps"])
                     case "stop":
@@ -169,6 +177,8 @@ class Observer:
             cpu_s=time.process_time(),
             ledger=self._ledger_stats(),
             rooms=rooms,
+            entered=self._entries.accepted,
+            longest_step_s=self._longest.take(),
             shared=None
             if shared is None
             else {

@@ -17,17 +17,18 @@ from typing import Any
 
 import msgspec
 
+from bench.activities import Activities
 from bench.disk import sync_floor, sync_times
 from bench.ledger_check import delete_last_entry, read_ledger
-from bench.load.claimers import ClaimerSpec
 from bench.load.links import ViewerSpec
 from bench.load.publishers import PublisherSpec, StreamSpec
 from bench.machine import busy_s, facts
 from bench.measure import now_us
 from bench.process import BenchFailure, Child, ProcessGroup
-from bench.report.invariants import check, check_ledger, check_sale, check_shared, with_sale
+from bench.report.activities import with_activities
+from bench.report.invariants import check, check_ledger, check_shared
 from bench.report.results import assemble
-from bench.scenario import FlashSale, Scenario, reference_of
+from bench.scenario import Scenario, reference_of
 
 __all__ = ["RunOptions", "run_scenario"]
 
@@ -105,8 +106,8 @@ class _Run:
         self.publisher: Child
         self.caller: Child | None = None
         """Calls the control API during the schedule, in scenarios that want it."""
-        self.buyers: Child | None = None
-        """Claims in a flash sale during the schedule, in scenarios that have one."""
+        self.activities: Activities | None = None
+        """A sale, packets or a lottery during the schedule, in scenarios that have one."""
         self.viewers: list[Child] = []
         self.notes: list[str] = []
         self.ledger_folder = processes.make_folder("ledger", options.ledger_place) if scenario.durable else None
@@ -145,8 +146,8 @@ class _Run:
         self.publisher.wait("ready", 60)
         if scenario.api_calls_per_s:
             self._start_caller(serving["api_urls"][0])
-        if scenario.sale is not None:
-            self._start_buyers(scenario.sale, host, port, serving["api_urls"][0])
+        if scenario.has_activities:
+            self._connect_activities(host, port, serving["api_urls"][0])
         self.evidence_parts["joining"] = {
             "wall_s": joined_s, "broker_cpu_s": join_cpu_s, "rss_empty_mib": empty, "rss_full_mib": full,
         }  # fmt: skip
@@ -163,18 +164,14 @@ class _Run:
         )  # fmt: skip
         self.caller.wait("ready", 30)
 
-    def _start_buyers(self, sale: FlashSale, host: str, port: int, url: str) -> None:
-        self.report_status(f"{sale.buyers} buyers join")
-        self.broker.send_command("lift", operation="sales.claim")
-        self.buyers = self.processes.start("buyers", "bench.load.claimers")
+    def _connect_activities(self, host: str, port: int, url: str) -> None:
         address, _, api_port = url.removeprefix("http://").rpartition(":")
-        spec = ClaimerSpec(
-            host=host, port=port, api_host=address, api_port=int(api_port), room=self.rooms[0], buyers=sale.buyers,
-            claims=sale.claims, stock=sale.stock, over_s=sale.over_s, first_window_ms=sale.first_window_ms,
-            auth=self.scenario.auth, secret=self.secret, lifetime_s=self.lifetime_s,
-        )  # fmt: skip
-        self.buyers.send_spec(msgspec.to_builtins(spec))
-        self.buyers.wait("ready", READY_S)
+        common = {
+            "host": host, "port": port, "api_host": address, "api_port": int(api_port), "room": self.rooms[0],
+            "auth": self.scenario.auth, "secret": self.secret, "lifetime_s": self.lifetime_s,
+        }  # fmt: skip
+        self.activities = Activities(self.scenario, self.processes, self.broker, common)
+        self.activities.connect(READY_S, self.report_status)
 
     def _settings(self) -> dict[str, Any]:
         """Return the broker's configuration: what every run needs, with the scenario's settings on top."""
@@ -323,8 +320,8 @@ class _Run:
         begun = time.monotonic() + 0.2
         if self.caller is not None:
             self.caller.send_command("start", at_us=start_us)
-        if self.buyers is not None and scenario.sale is not None:
-            self.buyers.send_command("start", after_s=scenario.sale.at * scenario.seconds)
+        if self.activities is not None:
+            self.activities.begin(self.rooms[0])
         for cut in sorted(scenario.cuts, key=lambda cut: cut.at):
             self._wait_until(begun + cut.at * scenario.seconds)
             self.report_status(f"{cut.share:.0%} of the links are cut")
@@ -338,21 +335,14 @@ class _Run:
         self.evidence_parts |= {"before": before, "after": after, "start_us": start_us, "end_us": end_us}
         self.report_status("waiting for the last answers")
         self.publisher.wait("done", 30)
-        if scenario.sale is not None:
-            self._end_sale()
+        if self.activities is not None:
+            self.notes += self.activities.finish(self.report_status)
+            self.evidence_parts["activities"] = self.activities.reports
         if self.caller is not None:
             answers = self.caller.wait("done", 60)["answers"]
             self.notes.append(f"calls of the control API answered, by status: {answers}")
             if not answers.get("200"):
                 raise BenchFailure(f"no call of the control API was done: {answers}")
-
-    def _end_sale(self) -> None:
-        """Wait for the end of the sale, and keep what came of it."""
-        assert self.buyers is not None
-        self.report_status("waiting for the end of the sale")
-        report = self.buyers.wait("done", 120)["report"]
-        self.evidence_parts["sale"] = report
-        self.notes.append(f"claims answered: {report['codes']}")
 
     def _probe_disk(self) -> None:
         """Time the disk alone in the ledger's directory, while the broker writes nothing."""
@@ -436,9 +426,8 @@ class _Run:
         publisher = self.publisher.wait("report", REPORT_S)
         final = self._stats()
         scenario = self.scenario
-        sale = self.evidence_parts.get("sale")
-        if sale is not None:
-            publisher = with_sale(publisher, sale)
+        if self.activities is not None:
+            publisher = with_activities(publisher, self.activities.reports.values())
         full_tier = scenario.tier == 20
         findings = check(publisher, final, reports, full_tier=full_tier, rooms=scenario.rooms)
         if scenario.way == "shared":
@@ -447,8 +436,8 @@ class _Run:
                 socket_count=min(scenario.sockets, scenario.viewers),
             )  # fmt: skip
             findings = findings.combined(more)
-        if scenario.sale is not None and sale is not None:
-            findings = findings.combined(check_sale(sale, claims=scenario.sale.claims, stock=scenario.sale.stock))
+        if self.activities is not None:
+            findings = findings.combined(self.activities.check(final["entered"]))
         self.evidence_parts |= {"reports": reports, "publisher": publisher, "final": final, "findings": findings}
 
     # ---- the floor

@@ -20,6 +20,8 @@ __all__ = [
     "Cut",
     "FlashSale",
     "LinkScript",
+    "LotteryDraw",
+    "RedPackets",
     "Scenario",
     "ScenarioError",
     "Sizes",
@@ -106,6 +108,35 @@ class FlashSale(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     first_window_ms: Annotated[int, Meta(ge=0, le=10_000)] = 500
 
 
+class RedPackets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Red packets in the first room, for takers of their own, who take a share of each. Rates are lifted."""
+
+    at: Share = 0.3
+    """When they are created, as a share of the run; they open a second later."""
+    takers: Annotated[int, Meta(ge=1, le=10_000)] = 5000
+    """A packet has as many shares."""
+    packets: Annotated[int, Meta(ge=0, le=100)] = 10
+    """0 = the takers only watch."""
+    over_s: Annotated[float, Meta(gt=0, le=600)] = 1.0
+    """In which grabs are sent, from the opening on."""
+
+
+class LotteryDraw(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A lottery in the first room, for entrants of its own. Rates are lifted."""
+
+    at: Share = 0.1
+    """When it is announced, as a share of the run; it opens a second later."""
+    entrants: Annotated[int, Meta(ge=1, le=10_000)] = 2000
+    """Users with links, who enter by CALL."""
+    entries: Annotated[int, Meta(ge=0, le=1_000_000)] = 100_000
+    """In all; what the entrants do not make is made in the broker's process. 0 = the entrants only watch."""
+    winners: Annotated[int, Meta(ge=1, le=10_000)] = 1000
+    over_s: Annotated[float, Meta(gt=0, le=600)] = 1.0
+    """In which entrants enter, from the opening on."""
+    open_s: Annotated[float, Meta(gt=0, le=600)] = 30.0
+    """For how long it is open."""
+
+
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Goal for a figure: ``metric`` (a name of the report's headline) at most, or at least, a bound."""
 
@@ -166,6 +197,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """The broker keeps a ledger, which is verified and added up when the broker has ended. The disk alone is timed in
     the same directory and run."""
     sale: FlashSale | None = None
+    packets: RedPackets | None = None
+    lottery: LotteryDraw | None = None
     webhooks: Literal["none", "present", "away"] = "none"
     """Every durable message is reported to a receiver on this machine: one that takes it, or a port that refuses."""
     floor_sweeps: Annotated[int, Meta(ge=0, le=50)] = 5
@@ -177,6 +210,11 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     targets: tuple[Target, ...] = ()
     smoke: dict[str, Any] = {}
     """Fields that ``--smoke`` replaces. Any: checked as fields of this struct."""
+
+    @property
+    def has_activities(self) -> bool:
+        """Whether there is a sale, packets or a lottery."""
+        return any(each is not None for each in (self.sale, self.packets, self.lottery))
 
     @property
     def websocket_share(self) -> float:
@@ -242,8 +280,8 @@ def read_scenario(text: str, name: str) -> Scenario:
         raise ScenarioError(f"scenario {name}: more rooms than viewers")
     if scenario.durable and scenario.way == "memory":
         raise ScenarioError(f"scenario {name}: way memory has no broker process, so nothing can be durable")
-    if scenario.sale is not None and (scenario.way != "sockets" or not scenario.durable):
-        raise ScenarioError(f"scenario {name}: a sale needs links and a ledger: durable = true")
+    if scenario.has_activities and (scenario.way != "sockets" or not scenario.durable):
+        raise ScenarioError(f"scenario {name}: activities need links and a ledger: durable = true")
     if scenario.webhooks != "none" and not scenario.durable:
         raise ScenarioError(f"scenario {name}: webhooks need a ledger: durable = true")
     return scenario

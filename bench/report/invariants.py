@@ -25,14 +25,11 @@ from typing import Any, NamedTuple
 
 from bench.load.accounting import LANES
 
-__all__ = ["Checks", "Findings", "check", "check_ledger", "check_sale", "check_shared", "with_sale"]
+__all__ = ["Checks", "Findings", "check", "check_ledger", "check_shared"]
 
 CONTROL, COMMERCE, PAID, CHAT, AMBIENT = range(5)
 ADMITTED, SHOWN, MERGED, SAMPLED, EXPIRED, HELD = range(6)
 _PARTS = ("admitted", "shown", "merged", "sampled", "expired", "held")
-
-SALE_ANSWERS = frozenset({"RESERVED", "WAITING", "ALREADY_HAVE", "ALL_RESERVED", "SOLD_OUT", "OVERLOADED"})
-"""What a claim of a buyer may hear after the opening. OVERLOADED: more than eight of one user wait for a commit."""
 
 Report = Mapping[str, Any]
 """A child's report. Any: plain JSON, see `viewers`, `publishers` and `broker_process`."""
@@ -180,33 +177,6 @@ def _check_room(
         )
         checks.equal(f"{name}, gifts", "viewers received", totals["gifts"], "publishers sent", gifts)
         checks.equal(f"{name}, likes", "viewers last received", totals["likes"], "the broker counted", room["likes"])
-
-
-def with_sale(publisher: Report, sale: Report) -> dict[str, Any]:
-    """Return a publisher's report with the events of a sale, which are commerce of the first room."""
-    count = sale["events"]
-    return {
-        **publisher,
-        "sent": [*publisher["sent"], ["commerce", 0, count]],
-        "answers": [*publisher["answers"], ["commerce", 0, "accepted", count, count]],
-    }
-
-
-def check_sale(sale: Report, *, claims: int, stock: int) -> Findings:
-    """Compare what buyers of a sale were answered with what the platform confirmed and the broker counts."""
-    checks = Checks()
-    codes, view = sale["codes"], sale["view"]
-    checks.equal("sale, claims", "were sent", claims, "and were answered once", sale["answered_once"])
-    checks.equal("sale, claims", "were sent", claims, "answers", sum(codes.values()))
-    reserved = codes.get("RESERVED", 0)
-    checks.equal("sale, units", "buyers were promised", reserved, "there are", min(stock, reserved))
-    confirmed = sale["confirmations"].get("confirmed", 0)
-    checks.equal("sale, units", "the platform has confirmed", confirmed, "buyers were promised", reserved)
-    checks.equal("sale, units", "the broker has sold", view["confirmed"], "the platform has confirmed", confirmed)
-    left = view["available"] + view["reserved"] + view["confirmed"]
-    checks.equal("sale, units", "available, reserved and sold are", left, "the stock is", view["stock"])
-    checks.holds(f"sale: refused with {sorted(codes)}", codes.keys() <= SALE_ANSWERS)
-    return checks.findings()
 
 
 def check_shared(

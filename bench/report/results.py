@@ -45,9 +45,8 @@ def assemble(
     encoded["ack"] = publisher["answered"]
     encoded["lateness"] = publisher["lateness"]
     encoded["durable"] = publisher["durable"]
-    sale = evidence.get("sale")
-    if sale is not None:
-        encoded |= {"sale window": sale["latencies"]["window"], "sale claim": sale["latencies"]["refused"]}
+    for activity in evidence.get("activities", {}).values():
+        encoded |= activity.get("latencies", {})
     latencies = {name: summarise([text]).summary() for name, text in encoded.items()}
     floor = _floor_figures(evidence["floor"])
     headline = _headline(scenario, evidence, latencies, floor)
@@ -170,6 +169,8 @@ def _headline(
         ("window_p99_ms", "sale window", "p99_ms"),
         ("claim_p50_ms", "sale claim", "p50_ms"),
         ("claim_p99_ms", "sale claim", "p99_ms"),
+        ("grab_p99_ms", "packet grab", "p99_ms"),
+        ("entry_p99_ms", "lottery entry", "p99_ms"),
         ("slow_chat_p99_ms", "slow chat", "p99_ms"),
         ("late_p99_ms", "lateness", "p99_ms"),
         *_DURABLE[: 2 * scenario.durable],
@@ -192,9 +193,7 @@ def _headline(
     found["deliveries_per_s"] = deliveries / window_s
     found["posts_per_s"] = (after["posts"] - before["posts"]) / window_s
     found["broker_cores"] = cpu_s / window_s
-    if "sale" in evidence:
-        found["claims_per_s"] = evidence["sale"]["answered_once"] / evidence["sale"]["took_s"]
-        found["claims_sold"] = evidence["sale"]["view"]["confirmed"]
+    found |= _activities(evidence)
     if scenario.durable:
         found |= _durable(scenario, evidence)
     if scenario.cuts:
@@ -348,6 +347,24 @@ def _lanes(evidence: dict[str, Any]) -> dict[str, dict[str, int]]:
     lanes["chat"]["danmaku_delivered"] = sum(report["danmaku_copies"] for report in evidence["reports"])
     lanes["chat"]["danmaku_missed_by_slow_viewers"] = evidence["final"]["missed_chat"]
     return lanes
+
+
+def _activities(evidence: dict[str, Any]) -> dict[str, float]:
+    """Return the figures of the activities that were played."""
+    found: dict[str, float] = {}
+    reports = evidence.get("activities", {})
+    sale, packets, lottery = (reports.get(name, {}) for name in ("sale", "packets", "lottery"))
+    if sale:
+        found["claims_per_s"] = sale["answered_once"] / sale["took_s"]
+        found["claims_sold"] = sale["view"]["confirmed"]
+    if packets.get("shares"):
+        found["grabs_per_s"] = packets["shares"] / packets["took_s"]
+    if "draw_s" in lottery:
+        found["lottery_entries"] = lottery["closed_entries"]
+        found["draw_s"] = lottery["draw_s"]
+    if reports:
+        found["longest_step_ms"] = evidence["after"]["longest_step_s"] * 1000
+    return found
 
 
 def _answers(publisher: dict[str, Any]) -> dict[str, dict[str, int]]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench.report.invariants import check, check_sale, check_shared, with_sale
+from bench.report.activities import check_lottery, check_packets, check_sale, with_activities
+from bench.report.invariants import check, check_shared
 
 
 @pytest.fixture
@@ -158,8 +159,75 @@ def test_a_sale_that_does_not_add_up_is_found(part: str, change: Any, words: str
     assert any(words in violation for violation in violations), violations
 
 
-def test_the_events_of_a_sale_count_as_commerce_of_the_first_room(agreed: dict[str, Any]) -> None:
-    publisher = with_sale(agreed["publisher"], SALE)
-    assert publisher["sent"][-1] == ["commerce", 0, 5]
-    assert publisher["answers"][-1] == ["commerce", 0, "accepted", 5, 5]
+PACKETS = {
+    "codes": {"taken": 5, "OVERLOADED": 1},
+    "answered_once": 6,
+    "shares": 5,
+    "cents": {"packet-0": 300, "packet-1": 170},
+    "views": {
+        "packet-0": {"taken": 3, "count": 3, "taken_cents": 300, "total_cents": 300},
+        "packet-1": {"taken": 2, "count": 3, "taken_cents": 170, "total_cents": 300},
+    },
+}
+
+
+def test_packets_that_add_up_pass() -> None:
+    findings = check_packets(PACKETS, takers=3, packets=2)
+    assert findings.violations == []
+    assert findings.checked == 8
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "words"),
+    [
+        ("answered_once", 5, "were sent 6, and were answered once 5"),
+        ("shares", 4, "takers were answered 5, different ones 4"),
+        ("cents", {"packet-0": 299, "packet-1": 170}, "its shares hold 299, its total is 300"),
+        ("cents", {"packet-0": 300, "packet-1": 171}, "takers were answered 171, the broker has given 170"),
+        ("codes", {"taken": 6}, "the broker has given 5, takers were answered 6"),
+        ("codes", {"taken": 5, "EMPTY": 1}, "refused with"),
+    ],
+)
+def test_packets_that_do_not_add_up_are_found(part: str, change: Any, words: str) -> None:
+    violations = check_packets({**PACKETS, part: change}, takers=3, packets=2).violations
+    assert any(words in violation for violation in violations), violations
+
+
+DRAWN = {
+    "codes": {"entered": 4, "OVERLOADED": 1},
+    "answered_once": 5,
+    "closed_entries": 10,
+    "entries": 10,
+    "winners": 3,
+    "verdict": "",
+}
+
+
+def test_a_lottery_that_adds_up_passes() -> None:
+    findings = check_lottery(DRAWN, entered=6, winners=3)
+    assert findings.violations == []
+    assert findings.checked == 6
+    assert check_lottery({**DRAWN, "winners": 10}, entered=6, winners=30).violations == []
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "words"),
+    [
+        ("codes", {"entered": 5}, "were answered 11, were closed 10"),
+        ("entries", 9, "were closed 10, are in the proof 9"),
+        ("winners", 2, "were drawn 2, there are 3"),
+        ("answered_once", 4, "were answered once 4, answers 5"),
+        ("verdict", "BAD_ROOT", "the proof fails: BAD_ROOT"),
+        ("codes", {"entered": 4, "NOT_OPEN": 1}, "refused with"),
+    ],
+)
+def test_a_lottery_that_does_not_add_up_is_found(part: str, change: Any, words: str) -> None:
+    violations = check_lottery({**DRAWN, part: change}, entered=6, winners=3).violations
+    assert any(words in violation for violation in violations), violations
+
+
+def test_the_events_of_activities_count_as_commerce_of_the_first_room(agreed: dict[str, Any]) -> None:
+    publisher = with_activities(agreed["publisher"], [SALE, {"events": 2}])
+    assert publisher["sent"][-1] == ["commerce", 0, 7]
+    assert publisher["answers"][-1] == ["commerce", 0, "accepted", 7, 7]
     assert publisher["sent"][:-1] == agreed["publisher"]["sent"]

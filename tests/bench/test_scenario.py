@@ -9,7 +9,8 @@ from broker.config.schema import load
 
 DEMANDED = {
     "calm", "one-room-100k", "thousand-rooms", "chat-flood", "like-storm", "gift-rain", "join-storm", "reconnect-storm",
-    "slow-viewers", "mixed", "soak", "durable-gifts", "api-storm", "flash-sale",
+    "slow-viewers", "mixed", "soak", "durable-gifts", "api-storm", "flash-sale", "red-packet",
+    "lottery", "mixed-show",
 }  # fmt: skip
 
 
@@ -36,7 +37,7 @@ def test_a_mistake_is_named_with_its_path() -> None:
         read_scenario("title='t'\npurpose='p'\n[[streams]]\nkind='shout'\n", "mine")
     with pytest.raises(ScenarioError, match="longer than the run"):
         read_scenario("title='t'\npurpose='p'\n[[streams]]\nkind='danmaku'\nphases=[[0.8,1],[0.8,1]]\n", "mine")
-    with pytest.raises(ScenarioError, match="a sale needs links and a ledger"):
+    with pytest.raises(ScenarioError, match="activities need links and a ledger"):
         read_scenario("title='t'\npurpose='p'\nviewers=1\nrooms=1\nseconds=1\n[sale]\nbuyers=2\n", "mine")
     with pytest.raises(ScenarioError, match="calm"):
         load_scenario("no-such-scenario")
