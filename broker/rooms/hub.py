@@ -233,7 +233,8 @@ class Hub:
         state.stage = self._stage
         if checkpoint is not None:
             state.rankings.restore(checkpoint.scores)
-            state.restore(checkpoint.last_offset, checkpoint.totals, checkpoint.events, self._clock())
+            now_ms = None if self.trusted.distrust() else self.trusted.now_ms()
+            state.restore(checkpoint.last_offset, checkpoint.totals, checkpoint.events, self._clock(), now_ms)
             state.keys.restore(*checkpoint.keys, self._clock(), is_counted=True)
             state.gifts.restore(checkpoint.combos)
             state.highlights.restore(checkpoint.highlights)

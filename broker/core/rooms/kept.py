@@ -90,7 +90,7 @@ class KeptMessages:
         """Return what a checkpoint keeps: the announcement, its offset, the pinned messages."""
         return self.announcement, self._announced_at, self.pins.pinned
 
-    def restore(self, stored: tuple[Any, ...], now: float) -> None:
+    def restore(self, stored: tuple[Any, ...]) -> None:
         """Begin with what `dump` has returned, as it was read (Any); TypeError or ValueError for anything else."""
         announcement, *more = stored or (None,)
         if announcement is not None:
@@ -98,7 +98,7 @@ class KeptMessages:
         if len(more) > 1:
             payload = payload_record(MessageType.PINS_CHANGED, (more[1],))
             if isinstance(payload, PinsPayload):
-                self.pins.restore(payload.pinned, now)
+                self.pins.restore(payload.pinned)
 
     # ---- inside
 

@@ -95,10 +95,20 @@ class RoomPins:
         self._changing = self._is_stale = False
         self._arm(now, at_ms)
 
-    def restore(self, pinned: Pins, now: float) -> None:
-        """Begin with the pins of a checkpoint; what has expired since then is due now."""
+    def restore(self, pinned: Pins) -> None:
+        """Begin with the pins of a checkpoint; the events after it and `restored` follow."""
         self._set(pinned)
-        self.due_at = now if pinned else inf
+
+    def restored(self, now: float, now_ms: int | None) -> None:
+        """All events up to now have been applied again: unpin what has expired since then. ``now_ms`` as of `expired`.
+
+        The event that says so is due at once; a member that joins before it does not get them.
+        """
+        if now_ms is None:
+            self.due_at = now if self.pinned else inf
+            return
+        self._arm(now, now_ms)
+        self.remove(lambda pin: 0 < pin.expires_at_ms <= now_ms, now)
 
     def begin_deletion(self) -> None:
         """A deletion is on its way: `delete` or `give_up_deletion` follows."""

@@ -299,8 +299,11 @@ class RoomState(Generic[T]):
         totals = (_TOTALS_VERSION, int(phase), self._likes.total, self._presence.peak, *kept, self.own_rules)
         return pack_body((*totals, self.title, self.tags))
 
-    def restore(self, last_offset: int, totals: bytes, events: Sequence[StoredEvent], now: float) -> None:
-        """Continue from a checkpoint. ``events``: the newest ones, without a hole, up to ``last_offset``."""
+    def restore(
+        self, last_offset: int, totals: bytes, events: Sequence[StoredEvent], now: float, now_ms: int | None = None
+    ) -> None:
+        """Continue from a checkpoint. ``events``: the newest ones, without a hole, up to ``last_offset``; ``now_ms`` as
+        of `expire`."""
         history = self._history
         history.last_offset = last_offset - len(events)
         try:
@@ -310,7 +313,7 @@ class RoomState(Generic[T]):
                     self._phases.restore(RoomPhase(phase))
                 self._likes.total = likes
                 self._presence.peak = peak
-                self.kept.restore(tuple(more[:3]), now)
+                self.kept.restore(tuple(more[:3]))
                 if len(more) > 3 and isinstance(more[3], Mapping):
                     self.set_rules(more[3])
                 if len(more) > 5 and isinstance(more[4], str):
@@ -323,6 +326,7 @@ class RoomState(Generic[T]):
             paid = payload_record(each.event.type, each.event.payload) if each.event.type in ORDER_TYPES else None
             if isinstance(paid, GiftPayload | HighlightPayload):
                 self.rankings.gave(paid, each.offset)
+        self.kept.pins.restored(now, now_ms)
         self._rates = RoomRates(self._counted(), now)
 
     # ---- what falls due by the trusted clock

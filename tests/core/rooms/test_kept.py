@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.rooms.deletions import UNDELETABLE, Deletions, as_shown, redacted, without_deleted
+from broker.core.rooms.effects import Record
 from broker.core.rooms.pins import PinChange
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.rules import RoomRules
@@ -198,6 +199,29 @@ def test_pins_are_what_the_durable_events_say_over_refusals_and_restarts(given_s
                 pinned = tuple(pin for pin in pinned if not each.event.payload.covers(0, pin.user_id, pin.at_ms))
         assert snapshot(room).pinned == pinned
         assert len(pinned) <= MAX_PINS
+
+
+@pytest.mark.parametrize("is_in_checkpoint", [True, False])
+def test_a_pin_whose_time_has_passed_is_not_shown_after_a_restart(is_in_checkpoint: bool) -> None:
+    room = a_room(durable=True)
+    pins = [PinnedMessage(name, 128, name, "max", "Max", 1000, ends) for name, ends in (("a", 5000), ("b", 9000))]
+    stored: list[StoredEvent] = []
+    totals = room.totals()
+    for pin in pins:
+        (record,) = post(room, "max", MessageType.PINS_CHANGED, PinChange(pin), 1.0)
+        totals = room.totals(record.event) if is_in_checkpoint else totals
+        stored.append(StoredEvent(len(stored) + 1, record.lane, record.event))
+        room.committed(record, len(stored), 1.0)
+    after, unsure = a_room(durable=True), a_room(durable=True)
+    after.restore(2, totals, () if is_in_checkpoint else stored, 100.0, 6000)
+    assert [pin.id for pin in snapshot(after).pinned] == ["b"]
+    (effect,) = after.expire(100.0, 6000, 6000)
+    assert isinstance(effect, Record)
+    assert [pin.id for pin in effect.event.payload.pinned] == ["b"], "the event that says so"
+    after.committed(effect, 3, 100.0)
+    assert after.expiry_due_at == 103.0
+    unsure.restore(2, totals, () if is_in_checkpoint else stored, 100.0, None)
+    assert [pin.id for pin in snapshot(unsure).pinned] == ["a", "b"], "nothing expires by a clock that is not trusted"
 
 
 def test_deletions_know_users_times_and_offsets() -> None:
