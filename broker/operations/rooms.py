@@ -24,7 +24,7 @@ from broker.rooms.room import PostRef, Room
 from broker.rooms.room_history import read_page
 from protocol.codes import ErrorCode, Lane, MessageType, Outcome, Role, RoomPhase
 from protocol.fields import MAX_INT
-from protocol.messages import AckResult, Event, PinnedMessage, Post
+from protocol.messages import AckResult, Event, Post
 from protocol.operations.rooms import (
     CloseRoom,
     EventView,
@@ -35,6 +35,7 @@ from protocol.operations.rooms import (
     MembersPage,
     MemberView,
     OpenRoom,
+    PinView,
     RoomHistoryRequest,
     RoomMembers,
     RoomPage,
@@ -98,10 +99,10 @@ def plain_value(value: Any) -> Any:
     return int(value) if isinstance(value, IntEnum) else value
 
 
-def pins_of(room: Room) -> tuple[PinnedMessage, ...]:
+def pins_of(room: Room) -> tuple[PinView, ...]:
     """Return what is pinned in a room."""
     pinned = room.state.kept.pins.pinned
-    return tuple(pin._replace(type=int(pin.type), payload=plain_value(pin.payload)) for pin in pinned)
+    return tuple(PinView(*pin)._replace(type=int(pin.type), payload=plain_value(pin.payload)) for pin in pinned)
 
 
 def view(room: Room) -> RoomView:

@@ -20,9 +20,9 @@ from ..fields import (
     text,
     user_id,
 )
-from ..messages import MAX_EXPIRY_S, MAX_PINS, PinnedMessage
+from ..messages import MAX_EXPIRY_S, MAX_PINS
 from ..payloads import MAX_DELETED_AT_ONCE
-from ..shared_rules import pinned_message
+from .rooms import PinView, pin_view
 from .rows import PLATFORM, STAFF, KeyUse, OperationRow, RateLimit, Scope, row
 
 __all__ = [
@@ -116,7 +116,7 @@ class UnpinMessage(NamedTuple):
 class PinnedMessages(NamedTuple):
     """What is pinned now, oldest pin first."""
 
-    pinned: tuple[PinnedMessage, ...]
+    pinned: tuple[PinView, ...]
 
 
 class BroadcastMessage(NamedTuple):
@@ -186,13 +186,13 @@ _published = record(
     Published, (name_of(Outcome), optional(integer(0)), optional(integer(0)), optional(integer(0)), boolean)
 )
 _published_many = record(PublishedMany, (array_of(_published, MAX_MANY), integer(0)))
-_pinned = record(PinnedMessages, (array_of(pinned_message, MAX_PINS),))
+_pinned = record(PinnedMessages, (array_of(pin_view, MAX_PINS),))
 _deleted = record(DeletedMessages, (integer(0), integer(0)))
 _count = integer(0)
 _started = record(BroadcastStarted, (text(1, 64), _count))
 _progress = record(BroadcastProgress, (text(1, 64), _count, _count, _count, boolean))
 _ROOM_ERRORS = (ErrorCode.UNKNOWN_ROOM, ErrorCode.ROOM_ENDED, ErrorCode.OVERLOADED)
-_PIN = PinnedMessage("1", 4, ("欢迎",), "max", "Max", 1_790_000_000_000, 1_790_000_060_000, 1)
+_PIN = PinView("1", 4, ("欢迎",), "max", "Max", 1_790_000_000_000, 1_790_000_060_000, 1)
 
 ROWS: tuple[OperationRow, ...] = (
     row(

@@ -24,8 +24,7 @@ from ..fields import (
     text,
     user_id_or_empty,
 )
-from ..messages import MAX_PINS, PinnedMessage
-from ..shared_rules import pinned_message
+from ..messages import MAX_PINS
 from .rows import (
     DIRECTION,
     EVERY_MEMBER,
@@ -53,6 +52,7 @@ __all__ = [
     "MemberView",
     "MembersPage",
     "OpenRoom",
+    "PinView",
     "RoomHistoryRequest",
     "RoomMembers",
     "RoomPage",
@@ -91,6 +91,19 @@ class GetRoom(NamedTuple):
     room: str
 
 
+class PinView(NamedTuple):
+    """One pinned message; the fields mean what they do in the wire's PinnedMessage, ``user`` is its author."""
+
+    id: str
+    type: int
+    payload: Any
+    user: str
+    name: str
+    at_ms: int
+    expires_at_ms: int = 0
+    offset: int = 0
+
+
 class RoomView(NamedTuple):
     """One open room. ``uniques``: an estimate; ``pinned``: pinned messages, oldest pin first; ``rules``: in
     force here, null = no limit."""
@@ -106,7 +119,7 @@ class RoomView(NamedTuple):
     peak: int
     likes: int
     tick_ms: int
-    pinned: tuple[PinnedMessage, ...] = ()
+    pinned: tuple[PinView, ...] = ()
     rules: dict[str, float | bool | None] | None = None
     title: str = ""
     tags: tuple[str, ...] = ()
@@ -331,9 +344,11 @@ _title = text(0, 128)
 _tag = text(1, 32)
 _tags = array_of(_tag, 16)
 _rules_set = record(RulesSet, (_rules, _count))
+pin_view = record(PinView, (text(1, 64), integer(1, 255), any_value, text(0, 64), text(0, 64), _count, _count, _count))
+"""Rule of one pinned message."""
 _view = record(
     RoomView,
-    (room_name, _phase, *(_count,) * 9, array_of(pinned_message, MAX_PINS), optional(_rules), _title, _tags),
+    (room_name, _phase, *(_count,) * 9, array_of(pin_view, MAX_PINS), optional(_rules), _title, _tags),
 )
 _summary = record(RoomSummary, (room_name, _phase, _count, _count, _count, _title, _tags))
 _rooms = record(RoomPage, page_of(_summary))

@@ -44,7 +44,7 @@ async def test_messages_pin_and_messages_unpin_are_seen_live_and_by_those_who_jo
     ):
         offset = await announce(client, "Sale at 20:00")
         pinned = (await ok(client, "messages.pin", room="live-1", offset=offset))["pinned"]
-        assert [(pin["id"], pin["payload"], pin["user_id"]) for pin in pinned] == [("1", ["Sale at 20:00"], "max")]
+        assert [(pin["id"], pin["payload"], pin["user"]) for pin in pinned] == [("1", ["Sale at 20:00"], "max")]
         assert [pin.offset for pin in (await next_of(ann, MessageType.PINS_CHANGED)).pinned] == [offset]
         own: dict[str, Any] = {"type": NEWS, "payload": ["Be kind"], "name": "Rules", "as_user": "mod"}
         await ok(client, "messages.pin", room="live-1", id="rules", ttl_ms=1000, **own)
