@@ -80,7 +80,7 @@ def header_of(token: str) -> tuple[str, str | None]:
 
 
 def unverified_claim(token: str, claim: str) -> Any:
-    """Return a claim of a token whose signature nobody has verified; None where there is none. Any: any JSON."""
+    """Return a claim of a token whose signature is not verified yet; None where there is none. Any: any JSON."""
     try:
         claims = _parse_fast(_from_url(token.split(".")[1]))
     except (ValueError, IndexError, RecursionError):

@@ -315,6 +315,8 @@ async def _send(job: _BatchJob, client: Client) -> BatchState:
             click.echo(_progress(found), err=True)
         await trio.sleep(FOLLOW_S)
         found = await client.batch_state(job.batch)
+    if not users and not any(found[1:]):
+        raise click.ClickException(f"the broker has no batch {plain(job.batch)}")
     return BatchState(job.batch, sent, repeated, *found[1:])
 
 

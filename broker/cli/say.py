@@ -54,10 +54,11 @@ def message_type(text: str) -> int:
     """Return the number of a message type given by name or number; click.BadParameter for anything else."""
     if text in _TYPES:
         return int(_TYPES[text])
-    if text.isdecimal() and CUSTOM_TYPE_MIN <= int(text) <= CUSTOM_TYPE_MAX:
+    if text.isdecimal() and (int(text) in _TYPES.values() or CUSTOM_TYPE_MIN <= int(text) <= CUSTOM_TYPE_MAX):
         return int(text)
     raise click.BadParameter(
-        f"{text!r} is neither one of {', '.join(_TYPES)} nor {CUSTOM_TYPE_MIN} to {CUSTOM_TYPE_MAX}"
+        f"{text!r} is neither one of {', '.join(_TYPES)}, nor the number of one, nor {CUSTOM_TYPE_MIN} to "
+        f"{CUSTOM_TYPE_MAX}"
     )
 
 
@@ -156,7 +157,7 @@ def report_of(result: PostResult, type: int) -> PostReport:
 @click.option("--as", "user", metavar="USER[:ROLE]", help="Identity in development mode; the login name if not given.")
 @click.option(
     "--type", "kind", type=message_type, default="danmaku", metavar="TYPE",
-    help="danmaku (default), emote, like, announcement, gift, highlight, or the number of a custom type.",
+    help="danmaku (default), emote, like, announcement, gift, highlight, or a number, also of a custom type.",
 )  # fmt: skip
 @click.option(
     "--order-id", metavar="ID",

@@ -44,7 +44,7 @@ from protocol.clients.events import (
     TopLiker,
 )
 from protocol.codes import CloseCode, KeyCause, Lane, MessageType, Role, RoomPhase, Tier
-from protocol.messages import Account, Joined
+from protocol.messages import Account, Joined, PinnedMessage
 from protocol.payloads import (
     PAYLOAD_KINDS,
     AnnouncementPayload,
@@ -254,6 +254,12 @@ class EventPrinter:
         for type, user_id, name, payload, count, senders, sender_role in joined.recent:
             line = _danmaku(Danmaku(type, user_id, name, payload, count, senders, 0, 0, sender_role))
             yield "  ", line, {"dim": True}
+        if joined.pinned:
+            yield _pins(joined.pinned)
+        if joined.keys:
+            values = ", ".join(f"{plain(key.name)} = {_value(key.value)}" for key in joined.keys)
+            more = f", and {joined.keys_more} more" if joined.keys_more else ""
+            yield "* ", f"keys: {values}{more}", {"fg": "cyan"}
 
     def _on_state(self, state: State) -> Iterator[tuple[str, str, dict[str, Any]]]:
         counters = (state.online, state.users, state.likes, state.stage)
@@ -314,14 +320,18 @@ def _event(event: StreamEvent) -> tuple[str, str, dict[str, Any]]:
             what = f"{kind.name.lower()} {plain(url)}" + (f" {plain(caption)}" if caption else "")
             return "* ", what, {"fg": "cyan"}
         case PinsPayload(pinned):
-            ids = ", ".join(plain(each.id) for each in pinned)
-            return "* ", f"pinned messages: {ids or 'none'}", {"fg": "cyan"}
+            return _pins(pinned)
         case DeletedPayload():
             return "* ", _deleted(event.payload), {"fg": "cyan"}
         case KeysPayload(changes):
             return "* ", "keys: " + ", ".join(map(_key_change, changes)), {"fg": "cyan"}
     who = plain(event.name or event.user_id)
     return "* ", f"{event.lane.name.lower()} type {event.type} of {who}: {plain(str(event.payload))}", {"fg": "cyan"}
+
+
+def _pins(pinned: tuple[PinnedMessage, ...]) -> tuple[str, str, dict[str, Any]]:
+    ids = ", ".join(plain(each.id) for each in pinned)
+    return "* ", f"pinned messages: {ids or 'none'}", {"fg": "cyan"}
 
 
 def _deleted(deleted: DeletedPayload) -> str:
@@ -335,8 +345,13 @@ def _deleted(deleted: DeletedPayload) -> str:
 
 def _key_change(change: KeyChange) -> str:
     if change.cause is KeyCause.SET:
-        return f"{plain(change.name)} = {plain(json.dumps(_plain_json(change.value), ensure_ascii=False))}"
+        return f"{plain(change.name)} = {_value(change.value)}"
     return f"{plain(change.name)} {change.cause.name.lower().replace('_', ' ')}"
+
+
+def _value(value: Any) -> str:
+    """Return the value of a key, which is any JSON (Any), as text for a terminal."""
+    return plain(json.dumps(_plain_json(value), ensure_ascii=False))
 
 
 def _lost(account: Account) -> str:

@@ -2,7 +2,7 @@
 
 A post that needs no answer waits too where an earlier one of the link waits in that room, so that their order stays; no
 other link or room waits for it. What the room would refuse now, by role, phase or rate, is not asked about. A post that
-waits has one answer when its link leaves, and none when the room has ended or the link has: then nobody could read it.
+waits has one answer when its link leaves, and none when the room or the link has ended: there is no link to answer.
 """
 
 from __future__ import annotations

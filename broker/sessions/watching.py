@@ -64,7 +64,7 @@ class WatchSession(Session):
         except AuthError as error:
             limits.login_failed(address, now)
             log.info("auth refused", address=address, why=error.detail)
-            self._refuse(403, "Guests are not admitted.")
+            self._refuse(403, "Guests are not admitted: the broker's auth.guest_access names no room.")
             return
         while not context.users.add(grant.user_id, self, is_app=False):
             context.users.longest_silent(grant.user_id).replace()
@@ -114,6 +114,8 @@ class WatchSession(Session):
     def refuse(self, code: ErrorCode, message: str, sequence: int, field: str = "", wait_ms: int = 0) -> None:
         """Answer that the room cannot be watched, and end."""
         self.context.errors[code] += 1
+        if code is ErrorCode.ROOM_NOT_GRANTED:
+            message = "guests may not watch this room: the broker's auth.guest_access does not name it"
         self._refuse(_STATUS.get(code, 503), f"{message[:1].upper()}{message[1:]}.", ceil(wait_ms / 1000))
 
     def _refuse(self, status: int, text: str, wait_s: int = 0) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 import pytest
+import trio
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from broker.cli.direct import Recipients, check_messages, direct_type, read_values, template_of
 from broker.cli.main import main
 from protocol.codes import MessageType
+from tests.support.durable import durable_broker
 from tests.support.examples import examples
 
 NEWS = int(MessageType.ANNOUNCEMENT)
@@ -131,3 +133,11 @@ def test_without_a_broker_the_error_is_one_line() -> None:
     done = run("--template", "{code} {user}", "--values", "-", "--url", "roomcast://127.0.0.1:1", given=listed)
     assert (done.exit_code, done.stdout) == (1, "")
     assert "no broker at 127.0.0.1:1" in done.stderr
+
+
+@pytest.mark.integration
+async def test_the_counts_of_a_batch_that_was_never_sent_are_an_error(tmp_path: Path) -> None:
+    async with durable_broker(tmp_path) as broker:
+        host, port = broker.addresses[0]
+        found = await trio.to_thread.run_sync(lambda: run("--url", f"roomcast://{host}:{port}"))
+    assert (found.exit_code, found.output) == (1, "Error: the broker has no batch may\n")

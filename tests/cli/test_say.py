@@ -74,9 +74,9 @@ def test_a_text_may_contain_its_number_and_gifts_are_different_orders() -> None:
     assert PostTemplate(130, '{"sku": {n}}').payload(3, "a") == {"sku": 3}
 
 
-def test_types_are_given_by_name_and_custom_types_by_number() -> None:
+def test_types_are_given_by_name_or_number() -> None:
     assert message_type("gift") == MessageType.GIFT
-    assert message_type("200") == 200
+    assert (message_type("200"), message_type("5")) == (200, MessageType.GIFT)
     for text in ("room_phase", "missed", "12", "256", "x", "²"):
         with pytest.raises(click.BadParameter):
             message_type(text)

@@ -23,7 +23,7 @@ from protocol.clients.events import (
     TickAccount,
 )
 from protocol.codes import KeyCause, Lane, LeaveReason, MediaKind, MessageType, Role, RoomPhase, Tier
-from protocol.messages import Account, Joined, PinnedMessage, TickEntry
+from protocol.messages import Account, Joined, PinnedMessage, RoomKey, TickEntry
 from protocol.payloads import (
     AnnouncementPayload,
     DanmakuPayload,
@@ -120,6 +120,16 @@ def test_an_event_without_a_loss_has_no_line(quiet: TailEvent) -> None:
 def test_the_snapshot_shows_counters_phase_and_recent_danmaku() -> None:
     assert lines(JOINED) == ["-- joined lobby as guest; 5 online, 4 users, 33 likes", "   Bob: 早"]
     assert lines(JOINED._replace(phase=RoomPhase.PAUSED, recent=()))[1] == "-- the room is paused"
+
+
+def test_the_snapshot_shows_what_is_pinned_and_the_keys() -> None:
+    keys = RoomKey("price", {"cents": 5}, 1), RoomKey("host", "玩家", 2)
+    assert lines(JOINED._replace(recent=(), pinned=PINS, keys=keys))[1:] == [
+        "*  pinned messages: p1, p2", '*  keys: price = {"cents": 5}, host = "玩家"',
+    ]  # fmt: skip
+    assert lines(JOINED._replace(recent=(), keys=keys[:1], keys_more=7))[1] == (
+        '*  keys: price = {"cents": 5}, and 7 more'
+    )
 
 
 def test_counters_are_reported_once_until_they_change() -> None:

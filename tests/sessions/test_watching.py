@@ -165,6 +165,7 @@ async def test_guests_watch_only_the_rooms_that_are_theirs() -> None:
         origin = {"Origin": "https://live.example.com"}
         refused = await get(broker, "/watch/secret", **origin)
         assert refused.status_code == 403
+        assert "auth.guest_access does not name it" in refused.text
         assert refused.headers["access-control-allow-origin"] == "https://live.example.com"
         assert (await get(broker, "/watch/open-1", Origin="https://other.example.com")).status_code == 403
         broker.hub.open("open-1")
@@ -172,7 +173,8 @@ async def test_guests_watch_only_the_rooms_that_are_theirs() -> None:
             await watcher.expect("JOIN")
             assert watcher.headers["access-control-allow-origin"] == "https://live.example.com"
     async with running_broker(auth={"secret": "x" * 32}) as broker:
-        assert (await get(broker, "/watch/lobby")).status_code == 403
+        refused = await get(broker, "/watch/lobby")
+        assert (refused.status_code, "auth.guest_access names no room" in refused.text) == (403, True)
 
 
 async def test_a_full_room_and_an_ended_one_are_refused() -> None:

@@ -1,7 +1,7 @@
 """Deleted messages: which events a deletion covers, and what stands in their place.
 
 A deletion is an event of its own (MESSAGES_DELETED). The ledger keeps the bodies of deleted events until retention, for
-its chain; nobody reads them through the broker any more: in each answer an event that says only that it is deleted
+its chain, and the broker returns them to no caller: in each answer an event that says only that it is deleted
 stands at the same offset. Money and the state of the room are not deletable.
 """
 
