@@ -50,10 +50,13 @@ __all__ = [
 
 
 class CreatePoll(NamedTuple):
-    """Create a poll. ``options``: 2 to 10, numbered from 0; ``open_at_ms``: at once where it is past;
-    ``close_at_ms``: null = it is closed by an operation; ``choices``: most options of one vote; ``changeable``: whether
-    a user may vote again; ``hidden``: whether counts stay secret until the close; ``answer_hash``: makes it a quiz:
-    the hash of the right option and a salt, which `polls.reveal` names."""
+    """Create a poll, or with ``answer_hash`` a quiz of one question.
+
+    Both need ``title`` and ``options``: 2 to 10, numbered from 0. A quiz needs ``close_at_ms`` too, and has one choice;
+    a poll without it (null) is closed by `polls.close`. ``open_at_ms``: at once where it is past; ``choices``: most
+    options of one vote; ``changeable``: whether a user may vote again; ``hidden``: whether counts stay secret until the
+    close; ``answer_hash``: of the right option and a salt, which `polls.reveal` names after the close;
+    ``eligibility``: who may vote, without ``keyword``."""
 
     room: str
     id: str
