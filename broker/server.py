@@ -299,7 +299,9 @@ class Broker:
             await self.broadcasts.load()
             if self.erasures is not None:
                 await self.erasures.load()
-            self.hub.restore_ended(await self.room_store.ended_ago_s(self.config.room.reopen_ended_s))
+            # A room that only a wrong wall clock ended long ago does not open to viewers.
+            reopen_s, continued_ms = self.config.room.reopen_ended_s, self.clock.continued_ms()
+            self.hub.restore_ended(await self.room_store.ended_ago_s(reopen_s, continued_ms))
             if self.inboxes is not None:
                 await self.inboxes.load()
             yield

@@ -293,11 +293,10 @@ class RoomStore:
     def __len__(self) -> int:
         return len(self._checkpoints)
 
-    async def ended_ago_s(self, within_s: float) -> dict[str, float]:
-        """Return the rooms that were ended in the last ``within_s`` seconds, and how long ago."""
-        now_ms = self._unix_ms()
-        found = await self.ledger.ask(Reader.ended_rooms, now_ms - round(within_s * 1000))
-        return {room: (now_ms - at_ms) / 1000 for room, at_ms in found.items()}
+    async def ended_ago_s(self, within_s: float, continued_ms: int) -> dict[str, float]:
+        """Return the rooms ended within seconds before ``continued_ms`` (`TrustedClock.continued_ms`), and the ages."""
+        found = await self.ledger.ask(Reader.ended_rooms, continued_ms - round(within_s * 1000))
+        return {room: (continued_ms - at_ms) / 1000 for room, at_ms in found.items()}
 
     async def load(self, history_entries: int, history_s: float) -> None:
         """Read the checkpoints of all rooms. At the start, before connections are accepted."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +32,7 @@ from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
+DAY_MS = 86_400_000
 JOINS = {"user_joins_burst": 3, "user_joins_per_s": 0.001}
 
 
@@ -67,6 +70,18 @@ async def test_an_ended_room_stays_ended_for_viewers_until_staff_open_it(tmp_pat
             await ann.login("dev:ann")
             again, joined = await ann.join()
             assert (again, joined.phase) == (room, RoomPhase.LIVE)
+
+
+async def test_an_ended_room_stays_ended_where_only_a_wrong_clock_ended_it_long_ago(directory: Path) -> None:
+    """A start 40 days ahead: the time goes on from the last trusted one, so that a day has not passed."""
+    wall = {"ahead_ms": 0}
+    settings: dict[str, Any] = {"ledger": {"data_dir": str(directory)}}
+    settings["wall_ms"] = lambda: time.time_ns() // 1_000_000 + wall["ahead_ms"]
+    async with running_broker(**settings) as broker, joined_link(broker, "dev:max:host") as (host, room):
+        await end_room(host, room)
+    for wall["ahead_ms"] in (40 * DAY_MS, 41 * DAY_MS, 0):
+        async with running_broker(**settings) as broker:
+            assert await refused_join(broker, "dev:bob", Join("lobby")) == [ErrorCode.ROOM_ENDED]
 
 
 async def test_a_room_may_be_opened_again_at_once_where_the_configuration_says_so() -> None:
