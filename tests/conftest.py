@@ -13,6 +13,7 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 from tests.support import integration
+from tests.support.examples import QUICK_EXAMPLES
 from tests.support.faulty_disk import quick_directory
 
 # Machines that run the tests are shared: an example that takes long says nothing about the code, so no property has a
@@ -24,7 +25,7 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
     derandomize="CI" in os.environ,
 )
-settings.register_profile("quick", settings.get_profile("roomcast"), max_examples=25)
+settings.register_profile("quick", settings.get_profile("roomcast"), max_examples=QUICK_EXAMPLES)
 settings.load_profile("roomcast")
 
 # Brokers and commands are started hundreds of times, and pytest rewrites every test module in each of its processes:

@@ -9,7 +9,6 @@ import sys
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -29,6 +28,7 @@ from protocol.frames import (
 from protocol.messages import Side
 from protocol.vectors.malformed import MALFORMED, Malformed
 from tests.support.links import drain, end, other
+from tests.support.work import calls_of
 
 
 def give(connection: Connection, data: bytes | str) -> list[Any]:
@@ -67,23 +67,6 @@ def test_every_malformed_input_earns_its_code(bad: Malformed) -> None:
 
 
 # ---- work
-
-
-def calls_of(work: Callable[[], object]) -> int:
-    """How many Python and C functions ``work`` calls."""
-    calls = 0
-
-    def count(frame: FrameType, event: str, arg: object) -> None:
-        nonlocal calls
-        calls += event in ("call", "c_call")
-
-    before = sys.getprofile()
-    sys.setprofile(count)
-    try:
-        work()
-    finally:
-        sys.setprofile(before)
-    return calls
 
 
 def elements_of(value: Any) -> int:

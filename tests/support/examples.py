@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from hypothesis import settings
 
-__all__ = ["QUICK_SHARE", "examples"]
+__all__ = ["QUICK_EXAMPLES", "examples"]
 
+QUICK_EXAMPLES = 25
+"""Examples of a property in the quick part where a test does not give their number; 100 in the whole suite."""
 QUICK_SHARE = 4
 """The quick part tries one example in so many."""
 QUICK_LEAST = 10
@@ -18,6 +20,6 @@ def examples(count: int, *, steps: int = 50) -> settings:
     :param count: examples, or runs of a state machine, in the whole suite.
     :param steps: longest run of a state machine.
     """
-    if settings().max_examples < settings.get_profile("roomcast").max_examples:
+    if settings().max_examples == QUICK_EXAMPLES:
         count = min(count, max(count // QUICK_SHARE, QUICK_LEAST))
     return settings(max_examples=count, stateful_step_count=steps)
