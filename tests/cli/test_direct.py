@@ -140,4 +140,5 @@ async def test_the_counts_of_a_batch_that_was_never_sent_are_an_error(tmp_path: 
     async with durable_broker(tmp_path) as broker:
         host, port = broker.addresses[0]
         found = await trio.to_thread.run_sync(lambda: run("--url", f"roomcast://{host}:{port}"))
-    assert (found.exit_code, found.output) == (1, "Error: the broker has no batch may\n")
+    # The log of the broker, which runs in this process, may be in the output too.
+    assert (found.exit_code, found.output.splitlines()[-1]) == (1, "Error: the broker has no batch may")
