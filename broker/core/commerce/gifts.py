@@ -336,6 +336,7 @@ class ComboPacer(Generic[T]):
             combo: _Combo[T] = _Combo(key, each.price_cents, now, each.last_ms)
             combo.id, combo.name, combo.seq, combo.total = each.id, each.name, each.seq, each.total
             combo.started_ms = each.started_ms
+            combo.next_progress = now + PROGRESS_S  # its last event may have been a moment ago
             combo.started_at = now - max(0, at_ms - each.started_ms) / 1000
             combo.end_at = min(now - max(0, at_ms - each.last_ms) / 1000 + WINDOW_S, combo.started_at + MAX_COMBO_S)
             self._live[combo] = None

@@ -296,6 +296,10 @@ def test_combos_go_on_after_a_restart_and_overdue_ones_end_at_once() -> None:
     assert shown(ended) == [("a1", 2, 0, 1, COMBO_END), ("c3", 2, 0, 1, COMBO_END)]
     assert shown(again.commit(again.pacer.offer(gift("b", order="b9"), 9, 7.5, 104_500), 7.5)) == [("b2", 3, 1, 3, 0)]
     assert again.pacer.next_release_at(7.5) == pytest.approx(10.5)
+    again = Room()
+    again.pacer.restore(stored[1:2])
+    assert again.commit(again.pacer.offer(gift("b", order="b8"), 8, 7.0, 102_501), 7.0) == [], "two events a second"
+    assert again.pacer.next_release_at(7.0) == 7.5
     long_ago = stored[1]._replace(started_ms=44_000, last_ms=103_900)
     again = Room()
     again.pacer.restore([long_ago])
