@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 import trio
 
 from protocol.activities import ActivityEvent
-from protocol.clients import CallRefused, Client, Direct, JoinedRoom, StreamEvent, open_client
+from protocol.clients import CallRefused, Client, Direct, JoinedRoom, PostResult, StreamEvent, open_client
 from protocol.codes import ErrorCode, Tier
+from protocol.payloads import GiftPayload, HighlightPayload
 
 __all__ = ["Buyer"]
 
@@ -29,10 +30,13 @@ class Buyer:
         """Activity events of the room, in their order."""
         self.messages: list[ActivityEvent] = []
         """Must-deliver messages to this user, in their order."""
+        self.paid: list[GiftPayload | HighlightPayload] = []
+        """Gift events and paid messages of the room, in their order."""
         self._url = url
         self._user = user
         self._rng = rng
         self._client: Client | None = None
+        self._room: JoinedRoom | None = None
         self._changed = trio.lowlevel.ParkingLot()
         self._scope = trio.CancelScope()
         self._left = trio.Event()
@@ -41,7 +45,7 @@ class Buyer:
         """Connect, join, report as started, and receive until `leave`."""
         async with open_client(self._url, f"dev:{self._user}", rng=self._rng, open_timeout_s=JOIN_S) as client:
             self._client = client
-            room = await client.join(room_name, Tier.LOW, timeout_s=JOIN_S)
+            room = self._room = await client.join(room_name, Tier.LOW, timeout_s=JOIN_S)
             task_status.started()
             with self._scope:
                 async with trio.open_nursery() as nursery:
@@ -56,8 +60,13 @@ class Buyer:
 
     async def _receive_events(self, room: JoinedRoom) -> None:
         async for event in room:
-            if isinstance(event, StreamEvent) and isinstance(event.payload, ActivityEvent):
+            if not isinstance(event, StreamEvent):
+                continue
+            if isinstance(event.payload, ActivityEvent):
                 self.events.append(event.payload)
+                self._changed.unpark_all()
+            elif isinstance(event.payload, GiftPayload | HighlightPayload):
+                self.paid.append(event.payload)
                 self._changed.unpark_all()
 
     async def _receive_messages(self, client: Client) -> None:
@@ -81,6 +90,11 @@ class Buyer:
                 if not 300 <= refused.code < 400 or not refused.retry_after_ms:
                     return None, ErrorCode(refused.code)
                 await trio.sleep(refused.retry_after_ms / 1000 * self._rng.uniform(1.0, 1.2))
+
+    async def post(self, type: int, payload: Any) -> PostResult:
+        """Post a message whose payload has a key, and return its result."""
+        assert self._room is not None
+        return await self._room.post(type, payload, retry=True, timeout_s=CALL_S)
 
     async def wait_until(self, found: Callable[[], T | None]) -> T:
         """Wait until something is found in what has arrived."""

@@ -41,6 +41,8 @@ class Commerce:
         self.buyers = [buyer(f"buyer{number}") for number in range(BUYERS)]
         self._all = [platform, host, *self.buyers]
         others = Participants(broker, room, platform, host, self.buyers)
+        self.posts = others.posts
+        """Results of the orders that the platform posts."""
         self.features: list[DemoFeature] = [kind(others, seconds, rng) for kind in FEATURES]
         self.sums: dict[str, dict[str, int]] = {}
         self.is_cut_short = False

@@ -187,6 +187,7 @@ class Runner:
         """Return the results of the posts of all senders."""
         activities = Accounting()
         if self._commerce is not None:
+            activities += self._commerce.posts
             activities.counts[ACTIVITIES, "commerce", "accepted"] = self._commerce.event_count
         return self._load.accounting() + self.accounting + activities
 

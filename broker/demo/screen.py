@@ -21,7 +21,7 @@ from broker.demo.users import StalledState
 from protocol.clients.events import Danmaku, StreamEvent
 from protocol.codes import Lane
 from protocol.messages import Account
-from protocol.payloads import AnnouncementPayload, GiftPayload
+from protocol.payloads import AnnouncementPayload, GiftPayload, HighlightPayload
 from protocol.text import plain
 
 __all__ = ["MAX_WIDTH", "Snapshot", "draw", "lanes_table", "progress_line", "senders_table"]
@@ -169,6 +169,11 @@ def _event_line(event: StreamEvent) -> Text:
         line.append(f"{plain(payload.gift_id)} ×{payload.count}", style="bold magenta")
         if payload.seq > 1:
             line.append(f"  combo {payload.total}", style="magenta")
+        return line
+    if isinstance(payload, HighlightPayload):
+        line = Text("★ ", style="bold magenta")
+        line.append(f"{plain(payload.name or payload.user_id)} {payload.cents / 100:.2f}  ", style="magenta")
+        line.append(plain(payload.text), style="bold")
         return line
     text = plain(payload.text if isinstance(payload, AnnouncementPayload) else str(payload))
     return Text.assemble(("▌", "bold yellow"), (text, "bold yellow"))

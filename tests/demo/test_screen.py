@@ -13,7 +13,7 @@ from broker.demo.users import StalledState
 from protocol.clients.events import Danmaku, StreamEvent
 from protocol.codes import Lane, MessageType
 from protocol.messages import Account
-from protocol.payloads import AnnouncementPayload, DanmakuPayload, GiftPayload
+from protocol.payloads import AnnouncementPayload, DanmakuPayload, GiftPayload, HighlightPayload
 from tests.support.examples import examples
 
 GIFT = StreamEvent(5, Lane.PAID, MessageType.GIFT, 0, "", "", GiftPayload("o", "u", "小鹿", "火箭", 3, 100, "主播"))
@@ -91,6 +91,7 @@ def test_texts_of_the_room_are_never_markup(text: str, name: str, count: int) ->
         Danmaku(1, "u", name, DanmakuPayload(text), count, (), 0, 1),
         StreamEvent(5, Lane.PAID, MessageType.GIFT, 0, "", "", GiftPayload("o", "u", name, text, count, 100, "")),
         StreamEvent(6, Lane.CONTROL, MessageType.ANNOUNCEMENT, 0, "h", "h", AnnouncementPayload(text)),
+        StreamEvent(7, Lane.PAID, MessageType.HIGHLIGHT, 0, "u", name, HighlightPayload("o", "u", name, text, 500)),
     )
     drawn = lines(SNAPSHOT._replace(screen=said))
     assert len(drawn) == 26
@@ -100,6 +101,12 @@ def test_texts_of_the_room_are_never_markup(text: str, name: str, count: int) ->
 def test_markup_in_a_text_stays_as_it_was_written() -> None:
     said = (Danmaku(1, "u", "[bold]x", DanmakuPayload("[red]hi[/red]"), 1, (), 0, 1),)
     assert "[red]hi[/red]  [bold]x" in "\n".join(lines(SNAPSHOT._replace(screen=said)))
+
+
+def test_a_paid_message_has_its_amount() -> None:
+    paid = HighlightPayload("o", "u", "小鹿", "bravo", 50_000, 6)
+    said = (StreamEvent(7, Lane.PAID, MessageType.HIGHLIGHT, 0, "u", "小鹿", paid),)
+    assert "小鹿 500.00  bravo" in "\n".join(lines(SNAPSHOT._replace(screen=said)))
 
 
 def test_a_progress_line_is_one_line() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import ssl
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from broker.server import Broker
 from protocol import open_client
 from protocol.clients.transports import Address, BytePipe, StreamPipe, run_websocket
 from tests.support.broker import running_broker, sessions_of
+from tests.support.processes import free_port
 from tests.support.programs import needs
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -32,13 +32,6 @@ DEPLOY = Path(__file__).parents[2] / "broker" / "deploy"
 CLIENT = "127.0.0.5"
 """Address of the viewer: another than the proxy's, 127.0.0.1."""
 SECRET = "x" * 32
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,29 +22,13 @@ from protocol.clients.events import Gap, StreamEvent
 from protocol.clients.room import JoinedRoom
 from protocol.codes import MessageType, Outcome
 from protocol.payloads import GiftPayload
-from tests.support.processes import Running, restarting, roomcast, running, serving
+from tests.support.processes import Eager, Running, free_port, restarting, roomcast, running, serving
 
 pytestmark = pytest.mark.integration
 
 ROOMS = ("r0", "r1", "r2")
 WINDOW = 8
 """Gifts under way in each room."""
-
-
-class Eager(random.Random):
-    """Comes back as soon as a client may: these tests kill more often than any operator."""
-
-    def random(self) -> float:
-        return 0.0
-
-    def uniform(self, a: float, b: float) -> float:
-        return min(a, b)
-
-
-def free_port() -> str:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return str(sock.getsockname()[1])
 
 
 class Show:
@@ -150,7 +133,7 @@ async def forked(*options: str) -> AsyncIterator[Restart]:
 
 async def storm(directory: Path, kills: int, rng: random.Random, kind: Callable[..., Any] = started_anew) -> Show:
     """Kill the broker so many times in the middle of the storm; the clients never restart."""
-    show, port = Show(), free_port()
+    show, port = Show(), str(free_port())
     url = f"roomcast://127.0.0.1:{port}"
     async with AsyncExitStack() as stack:
         restart = await stack.enter_async_context(kind(*options(directory, port)))
@@ -208,7 +191,7 @@ async def test_fifty_kills_under_load_lose_no_gift_and_show_none_twice(tmp_path:
 
 
 async def test_tail_shows_an_unbroken_sequence_over_a_kill(tmp_path: Path) -> None:
-    directory, port = tmp_path / "data", free_port()
+    directory, port = tmp_path / "data", str(free_port())
     url = f"roomcast://127.0.0.1:{port}"
     offsets: list[int] = []
 

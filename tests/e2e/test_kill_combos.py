@@ -17,8 +17,7 @@ from protocol.clients import open_client
 from protocol.clients.room import JoinedRoom
 from protocol.codes import MessageType, Outcome, RoomPhase
 from protocol.payloads import COMBO_END, COMBO_START, GiftPayload, HighlightPayload
-from tests.e2e.test_kill import Eager, free_port
-from tests.support.processes import restarting
+from tests.support.processes import Eager, free_port, read_all, restarting
 
 pytestmark = pytest.mark.integration
 
@@ -57,13 +56,8 @@ class Givers:
         self.active -= 1
 
 
-async def read_over(room: JoinedRoom) -> None:
-    async for _ in room:
-        pass
-
-
 async def test_ends_of_combos_sum_to_the_gifts_over_kill_9_and_the_end_of_a_room(tmp_path: Path) -> None:
-    givers, port = Givers(), free_port()
+    givers, port = Givers(), str(free_port())
     options = ["--data-dir", str(tmp_path), "--port", port, "--log-level", "warning"]
     with trio.fail_after(60):
         async with (
@@ -73,7 +67,7 @@ async def test_ends_of_combos_sum_to_the_gifts_over_kill_9_and_the_end_of_a_room
         ):
             rooms = [await shop.join(name) for name in ROOMS]
             for room in rooms:
-                nursery.start_soon(read_over, room)
+                nursery.start_soon(read_all, room)
                 for number in range(GIVERS):
                     nursery.start_soon(givers.give, room, f"user-{number}", random.Random(number))
             for _ in range(KILLS):

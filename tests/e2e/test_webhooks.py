@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,13 @@ import trio
 from protocol.clients import open_client
 from protocol.codes import MessageType, Outcome
 from protocol.payloads import GiftPayload
-from tests.support.processes import restarting, roomcast, running, serving
+from tests.support.processes import free_port, restarting, roomcast, running, serving
 from tests.support.receiver import Received, http_reply, receiver
 from tests.support.webhooks import SECRET, event_of, hook_settings, secret_file
 
 pytestmark = pytest.mark.integration
 
 ROOMS = ("r0", "r1")
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def config_file(directory: Path, url: str, *events: str, api: int | None = None) -> Path:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -16,10 +18,40 @@ import trio
 from protocol.clients import ClientClosed
 from protocol.clients.room import JoinedRoom
 
-__all__ = ["Finished", "Serving", "command", "environment", "healthz", "read_all", "restarting", "roomcast", "serving"]
+__all__ = [
+    "Eager",
+    "Finished",
+    "Serving",
+    "command",
+    "environment",
+    "free_port",
+    "healthz",
+    "read_all",
+    "restarting",
+    "roomcast",
+    "serving",
+]
 
 DEADLINE_S = 60
 """Far beyond anything a test needs; a loaded machine may take a second to start Python."""
+
+
+class Eager(random.Random):
+    """Numbers with which a client comes back as soon as it may: tests kill more often than any operator."""
+
+    def random(self) -> float:
+        return 0.0
+
+    def uniform(self, a: float, b: float) -> float:
+        return min(a, b)
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nothing listens on now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
 
 
 def command(*arguments: str) -> list[str]:

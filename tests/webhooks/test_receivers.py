@@ -22,6 +22,7 @@ from broker.config.webhooks import webhook_key
 from broker.webhooks.events import unstored_event
 from broker.webhooks.signing import sign
 from protocol.webhook_events import WebhookTestData
+from tests.support.processes import free_port
 from tests.support.webhooks import SECRET, secret_file
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -35,13 +36,6 @@ def program(language: str, port: int) -> str:
     """Return the guide's receiver in a language, on another port."""
     (found,) = re.findall(rf"^```{language}\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     return str(found).replace("7500", str(port))
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from broker.demo.features.base import DemoFeature
 from broker.demo.features.coupons import CouponFeature
+from broker.demo.features.gifts import GiftFeature
 from broker.demo.features.lotteries import LotteryFeature
 from broker.demo.features.mic import MicFeature
 from broker.demo.features.packets import PacketFeature, RainFeature
@@ -14,6 +15,7 @@ __all__ = ["FEATURES"]
 
 FEATURES: tuple[type[DemoFeature], ...] = (
     ProductFeature,
+    GiftFeature,
     SaleFeature,
     PacketFeature,
     RainFeature,

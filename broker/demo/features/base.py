@@ -6,10 +6,18 @@ from abc import ABC, abstractmethod
 from random import Random
 from typing import Any
 
+import trio
+
+from broker.demo.accounting import Accounting
 from broker.demo.buyers import Buyer
 from broker.server import Broker
+from protocol.clients import PostResult
+from protocol.codes import TRY_AGAIN, Outcome
 
 __all__ = ["DemoFeature", "Participants"]
+
+ORDERS = "orders"
+"""Group of senders in `Accounting`."""
 
 
 class Participants:
@@ -21,6 +29,26 @@ class Participants:
         self.platform = platform
         self.host = host
         self.buyers = buyers
+        self.posts = Accounting()
+        """Results of the orders that the platform posts."""
+
+    # Any: payloads are of their types.
+    async def try_post(self, type: int, payload: Any) -> PostResult:
+        """Let the platform post an order that is no new one, and return its result."""
+        return await self.platform.post(type, payload)
+
+    async def post(self, type: int, payload: Any) -> Outcome | None:
+        """Let the platform post a new order, again while it is refused for now, and return its outcome.
+
+        It is not cancelled while its result is to come: every order in the room is counted.
+        """
+        while True:
+            with trio.CancelScope(shield=True):
+                result = await self.platform.post(type, payload)
+                self.posts.record(ORDERS, type, payload, result)
+            if result.outcome not in TRY_AGAIN:
+                return result.outcome
+            await trio.sleep(max(0.1, result.retry_after_ms / 1000))
 
     def now_ms(self) -> int:
         """Return the time of the broker, which is in this process."""

@@ -183,6 +183,7 @@ def keyed_posts() -> dict[str, Callable[[RoomPosts], Awaitable[PostResult]]]:
         "phase": lambda room: room.set_phase(RoomPhase.PAUSED, client_msg_id="m1"),
         "custom": lambda room: room.post(200, {"sku": 5}, client_msg_id="m1"),
         "gift": lambda room: room.post_gift("o-1", "u2", "rose", count=3, price_cents=100, name="Bo"),
+        "highlight": lambda room: room.post_highlight("o-1", "u2", "hello", cents=500, name="Bo"),
         "gift as a payload": lambda room: room.post(MessageType.GIFT, GIFT),
     }
 
