@@ -321,6 +321,15 @@ class Hub:
                 found += activities.count_by_kind()
         return found
 
+    def activity_amounts(self) -> Counter[tuple[str, str]]:
+        """Return the money, units and codes of the activities of open rooms, by kind and state."""
+        found: Counter[tuple[str, str]] = Counter()
+        for room in self._by_number.values():
+            activities = room.state.activities.activities
+            if activities is not None and len(activities):
+                found.update(activities.amounts())
+        return found
+
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the rooms' tasks until cancelled."""
         async with trio.open_nursery() as nursery:

@@ -51,6 +51,12 @@ class Reading:
         counters: Mapping[str, int] = self.broker.hub.counters()
         return counters
 
+    @cached_property
+    def activity_amounts(self) -> Mapping[tuple[str, str], int]:
+        """Money, units and codes of the activities of open rooms, by kind and state."""
+        amounts: Mapping[tuple[str, str], int] = self.broker.hub.activity_amounts()
+        return amounts
+
 
 class Metric(NamedTuple):
     """One row. ``read`` returns a number, or with a label a mapping from label value to number."""
@@ -71,6 +77,16 @@ def _counter(name: str, help: str, path: str, *sources: str, label: str = "") ->
 
 def _gauge(name: str, help: str, path: str, *sources: str, label: str = "") -> Metric:
     return Metric(f"roomcast_{name}", "gauge", help, attrgetter(f"broker.{path}"), sources, label)
+
+
+def _of_activities(name: str, help: str, kinds: tuple[str, ...], states: tuple[str, ...]) -> Metric:
+    """Return a row with the amounts of activities by state."""
+
+    def read(reading: Reading) -> Mapping[str, int]:
+        amounts = reading.activity_amounts
+        return {state: sum(amounts.get((kind, state), 0) for kind in kinds) for state in states}
+
+    return Metric(f"roomcast_{name}", "gauge", help, read, label="state")
 
 
 def _of_rooms(name: str, help: str, *sources: str) -> Metric:
@@ -134,6 +150,11 @@ METRICS: tuple[Metric, ...] = (
              f"{_ACTIVITIES}:refusals", label="kind"),
     _counter("activity_batches_undone", "Batches of activities that the ledger has refused.",
              "hub.activity_counts.undone", f"{_ACTIVITIES}:undone", label="kind"),
+    _of_activities("sale_units", "Units of sales in memory.", ("sales",), ("available", "reserved", "confirmed")),
+    _of_activities("packet_cents", "Money of red packets and rains in memory.", ("packets", "rains"),
+                   ("open", "taken", "returned")),
+    _of_activities("coupons", "Codes of coupon pools in memory; left: of open ones.", ("coupons",),
+                   ("issued", "left")),
     # Connections.
     _gauge("connections", "Open connections.", "poller.__len__"),
     _gauge("backlogged_connections", "Connections that wait for their socket to take bytes.", "poller.backlogged"),

@@ -16,7 +16,10 @@ from broker.server import Broker
 from broker.telemetry.metrics import METRICS, Metric, MetricValue, Stats, collect, render
 from protocol.codes import MessageType
 from protocol.messages import Ack
+from protocol.operations import BY_NAME, KeyUse
 from tests.support.broker import joined_link, running_broker
+from tests.support.durable import durable_broker
+from tests.support.tenants import backend
 from tests.support.until import until
 
 ROOT = Path(__file__).parents[2]
@@ -209,6 +212,45 @@ async def test_what_an_ended_room_has_counted_stays_counted() -> None:
             assert before["duplicates"] == 1
         await until(lambda: len(broker.hub) == 0)
         assert broker.hub.counters() == before
+
+
+@pytest.mark.integration
+async def test_units_money_and_codes_of_activities_are_summed_by_state(directory: Path) -> None:
+    async with durable_broker(directory) as broker:
+
+        def read() -> dict[str, dict[str, float]]:
+            names = "roomcast_sale_units", "roomcast_packet_cents", "roomcast_coupons"
+            return {
+                metric.name: {sample.labels[0][1]: sample.value for sample in samples}
+                for metric, samples in collect(broker)
+                if metric.name in names
+            }
+
+        async def invoke(name: str, **request: Any) -> Any:
+            key = name if BY_NAME[name].key is KeyUse.REQUIRED else ""
+            return (await broker.operations.call(backend("", key), BY_NAME[name], request))[0]
+
+        assert {value for values in read().values() for value in values.values()} == {0}
+        for room in ("live-1", "live-2"):
+            await invoke(
+                "sales.create", room=room, id="s", sku="mug", stock=5, price_cents=1, open_at_ms=0,
+                close_at_ms=4_102_444_800_000,
+            )  # fmt: skip
+        await invoke("packets.create", room="live-1", id="p", order_id="o-1", total_cents=700, count=7)
+        await invoke(
+            "rains.create", room="live-1", id="r", order_id="o-2", total_cents=900, drops=3, count=3, span_ms=9000
+        )
+        await invoke("coupons.create", room="live-1", id="c", count=4)
+        await invoke("coupons.issue", room="live-1", id="c", user="ann")
+        assert read() == {
+            "roomcast_sale_units": {"available": 10, "reserved": 0, "confirmed": 0},
+            "roomcast_packet_cents": {"open": 1600, "taken": 0, "returned": 0},
+            "roomcast_coupons": {"issued": 1, "left": 3},
+        }
+        await invoke("packets.cancel", room="live-1", id="p")
+        await invoke("coupons.close", room="live-1", id="c")
+        assert read()["roomcast_packet_cents"] == {"open": 900, "taken": 0, "returned": 700}
+        assert read()["roomcast_coupons"] == {"issued": 1, "left": 0}
 
 
 LINE = re.compile(r'[a-z_:][a-z0-9_:]*(\{[a-z_]+="(?:[^"\\\n]|\\[\\n"])*"\})? \S+')

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from protocol.codes import ErrorCode, Role
@@ -237,6 +237,11 @@ class Activity(ABC, Generic[T]):
     def ended(self, now_ms: int) -> ActivityStep[T] | None:
         """Return what the end of the room brings about, without an event; None = nothing."""
         return None
+
+    @property
+    def amounts(self) -> Mapping[str, int]:
+        """What it holds of money, units or codes, by state, for the operator's metrics; O(1). Empty = nothing."""
+        return {}
 
     @property
     def is_listening(self) -> bool:

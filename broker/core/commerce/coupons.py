@@ -7,7 +7,7 @@ that is uploaded or issued.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from broker.core.commerce.activity import (
@@ -389,6 +389,10 @@ class CouponPool(Activity[T]):
         )  # fmt: skip
 
     # ---- what members see
+
+    @property
+    def amounts(self) -> Mapping[str, int]:
+        return {"issued": self.issued, "left": self.left if self.state is PoolState.OPEN else 0}
 
     def view(self, is_staff: bool) -> PoolView | None:
         """Return the pool while users can claim its codes."""

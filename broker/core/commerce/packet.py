@@ -7,7 +7,7 @@ share is large, had no friend at that place. What users have taken and what is r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from broker.core.commerce.activity import (
@@ -265,6 +265,11 @@ class RedPacket(Activity[T]):
         )  # fmt: skip
 
     # ---- what members see
+
+    @property
+    def amounts(self) -> Mapping[str, int]:
+        left = "open" if self.state in (PacketState.SCHEDULED, PacketState.OPEN) else "returned"
+        return {"taken": self._shares.taken_cents, left: self._shares.left_cents}
 
     def view(self, is_staff: bool) -> PacketView | None:
         """Return the packet while it is not settled."""

@@ -6,7 +6,7 @@ it opens; one that could not be opened in time is missed, and its money returned
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple, TypeVar
 
@@ -405,6 +405,11 @@ class Rain(Activity[T]):
         )  # fmt: skip
 
     # ---- what members see
+
+    @property
+    def amounts(self) -> Mapping[str, int]:
+        left = "returned" if self.state is RainState.SETTLED else "open"
+        return {"taken": self._taken_cents, left: self._left_cents}
 
     def view(self, is_staff: bool) -> RainView | None:
         """Return the rain while it is not settled."""

@@ -174,6 +174,15 @@ class RoomActivities(Generic[T]):
         """Return how many activities of each kind exist."""
         return Counter(key[0] for key, runner in self._runners.items() if runner.activity.exists)
 
+    def amounts(self) -> Counter[tuple[str, str]]:
+        """Return the `Activity.amounts` of all that exist, summed by kind and state."""
+        found: Counter[tuple[str, str]] = Counter()
+        for (kind, _), runner in self._runners.items():
+            if runner.activity.exists:
+                for state, amount in runner.activity.amounts.items():
+                    found[kind, state] += amount
+        return found
+
     @property
     def has_deadline(self) -> bool:
         """Whether an activity has something to do at a time or outside of the room, before or after `resume`."""

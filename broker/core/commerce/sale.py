@@ -7,7 +7,7 @@ go to the head of the waiting list in the same step, so no claim overtakes anoth
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from protocol.activities.eligibility import Eligibility
@@ -112,6 +112,11 @@ class Sale(Activity[T]):
     @property
     def removable_at(self) -> int | None:
         return None if self.claims.waiting or self.claims.reserved else self._facts.ended_at_ms
+
+    @property
+    def amounts(self) -> Mapping[str, int]:
+        available, reserved, confirmed, _ = self._facts.counts()
+        return {"available": available, "reserved": reserved, "confirmed": confirmed}
 
     def view(self, is_staff: bool = False) -> SaleView:
         facts = self._facts

@@ -343,6 +343,8 @@ class PacketMachine(RuleBasedStateMachine):
         assert [grab[0] for grab in grabs] == list(range(len(grabs))), "each share once, in order"
         assert len({grab[2] for grab in grabs}) == len(grabs), "one grab a user"
         assert sum(grab[1] for grab in grabs) <= self.creation.total_cents
+        if self.driver.activity.exists:
+            assert sum(self.driver.activity.amounts.values()) == self.creation.total_cents
         durable = {grab[2]: OwnPacketShare(grab[0], grab[1]) for grab in grabs}
         for ticket, user in self.asked.items():
             answer = self.driver.answers.get(ticket)

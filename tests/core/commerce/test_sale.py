@@ -156,6 +156,7 @@ class SaleMachine(RuleBasedStateMachine):
         """Live and durable: what is refused must not have been true meanwhile either."""
         for sale in (self.driver.activity, self.folded):
             view = sale.view()
+            assert sum(sale.amounts.values()) == view.stock
             claims = [sale.claims.view(number) for number in range(1, len(sale.claims) + 1)]
             sums: Counter[ClaimState] = Counter()
             held: Counter[str] = Counter()
