@@ -198,6 +198,8 @@ def _exported(entry: StoredEntry, stored: StoredEvent, shown: StoredEvent) -> Ex
     data = plain_value(shown.event.payload)
     if shown.event.type != stored.event.type:
         about["deleted"], data = True, None
+    elif stored.event.type == MessageType.HIGHLIGHT and shown.event != stored.event:
+        about["deleted"] = True  # what was paid for stays
     return ExportedItem(
         ExportKind.EVENT, entry.room, str(entry.offset), entry.at_ms, about, int(stored.event.type), data
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from broker.core.tenants.names import qualify
 from broker.ledger import Reader, database_path
 from broker.ledger.orders import order_of
 from broker.ledger.replay import replay
@@ -16,13 +17,15 @@ from broker.webhooks.events import event_fields
 from protocol.activities import activity_view
 from protocol.activities.highlights import HighlightsView, ShownHighlight
 from protocol.codes import ErrorCode, Lane, MessageType, Outcome, RoomPhase, Tier
-from protocol.messages import Ack, AckResult, ErrorReply, Event, Joined, Resume, Resumed
+from protocol.messages import Ack, AckResult, Call, ErrorReply, Event, Joined, Result, Resume, Resumed
+from protocol.operations import BY_NAME
 from protocol.payloads import HighlightPayload
 from tests.support.api import API, client_of, ok, refused
 from tests.support.broker import RawLink, configuration, joined_link, raw_link
 from tests.support.durable import disk, durable_broker
 from tests.support.erasing import erase
 from tests.support.faulty_disk import disk_error
+from tests.support.operating import exported, operate
 from tests.support.until import until
 from tests.support.webhooks import hook_settings
 
@@ -95,12 +98,21 @@ async def test_a_paid_message_is_an_order_an_event_and_a_place_in_the_ranking(tm
         page = await ok(client, "rankings.get", room="lobby", kind="gifts", user="ann")
         assert (page["user"]["score"], page["ranking"]["total"]) == (500, 50_500)
         assert (await shown_to(broker)) == view, "a refund takes nothing from the screen"
+        async with joined_link(broker, "dev:shop:app") as (shop, _):
+            publishing = BY_NAME["messages.publish"].number
+            await shop.send((Call(publishing, "", {"room": "lobby", "type": 14, "payload": paid("o4", 499)}), 0, 7))
+            assert (await shop.expect(Result))[1].result[:2] == (Outcome.REJECTED, None)
+            await shop.send((Call(publishing, "", {"room": "lobby", "type": 14, "payload": paid("o3", 500)}), 0, 8))
+            assert (await shop.expect(Result))[1].result[:2] == (Outcome.ACCEPTED, 3), "the first result"
+            await shop.send((Call(publishing, "", {"room": "lobby", "type": 14, "payload": paid("o4", -1)}), 0, 9))
+            error = (await shop.expect(ErrorReply))[1]
+            assert (error.code, error.field) == (ErrorCode.BAD_FIELD, "payload.cents")
     reader = Reader(database_path(tmp_path))
     try:
         found = [entry for entry, *_ in reader.entries()]
-        (room,) = replay(found).values()
-        assert (room.highlights, room.highlight_cents) == (3, 52_500)
-        assert (room.orders, room.order_cents) == (3, 52_500)
+        (replayed,) = replay(found).values()
+        assert (replayed.highlights, replayed.highlight_cents) == (3, 52_500)
+        assert (replayed.orders, replayed.order_cents) == (3, 52_500)
         orders = [order for order in map(order_of, found) if order is not None]
         assert {(each.order_id, each.gift_id, each.shown_as) for each in orders} == {
             ("o1", "", "o1"), ("o2", "", "o2"), ("o3", "", "o3"),
@@ -183,6 +195,8 @@ async def test_highlights_go_on_after_a_restart_without_what_was_deleted_or_eras
         assert [(each.name, each.text) for each in (await shown_to(broker)).highlights] == [
             ("", ""), ("Eve", "hello"), ("Bob", "hello"), ("", ""),
         ]  # fmt: skip
+        (item,), _ = await exported(broker, "dan")
+        assert (item["about"]["deleted"], item["data"][3], item["data"][4]) == (True, "", 2_000)
         await erase(broker, "eve")
         before = await shown_to(broker)
         assert [(each.offset, each.user, each.name, each.text) for each in before.highlights] == [
@@ -274,3 +288,19 @@ async def test_the_platform_gets_each_by_webhook(tmp_path: Path) -> None:
             "order_id": "o1", "user": "ann", "name": "Ann", "text": "hello", "cents": 2_000, "tier": 3,
             "until_ms": shown.until_ms,
         }  # fmt: skip
+
+
+async def test_orders_of_tenants_with_the_same_id_are_two(tmp_path: Path) -> None:
+    tenants = [{"name": "acme"}]
+    async with durable_broker(tmp_path, tenants=tenants) as broker:
+        for tenant in ("", "acme"):
+            sent = await operate(
+                broker, "messages.publish", "lobby", 14, paid("o1", user=f"ann{tenant}"), tenant=tenant
+            )
+            assert (sent.outcome, sent.offset, sent.repeated) == (Outcome.ACCEPTED, 1, False)
+    async with durable_broker(tmp_path, tenants=tenants) as broker:
+        for tenant in ("", "acme"):
+            await operate(broker, "rooms.open", "lobby", tenant=tenant)
+            room = broker.hub.find(qualify(tenant, "lobby"))
+            assert room is not None
+            assert [each.user_id for each in room.state.highlights.dump()] == [f"ann{tenant}"]

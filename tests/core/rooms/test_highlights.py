@@ -1,0 +1,172 @@
+"""Paid messages in a durable room: what the ledger commits, refuses and knows, deletions, and the bound of fifty."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from broker.core.commerce.highlights import MAX_HELD, HeldHighlight, Highlights
+from broker.core.commerce.room_rankings import GIFTS
+from broker.core.rooms.effects import Record, Reply
+from broker.core.rooms.idempotency import FirstUse, StoredResult
+from broker.core.rooms.policies import policy_from
+from broker.core.rooms.state import RoomRules, RoomState
+from protocol.codes import ErrorCode, Lane, MessageType, Outcome, Role
+from protocol.messages import Post
+from protocol.payloads import DeletedPayload, HighlightPayload
+from tests.support.examples import examples
+from tests.support.rooms import CUSTOM, Person
+
+APP = Person("shop", Role.APP)
+T0 = 1_790_000_000_000
+AMOUNTS = (500, 1_000, 50_000)
+
+
+def a_room() -> RoomState[int]:
+    rules = RoomRules(policy=policy_from("roomcast"), custom=CUSTOM, durable=True)
+    return RoomState(rules, epoch=77, rng=random.Random(1), now=0.0, name="show")
+
+
+def paid(order: str, cents: int = 500, user: str = "ann") -> Post:
+    return Post(MessageType.HIGHLIGHT, "", HighlightPayload(order, user, user.title(), "hello", cents))
+
+
+def records(effects: Any) -> list[Record[int]]:
+    return [each for each in effects if isinstance(each, Record)]
+
+
+def test_one_that_may_displace_another_waits_for_the_one_before_it() -> None:
+    room = a_room()
+    for number in range(1, MAX_HELD):
+        (record,) = records(room.post(number, APP, paid(f"o{number}"), 1.0, T0))
+        room.committed(record, number, 1.0)
+    (record,) = records(room.post(50, APP, paid("o50"), 1.0, T0))
+    assert room.post(51, APP, paid("o51"), 1.0, T0) == (Reply(51, Outcome.LIMITED, 1000),)
+    assert room.accounts()[Lane.PAID].held == 1
+    room.committed(record, 50, 1.1)
+    (record,) = records(room.post(51, APP, paid("o51"), 1.0, T0))
+    assert (record.event.payload.displaced, record.left) == (1, ("o1",))
+    room.refused(record, 2000, 1.2)
+    assert len(room.highlights) == MAX_HELD, "one that the ledger refuses displaces none"
+    (record,) = records(room.post(51, APP, paid("o51"), 1.0, T0 + 60_000))
+    assert (record.event.payload.displaced, len(record.left)) == (0, MAX_HELD)
+
+
+class Histories(RuleBasedStateMachine):
+    """Orders of a few users; results of the ledger in the order of the records; deletions; time; restarts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.room = a_room()
+        self.now_ms = T0
+        self.ticket = 0
+        self.flying: list[Record[int]] = []
+        self.answers: dict[int, Reply[int]] = {}
+        self.known: dict[Any, StoredResult] = {}
+        self.stream: list[tuple[int, Any]] = []
+        """What the ledger has committed: offset and event."""
+
+    @property
+    def now(self) -> float:
+        return (self.now_ms - T0) / 1000
+
+    def perform(self, effects: Any) -> None:
+        for effect in effects:
+            if isinstance(effect, Reply):
+                assert effect.ticket not in self.answers
+                self.answers[effect.ticket] = effect
+            elif isinstance(effect, Record):
+                self.flying.append(effect)
+
+    @rule(order=st.integers(0, 200), cents=st.sampled_from([499, *AMOUNTS]), user=st.sampled_from("ab"))
+    def pay(self, order: int, cents: int, user: str) -> None:
+        self.ticket += 1
+        self.perform(self.room.post(self.ticket, APP, paid(f"o{order}", cents, user), self.now, self.now_ms))
+
+    @precondition(lambda self: len(self.stream) < MAX_HELD)
+    @rule()
+    def pay_many(self) -> None:
+        for _ in range(MAX_HELD):
+            self.ticket += 1
+            post = paid(f"many{self.ticket}", AMOUNTS[self.ticket % 3])
+            self.perform(self.room.post(self.ticket, APP, post, self.now, self.now_ms))
+            while self.flying:
+                self.commit()
+
+    @rule(user=st.sampled_from("ab"))
+    def delete(self, user: str) -> None:
+        self.ticket += 1
+        post = Post(MessageType.MESSAGES_DELETED, "", DeletedPayload((), user))
+        self.perform(self.room.post(self.ticket, APP, post, self.now, self.now_ms))
+
+    @precondition(lambda self: self.flying)
+    @rule()
+    def commit(self) -> None:
+        record = self.flying.pop(0)
+        keys = [asked.key for asked in record.asked if asked.key is not None]
+        known = {key: self.known[key] for key in keys if key in self.known}
+        if known:
+            self.perform(self.room.repeated(record, known, self.now))
+            return
+        offset = len(self.stream) + 1
+        self.stream.append((offset, record.event))
+        self.known |= dict.fromkeys(keys, StoredResult(Outcome.ACCEPTED, offset, FirstUse("show", 77, offset)))
+        self.perform(self.room.committed(record, offset, self.now))
+
+    @precondition(lambda self: self.flying)
+    @rule()
+    def refuse(self) -> None:
+        self.perform(self.room.refused(self.flying.pop(0), 2000, self.now))
+
+    @rule(seconds=st.sampled_from([1, 59, 121, 4_000]))
+    def wait(self, seconds: int) -> None:
+        self.now_ms += 1000 * seconds
+
+    @rule()
+    def restart(self) -> None:
+        self.flying.clear()
+        held = self.room.highlights.dump()
+        scores = self.room.rankings.dump()
+        totals, last = self.room.totals(), self.room.last_offset
+        self.room = a_room()
+        self.room.rankings.restore(scores)
+        self.room.restore(last, totals, (), self.now)
+        self.room.highlights.restore(held)
+
+    @invariant()
+    def what_is_shown_is_what_the_stream_says(self) -> None:
+        folded = Highlights()
+        for offset, event in self.stream:
+            if event.type == MessageType.HIGHLIGHT:
+                folded.apply(HeldHighlight.of(event.payload, offset, event.at_ms), event.payload.displaced)
+            else:
+                folded.hide(event.payload.covers)
+        assert self.room.highlights.shown(self.now_ms) == folded.shown(self.now_ms)
+        assert len(folded.shown(self.now_ms)) <= MAX_HELD
+
+    @invariant()
+    def the_ranking_is_the_sum_of_the_stream(self) -> None:
+        paid_for = [event.payload for _, event in self.stream if event.type == MessageType.HIGHLIGHT]
+        assert self.room.rankings[GIFTS].total == sum(each.cents for each in paid_for)
+        assert len({each.order_id for each in paid_for}) == len(paid_for), "an order is there once"
+
+    @invariant()
+    def the_account_balances(self) -> None:
+        for account in self.room.accounts():
+            assert account.admitted == sum(account[1:])
+        assert self.room.accounts()[Lane.PAID].held == sum(
+            record.event.type == MessageType.HIGHLIGHT for record in self.flying
+        )
+
+    def teardown(self) -> None:
+        while self.flying:
+            self.commit()
+        codes = {reply.detail for reply in self.answers.values() if reply.outcome is Outcome.REJECTED}
+        assert codes <= {ErrorCode.BAD_FIELD, ErrorCode.KEY_REUSED}
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = examples(20, steps=25)
