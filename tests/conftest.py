@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import structlog
@@ -34,11 +36,31 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 
+_STDERR: list[int] = []
+"""Descriptor of the standard error of this process, which tests see replaced."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """The quick part of the suite tries fewer examples; see tests/support/examples.py."""
     if "not slow" in config.getoption("markexpr"):
         settings.load_profile("quick")
+    _STDERR[:] = [os.dup(2)]  # nothing is captured yet
     gc.set_threshold(50_000, 10, 50)  # a fifth of the time otherwise: collection makes a million objects and drops none
+
+
+def pytest_timeout_set_timer(settings: SimpleNamespace) -> bool:
+    """End the process, with the stacks of its threads, when a test hangs.
+
+    By a thread in C: the Python thread that pytest-timeout starts and joins for each test takes longer than most tests,
+    and its signal would leave Trio in the middle of a run.
+    """
+    faulthandler.dump_traceback_later(settings.timeout, exit=True, file=_STDERR[0])
+    return True
+
+
+def pytest_timeout_cancel_timer() -> bool:
+    faulthandler.cancel_dump_traceback_later()
+    return True
 
 
 def pytest_collection_finish() -> None:
