@@ -63,6 +63,11 @@ def pytest_timeout_cancel_timer() -> bool:
     return True
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest tests first, which have a limit of their own: what comes last keeps only one worker busy."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
 def pytest_collection_finish() -> None:
     """What was collected lives as long as the process: no garbage collection scans it again."""
     gc.collect()

@@ -31,7 +31,7 @@ from protocol.operations import BY_NAME
 from tests.support.api import call, ok
 from tests.support.processes import Restarting, restarting, roomcast
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ROOM = "lobby"
 NOT_NOW = 300

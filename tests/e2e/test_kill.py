@@ -183,7 +183,6 @@ async def test_a_gift_storm_survives_kill_9(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 async def test_fifty_kills_under_load_lose_no_gift_and_show_none_twice(tmp_path: Path) -> None:
     show = await storm(tmp_path / "data", 50, random.Random(2), forked)
     show.check()

@@ -28,7 +28,7 @@ LEFT_OUT = "broker/(drain|reload)"
 """They would end the test, or need a file of its own."""
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 async def test_the_document_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, row in list(BY_NAME.items()):
         monkeypatch.setitem(BY_NAME, name, row._replace(rate=RateLimit(10_000, 100_000)))
@@ -51,10 +51,9 @@ async def test_the_document_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             "--request-timeout", "20", "--workers", "1",
         ]  # fmt: skip
         environment = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
-        with trio.fail_after(800):
-            done = await trio.run_process(
-                command, check=False, capture_stdout=True, stderr=subprocess.STDOUT, cwd=tmp_path, env=environment
-            )
+        done = await trio.run_process(
+            command, check=False, capture_stdout=True, stderr=subprocess.STDOUT, cwd=tmp_path, env=environment
+        )
         output = done.stdout.decode()
         assert done.returncode == 0, output[-20_000:]
         assert "Test cases:" in output

@@ -50,7 +50,6 @@ def test_what_was_acknowledged_survives_kills() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_fifty_kills_lose_nothing_and_repeat_nothing() -> None:
     with quick_directory() as directory:
         kill_cycles(directory, 50, random.Random(6))

@@ -66,7 +66,6 @@ def publish_and_cut_power(image: Path, work: Path, acked: dict[int, int], acks: 
     return copy
 
 
-@pytest.mark.timeout(300)
 def test_power_cuts_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     acked: dict[int, int] = {}
     image = fresh_image(tmp_path / "before.img")
