@@ -2,6 +2,9 @@
 
 Each action is repeated until the activity has it as a fact that it is done; what runs has idempotency keys, and what
 receives knows what it has handled. Scheduled operations of one room run one after the other, in order.
+
+Messages of PKs are sent in order too, each again until the other room has handled or refused it. A room that has ended
+is no longer informed of the answers, but its last messages are still sent.
 """
 
 from __future__ import annotations
@@ -14,9 +17,12 @@ import structlog
 import trio
 
 from broker.auth.api_keys import ApiKeys
-from broker.core.commerce.activity import ActivityRefusal, Requester
+from broker.core.commerce.activity import BROKER, ActivityRefusal
+from broker.core.commerce.pk import PK_KEY
+from broker.core.commerce.pk_half import Delivered, PkMessage, ReceiveMessage
 from broker.core.commerce.room_activities import ActivityKey
 from broker.core.commerce.schedules import JobRan, JobRun
+from broker.core.tenants.names import plain_name, qualify, tenant_of
 from broker.ledger.pending import PendingResult
 from broker.operations.caller import OperationError
 from broker.operations.calls import Operations
@@ -24,7 +30,7 @@ from broker.operations.creators import caller_again
 from broker.operations.parts import Parts
 from broker.operations.rooms import room_of
 from broker.rooms.actions import ActionQueue
-from protocol.codes import ErrorCode, Role
+from protocol.codes import ErrorCode
 from protocol.operations import BY_NAME, KeyUse
 
 __all__ = ["ActionRuns"]
@@ -35,7 +41,8 @@ AGAIN_S = 1.0
 """When something is tried again that the ledger, or a rate, does not allow now."""
 MAX_TRIES = 60
 """Of one scheduled operation; after them it has the refusal of the last one."""
-_BROKER = Requester("", "", Role.APP, is_platform=True)
+ANSWER_S = 10.0
+"""Wait for the answer of an activity; a room that has crashed gives none."""
 _NOT_NOW = (ErrorCode.OVERLOADED, ErrorCode.RATE_LIMITED)
 
 
@@ -51,13 +58,20 @@ class ActionRuns:
         self._keys = keys
         self._jobs: dict[str, deque[tuple[ActivityKey, JobRun]]] = {}
         """Scheduled operations by room; a room that is in it has a task."""
+        self._messages: dict[tuple[str, int], tuple[tuple[str, PkMessage], ...]] = {}
+        """Rooms and the messages for them, by sending room and its epoch; what is in it has a task."""
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Start what rooms ask for, until cancelled."""
         async with trio.open_nursery() as nursery:
             task_status.started()
             while True:
-                room, key, actions = await self._queue.take()
+                room, epoch, key, actions = await self._queue.take()
+                if key == PK_KEY:
+                    if (room, epoch) not in self._messages:
+                        nursery.start_soon(self._send_messages, room, epoch)
+                    self._messages[room, epoch] = actions
+                    continue
                 for action in actions:
                     if isinstance(action, JobRun):
                         jobs = self._jobs.get(room)
@@ -97,17 +111,47 @@ class ActionRuns:
                 return None
         return ErrorCode.OVERLOADED.name, "was tried too often"
 
-    async def _command(self, room_name: str, key: ActivityKey, command: Any, *, creates: bool = False) -> Any:
-        """Give a command to an activity and return its answer, durable; an `ActivityRefusal` where the room is gone."""
+    async def _send_messages(self, room: str, epoch: int) -> None:
+        """Send the messages of a room's PK until none waits: newer ones take the place of those that wait."""
+        while messages := self._messages[room, epoch]:
+            is_refused = False
+            for other, message in messages:
+                code = await self._send_message(room, other, message)
+                if code in _NOT_NOW:
+                    is_refused = True
+                    continue
+                waiting = self._messages[room, epoch]
+                self._messages[room, epoch] = tuple(each for each in waiting if each != (other, message))
+                if self._parts.hub.epoch_of(room) == epoch:
+                    await self._command(room, PK_KEY, Delivered(message.pk, message.kind, code))
+            if is_refused:
+                await trio.sleep(AGAIN_S)
+        del self._messages[room, epoch]
+
+    async def _send_message(self, room: str, other: str, message: PkMessage) -> ErrorCode | None:
+        """Give a message to another room; return the code of its refusal, None = the room has handled it."""
+        command = ReceiveMessage(plain_name(room), message)
+        receiver = qualify(tenant_of(room), other)
+        answer = await self._ask(receiver, PK_KEY, command, creates=message.kind == "invite")
+        return answer.code if isinstance(answer, ActivityRefusal) else None
+
+    async def _command(self, room: str, key: ActivityKey, command: Any) -> Any:
+        """Give a command to an activity until it is taken; return its answer, durable."""
         while True:
-            try:
-                room = room_of(self._parts, room_name)
-            except OperationError as error:
-                answer: Any = ActivityRefusal(error.code, error.rule, error.field)
-            else:
-                pending = PendingResult[Any]()
-                room.command_activity(key, command, _BROKER, pending.set, creates=creates)
-                answer = await pending.wait()
+            answer = await self._ask(room, key, command)
             if not isinstance(answer, ActivityRefusal) or answer.code not in _NOT_NOW:
                 return answer
             await trio.sleep(AGAIN_S)
+
+    async def _ask(self, room_name: str, key: ActivityKey, command: Any, *, creates: bool = False) -> Any:
+        """Give a command to an activity once and return its answer, durable; an `ActivityRefusal` where the room is
+        gone, or does not answer in `ANSWER_S`."""
+        try:
+            room = room_of(self._parts, room_name)
+        except OperationError as error:
+            return ActivityRefusal(error.code, error.rule, error.field)
+        pending = PendingResult[Any]()
+        room.command_activity(key, command, BROKER, pending.set, creates=creates)
+        with trio.move_on_after(ANSWER_S):
+            return await pending.wait()
+        return ActivityRefusal(ErrorCode.OVERLOADED, "does not answer", "room")

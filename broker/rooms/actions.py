@@ -12,9 +12,11 @@ __all__ = ["ActionQueue", "RoomActions"]
 
 
 class RoomActions(NamedTuple):
-    """Pending actions of one activity. ``room``: qualified name; ``actions``: all of them (Any: of each kind)."""
+    """Pending actions of one activity. ``room``: qualified name; ``epoch``: of its stream, as another run of the
+    room may have the same key; ``actions``: all of them (Any: of each kind)."""
 
     room: str
+    epoch: int
     key: ActivityKey
     actions: tuple[Any, ...]
 
@@ -24,13 +26,14 @@ class ActionQueue:
     actions of an activity take the place of its older ones."""
 
     def __init__(self) -> None:
-        self._waiting: dict[tuple[str, ActivityKey], RoomActions] = {}
+        self._waiting: dict[tuple[str, int, ActivityKey], RoomActions] = {}
         self._event = trio.Event()
 
-    def put(self, room: str, key: ActivityKey, actions: tuple[Any, ...]) -> None:
+    def put(self, asked: RoomActions) -> None:
         """Add what an activity has to be done."""
-        self._waiting.pop((room, key), None)
-        self._waiting[room, key] = RoomActions(room, key, actions)
+        place = asked.room, asked.epoch, asked.key
+        self._waiting.pop(place, None)
+        self._waiting[place] = asked
         self._event.set()
 
     async def take(self) -> RoomActions:

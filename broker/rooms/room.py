@@ -44,6 +44,7 @@ from broker.core.rooms.watch_times import WatchTimes
 from broker.core.tenants.names import plain_name
 from broker.core.tenants.quotas import TenantUse
 from broker.ledger import ResultBatch
+from broker.rooms.actions import RoomActions
 from broker.rooms.encoding import TIERS, Content, prepare
 from broker.rooms.fanout import FanOut, Outbox
 from broker.rooms.keyword_entries import KeywordEntries
@@ -76,8 +77,8 @@ PostRef = tuple[Member, int]
 """Reply address of one POST: the member, and the client's number for it. The reply belongs to the link: it is sent also
 after the member has left. A plain tuple, as every message makes one."""
 
-OnActions = Callable[[str, ActivityKey, tuple[Any, ...]], None]
-"""Does what an activity of a room has to be done outside: name of the room, key and actions (Any: of each kind)."""
+OnActions = Callable[[RoomActions], None]
+"""Does what an activity of a room has to be done outside."""
 
 _KEYS = MessageType.KEYS_CHANGED
 _TEXTS = frozenset({MessageType.DANMAKU})
@@ -112,7 +113,7 @@ class Room:
         trusted: TrustedClock | None = None,
         reporter: RoomReporter | None = None,
         tenant: TenantUse | None = None,
-        on_actions: OnActions = lambda room, key, actions: None,
+        on_actions: OnActions = lambda asked: None,
     ) -> None:
         self.name = name
         """Qualified by its tenant."""
@@ -490,7 +491,7 @@ class Room:
                 case PushCounter(key, counter):
                     self._push_counter(key, counter)
                 case StartActions(key, actions):
-                    self._on_actions(self.name, key, actions)
+                    self._on_actions(RoomActions(self.name, self.state.epoch, key, actions))
                 case End(reason):
                     self.end(reason)
 

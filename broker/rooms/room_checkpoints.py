@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from broker.core.commerce.gifts import GiftCombo
 from broker.core.commerce.highlights import HeldHighlight
+from broker.core.commerce.pk import PK_KEY
 from broker.core.commerce.room_activities import RoomActivities
 from broker.core.commerce.room_rankings import StoredScore
 from broker.core.rooms.stream import StoredEvent
@@ -17,12 +18,14 @@ from broker.rooms.key_records import StoredKeys
 from broker.rooms.room_history import stored_events
 from broker.rooms.score_records import read_scores, score_removals
 
-__all__ = ["MAX_CHECKPOINTS", "RoomCheckpoint", "add_records", "read_checkpoints"]
+__all__ = ["MAX_CHECKPOINTS", "RoomCheckpoint", "add_records", "add_uncounted", "read_checkpoints"]
 
 MAX_CHECKPOINTS = 100_000
 """Checkpoints of rooms without a task, about 300 bytes each; beyond, the longest unused is forgotten."""
 MAX_RESTORED_HISTORIES = 1000
 """Rooms whose newest events are read at the start, so that a wave of resumes after a restart needs no disk."""
+MAX_UNCOUNTED = 1000
+"""Newest events of a room that are read for its PK: those of one commit of the score may not be counted yet."""
 
 
 class RoomCheckpoint(NamedTuple):
@@ -84,3 +87,13 @@ def add_records(reader: Reader, found: dict[str, RoomCheckpoint]) -> list[list[R
             else:
                 left.append(removals(room, epoch, values))
     return left
+
+
+def add_uncounted(reader: Reader, found: dict[str, RoomCheckpoint]) -> None:
+    """Add the newest events of streams whose PK may not have counted them all, where the checkpoint has none as they
+    are older than the history. Runs in the ledger's reading thread."""
+    for room, checkpoint in found.items():
+        pk = None if checkpoint.activities is None else checkpoint.activities.find(*PK_KEY)
+        if pk is not None and pk.takes_gifts and pk.window is not None and not checkpoint.events:
+            entries = reader.latest(room, checkpoint.epoch, pk.window[0], MAX_UNCOUNTED)
+            found[room] = checkpoint._replace(events=tuple(stored_events(entries)))

@@ -52,7 +52,7 @@ from broker.rooms.combo_records import combo_items
 from broker.rooms.highlight_records import highlight_items, highlight_removals
 from broker.rooms.key_records import StoredKeys, key_items, key_removals, read_room_keys
 from broker.rooms.reports import RoomReports
-from broker.rooms.room_checkpoints import MAX_CHECKPOINTS, RoomCheckpoint, add_records, read_checkpoints
+from broker.rooms.room_checkpoints import MAX_CHECKPOINTS, RoomCheckpoint, add_records, add_uncounted, read_checkpoints
 from broker.rooms.score_records import MAX_SCORES, refund_items, score_items, score_removals
 from protocol.codes import MessageType, Outcome, RoomPhase
 from protocol.frames import pack_body, unpack_body
@@ -313,6 +313,7 @@ class RoomStore:
         for (room, epoch), activities in (await self.ledger.ask(read_all_activities, self.kinds)).items():
             if room in found and found[room].epoch == epoch:
                 found[room] = found[room]._replace(activities=activities)
+        await self.ledger.ask(add_uncounted, found)
         for removals in await self.ledger.ask(add_records, found):
             remove_records(self.ledger, removals)
         self._checkpoints.update(found)

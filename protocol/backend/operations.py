@@ -17,6 +17,7 @@ from .subjects.messages import AsyncMessagesCalls, MessagesCalls
 from .subjects.mic import AsyncMicCalls, MicCalls
 from .subjects.orders import AsyncOrdersCalls, OrdersCalls
 from .subjects.packets import AsyncPacketsCalls, PacketsCalls
+from .subjects.pk import AsyncPkCalls, PkCalls
 from .subjects.polls import AsyncPollsCalls, PollsCalls
 from .subjects.products import AsyncProductsCalls, ProductsCalls
 from .subjects.quizzes import AsyncQuizzesCalls, QuizzesCalls
@@ -51,6 +52,7 @@ class OperationCalls:
         self.rankings = RankingsCalls(call)
         self.lotteries = LotteriesCalls(call)
         self.mic = MicCalls(call)
+        self.pk = PkCalls(call)
         self.schedules = SchedulesCalls(call)
         self.countdowns = CountdownsCalls(call)
         self.products = ProductsCalls(call)
@@ -80,6 +82,7 @@ class AsyncOperationCalls:
         self.rankings = AsyncRankingsCalls(call)
         self.lotteries = AsyncLotteriesCalls(call)
         self.mic = AsyncMicCalls(call)
+        self.pk = AsyncPkCalls(call)
         self.schedules = AsyncSchedulesCalls(call)
         self.countdowns = AsyncCountdownsCalls(call)
         self.products = AsyncProductsCalls(call)

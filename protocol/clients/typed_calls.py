@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, overload
 from ..activities.lotteries import LotteryDrawn, LotteryEntry, LotteryVoided
 from ..activities.mic import MicSeats, MicState
 from ..activities.packets import OwnPacketShare
+from ..activities.pk import PkState
 from ..activities.polls import PollView, PollVote
 from ..activities.products import Explaining
 from ..activities.quizzes import QuizView
@@ -130,6 +131,7 @@ from ..operations.packets import (
     MyShare,
     PacketPage,
 )
+from ..operations.pk import AnswerPk, EndPk, InviteToPk
 from ..operations.polls import CastVote, ClosePoll, CreatePoll, ListPolls, PollPage, PollResults, RevealPoll
 from ..operations.products import (
     Arrangement,
@@ -525,6 +527,15 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["mic.mute"] | MuteMic, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> MicState: ...
+    @overload
+    async def __call__(self, operation: Literal["pk.invite"] | InviteToPk, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> PkState: ...
+    @overload
+    async def __call__(self, operation: Literal["pk.answer"] | AnswerPk, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> PkState: ...
+    @overload
+    async def __call__(self, operation: Literal["pk.cancel"] | EndPk, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> PkState: ...
     @overload
     async def __call__(self, operation: Literal["schedules.create"] | CreateSchedule, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> JobView: ...

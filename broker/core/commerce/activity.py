@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 from protocol.codes import ErrorCode, Role
 
 __all__ = [
+    "BROKER",
     "MAX_BATCH_ANSWERS",
     "MAX_BATCH_FACTS",
     "MAX_WAITING",
@@ -84,6 +85,10 @@ class Requester(NamedTuple):
     role: Role
     is_platform: bool = False
     attributes: Attributes = Attributes()
+
+
+BROKER = Requester("", "", Role.APP, is_platform=True)
+"""The broker itself, for commands that no caller has given."""
 
 
 class Fact(NamedTuple):

@@ -10,6 +10,7 @@ from broker.core.commerce.lottery import Lottery
 from broker.core.commerce.mic import Mic
 from broker.core.commerce.orders import SHOWN_EVERY_MS, RoomOrders
 from broker.core.commerce.packet import RedPacket
+from broker.core.commerce.pk import Pk
 from broker.core.commerce.polls import Poll
 from broker.core.commerce.products import ProductList
 from broker.core.commerce.quizzes import Quiz
@@ -30,6 +31,7 @@ def activity_kinds(random_bytes: Callable[[], bytes]) -> dict[str, ActivityKind]
         ActivityKind("rains", lambda id: Rain(id, random_bytes), limit=10, shown=5),
         ActivityKind("lotteries", lambda id: Lottery(id, random_bytes), limit=10, shown=2),
         ActivityKind("mic", Mic, limit=1, shown=1, follows_users=True),
+        ActivityKind(Pk.kind, Pk, limit=1, shown=1),
         ActivityKind("schedules", Job, limit=100, shown=0),
         ActivityKind("countdowns", Countdown, limit=20, shown=10),
         ActivityKind(ProductList.kind, ProductList, limit=1, shown=1),

@@ -39,7 +39,7 @@ from protocol.activities.pk import PkEnded, PkMeasure, PkOutcome, PkPhase, PkSco
 from protocol.codes import ErrorCode
 from protocol.fields import MAX_INT
 
-__all__ = ["Pk"]
+__all__ = ["PK_KEY", "Pk"]
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class Pk(Activity[T]):
     kind = "pk"
 
     def __init__(self, id: str = "", room: str = "") -> None:
-        """``room``: name of the own room, without the tenant."""
+        """``room``: name of the own room, without the tenant; empty = who gives it `InviteRoom` has compared them."""
         super().__init__(id)
         self._room = room
         self._half: PkHalf | None = None
@@ -94,6 +94,26 @@ class Pk(Activity[T]):
         """What is to be reported as `Scored`, None = nothing."""
         half = self._half
         return PkMeasure(half.measure) if half is not None and half.takes_score else None
+
+    @property
+    def takes_gifts(self) -> bool:
+        """Whether gifts of now may count: in a PK that runs, or in one that an invitation becomes."""
+        half = self._half
+        return (
+            half is not None
+            and half.is_open
+            and not half.is_final
+            and half.measure == PkMeasure.GIFTS
+            and self._ended_at is None
+        )
+
+    @property
+    def window(self) -> tuple[int, int] | None:
+        """Times of the events that count, the end not included; None = no PK is accepted."""
+        half = self._half
+        if half is None or half.starts_at_ms is None or half.ends_at_ms is None:
+            return None
+        return half.starts_at_ms, half.ends_at_ms
 
     @property
     def counted_to(self) -> int:
@@ -483,6 +503,8 @@ class Pk(Activity[T]):
         return half if half is not None and half.pk == pk else self._had.get(pk)
 
 
+PK_KEY = Pk.kind, ""
+"""A room has one activity for all its PKs."""
 _UNKNOWN = ActivityRefusal(ErrorCode.UNKNOWN_ACTIVITY, "names no PK of this room", "id")
 _NOT_ACCEPTED_YET = ActivityRefusal(ErrorCode.OVERLOADED, "the acceptance is still on its way", "id", LATER_MS)
 _HANDLED: ActivityStep[Any] = ActivityStep(answer=PkHandled())

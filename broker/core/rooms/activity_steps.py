@@ -5,11 +5,13 @@ The end of the room waits until no batch of an activity is under way, and ends t
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from math import inf
 from typing import Any, Generic, TypeVar
 
-from broker.core.commerce.activity import Activity, ActivityRefusal, Requester
+from broker.core.commerce.activity import BROKER, Activity, ActivityRefusal, Requester
+from broker.core.commerce.pk import PK_KEY
 from broker.core.commerce.room_activities import (
     ActivityBatch,
     ActivityEffect,
@@ -21,11 +23,12 @@ from broker.core.commerce.room_activities import (
 )
 from broker.core.rooms.effects import Effect, End, PendingReply, Record
 from broker.core.rooms.phases import RoomPhases
-from broker.core.rooms.stream import Stream
+from broker.core.rooms.pk_scores import PkScores
+from broker.core.rooms.stream import StoredEvent, Stream
 from protocol.activities import activity_payload
 from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, RoomPhase
 from protocol.messages import ActivityView, Event
-from protocol.payloads import ActivityPayload
+from protocol.payloads import ActivityPayload, GiftPayload
 
 __all__ = ["ActivitySteps"]
 
@@ -39,7 +42,7 @@ ENDING_S = 1.0
 class ActivitySteps(Generic[T]):
     """Commands, timers and results of the activities of one room. ``activities`` None: it has none, nothing is kept."""
 
-    __slots__ = ("_ends", "_is_resumed", "_phases", "_seen_at", "_stream", "activities", "due_at")
+    __slots__ = ("_ends", "_is_resumed", "_phases", "_scores", "_seen_at", "_stream", "activities", "due_at")
 
     def __init__(
         self, activities: RoomActivities[Any] | None, stream: Stream[T], phases: RoomPhases, now: float
@@ -49,6 +52,7 @@ class ActivitySteps(Generic[T]):
         self._phases = phases
         self._ends: list[tuple[Event, tuple[PendingReply[T], ...]]] = []
         """Ends of the room that wait, and whom each answers."""
+        self._scores = PkScores()
         self._is_resumed = False
         self._seen_at = now
         """When the last command or timer came: monotonic seconds."""
@@ -106,6 +110,15 @@ class ActivitySteps(Generic[T]):
             return []
         effects = self._resume(self.activities, now, times)
         return effects + self._out(self.activities.user_left(user, ticket, times), now)
+
+    def gave(self, stored: StoredEvent, gift: GiftPayload, now: float) -> list[Effect[T]]:
+        """A gift event is in the stream: it may count for a PK."""
+        if self.activities is None:
+            return []
+        cents = gift.count * gift.price_cents
+        self._scores.add(self.activities.find(*PK_KEY), cents, stored.event.at_ms, stored.offset)
+        # Before the first command or timer, which does what a restart brings about, it waits.
+        return self._out((), now) if self._is_resumed and self._scores.has_waiting else []
 
     def due(self, now: float, times: Times) -> list[Effect[T]]:
         """Run what is due."""
@@ -168,16 +181,31 @@ class ActivitySteps(Generic[T]):
         """Put batches with an event on their way into the stream; follow the next timer."""
         assert self.activities is not None
         out: list[Effect[T]] = []
-        for effect in effects:
+        left: deque[ActivityEffect] = deque(effects)
+        while left or self._score(left, now):
+            effect = left.popleft()
             if isinstance(effect, RecordBatch) and effect.made.batch.event is not None:
                 out.append(self._record(effect.made))
+            elif isinstance(effect, AnswerCommand) and effect.ticket is self._scores:
+                self._scores.answered(effect.answer, now)
             else:
                 out.append(effect)
         times = self.activities.times
-        self.due_at = max(now, self._seen_at + self.activities.wait_ms / 1000)
+        self.due_at = max(now, min(self._seen_at + self.activities.wait_ms / 1000, self._scores.retry_at))
         if self.due_at < inf and times.continued_ms != times.now_ms:
             self.due_at = min(self.due_at, now + HELD_S)
         return out
+
+    def _score(self, effects: deque[ActivityEffect], now: float) -> bool:
+        """Add the effects of the next gifts that count for a PK; return whether there are any."""
+        if self.activities is None or not self._scores.has_waiting:
+            return False
+        command = self._scores.next(self.activities.find(*PK_KEY), now)
+        if command is None:
+            return False
+        # The time is that of the last command or timer: what has become due since then waits for its timer.
+        effects += self.activities.command(PK_KEY, command, BROKER, self._scores, self.activities.times)
+        return bool(effects)
 
     def _record(self, made: ActivityBatch) -> Record[T]:
         shown = made.batch.event

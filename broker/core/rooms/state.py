@@ -245,7 +245,11 @@ class RoomState(Generic[T]):
             self._phases.complete(RoomPhase(record.event.payload[0]))
         elif record.event.type == MessageType.KEYS_CHANGED:
             self.key_changes.committed(record, now)
-        return [*self._stream.committed(record, offset, now), *self.activities.committed(record.batches, now)]
+        effects = self._stream.committed(record, offset, now)
+        if record.event.type == MessageType.GIFT:
+            stored = StoredEvent(offset, record.lane, record.event)
+            effects += self.activities.gave(stored, record.event.payload, now)
+        return [*effects, *self.activities.committed(record.batches, now)]
 
     def repeated(
         self, record: Record[T], first: Mapping[OperationKey, StoredResult], now: float
@@ -326,6 +330,8 @@ class RoomState(Generic[T]):
             paid = payload_record(each.event.type, each.event.payload) if each.event.type in ORDER_TYPES else None
             if isinstance(paid, GiftPayload | HighlightPayload):
                 self.rankings.gave(paid, each.offset)
+            if isinstance(paid, GiftPayload):
+                self.activities.gave(each, paid, now)
         self.kept.pins.restored(now, now_ms)
         self._rates = RoomRates(self._counted(), now)
 

@@ -1,0 +1,270 @@
+"""PKs over CALL: two rooms of a real broker with a real ledger, their gifts, restarts and ends."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from broker.core.commerce import pk
+from broker.core.commerce.activity import ActivityRefusal, ActivityStep
+from broker.core.commerce.pk_half import PkMessage, ReceiveMessage
+from broker.core.rooms.pk_scores import PkScores
+from broker.operations import action_runs
+from broker.server import Broker
+from protocol.activities import ActivityEvent
+from protocol.activities.pk import PkEnded, PkOutcome, PkPhase, PkStarted, PkState
+from protocol.clients import Client, StreamEvent, open_client
+from protocol.clients.events import CallRefused
+from protocol.codes import ErrorCode, MessageType
+from protocol.messages import Ack
+from tests.support.api import API, client_of, ok, refused
+from tests.support.broker import joined_link
+from tests.support.durable import durable_broker, gift
+from tests.support.until import until
+
+pytestmark = pytest.mark.integration
+A, B = "live-1", "live-2"
+OTHER = {A: B, B: A}
+LASTS_MS = 1000
+_orders = count()
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pk, "START_MS", 100)
+    monkeypatch.setattr(pk, "COLLECT_MS", 200)
+    monkeypatch.setattr(action_runs, "AGAIN_S", 0.02)
+
+
+@asynccontextmanager
+async def member(broker: Broker, token: str, room: str) -> AsyncIterator[Client]:
+    async with open_client(f"roomcast://127.0.0.1:{broker.addresses[0][1]}", f"dev:{token}") as client:
+        await client.join(room)
+        yield client
+
+
+@asynccontextmanager
+async def hosts(broker: Broker) -> AsyncIterator[tuple[Client, Client]]:
+    """Open a host in each of both rooms."""
+    async with member(broker, "host1:host", A) as first, member(broker, "host2:host", B) as second:
+        yield first, second
+
+
+async def give(broker: Broker, room: str, amount: int) -> None:
+    """Give a gift of so many times 100 cents, and wait until it is durable."""
+    order = f"o{next(_orders)}"
+    async with joined_link(broker, "dev:shop:app", room) as (link, number):
+        await link.post(number, 1, MessageType.GIFT, gift(order, f"giver-{order}", amount))
+        while not (await link.expect(Ack))[1].results:
+            pass
+
+
+def state_of(broker: Broker, room: str) -> PkState | None:
+    """Return the present PK of a room."""
+    found = broker.hub.find(room)
+    activities = None if found is None else found.state.activities.activities
+    activity = None if activities is None else activities.find("pk", "")
+    state: PkState | None = None if activity is None else activity.state()
+    return state
+
+
+def is_in(broker: Broker, room: str, phase: PkPhase) -> bool:
+    state = state_of(broker, room)
+    return state is not None and state.phase is phase
+
+
+async def invited(broker: Broker, first: Client) -> None:
+    state = await first.call("pk.invite", room=A, id="p", other_room=B, duration_ms=LASTS_MS)
+    assert (state.phase, state.other_room, state.is_inviting) == (PkPhase.INVITING, B, True)
+    await until(lambda: is_in(broker, B, PkPhase.INVITED))
+
+
+async def running(broker: Broker, first: Client, second: Client) -> None:
+    """Begin a PK in which gifts count from now on."""
+    await invited(broker, first)
+    state = await second.call("pk.answer", room=B, id="p", accepts=True)
+    assert (state.phase, state.other_room) == (PkPhase.RUNNING, A)
+    assert state.starts_at_ms is not None
+    await until(lambda: is_in(broker, A, PkPhase.RUNNING))
+    await trio.sleep(max(0, state.starts_at_ms - broker.clock.now_ms()) / 1000 + 0.005)
+
+
+async def result(broker: Broker, room: str) -> tuple[PkOutcome | None, int, int | None, bool]:
+    """Wait for the result in a room: outcome, own score, other score, whether by forfeit."""
+    await until(lambda: is_in(broker, room, PkPhase.RESULT))
+    state = state_of(broker, room)
+    assert state is not None
+    return state.outcome, state.score, state.other_score, state.is_forfeit
+
+
+async def test_two_rooms_compare_the_gifts_of_their_viewers(directory: Path) -> None:
+    async with (
+        durable_broker(directory) as broker,
+        hosts(broker) as (first, second),
+        open_client(f"roomcast://127.0.0.1:{broker.addresses[0][1]}", "dev:ann") as ann,
+    ):
+        room = await ann.join(B)
+        await running(broker, first, second)
+        for name, amount in ((A, 2), (B, 4), (A, 3)):
+            await give(broker, name, amount)
+        async with open_client(f"roomcast://127.0.0.1:{broker.addresses[0][1]}", "dev:bob") as bob:
+            snapshot = (await bob.join(A)).snapshot
+            assert snapshot is not None
+            (view,) = [view.data for view in snapshot.activities if view.kind == "pk"]
+            assert (view.id, view.phase, view.score) == ("p", PkPhase.RUNNING, 500)
+        assert await result(broker, A) == (PkOutcome.WON, 500, 400, False)
+        assert await result(broker, B) == (PkOutcome.LOST, 400, 500, False)
+        seen: list[Any] = []
+        with trio.fail_after(10):
+            async for event in room:
+                if isinstance(event, StreamEvent) and isinstance(event.payload, ActivityEvent):
+                    seen.append(event.payload.data)
+                    if isinstance(seen[-1], PkEnded):
+                        break
+        assert [type(each) for each in seen] == [PkStarted, PkEnded]
+        assert seen[-1] == PkEnded("p", A, PkOutcome.LOST, 400, 500)
+
+
+async def test_what_is_given_before_and_after_does_not_count_and_equal_scores_are_a_draw(directory: Path) -> None:
+    async with durable_broker(directory) as broker, hosts(broker) as (first, second):
+        await give(broker, A, 50)
+        await running(broker, first, second)
+        await give(broker, A, 3)
+        await give(broker, B, 3)
+        await until(lambda: is_in(broker, B, PkPhase.SCORING))
+        await give(broker, B, 50)
+        assert await result(broker, A) == (PkOutcome.DRAW, 300, 300, False)
+        assert await result(broker, B) == (PkOutcome.DRAW, 300, 300, False)
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, is_refused: Callable[[PkMessage], bool]) -> None:
+    """Let rooms refuse messages of the other one, which it has to send again."""
+    decide = pk.Pk.decide
+
+    def refusing(self: Any, command: Any, *rest: Any) -> Any:
+        if isinstance(command, ReceiveMessage) and is_refused(command.message):
+            return ActivityStep(answer=ActivityRefusal(ErrorCode.OVERLOADED, "cannot take it now"))
+        return decide(self, command, *rest)
+
+    monkeypatch.setattr(pk.Pk, "decide", refusing)
+
+
+async def test_without_the_other_score_in_time_it_is_void(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse(monkeypatch, lambda message: message.kind == "final")
+    monkeypatch.setattr(pk, "OTHER_SCORE_MS", 300)
+    async with durable_broker(directory) as broker, hosts(broker) as (first, second):
+        await running(broker, first, second)
+        await give(broker, A, 5)
+        assert await result(broker, A) == (PkOutcome.VOID, 500, None, False)
+        assert (await result(broker, B))[0] is PkOutcome.VOID
+
+
+async def test_a_restart_in_the_middle_changes_no_score(directory: Path) -> None:
+    async with durable_broker(directory) as broker, hosts(broker) as (first, second):
+        await running(broker, first, second)
+        await give(broker, A, 2)
+        await give(broker, B, 1)
+    async with durable_broker(directory) as broker:
+        await give(broker, B, 4)
+        assert await result(broker, A) == (PkOutcome.LOST, 200, 500, False)
+        assert await result(broker, B) == (PkOutcome.WON, 500, 200, False)
+
+
+@pytest.mark.parametrize("history_s", [120.0, 0.0])
+async def test_gifts_that_were_not_counted_before_the_restart_are_counted_after_it(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, history_s: float
+) -> None:
+    with monkeypatch.context() as patch:
+        async with durable_broker(directory, room={"history_s": history_s}) as broker, hosts(broker) as (first, second):
+            await running(broker, first, second)
+            await give(broker, A, 2)
+            await until(lambda: (state := state_of(broker, A)) is not None and state.score == 200)
+            patch.setattr(PkScores, "next", lambda self, pk, now: None)
+            await give(broker, A, 5)
+            await give(broker, B, 6)
+    async with durable_broker(directory, room={"history_s": history_s}) as broker:
+        assert await result(broker, A) == (PkOutcome.WON, 700, 600, False)
+        assert await result(broker, B) == (PkOutcome.LOST, 600, 700, False)
+
+
+@pytest.mark.parametrize("loser", [A, B])
+async def test_a_room_that_ends_loses_by_forfeit(directory: Path, loser: str) -> None:
+    async with durable_broker(directory, api=API) as broker, client_of(broker) as http, hosts(broker) as pair:
+        await running(broker, *pair)
+        await give(broker, loser, 5)
+        await ok(http, "rooms.close", room=loser)
+        outcome, _, _, is_forfeit = await result(broker, OTHER[loser])
+        assert (outcome, is_forfeit) == (PkOutcome.WON, True)
+
+
+@pytest.mark.parametrize("loser", [A, B])
+async def test_a_room_that_gives_up_loses_by_forfeit(directory: Path, loser: str) -> None:
+    async with durable_broker(directory) as broker, hosts(broker) as pair:
+        await running(broker, *pair)
+        await pair[(A, B).index(loser)].call("pk.cancel", room=loser, id="p")
+        for room, expected in ((loser, PkOutcome.LOST), (OTHER[loser], PkOutcome.WON)):
+            outcome, _, _, is_forfeit = await result(broker, room)
+            assert (outcome, is_forfeit) == (expected, True)
+
+
+@pytest.mark.parametrize("loser", [A, B])
+async def test_a_message_that_cannot_be_taken_now_is_sent_again(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, loser: str
+) -> None:
+    tries: Counter[PkMessage] = Counter()
+
+    def before_the_third_time(message: PkMessage) -> bool:
+        tries[message] += 1
+        return tries[message] < 3
+
+    refuse(monkeypatch, before_the_third_time)
+    async with durable_broker(directory, api=API) as broker, client_of(broker) as http, hosts(broker) as pair:
+        await running(broker, *pair)
+        await ok(http, "rooms.close", room=loser)
+        # Its name is used again: its last messages are still sent.
+        await ok(http, "rooms.open", room=loser)
+        outcome, _, _, is_forfeit = await result(broker, OTHER[loser])
+        assert (outcome, is_forfeit) == (PkOutcome.WON, True)
+        assert {"invite", "accept"} <= {message.kind for message in tries}
+        assert state_of(broker, loser) is None
+
+
+async def test_an_invitation_is_declined_taken_back_or_to_no_room(directory: Path) -> None:
+    async with (
+        durable_broker(directory, api=API) as broker,
+        client_of(broker) as http,
+        hosts(broker) as (first, second),
+        member(broker, "ann", A) as ann,
+    ):
+        await invited(broker, first)
+        assert await refused(http, "pk.invite", room=A, id="q", other_room=B) == (409, "OUT_OF_STATE", "room")
+        assert await refused(http, "pk.invite", room=A, id="p", other_room=B) == (409, "KEY_REUSED", "id")
+        assert await refused(http, "pk.invite", room=A, id="r", other_room=A) == (400, "BAD_FIELD", "other_room")
+        assert (await refused(http, "pk.answer", room=B, id="x", accepts=True))[1] == "UNKNOWN_ACTIVITY"
+        for name, fields in (
+            ("pk.invite", {"id": "q", "other_room": B}),
+            ("pk.answer", {"id": "p", "accepts": True}),
+            ("pk.cancel", {"id": "p"}),
+        ):
+            with pytest.raises(CallRefused) as caught:
+                await ann.call(name, room=A, **fields)
+            assert caught.value.code == ErrorCode.NOT_ALLOWED, name
+        assert (await second.call("pk.answer", room=B, id="p", accepts=False)).outcome is PkOutcome.DECLINED
+        await until(lambda: state_of(broker, A) is None)
+        again = await ok(http, "pk.invite", room=A, id="p", other_room=B, duration_ms=LASTS_MS)
+        assert (again["phase"], again["outcome"]) == ("idle", "declined")
+        await ok(http, "pk.invite", room=A, id="q", other_room=B)
+        await until(lambda: is_in(broker, B, PkPhase.INVITED))
+        assert (await ok(http, "pk.cancel", room=A, id="q"))["outcome"] == "cancelled"
+        await until(lambda: state_of(broker, B) is None)
+        assert (await refused(http, "pk.answer", room=B, id="q", accepts=True))[1] == "CANCELLED"
+        await ok(http, "pk.invite", room=A, id="r", other_room="no-room")
+        await until(lambda: state_of(broker, A) is None)
+        assert (await ok(http, "pk.cancel", room=A, id="r"))["outcome"] == "declined"
