@@ -184,6 +184,8 @@ class MessageType(IntEnum):
     """Counters of an activity; a newer one replaces an older one."""
     HIGHLIGHT = 14
     """A paid message, shown for a time that its amount gives it."""
+    NOT_ADDRESSED = 15
+    """Stands at the offset of an event that is for another part of the room: nothing is to be shown."""
     KEYS_CHANGED = 16
 
 
@@ -241,6 +243,7 @@ MESSAGE_TYPES: dict[int, TypeRule] = {
     MessageType.KEYS_CHANGED: TypeRule(Lane.COMMERCE, 4096, frozenset()),
     MessageType.ACTIVITY: TypeRule(Lane.COMMERCE, 4096, frozenset()),
     MessageType.ACTIVITY_COUNTER: TypeRule(Lane.AMBIENT, 4096, frozenset()),
+    MessageType.NOT_ADDRESSED: TypeRule(Lane.CONTROL, 1024, frozenset()),
 }
 """Lane, size cap and senders of every built-in message type; every queue and policy uses this table."""
 

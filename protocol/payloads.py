@@ -63,6 +63,7 @@ __all__ = [
     "KeysPayload",
     "LikePayload",
     "MediaPayload",
+    "NotAddressedPayload",
     "PhasePayload",
     "PinsPayload",
     "check_payload",
@@ -189,6 +190,10 @@ class ActivityPayload(NamedTuple):
     data: Any
 
 
+class NotAddressedPayload(NamedTuple):
+    """Nothing: the event is for another part of the room."""
+
+
 class DeletedPayload(NamedTuple):
     """Messages that are deleted; `covers` says which.
 
@@ -285,6 +290,7 @@ _RULES: dict[int, tuple[type[Any], tuple[Rule, ...]]] = {
     MessageType.KEYS_CHANGED: (KeysPayload, (array_of(_key_change, MAX_KEYS),)),
     MessageType.ACTIVITY: (ActivityPayload, _ACTIVITY_RULES),
     MessageType.ACTIVITY_COUNTER: (ActivityPayload, _ACTIVITY_RULES),
+    MessageType.NOT_ADDRESSED: (NotAddressedPayload, ()),
 }
 
 PAYLOAD_KINDS: dict[int, type[Any]] = {number: kind for number, (kind, _) in _RULES.items()}
@@ -318,6 +324,7 @@ _FIELD_TYPES: dict[type[Any], tuple[type | tuple[type, ...], ...]] = {
     PinnedMessage: (str, int, object, str, str, int, int, int),
     DeletedPayload: (tuple, str, int, str),
     ActivityPayload: (str, str, object),
+    NotAddressedPayload: (),
     KeysPayload: (tuple,),
     KeyChange: (str, int, object, int, (int, type(None)), (str, type(None)), bool),
 }

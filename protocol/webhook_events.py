@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from .activities import REPORTS
+from .activities.audiences import Audience, audience
 from .codes import Role
 from .fields import (
     Rule,
@@ -20,6 +21,7 @@ from .fields import (
     integer,
     member_id,
     name_of,
+    optional,
     record,
     schema_of,
     text,
@@ -83,7 +85,8 @@ class RoomEndedData(NamedTuple):
 class MessagePublishedData(NamedTuple):
     """A message is published. ``type``: its name; ``payload``: an object for built-in types, any value for others.
 
-    ``count``: equal danmaku that were merged into it; ``item``: its number within the same millisecond.
+    ``count``: equal danmaku that were merged into it; ``item``: its number within the same millisecond;
+    ``audience``: the part of the room that it is for, null = all.
     """
 
     type: str
@@ -92,6 +95,7 @@ class MessagePublishedData(NamedTuple):
     payload: Any
     count: int = 1  # type: ignore[assignment]  # hides tuple.count
     item: int = 0
+    audience: Audience | None = None
 
 
 class GiftAcceptedData(NamedTuple):
@@ -194,7 +198,10 @@ EVENTS: tuple[EventRow, ...] = (
     ),
     EventRow(
         "message.published", MessagePublishedData,
-        record(MessagePublishedData, (text(1, 64), user_id_or_empty, display_name, any_value, integer(1), _count)),
+        record(
+            MessagePublishedData,
+            (text(1, 64), user_id_or_empty, display_name, any_value, integer(1), _count, optional(audience)),
+        ),
         "A message is published: every durable one; danmaku and emotes where an endpoint names message.danmaku or "
         "message.emote.",
         MessagePublishedData("announcement", "host", "Host", {"text": "we begin"}), has_offset=True,

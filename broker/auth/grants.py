@@ -7,6 +7,7 @@ Claims of a token::
     role   role in rooms whose entry names none (default "viewer")
     name   what others see, up to 64 characters (default: the user id)
     jti    id of the token, up to 128 characters: by it the platform revokes this token alone
+    tags   of the user, up to 16 names: in rooms that know them, what is for a part of the room
     account_created  when the account was made, in Unix seconds: a condition of some activities
     tenant whose user this is: 1 to 32 of a-z 0-9 _ - (default "", the only tenant of most brokers)
 
@@ -25,8 +26,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from broker.core.tenants.names import plain_name, qualify, split_name
+from protocol.activities.audiences import MAX_TAGS, tag_name
 from protocol.codes import Role
-from protocol.fields import FieldError, text
+from protocol.fields import FieldError, array_of, text
 from protocol.operations.tokens import MAX_TOKEN_ID_CHARS
 from protocol.text import fits_room_pattern, is_blank, is_display_name, is_room_pattern, is_tenant, is_user_id
 
@@ -64,6 +66,7 @@ _is_guest_key = re.compile(r"[A-Za-z0-9_-]{22,64}").fullmatch
 """At least 128 random bits in base64 for URLs."""
 _GUEST_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 _read_token_id = text(0, MAX_TOKEN_ID_CHARS)
+_read_tags = array_of(tag_name, MAX_TAGS)
 _new = tuple.__new__
 
 
@@ -121,6 +124,8 @@ class Grant:
     """Unix seconds; 0 = the token does not say."""
     jti: str = ""
     """Id of the token, "" = it has none. For revocations alone."""
+    tags: tuple[str, ...] = ()
+    """Tags of the user, for the audiences of rooms."""
 
     @property
     def plain_id(self) -> str:
@@ -180,7 +185,8 @@ class GrantReader:
         created = seconds_claim(claims, "account_created") if "account_created" in claims else 0
         jti = _token_id(claims["jti"]) if "jti" in claims else ""
         shared = self._shared(entries)
-        return Grant(qualify(tenant, user_id), name, role, shared, expires_at, tenant, issued_at, created, jti)
+        tags = _tags(claims["tags"]) if "tags" in claims else ()
+        return Grant(qualify(tenant, user_id), name, role, shared, expires_at, tenant, issued_at, created, jti, tags)
 
     def _shared(self, entries: tuple[RoomGrant, ...]) -> tuple[RoomGrant, ...]:
         """Return an equal tuple seen before, so that 10,000 viewers of one room hold one list of rooms."""
@@ -211,6 +217,14 @@ def _token_id(value: Any) -> str:
         found: str = _read_token_id(value)
     except FieldError:
         raise AuthError("claim jti is not text of up to 128 characters without controls") from None
+    return found
+
+
+def _tags(value: Any) -> tuple[str, ...]:
+    try:
+        found: tuple[str, ...] = _read_tags(value)
+    except FieldError:
+        raise AuthError(f"claim tags is not a list of up to {MAX_TAGS} names of up to 64 characters") from None
     return found
 
 

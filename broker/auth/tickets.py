@@ -80,6 +80,7 @@ class Tickets:
                 "tenant": grant.tenant,
                 **({"iat": grant.issued_at} if grant.issued_at else {}),
                 **({"jti": grant.jti} if grant.jti else {}),
+                **({"tags": list(grant.tags)} if grant.tags else {}),
                 **({"account_created": grant.account_created} if grant.account_created else {}),
             },
         )

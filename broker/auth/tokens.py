@@ -214,6 +214,7 @@ class Authenticator:
         rooms: Sequence[RoomGrant] | None = None,
         ttl_s: float = 86_400.0,
         tenant: str = "",
+        tags: Sequence[str] = (),
     ) -> str:
         """Return a token that `verify` accepts for ``ttl_s`` from now; ``rooms`` None = every room in ``role``.
 
@@ -236,6 +237,8 @@ class Authenticator:
             claims["name"] = name
         if tenant:
             claims["tenant"] = tenant
+        if tags:
+            claims["tags"] = list(tags)
         if self._config.issuer is not None:
             claims["iss"] = self._config.issuer
         try:

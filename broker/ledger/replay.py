@@ -14,12 +14,13 @@ from typing import Any
 from broker.core.tenants.names import shown_name, split_name
 from broker.ledger.entries import FACT_KIND_MIN, StoredEntry
 from broker.ledger.orders import order_of
+from protocol.activities.audiences import Audience
 from protocol.codes import MessageType, RoomPhase
 from protocol.errors import RemoteProtocolError
 from protocol.frames import unpack_body
 from protocol.messages import Event
 
-__all__ = ["RoomReplay", "event_of", "replay"]
+__all__ = ["RoomReplay", "audience_of", "event_of", "replay"]
 
 
 def event_of(entry: StoredEntry) -> Event | None:
@@ -31,6 +32,12 @@ def event_of(entry: StoredEntry) -> Event | None:
         return Event(*body[: len(Event._fields)])
     except (RemoteProtocolError, TypeError):
         return None
+
+
+def audience_of(entry: StoredEntry) -> Audience | None:
+    """Return the part of the room that the event of an entry is for; None = all."""
+    fields = unpack_body(entry.body)[len(Event._fields) :]
+    return Audience(*fields[0]) if fields and fields[0] is not None else None
 
 
 @dataclass(slots=True)

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from broker.core.commerce.activity import ActivityRefusal, Attributes, Requester
+from broker.core.commerce.activity import ActivityRefusal, Requester
 from broker.core.commerce.room_activities import ActivityKey
-from broker.core.commerce.room_rankings import GIFTS
 from broker.core.tenants.names import qualify
 from broker.ledger.pending import PendingResult
 from broker.operations.caller import Caller, OperationError
@@ -209,9 +208,6 @@ def requester(caller: Caller, room: Room, now_ms: int) -> Requester:
     role = caller.role_in(room.name)
     if caller.is_backend or role is Role.APP:
         return Requester(caller.id, caller.name, Role.APP, is_platform=True)
-    user = qualify(caller.tenant, caller.id)
-    watched_ms = room.watch_times.watched_ms(user, caller.joined_at_ms(room.name), now_ms)
-    age_s = max(0, now_ms // 1000 - caller.account_created) if caller.account_created else None
-    gift_cents = max(0, room.state.rankings[GIFTS].score_of(caller.id))
-    attributes = Attributes(watch_s=watched_ms // 1000, gift_cents=gift_cents, account_age_s=age_s)
+    user, joined_at_ms = qualify(caller.tenant, caller.id), caller.joined_at_ms(room.name)
+    attributes = room.attributes_of(user, joined_at_ms, caller.tags, now_ms, caller.account_created)
     return Requester(caller.id, caller.name, Role.VIEWER if role is None else role, False, attributes)

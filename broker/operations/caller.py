@@ -36,7 +36,7 @@ class Caller:
     ``allows``: names of the message types that its token allows in a room of its tenant by plain name, or, without a
     name, in any of its rooms; None = every type of its role; ``operation`` and ``fingerprint``: of a call with a key,
     set by `Operations`: the name of the operation, and 8 bytes of its request; ``account_created``: when a user's
-    account was made, in Unix seconds, 0 = its token does not say.
+    account was made, in Unix seconds, 0 = its token does not say; ``tags``: those of its token.
     """
 
     id: str
@@ -53,6 +53,7 @@ class Caller:
     operation: str = ""
     fingerprint: bytes = b""
     account_created: int = 0
+    tags: tuple[str, ...] = ()
 
     def role_in(self, room: str) -> Role | None:
         """Return the caller's role in a room by qualified name; None = it is not granted, or another tenant's."""

@@ -26,6 +26,7 @@ from broker.core.tenants.names import plain_name
 from broker.ledger import Ledger
 from broker.operations import (
     app,
+    audiences,
     broadcasts,
     brokers,
     coupons,
@@ -82,6 +83,7 @@ HANDLERS: dict[str, Handler] = {
     **lotteries.HANDLERS,
     **mic.HANDLERS,
     **pk.HANDLERS,
+    **audiences.HANDLERS,
     **schedules.HANDLERS,
     **products.HANDLERS,
     **polls.HANDLERS,

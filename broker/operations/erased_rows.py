@@ -30,7 +30,7 @@ from broker.ledger.entries import ENTRIES_REDACTED
 from broker.ledger.erasures import USER_ERASED
 from broker.ledger.mentions import answers_with, entries_with, has_directs, has_ended, outbox_with, records_with
 from broker.ledger.orders import order_of, pack_order
-from broker.ledger.replay import event_of
+from broker.ledger.replay import audience_of, event_of
 from broker.rooms.ban_records import KIND as BAN
 from broker.rooms.combo_records import KIND as COMBO
 from broker.rooms.combo_records import combo_of, combo_record
@@ -86,7 +86,9 @@ def _entry_body(entry: StoredEntry, erasure: Erasure) -> bytes:
     event = event_of(entry)
     if event is not None:
         changed = erasure.event(event, entry.offset)
-        return entry.body if changed is event else pack_body(changed)
+        audience = audience_of(entry)
+        after = changed if audience is None else (*changed, audience)
+        return entry.body if changed is event else pack_body(after)
     order = order_of(entry)
     if order is not None:
         target = erasure.pseudonym if order.target == erasure.user else order.target

@@ -6,6 +6,7 @@ from typing import Any
 
 import trio
 
+from broker.core.commerce.audiences import Audiences
 from broker.core.rooms.deletions import UNDELETABLE
 from broker.core.rooms.pins import PinChange
 from broker.core.tenants.names import plain_name
@@ -14,6 +15,7 @@ from broker.operations.parts import Handler, Parts, Recall
 from broker.operations.results import PostResults
 from broker.operations.rooms import events_of, open_for, pins_of, raise_for, room_of
 from broker.rooms.room import Room
+from protocol.activities.audiences import Audience
 from protocol.codes import ErrorCode, MessageType, Outcome, Role
 from protocol.fields import FieldError
 from protocol.messages import MAX_PINS, AckResult, PinnedMessage, Post
@@ -30,7 +32,7 @@ from protocol.operations.messages import (
 )
 from protocol.payloads import ORDER_TYPES, DeletedPayload, check_payload
 
-__all__ = ["HANDLERS", "RECALLED"]
+__all__ = ["HANDLERS", "RECALLED", "check_audience"]
 
 _PINS = frozenset({int(MessageType.PINS_CHANGED)})
 SLICE = 100
@@ -49,15 +51,39 @@ def checked_payload(parts: Parts, caller: Caller, room: str, kind: int, payload:
         raise OperationError(error.code, error.rule, error.field or "payload") from None
 
 
+def check_audience(room: Room, audience: Audience, field: str = "audience") -> None:
+    """Raise the OperationError of an audience that names a tag which the room does not have."""
+    audiences = room.state.activities.audiences
+    unknown = (Audiences[Any]() if audiences is None else audiences).unknown(audience)
+    if unknown is not None:
+        raise OperationError(ErrorCode.BAD_FIELD, "names no tag of this room", f"{field}.{unknown}")
+
+
+def _room_for(parts: Parts, request: PublishMessage) -> Room:
+    """Return the room of a message for a part of it, if both allow for that."""
+    assert request.audience is not None
+    if not any(request.audience):
+        raise OperationError(ErrorCode.BAD_FIELD, "must name at least one tag", "audience")
+    room = room_of(parts, request.room)
+    check_audience(room, request.audience)
+    if not room.state.takes_audience(request.type):
+        rule = "is for announcements, media, and types of the deployment's own in lanes 0 to 2"
+        raise OperationError(ErrorCode.BAD_FIELD, rule, "audience")
+    return room
+
+
 def post(parts: Parts, caller: Caller, request: PublishMessage, results: PostResults) -> None:
     """Post one message; its result comes through ``results``. OperationError where no room has taken it."""
     payload = checked_payload(parts, caller, request.room, request.type, request.payload)
-    room = open_for(parts, request.room)
+    room = open_for(parts, request.room) if request.audience is None else _room_for(parts, request)
     user = caller.id if request.as_user is None else request.as_user
     author = results.author(parts.types, user, request.name or user)
     message = Post(request.type, request.client_msg_id or caller.post_id, payload)
     try:
-        room.post(author, results.expect(), message, parts.clock())
+        if request.audience is None:
+            room.post(author, results.expect(), message, parts.clock())
+        else:
+            room.post_to(request.audience, author, results.expect(), message, parts.clock())
     except Exception:
         parts.hub.crash(room)
 
@@ -152,6 +178,8 @@ async def _pin_of_event(parts: Parts, room: Room, name: str, offset: int) -> Pin
     if not found or found[0].event.type in UNDELETABLE:
         raise OperationError(ErrorCode.BAD_FIELD, "names no message that is kept and can be pinned", "offset")
     event = found[0].event
+    if found[0].audience is not None:
+        raise OperationError(ErrorCode.BAD_FIELD, "is a message for a part of the room", "offset")
     return PinnedMessage(name, event.type, event.payload, event.user_id, event.name, event.at_ms, 0, offset)
 
 

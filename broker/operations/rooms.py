@@ -24,7 +24,7 @@ from broker.rooms.room import PostRef, Room
 from broker.rooms.room_history import read_page
 from protocol.codes import ErrorCode, Lane, MessageType, Outcome, Role, RoomPhase
 from protocol.fields import MAX_INT
-from protocol.messages import AckResult, Event, Post
+from protocol.messages import AckResult, Post
 from protocol.operations.rooms import (
     CloseRoom,
     EventView,
@@ -286,11 +286,10 @@ async def _history(parts: Parts, caller: Caller, request: RoomHistoryRequest) ->
     if events:
         stop = events[-1].offset
     wanted = None if request.types is None else frozenset(request.types)
-    items = tuple(
-        _event_view(each.offset, each.lane, each.event)
-        for each in events or ()
-        if wanted is None or each.event.type in wanted
-    )
+    if not caller.is_backend and caller.role_in(request.room) is not Role.APP:
+        tags = room.state.activities.tags_of(caller.id, caller.tags)
+        events = None if events is None else room.addressed_to(tags, events)
+    items = tuple(_event_view(each) for each in events or () if wanted is None or each.event.type in wanted)
     return HistoryPage(items, epoch, last, events is None, stop if stop < last else None)
 
 
@@ -310,9 +309,10 @@ async def events_of(parts: Parts, room: Room, after: int, last: int) -> Sequence
     return await ask(parts.ledger, read_page, room.name, epoch, after, last, MAX_HISTORY_BYTES)
 
 
-def _event_view(offset: int, lane: Lane, event: Event) -> EventView:
+def _event_view(stored: StoredEvent) -> EventView:
+    offset, lane, event, audience = stored
     payload = plain_value(event.payload)
-    return EventView(offset, int(lane), int(event.type), event.at_ms, event.user_id, event.name, payload)
+    return EventView(offset, int(lane), int(event.type), event.at_ms, event.user_id, event.name, payload, audience)
 
 
 def _stats(parts: Parts, caller: Caller, request: RoomStatsRequest) -> RoomStats:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from broker.core.rooms.audience import Selector, not_addressed
 from broker.net.event_stream import event
 from broker.net.transport import Framing, Part
 from broker.net.websocket import ws_frame
@@ -21,7 +22,7 @@ from protocol.frames import build_frame, pack_body
 from protocol.message_rules import opcode_of
 from protocol.messages import MAX_ENTRIES, Account, Event, Message, Tick
 
-__all__ = ["TIERS", "VARIANTS", "Bundle", "Content", "Prepared", "prepare", "variant_of"]
+__all__ = ["TIERS", "VARIANTS", "Bundle", "Content", "Prepared", "prepare", "prepare_addressed", "variant_of"]
 
 TIERS: tuple[Tier, ...] = (Tier.FULL, Tier.MEDIUM, Tier.LOW)
 _TIER_INDEX = {tier: index for index, tier in enumerate(TIERS)}
@@ -59,6 +60,14 @@ class Prepared(NamedTuple):
     lane: Lane
     frames: list[bytes | None]
     bundles: list[Bundle | None]
+    selector: Selector | None = None
+    """The part of the room that it is for, None = all."""
+    others: Prepared | None = None
+    """What the other members get where it is for a part of the room."""
+
+    def seen_by(self, tags: int) -> Prepared:
+        """Return what a member with these tags gets."""
+        return self if self.others is None or self.selector is None or self.selector.selects(tags) else self.others
 
 
 def _no_id(offset: int) -> str:
@@ -87,6 +96,20 @@ def prepare(
         frames[variant] = bundle.joined
         bundles[variant] = bundle
     return Prepared(lane, frames, bundles)
+
+
+def prepare_addressed(
+    variants: Iterable[int],
+    content: Content,
+    selector: Selector,
+    room: int,
+    event_id: Callable[[int], str] = _no_id,
+) -> Prepared:
+    """Encode an event for a part of the room, once for it and once for the others, in every variant in use."""
+    assert isinstance(content.message, Event)
+    hidden = content._replace(message=not_addressed(content.message))
+    shown = prepare(variants, [[content]] * len(TIERS), room, event_id)
+    return shown._replace(selector=selector, others=prepare(variants, [[hidden]] * len(TIERS), room, event_id))
 
 
 def _bundle(

@@ -26,10 +26,10 @@ import trio
 
 from broker.net.transport import Part, Transport
 from broker.rooms.encoding import Prepared
-from broker.rooms.members import Member, Members
+from broker.rooms.members import SLOW_PATH, Member, Members
 from protocol.codes import Lane
 
-__all__ = ["FanOut", "Outbox"]
+__all__ = ["MAX_ADDRESSED", "MAX_MIXES", "FanOut", "Outbox", "joined_frames"]
 
 SLICE_S = 0.0015
 """Work between two checkpoints (1-2 ms keeps both the poller's latency and the checkpoint's share small)."""
@@ -38,6 +38,11 @@ CHUNK = 64
 MAX_JOINED_BYTES = 16 * 1024
 """A content of lanes 0-2, and likewise one of the others, starts only while those in flight are not larger together: a
 write must fit into a socket's buffer with space to spare (64 KiB). A single one may be of any size."""
+MAX_ADDRESSED = 4
+"""Contents for parts of the room that are in flight together: one more waits until the first has reached every member,
+and what was published after it in its lanes waits behind it."""
+MAX_MIXES = 2**MAX_ADDRESSED
+"""So many mixes of them are joined at most, however many mixes of tags the members have."""
 
 
 class Sweep:
@@ -49,7 +54,8 @@ class Sweep:
         self.prepared = prepared
         self.number = number
         self.on_done = on_done
-        self.size = max((len(data) for data in prepared.frames if data is not None), default=0)
+        sizes = (len(data) for each in (prepared, prepared.others) if each for data in each.frames if data is not None)
+        self.size = max(sizes, default=0)
         self.start = 0
         self.has_wrapped = False
         """It has passed the last slot and goes from the first one towards its start."""
@@ -70,7 +76,18 @@ class Outbox:
     Bounded by its room: it makes the next tick only when the last one is done, and lanes 0-2 by the room's admission.
     """
 
-    __slots__ = ("_frames", "_in_flight", "_position", "_rotation", "_waiting", "members", "rank")
+    __slots__ = (
+        "_addressed",
+        "_frames",
+        "_in_flight",
+        "_mixes",
+        "_mixes_by_tags",
+        "_position",
+        "_rotation",
+        "_waiting",
+        "members",
+        "rank",
+    )
 
     def __init__(self, members: Members) -> None:
         self.members = members
@@ -84,6 +101,12 @@ class Outbox:
         self._rotation = 0
         self._frames: list[bytes | None] | None = None
         """The joined bytes in flight, by variant; None after a change."""
+        self._addressed: list[Sweep] = []
+        """Of those in flight, the contents for a part of the room."""
+        self._mixes: dict[int, list[bytes | None]] = {}
+        """The joined bytes in flight, by variant, for each mix of them that a member may get: a bit says whether it
+        gets the content of that place in `_addressed`. At most `MAX_MIXES`."""
+        self._mixes_by_tags: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._in_flight) + len(self._waiting[0]) + len(self._waiting[1])
@@ -113,7 +136,10 @@ class Outbox:
             first = in_flight[0]
             slots = len(self.members.codes)
             end = min(begin + CHUNK, first.start if first.has_wrapped else slots)
-            self._write(begin, end)
+            if self._addressed:
+                self._write_by_tags(begin, end)
+            else:
+                self._write(begin, end)
             started_at, now = now, clock()
             for sweep in in_flight:
                 sweep.cost_s += now - started_at
@@ -126,7 +152,7 @@ class Outbox:
                     sweep.has_wrapped = True
             while in_flight and in_flight[0].has_wrapped and in_flight[0].start == self._position:
                 finished.append(in_flight.pop(0))
-                self._frames = None
+                self._changed()
             if now >= deadline:
                 break
         return SliceResult(writes, deliveries, finished)
@@ -142,22 +168,57 @@ class Outbox:
             if waiting:
                 size = sum(each.size for each in self._in_flight if (each.prepared.lane > Lane.PAID) == is_relaxed)
                 while waiting and (not size or size + waiting[0].size <= MAX_JOINED_BYTES):
+                    if waiting[0].prepared.others is not None and len(self._addressed) == MAX_ADDRESSED:
+                        break
                     sweep = waiting.popleft()
                     size += sweep.size
                     sweep.start = self._position
                     self._in_flight.append(sweep)
-                    self._frames = None
+                    self._changed()
+
+    def _changed(self) -> None:
+        """Forget the joined bytes: other contents are in flight."""
+        self._frames = None
+        self._addressed = [sweep for sweep in self._in_flight if sweep.prepared.others is not None]
+        self._mixes = {}
+        self._mixes_by_tags = {}
 
     def _join(self) -> list[bytes | None]:
         """Join the bytes in flight, by variant."""
-        in_flight = self._in_flight
-        if len(in_flight) == 1:
-            frames = in_flight[0].prepared.frames
-        else:
-            columns = zip(*(sweep.prepared.frames for sweep in in_flight), strict=True)
-            frames = [b"".join(filter(None, column)) or None for column in columns]
-        self._frames = frames
+        frames = self._frames = joined_frames([sweep.prepared for sweep in self._in_flight])
         return frames
+
+    def _frames_for(self, tags: int) -> list[bytes | None]:
+        """Return the joined bytes in flight for members with these tags, by variant."""
+        mix = self._mixes_by_tags.get(tags)
+        if mix is None:
+            mix = 0
+            for place, sweep in enumerate(self._addressed):
+                mix |= (sweep.prepared.seen_by(tags) is sweep.prepared) << place
+            self._mixes_by_tags[tags] = mix
+        frames = self._mixes.get(mix)
+        if frames is None:
+            frames = self._mixes[mix] = joined_frames([sweep.prepared.seen_by(tags) for sweep in self._in_flight])
+        return frames
+
+    def _write_by_tags(self, begin: int, end: int) -> None:
+        """Write to the slots from ``begin`` up to ``end`` while a content for a part of the room is in flight."""
+        members = self.members
+        for index in range(begin, end):
+            member, code = members.slots[index], members.codes[index]
+            data = None if member is None or code == SLOW_PATH else self._frames_for(members.tags_of(member))[code]
+            if data is None:
+                self._write_slow(index)
+                continue
+            try:
+                sent = members.sends[index](data)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                self._on_partial_write(index, error)
+                continue
+            if sent != len(data):
+                self._on_partial_write(index, sent)
 
     def _write(self, begin: int, end: int) -> None:
         """Write to the slots from ``begin`` up to ``end``."""
@@ -196,7 +257,11 @@ class Outbox:
     def _parts_for(self, member: Member) -> tuple[Part, ...]:
         """Return the parts in flight for this member."""
         since, variant = member.since, member.variant
-        bundles = [sweep.prepared.bundles[variant] for sweep in self._in_flight if sweep.number > since]
+        prepared = [sweep.prepared for sweep in self._in_flight if sweep.number > since]
+        if self._addressed:
+            tags = self.members.tags_of(member)
+            prepared = [each.seen_by(tags) for each in prepared]
+        bundles = [each.bundles[variant] for each in prepared]
         return tuple(part for bundle in bundles if bundle is not None for part in bundle.parts)
 
     def _write_slow(self, index: int) -> None:
@@ -221,6 +286,14 @@ class Outbox:
         """Return the number of the first content that has not reached every member; only while there is one."""
         heads = (queue[0] for queue in (self._in_flight, *self._waiting) if queue)
         return min(sweep.number for sweep in heads)
+
+
+def joined_frames(contents: list[Prepared]) -> list[bytes | None]:
+    """Return the bytes of contents together, by variant."""
+    if len(contents) == 1:
+        return contents[0].frames
+    columns = zip(*(each.frames for each in contents), strict=True)
+    return [b"".join(filter(None, column)) or None for column in columns]
 
 
 class FanOut:

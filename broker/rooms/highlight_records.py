@@ -60,7 +60,7 @@ def _read(reader: Reader, stored: _Stored) -> HeldHighlight:
     known = reader.first_result(make_key("order", qualify(tenant_of(stored.room), stored.order_id)).digest)
     if known is not None:
         page = read_page(reader, stored.room, stored.epoch, known.offset - 1, known.offset, MAX_EVENT_BYTES)
-        for offset, _, event in page or ():
+        for offset, _, event, _ in page or ():
             payload = payload_record(event.type, event.payload)
             if isinstance(payload, HighlightPayload) and payload.order_id == stored.order_id:
                 return HeldHighlight.of(payload, offset, event.at_ms)

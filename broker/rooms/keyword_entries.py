@@ -6,14 +6,18 @@ so an entry that the ledger cannot take now is tried again; `MAX_WAITING` of the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
-from typing import Any
+from typing import Any, Protocol
 
-from broker.core.commerce.activity import ActivityRefusal, Requester
+from broker.core.commerce.activity import ActivityRefusal, Attributes, Requester
 from broker.core.commerce.lottery import EnterCommand
-from broker.core.commerce.room_activities import ActivityKey
-from protocol.codes import ErrorCode
+from broker.core.commerce.room_activities import ActivityKey, RoomActivities
+from broker.core.rooms.effects import Effect, Reply
+from broker.core.tenants.names import plain_name
+from broker.rooms.members import Member
+from protocol.codes import ErrorCode, Outcome, Role
+from protocol.messages import Post
 
 __all__ = ["KeywordEntries"]
 
@@ -22,6 +26,14 @@ RETRY_S = 1.0
 
 # Any: an answer of any activity.
 Send = Callable[[ActivityKey, EnterCommand, Requester, Callable[[Any], None]], None]
+
+
+class EnteredRoom(Protocol):
+    """What an entry asks of the room."""
+
+    def attributes_of(self, user: str, joined_at_ms: int | None, tags: tuple[str, ...], now_ms: int) -> Attributes:
+        """Return what the conditions of activities ask of a user."""
+        ...
 
 
 class KeywordEntries:
@@ -35,6 +47,26 @@ class KeywordEntries:
         self._waiting: dict[tuple[ActivityKey, str], tuple[Requester, str]] = {}
         self.retry_at = inf
         """When `retry` has something to do."""
+
+    # Any: the reply addresses are the room's.
+    def hear(
+        self,
+        room: EnteredRoom,
+        member: Member,
+        post: Post,
+        effects: Sequence[Effect[Any]],
+        activities: RoomActivities[Any],
+        now_ms: int,
+    ) -> None:
+        """Give a danmaku that the room has admitted to the activities that listen: shown or not, merged or sampled."""
+        if effects and not (isinstance(effects[0], Reply) and effects[0].outcome is Outcome.SAMPLED_OUT):
+            return
+        text = post.payload[0]
+        for key in activities.listening:
+            if activities.find(*key).hears(text) and member.role is not Role.APP:
+                user = plain_name(member.user_id)
+                attributes = room.attributes_of(member.user_id, member.joined_at_ms or None, member.tags, now_ms)
+                self.enter(key, Requester(user, member.name, member.role, False, attributes), text)
 
     def enter(self, key: ActivityKey, requester: Requester, said: str) -> None:
         """Enter a user. ``said``: the text of its message."""

@@ -12,10 +12,10 @@ from typing import Protocol
 
 from broker.net.transport import Transport
 from broker.rooms.encoding import VARIANTS
-from protocol.codes import LeaveReason, Role
+from protocol.codes import LeaveReason, Outcome, Role
 from protocol.messages import AckResult, FirstResult
 
-__all__ = ["SLOW_PATH", "Member", "Members", "RoomRef", "Subscriber"]
+__all__ = ["SLOW_PATH", "Member", "Members", "PostRef", "RoomRef", "Subscriber", "reply_all"]
 
 SLOW_PATH = VARIANTS
 """Code of a slot that is empty, or whose member has just joined or is backlogged. There is never a frame at this
@@ -45,10 +45,17 @@ class Subscriber(Protocol):
 class Member:
     """One session in one room."""
 
-    __slots__ = ("index", "joined_at_ms", "may_post", "name", "role", "session", "since", "user_id", "variant")
+    __slots__ = ("index", "joined_at_ms", "may_post", "name", "role", "session", "since", "tags", "user_id", "variant")
 
     def __init__(
-        self, session: Subscriber, user_id: str, name: str, role: Role, may_post: frozenset[int], variant: int
+        self,
+        session: Subscriber,
+        user_id: str,
+        name: str,
+        role: Role,
+        may_post: frozenset[int],
+        variant: int,
+        tags: tuple[str, ...] = (),
     ) -> None:
         self.session = session
         self.user_id = user_id
@@ -56,6 +63,8 @@ class Member:
         self.role = role
         self.may_post = may_post
         self.variant = variant
+        self.tags = tags
+        """Those of its token; what counts in the room is `Members.tags_of`."""
         self.index = -1
         """Its slot in `Members`; -1 = in none."""
         self.since = 0
@@ -64,7 +73,11 @@ class Member:
         """When it entered the room, in Unix milliseconds; 0 = it is in none."""
 
 
+PostRef = tuple[Member, int]
+"""Reply address of one POST: the member, and the client's number for it. The reply belongs to the link: it is sent also
+after the member has left. A plain tuple, as every message makes one."""
 Send = Callable[[bytes], int]
+_new = tuple.__new__
 
 
 def _refuse(data: bytes) -> int:
@@ -79,9 +92,11 @@ class Members:
     `SLOW_PATH`. Members change their slot only in `close_up`.
     """
 
-    __slots__ = ("_free", "_in_use", "codes", "published", "sends", "slots")
+    __slots__ = ("_free", "_in_use", "codes", "published", "sends", "slots", "tags_of")
 
-    def __init__(self) -> None:
+    def __init__(self, tags_of: Callable[[Member], int] = lambda member: 0) -> None:
+        self.tags_of = tags_of
+        """Returns the bits of a member's tags in the room as they are now."""
         self.slots: list[Member | None] = []
         self.sends: list[Send] = []
         self.codes = bytearray()
@@ -148,3 +163,15 @@ class Members:
     def variants(self) -> list[int]:
         """Return the variants in use."""
         return [variant for variant, count in enumerate(self._in_use) if count]
+
+
+def reply_all(room: int, outcomes: Sequence[tuple[PostRef, Outcome]]) -> None:
+    """Answer the POSTs of a tick to the room with this number, all of a member together."""
+    by_member: dict[Member, list[AckResult]] = {}
+    for (member, sequence), outcome in outcomes:
+        results = by_member.get(member)
+        if results is None:
+            results = by_member[member] = []
+        results.append(_new(AckResult, (sequence, outcome, 0)))
+    for member, results in by_member.items():
+        member.session.reply_acks(room, results)

@@ -72,6 +72,7 @@ class RoomReports:
         is_message = event.type != MessageType.GIFT or record.weight > 0  # the bare end of a combo is none
         if is_message and events.asks(f"message.{name}"):
             data = MessagePublishedData(name, event.user_id, event.name, payload_record(event.type, event.payload))
+            data = data._replace(audience=record.audience)
             rows += events.of_room("message.published", room, epoch, data, at_ms, topic=f"message.{name}")
         if event.type == MessageType.GIFT and events.asks("gift.accepted"):
             for asked in record.asked:

@@ -24,11 +24,11 @@ from broker.core.commerce.room_activities import (
     AnswerCommand,
     PushCounter,
     RecordBatch,
-    RoomActivities,
     StartActions,
     Times,
 )
 from broker.core.limits.overload import OverloadStage, TickPacer
+from broker.core.rooms.audience import addressed_to, selector
 from broker.core.rooms.effects import Effect, End, Outcomes, Publish, Record, Reply, TickOut
 from broker.core.rooms.erasure import Erasure
 from broker.core.rooms.event_ids import EventIds
@@ -45,13 +45,15 @@ from broker.core.tenants.names import plain_name
 from broker.core.tenants.quotas import TenantUse
 from broker.ledger import ResultBatch
 from broker.rooms.actions import RoomActions
-from broker.rooms.encoding import TIERS, Content, prepare
+from broker.rooms.attributes import attributes
+from broker.rooms.encoding import TIERS, Content, prepare, prepare_addressed
 from broker.rooms.fanout import FanOut, Outbox
 from broker.rooms.keyword_entries import KeywordEntries
-from broker.rooms.members import Member, Members
+from broker.rooms.members import Member, Members, PostRef, reply_all
 from broker.rooms.reports import VACATED_AFTER_S, RoomReporter
 from broker.rooms.room_store import RoomJournal, RoomStore
 from protocol.activities import BY_EVENT_NAME, Via, activity_payload
+from protocol.activities.audiences import Audience
 from protocol.codes import Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase
 from protocol.messages import AckResult, Event, FirstResult, Joined, Post
 from protocol.operations import STAFF
@@ -72,11 +74,6 @@ MAX_STAFF = 100
 MAX_JOINED_EVENTS = 32
 """Events of one commit in one content."""
 
-
-PostRef = tuple[Member, int]
-"""Reply address of one POST: the member, and the client's number for it. The reply belongs to the link: it is sent also
-after the member has left. A plain tuple, as every message makes one."""
-
 OnActions = Callable[[RoomActions], None]
 """Does what an activity of a room has to be done outside."""
 
@@ -84,7 +81,6 @@ _KEYS = MessageType.KEYS_CHANGED
 _TEXTS = frozenset({MessageType.DANMAKU})
 _DATED_BY_TICK = frozenset({MessageType.DANMAKU, MessageType.EMOTE, MessageType.LIKE})
 """Types whose time is that of the tick which shows them, so that the clock is not read for each."""
-_new = tuple.__new__
 
 
 def _ignore(answer: Any) -> None:
@@ -121,7 +117,7 @@ class Room:
         """Quotas of its tenant; None: the default one, which has none."""
         self.number = number
         self.state = state
-        self.members = Members()
+        self.members = Members(self.tags_of)
         self.senders: dict[Member, None] = {}
         """Links of the app that post without being members; they get the answers to their posts, nothing else."""
         self._fanout = fanout
@@ -196,13 +192,15 @@ class Room:
         if activities.follows(user):
             self._perform(activities.user_left(user, _ignore, now, self._times()))
 
-    def change_rights(self, member: Member, name: str, role: Role, may_post: frozenset[int], now: float) -> None:
+    def change_rights(
+        self, member: Member, name: str, role: Role, may_post: frozenset[int], tags: tuple[str, ...], now: float
+    ) -> None:
         """Give a member the name and the rights of a new token; it keeps its place in the stream."""
         if (role is Role.GUEST, role is Role.APP) != (member.role is Role.GUEST, member.role is Role.APP):
             self.state.leave(member.user_id, member.role, now)  # guests and the app are counted otherwise
             self.state.enter(member.user_id, name, role, now, resumes=True)
             self._nudge(now)
-        member.name, member.role, member.may_post = name, role, may_post
+        member.name, member.role, member.may_post, member.tags = name, role, may_post, tags
         if role in STAFF:
             self._staff[member] = None
         else:
@@ -221,8 +219,22 @@ class Room:
     def snapshot(self, member: Member) -> Joined:
         """Return the room as a member gets it that joins now."""
         tier = TIERS[member.variant % len(TIERS)]
-        user = plain_name(member.user_id)
-        return self.state.snapshot(plain_name(self.name), member.role, tier, user, self._unix_ms())
+        user, tags = plain_name(member.user_id), self.tags_of(member)
+        return self.state.snapshot(plain_name(self.name), member.role, tier, user, self._unix_ms(), tags)
+
+    def tags_of(self, member: Member) -> int:
+        """Return the bits of a member's tags as they are now."""
+        return self.state.activities.tags_of(plain_name(member.user_id), member.tags)
+
+    def attributes_of(
+        self, user: str, joined_at_ms: int | None, tags: tuple[str, ...], now_ms: int, account_created: int = 0
+    ) -> Attributes:
+        """Return what the conditions of activities ask of a user (qualified id), see `attributes`."""
+        return attributes(self.state, self.watch_times, user, joined_at_ms, tags, account_created, now_ms)
+
+    def addressed_to(self, tags: int, events: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
+        """Return events of the stream as a viewer with these tags gets them."""
+        return addressed_to(tags, events, self.state.activities.tag_bits)
 
     def event_id(self, offset: int) -> str:
         """Return the id of an event for streams of events, "" where there are none."""
@@ -247,7 +259,7 @@ class Room:
         effects = state.post((member, sequence), member, post, now, at_ms)
         activities = state.activities.activities
         if activities is not None and activities.listening and post[0] in _TEXTS:
-            self._hear(member, post, effects, activities)
+            self._keyword_entries.hear(self, member, post, effects, activities, self._unix_ms())
         if effects:
             self._perform(effects)
             if type(effects[0]) is Record:
@@ -258,20 +270,10 @@ class Room:
         elif now + state.interval_s < self._armed_until or (self._has_batches and state.batch_full):
             self._nudge(now)
 
-    def _hear(
-        self, member: Member, post: Post, effects: Sequence[Effect[PostRef]], activities: RoomActivities[Any]
-    ) -> None:
-        """Give a danmaku that the room has admitted to the activities that listen: shown or not, merged or sampled."""
-        if effects and not (isinstance(effects[0], Reply) and effects[0].outcome is Outcome.SAMPLED_OUT):
-            return
-        text = post.payload[0]
-        for key in activities.listening:
-            if activities.find(*key).hears(text) and member.role is not Role.APP:
-                joined_at_ms = member.joined_at_ms or None
-                watched_ms = self.watch_times.watched_ms(member.user_id, joined_at_ms, self._unix_ms())
-                attributes = Attributes(watch_s=watched_ms // 1000)
-                user = plain_name(member.user_id)
-                self._keyword_entries.enter(key, Requester(user, member.name, member.role, False, attributes), text)
+    def post_to(self, audience: Audience, member: Member, sequence: int, post: Post, now: float) -> None:
+        """Process one POST for a part of the room, as `post`; the type takes an audience (`Posting.takes_audience`)."""
+        ticket = member, sequence
+        self._perform(self.state.post_to(audience, ticket, member, post, now, self._unix_ms()))
 
     def change_keys(
         self, author: Member, sequence: int, items: Sequence[KeyItem | KeyDelete], key: OperationKey | None
@@ -475,9 +477,9 @@ class Room:
                     if outcome is Outcome.LIMITED and self._reporter is not None:
                         self._reporter.over_limits(member.user_id)
                 case Outcomes(outcomes):
-                    self._reply_all(outcomes)
-                case Publish(event, lane, offset):
-                    self._publish(Content(event, lane, offset))
+                    reply_all(self.number, outcomes)
+                case Publish(event, lane, offset, audience):
+                    self._publish(Content(event, lane, offset), audience)
                     if event.type == _KEYS:
                         self._nudge(self._clock())
                 case Record():
@@ -530,8 +532,16 @@ class Room:
             raise
         self._on_crash(self)
 
-    def _publish(self, content: Content) -> None:
-        """Send an event to every member: now, or with the others of the same slice of ledger results."""
+    def _publish(self, content: Content, audience: Audience | None = None) -> None:
+        """Send an event to every member, or to those of ``audience`` (now): with the others of a slice of results."""
+        if audience is not None:
+            self._publish_events()
+            variants = self.members.variants()
+            part = selector(audience, self.state.activities.tag_bits)
+            if variants:
+                prepared = prepare_addressed(variants, content, part, self.number, self.event_id)
+                self._fanout.submit(self._outbox, prepared)
+            return
         self._events.append(content)
         is_deferred = len(self._events) > 1 or self._results.defer(self._publish_deferred)
         if not is_deferred or len(self._events) == MAX_JOINED_EVENTS:
@@ -576,16 +586,6 @@ class Room:
         self.state.interval_s = self._pacer.observe(cost_s, self.state.stage)
         self._armed_until = inf
         self._wake.set()
-
-    def _reply_all(self, outcomes: Sequence[tuple[PostRef, Outcome]]) -> None:
-        by_member: dict[Member, list[AckResult]] = {}
-        for (member, sequence), outcome in outcomes:
-            results = by_member.get(member)
-            if results is None:
-                results = by_member[member] = []
-            results.append(_new(AckResult, (sequence, outcome, 0)))
-        for member, results in by_member.items():
-            member.session.reply_acks(self.number, results)
 
     @property
     def stage(self) -> OverloadStage:

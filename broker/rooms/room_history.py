@@ -9,7 +9,7 @@ from broker.core.rooms.deletions import without_deleted
 from broker.core.rooms.stream import StoredEvent
 from broker.ledger import Reader, StoredEntry
 from broker.ledger.queries import LedgerQueries
-from broker.ledger.replay import event_of
+from broker.ledger.replay import audience_of, event_of
 from protocol.codes import Lane
 
 __all__ = ["RoomHistory", "read_page", "stored_events"]
@@ -25,7 +25,7 @@ def stored_events(entries: Sequence[StoredEntry]) -> list[StoredEvent]:
         if event is None or entry.lane is None:
             events.clear()
         else:
-            events.append(StoredEvent(entry.offset, Lane(entry.lane), event))
+            events.append(StoredEvent(entry.offset, Lane(entry.lane), event, audience_of(entry)))
     return events
 
 

@@ -116,7 +116,8 @@ class RoomStore:
         ``totals`` are written with a change of phase or pins; ``key_names``: keys of the room, which go when it ends.
         """
         event = record.event
-        items: list[Item] = [Entry(room, epoch, record.lane, event.type, event.at_ms, pack_body(event))]
+        body = pack_body(event if record.audience is None else (*event, record.audience))
+        items: list[Item] = [Entry(room, epoch, record.lane, event.type, event.at_ms, body)]
         items += key_items(room, event)
         items += combo_items(room, epoch, record)
         items += highlight_items(room, epoch, record)

@@ -259,7 +259,7 @@ class LinkCalls:
         caller = self._caller
         return Caller(
             caller.id, caller.name, caller.address, caller.grants, caller.roles, None, key, False, caller.tenant,
-            caller.joined_at_ms, caller.allows, account_created=caller.account_created,
+            caller.joined_at_ms, caller.allows, account_created=caller.account_created, tags=caller.tags,
         )  # fmt: skip
 
 
@@ -280,5 +280,5 @@ def _caller_of(link: CallerLink, grant: Grant) -> Caller:
 
     return Caller(
         plain_name(grant.user_id), grant.name, link.address, grants, frozenset({grant.role}), tenant=grant.tenant,
-        joined_at_ms=link.joined_at_ms, allows=allows, account_created=grant.account_created,
+        joined_at_ms=link.joined_at_ms, allows=allows, account_created=grant.account_created, tags=grant.tags,
     )  # fmt: skip

@@ -137,6 +137,7 @@ class PendingJoin:
         member = self._enter(room, room_grant)
         snapshot = room.snapshot(member)
         if events is not None:
+            events = room.addressed_to(room.tags_of(member), events)
             # The client has them, or they are among the events.
             left_out = len(snapshot.keys) + snapshot.keys_more
             snapshot = snapshot._replace(

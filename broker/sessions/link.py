@@ -359,4 +359,4 @@ class SessionLink:
         assert grant is not None
         may_post = self.context.types.permitted(room_grant.role, room_grant.allow)
         variant = variant_of(self.transport.framing, best_codec(self.features), tier)
-        return Member(self, grant.plain_id, grant.name, room_grant.role, may_post, variant)
+        return Member(self, grant.plain_id, grant.name, room_grant.role, may_post, variant, grant.tags)

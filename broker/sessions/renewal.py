@@ -58,7 +58,7 @@ def change_token(link: SessionLink, token: str | None, sequence: int) -> None:
             link.on_left(room, LeaveReason.NOT_GRANTED, "the new token does not grant this room")
             continue
         may_post = context.types.permitted(entry.role, entry.allow)
-        link.guard(room, room.change_rights, member, grant.name, entry.role, may_post, now)
+        link.guard(room, room.change_rights, member, grant.name, entry.role, may_post, grant.tags, now)
         roles.append(RoomRole(room.number, entry.role))
     if link.senders is not None:
         link.senders.regrant(grant)

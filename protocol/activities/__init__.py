@@ -15,6 +15,7 @@ from ..json_values import as_json
 from ..messages import ActivityView
 from ..payloads import ActivityPayload, payload_record
 from . import (
+    audiences,
     coupons,
     highlights,
     lotteries,
@@ -75,6 +76,7 @@ REPORTS: tuple[EventRow, ...] = (
     *quizzes.REPORTS,
 )
 VIEWS: tuple[ActivityViewRow, ...] = (
+    *audiences.VIEWS,
     *lotteries.VIEWS,
     *mic.VIEWS,
     *pk.VIEWS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .calls import AsyncBackendCall, BackendCall
 from .subjects.app import AppCalls, AsyncAppCalls
+from .subjects.audiences import AsyncAudiencesCalls, AudiencesCalls
 from .subjects.broker import AsyncBrokerCalls, BrokerCalls
 from .subjects.countdowns import AsyncCountdownsCalls, CountdownsCalls
 from .subjects.coupons import AsyncCouponsCalls, CouponsCalls
@@ -59,6 +60,7 @@ class OperationCalls:
         self.orders = OrdersCalls(call)
         self.polls = PollsCalls(call)
         self.quizzes = QuizzesCalls(call)
+        self.audiences = AudiencesCalls(call)
 
 
 class AsyncOperationCalls:
@@ -89,3 +91,4 @@ class AsyncOperationCalls:
         self.orders = AsyncOrdersCalls(call)
         self.polls = AsyncPollsCalls(call)
         self.quizzes = AsyncQuizzesCalls(call)
+        self.audiences = AsyncAudiencesCalls(call)

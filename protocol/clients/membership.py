@@ -249,6 +249,8 @@ class RoomMembership:
         if relation is Arrival.AFTER_GAP:
             self._put_gap(last + 1, offset - 1, epoch_changed=False)
         self.position = Position(self.position.epoch, offset)
+        if event.type == MessageType.NOT_ADDRESSED:
+            return
         payload = received_payload(event.type, event.payload)
         if event.type == MessageType.ROOM_PHASE and isinstance(payload, PhasePayload):
             self.phase = payload.phase

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, overload
 
+from ..activities.audiences import RoomTags
 from ..activities.lotteries import LotteryDrawn, LotteryEntry, LotteryVoided
 from ..activities.mic import MicSeats, MicState
 from ..activities.packets import OwnPacketShare
@@ -15,6 +16,7 @@ from ..activities.quizzes import QuizView
 from ..activities.sales import SaleView
 from ..activities.schedules import JobView
 from ..operations.app import AppAnswer, CallApp
+from ..operations.audiences import AudienceCount, CountAudience, DefineAudiences, GetAudiences, SetUserTags, TaggedUsers
 from ..operations.brokers import (
     BrokerStatus,
     ConnectionList,
@@ -626,6 +628,18 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["quizzes.survivors"] | QuizSurvivors, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SurvivorPage: ...
+    @overload
+    async def __call__(self, operation: Literal["audiences.define"] | DefineAudiences, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RoomTags: ...
+    @overload
+    async def __call__(self, operation: Literal["audiences.get"] | GetAudiences, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RoomTags: ...
+    @overload
+    async def __call__(self, operation: Literal["audiences.set_tags"] | SetUserTags, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> TaggedUsers: ...
+    @overload
+    async def __call__(self, operation: Literal["audiences.count"] | CountAudience, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> AudienceCount: ...
     @overload
     async def __call__(self, operation: str | tuple[Any, ...], /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> Any: ...

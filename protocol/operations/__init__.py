@@ -10,6 +10,7 @@ from typing import Any
 
 from . import (
     app,
+    audiences,
     brokers,
     coupons,
     directs,
@@ -73,6 +74,7 @@ OPERATIONS: tuple[OperationRow, ...] = (
     *orders.ROWS,
     *polls.ROWS,
     *quizzes.ROWS,
+    *audiences.ROWS,
 )
 BY_NAME: dict[str, OperationRow] = {row.name: row for row in OPERATIONS}
 BY_REQUEST: dict[type[tuple[Any, ...]], OperationRow] = {row.request: row for row in OPERATIONS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ..activities.audiences import Audience, audience
 from ..codes import ErrorCode, Outcome
 from ..fields import (
     any_value,
@@ -51,7 +52,8 @@ class PublishMessage(NamedTuple):
 
     ``type``: number of its message type; ``payload``: the fields of that type, an array or an object;
     ``client_msg_id``: makes asking again harmless; ``as_user`` and ``name``: who is shown as its author, the caller by
-    default.
+    default; ``audience``: the part of the room that it is for, null = all: announcements, media, and the deployment's
+    own types of lanes 0 to 2.
     """
 
     room: str
@@ -60,6 +62,7 @@ class PublishMessage(NamedTuple):
     client_msg_id: str = ""
     as_user: str | None = None
     name: str = ""
+    audience: Audience | None = None
 
 
 class Published(NamedTuple):
@@ -180,7 +183,9 @@ class DeletedMessages(NamedTuple):
     offset: int
 
 
-_PUBLISH_RULES = (room_name, integer(1, 255), any_value, text(0, 64), optional(member_id), display_name)
+_PUBLISH_RULES = (
+    room_name, integer(1, 255), any_value, text(0, 64), optional(member_id), display_name, optional(audience),
+)  # fmt: skip
 _publish = record(PublishMessage, _PUBLISH_RULES)
 _published = record(
     Published, (name_of(Outcome), optional(integer(0)), optional(integer(0)), optional(integer(0)), boolean)
@@ -201,7 +206,7 @@ ROWS: tuple[OperationRow, ...] = (
         scope=Scope.MESSAGES_WRITE, roles=PLATFORM, key=KeyUse.OPTIONAL, durable=True, rate=RateLimit(2000, 4000),
         errors=(
             ErrorCode.UNKNOWN_TYPE, ErrorCode.PAYLOAD_TOO_LARGE, ErrorCode.ROOM_ENDED, ErrorCode.TOO_MANY_ROOMS_OPEN,
-            ErrorCode.OVERLOADED,
+            ErrorCode.OVERLOADED, ErrorCode.UNKNOWN_ROOM,
         ),
         example=(PublishMessage("live-1", 4, ("欢迎",)), Published(Outcome.ACCEPTED, 1)),
     ),

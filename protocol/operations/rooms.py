@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from ..activities.audiences import Audience, audience
 from ..codes import ErrorCode, Role, RoomPhase
 from ..fields import (
     FieldError,
@@ -245,7 +246,8 @@ class RoomHistoryRequest(NamedTuple):
 
 
 class EventView(NamedTuple):
-    """One event of a room's stream."""
+    """One event of a room's stream. ``audience``: the part of the room that it is for, null = all; viewers do not
+    learn it."""
 
     offset: int
     lane: int
@@ -254,6 +256,7 @@ class EventView(NamedTuple):
     user: str
     name: str
     payload: Any
+    audience: Audience | None = None
 
 
 class HistoryPage(NamedTuple):
@@ -354,7 +357,10 @@ _summary = record(RoomSummary, (room_name, _phase, _count, _count, _count, _titl
 _rooms = record(RoomPage, page_of(_summary))
 _member = record(MemberView, (member_id, display_name, name_of(Role), _count, _count))
 _members = record(MembersPage, (*page_of(_member), _count, _count))
-_event = record(EventView, (_count, integer(0, 2), integer(1, 255), _count, user_id_or_empty, display_name, any_value))
+_event = record(
+    EventView,
+    (_count, integer(0, 2), integer(1, 255), _count, user_id_or_empty, display_name, any_value, optional(audience)),
+)
 _history = record(HistoryPage, (array_of(_event, 1000), _count, _count, boolean, optional(_count)))
 _stats = record(
     RoomStats,

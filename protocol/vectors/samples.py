@@ -75,6 +75,7 @@ from ..payloads import (
     KeysPayload,
     LikePayload,
     MediaPayload,
+    NotAddressedPayload,
     PhasePayload,
     PinsPayload,
 )
@@ -330,6 +331,10 @@ _FROM_SERVER: list[tuple[str, Message, Lane, int, int]] = [
         "event-deleted",
         Event(MessageType.MESSAGES_DELETED, AT_MS, "u-8", "host", DeletedPayload((41, 42), reason="an advertisement")),
         Lane.COMMERCE, 3, 49,
+    ),
+    (
+        "event-not-addressed", Event(MessageType.NOT_ADDRESSED, AT_MS, "", "", NotAddressedPayload()),
+        Lane.CONTROL, 3, 50,
     ),
     ("event-keys", Event(MessageType.KEYS_CHANGED, AT_MS, "u-8", "host", _KEYS), Lane.COMMERCE, 3, 45),
     ("resume-recovered", Resumed(True, 42, _SNAPSHOT), Lane.CONTROL, 3, 16),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from broker.core.commerce.audiences import Audiences
 from broker.core.commerce.countdowns import Countdown
 from broker.core.commerce.coupons import CouponPool
 from broker.core.commerce.lottery import Lottery
@@ -25,6 +26,7 @@ __all__ = ["activity_kinds"]
 def activity_kinds(random_bytes: Callable[[], bytes]) -> dict[str, ActivityKind]:
     """Return all kinds by name. ``random_bytes``: returns 32 unguessable bytes, the seed of an activity."""
     kinds: tuple[ActivityKind, ...] = (
+        ActivityKind(Audiences.kind, Audiences, limit=1, shown=1),
         ActivityKind("sales", lambda id: Sale(id, random_bytes), limit=20, shown=5),
         ActivityKind("packets", lambda id: RedPacket(id, random_bytes), limit=100, shown=5),
         ActivityKind("coupons", lambda id: CouponPool(id, random_bytes), limit=20, shown=5),

@@ -6,11 +6,12 @@ The end of the room waits until no batch of an activity is under way, and ends t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import Any, Generic, TypeVar
 
 from broker.core.commerce.activity import BROKER, Activity, ActivityRefusal, Requester
+from broker.core.commerce.audiences import Audiences
 from broker.core.commerce.pk import PK_KEY
 from broker.core.commerce.room_activities import (
     ActivityBatch,
@@ -21,11 +22,13 @@ from broker.core.commerce.room_activities import (
     RoomActivities,
     Times,
 )
+from broker.core.rooms.audience import selector
 from broker.core.rooms.effects import Effect, End, PendingReply, Record
 from broker.core.rooms.phases import RoomPhases
 from broker.core.rooms.pk_scores import PkScores
 from broker.core.rooms.stream import StoredEvent, Stream
 from protocol.activities import activity_payload
+from protocol.activities.audiences import Audience
 from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, RoomPhase
 from protocol.messages import ActivityView, Event
 from protocol.payloads import ActivityPayload, GiftPayload
@@ -73,6 +76,26 @@ class ActivitySteps(Generic[T]):
             return (), (), 0
         views, left_out = self.activities.views(is_staff)
         return views, self.activities.own_views(user), left_out
+
+    @property
+    def audiences(self) -> Audiences[Any] | None:
+        """The tags of the room; None: it has none."""
+        found: Audiences[Any] | None = None if self.activities is None else self.activities.find(Audiences.kind, "")
+        return found
+
+    def tag_bits(self, tags: Sequence[str]) -> int:
+        """Return the bits of tags by name, see `Audiences.bits_of`."""
+        audiences = self.audiences
+        return (Audiences[Any]() if audiences is None else audiences).bits_of(tags)
+
+    def is_for(self, tags: int) -> Callable[[Audience], bool]:
+        """Return what says whether a message with an audience is for a viewer with these tags."""
+        return lambda audience: selector(audience, self.tag_bits).selects(tags)
+
+    def tags_of(self, user: str, own: Sequence[str]) -> int:
+        """Return the bits of the tags of a user (without its tenant); ``own``: those of its token."""
+        audiences = self.audiences
+        return 0 if audiences is None else audiences.tags_of(user, own)
 
     # Any: each kind has its own commands, and the tickets are the caller's business.
     def command(

@@ -10,6 +10,7 @@ from typing import Generic, NamedTuple, TypeVar
 from broker.core.commerce.gifts import GiftCombo, GiftOrder
 from broker.core.commerce.room_activities import ActivityBatch, AnswerCommand, PushCounter, RecordBatch, StartActions
 from broker.core.rooms.idempotency import FirstUse, OperationKey
+from protocol.activities.audiences import Audience
 from protocol.codes import Lane, LeaveReason, MessageType, Outcome
 from protocol.messages import Event, State, Tick
 
@@ -34,11 +35,15 @@ class Outcomes(NamedTuple, Generic[T]):
 
 
 class Publish(NamedTuple):
-    """Send one event of lanes 0-2 to every member now; ``offset`` is its place in the room's stream."""
+    """Send one event of lanes 0-2 to every member now; ``offset`` is its place in the room's stream.
+
+    ``audience``: the part of the room that it is for, None = all; the others get NOT_ADDRESSED.
+    """
 
     event: Event
     lane: Lane
     offset: int
+    audience: Audience | None = None
 
 
 class TickOut(NamedTuple):
@@ -77,7 +82,7 @@ class Record(NamedTuple, Generic[T]):
     """Make an event durable; only then answer its requests, publish it and perform ``then``.
 
     ``combo``: that of a gift event after it, None once it has ended; ``left``: orders of highlights that are held no
-    more, in the event of one.
+    more, in the event of one; ``audience``: as in `Publish`.
 
     The task calls `RoomState.committed`, `repeated` or `refused` with the ledger's result, in the order of the records.
     ``batches``: of activities, in the same transaction.
@@ -90,6 +95,7 @@ class Record(NamedTuple, Generic[T]):
     batches: tuple[ActivityBatch, ...] = ()
     combo: GiftCombo | None = None
     left: tuple[str, ...] = ()
+    audience: Audience | None = None
 
     @property
     def weight(self) -> int:

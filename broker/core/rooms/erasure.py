@@ -37,7 +37,7 @@ _OF_THE_USER: dict[str, Any] = {"name": "", "text": "", "reason": "", "caption":
 PAID = frozenset({"gift", "highlight"})
 """Names of the types of messages that are orders: they stay, without the user."""
 _OWNERS = ("user", "user_id", "owner")
-_ANNOUNCEMENT, _PINS = 4, 6
+_ANNOUNCEMENT, _PINS, _ADDRESSED = 4, 6, 10
 """Places in what `RoomState.totals` packs."""
 
 
@@ -123,6 +123,8 @@ class Erasure:
             pinned = payload_record(MessageType.PINS_CHANGED, (pins,))
             if isinstance(pinned, PinsPayload):
                 fields[_PINS] = tuple(pin for pin in pinned.pinned if not self.is_pinned_of_user(pin))
+            if len(fields) > _ADDRESSED:
+                fields[_ADDRESSED] = tuple(each for each in fields[_ADDRESSED] if each[0][2] != self.user)
         except (RemoteProtocolError, IndexError, TypeError):
             return totals  # of another version
         return pack_body(_without(tuple(fields), self._in_rooms))

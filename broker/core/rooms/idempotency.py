@@ -20,6 +20,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from broker.core.commerce.gifts import GiftOrder
 from broker.core.tenants.names import qualify, tenant_of
+from protocol.activities.audiences import Audience
 from protocol.codes import ErrorCode, Outcome
 from protocol.frames import pack_body
 from protocol.messages import Post
@@ -192,14 +193,15 @@ def call_key(name: str, fingerprint: bytes) -> OperationKey:
     return OperationKey(("call", name), fingerprint)
 
 
-def post_key(user_id: str, post: Post) -> OperationKey | None:
-    """Return the key of a POST, None if its client gave none. The type is part of the name."""
+def post_key(user_id: str, post: Post, audience: Audience | None = None) -> OperationKey | None:
+    """Return the key of a POST, None if its client gave none. The type is part of the name, the audience of the
+    content."""
     if not post.client_msg_id:
         return None
     if post.client_msg_id[0] == _CALL_MARK:
         return call_key(post.client_msg_id[17:], bytes.fromhex(post.client_msg_id[1:17]))
     parts = "post", user_id, str(int(post.type)), post.client_msg_id
-    return OperationKey(parts, _fingerprint((post.payload,)))
+    return OperationKey(parts, _fingerprint((post.payload,) if audience is None else (post.payload, audience)))
 
 
 def order_key(order: GiftOrder, room: str, text: str = "") -> OperationKey:

@@ -31,6 +31,8 @@ from broker.core.rooms.pins import RoomPins, pins_event
 from broker.core.rooms.policies import OverQuota, Policy
 from broker.core.rooms.rules import Author, RoomRules
 from broker.core.rooms.stream import BUSY_RETRY_MS, StoredEvent, Stream
+from broker.core.rooms.types import CustomRule
+from protocol.activities.audiences import Audience
 from protocol.codes import CUSTOM_TYPE_MIN, MESSAGE_TYPES, ErrorCode, Lane, MessageType, Outcome, Role, RoomPhase
 from protocol.fields import MAX_INT
 from protocol.messages import Event, Post
@@ -45,6 +47,8 @@ _DANMAKU, _CHAT, _LIVE, _MODERATOR = MessageType.DANMAKU, Lane.CHAT, RoomPhase.L
 _APP, _GUEST = Role.APP, Role.GUEST
 _DROP_NEWEST, _COMMERCE_ONLY, _SHED = OverQuota.DROP_NEWEST, OverloadStage.COMMERCE_ONLY, Offer.SHED
 _NOTHING: tuple[Effect[Any], ...] = ()
+_ADDRESSABLE = frozenset({MessageType.ANNOUNCEMENT, MessageType.MEDIA})
+"""Built-in types of messages that may be for a part of the room."""
 
 
 class PhaseSetter(Protocol[T]):
@@ -181,6 +185,32 @@ class Posting(Generic[T]):
         account.held += 1
         return (Reply(ticket, Outcome.ACCEPTED, counted),)
 
+    def post_to(
+        self, audience: Audience, ticket: T, author: Author, post: Post, now: float, at_ms: int
+    ) -> Sequence[Effect[T]]:
+        """Decide what a POST for a part of the room becomes: an event of a type of `takes_audience`."""
+        if post.type not in author.may_post:
+            return (Reply(ticket, Outcome.REJECTED, ErrorCode.NOT_ALLOWED),)
+        if self._phases.wanted is RoomPhase.ENDED:
+            code = ErrorCode.ROOM_ENDED
+            reply = (Outcome.LIMITED, BUSY_RETRY_MS) if self._phases.comes_back else (Outcome.REJECTED, code)
+            return (Reply(ticket, *reply),)
+        rule = self._rules.types.custom.get(post.type)
+        key = post_key(author.user_id, post, audience)
+        if rule is None:
+            answer = self._answer_to_staff(ticket, author, key, now)
+            lane = MESSAGE_TYPES[post.type].lane
+        else:
+            answer = self._refusal_of_custom(ticket, author, rule, key, now)
+            lane = rule.lane
+        return self._publish(ticket, author, post, key, lane, now, at_ms, audience) if answer is None else answer
+
+    def takes_audience(self, kind: int) -> bool:
+        """Return whether messages of a type may be for a part of the room: announcements, media, and the deployment's
+        own types of lanes 0 to 2."""
+        rule = self._rules.types.custom.get(kind)
+        return kind in _ADDRESSABLE if rule is None else rule.lane < _CHAT
+
     def _event(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
         key = post_key(author.user_id, post)
         answer = self._answer_to_staff(ticket, author, key, now)
@@ -307,32 +337,48 @@ class Posting(Generic[T]):
 
     def _custom(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
         rule = self._rules.types.custom[post.type]
-        key = None
-        if rule.lane is not Lane.CHAT:
-            key = post_key(author.user_id, post)
-            known = self._stream.known(key, ticket, now)
-            if known is not None:
-                return known
-        wait_s = self.limits.of_custom(post.type, author.role).try_acquire(author.user_id, now)
-        if wait_s:
-            return (Reply(ticket, Outcome.LIMITED, retry_ms(wait_s)),)
         if rule.lane is Lane.CHAT:
+            wait_s = self.limits.of_custom(post.type, author.role).try_acquire(author.user_id, now)
+            if wait_s:
+                return (Reply(ticket, Outcome.LIMITED, retry_ms(wait_s)),)
             item = PendingDanmaku(
                 post.type, author.user_id, author.name, repr(post.payload), extra=post.payload, at=now, role=author.role
             )
             return self._offer(ticket, item, now)
-        return self._refused(ticket, author, rule.lane, now) or self._publish(
-            ticket, author, post, key, rule.lane, now, at_ms
-        )
+        key = post_key(author.user_id, post)
+        answer = self._refusal_of_custom(ticket, author, rule, key, now)
+        return self._publish(ticket, author, post, key, rule.lane, now, at_ms) if answer is None else answer
+
+    def _refusal_of_custom(
+        self, ticket: T, author: Author, rule: CustomRule, key: OperationKey | None, now: float
+    ) -> Sequence[Effect[T]] | None:
+        """Return the answer to a repeated key of an event of the deployment's own, or above a limit; None: it goes
+        on."""
+        known = self._stream.known(key, ticket, now)
+        if known is not None:
+            return known
+        wait_s = self.limits.of_custom(rule.type, author.role).try_acquire(author.user_id, now)
+        if wait_s:
+            return (Reply(ticket, Outcome.LIMITED, retry_ms(wait_s)),)
+        return self._refused(ticket, author, rule.lane, now) or None
 
     def _publish(
-        self, ticket: T, author: Author, post: Post, key: OperationKey | None, lane: Lane, now: float, at_ms: int
+        self,
+        ticket: T,
+        author: Author,
+        post: Post,
+        key: OperationKey | None,
+        lane: Lane,
+        now: float,
+        at_ms: int,
+        audience: Audience | None = None,
     ) -> Sequence[Effect[T]]:
         """Put a posted event, whose key is not known yet, on its way into the stream."""
         self._stream.begin(key)
         self._stream.admit(lane)
         event = Event(post.type, at_ms, author.user_id, author.name, post.payload)
-        return self._stream.record(event, lane, (PendingReply(ticket, Outcome.ACCEPTED, key),), now)
+        asked = (PendingReply(ticket, Outcome.ACCEPTED, key),)
+        return self._stream.record(event, lane, asked, now, audience=audience)
 
     def _refused(self, ticket: T, author: Author, lane: Lane, now: float) -> Sequence[Effect[T]]:
         """Return the answer to a message of lanes 0 to 2 that the room cannot take in now; empty if it can."""

@@ -132,6 +132,7 @@ class RoomState(Generic[T]):
             self.kept.pins,
             self.set_phase,
         )
+        self.post_to, self.takes_audience = self._posting.post_to, self._posting.takes_audience
         self.post = self._posting.post
         """Decide what one POST becomes: `Posting.post` itself, as a method in between would cost a call a message."""
         self.keys = RoomKeys(self._presence.has, key_space)
@@ -301,7 +302,7 @@ class RoomState(Generic[T]):
             elif event.type == MessageType.PINS_CHANGED:
                 kept = (*kept[:-1], event.payload[0])
         totals = (_TOTALS_VERSION, int(phase), self._likes.total, self._presence.peak, *kept, self.own_rules)
-        return pack_body((*totals, self.title, self.tags))
+        return pack_body((*totals, self.title, self.tags, self.kept.dump_addressed()))
 
     def restore(
         self, last_offset: int, totals: bytes, events: Sequence[StoredEvent], now: float, now_ms: int | None = None
@@ -322,6 +323,8 @@ class RoomState(Generic[T]):
                     self.set_rules(more[3])
                 if len(more) > 5 and isinstance(more[4], str):
                     self.title, self.tags = more[4], tuple(map(str, more[5]))
+                if len(more) > 6:
+                    self.kept.restore_addressed(more[6])
         except (RemoteProtocolError, TypeError, ValueError):
             pass  # no totals, or those of a later version: the room begins with what the stream says
         for each in events:
@@ -520,13 +523,12 @@ class RoomState(Generic[T]):
         """Return what has come in over the last ``window_s`` seconds (60 or 900), see `RoomRates.lately`."""
         return self._rates.lately(self._counted(), window_s, now)
 
-    def snapshot(self, name: str, role: Role, tier: Tier, user_id: str = "", at_ms: int = 0) -> Joined:
-        """Return the answer to a JOIN: the room called ``name`` as it is at ``at_ms``, for a member with a role and a
-        tier."""
+    def snapshot(self, name: str, role: Role, tier: Tier, user_id: str = "", at_ms: int = 0, tags: int = 0) -> Joined:
+        """Return the answer to a JOIN: the room ``name`` as it is at ``at_ms``, for a role, a tier and tags."""
         views, own_views, left_out = self.activities.snapshot(role >= Role.MODERATOR, user_id)
         views += (*self.rankings.views(), *self.highlights.views(at_ms))
         presence = self._presence
-        recent, is_recent_cut, announcement, pinned = self.kept.snapshot()
+        recent, is_recent_cut, announcement, pinned = self.kept.snapshot(self.activities.is_for(tags))
         return Joined(
             name, self.epoch, self._history.last_offset, role, self.phase, tier, round(self.interval_s * 1000),
             presence.online, presence.users, presence.uniques, presence.peak, self._likes.total,

@@ -20,6 +20,7 @@ from broker.core.rooms.accounts import RoomAccounts
 from broker.core.rooms.effects import Effect, PendingReply, Publish, Record, Reply
 from broker.core.rooms.history import History
 from broker.core.rooms.idempotency import FirstUse, IdempotencyTable, OperationKey, StoredResult
+from protocol.activities.audiences import Audience
 from protocol.codes import Lane, MessageType, Outcome
 from protocol.frames import pack_body
 from protocol.messages import Event
@@ -33,11 +34,12 @@ BUSY_RETRY_MS = 1000
 
 
 class StoredEvent(NamedTuple):
-    """One event of the stream, kept for those who come back."""
+    """One event of the stream, kept for those who come back. ``audience``: who it is for, None = all."""
 
     offset: int
     lane: Lane
     event: Event
+    audience: Audience | None = None
 
 
 _LARGE = frozenset({MessageType.KEYS_CHANGED, MessageType.PINS_CHANGED, MessageType.MEDIA, MessageType.ACTIVITY})
@@ -149,10 +151,11 @@ class Stream(Generic[T]):
         batches: Sequence[ActivityBatch] = (),
         combo: GiftCombo | None = None,
         left: tuple[str, ...] = (),
+        audience: Audience | None = None,
     ) -> Sequence[Effect[T]]:
         """Put an admitted event on its way into the stream. ``asked``: whom it answers; ``then``: what follows it;
-        ``batches``: of activities, in its transaction; ``combo``, ``left``: as in `Record`."""
-        record = Record(event, lane, tuple(asked), tuple(then), tuple(batches), combo, left)
+        ``batches``: of activities, in its transaction; ``combo``, ``left``, ``audience``: as in `Record`."""
+        record = Record(event, lane, tuple(asked), tuple(then), tuple(batches), combo, left, audience)
         if self._durable:
             return (record,)
         return self.committed(record, self.history.last_offset + 1, now)
@@ -166,7 +169,7 @@ class Stream(Generic[T]):
             account.held -= record.weight
             account.shown += 1
             account.merged += record.weight - 1
-        stored = StoredEvent(offset, record.lane, record.event)
+        stored = StoredEvent(offset, record.lane, record.event, record.audience)
         self.history.append(stored, kept_bytes(record.event), now)
         self._follow(stored, now)
         effects: list[Effect[T]] = []
@@ -174,7 +177,7 @@ class Stream(Generic[T]):
         for asked in record.asked:
             effects.append(Reply(asked.ticket, asked.outcome, offset))
             self._answer_waiting(effects, asked, StoredResult(asked.outcome, offset, first), now)
-        effects += (Publish(record.event, record.lane, offset), *record.then)
+        effects += (Publish(record.event, record.lane, offset, record.audience), *record.then)
         return effects
 
     def repeated(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...activities.audiences import Audience
 from ...operations.messages import (
     BroadcastMessage,
     BroadcastProgress,
@@ -39,13 +40,14 @@ class MessagesCalls:
         client_msg_id: str = "",
         as_user: str | None = None,
         name: str = "",
+        audience: Audience | None = None,
         idempotency_key: str | None = None,
         dry_run: bool = False,
     ) -> Published:
         """Publish a message of any type to a room; the room is opened if need be. Scope: messages:write."""
         result: Published = self._call(
             "messages.publish",
-            PublishMessage(room, type, payload, client_msg_id, as_user, name),
+            PublishMessage(room, type, payload, client_msg_id, as_user, name, audience),
             idempotency_key,
             dry_run,
         )
@@ -142,13 +144,14 @@ class AsyncMessagesCalls:
         client_msg_id: str = "",
         as_user: str | None = None,
         name: str = "",
+        audience: Audience | None = None,
         idempotency_key: str | None = None,
         dry_run: bool = False,
     ) -> Published:
         """Publish a message of any type to a room; the room is opened if need be. Scope: messages:write."""
         result: Published = await self._call(
             "messages.publish",
-            PublishMessage(room, type, payload, client_msg_id, as_user, name),
+            PublishMessage(room, type, payload, client_msg_id, as_user, name, audience),
             idempotency_key,
             dry_run,
         )
