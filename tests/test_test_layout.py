@@ -107,3 +107,16 @@ def private_names(tree: ast.AST) -> set[str]:
 def test_tests_reach_no_private_name_but_those_listed() -> None:
     found = {path: private_names(tree) for path, tree in trees().items()}
     assert {path: names for path, names in found.items() if names} == EXCEPTIONS
+
+
+def test_no_connection_to_a_database_is_left_open() -> None:
+    """``with sqlite3.connect(...)`` ends a transaction, not the connection: the garbage collector reports it later."""
+    found = {
+        path
+        for path, tree in trees().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.With)
+        for item in node.items
+        if isinstance(item.context_expr, ast.Call) and ast.unparse(item.context_expr.func) == "sqlite3.connect"
+    }
+    assert found == set()

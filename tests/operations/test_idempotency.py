@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ async def prepare(broker: Broker, tenant: str, row: OperationRow) -> None:
 
 def effects(directory: Path) -> list[int]:
     """Return the numbers of events, records and messages in a ledger."""
-    with sqlite3.connect(f"file:{directory / 'ledger.db'}?mode=ro", uri=True) as connection:
+    with closing(sqlite3.connect(f"file:{directory / 'ledger.db'}?mode=ro", uri=True)) as connection:
         return [
             connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
             for table in ("entries", "directs", "records")

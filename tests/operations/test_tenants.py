@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,7 @@ async def at_rest(broker: Broker) -> None:
 def rows_of(directory: Path, tenant: str) -> str:
     """Return a digest of all rows of the ledger that name something of a tenant."""
     mark, digest = f"{tenant}{SEPARATOR}".encode(), hashlib.sha256()
-    with sqlite3.connect(f"file:{directory / 'ledger.db'}?mode=ro", uri=True) as connection:
+    with closing(sqlite3.connect(f"file:{directory / 'ledger.db'}?mode=ro", uri=True)) as connection:
         for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"):
             for row in sorted(map(repr, connection.execute(f'SELECT * FROM "{table}"'))):
                 if mark in row.encode() or repr(mark.decode())[1:-1] in row:
