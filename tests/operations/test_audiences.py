@@ -98,6 +98,10 @@ async def test_who_joins_resumes_or_reads_the_past_gets_what_is_for_it(directory
                 await publish(http, "for fans", any=["fans"])
                 await publish(http, "for buyers", any=["buyers"])
                 await publish(http, "for fans again", any=["fans"])
+                opened = broker.hub.find(ROOM)
+                assert opened is not None
+                opened.journal.checkpoint()
+                await ok(http, "audiences.set_tags", room=ROOM, users=["eve"], tags=[])  # durable after it
             newest = {"ann": "for fans again", "cy": "for buyers", "dan": "for all"}
             seen = {
                 "ann": ["for all", "for fans", None, "for fans again"],
