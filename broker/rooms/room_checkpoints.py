@@ -90,10 +90,15 @@ def add_records(reader: Reader, found: dict[str, RoomCheckpoint]) -> list[list[R
 
 
 def add_uncounted(reader: Reader, found: dict[str, RoomCheckpoint]) -> None:
-    """Add the newest events of streams whose PK may not have counted them all, where the checkpoint has none as they
-    are older than the history. Runs in the ledger's reading thread."""
+    """Add the newest events of streams whose PK may not have counted them all, where the history of the checkpoint
+    begins later. Runs in the ledger's reading thread."""
     for room, checkpoint in found.items():
         pk = None if checkpoint.activities is None else checkpoint.activities.find(*PK_KEY)
-        if pk is not None and pk.takes_gifts and pk.window is not None and not checkpoint.events:
-            entries = reader.latest(room, checkpoint.epoch, pk.window[0], MAX_UNCOUNTED)
-            found[room] = checkpoint._replace(events=tuple(stored_events(entries)))
+        if pk is None or not pk.takes_gifts:
+            continue
+        if not checkpoint.events or checkpoint.events[0].offset > pk.counted_to + 1:
+            # The acceptance of an invitation may still be on its way, and its start is not known.
+            since_ms = 0 if pk.window is None else pk.window[0]
+            entries = reader.latest(room, checkpoint.epoch, since_ms, MAX_UNCOUNTED)
+            if len(entries) > len(checkpoint.events):
+                found[room] = checkpoint._replace(events=tuple(stored_events(entries)))
