@@ -343,6 +343,13 @@ def test_the_program_of_mic_link_takes_a_seat_and_leaves_it(terminal: Terminal) 
     assert seats == {"seats": 4, "taken": [], "waiting": 0, "queue": []}
 
 
+def test_the_program_of_pk_compares_the_gifts_of_two_rooms(terminal: Terminal) -> None:
+    assert run_program("pk.md", terminal) == ["INVITING studio", "RUNNING lobby", "WON 700 200"]
+    for _, _, viewer in terminal.running[1:3]:
+        for event in ("started", "ended"):
+            terminal.wait_for(viewer, f"pk.{event}")
+
+
 def test_schedules_fire_once_over_a_restart_or_are_missed(terminal: Terminal) -> None:
     assert run_program("schedules.md", terminal) == ["['The sale opens']", "PENDING True", "FIRED True None"]
     serve, server, _ = terminal.running[0]
