@@ -38,6 +38,8 @@ CONNECT_AT_ONCE = 100
 PING_S = 20.0
 LAST_EVENTS_S = 5.0
 """After the activity is over, so that its last events arrive."""
+IDLE_S = 5.0
+"""After so long without a request the broker may have closed the connection of the platform."""
 READ_BYTES = 1 << 18
 _ANSWERS = (Opcode.RESULT, Opcode.ERROR)
 
@@ -76,12 +78,16 @@ class ControlApi:
     def __init__(self, spec: CallerSpec) -> None:
         self._room = spec.room
         self._connection = http.client.HTTPConnection(spec.api_host, spec.api_port, timeout=30)
+        self._used_at = 0.0
 
     def call(self, operation: str, key: str = "", **fields: Any) -> Any:
         """Return the result of an operation; its problem where it is refused. Any: its JSON."""
         path = f"/v1/{operation.replace('.', '/')}"
         body = json.dumps({"room": self._room, **fields})
         headers = {"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key else {})
+        if time.monotonic() > self._used_at + IDLE_S:
+            self._connection.close()  # the next request opens it again
+        self._used_at = time.monotonic()
         self._connection.request("POST", path, body, headers)
         return json.loads(self._connection.getresponse().read())
 
