@@ -395,19 +395,22 @@ def record(kind: type[R], rules: tuple[Rule, ...]) -> Callable[[Any], R]:
     names: tuple[str, ...] = kind._fields  # type: ignore[attr-defined]
     defaults: dict[str, Any] = kind._field_defaults  # type: ignore[attr-defined]
     width, required = len(names), len(names) - len(defaults)
+    absent = tuple(defaults.values())
     description = f"must be an array of {width} fields"
     assert len(rules) == width, kind
 
     def check(value: Any) -> R:
-        if type(value) is tuple and len(value) >= width:
+        if type(value) is tuple and (given := len(value)) >= required:
             try:
-                return _new(kind, map(call, rules, value))
+                if given >= width:
+                    return _new(kind, map(call, rules, value))
+                return _new(kind, (*map(call, rules, value), *absent[given - required :]))
             except FieldError:
                 pass
         return read_slowly(value)
 
     def read_slowly(value: Any) -> R:
-        """Read what is not a complete array of valid fields; errors have the path of the field."""
+        """Read what is not an array of valid fields; errors have the path of the field."""
         if isinstance(value, (tuple, list)):
             given = dict(zip(names, value, strict=False))
         elif isinstance(value, dict):

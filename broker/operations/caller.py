@@ -17,16 +17,21 @@ class OperationError(Exception):
     """Refusal of a call: nothing was changed. ``field`` and ``rule`` name what is wrong with the request."""
 
     def __init__(self, code: ErrorCode, rule: str, field: str = "", retry_after_ms: int = 0) -> None:
-        super().__init__(f"{field} {rule}".strip())
+        super().__init__()
         self.code = code
         self.rule = rule
         self.field = field
         self.retry_after_ms = retry_after_ms
 
+    def __str__(self) -> str:
+        return f"{self.field} {self.rule}".strip()
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Caller:
-    """Who calls: a viewer's link, or a backend with a key.
+    """Who calls: a viewer's link, or a backend with a key. Nothing changes one after it is made.
+
+    (A frozen dataclass would say so, but takes six times as long to make, and every CALL with a key makes one.)
 
     ``id``: the user id, or the id of the key; ``name``: what others see; ``grants``: its role in a room of its tenant
     by plain name, None = the room is not granted; ``roles``: in any room; ``scopes``: of a backend's key, None = a
