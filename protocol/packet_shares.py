@@ -14,7 +14,7 @@ from .primitives import DrawStream, label, mac, pack_u64, shuffling
 
 __all__ = ["SLICE", "Drop", "dividing", "packet_shares", "rain_drops"]
 
-SLICE = 4096
+SLICE = 1024
 """Numbers that are drawn in one slice of `dividing`: a packet of half as many shares takes one."""
 
 
@@ -43,7 +43,7 @@ def packet_shares(
 def dividing(
     shares: list[int], mode: SplitMode, total_cents: int, count: int, min_cents: int, max_cents: int, seed: bytes
 ) -> Iterator[None]:
-    """Append to ``shares`` what `packet_shares` returns. It yields after each slice of about 10 ms."""
+    """Append to ``shares`` what `packet_shares` returns. It yields after each slice of 2 to 3 ms."""
     if mode is SplitMode.FIXED:
         shares += [total_cents // count] * count
         return

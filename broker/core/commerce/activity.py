@@ -311,6 +311,11 @@ class ActivityRunner(Generic[T]):
         """Whether no batch is under way and no command waits."""
         return self._under_way is None and not self._waiting
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a batch is under way: until its result everything else waits."""
+        return self._under_way is not None
+
     def command(self, command: Any, requester: Requester, ticket: T, at_ms: int) -> ActivityRefusal | None:
         """Take a command; its answer comes with a batch. A refusal: too many wait."""
         share = self._of_one.get(requester.user, 0)

@@ -48,6 +48,8 @@ ActivityKey = tuple[str, str]
 COUNTER_EVERY_MS = 1000
 MAX_REMOVED = 10_000
 """Ids of ended activities that are remembered, so that none is used for another one; then creating is refused."""
+MAX_DUE = 8
+"""Activities that do what is due in one turn of the room's task; each does at most one slice of long work."""
 MAX_VIEWS_BYTES = 20 * 1024
 MAX_OWN_VIEWS_BYTES = 2 * 1024
 """Of the views in the answer to a JOIN, packed."""
@@ -262,7 +264,7 @@ class RoomActivities(Generic[T]):
         refusal = runner.command(command, requester, ticket, self._time(key))
         if refusal is not None:
             return [self._answer(key, ticket, refusal)]
-        return self._turn(key, runner)
+        return [] if runner.is_under_way else self._turn(key, runner)
 
     def user_left(self, user: str, ticket: T, times: Times) -> list[ActivityEffect]:
         """The last connection of a user has left the room: activities that follow it get `UserLeft`."""
@@ -286,16 +288,18 @@ class RoomActivities(Generic[T]):
         ]
 
     def due(self, times: Times) -> list[ActivityEffect]:
-        """Do everything that has become due."""
+        """Do what has become due, of the first `MAX_DUE` activities; the others stay due."""
         self._advance(times)
         effects: list[ActivityEffect] = []
         # In order of due time; at equal times in order of creation, as the runners are.
         due_keys = [key for key in self._runners if self._due.get(key, inf) <= self._time(key)]
+        turns = 0
         for key in sorted(due_keys, key=self._due.__getitem__):
             runner = self._runners[key]
             if self._is_removable(key, runner):
                 self._remove(key)
-            else:
+            elif turns < MAX_DUE:
+                turns += 1
                 effects += self._turn(key, runner)
         return effects
 
