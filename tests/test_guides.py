@@ -332,6 +332,13 @@ def test_the_programs_of_products_count_clicks_and_show_an_order(terminal: Termi
         terminal.run("roomcast call products.put room=lobby id=mug-1 version=2 title=Mug price_cents=1990")
 
 
+def test_the_program_of_audiences_addresses_a_part_of_the_room_and_counts_shares(terminal: Terminal) -> None:
+    assert run_program("audiences.md", terminal) == ["2 1 1 ann 1"]
+    viewer = terminal.running[1][2]
+    terminal.wait_for(viewer, "Your first order is free")
+    assert "Thank you for your order" not in viewer.read_text()
+
+
 def test_the_program_of_mic_link_takes_a_seat_and_leaves_it(terminal: Terminal) -> None:
     assert run_program("mic.md", terminal) == [
         "QUEUED 1", "token of the media service", "ON_MIC 1", "[('ann', True)]", "NONE",

@@ -31,6 +31,7 @@ def attributes(
     audiences = state.activities.audiences
     return Attributes(
         frozenset() if audiences is None else audiences.names_of(audiences.tags_of(plain, own_tags)),
+        follows=audiences is not None and audiences.does_follow(plain),
         watch_s=watch_times.watched_ms(user, joined_at_ms, now_ms) // 1000,
         gift_cents=max(0, state.rankings[GIFTS].score_of(plain)),
         account_age_s=max(0, now_ms // 1000 - account_created) if account_created else None,

@@ -49,6 +49,7 @@ __all__ = [
 ]
 
 ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = (
+    *audiences.ROWS,
     *lotteries.ROWS,
     *mic.ROWS,
     *pk.ROWS,
@@ -64,6 +65,7 @@ ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = (
     *rankings.ROWS,
 )
 REPORTS: tuple[EventRow, ...] = (
+    *audiences.REPORTS,
     *lotteries.REPORTS,
     *mic.REPORTS,
     *pk.REPORTS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, overload
 
-from ..activities.audiences import RoomTags
+from ..activities.audiences import OwnReach, RoomTags
 from ..activities.lotteries import LotteryDrawn, LotteryEntry, LotteryVoided
 from ..activities.mic import MicSeats, MicState
 from ..activities.packets import OwnPacketShare
@@ -16,7 +16,19 @@ from ..activities.quizzes import QuizView
 from ..activities.sales import SaleView
 from ..activities.schedules import JobView
 from ..operations.app import AppAnswer, CallApp
-from ..operations.audiences import AudienceCount, CountAudience, DefineAudiences, GetAudiences, SetUserTags, TaggedUsers
+from ..operations.audiences import (
+    AcceptInvite,
+    AudienceCount,
+    CountAudience,
+    DefineAudiences,
+    FollowHost,
+    GetAudiences,
+    ReachRanks,
+    SetUserTags,
+    ShareRoom,
+    TaggedUsers,
+    TopReach,
+)
 from ..operations.brokers import (
     BrokerStatus,
     ConnectionList,
@@ -640,6 +652,18 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["audiences.count"] | CountAudience, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> AudienceCount: ...
+    @overload
+    async def __call__(self, operation: Literal["audiences.follow"] | FollowHost, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> OwnReach: ...
+    @overload
+    async def __call__(self, operation: Literal["audiences.share"] | ShareRoom, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> OwnReach: ...
+    @overload
+    async def __call__(self, operation: Literal["audiences.accept_invite"] | AcceptInvite, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> OwnReach: ...
+    @overload
+    async def __call__(self, operation: Literal["audiences.top"] | TopReach, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ReachRanks: ...
     @overload
     async def __call__(self, operation: str | tuple[Any, ...], /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> Any: ...

@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import NamedTuple
 
-from ..activities.audiences import MAX_TAGS, Audience, RoomTags, TagRule, audience, room_tags, tag_name, tag_rule
+from ..activities.audiences import (
+    MAX_TAGS,
+    Audience,
+    AudienceGrown,
+    OwnReach,
+    RoomTags,
+    TagRule,
+    audience,
+    room_tags,
+    tag_name,
+    tag_rule,
+)
 from ..codes import ErrorCode
-from ..fields import array_of, integer, optional, record, room_name, user_id
-from .rows import DIRECTION, NEEDS_LEDGER, PLATFORM, STAFF, OperationRow, RateLimit, Scope, row
+from ..fields import array_of, boolean, integer, name_of, optional, record, room_name, text, user_id
+from .rows import DIRECTION, LOGGED_IN, NEEDS_LEDGER, PLATFORM, STAFF, KeyUse, OperationRow, RateLimit, Scope, row
 
 __all__ = [
     "MAX_USERS",
     "ROWS",
+    "AcceptInvite",
     "AudienceCount",
     "CountAudience",
     "DefineAudiences",
+    "FollowHost",
     "GetAudiences",
+    "ReachKind",
+    "ReachRank",
+    "ReachRanks",
     "SetUserTags",
+    "ShareRoom",
     "TaggedUsers",
+    "TopReach",
 ]
 
 MAX_USERS = 256
@@ -70,7 +89,62 @@ class AudienceCount(NamedTuple):
     online: int
 
 
+class FollowHost(NamedTuple):
+    """Follow the host of a room, or stop. ``user``: for whom a backend does it, null = the caller."""
+
+    room: str
+    follows: bool = True
+    user: str | None = None
+
+
+class ShareRoom(NamedTuple):
+    """Count that a room was shared. ``channel``: where; ``user``: as in `FollowHost`."""
+
+    room: str
+    channel: str = ""
+    user: str | None = None
+
+
+class AcceptInvite(NamedTuple):
+    """Say who has brought the caller into a room, in the first half minute there."""
+
+    room: str
+    inviter: str
+
+
+class TopReach(NamedTuple):
+    """Ask who has shared the room most, or brought most users."""
+
+    room: str
+    kind: ReachKind
+    limit: int = 10
+
+
+class ReachKind(IntEnum):
+    """What users are ranked by."""
+
+    SHARES = 0
+    INVITES = 1
+
+
+class ReachRank(NamedTuple):
+    """A user and its count."""
+
+    user: str
+    score: int
+
+
+class ReachRanks(NamedTuple):
+    """The first users, and the sums of the room."""
+
+    top: tuple[ReachRank, ...]
+    totals: AudienceGrown
+
+
 _count = integer(0)
+_own = record(OwnReach, (boolean, _count, _count))
+_grown = record(AudienceGrown, (_count, _count, _count))
+_VIEWER_ERRORS = (*NEEDS_LEDGER, ErrorCode.UNKNOWN_ROOM, ErrorCode.ROOM_ENDED, ErrorCode.OUT_OF_STATE)
 _ERRORS = (*NEEDS_LEDGER, ErrorCode.UNKNOWN_ROOM, ErrorCode.UNKNOWN_ACTIVITY)
 _TAGS = RoomTags((TagRule("fans"), TagRule("buyers")))
 
@@ -100,5 +174,32 @@ ROWS: tuple[OperationRow, ...] = (
         record(AudienceCount, (_count, _count)), "Return how many connections in a room an audience has.",
         scope=Scope.ROOMS_READ, roles=STAFF, rate=RateLimit(2, 10), changes=False, errors=_ERRORS,
         example=(CountAudience("live-1", Audience(any=("fans",))), AudienceCount(12, 340)),
+    ),
+    row(
+        404, "audiences.follow", FollowHost, (room_name, boolean, optional(user_id)), OwnReach, _own,
+        "Follow the host of a room, or stop.",
+        scope=Scope.ROOMS_WRITE, roles=LOGGED_IN, joined=True, durable=True, errors=_VIEWER_ERRORS,
+        example=(FollowHost("live-1", user="ann"), OwnReach(True, 0, 0)),
+    ),
+    row(
+        405, "audiences.share", ShareRoom, (room_name, text(0, 64), optional(user_id)), OwnReach, _own,
+        "Count that a room was shared.",
+        scope=Scope.ROOMS_WRITE, roles=LOGGED_IN, joined=True, key=KeyUse.OPTIONAL, durable=True,
+        rate=RateLimit(1, 5), errors=_VIEWER_ERRORS,
+        example=(ShareRoom("live-1", "wechat", "ann"), OwnReach(True, 1, 0)),
+    ),
+    row(
+        406, "audiences.accept_invite", AcceptInvite, (room_name, user_id), OwnReach, _own,
+        "Say who has brought the caller; it counts after half a minute of watching.",
+        scope=None, roles=LOGGED_IN, joined=True, durable=True,
+        errors=(*_VIEWER_ERRORS, ErrorCode.ALREADY_HAVE, ErrorCode.NOT_ELIGIBLE, ErrorCode.RATE_LIMITED),
+        example=(AcceptInvite("live-1", "ann"), OwnReach(False, 0, 0)),
+    ),
+    row(
+        407, "audiences.top", TopReach, (room_name, name_of(ReachKind), integer(1, 100)), ReachRanks,
+        record(ReachRanks, (array_of(record(ReachRank, (text(1, 64), _count)), 100), _grown)),
+        "Return who has shared the room most, or brought most users.",
+        scope=Scope.ROOMS_READ, roles=LOGGED_IN, joined=True, rate=RateLimit(2, 10), changes=False, errors=_ERRORS,
+        example=(TopReach("live-1", ReachKind.INVITES), ReachRanks((ReachRank("ann", 7),), AudienceGrown(120, 34, 7))),
     ),
 )  # fmt: skip

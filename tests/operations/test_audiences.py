@@ -26,6 +26,10 @@ LAST = "that is all"
 SETTINGS: dict[str, Any] = {"api": API}
 
 
+def rule(name: str) -> dict[str, Any]:
+    return {"name": name, "follow": False, "shares": 0, "invites": 0}
+
+
 @asynccontextmanager
 async def user(broker: Broker, name: str, *tags: str) -> AsyncIterator[tuple[Client, JoinedRoom]]:
     """Open a client with a token that has tags, and join the room."""
@@ -60,7 +64,7 @@ async def test_each_viewer_gets_what_its_tags_select_and_no_gap(directory: Path)
         broker = await stack.enter_async_context(durable_broker(directory, **SETTINGS))
         http = await stack.enter_async_context(client_of(broker))
         defined = await ok(http, "audiences.define", room=ROOM, tags=[{"name": "fans"}, {"name": "buyers"}])
-        assert defined == {"tags": [{"name": "fans"}, {"name": "buyers"}]}
+        assert defined == {"tags": [rule("fans"), rule("buyers")]}
         tags = {"ann": ("fans",), "bob": ("fans", "buyers"), "cy": (), "dan": ("buyers", "of another room")}
         rooms: dict[str, JoinedRoom] = {}
         for name, own in tags.items():
@@ -135,6 +139,50 @@ async def test_who_joins_resumes_or_reads_the_past_gets_what_is_for_it(directory
             ]
 
 
+async def test_follows_and_shares_give_tags_and_meet_conditions_and_outlive_a_restart(directory: Path) -> None:
+    packet: dict[str, Any] = {"total_cents": 100, "count": 2, "mode": "equal", "order_id": "o-1"}
+    async with durable_broker(directory, **SETTINGS) as broker, client_of(broker) as http:
+        rules = [{"name": "fans", "follow": True}, {"name": "heralds", "shares": 2}]
+        await ok(http, "audiences.define", room=ROOM, tags=rules)
+        await ok(http, "packets.create", "k-1", room=ROOM, id="p-1", **packet, eligibility={"follow": True})
+        await ok(
+            http,
+            "packets.create",
+            "k-2",
+            room=ROOM,
+            id="p-2",
+            **{**packet, "order_id": "o-2"},
+            eligibility={"tags_any": ["heralds"]},
+        )
+        async with user(broker, "ann") as (ann, room):
+            for id, field in (("p-1", "follow"), ("p-2", "tags_any")):
+                with pytest.raises(CallRefused) as caught:
+                    await ann.call("packets.grab", room=ROOM, id=id, key=f"grab {id}")
+                assert (caught.value.code, caught.value.field) == (ErrorCode.NOT_ELIGIBLE, field)
+            assert await ann.call("audiences.follow", room=ROOM) == (True, 0, 0)
+            await ann.call("audiences.share", room=ROOM, channel="wechat", key="s-1")
+            await ann.call("audiences.share", room=ROOM, channel="wechat", key="s-1")
+            assert await ann.call("audiences.share", room=ROOM, channel="qq", key="s-2") == (True, 2, 0)
+            for id in ("p-1", "p-2"):
+                await ann.call("packets.grab", room=ROOM, id=id, key=f"grab {id}")
+            await publish(http, "for fans", any=["fans"])
+            await publish(http, LAST)
+            assert await texts_of(room) == ["for fans"]
+            with pytest.raises(CallRefused):
+                await ann.call("audiences.follow", room=ROOM, user="bob")
+        where = await refused(http, "audiences.follow", room=ROOM)
+        assert where == (400, "BAD_FIELD", "user")
+        await ok(http, "audiences.follow", room=ROOM, user="bob")
+    async with durable_broker(directory, **SETTINGS) as broker, client_of(broker) as http:
+        assert await ok(http, "audiences.top", room=ROOM, kind="shares") == {
+            "top": [{"user": "ann", "score": 2}], "totals": {"followers": 2, "shares": 2, "invites": 0},
+        }  # fmt: skip
+        async with user(broker, "ann") as (_, room):
+            assert room.snapshot is not None
+            own = {view.kind: view.data for view in room.snapshot.own_activities}
+            assert own["audiences"] == (True, 2, 0)
+
+
 async def test_a_renewed_token_brings_other_tags(directory: Path) -> None:
     async with durable_broker(directory, **SETTINGS) as broker, client_of(broker) as http:
         await ok(http, "audiences.define", room=ROOM, tags=[{"name": "fans"}])
@@ -189,7 +237,7 @@ async def test_refusals_name_the_code_and_change_nothing(directory: Path) -> Non
                 with pytest.raises(CallRefused) as caught:
                     await ann.call(operation, room=ROOM, **fields)
                 assert caught.value.code == ErrorCode.NOT_ALLOWED
-        assert await ok(http, "audiences.get", room=ROOM) == {"tags": [{"name": "fans"}]}
+        assert await ok(http, "audiences.get", room=ROOM) == {"tags": [rule("fans")]}
 
 
 async def test_the_same_message_to_another_audience_is_another_message(directory: Path) -> None:

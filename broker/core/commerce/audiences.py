@@ -8,19 +8,45 @@ instead.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from heapq import nsmallest
 from typing import Any, NamedTuple, TypeVar
 
-from broker.core.commerce.activity import Activity, ActivityRefusal, ActivityStep, Fact, Requester
-from protocol.activities.audiences import MAX_TAGS, Audience, RoomTags, TagRule
+from broker.core.commerce.activity import (
+    Activity,
+    ActivityRefusal,
+    ActivityReport,
+    ActivityStep,
+    Fact,
+    Requester,
+    RoomEvent,
+    UserLeft,
+)
+from protocol.activities.audiences import (
+    MAX_TAGS,
+    Audience,
+    AudienceGrown,
+    FollowedData,
+    InviteCountedData,
+    OwnReach,
+    RoomTags,
+    SharedData,
+    TagRule,
+)
 from protocol.codes import ErrorCode
-from protocol.operations.audiences import TaggedUsers
+from protocol.operations.audiences import ReachKind, TaggedUsers
 
-__all__ = ["MAX_TAGGED", "Audiences", "DefineTags", "TagUsers"]
+__all__ = ["MAX_TAGGED", "Audiences", "DefineTags", "Follow", "Invited", "Share", "TagUsers"]
 
 T = TypeVar("T")
 
 MAX_TAGGED = 100_000
-"""Users of one room whose tags the platform has set."""
+"""Users of one room whose tags the platform has set; so many followers, sharers and invited users too."""
+COUNTED_AFTER_MS = 30_000
+"""How long an invited user watches until the invite counts."""
+WATCHED_BEFORE_S = 30
+"""Who has watched for longer was not brought by an invite."""
+INVITES_A_MINUTE = 20
+"""Accepted invites of one inviter."""
 _UNKNOWN = 1 << MAX_TAGS
 """Bit of a tag that the room does not have; no user has it."""
 
@@ -38,6 +64,26 @@ class TagUsers(NamedTuple):
     tags: tuple[str, ...] | None
 
 
+class Follow(NamedTuple):
+    """Let a user follow the host, or stop; None = the requester."""
+
+    follows: bool
+    user: str | None = None
+
+
+class Share(NamedTuple):
+    """Count a share of a user; None = the requester."""
+
+    channel: str
+    user: str | None = None
+
+
+class Invited(NamedTuple):
+    """The requester was brought by another user."""
+
+    inviter: str
+
+
 class Audiences(Activity[T]):
     """The tags of one room."""
 
@@ -49,10 +95,25 @@ class Audiences(Activity[T]):
         self._numbers: dict[str, int] = {}
         self._set: dict[str, int] = {}
         """Bits of the users whose tags the platform has set."""
+        self._facts = 0
+        self._ruled: tuple[tuple[int, TagRule], ...] = ()
+        """Tags that a rule gives, with their bits."""
+        self._follows: dict[str, None] = {}
+        self._shares: dict[str, int] = {}
+        self._inviters: dict[str, str] = {}
+        """By invitee, counted or not."""
+        self._pending: dict[str, int] = {}
+        """Invitees that have not watched long enough, and when they will have: in order of time."""
+        self._invites: dict[str, int] = {}
+        """Counted invites by inviter."""
+        self._share_total = 0
+        self._invite_total = 0
+        self._asked: dict[str, tuple[int, ...]] = {}
+        """When invites of an inviter were accepted."""
 
     @property
     def exists(self) -> bool:
-        return bool(self._tags)
+        return self._facts > 0
 
     # ---- who has which
 
@@ -68,7 +129,31 @@ class Audiences(Activity[T]):
         bits = self._set.get(user)
         if bits is None:
             bits = self.bits_of(own) & ~_UNKNOWN if own else 0
+        for bit, rule in self._ruled:
+            if (
+                (rule.follow and user in self._follows)
+                or (rule.shares and self._shares.get(user, 0) >= rule.shares)
+                or (rule.invites and self._invites.get(user, 0) >= rule.invites)
+            ):
+                bits |= bit
         return bits
+
+    def does_follow(self, user: str) -> bool:
+        """Return whether a user follows the host."""
+        return user in self._follows
+
+    def reach_of(self, user: str) -> OwnReach:
+        """Return what a user has done for the room."""
+        return OwnReach(user in self._follows, self._shares.get(user, 0), self._invites.get(user, 0))
+
+    def totals(self) -> AudienceGrown:
+        """Return followers, shares and counted invites of the room."""
+        return AudienceGrown(len(self._follows), self._share_total, self._invite_total)
+
+    def top(self, kind: ReachKind, limit: int) -> list[tuple[str, int]]:
+        """Return the first users by shares or invites; of equal ones the one whose id is smaller."""
+        scores = self._shares if kind is ReachKind.SHARES else self._invites
+        return nsmallest(limit, scores.items(), key=lambda item: (-item[1], item[0]))
 
     def names_of(self, bits: int) -> frozenset[str]:
         """Return the names of tags by their bits."""
@@ -99,6 +184,14 @@ class Audiences(Activity[T]):
                 return self._define(tags)
             case TagUsers(users, tags):
                 return self._set_tags(users, tags)
+            case Follow(follows, user):
+                return self._follow(user or requester.user, follows)
+            case Share(channel, user):
+                return self._share(user or requester.user, channel)
+            case Invited(inviter):
+                return self._invited(requester, inviter, now_ms)
+            case UserLeft():
+                return self._left(requester.user)
         raise TypeError(command)
 
     def _define(self, tags: tuple[TagRule, ...]) -> ActivityStep[T]:
@@ -130,33 +223,142 @@ class Audiences(Activity[T]):
         facts = (Fact("tagged", changes),) if changes else ()
         return ActivityStep(facts, answer, weight=len(changes))
 
-    # ---- time: nothing falls due
+    def _follow(self, user: str, follows: bool) -> ActivityStep[T]:
+        answer = self.reach_of(user)
+        if answer.follows == follows:
+            return ActivityStep(answer=answer)
+        if follows and len(self._follows) >= MAX_TAGGED:
+            return _full("followers")
+        report = ActivityReport("audience.followed", FollowedData(user, follows))
+        return ActivityStep((Fact("followed", (user, follows)),), answer._replace(follows=follows), reports=(report,))
+
+    def _share(self, user: str, channel: str) -> ActivityStep[T]:
+        if user not in self._shares and len(self._shares) >= MAX_TAGGED:
+            return _full("users who share")
+        answer = self.reach_of(user)
+        answer = answer._replace(shares=answer.shares + 1)
+        report = ActivityReport("audience.shared", SharedData(user, channel, answer.shares))
+        return ActivityStep((Fact("shared", (user,)),), answer, reports=(report,))
+
+    def _invited(self, requester: Requester, inviter: str, now_ms: int) -> ActivityStep[T]:
+        user = requester.user
+        answer = self.reach_of(user)
+        known = self._inviters.get(user)
+        if known == inviter:
+            return ActivityStep(answer=answer)
+        if known is not None:
+            return ActivityStep(answer=ActivityRefusal(ErrorCode.ALREADY_HAVE, "was named before", "inviter"))
+        if inviter == user or self._inviters.get(inviter) == user:
+            rule = "must not be the caller, or brought by the caller"
+            return ActivityStep(answer=ActivityRefusal(ErrorCode.NOT_ELIGIBLE, rule, "inviter"))
+        if requester.attributes.watch_s > WATCHED_BEFORE_S:
+            rule = f"is for users who have watched for {WATCHED_BEFORE_S} s at most"
+            return ActivityStep(answer=ActivityRefusal(ErrorCode.NOT_ELIGIBLE, rule, "watch_s"))
+        if len(self._inviters) >= MAX_TAGGED:
+            return _full("invites")
+        recent = [at_ms for at_ms in self._asked.get(inviter, ())[-INVITES_A_MINUTE:] if at_ms > now_ms - 60_000]
+        if len(recent) >= INVITES_A_MINUTE:
+            wait_ms = recent[0] + 60_000 - now_ms
+            rule = f"has brought {INVITES_A_MINUTE} users in a minute"
+            return ActivityStep(answer=ActivityRefusal(ErrorCode.RATE_LIMITED, rule, "inviter", wait_ms))
+        return ActivityStep((Fact("invited", (user, inviter, now_ms)),), answer)
+
+    def _left(self, user: str) -> ActivityStep[T]:
+        due_ms = self._pending.get(user)
+        facts = () if due_ms is None else (Fact("withdrawn", (user, self._inviters[user], due_ms)),)
+        return ActivityStep(facts, self.reach_of(user))
+
+    def follows(self, user: str) -> bool:
+        return user in self._pending
+
+    # ---- time
 
     def next_due(self) -> int | None:
-        return None
+        return next(iter(self._pending.values()), None)
 
     def due(self, now_ms: int) -> ActivityStep[T] | None:
-        return None
+        user, due_ms = next(iter(self._pending.items()), ("", now_ms + 1))
+        if now_ms < due_ms:
+            return None
+        inviter = self._inviters[user]
+        data = InviteCountedData(inviter, user, self._invites.get(inviter, 0) + 1)
+        fact = Fact("counted", (user, inviter, due_ms))
+        return ActivityStep((fact,), reports=(ActivityReport("audience.invite_counted", data),))
 
     # ---- facts
 
     def apply(self, fact: Fact) -> None:
-        if fact.name == "defined":
-            self._use(fact.data[0])
-        else:
-            for user, _, after in fact.data:
-                self._put(user, after)
+        self._facts += 1
+        data = fact.data
+        match fact.name:
+            case "defined":
+                self._use(data[0])
+            case "tagged":
+                for user, _, after in data:
+                    self._put(user, after)
+            case "followed":
+                self._set_follows(*data)
+            case "shared":
+                _add(self._shares, data[0], 1)
+                self._share_total += 1
+            case "invited":
+                user, inviter, at_ms = data
+                self._inviters[user] = inviter
+                self._pending[user] = at_ms + COUNTED_AFTER_MS
+                self._asked[inviter] = (*self._asked.get(inviter, ()), at_ms)
+            case "withdrawn":
+                del self._pending[data[0]], self._inviters[data[0]]
+            case _:
+                del self._pending[data[0]]
+                _add(self._invites, data[1], 1)
+                self._invite_total += 1
 
     def undo(self, fact: Fact) -> None:
-        if fact.name == "defined":
-            self._use(fact.data[1])
+        self._facts -= 1
+        data = fact.data
+        match fact.name:
+            case "defined":
+                self._use(data[1])
+            case "tagged":
+                for user, before, _ in reversed(data):
+                    self._put(user, before)
+            case "followed":
+                self._set_follows(data[0], not data[1])
+            case "shared":
+                _add(self._shares, data[0], -1)
+                self._share_total -= 1
+            case "invited":
+                user, inviter, _ = data
+                del self._inviters[user], self._pending[user]
+                self._asked[inviter] = self._asked[inviter][:-1]
+                if not self._asked[inviter]:
+                    del self._asked[inviter]
+            case "withdrawn":
+                self._inviters[data[0]] = data[1]
+                self._wait_again(data[0], data[2])
+            case _:
+                self._wait_again(data[0], data[2])
+                _add(self._invites, data[1], -1)
+                self._invite_total -= 1
+
+    def _wait_again(self, user: str, due_ms: int) -> None:
+        pending = [*self._pending.items(), (user, due_ms)]
+        self._pending = dict(sorted(pending, key=lambda item: item[1]))
+
+    def _set_follows(self, user: str, follows: bool) -> None:
+        if follows:
+            self._follows[user] = None
         else:
-            for user, before, _ in reversed(fact.data):
-                self._put(user, before)
+            del self._follows[user]
 
     def _use(self, tags: Iterable[tuple[Any, ...]]) -> None:
         self._tags = {tag[0]: TagRule(*tag) for tag in tags}
         self._numbers = {name: number for number, name in enumerate(self._tags)}
+        self._ruled = tuple(
+            (1 << self._numbers[rule.name], rule)
+            for rule in self._tags.values()
+            if rule.follow or rule.shares or rule.invites
+        )
 
     def _put(self, user: str, bits: int | None) -> None:
         if bits is None:
@@ -167,10 +369,35 @@ class Audiences(Activity[T]):
     # ---- what is seen of it
 
     def dump(self) -> tuple[Any, ...]:
-        return tuple(self._tags.items()), tuple(sorted(self._set.items()))
+        tables = self._set, self._shares, self._inviters, self._invites, self._asked, self._pending
+        scores = (sorted(each.items()) for each in tables)
+        return (
+            self._facts, tuple(self._tags.items()), tuple(sorted(self._follows)), tuple(map(tuple, scores)),
+            self._share_total, self._invite_total,
+        )  # fmt: skip
+
+    def counter(self) -> RoomEvent | None:
+        totals = self.totals()
+        return RoomEvent("audiences.counted", totals) if any(totals) else None
+
+    def own_view(self, user: str) -> OwnReach | None:
+        reach = self.reach_of(user)
+        return reach if any(reach) else None
 
     def view(self, is_staff: bool) -> RoomTags | None:
         return self.room_tags() if is_staff else None
+
+
+def _add(scores: dict[str, int], user: str, change: int) -> None:
+    score = scores.get(user, 0) + change
+    if score:
+        scores[user] = score
+    else:
+        del scores[user]
+
+
+def _full(what: str) -> ActivityStep[Any]:
+    return ActivityStep(answer=ActivityRefusal(ErrorCode.OUT_OF_STATE, f"has {MAX_TAGGED} {what}", "room"))
 
 
 def _refuse(rule: str, field: str) -> ActivityStep[Any]:

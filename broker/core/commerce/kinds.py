@@ -26,7 +26,7 @@ __all__ = ["activity_kinds"]
 def activity_kinds(random_bytes: Callable[[], bytes]) -> dict[str, ActivityKind]:
     """Return all kinds by name. ``random_bytes``: returns 32 unguessable bytes, the seed of an activity."""
     kinds: tuple[ActivityKind, ...] = (
-        ActivityKind(Audiences.kind, Audiences, limit=1, shown=1),
+        ActivityKind(Audiences.kind, Audiences, limit=1, shown=1, follows_users=True),
         ActivityKind("sales", lambda id: Sale(id, random_bytes), limit=20, shown=5),
         ActivityKind("packets", lambda id: RedPacket(id, random_bytes), limit=100, shown=5),
         ActivityKind("coupons", lambda id: CouponPool(id, random_bytes), limit=20, shown=5),

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from ...activities.audiences import Audience, RoomTags, TagRule
+from ...activities.audiences import Audience, OwnReach, RoomTags, TagRule
 from ...operations.audiences import (
+    AcceptInvite,
     AudienceCount,
     CountAudience,
     DefineAudiences,
+    FollowHost,
     GetAudiences,
+    ReachKind,
+    ReachRanks,
     SetUserTags,
+    ShareRoom,
     TaggedUsers,
+    TopReach,
 )
 from ..calls import AsyncBackendCall, BackendCall
 
@@ -46,6 +52,34 @@ class AudiencesCalls:
         result: AudienceCount = self._call("audiences.count", CountAudience(room, audience), None)
         return result
 
+    def follow(self, *, room: str, follows: bool = True, user: str | None = None, dry_run: bool = False) -> OwnReach:
+        """Follow the host of a room, or stop. Scope: rooms:write."""
+        result: OwnReach = self._call("audiences.follow", FollowHost(room, follows, user), None, dry_run)
+        return result
+
+    def share(
+        self,
+        *,
+        room: str,
+        channel: str = "",
+        user: str | None = None,
+        idempotency_key: str | None = None,
+        dry_run: bool = False,
+    ) -> OwnReach:
+        """Count that a room was shared. Scope: rooms:write."""
+        result: OwnReach = self._call("audiences.share", ShareRoom(room, channel, user), idempotency_key, dry_run)
+        return result
+
+    def accept_invite(self, *, room: str, inviter: str, dry_run: bool = False) -> OwnReach:
+        """Say who has brought the caller; it counts after half a minute of watching. For viewers' links."""
+        result: OwnReach = self._call("audiences.accept_invite", AcceptInvite(room, inviter), None, dry_run)
+        return result
+
+    def top(self, *, room: str, kind: ReachKind, limit: int = 10) -> ReachRanks:
+        """Return who has shared the room most, or brought most users. Scope: rooms:read."""
+        result: ReachRanks = self._call("audiences.top", TopReach(room, kind, limit), None)
+        return result
+
 
 class AsyncAudiencesCalls:
     """Operations on audiences."""
@@ -75,4 +109,34 @@ class AsyncAudiencesCalls:
     async def count(self, *, room: str, audience: Audience) -> AudienceCount:
         """Return how many connections in a room an audience has. Scope: rooms:read."""
         result: AudienceCount = await self._call("audiences.count", CountAudience(room, audience), None)
+        return result
+
+    async def follow(
+        self, *, room: str, follows: bool = True, user: str | None = None, dry_run: bool = False
+    ) -> OwnReach:
+        """Follow the host of a room, or stop. Scope: rooms:write."""
+        result: OwnReach = await self._call("audiences.follow", FollowHost(room, follows, user), None, dry_run)
+        return result
+
+    async def share(
+        self,
+        *,
+        room: str,
+        channel: str = "",
+        user: str | None = None,
+        idempotency_key: str | None = None,
+        dry_run: bool = False,
+    ) -> OwnReach:
+        """Count that a room was shared. Scope: rooms:write."""
+        result: OwnReach = await self._call("audiences.share", ShareRoom(room, channel, user), idempotency_key, dry_run)
+        return result
+
+    async def accept_invite(self, *, room: str, inviter: str, dry_run: bool = False) -> OwnReach:
+        """Say who has brought the caller; it counts after half a minute of watching. For viewers' links."""
+        result: OwnReach = await self._call("audiences.accept_invite", AcceptInvite(room, inviter), None, dry_run)
+        return result
+
+    async def top(self, *, room: str, kind: ReachKind, limit: int = 10) -> ReachRanks:
+        """Return who has shared the room most, or brought most users. Scope: rooms:read."""
+        result: ReachRanks = await self._call("audiences.top", TopReach(room, kind, limit), None)
         return result

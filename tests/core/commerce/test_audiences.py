@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from hypothesis.strategies import lists, none, sampled_from
+from hypothesis.strategies import booleans, lists, none, sampled_from
 
 from broker.core.commerce import audiences
-from broker.core.commerce.activity import ActivityRefusal
-from broker.core.commerce.audiences import Audiences, DefineTags, TagUsers
-from protocol.activities.audiences import MAX_TAGS, Audience, RoomTags, TagRule
+from broker.core.commerce.activity import ActivityRefusal, UserLeft
+from broker.core.commerce.audiences import (
+    COUNTED_AFTER_MS,
+    INVITES_A_MINUTE,
+    Audiences,
+    DefineTags,
+    Follow,
+    Invited,
+    Share,
+    TagUsers,
+)
+from protocol.activities.audiences import MAX_TAGS, Audience, AudienceGrown, OwnReach, RoomTags, TagRule
 from protocol.codes import ErrorCode
-from protocol.operations.audiences import TaggedUsers
-from tests.support.activities import ActivityDriver, platform
+from protocol.operations.audiences import ReachKind, TaggedUsers
+from tests.support.activities import ActivityDriver, platform, viewer
 
 NAMES = [f"tag-{number}" for number in range(5)]
 USERS = ["ann", "bob", "cy"]
@@ -83,6 +93,99 @@ class TagMachine(RuleBasedStateMachine):
 
 TestTags = TagMachine.TestCase
 TestTags.settings = settings(max_examples=30, stateful_step_count=15, deadline=None)
+
+
+class ReachMachine(RuleBasedStateMachine):
+    """Follows, shares and invites in any order, with refusals, restarts and users who leave: counts and rules agree."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.driver = ActivityDriver(Audiences)
+        rules = TagRule("fans", follow=True), TagRule("heralds", shares=2), TagRule("hosts", invites=1)
+        self.driver.ask(DefineTags(rules), platform)
+        self.follows: set[str] = set()
+        self.shares: Counter[str] = Counter()
+        self.inviters: dict[str, tuple[str, int]] = {}
+
+    def send(self, command: Any, user: str, commits: bool) -> bool:
+        """Return whether the command was committed, or changed nothing."""
+        self.driver.send(command, viewer(user))
+        if self.driver.is_under_way and not commits:
+            self.driver.refuse()
+            return False
+        self.driver.commit_all()
+        return True
+
+    @rule(user=sampled_from(USERS), follows=booleans(), commits=booleans())
+    def follow(self, user: str, follows: bool, commits: bool) -> None:
+        if self.send(Follow(follows), user, commits):
+            self.follows = self.follows | {user} if follows else self.follows - {user}
+
+    @rule(user=sampled_from(USERS), commits=booleans())
+    def share(self, user: str, commits: bool) -> None:
+        if self.send(Share("wechat"), user, commits):
+            self.shares[user] += 1
+
+    @rule(user=sampled_from(USERS), inviter=sampled_from(USERS), commits=booleans())
+    def invited(self, user: str, inviter: str, commits: bool) -> None:
+        is_free = user not in self.inviters and user != inviter and self.inviters.get(inviter, ("",))[0] != user
+        if self.send(Invited(inviter), user, commits) and is_free:
+            self.inviters[user] = inviter, self.driver.now_ms + COUNTED_AFTER_MS
+
+    @rule(user=sampled_from(USERS))
+    def leave(self, user: str) -> None:
+        is_pending = user in self.inviters and self.inviters[user][1] > self.driver.now_ms
+        assert self.driver.activity.follows(user) == is_pending
+        self.driver.ask(UserLeft(), viewer(user))
+        if is_pending:
+            del self.inviters[user]
+
+    @rule(ms=sampled_from([1000, COUNTED_AFTER_MS - 1, COUNTED_AFTER_MS]))
+    def watch(self, ms: int) -> None:
+        self.driver.pass_time(ms)
+
+    @precondition(lambda self: not self.driver.is_under_way)
+    @rule()
+    def restart(self) -> None:
+        self.driver.restart()
+
+    @invariant()
+    def counts_are_those_of_the_actions(self) -> None:
+        activity: Audiences[int] = self.driver.activity
+        now_ms = self.driver.now_ms
+        invites = Counter(inviter for inviter, due_ms in self.inviters.values() if due_ms <= now_ms)
+        totals = AudienceGrown(len(self.follows), self.shares.total(), invites.total())
+        assert activity.totals() == totals
+        for user in USERS:
+            assert activity.reach_of(user) == (user in self.follows, self.shares[user], invites[user])
+            expected = {"fans"} if user in self.follows else set()
+            expected |= {"heralds"} if self.shares[user] >= 2 else set()
+            expected |= {"hosts"} if invites[user] >= 1 else set()
+            assert activity.names_of(activity.tags_of(user, ())) == expected
+        top = sorted((-score, user) for user, score in invites.items() if score)
+        assert activity.top(ReachKind.INVITES, 10) == [(user, -score) for score, user in top]
+        self.driver.check()
+
+
+TestReach = ReachMachine.TestCase
+TestReach.settings = settings(max_examples=30, stateful_step_count=15, deadline=None)
+
+
+def test_an_inviter_brings_twenty_users_a_minute_and_none_who_watched_before() -> None:
+    driver = ActivityDriver(Audiences)
+    driver.ask(define("fans"), platform)
+    for number in range(INVITES_A_MINUTE):
+        assert driver.ask(Invited("ann"), viewer(f"u-{number}")) == OwnReach(False, 0, 0)
+    limited = driver.ask(Invited("ann"), viewer("one-more"))
+    assert (limited.code, limited.retry_after_ms) == (ErrorCode.RATE_LIMITED, 60_000)
+    assert refusal(driver.ask(Invited("bob"), viewer("u-0"))) == (ErrorCode.ALREADY_HAVE, "inviter")
+    assert refusal(driver.ask(Invited("bob"), viewer("bob"))) == (ErrorCode.NOT_ELIGIBLE, "inviter")
+    assert refusal(driver.ask(Invited("u-0"), viewer("ann"))) == (ErrorCode.NOT_ELIGIBLE, "inviter")
+    assert refusal(driver.ask(Invited("ann"), viewer("old", watch_s=31))) == (ErrorCode.NOT_ELIGIBLE, "watch_s")
+    driver.pass_time(60_000)
+    assert driver.ask(Invited("ann"), viewer("one-more")) == OwnReach(False, 0, 0)
+    names = [report.name for report in driver.reports]
+    assert names == ["audience.invite_counted"] * INVITES_A_MINUTE
 
 
 def refusal(found: Any) -> tuple[ErrorCode, str]:
