@@ -422,7 +422,7 @@ class Runner:
             while not self._is_complete():
                 await self._load.reported.park()
         return DemoResult(
-            self._differences(), commerce.differences, commerce.sums, broker.hub.accounts(), seconds, self.viewers,
+            self._differences(), commerce.differences, commerce.sums, self._accounts(), seconds, self.viewers,
             self.total_likes(),
             self.total_accounting(), self._load.report().received, self._latency, self._load.report(),
             self.stalled, self.peak_stage,
@@ -451,9 +451,15 @@ class Runner:
         assert self.broker is not None
         return sum(room.state.like_total for room in self.broker.hub)
 
-    def _differences(self) -> list[str]:
+    def _accounts(self) -> tuple[Account, ...]:
+        """Return the accounts of the room in which all clients are; that of the PK has none of them."""
         assert self.broker is not None
-        found = differences(self.broker.hub.accounts(), self.total_likes(), self.total_accounting(), self.references)
+        room = self.broker.hub.find(ROOM)
+        assert room is not None
+        return room.state.accounts()
+
+    def _differences(self) -> list[str]:
+        found = differences(self._accounts(), self.total_likes(), self.total_accounting(), self.references)
         found += self._load.failures()
         holes = self._load.report().holes
         if holes:

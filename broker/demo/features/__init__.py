@@ -6,6 +6,7 @@ from broker.demo.features.gifts import GiftFeature
 from broker.demo.features.lotteries import LotteryFeature
 from broker.demo.features.mic import MicFeature
 from broker.demo.features.packets import PacketFeature, RainFeature
+from broker.demo.features.pk import PkFeature
 from broker.demo.features.polls import PollFeature
 from broker.demo.features.products import ProductFeature
 from broker.demo.features.sales import SaleFeature
@@ -23,5 +24,6 @@ FEATURES: tuple[type[DemoFeature], ...] = (
     LotteryFeature,
     PollFeature,
     MicFeature,
+    PkFeature,
     ScheduleFeature,
 )
