@@ -587,6 +587,7 @@ def test_many_winners_are_named_in_part_and_all_of_them_hear_of_it() -> None:
 # ---- speed
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_entries_close_and_draw_in_300_short_steps() -> None:
     count = 100_000
     lottery: Lottery[int] = Lottery("bag", lambda: RANDOM)
