@@ -11,7 +11,7 @@ import trio
 from protocol.activities import ActivityEvent
 from protocol.clients import CallRefused, Client, Direct, JoinedRoom, PostResult, StreamEvent, open_client
 from protocol.codes import ErrorCode, Tier
-from protocol.payloads import GiftPayload, HighlightPayload
+from protocol.payloads import AnnouncementPayload, GiftPayload, HighlightPayload
 
 __all__ = ["Buyer"]
 
@@ -32,6 +32,8 @@ class Buyer:
         """Must-deliver messages to this user, in their order."""
         self.paid: list[GiftPayload | HighlightPayload] = []
         """Gift events and paid messages of the room, in their order."""
+        self.announcements: list[str] = []
+        """Texts of the announcements of the room, in their order."""
         self._url = url
         self._user = user
         self._rng = rng
@@ -67,6 +69,9 @@ class Buyer:
                 self._changed.unpark_all()
             elif isinstance(event.payload, GiftPayload | HighlightPayload):
                 self.paid.append(event.payload)
+                self._changed.unpark_all()
+            elif isinstance(event.payload, AnnouncementPayload):
+                self.announcements.append(event.payload.text)
                 self._changed.unpark_all()
 
     async def _receive_messages(self, client: Client) -> None:

@@ -1,5 +1,6 @@
 """The kinds of activities that the demo plays."""
 
+from broker.demo.features.audiences import AudienceFeature
 from broker.demo.features.base import DemoFeature
 from broker.demo.features.coupons import CouponFeature
 from broker.demo.features.gifts import GiftFeature
@@ -26,4 +27,5 @@ FEATURES: tuple[type[DemoFeature], ...] = (
     MicFeature,
     PkFeature,
     ScheduleFeature,
+    AudienceFeature,
 )
