@@ -18,8 +18,8 @@ import trio
 
 from broker.auth.api_keys import ApiKeys
 from broker.core.commerce.activity import BROKER, ActivityRefusal
-from broker.core.commerce.pk import PK_KEY
-from broker.core.commerce.pk_half import Delivered, PkMessage, ReceiveMessage
+from broker.core.commerce.pk import PK_KEY, PK_SHOWN_KEY
+from broker.core.commerce.pk_half import Delivered, OtherScored, PkMessage, ReceiveMessage
 from broker.core.commerce.room_activities import ActivityKey
 from broker.core.commerce.schedules import JobRan, JobRun
 from broker.core.tenants.names import plain_name, qualify, tenant_of
@@ -71,6 +71,9 @@ class ActionRuns:
                     if (room, epoch) not in self._messages:
                         nursery.start_soon(self._send_messages, room, epoch)
                     self._messages[room, epoch] = actions
+                    continue
+                if key == PK_SHOWN_KEY:
+                    self._show_scores(room, actions)
                     continue
                 for action in actions:
                     if isinstance(action, JobRun):
@@ -127,6 +130,13 @@ class ActionRuns:
             if is_refused:
                 await trio.sleep(AGAIN_S)
         del self._messages[room, epoch]
+
+    def _show_scores(self, room: str, scores: tuple[tuple[str, OtherScored], ...]) -> None:
+        """Give scores to other rooms, for display: once, as the next one takes their place."""
+        for other, scored in scores:
+            receiver = self._parts.hub.find(qualify(tenant_of(room), other))
+            if receiver is not None:
+                receiver.command_activity(PK_KEY, scored, BROKER, lambda answer: None)
 
     async def _send_message(self, room: str, other: str, message: PkMessage) -> ErrorCode | None:
         """Give a message to another room; return the code of its refusal, None = the room has handled it."""

@@ -12,6 +12,7 @@ import trio
 from broker.core.commerce import pk
 from broker.core.commerce.pk_half import PkMessage
 from broker.core.rooms.pk_scores import PkScores
+from broker.server import Broker
 from protocol.activities import ActivityEvent
 from protocol.activities.pk import PkEnded, PkOutcome, PkPhase, PkStarted
 from protocol.clients import StreamEvent, open_client
@@ -45,6 +46,12 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     shorten(monkeypatch)
 
 
+def scores_in(broker: Broker, room: str) -> tuple[int, int | None]:
+    """Return the scores that a room shows: its own and the other one."""
+    state = state_of(broker, room)
+    return (0, None) if state is None else (state.score, state.other_score)
+
+
 async def test_two_rooms_compare_the_gifts_of_their_viewers(directory: Path) -> None:
     async with (
         durable_broker(directory) as broker,
@@ -52,7 +59,7 @@ async def test_two_rooms_compare_the_gifts_of_their_viewers(directory: Path) -> 
         open_client(f"roomcast://127.0.0.1:{broker.addresses[0][1]}", "dev:ann") as ann,
     ):
         room = await ann.join(B)
-        await running(broker, first, second)
+        await running(broker, first, second, 2 * LASTS_MS)
         for name, amount in ((A, 2), (B, 4), (A, 3)):
             await give(broker, name, amount)
         async with open_client(f"roomcast://127.0.0.1:{broker.addresses[0][1]}", "dev:bob") as bob:
@@ -60,6 +67,8 @@ async def test_two_rooms_compare_the_gifts_of_their_viewers(directory: Path) -> 
             assert snapshot is not None
             (view,) = [view.data for view in snapshot.activities if view.kind == "pk"]
             assert (view.id, view.phase, view.score) == ("p", PkPhase.RUNNING, 500)
+        await until(lambda: scores_in(broker, A) == (500, 400) and scores_in(broker, B) == (400, 500))
+        assert is_in(broker, A, PkPhase.RUNNING), "both scores are shown before the end"
         assert await result(broker, A) == (PkOutcome.WON, 500, 400, False)
         assert await result(broker, B) == (PkOutcome.LOST, 400, 500, False)
         seen: list[Any] = []

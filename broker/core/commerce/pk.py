@@ -39,7 +39,7 @@ from protocol.activities.pk import PkEnded, PkMeasure, PkOutcome, PkPhase, PkSco
 from protocol.codes import ErrorCode
 from protocol.fields import MAX_INT
 
-__all__ = ["PK_KEY", "Pk"]
+__all__ = ["PK_KEY", "PK_SHOWN_KEY", "Pk"]
 
 T = TypeVar("T")
 
@@ -505,6 +505,8 @@ class Pk(Activity[T]):
 
 PK_KEY = Pk.kind, ""
 """A room has one activity for all its PKs."""
+PK_SHOWN_KEY = Pk.kind, "shown"
+"""Key of actions, of no activity: the score of a room, for display in the other one."""
 _UNKNOWN = ActivityRefusal(ErrorCode.UNKNOWN_ACTIVITY, "names no PK of this room", "id")
 _NOT_ACCEPTED_YET = ActivityRefusal(ErrorCode.OVERLOADED, "the acceptance is still on its way", "id", LATER_MS)
 _HANDLED: ActivityStep[Any] = ActivityStep(answer=PkHandled())

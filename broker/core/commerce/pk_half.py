@@ -133,7 +133,7 @@ class PkHalf(NamedTuple):
         return self.other, self.is_inviting, self.measure, self.duration_ms
 
     def state(self, other_shown: int | None = None) -> PkState:
-        """Return the record of it. ``other_shown``: score of the other room so far, for display."""
+        """Return the record of it. ``other_shown``: score of the other room so far, for display before the end."""
         return PkState(
             self.pk,
             PkPhase(self.phase),
@@ -145,7 +145,7 @@ class PkHalf(NamedTuple):
             self.starts_at_ms,
             self.ends_at_ms,
             self.score,
-            other_shown if self.other_score is None else self.other_score,
+            other_shown if self.other_score is None and self.outcome is None else self.other_score,
             None if self.outcome is None else PkOutcome(self.outcome),
             self.is_forfeit,
         )

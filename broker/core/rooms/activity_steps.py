@@ -12,14 +12,17 @@ from typing import Any, Generic, TypeVar
 
 from broker.core.commerce.activity import BROKER, Activity, ActivityRefusal, Requester
 from broker.core.commerce.audiences import Audiences
-from broker.core.commerce.pk import PK_KEY
+from broker.core.commerce.pk import PK_KEY, PK_SHOWN_KEY
+from broker.core.commerce.pk_half import OtherScored
 from broker.core.commerce.room_activities import (
     ActivityBatch,
     ActivityEffect,
     ActivityKey,
     AnswerCommand,
+    PushCounter,
     RecordBatch,
     RoomActivities,
+    StartActions,
     Times,
 )
 from broker.core.rooms.audience import selector
@@ -213,6 +216,8 @@ class ActivitySteps(Generic[T]):
                 self._scores.answered(effect.answer, now)
             else:
                 out.append(effect)
+            if isinstance(effect, PushCounter) and effect.key == PK_KEY:
+                out += self._show_score()
         times = self.activities.times
         self.due_at = max(now, min(self._seen_at + self.activities.wait_ms / 1000, self._scores.retry_at))
         if self.due_at < inf and times.continued_ms != times.now_ms:
@@ -229,6 +234,15 @@ class ActivitySteps(Generic[T]):
         # The time is that of the last command or timer: what has become due since then waits for its timer.
         effects += self.activities.command(PK_KEY, command, BROKER, self._scores, self.activities.times)
         return bool(effects)
+
+    def _show_score(self) -> list[Effect[T]]:
+        """Return what shows the score of the PK in the other room, as often as its counter is pushed here."""
+        assert self.activities is not None
+        pk = self.activities.find(*PK_KEY)
+        half = None if pk is None else pk.state()
+        if half is None or half.starts_at_ms is None or half.outcome is not None:
+            return []
+        return [StartActions(PK_SHOWN_KEY, ((half.other_room, OtherScored(half.id, half.score)),))]
 
     def _record(self, made: ActivityBatch) -> Record[T]:
         shown = made.batch.event
