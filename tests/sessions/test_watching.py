@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import h11
@@ -15,7 +16,9 @@ import trio
 from broker.server import Broker
 from protocol.codes import LeaveReason, MessageType, Role, RoomPhase, Tier
 from protocol.messages import Ack
+from tests.support.api import API, client_of, ok
 from tests.support.broker import joined_link, running_broker, sessions_of
+from tests.support.durable import durable_broker
 from tests.support.until import until
 
 pytestmark = pytest.mark.integration
@@ -285,3 +288,21 @@ async def test_a_watcher_that_does_not_read_misses_chat_and_is_counted() -> None
                             data = data[-100:] + await stream.receive_some(65536)
                     nursery.cancel_scope.cancel()
         assert broker.context.missed_chat > 0
+
+
+async def test_a_watcher_sees_no_gap_and_nothing_that_is_for_others(directory: Path) -> None:
+    message: dict[str, Any] = {"room": "lobby", "type": int(MessageType.ANNOUNCEMENT)}
+    async with durable_broker(directory, api=API) as broker, client_of(broker) as http:
+        await ok(http, "audiences.define", room="lobby", tags=[{"name": "fans"}])
+        async with watching(broker) as watcher:
+            await watcher.expect("JOIN")
+            await ok(http, "messages.publish", **message, payload=["for fans"], audience={"any": ["fans"]})
+            event = (await watcher.expect("EVENT"))["body"]
+            assert (event["type"], event["payload"]) == (MessageType.NOT_ADDRESSED, [])
+            newest = watcher.last_id
+        await ok(http, "messages.publish", **message, payload=["for all"])
+        await ok(http, "messages.publish", **message, payload=["for fans"], audience={"any": ["fans"]})
+        async with watching(broker, "/watch/lobby?last_event_id=" + newest) as watcher:
+            assert (await watcher.expect("RESUME"))["body"]["recovered"]
+            assert (await watcher.expect("EVENT"))["body"]["payload"] == ["for all"]
+            assert (await watcher.expect("EVENT"))["body"]["type"] == MessageType.NOT_ADDRESSED
