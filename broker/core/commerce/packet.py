@@ -76,7 +76,7 @@ class RedPacket(Activity[T]):
         self._expire_at_ms = 0
         self._shares = PacketShares(ShareTerms(SplitMode.LUCKY, 0, 0, 0, 0), b"")
         self._next_slice_ms = 0
-        """When the next slice of dividing the total is due, which keeps it from opening."""
+        """When the next slice of dividing the total is due: from the creation on, so that it opens in time."""
         self._states: list[tuple[PacketState, int]] = []
         """States and since when, the present one last."""
 
@@ -188,12 +188,14 @@ class RedPacket(Activity[T]):
     # ---- time
 
     def next_due(self) -> int | None:
-        """Return when it opens, ends or is settled; before it opens the total is divided, in slices."""
+        """Return when it opens, ends or is settled, or the next slice of its total is to be divided."""
         if not self._states:
             return None
         state, since_ms = self._states[-1]
+        if state in (PacketState.SCHEDULED, PacketState.OPEN) and not self._shares.is_divided:
+            return self._next_slice_ms
         if state is PacketState.SCHEDULED:
-            return max(self._open_at_ms, self._next_slice_ms)
+            return self._open_at_ms
         if state is PacketState.OPEN:
             return self._expire_at_ms
         return None if state is PacketState.SETTLED else since_ms + SETTLED_AFTER_MS
@@ -204,17 +206,23 @@ class RedPacket(Activity[T]):
         if due_ms is None or now_ms < due_ms:
             return None
         if self.state is PacketState.SCHEDULED:
-            if self._shares.is_dividing():
-                self._next_slice_ms = now_ms + 1
+            if self._is_early(now_ms, self._open_at_ms):
                 return None
             config = self.config
             opened = PacketOpened(config.total_cents, config.count, seed_hash(self._seed).hex(), self._expire_at_ms)
             return ActivityStep((Fact("opened", (now_ms,)),), event=RoomEvent("packets.opened", opened))
         if self.state is PacketState.OPEN:
-            return self._expire(now_ms)
+            return None if self._is_early(now_ms, self._expire_at_ms) else self._expire(now_ms)
         shares = self._shares
         settled = PacketSettled(self._seed.hex(), shares.taken, shares.left_cents)
         return self._settle(now_ms)._replace(event=RoomEvent("packets.settled", settled))
+
+    def _is_early(self, now_ms: int, due_ms: int) -> bool:
+        """Return whether it is not ``due_ms`` yet, or the total is not divided; divide a slice of it."""
+        if self._shares.is_dividing():
+            self._next_slice_ms = now_ms + 1
+            return True
+        return now_ms < due_ms
 
     def _settle(self, now_ms: int) -> ActivityStep[T]:
         shares = self._shares

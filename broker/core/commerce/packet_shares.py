@@ -84,6 +84,11 @@ class PacketShares:
             pass
         return OwnPacketShare(share, self._cents[share])
 
+    @property
+    def is_divided(self) -> bool:
+        """Whether all shares are computed."""
+        return self._dividing is None
+
     def is_dividing(self) -> bool:
         """Compute a slice of the shares; return whether another one is left."""
         if self._dividing is not None:

@@ -390,6 +390,26 @@ def test_ten_thousand_users_on_one_packet_get_its_total() -> None:
     assert all(answer.code is ErrorCode.EMPTY for answer in answers if isinstance(answer, ActivityRefusal))
 
 
+def test_a_packet_that_opens_later_is_divided_by_then() -> None:
+    driver = ActivityDriver(packet)
+    opens_ms = driver.now_ms + 1_000
+    driver.ask(creation(total_cents=1_000_007, count=10_000, open_at_ms=opens_ms), platform)
+    driver.pass_time(30)
+    assert driver.activity.next_due() == opens_ms
+    driver.pass_time(970)
+    assert isinstance(driver.ask(GRAB, viewer("ann")), OwnPacketShare)
+
+
+def test_a_packet_is_divided_in_slices_after_a_restart() -> None:
+    driver = driver_with(total_cents=1_000_007, count=10_000)
+    driver.pass_time(50)
+    driver.restart()
+    assert driver.activity.next_due() <= driver.now_ms + 1
+    driver.pass_time(30)
+    assert driver.activity.next_due() > driver.now_ms
+    assert isinstance(driver.ask(GRAB, viewer("ann")), OwnPacketShare)
+
+
 @pytest.mark.parametrize(
     ("mode", "slices", "expected"),
     [
