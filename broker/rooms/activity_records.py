@@ -93,6 +93,6 @@ def _fold(activities: RoomActivities[Any], entries: Iterable[StoredEntry]) -> No
     for entry in entries:
         try:
             kind, id, facts = unpack_body(entry.body)
-            activities.fold((kind, id), [Fact(name, data) for name, data in facts])
+            activities.fold((kind, id), [Fact(name, data) for name, data in facts], entry.at_ms)
         except (RemoteProtocolError, TypeError, ValueError):
             log.error("facts of an activity cannot be read", room=entry.room, entry=entry.seq)

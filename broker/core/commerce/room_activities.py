@@ -57,6 +57,8 @@ MAX_RECALLED = 8
 """Ended activities of a room that are in memory again, because a caller has asked for them."""
 MAX_KEPT_FACTOR = 10
 """Activities of a kind in memory, with those that have ended: so many times the limit of those that have not."""
+HELD_AHEAD_MS = 3_600_000
+"""A clock that is held (`TrustedClock.continued_ms`) is more than a day ahead of the continued time."""
 KEPT_AFTER_END_MS = 600_000
 """How long an activity stays in memory after its last deadline."""
 
@@ -154,8 +156,8 @@ class RoomActivities(Generic[T]):
         self._actions: dict[ActivityKey, tuple[Any, ...]] = {}
         """Actions that have been started and are not done."""
         self._views: dict[bool, tuple[tuple[ActivityView, ...], int]] = {}
-        self._folded: set[ActivityKey] = set()
-        """Those that began before this process."""
+        self._folded: dict[ActivityKey, int] = {}
+        """Those that began before this process, and when."""
         self.times = Times(0, 0)
         """The latest that a command or timer came with."""
 
@@ -319,12 +321,15 @@ class RoomActivities(Generic[T]):
 
     # ---- restart, and the end of the room
 
-    def fold(self, key: ActivityKey, facts: Iterable[Fact]) -> None:
-        """Apply facts of the ledger, in their order; those of an unknown kind are left out."""
+    def fold(self, key: ActivityKey, facts: Iterable[Fact], at_ms: int = 0) -> None:
+        """Apply facts of the ledger, in their order; those of an unknown kind are left out.
+
+        ``at_ms``: when they became durable, by the clock of that process.
+        """
         if key[0] not in self._kinds:
             return
         runner = self._runners.get(key) or self._add(key)
-        self._folded.add(key)
+        self._folded.setdefault(key, at_ms)
         for fact in facts:
             runner.activity.apply(fact)
         self._views.clear()
@@ -392,7 +397,9 @@ class RoomActivities(Generic[T]):
         self.times = Times(max(self.times.now_ms, times.now_ms), max(self.times.continued_ms, times.continued_ms))
 
     def _time(self, key: ActivityKey) -> int:
-        return self.times.continued_ms if key in self._folded else self.times.now_ms
+        # One that began while the clock was held has its deadlines by that clock: it is ahead of the continued time.
+        began_at = self._folded.get(key, inf)
+        return self.times.continued_ms if began_at <= self.times.continued_ms + HELD_AHEAD_MS else self.times.now_ms
 
     def _refusal_of_new(self, key: ActivityKey) -> ActivityRefusal | None:
         if key in self._removed:
@@ -422,7 +429,7 @@ class RoomActivities(Generic[T]):
         del self._runners[key]
         self._views.clear()
         self._due.pop(key, None)
-        self._folded.discard(key)
+        self._folded.pop(key, None)
         self._counters.pop(key, None)
         self._recalled.pop(key, None)
         self._removed[key] = None

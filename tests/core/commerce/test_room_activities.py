@@ -74,6 +74,22 @@ def test_a_deadline_from_before_the_start_is_not_passed_by_a_clock_that_is_far_a
     assert activities.find(*KEY).total == 2
 
 
+def test_a_deadline_that_was_set_while_the_clock_was_held_is_passed_by_that_clock() -> None:
+    """Started after a weekend the clock is held for as long; a sale of that morning goes on after another restart."""
+    began = activities_of()
+    held = Times(NOW_MS + AHEAD_MS, NOW_MS)
+    effects = began.command(KEY, (-5000, False), viewer("ann"), 1, held, creates=True)
+    assert isinstance(effects[0], RecordBatch)
+    activities = activities_of()
+    activities.fold(KEY, [Fact("added", (1,)), *effects[0].made.batch.facts], began.times.now_ms)
+    activities.fold(("sums", "old"), [Fact("added", (1,)), Fact("scheduled", (None, NOW_MS + 5000))], NOW_MS - 5)
+    committed(activities, activities.resume(held))
+    committed(activities, activities.due(Times(NOW_MS + AHEAD_MS + 4999, NOW_MS + 4999)))
+    assert activities.find(*KEY).total == 1
+    committed(activities, activities.due(Times(NOW_MS + AHEAD_MS + 5000, NOW_MS + 4999)))
+    assert (activities.find(*KEY).total, activities.find("sums", "old").total) == (2, 1)
+
+
 def test_ids_of_activities_that_have_ended_are_not_used_again() -> None:
     activities = activities_of(EndingSum)
     assert committed(activities, activities.command(KEY, (10, False), viewer("ann"), 1, at(0), creates=True)) == [10]
