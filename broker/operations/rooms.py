@@ -22,7 +22,7 @@ from broker.operations.parts import Handler, Parts, Recall
 from broker.operations.results import PostResults
 from broker.rooms.room import PostRef, Room
 from broker.rooms.room_history import read_page
-from protocol.codes import ErrorCode, Lane, MessageType, Outcome, Role, RoomPhase
+from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase
 from protocol.fields import MAX_INT
 from protocol.messages import AckResult, Post
 from protocol.operations.rooms import (
@@ -73,11 +73,19 @@ def room_of(parts: Parts, name: str) -> Room:
     """Return a room that is open, or whose stream goes on: it is opened then. UNKNOWN_ROOM
     otherwise.
 
-    After a restart no room is open before a client joins it, and the platform goes on with it all the same.
+    After a restart no room is open before a client joins it, and the platform goes on with it all the same. One that
+    is being closed because it has crashed or is idle has not ended either.
     """
-    if parts.hub.find(name) is None and parts.hub.epoch_of(name) is not None:
-        return open_for(parts, name)
-    return parts.room(name)
+    room = parts.hub.find(name)
+    goes_on = parts.hub.epoch_of(name) is not None if room is None else _comes_back(parts, room)
+    return open_for(parts, name) if goes_on else parts.room(name)
+
+
+def _comes_back(parts: Parts, room: Room) -> bool:
+    """Return whether a room that is being closed is opened again with its stream."""
+    if room.state.phase is not RoomPhase.ENDED or room.is_left_unused:
+        return False
+    return room.has_crashed or (parts.ledger is not None and room.ended[0] is not LeaveReason.ROOM_ENDED)
 
 
 def raise_for(result: AckResult) -> None:

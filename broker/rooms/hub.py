@@ -61,6 +61,8 @@ CHECKPOINT_S = 1.0
 """How often totals are written, and so the likes that a kill can cost; one row a changed room, in one commit."""
 CHECKPOINT_BATCH = 200
 """Rooms between two checkpoints of the event loop: 0.5 us for a room without a change."""
+READ_AGAIN_S = 1.0
+"""When the activities of a room that has crashed are read again, which the disk could not read; it stays closed."""
 MAX_RECALLS_WAITING = 100
 """Callers that wait for activities that have left memory: they are read one after the other."""
 MAX_CRASHED = 100
@@ -444,8 +446,14 @@ class Hub:
             return
         room.is_reading = True
         try:
-            steps.activities = await self._room_store.read_activities(room.name, room.state.epoch)
-        except (LedgerRefused, LedgerDamaged, sqlite3.Error) as error:
+            while True:
+                try:
+                    steps.activities = await self._room_store.read_activities(room.name, room.state.epoch)
+                    return
+                except sqlite3.Error as error:
+                    log.warning("the activities of a room cannot be read yet", room=room.name, why=str(error))
+                await trio.sleep(READ_AGAIN_S)
+        except (LedgerRefused, LedgerDamaged) as error:
             log.error("the activities of a room cannot be read", room=room.name, why=str(error))
         finally:
             room.is_reading = False

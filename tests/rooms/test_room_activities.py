@@ -12,10 +12,14 @@ from broker.core.commerce.activity import ActivityRefusal
 from broker.core.commerce.room_activities import ActivityKind
 from broker.ledger import LedgerState
 from broker.ledger.pending import PendingResult
+from broker.operations.caller import Caller, OperationError
+from broker.rooms import hub
+from broker.rooms.room_store import RoomStore
 from broker.server import Broker
 from protocol.activities import BY_EVENT_NAME, ActivityEventRow, Via
-from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, RoomPhase, Tier
+from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, Role, RoomPhase, Tier
 from protocol.messages import ActivityView, Direct, Event, Join, Joined, Left
+from protocol.operations import BY_NAME, Scope
 from tests.support.activities import viewer
 from tests.support.broker import joined_link, raw_link
 from tests.support.durable import disk, durable_broker
@@ -139,6 +143,34 @@ async def test_a_crashed_room_reads_its_activities_from_the_ledger(directory: Pa
         await until(lambda: broker.hub.find("lobby") is None)
         with trio.fail_after(10):
             assert await add(broker, 1) == 11
+
+
+async def test_a_crashed_room_stays_closed_until_its_activities_can_be_read(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "READ_AGAIN_S", 0.05)
+    platform = Caller("shop", "Shop", "", lambda room: Role.APP, frozenset({Role.APP}), frozenset({Scope.ADMIN}))
+    read = RoomStore.read_activities
+    found: list[ErrorCode] = []
+
+    async def fail_first(self: RoomStore, room: str, epoch: int) -> Any:
+        with pytest.raises(OperationError) as caught:
+            await broker.operations.call(platform, BY_NAME["rooms.get"], (room,))
+        found.append(caught.value.code)
+        if len(found) < 3:
+            raise disk_error("SQLITE_IOERR_READ")
+        return await read(self, room, epoch)
+
+    monkeypatch.setattr(RoomStore, "read_activities", fail_first)
+    async with durable_broker(directory) as broker:
+        assert await add(broker, 10) == 10
+        room = broker.hub.find("lobby")
+        assert room is not None
+        room.state.activities.activities.find(*KEY).total = -1  # type: ignore[union-attr]
+        broker.hub.crash(room)
+        await until(lambda: broker.hub.find("lobby") is None)
+        assert found == [ErrorCode.OVERLOADED] * 3
+        assert await add(broker, 1) == 11
 
 
 async def test_a_room_has_so_many_activities_of_a_kind(directory: Path) -> None:
