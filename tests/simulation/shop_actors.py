@@ -1,4 +1,5 @@
-"""Users of the simulated world who buy in a flash sale and take shares of a red packet, and the platform behind them.
+"""Users of the simulated world who buy in a flash sale, take shares of a red packet and enter a lottery, and the
+platform behind them.
 
 Every call is repeated until its result is known, over kills, failed commits, restarts and rooms that crash. So every
 unit that was confirmed and every share that was taken is known, and the facts in the ledger must make exactly these.
@@ -29,6 +30,7 @@ from protocol.operations.sales import (
     ListSales,
 )
 from tests.simulation.actors import RETRY_S, Actors
+from tests.simulation.lottery_actors import Raffle
 
 __all__ = ["SHOP_ROOM", "Shop"]
 
@@ -60,6 +62,7 @@ class Shop:
         self.shares: dict[str, tuple[int, int]] = {}
         """Number and cents of each user's share."""
         self._created = trio.Event()
+        self.raffle = Raffle(actors, SHOP_ROOM, BUYERS, self._call)
         actors.remaining += 1
 
     async def run(self) -> None:
@@ -75,6 +78,7 @@ class Shop:
             await self._do(client, CreatePacket(SHOP_ROOM, PACKET, "order-p", CENTS, SHARES), "packet")
             self._created.set()
             async with trio.open_nursery() as buying:
+                buying.start_soon(self.raffle.run, client)
                 for user in BUYERS:
                     buying.start_soon(self._buy, user, client)
             await self._do(client, CloseSale(SHOP_ROOM, SALE))
@@ -95,8 +99,9 @@ class Shop:
 
     async def _buy(self, user: str, platform: Client) -> None:
         """Claim units and take a share, each call twice; the platform pays what is reserved."""
-        async with self.actors.client(f"dev:{user}") as client:
-            await self.actors.join(client, SHOP_ROOM)
+        async with self.actors.client(f"dev:{user}") as client, trio.open_nursery() as nursery:
+            room = await self.actors.join(client, SHOP_ROOM)
+            nursery.start_soon(self.raffle.take_part, user, client, room)
             await self._created.wait()
             for number in range(CLAIMS):
                 await self.world.pause(3.0)
@@ -157,6 +162,7 @@ class Shop:
 
     def check_ledger(self, path: Path) -> None:
         """Check that the facts make exactly what was acknowledged."""
+        self.raffle.check()
         ledger = Ledger(path)
         try:
             found = read_all_activities(ledger, activity_kinds(lambda: bytes(32)))
