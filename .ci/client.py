@@ -340,7 +340,7 @@ def _fields(kind: type[Any], records: dict[str, type[Any]]) -> str:
     """Return the fields of a record with their types; add the records and enumerations among them to ``records``."""
     found = []
     for name, annotation in kind.__annotations__.items():
-        text = getattr(annotation, "__forward_arg__", annotation)
+        text = str(getattr(annotation, "__forward_arg__", annotation))
         for each in _NAME.findall(text):
             named = vars(sys.modules[kind.__module__]).get(each)
             if isinstance(named, type) and named.__module__.startswith("protocol."):

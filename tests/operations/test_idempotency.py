@@ -93,6 +93,7 @@ def other(row: OperationRow) -> Any:
         "coupons.issue": {"user": "another"},
         "coupons.issue_many": {"users": ("another",)},
         "products.explain": {"id": "another"},
+        "audiences.share": {"channel": "another"},
     }
     return request._replace(**changed[row.name])
 

@@ -91,6 +91,7 @@ async def test_a_room_reports_what_happens_in_order(directory: Path) -> None:
         )
         assert events[2]["data"] == {
             "type": "announcement", "user": "max", "name": "max", "payload": {"text": "news 1"}, "count": 1, "item": 0,
+            "audience": None,
         }  # fmt: skip
         assert events[4]["data"]["order_id"] == "o-1"
         assert events[6]["data"] == {"reason": "ended", "user": "max"}
