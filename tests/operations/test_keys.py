@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from broker.core.rooms.idempotency import OperationKey
 from broker.core.rooms.key_changes import KEY_CHANGES
 from broker.operations.caller import Caller, OperationError
+from broker.rooms.room_store import RoomJournal
 from protocol.codes import ErrorCode, KeyCause, Role, Tier
 from protocol.messages import Event, Resume, Resumed
 from protocol.operations import BY_NAME, Scope
@@ -169,3 +171,25 @@ async def test_more_changes_than_a_room_takes_are_refused_with_the_wait() -> Non
             await set_keys()
         assert caught.value.code is ErrorCode.RATE_LIMITED
         assert caught.value.retry_after_ms > 0
+
+
+async def test_a_room_that_crashes_while_a_key_is_looked_up_has_not_ended(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform = Caller("shop", "Shop", "", lambda room: Role.APP, frozenset({Role.APP}), frozenset({Scope.ADMIN}), "k1")
+    request = {"room": "live-1", "name": "price", "value": 1}
+    async with durable_broker(directory) as broker:
+        first_use = RoomJournal.first_use
+
+        async def crash(self: RoomJournal, key: OperationKey) -> None:
+            room = broker.hub.find("live-1")
+            assert room is not None
+            broker.hub.crash(room)
+
+        monkeypatch.setattr(RoomJournal, "first_use", crash)
+        with pytest.raises(OperationError) as caught:
+            await broker.operations.call(platform, BY_NAME["keys.set"], request)
+        assert (caught.value.code, caught.value.retry_after_ms) == (ErrorCode.OVERLOADED, 1000)
+        monkeypatch.setattr(RoomJournal, "first_use", first_use)
+        await until(lambda: broker.hub.find("live-1") is None)
+        assert (await broker.operations.call(platform, BY_NAME["keys.set"], request))[0].version

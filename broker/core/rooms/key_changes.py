@@ -12,7 +12,7 @@ from broker.core.rooms.effects import Effect, PendingReply, Record
 from broker.core.rooms.idempotency import OperationKey
 from broker.core.rooms.keys import KeyDelete, KeyRefused, RoomKeys
 from broker.core.rooms.phases import RoomPhases
-from broker.core.rooms.stream import Stream
+from broker.core.rooms.stream import BUSY_RETRY_MS, Stream
 from protocol.codes import ErrorCode, Lane, MessageType, Outcome, RoomPhase
 from protocol.frames import pack_body
 from protocol.messages import Event
@@ -71,6 +71,8 @@ class KeyChanges(Generic[T]):
         at_ms: int,
     ) -> KeyDecision | KeyRefused:
         """Do all of ``items``, or none. ``now_ms``: trusted Unix milliseconds; ``at_ms``: those of the event."""
+        if self._phases.comes_back:
+            return KeyRefused(ErrorCode.OVERLOADED, "room", "is closed for a moment", retry_after_ms=BUSY_RETRY_MS)
         if self._phases.wanted is RoomPhase.ENDED:
             return KeyRefused(ErrorCode.ROOM_ENDED, "room", "has ended")
         known = self._stream.known(key, ticket, now)
