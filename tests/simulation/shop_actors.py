@@ -110,6 +110,7 @@ class Shop:
                     self._claimed(user, claim)
                     again = await self._call(client, ClaimSale(SHOP_ROOM, SALE), f"claim {number}")
                     assert again == claim, f"claim {number} of {user}: {claim}, again {again}"
+                    await self._check_units(platform)
                     await self._pay(platform, claim)
                 share = await self._call(client, GrabPacket(SHOP_ROOM, PACKET), f"grab {number}")
                 assert not isinstance(share, CallRefused), share
@@ -118,6 +119,11 @@ class Shop:
     def _claimed(self, user: str, claim: ClaimAnswer) -> None:
         assert self.claims.setdefault(claim.number, user) == user, f"claim {claim.number} has two users"
         self.world.count_event("claim answered", claim.number, claim.state.name)
+
+    async def _check_units(self, platform: Client) -> None:
+        """Check that no unit is granted twice."""
+        for sale in (await self._do(platform, ListSales(SHOP_ROOM))).items:
+            assert sale.available + sale.reserved + sale.confirmed == STOCK, f"units of {sale}"
 
     async def _pay(self, platform: Client, claim: ClaimAnswer) -> None:
         """Confirm or cancel a claim, or forget it, so that its unit returns by time."""

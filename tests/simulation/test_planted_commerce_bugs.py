@@ -1,4 +1,4 @@
-"""Bugs of lotteries, planted one by one: the simulation must find each within a few seeds."""
+"""Bugs of sales, packets and lotteries, planted one by one: the simulation must find each within a few seeds."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ from typing import Any
 
 import pytest
 
-from broker.core.commerce.activity import ActivityStep
+from broker.core.commerce.activity import ActivityStep, Fact
 from broker.core.commerce.lottery import EnterCommand, Lottery
+from broker.core.commerce.packet import RedPacket
+from broker.core.commerce.room_activities import ActivityKey, RoomActivities
+from broker.core.commerce.sale_facts import SaleFacts
+from broker.ledger import Reader
+from broker.rooms import room_store
+from broker.rooms.activity_records import read_all_activities
 from tests.simulation.faults import QUIET
 from tests.simulation.scenario import simulate
 
@@ -31,6 +37,33 @@ def finds(seeds: range, **conditions: Any) -> str:
     return ""
 
 
+def forget_after_a_restart(patch: Patch, kind: str, name: str) -> None:
+    """Leave out facts of a name when the activities of all rooms are read at the start."""
+
+    def read(reader: Reader, kinds: Any) -> Any:
+        fold = RoomActivities.fold
+
+        def without(self: Any, key: ActivityKey, facts: list[Fact], at_ms: int) -> None:
+            fold(self, key, [fact for fact in facts if (key[0], fact.name) != (kind, name)], at_ms)
+
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(RoomActivities, "fold", without)
+            return read_all_activities(reader, kinds)
+
+    patch.setattr(room_store, "read_all_activities", read)
+
+
+def test_a_unit_that_is_granted_twice_is_found(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(SaleFacts, "available", property(lambda facts: max(0, facts.stock - facts.claims.confirmed)))
+    assert "units of" in finds(range(1, 5))
+
+
+def test_a_share_that_is_lost_on_a_restart_is_found(monkeypatch: Patch) -> None:
+    forget_after_a_restart(monkeypatch, RedPacket.kind, "grabbed")
+    found = finds(range(1, 9), kills=0.3)
+    assert "two shares" in found or "has no share left" in found, found
+
+
 def test_an_entry_that_is_answered_and_not_written_is_found(monkeypatch: Patch) -> None:
     decide = Lottery.decide
 
@@ -40,6 +73,11 @@ def test_an_entry_that_is_answered_and_not_written_is_found(monkeypatch: Patch) 
 
     monkeypatch.setattr(Lottery, "decide", unwritten)
     assert "is lost" in finds(range(1, 5))
+
+
+def test_a_prize_that_is_sent_again_after_a_restart_is_found(monkeypatch: Patch) -> None:
+    forget_after_a_restart(monkeypatch, Lottery.kind, "prize")
+    assert "prizes received" in finds(range(1, 9), kills=0.3)
 
 
 def test_a_draw_that_is_not_that_of_its_proof_is_found(monkeypatch: Patch) -> None:
