@@ -1,4 +1,4 @@
-"""Share of the event loop that CALLs have: thousands of them at once delay messages by milliseconds, not by seconds.
+"""Share of the event loop that CALLs have, so that messages do not wait until thousands of them are answered.
 
 A turn of the poller handles CALLs for `READ_SLICE_S`. A link whose CALL comes after that is held: nothing more of it is
 handled or read, so what it sends next waits in its socket. Held links are served in the order in which they came, for
