@@ -53,6 +53,7 @@ NOT_COUNTERS = {
     "broker.core.commerce.sale_facts:price_version": "version of a price",
     "broker.core.commerce.sale_facts:stock": "units of one sale",
     "broker.core.commerce.sale_window:count": "claims of one window",
+    "broker.core.rooms.stream:open_cents": "cents of one room in flight",
     "broker.core.rooms.presence:users": "state that a room publishes",
     "broker.net.websocket:body": "part of one message",
     "broker.net.websocket:fragments": "part of one message",

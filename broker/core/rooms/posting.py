@@ -302,7 +302,7 @@ class Posting(Generic[T]):
         refused = self._refused_order(ticket, order) or self._refused(ticket, author, Lane.PAID, now)
         if refused:
             return refused
-        self._stream.begin(key)
+        self._stream.begin(key, order.cents)
         self._stream.admit(Lane.PAID)
         asked = PendingReply(ticket, Outcome.ACCEPTED, key, order)
         return self.release(self.gifts.offer(gift, asked, now, at_ms), now, at_ms)
@@ -322,7 +322,7 @@ class Posting(Generic[T]):
         plan = self.highlights.begin(posted.cents, at_ms)
         if plan is None:
             return (Reply(ticket, Outcome.LIMITED, BUSY_RETRY_MS),)
-        self._stream.begin(key)
+        self._stream.begin(key, order.cents)
         self._stream.admit(Lane.PAID)
         payload = posted._replace(tier=plan.tier, until_ms=plan.until_ms, displaced=plan.displaced)
         event = Event(MessageType.HIGHLIGHT, at_ms, posted.user_id, posted.name, payload)
@@ -330,8 +330,9 @@ class Posting(Generic[T]):
         return self._stream.record(event, Lane.PAID, (asked,), now, left=plan.left)
 
     def _refused_order(self, ticket: T, order: GiftOrder) -> Sequence[Effect[T]]:
-        """Return the answer to an order with which the sum of the room would be no integer of JSON."""
-        if order.cents <= MAX_INT - self._rankings[GIFTS].total:
+        """Return the answer to an order with which the sum of the room, orders under way included, would be no integer
+        of JSON."""
+        if order.cents <= MAX_INT - self._rankings[GIFTS].total - self._stream.open_cents:
             return _NOTHING
         return (Reply(ticket, Outcome.REJECTED, ErrorCode.BAD_FIELD),)
 

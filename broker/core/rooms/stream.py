@@ -62,6 +62,7 @@ class Stream(Generic[T]):
         "_orders",
         "_room",
         "history",
+        "open_cents",
     )
 
     def __init__(
@@ -82,7 +83,10 @@ class Stream(Generic[T]):
         """Called with each event that is in the stream."""
         self._orders = orders
         """Orders of all rooms."""
-        self._open_orders: dict[OperationKey, None] = {}
+        self._open_orders: dict[OperationKey, int] = {}
+        """Cents of the orders under way."""
+        self.open_cents = 0
+        """Their sum: what the ranking of the gifts does not have yet."""
 
     @property
     def is_durable(self) -> bool:
@@ -109,26 +113,28 @@ class Stream(Generic[T]):
             return None
         return () if waits else (Reply(ticket, Outcome.LIMITED, BUSY_RETRY_MS),)
 
-    def begin(self, key: OperationKey | None) -> None:
-        """The operation is new and has been taken in; one of its outcomes below will come."""
+    def begin(self, key: OperationKey | None, cents: int = 0) -> None:
+        """The operation is new and has been taken in; one of its outcomes below will come. ``cents``: of an order."""
         if key is not None:
             table = self._table(key)
             table.begin(key)
             if table is self._orders:
-                self._open_orders[key] = None
+                self._open_orders[key] = cents
+                self.open_cents += cents
 
     def forget_orders(self) -> None:
         """Close the keys of all orders under way: the room takes nothing more, and they may be posted again."""
         for key in self._open_orders:
             self._orders.forget(key)
         self._open_orders.clear()
+        self.open_cents = 0
 
     def _table(self, key: OperationKey) -> IdempotencyTable[T]:
         return self._orders if key.is_order else self._first
 
     def _close(self, key: OperationKey, result: StoredResult, now: float) -> list[T]:
         """Store a result, but for a refusal, which may be otherwise next time; return the tickets that waited."""
-        self._open_orders.pop(key, None)
+        self.open_cents -= self._open_orders.pop(key, 0)
         table = self._table(key)
         is_stored = result.outcome in (Outcome.ACCEPTED, Outcome.MERGED)
         return table.complete(key, result, now) if is_stored else table.forget(key)

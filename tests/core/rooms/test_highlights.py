@@ -15,8 +15,9 @@ from broker.core.rooms.idempotency import FirstUse, StoredResult
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import RoomRules, RoomState
 from protocol.codes import ErrorCode, Lane, MessageType, Outcome, Role
+from protocol.fields import MAX_INT
 from protocol.messages import Post
-from protocol.payloads import DeletedPayload, HighlightPayload
+from protocol.payloads import DeletedPayload, GiftPayload, HighlightPayload
 from tests.support.examples import examples
 from tests.support.rooms import CUSTOM, Person
 
@@ -53,6 +54,32 @@ def test_one_that_may_displace_another_waits_for_the_one_before_it() -> None:
     assert len(room.highlights) == MAX_HELD, "one that the ledger refuses displaces none"
     (record,) = records(room.post(51, APP, paid("o51"), 1.0, T0 + 60_000))
     assert (record.event.payload.displaced, len(record.left)) == (0, MAX_HELD)
+
+
+def test_orders_under_way_count_in_the_largest_sum_of_a_room() -> None:
+    room = a_room()
+    half = MAX_INT // 2
+
+    def gift(order: str) -> Post:
+        return Post(MessageType.GIFT, "", GiftPayload(order, "ann", "Ann", order, 1, half))
+
+    too_large = (Reply(3, Outcome.REJECTED, int(ErrorCode.BAD_FIELD)),)
+    (first,) = records(room.post(1, APP, gift("o1"), 1.0, T0))
+    (second,) = records(room.post(2, APP, gift("o2"), 1.0, T0))
+    for post in (gift("o3"), paid("o3")):
+        assert room.post(3, APP, post, 1.0, T0) == too_large
+    room.committed(first, 1, 1.1)
+    assert room.post(3, APP, gift("o3"), 1.1, T0) == too_large
+    key = second.asked[0].key
+    assert key is not None
+    known = StoredResult(Outcome.ACCEPTED, 1, FirstUse("other", 78, 1))
+    room.repeated(second, {key: known}, 1.2)
+    (third,) = records(room.post(3, APP, gift("o3"), 1.2, T0))
+    assert room.post(4, APP, gift("o4"), 1.2, T0) == (too_large[0]._replace(ticket=4),)
+    room.refused(third, 2000, 1.3)
+    (fourth,) = records(room.post(4, APP, gift("o4"), 1.3, T0))
+    room.committed(fourth, 2, 1.4)
+    assert room.rankings[GIFTS].total == 2 * half == MAX_INT - 1
 
 
 class Histories(RuleBasedStateMachine):
