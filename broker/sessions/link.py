@@ -188,7 +188,7 @@ class SessionLink:
         if left_s <= 0:
             self.close(CloseCode.TOKEN_EXPIRED, "the token has expired")
             return
-        heard_at = self.transport.heard_at
+        heard_at = now if self.is_held else self.transport.heard_at
         silent_until = heard_at + config.heartbeat_cut_s
         if silent_until <= now:
             self.close(CloseCode.HEARTBEAT_MISSED, f"silent for {config.heartbeat_cut_s:g} s")
@@ -242,8 +242,9 @@ class SessionLink:
         self.context.poller.pause_reading(self.transport, until)
 
     def go_on(self) -> None:
-        """Handle what the connection has sent while it was held."""
+        """Handle what the connection has sent while it was held. It was not read meanwhile, so it was not silent."""
         self.is_held = False
+        self.transport.heard_at = self.context.poller.now
         self.context.poller.resume_reading(self.transport)
         self.handle()
 

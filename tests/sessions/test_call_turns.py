@@ -17,7 +17,7 @@ from protocol.codes import MessageType, Opcode
 from protocol.messages import Call, Ping, Post
 from protocol.operations import BY_NAME
 from protocol.payloads import DanmakuPayload
-from tests.support.broker import RawLink, joined_link, running_broker
+from tests.support.broker import RawLink, joined_link, running_broker, sessions_of
 from tests.support.poller import Clock
 from tests.support.until import until
 
@@ -163,3 +163,26 @@ async def test_a_held_link_may_end_and_a_stopping_broker_answers_the_others(one_
         await until(lambda: turns.held > 0)
         await broker.drain()
         assert await answers_of(ann) == list(range(30))
+
+
+@pytest.mark.integration
+async def test_a_held_link_that_is_not_read_is_not_silent(one_at_a_time: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve = CallTurns.serve
+    monkeypatch.setattr(CallTurns, "serve", lambda turns: None)
+    async with running_broker() as broker, joined_link(broker, "dev:ann") as (ann, ann_room):
+        (session,) = sessions_of(broker)
+        cut_s = broker.config.link.heartbeat_cut_s
+        await ann.send((GET, ann_room, 1), (GET, ann_room, 2), (Ping(1), 0, 3))
+        await until(lambda: session.is_held)
+        heard_at = session.heard_at
+        session.on_deadline(heard_at + 2 * cut_s)
+        assert session.is_open, "held, so that nothing it sends is read"
+        monkeypatch.setattr(broker.context.poller, "refresh_clock", lambda: broker.context.poller.now)
+        broker.context.poller.now = heard_at + 2 * cut_s
+        while session.is_held:
+            serve(broker.context.call_turns)
+        session.on_deadline(heard_at + 2.5 * cut_s)
+        assert session.is_open, "it had no time to be read since"
+        session.on_deadline(heard_at + 3 * cut_s)
+        assert not session.is_open
+        assert await answers_of(ann) == [1, 2, 3]
