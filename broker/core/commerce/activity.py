@@ -40,6 +40,7 @@ __all__ = [
     "RoomEvent",
     "UserLeft",
     "UserMessage",
+    "refused",
 ]
 
 T = TypeVar("T")
@@ -151,6 +152,11 @@ class ActivityStep(NamedTuple, Generic[T]):
     messages: tuple[UserMessage, ...] = ()
     reports: tuple[ActivityReport, ...] = ()
     weight: int = 0
+
+
+def refused(code: ErrorCode, rule: str, field: str = "", retry_after_ms: int = 0) -> ActivityStep[Any]:
+    """Return the step of a refused command; parameters as of `ActivityRefusal`. Any: it has no tickets."""
+    return ActivityStep(answer=ActivityRefusal(code, rule, field, retry_after_ms))
 
 
 class Batch(NamedTuple, Generic[T]):

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple, TypeVar
 
 from broker.core.commerce.activity import (
     Activity,
-    ActivityRefusal,
     ActivityReport,
     ActivityStep,
     Fact,
     Requester,
     RoomEvent,
     UserLeft,
+    refused,
 )
 from protocol.activities.audiences import (
     MAX_TAGS,
@@ -197,10 +197,12 @@ class Audiences(Activity[T]):
     def _define(self, tags: tuple[TagRule, ...]) -> ActivityStep[T]:
         wanted = {tag.name: tag for tag in tags}
         if len(wanted) < len(tags):
-            return _refuse("must not name a tag twice", "tags")
+            return refused(ErrorCode.BAD_FIELD, "must not name a tag twice", "tags")
         after = self._tags | wanted
         if len(after) > MAX_TAGS:
-            return _refuse(f"makes {len(after)} tags of this room; at most {MAX_TAGS} are allowed", "tags")
+            return refused(
+                ErrorCode.BAD_FIELD, f"makes {len(after)} tags of this room; at most {MAX_TAGS} are allowed", "tags"
+            )
         answer = RoomTags(tuple(after.values()))
         if after == self._tags:
             return ActivityStep(answer=answer)
@@ -210,15 +212,14 @@ class Audiences(Activity[T]):
     def _set_tags(self, users: tuple[str, ...], tags: tuple[str, ...] | None) -> ActivityStep[T]:
         for place, tag in enumerate(tags or ()):
             if tag not in self._tags:
-                return _refuse("names no tag of this room", f"tags[{place}]")
+                return refused(ErrorCode.BAD_FIELD, "names no tag of this room", f"tags[{place}]")
         bits = None if tags is None else self.bits_of(tags)
         changes = tuple(
             (user, self._set.get(user), bits) for user in dict.fromkeys(users) if self._set.get(user) != bits
         )
         added = sum(before is None for _, before, _ in changes)
         if bits is not None and len(self._set) + added > MAX_TAGGED:
-            refusal = ActivityRefusal(ErrorCode.OUT_OF_STATE, f"has {MAX_TAGGED} users with tags at most", "room")
-            return ActivityStep(answer=refusal)
+            return refused(ErrorCode.OUT_OF_STATE, f"has {MAX_TAGGED} users with tags at most", "room")
         answer = TaggedUsers(len(changes), len(self._set) + (added if bits is not None else -len(changes)))
         facts = (Fact("tagged", changes),) if changes else ()
         return ActivityStep(facts, answer, weight=len(changes))
@@ -247,20 +248,20 @@ class Audiences(Activity[T]):
         if known == inviter:
             return ActivityStep(answer=answer)
         if known is not None:
-            return ActivityStep(answer=ActivityRefusal(ErrorCode.ALREADY_HAVE, "was named before", "inviter"))
+            return refused(ErrorCode.ALREADY_HAVE, "was named before", "inviter")
         if inviter == user or self._inviters.get(inviter) == user:
             rule = "must not be the caller, or brought by the caller"
-            return ActivityStep(answer=ActivityRefusal(ErrorCode.NOT_ELIGIBLE, rule, "inviter"))
+            return refused(ErrorCode.NOT_ELIGIBLE, rule, "inviter")
         if requester.attributes.watch_s > WATCHED_BEFORE_S:
             rule = f"is for users who have watched for {WATCHED_BEFORE_S} s at most"
-            return ActivityStep(answer=ActivityRefusal(ErrorCode.NOT_ELIGIBLE, rule, "watch_s"))
+            return refused(ErrorCode.NOT_ELIGIBLE, rule, "watch_s")
         if len(self._inviters) >= MAX_TAGGED:
             return _full("invites")
         recent = [at_ms for at_ms in self._asked.get(inviter, ())[-INVITES_A_MINUTE:] if at_ms > now_ms - 60_000]
         if len(recent) >= INVITES_A_MINUTE:
             wait_ms = recent[0] + 60_000 - now_ms
             rule = f"has brought {INVITES_A_MINUTE} users in a minute"
-            return ActivityStep(answer=ActivityRefusal(ErrorCode.RATE_LIMITED, rule, "inviter", wait_ms))
+            return refused(ErrorCode.RATE_LIMITED, rule, "inviter", wait_ms)
         return ActivityStep((Fact("invited", (user, inviter, now_ms)),), answer)
 
     def _left(self, user: str) -> ActivityStep[T]:
@@ -397,8 +398,4 @@ def _add(scores: dict[str, int], user: str, change: int) -> None:
 
 
 def _full(what: str) -> ActivityStep[Any]:
-    return ActivityStep(answer=ActivityRefusal(ErrorCode.OUT_OF_STATE, f"has {MAX_TAGGED} {what}", "room"))
-
-
-def _refuse(rule: str, field: str) -> ActivityStep[Any]:
-    return ActivityStep(answer=ActivityRefusal(ErrorCode.BAD_FIELD, rule, field))
+    return refused(ErrorCode.OUT_OF_STATE, f"has {MAX_TAGGED} {what}", "room")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, TypeVar
 
-from broker.core.commerce.activity import Activity, ActivityRefusal, ActivityStep, Fact, Requester, RoomEvent
+from broker.core.commerce.activity import Activity, ActivityStep, Fact, Requester, RoomEvent, refused
 from broker.core.commerce.schedules import MAX_AHEAD_MS
 from protocol.activities.schedules import CountdownStarted, CountdownStopped
 from protocol.codes import ErrorCode
@@ -57,15 +57,15 @@ class Countdown(Activity[T]):
         if self._started is not None:
             if started == self._started:
                 return ActivityStep(answer=self.state())
-            return _refuse(ErrorCode.KEY_REUSED, "was used before with another content", "id")
+            return refused(ErrorCode.KEY_REUSED, "was used before with another content", "id")
         if not now_ms < command.deadline_ms <= now_ms + MAX_AHEAD_MS:
-            return _refuse(ErrorCode.BAD_FIELD, f"must be within {MAX_AHEAD_MS} ms from now", "deadline_ms")
+            return refused(ErrorCode.BAD_FIELD, f"must be within {MAX_AHEAD_MS} ms from now", "deadline_ms")
         state = CountdownState(self.id, *command, is_over=False)
         return ActivityStep((Fact("started", tuple(started)),), state, event=RoomEvent("countdowns.started", started))
 
     def _stop(self, now_ms: int) -> ActivityStep[T]:
         if self._started is None:
-            return _refuse(ErrorCode.UNKNOWN_ACTIVITY, "names no countdown of this room", "id")
+            return refused(ErrorCode.UNKNOWN_ACTIVITY, "names no countdown of this room", "id")
         if self._ended_at is not None:
             return ActivityStep(answer=self.state())
         event = RoomEvent("countdowns.stopped", CountdownStopped())
@@ -103,7 +103,3 @@ class Countdown(Activity[T]):
         """Return the record of the countdown; it must exist."""
         assert self._started is not None
         return CountdownState(self.id, *self._started, is_over=self._ended_at is not None)
-
-
-def _refuse(code: ErrorCode, rule: str, field: str) -> ActivityStep[Any]:
-    return ActivityStep(answer=ActivityRefusal(code, rule, field))

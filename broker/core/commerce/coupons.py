@@ -19,6 +19,7 @@ from broker.core.commerce.activity import (
     Requester,
     RoomEvent,
     UserMessage,
+    refused,
 )
 from broker.core.commerce.coupon_codes import derived_code, read_code, shown_code
 from broker.core.commerce.eligibility import eligibility_of_fact, ineligible
@@ -140,7 +141,7 @@ class CouponPool(Activity[T]):
         if isinstance(command, CreatePool):
             return self._create(command, now_ms)
         if self._config is None:
-            return _refused(ErrorCode.UNKNOWN_ACTIVITY, "names no pool of the room", "id")
+            return refused(ErrorCode.UNKNOWN_ACTIVITY, "names no pool of the room", "id")
         if isinstance(command, ClaimCoupon):
             return self._claim(command, requester, now_ms)
         if isinstance(command, IssueCoupon):
@@ -161,11 +162,11 @@ class CouponPool(Activity[T]):
         if self._config is not None:
             if command._replace(room="") == self._config:
                 return ActivityStep(answer=CreatedPool(self.id))
-            return _refused(ErrorCode.KEY_REUSED, "was created with other content", "id")
+            return refused(ErrorCode.KEY_REUSED, "was created with other content", "id")
         if command.expire_at_ms and command.expire_at_ms <= now_ms:
-            return _refused(ErrorCode.BAD_FIELD, "must be later than now", "expire_at_ms")
+            return refused(ErrorCode.BAD_FIELD, "must be later than now", "expire_at_ms")
         if fields_of(command.template) - {"code"} or command.template.count("{code}") > 1:
-            return _refused(ErrorCode.BAD_FIELD, "must have {code} once at most, and no other field", "template")
+            return refused(ErrorCode.BAD_FIELD, "must have {code} once at most, and no other field", "template")
         key = self._rng() if command.kind is CouponKind.DERIVED else b""
         content = (*command[2:-1], tuple(command.eligibility))
         opened = PoolOpened(command.title, command.expire_at_ms, command.eligibility)
@@ -188,7 +189,7 @@ class CouponPool(Activity[T]):
     def _claim(self, command: ClaimCoupon, requester: Requester, now_ms: int) -> ActivityStep[T]:
         if requester.user not in self._numbers and not self._is_over(now_ms):
             if not self.config.claims:
-                return _refused(ErrorCode.NOT_ALLOWED, "is issued by the platform alone", "id")
+                return refused(ErrorCode.NOT_ALLOWED, "is issued by the platform alone", "id")
             refusal = ineligible(self.config.eligibility, requester, command.keyword)
             if refusal is not None:
                 return ActivityStep(answer=refusal)
@@ -199,7 +200,7 @@ class CouponPool(Activity[T]):
         if own is not None:
             return ActivityStep(answer=own)
         if self._is_over(now_ms):
-            return _refused(ErrorCode.CLOSED, "issues no more codes", "id")
+            return refused(ErrorCode.CLOSED, "issues no more codes", "id")
         if not self.left:
             refusal = ActivityRefusal(ErrorCode.EXHAUSTED, "has no code left", "id")
             return self._exhaust(now_ms)._replace(answer=refusal)
@@ -210,7 +211,7 @@ class CouponPool(Activity[T]):
         wanted = tuple(dict.fromkeys(users))
         fresh = [user for user in wanted if user not in self._numbers]
         if fresh and self._is_over(now_ms):
-            return _refused(ErrorCode.CLOSED, "issues no more codes", "id")
+            return refused(ErrorCode.CLOSED, "issues no more codes", "id")
         left_out = fresh[self.left :]
         step = self._issue_codes(fresh[: self.left], now_ms)
         codes = {fact.data[1]: fact.data[2] for fact in step.facts}
@@ -264,23 +265,23 @@ class CouponPool(Activity[T]):
 
     def _upload(self, command: Upload, now_ms: int) -> ActivityStep[T]:
         if self.config.kind is not CouponKind.UPLOADED:
-            return _refused(ErrorCode.BAD_FIELD, "makes its codes itself", "id")
+            return refused(ErrorCode.BAD_FIELD, "makes its codes itself", "id")
         fingerprint = digest(b"".join(map(pack_text, command.codes)))
         known = self._uploads.get(command.request)
         if known is not None:
             if known[0] != fingerprint:
-                return _refused(ErrorCode.KEY_REUSED, "was used before with other codes", "key")
+                return refused(ErrorCode.KEY_REUSED, "was used before with other codes", "key")
             return ActivityStep(answer=UploadedCodes(known[1]))
         if self._is_over(now_ms):
-            return _refused(ErrorCode.CLOSED, "takes no more codes", "id")
+            return refused(ErrorCode.CLOSED, "takes no more codes", "id")
         seen: set[str] = set()
         for place, code in enumerate(command.codes):
             if code in seen or code in self._codes:
-                return _refused(ErrorCode.BAD_FIELD, "must not be in the pool twice", f"codes[{place}]")
+                return refused(ErrorCode.BAD_FIELD, "must not be in the pool twice", f"codes[{place}]")
             seen.add(code)
         uploaded = len(self._uploaded) + len(command.codes)
         if uploaded > self.config.count:
-            return _refused(ErrorCode.BAD_FIELD, f"must have at most {self.config.count} codes in all", "codes")
+            return refused(ErrorCode.BAD_FIELD, f"must have at most {self.config.count} codes in all", "codes")
         facts = [Fact("uploaded", (command.request, fingerprint, uploaded))]
         facts += [
             Fact("codes", command.codes[start : start + CODES_PER_FACT])
@@ -409,8 +410,3 @@ class CouponPool(Activity[T]):
 
 
 _STATE_AFTER = {"expired": PoolState.EXPIRED, "closed": PoolState.CLOSED}
-
-
-def _refused(code: ErrorCode, rule: str, field: str) -> ActivityStep[Any]:
-    """Return the step of a refusal. Any: it has no tickets."""
-    return ActivityStep(answer=ActivityRefusal(code, rule, field))

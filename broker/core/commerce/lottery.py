@@ -22,6 +22,7 @@ from broker.core.commerce.activity import (
     Requester,
     RoomEvent,
     UserMessage,
+    refused,
 )
 from broker.core.commerce.eligibility import ineligible
 from broker.core.commerce.lottery_config import LotteryConfig, NewLottery, fold_keyword
@@ -143,7 +144,7 @@ class Lottery(Activity[T]):
             return self._create(command, requester, now_ms)
         config = self._config
         if config is None:
-            return _refused(ErrorCode.UNKNOWN_ACTIVITY, "names none of the lotteries of this room", "id")
+            return refused(ErrorCode.UNKNOWN_ACTIVITY, "names none of the lotteries of this room", "id")
         if isinstance(command, EnterCommand):
             return self._enter(config, command, requester, now_ms)
         if isinstance(command, DrawCommand):
@@ -154,7 +155,7 @@ class Lottery(Activity[T]):
     def _create(self, new: NewLottery, requester: Requester, now_ms: int) -> ActivityStep[T]:
         if self._config is not None:
             if self._config.new != new:
-                return _refused(ErrorCode.KEY_REUSED, "is the id of another lottery", "id")
+                return refused(ErrorCode.KEY_REUSED, "is the id of another lottery", "id")
             return ActivityStep(answer=LotteryCreated(self.id, self._config.commitment))
         refusal = new.refusal(self.id, requester, self._chains, now_ms)
         if refusal is not None:
@@ -172,7 +173,7 @@ class Lottery(Activity[T]):
         if self._phase is LotteryPhase.ANNOUNCED:
             return _not_open("takes no entries yet", config.terms.open_at_ms - now_ms)
         if self._phase is not LotteryPhase.OPEN or now_ms >= config.terms.close_at_ms:
-            return _refused(ErrorCode.CLOSED, "takes no entries any more")
+            return refused(ErrorCode.CLOSED, "takes no entries any more")
         id, salt = config.entry_id(requester.user)
         weight = config.weight(requester)
         if id in self._entries:
@@ -185,7 +186,7 @@ class Lottery(Activity[T]):
         if refusal is not None:
             return ActivityStep(answer=refusal)
         if len(self._entries) >= config.new.max_entries:
-            return _refused(ErrorCode.CLOSED, f"has its {config.new.max_entries} entries")
+            return refused(ErrorCode.CLOSED, f"has its {config.new.max_entries} entries")
         return ActivityStep((Fact("entered", (id, requester.user, weight)),), LotteryEntry(id, salt, weight))
 
     def _draw(
@@ -199,9 +200,9 @@ class Lottery(Activity[T]):
             return ActivityStep(answer=refusal)
         if terms.has_beacon:
             if not command.signature:
-                return _refused(ErrorCode.BAD_FIELD, "must be the signature of the round", "signature")
+                return refused(ErrorCode.BAD_FIELD, "must be the signature of the round", "signature")
             if not command.is_checked and not requester.is_platform:
-                return _refused(ErrorCode.NOT_ALLOWED, "signatures are not checked here: the platform hands them in")
+                return refused(ErrorCode.NOT_ALLOWED, "signatures are not checked here: the platform hands them in")
             if self._handed_in not in (None, command.signature):
                 return ActivityStep(answer=_later("a draw with another signature is under way"))
             self._handed_in = command.signature
@@ -229,7 +230,7 @@ class Lottery(Activity[T]):
         is_final = self._phase in (LotteryPhase.DRAWN, LotteryPhase.VOIDED)
         is_closed = now_ms >= config.terms.close_at_ms
         if is_final or (is_closed and (config.round_ms is None or now_ms >= config.round_ms)):
-            return _refused(ErrorCode.CLOSED, "can be voided only while its outcome is unknown")
+            return refused(ErrorCode.CLOSED, "can be voided only while its outcome is unknown")
         voided = LotteryVoided(command.reason, now_ms)
         return self._voiding(voided, voided)
 
@@ -513,12 +514,8 @@ class Lottery(Activity[T]):
         )
 
 
-def _refused(code: ErrorCode, rule: str, field: str = "") -> ActivityStep[Any]:
-    return ActivityStep(answer=ActivityRefusal(code, rule, field))
-
-
 def _not_open(rule: str, wait_ms: int) -> ActivityStep[Any]:
-    return ActivityStep(answer=ActivityRefusal(ErrorCode.NOT_OPEN, rule, "", wait_ms))
+    return refused(ErrorCode.NOT_OPEN, rule, "", wait_ms)
 
 
 def _later(rule: str) -> ActivityRefusal:

@@ -23,6 +23,7 @@ from broker.core.commerce.activity import (
     RoomEvent,
     UserLeft,
     UserMessage,
+    refused,
 )
 from broker.core.commerce.eligibility import eligibility_of_fact, ineligible
 from protocol.activities.eligibility import Eligibility
@@ -174,7 +175,7 @@ class Mic(Activity[T]):
         if isinstance(command, SetSeats):
             return self._set_seats(command)
         if self._seats is None:
-            return _refuse(ErrorCode.UNKNOWN_ACTIVITY, "has no mic-link", "room")
+            return refused(ErrorCode.UNKNOWN_ACTIVITY, "has no mic-link", "room")
         user = requester.user
         match command:
             case RequestSeat():
@@ -201,13 +202,13 @@ class Mic(Activity[T]):
         if user in self._entries:
             return ActivityStep(answer=self.state_of(user))
         if not self._seats:
-            return _refuse(ErrorCode.CLOSED, "has no seats", "room")
+            return refused(ErrorCode.CLOSED, "has no seats", "room")
         refusal = ineligible(self._conditions, requester)
         if refusal is not None:
             return ActivityStep(answer=refusal)
         waiting = sum(1 for _ in self._queue())
         if waiting >= MAX_QUEUE:
-            return _refuse(ErrorCode.OVERLOADED, f"has {MAX_QUEUE} users waiting", "room", FULL_RETRY_MS)
+            return refused(ErrorCode.OVERLOADED, f"has {MAX_QUEUE} users waiting", "room", FULL_RETRY_MS)
         entry = _Entry(MicStatus.QUEUED, self._last_number + 1, requester.name, now_ms + QUEUED_MS)
         return ActivityStep((self._change("requested", user, entry),), _state(user, entry, waiting + 1))
 
@@ -217,7 +218,7 @@ class Mic(Activity[T]):
             return ActivityStep(answer=_state(user, entry))
         seat = self._free_seat(command.seat)
         if seat is None:
-            return _refuse(ErrorCode.SEAT_TAKEN, "is taken, or is none of the seats", "seat")
+            return refused(ErrorCode.SEAT_TAKEN, "is taken, or is none of the seats", "seat")
         invited = _Entry(
             MicStatus.INVITED,
             0 if entry is None else entry.number,
@@ -234,7 +235,7 @@ class Mic(Activity[T]):
         entry = self._entries.get(user)
         if entry is not None and entry.seat:
             if fence is None:
-                return _refuse(ErrorCode.BAD_FIELD, "is required of the holder of a seat", "fence")
+                return refused(ErrorCode.BAD_FIELD, "is required of the holder of a seat", "fence")
             if fence != entry.fence:
                 return _stale(entry)
         return self._leave(user, LeaveCause.LEFT)
@@ -278,11 +279,11 @@ class Mic(Activity[T]):
             if isinstance(held, ActivityRefusal):
                 return ActivityStep(answer=held)
         if entry is None or entry.status != MicStatus.ON_MIC:
-            return _refuse(ErrorCode.NOT_INVITED, "is not on the mic", "user")
+            return refused(ErrorCode.NOT_INVITED, "is not on the mic", "user")
         if command.user is None and entry.mute == _MUTED_BY_STAFF:
             if command.is_muted:
                 return ActivityStep(answer=_state(user, entry))
-            return _refuse(ErrorCode.NOT_ALLOWED, "was switched off by staff", "is_muted")
+            return refused(ErrorCode.NOT_ALLOWED, "was switched off by staff", "is_muted")
         by = _MUTED_BY_SELF if command.user is None else _MUTED_BY_STAFF
         muted = entry._replace(mute=by if command.is_muted else _UNMUTED)
         if muted == entry:
@@ -296,12 +297,12 @@ class Mic(Activity[T]):
 
     def _set_seats(self, command: SetSeats) -> ActivityStep[T]:
         if command.conditions is not None and command.conditions.keyword:
-            return _refuse(ErrorCode.BAD_FIELD, "must be empty: requests have no text", "eligibility.keyword")
+            return refused(ErrorCode.BAD_FIELD, "must be empty: requests have no text", "eligibility.keyword")
         holders = {user: entry for user, entry in self._entries.items() if entry.seat}
         removed = {user: holders.pop(user) for user in dict.fromkeys(command.remove) if user in holders}
         if len(holders) > command.seats:
             rule = f"{len(holders)} seats are taken or held: name who is to leave"
-            return _refuse(ErrorCode.BELOW_TAKEN, rule, "remove")
+            return refused(ErrorCode.BELOW_TAKEN, rule, "remove")
         kept = {entry.seat for entry in holders.values() if entry.seat <= command.seats}
         free = (seat for seat in range(1, command.seats + 1) if seat not in kept)
         moved = tuple(
@@ -531,10 +532,6 @@ class Mic(Activity[T]):
 
 
 _NOT_INVITED = ActivityRefusal(ErrorCode.NOT_INVITED, "holds no seat", "user")
-
-
-def _refuse(code: ErrorCode, rule: str, field: str, retry_after_ms: int = 0) -> ActivityStep[Any]:
-    return ActivityStep(answer=ActivityRefusal(code, rule, field, retry_after_ms))
 
 
 def _stale_refusal(entry: _Entry) -> ActivityRefusal:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from broker.core.commerce.activity import Activity, ActivityRefusal, ActivityStep, Fact, Requester, RoomEvent
+from broker.core.commerce.activity import Activity, ActivityStep, Fact, Requester, RoomEvent, refused
 from protocol.activities.orders import OrderShown
 from protocol.codes import ErrorCode
 from protocol.operations.orders import CountedOrder, OrderStatus
@@ -76,13 +76,13 @@ class RoomOrders(Activity[T]):
         known = self._orders.get(order_id)
         if known is None:
             if len(self._orders) >= MAX_ORDERS:
-                return _refusal(ErrorCode.OUT_OF_STATE, f"has {MAX_ORDERS} orders", "room")
+                return refused(ErrorCode.OUT_OF_STATE, f"has {MAX_ORDERS} orders", "room")
         elif order == known:
             return ActivityStep(answer=self._counted(order_id, order, self._total))
         elif order.status_version == known.status_version:
-            return _refusal(ErrorCode.KEY_REUSED, "has other content", "status_version")
+            return refused(ErrorCode.KEY_REUSED, "has other content", "status_version")
         elif order.status_version < known.status_version:
-            return _refusal(ErrorCode.STALE, f"is older than the version {known.status_version}", "status_version")
+            return refused(ErrorCode.STALE, f"is older than the version {known.status_version}", "status_version")
         total = self._total + _bought(order) - _bought(known)
         return ActivityStep(
             (Fact("counted", (order_id, order[0], int(order.status), *order[2:], now_ms)),),
@@ -143,7 +143,3 @@ class RoomOrders(Activity[T]):
 
 def _bought(order: _Order | None) -> int:
     return int(order is not None and order.status is OrderStatus.BOUGHT)
-
-
-def _refusal(code: ErrorCode, rule: str, field: str) -> ActivityStep[Any]:
-    return ActivityStep(answer=ActivityRefusal(code, rule, field))

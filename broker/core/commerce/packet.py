@@ -18,6 +18,7 @@ from broker.core.commerce.activity import (
     Fact,
     Requester,
     RoomEvent,
+    refused,
 )
 from broker.core.commerce.eligibility import eligibility_of_fact, ineligible
 from broker.core.commerce.packet_shares import PacketShares, ShareTerms
@@ -105,7 +106,7 @@ class RedPacket(Activity[T]):
         if isinstance(command, CreatePacket):
             return self._create(command, now_ms)
         if self._config is None:
-            return ActivityStep(answer=ActivityRefusal(ErrorCode.UNKNOWN_ACTIVITY, "names no packet of the room", "id"))
+            return refused(ErrorCode.UNKNOWN_ACTIVITY, "names no packet of the room", "id")
         if isinstance(command, GrabPacket):
             return self._grab(command, requester, now_ms)
         if isinstance(command, CancelPacket):
@@ -117,7 +118,7 @@ class RedPacket(Activity[T]):
         if self._config is not None:
             if command._replace(room="") == self._config:
                 return ActivityStep(answer=self._created())
-            return ActivityStep(answer=ActivityRefusal(ErrorCode.KEY_REUSED, "was created with other content", "id"))
+            return refused(ErrorCode.KEY_REUSED, "was created with other content", "id")
         open_at_ms = command.open_at_ms or now_ms
         expire_at_ms = command.expire_at_ms or open_at_ms + MAX_OPEN_MS
         refusal = id_refusal(command.id) or _terms_of(command).refusal()

@@ -21,6 +21,7 @@ from broker.core.commerce.activity import (
     Fact,
     Requester,
     RoomEvent,
+    refused,
 )
 from broker.core.commerce.pk_half import (
     AnswerInvitation,
@@ -211,7 +212,7 @@ class Pk(Activity[T]):
         if half.phase == PkPhase.INVITED:
             return self._end_invitation("declined", half, PkOutcome.DECLINED, "decline")
         if half.phase == PkPhase.SCORING:
-            return ActivityStep(answer=ActivityRefusal(ErrorCode.OUT_OF_STATE, "is over and being scored", "id"))
+            return refused(ErrorCode.OUT_OF_STATE, "is over and being scored", "id")
         if half.is_inviting:
             return self._finish(half, PkOutcome.LOST, now_ms, is_forfeit=True, has_answer=True)
         gives_up = half._replace(has_given_up=True)
@@ -229,7 +230,7 @@ class Pk(Activity[T]):
         if command.offset and command.offset <= half.counted_to:
             return _HANDLED
         if half.score + command.amount > MAX_INT:
-            return ActivityStep(answer=ActivityRefusal(ErrorCode.BAD_FIELD, "makes the score too large", "amount"))
+            return refused(ErrorCode.BAD_FIELD, "makes the score too large", "amount")
         fact = Fact("scored", (command.amount, half.counted_to, max(half.counted_to, command.offset)))
         return ActivityStep((fact,), PkHandled())
 

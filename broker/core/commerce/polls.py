@@ -20,6 +20,7 @@ from broker.core.commerce.activity import (
     Fact,
     Requester,
     RoomEvent,
+    refused,
 )
 from broker.core.commerce.eligibility import eligibility_of_fact, ineligible
 from protocol.activities.eligibility import Eligibility
@@ -199,7 +200,7 @@ class Poll(Activity[T]):
         if self._created is not None:
             if command == self._created:
                 return ActivityStep(answer=self._shown(self._state))
-            return _refusal(ErrorCode.KEY_REUSED, "names a poll with other content", "id")
+            return refused(ErrorCode.KEY_REUSED, "names a poll with other content", "id")
         terms, eligibility = command
         wrong = _wrong_terms(self.id, terms, eligibility, now_ms)
         if wrong is not None:
@@ -216,12 +217,12 @@ class Poll(Activity[T]):
 
     def _reveal(self, command: RevealAnswerCommand, now_ms: int) -> ActivityStep[T]:
         if not self.is_quiz:
-            return _refusal(ErrorCode.OUT_OF_STATE, "is no quiz", "id")
+            return refused(ErrorCode.OUT_OF_STATE, "is no quiz", "id")
         if self._state not in (PollState.CLOSED, PollState.REVEALED):
-            return _refusal(ErrorCode.OUT_OF_STATE, f"is {self._state.name.lower()}", "id")
+            return refused(ErrorCode.OUT_OF_STATE, f"is {self._state.name.lower()}", "id")
         option, salt = command
         if option >= len(self._counts) or answer_hash(salt, option) != self._made.terms.answer_hash:
-            return _refusal(ErrorCode.BAD_FIELD, "must be the option and salt of the hash", "option")
+            return refused(ErrorCode.BAD_FIELD, "must be the option and salt of the hash", "option")
         answer = PollRevealed(option, salt)
         revealed = self._shown(PollState.REVEALED)._replace(answer=answer)
         if self._state is PollState.REVEALED:
@@ -253,9 +254,9 @@ class Poll(Activity[T]):
             if answer is not None:
                 return ActivityStep(answer=answer)
             if not votes and len(self._votes) >= MAX_VOTERS:
-                return _refusal(ErrorCode.OUT_OF_STATE, f"has votes of {MAX_VOTERS} users", "id")
+                return refused(ErrorCode.OUT_OF_STATE, f"has votes of {MAX_VOTERS} users", "id")
         if waiting >= MAX_WAITING_VOTES_OF_ONE or len(self._waiting) >= MAX_WAITING_VOTES:
-            return ActivityStep(answer=ActivityRefusal(ErrorCode.OVERLOADED, "too many votes wait", "", VOTE_WINDOW_MS))
+            return refused(ErrorCode.OVERLOADED, "too many votes wait", "", VOTE_WINDOW_MS)
         self._waiting.append(_Waiting(user, vote, ticket))
         self._waiting_of[user] += 1
         if self._decide_at_ms is None:
@@ -489,7 +490,3 @@ def _move(counts: list[int], before: int, after: int) -> None:
     """Count a vote in place of an earlier one; 0 = none."""
     for option in range(len(counts)):
         counts[option] += (after >> option & 1) - (before >> option & 1)
-
-
-def _refusal(code: ErrorCode, rule: str, field: str) -> ActivityStep[Any]:
-    return ActivityStep(answer=ActivityRefusal(code, rule, field))

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from broker.core.commerce.activity import Activity, ActivityRefusal, ActivityStep, Fact, Requester, RoomEvent
+from broker.core.commerce.activity import Activity, ActivityRefusal, ActivityStep, Fact, Requester, RoomEvent, refused
 from protocol.activities.products import (
     MAX_CLICKED,
     MAX_LISTED_PRODUCTS,
@@ -237,13 +237,13 @@ class ProductList(Activity[T]):
             if product == entry.product:
                 return ActivityStep(answer=ProductVersion(product.id, product.version, listed=True))
             if product.version == entry.version and entry.product is not None:
-                return _refusal(ErrorCode.KEY_REUSED, "has other content", "version")
+                return refused(ErrorCode.KEY_REUSED, "has other content", "version")
             if product.version <= entry.version:
                 return _stale(entry.version)
         if self._is_full(entry):
-            return _refusal(ErrorCode.OUT_OF_STATE, f"has {MAX_KNOWN} products, removed ones included", "room")
+            return refused(ErrorCode.OUT_OF_STATE, f"has {MAX_KNOWN} products, removed ones included", "room")
         if self._listed == MAX_PRODUCTS and (entry is None or entry.product is None):
-            return _refusal(ErrorCode.OUT_OF_STATE, f"has {MAX_PRODUCTS} products", "room")
+            return refused(ErrorCode.OUT_OF_STATE, f"has {MAX_PRODUCTS} products", "room")
         return ActivityStep(
             (Fact("put", tuple(product)),),
             ProductVersion(product.id, product.version, listed=True),
@@ -259,7 +259,7 @@ class ProductList(Activity[T]):
                 return ActivityStep(answer=answer)
             return _stale(entry.version)
         if self._is_full(entry):
-            return _refusal(ErrorCode.OUT_OF_STATE, f"has {MAX_KNOWN} products, removed ones included", "room")
+            return refused(ErrorCode.OUT_OF_STATE, f"has {MAX_KNOWN} products, removed ones included", "room")
         removed = Fact("removed", (id, version, now_ms))
         if entry is None or entry.product is None:
             return ActivityStep((removed,), answer)
@@ -284,11 +284,11 @@ class ProductList(Activity[T]):
                 return _stale(self._arrangement)
             if arranged == self._arranged:
                 return ActivityStep(answer=answer)
-            return _refusal(ErrorCode.KEY_REUSED, "has other content", "version")
+            return refused(ErrorCode.KEY_REUSED, "has other content", "version")
         if len(arranged) < len(positions):
-            return _refusal(ErrorCode.BAD_FIELD, "must name each product once", "positions")
+            return refused(ErrorCode.BAD_FIELD, "must name each product once", "positions")
         if sum(len(id.encode()) for id in arranged) > MAX_ARRANGEMENT_BYTES:
-            return _refusal(ErrorCode.BAD_FIELD, f"must have at most {MAX_ARRANGEMENT_BYTES} bytes of ids", "positions")
+            return refused(ErrorCode.BAD_FIELD, f"must have at most {MAX_ARRANGEMENT_BYTES} bytes of ids", "positions")
         return ActivityStep(
             (Fact("arranged", (version, tuple(arranged.items()))),),
             answer,
@@ -300,14 +300,14 @@ class ProductList(Activity[T]):
         if number is not None:
             first = self._log[number - 1]
             if first.product != id:
-                return _refusal(ErrorCode.KEY_REUSED, "was used before with other content", "key")
+                return refused(ErrorCode.KEY_REUSED, "was used before with other content", "key")
             return ActivityStep(answer=Explaining(first.product, number, first.at_ms))
         if id is not None:
             entry = self._entries.get(id)
             if entry is None or entry.product is None:
                 return _unknown()
             if len(self._log) >= MAX_EXPLAININGS:
-                return _refusal(ErrorCode.OUT_OF_STATE, f"has explained {MAX_EXPLAININGS} times", "room")
+                return refused(ErrorCode.OUT_OF_STATE, f"has explained {MAX_EXPLAININGS} times", "room")
         if self.explaining.product == id:
             return ActivityStep(answer=self.explaining)
         explaining = Explaining(id, len(self._log) + 1, now_ms)
@@ -329,7 +329,7 @@ class ProductList(Activity[T]):
         if last is not None and report <= last and not waiting:
             return ActivityStep(answer=ClicksReported(last, counted=False))
         if last is None and not waiting and len(self._reports) >= MAX_REPORTERS:
-            return _refusal(ErrorCode.OUT_OF_STATE, f"has clicks of {MAX_REPORTERS} users", "room")
+            return refused(ErrorCode.OUT_OF_STATE, f"has clicks of {MAX_REPORTERS} users", "room")
         if waiting >= MAX_WAITING_CLICKS_OF_ONE or len(self._waiting) >= MAX_WAITING_CLICKS:
             return ActivityStep(
                 answer=ActivityRefusal(ErrorCode.OVERLOADED, "too many reports wait", "", CLICK_WINDOW_MS)
@@ -491,13 +491,9 @@ def _is_listed(entry: _Entry | None) -> bool:
     return entry is not None and entry.product is not None
 
 
-def _refusal(code: ErrorCode, rule: str, field: str) -> ActivityStep[Any]:
-    return ActivityStep(answer=ActivityRefusal(code, rule, field))
-
-
 def _stale(version: int) -> ActivityStep[Any]:
-    return _refusal(ErrorCode.STALE, f"is older than the version {version}", "version")
+    return refused(ErrorCode.STALE, f"is older than the version {version}", "version")
 
 
 def _unknown() -> ActivityStep[Any]:
-    return _refusal(ErrorCode.UNKNOWN_ACTIVITY, "names no product of the room", "id")
+    return refused(ErrorCode.UNKNOWN_ACTIVITY, "names no product of the room", "id")

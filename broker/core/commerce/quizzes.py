@@ -19,6 +19,7 @@ from broker.core.commerce.activity import (
     Requester,
     RoomEvent,
     UserMessage,
+    refused,
 )
 from broker.core.commerce.eligibility import eligibility_of_fact
 from broker.core.commerce.polls import ClosePollCommand, CreatePollCommand, Poll, RevealAnswerCommand, VoteCommand
@@ -175,14 +176,14 @@ class Quiz(Activity[T]):
 
     def _create(self, command: CreateQuizCommand, requester: Requester, now_ms: int) -> ActivityStep[T]:
         if command.prize_cents and not requester.is_platform:
-            return _refusal(ErrorCode.NOT_ALLOWED, "only the platform gives money", "prize_cents")
+            return refused(ErrorCode.NOT_ALLOWED, "only the platform gives money", "prize_cents")
         if self._created is not None:
             if command == self._created:
                 return ActivityStep(answer=self.result())
-            return _refusal(ErrorCode.KEY_REUSED, "names a quiz with other content", "id")
+            return refused(ErrorCode.KEY_REUSED, "names a quiz with other content", "id")
         title, prize_cents, eligibility = command
         if eligibility.keyword:
-            return _refusal(ErrorCode.BAD_FIELD, "must be empty: answers have no text", "eligibility.keyword")
+            return refused(ErrorCode.BAD_FIELD, "must be empty: answers have no text", "eligibility.keyword")
         return ActivityStep(
             (Fact("created", (title, prize_cents, eligibility, now_ms)),),
             QuizView(QuizState.RUNNING, title, prize_cents, 0, None, None),
@@ -196,17 +197,17 @@ class Quiz(Activity[T]):
         if number <= len(self._questions):
             return self._questions[number - 1].decide(created, requester, ticket, now_ms)
         if self._state is not QuizState.RUNNING:
-            return _refusal(ErrorCode.CLOSED, f"is {self._state.name.lower()}", "id")
+            return refused(ErrorCode.CLOSED, f"is {self._state.name.lower()}", "id")
         if number != len(self._questions) + 1 or number > MAX_QUESTIONS:
-            return _refusal(
+            return refused(
                 ErrorCode.BAD_FIELD, f"must be {len(self._questions) + 1}, at most {MAX_QUESTIONS}", "number"
             )
         if not self._is_between_questions():
-            return _refusal(ErrorCode.OUT_OF_STATE, "has a question whose answer is not revealed", "id")
+            return refused(ErrorCode.OUT_OF_STATE, "has a question whose answer is not revealed", "id")
         if terms.answer_hash is None:
-            return _refusal(ErrorCode.BAD_FIELD, "is required of a quiz", "answer_hash")
+            return refused(ErrorCode.BAD_FIELD, "is required of a quiz", "answer_hash")
         if self._survivors is not None and not self._survivors:
-            return _refusal(ErrorCode.OUT_OF_STATE, "has no survivors", "id")
+            return refused(ErrorCode.OUT_OF_STATE, "has no survivors", "id")
         return self._step_of(number, self._new_question(number).decide(created, requester, ticket, now_ms))
 
     def _new_question(self, number: int) -> Poll[T]:
@@ -215,7 +216,7 @@ class Quiz(Activity[T]):
     def _to_question(self, command: Any, requester: Requester, ticket: T, now_ms: int) -> ActivityStep[T] | None:
         number = command.number
         if not 1 <= number <= len(self._questions):
-            return _refusal(ErrorCode.UNKNOWN_ACTIVITY, "names no question of the quiz", "number")
+            return refused(ErrorCode.UNKNOWN_ACTIVITY, "names no question of the quiz", "number")
         question = self._questions[number - 1]
         step: ActivityStep[T] | None
         if isinstance(command, CloseQuestionCommand):
@@ -223,7 +224,7 @@ class Quiz(Activity[T]):
         elif isinstance(command, RevealQuestionCommand):
             step = question.decide(RevealAnswerCommand(command.option, command.salt), requester, ticket, now_ms)
         elif self._is_out(question, requester.user):
-            return _refusal(ErrorCode.NOT_ELIGIBLE, "must have answered every question rightly", "survivor")
+            return refused(ErrorCode.NOT_ELIGIBLE, "must have answered every question rightly", "survivor")
         else:
             step = question.decide(VoteCommand((command.option,), command.request), requester, ticket, now_ms)
         return self._step_of(number, step)
@@ -235,13 +236,13 @@ class Quiz(Activity[T]):
 
     def _finish(self, requester: Requester, now_ms: int) -> ActivityStep[T]:
         if self._made.prize_cents and not requester.is_platform:
-            return _refusal(ErrorCode.NOT_ALLOWED, "only the platform pays a prize", "id")
+            return refused(ErrorCode.NOT_ALLOWED, "only the platform pays a prize", "id")
         if self._state is QuizState.FINISHED:
             return ActivityStep(answer=self.result())
         if self._state is QuizState.CANCELLED:
-            return _refusal(ErrorCode.CANCELLED, "was cancelled", "id")
+            return refused(ErrorCode.CANCELLED, "was cancelled", "id")
         if not self._is_between_questions():
-            return _refusal(ErrorCode.OUT_OF_STATE, "has a question whose answer is not revealed", "id")
+            return refused(ErrorCode.OUT_OF_STATE, "has a question whose answer is not revealed", "id")
         end = self._shares()
         return ActivityStep(
             (Fact("finished", (now_ms,)),),
@@ -254,7 +255,7 @@ class Quiz(Activity[T]):
         if self._state is QuizState.CANCELLED:
             return ActivityStep(answer=self.result())
         if self._state is QuizState.FINISHED:
-            return _refusal(ErrorCode.CLOSED, "is finished", "id")
+            return refused(ErrorCode.CLOSED, "is finished", "id")
         refusal = ActivityRefusal(ErrorCode.CANCELLED, "was cancelled", "id")
         step = self._cancelled(now_ms, refusal)
         return step._replace(answer=self.result()._replace(state=QuizState.CANCELLED))
@@ -421,7 +422,3 @@ class Quiz(Activity[T]):
         if question is None or question.state is not PollState.OPEN:
             return None
         return RoomEvent("quizzes.counted", QuizCounts(len(self._questions), question.voters))
-
-
-def _refusal(code: ErrorCode, rule: str, field: str) -> ActivityStep[Any]:
-    return ActivityStep(answer=ActivityRefusal(code, rule, field))

@@ -18,6 +18,7 @@ from broker.core.commerce.activity import (
     Fact,
     Requester,
     RoomEvent,
+    refused,
 )
 from broker.core.commerce.eligibility import eligibility_of_fact, ineligible
 from broker.core.commerce.packet import SETTLED_AFTER_MS, grab_refusal, id_refusal, not_open
@@ -184,7 +185,7 @@ class Rain(Activity[T]):
         if self._config is not None:
             if command._replace(room="") == self._config:
                 return ActivityStep(answer=CreatedRain(self.id, self._start_ms, seed_hash(self._seed).hex()))
-            return ActivityStep(answer=ActivityRefusal(ErrorCode.KEY_REUSED, "was created with other content", "id"))
+            return refused(ErrorCode.KEY_REUSED, "was created with other content", "id")
         start_ms = command.start_at_ms or now_ms + ANNOUNCED_MS
         refusal = id_refusal(command.id) or _refusal_of_drops(command)
         if refusal is None and start_ms < now_ms + ANNOUNCED_MS:

@@ -18,6 +18,7 @@ from broker.core.commerce.activity import (
     Fact,
     Requester,
     RoomEvent,
+    refused,
 )
 from protocol.activities.schedules import JobChanged, JobFiredData, JobMissedData, JobState, JobView, LatePolicy
 from protocol.codes import ErrorCode
@@ -125,7 +126,7 @@ class Job(Activity[T]):
         if isinstance(command, CreateJob):
             return self._create(command, now_ms)
         if self._plan is None:
-            return _refuse(ErrorCode.UNKNOWN_ACTIVITY, "names no scheduled operation of this room", "id")
+            return refused(ErrorCode.UNKNOWN_ACTIVITY, "names no scheduled operation of this room", "id")
         match command:
             case ChangeJob():
                 return self._change(command, now_ms)
@@ -142,12 +143,12 @@ class Job(Activity[T]):
             # The creator may be another backend or device of the same caller.
             if (plan._replace(creator=()), command.at_ms) == (self._plan._replace(creator=()), self._created_for_ms):
                 return ActivityStep(answer=self.job())
-            return _refuse(ErrorCode.KEY_REUSED, "was used before with another content", "id")
+            return refused(ErrorCode.KEY_REUSED, "was used before with another content", "id")
         refusal = _refusal_of_time(command.at_ms, now_ms)
         if refusal is not None:
             return ActivityStep(answer=refusal)
         if len(pack_body(request)) > MAX_JOB_BYTES:
-            return _refuse(ErrorCode.BAD_FIELD, f"must have at most {MAX_JOB_BYTES} bytes", "request")
+            return refused(ErrorCode.BAD_FIELD, f"must have at most {MAX_JOB_BYTES} bytes", "request")
         return ActivityStep((Fact("created", (*plan, command.at_ms)),), self._view(plan, command.at_ms, 1))
 
     def _change(self, command: ChangeJob, now_ms: int) -> ActivityStep[T]:
@@ -155,9 +156,9 @@ class Job(Activity[T]):
         if self._version == command.version + 1 and self._at_ms == command.at_ms:
             return ActivityStep(answer=self.job())  # this change, once more
         if self._state is not JobState.PENDING:
-            return _refuse(ErrorCode.STALE, f"is {self._state.name.lower()}", "id")
+            return refused(ErrorCode.STALE, f"is {self._state.name.lower()}", "id")
         if command.version != self._version:
-            return _refuse(ErrorCode.STALE, f"is {self._version} now", "version")
+            return refused(ErrorCode.STALE, f"is {self._version} now", "version")
         refusal = _refusal_of_time(command.at_ms, now_ms)
         if refusal is not None:
             return ActivityStep(answer=refusal)
@@ -259,10 +260,6 @@ class Job(Activity[T]):
 
 _ENDS = {"fired": JobState.FIRED, "missed": JobState.MISSED, "cancelled": JobState.CANCELLED}
 """States by the name of the fact that leads to them."""
-
-
-def _refuse(code: ErrorCode, rule: str, field: str) -> ActivityStep[Any]:
-    return ActivityStep(answer=ActivityRefusal(code, rule, field))
 
 
 def _refusal_of_time(at_ms: int, now_ms: int) -> ActivityRefusal | None:
