@@ -85,6 +85,7 @@ class _DropState(IntEnum):
 
 
 _OVER = (_DropState.SETTLED, _DropState.MISSED)
+_FALLING = (_DropState.ANNOUNCED, _DropState.OPEN)
 
 
 class _RainDrop:
@@ -132,7 +133,8 @@ class Rain(Activity[T]):
         """States and since when, the present one last."""
         self._drops: tuple[_RainDrop, ...] = ()
         self._next_slice_ms = 0
-        """When the next slice of dividing the total of a drop is due, which keeps it from opening."""
+        """When the next slice of dividing the total of a drop is due: from its announcement on, so that it opens in
+        time."""
         self._begun = 0
         """Drops that are no longer only scheduled; they are the first ones."""
         self._active: dict[int, None] = {}
@@ -249,13 +251,24 @@ class Rain(Activity[T]):
     # ---- time
 
     def next_due(self) -> int | None:
-        """Return when a drop is due for its next state, or when the rain is settled."""
+        """Return when a drop is due for its next state, or its total to be divided, or when the rain is settled."""
         if not self._states or self.state is RainState.SETTLED:
             return None
         if self.state is RainState.CANCELLED:
             return self._states[-1][1] + SETTLED_AFTER_MS
         number = self._next_drop()
-        return 0 if number is None else max(self._drops[number].due_ms, self._next_slice_ms)
+        if number is None:
+            return 0
+        drop, undivided = self._drops[number], self._undivided()
+        if undivided is None:
+            return drop.due_ms
+        return self._next_slice_ms if undivided is drop.shares else min(drop.due_ms, self._next_slice_ms)
+
+    def _undivided(self) -> PacketShares | None:
+        """Return the shares of the first drop that is announced or open and whose total is not divided."""
+        announced = (self._drops[number] for number in self._active)
+        undivided = (drop.shares for drop in announced if drop.state in _FALLING and not drop.shares.is_divided)
+        return next(undivided, None)
 
     def _next_drop(self) -> int | None:
         """Return the drop that is due first, of equal ones the one that falls first; None: all are over."""
@@ -277,6 +290,13 @@ class Rain(Activity[T]):
             )
             return self._settle(now_ms)._replace(event=RoomEvent("rains.settled", settled))
         drop = self._drops[number]
+        undivided = self._undivided()
+        if undivided is not None and (undivided is drop.shares or now_ms < drop.due_ms):
+            self._next_slice_ms = now_ms + 1
+            if undivided.is_dividing():
+                return None
+        if now_ms < drop.due_ms:
+            return None
         if drop.state in (_DropState.SCHEDULED, _DropState.ANNOUNCED):
             return self._begin(number, drop, now_ms)
         shares = drop.shares
@@ -286,7 +306,7 @@ class Rain(Activity[T]):
         over = DropSettled(drop.packet, drop.plan.seed.hex(), shares.taken, shares.left_cents)
         return _step("drop_settled", number, now_ms, "rains.drop_settled", over)
 
-    def _begin(self, number: int, drop: _RainDrop, now_ms: int) -> ActivityStep[T] | None:
+    def _begin(self, number: int, drop: _RainDrop, now_ms: int) -> ActivityStep[T]:
         """Announce a drop, open it, or, where it is too late, leave it out."""
         cents = drop.plan.cents
         if now_ms < drop.plan.at_ms:
@@ -294,9 +314,6 @@ class Rain(Activity[T]):
             return _step("announced", number, now_ms, "rains.drop_announced", announced)
         if now_ms > drop.plan.at_ms + MAX_LATE_MS:
             return _step("missed", number, now_ms, "rains.drop_missed", DropMissed(drop.packet, cents))
-        if drop.shares.is_dividing():
-            self._next_slice_ms = now_ms + 1
-            return None
         expire_at_ms = now_ms + self.config.drop_ms
         hash = seed_hash(drop.plan.seed).hex()
         opened = DropOpened(drop.packet, cents, self.config.count, hash, expire_at_ms)

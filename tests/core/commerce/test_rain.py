@@ -56,6 +56,18 @@ def until(driver: ActivityDriver, at_ms: int) -> None:
     driver.pass_time(at_ms - driver.now_ms)
 
 
+def test_a_large_drop_opens_at_its_time_and_is_divided_again_after_a_restart() -> None:
+    driver = driver_with(total_cents=4_000_000, count=10_000, jitter_percent=0)
+    until(driver, START)
+    assert driver.events[-1].name == "rains.drop_opened"
+    assert isinstance(driver.ask(GrabDrop(0), viewer("ann")), OwnPacketShare)
+    driver.restart()
+    assert driver.activity.next_due() <= driver.now_ms + 1
+    driver.pass_time(30)
+    assert driver.activity.next_due() > driver.now_ms + 1
+    assert isinstance(driver.ask(GrabDrop(0), viewer("bob")), OwnPacketShare)
+
+
 def names(driver: ActivityDriver) -> list[str]:
     return [event.name.removeprefix("rains.") for event in driver.events]
 
