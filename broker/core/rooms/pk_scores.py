@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any
 
 from broker.core.commerce.activity import ActivityRefusal
 from broker.core.commerce.pk import Pk
@@ -23,20 +23,14 @@ MAX_WAITING = 10_000
 RETRY_S = 1.0
 
 
-class _Gift(NamedTuple):
-    cents: int
-    at_ms: int
-    offset: int
-
-
 class PkScores:
     """Gifts that are not in the score yet. It is the ticket of its commands."""
 
     __slots__ = ("_under_way", "_waiting", "retry_at")
 
     def __init__(self) -> None:
-        self._waiting: deque[_Gift] = deque(maxlen=MAX_WAITING)
-        self._under_way: _Gift | None = None
+        self._waiting: deque[Scored] = deque(maxlen=MAX_WAITING)
+        self._under_way: Scored | None = None
         self.retry_at = inf
         """When `next` should be called again: monotonic seconds, infinite = with the next event or answer."""
 
@@ -48,7 +42,7 @@ class PkScores:
     def add(self, pk: Pk[Any] | None, cents: int, at_ms: int, offset: int) -> None:
         """Take a gift event of the stream. ``pk``: of the room, None = it has none."""
         if pk is not None and pk.takes_gifts and offset > pk.counted_to:
-            self._waiting.append(_Gift(cents, at_ms, offset))
+            self._waiting.append(Scored(cents, at_ms, offset))
 
     def next(self, pk: Pk[Any] | None, now: float) -> Scored | None:
         """Return the next command, None = there is none now."""
@@ -66,8 +60,8 @@ class PkScores:
         if not counted:
             return None
         last = counted[-1]
-        self._under_way = _Gift(sum(gift.cents for gift in counted), last.at_ms, last.offset)
-        return Scored(*self._under_way)
+        self._under_way = last._replace(amount=sum(gift.amount for gift in counted))
+        return self._under_way
 
     # Any: an answer of any activity.
     def answered(self, answer: Any, now: float) -> None:
