@@ -20,24 +20,25 @@ from protocol.errors import RemoteProtocolError
 from protocol.frames import unpack_body
 from protocol.messages import Event
 
-__all__ = ["RoomReplay", "audience_of", "event_of", "replay"]
+__all__ = ["RoomReplay", "addressed_event_of", "event_of", "replay"]
 
 
 def event_of(entry: StoredEntry) -> Event | None:
     """The event that an entry of a stream holds; None for facts, and for what this version cannot read."""
+    found = addressed_event_of(entry)
+    return None if found is None else found[0]
+
+
+def addressed_event_of(entry: StoredEntry) -> tuple[Event, Audience | None] | None:
+    """Return the event that an entry of a stream holds, and the part of the room that it is for, None = all; None for
+    facts, and for what this version cannot read."""
     if entry.lane is None or entry.kind >= FACT_KIND_MIN:
         return None
     try:
-        body = unpack_body(entry.body)
-        return Event(*body[: len(Event._fields)])
+        *fields, audience = (*unpack_body(entry.body), None)[: len(Event._fields) + 1]
+        return Event(*fields), None if audience is None else Audience(*audience)
     except (RemoteProtocolError, TypeError):
         return None
-
-
-def audience_of(entry: StoredEntry) -> Audience | None:
-    """Return the part of the room that the event of an entry is for; None = all."""
-    fields = unpack_body(entry.body)[len(Event._fields) :]
-    return Audience(*fields[0]) if fields and fields[0] is not None else None
 
 
 @dataclass(slots=True)

@@ -30,7 +30,7 @@ from broker.ledger.entries import ENTRIES_REDACTED
 from broker.ledger.erasures import USER_ERASED
 from broker.ledger.mentions import answers_with, entries_with, has_directs, has_ended, outbox_with, records_with
 from broker.ledger.orders import order_of, pack_order
-from broker.ledger.replay import audience_of, event_of
+from broker.ledger.replay import addressed_event_of
 from broker.rooms.ban_records import KIND as BAN
 from broker.rooms.combo_records import KIND as COMBO
 from broker.rooms.combo_records import combo_of, combo_record
@@ -83,10 +83,10 @@ def _entry_body(entry: StoredEntry, erasure: Erasure) -> bytes:
         return entry.body
     if entry.room and tenant_of(entry.room) != erasure.tenant:
         return entry.body
-    event = event_of(entry)
-    if event is not None:
+    found = addressed_event_of(entry)
+    if found is not None:
+        event, audience = found
         changed = erasure.event(event, entry.offset)
-        audience = audience_of(entry)
         after = changed if audience is None else (*changed, audience)
         return entry.body if changed is event else pack_body(after)
     order = order_of(entry)

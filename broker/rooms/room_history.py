@@ -9,7 +9,7 @@ from broker.core.rooms.deletions import without_deleted
 from broker.core.rooms.stream import StoredEvent
 from broker.ledger import Reader, StoredEntry
 from broker.ledger.queries import LedgerQueries
-from broker.ledger.replay import audience_of, event_of
+from broker.ledger.replay import addressed_event_of, event_of
 from protocol.codes import Lane
 
 __all__ = ["RoomHistory", "read_page", "stored_events"]
@@ -21,11 +21,11 @@ def stored_events(entries: Sequence[StoredEntry]) -> list[StoredEvent]:
     """Return the newest entries without a hole as events of a room's history, cut where one cannot be read."""
     events: list[StoredEvent] = []
     for entry in entries:
-        event = event_of(entry)
-        if event is None or entry.lane is None:
+        found = addressed_event_of(entry)
+        if found is None or entry.lane is None:
             events.clear()
         else:
-            events.append(StoredEvent(entry.offset, Lane(entry.lane), event, audience_of(entry)))
+            events.append(StoredEvent(entry.offset, Lane(entry.lane), *found))
     return events
 
 
