@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import NamedTuple
 from unicodedata import normalize
 
-from broker.core.moderation.word_fold import MAX_KNOWN
+from broker.core.moderation.word_fold import CharacterTable, places_of
 from protocol.text import INVISIBLE
 
 __all__ = ["REPEATED_CHARS", "Detected", "Detector", "detect"]
@@ -42,17 +42,12 @@ class Detected(NamedTuple):
     end: int
 
 
-class _Plain(dict[int, str]):
-    """A table for `str.translate`: compatibility form, small letters, Chinese digits and dots as ASCII."""
+class _Plain(CharacterTable):
+    """A table of compatibility forms in small letters, with Chinese digits and dots as ASCII."""
 
-    def __missing__(self, code: int) -> str:
-        character = chr(code)
+    def replacement(self, character: str) -> str:
         plain = "" if INVISIBLE.match(character) else normalize("NFKC", normalize("NFKC", character).casefold())
-        plain = "".join(_DIGITS_AND_DOTS.get(each, each) for each in plain)
-        if len(self) >= MAX_KNOWN:
-            self.clear()
-        self[code] = plain
-        return plain
+        return "".join(_DIGITS_AND_DOTS.get(each, each) for each in plain)
 
 
 _DIGITS_AND_DOTS = {
@@ -89,6 +84,6 @@ def detect(text: str) -> list[Detected]:
             start, end = match.span()
             if detector is Detector.REPEATED and end - start < REPEATED_CHARS:
                 continue
-            places = places or [index for index, each in enumerate(text) for _ in _PLAIN[ord(each)]]
+            places = places or places_of(text, _PLAIN)
             found.append(Detected(detector, places[start], places[end - 1] + 1))
     return found

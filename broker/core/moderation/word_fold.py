@@ -3,18 +3,19 @@
 Each character is folded by itself (compatibility form, case, look-alike letters of other scripts, traditional to
 simplified Chinese), so the folded text is a concatenation and each place in it belongs to one character of the text.
 Spaces, punctuation, symbols, combining marks and invisible characters are left out: inserting them hides no word.
-`broker.core.chat.fold` has the form that is compared for merging; it keeps what a reader tells apart.
+`broker.core.chat.fold` has the form that is compared for merging; it keeps what a reader sees as different.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from unicodedata import category, normalize
 
 from broker.core.chat.fold import COMBINING_MARKS
 from broker.core.moderation.simplified import SIMPLIFIED
 from protocol.text import INVISIBLE
 
-__all__ = ["FOLD", "FOLD_DIGITS", "FoldTable", "places_of"]
+__all__ = ["FOLD", "FOLD_DIGITS", "CharacterTable", "FoldTable", "places_of"]
 
 MAX_KNOWN = 65_536
 """Characters that a table remembers, 0.15 KB each; it forgets them all when it is full. Lists of 50,000 words hold some
@@ -40,22 +41,29 @@ _LOOK_ALIKES = {
 _FOR_DIGITS = _pairs("013457@$!|€l", "oieastasiiei")
 
 
-class FoldTable(dict[int, str]):
-    """A table for `str.translate` that folds, filled as characters are met. ``looks``: letters for other characters,
-    before all else."""
+class CharacterTable(dict[int, str]):
+    """A table for `str.translate` that is filled as characters are met, up to `MAX_KNOWN`."""
+
+    def __missing__(self, code: int) -> str:
+        found = self.replacement(chr(code))
+        if len(self) >= MAX_KNOWN:
+            self.clear()
+        self[code] = found
+        return found
+
+    @abstractmethod
+    def replacement(self, character: str) -> str:
+        """Return what stands for a character."""
+
+
+class FoldTable(CharacterTable):
+    """A table that folds. ``looks``: letters for other characters, before all else."""
 
     def __init__(self, looks: dict[str, str]) -> None:
         super().__init__()
         self._looks = looks
 
-    def __missing__(self, code: int) -> str:
-        folded = "".join(map(self._folded, chr(code)))
-        if len(self) >= MAX_KNOWN:
-            self.clear()
-        self[code] = folded
-        return folded
-
-    def _folded(self, character: str) -> str:
+    def replacement(self, character: str) -> str:
         character = self._looks.get(character, character)
         decomposed = normalize("NFKD", normalize("NFKD", character).casefold())
         return "".join(SIMPLIFIED.get(each, each) for each in map(self._letter, decomposed) if _is_kept(each))
@@ -78,6 +86,6 @@ FOLD_DIGITS = FoldTable(_FOR_DIGITS)
 """The same, with the letters that digits and signs stand for in Latin words (sh1t, f@ke)."""
 
 
-def places_of(text: str, table: FoldTable) -> list[int]:
-    """Return for each character of the folded text the index of the one of ``text`` that it comes from."""
+def places_of(text: str, table: CharacterTable) -> list[int]:
+    """Return for each character of the translated text the index of the one of ``text`` that it comes from."""
     return [index for index, character in enumerate(text) for _ in table[ord(character)]]
