@@ -172,7 +172,7 @@ class Highlights:
         return tuple(sorted(held, key=lambda each: (-each.tier, each.offset)))
 
     def views(self, now_ms: int) -> tuple[ActivityView, ...]:
-        """Return what everybody who joins gets, nothing where none is shown. Made once for each state."""
+        """Return what every member that joins gets, nothing where none is shown. Made once for each state."""
         if now_ms >= self._views_until_ms:
             shown = self.shown(now_ms)
             self._views_until_ms = min((each.until_ms for each in shown), default=2**63)

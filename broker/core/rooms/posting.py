@@ -125,12 +125,9 @@ class Posting(Generic[T]):
             if code is not None:
                 return (Reply(ticket, Outcome.REJECTED, code),)
         if self._phases.wanted is not _LIVE:
-            if self._phases.wanted is RoomPhase.ENDED:
-                if self._phases.comes_back:
-                    return (Reply(ticket, Outcome.LIMITED, BUSY_RETRY_MS),)
-                return (Reply(ticket, Outcome.REJECTED, ErrorCode.ROOM_ENDED),)
-            if author.role < Role.MODERATOR:
-                return (Reply(ticket, Outcome.REJECTED, ErrorCode.ROOM_PAUSED),)
+            refused = self._refused_by_phase(ticket, author.role)
+            if refused:
+                return refused
         return self._posts[kind](ticket, author, post, now, at_ms)
 
     def _danmaku(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
@@ -191,19 +188,13 @@ class Posting(Generic[T]):
         """Decide what a POST for a part of the room becomes: an event of a type of `takes_audience`."""
         if post.type not in author.may_post:
             return (Reply(ticket, Outcome.REJECTED, ErrorCode.NOT_ALLOWED),)
-        if self._phases.wanted is RoomPhase.ENDED:
-            code = ErrorCode.ROOM_ENDED
-            reply = (Outcome.LIMITED, BUSY_RETRY_MS) if self._phases.comes_back else (Outcome.REJECTED, code)
-            return (Reply(ticket, *reply),)
+        refused = self._refused_by_phase(ticket, author.role)
+        if refused:
+            return refused
         rule = self._rules.types.custom.get(post.type)
-        key = post_key(author.user_id, post, audience)
         if rule is None:
-            answer = self._answer_to_staff(ticket, author, key, now)
-            lane = MESSAGE_TYPES[post.type].lane
-        else:
-            answer = self._refusal_of_custom(ticket, author, rule, key, now)
-            lane = rule.lane
-        return self._publish(ticket, author, post, key, lane, now, at_ms, audience) if answer is None else answer
+            return self._event(ticket, author, post, now, at_ms, audience)
+        return self._custom_event(ticket, author, post, rule, now, at_ms, audience)
 
     def takes_audience(self, kind: int) -> bool:
         """Return whether messages of a type may be for a part of the room: announcements, media, and the deployment's
@@ -211,11 +202,23 @@ class Posting(Generic[T]):
         rule = self._rules.types.custom.get(kind)
         return kind in _ADDRESSABLE if rule is None else rule.lane < _CHAT
 
-    def _event(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
-        key = post_key(author.user_id, post)
+    def _refused_by_phase(self, ticket: T, role: Role) -> Sequence[Effect[T]]:
+        """Return the answer to a post that the phase of the room refuses; empty if it takes it."""
+        if self._phases.wanted is RoomPhase.ENDED:
+            if self._phases.comes_back:
+                return (Reply(ticket, Outcome.LIMITED, BUSY_RETRY_MS),)
+            return (Reply(ticket, Outcome.REJECTED, ErrorCode.ROOM_ENDED),)
+        if self._phases.wanted is not _LIVE and role < Role.MODERATOR:
+            return (Reply(ticket, Outcome.REJECTED, ErrorCode.ROOM_PAUSED),)
+        return _NOTHING
+
+    def _event(
+        self, ticket: T, author: Author, post: Post, now: float, at_ms: int, audience: Audience | None = None
+    ) -> Sequence[Effect[T]]:
+        key = post_key(author.user_id, post, audience)
         answer = self._answer_to_staff(ticket, author, key, now)
         lane = MESSAGE_TYPES[post.type].lane
-        return self._publish(ticket, author, post, key, lane, now, at_ms) if answer is None else answer
+        return self._publish(ticket, author, post, key, lane, now, at_ms, audience) if answer is None else answer
 
     def _answer_to_staff(
         self, ticket: T, author: Author, key: OperationKey | None, now: float
@@ -346,22 +349,29 @@ class Posting(Generic[T]):
                 post.type, author.user_id, author.name, repr(post.payload), extra=post.payload, at=now, role=author.role
             )
             return self._offer(ticket, item, now)
-        key = post_key(author.user_id, post)
-        answer = self._refusal_of_custom(ticket, author, rule, key, now)
-        return self._publish(ticket, author, post, key, rule.lane, now, at_ms) if answer is None else answer
+        return self._custom_event(ticket, author, post, rule, now, at_ms)
 
-    def _refusal_of_custom(
-        self, ticket: T, author: Author, rule: CustomRule, key: OperationKey | None, now: float
-    ) -> Sequence[Effect[T]] | None:
-        """Return the answer to a repeated key of an event of the deployment's own, or above a limit; None: it goes
-        on."""
+    def _custom_event(
+        self,
+        ticket: T,
+        author: Author,
+        post: Post,
+        rule: CustomRule,
+        now: float,
+        at_ms: int,
+        audience: Audience | None = None,
+    ) -> Sequence[Effect[T]]:
+        """Decide a message of a type of the deployment's own in lanes 0 to 2."""
+        key = post_key(author.user_id, post, audience)
         known = self._stream.known(key, ticket, now)
         if known is not None:
             return known
         wait_s = self.limits.of_custom(rule.type, author.role).try_acquire(author.user_id, now)
         if wait_s:
             return (Reply(ticket, Outcome.LIMITED, retry_ms(wait_s)),)
-        return self._refused(ticket, author, rule.lane, now) or None
+        return self._refused(ticket, author, rule.lane, now) or self._publish(
+            ticket, author, post, key, rule.lane, now, at_ms, audience
+        )
 
     def _publish(
         self,
