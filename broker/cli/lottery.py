@@ -19,16 +19,11 @@ from protocol.text import plain
 __all__ = ["lottery"]
 
 
-class HexDigest(click.ParamType[str]):
-    """A SHA-256 in hexadecimal."""
-
-    name = "HEX"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return it in lower case."""
-        if not re.fullmatch("[0-9a-f]{64}", value.lower()):
-            self.fail("must be 64 digits 0-9a-f", param, ctx)
-        return value.lower()
+def hex_digest(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Return a SHA-256 in lower case; BadParameter for anything else."""
+    if value is not None and not re.fullmatch("[0-9a-f]{64}", value.lower()):
+        raise click.BadParameter("must be 64 digits 0-9a-f")
+    return None if value is None else value.lower()
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,8 +33,8 @@ def lottery() -> None:
 
 @lottery.command("verify", short_help="Verify a proof file.")
 @click.argument("file", type=UserPath())
-@click.option("--commitment", type=HexDigest(), help="What your client kept when it was announced.")
-@click.option("--root", type=HexDigest(), help="What your client kept when it closed.")
+@click.option("--commitment", metavar="HEX", callback=hex_digest, help="What your client kept when it was announced.")
+@click.option("--root", metavar="HEX", callback=hex_digest, help="What your client kept when it closed.")
 def verify_file(file: Path, commitment: str | None, root: str | None) -> None:
     """Compute the commitment, the root and the winners of a proof again, and name the first that is not as it says.
 
