@@ -12,7 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 import structlog
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.support import integration
 from tests.support.examples import QUICK_EXAMPLES
@@ -68,8 +69,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
 
 
+@settings(max_examples=1, database=None)
+@given(st.none())
+def _first_property(_: None) -> None:
+    """Hypothesis makes its generator of random numbers in the first property that runs."""
+
+
 def pytest_collection_finish() -> None:
-    """What was collected lives as long as the process: no garbage collection scans it again."""
+    """What was collected lives as long as the process: no garbage collection scans it again.
+
+    Hypothesis warns unless it finds who refers to its generator, and does not find it in a module that is frozen (seen
+    with 6.130.12 where the environment has CI). So the generator is made before.
+    """
+    _first_property()
     gc.collect()
     gc.freeze()
 
