@@ -148,7 +148,7 @@ class Observer:
             {
                 "name": room.name,
                 "number": room.number,
-                "accounts": [list(account) for account in room.state.accounts()],
+                "accounts": [list(account) for account in room.state.counters.accounts()],
                 "likes": room.state.like_total,
                 "last_offset": room.state.last_offset,
                 "online": room.state.online,

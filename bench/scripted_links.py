@@ -458,7 +458,7 @@ def _result(simulation: _Simulation, room: Room, start_us: int, end_us: int) -> 
         "lateness": Latencies().encode(), "answered": publisher_link.answered.encode(), "links": scenario.users + 1,
         "durable": Latencies().encode(), "durable_in_time": 0,
     }  # fmt: skip
-    accounts = [list(account) for account in room.state.accounts()]
+    accounts = [list(account) for account in room.state.counters.accounts()]
     totals = {
         "deliveries": simulation.fanout.deliveries, "writes": simulation.fanout.writes, "busy_s": 0.0, "cpu_s": 0.0,
         "posts": sum(simulation.sent.values()),

@@ -456,7 +456,7 @@ class Runner:
         assert self.broker is not None
         room = self.broker.hub.find(ROOM)
         assert room is not None
-        return room.state.accounts()
+        return room.state.counters.accounts()
 
     def _differences(self) -> list[str]:
         found = differences(self._accounts(), self.total_likes(), self.total_accounting(), self.references)

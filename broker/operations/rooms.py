@@ -116,7 +116,7 @@ def pins_of(room: Room) -> tuple[PinView, ...]:
 def view(room: Room) -> RoomView:
     """Return a room as clients of the control API see it."""
     state = room.state
-    counts, likes = state.counts()
+    counts, likes = state.counters.counts()
     return RoomView(
         room.name, state.phase, state.epoch, state.last_offset, room.opened_at_ms, counts.online, counts.users,
         counts.uniques, counts.peak, likes, round(state.interval_s * 1000), pins_of(room),
@@ -203,7 +203,7 @@ def _list(parts: Parts, caller: Caller, request: ListRooms) -> RoomPage:
     items = tuple(
         RoomSummary(room.name, room.state.phase, counts.online, counts.peak, likes, room.state.title, room.state.tags)
         for room in found[: request.limit]
-        for counts, likes in (room.state.counts(),)
+        for counts, likes in (room.state.counters.counts(),)
     )
     if len(found) <= request.limit:
         return RoomPage(items, None)
@@ -258,7 +258,7 @@ async def _members(parts: Parts, caller: Caller, request: RoomMembers) -> Member
     if len(found) > request.limit:
         place, user = order(items[-1])
         cursor = f"{abs(place)}:{user}"
-    counts, _ = room.state.counts()
+    counts, _ = room.state.counters.counts()
     return MembersPage(items, cursor, counts.online, counts.users)
 
 
@@ -326,8 +326,9 @@ def _event_view(stored: StoredEvent) -> EventView:
 def _stats(parts: Parts, caller: Caller, request: RoomStatsRequest) -> RoomStats:
     room = room_of(parts, request.room)
     state = room.state
-    counts, likes = state.counts()
-    lanes = {lane.name.lower(): account._asdict() for lane, account in zip(Lane, state.accounts(), strict=True)}
+    counts, likes = state.counters.counts()
+    accounts = zip(Lane, state.counters.accounts(), strict=True)
+    lanes = {lane.name.lower(): account._asdict() for lane, account in accounts}
     return RoomStats(
         room.name, counts.online, counts.users, counts.uniques, counts.peak, likes, lanes, int(state.stage),
         ceil(state.interval_s * 1000), _rates(state, request.window_s, parts.clock()),
@@ -337,7 +338,7 @@ def _stats(parts: Parts, caller: Caller, request: RoomStatsRequest) -> RoomStats
 def _rates(state: RoomState[PostRef], window_s: int | None, now: float) -> RoomRatesView | None:
     if window_s is None:
         return None
-    lasted_s, counts = state.lately(window_s, now)
+    lasted_s, counts = state.counters.lately(window_s, now)
     lasted_s = max(lasted_s, SHORTEST_WINDOW_S)
     return RoomRatesView(round(lasted_s * 1000), *(round(count / lasted_s, 3) for count in counts))
 

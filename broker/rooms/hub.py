@@ -32,6 +32,7 @@ from broker.core.limits.rate_limit import Gcra, Rate
 from broker.core.net.connection_limits import address_key
 from broker.core.rooms.accounts import closed, sum_of
 from broker.core.rooms.bans import BanTable
+from broker.core.rooms.counters import EVENT_COUNTERS
 from broker.core.rooms.ended import EndedRooms
 from broker.core.rooms.erasure import Erasure
 from broker.core.rooms.event_ids import EventIds
@@ -39,7 +40,7 @@ from broker.core.rooms.idempotency import MAX_ORDERS, ORDER_WINDOW_S, Idempotenc
 from broker.core.rooms.keys import KeySpace
 from broker.core.rooms.policies import Policy
 from broker.core.rooms.rates import SAMPLE_S
-from broker.core.rooms.state import EVENT_COUNTERS, RoomRules, RoomState
+from broker.core.rooms.state import RoomRules, RoomState
 from broker.core.rooms.types import CustomRule
 from broker.core.tenants.names import tenant_of
 from broker.core.tenants.quotas import Tenants
@@ -301,14 +302,14 @@ class Hub:
         """Return the five lanes' accounts over all rooms, those that have ended included."""
         lanes = [list(account) for account in self._past_accounts]
         for room in self._by_number.values():
-            room.state.add_accounts_to(lanes)
+            room.state.counters.add_accounts_to(lanes)
         return tuple(Account(*lane) for lane in lanes)
 
     def counters(self) -> Counter[str]:
         """Return what all rooms have counted beside their accounts, those that have ended included."""
         sums = self._past_counts
         for room in self._by_number.values():
-            sums = tuple(map(add, sums, room.state.event_counts()))
+            sums = tuple(map(add, sums, room.state.counters.events()))
         counters = Counter(dict(zip(EVENT_COUNTERS, sums, strict=True)))
         counters["limiter_full"] += self.join_limit.full_refusals
         counters["keys_lost"] += self._orders.forgotten
@@ -357,7 +358,7 @@ class Hub:
     async def _sample_rates(self) -> None:
         """Sample what has come into each room, for its rates."""
         for count, room in enumerate(self, 1):
-            room.state.sample_rates(self._clock())
+            room.state.counters.sample_rates(self._clock())
             if count % CHECKPOINT_BATCH == 0:
                 await trio.lowlevel.checkpoint()
 
@@ -402,8 +403,8 @@ class Hub:
                 del self._by_name[room.name]
                 self._keep_checkpoint(room)
             try:
-                self._past_counts = tuple(map(add, self._past_counts, room.state.event_counts()))
-                self._past_accounts = sum_of(self._past_accounts, closed(room.state.accounts()))
+                self._past_counts = tuple(map(add, self._past_counts, room.state.counters.events()))
+                self._past_accounts = sum_of(self._past_accounts, closed(room.state.counters.accounts()))
             except Exception:
                 log.exception("the account of a room is not counted", room=room.name, number=room.number)
 

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
 from math import ceil, inf
 from typing import Any
 
 import trio
 
 from broker.core.clock import TrustedClock
-from broker.core.commerce.activity import Attributes, Requester, RoomEvent
+from broker.core.commerce.activity import Attributes, Requester
 from broker.core.commerce.room_activities import (
     ActivityKey,
     AnswerCommand,
@@ -28,7 +27,7 @@ from broker.core.commerce.room_activities import (
     Times,
 )
 from broker.core.limits.overload import OverloadStage, TickPacer
-from broker.core.rooms.audience import addressed_to, selector
+from broker.core.rooms.audience import addressed_to
 from broker.core.rooms.effects import Effect, End, Outcomes, Publish, Record, Reply, TickOut
 from broker.core.rooms.erasure import Erasure
 from broker.core.rooms.event_ids import EventIds
@@ -46,19 +45,19 @@ from broker.core.tenants.quotas import TenantUse
 from broker.ledger import ResultBatch
 from broker.rooms.actions import RoomActions
 from broker.rooms.attributes import attributes
-from broker.rooms.encoding import TIERS, Content, prepare, prepare_addressed
-from broker.rooms.fanout import FanOut, Outbox
+from broker.rooms.encoding import TIERS, Content
+from broker.rooms.fanout import FanOut
+from broker.rooms.journal import RoomJournal
 from broker.rooms.keyword_entries import KeywordEntries
 from broker.rooms.members import Member, Members, PostRef, reply_all
+from broker.rooms.publishing import RoomPublisher
 from broker.rooms.reports import VACATED_AFTER_S, RoomReporter
-from broker.rooms.room_store import RoomJournal, RoomStore
-from protocol.activities import BY_EVENT_NAME, Via, activity_payload
+from broker.rooms.room_store import RoomStore
 from protocol.activities.audiences import Audience
-from protocol.codes import Lane, LeaveReason, MessageType, Outcome, Role, RoomPhase
-from protocol.messages import AckResult, Event, FirstResult, Joined, Post
+from protocol.codes import LeaveReason, MessageType, Outcome, Role, RoomPhase
+from protocol.messages import AckResult, FirstResult, Joined, Post
 from protocol.operations import STAFF
 from protocol.operations.keys import KeyItem
-from protocol.payloads import ActivityPayload
 
 __all__ = ["OnActions", "PostRef", "Room"]
 
@@ -69,10 +68,6 @@ MAX_LAST_TURNS = 10_000
 """Turns of the event loop in which the fan-out writes the last events of a room that has ended."""
 MAX_WAITING_SWEEPS = 64
 """A room without a tick (policy ``off``) makes one sweep a message; above so many waiting ones it collects them."""
-MAX_STAFF = 100
-"""Members of staff who get what is for staff alone."""
-MAX_JOINED_EVENTS = 32
-"""Events of one commit in one content."""
 
 OnActions = Callable[[RoomActions], None]
 """Does what an activity of a room has to be done outside."""
@@ -120,12 +115,7 @@ class Room:
         self.members = Members(self.tags_of)
         self.senders: dict[Member, None] = {}
         """Links of the app that post without being members; they get the answers to their posts, nothing else."""
-        self._fanout = fanout
         self._pacer = pacer
-        self._results = results
-        self._outbox = Outbox(self.members)
-        self._events: list[Content] = []
-        """Events of one slice of ledger results, until the slice is delivered."""
         self._idle_close_s = idle_close_s
         self._unused_close_s = min(idle_close_s, unused_close_s)
         self._is_by_viewer = unused_close_s < inf
@@ -154,20 +144,19 @@ class Room:
         self._keyword_entries = KeywordEntries(self.command_activity, clock)
         self.watch_times = WatchTimes()
         """What users who left have watched."""
-        self._staff: dict[Member, None] = {}
-        """Members whose role is that of staff."""
-        self._counters_sent = 0
-        self._counter_keys: dict[ActivityKey, int] = {}
-        """Numbers of activities with counters, from 1: in a queue the newest counters of each replace older ones."""
+        self._publisher = RoomPublisher(
+            number, self.members, fanout, results, tag_bits=state.activities.tag_bits, event_id=self.event_id,
+            unix_ms=unix_ms, on_crash=self._crashed,
+        )  # fmt: skip
 
     # ---- members
 
     def enter(self, member: Member, now: float, resumes: bool = False) -> None:
         """Add a member. It gets what is published from now on. ``resumes``: it was a member of this stream before."""
-        self._publish_events()
+        self._publisher.flush()
         self.members.add(member)
         if member.role in STAFF:
-            self._staff[member] = None
+            self._publisher.staff[member] = None
         member.joined_at_ms = self._unix_ms()
         self.state.enter(member.user_id, member.name, member.role, now, resumes)
         if self._reporter is not None:
@@ -177,7 +166,7 @@ class Room:
     def leave(self, member: Member, now: float) -> None:
         """Remove a member; a sweep in flight skips it from now on."""
         self.members.remove(member)
-        self._staff.pop(member, None)
+        self._publisher.staff.pop(member, None)
         if member.role is not Role.GUEST:
             self.watch_times.left(member.user_id, member.joined_at_ms, self._unix_ms())
         if self.state.leave(member.user_id, member.role, now) and self.state.activities.activities is not None:
@@ -202,9 +191,9 @@ class Room:
             self._nudge(now)
         member.name, member.role, member.may_post, member.tags = name, role, may_post, tags
         if role in STAFF:
-            self._staff[member] = None
+            self._publisher.staff[member] = None
         else:
-            self._staff.pop(member, None)
+            self._publisher.staff.pop(member, None)
 
     def keep_open(self, now: float) -> None:
         """Start the time again after which the room closes without members: it is posted to."""
@@ -265,7 +254,7 @@ class Room:
             if type(effects[0]) is Record:
                 return  # the ledger has it, and there is nothing for a tick
         if not self._has_tick:
-            if len(self._outbox) < MAX_WAITING_SWEEPS:
+            if len(self._publisher) < MAX_WAITING_SWEEPS:
                 self._perform(state.tick(now, self._unix_ms()))
         elif now + state.interval_s < self._armed_until or (self._has_batches and state.batch_full):
             self._nudge(now)
@@ -376,7 +365,7 @@ class Room:
         In slices: a hundred thousand frames must not stop the loop.
         """
         for _ in range(MAX_LAST_TURNS):
-            if not len(self._outbox):
+            if not len(self._publisher):
                 break
             await trio.lowlevel.checkpoint()
         reason, message = self.ended
@@ -479,7 +468,7 @@ class Room:
                 case Outcomes(outcomes):
                     reply_all(self.number, outcomes)
                 case Publish(event, lane, offset, audience):
-                    self._publish(Content(event, lane, offset), audience)
+                    self._publisher.publish(Content(event, lane, offset), audience)
                     if event.type == _KEYS:
                         self._nudge(self._clock())
                 case Record():
@@ -491,36 +480,11 @@ class Room:
                 case RecordBatch(made):
                     self.journal.record_batch(made)
                 case PushCounter(key, counter):
-                    self._push_counter(key, counter)
+                    self._publisher.push_counter(key, counter)
                 case StartActions(key, actions):
                     self._on_actions(RoomActions(self.name, self.state.epoch, key, actions))
                 case End(reason):
                     self.end(reason)
-
-    def _push_counter(self, key: ActivityKey, counter: RoomEvent) -> None:
-        """Send the counters of an activity to every member; the newest replaces older ones."""
-        row = BY_EVENT_NAME.get(counter.name)
-        content = self._counter(key, counter)
-        if row is not None and row.via is Via.HOST_COUNTER:
-            self._send_to_staff(content)
-        else:
-            self._broadcast([[content]] * len(TIERS))
-
-    def _counter(self, key: ActivityKey, counter: RoomEvent) -> Content:
-        payload = ActivityPayload(*activity_payload(counter.name, key[1], counter.data))
-        event = Event(MessageType.ACTIVITY_COUNTER, self._unix_ms(), "", "", payload)
-        self._counters_sent += 1
-        number = self._counter_keys.setdefault(key, len(self._counter_keys) + 1)
-        return Content(event, Lane.AMBIENT, self._counters_sent, part_key=number)
-
-    def _send_to_staff(self, content: Content) -> None:
-        """Send something to `MAX_STAFF` members of staff, one by one."""
-        staff = list(islice(self._staff, MAX_STAFF))
-        prepared = prepare({member.variant for member in staff}, [[content]] * len(TIERS), self.number)
-        for member in staff:
-            bundle = prepared.bundles[member.variant]
-            if bundle is not None and member.index >= 0:
-                member.session.transport.write_parts(bundle.parts)
 
     def _on_due(self) -> None:
         """Tick in time: the phase is one of the counters, and combos and activities go on."""
@@ -532,53 +496,10 @@ class Room:
             raise
         self._on_crash(self)
 
-    def _publish(self, content: Content, audience: Audience | None = None) -> None:
-        """Send an event to every member, or to those of ``audience`` (now): with the others of a slice of results."""
-        if audience is not None:
-            self._publish_events()
-            variants = self.members.variants()
-            part = selector(audience, self.state.activities.tag_bits)
-            if variants:
-                prepared = prepare_addressed(variants, content, part, self.number, self.event_id)
-                self._fanout.submit(self._outbox, prepared)
-            return
-        self._events.append(content)
-        is_deferred = len(self._events) > 1 or self._results.defer(self._publish_deferred)
-        if not is_deferred or len(self._events) == MAX_JOINED_EVENTS:
-            self._publish_events()
-
-    def _publish_deferred(self) -> None:
-        """Publish at the end of a slice of results; a failure ends this room, not the ledger or another room."""
-        try:
-            self._publish_events()
-        except Exception:
-            self._crashed()
-
-    def _publish_events(self) -> None:
-        events, self._events = self._events, []
-        if events:
-            self._broadcast([events] * len(TIERS))
-
-    def _broadcast(self, by_tier: Sequence[Sequence[Content]], on_done: Callable[[float], None] | None = None) -> bool:
-        variants = self.members.variants()
-        if not variants:
-            return False
-        self._fanout.submit(self._outbox, prepare(variants, by_tier, self.number, self.event_id), on_done)
-        return True
-
     def _send_tick(self, out: TickOut) -> None:
         if self._reporter is not None:
             self._reporter.ticked(out.ticks)
-        extra = [] if out.state is None else [Content(out.state, Lane.AMBIENT, out.state_number)]
-        extra += [self._counter(*counter) for counter in out.counters]
-        by_tier: list[list[Content]] = []
-        for tick in out.ticks:
-            same = next((made for made in by_tier if made[0].message is tick), None)
-            by_tier.append(same or [Content(tick, Lane.CHAT, out.number, len(tick.entries)), *extra])
-        if not out.ticks:
-            by_tier = [list(extra)] * len(TIERS)
-        paced = bool(out.ticks and self._has_tick)
-        self._ticking = self._broadcast(by_tier, self._swept if paced else None) and paced
+        self._ticking = self._publisher.send_tick(out, self._swept if out.ticks and self._has_tick else None)
 
     def _swept(self, cost_s: float) -> None:
         """Adapt the interval: the last tick has reached every member; the next one may be due."""

@@ -138,7 +138,7 @@ def _on_call(link: SessionLink, frame: Frame) -> None:
 def _on_ping(link: SessionLink, frame: Frame) -> None:
     ping = frame.message
     assert isinstance(ping, Ping)
-    rooms = tuple(room.state.pulse(room.number) for room, _ in link.memberships)
+    rooms = tuple(room.state.counters.pulse(room.number) for room, _ in link.memberships)
     ticket, expires_at_ms = "", 0
     now = link.context.poller.now
     if ping.token is not None and link.grant is not None:

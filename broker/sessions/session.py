@@ -122,7 +122,7 @@ class Session(SessionLink):
             self.send(Direct(0, MessageType.MISSED, at_ms, Missed(chat, ambient)), lane=Lane.COMMERCE)
         if ambient:
             for room, _ in self.memberships:
-                counters, number = room.state.counters_for_one(at_ms)
+                counters, number = room.state.counters.state_for_one(at_ms)
                 self.send(counters, room.number, number, Lane.AMBIENT)
 
     def on_overflow(self) -> None:

@@ -131,7 +131,7 @@ def _messages(result: str) -> Callable[[Reading], Mapping[str, int]]:
     return read
 
 
-_POSTING, _STATE, _STREAM = "broker.core.rooms.posting", "broker.core.rooms.state", "broker.core.rooms.stream"
+_POSTING, _COUNTERS, _STREAM = "broker.core.rooms.posting", "broker.core.rooms.counters", "broker.core.rooms.stream"
 _AUTH, _LIMITS = "broker.auth.tokens", "broker.core.net.connection_limits"
 _DETECTOR, _POLLER = "broker.net.protocol_detection", "broker.net.poller"
 _SESSION, _FANOUT, _WRITER = "broker.sessions.session", "broker.rooms.fanout", "broker.ledger.writer"
@@ -216,15 +216,15 @@ METRICS: tuple[Metric, ...] = (
     _counter("rooms_opened", "Rooms opened.", "hub.opened", f"{_HUB}:opened"),
     _counter("rooms_crashed", "Rooms ended by a defect of the broker.", "hub.crashed", f"{_HUB}:crashed"),
     Metric("roomcast_messages_admitted_total", "counter", "Messages taken in, by lane.", _messages("admitted"),
-           (f"{_POSTING}:admitted", f"{_STATE}:admitted", f"{_STREAM}:admitted"), "lane"),
+           (f"{_POSTING}:admitted", f"{_COUNTERS}:admitted", f"{_STREAM}:admitted"), "lane"),
     Metric("roomcast_messages_shown_total", "counter", "Messages published, by lane.", _messages("shown"),
-           (f"{_STATE}:shown", f"{_STREAM}:shown"), "lane"),
+           (f"{_COUNTERS}:shown", f"{_STREAM}:shown"), "lane"),
     Metric("roomcast_messages_merged_total", "counter", "Messages merged into an equal one, by lane.",
-           _messages("merged"), (f"{_STATE}:merged", f"{_STREAM}:merged"), "lane"),
+           _messages("merged"), (f"{_COUNTERS}:merged", f"{_STREAM}:merged"), "lane"),
     Metric("roomcast_messages_sampled_total", "counter", "Messages sampled out, by lane.", _messages("sampled"),
-           (f"{_POSTING}:sampled", f"{_STATE}:sampled",), "lane"),
+           (f"{_POSTING}:sampled", f"{_COUNTERS}:sampled",), "lane"),
     Metric("roomcast_messages_expired_total", "counter", "Messages that waited too long, by lane.",
-           _messages("expired"), (f"{_STATE}:expired",), "lane"),
+           _messages("expired"), (f"{_COUNTERS}:expired",), "lane"),
     Metric("roomcast_messages_held", "gauge", "Messages that wait, by lane.", _messages("held"),
            (f"{_POSTING}:held", f"{_STREAM}:held"), "lane"),
     _counter("locks_acquired", "Locks given.", "locks.acquired", "broker.rooms.locks:acquired"),

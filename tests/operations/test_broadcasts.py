@@ -87,7 +87,7 @@ async def test_a_broadcast_that_cannot_be_sent_is_refused(fields: dict[str, Any]
 
 
 def chat(broker: Broker) -> list[str]:
-    return sorted(room.name for room in broker.hub if room.state.accounts()[Lane.CHAT].admitted)
+    return sorted(room.name for room in broker.hub if room.state.counters.accounts()[Lane.CHAT].admitted)
 
 
 async def open_rooms(client: httpx.AsyncClient, count: int) -> list[str]:

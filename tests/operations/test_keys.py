@@ -9,7 +9,7 @@ import pytest
 from broker.core.rooms.idempotency import OperationKey
 from broker.core.rooms.key_changes import KEY_CHANGES
 from broker.operations.caller import Caller, OperationError
-from broker.rooms.room_store import RoomJournal
+from broker.rooms.journal import RoomJournal
 from protocol.codes import ErrorCode, KeyCause, Role, Tier
 from protocol.messages import Event, Resume, Resumed
 from protocol.operations import BY_NAME, Scope

@@ -158,7 +158,8 @@ def memory_of(broker: Broker, tenant: str) -> list[Any]:
     for room in broker.hub:
         if tenant_of(room.name) == tenant:
             state = room.state
-            found.append((room.name, state.epoch, state.last_offset, state.phase, state.counts(), state.accounts()))
+            found.append((room.name, state.epoch, state.last_offset, state.phase))
+            found.append((state.counters.counts(), state.counters.accounts()))
             found.append(sorted(member.user_id for member in room.members.all()))
             found.append(state.totals())
             found.append([tuple(view) for view in state.keys.views()])

@@ -24,8 +24,9 @@ from broker.ledger import (
     RoomEnded,
     SubmitResult,
 )
+from broker.rooms.journal import SUBMIT_AGAIN_S, RoomJournal
 from broker.rooms.room_checkpoints import RoomCheckpoint
-from broker.rooms.room_store import SUBMIT_AGAIN_S, RoomJournal, RoomStore
+from broker.rooms.room_store import RoomStore
 from protocol.codes import MessageType, Role, RoomPhase
 from protocol.frames import pack_body, unpack_body
 from protocol.messages import Post

@@ -14,7 +14,7 @@ import trio
 
 from broker.core.rooms.posting import Posting
 from broker.core.rooms.state import RoomState
-from broker.rooms.room_store import RoomJournal
+from broker.rooms.journal import RoomJournal
 from broker.server import Broker
 from broker.sessions import requests
 from broker.sessions.link import SessionLink

@@ -169,12 +169,12 @@ async def test_a_guest_role_and_a_viewers_are_counted_as_such_after_auth_again()
         for role in (Role.VIEWER, Role.GUEST, Role.HOST, Role.GUEST):
             await again(link, token_of(broker, rooms=[grant("lobby", role)]))
             await link.expect(Authenticated)
-            counters, _ = room.state.counters_for_one(0)
+            counters, _ = room.state.counters.state_for_one(0)
             counts.append((counters.online, counters.users))
         assert counts == [(1, 1), (1, 0), (1, 1), (1, 0)]
         await link.send((Leave(), room.number, 9))
         await link.expect(Left)
-        counters, _ = room.state.counters_for_one(0)
+        counters, _ = room.state.counters.state_for_one(0)
         assert (counters.online, counters.users) == (0, 0)
 
 

@@ -82,7 +82,7 @@ async def test_equal_texts_of_one_tick_merge_and_say_so() -> None:
             await cat.post(room, 3, MessageType.DANMAKU, ("６ ６ ６", None))
             found = broker.hub.room(room)
             assert found is not None
-            await until(lambda: found.state.accounts()[Lane.CHAT].admitted >= 3)
+            await until(lambda: found.state.counters.accounts()[Lane.CHAT].admitted >= 3)
             broker.hub.flush(found)
             while not (tick := (await ann.expect(Tick))[1]).entries:
                 pass

@@ -7,7 +7,7 @@ from typing import cast as cast_to
 
 from broker.ledger import DirectState
 from broker.ledger import Reader as Ledger
-from broker.rooms.room import MAX_JOINED_EVENTS
+from broker.rooms.publishing import MAX_JOINED_EVENTS
 from broker.sessions.session import Session
 from protocol.codes import MessageType, Role, RoomPhase
 from protocol.frames import unpack_body

@@ -47,8 +47,8 @@ from broker.operations import directs
 from broker.operations.calls import HANDLERS
 from broker.rooms import hub, room_store
 from broker.rooms.hub import Hub
+from broker.rooms.journal import RoomJournal
 from broker.rooms.room import Room
-from broker.rooms.room_store import RoomJournal
 from broker.sessions import joining, link
 from broker.sessions.calls import LinkCalls
 from broker.sessions.context import SessionContext

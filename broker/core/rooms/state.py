@@ -23,6 +23,7 @@ from broker.core.commerce.room_rankings import RoomRankings
 from broker.core.limits.overload import STAGE_RULES, OverloadStage
 from broker.core.rooms.accounts import RoomAccounts
 from broker.core.rooms.activity_steps import ActivitySteps
+from broker.core.rooms.counters import RoomCounters
 from broker.core.rooms.effects import Effect, Outcomes, PendingReply, Record, TickOut
 from broker.core.rooms.erasure import Erasure
 from broker.core.rooms.history import History
@@ -41,8 +42,7 @@ from broker.core.rooms.own_rules import RuleValue, checked_rules
 from broker.core.rooms.phases import RoomPhases
 from broker.core.rooms.policies import Policy
 from broker.core.rooms.posting import Posting
-from broker.core.rooms.presence import Presence, PresenceCounts
-from broker.core.rooms.rates import RoomCounts, RoomRates
+from broker.core.rooms.presence import Presence
 from broker.core.rooms.rules import Author, RoomRules
 from broker.core.rooms.stream import StoredEvent, Stream, kept_bytes
 from broker.core.rooms.tick_entry import tick_entry
@@ -50,26 +50,18 @@ from broker.core.tenants.names import plain_name
 from protocol.codes import Lane, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
-from protocol.messages import Account, Event, Joined, RoomPulse, State, Tick
+from protocol.messages import Event, Joined, Tick
 from protocol.payloads import ORDER_TYPES, GiftPayload, HighlightPayload, payload_record
 
-__all__ = ["EVENT_COUNTERS", "Author", "RoomRules", "RoomState", "StoredEvent"]
+__all__ = ["Author", "RoomRules", "RoomState", "StoredEvent"]
 
 T = TypeVar("T")
 
 RANKING_WAIT_S = 0.25
 """So long the top of a ranking that is due waits for other counters: a write costs more than the bytes."""
-STATE_EVERY_S = 2.0
-"""Counters are pushed at most so often, and only when one has changed (as Agora debounces)."""
 
 _APP = Role.APP
 _TOTALS_VERSION = 1
-_ADMITTED, _SAMPLED, _HELD = (Account._fields.index(name) for name in ("admitted", "sampled", "held"))
-EVENT_COUNTERS = (
-    "duplicates", "duplicate_marks_lost", "quota_admitted", "quota_refused", "limiter_full", "keys_lost",
-    "likes_unranked", "keys_changed",
-)  # fmt: skip
-"""Names of what a room counts beside its accounts; the rows are in ``broker.telemetry.metrics``."""
 
 
 class RoomState(Generic[T]):
@@ -104,6 +96,7 @@ class RoomState(Generic[T]):
         self.kept = KeptMessages(self._history, rules.snapshot_danmaku)
         """What those who join later get of its messages."""
         self.interval_s = policy.tick_ms / 1000
+        """Interval between ticks now."""
         self.empty_since: float | None = now
         self._accounts = RoomAccounts()
         self._stream: Stream[T] = Stream(
@@ -139,11 +132,15 @@ class RoomState(Generic[T]):
         self.key_changes: KeyChanges[T] = KeyChanges(self.keys, self._stream, self._phases, rules.durable)
         self.activities: ActivitySteps[T] = ActivitySteps(activities, self._stream, self._phases, now)
         self._tick_number = 0
-        self._state_number = 0
         self._ticked_at = -inf
-        self._stated_at = -inf
-        self._published: tuple[int, ...] = ()
-        self._rates = RoomRates(self._counted(), now)
+        self.counters = RoomCounters(
+            self._presence, self._likes, self._accounts, self._posting, self._phases, self.keys, self._stream,
+            self._interval_ms, now,
+        )  # fmt: skip
+        """What it says of itself in numbers."""
+
+    def _interval_ms(self) -> int:
+        return round(self.interval_s * 1000)
 
     @property
     def gifts(self) -> ComboPacer[PendingReply[T]]:
@@ -336,7 +333,7 @@ class RoomState(Generic[T]):
             if isinstance(paid, GiftPayload):
                 self.activities.gave(each, paid, now)
         self.kept.pins.restored(now, now_ms)
-        self._rates = RoomRates(self._counted(), now)
+        self.counters.restart_rates(now)
 
     # ---- what falls due by the trusted clock
 
@@ -389,29 +386,15 @@ class RoomState(Generic[T]):
         if gifts_at is not None:
             due = min(due, gifts_at)
         if self._members:
-            due = min(due, self._state_due(), self.rankings.next_push_at + RANKING_WAIT_S)
+            due = min(due, self.counters.due_at(), self.rankings.next_push_at + RANKING_WAIT_S)
         return None if due == inf else max(due, now)
-
-    def _counters(self) -> tuple[int, ...]:
-        presence = self._presence
-        return (self.phase, presence.online, presence.users, presence.uniques, presence.peak, self.stage)
-
-    def _state_due(self) -> float:
-        """Return when the counters are due: likes a second, anything else two seconds after the last time."""
-        due = self._likes.due_at
-        # The joins first: in a wave there is always one, and the counters need not be compared.
-        if self._presence.joins_due_at < inf or self._counters() != self._published:
-            due = min(
-                due, max(self._stated_at + STATE_EVERY_S, self._presence.joins_due_at if self._published else -inf)
-            )
-        return due + STAGE_RULES[self.stage].state_spare_s
 
     def tick(self, now: float, at_ms: int, *, last: bool = False) -> list[Effect[T]]:
         """Close the window and say what is due. ``last``: say everything, the room ends."""
         posting = self._posting
         gifts = posting.gifts
         effects = posting.release(gifts.flush(now, at_ms) if last else gifts.release(now, at_ms), now, at_ms)
-        state = self._state_if_due(now, at_ms, last)
+        state = self.counters.take(now, at_ms, last)
         ticks: tuple[Tick, ...] = ()
         if posting.window.pending or posting.window.shed:
             window = posting.window.close(now, STAGE_RULES[self.stage].chat_budget_share)
@@ -425,15 +408,15 @@ class RoomState(Generic[T]):
         if now >= self.rankings.next_push_at + wait_s:
             counters = self.rankings.push(now, self.last_offset)
         if ticks or state is not None or counters:
-            effects.append(TickOut(self._tick_number, ticks, state, self._state_number, counters))
+            effects.append(TickOut(self._tick_number, ticks, state, self.counters.number, counters))
         return effects
 
     def _ticks(self, cuts: Mapping[int, TierCut], at_ms: int) -> tuple[Tick, ...]:
         full = cuts[Tier.FULL]
-        self._count_chat(full.account)
+        self.counters.count_chat(full.account)
         entries = {id(item): tick_entry(item) for item in full.entries}
         self.kept.show(entries.values(), at_ms)
-        interval_ms = round(self.interval_s * 1000)
+        interval_ms = self._interval_ms()
         made: dict[int, Tick] = {}
         for cut in cuts.values():
             if id(cut) not in made:
@@ -441,87 +424,13 @@ class RoomState(Generic[T]):
                 made[id(cut)] = Tick(at_ms, interval_ms, self.stage, shown, cut.account)
         return tuple(made[id(cuts[tier])] for tier in (Tier.FULL, Tier.MEDIUM, Tier.LOW))
 
-    def _count_chat(self, cut: Account) -> None:
-        account = self._accounts[Lane.CHAT]
-        account.admitted += cut.admitted
-        account.shown += cut.shown
-        account.merged += cut.merged
-        account.sampled += cut.sampled
-        account.expired += cut.expired
-
-    def _state_if_due(self, now: float, at_ms: int, last: bool) -> State | None:
-        if not last and now < self._state_due():
-            return None
-        account = self._accounts[Lane.AMBIENT]
-        liked = self._likes.take(now)
-        if liked is not None:
-            account.shown += 1
-            account.merged += account.held - 1
-            account.held = 0
-        named, more = self._presence.take_joins(now)
-        account.admitted += len(named) + more
-        account.shown += len(named)
-        account.merged += more
-        self._stated_at = now
-        self._published = self._counters()
-        self._state_number += 1
-        return self.counters(at_ms, liked.top if liked else (), tuple(named), more)
-
     # ---- what it says of itself
-
-    def counters_for_one(self, at_ms: int) -> tuple[State, int]:
-        """The counters as they stand, with a number of their own: newer than all that this viewer may have heard."""
-        self._state_number += 1
-        return self.counters(at_ms), self._state_number
-
-    def counters(
-        self,
-        at_ms: int,
-        top_likers: tuple[tuple[str, int], ...] = (),
-        joins: tuple[tuple[str, str], ...] = (),
-        joins_more: int = 0,
-    ) -> State:
-        """The counters as they stand, for a tick or for one viewer that has missed some."""
-        presence = self._presence
-        return State(
-            at_ms, self.phase, self.stage, round(self.interval_s * 1000),
-            presence.online, presence.users, presence.uniques, presence.peak,
-            self._likes.total, top_likers, joins, joins_more, self.accounts(),
-        )  # fmt: skip
-
-    def accounts(self) -> tuple[Account, ...]:
-        """The five lanes' accounts now, lane 0 first, the open window included; each one balances."""
-        totals = list(self._accounts.as_tuples())
-        held, shed = self._posting.window.pending, self._posting.window.shed
-        chat = totals[Lane.CHAT]
-        totals[Lane.CHAT] = chat._replace(
-            admitted=chat.admitted + held + shed, sampled=chat.sampled + shed, held=chat.held + held
-        )
-        return tuple(totals)
 
     @property
     def is_unused(self) -> bool:
         """Whether nothing was ever posted here; that users came in does not count."""
-        was_posted = any(lane.admitted for lane in self.accounts()[: Lane.AMBIENT])
+        was_posted = any(lane.admitted for lane in self.counters.accounts()[: Lane.AMBIENT])
         return not (self.last_offset or self._likes.total or was_posted or self.own_rules or self.title or self.tags)
-
-    def counts(self) -> tuple[PresenceCounts, int]:
-        """Return who is in the room, and the sum of likes."""
-        return self._presence.counts(), self._likes.total
-
-    def _counted(self) -> RoomCounts:
-        danmaku = self._accounts[Lane.CHAT].admitted + self._posting.window.pending + self._posting.window.shed
-        gifts = self._accounts[Lane.PAID].admitted
-        others = self._accounts[Lane.CONTROL].admitted + self._accounts[Lane.COMMERCE].admitted
-        return RoomCounts(danmaku + gifts + others, danmaku, gifts, self._presence.joined, self._likes.total)
-
-    def sample_rates(self, now: float) -> None:
-        """Sample what has come in, for `lately`. About 1 us, every `rates.SAMPLE_S`."""
-        self._rates.sample(self._counted(), now)
-
-    def lately(self, window_s: float, now: float) -> tuple[float, RoomCounts]:
-        """Return what has come in over the last ``window_s`` seconds (60 or 900), see `RoomRates.lately`."""
-        return self._rates.lately(self._counted(), window_s, now)
 
     def snapshot(self, name: str, role: Role, tier: Tier, user_id: str = "", at_ms: int = 0, tags: int = 0) -> Joined:
         """Return the answer to a JOIN: the room ``name`` as it is at ``at_ms``, for a role, a tier and tags."""
@@ -530,35 +439,11 @@ class RoomState(Generic[T]):
         presence = self._presence
         recent, is_recent_cut, announcement, pinned = self.kept.snapshot(self.activities.is_for(tags))
         return Joined(
-            name, self.epoch, self._history.last_offset, role, self.phase, tier, round(self.interval_s * 1000),
+            name, self.epoch, self._history.last_offset, role, self.phase, tier, self._interval_ms(),
             presence.online, presence.users, presence.uniques, presence.peak, self._likes.total,
             recent, is_recent_cut, announcement, *self.keys.snapshot(), pinned, views,
             own_views, left_out,
         )  # fmt: skip
-
-    def add_accounts_to(self, totals: list[list[int]]) -> None:
-        """Add what `accounts` returns to the sums of several rooms, lane by lane: about 1 us."""
-        self._accounts.add_to(totals)
-        window = self._posting.window
-        held, shed = window.pending, window.shed
-        if held or shed:
-            chat = totals[Lane.CHAT]
-            chat[_ADMITTED] += held + shed
-            chat[_SAMPLED] += shed
-            chat[_HELD] += held
-
-    def event_counts(self) -> tuple[int, ...]:
-        """Return what the room has counted beside its accounts, in the order of `EVENT_COUNTERS`."""
-        posting = self._posting
-        return (
-            posting.duplicates.refused, posting.duplicates.forgotten, sum(posting.admission.admitted),
-            sum(posting.admission.refused), posting.limits.full_refusals, self._stream.keys_lost,
-            self._likes.unranked, self.keys.changed,
-        )  # fmt: skip
-
-    def pulse(self, number: int) -> RoomPulse:
-        """Return what a PONG says of the room with this number."""
-        return RoomPulse(number, self._presence.online, round(self.interval_s * 1000))
 
     def events_since(self, epoch: int, offset: int, now: float) -> Sequence[StoredEvent] | None:
         """Return the events after a position, oldest first; None where the in-memory history lacks one of them."""

@@ -138,7 +138,7 @@ def test_a_room_gives_nothing_of_the_user_to_who_joins_or_comes_back() -> None:
         post(state, user, MessageType.DANMAKU, DanmakuPayload(f"hello from {user}"))
         state.tick(1.0, AT_MS, last=True)
     state.leave("ann", Role.VIEWER, 1.0)
-    uniques = state.counts()[0].uniques
+    uniques = state.counters.counts()[0].uniques
     assert b"ann" in state.totals()
     assert state.erase(ERASURE, 2.0, AT_MS, AT_MS) == ((), True)
     events = state.events_since(7, 0, 2.0)
@@ -146,7 +146,7 @@ def test_a_room_gives_nothing_of_the_user_to_who_joins_or_comes_back() -> None:
     assert [each.event.type for each in events] == [MessageType.ANNOUNCEMENT, MessageType.MESSAGES_DELETED]
     snapshot = pack_body(state.kept.snapshot()) + state.totals() + pack_body((tuple(events),))
     assert (b"ann" in snapshot, b"hello from bob" in snapshot, b"news of bob" in snapshot) == (False, True, True)
-    assert state.counts()[0].uniques == uniques
+    assert state.counters.counts()[0].uniques == uniques
 
 
 def test_totals_of_a_closed_room_lose_the_announcement_and_the_pins_of_the_user() -> None:

@@ -46,7 +46,7 @@ def test_one_that_may_displace_another_waits_for_the_one_before_it() -> None:
         room.committed(record, number, 1.0)
     (record,) = records(room.post(50, APP, paid("o50"), 1.0, T0))
     assert room.post(51, APP, paid("o51"), 1.0, T0) == (Reply(51, Outcome.LIMITED, 1000),)
-    assert room.accounts()[Lane.PAID].held == 1
+    assert room.counters.accounts()[Lane.PAID].held == 1
     room.committed(record, 50, 1.1)
     (record,) = records(room.post(51, APP, paid("o51"), 1.0, T0))
     assert (record.event.payload.displaced, record.left) == (1, ("o1",))
@@ -182,9 +182,9 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def the_account_balances(self) -> None:
-        for account in self.room.accounts():
+        for account in self.room.counters.accounts():
             assert account.admitted == sum(account[1:])
-        assert self.room.accounts()[Lane.PAID].held == sum(
+        assert self.room.counters.accounts()[Lane.PAID].held == sum(
             record.event.type == MessageType.HIGHLIGHT for record in self.flying
         )
 

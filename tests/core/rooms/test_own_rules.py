@@ -60,12 +60,12 @@ def test_updates_hold_whole_or_not_at_all_while_the_room_works(policy: str, give
             before = after
         now += rng.random()
         room.tick(now, 0)
-        assert all(account.admitted == sum(account[1:]) for account in room.accounts())
+        assert all(account.admitted == sum(account[1:]) for account in room.counters.accounts())
         restored = a_room(policy)
         restored.restore(0, room.totals(), (), now)
         assert rules_in_force(restored.policy) == before
     room.tick(now + 60, 0, last=True)
-    assert all(account.held == 0 for account in room.accounts())
+    assert all(account.held == 0 for account in room.counters.accounts())
 
 
 @given(st.sampled_from(sorted(POLICIES)), updates, updates)

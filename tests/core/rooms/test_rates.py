@@ -25,7 +25,7 @@ def run(room: RoomState[int], start: float, seconds: int) -> None:
         room.post(0, Person(f"u{second}"), Post(MessageType.DANMAKU, "", DanmakuPayload(f"text {second}")), second, 0)
         room.post(0, Person(f"u{second}"), Post(MessageType.LIKE, "", LikePayload(5)), second, 0)
         if second % SAMPLE_S == 0:
-            room.sample_rates(second)
+            room.counters.sample_rates(second)
 
 
 def test_everything_that_comes_in_is_counted_once() -> None:
@@ -41,21 +41,21 @@ def test_everything_that_comes_in_is_counted_once() -> None:
         (Post(MessageType.ANNOUNCEMENT, "", AnnouncementPayload("welcome")), Role.HOST),
     ):
         room.post(1, Person("ann", role), post, 2.0, 0)
-    assert room.lately(60.0, 10.0) == (10.0, RoomCounts(messages=3, danmaku=1, gifts=1, joins=1, likes=4))
+    assert room.counters.lately(60.0, 10.0) == (10.0, RoomCounts(messages=3, danmaku=1, gifts=1, joins=1, likes=4))
 
 
 @pytest.mark.parametrize(("window_s", "step_s"), [(60, 5), (900, 60)])
 def test_a_window_holds_what_came_in_meanwhile_and_at_most_a_step_more(window_s: int, step_s: int) -> None:
     room = a_room()
     run(room, 0, 2000)
-    lasted_s, counts = room.lately(window_s, 2000.0)
+    lasted_s, counts = room.counters.lately(window_s, 2000.0)
     assert window_s <= lasted_s <= window_s + step_s
     assert counts.danmaku == pytest.approx(lasted_s, abs=1)
     assert counts.likes == 5 * counts.danmaku
     end = 2000 + window_s + step_s
     for second in range(2000, end + 1, 5):
-        room.sample_rates(second)
-    assert room.lately(window_s, end)[1] == RoomCounts(0, 0, 0, 0, 0), "nothing came since"
+        room.counters.sample_rates(second)
+    assert room.counters.lately(window_s, end)[1] == RoomCounts(0, 0, 0, 0, 0), "nothing came since"
 
 
 def test_a_room_that_was_restored_counts_from_its_opening() -> None:
@@ -64,4 +64,4 @@ def test_a_room_that_was_restored_counts_from_its_opening() -> None:
     restored.restore(0, room.totals(), (), 0.0)
     run(restored, 0, 3)
     assert restored.like_total == 515
-    assert restored.lately(60.0, 3.0) == (3.0, RoomCounts(3, 3, 0, 0, 15))
+    assert restored.counters.lately(60.0, 3.0) == (3.0, RoomCounts(3, 3, 0, 0, 15))

@@ -263,7 +263,7 @@ def test_what_one_may_not_post_is_rejected_and_not_counted() -> None:
     assert room.post(1, person, danmaku("x"), 1.0, 0) == (Reply(1, Outcome.REJECTED, ErrorCode.NOT_ALLOWED),)
     unknown = Post(130, "", None)
     assert room.post(2, person, unknown, 1.0, 0) == (Reply(2, Outcome.REJECTED, ErrorCode.UNKNOWN_TYPE),)
-    assert all(account == Account() for account in room.accounts())
+    assert all(account == Account() for account in room.counters.accounts())
 
 
 def test_a_room_that_crashed_says_later_not_never() -> None:
@@ -284,7 +284,7 @@ def test_ending_says_everything_first_and_answers_everybody() -> None:
     assert room.post(3, Person("ann"), danmaku("too late"), 1.1, 0) == (
         Reply(3, Outcome.REJECTED, ErrorCode.ROOM_ENDED),
     )
-    assert all(account.held == 0 for account in room.accounts())
+    assert all(account.held == 0 for account in room.counters.accounts())
 
 
 def test_commerce_only_keeps_events_and_samples_all_chat() -> None:
@@ -294,11 +294,11 @@ def test_commerce_only_keeps_events_and_samples_all_chat() -> None:
     reply, _ = room.post(2, Person("app", Role.APP), Post(200, "", {}), 1.0, 0)
     assert isinstance(reply, Reply)
     assert reply.outcome is Outcome.ACCEPTED
-    assert room.accounts()[Lane.CHAT] == Account(1, 0, 0, 1, 0, 0)
+    assert room.counters.accounts()[Lane.CHAT] == Account(1, 0, 0, 1, 0, 0)
     (later,) = room.post(3, Person("app", Role.APP), gift("ann"), 1.0, 0)
     assert isinstance(later, Reply)
     assert (later.outcome, later.detail) == (Outcome.LIMITED, 15_000)
-    assert room.accounts()[Lane.PAID] == Account()
+    assert room.counters.accounts()[Lane.PAID] == Account()
 
 
 def test_smaller_tiers_receive_less_and_account_for_it() -> None:
@@ -319,11 +319,11 @@ def test_every_policy_makes_a_room_that_works(policy: str) -> None:
         room.post(number, Person(f"u{number % 7}"), danmaku(f"t{number % 5}"), 1.0 + number / 100, 0)
     room.tick(2.5, 0, last=True)
     assert _balanced(room)
-    assert room.accounts()[Lane.CHAT].held == 0
+    assert room.counters.accounts()[Lane.CHAT].held == 0
 
 
 def _balanced(room: RoomState[int]) -> bool:
-    return all(account.admitted == sum(account[1:]) and min(account) >= 0 for account in room.accounts())
+    return all(account.admitted == sum(account[1:]) and min(account) >= 0 for account in room.counters.accounts())
 
 
 USERS = st.sampled_from(["ann", "bob", "cat", "dan"])
@@ -459,7 +459,7 @@ class RoomMachine(RuleBasedStateMachine):
             self.perform(self.room.tick(self.now, 0, last=True))
             assert self.open == set(), "in the end every post has an answer"
             assert self.gifts_out == self.gifts_in
-            chat = self.room.accounts()[Lane.CHAT]
+            chat = self.room.counters.accounts()[Lane.CHAT]
             assert chat.held == 0
             assert (chat.shown, chat.merged, chat.expired) == (self.shown.shown, self.shown.merged, self.shown.expired)
 

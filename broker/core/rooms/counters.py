@@ -1,0 +1,191 @@
+"""What a room says of itself in numbers: who is in it, its likes, the accounts of its lanes, and what came in lately.
+
+`RoomCounters.state` is what viewers get every few seconds; the rest is read by operations and metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+from broker.core.limits.overload import STAGE_RULES
+from broker.core.rooms.accounts import RoomAccounts
+from broker.core.rooms.keys import RoomKeys
+from broker.core.rooms.likes import LikeCounter
+from broker.core.rooms.phases import RoomPhases
+from broker.core.rooms.posting import Posting
+from broker.core.rooms.presence import Presence, PresenceCounts
+from broker.core.rooms.rates import RoomCounts, RoomRates
+from broker.core.rooms.stream import Stream
+from protocol.codes import Lane
+from protocol.messages import Account, RoomPulse, State
+
+__all__ = ["EVENT_COUNTERS", "RoomCounters"]
+
+STATE_EVERY_S = 2.0
+"""Counters are pushed at most so often, and only when one has changed (as Agora debounces)."""
+
+_ADMITTED, _SAMPLED, _HELD = (Account._fields.index(name) for name in ("admitted", "sampled", "held"))
+EVENT_COUNTERS = (
+    "duplicates", "duplicate_marks_lost", "quota_admitted", "quota_refused", "limiter_full", "keys_lost",
+    "likes_unranked", "keys_changed",
+)  # fmt: skip
+"""Names of what a room counts beside its accounts; the rows are in ``broker.telemetry.metrics``."""
+
+
+class RoomCounters:
+    """Numbers of one room, read from the parts that count them. ``now``: monotonic seconds; ``at_ms``: Unix ms."""
+
+    def __init__(
+        self,
+        presence: Presence,
+        likes: LikeCounter,
+        lanes: RoomAccounts,
+        posting: Posting[Any],
+        phases: RoomPhases,
+        keys: RoomKeys,
+        stream: Stream[Any],
+        interval_ms: Callable[[], int],
+        now: float,
+    ) -> None:
+        self._presence = presence
+        self._likes = likes
+        self._lanes = lanes
+        self._posting = posting
+        self._phases = phases
+        self._keys = keys
+        self._stream = stream
+        self._interval_ms = interval_ms
+        self.number = 0
+        """Of the last state, whoever got it."""
+        self._stated_at = -inf
+        self._published: tuple[int, ...] = ()
+        self._rates = RoomRates(self._counted(), now)
+
+    # ---- for viewers
+
+    def _counters(self) -> tuple[int, ...]:
+        presence = self._presence
+        return (
+            self._phases.phase, presence.online, presence.users, presence.uniques, presence.peak, self._posting.stage,
+        )  # fmt: skip
+
+    def due_at(self) -> float:
+        """Return when the state is due: likes a second, anything else two seconds after the last time."""
+        due = self._likes.due_at
+        # The joins first: in a wave there is always one, and the counters need not be compared.
+        if self._presence.joins_due_at < inf or self._counters() != self._published:
+            due = min(
+                due, max(self._stated_at + STATE_EVERY_S, self._presence.joins_due_at if self._published else -inf)
+            )
+        return due + STAGE_RULES[self._posting.stage].state_spare_s
+
+    def take(self, now: float, at_ms: int, last: bool) -> State | None:
+        """Return the state for every viewer where it is due. ``last``: due or not, the room ends."""
+        if not last and now < self.due_at():
+            return None
+        account = self._lanes[Lane.AMBIENT]
+        liked = self._likes.take(now)
+        if liked is not None:
+            account.shown += 1
+            account.merged += account.held - 1
+            account.held = 0
+        named, more = self._presence.take_joins(now)
+        account.admitted += len(named) + more
+        account.shown += len(named)
+        account.merged += more
+        self._stated_at = now
+        self._published = self._counters()
+        self.number += 1
+        return self.state(at_ms, liked.top if liked else (), tuple(named), more)
+
+    def state_for_one(self, at_ms: int) -> tuple[State, int]:
+        """Return the state as it stands, with a number of its own: newer than all that one viewer may have heard."""
+        self.number += 1
+        return self.state(at_ms), self.number
+
+    def state(
+        self,
+        at_ms: int,
+        top_likers: tuple[tuple[str, int], ...] = (),
+        joins: tuple[tuple[str, str], ...] = (),
+        joins_more: int = 0,
+    ) -> State:
+        """Return the state as it stands, for a tick or for one viewer that has missed some."""
+        presence = self._presence
+        return State(
+            at_ms, self._phases.phase, self._posting.stage, self._interval_ms(),
+            presence.online, presence.users, presence.uniques, presence.peak,
+            self._likes.total, top_likers, joins, joins_more, self.accounts(),
+        )  # fmt: skip
+
+    def pulse(self, number: int) -> RoomPulse:
+        """Return what a PONG says of the room with this number."""
+        return RoomPulse(number, self._presence.online, self._interval_ms())
+
+    # ---- accounts
+
+    def count_chat(self, cut: Account) -> None:
+        """Add what became of the danmaku of one tick to the account of chat."""
+        account = self._lanes[Lane.CHAT]
+        account.admitted += cut.admitted
+        account.shown += cut.shown
+        account.merged += cut.merged
+        account.sampled += cut.sampled
+        account.expired += cut.expired
+
+    def accounts(self) -> tuple[Account, ...]:
+        """Return the five lanes' accounts now, lane 0 first, the open window included; each one balances."""
+        totals = list(self._lanes.as_tuples())
+        held, shed = self._posting.window.pending, self._posting.window.shed
+        chat = totals[Lane.CHAT]
+        totals[Lane.CHAT] = chat._replace(
+            admitted=chat.admitted + held + shed, sampled=chat.sampled + shed, held=chat.held + held
+        )
+        return tuple(totals)
+
+    def add_accounts_to(self, totals: list[list[int]]) -> None:
+        """Add what `accounts` returns to the sums of several rooms, lane by lane: about 1 us."""
+        self._lanes.add_to(totals)
+        window = self._posting.window
+        held, shed = window.pending, window.shed
+        if held or shed:
+            chat = totals[Lane.CHAT]
+            chat[_ADMITTED] += held + shed
+            chat[_SAMPLED] += shed
+            chat[_HELD] += held
+
+    def events(self) -> tuple[int, ...]:
+        """Return what the room has counted beside its accounts, in the order of `EVENT_COUNTERS`."""
+        posting = self._posting
+        return (
+            posting.duplicates.refused, posting.duplicates.forgotten, sum(posting.admission.admitted),
+            sum(posting.admission.refused), posting.limits.full_refusals, self._stream.keys_lost,
+            self._likes.unranked, self._keys.changed,
+        )  # fmt: skip
+
+    # ---- how many
+
+    def counts(self) -> tuple[PresenceCounts, int]:
+        """Return who is in the room, and the sum of likes."""
+        return self._presence.counts(), self._likes.total
+
+    def _counted(self) -> RoomCounts:
+        window = self._posting.window
+        danmaku = self._lanes[Lane.CHAT].admitted + window.pending + window.shed
+        gifts = self._lanes[Lane.PAID].admitted
+        others = self._lanes[Lane.CONTROL].admitted + self._lanes[Lane.COMMERCE].admitted
+        return RoomCounts(danmaku + gifts + others, danmaku, gifts, self._presence.joined, self._likes.total)
+
+    def restart_rates(self, now: float) -> None:
+        """Count from the present sums on: they have been restored."""
+        self._rates = RoomRates(self._counted(), now)
+
+    def sample_rates(self, now: float) -> None:
+        """Sample what has come in, for `lately`. About 1 us, every `rates.SAMPLE_S`."""
+        self._rates.sample(self._counted(), now)
+
+    def lately(self, window_s: float, now: float) -> tuple[float, RoomCounts]:
+        """Return what has come in over the last ``window_s`` seconds (60 or 900), see `RoomRates.lately`."""
+        return self._rates.lately(self._counted(), window_s, now)

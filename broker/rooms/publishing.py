@@ -1,0 +1,144 @@
+"""What a room sends to its members: events of its stream, ticks, and counters of activities.
+
+Each is encoded once for every wire variant and given to the fan-out; events of one slice of ledger results leave in one
+content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+from broker.core.commerce.activity import RoomEvent
+from broker.core.commerce.room_activities import ActivityKey
+from broker.core.rooms.audience import selector
+from broker.core.rooms.effects import TickOut
+from broker.ledger import ResultBatch
+from broker.rooms.encoding import TIERS, Content, prepare, prepare_addressed
+from broker.rooms.fanout import FanOut, Outbox
+from broker.rooms.members import Member, Members
+from protocol.activities import BY_EVENT_NAME, Via, activity_payload
+from protocol.activities.audiences import Audience
+from protocol.codes import Lane, MessageType
+from protocol.messages import Event
+from protocol.payloads import ActivityPayload
+
+__all__ = ["RoomPublisher"]
+
+MAX_STAFF = 100
+"""Members of staff who get what is for staff alone."""
+MAX_JOINED_EVENTS = 32
+"""Events of one commit in one content."""
+
+
+class RoomPublisher:
+    """Publishes to the members of one room.
+
+    ``tag_bits``: bits of tags of the room; ``event_id``: id of an offset for streams of events; ``on_crash``: called
+    while an exception of a deferred publication is being handled.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        members: Members,
+        fanout: FanOut,
+        results: ResultBatch,
+        *,
+        tag_bits: Callable[[Sequence[str]], int],
+        event_id: Callable[[int], str],
+        unix_ms: Callable[[], int],
+        on_crash: Callable[[], None],
+    ) -> None:
+        self.staff: dict[Member, None] = {}
+        """Members whose role is that of staff."""
+        self._number = number
+        self._members = members
+        self._fanout = fanout
+        self._results = results
+        self._tag_bits = tag_bits
+        self._event_id = event_id
+        self._unix_ms = unix_ms
+        self._on_crash = on_crash
+        self._outbox = Outbox(members)
+        self._events: list[Content] = []
+        """Events of one slice of ledger results, until the slice is delivered."""
+        self._counters_sent = 0
+        self._counter_keys: dict[ActivityKey, int] = {}
+        """Numbers of activities with counters, from 1: in a queue the newest counters of each replace older ones."""
+
+    def __len__(self) -> int:
+        """Return how many contents the fan-out has still to write."""
+        return len(self._outbox)
+
+    def publish(self, content: Content, audience: Audience | None = None) -> None:
+        """Send an event to every member, or to those of ``audience`` (now): with the others of a slice of results."""
+        if audience is not None:
+            self.flush()
+            variants = self._members.variants()
+            part = selector(audience, self._tag_bits)
+            if variants:
+                prepared = prepare_addressed(variants, content, part, self._number, self._event_id)
+                self._fanout.submit(self._outbox, prepared)
+            return
+        self._events.append(content)
+        is_deferred = len(self._events) > 1 or self._results.defer(self._flush_deferred)
+        if not is_deferred or len(self._events) == MAX_JOINED_EVENTS:
+            self.flush()
+
+    def _flush_deferred(self) -> None:
+        """Publish at the end of a slice of results; a failure ends this room, not the ledger or another room."""
+        try:
+            self.flush()
+        except Exception:
+            self._on_crash()
+
+    def flush(self) -> None:
+        """Send the events that wait for the end of a slice of results."""
+        events, self._events = self._events, []
+        if events:
+            self._broadcast([events] * len(TIERS))
+
+    def push_counter(self, key: ActivityKey, counter: RoomEvent) -> None:
+        """Send the counters of an activity to every member, or to staff; the newest replaces older ones."""
+        row = BY_EVENT_NAME.get(counter.name)
+        content = self._counter(key, counter)
+        if row is not None and row.via is Via.HOST_COUNTER:
+            self._send_to_staff(content)
+        else:
+            self._broadcast([[content]] * len(TIERS))
+
+    def send_tick(self, out: TickOut, on_done: Callable[[float], None] | None) -> bool:
+        """Send what a tick says; return whether ``on_done`` will be called with its cost in seconds."""
+        extra = [] if out.state is None else [Content(out.state, Lane.AMBIENT, out.state_number)]
+        extra += [self._counter(*counter) for counter in out.counters]
+        by_tier: list[list[Content]] = []
+        for tick in out.ticks:
+            same = next((made for made in by_tier if made[0].message is tick), None)
+            by_tier.append(same or [Content(tick, Lane.CHAT, out.number, len(tick.entries)), *extra])
+        if not out.ticks:
+            by_tier = [list(extra)] * len(TIERS)
+        return self._broadcast(by_tier, on_done) and on_done is not None
+
+    def _counter(self, key: ActivityKey, counter: RoomEvent) -> Content:
+        payload = ActivityPayload(*activity_payload(counter.name, key[1], counter.data))
+        event = Event(MessageType.ACTIVITY_COUNTER, self._unix_ms(), "", "", payload)
+        self._counters_sent += 1
+        number = self._counter_keys.setdefault(key, len(self._counter_keys) + 1)
+        return Content(event, Lane.AMBIENT, self._counters_sent, part_key=number)
+
+    def _send_to_staff(self, content: Content) -> None:
+        """Send something to `MAX_STAFF` members of staff, one by one."""
+        staff = list(islice(self.staff, MAX_STAFF))
+        prepared = prepare({member.variant for member in staff}, [[content]] * len(TIERS), self._number)
+        for member in staff:
+            bundle = prepared.bundles[member.variant]
+            if bundle is not None and member.index >= 0:
+                member.session.transport.write_parts(bundle.parts)
+
+    def _broadcast(self, by_tier: Sequence[Sequence[Content]], on_done: Callable[[float], None] | None = None) -> bool:
+        variants = self._members.variants()
+        if not variants:
+            return False
+        self._fanout.submit(self._outbox, prepare(variants, by_tier, self._number, self._event_id), on_done)
+        return True
