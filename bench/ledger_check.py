@@ -16,6 +16,7 @@ from typing import Any
 from bench.load.publishers import COMMERCE_TYPE
 from bench.load.texts import read_stamp
 from broker.ledger import LedgerRefused, StoredEntry, database_path, open_directory
+from broker.ledger.orders import order_of
 from broker.ledger.replay import event_of, replay
 from protocol.codes import MessageType
 
@@ -25,6 +26,8 @@ KINDS = {
     int(MessageType.GIFT): "gift", int(MessageType.ANNOUNCEMENT): "announcement", COMMERCE_TYPE: "commerce",
 }  # fmt: skip
 """Message type -> its stream."""
+_ONE_BY_ONE = frozenset(KINDS) - {int(MessageType.GIFT)}
+"""Types of which each message is an event."""
 
 
 def read_ledger(directory: Path) -> dict[str, Any]:
@@ -62,14 +65,14 @@ def delete_last_entry(directory: Path) -> None:
 
 def sum_rooms(entries: Iterable[StoredEntry]) -> dict[str, dict[str, Any]]:
     """Return room -> events by stream, gifts, last offset, holes, and events that are not in the order of sending."""
-    last: dict[tuple[str, str], int] = {}
+    last: dict[tuple[str, ...], int] = {}
     disordered: Counter[str] = Counter()
 
     def usage() -> Iterator[StoredEntry]:
         for entry in entries:
-            number = _number_of(entry)
-            if number is not None:
-                key = entry.room, KINDS[entry.kind]
+            numbered = _number_of(entry)
+            if numbered is not None:
+                key, number = numbered
                 disordered[entry.room] += number <= last.get(key, 0)
                 last[key] = number
             yield entry
@@ -93,12 +96,22 @@ def sum_rooms(entries: Iterable[StoredEntry]) -> dict[str, dict[str, Any]]:
     return rooms
 
 
-def _number_of(entry: StoredEntry) -> int | None:
-    """Return the publisher's number of an event; None for any other entry."""
-    if entry.lane is None or entry.kind not in KINDS:
+def _number_of(entry: StoredEntry) -> tuple[tuple[str, ...], int] | None:
+    """Return the publisher's number of an event or order, and among what it must grow; None for any other entry.
+
+    The orders of one user, gift and target are in the order of sending, whatever combo shows them; those of others pass
+    them while a combo waits.
+    """
+    key: tuple[str, ...]
+    order = order_of(entry)
+    if order is not None:
+        key, text = (entry.room, "gift", order.user_id, order.gift_id, order.target), order.order_id
+    elif entry.lane is None or entry.kind not in _ONE_BY_ONE:
         return None
-    event = event_of(entry)
-    if event is None or not isinstance(event.payload, (tuple, list)) or not isinstance(event.payload[0], str):
-        return None
-    stamp = read_stamp(event.payload[0])
-    return None if stamp is None else stamp.number
+    else:
+        event = event_of(entry)
+        if event is None or not isinstance(event.payload, (tuple, list)) or not isinstance(event.payload[0], str):
+            return None
+        key, text = (entry.room, KINDS[entry.kind]), event.payload[0]
+    stamp = read_stamp(text)
+    return None if stamp is None else (key, stamp.number)

@@ -16,6 +16,7 @@ from bench.load.publishers import COMMERCE_TYPE
 from bench.load.texts import stamped
 from bench.report.invariants import check_ledger
 from broker.ledger import Entry, Ledger, StoredEntry, database_path
+from broker.ledger.orders import ORDER_KIND, Order, pack_order
 from protocol.codes import Lane, MessageType
 from protocol.frames import pack_body
 from protocol.messages import Event
@@ -57,9 +58,32 @@ async def test_a_ledger_is_verified_and_summed_by_room(tmp_path: Path) -> None:
     assert (second["gifts"], second["last_offset"]) == (1, 1)
 
 
+def order(number: int, user: str = "u") -> Entry:
+    body = pack_order(Order(stamped("order", 0, number, number), user, "", "rose", 1, 100, "", ""))
+    return Entry("bench-0", EPOCH, None, ORDER_KIND, number, body)
+
+
 async def test_events_in_another_order_than_they_were_sent_in_are_counted(tmp_path: Path) -> None:
-    await write(tmp_path, gift(3), sale(1), gift(2), gift(4))
+    await write(tmp_path, sale(3), gift(1), sale(2), sale(4))
     assert read_ledger(tmp_path)["rooms"]["bench-0"]["out_of_order"] == 1
+
+
+@pytest.mark.parametrize(
+    ("orders", "out_of_order"),
+    [
+        ([order(1), order(2), order(4)], 0),
+        ([order(2), order(1, "another"), order(3)], 0),  # a combo of one user passes that of another
+        ([order(2), order(1), order(3)], 1),
+        ([order(1), order(1)], 1),
+    ],
+)
+async def test_orders_of_one_combo_must_be_in_the_order_of_sending(
+    tmp_path: Path, orders: list[Entry], out_of_order: int
+) -> None:
+    """The events that show them repeat the first order's id: start, progress and end of a combo."""
+    shown = [gift(1), gift(5), gift(1), gift(5)]
+    await write(tmp_path, *shown, *orders)
+    assert read_ledger(tmp_path)["rooms"]["bench-0"]["out_of_order"] == out_of_order
 
 
 async def test_a_changed_byte_is_damage_and_fails_the_run(tmp_path: Path) -> None:
