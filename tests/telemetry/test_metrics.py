@@ -60,6 +60,7 @@ NOT_COUNTERS = {
     "broker.net.websocket:size": "part of one message",
     "broker.rooms.fanout:cost_s": "part of one sweep",
     "broker.rooms.fanout:published": "number of a content",
+    "broker.core.rooms.counters:number": "number of a state",
     "broker.rooms.journal:pending": "records of one room in flight",
     "broker.sessions.waiting:count": "posts of one link in flight",
     "broker.sessions.waiting:nbytes": "posts of one link in flight",
