@@ -156,7 +156,7 @@ class Maintenance:
         for each, user, direct_id, batch in rows:
             self._connection.execute(_EXPIRE, (each,))
             for report in self._reports.direct_expired(user, direct_id, batch, wall_ms):
-                transaction.add_outbox(report, direct_id)
+                transaction.outbox.add(report, direct_id)
         transaction.tallies.move_directs(len(rows), DirectState.PENDING, DirectState.EXPIRED)
         self.expired += len(rows)
         return len(rows)
@@ -225,12 +225,14 @@ class Maintenance:
 
     def _end_rooms(self, transaction: Transaction, wall_ms: int) -> int:
         horizon_ms = wall_ms - _ms(self._retention.idle_rooms_s)
-        idle = transaction.find_streams("s.ended_at_ms IS NULL AND s.used_at_ms < ? LIMIT ?", (horizon_ms, BATCH_ROWS))
+        idle = transaction.streams.find_all(
+            "s.ended_at_ms IS NULL AND s.used_at_ms < ? LIMIT ?", (horizon_ms, BATCH_ROWS)
+        )
         for stream in idle:
-            transaction.end_stream(stream, wall_ms)
+            transaction.streams.end(stream, wall_ms)
             for report in self._reports.room_ended_idle(stream.room, stream.epoch, wall_ms) if stream.room else ():
-                transaction.add_outbox(report)
-        removed = transaction.remove_streams(
+                transaction.outbox.add(report)
+        removed = transaction.streams.remove(
             "ended_at_ms < ? AND NOT EXISTS (SELECT 1 FROM entries WHERE entries.stream = s.stream) LIMIT ?",
             (wall_ms - _ms(self._retention.entries_s), BATCH_ROWS),
         )

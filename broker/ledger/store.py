@@ -17,9 +17,11 @@ from pathlib import Path
 
 from broker.ledger.entries import Committed, LedgerDamaged, Repeated, Submission
 from broker.ledger.head import Head
+from broker.ledger.key_rows import read_keys
 from broker.ledger.rows import HeadRow, read_head
 from broker.ledger.schema import connect, migrate
-from broker.ledger.transaction import StreamRow, Transaction, read_keys
+from broker.ledger.stream_rows import StreamRow
+from broker.ledger.transaction import Transaction
 
 __all__ = ["Store"]
 
@@ -94,11 +96,12 @@ class Store:
 
     def _keep(self, transaction: Transaction) -> None:
         """Take over what a transaction has committed."""
-        self._next_stream = transaction.next_stream
-        if len(self._streams) + len(transaction.streams) > MAX_KNOWN_STREAMS:
+        streams = transaction.streams
+        self._next_stream = streams.next_number
+        if len(self._streams) + len(streams.changed) > MAX_KNOWN_STREAMS:
             self._streams.clear()
-        self._streams.update(transaction.streams)
-        for key in transaction.removed_streams:
+        self._streams.update(streams.changed)
+        for key in streams.removed:
             self._streams.pop(key, None)
 
     def _finish(self) -> None:

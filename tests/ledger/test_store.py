@@ -46,8 +46,8 @@ from broker.ledger import (
 from broker.ledger.chain import digest_of, pack_redactions
 from broker.ledger.entries import ENTRIES_REDACTED, MAX_BODY_BYTES, MAX_ITEMS, Item, Submission
 from broker.ledger.head import Head, HeadFile
+from broker.ledger.key_rows import read_keys
 from broker.ledger.maintenance import Maintenance
-from broker.ledger.transaction import read_keys
 from tests.support.examples import examples
 from tests.support.faulty_disk import MEMORY, FaultyStore, crashed_copy, disk_error, event, quick_directory
 

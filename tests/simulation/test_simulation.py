@@ -17,8 +17,8 @@ from broker.core.rooms.effects import Record
 from broker.core.rooms.history import History
 from broker.core.rooms.idempotency import IdempotencyTable, OperationKey, StoredResult
 from broker.ledger import Committed, LedgerResult, Reader, Repeated, SubmitResult
+from broker.ledger.inbox_rows import InboxRows
 from broker.ledger.maintenance import Maintenance
-from broker.ledger.transaction import Transaction
 from broker.net.transport import TransportSettings
 from broker.rooms.room import Room
 from broker.rooms.room_store import RoomStore
@@ -188,7 +188,7 @@ def test_messages_that_never_expire_are_found(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_acknowledgement_that_is_not_written_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Transaction, "_acknowledge", lambda *args: None)
+    monkeypatch.setattr(InboxRows, "acknowledge", lambda *args: None)
     assert fails(range(1, 4))
 
 

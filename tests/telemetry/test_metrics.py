@@ -67,9 +67,9 @@ NOT_COUNTERS = {
     "broker.ledger.rows:rows": "part of one checksum",
     "broker.ledger.rows:states": "rows of one table by state",
     "broker.ledger.rows:sum": "part of one checksum",
-    "broker.ledger.transaction:last_id": "number of a message to a user",
+    "broker.ledger.inbox_rows:last_id": "number of a message to a user",
     "broker.ledger.transaction:last_offset": "position in a stream",
-    "broker.ledger.transaction:next_stream": "number of a stream",
+    "broker.ledger.stream_rows:next_number": "number of a stream",
 }
 """Public attributes that grow by additions and count nothing that an operator would watch."""
 NOT_OF_THE_BROKER = ("broker.demo", "broker.cli", "broker.ledger.replay")

@@ -1,0 +1,145 @@
+"""Inboxes of users and their messages, as one transaction changes them."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from broker.ledger.entries import CANCEL_ROWS, DirectEntry, DirectsCancelled, DirectState, LedgerDamaged
+from broker.ledger.inserting import insert_rows
+from broker.ledger.rows import ACKED_MARK, CRC_MASK, Tallies, direct_checksum, inbox_checksum, state_mark
+
+__all__ = ["InboxRows"]
+
+INBOX_STEP = 1 << 32
+"""Inbox numbers of one history: more than any user can get; a number holds 2^21 histories within 53 bits."""
+
+_INBOXES = "INSERT OR REPLACE INTO inboxes (user, last_id, acked_id, at_ms, crc) VALUES "
+_DIRECTS = "INSERT INTO directs (user, direct_id, kind, at_ms, expires_at_ms, state, batch, body, crc) VALUES "
+_CANCEL = (
+    f"UPDATE directs SET state = {DirectState.CANCELLED:d},"
+    f" crc = (crc + {state_mark(DirectState.CANCELLED)}) & {CRC_MASK} WHERE "
+)
+_OF_BATCH = (
+    f"id IN (SELECT id FROM directs WHERE batch = ? AND batch <> '' AND state = 0 ORDER BY id LIMIT {CANCEL_ROWS})"
+)
+_OF_USER = "user = ? AND direct_id = ? AND state = 0"
+
+
+class _Inbox:
+    """A row of inboxes; ``crc`` as in `StreamRow`."""
+
+    __slots__ = ("acked_id", "at_ms", "crc", "last_id")
+
+    def __init__(self, last_id: int, acked_id: int, at_ms: int, crc: int | None) -> None:
+        self.last_id = last_id
+        self.acked_id = acked_id
+        self.at_ms = at_ms
+        self.crc = crc
+
+
+class InboxRows:
+    """Inboxes of one transaction. ``base``: the number after which a new inbox begins."""
+
+    def __init__(self, connection: sqlite3.Connection, tallies: Tallies, base: int) -> None:
+        self.base = base
+        self._connection = connection
+        self._tallies = tallies
+        self._inboxes: dict[str, _Inbox] = {}
+        self._directs: list[tuple[Any, ...]] = []
+        """Rows as the statement takes them."""
+
+    def add(self, item: DirectEntry) -> int:
+        """Put a message into an inbox; return its number."""
+        user, kind, at_ms, expires_at_ms, body, batch = item
+        inbox = self._inbox(user)
+        if inbox is None:
+            inbox = self._inboxes[user] = _Inbox(self.base, 0, at_ms, None)
+        direct_id = inbox.last_id = inbox.last_id + 1
+        inbox.at_ms = at_ms
+        crc = direct_checksum(user, direct_id, kind, at_ms, expires_at_ms, DirectState.PENDING, batch, body)
+        self._tallies.add_direct(crc, DirectState.PENDING)
+        self._directs.append((user, direct_id, kind, at_ms, expires_at_ms, 0, batch, body, crc))
+        return direct_id
+
+    def begin_lineage(self) -> None:
+        """Continue the numbers of all inboxes above any that may have been given out."""
+        for (user,) in self._connection.execute("SELECT user FROM inboxes").fetchall():
+            self._inbox(user)
+        last_id = max([self.base, *(inbox.last_id for inbox in self._inboxes.values())])
+        self.base = (last_id // INBOX_STEP + 1) * INBOX_STEP
+        for inbox in self._inboxes.values():
+            inbox.last_id = self.base
+
+    def write(self) -> None:
+        """Write what was gathered."""
+        self._write_inboxes()
+        self._write_directs()
+
+    def _inbox(self, user: str) -> _Inbox | None:
+        inbox = self._inboxes.get(user)
+        if inbox is None:
+            row = self._connection.execute(
+                "SELECT last_id, acked_id, at_ms, crc FROM inboxes WHERE user = ?", (user,)
+            ).fetchone()
+            if row is None:
+                return None
+            if row[3] != inbox_checksum(user, *row[:3]):
+                raise LedgerDamaged(f"the inbox of {user} is not what was written (checksum)")
+            inbox = self._inboxes[user] = _Inbox(*row)
+        return inbox
+
+    def acknowledge(self, user: str, direct_id: int, at_ms: int) -> None:
+        """Acknowledge the messages of a user up to one."""
+        inbox = self._inbox(user)
+        if inbox is None:
+            return
+        self._write_directs()
+        acked = self._connection.execute(
+            f"UPDATE directs SET state = 1, crc = (crc + {ACKED_MARK}) & {CRC_MASK}"
+            " WHERE user = ? AND direct_id <= ? AND state = 0",
+            (user, direct_id),
+        ).rowcount
+        self._tallies.move_directs(acked, DirectState.PENDING, DirectState.ACKED)
+        if inbox.acked_id < direct_id:
+            inbox.acked_id = min(direct_id, inbox.last_id)
+            inbox.at_ms = at_ms
+
+    def cancel(self, item: DirectsCancelled) -> list[tuple[str, int]]:
+        """Cancel pending messages; return user and number of each, sorted."""
+        self._write_directs()
+        where, names = (_OF_BATCH, (item.batch,)) if item.batch else (_OF_USER, (item.user, item.direct_id))
+        rows = self._connection.execute(f"{_CANCEL}{where} RETURNING user, direct_id", names).fetchall()
+        self._tallies.move_directs(len(rows), DirectState.PENDING, DirectState.CANCELLED)
+        return sorted(rows)
+
+    def remove(self, user: str) -> None:
+        """Delete messages of a user, and its inbox with the last of them; no later message gets a number of these."""
+        self._write_directs()
+        rows = self._connection.execute(
+            "DELETE FROM directs WHERE id IN (SELECT id FROM directs WHERE user = ? LIMIT ?) RETURNING crc, state",
+            (user, CANCEL_ROWS),
+        ).fetchall()
+        self._tallies.remove_directs(rows)
+        inbox = self._inbox(user) if len(rows) < CANCEL_ROWS else None
+        if inbox is not None:
+            del self._inboxes[user]
+            if inbox.crc is not None:
+                self._tallies["inboxes"].remove(inbox.crc)
+                self._connection.execute("DELETE FROM inboxes WHERE user = ?", (user,))
+            self.base = max(self.base, inbox.last_id)
+
+    def _write_inboxes(self) -> None:
+        tally = self._tallies["inboxes"]
+        rows = []
+        for user, inbox in self._inboxes.items():
+            columns = inbox.last_id, inbox.acked_id, inbox.at_ms
+            crc = inbox_checksum(user, *columns)
+            if crc != inbox.crc:
+                tally.replace(inbox.crc, crc)
+                rows.append((user, *columns, crc))
+        insert_rows(self._connection, _INBOXES, rows)
+
+    def _write_directs(self) -> None:
+        insert_rows(self._connection, _DIRECTS, self._directs)
+        self._directs = []

@@ -1,0 +1,29 @@
+"""Rows of idempotency keys as they are read back."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from broker.ledger.entries import KeyResult, LedgerDamaged
+from broker.ledger.inserting import CHUNKS, placeholders
+from broker.ledger.rows import key_checksum
+
+__all__ = ["read_keys"]
+
+
+def read_keys(connection: sqlite3.Connection, digests: Sequence[bytes]) -> dict[bytes, KeyResult]:
+    """Return the first results of those keys that are known. LedgerDamaged where a row is not what was written."""
+    found: dict[bytes, KeyResult] = {}
+    position = 0
+    for size in CHUNKS:
+        while len(digests) - position >= size:
+            columns = "digest, fingerprint, outcome, offset, answer, at_ms, crc"
+            sql = f"SELECT {columns} FROM keys WHERE digest IN {placeholders(size, 1)}"
+            for row in connection.execute(sql, tuple(digests[position : position + size])):
+                digest, fingerprint, outcome, offset, answer, _, crc = row
+                if key_checksum(*row[:6]) != crc:
+                    raise LedgerDamaged(f"key {digest.hex()} is not what was written (checksum)")
+                found[digest] = KeyResult(outcome, offset, answer, fingerprint)
+            position += size
+    return found
