@@ -215,6 +215,7 @@ class Authenticator:
         ttl_s: float = 86_400.0,
         tenant: str = "",
         tags: Sequence[str] = (),
+        jti: str = "",
     ) -> str:
         """Return a token that `verify` accepts for ``ttl_s`` from now; ``rooms`` None = every room in ``role``.
 
@@ -239,6 +240,8 @@ class Authenticator:
             claims["tenant"] = tenant
         if tags:
             claims["tags"] = list(tags)
+        if jti:
+            claims["jti"] = jti
         if self._config.issuer is not None:
             claims["iss"] = self._config.issuer
         try:

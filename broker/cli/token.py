@@ -84,6 +84,8 @@ def _refuse_secret(_context: click.Context, _parameter: click.Parameter, value: 
     help="How long the token is valid.",
 )
 @click.option("--tenant", default="", help="Tenant whose user this is. The default tenant if not given.")
+@click.option("--tag", "tags", multiple=True, help="A tag of the user, see the guide to audiences; may be repeated.")
+@click.option("--jti", default="", help="Id of the token, by which `users.revoke` revokes it alone.")
 @click.option("--secret-file", help="File with the secret, instead of the configured one.")
 @click.option("--secret", hidden=True, callback=_refuse_secret, expose_value=False)
 def token(
@@ -95,6 +97,8 @@ def token(
     rooms: tuple[tuple[str, Role | None], ...],
     ttl_s: float,
     tenant: str,
+    tags: tuple[str, ...],
+    jti: str,
     secret_file: str | None,
 ) -> None:
     """Print a token that a broker with the same secret accepts."""
@@ -116,7 +120,7 @@ def token(
     default = Role[role.upper()]
     entries = [RoomGrant(pattern, default if of is None else of) for pattern, of in rooms] or None
     try:
-        click.echo(Authenticator(config.auth).issue(user, name, default, entries, ttl_s, tenant))
+        click.echo(Authenticator(config.auth).issue(user, name, default, entries, ttl_s, tenant, tags, jti))
     except ValueError as error:
         raise click.ClickException(str(error)) from error
 

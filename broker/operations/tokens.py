@@ -21,8 +21,8 @@ SLICE = 200
 """Connections that are ended before the loop runs again."""
 RETRY_MS = 1000
 FULL_RETRY_MS = 60_000
-MIN_EXPIRES_AT_MS = 10**11
-"""Less is a time in seconds: it would count as an end long ago, and a token that has ended is not revoked."""
+MIN_UNIX_MS = 10**12
+"""September 2001. Less is a time in seconds: before it no token was issued, and every token has ended."""
 
 
 async def _revoke(parts: Parts, caller: Caller, request: RevokeTokens) -> TokensRevoked:
@@ -35,6 +35,9 @@ async def _revoke(parts: Parts, caller: Caller, request: RevokeTokens) -> Tokens
     elif request.expires_at_ms:
         raise OperationError(ErrorCode.BAD_FIELD, "is for jti alone", "expires_at_ms")
     else:
+        if before_ms < MIN_UNIX_MS:
+            rule = "must be in Unix milliseconds: that is a token's iat times 1,000"
+            raise OperationError(ErrorCode.BAD_FIELD, rule, "issued_before_ms")
         user = "" if request.user is None else plain_name(request.user)
         is_kept = await parts.revocations.revoke(Revocation(caller.tenant, user, before_ms))
     links = 0
@@ -55,7 +58,7 @@ async def _revoke_one(parts: Parts, tenant: str, request: RevokeTokens, jti: str
             raise OperationError(ErrorCode.BAD_FIELD, "is not for jti, which names one token", field)
     if not request.expires_at_ms:
         raise OperationError(ErrorCode.BAD_FIELD, "must be when the token expires, with jti", "expires_at_ms")
-    if request.expires_at_ms < MIN_EXPIRES_AT_MS:
+    if request.expires_at_ms < MIN_UNIX_MS:
         rule = "must be in Unix milliseconds: that is the token's exp times 1,000"
         raise OperationError(ErrorCode.BAD_FIELD, rule, "expires_at_ms")
     try:

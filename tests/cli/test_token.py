@@ -46,6 +46,11 @@ def test_a_token_contains_what_the_options_say() -> None:
     assert grant.rooms == (RoomGrant("a", Role.VIP), RoomGrant("live-*", Role.HOST))
 
 
+def test_a_token_has_the_tags_and_the_id_that_it_is_given() -> None:
+    grant = grant_of(run("--user", "u1", "--tag", "fans", "--tag", "region:cn", "--jti", "t-1", env=IN_ENVIRONMENT))
+    assert (grant.tags, grant.jti) == (("fans", "region:cn"), "t-1")
+
+
 def test_without_rooms_every_room_is_granted() -> None:
     assert grant_of(run("--user", "u1", env=IN_ENVIRONMENT)).rooms == (RoomGrant("*", Role.VIEWER),)
 
@@ -91,6 +96,8 @@ def test_without_a_secret_the_error_shows_the_development_token() -> None:
         (["--user", "u\n"], "user id is not"),
         (["--user", "u", "--name", "n" * 65], "name is not"),
         (["--user", "u", "--role", "root"], "'root' is not one of"),
+        (["--user", "u", "--tag", ""], "tags"),
+        (["--user", "u", "--jti", "j" * 129], "jti"),
         (["--user", "u", "--room", "a b"], "neither a room's name"),
         (["--user", "u", "--room", "a:hots"], "did you mean host? A room of this name is a:hots:viewer"),
         (["--user", "u", "--ttl", "soon"], "is not a time such as"),

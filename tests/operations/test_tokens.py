@@ -83,12 +83,22 @@ async def test_a_time_in_the_future_is_refused() -> None:
         assert len(broker.revocations.table) == 0
 
 
+@pytest.mark.parametrize("before_ms", [1000, 1_790_000_000])
+async def test_a_time_in_seconds_is_refused_as_it_would_revoke_nothing(before_ms: int) -> None:
+    async with running_broker(**CONFIGURED) as broker:
+        for user in (None, "ann"):
+            with pytest.raises(OperationError, match="Unix milliseconds") as error:
+                await revoke(broker, user=user, issued_before_ms=before_ms)
+            assert (error.value.code, error.value.field) == (ErrorCode.BAD_FIELD, "issued_before_ms")
+        assert len(broker.revocations.table) == 0
+
+
 async def test_a_revocation_survives_a_restart(directory: Path) -> None:
     settings = CONFIGURED | {"ledger": {"data_dir": str(directory)}}
     async with running_broker(**settings) as broker:
         old = token(broker)
         await revoke(broker, user="ann")
-        await revoke(broker, user="bob", issued_before_ms=1000)
+        await revoke(broker, user="bob", issued_before_ms=broker.clock.now_ms() - 86_400_000)
     async with running_broker(**settings) as broker:
         assert len(broker.revocations.table) == 2
         assert await refused(broker, old) == CloseCode.TOKEN_REVOKED
