@@ -309,7 +309,7 @@ async def test_what_is_listed_is_durable(directory: Path) -> None:
             nursery.start_soon(partial(read, "sales.list"))
             nursery.start_soon(partial(read, "sales.claims", id="sale-1"))
             waiting = broker.operations.begin(viewer("ann", "r1"), BY_NAME["sales.claim"], (ROOM, "sale-1"))
-            assert view_of(broker).available == 1, "the claim is decided and not durable"
+            assert view_of(broker).available == 2, "the claim is decided and not durable"
             assert isinstance(waiting, Deferred)
             with pytest.raises(OperationError):
                 await waiting.wait()

@@ -8,7 +8,8 @@ and only then lets the answers out. Where the ledger refuses the batch, its fact
 
 One batch of an activity is under way at a time; commands that arrive meanwhile wait, and are decided together when the
 ledger has answered. So no answer ever rests on something that is not durable, no class needs reservations of its own,
-and the commands of a busy activity share their commits.
+and the commands of a busy activity share their commits. Nobody sees the facts of a batch under way: who looks at the
+activity meanwhile (`ActivityRunner.activity`) finds it as it is in the ledger.
 
 ``T`` is the caller's reply address of one command. All times are Unix milliseconds.
 """
@@ -78,7 +79,7 @@ class Requester(NamedTuple):
     """Who sends a command.
 
     ``user``: id without its tenant, as all users of a room are of its tenant; ``is_platform``: a backend, or the role
-    APP.
+    APP; ``is_paused``: it wants to take part in a room that is paused, where it gets what it has and nothing new.
     """
 
     user: str
@@ -86,6 +87,7 @@ class Requester(NamedTuple):
     role: Role
     is_platform: bool = False
     attributes: Attributes = Attributes()
+    is_paused: bool = False
 
 
 BROKER = Requester("", "", Role.APP, is_platform=True)
@@ -284,9 +286,11 @@ class ActivityRunner(Generic[T]):
     """
 
     __slots__ = (
+        "_activity",
         "_answer_count",
         "_fact_count",
         "_is_resuming",
+        "_is_taken_back",
         "_now_ms",
         "_of_one",
         "_readers",
@@ -294,11 +298,12 @@ class ActivityRunner(Generic[T]):
         "_retry_ms",
         "_under_way",
         "_waiting",
-        "activity",
     )
 
     def __init__(self, activity: Activity[T]) -> None:
-        self.activity = activity
+        self._activity = activity
+        self._is_taken_back = False
+        """Whether the facts of the batch under way are undone, as somebody has looked at the activity."""
         self._waiting: deque[_Waiting[T]] = deque()
         self._of_one: dict[str, int] = {}
         self._readers: list[Callable[[Activity[T]], None]] = []
@@ -311,6 +316,14 @@ class ActivityRunner(Generic[T]):
         self._answer_count = 0
         self._is_resuming = False
         """Whether what a restart brings about is not durable yet."""
+
+    @property
+    def activity(self) -> Activity[T]:
+        """The activity as durable facts have made it. The first look while a batch is under way undoes its facts, which
+        are applied again when the ledger has taken them; other batches cost nothing."""
+        if self._under_way is not None and not self._is_taken_back:
+            self._take_back(self._under_way)
+        return self._activity
 
     @property
     def is_idle(self) -> bool:
@@ -335,7 +348,7 @@ class ActivityRunner(Generic[T]):
         """Call ``reader`` with the activity when everything in it is durable: now, or when the ledger has answered the
         batch under way."""
         if self._under_way is None:
-            reader(self.activity)
+            reader(self._activity)
         else:
             self._readers.append(reader)
 
@@ -345,7 +358,7 @@ class ActivityRunner(Generic[T]):
             return None
         if self._waiting:
             return 0
-        due = 0 if self._is_resuming else self.activity.next_due()
+        due = 0 if self._is_resuming else self._activity.next_due()
         if due is None or self._retry_at_ms is None:
             return due
         return max(due, self._retry_at_ms)
@@ -369,7 +382,7 @@ class ActivityRunner(Generic[T]):
             if not has_room:
                 break
             self._take(first)
-            step = self.activity.decide(first.command, first.requester, first.ticket, at_ms)
+            step = self._activity.decide(first.command, first.requester, first.ticket, at_ms)
             if step is not None:
                 if step.answer is not None:
                     answers.append((first.ticket, step.answer))
@@ -389,7 +402,7 @@ class ActivityRunner(Generic[T]):
         self._of_one.clear()
         self._fact_count = self._answer_count = 0
         steps: list[ActivityStep[T]] = []
-        step = self.activity.ended(self._now_ms)
+        step = self._activity.ended(self._now_ms)
         if step is not None:
             self._add(steps, step)
         return self._as_batch(steps, answers)
@@ -406,6 +419,10 @@ class ActivityRunner(Generic[T]):
         batch = self._under_way
         if batch is None:
             raise ValueError("no batch is under way")
+        if self._is_taken_back:
+            self._is_taken_back = False
+            for fact in batch.facts:
+                self._activity.apply(fact)
         self._under_way = None
         self._is_resuming = False
         self._retry_at_ms = None
@@ -418,9 +435,10 @@ class ActivityRunner(Generic[T]):
         batch = self._under_way
         if batch is None:
             raise ValueError("no batch is under way")
+        if not self._is_taken_back:
+            self._take_back(batch)
+        self._is_taken_back = False
         self._under_way = None
-        for fact in reversed(batch.facts):
-            self.activity.undo(fact)
         self._retry_at_ms = self._advance(now_ms) + self._retry_ms
         self._retry_ms = min(2 * self._retry_ms, MAX_RETRY_MS)
         self._read_waiting()
@@ -429,6 +447,11 @@ class ActivityRunner(Generic[T]):
 
     # ---- inside
 
+    def _take_back(self, batch: Batch[T]) -> None:
+        for fact in reversed(batch.facts):
+            self._activity.undo(fact)
+        self._is_taken_back = True
+
     def _advance(self, now_ms: int) -> int:
         self._now_ms = max(self._now_ms, now_ms)
         return self._now_ms
@@ -436,7 +459,7 @@ class ActivityRunner(Generic[T]):
     def _read_waiting(self) -> None:
         readers, self._readers = self._readers, []
         for reader in readers:
-            reader(self.activity)
+            reader(self._activity)
 
     def _take(self, first: _Waiting[T]) -> None:
         self._waiting.popleft()
@@ -446,7 +469,7 @@ class ActivityRunner(Generic[T]):
 
     def _resume(self, steps: list[ActivityStep[T]], now_ms: int) -> None:
         """Do what a restart brings about; where the ledger refuses it, it comes first in the next batch."""
-        step = self.activity.resumed(self._advance(now_ms))
+        step = self._activity.resumed(self._advance(now_ms))
         self._is_resuming = step is not None
         if step is not None:
             self._add(steps, step)
@@ -455,14 +478,14 @@ class ActivityRunner(Generic[T]):
         """Do what is due; return whether the batch takes more."""
         if self._retry_at_ms is not None and now_ms < self._retry_at_ms:
             return True
-        while (step := self.activity.due(now_ms)) is not None:
+        while (step := self._activity.due(now_ms)) is not None:
             if not self._add(steps, step):
                 return False
         return True
 
     def _add(self, steps: list[ActivityStep[T]], step: ActivityStep[T]) -> bool:
         for fact in step.facts:
-            self.activity.apply(fact)
+            self._activity.apply(fact)
         self._fact_count += step.weight or len(step.facts)
         self._answer_count += len(step.answers) + (step.answer is not None)
         steps.append(step)

@@ -7,8 +7,11 @@ instead.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from heapq import nsmallest
+from itertools import islice
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 from broker.core.commerce.activity import (
@@ -47,6 +50,8 @@ WATCHED_BEFORE_S = 30
 """Who has watched for longer was not brought by an invite."""
 INVITES_A_MINUTE = 20
 """Accepted invites of one inviter."""
+FORGOTTEN_AT_ONCE = 2
+"""Inviters without an invite in the last minute whose times go with the next invite."""
 _UNKNOWN = 1 << MAX_TAGS
 """Bit of a tag that the room does not have; no user has it."""
 
@@ -102,14 +107,14 @@ class Audiences(Activity[T]):
         self._shares: dict[str, int] = {}
         self._inviters: dict[str, str] = {}
         """By invitee, counted or not."""
-        self._pending: dict[str, int] = {}
+        self._pending: OrderedDict[str, int] = OrderedDict()
         """Invitees that have not watched long enough, and when they will have: in order of time."""
         self._invites: dict[str, int] = {}
         """Counted invites by inviter."""
         self._share_total = 0
         self._invite_total = 0
         self._asked: dict[str, tuple[int, ...]] = {}
-        """When invites of an inviter were accepted."""
+        """When invites of an inviter were accepted, within the minute before the newest of them; in order of those."""
 
     @property
     def exists(self) -> bool:
@@ -257,12 +262,19 @@ class Audiences(Activity[T]):
             return refused(ErrorCode.NOT_ELIGIBLE, rule, "watch_s")
         if len(self._inviters) >= MAX_TAGGED:
             return _full("invites")
-        recent = [at_ms for at_ms in self._asked.get(inviter, ())[-INVITES_A_MINUTE:] if at_ms > now_ms - 60_000]
+        asked = self._asked.get(inviter, ())
+        recent = _within_a_minute(asked, now_ms)
         if len(recent) >= INVITES_A_MINUTE:
             wait_ms = recent[0] + 60_000 - now_ms
             rule = f"has brought {INVITES_A_MINUTE} users in a minute"
             return refused(ErrorCode.RATE_LIMITED, rule, "inviter", wait_ms)
-        return ActivityStep((Fact("invited", (user, inviter, now_ms)),), answer)
+        # Each invite removes two old ones, so that those of the last minute are left.
+        old = tuple(
+            (each, times)
+            for each, times in islice(self._asked.items(), FORGOTTEN_AT_ONCE)
+            if each != inviter and not _within_a_minute(times, now_ms)
+        )
+        return ActivityStep((Fact("invited", (user, inviter, now_ms, asked, old)),), answer)
 
     def _left(self, user: str) -> ActivityStep[T]:
         due_ms = self._pending.get(user)
@@ -303,10 +315,13 @@ class Audiences(Activity[T]):
                 _add(self._shares, data[0], 1)
                 self._share_total += 1
             case "invited":
-                user, inviter, at_ms = data
+                user, inviter, at_ms, asked, old = data
                 self._inviters[user] = inviter
                 self._pending[user] = at_ms + COUNTED_AFTER_MS
-                self._asked[inviter] = (*self._asked.get(inviter, ()), at_ms)
+                self._asked.pop(inviter, None)
+                self._asked[inviter] = (*_within_a_minute(asked, at_ms), at_ms)
+                for each, _ in old:
+                    del self._asked[each]
             case "withdrawn":
                 del self._pending[data[0]], self._inviters[data[0]]
             case _:
@@ -329,11 +344,10 @@ class Audiences(Activity[T]):
                 _add(self._shares, data[0], -1)
                 self._share_total -= 1
             case "invited":
-                user, inviter, _ = data
+                user, inviter, _, asked, old = data
                 del self._inviters[user], self._pending[user]
-                self._asked[inviter] = self._asked[inviter][:-1]
-                if not self._asked[inviter]:
-                    del self._asked[inviter]
+                del self._asked[inviter]
+                self._asked |= {each: tuple(times) for each, times in ((inviter, asked), *old) if times}
             case "withdrawn":
                 self._inviters[data[0]] = data[1]
                 self._wait_again(data[0], data[2])
@@ -343,8 +357,12 @@ class Audiences(Activity[T]):
                 self._invite_total -= 1
 
     def _wait_again(self, user: str, due_ms: int) -> None:
-        pending = [*self._pending.items(), (user, due_ms)]
-        self._pending = dict(sorted(pending, key=lambda item: item[1]))
+        first_due_ms = self.next_due()
+        self._pending[user] = due_ms
+        if first_due_ms is not None and due_ms <= first_due_ms:
+            self._pending.move_to_end(user, last=False)
+        else:
+            self._pending = OrderedDict(sorted(self._pending.items(), key=itemgetter(1)))
 
     def _set_follows(self, user: str, follows: bool) -> None:
         if follows:
@@ -395,6 +413,10 @@ def _add(scores: dict[str, int], user: str, change: int) -> None:
         scores[user] = score
     else:
         del scores[user]
+
+
+def _within_a_minute(times: Iterable[int], now_ms: int) -> tuple[int, ...]:
+    return tuple(at_ms for at_ms in times if at_ms > now_ms - 60_000)
 
 
 def _full(what: str) -> ActivityStep[Any]:

@@ -283,10 +283,11 @@ class RoomActivities(Generic[T]):
         return bool(self._following(user))
 
     def _following(self, user: str) -> list[ActivityKey]:
+        # What is not decided or not durable yet may make an activity follow the user.
         return [
             key
             for key, runner in self._runners.items()
-            if self._kinds[key[0]].follows_users and runner.activity.follows(user)
+            if self._kinds[key[0]].follows_users and (not runner.is_idle or runner.activity.follows(user))
         ]
 
     def due(self, times: Times) -> list[ActivityEffect]:
@@ -435,8 +436,10 @@ class RoomActivities(Generic[T]):
         self._removed[key] = None
 
     def _is_removable(self, key: ActivityKey, runner: ActivityRunner[T]) -> bool:
+        if not runner.is_idle:
+            return False
         leaves_at = self._leaves_at(key, runner)
-        return leaves_at is not None and leaves_at <= self._time(key) and runner.is_idle
+        return leaves_at is not None and leaves_at <= self._time(key)
 
     def _leaves_at(self, key: ActivityKey, runner: ActivityRunner[T]) -> int | None:
         """Return when an activity leaves memory, None = not yet known."""
@@ -494,6 +497,9 @@ class RoomActivities(Generic[T]):
 
     def _follow(self, key: ActivityKey, runner: ActivityRunner[T]) -> None:
         """Take over when the runner has something to do, or forget one that was never created."""
+        if runner.is_under_way:
+            self._due.pop(key, None)  # its result calls this again
+            return
         activity = runner.activity
         if activity.is_listening != (key in self.listening):
             self._listen(key, activity.is_listening)

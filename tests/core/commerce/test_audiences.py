@@ -188,6 +188,19 @@ def test_an_inviter_brings_twenty_users_a_minute_and_none_who_watched_before() -
     assert names == ["audience.invite_counted"] * INVITES_A_MINUTE
 
 
+def test_the_times_of_invites_are_kept_for_a_minute() -> None:
+    """Who accepts an invite and leaves, again and again, names a new inviter each time."""
+    driver = ActivityDriver(Audiences)
+    driver.ask(define("fans"), platform)
+    for number in range(300):
+        assert driver.ask(Invited(f"inviter-{number}"), viewer("ann")) == OwnReach(False, 0, 0)
+        driver.ask(UserLeft(), viewer("ann"))
+        driver.pass_time(1000)
+    _, _, _, (*_, asked, _), *_ = driver.activity.dump()
+    assert len(asked) <= 62
+    driver.check()
+
+
 def refusal(found: Any) -> tuple[ErrorCode, str]:
     assert isinstance(found, ActivityRefusal)
     return found.code, found.field

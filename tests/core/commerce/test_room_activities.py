@@ -6,7 +6,9 @@ from itertools import pairwise
 from math import inf
 from typing import Any
 
-from broker.core.commerce.activity import ActivityRefusal, Fact, RoomEvent
+import pytest
+
+from broker.core.commerce.activity import ActivityRefusal, ActivityStep, Fact, Requester, RoomEvent, UserLeft
 from broker.core.commerce.room_activities import (
     KEPT_AFTER_END_MS,
     MAX_KEPT_FACTOR,
@@ -161,6 +163,56 @@ def test_what_is_read_is_durable() -> None:
     activities.refused(("sums", "new"))
     assert found[-1] is None
     assert not activities.read(("sums", "new"), found.append)
+
+
+@pytest.mark.parametrize("is_seen", [False, True])
+def test_nobody_sees_what_the_ledger_has_not_taken(is_seen: bool) -> None:
+    activities = activities_of()
+    committed(activities, activities.command(KEY, (1, False), viewer("ann"), 1, at(0), creates=True))
+
+    def seen() -> tuple[Any, ...]:
+        (view,), _ = activities.views(is_staff=False)
+        (own,) = activities.own_views("ann")
+        return view.data["total"], own.data["total"], activities.find(*KEY).total
+
+    for outcome, after in ((activities.refused, (1, 1, 1)), (activities.committed, (6, 2, 6))):
+        effects = activities.command(KEY, (5, False), viewer("ann"), 2, at(10))
+        assert isinstance(effects[0], RecordBatch)
+        if is_seen:
+            assert seen() == (1, 1, 1)
+        outcome(KEY)
+        assert seen() == after
+    new = "sums", "new"
+    activities.command(new, (5, False), viewer("ann"), 3, at(20), creates=True)
+    assert (activities.keys(), activities.find(*new)) == ([KEY], None)
+    activities.committed(new)
+    assert activities.keys() == [KEY, new]
+
+
+class FollowingSum(Sum):
+    """A sum that follows everybody once something was added, and counts who has left."""
+
+    def __init__(self, id: str = "s") -> None:
+        super().__init__(id)
+        self.left: list[str] = []
+
+    def follows(self, user: str) -> bool:
+        return self.total > 0
+
+    def decide(self, command: Any, requester: Requester, ticket: int, now_ms: int) -> ActivityStep[int] | None:
+        if isinstance(command, UserLeft):
+            self.left.append(requester.user)
+            return ActivityStep(answer=self.total)
+        return super().decide(command, requester, ticket, now_ms)
+
+
+def test_an_activity_hears_of_a_user_who_leaves_before_the_ledger_has_answered() -> None:
+    activities = RoomActivities[int]({"sums": ActivityKind("sums", FollowingSum, 2, 1, follows_users=True)})
+    activities.command(KEY, (5, False), viewer("ann"), 1, at(0), creates=True)
+    assert activities.follows("ann")
+    activities.user_left("ann", 2, at(1))
+    committed(activities, activities.committed(KEY))
+    assert activities.find(*KEY).left == ["ann"]
 
 
 def test_counters_are_pushed_at_most_once_a_second() -> None:
