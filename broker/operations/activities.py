@@ -46,16 +46,9 @@ def begin(
     required(parts.ledger)
     if _has_left(room, key):
         return command(parts, caller, room_name, key, request, takes_part=takes_part)
-    if takes_part and room.state.phase is RoomPhase.PAUSED:
-        raise OperationError(ErrorCode.ROOM_PAUSED, "is paused", "room")
     deferred = Deferred()
-    room.command_activity(
-        key,
-        request,
-        requester(caller, room, parts.unix_ms()),
-        lambda answer: deferred.set(_result(answer)),
-        creates=False,
-    )
+    asked = requester(caller, room, parts.unix_ms(), takes_part=takes_part)
+    room.command_activity(key, request, asked, lambda answer: deferred.set(_result(answer)))
     return _answer_of(deferred)
 
 
@@ -95,14 +88,13 @@ async def command(
     """Give a command to an activity and return its result, durable. OperationError for a refusal.
 
     ``creates``: it may be a new activity, and opens the room unless it has ended; ``takes_part``: what a user does who
-    takes part, which a paused room refuses. Any: each kind has its own commands and results.
+    takes part, which a paused room refuses unless it was done before. Any: each kind has its own commands and results.
     """
     required(parts.ledger)
     room = await _recalled(parts, room_name, key, creates=creates)
-    if takes_part and room.state.phase is RoomPhase.PAUSED:
-        raise OperationError(ErrorCode.ROOM_PAUSED, "is paused", "room")
     pending = PendingResult[Any]()
-    room.command_activity(key, request, requester(caller, room, parts.unix_ms()), pending.set, creates=creates)
+    asked = requester(caller, room, parts.unix_ms(), takes_part=takes_part)
+    room.command_activity(key, request, asked, pending.set, creates=creates)
     answer = _result(await pending.wait())
     if isinstance(answer, OperationError):
         raise answer
@@ -203,11 +195,12 @@ def _result(answer: Any) -> Any:
     return answer
 
 
-def requester(caller: Caller, room: Room, now_ms: int) -> Requester:
-    """Return who calls, with what the conditions of activities ask of a user."""
+def requester(caller: Caller, room: Room, now_ms: int, *, takes_part: bool = False) -> Requester:
+    """Return who calls, with what the conditions of activities ask of a user. ``takes_part``: as of `command`."""
     role = caller.role_in(room.name)
     if caller.is_backend or role is Role.APP:
         return Requester(caller.id, caller.name, Role.APP, is_platform=True)
     user, joined_at_ms = qualify(caller.tenant, caller.id), caller.joined_at_ms(room.name)
     attributes = room.attributes_of(user, joined_at_ms, caller.tags, now_ms, caller.account_created)
-    return Requester(caller.id, caller.name, Role.VIEWER if role is None else role, False, attributes)
+    is_paused = takes_part and room.state.phase is RoomPhase.PAUSED
+    return Requester(caller.id, caller.name, Role.VIEWER if role is None else role, False, attributes, is_paused)

@@ -14,9 +14,10 @@ from broker.core.commerce.activity import ActivityRefusal, Attributes, Requester
 from broker.core.commerce.lottery import EnterCommand
 from broker.core.commerce.room_activities import ActivityKey, RoomActivities
 from broker.core.rooms.effects import Effect, Reply
+from broker.core.rooms.state import RoomState
 from broker.core.tenants.names import plain_name
 from broker.rooms.members import Member
-from protocol.codes import ErrorCode, Outcome, Role
+from protocol.codes import ErrorCode, Outcome, Role, RoomPhase
 from protocol.messages import Post
 
 __all__ = ["KeywordEntries"]
@@ -30,6 +31,8 @@ Send = Callable[[ActivityKey, EnterCommand, Requester, Callable[[Any], None]], N
 
 class EnteredRoom(Protocol):
     """What an entry asks of the room."""
+
+    state: RoomState[Any]
 
     def attributes_of(self, user: str, joined_at_ms: int | None, tags: tuple[str, ...], now_ms: int) -> Attributes:
         """Return what the conditions of activities ask of a user."""
@@ -66,7 +69,8 @@ class KeywordEntries:
             if activities.find(*key).hears(text) and member.role is not Role.APP:
                 user = plain_name(member.user_id)
                 attributes = room.attributes_of(member.user_id, member.joined_at_ms or None, member.tags, now_ms)
-                self.enter(key, Requester(user, member.name, member.role, False, attributes), text)
+                is_paused = room.state.phase is RoomPhase.PAUSED
+                self.enter(key, Requester(user, member.name, member.role, False, attributes, is_paused), text)
 
     def enter(self, key: ActivityKey, requester: Requester, said: str) -> None:
         """Enter a user. ``said``: the text of its message."""

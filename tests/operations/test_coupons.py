@@ -200,7 +200,7 @@ async def test_refusals_of_coupons_over_http_and_call(directory: Path) -> None:
         await ok(platform, "coupons.issue", key="k3", room="live-1", id="c", user="ann")
         assert isinstance(await claim(ann), CouponCode), "who has a code gets it again"
         await ok(platform, "rooms.set_phase", room="live-1", phase="paused")
-        assert await claim(ann) == ErrorCode.ROOM_PAUSED
+        assert isinstance(await claim(ann), CouponCode), "in a paused room too"
 
 
 async def test_a_code_goes_to_the_user_of_the_tenant(directory: Path) -> None:

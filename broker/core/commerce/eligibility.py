@@ -1,4 +1,5 @@
-"""Whether a user meets the conditions of an activity, at the moment of its command."""
+"""Whether a user may take part in an activity, at the moment of its command: the room goes on and it meets the
+conditions."""
 
 from __future__ import annotations
 
@@ -9,15 +10,20 @@ from protocol.codes import ErrorCode, Role
 
 from .activity import ActivityRefusal, Requester
 
-__all__ = ["eligibility_of_fact", "ineligible"]
+__all__ = ["ROOM_PAUSED", "eligibility_of_fact", "ineligible"]
+
+ROOM_PAUSED = ActivityRefusal(ErrorCode.ROOM_PAUSED, "is paused", "room")
 
 
 def ineligible(conditions: Eligibility, requester: Requester, said: str = "") -> ActivityRefusal | None:
-    """Return the refusal NOT_ELIGIBLE with the first field that is not met; None: all are.
+    """Return the refusal ROOM_PAUSED, or NOT_ELIGIBLE with the first field that is not met; None: all are.
 
-    ``said``: the text of the request, which must be the keyword; case and white space at the ends do not count.
-    An account whose age the token does not say meets no condition on it.
+    To be asked only of what is new: who has taken part already gets its first answer again. ``said``: the text of the
+    request, which must be the keyword; case and white space at the ends do not count. An account whose age the token
+    does not say meets no condition on it.
     """
+    if requester.is_paused:
+        return ROOM_PAUSED
     attributes = requester.attributes
     if requester.role < conditions.min_role:
         return _refusal("min_role", f"must have the role {Role(conditions.min_role).name.lower()} or a higher one")

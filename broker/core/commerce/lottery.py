@@ -178,6 +178,8 @@ class Lottery(Activity[T]):
         weight = config.weight(requester)
         if id in self._entries:
             before = self._entries.weight_of(id)
+            if requester.is_paused:
+                weight = before
             facts = (Fact("raised", (id, before, weight)),) if weight > before else ()
             return ActivityStep(facts, LotteryEntry(id, salt, max(before, weight)))
         conditions = config.new.eligibility

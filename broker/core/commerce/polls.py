@@ -22,7 +22,7 @@ from broker.core.commerce.activity import (
     RoomEvent,
     refused,
 )
-from broker.core.commerce.eligibility import eligibility_of_fact, ineligible
+from broker.core.commerce.eligibility import ROOM_PAUSED, eligibility_of_fact, ineligible
 from protocol.activities.eligibility import Eligibility
 from protocol.activities.polls import (
     PollClosed,
@@ -101,11 +101,12 @@ class _Vote(NamedTuple):
 
 
 class _Waiting(NamedTuple):
-    """A vote that waits for the end of its window. Any: the caller's ticket."""
+    """A vote that waits for the end of its window. Any: the caller's ticket. ``is_paused``: it may only repeat one."""
 
     user: str
     vote: _Vote
     ticket: Any
+    is_paused: bool
 
 
 class Poll(Activity[T]):
@@ -245,19 +246,20 @@ class Poll(Activity[T]):
             return ActivityStep(answer=known)
         if self._state is not PollState.OPEN or self._closers:
             return ActivityStep(answer=self._not_open(now_ms))
-        wrong = self._wrong_options(command.options) or ineligible(self._made.eligibility, requester)
-        if wrong is not None:
-            return ActivityStep(answer=wrong)
         vote = _Vote(bits, command.request)
-        if not waiting:
+        answer: Any = self._wrong_options(command.options)
+        if answer is None and not waiting:
             answer = self._judge(votes, vote)
-            if answer is not None:
-                return ActivityStep(answer=answer)
+        if answer is None and not (waiting and requester.is_paused):
+            answer = ineligible(self._made.eligibility, requester)
+        if answer is not None:
+            return ActivityStep(answer=answer)
+        if not waiting:
             if not votes and len(self._votes) >= MAX_VOTERS:
                 return refused(ErrorCode.OUT_OF_STATE, f"has votes of {MAX_VOTERS} users", "id")
         if waiting >= MAX_WAITING_VOTES_OF_ONE or len(self._waiting) >= MAX_WAITING_VOTES:
             return refused(ErrorCode.OVERLOADED, "too many votes wait", "", VOTE_WINDOW_MS)
-        self._waiting.append(_Waiting(user, vote, ticket))
+        self._waiting.append(_Waiting(user, vote, ticket, requester.is_paused))
         self._waiting_of[user] += 1
         if self._decide_at_ms is None:
             self._decide_at_ms = now_ms + VOTE_WINDOW_MS
@@ -299,13 +301,15 @@ class Poll(Activity[T]):
         counted: list[tuple[str, int, str]] = []
         answers: list[tuple[T, Any]] = []
         while self._waiting and len(answers) < VOTES_OF_A_FACT:
-            user, vote, ticket = self._waiting.popleft()
+            user, vote, ticket, is_paused = self._waiting.popleft()
             self._waiting_of[user] -= 1
             if not self._waiting_of[user]:
                 del self._waiting_of[user]
             votes = changed.setdefault(user, list(self._votes.get(user, ())))
             answer = self._judge(votes, vote)
-            if answer is None:
+            if answer is None and is_paused:
+                answer = ROOM_PAUSED
+            elif answer is None:
                 votes.append(vote)
                 counted.append((user, *vote))
                 answer = _as_vote(vote, len(votes))

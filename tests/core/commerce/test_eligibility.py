@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis.strategies import booleans, builds, frozensets, integers, none, sampled_from, tuples
 
 from broker.core.commerce.activity import Attributes, Requester
-from broker.core.commerce.eligibility import eligibility_of_fact, ineligible
+from broker.core.commerce.eligibility import ROOM_PAUSED, eligibility_of_fact, ineligible
 from protocol.activities.eligibility import Eligibility, eligibility
 from protocol.codes import ErrorCode, Role
 from protocol.fields import FieldError
@@ -46,6 +46,10 @@ def test_a_keyword_is_compared_without_case_and_outer_space() -> None:
         assert refusal.field == "keyword"
     for said in ("Lucky Bag", " lucky bag "):
         assert ineligible(conditions, viewer("a"), said) is None
+
+
+def test_in_a_paused_room_nobody_takes_part_anew() -> None:
+    assert ineligible(Eligibility(), viewer("a")._replace(is_paused=True)) is ROOM_PAUSED
 
 
 def test_the_default_lets_every_viewer_take_part_and_no_guest() -> None:

@@ -213,6 +213,14 @@ def test_an_entry_is_blind_and_its_user_can_show_whose_it_is() -> None:
     assert enter(other, "ann") == [LotteryEntry("ann", "", 1)]
 
 
+def test_an_entry_gains_no_weight_while_the_room_is_paused() -> None:
+    driver = open_driver(bonuses=LotteryBonuses(follow=2))
+    first = driver.ask(EnterCommand(), viewer("ann"))
+    fan = viewer("ann", follows=True)
+    assert driver.ask(EnterCommand(), fan._replace(is_paused=True)) == first
+    assert driver.ask(EnterCommand(), fan).weight == 3
+
+
 def test_bonuses_raise_the_weight_up_to_the_bound_and_never_lower_it() -> None:
     bonuses = LotteryBonuses(follow=2, watch=1, watch_every_s=60, gift=3, gift_every_cents=100)
     driver = open_driver(bonuses=bonuses)
