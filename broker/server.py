@@ -69,7 +69,7 @@ from broker.sessions.session import Session
 from broker.sessions.watching import WatchSession
 from broker.telemetry.logs import LogFile, configure, report_left_out
 from broker.telemetry.loop_monitor import LoopMonitor
-from broker.telemetry.metrics import Stats, collect, counters_of, render
+from broker.telemetry.metrics import Stats, counters_of, scrape
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
 from broker.users.revocations import Revocations
@@ -313,7 +313,7 @@ class Broker:
             keys=lambda: self._api_keys,
             requests=lambda: Rate(self.config.api.requests_per_s, round(2 * self.config.api.requests_per_s)),
             status=self.status,
-            metrics=lambda: render(collect(self)),
+            metrics=lambda: scrape(self),
             is_draining=lambda: self.draining,
             clock=self._clock,
             started_at_s=self.clock.now_ms() / 1000,

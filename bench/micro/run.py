@@ -30,6 +30,7 @@ BENCHES: dict[str, tuple[str, str, str]] = {
     "connect-ws": ("connect", "connect_ws", "connect + auth + join over WebSocket"),
     "batched": ("batched", "batched", "danmaku delivered by one core when ticks join them, and their p99"),
     "stalled": ("stalled", "stalled", "latency of healthy viewers beside a stalled one"),
+    "metrics": ("scrape", "metrics", "loop time of a scrape of /metrics with 5,000 rooms, and its longest step"),
     "core": ("core", "core", "codec, window, limits and queue, one by one"),
     "words": ("words", "words", "a message searched for 50,000 words and by the detectors of moderation"),
     "soak": ("soak", "soak", "memory while viewers join, post and leave (10 minutes)"),

@@ -56,7 +56,7 @@ class ApiParts:
     keys: Callable[[], ApiKeys | None]
     requests: Callable[[], Rate]
     status: Callable[[], tuple[bool, dict[str, object]]]
-    metrics: Callable[[], str]
+    metrics: Callable[[], Awaitable[str]]
     is_draining: Callable[[], bool]
     clock: Callable[[], float]
     started_at_s: float
@@ -237,7 +237,7 @@ class _Api:
 
     async def metrics(self, request: Request) -> Response:
         """Answer ``GET /metrics`` in the Prometheus text format."""
-        return PlainTextResponse(self._parts.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return PlainTextResponse(await self._parts.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def openapi(self, request: Request) -> Response:
         """Answer ``GET /v1/openapi.json``."""

@@ -182,6 +182,11 @@ class Operations:
         limit = self._limits.get(row.name)
         return (row.rate.burst, 0.0) if limit is None else limit.left(caller.account, self._parts.clock())
 
+    @property
+    def limiter_full(self) -> int:
+        """Calls refused because a table of callers was full."""
+        return sum(limit.full_refusals for limit in self._limits.values())
+
     def _count(self, error: OperationError) -> None:
         self.refused[error.code] = self.refused.get(error.code, 0) + 1
 

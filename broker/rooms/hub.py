@@ -14,10 +14,8 @@ from __future__ import annotations
 import random
 import secrets
 import sqlite3
-from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
 from math import inf
-from operator import add
 from typing import Any
 
 import structlog
@@ -30,9 +28,7 @@ from broker.core.limits.join_limit import JoinLimit
 from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.limits.rate_limit import Gcra, Rate
 from broker.core.net.connection_limits import address_key
-from broker.core.rooms.accounts import closed, sum_of
 from broker.core.rooms.bans import BanTable
-from broker.core.rooms.counters import EVENT_COUNTERS
 from broker.core.rooms.ended import EndedRooms
 from broker.core.rooms.erasure import Erasure
 from broker.core.rooms.event_ids import EventIds
@@ -41,7 +37,9 @@ from broker.core.rooms.keys import KeySpace
 from broker.core.rooms.policies import Policy
 from broker.core.rooms.rates import SAMPLE_S
 from broker.core.rooms.state import RoomRules, RoomState
+from broker.core.rooms.totals import RoomTotals
 from broker.core.rooms.types import CustomRule
+from broker.core.structures.steps import run_steps
 from broker.core.tenants.names import tenant_of
 from broker.core.tenants.quotas import Tenants
 from broker.ledger import LedgerDamaged, LedgerRefused, ResultBatch
@@ -51,7 +49,7 @@ from broker.rooms.fanout import FanOut
 from broker.rooms.room import PostRef, Room
 from broker.rooms.room_checkpoints import RoomCheckpoint
 from broker.rooms.room_store import RoomStore
-from protocol.codes import ErrorCode, Lane, LeaveReason, Role, RoomPhase
+from protocol.codes import ErrorCode, LeaveReason, Role, RoomPhase
 from protocol.messages import Account
 
 __all__ = ["Hub"]
@@ -64,6 +62,8 @@ CHECKPOINT_BATCH = 200
 """Rooms between two checkpoints of the event loop: 0.5 us for a room without a change."""
 READ_AGAIN_S = 1.0
 """When the activities of a room that has crashed are read again, which the disk could not read; it stays closed."""
+TOTALS_STEP = 100
+"""Rooms that are summed in one step: some 0.5 ms."""
 MAX_RECALLS_WAITING = 100
 """Callers that wait for activities that have left memory: they are read one after the other."""
 MAX_CRASHED = 100
@@ -116,8 +116,8 @@ class Hub:
         self._crashed: dict[str, RoomCheckpoint] = {}
         self._nursery: trio.Nursery | None = None
         self._stage = OverloadStage.NORMAL
-        self._past_counts: tuple[int, ...] = (0,) * len(EVENT_COUNTERS)
-        self._past_accounts: tuple[Account, ...] = (Account(),) * len(Lane)
+        self._past = RoomTotals()
+        """Sums of the rooms that have ended."""
         self._orders: IdempotencyTable[PostRef] = IdempotencyTable(ORDER_WINDOW_S, MAX_ORDERS)
         self._ended = EndedRooms(config.reopen_ended_s)
         self.join_limit = JoinLimit(rules.policy.user_joins)
@@ -151,7 +151,7 @@ class Hub:
     def use_limits(self, config: RoomConfig, open_roles: frozenset[Role]) -> None:
         """Apply other limits of rooms from now on; open rooms stay, and keep the times after which they close."""
         if config.new_rooms_per_minute != self._config.new_rooms_per_minute:
-            self._new_rooms = _new_rooms(config)
+            self._new_rooms = self._new_rooms.at_rate(_new_rooms(config).rate)
         self._config = config
         self._open_roles = open_roles
 
@@ -298,40 +298,39 @@ class Hub:
         """Overload stage in force."""
         return self._stage
 
+    def totals_in_steps(self) -> Generator[None, None, RoomTotals]:
+        """Sum all rooms, those that have ended included, and stop after each `TOTALS_STEP` rooms, so that the event
+        loop may run; the returned sums only grow from one time to the next.
+
+        A room that ends meanwhile is counted once, as ended; one that is opened meanwhile is counted the next time.
+        """
+        totals = RoomTotals(self._past)
+        for count, room in enumerate(list(self._by_number.values()), 1):
+            if room.number in self._by_number:
+                totals.add(room.state.counters, room.state.activities.activities)
+            else:
+                totals.add_closed(room.state.counters)
+            if count % TOTALS_STEP == 0:
+                yield
+        return totals
+
+    def totals(self) -> RoomTotals:
+        """Return the sums over all rooms, those that have ended included. O(rooms), see `totals_in_steps`."""
+        return run_steps(self.totals_in_steps())
+
     def accounts(self) -> tuple[Account, ...]:
         """Return the five lanes' accounts over all rooms, those that have ended included."""
-        lanes = [list(account) for account in self._past_accounts]
-        for room in self._by_number.values():
-            room.state.counters.add_accounts_to(lanes)
-        return tuple(Account(*lane) for lane in lanes)
+        return self.totals().accounts
 
-    def counters(self) -> Counter[str]:
-        """Return what all rooms have counted beside their accounts, those that have ended included."""
-        sums = self._past_counts
-        for room in self._by_number.values():
-            sums = tuple(map(add, sums, room.state.counters.events()))
-        counters = Counter(dict(zip(EVENT_COUNTERS, sums, strict=True)))
-        counters["limiter_full"] += self.join_limit.full_refusals
-        counters["keys_lost"] += self._orders.forgotten
-        return counters
+    @property
+    def limiter_full(self) -> int:
+        """Refusals because a table of the limits of all rooms was full: of joins, and of new rooms."""
+        return self.join_limit.full_refusals + self._new_rooms.full_refusals
 
-    def activities(self) -> Counter[str]:
-        """Return how many activities of each kind the open rooms have."""
-        found: Counter[str] = Counter()
-        for room in self._by_number.values():
-            activities = room.state.activities.activities
-            if activities is not None and len(activities):
-                found += activities.count_by_kind()
-        return found
-
-    def activity_amounts(self) -> Counter[tuple[str, str]]:
-        """Return the money, units and codes of the activities of open rooms, by kind and state."""
-        found: Counter[tuple[str, str]] = Counter()
-        for room in self._by_number.values():
-            activities = room.state.activities.activities
-            if activities is not None and len(activities):
-                found.update(activities.amounts())
-        return found
+    @property
+    def keys_lost(self) -> int:
+        """Keys of orders forgotten before their time."""
+        return self._orders.forgotten
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the rooms' tasks until cancelled."""
@@ -403,8 +402,7 @@ class Hub:
                 del self._by_name[room.name]
                 self._keep_checkpoint(room)
             try:
-                self._past_counts = tuple(map(add, self._past_counts, room.state.counters.events()))
-                self._past_accounts = sum_of(self._past_accounts, closed(room.state.counters.accounts()))
+                self._past.add_closed(room.state.counters)
             except Exception:
                 log.exception("the account of a room is not counted", room=room.name, number=room.number)
 

@@ -41,6 +41,9 @@ NOT_COUNTERS = {
     "broker.core.net.send_queue:critical_nbytes": "length of one queue",
     "broker.core.net.send_queue:frames": "length of one queue",
     "broker.core.net.send_queue:nbytes": "length of one queue; all together are roomcast_queue_bytes",
+    "broker.core.structures.histogram:counts": "part of one histogram",
+    "broker.core.structures.histogram:sum": "part of one histogram",
+    "broker.core.rooms.counters:number": "number of a state",
     "broker.core.rooms.history:last_offset": "position in a stream",
     "broker.core.rooms.history:nbytes": "length of one history",
     "broker.core.rooms.likes:delta": "state that a room publishes",
@@ -60,7 +63,6 @@ NOT_COUNTERS = {
     "broker.net.websocket:size": "part of one message",
     "broker.rooms.fanout:cost_s": "part of one sweep",
     "broker.rooms.fanout:published": "number of a content",
-    "broker.core.rooms.counters:number": "number of a state",
     "broker.rooms.journal:pending": "records of one room in flight",
     "broker.sessions.waiting:count": "posts of one link in flight",
     "broker.sessions.waiting:nbytes": "posts of one link in flight",
@@ -174,7 +176,7 @@ async def test_every_row_is_read_from_a_running_broker(tmp_path: Path, is_durabl
         assert broker.stats() == Stats.of(broker)
         assert broker.stats().accounts[0].shown == 1
         rows = {name for name in read if name.startswith("roomcast_room_")}
-        assert rows == {f"roomcast_room_{name}_total" for name in broker.hub.counters()}
+        assert rows == {f"roomcast_room_{name}_total" for name in broker.hub.totals().events}
 
 
 class CountedReads:
@@ -187,7 +189,7 @@ class CountedReads:
         return len(self.broker.hub)
 
     def __getattr__(self, name: str) -> Any:
-        self.reads += name in {"accounts", "counters"}
+        self.reads += name in {"totals", "totals_in_steps"}
         return getattr(self.broker.hub, name)
 
 
@@ -197,10 +199,10 @@ async def test_rooms_are_summed_once_for_all_rows() -> None:
         hub = CountedReads(broker)
         parts = SimpleNamespace(**{**vars(broker), "hub": hub, "log_file": SimpleNamespace(dropped=7)})
         read = {metric.name: samples for metric, samples in collect(parts)}
-        assert hub.reads == 2
+        assert hub.reads == 1
         assert read["roomcast_log_lines_dropped_total"] == [MetricValue(7.0)]
         assert Stats.of(parts) == broker.stats()
-        assert hub.reads == 3
+        assert hub.reads == 2
 
 
 @pytest.mark.integration
@@ -210,10 +212,10 @@ async def test_what_an_ended_room_has_counted_stays_counted() -> None:
             for sequence in (1, 2):
                 await ann.post(room, sequence, MessageType.DANMAKU, ("the same text", None))
                 await ann.expect(Ack)
-            before = broker.hub.counters()
+            before = broker.hub.totals().events
             assert before["duplicates"] == 1
         await until(lambda: len(broker.hub) == 0)
-        assert broker.hub.counters() == before
+        assert broker.hub.totals().events == before
 
 
 @pytest.mark.integration

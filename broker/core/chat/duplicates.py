@@ -41,12 +41,12 @@ class DuplicateFilter:
             self._recent = RecentKeys[int](window_s, self._max_keys) if window_s > 0 else None
 
     def __len__(self) -> int:
-        return len(self._recent) if self._recent else 0
+        return 0 if self._recent is None else len(self._recent)
 
     @property
     def forgotten(self) -> int:
         """Marks thrown away before their time because the table was full."""
-        return self._forgotten_before + (self._recent.forgotten if self._recent else 0)
+        return self._forgotten_before + (0 if self._recent is None else self._recent.forgotten)
 
     def is_duplicate(self, user_id: str, normalized_text: str, now: float) -> bool:
         """Return whether a message of ``user_id`` with this text was taken in less than a window ago: refuse it."""

@@ -46,6 +46,11 @@ class JoinLimit:
         """Joins refused because the table of users was full."""
         return self._joins.full_refusals
 
+    @property
+    def returns_lost(self) -> int:
+        """Marks of users who have left forgotten early because the table was full: their return counts as a join."""
+        return self._left.forgotten
+
     def use_rate(self, rate: Rate) -> None:
         """Apply another rate from now on; a return stays free."""
         self._joins = self._joins.at_rate(rate)

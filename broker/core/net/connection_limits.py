@@ -205,6 +205,12 @@ class ConnectionLimits:
         self._overflow.most = max(1, int(OVERFLOW_MAX * address_share))
 
     @property
+    def limiter_full(self) -> int:
+        """Connections and log-ins refused because a table of addresses was full."""
+        tables = {id(each): each for each in (self._accepts, self._address_accepts, self._failed_logins)}
+        return sum(each.full_refusals for each in tables.values())
+
+    @property
     def addresses(self) -> int:
         """Addresses (IPv6: networks) that hold a connection."""
         return len(self._held)

@@ -96,6 +96,11 @@ class Presence:
         return len(self._left)
 
     @property
+    def returns_lost(self) -> int:
+        """Marks of users who have left forgotten early because the table was full: their return is announced."""
+        return self._left.forgotten
+
+    @property
     def uniques(self) -> int:
         """Different users and guests so far; some microseconds once it is an estimate."""
         if self._uniques_exact or self._sketch is None:

@@ -1,0 +1,83 @@
+"""Loop time of one scrape of ``/metrics`` with thousands of open rooms: all of it, and the longest step.
+
+Between two steps the event loop serves viewers, so the longest step is what a scrape can delay them by. The rooms have
+been used: danmaku, likes and a member each. The whole is measured in CPU time, as other work of the machine is not
+the scrape's; the step in wall time, as a viewer waits for it.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+
+from bench.micro.harness import config, serving
+from bench.micro.result import Result, median
+from broker.core.rooms.rules import Author
+from broker.server import Broker
+from broker.telemetry.metrics import collect_in_steps, render
+from protocol.codes import MessageType, Role
+from protocol.messages import Post
+from protocol.payloads import DanmakuPayload, LikePayload
+
+__all__ = ["metrics"]
+
+
+class _Person:
+    """Author of a post."""
+
+    def __init__(self, user_id: str) -> None:
+        self.user_id = self.name = user_id
+        self.role = Role.VIEWER
+        self.may_post = frozenset(map(int, MessageType))
+
+
+async def metrics(smoke: bool) -> list[Result]:
+    """Measure scrapes, one after another."""
+    rooms, rounds = (200, 3) if smoke else (5000, 40)
+    async with serving(config(max_rooms=rooms)) as broker:
+        _fill(broker, rooms)
+        totals: list[float] = []
+        longest: list[float] = []
+        size = 0
+        for _ in range(rounds):
+            total, step, size = _scrape(broker)
+            totals.append(total * 1000)
+            longest.append(step * 1000)
+    detail = {"rooms": rooms, "bytes": size, "best_ms": round(min(totals), 2)}
+    return [
+        Result("metrics", f"loop time of a scrape, {rooms:,} rooms", median(totals), "ms", 20.0, detail=detail),
+        Result("metrics", f"longest step of a scrape, {rooms:,} rooms", median(longest), "ms", 5.0, detail=detail),
+    ]
+
+
+def _fill(broker: Broker, rooms: int) -> None:
+    """Open rooms and post to each."""
+    rng = random.Random(1)
+    author: Author = _Person("ann")
+    for number in range(rooms):
+        broker.hub.open(f"live-{number}")
+        room = broker.hub.find(f"live-{number}")
+        assert room is not None
+        now = room.state.next_due(0.0) or 0.0
+        room.state.enter("ann", "Ann", Role.VIEWER, now)
+        for count in range(rng.randrange(1, 5)):
+            room.state.post(None, author, Post(MessageType.DANMAKU, "", DanmakuPayload(f"text {count}")), now, 0)  # type: ignore[arg-type]
+        room.state.post(None, author, Post(MessageType.LIKE, "", LikePayload(5)), now, 0)  # type: ignore[arg-type]
+        room.state.tick(now + 1.0, 0)
+
+
+def _scrape(broker: Broker) -> tuple[float, float, int]:
+    """Make one scrape; returns the CPU seconds of all, the seconds of its longest step, and the bytes of its text."""
+    steps = collect_in_steps(broker)
+    total = longest = 0.0
+    while True:
+        started_at, used = time.perf_counter(), time.thread_time()
+        try:
+            next(steps)
+            text = None
+        except StopIteration as done:
+            text = render(done.value)
+        total += time.thread_time() - used
+        longest = max(longest, time.perf_counter() - started_at)
+        if text is not None:
+            return total, longest, len(text)
