@@ -264,7 +264,7 @@ class RoomStore:
         return [
             room
             for room, checkpoint in self._checkpoints.items()
-            if checkpoint.activities is not None and checkpoint.activities.has_deadline
+            if checkpoint.activities is not None and checkpoint.activities.has_something_to_do
         ]
 
     def take(self, room: str) -> RoomCheckpoint | None:

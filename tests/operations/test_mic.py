@@ -20,6 +20,7 @@ from protocol.codes import ErrorCode
 from protocol.operations.mic import MicAccess
 from tests.support.api import API, client_of, ok, refused
 from tests.support.durable import durable_broker
+from tests.support.faulty_disk import crashed_copy
 from tests.support.until import until
 
 pytestmark = pytest.mark.integration
@@ -183,3 +184,24 @@ async def test_who_is_back_in_time_stays_also_over_a_restart(directory: Path) ->
         assert (state.status, state.expires_at_ms) == (MicStatus.ON_MIC, None)
         again = await ann.call("mic.accept", room=ROOM, fence=fence)
         assert again == MicAccess(state, "token of ann")
+
+
+async def test_a_user_who_never_comes_back_after_a_crash_leaves_the_mic_though_nobody_joins(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = directory / "first", directory / "second"
+    first.mkdir()
+    async with durable_broker(first) as broker, user(broker, "host:host") as host, user(broker, "ann") as ann:
+        await host.call("mic.set_seats", room=ROOM, seats=2)
+        await put_on_mic(host, ann, "ann")
+        crashed_copy(first, second)
+    monkeypatch.setattr(mic, "GRACE_MS", 50)
+    async with durable_broker(second) as broker:
+        room = broker.hub.find(ROOM)
+        assert room is not None, "it is opened at once"
+        activities = room.state.activities.activities
+        assert activities is not None
+        assert activities.find("mic", "").state_of("ann").status is MicStatus.ON_MIC
+        await until(lambda: activities.find("mic", "").state_of("ann").status is MicStatus.NONE)
+    async with durable_broker(second) as broker:
+        assert broker.hub.find(ROOM) is None, "nobody is on the mic"

@@ -244,7 +244,8 @@ class Activity(ABC, Generic[T]):
         return ()
 
     def resumed(self, now_ms: int) -> ActivityStep[T] | None:
-        """Return what a restart brings about, before anything that is due: deadlines of users are extended, say."""
+        """Return what a restart brings about, before anything that is due: deadlines of users are extended, say. It
+        changes nothing: it is also asked whether a restart brings about anything at all."""
         return None
 
     def ended(self, now_ms: int) -> ActivityStep[T] | None:
@@ -406,6 +407,12 @@ class ActivityRunner(Generic[T]):
         if step is not None:
             self._add(steps, step)
         return self._as_batch(steps, answers)
+
+    @property
+    def has_something_to_do(self) -> bool:
+        """Whether there is something to do at a time, outside of the room, or as the process has just begun."""
+        activity = self.activity
+        return self.next_due() is not None or bool(activity.pending_actions) or activity.resumed(0) is not None
 
     def resume(self, now_ms: int) -> Batch[T] | None:
         """Return what a restart brings about; call it once, before anything else."""

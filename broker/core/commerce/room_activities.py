@@ -188,11 +188,9 @@ class RoomActivities(Generic[T]):
         return found
 
     @property
-    def has_deadline(self) -> bool:
-        """Whether an activity has something to do at a time or outside of the room, before or after `resume`."""
-        return any(
-            runner.next_due() is not None or runner.activity.pending_actions for runner in self._runners.values()
-        )
+    def has_something_to_do(self) -> bool:
+        """Whether an activity is to go on without a command, before `resume`."""
+        return any(runner.has_something_to_do for runner in self._runners.values())
 
     @property
     def has_actions(self) -> bool:

@@ -81,7 +81,6 @@ class Sale(Activity[T]):
         self._facts = SaleFacts()
         self._steps: SaleSteps[T] = SaleSteps(id, self._facts)
         self._window: SaleWindow[T] | None = None
-        self._is_resuming = False
         self._due: tuple[int, Callable[[int], ActivityStep[T]]] | None = None
         """When something is due, and what; None = not known."""
         self._decides: dict[type[Any], Callable[[Any, Requester, int], ActivityStep[T]]] = {
@@ -144,16 +143,11 @@ class Sale(Activity[T]):
 
     def apply(self, fact: Fact) -> None:
         self._facts.apply(fact)
-        self._has_changed(fact, is_undone=False)
+        self._due = None
 
     def undo(self, fact: Fact) -> None:
         self._facts.undo(fact)
-        self._has_changed(fact, is_undone=True)
-
-    def _has_changed(self, fact: Fact, *, is_undone: bool) -> None:
         self._due = None
-        if fact.name == "resumed":
-            self._is_resuming = is_undone  # a restart whose fact was refused is tried again
 
     def dump(self) -> tuple[Any, ...]:
         return self._facts.dump()
@@ -432,8 +426,6 @@ class Sale(Activity[T]):
             return (0 if claims.waiting or claims.reserved else _NEVER), self._void
         if facts.state is SaleState.SETTLED:
             return _NEVER, self._settle
-        if self._is_resuming:
-            return 0, self._extend
         head = claims.first_waiting()
         if head and claims.quantity(head) <= facts.available:
             return 0, self._promote
@@ -507,9 +499,8 @@ class Sale(Activity[T]):
     # ---- restart, and the end of the room
 
     def resumed(self, now_ms: int) -> ActivityStep[T] | None:
-        self._is_resuming = self._facts.state in (_OPEN, _CLOSED) and self.claims.reserved > 0
-        self._due = None
-        return self._extend(now_ms) if self._is_resuming else None
+        has_reserved = self._facts.state in (_OPEN, _CLOSED) and self.claims.reserved > 0
+        return ActivityStep((Fact("resumed", (now_ms,)),)) if has_reserved else None
 
     def ended(self, now_ms: int) -> ActivityStep[T] | None:
         """Cancel the sale; callers whose claims wait for their window hear that the room has ended."""
@@ -531,9 +522,6 @@ class Sale(Activity[T]):
             messages=tuple(step.messages[0] for step in steps),
             reports=reports,
         )
-
-    def _extend(self, now_ms: int) -> ActivityStep[T]:
-        return ActivityStep((Fact("resumed", (now_ms,)),))
 
 
 def _refuse(refusal: ActivityRefusal) -> ActivityStep[Any]:
