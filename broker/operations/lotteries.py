@@ -110,7 +110,8 @@ async def _proof(parts: Parts, caller: Caller, request: GetLotteryProof) -> Lott
     live = None if activities is None else activities.find(*_key(request.id))
     if live is not None and not live.is_drawn:
         raise OperationError(*live.proof_page(0, 0, 0, 0))  # it says why there is none
-    found = await parts.lottery_proofs.find(required(parts.ledger), request.room, request.id)
+    epoch = parts.hub.epoch_of(request.room)
+    found = await parts.lottery_proofs.find(required(parts.ledger), request.room, epoch, request.id)
     if found is None:
         raise OperationError(ErrorCode.UNKNOWN_ACTIVITY, "names none of the lotteries of this room", "id")
     first = request.cursor or "0"

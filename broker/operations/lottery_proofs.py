@@ -23,7 +23,7 @@ MAX_KNOWN = 4
 
 
 class StoredLottery(NamedTuple):
-    """A lottery as its facts have made it. Offsets of the events that announced and closed it; 0: there is none."""
+    """A lottery as its facts have made it. Offsets of the events that announced and closed it; 0: not closed."""
 
     lottery: Lottery[Any]
     committed_offset: int
@@ -31,20 +31,24 @@ class StoredLottery(NamedTuple):
 
 
 class LotteryProofs:
-    """Drawn lotteries by room (qualified name) and id."""
+    """Drawn lotteries by room (qualified name), its epoch, and id."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, str], StoredLottery] = OrderedDict()
+        self._known: OrderedDict[tuple[str, int | None, str], StoredLottery] = OrderedDict()
 
-    async def find(self, ledger: Ledger, room: str, id: str) -> StoredLottery | None:
-        """Return a lottery that the ledger has; OperationError OVERLOADED where it cannot be read."""
-        known = self._known.get((room, id))
+    async def find(self, ledger: Ledger, room: str, epoch: int | None, id: str) -> StoredLottery | None:
+        """Return the newest lottery of a room with this id that the ledger has as a whole; None: it has none.
+        OperationError OVERLOADED where it cannot be read.
+
+        ``epoch``: of the present stream of the room, which may use an id again; None = it has none.
+        """
+        known = self._known.get((room, epoch, id))
         if known is not None:
-            self._known.move_to_end((room, id))
+            self._known.move_to_end((room, epoch, id))
             return known
         found = await ask(ledger, _read_lottery, room, id)
         if found is not None and found.lottery.is_drawn:
-            self._known[room, id] = found
+            self._known[room, epoch, id] = found
             if len(self._known) > MAX_KNOWN:
                 self._known.popitem(last=False)
         return found
@@ -68,10 +72,9 @@ def _read_lottery(reader: Reader, room: str, id: str) -> StoredLottery | None:
                 lottery, its_epoch = Lottery(id, bytes), entry.epoch
             if lottery is not None and its_epoch == entry.epoch:
                 lottery.apply(Fact(name, data))
-    if lottery is None:
-        return None
     announced, closed = (offsets.get((its_epoch, f"lotteries.{name}"), 0) for name in ("announced", "closed"))
-    return StoredLottery(lottery, announced, closed)
+    # Retention has removed the beginning where there is no announcement: nothing can be proved then.
+    return StoredLottery(lottery, announced, closed) if lottery is not None and announced else None
 
 
 def _facts(entry: StoredEntry, id: str) -> Iterable[tuple[str, tuple[Any, ...]]]:

@@ -38,7 +38,7 @@ class DirectSink(Protocol):
 
 def batch_items(
     room: str, epoch: int, made: ActivityBatch, at_ms: int, sink: DirectSink | None, reports: ReportRows | None
-) -> tuple[list[Entry], list[DirectEntry], list[OutboxEntry]]:
+) -> tuple[Entry, list[DirectEntry], list[OutboxEntry]]:
     """Return what the transaction of a batch holds: its facts, messages to users, and reports."""
     (kind, id), batch = made
     facts = Entry(room, epoch, None, ACTIVITY_FACTS, at_ms, pack_body((kind, id, batch.facts)))
@@ -52,7 +52,7 @@ def batch_items(
     if reports is not None:
         for name, data in batch.reports:
             rows += reports(name, room, epoch, data, at_ms)
-    return [facts], directs, rows
+    return facts, directs, rows
 
 
 def read_activities(reader: Reader, kinds: Mapping[str, ActivityKind], room: str, epoch: int) -> RoomActivities[Any]:

@@ -146,13 +146,19 @@ class RoomStore:
         at_ms: int,
         on_result: Callable[[LedgerResult], None],
     ) -> Callable[[LedgerResult], None]:
-        """Add what batches write to the items of a submission; return what is to get its result."""
+        """Add what batches write to the items of a submission; return what is to get its result.
+
+        Their facts come before the event: retention removes the oldest entries up to the first fact of an activity.
+        """
+        facts: list[Entry] = []
         directs: list[DirectEntry] = []
         report = None if self.reports is None else self.reports.rows
         for made in batches:
-            facts, messages, rows = batch_items(room, epoch, made, at_ms, self.directs, report)
-            items += (*facts, *messages, *rows)
+            entry, messages, rows = batch_items(room, epoch, made, at_ms, self.directs, report)
+            facts.append(entry)
+            items += (*messages, *rows)
             directs += messages
+        items[:0] = facts
         return partial(self._on_directs, directs, on_result) if directs else on_result
 
     def _on_directs(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from broker.ledger.maintenance import Maintenance, Retention
+from broker.ledger.schema import database_path
+from broker.ledger.store import Store
 from broker.server import Broker
 from protocol.activities.lotteries import LotteryPhase
 from protocol.codes import ErrorCode, MessageType
@@ -217,3 +221,53 @@ async def test_every_admitted_message_with_the_keyword_enters_its_sender_once(di
         assert [id for id, _ in proof["entries"]] == [lottery.own_view("ann").entry]
         assert verify(proof).failure is None
         assert activities.listening == ()
+
+
+def remove_old(directory: Path, **retention: Any) -> None:
+    """Let retention remove what it may of the ledger of a broker that has stopped."""
+    store = Store(database_path(directory))
+    maintenance = Maintenance(store, Retention(idle_rooms_s=1e9, **retention))
+    while maintenance.step(time.time_ns() // 1_000_000):
+        pass
+    store.close()
+
+
+async def test_a_proof_verifies_until_retention_has_removed_the_announcement(directory: Path) -> None:
+    async with (
+        durable_broker(directory, api=API) as broker,
+        client_of(broker) as client,
+        joined_link(broker, "dev:ann") as (ann, _),
+    ):
+        for number in range(3):
+            await ok(client, "messages.publish", room="lobby", type=4, payload=[f"news {number}"])
+        created = await create(client, broker, 0, 1500)
+        await trio.sleep(0.1)
+        assert (await ask(ann, 8, "lotteries.enter", ("lobby", "bag"))).weight == 1
+        proof = await proof_of(client)
+        assert proof["committed"]["offset"] == 4
+    remove_old(directory, entries_s=0)
+    async with durable_broker(directory, api=API) as broker, client_of(broker) as client:
+        assert await proof_of(client) == proof, "the room goes on"
+        assert verify(proof, created["commitment"]).failure is None
+        await ok(client, "rooms.close", room="lobby")
+        assert await proof_of(client) == proof, "it has ended"
+    remove_old(directory, entries_s=3600)
+    async with durable_broker(directory, api=API) as broker, client_of(broker) as client:
+        assert await proof_of(client) == proof
+    remove_old(directory, entries_s=0)
+    async with durable_broker(directory, api=API) as broker, client_of(broker) as client:
+        assert await refused(client, "lotteries.proof", room="lobby", id="bag") == (404, "UNKNOWN_ACTIVITY", "id")
+
+
+async def test_the_proof_is_that_of_the_newest_lottery_with_the_id(directory: Path) -> None:
+    async with durable_broker(directory, api=API) as broker, client_of(broker) as client:
+        await create(client, broker, 300, 50)
+        first = await proof_of(client)
+        await ok(client, "rooms.close", room="lobby")
+        await until(lambda: broker.hub.find("lobby") is None)
+        assert await proof_of(client) == first
+        await ok(client, "rooms.open", room="lobby")
+        created = await create(client, broker, 300, 50)
+        second = await proof_of(client)
+        assert verify(second, created["commitment"]).failure is None
+        assert second["seed"] != first["seed"]
