@@ -180,7 +180,7 @@ DOORS = {
     "httpx": ("broker.auth.jwks", "protocol.backend"),
     "ahocorasick_rs": ("broker.core.moderation.words", "bench"),
     "anyio": ("protocol.backend",),
-    "cryptography": ("broker.auth.keys",),
+    "cryptography": ("broker.auth.keys", "broker.ledger.encryption"),
     "regex": ("protocol.text",),
     "lz4": ("protocol.compression", "bench"),
     "py_ecc": ("protocol.lottery.drand",),

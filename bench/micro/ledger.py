@@ -3,7 +3,7 @@
 *Offered*: open loop, every room publishes on its own schedule; the latency counts from the due time of an event to the
 result of its commit, so a slow commit cannot hide what waited behind it. *Closed*: each of 20 publishers waits for its
 event before the next, which shows the latency of one. *Flat out*: 2,000 events wait at any time, which shows the
-maximum of one core and the disk.
+maximum of one core and the disk; once more with a key, which shows what encryption costs.
 
 The floor is the disk alone (`bench.disk`), in the same directory and run.
 """
@@ -22,6 +22,7 @@ from bench.measure import quantile
 from bench.micro.result import Result
 from broker.config.schema import LogConfig
 from broker.ledger import Committed, Entry, Ledger, LedgerResult, SubmitResult, make_key
+from broker.ledger.key_file import KEY_BYTES, LedgerKey, LedgerKeys
 from broker.telemetry.logs import configure
 from protocol.codes import Lane, MessageType
 from protocol.frames import pack_body
@@ -49,12 +50,15 @@ async def ledger(smoke: bool) -> list[Result]:
         closed = await _run(directory / "closed", seconds / 2, publishers=ROOMS)
         syncs.append(sync_times(directory, seconds / 5))
         flat_out = await _run(directory / "flat-out", seconds / 2, publishers=2_000)
+        keys = LedgerKeys((LedgerKey.of(os.urandom(KEY_BYTES)),), "bench")
+        encrypted = await _run(directory / "encrypted", seconds / 2, publishers=2_000, keys=keys)
         syncs.append(sync_times(directory, seconds / 5))
     floor = sync_floor(syncs)
     for what, run, goal in (
         (f"offered {OFFERED_PER_S}/s by {ROOMS} rooms", offered, GOAL_PER_S),
         (f"{ROOMS} publishers, one pending each", closed, None),
         ("flat out, 2,000 waiting", flat_out, None),
+        ("flat out, encrypted", encrypted, None),
     ):
         results.append(
             Result(
@@ -115,10 +119,12 @@ class _Run:
         }
 
 
-async def _run(directory: Path, seconds: float, *, per_s: float = 0.0, publishers: int = 0) -> _Run:
+async def _run(
+    directory: Path, seconds: float, *, per_s: float = 0.0, publishers: int = 0, keys: LedgerKeys | None = None
+) -> _Run:
     """Publish gifts on a schedule (``per_s``) or each after the one before (``publishers``)."""
     run = _Run()
-    store = Ledger(directory, unix_ms=lambda: time.time_ns() // 1_000_000)
+    store = Ledger(directory, unix_ms=lambda: time.time_ns() // 1_000_000, keys=keys)
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run)
         load = _Load(store, run, time.perf_counter() + seconds)

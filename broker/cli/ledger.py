@@ -26,6 +26,7 @@ from broker.ledger import LedgerRefused, Reader, StoredEntry, open_directory
 from broker.ledger.backup import back_up
 from broker.ledger.chain import ChainVerifier
 from broker.ledger.erasures import user_erased_of
+from broker.ledger.key_file import LedgerKeys, rotate_key_file
 from broker.ledger.orders import order_of
 from broker.ledger.replay import RoomReplay, event_of, replay
 from broker.ledger.restore import restore
@@ -62,16 +63,42 @@ def copy_option(command: F) -> F:
     )(command)
 
 
+def key_option(command: F) -> F:
+    """Add ``--key-file``: what an encrypted ledger is read with."""
+    return click.option(
+        "--key-file",
+        type=UserPath(dir_okay=False),
+        help="Keys of an encrypted ledger (ledger.key_file).",
+    )(command)
+
+
+def keys_of(
+    config_path: Path | None, settings: tuple[str, ...], key_file: Path | None, *, is_configured: bool
+) -> LedgerKeys | None:
+    """Return the keys that the options name, or (``is_configured``) the configuration; None = none."""
+    name: str | Path | None = key_file
+    if name is None and (is_configured or config_path is not None or settings):
+        name = load_or_fail(config_path, settings).ledger.key_file
+    try:
+        return None if name is None else LedgerKeys.read(name)
+    except OSError as error:
+        raise click.ClickException(str(error)) from error
+
+
 @contextmanager
 def opened(
-    config_path: Path | None, settings: tuple[str, ...], data_dir: Path | None, copy: Path | None = None
+    config_path: Path | None,
+    settings: tuple[str, ...],
+    data_dir: Path | None,
+    copy: Path | None = None,
+    keys: LedgerKeys | None = None,
 ) -> Iterator[Reader]:
     """Context of one moment of the ledger that the options select; ClickException, in one line, if it is refused."""
     with refusals():
         if copy is None:
-            reader = open_directory(data_dir or ledger_directory(config_path, settings))
+            reader = open_directory(data_dir or ledger_directory(config_path, settings), keys)
         else:
-            reader = Reader(copy)
+            reader = Reader(copy, keys)
         try:
             with reader.snapshot():
                 yield reader
@@ -102,10 +129,10 @@ def entries_of(reader: Reader, after: int = 0) -> Iterator[StoredEntry]:
     """Yield the entries in order of writing and check the hash chain on the way."""
     _, anchor = reader.ends()
     chain = ChainVerifier(anchor, str(reader.path))
-    for row in reader.entries(anchor[0]):
+    for row in reader.chain_rows(anchor[0]):
         chain.take(row)
         if row[0].seq > after:
-            yield row[0]
+            yield reader.decrypted(row[0])
     chain.finish()
 
 
@@ -128,7 +155,7 @@ def verify(
             "first": row.anchor_seq + 1,
             "last": row.seq,
             "commits": row.batch,
-            "rooms": len(reader.rooms()),
+            "rooms": reader.open_rooms(),
             "hash": row.hash.hex(),
             "lineage": row.lineage.hex(),
             "is_copy": bool(row.is_copy),
@@ -149,6 +176,7 @@ def verify(
 @ledger.command(short_help="Write the entries as NDJSON.")
 @data_options
 @copy_option
+@key_option
 @click.option("--room", help="Only this room.")
 @click.option("--tenant", help='Only this tenant, "" = the default one; with --room: whose room it is.')
 @click.option("--after", type=click.IntRange(0), default=0, show_default=True, help="Only entries after this number.")
@@ -158,14 +186,16 @@ def export(
     settings: tuple[str, ...],
     data_dir: Path | None,
     copy: Path | None,
+    key_file: Path | None,
     room: str | None,
     tenant: str | None,
     after: int,
     output: Any,
 ) -> None:
     """Write the entries as NDJSON: one line each, in order, with sequence number and time."""
+    keys = keys_of(config_path, settings, key_file, is_configured=data_dir is None and copy is None)
     # Any: click's file object.
-    with opened(config_path, settings, data_dir, copy) as reader:
+    with opened(config_path, settings, data_dir, copy, keys) as reader:
         for entry in entries_of(reader, after):
             if _is_selected(entry, room, tenant):
                 output.write(json.dumps(as_json_line(entry), ensure_ascii=False, default=_binary) + "\n")
@@ -208,6 +238,7 @@ def _binary(value: object) -> str:
 @ledger.command("replay", short_help="Replay the ledger and print the state of rooms.")
 @data_options
 @copy_option
+@key_option
 @click.option("--room", help="Only this room, and every event of it.")
 @click.option("--tenant", help='Only this tenant, "" = the default one; with --room: whose room it is.')
 @click.option("--until", help="Stop at this time: Unix milliseconds, or as in 2026-11-22T20:15:00+08:00.")
@@ -217,14 +248,16 @@ def replay_(
     settings: tuple[str, ...],
     data_dir: Path | None,
     copy: Path | None,
+    key_file: Path | None,
     room: str | None,
     tenant: str | None,
     until: str | None,
     as_json: bool,
 ) -> None:
     """Replay the ledger from its first entry and print the state of every room, at its end or at --until."""
+    keys = keys_of(config_path, settings, key_file, is_configured=data_dir is None and copy is None)
     until_ms = None if until is None else moment_ms(until)
-    with opened(config_path, settings, data_dir, copy) as reader:
+    with opened(config_path, settings, data_dir, copy, keys) as reader:
 
         def selected() -> Iterator[StoredEntry]:
             begun_ms: int | None = None
@@ -314,3 +347,23 @@ def restore_(
     if done.lost:
         click.echo(f"lost: {done.lost}")
     click.echo(f"ok: {directory}: {done.entries:,} entries, {done.rooms:,} open rooms with new epochs")
+
+
+@ledger.command("rotate-key", short_help="Make a new key that encrypts the ledger.")
+@config_options
+@key_option
+def rotate_key(config_path: Path | None, settings: tuple[str, ...], key_file: Path | None) -> None:
+    """Put a new key before those of the ledger's key file, or make the file with its first key.
+
+    The new key encrypts from the next start of the broker on, or from the next time that it reads its configuration
+    again (SIGHUP, or `roomcast call brokers.reload`); the older ones still decrypt what they have encrypted.
+    """
+    name = key_file or load_or_fail(config_path, settings).ledger.key_file
+    if name is None:
+        raise click.UsageError("this configuration names no ledger.key_file; give a --key-file")
+    try:
+        keys = rotate_key_file(name)
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or name}: {error.strerror}") from error
+    older = len(keys.ids) - 1
+    click.echo(f"ok: {name}: key {keys.current.id.hex()} encrypts from the next start or reload on; {older} older")

@@ -84,7 +84,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 RELOADABLE = frozenset(
     {
-        "log.level", "api.key_file", "api.max_connections", "api.requests_per_s",
+        "log.level", "ledger.key_file", "api.key_file", "api.max_connections", "api.requests_per_s",
         "auth.secret", "auth.secret_file", "auth.previous_secret", "auth.previous_secret_file", "auth.keys_file",
         "auth.jwks_url", "auth.jwks_ca_file", "auth.jwks_refresh_s", "auth.jwks_min_refresh_s", "auth.jwks_max_age_s",
         "auth.issuer", "auth.leeway_s", "auth.guest_access",

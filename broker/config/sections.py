@@ -314,6 +314,9 @@ class LedgerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Directory of the ledger; not set = roomcast-data beside the configuration file, without one here."""
     ephemeral: bool = False
     """Keep nothing: quick to try, but a crash or restart forgets what was acknowledged, and rooms begin new epochs."""
+    key_file: Annotated[str, Meta(min_length=1)] | None = None
+    """File of keys that encrypt the bodies of all messages and facts at rest (roomcast ledger rotate-key makes one);
+    not set = they are not encrypted. Without its keys a ledger cannot be read: keep a copy of the file elsewhere."""
     retention_days: Annotated[float, Meta(ge=0.01, le=36_500)] = 30.0
     """How long entries and idempotency keys are kept; the oldest go first, what remains can still be verified."""
     max_bytes: Annotated[int, Meta(ge=0, le=1024**5)] = 0

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from broker.config.schema import Config
+from broker.config.schema import Config, LedgerConfig
 from broker.core.clock import TrustedClock
+from broker.ledger.entries import LedgerRefused
+from broker.ledger.key_file import LedgerKeys
 from broker.ledger.maintenance import LedgerReports, Retention
 from broker.ledger.result_batch import ResultBatch
 from broker.ledger.service import Ledger, LedgerLimits
 from broker.ledger.store import Store
 from broker.ledger.writer import Pace
 
-__all__ = ["ledger_of"]
+__all__ = ["ledger_of", "reload_keys"]
 
 
 def ledger_of(
@@ -54,4 +56,19 @@ def ledger_of(
         reports=reports,
         close_timeout_s=config.link.drain_limit_s / 3,
         results=results,
+        keys=_keys_of(settings),
     )
+
+
+def reload_keys(ledger: Ledger | None, settings: LedgerConfig) -> None:
+    """Encrypt with the keys of a configuration that is read again. FileError, or ValueError, with nothing changed,
+    where they cannot be used."""
+    if ledger is not None:
+        try:
+            ledger.use_keys(_keys_of(settings))
+        except LedgerRefused as error:
+            raise ValueError(f"ledger.key_file: {error}") from error
+
+
+def _keys_of(settings: LedgerConfig) -> LedgerKeys | None:
+    return None if settings.key_file is None else LedgerKeys.read(settings.key_file)

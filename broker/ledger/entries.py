@@ -24,6 +24,7 @@ __all__ = [
     "MAX_BODY_BYTES",
     "MAX_ITEMS",
     "MAX_REDACTED",
+    "READ_WITHOUT_KEY",
     "AnswersRemoved",
     "CallAnswered",
     "Committed",
@@ -78,6 +79,8 @@ LEDGER_RESTORED = FACT_KIND_MIN + 1
 """Kind of the fact that the ledger goes on as another history: JSON ``{"lost": what is known to be missing}``."""
 ENTRIES_REDACTED = FACT_KIND_MIN + 4
 """Kind of the facts that vouch for replaced bodies: see `broker.ledger.redaction`."""
+READ_WITHOUT_KEY = frozenset({LEDGER_RESTORED, ENTRIES_REDACTED})
+"""Kinds of facts that are never encrypted, for who verifies or restores a ledger needs no key. They name no user."""
 CANCEL_ROWS = 500
 """Messages that one item cancels or removes: some milliseconds of a transaction."""
 MAX_REDACTED = 1000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+from broker.ledger.encryption import BodyCipher
 from broker.ledger.entries import CANCEL_ROWS, DirectEntry, DirectsCancelled, DirectState, LedgerDamaged
 from broker.ledger.inserting import insert_rows
 from broker.ledger.rows import ACKED_MARK, CRC_MASK, Tallies, direct_checksum, inbox_checksum, state_mark
@@ -41,9 +42,10 @@ class _Inbox:
 class InboxRows:
     """Inboxes of one transaction. ``base``: the number after which a new inbox begins."""
 
-    def __init__(self, connection: sqlite3.Connection, tallies: Tallies, base: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, cipher: BodyCipher, tallies: Tallies, base: int) -> None:
         self.base = base
         self._connection = connection
+        self._cipher = cipher
         self._tallies = tallies
         self._inboxes: dict[str, _Inbox] = {}
         self._directs: list[tuple[Any, ...]] = []
@@ -57,6 +59,7 @@ class InboxRows:
             inbox = self._inboxes[user] = _Inbox(self.base, 0, at_ms, None)
         direct_id = inbox.last_id = inbox.last_id + 1
         inbox.at_ms = at_ms
+        body = self._cipher.encrypt("directs", body)
         crc = direct_checksum(user, direct_id, kind, at_ms, expires_at_ms, DirectState.PENDING, batch, body)
         self._tallies.add_direct(crc, DirectState.PENDING)
         self._directs.append((user, direct_id, kind, at_ms, expires_at_ms, 0, batch, body, crc))

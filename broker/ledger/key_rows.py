@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
+from broker.ledger.encryption import BodyCipher
 from broker.ledger.entries import KeyResult, LedgerDamaged
 from broker.ledger.inserting import CHUNKS, placeholders
 from broker.ledger.rows import key_checksum
@@ -12,7 +13,7 @@ from broker.ledger.rows import key_checksum
 __all__ = ["read_keys"]
 
 
-def read_keys(connection: sqlite3.Connection, digests: Sequence[bytes]) -> dict[bytes, KeyResult]:
+def read_keys(connection: sqlite3.Connection, cipher: BodyCipher, digests: Sequence[bytes]) -> dict[bytes, KeyResult]:
     """Return the first results of those keys that are known. LedgerDamaged where a row is not what was written."""
     found: dict[bytes, KeyResult] = {}
     position = 0
@@ -24,6 +25,6 @@ def read_keys(connection: sqlite3.Connection, digests: Sequence[bytes]) -> dict[
                 digest, fingerprint, outcome, offset, answer, _, crc = row
                 if key_checksum(*row[:6]) != crc:
                     raise LedgerDamaged(f"key {digest.hex()} is not what was written (checksum)")
-                found[digest] = KeyResult(outcome, offset, answer, fingerprint)
+                found[digest] = KeyResult(outcome, offset, cipher.decrypt("keys", answer), fingerprint)
             position += size
     return found

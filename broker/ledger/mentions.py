@@ -46,11 +46,12 @@ def entries_with(reader: Reader, text: str, after: int) -> tuple[list[StoredEntr
     for row in reader.connection.execute(
         "SELECT e.seq, s.room, s.epoch, coalesce(e.offset, 0), e.lane, e.kind, e.at_ms, e.body, e.crc"
         " FROM entries AS e JOIN streams AS s ON s.stream = e.stream"
-        " WHERE e.seq > ? AND e.seq <= ? AND instr(e.body, ?) > 0 ORDER BY e.seq LIMIT ?",
+        f" WHERE e.seq > ? AND e.seq <= ? AND instr({reader.plain('e.body', 'entries')}, ?) > 0 ORDER BY e.seq LIMIT ?",
         (after, last, text.encode(), MAX_FOUND),
     ):
         entry = StoredEntry(*row[:8])
         checked(entry, row[8], str(reader.path))
+        entry = reader.decrypted(entry)
         found.append(entry)
         nbytes += len(entry.body)
         if nbytes > MAX_BYTES or len(found) == MAX_FOUND:
@@ -68,8 +69,9 @@ def outbox_with(reader: Reader, text: str, line: str, after: int) -> tuple[list[
     """Return rows of the outbox after id ``after`` whose bodies hold ``text`` as JSON, or of ``line``, and the last id
     inspected, None = that is all."""
     escaped = json.dumps(text, ensure_ascii=False)[1:-1].encode()
+    body = reader.plain("body", "outbox")
     rows = reader.connection.execute(
-        "SELECT id, line = ? OR instr(body, ?) > 0 FROM outbox WHERE id > ? ORDER BY id LIMIT ?",
+        f"SELECT id, line = ? OR instr({body}, ?) > 0 FROM outbox WHERE id > ? ORDER BY id LIMIT ?",
         (line, escaped, after, SCAN_ROWS),
     ).fetchall()
     ids = [each for each, holds in rows if holds][:MAX_FOUND]
@@ -89,11 +91,12 @@ def answers_with(reader: Reader, text: str, after: bytes) -> tuple[list[tuple[by
     """Return keys after digest ``after`` whose answers hold ``text``, each with its answer, and the last digest
     inspected, None = that is all."""
     rows = reader.connection.execute(
-        "SELECT digest, CASE WHEN instr(answer, ?) > 0 THEN answer END FROM keys WHERE digest > ? ORDER BY digest"
+        f"SELECT digest, CASE WHEN instr({reader.plain('answer', 'keys')}, ?) > 0 THEN answer END FROM keys"
+        " WHERE digest > ? ORDER BY digest"
         " LIMIT ?",
         (text.encode(), after, SCAN_ROWS),
     ).fetchall()
-    found = [(digest, answer) for digest, answer in rows if answer is not None]
+    found = [(digest, reader.cipher.decrypt("keys", answer)) for digest, answer in rows if answer is not None]
     return found, rows[-1][0] if len(rows) == SCAN_ROWS else None
 
 
@@ -103,7 +106,8 @@ def records_with(
     """Return records after kind, subject and name ``after`` that hold ``text`` in their body, or have it in their
     subject or name, and the names of the last one inspected, None = that is all."""
     rows: list[tuple[Any, ...]] = reader.connection.execute(
-        "SELECT kind, subject, name, at_ms, body, crc, instr(body, ?) + instr(subject, ?) + instr(name, ?) FROM records"
+        "SELECT kind, subject, name, at_ms, body, crc,"
+        f" instr({reader.plain('body', 'records')}, ?) + instr(subject, ?) + instr(name, ?) FROM records"
         " WHERE (kind, subject, name) > (?, ?, ?) ORDER BY kind, subject, name LIMIT ?",
         (text.encode(), text, text, *after, SCAN_ROWS),
     ).fetchall()
@@ -115,6 +119,7 @@ def records_with(
         record = StoredRecord(*columns)
         if record_checksum(*record) != crc:
             raise LedgerDamaged(f"{reader.path}: record {record.kind} of {record.subject} is not what was written")
+        record = record._replace(body=reader.cipher.decrypt("records", record.body))
         found.append(record)
         nbytes += len(record.body)
         if nbytes > MAX_BYTES or len(found) == MAX_FOUND:
@@ -126,7 +131,8 @@ def checkpoints_with(reader: Reader, text: str, after: int) -> tuple[list[Stored
     """Return checkpoints of streams after number ``after`` that hold ``text``, and the last number inspected, None =
     that is all."""
     rows = reader.connection.execute(
-        "SELECT c.stream, s.room, s.epoch, s.used_at_ms, c.at_ms, c.totals, c.crc, instr(c.totals, ?)"
+        "SELECT c.stream, s.room, s.epoch, s.used_at_ms, c.at_ms, c.totals, c.crc,"
+        f" instr({reader.plain('c.totals', 'checkpoints')}, ?)"
         " FROM checkpoints AS c JOIN streams AS s USING (stream) WHERE c.stream > ? ORDER BY c.stream LIMIT ?",
         (text.encode(), after, SCAN_ROWS // 10),
     ).fetchall()
@@ -135,7 +141,7 @@ def checkpoints_with(reader: Reader, text: str, after: int) -> tuple[list[Stored
         if holds:
             if checkpoint_checksum(stream, at_ms, totals) != crc:
                 raise LedgerDamaged(f"{reader.path}: the checkpoint of stream {stream} is not what was written")
-            found.append(StoredCheckpoint(room, epoch, used_at_ms, totals))
+            found.append(StoredCheckpoint(room, epoch, used_at_ms, reader.cipher.decrypt("checkpoints", totals)))
             if len(found) == MAX_FOUND:
                 return found, stream
     return found, rows[-1][0] if len(rows) == SCAN_ROWS // 10 else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+from broker.ledger.encryption import BodyCipher
 from broker.ledger.entries import OutboxEntry, OutboxLater
 from broker.ledger.inserting import insert_rows
 from broker.ledger.rows import Tally, outbox_checksum
@@ -18,14 +19,19 @@ _OUTBOX_ROW = "endpoint, line, topic, number, at_ms, due_at_ms, attempts, reason
 class OutboxRows:
     """Outbox of one transaction."""
 
-    def __init__(self, connection: sqlite3.Connection, tally: Tally) -> None:
+    def __init__(self, connection: sqlite3.Connection, cipher: BodyCipher, tally: Tally) -> None:
         self._connection = connection
+        self._cipher = cipher
         self._tally = tally
         self._rows: list[tuple[Any, ...]] = []
         """Rows as the statement takes them."""
 
     def add(self, entry: OutboxEntry, number: int = 0) -> None:
         """Add a row to the outbox, due at once."""
+        self._add(entry._replace(body=self._cipher.encrypt("outbox", entry.body)), number)
+
+    def _add(self, entry: OutboxEntry, number: int) -> None:
+        """Add a row whose body is as it is stored."""
         topic, at_ms, body, endpoint, line = entry
         crc = outbox_checksum(endpoint, line, topic, number, at_ms, at_ms, 0, "", body)
         self._tally.add(crc)
@@ -61,7 +67,7 @@ class OutboxRows:
         if row is not None:
             topic, body, endpoint, line, number = row
             self.remove(each)
-            self.add(OutboxEntry(topic, at_ms, body, endpoint, line), number)
+            self._add(OutboxEntry(topic, at_ms, body, endpoint, line), number)
 
     def write(self) -> None:
         """Write what was gathered."""

@@ -25,6 +25,7 @@ from broker.ledger.entries import (
     StoredRoom,
 )
 from broker.ledger.head import HeadFile
+from broker.ledger.key_file import LedgerKeys
 from broker.ledger.key_rows import read_keys
 from broker.ledger.row_reader import (
     SELECT_DIRECT,
@@ -69,8 +70,22 @@ class Reader(VerifyingReader):
                 raise LedgerDamaged(
                     f"{self.path}: the checkpoint of room {shown_name(room)} is not what was written (checksum)"
                 )
-            found.append(StoredRoom(room, epoch, last_offset, used_at_ms, b"" if totals is None else totals))
+            found.append(
+                StoredRoom(
+                    room,
+                    epoch,
+                    last_offset,
+                    used_at_ms,
+                    b"" if totals is None else self.cipher.decrypt("checkpoints", totals),
+                )
+            )
         return found
+
+    @reports_damage
+    def open_rooms(self) -> int:
+        """Count the streams that have not ended."""
+        where = "ended_at_ms IS NULL AND room <> ''"
+        return int(self._connection.execute(f"SELECT count(*) FROM streams WHERE {where}").fetchone()[0])
 
     @reports_damage
     def ended_rooms(self, since_ms: int, limit: int = 100_000) -> dict[str, int]:
@@ -250,7 +265,7 @@ class Reader(VerifyingReader):
 
     def first_result(self, digest: bytes) -> KeyResult | None:
         """Return what the first submission with a key came to; None: the key is not known, or not kept any more."""
-        return read_keys(self._connection, (digest,)).get(digest)
+        return read_keys(self._connection, self.cipher, (digest,)).get(digest)
 
     # ---- records
 
@@ -272,7 +287,10 @@ class Reader(VerifyingReader):
         where = "kind = ?" if subject is None else "kind = ? AND subject = ?"
         values: tuple[str | bytes, ...] = (kind,) if subject is None else (kind, subject)
         if text is not None:
-            where, values = f"{where} AND (name = ? OR instr(body, ?) > 0)", (*values, text, text.encode())
+            where, values = (
+                f"{where} AND (name = ? OR instr({self.plain('body', 'records')}, ?) > 0)",
+                (*values, text, text.encode()),
+            )
         if after != ("", ""):
             where, values = f"{where} AND (subject, name) > (?, ?)", (*values, *after)
         rows = self._connection.execute(
@@ -292,8 +310,8 @@ class Reader(VerifyingReader):
         last = min(row.seq, after + SCAN_ENTRIES)
         found: list[StoredEntry] = []
         for each in self._connection.execute(
-            f"{SELECT_ENTRY} WHERE e.seq > ? AND e.seq <= ? AND e.offset IS NOT NULL AND instr(e.body, ?) > 0"
-            " ORDER BY e.seq LIMIT ?",
+            f"{SELECT_ENTRY} WHERE e.seq > ? AND e.seq <= ? AND e.offset IS NOT NULL "
+            f" AND instr({self.plain('e.body', 'entries')}, ?) > 0 ORDER BY e.seq LIMIT ?",
             (after, last, text.encode(), limit),
         ):
             found.append(self._entry(each))
@@ -309,12 +327,12 @@ def stored_entries(reader: Reader, where: str, values: tuple[str | int, ...]) ->
         yield reader._entry(row)
 
 
-def open_directory(directory: Path) -> Reader:
+def open_directory(directory: Path, keys: LedgerKeys | None = None) -> Reader:
     """Open the ledger of a data directory and check it as the broker does at its start (`Reader.verify_tail`).
 
-    LedgerRefused, LedgerDamaged, LedgerCut.
+    ``keys``: what its bodies are encrypted with; verification needs none. LedgerRefused, LedgerDamaged, LedgerCut.
     """
-    reader = Reader(database_path(directory))
+    reader = Reader(database_path(directory), keys)
     try:
         reader.verify_tail(HeadFile.read(mark_path(directory)))
     except BaseException:

@@ -7,13 +7,14 @@ import zlib
 from collections.abc import Sequence
 
 from broker.ledger.chain import canonical, commitment, digest_of, pack_redactions
+from broker.ledger.encryption import BodyCipher
 from broker.ledger.entries import ENTRIES_REDACTED, EntriesRedacted, Entry
 from broker.ledger.rows import Tally, key_checksum, outbox_checksum
 
 __all__ = ["redact_entries", "redact_outbox", "remove_answers"]
 
 
-def redact_entries(connection: sqlite3.Connection, item: EntriesRedacted) -> Entry:
+def redact_entries(connection: sqlite3.Connection, cipher: BodyCipher, item: EntriesRedacted) -> Entry:
     """Replace bodies of entries that are in the file; return the fact that vouches for them, to be written with it.
 
     Facts that vouch for others are left as they are: without them what they vouch for could not be verified any more.
@@ -30,6 +31,7 @@ def redact_entries(connection: sqlite3.Connection, item: EntriesRedacted) -> Ent
         *fields, before, salt = row
         if fields[4] == ENTRIES_REDACTED and fields[3] is None:
             continue
+        body = cipher.encrypt("entries", body)
         crc = zlib.crc32(body, zlib.crc32(canonical(seq, *fields)))
         connection.execute(
             "UPDATE entries SET body = ?, crc = ?, salt = ? WHERE seq = ?", (body, crc, commitment(salt, before), seq)
@@ -38,13 +40,16 @@ def redact_entries(connection: sqlite3.Connection, item: EntriesRedacted) -> Ent
     return Entry("", 0, None, ENTRIES_REDACTED, item.at_ms, pack_redactions(item.by, digests))
 
 
-def redact_outbox(connection: sqlite3.Connection, tally: Tally, bodies: Sequence[tuple[int, bytes]]) -> None:
+def redact_outbox(
+    connection: sqlite3.Connection, cipher: BodyCipher, tally: Tally, bodies: Sequence[tuple[int, bytes]]
+) -> None:
     """Replace bodies of rows of the outbox."""
     columns = "endpoint, line, topic, number, at_ms, due_at_ms, attempts, reason"
     for each, body in bodies:
         row = connection.execute(f"SELECT {columns}, crc FROM outbox WHERE id = ?", (each,)).fetchone()
         if row is not None:
             endpoint, line, topic, number, at_ms, due_at_ms, attempts, reason, before = row
+            body = cipher.encrypt("outbox", body)
             crc = outbox_checksum(endpoint, line, topic, number, at_ms, due_at_ms, attempts, reason, body)
             tally.replace(before, crc)
             connection.execute("UPDATE outbox SET body = ?, crc = ? WHERE id = ?", (body, crc, each))

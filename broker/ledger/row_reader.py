@@ -14,6 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from broker.core.tenants.names import shown_name
 from broker.ledger.chain import ChainHead, ChainRow, checked
+from broker.ledger.encryption import ENCRYPTED, KEY_KIND, BodyCipher, mark_of
 from broker.ledger.entries import (
     DirectState,
     FailureKind,
@@ -25,6 +26,7 @@ from broker.ledger.entries import (
     StoredRecord,
 )
 from broker.ledger.head import Head
+from broker.ledger.key_file import LedgerKeys
 from broker.ledger.rows import (
     HeadRow,
     direct_checksum,
@@ -82,12 +84,14 @@ def reports_damage(
 class RowReader:
     """The ledger at ``path``. LedgerRefused if it is none, of a newer version, or not there."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keys: LedgerKeys | None = None) -> None:
         self.path = path
+        self.cipher = BodyCipher(path, keys)
         if not path.exists():
             raise LedgerRefused(f"{path}: there is no ledger")
         try:
             self._connection = connect(path, readonly=True)
+            self._connection.create_function("plain", 2, self.cipher.decrypt)
         except (sqlite3.Error, ValueError) as error:
             raise refusal_of(path, error) from error
         try:
@@ -104,6 +108,33 @@ class RowReader:
     def connection(self) -> sqlite3.Connection:
         """The read-only connection, for a copy of the whole file."""
         return self._connection
+
+    def plain(self, column: str, table: str) -> str:
+        """Return SQL for the bodies of a table as they were written. ``column``: where they are stored."""
+        return column if self.cipher.keys is None else f"plain('{table}', {column})"
+
+    @reports_damage
+    def require_keys(self) -> None:
+        """Check that all keys are there with which anything that is kept was encrypted. LedgerRefused names one that
+        is not. O(1) where all are there, else O(rows)."""
+        for key_id in self.recorded_keys():
+            if not self.cipher.has(key_id) and self.needs_key(key_id):
+                raise self.cipher.refusal(key_id)
+
+    def recorded_keys(self) -> frozenset[bytes]:
+        """Return the ids of all keys with which anything was ever encrypted."""
+        rows = self._connection.execute("SELECT subject FROM records WHERE kind = ?", (KEY_KIND,))
+        return frozenset(bytes.fromhex(subject) for (subject,) in rows)
+
+    def needs_key(self, key_id: bytes) -> bool:
+        """Return whether anything that is kept was encrypted with a key. O(rows)."""
+        mark = mark_of(key_id)
+        return any(
+            self._connection.execute(
+                f"SELECT 1 FROM {table} WHERE substr({column}, 1, {len(mark)}) = ? LIMIT 1", (mark,)
+            ).fetchone()
+            for table, column in ENCRYPTED.items()
+        )
 
     def close(self) -> None:
         """Close the connection; the file stays as it is."""
@@ -135,10 +166,15 @@ class RowReader:
         return row.head, row.anchor
 
     def entries(self, after: int = 0, last: int | None = None) -> Iterator[ChainRow]:
-        """Yield entries in order of writing, each as a `ChainRow`, unchecked: `chain.verify` checks them.
+        """Yield entries in order of writing, unchecked, with their bodies as they were written.
 
-        Within `snapshot`, where retention may remove some meanwhile.
+        Within `snapshot`, where retention may remove some meanwhile. LedgerRefused without the key of one.
         """
+        for entry, *rest in self.chain_rows(after, last):
+            yield self.decrypted(entry), *rest  # type: ignore[misc]  # the rest has the types of a ChainRow
+
+    def chain_rows(self, after: int = 0, last: int | None = None) -> Iterator[ChainRow]:
+        """Yield entries as `entries` does, as they are stored: `chain.verify` checks them, and needs no key."""
         end = self.ends()[0].seq if last is None else last
         while after < end:
             rows = self._connection.execute(
@@ -156,7 +192,12 @@ class RowReader:
     def _entry(self, row: tuple[Any, ...]) -> StoredEntry:
         entry = StoredEntry(*row[:8])
         checked(entry, row[8], str(self.path))
-        return entry
+        return self.decrypted(entry)
+
+    def decrypted(self, entry: StoredEntry) -> StoredEntry:
+        """Return an entry that is as it is stored with its body as it was written."""
+        body = self.cipher.decrypt("entries", entry.body)
+        return entry if body is entry.body else entry._replace(body=body)
 
     def _stream(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
         if stream_checksum(*row[:7]) != row[7]:
@@ -170,18 +211,28 @@ class RowReader:
             raise LedgerDamaged(f"{self.path}: the inbox of {row[0]} is not what was written (checksum)")
         return row
 
+    def _check_direct(self, row: tuple[Any, ...]) -> None:
+        if direct_checksum(*row[:8]) != row[8]:
+            raise LedgerDamaged(f"{self.path}: message {row[1]} of {row[0]} is not what was written (checksum)")
+
     def _direct(self, row: tuple[Any, ...]) -> StoredDirect:
-        user, direct_id, kind, at_ms, expires_at_ms, state, batch, body, crc = row
-        if direct_checksum(*row[:8]) != crc:
-            raise LedgerDamaged(f"{self.path}: message {direct_id} of {user} is not what was written (checksum)")
+        self._check_direct(row)
+        user, direct_id, kind, at_ms, expires_at_ms, state, batch, body, _ = row
+        body = self.cipher.decrypt("directs", body)
         return StoredDirect(user, direct_id, kind, at_ms, expires_at_ms, DirectState(state), body, batch)
 
-    def _outbox(self, row: tuple[Any, ...]) -> StoredOutbox:
+    def _check_outbox(self, row: tuple[Any, ...]) -> None:
         if outbox_checksum(*row[1:-1]) != row[-1]:
             raise LedgerDamaged(f"{self.path}: outbox row {row[0]} is not what was written (checksum)")
-        return StoredOutbox(*row[:-1])
 
-    def _record(self, row: tuple[Any, ...]) -> StoredRecord:
+    def _outbox(self, row: tuple[Any, ...]) -> StoredOutbox:
+        self._check_outbox(row)
+        return StoredOutbox(*row[:-1])._replace(body=self.cipher.decrypt("outbox", row[-2]))
+
+    def _check_record(self, row: tuple[Any, ...]) -> None:
         if record_checksum(*row[:5]) != row[5]:
             raise LedgerDamaged(f"{self.path}: record {row[0]} of {row[1]} is not what was written (checksum)")
-        return StoredRecord(*row[:5])
+
+    def _record(self, row: tuple[Any, ...]) -> StoredRecord:
+        self._check_record(row)
+        return StoredRecord(*row[:5])._replace(body=self.cipher.decrypt("records", row[4]))

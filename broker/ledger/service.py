@@ -23,8 +23,10 @@ from typing import Any, TypeVar
 import structlog
 import trio
 
+from broker.ledger.encryption import BodyCipher
 from broker.ledger.entries import Item, Key, LedgerRefused, LedgerResult, Submission, SubmitResult
 from broker.ledger.head import HeadFile, TrustedTimeFile, sync_path
+from broker.ledger.key_file import LedgerKeys
 from broker.ledger.lock import lock_directory, unlock_directory
 from broker.ledger.maintenance import LedgerReports, Maintenance, Retention
 from broker.ledger.reader import Reader, open_directory
@@ -64,7 +66,8 @@ class Ledger:
 
     ``unix_ms``: the time by which it expires and removes; ``distrust`` returns why it may not now, "" = it may;
     ``on_open`` is called once it is open with the last trusted time, Unix milliseconds (0 = none), and the seconds of
-    distrust since; ``trusted`` returns both for the next start.
+    distrust since; ``trusted`` returns both for the next start; ``keys``: what bodies are
+    encrypted with, None = nothing.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Ledger:
         reports: LedgerReports | None = None,
         close_timeout_s: float = CLOSE_TIMEOUT_S,
         results: ResultBatch | None = None,
+        keys: LedgerKeys | None = None,
     ) -> None:
         self._results = results or ResultBatch()
         self.directory = directory
@@ -113,6 +117,9 @@ class Ledger:
         """Set, and replaced by another, when a commit has added to the outbox."""
         self._token: trio.lowlevel.TrioToken | None = None
         self._reader: Reader | None = None
+        self._store: Store | None = None
+        self._recorded_keys: frozenset[bytes] = frozenset()
+        self._keys = keys
         self.read_limiter = trio.CapacityLimiter(1)
         """One query at a time reads the database."""
 
@@ -201,6 +208,18 @@ class Ledger:
             if self._flushed is None:
                 self._flushed = trio.Event()
             await self._flushed.wait()
+
+    def use_keys(self, keys: LedgerKeys | None) -> None:
+        """Encrypt with the first of other keys from now on; None = encrypt nothing more. LedgerRefused where one is
+        missing that what is kept needs."""
+        if self._reader is not None and self._store is not None:
+            before = () if self._keys is None else self._keys.ids
+            used = self._store.cipher.used | self._recorded_keys.intersection(before)
+            for key_id in used.difference(() if keys is None else keys.ids):
+                raise BodyCipher(self.path, keys).refusal(key_id)
+            self._store.cipher.use(keys)
+            self._reader.cipher.use(keys)
+        self._keys = keys
 
     async def scrub(self) -> None:
         """Wait until nothing that was removed or replaced before is left in the database's file or its log.
@@ -301,6 +320,7 @@ class Ledger:
             raise refusal_of(self.path, error) from error
         marks: HeadFile | None = None
         try:
+            store.cipher.use(self._keys)
             maintenance = Maintenance(store, self._retention, self._reports)
             maintenance.checkpoint()
             store.probe()
@@ -308,7 +328,9 @@ class Ledger:
             marks.write(store.head)
             marks.sync()
             sync_path(self.directory)
-            self._reader = Reader(self.path)
+            self._reader = Reader(self.path, self._keys)
+            self._recorded_keys = self._reader.recorded_keys()
+            self._store = store
         except BaseException as error:
             if marks is not None:
                 marks.close()
@@ -341,7 +363,11 @@ class Ledger:
                 return
         except (sqlite3.Error, ValueError) as error:
             raise refusal_of(self.path, error) from error
-        open_directory(self.directory).close()
+        reader = open_directory(self.directory, self._keys)
+        try:
+            reader.require_keys()
+        finally:
+            reader.close()
 
     def _work(self, writer: Writer, on_closed: Callable[[], None]) -> None:
         try:

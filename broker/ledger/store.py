@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from broker.ledger.encryption import KEY_KIND, BodyCipher
 from broker.ledger.entries import Committed, LedgerDamaged, Repeated, Submission
 from broker.ledger.head import Head
 from broker.ledger.key_rows import read_keys
@@ -34,6 +35,8 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.cipher = BodyCipher(path)
+        self._known_keys: set[bytes] | None = None
         self._connection = connect(path)
         try:
             self.migrated_from = migrate(self._connection, path)
@@ -60,7 +63,9 @@ class Store:
         sqlite3.Error: nothing of the batch is in the file, and nothing of it counts.
         """
         with self._transaction(self._finish) as transaction:
-            known = read_keys(self._connection, [key.digest for submission in batch for key in submission.keys])
+            known = read_keys(
+                self._connection, self.cipher, [key.digest for submission in batch for key in submission.keys]
+            )
             results = [transaction.stage(submission, known) for submission in batch]
             transaction.has_changed = True
         return results
@@ -80,9 +85,10 @@ class Store:
         begin, execute = "BEGIN IMMEDIATE", self._connection.execute
         execute(begin)
         try:
-            transaction = Transaction(self._connection, self._head, self._streams, self._next_stream)
+            transaction = Transaction(self._connection, self.cipher, self._head, self._streams, self._next_stream)
             yield transaction
             if transaction.has_changed:
+                self._name_keys(transaction)
                 head = transaction.write()
                 finish()
             else:
@@ -94,8 +100,20 @@ class Store:
             self._head = head
             self._keep(transaction)
 
+    def _name_keys(self, transaction: Transaction) -> None:
+        """Record the keys with which anything was encrypted since the last time, so that a start without them says so
+        at once."""
+        used = self.cipher.used
+        if self._known_keys is None and used:
+            rows = self._connection.execute("SELECT subject FROM records WHERE kind = ?", (KEY_KIND,))
+            self._known_keys = {bytes.fromhex(subject) for (subject,) in rows}
+        for key_id in used - (self._known_keys or set()):
+            transaction.put_record(KEY_KIND, key_id.hex(), "", 0, b"")
+
     def _keep(self, transaction: Transaction) -> None:
         """Take over what a transaction has committed."""
+        if self.cipher.used:
+            self._known_keys = self._known_keys | self.cipher.used if self._known_keys else set(self.cipher.used)
         streams = transaction.streams
         self._next_stream = streams.next_number
         if len(self._streams) + len(streams.changed) > MAX_KNOWN_STREAMS:

@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from broker.ledger.chain import SALT_BYTES, canonical, commitment, link
+from broker.ledger.encryption import BodyCipher
 from broker.ledger.entries import (
+    READ_WITHOUT_KEY,
     AnswersRemoved,
     CallAnswered,
     Committed,
@@ -53,20 +55,22 @@ _KEYS = "INSERT INTO keys (digest, fingerprint, outcome, offset, answer, at_ms, 
 
 
 class Transaction:
-    """What one transaction does. ``known``, ``next_stream``: see `StreamRows`."""
+    """What one transaction does. ``cipher`` encrypts bodies; ``known``, ``next_stream``: see `StreamRows`."""
 
     def __init__(
         self,
         connection: sqlite3.Connection,
+        cipher: BodyCipher,
         head: HeadRow,
         known: Mapping[tuple[str, int], StreamRow],
         next_stream: int,
     ) -> None:
         self.connection = connection
+        self._cipher = cipher
         self.tallies = Tallies.load(head.tallies)
         self.streams = StreamRows(connection, self.tallies, known, next_stream)
-        self.inboxes = InboxRows(connection, self.tallies, head.inbox_base)
-        self.outbox = OutboxRows(connection, self.tallies["outbox"])
+        self.inboxes = InboxRows(connection, cipher, self.tallies, head.inbox_base)
+        self.outbox = OutboxRows(connection, cipher, self.tallies["outbox"])
         self.has_changed = False
         """Whether maintenance has done anything; else it is rolled back."""
         self._head = head
@@ -125,6 +129,8 @@ class Transaction:
         seq = self._seq = self._seq + 1
         data = canonical(seq, room, epoch, offset, lane, kind, at_ms)
         salt = os.urandom(SALT_BYTES)
+        if kind not in READ_WITHOUT_KEY or lane is not None:
+            body = self._cipher.encrypt("entries", body)
         hashed = self._hash = link(self._hash, data, commitment(salt, body))
         crc = zlib.crc32(body, zlib.crc32(data))
         self._entries.append((seq, stream.id, offset or None, lane, kind, at_ms, body, crc, hashed, salt))
@@ -135,6 +141,7 @@ class Transaction:
         if digest in self._first_results:
             return  # named twice in one submission
         self._first_results[digest] = KeyResult(outcome, offset, answer, fingerprint)
+        answer = self._cipher.encrypt("keys", answer)
         crc = key_checksum(digest, fingerprint, outcome, offset, answer, at_ms)
         self.tallies["keys"].add(crc)
         self._keys.append((digest, fingerprint, outcome, offset, answer, at_ms, crc))
@@ -160,7 +167,7 @@ class Transaction:
             case RoomCheckpointed(room, epoch, at_ms, totals):
                 stream = self.streams.open(room, epoch, at_ms)
                 stream.used_at_ms = at_ms
-                self.streams.set_checkpoint(stream, at_ms, totals)
+                self.streams.set_checkpoint(stream, at_ms, self._cipher.encrypt("checkpoints", totals))
             case RoomEnded(room, epoch, at_ms):
                 # One that was never written needs no end; to open it now would end the stream that followed it.
                 ended = self.streams.find(room, epoch)
@@ -169,9 +176,9 @@ class Transaction:
             case CallAnswered():
                 pass
             case EntriesRedacted():
-                self._stage_entry(redact_entries(self.connection, item))
+                self._stage_entry(redact_entries(self.connection, self._cipher, item))
             case OutboxRedacted(bodies):
-                redact_outbox(self.connection, self.tallies["outbox"], bodies)
+                redact_outbox(self.connection, self._cipher, self.tallies["outbox"], bodies)
             case AnswersRemoved(digests):
                 remove_answers(self.connection, self.tallies["keys"], digests)
             case DirectsRemoved(user):
@@ -200,6 +207,7 @@ class Transaction:
     def put_record(self, kind: str, subject: str, name: str, at_ms: int, body: bytes) -> None:
         """Write a record over the one under its names."""
         self.remove_record(kind, subject, name)
+        body = self._cipher.encrypt("records", body)
         crc = record_checksum(kind, subject, name, at_ms, body)
         self.tallies["records"].add(crc)
         self.connection.execute(

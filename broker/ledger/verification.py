@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from broker.core.tenants.names import shown_name
 from broker.ledger.chain import REDACTED_BYTES, ChainHead, verify
-from broker.ledger.entries import LedgerCut, LedgerDamaged, LedgerRefused
+from broker.ledger.entries import DirectState, LedgerCut, LedgerDamaged, LedgerRefused
 from broker.ledger.head import Head
 from broker.ledger.row_reader import (
     SELECT_DIRECT,
@@ -115,12 +115,13 @@ class VerifyingReader(RowReader):
         for row in execute(SELECT_INBOX):
             found["inboxes"].add(self._inbox(row)[-1])
         for row in execute(SELECT_DIRECT):
-            found.add_direct(row[-1], self._direct(row).state)
+            self._check_direct(row)
+            found.add_direct(row[-1], DirectState(row[5]))
         for row in execute(SELECT_OUTBOX):
-            self._outbox(row)
+            self._check_outbox(row)
             found["outbox"].add(row[-1])
         for row in execute(SELECT_RECORD):
-            self._record(row)
+            self._check_record(row)
             found["records"].add(row[-1])
         for table in TABLES:
             rows, expected = found[table].rows, sealed[table].rows
@@ -134,7 +135,7 @@ class VerifyingReader(RowReader):
             )
 
     def _verify_from(self, before: ChainHead, head: Head) -> None:
-        last = verify(self.entries(before[0], head.seq), before, str(self.path))
+        last = verify(self.chain_rows(before[0], head.seq), before, str(self.path))
         if last != (head.seq, head.hash):
             raise LedgerDamaged(f"{self.path}: entries {last[0] + 1} to {head.seq} are missing")
 

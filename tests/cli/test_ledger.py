@@ -12,6 +12,7 @@ from broker.core.tenants.names import plain_name
 from broker.ledger import Entry, OutboxEntry, database_path
 from broker.ledger.entries import LEDGER_RESTORED, Submission
 from broker.ledger.head import Head, HeadFile
+from broker.ledger.key_file import LedgerKeys
 from broker.ledger.store import Store
 from protocol.codes import Lane, MessageType, RoomPhase
 from protocol.frames import pack_body
@@ -269,3 +270,32 @@ def test_export_and_replay_say_whose_a_room_is(tmp_path: Path) -> None:
     ]
     missing = run("replay", "--data-dir", tmp_path, "--room", "none", "--tenant", "acme")
     assert "no entry of room none of tenant acme" in missing.output
+
+
+def test_an_encrypted_ledger_is_exported_with_its_key_and_verified_without(directory: Path, tmp_path: Path) -> None:
+    data, file = tmp_path / "encrypted", tmp_path / "ledger.key"
+    made = run("rotate-key", "--key-file", file)
+    assert made.exit_code == 0, made.output
+    keys = LedgerKeys.read(file)
+    assert keys.current.id.hex() in made.output
+    assert "0 older" in made.output
+    data.mkdir()
+    store = Store(database_path(data))
+    store.cipher.use(keys)
+    store.commit([event(MessageType.ANNOUNCEMENT, 0, "max", ("欢迎",), lane=Lane.CONTROL)])
+    marks = HeadFile(data / "ledger.head")
+    marks.write(store.head)
+    marks.close()
+    store.close()
+    assert run("verify", "--data-dir", data).exit_code == 0
+    assert "1 older" in run("rotate-key", "--set", f"ledger.key_file={file}").output
+    config = "--set", f"ledger.key_file={file}", "--set", f"ledger.data_dir={data}"
+    for options in (("--data-dir", data, "--key-file", file), config):
+        assert json.loads(run("export", *options).output)["payload"] == ["欢迎"]
+        assert "1 events" in run("replay", *options).output
+    refused = run("export", "--data-dir", data)
+    assert refused.exit_code == 1
+    assert refused.output.splitlines()[-1].endswith("set ledger.key_file (or give --key-file)")
+    assert run("rotate-key").exit_code == 2
+    file.write_text("nonsense")
+    assert run("rotate-key", "--key-file", file).output == f"Error: {file}: line 1 is no key of 64 hexadecimal digits\n"

@@ -99,11 +99,8 @@ def changed(value: Any) -> Any:
         return 12345
     if isinstance(value, int):
         return value ^ 1
-    return (
-        value[:-1] + ("~" if isinstance(value, str) else b"~")
-        if value
-        else value + ("~" if isinstance(value, str) else b"~")
-    )
+    other = "!" if value[-1:] in ("~", b"~") else "~"
+    return value[:-1] + (other if isinstance(value, str) else other.encode())
 
 
 def refused(content: bytes, change: Any) -> str:

@@ -43,13 +43,14 @@ from broker.ledger import (
     make_key,
     read_directs,
 )
-from broker.ledger.chain import digest_of, pack_redactions
 from broker.ledger.entries import ENTRIES_REDACTED, MAX_BODY_BYTES, MAX_ITEMS, Item, Submission
 from broker.ledger.head import Head, HeadFile
+from broker.ledger.key_file import LedgerKeys
 from broker.ledger.key_rows import read_keys
 from broker.ledger.maintenance import Maintenance
 from tests.support.examples import examples
 from tests.support.faulty_disk import MEMORY, FaultyStore, crashed_copy, disk_error, event, quick_directory
+from tests.support.ledger_keys import keys_of
 
 rooms = st.sampled_from(["lobby", "直播间", "r3"])
 epochs = st.integers(1, 2)
@@ -179,8 +180,15 @@ class Model:
             self.offsets[room, epoch] = 0
 
 
+STORED_MORE = 54
+"""Bytes of an encrypted body beside the body."""
+
+
 class StoreMachine(RuleBasedStateMachine):
     """Commits, failures, crashes and restarts in any order."""
+
+    keys: LedgerKeys | None = None
+    """What bodies are encrypted with."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -189,7 +197,12 @@ class StoreMachine(RuleBasedStateMachine):
         self.directory = self.root / "0"
         self.directory.mkdir()
         self.model = Model()
-        self.store = FaultyStore(database_path(self.directory))
+        self.store = self._open(self.directory)
+
+    def _open(self, directory: Path) -> FaultyStore:
+        store = FaultyStore(database_path(directory))
+        store.cipher.use(self.keys)
+        return store
 
     def teardown(self) -> None:
         self.store.close()
@@ -222,7 +235,6 @@ class StoreMachine(RuleBasedStateMachine):
         """Bodies are replaced; those of what is not there, and of redactions, are left out."""
         model = self.model
         present = [seq for seq in seqs if seq <= len(model.entries) and model.entries[seq - 1][5] != ENTRIES_REDACTED]
-        fact = pack_redactions("test", [(seq, digest_of(body)) for seq in present])
         removed = tuple(make_key("gift", name).digest for name in sorted(digests))
         self.store.commit([Submission((
             EntriesRedacted("test", 5, tuple((seq, body) for seq in seqs)),
@@ -232,7 +244,10 @@ class StoreMachine(RuleBasedStateMachine):
         for seq in present:
             model.entries[seq - 1] = (*model.entries[seq - 1][:-1], body)
         model.redacted.update(present)
-        model.submit(Submission((Entry("", 0, None, ENTRIES_REDACTED, 5, fact),)))
+        reader = Reader(self.store.path, self.keys)
+        *_, (fact, *_) = reader.entries()  # it vouches for what is stored, which no model knows
+        reader.close()
+        model.submit(Submission((Entry("", 0, None, ENTRIES_REDACTED, 5, fact.body),)))
         for each in ids & model.outbox.keys():
             model.outbox[each] = model.outbox[each]._replace(body=body)
         for digest in removed:
@@ -248,7 +263,7 @@ class StoreMachine(RuleBasedStateMachine):
         copy = crashed_copy(self.directory, self.root / str(self.restarts))
         self.store.close()
         self.directory = copy
-        self.store = FaultyStore(database_path(copy))
+        self.store = self._open(copy)
 
     @rule()
     def run_maintenance(self) -> None:
@@ -257,7 +272,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_file_says_what_the_model_says(self) -> None:
-        reader = Reader(self.store.path)
+        reader = Reader(self.store.path, self.keys)
         try:
             model = self.model
             assert reader.verify_all() == len(model.entries)
@@ -275,7 +290,7 @@ class StoreMachine(RuleBasedStateMachine):
                 for stream, last in model.offsets.items()
                 if stream not in model.ended and stream[0]
             }
-            assert read_keys(reader.connection, list(model.first)) == model.first
+            assert read_keys(reader.connection, reader.cipher, list(model.first)) == model.first
             for user, inbox in model.inboxes.items():
                 pending = [number for number, (_, state) in enumerate(inbox, 1) if state is DirectState.PENDING]
                 assert [direct.direct_id for direct in reader.inbox(user, 0)] == pending
@@ -303,7 +318,8 @@ class StoreMachine(RuleBasedStateMachine):
                 assert reader.outbox_waiting(endpoint, 2, 100, 1000, "lobby")[0] == [r for r in of_room if r.id > 2]
                 dead_bodies = [row.body for row in dead if row.endpoint == endpoint]
                 oldest = of_endpoint[0].at_ms if of_endpoint else 0
-                counts = len(of_endpoint), oldest, len(dead_bodies), sum(map(len, dead_bodies))
+                sizes = [len(body) + (STORED_MORE if self.keys and body else 0) for body in dead_bodies]
+                counts = len(of_endpoint), oldest, len(dead_bodies), sum(sizes)
                 assert reader.outbox_counts(endpoint) == counts
             for kind in ("room.rules", "pin"):
                 rows = [(*names, *value) for names, value in sorted(model.records.items()) if names[0] == kind]
@@ -319,6 +335,16 @@ class StoreMachine(RuleBasedStateMachine):
 
 TestStore = StoreMachine.TestCase
 TestStore.settings = examples(15, steps=12)
+
+
+class EncryptedStoreMachine(StoreMachine):
+    """The same where every body is encrypted."""
+
+    keys = keys_of("a")
+
+
+TestEncryptedStore = EncryptedStoreMachine.TestCase
+TestEncryptedStore.settings = examples(8, steps=12)
 
 
 @pytest.fixture

@@ -42,11 +42,11 @@ EVERYTHING: Sequence[Step] = [
 
 
 @asynccontextmanager
-async def erasing_broker(directory: Path, kind: type[Broker] = DurableBroker) -> AsyncIterator[Broker]:
-    """Run a broker whose webhooks wait, as nothing takes them."""
+async def erasing_broker(directory: Path, kind: type[Broker] = DurableBroker, **ledger: Any) -> AsyncIterator[Broker]:
+    """Run a broker whose webhooks wait, as nothing takes them. ``ledger``: more settings of it."""
     webhooks = hook_settings(directory.parent, "http://127.0.0.1:9/hook")
     types = [{"id": 200, "name": "note", "lane": "commerce"}]
-    ledger = {"data_dir": str(directory)}
+    ledger = {"data_dir": str(directory), **ledger}
     async with running_broker(
         kind=kind, ledger=ledger, webhooks=webhooks, types=types, tenants=[{"name": "acme"}]
     ) as broker:
