@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import trio
 
+from broker.core.structures.histogram import Histogram
 from broker.net.transport import Part, Transport
 from broker.rooms.encoding import Prepared
 from broker.rooms.members import SLOW_PATH, Member, Members
@@ -48,12 +49,14 @@ MAX_MIXES = 2**MAX_ADDRESSED
 class Sweep:
     """One content in flight to all members. ``number``: counts the contents of the room."""
 
-    __slots__ = ("cost_s", "has_wrapped", "number", "on_done", "prepared", "size", "start")
+    __slots__ = ("at", "cost_s", "has_wrapped", "number", "on_done", "prepared", "size", "start")
 
-    def __init__(self, prepared: Prepared, number: int, on_done: Callable[[float], None] | None) -> None:
+    def __init__(self, prepared: Prepared, number: int, on_done: Callable[[float], None] | None, at: float) -> None:
         self.prepared = prepared
         self.number = number
         self.on_done = on_done
+        self.at = at
+        """When it was published, by the scheduler's clock."""
         sizes = (len(data) for each in (prepared, prepared.others) if each for data in each.frames if data is not None)
         self.size = max(sizes, default=0)
         self.start = 0
@@ -111,10 +114,10 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._in_flight) + len(self._waiting[0]) + len(self._waiting[1])
 
-    def put(self, prepared: Prepared, on_done: Callable[[float], None] | None) -> None:
-        """Publish a content to every member of this moment."""
+    def put(self, prepared: Prepared, on_done: Callable[[float], None] | None, at: float = 0.0) -> None:
+        """Publish a content to every member of this moment, which is ``at`` by the scheduler's clock."""
         self.members.published += 1
-        sweep = Sweep(prepared, self.members.published, on_done)
+        sweep = Sweep(prepared, self.members.published, on_done, at)
         self._waiting[prepared.lane > Lane.PAID].append(sweep)
 
     def urgency(self) -> int:
@@ -310,6 +313,8 @@ class FanOut:
         self.sweeps = 0
         """Contents that have reached every member."""
         self.busy_s = 0.0
+        self.latency = tuple(Histogram() for _ in Lane)
+        """By lane: seconds from the publication of a content until it was written to every member."""
 
     @property
     def waiting(self) -> bool:
@@ -318,7 +323,7 @@ class FanOut:
 
     def submit(self, outbox: Outbox, prepared: Prepared, on_done: Callable[[float], None] | None = None) -> None:
         """Publish one content to every member of the outbox's room. ``on_done(cost_s)`` follows the last write."""
-        outbox.put(prepared, on_done)
+        outbox.put(prepared, on_done, self._clock())
         self._rank(outbox, prepared.lane)
 
     def _rank(self, outbox: Outbox, lane: int) -> None:
@@ -367,7 +372,9 @@ class FanOut:
             self.sweeps += len(finished)
             if len(outbox):
                 self._rank(outbox, outbox.urgency())
+            now = self._clock() if finished else 0.0
             for sweep in finished:
+                self.latency[sweep.prepared.lane].observe(now - sweep.at)
                 if sweep.on_done is not None:
                     sweep.on_done(sweep.cost_s)
             outbox = self._take() if self._clock() < deadline else None

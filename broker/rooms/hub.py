@@ -46,6 +46,7 @@ from broker.ledger import LedgerDamaged, LedgerRefused, ResultBatch
 from broker.rooms.actions import ActionQueue
 from broker.rooms.activity_records import read_activity
 from broker.rooms.fanout import FanOut
+from broker.rooms.measures import RoomMeasures
 from broker.rooms.room import PostRef, Room
 from broker.rooms.room_checkpoints import RoomCheckpoint
 from broker.rooms.room_store import RoomStore
@@ -116,6 +117,8 @@ class Hub:
         self._crashed: dict[str, RoomCheckpoint] = {}
         self._nursery: trio.Nursery | None = None
         self._stage = OverloadStage.NORMAL
+        self.measures = RoomMeasures()
+        """What all rooms measure together."""
         self._past = RoomTotals()
         """Sums of the rooms that have ended."""
         self._orders: IdempotencyTable[PostRef] = IdempotencyTable(ORDER_WINDOW_S, MAX_ORDERS)
@@ -259,6 +262,7 @@ class Hub:
             reporter=None if self._reports is None else self._reports.of(name, epoch),
             tenant=use,
             on_actions=self._actions.put,
+            measures=self.measures,
         )
         if checkpoint is None:
             room.journal.open_epoch()
@@ -307,7 +311,7 @@ class Hub:
         totals = RoomTotals(self._past)
         for count, room in enumerate(list(self._by_number.values()), 1):
             if room.number in self._by_number:
-                totals.add(room.state.counters, room.state.activities.activities)
+                totals.add(room.name, room.state.counters, room.state.activities.activities)
             else:
                 totals.add_closed(room.state.counters)
             if count % TOTALS_STEP == 0:

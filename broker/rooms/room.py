@@ -49,6 +49,7 @@ from broker.rooms.encoding import TIERS, Content
 from broker.rooms.fanout import FanOut
 from broker.rooms.journal import RoomJournal
 from broker.rooms.keyword_entries import KeywordEntries
+from broker.rooms.measures import REFUSALS, RoomMeasures
 from broker.rooms.members import Member, Members, PostRef, reply_all
 from broker.rooms.publishing import RoomPublisher
 from broker.rooms.reports import VACATED_AFTER_S, RoomReporter
@@ -105,6 +106,7 @@ class Room:
         reporter: RoomReporter | None = None,
         tenant: TenantUse | None = None,
         on_actions: OnActions = lambda asked: None,
+        measures: RoomMeasures | None = None,
     ) -> None:
         self.name = name
         """Qualified by its tenant."""
@@ -126,6 +128,7 @@ class Room:
         self._trusted = TrustedClock(unix_ms, clock) if trusted is None else trusted
         self._reporter = reporter
         self._on_actions = on_actions
+        self._measures = RoomMeasures() if measures is None else measures
         self.journal = RoomJournal(
             room_store, name, state, clock, perform=self._perform, on_due=self._on_due, on_crash=self._crashed
         )
@@ -243,6 +246,7 @@ class Room:
             if wait_s:
                 result = AckResult(sequence, Outcome.LIMITED, max(1, ceil(wait_s * 1000)))
                 member.session.reply_acks(self.number, [result])
+                self._measures.over_tenant_quota()
                 return
         at_ms = 0 if post[0] in _DATED_BY_TICK else self._unix_ms()
         effects = state.post((member, sequence), member, post, now, at_ms)
@@ -463,8 +467,10 @@ class Room:
                 case Reply((member, sequence), outcome, detail, first):
                     repeat = () if first is None else (FirstResult(sequence, *first),)
                     member.session.reply_acks(self.number, [AckResult(sequence, outcome, detail)], repeat)
-                    if outcome is Outcome.LIMITED and self._reporter is not None:
-                        self._reporter.over_limits(member.user_id)
+                    if outcome in REFUSALS:
+                        self._measures.refuse(outcome, detail)
+                        if outcome is Outcome.LIMITED and self._reporter is not None:
+                            self._reporter.over_limits(member.user_id)
                 case Outcomes(outcomes):
                     reply_all(self.number, outcomes)
                 case Publish(event, lane, offset, audience):
@@ -499,12 +505,16 @@ class Room:
     def _send_tick(self, out: TickOut) -> None:
         if self._reporter is not None:
             self._reporter.ticked(out.ticks)
+        if out.ticks:
+            self._measures.tick_wait.observe(out.waited_s)
         self._ticking = self._publisher.send_tick(out, self._swept if out.ticks and self._has_tick else None)
 
     def _swept(self, cost_s: float) -> None:
         """Adapt the interval: the last tick has reached every member; the next one may be due."""
         self._ticking = False
-        self.state.interval_s = self._pacer.observe(cost_s, self.state.stage)
+        interval_s = self.state.interval_s = self._pacer.observe(cost_s, self.state.stage)
+        self._measures.tick_cost.observe(cost_s)
+        self._measures.tick_interval.observe(interval_s)
         self._armed_until = inf
         self._wake.set()
 

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
 from enum import IntEnum
-from math import inf, isnan
+from heapq import nlargest
 from operator import attrgetter
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import trio
 
 from broker.core.limits.overload import OverloadStage
 from broker.core.structures.histogram import Histogram
 from broker.core.structures.steps import run_steps
+from broker.core.tenants.names import split_name
+from broker.telemetry.text_format import Kind, Metric, MetricValue, render, series, values_of
 from protocol.codes import CloseCode, ErrorCode, Lane
 from protocol.messages import Account
 
@@ -29,19 +31,12 @@ __all__ = [
     "scrape",
 ]  # fmt: skip
 
+TOP_ROOMS = 10
+"""Rooms with a series of their own: the number of series is bounded, whatever the number of rooms."""
+OTHER_ROOMS = "(other)"
+"""Label of all other rooms; no room has such a name."""
 ROWS_STEP = 50
 """Rows that are read in one step."""
-
-Kind = Literal["counter", "gauge", "histogram"]
-
-
-class MetricValue(NamedTuple):
-    """One number of a metric. ``labels``: (name, value) pairs; ``suffix``: of the name, for the parts of a
-    histogram."""
-
-    value: float
-    labels: tuple[tuple[str, str], ...] = ()
-    suffix: str = ""
 
 
 class Reading:
@@ -60,20 +55,6 @@ class Reading:
             counters[name] += value
         self.room_counters = counters
         """What is counted in rooms, and in tables of all rooms."""
-
-
-class Metric(NamedTuple):
-    """One row. ``read`` returns a number, or with a label a mapping from label value to number; of a histogram a
-    `Histogram` in place of each number."""
-
-    name: str
-    kind: Kind
-    help: str
-    read: Callable[[Reading], Any]
-    sources: tuple[str, ...] = ()
-    """``module:attribute`` of every place that changes it."""
-    label: str = ""
-    """Name of the label where `read` returns a mapping from label value to number."""
 
 
 def _counter(name: str, help: str, path: str, *sources: str, label: str = "") -> Metric:
@@ -127,6 +108,28 @@ def _of_webhooks(name: str, kind: Kind, help: str, attribute: str, *sources: str
         return values
 
     return Metric(f"roomcast_webhook_{name}", kind, help, read, sources, "endpoint")
+
+
+def _held_by_reason(reading: Reading) -> Mapping[str, int]:
+    """Return how many messages wait, by what they wait for; together they are `roomcast_messages_held`."""
+    held = [account.held for account in reading.totals.accounts]
+    combo = reading.totals.combo_gifts
+    return {
+        "tick": held[Lane.CHAT], "counters": held[Lane.AMBIENT], "combo": combo,
+        "ledger": sum(held[: Lane.CHAT]) - combo,
+    }  # fmt: skip
+
+
+def _top_rooms(reading: Reading) -> Mapping[str, int]:
+    """Return the connections of the `TOP_ROOMS` largest rooms, and of all others together."""
+    rooms = reading.totals.online
+    top = nlargest(TOP_ROOMS, rooms)
+    rest = sum(online for online, _ in rooms) - sum(online for online, _ in top)
+    return {"/".join(filter(None, split_name(name))): online for online, name in top} | {OTHER_ROOMS: rest}
+
+
+def _by_lane(histograms: Iterable[Histogram]) -> Mapping[str, Histogram]:
+    return {Lane(lane).name.lower(): each for lane, each in enumerate(histograms)}
 
 
 def _messages(result: str) -> Callable[[Reading], Mapping[str, int]]:
@@ -234,6 +237,20 @@ METRICS: tuple[Metric, ...] = (
            _messages("expired"), (f"{_COUNTERS}:expired",), "lane"),
     Metric("roomcast_messages_held", "gauge", "Messages that wait, by lane.", _messages("held"),
            (f"{_POSTING}:held", f"{_STREAM}:held"), "lane"),
+    Metric("roomcast_messages_held_by_reason", "gauge",
+           "Messages that wait, by what for: a tick, the counters, an event of their combo, the ledger.",
+           _held_by_reason, label="reason"),
+    Metric("roomcast_posts_refused_total", "counter", "Posts that the rooms have refused, by reason.",
+           lambda reading: reading.broker.hub.measures.refused, ("broker.rooms.measures:refused",), "reason"),
+    Metric("roomcast_tick_seconds", "histogram", "Time that a tick took to be written to every member.",
+           lambda reading: reading.broker.hub.measures.tick_cost),
+    Metric("roomcast_tick_interval_seconds", "histogram", "Interval between ticks, as a room decides after each.",
+           lambda reading: reading.broker.hub.measures.tick_interval),
+    Metric("roomcast_tick_wait_seconds", "histogram", "How long the oldest danmaku of each tick has waited for it.",
+           lambda reading: reading.broker.hub.measures.tick_wait),
+    Metric("roomcast_top_room_connections", "gauge",
+           "Connections of the ten rooms with the most, as TENANT/ROOM or ROOM, and of all others together.",
+           _top_rooms, label="room"),
     _counter("locks_acquired", "Locks given.", "locks.acquired", "broker.rooms.locks:acquired"),
     _counter("lock_waits_timed_out", "Requests that waited for a lock in vain.", "locks.timed_out",
              "broker.rooms.locks:timed_out"),
@@ -260,10 +277,14 @@ METRICS: tuple[Metric, ...] = (
     _counter("fanout_deliveries", "Contents delivered to members.", "fanout.deliveries", f"{_FANOUT}:deliveries"),
     _counter("fanout_sweeps", "Contents that have reached every member.", "fanout.sweeps", f"{_FANOUT}:sweeps"),
     _counter("fanout_busy_seconds", "Time spent in sweeps.", "fanout.busy_s", f"{_FANOUT}:busy_s"),
+    Metric("roomcast_publish_seconds", "histogram",
+           "Time from the publication of a content until it was written to every member, by its most urgent lane.",
+           lambda reading: _by_lane(reading.broker.fanout.latency), label="lane"),
     # Overload.
     _gauge("overload_stage", "Overload stage in force, 0 to 4.", "monitor.stage"),
     _gauge("queue_bytes", "Bytes that wait for slow viewers.", "budget.used_bytes",
            "broker.core.limits.overload:used_bytes"),
+    _gauge("queue_limit_bytes", "Bytes that may wait for all slow viewers together.", "budget.limit_bytes"),
     _counter("queue_bytes_mismatches", "Bytes taken from the budget that were not in it: a defect.",
              "budget.mismatches", "broker.core.limits.overload:mismatches"),
     _counter("loop_slow_steps", "Steps of a task that delayed the event loop.", "loop_monitor.slow_steps",
@@ -272,6 +293,10 @@ METRICS: tuple[Metric, ...] = (
     _counter("loop_paused_seconds", "Time in which the whole process was paused.", "loop_monitor.paused_s",
              f"{_LOOP}:paused_s"),
     # Ledger.
+    Metric("roomcast_ledger_ready", "gauge", "1 while the ledger commits what it takes; 0 without one.",
+           lambda reading: reading.broker.ledger is not None and reading.broker.ledger.status()[0]),
+    Metric("roomcast_ledger_waiting", "gauge", "Submissions that wait for their commit.",
+           lambda reading: 0 if reading.broker.ledger is None else reading.broker.ledger.waiting),
     _of_ledger("submissions", "Submissions answered without an error.", "submissions", f"{_WRITER}:submissions"),
     _of_ledger("repeated", "Submissions whose key was known.", "repeated", f"{_WRITER}:repeated"),
     _of_ledger("failed", "Submissions taken and not written.", "failed", f"{_WRITER}:failed"),
@@ -428,22 +453,10 @@ def read(metric: Metric, reading: Reading) -> list[MetricValue]:
     if callable(value):  # a method without arguments, as __len__
         value = value()
     if not metric.label:
-        return _values(value, ())
+        return values_of(value, ())
     names = _ENUMS.get(metric.name)
     by_label = {str(key) if names is None else names(key).name.lower(): each for key, each in value.items()}
-    return [made for key in sorted(by_label) for made in _values(by_label[key], ((metric.label, key),))]
-
-
-def _values(value: Any, labels: tuple[tuple[str, str], ...]) -> list[MetricValue]:
-    """Return the numbers of one value: itself, or the parts of a `Histogram`. Any: number or histogram."""
-    if not isinstance(value, Histogram):
-        return [MetricValue(float(value), labels)]
-    count = value.count
-    made = [
-        MetricValue(float(total), (*labels, ("le", _number(bound))), "_bucket") for bound, total in value.cumulative()
-    ]
-    made.append(MetricValue(float(count), (*labels, ("le", "+Inf")), "_bucket"))
-    return [*made, MetricValue(value.sum, labels, "_sum"), MetricValue(float(count), labels, "_count")]
+    return [made for key in sorted(by_label) for made in values_of(by_label[key], ((metric.label, key),))]
 
 
 Collected = list[tuple[Metric, list[MetricValue]]]
@@ -484,32 +497,5 @@ def counters_of(broker: Any) -> dict[str, int]:
     for metric, values in collect(broker):
         for value in values:
             if abs(value.value) < 2**53 and value.suffix != "_bucket":
-                found[_series(metric, value)] = round(value.value)
+                found[series(metric, value)] = round(value.value)
     return found
-
-
-def render(metrics: Iterable[tuple[Metric, Iterable[MetricValue]]]) -> str:
-    """Return the Prometheus text format (version 0.0.4) of what `collect` has read."""
-    lines = []
-    for metric, samples in metrics:
-        lines += [f"# HELP {metric.name} {_escape(metric.help)}", f"# TYPE {metric.name} {metric.kind}"]
-        for sample in samples:
-            lines.append(f"{_series(metric, sample)} {_number(sample.value)}")
-    return "\n".join(lines) + "\n"
-
-
-def _series(metric: Metric, sample: MetricValue) -> str:
-    """Return the name of a sample with its labels."""
-    labels = ",".join(f'{name}="{_escape(value, quotes=True)}"' for name, value in sample.labels)
-    return f"{metric.name}{sample.suffix}{{{labels}}}" if labels else metric.name + sample.suffix
-
-
-def _escape(text: str, *, quotes: bool = False) -> str:
-    text = text.replace("\\", "\\\\").replace("\n", "\\n")
-    return text.replace('"', '\\"') if quotes else text
-
-
-def _number(value: float) -> str:
-    if isnan(value):
-        return "NaN"
-    return {inf: "+Inf", -inf: "-Inf"}.get(value) or repr(value)

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import gc
+import random
 import types
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.core.rooms.effects import Outcomes, Reply
+from broker.core.rooms.policies import policy_from
+from broker.core.rooms.state import RoomRules, RoomState
+from broker.core.rooms.totals import RoomTotals
 from broker.core.structures.histogram import Histogram
 from broker.rooms import hub as hub_module
+from broker.telemetry import metrics
 from broker.telemetry.metrics import METRICS, Metric, MetricValue, Reading, collect, collect_in_steps, read, render
-from protocol.codes import Lane, MessageType
-from protocol.messages import Ack
+from protocol.codes import Lane, MessageType, Outcome
+from protocol.messages import Ack, Post
+from protocol.payloads import DanmakuPayload
 from tests.support.broker import joined_link
 from tests.support.durable import durable_broker
+from tests.support.rooms import Person
 from tests.support.until import until
 
 STEP = 1000
@@ -119,6 +128,105 @@ async def test_a_scrape_in_steps_keeps_every_account_balanced(directory: Path, m
         again = collect(broker)
         assert accounts_balance(again)
         assert number(again, "roomcast_messages_admitted_total", Lane.CONTROL) == 3.0
+
+
+def values_of(found: list[tuple[Metric, list[MetricValue]]], name: str) -> dict[str, float]:
+    """The values of a row by its label, of a histogram how many there were."""
+    (values,) = (values for metric, values in found if metric.name == name)
+    return {each.labels[0][1]: each.value for each in values if each.suffix in ("", "_count")}
+
+
+@pytest.mark.integration
+async def test_refusals_latencies_and_the_largest_rooms_have_rows(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "TOP_ROOMS", 1)
+    async with (
+        durable_broker(directory) as broker,
+        joined_link(broker, "dev:max:host", "live-1") as (host, room),
+        joined_link(broker, "dev:ann", "live-1") as (ann, _),
+        joined_link(broker, "dev:bob", "live-2"),
+    ):
+        for sequence in (1, 2):
+            await ann.post(room, sequence, MessageType.DANMAKU, ("the same text", None))
+            await ann.expect(Ack)
+        await host.post(room, 3, MessageType.ANNOUNCEMENT, ("hello",))
+        await host.expect(Ack)
+        await until(lambda: not broker.fanout.waiting)
+        found = collect(broker)
+        assert values_of(found, "roomcast_posts_refused_total") == {"duplicate_text": 1.0}
+        latency = values_of(found, "roomcast_publish_seconds")
+        assert latency["chat"] >= 1.0
+        assert latency["control"] == 1.0
+        assert latency["paid"] == 0.0
+        assert sum(latency.values()) == broker.fanout.sweeps
+        ticks = broker.hub.measures
+        assert ticks.tick_wait.count >= 1
+        assert ticks.tick_cost.count == ticks.tick_interval.count == latency["chat"]
+        assert values_of(found, "roomcast_top_room_connections") == {"live-1": 2.0, "(other)": 1.0}
+
+
+class Accounting(NamedTuple):
+    """A few rooms, and what has come into each by the answers that their senders got."""
+
+    rooms: list[RoomState[int]]
+    answers: list[Counter[Outcome]]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 3), st.sampled_from("abc"), st.booleans(), st.floats(0.0, 2.0)),
+        max_size=60,
+    ),
+    st.sets(st.integers(0, 2)),
+)
+def test_sums_equal_the_accounts_and_the_answers(
+    posts: list[tuple[int, int, str, bool, float]], ended: set[int]
+) -> None:
+    """Any posts to three rooms, any of which end: the sums are those of the accounts, and each answer is in them."""
+    world = Accounting(
+        [
+            RoomState(RoomRules(policy=policy_from("roomcast"), custom={}), room, random.Random(1), 0.0)
+            for room in range(3)
+        ],
+        [Counter() for _ in range(3)],
+    )
+    now = 0.0
+
+    def answer(room: int, effects: Any) -> None:
+        for effect in effects:
+            if isinstance(effect, Reply) and effect.ticket:
+                world.answers[room][effect.outcome] += 1
+            elif isinstance(effect, Outcomes):
+                world.answers[room].update(outcome for _, outcome in effect.outcomes)
+
+    for room, user, text, ticks, passed in posts:
+        now += passed
+        state = world.rooms[room]
+        answer(room, state.post(1, Person(f"u{user}"), Post(MessageType.DANMAKU, "", DanmakuPayload(text)), now, 0))
+        if ticks:
+            answer(room, state.tick(now, 0))
+    totals = RoomTotals()
+    for number, state in enumerate(world.rooms):
+        if number in ended:
+            totals.add_closed(state.counters)
+        else:
+            totals.add(f"room-{number}", state.counters, None)
+    accounts = [state.counters.accounts()[Lane.CHAT] for state in world.rooms]
+    chat = totals.accounts[Lane.CHAT]
+    assert chat.admitted == sum(each.admitted for each in accounts)
+    assert chat.held == sum(each.held for number, each in enumerate(accounts) if number not in ended)
+    assert all(lane.admitted == sum(lane[1:]) for lane in totals.accounts)
+    answers = sum(world.answers, Counter())
+    assert chat.shown == answers[Outcome.ACCEPTED]
+    assert chat.merged == answers[Outcome.MERGED]
+    held = sum(each.held for each in accounts)
+    assert chat.admitted + answers[Outcome.LIMITED] + answers[Outcome.REJECTED] == len(posts)
+    assert held == chat.admitted - sum(answers[each] for each in FATES)
+    assert totals.events["duplicates"] == answers[Outcome.REJECTED]
+
+
+FATES = (Outcome.ACCEPTED, Outcome.MERGED, Outcome.SAMPLED_OUT, Outcome.EXPIRED)
 
 
 def rest(steps: Any) -> list[tuple[Metric, list[MetricValue]]]:

@@ -41,6 +41,7 @@ NOT_COUNTERS = {
     "broker.core.net.send_queue:critical_nbytes": "length of one queue",
     "broker.core.net.send_queue:frames": "length of one queue",
     "broker.core.net.send_queue:nbytes": "length of one queue; all together are roomcast_queue_bytes",
+    "broker.core.rooms.totals:combo_gifts": "in roomcast_messages_held of the paid lane",
     "broker.core.structures.histogram:counts": "part of one histogram",
     "broker.core.structures.histogram:sum": "part of one histogram",
     "broker.core.rooms.counters:number": "number of a state",

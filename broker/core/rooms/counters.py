@@ -171,6 +171,10 @@ class RoomCounters:
         """Return who is in the room, and the sum of likes."""
         return self._presence.counts(), self._likes.total
 
+    def online_and_combo_gifts(self) -> tuple[int, int]:
+        """Return the connections in the room, and the gifts that wait for the next event of their combo."""
+        return self._presence.online, self._posting.gifts.pending
+
     def _counted(self) -> RoomCounts:
         window = self._posting.window
         danmaku = self._lanes[Lane.CHAT].admitted + window.pending + window.shed

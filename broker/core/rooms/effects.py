@@ -50,7 +50,7 @@ class TickOut(NamedTuple):
     """Send a tick: ``ticks[i]`` is for the i-th of the tiers, widest first; equal ones are one object. ``state`` may
     ride along, and so may ``counters``.
 
-    ``ticks`` is empty where only state or counters are due.
+    ``ticks`` is empty where only state or counters are due. ``waited_s``: how long the oldest danmaku shown has waited.
     """
 
     number: int
@@ -58,6 +58,7 @@ class TickOut(NamedTuple):
     state: State | None
     state_number: int
     counters: tuple[PushCounter, ...] = ()
+    waited_s: float = 0.0
 
 
 class End(NamedTuple):

@@ -396,11 +396,15 @@ class RoomState(Generic[T]):
         effects = posting.release(gifts.flush(now, at_ms) if last else gifts.release(now, at_ms), now, at_ms)
         state = self.counters.take(now, at_ms, last)
         ticks: tuple[Tick, ...] = ()
+        waited_s = 0.0
         if posting.window.pending or posting.window.shed:
             window = posting.window.close(now, STAGE_RULES[self.stage].chat_budget_share)
             self._ticked_at = now
             self._tick_number += 1
             ticks = self._ticks(window.per_tier, at_ms)
+            shown = window.per_tier[Tier.FULL].entries
+            if shown:
+                waited_s = now - shown[0].at
             if window.outcomes:
                 effects.append(Outcomes(window.outcomes))
         counters: tuple[PushCounter, ...] = ()
@@ -408,7 +412,7 @@ class RoomState(Generic[T]):
         if now >= self.rankings.next_push_at + wait_s:
             counters = self.rankings.push(now, self.last_offset)
         if ticks or state is not None or counters:
-            effects.append(TickOut(self._tick_number, ticks, state, self.counters.number, counters))
+            effects.append(TickOut(self._tick_number, ticks, state, self.counters.number, counters, waited_s))
         return effects
 
     def _ticks(self, cuts: Mapping[int, TierCut], at_ms: int) -> tuple[Tick, ...]:

@@ -20,7 +20,7 @@ NOTHING = tuple(Account() for _ in Lane)
 class RoomTotals:
     """Sums over the rooms that were added. Each room is read at one moment, so the account of every lane balances."""
 
-    __slots__ = ("_events", "_lanes", "activities", "amounts")
+    __slots__ = ("_events", "_lanes", "activities", "amounts", "combo_gifts", "online")
 
     def __init__(self, past: RoomTotals | None = None) -> None:
         """``past``: sums to go on from."""
@@ -31,11 +31,19 @@ class RoomTotals:
         """Activities of open rooms, by kind."""
         self.amounts: Counter[tuple[str, str]] = Counter()
         """Money, units and codes of the activities of open rooms, by kind and state."""
+        self.combo_gifts = 0
+        """Gifts that wait for the next event of their combo."""
+        self.online: list[tuple[int, str]] = []
+        """Connections and qualified name of each open room that has any."""
 
-    def add(self, counters: RoomCounters, activities: RoomActivities[Any] | None) -> None:
-        """Add an open room. About 2.5 us where it has no activities."""
+    def add(self, name: str, counters: RoomCounters, activities: RoomActivities[Any] | None) -> None:
+        """Add an open room by its qualified name. About 2.5 us where it has no activities."""
         counters.add_accounts_to(self._lanes)
         self._events.append(counters.events())
+        online, combo_gifts = counters.online_and_combo_gifts()
+        if online:
+            self.online.append((online, name))
+        self.combo_gifts += combo_gifts
         if activities is not None and len(activities):
             self.activities.update(activities.count_by_kind())
             self.amounts.update(activities.amounts())
