@@ -10,6 +10,7 @@ from broker.core.commerce import audiences as commands
 from broker.core.rooms.audience import selector
 from broker.core.tenants.names import plain_name
 from broker.operations.activities import ask_activity, command, read_activity
+from broker.operations.audience_users import SLICE
 from broker.operations.caller import Caller, OperationError
 from broker.operations.messages import check_audience
 from broker.operations.parts import Handler, Parts
@@ -33,8 +34,6 @@ __all__ = ["HANDLERS"]
 
 _KEY = commands.Audiences.kind, ""
 """A room has one set of tags."""
-SLICE = 5000
-"""Members that are counted between two checkpoints of the event loop."""
 
 
 async def _define(parts: Parts, caller: Caller, request: DefineAudiences) -> Any:

@@ -7,9 +7,13 @@ from typing import Any
 from broker.core.commerce.coupons import CouponPool, Upload
 from broker.core.tenants.names import plain_name
 from broker.operations.activities import begin, command
-from broker.operations.caller import Caller
+from broker.operations.audience_users import audience_page
+from broker.operations.caller import Caller, OperationError
 from broker.operations.parts import Handler, Parts
+from broker.operations.rooms import room_of
+from protocol.codes import ErrorCode
 from protocol.operations.coupons import (
+    MAX_ISSUED_AT_ONCE,
     CheckCoupon,
     ClaimCoupon,
     ClosePool,
@@ -53,9 +57,19 @@ async def _issue(parts: Parts, caller: Caller, request: IssueCoupon) -> CouponCo
 
 
 async def _issue_many(parts: Parts, caller: Caller, request: IssueCoupons) -> IssuedCoupons:
-    issue = request._replace(users=tuple(map(plain_name, request.users)))
+    users, following = tuple(map(plain_name, request.users)), None
+    if request.audience is None:
+        if request.cursor is not None:
+            raise OperationError(ErrorCode.BAD_FIELD, "must be given with audience, and only then", "cursor")
+    else:
+        if users:
+            raise OperationError(ErrorCode.BAD_FIELD, "must be given, or users, and not both", "audience")
+        room = room_of(parts, request.room)
+        found, following = await audience_page(room, request.audience, request.cursor, MAX_ISSUED_AT_ONCE)
+        users = tuple(map(plain_name, found))
+    issue = request._replace(users=users, audience=None, cursor=None)
     issued: IssuedCoupons = await command(parts, caller, request.room, _key(request.id), issue)
-    return issued
+    return issued._replace(next=following)
 
 
 def _check(parts: Parts, caller: Caller, request: CheckCoupon) -> Any:

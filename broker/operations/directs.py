@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from broker.ledger import (
@@ -14,14 +14,17 @@ from broker.ledger import (
     read_directs,
 )
 from broker.ledger.pending import PendingResult
+from broker.operations.audience_users import audience_page
 from broker.operations.caller import Caller, OperationError
 from broker.operations.kept import ask, commit, later, read, required, submit
 from broker.operations.parts import Handler, Parts
+from broker.operations.rooms import room_of
 from broker.users.inbox import BatchResult, payload_of
 from broker.users.settings import opted_out
 from protocol.codes import ErrorCode, Role
 from protocol.direct_batches import direct_payload, payloads_of
 from protocol.fields import FieldError
+from protocol.messages import MAX_RECIPIENTS
 from protocol.operations.directs import (
     CancelDirects,
     CancelledDirects,
@@ -90,17 +93,14 @@ async def _send(parts: Parts, caller: Caller, request: SendOneDirect) -> SentDir
 
 async def _send_many(parts: Parts, caller: Caller, request: SendManyDirects) -> SentDirects:
     inboxes = required(parts.inboxes)
-    if (request.values is None) == (request.users is None):
-        raise OperationError(ErrorCode.BAD_FIELD, "must be given, or users, and not both", "values")
-    values = {user: {} for user in request.users or ()} if request.values is None else request.values
-    if not values:
-        field = "users" if request.values is None else "values"
-        raise OperationError(ErrorCode.BAD_FIELD, "must name at least one user", field)
+    values, following = await _recipients(parts, caller, request)
     try:
         payloads = payloads_of(request.type, request.template, values)
     except FieldError as error:
         raise OperationError(error.code, error.rule, error.field) from None
     _check_types(parts, caller, request.type, payloads, "template")
+    if not payloads:
+        return SentDirects(request.batch, 0, 0, 0)
     parts.charge_messages(caller, len(payloads))
     pending = PendingResult[BatchResult]()
     if not inboxes.send_part(request.batch, request.type, payloads, request.expires_s, pending.set):
@@ -109,7 +109,30 @@ async def _send_many(parts: Parts, caller: Caller, request: SendManyDirects) -> 
     if result.reused:
         rule = f"{result.reused} users have another message of this batch"
         raise OperationError(ErrorCode.KEY_REUSED, rule, "batch")
-    return SentDirects(request.batch, result.sent, result.repeated, result.failed)
+    return SentDirects(request.batch, result.sent, result.repeated, result.failed, following)
+
+
+async def _recipients(
+    parts: Parts, caller: Caller, request: SendManyDirects
+) -> tuple[Mapping[str, Mapping[str, str]], str | None]:
+    """Return the users of a part of a batch with their values, and the cursor of the further ones of an audience."""
+    given = [field for field in ("values", "users", "audience") if getattr(request, field) is not None]
+    if len(given) != 1:
+        rule = "must be given, or users, or audience, and only one of them"
+        raise OperationError(ErrorCode.BAD_FIELD, rule, given[0] if given else "values")
+    if request.audience is None:
+        values = {user: {} for user in request.users or ()} if request.values is None else request.values
+        if not values:
+            raise OperationError(ErrorCode.BAD_FIELD, "must name at least one user", given[0])
+        if request.cursor is not None:
+            raise OperationError(ErrorCode.BAD_FIELD, "must be given with audience, and only then", "cursor")
+        return values, None
+    role = caller.role_in(request.audience.room)
+    if role is None or not (caller.is_backend or role is Role.APP):
+        raise OperationError(ErrorCode.ROOM_NOT_GRANTED, "is not granted", "audience.room")
+    room = room_of(parts, request.audience.room)
+    users, following = await audience_page(room, request.audience.audience, request.cursor, MAX_RECIPIENTS)
+    return {user: {} for user in users}, following
 
 
 async def _progress(parts: Parts, caller: Caller, request: ProgressRequest) -> DirectProgress:

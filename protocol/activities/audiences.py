@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..fields import array_of, boolean, integer, record, text
+from ..fields import array_of, boolean, integer, record, room_name, text
 from .rows import ActivityEventRow, ActivityViewRow, EventRow, Via
 
 __all__ = [
@@ -17,10 +17,12 @@ __all__ = [
     "FollowedData",
     "InviteCountedData",
     "OwnReach",
+    "RoomAudience",
     "RoomTags",
     "SharedData",
     "TagRule",
     "audience",
+    "room_audience",
     "room_tags",
     "tag_name",
     "tag_rule",
@@ -39,6 +41,21 @@ class Audience(NamedTuple):
     any: tuple[str, ...] = ()
     all: tuple[str, ...] = ()
     none: tuple[str, ...] = ()
+
+
+class RoomAudience(NamedTuple):
+    """Part of a room: the users who are there now, with one of the tags ``any``, each of ``all``, and none of
+    ``none``. Guests are in none."""
+
+    room: str
+    any: tuple[str, ...] = ()
+    all: tuple[str, ...] = ()
+    none: tuple[str, ...] = ()
+
+    @property
+    def audience(self) -> Audience:
+        """The part, without the room."""
+        return Audience(self.any, self.all, self.none)
 
 
 class TagRule(NamedTuple):
@@ -65,6 +82,8 @@ tag_name = text(1, 64)
 _tags = array_of(tag_name, MAX_TAGS)
 audience = record(Audience, (_tags, _tags, _tags))
 """Rule of an `Audience`."""
+room_audience = record(RoomAudience, (room_name, _tags, _tags, _tags))
+"""Rule of a `RoomAudience`."""
 _count = integer(0)
 _user = text(1, 64)
 tag_rule = record(TagRule, (tag_name, boolean, _count, _count))

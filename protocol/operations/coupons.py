@@ -6,6 +6,7 @@ import re
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from ..activities.audiences import Audience, audience
 from ..activities.coupons import MAX_CODES, MAX_COUPON_TEXT, shown_coupon
 from ..activities.eligibility import Eligibility, eligibility
 from ..codes import ErrorCode
@@ -23,7 +24,7 @@ from ..fields import (
     text,
     user_id,
 )
-from .rows import LOGGED_IN, NEEDS_LEDGER, PLATFORM, KeyUse, OperationRow, RateLimit, Scope, row
+from .rows import LOGGED_IN, NEEDS_LEDGER, PLATFORM, KeyUse, OperationRow, RateLimit, Scope, cursor, row
 
 __all__ = [
     "MAX_ISSUED_AT_ONCE",
@@ -129,11 +130,17 @@ class CouponCode(NamedTuple):
 
 
 class IssueCoupons(NamedTuple):
-    """Give each of many users a code; those who have one keep it."""
+    """Give each of many users a code; those who have one keep it.
+
+    ``audience``: in place of ``users`` the users of a part of the room who are there now, 500 a call, in the order of
+    their ids; ``cursor``: the last answer's ``next``.
+    """
 
     room: str
     id: str
-    users: tuple[str, ...]
+    users: tuple[str, ...] = ()
+    audience: Audience | None = None
+    cursor: str | None = None
 
 
 class UserCoupon(NamedTuple):
@@ -144,10 +151,12 @@ class UserCoupon(NamedTuple):
 
 
 class IssuedCoupons(NamedTuple):
-    """The codes of the users. ``left_out``: users for whom there was none."""
+    """The codes of the users. ``left_out``: users for whom there was none; ``next``: cursor of the further users of an
+    audience, null = there are none."""
 
     items: tuple[UserCoupon, ...]
     left_out: tuple[str, ...] = ()
+    next: str | None = None
 
 
 class CheckCoupon(NamedTuple):
@@ -260,8 +269,12 @@ ROWS: tuple[OperationRow, ...] = (
         errors=_ISSUED, example=(IssueCoupon("live-1", "new-10", "ann"), CouponCode(_SHOWN, _AT_MS)),
     ),
     row(
-        284, "coupons.issue_many", IssueCoupons, (room_name, _id, array_of(user_id, MAX_ISSUED_AT_ONCE)), IssuedCoupons,
-        record(IssuedCoupons, (array_of(_user_coupon, MAX_ISSUED_AT_ONCE), array_of(member_id, MAX_ISSUED_AT_ONCE))),
+        284, "coupons.issue_many", IssueCoupons,
+        (room_name, _id, array_of(user_id, MAX_ISSUED_AT_ONCE), optional(audience), cursor), IssuedCoupons,
+        record(
+            IssuedCoupons,
+            (array_of(_user_coupon, MAX_ISSUED_AT_ONCE), array_of(member_id, MAX_ISSUED_AT_ONCE), cursor),
+        ),
         "Give each of many users a coupon code.",
         scope=Scope.COMMERCE_WRITE, roles=PLATFORM, key=KeyUse.REQUIRED, durable=True, errors=_ISSUED,
         example=(

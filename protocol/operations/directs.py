@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from ..activities.audiences import RoomAudience, room_audience
 from ..codes import ErrorCode
 from ..fields import any_value, array_of, boolean, integer, map_of, name_of, optional, record, scoped, text, user_id
 from ..messages import MAX_EXPIRY_S, MAX_RECIPIENTS, MAX_TEMPLATE_FIELDS
@@ -68,7 +69,8 @@ class SendManyDirects(NamedTuple):
     """Send one message to each of up to 1,024 users: a part of a batch.
 
     ``template``: a payload in whose strings ``{name}`` stands for a value; ``values``: by user and name; ``users``: in
-    place of ``values``, where the template has no fields. A user gets one message of a batch.
+    place of ``values``, where the template has no fields; ``audience``: in their place the users of a part of a room,
+    1,024 a call, in the order of their ids; ``cursor``: the last answer's ``next``. A user gets one message of a batch.
     """
 
     batch: str
@@ -77,15 +79,19 @@ class SendManyDirects(NamedTuple):
     values: Mapping[str, Mapping[str, str]] | None = None
     users: tuple[str, ...] | None = None
     expires_s: int | None = None
+    audience: RoomAudience | None = None
+    cursor: str | None = None
 
 
 class SentDirects(NamedTuple):
-    """Users whose message is durable now, was before, and could not be written: send the same again for those."""
+    """Users whose message is durable now, was before, and could not be written: send the same again for those.
+    ``next``: cursor of the further users of an audience, null = there are none."""
 
     batch: str
     sent: int
     repeated: int
     failed: int
+    next: str | None = None
 
 
 class ProgressRequest(NamedTuple):
@@ -168,7 +174,7 @@ _batch = scoped(text(1, 64))
 _expires = optional(integer(1, MAX_EXPIRY_S))
 _values = map_of(user_id, map_of(text(1, 32), text(0, 4096, lines=True), MAX_TEMPLATE_FIELDS), MAX_RECIPIENTS)
 _sent = record(SentDirect, (_count, boolean, boolean))
-_sent_many = record(SentDirects, (_batch, _count, _count, _count))
+_sent_many = record(SentDirects, (_batch, _count, _count, _count, cursor))
 _progress = record(DirectProgress, (_batch, *(_count,) * 4))
 _state = record(DirectStateView, (optional(name_of(DirectStatus)),))
 _status = name_of(DirectStatus)
@@ -188,10 +194,13 @@ ROWS: tuple[OperationRow, ...] = (
     ),
     row(
         81, "directs.send_many", SendManyDirects,
-        (_batch, integer(1, 255), any_value, optional(_values), optional(array_of(user_id, MAX_RECIPIENTS)), _expires),
+        (
+            _batch, integer(1, 255), any_value, optional(_values), optional(array_of(user_id, MAX_RECIPIENTS)),
+            _expires, optional(room_audience), cursor,
+        ),
         SentDirects, _sent_many, "Send each of up to 1,024 users one message of a batch.",
         scope=Scope.DIRECTS_WRITE, roles=PLATFORM, durable=True, rate=RateLimit(500, 1000), at_once=4,
-        errors=(*_REFUSED, ErrorCode.KEY_REUSED),
+        errors=(*_REFUSED, ErrorCode.KEY_REUSED, ErrorCode.UNKNOWN_ROOM, ErrorCode.ROOM_NOT_GRANTED),
         example=(
             SendManyDirects("may", 4, ("您的优惠码 {code}",), {"ann": {"code": "C-1"}}),
             SentDirects("may", 1, 0, 0),

@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 import trio
 
+from broker.operations import audience_users, coupons, directs
+from broker.operations.caller import Caller, OperationError
 from broker.server import Broker
 from protocol.clients import Client, JoinedRoom, StreamEvent, open_client
 from protocol.clients.events import CallRefused, Gap
-from protocol.codes import ErrorCode, MessageType, Tier
-from protocol.messages import Auth, Authenticated, Event, Joined, Resume, Resumed
-from tests.support.api import API, client_of, ok, refused
+from protocol.codes import ErrorCode, MessageType, Role, Tier
+from protocol.messages import Auth, Authenticated, Direct, Event, Joined, Resume, Resumed
+from protocol.operations import BY_NAME, Scope
+from tests.support.api import API, call, client_of, ok, refused
 from tests.support.broker import raw_link, running_broker
 from tests.support.durable import durable_broker
 
@@ -254,3 +257,77 @@ async def test_the_same_message_to_another_audience_is_another_message(directory
 async def test_a_broker_without_a_ledger_has_no_audiences() -> None:
     async with running_broker(api=API) as broker, client_of(broker) as http:
         assert await refused(http, "audiences.define", room=ROOM, tags=[{"name": "fans"}]) == (409, "NOT_KEPT", "")
+
+
+async def test_messages_and_coupons_go_to_the_users_of_an_audience_page_by_page(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audience_users, "SLICE", 2)
+    monkeypatch.setattr(coupons, "MAX_ISSUED_AT_ONCE", 2)
+    monkeypatch.setattr(directs, "MAX_RECIPIENTS", 2)
+    async with AsyncExitStack() as stack:
+        broker = await stack.enter_async_context(durable_broker(directory, **SETTINGS))
+        http = await stack.enter_async_context(client_of(broker))
+        await ok(http, "audiences.define", room=ROOM, tags=[{"name": "fans"}, {"name": "new"}])
+        clients: dict[str, Client] = {}
+        for name, *tags in (("eve", "fans"), ("ann", "fans"), ("cy", "new"), ("dan", "fans", "new"), ("bob", "fans")):
+            clients[name], _ = await stack.enter_async_context(user(broker, name, *tags))
+        await stack.enter_async_context(user(broker, "ann", "fans"))  # her second connection
+
+        fans = {"any": ["fans"]}
+        pages: list[int] = []
+        cursor = None
+        while not pages or cursor is not None:
+            page = await ok(
+                http, "directs.send_many", batch="may", type=NEWS, template=["hello"], cursor=cursor,
+                audience={"room": ROOM, **fans},
+            )  # fmt: skip
+            cursor = page.pop("next")
+            pages.append(page["sent"])
+        assert pages == [2, 2]
+        again = await ok(
+            http, "directs.send_many", batch="may", type=NEWS, template=["hello"], audience={"room": ROOM, **fans}
+        )
+        assert again == {"batch": "may", "sent": 0, "repeated": 2, "failed": 0, "next": "bob"}
+        for name in ("ann", "bob", "dan", "eve"):
+            assert (await direct_of(clients[name])).payload.text == "hello"
+        nobody = {"room": ROOM, "all": ["fans"], "none": ["fans"]}
+        none = await ok(http, "directs.send_many", batch="may", type=NEWS, template=["hello"], audience=nobody)
+        assert none == {"batch": "may", "sent": 0, "repeated": 0, "failed": 0, "next": None}
+        for audience, field in (({}, "audience"), ({"any": ["x"]}, "audience.any[0]")):
+            refusal = await refused(
+                http, "directs.send_many", batch="b", type=NEWS, template=["x"], audience={"room": ROOM, **audience}
+            )
+            assert refusal == (400, "BAD_FIELD", field)
+
+        pool = {"room": ROOM, "id": "c"}
+        await ok(http, "coupons.create", key="k1", **pool, count=3, claims=False)
+        first = await ok(http, "coupons.issue_many", key="k2", **pool, audience=fans)
+        assert ([item["user"] for item in first["items"]], first["next"]) == (["ann", "bob"], "bob")
+        assert await ok(http, "coupons.issue_many", key="k2", **pool, audience=fans) == first
+        second = await ok(http, "coupons.issue_many", key="k3", **pool, audience=fans, cursor="bob")
+        assert [item["user"] for item in second["items"]] == ["dan"]
+        assert (second["left_out"], second["next"]) == (["eve"], None)
+        wrong = await call(http, "coupons.issue_many", "k4", **pool, audience=fans, users=["ann"])
+        assert (wrong.status_code, wrong.json()["field"]) == (400, "audience")
+
+
+async def direct_of(client: Client) -> Direct:
+    with trio.fail_after(10):
+        async for event in client.events():
+            if isinstance(event, Direct):
+                return event
+    raise AssertionError("the client has closed")
+
+
+async def test_an_audience_is_of_a_room_that_the_key_has(directory: Path) -> None:
+    caller = Caller(
+        "shop", "Shop", "", {"live-2": Role.APP}.get, frozenset({Role.APP}), frozenset({Scope.DIRECTS_WRITE})
+    )
+    async with durable_broker(directory, **SETTINGS) as broker, client_of(broker) as http:
+        await ok(http, "audiences.define", room=ROOM, tags=[{"name": "fans"}])
+        with pytest.raises(OperationError) as caught:
+            await broker.operations.call(
+                caller, BY_NAME["directs.send_many"], ("b", NEWS, ("x",), None, None, None, (ROOM, ("fans",)))
+            )
+        assert (caught.value.code, caught.value.field) == (ErrorCode.ROOM_NOT_GRANTED, "audience.room")

@@ -82,6 +82,7 @@ async def test_a_pool_issues_codes_to_those_who_claim_and_those_whom_the_platfor
             assert many == {
                 "items": [{"user": "ann", "code": own.code}, {"user": "bob", "code": issued["code"]}],
                 "left_out": ["cem"],
+                "next": None,
             }
             async with member(broker, "bob") as (bob, room):
                 assert await coupon_message(bob) == CouponIssued(issued["code"], f"Code: {issued['code']}", 0)

@@ -50,7 +50,7 @@ async def test_a_backend_sends_over_http_and_the_user_acknowledges(directory: Pa
         _, direct = await ann.expect(Direct)
         assert (direct.direct_id, direct.payload) == (sent.json()["id"], ("已发货",))
         batch = {"batch": "may", "type": 4, "template": ["码 {code}"], "values": {"ann": {"code": "A"}}}
-        counts = {"batch": "may", "sent": 1, "repeated": 0, "failed": 0}
+        counts = {"batch": "may", "sent": 1, "repeated": 0, "failed": 0, "next": None}
         assert (await client.post("/v1/directs/send_many", json=batch)).json() == counts
         _, second = await ann.expect(Direct)
         assert second.payload == ("码 A",)
@@ -94,7 +94,7 @@ async def test_a_backend_lists_and_cancels_messages_over_http(directory: Path) -
             assert await ok("progress", batch="may") == counts
             assert await ok("state", user="ann", id=3) == {"state": "cancelled"}
             again = await ok("send_many", batch="may", type=4, template=["two"], users=["ann", "bob"])
-            assert again == {"batch": "may", "sent": 0, "repeated": 2, "failed": 0}
+            assert again == {"batch": "may", "sent": 0, "repeated": 2, "failed": 0, "next": None}
             cancelled = await ok("list", user="ann", state="cancelled")
             assert [each["id"] for each in cancelled["items"]] == [2, 3]
         async with login(broker, "ann") as ann:
@@ -148,6 +148,9 @@ async def test_users_take_the_place_of_values_in_a_batch_without_fields(director
         ("directs.send_many", ("may", 4, ("x",)), ErrorCode.BAD_FIELD, "values"),
         ("directs.send_many", ("may", 4, ("x",), {"ann": {}}, ("ann",)), ErrorCode.BAD_FIELD, "values"),
         ("directs.send_many", ("may", 4, ("x",), None, ()), ErrorCode.BAD_FIELD, "users"),
+        ("directs.send_many", ("may", 4, ("x",), None, ("ann",), None, ("a", ("t",))), ErrorCode.BAD_FIELD, "users"),
+        ("directs.send_many", ("may", 4, ("x",), None, ("ann",), None, None, "b"), ErrorCode.BAD_FIELD, "cursor"),
+        ("directs.send_many", ("may", 4, ("x",), None, None, None, ("a",)), ErrorCode.UNKNOWN_ROOM, "room"),
         ("directs.send_many", ("may", 4, ("{a}",), None, ("ann",)), ErrorCode.BAD_FIELD, "values"),
         ("directs.send_many", ("may", 130, "{a}", {"ann": {"a": "x" * 20}}), ErrorCode.PAYLOAD_TOO_LARGE, "template"),
         ("directs.cancel", (), ErrorCode.BAD_FIELD, "batch"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...activities.audiences import Audience
 from ...activities.eligibility import Eligibility
 from ...operations.coupons import (
     CheckCoupon,
@@ -80,11 +81,19 @@ class CouponsCalls:
         return result
 
     def issue_many(
-        self, *, room: str, id: str, users: tuple[str, ...], idempotency_key: str | None = None, dry_run: bool = False
+        self,
+        *,
+        room: str,
+        id: str,
+        users: tuple[str, ...] = (),
+        audience: Audience | None = None,
+        cursor: str | None = None,
+        idempotency_key: str | None = None,
+        dry_run: bool = False,
     ) -> IssuedCoupons:
         """Give each of many users a coupon code. Scope: commerce:write."""
         result: IssuedCoupons = self._call(
-            "coupons.issue_many", IssueCoupons(room, id, users), idempotency_key, dry_run
+            "coupons.issue_many", IssueCoupons(room, id, users, audience, cursor), idempotency_key, dry_run
         )
         return result
 
@@ -160,11 +169,19 @@ class AsyncCouponsCalls:
         return result
 
     async def issue_many(
-        self, *, room: str, id: str, users: tuple[str, ...], idempotency_key: str | None = None, dry_run: bool = False
+        self,
+        *,
+        room: str,
+        id: str,
+        users: tuple[str, ...] = (),
+        audience: Audience | None = None,
+        cursor: str | None = None,
+        idempotency_key: str | None = None,
+        dry_run: bool = False,
     ) -> IssuedCoupons:
         """Give each of many users a coupon code. Scope: commerce:write."""
         result: IssuedCoupons = await self._call(
-            "coupons.issue_many", IssueCoupons(room, id, users), idempotency_key, dry_run
+            "coupons.issue_many", IssueCoupons(room, id, users, audience, cursor), idempotency_key, dry_run
         )
         return result
 

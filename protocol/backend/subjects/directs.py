@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...activities.audiences import RoomAudience
 from ...operations.directs import (
     CancelDirects,
     CancelledDirects,
@@ -57,11 +58,16 @@ class DirectsCalls:
         values: Mapping[str, Mapping[str, str]] | None = None,
         users: tuple[str, ...] | None = None,
         expires_s: int | None = None,
+        audience: RoomAudience | None = None,
+        cursor: str | None = None,
         dry_run: bool = False,
     ) -> SentDirects:
         """Send each of up to 1,024 users one message of a batch. Scope: directs:write."""
         result: SentDirects = self._call(
-            "directs.send_many", SendManyDirects(batch, type, template, values, users, expires_s), None, dry_run
+            "directs.send_many",
+            SendManyDirects(batch, type, template, values, users, expires_s, audience, cursor),
+            None,
+            dry_run,
         )
         return result
 
@@ -128,11 +134,16 @@ class AsyncDirectsCalls:
         values: Mapping[str, Mapping[str, str]] | None = None,
         users: tuple[str, ...] | None = None,
         expires_s: int | None = None,
+        audience: RoomAudience | None = None,
+        cursor: str | None = None,
         dry_run: bool = False,
     ) -> SentDirects:
         """Send each of up to 1,024 users one message of a batch. Scope: directs:write."""
         result: SentDirects = await self._call(
-            "directs.send_many", SendManyDirects(batch, type, template, values, users, expires_s), None, dry_run
+            "directs.send_many",
+            SendManyDirects(batch, type, template, values, users, expires_s, audience, cursor),
+            None,
+            dry_run,
         )
         return result
 
