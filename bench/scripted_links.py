@@ -186,6 +186,9 @@ class Viewer:
     def reply_acks(self, room: int, results: list[AckResult], firsts: Sequence[FirstResult] = ()) -> None:
         """Scripted viewers post nothing."""
 
+    def reply_with_reason(self, room: int, result: AckResult, reason: str, retry_after_ms: int = 0) -> None:
+        """Scripted viewers post nothing."""
+
     def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:
         self.link.state = LinkState.CLOSED
 
@@ -207,6 +210,10 @@ class PostingUser:
             self.answers[kind, name] += 1
             self.amounts[kind, name] += detail if kind == "like" and name == "accepted" else amount
             self.answered.record(int((trio.current_time() - due) * 1e6))
+
+    def reply_with_reason(self, room: int, result: AckResult, reason: str, retry_after_ms: int = 0) -> None:
+        """Count the result of a refused post."""
+        self.reply_acks(room, [result])
 
     def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:
         """The run is over."""

@@ -162,7 +162,7 @@ class Broker:
             config.room, rules, self.fanout, open_roles=config.open_roles, clock=clock,
             unix_ms=wall_ms, rng=rng, room_store=self.room_store,
             results=self.results, trusted=self.clock, tenants=Tenants(quotas_of(config.tenants)),
-            actions=actions,
+            actions=actions, sessions_of=self.users.sessions,
         )  # fmt: skip
         self.connection_limits = ConnectionLimits(**limits_of(config.admission, self.max_connections))
         self.monitor = OverloadMonitor()

@@ -162,6 +162,8 @@ class LeaveReason(IntEnum):
     REPLACED = 5
     NOT_GRANTED = 6
     """The link has sent AUTH again, with a token that does not grant the room."""
+    BANNED = 7
+    """As KICKED, and the user may not come back for now."""
 
 
 class MessageType(IntEnum):
@@ -277,6 +279,8 @@ class ErrorCode(IntEnum):
     """Less than what is taken already."""
     BAD_CODE = 115
     """The text is no code of this pool."""
+    UNKNOWN_ACTION = 116
+    """No action of this id can be undone."""
 
     NOT_ALLOWED = 201
     """The role may not do this."""
@@ -309,6 +313,10 @@ class ErrorCode(IntEnum):
     NOT_ELIGIBLE = 220
     """The user does not meet a condition; `field` names it."""
     NOT_INVITED = 221
+    BANNED = 222
+    """A moderator or the platform keeps the user out, of this room or of all; `retry_after_ms` = 0: without an end."""
+    MUTED = 223
+    """A moderator or the platform lets the user not post, see `BANNED`."""
 
     RATE_LIMITED = 301
     ROOM_FULL = 302
@@ -374,6 +382,8 @@ class CloseCode(IntEnum):
     """A newer link of the user took the place of this one, which was silent for longest."""
     TOKEN_REVOKED = 4413
     """The platform has revoked the tokens of this user that were issued before a time."""
+    BANNED = 4414
+    """The platform keeps this user out of every room."""
 
 
 class ReconnectAdvice(Enum):

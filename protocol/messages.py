@@ -151,10 +151,14 @@ class FirstResult(NamedTuple):
 
 
 class AckReason(NamedTuple):
-    """Why the POST with ``sequence`` has its result, in words for its user."""
+    """Why the POST with ``sequence`` has its result, in words for its user.
+
+    ``retry_after_ms``: when a REJECTED post would be taken, 0 = that is not known.
+    """
 
     sequence: int
     text: str
+    retry_after_ms: int = 0
 
 
 class TickEntry(NamedTuple):

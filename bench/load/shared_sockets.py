@@ -210,6 +210,9 @@ class SharedViewer:
     def reply_acks(self, room: int, results: list[AckResult], firsts: Sequence[FirstResult] = ()) -> None:
         """These viewers post nothing."""
 
+    def reply_with_reason(self, room: int, result: AckResult, reason: str, retry_after_ms: int = 0) -> None:
+        """These viewers post nothing."""
+
     def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:
         """The room is gone; the run ends soon."""
 

@@ -223,7 +223,7 @@ class _Api:
             )  # fmt: skip
         return Caller(
             key.id, key.id, address, lambda room: Role.APP if key.grants(room) else None, frozenset({Role.APP}),
-            key.scopes, idempotency, dry_run, key.tenant,
+            key.scopes, idempotency, dry_run, key.tenant, in_all_rooms="*" in key.rooms,
         )  # fmt: skip
 
     async def live(self, request: Request) -> Response:

@@ -81,7 +81,7 @@ async def _mute(parts: Parts, caller: Caller, request: MuteMic) -> Any:
     if request.user is None and caller.is_backend:
         raise OperationError(ErrorCode.BAD_FIELD, "is required", "user")
     user = None if request.user is None else plain_name(request.user)
-    mute = commands.MuteUser(request.is_muted, user, request.fence)
+    mute = commands.MuteMicrophone(request.is_muted, user, request.fence)
     return await command(parts, caller, request.room, _KEY, mute)
 
 

@@ -52,6 +52,10 @@ class PostResults:
         if self._done is not None and len(self._results) >= self._expected:
             self._done.set()
 
+    def reply_with_reason(self, room: int, result: AckResult, reason: str, retry_after_ms: int = 0) -> None:
+        """Take the result of a refused post."""
+        self.reply_acks(room, [result])
+
     def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:
         """Ignore the end of a room: its posts are answered all the same."""
 

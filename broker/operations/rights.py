@@ -33,7 +33,10 @@ def check_rights(caller: Caller, row: OperationRow, request: Any) -> None:
         raise OperationError(ErrorCode.NOT_ALLOWED, "is for backends", "operation")
     if caller.tenant and row.subject == "broker":
         raise OperationError(ErrorCode.NOT_ALLOWED, "is for keys of no tenant: it is about all of them", "operation")
-    if row.room:
+    if row.room and request.room is None:
+        if not caller.is_backend or not caller.in_all_rooms:
+            raise OperationError(ErrorCode.NOT_ALLOWED, "is required, but for keys of all rooms", "room")
+    elif row.room:
         role = caller.role_in(request.room)
         if role is None:
             raise OperationError(ErrorCode.ROOM_NOT_GRANTED, "is not granted", "room")

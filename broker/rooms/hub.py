@@ -27,6 +27,7 @@ from broker.core.commerce.room_activities import ActivityCounts, ActivityKey, Ro
 from broker.core.limits.join_limit import JoinLimit
 from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.limits.rate_limit import Gcra, Rate
+from broker.core.moderation.sanctions import RoomSanctions, SanctionTable
 from broker.core.net.connection_limits import address_key
 from broker.core.rooms.bans import BanTable
 from broker.core.rooms.ended import EndedRooms
@@ -47,7 +48,7 @@ from broker.rooms.actions import ActionQueue
 from broker.rooms.activity_records import read_activity
 from broker.rooms.fanout import FanOut
 from broker.rooms.measures import RoomMeasures
-from broker.rooms.room import PostRef, Room
+from broker.rooms.room import PostRef, Room, SessionsOf
 from broker.rooms.room_checkpoints import RoomCheckpoint
 from broker.rooms.room_store import RoomStore
 from protocol.codes import ErrorCode, LeaveReason, Role, RoomPhase
@@ -89,6 +90,7 @@ class Hub:
         trusted: TrustedClock | None = None,
         tenants: Tenants | None = None,
         actions: ActionQueue | None = None,
+        sessions_of: SessionsOf = lambda user: (),
     ) -> None:
         self.event_ids = EventIds(secrets.token_bytes(32))
         """Ids of events for watchers, the same over a restart if the key is."""
@@ -100,8 +102,11 @@ class Hub:
         self._room_store = room_store
         self.key_space = KeySpace() if room_store is None else room_store.key_space
         self.trusted = TrustedClock(unix_ms, clock) if trusted is None else trusted
-        """By it keys and bans expire."""
+        """By it keys and sanctions expire."""
         self.bans = BanTable() if room_store is None else room_store.bans
+        self.sanctions = SanctionTable()
+        """Who may not post, or not enter."""
+        self._sessions_of = sessions_of
         self._config = config
         self._rules = rules
         self._fanout = fanout
@@ -234,7 +239,7 @@ class Hub:
         epoch = self._rng.getrandbits(48) if checkpoint is None else checkpoint.epoch
         state: RoomState[PostRef] = RoomState(
             self._rules, epoch, self._rng, self._clock(), name, self._orders, self.key_space,
-            self._activities_of(checkpoint),
+            self._activities_of(checkpoint), RoomSanctions(self.sanctions, name, self.trusted.continued_ms),
         )  # fmt: skip
         state.stage = self._stage
         if checkpoint is not None:
@@ -263,6 +268,7 @@ class Hub:
             tenant=use,
             on_actions=self._actions.put,
             measures=self.measures,
+            sessions_of=self._sessions_of,
         )
         if checkpoint is None:
             room.journal.open_epoch()

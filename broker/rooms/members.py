@@ -38,6 +38,9 @@ class Subscriber(Protocol):
     def reply_acks(self, room: int, results: list[AckResult], firsts: Sequence[FirstResult] = ()) -> None:
         """Answer POSTs of this session; ``firsts``: for those whose key was used before."""
 
+    def reply_with_reason(self, room: int, result: AckResult, reason: str, retry_after_ms: int = 0) -> None:
+        """Answer a POST of this session, with a reason for its user and when it would be taken, 0 = not known."""
+
     def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:
         """Handle that the room has removed this session."""
 

@@ -6,7 +6,7 @@ content.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from broker.core.commerce.activity import RoomEvent
@@ -20,7 +20,7 @@ from broker.rooms.members import Member, Members
 from protocol.activities import BY_EVENT_NAME, Via, activity_payload
 from protocol.activities.audiences import Audience
 from protocol.codes import Lane, MessageType
-from protocol.messages import Event
+from protocol.messages import Event, Tick
 from protocol.payloads import ActivityPayload
 
 __all__ = ["RoomPublisher"]
@@ -127,11 +127,22 @@ class RoomPublisher:
         number = self._counter_keys.setdefault(key, len(self._counter_keys) + 1)
         return Content(event, Lane.AMBIENT, self._counters_sent, part_key=number)
 
+    def show(self, tick: Tick, number: int, members: Iterable[Member]) -> None:
+        """Send a tick to these members alone."""
+        self._send_to(list(members), Content(tick, Lane.CHAT, number, len(tick.entries)))
+
+    def push_own_counter(self, key: ActivityKey, counter: RoomEvent, members: Iterable[Member]) -> None:
+        """Send counters to these members alone; the newest replaces older ones."""
+        self._send_to(list(members), self._counter(key, counter))
+
     def _send_to_staff(self, content: Content) -> None:
-        """Send something to `MAX_STAFF` members of staff, one by one."""
-        staff = list(islice(self.staff, MAX_STAFF))
-        prepared = prepare({member.variant for member in staff}, [[content]] * len(TIERS), self._number)
-        for member in staff:
+        """Send something to `MAX_STAFF` members of staff."""
+        self._send_to(list(islice(self.staff, MAX_STAFF)), content)
+
+    def _send_to(self, members: Sequence[Member], content: Content) -> None:
+        """Send something to a few members, one by one."""
+        prepared = prepare({member.variant for member in members}, [[content]] * len(TIERS), self._number)
+        for member in members:
             bundle = prepared.bundles[member.variant]
             if bundle is not None and member.index >= 0:
                 member.session.transport.write_parts(bundle.parts)

@@ -28,7 +28,17 @@ from broker.core.commerce.room_activities import (
 )
 from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.rooms.audience import addressed_to
-from broker.core.rooms.effects import Effect, End, Outcomes, Publish, Record, Reply, TickOut
+from broker.core.rooms.effects import (
+    Effect,
+    End,
+    Outcomes,
+    Publish,
+    Record,
+    RefusePost,
+    Reply,
+    ShowToSender,
+    TickOut,
+)
 from broker.core.rooms.erasure import Erasure
 from broker.core.rooms.event_ids import EventIds
 from broker.core.rooms.idempotency import OperationKey
@@ -40,7 +50,7 @@ from broker.core.rooms.policies import Policy
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
 from broker.core.rooms.watch_times import WatchTimes
-from broker.core.tenants.names import plain_name
+from broker.core.tenants.names import plain_name, qualify, tenant_of
 from broker.core.tenants.quotas import TenantUse
 from broker.ledger import ResultBatch
 from broker.rooms.actions import RoomActions
@@ -60,7 +70,7 @@ from protocol.messages import AckResult, FirstResult, Joined, Post
 from protocol.operations import STAFF
 from protocol.operations.keys import KeyItem
 
-__all__ = ["OnActions", "PostRef", "Room"]
+__all__ = ["OnActions", "PostRef", "Room", "SessionsOf"]
 
 SWEEP_LIMITERS_S = 10.0
 """How often a room sweeps its limiters."""
@@ -70,6 +80,8 @@ MAX_LAST_TURNS = 10_000
 MAX_WAITING_SWEEPS = 64
 """A room without a tick (policy ``off``) makes one sweep a message; above so many waiting ones it collects them."""
 
+SessionsOf = Callable[[str], Iterable[Any]]
+"""Returns the open sessions of a user (qualified id). Any: sessions are above this module."""
 OnActions = Callable[[RoomActions], None]
 """Does what an activity of a room has to be done outside."""
 
@@ -107,6 +119,7 @@ class Room:
         tenant: TenantUse | None = None,
         on_actions: OnActions = lambda asked: None,
         measures: RoomMeasures | None = None,
+        sessions_of: SessionsOf = lambda user: (),
     ) -> None:
         self.name = name
         """Qualified by its tenant."""
@@ -129,6 +142,7 @@ class Room:
         self._reporter = reporter
         self._on_actions = on_actions
         self._measures = RoomMeasures() if measures is None else measures
+        self._sessions_of = sessions_of
         self.journal = RoomJournal(
             room_store, name, state, clock, perform=self._perform, on_due=self._on_due, on_crash=self._crashed
         )
@@ -207,6 +221,15 @@ class Room:
         """Remove a member against its will; its session is informed."""
         self.leave(member, now)
         member.session.on_left(self, reason, message)
+
+    def members_of(self, user: str) -> list[Member]:
+        """Return what the links of a user (without its tenant) are here. O(links of the user)."""
+        sessions = self._sessions_of(qualify(tenant_of(self.name), user))
+        return [member for session in sessions for room, member in session.memberships if room is self]
+
+    def refuses(self, member: Member) -> bool:
+        """Return whether any post of a member is refused: it is muted."""
+        return self.state.refusal_of((member, 0), member) is not None
 
     def snapshot(self, member: Member) -> Joined:
         """Return the room as a member gets it that joins now."""
@@ -471,6 +494,13 @@ class Room:
                         self._measures.refuse(outcome, detail)
                         if outcome is Outcome.LIMITED and self._reporter is not None:
                             self._reporter.over_limits(member.user_id)
+                case RefusePost((member, sequence), code, wait_ms, reason):
+                    self._measures.refuse(Outcome.REJECTED, int(code))
+                    refused = AckResult(sequence, Outcome.REJECTED, int(code))
+                    member.session.reply_with_reason(self.number, refused, reason, wait_ms)
+                case ShowToSender((member, sequence), tick, number, outcome):
+                    self._publisher.show(tick, number, self.members_of(member.user_id))
+                    member.session.reply_acks(self.number, [AckResult(sequence, outcome)])
                 case Outcomes(outcomes):
                     reply_all(self.number, outcomes)
                 case Publish(event, lane, offset, audience):

@@ -224,14 +224,14 @@ class SessionLink:
         else:
             self.send_acks(room, results)
 
-    def reply_with_reason(self, room: int, result: AckResult, reason: str) -> None:
-        """Send the outcome of a POST, with the platform's reason where it has given one."""
-        if not reason:
+    def reply_with_reason(self, room: int, result: AckResult, reason: str, retry_after_ms: int = 0) -> None:
+        """Send the outcome of a POST, with the reason where there is one, and when it would be taken."""
+        if not reason and not retry_after_ms:
             self.reply_acks(room, [result])
             return
         if self.waiting_posts is not None:
             self.waiting_posts.answered(room, result.sequence)
-        self.send(Ack((result,), (), (AckReason(result.sequence, reason),)), room)
+        self.send(Ack((result,), (), (AckReason(result.sequence, reason, retry_after_ms),)), room)
 
     def hold(self, until: float) -> None:
         """Leave the connection unread, and what it has sent unhandled, until `go_on`.

@@ -80,6 +80,10 @@ class RoomSender:
         if due:
             self._poster.reply_acks(0, due, firsts)
 
+    def reply_with_reason(self, room: int, result: AckResult, reason: str, retry_after_ms: int = 0) -> None:
+        """Answer a post."""
+        self.reply_acks(room, [result])
+
     def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:
         """Answer what the room leaves unanswered: later, with the same key."""
         left = [sequence for sequence, times in self._open.items() for _ in range(times)]

@@ -42,8 +42,8 @@ class Reviewing(Protocol):
     def reply_acks(self, room: int, results: list[AckResult], firsts: Sequence[FirstResult] = ()) -> None:
         """Answer POSTs of this session."""
 
-    def reply_with_reason(self, room: int, result: AckResult, reason: str) -> None:
-        """Answer a POST with the platform's reason."""
+    def reply_with_reason(self, room: int, result: AckResult, reason: str, retry_after_ms: int = 0) -> None:
+        """Answer a POST with the reason, and when it would be taken."""
 
     def replying(self) -> AbstractContextManager[None]:
         """Collect the replies inside the block into one write; an exception ends this session alone."""
@@ -85,6 +85,8 @@ class ReviewedPosts:
             state.phase is not _LIVE and (member.role < Role.MODERATOR or state.phase is RoomPhase.ENDED)
         ):
             return False  # the room refuses it, and a refusal need not wait
+        if room.refuses(member):
+            return False
         queue = self._queues.get(room.number)
         if queue is not None and len(queue) >= MAX_REVIEWED:
             self._link.reply_acks(room.number, [AckResult(sequence, Outcome.LIMITED, RETRY_MS)])

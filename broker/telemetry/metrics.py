@@ -272,6 +272,7 @@ METRICS: tuple[Metric, ...] = (
               "broker.core.rooms.idempotency:forgotten"),
     _of_rooms("likes_unranked", "Likes of users that the table of top likers had no space for.",
               "broker.core.rooms.likes:unranked"),
+    _of_rooms("posts_shadowed", "Posts that their senders alone were shown.", "broker.core.rooms.posting:shadow_count"),
     # Fan-out.
     _counter("fanout_writes", "Writes to members.", "fanout.writes", f"{_FANOUT}:writes"),
     _counter("fanout_deliveries", "Contents delivered to members.", "fanout.deliveries", f"{_FANOUT}:deliveries"),

@@ -401,10 +401,10 @@ class ClientCore:
         message = frame.message
         if isinstance(message, Ack):
             firsts = {first.sequence: first for first in message.firsts}
-            reasons = dict(message.reasons)
+            reasons = {reason.sequence: reason for reason in message.reasons}
             for result in message.results:
                 sequence = result.sequence
-                is_known = self.posts.on_result(result, firsts.get(sequence), reasons.get(sequence, ""))
+                is_known = self.posts.on_result(result, firsts.get(sequence), reasons.get(sequence))
                 self.rooms.unexpected_frames += not is_known
         elif isinstance(message, ErrorReply):
             sequence = frame.sequence

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import trio
 
 from ..codes import TRY_AGAIN, ErrorCode, MessageType, Outcome
-from ..messages import AckResult, ErrorReply, FirstResult, Message, Post
+from ..messages import AckReason, AckResult, ErrorReply, FirstResult, Message, Post
 from ..payloads import ORDER_TYPES
 from ..reconnect import backoff_s
 from .events import PostResult
@@ -91,15 +91,17 @@ class Posts:
             self._waiters.pop(sequence, None)
         return waiter.result
 
-    def on_result(self, entry: AckResult, first: FirstResult | None = None, reason: str = "") -> bool:
+    def on_result(self, entry: AckResult, first: FirstResult | None = None, reason: AckReason | None = None) -> bool:
         """Process one entry of an ACK; False if no POST waits for it.
 
-        ``first``: the first use of its key, if any; ``reason``: the platform's, "" = none.
+        ``first``: the first use of its key, if any; ``reason``: why, if the broker says so.
         """
         waiter = self._waiters.get(entry.sequence)
         if waiter is None:
             return False
-        result = PostResult(entry.outcome, waiter.client_msg_id, message=reason, first=first)
+        result = PostResult(entry.outcome, waiter.client_msg_id, first=first)
+        if reason is not None:
+            result = result._replace(message=reason.text, retry_after_ms=reason.retry_after_ms)
         if entry.outcome in TRY_AGAIN:
             result = result._replace(retry_after_ms=entry.detail)
         elif entry.outcome is Outcome.REJECTED:

@@ -42,6 +42,8 @@ class Scope(StrEnum):
     USERS_READ = "users:read"
     USERS_WRITE = "users:write"
     HOOKS_WRITE = "hooks:write"
+    MODERATION_READ = "moderation:read"
+    MODERATION_WRITE = "moderation:write"
     COMMERCE_READ = "commerce:read"
     COMMERCE_WRITE = "commerce:write"
     ADMIN = "admin"

@@ -233,7 +233,7 @@ _FROM_SERVER: list[tuple[str, Message, Lane, int, int]] = [
         "ack-reasons",
         Ack(
             (AckResult(5, Outcome.REJECTED, int(ErrorCode.BLOCKED)), AckResult(6, Outcome.MASKED, 44)), (),
-            (AckReason(5, "不文明用语"), AckReason(6, "")),
+            (AckReason(5, "不文明用语", 600_000), AckReason(6, "")),
         ),
         Lane.CONTROL, 3, 0,
     ),

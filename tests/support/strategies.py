@@ -270,7 +270,7 @@ MESSAGES: dict[tuple[Side, Opcode], Strategy] = {
         Ack,
         _tuples(st.builds(AckResult, u32, st.sampled_from(Outcome), counts), 5),
         _tuples(st.builds(FirstResult, u32, room_names, counts, counts), 5),
-        _tuples(st.builds(AckReason, u32, reasons), 5),
+        _tuples(st.builds(AckReason, u32, reasons, counts), 5),
     ),
     (Side.SERVER, Opcode.EVENT): _events,
     (Side.SERVER, Opcode.TICK): st.builds(Tick, counts, counts, st.integers(0, 4), _tuples(entries, 3), accounts),

@@ -63,7 +63,7 @@ async def results_of(link: RawLink, count: int) -> tuple[list[AckResult], dict[i
         assert frame is not None
         if isinstance(frame.message, Ack):
             results += frame.message.results
-            reasons |= dict(frame.message.reasons)
+            reasons |= {each.sequence: each.text for each in frame.message.reasons}
         elif isinstance(frame.message, Tick):
             shown += [entry.payload[0] for entry in frame.message.entries]
     return results, reasons, shown

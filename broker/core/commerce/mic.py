@@ -54,7 +54,7 @@ __all__ = [
     "ConfirmOnMic",
     "InviteUser",
     "Mic",
-    "MuteUser",
+    "MuteMicrophone",
     "RejectUser",
     "RequestSeat",
     "SetSeats",
@@ -111,7 +111,7 @@ class ConfirmOnMic(NamedTuple):
     fence: int
 
 
-class MuteUser(NamedTuple):
+class MuteMicrophone(NamedTuple):
     """Switch the sound of a user off or on. ``user``: None = the caller's own, with its ``fence``."""
 
     is_muted: bool
@@ -190,7 +190,7 @@ class Mic(Activity[T]):
                 return self._accept(requester, command.fence, now_ms)
             case ConfirmOnMic():
                 return self._go_on_mic(user, command.fence)
-            case MuteUser():
+            case MuteMicrophone():
                 return self._mute(command, user)
             case UserLeft():
                 self._absent = {each for each in self._absent if each in self._entries} | {user}
@@ -271,7 +271,7 @@ class Mic(Activity[T]):
             reports=(_report(user, on_mic, None),),
         )
 
-    def _mute(self, command: MuteUser, caller: str) -> ActivityStep[T]:
+    def _mute(self, command: MuteMicrophone, caller: str) -> ActivityStep[T]:
         user = caller if command.user is None else command.user
         entry = self._entries.get(user)
         if command.user is None:

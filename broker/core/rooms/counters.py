@@ -29,7 +29,7 @@ STATE_EVERY_S = 2.0
 _ADMITTED, _SAMPLED, _HELD = (Account._fields.index(name) for name in ("admitted", "sampled", "held"))
 EVENT_COUNTERS = (
     "duplicates", "duplicate_marks_lost", "quota_admitted", "quota_refused", "limiter_full", "keys_lost",
-    "likes_unranked", "keys_changed", "return_marks_lost",
+    "likes_unranked", "keys_changed", "return_marks_lost", "posts_shadowed",
 )  # fmt: skip
 """Names of what a room counts beside its accounts; the rows are in ``broker.telemetry.metrics``."""
 
@@ -162,7 +162,7 @@ class RoomCounters:
         return (
             posting.duplicates.refused, posting.duplicates.forgotten, sum(posting.admission.admitted),
             sum(posting.admission.refused), posting.limits.full_refusals, self._stream.keys_lost,
-            self._likes.unranked, self._keys.changed, self._presence.returns_lost,
+            self._likes.unranked, self._keys.changed, self._presence.returns_lost, posting.shadow_count,
         )  # fmt: skip
 
     # ---- how many

@@ -11,10 +11,21 @@ from broker.core.commerce.gifts import GiftCombo, GiftOrder
 from broker.core.commerce.room_activities import ActivityBatch, AnswerCommand, PushCounter, RecordBatch, StartActions
 from broker.core.rooms.idempotency import FirstUse, OperationKey
 from protocol.activities.audiences import Audience
-from protocol.codes import Lane, LeaveReason, MessageType, Outcome
+from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, Outcome
 from protocol.messages import Event, State, Tick
 
-__all__ = ["Effect", "End", "Outcomes", "PendingReply", "Publish", "Record", "Reply", "TickOut"]
+__all__ = [
+    "Effect",
+    "End",
+    "Outcomes",
+    "PendingReply",
+    "Publish",
+    "Record",
+    "RefusePost",
+    "Reply",
+    "ShowToSender",
+    "TickOut",
+]
 
 T = TypeVar("T")
 
@@ -59,6 +70,27 @@ class TickOut(NamedTuple):
     state_number: int
     counters: tuple[PushCounter, ...] = ()
     waited_s: float = 0.0
+
+
+class ShowToSender(NamedTuple, Generic[T]):
+    """Show a danmaku to the links of its sender alone, and answer its POST with ``outcome``, as if all had seen it.
+
+    ``tick``: holds the danmaku; ``number``: that of the room's last tick. It is in no history, account or ranking.
+    """
+
+    ticket: T
+    tick: Tick
+    number: int
+    outcome: Outcome = Outcome.ACCEPTED
+
+
+class RefusePost(NamedTuple, Generic[T]):
+    """Refuse one POST. ``wait_ms``: until it would be taken, 0 = not known; ``reason``: in words for its sender."""
+
+    ticket: T
+    code: ErrorCode
+    wait_ms: int = 0
+    reason: str = ""
 
 
 class End(NamedTuple):
@@ -106,6 +138,8 @@ class Record(NamedTuple, Generic[T]):
 
 Effect = (
     Reply[T]
+    | RefusePost[T]
+    | ShowToSender[T]
     | Outcomes[T]
     | Publish
     | Record[T]

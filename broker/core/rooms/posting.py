@@ -21,9 +21,10 @@ from broker.core.commerce.highlights import HeldHighlight, Highlights
 from broker.core.commerce.room_rankings import GIFTS, RoomRankings
 from broker.core.limits.overload import STAGE_RULES, OverloadStage
 from broker.core.limits.post_limits import PostLimits
+from broker.core.moderation.sanctions import RoomSanctions
 from broker.core.rooms.accounts import RoomAccounts
 from broker.core.rooms.deletions import deletion_of
-from broker.core.rooms.effects import Effect, PendingReply, Record, Reply
+from broker.core.rooms.effects import Effect, PendingReply, Record, RefusePost, Reply
 from broker.core.rooms.idempotency import OperationKey, order_key, post_key
 from broker.core.rooms.likes import LikeCounter
 from broker.core.rooms.phases import RoomPhases
@@ -51,6 +52,10 @@ _ADDRESSABLE = frozenset({MessageType.ANNOUNCEMENT, MessageType.MEDIA})
 """Built-in types of messages that may be for a part of the room."""
 
 
+MAX_SHADOWED = 1000
+"""Danmaku of one tick that their senders alone are shown; more are answered as sampled out."""
+
+
 class PhaseSetter(Protocol[T]):
     """Changes the phase of the room for a POST."""
 
@@ -76,6 +81,7 @@ class Posting(Generic[T]):
         phases: RoomPhases,
         pins: RoomPins,
         set_phase: PhaseSetter[T],
+        sanctions: RoomSanctions,
     ) -> None:
         policy = rules.policy
         self._rules = rules
@@ -87,6 +93,12 @@ class Posting(Generic[T]):
         self._phases = phases
         self._pins = pins
         self._set_phase = set_phase
+        self._sanctions = sanctions
+        self._mutes = sanctions.mutes
+        self.shadowed: list[tuple[T, PendingDanmaku]] = []
+        """Danmaku that their senders alone will be shown with the next tick."""
+        self.shadow_count = 0
+        """Posts of shadow-muted users so far, of any type."""
         self._policy = policy
         self.stage = OverloadStage.NORMAL
         """Overload stage in force."""
@@ -128,6 +140,10 @@ class Posting(Generic[T]):
             refused = self._refused_by_phase(ticket, author.role)
             if refused:
                 return refused
+        if self._mutes:
+            refused = self._refused_by_mute(ticket, author, post, now)
+            if refused:
+                return refused
         return self._posts[kind](ticket, author, post, now, at_ms)
 
     def _danmaku(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
@@ -149,12 +165,50 @@ class Posting(Generic[T]):
             self.duplicates.mark(user_id, folded or "", now)
         return effects
 
+    def refusal_of(self, ticket: T, author: Author) -> RefusePost[T] | None:
+        """Return the answer to any post of an author who is muted and knows it."""
+        found = self._sanctions.mute_of(author.user_id, author.role) if self._mutes else None
+        if found is None or found[0].is_shadow:
+            return None
+        mute, left_ms = found
+        return RefusePost(ticket, ErrorCode.MUTED, left_ms, mute.reason)
+
+    def _refused_by_mute(self, ticket: T, author: Author, post: Post, now: float) -> Sequence[Effect[T]]:
+        """Return the answer to a post of a muted user; empty where there is no mute. A shadowed danmaku is judged as
+        any other, and then kept from the window (`_offer`)."""
+        refusal = self.refusal_of(ticket, author)
+        if refusal is not None:
+            return (refusal,)
+        if not self._is_shadowed(author.user_id, author.role):
+            return _NOTHING
+        rule = self._rules.types.custom.get(post.type)
+        lane = MESSAGE_TYPES[post.type].lane if rule is None else rule.lane
+        if lane is _CHAT:
+            return _NOTHING
+        self.shadow_count += 1
+        if post.type == MessageType.LIKE:
+            counted = self.limits.likes.take(author.user_id, now, post.payload[0])
+            if counted:
+                return (Reply(ticket, Outcome.ACCEPTED, counted),)
+            return (Reply(ticket, Outcome.LIMITED, retry_ms(self.limits.likes.try_acquire(author.user_id, now))),)
+        return (Reply(ticket, Outcome.ACCEPTED, self._stream.history.last_offset),)
+
+    def _is_shadowed(self, user_id: str, role: Role) -> bool:
+        found = self._sanctions.mute_of(user_id, role)
+        return found is not None and found[0].is_shadow
+
     def _offer(self, ticket: T, item: PendingDanmaku, now: float) -> Sequence[Effect[T]]:
         """Offer a danmaku to the window; the effects are empty where it was taken in. Those of the room's staff are
         never sampled out."""
         over_quota = not self.admission.try_admit(_CHAT, now)
         if over_quota and self._policy.over_quota is _DROP_NEWEST:
             return (Reply(ticket, Outcome.LIMITED, retry_ms(self.admission.retry_after_s(now))),)
+        if self._mutes and self._is_shadowed(item.user_id, item.role):
+            if len(self.shadowed) >= MAX_SHADOWED:
+                return (Reply(ticket, Outcome.SAMPLED_OUT),)
+            self.shadow_count += 1
+            self.shadowed.append((ticket, item))
+            return _NOTHING
         if _MODERATOR <= item.role < _APP:
             if not self.window.takes_always:
                 return (Reply(ticket, Outcome.LIMITED, BUSY_RETRY_MS),)

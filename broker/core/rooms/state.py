@@ -21,10 +21,11 @@ from broker.core.commerce.highlights import Highlights
 from broker.core.commerce.room_activities import PushCounter, RoomActivities
 from broker.core.commerce.room_rankings import RoomRankings
 from broker.core.limits.overload import STAGE_RULES, OverloadStage
+from broker.core.moderation.sanctions import RoomSanctions, SanctionTable
 from broker.core.rooms.accounts import RoomAccounts
 from broker.core.rooms.activity_steps import ActivitySteps
 from broker.core.rooms.counters import RoomCounters
-from broker.core.rooms.effects import Effect, Outcomes, PendingReply, Record, TickOut
+from broker.core.rooms.effects import Effect, Outcomes, PendingReply, Record, ShowToSender, TickOut
 from broker.core.rooms.erasure import Erasure
 from broker.core.rooms.history import History
 from broker.core.rooms.idempotency import (
@@ -50,7 +51,7 @@ from broker.core.tenants.names import plain_name
 from protocol.codes import Lane, MessageType, Outcome, Role, RoomPhase, Tier
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
-from protocol.messages import Event, Joined, Tick
+from protocol.messages import Account, Event, Joined, Tick, TickEntry
 from protocol.payloads import ORDER_TYPES, GiftPayload, HighlightPayload, payload_record
 
 __all__ = ["Author", "RoomRules", "RoomState", "StoredEvent"]
@@ -68,7 +69,8 @@ class RoomState(Generic[T]):
     """State of one room. All times: ``now`` monotonic seconds, ``at_ms`` Unix milliseconds.
 
     ``name``: qualified by its tenant; ``orders`` and ``key_space``: of all rooms of the broker; None: this room is
-    the only one; ``activities``: of this room, as the ledger has them; None: it has none, as nothing is kept.
+    the only one; ``activities``: of this room, as the ledger has them; None: it has none, as nothing is kept;
+    ``sanctions``: of its users, None = there are none.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class RoomState(Generic[T]):
         orders: IdempotencyTable[T] | None = None,
         key_space: KeySpace | None = None,
         activities: RoomActivities[Any] | None = None,
+        sanctions: RoomSanctions | None = None,
     ) -> None:
         policy = rules.policy
         self._rules = rules
@@ -124,8 +127,10 @@ class RoomState(Generic[T]):
             self._phases,
             self.kept.pins,
             self.set_phase,
+            RoomSanctions(SanctionTable(), name, lambda: 0) if sanctions is None else sanctions,
         )
         self.post_to, self.takes_audience = self._posting.post_to, self._posting.takes_audience
+        self.refusal_of = self._posting.refusal_of
         self.post = self._posting.post
         """Decide what one POST becomes: `Posting.post` itself, as a method in between would cost a call a message."""
         self.keys = RoomKeys(self._presence.has, key_space)
@@ -369,7 +374,7 @@ class RoomState(Generic[T]):
         """Let out what waits of a user: its combos end, and there is a tick if any danmaku wait for one."""
         posting = self._posting
         effects = posting.release(posting.gifts.flush(now, at_ms, user), now, at_ms)
-        if posting.window.pending or posting.window.shed:
+        if posting.window.pending or posting.window.shed or posting.shadowed:
             effects += self.tick(now, at_ms)
         return effects
 
@@ -380,7 +385,7 @@ class RoomState(Generic[T]):
         the last; None while there is nothing to say."""
         posting = self._posting
         due = inf
-        if posting.window.pending or posting.window.shed:
+        if posting.window.pending or posting.window.shed or posting.shadowed:
             due = now if self.batch_full else self._ticked_at + self.interval_s
         gifts_at = posting.gifts.next_release_at(now)
         if gifts_at is not None:
@@ -407,6 +412,8 @@ class RoomState(Generic[T]):
                 waited_s = now - shown[0].at
             if window.outcomes:
                 effects.append(Outcomes(window.outcomes))
+        if posting.shadowed:
+            effects += self._shadowed(now, at_ms, is_own_tick=not ticks)
         counters: tuple[PushCounter, ...] = ()
         wait_s = 0.0 if ticks or state is not None else RANKING_WAIT_S
         if now >= self.rankings.next_push_at + wait_s:
@@ -414,6 +421,21 @@ class RoomState(Generic[T]):
         if ticks or state is not None or counters:
             effects.append(TickOut(self._tick_number, ticks, state, self.counters.number, counters, waited_s))
         return effects
+
+    def _shadowed(self, now: float, at_ms: int, *, is_own_tick: bool) -> list[Effect[T]]:
+        """Show what waits to its senders alone, before the tick. ``is_own_tick``: there is no other now."""
+        if is_own_tick:
+            self._ticked_at = now
+            self._tick_number += 1
+        shadowed, self._posting.shadowed = self._posting.shadowed, []
+        return [self.show_to_sender(ticket, tick_entry(item), at_ms) for ticket, item in shadowed]
+
+    def show_to_sender(
+        self, ticket: T, entry: TickEntry, at_ms: int, outcome: Outcome = Outcome.ACCEPTED
+    ) -> ShowToSender[T]:
+        """Return the effect that shows a danmaku to its sender alone, as a part of the tick of this moment."""
+        tick = Tick(at_ms, self._interval_ms(), self.stage, (entry,), Account())
+        return ShowToSender(ticket, tick, self._tick_number, outcome)
 
     def _ticks(self, cuts: Mapping[int, TierCut], at_ms: int) -> tuple[Tick, ...]:
         full = cuts[Tier.FULL]

@@ -21,7 +21,7 @@ from broker.core.commerce.mic import (
     ConfirmOnMic,
     InviteUser,
     Mic,
-    MuteUser,
+    MuteMicrophone,
     RejectUser,
     RequestSeat,
     SetSeats,
@@ -221,7 +221,7 @@ def test_a_device_of_an_ended_holding_cannot_act_for_the_next_one() -> None:
     driver.ask(RejectUser("ann"), HOST)
     new = invite(driver, "ann")
     assert new > old
-    for command in (AcceptInvitation(old), ConfirmOnMic(old), Withdraw(old), MuteUser(True, None, old)):
+    for command in (AcceptInvitation(old), ConfirmOnMic(old), Withdraw(old), MuteMicrophone(True, None, old)):
         refusal = driver.refusal_of(command, ANN)
         assert refusal.code is ErrorCode.STALE
         assert str(new) in refusal.rule
@@ -250,7 +250,7 @@ def test_the_token_goes_to_the_invited_user_alone() -> None:
     fence = invite(driver, "ann")
     answers = [driver.ask(AcceptInvitation(fence), ANN)]
     driver.ask(ConfirmOnMic(fence), ANN)
-    driver.ask(MuteUser(True, "ann"), HOST)
+    driver.ask(MuteMicrophone(True, "ann"), HOST)
     driver.ask(Withdraw(fence), ANN)
     assert answers[0].rtc_token == TOKEN
     public = [driver.events, driver.messages, driver.reports, driver.activity.counter()]
@@ -422,24 +422,24 @@ def test_staff_and_the_user_itself_mute() -> None:
     driver = driver_with()
     fence = put_on_mic(driver, "ann")
     driver.events.clear()
-    assert driver.ask(MuteUser(True, None, fence), ANN).is_muted
-    assert driver.ask(MuteUser(True, None, fence), ANN).is_muted
-    assert not driver.ask(MuteUser(False, None, fence), ANN).is_muted
-    assert driver.ask(MuteUser(True, "ann"), HOST).is_muted
-    assert driver.refusal_of(MuteUser(False, None, fence), ANN).code is ErrorCode.NOT_ALLOWED
-    assert driver.ask(MuteUser(True, None, fence), ANN).is_muted
+    assert driver.ask(MuteMicrophone(True, None, fence), ANN).is_muted
+    assert driver.ask(MuteMicrophone(True, None, fence), ANN).is_muted
+    assert not driver.ask(MuteMicrophone(False, None, fence), ANN).is_muted
+    assert driver.ask(MuteMicrophone(True, "ann"), HOST).is_muted
+    assert driver.refusal_of(MuteMicrophone(False, None, fence), ANN).code is ErrorCode.NOT_ALLOWED
+    assert driver.ask(MuteMicrophone(True, None, fence), ANN).is_muted
     assert driver.activity.taken() == (MicSeat(1, "ann", "Ann", True),)
-    assert not driver.ask(MuteUser(False, "ann"), HOST).is_muted
+    assert not driver.ask(MuteMicrophone(False, "ann"), HOST).is_muted
     assert [event.data.is_muted for event in driver.events] == [True, False, True, False]
 
 
 def test_only_who_is_on_the_mic_is_muted() -> None:
     driver = driver_with()
     driver.ask(RequestSeat(), ANN)
-    assert driver.refusal_of(MuteUser(True, "ann"), HOST).code is ErrorCode.NOT_INVITED
-    assert driver.refusal_of(MuteUser(True, None, 5), ANN).code is ErrorCode.NOT_INVITED
+    assert driver.refusal_of(MuteMicrophone(True, "ann"), HOST).code is ErrorCode.NOT_INVITED
+    assert driver.refusal_of(MuteMicrophone(True, None, 5), ANN).code is ErrorCode.NOT_INVITED
     fence = invite(driver, "ann")
-    assert driver.refusal_of(MuteUser(True, None, fence), ANN).code is ErrorCode.NOT_INVITED
+    assert driver.refusal_of(MuteMicrophone(True, None, fence), ANN).code is ErrorCode.NOT_INVITED
 
 
 # ---- seats
@@ -541,7 +541,9 @@ class MicMachine(RuleBasedStateMachine):
 
     @rule(user=users, is_muted=booleans(), by_staff=booleans())
     def mute(self, user: str, is_muted: bool, by_staff: bool) -> None:
-        command = MuteUser(is_muted, user) if by_staff else MuteUser(is_muted, None, self.fence(user, False))
+        command = (
+            MuteMicrophone(is_muted, user) if by_staff else MuteMicrophone(is_muted, None, self.fence(user, False))
+        )
         self.driver.send(command, HOST if by_staff else viewer(user))
 
     @rule(seats=integers(0, 5), removed=users)
