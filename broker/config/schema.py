@@ -98,9 +98,9 @@ RELOADABLE = frozenset(
         "webhooks.questions",
         "room.new_rooms_per_minute", "room.unused_close_s", "room.idle_close_s", "room.max_viewers", "tenants", "types",
         "room.admit_per_window", "room.merge", "room.chat_budget_per_s", "room.paid_budget_per_s", "room.tick_ms",
-        "room.tick_max_ms", "room.duplicate_window_s", "room.user_chat_per_s", "room.user_chat_burst",
-        "room.staff_posts_per_s", "room.staff_posts_burst", "room.app_posts_per_s", "room.app_posts_burst",
-        "room.likes_per_s", "room.highlight_tiers",
+        "room.tick_max_ms", "room.duplicate_window_s", "room.pre_review", "room.review_s", "room.approve_unreviewed",
+        "room.user_chat_per_s", "room.user_chat_burst", "room.staff_posts_per_s", "room.staff_posts_burst",
+        "room.app_posts_per_s", "room.app_posts_burst", "room.likes_per_s", "room.highlight_tiers",
     }
 )  # fmt: skip
 """Settings that take effect on SIGHUP; the others need a restart."""

@@ -173,6 +173,12 @@ class RoomConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """Longest interval the controller may stretch the tick to."""
     duplicate_window_s: Annotated[float, Meta(ge=0, le=3600)] | None = None
     """The same text of the same user is refused for this long; 0 = never."""
+    pre_review: bool | None = None
+    """Hold every message of those who are not staff for a reviewer; likes and what is paid for are not held."""
+    review_s: Annotated[float, Meta(ge=0, le=3600)] | None = None
+    """How long a message that is held waits until it is decided without a reviewer; 0 = it waits on."""
+    approve_unreviewed: bool | None = None
+    """Show a message that nobody has reviewed in review_s; else it is rejected."""
     compress: bool | None = None
     """Compress a tick once per room when it wins."""
     user_chat_per_s: Annotated[float, Meta(ge=0.001, le=10_000)] | None = None
@@ -214,8 +220,9 @@ class RoomConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 POLICY_FIELDS = (
     "admit_per_window", "window_ms", "reserved", "merge", "chat_budget_per_s", "paid_budget_per_s", "tick_ms",
-    "tick_max_ms", "duplicate_window_s", "compress", "user_chat_per_s", "user_chat_burst", "user_joins_per_s",
-    "user_joins_burst", "staff_posts_per_s", "staff_posts_burst", "app_posts_per_s", "app_posts_burst", "likes_per_s",
+    "tick_max_ms", "duplicate_window_s", "pre_review", "review_s", "approve_unreviewed", "compress",
+    "user_chat_per_s", "user_chat_burst", "user_joins_per_s", "user_joins_burst", "staff_posts_per_s",
+    "staff_posts_burst", "app_posts_per_s", "app_posts_burst", "likes_per_s",
 )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "kept_key",
     "page_of_kind",
     "read_activity",
+    "read_if_there",
     "refuse_from_memory",
     "requester",
 ]
@@ -137,6 +138,16 @@ async def ask_activity(parts: Parts, room_name: str, key: ActivityKey, reader: C
     required(parts.ledger)
     room = await _recalled(parts, room_name, key)
     return await _read(room, key, reader).wait()
+
+
+async def read_if_there(parts: Parts, room_name: str, key: ActivityKey, reader: Callable[[Any], R]) -> R | None:
+    """Return what ``reader`` says of an activity, see `read_activity`; None where there is none."""
+    required(parts.ledger)
+    activities = room_of(parts, room_name).state.activities.activities
+    pending = PendingResult[list[R]]()
+    if activities is None or not activities.read(key, partial(_put, pending, reader)):
+        return None
+    return next(iter(await pending.wait()), None)
 
 
 def _has_left(room: Room, key: ActivityKey) -> bool:

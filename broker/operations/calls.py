@@ -43,6 +43,7 @@ from broker.operations import (
     polls,
     products,
     rankings,
+    reviews,
     rooms,
     sales,
     schedules,
@@ -87,6 +88,7 @@ HANDLERS: dict[str, Handler] = {
     **schedules.HANDLERS,
     **products.HANDLERS,
     **polls.HANDLERS,
+    **reviews.HANDLERS,
 }
 RECALLED: dict[str, Recall] = {**rooms.RECALLED, **messages.RECALLED}
 KEY_S = 600.0

@@ -86,7 +86,8 @@ def _disconnect(parts: Parts, caller: Caller, request: DisconnectUser) -> Discon
     return DisconnectedUser(len(sessions))
 
 
-async def _kick(parts: Parts, caller: Caller, request: KickUser) -> Kicked:
+async def kick(parts: Parts, caller: Caller, request: KickUser) -> Kicked:
+    """Remove a user from a room, and keep it out for ``ban_s``."""
     room = room_of(parts, request.room)
     if not caller.is_backend:
         role = caller.role_in(request.room)
@@ -151,7 +152,7 @@ def _erase_state(parts: Parts, caller: Caller, request: EraseStateRequest) -> Er
 HANDLERS: dict[str, Handler] = {
     "users.get": _get,
     "users.disconnect": _disconnect,
-    "users.kick": _kick,
+    "users.kick": kick,
     "users.set_preferences": _set_preferences,
     "users.set_tags": _set_tags,
     "users.erase": _erase,

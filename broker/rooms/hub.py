@@ -342,6 +342,15 @@ class Hub:
         """Keys of orders forgotten before their time."""
         return self._orders.forgotten
 
+    def rooms_with_activity(self, key: ActivityKey) -> list[str]:
+        """Return the rooms that have an activity in memory, with a task or without. O(rooms)."""
+        found = [
+            room.name
+            for room in self._by_name.values()
+            if room.state.activities.activities is not None and room.state.activities.activities.find(*key) is not None
+        ]
+        return found if self._room_store is None else [*found, *self._room_store.with_activity(key)]
+
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the rooms' tasks until cancelled."""
         async with trio.open_nursery() as nursery:

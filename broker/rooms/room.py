@@ -17,7 +17,7 @@ from typing import Any
 import trio
 
 from broker.core.clock import TrustedClock
-from broker.core.commerce.activity import Attributes, Requester
+from broker.core.commerce.activity import Attributes, ReleasedPost, Requester, ShowPost, TellAuthor
 from broker.core.commerce.room_activities import (
     ActivityKey,
     AnswerCommand,
@@ -31,6 +31,7 @@ from broker.core.rooms.audience import addressed_to
 from broker.core.rooms.effects import (
     Effect,
     End,
+    Hold,
     Outcomes,
     Publish,
     Record,
@@ -57,6 +58,7 @@ from broker.rooms.actions import RoomActions
 from broker.rooms.attributes import attributes
 from broker.rooms.encoding import TIERS, Content
 from broker.rooms.fanout import FanOut
+from broker.rooms.holding import NOBODY, hold, tell_author
 from broker.rooms.journal import RoomJournal
 from broker.rooms.keyword_entries import KeywordEntries
 from broker.rooms.measures import REFUSALS, RoomMeasures
@@ -65,6 +67,7 @@ from broker.rooms.publishing import RoomPublisher
 from broker.rooms.reports import VACATED_AFTER_S, RoomReporter
 from broker.rooms.room_store import RoomStore
 from protocol.activities.audiences import Audience
+from protocol.activities.reviews import HeldBy
 from protocol.codes import LeaveReason, MessageType, Outcome, Role, RoomPhase
 from protocol.messages import AckResult, FirstResult, Joined, Post
 from protocol.operations import STAFF
@@ -264,13 +267,8 @@ class Room:
     def post(self, member: Member, sequence: int, post: Post, now: float) -> None:
         """Process one POST; its outcome reaches the member's session now, with a tick, or with the ledger's result."""
         state = self.state
-        if self.tenant is not None:
-            wait_s = self.tenant.message_wait_s(now)
-            if wait_s:
-                result = AckResult(sequence, Outcome.LIMITED, max(1, ceil(wait_s * 1000)))
-                member.session.reply_acks(self.number, [result])
-                self._measures.over_tenant_quota()
-                return
+        if self.tenant is not None and self._is_above_quota(self.tenant, member, sequence, now):
+            return
         at_ms = 0 if post[0] in _DATED_BY_TICK else self._unix_ms()
         effects = state.post((member, sequence), member, post, now, at_ms)
         activities = state.activities.activities
@@ -285,6 +283,24 @@ class Room:
                 self._perform(state.tick(now, self._unix_ms()))
         elif now + state.interval_s < self._armed_until or (self._has_batches and state.batch_full):
             self._nudge(now)
+
+    def _is_above_quota(self, tenant: TenantUse, member: Member, sequence: int, now: float) -> bool:
+        """Count a message of a tenant; return whether it is refused."""
+        wait_s = tenant.message_wait_s(now)
+        if wait_s:
+            result = AckResult(sequence, Outcome.LIMITED, max(1, ceil(wait_s * 1000)))
+            member.session.reply_acks(self.number, [result])
+            self._measures.over_tenant_quota()
+        return wait_s > 0
+
+    def hold(self, member: Member, sequence: int, post: Post, held_by: HeldBy, reason: str, now: float) -> None:
+        """Put one POST, of a type of `RoomState.may_hold`, into the review queue; its outcome follows as in `post`."""
+        if self.tenant is None or not self._is_above_quota(self.tenant, member, sequence, now):
+            self._perform(self.state.hold((member, sequence), member, post, now, held_by, reason))
+
+    def reply(self, ticket: PostRef, outcome: Outcome, detail: int) -> None:
+        """Answer a post, as the effect `Reply`."""
+        self._perform((Reply(ticket, outcome, detail),))
 
     def post_to(self, audience: Audience, member: Member, sequence: int, post: Post, now: float) -> None:
         """Process one POST for a part of the room, as `post`; the type takes an audience (`Posting.takes_audience`)."""
@@ -503,6 +519,12 @@ class Room:
                     member.session.reply_acks(self.number, [AckResult(sequence, outcome)])
                 case Outcomes(outcomes):
                     reply_all(self.number, outcomes)
+                case Hold():
+                    hold(self, effect)
+                case ShowPost(post):
+                    self._show(post)
+                case TellAuthor():
+                    tell_author(self.number, effect)
                 case Publish(event, lane, offset, audience):
                     self._publisher.publish(Content(event, lane, offset), audience)
                     if event.type == _KEYS:
@@ -521,6 +543,13 @@ class Room:
                     self._on_actions(RoomActions(self.name, self.state.epoch, key, actions))
                 case End(reason):
                     self.end(reason)
+
+    def _show(self, post: ReleasedPost) -> None:
+        """Show a danmaku that was held with the next tick."""
+        now = self._clock()
+        self.state.show(post, NOBODY, now)
+        if not self._has_tick:
+            self._perform(self.state.tick(now, self._unix_ms()))
 
     def _on_due(self) -> None:
         """Tick in time: the phase is one of the counters, and combos and activities go on."""

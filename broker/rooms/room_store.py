@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from broker.core.commerce.room_activities import ActivityBatch, ActivityKind, RoomActivities
+from broker.core.commerce.room_activities import ActivityBatch, ActivityKey, ActivityKind, RoomActivities
 from broker.core.commerce.room_rankings import StoredScore
 from broker.core.rooms.bans import BanTable
 from broker.core.rooms.effects import Record
@@ -271,6 +271,14 @@ class RoomStore:
             room
             for room, checkpoint in self._checkpoints.items()
             if checkpoint.activities is not None and checkpoint.activities.has_something_to_do
+        ]
+
+    def with_activity(self, key: ActivityKey) -> list[str]:
+        """Return the rooms without a task that have an activity in memory."""
+        return [
+            room
+            for room, checkpoint in self._checkpoints.items()
+            if checkpoint.activities is not None and checkpoint.activities.find(*key) is not None
         ]
 
     def take(self, room: str) -> RoomCheckpoint | None:

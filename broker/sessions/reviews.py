@@ -18,6 +18,7 @@ from broker.core.webhooks.questions import MessageAction, MessageAnswer, Start
 from broker.rooms.members import Member
 from broker.rooms.room import Room
 from broker.sessions.context import SessionContext
+from protocol.activities.reviews import HeldBy
 from protocol.codes import ErrorCode, MessageType, Outcome, Role, RoomPhase
 from protocol.messages import AckResult, FirstResult, Post
 
@@ -52,7 +53,18 @@ class Reviewing(Protocol):
 class _Waiting:
     """One post. ``result`` None: it goes to the room, once it is decided."""
 
-    __slots__ = ("is_decided", "is_dropped", "is_masked", "member", "post", "reason", "result", "room", "sequence")
+    __slots__ = (
+        "is_decided",
+        "is_dropped",
+        "is_held",
+        "is_masked",
+        "member",
+        "post",
+        "reason",
+        "result",
+        "room",
+        "sequence",
+    )
 
     def __init__(self, room: Room, member: Member, sequence: int, post: Post, is_decided: bool) -> None:
         self.room = room
@@ -60,6 +72,7 @@ class _Waiting:
         self.sequence = sequence
         self.post = post
         self.is_decided = is_decided
+        self.is_held = False
         self.is_masked = False
         self.is_dropped = False
         self.result: AckResult | None = None
@@ -145,8 +158,10 @@ class ReviewedPosts:
             waiting.result = AckResult(sequence, Outcome.REJECTED, int(ErrorCode.BLOCKED))
             waiting.reason = answer.reason
         elif answer.action is MessageAction.HOLD:
-            waiting.result = AckResult(sequence, Outcome.HELD)
             waiting.reason = answer.reason
+            waiting.is_held = waiting.room.state.may_hold(waiting.post.type)
+            if not waiting.is_held:
+                waiting.result = AckResult(sequence, Outcome.REJECTED, int(ErrorCode.BLOCKED))
         elif answer.action is MessageAction.MASK:
             waiting.post = waiting.post._replace(payload=answer.payload)
             waiting.is_masked = True
@@ -169,8 +184,12 @@ class ReviewedPosts:
             return
         if waiting.is_masked:
             self._masked.add((room.number, waiting.sequence))
+        member, sequence, post, now = waiting.member, waiting.sequence, waiting.post, self._context.poller.now
         try:
-            room.post(waiting.member, waiting.sequence, waiting.post, self._context.poller.now)
+            if waiting.is_held:
+                room.hold(member, sequence, post, HeldBy.PLATFORM, waiting.reason, now)
+            else:
+                room.post(member, sequence, post, now)
         except Exception:
             self._context.hub.crash(room)
 

@@ -28,6 +28,7 @@ from . import (
     quizzes,
     rains,
     rankings,
+    reviews,
     sales,
     schedules,
 )
@@ -63,6 +64,7 @@ ACTIVITY_EVENTS: tuple[ActivityEventRow, ...] = (
     *coupons.ROWS,
     *quizzes.ROWS,
     *rankings.ROWS,
+    *reviews.ROWS,
 )
 REPORTS: tuple[EventRow, ...] = (
     *audiences.REPORTS,
@@ -76,6 +78,7 @@ REPORTS: tuple[EventRow, ...] = (
     *polls.REPORTS,
     *coupons.REPORTS,
     *quizzes.REPORTS,
+    *reviews.REPORTS,
 )
 VIEWS: tuple[ActivityViewRow, ...] = (
     *audiences.VIEWS,

@@ -16,6 +16,7 @@ from .subjects.locks import AsyncLocksCalls, LocksCalls
 from .subjects.lotteries import AsyncLotteriesCalls, LotteriesCalls
 from .subjects.messages import AsyncMessagesCalls, MessagesCalls
 from .subjects.mic import AsyncMicCalls, MicCalls
+from .subjects.moderation import AsyncModerationCalls, ModerationCalls
 from .subjects.orders import AsyncOrdersCalls, OrdersCalls
 from .subjects.packets import AsyncPacketsCalls, PacketsCalls
 from .subjects.pk import AsyncPkCalls, PkCalls
@@ -61,6 +62,7 @@ class OperationCalls:
         self.polls = PollsCalls(call)
         self.quizzes = QuizzesCalls(call)
         self.audiences = AudiencesCalls(call)
+        self.moderation = ModerationCalls(call)
 
 
 class AsyncOperationCalls:
@@ -92,3 +94,4 @@ class AsyncOperationCalls:
         self.polls = AsyncPollsCalls(call)
         self.quizzes = AsyncQuizzesCalls(call)
         self.audiences = AsyncAudiencesCalls(call)
+        self.moderation = AsyncModerationCalls(call)

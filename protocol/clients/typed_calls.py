@@ -175,6 +175,7 @@ from ..operations.quizzes import (
     SurvivorPage,
 )
 from ..operations.rankings import GetRanking, RankingPage, RefundedGift, RefundGift
+from ..operations.reviews import ClaimedItems, ClaimReview, DecidedItems, DecideReview, ListReview, ReviewPage
 from ..operations.rooms import (
     CloseRoom,
     GetRoom,
@@ -664,6 +665,15 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["audiences.top"] | TopReach, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ReachRanks: ...
+    @overload
+    async def __call__(self, operation: Literal["moderation.queue"] | ListReview, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ReviewPage: ...
+    @overload
+    async def __call__(self, operation: Literal["moderation.claim"] | ClaimReview, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ClaimedItems: ...
+    @overload
+    async def __call__(self, operation: Literal["moderation.decide"] | DecideReview, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> DecidedItems: ...
     @overload
     async def __call__(self, operation: str | tuple[Any, ...], /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> Any: ...

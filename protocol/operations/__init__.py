@@ -27,6 +27,7 @@ from . import (
     products,
     quizzes,
     rankings,
+    reviews,
     rooms,
     sales,
     schedules,
@@ -75,6 +76,7 @@ OPERATIONS: tuple[OperationRow, ...] = (
     *polls.ROWS,
     *quizzes.ROWS,
     *audiences.ROWS,
+    *reviews.ROWS,
 )
 BY_NAME: dict[str, OperationRow] = {row.name: row for row in OPERATIONS}
 BY_REQUEST: dict[type[tuple[Any, ...]], OperationRow] = {row.request: row for row in OPERATIONS}

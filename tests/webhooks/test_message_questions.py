@@ -39,11 +39,12 @@ def by_text(question: dict[str, Any]) -> Any:
 
 
 def asked(running: Receiver, directory: Path, **settings: Any) -> dict[str, Any]:
-    """Overrides of a broker that asks about messages, with rates that hinder no test."""
+    """Overrides of a broker that asks about messages, rates that hinder no test, a ledger for what is held."""
     return {
         "webhooks": questions_to(running.url, directory, message={"deadline_ms": 5000, **settings}),
         "room": QUICK,
         "types": [CUSTOM],
+        "ledger": {"data_dir": str(directory / "ledger")},
     }
 
 

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
-from protocol.codes import ErrorCode, Role
+from protocol.codes import ErrorCode, Lane, Role
 
 __all__ = [
     "BROKER",
@@ -37,8 +37,11 @@ __all__ = [
     "Attributes",
     "Batch",
     "Fact",
+    "ReleasedPost",
     "Requester",
     "RoomEvent",
+    "ShowPost",
+    "TellAuthor",
     "UserLeft",
     "UserMessage",
     "refused",
@@ -111,6 +114,32 @@ class RoomEvent(NamedTuple):
     data: Any
 
 
+class ReleasedPost(NamedTuple):
+    """A message of a user that was held back and is shown now, as its author has posted it."""
+
+    user: str
+    name: str
+    role: Role
+    type: int
+    lane: Lane
+    payload: Any
+
+
+class ShowPost(NamedTuple):
+    """Show a message of lane 3 with the next tick."""
+
+    post: ReleasedPost
+
+
+class TellAuthor(NamedTuple):
+    """Tell the author of a message that was held what became of it. ``address``: that came with it (Any: the
+    caller's)."""
+
+    address: Any
+    is_shown: bool
+    reason: str
+
+
 class UserMessage(NamedTuple):
     """A must-deliver message to one user, in the transaction of its fact."""
 
@@ -144,7 +173,9 @@ class ActivityStep(NamedTuple, Generic[T]):
 
     ``facts`` are applied in order; empty: nothing changes. ``answer``: of the command, a result record or an
     `ActivityRefusal`; ``answers``: of commands that have waited. ``event``: at most one, so that a batch has one
-    offset. ``weight``: as how many facts the batch counts them where one holds many things; 0 = as they are.
+    offset; ``post``: in its place, a message of lanes 0 to 2 that is shown now. ``then``: effects for the room once the
+    facts are durable (Any: of each kind); ``weight``: as how many facts the batch counts them where one holds many
+    things; 0 = as they are.
     """
 
     facts: tuple[Fact, ...] = ()
@@ -153,6 +184,8 @@ class ActivityStep(NamedTuple, Generic[T]):
     event: RoomEvent | None = None
     messages: tuple[UserMessage, ...] = ()
     reports: tuple[ActivityReport, ...] = ()
+    post: ReleasedPost | None = None
+    then: tuple[Any, ...] = ()
     weight: int = 0
 
 
@@ -162,13 +195,20 @@ def refused(code: ErrorCode, rule: str, field: str = "", retry_after_ms: int = 0
 
 
 class Batch(NamedTuple, Generic[T]):
-    """What goes into one transaction, and the answers that follow its commit."""
+    """What goes into one transaction, and the answers and effects that follow its commit."""
 
     facts: tuple[Fact, ...]
     answers: tuple[tuple[T, Any], ...]
     event: RoomEvent | None
     messages: tuple[UserMessage, ...]
     reports: tuple[ActivityReport, ...]
+    post: ReleasedPost | None = None
+    then: tuple[Any, ...] = ()
+
+    @property
+    def has_event(self) -> bool:
+        """Whether it is an event of the room's stream."""
+        return self.event is not None or self.post is not None
 
 
 class Activity(ABC, Generic[T]):
@@ -211,6 +251,9 @@ class Activity(ABC, Generic[T]):
     @abstractmethod
     def undo(self, fact: Fact) -> None:
         """Take back the newest fact that was applied: the state is what it was before."""
+
+    def settled(self) -> None:
+        """Nothing that was applied will be taken back: its batch is durable."""
 
     @abstractmethod
     def dump(self) -> tuple[Any, ...]:
@@ -416,6 +459,7 @@ class ActivityRunner(Generic[T]):
 
     def resume(self, now_ms: int) -> Batch[T] | None:
         """Return what a restart brings about; call it once, before anything else."""
+        self.activity.settled()
         self._fact_count = self._answer_count = 0
         steps: list[ActivityStep[T]] = []
         self._resume(steps, now_ms)
@@ -431,6 +475,7 @@ class ActivityRunner(Generic[T]):
             for fact in batch.facts:
                 self._activity.apply(fact)
         self._under_way = None
+        self.activity.settled()
         self._is_resuming = False
         self._retry_at_ms = None
         self._retry_ms = FIRST_RETRY_MS
@@ -496,7 +541,8 @@ class ActivityRunner(Generic[T]):
         self._fact_count += step.weight or len(step.facts)
         self._answer_count += len(step.answers) + (step.answer is not None)
         steps.append(step)
-        return step.event is None and self._fact_count < MAX_BATCH_FACTS and self._answer_count < MAX_BATCH_ANSWERS
+        has_event = step.event is not None or step.post is not None
+        return not has_event and self._fact_count < MAX_BATCH_FACTS and self._answer_count < MAX_BATCH_ANSWERS
 
     def _as_batch(self, steps: Sequence[ActivityStep[T]], answers: Iterable[tuple[T, Any]]) -> Batch[T] | None:
         answers = (*answers, *(answer for step in steps for answer in step.answers))
@@ -509,6 +555,8 @@ class ActivityRunner(Generic[T]):
             next((step.event for step in steps if step.event is not None), None),
             tuple(message for step in steps for message in step.messages),
             tuple(report for step in steps for report in step.reports),
+            next((step.post for step in steps if step.post is not None), None),
+            tuple(effect for step in steps for effect in step.then),
         )
         if facts:
             self._under_way = batch

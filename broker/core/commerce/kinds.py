@@ -19,6 +19,7 @@ from broker.core.commerce.rain import Rain
 from broker.core.commerce.room_activities import ActivityKind
 from broker.core.commerce.sale import Sale
 from broker.core.commerce.schedules import Job
+from broker.core.moderation.review import ReviewQueue
 
 __all__ = ["activity_kinds"]
 
@@ -40,5 +41,6 @@ def activity_kinds(random_bytes: Callable[[], bytes]) -> dict[str, ActivityKind]
         ActivityKind(RoomOrders.kind, RoomOrders, limit=1, shown=0, counter_every_ms=SHOWN_EVERY_MS),
         ActivityKind(Poll.kind, Poll, limit=20, shown=2),
         ActivityKind(Quiz.kind, Quiz, limit=10, shown=2),
+        ActivityKind(ReviewQueue.kind, ReviewQueue, limit=1, shown=0),
     )
     return {kind.name: kind for kind in kinds}

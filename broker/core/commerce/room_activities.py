@@ -19,6 +19,8 @@ from broker.core.commerce.activity import (
     Fact,
     Requester,
     RoomEvent,
+    ShowPost,
+    TellAuthor,
     UserLeft,
 )
 from protocol.codes import ErrorCode, Role
@@ -122,7 +124,7 @@ class StartActions(NamedTuple):
     actions: tuple[Any, ...]
 
 
-ActivityEffect = AnswerCommand | RecordBatch | PushCounter | StartActions
+ActivityEffect = AnswerCommand | RecordBatch | PushCounter | StartActions | ShowPost | TellAuthor
 
 
 class ActivityCounts:
@@ -309,7 +311,7 @@ class RoomActivities(Generic[T]):
         runner = self._runners[key]
         batch = runner.committed()
         self.counts.facts[key[0]] += len(batch.facts)
-        return self._answers(key, batch) + self._turn(key, runner)
+        return [*self._answers(key, batch), *batch.then, *self._turn(key, runner)]
 
     def refused(self, key: ActivityKey) -> list[ActivityEffect]:
         """Undo a batch that the ledger has refused; its callers hear that they may ask again."""

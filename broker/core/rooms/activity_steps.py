@@ -34,7 +34,7 @@ from protocol.activities import activity_payload
 from protocol.activities.audiences import Audience
 from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, RoomPhase
 from protocol.messages import ActivityView, Event
-from protocol.payloads import ActivityPayload, GiftPayload
+from protocol.payloads import ActivityPayload, GiftPayload, payload_record
 
 __all__ = ["ActivitySteps"]
 
@@ -210,7 +210,7 @@ class ActivitySteps(Generic[T]):
         left: deque[ActivityEffect] = deque(effects)
         while left or self._score(left, now):
             effect = left.popleft()
-            if isinstance(effect, RecordBatch) and effect.made.batch.event is not None:
+            if isinstance(effect, RecordBatch) and effect.made.batch.has_event:
                 out.append(self._record(effect.made))
             elif isinstance(effect, AnswerCommand) and effect.ticket is self._scores:
                 self._scores.answered(effect.answer, now)
@@ -245,10 +245,16 @@ class ActivitySteps(Generic[T]):
         return [StartActions(PK_SHOWN_KEY, ((half.other_room, OtherScored(half.id, half.score)),))]
 
     def _record(self, made: ActivityBatch) -> Record[T]:
-        shown = made.batch.event
-        assert shown is not None
         assert self.activities is not None
-        payload = ActivityPayload(*activity_payload(shown.name, made.key[1], shown.data))
-        event = Event(MessageType.ACTIVITY, self.activities.times.now_ms, "", "", payload)
-        self._stream.admit(Lane.COMMERCE)
-        return Record(event, Lane.COMMERCE, (), (), (made,))
+        at_ms = self.activities.times.now_ms
+        lane = Lane.COMMERCE
+        shown, post = made.batch.event, made.batch.post
+        if post is not None:
+            event = Event(post.type, at_ms, post.user, post.name, payload_record(post.type, post.payload))
+            lane = post.lane
+        else:
+            assert shown is not None
+            payload = ActivityPayload(*activity_payload(shown.name, made.key[1], shown.data))
+            event = Event(MessageType.ACTIVITY, at_ms, "", "", payload)
+        self._stream.admit(lane)
+        return Record(event, lane, (), (), (made,))

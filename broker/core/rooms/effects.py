@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from typing import Generic, NamedTuple, TypeVar
 
+from broker.core.commerce.activity import ShowPost, TellAuthor
 from broker.core.commerce.gifts import GiftCombo, GiftOrder
 from broker.core.commerce.room_activities import ActivityBatch, AnswerCommand, PushCounter, RecordBatch, StartActions
 from broker.core.rooms.idempotency import FirstUse, OperationKey
+from broker.core.rooms.rules import Author
 from protocol.activities.audiences import Audience
+from protocol.activities.reviews import HeldBy, ReviewFinding
 from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, Outcome
-from protocol.messages import Event, State, Tick
+from protocol.messages import Event, Post, State, Tick
 
 __all__ = [
     "Effect",
     "End",
+    "Hold",
     "Outcomes",
     "PendingReply",
     "Publish",
@@ -37,6 +41,22 @@ class Reply(NamedTuple, Generic[T]):
     outcome: Outcome
     detail: int = 0
     first: FirstUse | None = None
+
+
+class Hold(NamedTuple, Generic[T]):
+    """Put a post into the review queue of the room; its ticket is answered with HELD when that is durable, and a second
+    time when the message is decided.
+
+    ``lane``: of its type; ``reason``: of the platform, for the author and reviewers; ``findings``: of a filter.
+    """
+
+    ticket: T
+    author: Author
+    post: Post
+    lane: Lane
+    held_by: HeldBy
+    reason: str = ""
+    findings: tuple[ReviewFinding, ...] = ()
 
 
 class Outcomes(NamedTuple, Generic[T]):
@@ -140,6 +160,7 @@ Effect = (
     Reply[T]
     | RefusePost[T]
     | ShowToSender[T]
+    | Hold[T]
     | Outcomes[T]
     | Publish
     | Record[T]
@@ -149,4 +170,6 @@ Effect = (
     | RecordBatch
     | PushCounter
     | StartActions
+    | ShowPost
+    | TellAuthor
 )

@@ -18,8 +18,8 @@ _COUNTS = {"admit_per_window": 1, "user_chat_burst": 1, "staff_posts_burst": 1, 
            "chat_budget_per_s": 0, "paid_budget_per_s": 0, "tick_ms": 20, "tick_max_ms": 20}  # fmt: skip
 """Whole numbers, and the lowest value of each."""
 _RATES = frozenset({"user_chat_per_s", "staff_posts_per_s", "app_posts_per_s", "likes_per_s"})
-_SECONDS = frozenset({"duplicate_window_s"})
-_FLAGS = frozenset({"merge"})
+_SECONDS = frozenset({"duplicate_window_s", "review_s"})
+_FLAGS = frozenset({"merge", "pre_review", "approve_unreviewed"})
 _TICKS = frozenset({"tick_ms", "tick_max_ms"})
 MAX_TICK_MS = 10_000
 MAX_SECONDS = 3600.0

@@ -111,6 +111,12 @@ class Policy:
     compress: bool = True
     """Ticks are compressed once per room where that pays."""
 
+    pre_review: bool = False
+    """Whether every message of those who are not staff waits for a reviewer; likes and what is paid for do not."""
+    review_s: float = 600.0
+    """How long a message waits for a reviewer until it is decided without one; 0 = for ever."""
+    approve_unreviewed: bool = False
+    """Whether a message that nobody has reviewed in time is shown; else it is rejected."""
     duplicate_window_s: float = 0.0
     """The same text of the same user is refused for so long; 0 = never."""
     user_chat: Rate = UNLIMITED
@@ -139,6 +145,7 @@ class Policy:
             "batch_max": 0 <= self.batch_max <= self.queue_max,
             "queue_max": self.queue_max >= 1,
             "duplicate_window_s": self.duplicate_window_s >= 0,
+            "review_s": self.review_s >= 0,
         }
         for field, holds in checks.items():
             if not holds:

@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from broker.core.chat.coalesce import Coalescer, Offer, PendingDanmaku
 from broker.core.chat.duplicates import DuplicateFilter
 from broker.core.chat.fold import fold
+from broker.core.commerce.activity import ReleasedPost
 from broker.core.commerce.gifts import ComboPacer, GiftEvent, GiftOrder
 from broker.core.commerce.highlights import HeldHighlight, Highlights
 from broker.core.commerce.room_rankings import GIFTS, RoomRankings
@@ -24,7 +25,7 @@ from broker.core.limits.post_limits import PostLimits
 from broker.core.moderation.sanctions import RoomSanctions
 from broker.core.rooms.accounts import RoomAccounts
 from broker.core.rooms.deletions import deletion_of
-from broker.core.rooms.effects import Effect, PendingReply, Record, RefusePost, Reply
+from broker.core.rooms.effects import Effect, Hold, PendingReply, Record, RefusePost, Reply
 from broker.core.rooms.idempotency import OperationKey, order_key, post_key
 from broker.core.rooms.likes import LikeCounter
 from broker.core.rooms.phases import RoomPhases
@@ -34,6 +35,7 @@ from broker.core.rooms.rules import Author, RoomRules
 from broker.core.rooms.stream import BUSY_RETRY_MS, StoredEvent, Stream
 from broker.core.rooms.types import CustomRule
 from protocol.activities.audiences import Audience
+from protocol.activities.reviews import HeldBy, ReviewFinding
 from protocol.codes import CUSTOM_TYPE_MIN, MESSAGE_TYPES, ErrorCode, Lane, MessageType, Outcome, Role, RoomPhase
 from protocol.fields import MAX_INT
 from protocol.messages import Event, Post
@@ -50,6 +52,8 @@ _DROP_NEWEST, _COMMERCE_ONLY, _SHED = OverQuota.DROP_NEWEST, OverloadStage.COMME
 _NOTHING: tuple[Effect[Any], ...] = ()
 _ADDRESSABLE = frozenset({MessageType.ANNOUNCEMENT, MessageType.MEDIA})
 """Built-in types of messages that may be for a part of the room."""
+_HOLDABLE = frozenset({MessageType.DANMAKU, MessageType.EMOTE, MessageType.ANNOUNCEMENT, MessageType.MEDIA})
+"""Built-in types of messages that may wait for a reviewer: what people say. Orders are paid for, likes say nothing."""
 
 
 MAX_SHADOWED = 1000
@@ -106,6 +110,7 @@ class Posting(Generic[T]):
         self.limits = PostLimits(
             policy.user_chat, policy.user_likes, policy.staff_posts, policy.app_posts,
         )  # fmt: skip
+        self._pre_review = policy.pre_review
         self._unique = policy.duplicate_window_s > 0
         self.duplicates = DuplicateFilter(policy.duplicate_window_s)
         self._folds = policy.merge or self._unique
@@ -144,7 +149,58 @@ class Posting(Generic[T]):
             refused = self._refused_by_mute(ticket, author, post, now)
             if refused:
                 return refused
+        if self._pre_review and author.role < _MODERATOR and self.may_hold(kind):
+            return self.hold(ticket, author, post, now, HeldBy.ROOM)
         return self._posts[kind](ticket, author, post, now, at_ms)
+
+    def may_hold(self, kind: int) -> bool:
+        """Return whether messages of a type may wait for a reviewer: what people say, and the deployment's own
+        types."""
+        return kind in _HOLDABLE or kind in self._rules.types.custom
+
+    def hold(
+        self,
+        ticket: T,
+        author: Author,
+        post: Post,
+        now: float,
+        held_by: HeldBy,
+        reason: str = "",
+        findings: tuple[ReviewFinding, ...] = (),
+    ) -> Sequence[Effect[T]]:
+        """Put a POST of a type of `may_hold` into the review queue, at the rate at which its author may post."""
+        kind, role = post.type, author.role
+        refused = self._refused_by_phase(ticket, role)
+        if not refused and self._mutes:
+            refused = self._refused_by_mute(ticket, author, post, now)
+        if refused:
+            return refused
+        rule = self._rules.types.custom.get(kind)
+        if rule is not None:
+            limit = self.limits.of_custom(kind, role)
+        else:
+            limit = self.limits.of_staff(role) if role >= _MODERATOR else self.limits.chat
+        wait_s = limit.try_acquire(author.user_id, now)
+        if wait_s:
+            return (Reply(ticket, Outcome.LIMITED, retry_ms(wait_s)),)
+        lane = MESSAGE_TYPES[MessageType(kind)].lane if rule is None else rule.lane
+        return (Hold(ticket, author, post, lane, held_by, reason, findings),)
+
+    def show(self, post: ReleasedPost, ticket: T, now: float) -> None:
+        """Put a danmaku, emote or message of lane 3 that was held into the window of the next tick: every tier shows
+        it."""
+        user, name, role, kind, _, payload = post
+        if kind in (_DANMAKU, MessageType.EMOTE):
+            text, *style = payload
+            folded = fold(text) if self._folds else None
+            shown = tuple(style[0]) if kind == _DANMAKU and style and style[0] is not None else None
+            item = PendingDanmaku(kind, user, name, text, shown, None, now, folded, role)
+        else:
+            item = PendingDanmaku(kind, user, name, repr(payload), extra=payload, at=now, role=role)
+        if self.window.takes_always:
+            self.window.offer_always(item, ticket, now)
+        else:
+            self.window.offer(item, ticket, now)
 
     def _danmaku(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
         user_id = author.user_id
@@ -329,6 +385,7 @@ class Posting(Generic[T]):
         if policy.quota != before.quota:
             self.admission = policy.admission().continues(self.admission)
         self.limits.use_rates(policy.user_chat, policy.user_likes, policy.staff_posts, policy.app_posts)
+        self._pre_review = policy.pre_review
         self._unique = policy.duplicate_window_s > 0
         self.duplicates.use_window(policy.duplicate_window_s)
         self._folds = policy.merge or self._unique

@@ -131,6 +131,7 @@ class RoomState(Generic[T]):
         )
         self.post_to, self.takes_audience = self._posting.post_to, self._posting.takes_audience
         self.refusal_of = self._posting.refusal_of
+        self.hold, self.may_hold, self.show = self._posting.hold, self._posting.may_hold, self._posting.show
         self.post = self._posting.post
         """Decide what one POST becomes: `Posting.post` itself, as a method in between would cost a call a message."""
         self.keys = RoomKeys(self._presence.has, key_space)
@@ -456,7 +457,9 @@ class RoomState(Generic[T]):
     def is_unused(self) -> bool:
         """Whether nothing was ever posted here; that users came in does not count."""
         was_posted = any(lane.admitted for lane in self.counters.accounts()[: Lane.AMBIENT])
-        return not (self.last_offset or self._likes.total or was_posted or self.own_rules or self.title or self.tags)
+        activities = self.activities.activities
+        was_used = was_posted or (activities is not None and len(activities) > 0)
+        return not (self.last_offset or self._likes.total or was_used or self.own_rules or self.title or self.tags)
 
     def snapshot(self, name: str, role: Role, tier: Tier, user_id: str = "", at_ms: int = 0, tags: int = 0) -> Joined:
         """Return the answer to a JOIN: the room ``name`` as it is at ``at_ms``, for a role, a tier and tags."""

@@ -1,0 +1,492 @@
+"""The review queue of one room: messages that a moderator decides before they are shown, in order.
+
+A message is held as a fact, waits, may be claimed by one reviewer at a time, and is approved or rejected: by a person,
+by its deadline, or by the end of the room. Approved ones are released in the order in which they were held: one that
+was held later waits until all before it are decided. A release is a fact of its own, in the transaction of the event
+that shows the message; a danmaku has no event, and goes into the window of the next tick when the fact is durable. So
+nothing is ever shown twice, and a kill costs at most the danmaku of one tick.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from heapq import heappop, heappush
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+
+from broker.core.commerce.activity import (
+    Activity,
+    ActivityReport,
+    ActivityStep,
+    Fact,
+    ReleasedPost,
+    Requester,
+    RoomEvent,
+    ShowPost,
+    TellAuthor,
+    refused,
+)
+from broker.core.moderation.review_table import HeldMessage, ReviewTable, bytes_of, held_message
+from protocol.activities.reviews import (
+    MAX_FINDINGS,
+    AtDeadline,
+    HeldBy,
+    MessageDecidedData,
+    MessageHeldData,
+    ReviewFinding,
+    ReviewQueueChanged,
+    ReviewState,
+)
+from protocol.codes import ErrorCode, Lane, Role
+from protocol.operations.reviews import ClaimedItems, DecidedItem, DecidedItems, ReviewItem, Verdict
+
+__all__ = [
+    "RELEASES_PER_S",
+    "REVIEWS_KEY",
+    "ClaimItems",
+    "DecideItems",
+    "EraseAuthor",
+    "HeldAnswer",
+    "HoldMessage",
+    "ReviewLimits",
+    "ReviewQueue",
+]
+
+T = TypeVar("T")
+
+REVIEWS_KEY = ("reviews", "")
+"""A room has one queue."""
+RELEASES_PER_S = 20
+"""Approved messages that are shown within a second, as many danmaku as a viewer is shown."""
+RESUME_GRACE_MS = 60_000
+"""After a restart reviewers have at least so long, also for what fell due meanwhile."""
+MAX_DONE = 200
+MAX_DONE_BYTES = 256 * 1024
+"""Decided messages that are known, and their bytes: a repeated post or decision has the same answer."""
+_WAITING, _APPROVED, _SHOWN, _REJECTED = (
+    ReviewState.WAITING, ReviewState.APPROVED, ReviewState.SHOWN, ReviewState.REJECTED,
+)  # fmt: skip
+
+
+class ReviewLimits(NamedTuple):
+    """Most messages of one room's queue, of one of its users, and their bytes."""
+
+    items: int = 1000
+    user_items: int = 20
+    nbytes: int = 1024 * 1024
+
+
+DEFAULT_LIMITS = ReviewLimits()
+
+
+class HoldMessage(NamedTuple):
+    """Hold the message of the requester.
+
+    ``lane``: of its type; ``key``: its ``client_msg_id``; ``review_ms``: how long reviewers have, 0 = no deadline;
+    ``address``: of who hears what becomes of it, None = nobody (Any: the caller's).
+    """
+
+    type: int
+    lane: Lane
+    payload: Any
+    held_by: HeldBy
+    key: str = ""
+    reason: str = ""
+    findings: tuple[ReviewFinding, ...] = ()
+    review_ms: int = 0
+    at_due: AtDeadline = AtDeadline.REJECT
+    address: Any = None
+
+
+class HeldAnswer(NamedTuple):
+    """A message is in the queue, or was before."""
+
+    id: int
+    state: ReviewState
+
+
+class ClaimItems(NamedTuple):
+    """Claim messages by id, or the first ``limit`` that nobody has."""
+
+    ids: tuple[int, ...]
+    limit: int
+    ttl_ms: int
+
+
+class DecideItems(NamedTuple):
+    """Decide messages by id, and all of a user; ``fence``: of the requester's claim."""
+
+    ids: tuple[int, ...]
+    verdict: Verdict
+    reason: str = ""
+    user: str | None = None
+    fence: int | None = None
+
+
+class EraseAuthor(NamedTuple):
+    """Keep nothing of a user any more. Its answer is whether there was anything."""
+
+    user: str
+    pseudonym: str
+
+
+class _Change(NamedTuple):
+    """What undoes a fact: the numbers as they were, and what was in the places that it has changed."""
+
+    numbers: tuple[int, int, int, tuple[int, ...]]
+    places: list[tuple[ReviewTable, int, HeldMessage | None]]
+
+
+class ReviewQueue(Activity[T], Generic[T]):
+    """The queue of one room."""
+
+    kind: ClassVar[str] = REVIEWS_KEY[0]
+
+    def __init__(self, id: str = "", limits: ReviewLimits = DEFAULT_LIMITS) -> None:
+        super().__init__(id)
+        self._limits = limits
+        self._facts = 0
+        self._last_id = 0
+        self._fence = 0
+        self._released_at: tuple[int, ...] = ()
+        """Of the last `RELEASES_PER_S`."""
+        self._held = ReviewTable()
+        """Those that wait, and those that are approved and not shown, in order of ids."""
+        self._done = ReviewTable()
+        """The last ones that are decided, in order of ids."""
+        self._changes: deque[_Change] = deque(maxlen=8192)
+        """Of the facts of the batch under way, newest last."""
+        self._has_released = False
+        """Whether the batch under way shows a danmaku, which comes after its event: the next event is of another."""
+        self._dues: list[tuple[int, int]] = []
+        """Deadlines and ids; of messages that are decided too, until they come first."""
+        self._addresses: dict[int, Any] = {}
+        """Who hears what became of a message; a restart forgets them."""
+
+    @property
+    def exists(self) -> bool:
+        return self._facts > 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Messages that are held, and their bytes."""
+        return len(self._held.items), self._held.nbytes
+
+    def items(self, room: str, state: ReviewState | None, after: int, limit: int, now_ms: int) -> list[ReviewItem]:
+        """Return messages with an id above ``after`` in a state, None = not decided: as reviewers of ``room`` see them.
+
+        A rejected or shown one is known for a while.
+        """
+        table = self._done if state in (_SHOWN, _REJECTED) else self._held
+        found: list[ReviewItem] = []
+        for held in table.items.values():
+            if held.id <= after:
+                continue
+            item = held.item(room, now_ms)
+            if state in (None, item.state):
+                found.append(item)
+                if len(found) == limit:
+                    break
+        return found
+
+    def authors(self, decision: DecideItems) -> set[str]:
+        """Return the authors of the messages that a decision is about."""
+        named = {held.user for id in decision.ids if (held := self._held.items.get(id)) is not None}
+        return named if decision.user is None else named | {decision.user}
+
+    # ---- commands
+
+    def decide(self, command: Any, requester: Requester, ticket: T, now_ms: int) -> ActivityStep[T]:
+        match command:
+            case HoldMessage():
+                return self._hold(command, requester, now_ms)
+            case ClaimItems():
+                return self._claim(command, requester, now_ms)
+            case DecideItems():
+                return self._decide(command, requester, now_ms)
+            case EraseAuthor():
+                is_known = any(each.names(command.user) for each in self._all())
+                facts = (Fact("erased", tuple(command)),) if is_known else ()
+                return ActivityStep(facts, is_known)
+        raise TypeError(command)
+
+    def _all(self) -> Iterator[HeldMessage]:
+        yield from self._held.items.values()
+        yield from self._done.items.values()
+
+    def _hold(self, command: HoldMessage, requester: Requester, now_ms: int) -> ActivityStep[T]:
+        for table in (self._held, self._done):
+            known = table.by_key.get((requester.user, command.type, command.key))
+            if known is not None:
+                return ActivityStep(answer=HeldAnswer(known, table.items[known].state))
+        due_at_ms = now_ms + command.review_ms if command.review_ms and command.at_due is not AtDeadline.KEEP else None
+        data = {
+            "user": requester.user,
+            "name": requester.name,
+            "role": int(requester.role),
+            "type": command.type,
+            "lane": int(command.lane),
+            "payload": command.payload,
+            "key": command.key,
+            "held_by": int(command.held_by),
+            "reason": command.reason,
+            "findings": tuple(map(tuple, command.findings[:MAX_FINDINGS])),
+            "at_ms": now_ms,
+            "due_at_ms": due_at_ms,
+            "at_due": int(command.at_due),
+        }
+        nbytes = bytes_of(data)
+        full = self._full(requester.user, nbytes)
+        if full:
+            return refused(ErrorCode.RATE_LIMITED, full, "room", 1000)
+        id = self._last_id + 1
+        self._addresses[id] = command.address
+        if len(self._addresses) > 2 * len(self._held.items) + 64:
+            open_ids = self._held.items.keys() | {id}
+            self._addresses = {each: self._addresses[each] for each in self._addresses.keys() & open_ids}
+        report = MessageHeldData(
+            id, requester.user, requester.name, command.type, command.payload, command.held_by, command.reason,
+            command.findings[:MAX_FINDINGS], due_at_ms,
+        )  # fmt: skip
+        return ActivityStep(
+            (Fact("held", (id, data)),),
+            HeldAnswer(id, _WAITING),
+            reports=(ActivityReport("message.held", report),),
+            weight=1 + nbytes // 1024,
+        )
+
+    def _full(self, user: str, nbytes: int) -> str:
+        limits, held = self._limits, self._held
+        if len(held.items) >= limits.items:
+            return f"has {limits.items} messages for review"
+        if held.of_user(user) >= limits.user_items:
+            return f"has {limits.user_items} messages of this user for review"
+        if held.nbytes + nbytes > limits.nbytes:
+            return f"has {limits.nbytes} bytes of messages for review"
+        return ""
+
+    def _claim(self, command: ClaimItems, requester: Requester, now_ms: int) -> ActivityStep[T]:
+        held = self._held.items
+        wanted = (held[id] for id in dict.fromkeys(command.ids) if id in held) if command.ids else iter(held.values())
+        found: list[HeldMessage] = []
+        for each in wanted:
+            is_own = command.ids and each.claimed_by == requester.user
+            if each.state is _WAITING and (is_own or not each.is_claimed(now_ms)):
+                found.append(each)
+                if len(found) == command.limit and not command.ids:
+                    break
+        until_ms = now_ms + command.ttl_ms
+        if not found:
+            return ActivityStep(answer=ClaimedItems(0, until_ms, ()))
+        fact = Fact("claimed", (self._fence + 1, requester.user, until_ms, tuple(each.id for each in found)))
+        claimed = (each.claimed(requester.user, self._fence + 1, until_ms) for each in found)
+        answer = ClaimedItems(self._fence + 1, until_ms, tuple(each.item("", now_ms) for each in claimed))
+        return ActivityStep((fact,), answer, weight=len(found))
+
+    def _decide(self, command: DecideItems, requester: Requester, now_ms: int) -> ActivityStep[T]:
+        is_approval = command.verdict is Verdict.APPROVE
+        state = _APPROVED if is_approval else _REJECTED
+        results: list[DecidedItem] = []
+        decided: list[HeldMessage] = []
+        for id in self._named(command):
+            held = self._held.items.get(id) or self._done.items.get(id)
+            if held is None:
+                results.append(DecidedItem(id, code=ErrorCode.UNKNOWN_ACTIVITY))
+            elif held.state is not _WAITING:
+                is_same = (held.state is _REJECTED) != is_approval
+                results.append(DecidedItem(id, held.state, None if is_same else ErrorCode.STALE))
+            elif not _may_decide(held, command.fence, requester.user, now_ms):
+                results.append(DecidedItem(id, ReviewState.CLAIMED, ErrorCode.STALE))
+            else:
+                results.append(DecidedItem(id, state))
+                decided.append(held)
+        steps = self._decided(decided, is_approval, requester.user, command.reason, now_ms)
+        return steps._replace(answer=DecidedItems(tuple(results), len(decided)))
+
+    def _named(self, command: DecideItems) -> dict[int, None]:
+        """Return the ids that a decision is about: those named, and of whole users those that wait."""
+        held = self._held.items
+        users = set() if command.user is None else {command.user}
+        if command.verdict is Verdict.BAN:
+            users |= {held[id].user for id in command.ids if id in held}
+        named = dict.fromkeys(command.ids)
+        if users:
+            named |= dict.fromkeys(id for id, each in held.items() if each.user in users and each.state is _WAITING)
+        return named
+
+    def _decided(
+        self, items: Iterable[HeldMessage], is_approval: bool, by: str, reason: str, now_ms: int
+    ) -> ActivityStep[T]:
+        """Return the step that decides messages which wait."""
+        name, state = ("approved", _APPROVED) if is_approval else ("rejected", _REJECTED)
+        facts: list[Fact] = []
+        reports: list[ActivityReport] = []
+        told: list[TellAuthor] = []
+        for each in items:
+            facts.append(Fact(name, (each.id, by, reason, now_ms)))
+            data = MessageDecidedData(each.id, each.user, state, by, reason)
+            reports.append(ActivityReport("message.decided", data))
+            if not is_approval:
+                told += self._told(each, is_shown=False, reason=reason)
+        return ActivityStep(tuple(facts), reports=tuple(reports), then=tuple(told))
+
+    def _told(self, held: HeldMessage, *, is_shown: bool, reason: str = "") -> tuple[TellAuthor, ...]:
+        address = self._addresses.get(held.id)
+        return () if address is None else (TellAuthor(address, is_shown, reason),)
+
+    # ---- time
+
+    def next_due(self) -> int | None:
+        dues = self._dues
+        while dues and not self._is_due_of(dues[0]):
+            heappop(dues)
+        due = dues[0][0] if dues else None
+        release_at = self._release_at()
+        if release_at is None:
+            return due
+        return release_at if due is None else min(due, release_at)
+
+    def _is_due_of(self, due: tuple[int, int]) -> bool:
+        held = self._held.items.get(due[1])
+        return held is not None and held.state is _WAITING and held.due_at_ms == due[0]
+
+    def _release_at(self) -> int | None:
+        """Return when the first message may be shown; None: it is not approved."""
+        first = next(iter(self._held.items.values()), None)
+        if first is None or first.state is not _APPROVED:
+            return None
+        return 0 if len(self._released_at) < RELEASES_PER_S else self._released_at[0] + 1000
+
+    def due(self, now_ms: int) -> ActivityStep[T] | None:
+        release_at = self._release_at()
+        if release_at is not None and release_at <= now_ms:
+            first = next(iter(self._held.items.values()))
+            if first.lane >= Lane.CHAT or not self._has_released:
+                return self._release(first, now_ms)
+        self.next_due()
+        if not self._dues or self._dues[0][0] > now_ms:
+            return None
+        held = self._held.items[self._dues[0][1]]
+        return self._decided((held,), held.at_due == AtDeadline.APPROVE, "", "nobody has reviewed it in time", now_ms)
+
+    def _release(self, held: HeldMessage, now_ms: int) -> ActivityStep[T]:
+        post = ReleasedPost(held.user, held.name, Role(held.role), held.type, Lane(held.lane), held.payload)
+        told = self._told(held, is_shown=True)
+        fact = Fact("released", (held.id, now_ms))
+        if post.lane >= Lane.CHAT:
+            return ActivityStep((fact,), then=(ShowPost(post), *told))
+        return ActivityStep((fact,), post=post, then=told)
+
+    def resumed(self, now_ms: int) -> ActivityStep[T] | None:
+        until_ms = now_ms + RESUME_GRACE_MS
+        late = tuple(
+            each.id
+            for each in self._held.items.values()
+            if each.state is _WAITING and each.due_at_ms is not None and each.due_at_ms <= now_ms
+        )
+        return ActivityStep((Fact("extended", (until_ms, late)),), weight=len(late)) if late else None
+
+    def ended(self, now_ms: int) -> ActivityStep[T] | None:
+        items = list(self._held.items.values())
+        return self._decided(items, False, "", "the room has ended", now_ms) if items else None
+
+    # ---- facts
+
+    def settled(self) -> None:
+        self._changes.clear()
+        self._has_released = False
+
+    def apply(self, fact: Fact) -> None:
+        self._changes.append(_Change((self._facts, self._last_id, self._fence, self._released_at), []))
+        self._facts += 1
+        data = fact.data
+        match fact.name:
+            case "held":
+                self._last_id = data[0]
+                self._put(self._held, held_message(data[0], data[1]))
+            case "claimed":
+                self._fence = data[0]
+                for id in data[3]:
+                    self._put(self._held, self._held.items[id].claimed(data[1], data[0], data[2]))
+            case "extended":
+                for id in data[1]:
+                    self._put(self._held, self._held.items[id]._replace(due_at_ms=data[0]))
+            case "approved":
+                self._put(self._held, self._held.items[data[0]].decided(_APPROVED, *data[1:]))
+            case "rejected":
+                self._finish(self._held.items[data[0]].decided(_REJECTED, *data[1:]))
+            case "released":
+                self._released_at = (*self._released_at, data[1])[-RELEASES_PER_S:]
+                self._has_released = True
+                self._finish(self._held.items[data[0]]._replace(state=_SHOWN))
+            case _:
+                self._erase(*data)
+
+    def undo(self, fact: Fact) -> None:
+        numbers, places = self._changes.pop()
+        self._has_released = False
+        for table, id, before in reversed(places):
+            table.put(id, before)
+            if table is self._held and before is not None:
+                self._note_due(before)
+        self._facts, self._last_id, self._fence, self._released_at = numbers
+
+    def _put(self, table: ReviewTable, item: HeldMessage) -> None:
+        self._changes[-1].places.append((table, item.id, table.put(item.id, item)))
+        if table is self._held:
+            self._note_due(item)
+
+    def _remove(self, table: ReviewTable, id: int) -> None:
+        self._changes[-1].places.append((table, id, table.put(id, None)))
+
+    def _note_due(self, item: HeldMessage) -> None:
+        if item.due_at_ms is not None and item.state is _WAITING:
+            heappush(self._dues, (item.due_at_ms, item.id))
+
+    def _finish(self, item: HeldMessage) -> None:
+        """Move a message to those that are done."""
+        self._remove(self._held, item.id)
+        self._put(self._done, item)
+        while len(self._done.items) > MAX_DONE or self._done.nbytes > MAX_DONE_BYTES:
+            self._remove(self._done, next(iter(self._done.items)))
+
+    def _erase(self, user: str, pseudonym: str) -> None:
+        """Remove the messages of a user; ``user`` is the pseudonym where the fact itself is redacted already."""
+        for table in (self._held, self._done):
+            for item in list(table.items.values()):
+                if item.user in (user, pseudonym):
+                    self._remove(table, item.id)
+                elif item.names(user):
+                    by = pseudonym if item.by == user else item.by
+                    claimed_by = pseudonym if item.claimed_by == user else item.claimed_by
+                    self._put(table, item._replace(by=by, claimed_by=claimed_by))
+
+    def dump(self) -> tuple[Any, ...]:
+        return (
+            self._facts, self._last_id, self._fence, self._released_at,
+            tuple(self._held.items.values()), tuple(self._done.items.values()),
+        )  # fmt: skip
+
+    # ---- what is seen of it
+
+    def view(self, is_staff: bool) -> None:
+        """Members get nothing of it; staff asks for the queue."""
+        return None
+
+    def counter(self) -> RoomEvent | None:
+        held = self._held
+        oldest = next((each.at_ms for each in held.items.values() if each.state is _WAITING), None)
+        changed = ReviewQueueChanged(held.waiting, 0, len(held.items) - held.waiting, oldest, self._last_id)
+        return RoomEvent("reviews.changed", changed)
+
+    @property
+    def amounts(self) -> Mapping[str, int]:
+        held = self._held
+        return {"waiting": held.waiting, "approved": len(held.items) - held.waiting}
+
+
+def _may_decide(held: HeldMessage, fence: int | None, user: str, now_ms: int) -> bool:
+    """Return whether a reviewer may decide a message: nobody has it, or the reviewer does by its claim."""
+    if fence is not None:
+        return fence == held.fence
+    return held.claimed_by == user or not held.is_claimed(now_ms)
