@@ -35,8 +35,9 @@ from broker.core.net.send_queue import QueueLimits
 from broker.net.poller import Poller
 from broker.net.transport import Framing, TransportSettings
 from broker.rooms.room_history import RoomHistory
-from broker.server import Broker, tune_process
+from broker.server import Broker
 from broker.telemetry.logs import configure
+from broker.telemetry.process import tune_process
 from protocol.codes import Opcode
 from protocol.frames import HEADER_BYTES, build_frame, pack_body
 

@@ -7,11 +7,9 @@ files or the environment.
 
 from __future__ import annotations
 
-import gc
 import hmac
 import random
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -32,6 +30,7 @@ from broker.core.clock import TrustedClock
 from broker.core.commerce.kinds import activity_kinds
 from broker.core.limits.overload import ByteBudget, OverloadMonitor, OverloadStage
 from broker.core.limits.rate_limit import Rate
+from broker.core.moderation.screening import Screens
 from broker.core.net.connection_limits import ConnectionLimits
 from broker.core.net.send_queue import QueueLimits
 from broker.core.rooms.state import RoomRules
@@ -63,6 +62,7 @@ from broker.rooms.locks import Locks
 from broker.rooms.reports import RoomReports
 from broker.rooms.room_history import RoomHistory
 from broker.rooms.room_store import RoomStore
+from broker.rooms.screening import BuiltWords, Screening, read_words
 from broker.sessions.context import SessionContext
 from broker.sessions.drain import drain
 from broker.sessions.session import Session
@@ -80,7 +80,7 @@ from broker.webhooks.service import WebhookDeliveries
 if TYPE_CHECKING:
     from protocol.clients import Address, BytePipe, Client, TokenSource
 
-__all__ = ["Broker", "roomcast_broker", "tune_process"]
+__all__ = ["Broker", "roomcast_broker"]
 
 log = structlog.get_logger("roomcast.server")
 
@@ -124,6 +124,7 @@ class Broker:
         """Unix time for everything that expires, and for dates."""
         wall_ms = self.clock.now_ms
         clock = trio.current_time
+        self.screening = Screening(Screens(), lambda: self.hub.use_screens())
         rules = RoomRules(
             policy=policy_of(config),
             custom=custom_rules(config),
@@ -131,6 +132,7 @@ class Broker:
             history_s=config.room.history_s,
             snapshot_danmaku=config.room.snapshot_danmaku,
             durable=config.ledger.is_kept,
+            screens=self.screening.screens,
         )
         self.results = ResultBatch()
         """Joins what rooms and sessions send for one slice of ledger results."""
@@ -164,6 +166,7 @@ class Broker:
             results=self.results, trusted=self.clock, tenants=Tenants(quotas_of(config.tenants)),
             actions=actions, sessions_of=self.users.sessions,
         )  # fmt: skip
+        self.screening.use(self.screening.build_now(read_words(config.moderation)), config.moderation)
         self.connection_limits = ConnectionLimits(**limits_of(config.admission, self.max_connections))
         self.monitor = OverloadMonitor()
         self.loop_monitor = LoopMonitor()
@@ -215,6 +218,7 @@ class Broker:
         )
         self.listener = self._make_listener(transports)
         self._read_config = read_config
+        self._reloading = trio.Lock()
         self._listens = listens
         self._nursery: trio.Nursery | None = None
         self.ticket_keys: TicketKeyFile | None = None
@@ -437,11 +441,12 @@ class Broker:
     def reload(self, config: Config) -> list[str]:
         """Apply the `RELOADABLE` settings of a configuration; return the names of changed ones that need a restart.
 
-        Open connections stay. OSError or ValueError, with nothing changed, if certificates or secret cannot be used.
+        Open connections stay. Lists of words are built at once, see `Screening.build_now`. OSError or ValueError, with
+        nothing changed, if certificates, secret or words cannot be used.
         """
-        return self._apply(config)[1]
+        return self._apply(config, self.screening.build_now(read_words(config.moderation)))[1]
 
-    def reload_files(self) -> tuple[list[str], list[str]]:
+    async def reload_files(self) -> tuple[list[str], list[str]]:
         """Read the configuration again and apply it, the settings of the log too; return the names of the changed
         settings that hold now, and of those that need a restart.
 
@@ -449,12 +454,14 @@ class Broker:
         """
         if self._read_config is None:
             raise ValueError("this broker was started by a program; call Broker.reload there")
-        config = self._read_config()
-        result = self._apply(config)
-        configure(config.log, self.log_file)
-        return result
+        async with self._reloading:
+            config = await trio.to_thread.run_sync(self._read_config)
+            words = await trio.to_thread.run_sync(read_words, config.moderation)
+            result = self._apply(config, await self.screening.build(words))
+            configure(config.log, self.log_file)
+            return result
 
-    def _apply(self, config: Config) -> tuple[list[str], list[str]]:
+    def _apply(self, config: Config, words: BuiltWords) -> tuple[list[str], list[str]]:
         changed = changed_settings(self.config, config)
         if config.development != self.config.development:
             raise ValueError("auth.secret: a broker does not enter or leave development mode while it runs")
@@ -497,9 +504,12 @@ class Broker:
         self.hub.use_limits(running.room, config.open_roles)
         self.hub.use_policy(policy)
         self.context.use_compression(policy.compress)
+        has_other_words = self.screening.use(words, running.moderation)
         self.config = running
         if keys_before != _keys_of(api_keys) and "api.key_file" not in changed:
             changed.append("api.key_file")  # the same file, with other keys
+        if has_other_words and "moderation.lists" not in changed:
+            changed.append("moderation.lists")  # the same files, with other words
         in_force = [name for name in changed if name not in for_restart]
         log.info("configuration reloaded", changed=in_force)
         if for_restart:
@@ -572,23 +582,6 @@ async def roomcast_broker(config: Config | None = None, *, listens: bool = True)
         if has_crashed or failure is None:
             raise
     raise failure
-
-
-def tune_process() -> None:
-    """Set the garbage collector and the interpreter's lock to a broker's work; once, before the process serves.
-
-    The broker's objects end by reference counts; the collector finds next to nothing and costs a tenth of the inbound
-    path, and a full pass over 100,000 viewers stops the loop for 0.1 s. What was imported is not scanned again. A flood
-    makes and drops some 50,000 objects a tick: a pass over the young comes about once a tick then, and hardly ever at
-    rest.
-
-    The ledger's thread takes the interpreter's lock some fifty times a commit. Beside a busy loop each time would
-    take the 5 ms that CPython waits by default, and the commits, not the disk, would bound what is durable.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 5, 100)
-    sys.setswitchinterval(0.0005)
 
 
 def unix_ms() -> int:

@@ -34,13 +34,16 @@ __all__ = [
     "EVENTS",
     "EVENTS_BY_TYPE",
     "MAX_EVENT_USERS",
+    "MAX_FLAGGED_FINDINGS",
     "BrokerDegradedData",
     "DirectAckedData",
     "DirectExpiredData",
     "EventRow",
     "EventUser",
+    "FlaggedFinding",
     "GiftAcceptedData",
     "HighlightAcceptedData",
+    "MessageFlaggedData",
     "MessagePublishedData",
     "RoomEndedData",
     "RoomOccupiedData",
@@ -53,6 +56,8 @@ __all__ = [
     "topics_of",
 ]
 
+MAX_FLAGGED_FINDINGS = 20
+"""Findings in one event."""
 MAX_EVENT_USERS = 500
 """Users in one event."""
 
@@ -96,6 +101,26 @@ class MessagePublishedData(NamedTuple):
     count: int = 1  # type: ignore[assignment]  # hides tuple.count
     item: int = 0
     audience: Audience | None = None
+
+
+class FlaggedFinding(NamedTuple):
+    """What was found. ``word``: of the list, or the name of a detector; ``list``: empty for a detector."""
+
+    word: str
+    list: str
+    category: str
+
+
+class MessageFlaggedData(NamedTuple):
+    """Words or detectors have found something in a message. ``type``: its name; ``action``: what became of it: flag,
+    mask, shadow, hold or block; ``payload``: as it was posted (any value). At most a hundred a second are reported."""
+
+    type: str
+    user: str
+    name: str
+    action: str
+    findings: tuple[FlaggedFinding, ...]
+    payload: Any = None
 
 
 class GiftAcceptedData(NamedTuple):
@@ -205,6 +230,22 @@ EVENTS: tuple[EventRow, ...] = (
         "A message is published: every durable one; danmaku and emotes where an endpoint names message.danmaku or "
         "message.emote.",
         MessagePublishedData("announcement", "host", "Host", {"text": "we begin"}), has_offset=True,
+    ),
+    EventRow(
+        "message.flagged", MessageFlaggedData,
+        record(
+            MessageFlaggedData,
+            (
+                *(text(1, 64), member_id, display_name, text(1, 16)),
+                array_of(record(FlaggedFinding, (text(1, 64), text(0, 32), text(0, 32))), MAX_FLAGGED_FINDINGS),
+                any_value,
+            ),
+        ),
+        "Words or detectors have found something in a message.",
+        MessageFlaggedData(
+            "danmaku", "eve", "Eve", "mask", (FlaggedFinding("cheap pills", "ads", "advertising"),),
+            {"text": "cheap pills here", "style": None},
+        ),
     ),
     EventRow(
         "gift.accepted", GiftAcceptedData,

@@ -170,6 +170,7 @@ DOORS = {
     "jwt": ("broker.auth.jws",),
     "msgspec": (
         "broker.auth.jws",
+        "broker.config.moderation",
         "broker.config.schema",
         "broker.config.sections",
         "broker.config.tenants",

@@ -20,8 +20,9 @@ from broker.config.schema import AdmissionConfig, AuthConfig, Config, LinkConfig
 from broker.core.limits.overload import OverloadMonitor, OverloadStage
 from broker.rooms.encoding import Bundle, Prepared
 from broker.rooms.fanout import Outbox
-from broker.server import Broker, tune_process
+from broker.server import Broker
 from broker.telemetry.logs import configure
+from broker.telemetry.process import tune_process
 from protocol.operations import BY_NAME, BY_NUMBER, RateLimit
 
 __all__ = [

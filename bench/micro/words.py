@@ -25,9 +25,7 @@ def words(smoke: bool) -> list[Result]:
     rng = random.Random(1)
     count, rounds = (2_000, 2) if smoke else (WORDS, 20)
     listed = sorted({_word(rng) for _ in range(count)})
-    begun = time.process_time()
     of_all = WordFilter([WordList("bench", WordAction.MASK, listed)])
-    read_s = time.process_time() - begun
     steps = []
     begun = time.process_time()
     for _ in of_all.build_steps():
@@ -35,7 +33,7 @@ def words(smoke: bool) -> list[Result]:
         begun = time.process_time()
     bare = AhoCorasick(listed, matchkind=MatchKind.Standard, implementation=Implementation.ContiguousNFA)
     messages = [f"{rng.choice(PHRASES)}{number}" for number in range(1_000)]
-    detail = {"words": len(listed), "characters": sum(map(len, messages)) / len(messages), "read_ms": read_s * 1e3}
+    detail = {"words": len(listed), "characters": sum(map(len, messages)) / len(messages), "build_ms": sum(steps) * 1e3}
     bare_us = _best(bare.find_matches_as_indexes, messages, rounds)
     return [
         Result(

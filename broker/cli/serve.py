@@ -114,7 +114,8 @@ def _log_file() -> LogFile | None:
 
 
 async def _serve(config: Config, read: Callable[[], Config], log_file: LogFile | None) -> None:
-    from broker.server import Broker, tune_process
+    from broker.server import Broker
+    from broker.telemetry.process import tune_process
 
     tune_process()
     broker = Broker(config, log_file=log_file, read_config=read)
@@ -178,7 +179,7 @@ async def _reload_on_signal(hangups: AsyncIterator[int], broker: Any) -> None:
     """Read the configuration again at every SIGHUP; an invalid one changes nothing."""
     async for _ in hangups:
         try:
-            broker.reload_files()
+            await broker.reload_files()
         except ConfigError as error:
             log.error("configuration not reloaded", problems=error.problems)
         except (OSError, ValueError) as error:

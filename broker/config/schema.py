@@ -24,6 +24,7 @@ import msgspec
 
 from broker.config.files import FileError, exposure, read_bytes_of, read_secret_text, read_text_of
 from broker.config.loader import Layers, Problem, nested, secret_paths, write_toml
+from broker.config.moderation import ModerationConfig, moderation_conflicts, moderation_file_problems
 from broker.config.origins import origin_problem
 from broker.config.sections import (
     AdmissionConfig,
@@ -60,6 +61,7 @@ __all__ = [
     "LinkConfig",
     "ListenConfig",
     "LogConfig",
+    "ModerationConfig",
     "QueueConfig",
     "RoomConfig",
     "TenantConfig",
@@ -101,6 +103,7 @@ RELOADABLE = frozenset(
         "room.tick_max_ms", "room.duplicate_window_s", "room.pre_review", "room.review_s", "room.approve_unreviewed",
         "room.user_chat_per_s", "room.user_chat_burst", "room.staff_posts_per_s", "room.staff_posts_burst",
         "room.app_posts_per_s", "room.app_posts_burst", "room.likes_per_s", "room.highlight_tiers",
+        "moderation.exempt_roles", "moderation.detectors", "moderation.lists",
     }
 )  # fmt: skip
 """Settings that take effect on SIGHUP; the others need a restart."""
@@ -126,6 +129,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ledger: LedgerConfig = msgspec.field(default_factory=LedgerConfig)
     api: ApiConfig = msgspec.field(default_factory=ApiConfig)
     webhooks: WebhookConfig = msgspec.field(default_factory=WebhookConfig)
+    moderation: ModerationConfig = msgspec.field(default_factory=ModerationConfig)
     log: LogConfig = msgspec.field(default_factory=LogConfig)
     types: tuple[TypeConfig, ...] = ()
     """Message types of the deployment's own, any number of these tables."""
@@ -295,6 +299,8 @@ def _unreadable(config: Config) -> Iterator[Problem]:
         yield Problem(path, rule)
     for path, rule in tenant_file_problems(config.tenants):
         yield Problem(path, rule)
+    for path, rule in moderation_file_problems(config.moderation):
+        yield Problem(path, rule)
 
 
 def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -393,6 +399,7 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         config.tenants,
         endpoints=[endpoint.tenant for endpoint in config.webhooks.endpoints],
     )
+    yield from moderation_conflicts(config.moderation, [tenant.name for tenant in config.tenants])
 
     ids, names = Counter(t.id for t in config.types), Counter(t.name for t in config.types)
     for index, custom in enumerate(config.types):

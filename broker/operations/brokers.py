@@ -54,9 +54,9 @@ def _stats(parts: Parts, caller: Caller, request: GetStats) -> Counters:
     return Counters(parts.control.counters())
 
 
-def _reload(parts: Parts, caller: Caller, request: ReloadConfig) -> Reloaded:
+async def _reload(parts: Parts, caller: Caller, request: ReloadConfig) -> Reloaded:
     try:
-        changed, needs_restart = parts.control.reload()
+        changed, needs_restart = await parts.control.reload()
     except (OSError, ValueError) as error:
         raise OperationError(ErrorCode.OUT_OF_STATE, f"the configuration was not reloaded: {error}"[:256]) from error
     return Reloaded(tuple(changed), tuple(needs_restart))

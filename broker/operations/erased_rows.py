@@ -109,7 +109,9 @@ def outbox_page(reader: Reader, erasure: Erasure, at_ms: int, after: int) -> Pag
         if fields["tenant"] != erasure.tenant:
             continue
         data = fields["data"]
-        is_own = row.topic == "message.published" and data.get("user") == erasure.user and data.get("type") not in PAID
+        is_own = data.get("user") == erasure.user and (
+            row.topic == "message.flagged" or (row.topic == "message.published" and data.get("type") not in PAID)
+        )
         if row.line == line or is_own:
             removed.append(row.id)
             continue

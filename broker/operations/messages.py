@@ -77,7 +77,9 @@ def post(parts: Parts, caller: Caller, request: PublishMessage, results: PostRes
     payload = checked_payload(parts, caller, request.room, request.type, request.payload)
     room = open_for(parts, request.room) if request.audience is None else _room_for(parts, request)
     user = caller.id if request.as_user is None else request.as_user
-    author = results.author(parts.types, user, request.name or user)
+    screen = parts.hub.screens.of(room.name)
+    name = request.name or plain_name(user)
+    author = results.author(parts.types, user, name if screen is None else screen.masked_name(name))
     message = Post(request.type, request.client_msg_id or caller.post_id, payload)
     try:
         if request.audience is None:
@@ -132,7 +134,7 @@ async def _publish_many(parts: Parts, caller: Caller, request: PublishMany) -> P
             await trio.lowlevel.checkpoint()
     answers = await results.wait()
     items = tuple(published(each, each.sequence in results.repeated) for each in answers)
-    return PublishedMany(items, sum(each.outcome is Outcome.ACCEPTED for each in items))
+    return PublishedMany(items, sum(each.outcome in (Outcome.ACCEPTED, Outcome.MASKED) for each in items))
 
 
 async def _change_pins(

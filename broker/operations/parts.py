@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +39,7 @@ class BrokerControl:
 
     status: Callable[[], tuple[bool, dict[str, Any]]]
     counters: Callable[[], dict[str, int]]
-    reload: Callable[[], tuple[list[str], list[str]]]
+    reload: Callable[[], Awaitable[tuple[list[str], list[str]]]]
     drain: Callable[[], None]
     connections: Callable[[], int]
     sessions: Callable[[], list[Any]]

@@ -28,6 +28,7 @@ from broker.core.limits.join_limit import JoinLimit
 from broker.core.limits.overload import OverloadStage, TickPacer
 from broker.core.limits.rate_limit import Gcra, Rate
 from broker.core.moderation.sanctions import RoomSanctions, SanctionTable
+from broker.core.moderation.screening import Screens
 from broker.core.net.connection_limits import address_key
 from broker.core.rooms.bans import BanTable
 from broker.core.rooms.ended import EndedRooms
@@ -156,12 +157,22 @@ class Hub:
         for room in self._by_number.values():
             room.state.use_types()
 
+    def use_screens(self) -> None:
+        """Let all rooms, open ones included, screen for what the rules have now. O(rooms)."""
+        for room in self._by_number.values():
+            room.state.use_screens()
+
     def use_limits(self, config: RoomConfig, open_roles: frozenset[Role]) -> None:
         """Apply other limits of rooms from now on; open rooms stay, and keep the times after which they close."""
         if config.new_rooms_per_minute != self._config.new_rooms_per_minute:
             self._new_rooms = self._new_rooms.at_rate(_new_rooms(config).rate)
         self._config = config
         self._open_roles = open_roles
+
+    @property
+    def screens(self) -> Screens:
+        """What messages and names are screened for."""
+        return self._rules.screens
 
     @property
     def policy(self) -> Policy:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from broker.core.rooms.effects import Record
+from broker.core.rooms.effects import Flagged, Record
 from broker.core.rooms.erasure import Erasure
 from broker.core.tenants.names import plain_name, tenant_of
 from broker.ledger import OutboxEntry
@@ -22,9 +22,12 @@ from protocol.messages import Tick
 from protocol.payloads import payload_record
 from protocol.webhook_events import (
     MAX_EVENT_USERS,
+    MAX_FLAGGED_FINDINGS,
     EventUser,
+    FlaggedFinding,
     GiftAcceptedData,
     HighlightAcceptedData,
+    MessageFlaggedData,
     MessagePublishedData,
     RoomEndedData,
     RoomOccupiedData,
@@ -41,6 +44,8 @@ VACATED_AFTER_S = 5.0
 LIMITS_WINDOW_S = 10.0
 MAX_LIMITED = 100
 """Users of all rooms that are reported in one window of limits; the others are not."""
+MAX_FLAGGED = 100
+"""Messages of all rooms in which words were found that are reported in a second; the others are counted."""
 ROWS_PER_SUBMISSION = 500
 
 
@@ -60,6 +65,10 @@ class RoomReports:
         """Users who have come or gone, by room, epoch and type of the event; empty where no endpoint asks."""
         self._limited: dict[tuple[str, int, str], int] = {}
         self._limits_due = 0.0
+        self._flagged = 0
+        """Messages in which words were found, since the last flush."""
+        self.flagged_dropped = 0
+        """Of them, those that were too many to be reported."""
 
     # ---- rows that go with a fact
 
@@ -104,6 +113,22 @@ class RoomReports:
         if self._events.asks(kind):
             self._submit(self._events.of_room(kind, room, epoch, data, self._unix_ms()))
 
+    def flagged(self, room: str, epoch: int, effect: Flagged) -> None:
+        """Submit that words or detectors have found something in a message."""
+        if not self._events.asks("message.flagged"):
+            return
+        self._flagged += 1
+        if self._flagged > MAX_FLAGGED:
+            self.flagged_dropped += 1
+            return
+        kind, verdict = effect.type, effect.verdict
+        findings = [FlaggedFinding(each.word, each.list_name, each.category) for each in verdict.findings]
+        data = MessageFlaggedData(
+            self._events.type_name(kind), plain_name(effect.user_id), effect.name, verdict.action.name.lower(),
+            tuple(findings[:MAX_FLAGGED_FINDINGS]), payload_record(kind, effect.payload),
+        )  # fmt: skip
+        self.report("message.flagged", room, epoch, data)
+
     def published(self, room: str, epoch: int, messages: Iterable[tuple[int, MessagePublishedData]]) -> None:
         """Submit messages of a tick, each with its time."""
         rows: list[OutboxEntry] = []
@@ -144,6 +169,7 @@ class RoomReports:
 
     def flush(self, now: float) -> None:
         """Submit what has been collected. Called about every second."""
+        self._flagged = 0
         came, self._came = self._came, {}
         for (room, epoch, kind), users in came.items():
             if users:
@@ -209,6 +235,10 @@ class RoomReporter:
     def over_limits(self, user: str) -> None:
         """A message was refused by a limit."""
         self._reports.over_limits(self._room, self._epoch, plain_name(user))
+
+    def flagged(self, effect: Flagged) -> None:
+        """Words or detectors have found something in a message."""
+        self._reports.flagged(self._room, self._epoch, effect)
 
     def ticked(self, ticks: Sequence[Tick]) -> None:
         """Danmaku are published; ``ticks``: of each tier, the widest first."""

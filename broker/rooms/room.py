@@ -31,6 +31,7 @@ from broker.core.rooms.audience import addressed_to
 from broker.core.rooms.effects import (
     Effect,
     End,
+    Flagged,
     Hold,
     Outcomes,
     Publish,
@@ -541,6 +542,9 @@ class Room:
                     self._publisher.push_counter(key, counter)
                 case StartActions(key, actions):
                     self._on_actions(RoomActions(self.name, self.state.epoch, key, actions))
+                case Flagged():
+                    if self._reporter is not None:
+                        self._reporter.flagged(effect)
                 case End(reason):
                     self.end(reason)
 

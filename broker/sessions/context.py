@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from broker.auth.grants import Grant
 from broker.auth.tokens import Authenticator
 from broker.config.schema import LinkConfig
 from broker.core.limits.rate_limit import UNLIMITED, Rate, SingleGcra
@@ -109,6 +110,17 @@ class SessionContext:
         self.use_limits(self.config)
         self.renew_every_s = min(RENEW_EVERY_S, self.auth.ticket_s / 10)
         self.use_compression(self.compress)
+
+    def with_screened_name(self, grant: Grant) -> Grant:
+        """Return a grant whose name is masked by what holds in all rooms of its tenant."""
+        screen = self.hub.screens.of_names(grant.tenant)
+        name = grant.name if screen is None else screen.masked_name(grant.name)
+        return grant if name == grant.name else replace(grant, name=name)
+
+    def name_in(self, room: str, name: str) -> str:
+        """Return the name of a user as a room (qualified name) shows it."""
+        screen = self.hub.screens.of(room)
+        return name if screen is None else screen.masked_name(name)
 
     def use_compression(self, compress: bool) -> None:
         """Offer links that come from now on compressed ticks, or do not."""

@@ -71,7 +71,7 @@ class Joiner(Protocol):
     def replying(self) -> AbstractContextManager[None]:
         """Collect the replies inside the block into one write; an exception ends this session alone."""
 
-    def new_member(self, room_grant: RoomGrant, tier: Tier) -> Member:
+    def new_member(self, room: str, room_grant: RoomGrant, tier: Tier) -> Member:
         """Return a member for this session in the form in which it receives."""
 
 
@@ -306,7 +306,7 @@ class PendingJoin:
 
     def _enter(self, room: Room, room_grant: RoomGrant) -> Member:
         """Make the session a member: what is published from now on reaches it."""
-        member = self._joiner.new_member(room_grant, self._request.tier)
+        member = self._joiner.new_member(room.name, room_grant, self._request.tier)
         self._joiner.memberships = (*self._joiner.memberships, (room, member))
         request = self._request
         resumes = isinstance(request, Resume) and request.epoch == room.state.epoch

@@ -354,10 +354,11 @@ class SessionLink:
         if self.senders is not None:
             self.senders.regrant(grant)
 
-    def new_member(self, room_grant: RoomGrant, tier: Tier) -> Member:
-        """Return a member for this session, in the form in which its connection receives."""
+    def new_member(self, room: str, room_grant: RoomGrant, tier: Tier) -> Member:
+        """Return a member of a room (qualified name) for this session, in the form in which its connection receives."""
         grant = self.grant
         assert grant is not None
         may_post = self.context.types.permitted(room_grant.role, room_grant.allow)
         variant = variant_of(self.transport.framing, best_codec(self.features), tier)
-        return Member(self, grant.plain_id, grant.name, room_grant.role, may_post, variant, grant.tags)
+        name = self.context.name_in(room, grant.name)
+        return Member(self, grant.plain_id, name, room_grant.role, may_post, variant, grant.tags)

@@ -72,6 +72,7 @@ def _admit(link: SessionLink, grant: Grant) -> None:
     """Make a connection that of the user to whom ``grant`` belongs, unless it has too many."""
     context = link.context
     address, now, limits = link.transport.address, context.poller.now, context.connection_limits
+    grant = context.with_screened_name(grant)
     is_app = grant.is_app
     while not context.users.add(grant.user_id, link, is_app=is_app):
         silent = context.users.longest_silent(grant.user_id)

@@ -43,11 +43,14 @@ class Poster(Protocol):
     def reply_acks(self, room: int, results: list[AckResult], firsts: Sequence[FirstResult] = ()) -> None:
         """Answer POSTs of this session."""
 
+    def reply_with_reason(self, room: int, result: AckResult, reason: str, retry_after_ms: int = 0) -> None:
+        """Answer a POST of this session, with a reason for its user."""
+
     def error(self, code: ErrorCode, message: str, room: int, sequence: int, field: str = "") -> None:
         """Answer a failed request."""
 
-    def new_member(self, room_grant: RoomGrant, tier: Tier) -> Member:
-        """Return a member for this session in the form in which it receives."""
+    def new_member(self, room: str, room_grant: RoomGrant, tier: Tier) -> Member:
+        """Return a member of a room (qualified name) for this session in the form in which it receives."""
 
 
 class RoomSender:
@@ -81,8 +84,9 @@ class RoomSender:
             self._poster.reply_acks(0, due, firsts)
 
     def reply_with_reason(self, room: int, result: AckResult, reason: str, retry_after_ms: int = 0) -> None:
-        """Answer a post."""
-        self.reply_acks(room, [result])
+        """Answer a post with the reason why it was refused."""
+        if self._take(result.sequence):
+            self._poster.reply_with_reason(0, result, reason, retry_after_ms)
 
     def on_left(self, room: RoomRef, reason: LeaveReason, message: str) -> None:
         """Answer what the room leaves unanswered: later, with the same key."""
@@ -137,7 +141,7 @@ class RoomSenders:
                 del self._by_name[name]
                 sender.room.senders.pop(sender.member, None)
             else:
-                sender.member.name = grant.name
+                sender.member.name = self._context.name_in(name, grant.name)
                 sender.member.may_post = self._context.types.permitted(entry.role, entry.allow)
 
     def close(self) -> None:
@@ -166,7 +170,7 @@ class RoomSenders:
             result = (Outcome.REJECTED, opened) if opened in _FINAL else (Outcome.LIMITED, RETRY_MS)
             poster.reply_acks(0, [AckResult(sequence, *result)])
             return None
-        sender = RoomSender(poster, opened, poster.new_member(room_grant, Tier.FULL))
+        sender = RoomSender(poster, opened, poster.new_member(name, room_grant, Tier.FULL))
         opened.senders[sender.member] = None
         return sender
 

@@ -58,7 +58,8 @@ def change_token(link: SessionLink, token: str | None, sequence: int) -> None:
             link.on_left(room, LeaveReason.NOT_GRANTED, "the new token does not grant this room")
             continue
         may_post = context.types.permitted(entry.role, entry.allow)
-        link.guard(room, room.change_rights, member, grant.name, entry.role, may_post, grant.tags, now)
+        name = context.name_in(room.name, grant.name)
+        link.guard(room, room.change_rights, member, name, entry.role, may_post, grant.tags, now)
         roles.append(RoomRole(room.number, entry.role))
     if link.senders is not None:
         link.senders.regrant(grant)
@@ -91,7 +92,7 @@ def _verified(link: SessionLink, token: str, sequence: int) -> Grant | None:
     if found.user_id != grant.user_id or found.is_app is not link.is_app:
         _refuse(link, "the token is not of the same user and kind", sequence)
         return None
-    return found
+    return context.with_screened_name(found)
 
 
 def _refuse(link: SessionLink, why: str, sequence: int) -> None:

@@ -273,6 +273,13 @@ METRICS: tuple[Metric, ...] = (
     _of_rooms("likes_unranked", "Likes of users that the table of top likers had no space for.",
               "broker.core.rooms.likes:unranked"),
     _of_rooms("posts_shadowed", "Posts that their senders alone were shown.", "broker.core.rooms.posting:shadow_count"),
+    # Moderation.
+    _counter("moderation_findings", "Messages in which words or detectors found something, by what became of them.",
+             "screening.screens.found", "broker.core.moderation.screening:found", label="action"),
+    _counter("moderation_categories", "The same messages, by the category of the list or detector.",
+             "screening.screens.categories", "broker.core.moderation.screening:categories", label="category"),
+    _of_part("moderation_reports_dropped", "Of these messages, those that were too many to be reported by webhook.",
+             "room_store", "reports.flagged_dropped", "broker.rooms.reports:flagged_dropped"),
     # Fan-out.
     _counter("fanout_writes", "Writes to members.", "fanout.writes", f"{_FANOUT}:writes"),
     _counter("fanout_deliveries", "Contents delivered to members.", "fanout.deliveries", f"{_FANOUT}:deliveries"),

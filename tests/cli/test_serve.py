@@ -95,7 +95,7 @@ REFUSALS: list[tuple[Damage, str]] = [
 def test_an_unusable_ledger_is_refused_with_the_reason_in_one_line(
     damage: Damage, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.server.tune_process", lambda: None)
+    monkeypatch.setattr("broker.telemetry.process.tune_process", lambda: None)
     directory = tmp_path / "data"
     directory.mkdir()
     with ExitStack() as stack:
@@ -110,7 +110,7 @@ def test_an_unusable_ledger_is_refused_with_the_reason_in_one_line(
 async def test_a_signal_while_the_ledger_opens_ends_the_broker_before_it_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("broker.server.tune_process", lambda: None)
+    monkeypatch.setattr("broker.telemetry.process.tune_process", lambda: None)
     reached, released = threading.Event(), threading.Event()
     opened = Ledger._open
 

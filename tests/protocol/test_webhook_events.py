@@ -44,7 +44,10 @@ def test_the_schema_has_every_field(row: EventRow) -> None:
         (("user.*",), ("user.over_limits",)),
         (("user.left", "user.*"), ("user.left", "user.over_limits")),
         (("message.published",), ("message.gift", "message.announcement")),
-        (("message.*",), ("message.gift", "message.announcement", "message.held", "message.decided")),
+        (
+            ("message.*",),
+            ("message.gift", "message.announcement", "message.held", "message.decided", "message.flagged"),
+        ),
         (("message.gift",), ("message.gift",)),
         (("message.danmaku", "message.nonsense"), ("message.danmaku",)),
     ],

@@ -10,12 +10,13 @@ The danmaku of the room's staff are always shown, on top of the budgets, each as
 Every message offered is counted once and answered once: SHED at the offer, else in the window's outcomes.
 Nothing is carried from one window to the next. Bounded by entries, bytes of text and tickets.
 
-It never decides whether a message may be posted at all (rate limits, moderation) and knows no viewers.
+It never decides whether a message may be posted at all (rate limits) and knows no viewers. A caller that screens texts
+is asked about those that would be shown when the window is closed, and of no others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from heapq import heapify, heappop, heappush, heapreplace
@@ -30,7 +31,7 @@ from protocol.messages import Account
 from .fairness import QUIET_BELOW, FairnessScores, ReadingBudget
 from .fold import fold
 
-__all__ = ["MAX_SENDERS", "Coalescer", "Offer", "PendingDanmaku", "Pick", "TierCut", "Window"]
+__all__ = ["MAX_SENDERS", "Coalescer", "Offer", "PendingDanmaku", "Pick", "Showing", "TierCut", "Window"]
 
 T = TypeVar("T")
 
@@ -39,6 +40,8 @@ ITEM_BYTES = 512
 TICKET_BYTES = 64
 
 
+MAX_WITHHELD = 256
+"""Entries of one window that a screen may withhold beyond those that are shown: what it costs has a bound."""
 MAX_SENDERS = 3
 """Further senders named in a merged entry (the wire's cap)."""
 
@@ -105,6 +108,19 @@ _ACCEPTED, _MERGED_INTO, _SAMPLED_OUT = Outcome.ACCEPTED, Outcome.MERGED, Outcom
 _by_arrival = attrgetter("_order")
 
 
+class Showing(Enum):
+    """What the caller has decided about an entry that would be shown."""
+
+    SHOWN = "shown"
+    MASKED = "masked"
+    """It is shown, with another text."""
+    WITHHELD = "withheld"
+    """It is not shown, and the next one takes its place; the caller answers its tickets, and no account has it."""
+
+
+_MASKED, _WITHHELD, _MASKED_AS = Showing.MASKED, Showing.WITHHELD, Outcome.MASKED
+
+
 class Pick(Enum):
     """Who is shown when the budget does not suffice for all."""
 
@@ -128,11 +144,13 @@ class TierCut:
 class Window(Generic[T]):
     """A closed window. Tiers that show the same share one `TierCut` object, so compare by identity.
 
-    ``outcomes``: every ticket of the window once, except those that were SHED; by the widest tier.
+    ``outcomes``: every ticket of the window once, except those that were SHED or WITHHELD; by the widest tier.
+    ``withheld``: those of the latter, by entry.
     """
 
     per_tier: dict[int, TierCut]
     outcomes: list[tuple[T, Outcome]]
+    withheld: list[tuple[PendingDanmaku, list[T]]]
 
 
 class Coalescer(Generic[T]):
@@ -338,11 +356,14 @@ class Coalescer(Generic[T]):
         self._bytes -= freed
         return True
 
-    def close(self, now: float, scale: float = 1.0) -> Window[T]:
+    def close(
+        self, now: float, scale: float = 1.0, screen: Callable[[PendingDanmaku], Showing] | None = None
+    ) -> Window[T]:
         """End the window: decide what each tier shows, answer every ticket, open the next window.
 
         ``scale`` multiplies the budgets (overload halves them). Entries that arrived more than ``expire_s``
-        ago are not shown. ``now`` as in `offer`. O(n log n) in the entries held, with a budget.
+        ago are not shown. ``screen``: decides about each entry that would be shown, those that are shown first first;
+        it may change texts. ``now`` as in `offer`. O(n log n) in the entries held, with a budget.
         """
         if now < self._now or scale < 0:
             raise ValueError(f"time went back from {self._now} to {now}, or scale {scale} is negative")
@@ -353,8 +374,25 @@ class Coalescer(Generic[T]):
         expired = [item for item in held if item.at < oldest_at]
         quiet = self._rank(live) if self._is_limited else 0
         always = self._always
+        masked: set[int] = set()
+        withheld: list[tuple[PendingDanmaku, list[T]]] = []
         taken = len(live)
-        cut = self._cut(always + live, expired)
+        charged: list[PendingDanmaku] = []
+        if screen is not None:
+            most = self._budgets[Tier.FULL].allowed(now, scale, taken, quiet)
+            of_staff = [(item, screen(item)) for item in always]
+            of_others = self._screened(live, most, screen)
+            judged = of_staff + of_others
+            masked = {id(item) for item, showing in judged if showing is _MASKED}
+            gone = {id(item): item for item, showing in judged if showing is _WITHHELD}
+            withheld = [(item, item._tickets) for item in gone.values()]
+            self._admitted -= sum(item.count for item in gone.values())
+            always = [item for item in always if id(item) not in gone]
+            quiet -= sum(id(item) in gone for item in live[:quiet])
+            charged = [item for item, showing in of_others if showing is _WITHHELD]
+            taken = sum(showing is not _WITHHELD for _, showing in of_others)
+            live = [item for item in live if id(item) not in gone]
+        cut = self._cut(always + live[:taken], expired)
         per_tier: dict[int, TierCut] = {}
         for tier, budget in self._budgets.items():  # widest first
             taken = budget.take(now, scale, taken, min(quiet, taken))
@@ -362,22 +400,27 @@ class Coalescer(Generic[T]):
                 cut = self._cut(always + live[:taken], expired)
             per_tier[tier] = cut
         shown = len(per_tier[Tier.FULL].entries) - len(always)
-        outcomes: list[tuple[T, Outcome]] = [(item._tickets[0], _ACCEPTED) for item in always]
+        outcomes: list[tuple[T, Outcome]] = [
+            (item._tickets[0], _MASKED_AS if id(item) in masked else _ACCEPTED) for item in always
+        ]
         for item in live[:shown]:
             tickets = item._tickets
+            if masked and id(item) in masked:
+                outcomes += [(ticket, _MASKED_AS) for ticket in tickets]
+                continue
             outcomes.append((tickets[0], _ACCEPTED))
             if len(tickets) > 1:
                 outcomes += [(ticket, _MERGED_INTO) for ticket in tickets[1:]]
         outcomes += [(ticket, _SAMPLED_OUT) for item in live[shown:] for ticket in item._tickets]
         outcomes += [(ticket, _SAMPLED_OUT) for ticket in self._displaced]
         outcomes += [(ticket, Outcome.EXPIRED) for item in expired for ticket in item._tickets]
-        for item in (*held, *always):
+        for item in (*held, *self._always):
             item._tickets = []  # entries live on in snapshots, reply addresses must not
 
         if self._is_fair:
-            self._scores.close_window([item._rated for item in live[:shown]], now)
+            self._scores.close_window([item._rated for item in charged + live[:shown]], now)
         self._open()
-        return Window(per_tier, outcomes)
+        return Window(per_tier, outcomes, withheld)
 
     def _rank(self, live: list[PendingDanmaku]) -> int:
         """Sort ``live``, first to be shown first, and return how many of its head are of quiet senders."""
@@ -388,6 +431,21 @@ class Coalescer(Generic[T]):
                 quiet += item._score < QUIET_BELOW
         live.sort(key=lambda item: (item._score, -item.count, item._order))
         return quiet
+
+    def _screened(
+        self, live: list[PendingDanmaku], most: int, screen: Callable[[PendingDanmaku], Showing]
+    ) -> list[tuple[PendingDanmaku, Showing]]:
+        """Ask about entries until ``most`` may be shown, or `MAX_WITHHELD` may not; the others are not shown."""
+        judged: list[tuple[PendingDanmaku, Showing]] = []
+        left = most + MAX_WITHHELD
+        for item in live:
+            if not most or not left:
+                break
+            showing = screen(item)
+            judged.append((item, showing))
+            most -= showing is not _WITHHELD
+            left -= 1
+        return judged
 
     def _cut(self, shown: list[PendingDanmaku], expired: list[PendingDanmaku]) -> TierCut:
         merged = sum(item.count for item in shown) - len(shown)

@@ -115,6 +115,14 @@ class ReadingBudget:
 
         ``scale`` multiplies the rate. ``now`` in monotonic seconds.
         """
+        taken = self.allowed(now, scale, waiting, quiet)
+        if self._rate_per_s < inf:
+            self._tokens -= taken
+            self._quiet_tokens -= min(taken, quiet)
+        return taken
+
+    def allowed(self, now: float, scale: float, waiting: int, quiet: int) -> int:
+        """Return how many items `take` would pay for with the same arguments."""
         if self._rate_per_s == inf:
             return waiting
         rate = self._rate_per_s * scale
@@ -128,6 +136,4 @@ class ReadingBudget:
         if taken < quiet:
             allowed = min(self._quiet_tokens, self._tokens + rate * _OVERDRAFT_S)
             taken = max(taken, min(quiet, floor(allowed + _EPSILON)))
-        self._tokens -= taken
-        self._quiet_tokens -= min(taken, quiet)
         return taken

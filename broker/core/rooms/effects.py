@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from broker.core.commerce.activity import ShowPost, TellAuthor
 from broker.core.commerce.gifts import GiftCombo, GiftOrder
 from broker.core.commerce.room_activities import ActivityBatch, AnswerCommand, PushCounter, RecordBatch, StartActions
+from broker.core.moderation.screening import ScreenResult
 from broker.core.rooms.idempotency import FirstUse, OperationKey
 from broker.core.rooms.rules import Author
 from protocol.activities.audiences import Audience
@@ -20,6 +21,7 @@ from protocol.messages import Event, Post, State, Tick
 __all__ = [
     "Effect",
     "End",
+    "Flagged",
     "Hold",
     "Outcomes",
     "PendingReply",
@@ -113,6 +115,17 @@ class RefusePost(NamedTuple, Generic[T]):
     reason: str = ""
 
 
+class Flagged(NamedTuple):
+    """Report a message in which words or detectors have found something. ``payload``: as it was posted, or as it is
+    shown (Any: that of its type)."""
+
+    user_id: str
+    name: str
+    type: int
+    payload: Any
+    verdict: ScreenResult
+
+
 class End(NamedTuple):
     """End the room: remove all members and stop its task."""
 
@@ -166,6 +179,7 @@ Effect = (
     | Record[T]
     | TickOut
     | End
+    | Flagged
     | AnswerCommand
     | RecordBatch
     | PushCounter

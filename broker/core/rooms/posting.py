@@ -13,7 +13,7 @@ from math import ceil, inf
 from random import Random
 from typing import Any, Generic, Protocol, TypeVar
 
-from broker.core.chat.coalesce import Coalescer, Offer, PendingDanmaku
+from broker.core.chat.coalesce import Coalescer, Offer, PendingDanmaku, Window
 from broker.core.chat.duplicates import DuplicateFilter
 from broker.core.chat.fold import fold
 from broker.core.commerce.activity import ReleasedPost
@@ -31,6 +31,7 @@ from broker.core.rooms.likes import LikeCounter
 from broker.core.rooms.phases import RoomPhases
 from broker.core.rooms.pins import RoomPins, pins_event
 from broker.core.rooms.policies import OverQuota, Policy
+from broker.core.rooms.post_screening import PostScreening, ScreenedPost
 from broker.core.rooms.rules import Author, RoomRules
 from broker.core.rooms.stream import BUSY_RETRY_MS, StoredEvent, Stream
 from broker.core.rooms.types import CustomRule
@@ -120,6 +121,8 @@ class Posting(Generic[T]):
         """Combos of gifts that run."""
         self.highlights = Highlights(policy.highlight_tiers)
         """Paid messages that are shown."""
+        self.screening: PostScreening[T] = PostScreening(rules.screens, name)
+        """What its posts are screened for."""
         self._posts: dict[int, Callable[[T, Author, Post, float, int], Sequence[Effect[T]]]] = {
             MessageType.DANMAKU: self._danmaku,
             MessageType.EMOTE: self._danmaku,
@@ -260,11 +263,7 @@ class Posting(Generic[T]):
         if over_quota and self._policy.over_quota is _DROP_NEWEST:
             return (Reply(ticket, Outcome.LIMITED, retry_ms(self.admission.retry_after_s(now))),)
         if self._mutes and self._is_shadowed(item.user_id, item.role):
-            if len(self.shadowed) >= MAX_SHADOWED:
-                return (Reply(ticket, Outcome.SAMPLED_OUT),)
-            self.shadow_count += 1
-            self.shadowed.append((ticket, item))
-            return _NOTHING
+            return self._shadow(ticket, item)
         if _MODERATOR <= item.role < _APP:
             if not self.window.takes_always:
                 return (Reply(ticket, Outcome.LIMITED, BUSY_RETRY_MS),)
@@ -277,6 +276,14 @@ class Posting(Generic[T]):
             return (Reply(ticket, Outcome.SAMPLED_OUT),)
         if self.window.offer(item, ticket, now, over_quota) is _SHED:
             return (Reply(ticket, Outcome.SAMPLED_OUT),)
+        return _NOTHING
+
+    def _shadow(self, ticket: T, item: PendingDanmaku) -> Sequence[Effect[T]]:
+        """Show a danmaku to its sender alone, with the next tick; the effects are empty where it was taken in."""
+        if len(self.shadowed) >= MAX_SHADOWED:
+            return (Reply(ticket, Outcome.SAMPLED_OUT),)
+        self.shadow_count += 1
+        self.shadowed.append((ticket, item))
         return _NOTHING
 
     def _like(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:
@@ -416,6 +423,7 @@ class Posting(Generic[T]):
         refused = self._refused_order(ticket, order) or self._refused(ticket, author, Lane.PAID, now)
         if refused:
             return refused
+        gift = GiftPayload(*self._screened(ticket, author, post, Lane.PAID).payload)
         self._stream.begin(key, order.cents)
         self._stream.admit(Lane.PAID)
         asked = PendingReply(ticket, Outcome.ACCEPTED, key, order)
@@ -430,9 +438,12 @@ class Posting(Generic[T]):
             return known
         if not self.highlights.tier_of(posted.cents) or posted.tier or posted.until_ms or posted.displaced:
             return (Reply(ticket, Outcome.REJECTED, ErrorCode.BAD_FIELD),)
-        refused = self._refused_order(ticket, order) or self._refused(ticket, author, Lane.PAID, now)
+        refused = self._refused_order(ticket, order)
+        screened = self._screened(ticket, author, post, Lane.PAID)
+        refused = refused or screened.refusal or self._refused(ticket, author, Lane.PAID, now)
         if refused:
             return refused
+        posted = HighlightPayload(*screened.payload)
         plan = self.highlights.begin(posted.cents, at_ms)
         if plan is None:
             return (Reply(ticket, Outcome.LIMITED, BUSY_RETRY_MS),)
@@ -440,8 +451,8 @@ class Posting(Generic[T]):
         self._stream.admit(Lane.PAID)
         payload = posted._replace(tier=plan.tier, until_ms=plan.until_ms, displaced=plan.displaced)
         event = Event(MessageType.HIGHLIGHT, at_ms, posted.user_id, posted.name, payload)
-        asked = PendingReply(ticket, Outcome.ACCEPTED, key, order)
-        return self._stream.record(event, Lane.PAID, (asked,), now, left=plan.left)
+        asked = PendingReply(ticket, screened.outcome, key, order)
+        return (*self._stream.record(event, Lane.PAID, (asked,), now, left=plan.left), *screened.reports)
 
     def _refused_order(self, ticket: T, order: GiftOrder) -> Sequence[Effect[T]]:
         """Return the answer to an order with which the sum of the room, orders under way included, would be no integer
@@ -480,9 +491,7 @@ class Posting(Generic[T]):
         wait_s = self.limits.of_custom(rule.type, author.role).try_acquire(author.user_id, now)
         if wait_s:
             return (Reply(ticket, Outcome.LIMITED, retry_ms(wait_s)),)
-        return self._refused(ticket, author, rule.lane, now) or self._publish(
-            ticket, author, post, key, rule.lane, now, at_ms, audience
-        )
+        return self._publish(ticket, author, post, key, rule.lane, now, at_ms, audience, takes_quota=True)
 
     def _publish(
         self,
@@ -494,13 +503,20 @@ class Posting(Generic[T]):
         now: float,
         at_ms: int,
         audience: Audience | None = None,
+        *,
+        takes_quota: bool = False,
     ) -> Sequence[Effect[T]]:
-        """Put a posted event, whose key is not known yet, on its way into the stream."""
+        """Put a posted event, whose key is not known yet, on its way into the stream. ``takes_quota``: if what it is
+        screened for, and then the quota of the room, let it pass."""
+        screened = self._screened(ticket, author, post, lane)
+        refused = screened.refusal or (self._refused(ticket, author, lane, now) if takes_quota else _NOTHING)
+        if refused:
+            return refused
         self._stream.begin(key)
         self._stream.admit(lane)
-        event = Event(post.type, at_ms, author.user_id, author.name, post.payload)
-        asked = (PendingReply(ticket, Outcome.ACCEPTED, key),)
-        return self._stream.record(event, lane, asked, now, audience=audience)
+        event = Event(post.type, at_ms, author.user_id, author.name, screened.payload)
+        asked = (PendingReply(ticket, screened.outcome, key),)
+        return (*self._stream.record(event, lane, asked, now, audience=audience), *screened.reports)
 
     def _refused(self, ticket: T, author: Author, lane: Lane, now: float) -> Sequence[Effect[T]]:
         """Return the answer to a message of lanes 0 to 2 that the room cannot take in now; empty if it can."""
@@ -512,6 +528,17 @@ class Posting(Generic[T]):
         elif not self.admission.try_admit(lane, now):
             return (Reply(ticket, Outcome.LIMITED, retry_ms(self.admission.retry_after_s(now))),)
         return _NOTHING
+
+    def close_window(self, now: float, scale: float) -> tuple[Window[T], Sequence[Effect[T]]]:
+        """Close the window of danmaku (`Coalescer.close`), and return also what follows from what they were screened
+        for."""
+        if not self.screening.is_on:
+            return self.window.close(now, scale), _NOTHING
+        window = self.window.close(now, scale, self.screening.item)
+        return window, self.screening.closed(window.withheld, self._shadow)
+
+    def _screened(self, ticket: T, author: Author, post: Post, lane: Lane) -> ScreenedPost[T]:
+        return self.screening.event(ticket, author, post, lane, self._stream.history.last_offset)
 
     def release(self, released: Sequence[GiftEvent[PendingReply[T]]], now: float, at_ms: int) -> list[Effect[T]]:
         """Put gift events that are due on their way into the stream."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from broker.core.moderation.screening import Screens
 from broker.core.rooms.policies import Policy
 from broker.core.rooms.types import CustomRule, TypeRules
 from protocol.codes import Role
@@ -34,6 +35,8 @@ class RoomRules:
     snapshot_danmaku: int = 20
     durable: bool = False
     """Whether events of lanes 0 to 2 wait for a ledger (`Record`); else they are published at once."""
+    screens: Screens = field(default_factory=Screens)
+    """What messages are screened for."""
     types: TypeRules = field(init=False)
 
     def __post_init__(self) -> None:

@@ -186,6 +186,10 @@ class RoomState(Generic[T]):
         """Take the deployment's own types as the rules have them now; the rules are the same for all rooms."""
         self._posting.use_types()
 
+    def use_screens(self) -> None:
+        """Take what messages are screened for as the rules have it now."""
+        self._posting.screening.use()
+
     def _use_policy(self, policy: Policy) -> None:
         self.policy = policy
         self.has_batches = policy.batch_max > 0
@@ -404,15 +408,17 @@ class RoomState(Generic[T]):
         ticks: tuple[Tick, ...] = ()
         waited_s = 0.0
         if posting.window.pending or posting.window.shed:
-            window = posting.window.close(now, STAGE_RULES[self.stage].chat_budget_share)
+            window, screened = posting.close_window(now, STAGE_RULES[self.stage].chat_budget_share)
             self._ticked_at = now
-            self._tick_number += 1
-            ticks = self._ticks(window.per_tier, at_ms)
             shown = window.per_tier[Tier.FULL].entries
             if shown:
                 waited_s = now - shown[0].at
+            if window.per_tier[Tier.FULL].account.admitted:  # none where words were found in all of them
+                self._tick_number += 1
+                ticks = self._ticks(window.per_tier, at_ms)
             if window.outcomes:
                 effects.append(Outcomes(window.outcomes))
+            effects += screened
         if posting.shadowed:
             effects += self._shadowed(now, at_ms, is_own_tick=not ticks)
         counters: tuple[PushCounter, ...] = ()

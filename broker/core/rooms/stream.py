@@ -136,7 +136,7 @@ class Stream(Generic[T]):
         """Store a result, but for a refusal, which may be otherwise next time; return the tickets that waited."""
         self.open_cents -= self._open_orders.pop(key, 0)
         table = self._table(key)
-        is_stored = result.outcome in (Outcome.ACCEPTED, Outcome.MERGED)
+        is_stored = result.outcome in (Outcome.ACCEPTED, Outcome.MERGED, Outcome.MASKED)
         return table.complete(key, result, now) if is_stored else table.forget(key)
 
     # ---- events

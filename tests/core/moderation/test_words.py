@@ -123,7 +123,7 @@ def test_a_filter_without_lists_finds_nothing() -> None:
 )
 def test_words_that_no_text_can_hold_are_refused(listed: list[str], exceptions: list[str], rule: str) -> None:
     with pytest.raises(WordError) as refused:
-        WordFilter([WordList("x", WordAction.FLAG, listed, exceptions)])
+        WordFilter.build([WordList("x", WordAction.FLAG, listed, exceptions)])
     assert str(refused.value) == rule
 
 

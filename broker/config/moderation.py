@@ -1,0 +1,143 @@
+"""Section [moderation]: lists of words, detectors, and what becomes of messages in which they find something.
+
+A file of words has one word or phrase a line, in UTF-8. Empty lines are left out, and so are lines that begin with #.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from broker.config.files import FileError, read_text_of
+from protocol.text import is_room_pattern
+
+__all__ = [
+    "DetectorConfig",
+    "ModerationConfig",
+    "WordFile",
+    "WordListConfig",
+    "moderation_conflicts",
+    "moderation_file_problems",
+    "read_word_file",
+]
+
+MAX_LISTS = 64
+MAX_FILE_WORDS = 100_000
+"""Words and phrases of all files together."""
+MAX_WORD_CHARS = 64
+
+ActionName = Literal["flag", "mask", "shadow", "hold", "block"]
+DetectorAction = Literal["off", "flag", "mask", "shadow", "hold", "block"]
+SimilarAction = Literal["off", "flag", "shadow", "hold", "block"]
+ExemptRole = Literal["guest", "viewer", "vip", "moderator", "assistant", "host", "app"]
+
+
+class WordListConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One list of words."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}\Z", examples=["ads"])]
+    """Name in logs, reports and moderation.test."""
+    file: Annotated[str, Meta(min_length=1)]
+    """File with one word or phrase a line; lines that begin with # are comments."""
+    action: ActionName
+    """What becomes of a message with one of the words: flag = it is shown and reported, mask = the word is replaced,
+    shadow = its sender alone sees it, hold = a moderator decides, block = it is refused."""
+    category: Annotated[str, Meta(pattern=r"^([a-z0-9][a-z0-9_-]{0,31})?\Z", examples=["advertising"])] = ""
+    """Category in metrics and reports, and the reason that senders of refused messages get."""
+    exceptions_file: Annotated[str, Meta(min_length=1)] | None = None
+    """File with phrases inside which the words are meant otherwise, one a line."""
+    rooms: Annotated[tuple[str, ...], Meta(min_length=1, max_length=64)] = ("*",)
+    """Rooms in which it holds: names, or beginnings with a * at the end. User names are screened where it is *."""
+    tenant: Annotated[str, Meta(min_length=1, max_length=32)] | None = None
+    """Tenant whose rooms are meant; not set = the default tenant, * = every tenant."""
+
+
+class DetectorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Detectors, which need no words: what becomes of a message in which one finds something."""
+
+    links: DetectorAction = "off"
+    """Web addresses, also with spaces or 点 for the dot."""
+    phones: DetectorAction = "off"
+    """Phone numbers: Chinese mobile numbers, and international ones that begin with +."""
+    contacts: DetectorAction = "off"
+    """Accounts on other services, such as vx: abc123."""
+    repetition: DetectorAction = "off"
+    """The same few characters again and again, 20 characters and more."""
+
+
+class ModerationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Words and detectors that messages and user names are screened for."""
+
+    exempt_roles: Annotated[tuple[ExemptRole, ...], Meta(max_length=7)] = ("moderator", "assistant", "host")
+    """Roles whose messages are not screened. Texts and names of users in gifts and highlights always are, and what the
+    platform (app) posts otherwise on lanes 0 to 2 never is."""
+    detectors: DetectorConfig = msgspec.field(default_factory=DetectorConfig)
+    """Detectors, which need no words."""
+    lists: tuple[WordListConfig, ...] = ()
+    """Lists of words, any number of these tables."""
+
+
+class WordFile(NamedTuple):
+    """Words of a file, and the number of the line of each."""
+
+    words: tuple[str, ...]
+    lines: tuple[int, ...]
+
+
+def read_word_file(name: str) -> WordFile:
+    """Return the words of a file. FileError, or ValueError that names file, line and rule."""
+    words: list[str] = []
+    lines: list[int] = []
+    for number, line in enumerate(read_text_of(name).split("\n"), 1):
+        word = line.strip()
+        if not word or word.startswith("#"):
+            continue
+        if len(word) > MAX_WORD_CHARS:
+            raise ValueError(f"{name}, line {number}: a word has at most {MAX_WORD_CHARS} characters, got {len(word)}")
+        if not any(map(str.isalnum, word)):
+            raise ValueError(f"{name}, line {number}: has no letter and no digit, got {word!r}")
+        if len(words) == MAX_FILE_WORDS:
+            raise ValueError(f"{name}, line {number}: all lists have at most {MAX_FILE_WORDS} words together")
+        words.append(word)
+        lines.append(number)
+    return WordFile(tuple(words), tuple(lines))
+
+
+def moderation_file_problems(config: ModerationConfig) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the files of words: (path of the setting, rule)."""
+    total = 0
+    for index, each in enumerate(config.lists):
+        for field in ("file", "exceptions_file"):
+            name = getattr(each, field)
+            if name is None:
+                continue
+            try:
+                total += len(read_word_file(name).words)
+            except (FileError, ValueError) as error:
+                yield f"moderation.lists[{index}].{field}", str(error)
+    if total > MAX_FILE_WORDS:
+        yield "moderation.lists", f"all lists have at most {MAX_FILE_WORDS} words together, got {total}"
+
+
+def moderation_conflicts(config: ModerationConfig, tenants: Sequence[str]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the conflicts inside the section: (the paths concerned, the one to report first; the rule).
+
+    ``tenants``: names of the tables [[tenants]].
+    """
+    if len(config.lists) > MAX_LISTS:
+        yield ("moderation.lists",), f"expected at most {MAX_LISTS} lists, got {len(config.lists)}"
+    times = Counter((each.tenant, each.name) for each in config.lists)
+    for index, each in enumerate(config.lists):
+        path = f"moderation.lists[{index}]"
+        if times[each.tenant, each.name] > 1:
+            yield (f"{path}.name",), f"{each.name} is given to {times[each.tenant, each.name]} lists"
+        for number, pattern in enumerate(each.rooms):
+            if not is_room_pattern(pattern):
+                rule = f"expected a room's name, or the beginning of one and *, got {pattern!r}"
+                yield (f"{path}.rooms[{number}]",), rule
+        if each.tenant not in (None, "*", *tenants):
+            yield (f"{path}.tenant", "tenants"), f"no table [[tenants]] is called {each.tenant!r}"

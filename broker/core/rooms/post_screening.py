@@ -1,0 +1,133 @@
+"""Screening of the posts of one room: what becomes of a post in which words or detectors find something.
+
+Danmaku and what else goes into the window of a tick are screened when it is closed, and of them those that would be
+shown: a flood costs no more than what people can read. Everything else is screened when it is posted, once its key is
+known to be new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from broker.core.chat.coalesce import PendingDanmaku, Showing
+from broker.core.moderation.screening import ScreenResult, Screens
+from broker.core.moderation.words import WordAction
+from broker.core.rooms.effects import Effect, Flagged, RefusePost, Reply
+from broker.core.rooms.rules import Author
+from protocol.codes import CUSTOM_TYPE_MIN, ErrorCode, Lane, Outcome, Role
+from protocol.messages import Post
+from protocol.payloads import ORDER_TYPES
+
+__all__ = ["PostScreening", "ScreenedPost"]
+
+T = TypeVar("T")
+
+_SHOWN, _MASKED, _WITHHELD = Showing
+_NOTHING: tuple[Effect[Any], ...] = ()
+
+
+class ScreenedPost(NamedTuple, Generic[T]):
+    """A post that goes on with ``payload`` and will be answered with ``outcome``; ``reports`` follow it.
+
+    ``refusal``: it does not go on; these are its effects.
+    """
+
+    payload: Any
+    outcome: Outcome = Outcome.ACCEPTED
+    reports: tuple[Effect[T], ...] = ()
+    refusal: tuple[Effect[T], ...] = ()
+
+
+class PostScreening(Generic[T]):
+    """The screen of one room. ``name``: qualified."""
+
+    __slots__ = ("_found", "_name", "_screen", "_screens")
+
+    def __init__(self, screens: Screens, name: str) -> None:
+        self._screens = screens
+        self._name = name
+        self._found: list[tuple[PendingDanmaku, ScreenResult]] = []
+        """Items of the window that is being closed in which something was found."""
+        self.use()
+
+    def use(self) -> None:
+        """Take the screen as it is in force now."""
+        self._screen = self._screens.of(self._name)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is searched in this room."""
+        return self._screen is not None
+
+    def event(self, ticket: T, author: Author, post: Post, lane: Lane, last_offset: int) -> ScreenedPost[T]:
+        """Screen a post that goes into no window. ``last_offset``: of the room's stream.
+
+        A message with an order is refused where another would be shown to its sender alone: it was paid for.
+        """
+        screen = self._screen
+        if screen is None or not (post.type in ORDER_TYPES or self._is_screened(author.role, lane)):
+            return ScreenedPost(post.payload)
+        verdict, payload = screen.screened(post.type, post.payload)
+        if verdict is None:
+            return ScreenedPost(payload)
+        self._screens.count(verdict)
+        flagged = Flagged(author.user_id, author.name, post.type, post.payload, verdict)
+        if verdict.action is WordAction.SHADOW and post.type not in ORDER_TYPES:
+            return ScreenedPost(post.payload, refusal=(Reply(ticket, Outcome.ACCEPTED, last_offset), flagged))
+        if verdict.action >= WordAction.SHADOW:
+            return ScreenedPost(post.payload, refusal=(_refusal(ticket, verdict), flagged))
+        outcome = Outcome.MASKED if verdict.action is WordAction.MASK else Outcome.ACCEPTED
+        return ScreenedPost(payload, outcome, (flagged,))
+
+    def _is_screened(self, role: Role, lane: Lane) -> bool:
+        return role not in self._screens.exempt and (role is not Role.APP or lane >= Lane.CHAT)
+
+    def item(self, item: PendingDanmaku) -> Showing:
+        """Screen an item of a window that would be shown; one that is masked is changed."""
+        screen = self._screen
+        if screen is None or item.role in self._screens.exempt:
+            return _SHOWN
+        if item.type >= CUSTOM_TYPE_MIN:
+            verdict, payload = screen.screened(item.type, item.extra)
+        else:
+            verdict, (payload,) = screen.screened(item.type, (item.text,))
+        if verdict is None:
+            return _SHOWN
+        self._found.append((item, verdict))
+        if verdict.action is WordAction.FLAG:
+            return _SHOWN
+        if verdict.action is not WordAction.MASK:
+            return _WITHHELD
+        if item.type >= CUSTOM_TYPE_MIN:
+            item.extra = payload
+        else:
+            item.text = payload
+        return _MASKED
+
+    def closed(
+        self,
+        withheld: Sequence[tuple[PendingDanmaku, Sequence[T]]],
+        shadow: Callable[[T, PendingDanmaku], Sequence[Effect[T]]],
+    ) -> Sequence[Effect[T]]:
+        """Return what follows a window whose items have been screened; ``withheld``: those that are not shown, with
+        their tickets; ``shadow``: shows one to its sender alone."""
+        if not self._found:
+            return _NOTHING
+        found, self._found = self._found, []
+        tickets = {id(item): each for item, each in withheld}
+        effects: list[Effect[T]] = []
+        for item, verdict in found:
+            self._screens.count(verdict)
+            for ticket in tickets.get(id(item), ()):
+                if verdict.action is WordAction.SHADOW:
+                    effects += shadow(ticket, item)
+                else:
+                    effects.append(_refusal(ticket, verdict))
+            payload = item.extra if item.type >= CUSTOM_TYPE_MIN else (item.text,)
+            effects.append(Flagged(item.user_id, item.name, item.type, payload, verdict))
+        return effects
+
+
+def _refusal(ticket: T, verdict: ScreenResult) -> RefusePost[T]:
+    return RefusePost(ticket, ErrorCode.BLOCKED, reason=verdict.reason)

@@ -1,0 +1,211 @@
+"""Over every way in which a text gets into a room: what words are found in is masked, refused or reported."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.core.moderation.screening import ScreenGroup, Screens
+from broker.core.moderation.words import WordAction, WordFilter, WordList
+from broker.core.rooms.effects import Flagged, Outcomes, Publish, RefusePost, Reply, ShowToSender, TickOut
+from broker.core.rooms.policies import policy_from
+from broker.core.rooms.state import RoomRules, RoomState
+from protocol.activities.audiences import Audience
+from protocol.codes import MESSAGE_TYPES, ErrorCode, MediaKind, MessageType, Outcome, Role
+from protocol.messages import Post
+from protocol.payloads import AnnouncementPayload, DanmakuPayload, EmotePayload, HighlightPayload, MediaPayload
+from tests.support.rooms import CUSTOM, Person
+
+WORDS = ["套现", "badword"]
+NO_ROLE: frozenset[Role] = frozenset()
+STAFF = frozenset({Role.MODERATOR, Role.ASSISTANT, Role.HOST})
+
+
+def screens_of(action: WordAction, exempt: frozenset[Role] = NO_ROLE) -> Screens:
+    screens = Screens()
+    words = WordFilter.build([WordList("ads", action, WORDS, (), "advertising")])
+    screens.use([ScreenGroup("", ("*",), words)], {}, exempt)
+    return screens
+
+
+def room_of(screens: Screens) -> RoomState[int]:
+    policy = policy_from("roomcast", {"staff_posts_burst": 1000, "app_posts_burst": 1000})
+    rules = RoomRules(policy=policy, custom=CUSTOM, screens=screens)
+    return RoomState(rules, epoch=77, rng=random.Random(1), now=0.0, name="live-1")
+
+
+def posts_of(text: str) -> dict[str, tuple[Role, Post]]:
+    """Every post that brings a text, by name, with a role that may make it."""
+    media = MediaPayload("https://cdn.example.com/a.png", MediaKind.IMAGE, 10, "0" * 64, text)
+    made = {
+        "danmaku": (Role.VIEWER, Post(MessageType.DANMAKU, "", DanmakuPayload(text))),
+        "emote": (Role.VIEWER, Post(MessageType.EMOTE, "", EmotePayload(text))),
+        "announcement": (Role.HOST, Post(MessageType.ANNOUNCEMENT, "k-1", AnnouncementPayload(text))),
+        "media": (Role.HOST, Post(MessageType.MEDIA, "k-2", media)),
+        "highlight": (Role.APP, Post(MessageType.HIGHLIGHT, "", HighlightPayload("o-1", "ann", "Ann", text, 1000))),
+    }
+    for kind, rule in CUSTOM.items():
+        role = max(rule.roles - {Role.APP}, default=Role.VIEWER)
+        made[rule.name] = role, Post(kind, f"k-{kind}", {"say": (text, 1), "to": "all"})
+    return made
+
+
+WAYS = sorted(posts_of(""))
+OF_TEXTS = {kind for kind, rule in MESSAGE_TYPES.items() if rule.post_roles} - {
+    MessageType.LIKE, MessageType.GIFT, MessageType.ROOM_PHASE, MessageType.MESSAGES_DELETED,
+}  # fmt: skip
+"""Built-in types that clients post and that bring a text of a user."""
+
+
+def test_no_type_of_message_is_forgotten() -> None:
+    kinds = {post.type for _, post in posts_of("").values()}
+    assert kinds == OF_TEXTS | set(CUSTOM)
+
+
+def published(effects: Any) -> list[Any]:
+    found: list[Any] = []
+    for effect in effects:
+        if isinstance(effect, Publish):
+            found.append(effect.event.payload)
+        elif isinstance(effect, TickOut):
+            found += [entry.payload for tick in effect.ticks for entry in tick.entries]
+    return found
+
+
+def texts_in(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else ()
+    return [text for each in inside for text in texts_in(each)]
+
+
+def say(room: RoomState[int], way: str, text: str) -> tuple[list[Any], list[Any]]:
+    """Post and let a tick pass; return the effects and what was published."""
+    role, post = posts_of(text)[way]
+    person = Person("ann", role)
+    person.may_post = frozenset({*person.may_post, post.type})
+    effects = [*room.post(1, person, post, 1.0, 1_000), *room.tick(1.0, 1_000)]
+    return effects, published(effects)
+
+
+def answers(effects: list[Any]) -> list[tuple[Outcome, int, str]]:
+    replies = [(each.outcome, each.detail, "") for each in effects if isinstance(each, Reply)]
+    replies += [(each.outcome, 0, "") for each in effects if isinstance(each, ShowToSender)]
+    replies += [(Outcome.REJECTED, each.code, each.reason) for each in effects if isinstance(each, RefusePost)]
+    return replies + [
+        (outcome, 0, "") for each in effects if isinstance(each, Outcomes) for _, outcome in each.outcomes
+    ]
+
+
+marks = st.sampled_from(["", "\u200b", "\u2060", "\u0301", "*", "."])
+hidden = st.tuples(st.sampled_from(["套现", "BadWord"]), marks).map(lambda pair: pair[1].join(pair[0]))
+
+
+@given(st.sampled_from(WAYS), hidden, st.sampled_from(["", "来", "!"]))
+def test_masked_words_are_published_nowhere(way: str, word: str, around: str) -> None:
+    screens = screens_of(WordAction.MASK)
+    effects, shown = say(room_of(screens), way, f"{around}{word}{around}")
+    screen = screens.of("live-1")
+    assert screen is not None
+    assert shown
+    assert [text for each in shown for text in texts_in(each) if screen.judge(text) is not None] == []
+    ((outcome, _, _),) = answers(effects)
+    assert outcome is Outcome.MASKED
+    (flagged,) = [each for each in effects if isinstance(each, Flagged)]
+    assert (flagged.user_id, flagged.verdict.reason) == ("ann", "advertising")
+    assert screens.found == {"mask": 1}
+
+
+@given(st.sampled_from(WAYS), hidden)
+def test_blocked_words_are_refused_with_the_reason_and_published_nowhere(way: str, word: str) -> None:
+    screens = screens_of(WordAction.BLOCK)
+    room = room_of(screens)
+    effects, shown = say(room, way, word)
+    assert shown == []
+    assert answers(effects) == [(Outcome.REJECTED, ErrorCode.BLOCKED, "advertising")]
+    assert screens.found == {"block": 1}
+    assert all(
+        each.admitted == each.shown + each.merged + each.sampled + each.expired + each.held
+        for each in room.counters.accounts()
+    )
+    assert sum(each.admitted for each in room.counters.accounts()[:4]) == 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_flagged_words_are_shown_and_reported(way: str) -> None:
+    screens = screens_of(WordAction.FLAG)
+    effects, shown = say(room_of(screens), way, "套现")
+    assert "套现" in texts_in(tuple(shown))
+    assert [each[0] for each in answers(effects)] == [Outcome.ACCEPTED]
+    assert len([each for each in effects if isinstance(each, Flagged)]) == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_words_that_the_sender_alone_sees_are_answered_as_if_they_were_shown(way: str) -> None:
+    effects, shown = say(room_of(screens_of(WordAction.SHADOW)), way, "套现")
+    assert shown == []
+    if way == "highlight":  # it was paid for
+        assert answers(effects) == [(Outcome.REJECTED, ErrorCode.BLOCKED, "advertising")]
+    else:
+        assert answers(effects) == [(Outcome.ACCEPTED, 0, "")]
+    seen = [entry.payload for each in effects if isinstance(each, ShowToSender) for entry in each.tick.entries]
+    assert bool(seen) == (way in ("danmaku", "emote", "poll_vote"))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_innocent_texts_are_as_without_words(way: str) -> None:
+    assert say(room_of(screens_of(WordAction.BLOCK)), way, "你好") == say(room_of(Screens()), way, "你好")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_exempt_roles_are_not_screened_but_what_users_say_in_paid_messages_is(way: str) -> None:
+    _, shown = say(room_of(screens_of(WordAction.BLOCK, STAFF)), way, "套现")
+    role = posts_of("")[way][0]
+    assert bool(shown) == (role in STAFF)
+
+
+@pytest.mark.parametrize("way", ["announcement", "media", "danmaku", "highlight"])
+def test_the_platform_is_screened_in_chat_and_for_its_users(way: str) -> None:
+    room = room_of(screens_of(WordAction.BLOCK, STAFF))
+    _, post = posts_of("套现")[way]
+    effects = [*room.post(1, Person("app", Role.APP), post, 1.0, 1_000), *room.tick(1.0, 1_000)]
+    assert bool(published(effects)) == (way in ("announcement", "media"))
+
+
+def test_a_message_for_a_part_of_the_room_is_screened_too() -> None:
+    room = room_of(screens_of(WordAction.BLOCK))
+    _, post = posts_of("套现")["announcement"]
+    effects = list(room.post_to(Audience(("gold",)), 1, Person("host", Role.HOST), post, 1.0, 1_000))
+    assert [each[:2] for each in answers(effects)] == [(Outcome.REJECTED, ErrorCode.BLOCKED)]
+
+
+def test_names_in_gifts_and_highlights_are_masked() -> None:
+    room = room_of(screens_of(WordAction.BLOCK))
+    gift = ("o-1", "ann", "套现王", "rose", 1, 100, "", False, 0, 0, 0, 0)
+    highlight = HighlightPayload("o-2", "ann", "套现王", "hello", 1000)
+    for kind, payload in ((MessageType.GIFT, gift), (MessageType.HIGHLIGHT, highlight)):
+        effects = room.post(1, Person("app", Role.APP), Post(kind, "", payload), 1.0, 1_000)
+        (event,) = [each.event for each in effects if isinstance(each, Publish)]
+        assert (event.name, event.payload.name) == ("**王", "**王")
+
+
+def test_a_repeated_key_has_its_first_answer_whatever_the_words_are_now() -> None:
+    screens = screens_of(WordAction.MASK)
+    room = room_of(screens)
+    role, post = posts_of("套现")["announcement"]
+    host = Person("host", role)
+    (first, *_) = room.post(1, host, post, 1.0, 1_000)
+    words = WordFilter.build([WordList("ads", WordAction.BLOCK, WORDS)])
+    screens.use([ScreenGroup("", ("*",), words)], {}, NO_ROLE)
+    room.use_screens()
+    (again,) = room.post(2, host, post, 2.0, 2_000)
+    assert isinstance(first, Reply)
+    assert isinstance(again, Reply)
+    assert (again.outcome, again.detail) == (first.outcome, first.detail) == (Outcome.MASKED, 1)
+    other = room.post(3, host, post._replace(client_msg_id="k-9"), 2.0, 2_000)
+    assert answers(list(other)) == [(Outcome.REJECTED, ErrorCode.BLOCKED, "")]
