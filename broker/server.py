@@ -186,8 +186,8 @@ class Broker:
                 self.ledger, self.hub, self.room_store, self.users, self.inboxes, self.revocations, wall_ms
             )
         self._parts = Parts(
-            self.hub, self.users, rules.types, self.ledger, self.inboxes, self.locks, self.broadcasts,
-            self._control(), clock, wall_ms, self.revocations, self.webhooks, self.questions, self.erasures,
+            self.hub, self.users, rules.types, self.ledger, self.inboxes, self.locks, self.broadcasts, self._control(),
+            clock, wall_ms, self.revocations, self.webhooks, self.questions, self.erasures, self.room_store,
         )  # fmt: skip
         self.operations = Operations(self._parts)
         self.action_runs = ActionRuns(actions, self._parts, self.operations, lambda: self._api_keys)

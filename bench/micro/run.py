@@ -33,6 +33,11 @@ BENCHES: dict[str, tuple[str, str, str]] = {
     "metrics": ("scrape", "metrics", "loop time of a scrape of /metrics with 5,000 rooms, and its longest step"),
     "core": ("core", "core", "codec, window, limits and queue, one by one"),
     "words": ("words", "words", "a message searched for 50,000 words and by the detectors of moderation"),
+    "report": (
+        "report",
+        "report",
+        "the report of a two-hour show with a million entries of the ledger, and its memory",
+    ),
     "soak": ("soak", "soak", "memory while viewers join, post and leave (10 minutes)"),
     "webhooks": ("webhooks", "webhooks", "events a second delivered in order to a local receiver"),
     "ledger": ("ledger", "ledger", "durable events a second with fsync, beside the disk's own rate of syncs"),

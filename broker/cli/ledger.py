@@ -31,7 +31,7 @@ from broker.ledger.orders import order_of
 from broker.ledger.replay import RoomReplay, event_of, replay
 from broker.ledger.restore import restore
 
-__all__ = ["ledger"]
+__all__ = ["as_json_line", "copy_option", "data_options", "keys_of", "ledger", "moment_ms", "opened"]
 
 F = TypeVar("F", bound=Callable[..., Any])  # Any: click commands have every signature.
 

@@ -25,6 +25,7 @@ __all__ = [
     "MAX_ITEMS",
     "MAX_REDACTED",
     "READ_WITHOUT_KEY",
+    "ROOM_SAMPLED",
     "AnswersRemoved",
     "CallAnswered",
     "Committed",
@@ -81,6 +82,8 @@ ENTRIES_REDACTED = FACT_KIND_MIN + 4
 """Kind of the facts that vouch for replaced bodies: see `broker.ledger.redaction`."""
 READ_WITHOUT_KEY = frozenset({LEDGER_RESTORED, ENTRIES_REDACTED})
 """Kinds of facts that are never encrypted, for who verifies or restores a ledger needs no key. They name no user."""
+ROOM_SAMPLED = FACT_KIND_MIN + 10
+"""Kind of the facts that are samples of a room's counters (`broker.core.rooms.samples`)."""
 CANCEL_ROWS = 500
 """Messages that one item cancels or removes: some milliseconds of a transaction."""
 MAX_REDACTED = 1000

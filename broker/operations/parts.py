@@ -16,6 +16,7 @@ from broker.operations.lottery_proofs import LotteryProofs
 from broker.rooms.hub import Hub
 from broker.rooms.locks import Locks
 from broker.rooms.room import Room
+from broker.rooms.room_store import RoomStore
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
 from broker.users.revocations import Revocations
@@ -70,6 +71,8 @@ class Parts:
     """None where nothing is kept."""
     questions: Questions | None = None
     erasures: Erasures | None = None
+    """None where nothing is kept."""
+    room_store: RoomStore | None = None
     """None where nothing is kept."""
     lottery_proofs: LotteryProofs = field(default_factory=LotteryProofs)
 

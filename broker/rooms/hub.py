@@ -299,6 +299,13 @@ class Hub:
         except Exception:
             self.crash(room)
 
+    def end_run(self, room: Room) -> None:
+        """Submit the counters of a room whose task ends: the last ones of its run."""
+        try:
+            room.journal.sample(is_last=True)
+        except Exception:
+            self.crash(room)
+
     def erase(self, room: Room, erasure: Erasure) -> bool:
         """Keep nothing of a user any more in an open room of its tenant; return whether that is done, see
         `Room.erase`."""
@@ -400,6 +407,7 @@ class Hub:
             try:
                 if room.state.phase is not RoomPhase.ENDED:
                     room.journal.checkpoint()
+                    room.journal.sample()
             except Exception:
                 self.crash(room)
             if count % CHECKPOINT_BATCH == 0:
@@ -417,6 +425,7 @@ class Hub:
             except Exception:
                 self.crash(room)
             await room.journal.wait_answered()
+            self.end_run(room)
             if room.has_crashed:
                 await self._read_activities(room)
             log.info("room ended", room=room.name, number=room.number, reason=room.ended[0].name)

@@ -12,6 +12,7 @@ from broker.core.commerce.room_activities import ActivityBatch
 from broker.core.commerce.room_rankings import GIFTS, StoredScore
 from broker.core.rooms.effects import Effect, Record
 from broker.core.rooms.idempotency import FirstUse, OperationKey
+from broker.core.rooms.samples import SAMPLE_EVERY_S, sample_of
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
 from broker.ledger import Committed, LedgerError, LedgerResult, Repeated, SubmitResult
@@ -77,6 +78,11 @@ class RoomJournal:
         self._waiting_for_epoch: list[Callable[[], None]] | None = None
         """Called when the room's epoch is durable; None once it is, or has failed."""
         self._has_durable_epoch = True
+        self._run_ms = 0 if store is None else store.unix_ms()
+        self._sampled = b""
+        """Body of the last sample."""
+        self._sample_at = clock() + SAMPLE_EVERY_S
+        """When the next sample is due: monotonic seconds."""
 
     # ---- the epoch
 
@@ -260,6 +266,20 @@ class RoomJournal:
         if isinstance(result, LedgerError):
             self._submitted = b""  # the next one writes them again
             self.state.rankings.put_back(scores)
+
+    def sample(self, *, is_now: bool = False, is_last: bool = False) -> None:
+        """Submit the room's counters, where they have changed and it is time. ``is_now``: due or not; ``is_last``: the
+        room's task ends.
+
+        Nothing is made good where the ledger cannot take them: the next sample has what this one had.
+        """
+        now = self._clock()
+        is_due = is_now or is_last or now >= self._sample_at
+        if self._store is not None and is_due and not self.state.is_unused:
+            self._sample_at = now + SAMPLE_EVERY_S
+            body = sample_of(self.state, self._run_ms, is_last=is_last).pack()
+            if body != self._sampled and self._store.sample(self._room, self.state.epoch, body) is SubmitResult.QUEUED:
+                self._sampled = body
 
     def keep_totals(self) -> None:
         """Keep phase and totals for the last checkpoint while they are those of an open room."""

@@ -41,6 +41,7 @@ from broker.ledger import (
     SubmitResult,
     make_key,
 )
+from broker.ledger.entries import ROOM_SAMPLED
 from broker.ledger.orders import ORDER_KIND, Order, pack_order
 from broker.ledger.records import remove_records
 from broker.rooms.activity_records import DirectSink, batch_items, read_activities, read_all_activities
@@ -84,7 +85,7 @@ class RoomStore:
         """Space of the keys of all rooms, with a task or without."""
         self.bans = BanTable()
         """Users who may not enter a room for a while."""
-        self._unix_ms = unix_ms
+        self.unix_ms = unix_ms
         self._checkpoints: dict[str, RoomCheckpoint] = {}
         self._unwritten: dict[tuple[str, int], RoomCheckpointed | RoomEnded] = {}
         """Last rows of closed rooms that the ledger could not take, by room and epoch: `write_again`."""
@@ -210,7 +211,7 @@ class RoomStore:
 
     def open_epoch(self, room: str, epoch: int, on_result: Callable[[LedgerResult], None]) -> SubmitResult:
         """Submit the new epoch of a room; no client may learn it before it is durable."""
-        now_ms = self._unix_ms()
+        now_ms = self.unix_ms()
         rows = () if self.reports is None else self.reports.opened(room, epoch, now_ms)
         return self.ledger.record((RoomOpened(room, epoch, now_ms), *rows), on_result)
 
@@ -223,10 +224,14 @@ class RoomStore:
         scores: Sequence[StoredScore] = (),
     ) -> SubmitResult:
         """Submit the totals of an open room, and scores of its rankings."""
-        now_ms = self._unix_ms()
+        now_ms = self.unix_ms()
         items: list[Item] = [RoomCheckpointed(room, epoch, now_ms, totals)]
         items += score_items(room, epoch, scores, now_ms)
         return self.ledger.record(items, on_result)
+
+    def sample(self, room: str, epoch: int, body: bytes) -> SubmitResult:
+        """Submit a sample of a room's counters, packed."""
+        return self.ledger.record((Entry(room, epoch, None, ROOM_SAMPLED, self.unix_ms(), body),), lambda result: None)
 
     def close(self, room: str, checkpoint: RoomCheckpoint) -> None:
         """Keep the checkpoint of a room whose task has ended and whose stream goes on."""
@@ -235,7 +240,7 @@ class RoomStore:
         if len(self._checkpoints) > MAX_CHECKPOINTS:
             oldest = next(iter(self._checkpoints))
             self._forget_keys(oldest, self._checkpoints.pop(oldest).keys)
-        self._write(RoomCheckpointed(room, checkpoint.epoch, self._unix_ms(), checkpoint.totals))
+        self._write(RoomCheckpointed(room, checkpoint.epoch, self.unix_ms(), checkpoint.totals))
 
     def _forget_keys(self, room: str, keys: StoredKeys) -> None:
         """Remove the keys of a room that nothing knows any more. A ledger that cannot write keeps them until then."""
@@ -248,7 +253,7 @@ class RoomStore:
         before, self._checkpoints[room] = self._checkpoints[room], checkpoint
         self.key_space.take(checkpoint.keys.nbytes - before.keys.nbytes)
         if checkpoint.totals != before.totals:
-            self._write(RoomCheckpointed(room, checkpoint.epoch, self._unix_ms(), checkpoint.totals))
+            self._write(RoomCheckpointed(room, checkpoint.epoch, self.unix_ms(), checkpoint.totals))
 
     def names(self) -> list[str]:
         """Return the names of the rooms without a task of which there is a checkpoint."""
@@ -260,7 +265,7 @@ class RoomStore:
         ``unused``: nothing was posted in it; else the event that ended it has been written, and reported with it.
         """
         self._checkpoints.pop(room, None)
-        now_ms = self._unix_ms()
+        now_ms = self.unix_ms()
         if unused and self.reports is not None:
             self._reports_of_ends[room, epoch] = self.reports.ended_unused(room, epoch, now_ms)
         self._write(RoomEnded(room, epoch, now_ms))
@@ -306,10 +311,10 @@ class RoomStore:
 
     async def load(self, history_entries: int, history_s: float) -> None:
         """Read the checkpoints of all rooms. At the start, before connections are accepted."""
-        since_ms = self._unix_ms() - round(history_s * 1000)
+        since_ms = self.unix_ms() - round(history_s * 1000)
         found = await self.ledger.ask(read_checkpoints, since_ms, history_entries)
         self.bans.restore(await self.ledger.ask(read_bans))
-        remove_records(self.ledger, [ban_removal(ban) for ban in self.bans.sweep(self._unix_ms())])
+        remove_records(self.ledger, [ban_removal(ban) for ban in self.bans.sweep(self.unix_ms())])
         for room, keys in (await self.ledger.ask(read_room_keys)).items():
             self.key_space.take(keys.nbytes)
             if room in found:

@@ -64,6 +64,9 @@ async def drain(
             hub.flush(room)
         if ledger is not None:
             await ledger.flush()
+            for room in hub:
+                hub.end_run(room)
+            await ledger.flush()
     with trio.move_on_after(min(max(1.0, link.drain_s), third_s)):
         while fanout.waiting:  # noqa: ASYNC110 - the scheduler should not pay for an event it needs once
             await trio.sleep(0.01)

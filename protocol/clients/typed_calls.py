@@ -175,6 +175,7 @@ from ..operations.quizzes import (
     SurvivorPage,
 )
 from ..operations.rankings import GetRanking, RankingPage, RefundedGift, RefundGift
+from ..operations.reports import ReportRoom, RoomReport
 from ..operations.reviews import ClaimedItems, ClaimReview, DecidedItems, DecideReview, ListReview, ReviewPage
 from ..operations.rooms import (
     CloseRoom,
@@ -674,6 +675,9 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["moderation.decide"] | DecideReview, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> DecidedItems: ...
+    @overload
+    async def __call__(self, operation: Literal["rooms.report"] | ReportRoom, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RoomReport: ...
     @overload
     async def __call__(self, operation: str | tuple[Any, ...], /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> Any: ...

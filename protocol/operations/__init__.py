@@ -27,6 +27,7 @@ from . import (
     products,
     quizzes,
     rankings,
+    reports,
     reviews,
     rooms,
     sales,
@@ -77,6 +78,7 @@ OPERATIONS: tuple[OperationRow, ...] = (
     *quizzes.ROWS,
     *audiences.ROWS,
     *reviews.ROWS,
+    *reports.ROWS,
 )
 BY_NAME: dict[str, OperationRow] = {row.name: row for row in OPERATIONS}
 BY_REQUEST: dict[type[tuple[Any, ...]], OperationRow] = {row.request: row for row in OPERATIONS}

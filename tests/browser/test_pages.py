@@ -16,25 +16,13 @@ from broker.server import Broker
 from protocol.codes import MessageType
 from protocol.messages import Event, State, Tick
 from tests.support.broker import joined_link, running_broker
+from tests.support.browser import dom
 from tests.support.programs import needs
 from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parent.parent.parent
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
-
-
-def dom(page: str, profile: Path, *more: str) -> str:
-    """The page's DOM after its scripts have run, as Chromium prints it."""
-    done = subprocess.run(
-        [needs("chromium"), *FLAGS, f"--user-data-dir={profile}", *more, "--dump-dom", page],
-        capture_output=True, text=True, timeout=100, check=True,
-    )  # fmt: skip
-    return done.stdout
 
 
 @pytest.mark.slow

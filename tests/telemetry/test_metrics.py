@@ -75,8 +75,10 @@ NOT_COUNTERS = {
     "broker.ledger.stream_rows:next_number": "number of a stream",
 }
 """Public attributes that grow by additions and count nothing that an operator would watch."""
-NOT_OF_THE_BROKER = ("broker.demo", "broker.cli", "broker.ledger.replay")
-"""Commands with counters of their own."""
+NOT_OF_THE_BROKER = (
+    "broker.demo", "broker.cli", "broker.ledger.replay", "broker.core.reports", "broker.rooms.show_reports",
+)  # fmt: skip
+"""Commands and folds with counters of their own."""
 
 
 def incremented(module: str, source: str) -> set[str]:

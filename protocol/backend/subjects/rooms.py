@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...codes import Role, RoomPhase
+from ...operations.reports import ReportRoom, RoomReport
 from ...operations.rooms import (
     CloseRoom,
     GetRoom,
@@ -114,6 +115,13 @@ class RoomsCalls:
         result: RoomStats = self._call("rooms.stats", RoomStatsRequest(room, window_s), None)
         return result
 
+    def report(self, *, room: str, epoch: int | None = None) -> RoomReport:
+        """Return the report of a show: audience, interaction, commerce, moderation, every message, what the host
+        did. Scope: rooms:read.
+        """
+        result: RoomReport = self._call("rooms.report", ReportRoom(room, epoch), None)
+        return result
+
 
 class AsyncRoomsCalls:
     """Operations on rooms."""
@@ -200,4 +208,11 @@ class AsyncRoomsCalls:
     async def stats(self, *, room: str, window_s: int | None = None) -> RoomStats:
         """Return the counters of a room, and its rates. Scope: rooms:read."""
         result: RoomStats = await self._call("rooms.stats", RoomStatsRequest(room, window_s), None)
+        return result
+
+    async def report(self, *, room: str, epoch: int | None = None) -> RoomReport:
+        """Return the report of a show: audience, interaction, commerce, moderation, every message, what the host
+        did. Scope: rooms:read.
+        """
+        result: RoomReport = await self._call("rooms.report", ReportRoom(room, epoch), None)
         return result
