@@ -288,6 +288,7 @@ _REACHES = {
     Via.EVENT: "every member, with an offset (lane 1)",
     Via.COUNTER: "every member, the newest (lane 4)",
     Via.HOST_COUNTER: "staff: moderators, assistants, hosts, the platform (lane 4)",
+    Via.OWN_COUNTER: "the links of one user in the room (lane 4)",
     Via.DIRECT: "one user, must-deliver",
 }
 

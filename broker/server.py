@@ -73,6 +73,7 @@ from broker.telemetry.metrics import Stats, counters_of, scrape
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
 from broker.users.revocations import Revocations
+from broker.users.sanctions import Sanctions
 from broker.webhooks.events import WebhookEvents
 from broker.webhooks.questions import Questions
 from broker.webhooks.service import WebhookDeliveries
@@ -180,6 +181,7 @@ class Broker:
         self.questions = Questions(config.webhooks, unix_ms=wall_ms, rng=rng)
         self.broadcasts = BroadcastRuns(self.ledger, wall_ms)
         self.revocations = Revocations(self.ledger, wall_ms)
+        self.sanctions = Sanctions(self.hub.sanctions, self.ledger, self.clock, self.webhook_events)
         self.erasures = None
         if self.ledger is not None and self.room_store is not None and self.inboxes is not None:
             self.erasures = Erasures(
@@ -187,7 +189,8 @@ class Broker:
             )
         self._parts = Parts(
             self.hub, self.users, rules.types, self.ledger, self.inboxes, self.locks, self.broadcasts, self._control(),
-            clock, wall_ms, self.revocations, self.webhooks, self.questions, self.erasures, self.room_store,
+            clock, wall_ms, self.revocations, self.sanctions, self.webhooks, self.questions, self.erasures,
+            self.room_store,
         )  # fmt: skip
         self.operations = Operations(self._parts)
         self.action_runs = ActionRuns(actions, self._parts, self.operations, lambda: self._api_keys)
@@ -300,6 +303,7 @@ class Broker:
             await self.room_store.load(self.config.room.history_entries, self.config.room.history_s)
             await self.locks.load()
             await self.revocations.load()
+            await self.sanctions.load()
             await self.broadcasts.load()
             if self.erasures is not None:
                 await self.erasures.load()

@@ -12,17 +12,20 @@ from typing import Any, NamedTuple
 
 from .activities import REPORTS
 from .activities.audiences import Audience, audience
+from .activities.moderation import SanctionVerb
 from .codes import Role
 from .fields import (
     Rule,
     any_value,
     array_of,
+    boolean,
     display_name,
     integer,
     member_id,
     name_of,
     optional,
     record,
+    room_name,
     schema_of,
     text,
     user_id,
@@ -50,6 +53,7 @@ __all__ = [
     "RoomOpenedData",
     "RoomVacatedData",
     "UserOverLimitsData",
+    "UserSanctionedData",
     "UsersChangedData",
     "WebhookTestData",
     "envelope_schema",
@@ -185,6 +189,21 @@ class UserOverLimitsData(NamedTuple):
     window_ms: int
 
 
+class UserSanctionedData(NamedTuple):
+    """A moderator or the platform has set or lifted a sanction, or undone that. ``room``: null = every room;
+    ``until_ms``: 0 = without an end; ``by``: user or key; ``undone``: what ``action`` has done is undone."""
+
+    action: str
+    verb: SanctionVerb
+    room: str | None
+    user: str
+    until_ms: int
+    reason: str
+    by: str
+    shadow: bool = False
+    undone: bool = False
+
+
 class BrokerDegradedData(NamedTuple):
     """Readiness has changed. ``status``: as ``/healthz`` has it, ``ok`` when it is over; ``reason``: in words."""
 
@@ -276,6 +295,19 @@ EVENTS: tuple[EventRow, ...] = (
     EventRow(
         "user.over_limits", UserOverLimitsData, record(UserOverLimitsData, (member_id, integer(1), integer(1))),
         "Messages of a user were refused by a limit.", UserOverLimitsData("eve", 40, 10_000),
+    ),
+    EventRow(
+        "user.sanctioned", UserSanctionedData,
+        record(
+            UserSanctionedData,
+            (
+                _id, name_of(SanctionVerb), optional(room_name), user_id, _count, text(0, 256), text(1, 128), boolean,
+                boolean,
+            ),
+        ),
+        "A sanction of a user is set, lifted or undone.",
+        UserSanctionedData("7c1d9c0a7be2463d", SanctionVerb.MUTE, "live-1", "ann", 1_790_000_600_000, "spam", "mod"),
+        in_room=False,
     ),
     EventRow(
         "broker.degraded", BrokerDegradedData, record(BrokerDegradedData, (text(1, 32), text(0, 512))),

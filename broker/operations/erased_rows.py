@@ -31,7 +31,6 @@ from broker.ledger.erasures import USER_ERASED
 from broker.ledger.mentions import answers_with, entries_with, has_directs, has_ended, outbox_with, records_with
 from broker.ledger.orders import order_of, pack_order
 from broker.ledger.replay import addressed_event_of
-from broker.rooms.ban_records import KIND as BAN
 from broker.rooms.combo_records import KIND as COMBO
 from broker.rooms.combo_records import combo_of, combo_record
 from broker.rooms.key_records import KIND as KEY
@@ -164,8 +163,6 @@ def _record_items(record: StoredRecord, erasure: Erasure) -> Iterator[Item]:
         return
     if kind in _OF_USERS:
         is_own = subject == erasure.qualified
-    elif kind == BAN:
-        is_own = name == erasure.qualified
     elif kind == KEY:
         is_own = tenant_of(subject) == erasure.tenant and _owner_of(body) == plain_name(erasure.user)
     elif kind == COMBO:

@@ -219,8 +219,7 @@ class Erasures:
         """Erase what is in memory; return whether that is done, or has to be called again."""
         user = erasure.qualified
         self._inboxes.forget(user)
-        for ban in self._hub.bans.of_user(user, 0):
-            self._hub.bans.remove(ban.room, user)
+        self._hub.sanctions.forget(user)
         if self._rooms.reports is not None:
             self._rooms.reports.erase(erasure)
         is_done = True

@@ -1,8 +1,8 @@
 """Export of everything that the broker keeps on one user, in pages.
 
-What there is, in this order: preferences, tags, the revocation of the user's tokens, bans, keys of rooms that the user
-owns, must-deliver messages whatever their state, and the events of rooms by the user (for gifts: those the user gave)
-within the ledger's retention. Deleted events have no content here either.
+What there is, in this order: preferences, tags, the revocation of the user's tokens, sanctions, keys of rooms that the
+user owns, must-deliver messages whatever their state, and the events of rooms by the user (for gifts: those the user
+gave) within the ledger's retention. Deleted events have no content here either.
 
 A page has at most `PAGE_BYTES` of content, and inspects a bounded part of the ledger: it may be shorter than asked for,
 or empty, and there is more while it has a cursor. A cursor holds the place in the ledger alone: what it leads to is
@@ -16,18 +16,21 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from broker.core.moderation.sanctions import Sanction, SanctionAction
 from broker.core.rooms.deletions import deletion_of, without_deleted
 from broker.core.rooms.stream import StoredEvent
 from broker.core.tenants.names import SEPARATOR, plain_name, qualify, tenant_of
-from broker.ledger import Reader, StoredEntry
+from broker.ledger import Reader, StoredEntry, StoredRecord
 from broker.ledger.replay import event_of
 from broker.operations.caller import Caller, OperationError
 from broker.operations.kept import ask, required
 from broker.operations.parts import Handler, Parts
 from broker.operations.rooms import plain_value
-from broker.rooms.ban_records import KIND as BAN
 from broker.rooms.key_records import KIND as KEY
 from broker.users.revocations import KIND as REVOCATION
+from broker.users.sanction_records import ACTION_KIND as SANCTION_ACTION
+from broker.users.sanction_records import KIND as SANCTION
+from broker.users.sanction_records import read_action, read_sanction
 from broker.users.settings import PREFERENCES, TAGS
 from protocol.codes import ErrorCode, Lane, MessageType
 from protocol.errors import RemoteProtocolError
@@ -101,14 +104,33 @@ def _settings(reader: Reader, user: str, place: Place) -> Iterator[_Found]:
                 yield _Found(item, len(record.body), (index, record.name))
 
 
-def _bans(reader: Reader, user: str, place: Place) -> Iterator[_Found]:
-    after = qualify(tenant_of(user), str(place[0])) if place else ""
-    for record in reader.records(BAN, text=user, after=(after, user)):
-        body = _body(record.body)
-        if record.name == user and body is not None and len(body) >= 2:
-            about = {"until_ms": body[0], "reason": body[1]}
-            item = ExportedItem(ExportKind.BAN, record.subject, "", record.at_ms, about)
-            yield _Found(item, len(record.body), (plain_name(record.subject),))
+def _sanctions(reader: Reader, user: str, place: Place) -> Iterator[_Found]:
+    first = int(place[0]) if place else 0
+    for index, kind in enumerate((SANCTION, SANCTION_ACTION)):
+        if index < first:
+            continue
+        after = (user, str(place[1])) if place and index == first else ("", "")
+        for record in reader.records(kind, user, after=after):
+            item = _sanction_item(record, _body(record.body) or ())
+            if item is not None:
+                yield _Found(item, len(record.body), (index, record.name))
+
+
+def _sanction_item(record: StoredRecord, body: Sequence[Any]) -> ExportedItem | None:
+    """Return the item of a sanction, or of an action on one (Any: its body is not checked)."""
+    try:
+        if record.kind == SANCTION:
+            in_force, kind = read_sanction(body), ExportKind.SANCTION
+            about: dict[str, Any] = {"until_ms": in_force.until_ms, "shadow": in_force.is_shadow}
+            subject: Sanction | SanctionAction = in_force
+        else:
+            action, kind = read_action(body), ExportKind.SANCTION_ACTION
+            about = {"lifts": action.after is None, "undone": bool(action.undone_by)}
+            subject = action
+    except (TypeError, ValueError):
+        return None  # of a later version
+    about |= {"sanction": subject.kind.name.lower(), "reason": subject.reason, "by": subject.by}
+    return ExportedItem(kind, subject.room or None, "", record.at_ms, about)
 
 
 def _keys(reader: Reader, user: str, place: Place) -> Iterator[_Found]:
@@ -222,7 +244,7 @@ class _SectionKind(NamedTuple):
 
 _SECTIONS = (
     _SectionKind(_settings, (int, str)),
-    _SectionKind(_bans, (str,)),
+    _SectionKind(_sanctions, (int, str)),
     _SectionKind(_keys, (str, str)),
     _SectionKind(_directs, (int,)),
     _SectionKind(_events, (int,)),

@@ -32,7 +32,7 @@ from protocol.operations.messages import (
 )
 from protocol.payloads import ORDER_TYPES, DeletedPayload, check_payload
 
-__all__ = ["HANDLERS", "RECALLED", "check_audience"]
+__all__ = ["HANDLERS", "RECALLED", "check_audience", "delete_messages"]
 
 _PINS = frozenset({int(MessageType.PINS_CHANGED)})
 SLICE = 100
@@ -202,6 +202,11 @@ async def _delete(parts: Parts, caller: Caller, request: DeleteMessages) -> Dele
         if offset > room.state.last_offset:
             raise OperationError(ErrorCode.BAD_FIELD, "names no event", f"ids[{index}]")
     payload = DeletedPayload(request.ids or (), plain_name(request.user or ""), request.after_ms or 0, request.reason)
+    return await delete_messages(parts, caller, room, payload)
+
+
+async def delete_messages(parts: Parts, caller: Caller, room: Room, payload: DeletedPayload) -> DeletedMessages:
+    """Delete messages of a room; members get an event. OperationError."""
     deleted = room.state.kept.count_covered(payload)
     results = PostResults()
     author = results.author(parts.types, caller.id, caller.name)

@@ -20,6 +20,7 @@ from broker.rooms.room_store import RoomStore
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
 from broker.users.revocations import Revocations
+from broker.users.sanctions import Sanctions
 from broker.webhooks.questions import Questions
 from broker.webhooks.service import WebhookDeliveries
 from protocol.codes import ErrorCode
@@ -67,6 +68,7 @@ class Parts:
     clock: Callable[[], float]
     unix_ms: Callable[[], int]
     revocations: Revocations
+    sanctions: Sanctions
     webhooks: WebhookDeliveries | None = None
     """None where nothing is kept."""
     questions: Questions | None = None

@@ -5,15 +5,14 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
-from broker.core.rooms.bans import RoomBan
+from broker.core.tenants.names import plain_name
 from broker.operations.caller import Caller, OperationError
 from broker.operations.kept import ask, keep, required
 from broker.operations.parts import Handler, Parts
 from broker.operations.rooms import room_of
-from broker.rooms.ban_records import ban_item, ban_removal
-from broker.rooms.members import Member
-from broker.rooms.room import Room
+from broker.operations.sanctions import change_sanction, check_target
 from broker.users.settings import UserSettings, preference_items, read_settings, tags_item
+from protocol.activities.moderation import SanctionKind
 from protocol.codes import CloseCode, ErrorCode, LeaveReason
 from protocol.operations.users import (
     DisconnectedUser,
@@ -28,8 +27,8 @@ from protocol.operations.users import (
     Preferences,
     SetPreferences,
     SetTags,
-    UserBan,
     UserLink,
+    UserSanction,
     UserTags,
     UserView,
     Visibility,
@@ -66,10 +65,13 @@ async def _get(parts: Parts, caller: Caller, request: GetUser) -> UserView:
     )  # fmt: skip
     rooms = tuple(sorted({room for link in links for room in link.rooms}))
     settings = UserSettings() if parts.ledger is None else await ask(parts.ledger, read_settings, request.user)
-    bans = parts.hub.bans.of_user(request.user, parts.hub.trusted.now_ms())
+    sanctions = parts.hub.sanctions.of_user(request.user, parts.hub.trusted.continued_ms())
     return UserView(
         request.user, links, rooms, _preferences(settings), settings.tags,
-        tuple(UserBan(ban.room, ban.until_ms, ban.reason) for ban in bans[:1000]),
+        tuple(
+            UserSanction(each.kind, each.room or None, each.until_ms, each.reason, each.is_shadow)
+            for each in sanctions[:1000]
+        ),
     )  # fmt: skip
 
 
@@ -89,34 +91,16 @@ def _disconnect(parts: Parts, caller: Caller, request: DisconnectUser) -> Discon
 async def kick(parts: Parts, caller: Caller, request: KickUser) -> Kicked:
     """Remove a user from a room, and keep it out for ``ban_s``."""
     room = room_of(parts, request.room)
-    if not caller.is_backend:
-        role = caller.role_in(request.room)
-        if role is None or any(member.role >= role for member in _members(parts, room, request.user)):
-            raise OperationError(ErrorCode.NOT_ALLOWED, "has a role that is not below yours in this room", "user")
+    check_target(parts, caller, request.room, request.user)
+    members = room.members_of(plain_name(request.user))
     if request.ban_s is not None:
-        await _ban(parts, request, request.ban_s)
-    members = _members(parts, room, request.user)
+        await change_sanction(
+            parts, caller, SanctionKind.BAN, request.room, request.user, request.ban_s, request.reason
+        )
     for member in members:
-        room.remove(member, LeaveReason.KICKED, request.reason, parts.clock())
+        if member.index >= 0:
+            room.remove(member, LeaveReason.KICKED, request.reason, parts.clock())
     return Kicked(len(members))
-
-
-def _members(parts: Parts, room: Room, user: str) -> list[Member]:
-    """Return what a user's links are in a room."""
-    sessions: tuple[Any, ...] = parts.users.sessions(user)
-    return [member for session in sessions for joined, member in session.memberships if joined is room]
-
-
-async def _ban(parts: Parts, request: KickUser, seconds: int) -> None:
-    """Keep a user out of a room, or lift its ban (0 seconds): it holds once it is durable."""
-    bans, now_ms = parts.hub.bans, parts.hub.trusted.now_ms()
-    ban = RoomBan(request.room, request.user, now_ms + seconds * 1000, request.reason)
-    if parts.ledger is not None:
-        await keep(parts.ledger, (ban_item(ban, now_ms) if seconds else ban_removal(ban),))
-    if not seconds:
-        bans.remove(request.room, request.user)
-    elif not bans.add(ban, now_ms):
-        raise OperationError(ErrorCode.OVERLOADED, "the broker has as many bans as it may", "ban_s", 60_000)
 
 
 async def _set_preferences(parts: Parts, caller: Caller, request: SetPreferences) -> Preferences:

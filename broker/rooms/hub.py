@@ -30,7 +30,6 @@ from broker.core.limits.rate_limit import Gcra, Rate
 from broker.core.moderation.sanctions import RoomSanctions, SanctionTable
 from broker.core.moderation.screening import Screens
 from broker.core.net.connection_limits import address_key
-from broker.core.rooms.bans import BanTable
 from broker.core.rooms.ended import EndedRooms
 from broker.core.rooms.erasure import Erasure
 from broker.core.rooms.event_ids import EventIds
@@ -104,7 +103,6 @@ class Hub:
         self.key_space = KeySpace() if room_store is None else room_store.key_space
         self.trusted = TrustedClock(unix_ms, clock) if trusted is None else trusted
         """By it keys and sanctions expire."""
-        self.bans = BanTable() if room_store is None else room_store.bans
         self.sanctions = SanctionTable()
         """Who may not post, or not enter."""
         self._sessions_of = sessions_of

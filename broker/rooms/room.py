@@ -17,7 +17,7 @@ from typing import Any
 import trio
 
 from broker.core.clock import TrustedClock
-from broker.core.commerce.activity import Attributes, ReleasedPost, Requester, ShowPost, TellAuthor
+from broker.core.commerce.activity import Attributes, ReleasedPost, Requester, RoomEvent, ShowPost, TellAuthor
 from broker.core.commerce.room_activities import (
     ActivityKey,
     AnswerCommand,
@@ -68,6 +68,7 @@ from broker.rooms.publishing import RoomPublisher
 from broker.rooms.reports import VACATED_AFTER_S, RoomReporter
 from broker.rooms.room_store import RoomStore
 from protocol.activities.audiences import Audience
+from protocol.activities.moderation import OwnMute
 from protocol.activities.reviews import HeldBy
 from protocol.codes import LeaveReason, MessageType, Outcome, Role, RoomPhase
 from protocol.messages import AckResult, FirstResult, Joined, Post
@@ -231,9 +232,12 @@ class Room:
         sessions = self._sessions_of(qualify(tenant_of(self.name), user))
         return [member for session in sessions for room, member in session.memberships if room is self]
 
-    def refuses(self, member: Member) -> bool:
-        """Return whether any post of a member is refused: it is muted."""
-        return self.state.refusal_of((member, 0), member) is not None
+    def show_own_mute(self, user: str) -> None:
+        """Tell the links of a user (without its tenant) here whether it is muted. O(links of the user)."""
+        for member in self.members_of(user):
+            mute = self.state.own_mute(user, member.role)
+            counter = RoomEvent("moderation.muted", OwnMute(False) if mute is None else mute)
+            self._publisher.push_own_counter(("moderation", "own"), counter, (member,))
 
     def snapshot(self, member: Member) -> Joined:
         """Return the room as a member gets it that joins now."""

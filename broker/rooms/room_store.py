@@ -18,7 +18,6 @@ import structlog
 
 from broker.core.commerce.room_activities import ActivityBatch, ActivityKey, ActivityKind, RoomActivities
 from broker.core.commerce.room_rankings import StoredScore
-from broker.core.rooms.bans import BanTable
 from broker.core.rooms.effects import Record
 from broker.core.rooms.idempotency import KEY_REUSED, FirstUse, OperationKey, StoredResult
 from broker.core.rooms.keys import KeySpace
@@ -45,7 +44,6 @@ from broker.ledger.entries import ROOM_SAMPLED
 from broker.ledger.orders import ORDER_KIND, Order, pack_order
 from broker.ledger.records import remove_records
 from broker.rooms.activity_records import DirectSink, batch_items, read_activities, read_all_activities
-from broker.rooms.ban_records import ban_removal, read_bans
 from broker.rooms.combo_records import combo_items
 from broker.rooms.highlight_records import highlight_items
 from broker.rooms.key_records import StoredKeys, key_items, key_removals, read_room_keys
@@ -83,8 +81,6 @@ class RoomStore:
         self.reports = reports
         self.key_space = KeySpace() if key_space is None else key_space
         """Space of the keys of all rooms, with a task or without."""
-        self.bans = BanTable()
-        """Users who may not enter a room for a while."""
         self.unix_ms = unix_ms
         self._checkpoints: dict[str, RoomCheckpoint] = {}
         self._unwritten: dict[tuple[str, int], RoomCheckpointed | RoomEnded] = {}
@@ -313,8 +309,6 @@ class RoomStore:
         """Read the checkpoints of all rooms. At the start, before connections are accepted."""
         since_ms = self.unix_ms() - round(history_s * 1000)
         found = await self.ledger.ask(read_checkpoints, since_ms, history_entries)
-        self.bans.restore(await self.ledger.ask(read_bans))
-        remove_records(self.ledger, [ban_removal(ban) for ban in self.bans.sweep(self.unix_ms())])
         for room, keys in (await self.ledger.ask(read_room_keys)).items():
             self.key_space.take(keys.nbytes)
             if room in found:

@@ -25,6 +25,7 @@ from broker.core.webhooks.questions import Answer, Start
 from broker.rooms.members import Member
 from broker.rooms.room import Room
 from broker.sessions.context import SessionContext
+from protocol.activities.moderation import SanctionKind
 from protocol.codes import ErrorCode, Lane, MessageType, Role, Tier
 from protocol.frames import HEADER_BYTES, pack_body
 from protocol.messages import Join, Message, Resume, Resumed
@@ -210,14 +211,12 @@ class PendingJoin:
         hub, config, name = context.hub, context.config, self._request.room_name
         room_grant = grant.room_grant(name)
         busy_s = STAGE_RULES[hub.stage].join_retry_after_s
-        now_ms = hub.trusted.now_ms() if len(hub.bans) else 0
         taken = len(joiner.memberships) + len(joiner.pending_joins)
         refusal: tuple[ErrorCode, str, int] | None = None
         if room_grant is None:
             refusal = ErrorCode.ROOM_NOT_GRANTED, "the token does not grant this room", 0
-        elif (ban := hub.bans.find(name, grant.user_id, now_ms)) is not None:
-            wait_ms = min(ban.until_ms - now_ms, MAX_BAN_WAIT_MS)
-            refusal = ErrorCode.NOT_ALLOWED, f"banned from this room: {ban.reason}"[:256], wait_ms
+        elif hub.sanctions.has_bans and (ban := self._ban(name, grant.user_id, room_grant.role)) is not None:
+            refusal = ban
         elif taken >= config.rooms_per_connection:
             refusal = ErrorCode.TOO_MANY_ROOMS, f"at most {config.rooms_per_connection} rooms a link", 0
         elif busy_s and isinstance(self._request, Join) and room_grant.role < Role.MODERATOR:
@@ -255,6 +254,15 @@ class PendingJoin:
         code, message, wait_ms = refusal
         joiner.refuse(code, message, self._sequence, "room_name", wait_ms)
         return None
+
+    def _ban(self, room: str, user: str, role: Role) -> tuple[ErrorCode, str, int] | None:
+        """Return the refusal of a user who is banned from a room, or from all."""
+        hub = self._context.hub
+        now_ms = hub.trusted.continued_ms()
+        ban = hub.sanctions.find(SanctionKind.BAN, room, user, role, now_ms)
+        if ban is None:
+            return None
+        return ErrorCode.BANNED, f"banned: {ban.reason}"[:256], min(ban.left_ms(now_ms), MAX_BAN_WAIT_MS)
 
     def _ask(self, grant: Grant, role: Role) -> Start:
         """Ask the platform whether the user may enter."""

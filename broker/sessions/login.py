@@ -15,6 +15,7 @@ from broker.core.webhooks.questions import Answer, Start
 from broker.sessions.link import SessionLink
 from broker.sessions.renewal import KEYS_RETRY_MS, change_token
 from broker.webhooks.questions import Asker, Questions
+from protocol.activities.moderation import SanctionKind
 from protocol.codes import CloseCode, Feature
 from protocol.connection import Frame
 from protocol.messages import Auth, Authenticated
@@ -74,6 +75,13 @@ def _admit(link: SessionLink, grant: Grant) -> None:
     address, now, limits = link.transport.address, context.poller.now, context.connection_limits
     grant = context.with_screened_name(grant)
     is_app = grant.is_app
+    hub = context.hub
+    if hub.sanctions.has_bans:
+        now_ms = hub.trusted.continued_ms()
+        ban = hub.sanctions.find(SanctionKind.BAN, "", grant.user_id, grant.role, now_ms)
+        if ban is not None:
+            link.close(CloseCode.BANNED, ban.reason or "banned", ban.left_ms(now_ms))
+            return
     while not context.users.add(grant.user_id, link, is_app=is_app):
         silent = context.users.longest_silent(grant.user_id)
         if is_app and now - silent.heard_at <= context.config.heartbeat_late_s:

@@ -33,6 +33,7 @@ KEEP_ALIVE_S = 15.0
 """A comment as often: proxies end a silent answer after 30 s or more."""
 _STATUS = {
     ErrorCode.ROOM_NOT_GRANTED: 403,
+    ErrorCode.BANNED: 403,
     ErrorCode.ROOM_ENDED: 410,
     ErrorCode.UNKNOWN_ROOM: 404,
     ErrorCode.RATE_LIMITED: 429,

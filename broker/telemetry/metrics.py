@@ -280,6 +280,9 @@ METRICS: tuple[Metric, ...] = (
              "screening.screens.categories", "broker.core.moderation.screening:categories", label="category"),
     _of_part("moderation_reports_dropped", "Of these messages, those that were too many to be reported by webhook.",
              "room_store", "reports.flagged_dropped", "broker.rooms.reports:flagged_dropped"),
+    _counter("sanctions", "Sanctions of users set, lifted or undone.", "sanctions.changed",
+             "broker.users.sanctions:changed"),
+    _gauge("sanctions_kept", "Sanctions of users that are in force, or have ended lately.", "sanctions.kept"),
     # Fan-out.
     _counter("fanout_writes", "Writes to members.", "fanout.writes", f"{_FANOUT}:writes"),
     _counter("fanout_deliveries", "Contents delivered to members.", "fanout.deliveries", f"{_FANOUT}:deliveries"),

@@ -20,6 +20,8 @@ class Via(Enum):
     """To every member, the newest replaces older ones: lane 4, at most one a second for each activity."""
     HOST_COUNTER = "host counter"
     """As COUNTER, to the staff of the room alone."""
+    OWN_COUNTER = "own counter"
+    """As COUNTER, to the connections of one user in the room alone."""
     DIRECT = "direct"
     """To one user, as a must-deliver message."""
 

@@ -215,6 +215,16 @@ from ..operations.sales import (
     SaleStock,
     SetSalePrice,
 )
+from ..operations.sanctions import (
+    BanUser,
+    ListSanctions,
+    MuteUser,
+    SanctionDone,
+    SanctionPage,
+    UnbanUser,
+    UndoSanction,
+    UnmuteUser,
+)
 from ..operations.schedules import (
     CancelSchedule,
     ChangeSchedule,
@@ -678,6 +688,24 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["rooms.report"] | ReportRoom, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RoomReport: ...
+    @overload
+    async def __call__(self, operation: Literal["moderation.mute"] | MuteUser, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SanctionDone: ...
+    @overload
+    async def __call__(self, operation: Literal["moderation.unmute"] | UnmuteUser, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SanctionDone: ...
+    @overload
+    async def __call__(self, operation: Literal["moderation.ban"] | BanUser, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SanctionDone: ...
+    @overload
+    async def __call__(self, operation: Literal["moderation.unban"] | UnbanUser, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SanctionDone: ...
+    @overload
+    async def __call__(self, operation: Literal["moderation.list"] | ListSanctions, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SanctionPage: ...
+    @overload
+    async def __call__(self, operation: Literal["moderation.undo"] | UndoSanction, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SanctionDone: ...
     @overload
     async def __call__(self, operation: str | tuple[Any, ...], /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> Any: ...

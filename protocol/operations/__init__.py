@@ -31,6 +31,7 @@ from . import (
     reviews,
     rooms,
     sales,
+    sanctions,
     schedules,
     tokens,
     users,
@@ -79,6 +80,7 @@ OPERATIONS: tuple[OperationRow, ...] = (
     *audiences.ROWS,
     *reviews.ROWS,
     *reports.ROWS,
+    *sanctions.ROWS,
 )
 BY_NAME: dict[str, OperationRow] = {row.name: row for row in OPERATIONS}
 BY_REQUEST: dict[type[tuple[Any, ...]], OperationRow] = {row.request: row for row in OPERATIONS}

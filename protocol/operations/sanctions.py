@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import NamedTuple
 
+from ..activities.moderation import SanctionVerb
 from ..codes import ErrorCode, Role
 from ..fields import array_of, boolean, integer, name_of, optional, record, room_name, text, user_id
 from .rows import STAFF, OperationRow, RateLimit, Scope, cursor, page_size, row
@@ -16,9 +16,7 @@ __all__ = [
     "ListSanctions",
     "MuteUser",
     "SanctionDone",
-    "SanctionKind",
     "SanctionPage",
-    "SanctionVerb",
     "SanctionView",
     "UnbanUser",
     "UndoSanction",
@@ -27,24 +25,6 @@ __all__ = [
 
 MAX_SANCTION_S = 31_536_000
 """A year; what is to hold longer has no end."""
-
-
-class SanctionKind(IntEnum):
-    """Kind of a sanction."""
-
-    MUTE = 1
-    """The user may not post."""
-    BAN = 2
-    """The user may not enter."""
-
-
-class SanctionVerb(IntEnum):
-    """What an action does."""
-
-    MUTE = 1
-    BAN = 2
-    UNMUTE = 3
-    UNBAN = 4
 
 
 class MuteUser(NamedTuple):

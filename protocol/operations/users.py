@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from ..activities.moderation import SanctionKind
 from ..codes import ErrorCode
 from ..fields import (
     any_value,
@@ -39,9 +40,9 @@ __all__ = [
     "Preferences",
     "SetPreferences",
     "SetTags",
-    "UserBan",
     "UserExport",
     "UserLink",
+    "UserSanction",
     "UserTags",
     "UserView",
     "Visibility",
@@ -86,12 +87,14 @@ class Preferences(NamedTuple):
     visibility: Visibility | None = None
 
 
-class UserBan(NamedTuple):
-    """A room that a user may not enter until ``until_ms``."""
+class UserSanction(NamedTuple):
+    """What a user may not do. ``room``: null = in no room; ``until_ms``: 0 = without an end."""
 
-    room: str
+    kind: SanctionKind
+    room: str | None
     until_ms: int
     reason: str
+    shadow: bool = False
 
 
 class UserView(NamedTuple):
@@ -102,7 +105,7 @@ class UserView(NamedTuple):
     rooms: tuple[str, ...]
     preferences: Preferences = Preferences()
     tags: tuple[str, ...] = ()
-    bans: tuple[UserBan, ...] = ()
+    sanctions: tuple[UserSanction, ...] = ()
 
 
 class DisconnectUser(NamedTuple):
@@ -120,7 +123,7 @@ class DisconnectedUser(NamedTuple):
 
 
 class KickUser(NamedTuple):
-    """Remove a user from one room. ``ban_s``: and keep it out for so long; 0 = lift a ban, null = leave it."""
+    """Remove a user from one room. ``ban_s``: and ban it for so long, as moderation.ban does; 0 = lift a ban."""
 
     room: str
     user: str
@@ -163,13 +166,16 @@ class ExportKind(IntEnum):
     TAGS = 1
     REVOCATION = 2
     """The user's tokens that were issued before ``at_ms`` are revoked."""
-    BAN = 3
+    SANCTION = 3
+    """A sanction of the user that is in force, or has ended lately."""
     KEY = 4
     """A key of a room that the user owns."""
     DIRECT = 5
     """A must-deliver message to the user."""
     EVENT = 6
     """An event of a room by the user, or a gift that the user gave."""
+    SANCTION_ACTION = 7
+    """What was done lately about a sanction of the user."""
 
 
 class ExportUser(NamedTuple):
@@ -248,9 +254,9 @@ _link = record(UserLink, (_address, text(1, 16), _rooms, text(0, 128), integer(0
 _PREFERENCE_RULES = optional(boolean), optional(boolean), optional(name_of(Visibility))
 _preferences = record(Preferences, _PREFERENCE_RULES)
 _tags = array_of(text(1, 64), MAX_TAGS)
-_ban = record(UserBan, (room_name, integer(0), text(0, 256)))
+_sanction = record(UserSanction, (name_of(SanctionKind), optional(room_name), integer(0), text(0, 256), boolean))
 _view = record(
-    UserView, (user_id, array_of(_link, MAX_LINKS), _rooms, _preferences, _tags, array_of(_ban, 1000))
+    UserView, (user_id, array_of(_link, MAX_LINKS), _rooms, _preferences, _tags, array_of(_sanction, 1000))
 )  # fmt: skip
 _disconnected = record(DisconnectedUser, (integer(0),))
 _kicked = record(Kicked, (integer(0),))
@@ -307,7 +313,8 @@ ROWS: tuple[OperationRow, ...] = (
             UserExport((
                 ExportedItem(ExportKind.TAGS, at_ms=1_790_000_000_000, data=("gold",)),
                 ExportedItem(
-                    ExportKind.BAN, "live-1", "", 1_790_000_000_000, {"until_ms": 1_790_000_600_000, "reason": "spam"},
+                    ExportKind.SANCTION, "live-1", "", 1_790_000_000_000,
+                    {"until_ms": 0, "shadow": False, "sanction": "ban", "reason": "spam", "by": "mod"},
                 ),
             )),
         ),

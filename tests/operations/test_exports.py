@@ -30,7 +30,7 @@ positions = st.one_of(
     st.builds(Position, st.integers(0, 4), st.just(())),
     st.builds(Position, st.sampled_from([3, 4]), st.tuples(numbers)),
     st.builds(Position, st.just(0), st.tuples(numbers, names)),
-    st.builds(Position, st.just(1), st.tuples(names)),
+    st.builds(Position, st.just(1), st.tuples(st.integers(0, 1), names)),
     st.builds(Position, st.just(2), st.tuples(names, names)),
 )
 
@@ -92,9 +92,10 @@ async def test_an_export_has_everything_of_the_user_once_and_nothing_of_others_o
             ("marketing", False), ("visibility", "hidden"),
         ]  # fmt: skip
         assert [each["data"] for each in of_kind(items, "tags")] == [["tag of ann"]]
-        assert [(each["room"], each["about"]["reason"]) for each in of_kind(items, "ban")] == [
+        assert [(each["room"], each["about"]["reason"]) for each in of_kind(items, "sanction")] == [
             ("live-2", "ann sent spam")
         ]
+        assert [each["about"]["lifts"] for each in of_kind(items, "sanction_action")] == [False]
         assert [(each["room"], each["id"], each["data"]) for each in of_kind(items, "key")] == [
             ("live-1", "ann.seat", {"of": "ann"}), ("live-2", "ann.seat", {"of": "ann"}),
         ]  # fmt: skip
@@ -168,11 +169,11 @@ async def test_an_export_stays_in_the_tenant_of_the_caller(directory: Path) -> N
     async with durable_broker(directory, auth={"secret": SECRET}, tenants=tenants) as broker:
         await populate(broker, "acme")
         items, _ = await exported(broker, "ann", 2, tenant="acme")
-        assert len(items) == 16
+        assert len(items) == 17
         assert {each["room"] for each in items} == {None, "live-1", "live-2"}
         for tenant in ("", "globex"):
             assert await exported(broker, "ann", tenant=tenant) == ([], 1)
-        page = await operate(broker, "users.export", "ann", 13, tenant="acme")
+        page = await operate(broker, "users.export", "ann", 14, tenant="acme")
         cursor_of_another = ("ann", 100, page.next)
         assert (await operate(broker, "users.export", *cursor_of_another, tenant="globex")).items == ()
         assert len((await operate(broker, "users.export", *cursor_of_another, tenant="acme")).items) == 3

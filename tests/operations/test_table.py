@@ -152,6 +152,7 @@ async def test_every_row_answers_with_its_own_record(directory: Path) -> None:
                 "lotteries.draw",
                 "lotteries.proof",
                 "mic.mute",
+                "moderation.undo",
                 "pk.answer",
                 # An example has no time within 30 days.
                 "schedules.create",

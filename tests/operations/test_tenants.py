@@ -66,6 +66,7 @@ MASKED = frozenset(
         "missed",
         "done",
         "report",  # events that follow at a time: tests/operations/test_reports.py looks for others' data in it
+        "action",
     }
 )
 """Fields that are chance or time."""

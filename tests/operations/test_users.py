@@ -18,7 +18,7 @@ from tests.support.durable import durable_broker
 pytestmark = pytest.mark.integration
 
 
-async def test_a_user_is_returned_with_links_preferences_tags_and_bans(directory: Path) -> None:
+async def test_a_user_is_returned_with_links_preferences_tags_and_sanctions(directory: Path) -> None:
     async with durable_broker(directory, api=API) as broker, client_of(broker) as client:
         async with joined_link(broker, "dev:ann"):
             await ok(client, "users.set_preferences", user="ann", marketing=False)
@@ -32,10 +32,11 @@ async def test_a_user_is_returned_with_links_preferences_tags_and_bans(directory
             assert (link["agent"], link["transport"], link["rooms"]) == ("test", "tcp", ["lobby"])
             assert abs(link["since_ms"] - broker.clock.now_ms()) < 20_000
             assert (view["preferences"], view["tags"]) == (preferences, ["gold", "新"])
-            assert [(ban["room"], ban["reason"]) for ban in view["bans"]] == [("other", "spam")]
+            (ban,) = view["sanctions"]
+            assert (ban["room"], ban["kind"], ban["reason"]) == ("other", "ban", "spam")
     async with durable_broker(directory, api=API) as broker, client_of(broker) as client:
         view = await ok(client, "users.get", user="ann")
-        assert (view["preferences"], view["tags"], len(view["bans"])) == (preferences, ["gold", "新"], 1)
+        assert (view["preferences"], view["tags"], len(view["sanctions"])) == (preferences, ["gold", "新"], 1)
         refused = await call(client, "users.set_preferences", user="ann", visibility="nowhere")
         assert (refused.status_code, refused.json()["field"]) == (400, "visibility")
 
@@ -58,7 +59,7 @@ async def test_a_ban_is_set_and_lifted_after_a_restart_before_the_first_viewer(d
     async with durable_broker(directory, api=API) as broker, client_of(broker) as client:
         await ok(client, "users.kick", room="lobby", user="ann", ban_s=0)
         await ok(client, "users.kick", room="lobby", user="bob", ban_s=600)
-        assert (await ok(client, "users.get", user="ann"))["bans"] == []
+        assert (await ok(client, "users.get", user="ann"))["sanctions"] == []
         assert (await call(client, "users.kick", room="nowhere", user="ann")).status_code == 404
 
 
@@ -70,7 +71,7 @@ async def test_a_banned_user_is_removed_and_cannot_come_back_until_the_ban_is_li
             assert frame.room == number
             await link.send((Join("lobby"), 0, 7))
             _, refused = await link.expect(ErrorReply)
-            assert refused.code == ErrorCode.NOT_ALLOWED
+            assert refused.code == ErrorCode.BANNED
             assert "spam" in refused.message
             assert 0 < refused.retry_after_ms <= 600_000
             await ok(client, "users.kick", room="lobby", user="ann", ban_s=0)

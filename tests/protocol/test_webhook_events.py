@@ -41,8 +41,8 @@ def test_the_schema_has_every_field(row: EventRow) -> None:
         ((), ()),
         (("room.opened",), ("room.opened",)),
         (("direct.*",), ("direct.acked", "direct.expired")),
-        (("user.*",), ("user.over_limits",)),
-        (("user.left", "user.*"), ("user.left", "user.over_limits")),
+        (("user.*",), ("user.over_limits", "user.sanctioned")),
+        (("user.left", "user.*"), ("user.left", "user.over_limits", "user.sanctioned")),
         (("message.published",), ("message.gift", "message.announcement")),
         (
             ("message.*",),

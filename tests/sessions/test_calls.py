@@ -199,7 +199,7 @@ async def test_staff_kicks_only_users_whose_role_is_below_its_own() -> None:
                     assert refused(found) == (ErrorCode.NOT_ALLOWED, "user")
                 else:
                     assert isinstance(found, Result)
-        banned = [role for role in roles if broker.hub.bans.of_user(f"{role}-2", 0)]
+        banned = [role for role in roles if broker.hub.sanctions.of_user(f"{role}-2", 0)]
         assert banned == ["viewer", "moderator", "assistant"]
 
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from broker.core.tenants.names import qualify, tenant_of
+from protocol.activities.moderation import SanctionKind
 from protocol.codes import ErrorCode, Role
-from protocol.operations.sanctions import SanctionKind
 
 __all__ = [
     "UNDO_MS",

@@ -36,6 +36,7 @@ from broker.core.rooms.rules import Author, RoomRules
 from broker.core.rooms.stream import BUSY_RETRY_MS, StoredEvent, Stream
 from broker.core.rooms.types import CustomRule
 from protocol.activities.audiences import Audience
+from protocol.activities.moderation import OwnMute
 from protocol.activities.reviews import HeldBy, ReviewFinding
 from protocol.codes import CUSTOM_TYPE_MIN, MESSAGE_TYPES, ErrorCode, Lane, MessageType, Outcome, Role, RoomPhase
 from protocol.fields import MAX_INT
@@ -231,6 +232,11 @@ class Posting(Generic[T]):
             return None
         mute, left_ms = found
         return RefusePost(ticket, ErrorCode.MUTED, left_ms, mute.reason)
+
+    def own_mute(self, user_id: str, role: Role) -> OwnMute | None:
+        """Return what a user learns of its mute here; None: it is not muted, or is not to learn of it."""
+        found = self._sanctions.mute_of(user_id, role) if self._mutes else None
+        return None if found is None or found[0].is_shadow else OwnMute(True, found[0].until_ms, found[0].reason)
 
     def _refused_by_mute(self, ticket: T, author: Author, post: Post, now: float) -> Sequence[Effect[T]]:
         """Return the answer to a post of a muted user; empty where there is no mute. A shadowed danmaku is judged as

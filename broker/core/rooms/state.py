@@ -130,8 +130,8 @@ class RoomState(Generic[T]):
             RoomSanctions(SanctionTable(), name, lambda: 0) if sanctions is None else sanctions,
         )
         self.post_to, self.takes_audience = self._posting.post_to, self._posting.takes_audience
-        self.refusal_of = self._posting.refusal_of
         self.hold, self.may_hold, self.show = self._posting.hold, self._posting.may_hold, self._posting.show
+        self.refusal_of, self.own_mute = self._posting.refusal_of, self._posting.own_mute
         self.post = self._posting.post
         """Decide what one POST becomes: `Posting.post` itself, as a method in between would cost a call a message."""
         self.keys = RoomKeys(self._presence.has, key_space)

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from ...activities.reviews import ReviewState
 from ...operations.reviews import ClaimedItems, ClaimReview, DecidedItems, DecideReview, ListReview, ReviewPage, Verdict
+from ...operations.sanctions import (
+    BanUser,
+    ListSanctions,
+    MuteUser,
+    SanctionDone,
+    SanctionPage,
+    UnbanUser,
+    UndoSanction,
+    UnmuteUser,
+)
 from ..calls import AsyncBackendCall, BackendCall
 
 __all__ = ["AsyncModerationCalls", "ModerationCalls"]
@@ -47,6 +57,65 @@ class ModerationCalls:
         )
         return result
 
+    def mute(
+        self,
+        *,
+        room: str | None,
+        user: str,
+        seconds: int | None = None,
+        reason: str = "",
+        shadow: bool = False,
+        clear: bool = False,
+        dry_run: bool = False,
+    ) -> SanctionDone:
+        """Let a user not post, in a room or everywhere. Scope: moderation:write."""
+        result: SanctionDone = self._call(
+            "moderation.mute", MuteUser(room, user, seconds, reason, shadow, clear), None, dry_run
+        )
+        return result
+
+    def unmute(self, *, room: str | None, user: str, reason: str = "", dry_run: bool = False) -> SanctionDone:
+        """Let a user post again. Scope: moderation:write."""
+        result: SanctionDone = self._call("moderation.unmute", UnmuteUser(room, user, reason), None, dry_run)
+        return result
+
+    def ban(
+        self,
+        *,
+        room: str | None,
+        user: str,
+        seconds: int | None = None,
+        reason: str = "",
+        clear: bool = False,
+        dry_run: bool = False,
+    ) -> SanctionDone:
+        """Remove a user from a room, or from everywhere, and let it not come back. Scope: moderation:write."""
+        result: SanctionDone = self._call("moderation.ban", BanUser(room, user, seconds, reason, clear), None, dry_run)
+        return result
+
+    def unban(self, *, room: str | None, user: str, reason: str = "", dry_run: bool = False) -> SanctionDone:
+        """Let a user come back. Scope: moderation:write."""
+        result: SanctionDone = self._call("moderation.unban", UnbanUser(room, user, reason), None, dry_run)
+        return result
+
+    def list(
+        self,
+        *,
+        room: str | None = None,
+        user: str | None = None,
+        active: bool | None = True,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> SanctionPage:
+        """Return sanctions, the newest first. Scope: moderation:read."""
+        result: SanctionPage = self._call("moderation.list", ListSanctions(room, user, active, limit, cursor), None)
+        return result
+
+    def undo(self, *, action: str, reason: str = "", dry_run: bool = False) -> SanctionDone:
+        """Undo an action on a sanction. Scope: moderation:write."""
+        result: SanctionDone = self._call("moderation.undo", UndoSanction(action, reason), None, dry_run)
+        return result
+
 
 class AsyncModerationCalls:
     """Operations on moderation."""
@@ -86,4 +155,67 @@ class AsyncModerationCalls:
         result: DecidedItems = await self._call(
             "moderation.decide", DecideReview(room, items, verdict, reason, user, fence, ban_s), None, dry_run
         )
+        return result
+
+    async def mute(
+        self,
+        *,
+        room: str | None,
+        user: str,
+        seconds: int | None = None,
+        reason: str = "",
+        shadow: bool = False,
+        clear: bool = False,
+        dry_run: bool = False,
+    ) -> SanctionDone:
+        """Let a user not post, in a room or everywhere. Scope: moderation:write."""
+        result: SanctionDone = await self._call(
+            "moderation.mute", MuteUser(room, user, seconds, reason, shadow, clear), None, dry_run
+        )
+        return result
+
+    async def unmute(self, *, room: str | None, user: str, reason: str = "", dry_run: bool = False) -> SanctionDone:
+        """Let a user post again. Scope: moderation:write."""
+        result: SanctionDone = await self._call("moderation.unmute", UnmuteUser(room, user, reason), None, dry_run)
+        return result
+
+    async def ban(
+        self,
+        *,
+        room: str | None,
+        user: str,
+        seconds: int | None = None,
+        reason: str = "",
+        clear: bool = False,
+        dry_run: bool = False,
+    ) -> SanctionDone:
+        """Remove a user from a room, or from everywhere, and let it not come back. Scope: moderation:write."""
+        result: SanctionDone = await self._call(
+            "moderation.ban", BanUser(room, user, seconds, reason, clear), None, dry_run
+        )
+        return result
+
+    async def unban(self, *, room: str | None, user: str, reason: str = "", dry_run: bool = False) -> SanctionDone:
+        """Let a user come back. Scope: moderation:write."""
+        result: SanctionDone = await self._call("moderation.unban", UnbanUser(room, user, reason), None, dry_run)
+        return result
+
+    async def list(
+        self,
+        *,
+        room: str | None = None,
+        user: str | None = None,
+        active: bool | None = True,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> SanctionPage:
+        """Return sanctions, the newest first. Scope: moderation:read."""
+        result: SanctionPage = await self._call(
+            "moderation.list", ListSanctions(room, user, active, limit, cursor), None
+        )
+        return result
+
+    async def undo(self, *, action: str, reason: str = "", dry_run: bool = False) -> SanctionDone:
+        """Undo an action on a sanction. Scope: moderation:write."""
+        result: SanctionDone = await self._call("moderation.undo", UndoSanction(action, reason), None, dry_run)
         return result

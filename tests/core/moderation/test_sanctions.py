@@ -17,8 +17,8 @@ from broker.core.moderation.sanctions import (
     SanctionTable,
 )
 from broker.core.tenants.names import qualify
+from protocol.activities.moderation import SanctionKind
 from protocol.codes import ErrorCode, Role
-from protocol.operations.sanctions import SanctionKind
 from tests.support.examples import examples
 
 MUTE, BAN = SanctionKind

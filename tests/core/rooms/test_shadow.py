@@ -11,9 +11,9 @@ from broker.core.moderation.sanctions import RoomSanctions, SanctionChange, Sanc
 from broker.core.rooms.effects import Outcomes, RefusePost, Reply, ShowToSender, TickOut
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import RoomRules, RoomState
+from protocol.activities.moderation import SanctionKind
 from protocol.codes import ErrorCode, Lane, MessageType, Outcome, Role, Tier
 from protocol.messages import Account, Post
-from protocol.operations.sanctions import SanctionKind
 from protocol.payloads import DanmakuPayload, LikePayload
 from tests.support.rooms import CUSTOM, Person
 

@@ -1,0 +1,226 @@
+"""Handlers of the operations on sanctions, and what they bring about on open links."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any
+
+from broker.core.moderation.sanctions import Sanction, SanctionAction, SanctionRefused
+from broker.core.tenants.names import plain_name, qualify, tenant_of
+from broker.operations.caller import Caller, OperationError
+from broker.operations.kept import AGAIN_MS
+from broker.operations.messages import delete_messages
+from broker.operations.parts import Handler, Parts
+from broker.operations.rooms import room_of
+from broker.rooms.room import Room
+from broker.users.sanctions import verb_of
+from protocol.activities.moderation import SanctionKind, SanctionVerb
+from protocol.codes import CloseCode, ErrorCode, LeaveReason, Role
+from protocol.operations import STAFF
+from protocol.operations.sanctions import (
+    BanUser,
+    ListSanctions,
+    MuteUser,
+    SanctionDone,
+    SanctionPage,
+    SanctionView,
+    UnbanUser,
+    UndoSanction,
+    UnmuteUser,
+)
+from protocol.payloads import DeletedPayload
+
+__all__ = ["HANDLERS", "change_sanction", "check_target"]
+
+
+async def _mute(parts: Parts, caller: Caller, request: MuteUser) -> SanctionDone:
+    done = await change_sanction(
+        parts, caller, SanctionKind.MUTE, request.room, request.user, request.seconds, request.reason,
+        is_shadow=request.shadow,
+    )  # fmt: skip
+    if request.clear:
+        await _clear(parts, caller, request.room, request.user, request.reason)
+    return done
+
+
+async def _unmute(parts: Parts, caller: Caller, request: UnmuteUser) -> SanctionDone:
+    return await change_sanction(
+        parts, caller, SanctionKind.MUTE, request.room, request.user, 0, request.reason
+    )  # fmt: skip
+
+
+async def _ban(parts: Parts, caller: Caller, request: BanUser) -> SanctionDone:
+    rooms = _rooms_of(parts, request.room, request.user) if request.clear else []
+    done = await change_sanction(
+        parts, caller, SanctionKind.BAN, request.room, request.user, request.seconds, request.reason
+    )
+    for room in rooms:
+        await delete_messages(parts, caller, room, _everything_of(request.user, request.reason))
+    return done
+
+
+async def _unban(parts: Parts, caller: Caller, request: UnbanUser) -> SanctionDone:
+    return await change_sanction(parts, caller, SanctionKind.BAN, request.room, request.user, 0, request.reason)
+
+
+async def change_sanction(
+    parts: Parts,
+    caller: Caller,
+    kind: SanctionKind,
+    room: str | None,
+    user: str,
+    seconds: int | None,
+    reason: str,
+    *,
+    is_shadow: bool = False,
+) -> SanctionDone:
+    """Set a sanction of a user (qualified names), or lift it (0 ``seconds``; None: without an end), and let it hold on
+    its open links. ``room`` None: in every room of the tenant. OperationError."""
+    role = check_target(parts, caller, room, user)
+    try:
+        action = await parts.sanctions.change(
+            kind, room or "", user, caller.id, role, seconds, reason, is_shadow=is_shadow
+        )
+    except SanctionRefused as refused:
+        raise _refusal(refused) from None
+    if action is None:
+        return SanctionDone("")
+    return SanctionDone(action.id, 0 if action.after is None else action.after.until_ms, _enforce(parts, action))
+
+
+def check_target(parts: Parts, caller: Caller, room: str | None, user: str) -> Role:
+    """Return the caller's role where it may sanction a user; OperationError where the user is the caller itself, or has
+    a role in the room that is not below the caller's."""
+    role = Role.APP if caller.is_backend else caller.role_in(room or "")
+    if room is not None:
+        room_of(parts, room)
+    if role is None or (not caller.is_backend and user == qualify(caller.tenant, caller.id)):
+        raise OperationError(ErrorCode.NOT_ALLOWED, "must not be yourself", "user")
+    members = [member for each in _rooms_of(parts, room, user) for member in each.members_of(plain_name(user))]
+    if any(member.role >= role for member in members):
+        raise OperationError(ErrorCode.NOT_ALLOWED, "has a role that is not below yours in this room", "user")
+    return role
+
+
+def _rooms_of(parts: Parts, room: str | None, user: str) -> list[Room]:
+    """Return the rooms of a scope that are open: the room, or those that the user is in."""
+    if room is not None:
+        return [room_of(parts, room)]
+    sessions: tuple[Any, ...] = parts.users.sessions(user)
+    return list(dict.fromkeys(joined for session in sessions for joined, _ in session.memberships))
+
+
+def _enforce(parts: Parts, action: SanctionAction) -> int:
+    """Let a sanction hold on the open links of its user; return how many it concerns. O(links of the user)."""
+    sessions: tuple[Any, ...] = parts.users.sessions(action.user)
+    now_ms = parts.hub.trusted.continued_ms()
+    links = 0
+    for session in sessions:
+        joined = [each for each in session.memberships if action.room in ("", each[0].name)]
+        links += bool(joined) or not action.room
+        for room, member in joined:
+            if action.kind is SanctionKind.MUTE:
+                continue
+            ban = parts.hub.sanctions.find(action.kind, room.name, action.user, member.role, now_ms)
+            if ban is not None:
+                room.remove(member, LeaveReason.BANNED, ban.reason, parts.clock())
+        if action.kind is SanctionKind.BAN and not action.room:
+            role = session.grant.role
+            ban = parts.hub.sanctions.find(action.kind, "", action.user, role, now_ms)
+            if ban is not None:
+                session.close(CloseCode.BANNED, ban.reason or "banned", ban.left_ms(now_ms))
+    if action.kind is SanctionKind.MUTE and (_is_shown(action.before) or _is_shown(action.after)):
+        for room in {joined for session in sessions for joined, _ in session.memberships}:
+            if action.room in ("", room.name):
+                room.show_own_mute(plain_name(action.user))
+    return links
+
+
+def _is_shown(sanction: Sanction | None) -> bool:
+    return sanction is not None and not sanction.is_shadow
+
+
+async def _clear(parts: Parts, caller: Caller, room: str | None, user: str, reason: str) -> None:
+    """Delete what a user has posted in a room, or in the rooms that it is in."""
+    for each in _rooms_of(parts, room, user):
+        await delete_messages(parts, caller, each, _everything_of(user, reason))
+
+
+def _everything_of(user: str, reason: str) -> DeletedPayload:
+    return DeletedPayload((), plain_name(user), 0, reason)
+
+
+async def _undo(parts: Parts, caller: Caller, request: UndoSanction) -> SanctionDone:
+    action = parts.sanctions.table.action(request.action)
+    if action is None or tenant_of(action.user) != caller.tenant:
+        raise OperationError(ErrorCode.UNKNOWN_ACTION, "names no action that can be undone", "action")
+    role: Role | None = Role.APP
+    if action.room:
+        role = caller.role_in(action.room)
+    elif not caller.is_backend or not caller.in_all_rooms:
+        role = None
+    if role not in STAFF or (not caller.is_backend and action.user == qualify(caller.tenant, caller.id)):
+        raise OperationError(ErrorCode.NOT_ALLOWED, "is not for your role in its room", "action")
+    try:
+        undone = await parts.sanctions.undo(request.action, caller.id, role)
+    except SanctionRefused as refused:
+        raise _refusal(refused) from None
+    return SanctionDone(undone.id, 0 if undone.before is None else undone.before.until_ms, _enforce(parts, undone))
+
+
+def _refusal(refused: SanctionRefused) -> OperationError:
+    retry_ms = AGAIN_MS if refused.code is ErrorCode.OVERLOADED else 0
+    return OperationError(refused.code, refused.rule, refused.field, retry_ms)
+
+
+def _list(parts: Parts, caller: Caller, request: ListSanctions) -> SanctionPage:
+    table, now_ms = parts.sanctions.table, parts.hub.trusted.continued_ms()
+    before = float("inf")
+    if request.cursor is not None:
+        if not (request.cursor.isascii() and request.cursor.isdecimal() and len(request.cursor) <= 16):
+            raise OperationError(ErrorCode.BAD_FIELD, "is no cursor of this operation", "cursor")
+        before = int(request.cursor)
+    in_force = {each.action: each for each in table.in_force() if each.holds(now_ms)}
+    found: dict[int, SanctionAction | Sanction] = {}
+    if request.active is not False:
+        found = {each.number: each for each in in_force.values() if _selects(request, caller, each)}
+    for action in table.actions():
+        is_active = action.id in in_force
+        if request.active in (None, is_active) and _selects(request, caller, action):
+            found[action.number] = action
+    numbers = heapq.nlargest(request.limit + 1, (number for number in found if number < before))
+    items = tuple(_view(found[number], in_force, now_ms, table.undo_ms) for number in numbers[: request.limit])
+    return SanctionPage(items, str(numbers[request.limit - 1]) if len(numbers) > request.limit else None)
+
+
+def _selects(request: ListSanctions, caller: Caller, each: SanctionAction | Sanction) -> bool:
+    return (
+        request.room in (None, each.room)
+        and request.user in (None, each.user)
+        and tenant_of(each.user) == caller.tenant
+    )
+
+
+def _view(each: SanctionAction | Sanction, in_force: dict[str, Sanction], now_ms: int, undo_ms: int) -> SanctionView:
+    if isinstance(each, Sanction):
+        verb = SanctionVerb.MUTE if each.kind is SanctionKind.MUTE else SanctionVerb.BAN
+        return SanctionView(
+            each.action, verb, each.room or None, each.user, each.until_ms, each.reason, each.by, each.by_role,
+            each.at_ms, each.is_shadow, True,
+        )  # fmt: skip
+    after, undo_until_ms = each.after, each.at_ms + undo_ms
+    return SanctionView(
+        each.id, verb_of(each), each.room or None, each.user, 0 if after is None else after.until_ms, each.reason,
+        each.by, each.by_role, each.at_ms, after is not None and after.is_shadow, each.id in in_force,
+        0 if each.undone_by or now_ms > undo_until_ms else undo_until_ms, each.undone_by,
+    )  # fmt: skip
+
+
+HANDLERS: dict[str, Handler] = {
+    "moderation.mute": _mute,
+    "moderation.unmute": _unmute,
+    "moderation.ban": _ban,
+    "moderation.unban": _unban,
+    "moderation.list": _list,
+    "moderation.undo": _undo,
+}
