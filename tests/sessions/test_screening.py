@@ -174,3 +174,16 @@ async def test_the_event_loop_goes_on_while_words_are_built(tmp_path: Path) -> N
         screen = broker.hub.screens.of("lobby")
         assert screen is not None
         assert screen.masked_name("甲乙") == "**"
+
+
+async def test_a_held_word_is_shown_once_a_moderator_has_approved_it(directory: Path) -> None:
+    found = settings(directory, "套现\n", "hold")
+    async with durable_broker(directory, **found) as broker, joined_link(broker, "dev:ann") as (ann, room):
+        result, _, _ = await said(ann, room, 1, "来套现吧")
+        assert result.outcome is Outcome.HELD
+        (item,) = (await broker.call("moderation.queue", room="lobby")).items
+        assert [each.word for each in item.findings] == ["套现"]
+        assert (item.reason, item.held_by.name) == ("advertising", "WORDS")
+        await broker.call("moderation.decide", room="lobby", items=(item.id,), verdict=0)
+        _, tick = await ann.expect(Tick)
+        assert [each.payload[0] for each in tick.entries] == ["来套现吧"]

@@ -8,13 +8,15 @@ known to be new.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from broker.core.chat.coalesce import PendingDanmaku, Showing
 from broker.core.moderation.screening import ScreenResult, Screens
 from broker.core.moderation.words import WordAction
-from broker.core.rooms.effects import Effect, Flagged, RefusePost, Reply
+from broker.core.rooms.effects import Effect, Flagged, Hold, RefusePost, Reply
 from broker.core.rooms.rules import Author
+from protocol.activities.reviews import MAX_FINDINGS, HeldBy, ReviewFinding
 from protocol.codes import CUSTOM_TYPE_MIN, ErrorCode, Lane, Outcome, Role
 from protocol.messages import Post
 from protocol.payloads import ORDER_TYPES
@@ -42,13 +44,15 @@ class ScreenedPost(NamedTuple, Generic[T]):
 class PostScreening(Generic[T]):
     """The screen of one room. ``name``: qualified."""
 
-    __slots__ = ("_found", "_name", "_screen", "_screens")
+    __slots__ = ("_approved", "_found", "_name", "_screen", "_screens")
 
     def __init__(self, screens: Screens, name: str) -> None:
         self._screens = screens
         self._name = name
         self._found: list[tuple[PendingDanmaku, ScreenResult]] = []
         """Items of the window that is being closed in which something was found."""
+        self._approved: set[int] = set()
+        """Items of the open window, by `id`, that a reviewer has approved."""
         self.use()
 
     def use(self) -> None:
@@ -60,10 +64,14 @@ class PostScreening(Generic[T]):
         """Whether anything is searched in this room."""
         return self._screen is not None
 
+    def approve(self, item: PendingDanmaku) -> None:
+        """Let an item of the open window be shown whatever is found in it."""
+        self._approved.add(id(item))
+
     def event(self, ticket: T, author: Author, post: Post, lane: Lane, last_offset: int) -> ScreenedPost[T]:
         """Screen a post that goes into no window. ``last_offset``: of the room's stream.
 
-        A message with an order is refused where another would be shown to its sender alone: it was paid for.
+        A message with an order is refused where another would be held, or shown to its sender alone: it was paid for.
         """
         screen = self._screen
         if screen is None or not (post.type in ORDER_TYPES or self._is_screened(author.role, lane)):
@@ -75,6 +83,8 @@ class PostScreening(Generic[T]):
         flagged = Flagged(author.user_id, author.name, post.type, post.payload, verdict)
         if verdict.action is WordAction.SHADOW and post.type not in ORDER_TYPES:
             return ScreenedPost(post.payload, refusal=(Reply(ticket, Outcome.ACCEPTED, last_offset), flagged))
+        if verdict.action is WordAction.HOLD and post.type not in ORDER_TYPES:
+            return ScreenedPost(post.payload, refusal=(_hold(ticket, author, post, lane, verdict), flagged))
         if verdict.action >= WordAction.SHADOW:
             return ScreenedPost(post.payload, refusal=(_refusal(ticket, verdict), flagged))
         outcome = Outcome.MASKED if verdict.action is WordAction.MASK else Outcome.ACCEPTED
@@ -86,7 +96,7 @@ class PostScreening(Generic[T]):
     def item(self, item: PendingDanmaku) -> Showing:
         """Screen an item of a window that would be shown; one that is masked is changed."""
         screen = self._screen
-        if screen is None or item.role in self._screens.exempt:
+        if screen is None or item.role in self._screens.exempt or id(item) in self._approved:
             return _SHOWN
         if item.type >= CUSTOM_TYPE_MIN:
             verdict, payload = screen.screened(item.type, item.extra)
@@ -111,7 +121,11 @@ class PostScreening(Generic[T]):
         shadow: Callable[[T, PendingDanmaku], Sequence[Effect[T]]],
     ) -> Sequence[Effect[T]]:
         """Return what follows a window whose items have been screened; ``withheld``: those that are not shown, with
-        their tickets; ``shadow``: shows one to its sender alone."""
+        their tickets; ``shadow``: shows one to its sender alone.
+
+        Of equal texts that are held the first is in the queue, for all of them.
+        """
+        self._approved.clear()
         if not self._found:
             return _NOTHING
         found, self._found = self._found, []
@@ -119,8 +133,10 @@ class PostScreening(Generic[T]):
         effects: list[Effect[T]] = []
         for item, verdict in found:
             self._screens.count(verdict)
-            for ticket in tickets.get(id(item), ()):
-                if verdict.action is WordAction.SHADOW:
+            for number, ticket in enumerate(tickets.get(id(item), ())):
+                if verdict.action is WordAction.HOLD:
+                    effects.append(Reply(ticket, Outcome.HELD) if number else _hold_item(ticket, item, verdict))
+                elif verdict.action is WordAction.SHADOW:
                     effects += shadow(ticket, item)
                 else:
                     effects.append(_refusal(ticket, verdict))
@@ -131,3 +147,26 @@ class PostScreening(Generic[T]):
 
 def _refusal(ticket: T, verdict: ScreenResult) -> RefusePost[T]:
     return RefusePost(ticket, ErrorCode.BLOCKED, reason=verdict.reason)
+
+
+@dataclass(slots=True)
+class _ItemAuthor:
+    """Author of an item of a window."""
+
+    user_id: str
+    name: str
+    role: Role
+    may_post: frozenset[int] = frozenset()
+
+
+def _hold_item(ticket: T, item: PendingDanmaku, verdict: ScreenResult) -> Hold[T]:
+    payload: Any = item.extra
+    if item.type < CUSTOM_TYPE_MIN:
+        payload = (item.text,) if item.style is None else (item.text, item.style)
+    author = _ItemAuthor(item.user_id, item.name, item.role)
+    return _hold(ticket, author, Post(item.type, "", payload), Lane.CHAT, verdict)
+
+
+def _hold(ticket: T, author: Author, post: Post, lane: Lane, verdict: ScreenResult) -> Hold[T]:
+    findings = tuple(ReviewFinding(*each[:5]) for each in verdict.findings[:MAX_FINDINGS])
+    return Hold(ticket, author, post, lane, HeldBy.WORDS, verdict.reason, findings)

@@ -201,6 +201,7 @@ class Posting(Generic[T]):
             item = PendingDanmaku(kind, user, name, text, shown, None, now, folded, role)
         else:
             item = PendingDanmaku(kind, user, name, repr(payload), extra=payload, at=now, role=role)
+        self.screening.approve(item)
         if self.window.takes_always:
             self.window.offer_always(item, ticket, now)
         else:
@@ -538,9 +539,7 @@ class Posting(Generic[T]):
     def close_window(self, now: float, scale: float) -> tuple[Window[T], Sequence[Effect[T]]]:
         """Close the window of danmaku (`Coalescer.close`), and return also what follows from what they were screened
         for."""
-        if not self.screening.is_on:
-            return self.window.close(now, scale), _NOTHING
-        window = self.window.close(now, scale, self.screening.item)
+        window = self.window.close(now, scale, self.screening.item if self.screening.is_on else None)
         return window, self.screening.closed(window.withheld, self._shadow)
 
     def _screened(self, ticket: T, author: Author, post: Post, lane: Lane) -> ScreenedPost[T]:

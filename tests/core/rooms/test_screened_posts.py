@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.core.commerce.activity import ReleasedPost
 from broker.core.moderation.screening import ScreenGroup, Screens
 from broker.core.moderation.words import WordAction, WordFilter, WordList
-from broker.core.rooms.effects import Flagged, Outcomes, Publish, RefusePost, Reply, ShowToSender, TickOut
+from broker.core.rooms.effects import Flagged, Hold, Outcomes, Publish, RefusePost, Reply, ShowToSender, TickOut
 from broker.core.rooms.policies import policy_from
 from broker.core.rooms.state import RoomRules, RoomState
 from protocol.activities.audiences import Audience
-from protocol.codes import MESSAGE_TYPES, ErrorCode, MediaKind, MessageType, Outcome, Role
+from protocol.activities.reviews import HeldBy
+from protocol.codes import MESSAGE_TYPES, ErrorCode, Lane, MediaKind, MessageType, Outcome, Role
 from protocol.messages import Post
 from protocol.payloads import AnnouncementPayload, DanmakuPayload, EmotePayload, HighlightPayload, MediaPayload
 from tests.support.rooms import CUSTOM, Person
@@ -155,6 +157,39 @@ def test_words_that_the_sender_alone_sees_are_answered_as_if_they_were_shown(way
         assert answers(effects) == [(Outcome.ACCEPTED, 0, "")]
     seen = [entry.payload for each in effects if isinstance(each, ShowToSender) for entry in each.tick.entries]
     assert bool(seen) == (way in ("danmaku", "emote", "poll_vote"))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_words_for_a_moderator_go_into_the_review_queue(way: str) -> None:
+    effects, shown = say(room_of(screens_of(WordAction.HOLD)), way, "来套现")
+    assert shown == []
+    held = [each for each in effects if isinstance(each, Hold)]
+    if way == "highlight":  # it was paid for
+        assert (held, answers(effects)) == ([], [(Outcome.REJECTED, ErrorCode.BLOCKED, "advertising")])
+        return
+    (hold,) = held
+    _, post = posts_of("来套现")[way]
+    assert (hold.ticket, hold.author.user_id, hold.post.type, hold.held_by) == (1, "ann", post.type, HeldBy.WORDS)
+    assert texts_in(hold.post.payload) == texts_in(post.payload)
+    assert hold.findings[0].word == "套现"
+    assert answers(effects) == []
+
+
+def test_of_equal_texts_one_is_held_for_all() -> None:
+    room = room_of(screens_of(WordAction.HOLD))
+    for ticket, user in enumerate(("ann", "bob")):
+        room.post(ticket, Person(user), posts_of("套现")["danmaku"][1], 1.0, 1_000)
+    effects = room.tick(1.0, 1_000)
+    assert [each.author.user_id for each in effects if isinstance(each, Hold)] == ["ann"]
+    assert answers(effects) == [(Outcome.HELD, 0, "")]
+
+
+def test_what_a_reviewer_has_approved_is_not_held_again() -> None:
+    room = room_of(screens_of(WordAction.HOLD))
+    room.show(ReleasedPost("ann", "Ann", Role.VIEWER, MessageType.DANMAKU, Lane.CHAT, ("套现", None)), 1, 1.0)
+    effects = room.tick(1.0, 1_000)
+    assert texts_in(tuple(published(effects)))[:1] == ["套现"]
+    assert not [each for each in effects if isinstance(each, Hold)]
 
 
 @pytest.mark.parametrize("way", WAYS)
