@@ -37,6 +37,7 @@ from broker.core.rooms.state import RoomRules
 from broker.core.tenants.quotas import Tenants
 from broker.http.app import ApiParts, make_app
 from broker.http.connection import HttpCounters
+from broker.http.live import live_parts
 from broker.http.serving import HttpServer, api_limits
 from broker.ledger import Ledger, LedgerState, ResultBatch
 from broker.ledger.configured import ledger_of, reload_keys
@@ -325,6 +326,7 @@ class Broker:
             is_draining=lambda: self.draining,
             clock=self._clock,
             started_at_s=self.clock.now_ms() / 1000,
+            live=live_parts(self._parts, lambda: self.draining),
         )
         await HttpServer(make_app(parts), listen, self.api_limits, self.api_counters).run(task_status=task_status)
 

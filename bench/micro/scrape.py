@@ -39,6 +39,7 @@ async def metrics(smoke: bool) -> list[Result]:
         totals: list[float] = []
         longest: list[float] = []
         size = 0
+        taken_us = [_take_second(broker, second) / rooms * 1e6 for second in range(1, rounds)]
         for _ in range(rounds):
             total, step, size = _scrape(broker)
             totals.append(total * 1000)
@@ -47,6 +48,10 @@ async def metrics(smoke: bool) -> list[Result]:
     return [
         Result("metrics", f"loop time of a scrape, {rooms:,} rooms", median(totals), "ms", 20.0, detail=detail),
         Result("metrics", f"longest step of a scrape, {rooms:,} rooms", median(longest), "ms", 5.0, detail=detail),
+        Result(
+            "metrics", "live statistics of a busy room and second", max(taken_us[:1]), "us", detail={"rooms": rooms}
+        ),
+        Result("metrics", "live statistics of a room at rest and second", median(taken_us[1:]), "us"),
     ]
 
 
@@ -64,6 +69,17 @@ def _fill(broker: Broker, rooms: int) -> None:
             room.state.post(None, author, Post(MessageType.DANMAKU, "", DanmakuPayload(f"text {count}")), now, 0)  # type: ignore[arg-type]
         room.state.post(None, author, Post(MessageType.LIKE, "", LikePayload(5)), now, 0)  # type: ignore[arg-type]
         room.state.tick(now + 1.0, 0)
+
+
+def _take_second(broker: Broker, second: int) -> float:
+    """Take a second of every room; returns the CPU seconds. In the first all rooms are busy, then none is."""
+    begin = round(broker.hub.live_budget.used_bytes)
+    used = time.thread_time()
+    for room in broker.hub:
+        room.state.counters.take_second(1_000_000_000 + second)
+    used = time.thread_time() - used
+    assert (broker.hub.live_budget.used_bytes > begin) == (second == 1)
+    return used
 
 
 def _scrape(broker: Broker) -> tuple[float, float, int]:

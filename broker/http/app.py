@@ -23,7 +23,9 @@ from starlette.routing import Route
 from broker.auth.api_keys import ApiKey, ApiKeys
 from broker.auth.signatures import NonceTable, SignatureRefused, is_digest_of, read_signature
 from broker.core.limits.rate_limit import Gcra, Rate
+from broker.core.tenants.names import qualify
 from broker.http.json_body import MAX_BODY_BYTES, parse_body, wrong_field
+from broker.http.live import MAX_SECONDS, LiveParts, LiveResponse, LiveStreams
 from broker.http.openapi import DRY_RUN, document, reference_page
 from broker.http.problems import HttpProblem, problem_of
 from broker.net.loopback import FORWARDED_HEADERS, is_of_this_machine
@@ -61,6 +63,7 @@ class ApiParts:
     clock: Callable[[], float]
     started_at_s: float
     """Unix seconds."""
+    live: LiveParts
 
 
 class _Api:
@@ -71,6 +74,7 @@ class _Api:
         self._requests = Gcra(parts.requests(), MAX_ADDRESSES)
         self._refusals = Gcra(REFUSALS, MAX_ADDRESSES)
         self._nonces = NonceTable(since=parts.started_at_s)
+        self._live = LiveStreams(parts.live)
         self._body_bytes = 0
 
     # ---- who calls
@@ -161,7 +165,7 @@ class _Api:
                 raise HttpProblem(405, "NOT_ALLOWED", "an operation is called with POST")
             if self._parts.is_draining():
                 raise HttpProblem(503, "OVERLOADED", "the broker drains", "", DRAIN_RETRY_MS)
-            caller = self.caller(request, key, row)
+            caller = self.caller(request, key, row, _dry_run(request, row))
             with self._body_budget() as reserve:
                 body = await _body(request, reserve)
                 if key is not None and key.secret and not is_digest_of(request.headers.raw, body):
@@ -207,14 +211,13 @@ class _Api:
         finally:
             self._body_bytes -= reserved
 
-    def caller(self, request: Request, key: ApiKey | None, row: OperationRow) -> Caller:
+    def caller(self, request: Request, key: ApiKey | None, row: OperationRow, dry_run: bool = False) -> Caller:
         """Return who calls. Problem BAD_FIELD for an idempotency key that is none, or where none is taken."""
         idempotency = request.headers.get("idempotency-key", "")
         if "idempotency-key" in request.headers and not _is_idempotency_key(idempotency):
             raise HttpProblem(400, "BAD_FIELD", "must be 1 to 128 visible ASCII characters", "Idempotency-Key")
         if idempotency and row.key is KeyUse.NONE and row.changes:
             raise HttpProblem(400, "BAD_FIELD", "this operation takes no key", "Idempotency-Key")
-        dry_run = _dry_run(request, row)
         address = _address(request)
         if key is None:
             return Caller(
@@ -238,6 +241,26 @@ class _Api:
     async def metrics(self, request: Request) -> Response:
         """Answer ``GET /metrics`` in the Prometheus text format."""
         return PlainTextResponse(await self._parts.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def live_stats(self, request: Request) -> Response:
+        """Answer ``GET /stats/ROOM``: live statistics as Server-Sent Events; ``seconds`` of the past come first."""
+        request_id = secrets.token_hex(8)
+        row = BY_NAME["rooms.stats"]
+        try:
+            key = self.authenticate(request, request_id)
+            self.limit(key)
+            if self._parts.is_draining():
+                raise HttpProblem(503, "OVERLOADED", "the broker drains", "", DRAIN_RETRY_MS)
+            caller = self.caller(request, key, row)
+            arguments = {"room": request.path_params["room"], "seconds": _seconds(request)}
+            try:
+                result, _ = await self._parts.operations.call(caller, row, arguments)
+            except OperationError as error:
+                raise problem_of(error) from None
+            self._live.enter(caller.account)
+        except HttpProblem as problem:
+            return problem.response(request_id)
+        return LiveResponse(self._live, qualify(caller.tenant, result.room), caller.account, arguments["seconds"])
 
     async def openapi(self, request: Request) -> Response:
         """Answer ``GET /v1/openapi.json``."""
@@ -281,12 +304,23 @@ def make_app(parts: ApiParts) -> Starlette:
             Route("/healthz", api.live),
             Route("/readyz", api.ready),
             Route("/metrics", guarded(api.metrics)),
+            Route("/stats/{room}", api.live_stats),
             Route("/v1/openapi.json", api.openapi),
             Route("/docs", api.docs),
             Route("/v1/{subject}/{operation}", api.call, methods=methods),
         ],
         exception_handlers={404: unknown, 405: wrong_method},
     )
+
+
+def _seconds(request: Request) -> int:
+    """Return how many past seconds a stream begins with. Problem BAD_FIELD for another number or parameter."""
+    for name, value in request.query_params.multi_items():
+        if name != "seconds":
+            raise HttpProblem(400, "BAD_FIELD", "is no parameter here", name[:64])
+        if not (value.isascii() and value.isdecimal() and len(value) < 3 and 1 <= int(value) <= MAX_SECONDS):
+            raise HttpProblem(400, "BAD_FIELD", f"must be an integer 1..{MAX_SECONDS}", name)
+    return int(request.query_params.get("seconds", "1"))
 
 
 def _dry_run(request: Request, row: OperationRow) -> bool:

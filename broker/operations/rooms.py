@@ -10,6 +10,7 @@ from typing import Any
 
 import trio
 
+from broker.core.rooms.live_stats import RoomCounts
 from broker.core.rooms.own_rules import RuleError, RuleValue, checked_rules, rules_in_force
 from broker.core.rooms.policies import Policy
 from broker.core.rooms.state import RoomState
@@ -40,6 +41,7 @@ from protocol.operations.rooms import (
     RoomMembers,
     RoomPage,
     RoomRatesView,
+    RoomSeries,
     RoomSort,
     RoomStats,
     RoomStatsRequest,
@@ -51,11 +53,13 @@ from protocol.operations.rooms import (
 )
 from protocol.text import fits_room_pattern
 
-__all__ = ["HANDLERS", "RECALLED", "events_of", "open_for", "pins_of", "raise_for", "room_of"]
+__all__ = ["HANDLERS", "RECALLED", "events_of", "open_for", "pins_of", "raise_for", "room_of", "stats_of"]
 
 SLICE = 5000
 """Members that are read between two checkpoints of the event loop."""
 MAX_HISTORY_BYTES = 512 * 1024
+RATED = 5
+"""The first so many counts of a room are returned as rates: what has come in."""
 SHORTEST_WINDOW_S = 1.0
 """Over which the rates of a room are returned that was just opened."""
 
@@ -325,13 +329,19 @@ def _event_view(stored: StoredEvent) -> EventView:
 
 def _stats(parts: Parts, caller: Caller, request: RoomStatsRequest) -> RoomStats:
     room = room_of(parts, request.room)
+    rates = _rates(room.state, request.window_s, parts.clock())
+    return stats_of(parts, room, request.seconds)._replace(rates=rates)
+
+
+def stats_of(parts: Parts, room: Room, seconds: int | None) -> RoomStats:
+    """Return the counters of a room, and its last ``seconds`` one by one; None = without them."""
     state = room.state
     counts, likes = state.counters.counts()
     accounts = zip(Lane, state.counters.accounts(), strict=True)
     lanes = {lane.name.lower(): account._asdict() for lane, account in accounts}
     return RoomStats(
         room.name, counts.online, counts.users, counts.uniques, counts.peak, likes, lanes, int(state.stage),
-        ceil(state.interval_s * 1000), _rates(state, request.window_s, parts.clock()),
+        ceil(state.interval_s * 1000), series=_series(parts, state, seconds),
     )  # fmt: skip
 
 
@@ -340,7 +350,21 @@ def _rates(state: RoomState[PostRef], window_s: int | None, now: float) -> RoomR
         return None
     lasted_s, counts = state.counters.lately(window_s, now)
     lasted_s = max(lasted_s, SHORTEST_WINDOW_S)
-    return RoomRatesView(round(lasted_s * 1000), *(round(count / lasted_s, 3) for count in counts))
+    rates = (round(max(0, count) / lasted_s, 3) for count in counts[:RATED])
+    return RoomRatesView(round(lasted_s * 1000), *rates)
+
+
+def _series(parts: Parts, state: RoomState[PostRef], count: int | None) -> RoomSeries | None:
+    """Return the last seconds of a room. A gift that the ledger has refused is taken out of what came in: no second
+    has less than none."""
+    if count is None:
+        return None
+    live = state.counters.live
+    seconds = live.seconds(count)
+    until_ms = parts.unix_ms() - round((parts.clock() - live.taken) * 1000)
+    online = tuple(each.online for each in seconds)
+    columns = zip(*(each.counts for each in seconds), strict=True) if seconds else ((),) * len(RoomCounts._fields)
+    return RoomSeries(until_ms, online, *(tuple(max(0, each) for each in column) for column in columns))
 
 
 def _phase_again(parts: Parts, room: str, offset: int) -> RoomView:

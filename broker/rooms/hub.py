@@ -15,7 +15,7 @@ import random
 import secrets
 import sqlite3
 from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
-from math import inf
+from math import floor, inf
 from typing import Any
 
 import structlog
@@ -35,8 +35,8 @@ from broker.core.rooms.erasure import Erasure
 from broker.core.rooms.event_ids import EventIds
 from broker.core.rooms.idempotency import MAX_ORDERS, ORDER_WINDOW_S, IdempotencyTable
 from broker.core.rooms.keys import KeySpace
+from broker.core.rooms.live_stats import LiveBudget
 from broker.core.rooms.policies import Policy
-from broker.core.rooms.rates import SAMPLE_S
 from broker.core.rooms.state import RoomRules, RoomState
 from broker.core.rooms.totals import RoomTotals
 from broker.core.rooms.types import CustomRule
@@ -121,6 +121,10 @@ class Hub:
         self._crashed: dict[str, RoomCheckpoint] = {}
         self._nursery: trio.Nursery | None = None
         self._stage = OverloadStage.NORMAL
+        self.second_taken = trio.Event()
+        """Set when the last second of every room has been taken; another one follows it."""
+        self.live_budget = LiveBudget()
+        """Bytes of the live statistics of all rooms."""
         self.measures = RoomMeasures()
         """What all rooms measure together."""
         self._past = RoomTotals()
@@ -249,6 +253,7 @@ class Hub:
         state: RoomState[PostRef] = RoomState(
             self._rules, epoch, self._rng, self._clock(), name, self._orders, self.key_space,
             self._activities_of(checkpoint), RoomSanctions(self.sanctions, name, self.trusted.continued_ms),
+            self.live_budget,
         )  # fmt: skip
         state.stage = self._stage
         if checkpoint is not None:
@@ -375,12 +380,10 @@ class Hub:
                 self.open(name)
             try:
                 task_status.started()
-                sample_at = self._clock() + SAMPLE_S
                 while True:
-                    await trio.sleep(CHECKPOINT_S)
-                    if self._clock() >= sample_at:
-                        sample_at = self._clock() + SAMPLE_S
-                        await self._sample_rates()
+                    due = (floor(self._clock() / CHECKPOINT_S) + 1) * CHECKPOINT_S
+                    await trio.sleep(due - self._clock())
+                    await self._take_second(floor(max(due, self._clock())))
                     self.join_limit.sweep(self._clock())
                     self._new_rooms.sweep(self._clock())
                     await self._checkpoint_all()
@@ -389,12 +392,14 @@ class Hub:
             finally:
                 self._nursery = None
 
-    async def _sample_rates(self) -> None:
-        """Sample what has come into each room, for its rates."""
+    async def _take_second(self, second: int) -> None:
+        """Take what happened in each room in the second that is over, and wake those who follow it."""
         for count, room in enumerate(self, 1):
-            room.state.counters.sample_rates(self._clock())
+            room.state.counters.take_second(second)
             if count % CHECKPOINT_BATCH == 0:
                 await trio.lowlevel.checkpoint()
+        taken, self.second_taken = self.second_taken, trio.Event()
+        taken.set()
 
     async def _checkpoint_all(self) -> None:
         """Write the totals of every room that has changed; the ledger commits them together."""
@@ -429,6 +434,7 @@ class Hub:
             log.info("room ended", room=room.name, number=room.number, reason=room.ended[0].name)
         finally:
             del self._by_number[room.number]
+            room.state.counters.live.clear()
             if room.ended[0] is LeaveReason.ROOM_ENDED and not room.has_crashed:
                 room.state.keys.clear()
                 if room.state.phase is RoomPhase.ENDED:  # not where the broker stops

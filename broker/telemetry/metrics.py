@@ -251,6 +251,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("roomcast_top_room_connections", "gauge",
            "Connections of the ten rooms with the most, as TENANT/ROOM or ROOM, and of all others together.",
            _top_rooms, label="room"),
+    _gauge("live_stats_bytes", "Bytes of the live statistics of all rooms.", "hub.live_budget.used_bytes",
+           "broker.core.rooms.live_stats:used_bytes"),
     _counter("locks_acquired", "Locks given.", "locks.acquired", "broker.rooms.locks:acquired"),
     _counter("lock_waits_timed_out", "Requests that waited for a lock in vain.", "locks.timed_out",
              "broker.rooms.locks:timed_out"),

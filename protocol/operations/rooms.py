@@ -58,6 +58,7 @@ __all__ = [
     "RoomMembers",
     "RoomPage",
     "RoomRatesView",
+    "RoomSeries",
     "RoomSort",
     "RoomStats",
     "RoomStatsRequest",
@@ -68,6 +69,8 @@ __all__ = [
     "SetRules",
 ]
 
+MAX_SECONDS = 900
+"""Seconds of live statistics that a room keeps."""
 _count = integer(0)
 _reason = text(0, 256)
 
@@ -274,18 +277,19 @@ class HistoryPage(NamedTuple):
 
 
 class RoomStatsRequest(NamedTuple):
-    """Ask for a room's counters. ``window_s``: 60 or 900, also for its rates over so many seconds."""
+    """Ask for a room's counters. ``window_s``: 60 or 900, also for its rates over so many seconds; ``seconds``: 1 to
+    900, also for what happened in each of the last so many."""
 
     room: str
     window_s: int | None = None
+    seconds: int | None = None
 
 
 class RoomRatesView(NamedTuple):
     """What came into a room a second, refused messages not counted: all but likes, of lane 3 (danmaku), of lane 2
     (gifts), users and guests who came in, and likes.
 
-    ``window_ms``: over how long; up to 5 s more than a minute or a minute more than a quarter of an hour, or less in a
-    room that was opened since then.
+    ``window_ms``: over how long; up to a second more than was asked for, or less in a room that was opened since then.
     """
 
     window_ms: int
@@ -294,6 +298,26 @@ class RoomRatesView(NamedTuple):
     gifts_per_s: float
     joins_per_s: float
     likes_per_s: float
+
+
+class RoomSeries(NamedTuple):
+    """What happened in each of the last seconds, the oldest first; all arrays have one number a second.
+
+    ``until_ms``: when the last of them ended; fewer than were asked for where the room was opened since then, or where
+    the broker is too busy to keep more. ``online``: connections at the end of each; the others count what came in, as
+    in `RoomRatesView`, and what became of the danmaku: shown, merged into equal ones, or left out (sampled, expired).
+    """
+
+    until_ms: int
+    online: tuple[int, ...]
+    messages: tuple[int, ...]
+    danmaku: tuple[int, ...]
+    gifts: tuple[int, ...]
+    joins: tuple[int, ...]
+    likes: tuple[int, ...]
+    shown: tuple[int, ...]
+    merged: tuple[int, ...]
+    left_out: tuple[int, ...]
 
 
 class RoomStats(NamedTuple):
@@ -309,6 +333,7 @@ class RoomStats(NamedTuple):
     stage: int
     tick_ms: int
     rates: RoomRatesView | None = None
+    series: RoomSeries | None = None
 
 
 _phase = name_of(RoomPhase)
@@ -343,6 +368,8 @@ def _check_per_s(value: Any) -> Any:
 _window_s = described(_check_window, "integer 60 or 900", {"type": "integer", "enum": [60, 900]})
 _per_s = described(_check_per_s, "number 0..", {"type": "number", "minimum": 0})
 _rates = record(RoomRatesView, (_count, *(_per_s,) * 5))
+_seconds = array_of(_count, MAX_SECONDS)
+_series = record(RoomSeries, (_count, *(_seconds,) * 9))
 _title = text(0, 128)
 _tag = text(1, 32)
 _tags = array_of(_tag, 16)
@@ -367,7 +394,7 @@ _stats = record(
     (
         room_name, _count, _count, _count, _count, _count,
         map_of(text(1, 16), map_of(text(1, 16), _count, 8), 5), integer(0, 4), _count,
-        optional(_rates),
+        optional(_rates), optional(_series),
     ),
 )  # fmt: skip
 
@@ -445,14 +472,18 @@ ROWS: tuple[OperationRow, ...] = (
         ),
     ),
     row(
-        8, "rooms.stats", RoomStatsRequest, (room_name, optional(_window_s)), RoomStats, _stats,
-        "Return the counters of a room, and its rates.",
+        8, "rooms.stats", RoomStatsRequest,
+        (room_name, optional(_window_s), optional(integer(1, MAX_SECONDS))), RoomStats, _stats,
+        "Return the counters of a room, its rates, and its last seconds one by one.",
         scope=Scope.ROOMS_READ, roles=STAFF, rate=_READ, changes=False, errors=(ErrorCode.UNKNOWN_ROOM,),
         example=(
-            RoomStatsRequest("live-1", 60),
+            RoomStatsRequest("live-1", 60, 2),
             RoomStats(
                 "live-1", 1, 1, 1, 1, 0, {"chat": {"admitted": 2, "shown": 2}}, 0, 100,
                 RoomRatesView(60_000, 0.033, 0.033, 0, 0.017, 0),
+                RoomSeries(
+                    1_790_000_060_000, (1, 1), (0, 2), (0, 2), (0, 0), (0, 0), (0, 0), (0, 2), (0, 0), (0, 0)
+                ),
             ),
         ),
     ),

@@ -116,7 +116,16 @@ async def test_rooms_stats_returns_rates_of_the_last_minute_and_quarter_of_an_ho
                     found[second, window_s] = stats.rates
             mock_clock.jump(1.0)
             await trio.testing.wait_all_tasks_blocked()
-        assert (await broker.operations.call(caller, row, ("live-1",)))[0].rates is None
+        plain, _ = await broker.operations.call(caller, row, ("live-1",))
+        assert (plain.rates, plain.series) == (None, None)
+        series = (await broker.operations.call(caller, row, ("live-1", None, 900)))[0].series
+    assert len(series.messages) == pytest.approx(330, abs=3)
+    assert sum(series.messages) == 80
+    assert set(series.messages) == {0, 1}, "no two posts fell into one second"
+    first = series.messages.index(1)
+    assert all(series.messages[second] == (second % 3 == first % 3) for second in range(first, first + 238))
+    assert set(series.online) == {0}
+    assert set(series.shown) == {0}, "of danmaku"
     assert found[180, 60].messages_per_s == pytest.approx(1 / 3, rel=0.1)
     assert 60_000 <= found[180, 60].window_ms <= 67_000
     assert found[310, 60].messages_per_s == 0

@@ -13,10 +13,10 @@ from broker.core.limits.overload import STAGE_RULES
 from broker.core.rooms.accounts import RoomAccounts
 from broker.core.rooms.keys import RoomKeys
 from broker.core.rooms.likes import LikeCounter
+from broker.core.rooms.live_stats import LiveBudget, LiveStats, RoomCounts
 from broker.core.rooms.phases import RoomPhases
 from broker.core.rooms.posting import Posting
 from broker.core.rooms.presence import Presence, PresenceCounts
-from broker.core.rooms.rates import RoomCounts, RoomRates
 from broker.core.rooms.stream import Stream
 from protocol.codes import Lane
 from protocol.messages import Account, RoomPulse, State
@@ -27,6 +27,7 @@ STATE_EVERY_S = 2.0
 """Counters are pushed at most so often, and only when one has changed (as Agora debounces)."""
 
 _ADMITTED, _SAMPLED, _HELD = (Account._fields.index(name) for name in ("admitted", "sampled", "held"))
+_new = tuple.__new__
 EVENT_COUNTERS = (
     "duplicates", "duplicate_marks_lost", "quota_admitted", "quota_refused", "limiter_full", "keys_lost",
     "likes_unranked", "keys_changed", "return_marks_lost", "posts_shadowed",
@@ -48,6 +49,7 @@ class RoomCounters:
         stream: Stream[Any],
         interval_ms: Callable[[], int],
         now: float,
+        live_budget: LiveBudget | None = None,
     ) -> None:
         self._presence = presence
         self._likes = likes
@@ -61,7 +63,9 @@ class RoomCounters:
         """Of the last state, whoever got it."""
         self._stated_at = -inf
         self._published: tuple[int, ...] = ()
-        self._rates = RoomRates(self._counted(), now)
+        self._live_budget = live_budget
+        self.live = LiveStats(self._counted(), presence.online, now, live_budget)
+        """What happened in each of the last seconds."""
 
     # ---- for viewers
 
@@ -176,20 +180,24 @@ class RoomCounters:
         return self._presence.online, self._posting.gifts.pending
 
     def _counted(self) -> RoomCounts:
-        window = self._posting.window
-        danmaku = self._lanes[Lane.CHAT].admitted + window.pending + window.shed
-        gifts = self._lanes[Lane.PAID].admitted
-        others = self._lanes[Lane.CONTROL].admitted + self._lanes[Lane.COMMERCE].admitted
-        return RoomCounts(danmaku + gifts + others, danmaku, gifts, self._presence.joined, self._likes.total)
+        lanes, window = self._lanes, self._posting.window
+        chat, gifts = lanes[Lane.CHAT], lanes[Lane.PAID].admitted
+        danmaku = chat.admitted + window.pending + window.shed
+        others = lanes[Lane.CONTROL].admitted + lanes[Lane.COMMERCE].admitted
+        return _new(RoomCounts, (
+            danmaku + gifts + others, danmaku, gifts, self._presence.joined, self._likes.total, chat.shown, chat.merged,
+            chat.sampled + chat.expired,
+        ))  # fmt: skip
 
-    def restart_rates(self, now: float) -> None:
+    def restart_live(self, now: float) -> None:
         """Count from the present sums on: they have been restored."""
-        self._rates = RoomRates(self._counted(), now)
+        self.live.clear()
+        self.live = LiveStats(self._counted(), self._presence.online, now, self._live_budget)
 
-    def sample_rates(self, now: float) -> None:
-        """Sample what has come in, for `lately`. About 1 us, every `rates.SAMPLE_S`."""
-        self._rates.sample(self._counted(), now)
+    def take_second(self, second: int) -> None:
+        """Take what happened in a second that is over, see `LiveStats.take`. About 1.5 us where nothing did."""
+        self.live.take(self._counted(), self._presence.online, second)
 
-    def lately(self, window_s: float, now: float) -> tuple[float, RoomCounts]:
-        """Return what has come in over the last ``window_s`` seconds (60 or 900), see `RoomRates.lately`."""
-        return self._rates.lately(self._counted(), window_s, now)
+    def lately(self, window_s: int, now: float) -> tuple[float, RoomCounts]:
+        """Return what has come in over the last ``window_s`` seconds (1 to 900), see `LiveStats.lately`."""
+        return self.live.lately(self._counted(), window_s, now)

@@ -39,6 +39,7 @@ from broker.core.rooms.kept import KeptMessages
 from broker.core.rooms.key_changes import KeyChanges
 from broker.core.rooms.keys import KeySpace, RoomKeys
 from broker.core.rooms.likes import LikeCounter
+from broker.core.rooms.live_stats import LiveBudget
 from broker.core.rooms.own_rules import RuleValue, checked_rules
 from broker.core.rooms.phases import RoomPhases
 from broker.core.rooms.policies import Policy
@@ -68,9 +69,9 @@ _TOTALS_VERSION = 1
 class RoomState(Generic[T]):
     """State of one room. All times: ``now`` monotonic seconds, ``at_ms`` Unix milliseconds.
 
-    ``name``: qualified by its tenant; ``orders`` and ``key_space``: of all rooms of the broker; None: this room is
-    the only one; ``activities``: of this room, as the ledger has them; None: it has none, as nothing is kept;
-    ``sanctions``: of its users, None = there are none.
+    ``name``: qualified by its tenant; ``orders``, ``key_space`` and ``live_budget``: of all rooms of the broker; None:
+    this room is the only one; ``activities``: of this room, as the ledger has them; None: it has none, as nothing is
+    kept; ``sanctions``: of its users, None = there are none.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class RoomState(Generic[T]):
         key_space: KeySpace | None = None,
         activities: RoomActivities[Any] | None = None,
         sanctions: RoomSanctions | None = None,
+        live_budget: LiveBudget | None = None,
     ) -> None:
         policy = rules.policy
         self._rules = rules
@@ -141,7 +143,7 @@ class RoomState(Generic[T]):
         self._ticked_at = -inf
         self.counters = RoomCounters(
             self._presence, self._likes, self._accounts, self._posting, self._phases, self.keys, self._stream,
-            self._interval_ms, now,
+            self._interval_ms, now, live_budget,
         )  # fmt: skip
         """What it says of itself in numbers."""
 
@@ -343,7 +345,7 @@ class RoomState(Generic[T]):
             if isinstance(paid, GiftPayload):
                 self.activities.gave(each, paid, now)
         self.kept.pins.restored(now, now_ms)
-        self.counters.restart_rates(now)
+        self.counters.restart_live(now)
 
     # ---- what falls due by the trusted clock
 

@@ -110,9 +110,9 @@ class RoomsCalls:
         result: HistoryPage = self._call("rooms.history", RoomHistoryRequest(room, after, limit, types), None)
         return result
 
-    def stats(self, *, room: str, window_s: int | None = None) -> RoomStats:
-        """Return the counters of a room, and its rates. Scope: rooms:read."""
-        result: RoomStats = self._call("rooms.stats", RoomStatsRequest(room, window_s), None)
+    def stats(self, *, room: str, window_s: int | None = None, seconds: int | None = None) -> RoomStats:
+        """Return the counters of a room, its rates, and its last seconds one by one. Scope: rooms:read."""
+        result: RoomStats = self._call("rooms.stats", RoomStatsRequest(room, window_s, seconds), None)
         return result
 
     def report(self, *, room: str, epoch: int | None = None) -> RoomReport:
@@ -205,9 +205,9 @@ class AsyncRoomsCalls:
         result: HistoryPage = await self._call("rooms.history", RoomHistoryRequest(room, after, limit, types), None)
         return result
 
-    async def stats(self, *, room: str, window_s: int | None = None) -> RoomStats:
-        """Return the counters of a room, and its rates. Scope: rooms:read."""
-        result: RoomStats = await self._call("rooms.stats", RoomStatsRequest(room, window_s), None)
+    async def stats(self, *, room: str, window_s: int | None = None, seconds: int | None = None) -> RoomStats:
+        """Return the counters of a room, its rates, and its last seconds one by one. Scope: rooms:read."""
+        result: RoomStats = await self._call("rooms.stats", RoomStatsRequest(room, window_s, seconds), None)
         return result
 
     async def report(self, *, room: str, epoch: int | None = None) -> RoomReport:

@@ -1,0 +1,199 @@
+"""Live statistics of a room as Server-Sent Events: one event a second, for those who may read the room, and bounded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from broker.http import live
+from broker.server import Broker
+from protocol.codes import MessageType
+from protocol.messages import Ack
+from tests.support.api import API, client_of
+from tests.support.broker import joined_link, running_broker
+from tests.support.until import until
+
+pytestmark = pytest.mark.integration
+
+
+class Events:
+    """The events of an open stream, read off its socket: each event is in one chunk of the answer's body."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._buffer = b""
+
+    async def line(self) -> str | None:
+        """The next line, None at the end."""
+        while b"\n" not in self._buffer:
+            data = await self._stream.receive_some(65536)
+            if not data:
+                return None
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line.decode().rstrip("\r")
+
+    async def next(self) -> tuple[str, Any] | None:
+        """The next event with its name, None at the end."""
+        name = "message"
+        with trio.fail_after(20):
+            while (line := await self.line()) not in (None, "0"):
+                assert line is not None
+                field, _, value = line.partition(": ")
+                if field == "event":
+                    name = value
+                elif field == "data":
+                    return name, json.loads(value)
+        return None
+
+    async def rest(self) -> list[str]:
+        """The names of all other events."""
+        names = []
+        while (found := await self.next()) is not None:
+            names.append(found[0])
+        return names
+
+
+@asynccontextmanager
+async def api(**overrides: Any) -> AsyncIterator[tuple[Broker, httpx.AsyncClient]]:
+    """A broker with a control API, and a client for it."""
+    async with (
+        running_broker(api={**API, **overrides.pop("api", {})}, **overrides) as broker,
+        client_of(broker) as client,
+    ):
+        yield broker, client
+
+
+@asynccontextmanager
+async def stream(broker: Broker, room: str, query: str = "", key: str = "") -> AsyncIterator[Events]:
+    """Open a stream."""
+    host, port = broker.api_urls[0].removeprefix("http://").split(":")
+    authorization = f"Authorization: Bearer {key}\r\n" if key else ""
+    async with await trio.open_tcp_stream(host, int(port)) as tcp:
+        await tcp.send_all(f"GET /stats/{room}{query} HTTP/1.1\r\nHost: 127.0.0.1\r\n{authorization}\r\n".encode())
+        events = Events(tcp)
+        head = [line async for line in _head(events)]
+        assert head[0] == "HTTP/1.1 200 "
+        assert "content-type: text/event-stream; charset=utf-8" in head
+        yield events
+
+
+async def _head(events: Events) -> AsyncIterator[str]:
+    while line := await events.line():
+        yield line
+
+
+async def event_of(events: Events) -> tuple[str, Any]:
+    found = await events.next()
+    assert found is not None
+    return found
+
+
+async def test_each_second_is_an_event_and_all_of_them_are_what_was_posted() -> None:
+    async with (
+        api() as (broker, _client),
+        joined_link(broker, "dev:ann", "live-1") as (ann, room),
+        stream(broker, "live-1") as events,
+    ):
+        name, first = await event_of(events)
+        assert (name, first["room"], first["online"]) == ("message", "live-1", 1)
+        for sequence in (1, 2):
+            await ann.post(room, sequence, MessageType.DANMAKU, (f"text {sequence}", None))
+            await ann.expect(Ack)
+        shown = 0
+        with trio.fail_after(20):
+            while shown < 2:
+                _, event = await event_of(events)
+                series = event["series"]
+                shown += sum(series["shown"])
+                assert series["online"][-1] == 1
+        assert (shown, event["lanes"]["chat"]["shown"]) == (2, 2)
+
+
+async def test_a_stream_ends_with_its_room_and_begins_with_the_past() -> None:
+    async with api() as (broker, _client), joined_link(broker, "dev:ann", "live-1"):
+        room = broker.hub.find("live-1")
+        assert room is not None
+        past = room.state.counters.live
+        await until(lambda: past.taken > past.since)
+        async with stream(broker, "live-1", "?seconds=60") as events:
+            _, first = await event_of(events)
+            assert 1 <= len(first["series"]["online"]) <= 60
+            await broker.call("rooms.close", room="live-1")
+            names = await events.rest()
+        assert names[-1] == "closed"
+
+
+async def test_who_may_not_read_a_room_gets_no_stream(tmp_path: Path) -> None:
+    path, good = tmp_path / "keys.toml", "rk_shop_" + "a" * 32
+    digest = hashlib.sha256(good.encode()).hexdigest()
+    path.write_text(f'[[key]]\nid = "shop"\nsha256 = "{digest}"\nscopes = ["rooms:read"]\nrooms = ["live-*"]\n')
+    path.chmod(0o600)
+    bearer = {"Authorization": f"Bearer {good}"}
+    async with api(api={"key_file": str(path)}) as (broker, client):
+        for room in ("live-1", "other"):
+            broker.hub.open(room)
+
+        async def status(room: str, **options: Any) -> tuple[int, str]:
+            answer = await client.get(f"/stats/{room}", **options)
+            return answer.status_code, answer.json()["code"]
+
+        assert await status("live-1") == (401, "AUTH_FAILED")
+        assert await status("other", headers=bearer) == (403, "ROOM_NOT_GRANTED")
+        assert await status("live-9", headers=bearer) == (404, "UNKNOWN_ROOM")
+        for wrong in ({"seconds": "0"}, {"seconds": "61"}, {"seconds": "x"}, {"since": "1"}):
+            assert await status("live-1", headers=bearer, params=wrong) == (400, "BAD_FIELD")
+        async with stream(broker, "live-1", key=good) as events:
+            assert (await event_of(events))[0] == "message"
+
+
+async def test_streams_have_a_bound_and_their_places_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "MAX_STREAMS_OF_KEY", 1)
+    async with api() as (broker, client), joined_link(broker, "dev:ann", "live-1"):
+        async with stream(broker, "live-1") as events:
+            await event_of(events)
+            answer = await client.get("/stats/live-1")
+            assert (answer.status_code, answer.json()["code"]) == (429, "RATE_LIMITED")
+            assert (await client.head("/stats/live-1")).status_code == 429
+        for _ in range(200):  # the end of the stream is found out by its next write
+            if (await client.head("/stats/live-1")).status_code == 200:
+                break
+            await trio.sleep(0.05)
+        async with stream(broker, "live-1") as events:
+            assert (await event_of(events))[0] == "message"
+
+
+async def test_a_drain_ends_streams() -> None:
+    async with api(link={"drain_s": 0.1}) as (broker, _client), joined_link(broker, "dev:ann", "live-1"):
+        async with stream(broker, "live-1") as events:
+            await event_of(events)
+            broker.draining = True
+            assert await events.rest() in ([], ["message"])
+
+
+def test_a_text_is_made_once_for_all_readers() -> None:
+    calls = []
+
+    def stats(room: str, seconds: int) -> Any:
+        calls.append((room, seconds))
+        return (room,)
+
+    second = 7
+    parts = live.LiveParts(stats, lambda room: second, trio.Event, lambda: False)
+    streams = live.LiveStreams(parts)
+    streams.enter("shop")
+    assert streams.text("a", 1) == streams.text("a", 1)
+    assert len(calls) == 1
+    second = 8
+    assert streams.text("a", 1) is not None
+    assert calls == [("a", 1), ("a", 1)]
+    streams.leave("shop")
+    assert len(streams) == 0
