@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from broker.core.commerce import audiences
 from broker.ledger import Reader, database_path
 from broker.rooms.score_records import read_scores
 from protocol.activities import activity_event
@@ -18,6 +19,7 @@ from protocol.operations import BY_NAME
 from tests.support.api import API, call, client_of, ok
 from tests.support.broker import RawLink, joined_link, raw_link
 from tests.support.durable import durable_broker, gift
+from tests.support.faulty_disk import crashed_copy
 from tests.support.until import until
 
 pytestmark = pytest.mark.integration
@@ -144,3 +146,43 @@ async def test_viewers_get_the_top_pushed_and_ask_for_their_own_rank(tmp_path: P
             state = broker.hub.find("lobby").state  # type: ignore[union-attr]
             assert [view.id for view in state.rankings.views()] == ["likes"]
         assert {user for user, *_ in state.rankings["likes"].dump()} == {"ann", "bob"}, "guests have no rank"
+
+
+async def test_shares_and_invites_are_ranked_and_pushed_and_survive_a_crash(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audiences, "COUNTED_AFTER_MS", 50)
+    first, second = directory / "first", directory / "second"
+    first.mkdir()
+    shares = [("ann", 2, 1), ("bob", 1, 2)]
+
+    async def ranked(http: Any, kind: str) -> list[tuple[str, int, int]]:
+        return scores(await ok(http, "rankings.get", room="lobby", kind=kind))
+
+    async with durable_broker(first, api=API) as broker, client_of(broker) as http:
+        await ok(http, "rooms.open", room="lobby")
+        async with joined_link(broker, "dev:cat") as (cat, _), joined_link(broker, "dev:dan") as (dan, _):
+            for user in ("bob", "ann", "ann"):
+                await ok(http, "audiences.share", room="lobby", user=user)
+            assert await ranked(http, "shares") == shares
+            while True:
+                frame = await cat.next_frame()
+                assert frame is not None
+                if isinstance(frame.message, Event) and frame.message.type == MessageType.ACTIVITY_COUNTER:
+                    found = activity_event(frame.message.payload)
+                    assert found is not None
+                    if isinstance(found.data, RankingTop) and found.data.total == 3:
+                        break
+            assert found is not None
+            assert (found.id, [each.user for each in found.data.top]) == ("shares", ["ann", "bob"])
+            invite = Call(BY_NAME["audiences.accept_invite"].number, "", ("lobby", "ann"))
+            await dan.send((invite, 0, 1))
+            room = broker.hub.find("lobby")
+            assert room is not None
+            await until(lambda: room.state.rankings["invites"].total == 1)
+            assert await ranked(http, "invites") == [("ann", 1, 1)]
+        crashed_copy(first, second)
+    async with durable_broker(second, api=API) as broker, client_of(broker) as http:
+        async with joined_link(broker, "dev:cat") as (_, _):
+            assert await ranked(http, "shares") == shares
+            assert await ranked(http, "invites") == [("ann", 1, 1)]

@@ -24,6 +24,7 @@ from broker.core.commerce.activity import (
     UserLeft,
     refused,
 )
+from broker.core.commerce.room_rankings import INVITES, SHARES
 from protocol.activities.audiences import (
     MAX_TAGS,
     Audience,
@@ -38,7 +39,7 @@ from protocol.activities.audiences import (
 from protocol.codes import ErrorCode
 from protocol.operations.audiences import ReachKind, TaggedUsers
 
-__all__ = ["MAX_TAGGED", "Audiences", "DefineTags", "Follow", "Invited", "Share", "TagUsers"]
+__all__ = ["MAX_TAGGED", "Audiences", "DefineTags", "Follow", "Invited", "Share", "TagUsers", "ranked_by"]
 
 T = TypeVar("T")
 
@@ -159,6 +160,10 @@ class Audiences(Activity[T]):
         """Return the first users by shares or invites; of equal ones the one whose id is smaller."""
         scores = self._shares if kind is ReachKind.SHARES else self._invites
         return nsmallest(limit, scores.items(), key=lambda item: (-item[1], item[0]))
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return the shares and the counted invites of all users, by kind of ranking."""
+        return {SHARES: self._shares, INVITES: self._invites}
 
     def names_of(self, bits: int) -> frozenset[str]:
         """Return the names of tags by their bits."""
@@ -405,6 +410,13 @@ class Audiences(Activity[T]):
 
     def view(self, is_staff: bool) -> RoomTags | None:
         return self.room_tags() if is_staff else None
+
+
+def ranked_by(fact: Fact) -> tuple[str, str] | None:
+    """Return the kind of ranking in which a fact gives a user one more, and the user; None: it gives nobody any."""
+    if fact.name == "shared":
+        return SHARES, fact.data[0]
+    return (INVITES, fact.data[1]) if fact.name == "counted" else None
 
 
 def _add(scores: dict[str, int], user: str, change: int) -> None:

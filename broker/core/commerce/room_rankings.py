@@ -1,13 +1,14 @@
 """The rankings of one room: who gave most, liked most, shared most and brought most viewers.
 
 Scores of gifts are cents and change with the event that shows the gift; those of likes change when the counters of the
-room do. `take_changes` returns the scores that have changed, for the ledger: gifts first. A score that is not there
-yet after a crash is made good by the gift events after its ``reached`` (`gave` counts none twice).
+room do; those of shares and invites with the facts of the room's audiences. `take_changes` returns the scores that have
+changed, for the ledger: gifts first. A score that is not there yet after a crash is made good by the gift events after
+its ``reached`` (`gave` counts none twice), and by the audiences (`correct`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import inf
 from typing import NamedTuple
 
@@ -80,7 +81,9 @@ class RoomRankings:
             self.add(LIKES, plain_name(user), count, offset)
 
     def add(self, kind: str, user: str, change: int, offset: int) -> None:
-        """Change a score."""
+        """Change a score; by 0 nothing happens."""
+        if not change:
+            return
         self._by_kind[kind].add(user, change, offset)
         self._dirty[KINDS.index(kind)][user] = None
         self._follow(kind)
@@ -167,6 +170,12 @@ class RoomRankings:
         """Let `take_changes` return scores again: the ledger could not take them."""
         for kind, user, *_ in scores:
             self._dirty[KINDS.index(kind)][user] = None
+
+    def correct(self, kind: str, counts: Mapping[str, int], offset: int) -> None:
+        """Make the scores of a kind those that are known otherwise; ``offset``: of the last event of the stream."""
+        ranking = self._by_kind[kind]
+        for user in {*counts, *(user for user, *_ in ranking.dump())}:
+            self.add(kind, user, counts.get(user, 0) - ranking.score_of(user), offset)
 
     def restore(self, scores: Iterable[StoredScore]) -> None:
         """Go on with stored scores."""

@@ -11,7 +11,7 @@ from math import inf
 from typing import Any, Generic, TypeVar
 
 from broker.core.commerce.activity import BROKER, Activity, ActivityRefusal, Requester
-from broker.core.commerce.audiences import Audiences
+from broker.core.commerce.audiences import Audiences, ranked_by
 from broker.core.commerce.pk import PK_KEY, PK_SHOWN_KEY
 from broker.core.commerce.pk_half import OtherScored
 from broker.core.commerce.room_activities import (
@@ -25,6 +25,7 @@ from broker.core.commerce.room_activities import (
     StartActions,
     Times,
 )
+from broker.core.commerce.room_rankings import RoomRankings
 from broker.core.rooms.audience import selector
 from broker.core.rooms.effects import Effect, End, PendingReply, Record
 from broker.core.rooms.phases import RoomPhases
@@ -48,14 +49,22 @@ ENDING_S = 1.0
 class ActivitySteps(Generic[T]):
     """Commands, timers and results of the activities of one room. ``activities`` None: it has none, nothing is kept."""
 
-    __slots__ = ("_ends", "_is_resumed", "_phases", "_scores", "_seen_at", "_stream", "activities", "due_at")
+    __slots__ = (
+        "_ends", "_is_resumed", "_phases", "_rankings", "_scores", "_seen_at", "_stream", "activities", "due_at",
+    )  # fmt: skip
 
     def __init__(
-        self, activities: RoomActivities[Any] | None, stream: Stream[T], phases: RoomPhases, now: float
+        self,
+        activities: RoomActivities[Any] | None,
+        stream: Stream[T],
+        phases: RoomPhases,
+        rankings: RoomRankings,
+        now: float,
     ) -> None:
         self.activities = activities
         self._stream = stream
         self._phases = phases
+        self._rankings = rankings
         self._ends: list[tuple[Event, tuple[PendingReply[T], ...]]] = []
         """Ends of the room that wait, and whom each answers."""
         self._scores = PkScores()
@@ -85,6 +94,13 @@ class ActivitySteps(Generic[T]):
         """The tags of the room; None: it has none."""
         found: Audiences[Any] | None = None if self.activities is None else self.activities.find(Audiences.kind, "")
         return found
+
+    def rank(self) -> None:
+        """Rank the shares and invites that the activities have: after a restart."""
+        audiences = self.audiences
+        if audiences is not None:
+            for kind, counts in audiences.counts().items():
+                self._rankings.correct(kind, counts, self._stream.history.last_offset)
 
     def tag_bits(self, tags: Sequence[str]) -> int:
         """Return the bits of tags by name, see `Audiences.bits_of`."""
@@ -174,6 +190,9 @@ class ActivitySteps(Generic[T]):
         for made in batches:
             assert self.activities is not None
             effects += self._out(self.activities.committed(made.key), now)
+            if made.key[0] == Audiences.kind:
+                for kind, user in filter(None, map(ranked_by, made.batch.facts)):
+                    self._rankings.add(kind, user, 1, self._stream.history.last_offset)
         return effects + self._end_if_idle(now)
 
     def refused(self, batches: Iterable[ActivityBatch], now: float) -> list[Effect[T]]:

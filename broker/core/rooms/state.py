@@ -138,7 +138,7 @@ class RoomState(Generic[T]):
         """Decide what one POST becomes: `Posting.post` itself, as a method in between would cost a call a message."""
         self.keys = RoomKeys(self._presence.has, key_space)
         self.key_changes: KeyChanges[T] = KeyChanges(self.keys, self._stream, self._phases, rules.durable)
-        self.activities: ActivitySteps[T] = ActivitySteps(activities, self._stream, self._phases, now)
+        self.activities: ActivitySteps[T] = ActivitySteps(activities, self._stream, self._phases, self.rankings, now)
         self._tick_number = 0
         self._ticked_at = -inf
         self.counters = RoomCounters(
@@ -344,6 +344,7 @@ class RoomState(Generic[T]):
                 self.rankings.gave(paid, each.offset)
             if isinstance(paid, GiftPayload):
                 self.activities.gave(each, paid, now)
+        self.activities.rank()
         self.kept.pins.restored(now, now_ms)
         self.counters.restart_live(now)
 
