@@ -19,7 +19,7 @@ __all__ = ["HANDLERS"]
 async def _invite(parts: Parts, caller: Caller, request: InviteToPk) -> Any:
     if request.other_room == request.room:
         raise OperationError(ErrorCode.BAD_FIELD, "must be another room", "other_room")
-    invite = commands.InviteRoom(request.id, plain_name(request.other_room), request.duration_ms)
+    invite = commands.InviteRoom(request.id, plain_name(request.other_room), request.duration_ms, request.measure)
     return await command(parts, caller, request.room, PK_KEY, invite, creates=True)
 
 

@@ -17,6 +17,7 @@ from broker.rooms.highlight_records import highlight_removals, read_room_highlig
 from broker.rooms.key_records import StoredKeys
 from broker.rooms.room_history import stored_events
 from broker.rooms.score_records import read_scores, score_removals
+from protocol.activities.pk import PkMeasure
 
 __all__ = ["MAX_CHECKPOINTS", "RoomCheckpoint", "add_records", "add_uncounted", "read_checkpoints"]
 
@@ -94,7 +95,7 @@ def add_uncounted(reader: Reader, found: dict[str, RoomCheckpoint]) -> None:
     begins later. Runs in the ledger's reading thread."""
     for room, checkpoint in found.items():
         pk = None if checkpoint.activities is None else checkpoint.activities.find(*PK_KEY)
-        if pk is None or not pk.takes_gifts:
+        if pk is None or not pk.takes(PkMeasure.GIFTS):
             continue
         if not checkpoint.events or checkpoint.events[0].offset > pk.counted_to + 1:
             # The acceptance of an invitation may still be on its way, and its start is not known.

@@ -40,8 +40,9 @@ class PkMeasure(IntEnum):
     """What is compared."""
 
     GIFTS = 0
-    """Cents of gifts."""
+    """Cents of gifts and of paid messages."""
     LIKES = 1
+    """Likes, those of guests too."""
 
 
 class PkOutcome(IntEnum):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ..activities.pk import PkMeasure, PkOutcome, PkPhase, PkState, pk_state
 from ..codes import ErrorCode
-from ..fields import boolean, integer, room_name, text
+from ..fields import boolean, integer, name_of, room_name, text
 from .rows import DIRECTION, NEEDS_LEDGER, OperationRow, RateLimit, Scope, row
 
 __all__ = ["MAX_DURATION_MS", "ROWS", "AnswerPk", "EndPk", "InviteToPk"]
@@ -16,13 +16,16 @@ MAX_DURATION_MS = 3_600_000
 
 
 class InviteToPk(NamedTuple):
-    """Invite another room to a PK: gifts of both are compared for ``duration_ms``. ``id``: of the PK, the same in both
-    rooms."""
+    """Invite another room to a PK: what the viewers of both give is compared for ``duration_ms``.
+
+    ``id``: of the PK, the same in both rooms; ``measure``: what counts.
+    """
 
     room: str
     id: str
     other_room: str
     duration_ms: int = 300_000
+    measure: PkMeasure = PkMeasure.GIFTS
 
 
 class AnswerPk(NamedTuple):
@@ -51,7 +54,8 @@ _CANCELLED = PkState("pk-1", PkPhase.IDLE, "live-2", True, PkMeasure.GIFTS, 300_
 
 ROWS: tuple[OperationRow, ...] = (
     row(
-        360, "pk.invite", InviteToPk, (room_name, _id, room_name, integer(MIN_DURATION_MS, MAX_DURATION_MS)),
+        360, "pk.invite", InviteToPk,
+        (room_name, _id, room_name, integer(MIN_DURATION_MS, MAX_DURATION_MS), name_of(PkMeasure)),
         PkState, pk_state, "Invite another room to a PK.",
         scope=Scope.COMMERCE_WRITE, roles=DIRECTION, durable=True, rate=_RATE,
         errors=(ErrorCode.KEY_REUSED, ErrorCode.OUT_OF_STATE, *_AGAIN),

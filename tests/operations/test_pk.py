@@ -14,11 +14,14 @@ from broker.core.commerce.pk_half import PkMessage
 from broker.core.rooms.pk_scores import PkScores
 from broker.server import Broker
 from protocol.activities import ActivityEvent
-from protocol.activities.pk import PkEnded, PkOutcome, PkPhase, PkStarted
+from protocol.activities.pk import PkEnded, PkMeasure, PkOutcome, PkPhase, PkStarted
 from protocol.clients import StreamEvent, open_client
 from protocol.clients.events import CallRefused
-from protocol.codes import ErrorCode
+from protocol.codes import ErrorCode, MessageType, Outcome
+from protocol.messages import Ack
+from protocol.payloads import HighlightPayload
 from tests.support.api import API, client_of, ok, refused
+from tests.support.broker import joined_link
 from tests.support.durable import durable_broker
 from tests.support.pk import (
     LASTS_MS,
@@ -80,6 +83,41 @@ async def test_two_rooms_compare_the_gifts_of_their_viewers(directory: Path) -> 
                         break
         assert [type(each) for each in seen] == [PkStarted, PkEnded]
         assert seen[-1] == PkEnded("p", A, PkOutcome.LOST, 400, 500)
+
+
+async def test_paid_messages_count_as_gifts(directory: Path) -> None:
+    async with (
+        durable_broker(directory, api=API) as broker,
+        client_of(broker) as http,
+        hosts(broker) as (first, second),
+    ):
+        await running(broker, first, second)
+        await give(broker, A, 2)
+        paid = HighlightPayload("paid-1", "ann", "Ann", "hello", 700)
+        await ok(http, "messages.publish", room=B, type=int(MessageType.HIGHLIGHT), payload=list(paid[:5]))
+        assert await result(broker, A) == (PkOutcome.LOST, 200, 700, False)
+        assert await result(broker, B) == (PkOutcome.WON, 700, 200, False)
+
+
+async def test_a_pk_of_likes_counts_those_of_its_time_also_over_a_restart(directory: Path) -> None:
+    async def like(room: str, count: int) -> None:
+        async with joined_link(broker, "dev:ann", room) as (link, number):
+            await link.post(number, 1, MessageType.LIKE, (count,))
+            while not (results := (await link.expect(Ack))[1].results):
+                pass
+            assert results[0].outcome is Outcome.ACCEPTED
+
+    async with durable_broker(directory) as broker, hosts(broker) as (first, second):
+        await like(A, 15)
+        await running(broker, first, second, 2 * LASTS_MS, PkMeasure.LIKES)
+        await give(broker, B, 9)
+        await like(A, 3)
+        await like(B, 4)
+        await until(lambda: scores_in(broker, A) == (3, 4))
+    async with durable_broker(directory) as broker:
+        await like(A, 5)
+        assert await result(broker, A) == (PkOutcome.WON, 8, 4, False)
+        assert await result(broker, B) == (PkOutcome.LOST, 4, 8, False)
 
 
 async def test_what_is_given_before_and_after_does_not_count_and_equal_scores_are_a_draw(directory: Path) -> None:

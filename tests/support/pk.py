@@ -15,7 +15,7 @@ from broker.core.commerce.activity import ActivityRefusal, ActivityStep
 from broker.core.commerce.pk_half import PkMessage, ReceiveMessage
 from broker.operations import action_runs
 from broker.server import Broker
-from protocol.activities.pk import PkOutcome, PkPhase, PkState
+from protocol.activities.pk import PkMeasure, PkOutcome, PkPhase, PkState
 from protocol.clients import Client, open_client
 from protocol.codes import ErrorCode, MessageType
 from protocol.messages import Ack
@@ -88,15 +88,23 @@ def is_in(broker: Broker, room: str, phase: PkPhase) -> bool:
     return state is not None and state.phase is phase
 
 
-async def invited(broker: Broker, first: Client, lasts_ms: int = LASTS_MS) -> None:
-    state = await first.call("pk.invite", room=A, id="p", other_room=B, duration_ms=lasts_ms)
+async def invited(
+    broker: Broker, first: Client, lasts_ms: int = LASTS_MS, measure: PkMeasure = PkMeasure.GIFTS
+) -> None:
+    state = await first.call("pk.invite", room=A, id="p", other_room=B, duration_ms=lasts_ms, measure=measure)
     assert (state.phase, state.other_room, state.is_inviting) == (PkPhase.INVITING, B, True)
     await until(lambda: is_in(broker, B, PkPhase.INVITED))
 
 
-async def running(broker: Broker, first: Client, second: Client, lasts_ms: int = LASTS_MS) -> None:
-    """Begin a PK in which gifts count from now on."""
-    await invited(broker, first, lasts_ms)
+async def running(
+    broker: Broker,
+    first: Client,
+    second: Client,
+    lasts_ms: int = LASTS_MS,
+    measure: PkMeasure = PkMeasure.GIFTS,
+) -> None:
+    """Begin a PK in which gifts, or likes, count from now on."""
+    await invited(broker, first, lasts_ms, measure)
     state = await second.call("pk.answer", room=B, id="p", accepts=True)
     assert (state.phase, state.other_room) == (PkPhase.RUNNING, A)
     assert state.starts_at_ms is not None

@@ -28,7 +28,6 @@ from broker.core.commerce.pk_half import (
     CancelPk,
     Delivered,
     InviteRoom,
-    OtherRoomGone,
     OtherScored,
     PkHalf,
     PkHandled,
@@ -90,21 +89,14 @@ class Pk(Activity[T]):
         """Rooms and the messages for them, to be sent again until `Delivered`; only while no batch is under way."""
         return tuple((room, PkMessage(kind, pk, data)) for (pk, kind), (room, data) in self._outbox.items())
 
-    @property
-    def counting(self) -> PkMeasure | None:
-        """What is to be reported as `Scored`, None = nothing."""
-        half = self._half
-        return PkMeasure(half.measure) if half is not None and half.takes_score else None
-
-    @property
-    def takes_gifts(self) -> bool:
-        """Whether gifts of now may count: in a PK that runs, or in one that an invitation becomes."""
+    def takes(self, measure: PkMeasure) -> bool:
+        """Return whether gifts, or likes, of now may count: in a PK that runs, or in one that an invitation becomes."""
         half = self._half
         return (
             half is not None
             and half.is_open
             and not half.is_final
-            and half.measure == PkMeasure.GIFTS
+            and half.measure == measure
             and self._ended_at is None
         )
 
@@ -137,9 +129,6 @@ class Pk(Activity[T]):
                 return self._receive(command.room, command.message, now_ms)
             case Delivered():
                 return self._delivered(command, now_ms)
-            case OtherRoomGone():
-                half = self._open(command.pk)
-                return _HANDLED if half is None else self._gone(half, now_ms)
             case OtherScored():
                 if self._open(command.pk) is not None:
                     self._other_shown = command.score
@@ -291,11 +280,7 @@ class Pk(Activity[T]):
         return self._finish(half, PkOutcome.VOID, now_ms)
 
     def _gone(self, half: PkHalf, now_ms: int) -> ActivityStep[T]:
-        """The other room has ended."""
-        if half.phase == PkPhase.INVITING:
-            return self._end_invitation("declined", half, PkOutcome.DECLINED)
-        if half.phase == PkPhase.INVITED:
-            return self._end_invitation("cancelled", half, PkOutcome.CANCELLED)
+        """The other room has ended while the PK runs."""
         if half.has_given_up:
             return self._finish(half, PkOutcome.VOID, now_ms)
         return self._finish(half, PkOutcome.WON, now_ms, is_forfeit=True)

@@ -12,7 +12,6 @@ __all__ = [
     "CancelPk",
     "Delivered",
     "InviteRoom",
-    "OtherRoomGone",
     "OtherScored",
     "PkHalf",
     "PkHandled",
@@ -74,12 +73,6 @@ class Delivered(NamedTuple):
     pk: str
     kind: str
     code: ErrorCode | None = None
-
-
-class OtherRoomGone(NamedTuple):
-    """The other room has ended, or there is none."""
-
-    pk: str
 
 
 class OtherScored(NamedTuple):

@@ -174,7 +174,7 @@ class RoomActivities(Generic[T]):
     @property
     def wait_ms(self) -> float:
         """Milliseconds from `times` until `due` has something to do, infinite = never."""
-        return min((due - self._time(key) for key, due in self._due.items()), default=inf)
+        return min((due - self.time_of(key) for key, due in self._due.items()), default=inf)
 
     def count_by_kind(self) -> Counter[str]:
         """Return how many activities of each kind exist."""
@@ -223,7 +223,7 @@ class RoomActivities(Generic[T]):
         if len(self._recalled) >= MAX_RECALLED and idle:
             self._remove(idle[0])
         runner = self._runners[key] = ActivityRunner(activity)
-        self._recalled[key] = self._time(key)
+        self._recalled[key] = self.time_of(key)
         self._follow(key, runner)
 
     def read(self, key: ActivityKey, reader: Callable[[Any], None]) -> bool:
@@ -263,7 +263,7 @@ class RoomActivities(Generic[T]):
             if refusal is not None:
                 return [self._answer(key, ticket, refusal)]
             runner = self._add(key)
-        refusal = runner.command(command, requester, ticket, self._time(key))
+        refusal = runner.command(command, requester, ticket, self.time_of(key))
         if refusal is not None:
             return [self._answer(key, ticket, refusal)]
         return [] if runner.is_under_way else self._turn(key, runner)
@@ -274,7 +274,7 @@ class RoomActivities(Generic[T]):
         effects: list[ActivityEffect] = []
         for key in self._following(user):
             runner = self._runners[key]
-            runner.command(UserLeft(), Requester(user, "", Role.VIEWER, is_platform=True), ticket, self._time(key))
+            runner.command(UserLeft(), Requester(user, "", Role.VIEWER, is_platform=True), ticket, self.time_of(key))
             effects += self._turn(key, runner)
         return effects
 
@@ -295,7 +295,7 @@ class RoomActivities(Generic[T]):
         self._advance(times)
         effects: list[ActivityEffect] = []
         # In order of due time; at equal times in order of creation, as the runners are.
-        due_keys = [key for key in self._runners if self._due.get(key, inf) <= self._time(key)]
+        due_keys = [key for key in self._runners if self._due.get(key, inf) <= self.time_of(key)]
         turns = 0
         for key in sorted(due_keys, key=self._due.__getitem__):
             runner = self._runners[key]
@@ -316,7 +316,7 @@ class RoomActivities(Generic[T]):
     def refused(self, key: ActivityKey) -> list[ActivityEffect]:
         """Undo a batch that the ledger has refused; its callers hear that they may ask again."""
         runner = self._runners[key]
-        batch = runner.refused(self._time(key))
+        batch = runner.refused(self.time_of(key))
         self.counts.undone[key[0]] += 1
         return self._answers(key, batch) + self._turn(key, runner)
 
@@ -343,7 +343,7 @@ class RoomActivities(Generic[T]):
             if self._is_removable(key, runner):
                 self._follow(key, runner)  # `due` removes it
                 continue
-            batch = runner.resume(self._time(key))
+            batch = runner.resume(self.time_of(key))
             if batch is not None:
                 effects += self._out(key, batch)
             effects += self._turn(key, runner)
@@ -397,7 +397,8 @@ class RoomActivities(Generic[T]):
     def _advance(self, times: Times) -> None:
         self.times = Times(max(self.times.now_ms, times.now_ms), max(self.times.continued_ms, times.continued_ms))
 
-    def _time(self, key: ActivityKey) -> int:
+    def time_of(self, key: ActivityKey) -> int:
+        """Return the time of an activity, by the latest command or timer."""
         # One that began while the clock was held has its deadlines by that clock: it is ahead of the continued time.
         began_at = self._folded.get(key, inf)
         return self.times.continued_ms if began_at <= self.times.continued_ms + HELD_AHEAD_MS else self.times.now_ms
@@ -439,7 +440,7 @@ class RoomActivities(Generic[T]):
         if not runner.is_idle:
             return False
         leaves_at = self._leaves_at(key, runner)
-        return leaves_at is not None and leaves_at <= self._time(key)
+        return leaves_at is not None and leaves_at <= self.time_of(key)
 
     def _leaves_at(self, key: ActivityKey, runner: ActivityRunner[T]) -> int | None:
         """Return when an activity leaves memory, None = not yet known."""
@@ -451,7 +452,7 @@ class RoomActivities(Generic[T]):
         effects: list[ActivityEffect] = []
         self._views.clear()
         answered = 0
-        while answered < MAX_BATCH_ANSWERS and (batch := runner.next_batch(self._time(key))) is not None:
+        while answered < MAX_BATCH_ANSWERS and (batch := runner.next_batch(self.time_of(key))) is not None:
             effects += self._out(key, batch)
             answered += len(batch.answers)
         effects += self._counter(key, runner)
@@ -489,7 +490,7 @@ class RoomActivities(Generic[T]):
         counter = runner.activity.counter()
         every_ms = self._kinds[key[0]].counter_every_ms
         last, pushed_at = self._counters.get(key, (None, -every_ms))
-        now_ms = self._time(key)
+        now_ms = self.time_of(key)
         if counter is None or counter == last or now_ms < pushed_at + every_ms:
             return []
         self._counters[key] = counter, now_ms

@@ -21,7 +21,7 @@ from protocol.json_values import as_json
 from protocol.messages import ActivityView
 from protocol.payloads import GiftPayload, HighlightPayload
 
-__all__ = ["GIFTS", "INVITES", "KINDS", "LIKES", "SHARES", "RoomRankings", "StoredScore"]
+__all__ = ["GIFTS", "INVITES", "KINDS", "LIKES", "SHARES", "RoomRankings", "StoredScore", "paid_cents"]
 
 GIFTS, LIKES, SHARES, INVITES = KINDS = ("gifts", "likes", "shares", "invites")
 PUSHED_TOP = 10
@@ -63,7 +63,7 @@ class RoomRankings:
     def gave(self, paid: GiftPayload | HighlightPayload, offset: int) -> None:
         """Count a gift event or highlight of the stream; one that its giver's score has already is not counted."""
         user = plain_name(paid.user_id)
-        cents = paid.count * paid.price_cents if isinstance(paid, GiftPayload) else paid.cents
+        cents = paid_cents(paid)
         if cents and offset > self._by_kind[GIFTS].reached_of(user):
             self.add(GIFTS, user, cents, offset)
 
@@ -188,6 +188,11 @@ class RoomRankings:
     def dump(self) -> tuple[StoredScore, ...]:
         """Return all scores."""
         return tuple(StoredScore(kind, *score) for kind, ranking in self._by_kind.items() for score in ranking.dump())
+
+
+def paid_cents(paid: GiftPayload | HighlightPayload) -> int:
+    """Return what a gift event or a paid message adds."""
+    return paid.count * paid.price_cents if isinstance(paid, GiftPayload) else paid.cents
 
 
 def _score(user: RankedUser) -> RankedScore:

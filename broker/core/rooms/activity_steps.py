@@ -25,17 +25,18 @@ from broker.core.commerce.room_activities import (
     StartActions,
     Times,
 )
-from broker.core.commerce.room_rankings import RoomRankings
+from broker.core.commerce.room_rankings import RoomRankings, paid_cents
 from broker.core.rooms.audience import selector
 from broker.core.rooms.effects import Effect, End, PendingReply, Record
+from broker.core.rooms.likes import LikeCounter
 from broker.core.rooms.phases import RoomPhases
 from broker.core.rooms.pk_scores import PkScores
-from broker.core.rooms.stream import StoredEvent, Stream
+from broker.core.rooms.stream import Stream
 from protocol.activities import activity_payload
 from protocol.activities.audiences import Audience
 from protocol.codes import ErrorCode, Lane, LeaveReason, MessageType, RoomPhase
 from protocol.messages import ActivityView, Event
-from protocol.payloads import ActivityPayload, GiftPayload, payload_record
+from protocol.payloads import ActivityPayload, GiftPayload, HighlightPayload, payload_record
 
 __all__ = ["ActivitySteps"]
 
@@ -50,7 +51,8 @@ class ActivitySteps(Generic[T]):
     """Commands, timers and results of the activities of one room. ``activities`` None: it has none, nothing is kept."""
 
     __slots__ = (
-        "_ends", "_is_resumed", "_phases", "_rankings", "_scores", "_seen_at", "_stream", "activities", "due_at",
+        "_ends", "_is_resumed", "_likes", "_likes_due_ms", "_phases", "_rankings", "_scores", "_seen_at", "_stream",
+        "activities", "due_at",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +61,7 @@ class ActivitySteps(Generic[T]):
         stream: Stream[T],
         phases: RoomPhases,
         rankings: RoomRankings,
+        likes: LikeCounter,
         now: float,
     ) -> None:
         self.activities = activities
@@ -67,7 +70,10 @@ class ActivitySteps(Generic[T]):
         self._rankings = rankings
         self._ends: list[tuple[Event, tuple[PendingReply[T], ...]]] = []
         """Ends of the room that wait, and whom each answers."""
+        self._likes = likes
         self._scores = PkScores()
+        self._likes_due_ms: int | None = None
+        """When the PK of the room counts likes next, by its time."""
         self._is_resumed = False
         self._seen_at = now
         """When the last command or timer came: monotonic seconds."""
@@ -153,12 +159,11 @@ class ActivitySteps(Generic[T]):
         effects = self._resume(self.activities, now, times)
         return effects + self._out(self.activities.user_left(user, ticket, times), now)
 
-    def gave(self, stored: StoredEvent, gift: GiftPayload, now: float) -> list[Effect[T]]:
-        """A gift event is in the stream: it may count for a PK."""
+    def gave(self, paid: GiftPayload | HighlightPayload, at_ms: int, offset: int, now: float) -> list[Effect[T]]:
+        """A paid event is in the stream: it may count for a PK."""
         if self.activities is None:
             return []
-        cents = gift.count * gift.price_cents
-        self._scores.add(self.activities.find(*PK_KEY), cents, stored.event.at_ms, stored.offset)
+        self._scores.add(self.activities.find(*PK_KEY), paid_cents(paid), at_ms, offset)
         # Before the first command or timer, which does what a restart brings about, it waits.
         return self._out((), now) if self._is_resumed and self._scores.has_waiting else []
 
@@ -238,16 +243,24 @@ class ActivitySteps(Generic[T]):
             if isinstance(effect, PushCounter) and effect.key == PK_KEY:
                 out += self._show_score()
         times = self.activities.times
-        self.due_at = max(now, min(self._seen_at + self.activities.wait_ms / 1000, self._scores.retry_at))
+        wait_ms = self.activities.wait_ms
+        if self._likes_due_ms is not None:
+            wait_ms = min(wait_ms, self._likes_due_ms - self.activities.time_of(PK_KEY))
+        self.due_at = max(now, min(self._seen_at + wait_ms / 1000, self._scores.retry_at))
         if self.due_at < inf and times.continued_ms != times.now_ms:
             self.due_at = min(self.due_at, now + HELD_S)
         return out
 
     def _score(self, effects: deque[ActivityEffect], now: float) -> bool:
-        """Add the effects of the next gifts that count for a PK; return whether there are any."""
-        if self.activities is None or not self._scores.has_waiting:
+        """Add the effects of what counts for a PK next; return whether there are any."""
+        if self.activities is None:
             return False
-        command = self._scores.next(self.activities.find(*PK_KEY), now)
+        pk = self.activities.find(*PK_KEY)
+        if pk is not None and self._is_resumed:
+            self._likes_due_ms = self._scores.add_likes(pk, self._likes.total, self.activities.time_of(PK_KEY))
+        if not self._scores.has_waiting:
+            return False
+        command = self._scores.next(pk, now)
         if command is None:
             return False
         # The time is that of the last command or timer: what has become due since then waits for its timer.

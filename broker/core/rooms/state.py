@@ -138,7 +138,9 @@ class RoomState(Generic[T]):
         """Decide what one POST becomes: `Posting.post` itself, as a method in between would cost a call a message."""
         self.keys = RoomKeys(self._presence.has, key_space)
         self.key_changes: KeyChanges[T] = KeyChanges(self.keys, self._stream, self._phases, rules.durable)
-        self.activities: ActivitySteps[T] = ActivitySteps(activities, self._stream, self._phases, self.rankings, now)
+        self.activities: ActivitySteps[T] = ActivitySteps(
+            activities, self._stream, self._phases, self.rankings, self._likes, now
+        )
         self._tick_number = 0
         self._ticked_at = -inf
         self.counters = RoomCounters(
@@ -256,9 +258,8 @@ class RoomState(Generic[T]):
         elif record.event.type == MessageType.KEYS_CHANGED:
             self.key_changes.committed(record, now)
         effects = self._stream.committed(record, offset, now)
-        if record.event.type == MessageType.GIFT:
-            stored = StoredEvent(offset, record.lane, record.event)
-            effects += self.activities.gave(stored, record.event.payload, now)
+        if record.event.type in ORDER_TYPES:
+            effects += self.activities.gave(record.event.payload, record.event.at_ms, offset, now)
         return [*effects, *self.activities.committed(record.batches, now)]
 
     def repeated(
@@ -342,8 +343,7 @@ class RoomState(Generic[T]):
             paid = payload_record(each.event.type, each.event.payload) if each.event.type in ORDER_TYPES else None
             if isinstance(paid, GiftPayload | HighlightPayload):
                 self.rankings.gave(paid, each.offset)
-            if isinstance(paid, GiftPayload):
-                self.activities.gave(each, paid, now)
+                self.activities.gave(paid, each.event.at_ms, each.offset, now)
         self.activities.rank()
         self.kept.pins.restored(now, now_ms)
         self.counters.restart_live(now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...activities.pk import PkState
+from ...activities.pk import PkMeasure, PkState
 from ...operations.pk import AnswerPk, EndPk, InviteToPk
 from ..calls import AsyncBackendCall, BackendCall
 
@@ -16,10 +16,17 @@ class PkCalls:
         self._call = call
 
     def invite(
-        self, *, room: str, id: str, other_room: str, duration_ms: int = 300000, dry_run: bool = False
+        self,
+        *,
+        room: str,
+        id: str,
+        other_room: str,
+        duration_ms: int = 300000,
+        measure: PkMeasure = PkMeasure.GIFTS,
+        dry_run: bool = False,
     ) -> PkState:
         """Invite another room to a PK. Scope: commerce:write."""
-        result: PkState = self._call("pk.invite", InviteToPk(room, id, other_room, duration_ms), None, dry_run)
+        result: PkState = self._call("pk.invite", InviteToPk(room, id, other_room, duration_ms, measure), None, dry_run)
         return result
 
     def answer(self, *, room: str, id: str, accepts: bool, dry_run: bool = False) -> PkState:
@@ -40,10 +47,19 @@ class AsyncPkCalls:
         self._call = call
 
     async def invite(
-        self, *, room: str, id: str, other_room: str, duration_ms: int = 300000, dry_run: bool = False
+        self,
+        *,
+        room: str,
+        id: str,
+        other_room: str,
+        duration_ms: int = 300000,
+        measure: PkMeasure = PkMeasure.GIFTS,
+        dry_run: bool = False,
     ) -> PkState:
         """Invite another room to a PK. Scope: commerce:write."""
-        result: PkState = await self._call("pk.invite", InviteToPk(room, id, other_room, duration_ms), None, dry_run)
+        result: PkState = await self._call(
+            "pk.invite", InviteToPk(room, id, other_room, duration_ms, measure), None, dry_run
+        )
         return result
 
     async def answer(self, *, room: str, id: str, accepts: bool, dry_run: bool = False) -> PkState:

@@ -24,7 +24,6 @@ from broker.core.commerce.pk_half import (
     CancelPk,
     Delivered,
     InviteRoom,
-    OtherRoomGone,
     OtherScored,
     PkHandled,
     PkMessage,
@@ -275,7 +274,7 @@ def test_an_event_counts_once_over_a_restart() -> None:
     driver = rooms["a"]
     give(rooms, "a", 10, offset=5)
     give(rooms, "a", 100, offset=7)
-    assert driver.activity.counting is PkMeasure.GIFTS
+    assert [*filter(driver.activity.takes, PkMeasure)] == [PkMeasure.GIFTS]
     driver.restart()
     driver.commit_all()
     assert driver.activity.counted_to == 7
@@ -288,7 +287,7 @@ def test_nothing_counts_without_a_pk() -> None:
     driver = ActivityDriver(lambda: Pk("", "a"))
     assert driver.ask(Scored(5, START), platform) == PkHandled()
     assert not driver.activity.exists
-    assert driver.activity.counting is None
+    assert not any(map(driver.activity.takes, PkMeasure))
 
 
 def test_a_score_has_a_bound() -> None:
@@ -304,7 +303,7 @@ def test_members_see_both_scores_and_staff_the_invitation() -> None:
     assert rooms["b"].activity.view(True).phase is PkPhase.INVITED
     assert rooms["b"].activity.counter().name == "pk.invitation_changed"
     rooms["b"].ask(AnswerInvitation("p", True), HOST)
-    assert rooms["b"].activity.counting is PkMeasure.LIKES
+    assert [*filter(rooms["b"].activity.takes, PkMeasure)] == [PkMeasure.LIKES]
     rooms.pass_time(START_MS)
     give(rooms, "b", 7)
     rooms["b"].ask(OtherScored("p", 9), platform)
@@ -399,7 +398,9 @@ def test_a_room_that_ends_loses(loser: str, is_heard: bool) -> None:
     if is_heard:
         rooms.deliver(loser)
     else:
-        rooms[winner].ask(OtherRoomGone("p"), platform)
+        rooms[winner].restart()
+        rooms[winner].commit_all()
+        rooms[winner].ask(Delivered("p", "alive", ErrorCode.ROOM_ENDED), platform)
     assert rooms.outcome(winner) == (PkOutcome.WON, True)
 
 
@@ -407,7 +408,8 @@ def test_a_room_that_ends_loses(loser: str, is_heard: bool) -> None:
 def test_a_room_that_ends_has_no_invitation(gone: str) -> None:
     rooms = invited()
     other = "b" if gone == "a" else "a"
-    rooms[other].ask(OtherRoomGone("p"), platform)
+    rooms.end(gone)
+    rooms.deliver(gone)
     assert rooms.outcome(other)[0] is (PkOutcome.DECLINED if other == "a" else PkOutcome.CANCELLED)
 
 

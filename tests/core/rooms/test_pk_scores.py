@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis.strategies import booleans, integers, lists, tuples
+
 from broker.core.commerce.activity import ActivityRefusal
 from broker.core.commerce.pk import COLLECT_MS, START_MS, Pk
 from broker.core.commerce.pk_half import AnswerInvitation, PkHandled, PkMessage, ReceiveMessage, Scored
@@ -21,9 +24,9 @@ def invited(measure: PkMeasure = PkMeasure.GIFTS) -> ActivityDriver:
     return driver
 
 
-def running() -> tuple[ActivityDriver, int]:
+def running(measure: PkMeasure = PkMeasure.GIFTS) -> tuple[ActivityDriver, int]:
     """Return a driver of a PK that runs, and when it has started."""
-    driver = invited()
+    driver = invited(measure)
     driver.ask(AnswerInvitation("p", True), viewer("host", Role.HOST))
     driver.pass_time(START_MS)
     return driver, driver.now_ms
@@ -88,4 +91,44 @@ def test_without_a_pk_of_gifts_nothing_waits() -> None:
     scores.add(gifts.activity, 1, gifts.now_ms, 1)
     assert scores.has_waiting
     assert scores.next(None, 0.0) is None
+    assert not scores.has_waiting
+
+
+@given(
+    steps=lists(tuples(integers(1, 2 * LASTS_MS), integers(0, 5)), max_size=20),
+    refusals=lists(booleans(), max_size=20),
+)
+def test_the_score_is_what_the_room_was_liked_between_the_start_and_the_end(
+    steps: list[tuple[int, int]], refusals: list[bool]
+) -> None:
+    """Whenever likes come and the ledger refuses: the timers of the room ask at the times that are returned."""
+    driver = invited(PkMeasure.LIKES)
+    driver.ask(AnswerInvitation("p", True), viewer("host", Role.HOST))
+    pk, scores = driver.activity, PkScores()
+    start, end = pk.window
+    likes = inside = given_likes = 0
+    now, due = driver.now_ms, scores.add_likes(pk, 0, driver.now_ms)
+
+    def ask(at_ms: int) -> None:
+        nonlocal due, given_likes
+        due = scores.add_likes(pk, likes, at_ms)
+        while (command := scores.next(pk, at_ms / 1000)) is not None:
+            assert start <= command.at_ms < end
+            is_refused = bool(refusals) and refusals.pop()
+            scores.answered(LATER if is_refused else PkHandled(), at_ms / 1000)
+            given_likes += 0 if is_refused else command.amount
+
+    for ms, count in steps:
+        now += ms
+        while due is not None and due <= now:
+            ask(due)
+        likes += count
+        inside += count if start <= now < end else 0
+    while due is not None:
+        ask(due)
+    while scores.has_waiting:
+        ask(max(now, end) + 1)
+        now += round(RETRY_S * 1000)
+    assert given_likes == inside
+    assert scores.add_likes(pk, likes + 1, end + 1) is None
     assert not scores.has_waiting
