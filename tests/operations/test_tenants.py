@@ -12,6 +12,8 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
+from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from tests.support.broker import RawLink
 from tests.support.durable import durable_broker
 from tests.support.tenants import backend, tenant_link
 from tests.support.tokens import SECRET
+from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 
@@ -135,6 +138,10 @@ async def populate(broker: Broker, tenant: str) -> None:
     await at_rest(broker)
 
 
+def has_pushed_rankings(broker: Broker) -> bool:
+    return all(room.state.rankings.next_push_at == inf for room in broker.hub)
+
+
 async def at_rest(broker: Broker) -> None:
     """Wait until the ledger has all that the broker writes by itself."""
     for room in broker.hub:
@@ -203,6 +210,7 @@ async def test_no_operation_reaches_what_another_tenant_has(directory: Path, nam
             if with_owner:
                 await populate(broker, OWNER)
                 await ann.join("live-1")
+                await until(partial(has_pushed_rankings, broker))
                 await heard(ann)
                 await at_rest(broker)
             for row in sorted(OPERATIONS, key=lambda each: each.name in GOES_ON or each.name == "messages.broadcast"):
