@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from broker.core.moderation.review import REVIEWS_KEY, ClaimItems, DecideItems, ReviewQueue
+from broker.core.moderation.review import REVIEWS_KEY, ReviewQueue
+from broker.core.moderation.review_commands import ClaimItems, DecideItems, PutReport
+from broker.core.rooms.shown_lately import is_reportable
 from broker.core.tenants.names import plain_name, qualify, tenant_of
 from broker.operations.activities import command, read_if_there
 from broker.operations.caller import Caller, OperationError
 from broker.operations.kept import required
+from broker.operations.messages import delete_messages
 from broker.operations.parts import Handler, Parts
-from broker.operations.rooms import room_of
-from broker.operations.users import kick
+from broker.operations.rooms import events_of, plain_value, room_of
+from broker.operations.sanctions import change_sanction
+from broker.rooms.room import Room
+from protocol.activities.moderation import SanctionKind
 from protocol.codes import ErrorCode
+from protocol.frames import pack_body
 from protocol.operations.reviews import (
     ClaimedItems,
     ClaimReview,
     DecidedItems,
     DecideReview,
     ListReview,
+    ReportedMessage,
+    ReportMessage,
     ReviewItem,
     ReviewPage,
     Verdict,
 )
-from protocol.operations.users import KickUser
+from protocol.payloads import DeletedPayload
 
 __all__ = ["HANDLERS"]
+
+MAX_PAGE_BYTES = 256 * 1024
+"""Of the items of a page, packed: as JSON it is below 1 MiB."""
 
 
 async def _queue(parts: Parts, caller: Caller, request: ListReview) -> ReviewPage:
@@ -41,10 +53,21 @@ async def _queue(parts: Parts, caller: Caller, request: ListReview) -> ReviewPag
     for name in rooms:
         first = after if plain_name(name) == room else 0
         found += await _items(parts, name, request, first, request.limit + 1 - len(found))
-        if len(found) > request.limit:
-            last = found[request.limit - 1]
-            return ReviewPage(tuple(found[: request.limit]), f"{plain_name(last.room)} {last.id}")
+        fitting = _fitting(found, request.limit)
+        if fitting < len(found):
+            last = found[fitting - 1]
+            return ReviewPage(tuple(found[:fitting]), f"{plain_name(last.room)} {last.id}")
     return ReviewPage(tuple(found), None)
+
+
+def _fitting(items: Sequence[ReviewItem], limit: int) -> int:
+    """Return how many of the items a page has, one at least."""
+    left = MAX_PAGE_BYTES
+    for count, item in enumerate(items[:limit]):
+        left -= len(pack_body(item))
+        if left < 0 and count:
+            return count
+    return min(limit, len(items))
 
 
 def _position(cursor: str | None) -> tuple[str, int]:
@@ -82,16 +105,62 @@ async def _decide(parts: Parts, caller: Caller, request: DecideReview) -> Decide
         raise OperationError(ErrorCode.BAD_FIELD, "must name at least one, or user be given", "items")
     if not await _has_queue(parts, request.room):
         return DecidedItems((), 0)
-    decide = DecideItems(request.items, request.verdict, request.reason, request.user, request.fence)
+    user = None if request.user is None else plain_name(request.user)
+    decide = DecideItems(request.items, request.verdict, request.reason, user, request.fence)
     if request.verdict is Verdict.BAN:
         authors: set[str] | None = await read_if_there(
             parts, request.room, REVIEWS_KEY, lambda queue: queue.authors(decide)
         )
-        for user in sorted(authors or ()):
-            ban = KickUser(request.room, qualify(caller.tenant, user), request.reason, request.ban_s)
-            await kick(parts, caller, ban)
+        for author in sorted(authors or ()):
+            user_id = qualify(caller.tenant, author)
+            await change_sanction(parts, caller, SanctionKind.BAN, request.room, user_id, request.ban_s, request.reason)
+    if request.verdict is not Verdict.APPROVE:
+        offsets = await read_if_there(parts, request.room, REVIEWS_KEY, lambda queue: queue.reported_events(decide))
+        if offsets:
+            deleted = DeletedPayload(offsets, "", 0, request.reason)
+            await delete_messages(parts, caller, room_of(parts, request.room), deleted)
     decided: DecidedItems = await command(parts, caller, request.room, REVIEWS_KEY, decide)
     return decided
+
+
+async def _report(parts: Parts, caller: Caller, request: ReportMessage) -> ReportedMessage:
+    required(parts.ledger)
+    room = room_of(parts, request.room)
+    report = await _reported_event(parts, caller, room, request) if request.offset else _reported(room, request)
+    if report.user == caller.id:
+        raise OperationError(ErrorCode.BAD_FIELD, "is a message of the caller", "user")
+    found: ReportedMessage = await command(parts, caller, request.room, REVIEWS_KEY, report, creates=True)
+    return found
+
+
+async def _reported_event(parts: Parts, caller: Caller, room: Room, request: ReportMessage) -> PutReport:
+    """Return the report of an event of the stream."""
+    offset = request.offset or 0
+    if request.user is not None or request.text is not None:
+        raise OperationError(ErrorCode.BAD_FIELD, "must not be given together with user or text", "offset")
+    found = () if offset > room.state.last_offset else await events_of(parts, room, offset - 1, offset)
+    tags = room.state.activities.tags_of(caller.id, caller.tags)
+    shown = room.addressed_to(tags, found or ())
+    if not shown or not is_reportable(shown[0].event.type):
+        raise OperationError(ErrorCode.BAD_FIELD, "names no message that is kept and can be reported", "offset")
+    event = shown[0].event
+    payload = plain_value(event.payload)
+    context = room.state.kept.around(event.at_ms)
+    return PutReport(event.user_id, event.name, int(event.type), payload, event.at_ms, offset, request.reason, context)
+
+
+def _reported(room: Room, request: ReportMessage) -> PutReport:
+    """Return the report of a danmaku."""
+    if request.user is None or request.text is None:
+        raise OperationError(ErrorCode.BAD_FIELD, "must be given, or user and text", "offset")
+    kept, user = room.state.kept, plain_name(request.user)
+    found = kept.lately.find(user, request.text)
+    if found is None:
+        raise OperationError(ErrorCode.BAD_FIELD, "is no danmaku of this user in the last minute", "text")
+    at_ms, entry = found
+    name = entry.name if user == entry.user_id else ""
+    payload = plain_value(entry.payload)
+    return PutReport(user, name, entry.type, payload, at_ms, None, request.reason, kept.around(at_ms))
 
 
 async def _has_queue(parts: Parts, room: str) -> bool:
@@ -103,4 +172,5 @@ HANDLERS: dict[str, Handler] = {
     "moderation.queue": _queue,
     "moderation.claim": _claim,
     "moderation.decide": _decide,
+    "moderation.report": _report,
 }

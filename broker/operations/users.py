@@ -88,8 +88,7 @@ def _disconnect(parts: Parts, caller: Caller, request: DisconnectUser) -> Discon
     return DisconnectedUser(len(sessions))
 
 
-async def kick(parts: Parts, caller: Caller, request: KickUser) -> Kicked:
-    """Remove a user from a room, and keep it out for ``ban_s``."""
+async def _kick(parts: Parts, caller: Caller, request: KickUser) -> Kicked:
     room = room_of(parts, request.room)
     check_target(parts, caller, request.room, request.user)
     members = room.members_of(plain_name(request.user))
@@ -136,7 +135,7 @@ def _erase_state(parts: Parts, caller: Caller, request: EraseStateRequest) -> Er
 HANDLERS: dict[str, Handler] = {
     "users.get": _get,
     "users.disconnect": _disconnect,
-    "users.kick": kick,
+    "users.kick": _kick,
     "users.set_preferences": _set_preferences,
     "users.set_tags": _set_tags,
     "users.erase": _erase,

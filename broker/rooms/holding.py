@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from broker.core.commerce.activity import ActivityRefusal, Requester, TellAuthor
-from broker.core.moderation.review import REVIEWS_KEY, HeldAnswer, HoldMessage
+from broker.core.moderation.review import REVIEWS_KEY
+from broker.core.moderation.review_commands import HeldAnswer, HoldMessage
 from broker.core.rooms.effects import Hold
 from broker.core.rooms.state import RoomState
 from broker.core.tenants.names import plain_name

@@ -5,25 +5,47 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from ..fields import any_value, array_of, display_name, integer, member_id, name_of, optional, record, text
+from ..fields import (
+    any_value,
+    array_of,
+    display_name,
+    integer,
+    member_id,
+    name_of,
+    optional,
+    record,
+    text,
+    user_id_or_empty,
+)
 from .rows import ActivityEventRow, EventRow, Via
 
 __all__ = [
+    "MAX_CONTEXT",
     "MAX_FINDINGS",
+    "MAX_REPORTERS",
     "REPORTS",
     "ROWS",
     "AtDeadline",
+    "ContextMessage",
     "HeldBy",
     "MessageDecidedData",
     "MessageHeldData",
+    "MessageReportedData",
     "ReviewFinding",
     "ReviewQueueChanged",
     "ReviewState",
+    "UserReport",
+    "context_message",
     "finding",
+    "user_report",
 ]
 
 MAX_FINDINGS = 16
 """Findings of one message that are kept."""
+MAX_REPORTERS = 100
+"""Users who report one message."""
+MAX_CONTEXT = 32
+"""Messages around a reported one."""
 
 
 class HeldBy(IntEnum):
@@ -71,6 +93,24 @@ class ReviewFinding(NamedTuple):
     category: str = ""
 
 
+class UserReport(NamedTuple):
+    """Who has reported a message, when and why."""
+
+    user: str
+    reason: str
+    at_ms: int
+
+
+class ContextMessage(NamedTuple):
+    """A message that was shown around a reported one, or is that one. ``text``: its beginning."""
+
+    at_ms: int
+    user: str
+    name: str
+    type: int
+    text: str
+
+
 class ReviewQueueChanged(NamedTuple):
     """How many messages wait for a reviewer. ``reported``: of them those that users have reported; ``approved``: those
     that are approved and wait for earlier ones; ``oldest_at_ms``: since when the first one waits; ``last_id``: the
@@ -98,6 +138,21 @@ class MessageHeldData(NamedTuple):
     due_at_ms: int | None = None
 
 
+class MessageReportedData(NamedTuple):
+    """A user has reported a message that is shown. ``id``: in the queue; ``user``, ``name``: its author; ``offset``: of
+    its event, null = a danmaku; ``by``: who reports it; ``reports``: users who have so far."""
+
+    id: int
+    user: str
+    name: str
+    type: int
+    payload: Any
+    offset: int | None
+    by: str
+    reason: str
+    reports: int
+
+
 class MessageDecidedData(NamedTuple):
     """A message of the queue is decided. ``state``: APPROVED or REJECTED; ``by``: who did, empty = its deadline has
     passed or the room has ended."""
@@ -115,6 +170,11 @@ _type = integer(0, 255)
 _at = integer(0)
 finding = record(ReviewFinding, (_count, _count, text(0, 256), text(0, 64), text(0, 64)))
 """Rule of a `ReviewFinding`."""
+
+user_report = record(UserReport, (member_id, text(0, 256), _at))
+"""Rule of a `UserReport`."""
+context_message = record(ContextMessage, (_at, user_id_or_empty, display_name, _type, text(0, 256, lines=True)))
+"""Rule of a `ContextMessage`."""
 
 ROWS: tuple[ActivityEventRow, ...] = (
     ActivityEventRow(
@@ -137,8 +197,20 @@ REPORTS: tuple[EventRow, ...] = (
         MessageHeldData(17, "bob", "Bob", 1, ["加我微信"], HeldBy.PLATFORM, "advertising", (), 1_790_000_600_000),
     ),
     EventRow(
+        "message.reported", MessageReportedData,
+        record(
+            MessageReportedData,
+            (
+                _id, user_id_or_empty, display_name, _type, any_value, optional(_id), member_id, text(0, 256),
+                integer(1),
+            ),
+        ),
+        "A user has reported a message.",
+        MessageReportedData(18, "bob", "Bob", 1, ["加我微信"], None, "ann", "advertising", 1),
+    ),
+    EventRow(
         "message.decided", MessageDecidedData,
-        record(MessageDecidedData, (_id, member_id, name_of(ReviewState), text(0, 64), text(0, 256))),
+        record(MessageDecidedData, (_id, user_id_or_empty, name_of(ReviewState), text(0, 64), text(0, 256))),
         "A message of the queue is approved or rejected.",
         MessageDecidedData(17, "bob", ReviewState.REJECTED, "mod", "advertising"),
     ),

@@ -176,7 +176,16 @@ from ..operations.quizzes import (
 )
 from ..operations.rankings import GetRanking, RankingPage, RefundedGift, RefundGift
 from ..operations.reports import ReportRoom, RoomReport
-from ..operations.reviews import ClaimedItems, ClaimReview, DecidedItems, DecideReview, ListReview, ReviewPage
+from ..operations.reviews import (
+    ClaimedItems,
+    ClaimReview,
+    DecidedItems,
+    DecideReview,
+    ListReview,
+    ReportedMessage,
+    ReportMessage,
+    ReviewPage,
+)
 from ..operations.rooms import (
     CloseRoom,
     GetRoom,
@@ -685,6 +694,9 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["moderation.decide"] | DecideReview, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> DecidedItems: ...
+    @overload
+    async def __call__(self, operation: Literal["moderation.report"] | ReportMessage, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ReportedMessage: ...
     @overload
     async def __call__(self, operation: Literal["rooms.report"] | ReportRoom, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RoomReport: ...

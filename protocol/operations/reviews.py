@@ -6,15 +6,34 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from ..activities.reviews import (
+    MAX_CONTEXT,
     MAX_FINDINGS,
+    MAX_REPORTERS,
+    ContextMessage,
     HeldBy,
     ReviewFinding,
     ReviewState,
+    UserReport,
+    context_message,
     finding,
+    user_report,
 )
 from ..codes import ErrorCode
-from ..fields import any_value, array_of, display_name, integer, member_id, name_of, optional, record, room_name, text
-from .rows import NEEDS_LEDGER, STAFF, OperationRow, RateLimit, Scope, cursor, page_of, page_size, row
+from ..fields import (
+    any_value,
+    array_of,
+    boolean,
+    display_name,
+    integer,
+    name_of,
+    optional,
+    record,
+    room_name,
+    text,
+    user_id,
+    user_id_or_empty,
+)
+from .rows import LOGGED_IN, NEEDS_LEDGER, STAFF, OperationRow, RateLimit, Scope, cursor, page_of, page_size, row
 
 __all__ = [
     "MAX_CLAIMED",
@@ -27,6 +46,8 @@ __all__ = [
     "DecidedItem",
     "DecidedItems",
     "ListReview",
+    "ReportMessage",
+    "ReportedMessage",
     "ReviewItem",
     "ReviewPage",
     "Verdict",
@@ -64,7 +85,9 @@ class ReviewItem(NamedTuple):
     """A message of the queue. ``id``: its number in its room, in the order in which they were held; ``reason`` and
     ``findings``: why it is held; ``at_ms``: since when; ``due_at_ms``: when it is decided without a reviewer, null =
     never; ``claimed_by``: who has it until ``claimed_until_ms``, under the number ``fence``; ``decided_by``: who
-    decided, empty = its deadline or the end of the room; ``decision``: the reason that was given."""
+    decided, empty = its deadline or the end of the room; ``decision``: the reason that was given. A message that users
+    have reported is shown: ``offset``: of its event, null = it is a danmaku; ``reports``: of users; ``context``: what
+    was shown around it."""
 
     id: int
     room: str
@@ -84,6 +107,9 @@ class ReviewItem(NamedTuple):
     decided_by: str = ""
     decision: str = ""
     decided_at_ms: int | None = None
+    offset: int | None = None
+    reports: tuple[UserReport, ...] = ()
+    context: tuple[ContextMessage, ...] = ()
 
 
 class ReviewPage(NamedTuple):
@@ -115,7 +141,7 @@ class ClaimedItems(NamedTuple):
 class DecideReview(NamedTuple):
     """Decide messages of the queue: ``items``, or all of ``user`` that wait. ``reason``: the author gets it with a
     refusal; ``fence``: of the claim under which the caller has them, null = what the caller has or nobody; ``ban_s``:
-    how long a BAN lasts."""
+    how long a BAN lasts. A reported message stays where it is approved; where it is rejected, its event is deleted."""
 
     room: str
     items: tuple[int, ...] = ()
@@ -124,6 +150,22 @@ class DecideReview(NamedTuple):
     user: str | None = None
     fence: int | None = None
     ban_s: int = 3600
+
+
+class ReportMessage(NamedTuple):
+    """Report a message that is shown: the event at ``offset``, or the last danmaku of ``user`` with this ``text``."""
+
+    room: str
+    reason: str = ""
+    offset: int | None = None
+    user: str | None = None
+    text: str | None = None
+
+
+class ReportedMessage(NamedTuple):
+    """The message is in the queue. ``repeated``: the caller had reported it before."""
+
+    repeated: bool
 
 
 class DecidedItem(NamedTuple):
@@ -148,9 +190,10 @@ _ids = array_of(_id, MAX_DECIDED)
 review_item = record(
     ReviewItem,
     (
-        _id, room_name, name_of(ReviewState), name_of(HeldBy), member_id, display_name, integer(0, 255), any_value,
-        text(0, 256), array_of(finding, MAX_FINDINGS), _count, optional(_count), text(0, 64), optional(_count), _count,
-        text(0, 64), text(0, 256), optional(_count),
+        _id, room_name, name_of(ReviewState), name_of(HeldBy), user_id_or_empty, display_name, integer(0, 255),
+        any_value, text(0, 256), array_of(finding, MAX_FINDINGS), _count, optional(_count), text(0, 64),
+        optional(_count), _count, text(0, 64), text(0, 256), optional(_count), optional(_id),
+        array_of(user_report, MAX_REPORTERS), array_of(context_message, MAX_CONTEXT),
     ),
 )  # fmt: skip
 _decided = record(DecidedItem, (_id, optional(name_of(ReviewState)), optional(_count)))
@@ -181,7 +224,7 @@ ROWS: tuple[OperationRow, ...] = (
     ),
     row(
         532, "moderation.decide", DecideReview,
-        (room_name, _ids, name_of(Verdict), text(0, 256), optional(member_id), optional(_id), integer(1, 31_536_000)),
+        (room_name, _ids, name_of(Verdict), text(0, 256), optional(user_id), optional(_id), integer(1, 31_536_000)),
         DecidedItems,
         record(
             DecidedItems,
@@ -193,5 +236,13 @@ ROWS: tuple[OperationRow, ...] = (
             DecideReview("live-1", (17,), Verdict.REJECT, "advertising"),
             DecidedItems((DecidedItem(17, ReviewState.REJECTED),), 1),
         ),
+    ),
+    row(
+        533, "moderation.report", ReportMessage,
+        (room_name, text(0, 256), optional(_id), optional(user_id), optional(text(1, 1024, lines=True))),
+        ReportedMessage, record(ReportedMessage, (boolean,)), "Report a message of others to the reviewers.",
+        scope=None, roles=LOGGED_IN, joined=True, durable=True, rate=RateLimit(0.2, 5),
+        errors=(*_CHANGES, ErrorCode.RATE_LIMITED),
+        example=(ReportMessage("live-1", "advertising", user="bob", text="加我微信"), ReportedMessage(False)),
     ),
 )  # fmt: skip

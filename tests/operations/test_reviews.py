@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,10 +11,14 @@ from typing import Any
 import pytest
 import trio
 
+from broker.auth.grants import RoomGrant
 from broker.ledger import LedgerState
 from broker.server import Broker
-from protocol.codes import ErrorCode, MessageType, Outcome
-from protocol.messages import Ack, AckResult, Event, Post, Tick
+from protocol.clients import open_client
+from protocol.clients.events import CallRefused
+from protocol.codes import ErrorCode, LeaveReason, MessageType, Outcome, Role
+from protocol.messages import Ack, AckResult, Call, ErrorReply, Event, Left, Post, Result, Tick
+from protocol.operations.reviews import ClaimReview, DecideReview, ListReview, ReportMessage, Verdict
 from tests.support.api import API, client_of, ok, refused
 from tests.support.broker import RawLink, joined_link
 from tests.support.durable import disk, durable_broker
@@ -22,6 +27,7 @@ from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 ROOM = "lobby"
+_CALLS = itertools.count(1000)
 ANNOUNCEMENT = int(MessageType.ANNOUNCEMENT)
 NOTE = {"id": 140, "name": "note", "lane": "commerce", "roles": ["viewer"], "rate_per_s": 1000.0, "burst": 1000}
 SETTINGS: dict[str, Any] = {
@@ -145,3 +151,102 @@ async def test_a_disk_that_takes_nothing_holds_nothing_and_shows_nothing(tmp_pat
         assert await ids(http) == [1]
         await ok(http, "moderation.decide", room=ROOM, items=[1], verdict="approve")
         assert await shown(bob, 1) == ["one"]
+
+
+async def test_users_report_messages_with_what_was_said_around_them(tmp_path: Path) -> None:
+    open_room = {**SETTINGS["room"], "pre_review": False}
+    async with (
+        reviewed(tmp_path, room=open_room) as (broker, http),
+        joined_link(broker, "dev:ann") as (ann, room),
+        joined_link(broker, "dev:bob") as (bob, number),
+    ):
+        for sequence, text in enumerate(("before", "rude", "after"), 1):
+            await say(bob, number, sequence, text)
+            await shown(ann, 1)
+        await say(bob, number, 4, "a note", 140)
+        refusal = await report(ann, room, user="bob", text="never said")
+        assert isinstance(refusal, ErrorReply)
+        assert (refusal.code, refusal.field) == (ErrorCode.BAD_FIELD, "text")
+        for fields in ({}, {"offset": 9}, {"offset": 1, "user": "bob"}, {"user": "bob"}):
+            assert isinstance(await report(ann, room, **fields), ErrorReply)
+        async with joined_link(broker, "dev:eve") as (eve, of_eve):
+            assert await report(eve, of_eve, user="bob", text="rude", reason="insult") == (False,)
+            assert await report(eve, of_eve, user="bob", text="rude") == (True,)
+        async with joined_link(broker, "dev:max") as (other, of_max):
+            assert await report(other, of_max, offset=1, reason="spam") == (False,)
+            own = await report(bob, number, offset=1)
+            assert isinstance(own, ErrorReply)
+        page = await ok(http, "moderation.queue", room=ROOM)
+        first, second = page["items"]
+        assert (first["user"], first["payload"], first["held_by"], first["offset"]) == ("bob", ["rude"], "report", None)
+        assert [each["text"] for each in first["context"]] == ["before", "rude", "after", "a note"]
+        assert [(each["user"], each["reason"]) for each in first["reports"]] == [("eve", "insult")]
+        assert (second["payload"], second["offset"]) == ("a note", 1)
+        await ok(http, "moderation.decide", room=ROOM, items=[1], verdict="approve")
+        await ok(http, "moderation.decide", room=ROOM, items=[2], verdict="reject", reason="advertising")
+        history = await ok(http, "rooms.history", room=ROOM)
+        assert [each["type"] for each in history["items"]] == [int(MessageType.MESSAGES_DELETED)] * 2
+        assert await ids(http) == []
+
+
+async def report(link: RawLink, room: int, **fields: Any) -> Any:
+    """Report a message and return the result, or the error."""
+    request = ReportMessage(ROOM)._replace(**fields)
+    number = next(_CALLS)
+    await link.send((Call(533, "", tuple(request)), room, number))
+    while True:
+        frame = await link.next_frame()
+        assert frame is not None
+        if frame.sequence == number and isinstance(frame.message, Result):
+            return tuple(frame.message.result)
+        if frame.sequence == number and isinstance(frame.message, ErrorReply):
+            return frame.message
+
+
+async def test_a_reviewer_of_one_room_sees_no_other_and_a_viewer_none(tmp_path: Path) -> None:
+    rooms = {"one": Role.MODERATOR, "two": Role.VIEWER}
+    async with (
+        reviewed(tmp_path) as (broker, http),
+        joined_link(broker, broker.context.auth.issue("ann"), "one") as (ann, room),
+        joined_link(broker, broker.context.auth.issue("bob"), "two") as (bob, number),
+    ):
+        await say(ann, room, 1, "in one")
+        await say(bob, number, 1, "in two")
+        page = await ok(http, "moderation.queue", limit=1)
+        assert [item["room"] for item in page["items"]] == ["one"]
+        page = await ok(http, "moderation.queue", cursor=page["next"])
+        assert ([item["room"] for item in page["items"]], page["next"]) == (["two"], None)
+        assert await refused(http, "moderation.queue", cursor="nonsense") == (400, "BAD_FIELD", "cursor")
+        grants = [RoomGrant(name, role, None) for name, role in rooms.items()]
+        mod = broker.context.auth.issue("mod", rooms=grants)
+        address = f"roomcast://127.0.0.1:{broker.addresses[0][1]}"
+        async with open_client(address, mod) as client:
+            await client.join("one")
+            own = await client.call(ListReview("one"))
+            assert [item.payload[0] for item in own.items] == ["in one"]
+            for request in (ListReview("two"), ListReview(), DecideReview("two", (1,)), ClaimReview("two")):
+                with pytest.raises(CallRefused) as refusal:
+                    await client.call(request)
+                assert refusal.value.code == ErrorCode.NOT_ALLOWED
+            claimed = await client.call(ClaimReview("one"))
+            assert (claimed.fence, len(claimed.items)) == (1, 1)
+            decided = await client.call(DecideReview("one", (1,), Verdict.APPROVE, fence=1))
+            assert decided.decided == 1
+
+
+async def test_a_ban_rejects_all_of_the_author_and_keeps_it_out(tmp_path: Path) -> None:
+    async with (
+        reviewed(tmp_path) as (broker, http),
+        joined_link(broker, "dev:ann") as (ann, room),
+        joined_link(broker, "dev:bob") as (bob, number),
+    ):
+        for sequence in (1, 2):
+            await say(bob, number, sequence, f"bad {sequence}")
+        await say(ann, room, 1, "good")
+        decided = await ok(http, "moderation.decide", room=ROOM, items=[1], verdict="ban", reason="insults")
+        assert decided["decided"] == 2
+        _, left = await bob.expect(Left)
+        assert left.reason is LeaveReason.BANNED
+        assert await ids(http) == [3]
+        assert await refused(http, "moderation.decide", room=ROOM) == (400, "BAD_FIELD", "items")
+        assert await ok(http, "moderation.decide", room=ROOM, user="eve") == {"items": [], "decided": 0}

@@ -46,7 +46,14 @@ def test_the_schema_has_every_field(row: EventRow) -> None:
         (("message.published",), ("message.gift", "message.announcement")),
         (
             ("message.*",),
-            ("message.gift", "message.announcement", "message.held", "message.decided", "message.flagged"),
+            (
+                "message.gift",
+                "message.announcement",
+                "message.held",
+                "message.reported",
+                "message.decided",
+                "message.flagged",
+            ),
         ),
         (("message.gift",), ("message.gift",)),
         (("message.danmaku", "message.nonsense"), ("message.danmaku",)),

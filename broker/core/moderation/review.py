@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from heapq import heappop, heappush
+from heapq import heappop, heappush, merge
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from broker.core.commerce.activity import (
@@ -26,29 +26,40 @@ from broker.core.commerce.activity import (
     TellAuthor,
     refused,
 )
-from broker.core.moderation.review_table import HeldMessage, ReviewTable, bytes_of, held_message
+from broker.core.moderation.review_commands import (
+    DEFAULT_LIMITS,
+    ClaimItems,
+    DecideItems,
+    EraseAuthor,
+    HeldAnswer,
+    HoldMessage,
+    PutReport,
+    ReviewLimits,
+)
+from broker.core.moderation.review_table import (
+    HeldMessage,
+    ReviewTable,
+    bytes_of,
+    held_message,
+    reported_data,
+    reported_key,
+)
 from protocol.activities.reviews import (
     MAX_FINDINGS,
+    MAX_REPORTERS,
     AtDeadline,
-    HeldBy,
     MessageDecidedData,
     MessageHeldData,
-    ReviewFinding,
+    MessageReportedData,
     ReviewQueueChanged,
     ReviewState,
 )
 from protocol.codes import ErrorCode, Lane, Role
-from protocol.operations.reviews import ClaimedItems, DecidedItem, DecidedItems, ReviewItem, Verdict
+from protocol.operations.reviews import ClaimedItems, DecidedItem, DecidedItems, ReportedMessage, ReviewItem, Verdict
 
 __all__ = [
     "RELEASES_PER_S",
     "REVIEWS_KEY",
-    "ClaimItems",
-    "DecideItems",
-    "EraseAuthor",
-    "HeldAnswer",
-    "HoldMessage",
-    "ReviewLimits",
     "ReviewQueue",
 ]
 
@@ -66,68 +77,6 @@ MAX_DONE_BYTES = 256 * 1024
 _WAITING, _APPROVED, _SHOWN, _REJECTED = (
     ReviewState.WAITING, ReviewState.APPROVED, ReviewState.SHOWN, ReviewState.REJECTED,
 )  # fmt: skip
-
-
-class ReviewLimits(NamedTuple):
-    """Most messages of one room's queue, of one of its users, and their bytes."""
-
-    items: int = 1000
-    user_items: int = 20
-    nbytes: int = 1024 * 1024
-
-
-DEFAULT_LIMITS = ReviewLimits()
-
-
-class HoldMessage(NamedTuple):
-    """Hold the message of the requester.
-
-    ``lane``: of its type; ``key``: its ``client_msg_id``; ``review_ms``: how long reviewers have, 0 = no deadline;
-    ``address``: of who hears what becomes of it, None = nobody (Any: the caller's).
-    """
-
-    type: int
-    lane: Lane
-    payload: Any
-    held_by: HeldBy
-    key: str = ""
-    reason: str = ""
-    findings: tuple[ReviewFinding, ...] = ()
-    review_ms: int = 0
-    at_due: AtDeadline = AtDeadline.REJECT
-    address: Any = None
-
-
-class HeldAnswer(NamedTuple):
-    """A message is in the queue, or was before."""
-
-    id: int
-    state: ReviewState
-
-
-class ClaimItems(NamedTuple):
-    """Claim messages by id, or the first ``limit`` that nobody has."""
-
-    ids: tuple[int, ...]
-    limit: int
-    ttl_ms: int
-
-
-class DecideItems(NamedTuple):
-    """Decide messages by id, and all of a user; ``fence``: of the requester's claim."""
-
-    ids: tuple[int, ...]
-    verdict: Verdict
-    reason: str = ""
-    user: str | None = None
-    fence: int | None = None
-
-
-class EraseAuthor(NamedTuple):
-    """Keep nothing of a user any more. Its answer is whether there was anything."""
-
-    user: str
-    pseudonym: str
 
 
 class _Change(NamedTuple):
@@ -152,6 +101,8 @@ class ReviewQueue(Activity[T], Generic[T]):
         """Of the last `RELEASES_PER_S`."""
         self._held = ReviewTable()
         """Those that wait, and those that are approved and not shown, in order of ids."""
+        self._reported = ReviewTable()
+        """Those that are shown and that users have reported."""
         self._done = ReviewTable()
         """The last ones that are decided, in order of ids."""
         self._changes: deque[_Change] = deque(maxlen=8192)
@@ -177,9 +128,12 @@ class ReviewQueue(Activity[T], Generic[T]):
 
         A rejected or shown one is known for a while.
         """
-        table = self._done if state in (_SHOWN, _REJECTED) else self._held
+        if state in (_SHOWN, _REJECTED):
+            tables = [self._done]
+        else:
+            tables = [self._held, self._reported, *((self._done,) if state is _APPROVED else ())]
         found: list[ReviewItem] = []
-        for held in table.items.values():
+        for held in merge(*(table.items.values() for table in tables), key=lambda each: each.id):
             if held.id <= after:
                 continue
             item = held.item(room, now_ms)
@@ -191,8 +145,13 @@ class ReviewQueue(Activity[T], Generic[T]):
 
     def authors(self, decision: DecideItems) -> set[str]:
         """Return the authors of the messages that a decision is about."""
-        named = {held.user for id in decision.ids if (held := self._held.items.get(id)) is not None}
+        named = {held.user for id in decision.ids if (held := self._open(id)) is not None and held.user}
         return named if decision.user is None else named | {decision.user}
+
+    def reported_events(self, decision: DecideItems) -> tuple[int, ...]:
+        """Return the offsets of the reported messages that a decision is about."""
+        named = (self._reported.items.get(id) for id in self._named(decision))
+        return tuple(each.offset for each in named if each is not None and each.offset is not None)
 
     # ---- commands
 
@@ -200,6 +159,8 @@ class ReviewQueue(Activity[T], Generic[T]):
         match command:
             case HoldMessage():
                 return self._hold(command, requester, now_ms)
+            case PutReport():
+                return self._report(command, requester, now_ms)
             case ClaimItems():
                 return self._claim(command, requester, now_ms)
             case DecideItems():
@@ -212,6 +173,7 @@ class ReviewQueue(Activity[T], Generic[T]):
 
     def _all(self) -> Iterator[HeldMessage]:
         yield from self._held.items.values()
+        yield from self._reported.items.values()
         yield from self._done.items.values()
 
     def _hold(self, command: HoldMessage, requester: Requester, now_ms: int) -> ActivityStep[T]:
@@ -265,9 +227,43 @@ class ReviewQueue(Activity[T], Generic[T]):
             return f"has {limits.nbytes} bytes of messages for review"
         return ""
 
+    def _report(self, command: PutReport, requester: Requester, now_ms: int) -> ActivityStep[T]:
+        message = command.user, -command.type, reported_key(command)
+        known = self._reported.by_key.get(message)
+        before = None if known is None else self._reported.items[known]
+        is_own = before is not None and any(each[0] == requester.user for each in before.reports)
+        if is_own or message in self._done.by_key:
+            return ActivityStep(answer=ReportedMessage(True))
+        made = {"user": requester.user, "reason": command.reason, "at_ms": now_ms}
+        reporters = 1 if before is None else len(before.reports) + 1
+        limits = self._limits
+        if reporters > MAX_REPORTERS:
+            return ActivityStep(answer=ReportedMessage(False))  # so many have said it already
+        if before is not None:
+            id, fact = before.id, Fact("seconded", (before.id, made))
+        else:
+            id, data = self._last_id + 1, reported_data(command, made, now_ms)
+            own = sum(each.reports[0][0] == requester.user for each in self._reported.items.values())
+            if (
+                len(self._reported.items) >= limits.reports
+                or own >= limits.user_items
+                or self._reported.nbytes + bytes_of(data) > limits.nbytes
+            ):
+                return refused(ErrorCode.RATE_LIMITED, "has as many reports as it may", "room", 60_000)
+            fact = Fact("reported", (id, data))
+        report = MessageReportedData(
+            id, command.user, command.name, command.type, command.payload, command.offset, requester.user,
+            command.reason, reporters,
+        )  # fmt: skip
+        reports = (ActivityReport("message.reported", report),)
+        return ActivityStep((fact,), ReportedMessage(False), reports=reports, weight=4)
+
     def _claim(self, command: ClaimItems, requester: Requester, now_ms: int) -> ActivityStep[T]:
-        held = self._held.items
-        wanted = (held[id] for id in dict.fromkeys(command.ids) if id in held) if command.ids else iter(held.values())
+        wanted: Iterable[HeldMessage]
+        if command.ids:
+            wanted = (each for id in dict.fromkeys(command.ids) if (each := self._open(id)) is not None)
+        else:
+            wanted = merge(self._held.items.values(), self._reported.items.values(), key=lambda each: each.id)
         found: list[HeldMessage] = []
         for each in wanted:
             is_own = command.ids and each.claimed_by == requester.user
@@ -289,11 +285,11 @@ class ReviewQueue(Activity[T], Generic[T]):
         results: list[DecidedItem] = []
         decided: list[HeldMessage] = []
         for id in self._named(command):
-            held = self._held.items.get(id) or self._done.items.get(id)
+            held = self._open(id) or self._done.items.get(id)
             if held is None:
                 results.append(DecidedItem(id, code=ErrorCode.UNKNOWN_ACTIVITY))
             elif held.state is not _WAITING:
-                is_same = (held.state is _REJECTED) != is_approval
+                is_same = (held.state == _REJECTED) != is_approval
                 results.append(DecidedItem(id, held.state, None if is_same else ErrorCode.STALE))
             elif not _may_decide(held, command.fence, requester.user, now_ms):
                 results.append(DecidedItem(id, ReviewState.CLAIMED, ErrorCode.STALE))
@@ -308,11 +304,18 @@ class ReviewQueue(Activity[T], Generic[T]):
         held = self._held.items
         users = set() if command.user is None else {command.user}
         if command.verdict is Verdict.BAN:
-            users |= {held[id].user for id in command.ids if id in held}
+            users |= self.authors(command)
         named = dict.fromkeys(command.ids)
         if users:
             named |= dict.fromkeys(id for id, each in held.items() if each.user in users and each.state is _WAITING)
         return named
+
+    def _open(self, id: int) -> HeldMessage | None:
+        """Return a message that is not done."""
+        return self._held.items.get(id) or self._reported.items.get(id)
+
+    def _table_of(self, id: int) -> ReviewTable:
+        return self._reported if id in self._reported.items else self._held
 
     def _decided(
         self, items: Iterable[HeldMessage], is_approval: bool, by: str, reason: str, now_ms: int
@@ -407,14 +410,22 @@ class ReviewQueue(Activity[T], Generic[T]):
             case "claimed":
                 self._fence = data[0]
                 for id in data[3]:
-                    self._put(self._held, self._held.items[id].claimed(data[1], data[0], data[2]))
+                    table = self._table_of(id)
+                    self._put(table, table.items[id].claimed(data[1], data[0], data[2]))
             case "extended":
                 for id in data[1]:
                     self._put(self._held, self._held.items[id]._replace(due_at_ms=data[0]))
+            case "reported":
+                self._last_id = data[0]
+                self._put(self._reported, held_message(data[0], data[1]))
+            case "seconded":
+                self._put(self._reported, self._reported.items[data[0]].seconded(data[1]))
+            case "approved" if data[0] in self._reported.items:
+                self._finish(self._reported.items[data[0]].decided(_APPROVED, *data[1:]))
             case "approved":
                 self._put(self._held, self._held.items[data[0]].decided(_APPROVED, *data[1:]))
             case "rejected":
-                self._finish(self._held.items[data[0]].decided(_REJECTED, *data[1:]))
+                self._finish(self._table_of(data[0]).items[data[0]].decided(_REJECTED, *data[1:]))
             case "released":
                 self._released_at = (*self._released_at, data[1])[-RELEASES_PER_S:]
                 self._has_released = True
@@ -445,26 +456,24 @@ class ReviewQueue(Activity[T], Generic[T]):
 
     def _finish(self, item: HeldMessage) -> None:
         """Move a message to those that are done."""
-        self._remove(self._held, item.id)
+        self._remove(self._table_of(item.id), item.id)
         self._put(self._done, item)
         while len(self._done.items) > MAX_DONE or self._done.nbytes > MAX_DONE_BYTES:
             self._remove(self._done, next(iter(self._done.items)))
 
     def _erase(self, user: str, pseudonym: str) -> None:
         """Remove the messages of a user; ``user`` is the pseudonym where the fact itself is redacted already."""
-        for table in (self._held, self._done):
+        for table in (self._held, self._reported, self._done):
             for item in list(table.items.values()):
                 if item.user in (user, pseudonym):
                     self._remove(table, item.id)
                 elif item.names(user):
-                    by = pseudonym if item.by == user else item.by
-                    claimed_by = pseudonym if item.claimed_by == user else item.claimed_by
-                    self._put(table, item._replace(by=by, claimed_by=claimed_by))
+                    self._put(table, item.without(user, pseudonym))
 
     def dump(self) -> tuple[Any, ...]:
         return (
             self._facts, self._last_id, self._fence, self._released_at,
-            tuple(self._held.items.values()), tuple(self._done.items.values()),
+            *(tuple(table.items.values()) for table in (self._held, self._reported, self._done)),
         )  # fmt: skip
 
     # ---- what is seen of it
@@ -476,13 +485,23 @@ class ReviewQueue(Activity[T], Generic[T]):
     def counter(self) -> RoomEvent | None:
         held = self._held
         oldest = next((each.at_ms for each in held.items.values() if each.state is _WAITING), None)
-        changed = ReviewQueueChanged(held.waiting, 0, len(held.items) - held.waiting, oldest, self._last_id)
+        reported = self._reported.items
+        if reported:
+            first = next(iter(reported.values())).at_ms
+            oldest = first if oldest is None else min(first, oldest)
+        changed = ReviewQueueChanged(
+            held.waiting + len(reported), len(reported), len(held.items) - held.waiting, oldest, self._last_id
+        )
         return RoomEvent("reviews.changed", changed)
 
     @property
     def amounts(self) -> Mapping[str, int]:
         held = self._held
-        return {"waiting": held.waiting, "approved": len(held.items) - held.waiting}
+        return {
+            "waiting": held.waiting,
+            "approved": len(held.items) - held.waiting,
+            "reported": len(self._reported.items),
+        }
 
 
 def _may_decide(held: HeldMessage, fence: int | None, user: str, now_ms: int) -> bool:

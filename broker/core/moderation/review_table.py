@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from protocol.activities.reviews import HeldBy, ReviewFinding, ReviewState
+from broker.core.moderation.review_commands import PutReport
+from protocol.activities.reviews import AtDeadline, ContextMessage, HeldBy, ReviewFinding, ReviewState, UserReport
+from protocol.codes import Role
 from protocol.frames import pack_body
 from protocol.operations.reviews import ReviewItem
 
-__all__ = ["HeldMessage", "ReviewTable", "bytes_of", "held_message"]
+__all__ = ["HeldMessage", "ReviewTable", "bytes_of", "held_message", "reported_data", "reported_key"]
 
 ITEM_BYTES = 256
 """What a message counts besides its content."""
+REPORT_BYTES = 64
+"""What one more report counts."""
 _WAITING = ReviewState.WAITING
 
 
@@ -40,15 +45,33 @@ class HeldMessage(NamedTuple):
     by: str = ""
     decision: str = ""
     decided_at_ms: int = 0
+    offset: int | None = None
+    reports: tuple[tuple[str, str, int], ...] = ()
+    context: tuple[tuple[int, str, str, int, str], ...] = ()
 
     @property
     def post(self) -> tuple[str, int, str]:
-        """What its author knows it by."""
-        return self.user, self.type, self.key
+        """What its author knows it by; a reported one, who has reported it."""
+        return self.user, -self.type if self.held_by == HeldBy.REPORT else self.type, self.key
 
     def names(self, user: str) -> bool:
-        """Return whether a user is its author, or has claimed or decided it."""
-        return user in (self.user, self.by, self.claimed_by)
+        """Return whether a user is its author, has claimed, decided or reported it, or has said something near it."""
+        if user in (self.user, self.by, self.claimed_by):
+            return True
+        return any(each[0] == user for each in self.reports) or any(each[1] == user for each in self.context)
+
+    def without(self, user: str, pseudonym: str) -> HeldMessage:
+        """Return the message of another one, without a user."""
+        return self._replace(
+            by=pseudonym if self.by == user else self.by,
+            claimed_by=pseudonym if self.claimed_by == user else self.claimed_by,
+            reports=tuple((pseudonym, "", each[2]) if each[0] == user else each for each in self.reports),
+            context=tuple((each[0], pseudonym, "", each[3], "") if each[1] == user else each for each in self.context),
+        )
+
+    def seconded(self, report: Mapping[str, Any]) -> HeldMessage:
+        """Return the message with one more report (Any: plain values of a fact)."""
+        return self._replace(reports=(*self.reports, _report_of(report)), nbytes=self.nbytes + REPORT_BYTES)
 
     def claimed(self, by: str, fence: int, until_ms: int) -> HeldMessage:
         """Return the message with a claim."""
@@ -70,7 +93,8 @@ class HeldMessage(NamedTuple):
             self.name, self.type, self.payload, self.reason, tuple(ReviewFinding(*each) for each in self.findings),
             self.at_ms, self.due_at_ms, self.claimed_by if is_claimed else "",
             self.claimed_until_ms if is_claimed else None, self.fence if is_claimed else 0, self.by, self.decision,
-            self.decided_at_ms or None,
+            self.decided_at_ms or None, self.offset, tuple(UserReport(*each) for each in self.reports),
+            tuple(ContextMessage(*each) for each in self.context),
         )  # fmt: skip
 
 
@@ -129,7 +153,44 @@ class ReviewTable:
 
 def held_message(id: int, data: Any) -> HeldMessage:
     """Return a message as its fact has it (Any: as the ledger packed it)."""
-    return HeldMessage(id=id, nbytes=bytes_of(data), **data)
+    fields = dict(data)
+    if "reports" in fields:
+        fields["reports"] = tuple(map(_report_of, fields["reports"]))
+        fields["context"] = tuple(
+            (each["at_ms"], each["user"], each["name"], each["type"], each["text"]) for each in fields["context"]
+        )
+    return HeldMessage(id=id, nbytes=bytes_of(data), **fields)
+
+
+def _report_of(report: Mapping[str, Any]) -> tuple[str, str, int]:
+    return report["user"], report["reason"], report["at_ms"]
+
+
+def reported_key(report: PutReport) -> str:
+    """Return what a reported message is known by, beside its author and type."""
+    return f"@{report.offset or report.said_at_ms}"
+
+
+def reported_data(report: PutReport, first: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
+    """Return the fact of a message that is reported for the first time. Any: plain values."""
+    return {
+        "user": report.user,
+        "name": report.name,
+        "role": int(Role.VIEWER),
+        "type": report.type,
+        "lane": 0,
+        "payload": report.payload,
+        "key": reported_key(report),
+        "held_by": int(HeldBy.REPORT),
+        "reason": "",
+        "findings": (),
+        "at_ms": now_ms,
+        "due_at_ms": None,
+        "at_due": int(AtDeadline.KEEP),
+        "offset": report.offset,
+        "reports": (dict(first),),
+        "context": tuple(each._asdict() for each in report.context),
+    }
 
 
 def bytes_of(data: Any) -> int:

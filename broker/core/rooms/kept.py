@@ -15,8 +15,10 @@ from broker.core.rooms.deletions import as_shown, deletion_of, is_covered
 from broker.core.rooms.erasure import Erasure
 from broker.core.rooms.history import History, RecentDanmaku
 from broker.core.rooms.pins import RoomPins
+from broker.core.rooms.shown_lately import ShownLately
 from broker.core.rooms.stream import StoredEvent
 from protocol.activities.audiences import Audience
+from protocol.activities.reviews import ContextMessage
 from protocol.codes import Lane, MessageType
 from protocol.frames import pack_body
 from protocol.messages import MAX_RECENT_BYTES, Event, PinnedMessage, TickEntry
@@ -31,13 +33,14 @@ MAX_ADDRESSED = 16
 class KeptMessages:
     """Kept messages of one room. ``max_danmaku``: how many danmaku a snapshot has at most."""
 
-    __slots__ = ("_announcement_bytes", "_announcements", "_history", "_recent", "pins")
+    __slots__ = ("_announcement_bytes", "_announcements", "_history", "_recent", "lately", "pins")
 
     def __init__(self, history: History[StoredEvent], max_danmaku: int) -> None:
         self._history = history
         self._recent: RecentDanmaku[tuple[int, TickEntry]] = RecentDanmaku(
             max_danmaku, MAX_RECENT_BYTES, lambda item: len(pack_body(item[1]))
         )
+        self.lately = ShownLately()
         self._announcements: list[StoredEvent] = []
         """The last one for all, and those for a part of the room after it, the newest of each audience: oldest
         first."""
@@ -47,7 +50,9 @@ class KeptMessages:
 
     def show(self, entries: Iterable[TickEntry], at_ms: int) -> None:
         """Add the danmaku of a tick, oldest first."""
-        self._recent.extend((at_ms, entry) for entry in entries)
+        shown = [(at_ms, entry) for entry in entries]
+        self._recent.extend(shown)
+        self.lately.extend(shown)
 
     def apply(self, stored: StoredEvent, now: float) -> None:
         """Follow the next event of the stream, which is in the history."""
@@ -94,8 +99,19 @@ class KeptMessages:
         user = erasure.user
         self._history.replace(erasure.stored)
         self._recent.replace(lambda item: _without_sender(user, *item))
+        self.lately.replace(lambda item: _without_sender(user, *item))
         self._announce_again([each for each in self._announcements if each.event.user_id != user])
         self.pins.remove(erasure.is_pinned_of_user, now)
+
+    # ---- reports
+
+    def event_at(self, offset: int) -> StoredEvent | None:
+        """Return an event of the in-memory history."""
+        return next((each for each in self._history if each.offset == offset), None)
+
+    def around(self, at_ms: int) -> tuple[ContextMessage, ...]:
+        """Return what was shown before and after a time, see `ShownLately.around`."""
+        return self.lately.around(at_ms, self._history)
 
     # ---- checkpoints
 
@@ -139,6 +155,7 @@ class KeptMessages:
     def _delete(self, payload: DeletedPayload, before: int, now: float) -> None:
         self._history.replace(lambda each: as_shown(each, payload.covers) if each.offset < before else each)
         self._recent.replace(lambda item: None if _covers_danmaku(payload, *item) else item)
+        self.lately.replace(lambda item: None if _covers_danmaku(payload, *item) else item)
         announced = self._announcements
         self._announce_again([each for each in announced if not is_covered(each, payload.covers)])
         self.pins.delete(payload, now)

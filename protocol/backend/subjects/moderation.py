@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from ...activities.reviews import ReviewState
-from ...operations.reviews import ClaimedItems, ClaimReview, DecidedItems, DecideReview, ListReview, ReviewPage, Verdict
+from ...operations.reviews import (
+    ClaimedItems,
+    ClaimReview,
+    DecidedItems,
+    DecideReview,
+    ListReview,
+    ReportedMessage,
+    ReportMessage,
+    ReviewPage,
+    Verdict,
+)
 from ...operations.sanctions import (
     BanUser,
     ListSanctions,
@@ -54,6 +64,22 @@ class ModerationCalls:
         """Approve or reject messages of the queue, or ban their authors. Scope: moderation:write."""
         result: DecidedItems = self._call(
             "moderation.decide", DecideReview(room, items, verdict, reason, user, fence, ban_s), None, dry_run
+        )
+        return result
+
+    def report(
+        self,
+        *,
+        room: str,
+        reason: str = "",
+        offset: int | None = None,
+        user: str | None = None,
+        text: str | None = None,
+        dry_run: bool = False,
+    ) -> ReportedMessage:
+        """Report a message of others to the reviewers. For viewers' links."""
+        result: ReportedMessage = self._call(
+            "moderation.report", ReportMessage(room, reason, offset, user, text), None, dry_run
         )
         return result
 
@@ -154,6 +180,22 @@ class AsyncModerationCalls:
         """Approve or reject messages of the queue, or ban their authors. Scope: moderation:write."""
         result: DecidedItems = await self._call(
             "moderation.decide", DecideReview(room, items, verdict, reason, user, fence, ban_s), None, dry_run
+        )
+        return result
+
+    async def report(
+        self,
+        *,
+        room: str,
+        reason: str = "",
+        offset: int | None = None,
+        user: str | None = None,
+        text: str | None = None,
+        dry_run: bool = False,
+    ) -> ReportedMessage:
+        """Report a message of others to the reviewers. For viewers' links."""
+        result: ReportedMessage = await self._call(
+            "moderation.report", ReportMessage(room, reason, offset, user, text), None, dry_run
         )
         return result
 

@@ -13,17 +13,28 @@ from broker.core.moderation.review import (
     MAX_DONE,
     RELEASES_PER_S,
     RESUME_GRACE_MS,
+    ReviewQueue,
+)
+from broker.core.moderation.review_commands import (
     ClaimItems,
     DecideItems,
     EraseAuthor,
     HeldAnswer,
     HoldMessage,
+    PutReport,
     ReviewLimits,
-    ReviewQueue,
 )
-from protocol.activities.reviews import AtDeadline, HeldBy, ReviewFinding, ReviewQueueChanged, ReviewState
+from protocol.activities.reviews import (
+    MAX_REPORTERS,
+    AtDeadline,
+    ContextMessage,
+    HeldBy,
+    ReviewFinding,
+    ReviewQueueChanged,
+    ReviewState,
+)
 from protocol.codes import ErrorCode, Lane, Role
-from protocol.operations.reviews import DecidedItem, DecidedItems, Verdict
+from protocol.operations.reviews import DecidedItem, DecidedItems, ReportedMessage, Verdict
 from tests.support.activities import ActivityDriver, platform, viewer
 from tests.support.examples import examples
 
@@ -270,6 +281,70 @@ def test_an_erased_user_is_in_no_message_and_in_no_decision() -> None:
     driver.check()
 
 
+def report(
+    user: str, text: str = "hi", offset: int | None = None, reason: str = "rude", context: tuple[Any, ...] = ()
+) -> PutReport:
+    return PutReport(user, user.title(), 1, (text,), START, offset, reason, context)
+
+
+def test_reports_of_one_message_are_one_item_with_what_was_said_around_it() -> None:
+    driver = Reviewed()
+    context = (ContextMessage(START - 5, "eve", "Eve", 1, "before"), ContextMessage(START, "bob", "Bob", 1, "hi"))
+    assert driver.ask(report("bob", context=context), viewer("ann")) == ReportedMessage(False)
+    assert driver.ask(report("bob"), viewer("ann")) == ReportedMessage(True)
+    assert driver.ask(report("bob", reason="spam"), viewer("eve")) == ReportedMessage(False)
+    assert driver.ask(report("bob", offset=7), viewer("ann")) == ReportedMessage(False)
+    driver.ask(said("held"), viewer("bob"))
+    first, second, third = driver.activity.items("r", None, 0, 9, driver.now_ms)
+    assert [each.held_by for each in (first, second, third)] == [HeldBy.REPORT, HeldBy.REPORT, HeldBy.PLATFORM]
+    assert [(each.user, each.reason) for each in first.reports] == [("ann", "rude"), ("eve", "spam")]
+    assert (first.context, first.offset, second.offset) == (context, None, 7)
+    assert driver.activity.counter().data == ReviewQueueChanged(3, 2, 0, START, 3)
+    assert [each.name for each in driver.reports] == ["message.reported"] * 3 + ["message.held"]
+    assert driver.reports[1].data.reports == 2
+    claimed = driver.ask(ClaimItems((), 2, 60_000), MOD)
+    assert [item.id for item in claimed.items] == [1, 2]
+    assert driver.activity.reported_events(DecideItems((1, 2), REJECT)) == (7,)
+    assert driver.decide(1).items == (DecidedItem(1, ReviewState.APPROVED),)
+    assert driver.decide(2, verdict=REJECT).decided == 1
+    assert driver.decide(1).items == (DecidedItem(1, ReviewState.APPROVED),)
+    assert driver.ask(report("bob"), viewer("max")) == ReportedMessage(True)  # it is decided
+    driver.decide(3)
+    assert driver.shown == ["held"]
+    driver.check()
+
+
+def test_reports_hold_no_message_back_and_are_bounded_for_all_and_for_one() -> None:
+    driver = Reviewed(ReviewLimits(user_items=2, reports=3))
+    for number in range(2):
+        driver.ask(report("bob", offset=number + 1), viewer("ann"))
+    assert driver.refusal_of(report("bob", offset=3), viewer("ann")).code is ErrorCode.RATE_LIMITED
+    driver.ask(report("bob", offset=3), viewer("eve"))
+    assert driver.refusal_of(report("bob", offset=4), viewer("max")).code is ErrorCode.RATE_LIMITED
+    assert driver.ask(report("bob", offset=3), viewer("max")) == ReportedMessage(False)
+    driver.ask(said("held"), viewer("bob"))
+    driver.decide(4)
+    assert driver.shown == ["held"]
+    for number in range(MAX_REPORTERS + 5):
+        driver.ask(report("bob", offset=1), viewer(f"u{number}"))
+    first = driver.activity.items("r", None, 0, 1, driver.now_ms)[0]
+    assert len(first.reports) == MAX_REPORTERS
+
+
+def test_an_erased_user_is_in_no_report_and_in_nothing_that_was_said_around_one() -> None:
+    driver = Reviewed()
+    near = (ContextMessage(START, "bob", "Bob", 1, "secret"),)
+    driver.ask(report("ann", context=near), viewer("eve"))
+    driver.ask(report("ann", context=near), viewer("bob"))
+    driver.ask(report("bob"), viewer("eve"))
+    driver.ask(EraseAuthor("bob", "erased-1"), platform)
+    (item,) = driver.activity.items("r", None, 0, 9, driver.now_ms)
+    assert [(each.user, each.reason) for each in item.reports] == [("eve", "rude"), ("erased-1", "")]
+    assert item.context == (ContextMessage(START, "erased-1", "", 1, ""),)
+    assert "bob" not in repr(driver.activity.dump()).lower()
+    driver.check()
+
+
 class Interleaved(RuleBasedStateMachine):
     """Posts, claims, decisions, time, refusals of the ledger, kills and erasures in any order."""
 
@@ -290,8 +365,13 @@ class Interleaved(RuleBasedStateMachine):
 
     @rule(data=data(), verdict=sampled_from(Verdict), reviewer=sampled_from((MOD, OTHER)))
     def decide(self, data: Any, verdict: Verdict, reviewer: Any) -> None:
-        ids = data.draw(integers(1, max(1, self.number))), data.draw(integers(1, max(1, self.number)))
+        most = max(1, self.driver.activity.counter().data.last_id)
+        ids = data.draw(integers(1, most)), data.draw(integers(1, most))
         self.driver.send(DecideItems(ids, verdict), reviewer)
+
+    @rule(author=sampled_from(("bob", "ann")), offset=integers(1, 3), by=sampled_from(("eve", "max")))
+    def report(self, author: str, offset: int, by: str) -> None:
+        self.driver.send(report(author, offset=offset), viewer(by))
 
     @rule(ms=sampled_from((1, 400, 5_000, 40_000)))
     def time_passes(self, ms: int) -> None:
@@ -319,12 +399,13 @@ class Interleaved(RuleBasedStateMachine):
     def shown_in_order_once_and_only_if_approved(self) -> None:
         driver = self.driver
         driver.check()
+        held = {fact.data[0] for fact in driver.facts if fact.name == "held"}
         facts: dict[str, list[int]] = {"approved": [], "rejected": [], "released": []}
         texts: dict[int, str] = {}
         for fact in driver.facts:
             if fact.name == "held":
                 texts[fact.data[0]] = fact.data[1]["payload"][0]
-            elif fact.name in facts:
+            elif fact.name in facts and fact.data[0] in held:
                 facts[fact.name].append(fact.data[0])
         released = facts["released"]
         assert released == sorted(set(released)), "shown twice, or out of order"
@@ -343,7 +424,8 @@ class Interleaved(RuleBasedStateMachine):
         if not hasattr(self, "driver"):
             return
         self.driver.pass_time(3_600_000)
-        self.driver.decide(*range(1, self.number + 1))
+        last = self.driver.activity.counter().data.last_id
+        self.driver.decide(*range(1, last + 1))
         self.driver.pass_time(60_000)
         assert self.driver.activity.size == (0, 0), "something waits for ever"
         self.shown_in_order_once_and_only_if_approved()
