@@ -40,7 +40,7 @@ from broker.http.connection import HttpCounters
 from broker.http.live import live_parts
 from broker.http.serving import HttpServer, api_limits
 from broker.ledger import Ledger, LedgerState, ResultBatch
-from broker.ledger.configured import ledger_of, reload_keys
+from broker.ledger.configured import ledger_of, reload_ledger
 from broker.ledger.queries import LedgerQueries
 from broker.net.descriptors import connection_limit, limits_of
 from broker.net.event_stream import EventStreamTransport
@@ -487,7 +487,7 @@ class Broker:
         api_keys = self._read_api_keys(config)
         webhook_files = None if self.webhooks is None else self.webhooks.read(config.webhooks)
         question_files = self.questions.read(config.webhooks)
-        reload_keys(self.ledger, config.ledger)
+        reload_ledger(self.ledger, config)
         self.listener.reload(config)
         if "types" in changed:
             custom = custom_rules(running)

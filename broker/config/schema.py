@@ -26,6 +26,7 @@ from broker.config.files import FileError, exposure, read_bytes_of, read_secret_
 from broker.config.loader import Layers, Problem, nested, secret_paths, write_toml
 from broker.config.moderation import ModerationConfig, moderation_conflicts, moderation_file_problems
 from broker.config.origins import origin_problem
+from broker.config.privacy import PrivacyConfig, privacy_conflicts
 from broker.config.sections import (
     AdmissionConfig,
     ApiConfig,
@@ -86,7 +87,9 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 RELOADABLE = frozenset(
     {
-        "log.level", "ledger.key_file", "api.key_file", "api.max_connections", "api.requests_per_s",
+        "log.level", "ledger.key_file", "privacy.marketing_per_hour", "privacy.marketing_per_day",
+        "privacy.quiet_hours", "privacy.quiet_utc_offset_min",
+        "api.key_file", "api.max_connections", "api.requests_per_s",
         "auth.secret", "auth.secret_file", "auth.previous_secret", "auth.previous_secret_file", "auth.keys_file",
         "auth.jwks_url", "auth.jwks_ca_file", "auth.jwks_refresh_s", "auth.jwks_min_refresh_s", "auth.jwks_max_age_s",
         "auth.issuer", "auth.leeway_s", "auth.guest_access",
@@ -127,6 +130,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     queue: QueueConfig = msgspec.field(default_factory=QueueConfig)
     auth: AuthConfig = msgspec.field(default_factory=AuthConfig)
     ledger: LedgerConfig = msgspec.field(default_factory=LedgerConfig)
+    privacy: PrivacyConfig = msgspec.field(default_factory=PrivacyConfig)
     api: ApiConfig = msgspec.field(default_factory=ApiConfig)
     webhooks: WebhookConfig = msgspec.field(default_factory=WebhookConfig)
     moderation: ModerationConfig = msgspec.field(default_factory=ModerationConfig)
@@ -384,6 +388,7 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             yield (low, high), f"expected at most {high} ({large}), got {small}"
 
     builtin = {t.name.lower() for t in MessageType}
+    yield from privacy_conflicts(config.privacy)
     yield from webhook_conflicts(config.webhooks, builtin | {t.name for t in config.types})
     connect = config.webhooks.questions.connect
     if connect.endpoint is not None and connect.deadline_ms >= link.handshake_timeout_s * 1000:
@@ -403,6 +408,9 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
 
     ids, names = Counter(t.id for t in config.types), Counter(t.name for t in config.types)
     for index, custom in enumerate(config.types):
+        if custom.marketing and custom.lane == "chat":
+            lanes = (f"types[{index}].marketing", f"types[{index}].lane")
+            yield lanes, "is for lanes 0 to 2: what is merged and sampled is the same for all viewers"
         if ids[custom.id] > 1:
             yield (f"types[{index}].id",), f"{custom.id} is given to {ids[custom.id]} types"
         if custom.name in builtin:

@@ -308,6 +308,8 @@ class TypeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """Messages one user may send at once."""
     roles: Annotated[tuple[RoleName, ...], Meta(max_length=7)] = ("app",)
     """Roles that may send it; none = only the broker itself."""
+    marketing: bool = False
+    """Every message of it is marketing: it reaches nobody whose preference is against that. Lanes 0 to 2 only."""
 
     def rule(self) -> TypeRule:
         """The row this type adds to the table of `protocol.codes.MESSAGE_TYPES`."""

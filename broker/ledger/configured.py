@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from broker.config.privacy import PrivacyConfig, minutes_of
 from broker.config.schema import Config, LedgerConfig
 from broker.core.clock import TrustedClock
+from broker.core.users.marketing import MarketingRules, QuietHours
 from broker.ledger.entries import LedgerRefused
 from broker.ledger.key_file import LedgerKeys
 from broker.ledger.maintenance import LedgerReports, Retention
@@ -15,7 +17,7 @@ from broker.ledger.service import Ledger, LedgerLimits
 from broker.ledger.store import Store
 from broker.ledger.writer import Pace
 
-__all__ = ["ledger_of", "reload_keys"]
+__all__ = ["ledger_of", "reload_ledger"]
 
 
 def ledger_of(
@@ -57,17 +59,26 @@ def ledger_of(
         close_timeout_s=config.link.drain_limit_s / 3,
         results=results,
         keys=_keys_of(settings),
+        marketing=marketing_rules_of(config.privacy),
     )
 
 
-def reload_keys(ledger: Ledger | None, settings: LedgerConfig) -> None:
-    """Encrypt with the keys of a configuration that is read again. FileError, or ValueError, with nothing changed,
-    where they cannot be used."""
+def reload_ledger(ledger: Ledger | None, config: Config) -> None:
+    """Take the keys and the rules of marketing of a configuration that is read again. FileError, or ValueError, with
+    nothing changed, where the keys cannot be used."""
     if ledger is not None:
         try:
-            ledger.use_keys(_keys_of(settings))
+            ledger.use_keys(_keys_of(config.ledger))
         except LedgerRefused as error:
             raise ValueError(f"ledger.key_file: {error}") from error
+        ledger.use_marketing(marketing_rules_of(config.privacy))
+
+
+def marketing_rules_of(privacy: PrivacyConfig) -> MarketingRules:
+    """Return the rules of marketing of a configuration."""
+    minutes = None if privacy.quiet_hours is None else minutes_of(privacy.quiet_hours)
+    quiet = None if minutes is None else QuietHours(*minutes, privacy.quiet_utc_offset_min)
+    return MarketingRules(privacy.marketing_per_hour, privacy.marketing_per_day, quiet)
 
 
 def _keys_of(settings: LedgerConfig) -> LedgerKeys | None:

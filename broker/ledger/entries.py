@@ -144,6 +144,8 @@ class DirectEntry(NamedTuple):
     expires_at_ms: int
     body: bytes
     batch: str = ""
+    marketing: bool = False
+    """It is written only where the rules of marketing allow for it; else its number is a `Suppression`."""
 
 
 class DirectAcked(NamedTuple):
@@ -156,12 +158,14 @@ class DirectAcked(NamedTuple):
 
 class DirectsCancelled(NamedTuple):
     """Pending messages that are not to be delivered any more: up to `CANCEL_ROWS` of ``batch``, the oldest first, or
-    (``batch`` empty) message ``direct_id`` of ``user``. What is not pending stays as it is.
+    (both empty) message ``direct_id`` of ``user``, or up to `CANCEL_ROWS` of marketing to ``user``. What is not pending
+    stays as it is.
     """
 
     batch: str = ""
     user: str = ""
     direct_id: int = 0
+    marketing: bool = False
 
 
 class OutboxEntry(NamedTuple):
@@ -355,7 +359,8 @@ class SubmitResult(Enum):
 
 
 class Committed(NamedTuple):
-    """It is on the disk. ``offsets``: of the submission's events, in order; ``direct_ids``: of its directs;
+    """It is on the disk. ``offsets``: of the submission's events, in order; ``direct_ids``: of its directs, a
+    `Suppression` where one was not to be sent;
     ``cancelled``: user and number of the messages that were pending and are cancelled.
     """
 

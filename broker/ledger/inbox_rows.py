@@ -5,24 +5,35 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+from broker.core.users.marketing import DAY_MS, HOUR_MS, MarketingRules, Suppression
 from broker.ledger.encryption import BodyCipher
 from broker.ledger.entries import CANCEL_ROWS, DirectEntry, DirectsCancelled, DirectState, LedgerDamaged
 from broker.ledger.inserting import insert_rows
 from broker.ledger.rows import ACKED_MARK, CRC_MASK, Tallies, direct_checksum, inbox_checksum, state_mark
+from protocol.frames import pack_body
 
-__all__ = ["InboxRows"]
+__all__ = ["MARKETING", "PREFERENCES", "InboxRows"]
 
+PREFERENCES, MARKETING = "user.preferences", "marketing"
+"""Kind and name of the records that say whether a user wants marketing."""
+NO = pack_body((False,))
+"""Body of such a record where the user does not."""
 INBOX_STEP = 1 << 32
 """Inbox numbers of one history: more than any user can get; a number holds 2^21 histories within 53 bits."""
 
 _INBOXES = "INSERT OR REPLACE INTO inboxes (user, last_id, acked_id, at_ms, crc) VALUES "
-_DIRECTS = "INSERT INTO directs (user, direct_id, kind, at_ms, expires_at_ms, state, batch, body, crc) VALUES "
+_DIRECTS = (
+    "INSERT INTO directs (user, direct_id, kind, at_ms, expires_at_ms, state, batch, body, marketing, crc) VALUES "
+)
 _CANCEL = (
     f"UPDATE directs SET state = {DirectState.CANCELLED:d},"
     f" crc = (crc + {state_mark(DirectState.CANCELLED)}) & {CRC_MASK} WHERE "
 )
 _OF_BATCH = (
     f"id IN (SELECT id FROM directs WHERE batch = ? AND batch <> '' AND state = 0 ORDER BY id LIMIT {CANCEL_ROWS})"
+)
+_OF_MARKETING = (
+    f"id IN (SELECT id FROM directs WHERE user = ? AND marketing = 1 AND state = 0 ORDER BY at_ms LIMIT {CANCEL_ROWS})"
 )
 _OF_USER = "user = ? AND direct_id = ? AND state = 0"
 
@@ -40,30 +51,52 @@ class _Inbox:
 
 
 class InboxRows:
-    """Inboxes of one transaction. ``base``: the number after which a new inbox begins."""
+    """Inboxes of one transaction. ``base``: the number after which a new inbox begins; ``rules``: of marketing."""
 
-    def __init__(self, connection: sqlite3.Connection, cipher: BodyCipher, tallies: Tallies, base: int) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, cipher: BodyCipher, tallies: Tallies, base: int, rules: MarketingRules
+    ) -> None:
         self.base = base
         self._connection = connection
         self._cipher = cipher
+        self._rules = rules
         self._tallies = tallies
         self._inboxes: dict[str, _Inbox] = {}
         self._directs: list[tuple[Any, ...]] = []
         """Rows as the statement takes them."""
 
     def add(self, item: DirectEntry) -> int:
-        """Put a message into an inbox; return its number."""
-        user, kind, at_ms, expires_at_ms, body, batch = item
+        """Put a message into an inbox; return its number, or why it is not sent."""
+        user, kind, at_ms, expires_at_ms, body, batch, marketing = item
+        if marketing and (suppression := self._suppression(user, at_ms)) is not None:
+            return suppression
         inbox = self._inbox(user)
         if inbox is None:
             inbox = self._inboxes[user] = _Inbox(self.base, 0, at_ms, None)
         direct_id = inbox.last_id = inbox.last_id + 1
         inbox.at_ms = at_ms
         body = self._cipher.encrypt("directs", body)
-        crc = direct_checksum(user, direct_id, kind, at_ms, expires_at_ms, DirectState.PENDING, batch, body)
+        crc = direct_checksum(user, direct_id, kind, at_ms, expires_at_ms, DirectState.PENDING, batch, body, marketing)
         self._tallies.add_direct(crc, DirectState.PENDING)
-        self._directs.append((user, direct_id, kind, at_ms, expires_at_ms, 0, batch, body, crc))
+        self._directs.append((user, direct_id, kind, at_ms, expires_at_ms, 0, batch, body, int(marketing), crc))
         return direct_id
+
+    def _suppression(self, user: str, now_ms: int) -> Suppression | None:
+        """Return why marketing is not sent to a user now, by what is written."""
+        execute = self._connection.execute
+        row = execute(
+            "SELECT body FROM records WHERE kind = ? AND subject = ? AND name = ?", (PREFERENCES, user, MARKETING)
+        ).fetchone()
+        is_opted_out = row is not None and self._cipher.decrypt("records", row[0]) == NO
+        last_hour = last_day = 0
+        if self._rules.has_caps and not is_opted_out:
+            self._write_directs()
+            last_day, last_hour = execute(
+                "SELECT count(*), coalesce(sum(at_ms > ?), 0) FROM directs"
+                f" WHERE user = ? AND marketing = 1 AND at_ms > ? AND state <> {DirectState.CANCELLED:d}",
+                (now_ms - HOUR_MS, user, now_ms - DAY_MS),
+            ).fetchone()
+        return self._rules.judge(is_opted_out, last_hour, last_day, now_ms)
 
     def begin_lineage(self) -> None:
         """Continue the numbers of all inboxes above any that may have been given out."""
@@ -111,7 +144,12 @@ class InboxRows:
     def cancel(self, item: DirectsCancelled) -> list[tuple[str, int]]:
         """Cancel pending messages; return user and number of each, sorted."""
         self._write_directs()
-        where, names = (_OF_BATCH, (item.batch,)) if item.batch else (_OF_USER, (item.user, item.direct_id))
+        where = _OF_USER
+        names: tuple[Any, ...] = (item.user, item.direct_id)
+        if item.batch:
+            where, names = _OF_BATCH, (item.batch,)
+        elif item.marketing:
+            where, names = _OF_MARKETING, (item.user,)
         rows = self._connection.execute(f"{_CANCEL}{where} RETURNING user, direct_id", names).fetchall()
         self._tallies.move_directs(len(rows), DirectState.PENDING, DirectState.CANCELLED)
         return sorted(rows)

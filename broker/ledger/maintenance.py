@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from broker.core.users.marketing import DAY_MS
 from broker.ledger.entries import ACTIVITY_FACTS, DirectState, OutboxEntry
 from broker.ledger.rows import CRC_MASK, state_mark
 from broker.ledger.store import Store
@@ -165,9 +166,15 @@ class Maintenance:
         """Check the next messages in the order of their numbers, cyclically: old pending ones hold up no others."""
         horizon_ms = wall_ms if self._is_above_max else wall_ms - _ms(self._retention.completed_directs_s)
         rows = self._connection.execute(
-            "SELECT id, at_ms, state FROM directs WHERE id > ? ORDER BY id LIMIT ?", (self._direct_cursor, SCAN_ROWS)
+            "SELECT id, at_ms, state, marketing FROM directs WHERE id > ? ORDER BY id LIMIT ?",
+            (self._direct_cursor, SCAN_ROWS),
         ).fetchall()
-        old = [each for each, at_ms, state in rows if state != DirectState.PENDING and at_ms < horizon_ms][:BATCH_ROWS]
+        counted_ms = min(horizon_ms, wall_ms - DAY_MS)  # by these it is known how many a user has had in a day
+        old = [
+            each
+            for each, at_ms, state, marketing in rows
+            if state != DirectState.PENDING and at_ms < (counted_ms if marketing else horizon_ms)
+        ][:BATCH_ROWS]
         if len(old) == BATCH_ROWS:
             self._direct_cursor = old[-1]
         else:

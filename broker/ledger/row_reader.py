@@ -52,7 +52,7 @@ SELECT_ENTRY = (
 )
 SELECT_STREAM = "SELECT stream, room, epoch, last_offset, opened_at_ms, used_at_ms, ended_at_ms, crc FROM streams"
 SELECT_INBOX = "SELECT user, last_id, acked_id, at_ms, crc FROM inboxes"
-SELECT_DIRECT = "SELECT user, direct_id, kind, at_ms, expires_at_ms, state, batch, body, crc FROM directs"
+SELECT_DIRECT = "SELECT user, direct_id, kind, at_ms, expires_at_ms, state, batch, body, marketing, crc FROM directs"
 SELECT_OUTBOX = "SELECT id, endpoint, line, topic, number, at_ms, due_at_ms, attempts, reason, body, crc FROM outbox"
 SELECT_RECORD = "SELECT kind, subject, name, at_ms, body, crc FROM records"
 
@@ -212,12 +212,12 @@ class RowReader:
         return row
 
     def _check_direct(self, row: tuple[Any, ...]) -> None:
-        if direct_checksum(*row[:8]) != row[8]:
+        if direct_checksum(*row[:9]) != row[9]:
             raise LedgerDamaged(f"{self.path}: message {row[1]} of {row[0]} is not what was written (checksum)")
 
     def _direct(self, row: tuple[Any, ...]) -> StoredDirect:
         self._check_direct(row)
-        user, direct_id, kind, at_ms, expires_at_ms, state, batch, body, _ = row
+        user, direct_id, kind, at_ms, expires_at_ms, state, batch, body, *_ = row
         body = self.cipher.decrypt("directs", body)
         return StoredDirect(user, direct_id, kind, at_ms, expires_at_ms, DirectState(state), body, batch)
 

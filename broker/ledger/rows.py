@@ -72,11 +72,20 @@ def inbox_checksum(user: str, last_id: int, acked_id: int, at_ms: int) -> int:
 
 
 def direct_checksum(
-    user: str, direct_id: int, kind: int, at_ms: int, expires_at_ms: int, state: int, batch: str, body: bytes
+    user: str,
+    direct_id: int,
+    kind: int,
+    at_ms: int,
+    expires_at_ms: int,
+    state: int,
+    batch: str,
+    body: bytes,
+    marketing: int,
 ) -> int:
     """Return the checksum of a row of directs: that of what never changes, and the mark of its state."""
     fields = direct_id, kind, at_ms, expires_at_ms, user.encode(), batch.encode(), body
-    return zlib.crc32(b"%d %d %d %d %b\0%b\0%b" % fields) + state_mark(state) & CRC_MASK
+    crc = zlib.crc32(b"%d %d %d %d %b\0%b\0%b" % fields, marketing)
+    return crc + state_mark(state) & CRC_MASK
 
 
 def state_mark(state: int) -> int:

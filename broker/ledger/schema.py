@@ -83,8 +83,9 @@ CREATE TABLE directs (
     id INTEGER PRIMARY KEY,
     user TEXT NOT NULL, direct_id INTEGER NOT NULL, kind INTEGER NOT NULL, at_ms INTEGER NOT NULL,
     expires_at_ms INTEGER NOT NULL, state INTEGER NOT NULL, batch TEXT NOT NULL, body BLOB NOT NULL,
-    crc INTEGER NOT NULL);
+    marketing INTEGER NOT NULL, crc INTEGER NOT NULL);
 CREATE UNIQUE INDEX directs_by_user ON directs (user, direct_id);
+CREATE INDEX directs_of_marketing ON directs (user, at_ms) WHERE marketing = 1;
 CREATE INDEX directs_pending ON directs (expires_at_ms) WHERE state = 0;
 CREATE INDEX directs_by_batch ON directs (batch, state) WHERE batch <> '';
 

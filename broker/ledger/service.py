@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import structlog
 import trio
 
+from broker.core.users.marketing import MarketingRules
 from broker.ledger.encryption import BodyCipher
 from broker.ledger.entries import Item, Key, LedgerRefused, LedgerResult, Submission, SubmitResult
 from broker.ledger.head import HeadFile, TrustedTimeFile, sync_path
@@ -67,7 +68,7 @@ class Ledger:
     ``unix_ms``: the time by which it expires and removes; ``distrust`` returns why it may not now, "" = it may;
     ``on_open`` is called once it is open with the last trusted time, Unix milliseconds (0 = none), and the seconds of
     distrust since; ``trusted`` returns both for the next start; ``keys``: what bodies are
-    encrypted with, None = nothing.
+    encrypted with, None = nothing; ``marketing``: when it is sent.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Ledger:
         close_timeout_s: float = CLOSE_TIMEOUT_S,
         results: ResultBatch | None = None,
         keys: LedgerKeys | None = None,
+        marketing: MarketingRules | None = None,
     ) -> None:
         self._results = results or ResultBatch()
         self.directory = directory
@@ -120,6 +122,7 @@ class Ledger:
         self._store: Store | None = None
         self._recorded_keys: frozenset[bytes] = frozenset()
         self._keys = keys
+        self._marketing = marketing or MarketingRules()
         self.read_limiter = trio.CapacityLimiter(1)
         """One query at a time reads the database."""
 
@@ -221,6 +224,12 @@ class Ledger:
             self._reader.cipher.use(keys)
         self._keys = keys
 
+    def use_marketing(self, rules: MarketingRules) -> None:
+        """Take other rules of marketing for what is written from now on."""
+        self._marketing = rules
+        if self._store is not None:
+            self._store.marketing = rules
+
     async def scrub(self) -> None:
         """Wait until nothing that was removed or replaced before is left in the database's file or its log.
 
@@ -321,6 +330,7 @@ class Ledger:
         marks: HeadFile | None = None
         try:
             store.cipher.use(self._keys)
+            store.marketing = self._marketing
             maintenance = Maintenance(store, self._retention, self._reports)
             maintenance.checkpoint()
             store.probe()

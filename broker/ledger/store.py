@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from broker.core.users.marketing import MarketingRules
 from broker.ledger.encryption import KEY_KIND, BodyCipher
 from broker.ledger.entries import Committed, LedgerDamaged, Repeated, Submission
 from broker.ledger.head import Head
@@ -36,6 +37,8 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.cipher = BodyCipher(path)
+        self.marketing = MarketingRules()
+        """Rules in force; may be set by any thread."""
         self._known_keys: set[bytes] | None = None
         self._connection = connect(path)
         try:
@@ -85,7 +88,9 @@ class Store:
         begin, execute = "BEGIN IMMEDIATE", self._connection.execute
         execute(begin)
         try:
-            transaction = Transaction(self._connection, self.cipher, self._head, self._streams, self._next_stream)
+            transaction = Transaction(
+                self._connection, self.cipher, self._head, self._streams, self._next_stream, self.marketing
+            )
             yield transaction
             if transaction.has_changed:
                 self._name_keys(transaction)

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from broker.core.users.marketing import MarketingRules
 from broker.ledger.chain import SALT_BYTES, canonical, commitment, link
 from broker.ledger.encryption import BodyCipher
 from broker.ledger.entries import (
@@ -55,7 +56,8 @@ _KEYS = "INSERT INTO keys (digest, fingerprint, outcome, offset, answer, at_ms, 
 
 
 class Transaction:
-    """What one transaction does. ``cipher`` encrypts bodies; ``known``, ``next_stream``: see `StreamRows`."""
+    """What one transaction does. ``cipher`` encrypts bodies; ``known``, ``next_stream``: see `StreamRows`; ``rules``:
+    of marketing."""
 
     def __init__(
         self,
@@ -64,12 +66,13 @@ class Transaction:
         head: HeadRow,
         known: Mapping[tuple[str, int], StreamRow],
         next_stream: int,
+        rules: MarketingRules,
     ) -> None:
         self.connection = connection
         self._cipher = cipher
         self.tallies = Tallies.load(head.tallies)
         self.streams = StreamRows(connection, self.tallies, known, next_stream)
-        self.inboxes = InboxRows(connection, cipher, self.tallies, head.inbox_base)
+        self.inboxes = InboxRows(connection, cipher, self.tallies, head.inbox_base, rules)
         self.outbox = OutboxRows(connection, cipher, self.tallies["outbox"])
         self.has_changed = False
         """Whether maintenance has done anything; else it is rolled back."""

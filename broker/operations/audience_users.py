@@ -39,7 +39,7 @@ async def audience_page(
         found = {
             (plain_name(each.user_id), each.user_id)
             for each in members[start : start + SLICE]
-            if each.index >= 0 and each.role not in (Role.GUEST, Role.APP) and part.selects(room.tags_of(each))
+            if each.index >= 0 and each.role not in (Role.GUEST, Role.APP) and part.selects(room.views.tags_of(each))
         }
         first = nsmallest(limit + 1, {*first, *(pair for pair in found if cursor is None or pair[0] > cursor)})
         await trio.lowlevel.checkpoint()

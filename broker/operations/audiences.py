@@ -61,7 +61,7 @@ async def _count(parts: Parts, caller: Caller, request: CountAudience) -> Audien
     for start in range(0, len(members), SLICE):
         batch = [each for each in members[start : start + SLICE] if each.index >= 0 and each.role is not Role.APP]
         online += len(batch)
-        addressed += sum(part.selects(room.tags_of(each)) for each in batch)
+        addressed += sum(part.selects(room.views.tags_of(each)) for each in batch)
         await trio.lowlevel.checkpoint()
     return AudienceCount(addressed, online)
 

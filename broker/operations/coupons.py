@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from broker.core.commerce.coupons import CouponPool, Upload
-from broker.core.tenants.names import plain_name
+from broker.core.tenants.names import plain_name, qualify, tenant_of
+from broker.core.users.marketing import Suppression
 from broker.operations.activities import begin, command
 from broker.operations.audience_users import audience_page
 from broker.operations.caller import Caller, OperationError
@@ -67,6 +68,14 @@ async def _issue_many(parts: Parts, caller: Caller, request: IssueCoupons) -> Is
         room = room_of(parts, request.room)
         found, following = await audience_page(room, request.audience, request.cursor, MAX_ISSUED_AT_ONCE)
         users = tuple(map(plain_name, found))
+    if request.marketing:
+        tenant, wants = tenant_of(request.room), parts.hub.preferences.wants_marketing
+        wanting = tuple(user for user in users if wants(qualify(tenant, user)))
+        if parts.inboxes is not None:
+            parts.inboxes.suppressed[Suppression.OPTED_OUT] += len(users) - len(wanting)
+        users = wanting
+        if not users:
+            return IssuedCoupons((), (), following)
     issue = request._replace(users=users, audience=None, cursor=None)
     issued: IssuedCoupons = await command(parts, caller, request.room, _key(request.id), issue)
     return issued._replace(next=following)

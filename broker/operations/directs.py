@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from broker.core.users.marketing import Suppression
 from broker.ledger import (
     CANCEL_ROWS,
     Committed,
@@ -20,7 +21,6 @@ from broker.operations.kept import ask, commit, later, read, required, submit
 from broker.operations.parts import Handler, Parts
 from broker.operations.rooms import room_of
 from broker.users.inbox import BatchResult, payload_of
-from broker.users.settings import opted_out
 from protocol.codes import ErrorCode, Role
 from protocol.direct_batches import direct_payload, payloads_of
 from protocol.fields import FieldError
@@ -40,6 +40,7 @@ from protocol.operations.directs import (
     SendOneDirect,
     SentDirect,
     SentDirects,
+    SuppressedBy,
 )
 
 __all__ = ["HANDLERS"]
@@ -71,24 +72,30 @@ async def _send(parts: Parts, caller: Caller, request: SendOneDirect) -> SentDir
     except FieldError as error:
         raise OperationError(error.code, error.rule, error.field) from None
     _check_types(parts, caller, request.type, ((request.user, payload),), "payload")
-    if request.marketing:
-        against = await ask(required(parts.ledger), opted_out, (request.user,))
-        if against:
-            return SentDirect(0, suppressed=True)
+    marketing = request.marketing or parts.types.is_marketing(request.type)
     parts.charge_messages(caller, 1)
     expires_at_ms = None if request.expires_s is None else parts.unix_ms() + request.expires_s * 1000
     key = make_key("direct call", caller.own_key, content=caller.fingerprint) if caller.key else ""
     result = await submit(
-        lambda on_done: inboxes.send(request.user, request.type, payload, on_done, key=key, expires_at_ms=expires_at_ms)
+        lambda on_done: inboxes.send(
+            request.user, request.type, payload, on_done, key=key, expires_at_ms=expires_at_ms, marketing=marketing
+        )
     )
     if isinstance(result, Committed):
-        return SentDirect(result.direct_ids[0])
+        return _sent(result.direct_ids[0])
     if not isinstance(result, Repeated):
         raise later()
     if result.reused:
         raise OperationError(ErrorCode.KEY_REUSED, "was used before with other content", "key")
     (first,) = result.first.values()
-    return SentDirect(first.offset, repeated=True)
+    return _sent(first.offset, repeated=True)
+
+
+def _sent(number: int, *, repeated: bool = False) -> SentDirect:
+    """Return the result of a message with its number, or with the `Suppression` in its place."""
+    if number > 0:
+        return SentDirect(number, repeated)
+    return SentDirect(0, repeated, True, SuppressedBy[Suppression(number).name])
 
 
 async def _send_many(parts: Parts, caller: Caller, request: SendManyDirects) -> SentDirects:
@@ -103,13 +110,16 @@ async def _send_many(parts: Parts, caller: Caller, request: SendManyDirects) -> 
         return SentDirects(request.batch, 0, 0, 0)
     parts.charge_messages(caller, len(payloads))
     pending = PendingResult[BatchResult]()
-    if not inboxes.send_part(request.batch, request.type, payloads, request.expires_s, pending.set):
+    marketing = request.marketing or parts.types.is_marketing(request.type)
+    if not inboxes.send_part(
+        request.batch, request.type, payloads, request.expires_s, pending.set, marketing=marketing
+    ):
         raise later()
     result = await pending.wait()
     if result.reused:
         rule = f"{result.reused} users have another message of this batch"
         raise OperationError(ErrorCode.KEY_REUSED, rule, "batch")
-    return SentDirects(request.batch, result.sent, result.repeated, result.failed, following)
+    return SentDirects(request.batch, result.sent, result.repeated, result.failed, following, result.suppressed)
 
 
 async def _recipients(

@@ -220,6 +220,7 @@ class Erasures:
         user = erasure.qualified
         self._inboxes.forget(user)
         self._hub.sanctions.forget(user)
+        self._hub.preferences.forget(user)
         if self._rooms.reports is not None:
             self._rooms.reports.erase(erasure)
         is_done = True

@@ -7,6 +7,7 @@ from typing import Any
 import trio
 
 from broker.core.commerce.audiences import Audiences
+from broker.core.rooms.audience import for_marketing
 from broker.core.rooms.deletions import UNDELETABLE
 from broker.core.rooms.pins import PinChange
 from broker.core.tenants.names import plain_name
@@ -60,32 +61,36 @@ def check_audience(room: Room, audience: Audience, field: str = "audience") -> N
 
 
 def _room_for(parts: Parts, request: PublishMessage) -> Room:
-    """Return the room of a message for a part of it, if both allow for that."""
-    assert request.audience is not None
-    if not any(request.audience):
-        raise OperationError(ErrorCode.BAD_FIELD, "must name at least one tag", "audience")
-    room = room_of(parts, request.room)
-    check_audience(room, request.audience)
+    """Return the room of a message for a part of it, or of marketing, if both allow for that."""
+    if request.audience is None:
+        room = open_for(parts, request.room)
+    else:
+        if not any(request.audience):
+            raise OperationError(ErrorCode.BAD_FIELD, "must name at least one tag", "audience")
+        room = room_of(parts, request.room)
+        check_audience(room, request.audience)
     if not room.state.takes_audience(request.type):
         rule = "is for announcements, media, and types of the deployment's own in lanes 0 to 2"
-        raise OperationError(ErrorCode.BAD_FIELD, rule, "audience")
+        raise OperationError(ErrorCode.BAD_FIELD, rule, "marketing" if request.audience is None else "audience")
     return room
 
 
 def post(parts: Parts, caller: Caller, request: PublishMessage, results: PostResults) -> None:
     """Post one message; its result comes through ``results``. OperationError where no room has taken it."""
     payload = checked_payload(parts, caller, request.room, request.type, request.payload)
-    room = open_for(parts, request.room) if request.audience is None else _room_for(parts, request)
+    is_for_all = request.audience is None and not request.marketing
+    room = open_for(parts, request.room) if is_for_all else _room_for(parts, request)
+    audience = for_marketing(request.audience) if request.marketing else request.audience
     user = caller.id if request.as_user is None else request.as_user
     screen = parts.hub.screens.of(room.name)
     name = request.name or plain_name(user)
     author = results.author(parts.types, user, name if screen is None else screen.masked_name(name))
     message = Post(request.type, request.client_msg_id or caller.post_id, payload)
     try:
-        if request.audience is None:
+        if audience is None:
             room.post(author, results.expect(), message, parts.clock())
         else:
-            room.post_to(request.audience, author, results.expect(), message, parts.clock())
+            room.post_to(audience, author, results.expect(), message, parts.clock())
     except Exception:
         parts.hub.crash(room)
 
@@ -160,6 +165,8 @@ async def _pin(parts: Parts, caller: Caller, request: PinMessage) -> PinnedMessa
         pin = await _pin_of_event(parts, room, name, request.offset)
     else:
         assert request.type is not None
+        if parts.types.is_marketing(request.type):
+            raise OperationError(ErrorCode.BAD_FIELD, "is marketing, and what is pinned is for all", "type")
         if request.type in UNDELETABLE:
             raise OperationError(ErrorCode.UNKNOWN_TYPE, "cannot be pinned", "type")
         payload = checked_payload(parts, caller, request.room, request.type, request.payload)

@@ -140,7 +140,7 @@ async def _reported_event(parts: Parts, caller: Caller, room: Room, request: Rep
         raise OperationError(ErrorCode.BAD_FIELD, "must not be given together with user or text", "offset")
     found = () if offset > room.state.last_offset else await events_of(parts, room, offset - 1, offset)
     tags = room.state.activities.tags_of(caller.id, caller.tags)
-    shown = room.addressed_to(tags, found or ())
+    shown = room.views.addressed_to(tags, found or ())
     if not shown or not is_reportable(shown[0].event.type):
         raise OperationError(ErrorCode.BAD_FIELD, "names no message that is kept and can be reported", "offset")
     event = shown[0].event

@@ -299,8 +299,8 @@ async def _history(parts: Parts, caller: Caller, request: RoomHistoryRequest) ->
         stop = events[-1].offset
     wanted = None if request.types is None else frozenset(request.types)
     if not caller.is_backend and caller.role_in(request.room) is not Role.APP:
-        tags = room.state.activities.tags_of(caller.id, caller.tags)
-        events = None if events is None else room.addressed_to(tags, events)
+        tags = room.views.tags_of_user(caller.id, caller.tags)
+        events = None if events is None else room.views.addressed_to(tags, events)
     items = tuple(_event_view(each) for each in events or () if wanted is None or each.event.type in wanted)
     return HistoryPage(items, epoch, last, events is None, stop if stop < last else None)
 

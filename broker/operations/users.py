@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import partial
 from typing import Any
 
 from broker.core.tenants.names import plain_name
+from broker.ledger import CANCEL_ROWS
 from broker.operations.caller import Caller, OperationError
-from broker.operations.kept import ask, keep, required
+from broker.operations.kept import ask, commit, keep, required
 from broker.operations.parts import Handler, Parts
 from broker.operations.rooms import room_of
 from broker.operations.sanctions import change_sanction, check_target
@@ -107,8 +109,15 @@ async def _set_preferences(parts: Parts, caller: Caller, request: SetPreferences
     visibility = None if request.visibility is None else request.visibility.name.lower()
     wanted = {"marketing": request.marketing, "recommendation": request.recommendation, "visibility": visibility}
     changes = {name: value for name, value in wanted.items() if value is not None}
-    if changes:
-        await keep(ledger, preference_items(request.user, changes, parts.unix_ms()))
+    items = preference_items(request.user, changes, parts.unix_ms())
+    if request.marketing is False:
+        inboxes, is_left = required(parts.inboxes), True
+        while is_left:  # what waits is withdrawn in the transaction that sets the preference, the rest after it
+            result = await commit(partial(inboxes.cancel, user=request.user, marketing=True, then=items))
+            items, is_left = [], len(result.cancelled) == CANCEL_ROWS
+    elif changes:
+        await keep(ledger, items)
+    parts.hub.preferences.change(request.user, changes)
     return _preferences(await ask(ledger, read_settings, request.user))
 
 

@@ -52,4 +52,5 @@ def _custom_rule(entry: TypeConfig) -> CustomRule:
         max_bytes=entry.max_bytes,
         rate=Rate(entry.rate_per_s, entry.burst),
         roles=frozenset(Role[role.upper()] for role in entry.roles),
+        marketing=entry.marketing,
     )

@@ -43,6 +43,7 @@ from broker.core.rooms.types import CustomRule
 from broker.core.structures.steps import run_steps
 from broker.core.tenants.names import tenant_of
 from broker.core.tenants.quotas import Tenants
+from broker.core.users.preferences import PreferenceTable
 from broker.ledger import LedgerDamaged, LedgerRefused, ResultBatch
 from broker.rooms.actions import ActionQueue
 from broker.rooms.activity_records import read_activity
@@ -103,6 +104,7 @@ class Hub:
         self.key_space = KeySpace() if room_store is None else room_store.key_space
         self.trusted = TrustedClock(unix_ms, clock) if trusted is None else trusted
         """By it keys and sanctions expire."""
+        self.preferences = PreferenceTable() if room_store is None else room_store.preferences
         self.sanctions = SanctionTable()
         """Who may not post, or not enter."""
         self._sessions_of = sessions_of
@@ -281,6 +283,7 @@ class Hub:
             reporter=None if self._reports is None else self._reports.of(name, epoch),
             tenant=use,
             on_actions=self._actions.put,
+            preferences=self.preferences,
             measures=self.measures,
             sessions_of=self._sessions_of,
         )

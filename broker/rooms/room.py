@@ -27,7 +27,6 @@ from broker.core.commerce.room_activities import (
     Times,
 )
 from broker.core.limits.overload import OverloadStage, TickPacer
-from broker.core.rooms.audience import addressed_to
 from broker.core.rooms.effects import (
     Effect,
     End,
@@ -54,10 +53,11 @@ from broker.core.rooms.stream import StoredEvent
 from broker.core.rooms.watch_times import WatchTimes
 from broker.core.tenants.names import plain_name, qualify, tenant_of
 from broker.core.tenants.quotas import TenantUse
+from broker.core.users.preferences import PreferenceTable
 from broker.ledger import ResultBatch
 from broker.rooms.actions import RoomActions
 from broker.rooms.attributes import attributes
-from broker.rooms.encoding import TIERS, Content
+from broker.rooms.encoding import Content
 from broker.rooms.fanout import FanOut
 from broker.rooms.holding import NOBODY, hold, tell_author
 from broker.rooms.journal import RoomJournal
@@ -67,11 +67,12 @@ from broker.rooms.members import Member, Members, PostRef, reply_all
 from broker.rooms.publishing import RoomPublisher
 from broker.rooms.reports import VACATED_AFTER_S, RoomReporter
 from broker.rooms.room_store import RoomStore
+from broker.rooms.views import RoomViews
 from protocol.activities.audiences import Audience
 from protocol.activities.moderation import OwnMute
 from protocol.activities.reviews import HeldBy
 from protocol.codes import LeaveReason, MessageType, Outcome, Role, RoomPhase
-from protocol.messages import AckResult, FirstResult, Joined, Post
+from protocol.messages import AckResult, FirstResult, Post
 from protocol.operations import STAFF
 from protocol.operations.keys import KeyItem
 
@@ -123,6 +124,7 @@ class Room:
         reporter: RoomReporter | None = None,
         tenant: TenantUse | None = None,
         on_actions: OnActions = lambda asked: None,
+        preferences: PreferenceTable | None = None,
         measures: RoomMeasures | None = None,
         sessions_of: SessionsOf = lambda user: (),
     ) -> None:
@@ -132,7 +134,8 @@ class Room:
         """Quotas of its tenant; None: the default one, which has none."""
         self.number = number
         self.state = state
-        self.members = Members(self.tags_of)
+        self.views = RoomViews(name, state, PreferenceTable() if preferences is None else preferences, unix_ms)
+        self.members = Members(self.views.tags_of)
         self.senders: dict[Member, None] = {}
         """Links of the app that post without being members; they get the answers to their posts, nothing else."""
         self._pacer = pacer
@@ -239,25 +242,11 @@ class Room:
             counter = RoomEvent("moderation.muted", OwnMute(False) if mute is None else mute)
             self._publisher.push_own_counter(("moderation", "own"), counter, (member,))
 
-    def snapshot(self, member: Member) -> Joined:
-        """Return the room as a member gets it that joins now."""
-        tier = TIERS[member.variant % len(TIERS)]
-        user, tags = plain_name(member.user_id), self.tags_of(member)
-        return self.state.snapshot(plain_name(self.name), member.role, tier, user, self._unix_ms(), tags)
-
-    def tags_of(self, member: Member) -> int:
-        """Return the bits of a member's tags as they are now."""
-        return self.state.activities.tags_of(plain_name(member.user_id), member.tags)
-
     def attributes_of(
         self, user: str, joined_at_ms: int | None, tags: tuple[str, ...], now_ms: int, account_created: int = 0
     ) -> Attributes:
         """Return what the conditions of activities ask of a user (qualified id), see `attributes`."""
         return attributes(self.state, self.watch_times, user, joined_at_ms, tags, account_created, now_ms)
-
-    def addressed_to(self, tags: int, events: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
-        """Return events of the stream as a viewer with these tags gets them."""
-        return addressed_to(tags, events, self.state.activities.tag_bits)
 
     def event_id(self, offset: int) -> str:
         """Return the id of an event for streams of events, "" where there are none."""

@@ -22,6 +22,7 @@ from broker.core.rooms.effects import Record
 from broker.core.rooms.idempotency import KEY_REUSED, FirstUse, OperationKey, StoredResult
 from broker.core.rooms.keys import KeySpace
 from broker.core.tenants.names import plain_name
+from broker.core.users.preferences import PreferenceTable
 from broker.ledger import (
     Committed,
     DirectEntry,
@@ -47,6 +48,7 @@ from broker.rooms.activity_records import DirectSink, batch_items, read_activiti
 from broker.rooms.combo_records import combo_items
 from broker.rooms.highlight_records import highlight_items
 from broker.rooms.key_records import StoredKeys, key_items, key_removals, read_room_keys
+from broker.rooms.preference_records import read_preferences
 from broker.rooms.reports import RoomReports
 from broker.rooms.room_checkpoints import MAX_CHECKPOINTS, RoomCheckpoint, add_records, add_uncounted, read_checkpoints
 from broker.rooms.score_records import score_items
@@ -81,6 +83,8 @@ class RoomStore:
         self.reports = reports
         self.key_space = KeySpace() if key_space is None else key_space
         """Space of the keys of all rooms, with a task or without."""
+        self.preferences = PreferenceTable()
+        """What users prefer, as far as rooms have to know."""
         self.unix_ms = unix_ms
         self._checkpoints: dict[str, RoomCheckpoint] = {}
         self._unwritten: dict[tuple[str, int], RoomCheckpointed | RoomEnded] = {}
@@ -309,6 +313,7 @@ class RoomStore:
         """Read the checkpoints of all rooms. At the start, before connections are accepted."""
         since_ms = self.unix_ms() - round(history_s * 1000)
         found = await self.ledger.ask(read_checkpoints, since_ms, history_entries)
+        self.preferences.load(await self.ledger.ask(read_preferences))
         for room, keys in (await self.ledger.ask(read_room_keys)).items():
             self.key_space.take(keys.nbytes)
             if room in found:

@@ -120,7 +120,7 @@ class PendingJoin:
         request = self._request
         if isinstance(request, Join):
             member = self._enter(room, room_grant)
-            self._joiner.send(room.snapshot(member), room.number, self._sequence)
+            self._joiner.send(room.views.snapshot(member), room.number, self._sequence)
             return
         events: Sequence[StoredEvent] | None = None
         # A guest's position cannot be trusted: any guest could read the room's past with an offset of 0. One that is
@@ -136,9 +136,9 @@ class PendingJoin:
         if events is not None and not _fits(events, self._context.resume_bytes):
             events = None  # they would fill the queue and end the link, and the next RESUME would be the same
         member = self._enter(room, room_grant)
-        snapshot = room.snapshot(member)
+        snapshot = room.views.snapshot(member)
         if events is not None:
-            events = room.addressed_to(room.tags_of(member), events)
+            events = room.views.addressed_to(room.views.tags_of(member), events)
             # The client has them, or they are among the events.
             left_out = len(snapshot.keys) + snapshot.keys_more
             snapshot = snapshot._replace(

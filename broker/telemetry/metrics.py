@@ -22,6 +22,7 @@ from broker.core.limits.overload import OverloadStage
 from broker.core.structures.histogram import Histogram
 from broker.core.structures.steps import run_steps
 from broker.core.tenants.names import split_name
+from broker.core.users.marketing import Suppression
 from broker.telemetry.text_format import Kind, Metric, MetricValue, render, series, values_of
 from protocol.codes import CloseCode, ErrorCode, Lane
 from protocol.messages import Account
@@ -130,6 +131,11 @@ def _top_rooms(reading: Reading) -> Mapping[str, int]:
 
 def _by_lane(histograms: Iterable[Histogram]) -> Mapping[str, Histogram]:
     return {Lane(lane).name.lower(): each for lane, each in enumerate(histograms)}
+
+
+def _suppressed(reading: Reading) -> Mapping[str, int]:
+    inboxes = reading.broker.inboxes
+    return {why.name.lower(): 0 if inboxes is None else inboxes.suppressed[why] for why in Suppression}
 
 
 def _messages(result: str) -> Callable[[Reading], Mapping[str, int]]:
@@ -328,6 +334,10 @@ METRICS: tuple[Metric, ...] = (
     _of_part("ledger_queries", "Reads for sessions.", "queries", "asked", "broker.ledger.queries:asked"),
     _of_part("ledger_query_failures", "Reads for sessions that failed.", "queries", "failed",
              "broker.ledger.queries:failed"),
+    Metric("roomcast_marketing_suppressed_total", "counter", "Marketing messages to users that were not sent, by why.",
+           _suppressed, ("broker.users.inbox:suppressed", "broker.operations.coupons:suppressed"), "why"),
+    _of_part("marketing_withdrawn", "Marketing messages that waited when their user did not want any more.", "inboxes",
+             "withdrawn", "broker.users.inbox:withdrawn"),
     _of_part("directs_delivered", "Direct messages written to links.", "inboxes", "delivered",
              "broker.users.inbox:delivered"),
     # Operations.

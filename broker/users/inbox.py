@@ -12,7 +12,7 @@ one link has in flight is bounded by `WINDOW`.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import structlog
 import trio
 
+from broker.core.users.marketing import Suppression
 from broker.ledger import (
     Committed,
     DirectAcked,
@@ -67,6 +68,8 @@ class BatchResult(NamedTuple):
     failed: int
     reused: int = 0
     """Of those repeated: users who have another message under the same batch."""
+    suppressed: int = 0
+    """Users to whom no marketing was to be sent."""
 
 
 class _Pending:
@@ -86,7 +89,17 @@ class _Pending:
 class _Part:
     """Messages that are answered together. As many as the ledger has room for are submitted, the rest waits here."""
 
-    __slots__ = ("_in_flight", "_on_done", "_repeated", "_reused", "_send", "_sent", "_total", "_waiting")
+    __slots__ = (
+        "_in_flight",
+        "_on_done",
+        "_repeated",
+        "_reused",
+        "_send",
+        "_sent",
+        "_suppressed",
+        "_total",
+        "_waiting",
+    )
 
     def __init__(
         self,
@@ -99,7 +112,7 @@ class _Part:
         self._on_done = on_done
         self._total = len(payloads)
         self._reused = 0
-        self._in_flight = self._sent = self._repeated = 0
+        self._in_flight = self._sent = self._suppressed = self._repeated = 0
 
     def pump(self) -> bool:
         """Hand over what there is room for; False if the ledger has none of the part. What it cannot take has failed,
@@ -119,13 +132,15 @@ class _Part:
         """Count the result of one message. The ledger calls this later, never from within `pump`."""
         self._in_flight -= 1
         if isinstance(result, Committed):
-            self._sent += 1
+            is_sent = result.direct_ids[0] > 0
+            self._sent += is_sent
+            self._suppressed += not is_sent
         elif isinstance(result, Repeated):
             self._repeated += 1
             self._reused += bool(result.reused)
         if not self.pump():
-            durable = self._sent + self._repeated
-            self._on_done(BatchResult(self._sent, self._repeated, self._total - durable, self._reused))
+            failed = self._total - self._sent - self._suppressed - self._repeated
+            self._on_done(BatchResult(self._sent, self._repeated, failed, self._reused, self._suppressed))
 
 
 class _Cursor:
@@ -166,6 +181,10 @@ class Inboxes:
         """Users whose messages could not be read for some link; bounded likewise."""
         self.delivered = 0
         """Messages written to links, repeated ones included."""
+        self.suppressed: Counter[Suppression] = Counter()
+        """Marketing messages that were not sent, by why."""
+        self.withdrawn = 0
+        """Marketing messages that waited when their user did not want any more."""
 
     @property
     def pending_users(self) -> frozenset[str]:
@@ -195,15 +214,17 @@ class Inboxes:
         key: str | Key = "",
         batch: str = "",
         expires_at_ms: int | None = None,
+        marketing: bool = False,
     ) -> SubmitResult:
         """Put a message into a user's inbox; ``on_done`` gets the ledger's result, with its number when it is durable.
 
         ``kind``: message type; ``payload``: any value of the wire, up to 4 KiB packed (else ValueError); ``key``
         makes a repeated call harmless: it gets the first result, with the number of the first message. As text it is a
-        key of this user's.
+        key of this user's. ``marketing``: it is written only where the rules of marketing allow for it; else its number
+        is a `Suppression`.
         """
         # Any: payloads of custom types are any value.
-        entry = self.entry(user, kind, payload, batch, expires_at_ms)
+        entry = self.entry(user, kind, payload, batch, expires_at_ms)._replace(marketing=marketing)
         if isinstance(key, str):
             keys = (make_key("direct", user, key, content=pack_body((kind, payload))),) if key else ()
         else:
@@ -263,6 +284,8 @@ class Inboxes:
         payloads: Sequence[tuple[str, Any]],
         expires_s: float | None,
         on_done: Callable[[BatchResult], None],
+        *,
+        marketing: bool = False,
     ) -> bool:
         """Send a part of a batch, (user, payload) each; ``on_done`` is called when the ledger has answered all of it.
 
@@ -273,22 +296,33 @@ class Inboxes:
 
         def send(user: str, payload: Any, on_result: Callable[[LedgerResult], None]) -> SubmitResult:
             key = f"batch {batch}"
-            return self.send(user, kind, payload, on_result, key=key, batch=batch, expires_at_ms=expires_at_ms)
+            return self.send(
+                user, kind, payload, on_result, key=key, batch=batch, expires_at_ms=expires_at_ms, marketing=marketing
+            )
 
         return _Part(payloads, send, on_done).pump()
 
     def cancel(
-        self, on_done: Callable[[LedgerResult], None], *, batch: str = "", user: str = "", direct_id: int = 0
+        self,
+        on_done: Callable[[LedgerResult], None],
+        *,
+        batch: str = "",
+        user: str = "",
+        direct_id: int = 0,
+        marketing: bool = False,
+        then: Sequence[Item] = (),
     ) -> SubmitResult:
-        """Cancel pending messages: up to `CANCEL_ROWS` of a batch, or one of a user; ``on_done`` gets the ledger's
-        result, which names them.
+        """Cancel pending messages: up to `CANCEL_ROWS` of a batch, one of a user, or up to `CANCEL_ROWS` of marketing
+        to a user; ``on_done`` gets the ledger's result, which names them. ``then``: what is written with it.
 
         From then on no link is sent them. What a link has been sent may still be shown, and stays cancelled.
         """
-        return self._ledger.record((DirectsCancelled(batch, user, direct_id),), partial(self._on_cancelled, on_done))
+        cancelled = DirectsCancelled(batch, user, direct_id, marketing)
+        return self._ledger.record((*then, cancelled), partial(self._on_cancelled, on_done, marketing))
 
-    def _on_cancelled(self, on_done: Callable[[LedgerResult], None], result: LedgerResult) -> None:
+    def _on_cancelled(self, on_done: Callable[[LedgerResult], None], marketing: bool, result: LedgerResult) -> None:
         if isinstance(result, Committed):
+            self.withdrawn += len(result.cancelled) if marketing else 0
             for user, _ in result.cancelled:
                 pending = self._pending.get(user)
                 for cursor in () if pending is None else pending.links.values():
@@ -396,7 +430,11 @@ class Inboxes:
         self, entry: DirectEntry, payload: Any, on_done: Callable[[LedgerResult], None], result: LedgerResult
     ) -> None:
         if type(result) is Committed:
-            self._on_new(entry, payload, result.direct_ids[0])
+            direct_id = result.direct_ids[0]
+            if direct_id > 0:
+                self._on_new(entry, payload, direct_id)
+            else:
+                self.suppressed[Suppression(direct_id)] += 1
         on_done(result)
 
     def _on_new(self, entry: DirectEntry, payload: Any, direct_id: int) -> None:

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from broker.ledger import Reader, RecordPut
+from broker.ledger.inbox_rows import PREFERENCES
 from protocol.errors import RemoteProtocolError
 from protocol.frames import pack_body, unpack_body
 
-__all__ = ["PREFERENCES", "TAGS", "UserSettings", "opted_out", "preference_items", "read_settings", "tags_item"]
+__all__ = ["PREFERENCES", "TAGS", "UserSettings", "preference_items", "read_settings", "tags_item"]
 
-PREFERENCES, TAGS = "user.preferences", "user.tags"
+TAGS = "user.tags"
 
 
 class UserSettings(NamedTuple):
@@ -48,8 +49,3 @@ def read_settings(reader: Reader, user: str) -> UserSettings:
         if name in UserSettings._fields:
             found[name] = value
     return UserSettings(**found)
-
-
-def opted_out(reader: Reader, users: Sequence[str]) -> frozenset[str]:
-    """Return which of ``users`` want no marketing. Runs in the ledger's reading thread."""
-    return frozenset(user for user in users if read_settings(reader, user).marketing is False)

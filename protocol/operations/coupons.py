@@ -133,7 +133,7 @@ class IssueCoupons(NamedTuple):
     """Give each of many users a code; those who have one keep it.
 
     ``audience``: in place of ``users`` the users of a part of the room who are there now, 500 a call, in the order of
-    their ids; ``cursor``: the last answer's ``next``.
+    their ids; ``cursor``: the last answer's ``next``; ``marketing``: users whose preference is against it get none.
     """
 
     room: str
@@ -141,6 +141,7 @@ class IssueCoupons(NamedTuple):
     users: tuple[str, ...] = ()
     audience: Audience | None = None
     cursor: str | None = None
+    marketing: bool = False
 
 
 class UserCoupon(NamedTuple):
@@ -270,7 +271,7 @@ ROWS: tuple[OperationRow, ...] = (
     ),
     row(
         284, "coupons.issue_many", IssueCoupons,
-        (room_name, _id, array_of(user_id, MAX_ISSUED_AT_ONCE), optional(audience), cursor), IssuedCoupons,
+        (room_name, _id, array_of(user_id, MAX_ISSUED_AT_ONCE), optional(audience), cursor, boolean), IssuedCoupons,
         record(
             IssuedCoupons,
             (array_of(_user_coupon, MAX_ISSUED_AT_ONCE), array_of(member_id, MAX_ISSUED_AT_ONCE), cursor),

@@ -28,6 +28,7 @@ __all__ = [
     "SendOneDirect",
     "SentDirect",
     "SentDirects",
+    "SuppressedBy",
 ]
 
 
@@ -42,9 +43,18 @@ class DirectStatus(IntEnum):
     CANCELLED = 3
 
 
+class SuppressedBy(IntEnum):
+    """Why a marketing message is not sent: the user wants none, has had as many as may be, or it is a quiet hour."""
+
+    OPTED_OUT = 1
+    FREQUENCY = 2
+    QUIET_HOURS = 3
+
+
 class SendOneDirect(NamedTuple):
     """Send one message to a user. ``type``: ANNOUNCEMENT or a custom type; ``expires_s``: as configured by default;
-    ``marketing``: not to a user whose preference is against it.
+    ``marketing``: only where the user's preference, the caps on how often and the quiet hours allow for it. Types of
+    the deployment's own may be marketing whatever is said here.
     """
 
     user: str
@@ -62,7 +72,9 @@ class SentDirect(NamedTuple):
     id: int
     repeated: bool = False
     suppressed: bool = False
-    """The user wants no marketing: nothing was sent, and ``id`` is 0."""
+    """It is marketing and was not to be sent: ``id`` is 0."""
+    why: SuppressedBy | None = None
+    """Why it is suppressed."""
 
 
 class SendManyDirects(NamedTuple):
@@ -81,17 +93,20 @@ class SendManyDirects(NamedTuple):
     expires_s: int | None = None
     audience: RoomAudience | None = None
     cursor: str | None = None
+    marketing: bool = False
 
 
 class SentDirects(NamedTuple):
     """Users whose message is durable now, was before, and could not be written: send the same again for those.
-    ``next``: cursor of the further users of an audience, null = there are none."""
+    ``next``: cursor of the further users of an audience, null = there are none; ``suppressed``: users to whom no
+    marketing was to be sent."""
 
     batch: str
     sent: int
     repeated: int
     failed: int
     next: str | None = None
+    suppressed: int = 0
 
 
 class ProgressRequest(NamedTuple):
@@ -173,8 +188,8 @@ _count = integer(0)
 _batch = scoped(text(1, 64))
 _expires = optional(integer(1, MAX_EXPIRY_S))
 _values = map_of(user_id, map_of(text(1, 32), text(0, 4096, lines=True), MAX_TEMPLATE_FIELDS), MAX_RECIPIENTS)
-_sent = record(SentDirect, (_count, boolean, boolean))
-_sent_many = record(SentDirects, (_batch, _count, _count, _count, cursor))
+_sent = record(SentDirect, (_count, boolean, boolean, optional(name_of(SuppressedBy))))
+_sent_many = record(SentDirects, (_batch, _count, _count, _count, cursor, _count))
 _progress = record(DirectProgress, (_batch, *(_count,) * 4))
 _state = record(DirectStateView, (optional(name_of(DirectStatus)),))
 _status = name_of(DirectStatus)
@@ -196,7 +211,7 @@ ROWS: tuple[OperationRow, ...] = (
         81, "directs.send_many", SendManyDirects,
         (
             _batch, integer(1, 255), any_value, optional(_values), optional(array_of(user_id, MAX_RECIPIENTS)),
-            _expires, optional(room_audience), cursor,
+            _expires, optional(room_audience), cursor, boolean,
         ),
         SentDirects, _sent_many, "Send each of up to 1,024 users one message of a batch.",
         scope=Scope.DIRECTS_WRITE, roles=PLATFORM, durable=True, rate=RateLimit(500, 1000), at_once=4,

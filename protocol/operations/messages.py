@@ -63,6 +63,8 @@ class PublishMessage(NamedTuple):
     as_user: str | None = None
     name: str = ""
     audience: Audience | None = None
+    marketing: bool = False
+    """It is sent to nobody whose preference is against marketing. Types of the deployment's own may always be so."""
 
 
 class Published(NamedTuple):
@@ -184,7 +186,7 @@ class DeletedMessages(NamedTuple):
 
 
 _PUBLISH_RULES = (
-    room_name, integer(1, 255), any_value, text(0, 64), optional(member_id), display_name, optional(audience),
+    room_name, integer(1, 255), any_value, text(0, 64), optional(member_id), display_name, optional(audience), boolean,
 )  # fmt: skip
 _publish = record(PublishMessage, _PUBLISH_RULES)
 _published = record(

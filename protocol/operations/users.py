@@ -80,7 +80,8 @@ class Visibility(IntEnum):
 
 
 class Preferences(NamedTuple):
-    """Preferences of a user; null = not set. ``marketing`` false: `directs.send` with ``marketing`` sends nothing."""
+    """Preferences of a user; null = not set. ``marketing`` false: no marketing message reaches the user, also none that
+    waits."""
 
     marketing: bool | None = None
     recommendation: bool | None = None

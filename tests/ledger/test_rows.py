@@ -163,7 +163,7 @@ def test_a_row_put_back_to_an_older_state_is_found(ledger: bytes) -> None:
         user, number, kind, at_ms, expires_at_ms, batch, body = connection.execute(
             "SELECT user, direct_id, kind, at_ms, expires_at_ms, batch, body FROM directs WHERE state = 1"
         ).fetchone()
-        crc = direct_checksum(user, number, kind, at_ms, expires_at_ms, DirectState.PENDING, batch, body)
+        crc = direct_checksum(user, number, kind, at_ms, expires_at_ms, DirectState.PENDING, batch, body, 0)
         connection.execute(
             "UPDATE directs SET state = 0, crc = ? WHERE user = ? AND direct_id = ?", (crc, user, number)
         )
@@ -241,7 +241,7 @@ numbers = st.integers(0, 2**40)
 def test_the_checksum_of_a_message_grows_with_its_state(
     user: str, number: int, kind: int, at_ms: int, expires_at_ms: int, batch: str, body: bytes
 ) -> None:
-    crcs = [direct_checksum(user, number, kind, at_ms, expires_at_ms, state, batch, body) for state in DirectState]
+    crcs = [direct_checksum(user, number, kind, at_ms, expires_at_ms, state, batch, body, 0) for state in DirectState]
     assert len(set(crcs)) == len(crcs)
     tallies = Tallies()
     tallies.add_direct(crcs[DirectState.PENDING], DirectState.PENDING)

@@ -50,7 +50,7 @@ async def test_a_backend_sends_over_http_and_the_user_acknowledges(directory: Pa
         _, direct = await ann.expect(Direct)
         assert (direct.direct_id, direct.payload) == (sent.json()["id"], ("已发货",))
         batch = {"batch": "may", "type": 4, "template": ["码 {code}"], "values": {"ann": {"code": "A"}}}
-        counts = {"batch": "may", "sent": 1, "repeated": 0, "failed": 0, "next": None}
+        counts = {"batch": "may", "sent": 1, "repeated": 0, "failed": 0, "next": None, "suppressed": 0}
         assert (await client.post("/v1/directs/send_many", json=batch)).json() == counts
         _, second = await ann.expect(Direct)
         assert second.payload == ("码 A",)
@@ -94,7 +94,7 @@ async def test_a_backend_lists_and_cancels_messages_over_http(directory: Path) -
             assert await ok("progress", batch="may") == counts
             assert await ok("state", user="ann", id=3) == {"state": "cancelled"}
             again = await ok("send_many", batch="may", type=4, template=["two"], users=["ann", "bob"])
-            assert again == {"batch": "may", "sent": 0, "repeated": 2, "failed": 0, "next": None}
+            assert again == {"batch": "may", "sent": 0, "repeated": 2, "failed": 0, "next": None, "suppressed": 0}
             cancelled = await ok("list", user="ann", state="cancelled")
             assert [each["id"] for each in cancelled["items"]] == [2, 3]
         async with login(broker, "ann") as ann:

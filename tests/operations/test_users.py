@@ -86,7 +86,7 @@ async def test_a_user_who_wants_no_marketing_gets_none(directory: Path) -> None:
         await ok(client, "users.set_preferences", user="ann", marketing=False)
         news: dict[str, Any] = {"user": "ann", "type": 4, "payload": ["50 % off"]}
         assert await ok(client, "directs.send", **news, marketing=True) == {
-            "id": 0, "repeated": False, "suppressed": True,
+            "id": 0, "repeated": False, "suppressed": True, "why": "opted_out",
         }  # fmt: skip
         assert (await ok(client, "directs.send", **news))["id"] > 0
         await ok(client, "users.set_preferences", user="ann", marketing=True)

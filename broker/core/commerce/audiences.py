@@ -25,6 +25,7 @@ from broker.core.commerce.activity import (
     refused,
 )
 from broker.core.commerce.room_rankings import INVITES, SHARES
+from broker.core.users.preferences import OPTED_OUT
 from protocol.activities.audiences import (
     MAX_TAGS,
     Audience,
@@ -54,6 +55,8 @@ INVITES_A_MINUTE = 20
 FORGOTTEN_AT_ONCE = 2
 """Inviters without an invite in the last minute whose times go with the next invite."""
 _UNKNOWN = 1 << MAX_TAGS
+OPTED_OUT_BIT = 1 << (MAX_TAGS + 1)
+"""Bit of the users who want no marketing."""
 """Bit of a tag that the room does not have; no user has it."""
 
 
@@ -127,7 +130,7 @@ class Audiences(Activity[T]):
         """Return the bits of tags by name; one that the room does not have is a bit that no user has."""
         bits = 0
         for tag in tags:
-            bits |= 1 << self._numbers.get(tag, MAX_TAGS)
+            bits |= OPTED_OUT_BIT if tag == OPTED_OUT else 1 << self._numbers.get(tag, MAX_TAGS)
         return bits
 
     def tags_of(self, user: str, own: Sequence[str]) -> int:

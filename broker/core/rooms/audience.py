@@ -10,12 +10,19 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from broker.core.rooms.stream import StoredEvent
+from broker.core.users.preferences import OPTED_OUT
 from protocol.activities.audiences import Audience
 from protocol.codes import MessageType
 from protocol.messages import Event
 from protocol.payloads import NotAddressedPayload
 
-__all__ = ["Selector", "addressed_to", "not_addressed", "selector"]
+__all__ = ["Selector", "addressed_to", "for_marketing", "not_addressed", "selector"]
+
+
+def for_marketing(audience: Audience | None) -> Audience:
+    """Return the part of an audience (None: all) that may be sent marketing."""
+    audience = Audience() if audience is None else audience
+    return audience if OPTED_OUT in audience.none else audience._replace(none=(*audience.none, OPTED_OUT))
 
 
 class Selector(NamedTuple):

@@ -24,6 +24,7 @@ from broker.core.limits.overload import STAGE_RULES, OverloadStage
 from broker.core.limits.post_limits import PostLimits
 from broker.core.moderation.sanctions import RoomSanctions
 from broker.core.rooms.accounts import RoomAccounts
+from broker.core.rooms.audience import for_marketing
 from broker.core.rooms.deletions import deletion_of
 from broker.core.rooms.effects import Effect, Hold, PendingReply, Record, RefusePost, Reply
 from broker.core.rooms.idempotency import OperationKey, order_key, post_key
@@ -491,6 +492,8 @@ class Posting(Generic[T]):
         audience: Audience | None = None,
     ) -> Sequence[Effect[T]]:
         """Decide a message of a type of the deployment's own in lanes 0 to 2."""
+        if rule.marketing:
+            audience = for_marketing(audience)
         key = post_key(author.user_id, post, audience)
         known = self._stream.known(key, ticket, now)
         if known is not None:

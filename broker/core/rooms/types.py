@@ -26,6 +26,7 @@ class CustomRule:
     max_bytes: int
     rate: Rate
     roles: frozenset[Role]
+    marketing: bool = False
 
 
 class TypeRules:
@@ -49,6 +50,11 @@ class TypeRules:
         lanes = {int(kind): rule.lane for kind, rule in MESSAGE_TYPES.items()}
         lanes |= {kind: rule.lane for kind, rule in self.custom.items()}
         return frozenset(kind for kind, lane in lanes.items() if lane <= Lane.PAID)
+
+    def is_marketing(self, kind: int) -> bool:
+        """Return whether every message of a type is marketing."""
+        rule = self.custom.get(kind)
+        return rule is not None and rule.marketing
 
     def permitted(self, role: Role, allow: frozenset[str] | None) -> frozenset[int]:
         """Return the types that a role may send, narrowed to the names in its token's ``allow`` (None: all)."""

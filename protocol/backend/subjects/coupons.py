@@ -88,12 +88,13 @@ class CouponsCalls:
         users: tuple[str, ...] = (),
         audience: Audience | None = None,
         cursor: str | None = None,
+        marketing: bool = False,
         idempotency_key: str | None = None,
         dry_run: bool = False,
     ) -> IssuedCoupons:
         """Give each of many users a coupon code. Scope: commerce:write."""
         result: IssuedCoupons = self._call(
-            "coupons.issue_many", IssueCoupons(room, id, users, audience, cursor), idempotency_key, dry_run
+            "coupons.issue_many", IssueCoupons(room, id, users, audience, cursor, marketing), idempotency_key, dry_run
         )
         return result
 
@@ -176,12 +177,13 @@ class AsyncCouponsCalls:
         users: tuple[str, ...] = (),
         audience: Audience | None = None,
         cursor: str | None = None,
+        marketing: bool = False,
         idempotency_key: str | None = None,
         dry_run: bool = False,
     ) -> IssuedCoupons:
         """Give each of many users a coupon code. Scope: commerce:write."""
         result: IssuedCoupons = await self._call(
-            "coupons.issue_many", IssueCoupons(room, id, users, audience, cursor), idempotency_key, dry_run
+            "coupons.issue_many", IssueCoupons(room, id, users, audience, cursor, marketing), idempotency_key, dry_run
         )
         return result
 

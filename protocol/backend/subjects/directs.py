@@ -60,12 +60,13 @@ class DirectsCalls:
         expires_s: int | None = None,
         audience: RoomAudience | None = None,
         cursor: str | None = None,
+        marketing: bool = False,
         dry_run: bool = False,
     ) -> SentDirects:
         """Send each of up to 1,024 users one message of a batch. Scope: directs:write."""
         result: SentDirects = self._call(
             "directs.send_many",
-            SendManyDirects(batch, type, template, values, users, expires_s, audience, cursor),
+            SendManyDirects(batch, type, template, values, users, expires_s, audience, cursor, marketing),
             None,
             dry_run,
         )
@@ -136,12 +137,13 @@ class AsyncDirectsCalls:
         expires_s: int | None = None,
         audience: RoomAudience | None = None,
         cursor: str | None = None,
+        marketing: bool = False,
         dry_run: bool = False,
     ) -> SentDirects:
         """Send each of up to 1,024 users one message of a batch. Scope: directs:write."""
         result: SentDirects = await self._call(
             "directs.send_many",
-            SendManyDirects(batch, type, template, values, users, expires_s, audience, cursor),
+            SendManyDirects(batch, type, template, values, users, expires_s, audience, cursor, marketing),
             None,
             dry_run,
         )

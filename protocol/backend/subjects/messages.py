@@ -41,13 +41,14 @@ class MessagesCalls:
         as_user: str | None = None,
         name: str = "",
         audience: Audience | None = None,
+        marketing: bool = False,
         idempotency_key: str | None = None,
         dry_run: bool = False,
     ) -> Published:
         """Publish a message of any type to a room; the room is opened if need be. Scope: messages:write."""
         result: Published = self._call(
             "messages.publish",
-            PublishMessage(room, type, payload, client_msg_id, as_user, name, audience),
+            PublishMessage(room, type, payload, client_msg_id, as_user, name, audience, marketing),
             idempotency_key,
             dry_run,
         )
@@ -145,13 +146,14 @@ class AsyncMessagesCalls:
         as_user: str | None = None,
         name: str = "",
         audience: Audience | None = None,
+        marketing: bool = False,
         idempotency_key: str | None = None,
         dry_run: bool = False,
     ) -> Published:
         """Publish a message of any type to a room; the room is opened if need be. Scope: messages:write."""
         result: Published = await self._call(
             "messages.publish",
-            PublishMessage(room, type, payload, client_msg_id, as_user, name, audience),
+            PublishMessage(room, type, payload, client_msg_id, as_user, name, audience, marketing),
             idempotency_key,
             dry_run,
         )
