@@ -276,14 +276,15 @@ def replay_(
         click.echo(json.dumps(found.as_json(), ensure_ascii=False) if as_json else _summary(found))
 
 
-def moment_ms(text: str) -> int:
-    """Parse Unix milliseconds or an ISO 8601 time, local time without a zone, into Unix milliseconds."""
+def moment_ms(text: str, option: str = "--until") -> int:
+    """Parse Unix milliseconds or an ISO 8601 time, local time without a zone, into Unix milliseconds; ``option``: which
+    has it."""
     if text.isdigit():
         return int(text)
     try:
         return round(datetime.fromisoformat(text).timestamp() * 1000)
     except ValueError:
-        raise click.BadParameter(f"not a time: {text!r}", param_hint="--until") from None
+        raise click.BadParameter(f"not a time: {text!r}", param_hint=option) from None
 
 
 def _line(entry: StoredEntry, begun_ms: int) -> str:

@@ -14,7 +14,7 @@ from broker.cli.ledger_source import LedgerSource, source_options
 from broker.cli.report_page import report_html, report_json
 from broker.core.tenants.names import qualify, shown_name
 
-__all__ = ["report"]
+__all__ = ["no_chance", "report"]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -63,14 +63,14 @@ def _from_ledger(room: str, epoch: int | None, source: LedgerSource) -> dict[str
     from broker.rooms.show_reports import read_report
 
     with source.opened() as reader:
-        found = read_report(reader, room, epoch, activity_kinds(_no_chance))
+        found = read_report(reader, room, epoch, activity_kinds(no_chance))
         if found is None:
             which = "" if epoch is None else f" in epoch {epoch}"
             raise click.ClickException(f"{reader.path} has nothing of room {shown_name(room)}{which}")
         return found
 
 
-def _no_chance() -> bytes:
+def no_chance() -> bytes:
     """Activities are folded here and never created, so none needs a seed."""
     raise AssertionError("an activity is created while a report is made")
 

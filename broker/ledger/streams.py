@@ -8,7 +8,7 @@ from typing import NamedTuple
 from broker.ledger.entries import ACTIVITY_FACTS, ROOM_SAMPLED, StoredEntry
 from broker.ledger.reader import Reader, stored_entries
 
-__all__ = ["FoundStream", "all_entries", "entries_page", "find_stream"]
+__all__ = ["FoundStream", "all_entries", "entries_page", "find_stream", "last_before"]
 
 SCAN_ENTRIES = 5000
 """Entries of all rooms that one page inspects."""
@@ -48,6 +48,15 @@ def find_stream(reader: Reader, room: str, epoch: int | None = None) -> FoundStr
     last = reader.ends()[0].seq
     first = min((seq for seq in firsts if seq is not None), default=last + 1)
     return FoundStream(room, found_epoch, opened_at_ms, first - 1, last)
+
+
+def last_before(reader: Reader, stream: FoundStream, at_ms: int) -> int:
+    """Return the sequence number of the last entry of a stream that is not later than ``at_ms``. O(entries)."""
+    where = "stream = (SELECT stream FROM streams WHERE room = ? AND epoch = ?) AND seq > ? AND seq <= ? AND at_ms <= ?"
+    row = reader.connection.execute(
+        f"SELECT max(seq) FROM entries WHERE {where}", (stream.room, stream.epoch, stream.after, stream.last, at_ms)
+    ).fetchone()
+    return stream.after if row[0] is None else int(row[0])
 
 
 def entries_page(

@@ -77,6 +77,7 @@ NOT_COUNTERS = {
 """Public attributes that grow by additions and count nothing that an operator would watch."""
 NOT_OF_THE_BROKER = (
     "broker.demo", "broker.cli", "broker.ledger.replay", "broker.core.reports", "broker.rooms.show_reports",
+    "broker.rooms.room_replay",
 )  # fmt: skip
 """Commands and folds with counters of their own."""
 
