@@ -11,7 +11,7 @@ import hmac
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 import trio
 
-from broker.auth.api_keys import ApiKey, ApiKeys
+from broker.auth.api_keys import ApiKeys, keys_of
 from broker.auth.jwks import JwksSource
 from broker.auth.tenant_keys import TenantKeys
 from broker.auth.ticket_keys import TicketKeyFile
@@ -64,6 +64,7 @@ from broker.rooms.reports import RoomReports
 from broker.rooms.room_history import RoomHistory
 from broker.rooms.room_store import RoomStore
 from broker.rooms.screening import BuiltWords, Screening, read_words
+from broker.rooms.word_lists import OwnLists
 from broker.sessions.context import SessionContext
 from broker.sessions.drain import drain
 from broker.sessions.session import Session
@@ -182,6 +183,7 @@ class Broker:
         self.questions = Questions(config.webhooks, unix_ms=wall_ms, rng=rng)
         self.broadcasts = BroadcastRuns(self.ledger, wall_ms)
         self.revocations = Revocations(self.ledger, wall_ms)
+        self.word_lists = OwnLists(self.ledger, self.screening, wall_ms)
         self.sanctions = Sanctions(self.hub.sanctions, self.ledger, self.clock, self.webhook_events)
         self.erasures = None
         if self.ledger is not None and self.room_store is not None and self.inboxes is not None:
@@ -190,8 +192,8 @@ class Broker:
             )
         self._parts = Parts(
             self.hub, self.users, rules.types, self.ledger, self.inboxes, self.locks, self.broadcasts, self._control(),
-            clock, wall_ms, self.revocations, self.sanctions, self.webhooks, self.questions, self.erasures,
-            self.room_store,
+            clock, wall_ms, self.revocations, self.word_lists, self.sanctions, self.webhooks, self.questions,
+            self.erasures, self.room_store,
         )  # fmt: skip
         self.operations = Operations(self._parts)
         self.action_runs = ActionRuns(actions, self._parts, self.operations, lambda: self._api_keys)
@@ -304,6 +306,7 @@ class Broker:
             await self.room_store.load(self.config.room.history_entries, self.config.room.history_s)
             await self.locks.load()
             await self.revocations.load()
+            await self.word_lists.load()
             await self.sanctions.load()
             await self.broadcasts.load()
             if self.erasures is not None:
@@ -494,7 +497,7 @@ class Broker:
             self.hub.use_types(custom)
             self.context.use_types()
             self.webhook_events.use_types(names_and_lanes(custom))
-        keys_before, self._api_keys = _keys_of(self._api_keys), api_keys
+        keys_before, self._api_keys = keys_of(self._api_keys), api_keys
         if self.webhooks is not None and webhook_files is not None:
             self.webhooks.use(webhook_files)
         self.questions.use(question_files)
@@ -512,7 +515,7 @@ class Broker:
         self.context.use_compression(policy.compress)
         has_other_words = self.screening.use(words, running.moderation)
         self.config = running
-        if keys_before != _keys_of(api_keys) and "api.key_file" not in changed:
+        if keys_before != keys_of(api_keys) and "api.key_file" not in changed:
             changed.append("api.key_file")  # the same file, with other keys
         if has_other_words and "moderation.lists" not in changed:
             changed.append("moderation.lists")  # the same files, with other words
@@ -593,7 +596,3 @@ async def roomcast_broker(config: Config | None = None, *, listens: bool = True)
 def unix_ms() -> int:
     """Wall time in Unix milliseconds; for people and tokens, never for timers or order."""
     return time.time_ns() // 1_000_000
-
-
-def _keys_of(keys: ApiKeys | None) -> Mapping[str, ApiKey]:
-    return {} if keys is None else keys.keys

@@ -39,6 +39,7 @@ __all__ = [
     "ApiKeys",
     "KeyFileError",
     "key_table",
+    "keys_of",
     "new_key",
     "new_secret",
     "parse_keys",
@@ -234,3 +235,8 @@ def _parse_key(table: Any, where: str) -> ApiKey:
     )
     made = b"" if secret else bytes.fromhex(digest)
     return ApiKey(id, made, frozenset(map(Scope, scopes)), tuple(rooms), expires_at, note, tenant, secret)
+
+
+def keys_of(keys: ApiKeys | None) -> Mapping[str, ApiKey]:
+    """Return all keys by id; None: there are none."""
+    return {} if keys is None else keys.keys

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from broker.config.files import FileError, read_text_of
+from protocol.operations.words import MAX_WORD_CHARS
 from protocol.text import is_room_pattern
 
 __all__ = [
@@ -28,7 +29,6 @@ __all__ = [
 MAX_LISTS = 64
 MAX_FILE_WORDS = 100_000
 """Words and phrases of all files together."""
-MAX_WORD_CHARS = 64
 
 ActionName = Literal["flag", "mask", "shadow", "hold", "block"]
 DetectorAction = Literal["off", "flag", "mask", "shadow", "hold", "block"]

@@ -51,6 +51,7 @@ from broker.operations import (
     schedules,
     tokens,
     users,
+    words,
 )
 from broker.operations.answers import KEPT, find_answer, keep_answer
 from broker.operations.caller import Caller, OperationError
@@ -72,6 +73,7 @@ HANDLERS: dict[str, Handler] = {
     **messages.HANDLERS,
     **broadcasts.HANDLERS,
     **users.HANDLERS,
+    **words.HANDLERS,
     **exports.HANDLERS,
     **reports.HANDLERS,
     **tokens.HANDLERS,

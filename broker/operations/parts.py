@@ -17,6 +17,7 @@ from broker.rooms.hub import Hub
 from broker.rooms.locks import Locks
 from broker.rooms.room import Room
 from broker.rooms.room_store import RoomStore
+from broker.rooms.word_lists import OwnLists
 from broker.users.inbox import Inboxes
 from broker.users.registry import UserRegistry
 from broker.users.revocations import Revocations
@@ -68,6 +69,7 @@ class Parts:
     clock: Callable[[], float]
     unix_ms: Callable[[], int]
     revocations: Revocations
+    word_lists: OwnLists
     sanctions: Sanctions
     webhooks: WebhookDeliveries | None = None
     """None where nothing is kept."""

@@ -17,7 +17,7 @@ from broker.core.moderation.screening import ScreenGroup, Screens
 from broker.core.moderation.words import WordAction, WordFilter, WordList
 from protocol.codes import Role
 
-__all__ = ["BuiltWords", "ListedWords", "Screening", "read_words"]
+__all__ = ["BuiltWords", "ListScope", "ListedWords", "Screening", "read_words"]
 
 
 class ListScope(NamedTuple):
@@ -64,6 +64,10 @@ class Screening:
         self.screens = screens
         self._on_change = on_change
         self._configured: BuiltWords = {}
+        self._own: BuiltWords = {}
+        """Of lists that tenants have put."""
+        self._detectors: dict[Detector, WordAction] = {}
+        self._exempt: frozenset[Role] = frozenset()
 
     async def build(self, listed: ListedWords) -> BuiltWords:
         """Build the filters of lists, beside other work. ValueError for a word that no text can hold."""
@@ -81,9 +85,10 @@ class Screening:
 
     def _build_steps(self, listed: ListedWords, built: BuiltWords) -> Iterator[None]:
         for scope, lists in listed.items():
-            known = self._configured.get(scope)
-            if known is not None and known.lists == lists:
-                built[scope] = known
+            known = [each.get(scope) for each in (self._configured, self._own)]
+            same = next((each for each in known if each is not None and each.lists == lists), None)
+            if same is not None:
+                built[scope] = same
                 continue
             words = WordFilter(lists)
             yield from words.build_steps()
@@ -93,11 +98,29 @@ class Screening:
         """Screen for what was built, and for what detectors are configured; return whether the words are others."""
         is_changed = built != self._configured
         self._configured = built
-        groups = [ScreenGroup(scope.tenant, scope.rooms, each.words) for scope, each in built.items()]
-        exempt = frozenset(Role[name.upper()] for name in config.exempt_roles)
-        self.screens.use(groups, _actions_of(config.detectors), exempt)
-        self._on_change()
+        self._exempt = frozenset(Role[name.upper()] for name in config.exempt_roles)
+        self._detectors = _actions_of(config.detectors)
+        self._replace()
         return is_changed
+
+    def use_own(self, built: BuiltWords) -> None:
+        """Screen also for what was built of lists that tenants have put, in place of those before."""
+        self._own = built
+        self._replace()
+
+    def lists_of(self, tenant: str) -> Iterator[tuple[WordList, tuple[str, ...], bool]]:
+        """Yield the lists that hold in rooms of a tenant, with these rooms, and whether they are configured."""
+        for built in (self._configured, self._own):
+            for scope, each in built.items():
+                if scope.tenant in (None, tenant):
+                    for listed in each.lists:
+                        yield listed, scope.rooms, built is self._configured
+
+    def _replace(self) -> None:
+        scopes = [*self._configured.items(), *self._own.items()]
+        groups = [ScreenGroup(scope.tenant, scope.rooms, each.words) for scope, each in scopes]
+        self.screens.use(groups, self._detectors, self._exempt)
+        self._on_change()
 
 
 def _actions_of(config: DetectorConfig) -> dict[Detector, WordAction]:

@@ -263,6 +263,18 @@ from ..operations.users import (
     UserTags,
     UserView,
 )
+from ..operations.words import (
+    DeletedWordList,
+    DeleteWordList,
+    GetWordList,
+    ListWordLists,
+    PutWordList,
+    StoredWordList,
+    TestedText,
+    TestText,
+    WordListContent,
+    WordLists,
+)
 
 __all__ = ["TypedCall", "typed"]
 
@@ -685,6 +697,21 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["audiences.top"] | TopReach, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ReachRanks: ...
+    @overload
+    async def __call__(self, operation: Literal["moderation.test"] | TestText, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> TestedText: ...
+    @overload
+    async def __call__(self, operation: Literal["moderation.put_list"] | PutWordList, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> StoredWordList: ...
+    @overload
+    async def __call__(self, operation: Literal["moderation.get_list"] | GetWordList, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> WordListContent: ...
+    @overload
+    async def __call__(self, operation: Literal["moderation.delete_list"] | DeleteWordList, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> DeletedWordList: ...
+    @overload
+    async def __call__(self, operation: Literal["moderation.lists"] | ListWordLists, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> WordLists: ...
     @overload
     async def __call__(self, operation: Literal["moderation.queue"] | ListReview, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> ReviewPage: ...

@@ -35,6 +35,7 @@ from . import (
     schedules,
     tokens,
     users,
+    words,
 )
 from .rows import STAFF, KeyUse, OperationRow, RateLimit, Scope
 
@@ -78,6 +79,7 @@ OPERATIONS: tuple[OperationRow, ...] = (
     *polls.ROWS,
     *quizzes.ROWS,
     *audiences.ROWS,
+    *words.ROWS,
     *reviews.ROWS,
     *reports.ROWS,
     *sanctions.ROWS,

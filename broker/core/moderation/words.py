@@ -17,40 +17,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from enum import IntEnum
 from typing import NamedTuple
 
 from ahocorasick_rs import AhoCorasick, Implementation, MatchKind
 
 from broker.core.chat.fold import COMBINING_MARKS
 from broker.core.moderation.word_fold import FOLD, FOLD_DIGITS, FoldTable, places_of
+from protocol.operations.words import MAX_WORD_CHARS, WordAction
 from protocol.text import INVISIBLE
 
 __all__ = ["MAX_WORDS", "MAX_WORD_CHARS", "Finding", "WordAction", "WordError", "WordFilter", "WordList", "masked"]
 
 MAX_WORDS = 100_000
 """Words and exceptions of all lists of a filter."""
-MAX_WORD_CHARS = 64
 WORDS_OF_AUTOMATON = 6_000
 """Building one holds the interpreter: 10 to 15 ms for so many words."""
 WORDS_OF_STEP = 1_000
 """Words that are folded in one step: 5 to 8 ms where all their characters are new."""
 MASK = "*"
-
-
-class WordAction(IntEnum):
-    """What becomes of a message with a word; of several words the highest counts."""
-
-    FLAG = 1
-    """It is shown, and reported to moderators."""
-    MASK = 2
-    """The characters of the word are replaced."""
-    SHADOW = 3
-    """Its sender alone sees it."""
-    HOLD = 4
-    """A moderator decides."""
-    BLOCK = 5
-    """It is refused."""
 
 
 class WordError(ValueError):

@@ -24,6 +24,19 @@ from ...operations.sanctions import (
     UndoSanction,
     UnmuteUser,
 )
+from ...operations.words import (
+    DeletedWordList,
+    DeleteWordList,
+    GetWordList,
+    ListWordLists,
+    PutWordList,
+    StoredWordList,
+    TestedText,
+    TestText,
+    WordAction,
+    WordListContent,
+    WordLists,
+)
 from ..calls import AsyncBackendCall, BackendCall
 
 __all__ = ["AsyncModerationCalls", "ModerationCalls"]
@@ -34,6 +47,43 @@ class ModerationCalls:
 
     def __init__(self, call: BackendCall) -> None:
         self._call = call
+
+    def test(self, *, text: str, room: str | None = None) -> TestedText:
+        """Return what would become of a text, and why. Scope: moderation:read."""
+        result: TestedText = self._call("moderation.test", TestText(text, room), None)
+        return result
+
+    def put_list(
+        self,
+        *,
+        name: str,
+        words: tuple[str, ...],
+        action: WordAction,
+        category: str = "",
+        exceptions: tuple[str, ...] = (),
+        rooms: tuple[str, ...] = (),
+        dry_run: bool = False,
+    ) -> StoredWordList:
+        """Put a list of words. Scope: moderation:write."""
+        result: StoredWordList = self._call(
+            "moderation.put_list", PutWordList(name, words, action, category, exceptions, rooms), None, dry_run
+        )
+        return result
+
+    def get_list(self, *, name: str) -> WordListContent:
+        """Return a list that was put. Scope: moderation:read."""
+        result: WordListContent = self._call("moderation.get_list", GetWordList(name), None)
+        return result
+
+    def delete_list(self, *, name: str, dry_run: bool = False) -> DeletedWordList:
+        """Delete a list that was put. Scope: moderation:write."""
+        result: DeletedWordList = self._call("moderation.delete_list", DeleteWordList(name), None, dry_run)
+        return result
+
+    def lists(self) -> WordLists:
+        """Return the lists of words that hold in rooms of the caller. Scope: moderation:read."""
+        result: WordLists = self._call("moderation.lists", ListWordLists(), None)
+        return result
 
     def queue(
         self, *, room: str | None = None, state: ReviewState | None = None, limit: int = 100, cursor: str | None = None
@@ -148,6 +198,43 @@ class AsyncModerationCalls:
 
     def __init__(self, call: AsyncBackendCall) -> None:
         self._call = call
+
+    async def test(self, *, text: str, room: str | None = None) -> TestedText:
+        """Return what would become of a text, and why. Scope: moderation:read."""
+        result: TestedText = await self._call("moderation.test", TestText(text, room), None)
+        return result
+
+    async def put_list(
+        self,
+        *,
+        name: str,
+        words: tuple[str, ...],
+        action: WordAction,
+        category: str = "",
+        exceptions: tuple[str, ...] = (),
+        rooms: tuple[str, ...] = (),
+        dry_run: bool = False,
+    ) -> StoredWordList:
+        """Put a list of words. Scope: moderation:write."""
+        result: StoredWordList = await self._call(
+            "moderation.put_list", PutWordList(name, words, action, category, exceptions, rooms), None, dry_run
+        )
+        return result
+
+    async def get_list(self, *, name: str) -> WordListContent:
+        """Return a list that was put. Scope: moderation:read."""
+        result: WordListContent = await self._call("moderation.get_list", GetWordList(name), None)
+        return result
+
+    async def delete_list(self, *, name: str, dry_run: bool = False) -> DeletedWordList:
+        """Delete a list that was put. Scope: moderation:write."""
+        result: DeletedWordList = await self._call("moderation.delete_list", DeleteWordList(name), None, dry_run)
+        return result
+
+    async def lists(self) -> WordLists:
+        """Return the lists of words that hold in rooms of the caller. Scope: moderation:read."""
+        result: WordLists = await self._call("moderation.lists", ListWordLists(), None)
+        return result
 
     async def queue(
         self, *, room: str | None = None, state: ReviewState | None = None, limit: int = 100, cursor: str | None = None
