@@ -4,7 +4,7 @@ Whoever has something that must not be lost hands it to `Ledger.record` and acts
 `Committed`. `Reader` answers questions beside the writer.
 """
 
-from broker.ledger.activity_facts import activity_facts
+from broker.ledger.activity_facts import activity_facts, facts_with
 from broker.ledger.direct_pages import read_directs
 from broker.ledger.entries import (
     ACTIVITY_FACTS,
@@ -110,6 +110,7 @@ __all__ = [
     "SubmitResult",
     "activity_facts",
     "database_path",
+    "facts_with",
     "make_key",
     "open_directory",
     "read_directs",

@@ -321,7 +321,7 @@ class Reader(VerifyingReader):
         return found, last if last < row.seq else None
 
 
-def stored_entries(reader: Reader, where: str, values: tuple[str | int, ...]) -> Iterator[StoredEntry]:
+def stored_entries(reader: Reader, where: str, values: tuple[str | int | bytes, ...]) -> Iterator[StoredEntry]:
     """Yield the entries that a condition of SQL selects, of the tables ``e`` (entries) and ``s`` (their streams)."""
     for row in reader.connection.execute(f"{SELECT_ENTRY} WHERE {where}", values):
         yield reader._entry(row)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from broker.core.moderation.review import REVIEWS_KEY
 from broker.core.rooms.erasure import PAID, Erasure
 from broker.core.tenants.names import plain_name, qualify, tenant_of
 from broker.ledger import (
@@ -48,6 +49,8 @@ __all__ = ["ERASURE_KIND", "Page", "answers_page", "directs_page", "entries_page
 ERASURE_KIND = "user.erasure"
 """Kind of the records of erasures themselves."""
 _OF_USERS = frozenset({PREFERENCES, TAGS, REVOCATION})
+_REVIEWS = pack_body((*REVIEWS_KEY, ()))[:-1]
+"""How the facts of review queues begin."""
 _KEPT = frozenset({ENTRIES_REDACTED, USER_ERASED})
 
 
@@ -72,8 +75,11 @@ def entries_page(reader: Reader, erasure: Erasure, at_ms: int, after: int) -> tu
 
 
 def _is_in_use(reader: Reader, entry: StoredEntry) -> bool:
-    """Return whether activities that run are folded from an entry: they know the user by its id."""
-    return entry.kind == ACTIVITY_FACTS and entry.lane is None and not has_ended(reader, entry.room, entry.epoch)
+    """Return whether activities that run are folded from an entry: they know the user by its id. The review queue has
+    forgotten it (`ReviewQueue.names`)."""
+    if entry.kind != ACTIVITY_FACTS or entry.lane is not None or entry.body.startswith(_REVIEWS):
+        return False
+    return not has_ended(reader, entry.room, entry.epoch)
 
 
 def _entry_body(entry: StoredEntry, erasure: Erasure) -> bytes:

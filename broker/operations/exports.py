@@ -1,8 +1,9 @@
 """Export of everything that the broker keeps on one user, in pages.
 
 What there is, in this order: preferences, tags, the revocation of the user's tokens, sanctions, keys of rooms that the
-user owns, must-deliver messages whatever their state, and the events of rooms by the user (for gifts: those the user
-gave) within the ledger's retention. Deleted events have no content here either.
+user owns, must-deliver messages whatever their state, the events of rooms by the user (for gifts: those the user gave)
+within the ledger's retention, and the user's messages that were held for review, and reports. Deleted events have no
+content here either.
 
 A page has at most `PAGE_BYTES` of content, and inspects a bounded part of the ledger: it may be shorter than asked for,
 or empty, and there is more while it has a cursor. A cursor holds the place in the ledger alone: what it leads to is
@@ -14,13 +15,15 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
+from broker.core.moderation.review import REVIEWS_KEY
 from broker.core.moderation.sanctions import Sanction, SanctionAction
 from broker.core.rooms.deletions import deletion_of, without_deleted
 from broker.core.rooms.stream import StoredEvent
 from broker.core.tenants.names import SEPARATOR, plain_name, qualify, tenant_of
-from broker.ledger import Reader, StoredEntry, StoredRecord
+from broker.ledger import Reader, StoredEntry, StoredRecord, facts_with
 from broker.ledger.replay import event_of
 from broker.operations.caller import Caller, OperationError
 from broker.operations.kept import ask, required
@@ -32,6 +35,7 @@ from broker.users.sanction_records import ACTION_KIND as SANCTION_ACTION
 from broker.users.sanction_records import KIND as SANCTION
 from broker.users.sanction_records import read_action, read_sanction
 from broker.users.settings import PREFERENCES, TAGS
+from protocol.activities.reviews import HeldBy
 from protocol.codes import ErrorCode, Lane, MessageType
 from protocol.errors import RemoteProtocolError
 from protocol.frames import unpack_body
@@ -46,8 +50,8 @@ PAGE_BYTES = 160 * 1024
 """Content of a page: as JSON, where a character may take six bytes, it is below 1 MiB."""
 ITEM_BYTES = 256
 """What an item counts besides its content."""
-CHUNK, DIRECTS = 1000, 64
-"""Rows of one query, and messages."""
+CHUNK, DIRECTS, HELD = 1000, 64, 100
+"""Rows of one query, messages, and entries of review queues."""
 
 Place = tuple[int | str, ...]
 
@@ -236,6 +240,52 @@ def _body(packed: bytes) -> Any:
     return body or None
 
 
+def _held(reader: Reader, user: str, place: Place) -> Iterator[_Found]:
+    tenant, author = tenant_of(user), plain_name(user)
+    seq, done = (int(place[0]), int(place[1])) if place else (0, 0)
+    entries, next_after = facts_with(reader, author, seq - bool(done), HELD)
+    for entry in entries:
+        is_mine = tenant_of(entry.room) == tenant
+        found = [item for item in map(partial(_held_item, entry, author), _facts_of(entry)) if item and is_mine]
+        first = done if entry.seq == seq else 0
+        for index, item in enumerate(found[first:], first + 1):
+            is_last = index == len(found)
+            yield _Found(item, len(entry.body), (entry.seq, 0) if is_last else (entry.seq, index))
+    if next_after is not None:
+        yield _Found(None, 0, (next_after, 0))
+
+
+def _facts_of(entry: StoredEntry) -> Sequence[tuple[str, Any]]:
+    """Return the facts of a review queue in an entry; none where it is of another activity."""
+    body = _body(entry.body)
+    return body[2] if body is not None and len(body) == 3 and tuple(body[:2]) == REVIEWS_KEY else ()
+
+
+def _held_item(entry: StoredEntry, author: str, fact: tuple[str, Any]) -> ExportedItem | None:
+    """Return what a fact of a review queue (Any: as it was packed) says of a user."""
+    name, data = fact
+    match name:
+        case "held" if data[1]["user"] == author:
+            held = data[1]
+            about = {"name": held["name"], "held_by": HeldBy(held["held_by"]).name.lower(), "reason": held["reason"]}
+            return ExportedItem(
+                ExportKind.HELD,
+                entry.room,
+                str(data[0]),
+                entry.at_ms,
+                about,
+                held["type"],
+                plain_value(held["payload"]),
+            )
+        case "reported" if data[1]["reports"][0]["user"] == author:
+            return ExportedItem(
+                ExportKind.REPORT, entry.room, str(data[0]), entry.at_ms, data=data[1]["reports"][0]["reason"]
+            )
+        case "seconded" if data[1]["user"] == author:
+            return ExportedItem(ExportKind.REPORT, entry.room, str(data[0]), entry.at_ms, data=data[1]["reason"])
+    return None
+
+
 class _SectionKind(NamedTuple):
     read: Section
     place: tuple[type, ...]
@@ -248,6 +298,7 @@ _SECTIONS = (
     _SectionKind(_keys, (str, str)),
     _SectionKind(_directs, (int,)),
     _SectionKind(_events, (int,)),
+    _SectionKind(_held, (int, int)),
 )
 
 

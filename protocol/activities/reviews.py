@@ -140,7 +140,7 @@ class MessageHeldData(NamedTuple):
 
 class MessageReportedData(NamedTuple):
     """A user has reported a message that is shown. ``id``: in the queue; ``user``, ``name``: its author; ``offset``: of
-    its event, null = a danmaku; ``by``: who reports it; ``reports``: users who have so far."""
+    its event, null = a danmaku; ``reports``: users who have reported it so far."""
 
     id: int
     user: str
@@ -148,8 +148,7 @@ class MessageReportedData(NamedTuple):
     type: int
     payload: Any
     offset: int | None
-    by: str
-    reason: str
+    report: UserReport
     reports: int
 
 
@@ -201,12 +200,11 @@ REPORTS: tuple[EventRow, ...] = (
         record(
             MessageReportedData,
             (
-                _id, user_id_or_empty, display_name, _type, any_value, optional(_id), member_id, text(0, 256),
-                integer(1),
+                _id, user_id_or_empty, display_name, _type, any_value, optional(_id), user_report, integer(1),
             ),
         ),
         "A user has reported a message.",
-        MessageReportedData(18, "bob", "Bob", 1, ["加我微信"], None, "ann", "advertising", 1),
+        MessageReportedData(18, "bob", "Bob", 1, ["加我微信"], None, UserReport("ann", "rude", 1_790_000_000_000), 1),
     ),
     EventRow(
         "message.decided", MessageDecidedData,

@@ -177,6 +177,10 @@ class ExportKind(IntEnum):
     """An event of a room by the user, or a gift that the user gave."""
     SANCTION_ACTION = 7
     """What was done lately about a sanction of the user."""
+    HELD = 8
+    """A message of the user that was held for review, whatever was decided."""
+    REPORT = 9
+    """A report of the user about a message of another one; ``data``: its reason."""
 
 
 class ExportUser(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,24 +16,19 @@ from broker.server import Broker
 from protocol.clients import open_client
 from protocol.clients.events import CallRefused
 from protocol.codes import ErrorCode, LeaveReason, MessageType, Outcome, Role
-from protocol.messages import Ack, AckResult, Call, ErrorReply, Event, Left, Post, Result, Tick
-from protocol.operations.reviews import ClaimReview, DecideReview, ListReview, ReportMessage, Verdict
+from protocol.messages import Ack, AckResult, ErrorReply, Event, Left, Tick
+from protocol.operations.reviews import ClaimReview, DecideReview, ListReview, Verdict
 from tests.support.api import API, client_of, ok, refused
 from tests.support.broker import RawLink, joined_link
 from tests.support.durable import disk, durable_broker
 from tests.support.faulty_disk import disk_error
+from tests.support.reviewing import NOTE, REVIEWED, report, result_of, say
 from tests.support.until import until
 
 pytestmark = pytest.mark.integration
 ROOM = "lobby"
-_CALLS = itertools.count(1000)
 ANNOUNCEMENT = int(MessageType.ANNOUNCEMENT)
-NOTE = {"id": 140, "name": "note", "lane": "commerce", "roles": ["viewer"], "rate_per_s": 1000.0, "burst": 1000}
-SETTINGS: dict[str, Any] = {
-    "api": API,
-    "types": [NOTE],
-    "room": {"user_chat_per_s": 1000.0, "user_chat_burst": 1000, "duplicate_window_s": 0, "pre_review": True},
-}
+SETTINGS: dict[str, Any] = {"api": API, **REVIEWED}
 
 
 @asynccontextmanager
@@ -42,21 +36,6 @@ async def reviewed(directory: Path, **more: Any) -> AsyncIterator[tuple[Broker, 
     """Run a broker whose rooms hold everything, and a client of its API."""
     async with durable_broker(directory, **{**SETTINGS, **more}) as broker, client_of(broker) as http:
         yield broker, http
-
-
-async def say(link: RawLink, room: int, number: int, text: str, kind: int = 1, key: str = "") -> AckResult:
-    """Post a message and return its first result."""
-    payload = (text, None) if kind == 1 else text
-    await link.send((Post(kind, key, payload), room, number))
-    return await result_of(link, number)
-
-
-async def result_of(link: RawLink, number: int) -> AckResult:
-    while True:
-        _, ack = await link.expect(Ack)
-        for result in ack.results:
-            if result.sequence == number:
-                return result
 
 
 async def shown(link: RawLink, count: int) -> list[str]:
@@ -164,17 +143,17 @@ async def test_users_report_messages_with_what_was_said_around_them(tmp_path: Pa
             await say(bob, number, sequence, text)
             await shown(ann, 1)
         await say(bob, number, 4, "a note", 140)
-        refusal = await report(ann, room, user="bob", text="never said")
+        refusal = await report(ann, room, ROOM, user="bob", text="never said")
         assert isinstance(refusal, ErrorReply)
         assert (refusal.code, refusal.field) == (ErrorCode.BAD_FIELD, "text")
         for fields in ({}, {"offset": 9}, {"offset": 1, "user": "bob"}, {"user": "bob"}):
-            assert isinstance(await report(ann, room, **fields), ErrorReply)
+            assert isinstance(await report(ann, room, ROOM, **fields), ErrorReply)
         async with joined_link(broker, "dev:eve") as (eve, of_eve):
-            assert await report(eve, of_eve, user="bob", text="rude", reason="insult") == (False,)
-            assert await report(eve, of_eve, user="bob", text="rude") == (True,)
+            assert await report(eve, of_eve, ROOM, user="bob", text="rude", reason="insult") == (False,)
+            assert await report(eve, of_eve, ROOM, user="bob", text="rude") == (True,)
         async with joined_link(broker, "dev:max") as (other, of_max):
-            assert await report(other, of_max, offset=1, reason="spam") == (False,)
-            own = await report(bob, number, offset=1)
+            assert await report(other, of_max, ROOM, offset=1, reason="spam") == (False,)
+            own = await report(bob, number, ROOM, offset=1)
             assert isinstance(own, ErrorReply)
         page = await ok(http, "moderation.queue", room=ROOM)
         first, second = page["items"]
@@ -187,20 +166,6 @@ async def test_users_report_messages_with_what_was_said_around_them(tmp_path: Pa
         history = await ok(http, "rooms.history", room=ROOM)
         assert [each["type"] for each in history["items"]] == [int(MessageType.MESSAGES_DELETED)] * 2
         assert await ids(http) == []
-
-
-async def report(link: RawLink, room: int, **fields: Any) -> Any:
-    """Report a message and return the result, or the error."""
-    request = ReportMessage(ROOM)._replace(**fields)
-    number = next(_CALLS)
-    await link.send((Call(533, "", tuple(request)), room, number))
-    while True:
-        frame = await link.next_frame()
-        assert frame is not None
-        if frame.sequence == number and isinstance(frame.message, Result):
-            return tuple(frame.message.result)
-        if frame.sequence == number and isinstance(frame.message, ErrorReply):
-            return frame.message
 
 
 async def test_a_reviewer_of_one_room_sees_no_other_and_a_viewer_none(tmp_path: Path) -> None:

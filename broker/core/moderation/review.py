@@ -53,8 +53,9 @@ from protocol.activities.reviews import (
     MessageReportedData,
     ReviewQueueChanged,
     ReviewState,
+    UserReport,
 )
-from protocol.codes import ErrorCode, Lane, Role
+from protocol.codes import CUSTOM_TYPE_MIN, ErrorCode, Lane, Role
 from protocol.operations.reviews import ClaimedItems, DecidedItem, DecidedItems, ReportedMessage, ReviewItem, Verdict
 
 __all__ = [
@@ -148,6 +149,10 @@ class ReviewQueue(Activity[T], Generic[T]):
         named = {held.user for id in decision.ids if (held := self._open(id)) is not None and held.user}
         return named if decision.user is None else named | {decision.user}
 
+    def names(self, user: str, pseudonym: str) -> bool:
+        """Return whether a user is in it, or a message that a pseudonym has written: of an erasure that was cut off."""
+        return any(each.names(user) or each.user == pseudonym for each in self._all())
+
     def reported_events(self, decision: DecideItems) -> tuple[int, ...]:
         """Return the offsets of the reported messages that a decision is about."""
         named = (self._reported.items.get(id) for id in self._named(decision))
@@ -166,7 +171,7 @@ class ReviewQueue(Activity[T], Generic[T]):
             case DecideItems():
                 return self._decide(command, requester, now_ms)
             case EraseAuthor():
-                is_known = any(each.names(command.user) for each in self._all())
+                is_known = self.names(command.user, command.pseudonym)
                 facts = (Fact("erased", tuple(command)),) if is_known else ()
                 return ActivityStep(facts, is_known)
         raise TypeError(command)
@@ -252,8 +257,8 @@ class ReviewQueue(Activity[T], Generic[T]):
                 return refused(ErrorCode.RATE_LIMITED, "has as many reports as it may", "room", 60_000)
             fact = Fact("reported", (id, data))
         report = MessageReportedData(
-            id, command.user, command.name, command.type, command.payload, command.offset, requester.user,
-            command.reason, reporters,
+            id, command.user, command.name, command.type, command.payload, command.offset,
+            UserReport(requester.user, command.reason, now_ms), reporters,
         )  # fmt: skip
         reports = (ActivityReport("message.reported", report),)
         return ActivityStep((fact,), ReportedMessage(False), reports=reports, weight=4)
@@ -373,6 +378,8 @@ class ReviewQueue(Activity[T], Generic[T]):
         return self._decided((held,), held.at_due == AtDeadline.APPROVE, "", "nobody has reviewed it in time", now_ms)
 
     def _release(self, held: HeldMessage, now_ms: int) -> ActivityStep[T]:
+        if held.payload is None and held.type < CUSTOM_TYPE_MIN:
+            return ActivityStep((Fact("released", (held.id, now_ms)),))  # its author is being erased
         post = ReleasedPost(held.user, held.name, Role(held.role), held.type, Lane(held.lane), held.payload)
         told = self._told(held, is_shown=True)
         fact = Fact("released", (held.id, now_ms))

@@ -32,7 +32,15 @@ from protocol.payloads import (
 
 __all__ = ["PAID", "Erasure"]
 
-_OF_THE_USER: dict[str, Any] = {"name": "", "text": "", "reason": "", "caption": "", "payload": None, "value": None}
+_OF_THE_USER: dict[str, Any] = {
+    "name": "",
+    "text": "",
+    "reason": "",
+    "caption": "",
+    "payload": None,
+    "value": None,
+    "findings": (),
+}
 """What an object loses that names the user as its `_OWNERS`."""
 PAID = frozenset({"gift", "highlight"})
 """Names of the types of messages that are orders: they stay, without the user."""
