@@ -317,6 +317,18 @@ class ErrorCode(IntEnum):
     """A moderator or the platform keeps the user out, of this room or of all; `retry_after_ms` = 0: without an end."""
     MUTED = 223
     """A moderator or the platform lets the user not post, see `BANNED`."""
+    FOLLOWERS_ONLY = 224
+    """The room takes chat of users who follow its host, for a time that its modes say."""
+    VIP_ONLY = 225
+    """The room takes chat of VIPs and staff alone."""
+    EMOTE_ONLY = 226
+    """The room takes no texts."""
+    ALL_MUTED = 227
+    """The room takes chat of its staff alone."""
+    LINKS_OFF = 228
+    """The room takes no texts with links."""
+    NOT_UNIQUE = 229
+    """The room takes no text twice, whoever says it."""
 
     RATE_LIMITED = 301
     ROOM_FULL = 302
@@ -333,6 +345,8 @@ class ErrorCode(IntEnum):
     """The claim still waits for a unit."""
     PRICE_CHANGED = 309
     SEAT_TAKEN = 310
+    SLOW_MODE = 311
+    """The user has chatted in this room a short while ago."""
 
     INTERNAL_ERROR = 401
     """The request met a defect of the broker, whose log has it; the effect of the request is unknown."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from broker.core.tenants.names import qualify
 from broker.operations.caller import Caller, OperationError
-from protocol.codes import ErrorCode
+from protocol.codes import ErrorCode, Role
 from protocol.fields import FieldError, renamed
 from protocol.operations import STAFF, KeyUse, OperationRow, Scope
 
@@ -34,8 +34,8 @@ def check_rights(caller: Caller, row: OperationRow, request: Any) -> None:
     if caller.tenant and row.subject == "broker":
         raise OperationError(ErrorCode.NOT_ALLOWED, "is for keys of no tenant: it is about all of them", "operation")
     if row.room and request.room is None:
-        if not caller.is_backend or not caller.in_all_rooms:
-            raise OperationError(ErrorCode.NOT_ALLOWED, "is required, but for keys of all rooms", "room")
+        if Role.APP not in caller.roles or not caller.in_all_rooms:
+            raise OperationError(ErrorCode.NOT_ALLOWED, "is required, but for the platform in all rooms", "room")
     elif row.room:
         role = caller.role_in(request.room)
         if role is None:

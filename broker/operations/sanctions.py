@@ -11,19 +11,22 @@ from broker.operations.caller import Caller, OperationError
 from broker.operations.kept import AGAIN_MS
 from broker.operations.messages import delete_messages
 from broker.operations.parts import Handler, Parts
-from broker.operations.rooms import room_of
+from broker.operations.results import PostResults
+from broker.operations.rooms import raise_for, room_of
 from broker.rooms.room import Room
 from broker.users.sanctions import verb_of
-from protocol.activities.moderation import SanctionKind, SanctionVerb
-from protocol.codes import CloseCode, ErrorCode, LeaveReason, Role
+from protocol.activities.moderation import RoomModes, SanctionKind, SanctionVerb
+from protocol.codes import CloseCode, ErrorCode, LeaveReason, Role, RoomPhase
 from protocol.operations import STAFF
 from protocol.operations.sanctions import (
     BanUser,
+    GetModes,
     ListSanctions,
     MuteUser,
     SanctionDone,
     SanctionPage,
     SanctionView,
+    SetModes,
     UnbanUser,
     UndoSanction,
     UnmuteUser,
@@ -91,12 +94,12 @@ async def change_sanction(
 def check_target(parts: Parts, caller: Caller, room: str | None, user: str) -> Role:
     """Return the caller's role where it may sanction a user; OperationError where the user is the caller itself, or has
     a role in the room that is not below the caller's."""
-    role = Role.APP if caller.is_backend else caller.role_in(room or "")
+    role = Role.APP if caller.is_backend or room is None else caller.role_in(room)
     if room is not None:
         room_of(parts, room)
     if role is None or (not caller.is_backend and user == qualify(caller.tenant, caller.id)):
         raise OperationError(ErrorCode.NOT_ALLOWED, "must not be yourself", "user")
-    members = [member for each in _rooms_of(parts, room, user) for member in each.members_of(plain_name(user))]
+    members = [member for each in _rooms_of(parts, room, user) for member in each.own_links.members(plain_name(user))]
     if any(member.role >= role for member in members):
         raise OperationError(ErrorCode.NOT_ALLOWED, "has a role that is not below yours in this room", "user")
     return role
@@ -132,7 +135,7 @@ def _enforce(parts: Parts, action: SanctionAction) -> int:
     if action.kind is SanctionKind.MUTE and (_is_shown(action.before) or _is_shown(action.after)):
         for room in {joined for session in sessions for joined, _ in session.memberships}:
             if action.room in ("", room.name):
-                room.show_own_mute(plain_name(action.user))
+                room.own_links.show_mute(plain_name(action.user))
     return links
 
 
@@ -157,7 +160,7 @@ async def _undo(parts: Parts, caller: Caller, request: UndoSanction) -> Sanction
     role: Role | None = Role.APP
     if action.room:
         role = caller.role_in(action.room)
-    elif not caller.is_backend or not caller.in_all_rooms:
+    elif Role.APP not in caller.roles or not caller.in_all_rooms:
         role = None
     if role not in STAFF or (not caller.is_backend and action.user == qualify(caller.tenant, caller.id)):
         raise OperationError(ErrorCode.NOT_ALLOWED, "is not for your role in its room", "action")
@@ -216,6 +219,26 @@ def _view(each: SanctionAction | Sanction, in_force: dict[str, Sanction], now_ms
     )  # fmt: skip
 
 
+async def _set_modes(parts: Parts, caller: Caller, request: SetModes) -> RoomModes:
+    room = room_of(parts, request.room)
+    if room.state.phase is RoomPhase.ENDED:
+        raise OperationError(ErrorCode.ROOM_ENDED, "has ended", "room")
+    changes = {name: value for name, value in request._asdict().items() if name != "room" and value is not None}
+    if request.slow_s is not None:
+        changes |= {"raid_slow_s": 0, "raid_until_ms": 0}
+    if changes:
+        results = PostResults()
+        author = results.author(parts.types, caller.id, caller.name)
+        room.set_modes(author, results.expect(), changes)
+        (result,) = await results.wait()
+        raise_for(result)
+    return room.state.modes.modes
+
+
+def _get_modes(parts: Parts, caller: Caller, request: GetModes) -> RoomModes:
+    return room_of(parts, request.room).state.modes.modes
+
+
 HANDLERS: dict[str, Handler] = {
     "moderation.mute": _mute,
     "moderation.unmute": _unmute,
@@ -223,4 +246,6 @@ HANDLERS: dict[str, Handler] = {
     "moderation.unban": _unban,
     "moderation.list": _list,
     "moderation.undo": _undo,
+    "moderation.set_modes": _set_modes,
+    "moderation.get_modes": _get_modes,
 }

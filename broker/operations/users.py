@@ -93,7 +93,7 @@ def _disconnect(parts: Parts, caller: Caller, request: DisconnectUser) -> Discon
 async def _kick(parts: Parts, caller: Caller, request: KickUser) -> Kicked:
     room = room_of(parts, request.room)
     check_target(parts, caller, request.room, request.user)
-    members = room.members_of(plain_name(request.user))
+    members = room.own_links.members(plain_name(request.user))
     if request.ban_s is not None:
         await change_sanction(
             parts, caller, SanctionKind.BAN, request.room, request.user, request.ban_s, request.reason

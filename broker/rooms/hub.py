@@ -49,7 +49,8 @@ from broker.rooms.actions import ActionQueue
 from broker.rooms.activity_records import read_activity
 from broker.rooms.fanout import FanOut
 from broker.rooms.measures import RoomMeasures
-from broker.rooms.room import PostRef, Room, SessionsOf
+from broker.rooms.own_links import SessionsOf
+from broker.rooms.room import PostRef, Room
 from broker.rooms.room_checkpoints import RoomCheckpoint
 from broker.rooms.room_store import RoomStore
 from protocol.codes import ErrorCode, LeaveReason, Role, RoomPhase

@@ -12,6 +12,7 @@ from broker.core.commerce.room_activities import ActivityBatch
 from broker.core.commerce.room_rankings import GIFTS, StoredScore
 from broker.core.rooms.effects import Effect, Record
 from broker.core.rooms.idempotency import FirstUse, OperationKey
+from broker.core.rooms.modes import modes_of
 from broker.core.rooms.samples import SAMPLE_EVERY_S, sample_of
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
@@ -113,7 +114,9 @@ class RoomJournal:
         """Submit an event to the ledger; its effects are performed with the ledger's result, or a refusal's now."""
         assert self._store is not None, "only a room with a ledger has durable rules"
         phase = RoomPhase(record.event.payload[0]) if record.event.type == MessageType.ROOM_PHASE else None
-        changes_totals = record.event.type in (MessageType.ROOM_PHASE, MessageType.PINS_CHANGED)
+        changes_totals = record.event.type in (MessageType.ROOM_PHASE, MessageType.PINS_CHANGED) or (
+            modes_of(record.event) is not None
+        )
         totals = self.state.totals(*self._pending_changes, record.event) if changes_totals else b""
         on_result = partial(self._on_result, record, totals)
         names = self.state.keys.names if phase is RoomPhase.ENDED else ()

@@ -17,7 +17,7 @@ from typing import Any
 import trio
 
 from broker.core.clock import TrustedClock
-from broker.core.commerce.activity import Attributes, ReleasedPost, Requester, RoomEvent, ShowPost, TellAuthor
+from broker.core.commerce.activity import Attributes, ReleasedPost, Requester, ShowPost, TellAuthor
 from broker.core.commerce.room_activities import (
     ActivityKey,
     AnswerCommand,
@@ -51,7 +51,7 @@ from broker.core.rooms.policies import Policy
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
 from broker.core.rooms.watch_times import WatchTimes
-from broker.core.tenants.names import plain_name, qualify, tenant_of
+from broker.core.tenants.names import plain_name
 from broker.core.tenants.quotas import TenantUse
 from broker.core.users.preferences import PreferenceTable
 from broker.ledger import ResultBatch
@@ -64,19 +64,19 @@ from broker.rooms.journal import RoomJournal
 from broker.rooms.keyword_entries import KeywordEntries
 from broker.rooms.measures import REFUSALS, RoomMeasures
 from broker.rooms.members import Member, Members, PostRef, reply_all
+from broker.rooms.own_links import OwnLinks, SessionsOf
 from broker.rooms.publishing import RoomPublisher
 from broker.rooms.reports import VACATED_AFTER_S, RoomReporter
 from broker.rooms.room_store import RoomStore
 from broker.rooms.views import RoomViews
 from protocol.activities.audiences import Audience
-from protocol.activities.moderation import OwnMute
 from protocol.activities.reviews import HeldBy
 from protocol.codes import LeaveReason, MessageType, Outcome, Role, RoomPhase
 from protocol.messages import AckResult, FirstResult, Post
 from protocol.operations import STAFF
 from protocol.operations.keys import KeyItem
 
-__all__ = ["OnActions", "PostRef", "Room", "SessionsOf"]
+__all__ = ["OnActions", "PostRef", "Room"]
 
 SWEEP_LIMITERS_S = 10.0
 """How often a room sweeps its limiters."""
@@ -86,8 +86,6 @@ MAX_LAST_TURNS = 10_000
 MAX_WAITING_SWEEPS = 64
 """A room without a tick (policy ``off``) makes one sweep a message; above so many waiting ones it collects them."""
 
-SessionsOf = Callable[[str], Iterable[Any]]
-"""Returns the open sessions of a user (qualified id). Any: sessions are above this module."""
 OnActions = Callable[[RoomActions], None]
 """Does what an activity of a room has to be done outside."""
 
@@ -150,7 +148,6 @@ class Room:
         self._reporter = reporter
         self._on_actions = on_actions
         self._measures = RoomMeasures() if measures is None else measures
-        self._sessions_of = sessions_of
         self.journal = RoomJournal(
             room_store, name, state, clock, perform=self._perform, on_due=self._on_due, on_crash=self._crashed
         )
@@ -173,6 +170,7 @@ class Room:
             number, self.members, fanout, results, tag_bits=state.activities.tag_bits, event_id=self.event_id,
             unix_ms=unix_ms, on_crash=self._crashed,
         )  # fmt: skip
+        self.own_links = OwnLinks(self, name, state, self._publisher, sessions_of)
 
     # ---- members
 
@@ -229,18 +227,6 @@ class Room:
         """Remove a member against its will; its session is informed."""
         self.leave(member, now)
         member.session.on_left(self, reason, message)
-
-    def members_of(self, user: str) -> list[Member]:
-        """Return what the links of a user (without its tenant) are here. O(links of the user)."""
-        sessions = self._sessions_of(qualify(tenant_of(self.name), user))
-        return [member for session in sessions for room, member in session.memberships if room is self]
-
-    def show_own_mute(self, user: str) -> None:
-        """Tell the links of a user (without its tenant) here whether it is muted. O(links of the user)."""
-        for member in self.members_of(user):
-            mute = self.state.own_mute(user, member.role)
-            counter = RoomEvent("moderation.muted", OwnMute(False) if mute is None else mute)
-            self._publisher.push_own_counter(("moderation", "own"), counter, (member,))
 
     def attributes_of(
         self, user: str, joined_at_ms: int | None, tags: tuple[str, ...], now_ms: int, account_created: int = 0
@@ -340,6 +326,12 @@ class Room:
             change = PinChange(change.pin._replace(expires_at_ms=self._trusted.now_ms() + ttl_ms))
         self.post(author, sequence, Post(MessageType.PINS_CHANGED, client_msg_id, change), self._clock())
         self._nudge(self._clock())
+
+    def set_modes(self, author: Member, sequence: int, changes: Mapping[str, Any]) -> None:
+        """Set modes by name (Any: of their types), see `RoomModes`; answered as a post of ``author``."""
+        now, ticket = self._clock(), (author, sequence)
+        self._perform(self.state.modes.change(changes, author.user_id, author.name, now, self._unix_ms(), ticket))
+        self._nudge(now)
 
     def set_rules(self, changes: Mapping[str, RuleValue | None]) -> None:
         """Set rules of this room, see `RoomState.set_rules`; the interval between ticks follows with the next one."""
@@ -510,7 +502,7 @@ class Room:
                     refused = AckResult(sequence, Outcome.REJECTED, int(code))
                     member.session.reply_with_reason(self.number, refused, reason, wait_ms)
                 case ShowToSender((member, sequence), tick, number, outcome):
-                    self._publisher.show(tick, number, self.members_of(member.user_id))
+                    self.own_links.show(tick, number, member.user_id)
                     member.session.reply_acks(self.number, [AckResult(sequence, outcome)])
                 case Outcomes(outcomes):
                     reply_all(self.number, outcomes)

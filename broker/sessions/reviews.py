@@ -98,7 +98,7 @@ class ReviewedPosts:
             state.phase is not _LIVE and (member.role < Role.MODERATOR or state.phase is RoomPhase.ENDED)
         ):
             return False  # the room refuses it, and a refusal need not wait
-        if state.refusal_of((member, sequence), member) is not None:
+        if state.refusal_of((member, sequence), member, post, context.poller.now) is not None:
             return False
         queue = self._queues.get(room.number)
         if queue is not None and len(queue) >= MAX_REVIEWED:

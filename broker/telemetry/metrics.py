@@ -280,7 +280,8 @@ METRICS: tuple[Metric, ...] = (
               "broker.core.rooms.idempotency:forgotten"),
     _of_rooms("likes_unranked", "Likes of users that the table of top likers had no space for.",
               "broker.core.rooms.likes:unranked"),
-    _of_rooms("posts_shadowed", "Posts that their senders alone were shown.", "broker.core.rooms.posting:shadow_count"),
+    _of_rooms("posts_shadowed", "Posts that their senders alone were shown.",
+              "broker.core.rooms.post_guard:shadow_count"),
     # Moderation.
     _counter("moderation_findings", "Messages in which words or detectors found something, by what became of them.",
              "screening.screens.found", "broker.core.moderation.screening:found", label="action"),

@@ -86,6 +86,7 @@ VIEWS: tuple[ActivityViewRow, ...] = (
     *audiences.VIEWS,
     *lotteries.VIEWS,
     *mic.VIEWS,
+    *moderation.VIEWS,
     *pk.VIEWS,
     *schedules.VIEWS,
     *sales.VIEWS,

@@ -6,9 +6,25 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from ..fields import boolean, integer, record, text
-from .rows import ActivityEventRow, Via
+from .rows import ActivityEventRow, ActivityViewRow, Via
 
-__all__ = ["ROWS", "OwnMute", "SanctionKind", "SanctionVerb", "own_mute"]
+__all__ = [
+    "MAX_DELAY_MS",
+    "MAX_FOLLOWERS_S",
+    "MAX_SLOW_S",
+    "ROWS",
+    "VIEWS",
+    "OwnMute",
+    "RoomModes",
+    "SanctionKind",
+    "SanctionVerb",
+    "own_mute",
+    "room_modes",
+]
+
+MAX_SLOW_S = 3600
+MAX_FOLLOWERS_S = 31_536_000
+MAX_DELAY_MS = 30_000
 
 
 class SanctionKind(IntEnum):
@@ -37,10 +53,50 @@ class OwnMute(NamedTuple):
     reason: str = ""
 
 
+class RoomModes(NamedTuple):
+    """Who may chat in a room, and how; staff always may.
+
+    ``slow_s``: seconds between two messages of a user, 0 = off; ``followers_s``: users who follow the host for so long,
+    0 = who follow at all, -1 = off; ``vip_only``; ``emote_only``: no texts; ``unique``: no text twice within ten
+    minutes, whoever says it; ``mute_all``: staff alone; ``links``: whether texts may have links; ``delay_ms``: staff
+    see messages first, the others so much later. ``raid_slow_s``: as ``slow_s``, until ``raid_until_ms``, which the
+    broker sets by itself on a raid.
+    """
+
+    slow_s: int = 0
+    followers_s: int = -1
+    vip_only: bool = False
+    emote_only: bool = False
+    unique: bool = False
+    mute_all: bool = False
+    links: bool = True
+    delay_ms: int = 0
+    raid_slow_s: int = 0
+    raid_until_ms: int = 0
+
+
+_slow = integer(0, MAX_SLOW_S)
+room_modes = record(
+    RoomModes,
+    (
+        _slow, integer(-1, MAX_FOLLOWERS_S), boolean, boolean, boolean, boolean, boolean, integer(0, MAX_DELAY_MS),
+        _slow, integer(0),
+    ),
+)  # fmt: skip
 own_mute = record(OwnMute, (boolean, integer(0), text(0, 256)))
 _OWN_EXAMPLE = OwnMute(True, 1_790_000_600_000, "spam")
 
+_MODES_EXAMPLE = RoomModes(slow_s=10, followers_s=600, links=False)
+
 ROWS: tuple[ActivityEventRow, ...] = (
+    ActivityEventRow(
+        "moderation.modes_changed",
+        Via.EVENT,
+        RoomModes,
+        room_modes,
+        "The modes of the room have changed.",
+        _MODES_EXAMPLE,
+    ),
     ActivityEventRow(
         "moderation.muted",
         Via.OWN_COUNTER,
@@ -49,4 +105,7 @@ ROWS: tuple[ActivityEventRow, ...] = (
         "The user is muted in this room, or may post again. When the time of a mute is over nothing is sent.",
         _OWN_EXAMPLE,
     ),
+)
+VIEWS: tuple[ActivityViewRow, ...] = (
+    ActivityViewRow("moderation", RoomModes, room_modes, _MODES_EXAMPLE, OwnMute, own_mute, _OWN_EXAMPLE),
 )

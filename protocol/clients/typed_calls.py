@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, overload
 from ..activities.audiences import OwnReach, RoomTags
 from ..activities.lotteries import LotteryDrawn, LotteryEntry, LotteryVoided
 from ..activities.mic import MicSeats, MicState
+from ..activities.moderation import RoomModes
 from ..activities.packets import OwnPacketShare
 from ..activities.pk import PkState
 from ..activities.polls import PollView, PollVote
@@ -226,10 +227,12 @@ from ..operations.sales import (
 )
 from ..operations.sanctions import (
     BanUser,
+    GetModes,
     ListSanctions,
     MuteUser,
     SanctionDone,
     SanctionPage,
+    SetModes,
     UnbanUser,
     UndoSanction,
     UnmuteUser,
@@ -745,6 +748,12 @@ class TypedCall(Protocol):
     @overload
     async def __call__(self, operation: Literal["moderation.undo"] | UndoSanction, /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> SanctionDone: ...
+    @overload
+    async def __call__(self, operation: Literal["moderation.set_modes"] | SetModes, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RoomModes: ...
+    @overload
+    async def __call__(self, operation: Literal["moderation.get_modes"] | GetModes, /, *,
+        key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> RoomModes: ...
     @overload
     async def __call__(self, operation: str | tuple[Any, ...], /, *,
         key: str | None = None, timeout_s: float = 30.0, **arguments: Any) -> Any: ...

@@ -1,10 +1,17 @@
-"""Operations on sanctions of users: their records and rows."""
+"""Operations on sanctions of users and on the modes of rooms: their records and rows."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..activities.moderation import SanctionVerb
+from ..activities.moderation import (
+    MAX_DELAY_MS,
+    MAX_FOLLOWERS_S,
+    MAX_SLOW_S,
+    RoomModes,
+    SanctionVerb,
+    room_modes,
+)
 from ..codes import ErrorCode, Role
 from ..fields import array_of, boolean, integer, name_of, optional, record, room_name, text, user_id
 from .rows import STAFF, OperationRow, RateLimit, Scope, cursor, page_size, row
@@ -13,11 +20,13 @@ __all__ = [
     "MAX_SANCTION_S",
     "ROWS",
     "BanUser",
+    "GetModes",
     "ListSanctions",
     "MuteUser",
     "SanctionDone",
     "SanctionPage",
     "SanctionView",
+    "SetModes",
     "UnbanUser",
     "UndoSanction",
     "UnmuteUser",
@@ -122,7 +131,28 @@ class UndoSanction(NamedTuple):
     reason: str = ""
 
 
+class SetModes(NamedTuple):
+    """Change modes of a room, see `RoomModes`; null = as it is. Setting ``slow_s`` ends the slow mode of a raid."""
+
+    room: str
+    slow_s: int | None = None
+    followers_s: int | None = None
+    vip_only: bool | None = None
+    emote_only: bool | None = None
+    unique: bool | None = None
+    mute_all: bool | None = None
+    links: bool | None = None
+    delay_ms: int | None = None
+
+
+class GetModes(NamedTuple):
+    """Name a room."""
+
+    room: str
+
+
 _room = optional(room_name)
+_flag = optional(boolean)
 _seconds = optional(integer(1, MAX_SANCTION_S))
 _reason = text(0, 256)
 _action = text(1, 64)
@@ -185,5 +215,23 @@ ROWS: tuple[OperationRow, ...] = (
         scope=Scope.MODERATION_WRITE, roles=STAFF, rate=_RATE,
         errors=(*_ERRORS, ErrorCode.UNKNOWN_ACTION, ErrorCode.STALE),
         example=(UndoSanction("7c1d9c0a7be2463d", "a mistake"), SanctionDone("7c1d9c0a7be2463d", 0, 1)),
+    ),
+    row(
+        520, "moderation.set_modes", SetModes,
+        (
+            room_name, optional(integer(0, MAX_SLOW_S)), optional(integer(-1, MAX_FOLLOWERS_S)), _flag, _flag, _flag,
+            _flag, _flag, optional(integer(0, MAX_DELAY_MS)),
+        ),
+        RoomModes, room_modes,
+        "Set who may chat in a room, and how.",
+        scope=Scope.MODERATION_WRITE, roles=STAFF, rate=_RATE,
+        errors=(ErrorCode.OVERLOADED, ErrorCode.ROOM_ENDED),
+        example=(SetModes("live-1", slow_s=10, links=False), RoomModes(slow_s=10, links=False)),
+    ),
+    row(
+        521, "moderation.get_modes", GetModes, (room_name,), RoomModes, room_modes,
+        "Return who may chat in a room, and how.",
+        scope=Scope.MODERATION_READ, roles=STAFF, changes=False,
+        example=(GetModes("live-1"), RoomModes(slow_s=10, links=False)),
     ),
 )  # fmt: skip

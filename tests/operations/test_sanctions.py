@@ -243,3 +243,59 @@ async def test_a_sanction_touches_the_links_of_its_user_alone(monkeypatch: pytes
                 await ok(client, "moderation.mute", room="lobby", user="ann")
                 await ok(client, "moderation.ban", room="lobby", user="ann")
                 await ann.expect(Left)
+
+
+async def test_modes_are_shown_to_all_hold_at_once_and_outlive_a_restart(directory: Path) -> None:
+    async with durable_broker(directory, api=API) as broker, client_of(broker) as client:
+        async with (
+            joined_link(broker, "dev:mod:moderator") as (mod, number),
+            joined_link(broker, "dev:ann") as (ann, _),
+        ):
+            found = await call_of(mod, "moderation.set_modes", "lobby", 600, None, None, True)
+            assert isinstance(found, Result)
+            _, event = await ann.expect(Event)
+            assert event.payload[0] == "moderation.modes_changed"
+            assert (event.payload[2]["slow_s"], event.payload[2]["emote_only"]) == (600, True)
+            await ann.post(number, 5, MessageType.DANMAKU, ("hi", None))
+            assert (await result_of(ann))[0] == AckResult(5, Outcome.REJECTED, ErrorCode.EMOTE_ONLY)
+            await ann.post(number, 6, MessageType.EMOTE, ("heart",))
+            assert (await result_of(ann))[0].outcome is Outcome.ACCEPTED
+            await ann.post(number, 7, MessageType.EMOTE, ("star",))
+            result, _, wait_ms = await result_of(ann)
+            assert result.detail == ErrorCode.SLOW_MODE
+            assert 590_000 < wait_ms <= 600_000
+            assert isinstance(await call_of(ann, "moderation.set_modes", "lobby", 0), ErrorReply)
+            disk(broker).fault = disk_error("SQLITE_FULL")
+            assert (await call(client, "moderation.set_modes", room="lobby", slow_s=0)).status_code == 503
+            disk(broker).fault = None
+            assert (await ok(client, "moderation.get_modes", room="lobby"))["slow_s"] == 600
+    async with durable_broker(directory, api=API) as broker, client_of(broker) as client:
+        async with raw_link(broker) as late:
+            await late.login("dev:eve")
+            _, joined = await late.join()
+            (view,) = [each for each in joined.activities if each.kind == "moderation"]
+            assert (view.data["slow_s"], view.data["emote_only"]) == (600, True)
+        modes = await ok(client, "moderation.set_modes", room="lobby", slow_s=0)
+        assert (modes["slow_s"], modes["emote_only"]) == (0, True)
+
+
+async def test_who_follows_the_host_may_chat_in_followers_mode(directory: Path) -> None:
+    async with durable_broker(directory, api=API) as broker, client_of(broker) as client:
+        async with joined_link(broker, "dev:ann") as (ann, number):
+            await ok(client, "moderation.set_modes", room="lobby", followers_s=0)
+            await ann.post(number, 5, MessageType.DANMAKU, ("hi", None))
+            assert (await result_of(ann))[0].detail == ErrorCode.FOLLOWERS_ONLY
+            await ok(client, "audiences.follow", room="lobby", follows=True, user="ann")
+            await ann.post(number, 6, MessageType.DANMAKU, ("hi", None))
+            assert (await result_of(ann))[0].outcome is Outcome.ACCEPTED
+
+
+async def test_a_muted_user_that_joins_learns_of_it() -> None:
+    async with running_broker(api=API) as broker, client_of(broker) as client:
+        await ok(client, "rooms.open", room="lobby")
+        await ok(client, "moderation.mute", room=None, user="ann", reason="spam")
+        async with raw_link(broker) as ann:
+            await ann.login("dev:ann")
+            _, joined = await ann.join()
+            (own,) = joined.own_activities
+            assert (own.kind, own.data["is_muted"], own.data["reason"]) == ("moderation", True, "spam")

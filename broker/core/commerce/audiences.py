@@ -107,7 +107,8 @@ class Audiences(Activity[T]):
         self._facts = 0
         self._ruled: tuple[tuple[int, TagRule], ...] = ()
         """Tags that a rule gives, with their bits."""
-        self._follows: dict[str, None] = {}
+        self._follows: dict[str, int] = {}
+        """Since when, Unix milliseconds."""
         self._shares: dict[str, int] = {}
         self._inviters: dict[str, str] = {}
         """By invitee, counted or not."""
@@ -146,6 +147,10 @@ class Audiences(Activity[T]):
             ):
                 bits |= bit
         return bits
+
+    def follows_since(self, user: str) -> int | None:
+        """Return since when a user follows the host, Unix milliseconds; None: it does not."""
+        return self._follows.get(user)
 
     def does_follow(self, user: str) -> bool:
         """Return whether a user follows the host."""
@@ -198,7 +203,7 @@ class Audiences(Activity[T]):
             case TagUsers(users, tags):
                 return self._set_tags(users, tags)
             case Follow(follows, user):
-                return self._follow(user or requester.user, follows)
+                return self._follow(user or requester.user, follows, now_ms)
             case Share(channel, user):
                 return self._share(user or requester.user, channel)
             case Invited(inviter):
@@ -237,14 +242,15 @@ class Audiences(Activity[T]):
         facts = (Fact("tagged", changes),) if changes else ()
         return ActivityStep(facts, answer, weight=len(changes))
 
-    def _follow(self, user: str, follows: bool) -> ActivityStep[T]:
+    def _follow(self, user: str, follows: bool, now_ms: int) -> ActivityStep[T]:
         answer = self.reach_of(user)
         if answer.follows == follows:
             return ActivityStep(answer=answer)
         if follows and len(self._follows) >= MAX_TAGGED:
             return _full("followers")
         report = ActivityReport("audience.followed", FollowedData(user, follows))
-        return ActivityStep((Fact("followed", (user, follows)),), answer._replace(follows=follows), reports=(report,))
+        fact = Fact("followed", (user, now_ms if follows else None, self._follows.get(user)))
+        return ActivityStep((fact,), answer._replace(follows=follows), reports=(report,))
 
     def _share(self, user: str, channel: str) -> ActivityStep[T]:
         if user not in self._shares and len(self._shares) >= MAX_TAGGED:
@@ -318,7 +324,7 @@ class Audiences(Activity[T]):
                 for user, _, after in data:
                     self._put(user, after)
             case "followed":
-                self._set_follows(*data)
+                self._set_follows(data[0], data[1])
             case "shared":
                 _add(self._shares, data[0], 1)
                 self._share_total += 1
@@ -347,7 +353,7 @@ class Audiences(Activity[T]):
                 for user, before, _ in reversed(data):
                     self._put(user, before)
             case "followed":
-                self._set_follows(data[0], not data[1])
+                self._set_follows(data[0], data[2])
             case "shared":
                 _add(self._shares, data[0], -1)
                 self._share_total -= 1
@@ -372,9 +378,9 @@ class Audiences(Activity[T]):
         else:
             self._pending = OrderedDict(sorted(self._pending.items(), key=itemgetter(1)))
 
-    def _set_follows(self, user: str, follows: bool) -> None:
-        if follows:
-            self._follows[user] = None
+    def _set_follows(self, user: str, since_ms: int | None) -> None:
+        if since_ms is not None:
+            self._follows[user] = since_ms
         else:
             del self._follows[user]
 
@@ -399,7 +405,7 @@ class Audiences(Activity[T]):
         tables = self._set, self._shares, self._inviters, self._invites, self._asked, self._pending
         scores = (sorted(each.items()) for each in tables)
         return (
-            self._facts, tuple(self._tags.items()), tuple(sorted(self._follows)), tuple(map(tuple, scores)),
+            self._facts, tuple(self._tags.items()), tuple(sorted(self._follows.items())), tuple(map(tuple, scores)),
             self._share_total, self._invite_total,
         )  # fmt: skip
 

@@ -14,7 +14,7 @@ from unicodedata import normalize
 from broker.core.moderation.word_fold import CharacterTable, places_of
 from protocol.text import INVISIBLE
 
-__all__ = ["REPEATED_CHARS", "Detected", "Detector", "detect"]
+__all__ = ["REPEATED_CHARS", "Detected", "Detector", "detect", "has_link"]
 
 REPEATED_CHARS = 20
 """A part of up to 10 characters that stands three times and more in a row is repeated text from this length on:
@@ -87,3 +87,8 @@ def detect(text: str) -> list[Detected]:
             places = places or places_of(text, _PLAIN)
             found.append(Detected(detector, places[start], places[end - 1] + 1))
     return found
+
+
+def has_link(text: str) -> bool:
+    """Return whether a link is found in ``text``."""
+    return _SEARCHES[Detector.LINK].search(text.translate(_PLAIN)) is not None

@@ -303,13 +303,13 @@ class SanctionTable:
 class RoomSanctions:
     """The sanctions of posts in one room. ``now_ms``: the trusted clock."""
 
-    __slots__ = ("_now_ms", "_room", "_table", "_tenant", "mutes")
+    __slots__ = ("_room", "_table", "_tenant", "mutes", "now_ms")
 
     def __init__(self, table: SanctionTable, room: str, now_ms: Callable[[], int]) -> None:
         self._table = table
         self._room = room
         self._tenant = tenant_of(room)
-        self._now_ms = now_ms
+        self.now_ms = now_ms
         self.mutes = table.mutes
         """Of all rooms: where it is empty, nobody is muted."""
 
@@ -319,7 +319,7 @@ class RoomSanctions:
         qualified = qualify(self._tenant, user)
         if qualified not in self.mutes:
             return None
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         found = self._table.find(SanctionKind.MUTE, self._room, qualified, role, now_ms)
         return None if found is None else (found, found.left_ms(now_ms))
 

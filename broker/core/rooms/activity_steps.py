@@ -108,6 +108,11 @@ class ActivitySteps(Generic[T]):
             for kind, counts in audiences.counts().items():
                 self._rankings.correct(kind, counts, self._stream.history.last_offset)
 
+    def follows_since(self, user: str) -> int | None:
+        """Return since when a user (without its tenant) follows the host, Unix milliseconds; None: it does not."""
+        audiences = self.audiences
+        return None if audiences is None else audiences.follows_since(user)
+
     def tag_bits(self, tags: Sequence[str]) -> int:
         """Return the bits of tags by name, see `Audiences.bits_of`."""
         audiences = self.audiences

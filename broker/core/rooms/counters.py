@@ -165,8 +165,9 @@ class RoomCounters:
         posting = self._posting
         return (
             posting.duplicates.refused, posting.duplicates.forgotten, sum(posting.admission.admitted),
-            sum(posting.admission.refused), posting.limits.full_refusals, self._stream.keys_lost,
-            self._likes.unranked, self._keys.changed, self._presence.returns_lost, posting.shadow_count,
+            sum(posting.admission.refused), posting.limits.full_refusals + posting.guard.full_refusals,
+            self._stream.keys_lost,
+            self._likes.unranked, self._keys.changed, self._presence.returns_lost, posting.guard.shadow_count,
         )  # fmt: skip
 
     # ---- how many

@@ -32,12 +32,12 @@ from broker.core.rooms.likes import LikeCounter
 from broker.core.rooms.phases import RoomPhases
 from broker.core.rooms.pins import RoomPins, pins_event
 from broker.core.rooms.policies import OverQuota, Policy
+from broker.core.rooms.post_guard import PostGuard
 from broker.core.rooms.post_screening import PostScreening, ScreenedPost
 from broker.core.rooms.rules import Author, RoomRules
 from broker.core.rooms.stream import BUSY_RETRY_MS, StoredEvent, Stream
 from broker.core.rooms.types import CustomRule
 from protocol.activities.audiences import Audience
-from protocol.activities.moderation import OwnMute
 from protocol.activities.reviews import HeldBy, ReviewFinding
 from protocol.codes import CUSTOM_TYPE_MIN, MESSAGE_TYPES, ErrorCode, Lane, MessageType, Outcome, Role, RoomPhase
 from protocol.fields import MAX_INT
@@ -57,10 +57,6 @@ _ADDRESSABLE = frozenset({MessageType.ANNOUNCEMENT, MessageType.MEDIA})
 """Built-in types of messages that may be for a part of the room."""
 _HOLDABLE = frozenset({MessageType.DANMAKU, MessageType.EMOTE, MessageType.ANNOUNCEMENT, MessageType.MEDIA})
 """Built-in types of messages that may wait for a reviewer: what people say. Orders are paid for, likes say nothing."""
-
-
-MAX_SHADOWED = 1000
-"""Danmaku of one tick that their senders alone are shown; more are answered as sampled out."""
 
 
 class PhaseSetter(Protocol[T]):
@@ -100,12 +96,9 @@ class Posting(Generic[T]):
         self._phases = phases
         self._pins = pins
         self._set_phase = set_phase
-        self._sanctions = sanctions
+        self.guard: PostGuard[T] = PostGuard(sanctions)
+        """Who may post."""
         self._mutes = sanctions.mutes
-        self.shadowed: list[tuple[T, PendingDanmaku]] = []
-        """Danmaku that their senders alone will be shown with the next tick."""
-        self.shadow_count = 0
-        """Posts of shadow-muted users so far, of any type."""
         self._policy = policy
         self.stage = OverloadStage.NORMAL
         """Overload stage in force."""
@@ -150,8 +143,8 @@ class Posting(Generic[T]):
             refused = self._refused_by_phase(ticket, author.role)
             if refused:
                 return refused
-        if self._mutes:
-            refused = self._refused_by_mute(ticket, author, post, now)
+        if self._mutes or self.guard.restricts:
+            refused = self._refused_by_guard(ticket, author, post, now)
             if refused:
                 return refused
         if self._pre_review and author.role < _MODERATOR and self.may_hold(kind):
@@ -176,8 +169,8 @@ class Posting(Generic[T]):
         """Put a POST of a type of `may_hold` into the review queue, at the rate at which its author may post."""
         kind, role = post.type, author.role
         refused = self._refused_by_phase(ticket, role)
-        if not refused and self._mutes:
-            refused = self._refused_by_mute(ticket, author, post, now)
+        if not refused and (self._mutes or self.guard.restricts):
+            refused = self._refused_by_guard(ticket, author, post, now)
         if refused:
             return refused
         rule = self._rules.types.custom.get(kind)
@@ -189,6 +182,8 @@ class Posting(Generic[T]):
         if wait_s:
             return (Reply(ticket, Outcome.LIMITED, retry_ms(wait_s)),)
         lane = MESSAGE_TYPES[MessageType(kind)].lane if rule is None else rule.lane
+        if self.guard.restricts and role < _MODERATOR and lane is _CHAT:
+            self.guard.took(post, author.user_id, now)
         return (Hold(ticket, author, post, lane, held_by, reason, findings),)
 
     def show(self, post: ReleasedPost, ticket: T, now: float) -> None:
@@ -223,36 +218,31 @@ class Posting(Generic[T]):
         style = payload[1] if kind == _DANMAKU else None
         item = PendingDanmaku(kind, user_id, author.name, text, style, None, now, folded, author.role)
         effects = self._offer(ticket, item, now)
-        if not effects and self._unique and not is_staff:
-            self.duplicates.mark(user_id, folded or "", now)
+        if not effects and not is_staff:
+            if self._unique:
+                self.duplicates.mark(user_id, folded or "", now)
+            if self.guard.restricts:
+                self.guard.took(post, user_id, now)
         return effects
 
-    def refusal_of(self, ticket: T, author: Author) -> RefusePost[T] | None:
-        """Return the answer to any post of an author who is muted and knows it."""
-        found = self._sanctions.mute_of(author.user_id, author.role) if self._mutes else None
-        if found is None or found[0].is_shadow:
-            return None
-        mute, left_ms = found
-        return RefusePost(ticket, ErrorCode.MUTED, left_ms, mute.reason)
+    def refusal_of(self, ticket: T, author: Author, post: Post, now: float) -> RefusePost[T] | None:
+        """Return the answer to a post that a mute or a mode of the room refuses; nothing is counted."""
+        guard = self.guard
+        refusal = guard.mute_of(ticket, author)
+        if refusal is None and guard.restricts and self._lane_of(post.type) is _CHAT:
+            refusal = guard.refusal_by_mode(ticket, author, post, now)
+        return refusal
 
-    def own_mute(self, user_id: str, role: Role) -> OwnMute | None:
-        """Return what a user learns of its mute here; None: it is not muted, or is not to learn of it."""
-        found = self._sanctions.mute_of(user_id, role) if self._mutes else None
-        return None if found is None or found[0].is_shadow else OwnMute(True, found[0].until_ms, found[0].reason)
-
-    def _refused_by_mute(self, ticket: T, author: Author, post: Post, now: float) -> Sequence[Effect[T]]:
-        """Return the answer to a post of a muted user; empty where there is no mute. A shadowed danmaku is judged as
-        any other, and then kept from the window (`_offer`)."""
-        refusal = self.refusal_of(ticket, author)
+    def _refused_by_guard(self, ticket: T, author: Author, post: Post, now: float) -> Sequence[Effect[T]]:
+        """Return the answer to a post that is refused, or of a shadow-muted user; else empty. A shadowed danmaku is
+        judged as any other, and then kept from the window (`_offer`)."""
+        refusal = self.refusal_of(ticket, author, post, now)
         if refusal is not None:
             return (refusal,)
-        if not self._is_shadowed(author.user_id, author.role):
+        guard = self.guard
+        if not guard.mutes or self._lane_of(post.type) is _CHAT or not guard.is_shadowed(author.user_id, author.role):
             return _NOTHING
-        rule = self._rules.types.custom.get(post.type)
-        lane = MESSAGE_TYPES[post.type].lane if rule is None else rule.lane
-        if lane is _CHAT:
-            return _NOTHING
-        self.shadow_count += 1
+        guard.count_shadowed()
         if post.type == MessageType.LIKE:
             counted = self.limits.likes.take(author.user_id, now, post.payload[0])
             if counted:
@@ -260,9 +250,13 @@ class Posting(Generic[T]):
             return (Reply(ticket, Outcome.LIMITED, retry_ms(self.limits.likes.try_acquire(author.user_id, now))),)
         return (Reply(ticket, Outcome.ACCEPTED, self._stream.history.last_offset),)
 
-    def _is_shadowed(self, user_id: str, role: Role) -> bool:
-        found = self._sanctions.mute_of(user_id, role)
-        return found is not None and found[0].is_shadow
+    def _lane_of(self, kind: int) -> Lane:
+        rule = self._rules.types.custom.get(kind)
+        return MESSAGE_TYPES[kind].lane if rule is None else rule.lane
+
+    def _shadow(self, ticket: T, item: PendingDanmaku) -> Sequence[Effect[T]]:
+        """Show a danmaku to its sender alone; the effects are empty where it was taken in."""
+        return _NOTHING if self.guard.shadow(ticket, item) else (Reply(ticket, Outcome.SAMPLED_OUT),)
 
     def _offer(self, ticket: T, item: PendingDanmaku, now: float) -> Sequence[Effect[T]]:
         """Offer a danmaku to the window; the effects are empty where it was taken in. Those of the room's staff are
@@ -270,7 +264,7 @@ class Posting(Generic[T]):
         over_quota = not self.admission.try_admit(_CHAT, now)
         if over_quota and self._policy.over_quota is _DROP_NEWEST:
             return (Reply(ticket, Outcome.LIMITED, retry_ms(self.admission.retry_after_s(now))),)
-        if self._mutes and self._is_shadowed(item.user_id, item.role):
+        if self._mutes and self.guard.is_shadowed(item.user_id, item.role):
             return self._shadow(ticket, item)
         if _MODERATOR <= item.role < _APP:
             if not self.window.takes_always:
@@ -284,14 +278,6 @@ class Posting(Generic[T]):
             return (Reply(ticket, Outcome.SAMPLED_OUT),)
         if self.window.offer(item, ticket, now, over_quota) is _SHED:
             return (Reply(ticket, Outcome.SAMPLED_OUT),)
-        return _NOTHING
-
-    def _shadow(self, ticket: T, item: PendingDanmaku) -> Sequence[Effect[T]]:
-        """Show a danmaku to its sender alone, with the next tick; the effects are empty where it was taken in."""
-        if len(self.shadowed) >= MAX_SHADOWED:
-            return (Reply(ticket, Outcome.SAMPLED_OUT),)
-        self.shadow_count += 1
-        self.shadowed.append((ticket, item))
         return _NOTHING
 
     def _like(self, ticket: T, author: Author, post: Post, now: float, at_ms: int) -> Sequence[Effect[T]]:

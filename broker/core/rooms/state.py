@@ -40,6 +40,7 @@ from broker.core.rooms.key_changes import KeyChanges
 from broker.core.rooms.keys import KeySpace, RoomKeys
 from broker.core.rooms.likes import LikeCounter
 from broker.core.rooms.live_stats import LiveBudget
+from broker.core.rooms.modes import ModeChanges, modes_of
 from broker.core.rooms.own_rules import RuleValue, checked_rules
 from broker.core.rooms.phases import RoomPhases
 from broker.core.rooms.policies import Policy
@@ -133,7 +134,9 @@ class RoomState(Generic[T]):
         )
         self.post_to, self.takes_audience = self._posting.post_to, self._posting.takes_audience
         self.hold, self.may_hold, self.show = self._posting.hold, self._posting.may_hold, self._posting.show
-        self.refusal_of, self.own_mute = self._posting.refusal_of, self._posting.own_mute
+        self.refusal_of, self.own_mute = self._posting.refusal_of, self._posting.guard.own_mute
+        self.modes: ModeChanges[T] = ModeChanges(self._posting.guard, self._stream)
+        """Who may chat, and how."""
         self.post = self._posting.post
         """Decide what one POST becomes: `Posting.post` itself, as a method in between would cost a call a message."""
         self.keys = RoomKeys(self._presence.has, key_space)
@@ -141,6 +144,7 @@ class RoomState(Generic[T]):
         self.activities: ActivitySteps[T] = ActivitySteps(
             activities, self._stream, self._phases, self.rankings, self._likes, now
         )
+        self._posting.guard.use_follows(self.activities.follows_since)
         self._tick_number = 0
         self._ticked_at = -inf
         self.counters = RoomCounters(
@@ -268,6 +272,7 @@ class RoomState(Generic[T]):
         """The ledger knew some keys of a record and has written nothing: what follows."""
         effects, left = self._stream.repeated(record, first, now)
         self.kept.give_up(record.event, now)
+        self.modes.give_up(record.event)
         if record.event.type == MessageType.ROOM_PHASE:
             self._phases.complete(self.phase)
         elif record.event.type == MessageType.KEYS_CHANGED:
@@ -284,6 +289,7 @@ class RoomState(Generic[T]):
             self.key_changes.given_up(record, now)
         else:
             self.kept.give_up(record.event, now)
+            self.modes.give_up(record.event)
         effects = [
             *self._stream.refused(record, Outcome.UNAVAILABLE, retry_after_ms),
             *self.activities.refused(record.batches, now),
@@ -296,23 +302,25 @@ class RoomState(Generic[T]):
         """Follow an event that is in the stream."""
         self.kept.apply(stored, now)
         self._posting.follow(stored, now)
+        self.modes.follow(stored.event)
 
     # ---- what outlives the process
 
     def totals(self, *pending: Event) -> bytes:
-        """Return what a checkpoint keeps beside the stream: phase, likes, peak, kept messages, rules of its own, title
-        and tags.
+        """Return what a checkpoint keeps beside the stream: phase, likes, peak, kept messages, rules of its own, title,
+        tags and modes.
 
-        ``pending``: events in order that are written before or with it, and whose phase or pins count already.
+        ``pending``: events in order that are written before or with it, and whose phase, pins or modes count already.
         """
-        phase, kept = int(self.phase), self.kept.dump()
+        phase, kept, modes = int(self.phase), self.kept.dump(), self.modes.modes
         for event in pending:
             if event.type == MessageType.ROOM_PHASE:
                 phase = event.payload[0]
             elif event.type == MessageType.PINS_CHANGED:
                 kept = (*kept[:-1], event.payload[0])
+            modes = modes_of(event) or modes
         totals = (_TOTALS_VERSION, int(phase), self._likes.total, self._presence.peak, *kept, self.own_rules)
-        return pack_body((*totals, self.title, self.tags, self.kept.dump_addressed()))
+        return pack_body((*totals, self.title, self.tags, self.kept.dump_addressed(), modes))
 
     def restore(
         self, last_offset: int, totals: bytes, events: Sequence[StoredEvent], now: float, now_ms: int | None = None
@@ -335,6 +343,8 @@ class RoomState(Generic[T]):
                     self.title, self.tags = more[4], tuple(map(str, more[5]))
                 if len(more) > 6:
                     self.kept.restore_addressed(more[6])
+                if len(more) > 7:
+                    self.modes.restore(more[7])
         except (RemoteProtocolError, TypeError, ValueError):
             pass  # no totals, or those of a later version: the room begins with what the stream says
         for each in events:
@@ -382,7 +392,7 @@ class RoomState(Generic[T]):
         """Let out what waits of a user: its combos end, and there is a tick if any danmaku wait for one."""
         posting = self._posting
         effects = posting.release(posting.gifts.flush(now, at_ms, user), now, at_ms)
-        if posting.window.pending or posting.window.shed or posting.shadowed:
+        if posting.window.pending or posting.window.shed or posting.guard.shadowed:
             effects += self.tick(now, at_ms)
         return effects
 
@@ -393,7 +403,7 @@ class RoomState(Generic[T]):
         the last; None while there is nothing to say."""
         posting = self._posting
         due = inf
-        if posting.window.pending or posting.window.shed or posting.shadowed:
+        if posting.window.pending or posting.window.shed or posting.guard.shadowed:
             due = now if self.batch_full else self._ticked_at + self.interval_s
         gifts_at = posting.gifts.next_release_at(now)
         if gifts_at is not None:
@@ -422,7 +432,7 @@ class RoomState(Generic[T]):
             if window.outcomes:
                 effects.append(Outcomes(window.outcomes))
             effects += screened
-        if posting.shadowed:
+        if posting.guard.shadowed:
             effects += self._shadowed(now, at_ms, is_own_tick=not ticks)
         counters: tuple[PushCounter, ...] = ()
         wait_s = 0.0 if ticks or state is not None else RANKING_WAIT_S
@@ -437,7 +447,8 @@ class RoomState(Generic[T]):
         if is_own_tick:
             self._ticked_at = now
             self._tick_number += 1
-        shadowed, self._posting.shadowed = self._posting.shadowed, []
+        guard = self._posting.guard
+        shadowed, guard.shadowed = guard.shadowed, []
         return [self.show_to_sender(ticket, tick_entry(item), at_ms) for ticket, item in shadowed]
 
     def show_to_sender(
@@ -473,7 +484,8 @@ class RoomState(Generic[T]):
     def snapshot(self, name: str, role: Role, tier: Tier, user_id: str = "", at_ms: int = 0, tags: int = 0) -> Joined:
         """Return the answer to a JOIN: the room ``name`` as it is at ``at_ms``, for a role, a tier and tags."""
         views, own_views, left_out = self.activities.snapshot(role >= Role.MODERATOR, user_id)
-        views += (*self.rankings.views(), *self.highlights.views(at_ms))
+        views += (*self.rankings.views(), *self.highlights.views(at_ms), *self.modes.views())
+        own_views += self.modes.own_views(user_id, role)
         presence = self._presence
         recent, is_recent_cut, announcement, pinned = self.kept.snapshot(self.activities.is_for(tags))
         return Joined(
@@ -521,3 +533,4 @@ class RoomState(Generic[T]):
     def sweep(self, now: float) -> None:
         """Forget limiter keys that no longer matter; cheap, call it now and then."""
         self._posting.limits.sweep(now)
+        self._posting.guard.sweep(now)

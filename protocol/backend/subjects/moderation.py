@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...activities.moderation import RoomModes
 from ...activities.reviews import ReviewState
 from ...operations.reviews import (
     ClaimedItems,
@@ -16,10 +17,12 @@ from ...operations.reviews import (
 )
 from ...operations.sanctions import (
     BanUser,
+    GetModes,
     ListSanctions,
     MuteUser,
     SanctionDone,
     SanctionPage,
+    SetModes,
     UnbanUser,
     UndoSanction,
     UnmuteUser,
@@ -192,6 +195,34 @@ class ModerationCalls:
         result: SanctionDone = self._call("moderation.undo", UndoSanction(action, reason), None, dry_run)
         return result
 
+    def set_modes(
+        self,
+        *,
+        room: str,
+        slow_s: int | None = None,
+        followers_s: int | None = None,
+        vip_only: bool | None = None,
+        emote_only: bool | None = None,
+        unique: bool | None = None,
+        mute_all: bool | None = None,
+        links: bool | None = None,
+        delay_ms: int | None = None,
+        dry_run: bool = False,
+    ) -> RoomModes:
+        """Set who may chat in a room, and how. Scope: moderation:write."""
+        result: RoomModes = self._call(
+            "moderation.set_modes",
+            SetModes(room, slow_s, followers_s, vip_only, emote_only, unique, mute_all, links, delay_ms),
+            None,
+            dry_run,
+        )
+        return result
+
+    def get_modes(self, *, room: str) -> RoomModes:
+        """Return who may chat in a room, and how. Scope: moderation:read."""
+        result: RoomModes = self._call("moderation.get_modes", GetModes(room), None)
+        return result
+
 
 class AsyncModerationCalls:
     """Operations on moderation."""
@@ -347,4 +378,32 @@ class AsyncModerationCalls:
     async def undo(self, *, action: str, reason: str = "", dry_run: bool = False) -> SanctionDone:
         """Undo an action on a sanction. Scope: moderation:write."""
         result: SanctionDone = await self._call("moderation.undo", UndoSanction(action, reason), None, dry_run)
+        return result
+
+    async def set_modes(
+        self,
+        *,
+        room: str,
+        slow_s: int | None = None,
+        followers_s: int | None = None,
+        vip_only: bool | None = None,
+        emote_only: bool | None = None,
+        unique: bool | None = None,
+        mute_all: bool | None = None,
+        links: bool | None = None,
+        delay_ms: int | None = None,
+        dry_run: bool = False,
+    ) -> RoomModes:
+        """Set who may chat in a room, and how. Scope: moderation:write."""
+        result: RoomModes = await self._call(
+            "moderation.set_modes",
+            SetModes(room, slow_s, followers_s, vip_only, emote_only, unique, mute_all, links, delay_ms),
+            None,
+            dry_run,
+        )
+        return result
+
+    async def get_modes(self, *, room: str) -> RoomModes:
+        """Return who may chat in a room, and how. Scope: moderation:read."""
+        result: RoomModes = await self._call("moderation.get_modes", GetModes(room), None)
         return result

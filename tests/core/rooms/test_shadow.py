@@ -44,8 +44,8 @@ def test_a_post_of_a_muted_user_is_refused_with_reason_and_end(post: Post) -> No
     person = Person("eve")
     person.may_post |= {200, 201}
     assert room.post(1, person, post, 1.0, 0) == (RefusePost(1, ErrorCode.MUTED, 40_000, "spam"),)
-    assert room.refusal_of(1, person) is not None
-    assert room.refusal_of(1, Person("ann")) is None
+    assert room.refusal_of(1, person, post, 1.0) is not None
+    assert room.refusal_of(1, Person("ann"), post, 1.0) is None
     assert not room.post(2, Person("ann"), danmaku("hi"), 1.0, 0)
 
 
@@ -61,7 +61,7 @@ def test_shadowed_danmaku_are_shown_to_their_sender_alone_and_kept_nowhere() -> 
     before = room.counters.accounts()
     room.enter("ann", "Ann", Role.VIEWER, 1.0)
     room.tick(1.0, 0)
-    assert room.refusal_of(1, Person("eve")) is None
+    assert room.refusal_of(1, Person("eve"), danmaku("buy"), 2.0) is None
     assert room.post(1, Person("eve"), danmaku("buy"), 2.0, 0) == ()
     assert room.next_due(2.0) == 2.0
     (shown,) = room.tick(2.0, 5_000)
