@@ -135,6 +135,7 @@ class Broker:
             history_s=config.room.history_s,
             snapshot_danmaku=config.room.snapshot_danmaku,
             durable=config.ledger.is_kept,
+            masks_guests=config.privacy.mask_names_for_guests,
             screens=self.screening.screens,
         )
         self.results = ResultBatch()

@@ -12,7 +12,7 @@ from broker.operations.caller import Caller, OperationError
 from broker.operations.kept import ask, read
 from broker.operations.parts import Handler, Parts
 from broker.operations.results import PostResults
-from broker.operations.rooms import open_for, raise_for, room_of
+from broker.operations.rooms import mask_for, open_for, raise_for, room_of
 from broker.rooms.room import Room
 from broker.rooms.room_store import KeyReused
 from protocol.codes import ErrorCode, KeyCause
@@ -27,7 +27,8 @@ EVENT_BYTES = 64 * 1024
 
 
 def _get(parts: Parts, caller: Caller, request: GetKeys) -> KeyPage:
-    keys = room_of(parts, request.room).state.keys
+    room = room_of(parts, request.room)
+    keys, mask = room.state.keys, mask_for(room, caller)
     wanted = None if request.names is None else frozenset(request.names)
     items: list[RoomKey] = []
     left = PAGE_BYTES
@@ -39,7 +40,7 @@ def _get(parts: Parts, caller: Caller, request: GetKeys) -> KeyPage:
         left -= key_bytes(view.name, view.value, view.owner)
         if left < 0:
             return KeyPage(tuple(items), items[-1].name)
-        items.append(view)
+        items.append(view if mask is None else mask.key(view))
     return KeyPage(tuple(items), None)
 
 

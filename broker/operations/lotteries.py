@@ -14,6 +14,7 @@ from broker.operations.activities import ask_activity, begin, command, read_acti
 from broker.operations.caller import Caller, OperationError
 from broker.operations.kept import required
 from broker.operations.parts import Handler, Parts
+from broker.operations.rooms import mask_for
 from protocol.activities.lotteries import LotteryDrawn, LotteryVoided
 from protocol.codes import ErrorCode
 from protocol.lottery.drand import check_signature
@@ -106,6 +107,10 @@ async def _void(parts: Parts, caller: Caller, request: VoidLottery) -> LotteryVo
 
 async def _proof(parts: Parts, caller: Caller, request: GetLotteryProof) -> LotteryProofPage:
     room = parts.hub.find(request.room)
+    if room is not None and mask_for(room, caller) is not None:
+        raise OperationError(
+            ErrorCode.NOT_ALLOWED, "has the ids of all who entered, and guests do not see them", "room"
+        )
     activities = None if room is None else room.state.activities.activities
     live = None if activities is None else activities.find(*_key(request.id))
     if live is not None and not live.is_drawn:

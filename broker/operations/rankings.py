@@ -21,10 +21,13 @@ __all__ = ["HANDLERS"]
 def _get(parts: Parts, caller: Caller, request: GetRanking) -> RankingPage:
     if request.kind not in KINDS:
         raise OperationError(ErrorCode.BAD_FIELD, f"must be one of {', '.join(KINDS)}", "kind")
-    state = room_of(parts, request.room).state
+    room = room_of(parts, request.room)
+    state = room.state
     user = "" if caller.is_backend else caller.id
     if request.user is not None:
         user = plain_name(request.user)
+        if not caller.is_backend and user != plain_name(caller.id) and room.views.is_hidden(user):
+            user = ""
     top, place, around = state.rankings.page(
         request.kind, request.limit, user, request.around, parts.clock(), state.last_offset
     )

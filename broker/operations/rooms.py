@@ -11,6 +11,7 @@ from typing import Any
 import trio
 
 from broker.core.rooms.live_stats import RoomCounts
+from broker.core.rooms.masking import NameMask
 from broker.core.rooms.own_rules import RuleError, RuleValue, checked_rules, rules_in_force
 from broker.core.rooms.policies import Policy
 from broker.core.rooms.state import RoomState
@@ -53,7 +54,9 @@ from protocol.operations.rooms import (
 )
 from protocol.text import fits_room_pattern
 
-__all__ = ["HANDLERS", "RECALLED", "events_of", "open_for", "pins_of", "raise_for", "room_of", "stats_of"]
+__all__ = [
+    "HANDLERS", "RECALLED", "events_of", "mask_for", "open_for", "pins_of", "raise_for", "room_of", "stats_of",
+]  # fmt: skip
 
 SLICE = 5000
 """Members that are read between two checkpoints of the event loop."""
@@ -111,19 +114,25 @@ def plain_value(value: Any) -> Any:
     return int(value) if isinstance(value, IntEnum) else value
 
 
-def pins_of(room: Room) -> tuple[PinView, ...]:
+def mask_for(room: Room, caller: Caller) -> NameMask | None:
+    """Return the masks through which a caller sees the viewers of a room; None: it sees them as they are."""
+    role = None if caller.is_backend else caller.role_in(room.name)
+    return room.views.mask if role is not None and room.views.is_masked(role) else None
+
+
+def pins_of(room: Room, mask: NameMask | None = None) -> tuple[PinView, ...]:
     """Return what is pinned in a room."""
-    pinned = room.state.kept.pins.pinned
+    pinned = room.state.kept.pins.pinned if mask is None else map(mask.pinned, room.state.kept.pins.pinned)
     return tuple(PinView(*pin)._replace(type=int(pin.type), payload=plain_value(pin.payload)) for pin in pinned)
 
 
-def view(room: Room) -> RoomView:
-    """Return a room as clients of the control API see it."""
+def view(room: Room, mask: NameMask | None = None) -> RoomView:
+    """Return a room as clients of the control API see it, through masks where they must not know its viewers."""
     state = room.state
     counts, likes = state.counters.counts()
     return RoomView(
         room.name, state.phase, state.epoch, state.last_offset, room.opened_at_ms, counts.online, counts.users,
-        counts.uniques, counts.peak, likes, round(state.interval_s * 1000), pins_of(room),
+        counts.uniques, counts.peak, likes, round(state.interval_s * 1000), pins_of(room, mask),
         rules_in_force(state.policy), state.title, state.tags,
     )  # fmt: skip
 
@@ -185,7 +194,8 @@ async def _set_rules(parts: Parts, caller: Caller, request: SetRules) -> RulesSe
 
 
 def _get(parts: Parts, caller: Caller, request: GetRoom) -> RoomView:
-    return view(room_of(parts, request.room))
+    room = room_of(parts, request.room)
+    return view(room, mask_for(room, caller))
 
 
 def _list(parts: Parts, caller: Caller, request: ListRooms) -> RoomPage:
@@ -247,7 +257,9 @@ async def _members(parts: Parts, caller: Caller, request: RoomMembers) -> Member
     after = _member_cursor(request.cursor, by_joined)
     users: dict[str, MemberView] = {}
     for count, member in enumerate(room.members.all(), 1):
-        if member.index >= 0 and member.role is not Role.APP and request.role in (None, member.role):
+        is_asked_for = member.index >= 0 and member.role is not Role.APP and request.role in (None, member.role)
+        is_shown = caller.is_backend or member.user_id == caller.id
+        if is_asked_for and (is_shown or not room.views.is_hidden(plain_name(member.user_id))):
             links, joined_at_ms = 1, member.joined_at_ms
             known = users.get(member.user_id)
             if known is not None:

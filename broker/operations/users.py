@@ -118,6 +118,9 @@ async def _set_preferences(parts: Parts, caller: Caller, request: SetPreferences
     elif changes:
         await keep(ledger, items)
     parts.hub.preferences.change(request.user, changes)
+    if visibility is not None:
+        for room in parts.hub:
+            room.state.rankings.show_again()
     return _preferences(await ask(ledger, read_settings, request.user))
 
 

@@ -1,8 +1,8 @@
 """Encoding of what a room publishes: once per variant, never per viewer.
 
-A *variant* is one way to write the same content: framing (TCP, WebSocket, JSON, events) x codec x tier. There are
-36; a room encodes only those in use. A member knows its variant as a small integer, so the fan-out finds its bytes with
-one list lookup.
+A *variant* is one way to write the same content: framing (TCP, WebSocket, JSON, events) x codec x tier, with names or
+with masks over them. There are 72; a room encodes only those in use. A member knows its variant as a small integer, so
+the fan-out finds its bytes with one list lookup.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ from protocol.frames import build_frame, pack_body
 from protocol.message_rules import opcode_of
 from protocol.messages import MAX_ENTRIES, Account, Event, Message, Tick
 
-__all__ = ["TIERS", "VARIANTS", "Bundle", "Content", "Prepared", "prepare", "prepare_addressed", "variant_of"]
+__all__ = ["MASKED", "TIERS", "VARIANTS", "Bundle", "Content", "Prepared", "prepare", "prepare_addressed", "variant_of"]
 
 TIERS: tuple[Tier, ...] = (Tier.FULL, Tier.MEDIUM, Tier.LOW)
 _TIER_INDEX = {tier: index for index, tier in enumerate(TIERS)}
 _CODECS = len(Codec)
-VARIANTS = len(Framing) * _CODECS * len(TIERS)
+MASKED = len(Framing) * _CODECS * len(TIERS)
+"""What is added to the number of a variant for the same one with masks."""
+VARIANTS = 2 * MASKED
 
 
 def variant_of(framing: Framing, codec: Codec, tier: Tier) -> int:
-    """Return the number of a variant, 0 to 35."""
+    """Return the number of a variant without masks, 0 to 35."""
     return (framing * _CODECS + codec) * len(TIERS) + _TIER_INDEX[tier]
 
 
@@ -74,24 +76,39 @@ def _no_id(offset: int) -> str:
     return ""
 
 
+def _unmasked(message: Message) -> Message:
+    return message
+
+
 def prepare(
-    variants: Iterable[int], by_tier: Sequence[Sequence[Content]], room: int, event_id: Callable[[int], str] = _no_id
+    variants: Iterable[int],
+    by_tier: Sequence[Sequence[Content]],
+    room: int,
+    event_id: Callable[[int], str] = _no_id,
+    mask: Callable[[Message], Message] = _unmasked,
 ) -> Prepared:
     """Encode content once per variant in use. ``by_tier``: what each of `TIERS` gets; tiers may share one object;
-    ``event_id``: returns the id of an offset, for streams of events."""
+    ``event_id``: returns the id of an offset, for streams of events; ``mask``: returns a message with masks."""
     frames: list[bytes | None] = [None] * (VARIANTS + 1)
     bundles: list[Bundle | None] = [None] * (VARIANTS + 1)
-    made: dict[tuple[int, int], Bundle] = {}
+    made: dict[tuple[int, int, bool], Bundle] = {}
+    masked: dict[int, list[Content]] = {}
     packed: dict[int, list[tuple[Message, bytes]]] = {}
     lane = min(content.lane for contents in by_tier for content in contents)
     for variant in variants:
-        form, tier_index = divmod(variant, len(TIERS))
+        is_masked = variant >= MASKED
+        form, tier_index = divmod(variant - MASKED if is_masked else variant, len(TIERS))
         contents = by_tier[tier_index]
         if not contents:
             continue
-        key = (form, id(contents))
+        key = (form, id(contents), is_masked)
         bundle = made.get(key)
         if bundle is None:
+            if is_masked:
+                shown = masked.get(id(contents))
+                if shown is None:
+                    shown = masked[id(contents)] = [each._replace(message=mask(each.message)) for each in contents]
+                contents = shown
             bundle = made[key] = _bundle(form, contents, room, packed, event_id)
         frames[variant] = bundle.joined
         bundles[variant] = bundle
@@ -104,11 +121,12 @@ def prepare_addressed(
     selector: Selector,
     room: int,
     event_id: Callable[[int], str] = _no_id,
+    mask: Callable[[Message], Message] = _unmasked,
 ) -> Prepared:
     """Encode an event for a part of the room, once for it and once for the others, in every variant in use."""
     assert isinstance(content.message, Event)
     hidden = content._replace(message=not_addressed(content.message))
-    shown = prepare(variants, [[content]] * len(TIERS), room, event_id)
+    shown = prepare(variants, [[content]] * len(TIERS), room, event_id, mask)
     return shown._replace(selector=selector, others=prepare(variants, [[hidden]] * len(TIERS), room, event_id))
 
 

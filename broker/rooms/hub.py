@@ -36,6 +36,7 @@ from broker.core.rooms.event_ids import EventIds
 from broker.core.rooms.idempotency import MAX_ORDERS, ORDER_WINDOW_S, IdempotencyTable
 from broker.core.rooms.keys import KeySpace
 from broker.core.rooms.live_stats import LiveBudget
+from broker.core.rooms.masking import NameMask
 from broker.core.rooms.policies import Policy
 from broker.core.rooms.state import RoomRules, RoomState
 from broker.core.rooms.totals import RoomTotals
@@ -285,6 +286,7 @@ class Hub:
             tenant=use,
             on_actions=self._actions.put,
             preferences=self.preferences,
+            mask=NameMask(self.event_ids.mask_key(name)) if self._rules.masks_guests else None,
             measures=self.measures,
             sessions_of=self._sessions_of,
         )

@@ -137,6 +137,14 @@ class Members:
         self._free.append(index)
         self._in_use[member.variant] -= 1
 
+    def change_variant(self, member: Member, variant: int) -> None:
+        """Let a member get another variant from now on."""
+        if member.index >= 0:
+            self._in_use[member.variant] -= 1
+            self._in_use[variant] += 1
+            self.codes[member.index] = SLOW_PATH  # until the contents that are in flight have reached it
+        member.variant = variant
+
     def use_slow_path(self, member: Member) -> None:
         """Let the fan-out write to the queue of a backlogged member."""
         if member.index >= 0:

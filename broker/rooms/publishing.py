@@ -13,6 +13,7 @@ from broker.core.commerce.activity import RoomEvent
 from broker.core.commerce.room_activities import ActivityKey
 from broker.core.rooms.audience import selector
 from broker.core.rooms.effects import TickOut
+from broker.core.rooms.masking import NameMask
 from broker.ledger import ResultBatch
 from broker.rooms.encoding import TIERS, Content, prepare, prepare_addressed
 from broker.rooms.fanout import FanOut, Outbox
@@ -35,7 +36,7 @@ class RoomPublisher:
     """Publishes to the members of one room.
 
     ``tag_bits``: bits of tags of the room; ``event_id``: id of an offset for streams of events; ``on_crash``: called
-    while an exception of a deferred publication is being handled.
+    while an exception of a deferred publication is being handled; ``mask``: of the room, None = it masks nobody.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class RoomPublisher:
         event_id: Callable[[int], str],
         unix_ms: Callable[[], int],
         on_crash: Callable[[], None],
+        mask: NameMask | None = None,
     ) -> None:
         self.staff: dict[Member, None] = {}
         """Members whose role is that of staff."""
@@ -60,6 +62,7 @@ class RoomPublisher:
         self._event_id = event_id
         self._unix_ms = unix_ms
         self._on_crash = on_crash
+        self._mask = (lambda message: message) if mask is None else mask.message
         self._outbox = Outbox(members)
         self._events: list[Content] = []
         """Events of one slice of ledger results, until the slice is delivered."""
@@ -78,7 +81,7 @@ class RoomPublisher:
             variants = self._members.variants()
             part = selector(audience, self._tag_bits)
             if variants:
-                prepared = prepare_addressed(variants, content, part, self._number, self._event_id)
+                prepared = prepare_addressed(variants, content, part, self._number, self._event_id, self._mask)
                 self._fanout.submit(self._outbox, prepared)
             return
         self._events.append(content)
@@ -141,7 +144,8 @@ class RoomPublisher:
 
     def _send_to(self, members: Sequence[Member], content: Content) -> None:
         """Send something to a few members, one by one."""
-        prepared = prepare({member.variant for member in members}, [[content]] * len(TIERS), self._number)
+        variants = {member.variant for member in members}
+        prepared = prepare(variants, [[content]] * len(TIERS), self._number, mask=self._mask)
         for member in members:
             bundle = prepared.bundles[member.variant]
             if bundle is not None and member.index >= 0:
@@ -151,5 +155,6 @@ class RoomPublisher:
         variants = self._members.variants()
         if not variants:
             return False
-        self._fanout.submit(self._outbox, prepare(variants, by_tier, self._number, self._event_id), on_done)
+        prepared = prepare(variants, by_tier, self._number, self._event_id, self._mask)
+        self._fanout.submit(self._outbox, prepared, on_done)
         return True

@@ -45,6 +45,7 @@ from broker.core.rooms.event_ids import EventIds
 from broker.core.rooms.idempotency import OperationKey
 from broker.core.rooms.key_changes import KeyDecision
 from broker.core.rooms.keys import KeyDelete, KeyRefused
+from broker.core.rooms.masking import NameMask
 from broker.core.rooms.own_rules import RuleValue
 from broker.core.rooms.pins import PinChange
 from broker.core.rooms.policies import Policy
@@ -123,6 +124,7 @@ class Room:
         tenant: TenantUse | None = None,
         on_actions: OnActions = lambda asked: None,
         preferences: PreferenceTable | None = None,
+        mask: NameMask | None = None,
         measures: RoomMeasures | None = None,
         sessions_of: SessionsOf = lambda user: (),
     ) -> None:
@@ -132,7 +134,8 @@ class Room:
         """Quotas of its tenant; None: the default one, which has none."""
         self.number = number
         self.state = state
-        self.views = RoomViews(name, state, PreferenceTable() if preferences is None else preferences, unix_ms)
+        self.views = RoomViews(name, state, PreferenceTable() if preferences is None else preferences, unix_ms, mask)
+        state.rankings.is_hidden = self.views.is_hidden
         self.members = Members(self.views.tags_of)
         self.senders: dict[Member, None] = {}
         """Links of the app that post without being members; they get the answers to their posts, nothing else."""
@@ -168,7 +171,7 @@ class Room:
         """What users who left have watched."""
         self._publisher = RoomPublisher(
             number, self.members, fanout, results, tag_bits=state.activities.tag_bits, event_id=self.event_id,
-            unix_ms=unix_ms, on_crash=self._crashed,
+            unix_ms=unix_ms, on_crash=self._crashed, mask=mask,
         )  # fmt: skip
         self.own_links = OwnLinks(self, name, state, self._publisher, sessions_of)
 
@@ -177,11 +180,13 @@ class Room:
     def enter(self, member: Member, now: float, resumes: bool = False) -> None:
         """Add a member. It gets what is published from now on. ``resumes``: it was a member of this stream before."""
         self._publisher.flush()
+        member.variant = self.views.variant_of(member, member.role)
         self.members.add(member)
         if member.role in STAFF:
             self._publisher.staff[member] = None
         member.joined_at_ms = self._unix_ms()
-        self.state.enter(member.user_id, member.name, member.role, now, resumes)
+        is_hidden = self.views.is_hidden(plain_name(member.user_id))
+        self.state.enter(member.user_id, member.name, member.role, now, resumes, is_hidden)
         if self._reporter is not None:
             self._reporter.entered(member.user_id, member.name, member.role)
         self._nudge(now)
@@ -213,6 +218,9 @@ class Room:
             self.state.enter(member.user_id, name, role, now, resumes=True)
             self._nudge(now)
         member.name, member.role, member.may_post, member.tags = name, role, may_post, tags
+        variant = self.views.variant_of(member, role)
+        if variant != member.variant:
+            self.members.change_variant(member, variant)
         if role in STAFF:
             self._publisher.staff[member] = None
         else:

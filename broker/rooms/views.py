@@ -7,12 +7,14 @@ from typing import Any
 
 from broker.core.commerce.audiences import OPTED_OUT_BIT
 from broker.core.rooms.audience import addressed_to
+from broker.core.rooms.masking import NameMask
 from broker.core.rooms.state import RoomState
 from broker.core.rooms.stream import StoredEvent
 from broker.core.tenants.names import plain_name, qualify, tenant_of
 from broker.core.users.preferences import PreferenceTable
-from broker.rooms.encoding import TIERS
+from broker.rooms.encoding import MASKED, TIERS
 from broker.rooms.members import Member
+from protocol.codes import Role
 from protocol.messages import Joined
 
 __all__ = ["RoomViews"]
@@ -22,8 +24,15 @@ class RoomViews:
     """Views of one room. ``name``: qualified by its tenant."""
 
     def __init__(
-        self, name: str, state: RoomState[Any], preferences: PreferenceTable, unix_ms: Callable[[], int]
+        self,
+        name: str,
+        state: RoomState[Any],
+        preferences: PreferenceTable,
+        unix_ms: Callable[[], int],
+        mask: NameMask | None = None,
     ) -> None:
+        self.mask = mask
+        """Masks over who the viewers are, for guests; None: everybody is shown to everybody."""
         self._name = name
         self._state = state
         self._preferences = preferences
@@ -33,7 +42,25 @@ class RoomViews:
         """Return the room as a member gets it that joins now."""
         tier = TIERS[member.variant % len(TIERS)]
         user, tags = plain_name(member.user_id), self.tags_of(member)
-        return self._state.snapshot(plain_name(self._name), member.role, tier, user, self._unix_ms(), tags)
+        joined = self._state.snapshot(plain_name(self._name), member.role, tier, user, self._unix_ms(), tags)
+        return joined if self.mask is None or not self.is_masked(member.role) else self.mask.snapshot(joined)
+
+    def is_hidden(self, user: str) -> bool:
+        """Return whether others do not see a user (without its tenant) in the room."""
+        return self._preferences.is_hidden(qualify(tenant_of(self._name), user))
+
+    def is_masked(self, role: Role) -> bool:
+        """Return whether a viewer with a role gets masks in place of names and ids."""
+        return self.mask is not None and role is Role.GUEST
+
+    def variant_of(self, member: Member, role: Role) -> int:
+        """Return the variant of a member with a role."""
+        return member.variant % MASKED + MASKED * self.is_masked(role)
+
+    def events_for(self, member: Member, events: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
+        """Return events of the stream as a member gets them."""
+        events = self.addressed_to(self.tags_of(member), events)
+        return events if self.mask is None or not self.is_masked(member.role) else self.mask.stored(events)
 
     def tags_of(self, member: Member) -> int:
         """Return the bits of a member's tags as they are now."""

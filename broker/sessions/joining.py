@@ -138,7 +138,7 @@ class PendingJoin:
         member = self._enter(room, room_grant)
         snapshot = room.views.snapshot(member)
         if events is not None:
-            events = room.views.addressed_to(room.views.tags_of(member), events)
+            events = room.views.events_for(member, events)
             # The client has them, or they are among the events.
             left_out = len(snapshot.keys) + snapshot.keys_more
             snapshot = snapshot._replace(

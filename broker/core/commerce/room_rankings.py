@@ -8,7 +8,7 @@ its ``reached`` (`gave` counts none twice), and by the audiences (`correct`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import NamedTuple
 
@@ -42,7 +42,7 @@ class StoredScore(NamedTuple):
 class RoomRankings:
     """Rankings by kind. ``now``: monotonic seconds. Users are named as their tenant knows them."""
 
-    __slots__ = ("_by_kind", "_changed", "_dirty", "_likes", "_pushed", "_views", "next_push_at")
+    __slots__ = ("_by_kind", "_changed", "_dirty", "_likes", "_pushed", "_views", "is_hidden", "next_push_at")
 
     def __init__(self) -> None:
         self._by_kind = {kind: Ranking(max_users=None) if kind == GIFTS else Ranking() for kind in KINDS}
@@ -54,6 +54,8 @@ class RoomRankings:
         """Users whose score has changed since it was taken for the ledger, by kind."""
         self._pushed: dict[str, tuple[RankedUser, ...]] = {}
         self._views: tuple[ActivityView, ...] | None = None
+        self.is_hidden: Callable[[str], bool] = lambda user: False
+        """Returns whether members do not see a user; its score counts all the same."""
         self.next_push_at = inf
         """When `push` has something to do: monotonic seconds."""
 
@@ -125,6 +127,11 @@ class RoomRankings:
         self.next_push_at = min((self._by_kind[kind].next_push_ms / 1000 for kind in self._changed), default=inf)
         return tuple(pushed)
 
+    def show_again(self) -> None:
+        """Make what members see anew: others are hidden now."""
+        self._views = None
+        self._pushed.clear()
+
     def views(self) -> tuple[ActivityView, ...]:
         """Return the first users of each ranking that has any, for the answer to a JOIN. Made once for each push."""
         if self._views is None:
@@ -144,12 +151,14 @@ class RoomRankings:
         top = self._as_record(kind, ranking.top(now_ms)[:limit])
         rank = ranking.rank_of(user, now_ms)
         place = RankedScore(user, ranking.score_of(user), rank) if rank else None
-        return top, place, tuple(map(_score, ranking.around(user, around, now_ms))) if around else ()
+        beside = ranking.around(user, around, now_ms) if around else ()
+        return top, place, tuple(_score(each) for each in beside if each.user == user or not self.is_hidden(each.user))
 
     def _as_record(self, kind: str, top: Iterable[RankedUser]) -> RankingTop:
         ranking = self._by_kind[kind]
+        shown = (user for user in top if not self.is_hidden(user.user))
         return RankingTop(
-            kind, tuple(map(_score, top)), ranking.total, ranking.ranked, ranking.is_partial, ranking.is_complete
+            kind, tuple(map(_score, shown)), ranking.total, ranking.ranked, ranking.is_partial, ranking.is_complete
         )
 
     # ---- what outlives the process

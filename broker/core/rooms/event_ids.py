@@ -34,6 +34,10 @@ class EventIds:
         position = f"{epoch}:{offset}"
         return f"{position}:{self._signature(room, position)}"
 
+    def mask_key(self, room: str) -> bytes:
+        """Return the key of a room's masks over users: it changes with that of the ids."""
+        return hmac.digest(self._key, f"mask {room}".encode(), "sha256")
+
     def read(self, room: str, text: str) -> StreamPosition | None:
         """Return the position that an id of this room names; None for anything that this broker did not make."""
         found = _read(text)

@@ -119,10 +119,13 @@ class Presence:
     def counts(self) -> PresenceCounts:
         return PresenceCounts(self.online, self.users, self.uniques, self.peak)
 
-    def enter(self, user_id: str, display_name: str, role: Role, now: float, resumes: bool = False) -> bool:
+    def enter(
+        self, user_id: str, display_name: str, role: Role, now: float, resumes: bool = False, is_hidden: bool = False
+    ) -> bool:
         """Count one more connection of ``user_id``; return whether it is their first one now. About 1 us.
 
-        ``resumes``: it continues a connection to this stream, so that it causes no join notice.
+        ``resumes``: it continues a connection to this stream, so that it causes no join notice; ``is_hidden``: the
+        notice counts it without its name.
         """
         self.online += 1
         if self.online > self.peak:
@@ -141,7 +144,7 @@ class Presence:
             return True
         self.joined += 1
         if not self._left.is_recent(user_id, now):
-            self._note(user_id, display_name, role, now)
+            self._note(user_id, display_name, _GUEST if is_hidden else role, now)
         return True
 
     def leave(self, user_id: str, now: float) -> bool:

@@ -35,6 +35,8 @@ class RoomRules:
     snapshot_danmaku: int = 20
     durable: bool = False
     """Whether events of lanes 0 to 2 wait for a ledger (`Record`); else they are published at once."""
+    masks_guests: bool = False
+    """Whether guests get masks in place of names and ids of viewers."""
     screens: Screens = field(default_factory=Screens)
     """What messages are screened for."""
     types: TypeRules = field(init=False)

@@ -211,15 +211,17 @@ class RoomState(Generic[T]):
 
     # ---- members
 
-    def enter(self, user_id: str, name: str, role: Role, now: float, resumes: bool = False) -> None:
+    def enter(
+        self, user_id: str, name: str, role: Role, now: float, resumes: bool = False, is_hidden: bool = False
+    ) -> None:
         """Add one connection of a user. The app's are not counted and not shown: it is no viewer.
 
-        ``resumes``: it continues a connection to this stream.
+        ``resumes``: it continues a connection to this stream; ``is_hidden``: others do not see who it is.
         """
         self.empty_since = None
         self._members += 1
         if role is not _APP:
-            self._presence.enter(user_id, name, role, now, resumes)
+            self._presence.enter(user_id, name, role, now, resumes, is_hidden)
 
     def leave(self, user_id: str, role: Role, now: float) -> bool:
         """Remove one connection of a user, which came with ``role``; return whether it was the user's last one."""
