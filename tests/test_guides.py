@@ -390,3 +390,20 @@ def _start_program(terminal: Terminal) -> tuple[subprocess.Popen[str], Path]:
             stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
     return process, output
+
+
+def test_a_moderator_who_follows_the_guide_sees_what_is_held_decided_and_shown(terminal: Terminal) -> None:
+    assert run_program("review.md", terminal) == ["ACCEPTED eve insults the host", "1 REJECTED"]
+    viewer = terminal.running[1][2]
+    terminal.wait_for(viewer, "is the red one left?")
+    shown = viewer.read_text()
+    assert "how much is it?" in shown
+    assert "便宜" not in shown
+    assert "hello?" not in shown
+    queue = json.loads(terminal.run("roomcast call moderation.queue room=lobby state=rejected"))["items"]
+    assert [(each["id"], each["user"], each["held_by"]) for each in queue] == [
+        (1, "bob", "words"),
+        (3, "eve", "report"),
+    ]
+    listed = json.loads(terminal.run("roomcast call moderation.list room=lobby"))["items"]
+    assert [(each["verb"], each["user"]) for each in listed] == [("ban", "eve")]
